@@ -1,0 +1,69 @@
+//! The processes that are measured.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, Result};
+
+use super::bare;
+use super::tls::{Authority, HOST};
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Kind {
+    Deltapush,
+    BareCopy,
+}
+
+/// A process of its own, that ends with this value.
+pub(crate) struct Proxy {
+    pub(crate) port: u16,
+    child: Child,
+}
+
+impl Proxy {
+    pub(crate) fn start(kind: Kind, folder: &Path, authority: &Authority, upstream: SocketAddr) -> Result<Self> {
+        // Free until the process takes it, unless another program is quicker: then it ends, and so does the benchmark.
+        let port = TcpListener::bind((HOST, 0))?.local_addr()?.port();
+        let mut command = match kind {
+            Kind::Deltapush => {
+                let config = folder.join("config.yaml");
+                fs::write(&config, configuration(port, authority, upstream))?;
+                let mut command = Command::new(env!("CARGO_BIN_EXE_deltapush"));
+                command.arg("--config").arg(config);
+                command
+            }
+            Kind::BareCopy => {
+                let mut command = Command::new(std::env::current_exe()?);
+                command.arg(bare::COMMAND).arg(folder).args([port.to_string(), upstream.to_string()]);
+                command
+            }
+        };
+        let child = command.stdin(Stdio::null()).spawn().with_context(|| format!("cannot start {kind:?}"))?;
+        Ok(Self { port, child })
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        // Both fail only if it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn configuration(port: u16, authority: &Authority, upstream: SocketAddr) -> String {
+    let (certificate, key) = (authority.certificate.display(), authority.key.display());
+    format!(
+        "hostname: {HOST}\n\
+         listeners:\n  - address: {HOST}:{port}\n    tls: implicit\n\
+         certificate:\n  chain: {certificate}\n  key: {key}\n\
+         routes:\n  - domain: lab.test\n    upstream: imaps://{upstream}\n    ca: {certificate}\n\
+         log:\n  level: warn\n"
+    )
+}

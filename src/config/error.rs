@@ -1,0 +1,130 @@
+//! What is wrong with a configuration, where it stands, and what to do about it.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde_saphyr::{Error as YamlError, UserMessageFormatter};
+
+use super::at::Place;
+
+/// Why a configuration cannot be used. `Display` has a line for each problem: `config.yaml:12:5: what is wrong: the cure`.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{}: cannot be read: {source}; name the configuration file with --config FILE", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The file says something that deltapush cannot do, or must not.
+    #[error("{0}")]
+    Invalid(Problems),
+}
+
+/// All that is wrong in one file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problems {
+    /// The file's name, as the operator wrote it.
+    pub file: String,
+    /// At least one, in the order of the file.
+    pub list: Vec<Problem>,
+}
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Where it stands. Line 0 if it is about the file as a whole.
+    pub place: Place,
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+impl Problem {
+    pub(super) fn new(place: Place, message: impl Into<String>) -> Self {
+        Self { place, message: message.into() }
+    }
+
+    /// What the YAML reader says, with the key's name wherever it leaves it out.
+    pub(super) fn from_yaml(error: &YamlError, text: &str) -> Self {
+        let place = error.location().map(Place::from).unwrap_or_default();
+        let rendered = error.render_with_formatter(&UserMessageFormatter);
+        let suffix = format!(" at line {}, column {}", place.line, place.column);
+        let said = rendered.strip_suffix(&suffix).unwrap_or(&rendered);
+        Self { place, message: explain(error.without_snippet(), said, &Line::at(text, place)) }
+    }
+}
+
+impl ConfigError {
+    pub(super) fn invalid(file: &str, list: Vec<Problem>) -> Self {
+        Self::Invalid(Problems { file: file.to_owned(), list })
+    }
+
+    pub(super) fn read(path: &Path, source: io::Error) -> Self {
+        Self::Read { path: path.to_owned(), source }
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, Problem { place, message }) in self.list.iter().enumerate() {
+            let end_of_previous = if index == 0 { "" } else { "\n" };
+            write!(f, "{end_of_previous}{}:", self.file)?;
+            if place.line > 0 {
+                write!(f, "{}:{}:", place.line, place.column)?;
+            }
+            write!(f, " {message}")?;
+        }
+        Ok(())
+    }
+}
+
+/// The YAML reader's words for programmers, in words for operators.
+fn explain(error: &YamlError, said: &str, line: &Line<'_>) -> String {
+    let key = line.key.map(|key| format!("`{key}`: ")).unwrap_or_default();
+    match error {
+        YamlError::SerdeUnknownField { field, expected, .. } => {
+            let known: Vec<_> = expected.iter().map(|name| format!("`{name}`")).collect();
+            format!("unknown field `{}`, expected one of {}", field.escape_debug(), known.join(", "))
+        }
+        YamlError::SerdeMissingField { field, .. } => format!("`{field}` is missing here: add the line `{field}: …`"),
+        YamlError::DuplicateMappingKey { .. } => format!("{said}: keep one of the two"),
+        YamlError::MultipleDocuments { .. } => {
+            "a second document starts here: remove the line `---` and what follows".to_owned()
+        }
+        _ if line.value.is_empty() && line.key.is_some() => {
+            format!("{key}nothing is said here: give a value or remove the line")
+        }
+        _ if line.value.starts_with('*') => format!("{key}a value that starts with * must stand in quotes: \"*\""),
+        YamlError::Unexpected { .. } if said.contains("mapping start") => {
+            format!("{key}expected further `key: value` lines below it, each indented")
+        }
+        YamlError::Unexpected { .. } if said.contains("sequence start") => {
+            format!("{key}expected a list: lines below it that start with `- `")
+        }
+        _ => format!("{key}{said}"),
+    }
+}
+
+/// The line that an error points to, as far as it is of the form `key: value`.
+struct Line<'a> {
+    key: Option<&'a str>,
+    value: &'a str,
+}
+
+impl<'a> Line<'a> {
+    fn at(text: &'a str, place: Place) -> Self {
+        let index = usize::try_from(place.line).unwrap_or(usize::MAX).checked_sub(1);
+        let line = index.and_then(|index| text.lines().nth(index)).unwrap_or_default();
+        let (key, value) = match line.split_once(':') {
+            Some((key, value)) => (key.trim_start_matches([' ', '-']).trim(), value.trim()),
+            None => ("", line.trim()),
+        };
+        // A key of this file is a word or a metadata entry; anything else is not worth repeating.
+        let is_key = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || "_/".contains(c));
+        let value = if value.starts_with('#') { "" } else { value };
+        Self { key: is_key.then_some(key), value }
+    }
+}

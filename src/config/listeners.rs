@@ -1,0 +1,150 @@
+//! Where clients connect, under which name, and with which certificate.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
+
+use super::at::At;
+use super::names::is_dns_name;
+
+/// One address that clients connect to.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listener {
+    /// IP address and port.
+    #[serde(deserialize_with = "address")]
+    pub address: At<SocketAddr>,
+    /// How TLS comes in. It has no default: nobody should have to remember which one was meant.
+    pub tls: ListenerTls,
+    /// Allows `tls: none` elsewhere than on loopback. Default: false.
+    #[serde(default)]
+    pub insecure: bool,
+}
+
+/// How TLS comes into a client's connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ListenerTls {
+    /// TLS from the first byte (RFC 8314 section 3.2, port 993).
+    Implicit,
+    /// STARTTLS, without which nobody logs in (RFC 9051 section 6.2.1, port 143).
+    StartTls,
+    /// None at all.
+    None,
+}
+
+impl Listener {
+    fn on_loopback(port: u16, tls: ListenerTls) -> Self {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Self { address: address.into(), tls, insecure: false }
+    }
+
+    /// The listeners of a file that names none.
+    pub(super) fn defaults() -> Vec<Self> {
+        vec![Self::on_loopback(1993, ListenerTls::Implicit), Self::on_loopback(1143, ListenerTls::StartTls)]
+    }
+
+    /// Whether only this machine can reach it.
+    #[must_use]
+    pub fn is_on_loopback(&self) -> bool {
+        self.address.ip().to_canonical().is_loopback()
+    }
+}
+
+impl fmt::Display for ListenerTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Implicit => "implicit",
+            Self::StartTls => "starttls",
+            Self::None => "none",
+        })
+    }
+}
+
+/// The certificate that clients see.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Certificate {
+    /// Where the self-signed certificate and its key are made and kept.
+    pub directory: PathBuf,
+    /// A certificate of the operator's own in PEM, leaf first.
+    pub chain: Option<At<PathBuf>>,
+    /// Its private key in PEM.
+    pub key: Option<At<PathBuf>>,
+}
+
+impl Default for Certificate {
+    fn default() -> Self {
+        Self { directory: "certs".into(), chain: None, key: None }
+    }
+}
+
+/// The name or IP address that people enter in Delta Chat, in lower case.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Hostname(String);
+
+impl Hostname {
+    /// The name as text: a DNS name, or an IP address without brackets.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Takes a DNS name (underscores allowed) or an IP address; `None` for anything else.
+    #[must_use]
+    pub fn new(text: &str) -> Option<Self> {
+        match text.parse::<IpAddr>() {
+            Ok(address) => Some(Self(address.to_string())),
+            Err(_) => is_dns_name(text).then(|| Self(text.to_ascii_lowercase())),
+        }
+    }
+
+    pub(super) fn localhost() -> Self {
+        Self("localhost".to_owned())
+    }
+}
+
+impl fmt::Display for Hostname {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Hostname {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl<'de> Deserialize<'de> for Hostname {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let wrong = || {
+            D::Error::custom(format!(
+                "{text:?} is neither a host name nor an IP address: write it without port, as `imap.example.org`"
+            ))
+        };
+        Self::new(&text).ok_or_else(wrong)
+    }
+}
+
+/// std's parser says only that the syntax is wrong; people write `localhost:1993` or leave the port out.
+fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<At<SocketAddr>, D::Error> {
+    struct Address(SocketAddr);
+    impl<'de> Deserialize<'de> for Address {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            let text = String::deserialize(deserializer)?;
+            let wrong = |_| {
+                D::Error::custom(format!(
+                    "{text:?} is not an IP address and port: \
+                     write it as `127.0.0.1:1993`, or `[::]:993` for every address of this machine"
+                ))
+            };
+            text.parse().map(Self).map_err(wrong)
+        }
+    }
+    Ok(At::<Address>::deserialize(deserializer)?.map(|Address(address)| address))
+}

@@ -1,0 +1,33 @@
+//! What is logged.
+
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+/// How much is said on standard error.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// A level, or a list of them per part: `info,deltapush::push=debug`.
+    #[serde(deserialize_with = "level")]
+    pub level: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".to_owned() }
+    }
+}
+
+fn level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    // EnvFilter takes a word that is no level for the name of a part: `inof` would silence all but a part called so.
+    let is_level = |part: &str| part.contains('=') || part.trim().parse::<LevelFilter>().is_ok();
+    if text.split(',').all(is_level) && EnvFilter::try_new(&text).is_ok() {
+        return Ok(text);
+    }
+    Err(D::Error::custom(format!(
+        "{text:?} is not a log level: error, warn, info, debug or trace, also per part as in `info,deltapush::push=debug`"
+    )))
+}

@@ -1,0 +1,139 @@
+//! What config.yaml may say: a type per section with its defaults, and checks that no type can express.
+//!
+//! Nothing is ignored: an unknown key, a wrong unit or a combination that would expose passwords is a [`ConfigError`] that
+//! says where it stands and what to write instead.
+
+mod at;
+mod check;
+mod error;
+mod limits;
+mod listeners;
+mod log;
+mod metadata;
+mod names;
+mod push;
+mod routes;
+mod storage;
+mod units;
+
+#[cfg(test)]
+mod tests;
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use serde::Deserialize;
+
+pub use at::{At, Place};
+pub use error::{ConfigError, Problem, Problems};
+pub use limits::Limits;
+pub use listeners::{Certificate, Hostname, Listener, ListenerTls};
+pub use log::Log;
+pub use metadata::{Metadata, MetadataValue};
+pub use names::{is_dns_name, is_loopback};
+pub use push::{Native, Push};
+pub use routes::{DOMAIN_PLACEHOLDER, Domain, Route, Security, Trust, Upstream};
+pub use storage::Storage;
+pub use units::Size;
+
+/// A configuration, checked, its paths resolved. The default is what the shipped config.yaml says, relative to the current
+/// folder.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The name that people enter in Delta Chat as IMAP server.
+    pub hostname: Hostname,
+    /// Where clients connect. At least one.
+    pub listeners: Vec<Listener>,
+    /// The certificate that clients see.
+    pub certificate: Certificate,
+    /// Whose mailbox is on which server. At least one, each domain once.
+    pub routes: Vec<Route>,
+    /// From new mail to a waking phone.
+    pub push: Push,
+    /// Server metadata that deltapush answers itself.
+    pub metadata: Metadata,
+    /// What survives a restart.
+    pub storage: Storage,
+    /// What one connection may cost.
+    pub limits: Limits,
+    /// What is logged.
+    pub log: Log,
+    /// Whether the transcript of every session is printed.
+    pub trace: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            hostname: Hostname::localhost(),
+            listeners: Listener::defaults(),
+            certificate: Certificate::default(),
+            routes: Route::defaults(),
+            push: Push::default(),
+            metadata: Metadata::default(),
+            storage: Storage::default(),
+            limits: Limits::default(),
+            log: Log::default(),
+            trace: false,
+        }
+    }
+}
+
+impl Config {
+    /// The file that is read if no other is named, in the current folder.
+    pub const DEFAULT_FILE: &str = "config.yaml";
+
+    /// More than any configuration needs, and less than harms if a wrong file is named.
+    const MAX_LEN: u64 = 1 << 20;
+
+    /// Reads and checks a file; relative paths in it start from its folder.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if it cannot be read, or with all that is found wrong in it.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = read(path).map_err(|error| ConfigError::read(path, error))?;
+        Self::parse(&text, path.parent().unwrap_or(Path::new("")), &path.display().to_string())
+    }
+
+    /// Parses and checks `text`; relative paths in it start from `base_dir`, errors name the file `display_name`.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with all that is found wrong.
+    pub fn parse(text: &str, base_dir: &Path, display_name: &str) -> Result<Self, ConfigError> {
+        // Snippets would repeat lines of the file in an error, and with them a TURN password.
+        let options = serde_saphyr::options! { with_snippet: false };
+        let mut config: Self = serde_saphyr::from_str_with_options(text, options)
+            .map_err(|error| ConfigError::invalid(display_name, vec![Problem::from_yaml(&error, text)]))?;
+        let problems = check::problems(&config);
+        if !problems.is_empty() {
+            return Err(ConfigError::invalid(display_name, problems));
+        }
+        config.resolve_paths(base_dir);
+        Ok(config)
+    }
+
+    fn resolve_paths(&mut self, base_dir: &Path) {
+        let resolve = |path: &mut PathBuf| *path = base_dir.join(&path);
+        resolve(&mut self.certificate.directory);
+        self.certificate.chain.as_deref_mut().map(resolve);
+        self.certificate.key.as_deref_mut().map(resolve);
+        resolve(&mut self.storage.directory);
+        self.storage.key_file.as_mut().map(resolve);
+        for route in &mut self.routes {
+            if let Trust::File(path) = &mut *route.ca {
+                *path = base_dir.join(&path).into();
+            }
+        }
+    }
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    fs::File::open(path)?.take(Config::MAX_LEN).read_to_string(&mut text)?;
+    if u64::try_from(text.len()).is_ok_and(|len| len >= Config::MAX_LEN) {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "longer than 1 MiB"));
+    }
+    Ok(text)
+}

@@ -1,0 +1,91 @@
+//! From new mail to a waking phone.
+
+use std::time::Duration;
+
+use reqwest::Url;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
+
+use super::names::is_loopback;
+use super::units;
+
+/// How and when notifications are sent.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Push {
+    /// The notification server: https, or http on loopback.
+    #[serde(deserialize_with = "notify_url")]
+    pub notify_url: Url,
+    /// What to do at an upstream that pushes by itself.
+    pub native: Native,
+    /// At most one notification per token in this time.
+    #[serde(deserialize_with = "units::duration")]
+    pub coalesce: Duration,
+    /// How long a watching session stays in IDLE before it renews it; up to a tenth less, at random.
+    #[serde(deserialize_with = "idle_renewal")]
+    pub idle_renewal: Duration,
+    /// How many notifications may be under way at once.
+    #[serde(deserialize_with = "units::count")]
+    pub max_in_flight: usize,
+    /// The most notifications sent in a second, over all: it is other people's server.
+    #[serde(deserialize_with = "units::count")]
+    pub max_per_second: u32,
+}
+
+impl Default for Push {
+    fn default() -> Self {
+        Self {
+            notify_url: default_notify_url(),
+            native: Native::Passthrough,
+            coalesce: Duration::from_secs(10),
+            idle_renewal: Duration::from_secs(9 * 60),
+            max_in_flight: 16,
+            max_per_second: 50,
+        }
+    }
+}
+
+/// Who keeps the tokens of an account whose own server can push.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Native {
+    /// That server: a second push from here would be a duplicate.
+    Passthrough,
+    /// deltapush.
+    Takeover,
+}
+
+#[expect(clippy::expect_used, reason = "a constant that every test run parses")]
+fn default_notify_url() -> Url {
+    Url::parse("https://notifications.delta.chat/notify").expect("a valid URL")
+}
+
+fn notify_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Url, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let url = Url::parse(&text).map_err(|error| {
+        D::Error::custom(format!("{text:?} is not a URL ({error}): write it as `https://host/path`"))
+    })?;
+    let host = url.host_str().unwrap_or_default();
+    match url.scheme() {
+        "https" if !host.is_empty() => Ok(url),
+        "http" if is_loopback(host) => Ok(url),
+        "http" => Err(D::Error::custom(
+            "a token must not cross the network in clear: use `https://` (`http://` is for this machine only)",
+        )),
+        scheme => {
+            Err(D::Error::custom(format!("{scheme:?} is not a scheme for the notification server: use `https://`")))
+        }
+    }
+}
+
+fn idle_renewal<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let renewal = units::duration(deserializer)?;
+    let problem = if renewal < Duration::from_secs(30) {
+        "is a burden for servers and networks: 30s at least"
+    } else if renewal >= Duration::from_secs(29 * 60) {
+        "is too long, servers may log an idle client out after 30m (RFC 2177): less than 29m"
+    } else {
+        return Ok(renewal);
+    };
+    Err(D::Error::custom(format!("{} {problem}", humantime::format_duration(renewal))))
+}

@@ -1,0 +1,303 @@
+//! Whose mailbox is on which server.
+
+use std::fmt;
+use std::net::Ipv6Addr;
+use std::num::NonZeroU16;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
+
+use super::at::At;
+use super::names::{is_dns_name, is_loopback};
+
+/// What stands for the login's domain in an upstream's host.
+pub const DOMAIN_PLACEHOLDER: &str = "{domain}";
+
+/// The server for the logins of one domain, or of all that no other route names.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// Whose logins.
+    pub domain: At<Domain>,
+    /// Their server.
+    pub upstream: At<Upstream>,
+    /// What its certificate is verified against. Default: webpki.
+    #[serde(default)]
+    pub ca: At<Trust>,
+    /// Allows a server without encryption that is not on loopback. Default: false.
+    #[serde(default)]
+    pub insecure: bool,
+    /// Allows a `"*"` route behind a listener that is not on loopback. Default: false.
+    #[serde(default)]
+    pub open: bool,
+}
+
+impl Route {
+    /// The routes of a file that names none.
+    pub(super) fn defaults() -> Vec<Self> {
+        let upstream = Upstream {
+            security: Security::Tls,
+            host: format!("imap.{DOMAIN_PLACEHOLDER}"),
+            port: Security::Tls.port(),
+        };
+        vec![Self {
+            domain: Domain::Any.into(),
+            upstream: upstream.into(),
+            ca: Trust::default().into(),
+            insecure: false,
+            open: false,
+        }]
+    }
+}
+
+/// The part of a login name behind its last `@`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Domain {
+    /// Every one that no other route names, and none at all.
+    Any,
+    /// This one, in lower case.
+    Named(String),
+}
+
+impl FromStr for Domain {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let is_plain = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_');
+        match text {
+            "*" => Ok(Self::Any),
+            _ if !text.is_empty() && text.chars().all(is_plain) => Ok(Self::Named(text.to_lowercase())),
+            _ => Err(format!(
+                "{text:?} is not a domain: write it as `example.org`, without `@`, or \"*\" for all others"
+            )),
+        }
+    }
+}
+
+impl fmt::Display for Domain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("*"),
+            Self::Named(name) => f.write_str(name),
+        }
+    }
+}
+
+/// A server's address as the file gives it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upstream {
+    /// How TLS comes in.
+    pub security: Security,
+    /// A DNS name or an IP address without brackets; `{domain}` may stand in it for the login's domain.
+    pub host: String,
+    /// The TCP port.
+    pub port: u16,
+}
+
+/// How TLS comes into a connection to an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Security {
+    /// `imaps://`: TLS from the first byte.
+    Tls,
+    /// `imap://`: STARTTLS, and no login without it.
+    StartTls,
+    /// `imap+plain://`: none at all.
+    Plain,
+}
+
+impl Security {
+    /// The port that the scheme stands for.
+    #[must_use]
+    pub const fn port(self) -> u16 {
+        match self {
+            Self::Tls => 993,
+            Self::StartTls | Self::Plain => 143,
+        }
+    }
+
+    /// The scheme in the file.
+    #[must_use]
+    pub const fn scheme(self) -> &'static str {
+        match self {
+            Self::Tls => "imaps",
+            Self::StartTls => "imap",
+            Self::Plain => "imap+plain",
+        }
+    }
+}
+
+impl Upstream {
+    /// Whether the host depends on the login's domain.
+    #[must_use]
+    pub fn has_placeholder(&self) -> bool {
+        self.host.contains(DOMAIN_PLACEHOLDER)
+    }
+
+    /// Whether it can only be on this machine.
+    #[must_use]
+    pub fn is_on_loopback(&self) -> bool {
+        is_loopback(&self.host)
+    }
+}
+
+impl FromStr for Upstream {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (scheme, rest) = text
+            .split_once("://")
+            .ok_or_else(|| format!("{text:?} has no scheme: write it as `imaps://imap.example.org`"))?;
+        let security = [Security::Tls, Security::StartTls, Security::Plain]
+            .into_iter()
+            .find(|security| security.scheme() == scheme)
+            .ok_or_else(|| {
+                format!(
+                    "{scheme:?} is not a scheme for an IMAP server: \
+                     `imaps` (TLS), `imap` (STARTTLS) or `imap+plain` (no encryption)"
+                )
+            })?;
+        if rest.contains('@') {
+            return Err("a login name does not belong here, it is the client's: write `imaps://host:port`".to_owned());
+        }
+        if let Some(path) = rest.find(['/', '?', '#']).and_then(|start| rest.get(start..)) {
+            return Err(format!("nothing may follow host and port: remove {path:?}"));
+        }
+        let (host, port) = split_port(rest).ok_or_else(|| {
+            format!("{rest:?} is not a host with an optional port: write it as `host:993` or `[::1]:993`")
+        })?;
+        if !is_host(&host) {
+            return Err(format!(
+                "{host:?} is not a host name, nor an IP address, nor a name with one `{DOMAIN_PLACEHOLDER}` in it"
+            ));
+        }
+        Ok(Self { security, host, port: port.map_or(security.port(), NonZeroU16::get) })
+    }
+}
+
+/// `host`, `host:port`, `[v6]` or `[v6]:port`; an IPv6 address comes without its brackets.
+fn split_port(text: &str) -> Option<(String, Option<NonZeroU16>)> {
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (address, port) = rest.split_once(']')?;
+            let address: Ipv6Addr = address.parse().ok()?;
+            (address.to_string(), if port.is_empty() { None } else { Some(port.strip_prefix(':')?) })
+        }
+        None => match text.split_once(':') {
+            Some((host, port)) => (host.to_lowercase(), Some(port)),
+            None => (text.to_lowercase(), None),
+        },
+    };
+    let port = port.map(|port| port.parse().ok().filter(|_| !port.starts_with('+')).ok_or(())).transpose().ok()?;
+    Some((host, port))
+}
+
+fn is_host(host: &str) -> bool {
+    let is_address = host.parse::<std::net::IpAddr>().is_ok();
+    let example = host.replacen(DOMAIN_PLACEHOLDER, "example.org", 1);
+    is_address || is_dns_name(&example)
+}
+
+impl fmt::Display for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (open, close) = if self.host.contains(':') { ("[", "]") } else { ("", "") };
+        write!(f, "{}://{open}{}{close}:{}", self.security.scheme(), self.host, self.port)
+    }
+}
+
+/// Whom an upstream's certificate must come from.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Trust {
+    /// Mozilla's list, built in.
+    #[default]
+    WebPki,
+    /// This machine's list.
+    System,
+    /// The certificate authorities in a PEM file.
+    File(Arc<Path>),
+}
+
+impl Default for At<Trust> {
+    fn default() -> Self {
+        Trust::default().into()
+    }
+}
+
+impl fmt::Display for Trust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::WebPki => f.write_str("webpki"),
+            Self::System => f.write_str("system"),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Trust {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        match text.as_str() {
+            "webpki" => Ok(Self::WebPki),
+            "system" => Ok(Self::System),
+            "" => Err(D::Error::custom("must be `webpki`, `system` or the path of a PEM file")),
+            path => Ok(Self::File(PathBuf::from(path).into())),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Domain {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+impl<'de> Deserialize<'de> for Upstream {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn upstreams_print_as_what_they_mean() {
+        for (text, meaning) in [
+            ("imaps://imap.example.org", "imaps://imap.example.org:993"),
+            ("imap://MAIL.example.org", "imap://mail.example.org:143"),
+            ("imap+plain://127.0.0.1", "imap+plain://127.0.0.1:143"),
+            ("imaps://[::1]:1993", "imaps://[::1]:1993"),
+            ("imaps://[0:0::1]", "imaps://[::1]:993"),
+            ("imaps://imap.{domain}:994", "imaps://imap.{domain}:994"),
+        ] {
+            assert_eq!(text.parse::<Upstream>().unwrap().to_string(), meaning);
+        }
+    }
+
+    #[test]
+    fn malformed_upstreams_are_refused_with_a_cure() {
+        for (text, complaint) in [
+            ("imap.example.org", "has no scheme"),
+            ("http://imap.example.org", "\"http\" is not a scheme"),
+            ("imaps://bob@example.org", "a login name does not belong here"),
+            ("imaps://example.org/INBOX", "remove \"/INBOX\""),
+            ("imaps://example.org:0", "not a host with an optional port"),
+            ("imaps://example.org:99999", "not a host with an optional port"),
+            ("imaps://example.org:+9", "not a host with an optional port"),
+            ("imaps://example.org:{domain}", "not a host with an optional port"),
+            ("imaps://::1", "not a host with an optional port"),
+            ("imaps://[::1", "not a host with an optional port"),
+            ("imaps://[::1]993", "not a host with an optional port"),
+            ("imaps://", "is not a host name"),
+            ("imaps://imap..org", "is not a host name"),
+            ("imaps://{domain}.{domain}", "is not a host name"),
+            ("imaps://{user}.example.org", "is not a host name"),
+        ] {
+            let error = text.parse::<Upstream>().unwrap_err();
+            assert!(error.contains(complaint), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! The shipped file against the defaults, and every mistake with its line and its message.
+
+use std::time::Duration;
+
+use super::*;
+
+const SHIPPED: &str = include_str!("../../config.yaml");
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    Config::parse(text, Path::new("/etc/deltapush"), "config.yaml")
+}
+
+/// The error's text for a file that must be refused.
+fn complaint(text: &str) -> String {
+    parse(text).unwrap_err().to_string()
+}
+
+#[test]
+fn the_shipped_file_states_the_defaults() {
+    let shipped = Config::parse(SHIPPED, Path::new(""), "config.yaml").unwrap();
+    assert_eq!(shipped, Config::default());
+}
+
+#[test]
+fn the_shipped_file_states_every_default() {
+    // A key that the file left out would still be equal above: each must stand there, commented or not.
+    for key in [
+        "hostname",
+        "listeners",
+        "address",
+        "tls",
+        "insecure",
+        "certificate",
+        "directory",
+        "chain",
+        "key",
+        "routes",
+        "domain",
+        "upstream",
+        "ca",
+        "open",
+        "push",
+        "notify_url",
+        "native",
+        "coalesce",
+        "idle_renewal",
+        "max_in_flight",
+        "metadata",
+        "storage",
+        "key_file",
+        "limits",
+        "connections",
+        "command",
+        "response",
+        "buffer",
+        "login_time",
+        "upstream_time",
+        "idle_time",
+        "log",
+        "level",
+        "trace",
+    ] {
+        assert!(SHIPPED.contains(&format!("{key}:")), "{key}");
+    }
+}
+
+#[test]
+fn what_the_shipped_file_only_suggests_is_valid_too() {
+    let suggested = [
+        "chain: /etc/ssl",
+        "key: /etc/ssl",
+        "- domain: example.org",
+        "  upstream: imap://",
+        "  ca: /etc",
+        "/shared/",
+        "key_file:",
+    ];
+    let is_suggestion = |line: &&str| suggested.iter().any(|start| line.starts_with(&format!("  # {start}")));
+    assert_eq!(SHIPPED.lines().filter(is_suggestion).count(), 9);
+    let text: Vec<_> =
+        SHIPPED
+            .lines()
+            .map(|line| {
+                if is_suggestion(&line) {
+                    line.replacen("# ", "", 1)
+                } else {
+                    line.replace("metadata: {}", "metadata:")
+                }
+            })
+            .collect();
+    let config = parse(&text.join("\n")).unwrap();
+    assert_eq!(config.routes.len(), 2);
+    assert_eq!(config.metadata.iter().count(), 3);
+    assert!(
+        config.certificate.chain.is_some() && config.certificate.key.is_some() && config.storage.key_file.is_some()
+    );
+}
+
+#[test]
+fn an_empty_file_and_any_single_section_will_do() {
+    let resolved = |mut config: Config| {
+        config.resolve_paths(Path::new("/etc/deltapush"));
+        config
+    };
+    assert_eq!(parse("").unwrap(), resolved(Config::default()));
+    let config = parse("push:\n  coalesce: 1m 30s\n").unwrap();
+    let push = Push { coalesce: Duration::from_secs(90), ..Push::default() };
+    assert_eq!(config, resolved(Config { push, ..Config::default() }));
+}
+
+#[test]
+fn paths_start_from_the_folder_of_the_file() {
+    let config = parse("certificate:\n  chain: tls/chain.pem\n  key: /run/key.pem\nroutes:\n  - domain: Example.ORG\n    upstream: imaps://mail.example.org\n    ca: ca.pem\n").unwrap();
+    assert_eq!(config.certificate.chain.as_deref().unwrap(), Path::new("/etc/deltapush/tls/chain.pem"));
+    assert_eq!(config.certificate.key.as_deref().unwrap(), Path::new("/run/key.pem"));
+    assert_eq!(config.storage.key_path(), Path::new("/etc/deltapush/state/seal.key"));
+    assert_eq!(*config.routes[0].ca, Trust::File(Path::new("/etc/deltapush/ca.pem").into()));
+    assert_eq!(*config.routes[0].domain, Domain::Named("example.org".to_owned()));
+}
+
+#[test]
+fn a_file_is_loaded_relative_to_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("other.yaml");
+    let missing = Config::load(&path).unwrap_err().to_string();
+    assert!(
+        missing.starts_with(&format!("{}: cannot be read", path.display())) && missing.contains("--config"),
+        "{missing}"
+    );
+    fs::write(&path, "trace: true\n").unwrap();
+    let config = Config::load(&path).unwrap();
+    assert!(config.trace);
+    assert_eq!(config.storage.directory, folder.path().join("state"));
+    fs::write(&path, "\n\u{20}\n  x: 1\n").unwrap();
+    assert!(
+        Config::load(&path).unwrap_err().to_string().starts_with(&format!("{}:3:3: unknown field `x`", path.display()))
+    );
+    fs::write(&path, "#".repeat(1 << 20)).unwrap();
+    assert!(Config::load(&path).unwrap_err().to_string().contains("1 MiB"));
+}
+
+#[test]
+fn every_mistake_has_its_place_and_its_cure() {
+    for (text, expected) in [
+        // Unknown, missing, doubled, empty.
+        ("lisen: 1\n", "config.yaml:1:1: unknown field `lisen`, expected one of `hostname`, `listeners`"),
+        (
+            "push:\n  notify_url: https://a.example/\n  colaesce: 5s\n",
+            "config.yaml:3:3: unknown field `colaesce`, expected one of `notify_url`",
+        ),
+        (
+            "listeners:\n  - address: 127.0.0.1:1\n    tls: implicit\n    port: 5\n",
+            "config.yaml:4:5: unknown field `port`",
+        ),
+        ("listeners:\n  - address: 127.0.0.1:1\n", "config.yaml:2:5: `tls` is missing here"),
+        ("routes:\n  - upstream: imaps://a.example\n", "config.yaml:2:5: `domain` is missing here"),
+        ("trace: true\ntrace: false\n", "config.yaml:2:1: duplicate mapping key `trace`"),
+        ("log:\n  # level: info\n", "config.yaml:1:4: `log`: nothing is said here: give a value or remove the line"),
+        ("hostname:\n", "config.yaml:1:9: `hostname`: nothing is said here"),
+        ("listeners: []\n", "config.yaml: `listeners` is an empty list"),
+        ("routes: []\n", "config.yaml: `routes` is an empty list"),
+        ("push: 5\n", "config.yaml:1:7: `push`: expected further `key: value` lines"),
+        ("routes: 5\n", "config.yaml:1:9: `routes`: expected a list"),
+        ("trace: false\n---\ntrace: true\n", "config.yaml:3:1: a second document starts here"),
+        // Values.
+        (
+            "hostname: imap.example.org:993\n",
+            "config.yaml:1:11: `hostname`: \"imap.example.org:993\" is neither a host name nor",
+        ),
+        ("hostname: ../x\n", "config.yaml:1:11: `hostname`: "),
+        (
+            "listeners:\n  - address: localhost:1993\n    tls: implicit\n",
+            "config.yaml:2:14: `address`: \"localhost:1993\" is not an IP address and port",
+        ),
+        (
+            "listeners:\n  - address: 127.0.0.1:1\n    tls: ssl\n",
+            "config.yaml:3:10: `tls`: unknown variant `ssl`, expected one of implicit, starttls, none",
+        ),
+        ("trace: maybe\n", "config.yaml:1:8: `trace`: "),
+        ("push:\n  coalesce: 10\n", "config.yaml:2:13: `coalesce`: \"10\" is not a duration: write it as `10s`"),
+        ("push:\n  coalesce: 0s\n", "config.yaml:2:13: `coalesce`: must be more than 0s"),
+        ("push:\n  idle_renewal: 29m\n", "config.yaml:2:17: `idle_renewal`: 29m is too long"),
+        ("push:\n  idle_renewal: 29s\n", "config.yaml:2:17: `idle_renewal`: 29s is a burden"),
+        ("push:\n  max_in_flight: 0\n", "config.yaml:2:18: `max_in_flight`: must be at least 1"),
+        ("push:\n  max_in_flight: -4\n", "config.yaml:2:18: `max_in_flight`: \"-4\" is not a whole number"),
+        (
+            "push:\n  native: both\n",
+            "config.yaml:2:11: `native`: unknown variant `both`, expected one of passthrough, takeover",
+        ),
+        (
+            "push:\n  notify_url: http://notifications.delta.chat/notify\n",
+            "config.yaml:2:15: `notify_url`: a token must not cross the network in clear",
+        ),
+        ("push:\n  notify_url: ftp://localhost/\n", "config.yaml:2:15: `notify_url`: \"ftp\" is not a scheme"),
+        ("push:\n  notify_url: notifications\n", "config.yaml:2:15: `notify_url`: \"notifications\" is not a URL"),
+        ("limits:\n  connections: 0\n", "config.yaml:2:16: `connections`: must be at least 1"),
+        ("limits:\n  command: 64\n", "config.yaml:2:12: `command`: \"64\" is not a size: write it as `512B`"),
+        ("limits:\n  command: 0B\n", "config.yaml:2:12: `command`: 0B is too little: 8KiB is the least that works"),
+        ("limits:\n  buffer: 1B\n", "config.yaml:2:11: `buffer`: 1B is too little: 4KiB"),
+        ("limits:\n  login_time: 0s\n", "config.yaml:2:15: `login_time`: must be more than 0s"),
+        ("log:\n  level: inof\n", "config.yaml:2:10: `level`: \"inof\" is not a log level"),
+        ("metadata:\n  /private/comment: x\n", "config.yaml:2:3: "),
+        ("metadata:\n  /private/comment: x\n", "metadata entries here start with `/shared/`"),
+        ("metadata:\n  /shared/a%: x\n", "printable ASCII without * %"),
+        ("metadata:\n  /shared/comment: \"a\\0b\"\n", "config.yaml:2:20: `/shared/comment`: the value has a NUL"),
+        ("metadata:\n  /shared/comment: a\n  /shared/Comment: b\n", "`/shared/comment` is here twice"),
+        ("metadata:\n  /shared/vendor/deltachat/maxsmtprecipients: many\n", "must be a number of at least 1"),
+        // Routes.
+        (
+            "routes:\n  - domain: *\n    upstream: imaps://a.example\n",
+            "config.yaml:2:13: `domain`: a value that starts with * must stand in quotes",
+        ),
+        (
+            "routes:\n  - domain: bob@example.org\n    upstream: imaps://a.example\n",
+            "config.yaml:2:13: `domain`: \"bob@example.org\" is not a domain",
+        ),
+        (
+            "routes:\n  - domain: a.example\n    upstream: a.example:993\n",
+            "config.yaml:3:15: `upstream`: \"a.example:993\" has no scheme",
+        ),
+        (
+            "routes:\n  - domain: a.example\n    upstream: imaps://a.example:{domain}\n",
+            "config.yaml:3:15: `upstream`: ",
+        ),
+    ] {
+        let said = complaint(text);
+        assert!(said.contains(expected), "{text}\nsays      {said}\ninstead of {expected}");
+    }
+}
+
+#[test]
+fn plain_listeners_stay_on_loopback_unless_said_otherwise() {
+    let listener = |address: &str, more: &str| {
+        format!(
+            "listeners:\n  - address: \"{address}\"\n    tls: none\n{more}routes:\n  - domain: a.example\n    upstream: imaps://a.example\n"
+        )
+    };
+    for loopback in ["127.0.0.1:143", "[::1]:143", "127.3.2.1:143"] {
+        parse(&listener(loopback, "")).unwrap();
+    }
+    for public in ["0.0.0.0:143", "[::]:143", "192.168.1.2:143"] {
+        let said = complaint(&listener(public, ""));
+        assert!(
+            said.starts_with("config.yaml:2:14: with `tls: none` passwords") && said.contains("`insecure: true`"),
+            "{said}"
+        );
+        parse(&listener(public, "    insecure: true\n")).unwrap();
+    }
+}
+
+#[test]
+fn nobody_becomes_an_open_proxy_by_accident() {
+    let text = |more: &str| {
+        format!(
+            "listeners:\n  - address: 0.0.0.0:993\n    tls: implicit\nroutes:\n  - domain: \"*\"\n    upstream: imaps://imap.{{domain}}\n{more}"
+        )
+    };
+    let said = complaint(&text(""));
+    assert!(
+        said.starts_with("config.yaml:5:13: a \"*\" route lets strangers use this proxy through 0.0.0.0:993")
+            && said.contains("`open: true`"),
+        "{said}"
+    );
+    parse(&text("    open: true\n")).unwrap();
+    // The default route is there as well if only listeners are given, and has no line to point to.
+    let said = complaint("listeners:\n  - address: 0.0.0.0:993\n    tls: implicit\n");
+    assert!(said.starts_with("config.yaml: a \"*\" route"), "{said}");
+}
+
+#[test]
+fn plain_upstreams_stay_on_loopback_unless_said_otherwise() {
+    let text = |upstream: &str, more: &str| format!("routes:\n  - domain: \"*\"\n    upstream: {upstream}\n{more}");
+    parse(&text("imap+plain://localhost", "")).unwrap();
+    parse(&text("\"imap+plain://[::1]:1143\"", "")).unwrap();
+    for upstream in ["imap+plain://mail.example.org", "imap+plain://{domain}", "imap+plain://10.0.0.1"] {
+        let said = complaint(&text(upstream, ""));
+        assert!(said.starts_with("config.yaml:3:15: passwords would cross the network in clear to"), "{said}");
+        parse(&text(upstream, "    insecure: true\n")).unwrap();
+    }
+}
+
+#[test]
+fn what_contradicts_itself_is_told_all_at_once() {
+    let said = complaint(concat!(
+        "listeners:\n  - address: 127.0.0.1:993\n    tls: implicit\n  - address: 127.0.0.1:993\n    tls: starttls\n",
+        "certificate:\n  chain: a.pem\n",
+        "routes:\n  - domain: bücher.example\n    upstream: imaps://imap.{domain}\n  - domain: BÜCHER.example\n    upstream: imaps://b.example\n",
+    ));
+    let lines: Vec<_> = said.lines().collect();
+    assert_eq!(lines.len(), 4, "{said}");
+    assert!(lines[0].starts_with("config.yaml:4:14: 127.0.0.1:993 is listened on twice"), "{said}");
+    assert!(lines[1].starts_with("config.yaml:7:10: `chain` without `key`"), "{said}");
+    assert!(lines[2].starts_with("config.yaml:10:15: `bücher.example` cannot stand for {domain}"), "{said}");
+    assert!(lines[3].starts_with("config.yaml:11:13: there are two routes for `bücher.example`"), "{said}");
+    assert!(complaint("certificate:\n  key: a.pem\n").starts_with("config.yaml:2:8: `key` without `chain`"));
+}
+
+#[test]
+fn a_turn_password_is_never_shown() {
+    let text = "metadata:\n  /shared/vendor/deltachat/TURN: turn.example:3478:1758650868:sesame\n  /shared/vendor/deltachat/maxsmtprecipients: 50\n";
+    let config = parse(text).unwrap();
+    assert!(!format!("{config:?}").contains("sesame"));
+    assert!(config.metadata.get("/SHARED/vendor/deltachat/turn").unwrap().expose().ends_with("sesame"));
+    assert!(!complaint(&format!("{text}  /shared/a: b: c\n")).contains("sesame"));
+    assert!(!complaint(&text.replace("turn.example", "\"\\0").replace("sesame", "sesame\"")).contains("sesame"));
+}

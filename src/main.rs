@@ -1,0 +1,242 @@
+//! The command line: flags, configuration, logging, runtime, run, exit code. Nothing else.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use deltapush::config::{Config, ConfigError, DOMAIN_PLACEHOLDER};
+use deltapush::proxy::certificate::{Origin, Summary};
+use deltapush::proxy::tls::ServerTls;
+use deltapush::trace::Sink;
+use deltapush::upstream::tls::ClientConfigs;
+use deltapush::{RunError, Server};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+// From sysexits.h, which systemd shows by name.
+const EX_USAGE: u8 = 64;
+const EX_OSERR: u8 = 71;
+const EX_IOERR: u8 = 74;
+const EX_CONFIG: u8 = 78;
+
+/// An IMAP proxy that brings push notifications to Delta Chat on any mail server.
+///
+/// Delta Chat connects to deltapush in place of its mail server; deltapush passes everything on to that server, takes the push
+/// token that Delta Chat hands over, watches the mailbox with IDLE, and notifies the phone when mail arrives.
+#[derive(Parser)]
+#[command(version, max_term_width = 100, after_help = AFTER_HELP)]
+struct Cli {
+    /// The configuration [default: config.yaml in the current folder]
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    /// Print the protocol transcript of every session on standard output; passwords and tokens are masked, literals (message
+    /// bodies) shown as their size
+    #[arg(long, global = true)]
+    trace: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand, Clone, Copy)]
+enum Command {
+    /// Serve until SIGTERM or SIGINT (Ctrl-C); this is the default
+    Run,
+    /// Check the configuration and the files that it names, say what would run, change nothing
+    Check,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  deltapush                                       serve as ./config.yaml says
+  deltapush check --config /etc/deltapush.yaml    see whether a configuration is right
+  deltapush --trace                               see what client and server say to each other
+
+Exit codes:
+   0  all is well
+  64  wrong usage of the command line
+  71  the operating system refused something, such as a port
+  74  the state cannot be opened
+  78  the configuration, or a file that it names, is wrong";
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(answer) => return answer_usage(&answer),
+    };
+    let outcome = match cli.command.unwrap_or(Command::Run) {
+        Command::Run => load(&cli).and_then(run),
+        Command::Check => load(&cli).and_then(|config| check(&config)),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // There is nobody to tell if standard error is gone; the exit code still says it.
+            let _ = writeln!(io::stderr(), "{}", told(&error));
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+/// `--help` and `--version` are answers, not mistakes.
+fn answer_usage(answer: &clap::Error) -> ExitCode {
+    // There is nobody to tell if the terminal has gone.
+    let _ = answer.print();
+    if answer.use_stderr() { ExitCode::from(EX_USAGE) } else { ExitCode::SUCCESS }
+}
+
+/// Errors of deltapush's own tell their causes themselves; those of others are told as a chain.
+fn told(error: &anyhow::Error) -> String {
+    if error.is::<ConfigError>() || error.is::<RunError>() { error.to_string() } else { format!("{error:#}") }
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    match error.downcast_ref::<RunError>() {
+        Some(RunError::Certificate(_) | RunError::Trust(_)) => EX_CONFIG,
+        Some(RunError::State(_)) => EX_IOERR,
+        Some(RunError::Listen { .. } | RunError::Notifier(_)) => EX_OSERR,
+        None if error.is::<ConfigError>() => EX_CONFIG,
+        None => EX_OSERR,
+    }
+}
+
+fn load(cli: &Cli) -> anyhow::Result<Config> {
+    let mut config = Config::load(cli.config.as_deref().unwrap_or(Path::new(Config::DEFAULT_FILE)))?;
+    config.trace |= cli.trace;
+    Ok(config)
+}
+
+fn run(config: Config) -> anyhow::Result<()> {
+    start_logging(&config)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.context("cannot start the runtime")?.block_on(async {
+        let shutdown = shutdown().context("cannot listen for signals")?;
+        let trace = config.trace.then(|| Sink::new(io::stdout())).transpose().context("cannot start a thread")?;
+        let server = Server::prepare(config, trace)?;
+        let listeners = deltapush::bind(server.config()).await?;
+        server.run(listeners, shutdown).await;
+        Ok(())
+    })
+}
+
+fn start_logging(config: &Config) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&config.log.level).context("cannot set up logging")?;
+    let colours = io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colours).init();
+    Ok(())
+}
+
+/// Resolves at the first SIGTERM or SIGINT.
+fn shutdown() -> io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+fn check(config: &Config) -> anyhow::Result<()> {
+    let certificate = ServerTls::check(&config.hostname, &config.certificate).map_err(RunError::from)?;
+    ClientConfigs::new(&config.routes).map_err(RunError::from)?;
+    describe(&mut io::stdout().lock(), config, &certificate).context("cannot print")
+}
+
+fn describe(out: &mut impl Write, config: &Config, certificate: &Summary) -> io::Result<()> {
+    writeln!(out, "The configuration is right. deltapush would run as follows.")?;
+    for listener in &config.listeners {
+        let insecure = if listener.insecure { ", insecure" } else { "" };
+        writeln!(out, "listen       {} (TLS: {}{insecure})", listener.address, listener.tls)?;
+    }
+    writeln!(out, "certificate  {}, for {}", about(certificate), config.hostname)?;
+    if !certificate.names_host {
+        writeln!(out, "             WARNING: it is not made out for {}: clients will refuse it", config.hostname)?;
+    }
+    if certificate.not_after.is_some_and(|end| end < jiff::Timestamp::now()) {
+        writeln!(out, "             WARNING: it has expired: clients will refuse it")?;
+    }
+    for route in &config.routes {
+        let (open, insecure) = (if route.open { ", open" } else { "" }, if route.insecure { ", insecure" } else { "" });
+        writeln!(out, "route        {} to {} (CA: {}{open}{insecure})", route.domain, route.upstream, route.ca)?;
+    }
+    if config.routes.iter().any(|route| route.upstream.has_placeholder()) {
+        writeln!(out, "             {DOMAIN_PLACEHOLDER} is the part of the login after the @")?;
+    }
+    writeln!(out, "push         {}", config.push.notify_url)?;
+    writeln!(out, "state        {}", config.storage.directory.display())
+}
+
+fn about(certificate: &Summary) -> String {
+    let path = certificate.path.display();
+    let until =
+        certificate.not_after.map(|end| format!(", valid until {}", end.strftime("%Y-%m-%d"))).unwrap_or_default();
+    match certificate.origin {
+        Origin::Files => format!("{path}{until}"),
+        Origin::Kept => format!("{path}, self-signed{until}"),
+        Origin::Renewed => format!("{path}, self-signed, to be made anew with the key that is there"),
+        Origin::Made => format!("{path}, self-signed, to be made at the start"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_may_stand_before_and_after_the_command() {
+        for line in [["deltapush", "--trace", "check"], ["deltapush", "check", "--trace"]] {
+            let cli = Cli::try_parse_from(line).unwrap();
+            assert!(cli.trace && matches!(cli.command, Some(Command::Check)));
+        }
+        assert!(Cli::try_parse_from(["deltapush"]).unwrap().command.is_none());
+        assert!(Cli::try_parse_from(["deltapush", "chekc"]).is_err_and(|error| error.use_stderr()));
+    }
+
+    #[test]
+    fn check_says_what_would_run() {
+        let config = Config::default();
+        let path = "certs/localhost.cert.pem".into();
+        let certificate = Summary { origin: Origin::Made, path, not_after: None, names_host: false };
+        let mut out = Vec::new();
+        describe(&mut out, &config, &certificate).unwrap();
+        let out = String::from_utf8(out).unwrap();
+        for line in [
+            "listen       127.0.0.1:1993 (TLS: implicit)\n",
+            "certificate  certs/localhost.cert.pem, self-signed, to be made at the start, for localhost\n",
+            "WARNING: it is not made out for localhost",
+            "route        * to imaps://imap.{domain}:993 (CA: webpki)\n",
+            "push         https://notifications.delta.chat/notify\n",
+            "state        state\n",
+        ] {
+            assert!(out.contains(line), "{out}");
+        }
+    }
+
+    #[test]
+    fn what_the_operator_can_mend_in_files_is_a_configuration_error() {
+        let missing = Path::new("/nonexistent/config.yaml");
+        let error = anyhow::Error::from(Config::load(missing).unwrap_err());
+        assert_eq!(exit_code(&error), EX_CONFIG);
+        assert_eq!(told(&error).matches("No such file").count(), 1, "{}", told(&error));
+
+        let mut config = Config::default();
+        config.certificate.chain = Some(missing.to_owned().into());
+        config.certificate.key = Some(missing.to_owned().into());
+        let error = check(&config).unwrap_err();
+        assert_eq!(exit_code(&error), EX_CONFIG);
+        assert_eq!(told(&error).matches("No such file").count(), 1, "{}", told(&error));
+
+        let error = anyhow::anyhow!("no threads").context("cannot start the runtime");
+        assert_eq!(exit_code(&error), EX_OSERR);
+        assert_eq!(told(&error), "cannot start the runtime: no threads");
+    }
+}

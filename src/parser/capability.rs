@@ -1,0 +1,121 @@
+//! What a server's capability list becomes on its way to the client: a pure function on one line.
+
+use super::response::{self, Head};
+
+/// Whether `name` can cross a relay. What cannot (docs and reasons in the order of the arms): a layer that ends at deltapush,
+/// a change of user behind its back, mechanisms bound to a TLS channel of which there are two, and addresses of servers that
+/// the client would then reach without deltapush.
+#[must_use]
+pub fn can_cross(name: &[u8]) -> bool {
+    let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+    let begins =
+        |prefix: &str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()));
+    let ends = |suffix: &str| {
+        let start = name.len().checked_sub(suffix.len());
+        start.and_then(|start| name.get(start..)).is_some_and(|end| end.eq_ignore_ascii_case(suffix.as_bytes()))
+    };
+    !(is("STARTTLS")
+        || begins("COMPRESS=")
+        || is("UNAUTHENTICATE")
+        || begins("AUTH=SCRAM-") && ends("-PLUS")
+        || is("LOGIN-REFERRALS")
+        || is("MAILBOX-REFERRALS"))
+}
+
+/// What is added to a list, unless it is there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Added {
+    /// Nothing: the upstream pushes by itself and is left alone.
+    Nothing,
+    /// What makes a client hand over its token: METADATA and XDELTAPUSH.
+    Push,
+}
+
+impl Added {
+    fn names(self) -> &'static [&'static str] {
+        match self {
+            Self::Nothing => &[],
+            Self::Push => &["METADATA", "XDELTAPUSH"],
+        }
+    }
+}
+
+/// The whole line `line` as the client shall see it; `None` if it carries no capability list or stays as it is.
+#[must_use]
+pub fn rewrite(line: &[u8], added: Added) -> Option<Vec<u8>> {
+    let names: Vec<&[u8]> = response::capabilities(line)?.collect();
+    let missing =
+        added.names().iter().filter(|new| !names.iter().any(|name| name.eq_ignore_ascii_case(new.as_bytes())));
+    let kept = names.iter().copied().filter(|name| can_cross(name));
+    let list: Vec<&[u8]> = kept.chain(missing.map(|name| name.as_bytes())).collect();
+    if list == names {
+        return None;
+    }
+    let (before, after) = around_list(line)?;
+    Some([before, &list.join(&b' '), after].concat())
+}
+
+/// What stands before and after the list in a line that has one.
+fn around_list(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (start, end) = match response::head(line)? {
+        Head::Capability => {
+            let line_end = line.iter().rev().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+            (b"* CAPABILITY ".len(), line.len().checked_sub(line_end)?)
+        }
+        _ => {
+            let start = memchr::memchr(b'[', line)?.checked_add(b"[CAPABILITY ".len())?;
+            let end = start.checked_add(memchr::memchr(b']', line.get(start..)?)?)?;
+            (start, end)
+        }
+    };
+    Some((line.get(..start)?, line.get(end..)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rewritten(line: &str) -> Option<String> {
+        rewrite(line.as_bytes(), Added::Push).map(|line| String::from_utf8(line).unwrap())
+    }
+
+    #[test]
+    fn push_is_added_wherever_a_list_stands() {
+        assert_eq!(
+            rewritten("* CAPABILITY IMAP4rev1 IDLE\r\n").as_deref(),
+            Some("* CAPABILITY IMAP4rev1 IDLE METADATA XDELTAPUSH\r\n")
+        );
+        assert_eq!(
+            rewritten("* OK [CAPABILITY IMAP4rev1] hi [x]\r\n").as_deref(),
+            Some("* OK [CAPABILITY IMAP4rev1 METADATA XDELTAPUSH] hi [x]\r\n")
+        );
+        assert_eq!(
+            rewritten("A1 ok [capability IMAP4rev2 metadata] Logged in\r\n").as_deref(),
+            Some("A1 ok [capability IMAP4rev2 metadata XDELTAPUSH] Logged in\r\n")
+        );
+    }
+
+    #[test]
+    fn what_cannot_cross_goes() {
+        let all = "* CAPABILITY IMAP4rev1 STARTTLS COMPRESS=DEFLATE compress=deflate UNAUTHENTICATE \
+                   AUTH=SCRAM-SHA-256-PLUS AUTH=SCRAM-SHA-256 LOGIN-REFERRALS MAILBOX-REFERRALS X-PLUS\r\n";
+        assert_eq!(
+            rewrite(all.as_bytes(), Added::Nothing).as_deref(),
+            Some(&b"* CAPABILITY IMAP4rev1 AUTH=SCRAM-SHA-256 X-PLUS\r\n"[..])
+        );
+    }
+
+    #[test]
+    fn other_lines_and_lists_that_are_right_stay() {
+        assert_eq!(rewritten("* OK hi\r\n"), None);
+        assert_eq!(rewritten("* 1 FETCH (BODY \"[CAPABILITY X]\")\r\n"), None);
+        assert_eq!(rewritten("* CAPABILITY IMAP4rev1  METADATA XDELTAPUSH\r\n"), None);
+        assert_eq!(rewritten("* OK [CAPABILITY IMAP4rev1 unclosed\r\n"), None);
+        assert_eq!(rewrite(b"* CAPABILITY IMAP4rev1\r\n", Added::Nothing), None);
+    }
+
+    #[test]
+    fn an_empty_list_is_filled() {
+        assert_eq!(rewritten("* CAPABILITY \r\n").as_deref(), Some("* CAPABILITY METADATA XDELTAPUSH\r\n"));
+    }
+}

@@ -1,0 +1,289 @@
+//! The commands that deltapush reads (RFC 9051 section 6). All others it knows by tag only.
+
+use nom::bytes::complete::take_while;
+use nom::combinator::opt;
+use nom::sequence::{preceded, terminated};
+use nom::{AsChar, Parser};
+use zeroize::Zeroizing;
+
+use super::syntax::{Parsed, astring, atom, command_tag, line_end, space};
+use crate::secret::Credentials;
+
+/// The longest tag and verb, together, that are looked at. What is longer is none of the verbs below.
+pub const HEAD_LIMIT: usize = 512;
+
+/// The verbs that mean something to deltapush.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    /// `AUTHENTICATE`: the lines that follow are SASL, not commands.
+    Authenticate,
+    /// `CAPABILITY`
+    Capability,
+    /// `CLOSE`
+    Close,
+    /// `COMPRESS` (RFC 4978)
+    Compress,
+    /// `EXAMINE`
+    Examine,
+    /// `GETMETADATA` (RFC 5464)
+    GetMetadata,
+    /// `ID` (RFC 2971)
+    Id,
+    /// `IDLE` (RFC 2177): the line that follows is DONE, not a command.
+    Idle,
+    /// `LOGIN`
+    Login,
+    /// `LOGOUT`
+    Logout,
+    /// `NOOP`
+    Noop,
+    /// `SELECT`
+    Select,
+    /// `SETMETADATA` (RFC 5464)
+    SetMetadata,
+    /// `STARTTLS`
+    StartTls,
+    /// `UNAUTHENTICATE` (RFC 8437)
+    Unauthenticate,
+    /// `UNSELECT` (RFC 3691)
+    Unselect,
+    /// Anything else, known to the upstream or not.
+    Other,
+}
+
+impl Verb {
+    fn from_bytes(verb: &[u8]) -> Self {
+        const VERBS: [(&[u8], Verb); 16] = [
+            (b"AUTHENTICATE", Verb::Authenticate),
+            (b"CAPABILITY", Verb::Capability),
+            (b"CLOSE", Verb::Close),
+            (b"COMPRESS", Verb::Compress),
+            (b"EXAMINE", Verb::Examine),
+            (b"GETMETADATA", Verb::GetMetadata),
+            (b"ID", Verb::Id),
+            (b"IDLE", Verb::Idle),
+            (b"LOGIN", Verb::Login),
+            (b"LOGOUT", Verb::Logout),
+            (b"NOOP", Verb::Noop),
+            (b"SELECT", Verb::Select),
+            (b"SETMETADATA", Verb::SetMetadata),
+            (b"STARTTLS", Verb::StartTls),
+            (b"UNAUTHENTICATE", Verb::Unauthenticate),
+            (b"UNSELECT", Verb::Unselect),
+        ];
+        VERBS.iter().find(|(name, _)| name.eq_ignore_ascii_case(verb)).map_or(Self::Other, |(_, verb)| *verb)
+    }
+
+    /// Whether the command's arguments are secret: passwords, SASL data, tokens.
+    #[must_use]
+    pub fn has_secret_arguments(self) -> bool {
+        matches!(self, Self::Authenticate | Self::Login | Self::SetMetadata)
+    }
+}
+
+/// How a command begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head<'a> {
+    /// The client's tag. Empty if the line has none: then the whole line is of an unknown kind.
+    pub tag: &'a [u8],
+    /// What is asked.
+    pub verb: Verb,
+    /// How many bytes tag, space and verb take up.
+    pub len: usize,
+}
+
+/// Tag and verb of a command of which `start` is known; `None` if it takes more to tell. A line that is no command is one
+/// of an unknown verb, with an empty tag if it has none: a relay forwards what it does not understand.
+#[must_use]
+pub fn head(start: &[u8]) -> Option<Head<'_>> {
+    let complete = start.contains(&b'\n') || start.len() >= HEAD_LIMIT;
+    let unknown = Head { tag: &[], verb: Verb::Other, len: 0 };
+    let Ok((rest, tag)) = terminated(command_tag, space).parse(start) else {
+        return complete.then_some(unknown);
+    };
+    let verb: nom::IResult<&[u8], &[u8]> = take_while(|byte: u8| byte.is_alphanum() || byte == b'-').parse(rest);
+    match verb {
+        Ok((rest, verb)) if complete || !rest.is_empty() => {
+            Some(Head { tag, verb: Verb::from_bytes(verb), len: start.len().saturating_sub(rest.len()) })
+        }
+        Ok(_) => None,
+        Err(_) => complete.then_some(unknown),
+    }
+}
+
+/// The arguments of a whole command: what follows tag, space and verb, up to its line end.
+fn arguments<'a, T>(
+    command: &'a [u8],
+    parser: impl Parser<&'a [u8], Output = T, Error = nom::error::Error<&'a [u8]>>,
+) -> Option<T> {
+    let head = head(command)?;
+    let arguments = command.get(head.len..)?;
+    let (rest, value) = terminated(parser, line_end).parse(arguments).ok()?;
+    rest.is_empty().then_some(value)
+}
+
+/// Whether a whole command has no arguments.
+#[must_use]
+pub fn has_no_arguments(command: &[u8]) -> bool {
+    arguments(command, nom::combinator::success(())).is_some()
+}
+
+/// The credentials of a whole LOGIN command, in any mixture of atoms, quoted strings and literals. `None` if it is not
+/// well-formed or the user name is not UTF-8.
+#[must_use]
+pub fn login(command: &[u8]) -> Option<Credentials> {
+    let (user, password) = arguments(command, (preceded(space, astring), preceded(space, astring)))?;
+    let user = String::from_utf8(user.into_owned()).ok()?;
+    // A password with escapes was unescaped into a buffer of its own, which is taken over here and not copied.
+    Some(Credentials::new(user, password.into_owned()))
+}
+
+/// The mailbox that a whole SELECT or EXAMINE names; `None` if it is malformed or the name is not printable ASCII, as names
+/// in modified UTF-7 are (RFC 3501 section 5.1.3).
+#[must_use]
+pub fn mailbox(command: &[u8]) -> Option<String> {
+    let arguments = command.get(head(command)?.len..)?;
+    let (_, name) = preceded(space, astring).parse(arguments).ok()?;
+    let name = String::from_utf8(name.into_owned()).ok()?;
+    let is_printable = !name.is_empty() && name.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    is_printable.then_some(name)
+}
+
+/// The mechanism and, where SASL-IR (RFC 4959) is used, the initial response of a whole AUTHENTICATE command; both as they
+/// stand, the response in base64 or `=` for an empty one.
+#[must_use]
+pub fn authenticate(command: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
+    arguments(command, (preceded(space, atom), opt(preceded(space, base64_or_empty))))
+}
+
+fn base64_or_empty(input: &[u8]) -> Parsed<'_, &[u8]> {
+    nom::bytes::complete::take_while1(|byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'='))
+        .parse(input)
+}
+
+/// What a client may answer to a SASL challenge (RFC 9051 section 6.2.2).
+#[derive(Debug)]
+pub enum SaslLine {
+    /// `*`: the exchange is cancelled.
+    Cancelled,
+    /// The decoded response.
+    Response(Zeroizing<Vec<u8>>),
+    /// Not base64.
+    Malformed,
+}
+
+/// Reads a line that the client sent in a SASL exchange, with or without its line end; `=` stands for an empty initial
+/// response.
+#[must_use]
+pub fn sasl_line(line: &[u8]) -> SaslLine {
+    use base64::Engine as _;
+    match line.trim_ascii_end() {
+        b"*" => SaslLine::Cancelled,
+        b"=" => SaslLine::Response(Zeroizing::default()),
+        encoded => match base64::engine::general_purpose::STANDARD.decode(encoded) {
+            Ok(decoded) => SaslLine::Response(Zeroizing::new(decoded)),
+            Err(_) => SaslLine::Malformed,
+        },
+    }
+}
+
+/// The credentials in a message of SASL PLAIN (RFC 4616 section 2). `None` if it is malformed.
+#[must_use]
+pub fn plain_message(message: &[u8]) -> Option<Credentials> {
+    let mut parts = message.split(|byte| *byte == 0);
+    let (authorization, user, password) = (parts.next()?, parts.next()?, parts.next()?);
+    if parts.next().is_some() || user.is_empty() || password.is_empty() {
+        return None;
+    }
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
+    let mut credentials = Credentials::new(text(user)?, password);
+    let authorization = text(authorization)?;
+    credentials.authorization = Some(authorization).filter(|other| !other.is_empty() && *other != credentials.user);
+    Some(credentials)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tag_and_verb(start: &str) -> Option<(String, Verb)> {
+        head(start.as_bytes()).map(|head| (String::from_utf8_lossy(head.tag).into_owned(), head.verb))
+    }
+
+    #[test]
+    fn a_head_is_known_as_soon_as_it_can_be() {
+        assert_eq!(tag_and_verb("A1"), None);
+        assert_eq!(tag_and_verb("A1 ID"), None);
+        assert_eq!(tag_and_verb("A1 IDL"), None);
+        assert_eq!(tag_and_verb("A1 IDLE"), None);
+        assert_eq!(tag_and_verb("A1 IDLE\r"), Some(("A1".into(), Verb::Idle)));
+        assert_eq!(tag_and_verb("A1 ID ("), Some(("A1".into(), Verb::Id)));
+        assert_eq!(tag_and_verb("a.b-3 setMetaData \"INBOX"), Some(("a.b-3".into(), Verb::SetMetadata)));
+        assert_eq!(tag_and_verb("A1 UID FETCH"), Some(("A1".into(), Verb::Other)));
+    }
+
+    #[test]
+    fn what_is_no_command_is_of_an_unknown_verb() {
+        assert_eq!(tag_and_verb("DONE\r\n"), Some((String::new(), Verb::Other)));
+        assert_eq!(tag_and_verb("\r\n"), Some((String::new(), Verb::Other)));
+        assert_eq!(tag_and_verb("A1\r\n"), Some((String::new(), Verb::Other)));
+        assert_eq!(tag_and_verb("\0\u{1}\n"), Some((String::new(), Verb::Other)));
+        assert_eq!(tag_and_verb(&"x".repeat(HEAD_LIMIT)), Some((String::new(), Verb::Other)));
+    }
+
+    #[test]
+    fn login_takes_every_form_of_string() {
+        for command in [
+            "a LOGIN user p\"w\r\n".replace('"', "x"),
+            "a login \"user\" \"pxw\"\r\n".into(),
+            "a LOGIN {4}\r\nuser {3+}\r\npxw\r\n".into(),
+            "a LOGIN user {3}\r\npxw\r\n".into(),
+        ] {
+            let credentials = login(command.as_bytes()).expect(&command);
+            assert_eq!((credentials.user.as_str(), credentials.password.expose()), ("user", &b"pxw"[..]), "{command}");
+        }
+        let credentials = login("a LOGIN \"alice@lab.test\" \"p w\\\"\\\\gr\u{fc}n\"\r\n".as_bytes()).unwrap();
+        assert_eq!(credentials.password.expose(), "p w\"\\gr\u{fc}n".as_bytes());
+        for command in
+            ["a LOGIN user\r\n", "a LOGIN user a b\r\n", "a LOGIN\r\n", "a LOGIN \"u\r\n", "a LOGIN {4}\r\nus"]
+        {
+            assert!(login(command.as_bytes()).is_none(), "{command}");
+        }
+    }
+
+    #[test]
+    fn mailboxes_in_every_form() {
+        let cases: [(&[u8], Option<&str>); 6] = [
+            (b"a SELECT inbox\r\n", Some("inbox")),
+            (b"a EXAMINE \"My \\\"Mail\\\"\" (CONDSTORE)\r\n", Some("My \"Mail\"")),
+            (b"a SELECT {9}\r\nDeltaChat\r\n", Some("DeltaChat")),
+            (b"a SELECT \"\xc3\xbc\"\r\n", None),
+            (b"a SELECT\r\n", None),
+            (b"a SELECT \"\"\r\n", None),
+        ];
+        for (command, expected) in cases {
+            assert_eq!(mailbox(command).as_deref(), expected);
+        }
+    }
+
+    #[test]
+    fn authenticate_with_and_without_initial_response() {
+        assert_eq!(authenticate(b"a AUTHENTICATE PLAIN\r\n"), Some((&b"PLAIN"[..], None)));
+        assert_eq!(authenticate(b"a authenticate plain AGEAYg==\r\n"), Some((&b"plain"[..], Some(&b"AGEAYg=="[..]))));
+        assert_eq!(authenticate(b"a AUTHENTICATE PLAIN =\r\n"), Some((&b"PLAIN"[..], Some(&b"="[..]))));
+        assert_eq!(authenticate(b"a AUTHENTICATE\r\n"), None);
+    }
+
+    #[test]
+    fn sasl_lines_and_plain_messages() {
+        assert!(matches!(sasl_line(b"*\r\n"), SaslLine::Cancelled));
+        assert!(matches!(sasl_line(b"%%\r\n"), SaslLine::Malformed));
+        let SaslLine::Response(message) = sasl_line(b"AGEAYg==\r\n") else { panic!("not decoded") };
+        let credentials = plain_message(&message).unwrap();
+        assert_eq!((credentials.user.as_str(), credentials.password.expose()), ("a", &b"b"[..]));
+        assert_eq!(plain_message(b"z\0a\0b").unwrap().authorization.as_deref(), Some("z"));
+        for message in [&b"a\0b"[..], b"\0\0b", b"\0a\0", b"\0a\0b\0c", b""] {
+            assert!(plain_message(message).is_none(), "{message:?}");
+        }
+    }
+}

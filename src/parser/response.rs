@@ -1,0 +1,323 @@
+//! What kind of response a line begins (RFC 9051 section 7), told from as little of it as possible.
+
+use super::framer::{Fragment, Framer, LineEnd};
+use super::syntax;
+
+/// The longest beginning of a line that is held to tell its kind. A line of which that many bytes tell nothing is data.
+pub const HEAD_LIMIT: usize = 512;
+
+/// The condition in a status response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Condition {
+    /// It worked, or is well.
+    Ok,
+    /// It failed.
+    No,
+    /// It was not understood.
+    Bad,
+    /// The server closes the connection (untagged only).
+    Bye,
+    /// The connection is authenticated already (greeting only).
+    Preauth,
+}
+
+/// How a response begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Head<'a> {
+    /// `+`: the server waits for more of a command.
+    Continuation,
+    /// The end of the command with this tag.
+    Tagged {
+        /// The client's tag, as the server gave it back.
+        tag: &'a [u8],
+        /// How the command ended.
+        condition: Condition,
+        /// Whether the response code is a capability list.
+        capabilities: bool,
+    },
+    /// `* OK` and its like.
+    Status {
+        /// Which.
+        condition: Condition,
+        /// Whether the response code is a capability list.
+        capabilities: bool,
+    },
+    /// `* CAPABILITY …`
+    Capability,
+    /// `* METADATA …` (RFC 5464)
+    Metadata,
+    /// Any other line: data, with literals where it announces them.
+    Data,
+}
+
+/// The kind of the line that begins with `start`; `None` if it takes more to tell.
+#[must_use]
+pub fn head(start: &[u8]) -> Option<Head<'_>> {
+    let complete = start.contains(&b'\n') || start.len() >= HEAD_LIMIT;
+    let Some((first, rest)) = word(start, complete) else { return complete.then_some(Head::Data) };
+    match first {
+        b"+" => Some(Head::Continuation),
+        b"*" => untagged(rest, complete),
+        tag => tagged(tag, rest, complete),
+    }
+}
+
+fn untagged(rest: &[u8], complete: bool) -> Option<Head<'_>> {
+    // `* 23 FETCH`: by far the most frequent, and decided by its first digit.
+    if rest.first().is_some_and(u8::is_ascii_digit) {
+        return Some(Head::Data);
+    }
+    let Some((name, rest)) = word(rest, complete) else { return complete.then_some(Head::Data) };
+    if let Some(condition) = condition(name) {
+        let capabilities = begins_capability_code(rest, complete)?;
+        return Some(Head::Status { condition, capabilities });
+    }
+    Some(match name {
+        name if name.eq_ignore_ascii_case(b"CAPABILITY") => Head::Capability,
+        name if name.eq_ignore_ascii_case(b"METADATA") => Head::Metadata,
+        _ => Head::Data,
+    })
+}
+
+fn tagged<'a>(tag: &'a [u8], rest: &'a [u8], complete: bool) -> Option<Head<'a>> {
+    let Some((name, rest)) = word(rest, complete) else { return complete.then_some(Head::Data) };
+    match condition(name) {
+        Some(condition @ (Condition::Ok | Condition::No | Condition::Bad)) => {
+            let capabilities = begins_capability_code(rest, complete)?;
+            Some(Head::Tagged { tag, condition, capabilities })
+        }
+        _ => Some(Head::Data),
+    }
+}
+
+/// The first word of `line` and what follows the space after it. `None` if the word may go on.
+fn word(line: &[u8], complete: bool) -> Option<(&[u8], &[u8])> {
+    let end = line.iter().position(|byte| matches!(byte, b' ' | b'\r' | b'\n'));
+    let end = end.or(complete.then_some(line.len()))?;
+    let (word, rest) = line.split_at_checked(end)?;
+    Some((word, rest.strip_prefix(b" ").unwrap_or(rest)))
+}
+
+fn condition(name: &[u8]) -> Option<Condition> {
+    const CONDITIONS: [(&[u8], Condition); 5] = [
+        (b"OK", Condition::Ok),
+        (b"NO", Condition::No),
+        (b"BAD", Condition::Bad),
+        (b"BYE", Condition::Bye),
+        (b"PREAUTH", Condition::Preauth),
+    ];
+    CONDITIONS.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, condition)| *condition)
+}
+
+/// Whether `text` begins with `[CAPABILITY `; `None` if it may yet.
+fn begins_capability_code(text: &[u8], complete: bool) -> Option<bool> {
+    const CODE: &[u8] = b"[CAPABILITY ";
+    match text.get(..CODE.len()) {
+        Some(start) => Some(start.eq_ignore_ascii_case(CODE)),
+        None if complete || !CODE.get(..text.len())?.eq_ignore_ascii_case(text) => Some(false),
+        None => None,
+    }
+}
+
+/// Whether an announcement at the end of a line that begins like this one is followed by a literal: not in a status
+/// response or a continuation request, whose text is free (RFC 9051 section 9: resp-text).
+#[must_use]
+pub fn may_have_literals(line: &[u8]) -> bool {
+    !matches!(head(line), Some(Head::Continuation | Head::Tagged { .. } | Head::Status { .. }))
+}
+
+/// A whole status response, taken apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Status<'a> {
+    /// `None` if untagged.
+    pub tag: Option<&'a [u8]>,
+    /// How it went.
+    pub condition: Condition,
+    /// The response code without its brackets; empty if there is none.
+    pub code: &'a [u8],
+    /// What follows the condition, code included, without the line end. May be empty: iCloud sends `* BYE` and tagged `OK`
+    /// bare.
+    pub text: &'a [u8],
+}
+
+impl Status<'_> {
+    /// Whether the response code is `name`, with or without arguments.
+    #[must_use]
+    pub fn has_code(&self, name: &str) -> bool {
+        let code = self.code.split(|byte| *byte == b' ').next().unwrap_or_default();
+        code.eq_ignore_ascii_case(name.as_bytes())
+    }
+
+    /// The text for people, without the response code.
+    #[must_use]
+    pub fn human_text(&self) -> String {
+        let code = if self.code.is_empty() { 0 } else { self.code.len().saturating_add(2) };
+        String::from_utf8_lossy(self.text.get(code..).unwrap_or_default()).trim().to_owned()
+    }
+}
+
+/// Takes a whole line apart if it is a status response.
+#[must_use]
+pub fn status(line: &[u8]) -> Option<Status<'_>> {
+    let (tag, condition) = match head(line)? {
+        Head::Tagged { tag, condition, .. } => (Some(tag), condition),
+        Head::Status { condition, .. } => (None, condition),
+        _ => return None,
+    };
+    let line = line.trim_ascii_end();
+    let (_, rest) = word(line, true)?;
+    let (_, text) = word(rest, true)?;
+    let code = match text.strip_prefix(b"[").map(|inner| (inner, memchr::memchr(b']', inner))) {
+        Some((inner, Some(end))) => inner.get(..end).unwrap_or_default(),
+        _ => &[],
+    };
+    Some(Status { tag, condition, code, text })
+}
+
+/// What a whole line says of the server's capabilities: those of a `* CAPABILITY` response or of a `[CAPABILITY …]` code.
+#[must_use]
+pub fn capabilities(line: &[u8]) -> Option<impl Iterator<Item = &[u8]>> {
+    let list = match head(line)? {
+        Head::Capability => {
+            let (_, rest) = word(line.trim_ascii_end(), true)?;
+            word(rest, true)?.1
+        }
+        Head::Tagged { capabilities: true, .. } | Head::Status { capabilities: true, .. } => {
+            word(status(line)?.code, true)?.1
+        }
+        _ => return None,
+    };
+    Some(list.split(|byte| *byte == b' ').filter(|name| !name.is_empty()))
+}
+
+/// The deepest nesting of parentheses that is parsed. What deltapush asks for has two levels.
+const MAX_DEPTH: usize = 8;
+
+/// The untagged or tagged response of a whole line, as imap-proto understands it; `None` if it does not.
+///
+/// imap-proto follows nested parentheses by recursion, without a bound: what is nested deeper than anything that deltapush
+/// asks for is not shown to it, for a stack that overflows ends the process.
+#[must_use]
+pub fn parse(response: &[u8]) -> Option<imap_proto::Response<'_>> {
+    if is_deeper_than(MAX_DEPTH, response) {
+        return None;
+    }
+    match imap_proto::Response::parse(response) {
+        Ok(([], parsed)) => Some(parsed),
+        _ => None,
+    }
+}
+
+/// Whether parentheses are nested deeper than `limit`, outside of literals. Those in quoted strings count too: what is wanted
+/// has none.
+fn is_deeper_than(limit: usize, response: &[u8]) -> bool {
+    let mut framer = Framer::new();
+    let mut rest = response;
+    let mut depth: usize = 0;
+    while let Some((fragment, after)) = framer.next(rest) {
+        rest = after;
+        let Fragment::Line { bytes, end } = fragment else { continue };
+        for byte in bytes {
+            match byte {
+                b'(' => depth = depth.saturating_add(1),
+                b')' => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            if depth > limit {
+                return true;
+            }
+        }
+        if let Some(LineEnd::Literal(announced)) = end {
+            framer.begin_literal(announced.size);
+        }
+    }
+    false
+}
+
+/// Whether `tag` could be a client's. Used where a tag is sent back.
+#[must_use]
+pub fn is_tag(tag: &[u8]) -> bool {
+    syntax::command_tag(tag).is_ok_and(|(rest, _)| rest.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_told_apart() {
+        let status = |condition, capabilities| Some(Head::Status { condition, capabilities });
+        let tagged = |condition, capabilities| Some(Head::Tagged { tag: b"A1", condition, capabilities });
+        let cases: [(&str, Option<Head<'_>>); 20] = [
+            ("+ idling\r\n", Some(Head::Continuation)),
+            ("+\r\n", Some(Head::Continuation)),
+            ("* 1", Some(Head::Data)),
+            ("* OK [CAPABILITY IMAP4rev1] hi\r\n", status(Condition::Ok, true)),
+            ("* ok [capability ", status(Condition::Ok, true)),
+            ("* OK [CAPABIL", None),
+            ("* OK [CAPABILITIES", status(Condition::Ok, false)),
+            ("* OK hello", status(Condition::Ok, false)),
+            ("* BYE\r\n", status(Condition::Bye, false)),
+            ("* PREAUTH [ALERT] x\r\n", status(Condition::Preauth, false)),
+            ("* CAPABILITY IMAP4rev1\r\n", Some(Head::Capability)),
+            ("* capability", None),
+            ("* METADATA \"\"", Some(Head::Metadata)),
+            ("* LIST ()", Some(Head::Data)),
+            ("A1 OK\r\n", tagged(Condition::Ok, false)),
+            ("A1 NO [AUTHENTICATIONFAILED] x\r\n", tagged(Condition::No, false)),
+            ("A1 OK [CAPABILITY X] y\r\n", tagged(Condition::Ok, true)),
+            ("A1 O", None),
+            ("A1 BYE x\r\n", Some(Head::Data)),
+            ("\r\n", Some(Head::Data)),
+        ];
+        for (line, expected) in cases {
+            assert_eq!(head(line.as_bytes()), expected, "{line:?}");
+        }
+        assert_eq!(head(&[b'x'; HEAD_LIMIT]), Some(Head::Data));
+    }
+
+    #[test]
+    fn a_longer_beginning_never_changes_the_kind() {
+        for line in
+            ["* OK [CAPABILITY IMAP4rev1 IDLE] hi\r\n", "A1 OK [CAPABILITY X] y\r\n", "* 12 EXISTS\r\n", "* NO\r\n"]
+        {
+            let known: Vec<_> = (0..=line.len()).filter_map(|end| head(&line.as_bytes()[..end])).collect();
+            assert!(known.windows(2).all(|pair| pair[0] == pair[1]), "{line:?}: {known:?}");
+        }
+    }
+
+    #[test]
+    fn status_responses_with_and_without_code_and_text() {
+        let parsed = status(b"A1 NO [AUTHENTICATIONFAILED] Invalid credentials\r\n").unwrap();
+        assert_eq!((parsed.tag, parsed.condition), (Some(&b"A1"[..]), Condition::No));
+        assert!(parsed.has_code("authenticationfailed"));
+        assert_eq!(parsed.human_text(), "Invalid credentials");
+        let parsed = status(b"* OK [ALERT] {5}\r\n").unwrap();
+        assert_eq!((parsed.tag, parsed.code, parsed.human_text().as_str()), (None, &b"ALERT"[..], "{5}"));
+        let parsed = status(b"A1 OK\r\n").unwrap();
+        assert_eq!((parsed.code, parsed.text), (&b""[..], &b""[..]));
+        assert_eq!(status(b"* BYE [unclosed\r\n").unwrap().text, b"[unclosed");
+        assert_eq!(status(b"* 1 EXISTS\r\n"), None);
+    }
+
+    #[test]
+    fn nesting_without_end_is_not_followed() {
+        let fetch = |depth: usize| format!("* 1 FETCH (BODYSTRUCTURE {}\r\n", "(".repeat(depth));
+        assert!(parse(fetch(60_000).as_bytes()).is_none());
+        assert!(is_deeper_than(8, fetch(8).as_bytes()) && !is_deeper_than(8, fetch(7).as_bytes()));
+        assert!(!is_deeper_than(8, b"* 1 FETCH (X {12}\r\n(((((((((((()\r\n"));
+        assert!(parse(b"* 1 FETCH (UID 3 FLAGS (\\Seen) BODY[HEADER.FIELDS (FROM)]<0> {2}\r\n\r\n)\r\n").is_some());
+    }
+
+    #[test]
+    fn capabilities_stand_in_three_places() {
+        let list = |line: &str| {
+            capabilities(line.as_bytes())
+                .map(|names| names.map(|name| String::from_utf8_lossy(name).into_owned()).collect::<Vec<_>>().join(","))
+        };
+        assert_eq!(list("* CAPABILITY IMAP4rev1 IDLE\r\n").as_deref(), Some("IMAP4rev1,IDLE"));
+        assert_eq!(list("* OK [CAPABILITY IMAP4rev1 IDLE] hi\r\n").as_deref(), Some("IMAP4rev1,IDLE"));
+        assert_eq!(list("A1 OK [CAPABILITY IDLE] CAPABILITY X\r\n").as_deref(), Some("IDLE"));
+        assert_eq!(list("* OK hi\r\n"), None);
+    }
+}

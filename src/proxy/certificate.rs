@@ -1,0 +1,448 @@
+//! The certificate that clients see: from the operator's PEM files, or self-signed and kept.
+//!
+//! Delta Chat remembers the key of a host that it has verified once, so a self-signed certificate is renewed with the key
+//! that is there, and a key that cannot be read is an error, never replaced.
+
+use std::fs::{self, DirBuilder, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use jiff::Timestamp;
+use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose};
+use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use zeroize::Zeroizing;
+
+use super::leaf::Leaf;
+use crate::config::{self, Hostname};
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// As long as Apple's systems accept a certificate from a private issuer. deltapush renews at its start only.
+const VALIDITY: Duration = Duration::from_secs(825 * DAY.as_secs());
+
+/// What must remain at a start for a certificate to be kept.
+const RENEWAL: Duration = Duration::from_secs(30 * DAY.as_secs());
+
+/// A certificate chain, its key, and where they are from.
+#[derive(Debug)]
+pub struct Identity {
+    /// The chain, leaf first.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// The leaf's private key; its Debug output does not show it.
+    pub key: PrivateKeyDer<'static>,
+    /// Where it is from, and how long it lasts.
+    pub summary: Summary,
+}
+
+/// What there is to say about a certificate at the start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Summary {
+    /// Where it is from.
+    pub origin: Origin,
+    /// The file that holds it.
+    pub path: PathBuf,
+    /// When it expires; `None` for one that is still to be made.
+    pub not_after: Option<Timestamp>,
+    /// Whether it is made out for the configured host name.
+    pub names_host: bool,
+}
+
+/// Where a certificate is from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The operator's own files.
+    Files,
+    /// Self-signed at an earlier start.
+    Kept,
+    /// Self-signed now, with the key of an earlier start.
+    Renewed,
+    /// Self-signed now, with a new key.
+    Made,
+}
+
+/// Why there is no certificate to show to clients. All of these are for the operator to mend.
+#[derive(Debug, thiserror::Error)]
+pub enum CertificateError {
+    /// A file cannot be read or is not PEM.
+    #[error("{}: cannot be read as PEM: {source}; {cure}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: pem::Error,
+        /// What to do.
+        cure: &'static str,
+    },
+    /// A file is PEM but holds nothing usable.
+    #[error("{}: {problem}; {cure}", path.display())]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+        /// What to do.
+        cure: &'static str,
+    },
+    /// The files of a self-signed certificate cannot be kept.
+    #[error("{}: cannot be written: {source}; make its folder writable for deltapush or name another as `certificate.directory`", path.display())]
+    Write {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Signing failed: our fault.
+    #[error("cannot make a certificate: {0}; this is a bug in deltapush")]
+    Sign(#[from] rcgen::Error),
+}
+
+const OWN_FILE_CURE: &str = "`certificate.chain` and `certificate.key` name PEM files that deltapush may read";
+const KEPT_KEY_CURE: &str =
+    "restore it from a backup, or remove it to have a new one made, which people may have to accept anew in Delta Chat";
+const KEPT_CHAIN_CURE: &str = "make it readable, or remove it to have it made anew with the same key";
+
+impl Identity {
+    /// Reads the operator's files, or the self-signed certificate, which is made or renewed where needed. Blocks on files.
+    ///
+    /// # Errors
+    /// [`CertificateError`] naming the file and the cure.
+    pub fn load(hostname: &Hostname, certificate: &config::Certificate) -> Result<Self, CertificateError> {
+        match own_files(certificate) {
+            Some((chain, key)) => from_files(hostname, chain, key),
+            None => SelfSigned::new(hostname, &certificate.directory).load(),
+        }
+    }
+}
+
+impl Summary {
+    /// What [`Identity::load`] would do, without writing anything.
+    ///
+    /// # Errors
+    /// [`CertificateError`] if it would fail on what is there.
+    pub fn check(hostname: &Hostname, certificate: &config::Certificate) -> Result<Self, CertificateError> {
+        match own_files(certificate) {
+            Some((chain, key)) => Ok(from_files(hostname, chain, key)?.summary),
+            None => SelfSigned::new(hostname, &certificate.directory).check(),
+        }
+    }
+}
+
+fn own_files(certificate: &config::Certificate) -> Option<(&Path, &Path)> {
+    Some((certificate.chain.as_deref()?, certificate.key.as_deref()?))
+}
+
+fn from_files(hostname: &Hostname, chain_path: &Path, key_path: &Path) -> Result<Identity, CertificateError> {
+    let chain = read_chain(chain_path, OWN_FILE_CURE)?;
+    let key = PrivateKeyDer::from_pem_file(key_path).map_err(|source| unreadable(key_path, source, OWN_FILE_CURE))?;
+    let leaf = Leaf::of(&chain).map_err(|problem| unusable(chain_path, problem, OWN_FILE_CURE))?;
+    let summary = Summary {
+        origin: Origin::Files,
+        path: chain_path.to_owned(),
+        not_after: leaf.not_after(),
+        names_host: leaf.names(hostname),
+    };
+    Ok(Identity { chain, key, summary })
+}
+
+/// The files of a self-signed certificate.
+struct SelfSigned<'a> {
+    hostname: &'a Hostname,
+    directory: &'a Path,
+    key_path: PathBuf,
+    chain_path: PathBuf,
+}
+
+impl<'a> SelfSigned<'a> {
+    fn new(hostname: &'a Hostname, directory: &'a Path) -> Self {
+        let file = |kind: &str| directory.join(format!("{hostname}.{kind}.pem"));
+        Self { hostname, directory, key_path: file("key"), chain_path: file("cert") }
+    }
+
+    fn check(&self) -> Result<Summary, CertificateError> {
+        let Some(key) = self.kept_key()? else { return Ok(self.summary(Origin::Made, None)) };
+        match self.kept_chain(&key)? {
+            Some(chain) => Ok(self.summary(Origin::Kept, Some(&chain))),
+            None => Ok(self.summary(Origin::Renewed, None)),
+        }
+    }
+
+    fn load(&self) -> Result<Identity, CertificateError> {
+        let (key, origin) = match self.kept_key()? {
+            Some(key) => (key, Origin::Renewed),
+            None => (self.make_key()?, Origin::Made),
+        };
+        tighten(&self.key_path)?;
+        match self.kept_chain(&key)? {
+            Some(chain) => Ok(self.identity(&key, chain, Origin::Kept)),
+            None => Ok(self.identity(&key, self.sign(&key)?, origin)),
+        }
+    }
+
+    /// The key of an earlier start, if there was one.
+    fn kept_key(&self) -> Result<Option<KeyPair>, CertificateError> {
+        let unusable = |problem: String| unusable(&self.key_path, problem, KEPT_KEY_CURE);
+        match fs::read_to_string(&self.key_path).map(Zeroizing::new) {
+            Ok(text) => {
+                KeyPair::from_pem(&text).map(Some).map_err(|_| unusable("no private key in PEM in it".to_owned()))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(unusable(error.to_string())),
+        }
+    }
+
+    /// The certificate of an earlier start, if it still serves: same name, same key, enough time left.
+    fn kept_chain(&self, key: &KeyPair) -> Result<Option<Vec<CertificateDer<'static>>>, CertificateError> {
+        match self.chain_path.try_exists() {
+            Ok(false) => return Ok(None),
+            Ok(true) => {}
+            Err(error) => return Err(unusable(&self.chain_path, error.to_string(), KEPT_CHAIN_CURE)),
+        }
+        let chain = read_chain(&self.chain_path, KEPT_CHAIN_CURE)?;
+        let leaf = Leaf::of(&chain).map_err(|problem| unusable(&self.chain_path, problem, KEPT_CHAIN_CURE))?;
+        let serves = leaf.names(self.hostname) && leaf.has_key(key) && leaf.lasts(RENEWAL);
+        Ok(serves.then_some(chain))
+    }
+
+    fn make_key(&self) -> Result<KeyPair, CertificateError> {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(self.directory);
+        made.map_err(|source| CertificateError::Write { path: self.directory.to_owned(), source })?;
+        let key = KeyPair::generate()?;
+        write_atomically(&self.key_path, 0o600, Zeroizing::new(key.serialize_pem()).as_bytes())?;
+        Ok(key)
+    }
+
+    fn sign(&self, key: &KeyPair) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
+        let now = SystemTime::now();
+        let mut params = CertificateParams::new([self.hostname.to_string()])?;
+        params.distinguished_name.push(DnType::CommonName, self.hostname.as_str());
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        // A phone's clock may be behind.
+        params.not_before = now.checked_sub(DAY).unwrap_or(now).into();
+        params.not_after = now.checked_add(VALIDITY).unwrap_or(now).into();
+        let certificate = params.self_signed(key)?;
+        write_atomically(&self.chain_path, 0o644, certificate.pem().as_bytes())?;
+        Ok(vec![certificate.der().clone()])
+    }
+
+    fn identity(&self, key: &KeyPair, chain: Vec<CertificateDer<'static>>, origin: Origin) -> Identity {
+        let summary = self.summary(origin, Some(&chain));
+        Identity { chain, key: PrivateKeyDer::Pkcs8(key.serialize_der().into()), summary }
+    }
+
+    fn summary(&self, origin: Origin, chain: Option<&[CertificateDer<'static>]>) -> Summary {
+        let not_after = chain.and_then(|chain| Leaf::of(chain).ok()?.not_after());
+        Summary { origin, path: self.chain_path.clone(), not_after, names_host: true }
+    }
+}
+
+fn read_chain(path: &Path, cure: &'static str) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
+    let chain = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
+    chain.map_err(|source| unreadable(path, source, cure))
+}
+
+fn unreadable(path: &Path, source: pem::Error, cure: &'static str) -> CertificateError {
+    CertificateError::Read { path: path.to_owned(), source, cure }
+}
+
+fn unusable(path: &Path, problem: String, cure: &'static str) -> CertificateError {
+    CertificateError::Unusable { path: path.to_owned(), problem, cure }
+}
+
+/// Takes a key away from everyone but its owner; somebody may have copied it with other permissions.
+fn tighten(path: &Path) -> Result<(), CertificateError> {
+    let write_error = |source| CertificateError::Write { path: path.to_owned(), source };
+    let mode = fs::metadata(path).map_err(write_error)?.permissions().mode();
+    if mode & 0o077 != 0 {
+        fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(write_error)?;
+        tracing::warn!(path = %path.display(), "others on this machine could read the private key; now only its owner can");
+    }
+    Ok(())
+}
+
+/// Writes a file that is there either as a whole or not at all, with `mode` from its first byte on.
+fn write_atomically(path: &Path, mode: u32, content: &[u8]) -> Result<(), CertificateError> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(format!(".{}.tmp", std::process::id()));
+    let temporary = PathBuf::from(temporary);
+    let written = write_and_rename(&temporary, path, mode, content);
+    if written.is_err() {
+        // It may not even have been made; the error that counts is the first.
+        let _ = fs::remove_file(&temporary);
+    }
+    written.map_err(|source| CertificateError::Write { path: path.to_owned(), source })
+}
+
+fn write_and_rename(temporary: &Path, path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(temporary)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(temporary, path)?;
+    // Without it a power cut may undo the renaming, and people would meet a new key.
+    path.parent().map_or(Ok(()), |folder| fs::File::open(folder)?.sync_all())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Folder(tempfile::TempDir);
+
+    impl Folder {
+        fn new() -> Self {
+            Self(tempfile::tempdir().unwrap())
+        }
+
+        fn certificate(&self) -> config::Certificate {
+            config::Certificate { directory: self.0.path().join("a/b"), ..Default::default() }
+        }
+
+        fn file(&self, name: &str) -> PathBuf {
+            self.0.path().join("a/b").join(name)
+        }
+
+        fn load(&self, hostname: &str) -> Result<Identity, CertificateError> {
+            Identity::load(&Hostname::new(hostname).unwrap(), &self.certificate())
+        }
+
+        fn check(&self, hostname: &str) -> Result<Summary, CertificateError> {
+            Summary::check(&Hostname::new(hostname).unwrap(), &self.certificate())
+        }
+
+        /// Puts a certificate with `days` left in the place of the kept one, signed with the kept key.
+        fn age(&self, name: &str, made_out_for: &str, days: u32) {
+            let key = KeyPair::from_pem(&fs::read_to_string(self.file(&format!("{name}.key.pem"))).unwrap()).unwrap();
+            let mut params = CertificateParams::new([made_out_for.to_owned()]).unwrap();
+            params.not_after = SystemTime::now().checked_add(DAY.saturating_mul(days)).unwrap().into();
+            fs::write(self.file(&format!("{name}.cert.pem")), params.self_signed(&key).unwrap().pem()).unwrap();
+        }
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn a_certificate_is_made_once_and_kept() {
+        let folder = Folder::new();
+        assert_eq!(folder.check("_imap.example.org").unwrap().origin, Origin::Made);
+        assert!(!folder.file("").exists());
+        let made = folder.load("_imap.example.org").unwrap();
+        assert_eq!(made.summary.origin, Origin::Made);
+        assert_eq!(mode(&folder.file("_imap.example.org.key.pem")), 0o600);
+        assert_eq!(mode(&folder.file("")), 0o700);
+        assert_eq!(fs::read_dir(folder.file("")).unwrap().count(), 2);
+        let days = made.summary.not_after.unwrap().duration_since(Timestamp::now()).as_hours() / 24;
+        assert!((823..=825).contains(&days), "{days}");
+
+        let kept = folder.load("_imap.example.org").unwrap();
+        assert_eq!(kept.summary.origin, Origin::Kept);
+        assert_eq!((kept.chain, kept.key), (made.chain, made.key));
+        assert_eq!(folder.check("_imap.example.org").unwrap(), kept.summary);
+    }
+
+    #[test]
+    fn an_old_or_foreign_certificate_is_renewed_with_the_same_key() {
+        let folder = Folder::new();
+        let made = folder.load("a.example").unwrap();
+        folder.age("a.example", "a.example", 31);
+        assert_eq!(folder.load("a.example").unwrap().summary.origin, Origin::Kept);
+        for (made_out_for, days) in [("a.example", 29), ("b.example", 300)] {
+            folder.age("a.example", made_out_for, days);
+            assert_eq!(folder.check("a.example").unwrap().origin, Origin::Renewed);
+            let renewed = folder.load("a.example").unwrap();
+            assert_eq!((renewed.summary.origin, &renewed.key), (Origin::Renewed, &made.key));
+            assert_eq!(folder.load("a.example").unwrap().summary.origin, Origin::Kept);
+        }
+        let other = folder.load("b.example").unwrap();
+        assert_ne!(other.key, made.key);
+        fs::copy(folder.file("b.example.key.pem"), folder.file("a.example.key.pem")).unwrap();
+        assert_eq!(folder.load("a.example").unwrap().summary.origin, Origin::Renewed);
+    }
+
+    #[test]
+    fn a_key_that_cannot_be_used_is_never_replaced() {
+        let folder = Folder::new();
+        folder.load("a.example").unwrap();
+        let path = folder.file("a.example.key.pem");
+        fs::write(&path, "garbage").unwrap();
+        let error = folder.load("a.example").unwrap_err().to_string();
+        assert!(error.starts_with(path.to_str().unwrap()) && error.contains("backup"), "{error}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "garbage");
+        assert!(folder.check("a.example").is_err());
+    }
+
+    #[test]
+    fn a_key_that_others_can_read_is_taken_from_them() {
+        let folder = Folder::new();
+        folder.load("a.example").unwrap();
+        let path = folder.file("a.example.key.pem");
+        fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        folder.load("a.example").unwrap();
+        assert_eq!(mode(&path), 0o600);
+    }
+
+    #[test]
+    fn ip_addresses_are_names_too() {
+        for hostname in ["192.0.2.1", "2001:db8::1"] {
+            let folder = Folder::new();
+            let identity = folder.load(hostname).unwrap();
+            let leaf = Leaf::of(&identity.chain).unwrap();
+            assert!(leaf.names(&Hostname::new(hostname).unwrap()));
+            assert!(!leaf.names(&Hostname::new("192.0.2.2").unwrap()));
+            assert_eq!(folder.load(hostname).unwrap().summary.origin, Origin::Kept);
+        }
+    }
+
+    #[test]
+    fn own_files_are_read_and_never_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let (chain, key) = (folder.path().join("chain.pem"), folder.path().join("key.pem"));
+        let made = rcgen::generate_simple_self_signed(["*.Example.org".to_owned()]).unwrap();
+        fs::write(&chain, made.cert.pem()).unwrap();
+        let certificate = config::Certificate {
+            directory: folder.path().join("certs"),
+            chain: Some(chain.clone().into()),
+            key: Some(key.clone().into()),
+        };
+        let load = |hostname| Identity::load(&Hostname::new(hostname).unwrap(), &certificate);
+        let error = load("mail.example.org").unwrap_err().to_string();
+        assert!(error.starts_with(key.to_str().unwrap()) && error.contains("`certificate.key`"), "{error}");
+        fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        let summary = load("mail.example.org").unwrap().summary;
+        assert_eq!((summary.origin, summary.names_host), (Origin::Files, true));
+        assert!(!load("example.org").unwrap().summary.names_host);
+        assert!(!load("a.mail.example.org").unwrap().summary.names_host);
+        assert!(!folder.path().join("certs").exists());
+        fs::write(&chain, "").unwrap();
+        let error = load("example.org").unwrap_err().to_string();
+        assert!(error.starts_with(chain.to_str().unwrap()) && error.contains("no certificate"), "{error}");
+    }
+
+    #[test]
+    fn a_key_is_private_from_its_first_byte_and_whole_or_not_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key.pem");
+        write_atomically(&path, 0o600, b"first").unwrap();
+        assert_eq!(mode(&path), 0o600);
+        fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        write_atomically(&path, 0o600, b"second").unwrap();
+        assert_eq!((mode(&path), fs::read(&path).unwrap()), (0o600, b"second".to_vec()));
+        assert!(write_atomically(&folder.path().join("missing/key.pem"), 0o600, b"x").is_err());
+        fs::create_dir(folder.path().join("taken")).unwrap();
+        assert!(write_atomically(&folder.path().join("taken"), 0o600, b"x").is_err());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_made_is_named() {
+        let folder = Folder::new();
+        fs::write(folder.0.path().join("a"), "a file").unwrap();
+        let error = folder.load("a.example").unwrap_err().to_string();
+        assert!(error.contains("a/b") && error.contains("; "), "{error}");
+    }
+}

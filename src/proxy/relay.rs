@@ -1,0 +1,469 @@
+//! The loop that reads and writes for one session: two streams and a [`Session`] between them, in one task.
+//!
+//! It reads into a buffer that belongs to the thread, so that an idle connection owns none, and only while what waits in
+//! that direction is under its limit. What a peer cannot take at once is queued, and the queue is given back once empty.
+
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::session::{Output, Request, Session};
+use crate::secret::DeviceToken;
+use crate::stream::{Stream, with_scratch};
+use crate::trace::{Printer, Transcript};
+
+/// How long a session goes on after one peer has closed its side, or after deltapush ended it.
+const LINGER: Duration = Duration::from_secs(30);
+
+/// A future that performs a [`Request`] and says whether it was done.
+pub type Performed = Pin<Box<dyn Future<Output = bool> + Send>>;
+
+/// What a session needs to know of its account.
+pub trait Account: Send {
+    /// The tokens that it has.
+    fn tokens(&self) -> Vec<DeviceToken>;
+    /// A client of it idles in this mailbox.
+    fn idles_in(&self, mailbox: &str);
+    /// Does what a session asked for.
+    fn perform(&self, request: Request) -> Performed;
+}
+
+/// Why a session ended.
+#[derive(Debug, thiserror::Error)]
+pub enum End {
+    /// The client closed, or its connection broke.
+    #[error("the client is gone{}", .0.as_ref().map(|error| format!(": {error}")).unwrap_or_default())]
+    Client(Option<io::Error>),
+    /// The upstream closed, or its connection broke.
+    #[error("the mail server is gone{}", .0.as_ref().map(|error| format!(": {error}")).unwrap_or_default())]
+    Upstream(Option<io::Error>),
+    /// Neither peer said anything for too long.
+    #[error("nothing was said for too long")]
+    Idle,
+    /// deltapush is shutting down.
+    #[error("deltapush shuts down")]
+    Shutdown,
+}
+
+/// A session with its two streams.
+pub struct Relay<A> {
+    session: Session,
+    client: Peer,
+    upstream: Peer,
+    account: A,
+    transcript: Option<Printer>,
+    /// What the client sent and the session could not take yet.
+    waiting: Vec<u8>,
+    requests: VecDeque<Request>,
+    performing: Option<Performed>,
+    limit: usize,
+    idle_time: Duration,
+    last_activity: Instant,
+    timer: Pin<Box<Sleep>>,
+    end: Option<End>,
+}
+
+/// One of the two connections.
+struct Peer {
+    stream: Stream,
+    /// What is to be sent and was not taken by the stream.
+    queue: Vec<u8>,
+    /// How much of the queue's beginning is sent.
+    sent: usize,
+    /// Something was written that may be held by the stream.
+    unflushed: bool,
+    /// Nothing more will come from it.
+    eof: bool,
+    /// Its side was, or is to be, closed by us.
+    closing: Closing,
+    error: Option<io::Error>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Closing {
+    No,
+    /// Once the queue is empty.
+    Wanted,
+    Done,
+}
+
+/// What both peers have said before the relay began.
+pub struct Beginning {
+    /// Sent by the client after its login.
+    pub client: Vec<u8>,
+    /// For the client: the answer to its login.
+    pub answer: Vec<u8>,
+    /// Said by the upstream after that.
+    pub upstream: Vec<u8>,
+}
+
+/// What is to be kept to.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Bytes that may wait in one direction.
+    pub buffer: usize,
+    /// How long both peers may be silent.
+    pub idle_time: Duration,
+}
+
+impl<A: Account> Relay<A> {
+    /// A relay between two streams that are past the login.
+    pub fn new(
+        session: Session,
+        (client, upstream): (Stream, Stream),
+        account: A,
+        transcript: Option<Printer>,
+        bounds: Bounds,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            session,
+            client: Peer::new(client),
+            upstream: Peer::new(upstream),
+            account,
+            transcript,
+            waiting: Vec::new(),
+            requests: VecDeque::new(),
+            performing: None,
+            limit: bounds.buffer,
+            idle_time: bounds.idle_time,
+            last_activity: now,
+            timer: Box::pin(sleep_until(now.checked_add(bounds.idle_time).unwrap_or(now))),
+            end: None,
+        }
+    }
+
+    /// Relays until one peer is gone, nothing was said for too long, or `shutdown` is cancelled.
+    // Not an async fn: its task would hold the relay twice, as an argument and as a variable.
+    pub fn run(mut self, beginning: Beginning, shutdown: &CancellationToken) -> impl Future<Output = End> {
+        self.waiting = beginning.client;
+        let mut first = Some((beginning.answer, beginning.upstream));
+        async move {
+            let mut cancelled = pin!(shutdown.cancelled());
+            poll_fn(|cx| {
+                if let Some((answer, said)) = first.take() {
+                    let (session, mut out) = self.parts(cx);
+                    out.to_client(&answer);
+                    session.from_upstream(&said, &mut out);
+                }
+                if self.end.is_none() && cancelled.as_mut().poll(cx).is_ready() {
+                    self.finish(End::Shutdown, "deltapush shuts down, try again in a moment", cx);
+                }
+                self.poll(cx)
+            })
+            .await
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        with_scratch(|buffer| {
+            // A stream that is always ready gives way by itself: the runtime's budget for a task makes it pending.
+            while self.step(buffer, cx) {
+                self.last_activity = Instant::now();
+            }
+        });
+        if let Some(end) = self.poll_end() {
+            return Poll::Ready(end);
+        }
+        self.poll_timer(cx)
+    }
+
+    /// Does what can be done now; whether anything was done.
+    fn step(&mut self, buffer: &mut [u8], cx: &mut Context<'_>) -> bool {
+        let mut progress = self.client.poll_send(cx) | self.upstream.poll_send(cx);
+        progress |= self.poll_requests(cx);
+        progress |= self.take_waiting(cx);
+        progress |= self.read_client(buffer, cx);
+        progress |= self.read_upstream(buffer, cx);
+        progress |= self.hand_on_ends(cx);
+        progress
+    }
+
+    /// Gives the session what it could not take before.
+    fn take_waiting(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.waiting.is_empty() || !self.session.takes_client_input() || self.is_backed_up() {
+            return false;
+        }
+        let waiting = std::mem::take(&mut self.waiting);
+        let (session, mut out) = self.parts(cx);
+        let used = session.from_client(&waiting, &mut out);
+        self.waiting = waiting.get(used..).unwrap_or_default().to_vec();
+        used > 0
+    }
+
+    /// Whether the client's commands have to wait: the upstream does not take them, or the client not their answers.
+    fn is_backed_up(&self) -> bool {
+        self.upstream.waiting().max(self.client.waiting()) >= self.limit
+    }
+
+    fn read_client(&mut self, buffer: &mut [u8], cx: &mut Context<'_>) -> bool {
+        if self.client.eof || !self.waiting.is_empty() || self.is_backed_up() || self.end.is_some() {
+            return false;
+        }
+        let Some(input) = self.client.poll_read(buffer, cx) else { return false };
+        if input.is_empty() {
+            return true;
+        }
+        let (session, mut out) = self.parts(cx);
+        let used = session.from_client(input, &mut out);
+        self.waiting.extend_from_slice(input.get(used..).unwrap_or_default());
+        true
+    }
+
+    fn read_upstream(&mut self, buffer: &mut [u8], cx: &mut Context<'_>) -> bool {
+        if self.upstream.eof || self.client.waiting() >= self.limit {
+            return false;
+        }
+        let Some(input) = self.upstream.poll_read(buffer, cx) else { return false };
+        let (session, mut out) = self.parts(cx);
+        session.from_upstream(input, &mut out);
+        true
+    }
+
+    /// Hands on that a peer has closed, once all that it said before is handed on.
+    fn hand_on_ends(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut progress = false;
+        if self.client.eof && self.waiting.is_empty() && self.upstream.closing == Closing::No {
+            self.upstream.close();
+            progress = true;
+        }
+        if self.upstream.eof && self.client.closing == Closing::No {
+            let (session, mut out) = self.parts(cx);
+            session.upstream_closed(&mut out);
+            self.client.close();
+            progress = true;
+        }
+        progress
+    }
+
+    fn poll_requests(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(performing) = &mut self.performing else {
+            let Some(request) = self.requests.pop_front() else { return false };
+            self.performing = Some(self.account.perform(request));
+            return true;
+        };
+        let Poll::Ready(done) = performing.as_mut().poll(cx) else { return false };
+        self.performing = None;
+        let (session, mut out) = self.parts(cx);
+        session.answered(done, &mut out);
+        true
+    }
+
+    /// Ends the session on deltapush's own account; what is queued still goes out.
+    fn finish(&mut self, end: End, words: &str, cx: &mut Context<'_>) {
+        let (session, mut out) = self.parts(cx);
+        session.close(words, &mut out);
+        self.client.close();
+        self.upstream.close();
+        self.end = Some(end);
+        self.linger();
+    }
+
+    fn linger(&mut self) {
+        let now = Instant::now();
+        self.timer.as_mut().reset(now.checked_add(LINGER).unwrap_or(now));
+    }
+
+    /// Whether all is over.
+    fn poll_end(&mut self) -> Option<End> {
+        if self.client.is_broken() {
+            return Some(End::Client(self.client.error.take()));
+        }
+        if self.client.closing == Closing::Done {
+            return Some(self.end.take().unwrap_or_else(|| End::Upstream(self.upstream.error.take())));
+        }
+        if self.client.eof && self.upstream.is_broken() {
+            return Some(End::Client(None));
+        }
+        if (self.client.eof || self.client.closing == Closing::Wanted) && self.end.is_none() {
+            self.end =
+                Some(if self.client.eof { End::Client(None) } else { End::Upstream(self.upstream.error.take()) });
+            self.linger();
+        }
+        None
+    }
+
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        loop {
+            ready!(self.timer.as_mut().poll(cx));
+            if let Some(end) = self.end.take() {
+                return Poll::Ready(end);
+            }
+            let idle_until = self.last_activity.checked_add(self.idle_time).unwrap_or(self.last_activity);
+            if idle_until > Instant::now() {
+                self.timer.as_mut().reset(idle_until);
+            } else {
+                self.finish(End::Idle, "nothing was said for too long", cx);
+                // Polled again, so that the words go out.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+        }
+    }
+
+    fn parts<'a, 'b>(&'a mut self, cx: &'a mut Context<'b>) -> (&'a mut Session, Out<'a, 'b, A>) {
+        let out = Out {
+            client: &mut self.client,
+            upstream: &mut self.upstream,
+            account: &self.account,
+            requests: &mut self.requests,
+            transcript: &mut self.transcript,
+            cx,
+        };
+        (&mut self.session, out)
+    }
+}
+
+/// The session's output, written as it comes.
+struct Out<'a, 'b, A> {
+    client: &'a mut Peer,
+    upstream: &'a mut Peer,
+    account: &'a A,
+    requests: &'a mut VecDeque<Request>,
+    transcript: &'a mut Option<Printer>,
+    cx: &'a mut Context<'b>,
+}
+
+impl<A: Account> Output for Out<'_, '_, A> {
+    fn to_client(&mut self, bytes: &[u8]) {
+        self.client.send(bytes, self.cx);
+    }
+
+    fn to_upstream(&mut self, bytes: &[u8]) {
+        self.upstream.send(bytes, self.cx);
+    }
+
+    fn request(&mut self, request: Request) {
+        // Bounded by the session, which takes no more commands while many are unanswered.
+        self.requests.push_back(request);
+    }
+
+    fn idles_in(&mut self, mailbox: &str) {
+        self.account.idles_in(mailbox);
+    }
+
+    fn tokens(&self) -> Vec<DeviceToken> {
+        self.account.tokens()
+    }
+
+    fn transcript(&mut self) -> Option<&mut dyn Transcript> {
+        self.transcript.as_mut().map(|printer| printer as &mut dyn Transcript)
+    }
+}
+
+impl Peer {
+    fn new(stream: Stream) -> Self {
+        Self { stream, queue: Vec::new(), sent: 0, unflushed: false, eof: false, closing: Closing::No, error: None }
+    }
+
+    /// Bytes that wait to be sent.
+    fn waiting(&self) -> usize {
+        self.queue.len().saturating_sub(self.sent)
+    }
+
+    /// Its connection broke: nothing can be sent, and nothing will come.
+    fn is_broken(&self) -> bool {
+        self.error.is_some()
+    }
+
+    /// Closes our side once all is sent.
+    fn close(&mut self) {
+        if self.closing == Closing::No {
+            self.closing = Closing::Wanted;
+        }
+    }
+
+    fn fail(&mut self, error: io::Error) {
+        self.eof = true;
+        self.fail_to_send(error);
+    }
+
+    /// Nothing more can be sent; its last words may still be there to be read.
+    fn fail_to_send(&mut self, error: io::Error) {
+        self.error.get_or_insert(error);
+        self.closing = Closing::Done;
+        self.queue = Vec::new();
+        self.sent = 0;
+        self.unflushed = false;
+    }
+
+    /// Writes `bytes`, or queues what the stream does not take.
+    fn send(&mut self, bytes: &[u8], cx: &mut Context<'_>) {
+        if self.closing == Closing::Done {
+            return;
+        }
+        let mut rest = bytes;
+        while !rest.is_empty() && self.waiting() == 0 {
+            match Pin::new(&mut self.stream).poll_write(cx, rest) {
+                Poll::Ready(Ok(0)) => return self.fail_to_send(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(written)) => {
+                    self.unflushed = true;
+                    rest = rest.get(written..).unwrap_or_default();
+                }
+                Poll::Ready(Err(error)) => return self.fail_to_send(error),
+                Poll::Pending => break,
+            }
+        }
+        self.queue.extend_from_slice(rest);
+    }
+
+    /// Sends what is queued, flushes, and closes if that is wanted; whether anything was done.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut progress = false;
+        while self.waiting() > 0 {
+            let rest = self.queue.get(self.sent..).unwrap_or_default();
+            match Pin::new(&mut self.stream).poll_write(cx, rest) {
+                Poll::Ready(Ok(written)) if written > 0 => {
+                    self.sent = self.sent.saturating_add(written);
+                    self.unflushed = true;
+                    progress = true;
+                }
+                Poll::Ready(Ok(_)) => self.fail_to_send(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Err(error)) => self.fail_to_send(error),
+                Poll::Pending => return progress,
+            }
+        }
+        if self.sent > 0 {
+            self.queue = Vec::new();
+            self.sent = 0;
+        }
+        if self.unflushed {
+            match Pin::new(&mut self.stream).poll_flush(cx) {
+                Poll::Ready(Ok(())) => self.unflushed = false,
+                Poll::Ready(Err(error)) => self.fail_to_send(error),
+                Poll::Pending => return progress,
+            }
+        }
+        if self.closing == Closing::Wanted {
+            match Pin::new(&mut self.stream).poll_shutdown(cx) {
+                Poll::Ready(_) => {
+                    self.closing = Closing::Done;
+                    progress = true;
+                }
+                Poll::Pending => {}
+            }
+        }
+        progress
+    }
+
+    /// What there is to read; an empty slice at the end. A peer that hangs up without the ceremony of TLS has ended too.
+    fn poll_read<'b>(&mut self, buffer: &'b mut [u8], cx: &mut Context<'_>) -> Option<&'b [u8]> {
+        let mut read = ReadBuf::new(buffer);
+        match Pin::new(&mut self.stream).poll_read(cx, &mut read) {
+            Poll::Pending => return None,
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+            Poll::Ready(Err(error)) => self.fail(error),
+        }
+        let read = if self.is_broken() { 0 } else { read.filled().len() };
+        self.eof |= read == 0;
+        buffer.get(..read)
+    }
+}

@@ -1,0 +1,269 @@
+//! Upstream to client: hand on as it comes, or hold until a response's end what deltapush has a part in.
+
+use super::intercept::Pending;
+use super::run::Run;
+use super::{ClientState, Held, Output, Session, Shape, UpstreamState, show};
+use crate::parser::capability;
+use crate::parser::command::Verb;
+use crate::parser::framer::{Fragment, LineEnd};
+use crate::parser::response::{self, Condition, Head};
+use crate::trace::{Mark, Piece, Speaker};
+
+/// What is to be done with a response, known from its head.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    Pass(Shape),
+    Hold(Shape, Held),
+    Drop,
+}
+
+const STATUS: Shape = Shape { literals: false, secret: false };
+const DATA: Shape = Shape { literals: true, secret: false };
+const SECRET_DATA: Shape = Shape { literals: true, secret: true };
+
+impl Session {
+    /// Takes bytes from the upstream; all of them are used.
+    pub fn from_upstream(&mut self, input: &[u8], out: &mut impl Output) {
+        let mut run = Run::new(input);
+        let mut rest = input;
+        while let Some((fragment, after)) = self.server.framer.next(rest) {
+            rest = after;
+            match self.server.state {
+                UpstreamState::Head => self.begin_response(fragment, &mut run, out),
+                UpstreamState::Passing(shape) => self.pass(fragment, shape, &mut run, out),
+                UpstreamState::Holding(shape, why) => self.hold(fragment, shape, why, &mut run, out),
+                UpstreamState::Dropping => self.drop_more(fragment, &mut run, out),
+            }
+        }
+        out.to_client(run.take());
+    }
+
+    /// The upstream closed the connection, or it broke. The client hears of it, unless a BYE went by or half a response did.
+    pub fn upstream_closed(&mut self, out: &mut impl Output) {
+        if !self.server.said_bye && !self.is_within_response() {
+            self.server.said_bye = true;
+            self.say_now(out, b"* BYE [UNAVAILABLE] the mail server closed the connection\r\n");
+        }
+    }
+
+    /// Ends the session toward the client on deltapush's own account, for a reason in words.
+    pub fn close(&mut self, reason: &str, out: &mut impl Output) {
+        if !self.server.said_bye && !self.is_within_response() {
+            self.server.said_bye = true;
+            self.say_now(out, format!("* BYE {reason}\r\n").as_bytes());
+        }
+    }
+
+    /// The first bytes of a response, or more of them.
+    fn begin_response<'a>(&mut self, fragment: Fragment<'a>, run: &mut Run<'a>, out: &mut impl Output) {
+        let Fragment::Line { bytes, end } = fragment else { return };
+        let split = !self.server.held.is_empty();
+        if split {
+            self.server.held.extend_from_slice(bytes);
+        }
+        let held = std::mem::take(&mut self.server.held);
+        let start = if split { held.as_slice() } else { bytes };
+        let Some(head) = response::head(start) else {
+            self.server.held = if split { held } else { bytes.to_vec() };
+            return out.to_client(run.skip(bytes.len()));
+        };
+        match self.way(head, out) {
+            Way::Pass(shape) => {
+                show(out, Speaker::ToClient, Mark::Relayed, start, shape.secret);
+                if split {
+                    out.to_client(run.skip(bytes.len()));
+                    out.to_client(&held);
+                } else {
+                    run.extend(bytes.len());
+                }
+                self.server.state = UpstreamState::Passing(shape);
+                self.passed_line_end(end, shape, run, out);
+            }
+            Way::Hold(shape, why) => {
+                out.to_client(run.skip(bytes.len()));
+                self.server.held = if split { held } else { bytes.to_vec() };
+                self.server.state = UpstreamState::Holding(shape, why);
+                self.held_more(end, shape, why, out);
+            }
+            Way::Drop => {
+                self.server.state = UpstreamState::Dropping;
+                self.drop_more(fragment, run, out);
+            }
+        }
+    }
+
+    /// More of a line that the client does not get.
+    fn drop_more<'a>(&mut self, fragment: Fragment<'a>, run: &mut Run<'a>, out: &mut impl Output) {
+        out.to_client(run.skip(fragment.bytes().len()));
+        show(out, Speaker::Upstream, Mark::Kept, fragment.bytes(), false);
+        if matches!(fragment, Fragment::Line { end: Some(_), .. }) {
+            self.server.state = UpstreamState::Head;
+            self.say_waiting(out);
+        }
+    }
+
+    /// More of a response that is handed on.
+    fn pass<'a>(&mut self, fragment: Fragment<'a>, shape: Shape, run: &mut Run<'a>, out: &mut impl Output) {
+        run.extend(fragment.bytes().len());
+        match fragment {
+            Fragment::Line { bytes, end } => {
+                show(out, Speaker::ToClient, Mark::Relayed, bytes, shape.secret);
+                self.passed_line_end(end, shape, run, out);
+            }
+            Fragment::Literal { bytes, .. } => {
+                if let Some(transcript) = out.transcript() {
+                    transcript.piece(Speaker::ToClient, Mark::Relayed, Piece::Literal(bytes.len()));
+                }
+            }
+        }
+    }
+
+    fn passed_line_end(&mut self, end: Option<LineEnd>, shape: Shape, run: &mut Run<'_>, out: &mut impl Output) {
+        match end {
+            None => {}
+            Some(LineEnd::Literal(announced)) if shape.literals => self.server.framer.begin_literal(announced.size),
+            Some(_) => {
+                self.server.state = UpstreamState::Head;
+                if !self.own.is_empty() {
+                    out.to_client(run.take());
+                    self.say_waiting(out);
+                }
+            }
+        }
+    }
+
+    /// More of a response that is held.
+    fn hold<'a>(&mut self, fragment: Fragment<'a>, shape: Shape, why: Held, run: &mut Run<'a>, out: &mut impl Output) {
+        let bytes = fragment.bytes();
+        out.to_client(run.skip(bytes.len()));
+        self.server.held.extend_from_slice(bytes);
+        let end = if let Fragment::Line { end, .. } = fragment { end } else { None };
+        self.held_more(end, shape, why, out);
+    }
+
+    /// More of a response was held: is it complete, or too long?
+    fn held_more(&mut self, end: Option<LineEnd>, shape: Shape, why: Held, out: &mut impl Output) {
+        if self.server.held.len() <= self.settings.max_response {
+            return self.held_line_end(end, shape, why, out);
+        }
+        // Longer than anything that deltapush would change: it goes on as it is.
+        let held = std::mem::take(&mut self.server.held);
+        if why == Held::End {
+            self.forget_pending(&held);
+        }
+        show(out, Speaker::ToClient, Mark::Relayed, &held, true);
+        out.to_client(&held);
+        self.server.state = UpstreamState::Passing(Shape { secret: true, ..shape });
+        self.passed_line_end(end, shape, &mut Run::new(&[]), out);
+    }
+
+    fn held_line_end(&mut self, end: Option<LineEnd>, shape: Shape, why: Held, out: &mut impl Output) {
+        match end {
+            None => {}
+            Some(LineEnd::Literal(announced)) if shape.literals => self.server.framer.begin_literal(announced.size),
+            Some(_) => {
+                let held = std::mem::take(&mut self.server.held);
+                self.server.state = UpstreamState::Head;
+                self.release(&held, why, out);
+                self.say_waiting(out);
+            }
+        }
+    }
+
+    /// A held response is complete.
+    fn release(&mut self, held: &[u8], why: Held, out: &mut impl Output) {
+        match why {
+            Held::Capabilities => {
+                if let Some(names) = response::capabilities(held) {
+                    self.upstream.learn(names);
+                }
+                match capability::rewrite(held, self.added()) {
+                    Some(changed) => self.hand_on_changed(held, &changed, out),
+                    None => hand_on(held, out),
+                }
+            }
+            Held::Metadata => match self.fill_in(held) {
+                Some(changed) => self.hand_on_changed(held, &changed, out),
+                None => {
+                    show(out, Speaker::ToClient, Mark::Relayed, held, true);
+                    out.to_client(held);
+                }
+            },
+            Held::End => self.end_pending(held, out),
+        }
+    }
+
+    fn hand_on_changed(&mut self, was: &[u8], changed: &[u8], out: &mut impl Output) {
+        if let Some(transcript) = out.transcript() {
+            super::intercept::show_response(transcript, Speaker::Upstream, Mark::Kept, was);
+            super::intercept::show_response(transcript, Speaker::ToClient, Mark::Changed, changed);
+        }
+        out.to_client(changed);
+    }
+
+    /// What a response that begins so is, what it means for what the client sends next, and which way it goes.
+    fn way(&mut self, head: Head<'_>, out: &mut impl Output) -> Way {
+        match head {
+            Head::Continuation => self.continuation(out),
+            Head::Tagged { tag, condition, capabilities } => {
+                let is_pending = self.pending.iter().any(|pending| pending.tag() == tag);
+                self.ended(tag);
+                self.selection.answered(tag, condition == Condition::Ok);
+                match (is_pending, capabilities) {
+                    (true, _) => Way::Hold(STATUS, Held::End),
+                    (false, true) => Way::Hold(STATUS, Held::Capabilities),
+                    (false, false) => Way::Pass(STATUS),
+                }
+            }
+            Head::Status { condition, capabilities } => {
+                self.server.said_bye |= condition == Condition::Bye;
+                if capabilities { Way::Hold(STATUS, Held::Capabilities) } else { Way::Pass(STATUS) }
+            }
+            Head::Capability => Way::Hold(STATUS, Held::Capabilities),
+            Head::Metadata if self.pending.iter().any(Pending::is_get) => Way::Hold(DATA, Held::Metadata),
+            // Values of a mailbox's entries may be tokens, and who asked for them is not known here.
+            Head::Metadata => Way::Pass(SECRET_DATA),
+            Head::Data => Way::Pass(DATA),
+        }
+    }
+
+    /// `+`: more of the command may come.
+    fn continuation(&mut self, out: &mut impl Output) -> Way {
+        match self.client.state {
+            ClientState::AwaitingLiteral(size) => {
+                self.client.framer.begin_literal(size);
+                self.client.state = ClientState::Relaying;
+            }
+            ClientState::AwaitingContinuation => {
+                self.client.state = ClientState::Continuing;
+                if let (Verb::Idle, Some(mailbox)) = (self.client.verb, self.selection.mailbox()) {
+                    out.idles_in(mailbox);
+                }
+            }
+            ClientState::Replaying => {
+                self.replay_next(out);
+                return Way::Drop;
+            }
+            _ => {}
+        }
+        // A challenge of a SASL exchange is part of it.
+        Way::Pass(Shape { literals: false, secret: self.client.verb == Verb::Authenticate })
+    }
+
+    /// The command with this tag has ended: if the client's next bytes depended on it, they are a new command.
+    fn ended(&mut self, tag: &[u8]) {
+        use ClientState::{AwaitingContinuation, AwaitingLiteral, Continuing, Head, Replaying};
+        if matches!(self.client.state, AwaitingLiteral(_) | AwaitingContinuation | Continuing | Replaying)
+            && self.client.tag == tag
+        {
+            self.client.state = Head;
+            self.client.held = Vec::new();
+            self.client.cuts = Vec::new();
+        }
+    }
+}
+
+fn hand_on(line: &[u8], out: &mut impl Output) {
+    show(out, Speaker::ToClient, Mark::Relayed, line, false);
+    out.to_client(line);
+}

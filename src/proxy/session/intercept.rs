@@ -1,0 +1,410 @@
+//! The commands that deltapush answers itself, alone or together with the upstream: RFC 5464 metadata, and what must not
+//! cross a relay.
+
+use super::{ClientState, Output, Request, Session, UpstreamState};
+use crate::parser::command::Verb;
+use crate::parser::metadata::{self, Get, Pair, Set, Values, is_inbox, is_within};
+use crate::parser::quote::{is_quotable, push_quoted};
+use crate::parser::response::{self, Condition};
+use crate::secret::{DeviceToken, TokenError};
+use crate::trace::{Mark, Piece, Speaker, Transcript};
+
+/// The entry that a client sets to its device token, on its INBOX.
+const DEVICE_TOKEN: &[u8] = b"/private/devicetoken";
+
+/// Entries whose values are nobody else's business: tokens, and a TURN server's password.
+const SECRET_ENTRIES: [&[u8]; 2] = [DEVICE_TOKEN, b"/shared/vendor/deltachat/turn"];
+
+/// A command that went upstream and of whose answer deltapush has a part.
+pub(super) enum Pending {
+    /// A `GETMETADATA`: values are filled in where the upstream has none.
+    /// `unknown` is what was asked for and deltapush does not know.
+    Get { tag: Vec<u8>, wanted: Vec<Wanted>, mailbox: Vec<u8>, unknown: Vec<Vec<u8>> },
+    /// The rest of a `SETMETADATA` that had a token among its entries. The token is kept when the rest was accepted.
+    Set { tag: Vec<u8>, request: Request },
+    /// A command that is replayed, with nothing else to it.
+    Replay { tag: Vec<u8> },
+}
+
+/// An entry that was asked for and that deltapush knows.
+pub(super) struct Wanted {
+    entry: Vec<u8>,
+    value: Vec<u8>,
+    /// The upstream has answered for it, or deltapush has.
+    answered: bool,
+}
+
+impl Pending {
+    pub(super) fn tag(&self) -> &[u8] {
+        match self {
+            Self::Get { tag, .. } | Self::Set { tag, .. } | Self::Replay { tag } => tag,
+        }
+    }
+
+    pub(super) fn is_get(&self) -> bool {
+        matches!(self, Self::Get { .. })
+    }
+}
+
+/// What the client hears once a request was done.
+pub(super) struct Reply {
+    tag: Vec<u8>,
+    /// The upstream's own `OK`, where it had a part.
+    success: Option<Vec<u8>>,
+}
+
+impl Session {
+    /// Whether deltapush answers `verb`, rather than the upstream alone.
+    pub(super) fn answers(&self, verb: Verb) -> bool {
+        match verb {
+            Verb::GetMetadata | Verb::SetMetadata => self.has_tokens(),
+            Verb::Compress | Verb::StartTls | Verb::Unauthenticate => true,
+            _ => false,
+        }
+    }
+
+    /// Answers a whole command. `cuts` are the ends of its synchronizing literals' announcements.
+    pub(super) fn answer(&mut self, command: &[u8], cuts: &[usize], out: &mut impl Output) {
+        show_command(command, &self.client.tag, self.client.verb, out);
+        match self.client.verb {
+            Verb::GetMetadata => self.answer_get(command, cuts, out),
+            Verb::SetMetadata => self.answer_set(command, cuts, out),
+            Verb::Compress => self.reply(b"NO compression is not available here", out),
+            Verb::StartTls => self.reply(b"BAD STARTTLS comes before the login", out),
+            _ => self.reply(b"BAD this command is not available here", out),
+        }
+    }
+
+    /// Refuses a command that went over the limit.
+    pub(super) fn refuse_too_long(&mut self, out: &mut impl Output) {
+        match self.client.verb {
+            Verb::SetMetadata => {
+                let code = format!("NO [METADATA MAXSIZE {}] the value is too long", DeviceToken::MAX_LEN);
+                self.reply(code.as_bytes(), out);
+            }
+            _ => self.reply(b"BAD [TOOBIG] the command is too long", out),
+        }
+    }
+
+    /// Ends the client's current command with `text`: condition, code and words.
+    fn reply(&mut self, text: &[u8], out: &mut impl Output) {
+        let line = [&self.client.tag, b" ".as_slice(), text, b"\r\n"].concat();
+        self.say(out, &line);
+    }
+
+    fn answer_get(&mut self, command: &[u8], cuts: &[usize], out: &mut impl Output) {
+        let Some(get) = metadata::get(command) else { return self.leave_to_upstream(command, cuts, out) };
+        let known = self.known(&get, out);
+        let is_known = |asked: &[u8]| known.iter().any(|wanted| is_within(&wanted.entry, asked, get.depth));
+        let unknown = get.entries.iter().filter(|asked| !is_known(asked)).map(|asked| asked.to_vec()).collect();
+        let is_concerned = !known.is_empty();
+        let (wanted, longest) = within_size(&get, known);
+        if self.upstream.metadata {
+            if is_concerned {
+                let (tag, mailbox) = (self.client.tag.clone(), get.mailbox.to_vec());
+                self.pending.push_back(Pending::Get { tag, wanted, mailbox, unknown });
+            }
+            return self.replay(command, cuts, out);
+        }
+        self.say_values(&get.mailbox, &unknown, &wanted, out);
+        match longest {
+            Some(longest) => {
+                self.reply(format!("OK [METADATA LONGENTRIES {longest}] completed").as_bytes(), out);
+            }
+            None => self.reply(b"OK GETMETADATA completed", out),
+        }
+    }
+
+    /// The entries among those that `get` asks for that deltapush knows, with their values.
+    fn known(&self, get: &Get<'_>, out: &impl Output) -> Vec<Wanted> {
+        let asked = |entry: &[u8]| get.entries.iter().any(|asked| is_within(entry, asked, get.depth));
+        let wanted =
+            |entry: &[u8], value: &[u8]| Wanted { entry: entry.to_vec(), value: value.to_vec(), answered: false };
+        if get.mailbox.is_empty() {
+            let entries = self.settings.entries.iter().filter(|(entry, _)| asked(entry.as_bytes()));
+            return entries.map(|(entry, value)| wanted(entry.as_bytes(), value.as_bytes())).collect();
+        }
+        if !is_inbox(&get.mailbox) || !asked(DEVICE_TOKEN) {
+            return vec![];
+        }
+        let tokens = out.tokens();
+        let tokens: Vec<&str> = tokens.iter().map(DeviceToken::expose).collect();
+        if tokens.is_empty() { vec![] } else { vec![wanted(DEVICE_TOKEN, tokens.join(" ").as_bytes())] }
+    }
+
+    /// Says the values in `wanted`, and NIL for what is `unknown`.
+    fn say_values(&mut self, mailbox: &[u8], unknown: &[Vec<u8>], wanted: &[Wanted], out: &mut impl Output) {
+        if wanted.is_empty() && unknown.is_empty() {
+            return;
+        }
+        let unknown = unknown.iter().map(|entry| (entry.into(), None));
+        let known = wanted.iter().map(|wanted| (wanted.entry.as_slice().into(), Some(wanted.value.as_slice().into())));
+        let entries: Vec<Pair<'_>> = known.chain(unknown).collect();
+        let values = Values { mailbox: mailbox.into(), entries };
+        self.say(out, &values.to_bytes());
+    }
+
+    fn answer_set(&mut self, command: &[u8], cuts: &[usize], out: &mut impl Output) {
+        let Some(set) = metadata::set(command) else { return self.leave_to_upstream(command, cuts, out) };
+        let is_token = |pair: &&Pair<'_>| is_inbox(&set.mailbox) && pair.0.eq_ignore_ascii_case(DEVICE_TOKEN);
+        let Some((_, token)) = set.entries.iter().rfind(is_token) else {
+            return self.leave_to_upstream(command, cuts, out);
+        };
+        let request = match token.as_deref().map(DeviceToken::new) {
+            None => Request::RemoveTokens,
+            Some(Ok(token)) => Request::AddToken(token),
+            Some(Err(error)) => return self.refuse_token(error, out),
+        };
+        let others: Vec<&Pair<'_>> = set.entries.iter().filter(|pair| !is_token(pair)).collect();
+        if others.is_empty() {
+            self.requests.push_back(Reply { tag: self.client.tag.clone(), success: None });
+            return out.request(request);
+        }
+        if !self.upstream.metadata {
+            return self.reply(b"NO [METADATA NOPRIVATE] only /private/devicetoken can be set here", out);
+        }
+        let (command, cuts) = set_others(&self.client.tag, &set, &others);
+        self.pending.push_back(Pending::Set { tag: self.client.tag.clone(), request });
+        self.replay(&command, &cuts, out);
+    }
+
+    fn refuse_token(&mut self, error: TokenError, out: &mut impl Output) {
+        let code = match error {
+            TokenError::TooLong => format!("[METADATA MAXSIZE {}] ", DeviceToken::MAX_LEN),
+            TokenError::NotPrintable => String::new(),
+        };
+        self.reply(format!("NO {code}{error}").as_bytes(), out);
+    }
+
+    /// A metadata command in which deltapush has no part: the upstream's, if it knows the extension.
+    fn leave_to_upstream(&mut self, command: &[u8], cuts: &[usize], out: &mut impl Output) {
+        if self.upstream.metadata {
+            return self.replay(command, cuts, out);
+        }
+        match self.client.verb {
+            Verb::SetMetadata if metadata::set(command).is_some() => {
+                self.reply(b"NO [METADATA NOPRIVATE] only /private/devicetoken can be set here", out);
+            }
+            _ => self.reply(b"BAD the syntax is wrong (RFC 5464 section 5)", out),
+        }
+    }
+
+    /// Sends a gathered command upstream. It is cut where the upstream has to agree before a literal follows.
+    fn replay(&mut self, command: &[u8], cuts: &[usize], out: &mut impl Output) {
+        if cuts.is_empty() {
+            return self.send_upstream(command, out);
+        }
+        self.client.held = command.to_vec();
+        self.client.cuts = cuts.to_vec();
+        self.client.state = ClientState::Replaying;
+        if !self.pending.iter().any(|pending| pending.tag() == self.client.tag) {
+            self.pending.push_back(Pending::Replay { tag: self.client.tag.clone() });
+        }
+        self.replay_next(out);
+    }
+
+    /// Sends the next piece of a command that is replayed.
+    pub(super) fn replay_next(&mut self, out: &mut impl Output) {
+        if self.client.cuts.is_empty() {
+            self.client.state = ClientState::Head;
+            let rest = std::mem::take(&mut self.client.held);
+            return self.send_upstream(&rest, out);
+        }
+        let cut = self.client.cuts.remove(0).min(self.client.held.len());
+        let rest = self.client.held.split_off(cut);
+        let piece = std::mem::replace(&mut self.client.held, rest);
+        for cut_after in &mut self.client.cuts {
+            *cut_after = cut_after.saturating_sub(cut);
+        }
+        self.send_upstream(&piece, out);
+    }
+
+    fn send_upstream(&mut self, bytes: &[u8], out: &mut impl Output) {
+        if let Some(transcript) = out.transcript() {
+            let len = bytes.trim_ascii_end().len();
+            transcript.piece(Speaker::ToUpstream, Mark::Own, Piece::Masked(len));
+            transcript.piece(Speaker::ToUpstream, Mark::Own, Piece::Text(b"\r\n"));
+        }
+        out.to_upstream(bytes);
+    }
+
+    /// Fills the values that deltapush knows into a `* METADATA` response of the upstream; `None` if it stays as it is.
+    pub(super) fn fill_in(&mut self, response: &[u8]) -> Option<Vec<u8>> {
+        let values = metadata::values(response)?;
+        let mut changed = false;
+        let mut filled = Values { mailbox: values.mailbox.clone(), entries: vec![] };
+        for (entry, value) in &values.entries {
+            let mut value = value.clone();
+            for wanted in self.wanted(&values.mailbox).filter(|wanted| wanted.entry.eq_ignore_ascii_case(entry)) {
+                wanted.answered = true;
+                if value.is_none() {
+                    value = Some(wanted.value.clone().into());
+                    changed = true;
+                }
+            }
+            filled.entries.push((entry.clone(), value));
+        }
+        changed.then(|| filled.to_bytes())
+    }
+
+    fn wanted(&mut self, of: &[u8]) -> impl Iterator<Item = &mut Wanted> {
+        let gets = self.pending.iter_mut().filter_map(move |pending| match pending {
+            Pending::Get { mailbox, wanted, .. } if mailbox == of || is_inbox(mailbox) && is_inbox(of) => Some(wanted),
+            _ => None,
+        });
+        gets.flatten()
+    }
+
+    /// The upstream ended a command in which deltapush has a part.
+    pub(super) fn end_pending(&mut self, line: &[u8], out: &mut impl Output) {
+        let status = response::status(line);
+        let tag = status.and_then(|status| status.tag).unwrap_or_default();
+        let index = self.pending.iter().position(|pending| pending.tag() == tag);
+        let succeeded = status.is_some_and(|status| status.condition == Condition::Ok);
+        match index.and_then(|index| self.pending.remove(index)) {
+            Some(Pending::Get { tag, wanted, mailbox, unknown }) => {
+                if !succeeded {
+                    // Delta Chat starts its connection over if this command fails: deltapush answers alone.
+                    self.say_values(&mailbox, &unknown, &wanted, out);
+                    return self.say(out, &[&tag, b" OK GETMETADATA completed\r\n".as_slice()].concat());
+                }
+                let missing: Vec<Wanted> = wanted.into_iter().filter(|wanted| !wanted.answered).collect();
+                if !missing.is_empty() {
+                    self.say_values(&mailbox, &[], &missing, out);
+                }
+                self.pass_on(line, out);
+            }
+            Some(Pending::Set { tag, request }) if succeeded => {
+                self.requests.push_back(Reply { tag, success: Some(line.to_vec()) });
+                out.request(request);
+            }
+            _ => self.pass_on(line, out),
+        }
+    }
+
+    /// The upstream ends a command with a line that is too long to be looked at.
+    pub(super) fn forget_pending(&mut self, start: &[u8]) {
+        if let Some(response::Head::Tagged { tag, .. }) = response::head(start) {
+            self.pending.retain(|pending| pending.tag() != tag);
+        }
+    }
+
+    fn pass_on(&mut self, line: &[u8], out: &mut impl Output) {
+        debug_assert_eq!(self.server.state, UpstreamState::Head, "a tagged line is complete");
+        super::show(out, Speaker::ToClient, Mark::Relayed, line, false);
+        out.to_client(line);
+    }
+
+    /// The oldest request was done (or not: the state could not be written), and the client may hear so.
+    pub fn answered(&mut self, done: bool, out: &mut impl Output) {
+        let Some(Reply { tag, success }) = self.requests.pop_front() else { return };
+        let line = match (done, success) {
+            (true, Some(line)) => line,
+            (true, None) => [&tag, b" OK SETMETADATA completed\r\n".as_slice()].concat(),
+            (false, _) => {
+                [&tag, b" NO [UNAVAILABLE] the token could not be stored, try again later\r\n".as_slice()].concat()
+            }
+        };
+        self.say(out, &line);
+    }
+}
+
+/// Leaves out what is longer than the client wants, and says how long the longest of that is (RFC 5464 section 4.2.1).
+fn within_size(get: &Get<'_>, known: Vec<Wanted>) -> (Vec<Wanted>, Option<usize>) {
+    let Some(max) = get.max_size else { return (known, None) };
+    let max = usize::try_from(max).unwrap_or(usize::MAX);
+    let (short, long): (Vec<_>, Vec<_>) = known.into_iter().partition(|wanted| wanted.value.len() <= max);
+    (short, long.iter().map(|wanted| wanted.value.len()).max())
+}
+
+/// The command with all entries but the token, and where its literals have to wait.
+fn set_others(tag: &[u8], set: &Set<'_>, others: &[&Pair<'_>]) -> (Vec<u8>, Vec<usize>) {
+    let mut command = [tag, b" SETMETADATA "].concat();
+    let mut cuts = vec![];
+    push_client_string(&mut command, &mut cuts, &set.mailbox);
+    command.extend_from_slice(b" (");
+    for (index, (entry, value)) in others.iter().enumerate() {
+        if index > 0 {
+            command.push(b' ');
+        }
+        command.extend_from_slice(entry);
+        command.push(b' ');
+        match value {
+            Some(value) => push_client_string(&mut command, &mut cuts, value),
+            None => command.extend_from_slice(b"NIL"),
+        }
+    }
+    command.extend_from_slice(b")\r\n");
+    (command, cuts)
+}
+
+/// Appends `value` as any server takes it from a client: quoted, or as a synchronizing literal.
+fn push_client_string(command: &mut Vec<u8>, cuts: &mut Vec<usize>, value: &[u8]) {
+    if is_quotable(value) {
+        return push_quoted(command, value);
+    }
+    command.extend_from_slice(format!("{{{}}}\r\n", value.len()).as_bytes());
+    cuts.push(command.len());
+    command.extend_from_slice(value);
+}
+
+/// Shows a command that is kept from the upstream, arguments masked where they are secret.
+fn show_command(command: &[u8], tag: &[u8], verb: Verb, out: &mut impl Output) {
+    let Some(transcript) = out.transcript() else { return };
+    let head = crate::parser::command::head(command).map_or(tag.len(), |head| head.len);
+    let (head, arguments) = command.split_at_checked(head).unwrap_or((command, &[]));
+    transcript.piece(Speaker::Client, Mark::Kept, Piece::Text(head));
+    let text = arguments.trim_ascii_end();
+    if !verb.has_secret_arguments() {
+        transcript.piece(Speaker::Client, Mark::Kept, Piece::Text(text));
+    } else if let Some(set) = metadata::set(command) {
+        show_pairs(transcript, Speaker::Client, Mark::Kept, &set.mailbox, &set.entries);
+    } else {
+        transcript.piece(Speaker::Client, Mark::Kept, Piece::Masked(text.len()));
+    }
+    transcript.piece(Speaker::Client, Mark::Kept, Piece::Text(b"\r\n"));
+}
+
+/// Shows what deltapush says to the client.
+pub(super) fn show_own(transcript: &mut dyn Transcript, lines: &[u8]) {
+    show_response(transcript, Speaker::ToClient, Mark::Own, lines);
+}
+
+/// Shows a response; of a `* METADATA` the values that are no secrets.
+pub(super) fn show_response(transcript: &mut dyn Transcript, speaker: Speaker, mark: Mark, response: &[u8]) {
+    match (response::head(response), metadata::values(response)) {
+        (_, Some(values)) => {
+            transcript.piece(speaker, mark, Piece::Text(b"* METADATA"));
+            show_pairs(transcript, speaker, mark, &values.mailbox, &values.entries);
+            transcript.piece(speaker, mark, Piece::Text(b"\r\n"));
+        }
+        (Some(response::Head::Metadata), None) => super::show_masked(transcript, speaker, mark, response),
+        _ => transcript.lines(speaker, mark, response),
+    }
+}
+
+fn show_pairs(transcript: &mut dyn Transcript, speaker: Speaker, mark: Mark, mailbox: &[u8], pairs: &[Pair<'_>]) {
+    let mut text = |text: &[u8]| transcript.piece(speaker, mark, Piece::Text(text));
+    text(b" \"");
+    text(mailbox);
+    text(b"\" (");
+    for (index, (entry, value)) in pairs.iter().enumerate() {
+        transcript.piece(speaker, mark, Piece::Text(if index > 0 { b" " } else { b"" }));
+        transcript.piece(speaker, mark, Piece::Text(entry));
+        transcript.piece(speaker, mark, Piece::Text(b" "));
+        let piece = match value {
+            None => Piece::Text(b"NIL"),
+            Some(value) if SECRET_ENTRIES.iter().any(|secret| secret.eq_ignore_ascii_case(entry)) => {
+                Piece::Masked(value.len())
+            }
+            Some(value) if is_quotable(value) => {
+                transcript.piece(speaker, mark, Piece::Text(b"\""));
+                transcript.piece(speaker, mark, Piece::Text(value));
+                Piece::Text(b"\"")
+            }
+            Some(value) => Piece::Literal(value.len()),
+        };
+        transcript.piece(speaker, mark, piece);
+    }
+    transcript.piece(speaker, mark, Piece::Text(b")"));
+}

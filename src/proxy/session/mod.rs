@@ -1,0 +1,292 @@
+//! A session after login, as a machine: bytes from either peer in, bytes for either peer and requests out. It knows no
+//! socket, no clock and no runtime; [`relay`](super::relay) drives it.
+//!
+//! From the client, the first bytes of a command decide whether it is relayed, untouched and streaming, or gathered and
+//! answered here (`intercept`). From the upstream, only a line that can carry a capability list, and the answers to
+//! commands in which deltapush has a part, are held until their end; everything else is handed on as it comes. What
+//! deltapush says itself enters the stream only between two responses.
+
+mod from_client;
+mod from_upstream;
+mod intercept;
+mod run;
+mod selection;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::config::Native;
+use crate::parser::capability::Added;
+use crate::parser::command::Verb;
+use crate::parser::framer::Framer;
+use crate::secret::DeviceToken;
+use crate::trace::{Mark, Piece, Speaker, Transcript};
+
+use intercept::Pending;
+use selection::Selection;
+
+/// Commands in which deltapush has a part and whose end has not come. More wait until these are answered.
+const MAX_PENDING: usize = 32;
+
+/// What deltapush may say to the client before it looks at the client's next bytes, in bytes.
+const MAX_SAID: usize = 64 * 1024;
+
+/// What deltapush may have queued for the client before it stops taking commands, in bytes.
+const MAX_OWN: usize = 64 * 1024;
+
+/// What all sessions of a process have in common.
+#[derive(Debug)]
+pub struct Settings {
+    /// The server's own entries (RFC 5464, mailbox `""`), by full name; the upstream's value wins.
+    pub entries: Vec<(String, String)>,
+    /// Who gets the tokens where the upstream pushes by itself.
+    pub native: Native,
+    /// The longest command that is gathered, in bytes.
+    pub max_command: usize,
+    /// The longest response that is held, in bytes.
+    pub max_response: usize,
+}
+
+/// What is known of the upstream.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Upstream {
+    /// It has METADATA or METADATA-SERVER.
+    pub metadata: bool,
+    /// It pushes by itself: it has XDELTAPUSH, or answered `maxsmtprecipients`.
+    pub pushes: bool,
+}
+
+impl Upstream {
+    /// Takes in a capability list.
+    pub fn learn<'a>(&mut self, capabilities: impl Iterator<Item = &'a [u8]>) {
+        self.metadata = false;
+        for name in capabilities {
+            self.metadata |= name.eq_ignore_ascii_case(b"METADATA") || name.eq_ignore_ascii_case(b"METADATA-SERVER");
+            self.pushes |= name.eq_ignore_ascii_case(b"XDELTAPUSH");
+        }
+    }
+}
+
+/// What a session wants done that takes time. Requests are answered in their order, through [`Session::answered`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// Keep this token for the session's account.
+    AddToken(DeviceToken),
+    /// Forget all tokens of the session's account.
+    RemoveTokens,
+}
+
+/// Where a session's output goes.
+pub trait Output {
+    /// Bytes for the client.
+    fn to_client(&mut self, bytes: &[u8]);
+    /// Bytes for the upstream.
+    fn to_upstream(&mut self, bytes: &[u8]);
+    /// Something that takes time.
+    fn request(&mut self, request: Request);
+    /// The client idles in this mailbox: what its account's watcher has to look at.
+    fn idles_in(&mut self, mailbox: &str);
+    /// The tokens that the account has now.
+    fn tokens(&self) -> Vec<DeviceToken>;
+    /// Where the transcript goes, if one is wanted.
+    fn transcript(&mut self) -> Option<&mut dyn Transcript>;
+}
+
+/// One client's session with its upstream, from the end of the login on. Without `Debug`: what it holds may be a token.
+pub struct Session {
+    settings: Arc<Settings>,
+    upstream: Upstream,
+    client: ClientSide,
+    server: UpstreamSide,
+    selection: Selection,
+    /// Commands whose answers from upstream concern deltapush, oldest first.
+    pending: VecDeque<Pending>,
+    /// How each request that is under way is answered to the client.
+    requests: VecDeque<intercept::Reply>,
+    /// What deltapush has to say as soon as no response is under way, response by response.
+    own: Vec<Vec<u8>>,
+    /// How much it has said since the client's last bytes came.
+    said: usize,
+}
+
+/// The direction from client to upstream.
+struct ClientSide {
+    framer: Framer,
+    state: ClientState,
+    /// The command under way.
+    verb: Verb,
+    /// Its tag.
+    tag: Vec<u8>,
+    /// What is held of it: its head until that is known, all of it if it is gathered.
+    held: Vec<u8>,
+    /// Where in `held` a synchronizing literal's announcement ends.
+    cuts: Vec<usize>,
+}
+
+/// What the next bytes from the client are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ClientState {
+    /// The head of a command.
+    Head,
+    /// More of a command that is relayed.
+    Relaying,
+    /// Nothing yet: a synchronizing literal of so many bytes was announced. If the upstream answers `+` they are next,
+    /// if it ends the command they never come.
+    AwaitingLiteral(u64),
+    /// Nothing yet: IDLE or AUTHENTICATE was sent, and the upstream says whether lines that are no commands follow.
+    AwaitingContinuation,
+    /// Lines that are no commands: DONE (which ends them) or SASL data (until the upstream ends the command).
+    Continuing,
+    /// More of a command that deltapush answers.
+    Gathering,
+    /// More of such a command that went over its limit.
+    Discarding,
+    /// Nothing yet: a gathered command is on its way upstream, piece by piece.
+    Replaying,
+}
+
+/// The direction from upstream to client.
+struct UpstreamSide {
+    framer: Framer,
+    state: UpstreamState,
+    /// What is held of a response.
+    held: Vec<u8>,
+    /// A BYE went by: the connection's end needs no further words.
+    said_bye: bool,
+}
+
+/// What the next bytes from the upstream are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum UpstreamState {
+    /// The head of a response.
+    Head,
+    /// More of a response that is handed on.
+    Passing(Shape),
+    /// More of a response that is held until its end.
+    Holding(Shape, Held),
+    /// More of a line that the client does not get: the `+` that a replayed command waits for.
+    Dropping,
+}
+
+/// What may stand in a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Shape {
+    /// Literals where a line announces them.
+    literals: bool,
+    /// Secrets: not for the transcript.
+    secret: bool,
+}
+
+/// Why a response is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Held {
+    /// It may have a capability list.
+    Capabilities,
+    /// It answers a `GETMETADATA`.
+    Metadata,
+    /// It ends a command that is [`Pending`].
+    End,
+}
+
+impl Session {
+    /// A session of which the login just succeeded.
+    #[must_use]
+    pub fn new(settings: Arc<Settings>, upstream: Upstream) -> Self {
+        Self {
+            settings,
+            upstream,
+            client: ClientSide {
+                framer: Framer::new(),
+                state: ClientState::Head,
+                verb: Verb::Other,
+                tag: Vec::new(),
+                held: Vec::new(),
+                cuts: Vec::new(),
+            },
+            server: UpstreamSide {
+                framer: Framer::new(),
+                state: UpstreamState::Head,
+                held: Vec::new(),
+                said_bye: false,
+            },
+            selection: Selection::default(),
+            pending: VecDeque::new(),
+            requests: VecDeque::new(),
+            own: Vec::new(),
+            said: 0,
+        }
+    }
+
+    /// Whether the next bytes from the client would be looked at. While an answer from the upstream decides what they are,
+    /// they have to wait.
+    #[must_use]
+    pub fn takes_client_input(&self) -> bool {
+        use ClientState::{AwaitingContinuation, AwaitingLiteral, Replaying};
+        !matches!(self.client.state, AwaitingContinuation | AwaitingLiteral(_) | Replaying)
+            && self.pending.len() < MAX_PENDING
+            // What follows a token may ask for it.
+            && self.requests.is_empty()
+            && self.own.iter().map(Vec::len).sum::<usize>() < MAX_OWN
+    }
+
+    /// Whether deltapush, not the upstream, has the tokens.
+    fn has_tokens(&self) -> bool {
+        !self.upstream.pushes || self.settings.native == Native::Takeover
+    }
+
+    /// What is added to capability lists.
+    #[must_use]
+    pub fn added(&self) -> Added {
+        if self.has_tokens() { Added::Push } else { Added::Nothing }
+    }
+
+    /// Whether a response has begun and not ended: nothing of deltapush's own may be said now.
+    fn is_within_response(&self) -> bool {
+        self.server.state != UpstreamState::Head || !self.server.held.is_empty()
+    }
+
+    /// Says one response to the client, as soon as no response is under way.
+    fn say(&mut self, out: &mut impl Output, response: &[u8]) {
+        self.said = self.said.saturating_add(response.len());
+        if self.is_within_response() {
+            self.own.push(response.to_vec());
+        } else {
+            self.say_now(out, response);
+        }
+    }
+
+    fn say_now(&mut self, out: &mut impl Output, lines: &[u8]) {
+        out.to_client(lines);
+        if let Some(transcript) = out.transcript() {
+            intercept::show_own(transcript, lines);
+        }
+    }
+
+    /// Says what had to wait for a response's end.
+    fn say_waiting(&mut self, out: &mut impl Output) {
+        for response in std::mem::take(&mut self.own) {
+            self.say_now(out, &response);
+        }
+    }
+}
+
+/// Shows a piece of a line that is handed on, masked where it is secret.
+fn show(out: &mut impl Output, speaker: Speaker, mark: Mark, bytes: &[u8], secret: bool) {
+    let Some(transcript) = out.transcript() else { return };
+    if secret {
+        show_masked(transcript, speaker, mark, bytes);
+    } else {
+        transcript.piece(speaker, mark, Piece::Text(bytes));
+    }
+}
+
+/// Shows how long a piece of a line is, and whether it ends the line.
+fn show_masked(transcript: &mut dyn Transcript, speaker: Speaker, mark: Mark, bytes: &[u8]) {
+    let text = bytes.trim_ascii_end();
+    transcript.piece(speaker, mark, Piece::Masked(text.len()));
+    if bytes.ends_with(b"\n") {
+        transcript.piece(speaker, mark, Piece::Text(b"\r\n"));
+    }
+}

@@ -1,0 +1,55 @@
+//! Which mailbox the client has open: what it idles in is what its account's watcher must look at.
+
+use crate::parser::command::{self, Verb};
+
+/// The longest SELECT that is read. What is longer names a mailbox that is not noted.
+const MAX_LINE: usize = 1024;
+
+/// Follows SELECT, EXAMINE, CLOSE and UNSELECT as they pass by. Nothing is held up for it.
+#[derive(Default)]
+pub(super) struct Selection {
+    /// What came of a SELECT or EXAMINE that is under way; empty otherwise.
+    line: Vec<u8>,
+    /// The tag and the mailbox of the one whose answer is awaited.
+    opening: Option<(Vec<u8>, Option<String>)>,
+    open: Option<String>,
+}
+
+impl Selection {
+    /// The mailbox that is open, if its name is known.
+    pub(super) fn mailbox(&self) -> Option<&str> {
+        self.open.as_deref()
+    }
+
+    /// A command begins to be relayed; `start` is what came of it.
+    pub(super) fn begin(&mut self, verb: Verb, start: &[u8]) {
+        self.line = Vec::new();
+        match verb {
+            Verb::Select | Verb::Examine => self.line.extend_from_slice(start),
+            Verb::Close | Verb::Unselect => self.open = None,
+            _ => {}
+        }
+    }
+
+    /// More of the command, literals included.
+    pub(super) fn go_on(&mut self, bytes: &[u8]) {
+        if !self.line.is_empty() && self.line.len() <= MAX_LINE {
+            self.line.extend_from_slice(bytes);
+        }
+    }
+
+    /// The command is complete.
+    pub(super) fn end(&mut self, tag: &[u8]) {
+        if !self.line.is_empty() {
+            let line = std::mem::take(&mut self.line);
+            self.opening = Some((tag.to_vec(), command::mailbox(&line)));
+        }
+    }
+
+    /// The upstream has ended the command with this tag. A SELECT that fails leaves nothing open (RFC 9051 section 6.3.2).
+    pub(super) fn answered(&mut self, tag: &[u8], accepted: bool) {
+        if let Some((_, mailbox)) = self.opening.take_if(|(opening, _)| opening == tag) {
+            self.open = mailbox.filter(|_| accepted);
+        }
+    }
+}

@@ -1,0 +1,656 @@
+//! Dialogues: every script is played in whole lines and one byte at a time, with and without a transcript.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::trace::Printer;
+use crate::trace::testing::Shown;
+
+const TOKEN: &str = "openpgp:c2VjcmV0";
+
+/// Plays both peers and keeps what came out.
+struct Stage {
+    session: Session,
+    out: Recorded,
+    /// What the client has sent and the session has not taken.
+    waiting: VecDeque<u8>,
+    byte_by_byte: bool,
+}
+
+struct Recorded {
+    client: Vec<u8>,
+    upstream: Vec<u8>,
+    requests: Vec<Request>,
+    tokens: Vec<DeviceToken>,
+    idled: Vec<String>,
+    transcript: Option<Printer>,
+}
+
+impl Output for Recorded {
+    fn to_client(&mut self, bytes: &[u8]) {
+        self.client.extend_from_slice(bytes);
+    }
+    fn to_upstream(&mut self, bytes: &[u8]) {
+        self.upstream.extend_from_slice(bytes);
+    }
+    fn request(&mut self, request: Request) {
+        self.requests.push(request);
+    }
+    fn idles_in(&mut self, mailbox: &str) {
+        self.idled.push(mailbox.to_owned());
+    }
+    fn tokens(&self) -> Vec<DeviceToken> {
+        self.tokens.clone()
+    }
+    fn transcript(&mut self) -> Option<&mut dyn Transcript> {
+        self.transcript.as_mut().map(|printer| printer as &mut dyn Transcript)
+    }
+}
+
+fn settings(native: Native) -> Arc<Settings> {
+    Arc::new(Settings {
+        entries: vec![
+            ("/shared/comment".into(), "Push here".into()),
+            ("/shared/vendor/deltachat/maxsmtprecipients".into(), "50".into()),
+        ],
+        native,
+        max_command: 6000,
+        max_response: 2000,
+    })
+}
+
+impl Stage {
+    fn new(upstream: Upstream, native: Native, byte_by_byte: bool) -> (Self, Shown) {
+        let shown = Shown::default();
+        let transcript = byte_by_byte.then(|| Printer::new("#1".into(), shown.sink()));
+        let out =
+            Recorded { client: vec![], upstream: vec![], requests: vec![], tokens: vec![], idled: vec![], transcript };
+        let session = Session::new(settings(native), upstream);
+        (Self { session, out, waiting: VecDeque::new(), byte_by_byte }, shown)
+    }
+
+    fn feed(&mut self, from_client: bool, bytes: &[u8]) {
+        let step = if self.byte_by_byte { 1 } else { bytes.len().max(1) };
+        for chunk in bytes.chunks(step) {
+            if from_client {
+                self.waiting.extend(chunk);
+            } else {
+                self.session.from_upstream(chunk, &mut self.out);
+            }
+            self.feed_waiting();
+        }
+    }
+
+    fn feed_waiting(&mut self) {
+        while self.session.takes_client_input() && !self.waiting.is_empty() {
+            let input: Vec<u8> = self.waiting.iter().copied().collect();
+            let used = self.session.from_client(&input, &mut self.out);
+            self.waiting.drain(..used);
+            if used == 0 {
+                break;
+            }
+        }
+    }
+
+    /// `C:` and `S:` are sent by client and upstream, `>` is what the upstream got, `<` what the client got. `(stored)` and
+    /// `(failed)` end a request; `(add)` and `(remove)` expect one. A line that ends in `\` has no line end.
+    fn play(&mut self, script: &str) {
+        for line in script.lines().map(str::trim_start).filter(|line| !line.is_empty()) {
+            let (kind, text) = line.split_once(' ').unwrap_or((line, ""));
+            let bytes = match text.strip_suffix('\\') {
+                Some(text) => text.to_owned(),
+                None => format!("{text}\r\n"),
+            };
+            match kind {
+                "C:" => self.feed(true, bytes.as_bytes()),
+                "S:" => self.feed(false, bytes.as_bytes()),
+                ">" => take(&mut self.out.upstream, &bytes, line),
+                "<" => take(&mut self.out.client, &bytes, line),
+                "(add)" => assert!(
+                    matches!(self.out.requests.pop(), Some(Request::AddToken(token)) if token.expose() == TOKEN)
+                ),
+                "(remove)" => assert_eq!(self.out.requests.pop(), Some(Request::RemoveTokens)),
+                "(stored)" | "(failed)" => {
+                    self.session.answered(kind == "(stored)", &mut self.out);
+                    self.feed_waiting();
+                }
+                "(idles" => assert_eq!(
+                    self.out.idled.pop().as_deref(),
+                    Some(text.trim_start_matches("in ").trim_end_matches(')'))
+                ),
+                "(closed)" => self.session.upstream_closed(&mut self.out),
+                _ => panic!("what is {line:?}?"),
+            }
+        }
+        let left = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert_eq!(left(&self.out.upstream), "", "unexpected for the upstream");
+        assert_eq!(left(&self.out.client), "", "unexpected for the client");
+        assert_eq!(self.out.requests, vec![]);
+        assert_eq!(self.out.idled, Vec::<String>::new());
+    }
+}
+
+fn take(from: &mut Vec<u8>, expected: &str, line: &str) {
+    let got = String::from_utf8_lossy(from).into_owned();
+    let Some(rest) = from.strip_prefix(expected.as_bytes()) else { panic!("at {line:?}: there is {got:?}") };
+    *from = rest.to_vec();
+}
+
+const PLAIN: Upstream = Upstream { metadata: false, pushes: false };
+const METADATA: Upstream = Upstream { metadata: true, pushes: false };
+const RELAY: Upstream = Upstream { metadata: true, pushes: true };
+
+fn play_with(upstream: Upstream, native: Native, script: &str) {
+    for byte_by_byte in [false, true] {
+        let (mut stage, transcript) = Stage::new(upstream, native, byte_by_byte);
+        stage.out.tokens = vec![];
+        stage.play(script);
+        drop(stage);
+        let transcript = transcript.text();
+        assert!(!transcript.contains("c2VjcmV0") && !transcript.contains("sesame"), "{transcript}");
+    }
+}
+
+fn play(script: &str) {
+    play_with(PLAIN, Native::Passthrough, script);
+}
+
+#[test]
+fn everything_else_passes_byte_for_byte() {
+    play(
+        "C: A1 select inbox
+         > A1 select inbox
+         S: * 3 EXISTS
+         < * 3 EXISTS
+         S: A1 OK [READ-WRITE] done
+         < A1 OK [READ-WRITE] done
+         C: A2 UID FETCH 1 (BODY.PEEK[])
+         > A2 UID FETCH 1 (BODY.PEEK[])
+         S: * 1 FETCH (UID 1 BODY[] {12}
+         < * 1 FETCH (UID 1 BODY[] {12}
+         S: * CAPABILITY\\
+         < * CAPABILITY\\
+         S:  X)
+         <  X)
+         S: A2 OK
+         < A2 OK
+         C: *
+         > *
+         C: \0garbage
+         > \0garbage",
+    );
+}
+
+#[test]
+fn a_literal_refused_is_no_data() {
+    play(
+        "C: A1 APPEND INBOX {16}
+         > A1 APPEND INBOX {16}
+         C: A2 GETMETADATA \"\" /shared/admin
+         S: A1 NO [TOOBIG] no
+         < A1 NO [TOOBIG] no
+         < * METADATA \"\" (/shared/admin NIL)
+         < A2 OK GETMETADATA completed
+         C: A3 APPEND INBOX {5}
+         > A3 APPEND INBOX {5}
+         S: * 1 EXISTS
+         < * 1 EXISTS
+         S: + go on {7}
+         < + go on {7}
+         C: A4 ID
+         > A4 ID
+         C: A5 NOOP
+         > A5 NOOP",
+    );
+}
+
+#[test]
+fn literals_in_every_form_stream_through() {
+    play(
+        "C: A1 APPEND x (\\Seen) {12+}
+         > A1 APPEND x (\\Seen) {12+}
+         C: A9 COMPRESS\\
+         > A9 COMPRESS\\
+         C:  UTF8 (~{3+}
+         >  UTF8 (~{3+}
+         C: abc)
+         > abc)
+         C: A2 APPEND x ~{0}
+         > A2 APPEND x ~{0}
+         S: + ok
+         < + ok
+         C:
+         >
+         C: A3 NOOP
+         > A3 NOOP",
+    );
+}
+
+#[test]
+fn idle_is_done_once_and_may_be_refused() {
+    play(
+        "C: A1 IDLE
+         > A1 IDLE
+         S: * 2 EXISTS
+         < * 2 EXISTS
+         S: + idling
+         < + idling
+         C: DONE
+         > DONE
+         C: A2 STARTTLS
+         S: A1 OK done
+         < A2 BAD STARTTLS comes before the login
+         < A1 OK done
+         C: A3 IDLE
+         > A3 IDLE
+         C: A4 NOOP
+         S: A3 BAD [CLIENTBUG] no
+         < A3 BAD [CLIENTBUG] no
+         > A4 NOOP
+         C: A5 IDLE
+         > A5 IDLE
+         S: +
+         < +
+         S: A5 NO timeout
+         < A5 NO timeout
+         C: DONE
+         > DONE",
+    );
+}
+
+#[test]
+fn what_the_client_idles_in_is_known() {
+    play(
+        "C: A1 SELECT \"DeltaChat\" (CONDSTORE)
+         C: A2 IDLE
+         > A1 SELECT \"DeltaChat\" (CONDSTORE)
+         > A2 IDLE
+         S: A1 OK selected
+         < A1 OK selected
+         S: + idling
+         < + idling
+         (idles in DeltaChat)
+         C: DONE
+         > DONE
+         S: A2 OK
+         < A2 OK
+         C: A3 SELECT {5+}
+         > A3 SELECT {5+}
+         C: INBOX
+         > INBOX
+         S: A3 OK
+         < A3 OK
+         C: A4 SELECT nowhere
+         > A4 SELECT nowhere
+         S: A4 NO no such mailbox
+         < A4 NO no such mailbox
+         C: A5 IDLE
+         > A5 IDLE
+         S: +
+         < +
+         C: DONE
+         > DONE
+         S: A5 OK
+         < A5 OK
+         C: A6 EXAMINE INBOX
+         > A6 EXAMINE INBOX
+         S: A6 OK
+         < A6 OK
+         C: A7 IDLE
+         > A7 IDLE
+         S: A7 BAD no
+         < A7 BAD no
+         C: A8 UNSELECT
+         > A8 UNSELECT
+         C: A9 IDLE
+         > A9 IDLE
+         S: +
+         < +",
+    );
+}
+
+#[test]
+fn lines_of_a_sasl_exchange_are_no_commands() {
+    play(
+        "C: A1 AUTHENTICATE PLAIN
+         > A1 AUTHENTICATE PLAIN
+         S: +
+         < +
+         C: c2VzYW1l
+         > c2VzYW1l
+         C: A2 GETMETADATA sesame
+         > A2 GETMETADATA sesame
+         S: A1 BAD already
+         < A1 BAD already
+         C: A3 LOGIN x sesame
+         > A3 LOGIN x sesame",
+    );
+}
+
+#[test]
+fn what_cannot_cross_is_refused_here() {
+    play(
+        "C: A1 COMPRESS DEFLATE
+         < A1 NO compression is not available here
+         C: A2 UNAUTHENTICATE
+         < A2 BAD this command is not available here
+         C: A3 STARTTLS
+         < A3 BAD STARTTLS comes before the login",
+    );
+}
+
+#[test]
+fn capability_lists_are_rewritten_wherever_they_stand() {
+    play(
+        "S: * CAPABILITY IMAP4rev1 COMPRESS=DEFLATE IDLE
+         < * CAPABILITY IMAP4rev1 IDLE METADATA XDELTAPUSH
+         S: A1 OK [CAPABILITY IMAP4rev1] Logged in
+         < A1 OK [CAPABILITY IMAP4rev1 METADATA XDELTAPUSH] Logged in
+         S: * ok [capability IMAP4rev2 METADATA] hi
+         < * ok [capability IMAP4rev2 METADATA XDELTAPUSH] hi
+         S: * OK text [CAPABILITY X]
+         < * OK text [CAPABILITY X]",
+    );
+    play_with(
+        RELAY,
+        Native::Passthrough,
+        "S: * CAPABILITY IMAP4rev1 METADATA XDELTAPUSH STARTTLS
+         < * CAPABILITY IMAP4rev1 METADATA XDELTAPUSH
+         C: A1 SETMETADATA INBOX (/private/devicetoken \"openpgp:c2VjcmV0\")
+         > A1 SETMETADATA INBOX (/private/devicetoken \"openpgp:c2VjcmV0\")
+         C: A2 SETMETADATA INBOX (/private/devicetoken {16+}
+         > A2 SETMETADATA INBOX (/private/devicetoken {16+}
+         C: openpgp:c2VjcmV0)
+         > openpgp:c2VjcmV0)",
+    );
+}
+
+#[test]
+fn the_token_is_taken_in_every_form() {
+    play(
+        "C: A1 SETMETADATA \"INBOX\" (/private/devicetoken \"openpgp:c2VjcmV0\")
+         (add)
+         (stored)
+         < A1 OK SETMETADATA completed
+         C: A2 setmetadata inbox (/Private/DeviceToken {16+}
+         C: openpgp:c2VjcmV0)
+         (add)
+         (failed)
+         < A2 NO [UNAVAILABLE] the token could not be stored, try again later
+         C: A3 SETMETADATA {5}
+         < + OK
+         C: INBOX (/private/devicetoken ~{16}
+         < + OK
+         C: openpgp:c2VjcmV0)
+         C: A4 NOOP
+         (add)
+         (stored)
+         < A3 OK SETMETADATA completed
+         > A4 NOOP
+         C: A5 SETMETADATA INBOX (/private/devicetoken NIL)
+         (remove)
+         (stored)
+         < A5 OK SETMETADATA completed",
+    );
+}
+
+#[test]
+fn setmetadata_of_anything_else_is_refused_without_an_upstream_that_knows_it() {
+    play(
+        "C: A1 SETMETADATA INBOX (/private/comment \"x\")
+         < A1 NO [METADATA NOPRIVATE] only /private/devicetoken can be set here
+         C: A2 SETMETADATA INBOX (/private/devicetoken \"openpgp:c2VjcmV0\" /private/comment \"x\")
+         < A2 NO [METADATA NOPRIVATE] only /private/devicetoken can be set here
+         C: A3 SETMETADATA INBOX /private/devicetoken
+         < A3 BAD the syntax is wrong (RFC 5464 section 5)
+         C: A4 SETMETADATA INBOX (/private/devicetoken \"two words\")
+         < A4 NO the device token is empty or has characters other than printable ASCII",
+    );
+}
+
+#[test]
+fn a_command_over_its_limit_is_refused_and_costs_nothing() {
+    let long = "x".repeat(7000);
+    play(&format!(
+        "C: A1 SETMETADATA INBOX (/private/devicetoken {{5000}}
+         < + OK
+         C: {}\\
+         C: )
+         < A1 NO [METADATA MAXSIZE 4096] the device token is longer than 4096 bytes
+         C: A2 SETMETADATA INBOX (/private/devicetoken {{4294967296}}
+         < A2 NO [METADATA MAXSIZE 4096] the value is too long
+         C: A3 SETMETADATA INBOX (/private/devicetoken {{7000+}}
+         C: {long}\\
+         C: )
+         < A3 NO [METADATA MAXSIZE 4096] the value is too long
+         C: A4 GETMETADATA {long}
+         < A4 BAD [TOOBIG] the command is too long
+         C: A5 NOOP
+         > A5 NOOP",
+        "x".repeat(5000)
+    ));
+}
+
+#[test]
+fn getmetadata_is_answered_as_every_core_needs_it() {
+    play(
+        "C: A1 GETMETADATA \"\" (/shared/comment /shared/admin /shared/vendor/deltachat/maxsmtprecipients)
+         < * METADATA \"\" (/shared/comment \"Push here\" /shared/vendor/deltachat/maxsmtprecipients \"50\" /shared/admin NIL)
+         < A1 OK GETMETADATA completed
+         C: A2 GETMETADATA (MAXSIZE 3) \"\" (/shared/comment /shared/vendor/deltachat/maxsmtprecipients)
+         < * METADATA \"\" (/shared/vendor/deltachat/maxsmtprecipients \"50\")
+         < A2 OK [METADATA LONGENTRIES 9] completed
+         C: A3 GETMETADATA INBOX /private/devicetoken
+         < * METADATA \"INBOX\" (/private/devicetoken NIL)
+         < A3 OK GETMETADATA completed
+         C: A5 GETMETADATA (DEPTH infinity) \"\" (/shared/vendor /shared/admin)
+         < * METADATA \"\" (/shared/vendor/deltachat/maxsmtprecipients \"50\" /shared/admin NIL)
+         < A5 OK GETMETADATA completed
+         C: A4 GETMETADATA INBOX
+         < A4 BAD the syntax is wrong (RFC 5464 section 5)",
+    );
+}
+
+#[test]
+fn the_tokens_of_an_account_can_be_read_back() {
+    let (mut stage, _) = Stage::new(PLAIN, Native::Passthrough, false);
+    stage.out.tokens = vec![DeviceToken::new(b"one").unwrap(), DeviceToken::new(b"two").unwrap()];
+    stage.play(
+        "C: A1 GETMETADATA INBOX (/private/devicetoken)
+         < * METADATA \"INBOX\" (/private/devicetoken \"one two\")
+         < A1 OK GETMETADATA completed",
+    );
+}
+
+#[test]
+fn an_upstream_with_metadata_answers_what_it_knows() {
+    play_with(
+        METADATA,
+        Native::Passthrough,
+        "C: A1 GETMETADATA \"\" (/shared/comment /shared/vendor/deltachat/maxsmtprecipients)
+         > A1 GETMETADATA \"\" (/shared/comment /shared/vendor/deltachat/maxsmtprecipients)
+         S: * METADATA \"\" (/shared/comment {3}
+         S: his /shared/vendor/deltachat/maxsmtprecipients NIL)
+         < * METADATA \"\" (/shared/comment \"his\" /shared/vendor/deltachat/maxsmtprecipients \"50\")
+         S: A1 OK done
+         < A1 OK done
+         C: A2 GETMETADATA \"\" (/shared/comment /shared/admin)
+         > A2 GETMETADATA \"\" (/shared/comment /shared/admin)
+         S: A2 OK done
+         < * METADATA \"\" (/shared/comment \"Push here\")
+         < A2 OK done
+         C: A3 GETMETADATA \"\" /shared/comment
+         > A3 GETMETADATA \"\" /shared/comment
+         S: A3 NO broken
+         < * METADATA \"\" (/shared/comment \"Push here\")
+         < A3 OK GETMETADATA completed
+         C: A4 GETMETADATA INBOX /private/comment
+         > A4 GETMETADATA INBOX /private/comment
+         S: * METADATA INBOX (/private/comment \"mine\")
+         < * METADATA INBOX (/private/comment \"mine\")
+         S: A4 OK done
+         < A4 OK done",
+    );
+}
+
+#[test]
+fn an_upstream_with_metadata_sets_the_other_entries() {
+    play_with(
+        METADATA,
+        Native::Passthrough,
+        "C: A1 SETMETADATA INBOX (/private/comment {3}
+         < + OK
+         C: a\tb /private/devicetoken \"openpgp:c2VjcmV0\" /private/x {3+}
+         C: c\u{fc})
+         > A1 SETMETADATA \"INBOX\" (/private/comment \"a\tb\" /private/x {3}
+         C: A2 NOOP
+         S: + ok
+         > c\u{fc})
+         > A2 NOOP
+         S: A1 OK set
+         (add)
+         (stored)
+         < A1 OK set
+         C: A3 SETMETADATA INBOX (/private/comment {1}
+         < + OK
+         C: x /private/devicetoken NIL)
+         > A3 SETMETADATA \"INBOX\" (/private/comment \"x\")
+         S: A3 NO [OVERQUOTA] full
+         < A3 NO [OVERQUOTA] full
+         C: A4 SETMETADATA x (/private/comment {1}
+         < + OK
+         C: x)
+         > A4 SETMETADATA x (/private/comment {1}
+         S: A4 NO no such mailbox
+         < A4 NO no such mailbox
+         C: A5 NOOP
+         > A5 NOOP",
+    );
+}
+
+#[test]
+fn takeover_keeps_the_token_from_an_upstream_that_pushes() {
+    play_with(
+        RELAY,
+        Native::Takeover,
+        "C: A1 SETMETADATA INBOX (/private/devicetoken \"openpgp:c2VjcmV0\")
+         (add)
+         (stored)
+         < A1 OK SETMETADATA completed",
+    );
+}
+
+#[test]
+fn nothing_of_its_own_is_said_within_a_response() {
+    play(
+        "S: * 1 FETCH (BODY[] {6}
+         < * 1 FETCH (BODY[] {6}
+         S: abc\\
+         < abc\\
+         C: A1 COMPRESS DEFLATE
+         S: d\\
+         < d\\
+         S: ef)\\
+         < ef)\\
+         S:
+         <
+         < A1 NO compression is not available here
+         C: A2 COMPRESS DEFLATE
+         < A2 NO compression is not available here",
+    );
+}
+
+#[test]
+fn what_waits_for_a_responses_end_is_masked_too() {
+    let (mut stage, transcript) = Stage::new(PLAIN, Native::Passthrough, true);
+    stage.out.tokens = vec![DeviceToken::new(TOKEN.as_bytes()).unwrap()];
+    stage.play(
+        "S: * 1 FETCH (BODY[] {10}
+         < * 1 FETCH (BODY[] {10}
+         C: A1 COMPRESS DEFLATE
+         C: A2 GETMETADATA INBOX /private/devicetoken
+         S: 0123456789)
+         < 0123456789)
+         < A1 NO compression is not available here
+         < * METADATA \"INBOX\" (/private/devicetoken \"openpgp:c2VjcmV0\")
+         < A2 OK GETMETADATA completed",
+    );
+    drop(stage);
+    let transcript = transcript.text();
+    assert!(transcript.contains("/private/devicetoken") && !transcript.contains("c2VjcmV0"), "{transcript}");
+}
+
+#[test]
+fn small_questions_with_large_answers_are_taken_at_the_clients_pace() {
+    let (mut stage, _) = Stage::new(PLAIN, Native::Passthrough, false);
+    stage.out.tokens = (0..32).map(|_| DeviceToken::new(&[b'x'; 4096]).unwrap()).collect();
+    let questions = "a GETMETADATA INBOX /private/devicetoken\r\n".repeat(1000);
+    let used = stage.session.from_client(questions.as_bytes(), &mut stage.out);
+    assert!(used < 100 && stage.out.client.len() < 300_000, "{used} {}", stage.out.client.len());
+    assert!(stage.session.takes_client_input(), "once there is room again");
+}
+
+#[test]
+fn an_upstream_that_goes_is_said_once() {
+    play("(closed)\n < * BYE [UNAVAILABLE] the mail server closed the connection\n (closed)");
+    play("S: * BYE\n < * BYE\n (closed)");
+    play("S: * 1 FETCH (BODY[] {9}\n < * 1 FETCH (BODY[] {9}\n (closed)");
+}
+
+#[test]
+fn a_capability_list_over_the_limit_goes_on_as_it_is() {
+    let long = "X".repeat(2500);
+    play(&format!("S: * CAPABILITY {long}\n < * CAPABILITY {long}\n S: * 1 EXISTS\n < * 1 EXISTS"));
+}
+
+proptest! {
+    /// Whatever both peers say, in whatever chunks: nothing panics, and a stream without what deltapush reads comes out as
+    /// it went in; and garbage is held within the limits.
+    #[test]
+    fn foreign_dialogues_pass_unchanged(
+        lines in proptest::collection::vec("[ -~&&[^+*]]{0,60}", 0..12),
+        chunk in 1usize..40,
+        garbage in proptest::collection::vec(any::<u8>(), 0..300),
+    ) {
+        let (mut stage, _) = Stage::new(PLAIN, Native::Passthrough, false);
+        let stream = lines.iter().map(|line| format!("x1 FETCH {line}x\r\n")).collect::<String>();
+        for part in stream.as_bytes().chunks(chunk) {
+            stage.feed(true, part);
+            stage.feed(false, part);
+        }
+        prop_assert_eq!(&stage.out.upstream, stream.as_bytes());
+        prop_assert_eq!(&stage.out.client, stream.as_bytes());
+        for part in garbage.chunks(chunk) {
+            stage.feed(false, part);
+            stage.feed(true, part);
+        }
+        let (from_server, from_client) = (stage.session.server.held.len(), stage.session.client.held.len());
+        prop_assert!(from_server.saturating_sub(chunk) <= 2000 && from_client.saturating_sub(chunk) <= 6000);
+    }
+
+    #[test]
+    fn any_chunking_gives_the_same_output(
+        chunk in 1usize..50,
+        script in proptest::collection::vec(prop_oneof![
+            Just("a GETMETADATA \"\" (/shared/comment)\r\n"),
+            Just("b SETMETADATA INBOX (/private/devicetoken {16+}\r\nopenpgp:c2VjcmV0)\r\n"),
+            Just("c APPEND x {20+}\r\na IDLE\r\nb COMPRESS\r\n\r\n"),
+            Just("d COMPRESS DEFLATE\r\n"),
+            Just("DONE\r\n"),
+            Just("e NOOP\r\n"),
+        ], 0..8),
+    ) {
+        let stream = script.concat();
+        let run = |step: usize| {
+            let (mut stage, _) = Stage::new(PLAIN, Native::Passthrough, false);
+            for part in stream.as_bytes().chunks(step) {
+                stage.feed(true, part);
+            }
+            (stage.out.upstream, stage.out.client, stage.out.requests)
+        };
+        prop_assert_eq!(run(chunk), run(stream.len().max(1)));
+    }
+}

@@ -1,0 +1,617 @@
+//! Dialogues of the watching machine, in virtual time.
+
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::store::Position;
+
+const ITEMS: &str = "(UID FLAGS BODY.PEEK[HEADER.FIELDS (FROM AUTO-SUBMITTED)]<0.16384>)";
+
+fn watch(position: Option<(u32, u32)>) -> Watch {
+    Watch {
+        mailboxes: vec![mailbox("INBOX", position)],
+        judge: Judge { addresses: vec!["alice@example.org".into()], ..Judge::default() },
+        renewal: Duration::from_secs(540),
+        notify: false,
+        late: false,
+        grace: Duration::ZERO,
+    }
+}
+
+fn mailbox(name: &str, position: Option<(u32, u32)>) -> WatchedMailbox {
+    let position = position.map(|(uid_validity, uid_next)| Position { uid_validity, uid_next });
+    WatchedMailbox { name: name.into(), position }
+}
+
+fn play(position: Option<(u32, u32)>, script: &str) -> Option<Failure> {
+    play_watch(watch(position), script)
+}
+
+/// Plays an upstream and a clock: `S:` is said by the server, `>` must be sent, `(later 9m)` lets time pass, and what else is
+/// done must stand in parentheses: `(noted VALIDITY NEXT)`, `(announced VALIDITY NEXT)`, `(watching)`, `(failed)`. A literal
+/// is written as `{text}`, with `|` for a line end; `ITEMS` stands for what is fetched.
+fn play_watch(watch: Watch, script: &str) -> Option<Failure> {
+    let began = Instant::now();
+    let mut machine = IdleMachine::new(watch, began);
+    let mut now = began;
+    let mut actions = vec![];
+    let mut failure = None;
+    machine.start(now, &mut actions);
+    for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let (kind, text) = line.split_once(' ').unwrap_or((line, ""));
+        if matches!(kind, "S:" | "(later") {
+            assert_eq!(actions, [], "before {line:?}");
+        }
+        match kind {
+            "S:" => {
+                machine.response(with_literals(text).as_bytes(), now, &mut actions);
+                actions.retain(|action| !matches!(action, Action::Judged { .. }));
+            }
+            "(later" => {
+                now += humantime::parse_duration(text.trim_end_matches(')')).unwrap();
+                machine.tick(now, &mut actions);
+            }
+            _ => {
+                assert!(!actions.is_empty(), "nothing was done at {line:?}");
+                let expected = line.replace("ITEMS", ITEMS);
+                match actions.remove(0) {
+                    Action::Send(bytes) => {
+                        assert_eq!(format!("> {}", String::from_utf8_lossy(&bytes).trim_end()), expected)
+                    }
+                    Action::Noticed { mailbox, position, announce } => {
+                        let word = if announce { "announced" } else { "noted" };
+                        let of = if mailbox == "INBOX" { String::new() } else { format!(" of {mailbox}") };
+                        assert_eq!(format!("({word} {} {}{of})", position.uid_validity, position.uid_next), expected);
+                    }
+                    Action::LeftOut(mailbox, words) => assert_eq!(format!("(left out {mailbox}: {words})"), expected),
+                    Action::Watching => assert_eq!("(watching)", expected),
+                    Action::Failed(error) => {
+                        assert_eq!("(failed)", expected);
+                        failure = Some(error);
+                    }
+                    Action::Judged { .. } => unreachable!("taken out above"),
+                }
+            }
+        }
+    }
+    assert_eq!(actions, [], "at the end");
+    assert!(failure.is_some() || machine.deadline() > now, "something is always awaited");
+    failure
+}
+
+fn with_literals(text: &str) -> String {
+    let mut line = String::new();
+    for (index, part) in text.split(['{', '}']).enumerate() {
+        let part = part.replace('|', "\r\n");
+        if index % 2 == 1 {
+            line += &format!("{{{}}}\r\n", part.len());
+        }
+        line += &part;
+    }
+    line + "\r\n"
+}
+
+/// The beginning of a session on a mailbox that was looked through up to UID 10.
+const QUIET: &str = "> w1 EXAMINE \"INBOX\"
+    S: * 4 EXISTS
+    S: * OK [UIDVALIDITY 7] ok
+    S: * OK [UIDNEXT 10] ok
+    S: w1 OK [READ-ONLY] done
+    > w2 IDLE
+    S: + idling
+    (watching)
+    ";
+
+fn after_quiet(script: &str) -> Option<Failure> {
+    play(Some((7, 10)), &format!("{QUIET}{script}"))
+}
+
+#[test]
+fn the_first_watch_notes_where_it_begins_and_announces_nothing() {
+    play(
+        None,
+        "> w1 EXAMINE \"INBOX\"
+         S: * 4 EXISTS
+         S: * OK [UIDVALIDITY 7] ok
+         S: * OK [UIDNEXT 10] ok
+         S: w1 OK [READ-ONLY] done
+         (noted 7 10)
+         > w2 IDLE
+         S: + idling
+         (watching)",
+    );
+}
+
+#[test]
+fn news_is_fetched_judged_and_announced() {
+    after_quiet(
+        "S: * 5 EXISTS
+         > DONE
+         S: * 1 RECENT
+         S: w2 OK Idle completed
+         > w3 UID FETCH 10:* ITEMS
+         S: * 5 FETCH (UID 10 FLAGS (\\Recent) BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)] {From: bob@b.org||})
+         S: w3 OK Fetch completed
+         (announced 7 11)
+         > w4 IDLE
+         S: + idling
+         (watching)",
+    );
+}
+
+#[test]
+fn what_deserves_no_push_only_moves_the_position() {
+    after_quiet(
+        "S: * 6 EXISTS
+         > DONE
+         S: w2 OK
+         > w3 UID FETCH 10:* ITEMS
+         S: * 5 FETCH (UID 10 FLAGS (\\Seen) BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)] {From: bob@b.org||})
+         S: * 6 FETCH (BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)] {From: Alice@example.org||} UID 12 FLAGS ())
+         S: w3 OK
+         (noted 7 13)
+         > w4 IDLE",
+    );
+}
+
+#[test]
+fn mail_that_came_while_nobody_watched_is_announced() {
+    play(
+        Some((7, 10)),
+        "> w1 EXAMINE \"INBOX\"
+         S: * 5 EXISTS
+         S: * OK [UIDVALIDITY 7] ok
+         S: * OK [UIDNEXT 14] ok
+         S: w1 OK done
+         > w2 UID FETCH 10:* ITEMS
+         S: * 5 FETCH (UID 12 FLAGS () BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)] {|})
+         S: w2 OK
+         (announced 7 13)
+         > w3 IDLE",
+    );
+}
+
+#[test]
+fn news_between_fetch_and_idle_is_not_lost() {
+    after_quiet(
+        "S: * 5 EXISTS
+         > DONE
+         S: w2 OK
+         > w3 UID FETCH 10:* ITEMS
+         S: * 5 FETCH (UID 10 FLAGS () BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)] {|})
+         S: * 6 EXISTS
+         S: w3 OK
+         (announced 7 11)
+         > w4 UID FETCH 11:* ITEMS
+         S: * 6 FETCH (UID 11 FLAGS () BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)] {|})
+         S: w4 OK
+         (announced 7 12)
+         > w5 IDLE",
+    );
+}
+
+#[test]
+fn news_before_the_continuation_ends_idle_at_once() {
+    play(
+        Some((7, 10)),
+        "> w1 EXAMINE \"INBOX\"
+         S: * 4 EXISTS
+         S: * OK [UIDVALIDITY 7]
+         S: * OK [UIDNEXT 10]
+         S: w1 OK
+         > w2 IDLE
+         S: * 5 EXISTS
+         S: +
+         (watching)
+         > DONE
+         S: w2 OK
+         > w3 UID FETCH 10:* ITEMS",
+    );
+}
+
+#[test]
+fn nothing_new_at_all_brings_the_last_message_which_is_known() {
+    after_quiet(
+        "S: * 3 EXPUNGE
+         S: * 3 EXISTS
+         > DONE
+         S: w2 OK
+         > w3 UID FETCH 10:* ITEMS
+         S: * 3 FETCH (UID 9 FLAGS () BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)] {|})
+         S: w3 OK
+         > w4 IDLE",
+    );
+}
+
+#[test]
+fn a_mailbox_emptied_and_refilled_within_one_idle_is_seen() {
+    after_quiet(
+        "S: * 1 EXPUNGE
+         S: * 1 EXPUNGE
+         S: * 1 EXPUNGE
+         S: * 1 EXPUNGE
+         S: * 0 EXISTS
+         > DONE
+         S: * 1 EXISTS
+         S: w2 OK
+         > w3 UID FETCH 10:* ITEMS
+         S: * 1 FETCH (UID 10 FLAGS () BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)] {|})
+         S: w3 OK
+         (announced 7 11)
+         > w4 IDLE",
+    );
+}
+
+#[test]
+fn an_empty_mailbox_is_not_fetched_from() {
+    after_quiet("S: * 0 EXISTS\n > DONE\n S: w2 OK\n > w3 IDLE");
+}
+
+#[test]
+fn flags_and_keepalives_are_no_news() {
+    after_quiet(
+        "S: * OK Still here
+         S: * 2 FETCH (FLAGS (\\Seen))
+         S: * 4 EXPUNGE
+         S: * 1 RECENT",
+    );
+}
+
+#[test]
+fn a_server_without_uidnext_is_asked_for_its_last_uid() {
+    play(
+        None,
+        "> w1 EXAMINE \"INBOX\"
+         S: * 4 EXISTS
+         S: * OK [UIDVALIDITY 7]
+         S: w1 OK
+         > w2 UID FETCH * (UID)
+         S: * 4 FETCH (UID 41)
+         S: w2 OK
+         (noted 7 42)
+         > w3 IDLE",
+    );
+    play(
+        Some((7, 42)),
+        "> w1 EXAMINE \"INBOX\"
+         S: * 4 EXISTS
+         S: * OK [UIDVALIDITY 7]
+         S: w1 OK
+         > w2 UID FETCH 42:* ITEMS
+         S: * 4 FETCH (UID 41 FLAGS () BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)] {|})
+         S: w2 OK
+         > w3 IDLE",
+    );
+    play(None, "> w1 EXAMINE \"INBOX\"\n S: * 0 EXISTS\n S: * OK [UIDVALIDITY 7]\n S: w1 OK\n (noted 7 1)\n > w2 IDLE");
+}
+
+#[test]
+fn with_another_uidvalidity_the_newest_messages_are_looked_at() {
+    play(
+        Some((6, 500)),
+        "> w1 EXAMINE \"INBOX\"
+         S: * 40 EXISTS
+         S: * OK [UIDVALIDITY 7]
+         S: * OK [UIDNEXT 90]
+         S: w1 OK
+         > w2 FETCH 9:* ITEMS
+         S: * 39 FETCH (UID 88 FLAGS (\\Seen) BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)] {|})
+         S: * 40 FETCH (UID 89 FLAGS () BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)] {|})
+         S: w2 OK
+         (announced 7 90)
+         > w3 IDLE",
+    );
+}
+
+#[test]
+fn idle_is_renewed_and_its_answer_has_a_deadline() {
+    let failure = after_quiet(
+        "(later 8m)
+         (later 1m)
+         > DONE
+         S: w2 OK
+         > w3 IDLE
+         S: + idling
+         (watching)
+         (later 9m)
+         > DONE
+         (later 59s)
+         (later 1s)
+         (failed)
+         S: w3 OK too late",
+    );
+    assert_eq!(failure, Some(Failure::Silent));
+}
+
+#[test]
+fn every_command_has_a_deadline() {
+    assert_eq!(play(None, "> w1 EXAMINE \"INBOX\"\n (later 1m)\n (failed)"), Some(Failure::Silent));
+}
+
+#[test]
+fn a_server_that_ends_idle_by_itself_is_idled_again() {
+    after_quiet("S: w2 OK timeout\n > w3 IDLE\n S: * 5 EXISTS\n S: w3 OK timeout\n > w4 UID FETCH 10:* ITEMS");
+}
+
+#[test]
+fn what_goes_wrong_is_told_apart() {
+    let beginning = "> w1 EXAMINE \"INBOX\"\n S: * 1 EXISTS\n S: * OK [UIDVALIDITY 7]\n S: * OK [UIDNEXT 10]\n ";
+    let failure = |script: &str| play(Some((7, 10)), &format!("{beginning}{script}")).unwrap();
+    assert_eq!(failure("S: w1 NO not there\n (failed)"), Failure::NoMailbox("not there".into()));
+    assert_eq!(failure("S: w1 OK\n > w2 IDLE\n S: w2 BAD [CLIENTBUG] what\n (failed)"), Failure::NoIdle("what".into()));
+    assert_eq!(failure("S: w1 OK\n > w2 IDLE\n S: w2 NO later\n (failed)"), Failure::IdleRefused("later".into()));
+    assert_eq!(failure("S: * BYE\n (failed)"), Failure::Bye(String::new()));
+    assert!(Failure::NoIdle(String::new()).is_lasting() && !Failure::Silent.is_lasting());
+}
+
+#[test]
+fn a_message_that_cannot_be_read_counts_as_news() {
+    after_quiet(
+        "S: * 5 EXISTS
+         > DONE
+         S: w2 OK
+         > w3 UID FETCH 10:* ITEMS
+         S: * 5 FETCH (UID 10 FLAGS (\\Recent BODY[HEADER.FIELDS (FROM)] NIL)
+         S: w3 OK
+         (announced 7 11)
+         > w4 IDLE",
+    );
+}
+
+#[test]
+fn a_server_that_ends_idle_at_once_is_not_asked_for_ever() {
+    let failure = after_quiet(
+        "S: w2 OK done
+         > w3 IDLE
+         S: +
+         (watching)
+         S: w3 OK done
+         > w4 IDLE
+         S: w4 OK done
+         (failed)",
+    );
+    assert_eq!(failure, Some(Failure::IdleRefused("it ends at once".into())));
+}
+
+#[test]
+fn a_long_fetch_may_go_on_as_long_as_it_brings_something() {
+    let message =
+        "S: * 5 FETCH (UID 10 FLAGS (\\Seen) BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)]<0> {|})\n(later 59s)\n";
+    let beginning = "S: * 99 EXISTS\n > DONE\n S: w2 OK\n > w3 UID FETCH 10:* ITEMS\n";
+    after_quiet(&format!("{beginning}{}S: w3 OK\n (noted 7 11)\n > w4 IDLE", message.repeat(9)));
+    let failure = after_quiet(&format!("{beginning}{}(later 10s)\n(failed)", message.repeat(10)));
+    assert_eq!(failure, Some(Failure::Silent));
+}
+
+#[test]
+fn news_within_examine_is_looked_at() {
+    play(
+        Some((7, 10)),
+        "> w1 EXAMINE \"INBOX\"
+         S: * 4 EXISTS
+         S: * OK [UIDVALIDITY 7]
+         S: * OK [UIDNEXT 10]\u{e4}
+         S: * 5 EXISTS
+         S: w1 OK
+         > w2 UID FETCH 10:* ITEMS",
+    );
+}
+
+#[test]
+fn mail_that_came_and_went_is_noted() {
+    play(
+        Some((7, 10)),
+        "> w1 EXAMINE \"INBOX\"
+         S: * 0 EXISTS
+         S: * OK [UIDVALIDITY 7]
+         S: * OK [UIDNEXT 12]
+         S: w1 OK
+         (noted 7 12)
+         > w2 IDLE",
+    );
+}
+
+#[test]
+fn a_first_look_that_comes_late_looks_back() {
+    play_watch(
+        Watch { late: true, ..watch(None) },
+        "> w1 EXAMINE \"INBOX\"
+         S: * 4 EXISTS
+         S: * OK [UIDVALIDITY 7]
+         S: * OK [UIDNEXT 10]
+         S: w1 OK
+         > w2 FETCH 1:* ITEMS
+         S: * 4 FETCH (UID 9 FLAGS () BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)]<0> {|})
+         S: w2 OK
+         (announced 7 10)
+         > w3 IDLE",
+    );
+}
+
+#[test]
+fn years_pass_in_silence_without_harm() {
+    let began = Instant::now();
+    let mut machine = IdleMachine::new(watch(Some((1, 1))), began);
+    let mut actions = vec![];
+    machine.start(began, &mut actions);
+    for line in ["* 0 EXISTS", "* OK [UIDVALIDITY 1]", "* OK [UIDNEXT 1]", "w1 OK"] {
+        machine.response(format!("{line}\r\n").as_bytes(), began, &mut actions);
+    }
+    let (mut now, mut renewals, mut tag) = (began, 0, 2);
+    while now.duration_since(began) < Duration::from_secs(5 * 365 * 86400) {
+        machine.response(b"+ idling\r\n", now, &mut actions);
+        now = machine.deadline();
+        machine.tick(now, &mut actions);
+        machine.response(format!("w{tag} OK\r\n").as_bytes(), now, &mut actions);
+        tag += 1;
+        renewals += 1;
+        assert!(!actions.iter().any(|action| matches!(action, Action::Failed(_) | Action::Noticed { .. })));
+        actions.clear();
+    }
+    assert_eq!(renewals, 5 * 365 * 86400 / 540);
+}
+
+/// The beginning of a session with NOTIFY.
+const NOTIFIED: &str = "> w1 EXAMINE \"INBOX\"
+    S: * 4 EXISTS
+    S: * OK [UIDVALIDITY 7] ok
+    S: * OK [UIDNEXT 10] ok
+    S: w1 OK [READ-ONLY] done
+    > w2 NOTIFY SET (SELECTED (MessageNew ITEMS MessageExpunge))
+    S: w2 OK
+    > w3 IDLE
+    S: + idling
+    (watching)
+    ";
+
+fn with_notify(script: &str) {
+    play_watch(Watch { notify: true, ..watch(Some((7, 10))) }, &format!("{NOTIFIED}{script}"));
+}
+
+#[test]
+fn notify_brings_flags_and_headers_without_a_round() {
+    with_notify(
+        "S: * 5 EXISTS
+         S: * 1 RECENT
+         S: * 5 FETCH (UID 10 FLAGS (\\Recent) BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)] {From: bob@b.org||})
+         (announced 7 11)
+         S: * 7 EXISTS
+         S: * 6 FETCH (UID 11 FLAGS () BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)] {From: alice@example.org||})
+         S: * 6 FETCH (FLAGS (\\Seen))
+         S: * 7 FETCH (UID 13 FLAGS (\\Seen) BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)] {From: bob@b.org||})
+         (noted 7 14)
+         (later 8m)
+         (later 1m)
+         > DONE
+         S: w3 OK
+         > w4 IDLE",
+    );
+}
+
+#[test]
+fn what_notify_promises_and_does_not_bring_is_fetched() {
+    with_notify(
+        "S: * 6 EXISTS
+         S: * 6 FETCH (UID 11 FLAGS () BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)] {|})
+         (later 1s)
+         (later 1s)
+         > DONE
+         S: w3 OK
+         > w4 UID FETCH 10:* ITEMS
+         S: * 5 FETCH (UID 10 FLAGS () BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)] {|})
+         S: * 6 FETCH (UID 11 FLAGS () BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)] {|})
+         S: w4 OK
+         (announced 7 12)
+         > w5 IDLE",
+    );
+}
+
+#[test]
+fn an_overflow_of_notify_leads_back_to_idle_alone() {
+    with_notify(
+        "S: * OK [NOTIFICATIONOVERFLOW] too much
+         > DONE
+         S: w3 OK
+         > w4 UID FETCH 10:* ITEMS
+         S: w4 OK
+         > w5 IDLE
+         S: +
+         (watching)
+         S: * 5 EXISTS
+         > DONE",
+    );
+}
+
+#[test]
+fn notify_refused_is_no_harm() {
+    play_watch(
+        Watch { notify: true, ..watch(Some((7, 10))) },
+        "> w1 EXAMINE \"INBOX\"
+         S: * 4 EXISTS
+         S: * OK [UIDVALIDITY 7]
+         S: * OK [UIDNEXT 10]
+         S: w1 OK
+         > w2 NOTIFY SET (SELECTED (MessageNew ITEMS MessageExpunge))
+         S: w2 NO [BADEVENT (MessageNew)] no
+         > w3 IDLE
+         S: +
+         (watching)
+         S: * 5 EXISTS
+         > DONE",
+    );
+}
+
+#[test]
+fn one_session_watches_several_mailboxes_with_notify() {
+    let mailboxes = vec![mailbox("INBOX", Some((7, 10))), mailbox("DeltaChat", Some((3, 5))), mailbox("Gone", None)];
+    play_watch(
+        Watch { notify: true, mailboxes, ..watch(None) },
+        "> w1 EXAMINE \"Gone\"
+         S: w1 NO not there
+         (left out Gone: not there)
+         > w2 EXAMINE \"DeltaChat\"
+         S: * 4 EXISTS
+         S: * OK [UIDVALIDITY 3]
+         S: * OK [UIDNEXT 5]
+         S: w2 OK
+         > w3 EXAMINE \"INBOX\"
+         S: * 4 EXISTS
+         S: * OK [UIDVALIDITY 7]
+         S: * OK [UIDNEXT 10]
+         S: w3 OK
+         > w4 NOTIFY SET (SELECTED (MessageNew ITEMS MessageExpunge)) (MAILBOXES (\"DeltaChat\") (MessageNew MessageExpunge))
+         S: w4 OK
+         > w5 IDLE
+         S: +
+         (watching)
+         S: * STATUS DeltaChat (MESSAGES 3 UIDNEXT 5 UIDVALIDITY 3)
+         S: * STATUS DeltaChat (MESSAGES 5 UIDNEXT 6 UIDVALIDITY 3)
+         > DONE
+         S: w5 OK
+         > w6 EXAMINE \"DeltaChat\"
+         S: * 5 EXISTS
+         S: * OK [UIDVALIDITY 3]
+         S: * OK [UIDNEXT 6]
+         S: w6 OK
+         > w7 UID FETCH 5:* ITEMS
+         S: * 5 FETCH (UID 5 FLAGS () BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)] {|})
+         S: w7 OK
+         (announced 3 6 of DeltaChat)
+         > w8 EXAMINE \"INBOX\"
+         S: * 5 EXISTS
+         S: * OK [UIDVALIDITY 7]
+         S: * OK [UIDNEXT 11]
+         S: w8 OK
+         > w9 UID FETCH 10:* ITEMS
+         S: w9 OK
+         > w10 IDLE",
+    );
+}
+
+#[test]
+fn without_notify_one_session_watches_one_mailbox() {
+    let mailboxes = vec![mailbox("DeltaChat", Some((7, 10))), mailbox("INBOX", None)];
+    play_watch(Watch { mailboxes, ..watch(None) }, "> w1 EXAMINE \"DeltaChat\"");
+}
+
+#[test]
+fn with_a_grace_another_device_may_read_first() {
+    play_watch(
+        Watch { grace: Duration::from_secs(20), ..watch(Some((7, 10))) },
+        &format!(
+            "{QUIET}S: * 5 EXISTS
+             (later 10s)
+             S: * 6 EXISTS
+             (later 9s)
+             (later 1s)
+             > DONE
+             S: w2 OK
+             > w3 UID FETCH 10:* ITEMS
+             S: * 5 FETCH (UID 10 FLAGS (\\Seen) BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)] {{|}})
+             S: * 6 FETCH (UID 11 FLAGS (\\Seen) BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)] {{|}})
+             S: w3 OK
+             (noted 7 12)
+             > w4 IDLE"
+        ),
+    );
+}

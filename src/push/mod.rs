@@ -1,0 +1,12 @@
+//! From new mail to a waking phone: who has a token, and when it is posted.
+
+mod backoff;
+mod breaker;
+mod http;
+pub mod idle;
+pub mod latest;
+pub mod notifier;
+pub mod registry;
+pub mod schedule;
+pub mod verdict;
+pub mod watcher;

@@ -1,0 +1,208 @@
+//! Posts tokens: the driver of the [`schedule`]. One task; what it posts and writes runs beside it, bounded.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use reqwest::Url;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+pub use super::http::ClientError;
+use super::http::Poster;
+use super::registry::{News, Registry, TokenNews};
+use super::schedule::{self, Answer, Failure, Outcome, Schedule, Step};
+use crate::secret::DeviceToken;
+use crate::store::{Generation, StoreError};
+
+/// How many results may wait to be written before no further one is taken.
+const MAX_RECORDING: usize = 256;
+
+/// What a POST that panicked counts as.
+const FAULT: Answer = Answer::Failed { failure: Failure::Unreachable, retry_after: None };
+
+/// How to push.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where tokens are posted.
+    pub url: Url,
+    /// Coalescing and limits.
+    pub schedule: schedule::Settings,
+    /// At the end, what is in flight gets this long.
+    pub grace: Duration,
+}
+
+/// The task that posts tokens.
+#[derive(Debug)]
+pub struct Notifier {
+    registry: Registry,
+    news: TokenNews,
+    poster: Poster,
+    schedule: Schedule,
+    grace: Duration,
+    /// The schedule's time zero.
+    start: Instant,
+    in_flight: JoinSet<(DeviceToken, Answer)>,
+    recording: JoinSet<()>,
+}
+
+enum Event {
+    News(DeviceToken, News),
+    Answered(DeviceToken, Answer),
+    Due,
+    Shutdown,
+}
+
+impl Notifier {
+    /// A notifier that has posted nothing yet.
+    ///
+    /// # Errors
+    /// [`ClientError`] if there can be no HTTP client.
+    pub fn new(settings: Settings, registry: Registry, news: TokenNews) -> Result<Self, ClientError> {
+        Ok(Self {
+            registry,
+            news,
+            poster: Poster::new(settings.url)?,
+            schedule: Schedule::new(settings.schedule, fastrand::u64(..)),
+            grace: settings.grace,
+            start: Instant::now(),
+            in_flight: JoinSet::new(),
+            recording: JoinSet::new(),
+        })
+    }
+
+    /// Posts until `shutdown` is ready; then waits for what is in flight, up to the grace, and for what is to be written.
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
+        tokio::pin!(shutdown);
+        loop {
+            let due = self.post_what_is_due();
+            self.bound_recording().await;
+            let event = tokio::select! {
+                biased;
+                () = &mut shutdown => Event::Shutdown,
+                Some(answer) = self.in_flight.join_next() => match answer {
+                    Ok((token, answer)) => Event::Answered(token, answer),
+                    Err(_) => continue,
+                },
+                (token, news) = self.news.recv() => Event::News(token, news),
+                () = sleep_until_some(due) => Event::Due,
+            };
+            match event {
+                Event::News(token, news) => self.heed(token, news),
+                Event::Answered(token, answer) => self.answered(token, answer),
+                Event::Due => {}
+                Event::Shutdown => break,
+            }
+        }
+        self.finish().await;
+    }
+
+    /// Begins every POST that may begin now. Returns when to look again.
+    fn post_what_is_due(&mut self) -> Option<Instant> {
+        loop {
+            match self.schedule.next(self.now()) {
+                Step::Post { token, generation: _ } => {
+                    let poster = self.poster.clone();
+                    self.in_flight.spawn(async move {
+                        // A bug in there must not leave the token in flight for ever.
+                        let answer = AssertUnwindSafe(poster.post(&token)).catch_unwind().await;
+                        (token, answer.unwrap_or(FAULT))
+                    });
+                }
+                Step::GiveUp { token, generation, reason } => self.gave_up(token, generation, reason),
+                Step::Wait(until) => return self.start.checked_add(until),
+                Step::Idle => return None,
+            }
+        }
+    }
+
+    fn heed(&mut self, token: DeviceToken, news: News) {
+        match news {
+            News::Pending { generation, age } => self.schedule.notice(token, generation, age, self.now()),
+            News::Gone => self.schedule.forget(&token),
+        }
+    }
+
+    fn answered(&mut self, token: DeviceToken, answer: Answer) {
+        let was_down = self.schedule.is_down();
+        let outcome = self.schedule.answered(&token, answer, self.now());
+        self.tell_of_outages(was_down);
+        match outcome {
+            Outcome::Accepted(generation) => {
+                tracing::info!(%token, "push accepted");
+                self.record(move |registry| async move { registry.announced(&token, generation).await });
+            }
+            Outcome::Forget => {
+                tracing::info!(%token, "token forgotten: the notification server says that it is gone");
+                self.record(move |registry| async move { registry.forget(&token).await });
+            }
+            Outcome::Retry(at) => {
+                tracing::debug!(%token, ?answer, "push failed; next attempt in {:?}", at.saturating_sub(self.now()));
+            }
+            Outcome::GaveUp(generation, reason) => self.gave_up(token, generation, reason),
+            Outcome::Dropped => {}
+        }
+    }
+
+    fn gave_up(&mut self, token: DeviceToken, generation: Generation, reason: schedule::GivenUp) {
+        tracing::info!(%token, "push given up: {reason}");
+        let reason = reason.to_string();
+        self.record(move |registry| async move { registry.gave_up(&token, generation, &reason).await });
+    }
+
+    fn tell_of_outages(&self, was_down: bool) {
+        let waiting = self.schedule.pending();
+        match (was_down, self.schedule.is_down()) {
+            (false, true) => tracing::warn!(waiting, "the notification server is down; it is probed now and then"),
+            (true, false) => tracing::info!(waiting, "the notification server is back"),
+            _ => {}
+        }
+    }
+
+    /// Writes a result without waiting for the disk.
+    fn record<F, R>(&mut self, write: F)
+    where
+        F: FnOnce(Registry) -> R,
+        R: Future<Output = Result<(), StoreError>> + Send + 'static,
+    {
+        let written = write(self.registry.clone());
+        self.recording.spawn(async move {
+            if let Err(error) = written.await {
+                tracing::warn!("the result of a push was not kept, it may be posted once more: {error}");
+            }
+        });
+    }
+
+    async fn bound_recording(&mut self) {
+        while self.recording.try_join_next().is_some() {}
+        while self.recording.len() >= MAX_RECORDING {
+            self.recording.join_next().await;
+        }
+    }
+
+    async fn finish(mut self) {
+        let end = Instant::now().checked_add(self.grace).unwrap_or_else(Instant::now);
+        while let Ok(Some(answer)) = timeout_at(end, self.in_flight.join_next()).await {
+            if let Ok((token, answer)) = answer {
+                self.answered(token, answer);
+            }
+        }
+        while self.recording.join_next().await.is_some() {}
+    }
+
+    fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+}
+
+async fn sleep_until_some(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+#[path = "notifier_tests.rs"]
+mod tests;

@@ -1,0 +1,461 @@
+//! The schedule in virtual time: known cases, and random histories against the promises.
+
+#![expect(clippy::arithmetic_side_effects, reason = "an overflow makes the test fail, which is what it is for")]
+
+use super::*;
+use proptest::prelude::*;
+
+const SETTINGS: Settings = Settings { coalesce: s(10), max_in_flight: 16, per_second: 1000 };
+const FAILED: Answer = Answer::Failed { failure: Failure::Status(500), retry_after: None };
+const DOWN: Answer = Answer::Failed { failure: Failure::Unreachable, retry_after: None };
+
+const fn s(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn token(number: usize) -> DeviceToken {
+    DeviceToken::new(format!("openpgp:{number}").as_bytes()).unwrap()
+}
+
+/// A schedule with its clock.
+struct World {
+    schedule: Schedule,
+    now: Duration,
+    generation: u64,
+}
+
+impl World {
+    fn new(settings: Settings) -> Self {
+        Self { schedule: Schedule::new(settings, 1), now: s(1_000_000), generation: 0 }
+    }
+
+    fn notice(&mut self, number: usize) -> Generation {
+        self.generation += 1;
+        self.schedule.notice(token(number), Generation(self.generation), Duration::ZERO, self.now);
+        Generation(self.generation)
+    }
+
+    fn next(&mut self) -> Step {
+        self.schedule.next(self.now)
+    }
+
+    fn posts(&mut self) -> Generation {
+        match self.next() {
+            Step::Post { generation, .. } => generation,
+            other => panic!("expected a POST, not {other:?}"),
+        }
+    }
+
+    fn answered(&mut self, number: usize, answer: Answer) -> Outcome {
+        self.schedule.answered(&token(number), answer, self.now)
+    }
+
+    /// Waits as the schedule says. Returns for how long.
+    fn wait(&mut self) -> Duration {
+        match self.next() {
+            Step::Wait(until) => {
+                assert!(until > self.now, "waiting takes time");
+                std::mem::replace(&mut self.now, until).abs_diff(until)
+            }
+            other => panic!("expected to wait, not {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn first_news_at_once_and_later_news_once_at_the_windows_end() {
+    let mut world = World::new(SETTINGS);
+    assert_eq!(world.next(), Step::Idle);
+    let first = world.notice(1);
+    assert_eq!(world.posts(), first);
+    assert_eq!(world.next(), Step::Idle, "one POST per token in flight");
+    world.notice(1);
+    world.now += s(2);
+    assert_eq!(world.answered(1, Answer::Accepted), Outcome::Accepted(first));
+    world.now += s(3);
+    let last = world.notice(1);
+    assert_eq!(world.wait(), s(7), "from the accepted POST on, not from the news");
+    assert_eq!(world.posts(), last);
+    assert_eq!(world.answered(1, Answer::Accepted), Outcome::Accepted(last));
+    assert_eq!(world.next(), Step::Idle);
+    world.now += s(11);
+    world.notice(1);
+    world.posts();
+}
+
+#[test]
+fn nothing_is_remembered_of_a_token_at_rest() {
+    let mut world = World::new(SETTINGS);
+    for number in 0..16 {
+        world.notice(number);
+        world.posts();
+        world.answered(number, Answer::Accepted);
+    }
+    world.now += s(10);
+    assert_eq!(world.next(), Step::Idle);
+    assert!(world.schedule.tokens.is_empty() && world.schedule.quiet.is_empty());
+}
+
+#[test]
+fn retries_grow_by_powers_of_eight_and_end_after_five_hours() {
+    let mut world = World::new(SETTINGS);
+    let news = world.notice(1);
+    let began = world.now;
+    let mut waits = Vec::new();
+    loop {
+        assert_eq!(world.posts(), news);
+        match world.answered(1, FAILED) {
+            Outcome::Retry(at) => assert!(at > world.now),
+            outcome => {
+                assert_eq!(outcome, Outcome::GaveUp(news, GivenUp::TooLate));
+                break;
+            }
+        }
+        waits.push(world.wait());
+    }
+    for (wait, power) in waits.iter().zip([1, 2, 3, 4, 4, 4]) {
+        let middle = s(8_u64.pow(power));
+        assert!((middle * 3 / 4..=middle * 5 / 4).contains(wait), "{waits:?}");
+    }
+    assert!(world.now - began <= PATIENCE && world.now - began > PATIENCE - s(5200), "{waits:?}");
+    assert_eq!(world.next(), Step::Idle);
+
+    let news = world.notice(1);
+    assert_eq!(world.posts(), news, "later news gets its chance at once");
+    let Outcome::Retry(at) = world.answered(1, FAILED) else { panic!("retried") };
+    assert!(at - world.now > s(3000), "but no burst of attempts: it has failed for hours");
+}
+
+#[test]
+fn news_brings_a_retry_forward_but_not_without_end() {
+    let mut world = World::new(SETTINGS);
+    world.notice(1);
+    for _ in 0..4 {
+        world.posts();
+        assert!(matches!(world.answered(1, FAILED), Outcome::Retry(_)));
+        if world.schedule.tokens[&token(1)].failures < 4 {
+            world.wait();
+        }
+    }
+    let newer = world.notice(1);
+    assert_eq!(world.wait(), NEWS_PAUSE);
+    assert_eq!(world.posts(), newer);
+}
+
+#[test]
+fn what_cannot_heal_is_not_repeated() {
+    let mut world = World::new(SETTINGS);
+    let news = world.notice(1);
+    world.posts();
+    assert_eq!(world.answered(1, Answer::Refused(400)), Outcome::GaveUp(news, GivenUp::Refused(400)));
+    assert_eq!(world.next(), Step::Idle);
+    world.notice(2);
+    world.posts();
+    assert_eq!(world.answered(2, Answer::Gone), Outcome::Forget);
+    assert_eq!(world.next(), Step::Idle);
+}
+
+#[test]
+fn retry_after_is_honoured_whatever_comes() {
+    let mut world = World::new(SETTINGS);
+    world.notice(1);
+    world.posts();
+    let answer = Answer::Failed { failure: Failure::Status(500), retry_after: Some(s(300)) };
+    assert_eq!(world.answered(1, answer), Outcome::Retry(world.now + s(300)));
+    world.notice(1);
+    world.notice(2);
+    world.posts();
+    world.answered(2, Answer::Accepted);
+    assert_eq!(world.wait(), s(300));
+}
+
+#[test]
+fn a_forgotten_token_is_not_posted_wherever_it_stands() {
+    let mut world = World::new(SETTINGS);
+    world.notice(1);
+    world.schedule.forget(&token(1));
+    assert_eq!(world.next(), Step::Idle);
+
+    world.notice(2);
+    world.posts();
+    world.schedule.forget(&token(2));
+    assert_eq!(world.answered(2, FAILED), Outcome::Dropped);
+    assert_eq!(world.next(), Step::Idle);
+
+    world.notice(3);
+    world.posts();
+    world.answered(3, FAILED);
+    world.schedule.forget(&token(3));
+    assert_eq!(world.next(), Step::Idle);
+
+    world.notice(4);
+    world.posts();
+    world.schedule.forget(&token(4));
+    let again = world.notice(4);
+    assert_eq!(world.answered(4, Answer::Accepted), Outcome::Accepted(Generation(again.0 - 1)));
+    world.wait();
+    assert_eq!(world.posts(), again, "a token that came back has its news announced");
+}
+
+#[test]
+fn what_a_restart_finds_has_only_the_rest_of_its_time() {
+    let mut world = World::new(SETTINGS);
+    world.schedule.notice(token(1), Generation(1), PATIENCE - s(5), world.now);
+    world.schedule.notice(token(2), Generation(2), PATIENCE * 2, world.now);
+    world.posts();
+    assert_eq!(world.answered(1, FAILED), Outcome::GaveUp(Generation(1), GivenUp::TooLate));
+    world.posts();
+    assert_eq!(world.answered(2, Answer::Accepted), Outcome::Accepted(Generation(2)), "one attempt at least");
+}
+
+/// While the server is down only probes go out; when it is back everything drains within its limits, nothing is lost.
+#[test]
+fn ten_thousand_tokens_are_one_probe_and_then_a_paced_drain() {
+    let mut world = World::new(Settings { per_second: 50, ..SETTINGS });
+    for number in 0..10_000 {
+        world.notice(number);
+    }
+    let began = world.now;
+    let back = began + s(3600);
+    let mut posts_while_down = 0;
+    let (mut accepted, mut flying, mut most) = (0, Vec::new(), 0);
+    let mut drained = began;
+    while accepted < 10_000 {
+        match world.next() {
+            Step::Post { token, .. } => flying.push(token),
+            Step::GiveUp { .. } => panic!("nothing is five hours old"),
+            step => {
+                if world.now >= back {
+                    most = most.max(flying.len());
+                }
+                let answer = if world.now < back { DOWN } else { Answer::Accepted };
+                for token in flying.drain(..) {
+                    match world.schedule.answered(&token, answer, world.now) {
+                        Outcome::Accepted(_) => accepted += 1,
+                        _ => posts_while_down += 1,
+                    }
+                }
+                drained = world.now;
+                if let Step::Wait(until) = step {
+                    world.now = world.now.max(until);
+                }
+            }
+        }
+    }
+    assert!(posts_while_down < 16 + 3600 / 96 + 10, "{posts_while_down} POSTs to a server that is down");
+    assert!(most <= 16);
+    let taken = drained - back;
+    assert!(taken >= s(199), "the rate is capped: {taken:?}");
+    assert!(taken < s(200 + 160 + 10), "it recovers by itself: {taken:?}");
+}
+
+#[test]
+fn news_older_than_five_hours_is_given_up_when_the_server_comes_back() {
+    let mut world = World::new(SETTINGS);
+    for number in 0..100 {
+        world.notice(number);
+    }
+    let begin = world.now;
+    let mut given_up = 0;
+    while given_up < 100 {
+        match world.next() {
+            Step::Post { token, .. } => {
+                if let Outcome::GaveUp(..) = world.schedule.answered(&token, DOWN, world.now) {
+                    given_up += 1;
+                }
+            }
+            Step::GiveUp { .. } => given_up += 1,
+            Step::Wait(until) => world.now = until,
+            Step::Idle => panic!("something is still pending"),
+        }
+    }
+    assert!(world.now - begin >= PATIENCE - s(5200) && world.now - begin < PATIENCE + s(200));
+    assert_eq!(world.next(), Step::Idle);
+    assert_eq!(world.schedule.pending(), 0);
+}
+
+#[test]
+fn one_token_alone_is_probed_while_the_server_is_down() {
+    let mut world = World::new(SETTINGS);
+    world.notice(1);
+    let began = world.now;
+    while world.now - began < s(3600) {
+        world.posts();
+        assert!(matches!(world.answered(1, DOWN), Outcome::Retry(_)));
+        assert!(world.wait() <= s(160), "it is found out within minutes that the server is back");
+    }
+}
+
+/// Each of a few tokens has failed often in an outage: none of them waits for its own retry once it is over.
+#[test]
+fn after_an_outage_nobody_waits_for_a_retry() {
+    let mut world = World::new(SETTINGS);
+    for number in 0..5 {
+        world.notice(number);
+    }
+    let back = world.now + s(3600);
+    let mut accepted = 0;
+    while accepted < 5 {
+        match world.next() {
+            Step::Post { token, .. } => {
+                let answer = if world.now < back { DOWN } else { Answer::Accepted };
+                let outcome = world.schedule.answered(&token, answer, world.now);
+                accepted += usize::from(matches!(outcome, Outcome::Accepted(_)));
+            }
+            Step::Wait(until) => world.now = until,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(world.now < back + s(161), "{:?} after its end", world.now - back);
+}
+
+/// Years on the clock, and no news, cost one step.
+#[test]
+fn ten_thousand_tokens_for_years_take_no_time() {
+    let mut world = World::new(SETTINGS);
+    for day in 0..1000 {
+        for number in 0..10 {
+            world.notice(day % 10 * 1000 + number);
+        }
+        for _ in 0..10 {
+            let Step::Post { token, .. } = world.next() else { panic!("due") };
+            world.schedule.answered(&token, Answer::Accepted, world.now);
+        }
+        assert_eq!(world.next(), Step::Idle);
+        world.now += s(86_400);
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Happens {
+    News(usize),
+    Forget(usize),
+    Time(u64),
+    Answer(usize, Answer),
+}
+
+fn answers() -> impl Strategy<Value = Answer> {
+    let retry_after = proptest::option::of((0_u64..5000).prop_map(Duration::from_secs));
+    let failure = prop_oneof![
+        Just(Failure::Status(500)),
+        Just(Failure::Status(503)),
+        Just(Failure::TimedOut),
+        Just(Failure::Unreachable)
+    ];
+    prop_oneof![
+        4 => Just(Answer::Accepted),
+        1 => Just(Answer::Gone),
+        1 => Just(Answer::Refused(400)),
+        4 => (failure, retry_after).prop_map(|(failure, retry_after)| Answer::Failed { failure, retry_after }),
+    ]
+}
+
+fn happens() -> impl Strategy<Value = Happens> {
+    prop_oneof![
+        6 => (0_usize..8).prop_map(Happens::News),
+        1 => (0_usize..8).prop_map(Happens::Forget),
+        3 => (0_u64..20_000).prop_map(Happens::Time),
+        1 => (0_u64..7_200_000).prop_map(Happens::Time),
+        6 => (any::<usize>(), answers()).prop_map(|(index, answer)| Happens::Answer(index, answer)),
+    ]
+}
+
+/// What a history must have made happen, kept in the plainest way.
+#[derive(Default)]
+struct Model {
+    owed: HashMap<DeviceToken, Generation>,
+    flying: Vec<(DeviceToken, Generation)>,
+    accepted: HashMap<DeviceToken, Duration>,
+}
+
+impl Model {
+    fn step(&mut self, world: &mut World, settings: Settings) -> Option<Duration> {
+        loop {
+            match world.next() {
+                Step::Post { token, generation } => {
+                    assert!(!self.flying.iter().any(|(flying, _)| *flying == token), "one POST per token");
+                    assert_eq!(self.owed.get(&token), Some(&generation), "only what is owed, and all of it");
+                    if let Some(accepted) = self.accepted.get(&token) {
+                        assert!(world.now >= *accepted + settings.coalesce, "once in a window");
+                    }
+                    self.flying.push((token, generation));
+                    assert!(self.flying.len() <= settings.max_in_flight);
+                }
+                Step::GiveUp { token, generation, .. } => self.settle(&token, generation),
+                Step::Wait(until) => {
+                    assert!(until > world.now);
+                    return Some(until);
+                }
+                Step::Idle => return None,
+            }
+        }
+    }
+
+    fn answer(&mut self, world: &mut World, index: usize, answer: Answer) {
+        if self.flying.is_empty() {
+            return;
+        }
+        let (token, posted) = self.flying.remove(index % self.flying.len());
+        match world.schedule.answered(&token, answer, world.now) {
+            Outcome::Accepted(generation) => {
+                assert_eq!((answer, generation), (Answer::Accepted, posted));
+                self.accepted.insert(token.clone(), world.now);
+                self.settle(&token, generation);
+            }
+            Outcome::Forget => drop(self.owed.remove(&token)),
+            Outcome::GaveUp(generation, _) => self.settle(&token, generation),
+            Outcome::Retry(at) => assert!(at > world.now),
+            Outcome::Dropped => assert_eq!(self.owed.get(&token), None),
+        }
+    }
+
+    fn settle(&mut self, token: &DeviceToken, generation: Generation) {
+        self.owed.retain(|owed, newest| owed != token || *newest > generation);
+    }
+}
+
+proptest! {
+    /// Whatever happens, what is owed is posted in the end, once per window, within the limits.
+    #[test]
+    fn every_announcement_is_accepted_or_accounted_for(
+        history in proptest::collection::vec(happens(), 0..200),
+        max_in_flight in 1_usize..5,
+    ) {
+        let settings = Settings { coalesce: s(10), max_in_flight, per_second: 5 };
+        let mut world = World::new(settings);
+        let mut model = Model::default();
+        for event in history {
+            match event {
+                Happens::News(number) => {
+                    let generation = world.notice(number);
+                    model.owed.insert(token(number), generation);
+                }
+                Happens::Forget(number) => {
+                    world.schedule.forget(&token(number));
+                    model.owed.remove(&token(number));
+                }
+                Happens::Time(milliseconds) => world.now += Duration::from_millis(milliseconds),
+                Happens::Answer(index, answer) => model.answer(&mut world, index, answer),
+            }
+            model.step(&mut world, settings);
+        }
+        // From now on everything goes well.
+        let limit = world.now + PATIENCE * 2;
+        loop {
+            let until = model.step(&mut world, settings);
+            if !model.flying.is_empty() {
+                model.answer(&mut world, 0, Answer::Accepted);
+            } else if let Some(until) = until {
+                world.now = until;
+            } else {
+                break;
+            }
+            prop_assert!(world.now < limit);
+        }
+        prop_assert!(model.owed.is_empty(), "never announced: {:?}", model.owed);
+        prop_assert_eq!(world.schedule.pending(), 0);
+        world.now += FAILURE_MEMORY * 2;
+        prop_assert_eq!(world.next(), Step::Idle);
+        prop_assert!(world.schedule.tokens.is_empty(), "nothing is remembered for ever");
+    }
+}

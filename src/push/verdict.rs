@@ -1,0 +1,215 @@
+//! Does a message deserve a push? A pure function of its flags and a few of its headers.
+
+use std::fmt;
+
+use mail_parser::{HeaderValue, Message, MessageParser};
+
+/// Which messages wake a device.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Messages {
+    /// All that [`Reason`] does not rule out.
+    #[default]
+    All,
+    /// Of these, only what Delta Chat shows as a chat message.
+    Chat,
+}
+
+/// Whether to wake the account's devices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Wake them.
+    Push,
+    /// Leave them alone.
+    Skip(Reason),
+}
+
+/// Why a message wakes nobody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// It has the flag `\Seen`: some device has shown it.
+    Seen,
+    /// It has the flag `\Deleted`.
+    Deleted,
+    /// It has the keyword `$Junk` (RFC 8621 registers it): a filter sorted it out.
+    Junk,
+    /// `Auto-Submitted: auto-replied` or `auto-generated` (RFC 3834 section 5): a vacation reply, a bot, a receipt.
+    AutoSubmitted,
+    /// The account itself is the sender: a copy of what another device has sent.
+    OwnMail,
+    /// It is no chat message, and only those are wanted.
+    NotChat,
+}
+
+impl Reason {
+    /// In words, for a log.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Seen => "already seen",
+            Self::Deleted => "deleted",
+            Self::Junk => "junk",
+            Self::AutoSubmitted => "sent automatically",
+            Self::OwnMail => "sent by the account itself",
+            Self::NotChat => "no chat message",
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Push => f.write_str("push"),
+            Self::Skip(reason) => write!(f, "no push: {}", reason.as_str()),
+        }
+    }
+}
+
+/// Who judges an account's messages.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Judge {
+    /// The account's own addresses.
+    pub addresses: Vec<String>,
+    /// Which messages wake a device.
+    pub messages: Messages,
+}
+
+/// Flags that rule a message out.
+const FLAGS: [(&str, Reason); 3] = [("\\Seen", Reason::Seen), ("\\Deleted", Reason::Deleted), ("$Junk", Reason::Junk)];
+
+/// Header fields that only chat messages have (chatmail/core).
+const CHAT_FIELDS: [&str; 3] = ["Chat-Version", "Secure-Join", "Autocrypt-Setup-Message"];
+
+impl Judge {
+    /// The header fields that are read, as they stand in a FETCH.
+    #[must_use]
+    pub fn header_fields(&self) -> &'static str {
+        match self.messages {
+            Messages::All => "FROM AUTO-SUBMITTED",
+            Messages::Chat => {
+                "FROM AUTO-SUBMITTED CHAT-VERSION SECURE-JOIN AUTOCRYPT-SETUP-MESSAGE CONTENT-TYPE IN-REPLY-TO REFERENCES"
+            }
+        }
+    }
+
+    /// Judges a message by its `flags` and its `headers` (raw, as fetched). In doubt it is a push: one too many costs a little
+    /// battery, one too few a message.
+    #[must_use]
+    pub fn verdict<'a>(&self, flags: impl Iterator<Item = &'a str>, headers: &[u8]) -> Verdict {
+        let ruled_out = |flag: &str| FLAGS.iter().find(|(name, _)| name.eq_ignore_ascii_case(flag));
+        if let Some((_, reason)) = flags.filter_map(ruled_out).next() {
+            return Verdict::Skip(*reason);
+        }
+        let Some(message) = MessageParser::new().parse_headers(headers) else { return Verdict::Push };
+        if message.header_raw("Auto-Submitted").is_some_and(is_automatic) {
+            return Verdict::Skip(Reason::AutoSubmitted);
+        }
+        if sender(&message).is_some_and(|sender| self.addresses.iter().any(|own| own.eq_ignore_ascii_case(sender))) {
+            return Verdict::Skip(Reason::OwnMail);
+        }
+        if self.messages == Messages::Chat && !is_chat(&message) {
+            return Verdict::Skip(Reason::NotChat);
+        }
+        Verdict::Push
+    }
+}
+
+/// Whether the value of an Auto-Submitted field says replied or generated; `no` and unknown values do not. Parameters may
+/// follow a semicolon, comments stand in parentheses.
+fn is_automatic(value: &str) -> bool {
+    let keyword = value.split([';', '(']).next().unwrap_or_default().trim();
+    keyword.eq_ignore_ascii_case("auto-replied") || keyword.eq_ignore_ascii_case("auto-generated")
+}
+
+fn sender<'a>(message: &'a Message<'_>) -> Option<&'a str> {
+    match message.header("From") {
+        Some(HeaderValue::Address(from)) => from.first()?.address.as_deref(),
+        _ => None,
+    }
+}
+
+/// Whether Delta Chat would show the message in a chat by itself: a message of a chat client, an encrypted one (whose
+/// headers are inside), or an answer to such.
+fn is_chat(message: &Message<'_>) -> bool {
+    let has_field = |name: &str| message.header_raw(name).is_some();
+    let is_encrypted = || {
+        let content_type = message.header_raw("Content-Type").unwrap_or_default().trim_start().to_ascii_lowercase();
+        content_type.starts_with("multipart/encrypted")
+    };
+    let answers_chat = || {
+        ["In-Reply-To", "References"]
+            .iter()
+            .filter_map(|name| message.header_raw(*name))
+            .any(|ids| ids.split_ascii_whitespace().any(is_chat_message_id))
+    };
+    CHAT_FIELDS.into_iter().any(has_field) || is_encrypted() || answers_chat()
+}
+
+/// Whether chatmail/core made this Message-ID (create_outgoing_rfc724_mid): `<UUID@localhost>`, in old cores `<Mr.…>` or
+/// `<Gr.…>`.
+fn is_chat_message_id(id: &str) -> bool {
+    let id = id.trim_matches(['<', '>']);
+    id.ends_with("@localhost") || id.starts_with("Mr.") || id.starts_with("Gr.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judge(messages: Messages) -> Judge {
+        Judge { addresses: vec!["alice@example.org".into(), "al@example.net".into()], messages }
+    }
+
+    fn judged(flags: &[&str], headers: &str) -> Verdict {
+        judge(Messages::All).verdict(flags.iter().copied(), headers.as_bytes())
+    }
+
+    #[test]
+    fn what_wakes_a_device_and_what_does_not() {
+        use Reason::{AutoSubmitted, Deleted, Junk, OwnMail, Seen};
+        let cases: [(&[&str], &str, Verdict); 19] = [
+            (&[], "From: bob@example.org\r\n\r\n", Verdict::Push),
+            (&["\\Recent", "$x", "$NotJunk"], "From: bob@example.org\r\n\r\n", Verdict::Push),
+            (&["\\seen"], "From: bob@example.org\r\n\r\n", Verdict::Skip(Seen)),
+            (&["\\Recent", "\\Deleted"], "From: bob@example.org\r\n\r\n", Verdict::Skip(Deleted)),
+            (&["$JUNK"], "From: bob@example.org\r\n\r\n", Verdict::Skip(Junk)),
+            (&[], "From: Alice <ALICE@example.org>\r\n\r\n", Verdict::Skip(OwnMail)),
+            (&[], "From: al@example.net\r\n\r\n", Verdict::Skip(OwnMail)),
+            (&[], "From: =?utf-8?q?Al=C3=AD?=\r\n <alice@example.org>\r\n\r\n", Verdict::Skip(OwnMail)),
+            (&[], "From: alice@example.org.evil\r\n\r\n", Verdict::Push),
+            (&[], "From: \"alice@example.org\" <bob@example.org>\r\n\r\n", Verdict::Push),
+            (&[], "From: bob@example.org\r\nAuto-Submitted: auto-replied\r\n\r\n", Verdict::Skip(AutoSubmitted)),
+            (&[], "auto-submitted:\r\n Auto-Generated; x=y\r\n\r\n", Verdict::Skip(AutoSubmitted)),
+            (&[], "Auto-Submitted: auto-replied (vacation)\r\n\r\n", Verdict::Skip(AutoSubmitted)),
+            (&[], "Auto-Submitted: no\r\nFrom: b@c\r\n\r\n", Verdict::Push),
+            (&[], "Auto-Submitted: auto-notified\r\n\r\n", Verdict::Push),
+            (&[], "X-Auto-Submitted: auto-replied\r\n\r\n", Verdict::Push),
+            (&[], "", Verdict::Push),
+            (&[], "\r\n", Verdict::Push),
+            (&[], "From\0: \u{fffd}\r\n\r\n", Verdict::Push),
+        ];
+        for (flags, headers, expected) in cases {
+            assert_eq!(judged(flags, headers), expected, "{flags:?} {headers:?}");
+        }
+        assert_eq!(Judge::default().verdict([].into_iter(), b"From: alice\r\n\r\n"), Verdict::Push);
+    }
+
+    #[test]
+    fn chat_messages_are_told_from_others_where_only_they_are_wanted() {
+        let cases = [
+            ("From: b@c\r\n\r\n", false),
+            ("From: b@c\r\nChat-Version: 1.0\r\n\r\n", true),
+            ("Secure-Join: vc-request\r\n\r\n", true),
+            ("Autocrypt-Setup-Message: v1\r\n\r\n", true),
+            ("Content-Type: Multipart/Encrypted;\r\n protocol=\"application/pgp-encrypted\"\r\n\r\n", true),
+            ("Content-Type: multipart/mixed\r\n\r\n", false),
+            ("In-Reply-To: <0a1b@localhost>\r\n\r\n", true),
+            ("References: <x@y>\r\n <Mr.abc.def@example.org>\r\n\r\n", true),
+            ("In-Reply-To: <x@example.org>\r\n\r\n", false),
+        ];
+        for (headers, is_chat) in cases {
+            let expected = if is_chat { Verdict::Push } else { Verdict::Skip(Reason::NotChat) };
+            assert_eq!(judge(Messages::Chat).verdict([].into_iter(), headers.as_bytes()), expected, "{headers:?}");
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! All parts together, from open listeners to the last goodbye.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use crate::config::{Config, DOMAIN_PLACEHOLDER, ListenerTls};
+use crate::proxy::certificate::Origin;
+use crate::proxy::listener::{self, Proxy};
+use crate::proxy::tls::{ServerTls, ServerTlsError};
+use crate::push::notifier::{ClientError, Notifier};
+use crate::push::registry::{AccountEvents, Registry};
+use crate::push::watcher::{self, Watchers};
+use crate::push::{notifier, schedule};
+use crate::store::{self, OpenError};
+use crate::trace::Sink;
+use crate::upstream::Upstreams;
+use crate::upstream::route::Routes;
+use crate::upstream::tls::{ClientConfigs, TrustError};
+
+/// How long sessions have for their goodbyes after a shutdown was asked for.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// How long notifications that are under way have to end after that.
+const PUSH_GRACE: Duration = Duration::from_secs(5);
+
+/// Why deltapush could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {error}; is it in use, or does the port need privileges?")]
+    Listen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
+    /// No certificate for clients.
+    #[error(transparent)]
+    Certificate(#[from] ServerTlsError),
+    /// No certificate authorities for upstream servers.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// The state cannot be opened.
+    #[error(transparent)]
+    State(#[from] OpenError),
+    /// No client for the notification server.
+    #[error(transparent)]
+    Notifier(#[from] ClientError),
+}
+
+/// A socket that listens, and what clients find there.
+#[derive(Debug)]
+pub struct BoundListener {
+    /// The socket.
+    pub socket: TcpListener,
+    /// When TLS begins.
+    pub tls: ListenerTls,
+}
+
+/// Opens the listeners that `config` names.
+///
+/// # Errors
+/// [`RunError::Listen`] with the address that cannot be had.
+pub async fn bind(config: &Config) -> Result<Vec<BoundListener>, RunError> {
+    let mut bound = Vec::new();
+    for listener in &config.listeners {
+        let address = *listener.address;
+        let socket = TcpListener::bind(address).await.map_err(|error| RunError::Listen { address, error })?;
+        bound.push(BoundListener { socket, tls: listener.tls });
+    }
+    Ok(bound)
+}
+
+/// A deltapush that is ready to serve: certificate, state and routes are there.
+pub struct Server {
+    config: Config,
+    trace: Option<Sink>,
+    tls: ServerTls,
+    upstreams: Arc<Upstreams>,
+    registry: Registry,
+    account_events: AccountEvents,
+    notifier: Notifier,
+}
+
+impl Server {
+    /// Reads and makes what `config` names: certificates, the state, lists of authorities. Transcripts will go to `trace`,
+    /// if there is one. Blocks for as long as the disk takes.
+    ///
+    /// # Errors
+    /// [`RunError`], the operator's to mend.
+    pub fn prepare(config: Config, trace: Option<Sink>) -> Result<Self, RunError> {
+        let tls = ServerTls::load(&config.hostname, &config.certificate)?;
+        let upstreams = Arc::new(Upstreams {
+            routes: Routes::new(&config.routes),
+            tls: ClientConfigs::new(&config.routes)?,
+            time: config.limits.upstream_time,
+        });
+        let state =
+            store::Settings { directory: config.storage.directory.clone(), key_file: config.storage.key_file.clone() };
+        let (registry, account_events, token_news) = Registry::open(&state)?;
+        let notifier = Notifier::new(notifier_settings(&config), registry.clone(), token_news)?;
+        Ok(Self { config, trace, tls, upstreams, registry, account_events, notifier })
+    }
+
+    /// The configuration that it follows.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Serves clients on `listeners` until `shutdown` resolves, and ends in good order.
+    pub async fn run(self, listeners: Vec<BoundListener>, shutdown: impl Future<Output = ()>) {
+        raise_file_limit(&self.config);
+        introduce(&self.config, &listeners, &self.tls, &self.registry);
+        let Self { config, trace, tls, upstreams, registry, account_events, notifier } = self;
+        let stop = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let settings = watcher::Settings { renewal: config.push.idle_renewal };
+        let watchers = Watchers::new(registry.clone(), Arc::clone(&upstreams), settings, trace.clone());
+        tasks.spawn(watchers.run(account_events, stop.clone()));
+        let proxy = Arc::new(Proxy::new(&config, tls.config, upstreams, registry.clone(), trace));
+        for listener in listeners {
+            let serving =
+                listener::serve(Arc::clone(&proxy), listener.socket, listener.tls, tasks.clone(), stop.clone());
+            tasks.spawn(serving);
+        }
+        let stop_pushing = CancellationToken::new();
+        let pushing = tokio::spawn(notifier.run(stop_pushing.clone().cancelled_owned()));
+
+        shutdown.await;
+        info!("shutting down");
+        stop.cancel();
+        tasks.close();
+        if timeout(GRACE, tasks.wait()).await.is_err() {
+            warn!("some sessions did not end within {}s and are cut", GRACE.as_secs());
+        }
+        stop_pushing.cancel();
+        if pushing.await.is_err() {
+            tracing::error!("the notifier ended by a panic");
+        }
+        registry.close().await;
+    }
+}
+
+fn notifier_settings(config: &Config) -> notifier::Settings {
+    let schedule = schedule::Settings {
+        coalesce: config.push.coalesce,
+        max_in_flight: config.push.max_in_flight,
+        per_second: config.push.max_per_second,
+    };
+    notifier::Settings { url: config.push.notify_url.clone(), schedule, grace: PUSH_GRACE }
+}
+
+/// Descriptors that are needed beside those of connections: the state, listeners, the log, notifications.
+const OTHER_FILES: u64 = 100;
+
+/// Lets the process have as many connections as the configuration allows: two descriptors for each client.
+fn raise_file_limit(config: &Config) {
+    let needed = (config.limits.connections as u64).saturating_mul(2).saturating_add(OTHER_FILES);
+    match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(limit) if limit < needed => warn!(
+            "{limit} open files are allowed, {needed} would be needed for limits.connections: {}; \
+             raise the limit (systemd: LimitNOFILE=) or lower limits.connections",
+            config.limits.connections
+        ),
+        Ok(_) => {}
+        Err(error) => warn!("cannot raise the limit of open files: {error}"),
+    }
+}
+
+/// Says in a few lines what to enter in Delta Chat and where things are kept.
+fn introduce(config: &Config, listeners: &[BoundListener], tls: &ServerTls, registry: &Registry) {
+    info!("deltapush {} is ready", env!("CARGO_PKG_VERSION"));
+    for listener in listeners {
+        let Ok(address) = listener.socket.local_addr() else { continue };
+        let security = match listener.tls {
+            ListenerTls::Implicit => "SSL/TLS",
+            ListenerTls::StartTls => "STARTTLS",
+            ListenerTls::None => "off",
+        };
+        info!("in Delta Chat: IMAP server {}, port {}, security {security}", config.hostname, address.port());
+    }
+    if !matches!(tls.certificate.origin, Origin::Files) && !config.hostname.as_str().starts_with('_') {
+        info!(
+            "the certificate is self-signed: choose \"accept invalid certificates\" in Delta Chat, or see certs/README.md"
+        );
+    }
+    info!("certificate: {}", tls.certificate.path.display());
+    for route in &config.routes {
+        let note = if route.upstream.has_placeholder() {
+            format!(" ({DOMAIN_PLACEHOLDER} is what follows the @ of the login)")
+        } else {
+            String::new()
+        };
+        info!("logins of {} go to {}{note}", route.domain, route.upstream);
+    }
+    info!("state: {} ({} accounts with a token)", config.storage.directory.display(), registry.len());
+    info!("notifications go to {}", config.push.notify_url);
+}

@@ -1,0 +1,95 @@
+//! What can go wrong with the state, at the start and later.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::seal::SealError;
+
+/// Why the state cannot be opened. All of these are the operator's to mend, and none has changed anything.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A file or folder of the state cannot be made, read or written.
+    #[error("the state cannot be kept in {}: {source}", path.display())]
+    Io {
+        /// Which file or folder.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Another process works with it.
+    #[error("the state in {} is in use by another deltapush; stop that one, or set another storage.directory", path.display())]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Written by a version that knows more than this one.
+    #[error(
+        "the state has schema version {found} and this deltapush knows {known} at most: run the version that wrote it, or a newer one"
+    )]
+    Newer {
+        /// What stands in the file.
+        found: i64,
+        /// The newest that is known here.
+        known: i64,
+    },
+    /// SQLite refuses the file.
+    #[error("the state file cannot be used: {0}")]
+    Database(#[from] rusqlite::Error),
+    /// Credentials are sealed, and the key is not there.
+    #[error("credentials are sealed but their key is missing at {}: put the key file back, or start with an empty storage.directory (every client then has to connect once)", path.display())]
+    KeyMissing {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// Credentials are sealed with another key.
+    #[error("the key in {} is not the one that the credentials are sealed with: put the right key file back, or start with an empty storage.directory (every client then has to connect once)", path.display())]
+    KeyWrong {
+        /// The file of the wrong key.
+        path: PathBuf,
+    },
+    /// Not a key.
+    #[error("{} does not hold a key: 32 bytes in base64 are expected; put the right key file back", path.display())]
+    KeyMalformed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The system's random numbers or its cryptography fail.
+    #[error("{0}")]
+    Seal(#[from] SealError),
+}
+
+impl OpenError {
+    pub(super) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { path: path.to_owned(), source }
+    }
+}
+
+/// Why a change of the state did not happen.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// The disk is full; the operator's to mend. The state on disk is as it was.
+    #[error("the disk is full and the state cannot be written: make room in storage.directory")]
+    DiskFull,
+    /// SQLite failed.
+    #[error("the state cannot be read or written: {0}")]
+    Database(Arc<rusqlite::Error>),
+    /// Another change that was to be written at the same time failed, and this one with it.
+    #[error("the state was not written because writing failed a moment earlier")]
+    NotWritten,
+    /// The state has been closed, because the process is ending.
+    #[error("the state is closed")]
+    Closed,
+    /// The credentials cannot be sealed.
+    #[error("{0}")]
+    Seal(#[from] SealError),
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::DiskFull) => Self::DiskFull,
+            _ => Self::Database(Arc::new(error)),
+        }
+    }
+}

@@ -1,0 +1,605 @@
+//! Logging in to an upstream, as a machine: responses in, steps out. Used by the proxy and by the watchers.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use zeroize::Zeroizing;
+
+use crate::config::Security;
+use crate::parser::metadata;
+use crate::parser::quote::{is_quotable, push_quoted};
+use crate::parser::response::{self, Condition, Head, Status};
+use crate::secret::Credentials;
+
+/// The entry that a server which pushes by itself answers (chatmail relays; chatmail/core reads it).
+const MAX_RECIPIENTS: &str = "/shared/vendor/deltachat/maxsmtprecipients";
+
+/// Untagged lines that are kept for the client during a login. A server has a handful to say.
+const MAX_FOR_CLIENT: usize = 32;
+
+/// What the driver has to do next.
+pub enum Step {
+    /// Send this; what stands from `secret_from` on is not for a transcript.
+    Send {
+        /// The bytes, with their line end.
+        bytes: Zeroizing<Vec<u8>>,
+        /// Where the secret begins.
+        secret_from: usize,
+    },
+    /// A TLS handshake. Whatever was received after the answer to STARTTLS came in plaintext and from anybody: the
+    /// driver gives up if there is any.
+    StartTls,
+    /// The session is authenticated.
+    LoggedIn(LoggedIn),
+}
+
+/// What a successful login brought.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoggedIn {
+    /// The tagged answer without its tag: condition, code, text; for the client.
+    pub answer: Vec<u8>,
+    /// Untagged lines that came with it, whole: for the client.
+    pub untagged: Vec<u8>,
+    /// The capabilities after the login, in upper case.
+    pub capabilities: Capabilities,
+    /// The server pushes by itself.
+    pub pushes: bool,
+}
+
+/// A server's capabilities, in upper case.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Capabilities(Vec<String>);
+
+impl Capabilities {
+    fn from_names<'a>(names: impl Iterator<Item = &'a [u8]>) -> Self {
+        Self(names.map(|name| String::from_utf8_lossy(name).to_ascii_uppercase()).collect())
+    }
+
+    /// Whether `name`, in upper case, is among them.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|known| known == name)
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+}
+
+/// Why a login failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LoginError {
+    /// The server said no, with these words (condition, code, text): about the password, or about the moment.
+    #[error("the mail server refused the login: {}", String::from_utf8_lossy(.answer))]
+    Refused {
+        /// The tagged answer without its tag.
+        answer: Vec<u8>,
+        /// Untagged lines that came before it, whole.
+        untagged: Vec<u8>,
+    },
+    /// The server closed the connection with these words.
+    #[error("the mail server closed the connection: {0}")]
+    Bye(String),
+    /// It offers no way to log in that deltapush has.
+    #[error("the mail server offers no login that deltapush knows ({0})")]
+    NoMechanism(&'static str),
+    /// It offers no STARTTLS, and the route requires it.
+    #[error("the mail server offers no STARTTLS; use `imaps://` in the route if it has a TLS port")]
+    NoStartTls,
+    /// It considers the connection authenticated already, as whom nobody knows.
+    #[error("the mail server greets with PREAUTH, which says nothing of whose mailbox it is")]
+    Preauth,
+    /// It said something that makes no sense.
+    #[error("the mail server does not speak IMAP as expected ({0})")]
+    Protocol(&'static str),
+}
+
+/// What is to be awaited.
+enum State {
+    Greeting,
+    /// The list before the login; the server did not volunteer it, or TLS made it invalid.
+    Capability,
+    StartTls,
+    /// The `+` of AUTHENTICATE PLAIN, or its end.
+    Challenge,
+    /// The `+` of a literal in LOGIN, with what follows it.
+    Literal(Vec<Zeroizing<Vec<u8>>>),
+    /// The end of LOGIN or AUTHENTICATE.
+    Login,
+    /// The list after the login.
+    CapabilityAfter,
+    /// The answer to whether the server pushes.
+    Probe,
+}
+
+/// The machine.
+pub struct Dialogue {
+    credentials: Credentials,
+    security: Security,
+    /// Whether to find out if the server pushes by itself.
+    probe: bool,
+    state: State,
+    tag: u32,
+    capabilities: Option<Capabilities>,
+    has_tls: bool,
+    for_client: Vec<u8>,
+    lines_for_client: usize,
+    answer: Vec<u8>,
+    pushes: bool,
+}
+
+impl Dialogue {
+    /// A login with `credentials` over a connection on which nothing was said yet. With `probe` the server is asked whether
+    /// it pushes by itself, if it has metadata at all.
+    #[must_use]
+    pub fn new(credentials: Credentials, security: Security, probe: bool) -> Self {
+        Self {
+            credentials,
+            security,
+            probe,
+            state: State::Greeting,
+            tag: 0,
+            capabilities: None,
+            has_tls: security == Security::Tls,
+            for_client: Vec::new(),
+            lines_for_client: 0,
+            answer: Vec::new(),
+            pushes: false,
+        }
+    }
+
+    /// Takes a whole response. `Ok(None)` if there is nothing to do but wait for the next.
+    ///
+    /// # Errors
+    /// [`LoginError`] if the login has failed.
+    pub fn response(&mut self, line: &[u8]) -> Result<Option<Step>, LoginError> {
+        if let Some(names) = response::capabilities(line) {
+            self.capabilities = Some(Capabilities::from_names(names));
+        }
+        match (response::head(line), response::status(line)) {
+            (Some(Head::Continuation), _) => self.continuation(),
+            (_, Some(status)) if status.tag.is_none() => self.untagged_status(line, status),
+            (_, Some(status)) if status.tag == Some(self.current_tag().as_bytes()) => self.tagged(status),
+            (_, Some(_)) => Err(LoginError::Protocol("an answer to a command that was not sent")),
+            _ => {
+                self.untagged(line);
+                Ok(None)
+            }
+        }
+    }
+
+    fn untagged_status(&mut self, line: &[u8], status: Status<'_>) -> Result<Option<Step>, LoginError> {
+        match (status.condition, &self.state) {
+            (Condition::Bye, _) => Err(LoginError::Bye(status.human_text())),
+            (Condition::Preauth, _) => Err(LoginError::Preauth),
+            (Condition::Ok, State::Greeting) => {
+                if status.has_code("ALERT") {
+                    self.keep_for_client(line);
+                }
+                self.greeted()
+            }
+            (_, State::Greeting) => Err(LoginError::Bye(status.human_text())),
+            _ => {
+                self.untagged(line);
+                Ok(None)
+            }
+        }
+    }
+
+    /// An untagged line: for the client if it belongs to the login or is an alert, which must be seen.
+    fn untagged(&mut self, line: &[u8]) {
+        let is_alert = response::status(line).is_some_and(|status| status.has_code("ALERT"));
+        match self.state {
+            State::Challenge | State::Literal(_) | State::Login => self.keep_for_client(line),
+            State::Probe => self.read_probe(line),
+            _ if is_alert => self.keep_for_client(line),
+            _ => {}
+        }
+    }
+
+    fn keep_for_client(&mut self, line: &[u8]) {
+        if self.repeats_secret(line) {
+            return;
+        }
+        if self.lines_for_client < MAX_FOR_CLIENT {
+            self.lines_for_client = self.lines_for_client.saturating_add(1);
+            self.for_client.extend_from_slice(line);
+        }
+    }
+
+    fn greeted(&mut self) -> Result<Option<Step>, LoginError> {
+        match &self.capabilities {
+            None => Ok(Some(self.ask_capabilities(State::Capability))),
+            Some(_) => self.after_capabilities(),
+        }
+    }
+
+    fn ask_capabilities(&mut self, state: State) -> Step {
+        self.state = state;
+        self.command("CAPABILITY\r\n", b"")
+    }
+
+    fn after_capabilities(&mut self) -> Result<Option<Step>, LoginError> {
+        if self.security != Security::StartTls || self.has_tls {
+            return self.log_in().map(Some);
+        }
+        if !self.capable("STARTTLS") {
+            return Err(LoginError::NoStartTls);
+        }
+        self.state = State::StartTls;
+        Ok(Some(self.command("STARTTLS\r\n", b"")))
+    }
+
+    /// The connection has TLS now: what was said before it counts no more (RFC 9051 section 6.2.1).
+    pub fn secured(&mut self) -> Step {
+        self.has_tls = true;
+        self.capabilities = None;
+        self.for_client = Vec::new();
+        self.lines_for_client = 0;
+        self.ask_capabilities(State::Capability)
+    }
+
+    fn capable(&self, name: &str) -> bool {
+        self.capabilities.as_ref().is_some_and(|capabilities| capabilities.has(name))
+    }
+
+    /// SASL PLAIN if it is offered, since its strings are UTF-8 by definition; LOGIN unless it is ruled out.
+    fn log_in(&mut self) -> Result<Step, LoginError> {
+        let message = Zeroizing::new(STANDARD.encode(&**self.credentials.plain_message()));
+        if self.capable("AUTH=PLAIN") && self.capable("SASL-IR") {
+            self.state = State::Login;
+            let response = Zeroizing::new([message.as_bytes(), b"\r\n"].concat());
+            return Ok(self.command("AUTHENTICATE PLAIN ", &response));
+        }
+        if self.capable("AUTH=PLAIN") {
+            self.state = State::Challenge;
+            return Ok(self.command("AUTHENTICATE PLAIN\r\n", b""));
+        }
+        if self.capable("LOGINDISABLED") {
+            return Err(LoginError::NoMechanism("LOGIN is disabled and AUTH=PLAIN is missing"));
+        }
+        if self.credentials.authorization.as_ref().is_some_and(|identity| *identity != self.credentials.user) {
+            return Err(LoginError::NoMechanism("AUTH=PLAIN is missing, which an authorization identity needs"));
+        }
+        Ok(self.login_command())
+    }
+
+    /// LOGIN, in pieces where a literal has to wait for the server.
+    fn login_command(&mut self) -> Step {
+        let mut pieces = vec![Zeroizing::new(Vec::new())];
+        let strings = [self.credentials.user.as_bytes(), self.credentials.password.expose()];
+        for (index, string) in strings.into_iter().enumerate() {
+            let Some(piece) = pieces.last_mut() else { continue };
+            if index > 0 {
+                piece.push(b' ');
+            }
+            if is_quotable(string) {
+                piece.reserve_exact(string.len().saturating_mul(2).saturating_add(8));
+                push_quoted(piece, string);
+            } else {
+                piece.extend_from_slice(format!("{{{}}}\r\n", string.len()).as_bytes());
+                pieces.push(Zeroizing::new(string.to_vec()));
+            }
+        }
+        if let Some(last) = pieces.last_mut() {
+            last.extend_from_slice(b"\r\n");
+        }
+        let first = pieces.remove(0);
+        pieces.reverse();
+        self.state = if pieces.is_empty() { State::Login } else { State::Literal(pieces) };
+        self.command("LOGIN ", &first)
+    }
+
+    fn continuation(&mut self) -> Result<Option<Step>, LoginError> {
+        let next = match &mut self.state {
+            State::Challenge => {
+                let encoded = Zeroizing::new(STANDARD.encode(&**self.credentials.plain_message()));
+                self.state = State::Login;
+                Zeroizing::new([encoded.as_bytes(), b"\r\n"].concat())
+            }
+            State::Literal(pieces) => {
+                let next = pieces.pop().unwrap_or_default();
+                if pieces.is_empty() {
+                    self.state = State::Login;
+                }
+                next
+            }
+            // A challenge after everything was said: an empty line ends it (RFC 4422 section 3), and the server its refusal.
+            State::Login => Zeroizing::new(b"\r\n".to_vec()),
+            _ => return Err(LoginError::Protocol("it waits for more of a command that is complete")),
+        };
+        Ok(Some(Step::Send { bytes: next, secret_from: 0 }))
+    }
+
+    fn tagged(&mut self, status: Status<'_>) -> Result<Option<Step>, LoginError> {
+        let accepted = status.condition == Condition::Ok;
+        match (&self.state, accepted) {
+            (State::Capability, true) => self.after_capabilities(),
+            (State::StartTls, true) => Ok(Some(Step::StartTls)),
+            (State::StartTls, false) => Err(LoginError::NoStartTls),
+            (State::Login, true) => Ok(Some(self.accepted(status))),
+            (State::Challenge | State::Literal(_) | State::Login, false) => Err(self.refused(status)),
+            (State::CapabilityAfter, _) => Ok(Some(self.after_login())),
+            (State::Probe, _) => Ok(Some(self.finish())),
+            _ => Err(LoginError::Protocol("an answer that fits no command")),
+        }
+    }
+
+    fn refused(&mut self, status: Status<'_>) -> LoginError {
+        let untagged = std::mem::take(&mut self.for_client);
+        let answer =
+            if self.repeats_secret(status.text) { b"NO the login was refused".to_vec() } else { answer_of(status) };
+        LoginError::Refused { answer, untagged }
+    }
+
+    /// Whether `line` has the password in it, or the message that carries it: some servers repeat what they do not
+    /// understand.
+    #[must_use]
+    pub fn repeats_secret(&self, line: &[u8]) -> bool {
+        let password = self.credentials.password.expose();
+        let message = Zeroizing::new(STANDARD.encode(&**self.credentials.plain_message()));
+        let has = |secret: &[u8]| memchr::memmem::find(line, secret).is_some();
+        // A password of a letter or two stands in any line.
+        has(message.as_bytes()) || password.len() > 3 && has(password)
+    }
+
+    fn accepted(&mut self, status: Status<'_>) -> Step {
+        self.answer = answer_of(status);
+        // What was listed before the login counts no more, unless it came with it.
+        let fresh = status.has_code("CAPABILITY")
+            || self
+                .for_client
+                .split_inclusive(|byte| *byte == b'\n')
+                .any(|line| response::capabilities(line).is_some());
+        if fresh { self.after_login() } else { self.ask_capabilities(State::CapabilityAfter) }
+    }
+
+    fn after_login(&mut self) -> Step {
+        self.pushes = self.capable("XDELTAPUSH");
+        let has_metadata = self.capable("METADATA") || self.capable("METADATA-SERVER");
+        if self.pushes || !self.probe || !has_metadata {
+            return self.finish();
+        }
+        self.state = State::Probe;
+        let mut command = b"GETMETADATA \"\" (".to_vec();
+        command.extend_from_slice(MAX_RECIPIENTS.as_bytes());
+        command.extend_from_slice(b")\r\n");
+        self.command(&String::from_utf8_lossy(&command), b"")
+    }
+
+    fn read_probe(&mut self, line: &[u8]) {
+        if let Some(values) = metadata::values(line) {
+            self.pushes |= values
+                .entries
+                .iter()
+                .any(|(entry, value)| value.is_some() && entry.eq_ignore_ascii_case(MAX_RECIPIENTS.as_bytes()));
+        }
+    }
+
+    fn finish(&mut self) -> Step {
+        Step::LoggedIn(LoggedIn {
+            answer: std::mem::take(&mut self.answer),
+            untagged: std::mem::take(&mut self.for_client),
+            capabilities: self.capabilities.clone().unwrap_or_default(),
+            pushes: self.pushes,
+        })
+    }
+
+    fn current_tag(&self) -> String {
+        format!("dp{}", self.tag)
+    }
+
+    /// A command under a new tag, `secret` last.
+    fn command(&mut self, text: &str, secret: &[u8]) -> Step {
+        self.tag = self.tag.saturating_add(1);
+        let plain = format!("{} {text}", self.current_tag());
+        let mut bytes = Zeroizing::new(Vec::with_capacity(plain.len().saturating_add(secret.len())));
+        bytes.extend_from_slice(plain.as_bytes());
+        bytes.extend_from_slice(secret);
+        Step::Send { bytes, secret_from: plain.len() }
+    }
+}
+
+/// Condition, code and text, as the client shall get them behind its own tag.
+fn answer_of(status: Status<'_>) -> Vec<u8> {
+    let condition: &[u8] = match status.condition {
+        Condition::Ok => b"OK",
+        Condition::No => b"NO",
+        _ => b"BAD",
+    };
+    if status.text.is_empty() {
+        // iCloud says no more than that; a client may want the space and the text that the grammar demands.
+        return [condition, b" done"].concat();
+    }
+    [condition, b" ", status.text].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Plays a server: `S:` lines go in, `>` lines must come out; the result is what the last response led to.
+    fn play(credentials: Credentials, security: Security, script: &str) -> Result<Option<LoggedIn>, LoginError> {
+        let mut dialogue = Dialogue::new(credentials, security, true);
+        let mut sent: Vec<u8> = vec![];
+        let mut result = None;
+        for line in script.lines().map(str::trim_start).filter(|line| !line.is_empty()) {
+            let (kind, text) = line.split_once(' ').unwrap_or((line, ""));
+            match kind {
+                "S:" => {
+                    assert_eq!(String::from_utf8_lossy(&sent), "", "not expected");
+                    let mut step = dialogue.response(format!("{text}\r\n").as_bytes())?;
+                    if matches!(step, Some(Step::StartTls)) {
+                        step = Some(dialogue.secured());
+                    }
+                    match step {
+                        Some(Step::Send { bytes, .. }) => sent.extend_from_slice(&bytes),
+                        Some(Step::LoggedIn(logged_in)) => result = Some(logged_in),
+                        _ => {}
+                    }
+                }
+                ">" => {
+                    let expected = format!("{text}\r\n");
+                    let rest = sent.strip_prefix(expected.as_bytes()).map(<[u8]>::to_vec);
+                    sent = rest.unwrap_or_else(|| panic!("{line:?}, got {:?}", String::from_utf8_lossy(&sent)));
+                }
+                _ => panic!("what is {line:?}?"),
+            }
+        }
+        assert_eq!(String::from_utf8_lossy(&sent), "", "left over");
+        Ok(result)
+    }
+
+    fn simple() -> Credentials {
+        Credentials::new("u", "p")
+    }
+
+    #[test]
+    fn dovecot() {
+        let logged_in = play(
+            simple(),
+            Security::Tls,
+            "S: * OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] Dovecot ready.
+             > dp1 AUTHENTICATE PLAIN AHUAcA==
+             S: dp1 OK [CAPABILITY IMAP4rev1 IDLE] Logged in",
+        );
+        let logged_in = logged_in.unwrap().unwrap();
+        assert_eq!(logged_in.answer, b"OK [CAPABILITY IMAP4rev1 IDLE] Logged in");
+        assert!(logged_in.capabilities.has("IDLE") && !logged_in.capabilities.has("SASL-IR") && !logged_in.pushes);
+    }
+
+    #[test]
+    fn gmail_lists_capabilities_untagged_before_the_answer() {
+        let logged_in = play(
+            simple(),
+            Security::Tls,
+            "S: * OK Gimap ready
+             > dp1 CAPABILITY
+             S: * CAPABILITY IMAP4rev1 AUTH=PLAIN
+             S: dp1 OK Thats all she wrote!
+             > dp2 AUTHENTICATE PLAIN
+             S: +
+             > AHUAcA==
+             S: * CAPABILITY IMAP4rev1 IDLE
+             S: dp2 OK u authenticated (Success)",
+        );
+        let logged_in = logged_in.unwrap().unwrap();
+        assert_eq!(logged_in.untagged, b"* CAPABILITY IMAP4rev1 IDLE\r\n");
+        assert!(logged_in.capabilities.has("IDLE"));
+    }
+
+    #[test]
+    fn a_bare_server_is_asked_for_everything_and_gets_literals() {
+        let logged_in = play(
+            Credentials::new("gr\u{fc}n", "p\"w\u{fc}"),
+            Security::Plain,
+            "S: * OK
+             > dp1 CAPABILITY
+             S: * CAPABILITY IMAP4rev1
+             S: dp1 OK
+             > dp2 LOGIN {5}
+             S: + go
+             > gr\u{fc}n {5}
+             S: +
+             > p\"w\u{fc}
+             S: dp2 OK
+             > dp3 CAPABILITY
+             S: * CAPABILITY IMAP4rev1 IDLE
+             S: dp3 OK",
+        );
+        let logged_in = logged_in.unwrap().unwrap();
+        assert_eq!((logged_in.answer.as_slice(), logged_in.untagged.as_slice()), (&b"OK done"[..], &b""[..]));
+        assert!(logged_in.capabilities.has("IDLE"));
+    }
+
+    #[test]
+    fn quoted_login_where_that_is_enough() {
+        let result = play(
+            Credentials::new("u", "p w\"\\"),
+            Security::Tls,
+            "S: * OK [CAPABILITY IMAP4rev1] hi
+             > dp1 LOGIN \"u\" \"p w\\\"\\\\\"
+             S: * OK [ALERT] quota nearly full
+             S: dp1 NO [AUTHENTICATIONFAILED] wrong",
+        );
+        let answer = b"NO [AUTHENTICATIONFAILED] wrong".to_vec();
+        assert_eq!(
+            result,
+            Err(LoginError::Refused { answer, untagged: b"* OK [ALERT] quota nearly full\r\n".to_vec() })
+        );
+    }
+
+    #[test]
+    fn a_server_that_repeats_the_password_is_not_quoted() {
+        for repeated in ["AHUAc2VzYW1l", "\"sesame\""] {
+            let result = play(
+                Credentials::new("u", "sesame"),
+                Security::Tls,
+                &format!(
+                    "S: * OK [CAPABILITY AUTH=PLAIN SASL-IR] hi
+                     > dp1 AUTHENTICATE PLAIN AHUAc2VzYW1l
+                     S: * OK what is {repeated}
+                     S: dp1 BAD what is {repeated}"
+                ),
+            );
+            let answer = b"NO the login was refused".to_vec();
+            assert_eq!(result, Err(LoginError::Refused { answer, untagged: vec![] }));
+        }
+    }
+
+    #[test]
+    fn starttls_is_required_where_the_route_says_so() {
+        let logged_in = play(
+            simple(),
+            Security::StartTls,
+            "S: * OK [CAPABILITY IMAP4rev1 STARTTLS LOGINDISABLED] [ALERT] hi
+             > dp1 STARTTLS
+             S: dp1 OK go
+             > dp2 CAPABILITY
+             S: * CAPABILITY IMAP4rev1 AUTH=PLAIN SASL-IR
+             S: dp2 OK
+             > dp3 AUTHENTICATE PLAIN AHUAcA==
+             S: dp3 OK [CAPABILITY X] in",
+        );
+        assert_eq!(logged_in.unwrap().unwrap().untagged, b"");
+        let none = play(simple(), Security::StartTls, "S: * OK [CAPABILITY IMAP4rev1 AUTH=PLAIN] hi");
+        assert_eq!(none, Err(LoginError::NoStartTls));
+        let refused = "S: * OK [CAPABILITY STARTTLS] hi\n > dp1 STARTTLS\n S: dp1 BAD no";
+        assert_eq!(play(simple(), Security::StartTls, refused), Err(LoginError::NoStartTls));
+    }
+
+    #[test]
+    fn a_server_that_pushes_by_itself_is_known() {
+        let login = "S: * OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] hi
+             > dp1 AUTHENTICATE PLAIN AHUAcA==
+             S: dp1 OK [CAPABILITY METADATA] in
+             > dp2 GETMETADATA \"\" (/shared/vendor/deltachat/maxsmtprecipients)
+             ";
+        let pushes = |answer: &str| play(simple(), Security::Tls, &format!("{login}{answer}")).unwrap().unwrap().pushes;
+        assert!(pushes("S: * METADATA \"\" (/shared/vendor/deltachat/maxsmtprecipients \"1000\")\n S: dp2 OK"));
+        assert!(!pushes("S: * METADATA \"\" (/shared/vendor/deltachat/maxsmtprecipients NIL)\n S: dp2 OK"));
+        assert!(!pushes("S: dp2 NO not today"));
+    }
+
+    #[test]
+    fn odd_servers_end_in_words() {
+        let play = |script: &str| play(simple(), Security::Tls, script);
+        assert_eq!(play("S: * BYE overloaded"), Err(LoginError::Bye("overloaded".into())));
+        assert_eq!(play("S: * BYE"), Err(LoginError::Bye(String::new())));
+        assert_eq!(play("S: * PREAUTH hi"), Err(LoginError::Preauth));
+        assert!(matches!(play("S: + what"), Err(LoginError::Protocol(_))));
+        assert!(matches!(play("S: dp1 OK"), Err(LoginError::Protocol(_))));
+        assert!(matches!(play("S: * OK [CAPABILITY LOGINDISABLED] hi"), Err(LoginError::NoMechanism(_))));
+        let too_many =
+            "S: * OK [CAPABILITY AUTH=PLAIN SASL-IR] hi\n > dp1 AUTHENTICATE PLAIN AHUAcA==\n S: * BYE Too many";
+        assert_eq!(play(too_many), Err(LoginError::Bye("Too many".into())));
+    }
+
+    #[test]
+    fn an_authorization_identity_needs_plain() {
+        let mut credentials = simple();
+        credentials.authorization = Some("other".into());
+        let result = play(credentials, Security::Tls, "S: * OK [CAPABILITY IMAP4rev1] hi");
+        assert!(matches!(result, Err(LoginError::NoMechanism(_))));
+    }
+}

@@ -1,0 +1,85 @@
+//! What a server means when it refuses a login: the password, or the moment. A pure function of its answer.
+//!
+//! A moment that is taken for a password ends a watch for nothing; a password that is taken for a moment is tried again and
+//! again, until the server locks the account.
+
+use crate::parser::response;
+
+/// Why a login was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The credentials are not valid, or not any more.
+    Credentials,
+    /// There are too many sessions of this account: another client needs one.
+    TooManySessions,
+    /// Not now.
+    Temporary,
+}
+
+/// Response codes that say it (RFC 5530, RFC 9051 section 7.1, and what Gmail and others send).
+const CODES: [(&str, Refusal); 13] = [
+    ("AUTHENTICATIONFAILED", Refusal::Credentials),
+    ("AUTHORIZATIONFAILED", Refusal::Credentials),
+    ("EXPIRED", Refusal::Credentials),
+    ("WEBALERT", Refusal::Credentials),
+    ("CONTACTADMIN", Refusal::Credentials),
+    ("LIMIT", Refusal::TooManySessions),
+    ("INUSE", Refusal::Temporary),
+    ("UNAVAILABLE", Refusal::Temporary),
+    ("OVERQUOTA", Refusal::Temporary),
+    ("THROTTLED", Refusal::Temporary),
+    ("SERVERBUG", Refusal::Temporary),
+    ("SYS/TEMP", Refusal::Temporary),
+    ("PRIVACYREQUIRED", Refusal::Credentials),
+];
+
+/// Words that say it where no code does.
+const WORDS: [(&str, Refusal); 9] = [
+    ("too many", Refusal::TooManySessions),
+    ("maximum number", Refusal::TooManySessions),
+    ("connection limit", Refusal::TooManySessions),
+    ("simultaneous", Refusal::TooManySessions),
+    ("try again", Refusal::Temporary),
+    ("temporar", Refusal::Temporary),
+    ("unavailable", Refusal::Temporary),
+    ("internal error", Refusal::Temporary),
+    ("rate limit", Refusal::Temporary),
+];
+
+/// Reads the answer to a login without its tag: condition, code, text.
+#[must_use]
+pub fn classify(answer: &[u8]) -> Refusal {
+    let line = [b"* ", answer, b"\r\n"].concat();
+    let Some(status) = response::status(&line) else { return Refusal::Credentials };
+    if let Some((_, refusal)) = CODES.iter().find(|(code, _)| status.has_code(code)) {
+        return *refusal;
+    }
+    let text = status.human_text().to_lowercase();
+    let said = WORDS.iter().find(|(words, _)| text.contains(words));
+    said.map_or(Refusal::Credentials, |(_, refusal)| *refusal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_is_no_wrong_password() {
+        let cases = [
+            ("NO [AUTHENTICATIONFAILED] try again later", Refusal::Credentials),
+            ("NO [ALERT] Invalid credentials (Failure)", Refusal::Credentials),
+            ("NO LOGIN failed.", Refusal::Credentials),
+            ("NO", Refusal::Credentials),
+            ("NO [ALERT] Too many simultaneous connections. (Failure)", Refusal::TooManySessions),
+            ("NO [LIMIT] Maximum number of connections from user+IP exceeded", Refusal::TooManySessions),
+            ("NO Maximum number of connections from user+IP exceeded", Refusal::TooManySessions),
+            ("NO [UNAVAILABLE] Temporary authentication failure.", Refusal::Temporary),
+            ("NO [INUSE] locked", Refusal::Temporary),
+            ("NO [OVERQUOTA] Account exceeded bandwidth limits", Refusal::Temporary),
+            ("BAD internal error", Refusal::Temporary),
+        ];
+        for (answer, expected) in cases {
+            assert_eq!(classify(answer.as_bytes()), expected, "{answer}");
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! TLS towards upstream servers: one client configuration per kind of trust, built once at the start.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls_native_certs::CertificateResult;
+use tokio_rustls::rustls::client::Resumption;
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
+use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
+
+use crate::config::{Route, Trust};
+use crate::crypto;
+
+/// How many servers' sessions are remembered for resumption, per kind of trust. Watchers come back to the same few.
+const REMEMBERED_SERVERS: usize = 256;
+
+/// The client configurations of all routes.
+#[derive(Debug, Clone)]
+pub struct ClientConfigs {
+    /// The strictest one, there in any case.
+    webpki: Arc<ClientConfig>,
+    /// The others that some route names.
+    others: HashMap<Trust, Arc<ClientConfig>>,
+}
+
+/// Why upstream certificates could not be verified. All of these are for the operator to mend.
+#[derive(Debug, thiserror::Error)]
+pub enum TrustError {
+    /// A route's PEM file cannot be read or parsed.
+    #[error("{}: cannot be read as certificate authorities in PEM: {source}; `ca` is webpki, system, or the path of such a file", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: pem::Error,
+    },
+    /// A route's PEM file has no certificate in it.
+    #[error("{}: no certificate in it; give the PEM file of a certificate authority (`-----BEGIN CERTIFICATE-----`)", path.display())]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A certificate in a route's PEM file cannot be a trust anchor.
+    #[error("{}: a certificate in it cannot be used: {source}; export it again from your certificate authority", path.display())]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: rustls::Error,
+    },
+    /// The system has no certificate authorities.
+    #[error(
+        "no certificate authorities found on this system{detail}; install them (Debian: ca-certificates) or use `ca: webpki`"
+    )]
+    System {
+        /// The first thing that went wrong, with a colon before it; may be empty.
+        detail: String,
+    },
+    /// The provider does not support the protocol versions: our fault.
+    #[error("cannot set up TLS: {0}; this is a bug in deltapush")]
+    Setup(#[source] rustls::Error),
+}
+
+impl ClientConfigs {
+    /// Reads what the routes' `ca` name. Blocks on files; the system's list is read only if a route says `system`.
+    ///
+    /// # Errors
+    /// [`TrustError`] if a list is missing, empty or unusable.
+    pub fn new(routes: &[Route]) -> Result<Self, TrustError> {
+        let webpki = client_config(webpki())?;
+        let mut others = HashMap::new();
+        for trust in routes.iter().map(|route| &*route.ca) {
+            let roots = match trust {
+                Trust::WebPki => continue,
+                _ if others.contains_key(trust) => continue,
+                Trust::System => system(rustls_native_certs::load_native_certs())?,
+                Trust::File(path) => file(path)?,
+            };
+            others.insert(trust.clone(), client_config(roots)?);
+        }
+        Ok(Self { webpki, others })
+    }
+
+    /// The configuration for `trust`. A trust that no route named gets Mozilla's list.
+    #[must_use]
+    pub fn get(&self, trust: &Trust) -> &Arc<ClientConfig> {
+        self.others.get(trust).unwrap_or(&self.webpki)
+    }
+}
+
+/// No ALPN: nothing speaks another protocol on these ports, and some old servers hang up on it.
+fn client_config(roots: RootCertStore) -> Result<Arc<ClientConfig>, TrustError> {
+    let mut config = ClientConfig::builder_with_provider(crypto::provider())
+        .with_safe_default_protocol_versions()
+        .map_err(TrustError::Setup)?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.resumption = Resumption::in_memory_sessions(REMEMBERED_SERVERS);
+    Ok(Arc::new(config))
+}
+
+fn webpki() -> RootCertStore {
+    RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() }
+}
+
+fn system(found: CertificateResult) -> Result<RootCertStore, TrustError> {
+    let mut roots = RootCertStore::empty();
+    // Systems carry the odd certificate that cannot be parsed; the others serve.
+    let (added, _) = roots.add_parsable_certificates(found.certs);
+    if added == 0 {
+        let detail = found.errors.first().map(|error| format!(": {error}")).unwrap_or_default();
+        return Err(TrustError::System { detail });
+    }
+    Ok(roots)
+}
+
+fn file(path: &Path) -> Result<RootCertStore, TrustError> {
+    let unreadable = |source| TrustError::File { path: path.to_owned(), source };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(path).map_err(unreadable)? {
+        let unusable = |source| TrustError::Unusable { path: path.to_owned(), source };
+        roots.add(certificate.map_err(unreadable)?).map_err(unusable)?;
+    }
+    if roots.is_empty() {
+        return Err(TrustError::Empty { path: path.to_owned() });
+    }
+    Ok(roots)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::config::Config;
+
+    fn configs(folder: &Path, cas: &[&str]) -> Result<ClientConfigs, TrustError> {
+        let mut yaml = "routes:\n".to_owned();
+        for (index, ca) in cas.iter().enumerate() {
+            yaml += &format!("  - domain: d{index}.example\n    upstream: imaps://a.example\n    ca: {ca}\n");
+        }
+        ClientConfigs::new(&Config::parse(&yaml, folder, "test").unwrap().routes)
+    }
+
+    fn authority() -> String {
+        rcgen::generate_simple_self_signed(["ca.example".to_owned()]).unwrap().cert.pem()
+    }
+
+    #[test]
+    fn one_configuration_per_kind_of_trust() {
+        let folder = tempfile::tempdir().unwrap();
+        let (first, second) = (folder.path().join("first.pem"), folder.path().join("second.pem"));
+        fs::write(&first, authority()).unwrap();
+        fs::write(&second, authority() + &authority()).unwrap();
+        let configs = configs(folder.path(), &["webpki", "first.pem", "second.pem", "first.pem"]).unwrap();
+        assert_eq!(configs.others.len(), 2);
+        let of_file = |path: &Path| configs.get(&Trust::File(path.into()));
+        assert!(!Arc::ptr_eq(of_file(&first), of_file(&second)));
+        assert!(!Arc::ptr_eq(of_file(&first), configs.get(&Trust::WebPki)));
+        assert!(Arc::ptr_eq(configs.get(&Trust::System), configs.get(&Trust::WebPki)));
+        assert!(configs.get(&Trust::WebPki).alpn_protocols.is_empty());
+    }
+
+    #[test]
+    fn a_system_without_authorities_is_told_what_to_install() {
+        let mut found = CertificateResult::default();
+        found.certs.push(vec![1, 2, 3].into());
+        let error = system(found).unwrap_err().to_string();
+        assert!(error.contains("ca-certificates") && error.contains("`ca: webpki`"), "{error}");
+        let mut found = CertificateResult::default();
+        let usable = rcgen::generate_simple_self_signed(["ca.example".to_owned()]).unwrap().cert.der().clone();
+        found.certs.extend([vec![1, 2, 3].into(), usable]);
+        assert_eq!(system(found).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_file_that_does_not_serve_is_named_with_a_cure() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("empty.pem"), "nothing here\n").unwrap();
+        fs::write(folder.path().join("broken.pem"), "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+            .unwrap();
+        for (ca, expected) in [
+            ("missing.pem", "cannot be read"),
+            ("webki", "`ca` is webpki, system"),
+            ("empty.pem", "no certificate in it"),
+            ("broken.pem", "cannot be used"),
+        ] {
+            let error = configs(folder.path(), &[ca]).unwrap_err().to_string();
+            assert!(error.contains(expected) && error.starts_with(folder.path().to_str().unwrap()), "{error}");
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! Real Delta Chat cores, driven by JSON-RPC, and the submission server that they send through.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::process::{Child, ChildStdin, Command};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::dovecot::{Dovecot, PASSWORD};
+use super::python;
+
+/// How long a core may take for one call: it gives up its own connections after 60 s.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Which core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Version {
+    /// 2.23.0 through its C API, with a device token.
+    WithToken,
+    /// The current one, as deltachat-rpc-server. It cannot be given a token.
+    Current,
+}
+
+/// A core, running as a process of its own: an app with any number of accounts.
+pub(crate) struct Core {
+    child: Child,
+    requests: ChildStdin,
+    pending: Pending,
+    events: mpsc::UnboundedReceiver<Value>,
+    seen: Vec<Value>,
+    next_id: u64,
+    dir: tempfile::TempDir,
+}
+
+type Pending = Arc<Mutex<HashMap<u64, oneshot::Sender<Value>>>>;
+
+/// The id under which events are asked for, again and again.
+const EVENT_ID: u64 = 0;
+
+impl Core {
+    /// Starts a core without accounts.
+    pub(crate) async fn start(version: Version) -> Self {
+        let dir = tempfile::Builder::new().prefix("deltapush-core-").tempdir().unwrap();
+        let accounts = dir.path().join("accounts");
+        let mut command = match version {
+            Version::Current => {
+                let mut command = python::program("deltachat-rpc-server");
+                command.env("DC_ACCOUNTS_PATH", &accounts);
+                command
+            }
+            Version::WithToken => {
+                let mut command = python::script("core_capi.py");
+                command.arg(&accounts).arg(format!("fcm-test:{}", std::process::id()));
+                command
+            }
+        };
+        command.env("RUST_LOG", "info").stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.stderr(std::fs::File::create(dir.path().join("stderr")).unwrap());
+        let mut child = Command::from(command).kill_on_drop(true).spawn().unwrap();
+        let requests = child.stdin.take().unwrap();
+        let pending = Pending::default();
+        let (sender, events) = mpsc::unbounded_channel();
+        tokio::spawn(sort_responses(BufReader::new(child.stdout.take().unwrap()), Arc::clone(&pending), sender));
+        let mut core = Self { child, requests, pending, events, seen: Vec::new(), next_id: EVENT_ID + 1, dir };
+        core.write(EVENT_ID, "get_next_event", &json!([])).await;
+        core
+    }
+
+    /// Makes an account whose IMAP server is on `imap` (loopback, TLS), and sets it up; returns its id.
+    pub(crate) async fn add_account(&mut self, user: &str, imap: u16, smtp: u16) -> u64 {
+        let account = self.call("add_account", json!([])).await.as_u64().unwrap();
+        let login = json!({
+            "addr": user, "password": PASSWORD,
+            "imapServer": "localhost", "imapPort": imap, "imapSecurity": "ssl", "imapUser": user,
+            "smtpServer": "localhost", "smtpPort": smtp, "smtpSecurity": "ssl", "smtpUser": user,
+            "certificateChecks": "acceptInvalidCertificates",
+        });
+        self.call("add_or_update_transport", json!([account, login])).await;
+        account
+    }
+
+    /// Calls a method of the core, which must succeed.
+    pub(crate) async fn call(&mut self, method: &str, params: Value) -> Value {
+        let id = self.next_id;
+        self.next_id += 1;
+        let (sender, receiver) = oneshot::channel();
+        self.pending.lock().unwrap().insert(id, sender);
+        self.write(id, method, &params).await;
+        let response = match timeout(PATIENCE, receiver).await {
+            Ok(Ok(response)) => response,
+            ended => panic!("the core does not answer {method}: {ended:?}\n{}", self.log()),
+        };
+        assert!(response.get("error").is_none(), "{method} {params}: {response}\n{}", self.log());
+        response["result"].clone()
+    }
+
+    /// Waits for an event of an account; what came in between is kept for the next call.
+    pub(crate) async fn event(&mut self, account: u64, kind: &str) -> Value {
+        let wanted = |event: &Value| event["contextId"] == account && event["event"]["kind"] == kind;
+        if let Some(found) = self.seen.iter().position(wanted) {
+            return self.seen.remove(found)["event"].clone();
+        }
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let Ok(Some(event)) = timeout_at(deadline, self.events.recv()).await else {
+                panic!("no event {kind} of account {account}\n{}", self.log());
+            };
+            self.write(EVENT_ID, "get_next_event", &json!([])).await;
+            if wanted(&event) {
+                return event["event"].clone();
+            }
+            self.seen.push(event);
+        }
+    }
+
+    /// Sends a first message, end-to-end encrypted, to somebody whose address and key come as a vCard.
+    pub(crate) async fn write_to(&mut self, account: u64, vcard: Value, text: &str) {
+        let contacts = self.call("import_vcard_contents", json!([account, vcard])).await;
+        let chat = self.call("create_chat_by_contact_id", json!([account, contacts[0]])).await;
+        self.call("misc_send_text_message", json!([account, chat, text])).await;
+    }
+
+    /// The vCard of an account, as given to others.
+    pub(crate) async fn vcard(&mut self, account: u64) -> Value {
+        const SELF: u32 = 1;
+        self.call("make_vcard", json!([account, [SELF]])).await
+    }
+
+    /// The next incoming message of an account: its chat, and its text.
+    pub(crate) async fn incoming(&mut self, account: u64) -> (Value, String) {
+        let event = self.event(account, "IncomingMsg").await;
+        let message = self.call("get_message", json!([account, event["msgId"]])).await;
+        (event["chatId"].clone(), message["text"].as_str().unwrap().to_owned())
+    }
+
+    /// Ends the app from one moment to the next, as a phone's system does: SIGKILL.
+    pub(crate) async fn kill(mut self) {
+        self.child.kill().await.unwrap();
+    }
+
+    fn log(&self) -> String {
+        let events: Vec<String> =
+            self.seen.iter().map(Value::to_string).filter(|event| !event.contains("Changed")).collect();
+        let stderr = std::fs::read(self.dir.path().join("stderr")).unwrap_or_default();
+        format!("--- events\n{}\n--- stderr\n{}", events.join("\n"), String::from_utf8_lossy(&stderr))
+    }
+
+    async fn write(&mut self, id: u64, method: &str, params: &Value) {
+        let request = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
+        self.requests.write_all(format!("{request}\n").as_bytes()).await.unwrap();
+    }
+}
+
+/// Hands each response to whoever waits for it, events to their queue.
+async fn sort_responses(
+    mut lines: BufReader<tokio::process::ChildStdout>,
+    pending: Pending,
+    events: mpsc::UnboundedSender<Value>,
+) {
+    let mut line = String::new();
+    while lines.read_line(&mut line).await.is_ok_and(|n| n > 0) {
+        let response: Value = serde_json::from_str(&line).unwrap();
+        let id = response["id"].as_u64().unwrap();
+        if id == EVENT_ID {
+            // Nobody listens any more when the test is over.
+            let _ = events.send(response["result"].clone());
+        } else if let Some(waiting) = pending.lock().unwrap().remove(&id) {
+            let _ = waiting.send(response);
+        }
+        line.clear();
+    }
+}
+
+/// A submission server (aiosmtpd) in front of a Dovecot's LMTP. It ends with the test.
+pub(crate) struct Submission {
+    /// Port with TLS from the first byte.
+    pub(crate) port: u16,
+    _process: (Child, ChildStdin),
+}
+
+impl Submission {
+    /// Starts the server and waits until it accepts connections.
+    pub(crate) async fn start(dovecot: &Dovecot) -> Self {
+        let mut command = python::script("submission.py");
+        command
+            .arg(dovecot.lmtp.to_string())
+            .args([path(&dovecot.authority.leaf_cert), path(&dovecot.authority.leaf_key)]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = Command::from(command).kill_on_drop(true).spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(format!("{PASSWORD}\n").as_bytes()).await.unwrap();
+        let mut line = String::new();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        timeout(PATIENCE, stdout.read_line(&mut line)).await.expect("the submission server does not start").unwrap();
+        let told: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("the submission server said {line:?}"));
+        let port = u16::try_from(told["port"].as_u64().unwrap()).unwrap();
+        Self { port, _process: (child, stdin) }
+    }
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().unwrap()
+}

@@ -1,0 +1,249 @@
+//! The program under test: the real binary with a configuration and a folder of its own.
+
+use std::collections::VecDeque;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::dovecot::Dovecot;
+use super::ports::{free_port, wait_for_port};
+
+/// How many lines of each output stream are kept.
+const KEPT_LINES: usize = 5_000;
+
+/// What a test's configuration says; the rest is the same for all.
+pub(crate) struct Options {
+    /// The URL of the account's own server.
+    pub(crate) upstream: String,
+    /// The logins that go there.
+    pub(crate) domain: String,
+    /// What the upstream's certificate is verified against; none for a plain upstream.
+    pub(crate) ca: Option<PathBuf>,
+    /// Where tokens are posted.
+    pub(crate) notify_url: String,
+    /// `push.native`.
+    pub(crate) native: &'static str,
+    /// `push.coalesce`.
+    pub(crate) coalesce: &'static str,
+    /// Further top-level keys, as YAML.
+    pub(crate) more: String,
+    /// Whether to run with `--trace`.
+    pub(crate) trace: bool,
+}
+
+impl Options {
+    /// A plain upstream on loopback.
+    pub(crate) fn plain(port: u16) -> Self {
+        Self {
+            upstream: format!("imap+plain://127.0.0.1:{port}"),
+            domain: "*".to_owned(),
+            ca: None,
+            // Nobody listens there: a test that expects notifications names its own server.
+            notify_url: "http://127.0.0.1:9/notify".to_owned(),
+            native: "passthrough",
+            coalesce: "300ms",
+            more: String::new(),
+            trace: false,
+        }
+    }
+
+    /// A Dovecot, over TLS.
+    pub(crate) fn dovecot(dovecot: &Dovecot) -> Self {
+        Self {
+            upstream: format!("imaps://localhost:{}", dovecot.imaps),
+            ca: Some(dovecot.authority.ca.clone()),
+            ..Self::plain(0)
+        }
+    }
+}
+
+/// A running deltapush. It ends with the test, and shows its log if the test fails.
+pub(crate) struct Deltapush {
+    /// Port with TLS from the first byte.
+    pub(crate) imaps: u16,
+    /// Port with STARTTLS.
+    pub(crate) starttls: u16,
+    /// Port in plain text.
+    pub(crate) plain: u16,
+    dir: tempfile::TempDir,
+    trace: bool,
+    child: Child,
+    output: Output,
+}
+
+/// What the program printed so far, over all its restarts.
+#[derive(Clone, Default)]
+struct Output {
+    stdout: Lines,
+    stderr: Lines,
+}
+
+type Lines = Arc<Mutex<VecDeque<String>>>;
+
+impl Deltapush {
+    /// Starts the program and waits until it accepts connections.
+    pub(crate) fn start(options: &Options) -> Self {
+        let dir = tempfile::Builder::new().prefix("deltapush-test-").tempdir().unwrap();
+        let (imaps, starttls, plain) = (free_port(), free_port(), free_port());
+        fs::write(dir.path().join("config.yaml"), configuration(options, imaps, starttls, plain)).unwrap();
+        let output = Output::default();
+        let child = spawn(dir.path(), options.trace, &output);
+        let mut deltapush = Self { imaps, starttls, plain, dir, trace: options.trace, child, output };
+        deltapush.wait_until_ready();
+        deltapush
+    }
+
+    /// Ends the program as an operator does, and starts it again on the same folder and ports.
+    pub(crate) fn restart(&mut self) {
+        self.terminate();
+        self.start_again();
+    }
+
+    /// SIGTERM, and the exit status; fails if the program does not end by itself.
+    pub(crate) fn terminate(&mut self) -> ExitStatus {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("sh").args(["-c", r#"kill -TERM "$0""#, &pid]).status().unwrap();
+        assert!(sent.success(), "deltapush had ended before SIGTERM");
+        let deadline = Instant::now() + Duration::from_secs(15);
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("deltapush does not end after SIGTERM");
+    }
+
+    /// SIGKILL: no last words.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts the program after [`terminate`](Self::terminate) or [`kill`](Self::kill).
+    pub(crate) fn start_again(&mut self) {
+        self.child = spawn(self.dir.path(), self.trace, &self.output);
+        self.wait_until_ready();
+    }
+
+    /// The PEM file of the self-signed certificate that clients are to trust.
+    pub(crate) fn certificate(&self) -> PathBuf {
+        let folder = self.dir.path().join("certs");
+        fs::read_dir(&folder)
+            .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == "pem"))
+            .find(|path| fs::read_to_string(path).is_ok_and(|text| text.contains("BEGIN CERTIFICATE")))
+            .unwrap_or_else(|| panic!("no certificate in {}", folder.display()))
+    }
+
+    /// The folder with its configuration and state.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The log so far.
+    pub(crate) fn log(&self) -> String {
+        joined(&self.output.stderr)
+    }
+
+    /// The trace so far.
+    pub(crate) fn trace(&self) -> String {
+        joined(&self.output.stdout)
+    }
+
+    fn wait_until_ready(&mut self) {
+        let deadline = Instant::now() + Duration::from_secs(15);
+        for port in [self.imaps, self.starttls, self.plain] {
+            while !wait_for_port(port, Duration::from_millis(200)) {
+                let ended = self.child.try_wait().unwrap();
+                let late = Instant::now() > deadline;
+                assert!(ended.is_none() && !late, "nobody answers on port {port} (ended: {ended:?})\n{}", self.log());
+            }
+        }
+    }
+}
+
+impl Drop for Deltapush {
+    fn drop(&mut self) {
+        // Both fail only if it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let mut report = format!("--- deltapush's log\n{}", self.log());
+            if self.trace {
+                write!(report, "--- its trace\n{}", self.trace()).unwrap();
+            }
+            eprintln!("{report}---");
+        }
+    }
+}
+
+fn spawn(dir: &Path, trace: bool, output: &Output) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_deltapush"));
+    command.arg("--config").arg(dir.join("config.yaml"));
+    if trace {
+        command.arg("--trace");
+    }
+    let mut child =
+        command.arg("run").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    collect(child.stdout.take().unwrap(), &output.stdout);
+    collect(child.stderr.take().unwrap(), &output.stderr);
+    child
+}
+
+fn collect(stream: impl Read + Send + 'static, lines: &Lines) {
+    let lines = Arc::clone(lines);
+    std::thread::spawn(move || {
+        let mut reader = BufReader::new(stream);
+        let mut line = Vec::new();
+        while reader.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
+            let mut lines = lines.lock().unwrap();
+            if lines.len() == KEPT_LINES {
+                lines.pop_front();
+            }
+            lines.push_back(String::from_utf8_lossy(&line).into_owned());
+            line.clear();
+        }
+    });
+}
+
+fn joined(lines: &Lines) -> String {
+    lines.lock().unwrap().iter().map(String::as_str).collect()
+}
+
+fn configuration(options: &Options, imaps: u16, starttls: u16, plain: u16) -> String {
+    let Options { upstream, domain, ca, notify_url, native, coalesce, more, trace: _ } = options;
+    // A path is a string of its own in YAML: JSON's quoting is valid there.
+    let ca = ca.as_ref().map(|path| format!("\n    ca: {}", serde_json::json!(path))).unwrap_or_default();
+    format!(
+        r#"
+hostname: localhost
+listeners:
+  - address: 127.0.0.1:{imaps}
+    tls: implicit
+  - address: 127.0.0.1:{starttls}
+    tls: starttls
+  - address: 127.0.0.1:{plain}
+    tls: none
+certificate:
+  directory: certs
+routes:
+  - domain: "{domain}"
+    upstream: {upstream}{ca}
+push:
+  notify_url: {notify_url}
+  native: {native}
+  coalesce: {coalesce}
+storage:
+  directory: state
+log:
+  level: info,deltapush=debug
+{more}
+"#
+    )
+}

@@ -1,0 +1,295 @@
+//! A real Dovecot of one's own: Debian's package, run from a temporary folder on free loopback ports.
+//!
+//! One instance per [`Setup`] serves all tests of this binary, each with users of its own: any user name logs in with
+//! [`PASSWORD`]. Everything a client says after login is kept by Dovecot's rawlog, so a test can read what arrived.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+
+use super::certs::Authority;
+use super::ports::{free_port, wait_for_port};
+use super::{lmtp, poll};
+
+/// Every user's password: it has what breaks careless quoting.
+pub(crate) const PASSWORD: &str = r#"pä "quoted" \back{5}"#;
+
+const DOVECOT: &str = "/usr/sbin/dovecot";
+
+/// Runs Dovecot until standard input ends (Ctrl-C ends it too), and takes the folder away.
+const GUARD: &str = r#"
+    trap : INT
+    "$0" -F -c "$1" & dovecot=$!
+    cat >/dev/null
+    kill "$dovecot"
+    wait "$dovecot"
+    rm -rf "$2"
+"#;
+
+/// Whom the mail belongs to when the tests run as root. Dovecot needs no passwd entry for it.
+const MAIL_UID: u32 = 54321;
+
+/// What the server can do beyond plain IMAP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Setup {
+    /// As Debian ships it: neither METADATA nor push.
+    Vanilla,
+    /// METADATA only: it keeps entries, but nothing says that it pushes.
+    Metadata,
+    /// METADATA and XDELTAPUSH, as a chatmail relay advertises them.
+    Chatmail,
+}
+
+/// A running Dovecot.
+pub(crate) struct Dovecot {
+    /// Port with TLS from the first byte.
+    pub(crate) imaps: u16,
+    /// Port in plain text, with STARTTLS on offer.
+    pub(crate) imap: u16,
+    /// Port where mail is delivered.
+    pub(crate) lmtp: u16,
+    /// The authority that issued the server's certificate.
+    pub(crate) authority: Authority,
+    guard: Child,
+    dir: tempfile::TempDir,
+}
+
+/// The shared instance of a set-up, started on first use.
+pub(crate) fn shared(setup: Setup) -> &'static Dovecot {
+    static INSTANCES: [OnceLock<Dovecot>; 3] = [OnceLock::new(), OnceLock::new(), OnceLock::new()];
+    let index = match setup {
+        Setup::Vanilla => 0,
+        Setup::Metadata => 1,
+        Setup::Chatmail => 2,
+    };
+    INSTANCES[index].get_or_init(|| Dovecot::start(setup))
+}
+
+impl Dovecot {
+    /// Starts an instance and waits until it accepts connections.
+    fn start(setup: Setup) -> Self {
+        assert!(
+            Path::new(DOVECOT).exists(),
+            "{DOVECOT} is missing: install the Debian packages dovecot-imapd and dovecot-lmtpd, or run scripts/test"
+        );
+        let dir = tempfile::Builder::new().prefix("deltapush-dovecot-").tempdir().unwrap();
+        let authority = Authority::new(dir.path());
+        let (imaps, imap, lmtp) = (free_port(), free_port(), free_port());
+        for folder in ["mail", "rawlog"] {
+            let folder = dir.path().join(folder);
+            fs::create_dir(&folder).unwrap();
+            own(&folder);
+        }
+        // The mail user must get through the temporary folder, which is made for its owner alone.
+        open_to_all(dir.path());
+        let config = dir.path().join("dovecot.conf");
+        fs::write(&config, configuration(setup, dir.path(), &authority, imaps, imap, lmtp)).unwrap();
+
+        // Statics are never dropped: Dovecot ends when this process does, because its standard input is then closed.
+        let guard = Command::new("sh")
+            .args(["-c", GUARD])
+            .args([Path::new(DOVECOT), &config, dir.path()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(dir.path().join("stderr")).unwrap())
+            .spawn()
+            .unwrap();
+        let dovecot = Self { imaps, imap, lmtp, authority, guard, dir };
+        for port in [imaps, imap, lmtp] {
+            assert!(wait_for_port(port, Duration::from_secs(20)), "Dovecot does not start:\n{}", dovecot.log());
+        }
+        dovecot
+    }
+
+    /// A user of this test's own, ready to log in and to receive mail.
+    pub(crate) fn user(&self, name: &str) -> String {
+        let user = format!("{name}@lab.test");
+        let rawlog = self.dir.path().join("rawlog").join(&user);
+        fs::create_dir(&rawlog).unwrap_or_else(|error| panic!("two tests use the user {user}: {error}"));
+        own(&rawlog);
+        user
+    }
+
+    /// Delivers a message by LMTP. `sender` is the envelope's.
+    pub(crate) async fn deliver(&self, sender: &str, user: &str, message: &str) {
+        lmtp::deliver(self.lmtp, sender, user, message).await;
+    }
+
+    /// Delivers an ordinary message from somebody else.
+    pub(crate) async fn deliver_news(&self, user: &str, subject: &str) {
+        self.deliver("bob@elsewhere.test", user, &message("bob@elsewhere.test", user, subject, "")).await;
+    }
+
+    /// What each session of a user said to Dovecot after login, oldest session first.
+    pub(crate) fn sessions(&self, user: &str) -> Vec<String> {
+        let mut files: Vec<PathBuf> = fs::read_dir(self.dir.path().join("rawlog").join(user))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == "in"))
+            .collect();
+        files.sort();
+        files.iter().map(|file| String::from_utf8_lossy(&fs::read(file).unwrap_or_default()).into_owned()).collect()
+    }
+
+    /// The sessions in which somebody watches: EXAMINE, then IDLE. A client of Delta Chat's kind uses SELECT.
+    pub(crate) fn watches(&self, user: &str) -> Vec<String> {
+        self.sessions(user).into_iter().filter(|said| said.contains("EXAMINE") && said.contains("IDLE")).collect()
+    }
+
+    /// Waits until the `n`th watch of a user's mailbox stands in IDLE.
+    pub(crate) async fn wait_for_watch(&self, user: &str, n: usize) {
+        let watching = poll(Duration::from_secs(20), || self.watches(user).len() >= n).await;
+        assert!(
+            watching,
+            "no watch number {n} of {user}; its sessions said: {:#?}\n{}",
+            self.sessions(user),
+            self.log()
+        );
+    }
+
+    /// Expects exactly `n` logins of a user to have succeeded so far.
+    pub(crate) async fn expect_logins(&self, user: &str, n: usize) {
+        let needle = format!("Login: user=<{user}>");
+        let logins = || self.log().lines().filter(|line| line.contains(&needle)).count();
+        // Dovecot writes its log a little later.
+        poll(Duration::from_secs(5), || logins() >= n).await;
+        assert_eq!(logins(), n, "logins of {user}:\n{}", self.log());
+    }
+
+    /// Dovecot's own log.
+    pub(crate) fn log(&self) -> String {
+        let mut log = String::new();
+        for name in ["stderr", "log"] {
+            log += &String::from_utf8_lossy(&fs::read(self.dir.path().join(name)).unwrap_or_default());
+        }
+        log
+    }
+}
+
+impl Drop for Dovecot {
+    fn drop(&mut self) {
+        drop(self.guard.stdin.take());
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while Instant::now() < deadline && matches!(self.guard.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// A message as its sender would write it; `headers` are further header lines, each with its CRLF.
+pub(crate) fn message(from: &str, to: &str, subject: &str, headers: &str) -> String {
+    static NUMBER: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+    let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    format!(
+        "From: {from}\r\nTo: {to}\r\nSubject: {subject}\r\nMessage-ID: <{number}.{}@lab.test>\r\n\
+         Date: Mon, 01 Jun 2026 12:00:00 +0000\r\n{headers}Content-Type: text/plain; charset=utf-8\r\n\r\n{subject}\r\n",
+        std::process::id()
+    )
+}
+
+fn configuration(setup: Setup, dir: &Path, authority: &Authority, imaps: u16, imap: u16, lmtp: u16) -> String {
+    let at = dir.display();
+    let password = BASE64_STANDARD.encode(PASSWORD);
+    let (cert, key) = (authority.leaf_cert.display(), authority.leaf_key.display());
+    let (uid, gid) = mail_owner();
+    let mut text = format!(
+        r"
+protocols = imap lmtp
+listen = 127.0.0.1
+base_dir = {at}/run
+state_dir = {at}/run
+log_path = {at}/log
+mail_location = maildir:~/Maildir
+ssl = yes
+ssl_cert = <{cert}
+ssl_key = <{key}
+disable_plaintext_auth = no
+auth_mechanisms = plain login
+auth_failure_delay = 0
+mail_max_userip_connections = 100
+first_valid_uid = 1
+first_valid_gid = 1
+rawlog_dir = {at}/rawlog/%u
+passdb {{
+  driver = static
+  args = password={{PLAIN.b64}}{password}
+}}
+userdb {{
+  driver = static
+  args = uid={uid} gid={gid} home={at}/mail/%u allow_all_users=yes
+}}
+service imap-login {{
+  chroot =
+  process_min_avail = 2
+  inet_listener imap {{
+    port = {imap}
+  }}
+  inet_listener imaps {{
+    port = {imaps}
+    ssl = yes
+  }}
+}}
+service lmtp {{
+  inet_listener lmtp {{
+    port = {lmtp}
+  }}
+}}
+service anvil {{
+  chroot =
+  # No delay after wrong passwords: all tests come from one address.
+  unix_listener anvil-auth-penalty {{
+    mode = 0
+  }}
+}}
+service stats {{
+  chroot =
+  unix_listener stats-writer {{
+    mode = 0666
+  }}
+}}
+"
+    );
+    if !is_root() {
+        let (user, group) = (id("-un"), id("-gn"));
+        write!(text, "default_internal_user = {user}\ndefault_login_user = {user}\ndefault_internal_group = {group}\n")
+            .unwrap();
+    }
+    if setup != Setup::Vanilla {
+        text += "mail_attribute_dict = file:%h/dovecot-attributes\nprotocol imap {\n  imap_metadata = yes\n}\n";
+    }
+    if setup == Setup::Chatmail {
+        text += "imap_capability = +XDELTAPUSH\n";
+    }
+    text
+}
+
+fn is_root() -> bool {
+    id("-u") == "0"
+}
+
+fn mail_owner() -> (String, String) {
+    if is_root() { (MAIL_UID.to_string(), MAIL_UID.to_string()) } else { (id("-u"), id("-g")) }
+}
+
+/// Hands a folder to the user that Dovecot's mail processes run as.
+fn own(folder: &Path) {
+    if is_root() {
+        std::os::unix::fs::chown(folder, Some(MAIL_UID), Some(MAIL_UID)).unwrap();
+    }
+}
+
+fn open_to_all(folder: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+fn id(flag: &str) -> String {
+    let output = Command::new("id").arg(flag).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}

@@ -1,0 +1,30 @@
+//! What the tests stand on: real servers, scripted peers, clients.
+
+pub(crate) mod certs;
+pub(crate) mod client;
+pub(crate) mod core;
+pub(crate) mod deltapush;
+pub(crate) mod dovecot;
+pub(crate) mod lmtp;
+pub(crate) mod notify;
+pub(crate) mod ports;
+pub(crate) mod python;
+pub(crate) mod scripted;
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Asks again and again until `condition` holds; false if it does not within `timeout`.
+pub(crate) async fn poll(timeout: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + timeout;
+    loop {
+        if condition() {
+            return true;
+        }
+        if Instant::now() >= deadline {
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
