@@ -14,9 +14,10 @@ use crate::config::{Config, DOMAIN_PLACEHOLDER, ListenerTls};
 use crate::proxy::certificate::Origin;
 use crate::proxy::listener::{self, Proxy};
 use crate::proxy::tls::{ServerTls, ServerTlsError};
+use crate::push::board::Board;
 use crate::push::notifier::{ClientError, Notifier};
 use crate::push::registry::{AccountEvents, Registry};
-use crate::push::watcher::{self, Watchers};
+use crate::push::watcher::Watchers;
 use crate::push::{notifier, schedule};
 use crate::store::{self, OpenError};
 use crate::trace::Sink;
@@ -122,10 +123,10 @@ impl Server {
         let Self { config, trace, tls, upstreams, registry, account_events, notifier } = self;
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
-        let settings = watcher::Settings { renewal: config.push.idle_renewal };
-        let watchers = Watchers::new(registry.clone(), Arc::clone(&upstreams), settings, trace.clone());
+        let board = Board::default();
+        let watchers = Watchers::new(&config, registry.clone(), Arc::clone(&upstreams), board.clone(), trace.clone());
         tasks.spawn(watchers.run(account_events, stop.clone()));
-        let proxy = Arc::new(Proxy::new(&config, tls.config, upstreams, registry.clone(), trace));
+        let proxy = Arc::new(Proxy::new(&config, tls.config, upstreams, registry.clone(), board, trace));
         for listener in listeners {
             let serving =
                 listener::serve(Arc::clone(&proxy), listener.socket, listener.tls, tasks.clone(), stop.clone());

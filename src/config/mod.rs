@@ -15,6 +15,7 @@ mod push;
 mod routes;
 mod storage;
 mod units;
+mod watch;
 
 #[cfg(test)]
 mod tests;
@@ -32,10 +33,11 @@ pub use listeners::{Certificate, Hostname, Listener, ListenerTls};
 pub use log::Log;
 pub use metadata::{Metadata, MetadataValue};
 pub use names::{is_dns_name, is_loopback};
-pub use push::{Native, Push};
+pub use push::{Messages, Native, Push};
 pub use routes::{DOMAIN_PLACEHOLDER, Domain, Route, Security, Trust, Upstream};
 pub use storage::Storage;
 pub use units::Size;
+pub use watch::{Account, Accounts, Pace, Rate, Server, known_servers};
 
 /// A configuration, checked, its paths resolved. The default is what the shipped config.yaml says, relative to the current
 /// folder.
@@ -52,6 +54,12 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// From new mail to a waking phone.
     pub push: Push,
+    /// The pace at which watching sessions are opened.
+    pub pace: Pace,
+    /// What is particular to some servers; the first that fits counts, before what is known of them.
+    pub servers: Vec<Server>,
+    /// What is particular to some accounts, by login name.
+    pub accounts: Accounts,
     /// Server metadata that deltapush answers itself.
     pub metadata: Metadata,
     /// What survives a restart.
@@ -72,6 +80,9 @@ impl Default for Config {
             certificate: Certificate::default(),
             routes: Route::defaults(),
             push: Push::default(),
+            pace: Pace::default(),
+            servers: Vec::new(),
+            accounts: Accounts::new(),
             metadata: Metadata::default(),
             storage: Storage::default(),
             limits: Limits::default(),

@@ -21,6 +21,11 @@ pub struct Push {
     /// At most one notification per token in this time.
     #[serde(deserialize_with = "units::duration")]
     pub coalesce: Duration,
+    /// Which messages wake a device.
+    pub messages: Messages,
+    /// How long another device has to show a message before a push is sent; zero for not at all.
+    #[serde(deserialize_with = "units::duration_or_none")]
+    pub grace: Duration,
     /// How long a watching session stays in IDLE before it renews it; up to a tenth less, at random.
     #[serde(deserialize_with = "idle_renewal")]
     pub idle_renewal: Duration,
@@ -38,11 +43,24 @@ impl Default for Push {
             notify_url: default_notify_url(),
             native: Native::Passthrough,
             coalesce: Duration::from_secs(10),
+            messages: Messages::All,
+            grace: Duration::ZERO,
             idle_renewal: Duration::from_secs(9 * 60),
             max_in_flight: 16,
             max_per_second: 50,
         }
     }
+}
+
+/// Which messages wake a device.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Messages {
+    /// All that are not ruled out for another reason.
+    #[default]
+    All,
+    /// Of these, only what Delta Chat shows as a chat message.
+    Chat,
 }
 
 /// Who keeps the tokens of an account whose own server can push.
@@ -76,6 +94,11 @@ fn notify_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Url, D::Erro
             Err(D::Error::custom(format!("{scheme:?} is not a scheme for the notification server: use `https://`")))
         }
     }
+}
+
+/// The same for a value that may be absent.
+pub(super) fn some_idle_renewal<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    idle_renewal(deserializer).map(Some)
 }
 
 fn idle_renewal<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {

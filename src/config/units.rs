@@ -87,6 +87,13 @@ pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Dur
     }
 }
 
+/// A duration, or none as `0s`.
+pub(super) fn duration_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    humantime::parse_duration(&text)
+        .map_err(|_| D::Error::custom(format!("{text:?} is not a duration: write it as `10s`, or `0s` for none")))
+}
+
 /// A whole number of at least one.
 pub(super) fn count<'de, N: FromStr + From<u8> + PartialEq, D: Deserializer<'de>>(
     deserializer: D,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use dashmap::DashMap;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -26,10 +26,14 @@ use crate::stream::{Stream, receive};
 use crate::trace::{Mark, Printer, Speaker, Transcript};
 use crate::upstream::connect::{Attempt, ConnectError, Connected};
 use crate::upstream::dialogue::LoginError;
+use crate::upstream::refusal::{Refusal, classify};
 use crate::upstream::route::Target;
 
 /// How long a client may take to accept an answer before its login.
 const WRITE_TIME: Duration = Duration::from_secs(20);
+
+/// How long a server may take to count a session as gone that has just been closed.
+const GIVING_WAY: Duration = Duration::from_millis(500);
 
 /// A connection and what it needs to know.
 pub(super) struct Connection {
@@ -202,15 +206,14 @@ impl Connection {
             return Err(Refused::new("NO [AUTHENTICATIONFAILED] no mail server is configured here for this login"));
         };
         let account = AccountId::of(&credentials, &target.name());
-        let attempt = Attempt {
-            target: &target,
-            upstreams: &self.proxy.upstreams,
-            credentials: credentials.clone(),
-            probe: self.proxy.session.native == Native::Passthrough && !self.proxy.probes.is_known(&target),
-        };
-        let probed = attempt.probe;
-        let shown = self.transcript.as_mut().map(|printer| printer as &mut (dyn Transcript + Send));
-        let mut upstream = attempt.connect(shown).await.map_err(|error| {
+        let probed = self.proxy.session.native == Native::Passthrough && !self.proxy.probes.is_known(&target);
+        let mut attempt = self.attempt(&target, &credentials, probed).await;
+        if attempt.as_ref().is_err_and(is_too_many) && self.proxy.board.give_way(&account) {
+            debug!(session, %account, "too many sessions: the watching session gives way to the client");
+            sleep(GIVING_WAY).await;
+            attempt = self.attempt(&target, &credentials, probed).await;
+        }
+        let mut upstream = attempt.map_err(|error| {
             if probed && matches!(error, ConnectError::TimedOut(_)) {
                 // It may be the question whether it pushes that it does not answer: it is not asked again soon.
                 self.proxy.probes.remember(&target, false);
@@ -228,6 +231,17 @@ impl Connection {
             warn!(session, %account, "the new password could not be stored for the watching session: {error}");
         }
         Ok((account, Arc::new(credentials), upstream))
+    }
+
+    async fn attempt(
+        &mut self,
+        target: &Target,
+        credentials: &Credentials,
+        probe: bool,
+    ) -> Result<Connected, ConnectError> {
+        let upstreams = &self.proxy.upstreams;
+        let attempt = Attempt { target, upstreams, credentials: credentials.clone(), probe };
+        attempt.connect(self.transcript.as_mut().map(|printer| printer as &mut (dyn Transcript + Send))).await
     }
 
     /// From the login on: the client gets the server's answer under its own tag, and everything else as it comes.
@@ -267,6 +281,18 @@ async fn send(stream: &mut Stream, bytes: &[u8]) -> Result<(), NoLogin> {
         stream.flush().await
     });
     written.await.map_err(|_| NoLogin::TimedOut)?.map_err(NoLogin::Gone)
+}
+
+/// Whether the server has no session left for this account.
+fn is_too_many(error: &ConnectError) -> bool {
+    match error {
+        ConnectError::Login(LoginError::Refused { answer, .. }) => classify(answer) == Refusal::TooManySessions,
+        // Some say it in a BYE.
+        ConnectError::Login(LoginError::Bye(words)) => {
+            classify(format!("NO {words}").as_bytes()) == Refusal::TooManySessions
+        }
+        _ => false,
+    }
 }
 
 /// What the client hears when its login does not succeed: untagged lines, and the tagged answer without its tag.

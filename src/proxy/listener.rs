@@ -16,6 +16,7 @@ use tracing::{debug, warn};
 use super::connection::{Connection, Probes};
 use super::session;
 use crate::config::{Config, Limits, ListenerTls};
+use crate::push::board::Board;
 use crate::push::registry::Registry;
 use crate::stream;
 use crate::trace::Sink;
@@ -29,6 +30,7 @@ pub struct Proxy {
     pub(super) tls: Arc<ServerConfig>,
     pub(super) upstreams: Arc<Upstreams>,
     pub(super) registry: Registry,
+    pub(super) board: Board,
     pub(super) session: Arc<session::Settings>,
     pub(super) limits: Limits,
     pub(super) trace: Option<Sink>,
@@ -45,12 +47,14 @@ impl Proxy {
         tls: Arc<ServerConfig>,
         upstreams: Arc<Upstreams>,
         registry: Registry,
+        board: Board,
         trace: Option<Sink>,
     ) -> Self {
         Self {
             tls,
             upstreams,
             registry,
+            board,
             session: Arc::new(session_settings(config)),
             limits: config.limits.clone(),
             trace,

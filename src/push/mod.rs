@@ -1,7 +1,9 @@
 //! From new mail to a waking phone: who has a token, and when it is posted.
 
 mod backoff;
+pub mod board;
 mod breaker;
+pub mod gate;
 mod http;
 pub mod idle;
 pub mod latest;

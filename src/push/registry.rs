@@ -160,6 +160,12 @@ impl Registry {
         self.accounts.map.get(account)?.credentials.clone()
     }
 
+    /// The mailboxes that the account's clients wait in.
+    #[must_use]
+    pub fn mailboxes(&self, _account: &AccountId) -> Vec<String> {
+        vec!["INBOX".to_owned()]
+    }
+
     /// How many accounts have a token.
     #[must_use]
     pub fn len(&self) -> usize {

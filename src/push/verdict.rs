@@ -4,16 +4,7 @@ use std::fmt;
 
 use mail_parser::{HeaderValue, Message, MessageParser};
 
-/// Which messages wake a device.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Messages {
-    /// All that [`Reason`] does not rule out.
-    #[default]
-    All,
-    /// Of these, only what Delta Chat shows as a chat message.
-    Chat,
-}
+use crate::config::Messages;
 
 /// Whether to wake the account's devices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -14,6 +14,8 @@ pub enum Refusal {
     TooManySessions,
     /// Not now.
     Temporary,
+    /// A bare NO: a wrong password at most servers, and at some an outage of what knows the passwords.
+    Unclear,
 }
 
 /// Response codes that say it (RFC 5530, RFC 9051 section 7.1, and what Gmail and others send).
@@ -34,7 +36,7 @@ const CODES: [(&str, Refusal); 13] = [
 ];
 
 /// Words that say it where no code does.
-const WORDS: [(&str, Refusal); 9] = [
+const WORDS: [(&str, Refusal); 13] = [
     ("too many", Refusal::TooManySessions),
     ("maximum number", Refusal::TooManySessions),
     ("connection limit", Refusal::TooManySessions),
@@ -44,6 +46,10 @@ const WORDS: [(&str, Refusal); 9] = [
     ("unavailable", Refusal::Temporary),
     ("internal error", Refusal::Temporary),
     ("rate limit", Refusal::Temporary),
+    ("authentication failed", Refusal::Credentials),
+    ("invalid credentials", Refusal::Credentials),
+    ("invalid password", Refusal::Credentials),
+    ("incorrect", Refusal::Credentials),
 ];
 
 /// Reads the answer to a login without its tag: condition, code, text.
@@ -56,7 +62,7 @@ pub fn classify(answer: &[u8]) -> Refusal {
     }
     let text = status.human_text().to_lowercase();
     let said = WORDS.iter().find(|(words, _)| text.contains(words));
-    said.map_or(Refusal::Credentials, |(_, refusal)| *refusal)
+    said.map_or(Refusal::Unclear, |(_, refusal)| *refusal)
 }
 
 #[cfg(test)]
@@ -68,8 +74,9 @@ mod tests {
         let cases = [
             ("NO [AUTHENTICATIONFAILED] try again later", Refusal::Credentials),
             ("NO [ALERT] Invalid credentials (Failure)", Refusal::Credentials),
-            ("NO LOGIN failed.", Refusal::Credentials),
-            ("NO", Refusal::Credentials),
+            ("NO Incorrect username or password", Refusal::Credentials),
+            ("NO LOGIN failed.", Refusal::Unclear),
+            ("NO", Refusal::Unclear),
             ("NO [ALERT] Too many simultaneous connections. (Failure)", Refusal::TooManySessions),
             ("NO [LIMIT] Maximum number of connections from user+IP exceeded", Refusal::TooManySessions),
             ("NO Maximum number of connections from user+IP exceeded", Refusal::TooManySessions),

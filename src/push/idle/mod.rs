@@ -109,12 +109,11 @@ pub enum Failure {
     NoFetch(String),
 }
 
-impl Failure {
-    /// Whether another attempt soon would end the same way: a mailbox that is not there, a server without IDLE.
-    #[must_use]
-    pub fn is_lasting(&self) -> bool {
-        matches!(self, Self::NoMailbox(_) | Self::NoIdle(_))
-    }
+/// How late news may be at worst if a connection dies in silence: right after a proof of life, to be found when IDLE was to be
+/// renewed and the answer does not come. What a reconnection takes is not in it.
+#[must_use]
+pub fn blindness(renewal: Duration) -> Duration {
+    renewal.saturating_add(ANSWER_TIME)
 }
 
 /// What is awaited.

@@ -1,0 +1,237 @@
+//! The watch of one account: session after session, with what is to be done in between.
+
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::{Notify, watch as channel};
+use tokio::time::{Instant, sleep};
+use tracing::{debug, error, warn};
+
+use super::Context;
+use super::session::{self, End, Task};
+use crate::account::AccountId;
+use crate::push::backoff::Backoff;
+use crate::push::board::WatchState;
+use crate::push::gate::Gate;
+use crate::push::idle::{self, Failure};
+use crate::secret::Credentials;
+use crate::upstream::connect::ConnectError;
+use crate::upstream::dialogue::LoginError;
+use crate::upstream::refusal::{Refusal, classify};
+
+/// A session that has lasted so long was well: the next wait is a short one again.
+const WELL: Duration = Duration::from_secs(300);
+
+/// How long to wait before a refusal that gives no reason is taken at its word.
+const CONFIRMATION: Duration = Duration::from_secs(15 * 60);
+
+/// A watch that begins its first look later than this after it was wished for looks back.
+const LATE: Duration = Duration::from_secs(60);
+
+/// Watches an account until that makes no sense any more.
+pub(super) async fn watch(context: Arc<Context>, account: AccountId) {
+    let Some(credentials) = context.registry.credentials(&account) else { return };
+    let mailboxes = context.mailboxes(&account, &credentials);
+    let gate = context.gates.of(&host_of(&account));
+    let blindness = idle::blindness(gate.treatment().idle_renewal);
+    let give_way = context.board.begin(&account, blindness);
+    let (notify, _) = channel::channel(None);
+    let watched = Watched { context: &context, account: &account, gate, give_way, notify, began: Instant::now() };
+    match mailboxes.as_slice() {
+        [only] => watched.run(std::slice::from_ref(only), true).await,
+        [] => {}
+        all => watched.run_all(all).await,
+    }
+}
+
+/// `host` of `host:port`.
+fn host_of(account: &AccountId) -> Arc<str> {
+    account.upstream.rsplit_once(':').map_or(&*account.upstream, |(host, _)| host).into()
+}
+
+/// An account that is watched.
+struct Watched<'a> {
+    context: &'a Context,
+    account: &'a AccountId,
+    gate: Arc<Gate>,
+    give_way: Arc<Notify>,
+    /// Whether the server has NOTIFY, so that one session does for all mailboxes. `None` until a login has told.
+    notify: channel::Sender<Option<bool>>,
+    began: Instant,
+}
+
+/// What to do after a session's end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// Try again, in a time that grows.
+    Soon,
+    /// Try again, in minutes.
+    Later,
+    /// Try again once, to see whether the refusal was meant.
+    Confirm,
+    /// Nothing, until the client logs in again.
+    AwaitLogin,
+}
+
+impl Watched<'_> {
+    /// Several mailboxes: the first session has all of them if the server has NOTIFY, otherwise each has its own.
+    async fn run_all(&self, mailboxes: &[String]) {
+        let mut sessions = FuturesUnordered::new();
+        sessions.push(self.run(mailboxes, true).boxed());
+        for mailbox in mailboxes.get(1..).unwrap_or_default() {
+            sessions.push(self.run(std::slice::from_ref(mailbox), false).boxed());
+        }
+        // What ends one ends all: the login is refused, or the server cannot be watched.
+        sessions.next().await;
+    }
+
+    /// Session after session.
+    async fn run(&self, mailboxes: &[String], is_first: bool) {
+        let mut backoff = Backoff::new();
+        let mut was_refused = false;
+        loop {
+            if !is_first {
+                self.until_needed().await;
+            }
+            let Some(credentials) = self.context.registry.credentials(self.account) else { return };
+            let began = Instant::now();
+            let end = self.session(mailboxes, is_first, &credentials).await;
+            if began.elapsed() >= WELL {
+                backoff = Backoff::new();
+                was_refused = false;
+            }
+            let wait = match next_step(&end) {
+                Next::Soon => backoff.next(),
+                Next::Later => backoff.longest(),
+                Next::Confirm if !was_refused => {
+                    was_refused = true;
+                    CONFIRMATION
+                }
+                Next::Confirm | Next::AwaitLogin => {
+                    if self.gave_up(&end, &credentials) {
+                        return;
+                    }
+                    continue;
+                }
+            };
+            self.interrupted(&end, wait);
+            sleep(wait).await;
+        }
+    }
+
+    /// One session, from its place in the queue to whatever ends it.
+    async fn session(&self, mailboxes: &[String], is_first: bool, credentials: &Credentials) -> End {
+        self.context.board.set(self.account, WatchState::Connecting);
+        let place = self.gate.enter().await;
+        let task = Task {
+            context: self.context,
+            account: self.account,
+            credentials,
+            mailboxes,
+            treatment: *self.gate.treatment(),
+            notify: is_first.then_some(&self.notify),
+            late: self.began.elapsed() > LATE,
+        };
+        // Boxed: what a login needs is given back after it.
+        let session = AssertUnwindSafe(Box::pin(session::run(task, place))).catch_unwind();
+        tokio::select! {
+            end = session => match end {
+                Ok(Err(end)) => end,
+                Err(_) => End::Panicked,
+            },
+            () = self.give_way.notified() => End::GaveWay,
+        }
+    }
+
+    /// Waits until it is known that the first session cannot do for all mailboxes.
+    async fn until_needed(&self) {
+        let mut notify = self.notify.subscribe();
+        // The sender is there as long as this is.
+        let _ = notify.wait_for(|has_notify| *has_notify == Some(false)).await;
+    }
+
+    /// The watch ends. Not if other credentials came meanwhile: returns whether it really does.
+    fn gave_up(&self, end: &End, credentials: &Credentials) -> bool {
+        let Self { context, account, .. } = self;
+        if context.registry.credentials(account).is_some_and(|newer| *newer != *credentials) {
+            return false;
+        }
+        warn!(%account, upstream = %account.upstream, "{end}; not watched until the client logs in again");
+        context.registry.login_refused(account);
+        context.board.set(account, WatchState::AwaitingLogin { reason: end.to_string() });
+        true
+    }
+
+    /// A server that drops a session is everyday life; one that cannot be watched is the operator's to know.
+    fn interrupted(&self, end: &End, wait: Duration) {
+        let account = self.account;
+        let seconds = wait.as_secs_f32();
+        match end {
+            End::Panicked => error!(%account, "not watched: {end}; next attempt in {seconds:.0}s"),
+            End::Store(_) => warn!(%account, "not watched: {end}; next attempt in {seconds:.0}s"),
+            _ if next_step(end) == Next::Soon => {
+                debug!(%account, upstream = %account.upstream, "watching interrupted: {end}; next attempt in {seconds:.1}s");
+            }
+            _ => warn!(%account, upstream = %account.upstream, "not watched: {end}; next attempt in {seconds:.0}s"),
+        }
+        let next = Instant::now().checked_add(wait).unwrap_or_else(Instant::now);
+        self.context.board.set(account, WatchState::Interrupted { reason: end.to_string(), next });
+    }
+}
+
+fn next_step(end: &End) -> Next {
+    match end {
+        End::Connect(ConnectError::Login(error)) => match error {
+            LoginError::Refused { answer, .. } => match classify(answer) {
+                Refusal::Credentials => Next::AwaitLogin,
+                Refusal::Unclear => Next::Confirm,
+                Refusal::TooManySessions | Refusal::Temporary => Next::Later,
+            },
+            LoginError::Bye(_) => Next::Soon,
+            _ => Next::Later,
+        },
+        // A certificate that cannot be verified is the operator's to mend.
+        End::Connect(ConnectError::Tls(_)) | End::Panicked | End::GaveWay => Next::Later,
+        End::Failed(Failure::NoIdle(_)) | End::NoRoute => Next::AwaitLogin,
+        End::Failed(Failure::NoMailbox(_) | Failure::IdleRefused(_) | Failure::NoFetch(_)) => Next::Later,
+        End::Failed(Failure::Bye(_) | Failure::Silent)
+        | End::Connect(_)
+        | End::Broken(_)
+        | End::TooLong(_)
+        | End::Store(_) => Next::Soon,
+    }
+}
+
+/// What a session that never ends well returns.
+pub(super) type Ended = Result<Infallible, End>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_ends_no_watch_and_a_refused_password_does() {
+        let refused = |answer: &str| {
+            let error = LoginError::Refused { answer: answer.into(), untagged: vec![] };
+            next_step(&End::Connect(error.into()))
+        };
+        assert_eq!(refused("NO [AUTHENTICATIONFAILED] no"), Next::AwaitLogin);
+        assert_eq!(refused("NO [EXPIRED] no"), Next::AwaitLogin);
+        assert_eq!(refused("NO [LIMIT] too many"), Next::Later);
+        assert_eq!(refused("NO [UNAVAILABLE] later"), Next::Later);
+        assert_eq!(refused("NO LOGIN failed."), Next::Confirm);
+        assert_eq!(next_step(&End::Connect(LoginError::Bye("overloaded".into()).into())), Next::Soon);
+        assert_eq!(next_step(&End::Failed(Failure::Silent)), Next::Soon);
+        assert_eq!(next_step(&End::Failed(Failure::NoIdle("BAD".into()))), Next::AwaitLogin);
+    }
+
+    #[test]
+    fn the_gate_is_that_of_the_host() {
+        assert_eq!(&*host_of(&AccountId::new("a", "imap.example.org:993")), "imap.example.org");
+        assert_eq!(&*host_of(&AccountId::new("a", "[::1]:993")), "[::1]");
+    }
+}

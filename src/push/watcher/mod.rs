@@ -1,0 +1,119 @@
+//! The watches: one task per account that has a token. It connects, logs in, drives the [`idle`](super::idle) machine, and
+//! comes back after whatever happens.
+
+mod account;
+mod session;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::AbortHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use super::board::Board;
+use super::gate::Gates;
+use super::registry::{AccountEvent, AccountEvents, Registry};
+use super::verdict::Judge;
+use crate::account::AccountId;
+use crate::config::{Accounts, Config, Messages};
+use crate::secret::Credentials;
+use crate::trace::Sink;
+use crate::upstream::Upstreams;
+
+/// All watches of the process.
+pub struct Watchers {
+    context: Arc<Context>,
+    running: HashMap<AccountId, AbortHandle>,
+}
+
+/// What all watches have in common.
+struct Context {
+    registry: Registry,
+    upstreams: Arc<Upstreams>,
+    gates: Gates,
+    board: Board,
+    messages: Messages,
+    grace: Duration,
+    accounts: Accounts,
+    trace: Option<Sink>,
+}
+
+impl Watchers {
+    /// Watches for the accounts of `registry`, as `config` wants them, shown on `board`. None runs yet.
+    #[must_use]
+    pub fn new(
+        config: &Config,
+        registry: Registry,
+        upstreams: Arc<Upstreams>,
+        board: Board,
+        trace: Option<Sink>,
+    ) -> Self {
+        let context = Context {
+            registry,
+            upstreams,
+            gates: Gates::new(config),
+            board,
+            messages: config.push.messages,
+            grace: config.push.grace,
+            accounts: config.accounts.clone(),
+            trace,
+        };
+        Self { context: Arc::new(context), running: HashMap::new() }
+    }
+
+    /// Starts and ends watches as `events` say, until `stop` is cancelled.
+    pub async fn run(mut self, mut events: AccountEvents, stop: CancellationToken) {
+        while let Some((account, event)) = stop.run_until_cancelled(events.recv()).await {
+            match event {
+                // Two devices may have a password each: a session that is well goes on, the next one takes the newer.
+                AccountEvent::CredentialsChanged if self.context.board.is_watching(&account) => {}
+                AccountEvent::Watch | AccountEvent::CredentialsChanged => self.start(account),
+                AccountEvent::Unwatch => {
+                    self.end(&account);
+                    info!(%account, "no device is left, the mailbox is watched no more");
+                }
+            }
+        }
+    }
+
+    fn start(&mut self, account: AccountId) {
+        self.end(&account);
+        let watching = tokio::spawn(account::watch(Arc::clone(&self.context), account.clone()));
+        self.running.insert(account, watching.abort_handle());
+    }
+
+    fn end(&mut self, account: &AccountId) {
+        if let Some(running) = self.running.remove(account) {
+            running.abort();
+        }
+        self.context.board.remove(account);
+    }
+}
+
+impl Drop for Watchers {
+    fn drop(&mut self) {
+        self.running.values().for_each(AbortHandle::abort);
+    }
+}
+
+impl Context {
+    /// The mailboxes to watch, the one that the account's clients wait in first.
+    fn mailboxes(&self, account: &AccountId, credentials: &Credentials) -> Vec<String> {
+        let mut mailboxes = self.registry.mailboxes(account);
+        for configured in self.accounts.get(&credentials.user).into_iter().flat_map(|account| &account.mailboxes) {
+            if !mailboxes.contains(configured) {
+                mailboxes.push(configured.clone());
+            }
+        }
+        mailboxes
+    }
+
+    /// Who judges the account's messages.
+    fn judge(&self, credentials: &Credentials) -> Judge {
+        let own = [&credentials.user].into_iter().filter(|user| user.contains('@'));
+        let configured = self.accounts.get(&credentials.user).into_iter().flat_map(|account| &account.addresses);
+        Judge { addresses: own.chain(configured).cloned().collect(), messages: self.messages }
+    }
+}
