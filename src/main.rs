@@ -9,9 +9,10 @@ use clap::{Parser, Subcommand};
 use deltapush::config::{Config, ConfigError, DOMAIN_PLACEHOLDER};
 use deltapush::proxy::certificate::{Origin, Summary};
 use deltapush::proxy::tls::ServerTls;
+use deltapush::store::{Keeping, OpenError, Settings};
 use deltapush::trace::Sink;
 use deltapush::upstream::tls::ClientConfigs;
-use deltapush::{RunError, Server};
+use deltapush::{RunError, Server, commands};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -39,12 +40,32 @@ struct Cli {
     command: Option<Command>,
 }
 
-#[derive(Subcommand, Clone, Copy)]
+#[derive(Subcommand)]
 enum Command {
     /// Serve until SIGTERM or SIGINT (Ctrl-C); this is the default
     Run,
     /// Check the configuration and the files that it names, say what would run, change nothing
     Check,
+    /// Look after what survives a restart: accounts, tokens, sealed passwords
+    #[command(subcommand)]
+    State(StateCommand),
+}
+
+#[derive(Subcommand)]
+enum StateCommand {
+    /// Check that the state is sound and that the key opens it; change nothing
+    Check,
+    /// Copy the state into a new file, also while deltapush runs; the key is not in it
+    Backup {
+        /// The file, which must not be there yet
+        file: PathBuf,
+    },
+    /// Seal all passwords with a new key, while deltapush does not run
+    RotateKey {
+        /// A file with the new key, 32 bytes in base64; needed if the key comes from systemd or the environment
+        #[arg(long, value_name = "FILE")]
+        new_key_file: Option<PathBuf>,
+    },
 }
 
 const AFTER_HELP: &str = "\
@@ -52,12 +73,13 @@ Examples:
   deltapush                                       serve as ./config.yaml says
   deltapush check --config /etc/deltapush.yaml    see whether a configuration is right
   deltapush --trace                               see what client and server say to each other
+  deltapush state backup /backup/state.sqlite     copy the state, also while deltapush runs
 
 Exit codes:
    0  all is well
   64  wrong usage of the command line
   71  the operating system refused something, such as a port
-  74  the state cannot be opened
+  74  the state cannot be opened, is damaged, or its key does not fit
   78  the configuration, or a file that it names, is wrong";
 
 fn main() -> ExitCode {
@@ -65,9 +87,10 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(answer) => return answer_usage(&answer),
     };
-    let outcome = match cli.command.unwrap_or(Command::Run) {
-        Command::Run => load(&cli).and_then(run),
-        Command::Check => load(&cli).and_then(|config| check(&config)),
+    let outcome = match &cli.command {
+        None | Some(Command::Run) => load(&cli).and_then(run),
+        Some(Command::Check) => load(&cli).and_then(|config| check(&config)),
+        Some(Command::State(command)) => load(&cli).and_then(|config| state(&config, command)),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -88,7 +111,8 @@ fn answer_usage(answer: &clap::Error) -> ExitCode {
 
 /// Errors of deltapush's own tell their causes themselves; those of others are told as a chain.
 fn told(error: &anyhow::Error) -> String {
-    if error.is::<ConfigError>() || error.is::<RunError>() { error.to_string() } else { format!("{error:#}") }
+    let own = error.is::<ConfigError>() || error.is::<RunError>() || error.is::<OpenError>();
+    if own { error.to_string() } else { format!("{error:#}") }
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {
@@ -97,6 +121,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         Some(RunError::State(_)) => EX_IOERR,
         Some(RunError::Listen { .. } | RunError::Notifier(_)) => EX_OSERR,
         None if error.is::<ConfigError>() => EX_CONFIG,
+        None if error.is::<OpenError>() => EX_IOERR,
         None => EX_OSERR,
     }
 }
@@ -145,6 +170,18 @@ fn check(config: &Config) -> anyhow::Result<()> {
     describe(&mut io::stdout().lock(), config, &certificate).context("cannot print")
 }
 
+fn state(config: &Config, command: &StateCommand) -> anyhow::Result<()> {
+    start_logging(config)?;
+    let said = match command {
+        StateCommand::Check => commands::state::check(&config.storage),
+        StateCommand::Backup { file } => commands::state::backup(&config.storage, file),
+        StateCommand::RotateKey { new_key_file } => {
+            commands::state::rotate_key(&config.storage, new_key_file.as_deref())
+        }
+    }?;
+    writeln!(io::stdout(), "{said}").context("cannot print")
+}
+
 fn describe(out: &mut impl Write, config: &Config, certificate: &Summary) -> io::Result<()> {
     writeln!(out, "The configuration is right. deltapush would run as follows.")?;
     for listener in &config.listeners {
@@ -166,7 +203,11 @@ fn describe(out: &mut impl Write, config: &Config, certificate: &Summary) -> io:
         writeln!(out, "             {DOMAIN_PLACEHOLDER} is the part of the login after the @")?;
     }
     writeln!(out, "push         {}", config.push.notify_url)?;
-    writeln!(out, "state        {}", config.storage.directory.display())
+    writeln!(out, "state        {}", config.storage.directory.display())?;
+    match Settings::new(&config.storage).credentials {
+        Keeping::Sealed(key) => writeln!(out, "passwords    sealed with the key in {key}"),
+        Keeping::Memory => writeln!(out, "passwords    in memory only"),
+    }
 }
 
 fn about(certificate: &Summary) -> String {
@@ -216,6 +257,7 @@ mod tests {
             "route        * to imaps://imap.{domain}:993 (CA: webpki)\n",
             "push         https://notifications.delta.chat/notify\n",
             "state        state\n",
+            "passwords    sealed with the key in state/seal.key\n",
         ] {
             assert!(out.contains(line), "{out}");
         }
@@ -234,6 +276,10 @@ mod tests {
         let error = check(&config).unwrap_err();
         assert_eq!(exit_code(&error), EX_CONFIG);
         assert_eq!(told(&error).matches("No such file").count(), 1, "{}", told(&error));
+
+        let missing = deltapush::config::Storage { directory: "/nonexistent".into(), ..Default::default() };
+        let error = anyhow::Error::from(commands::state::check(&missing).unwrap_err());
+        assert_eq!(exit_code(&error), EX_IOERR);
 
         let error = anyhow::anyhow!("no threads").context("cannot start the runtime");
         assert_eq!(exit_code(&error), EX_OSERR);

@@ -16,7 +16,7 @@ use crate::proxy::listener::{self, Proxy};
 use crate::proxy::tls::{ServerTls, ServerTlsError};
 use crate::push::board::Board;
 use crate::push::notifier::{ClientError, Notifier};
-use crate::push::registry::{AccountEvents, Registry};
+use crate::push::registry::{AccountEvents, Registry, upkeep};
 use crate::push::watcher::Watchers;
 use crate::push::{notifier, schedule};
 use crate::store::{self, OpenError};
@@ -103,8 +103,7 @@ impl Server {
             tls: ClientConfigs::new(&config.routes)?,
             time: config.limits.upstream_time,
         });
-        let state =
-            store::Settings { directory: config.storage.directory.clone(), key_file: config.storage.key_file.clone() };
+        let state = store::Settings::new(&config.storage);
         let (registry, account_events, token_news) = Registry::open(&state)?;
         let notifier = Notifier::new(notifier_settings(&config), registry.clone(), token_news)?;
         Ok(Self { config, trace, tls, upstreams, registry, account_events, notifier })
@@ -132,6 +131,7 @@ impl Server {
                 listener::serve(Arc::clone(&proxy), listener.socket, listener.tls, tasks.clone(), stop.clone());
             tasks.spawn(serving);
         }
+        tasks.spawn(upkeep(registry.clone(), stop.clone()));
         let stop_pushing = CancellationToken::new();
         let pushing = tokio::spawn(notifier.run(stop_pushing.clone().cancelled_owned()));
 

@@ -35,7 +35,7 @@ pub use metadata::{Metadata, MetadataValue};
 pub use names::{is_dns_name, is_loopback};
 pub use push::{Messages, Native, Push};
 pub use routes::{DOMAIN_PLACEHOLDER, Domain, Route, Security, Trust, Upstream};
-pub use storage::Storage;
+pub use storage::{Keep, Storage};
 pub use units::Size;
 pub use watch::{Account, Accounts, Pace, Rate, Server, known_servers};
 

@@ -58,6 +58,7 @@ fn the_shipped_file_states_every_default() {
         "max_in_flight",
         "metadata",
         "storage",
+        "credentials",
         "key_file",
         "limits",
         "connections",

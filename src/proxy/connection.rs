@@ -228,7 +228,7 @@ impl Connection {
             upstream.logged_in.pushes |= self.proxy.probes.pushes(&target);
         }
         if let Err(error) = self.proxy.registry.login_succeeded(&account, &credentials).await {
-            warn!(session, %account, "the new password could not be stored for the watching session: {error}");
+            debug!(session, %account, "the new password could not be stored for the watching session: {error}");
         }
         Ok((account, Arc::new(credentials), upstream))
     }
@@ -374,7 +374,17 @@ impl relay::Account for AccountHandle {
         self.registry.tokens(&self.account)
     }
 
-    fn idles_in(&self, _mailbox: &str) {}
+    fn idles_in(&self, mailbox: &str) {
+        if !self.registry.must_note_idle(&self.account, mailbox) {
+            return;
+        }
+        let (registry, account, mailbox) = (self.registry.clone(), self.account.clone(), mailbox.to_owned());
+        tokio::spawn(async move {
+            if let Err(error) = registry.client_idles(&account, &mailbox).await {
+                debug!(%account, "where the client waits could not be noted: {error}");
+            }
+        });
+    }
 
     fn perform(&self, request: Request) -> Performed {
         let (registry, account, session) = (self.registry.clone(), self.account.clone(), self.session);

@@ -169,7 +169,7 @@ impl Notifier {
         let written = write(self.registry.clone());
         self.recording.spawn(async move {
             if let Err(error) = written.await {
-                tracing::warn!("the result of a push was not kept, it may be posted once more: {error}");
+                tracing::debug!("the result of a push was not kept, it may be posted once more: {error}");
             }
         });
     }

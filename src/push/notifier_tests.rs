@@ -81,7 +81,7 @@ struct Running {
 
 impl Running {
     fn start(directory: &TempDir, url: &Url, coalesce: Duration) -> Self {
-        let settings = store::Settings { directory: directory.path().join("state"), key_file: None };
+        let settings = store::Settings::sealed(directory.path().join("state"));
         let (registry, events, news) = Registry::open(&settings).unwrap();
         let schedule = schedule::Settings { coalesce, max_in_flight: 16, per_second: 1000 };
         let settings = Settings { url: url.clone(), schedule, grace: Duration::from_secs(5) };
@@ -269,7 +269,7 @@ async fn at_the_end_what_is_in_flight_is_waited_for_and_kept() {
     it.mail_for("alice").await;
     arrivals.recv().await.unwrap();
     it.stop().await;
-    let settings = store::Settings { directory: directory.path().join("state"), key_file: None };
+    let settings = store::Settings::sealed(directory.path().join("state"));
     let (_registry, _events, mut news) = Registry::open(&settings).unwrap();
     assert_eq!(news.try_recv(), None, "the answer was written");
 }

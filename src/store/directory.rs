@@ -1,24 +1,117 @@
-//! The state's folder: made for its owner only, used by one process at a time.
+//! The state's folder: made for its owner only, used by one process at a time; and files that appear whole or not at all.
 
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
 
 use super::OpenError;
+
+const LOCK: &str = "lock";
+/// How often a claim is tried, and how long it waits between: `deltapush state check` holds the lock for an instant.
+const ATTEMPTS: usize = 5;
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Makes the folder if it is not there, and claims it for this process. The claim ends when the file is dropped, also by
 /// the death of the process.
 pub(super) fn claim(directory: &Path) -> Result<File, OpenError> {
     DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(OpenError::io(directory))?;
-    let lock = private_file(&directory.join("lock"))?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path: directory.to_owned() }),
-        Err(TryLockError::Error(error)) => Err(OpenError::io(directory)(error)),
+    let lock = private_file(&directory.join(LOCK))?;
+    for _ in 0..ATTEMPTS {
+        match lock.try_lock() {
+            Ok(()) => return Ok(lock),
+            Err(TryLockError::WouldBlock) => sleep(PAUSE),
+            Err(TryLockError::Error(error)) => return Err(OpenError::io(directory)(error)),
+        }
     }
+    Err(OpenError::InUse { path: directory.to_owned() })
+}
+
+/// Whether a process has claimed the folder. Makes nothing.
+pub(super) fn is_claimed(directory: &Path) -> bool {
+    let lock = File::open(directory.join(LOCK));
+    lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
 /// Opens a file for writing, and makes it with mode 0600 if it is not there.
 pub(super) fn private_file(path: &Path) -> Result<File, OpenError> {
     OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map_err(OpenError::io(path))
+}
+
+/// Makes a file of mode 0600 that is not there yet, with what `write` puts in. It appears whole and on disk or not at
+/// all, and an existing one is never replaced.
+pub(super) fn put_new<E: From<io::Error>>(
+    path: &Path,
+    write: impl FnOnce(&Path, &mut File) -> Result<(), E>,
+) -> Result<(), E> {
+    if path.exists() {
+        return Err(io::Error::from(io::ErrorKind::AlreadyExists).into());
+    }
+    let draft = with_suffix(path, &format!(".{}.draft", std::process::id()));
+    let result = write_draft(&draft, write).and_then(|()| Ok(fs::hard_link(&draft, path)?));
+    fs::remove_file(&draft).ok();
+    result?;
+    Ok(sync_folder_of(path)?)
+}
+
+fn write_draft<E: From<io::Error>>(
+    draft: &Path,
+    write: impl FnOnce(&Path, &mut File) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(draft)?;
+    write(draft, &mut file)?;
+    Ok(file.sync_all()?)
+}
+
+/// Makes what was done to the names in the folder of `path` last.
+pub(super) fn sync_folder_of(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
+}
+
+/// The path with something after its name.
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn a_file_appears_whole_or_not_at_all() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        let put = |text: &str, fails: bool| {
+            put_new(&path, |_, file| {
+                file.write_all(text.as_bytes())?;
+                if fails { Err(io::Error::other("in the middle")) } else { Ok(()) }
+            })
+        };
+        put("half", true).unwrap_err();
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0, "no draft is left behind");
+        put("whole", false).unwrap();
+        assert_eq!(put("another", false).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "whole");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn looking_whether_it_is_claimed_claims_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(!is_claimed(directory.path()));
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+        let claim_of_mine = claim(directory.path()).unwrap();
+        assert!(is_claimed(directory.path()));
+        drop(claim_of_mine);
+        assert!(!is_claimed(directory.path()));
+        drop(claim(directory.path()).unwrap());
+    }
 }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use super::seal::SealError;
 
-/// Why the state cannot be opened. All of these are the operator's to mend, and none has changed anything.
+/// Why the state cannot be opened, or a command on it fails. All of these are the operator's to mend, and none has changed
+/// anything.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// A file or folder of the state cannot be made, read or written.
@@ -23,6 +24,12 @@ pub enum OpenError {
         /// The folder.
         path: PathBuf,
     },
+    /// A command is to look at a state that is not there.
+    #[error("there is no state in {}: deltapush makes it at its first start; is storage.directory right?", path.display())]
+    Absent {
+        /// The folder.
+        path: PathBuf,
+    },
     /// Written by a version that knows more than this one.
     #[error(
         "the state has schema version {found} and this deltapush knows {known} at most: run the version that wrote it, or a newer one"
@@ -36,6 +43,14 @@ pub enum OpenError {
     /// SQLite refuses the file.
     #[error("the state file cannot be used: {0}")]
     Database(#[from] rusqlite::Error),
+    /// SQLite finds faults in the file.
+    #[error(
+        "the state file is damaged: put a backup back, or start with an empty storage.directory (every client then has to connect once); SQLite says: {what}"
+    )]
+    Damaged {
+        /// The first fault.
+        what: String,
+    },
     /// Credentials are sealed, and the key is not there.
     #[error("credentials are sealed but their key is missing at {}: put the key file back, or start with an empty storage.directory (every client then has to connect once)", path.display())]
     KeyMissing {
@@ -43,16 +58,37 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// Credentials are sealed with another key.
-    #[error("the key in {} is not the one that the credentials are sealed with: put the right key file back, or start with an empty storage.directory (every client then has to connect once)", path.display())]
+    #[error(
+        "the key in {place} is not the one that the credentials are sealed with: put the right key back, or start with an empty storage.directory (every client then has to connect once)"
+    )]
     KeyWrong {
-        /// The file of the wrong key.
-        path: PathBuf,
+        /// Where the wrong key is.
+        place: String,
     },
     /// Not a key.
-    #[error("{} does not hold a key: 32 bytes in base64 are expected; put the right key file back", path.display())]
+    #[error("{place} does not hold a key: 32 bytes in base64 are expected; put the right key there")]
     KeyMalformed {
-        /// The file.
+        /// Where it was looked for.
+        place: String,
+    },
+    /// The key is not deltapush's to replace.
+    #[error(
+        "the key is in {place}, where deltapush cannot replace it: make a new one (head -c 32 /dev/urandom | base64 > FILE) and name it with --new-key-file FILE"
+    )]
+    NewKeyNeeded {
+        /// Where the present key is.
+        place: String,
+    },
+    /// Nothing is sealed.
+    #[error("storage.credentials is `memory`: there is no key and nothing is sealed")]
+    NotSealed,
+    /// A backup cannot be written.
+    #[error("the backup {} cannot be written: {source}", path.display())]
+    Backup {
+        /// The backup's file.
         path: PathBuf,
+        /// What the system says.
+        source: io::Error,
     },
     /// The system's random numbers or its cryptography fail.
     #[error("{0}")]
@@ -65,7 +101,8 @@ impl OpenError {
     }
 }
 
-/// Why a change of the state did not happen.
+/// Why a change of the state did not happen. The store itself says in the log that the disk is full or SQLite fails, once and
+/// then now and then: whoever gets this need not.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// The disk is full; the operator's to mend. The state on disk is as it was.

@@ -1,48 +1,124 @@
-//! The file with the key that seals credentials, and the check that it is the right one.
+//! The key that seals credentials: where it comes from, the check that it is the right one, and its file.
 
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use rusqlite::{Connection, OptionalExtension};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::OpenError;
+use super::directory::{put_new, sync_folder_of, with_suffix};
 use super::seal::{KEY_LEN, SealError, Sealer};
+use super::settings::KeySource;
 
-type Key = Zeroizing<[u8; KEY_LEN]>;
+pub(super) type Key = Zeroizing<[u8; KEY_LEN]>;
 
 /// What is sealed to know a key again.
 const CHECK: &[u8] = b"deltapush key check";
 
-/// The sealer with the key in `path`. A new key is made, and a new one taken over, only while nothing is sealed.
-pub(super) fn sealer(connection: &Connection, path: &Path) -> Result<Sealer, OpenError> {
-    let any_sealed: bool = connection.query_row("SELECT EXISTS (SELECT 1 FROM accounts)", [], |row| row.get(0))?;
-    let key = match read(path)? {
-        Some(key) => key,
-        None if any_sealed => return Err(OpenError::KeyMissing { path: path.to_owned() }),
-        None => make(path)?,
+/// The sealer with the key from `source`. A new key is made, and a new one taken over, only while nothing is sealed. A
+/// rotation that was interrupted is brought to its end.
+pub(super) fn sealer(connection: &Connection, source: &KeySource) -> Result<Sealer, OpenError> {
+    match (look(connection, source)?, source) {
+        (Some(Found::Waiting(sealer)), KeySource::File(path)) => {
+            put_in_place(path)?;
+            return Ok(sealer);
+        }
+        (Some(Found::InPlace(sealer) | Found::Waiting(sealer)), _) => return Ok(sealer),
+        (None, _) => {}
+    }
+    if any_sealed(connection)? {
+        return Err(unfit(source)?);
+    }
+    let key = match (present(source)?, source) {
+        (Some(key), _) => key,
+        (None, KeySource::File(path)) => make(path)?,
+        (None, _) => return Err(OpenError::KeyMalformed { place: source.to_string() }),
     };
     let sealer = Sealer::new(&key)?;
-    if !is_known(connection, &sealer)? {
-        if any_sealed {
-            return Err(OpenError::KeyWrong { path: path.to_owned() });
-        }
-        let check = sealer.seal_bytes(CHECK, CHECK)?;
-        connection.execute("INSERT OR REPLACE INTO meta (name, value) VALUES ('key_check', ?)", [check])?;
-    }
+    note_check(connection, &sealer)?;
     Ok(sealer)
 }
 
-fn is_known(connection: &Connection, sealer: &Sealer) -> Result<bool, OpenError> {
-    let check: Option<Vec<u8>> =
-        connection.query_row("SELECT value FROM meta WHERE name = 'key_check'", [], |row| row.get(0)).optional()?;
-    Ok(check.is_some_and(|check| sealer.unseal_bytes(CHECK, &check).is_ok_and(|plain| *plain == CHECK)))
+/// A key that the check was made with.
+pub(super) enum Found {
+    /// Where it belongs.
+    InPlace(Sealer),
+    /// In the file of a rotation that was interrupted.
+    Waiting(Sealer),
 }
 
-fn read(path: &Path) -> Result<Option<Key>, OpenError> {
+impl Found {
+    pub(super) fn sealer(&self) -> &Sealer {
+        match self {
+            Self::InPlace(sealer) | Self::Waiting(sealer) => sealer,
+        }
+    }
+}
+
+/// Looks for the key that the check was made with, and changes nothing.
+pub(super) fn look(connection: &Connection, source: &KeySource) -> Result<Option<Found>, OpenError> {
+    let waiting = match source {
+        KeySource::File(path) => Some(waiting_path(path)).filter(|path| path.exists()),
+        _ => None,
+    };
+    // What is not a key in its place is no reason yet to stop: the right one may be waiting.
+    let present = match present(source) {
+        Err(OpenError::KeyMalformed { .. }) if waiting.is_some() => None,
+        present => present?,
+    };
+    if let Some(sealer) = fitting(connection, present)? {
+        return Ok(Some(Found::InPlace(sealer)));
+    }
+    // The file was not renamed before its content was on disk, so that what is malformed here was never in use.
+    let key = waiting.and_then(|path| read(&path).ok().flatten());
+    Ok(fitting(connection, key)?.map(Found::Waiting))
+}
+
+fn fitting(connection: &Connection, key: Option<Key>) -> Result<Option<Sealer>, OpenError> {
+    let Some(key) = key else { return Ok(None) };
+    let sealer = Sealer::new(&key)?;
+    let check: Option<Vec<u8>> =
+        connection.query_row("SELECT value FROM meta WHERE name = 'key_check'", [], |row| row.get(0)).optional()?;
+    let fits = check.is_some_and(|check| sealer.unseal_bytes(CHECK, &check).is_ok_and(|plain| *plain == CHECK));
+    Ok(fits.then_some(sealer))
+}
+
+/// Why what is in `source` cannot be the key.
+pub(super) fn unfit(source: &KeySource) -> Result<OpenError, OpenError> {
+    Ok(match (present(source)?, source) {
+        (None, KeySource::File(path)) => OpenError::KeyMissing { path: path.clone() },
+        _ => OpenError::KeyWrong { place: source.to_string() },
+    })
+}
+
+pub(super) fn any_sealed(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.query_row("SELECT EXISTS (SELECT 1 FROM accounts WHERE length(credentials) > 0)", [], |row| row.get(0))
+}
+
+pub(super) fn note_check(connection: &Connection, sealer: &Sealer) -> Result<(), OpenError> {
+    let check = sealer.seal_bytes(CHECK, CHECK)?;
+    connection.execute("INSERT OR REPLACE INTO meta (name, value) VALUES ('key_check', ?)", [check])?;
+    Ok(())
+}
+
+/// The key in its place, if there is one.
+fn present(source: &KeySource) -> Result<Option<Key>, OpenError> {
+    match source {
+        KeySource::File(path) => read(path),
+        KeySource::Credential(path) => {
+            let text = Zeroizing::new(fs::read(path).map_err(OpenError::io(path))?);
+            parse(&text, source).map(Some)
+        }
+        KeySource::Environment(value) => parse(value.expose(), source).map(Some),
+    }
+}
+
+/// The key in a file, if the file is there.
+pub(super) fn read(path: &Path) -> Result<Option<Key>, OpenError> {
     let text = match fs::read(path) {
         Ok(text) => Zeroizing::new(text),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -52,38 +128,65 @@ fn read(path: &Path) -> Result<Option<Key>, OpenError> {
     if mode & 0o077 != 0 {
         tracing::warn!("others may read the key file {}: give it mode 0600", path.display());
     }
-    // With room to spare, so that decoding anything else fails by its length and not by the buffer's.
+    parse(&text, path.display()).map(Some)
+}
+
+fn parse(text: &[u8], place: impl ToString) -> Result<Key, OpenError> {
     let mut bytes = Zeroizing::new(BASE64_STANDARD.decode(text.trim_ascii()).unwrap_or_default());
     let key = <[u8; KEY_LEN]>::try_from(bytes.as_slice()).map(Zeroizing::new);
     bytes.zeroize();
-    key.map(Some).map_err(|_| OpenError::KeyMalformed { path: path.to_owned() })
+    key.map_err(|_| OpenError::KeyMalformed { place: place.to_string() })
 }
 
-fn make(path: &Path) -> Result<Key, OpenError> {
+/// A key that nobody has yet.
+pub(super) fn random() -> Result<Key, OpenError> {
     let mut key = Zeroizing::new([0; KEY_LEN]);
     aws_lc_rs::rand::fill(&mut *key).map_err(|_| SealError::System)?;
-    write_new(path, &key).map_err(OpenError::io(path))?;
     Ok(key)
 }
 
-/// The file appears whole or not at all, and an existing one is never replaced: a key lost is every credential lost.
-fn write_new(path: &Path, key: &Key) -> io::Result<()> {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.new", std::process::id()));
-    let draft = directory.join(name);
-    let result = write_draft(&draft, key).and_then(|()| fs::hard_link(&draft, path));
-    fs::remove_file(&draft).ok();
-    result?;
-    fs::File::open(directory)?.sync_all()
+fn make(path: &Path) -> Result<Key, OpenError> {
+    let key = random()?;
+    put_new(path, |_, file| file.write_all(encode(&key).as_bytes())).map_err(OpenError::io(path))?;
+    Ok(key)
 }
 
-fn write_draft(draft: &Path, key: &Key) -> io::Result<()> {
-    let mut text = Zeroizing::new(BASE64_STANDARD.encode(**key));
+fn encode(key: &Key) -> Zeroizing<String> {
+    // Exactly sized: a string that grows leaves copies of the key behind.
+    let mut text = Zeroizing::new(String::with_capacity(KEY_LEN.saturating_mul(2)));
+    BASE64_STANDARD.encode_string(**key, &mut text);
     text.push('\n');
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(draft)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
+    text
+}
+
+/// Where a new key waits until the state is sealed with it.
+pub(super) fn waiting_path(path: &Path) -> PathBuf {
+    with_suffix(path, ".new")
+}
+
+/// Puts a new key on disk, to wait until the state is sealed with it. One that waited in vain is dropped: the caller has
+/// seen that the state is not sealed with it.
+pub(super) fn let_wait(path: &Path, key: &Key) -> Result<(), OpenError> {
+    let waiting = waiting_path(path);
+    let io = |error| OpenError::io(&waiting)(error);
+    match fs::remove_file(&waiting) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
+        _ => {}
+    }
+    let owner = fs::metadata(path).ok();
+    put_new(&waiting, |_, file| {
+        // Who rotates may be root, and who serves another.
+        if let Some(owner) = &owner {
+            fchown(&*file, Some(owner.uid()), Some(owner.gid()))?;
+        }
+        file.write_all(encode(key).as_bytes())
+    })
+    .map_err(io)
+}
+
+/// Replaces the key in its place by the one that waits. Only for a state that is sealed with that one.
+pub(super) fn put_in_place(path: &Path) -> Result<(), OpenError> {
+    fs::rename(waiting_path(path), path).and_then(|()| sync_folder_of(path)).map_err(OpenError::io(path))
 }
 
 #[cfg(test)]
@@ -110,6 +213,12 @@ mod tests {
         for text in ["", "c2hvcnQ=", "%%%"] {
             fs::write(&path, text).unwrap();
             assert!(matches!(read(&path), Err(OpenError::KeyMalformed { .. })), "{text}");
+            let variable = KeySource::Environment(crate::secret::Secret::new(text.into()));
+            let error = present(&variable).unwrap_err();
+            assert!(
+                error.to_string().starts_with("the environment variable DELTAPUSH_SEAL_KEY does not hold"),
+                "{error}"
+            );
         }
     }
 }

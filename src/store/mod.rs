@@ -6,150 +6,49 @@
 //! What a batch changed is handed, in the order of the commits, to the function given to [`Store::open`]: whoever keeps a
 //! copy in memory (the registry) is neither ahead of the disk nor out of order, even if the caller has gone meanwhile.
 
+mod backup;
+mod check;
 mod directory;
 mod error;
 mod key;
+mod load;
+mod mailboxes;
 mod operations;
+mod records;
+mod rotate;
 mod schema;
 mod seal;
+mod settings;
+mod status;
+mod trouble;
 mod worker;
 
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
+pub use backup::backup;
+pub use check::{KeyReport, Report, check};
 pub use error::{OpenError, StoreError};
+pub use records::{
+    AccountRecord, AccountStatus, Change, Generation, Idled, Loaded, MAX_IDLED, MAX_TOKENS, Moment, Position, Seen,
+    Served, TokenStatus, Unannounced, UnixTime,
+};
+pub use rotate::{Rotated, rotate};
+pub use settings::{Keeping, KeySource, Settings};
 
 use crate::account::AccountId;
 use crate::secret::{Credentials, DeviceToken};
 use operations::Operation;
+use rusqlite::TransactionBehavior;
 use seal::Sealer;
 use worker::Worker;
-
-/// How many tokens an account may have. With one more, the one not seen for longest goes.
-pub const MAX_TOKENS: usize = 32;
-
-/// Where the state is kept.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// The folder of the state file, made with mode 0700 if it is not there.
-    pub directory: PathBuf,
-    /// The file with the key that seals credentials; `seal.key` in the folder above if not given. Made if it is not there.
-    pub key_file: Option<PathBuf>,
-}
-
-/// Seconds since 1970 in UTC, from the wall clock: for what is compared across restarts only.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct UnixTime(pub i64);
-
-impl UnixTime {
-    /// The wall clock's time.
-    #[must_use]
-    pub fn now() -> Self {
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Self(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
-    }
-
-    /// How long before `now` this was; zero if it lies ahead of `now`, because the clock was set back meanwhile.
-    #[must_use]
-    pub fn age(self, now: Self) -> Duration {
-        Duration::from_secs(u64::try_from(now.0.saturating_sub(self.0)).unwrap_or_default())
-    }
-}
-
-/// Numbers the moments at which something became worth announcing, upwards over all accounts: whatever a token had to
-/// announce up to a generation is announced by one POST.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Generation(pub u64);
-
-/// Up to where a mailbox has been looked through (RFC 9051 section 2.3.1.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Position {
-    /// `UIDVALIDITY`: with another value, UIDs noted before mean nothing.
-    pub uid_validity: u32,
-    /// The lowest UID that has not been looked at yet.
-    pub uid_next: u32,
-}
-
-/// A token of an account.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
-    /// The token itself.
-    pub token: DeviceToken,
-    /// When the account's client last handed it over.
-    pub last_seen: UnixTime,
-}
-
-/// An account as it was found at the start.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AccountRecord {
-    /// Whose account.
-    pub account: AccountId,
-    /// What its watcher logs in with. None if they could not be unsealed: then its client must log in once.
-    pub credentials: Option<Arc<Credentials>>,
-    /// Its tokens, at least one.
-    pub tokens: Vec<Seen>,
-}
-
-/// What a token still had to announce when the process ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unannounced {
-    /// The token to be posted.
-    pub token: DeviceToken,
-    /// Up to which generation that POST announces.
-    pub generation: Generation,
-    /// When the newest of it was noticed.
-    pub since: UnixTime,
-}
-
-/// All that was found at the start, except for mailbox positions ([`Store::positions`]).
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Loaded {
-    /// The accounts.
-    pub accounts: Vec<AccountRecord>,
-    /// The tokens with something to announce, the longest waiting first.
-    pub unannounced: Vec<Unannounced>,
-}
-
-/// What has just been committed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
-    /// The account's tokens are now these. With none left it has been erased.
-    Tokens {
-        /// Whose tokens.
-        account: AccountId,
-        /// The credentials that came with the change.
-        credentials: Option<Arc<Credentials>>,
-        /// All its tokens.
-        tokens: Vec<Seen>,
-    },
-    /// The account is logged in to with these from now on.
-    Credentials {
-        /// Whose credentials.
-        account: AccountId,
-        /// The new ones.
-        credentials: Arc<Credentials>,
-    },
-    /// These tokens have something to announce.
-    Pending {
-        /// The tokens of the account that has news.
-        tokens: Vec<DeviceToken>,
-        /// Up to which generation.
-        generation: Generation,
-    },
-    /// No account has this token any more.
-    Gone {
-        /// The token.
-        token: DeviceToken,
-    },
-}
 
 /// The state. Clones are handles of the same one.
 #[derive(Clone)]
 pub struct Store {
     worker: Arc<Worker>,
-    sealer: Arc<Sealer>,
+    /// None if credentials are in memory only.
+    sealer: Option<Arc<Sealer>>,
 }
 
 impl Store {
@@ -163,12 +62,23 @@ impl Store {
     /// or a newer version's, the key is missing or the wrong one.
     pub fn open(settings: &Settings, changed: impl Fn(Change) + Send + 'static) -> Result<(Self, Loaded), OpenError> {
         let lock = directory::claim(&settings.directory)?;
-        let connection = schema::open(&settings.directory)?;
-        let key_file = settings.key_file.clone().unwrap_or_else(|| settings.directory.join("seal.key"));
-        let sealer = Arc::new(key::sealer(&connection, &key_file)?);
-        let loaded = operations::load(&connection, &sealer)?;
-        let worker = Worker::start(connection, lock, Box::new(changed))?;
-        Ok((Self { worker: Arc::new(worker), sealer }, loaded))
+        let mut connection = schema::connect(&settings.directory)?;
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        schema::migrate(&transaction)?;
+        let sealer = match &settings.credentials {
+            Keeping::Sealed(source) => Some(key::sealer(&transaction, source)?),
+            Keeping::Memory => None,
+        };
+        let erased = sealer.is_none() && load::erase_credentials(&transaction)?;
+        let loaded = load::load(&transaction, sealer.as_ref(), UnixTime::now())?;
+        transaction.commit()?;
+        if erased {
+            schema::truncate_journal(&connection)?;
+            tracing::info!("the sealed credentials in the state were erased: storage.credentials is `memory`");
+        }
+        let newest = loaded.unannounced.iter().map(|found| found.generation).max();
+        let worker = Worker::start(connection, lock, newest.unwrap_or_default(), Box::new(changed))?;
+        Ok((Self { worker: Arc::new(worker), sealer: sealer.map(Arc::new) }, loaded))
     }
 
     /// Takes a token of an account over, with the credentials of the session that handed it over. Both may be known.
@@ -180,9 +90,9 @@ impl Store {
         account: &AccountId,
         credentials: Arc<Credentials>,
         token: &DeviceToken,
-        now: UnixTime,
+        now: Moment,
     ) -> Result<(), StoreError> {
-        let sealed = self.sealer.seal(account, &credentials)?;
+        let sealed = self.seal(account, &credentials)?;
         let (account, token) = (account.clone(), token.clone());
         self.run(move |state| state.register(&account, credentials, &sealed, &token, now)).await
     }
@@ -214,12 +124,30 @@ impl Store {
         self.run(move |state| state.forget_token(&token)).await
     }
 
-    /// Removes every token last seen before `limit`. Returns how many.
+    /// Notes for how long deltapush has served with this state, and removes every token and every mailbox idled in that was
+    /// last seen before `limit`. Returns how many tokens.
     ///
     /// # Errors
     /// [`StoreError`]; nothing has changed then.
-    pub async fn expire_tokens(&self, limit: UnixTime) -> Result<usize, StoreError> {
-        self.run(move |state| state.expire_tokens(limit)).await
+    pub async fn served(&self, now: Served, limit: Served) -> Result<usize, StoreError> {
+        self.run(move |state| state.served(now, limit)).await
+    }
+
+    /// Notes that a client of the account waits for mail in a mailbox. Does nothing for an account that is not known.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing has changed then.
+    pub async fn client_idles(&self, account: &AccountId, mailbox: &str, now: Served) -> Result<(), StoreError> {
+        let (account, mailbox) = (account.clone(), mailbox.to_owned());
+        self.run(move |state| state.client_idles(&account, &mailbox, now)).await
+    }
+
+    /// All accounts as a person is shown them, by name. Nothing is said to be refused: that is not on disk.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn status(&self) -> Result<Vec<AccountStatus>, StoreError> {
+        self.run(|state| state.status()).await
     }
 
     /// Replaces the credentials of an account. Does nothing for an account that is not known.
@@ -231,7 +159,7 @@ impl Store {
         account: &AccountId,
         credentials: Arc<Credentials>,
     ) -> Result<(), StoreError> {
-        let sealed = self.sealer.seal(account, &credentials)?;
+        let sealed = self.seal(account, &credentials)?;
         let account = account.clone();
         self.run(move |state| state.credentials_changed(&account, credentials, &sealed)).await
     }
@@ -296,6 +224,11 @@ impl Store {
     /// with [`StoreError::Closed`].
     pub async fn close(&self) {
         self.worker.close().await;
+    }
+
+    /// What goes to the disk of credentials: nothing, if they are to be in memory only.
+    fn seal(&self, account: &AccountId, credentials: &Credentials) -> Result<Vec<u8>, StoreError> {
+        self.sealer.as_ref().map_or(Ok(Vec::new()), |sealer| Ok(sealer.seal(account, credentials)?))
     }
 
     async fn run<T: Send + 'static>(

@@ -1,21 +1,18 @@
-//! What can be done to the state, in SQL.
+//! What can be done to accounts, their credentials and their tokens, in SQL.
 
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{Digest, SHA256, digest};
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, params};
 
-use super::seal::Sealer;
-use super::{
-    AccountRecord, Change, Generation, Loaded, MAX_TOKENS, OpenError, Position, Seen, StoreError, Unannounced, UnixTime,
-};
+use super::{Change, Generation, MAX_TOKENS, Moment, Seen, Served, StoreError, UnixTime};
 use crate::account::AccountId;
 use crate::secret::{Credentials, DeviceToken};
 
-type Result<T> = std::result::Result<T, StoreError>;
+pub(super) type Result<T> = std::result::Result<T, StoreError>;
 
 /// An account's row.
-type RowId = i64;
+pub(super) type RowId = i64;
 
 /// One operation's view of the state, within its savepoint.
 pub(super) struct Operation<'a> {
@@ -33,19 +30,20 @@ impl Operation<'_> {
         credentials: Arc<Credentials>,
         sealed: &[u8],
         token: &DeviceToken,
-        now: UnixTime,
+        now: Moment,
     ) -> Result<()> {
         let row: RowId = self
             .cached(
                 "INSERT INTO accounts (user, upstream, credentials, created) VALUES (?, ?, ?, ?)
                  ON CONFLICT (user, upstream) DO UPDATE SET credentials = excluded.credentials RETURNING id",
             )?
-            .query_row(params![account.user, account.upstream, sealed, now.0], |row| row.get(0))?;
+            .query_row(params![account.user, account.upstream, sealed, now.wall.0], |row| row.get(0))?;
         self.cached(
-            "INSERT INTO tokens (account, hash, token, first_seen, last_seen) VALUES (?1, ?2, ?3, ?4, ?4)
-             ON CONFLICT (account, hash) DO UPDATE SET last_seen = excluded.last_seen",
+            "INSERT INTO tokens (account, hash, token, first_seen, last_seen, last_served) VALUES (?1, ?2, ?3, ?4, ?4, ?5)
+             ON CONFLICT (account, hash)
+             DO UPDATE SET last_seen = excluded.last_seen, last_served = excluded.last_served",
         )?
-        .execute(params![row, hash(token).as_ref(), token.expose(), now.0])?;
+        .execute(params![row, hash(token).as_ref(), token.expose(), now.wall.0, now.served.0])?;
         self.drop_surplus(row, token)?;
         let tokens = self.tokens(row)?;
         self.changes.push(Change::Tokens { account: account.clone(), credentials: Some(credentials), tokens });
@@ -56,15 +54,15 @@ impl Operation<'_> {
         let surplus = self
             .cached(
                 "DELETE FROM tokens WHERE id IN (
-                     SELECT id FROM tokens WHERE account = ? ORDER BY hash = ? DESC, last_seen DESC, id DESC
+                     SELECT id FROM tokens WHERE account = ? ORDER BY hash = ? DESC, last_served DESC, id DESC
                      LIMIT -1 OFFSET ?)
                  RETURNING token",
             )?
             .query_map(params![row, hash(newest).as_ref(), i64::try_from(MAX_TOKENS).unwrap_or(i64::MAX)], |row| {
-                row.get::<_, String>(0)
+                token_in(row, 0)
             })?
             .collect::<rusqlite::Result<Vec<_>>>()?;
-        surplus.iter().filter_map(|text| DeviceToken::new(text.as_bytes()).ok()).try_for_each(|token| self.left(token))
+        surplus.into_iter().try_for_each(|token| self.left(token))
     }
 
     pub(super) fn remove_token(&mut self, account: &AccountId, token: &DeviceToken) -> Result<()> {
@@ -97,18 +95,17 @@ impl Operation<'_> {
         accounts.iter().try_for_each(|(row, account)| self.tell_or_erase(*row, account))
     }
 
-    pub(super) fn expire_tokens(&mut self, limit: UnixTime) -> Result<usize> {
+    /// Removes the tokens last seen before `limit`. Returns how many.
+    pub(super) fn expire_tokens(&mut self, limit: Served) -> Result<usize> {
         let expired = self
             .cached(
                 "SELECT a.user, a.upstream, t.token FROM tokens t JOIN accounts a ON a.id = t.account
-                 WHERE t.last_seen < ?",
+                 WHERE t.last_served < ?",
             )?
-            .query_map([limit.0], |row| Ok((account_in(row, 0)?, row.get::<_, String>(2)?)))?
+            .query_map([limit.0], |row| Ok((account_in(row, 0)?, token_in(row, 2)?)))?
             .collect::<rusqlite::Result<Vec<_>>>()?;
         for (account, token) in &expired {
-            if let Ok(token) = DeviceToken::new(token.as_bytes()) {
-                self.remove_token(account, &token)?;
-            }
+            self.remove_token(account, token)?;
         }
         Ok(expired.len())
     }
@@ -126,43 +123,6 @@ impl Operation<'_> {
             self.changes.push(Change::Credentials { account: account.clone(), credentials });
         }
         Ok(())
-    }
-
-    pub(super) fn noticed(
-        &mut self,
-        account: &AccountId,
-        mailbox: &str,
-        position: Position,
-        announce: bool,
-        now: UnixTime,
-    ) -> Result<()> {
-        let Some(row) = self.row(account)? else { return Ok(()) };
-        self.cached(
-            "INSERT INTO mailboxes (account, name, uid_validity, uid_next) VALUES (?, ?, ?, ?)
-             ON CONFLICT (account, name)
-             DO UPDATE SET uid_validity = excluded.uid_validity, uid_next = excluded.uid_next",
-        )?
-        .execute(params![row, mailbox, position.uid_validity, position.uid_next])?;
-        if announce {
-            *self.generation = self.generation.saturating_add(1);
-            self.cached("UPDATE tokens SET pending = ?, pending_since = ? WHERE account = ?")?.execute(params![
-                *self.generation,
-                now.0,
-                row
-            ])?;
-            let tokens = self.tokens(row)?.into_iter().map(|seen| seen.token).collect();
-            self.changes.push(Change::Pending { tokens, generation: generation(*self.generation) });
-        }
-        Ok(())
-    }
-
-    pub(super) fn positions(&mut self, account: &AccountId) -> Result<Vec<(String, Position)>> {
-        let Some(row) = self.row(account)? else { return Ok(Vec::new()) };
-        let positions = self
-            .cached("SELECT name, uid_validity, uid_next FROM mailboxes WHERE account = ? ORDER BY name")?
-            .query_map([row], |row| Ok((row.get(0)?, Position { uid_validity: row.get(1)?, uid_next: row.get(2)? })))?
-            .collect::<rusqlite::Result<_>>()?;
-        Ok(positions)
     }
 
     pub(super) fn announced(&mut self, token: &DeviceToken, generation: Generation, now: UnixTime) -> Result<()> {
@@ -211,7 +171,7 @@ impl Operation<'_> {
         Ok(())
     }
 
-    fn row(&self, account: &AccountId) -> Result<Option<RowId>> {
+    pub(super) fn row(&self, account: &AccountId) -> Result<Option<RowId>> {
         let row = self
             .cached("SELECT id FROM accounts WHERE user = ? AND upstream = ?")?
             .query_row(params![account.user, account.upstream], |row| row.get(0))
@@ -219,71 +179,37 @@ impl Operation<'_> {
         Ok(row)
     }
 
-    fn tokens(&self, row: RowId) -> Result<Vec<Seen>> {
+    pub(super) fn tokens(&self, row: RowId) -> Result<Vec<Seen>> {
         Ok(tokens_of(self.connection, row)?)
     }
 
-    fn cached(&self, sql: &str) -> Result<CachedStatement<'_>> {
+    pub(super) fn cached(&self, sql: &str) -> Result<CachedStatement<'_>> {
         Ok(self.connection.prepare_cached(sql)?)
     }
 }
 
-/// Reads everything, once, at the start.
-pub(super) fn load(connection: &Connection, sealer: &Sealer) -> std::result::Result<Loaded, OpenError> {
-    let rows = connection
-        .prepare("SELECT user, upstream, id, credentials FROM accounts ORDER BY id")?
-        .query_map([], |row| Ok((account_in(row, 0)?, row.get::<_, RowId>(2)?, row.get::<_, Vec<u8>>(3)?)))?
-        .collect::<rusqlite::Result<Vec<_>>>()?;
-    let mut accounts = Vec::with_capacity(rows.len());
-    for (account, row, sealed) in rows {
-        let credentials = sealer.unseal(&account, &sealed).map(Arc::new);
-        if let Err(error) = &credentials {
-            tracing::warn!("{account:?} is not watched until its client logs in: {error}");
-        }
-        let tokens = tokens_of(connection, row)?;
-        accounts.push(AccountRecord { account, credentials: credentials.ok(), tokens });
-    }
-    Ok(Loaded { accounts, unannounced: unannounced(connection)? })
-}
-
-fn unannounced(connection: &Connection) -> rusqlite::Result<Vec<Unannounced>> {
-    connection
-        .prepare(
-            "SELECT token, max(pending), max(pending_since) FROM tokens WHERE pending IS NOT NULL
-             GROUP BY hash ORDER BY min(pending)",
-        )?
-        .query_map([], |row| {
-            Ok(Unannounced {
-                token: token_in(row, 0)?,
-                generation: generation(row.get(1)?),
-                since: UnixTime(row.get::<_, Option<i64>>(2)?.unwrap_or_default()),
-            })
-        })?
-        .collect()
-}
-
-fn tokens_of(connection: &Connection, row: RowId) -> rusqlite::Result<Vec<Seen>> {
+pub(super) fn tokens_of(connection: &Connection, row: RowId) -> rusqlite::Result<Vec<Seen>> {
     connection
         .prepare_cached("SELECT token, last_seen FROM tokens WHERE account = ? ORDER BY id")?
         .query_map([row], |row| Ok(Seen { token: token_in(row, 0)?, last_seen: UnixTime(row.get(1)?) }))?
         .collect()
 }
 
-fn account_in(row: &Row<'_>, first: usize) -> rusqlite::Result<AccountId> {
+pub(super) fn account_in(row: &Row<'_>, first: usize) -> rusqlite::Result<AccountId> {
     Ok(AccountId { user: row.get::<_, Arc<str>>(first)?, upstream: row.get::<_, Arc<str>>(first.saturating_add(1))? })
 }
 
-fn token_in(row: &Row<'_>, index: usize) -> rusqlite::Result<DeviceToken> {
+pub(super) fn token_in(row: &Row<'_>, index: usize) -> rusqlite::Result<DeviceToken> {
     let text = row.get_ref(index)?.as_bytes()?;
     DeviceToken::new(text)
         .map_err(|error| rusqlite::Error::FromSqlConversionFailure(index, rusqlite::types::Type::Text, Box::new(error)))
 }
 
-fn generation(value: i64) -> Generation {
+pub(super) fn generation(value: i64) -> Generation {
     Generation(u64::try_from(value).unwrap_or_default())
 }
 
-fn number(generation: Generation) -> i64 {
+pub(super) fn number(generation: Generation) -> i64 {
     i64::try_from(generation.0).unwrap_or(i64::MAX)
 }
 

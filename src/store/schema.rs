@@ -3,12 +3,15 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, Transaction};
 
 use super::{OpenError, directory};
 
 /// The state file's name in its folder.
 const FILE: &str = "state.sqlite";
+
+/// How long another process's lock is waited for.
+const BUSY: Duration = Duration::from_secs(5);
 
 /// The steps from an empty file to the present schema. `PRAGMA user_version` counts those taken. A step that has been
 /// released is never changed: the next one is added.
@@ -45,15 +48,30 @@ const MIGRATIONS: &[&str] = &[
          uid_next INTEGER NOT NULL,
          PRIMARY KEY (account, name)
      ) STRICT, WITHOUT ROWID;",
+    // `seconds`, `last_served` and `last_idled` are seconds of running time. Credentials of no length are in memory only.
+    "CREATE TABLE served (seconds INTEGER NOT NULL) STRICT;
+     INSERT INTO served VALUES (0);
+     ALTER TABLE tokens ADD COLUMN last_served INTEGER NOT NULL DEFAULT 0;
+     CREATE TABLE idled (
+         account INTEGER NOT NULL REFERENCES accounts (id) ON DELETE CASCADE,
+         name TEXT NOT NULL,
+         last_idled INTEGER NOT NULL,
+         PRIMARY KEY (account, name)
+     ) STRICT, WITHOUT ROWID;",
 ];
 
-/// Opens the state file in `directory`, makes it if it is not there, and brings it to the present schema.
-pub(super) fn open(directory: &Path) -> Result<Connection, OpenError> {
+/// The newest schema version that is known.
+pub(super) fn newest() -> i64 {
+    i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
+}
+
+/// Opens the state file in `directory`, and makes it if it is not there. Its schema stays what it is.
+pub(super) fn connect(directory: &Path) -> Result<Connection, OpenError> {
     let path = directory.join(FILE);
     // Made here, because SQLite would make it readable for all; its journal takes the mode over.
     drop(directory::private_file(&path)?);
-    let mut connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    connection.busy_timeout(Duration::from_secs(5))?;
+    let connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    connection.busy_timeout(BUSY)?;
     refuse_newer(&connection)?;
     connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
     // An answer means that it is on disk: NORMAL would lose the last commits when the power fails.
@@ -62,31 +80,62 @@ pub(super) fn open(directory: &Path) -> Result<Connection, OpenError> {
     // What is deleted is overwritten: credentials and tokens do not linger in free pages.
     connection.pragma_update_and_check(None, "secure_delete", true, |_| Ok(()))?;
     connection.set_prepared_statement_cache_capacity(64);
-    migrate(&mut connection)?;
+    Ok(connection)
+}
+
+/// Opens the state file to look at it, also while its owner works with it.
+pub(super) fn look(directory: &Path) -> Result<Connection, OpenError> {
+    let path = directory.join(FILE);
+    if !path.exists() {
+        return Err(OpenError::Absent { path: directory.to_owned() });
+    }
+    let connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    connection.busy_timeout(BUSY)?;
+    refuse_newer(&connection)?;
     Ok(connection)
 }
 
 fn refuse_newer(connection: &Connection) -> Result<(), OpenError> {
-    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
     match version(connection)? {
-        found if found > known => Err(OpenError::Newer { found, known }),
+        found if found > newest() => Err(OpenError::Newer { found, known: newest() }),
         _ => Ok(()),
     }
 }
 
-fn version(connection: &Connection) -> rusqlite::Result<i64> {
+/// The schema version of a state file.
+pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.pragma_query_value(None, "user_version", |row| row.get(0))
 }
 
-fn migrate(connection: &mut Connection) -> Result<(), OpenError> {
-    let taken = usize::try_from(version(connection)?).unwrap_or_default();
-    for (before, step) in MIGRATIONS.iter().enumerate().skip(taken) {
-        let transaction = connection.transaction()?;
+/// Brings the state to the present schema, within the caller's transaction.
+pub(super) fn migrate(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    let taken = usize::try_from(version(transaction)?).unwrap_or_default();
+    for step in MIGRATIONS.iter().skip(taken) {
         transaction.execute_batch(step)?;
-        transaction.pragma_update(None, "user_version", i64::try_from(before).unwrap_or_default().saturating_add(1))?;
-        transaction.commit()?;
+    }
+    if taken < MIGRATIONS.len() {
+        transaction.pragma_update(None, "user_version", newest())?;
     }
     Ok(())
+}
+
+/// Writes the journal back and empties it: overwriting what was erased reaches the file only so. False if somebody reads the
+/// state just now; then it is to be tried again.
+pub(super) fn truncate_journal(connection: &Connection) -> rusqlite::Result<bool> {
+    // Nobody waits for a reader: a backup takes as long as it takes.
+    connection.busy_timeout(Duration::ZERO)?;
+    let busy = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
+    connection.busy_timeout(BUSY)?;
+    busy.map(|busy| busy == 0)
+}
+
+/// A state file as the version before the present schema left it.
+#[cfg(test)]
+pub(super) fn first_version(directory: &Path) -> Connection {
+    let connection = connect(directory).unwrap();
+    connection.execute_batch(MIGRATIONS[0]).unwrap();
+    connection.pragma_update(None, "user_version", 1).unwrap();
+    connection
 }
 
 #[cfg(test)]
@@ -96,9 +145,10 @@ mod tests {
     #[test]
     fn a_newer_versions_state_is_refused_and_left_alone() {
         let directory = tempfile::tempdir().unwrap();
-        open(directory.path()).unwrap().pragma_update(None, "user_version", 99).unwrap();
-        let error = open(directory.path()).unwrap_err();
+        connect(directory.path()).unwrap().pragma_update(None, "user_version", 99).unwrap();
+        let error = connect(directory.path()).unwrap_err();
         assert!(matches!(error, OpenError::Newer { found: 99, .. }), "{error}");
+        assert!(matches!(look(directory.path()), Err(OpenError::Newer { .. })));
         let file = Connection::open(directory.path().join(FILE)).unwrap();
         assert_eq!(version(&file).unwrap(), 99);
     }
@@ -106,7 +156,7 @@ mod tests {
     #[test]
     fn it_is_durable_and_erases_what_is_deleted() {
         let directory = tempfile::tempdir().unwrap();
-        let connection = open(directory.path()).unwrap();
+        let connection = connect(directory.path()).unwrap();
         let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap();
         assert_eq!((pragma("synchronous"), pragma("foreign_keys"), pragma("secure_delete")), (2, 1, 1));
         let mode: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0)).unwrap();

@@ -4,16 +4,18 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use super::*;
 
 const NOW: UnixTime = UnixTime(1_700_000_000);
+const MOMENT: Moment = Moment { wall: NOW, served: Served(0) };
 const POSITION: Position = Position { uid_validity: 7, uid_next: 42 };
 
 type Changes = Arc<Mutex<Vec<Change>>>;
 
 fn settings(directory: &Path) -> Settings {
-    Settings { directory: directory.join("state"), key_file: None }
+    Settings::sealed(directory.join("state"))
 }
 
 fn open(directory: &Path) -> (Store, Loaded, Changes) {
@@ -36,7 +38,7 @@ fn token(name: &str) -> DeviceToken {
 }
 
 async fn register(store: &Store, user: &str, name: &str) {
-    store.register(&account(user), credentials(user), &token(name), NOW).await.unwrap();
+    store.register(&account(user), credentials(user), &token(name), MOMENT).await.unwrap();
 }
 
 /// What the disk would hold if the process were killed now.
@@ -75,6 +77,7 @@ async fn what_was_answered_survives_a_kill() {
         account: account("alice"),
         credentials: Some(credentials("alice")),
         tokens: ["one", "two"].map(|name| Seen { token: token(name), last_seen: NOW }).to_vec(),
+        idled: vec![],
     };
     assert_eq!(loaded.accounts, [expected]);
     let pending: Vec<_> = loaded.unannounced.iter().map(|found| (found.token.clone(), found.since)).collect();
@@ -159,6 +162,23 @@ async fn the_last_token_takes_the_account_with_it_and_leaves_no_trace() {
         assert!(!holds(directory.path(), needle.as_bytes()), "{needle} is still there");
     }
     assert_eq!(store.positions(&account("alice")).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn what_a_reader_keeps_in_the_journal_is_erased_when_it_has_gone() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, ..) = open(directory.path());
+    register(&store, "alice", "one").await;
+    let reader = schema::look(&directory.path().join("state")).unwrap();
+    let reading = reader.unchecked_transaction().unwrap();
+    reading.query_row("SELECT count(*) FROM accounts", [], |_| Ok(())).unwrap();
+    let begun = std::time::Instant::now();
+    store.remove_account(&account("alice")).await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(3), "nobody waits for it");
+    assert!(holds(directory.path(), b"alice"), "the reader may still look at it");
+    drop(reading);
+    store.client_idles(&account("nobody"), "INBOX", Served(1)).await.unwrap();
+    assert!(!holds(directory.path(), b"alice"));
 }
 
 #[tokio::test]
@@ -256,11 +276,12 @@ async fn the_token_not_seen_for_longest_makes_room() {
     let (store, _, changes) = open(directory.path());
     let alice = account("alice");
     for index in 0..MAX_TOKENS {
-        // The second one is the oldest; the clock may go back.
-        let seen = if index == 1 { UnixTime(1) } else { NOW };
+        // The second one is the oldest, whatever the wall clock says.
+        let served = if index == 1 { Served(1) } else { Served(2) };
+        let seen = Moment { wall: UnixTime(if index == 1 { i64::MAX } else { 0 }), served };
         store.register(&alice, credentials("alice"), &token(&index.to_string()), seen).await.unwrap();
     }
-    store.register(&alice, credentials("alice"), &token("new"), UnixTime(0)).await.unwrap();
+    store.register(&alice, credentials("alice"), &token("new"), Moment { wall: NOW, served: Served(0) }).await.unwrap();
     let changes = changes.lock().unwrap();
     assert!(changes.contains(&Change::Gone { token: token("1") }));
     let Some(Change::Tokens { tokens, .. }) = changes.last() else { panic!("{:?}", changes.last()) };
@@ -269,17 +290,265 @@ async fn the_token_not_seen_for_longest_makes_room() {
 }
 
 #[tokio::test]
-async fn tokens_expire_by_when_they_were_seen() {
+async fn tokens_expire_by_the_time_served_and_each_account_by_its_own() {
     let directory = tempfile::tempdir().unwrap();
-    let (store, ..) = open(directory.path());
-    store.register(&account("alice"), credentials("alice"), &token("old"), UnixTime(10)).await.unwrap();
-    store.register(&account("bob"), credentials("bob"), &token("old"), UnixTime(30)).await.unwrap();
-    assert_eq!(store.expire_tokens(UnixTime(20)).await.unwrap(), 1);
-    assert_eq!(store.expire_tokens(UnixTime(20)).await.unwrap(), 0);
+    let (store, _, changes) = open(directory.path());
+    for (user, served) in [("alice", 10), ("bob", 30)] {
+        // The wall clock has been stepped far ahead for one and far back for the other.
+        let seen = Moment { wall: UnixTime(if user == "bob" { 0 } else { i64::MAX }), served: Served(served) };
+        store.register(&account(user), credentials(user), &token("shared"), seen).await.unwrap();
+        store.client_idles(&account(user), "INBOX", Served(served)).await.unwrap();
+        store.client_idles(&account(user), "Old", Served(1)).await.unwrap();
+    }
+    changes.lock().unwrap().clear();
+    assert_eq!(store.served(Served(40), Served(20)).await.unwrap(), 1);
+    assert_eq!(store.served(Served(35), Served(20)).await.unwrap(), 0);
+    let bobs =
+        Change::Idled { account: account("bob"), mailboxes: vec![Idled { name: "INBOX".into(), last: Served(30) }] };
+    let alices = Change::Tokens { account: account("alice"), credentials: None, tokens: vec![] };
+    assert_eq!(*changes.lock().unwrap(), [alices, bobs], "the token itself lives on with bob");
+    assert!(!holds(directory.path(), b"alice"));
     store.close().await;
     let (_, loaded, _) = open(directory.path());
     assert_eq!(loaded.accounts.len(), 1);
     assert_eq!(loaded.accounts[0].account, account("bob"));
+    assert_eq!(loaded.served, Served(40), "the count never goes back");
+}
+
+#[tokio::test]
+async fn the_count_of_the_time_served_is_not_behind_what_was_noted_with_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, ..) = open(directory.path());
+    let seen = Moment { wall: NOW, served: Served(50) };
+    store.register(&account("alice"), credentials("alice"), &token("one"), seen).await.unwrap();
+    assert_eq!(open(killed(directory.path()).path()).1.served, Served(50));
+    store.client_idles(&account("alice"), "INBOX", Served(60)).await.unwrap();
+    assert_eq!(open(killed(directory.path()).path()).1.served, Served(60));
+}
+
+#[tokio::test]
+async fn the_mailboxes_idled_in_latest_are_remembered() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, _, changes) = open(directory.path());
+    store.client_idles(&account("alice"), "INBOX", Served(1)).await.unwrap();
+    assert_eq!(*changes.lock().unwrap(), [], "nothing is kept of an account without a token");
+    register(&store, "alice", "one").await;
+    for (mailbox, served) in [("INBOX", 1), ("A", 2), ("B", 3), ("C", 4), ("INBOX", 5), ("D", 0)] {
+        store.client_idles(&account("alice"), mailbox, Served(served)).await.unwrap();
+    }
+    let expected = [("INBOX", 5), ("C", 4), ("B", 3), ("D", 0)];
+    let expected = expected.map(|(name, last)| Idled { name: name.into(), last: Served(last) });
+    let told = Change::Idled { account: account("alice"), mailboxes: expected.to_vec() };
+    assert_eq!(changes.lock().unwrap().last(), Some(&told), "what has just come stays");
+    assert_eq!(open(killed(directory.path()).path()).1.accounts[0].idled, expected);
+}
+
+#[tokio::test]
+async fn the_status_has_all_that_a_person_may_see() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, _, changes) = open(directory.path());
+    register(&store, "bob", "shared").await;
+    register(&store, "alice", "shared").await;
+    register(&store, "alice", "second").await;
+    store.noticed(&account("alice"), "INBOX", POSITION, true, NOW).await.unwrap();
+    let newest = generation(&changes);
+    store.announced(&token("shared"), newest, UnixTime(5)).await.unwrap();
+    store.noticed(&account("alice"), "INBOX", POSITION, true, NOW).await.unwrap();
+    store.gave_up(&token("second"), generation(&changes), "refused", UnixTime(6)).await.unwrap();
+    let status = |name: &str| TokenStatus {
+        fingerprint: token(name).fingerprint(),
+        first_seen: NOW,
+        last_seen: NOW,
+        pending: false,
+        accepted: None,
+        given_up: None,
+    };
+    let accepted = TokenStatus { accepted: Some(UnixTime(5)), ..status("shared") };
+    let alice = AccountStatus {
+        account: account("alice"),
+        tokens: vec![
+            TokenStatus { pending: true, ..accepted.clone() },
+            TokenStatus { given_up: Some((UnixTime(6), "refused".into())), ..status("second") },
+        ],
+        mailboxes: vec![("INBOX".into(), POSITION)],
+        has_credentials: true,
+        refused: false,
+    };
+    let bob = AccountStatus {
+        account: account("bob"),
+        tokens: vec![accepted],
+        mailboxes: vec![],
+        has_credentials: true,
+        refused: false,
+    };
+    assert_eq!(store.status().await.unwrap(), [alice, bob]);
+}
+
+fn memory(directory: &Path) -> (Store, Loaded) {
+    Store::open(&Settings::memory(directory.join("state")), drop).unwrap()
+}
+
+#[tokio::test]
+async fn in_memory_mode_no_password_reaches_the_disk() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, _) = memory(directory.path());
+    register(&store, "alice", "one").await;
+    let changed = Arc::new(Credentials::new("alice", "open-sesame"));
+    store.credentials_changed(&account("alice"), changed).await.unwrap();
+    store.noticed(&account("alice"), "INBOX", POSITION, false, NOW).await.unwrap();
+    let credentials_on_disk = |directory: &Path| -> i64 {
+        let file = rusqlite::Connection::open(directory.join("state/state.sqlite")).unwrap();
+        file.query_row("SELECT sum(length(credentials)) FROM accounts", [], |row| row.get(0)).unwrap()
+    };
+    assert_eq!(credentials_on_disk(killed(directory.path()).path()), 0);
+    assert!(!holds(directory.path(), b"sesame"));
+    assert!(!directory.path().join("state/seal.key").exists(), "there is nothing that a key is for");
+    store.close().await;
+
+    let (store, loaded) = memory(directory.path());
+    assert_eq!(loaded.accounts[0].credentials, None);
+    let called: Vec<_> = loaded.unannounced.iter().map(|found| &found.token).collect();
+    assert_eq!(called, [&token("one")], "the device is called back");
+    assert_eq!(store.positions(&account("alice")).await.unwrap(), [("INBOX".to_owned(), POSITION)]);
+}
+
+#[tokio::test]
+async fn a_call_back_is_no_news_that_is_lost_or_doubled() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, _) = memory(directory.path());
+    for (user, name) in [("alice", "one"), ("bob", "shared"), ("carol", "shared")] {
+        register(&store, user, name).await;
+    }
+    store.noticed(&account("alice"), "INBOX", POSITION, true, NOW).await.unwrap();
+    store.close().await;
+    let (store, loaded) = memory(directory.path());
+    let tokens: Vec<_> = loaded.unannounced.iter().map(|found| found.token.clone()).collect();
+    assert!(tokens.len() == 2 && tokens.contains(&token("one")) && tokens.contains(&token("shared")));
+    // One POST announces the news too, and what is noticed afterwards is news again.
+    let called = loaded.unannounced[0].generation;
+    store.announced(&token("one"), called, NOW).await.unwrap();
+    assert!(store.status().await.unwrap().iter().all(|status| !status.tokens[0].pending));
+    store.noticed(&account("alice"), "INBOX", POSITION, true, NOW).await.unwrap();
+    store.announced(&token("one"), called, NOW).await.unwrap();
+    assert!(store.status().await.unwrap()[0].tokens[0].pending, "an answer to an older POST");
+}
+
+#[tokio::test]
+async fn from_sealed_to_memory_and_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, ..) = open(directory.path());
+    register(&store, "alice", "one").await;
+    store.close().await;
+    let sealed = |directory: &Path| -> Vec<u8> {
+        let file = rusqlite::Connection::open(directory.join("state/state.sqlite")).unwrap();
+        file.query_row("SELECT credentials FROM accounts", [], |row| row.get(0)).unwrap()
+    };
+    let blob = sealed(directory.path());
+    assert!(!blob.is_empty() && holds(directory.path(), &blob));
+
+    let (store, loaded) = memory(directory.path());
+    assert_eq!((loaded.accounts[0].credentials.as_ref(), loaded.unannounced.len()), (None, 1));
+    assert!(!holds(directory.path(), &blob), "erased from the file and from its journal, before anything is served");
+    register(&store, "alice", "one").await;
+    store.close().await;
+
+    let (store, loaded, _) = open(directory.path());
+    assert_eq!((loaded.accounts[0].credentials.as_ref(), loaded.unannounced.len()), (None, 1));
+    store.credentials_changed(&account("alice"), credentials("alice")).await.unwrap();
+    store.close().await;
+    let (_, loaded, _) = open(directory.path());
+    assert_eq!((loaded.accounts[0].credentials.as_ref(), loaded.unannounced.len()), (Some(&credentials("alice")), 0));
+}
+
+/// What the first release wrote is there after an update, and nobody's token is suddenly old.
+#[tokio::test]
+async fn the_first_versions_state_is_taken_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("state");
+    // The key, its check and sealed credentials, which are the same in both versions.
+    let (store, ..) = open(directory.path());
+    register(&store, "alice", "one").await;
+    store.close().await;
+    let new = rusqlite::Connection::open(state.join("state.sqlite")).unwrap();
+    let sealed: Vec<u8> = new.query_row("SELECT credentials FROM accounts", [], |row| row.get(0)).unwrap();
+    let key_check: Vec<u8> = new.query_row("SELECT value FROM meta", [], |row| row.get(0)).unwrap();
+    drop(new);
+    fs::remove_file(state.join("state.sqlite")).unwrap();
+    let old = schema::first_version(&state);
+    let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, token("one").expose().as_bytes());
+    old.execute("INSERT INTO meta VALUES ('key_check', ?)", [key_check]).unwrap();
+    old.execute("INSERT INTO accounts VALUES (1, 'alice', 'imap.example.org:993', ?, 1)", [sealed]).unwrap();
+    old.execute(
+        "INSERT INTO tokens VALUES (1, 1, ?, ?, 2, 3, 9, 4, 5, 6, 'refused')",
+        rusqlite::params![hash.as_ref(), token("one").expose()],
+    )
+    .unwrap();
+    old.execute("INSERT INTO mailboxes VALUES (1, 'INBOX', 7, 42)", []).unwrap();
+    drop(old);
+
+    assert_eq!(check_version(&state), (1, 2));
+    let (store, loaded, changes) = open(directory.path());
+    assert_eq!(check_version(&state), (2, 2));
+    assert_eq!(loaded.accounts[0].credentials, Some(credentials("alice")));
+    assert_eq!(loaded.accounts[0].tokens, [Seen { token: token("one"), last_seen: UnixTime(3) }]);
+    let pending = Unannounced { token: token("one"), generation: Generation(9), since: UnixTime(4) };
+    assert_eq!(loaded.unannounced, [pending]);
+    assert_eq!(store.positions(&account("alice")).await.unwrap(), [("INBOX".to_owned(), POSITION)]);
+    assert_eq!(store.status().await.unwrap()[0].tokens[0].given_up, Some((UnixTime(6), "refused".into())));
+    assert_eq!(store.served(Served(89), Served(89 - 90)).await.unwrap(), 0);
+    store.noticed(&account("alice"), "INBOX", POSITION, true, NOW).await.unwrap();
+    assert_eq!(generation(&changes), Generation(10));
+}
+
+fn check_version(state: &Path) -> (i64, i64) {
+    check(&Settings::sealed(state)).unwrap().schema
+}
+
+/// With the wrong key even the schema stays what it is: the version that wrote it can still run.
+#[tokio::test]
+async fn a_wrong_key_stops_a_migration_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("state");
+    fs::create_dir(&state).unwrap();
+    let old = schema::first_version(&state);
+    old.execute("INSERT INTO accounts VALUES (1, 'alice', 'imap.example.org:993', x'01', 1)", []).unwrap();
+    drop(old);
+    let error = Store::open(&Settings::sealed(&state), drop).unwrap_err();
+    assert!(matches!(error, OpenError::KeyMissing { .. }), "{error}");
+    let file = rusqlite::Connection::open(state.join("state.sqlite")).unwrap();
+    assert_eq!(schema::version(&file).unwrap(), 1);
+}
+
+#[tokio::test]
+async fn the_key_may_come_from_systemd_or_the_environment() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("state");
+    let with = |source| Settings { directory: state.clone(), credentials: Keeping::Sealed(source) };
+    let text = |byte: &str| format!("{}=\n", byte.repeat(43));
+    let variable = |byte| with(KeySource::Environment(crate::secret::Secret::new(text(byte).into_bytes())));
+    let credential = directory.path().join("deltapush-seal-key");
+    fs::write(&credential, text("A")).unwrap();
+
+    let (store, _) = Store::open(&variable("A"), drop).unwrap();
+    register(&store, "alice", "one").await;
+    store.close().await;
+    assert!(!state.join("seal.key").exists(), "no key is made where one is given");
+    let (store, loaded) = Store::open(&with(KeySource::Credential(credential.clone())), drop).unwrap();
+    assert_eq!(loaded.accounts[0].credentials, Some(credentials("alice")));
+    store.close().await;
+
+    let before = fs::read(state.join("state.sqlite")).unwrap();
+    let wrong = Store::open(&variable("E"), drop).unwrap_err();
+    assert!(matches!(wrong, OpenError::KeyWrong { .. }), "{wrong}");
+    assert!(
+        wrong.to_string().contains("variable DELTAPUSH_SEAL_KEY is not the one") && wrong.to_string().contains("put")
+    );
+    fs::write(&credential, "not a key").unwrap();
+    let malformed = Store::open(&with(KeySource::Credential(credential)), drop).unwrap_err();
+    assert!(malformed.to_string().starts_with("systemd's credential"), "{malformed}");
+    let missing = Store::open(&settings(directory.path()), drop).unwrap_err();
+    assert!(matches!(missing, OpenError::KeyMissing { .. }), "{missing}");
+    assert_eq!(fs::read(state.join("state.sqlite")).unwrap(), before);
 }
 
 #[tokio::test]
@@ -299,7 +568,7 @@ async fn a_wrong_or_missing_key_names_the_cure_and_changes_nothing() {
     assert!(!path.exists(), "no new key is made over what the old one sealed");
     fs::write(&path, "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n").unwrap();
     let wrong = Store::open(&settings(directory.path()), drop).unwrap_err();
-    assert!(matches!(wrong, OpenError::KeyWrong { .. }) && wrong.to_string().contains("put the right key file back"));
+    assert!(matches!(wrong, OpenError::KeyWrong { .. }) && wrong.to_string().contains("put the right key back"));
     assert_eq!(state(), before);
 
     fs::write(&path, key).unwrap();
@@ -419,15 +688,26 @@ async fn a_full_disk_is_said_and_passes() {
     let mut full = 0;
     for index in 0..50 {
         let name = format!("{index}{}", "x".repeat(900));
-        match store.register(&account("bob"), credentials("bob"), &token(&name), NOW).await {
+        match store.register(&account("bob"), credentials("bob"), &token(&name), MOMENT).await {
             Ok(()) => {}
             Err(StoreError::DiskFull) => full += 1,
             Err(other) => panic!("{other}"),
         }
     }
     assert!(full > 0);
+    // What could not be noted did not happen, and is noticed again later.
+    let alice = account("alice");
+    let mailbox = "x".repeat(50_000);
+    let unnoted = store.noticed(&alice, &mailbox, POSITION, true, NOW).await;
+    assert!(matches!(unnoted, Err(StoreError::DiskFull)), "{unnoted:?}");
+    assert_eq!(store.positions(&alice).await.unwrap(), [], "reading goes on");
+    assert!(!store.status().await.unwrap()[0].tokens[0].pending);
     limit(1_000_000).await.unwrap();
+    store.noticed(&alice, &mailbox, POSITION, true, NOW).await.unwrap();
     register(&store, "carol", "three").await;
-    let (_, loaded, _) = open(killed(directory.path()).path());
+    let copy = killed(directory.path());
+    assert_eq!(check(&settings(copy.path())).unwrap().pending, 1, "nothing is corrupted");
+    let (_, loaded, _) = open(copy.path());
     assert!(loaded.accounts.iter().any(|record| record.account == account("carol")));
+    assert_eq!(loaded.unannounced.len(), 1);
 }

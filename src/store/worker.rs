@@ -7,12 +7,14 @@ use std::fs::File;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
-use super::operations::Operation;
-use super::{Change, OpenError, StoreError};
+use super::operations::{Operation, number};
+use super::trouble::Trouble;
+use super::{Change, Generation, OpenError, StoreError, schema};
 
 /// What may wait; who comes later waits to be let in.
 const QUEUE: usize = 1024;
@@ -22,7 +24,8 @@ const BATCH: usize = 512;
 type Changed = Box<dyn Fn(Change) + Send>;
 /// Gives the answer, once it is known whether the batch was committed.
 type Reply = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
-type Job = Box<dyn FnOnce(&mut Operation<'_>) -> (bool, Reply) + Send>;
+/// Says why it failed, if it did.
+type Job = Box<dyn FnOnce(&mut Operation<'_>) -> (Option<StoreError>, Reply) + Send>;
 
 enum Message {
     Job(Job),
@@ -36,10 +39,22 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn start(connection: Connection, lock: File, changed: Changed) -> Result<Self, OpenError> {
-        let highest: Option<i64> = connection.query_row("SELECT max(pending) FROM tokens", [], |row| row.get(0))?;
+    /// Generations go on after `newest`.
+    pub(super) fn start(
+        connection: Connection,
+        lock: File,
+        newest: Generation,
+        changed: Changed,
+    ) -> Result<Self, OpenError> {
         let (queue, messages) = mpsc::channel(QUEUE);
-        let state = State { connection, _lock: lock, generation: highest.unwrap_or_default(), changed };
+        let state = State {
+            connection,
+            _lock: lock,
+            generation: number(newest),
+            changed,
+            trouble: Trouble::default(),
+            journal_holds_erased: false,
+        };
         let thread = thread::Builder::new()
             .name("deltapush-store".into())
             .spawn(move || state.serve(messages))
@@ -54,11 +69,11 @@ impl Worker {
         let (answer, answered) = oneshot::channel();
         let job: Job = Box::new(move |state| {
             let result = operation(state);
-            let done = result.is_ok();
+            let failed = result.as_ref().err().cloned();
             // Nobody may be waiting any more, which changes nothing about what was done.
             let reply: Reply =
                 Box::new(move |committed| drop(answer.send(result.and_then(|value| committed.map(|()| value)))));
-            (done, reply)
+            (failed, reply)
         });
         self.queue.send(Message::Job(job)).await.map_err(|_| StoreError::Closed)?;
         let unanswered = |_| Err(if self.queue.is_closed() { StoreError::Closed } else { StoreError::NotWritten });
@@ -85,6 +100,9 @@ struct State {
     /// The newest generation that was given out.
     generation: i64,
     changed: Changed,
+    trouble: Trouble,
+    /// Whether the journal still has what was erased, because it could not be written back.
+    journal_holds_erased: bool,
 }
 
 impl State {
@@ -114,38 +132,45 @@ impl State {
     fn process(&mut self, jobs: Vec<Job>) {
         let mut replies = Vec::with_capacity(jobs.len());
         let mut changes = Vec::new();
-        let result = self.commit(jobs, &mut replies, &mut changes);
+        let before = self.connection.total_changes();
+        let mut failed = None;
+        let result = self.commit(jobs, &mut replies, &mut changes, &mut failed);
         if let Err(error) = &result {
-            tracing::warn!("{error}");
             changes.clear();
+            failed.get_or_insert_with(|| error.clone());
         }
-        if changes.iter().any(erases) {
+        self.tell(failed.as_ref(), self.connection.total_changes() > before);
+        self.journal_holds_erased |= changes.iter().any(erases);
+        if self.journal_holds_erased {
             self.truncate_journal();
         }
         changes.into_iter().for_each(&self.changed);
         replies.into_iter().for_each(|reply| reply(result.clone()));
     }
 
-    /// Runs the jobs in one transaction. The answers to those that ran are in `replies`, whatever the outcome.
+    /// Runs the jobs in one transaction. The answers to those that ran are in `replies`, whatever the outcome; the first
+    /// reason why one did not is in `failed`.
     fn commit(
         &mut self,
         jobs: Vec<Job>,
         replies: &mut Vec<Reply>,
         changes: &mut Vec<Change>,
+        failed: &mut Option<StoreError>,
     ) -> Result<(), StoreError> {
         let mut transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         for job in jobs {
             let savepoint = transaction.savepoint()?;
             let before = changes.len();
             let mut operation = Operation { connection: &savepoint, generation: &mut self.generation, changes };
-            let (done, reply) = job(&mut operation);
+            let (failure, reply) = job(&mut operation);
             replies.push(reply);
-            if done {
+            if failure.is_none() {
                 savepoint.commit()?;
             } else {
                 changes.truncate(before);
                 drop(savepoint);
             }
+            *failed = failed.take().or(failure);
             // Some failures, a full disk among them, make SQLite roll the whole transaction back by itself.
             if transaction.is_autocommit() {
                 return Err(StoreError::NotWritten);
@@ -154,11 +179,30 @@ impl State {
         Ok(transaction.commit()?)
     }
 
-    /// Overwriting what was deleted reaches the file only when the journal, which still has it, is written back.
-    fn truncate_journal(&self) {
-        let result = self.connection.pragma_update_and_check(None, "wal_checkpoint", "truncate", |_| Ok(()));
-        if let Err(error) = result {
-            tracing::warn!("erased credentials, still sealed, stay in the state's journal for now: {error}");
+    /// Tells the operator of failures and of their end. Reading works also when writing does not, and proves nothing.
+    fn tell(&mut self, failed: Option<&StoreError>, written: bool) {
+        match failed {
+            Some(error) => {
+                if let Some(failures) = self.trouble.failed(Instant::now()) {
+                    tracing::warn!(
+                        failures,
+                        "{error}; relaying goes on, tokens are refused meanwhile and new mail is announced afterwards"
+                    );
+                }
+            }
+            None if written => {
+                if let Some(failures) = self.trouble.written() {
+                    tracing::info!(failures, "the state can be written again");
+                }
+            }
+            None => {}
+        }
+    }
+
+    fn truncate_journal(&mut self) {
+        match schema::truncate_journal(&self.connection) {
+            Ok(done) => self.journal_holds_erased = !done,
+            Err(error) => tracing::debug!("what was erased stays in the state's journal for now: {error}"),
         }
     }
 }

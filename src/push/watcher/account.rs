@@ -172,7 +172,7 @@ impl Watched<'_> {
         let seconds = wait.as_secs_f32();
         match end {
             End::Panicked => error!(%account, "not watched: {end}; next attempt in {seconds:.0}s"),
-            End::Store(_) => warn!(%account, "not watched: {end}; next attempt in {seconds:.0}s"),
+            // That the state cannot be written is said where it happens, once for all.
             _ if next_step(end) == Next::Soon => {
                 debug!(%account, upstream = %account.upstream, "watching interrupted: {end}; next attempt in {seconds:.1}s");
             }

@@ -69,7 +69,9 @@ impl Watchers {
             match event {
                 // Two devices may have a password each: a session that is well goes on, the next one takes the newer.
                 AccountEvent::CredentialsChanged if self.context.board.is_watching(&account) => {}
-                AccountEvent::Watch | AccountEvent::CredentialsChanged => self.start(account),
+                AccountEvent::Watch | AccountEvent::CredentialsChanged | AccountEvent::MailboxesChanged => {
+                    self.start(account);
+                }
                 AccountEvent::Unwatch => {
                     self.end(&account);
                     info!(%account, "no device is left, the mailbox is watched no more");

@@ -3,22 +3,32 @@
 //! Memory follows the disk: each change is made in the store, and what the store has committed is applied here, on its
 //! thread and in its order. A caller that is dropped while it waits leaves nothing half done.
 
+mod accounts;
+mod upkeep;
+mod waiting;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use dashmap::DashMap;
-use dashmap::mapref::entry::Entry;
+use tokio::time::Instant;
 
 use super::latest::{self, Merge};
 use crate::account::AccountId;
 use crate::secret::{Credentials, DeviceToken};
 use crate::store::{
-    AccountRecord, Change, Generation, OpenError, Position, Seen, Settings, Store, StoreError, Unannounced, UnixTime,
+    AccountStatus, Generation, Moment, OpenError, Position, Served, Settings, Store, StoreError, UnixTime,
 };
+use accounts::{Accounts, Login};
+pub use upkeep::{MAX_AGE, upkeep};
 
-/// A token that its client hands over again within this time is not written again: a phone that reconnects all the time
-/// costs no disk.
-const SEEN_RECENTLY: Duration = Duration::from_secs(3600);
+/// The mailbox that every account has.
+const INBOX: &str = "INBOX";
+
+/// A longer name of a mailbox is not remembered.
+const MAX_MAILBOX: usize = 1024;
+
+/// What is noted again within this time is not written again: a phone that reconnects all the time costs no disk.
+const RECENTLY: Duration = Duration::from_secs(3600);
 
 /// What whoever watches accounts must know. If it is busy, only the last word on an account waits for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,12 +40,17 @@ pub enum AccountEvent {
     Unwatch,
     /// The watcher is to log in anew with the present credentials.
     CredentialsChanged,
+    /// The watcher is to watch other mailboxes ([`Registry::mailboxes`]). Said only of an account that can be watched.
+    MailboxesChanged,
 }
 
 impl Merge for AccountEvent {
     fn merge(self, newer: Self) -> Self {
         match (self, newer) {
-            (Self::Watch, Self::CredentialsChanged) => Self::Watch,
+            // Whoever begins with a watch finds credentials and mailboxes as they are then; whoever logs in anew, the
+            // mailboxes.
+            (Self::Watch, Self::CredentialsChanged | Self::MailboxesChanged) => Self::Watch,
+            (Self::CredentialsChanged, Self::MailboxesChanged) => Self::CredentialsChanged,
             (_, newer) => newer,
         }
     }
@@ -71,23 +86,21 @@ pub type TokenNews = latest::Receiver<DeviceToken, News>;
 pub struct Registry {
     store: Store,
     accounts: Arc<Accounts>,
+    clock: Clock,
 }
 
-/// The copy in memory.
-#[derive(Debug)]
-struct Accounts {
-    map: DashMap<AccountId, Account>,
-    events: latest::Sender<AccountId, AccountEvent>,
-    news: latest::Sender<DeviceToken, News>,
+/// Counts for how long deltapush has served with the state. Stands still while the machine is suspended.
+#[derive(Debug, Clone, Copy)]
+struct Clock {
+    /// For how long it had when it started.
+    before: Served,
+    started: Instant,
 }
 
-#[derive(Debug)]
-struct Account {
-    /// None if they could not be unsealed: a login of the client brings them.
-    credentials: Option<Arc<Credentials>>,
-    tokens: Vec<Seen>,
-    /// The server refused these credentials: the next login that succeeds starts the watch again, even with the same ones.
-    refused: bool,
+impl Clock {
+    fn now(self) -> Served {
+        self.before.after(self.started.elapsed())
+    }
 }
 
 impl Registry {
@@ -99,13 +112,12 @@ impl Registry {
     pub fn open(settings: &Settings) -> Result<(Self, AccountEvents, TokenNews), OpenError> {
         let (events, account_events) = latest::channel();
         let (news, token_news) = latest::channel();
-        let accounts = Arc::new(Accounts { map: DashMap::new(), events, news });
+        let accounts = Arc::new(Accounts::new(events, news));
         let following = Arc::clone(&accounts);
         let (store, loaded) = Store::open(settings, move |change| following.apply(change))?;
-        loaded.accounts.into_iter().for_each(|record| accounts.restore(record));
-        let now = UnixTime::now();
-        loaded.unannounced.into_iter().for_each(|token| accounts.resume(token, now));
-        Ok((Self { store, accounts }, account_events, token_news))
+        let clock = Clock { before: loaded.served, started: Instant::now() };
+        accounts.restore(loaded);
+        Ok((Self { store, accounts, clock }, account_events, token_news))
     }
 
     /// Takes a token over that a client has handed over, with the credentials of its session.
@@ -118,8 +130,8 @@ impl Registry {
         credentials: &Credentials,
         token: &DeviceToken,
     ) -> Result<(), StoreError> {
-        let now = UnixTime::now();
-        if self.accounts.is_current(account, credentials, token, now) {
+        let now = Moment { wall: UnixTime::now(), served: self.clock.now() };
+        if self.accounts.is_current(account, credentials, token, now.wall) {
             return Ok(());
         }
         self.store.register(account, Arc::new(credentials.clone()), token, now).await
@@ -144,38 +156,31 @@ impl Registry {
     /// The account's tokens, the first one registered first.
     #[must_use]
     pub fn tokens(&self, account: &AccountId) -> Vec<DeviceToken> {
-        let found = self.accounts.map.get(account);
-        found.map(|account| account.tokens.iter().map(|seen| seen.token.clone()).collect()).unwrap_or_default()
+        self.accounts.tokens(account)
     }
 
     /// Whether the account has a token.
     #[must_use]
     pub fn is_known(&self, account: &AccountId) -> bool {
-        self.accounts.map.contains_key(account)
+        self.accounts.is_known(account)
     }
 
     /// What a watcher of the account logs in with. None if the account is not known, or its client must log in first.
     #[must_use]
     pub fn credentials(&self, account: &AccountId) -> Option<Arc<Credentials>> {
-        self.accounts.map.get(account)?.credentials.clone()
-    }
-
-    /// The mailboxes that the account's clients wait in.
-    #[must_use]
-    pub fn mailboxes(&self, _account: &AccountId) -> Vec<String> {
-        vec!["INBOX".to_owned()]
+        self.accounts.credentials(account)
     }
 
     /// How many accounts have a token.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.accounts.map.len()
+        self.accounts.len()
     }
 
     /// Whether no account has a token.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.accounts.map.is_empty()
+        self.len() == 0
     }
 
     /// A client has logged in with these: a known account's changed password is taken over, and a watch that ended because
@@ -193,9 +198,36 @@ impl Registry {
     /// The watcher's login was refused: nothing more is tried until a client logs in. Not on disk: after a restart the
     /// credentials are tried once.
     pub fn login_refused(&self, account: &AccountId) {
-        if let Some(mut account) = self.accounts.map.get_mut(account) {
-            account.refused = true;
-        }
+        self.accounts.refused(account);
+    }
+
+    /// How many accounts cannot be watched because their credentials are not there: they wait for a device to log in.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.accounts.waiting()
+    }
+
+    /// Whether it is to be noted that a client of the account waits for mail in `mailbox`: the account is known, and that has
+    /// not been noted within the last hour. Costs no disk.
+    #[must_use]
+    pub fn must_note_idle(&self, account: &AccountId, mailbox: &str) -> bool {
+        let since = self.clock.now().before(RECENTLY);
+        mailbox.len() <= MAX_MAILBOX && self.accounts.must_note_idle(account, canonical(mailbox), since)
+    }
+
+    /// Notes that a client of the account waits for mail in `mailbox`, its name as it stood on the wire.
+    ///
+    /// # Errors
+    /// [`StoreError`]: it is not noted; the next time will do.
+    pub async fn client_idles(&self, account: &AccountId, mailbox: &str) -> Result<(), StoreError> {
+        self.store.client_idles(account, canonical(mailbox), self.clock.now()).await
+    }
+
+    /// The mailboxes that the account's clients wait for mail in, the latest first, [`MAX_IDLED`](crate::store::MAX_IDLED) at
+    /// most: those in which one idled within [`MAX_AGE`], and `INBOX` if none is known.
+    #[must_use]
+    pub fn mailboxes(&self, account: &AccountId) -> Vec<String> {
+        self.accounts.mailboxes(account)
     }
 
     /// Notes up to where a mailbox has been looked through and, with `announce`, that the account's tokens have something
@@ -210,7 +242,7 @@ impl Registry {
         position: Position,
         announce: bool,
     ) -> Result<(), StoreError> {
-        self.store.noticed(account, mailbox, position, announce, UnixTime::now()).await
+        self.store.noticed(account, canonical(mailbox), position, announce, UnixTime::now()).await
     }
 
     /// The positions noted for the account's mailboxes, by name.
@@ -245,98 +277,39 @@ impl Registry {
         self.store.forget_token(token).await
     }
 
-    /// Removes tokens that no client has handed over for `max_age`, by the wall clock. Returns how many.
+    /// Removes tokens that no client has handed over, and forgets mailboxes that no client has idled in, for `max_age` of
+    /// deltapush's running time. Returns how many tokens.
     ///
     /// # Errors
     /// [`StoreError`]: nothing has been removed.
     pub async fn expire(&self, max_age: Duration) -> Result<usize, StoreError> {
-        let seconds = i64::try_from(max_age.as_secs()).unwrap_or(i64::MAX);
-        self.store.expire_tokens(UnixTime(UnixTime::now().0.saturating_sub(seconds))).await
+        let now = self.clock.now();
+        self.store.served(now, now.before(max_age)).await
+    }
+
+    /// All accounts as a person is shown them, by name.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn snapshot(&self) -> Result<Vec<AccountStatus>, StoreError> {
+        let mut accounts = self.store.status().await?;
+        accounts.iter_mut().for_each(|status| self.accounts.complete(status));
+        Ok(accounts)
     }
 
     /// Writes what is queued and closes the state.
     pub async fn close(&self) {
+        if let Err(error) = self.store.served(self.clock.now(), Served::default()).await {
+            tracing::debug!("the time served since it was last noted is not counted: {error}");
+        }
         self.store.close().await;
     }
 }
 
-/// How a login compares with what is known.
-enum Login {
-    Same,
-    Changed,
-}
-
-impl Accounts {
-    fn restore(&self, record: AccountRecord) {
-        let AccountRecord { account, credentials, tokens } = record;
-        let watchable = credentials.is_some();
-        self.map.insert(account.clone(), Account { credentials, tokens, refused: false });
-        if watchable {
-            self.events.send(account, AccountEvent::Watch);
-        }
-    }
-
-    fn resume(&self, found: Unannounced, now: UnixTime) {
-        let news = News::Pending { generation: found.generation, age: found.since.age(now) };
-        self.news.send(found.token, news);
-    }
-
-    /// Runs on the store's thread.
-    fn apply(&self, change: Change) {
-        match change {
-            Change::Tokens { account, tokens, .. } if tokens.is_empty() => {
-                if self.map.remove(&account).is_some() {
-                    self.events.send(account, AccountEvent::Unwatch);
-                }
-            }
-            Change::Tokens { account, credentials, tokens } => self.apply_tokens(account, credentials, tokens),
-            Change::Credentials { account, credentials } => self.apply_credentials(&account, credentials),
-            Change::Pending { tokens, generation } => {
-                let news = News::Pending { generation, age: Duration::ZERO };
-                tokens.into_iter().for_each(|token| self.news.send(token, news));
-            }
-            Change::Gone { token } => self.news.send(token, News::Gone),
-        }
-    }
-
-    fn apply_tokens(&self, account: AccountId, credentials: Option<Arc<Credentials>>, tokens: Vec<Seen>) {
-        match self.map.entry(account.clone()) {
-            Entry::Vacant(vacant) => {
-                vacant.insert(Account { credentials, tokens, refused: false });
-                self.events.send(account, AccountEvent::Watch);
-            }
-            Entry::Occupied(mut known) => {
-                known.get_mut().tokens = tokens;
-                drop(known);
-                credentials.into_iter().for_each(|credentials| self.apply_credentials(&account, credentials));
-            }
-        }
-    }
-
-    fn apply_credentials(&self, account: &AccountId, credentials: Arc<Credentials>) {
-        let Some(mut known) = self.map.get_mut(account) else { return };
-        let same = known.credentials.as_ref() == Some(&credentials);
-        if !same || known.refused {
-            known.credentials = Some(credentials);
-            known.refused = false;
-            drop(known);
-            self.events.send(account.clone(), AccountEvent::CredentialsChanged);
-        }
-    }
-
-    fn compare(&self, account: &AccountId, credentials: &Credentials) -> Login {
-        let known = self.map.get(account);
-        let same = known.is_none_or(|known| !known.refused && known.credentials.as_deref() == Some(credentials));
-        if same { Login::Same } else { Login::Changed }
-    }
-
-    fn is_current(&self, account: &AccountId, credentials: &Credentials, token: &DeviceToken, now: UnixTime) -> bool {
-        let Some(known) = self.map.get(account) else { return false };
-        let recent = |seen: &Seen| seen.token == *token && seen.last_seen.age(now) < SEEN_RECENTLY;
-        !known.refused && known.credentials.as_deref() == Some(credentials) && known.tokens.iter().any(recent)
-    }
+/// The name of a mailbox as it is compared: `INBOX` in any case is one (RFC 9051 section 5.1).
+fn canonical(mailbox: &str) -> &str {
+    if mailbox.eq_ignore_ascii_case(INBOX) { INBOX } else { mailbox }
 }
 
 #[cfg(test)]
-#[path = "registry_tests.rs"]
 mod tests;

@@ -1,0 +1,3 @@
+//! What the commands beside `run` do, and what they say of it.
+
+pub mod state;

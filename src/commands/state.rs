@@ -1,0 +1,81 @@
+//! `deltapush state`: look at the state, copy it, seal it anew.
+
+use std::path::Path;
+
+use crate::config::Storage;
+use crate::store::{self, Keeping, OpenError, Settings};
+
+/// Checks the state and changes nothing. Returns what was found, for a person.
+///
+/// # Errors
+/// [`OpenError`]: the state is not sound.
+pub fn check(storage: &Storage) -> Result<String, OpenError> {
+    Ok(store::check(&Settings::new(storage))?.to_string())
+}
+
+/// Copies the state into a new file. Returns what was done, for a person.
+///
+/// # Errors
+/// [`OpenError`]: there is no copy.
+pub fn backup(storage: &Storage, file: &Path) -> Result<String, OpenError> {
+    let settings = Settings::new(storage);
+    store::backup(&settings, file)?;
+    let done = format!("the state is copied to {}", file.display());
+    Ok(match settings.credentials {
+        Keeping::Sealed(key) => {
+            format!("{done}; the key that seals its passwords is not in it: keep a copy of {key} in another place")
+        }
+        Keeping::Memory => done,
+    })
+}
+
+/// Seals the state's credentials with a new key. Returns what was done, for a person.
+///
+/// # Errors
+/// [`OpenError`]: the old key still holds.
+pub fn rotate_key(storage: &Storage, new_key: Option<&Path>) -> Result<String, OpenError> {
+    let settings = Settings::new(storage);
+    let rotated = store::rotate(&settings, new_key)?;
+    let mut said = format!("passwords of {} accounts are sealed with a new key", rotated.resealed);
+    match (&rotated.replace, &settings.credentials) {
+        (Some(place), _) => said.push_str(&format!(", which {place} must hold before deltapush starts again")),
+        (None, Keeping::Sealed(place)) => {
+            said.push_str(&format!(", in {place}; copies of the old one open old backups only"))
+        }
+        (None, Keeping::Memory) => {}
+    }
+    if rotated.left > 0 {
+        said.push_str(&format!("; {} could not be opened with the old key and wait for a login", rotated.left));
+    }
+    Ok(said)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What people see, from the first start to a rotation.
+    #[tokio::test]
+    async fn each_command_says_what_it_did() {
+        let directory = tempfile::tempdir().unwrap();
+        let storage = Storage { directory: directory.path().join("state"), ..Storage::default() };
+        for error in [
+            check(&storage).unwrap_err(),
+            backup(&storage, &directory.path().join("copy")).unwrap_err(),
+            rotate_key(&storage, None).unwrap_err(),
+        ] {
+            assert!(matches!(error, OpenError::Absent { .. }), "{error}");
+        }
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "what is not there is not made");
+
+        let (store, _) = store::Store::open(&Settings::new(&storage), drop).unwrap();
+        assert!(check(&storage).unwrap().contains("a running deltapush works with it"));
+        assert!(matches!(rotate_key(&storage, None), Err(OpenError::InUse { .. })));
+        store.close().await;
+
+        assert!(check(&storage).unwrap().contains("nothing is sealed"));
+        assert!(backup(&storage, &directory.path().join("copy")).unwrap().contains("state/seal.key in another place"));
+        let said = rotate_key(&storage, None).unwrap();
+        assert!(said.starts_with("passwords of 0 accounts are sealed with a new key, in /"), "{said}");
+    }
+}

@@ -1,0 +1,213 @@
+//! The copy in memory of what the store has committed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+
+use super::waiting::Waiting;
+use super::{AccountEvent, INBOX, News, RECENTLY, latest};
+use crate::account::AccountId;
+use crate::push::schedule::PATIENCE;
+use crate::secret::{Credentials, DeviceToken};
+use crate::store::{AccountRecord, AccountStatus, Change, Idled, Loaded, Seen, Served, Unannounced, UnixTime};
+
+/// For how long at least a token is tried that had something to announce when deltapush ended.
+const LAST_TRY: Duration = Duration::from_secs(10 * 60);
+
+/// The copy in memory.
+#[derive(Debug)]
+pub(super) struct Accounts {
+    map: DashMap<AccountId, Account>,
+    /// How many have no credentials.
+    waiting: Waiting,
+    events: latest::Sender<AccountId, AccountEvent>,
+    news: latest::Sender<DeviceToken, News>,
+}
+
+#[derive(Debug)]
+struct Account {
+    /// None if they are not on disk or could not be unsealed: a login of the client brings them.
+    credentials: Option<Arc<Credentials>>,
+    tokens: Vec<Seen>,
+    /// The mailboxes that its clients idled in, the latest first.
+    idled: Vec<Idled>,
+    /// The server refused these credentials: the next login that succeeds starts the watch again, even with the same ones.
+    refused: bool,
+}
+
+/// How a login compares with what is known.
+pub(super) enum Login {
+    Same,
+    Changed,
+}
+
+impl Accounts {
+    pub(super) fn new(
+        events: latest::Sender<AccountId, AccountEvent>,
+        news: latest::Sender<DeviceToken, News>,
+    ) -> Self {
+        Self { map: DashMap::new(), waiting: Waiting::default(), events, news }
+    }
+
+    /// Takes over what was found at the start.
+    pub(super) fn restore(&self, loaded: Loaded) {
+        let now = UnixTime::now();
+        self.waiting.begin(loaded.accounts.iter().filter(|record| record.credentials.is_none()).count());
+        loaded.accounts.into_iter().for_each(|record| self.insert(record));
+        loaded.unannounced.into_iter().for_each(|token| self.resume(token, now));
+    }
+
+    fn insert(&self, record: AccountRecord) {
+        let AccountRecord { account, credentials, tokens, idled } = record;
+        let watchable = credentials.is_some();
+        self.map.insert(account.clone(), Account { credentials, tokens, idled, refused: false });
+        if watchable {
+            self.events.send(account, AccountEvent::Watch);
+        }
+    }
+
+    fn resume(&self, found: Unannounced, now: UnixTime) {
+        // However old the wall clock makes it: after an outage of whatever kind it is tried once more.
+        let age = found.since.age(now).min(PATIENCE.saturating_sub(LAST_TRY));
+        self.news.send(found.token, News::Pending { generation: found.generation, age });
+    }
+
+    /// Runs on the store's thread.
+    pub(super) fn apply(&self, change: Change) {
+        match change {
+            Change::Tokens { account, tokens, .. } if tokens.is_empty() => {
+                if let Some((_, erased)) = self.map.remove(&account) {
+                    self.events.send(account, AccountEvent::Unwatch);
+                    if erased.credentials.is_none() {
+                        self.waiting.ended();
+                    }
+                }
+            }
+            Change::Tokens { account, credentials, tokens } => self.apply_tokens(account, credentials, tokens),
+            Change::Credentials { account, credentials } => self.apply_credentials(&account, credentials),
+            Change::Pending { tokens, generation } => {
+                let news = News::Pending { generation, age: Duration::ZERO };
+                tokens.into_iter().for_each(|token| self.news.send(token, news));
+            }
+            Change::Idled { account, mailboxes } => self.apply_idled(account, mailboxes),
+            Change::Gone { token } => self.news.send(token, News::Gone),
+        }
+    }
+
+    fn apply_tokens(&self, account: AccountId, credentials: Option<Arc<Credentials>>, tokens: Vec<Seen>) {
+        match self.map.entry(account.clone()) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(Account { credentials, tokens, idled: Vec::new(), refused: false });
+                self.events.send(account, AccountEvent::Watch);
+            }
+            Entry::Occupied(mut known) => {
+                known.get_mut().tokens = tokens;
+                drop(known);
+                credentials.into_iter().for_each(|credentials| self.apply_credentials(&account, credentials));
+            }
+        }
+    }
+
+    fn apply_credentials(&self, account: &AccountId, credentials: Arc<Credentials>) {
+        let Some(mut known) = self.map.get_mut(account) else { return };
+        let same = known.credentials.as_ref() == Some(&credentials);
+        if !same || known.refused {
+            let waited = known.credentials.replace(credentials).is_none();
+            known.refused = false;
+            drop(known);
+            self.events.send(account.clone(), AccountEvent::CredentialsChanged);
+            if waited {
+                self.waiting.ended();
+            }
+        }
+    }
+
+    fn apply_idled(&self, account: AccountId, mailboxes: Vec<Idled>) {
+        let Some(mut known) = self.map.get_mut(&account) else { return };
+        let before = std::mem::replace(&mut known.idled, mailboxes);
+        let changed = !same_names(names(&before), names(&known.idled));
+        let watched = known.credentials.is_some() && !known.refused;
+        drop(known);
+        if changed && watched {
+            self.events.send(account, AccountEvent::MailboxesChanged);
+        }
+    }
+
+    pub(super) fn tokens(&self, account: &AccountId) -> Vec<DeviceToken> {
+        let found = self.map.get(account);
+        found.map(|account| account.tokens.iter().map(|seen| seen.token.clone()).collect()).unwrap_or_default()
+    }
+
+    pub(super) fn is_known(&self, account: &AccountId) -> bool {
+        self.map.contains_key(account)
+    }
+
+    pub(super) fn credentials(&self, account: &AccountId) -> Option<Arc<Credentials>> {
+        self.map.get(account)?.credentials.clone()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.count()
+    }
+
+    pub(super) fn refused(&self, account: &AccountId) {
+        if let Some(mut account) = self.map.get_mut(account) {
+            account.refused = true;
+        }
+    }
+
+    pub(super) fn must_note_idle(&self, account: &AccountId, mailbox: &str, since: Served) -> bool {
+        let noted = |idled: &Idled| idled.name == mailbox && idled.last > since;
+        self.map.get(account).is_some_and(|known| !known.idled.iter().any(noted))
+    }
+
+    pub(super) fn mailboxes(&self, account: &AccountId) -> Vec<String> {
+        let known = self.map.get(account);
+        let idled = known.as_ref().map(|known| known.idled.as_slice()).unwrap_or_default();
+        names(idled).into_iter().map(str::to_owned).collect()
+    }
+
+    /// What is in memory only.
+    pub(super) fn complete(&self, status: &mut AccountStatus) {
+        let known = self.map.get(&status.account);
+        status.has_credentials = known.as_ref().is_some_and(|known| known.credentials.is_some());
+        status.refused = known.is_some_and(|known| known.refused);
+    }
+
+    pub(super) fn compare(&self, account: &AccountId, credentials: &Credentials) -> Login {
+        let known = self.map.get(account);
+        let same = known.is_none_or(|known| !known.refused && known.credentials.as_deref() == Some(credentials));
+        if same { Login::Same } else { Login::Changed }
+    }
+
+    pub(super) fn is_current(
+        &self,
+        account: &AccountId,
+        credentials: &Credentials,
+        token: &DeviceToken,
+        now: UnixTime,
+    ) -> bool {
+        let Some(known) = self.map.get(account) else { return false };
+        // What was seen in the future was seen before the clock was set back: that is put right at once.
+        let recent = |seen: &Seen| seen.token == *token && seen.last_seen <= now && seen.last_seen.age(now) < RECENTLY;
+        !known.refused && known.credentials.as_deref() == Some(credentials) && known.tokens.iter().any(recent)
+    }
+}
+
+/// The mailboxes to be watched.
+fn names(idled: &[Idled]) -> Vec<&str> {
+    if idled.is_empty() { vec![INBOX] } else { idled.iter().map(|idled| idled.name.as_str()).collect() }
+}
+
+/// Whether the names are the same, in whatever order.
+fn same_names(mut some: Vec<&str>, mut others: Vec<&str>) -> bool {
+    some.sort_unstable();
+    others.sort_unstable();
+    some == others
+}

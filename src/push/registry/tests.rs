@@ -1,0 +1,319 @@
+//! The registry over a real store.
+
+use super::*;
+use futures_util::FutureExt;
+use tempfile::TempDir;
+
+struct Opened {
+    registry: Registry,
+    events: AccountEvents,
+    news: TokenNews,
+}
+
+fn open(directory: &TempDir) -> Opened {
+    let settings = Settings::sealed(directory.path().join("state"));
+    let (registry, events, news) = Registry::open(&settings).unwrap();
+    Opened { registry, events, news }
+}
+
+fn alice() -> AccountId {
+    AccountId::new("alice", "imap.example.org:993")
+}
+
+fn credentials(password: &str) -> Credentials {
+    Credentials::new("alice", password)
+}
+
+fn token(name: &str) -> DeviceToken {
+    DeviceToken::new(name.as_bytes()).unwrap()
+}
+
+const POSITION: Position = Position { uid_validity: 1, uid_next: 2 };
+
+#[tokio::test]
+async fn from_the_first_token_to_the_last() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut it = open(&directory);
+    assert!(!it.registry.is_known(&alice()) && it.registry.credentials(&alice()).is_none());
+    it.registry.register(&alice(), &credentials("one"), &token("a")).await.unwrap();
+    assert_eq!(it.events.try_recv(), Some((alice(), AccountEvent::Watch)));
+    it.registry.register(&alice(), &credentials("one"), &token("b")).await.unwrap();
+    it.registry.register(&alice(), &credentials("one"), &token("a")).await.unwrap();
+    assert_eq!(it.events.try_recv(), None, "another token changes nothing for the watcher");
+    assert_eq!(it.registry.tokens(&alice()), [token("a"), token("b")]);
+    assert_eq!(*it.registry.credentials(&alice()).unwrap(), credentials("one"));
+
+    it.registry.noticed(&alice(), "INBOX", POSITION, true).await.unwrap();
+    let (first, News::Pending { generation, age }) = it.news.try_recv().unwrap() else { panic!("pending") };
+    assert_eq!((first, age), (token("a"), Duration::ZERO));
+    assert_eq!(it.news.try_recv(), Some((token("b"), News::Pending { generation, age })));
+    assert_eq!(it.registry.positions(&alice()).await.unwrap(), [("INBOX".to_owned(), POSITION)]);
+
+    it.registry.remove(&alice(), &token("a")).await.unwrap();
+    assert_eq!(it.events.try_recv(), None);
+    it.registry.forget(&token("b")).await.unwrap();
+    assert_eq!(it.events.try_recv(), Some((alice(), AccountEvent::Unwatch)));
+    assert_eq!(it.news.try_recv(), Some((token("a"), News::Gone)));
+    assert!(!it.registry.is_known(&alice()) && it.registry.is_empty());
+}
+
+#[tokio::test]
+async fn a_restart_goes_on_where_it_stopped() {
+    let directory = tempfile::tempdir().unwrap();
+    let it = open(&directory);
+    it.registry.register(&alice(), &credentials("one"), &token("a")).await.unwrap();
+    it.registry.noticed(&alice(), "INBOX", POSITION, true).await.unwrap();
+    it.registry.close().await;
+    let mut it = open(&directory);
+    assert_eq!(it.events.try_recv(), Some((alice(), AccountEvent::Watch)));
+    let Some((pending, News::Pending { generation, age })) = it.news.try_recv() else { panic!("pending") };
+    assert!(pending == token("a") && age < Duration::from_secs(60));
+    assert_eq!(it.registry.tokens(&alice()), [token("a")]);
+    assert_eq!(*it.registry.credentials(&alice()).unwrap(), credentials("one"));
+    it.registry.announced(&token("a"), generation).await.unwrap();
+    it.registry.close().await;
+    assert_eq!(open(&directory).news.try_recv(), None);
+}
+
+#[tokio::test]
+async fn news_that_an_outage_made_old_is_tried_all_the_same() {
+    let directory = tempfile::tempdir().unwrap();
+    let it = open(&directory);
+    it.registry.register(&alice(), &credentials("one"), &token("a")).await.unwrap();
+    it.registry.noticed(&alice(), "INBOX", POSITION, true).await.unwrap();
+    it.registry.close().await;
+    let file = rusqlite::Connection::open(directory.path().join("state/state.sqlite")).unwrap();
+    file.execute("UPDATE tokens SET pending_since = pending_since - 86400", []).unwrap();
+    drop(file);
+    let mut it = open(&directory);
+    let Some((_, News::Pending { age, .. })) = it.news.try_recv() else { panic!("pending") };
+    assert!(age > Duration::from_secs(4 * 3600) && age < crate::push::schedule::PATIENCE, "{age:?}");
+}
+
+#[tokio::test]
+async fn a_changed_password_is_taken_over_from_a_login() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut it = open(&directory);
+    it.registry.login_succeeded(&alice(), &credentials("one")).await.unwrap();
+    assert!(!it.registry.is_known(&alice()), "nothing is kept of an account without a token");
+    it.registry.register(&alice(), &credentials("one"), &token("a")).await.unwrap();
+    assert_eq!(it.events.try_recv(), Some((alice(), AccountEvent::Watch)));
+    it.registry.login_succeeded(&alice(), &credentials("one")).await.unwrap();
+    assert_eq!(it.events.try_recv(), None);
+    it.registry.login_succeeded(&alice(), &credentials("two")).await.unwrap();
+    assert_eq!(it.events.try_recv(), Some((alice(), AccountEvent::CredentialsChanged)));
+    it.registry.close().await;
+    assert_eq!(*open(&directory).registry.credentials(&alice()).unwrap(), credentials("two"));
+}
+
+#[tokio::test]
+async fn after_a_refused_login_the_same_password_starts_the_watch_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut it = open(&directory);
+    it.registry.register(&alice(), &credentials("one"), &token("a")).await.unwrap();
+    it.events.try_recv();
+    it.registry.login_refused(&alice());
+    it.registry.login_succeeded(&alice(), &credentials("one")).await.unwrap();
+    assert_eq!(it.events.try_recv(), Some((alice(), AccountEvent::CredentialsChanged)));
+    it.registry.login_succeeded(&alice(), &credentials("one")).await.unwrap();
+    assert_eq!(it.events.try_recv(), None);
+}
+
+#[tokio::test]
+async fn only_the_last_word_waits_for_a_busy_supervisor() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut it = open(&directory);
+    it.registry.register(&alice(), &credentials("one"), &token("a")).await.unwrap();
+    it.registry.login_succeeded(&alice(), &credentials("two")).await.unwrap();
+    assert_eq!(it.events.try_recv(), Some((alice(), AccountEvent::Watch)));
+    it.registry.remove_all(&alice()).await.unwrap();
+    it.registry.register(&alice(), &credentials("two"), &token("a")).await.unwrap();
+    assert_eq!(it.events.try_recv(), Some((alice(), AccountEvent::Watch)));
+    assert_eq!(it.events.try_recv(), None);
+}
+
+/// A session that is dropped while it registers leaves memory and disk in step.
+#[tokio::test]
+async fn a_caller_that_goes_away_leaves_nothing_half_done() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut it = open(&directory);
+    let (account, credentials, token) = (alice(), credentials("one"), token("a"));
+    assert!(it.registry.register(&account, &credentials, &token).now_or_never().is_none());
+    assert_eq!(it.events.recv().await, (alice(), AccountEvent::Watch));
+    assert_eq!(it.registry.tokens(&alice()), [token]);
+    it.registry.close().await;
+    assert_eq!(open(&directory).registry.len(), 1);
+}
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// Ninety days in which deltapush runs, in several runs, with long outages between that do not count.
+#[tokio::test(start_paused = true)]
+async fn tokens_expire_after_ninety_days_of_running() {
+    let directory = tempfile::tempdir().unwrap();
+    let it = open(&directory);
+    it.registry.register(&alice(), &credentials("one"), &token("a")).await.unwrap();
+    tokio::time::advance(DAY * 50).await;
+    assert_eq!(it.registry.expire(MAX_AGE).await.unwrap(), 0);
+    it.registry.close().await;
+    tokio::time::advance(DAY * 1000).await;
+    let it = open(&directory);
+    assert_eq!(it.registry.expire(MAX_AGE).await.unwrap(), 0, "an outage deletes nothing");
+    tokio::time::advance(DAY * 39).await;
+    assert_eq!(it.registry.expire(MAX_AGE).await.unwrap(), 0);
+    tokio::time::advance(DAY * 2).await;
+    assert_eq!(it.registry.expire(MAX_AGE).await.unwrap(), 1);
+    assert!(!it.registry.is_known(&alice()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_handed_over_again_lives_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut it = open(&directory);
+    it.registry.register(&alice(), &credentials("one"), &token("a")).await.unwrap();
+    it.registry.register(&alice(), &credentials("one"), &token("b")).await.unwrap();
+    it.registry.close().await;
+    // The wall clock stands still here: what was written an hour ago is written again only if the clock says so. In this
+    // one it was set back by a year since.
+    let file = rusqlite::Connection::open(directory.path().join("state/state.sqlite")).unwrap();
+    file.execute("UPDATE tokens SET last_seen = last_seen + 31536000", []).unwrap();
+    drop(file);
+    it = open(&directory);
+    tokio::time::advance(DAY * 80).await;
+    it.registry.register(&alice(), &credentials("one"), &token("b")).await.unwrap();
+    tokio::time::advance(DAY * 20).await;
+    assert_eq!(it.registry.expire(MAX_AGE).await.unwrap(), 1);
+    assert_eq!(it.registry.tokens(&alice()), [token("b")]);
+    assert_eq!(it.registry.snapshot().await.unwrap()[0].tokens[0].last_seen.age(UnixTime::now()).as_secs() / 60, 0);
+}
+
+/// The task itself, over a hundred days; it ends when it is told to.
+#[tokio::test(start_paused = true)]
+async fn the_upkeep_notes_the_time_and_expires() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut it = open(&directory);
+    it.registry.register(&alice(), &credentials("one"), &token("a")).await.unwrap();
+    assert_eq!(it.events.recv().await, (alice(), AccountEvent::Watch));
+    let stop = tokio_util::sync::CancellationToken::new();
+    let begun = Instant::now();
+    let task = tokio::spawn(upkeep(it.registry.clone(), stop.clone()));
+    assert_eq!(it.events.recv().await, (alice(), AccountEvent::Unwatch));
+    let lived = begun.elapsed();
+    assert!(lived > MAX_AGE && lived < MAX_AGE + DAY, "{lived:?}");
+    stop.cancel();
+    task.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_mailboxes_that_clients_idle_in_are_watched() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut it = open(&directory);
+    assert!(!it.registry.must_note_idle(&alice(), "DeltaChat"), "nothing is kept of an account without a token");
+    it.registry.register(&alice(), &credentials("one"), &token("a")).await.unwrap();
+    it.events.try_recv();
+    assert_eq!(it.registry.mailboxes(&alice()), ["INBOX"]);
+
+    assert!(it.registry.must_note_idle(&alice(), "Inbox"));
+    it.registry.client_idles(&alice(), "Inbox").await.unwrap();
+    assert!(!it.registry.must_note_idle(&alice(), "INBOX"), "in any case it is one");
+    assert_eq!(it.events.try_recv(), None, "it was watched already");
+
+    tokio::time::advance(Duration::from_secs(1)).await;
+    it.registry.client_idles(&alice(), "DeltaChat").await.unwrap();
+    assert_eq!(it.events.try_recv(), Some((alice(), AccountEvent::MailboxesChanged)));
+    assert_eq!(it.registry.mailboxes(&alice()), ["DeltaChat", "INBOX"]);
+    assert!(it.registry.must_note_idle(&alice(), "deltachat"), "only INBOX has no case");
+    assert!(!it.registry.must_note_idle(&alice(), &"x".repeat(2000)));
+
+    tokio::time::advance(RECENTLY).await;
+    assert!(it.registry.must_note_idle(&alice(), "INBOX"));
+    it.registry.client_idles(&alice(), "INBOX").await.unwrap();
+    assert_eq!(it.registry.mailboxes(&alice()), ["INBOX", "DeltaChat"]);
+    assert_eq!(it.events.try_recv(), None, "another order is no other set");
+
+    it.registry.close().await;
+    let mut it = open(&directory);
+    assert_eq!(it.registry.mailboxes(&alice()), ["INBOX", "DeltaChat"]);
+    it.events.try_recv();
+    tokio::time::advance(MAX_AGE - RECENTLY).await;
+    it.registry.register(&alice(), &credentials("one"), &token("b")).await.unwrap();
+    it.registry.client_idles(&alice(), "INBOX").await.unwrap();
+    tokio::time::advance(RECENTLY + RECENTLY).await;
+    it.registry.expire(MAX_AGE).await.unwrap();
+    assert_eq!(it.registry.mailboxes(&alice()), ["INBOX"]);
+    assert_eq!(it.events.try_recv(), Some((alice(), AccountEvent::MailboxesChanged)));
+}
+
+#[tokio::test]
+async fn a_mailbox_does_not_bring_back_a_watch_that_ended() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut it = open(&directory);
+    it.registry.register(&alice(), &credentials("one"), &token("a")).await.unwrap();
+    it.events.try_recv();
+    it.registry.login_refused(&alice());
+    it.registry.client_idles(&alice(), "DeltaChat").await.unwrap();
+    assert_eq!(it.events.try_recv(), None);
+}
+
+#[test]
+fn what_waits_for_a_busy_supervisor_is_merged() {
+    use AccountEvent::{CredentialsChanged, MailboxesChanged, Unwatch, Watch};
+    for (older, newer, merged) in [
+        (Watch, CredentialsChanged, Watch),
+        (Watch, MailboxesChanged, Watch),
+        (CredentialsChanged, MailboxesChanged, CredentialsChanged),
+        (MailboxesChanged, CredentialsChanged, CredentialsChanged),
+        (MailboxesChanged, MailboxesChanged, MailboxesChanged),
+        (Unwatch, Watch, Watch),
+        (Watch, Unwatch, Unwatch),
+    ] {
+        assert_eq!(older.merge(newer), merged, "{older:?}, then {newer:?}");
+    }
+}
+
+#[tokio::test]
+async fn without_credentials_on_disk_devices_are_called_back_and_watched_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = || {
+        let (registry, events, news) = Registry::open(&Settings::memory(directory.path().join("state"))).unwrap();
+        Opened { registry, events, news }
+    };
+    let bob = AccountId::new("bob", "imap.example.org:993");
+    let it = open();
+    for account in [&alice(), &bob] {
+        it.registry.register(account, &credentials("one"), &token(&account.user)).await.unwrap();
+    }
+    assert_eq!(it.registry.waiting(), 0);
+    it.registry.close().await;
+
+    let mut it = open();
+    assert_eq!((it.registry.waiting(), it.registry.len()), (2, 2));
+    assert_eq!(it.events.try_recv(), None, "there is nothing to log in with");
+    let mut called: Vec<_> = std::iter::from_fn(|| it.news.try_recv()).collect();
+    called.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let names: Vec<_> = called.iter().map(|(token, _)| token.clone()).collect();
+    assert_eq!(names, [token("alice"), token("bob")]);
+    assert!(it.registry.snapshot().await.unwrap().iter().all(|status| !status.has_credentials));
+
+    it.registry.login_succeeded(&alice(), &credentials("one")).await.unwrap();
+    assert_eq!(it.events.try_recv(), Some((alice(), AccountEvent::CredentialsChanged)));
+    assert_eq!(it.registry.waiting(), 1);
+    let snapshot = it.registry.snapshot().await.unwrap();
+    assert_eq!([snapshot[0].has_credentials, snapshot[1].has_credentials], [true, false]);
+    it.registry.register(&alice(), &credentials("one"), &token("alice")).await.unwrap();
+    it.registry.remove_all(&bob).await.unwrap();
+    assert_eq!(it.registry.waiting(), 0, "who is gone waits no more");
+}
+
+#[tokio::test]
+async fn the_snapshot_knows_what_is_in_memory_only() {
+    let directory = tempfile::tempdir().unwrap();
+    let it = open(&directory);
+    it.registry.register(&alice(), &credentials("one"), &token("a")).await.unwrap();
+    it.registry.noticed(&alice(), "inbox", POSITION, true).await.unwrap();
+    it.registry.login_refused(&alice());
+    let [status] = it.registry.snapshot().await.unwrap().try_into().unwrap();
+    assert!(status.refused && status.has_credentials && status.tokens[0].pending);
+    assert_eq!(status.mailboxes, [("INBOX".to_owned(), POSITION)]);
+    assert_eq!(status.tokens[0].fingerprint, token("a").fingerprint());
+}

@@ -1,0 +1,77 @@
+//! How many accounts wait for a device to log in, and when the operator is told so.
+
+use std::sync::Mutex;
+use std::sync::PoisonError;
+
+/// The number of accounts without credentials.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    counts: Mutex<Counts>,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Counts {
+    waiting: usize,
+    /// What the operator was last told.
+    told: usize,
+}
+
+impl Waiting {
+    /// At the start so many wait.
+    pub(super) fn begin(&self, waiting: usize) {
+        *self.lock() = Counts { waiting, told: waiting };
+        if waiting > 0 {
+            tracing::info!(
+                waiting,
+                "accounts are not watched until one of their devices logs in: those are notified once, so that they do"
+            );
+        }
+    }
+
+    /// One waits no more.
+    pub(super) fn ended(&self) {
+        let mut counts = self.lock();
+        counts.waiting = counts.waiting.saturating_sub(1);
+        if counts.is_news() {
+            counts.told = counts.waiting;
+            match counts.waiting {
+                0 => tracing::info!("no account waits for a device to log in any more"),
+                waiting => tracing::info!(waiting, "accounts still wait for one of their devices to log in"),
+            }
+        }
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.lock().waiting
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Counts {
+    /// Half of what was last told is news, and the end is.
+    fn is_news(self) -> bool {
+        self.waiting <= self.told.div_euclid(2) && self.waiting < self.told
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_half_is_news_and_the_end_is() {
+        let waiting = Waiting::default();
+        waiting.begin(100);
+        let mut told = vec![];
+        for _ in 0..150 {
+            waiting.ended();
+            told.push(waiting.lock().told);
+        }
+        told.dedup();
+        assert_eq!(told, [100, 50, 25, 12, 6, 3, 1, 0]);
+        assert_eq!(waiting.count(), 0);
+    }
+}

@@ -1,0 +1,140 @@
+//! Whether the state is sound: looked at without changing anything, also while a deltapush works with it.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use rusqlite::Connection;
+
+use super::operations::account_in;
+use super::settings::Keeping;
+use super::{OpenError, Settings, directory, key, schema};
+
+/// What was found in a sound state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// The state's folder.
+    pub directory: PathBuf,
+    /// Whether a deltapush works with it just now.
+    pub in_use: bool,
+    /// The schema version found, and the one that this deltapush brings it to at its next start.
+    pub schema: (i64, i64),
+    /// Accounts with a token.
+    pub accounts: u64,
+    /// Accounts whose sealed credentials are on disk.
+    pub sealed: u64,
+    /// Tokens. One of two accounts counts twice.
+    pub tokens: u64,
+    /// Tokens that have something to announce.
+    pub pending: u64,
+    /// Mailboxes with a position.
+    pub mailboxes: u64,
+    /// What is known of the key.
+    pub key: KeyReport,
+}
+
+/// What is known of the key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyReport {
+    /// Credentials are in memory only.
+    NotNeeded,
+    /// Nothing is sealed: any key will do.
+    NothingSealed,
+    /// It opens what is sealed.
+    Opens {
+        /// Where it is.
+        place: String,
+        /// How many credentials it does not open although it is the right one: they are damaged.
+        damaged: u64,
+    },
+}
+
+/// Looks through the state.
+///
+/// # Errors
+/// [`OpenError`]: it is not there, damaged, a newer version's, or its key is missing or the wrong one.
+pub fn check(settings: &Settings) -> Result<Report, OpenError> {
+    let in_use = directory::is_claimed(&settings.directory);
+    let connection = schema::look(&settings.directory)?;
+    // One view of the state, whatever its owner writes meanwhile.
+    let connection = connection.unchecked_transaction()?;
+    integrity(&connection)?;
+    let found = schema::version(&connection)?;
+    let count = |sql| count(&connection, sql);
+    if found == 0 {
+        return Err(OpenError::Absent { path: settings.directory.clone() });
+    }
+    Ok(Report {
+        directory: settings.directory.clone(),
+        in_use,
+        schema: (found, schema::newest()),
+        accounts: count("SELECT count(*) FROM accounts")?,
+        sealed: count("SELECT count(*) FROM accounts WHERE length(credentials) > 0")?,
+        tokens: count("SELECT count(*) FROM tokens")?,
+        pending: count("SELECT count(*) FROM tokens WHERE pending IS NOT NULL")?,
+        mailboxes: count("SELECT count(*) FROM mailboxes")?,
+        key: key(&connection, &settings.credentials)?,
+    })
+}
+
+fn count(connection: &Connection, sql: &str) -> rusqlite::Result<u64> {
+    Ok(u64::try_from(connection.query_row(sql, [], |row| row.get::<_, i64>(0))?).unwrap_or_default())
+}
+
+fn integrity(connection: &Connection) -> Result<(), OpenError> {
+    let what: String = connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+    if what != "ok" {
+        return Err(OpenError::Damaged { what });
+    }
+    let strays = count(connection, "SELECT count(*) FROM pragma_foreign_key_check")?;
+    if strays > 0 {
+        return Err(OpenError::Damaged { what: format!("{strays} rows belong to no account") });
+    }
+    Ok(())
+}
+
+fn key(connection: &Connection, keeping: &Keeping) -> Result<KeyReport, OpenError> {
+    let Keeping::Sealed(source) = keeping else { return Ok(KeyReport::NotNeeded) };
+    if !key::any_sealed(connection)? {
+        return Ok(KeyReport::NothingSealed);
+    }
+    let found = key::look(connection, source)?;
+    let found = found.map_or_else(|| key::unfit(source).and_then(Err), Ok)?;
+    let mut statement =
+        connection.prepare("SELECT user, upstream, credentials FROM accounts WHERE length(credentials) > 0")?;
+    let mut rows = statement.query([])?;
+    let mut damaged = 0_u64;
+    while let Some(row) = rows.next()? {
+        let sealed: Vec<u8> = row.get(2)?;
+        if found.sealer().unseal(&account_in(row, 0)?, &sealed).is_err() {
+            damaged = damaged.saturating_add(1);
+        }
+    }
+    Ok(KeyReport::Opens { place: source.to_string(), damaged })
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let used = if self.in_use { "a running deltapush works with it" } else { "no deltapush works with it now" };
+        writeln!(f, "state      {}; {used}", self.directory.display())?;
+        writeln!(f, "integrity  ok")?;
+        let (found, newest) = self.schema;
+        let note = if found < newest { format!(", brought to {newest} at the next start") } else { String::new() };
+        writeln!(f, "schema     version {found}{note}")?;
+        writeln!(f, "accounts   {}, {} of them with sealed credentials", self.accounts, self.sealed)?;
+        writeln!(f, "tokens     {}, {} of them with something to announce", self.tokens, self.pending)?;
+        writeln!(f, "mailboxes  {}", self.mailboxes)?;
+        match &self.key {
+            KeyReport::NotNeeded => write!(f, "key        none is needed: credentials are in memory only"),
+            KeyReport::NothingSealed => write!(f, "key        nothing is sealed"),
+            KeyReport::Opens { place, damaged: 0 } => write!(f, "key        {place} opens all sealed credentials"),
+            KeyReport::Opens { place, damaged } => write!(
+                f,
+                "key        {place} is the right one, but {damaged} credentials are damaged: those accounts wait for a login"
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "check_tests.rs"]
+mod tests;

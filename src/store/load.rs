@@ -1,0 +1,85 @@
+//! Reads everything, once, at the start.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use rusqlite::Connection;
+
+use super::mailboxes::idled_of;
+use super::operations::{RowId, account_in, generation, token_in, tokens_of};
+use super::seal::Sealer;
+use super::{AccountRecord, Generation, Loaded, Served, Unannounced, UnixTime};
+use crate::account::AccountId;
+use crate::secret::Credentials;
+
+pub(super) fn load(connection: &Connection, sealer: Option<&Sealer>, now: UnixTime) -> rusqlite::Result<Loaded> {
+    let rows = connection
+        .prepare("SELECT user, upstream, id, credentials FROM accounts ORDER BY id")?
+        .query_map([], |row| Ok((account_in(row, 0)?, row.get::<_, RowId>(2)?, row.get::<_, Vec<u8>>(3)?)))?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    let mut accounts = Vec::with_capacity(rows.len());
+    for (account, row, sealed) in rows {
+        let credentials = sealer.and_then(|sealer| unseal(sealer, &account, &sealed));
+        let (tokens, idled) = (tokens_of(connection, row)?, idled_of(connection, row)?);
+        accounts.push(AccountRecord { account, credentials, tokens, idled });
+    }
+    let mut unannounced = unannounced(connection)?;
+    call_back(&accounts, &mut unannounced, now);
+    Ok(Loaded { accounts, unannounced, served: served(connection)? })
+}
+
+fn unseal(sealer: &Sealer, account: &AccountId, sealed: &[u8]) -> Option<Arc<Credentials>> {
+    if sealed.is_empty() {
+        return None;
+    }
+    let credentials = sealer.unseal(account, sealed);
+    if let Err(error) = &credentials {
+        tracing::warn!("{account:?} is not watched until its client logs in: {error}");
+    }
+    credentials.ok().map(Arc::new)
+}
+
+fn unannounced(connection: &Connection) -> rusqlite::Result<Vec<Unannounced>> {
+    connection
+        .prepare(
+            "SELECT token, max(pending), max(pending_since) FROM tokens WHERE pending IS NOT NULL
+             GROUP BY hash ORDER BY min(pending)",
+        )?
+        .query_map([], |row| {
+            Ok(Unannounced {
+                token: token_in(row, 0)?,
+                generation: generation(row.get(1)?),
+                since: UnixTime(row.get::<_, Option<i64>>(2)?.unwrap_or_default()),
+            })
+        })?
+        .collect()
+}
+
+/// Without credentials an account cannot be watched: its tokens are posted, so that its devices come back and log in. It need
+/// not be on disk: as long as they have not, every start finds the same.
+fn call_back(accounts: &[AccountRecord], unannounced: &mut Vec<Unannounced>, now: UnixTime) {
+    let waiting = accounts.iter().filter(|record| record.credentials.is_none());
+    let tokens: HashSet<_> = waiting.flat_map(|record| &record.tokens).map(|seen| seen.token.clone()).collect();
+    let newest = unannounced.iter().map(|found| found.generation.0).max().unwrap_or_default();
+    let generation = Generation(newest.saturating_add(1));
+    unannounced.retain(|found| !tokens.contains(&found.token));
+    unannounced.extend(tokens.into_iter().map(|token| Unannounced { token, generation, since: now }));
+}
+
+/// What is noted now and then may lie behind what was noted with a token or a mailbox.
+fn served(connection: &Connection) -> rusqlite::Result<Served> {
+    connection
+        .query_row(
+            "SELECT max(coalesce(max(seconds), 0), coalesce((SELECT max(last_served) FROM tokens), 0),
+                 coalesce((SELECT max(last_idled) FROM idled), 0)) FROM served",
+            [],
+            |row| row.get(0),
+        )
+        .map(Served)
+}
+
+/// Erases all sealed credentials. Whether there were any.
+pub(super) fn erase_credentials(connection: &Connection) -> rusqlite::Result<bool> {
+    let erased = connection.execute("UPDATE accounts SET credentials = x'' WHERE length(credentials) > 0", [])?;
+    Ok(erased > 0)
+}

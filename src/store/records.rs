@@ -1,0 +1,204 @@
+//! What stands in the state, as its callers see it.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::account::AccountId;
+use crate::secret::{Credentials, DeviceToken};
+
+/// How many tokens an account may have. With one more, the one not seen for longest goes.
+pub const MAX_TOKENS: usize = 32;
+
+/// How many mailboxes are remembered in which an account's clients idle. With one more, the one idled in longest ago goes.
+pub const MAX_IDLED: usize = 4;
+
+/// Seconds since 1970 in UTC, from the wall clock: for what is compared across restarts only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UnixTime(pub i64);
+
+impl UnixTime {
+    /// The wall clock's time.
+    #[must_use]
+    pub fn now() -> Self {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Self(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+    }
+
+    /// How long before `now` this was; zero if it lies ahead of `now`, because the clock was set back meanwhile.
+    #[must_use]
+    pub fn age(self, now: Self) -> Duration {
+        Duration::from_secs(u64::try_from(now.0.saturating_sub(self.0)).unwrap_or_default())
+    }
+}
+
+/// Seconds for which deltapush has served with this state, over all its runs, counted by a monotonic clock. How long
+/// something was not seen is measured so: neither a stepped wall clock nor a long outage makes it older.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Served(pub i64);
+
+impl Served {
+    /// That much later.
+    #[must_use]
+    pub fn after(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(seconds(duration)))
+    }
+
+    /// That much earlier, which may be before the beginning.
+    #[must_use]
+    pub fn before(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(seconds(duration)))
+    }
+}
+
+fn seconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// Now, by both clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// What people are shown.
+    pub wall: UnixTime,
+    /// What ages are measured with.
+    pub served: Served,
+}
+
+/// Numbers the moments at which something became worth announcing, upwards over all accounts: whatever a token had to
+/// announce up to a generation is announced by one POST.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Generation(pub u64);
+
+/// Up to where a mailbox has been looked through (RFC 9051 section 2.3.1.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// `UIDVALIDITY`: with another value, UIDs noted before mean nothing.
+    pub uid_validity: u32,
+    /// The lowest UID that has not been looked at yet.
+    pub uid_next: u32,
+}
+
+/// A token of an account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// The token itself.
+    pub token: DeviceToken,
+    /// When the account's client last handed it over.
+    pub last_seen: UnixTime,
+}
+
+/// A mailbox that an account's clients wait for mail in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Idled {
+    /// Its name, as it stood on the wire.
+    pub name: String,
+    /// When a client was last noted to idle there.
+    pub last: Served,
+}
+
+/// An account as it was found at the start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccountRecord {
+    /// Whose account.
+    pub account: AccountId,
+    /// What its watcher logs in with. None if they are not on disk or could not be unsealed: then its client must log in once.
+    pub credentials: Option<Arc<Credentials>>,
+    /// Its tokens, at least one.
+    pub tokens: Vec<Seen>,
+    /// The mailboxes that its clients idled in, the latest first.
+    pub idled: Vec<Idled>,
+}
+
+/// What a token still had to announce when the process ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unannounced {
+    /// The token to be posted.
+    pub token: DeviceToken,
+    /// Up to which generation that POST announces.
+    pub generation: Generation,
+    /// When the newest of it was noticed.
+    pub since: UnixTime,
+}
+
+/// All that was found at the start, except for mailbox positions ([`Store::positions`]).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Loaded {
+    /// The accounts.
+    pub accounts: Vec<AccountRecord>,
+    /// The tokens to be posted: first those with something to announce, the longest waiting first, then those of accounts
+    /// without credentials, so that their devices come back and log in.
+    pub unannounced: Vec<Unannounced>,
+    /// For how long this state has been served with.
+    pub served: Served,
+}
+
+/// What has just been committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// The account's tokens are now these. With none left it has been erased.
+    Tokens {
+        /// Whose tokens.
+        account: AccountId,
+        /// The credentials that came with the change.
+        credentials: Option<Arc<Credentials>>,
+        /// All its tokens.
+        tokens: Vec<Seen>,
+    },
+    /// The account is logged in to with these from now on.
+    Credentials {
+        /// Whose credentials.
+        account: AccountId,
+        /// The new ones.
+        credentials: Arc<Credentials>,
+    },
+    /// These tokens have something to announce.
+    Pending {
+        /// The tokens of the account that has news.
+        tokens: Vec<DeviceToken>,
+        /// Up to which generation.
+        generation: Generation,
+    },
+    /// The mailboxes that the account's clients idled in are now these, the latest first.
+    Idled {
+        /// Whose clients.
+        account: AccountId,
+        /// The mailboxes.
+        mailboxes: Vec<Idled>,
+    },
+    /// No account has this token any more.
+    Gone {
+        /// The token.
+        token: DeviceToken,
+    },
+}
+
+/// An account as a person is shown it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccountStatus {
+    /// Whose account.
+    pub account: AccountId,
+    /// Its tokens, the first one registered first.
+    pub tokens: Vec<TokenStatus>,
+    /// The positions noted for its mailboxes, by name.
+    pub mailboxes: Vec<(String, Position)>,
+    /// Whether a watcher could log in. If not, the account waits for a device to do so.
+    pub has_credentials: bool,
+    /// Whether the server refused those credentials: the account waits for a device to log in with others.
+    pub refused: bool,
+}
+
+/// A token as a person is shown it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenStatus {
+    /// What names it in logs ([`DeviceToken::fingerprint`]).
+    pub fingerprint: String,
+    /// When it was first handed over.
+    pub first_seen: UnixTime,
+    /// When it was last handed over; with an hour's tolerance.
+    pub last_seen: UnixTime,
+    /// Whether it has something to announce.
+    pub pending: bool,
+    /// When a POST of it was last accepted.
+    pub accepted: Option<UnixTime>,
+    /// When and why its last announcement was given up, if none was accepted since.
+    pub given_up: Option<(UnixTime, String)>,
+}

@@ -1,0 +1,114 @@
+//! A new key for what is sealed.
+//!
+//! A kill at any instant leaves a state that opens: the new key is on disk before anything is sealed with it, all is sealed
+//! anew in one transaction together with the check that a key is known by, and whoever opens the state takes the key that
+//! fits the check ([`key::sealer`]).
+
+use std::path::Path;
+
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+
+use super::key::{self, Key};
+use super::operations::{RowId, account_in};
+use super::seal::Sealer;
+use super::settings::{Keeping, KeySource, Settings};
+use super::{OpenError, directory, schema};
+
+/// What a rotation did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rotated {
+    /// How many credentials are sealed with the new key now.
+    pub resealed: usize,
+    /// How many could not be unsealed with the old key, and are as they were: their accounts wait for a login.
+    pub left: usize,
+    /// Where the operator must put the new key now; none if it is in place.
+    pub replace: Option<String>,
+}
+
+/// Seals all credentials with a new key: the one in `new_key`, or a random one, which only a key file can be replaced by.
+///
+/// Blocks for as long as the disk takes.
+///
+/// # Errors
+/// [`OpenError`]; nothing has changed then. While a deltapush works with the state it is [`OpenError::InUse`].
+pub fn rotate(settings: &Settings, new_key: Option<&Path>) -> Result<Rotated, OpenError> {
+    let Keeping::Sealed(source) = &settings.credentials else { return Err(OpenError::NotSealed) };
+    if !settings.directory.exists() {
+        return Err(OpenError::Absent { path: settings.directory.clone() });
+    }
+    let new = match (new_key, source) {
+        (Some(path), _) => {
+            key::read(path)?.ok_or_else(|| OpenError::KeyMalformed { place: path.display().to_string() })?
+        }
+        (None, KeySource::File(_)) => key::random()?,
+        (None, _) => return Err(OpenError::NewKeyNeeded { place: source.to_string() }),
+    };
+    let _lock = directory::claim(&settings.directory)?;
+    // Only now: what is not there is not made.
+    drop(schema::look(&settings.directory)?);
+    let mut connection = schema::connect(&settings.directory)?;
+    let rotation = Rotation::begin(&mut connection, source, new)?;
+    rotation.let_wait()?;
+    let (resealed, left) = rotation.commit()?;
+    schema::truncate_journal(&connection)?;
+    let replace = match source {
+        KeySource::File(path) => {
+            key::put_in_place(path)?;
+            None
+        }
+        other => Some(other.to_string()),
+    };
+    Ok(Rotated { resealed, left, replace })
+}
+
+/// A rotation under way, in the steps between which the process may be killed.
+struct Rotation<'a> {
+    transaction: Transaction<'a>,
+    source: &'a KeySource,
+    old: Sealer,
+    new: Key,
+}
+
+impl<'a> Rotation<'a> {
+    fn begin(connection: &'a mut Connection, source: &'a KeySource, new: Key) -> Result<Self, OpenError> {
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        schema::migrate(&transaction)?;
+        let old = key::sealer(&transaction, source)?;
+        Ok(Self { transaction, source, old, new })
+    }
+
+    fn let_wait(&self) -> Result<(), OpenError> {
+        match self.source {
+            KeySource::File(path) => key::let_wait(path, &self.new),
+            _ => Ok(()),
+        }
+    }
+
+    fn commit(self) -> Result<(usize, usize), OpenError> {
+        let new = Sealer::new(&self.new)?;
+        let rows = self
+            .transaction
+            .prepare("SELECT user, upstream, id, credentials FROM accounts WHERE length(credentials) > 0")?
+            .query_map([], |row| Ok((account_in(row, 0)?, row.get::<_, RowId>(2)?, row.get::<_, Vec<u8>>(3)?)))?
+            .collect::<rusqlite::Result<Vec<_>>>()?;
+        let (mut resealed, mut left) = (0_usize, 0_usize);
+        for (account, row, sealed) in rows {
+            match self.old.unseal(&account, &sealed) {
+                Ok(credentials) => {
+                    let sealed = new.seal(&account, &credentials)?;
+                    self.transaction
+                        .execute("UPDATE accounts SET credentials = ? WHERE id = ?", params![sealed, row])?;
+                    resealed = resealed.saturating_add(1);
+                }
+                Err(_) => left = left.saturating_add(1),
+            }
+        }
+        key::note_check(&self.transaction, &new)?;
+        self.transaction.commit()?;
+        Ok((resealed, left))
+    }
+}
+
+#[cfg(test)]
+#[path = "rotate_tests.rs"]
+mod tests;

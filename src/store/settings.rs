@@ -1,0 +1,114 @@
+//! Where the state is, and what becomes of credentials in it.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use crate::config::{Keep, Storage};
+use crate::secret::Secret;
+
+/// The credential's name for systemd (`LoadCredential=`, systemd.exec(5)).
+const CREDENTIAL: &str = "deltapush-seal-key";
+/// The environment variable that may hold the key.
+const VARIABLE: &str = "DELTAPUSH_SEAL_KEY";
+
+/// Where the state is kept, and how.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The folder of the state file, made with mode 0700 if it is not there.
+    pub directory: PathBuf,
+    /// What becomes of credentials.
+    pub credentials: Keeping,
+}
+
+/// What becomes of credentials.
+#[derive(Debug, Clone)]
+pub enum Keeping {
+    /// They are sealed with the key from there.
+    Sealed(KeySource),
+    /// They are in memory only.
+    Memory,
+}
+
+/// Where the key comes from that seals credentials.
+#[derive(Debug, Clone)]
+pub enum KeySource {
+    /// A file of deltapush's own, made if it is not there.
+    File(PathBuf),
+    /// The file that systemd made of a credential.
+    Credential(PathBuf),
+    /// The value of the environment variable.
+    Environment(Secret),
+}
+
+impl Settings {
+    /// What the configuration and this process's environment say.
+    #[must_use]
+    pub fn new(storage: &Storage) -> Self {
+        let credentials = match storage.credentials {
+            Keep::Sealed => Keeping::Sealed(KeySource::find(storage.key_path(), |name| std::env::var_os(name))),
+            Keep::Memory => Keeping::Memory,
+        };
+        Self { directory: storage.directory.clone(), credentials }
+    }
+
+    /// A state with its key beside it.
+    #[must_use]
+    pub fn sealed(directory: impl Into<PathBuf>) -> Self {
+        let directory = directory.into();
+        let key = KeySource::File(directory.join("seal.key"));
+        Self { directory, credentials: Keeping::Sealed(key) }
+    }
+
+    /// A state without credentials.
+    #[must_use]
+    pub fn memory(directory: impl Into<PathBuf>) -> Self {
+        Self { directory: directory.into(), credentials: Keeping::Memory }
+    }
+}
+
+impl KeySource {
+    /// The first that is there of systemd's credential, the environment variable, and the file.
+    fn find(file: PathBuf, variable: impl Fn(&str) -> Option<OsString>) -> Self {
+        let credential = variable("CREDENTIALS_DIRECTORY").map(|directory| Path::new(&directory).join(CREDENTIAL));
+        match (credential.filter(|path| path.exists()), variable(VARIABLE)) {
+            (Some(path), _) => Self::Credential(path),
+            (None, Some(value)) => Self::Environment(Secret::new(value.into_vec())),
+            (None, None) => Self::File(file),
+        }
+    }
+}
+
+impl fmt::Display for KeySource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Credential(path) => write!(f, "systemd's credential {}", path.display()),
+            Self::Environment(_) => write!(f, "the environment variable {VARIABLE}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_source_that_is_there_counts() {
+        let directory = tempfile::tempdir().unwrap();
+        let find = |set: &[(&str, &str)]| {
+            let set: Vec<_> = set.iter().map(|(name, value)| ((*name).to_owned(), OsString::from(value))).collect();
+            let variable = |name: &str| set.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+            KeySource::find("/etc/seal.key".into(), variable).to_string()
+        };
+        let credentials = ("CREDENTIALS_DIRECTORY", directory.path().to_str().unwrap());
+        let environment = ("DELTAPUSH_SEAL_KEY", "sesame");
+        assert_eq!(find(&[]), "/etc/seal.key");
+        assert_eq!(find(&[credentials]), "/etc/seal.key", "the folder may hold other credentials");
+        assert_eq!(find(&[credentials, environment]), "the environment variable DELTAPUSH_SEAL_KEY");
+        let path = directory.path().join("deltapush-seal-key");
+        std::fs::write(&path, "x").unwrap();
+        assert_eq!(find(&[credentials, environment]), format!("systemd's credential {}", path.display()));
+    }
+}

@@ -1,0 +1,61 @@
+//! The state as a person is shown it, in SQL.
+
+use std::collections::HashMap;
+
+use super::operations::{Operation, Result, RowId, account_in, token_in};
+use super::{AccountStatus, Position, TokenStatus, UnixTime};
+
+impl Operation<'_> {
+    pub(super) fn status(&mut self) -> Result<Vec<AccountStatus>> {
+        let (mut tokens, mut mailboxes) = (self.tokens_by_account()?, self.positions_by_account()?);
+        let accounts = self
+            .cached("SELECT user, upstream, id, length(credentials) > 0 FROM accounts ORDER BY user, upstream")?
+            .query_map([], |row| {
+                let id: RowId = row.get(2)?;
+                Ok(AccountStatus {
+                    account: account_in(row, 0)?,
+                    tokens: tokens.remove(&id).unwrap_or_default(),
+                    mailboxes: mailboxes.remove(&id).unwrap_or_default(),
+                    has_credentials: row.get(3)?,
+                    refused: false,
+                })
+            })?
+            .collect::<rusqlite::Result<_>>()?;
+        Ok(accounts)
+    }
+
+    fn tokens_by_account(&self) -> Result<HashMap<RowId, Vec<TokenStatus>>> {
+        let mut found: HashMap<RowId, Vec<_>> = HashMap::new();
+        let mut statement = self.cached(
+            "SELECT account, token, first_seen, last_seen, pending IS NOT NULL, accepted, given_up, given_up_reason
+             FROM tokens ORDER BY id",
+        )?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let given_up: Option<i64> = row.get(6)?;
+            let reason: Option<String> = row.get(7)?;
+            let token = TokenStatus {
+                fingerprint: token_in(row, 1)?.fingerprint(),
+                first_seen: UnixTime(row.get(2)?),
+                last_seen: UnixTime(row.get(3)?),
+                pending: row.get(4)?,
+                accepted: row.get::<_, Option<i64>>(5)?.map(UnixTime),
+                given_up: given_up.map(|at| (UnixTime(at), reason.unwrap_or_default())),
+            };
+            found.entry(row.get(0)?).or_default().push(token);
+        }
+        Ok(found)
+    }
+
+    fn positions_by_account(&self) -> Result<HashMap<RowId, Vec<(String, Position)>>> {
+        let mut found: HashMap<RowId, Vec<_>> = HashMap::new();
+        let mut statement =
+            self.cached("SELECT account, name, uid_validity, uid_next FROM mailboxes ORDER BY account, name")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let position = Position { uid_validity: row.get(2)?, uid_next: row.get(3)? };
+            found.entry(row.get(0)?).or_default().push((row.get(1)?, position));
+        }
+        Ok(found)
+    }
+}
