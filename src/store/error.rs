@@ -40,9 +40,12 @@ pub enum OpenError {
         /// The newest that is known here.
         known: i64,
     },
+    /// There is no room for the state's journal.
+    #[error("the disk is full and the state cannot be opened: make room in storage.directory")]
+    DiskFull,
     /// SQLite refuses the file.
     #[error("the state file cannot be used: {0}")]
-    Database(#[from] rusqlite::Error),
+    Database(#[source] rusqlite::Error),
     /// SQLite finds faults in the file.
     #[error(
         "the state file is damaged: put a backup back, or start with an empty storage.directory (every client then has to connect once); SQLite says: {what}"
@@ -52,14 +55,14 @@ pub enum OpenError {
         what: String,
     },
     /// Credentials are sealed, and the key is not there.
-    #[error("credentials are sealed but their key is missing at {}: put the key file back, or start with an empty storage.directory (every client then has to connect once)", path.display())]
+    #[error("credentials are sealed but their key is missing at {}: put the key file back, or start once with `storage.credentials: memory`, which erases them (every device then has to log in once)", path.display())]
     KeyMissing {
         /// Where it was looked for.
         path: PathBuf,
     },
     /// Credentials are sealed with another key.
     #[error(
-        "the key in {place} is not the one that the credentials are sealed with: put the right key back, or start with an empty storage.directory (every client then has to connect once)"
+        "the key in {place} is not the one that the credentials are sealed with: put the right key back, or start once with `storage.credentials: memory`, which erases them (every device then has to log in once)"
     )]
     KeyWrong {
         /// Where the wrong key is.
@@ -122,11 +125,21 @@ pub enum StoreError {
     Seal(#[from] SealError),
 }
 
+impl From<rusqlite::Error> for OpenError {
+    fn from(error: rusqlite::Error) -> Self {
+        if is_full(&error) { Self::DiskFull } else { Self::Database(error) }
+    }
+}
+
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
-        match error.sqlite_error_code() {
-            Some(rusqlite::ErrorCode::DiskFull) => Self::DiskFull,
-            _ => Self::Database(Arc::new(error)),
-        }
+        if is_full(&error) { Self::DiskFull } else { Self::Database(Arc::new(error)) }
     }
+}
+
+/// No room for the file, its journal, or the journal's index, which SQLite calls by another name.
+fn is_full(error: &rusqlite::Error) -> bool {
+    let no_room_for_index =
+        error.sqlite_error().is_some_and(|error| error.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE);
+    no_room_for_index || error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
 }

@@ -1,0 +1,317 @@
+//! The store as its callers see it, and the files as a thief does.
+
+mod credentials;
+mod disk;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use super::*;
+
+const NOW: UnixTime = UnixTime(1_700_000_000);
+const MOMENT: Moment = Moment { wall: NOW, served: Served(0) };
+const POSITION: Position = Position { uid_validity: 7, uid_next: 42 };
+
+type Changes = Arc<Mutex<Vec<Change>>>;
+
+fn settings(directory: &Path) -> Settings {
+    Settings::sealed(directory.join("state"))
+}
+
+fn open(directory: &Path) -> (Store, Loaded, Changes) {
+    let changes = Changes::default();
+    let seen = Arc::clone(&changes);
+    let (store, loaded) = Store::open(&settings(directory), move |change| seen.lock().unwrap().push(change)).unwrap();
+    (store, loaded, changes)
+}
+
+fn account(user: &str) -> AccountId {
+    AccountId::new(user, "imap.example.org:993")
+}
+
+fn credentials(user: &str) -> Arc<Credentials> {
+    Arc::new(Credentials::new(user, format!("sesame-of-{user}")))
+}
+
+fn token(name: &str) -> DeviceToken {
+    DeviceToken::new(format!("openpgp:{name}").as_bytes()).unwrap()
+}
+
+async fn register(store: &Store, user: &str, name: &str) {
+    store.register(&account(user), credentials(user), &token(name), MOMENT).await.unwrap();
+}
+
+/// What the disk would hold if the process were killed now.
+fn killed(directory: &Path) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    fs::create_dir(copy.path().join("state")).unwrap();
+    for entry in fs::read_dir(directory.join("state")).unwrap() {
+        let entry = entry.unwrap();
+        // The shared memory of the journal is the process's own and not to be relied on.
+        if !entry.file_name().to_string_lossy().ends_with("-shm") {
+            fs::copy(entry.path(), copy.path().join("state").join(entry.file_name())).unwrap();
+        }
+    }
+    copy
+}
+
+fn holds(directory: &Path, needle: &[u8]) -> bool {
+    fs::read_dir(directory.join("state")).unwrap().any(|entry| {
+        let bytes = fs::read(entry.unwrap().path()).unwrap();
+        bytes.windows(needle.len()).any(|window| window == needle)
+    })
+}
+
+#[tokio::test]
+async fn what_was_answered_survives_a_kill() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, loaded, _) = open(directory.path());
+    assert_eq!(loaded, Loaded::default());
+    register(&store, "alice", "one").await;
+    register(&store, "alice", "two").await;
+    store.noticed(&account("alice"), "INBOX", POSITION, true, NOW).await.unwrap();
+
+    let copy = killed(directory.path());
+    let (reopened, loaded, _) = open(copy.path());
+    let expected = AccountRecord {
+        account: account("alice"),
+        credentials: Some(credentials("alice")),
+        tokens: ["one", "two"].map(|name| Seen { token: token(name), last_seen: NOW }).to_vec(),
+        idled: vec![],
+    };
+    assert_eq!(loaded.accounts, [expected]);
+    let pending: Vec<_> = loaded.unannounced.iter().map(|found| (found.token.clone(), found.since)).collect();
+    assert_eq!(pending.len(), 2);
+    assert!(pending.contains(&(token("one"), NOW)) && pending.contains(&(token("two"), NOW)));
+    assert_eq!(reopened.positions(&account("alice")).await.unwrap(), [("INBOX".to_owned(), POSITION)]);
+}
+
+#[tokio::test]
+async fn the_last_token_takes_the_account_with_it_and_leaves_no_trace() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, _, changes) = open(directory.path());
+    register(&store, "alice", "one").await;
+    register(&store, "alice", "two").await;
+    store.noticed(&account("alice"), "INBOX", POSITION, false, NOW).await.unwrap();
+    changes.lock().unwrap().clear();
+    store.remove_token(&account("alice"), &token("one")).await.unwrap();
+    store.remove_token(&account("alice"), &token("one")).await.unwrap();
+    store.remove_token(&account("alice"), &token("two")).await.unwrap();
+    let left = |names: &[&str]| Change::Tokens {
+        account: account("alice"),
+        credentials: None,
+        tokens: names.iter().map(|name| Seen { token: token(name), last_seen: NOW }).collect(),
+    };
+    let gone = |name| Change::Gone { token: token(name) };
+    assert_eq!(*changes.lock().unwrap(), [gone("one"), left(&["two"]), gone("two"), left(&[])]);
+    for needle in ["alice", "openpgp:one", "INBOX"] {
+        assert!(!holds(directory.path(), needle.as_bytes()), "{needle} is still there");
+    }
+    assert_eq!(store.positions(&account("alice")).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_gone_token_goes_from_every_account() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, _, changes) = open(directory.path());
+    register(&store, "alice", "shared").await;
+    register(&store, "bob", "shared").await;
+    register(&store, "bob", "bobs").await;
+    store.remove_token(&account("bob"), &token("shared")).await.unwrap();
+    assert!(!changes.lock().unwrap().contains(&Change::Gone { token: token("shared") }), "alice still has it");
+    register(&store, "bob", "shared").await;
+    store.forget_token(&token("shared")).await.unwrap();
+    store.close().await;
+    let (_, loaded, _) = open(directory.path());
+    let left: Vec<_> = loaded.accounts.iter().map(|record| (&*record.account.user, record.tokens.len())).collect();
+    assert_eq!(left, [("bob", 1)]);
+    assert!(changes.lock().unwrap().contains(&Change::Gone { token: token("shared") }));
+}
+
+#[tokio::test]
+async fn removing_an_account_is_removing_all_its_tokens() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, _, changes) = open(directory.path());
+    register(&store, "alice", "one").await;
+    register(&store, "alice", "two").await;
+    store.remove_account(&account("alice")).await.unwrap();
+    store.remove_account(&account("alice")).await.unwrap();
+    let erased = Change::Tokens { account: account("alice"), credentials: None, tokens: vec![] };
+    assert_eq!(changes.lock().unwrap().iter().filter(|change| **change == erased).count(), 1);
+}
+
+fn generation(changes: &Changes) -> Generation {
+    let changes = changes.lock().unwrap();
+    let newest = changes.iter().rev().find_map(|change| match change {
+        Change::Pending { generation, .. } => Some(*generation),
+        _ => None,
+    });
+    newest.unwrap()
+}
+
+#[tokio::test]
+async fn pending_is_cleared_only_if_nothing_newer_came() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, _, changes) = open(directory.path());
+    let alice = account("alice");
+    register(&store, "alice", "one").await;
+    store.noticed(&alice, "INBOX", POSITION, true, NOW).await.unwrap();
+    let first = generation(&changes);
+    store.noticed(&alice, "INBOX", POSITION, true, NOW).await.unwrap();
+    let second = generation(&changes);
+    assert!(second > first);
+    let pending = |copy: tempfile::TempDir| open(copy.path()).1.unannounced;
+
+    store.announced(&token("one"), first, NOW).await.unwrap();
+    assert_eq!(pending(killed(directory.path()))[0].generation, second);
+    store.announced(&token("one"), second, NOW).await.unwrap();
+    assert_eq!(pending(killed(directory.path())), []);
+
+    store.noticed(&alice, "INBOX", POSITION, false, NOW).await.unwrap();
+    assert_eq!(pending(killed(directory.path())), [], "a position alone announces nothing");
+    store.noticed(&alice, "INBOX", POSITION, true, NOW).await.unwrap();
+    store.gave_up(&token("one"), generation(&changes), "refused", NOW).await.unwrap();
+    assert_eq!(pending(killed(directory.path())), []);
+}
+
+#[tokio::test]
+async fn generations_go_on_above_what_is_pending_after_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, _, changes) = open(directory.path());
+    register(&store, "alice", "one").await;
+    for _ in 0..5 {
+        store.noticed(&account("alice"), "INBOX", POSITION, true, NOW).await.unwrap();
+    }
+    let before = generation(&changes);
+    store.close().await;
+    let (store, _, changes) = open(directory.path());
+    store.noticed(&account("alice"), "INBOX", POSITION, true, NOW).await.unwrap();
+    assert!(generation(&changes) > before);
+}
+
+#[tokio::test]
+async fn what_is_unknown_is_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, _, changes) = open(directory.path());
+    store.noticed(&account("alice"), "INBOX", POSITION, true, NOW).await.unwrap();
+    store.credentials_changed(&account("alice"), credentials("alice")).await.unwrap();
+    store.announced(&token("one"), Generation(9), NOW).await.unwrap();
+    assert_eq!(*changes.lock().unwrap(), []);
+}
+
+#[tokio::test]
+async fn the_token_not_seen_for_longest_makes_room() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, _, changes) = open(directory.path());
+    let alice = account("alice");
+    for index in 0..MAX_TOKENS {
+        // The second one is the oldest, whatever the wall clock says.
+        let served = if index == 1 { Served(1) } else { Served(2) };
+        let seen = Moment { wall: UnixTime(if index == 1 { i64::MAX } else { 0 }), served };
+        store.register(&alice, credentials("alice"), &token(&index.to_string()), seen).await.unwrap();
+    }
+    store.register(&alice, credentials("alice"), &token("new"), Moment { wall: NOW, served: Served(0) }).await.unwrap();
+    let changes = changes.lock().unwrap();
+    assert!(changes.contains(&Change::Gone { token: token("1") }));
+    let Some(Change::Tokens { tokens, .. }) = changes.last() else { panic!("{:?}", changes.last()) };
+    assert_eq!(tokens.len(), MAX_TOKENS);
+    assert!(tokens.iter().any(|seen| seen.token == token("new")), "what has just come stays");
+}
+
+#[tokio::test]
+async fn tokens_expire_by_the_time_served_and_each_account_by_its_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, _, changes) = open(directory.path());
+    for (user, served) in [("alice", 10), ("bob", 30)] {
+        // The wall clock has been stepped far ahead for one and far back for the other.
+        let seen = Moment { wall: UnixTime(if user == "bob" { 0 } else { i64::MAX }), served: Served(served) };
+        store.register(&account(user), credentials(user), &token("shared"), seen).await.unwrap();
+        store.client_idles(&account(user), "INBOX", Served(served)).await.unwrap();
+        store.client_idles(&account(user), "Old", Served(1)).await.unwrap();
+    }
+    changes.lock().unwrap().clear();
+    assert_eq!(store.served(Served(40), Served(20)).await.unwrap(), 1);
+    assert_eq!(store.served(Served(35), Served(20)).await.unwrap(), 0);
+    let bobs =
+        Change::Idled { account: account("bob"), mailboxes: vec![Idled { name: "INBOX".into(), last: Served(30) }] };
+    let alices = Change::Tokens { account: account("alice"), credentials: None, tokens: vec![] };
+    assert_eq!(*changes.lock().unwrap(), [alices, bobs], "the token itself lives on with bob");
+    assert!(!holds(directory.path(), b"alice"));
+    store.close().await;
+    let (_, loaded, _) = open(directory.path());
+    assert_eq!(loaded.accounts.len(), 1);
+    assert_eq!(loaded.accounts[0].account, account("bob"));
+    assert_eq!(loaded.served, Served(40), "the count never goes back");
+}
+
+#[tokio::test]
+async fn the_count_of_the_time_served_is_not_behind_what_was_noted_with_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, ..) = open(directory.path());
+    let seen = Moment { wall: NOW, served: Served(50) };
+    store.register(&account("alice"), credentials("alice"), &token("one"), seen).await.unwrap();
+    assert_eq!(open(killed(directory.path()).path()).1.served, Served(50));
+    store.client_idles(&account("alice"), "INBOX", Served(60)).await.unwrap();
+    assert_eq!(open(killed(directory.path()).path()).1.served, Served(60));
+}
+
+#[tokio::test]
+async fn the_mailboxes_idled_in_latest_are_remembered() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, _, changes) = open(directory.path());
+    store.client_idles(&account("alice"), "INBOX", Served(1)).await.unwrap();
+    assert_eq!(*changes.lock().unwrap(), [], "nothing is kept of an account without a token");
+    register(&store, "alice", "one").await;
+    for (mailbox, served) in [("INBOX", 1), ("A", 2), ("B", 3), ("C", 4), ("INBOX", 5), ("D", 0)] {
+        store.client_idles(&account("alice"), mailbox, Served(served)).await.unwrap();
+    }
+    let expected = [("INBOX", 5), ("C", 4), ("B", 3), ("D", 0)];
+    let expected = expected.map(|(name, last)| Idled { name: name.into(), last: Served(last) });
+    let told = Change::Idled { account: account("alice"), mailboxes: expected.to_vec() };
+    assert_eq!(changes.lock().unwrap().last(), Some(&told), "what has just come stays");
+    assert_eq!(open(killed(directory.path()).path()).1.accounts[0].idled, expected);
+}
+
+#[tokio::test]
+async fn the_status_has_all_that_a_person_may_see() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, _, changes) = open(directory.path());
+    register(&store, "bob", "shared").await;
+    register(&store, "alice", "shared").await;
+    register(&store, "alice", "second").await;
+    store.noticed(&account("alice"), "INBOX", POSITION, true, NOW).await.unwrap();
+    let newest = generation(&changes);
+    store.announced(&token("shared"), newest, UnixTime(5)).await.unwrap();
+    store.noticed(&account("alice"), "INBOX", POSITION, true, NOW).await.unwrap();
+    store.gave_up(&token("second"), generation(&changes), "refused", UnixTime(6)).await.unwrap();
+    let status = |name: &str| TokenStatus {
+        fingerprint: token(name).fingerprint(),
+        first_seen: NOW,
+        last_seen: NOW,
+        pending: false,
+        accepted: None,
+        given_up: None,
+    };
+    let accepted = TokenStatus { accepted: Some(UnixTime(5)), ..status("shared") };
+    let alice = AccountStatus {
+        account: account("alice"),
+        tokens: vec![
+            TokenStatus { pending: true, ..accepted.clone() },
+            TokenStatus { given_up: Some((UnixTime(6), "refused".into())), ..status("second") },
+        ],
+        mailboxes: vec![("INBOX".into(), POSITION)],
+        has_credentials: true,
+        refused: false,
+    };
+    let bob = AccountStatus {
+        account: account("bob"),
+        tokens: vec![accepted],
+        mailboxes: vec![],
+        has_credentials: true,
+        refused: false,
+    };
+    assert_eq!(store.status().await.unwrap(), [alice, bob]);
+}
