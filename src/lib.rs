@@ -18,6 +18,7 @@
 #![cfg_attr(test, expect(clippy::arithmetic_side_effects, reason = "in a test an overflow is a failed test"))]
 
 pub mod account;
+pub mod admin;
 pub mod commands;
 pub mod config;
 pub mod crypto;

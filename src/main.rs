@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use deltapush::admin::control::{self, NotRunning};
 use deltapush::config::{Config, ConfigError, DOMAIN_PLACEHOLDER};
 use deltapush::proxy::certificate::{Origin, Summary};
 use deltapush::proxy::tls::ServerTls;
@@ -18,6 +19,8 @@ use tracing_subscriber::EnvFilter;
 
 // From sysexits.h, which systemd shows by name.
 const EX_USAGE: u8 = 64;
+const EX_UNAVAILABLE: u8 = 69;
+const EX_SOFTWARE: u8 = 70;
 const EX_OSERR: u8 = 71;
 const EX_IOERR: u8 = 74;
 const EX_CONFIG: u8 = 78;
@@ -46,6 +49,8 @@ enum Command {
     Run,
     /// Check the configuration and the files that it names, say what would run, change nothing
     Check,
+    /// Say how a running deltapush and its accounts are: watches, devices, pushes, what is wrong
+    Status,
     /// Look after what survives a restart: accounts, tokens, sealed passwords
     #[command(subcommand)]
     State(StateCommand),
@@ -78,6 +83,8 @@ Examples:
 Exit codes:
    0  all is well
   64  wrong usage of the command line
+  69  no running deltapush answers
+  70  a bug in deltapush
   71  the operating system refused something, such as a port
   74  the state cannot be opened, is damaged, or its key does not fit
   78  the configuration, or a file that it names, is wrong";
@@ -90,6 +97,7 @@ fn main() -> ExitCode {
     let outcome = match &cli.command {
         None | Some(Command::Run) => load(&cli).and_then(run),
         Some(Command::Check) => load(&cli).and_then(|config| check(&config)),
+        Some(Command::Status) => load(&cli).and_then(|config| status(&config)),
         Some(Command::State(command)) => load(&cli).and_then(|config| state(&config, command)),
     };
     match outcome {
@@ -111,7 +119,8 @@ fn answer_usage(answer: &clap::Error) -> ExitCode {
 
 /// Errors of deltapush's own tell their causes themselves; those of others are told as a chain.
 fn told(error: &anyhow::Error) -> String {
-    let own = error.is::<ConfigError>() || error.is::<RunError>() || error.is::<OpenError>();
+    let own =
+        error.is::<ConfigError>() || error.is::<RunError>() || error.is::<OpenError>() || error.is::<NotRunning>();
     if own { error.to_string() } else { format!("{error:#}") }
 }
 
@@ -119,9 +128,11 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     match error.downcast_ref::<RunError>() {
         Some(RunError::Certificate(_) | RunError::Trust(_)) => EX_CONFIG,
         Some(RunError::State(_)) => EX_IOERR,
+        Some(RunError::Internal(_)) => EX_SOFTWARE,
         Some(RunError::Listen { .. } | RunError::Notifier(_)) => EX_OSERR,
         None if error.is::<ConfigError>() => EX_CONFIG,
         None if error.is::<OpenError>() => EX_IOERR,
+        None if error.is::<NotRunning>() => EX_UNAVAILABLE,
         None => EX_OSERR,
     }
 }
@@ -140,9 +151,13 @@ fn run(config: Config) -> anyhow::Result<()> {
         let trace = config.trace.then(|| Sink::new(io::stdout())).transpose().context("cannot start a thread")?;
         let server = Server::prepare(config, trace)?;
         let listeners = deltapush::bind(server.config()).await?;
-        server.run(listeners, shutdown).await;
-        Ok(())
+        Ok(server.run(listeners, shutdown).await?)
     })
+}
+
+fn status(config: &Config) -> anyhow::Result<()> {
+    let text = control::ask_status(&config.storage.directory)?;
+    io::stdout().write_all(text.as_bytes()).context("cannot print")
 }
 
 fn start_logging(config: &Config) -> anyhow::Result<()> {

@@ -10,6 +10,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use crate::admin::control;
+use crate::admin::status::Reporter;
 use crate::config::{Config, DOMAIN_PLACEHOLDER, ListenerTls};
 use crate::proxy::certificate::Origin;
 use crate::proxy::listener::{self, Proxy};
@@ -51,6 +53,9 @@ pub enum RunError {
     /// The state cannot be opened.
     #[error(transparent)]
     State(#[from] OpenError),
+    /// Our own fault.
+    #[error("{0}, which is a bug in deltapush")]
+    Internal(&'static str),
     /// No client for the notification server.
     #[error(transparent)]
     Notifier(#[from] ClientError),
@@ -116,7 +121,10 @@ impl Server {
     }
 
     /// Serves clients on `listeners` until `shutdown` resolves, and ends in good order.
-    pub async fn run(self, listeners: Vec<BoundListener>, shutdown: impl Future<Output = ()>) {
+    ///
+    /// # Errors
+    /// [`RunError::Internal`] if a part without which there are no pushes ended by itself: the process is best started again.
+    pub async fn run(self, listeners: Vec<BoundListener>, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
         raise_file_limit(&self.config);
         introduce(&self.config, &listeners, &self.tls, &self.registry);
         let Self { config, trace, tls, upstreams, registry, account_events, notifier } = self;
@@ -125,6 +133,8 @@ impl Server {
         let board = Board::default();
         let watchers = Watchers::new(&config, registry.clone(), Arc::clone(&upstreams), board.clone(), trace.clone());
         tasks.spawn(watchers.run(account_events, stop.clone()));
+        let reporter = Reporter::new(registry.clone(), board.clone());
+        tasks.spawn(control::serve(config.storage.directory.clone(), reporter, stop.clone()));
         let proxy = Arc::new(Proxy::new(&config, tls.config, upstreams, registry.clone(), board, trace));
         for listener in listeners {
             let serving =
@@ -133,9 +143,12 @@ impl Server {
         }
         tasks.spawn(upkeep(registry.clone(), stop.clone()));
         let stop_pushing = CancellationToken::new();
-        let pushing = tokio::spawn(notifier.run(stop_pushing.clone().cancelled_owned()));
+        let mut pushing = tokio::spawn(notifier.run(stop_pushing.clone().cancelled_owned()));
 
-        shutdown.await;
+        let ended = tokio::select! {
+            () = shutdown => None,
+            ended = &mut pushing => Some(ended),
+        };
         info!("shutting down");
         stop.cancel();
         tasks.close();
@@ -143,10 +156,12 @@ impl Server {
             warn!("some sessions did not end within {}s and are cut", GRACE.as_secs());
         }
         stop_pushing.cancel();
-        if pushing.await.is_err() {
-            tracing::error!("the notifier ended by a panic");
-        }
+        let pushing = match ended {
+            Some(_) => Err(RunError::Internal("the notifier ended by itself")),
+            None => pushing.await.map_err(|_| RunError::Internal("the notifier ended by a panic")),
+        };
         registry.close().await;
+        pushing
     }
 }
 

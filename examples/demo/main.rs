@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use deltapush::config::{Config, ListenerTls};
-use deltapush::{BoundListener, Server};
+use deltapush::{BoundListener, RunError, Server};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -140,7 +140,7 @@ async fn watch(screen: &mut Screen, mail: &mut MailServer) -> Result<()> {
 struct Deltapush {
     address: SocketAddr,
     stop: oneshot::Sender<()>,
-    task: JoinHandle<()>,
+    task: JoinHandle<std::result::Result<(), RunError>>,
 }
 
 impl Deltapush {
@@ -165,7 +165,8 @@ impl Deltapush {
     async fn stop(self) -> Result<()> {
         // An error means that it has ended by itself, which the task then tells.
         let _ = self.stop.send(());
-        within("deltapush ends", self.task).await?.context("deltapush ended by a panic")
+        within("deltapush ends", self.task).await?.context("deltapush ended by a panic")??;
+        Ok(())
     }
 }
 

@@ -54,7 +54,7 @@ pub struct Board {
 impl Board {
     /// A watch of `account` begins, of which news may be `blindness` late at worst. Returns what wakes it when it shall give
     /// way.
-    pub(super) fn begin(&self, account: &AccountId, blindness: Duration) -> Arc<Notify> {
+    pub(crate) fn begin(&self, account: &AccountId, blindness: Duration) -> Arc<Notify> {
         let give_way = Arc::new(Notify::new());
         let entry =
             WatchEntry { state: WatchState::Connecting, last_proof: None, blindness, give_way: Arc::clone(&give_way) };
@@ -62,20 +62,20 @@ impl Board {
         give_way
     }
 
-    pub(super) fn set(&self, account: &AccountId, state: WatchState) {
+    pub(crate) fn set(&self, account: &AccountId, state: WatchState) {
         if let Some(mut entry) = self.entries.get_mut(account) {
             entry.state = state;
         }
     }
 
     /// The server has just said something.
-    pub(super) fn proof(&self, account: &AccountId) {
+    pub(crate) fn proof(&self, account: &AccountId) {
         if let Some(mut entry) = self.entries.get_mut(account) {
             entry.last_proof = Some(Instant::now());
         }
     }
 
-    pub(super) fn remove(&self, account: &AccountId) {
+    pub(crate) fn remove(&self, account: &AccountId) {
         self.entries.remove(account);
     }
 

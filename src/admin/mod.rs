@@ -1,0 +1,4 @@
+//! What a running deltapush tells its operator.
+
+pub mod control;
+pub mod status;
