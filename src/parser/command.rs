@@ -25,6 +25,8 @@ pub enum Verb {
     Compress,
     /// `EXAMINE`
     Examine,
+    /// `FETCH`
+    Fetch,
     /// `GETMETADATA` (RFC 5464)
     GetMetadata,
     /// `ID` (RFC 2971)
@@ -43,6 +45,8 @@ pub enum Verb {
     SetMetadata,
     /// `STARTTLS`
     StartTls,
+    /// `UID`: of what follows, FETCH is by far the most frequent.
+    Uid,
     /// `UNAUTHENTICATE` (RFC 8437)
     Unauthenticate,
     /// `UNSELECT` (RFC 3691)
@@ -53,12 +57,13 @@ pub enum Verb {
 
 impl Verb {
     fn from_bytes(verb: &[u8]) -> Self {
-        const VERBS: [(&[u8], Verb); 16] = [
+        const VERBS: [(&[u8], Verb); 18] = [
             (b"AUTHENTICATE", Verb::Authenticate),
             (b"CAPABILITY", Verb::Capability),
             (b"CLOSE", Verb::Close),
             (b"COMPRESS", Verb::Compress),
             (b"EXAMINE", Verb::Examine),
+            (b"FETCH", Verb::Fetch),
             (b"GETMETADATA", Verb::GetMetadata),
             (b"ID", Verb::Id),
             (b"IDLE", Verb::Idle),
@@ -68,6 +73,7 @@ impl Verb {
             (b"SELECT", Verb::Select),
             (b"SETMETADATA", Verb::SetMetadata),
             (b"STARTTLS", Verb::StartTls),
+            (b"UID", Verb::Uid),
             (b"UNAUTHENTICATE", Verb::Unauthenticate),
             (b"UNSELECT", Verb::Unselect),
         ];
@@ -219,7 +225,8 @@ mod tests {
         assert_eq!(tag_and_verb("A1 IDLE\r"), Some(("A1".into(), Verb::Idle)));
         assert_eq!(tag_and_verb("A1 ID ("), Some(("A1".into(), Verb::Id)));
         assert_eq!(tag_and_verb("a.b-3 setMetaData \"INBOX"), Some(("a.b-3".into(), Verb::SetMetadata)));
-        assert_eq!(tag_and_verb("A1 UID FETCH"), Some(("A1".into(), Verb::Other)));
+        assert_eq!(tag_and_verb("A1 UID FETCH"), Some(("A1".into(), Verb::Uid)));
+        assert_eq!(tag_and_verb("A1 NAMESPACE\r\n"), Some(("A1".into(), Verb::Other)));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -20,6 +20,7 @@ use super::session::{Request, Session, Upstream};
 use crate::account::AccountId;
 use crate::config::{ListenerTls, Native};
 use crate::parser::capability;
+use crate::push::board::Board;
 use crate::push::registry::Registry;
 use crate::secret::{Credentials, DeviceToken};
 use crate::stream::{Stream, receive};
@@ -262,8 +263,15 @@ impl Connection {
         let beginning = Beginning { client: rest, answer, upstream: upstream_rest };
         let limits = &self.proxy.limits;
         let bounds = Bounds { buffer: limits.buffer.bytes(), idle_time: limits.idle_time };
-        let account =
-            AccountHandle { registry: self.proxy.registry.clone(), account, credentials, session: self.session };
+        let noted_on = self.proxy.has_grace.then(|| self.proxy.board.clone());
+        let account = AccountHandle {
+            registry: self.proxy.registry.clone(),
+            account,
+            credentials,
+            session: self.session,
+            noted_on,
+            device: OnceLock::new(),
+        };
         (Relay::new(session, (client, stream), account, self.transcript, bounds), beginning)
     }
 }
@@ -367,6 +375,10 @@ struct AccountHandle {
     account: AccountId,
     credentials: Arc<Credentials>,
     session: u64,
+    /// Where it is noted that the session's device fetches, if anybody asks: with a grace for pushes.
+    noted_on: Option<Board>,
+    /// The token that the session's device has handed over.
+    device: OnceLock<DeviceToken>,
 }
 
 impl relay::Account for AccountHandle {
@@ -386,7 +398,17 @@ impl relay::Account for AccountHandle {
         });
     }
 
+    fn fetches(&self) {
+        if let (Some(board), Some(token)) = (&self.noted_on, self.device.get()) {
+            board.device_fetches(&self.account, token);
+        }
+    }
+
     fn perform(&self, request: Request) -> Performed {
+        if let Request::AddToken(token) = &request {
+            // A client hands over one token in a session; with another one it is the first that counts here.
+            let _ = self.device.set(token.clone());
+        }
         let (registry, account, session) = (self.registry.clone(), self.account.clone(), self.session);
         let credentials = Arc::clone(&self.credentials);
         let known = registry.tokens(&account);
@@ -433,7 +455,7 @@ mod tests {
     fn a_session_that_says_nothing_is_small() {
         let sizes = (size_of::<Session>(), size_of::<Relay<AccountHandle>>(), size_of_future(Connection::serve));
         // In bytes: the session's state, that and its streams, and the whole task.
-        assert!(sizes.0 <= 448 && sizes.1 <= 1100, "{sizes:?}");
+        assert!(sizes.0 <= 448 && sizes.1 <= 1120, "{sizes:?}");
         assert!(sizes.2 <= 2400, "the task is much larger than the relay in it, which may be in it twice: {sizes:?}");
     }
 }

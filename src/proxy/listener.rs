@@ -32,6 +32,8 @@ pub struct Proxy {
     pub(super) registry: Registry,
     pub(super) board: Board,
     pub(super) session: Arc<session::Settings>,
+    /// Pushes wait for other devices.
+    pub(super) has_grace: bool,
     pub(super) limits: Limits,
     pub(super) trace: Option<Sink>,
     pub(super) probes: Probes,
@@ -56,6 +58,7 @@ impl Proxy {
             registry,
             board,
             session: Arc::new(session_settings(config)),
+            has_grace: !config.push.grace.is_zero(),
             limits: config.limits.clone(),
             trace,
             probes: Probes::default(),

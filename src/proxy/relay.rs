@@ -31,6 +31,8 @@ pub trait Account: Send {
     fn tokens(&self) -> Vec<DeviceToken>;
     /// A client of it idles in this mailbox.
     fn idles_in(&self, mailbox: &str);
+    /// A client of it asks for messages.
+    fn fetches(&self);
     /// Does what a session asked for.
     fn perform(&self, request: Request) -> Performed;
 }
@@ -347,6 +349,10 @@ impl<A: Account> Output for Out<'_, '_, A> {
 
     fn idles_in(&mut self, mailbox: &str) {
         self.account.idles_in(mailbox);
+    }
+
+    fn fetches(&mut self) {
+        self.account.fetches();
     }
 
     fn tokens(&self) -> Vec<DeviceToken> {

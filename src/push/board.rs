@@ -9,6 +9,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::account::AccountId;
+use crate::secret::DeviceToken;
+use crate::store::MAX_TOKENS;
 
 /// What a watch is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +45,8 @@ pub struct WatchEntry {
     pub blindness: Duration,
     /// Asks the watch to give way to the person's client.
     give_way: Arc<Notify>,
+    /// When the account's devices last fetched through deltapush.
+    fetched: Vec<(DeviceToken, Instant)>,
 }
 
 /// All watches. Clones show the same.
@@ -56,8 +60,13 @@ impl Board {
     /// way.
     pub(crate) fn begin(&self, account: &AccountId, blindness: Duration) -> Arc<Notify> {
         let give_way = Arc::new(Notify::new());
-        let entry =
-            WatchEntry { state: WatchState::Connecting, last_proof: None, blindness, give_way: Arc::clone(&give_way) };
+        let entry = WatchEntry {
+            state: WatchState::Connecting,
+            last_proof: None,
+            blindness,
+            give_way: Arc::clone(&give_way),
+            fetched: Vec::new(),
+        };
         self.entries.insert(account.clone(), entry);
         give_way
     }
@@ -91,6 +100,24 @@ impl Board {
         self.entries.get(account).is_some_and(|entry| entry.state == WatchState::Watching)
     }
 
+    /// The device with this token fetches messages of the account.
+    pub fn device_fetches(&self, account: &AccountId, token: &DeviceToken) {
+        let Some(mut entry) = self.entries.get_mut(account) else { return };
+        entry.fetched.retain(|(known, _)| known != token);
+        // An account has no more tokens than that; those of devices that are gone make room.
+        if entry.fetched.len() >= MAX_TOKENS {
+            entry.fetched.remove(0);
+        }
+        entry.fetched.push((token.clone(), Instant::now()));
+    }
+
+    /// The tokens of the devices that have fetched since then.
+    #[must_use]
+    pub fn fetched_since(&self, account: &AccountId, since: Instant) -> Vec<DeviceToken> {
+        let Some(entry) = self.entries.get(account) else { return Vec::new() };
+        entry.fetched.iter().filter(|(_, at)| *at >= since).map(|(token, _)| token.clone()).collect()
+    }
+
     /// The server has no session left for the person's own client: the watch leaves it its own, and comes back in minutes.
     /// Returns whether there was a session to leave.
     #[must_use]
@@ -101,5 +128,37 @@ impl Board {
             entry.give_way.notify_one();
         }
         has_session
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_device_that_fetched_after_the_news_is_known() {
+        let board = Board::default();
+        let account = AccountId::new("alice", "imap.example.org:993");
+        let token = |name: &str| DeviceToken::new(name.as_bytes()).unwrap();
+        board.begin(&account, Duration::ZERO);
+        board.device_fetches(&account, &token("early"));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let news = Instant::now();
+        board.device_fetches(&account, &token("late"));
+        assert_eq!(board.fetched_since(&account, news), [token("late")]);
+        (0..100).for_each(|number| board.device_fetches(&account, &token(&format!("t{number}"))));
+        assert_eq!(board.fetched_since(&account, news).len(), MAX_TOKENS);
+    }
+
+    #[tokio::test]
+    async fn only_a_watch_with_a_session_gives_way() {
+        let board = Board::default();
+        let account = AccountId::new("alice", "imap.example.org:993");
+        assert!(!board.give_way(&account));
+        let asked = board.begin(&account, Duration::ZERO);
+        assert!(!board.give_way(&account), "it has no session yet");
+        board.proof(&account);
+        assert!(board.give_way(&account));
+        asked.notified().await;
     }
 }

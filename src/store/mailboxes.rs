@@ -3,9 +3,10 @@
 
 use rusqlite::{Connection, params};
 
-use super::operations::{Operation, Result, RowId, account_in, generation};
-use super::{Change, Idled, MAX_IDLED, Position, Served, UnixTime};
+use super::operations::{Operation, Result, RowId, account_in, generation, hash};
+use super::{Announce, Change, Idled, MAX_IDLED, Position, Served, UnixTime};
 use crate::account::AccountId;
+use crate::secret::DeviceToken;
 
 impl Operation<'_> {
     pub(super) fn noticed(
@@ -13,7 +14,7 @@ impl Operation<'_> {
         account: &AccountId,
         mailbox: &str,
         position: Position,
-        announce: bool,
+        announce: &Announce,
         now: UnixTime,
     ) -> Result<()> {
         let Some(row) = self.row(account)? else { return Ok(()) };
@@ -23,16 +24,17 @@ impl Operation<'_> {
              DO UPDATE SET uid_validity = excluded.uid_validity, uid_next = excluded.uid_next",
         )?
         .execute(params![row, mailbox, position.uid_validity, position.uid_next])?;
-        if announce {
-            *self.generation = self.generation.saturating_add(1);
-            self.cached("UPDATE tokens SET pending = ?, pending_since = ? WHERE account = ?")?.execute(params![
-                *self.generation,
-                now.0,
-                row
-            ])?;
-            let tokens = self.tokens(row)?.into_iter().map(|seen| seen.token).collect();
-            self.changes.push(Change::Pending { tokens, generation: generation(*self.generation) });
+        if *announce == Announce::Nothing {
+            return Ok(());
         }
+        *self.generation = self.generation.saturating_add(1);
+        let tokens = self.tokens(row)?.into_iter().map(|seen| seen.token);
+        let tokens: Vec<DeviceToken> = tokens.filter(|token| announce.includes(token)).collect();
+        for token in &tokens {
+            self.cached("UPDATE tokens SET pending = ?, pending_since = ? WHERE account = ? AND hash = ?")?
+                .execute(params![*self.generation, now.0, row, hash(token).as_ref()])?;
+        }
+        self.changes.push(Change::Pending { tokens, generation: generation(*self.generation) });
         Ok(())
     }
 

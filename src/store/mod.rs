@@ -30,8 +30,8 @@ pub use backup::backup;
 pub use check::{KeyReport, Report, check};
 pub use error::{OpenError, StoreError};
 pub use records::{
-    AccountRecord, AccountStatus, Change, Generation, Idled, Loaded, MAX_IDLED, MAX_TOKENS, Moment, Position, Seen,
-    Served, TokenStatus, Unannounced, UnixTime,
+    AccountRecord, AccountStatus, Announce, Change, Generation, Idled, Loaded, MAX_IDLED, MAX_TOKENS, Moment, Position,
+    Seen, Served, TokenStatus, Unannounced, UnixTime,
 };
 pub use rotate::{Rotated, rotate};
 pub use settings::{Keeping, KeySource, Settings};
@@ -164,8 +164,8 @@ impl Store {
         self.run(move |state| state.credentials_changed(&account, credentials, &sealed)).await
     }
 
-    /// Notes up to where a mailbox has been looked through and, if what was found deserves it (`announce`), that all tokens
-    /// of the account have something to announce: both or neither. Does nothing for an account that is not known.
+    /// Notes up to where a mailbox has been looked through and, if what was found deserves it, that the tokens of the account
+    /// that `announce` names have something to announce: both or neither. Does nothing for an account that is not known.
     ///
     /// # Errors
     /// [`StoreError`]; nothing has changed then, and the caller must not count the messages as noticed.
@@ -174,11 +174,11 @@ impl Store {
         account: &AccountId,
         mailbox: &str,
         position: Position,
-        announce: bool,
+        announce: impl Into<Announce>,
         now: UnixTime,
     ) -> Result<(), StoreError> {
-        let (account, mailbox) = (account.clone(), mailbox.to_owned());
-        self.run(move |state| state.noticed(&account, &mailbox, position, announce, now)).await
+        let (account, mailbox, announce) = (account.clone(), mailbox.to_owned(), announce.into());
+        self.run(move |state| state.noticed(&account, &mailbox, position, &announce, now)).await
     }
 
     /// The noted positions of an account's mailboxes, by name.

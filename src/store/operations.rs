@@ -213,6 +213,6 @@ pub(super) fn number(generation: Generation) -> i64 {
     i64::try_from(generation.0).unwrap_or(i64::MAX)
 }
 
-fn hash(token: &DeviceToken) -> Digest {
+pub(super) fn hash(token: &DeviceToken) -> Digest {
     digest(&SHA256, token.expose().as_bytes())
 }

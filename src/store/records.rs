@@ -68,6 +68,36 @@ pub struct Moment {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Generation(pub u64);
 
+/// Which tokens of an account have something to announce.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Announce {
+    /// None.
+    #[default]
+    Nothing,
+    /// All.
+    All,
+    /// All but these, whose devices have the message already.
+    AllBut(Vec<DeviceToken>),
+}
+
+impl From<bool> for Announce {
+    fn from(announce: bool) -> Self {
+        if announce { Self::All } else { Self::Nothing }
+    }
+}
+
+impl Announce {
+    /// Whether `token` is one of them.
+    #[must_use]
+    pub fn includes(&self, token: &DeviceToken) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::All => true,
+            Self::AllBut(others) => !others.contains(token),
+        }
+    }
+}
+
 /// Up to where a mailbox has been looked through (RFC 9051 section 2.3.1.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {

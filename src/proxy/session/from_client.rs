@@ -58,6 +58,9 @@ impl Session {
             return self.gathered_more(end, out);
         }
         self.selection.begin(self.client.verb, start);
+        if matches!(self.client.verb, Verb::Fetch | Verb::Uid) {
+            out.fetches();
+        }
         show_command(start, head_len, self.client.verb, out);
         if split {
             out.to_upstream(run.skip(bytes.len()));

@@ -88,6 +88,8 @@ pub trait Output {
     fn request(&mut self, request: Request);
     /// The client idles in this mailbox: what its account's watcher has to look at.
     fn idles_in(&mut self, mailbox: &str);
+    /// The client asks for messages: it has seen what news there are.
+    fn fetches(&mut self);
     /// The tokens that the account has now.
     fn tokens(&self) -> Vec<DeviceToken>;
     /// Where the transcript goes, if one is wanted.

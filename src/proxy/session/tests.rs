@@ -26,6 +26,7 @@ struct Recorded {
     requests: Vec<Request>,
     tokens: Vec<DeviceToken>,
     idled: Vec<String>,
+    fetches: usize,
     transcript: Option<Printer>,
 }
 
@@ -41,6 +42,9 @@ impl Output for Recorded {
     }
     fn idles_in(&mut self, mailbox: &str) {
         self.idled.push(mailbox.to_owned());
+    }
+    fn fetches(&mut self) {
+        self.fetches += 1;
     }
     fn tokens(&self) -> Vec<DeviceToken> {
         self.tokens.clone()
@@ -66,8 +70,15 @@ impl Stage {
     fn new(upstream: Upstream, native: Native, byte_by_byte: bool) -> (Self, Shown) {
         let shown = Shown::default();
         let transcript = byte_by_byte.then(|| Printer::new("#1".into(), shown.sink()));
-        let out =
-            Recorded { client: vec![], upstream: vec![], requests: vec![], tokens: vec![], idled: vec![], transcript };
+        let out = Recorded {
+            client: vec![],
+            upstream: vec![],
+            requests: vec![],
+            tokens: vec![],
+            idled: vec![],
+            fetches: 0,
+            transcript,
+        };
         let session = Session::new(settings(native), upstream);
         (Self { session, out, waiting: VecDeque::new(), byte_by_byte }, shown)
     }
@@ -182,6 +193,20 @@ fn everything_else_passes_byte_for_byte() {
          C: \0garbage
          > \0garbage",
     );
+}
+
+#[test]
+fn that_the_client_fetches_is_told() {
+    let (mut stage, _) = Stage::new(PLAIN, Native::Passthrough, true);
+    stage.play(
+        "C: A1 FETCH 1 FLAGS
+         > A1 FETCH 1 FLAGS
+         C: A2 uid fetch 1 FLAGS
+         > A2 uid fetch 1 FLAGS
+         C: A3 NOOP
+         > A3 NOOP",
+    );
+    assert_eq!(stage.out.fetches, 2);
 }
 
 #[test]

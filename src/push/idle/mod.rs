@@ -70,6 +70,8 @@ pub enum Action {
         position: Position,
         /// Some message deserves a push.
         announce: bool,
+        /// When the server told of it, if it did.
+        since: Option<Instant>,
     },
     /// For the log: what was decided about a message.
     Judged {
@@ -176,6 +178,8 @@ pub struct IdleMachine {
     expected: u32,
     /// Some message that was looked at, and not yet noted, deserves a push.
     announce: bool,
+    /// When the first news came that is not noted yet.
+    news_since: Option<Instant>,
     /// The lowest UID that the fetch under way asks for.
     fetch_from: u32,
     /// One above the highest UID that was seen.
@@ -204,6 +208,7 @@ impl IdleMachine {
             has_news: false,
             expected: 0,
             announce: false,
+            news_since: None,
             fetch_from: 1,
             seen_next: 1,
         }
@@ -280,6 +285,7 @@ impl IdleMachine {
             self.has_news |= std::mem::replace(&mut self.open.counted, true);
             return;
         }
+        self.news_since.get_or_insert(now);
         let headers_follow = self.notify == Notify::Set && self.watch.grace.is_zero() && grown > 0;
         if self.state == State::Idle && headers_follow {
             self.expected = self.expected.saturating_add(grown);
@@ -548,7 +554,8 @@ impl IdleMachine {
         let announce = std::mem::take(&mut self.announce);
         let Some(mailbox) = self.watch.mailboxes.get_mut(self.current) else { return };
         if announce || mailbox.position != Some(position) {
-            actions.push(Action::Noticed { mailbox: mailbox.name.clone(), position, announce });
+            let since = self.news_since.take();
+            actions.push(Action::Noticed { mailbox: mailbox.name.clone(), position, announce, since });
         }
         mailbox.position = Some(position);
     }

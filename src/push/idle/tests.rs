@@ -58,7 +58,7 @@ fn play_watch(watch: Watch, script: &str) -> Option<Failure> {
                     Action::Send(bytes) => {
                         assert_eq!(format!("> {}", String::from_utf8_lossy(&bytes).trim_end()), expected)
                     }
-                    Action::Noticed { mailbox, position, announce } => {
+                    Action::Noticed { mailbox, position, announce, .. } => {
                         let word = if announce { "announced" } else { "noted" };
                         let of = if mailbox == "INBOX" { String::new() } else { format!(" of {mailbox}") };
                         assert_eq!(format!("({word} {} {}{of})", position.uid_validity, position.uid_next), expected);

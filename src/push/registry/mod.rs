@@ -16,7 +16,7 @@ use super::latest::{self, Merge};
 use crate::account::AccountId;
 use crate::secret::{Credentials, DeviceToken};
 use crate::store::{
-    AccountStatus, Generation, Moment, OpenError, Position, Served, Settings, Store, StoreError, UnixTime,
+    AccountStatus, Announce, Generation, Moment, OpenError, Position, Served, Settings, Store, StoreError, UnixTime,
 };
 use accounts::{Accounts, Login};
 pub use upkeep::{MAX_AGE, upkeep};
@@ -230,8 +230,8 @@ impl Registry {
         self.accounts.mailboxes(account)
     }
 
-    /// Notes up to where a mailbox has been looked through and, with `announce`, that the account's tokens have something
-    /// to announce. Both are on disk when this returns, and the notifier knows.
+    /// Notes up to where a mailbox has been looked through and that those tokens of the account that `announce` names have
+    /// something to announce. Both are on disk when this returns, and the notifier knows.
     ///
     /// # Errors
     /// [`StoreError`]: the messages do not count as noticed; look again later.
@@ -240,7 +240,7 @@ impl Registry {
         account: &AccountId,
         mailbox: &str,
         position: Position,
-        announce: bool,
+        announce: impl Into<Announce>,
     ) -> Result<(), StoreError> {
         self.store.noticed(account, canonical(mailbox), position, announce, UnixTime::now()).await
     }

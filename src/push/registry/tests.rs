@@ -58,6 +58,21 @@ async fn from_the_first_token_to_the_last() {
 }
 
 #[tokio::test]
+async fn a_device_that_has_the_message_is_left_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut it = open(&directory);
+    for name in ["a", "b", "c"] {
+        it.registry.register(&alice(), &credentials("one"), &token(name)).await.unwrap();
+    }
+    let but = Announce::AllBut(vec![token("b"), token("elsewhere")]);
+    it.registry.noticed(&alice(), "INBOX", POSITION, but).await.unwrap();
+    let told: Vec<DeviceToken> = std::iter::from_fn(|| it.news.try_recv()).map(|(token, _)| token).collect();
+    assert_eq!(told, [token("a"), token("c")]);
+    let pending = it.registry.snapshot().await.unwrap()[0].tokens.iter().map(|token| token.pending).collect::<Vec<_>>();
+    assert_eq!(pending, [true, false, true]);
+}
+
+#[tokio::test]
 async fn a_restart_goes_on_where_it_stopped() {
     let directory = tempfile::tempdir().unwrap();
     let it = open(&directory);

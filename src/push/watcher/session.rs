@@ -15,7 +15,7 @@ use crate::push::board::WatchState;
 use crate::push::gate::{Place, Treatment};
 use crate::push::idle::{Action, Failure, IdleMachine, Watch, WatchedMailbox};
 use crate::secret::Credentials;
-use crate::store::StoreError;
+use crate::store::{Announce, StoreError};
 use crate::stream::{Stream, receive};
 use crate::trace::{Mark, Printer, Speaker, Transcript};
 use crate::upstream::connect::{Attempt, ConnectError, Connected};
@@ -166,7 +166,8 @@ impl Session<'_> {
         for action in std::mem::take(actions) {
             match action {
                 Action::Send(bytes) => self.send(&bytes).await?,
-                Action::Noticed { mailbox, position, announce } => {
+                Action::Noticed { mailbox, position, announce, since } => {
+                    let announce = self.announce(announce, since);
                     self.context.registry.noticed(self.account, &mailbox, position, announce).await?;
                 }
                 Action::Judged { uid, verdict } => debug!(account = %self.account, uid, "new message: {verdict}"),
@@ -178,6 +179,14 @@ impl Session<'_> {
             }
         }
         Ok(())
+    }
+
+    /// With a grace, a device whose own session took the news and fetched needs no push.
+    fn announce(&self, announce: bool, since: Option<std::time::Instant>) -> Announce {
+        match since.filter(|_| announce && !self.context.grace.is_zero()) {
+            Some(since) => Announce::AllBut(self.context.board.fetched_since(self.account, since.into())),
+            None => announce.into(),
+        }
     }
 
     fn watching(&mut self) {

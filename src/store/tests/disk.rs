@@ -115,7 +115,7 @@ async fn a_failing_change_takes_no_other_with_it() {
     let broken = store.run({
         let alice = alice.clone();
         move |state| {
-            state.noticed(&alice, "Broken", POSITION, true, NOW)?;
+            state.noticed(&alice, "Broken", POSITION, &true.into(), NOW)?;
             Ok(state.connection.execute("INSERT INTO mailboxes VALUES (99, 'no such account', 1, 1)", [])?)
         }
     });
