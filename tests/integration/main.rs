@@ -15,3 +15,5 @@ mod harness;
 mod support;
 #[cfg(test)]
 mod traps;
+#[cfg(test)]
+mod watching;

@@ -29,6 +29,10 @@ pub(crate) struct Options {
     pub(crate) native: &'static str,
     /// `push.coalesce`.
     pub(crate) coalesce: &'static str,
+    /// Further keys of `push`, as YAML.
+    pub(crate) push: &'static str,
+    /// `storage.credentials`.
+    pub(crate) credentials: &'static str,
     /// Further top-level keys, as YAML.
     pub(crate) more: String,
     /// Whether to run with `--trace`.
@@ -46,6 +50,8 @@ impl Options {
             notify_url: "http://127.0.0.1:9/notify".to_owned(),
             native: "passthrough",
             coalesce: "300ms",
+            push: "",
+            credentials: "sealed",
             more: String::new(),
             trace: false,
         }
@@ -146,6 +152,15 @@ impl Deltapush {
         self.dir.path()
     }
 
+    /// What `deltapush status` prints.
+    pub(crate) fn status(&self) -> String {
+        let config = self.dir.path().join("config.yaml");
+        let output = Command::new(env!("CARGO_BIN_EXE_deltapush")).arg("--config").arg(config).arg("status").output();
+        let output = output.unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     /// The log so far.
     pub(crate) fn log(&self) -> String {
         joined(&self.output.stderr)
@@ -217,7 +232,7 @@ fn joined(lines: &Lines) -> String {
 }
 
 fn configuration(options: &Options, imaps: u16, starttls: u16, plain: u16) -> String {
-    let Options { upstream, domain, ca, notify_url, native, coalesce, more, trace: _ } = options;
+    let Options { upstream, domain, ca, notify_url, native, coalesce, push, credentials, more, trace: _ } = options;
     // A path is a string of its own in YAML: JSON's quoting is valid there.
     let ca = ca.as_ref().map(|path| format!("\n    ca: {}", serde_json::json!(path))).unwrap_or_default();
     format!(
@@ -239,8 +254,10 @@ push:
   notify_url: {notify_url}
   native: {native}
   coalesce: {coalesce}
+  {push}
 storage:
   directory: state
+  credentials: {credentials}
 log:
   level: info,deltapush=debug
 {more}

@@ -9,6 +9,7 @@ pub(crate) mod lmtp;
 pub(crate) mod notify;
 pub(crate) mod ports;
 pub(crate) mod python;
+pub(crate) mod scene;
 pub(crate) mod scripted;
 
 use std::time::Duration;

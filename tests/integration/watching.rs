@@ -1,0 +1,141 @@
+//! How mailboxes are watched, with a real Dovecot: which ones, for which messages, with which credentials.
+
+use super::support::client::Client;
+use super::support::dovecot::{Setup, message};
+use super::support::poll;
+use super::support::scene::{PATIENCE, QUIET, Scene};
+
+/// Registers a token and idles in `mailbox`, as Delta Chat does where that is its mailbox; then goes away.
+async fn idle_in(scene: &Scene, token: &str, mailbox: &str) {
+    let mut client = scene.client().await;
+    client.command(&format!("c2 SETMETADATA \"INBOX\" (/private/devicetoken \"{token}\")")).await;
+    client.command(&format!("c3 CREATE {mailbox}")).await;
+    let selected = client.command(&format!("c4 SELECT {mailbox}")).await;
+    assert!(selected.result.starts_with("OK"), "{selected:?}");
+    client.send("c5 IDLE").await;
+    client.expect_prefix("+").await;
+}
+
+/// Puts a message into any mailbox, past deltapush.
+async fn append(direct: &mut Client, tag: &str, user: &str, mailbox: &str, headers: &str) {
+    let message = message("bob@elsewhere.test", user, "news", headers);
+    direct.send(&format!("{tag} APPEND {mailbox} {{{}+}}", message.len())).await;
+    direct.send_raw(message.as_bytes()).await;
+    direct.send("").await;
+    let reply = direct.until_tagged(tag).await;
+    assert!(reply.result.starts_with("OK"), "{reply:?}");
+}
+
+async fn wait_for_status(scene: &Scene, wanted: &str) {
+    let seen = poll(PATIENCE, || scene.deltapush.status().contains(wanted)).await;
+    assert!(seen, "no {wanted:?} in the status:\n{}", scene.deltapush.status());
+}
+
+#[tokio::test]
+async fn the_mailbox_that_the_client_idles_in_is_watched() {
+    let mut scene = Scene::new(Setup::Vanilla, "idles-elsewhere").await;
+    idle_in(&scene, "openpgp:elsewhere", "DeltaChat").await;
+    wait_for_status(&scene, "mailbox  DeltaChat").await;
+    let mut direct = scene.direct().await;
+    append(&mut direct, "d1", &scene.user, "DeltaChat", "").await;
+    scene.expect_pushes(&["openpgp:elsewhere"]).await;
+    // Its clients look nowhere else.
+    scene.deliver_news().await;
+    scene.notify.stays_at(1, QUIET).await;
+}
+
+#[tokio::test]
+async fn configured_mailboxes_are_watched_by_the_same_session() {
+    let mut scene = Scene::with(Setup::Vanilla, "two-mailboxes", |options| {
+        options.more = "accounts:\n  two-mailboxes@lab.test:\n    mailboxes: [Family, Missing]\n".to_owned();
+    })
+    .await;
+    scene.direct().await.command("d1 CREATE Family").await;
+    scene.register("openpgp:family").await;
+    wait_for_status(&scene, "mailbox  Family").await;
+    wait_for_status(&scene, "watch    watching").await;
+    let mut direct = scene.direct().await;
+    append(&mut direct, "d2", &scene.user, "Family", "").await;
+    scene.expect_pushes(&["openpgp:family"]).await;
+    scene.deliver_news().await;
+    scene.notify.wait_for(2, PATIENCE).await;
+    assert_eq!(scene.dovecot.watches(&scene.user).len(), 1, "NOTIFY makes one session do");
+    assert!(scene.deltapush.log().contains("Missing"), "{}", scene.deltapush.log());
+}
+
+#[tokio::test]
+async fn only_chat_messages_wake_where_only_they_are_wanted() {
+    let mut scene = Scene::with(Setup::Vanilla, "chat-only", |options| options.push = "messages: chat").await;
+    scene.register("openpgp:chat").await;
+    scene.deliver_news().await;
+    scene.notify.stays_at(0, QUIET).await;
+    let chat = message("bob@elsewhere.test", &scene.user, "hi", "Chat-Version: 1.0\r\n");
+    scene.dovecot.deliver("bob@elsewhere.test", &scene.user, &chat).await;
+    scene.expect_pushes(&["openpgp:chat"]).await;
+}
+
+#[tokio::test]
+async fn within_the_grace_another_device_may_show_the_message() {
+    let mut scene = Scene::with(Setup::Vanilla, "grace", |options| options.push = "grace: 2s").await;
+    scene.register("openpgp:grace").await;
+    let mut direct = scene.direct().await;
+    direct.command("d1 SELECT INBOX").await;
+    scene.deliver_news().await;
+    direct.command("d2 NOOP").await;
+    let stored = direct.command("d3 STORE 1 +FLAGS (\\Seen)").await;
+    assert!(stored.result.starts_with("OK"), "{stored:?}");
+    scene.notify.stays_at(0, 2 * QUIET).await;
+    scene.deliver_news().await;
+    scene.expect_pushes(&["openpgp:grace"]).await;
+}
+
+#[tokio::test]
+async fn a_device_whose_session_fetched_within_the_grace_is_left_out() {
+    let mut scene = Scene::with(Setup::Vanilla, "grace-own", |options| options.push = "grace: 3s").await;
+    scene.register("openpgp:away").await;
+    // The second device stays, and fetches what comes.
+    let mut client = scene.client().await;
+    client.command("c2 SETMETADATA \"INBOX\" (/private/devicetoken \"openpgp:here\")").await;
+    client.command("c3 SELECT INBOX").await;
+    client.send("c4 IDLE").await;
+    client.expect_prefix("+").await;
+    scene.deliver_news().await;
+    client.expect_prefix("* 1 EXISTS").await;
+    client.send("DONE").await;
+    client.until_tagged("c4").await;
+    client.command("c5 UID FETCH 1:* (FLAGS)").await;
+    scene.expect_pushes(&["openpgp:away"]).await;
+    scene.notify.stays_at(1, QUIET).await;
+}
+
+#[tokio::test]
+async fn without_credentials_on_disk_the_devices_are_woken_after_a_restart() {
+    let mut scene = Scene::with(Setup::Vanilla, "memory", |options| options.credentials = "memory").await;
+    scene.register("openpgp:memory").await;
+    scene.deliver_news().await;
+    scene.expect_pushes(&["openpgp:memory"]).await;
+    scene.deltapush.restart();
+    scene.expect_pushes(&["openpgp:memory"; 2]).await;
+    assert!(scene.deltapush.status().contains("waits for its phone"), "{}", scene.deltapush.status());
+    // The phone comes back, and all goes on: also what came while nobody could look.
+    scene.deliver_news().await;
+    scene.client().await;
+    scene.expect_pushes(&["openpgp:memory"; 3]).await;
+}
+
+#[tokio::test]
+async fn the_status_shows_life_and_ends_with_the_process() {
+    let mut scene = Scene::new(Setup::Vanilla, "status").await;
+    scene.register("openpgp:status").await;
+    wait_for_status(&scene, "watch    watching").await;
+    let status = scene.deltapush.status();
+    for wanted in
+        ["status@lab.test at localhost:", "last proof of life ", "is found within 10m", "mailbox  INBOX", "no push yet"]
+    {
+        assert!(status.contains(wanted), "no {wanted:?} in\n{status}");
+    }
+    assert!(!status.contains("openpgp:"), "{status}");
+    scene.deliver_news().await;
+    scene.notify.wait_for(1, PATIENCE).await;
+    wait_for_status(&scene, "last push accepted").await;
+}
