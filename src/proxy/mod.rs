@@ -4,6 +4,7 @@ pub mod certificate;
 mod connection;
 mod leaf;
 pub mod listener;
+mod peer;
 pub mod preauth;
 pub mod relay;
 pub mod session;

@@ -1,0 +1,145 @@
+//! One of a relay's two connections: what waits to be sent, and how it ends.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::stream::Stream;
+
+/// One of the two connections.
+pub(super) struct Peer {
+    stream: Stream,
+    /// What is to be sent and was not taken by the stream.
+    queue: Vec<u8>,
+    /// How much of the queue's beginning is sent.
+    sent: usize,
+    /// Something was written that may be held by the stream.
+    unflushed: bool,
+    /// Nothing more will come from it.
+    pub(super) eof: bool,
+    /// Its side was, or is to be, closed by us.
+    pub(super) closing: Closing,
+    pub(super) error: Option<io::Error>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Closing {
+    No,
+    /// Once the queue is empty.
+    Wanted,
+    Done,
+}
+
+impl Peer {
+    pub(super) fn new(stream: Stream) -> Self {
+        Self { stream, queue: Vec::new(), sent: 0, unflushed: false, eof: false, closing: Closing::No, error: None }
+    }
+
+    /// Bytes that wait to be sent.
+    pub(super) fn waiting(&self) -> usize {
+        self.queue.len().saturating_sub(self.sent)
+    }
+
+    /// Its connection broke: nothing can be sent, and nothing will come.
+    pub(super) fn is_broken(&self) -> bool {
+        self.error.is_some()
+    }
+
+    /// Closes our side once all is sent.
+    pub(super) fn close(&mut self) {
+        if self.closing == Closing::No {
+            self.closing = Closing::Wanted;
+        }
+    }
+
+    fn fail(&mut self, error: io::Error) {
+        self.eof = true;
+        self.fail_to_send(error);
+    }
+
+    /// Nothing more can be sent; its last words may still be there to be read.
+    fn fail_to_send(&mut self, error: io::Error) {
+        self.error.get_or_insert(error);
+        self.closing = Closing::Done;
+        self.queue = Vec::new();
+        self.sent = 0;
+        self.unflushed = false;
+    }
+
+    /// Writes `bytes`, or queues what the stream does not take.
+    pub(super) fn send(&mut self, bytes: &[u8], cx: &mut Context<'_>) {
+        if self.closing == Closing::Done {
+            return;
+        }
+        let mut rest = bytes;
+        while !rest.is_empty() && self.waiting() == 0 {
+            match Pin::new(&mut self.stream).poll_write(cx, rest) {
+                Poll::Ready(Ok(0)) => return self.fail_to_send(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(written)) => {
+                    self.unflushed = true;
+                    rest = rest.get(written..).unwrap_or_default();
+                }
+                Poll::Ready(Err(error)) => return self.fail_to_send(error),
+                Poll::Pending => break,
+            }
+        }
+        self.queue.extend_from_slice(rest);
+    }
+
+    /// Sends what is queued, flushes, and closes if that is wanted; whether anything was done.
+    pub(super) fn poll_send(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut progress = false;
+        while self.waiting() > 0 {
+            let rest = self.queue.get(self.sent..).unwrap_or_default();
+            match Pin::new(&mut self.stream).poll_write(cx, rest) {
+                Poll::Ready(Ok(written)) if written > 0 => {
+                    self.sent = self.sent.saturating_add(written);
+                    self.unflushed = true;
+                    progress = true;
+                }
+                Poll::Ready(Ok(_)) => self.fail_to_send(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Err(error)) => self.fail_to_send(error),
+                Poll::Pending => return progress,
+            }
+        }
+        if self.sent > 0 {
+            self.queue = Vec::new();
+            self.sent = 0;
+        }
+        if self.unflushed {
+            match Pin::new(&mut self.stream).poll_flush(cx) {
+                Poll::Ready(Ok(())) => self.unflushed = false,
+                Poll::Ready(Err(error)) => self.fail_to_send(error),
+                Poll::Pending => return progress,
+            }
+        }
+        if self.closing == Closing::Wanted {
+            match Pin::new(&mut self.stream).poll_shutdown(cx) {
+                Poll::Ready(_) => {
+                    self.closing = Closing::Done;
+                    progress = true;
+                }
+                Poll::Pending => {}
+            }
+        }
+        progress
+    }
+
+    /// What there is to read; an empty slice at the end. A peer that hangs up without the ceremony of TLS has ended too.
+    pub(super) fn poll_read<'b>(&mut self, buffer: &'b mut [u8], cx: &mut Context<'_>) -> Option<&'b [u8]> {
+        let mut read = ReadBuf::new(buffer);
+        let read = match Pin::new(&mut self.stream).poll_read(cx, &mut read) {
+            Poll::Pending => return None,
+            Poll::Ready(Ok(())) => read.filled().len(),
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => 0,
+            Poll::Ready(Err(error)) => {
+                self.fail(error);
+                0
+            }
+        };
+        self.eof |= read == 0;
+        buffer.get(..read)
+    }
+}
