@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::admin::control;
 use crate::admin::status::Reporter;
@@ -132,7 +132,7 @@ impl Server {
         let tasks = TaskTracker::new();
         let board = Board::default();
         let watchers = Watchers::new(&config, registry.clone(), Arc::clone(&upstreams), board.clone(), trace.clone());
-        tasks.spawn(watchers.run(account_events, stop.clone()));
+        let mut watching = tasks.spawn(watchers.run(account_events, stop.clone()));
         let reporter = Reporter::new(registry.clone(), board.clone());
         tasks.spawn(control::serve(config.storage.directory.clone(), reporter, stop.clone()));
         let proxy = Arc::new(Proxy::new(&config, tls.config, upstreams, registry.clone(), board, trace));
@@ -147,7 +147,8 @@ impl Server {
 
         let ended = tokio::select! {
             () = shutdown => None,
-            ended = &mut pushing => Some(ended),
+            _ = &mut pushing => Some("the notifier ended by itself"),
+            _ = &mut watching => Some("the watches ended by themselves"),
         };
         info!("shutting down");
         stop.cancel();
@@ -156,12 +157,11 @@ impl Server {
             warn!("some sessions did not end within {}s and are cut", GRACE.as_secs());
         }
         stop_pushing.cancel();
-        let pushing = match ended {
-            Some(_) => Err(RunError::Internal("the notifier ended by itself")),
-            None => pushing.await.map_err(|_| RunError::Internal("the notifier ended by a panic")),
-        };
+        if !pushing.is_finished() && pushing.await.is_err() {
+            error!("the notifier ended by a panic");
+        }
         registry.close().await;
-        pushing
+        ended.map_or(Ok(()), |what| Err(RunError::Internal(what)))
     }
 }
 

@@ -27,7 +27,7 @@ use crate::stream::{Stream, receive};
 use crate::trace::{Mark, Printer, Speaker, Transcript};
 use crate::upstream::connect::{Attempt, ConnectError, Connected};
 use crate::upstream::dialogue::LoginError;
-use crate::upstream::refusal::{Refusal, classify};
+use crate::upstream::refusal::{Refusal, classify, is_about_sessions};
 use crate::upstream::route::Target;
 
 /// How long a client may take to accept an answer before its login.
@@ -294,11 +294,11 @@ async fn send(stream: &mut Stream, bytes: &[u8]) -> Result<(), NoLogin> {
 /// Whether the server has no session left for this account.
 fn is_too_many(error: &ConnectError) -> bool {
     match error {
-        ConnectError::Login(LoginError::Refused { answer, .. }) => classify(answer) == Refusal::TooManySessions,
-        // Some say it in a BYE.
-        ConnectError::Login(LoginError::Bye(words)) => {
-            classify(format!("NO {words}").as_bytes()) == Refusal::TooManySessions
+        ConnectError::Login(LoginError::Refused { answer, untagged }) => {
+            classify(answer, untagged) == Refusal::TooManySessions
         }
+        // Some say it in a BYE.
+        ConnectError::Login(LoginError::Bye(words)) => is_about_sessions(words),
         _ => false,
     }
 }
@@ -387,7 +387,8 @@ impl relay::Account for AccountHandle {
     }
 
     fn idles_in(&self, mailbox: &str) {
-        if !self.registry.must_note_idle(&self.account, mailbox) {
+        // Where other programs of the account wait is no business of its phones'.
+        if self.device.get().is_none() || !self.registry.must_note_idle(&self.account, mailbox) {
             return;
         }
         let (registry, account, mailbox) = (self.registry.clone(), self.account.clone(), mailbox.to_owned());

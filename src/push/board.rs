@@ -38,6 +38,8 @@ pub enum WatchState {
 pub struct WatchEntry {
     /// What it is doing.
     pub state: WatchState,
+    /// It has a session at the server.
+    has_session: bool,
     /// When the server last said something to it.
     pub last_proof: Option<Instant>,
     /// The longest time between two proofs of life of a watch that is well: news may be that late if the connection has died
@@ -62,6 +64,7 @@ impl Board {
         let give_way = Arc::new(Notify::new());
         let entry = WatchEntry {
             state: WatchState::Connecting,
+            has_session: false,
             last_proof: None,
             blindness,
             give_way: Arc::clone(&give_way),
@@ -73,6 +76,7 @@ impl Board {
 
     pub(crate) fn set(&self, account: &AccountId, state: WatchState) {
         if let Some(mut entry) = self.entries.get_mut(account) {
+            entry.has_session &= state == WatchState::Watching;
             entry.state = state;
         }
     }
@@ -81,6 +85,7 @@ impl Board {
     pub(crate) fn proof(&self, account: &AccountId) {
         if let Some(mut entry) = self.entries.get_mut(account) {
             entry.last_proof = Some(Instant::now());
+            entry.has_session = true;
         }
     }
 
@@ -123,11 +128,11 @@ impl Board {
     #[must_use]
     pub fn give_way(&self, account: &AccountId) -> bool {
         let Some(entry) = self.entries.get(account) else { return false };
-        let has_session = entry.last_proof.is_some() && !matches!(entry.state, WatchState::AwaitingLogin { .. });
-        if has_session {
-            entry.give_way.notify_one();
+        if entry.has_session {
+            // Only whoever waits now: the next session shall not find an old wish.
+            entry.give_way.notify_waiters();
         }
-        has_session
+        entry.has_session
     }
 }
 
@@ -158,7 +163,10 @@ mod tests {
         let asked = board.begin(&account, Duration::ZERO);
         assert!(!board.give_way(&account), "it has no session yet");
         board.proof(&account);
+        let waiting = asked.notified();
         assert!(board.give_way(&account));
-        asked.notified().await;
+        waiting.await;
+        board.set(&account, WatchState::AwaitingLogin { reason: String::new() });
+        assert!(!board.give_way(&account), "it has none any more");
     }
 }

@@ -52,11 +52,26 @@ const WORDS: [(&str, Refusal); 13] = [
     ("incorrect", Refusal::Credentials),
 ];
 
-/// Reads the answer to a login without its tag: condition, code, text.
+/// Reads the answer to a login without its tag (condition, code, text) and the untagged lines that came before it: some
+/// servers give the reason in an alert, and a bare NO after it.
 #[must_use]
-pub fn classify(answer: &[u8]) -> Refusal {
-    let line = [b"* ", answer, b"\r\n"].concat();
-    let Some(status) = response::status(&line) else { return Refusal::Credentials };
+pub fn classify(answer: &[u8], untagged: &[u8]) -> Refusal {
+    let refusal = classify_line(&[b"* ", answer, b"\r\n"].concat());
+    if refusal != Refusal::Unclear {
+        return refusal;
+    }
+    let reasons = untagged.split_inclusive(|byte| *byte == b'\n').map(classify_line);
+    reasons.into_iter().find(|reason| *reason != Refusal::Unclear).unwrap_or(Refusal::Unclear)
+}
+
+/// Whether a server that closes the connection with these words means that there are too many.
+#[must_use]
+pub fn is_about_sessions(words: &str) -> bool {
+    classify(format!("NO {words}").as_bytes(), b"") == Refusal::TooManySessions
+}
+
+fn classify_line(line: &[u8]) -> Refusal {
+    let Some(status) = response::status(line) else { return Refusal::Unclear };
     if let Some((_, refusal)) = CODES.iter().find(|(code, _)| status.has_code(code)) {
         return *refusal;
     }
@@ -86,7 +101,11 @@ mod tests {
             ("BAD internal error", Refusal::Temporary),
         ];
         for (answer, expected) in cases {
-            assert_eq!(classify(answer.as_bytes()), expected, "{answer}");
+            assert_eq!(classify(answer.as_bytes(), b""), expected, "{answer}");
         }
+        let alert = b"* CAPABILITY X\r\n* NO [ALERT] Too many simultaneous connections\r\n";
+        assert_eq!(classify(b"NO", alert), Refusal::TooManySessions);
+        assert_eq!(classify(b"NO [AUTHENTICATIONFAILED] no", alert), Refusal::Credentials);
+        assert!(is_about_sessions("Too many connections") && !is_about_sessions("overloaded"));
     }
 }

@@ -58,7 +58,8 @@ impl Session {
             return self.gathered_more(end, out);
         }
         self.selection.begin(self.client.verb, start);
-        if matches!(self.client.verb, Verb::Fetch | Verb::Uid) {
+        if self.server.has_news && is_fetch(self.client.verb, start, head_len) {
+            self.server.has_news = false;
             out.fetches();
         }
         show_command(start, head_len, self.client.verb, out);
@@ -186,6 +187,14 @@ impl Session {
             }
         }
     }
+}
+
+/// Whether a command that begins with `start` asks for messages. In doubt it does not.
+fn is_fetch(verb: Verb, start: &[u8], head_len: usize) -> bool {
+    let begins_with_fetch = || {
+        start.get(head_len..).and_then(|rest| rest.get(..7)).is_some_and(|word| word.eq_ignore_ascii_case(b" FETCH "))
+    };
+    verb == Verb::Fetch || verb == Verb::Uid && begins_with_fetch()
 }
 
 /// Shows the beginning of a relayed command: tag and verb always, the rest unless it is secret.

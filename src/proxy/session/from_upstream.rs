@@ -69,6 +69,7 @@ impl Session {
         };
         match self.way(head, out) {
             Way::Pass(shape) => {
+                self.server.has_news |= shape == DATA && start.ends_with(b" EXISTS\r\n");
                 show(out, Speaker::ToClient, Mark::Relayed, start, shape.secret);
                 if split {
                     out.to_client(run.skip(bytes.len()));

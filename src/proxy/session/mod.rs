@@ -88,7 +88,7 @@ pub trait Output {
     fn request(&mut self, request: Request);
     /// The client idles in this mailbox: what its account's watcher has to look at.
     fn idles_in(&mut self, mailbox: &str);
-    /// The client asks for messages: it has seen what news there are.
+    /// The client, having heard of news, asks for messages.
     fn fetches(&mut self);
     /// The tokens that the account has now.
     fn tokens(&self) -> Vec<DeviceToken>;
@@ -155,6 +155,8 @@ struct UpstreamSide {
     state: UpstreamState,
     /// What is held of a response.
     held: Vec<u8>,
+    /// An EXISTS went by, and the client has not asked for messages since.
+    has_news: bool,
     /// A BYE went by: the connection's end needs no further words.
     said_bye: bool,
 }
@@ -211,6 +213,7 @@ impl Session {
                 framer: Framer::new(),
                 state: UpstreamState::Head,
                 held: Vec::new(),
+                has_news: false,
                 said_bye: false,
             },
             selection: Selection::default(),

@@ -50,6 +50,8 @@ pub struct Watch {
     pub renewal: Duration,
     /// The server has NOTIFY.
     pub notify: bool,
+    /// Fetching failed again and again from where this begins: what is there is announced without a look.
+    pub blindly: bool,
     /// Mail may have come between the wish to watch and now: a mailbox that was never looked through is looked at like one
     /// whose noted position means nothing any more.
     pub late: bool,
@@ -82,6 +84,8 @@ pub enum Action {
     },
     /// The mailbox is watched from now on: the upstream has just said so.
     Watching,
+    /// NOTIFY failed: from now on only the first mailbox is watched here.
+    OnlyFirst,
     /// A mailbox besides the first cannot be opened, with the server's words: it is left out.
     LeftOut(String, String),
     /// This session is over.
@@ -166,6 +170,8 @@ pub struct IdleMachine {
     began: Instant,
     /// IDLEs in a row that the server ended at once.
     short_idles: u32,
+    /// The session failed while it fetched.
+    failed_to_fetch: bool,
     /// Index of the mailbox that is open.
     current: usize,
     /// Indexes of the mailboxes that have to be visited.
@@ -201,6 +207,7 @@ impl IdleMachine {
             renew_at: now,
             began: now,
             short_idles: 0,
+            failed_to_fetch: false,
             current: 0,
             to_visit,
             open: Open::default(),
@@ -212,6 +219,12 @@ impl IdleMachine {
             fetch_from: 1,
             seen_next: 1,
         }
+    }
+
+    /// Whether it was in the middle of a fetch: if the session ends now, that may be why.
+    #[must_use]
+    pub fn is_fetching(&self) -> bool {
+        self.state == State::Fetch || self.failed_to_fetch
     }
 
     /// When [`tick`](Self::tick) has to be called.
@@ -261,7 +274,7 @@ impl IdleMachine {
             Code::UidValidity(value) => self.open.uid_validity = value,
             Code::UidNext(value) if self.state == State::Examine => self.open.uid_next = Some(value),
             Code::NotificationOverflow => {
-                self.notify = Notify::Absent;
+                self.without_notify(actions);
                 self.has_news = true;
                 self.look_soon(now, actions);
             }
@@ -288,8 +301,10 @@ impl IdleMachine {
         self.news_since.get_or_insert(now);
         let headers_follow = self.notify == Notify::Set && self.watch.grace.is_zero() && grown > 0;
         if self.state == State::Idle && headers_follow {
+            if self.expected == 0 {
+                self.deadline = self.renew_at.min(after(now, NOTIFY_TIME));
+            }
             self.expected = self.expected.saturating_add(grown);
-            self.deadline = self.renew_at.min(after(now, NOTIFY_TIME));
             return;
         }
         self.has_news = true;
@@ -337,13 +352,14 @@ impl IdleMachine {
             self.seen_next = self.seen_next.max(next);
             return;
         }
-        let notified = self.state == State::Idle && self.expected > 0;
+        // Also one that no EXISTS has announced: some servers forget to say what was expunged, and the numbers do not add up.
+        let notified = self.state == State::Idle && self.notify == Notify::Set && self.watch.grace.is_zero();
         if self.state == State::Fetch {
             self.deadline = after(now, ANSWER_TIME).min(after(self.began, FETCH_TIME));
         } else if !notified {
             return;
         }
-        if message.unclear && self.state == State::Fetch {
+        if message.unclear && self.state == State::Fetch && message.uid.is_none_or(|uid| uid >= self.fetch_from) {
             self.announce = true;
             self.seen_next = self.seen_next.max(next);
         }
@@ -399,9 +415,19 @@ impl IdleMachine {
                 self.note(self.seen_next.max(self.fetch_from), actions);
                 self.go_on(now, actions);
             }
-            (State::Fetch, false) => self.fail(Failure::NoFetch(text()), actions),
-            (State::Notify, accepted) => {
-                self.notify = if accepted { Notify::Set } else { Notify::Absent };
+            (State::Fetch, false) => {
+                // What it has said before it gave up counts.
+                if self.announce {
+                    self.note(self.seen_next, actions);
+                }
+                self.fail(Failure::NoFetch(text()), actions);
+            }
+            (State::Notify, true) => {
+                self.notify = Notify::Set;
+                self.go_on(now, actions);
+            }
+            (State::Notify, false) => {
+                self.without_notify(actions);
                 self.go_on(now, actions);
             }
             (State::IdleStart, false) if status.condition == Condition::Bad => {
@@ -414,6 +440,16 @@ impl IdleMachine {
             }
             (State::Idle | State::IdleStart | State::IdleEnd, _) => self.go_on(now, actions),
             (State::New | State::Over, _) => {}
+        }
+    }
+
+    /// NOTIFY is not to be had, whatever the capabilities say: the other mailboxes are not this session's any more.
+    fn without_notify(&mut self, actions: &mut Vec<Action>) {
+        self.notify = Notify::Absent;
+        if self.watch.mailboxes.len() > 1 {
+            self.watch.mailboxes.truncate(1);
+            self.to_visit.retain(|index| *index == 0);
+            actions.push(Action::OnlyFirst);
         }
     }
 
@@ -439,6 +475,16 @@ impl IdleMachine {
             Begin::FindLast => {
                 self.seen_next = 1;
                 self.command(b"UID FETCH * (UID)", State::FindLast, now, actions);
+            }
+            Begin::FetchUids(_) | Begin::FetchNewest(..) if self.watch.blindly => {
+                self.announce = true;
+                match self.open.uid_next {
+                    Some(next) => {
+                        self.note(next, actions);
+                        self.go_on(now, actions);
+                    }
+                    None => self.command(b"UID FETCH * (UID)", State::FindLast, now, actions),
+                }
             }
             Begin::FetchUids(from) => {
                 self.seen_next = from;
@@ -491,6 +537,7 @@ impl IdleMachine {
             return self.command(&command, State::Notify, now, actions);
         }
         self.has_news = false;
+        self.news_since = None;
         self.began = now;
         self.command(b"IDLE", State::IdleStart, now, actions);
     }
@@ -498,6 +545,7 @@ impl IdleMachine {
     fn examine(&mut self, index: usize, now: Instant, actions: &mut Vec<Action>) {
         self.current = index;
         self.has_news = false;
+        self.news_since = None;
         self.open = Open::default();
         let mut command = b"EXAMINE ".to_vec();
         let name = self.watch.mailboxes.get(index).map(|mailbox| mailbox.name.as_str()).unwrap_or_default();
@@ -526,8 +574,10 @@ impl IdleMachine {
     /// NOTIFY (RFC 5465 section 3): headers of what comes into the open mailbox, a STATUS of what comes into the others.
     fn notify_command(&self) -> Vec<u8> {
         let items = self.items();
-        let mut command = format!("NOTIFY SET (SELECTED (MessageNew {items} MessageExpunge))").into_bytes();
         let others = self.watch.mailboxes.get(1..).unwrap_or_default();
+        // A STATUS of each at once: something may have come since it was looked through.
+        let status = if others.is_empty() { "" } else { "STATUS " };
+        let mut command = format!("NOTIFY SET {status}(SELECTED (MessageNew {items} MessageExpunge))").into_bytes();
         if !others.is_empty() {
             command.extend_from_slice(b" (MAILBOXES (");
             for (index, mailbox) in others.iter().enumerate() {
@@ -542,6 +592,7 @@ impl IdleMachine {
     }
 
     fn done(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        self.short_idles = 0;
         self.state = State::IdleEnd;
         self.deadline = after(now, ANSWER_TIME);
         actions.push(Action::Send(b"DONE\r\n".to_vec()));
@@ -552,15 +603,16 @@ impl IdleMachine {
         let position = Position { uid_validity: self.open.uid_validity, uid_next };
         self.seen_next = uid_next;
         let announce = std::mem::take(&mut self.announce);
+        let since = self.news_since.take();
         let Some(mailbox) = self.watch.mailboxes.get_mut(self.current) else { return };
         if announce || mailbox.position != Some(position) {
-            let since = self.news_since.take();
             actions.push(Action::Noticed { mailbox: mailbox.name.clone(), position, announce, since });
         }
         mailbox.position = Some(position);
     }
 
     fn fail(&mut self, failure: Failure, actions: &mut Vec<Action>) {
+        self.failed_to_fetch = self.state == State::Fetch;
         self.state = State::Over;
         actions.push(Action::Failed(failure));
     }

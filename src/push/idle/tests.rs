@@ -13,6 +13,7 @@ fn watch(position: Option<(u32, u32)>) -> Watch {
         judge: Judge { addresses: vec!["alice@example.org".into()], ..Judge::default() },
         renewal: Duration::from_secs(540),
         notify: false,
+        blindly: false,
         late: false,
         grace: Duration::ZERO,
     }
@@ -63,6 +64,7 @@ fn play_watch(watch: Watch, script: &str) -> Option<Failure> {
                         let of = if mailbox == "INBOX" { String::new() } else { format!(" of {mailbox}") };
                         assert_eq!(format!("({word} {} {}{of})", position.uid_validity, position.uid_next), expected);
                     }
+                    Action::OnlyFirst => assert_eq!("(only the first)", expected),
                     Action::LeftOut(mailbox, words) => assert_eq!(format!("(left out {mailbox}: {words})"), expected),
                     Action::Watching => assert_eq!("(watching)", expected),
                     Action::Failed(error) => {
@@ -558,7 +560,7 @@ fn one_session_watches_several_mailboxes_with_notify() {
          S: * OK [UIDVALIDITY 7]
          S: * OK [UIDNEXT 10]
          S: w3 OK
-         > w4 NOTIFY SET (SELECTED (MessageNew ITEMS MessageExpunge)) (MAILBOXES (\"DeltaChat\") (MessageNew MessageExpunge))
+         > w4 NOTIFY SET STATUS (SELECTED (MessageNew ITEMS MessageExpunge)) (MAILBOXES (\"DeltaChat\") (MessageNew MessageExpunge))
          S: w4 OK
          > w5 IDLE
          S: +
@@ -584,6 +586,72 @@ fn one_session_watches_several_mailboxes_with_notify() {
          > w9 UID FETCH 10:* ITEMS
          S: w9 OK
          > w10 IDLE",
+    );
+}
+
+#[test]
+fn where_notify_fails_the_other_mailboxes_are_given_up() {
+    let mailboxes = || vec![mailbox("INBOX", Some((7, 10))), mailbox("DeltaChat", Some((3, 5)))];
+    let beginning = "> w1 EXAMINE \"DeltaChat\"
+         S: * 4 EXISTS
+         S: * OK [UIDVALIDITY 3]
+         S: * OK [UIDNEXT 5]
+         S: w1 OK
+         > w2 EXAMINE \"INBOX\"
+         S: * 4 EXISTS
+         S: * OK [UIDVALIDITY 7]
+         S: * OK [UIDNEXT 10]
+         S: w2 OK
+         > w3 NOTIFY SET STATUS (SELECTED (MessageNew ITEMS MessageExpunge)) (MAILBOXES (\"DeltaChat\") (MessageNew MessageExpunge))
+         ";
+    let play = |script: &str| {
+        play_watch(Watch { notify: true, mailboxes: mailboxes(), ..watch(None) }, &format!("{beginning}{script}"))
+    };
+    play("S: w3 NO no\n (only the first)\n > w4 IDLE");
+    play("S: * STATUS DeltaChat (MESSAGES 5 UIDNEXT 6 UIDVALIDITY 3)\n S: w3 OK\n > w4 EXAMINE \"DeltaChat\"");
+    play(
+        "S: w3 OK
+         > w4 IDLE
+         S: +
+         (watching)
+         S: * OK [NOTIFICATIONOVERFLOW] too much
+         (only the first)
+         > DONE
+         S: w4 OK
+         > w5 UID FETCH 10:* ITEMS",
+    );
+}
+
+#[test]
+fn headers_that_no_exists_has_announced_count_too() {
+    with_notify(
+        "S: * 4 FETCH (UID 10 FLAGS () BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)]<0> {|})
+         (announced 7 11)",
+    );
+}
+
+#[test]
+fn what_a_refused_fetch_has_shown_counts_and_a_hopeless_one_is_not_tried() {
+    let failure = after_quiet(
+        "S: * 6 EXISTS
+         > DONE
+         S: w2 OK
+         > w3 UID FETCH 10:* ITEMS
+         S: * 5 FETCH (UID 10 FLAGS () BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)]<0> {|})
+         S: w3 NO [EXPUNGEISSUED] some are gone
+         (announced 7 11)
+         (failed)",
+    );
+    assert_eq!(failure, Some(Failure::NoFetch("some are gone".into())));
+    play_watch(
+        Watch { blindly: true, ..watch(Some((7, 10))) },
+        "> w1 EXAMINE \"INBOX\"
+         S: * 9 EXISTS
+         S: * OK [UIDVALIDITY 7]
+         S: * OK [UIDNEXT 14]
+         S: w1 OK
+         (announced 7 14)
+         > w2 IDLE",
     );
 }
 

@@ -35,6 +35,8 @@ struct Account {
     idled: Vec<Idled>,
     /// The server refused these credentials: the next login that succeeds starts the watch again, even with the same ones.
     refused: bool,
+    /// It was found at the start.
+    from_before: bool,
 }
 
 /// How a login compares with what is known.
@@ -59,10 +61,14 @@ impl Accounts {
         loaded.unannounced.into_iter().for_each(|token| self.resume(token, now));
     }
 
+    pub(super) fn is_from_before(&self, account: &AccountId) -> bool {
+        self.map.get(account).is_some_and(|account| account.from_before)
+    }
+
     fn insert(&self, record: AccountRecord) {
         let AccountRecord { account, credentials, tokens, idled } = record;
         let watchable = credentials.is_some();
-        self.map.insert(account.clone(), Account { credentials, tokens, idled, refused: false });
+        self.map.insert(account.clone(), Account { credentials, tokens, idled, refused: false, from_before: true });
         if watchable {
             self.events.send(account, AccountEvent::Watch);
         }
@@ -99,7 +105,7 @@ impl Accounts {
     fn apply_tokens(&self, account: AccountId, credentials: Option<Arc<Credentials>>, tokens: Vec<Seen>) {
         match self.map.entry(account.clone()) {
             Entry::Vacant(vacant) => {
-                vacant.insert(Account { credentials, tokens, idled: Vec::new(), refused: false });
+                vacant.insert(Account { credentials, tokens, idled: Vec::new(), refused: false, from_before: false });
                 self.events.send(account, AccountEvent::Watch);
             }
             Entry::Occupied(mut known) => {

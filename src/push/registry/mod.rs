@@ -47,10 +47,12 @@ pub enum AccountEvent {
 impl Merge for AccountEvent {
     fn merge(self, newer: Self) -> Self {
         match (self, newer) {
-            // Whoever begins with a watch finds credentials and mailboxes as they are then; whoever logs in anew, the
-            // mailboxes.
+            // Whoever begins with a watch finds credentials and mailboxes as they are then. New credentials alone may be left
+            // for the next session.
             (Self::Watch, Self::CredentialsChanged | Self::MailboxesChanged) => Self::Watch,
-            (Self::CredentialsChanged, Self::MailboxesChanged) => Self::CredentialsChanged,
+            (Self::CredentialsChanged, Self::MailboxesChanged) | (Self::MailboxesChanged, Self::CredentialsChanged) => {
+                Self::MailboxesChanged
+            }
             (_, newer) => newer,
         }
     }
@@ -157,6 +159,12 @@ impl Registry {
     #[must_use]
     pub fn tokens(&self, account: &AccountId) -> Vec<DeviceToken> {
         self.accounts.tokens(account)
+    }
+
+    /// Whether the account was there before this process: a mailbox of it that was never looked through has waited for a while.
+    #[must_use]
+    pub fn is_from_before(&self, account: &AccountId) -> bool {
+        self.accounts.is_from_before(account)
     }
 
     /// Whether the account has a token.

@@ -276,8 +276,8 @@ fn what_waits_for_a_busy_supervisor_is_merged() {
     for (older, newer, merged) in [
         (Watch, CredentialsChanged, Watch),
         (Watch, MailboxesChanged, Watch),
-        (CredentialsChanged, MailboxesChanged, CredentialsChanged),
-        (MailboxesChanged, CredentialsChanged, CredentialsChanged),
+        (CredentialsChanged, MailboxesChanged, MailboxesChanged),
+        (MailboxesChanged, CredentialsChanged, MailboxesChanged),
         (MailboxesChanged, MailboxesChanged, MailboxesChanged),
         (Unwatch, Watch, Watch),
         (Watch, Unwatch, Unwatch),

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -21,7 +22,7 @@ use crate::push::idle::{self, Failure};
 use crate::secret::Credentials;
 use crate::upstream::connect::ConnectError;
 use crate::upstream::dialogue::LoginError;
-use crate::upstream::refusal::{Refusal, classify};
+use crate::upstream::refusal::{Refusal, classify, is_about_sessions};
 
 /// A session that has lasted so long was well: the next wait is a short one again.
 const WELL: Duration = Duration::from_secs(300);
@@ -50,7 +51,8 @@ pub(super) async fn watch(context: Arc<Context>, account: AccountId) {
 
 /// `host` of `host:port`.
 fn host_of(account: &AccountId) -> Arc<str> {
-    account.upstream.rsplit_once(':').map_or(&*account.upstream, |(host, _)| host).into()
+    let host = account.upstream.rsplit_once(':').map_or(&*account.upstream, |(host, _)| host);
+    host.trim_start_matches('[').trim_end_matches(']').into()
 }
 
 /// An account that is watched.
@@ -93,14 +95,14 @@ impl Watched<'_> {
     async fn run(&self, mailboxes: &[String], is_first: bool) {
         let mut backoff = Backoff::new();
         let mut was_refused = false;
+        let failed_fetches = AtomicU32::new(0);
         loop {
             if !is_first {
                 self.until_needed().await;
             }
             let Some(credentials) = self.context.registry.credentials(self.account) else { return };
-            let began = Instant::now();
-            let end = self.session(mailboxes, is_first, &credentials).await;
-            if began.elapsed() >= WELL {
+            let (end, lasted) = self.session(mailboxes, is_first, &credentials, &failed_fetches).await;
+            if lasted >= WELL {
                 backoff = Backoff::new();
                 was_refused = false;
             }
@@ -123,10 +125,17 @@ impl Watched<'_> {
         }
     }
 
-    /// One session, from its place in the queue to whatever ends it.
-    async fn session(&self, mailboxes: &[String], is_first: bool, credentials: &Credentials) -> End {
+    /// One session, from its place in the queue to whatever ends it, and how long it lasted from the moment it had its place.
+    async fn session(
+        &self,
+        mailboxes: &[String],
+        is_first: bool,
+        credentials: &Credentials,
+        failed_fetches: &AtomicU32,
+    ) -> (End, Duration) {
         self.context.board.set(self.account, WatchState::Connecting);
         let place = self.gate.enter().await;
+        let began = Instant::now();
         let task = Task {
             context: self.context,
             account: self.account,
@@ -134,17 +143,19 @@ impl Watched<'_> {
             mailboxes,
             treatment: *self.gate.treatment(),
             notify: is_first.then_some(&self.notify),
-            late: self.began.elapsed() > LATE,
+            late: self.context.registry.is_from_before(self.account) || self.began.elapsed() > LATE,
+            failed_fetches,
         };
         // Boxed: what a login needs is given back after it.
         let session = AssertUnwindSafe(Box::pin(session::run(task, place))).catch_unwind();
-        tokio::select! {
+        let end = tokio::select! {
             end = session => match end {
                 Ok(Err(end)) => end,
                 Err(_) => End::Panicked,
             },
             () = self.give_way.notified() => End::GaveWay,
-        }
+        };
+        (end, began.elapsed())
     }
 
     /// Waits until it is known that the first session cannot do for all mailboxes.
@@ -186,11 +197,12 @@ impl Watched<'_> {
 fn next_step(end: &End) -> Next {
     match end {
         End::Connect(ConnectError::Login(error)) => match error {
-            LoginError::Refused { answer, .. } => match classify(answer) {
+            LoginError::Refused { answer, untagged } => match classify(answer, untagged) {
                 Refusal::Credentials => Next::AwaitLogin,
                 Refusal::Unclear => Next::Confirm,
                 Refusal::TooManySessions | Refusal::Temporary => Next::Later,
             },
+            LoginError::Bye(words) if is_about_sessions(words) => Next::Later,
             LoginError::Bye(_) => Next::Soon,
             _ => Next::Later,
         },
@@ -225,6 +237,7 @@ mod tests {
         assert_eq!(refused("NO [UNAVAILABLE] later"), Next::Later);
         assert_eq!(refused("NO LOGIN failed."), Next::Confirm);
         assert_eq!(next_step(&End::Connect(LoginError::Bye("overloaded".into()).into())), Next::Soon);
+        assert_eq!(next_step(&End::Connect(LoginError::Bye("Too many connections".into()).into())), Next::Later);
         assert_eq!(next_step(&End::Failed(Failure::Silent)), Next::Soon);
         assert_eq!(next_step(&End::Failed(Failure::NoIdle("BAD".into()))), Next::AwaitLogin);
     }
@@ -232,6 +245,6 @@ mod tests {
     #[test]
     fn the_gate_is_that_of_the_host() {
         assert_eq!(&*host_of(&AccountId::new("a", "imap.example.org:993")), "imap.example.org");
-        assert_eq!(&*host_of(&AccountId::new("a", "[::1]:993")), "[::1]");
+        assert_eq!(&*host_of(&AccountId::new("a", "[::1]:993")), "::1");
     }
 }

@@ -105,8 +105,11 @@ impl Context {
     fn mailboxes(&self, account: &AccountId, credentials: &Credentials) -> Vec<String> {
         let mut mailboxes = self.registry.mailboxes(account);
         for configured in self.accounts.get(&credentials.user).into_iter().flat_map(|account| &account.mailboxes) {
-            if !mailboxes.contains(configured) {
-                mailboxes.push(configured.clone());
+            // INBOX in any case is one mailbox (RFC 9051 section 5.1).
+            let is_inbox = configured.eq_ignore_ascii_case("INBOX");
+            let name = if is_inbox { "INBOX" } else { configured };
+            if !mailboxes.iter().any(|known| known == name) {
+                mailboxes.push(name.to_owned());
             }
         }
         mailboxes

@@ -1,6 +1,8 @@
 //! One watching session: connection, login, and the [`idle`](crate::push::idle) machine with its I/O.
 
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 use tokio::sync::watch as channel;
@@ -25,7 +27,10 @@ use crate::upstream::connect::{Attempt, ConnectError, Connected};
 const MAX_RESPONSE: usize = 64 * 1024;
 
 /// How long the upstream may take to accept what is written.
-const WRITE_TIME: std::time::Duration = std::time::Duration::from_secs(60);
+const WRITE_TIME: Duration = Duration::from_secs(60);
+
+/// How much earlier than a watching session a server may tell a device of the same news.
+const HEAD_START: Duration = Duration::from_secs(2);
 
 /// Why a watching session ended.
 #[derive(Debug, thiserror::Error)]
@@ -60,7 +65,13 @@ pub(super) struct Task<'a> {
     pub(super) notify: Option<&'a channel::Sender<Option<bool>>>,
     /// The wish to watch is old.
     pub(super) late: bool,
+    /// Sessions in a row that ended in the middle of a fetch.
+    pub(super) failed_fetches: &'a AtomicU32,
 }
+
+/// So many sessions in a row that ended in the middle of a fetch, and it is not tried again: one message that a server or
+/// deltapush cannot digest must not hold up all that come after it.
+const MAX_FAILED_FETCHES: u32 = 2;
 
 /// Logs in and watches until something ends it.
 pub(super) async fn run(task: Task<'_>, mut place: Place) -> Ended {
@@ -86,9 +97,10 @@ pub(super) async fn run(task: Task<'_>, mut place: Place) -> Ended {
         transcript,
         machine,
         reader: ResponseReader::new(MAX_RESPONSE),
+        notify: task.notify,
         was_watching: false,
     };
-    session.run(rest).await
+    session.run(rest, task.failed_fetches).await
 }
 
 async fn connect(task: &Task<'_>, transcript: &mut Option<Printer>) -> Result<Connected, End> {
@@ -114,6 +126,7 @@ async fn watch(task: &Task<'_>, notify: bool) -> Result<Watch, StoreError> {
         // Not all at the same time, if all began at the same time.
         renewal: task.treatment.idle_renewal.mul_f64(1.0 - fastrand::f64() / 10.0),
         notify,
+        blindly: task.failed_fetches.load(Ordering::Relaxed) >= MAX_FAILED_FETCHES,
         late: task.late,
         grace: task.context.grace,
     })
@@ -127,16 +140,27 @@ struct Session<'a> {
     transcript: Option<Printer>,
     machine: IdleMachine,
     reader: ResponseReader,
+    notify: Option<&'a channel::Sender<Option<bool>>>,
     was_watching: bool,
 }
 
 impl Session<'_> {
-    async fn run(mut self, mut received: Vec<u8>) -> Result<Infallible, End> {
+    async fn run(mut self, received: Vec<u8>, failed_fetches: &AtomicU32) -> Result<Infallible, End> {
+        let end = self.go_on(received, failed_fetches).await;
+        if self.machine.is_fetching() {
+            failed_fetches.fetch_add(1, Ordering::Relaxed);
+        }
+        end
+    }
+
+    async fn go_on(&mut self, mut received: Vec<u8>, failed_fetches: &AtomicU32) -> Result<Infallible, End> {
         let mut actions = Vec::new();
         self.machine.start(now(), &mut actions);
         loop {
             self.respond(&mut received, &mut actions)?;
-            self.act(&mut actions).await?;
+            if self.act(&mut actions).await? {
+                failed_fetches.store(0, Ordering::Relaxed);
+            }
             tokio::select! {
                 read = receive(&mut self.stream, &mut received) => {
                     if read? == 0 {
@@ -162,29 +186,41 @@ impl Session<'_> {
         Ok(())
     }
 
-    async fn act(&mut self, actions: &mut Vec<Action>) -> Result<(), End> {
+    /// Does what the machine wants; whether something was looked through.
+    async fn act(&mut self, actions: &mut Vec<Action>) -> Result<bool, End> {
+        let mut has_noted = false;
         for action in std::mem::take(actions) {
             match action {
                 Action::Send(bytes) => self.send(&bytes).await?,
                 Action::Noticed { mailbox, position, announce, since } => {
                     let announce = self.announce(announce, since);
                     self.context.registry.noticed(self.account, &mailbox, position, announce).await?;
+                    has_noted = true;
                 }
                 Action::Judged { uid, verdict } => debug!(account = %self.account, uid, "new message: {verdict}"),
                 Action::LeftOut(mailbox, words) => {
                     warn!(account = %self.account, "mailbox {mailbox:?} is not watched: {words}");
                 }
                 Action::Watching => self.watching(),
+                Action::OnlyFirst => {
+                    if let Some(known) = self.notify {
+                        known.send_replace(Some(false));
+                    }
+                }
                 Action::Failed(failure) => return Err(failure.into()),
             }
         }
-        Ok(())
+        Ok(has_noted)
     }
 
     /// With a grace, a device whose own session took the news and fetched needs no push.
     fn announce(&self, announce: bool, since: Option<std::time::Instant>) -> Announce {
         match since.filter(|_| announce && !self.context.grace.is_zero()) {
-            Some(since) => Announce::AllBut(self.context.board.fetched_since(self.account, since.into())),
+            Some(since) => {
+                // The server may have told the device first.
+                let since = since.checked_sub(HEAD_START).unwrap_or(since);
+                Announce::AllBut(self.context.board.fetched_since(self.account, since.into()))
+            }
             None => announce.into(),
         }
     }
