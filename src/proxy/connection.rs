@@ -25,7 +25,7 @@ use crate::secret::{Credentials, DeviceToken};
 use crate::stream::{Stream, receive};
 use crate::trace::{Mark, Printer, Speaker, Transcript};
 use crate::upstream::connect::{Attempt, ConnectError, Connected};
-use crate::upstream::dialogue::LoginError;
+use crate::upstream::dialogue::{LoginError, Purpose};
 use crate::upstream::refusal::{Refusal, classify};
 use crate::upstream::route::Target;
 
@@ -240,7 +240,8 @@ impl Connection {
         probe: bool,
     ) -> Result<Connected, ConnectError> {
         let upstreams = &self.proxy.upstreams;
-        let attempt = Attempt { target, upstreams, credentials: credentials.clone(), probe };
+        let purpose = Purpose::Client { probe };
+        let attempt = Attempt { target, upstreams, credentials: credentials.clone(), purpose };
         attempt.connect(self.transcript.as_mut().map(|printer| printer as &mut (dyn Transcript + Send))).await
     }
 
