@@ -6,10 +6,13 @@
 //! that fails is tried again after 8¹, 8², 8³, 8⁴, 8⁴ … seconds (as the chatmail relay does, with jitter) until five
 //! hours after the news; what cannot heal is not tried again. Over all tokens the breaker decides.
 
+mod post;
+
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use fastrand::Rng;
+pub use post::{Answer, Failure, GivenUp, Outcome};
 
 use super::breaker::{Admission, Blame, Breaker, jittered};
 use crate::secret::DeviceToken;
@@ -58,68 +61,6 @@ pub enum Step {
     Wait(Duration),
     /// Nothing until there is news or an answer.
     Idle,
-}
-
-/// How a POST ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
-    /// The server took it (2xx).
-    Accepted,
-    /// The server says that the token is gone (410).
-    Gone,
-    /// The server refuses what was sent, and would again (other 4xx).
-    Refused(u16),
-    /// Something that may heal.
-    Failed {
-        /// What it was.
-        failure: Failure,
-        /// How long the server wants to be left alone (`Retry-After`, RFC 9110 section 10.2.3).
-        retry_after: Option<Duration>,
-    },
-}
-
-/// What may heal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Failure {
-    /// Answered with this status.
-    Status(u16),
-    /// Not answered in time.
-    TimedOut,
-    /// No connection, or one that broke.
-    Unreachable,
-}
-
-impl Failure {
-    /// Whether it has nothing to do with the token. A 500 may: the notification server answers so to a malformed token.
-    fn is_the_servers(self) -> bool {
-        matches!(self, Self::TimedOut | Self::Unreachable | Self::Status(429 | 502..=504))
-    }
-}
-
-/// Why an announcement was given up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum GivenUp {
-    /// Nothing was accepted for as long as [`PATIENCE`].
-    #[error("not accepted within five hours")]
-    TooLate,
-    /// The server refused it for good.
-    #[error("the notification server refuses the token with status {0}")]
-    Refused(u16),
-}
-
-/// What an answer means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// Announced up to this generation.
-    Accepted(Generation),
-    /// The token is to be forgotten everywhere.
-    Forget,
-    /// It is tried again, at this time unless the server is down or there is news.
-    Retry(Duration),
-    /// Given up up to this generation.
-    GaveUp(Generation, GivenUp),
-    /// Nobody wants it announced any more: the token was forgotten meanwhile.
-    Dropped,
 }
 
 /// The schedule of all tokens. Every step costs a logarithm of their number.
@@ -417,5 +358,4 @@ fn back_off(failures: u32, rng: &mut Rng) -> Duration {
 }
 
 #[cfg(test)]
-#[path = "schedule_tests.rs"]
 mod tests;
