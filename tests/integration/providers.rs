@@ -56,6 +56,7 @@ fn news() -> String {
         {}
         C: w4 IDLE
         S: + idling
+        REACHED
         EOF
         ",
         fetch("w3")
@@ -74,6 +75,7 @@ fn catch_up(login: &str) -> String {
         {}
         C: w3 IDLE
         S: + idling
+        REACHED
         EOF
         "#,
         fetch("w2")
@@ -111,9 +113,11 @@ impl Scene {
         Self::begin(&dialogues).await
     }
 
+    /// A push arrives, and the watch waits again.
     async fn is_pushed(mut self) -> Self {
         let posted = self.notify.wait_for(1, Duration::from_secs(20)).await;
         assert_eq!(posted[0].token, "openpgp:alice");
+        self.upstream.reached().await;
         self
     }
 
@@ -232,6 +236,7 @@ async fn outlook_tells_news_before_the_continuation() {
         {}
         C: w4 IDLE
         S: + IDLE accepted, awaiting DONE command.
+        REACHED
         EOF",
         fetch("w3")
     );
@@ -381,6 +386,7 @@ async fn posteo_keeps_alive_and_notifies() {
         S: * 5 EXISTS
         S= * 5 FETCH (UID 10 FLAGS () BODY[HEADER.FIELDS (FROM)]<0> {{2}}\r\n\r\n)\r\n
         S: * OK Still here
+        REACHED
         EOF"
     );
     Scene::watched(login, &[&session]).await.is_pushed().await.is_not_over().end().await;
