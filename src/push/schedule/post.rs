@@ -34,6 +34,14 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// The status, if the failure may be the token's own.
+    pub(super) fn of_the_token(self) -> Option<u16> {
+        match self {
+            Self::Status(status) if !self.is_the_servers() => Some(status),
+            _ => None,
+        }
+    }
+
     /// Whether it has nothing to do with the token. A 500 may: the notification server answers so to a malformed token.
     pub(super) fn is_the_servers(self) -> bool {
         matches!(self, Self::TimedOut | Self::Unreachable | Self::Status(429 | 502..=504))
@@ -46,6 +54,9 @@ pub enum GivenUp {
     /// Nothing was accepted for as long as [`PATIENCE`](super::PATIENCE).
     #[error("not accepted within five hours")]
     TooLate,
+    /// It fails for this token, and has failed so for hours while others were accepted: one attempt was enough.
+    #[error("the notification server fails for this token alone, again with status {0}")]
+    Hopeless(u16),
     /// The server refused it for good.
     #[error("the notification server refuses the token with status {0}")]
     Refused(u16),
