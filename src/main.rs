@@ -10,6 +10,7 @@ use deltapush::admin::control::{self, NotRunning};
 use deltapush::config::{Config, ConfigError, DOMAIN_PLACEHOLDER};
 use deltapush::proxy::certificate::{Origin, Summary};
 use deltapush::proxy::tls::ServerTls;
+use deltapush::push::notifier;
 use deltapush::store::{Keeping, OpenError, Settings};
 use deltapush::trace::Sink;
 use deltapush::upstream::tls::ClientConfigs;
@@ -182,6 +183,7 @@ fn shutdown() -> io::Result<impl Future<Output = ()>> {
 fn check(config: &Config) -> anyhow::Result<()> {
     let certificate = ServerTls::check(&config.hostname, &config.certificate).map_err(RunError::from)?;
     ClientConfigs::new(&config.routes).map_err(RunError::from)?;
+    notifier::roots(config.push.ca.as_ref()).map_err(RunError::from)?;
     describe(&mut io::stdout().lock(), config, &certificate).context("cannot print")
 }
 

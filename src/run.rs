@@ -47,7 +47,7 @@ pub enum RunError {
     /// No certificate for clients.
     #[error(transparent)]
     Certificate(#[from] ServerTlsError),
-    /// No certificate authorities for upstream servers.
+    /// No certificate authorities for upstream servers, or for the notification server.
     #[error(transparent)]
     Trust(#[from] TrustError),
     /// The state cannot be opened.
@@ -110,7 +110,7 @@ impl Server {
         });
         let state = store::Settings::new(&config.storage);
         let (registry, account_events, token_news) = Registry::open(&state)?;
-        let notifier = Notifier::new(notifier_settings(&config), registry.clone(), token_news)?;
+        let notifier = Notifier::new(notifier_settings(&config)?, registry.clone(), token_news)?;
         Ok(Self { config, trace, tls, upstreams, registry, account_events, notifier })
     }
 
@@ -165,13 +165,14 @@ impl Server {
     }
 }
 
-fn notifier_settings(config: &Config) -> notifier::Settings {
+fn notifier_settings(config: &Config) -> Result<notifier::Settings, TrustError> {
     let schedule = schedule::Settings {
         coalesce: config.push.coalesce,
         max_in_flight: config.push.max_in_flight,
         per_second: config.push.max_per_second,
     };
-    notifier::Settings { url: config.push.notify_url.clone(), schedule, grace: PUSH_GRACE }
+    let roots = notifier::roots(config.push.ca.as_ref())?;
+    Ok(notifier::Settings { url: config.push.notify_url.clone(), roots, schedule, grace: PUSH_GRACE })
 }
 
 /// Descriptors that are needed beside those of connections: the state, listeners, the log, notifications.

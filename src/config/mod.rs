@@ -132,8 +132,9 @@ impl Config {
         self.certificate.key.as_deref_mut().map(resolve);
         resolve(&mut self.storage.directory);
         self.storage.key_file.as_mut().map(resolve);
-        for route in &mut self.routes {
-            if let Trust::File(path) = &mut *route.ca {
+        let authorities = self.routes.iter_mut().map(|route| &mut *route.ca).chain(self.push.ca.as_mut());
+        for trust in authorities {
+            if let Trust::File(path) = trust {
                 *path = base_dir.join(&path).into();
             }
         }

@@ -7,6 +7,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
 use super::names::is_loopback;
+use super::routes::Trust;
 use super::units;
 
 /// How and when notifications are sent.
@@ -16,6 +17,8 @@ pub struct Push {
     /// The notification server: https, or http on loopback.
     #[serde(deserialize_with = "notify_url")]
     pub notify_url: Url,
+    /// What its certificate is verified against. Default: Mozilla's list and this machine's.
+    pub ca: Option<Trust>,
     /// What to do at an upstream that pushes by itself.
     pub native: Native,
     /// At most one notification per token in this time.
@@ -41,6 +44,7 @@ impl Default for Push {
     fn default() -> Self {
         Self {
             notify_url: default_notify_url(),
+            ca: None,
             native: Native::Passthrough,
             coalesce: Duration::from_secs(10),
             messages: Messages::All,

@@ -84,11 +84,12 @@ fn what_the_shipped_file_only_suggests_is_valid_too() {
         "- domain: example.org",
         "  upstream: imap://",
         "  ca: /etc",
+        "ca: /etc",
         "/shared/",
         "key_file:",
     ];
     let is_suggestion = |line: &&str| suggested.iter().any(|start| line.starts_with(&format!("  # {start}")));
-    assert_eq!(SHIPPED.lines().filter(is_suggestion).count(), 9);
+    assert_eq!(SHIPPED.lines().filter(is_suggestion).count(), 10);
     let text: Vec<_> =
         SHIPPED
             .lines()
@@ -122,6 +123,9 @@ fn an_empty_file_and_any_single_section_will_do() {
 
 #[test]
 fn paths_start_from_the_folder_of_the_file() {
+    let push = |ca: &str| parse(&format!("push:\n  ca: {ca}\n")).unwrap().push.ca;
+    assert_eq!(push("ca.pem"), Some(Trust::File(Path::new("/etc/deltapush/ca.pem").into())));
+    assert_eq!((push("webpki"), push("system")), (Some(Trust::WebPki), Some(Trust::System)));
     let config = parse("certificate:\n  chain: tls/chain.pem\n  key: /run/key.pem\nroutes:\n  - domain: Example.ORG\n    upstream: imaps://mail.example.org\n    ca: ca.pem\n").unwrap();
     assert_eq!(config.certificate.chain.as_deref().unwrap(), Path::new("/etc/deltapush/tls/chain.pem"));
     assert_eq!(config.certificate.key.as_deref().unwrap(), Path::new("/run/key.pem"));

@@ -26,7 +26,7 @@ use crate::secret::{Credentials, DeviceToken};
 use crate::stream::{Stream, receive};
 use crate::trace::{Mark, Printer, Speaker, Transcript};
 use crate::upstream::connect::{Attempt, ConnectError, Connected};
-use crate::upstream::dialogue::LoginError;
+use crate::upstream::dialogue::{LoginError, Purpose};
 use crate::upstream::refusal::{Refusal, classify, is_about_sessions};
 use crate::upstream::route::Target;
 
@@ -241,7 +241,8 @@ impl Connection {
         probe: bool,
     ) -> Result<Connected, ConnectError> {
         let upstreams = &self.proxy.upstreams;
-        let attempt = Attempt { target, upstreams, credentials: credentials.clone(), probe };
+        let purpose = Purpose::Client { probe };
+        let attempt = Attempt { target, upstreams, credentials: credentials.clone(), purpose };
         attempt.connect(self.transcript.as_mut().map(|printer| printer as &mut (dyn Transcript + Send))).await
     }
 

@@ -16,7 +16,7 @@ const TOKEN_BLAME: u32 = 1;
 const FIRST_PROBE: Duration = Duration::from_secs(8);
 const LONGEST_PROBE: Duration = Duration::from_secs(128);
 /// The longest `Retry-After` that is believed.
-const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 
 /// Whether a POST may begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

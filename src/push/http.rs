@@ -8,7 +8,9 @@ use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 
 use super::schedule::{Answer, Failure};
+use crate::config::Trust;
 use crate::secret::DeviceToken;
+use crate::upstream::tls::{self, TrustError};
 
 /// For reaching the server, and for all of one POST, as the chatmail relay has it.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -36,8 +38,8 @@ pub(super) struct Poster {
 }
 
 impl Poster {
-    pub(super) fn new(url: Url) -> Result<Self, ClientError> {
-        Ok(Self { client: builder(&url)?.build()?, url })
+    pub(super) fn new(url: Url, roots: RootCertStore) -> Result<Self, ClientError> {
+        Ok(Self { client: builder(&url, roots)?.build()?, url })
     }
 
     /// Posts the token as it was received.
@@ -59,10 +61,10 @@ impl Poster {
     }
 }
 
-fn builder(url: &Url) -> Result<ClientBuilder, ClientError> {
+fn builder(url: &Url, roots: RootCertStore) -> Result<ClientBuilder, ClientError> {
     let builder = Client::builder()
         .user_agent(USER_AGENT)
-        .tls_backend_preconfigured(tls()?)
+        .tls_backend_preconfigured(client_config(roots)?)
         .redirect(redirect::Policy::none())
         .connect_timeout(PATIENCE)
         .timeout(PATIENCE)
@@ -74,10 +76,21 @@ fn builder(url: &Url) -> Result<ClientBuilder, ClientError> {
     Ok(if url.scheme() == "http" { builder.no_proxy() } else { builder })
 }
 
-/// Trusts the built-in roots and, for a notification server of one's own, this machine's.
-fn tls() -> Result<ClientConfig, rustls::Error> {
-    let mut roots = RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+/// Whom the notification server's certificate must come from. Where the configuration says nothing: from the built-in
+/// authorities or this machine's, should it have any.
+///
+/// # Errors
+/// [`TrustError`], the operator's to mend.
+pub fn roots(ca: Option<&Trust>) -> Result<RootCertStore, TrustError> {
+    if let Some(trust) = ca {
+        return tls::roots(trust);
+    }
+    let mut roots = tls::roots(&Trust::WebPki)?;
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    Ok(roots)
+}
+
+fn client_config(roots: RootCertStore) -> Result<ClientConfig, rustls::Error> {
     let mut config = ClientConfig::builder_with_provider(aws_lc_rs::default_provider().into())
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
@@ -157,7 +170,7 @@ mod tests {
     #[test]
     fn the_client_can_be_built() {
         for url in ["https://notifications.example.org/notify", "http://127.0.0.1:1/notify"] {
-            Poster::new(url.parse().unwrap()).unwrap();
+            Poster::new(url.parse().unwrap(), roots(None).unwrap()).unwrap();
         }
     }
 }

@@ -8,9 +8,10 @@ use futures_util::FutureExt;
 use reqwest::Url;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio_rustls::rustls::RootCertStore;
 
-pub use super::http::ClientError;
 use super::http::Poster;
+pub use super::http::{ClientError, roots};
 use super::registry::{News, Registry, TokenNews};
 use super::schedule::{self, Answer, Failure, Outcome, Schedule, Step};
 use crate::secret::DeviceToken;
@@ -27,6 +28,8 @@ const FAULT: Answer = Answer::Failed { failure: Failure::Unreachable, retry_afte
 pub struct Settings {
     /// Where tokens are posted.
     pub url: Url,
+    /// Whom that server's certificate must come from: [`roots`].
+    pub roots: RootCertStore,
     /// Coalescing and limits.
     pub schedule: schedule::Settings,
     /// At the end, what is in flight gets this long.
@@ -63,7 +66,7 @@ impl Notifier {
         Ok(Self {
             registry,
             news,
-            poster: Poster::new(settings.url)?,
+            poster: Poster::new(settings.url, settings.roots)?,
             schedule: Schedule::new(settings.schedule, fastrand::u64(..)),
             grace: settings.grace,
             start: Instant::now(),

@@ -84,7 +84,8 @@ impl Running {
         let settings = store::Settings::sealed(directory.path().join("state"));
         let (registry, events, news) = Registry::open(&settings).unwrap();
         let schedule = schedule::Settings { coalesce, max_in_flight: 16, per_second: 1000 };
-        let settings = Settings { url: url.clone(), schedule, grace: Duration::from_secs(5) };
+        let settings =
+            Settings { url: url.clone(), roots: RootCertStore::empty(), schedule, grace: Duration::from_secs(5) };
         let notifier = Notifier::new(settings, registry.clone(), news).unwrap();
         let (shutdown, asked) = oneshot::channel::<()>();
         let task = tokio::spawn(notifier.run(async move { drop(asked.await) }));

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::Upstreams;
-use super::dialogue::{Dialogue, LoggedIn, LoginError, Step};
+use super::dialogue::{Dialogue, LoggedIn, LoginError, Purpose, Step};
 use super::route::Target;
 use crate::config::Security;
 use crate::parser::reader::{ResponseReader, TooLong};
@@ -84,8 +84,8 @@ pub struct Attempt<'a> {
     pub upstreams: &'a Upstreams,
     /// As whom.
     pub credentials: Credentials,
-    /// Whether to find out if the server pushes by itself.
-    pub probe: bool,
+    /// What for.
+    pub purpose: Purpose,
 }
 
 impl Attempt<'_> {
@@ -126,7 +126,7 @@ impl Attempt<'_> {
         mut stream: Stream,
         mut transcript: Option<&mut (dyn Transcript + Send)>,
     ) -> Result<Connected, ConnectError> {
-        let mut dialogue = Dialogue::new(self.credentials.clone(), self.target.security, self.probe);
+        let mut dialogue = Dialogue::new(self.credentials.clone(), self.target.security, self.purpose);
         let mut reader = ResponseReader::new(MAX_RESPONSE);
         let mut received = Vec::new();
         for _ in 0..MAX_RESPONSES {

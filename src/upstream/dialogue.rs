@@ -13,8 +13,24 @@ use crate::secret::Credentials;
 /// The entry that a server which pushes by itself answers (chatmail relays; chatmail/core reads it).
 const MAX_RECIPIENTS: &str = "/shared/vendor/deltachat/maxsmtprecipients";
 
+/// Who deltapush is (RFC 2971). Never empty: some servers refuse that.
+const ID: &str = concat!("ID (\"name\" \"deltapush\" \"version\" \"", env!("CARGO_PKG_VERSION"), "\")\r\n");
+
 /// Untagged lines that are kept for the client during a login. A server has a handful to say.
 const MAX_FOR_CLIENT: usize = 32;
+
+/// What a login is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// A client's session: what there is to say of who asks, the client says itself.
+    Client {
+        /// Whether to ask the server if it pushes by itself, should it have metadata at all.
+        probe: bool,
+    },
+    /// A session of deltapush's own. It says who it is if the server has ID: some open no mailbox before (163.com: "Unsafe
+    /// Login").
+    Watch,
+}
 
 /// What the driver has to do next.
 pub enum Step {
@@ -110,14 +126,15 @@ enum State {
     CapabilityAfter,
     /// The answer to whether the server pushes.
     Probe,
+    /// The end of ID.
+    Id,
 }
 
 /// The machine.
 pub struct Dialogue {
     credentials: Credentials,
     security: Security,
-    /// Whether to find out if the server pushes by itself.
-    probe: bool,
+    purpose: Purpose,
     state: State,
     tag: u32,
     capabilities: Option<Capabilities>,
@@ -129,14 +146,13 @@ pub struct Dialogue {
 }
 
 impl Dialogue {
-    /// A login with `credentials` over a connection on which nothing was said yet. With `probe` the server is asked whether
-    /// it pushes by itself, if it has metadata at all.
+    /// A login with `credentials` over a connection on which nothing was said yet.
     #[must_use]
-    pub fn new(credentials: Credentials, security: Security, probe: bool) -> Self {
+    pub fn new(credentials: Credentials, security: Security, purpose: Purpose) -> Self {
         Self {
             credentials,
             security,
-            probe,
+            purpose,
             state: State::Greeting,
             tag: 0,
             capabilities: None,
@@ -320,7 +336,8 @@ impl Dialogue {
             (State::Login, true) => Ok(Some(self.accepted(status))),
             (State::Challenge | State::Literal(_) | State::Login, false) => Err(self.refused(status)),
             (State::CapabilityAfter, _) => Ok(Some(self.after_login())),
-            (State::Probe, _) => Ok(Some(self.finish())),
+            // Whether the server likes to know who it is makes no difference.
+            (State::Probe | State::Id, _) => Ok(Some(self.finish())),
             _ => Err(LoginError::Protocol("an answer that fits no command")),
         }
     }
@@ -357,9 +374,17 @@ impl Dialogue {
     fn after_login(&mut self) -> Step {
         self.pushes = self.capable("XDELTAPUSH");
         let has_metadata = self.capable("METADATA") || self.capable("METADATA-SERVER");
-        if self.pushes || !self.probe || !has_metadata {
-            return self.finish();
+        match self.purpose {
+            Purpose::Watch if self.capable("ID") => {
+                self.state = State::Id;
+                self.command(ID, b"")
+            }
+            Purpose::Client { probe: true } if has_metadata && !self.pushes => self.ask_whether_it_pushes(),
+            Purpose::Client { .. } | Purpose::Watch => self.finish(),
         }
+    }
+
+    fn ask_whether_it_pushes(&mut self) -> Step {
         self.state = State::Probe;
         let mut command = b"GETMETADATA \"\" (".to_vec();
         command.extend_from_slice(MAX_RECIPIENTS.as_bytes());
@@ -420,7 +445,16 @@ mod tests {
 
     /// Plays a server: `S:` lines go in, `>` lines must come out; the result is what the last response led to.
     fn play(credentials: Credentials, security: Security, script: &str) -> Result<Option<LoggedIn>, LoginError> {
-        let mut dialogue = Dialogue::new(credentials, security, true);
+        play_for(Purpose::Client { probe: true }, credentials, security, script)
+    }
+
+    fn play_for(
+        purpose: Purpose,
+        credentials: Credentials,
+        security: Security,
+        script: &str,
+    ) -> Result<Option<LoggedIn>, LoginError> {
+        let mut dialogue = Dialogue::new(credentials, security, purpose);
         let mut sent: Vec<u8> = vec![];
         let mut result = None;
         for line in script.lines().map(str::trim_start).filter(|line| !line.is_empty()) {
@@ -579,6 +613,22 @@ mod tests {
         assert!(pushes("S: * METADATA \"\" (/shared/vendor/deltachat/maxsmtprecipients \"1000\")\n S: dp2 OK"));
         assert!(!pushes("S: * METADATA \"\" (/shared/vendor/deltachat/maxsmtprecipients NIL)\n S: dp2 OK"));
         assert!(!pushes("S: dp2 NO not today"));
+    }
+
+    #[test]
+    fn a_watch_says_who_it_is_after_the_login_if_it_may() {
+        let watch = |script: &str| play_for(Purpose::Watch, simple(), Security::Tls, script).unwrap();
+        // Advertised before the login already, as o2.pl does it; of use only after it.
+        let login = "S: * OK [CAPABILITY IMAP4rev1 ID SASL-IR AUTH=PLAIN] hi
+             > dp1 AUTHENTICATE PLAIN AHUAcA==
+             ";
+        let id = concat!("> dp2 ID (\"name\" \"deltapush\" \"version\" \"", env!("CARGO_PKG_VERSION"), "\")");
+        for answer in ["S: * ID NIL\n S: dp2 OK", "S: dp2 BAD what", "S: dp2 NO"] {
+            let script = format!("{login}S: dp1 OK [CAPABILITY IMAP4rev1 ID METADATA IDLE] in\n{id}\n{answer}");
+            assert!(watch(&script).unwrap().capabilities.has("IDLE"), "{answer}");
+        }
+        // Not advertised after it: Purelymail says BYE then.
+        assert!(watch(&format!("{login}S: dp1 OK [CAPABILITY IMAP4rev1 METADATA IDLE] in")).is_some());
     }
 
     #[test]

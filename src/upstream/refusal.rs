@@ -36,7 +36,7 @@ const CODES: [(&str, Refusal); 13] = [
 ];
 
 /// Words that say it where no code does.
-const WORDS: [(&str, Refusal); 13] = [
+const WORDS: [(&str, Refusal); 14] = [
     ("too many", Refusal::TooManySessions),
     ("maximum number", Refusal::TooManySessions),
     ("connection limit", Refusal::TooManySessions),
@@ -46,6 +46,8 @@ const WORDS: [(&str, Refusal); 13] = [
     ("unavailable", Refusal::Temporary),
     ("internal error", Refusal::Temporary),
     ("rate limit", Refusal::Temporary),
+    // Outlook, when what holds the mailbox cannot be reached.
+    ("not connected", Refusal::Temporary),
     ("authentication failed", Refusal::Credentials),
     ("invalid credentials", Refusal::Credentials),
     ("invalid password", Refusal::Credentials),
@@ -99,6 +101,7 @@ mod tests {
             ("NO [INUSE] locked", Refusal::Temporary),
             ("NO [OVERQUOTA] Account exceeded bandwidth limits", Refusal::Temporary),
             ("BAD internal error", Refusal::Temporary),
+            ("BAD User is authenticated but not connected.", Refusal::Temporary),
         ];
         for (answer, expected) in cases {
             assert_eq!(classify(answer.as_bytes(), b""), expected, "{answer}");

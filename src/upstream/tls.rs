@@ -69,16 +69,12 @@ impl ClientConfigs {
     /// # Errors
     /// [`TrustError`] if a list is missing, empty or unusable.
     pub fn new(routes: &[Route]) -> Result<Self, TrustError> {
-        let webpki = client_config(webpki())?;
+        let webpki = client_config(roots(&Trust::WebPki)?)?;
         let mut others = HashMap::new();
         for trust in routes.iter().map(|route| &*route.ca) {
-            let roots = match trust {
-                Trust::WebPki => continue,
-                _ if others.contains_key(trust) => continue,
-                Trust::System => system(rustls_native_certs::load_native_certs())?,
-                Trust::File(path) => file(path)?,
-            };
-            others.insert(trust.clone(), client_config(roots)?);
+            if *trust != Trust::WebPki && !others.contains_key(trust) {
+                others.insert(trust.clone(), client_config(roots(trust)?)?);
+            }
         }
         Ok(Self { webpki, others })
     }
@@ -101,8 +97,16 @@ fn client_config(roots: RootCertStore) -> Result<Arc<ClientConfig>, TrustError> 
     Ok(Arc::new(config))
 }
 
-fn webpki() -> RootCertStore {
-    RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() }
+/// The certificate authorities that `trust` stands for. Blocks on files.
+///
+/// # Errors
+/// [`TrustError`] if the list is missing, empty or unusable.
+pub fn roots(trust: &Trust) -> Result<RootCertStore, TrustError> {
+    match trust {
+        Trust::WebPki => Ok(RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() }),
+        Trust::System => system(rustls_native_certs::load_native_certs()),
+        Trust::File(path) => file(path),
+    }
 }
 
 fn system(found: CertificateResult) -> Result<RootCertStore, TrustError> {

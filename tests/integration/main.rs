@@ -12,6 +12,8 @@ mod dovecot;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod providers;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod traps;

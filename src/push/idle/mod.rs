@@ -18,6 +18,7 @@ use super::verdict::{Judge, Verdict};
 use crate::parser::quote::push_quoted;
 use crate::parser::response::{Condition, Status};
 use crate::store::Position;
+use crate::upstream::refusal::{Refusal, classify};
 use heard::{Code, Heard, Message, hear};
 use mailbox::{Begin, Open, is_same};
 
@@ -168,6 +169,8 @@ pub struct IdleMachine {
     renew_at: Instant,
     /// When the last IDLE or FETCH began.
     began: Instant,
+    /// The server has accepted an IDLE in this session.
+    has_idled: bool,
     /// IDLEs in a row that the server ended at once.
     short_idles: u32,
     /// The session failed while it fetched.
@@ -206,6 +209,7 @@ impl IdleMachine {
             deadline: now,
             renew_at: now,
             began: now,
+            has_idled: false,
             short_idles: 0,
             failed_to_fetch: false,
             current: 0,
@@ -392,6 +396,7 @@ impl IdleMachine {
             return;
         }
         self.state = State::Idle;
+        self.has_idled = true;
         self.renew_at = after(now, self.watch.renewal);
         self.deadline = self.renew_at;
         actions.push(Action::Watching);
@@ -430,9 +435,7 @@ impl IdleMachine {
                 self.without_notify(actions);
                 self.go_on(now, actions);
             }
-            (State::IdleStart, false) if status.condition == Condition::Bad => {
-                self.fail(Failure::NoIdle(text()), actions);
-            }
+            (State::IdleStart, false) if self.knows_no_idle(status) => self.fail(Failure::NoIdle(text()), actions),
             (State::IdleStart, false) => self.fail(Failure::IdleRefused(text()), actions),
             // A server may end IDLE by itself, with or without a reason.
             (State::Idle | State::IdleStart, _) if self.is_short_idle(now) => {
@@ -451,6 +454,14 @@ impl IdleMachine {
             self.to_visit.retain(|index| *index == 0);
             actions.push(Action::OnlyFirst);
         }
+    }
+
+    /// IDLE was refused: whether for good. Not if it has worked in this session, nor if the words are about the moment, as
+    /// Outlook's "User is authenticated but not connected".
+    fn knows_no_idle(&self, refused: Status<'_>) -> bool {
+        let moment =
+            matches!(classify(&[b"BAD ", refused.text].concat(), b""), Refusal::TooManySessions | Refusal::Temporary);
+        refused.condition == Condition::Bad && !self.has_idled && !moment
     }
 
     /// The server ended IDLE by itself: whether it does so at once, again and again.

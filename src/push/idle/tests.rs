@@ -325,6 +325,26 @@ fn idle_is_renewed_and_its_answer_has_a_deadline() {
     assert_eq!(failure, Some(Failure::Silent));
 }
 
+/// GMX and mail.com forget an IDLE after 10 to 15 minutes without a word, Yahoo and IONOS after half an hour: the renewal
+/// comes before, and if that was too late, a minute shows it.
+#[test]
+fn an_idle_dropped_in_silence_is_found_within_the_blindness() {
+    for renewal in [30, 540, 12 * 60, 29 * 60 - 1] {
+        let watch = Watch { renewal: Duration::from_secs(renewal), ..watch(Some((7, 10))) };
+        let script = format!(
+            "{QUIET}(later {}s)
+             (later 1s)
+             > DONE
+             (later 59s)
+             (later 1s)
+             (failed)",
+            renewal - 1
+        );
+        assert_eq!(play_watch(watch, &script), Some(Failure::Silent));
+        assert_eq!(blindness(Duration::from_secs(renewal)), Duration::from_secs(renewal + 60));
+    }
+}
+
 #[test]
 fn every_command_has_a_deadline() {
     assert_eq!(play(None, "> w1 EXAMINE \"INBOX\"\n (later 1m)\n (failed)"), Some(Failure::Silent));
@@ -343,6 +363,11 @@ fn what_goes_wrong_is_told_apart() {
     assert_eq!(failure("S: w1 OK\n > w2 IDLE\n S: w2 BAD [CLIENTBUG] what\n (failed)"), Failure::NoIdle("what".into()));
     assert_eq!(failure("S: w1 OK\n > w2 IDLE\n S: w2 NO later\n (failed)"), Failure::IdleRefused("later".into()));
     assert_eq!(failure("S: * BYE\n (failed)"), Failure::Bye(String::new()));
+    let not_connected = "User is authenticated but not connected.";
+    let refused = Failure::IdleRefused(not_connected.into());
+    assert_eq!(failure(&format!("S: w1 OK\n > w2 IDLE\n S: w2 BAD {not_connected}\n (failed)")), refused);
+    let later = after_quiet("(later 9m)\n > DONE\n S: w2 OK\n > w3 IDLE\n S: w3 BAD what\n (failed)");
+    assert_eq!(later, Some(Failure::IdleRefused("what".into())), "IDLE has worked in this session");
 }
 
 #[test]

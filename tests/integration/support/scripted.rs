@@ -13,6 +13,7 @@
 //! | `CAPS list` | from here on, answer a CAPABILITY command of deltapush's own by this list |
 //! | `WAIT ms` | pause |
 //! | `GATE` | pause until the test calls [`Scripted::open_gate`] |
+//! | `REACHED` | let one call of [`Scripted::reached`] go on |
 //! | `EOF` | expect the peer to end the connection |
 //! | `CLOSE` | end the connection |
 //! | `HANG` | say nothing, read nothing, to the end of the test |
@@ -64,6 +65,7 @@ pub(crate) struct Scripted {
     failures: Arc<Mutex<Vec<String>>>,
     finished: Arc<Semaphore>,
     gate: Arc<Semaphore>,
+    reached: Arc<Semaphore>,
     dialogues: usize,
 }
 
@@ -82,11 +84,13 @@ impl Scripted {
             failures: Arc::default(),
             finished: Arc::new(Semaphore::new(0)),
             gate: Arc::new(Semaphore::new(0)),
+            reached: Arc::new(Semaphore::new(0)),
             dialogues: dialogues.len(),
         };
         let scripts: Vec<String> = dialogues.iter().map(|dialogue| (*dialogue).to_owned()).collect();
         let (connections, failures) = (Arc::clone(&server.connections), Arc::clone(&server.failures));
-        let (finished, gate) = (Arc::clone(&server.finished), Arc::clone(&server.gate));
+        let finished = Arc::clone(&server.finished);
+        let signals = Signals { gate: Arc::clone(&server.gate), reached: Arc::clone(&server.reached) };
         tokio::spawn(async move {
             let mut players = JoinSet::new();
             loop {
@@ -96,10 +100,10 @@ impl Scripted {
                     failures.lock().unwrap().push(format!("connection {}: one more than dialogues", number + 1));
                     continue;
                 };
-                let (manner, gate) = (manner.clone(), Arc::clone(&gate));
+                let (manner, signals) = (manner.clone(), signals.clone());
                 let (failures, finished) = (Arc::clone(&failures), Arc::clone(&finished));
                 players.spawn(async move {
-                    if let Err(failure) = play(tcp, &manner, &gate, &script).await {
+                    if let Err(failure) = play(tcp, &manner, &signals, &script).await {
                         failures.lock().unwrap().push(format!("connection {}: {failure}", number + 1));
                     }
                     finished.add_permits(1);
@@ -117,6 +121,14 @@ impl Scripted {
     /// Lets one `GATE` step go on.
     pub(crate) fn open_gate(&self) {
         self.gate.add_permits(1);
+    }
+
+    /// Waits until some dialogue comes to a `REACHED` step.
+    pub(crate) async fn reached(&self) {
+        match timeout(PATIENCE, self.reached.acquire()).await {
+            Ok(permit) => permit.unwrap().forget(),
+            Err(_) => panic!("no dialogue came to its REACHED step"),
+        }
     }
 
     /// Waits until every dialogue was played to its end, and fails with what went otherwise.
@@ -139,6 +151,13 @@ impl Drop for Scripted {
     }
 }
 
+/// What goes between the dialogues and the test.
+#[derive(Clone)]
+struct Signals {
+    gate: Arc<Semaphore>,
+    reached: Arc<Semaphore>,
+}
+
 /// One connection under way.
 struct Player<'a> {
     stream: Box<dyn Stream>,
@@ -146,10 +165,10 @@ struct Player<'a> {
     tag: String,
     capabilities: Option<String>,
     bytewise: bool,
-    gate: &'a Semaphore,
+    signals: &'a Signals,
 }
 
-async fn play(tcp: TcpStream, manner: &Manner, gate: &Semaphore, script: &str) -> Result<(), String> {
+async fn play(tcp: TcpStream, manner: &Manner, signals: &Signals, script: &str) -> Result<(), String> {
     tcp.set_nodelay(true).map_err(|error| error.to_string())?;
     let stream: Box<dyn Stream> = match &manner.tls {
         None => Box::new(tcp),
@@ -164,7 +183,7 @@ async fn play(tcp: TcpStream, manner: &Manner, gate: &Semaphore, script: &str) -
         tag: String::new(),
         capabilities: None,
         bytewise: manner.bytewise,
-        gate,
+        signals,
     };
     let steps: Vec<&str> = script.lines().map(str::trim_start).filter(|step| !step.is_empty()).collect();
     for (number, step) in steps.iter().enumerate() {
@@ -204,13 +223,17 @@ impl Player<'_> {
                 tokio::time::sleep(Duration::from_millis(rest.parse().unwrap())).await;
                 Ok(())
             }
-            "GATE" => match timeout(PATIENCE, self.gate.acquire()).await {
+            "GATE" => match timeout(PATIENCE, self.signals.gate.acquire()).await {
                 Ok(permit) => {
                     permit.unwrap().forget();
                     Ok(())
                 }
                 Err(_) => Err("   the gate was not opened".to_owned()),
             },
+            "REACHED" => {
+                self.signals.reached.add_permits(1);
+                Ok(())
+            }
             "EOF" => self.expect_eof().await,
             "CLOSE" => self.stream.shutdown().await.map_err(|error| error.to_string()),
             "HANG" => std::future::pending().await,

@@ -170,6 +170,163 @@ fn retry_after_is_honoured_whatever_comes() {
 }
 
 #[test]
+fn retry_after_of_a_day_is_believed_for_an_hour() {
+    for status in [500, 503] {
+        let mut world = World::new(SETTINGS);
+        world.notice(1);
+        world.posts();
+        let answer = Answer::Failed { failure: Failure::Status(status), retry_after: Some(s(86_400)) };
+        assert_eq!(world.answered(1, answer), Outcome::Retry(world.now + s(3600)), "{status}");
+        assert_eq!(world.wait(), s(3600));
+        world.posts();
+    }
+}
+
+/// A world in which token 1 fails with a 500 whenever it is posted, and token 2 has news every ten minutes, all accepted.
+/// Returns the outcomes of token 1 until one is no retry, and how long that took.
+fn fail_beside_another(world: &mut World) -> (Vec<Outcome>, Duration) {
+    let began = world.now;
+    let mut outcomes = Vec::new();
+    let mut news = world.now;
+    loop {
+        match world.next() {
+            Step::Post { token: posted, .. } if posted == token(1) => {
+                outcomes.push(world.answered(1, FAILED));
+                if !matches!(outcomes.last(), Some(Outcome::Retry(_))) {
+                    return (outcomes, world.now - began);
+                }
+            }
+            Step::Post { .. } => {
+                world.answered(2, Answer::Accepted);
+            }
+            Step::Wait(until) if until < news => world.now = until,
+            Step::Wait(_) | Step::Idle => {
+                world.now = world.now.max(news);
+                news += s(600);
+                world.notice(2);
+            }
+            Step::GiveUp { .. } => panic!("not while the server is well"),
+        }
+    }
+}
+
+#[test]
+fn a_token_that_alone_fails_gets_one_attempt_per_announcement_until_it_is_accepted() {
+    let mut world = World::new(SETTINGS);
+    let news = world.notice(1);
+    let (outcomes, _) = fail_beside_another(&mut world);
+    assert!(outcomes.len() > 5, "it has had its chances: {outcomes:?}");
+    assert_eq!(outcomes.last(), Some(&Outcome::GaveUp(news, GivenUp::TooLate)));
+    // For days, and each is recorded.
+    for _ in 0..10 {
+        world.now += s(100_000);
+        let news = world.notice(1);
+        let (outcomes, _) = fail_beside_another(&mut world);
+        assert_eq!(outcomes, [Outcome::GaveUp(news, GivenUp::Hopeless(500))]);
+    }
+    // What comes while it is posted is an announcement of its own.
+    world.now += s(20);
+    let first = world.notice(1);
+    while world.posts() != first {
+        world.answered(2, Answer::Accepted);
+    }
+    let second = world.notice(1);
+    assert_eq!(world.answered(1, FAILED), Outcome::GaveUp(first, GivenUp::Hopeless(500)));
+    world.wait();
+    assert_eq!(world.posts(), second);
+    assert_eq!(world.answered(1, Answer::Accepted), Outcome::Accepted(second));
+    world.now += s(20);
+    world.notice(1);
+    let (outcomes, _) = fail_beside_another(&mut world);
+    assert!(matches!(outcomes[0], Outcome::Retry(_)), "accepted once, it is like any other");
+}
+
+#[test]
+fn an_outage_of_the_server_is_no_fault_of_a_hopeless_token() {
+    let mut world = World::new(SETTINGS);
+    world.notice(1);
+    fail_beside_another(&mut world);
+    for answer in [DOWN, Answer::Failed { failure: Failure::Status(503), retry_after: None }] {
+        world.now += s(20);
+        world.notice(1);
+        world.posts();
+        assert!(matches!(world.answered(1, answer), Outcome::Retry(_)));
+        world.wait();
+        world.posts();
+        assert!(matches!(world.answered(1, FAILED), Outcome::GaveUp(_, GivenUp::Hopeless(500))));
+        // The next token finds the server well.
+        world.notice(2);
+        while !matches!(world.next(), Step::Post { .. }) {
+            world.wait();
+        }
+        world.answered(2, Answer::Accepted);
+    }
+}
+
+#[test]
+fn news_again_and_again_does_not_put_the_end_off_for_ever() {
+    let mut world = World::new(SETTINGS);
+    let began = world.now;
+    loop {
+        world.notice(1);
+        world.notice(2);
+        let mut gave_up = false;
+        while let Step::Post { token: posted, .. } = world.next() {
+            let is_bad = posted == token(1);
+            let outcome = world.answered(if is_bad { 1 } else { 2 }, if is_bad { FAILED } else { Answer::Accepted });
+            gave_up |= matches!(outcome, Outcome::GaveUp(_, GivenUp::TooLate));
+        }
+        if gave_up {
+            break;
+        }
+        world.now += s(100);
+        assert!(world.now - began < PATIENCE + s(200), "repeated for ever");
+    }
+    assert!(world.now - began > PATIENCE - s(5200));
+}
+
+/// A 500 for everybody is the server's fault, whatever it says: nobody is hopeless after it.
+#[test]
+fn nobody_is_hopeless_after_a_500_for_all() {
+    let mut world = World::new(SETTINGS);
+    for number in 0..3 {
+        world.notice(number);
+    }
+    let mut given_up = 0;
+    while given_up < 3 {
+        match world.next() {
+            Step::Post { token, .. } => {
+                let outcome = world.schedule.answered(&token, FAILED, world.now);
+                given_up += usize::from(matches!(outcome, Outcome::GaveUp(_, GivenUp::TooLate)));
+            }
+            Step::GiveUp { .. } => given_up += 1,
+            Step::Wait(until) => world.now = until,
+            Step::Idle => panic!("something is still pending"),
+        }
+    }
+    world.notice(1);
+    world.posts();
+    world.answered(1, Answer::Accepted);
+    world.notice(2);
+    world.posts();
+    assert!(matches!(world.answered(2, FAILED), Outcome::Retry(_)));
+}
+
+#[test]
+fn a_hopeless_token_that_is_removed_leaves_nothing_behind() {
+    let mut world = World::new(SETTINGS);
+    world.notice(1);
+    fail_beside_another(&mut world);
+    world.now += FAILURE_MEMORY * 100;
+    assert_eq!(world.next(), Step::Idle);
+    assert!(world.schedule.tokens.contains_key(&token(1)));
+    world.schedule.forget(&token(1));
+    world.now += s(11);
+    assert_eq!(world.next(), Step::Idle);
+    assert!(world.schedule.tokens.is_empty());
+}
+
+#[test]
 fn a_forgotten_token_is_not_posted_wherever_it_stands() {
     let mut world = World::new(SETTINGS);
     world.notice(1);
@@ -454,6 +611,8 @@ proptest! {
         }
         prop_assert!(model.owed.is_empty(), "never announced: {:?}", model.owed);
         prop_assert_eq!(world.schedule.pending(), 0);
+        // Hopeless ones are, until they are forgotten by everybody.
+        (0..8).for_each(|number| world.schedule.forget(&token(number)));
         world.now += FAILURE_MEMORY * 2;
         prop_assert_eq!(world.next(), Step::Idle);
         prop_assert!(world.schedule.tokens.is_empty(), "nothing is remembered for ever");

@@ -4,14 +4,20 @@
 //! A token has something to announce or it has not. First news is posted at once. What comes within the coalescing window
 //! after an accepted POST, or while one is in flight, is announced by one POST at the window's end, and never dropped. A POST
 //! that fails is tried again after 8¹, 8², 8³, 8⁴, 8⁴ … seconds (as the chatmail relay does, with jitter) until five
-//! hours after the news; what cannot heal is not tried again. Over all tokens the breaker decides.
+//! hours after the news; what cannot heal is not tried again. A token that was given up so while others were accepted is
+//! hopeless: until it is accepted once, each of its announcements gets one attempt. Over all tokens the breaker decides.
+
+mod entry;
+mod post;
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+use entry::{Entry, Place, Wanted};
 use fastrand::Rng;
+pub use post::{Answer, Failure, GivenUp, Outcome};
 
-use super::breaker::{Admission, Blame, Breaker, jittered};
+use super::breaker::{Admission, Blame, Breaker, LONGEST_PAUSE, jittered};
 use crate::secret::DeviceToken;
 use crate::store::Generation;
 
@@ -23,6 +29,9 @@ const HIGHEST_POWER: u32 = 4;
 const NEWS_PAUSE: Duration = Duration::from_secs(64);
 /// That a token failed is remembered for this long.
 const FAILURE_MEMORY: Duration = Duration::from_secs(24 * 3600);
+
+/// How often a token must have failed by itself before it can be hopeless.
+const CHANCES: u32 = 3;
 
 /// The schedule's limits.
 #[derive(Debug, Clone, Copy)]
@@ -60,68 +69,6 @@ pub enum Step {
     Idle,
 }
 
-/// How a POST ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
-    /// The server took it (2xx).
-    Accepted,
-    /// The server says that the token is gone (410).
-    Gone,
-    /// The server refuses what was sent, and would again (other 4xx).
-    Refused(u16),
-    /// Something that may heal.
-    Failed {
-        /// What it was.
-        failure: Failure,
-        /// How long the server wants to be left alone (`Retry-After`, RFC 9110 section 10.2.3).
-        retry_after: Option<Duration>,
-    },
-}
-
-/// What may heal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Failure {
-    /// Answered with this status.
-    Status(u16),
-    /// Not answered in time.
-    TimedOut,
-    /// No connection, or one that broke.
-    Unreachable,
-}
-
-impl Failure {
-    /// Whether it has nothing to do with the token. A 500 may: the notification server answers so to a malformed token.
-    fn is_the_servers(self) -> bool {
-        matches!(self, Self::TimedOut | Self::Unreachable | Self::Status(429 | 502..=504))
-    }
-}
-
-/// Why an announcement was given up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum GivenUp {
-    /// Nothing was accepted for as long as [`PATIENCE`].
-    #[error("not accepted within five hours")]
-    TooLate,
-    /// The server refused it for good.
-    #[error("the notification server refuses the token with status {0}")]
-    Refused(u16),
-}
-
-/// What an answer means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// Announced up to this generation.
-    Accepted(Generation),
-    /// The token is to be forgotten everywhere.
-    Forget,
-    /// It is tried again, at this time unless the server is down or there is news.
-    Retry(Duration),
-    /// Given up up to this generation.
-    GaveUp(Generation, GivenUp),
-    /// Nobody wants it announced any more: the token was forgotten meanwhile.
-    Dropped,
-}
-
 /// The schedule of all tokens. Every step costs a logarithm of their number.
 #[derive(Debug)]
 pub struct Schedule {
@@ -135,6 +82,8 @@ pub struct Schedule {
     quiet: Queue,
     in_flight: usize,
     breaker: Breaker,
+    /// When some token was last accepted.
+    accepted: Option<Duration>,
     rng: Rng,
     /// Tells apart what is due at the same time, in the order in which it was put there.
     sequence: u64,
@@ -143,38 +92,6 @@ pub struct Schedule {
 /// A time, and a number that makes it unique.
 type Key = (Duration, u64);
 type Queue = BTreeMap<Key, DeviceToken>;
-
-#[derive(Debug)]
-struct Entry {
-    /// What there is to announce.
-    wanted: Option<Wanted>,
-    /// Before this time there is no POST: an accepted one is too recent.
-    quiet_until: Duration,
-    /// How many POSTs have failed since one was accepted.
-    failures: u32,
-    place: Place,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Wanted {
-    generation: Generation,
-    /// After this time it is given up.
-    deadline: Duration,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Place {
-    InFlight {
-        generation: Generation,
-    },
-    Due(Key),
-    /// `earliest` is when news may bring it forward to.
-    Retry {
-        key: Key,
-        earliest: Duration,
-    },
-    Quiet(Key),
-}
 
 impl Schedule {
     /// An empty schedule. The seed is for jitter.
@@ -188,6 +105,7 @@ impl Schedule {
             quiet: Queue::new(),
             in_flight: 0,
             breaker: Breaker::new(settings.max_in_flight, settings.per_second),
+            accepted: None,
             rng: Rng::with_seed(seed),
             sequence: 0,
         }
@@ -210,9 +128,7 @@ impl Schedule {
         let wanted = Wanted { generation, deadline: now.saturating_add(PATIENCE.saturating_sub(age)) };
         let Some(entry) = self.tokens.get_mut(&token) else {
             let key = enqueue(&mut self.due, &mut self.sequence, now, token.clone());
-            let entry =
-                Entry { wanted: Some(wanted), quiet_until: Duration::ZERO, failures: 0, place: Place::Due(key) };
-            self.tokens.insert(token, entry);
+            self.tokens.insert(token, Entry::new(wanted, Place::Due(key)));
             return;
         };
         entry.wanted = Some(entry.wanted.map_or(wanted, |older| older.merge(wanted)));
@@ -238,7 +154,7 @@ impl Schedule {
     pub fn forget(&mut self, token: &DeviceToken) {
         let Some(entry) = self.tokens.get_mut(token) else { return };
         entry.wanted = None;
-        entry.failures = 0;
+        entry.clear_failures();
         match entry.place {
             // Its answer is still to come.
             Place::InFlight { .. } => return,
@@ -268,7 +184,8 @@ impl Schedule {
         self.in_flight = self.in_flight.saturating_sub(1);
         match answer {
             Answer::Accepted => {
-                entry.failures = 0;
+                entry.clear_failures();
+                self.accepted = Some(now);
                 self.settle(token, generation, now);
                 self.succeeded(now);
                 Outcome::Accepted(generation)
@@ -292,7 +209,15 @@ impl Schedule {
                 };
                 let pause = retry_after.filter(|_| failure.is_the_servers());
                 self.breaker.failed(blame, pause, now, &mut self.rng);
-                self.retry(token, generation, retry_after, now)
+                if let Some(status) = failure.of_the_token() {
+                    if entry.hopeless {
+                        entry.failures = entry.failures.saturating_add(1);
+                        self.settle(token, generation, now);
+                        return Outcome::GaveUp(generation, GivenUp::Hopeless(status));
+                    }
+                    entry.failed_by_itself(self.accepted, now);
+                }
+                self.retry(token, generation, failure, retry_after, now)
             }
         }
     }
@@ -314,24 +239,46 @@ impl Schedule {
     fn rest(&mut self, token: &DeviceToken, now: Duration) {
         let Some(entry) = self.tokens.get_mut(token) else { return };
         entry.wanted = None;
-        let until = if entry.failures == 0 { entry.quiet_until } else { now.saturating_add(FAILURE_MEMORY) };
+        let until = match entry.failures {
+            // Until it is accepted, or forgotten by everybody.
+            _ if entry.hopeless => Duration::MAX,
+            0 => entry.quiet_until,
+            _ => now.saturating_add(FAILURE_MEMORY),
+        };
         entry.place = Place::Quiet(enqueue(&mut self.quiet, &mut self.sequence, until, token.clone()));
     }
 
-    fn retry(&mut self, token: &DeviceToken, posted: Generation, after: Option<Duration>, now: Duration) -> Outcome {
+    fn retry(
+        &mut self,
+        token: &DeviceToken,
+        posted: Generation,
+        failure: Failure,
+        after: Option<Duration>,
+        now: Duration,
+    ) -> Outcome {
         let Some(entry) = self.tokens.get_mut(token) else { return Outcome::Dropped };
         let Some(wanted) = entry.wanted else {
             self.tokens.remove(token);
             return Outcome::Dropped;
         };
         entry.failures = entry.failures.saturating_add(1);
+        let is_alone = failure.of_the_token().is_some() && entry.alone >= CHANCES;
         let earliest = now.saturating_add(NEWS_PAUSE);
         let mut at = now.saturating_add(back_off(entry.failures, &mut self.rng));
         if wanted.generation > posted {
             at = at.min(earliest);
         }
+        let after = after.map(|after| after.min(LONGEST_PAUSE));
         let at = after.map_or(at, |after| at.max(now.saturating_add(after)));
-        if at > wanted.deadline {
+        // News puts the deadline off. A token that alone has failed for as long is no better for it.
+        let limit = match entry.failing_since {
+            Some(since) if is_alone => wanted.deadline.min(since.saturating_add(PATIENCE)),
+            _ => wanted.deadline,
+        };
+        if at > limit {
+            entry.hopeless |= is_alone;
+            // The next announcement has its own five hours.
+            (entry.failing_since, entry.alone) = (None, 0);
             self.rest(token, now);
             return Outcome::GaveUp(wanted.generation, GivenUp::TooLate);
         }
@@ -399,12 +346,6 @@ impl Schedule {
     }
 }
 
-impl Wanted {
-    fn merge(self, newer: Self) -> Self {
-        Self { generation: self.generation.max(newer.generation), deadline: self.deadline.max(newer.deadline) }
-    }
-}
-
 fn enqueue(queue: &mut Queue, sequence: &mut u64, at: Duration, token: DeviceToken) -> Key {
     *sequence = sequence.wrapping_add(1);
     let key = (at, *sequence);
@@ -417,5 +358,4 @@ fn back_off(failures: u32, rng: &mut Rng) -> Duration {
 }
 
 #[cfg(test)]
-#[path = "schedule_tests.rs"]
 mod tests;
