@@ -1,9 +1,11 @@
 //! The notification server's side of a push: one HTTP client, one POST, what its answer means.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::{Client, ClientBuilder, Url, redirect};
+use tokio::time::{Instant, timeout};
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 
@@ -14,6 +16,10 @@ use crate::upstream::tls::{self, TrustError};
 
 /// For reaching the server, and for all of one POST, as the chatmail relay has it.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// So long after an answer the connection counts as there. The library keeps it for 90 s.
+const WARM: Duration = Duration::from_secs(60);
+/// So long POSTs wait for the one that opens the connection. It may never be answered.
+const TURN: Duration = Duration::from_secs(5);
 /// Of an answer's body, which nobody reads, so much is taken to keep the connection.
 const MAX_BODY: usize = 64 * 1024;
 
@@ -35,17 +41,53 @@ pub enum ClientError {
 pub(super) struct Poster {
     client: Client,
     url: Url,
+    connection: Arc<Connection>,
+}
+
+/// Whether there is a connection. Without this, POSTs that begin together while there is none would open one each: that it
+/// speaks HTTP/2 and so could carry them all is known only after the handshake.
+#[derive(Debug, Default)]
+struct Connection {
+    answered: Mutex<Option<Instant>>,
+    opening: tokio::sync::Mutex<()>,
+}
+
+impl Connection {
+    /// Waits until there is a connection, or it is the caller's turn to open it while holding what is returned.
+    async fn turn(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        if self.is_warm() {
+            return None;
+        }
+        let turn = timeout(TURN, self.opening.lock()).await.ok()?;
+        (!self.is_warm()).then_some(turn)
+    }
+
+    fn is_warm(&self) -> bool {
+        self.lock().is_some_and(|answered| answered.elapsed() < WARM)
+    }
+
+    fn ended(&self, answered: bool) {
+        *self.lock() = answered.then(Instant::now);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+        self.answered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Poster {
     pub(super) fn new(url: Url, roots: RootCertStore) -> Result<Self, ClientError> {
-        Ok(Self { client: builder(&url, roots)?.build()?, url })
+        Ok(Self { client: builder(&url, roots)?.build()?, url, connection: Arc::default() })
     }
 
     /// Posts the token as it was received.
     pub(super) async fn post(&self, token: &DeviceToken) -> Answer {
         let request = self.client.post(self.url.clone()).body(token.expose().to_owned());
-        let mut response = match request.send().await {
+        let turn = self.connection.turn().await;
+        let sent = request.send().await;
+        self.connection.ended(sent.is_ok());
+        drop(turn);
+        let mut response = match sent {
             Ok(response) => response,
             Err(error) => return failed(&error.without_url()),
         };
@@ -165,6 +207,24 @@ mod tests {
         assert_eq!(read("Sun, 06 Nov 1994 08:49:00 GMT"), Some(Duration::ZERO));
         assert_eq!(read("soon"), None);
         assert_eq!(retry_after(&HeaderMap::new(), now), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_opens_the_connection_and_others_wait_but_not_for_long() {
+        let connection = Connection::default();
+        let turn = connection.turn().await;
+        assert!(turn.is_some());
+        let began = Instant::now();
+        assert!(connection.turn().await.is_none(), "it goes without");
+        assert_eq!(began.elapsed(), TURN);
+        connection.ended(true);
+        drop(turn);
+        assert!(connection.turn().await.is_none(), "there is a connection");
+        tokio::time::advance(WARM).await;
+        assert!(connection.turn().await.is_some());
+        connection.ended(true);
+        connection.ended(false);
+        assert!(connection.turn().await.is_some());
     }
 
     #[test]

@@ -12,6 +12,8 @@ mod dovecot;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod posting;
+#[cfg(test)]
 mod providers;
 #[cfg(test)]
 mod support;

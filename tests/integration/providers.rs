@@ -114,7 +114,7 @@ impl Scene {
     }
 
     /// A push arrives, and the watch waits again.
-    async fn is_pushed(mut self) -> Self {
+    async fn gets_pushed(mut self) -> Self {
         let posted = self.notify.wait_for(1, Duration::from_secs(20)).await;
         assert_eq!(posted[0].token, "openpgp:alice");
         self.upstream.reached().await;
@@ -137,7 +137,7 @@ impl Scene {
     }
 
     /// It will come back by itself.
-    fn is_not_over(self) -> Self {
+    fn goes_on(self) -> Self {
         let log = self.deltapush.log();
         assert!(!log.contains("until the client logs in again"), "taken for a wrong password, or for good");
         self
@@ -154,20 +154,20 @@ impl Scene {
 /// One session, from EXAMINE to the push.
 async fn is_watched(login: &str) {
     let session = format!("{EXAMINE}{IDLE}{}", news());
-    Scene::watched(login, &[&session]).await.is_pushed().await.is_not_over().end().await;
+    Scene::watched(login, &[&session]).await.gets_pushed().await.goes_on().end().await;
 }
 
 /// A first session that ends in its way, and a second one that finds what came meanwhile.
 async fn comes_back(login: &str, session: &str, words: &str) {
     let (client, first) = (format!("{login}{CLIENT}"), format!("{login}{session}"));
     let scene = Scene::begin(&[&client, &first, &catch_up(login)]).await;
-    scene.is_pushed().await.says(words).await.is_not_over().end().await;
+    scene.gets_pushed().await.says(words).await.goes_on().end().await;
 }
 
 /// A session whose end leads to a pause of minutes.
 async fn pauses(session: impl AsRef<str>, words: impl Display) {
     let scene = Scene::begin(&[&format!("{PLAIN}{CLIENT}"), session.as_ref()]).await;
-    scene.says(&format!("not watched: {words}")).await.stays_away().await.is_not_over().end().await;
+    scene.says(&format!("not watched: {words}")).await.stays_away().await.goes_on().end().await;
 }
 
 /// A login of the watch's that is refused.
@@ -241,7 +241,7 @@ async fn outlook_tells_news_before_the_continuation() {
         fetch("w3")
     );
     let (client, watch) = outlook(&session);
-    Scene::begin(&[&client, &watch]).await.is_pushed().await.is_not_over().end().await;
+    Scene::begin(&[&client, &watch]).await.gets_pushed().await.goes_on().end().await;
 }
 
 #[tokio::test]
@@ -250,7 +250,7 @@ async fn outlook_closes_with_a_number() {
     let (client, first) = outlook(&bye);
     let second = catch_up(&format!("{OUTLOOK}{OUTLOOK_ID}"));
     let scene = Scene::begin(&[&client, &first, &second]).await;
-    scene.is_pushed().await.says("closed the session: Connection is closed. 13").await.is_not_over().end().await;
+    scene.gets_pushed().await.says("closed the session: Connection is closed. 13").await.goes_on().end().await;
 }
 
 #[tokio::test]
@@ -307,7 +307,7 @@ async fn gmx_refuses_to_hear_who_asks() {
     ";
     let watch = format!("{login}C~ dp2 ID (\"name\" \"deltapush\" \nS: dp2 BAD expected something else\n");
     let session = format!("{watch}{EXAMINE}{IDLE}{}", news());
-    Scene::begin(&[&format!("{login}{CLIENT}"), &session]).await.is_pushed().await.is_not_over().end().await;
+    Scene::begin(&[&format!("{login}{CLIENT}"), &session]).await.gets_pushed().await.goes_on().end().await;
 }
 
 /// iCloud's and WEB.DE's user is the local part, and WEB.DE sorts strangers into a folder of their own. The mailbox that the
@@ -343,7 +343,7 @@ async fn webde_has_users_without_a_domain_and_a_folder_for_strangers() {
     assert!(scene.client.command("c3 SELECT Unbekannt").await.result.starts_with("OK"));
     scene.client.send("c4 IDLE").await;
     scene.client.expect("+ idling").await;
-    scene.is_pushed().await.is_not_over().end().await;
+    scene.gets_pushed().await.goes_on().end().await;
 }
 
 #[tokio::test]
@@ -389,7 +389,7 @@ async fn posteo_keeps_alive_and_notifies() {
         REACHED
         EOF"
     );
-    Scene::watched(login, &[&session]).await.is_pushed().await.is_not_over().end().await;
+    Scene::watched(login, &[&session]).await.gets_pushed().await.goes_on().end().await;
 }
 
 /// Every device behind one address counts together: the watch leaves its session to the person's second device.
@@ -407,7 +407,7 @@ async fn posteo_counts_sessions_by_address_and_the_watch_gives_way() {
     assert!(reply.result.starts_with("OK"), "{reply:?}");
     assert_eq!(second.command("c2 NOOP").await.result, "OK");
     let scene = scene.says("not watched: the mail server has no session left, and the account's own client").await;
-    let scene = scene.stays_away().await.is_not_over();
+    let scene = scene.stays_away().await.goes_on();
     drop(second);
     scene.end().await;
 }
@@ -453,7 +453,7 @@ async fn netease_wants_to_know_who_asks_before_it_opens_a_mailbox() {
         {EXAMINE}{IDLE}{}",
         news()
     );
-    Scene::begin(&[&format!("{login}{CLIENT}"), &watch]).await.is_pushed().await.is_not_over().end().await;
+    Scene::begin(&[&format!("{login}{CLIENT}"), &watch]).await.gets_pushed().await.goes_on().end().await;
 }
 
 #[tokio::test]
@@ -514,7 +514,7 @@ async fn o2_has_id_before_the_login_that_works_after_it() {
     ";
     let watch = format!("{login}C~ dp3 ID (\"name\" \"deltapush\" \nS: * ID NIL\nS: dp3 OK done\n");
     let session = format!("{watch}{EXAMINE}{IDLE}{}", news());
-    Scene::begin(&[&format!("{login}{CLIENT}"), &session]).await.is_pushed().await.is_not_over().end().await;
+    Scene::begin(&[&format!("{login}{CLIENT}"), &session]).await.gets_pushed().await.goes_on().end().await;
 }
 
 /// Purelymail says BYE to an ID that it did not offer: whatever came instead of EXAMINE would fail the dialogue.
@@ -563,7 +563,7 @@ async fn stalwart_bans_so_a_refused_password_is_tried_once() {
     anew.expect_prefix("* OK").await;
     let reply = anew.command("c1 LOGIN alice@lab.test new").await;
     assert!(reply.result.starts_with("OK"), "{reply:?}");
-    let scene = scene.is_pushed().await;
+    let scene = scene.gets_pushed().await;
     drop(anew);
     scene.end().await;
 }

@@ -25,6 +25,8 @@ pub(crate) struct Options {
     pub(crate) ca: Option<PathBuf>,
     /// Where tokens are posted.
     pub(crate) notify_url: String,
+    /// `push.ca`.
+    pub(crate) notify_ca: Option<PathBuf>,
     /// `push.native`.
     pub(crate) native: &'static str,
     /// `push.coalesce`.
@@ -48,6 +50,7 @@ impl Options {
             ca: None,
             // Nobody listens there: a test that expects notifications names its own server.
             notify_url: "http://127.0.0.1:9/notify".to_owned(),
+            notify_ca: None,
             native: "passthrough",
             coalesce: "300ms",
             push: "",
@@ -232,9 +235,11 @@ fn joined(lines: &Lines) -> String {
 }
 
 fn configuration(options: &Options, imaps: u16, starttls: u16, plain: u16) -> String {
-    let Options { upstream, domain, ca, notify_url, native, coalesce, push, credentials, more, trace: _ } = options;
+    let Options { upstream, domain, ca, notify_url, notify_ca, native, coalesce, push, credentials, more, trace: _ } =
+        options;
     // A path is a string of its own in YAML: JSON's quoting is valid there.
     let ca = ca.as_ref().map(|path| format!("\n    ca: {}", serde_json::json!(path))).unwrap_or_default();
+    let notify_ca = notify_ca.as_ref().map(|path| format!("\n  ca: {}", serde_json::json!(path))).unwrap_or_default();
     format!(
         r#"
 hostname: localhost
@@ -251,7 +256,7 @@ routes:
   - domain: "{domain}"
     upstream: {upstream}{ca}
 push:
-  notify_url: {notify_url}
+  notify_url: {notify_url}{notify_ca}
   native: {native}
   coalesce: {coalesce}
   {push}

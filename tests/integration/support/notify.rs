@@ -1,22 +1,31 @@
 //! A notification server that remembers what it was sent and answers as a test wants it.
 
 use std::collections::VecDeque;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::extract::State;
-use axum::http::{Method, StatusCode, Uri};
+use axum::extract::connect_info::Connected;
+use axum::extract::{ConnectInfo, State};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, Version};
+use axum::response::{IntoResponse as _, Response};
+use axum::serve::{IncomingStream, Listener};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+
+use super::client::Stream;
 
 /// How a notification is answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
     /// With this HTTP status.
     Status(u16),
+    /// With a redirection to this URL.
+    Redirect(String),
     /// Not at all.
     Hang,
 }
@@ -28,6 +37,12 @@ pub(crate) struct Posted {
     pub(crate) at: Instant,
     /// The request's body.
     pub(crate) token: String,
+    /// The version of HTTP.
+    pub(crate) version: Version,
+    /// The header fields.
+    pub(crate) headers: HeaderMap,
+    /// Tells connections apart: the client's port.
+    pub(crate) connection: u16,
 }
 
 /// A running notification server. It ends with the test's runtime.
@@ -48,12 +63,25 @@ struct Shared {
 impl NotifyServer {
     /// Starts a server that answers 200.
     pub(crate) async fn start() -> Self {
+        Self::serve("http", None).await
+    }
+
+    /// The same with TLS, and HTTP/2 for whoever wants it.
+    pub(crate) async fn start_tls(config: &ServerConfig) -> Self {
+        let mut config = config.clone();
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Self::serve("https", Some(Arc::new(config).into())).await
+    }
+
+    async fn serve(scheme: &str, tls: Option<TlsAcceptor>) -> Self {
+        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let url = format!("{scheme}://127.0.0.1:{}/notify", tcp.local_addr().unwrap().port());
+        let listener = MaybeTls { tcp, tls };
         let (sender, arrived) = watch::channel(0);
         let shared = Arc::new(Shared { posted: Mutex::default(), answers: Mutex::default(), arrived: sender });
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let url = format!("http://{}/notify", listener.local_addr().unwrap());
         // One handler for every path and method: it fails the test if either is wrong.
         let app = Router::new().fallback(receive).with_state(Arc::clone(&shared));
+        let app = app.into_make_service_with_connect_info::<Peer>();
         tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
         Self { url, shared, arrived }
     }
@@ -84,18 +112,61 @@ impl NotifyServer {
     }
 }
 
-async fn receive(State(shared): State<Arc<Shared>>, method: Method, uri: Uri, token: String) -> StatusCode {
-    let posted = Posted { at: Instant::now(), token };
-    if method != Method::POST || uri.path() != "/notify" {
-        let token = format!("not a notification: {method} {uri} {}", posted.token);
-        shared.posted.lock().unwrap().push(Posted { token, ..posted });
-    } else {
-        shared.posted.lock().unwrap().push(posted);
+/// The client's port.
+#[derive(Clone, Copy)]
+struct Peer(u16);
+
+impl Connected<IncomingStream<'_, MaybeTls>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, MaybeTls>) -> Self {
+        Self(stream.remote_addr().port())
     }
+}
+
+/// Accepts connections, with TLS if it has that; who fails the handshake is not heard.
+struct MaybeTls {
+    tcp: TcpListener,
+    tls: Option<TlsAcceptor>,
+}
+
+impl Listener for MaybeTls {
+    type Io = Box<dyn Stream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, SocketAddr) {
+        loop {
+            let (tcp, peer) = self.tcp.accept().await.unwrap();
+            match &self.tls {
+                None => return (Box::new(tcp), peer),
+                Some(tls) => {
+                    if let Ok(stream) = tls.accept(tcp).await {
+                        return (Box::new(stream), peer);
+                    }
+                }
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.tcp.local_addr()
+    }
+}
+
+async fn receive(
+    State(shared): State<Arc<Shared>>,
+    ConnectInfo(Peer(connection)): ConnectInfo<Peer>,
+    (method, uri, version): (Method, Uri, Version),
+    headers: HeaderMap,
+    token: String,
+) -> Response {
+    let is_notification = method == Method::POST && uri.path() == "/notify";
+    let token = if is_notification { token } else { format!("not a notification: {method} {uri} {token}") };
+    let posted = Posted { at: Instant::now(), token, version, headers, connection };
+    shared.posted.lock().unwrap().push(posted);
     shared.arrived.send_modify(|count| *count += 1);
     let answer = shared.answers.lock().unwrap().pop_front().unwrap_or(Answer::Status(200));
     match answer {
-        Answer::Status(status) => StatusCode::from_u16(status).unwrap(),
+        Answer::Status(status) => StatusCode::from_u16(status).unwrap().into_response(),
+        Answer::Redirect(url) => (StatusCode::TEMPORARY_REDIRECT, [("location", url)]).into_response(),
         Answer::Hang => std::future::pending().await,
     }
 }
