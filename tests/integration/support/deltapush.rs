@@ -29,6 +29,8 @@ pub(crate) struct Options {
     pub(crate) native: &'static str,
     /// `push.coalesce`.
     pub(crate) coalesce: &'static str,
+    /// `push.idle_renewal`.
+    pub(crate) idle_renewal: &'static str,
     /// Further top-level keys, as YAML.
     pub(crate) more: String,
     /// Whether to run with `--trace`.
@@ -46,6 +48,7 @@ impl Options {
             notify_url: "http://127.0.0.1:9/notify".to_owned(),
             native: "passthrough",
             coalesce: "300ms",
+            idle_renewal: "9m",
             more: String::new(),
             trace: false,
         }
@@ -217,7 +220,7 @@ fn joined(lines: &Lines) -> String {
 }
 
 fn configuration(options: &Options, imaps: u16, starttls: u16, plain: u16) -> String {
-    let Options { upstream, domain, ca, notify_url, native, coalesce, more, trace: _ } = options;
+    let Options { upstream, domain, ca, notify_url, native, coalesce, idle_renewal, more, trace: _ } = options;
     // A path is a string of its own in YAML: JSON's quoting is valid there.
     let ca = ca.as_ref().map(|path| format!("\n    ca: {}", serde_json::json!(path))).unwrap_or_default();
     format!(
@@ -239,6 +242,7 @@ push:
   notify_url: {notify_url}
   native: {native}
   coalesce: {coalesce}
+  idle_renewal: {idle_renewal}
 storage:
   directory: state
 log:
