@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::State;
@@ -10,12 +10,18 @@ use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time::sleep;
+
+/// How late the answer is on a slow day.
+const LATE: Duration = Duration::from_millis(1_500);
 
 /// What the server does with a notification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Day {
     /// Takes it.
     Good,
+    /// Takes it, and says so later: what comes meanwhile is not announced by it.
+    Slow,
     /// Answers with 500.
     Failing,
     /// Answers one in three with 500.
@@ -104,7 +110,7 @@ async fn receive(
     let mut headers = HeaderMap::new();
     let status = match day {
         Day::Flaky if fastrand::u32(0..3) == 0 => StatusCode::INTERNAL_SERVER_ERROR,
-        Day::Good | Day::Flaky => StatusCode::OK,
+        Day::Good | Day::Flaky | Day::Slow => StatusCode::OK,
         Day::Failing => StatusCode::INTERNAL_SERVER_ERROR,
         Day::Overloaded { retry_after } => {
             headers.insert(RETRY_AFTER, retry_after.into());
@@ -120,6 +126,9 @@ async fn receive(
         shared.accepted.lock().unwrap().push(Accepted { at, token });
     } else {
         *shared.refused.lock().unwrap() += 1;
+    }
+    if day == Day::Slow {
+        sleep(LATE).await;
     }
     (status, headers)
 }

@@ -141,6 +141,7 @@ pub(crate) async fn pushes(
     use PushFault::{BlackHole, CutAll, HalfOpen, Unreachable};
     let mut all = vec![
         PushFault::Day(Day::Failing, "notification server answers 500"),
+        PushFault::Day(Day::Slow, "… late"),
         PushFault::Day(Day::Overloaded { retry_after: 2 }, "… 503 with Retry-After"),
         PushFault::Day(Day::Hanging, "… not at all"),
         Unreachable,
