@@ -21,8 +21,8 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use self::ledger::{Account, Delivered, Kind, Missing, Tally};
-use self::network::Network;
-use self::notifications::Notifications;
+use self::network::{Manner, Network};
+use self::notifications::{Day, Notifications};
 use self::post::Ports;
 use self::weather::{Count, Span};
 use super::support::client::{Client, quoted};
@@ -47,20 +47,26 @@ struct Plan {
     /// Whether some announcements fail although the server is well, so that they wait for minutes, and whether connections
     /// that are dead without a sign stay so to the end, until a renewed IDLE finds them.
     patient: bool,
+    /// How long the last faults stay after what was sent under them.
+    finale_lasts: Duration,
     /// After the last fault, how long the last announcement may take.
     patience: Duration,
 }
+
+/// Messages of a burst.
+const BURST: usize = 4;
 
 /// Part of every test run.
 const SHORT: Plan = Plan {
     accounts: 20,
     messages: 300,
     senders: 6,
-    pause: Span(200, 800),
-    kill_every: Span(3_000, 9_000),
-    mail_gap: Span(500, 2_500),
-    push_gap: Span(1_000, 3_000),
+    pause: Span(100, 700),
+    kill_every: Span(2_000, 8_000),
+    mail_gap: Span(300, 2_000),
+    push_gap: Span(500, 2_000),
     patient: false,
+    finale_lasts: Duration::from_millis(1_500),
     patience: Duration::from_secs(180),
 };
 
@@ -73,6 +79,7 @@ const LONG: Plan = Plan {
     mail_gap: Span(500, 12_000),
     push_gap: Span(500, 12_000),
     patient: true,
+    finale_lasts: Duration::from_secs(20),
     // A token whose POST fails three times while the server is well is posted again after 512 s and a quarter; an upstream
     // that was away for long is asked again after 300 s.
     patience: Duration::from_secs(900),
@@ -139,6 +146,50 @@ async fn deliver_all(scene: &Arc<Scene>, rng: &mut Rng) -> Vec<Delivered> {
     let mut delivered = Vec::new();
     for sender in sending {
         delivered.extend(sender.await.unwrap());
+    }
+    delivered
+}
+
+/// The last faults, under which each account is sent a few messages close together, and then nothing any more: what is lost
+/// there is not made good by the next message.
+#[derive(Clone, Copy, Debug)]
+enum Finale {
+    /// All answers are late: news comes between two looks, and while a POST is under way.
+    Late,
+    /// Nothing is accepted, and connections to the mail server are cut.
+    Failing,
+}
+
+async fn bursts(scene: &Arc<Scene>, finale: Finale, rng: &mut Rng) -> Vec<Delivered> {
+    match finale {
+        Finale::Late => {
+            scene.to_dovecot.all(Manner::Delayed(Duration::from_millis(150)));
+            scene.notifications.day(Day::Slow);
+        }
+        Finale::Failing => {
+            scene.to_dovecot.some(50, Manner::Reset, rng);
+            scene.notifications.day(Day::Failing);
+        }
+    }
+    let sending: Vec<_> =
+        (0..scene.accounts.len()).map(|account| tokio::spawn(burst(Arc::clone(scene), account, rng.fork()))).collect();
+    let mut delivered = Vec::new();
+    for burst in sending {
+        delivered.extend(burst.await.unwrap());
+    }
+    sleep(scene.plan.finale_lasts).await;
+    scene.notifications.day(Day::Good);
+    scene.to_dovecot.heal();
+    delivered
+}
+
+async fn burst(scene: Arc<Scene>, index: usize, mut rng: Rng) -> Vec<Delivered> {
+    let account = &scene.accounts[index];
+    let mut delivered = Vec::new();
+    for _ in 0..BURST {
+        sleep(Duration::from_millis(rng.u64(0..1_000))).await;
+        let kind = if account.quiet { account.kind(&mut rng) } else { Kind::News };
+        delivered.push(Delivered { account: index, kind, at: post::put(scene.ports, account, kind).await });
     }
     delivered
 }
@@ -223,8 +274,12 @@ async fn no_push_is_lost_whatever_breaks() {
     }
 
     let healed = Instant::now();
-    let tally = scene.settle(&delivered).await;
+    let mut tally = scene.settle(&delivered).await;
     let settled = healed.elapsed();
+    for finale in [Finale::Late, Finale::Failing] {
+        delivered.extend(bursts(&scene, finale, &mut rng).await);
+        tally = scene.settle(&delivered).await;
+    }
     // What comes too often comes at the end of a window.
     sleep(Duration::from_secs(3)).await;
     let tally = Tally { missing: tally.missing, ..scene.tally(&delivered) };
