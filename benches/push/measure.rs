@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Between two deliveries, in milliseconds, at random: Dovecot bundles news, and the pace of the benchmark must not meet its
 /// own.
-const PAUSE: std::ops::Range<u64> = 700..1_200;
+const PAUSE: std::ops::Range<u64> = 100..500;
 
 /// What was measured for one delivery.
 struct Sample {

@@ -83,7 +83,8 @@ pub(crate) struct Tally {
     pub(crate) missing: Vec<Missing>,
     /// POSTs that were accepted.
     pub(crate) accepted: usize,
-    /// Of these, those since whose predecessor nothing deserving was delivered.
+    /// Of these, those since whose predecessor nothing deserving was delivered: it had been before that one, but deltapush heard
+    /// of it later, or it was not sure that the predecessor was accepted.
     pub(crate) surplus: usize,
     /// Of these, those of accounts that had nothing to announce at all.
     pub(crate) nuisances: Vec<String>,

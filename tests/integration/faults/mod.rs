@@ -277,8 +277,11 @@ async fn no_push_is_lost_whatever_breaks() {
     let mut tally = scene.settle(&delivered).await;
     let settled = healed.elapsed();
     for finale in [Finale::Late, Finale::Failing] {
-        delivered.extend(bursts(&scene, finale, &mut rng).await);
-        tally = scene.settle(&delivered).await;
+        // Further messages would make good what is missing.
+        if tally.missing.is_empty() {
+            delivered.extend(bursts(&scene, finale, &mut rng).await);
+            tally = scene.settle(&delivered).await;
+        }
     }
     // What comes too often comes at the end of a window.
     sleep(Duration::from_secs(3)).await;
