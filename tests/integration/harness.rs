@@ -41,15 +41,19 @@ async fn dovecot_tells_of_mail_delivered_by_lmtp() {
 
 #[tokio::test]
 async fn dovecots_set_ups_differ_in_what_they_advertise() {
-    for (setup, metadata, push) in
-        [(Setup::Vanilla, false, false), (Setup::Metadata, true, false), (Setup::Chatmail, true, true)]
-    {
+    for (setup, metadata, push, notify) in [
+        (Setup::Vanilla, false, false, true),
+        (Setup::Metadata, true, false, true),
+        (Setup::Chatmail, true, true, true),
+        (Setup::WithoutNotify, false, false, false),
+    ] {
         let dovecot = dovecot::shared(setup);
         let mut client = Client::plain(dovecot.imap).await;
         client.log_in(&dovecot.user("direct-setups")).await;
         let capabilities = client.command("c2 CAPABILITY").await.text();
         assert_eq!(capabilities.contains(" METADATA"), metadata, "{capabilities}");
         assert_eq!(capabilities.contains(" XDELTAPUSH"), push, "{capabilities}");
+        assert_eq!(capabilities.contains(" NOTIFY"), notify, "{capabilities}");
     }
 }
 

@@ -10,6 +10,8 @@ mod cores;
 #[cfg(test)]
 mod dovecot;
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod posting;

@@ -31,6 +31,8 @@ pub(crate) struct Options {
     pub(crate) native: &'static str,
     /// `push.coalesce`.
     pub(crate) coalesce: &'static str,
+    /// `push.idle_renewal`.
+    pub(crate) idle_renewal: &'static str,
     /// Further keys of `push`, as YAML.
     pub(crate) push: &'static str,
     /// `storage.credentials`.
@@ -53,6 +55,7 @@ impl Options {
             notify_ca: None,
             native: "passthrough",
             coalesce: "300ms",
+            idle_renewal: "9m",
             push: "",
             credentials: "sealed",
             more: String::new(),
@@ -235,8 +238,20 @@ fn joined(lines: &Lines) -> String {
 }
 
 fn configuration(options: &Options, imaps: u16, starttls: u16, plain: u16) -> String {
-    let Options { upstream, domain, ca, notify_url, notify_ca, native, coalesce, push, credentials, more, trace: _ } =
-        options;
+    let Options {
+        upstream,
+        domain,
+        ca,
+        notify_url,
+        notify_ca,
+        native,
+        coalesce,
+        idle_renewal,
+        push,
+        credentials,
+        more,
+        trace: _,
+    } = options;
     // A path is a string of its own in YAML: JSON's quoting is valid there.
     let ca = ca.as_ref().map(|path| format!("\n    ca: {}", serde_json::json!(path))).unwrap_or_default();
     let notify_ca = notify_ca.as_ref().map(|path| format!("\n  ca: {}", serde_json::json!(path))).unwrap_or_default();
@@ -259,6 +274,7 @@ push:
   notify_url: {notify_url}{notify_ca}
   native: {native}
   coalesce: {coalesce}
+  idle_renewal: {idle_renewal}
   {push}
 storage:
   directory: state

@@ -22,14 +22,14 @@ pub(crate) const PASSWORD: &str = r#"pä "quoted" \back{5}"#;
 
 const DOVECOT: &str = "/usr/sbin/dovecot";
 
-/// Runs Dovecot until standard input ends (Ctrl-C ends it too), and takes the folder away.
+/// Runs Dovecot until standard input ends (Ctrl-C ends it too), and takes the folder away if it is named.
 const GUARD: &str = r#"
     trap : INT
     "$0" -F -c "$1" & dovecot=$!
     cat >/dev/null
     kill "$dovecot"
     wait "$dovecot"
-    rm -rf "$2"
+    [ -z "$2" ] || rm -rf "$2"
 "#;
 
 /// Whom the mail belongs to when the tests run as root. Dovecot needs no passwd entry for it.
@@ -44,6 +44,8 @@ pub(crate) enum Setup {
     Metadata,
     /// METADATA and XDELTAPUSH, as a chatmail relay advertises them.
     Chatmail,
+    /// IDLE, but no NOTIFY.
+    WithoutNotify,
 }
 
 /// A running Dovecot.
@@ -62,18 +64,58 @@ pub(crate) struct Dovecot {
 
 /// The shared instance of a set-up, started on first use.
 pub(crate) fn shared(setup: Setup) -> &'static Dovecot {
-    static INSTANCES: [OnceLock<Dovecot>; 3] = [OnceLock::new(), OnceLock::new(), OnceLock::new()];
+    static INSTANCES: [OnceLock<Dovecot>; 4] = [const { OnceLock::new() }; 4];
     let index = match setup {
         Setup::Vanilla => 0,
         Setup::Metadata => 1,
         Setup::Chatmail => 2,
+        Setup::WithoutNotify => 3,
     };
-    INSTANCES[index].get_or_init(|| Dovecot::start(setup))
+    // Statics are never dropped: Dovecot ends when this process does, because its standard input is then closed, and takes
+    // its folder away itself.
+    INSTANCES[index].get_or_init(|| Dovecot::start(setup, Folder::ItsOwn))
+}
+
+/// Who takes the folder away.
+#[derive(Clone, Copy)]
+enum Folder {
+    /// Dovecot, when it ends.
+    ItsOwn,
+    /// This value, when it is dropped: Dovecot may be restarted.
+    Kept,
 }
 
 impl Dovecot {
+    /// An instance that only one test uses, which may restart it.
+    pub(crate) fn exclusive(setup: Setup) -> Self {
+        Self::start(setup, Folder::Kept)
+    }
+
+    /// Ends Dovecot; it says goodbye to its clients.
+    pub(crate) fn stop(&mut self) {
+        assert!(self.end(Duration::from_secs(20)), "Dovecot does not end:\n{}", self.log());
+    }
+
+    fn end(&mut self, patience: Duration) -> bool {
+        drop(self.guard.stdin.take());
+        let deadline = Instant::now() + patience;
+        while Instant::now() < deadline {
+            if !matches!(self.guard.try_wait(), Ok(None)) {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        false
+    }
+
+    /// Starts Dovecot after [`stop`](Self::stop), on the same folder and ports.
+    pub(crate) fn start_again(&mut self) {
+        self.guard = spawn(self.dir.path(), Folder::Kept);
+        self.wait_until_ready();
+    }
+
     /// Starts an instance and waits until it accepts connections.
-    fn start(setup: Setup) -> Self {
+    fn start(setup: Setup, folder: Folder) -> Self {
         assert!(
             Path::new(DOVECOT).exists(),
             "{DOVECOT} is missing: install the Debian packages dovecot-imapd and dovecot-lmtpd, or run scripts/test"
@@ -91,20 +133,16 @@ impl Dovecot {
         let config = dir.path().join("dovecot.conf");
         fs::write(&config, configuration(setup, dir.path(), &authority, imaps, imap, lmtp)).unwrap();
 
-        // Statics are never dropped: Dovecot ends when this process does, because its standard input is then closed.
-        let guard = Command::new("sh")
-            .args(["-c", GUARD])
-            .args([Path::new(DOVECOT), &config, dir.path()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(fs::File::create(dir.path().join("stderr")).unwrap())
-            .spawn()
-            .unwrap();
+        let guard = spawn(dir.path(), folder);
         let dovecot = Self { imaps, imap, lmtp, authority, guard, dir };
-        for port in [imaps, imap, lmtp] {
-            assert!(wait_for_port(port, Duration::from_secs(20)), "Dovecot does not start:\n{}", dovecot.log());
-        }
+        dovecot.wait_until_ready();
         dovecot
+    }
+
+    fn wait_until_ready(&self) {
+        for port in [self.imaps, self.imap, self.lmtp] {
+            assert!(wait_for_port(port, Duration::from_secs(20)), "Dovecot does not start:\n{}", self.log());
+        }
     }
 
     /// A user of this test's own, ready to log in and to receive mail.
@@ -174,12 +212,24 @@ impl Dovecot {
 
 impl Drop for Dovecot {
     fn drop(&mut self) {
-        drop(self.guard.stdin.take());
-        let deadline = Instant::now() + Duration::from_secs(5);
-        while Instant::now() < deadline && matches!(self.guard.try_wait(), Ok(None)) {
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        self.end(Duration::from_secs(5));
     }
+}
+
+fn spawn(dir: &Path, folder: Folder) -> Child {
+    let taken_away = match folder {
+        Folder::ItsOwn => dir,
+        Folder::Kept => Path::new(""),
+    };
+    let stderr = fs::File::options().create(true).append(true).open(dir.join("stderr")).unwrap();
+    Command::new("sh")
+        .args(["-c", GUARD])
+        .args([Path::new(DOVECOT), &dir.join("dovecot.conf"), taken_away])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(stderr)
+        .spawn()
+        .unwrap()
 }
 
 /// A message as its sender would write it; `headers` are further header lines, each with its CRLF.
@@ -260,11 +310,16 @@ service stats {{
         write!(text, "default_internal_user = {user}\ndefault_login_user = {user}\ndefault_internal_group = {group}\n")
             .unwrap();
     }
-    if setup != Setup::Vanilla {
+    if matches!(setup, Setup::Metadata | Setup::Chatmail) {
         text += "mail_attribute_dict = file:%h/dovecot-attributes\nprotocol imap {\n  imap_metadata = yes\n}\n";
     }
-    if setup == Setup::Chatmail {
-        text += "imap_capability = +XDELTAPUSH\n";
+    match setup {
+        Setup::Chatmail => text += "imap_capability = +XDELTAPUSH\n",
+        // It can be told to say more, but not to say less, than a whole list.
+        Setup::WithoutNotify => {
+            text += "imap_capability = IMAP4rev1 SASL-IR LITERAL+ ID ENABLE IDLE UIDPLUS CONDSTORE\n"
+        }
+        Setup::Vanilla | Setup::Metadata => {}
     }
     text
 }

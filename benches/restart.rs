@@ -1,0 +1,47 @@
+//! Ten thousand accounts at one mail server, and everything starts over: how long until all are watched, how hard the server is
+//! asked meanwhile, what memory it takes.
+//!
+//! The server is a simulated one in this process, deltapush the real program with a state made beforehand. It is started, it
+//! is killed and started again, and all its connections are cut at once; while they are away every tenth account receives a
+//! message, which must be announced.
+//!
+//! `cargo bench --bench restart` takes 10,000 accounts, `-- --tls` puts TLS between; `-- --short` takes a few hundred, as does
+//! `cargo test --bench restart`. The exit code is 1 if an account is not watched or a message not announced in the end.
+#![expect(clippy::print_stdout, reason = "the table is what this program is for")]
+#![expect(clippy::arithmetic_side_effects, reason = "an overflow in a measurement is a failed measurement")]
+
+// Cargo compiles benchmarks as tests, and the test lints are the right ones for what only measures.
+#[cfg(test)]
+#[path = "restart/measure.rs"]
+mod measure;
+#[cfg(test)]
+#[path = "restart/program.rs"]
+mod program;
+#[cfg(test)]
+#[path = "restart/server.rs"]
+mod server;
+#[cfg(test)]
+#[path = "../tests/integration/support/mod.rs"]
+#[expect(dead_code, reason = "it is made for the integration tests, which need more of it")]
+mod support;
+
+use std::env;
+use std::process::ExitCode;
+
+const ACCOUNTS: usize = 10_000;
+const SHORT: usize = 300;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().collect();
+    let has = |wanted: &str| arguments.iter().any(|argument| argument == wanted);
+    // Cargo says `--bench` for `cargo bench` only.
+    let accounts = if has("--bench") && !has("--short") { ACCOUNTS } else { SHORT };
+    match measure::all(accounts, has("--tls")).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("the benchmark failed: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! A push is never lost: messages are delivered while deltapush is killed, the mail server is restarted, the notification
+//! server fails and the network breaks, at random. In the end each account's ledger must agree.
+//!
+//! The seed is printed; `DELTAPUSH_SEED=n` takes that one again. It decides which faults come and when, but not how the
+//! programs' threads meet them. `DELTAPUSH_FAULTS=long` is a run of many minutes:
+//! `DELTAPUSH_FAULTS=long cargo test --test integration faults:: -- --nocapture`.
+
+mod ledger;
+mod network;
+mod notifications;
+mod post;
+mod weather;
+
+use std::env;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use self::ledger::{Account, Delivered, Kind, Missing, Tally};
+use self::network::{Manner, Network};
+use self::notifications::{Day, Notifications};
+use self::post::Ports;
+use self::weather::{Count, Span};
+use super::support::client::{Client, quoted};
+use super::support::deltapush::{Deltapush, Options};
+use super::support::dovecot::{Dovecot, Setup};
+
+/// How much of everything.
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    accounts: usize,
+    messages: usize,
+    /// How many deliver at the same time.
+    senders: usize,
+    /// Between two deliveries of one sender.
+    pause: Span,
+    /// Between two kills.
+    kill_every: Span,
+    /// Between two faults at the mail server or on the way there.
+    mail_gap: Span,
+    /// Between two faults at the notification server or on the way there.
+    push_gap: Span,
+    /// Whether some announcements fail although the server is well, so that they wait for minutes, and whether connections
+    /// that are dead without a sign stay so to the end, until a renewed IDLE finds them.
+    patient: bool,
+    /// How long the last faults stay after what was sent under them.
+    finale_lasts: Duration,
+    /// After the last fault, how long the last announcement may take.
+    patience: Duration,
+}
+
+/// Messages of a burst.
+const BURST: usize = 4;
+
+/// Part of every test run.
+const SHORT: Plan = Plan {
+    accounts: 20,
+    messages: 300,
+    senders: 6,
+    pause: Span(100, 700),
+    kill_every: Span(2_000, 8_000),
+    mail_gap: Span(300, 2_000),
+    push_gap: Span(500, 2_000),
+    patient: false,
+    finale_lasts: Duration::from_millis(1_500),
+    patience: Duration::from_secs(180),
+};
+
+const LONG: Plan = Plan {
+    accounts: 50,
+    messages: 2_500,
+    senders: 8,
+    pause: Span(0, 2_000),
+    kill_every: Span(2_000, 40_000),
+    mail_gap: Span(500, 12_000),
+    push_gap: Span(500, 12_000),
+    patient: true,
+    finale_lasts: Duration::from_secs(20),
+    // A token whose POST fails three times while the server is well is posted again after 512 s and a quarter; an upstream
+    // that was away for long is asked again after 300 s.
+    patience: Duration::from_secs(900),
+};
+
+/// Two accounts that share a device, the first of them with one more of its own; every seventh account is sent nothing that
+/// deserves a push; every third has two devices.
+fn accounts(dovecot: &Dovecot, count: usize) -> Vec<Account> {
+    let account = |index: usize| {
+        let devices = if index.is_multiple_of(3) { 2 } else { 1 };
+        let mut tokens: Vec<String> = (0..devices).map(|device| format!("openpgp:{index}-{device}")).collect();
+        if index < 2 {
+            tokens[0] = "openpgp:shared".to_owned();
+        }
+        Account { user: dovecot.user(&format!("faults-{index}")), tokens, quiet: index % 7 == 6 }
+    };
+    (0..count).map(account).collect()
+}
+
+/// All that takes part, apart from the programs that are killed and restarted.
+struct Scene {
+    plan: Plan,
+    ports: Ports,
+    accounts: Vec<Account>,
+    to_dovecot: Network,
+    notifications: Notifications,
+    to_notifications: Network,
+}
+
+/// Registers every device as Delta Chat does, and waits until all mailboxes are watched.
+async fn register(accounts: &[Account], dovecot: &Dovecot, deltapush: &Deltapush) {
+    for account in accounts {
+        for token in &account.tokens {
+            let mut client = Client::tls(deltapush.imaps, &deltapush.certificate()).await;
+            client.log_in(&account.user).await;
+            let entry = format!("c2 SETMETADATA INBOX (/private/devicetoken {})", quoted(token));
+            let reply = client.command(&entry).await;
+            assert!(reply.result.starts_with("OK"), "{reply:?}");
+        }
+    }
+    for account in accounts {
+        dovecot.wait_for_watch(&account.user, 1).await;
+    }
+}
+
+/// Delivers one sender's share of the messages.
+async fn deliver(scene: Arc<Scene>, count: usize, mut rng: Rng) -> Vec<Delivered> {
+    let mut delivered = Vec::with_capacity(count);
+    for _ in 0..count {
+        let account = rng.usize(0..scene.accounts.len());
+        let kind = scene.accounts[account].kind(&mut rng);
+        let at = post::put(scene.ports, &scene.accounts[account], kind).await;
+        delivered.push(Delivered { account, kind, at });
+        sleep(Duration::from_millis(rng.u64(scene.plan.pause.0..=scene.plan.pause.1))).await;
+    }
+    delivered
+}
+
+/// Delivers all messages.
+async fn deliver_all(scene: &Arc<Scene>, rng: &mut Rng) -> Vec<Delivered> {
+    let Plan { messages, senders, .. } = scene.plan;
+    let share = messages.div_ceil(senders);
+    let sending: Vec<_> = (0..senders).map(|_| tokio::spawn(deliver(Arc::clone(scene), share, rng.fork()))).collect();
+    let mut delivered = Vec::new();
+    for sender in sending {
+        delivered.extend(sender.await.unwrap());
+    }
+    delivered
+}
+
+/// The last faults, under which each account is sent a few messages close together, and then nothing any more: what is lost
+/// there is not made good by the next message.
+#[derive(Clone, Copy, Debug)]
+enum Finale {
+    /// All answers are late: news comes between two looks, and while a POST is under way.
+    Late,
+    /// Nothing is accepted, and connections to the mail server are cut.
+    Failing,
+}
+
+async fn bursts(scene: &Arc<Scene>, finale: Finale, rng: &mut Rng) -> Vec<Delivered> {
+    match finale {
+        Finale::Late => {
+            scene.to_dovecot.all(Manner::Delayed(Duration::from_millis(150)));
+            scene.notifications.day(Day::Slow);
+        }
+        Finale::Failing => {
+            scene.to_dovecot.some(50, Manner::Reset, rng);
+            scene.notifications.day(Day::Failing);
+        }
+    }
+    let sending: Vec<_> =
+        (0..scene.accounts.len()).map(|account| tokio::spawn(burst(Arc::clone(scene), account, rng.fork()))).collect();
+    let mut delivered = Vec::new();
+    for burst in sending {
+        delivered.extend(burst.await.unwrap());
+    }
+    sleep(scene.plan.finale_lasts).await;
+    scene.notifications.day(Day::Good);
+    scene.to_dovecot.heal();
+    delivered
+}
+
+async fn burst(scene: Arc<Scene>, index: usize, mut rng: Rng) -> Vec<Delivered> {
+    let account = &scene.accounts[index];
+    let mut delivered = Vec::new();
+    for _ in 0..BURST {
+        sleep(Duration::from_millis(rng.u64(0..1_000))).await;
+        let kind = if account.quiet { account.kind(&mut rng) } else { Kind::News };
+        delivered.push(Delivered { account: index, kind, at: post::put(scene.ports, account, kind).await });
+    }
+    delivered
+}
+
+impl Scene {
+    fn tally(&self, delivered: &[Delivered]) -> Tally {
+        ledger::compare(&self.accounts, delivered, &self.notifications.accepted())
+    }
+
+    /// Waits until nothing is missing, or for as long as the plan allows.
+    async fn settle(&self, delivered: &[Delivered]) -> Tally {
+        let deadline = Instant::now() + self.plan.patience;
+        loop {
+            let tally = self.tally(delivered);
+            if tally.missing.is_empty() || Instant::now() > deadline {
+                return tally;
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// A last message for each account: it is watched, those accounts, too, of which no notification came so far.
+    async fn last_round(&self, delivered: &mut Vec<Delivered>) {
+        for (index, account) in self.accounts.iter().enumerate() {
+            let at = post::put(self.ports, account, Kind::News).await;
+            delivered.push(Delivered { account: index, kind: Kind::News, at });
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_push_is_lost_whatever_breaks() {
+    let plan = match env::var("DELTAPUSH_FAULTS").as_deref() {
+        Ok("long") => LONG,
+        Ok(other) => panic!("DELTAPUSH_FAULTS={other}: only `long` is known"),
+        Err(_) => SHORT,
+    };
+    let seed = env::var("DELTAPUSH_SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
+    // Before anything can fail.
+    eprintln!("faults: to take this run's seed again, set DELTAPUSH_SEED={seed}");
+    let began = Instant::now();
+    let mut rng = Rng::with_seed(seed);
+
+    let dovecot = Dovecot::exclusive(Setup::Vanilla);
+    let notifications = Notifications::start().await;
+    let to_dovecot = Network::start(dovecot.imaps).await;
+    let to_notifications = Network::start(notifications.port).await;
+    let deltapush = Deltapush::start(&Options {
+        upstream: format!("imaps://localhost:{}", to_dovecot.port),
+        notify_url: format!("http://127.0.0.1:{}/notify", to_notifications.port),
+        coalesce: "1s",
+        idle_renewal: "30s",
+        more: "limits:\n  upstream_time: 5s\n".to_owned(),
+        ..Options::dovecot(&dovecot)
+    });
+    let ports = Ports { imap: dovecot.imap, lmtp: dovecot.lmtp };
+    let accounts = accounts(&dovecot, plan.accounts);
+    register(&accounts, &dovecot, &deltapush).await;
+    let scene = Arc::new(Scene { plan, ports, accounts, to_dovecot, notifications, to_notifications });
+
+    let (over, is_over) = watch::channel(false);
+    let killing = tokio::spawn(weather::kill(deltapush, plan.kill_every, rng.fork(), is_over.clone()));
+    let breaking_mail = tokio::spawn({
+        let (scene, rng, is_over) = (Arc::clone(&scene), rng.fork(), is_over.clone());
+        async move { weather::mail(dovecot, &scene.to_dovecot, plan.mail_gap, rng, is_over).await }
+    });
+    let breaking_pushes = tokio::spawn({
+        let (scene, rng) = (Arc::clone(&scene), rng.fork());
+        async move {
+            let Scene { notifications, to_notifications, .. } = &*scene;
+            weather::pushes(notifications, to_notifications, plan.push_gap, plan.patient, rng, is_over).await
+        }
+    });
+    let mut delivered = deliver_all(&scene, &mut rng).await;
+    over.send_replace(true);
+    let (deltapush, killed) = killing.await.unwrap();
+    let (dovecot, broken_mail) = breaking_mail.await.unwrap();
+    let broken_pushes = breaking_pushes.await.unwrap();
+    if !plan.patient {
+        scene.to_dovecot.reset_half_open();
+        scene.to_notifications.reset_half_open();
+    }
+
+    let healed = Instant::now();
+    let mut tally = scene.settle(&delivered).await;
+    let settled = healed.elapsed();
+    for finale in [Finale::Late, Finale::Failing] {
+        // Further messages would make good what is missing.
+        if tally.missing.is_empty() {
+            delivered.extend(bursts(&scene, finale, &mut rng).await);
+            tally = scene.settle(&delivered).await;
+        }
+    }
+    // What comes too often comes at the end of a window.
+    sleep(Duration::from_secs(3)).await;
+    let tally = Tally { missing: tally.missing, ..scene.tally(&delivered) };
+    scene.last_round(&mut delivered).await;
+    let last = scene.settle(&delivered).await;
+
+    let mut report = format!(
+        "\n| faults, seed {seed} | {} accounts, {:.0} s |\n| --- | ---: |\n",
+        plan.accounts,
+        began.elapsed().as_secs_f32()
+    );
+    for (lane, count) in [("", &killed), ("mail: ", &broken_mail), ("push: ", &broken_pushes)] {
+        describe(lane, count, &mut report);
+    }
+    writeln!(report, "| POSTs answered with a failure | {:>6} |", scene.notifications.refused()).unwrap();
+    writeln!(report, "{tally}\n| from the last fault to the last announcement | {:>4.1} s |", settled.as_secs_f32())
+        .unwrap();
+    eprintln!("{report}");
+
+    assert!(tally.missing.is_empty(), "seed {seed}: not announced:\n{}\n{}", list(&tally.missing), dovecot.log());
+    assert!(tally.nuisances.is_empty(), "seed {seed}: announced, although there was nothing: {:?}", tally.nuisances);
+    assert!(last.missing.is_empty(), "seed {seed}: not watched any more in the end:\n{}", list(&last.missing));
+    assert_eq!(scene.notifications.strange(), Vec::<String>::new());
+    // Its log is shown if something failed before this.
+    drop(deltapush);
+}
+
+fn describe(lane: &str, count: &Count, report: &mut String) {
+    for (name, count) in count {
+        writeln!(report, "| {lane}{name} | {count:>6} |").unwrap();
+    }
+}
+
+fn list(missing: &[Missing]) -> String {
+    missing.iter().map(|missing| format!("{missing}\n")).collect()
+}

@@ -1,0 +1,198 @@
+//! What goes wrong during a run: three lanes, each with its own bag of faults, out of which chance draws until it is empty,
+//! and then again. The lanes know nothing of each other, so faults meet.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use fastrand::Rng;
+use tokio::sync::watch;
+use tokio::task::block_in_place;
+use tokio::time::sleep;
+
+use super::super::support::deltapush::Deltapush;
+use super::super::support::dovecot::Dovecot;
+use super::network::{Manner, Network};
+use super::notifications::{Day, Notifications};
+
+/// How often each fault was there.
+pub(crate) type Count = BTreeMap<&'static str, usize>;
+
+/// How long something lasts, in milliseconds, at random.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Span(pub(crate) u64, pub(crate) u64);
+
+impl Span {
+    async fn pass(self, rng: &mut Rng) {
+        sleep(Duration::from_millis(rng.u64(self.0..=self.1))).await;
+    }
+}
+
+/// The program is killed at any instant, and started again.
+pub(crate) async fn kill(
+    mut deltapush: Deltapush,
+    every: Span,
+    mut rng: Rng,
+    over: watch::Receiver<bool>,
+) -> (Deltapush, Count) {
+    let mut count = Count::new();
+    while !*over.borrow() || count.is_empty() {
+        every.pass(&mut rng).await;
+        block_in_place(|| deltapush.kill());
+        Span(0, 1_500).pass(&mut rng).await;
+        block_in_place(|| deltapush.start_again());
+        *count.entry("deltapush killed").or_default() += 1;
+    }
+    (deltapush, count)
+}
+
+/// What happens on the way to the mail server, and to itself.
+#[derive(Clone, Copy, Debug)]
+enum MailFault {
+    Restart,
+    Unreachable,
+    CutAll,
+    ResetSome,
+    BlackHole,
+    HalfOpen,
+    Delay,
+    Throttle,
+}
+
+/// The mail server is restarted, and its network misbehaves.
+pub(crate) async fn mail(
+    mut dovecot: Dovecot,
+    network: &Network,
+    gap: Span,
+    mut rng: Rng,
+    over: watch::Receiver<bool>,
+) -> (Dovecot, Count) {
+    use MailFault::{BlackHole, CutAll, Delay, HalfOpen, ResetSome, Restart, Throttle, Unreachable};
+    let all = [Restart, Unreachable, CutAll, ResetSome, BlackHole, HalfOpen, Delay, Throttle];
+    let lasts = Span(500, 2_500);
+    let (mut count, mut bag) = (Count::new(), Vec::new());
+    while !*over.borrow() || count.len() < all.len() {
+        gap.pass(&mut rng).await;
+        let name = match draw(&mut bag, &all, &mut rng) {
+            Restart => {
+                block_in_place(|| dovecot.stop());
+                Span(0, 1_500).pass(&mut rng).await;
+                block_in_place(|| dovecot.start_again());
+                "mail server restarted"
+            }
+            Unreachable => {
+                network.reachable(false);
+                network.present(Manner::Reset);
+                lasts.pass(&mut rng).await;
+                "mail server unreachable"
+            }
+            CutAll => {
+                network.present(Manner::Closed);
+                "connections to it closed"
+            }
+            ResetSome => {
+                network.some(60, Manner::Reset, &mut rng);
+                "connections to it reset"
+            }
+            BlackHole => {
+                network.all(Manner::BlackHole);
+                lasts.pass(&mut rng).await;
+                "black hole before it"
+            }
+            HalfOpen => {
+                network.some(30, Manner::HalfOpen, &mut rng);
+                "connections to it half-open"
+            }
+            Delay => {
+                network.all(Manner::Delayed(Duration::from_millis(rng.u64(50..500))));
+                lasts.pass(&mut rng).await;
+                "delay before it"
+            }
+            Throttle => {
+                network.all(Manner::Throttled(rng.u32(500..5_000)));
+                lasts.pass(&mut rng).await;
+                "throttle before it"
+            }
+        };
+        network.heal();
+        *count.entry(name).or_default() += 1;
+    }
+    (dovecot, count)
+}
+
+/// What happens on the way to the notification server, and to itself.
+#[derive(Clone, Copy, Debug)]
+enum PushFault {
+    Day(Day, &'static str),
+    Unreachable,
+    CutAll,
+    BlackHole,
+    HalfOpen,
+}
+
+/// The notification server has bad days, and its network misbehaves.
+pub(crate) async fn pushes(
+    notifications: &Notifications,
+    network: &Network,
+    gap: Span,
+    flaky: bool,
+    mut rng: Rng,
+    over: watch::Receiver<bool>,
+) -> Count {
+    use PushFault::{BlackHole, CutAll, HalfOpen, Unreachable};
+    let mut all = vec![
+        PushFault::Day(Day::Failing, "notification server answers 500"),
+        PushFault::Day(Day::Slow, "… late"),
+        PushFault::Day(Day::Overloaded { retry_after: 2 }, "… 503 with Retry-After"),
+        PushFault::Day(Day::Hanging, "… not at all"),
+        Unreachable,
+        CutAll,
+        BlackHole,
+        HalfOpen,
+    ];
+    if flaky {
+        all.push(PushFault::Day(Day::Flaky, "… one in three with 500"));
+    }
+    let lasts = Span(500, 3_000);
+    let (mut count, mut bag) = (Count::new(), Vec::new());
+    while !*over.borrow() || count.len() < all.len() {
+        gap.pass(&mut rng).await;
+        let name = match draw(&mut bag, &all, &mut rng) {
+            PushFault::Day(day, name) => {
+                notifications.day(day);
+                lasts.pass(&mut rng).await;
+                name
+            }
+            Unreachable => {
+                network.reachable(false);
+                network.present(Manner::Reset);
+                lasts.pass(&mut rng).await;
+                "notification server unreachable"
+            }
+            CutAll => {
+                network.present(Manner::Reset);
+                "connections to it reset"
+            }
+            BlackHole => {
+                network.all(Manner::BlackHole);
+                lasts.pass(&mut rng).await;
+                "black hole before it"
+            }
+            HalfOpen => {
+                network.some(50, Manner::HalfOpen, &mut rng);
+                "connections to it half-open"
+            }
+        };
+        notifications.day(Day::Good);
+        network.heal();
+        *count.entry(name).or_default() += 1;
+    }
+    count
+}
+
+fn draw<T: Copy>(bag: &mut Vec<T>, all: &[T], rng: &mut Rng) -> T {
+    if bag.is_empty() {
+        bag.extend_from_slice(all);
+        rng.shuffle(bag);
+    }
+    bag.pop().unwrap()
+}
