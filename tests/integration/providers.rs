@@ -1,6 +1,7 @@
 //! How the mail servers out there behave to a session that waits, as dialogues: each provider's peculiarity, what becomes of
-//! the watch, and what the person hears. Collected from public issue threads and client settings; none was tried live. What
-//! takes minutes is in the virtual time of `src/push/idle/tests.rs`.
+//! the watch, and what the person hears. The peculiarities are collected from public issue threads and client settings, and
+//! none was tried live; the lines around them, greetings and capability lists too, are made up. What takes minutes is in the
+//! virtual time of `src/push/idle/tests.rs`.
 
 use std::fmt::Display;
 use std::time::Duration;

@@ -325,8 +325,8 @@ fn idle_is_renewed_and_its_answer_has_a_deadline() {
     assert_eq!(failure, Some(Failure::Silent));
 }
 
-/// GMX and mail.com forget an IDLE after 10 to 15 minutes without a word, Yahoo and IONOS after half an hour: the renewal
-/// comes before, and if that was too late, a minute shows it.
+/// GMX and mail.com forget an IDLE after 10 to 15 minutes without a word. Whether the renewal comes before that or not: if no
+/// answer comes to it, a minute shows it.
 #[test]
 fn an_idle_dropped_in_silence_is_found_within_the_blindness() {
     for renewal in [30, 540, 12 * 60, 29 * 60 - 1] {
