@@ -5,24 +5,22 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use dashmap::DashMap;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::debug;
 
+use super::handle::AccountHandle;
 use super::listener::Proxy;
 use super::preauth::{Event, NotAuthenticated, Protection};
-use super::relay::{self, Beginning, Bounds, End, Performed, Relay};
-use super::session::{Request, Session, Upstream};
+use super::relay::{Beginning, Bounds, End, Relay};
+use super::session::{Session, Upstream};
 use crate::account::AccountId;
 use crate::config::{ListenerTls, Native};
 use crate::parser::capability;
-use crate::push::board::Board;
-use crate::push::registry::Registry;
-use crate::secret::{Credentials, DeviceToken};
+use crate::secret::Credentials;
 use crate::stream::{Stream, receive};
 use crate::trace::{Mark, Printer, Speaker, Transcript};
 use crate::upstream::connect::{Attempt, ConnectError, Connected};
@@ -331,105 +329,6 @@ fn harmless(words: &str) -> String {
         return "the mail server cannot log anybody in at the moment".into();
     }
     words.chars().map(|char| if char.is_control() { ' ' } else { char }).collect()
-}
-
-/// Which upstreams push by themselves, as far as they were asked: a question less at each login.
-#[derive(Debug, Default)]
-pub(super) struct Probes {
-    known: DashMap<String, (bool, Instant)>,
-}
-
-/// How long an answer is believed.
-const PROBE_LIFE: Duration = Duration::from_secs(3600);
-
-/// How many upstreams are remembered.
-const MAX_PROBES: usize = 1000;
-
-impl Probes {
-    fn get(&self, target: &Target) -> Option<bool> {
-        let known = self.known.get(&target.name())?;
-        (known.1.elapsed() < PROBE_LIFE).then_some(known.0)
-    }
-
-    fn is_known(&self, target: &Target) -> bool {
-        self.get(target).is_some()
-    }
-
-    fn pushes(&self, target: &Target) -> bool {
-        self.get(target).unwrap_or(false)
-    }
-
-    fn remember(&self, target: &Target, pushes: bool) {
-        if self.known.len() >= MAX_PROBES {
-            self.known.clear();
-        }
-        let before = self.known.insert(target.name(), (pushes, Instant::now()));
-        if pushes && before.is_none_or(|(before, _)| !before) {
-            info!(upstream = %target, "this mail server pushes by itself: tokens are left to it (push.native: passthrough)");
-        }
-    }
-}
-
-/// The account of one session.
-struct AccountHandle {
-    registry: Registry,
-    account: AccountId,
-    credentials: Arc<Credentials>,
-    session: u64,
-    /// Where it is noted that the session's device fetches, if anybody asks: with a grace for pushes.
-    noted_on: Option<Board>,
-    /// The token that the session's device has handed over.
-    device: OnceLock<DeviceToken>,
-}
-
-impl relay::Account for AccountHandle {
-    fn tokens(&self) -> Vec<DeviceToken> {
-        self.registry.tokens(&self.account)
-    }
-
-    fn idles_in(&self, mailbox: &str) {
-        // Where other programs of the account wait is no business of its phones'.
-        if self.device.get().is_none() || !self.registry.must_note_idle(&self.account, mailbox) {
-            return;
-        }
-        let (registry, account, mailbox) = (self.registry.clone(), self.account.clone(), mailbox.to_owned());
-        tokio::spawn(async move {
-            if let Err(error) = registry.client_idles(&account, &mailbox).await {
-                debug!(%account, "where the client waits could not be noted: {error}");
-            }
-        });
-    }
-
-    fn fetches(&self) {
-        if let (Some(board), Some(token)) = (&self.noted_on, self.device.get()) {
-            board.device_fetches(&self.account, token);
-        }
-    }
-
-    fn perform(&self, request: Request) -> Performed {
-        if let Request::AddToken(token) = &request {
-            // A client hands over one token in a session; with another one it is the first that counts here.
-            let _ = self.device.set(token.clone());
-        }
-        let (registry, account, session) = (self.registry.clone(), self.account.clone(), self.session);
-        let credentials = Arc::clone(&self.credentials);
-        let known = registry.tokens(&account);
-        Box::pin(async move {
-            let result = match &request {
-                Request::AddToken(token) => registry.register(&account, &credentials, token).await,
-                Request::RemoveTokens => registry.remove_all(&account).await,
-            };
-            match (&result, &request) {
-                (Ok(()), Request::AddToken(token)) if known.contains(token) => {
-                    debug!(session, %account, %token, "device token seen again");
-                }
-                (Ok(()), Request::AddToken(token)) => info!(session, %account, %token, "device token registered"),
-                (Ok(()), Request::RemoveTokens) => info!(session, %account, "device tokens removed"),
-                (Err(error), _) => warn!(session, %account, "the device token could not be stored: {error}"),
-            }
-            result.is_ok()
-        })
-    }
 }
 
 #[cfg(test)]

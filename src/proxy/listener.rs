@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use super::connection::{Connection, Probes};
+use super::connection::Connection;
+use super::probes::Probes;
 use super::session;
 use crate::config::{Config, Limits, ListenerTls};
 use crate::push::board::Board;

@@ -2,10 +2,12 @@
 
 pub mod certificate;
 mod connection;
+mod handle;
 mod leaf;
 pub mod listener;
 mod peer;
 pub mod preauth;
+mod probes;
 pub mod relay;
 pub mod session;
 pub mod tls;

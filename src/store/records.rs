@@ -149,7 +149,7 @@ pub struct Unannounced {
     pub since: UnixTime,
 }
 
-/// All that was found at the start, except for mailbox positions ([`Store::positions`]).
+/// All that was found at the start, except for mailbox positions (`Store::positions`).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Loaded {
     /// The accounts.

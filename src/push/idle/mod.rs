@@ -7,14 +7,16 @@
 
 mod heard;
 mod mailbox;
+mod terms;
 #[cfg(test)]
 mod tests;
 
 use std::time::{Duration, Instant};
 
 pub use mailbox::WatchedMailbox;
+pub use terms::{Action, Failure, Watch, blindness};
 
-use super::verdict::{Judge, Verdict};
+use super::verdict::Verdict;
 use crate::parser::quote::push_quoted;
 use crate::parser::response::{Condition, Status};
 use crate::store::Position;
@@ -39,89 +41,6 @@ const MAX_SHORT_IDLES: u32 = 3;
 
 /// How long flags and headers may take to follow an EXISTS where NOTIFY promises them. Then they are fetched.
 const NOTIFY_TIME: Duration = Duration::from_secs(2);
-
-/// What is watched, and how.
-#[derive(Debug, Clone)]
-pub struct Watch {
-    /// The mailboxes. In the first the session waits; the others need NOTIFY.
-    pub mailboxes: Vec<WatchedMailbox>,
-    /// Who decides.
-    pub judge: Judge,
-    /// How long one IDLE lasts. The caller has jittered it.
-    pub renewal: Duration,
-    /// The server has NOTIFY.
-    pub notify: bool,
-    /// Fetching failed again and again from where this begins: what is there is announced without a look.
-    pub blindly: bool,
-    /// Mail may have come between the wish to watch and now: a mailbox that was never looked through is looked at like one
-    /// whose noted position means nothing any more.
-    pub late: bool,
-    /// How long another device has to show a message before it counts. Zero for not at all.
-    pub grace: Duration,
-}
-
-/// What the driver has to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
-    /// Send this to the upstream.
-    Send(Vec<u8>),
-    /// Note the position, and with `announce` that there is something to announce: both at once.
-    Noticed {
-        /// In which mailbox.
-        mailbox: String,
-        /// Up to where it has been looked through.
-        position: Position,
-        /// Some message deserves a push.
-        announce: bool,
-        /// When the server told of it, if it did.
-        since: Option<Instant>,
-    },
-    /// For the log: what was decided about a message.
-    Judged {
-        /// Its UID.
-        uid: u32,
-        /// The decision.
-        verdict: Verdict,
-    },
-    /// The mailbox is watched from now on: the upstream has just said so.
-    Watching,
-    /// NOTIFY failed: from now on only the first mailbox is watched here.
-    OnlyFirst,
-    /// A mailbox besides the first cannot be opened, with the server's words: it is left out.
-    LeftOut(String, String),
-    /// This session is over.
-    Failed(Failure),
-}
-
-/// Why a watching session is over.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Failure {
-    /// The upstream says good-bye.
-    #[error("the mail server closed the session: {0}")]
-    Bye(String),
-    /// No answer within a minute: the connection is dead, although nothing said so.
-    #[error("the mail server did not answer within {}s", ANSWER_TIME.as_secs())]
-    Silent,
-    /// The mailbox cannot be opened.
-    #[error("the mailbox cannot be opened: {0}")]
-    NoMailbox(String),
-    /// There is no IDLE, and deltapush does not poll.
-    #[error("the mail server knows no IDLE, and deltapush does not poll: {0}")]
-    NoIdle(String),
-    /// IDLE is there, and was refused now.
-    #[error("the mail server refused to IDLE: {0}")]
-    IdleRefused(String),
-    /// The fetch was refused.
-    #[error("the mail server refused to say what is new: {0}")]
-    NoFetch(String),
-}
-
-/// How late news may be at worst if a connection dies in silence: right after a proof of life, to be found when IDLE was to be
-/// renewed and the answer does not come. What a reconnection takes is not in it.
-#[must_use]
-pub fn blindness(renewal: Duration) -> Duration {
-    renewal.saturating_add(ANSWER_TIME)
-}
 
 /// What is awaited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

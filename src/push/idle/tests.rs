@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::push::verdict::Judge;
 use crate::store::Position;
 
 const ITEMS: &str = "(UID FLAGS BODY.PEEK[HEADER.FIELDS (FROM AUTO-SUBMITTED)]<0.16384>)";

@@ -1,0 +1,74 @@
+//! What a session can do for its account: keep its tokens, tell where it waits.
+
+use std::sync::{Arc, OnceLock};
+
+use tracing::{debug, info, warn};
+
+use super::relay::{self, Performed};
+use super::session::Request;
+use crate::account::AccountId;
+use crate::push::board::Board;
+use crate::push::registry::Registry;
+use crate::secret::{Credentials, DeviceToken};
+
+/// The account of one session.
+pub(super) struct AccountHandle {
+    pub(super) registry: Registry,
+    pub(super) account: AccountId,
+    pub(super) credentials: Arc<Credentials>,
+    pub(super) session: u64,
+    /// Where it is noted that the session's device fetches, if anybody asks: with a grace for pushes.
+    pub(super) noted_on: Option<Board>,
+    /// The token that the session's device has handed over.
+    pub(super) device: OnceLock<DeviceToken>,
+}
+
+impl relay::Account for AccountHandle {
+    fn tokens(&self) -> Vec<DeviceToken> {
+        self.registry.tokens(&self.account)
+    }
+
+    fn idles_in(&self, mailbox: &str) {
+        // Where other programs of the account wait is no business of its phones'.
+        if self.device.get().is_none() || !self.registry.must_note_idle(&self.account, mailbox) {
+            return;
+        }
+        let (registry, account, mailbox) = (self.registry.clone(), self.account.clone(), mailbox.to_owned());
+        tokio::spawn(async move {
+            if let Err(error) = registry.client_idles(&account, &mailbox).await {
+                debug!(%account, "where the client waits could not be noted: {error}");
+            }
+        });
+    }
+
+    fn fetches(&self) {
+        if let (Some(board), Some(token)) = (&self.noted_on, self.device.get()) {
+            board.device_fetches(&self.account, token);
+        }
+    }
+
+    fn perform(&self, request: Request) -> Performed {
+        if let Request::AddToken(token) = &request {
+            // A client hands over one token in a session; with another one it is the first that counts here.
+            let _ = self.device.set(token.clone());
+        }
+        let (registry, account, session) = (self.registry.clone(), self.account.clone(), self.session);
+        let credentials = Arc::clone(&self.credentials);
+        let known = registry.tokens(&account);
+        Box::pin(async move {
+            let result = match &request {
+                Request::AddToken(token) => registry.register(&account, &credentials, token).await,
+                Request::RemoveTokens => registry.remove_all(&account).await,
+            };
+            match (&result, &request) {
+                (Ok(()), Request::AddToken(token)) if known.contains(token) => {
+                    debug!(session, %account, %token, "device token seen again");
+                }
+                (Ok(()), Request::AddToken(token)) => info!(session, %account, %token, "device token registered"),
+                (Ok(()), Request::RemoveTokens) => info!(session, %account, "device tokens removed"),
+                (Err(error), _) => warn!(session, %account, "the device token could not be stored: {error}"),
+            }
+            result.is_ok()
+        })
+    }
+}
