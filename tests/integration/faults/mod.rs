@@ -5,6 +5,7 @@
 //! programs' threads meet them. `DELTAPUSH_FAULTS=long` is a run of many minutes:
 //! `DELTAPUSH_FAULTS=long cargo test --test integration faults:: -- --nocapture`.
 
+mod late;
 mod ledger;
 mod network;
 mod notifications;

@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -22,14 +23,14 @@ pub(crate) const PASSWORD: &str = r#"pä "quoted" \back{5}"#;
 
 const DOVECOT: &str = "/usr/sbin/dovecot";
 
-/// Runs Dovecot until standard input ends (Ctrl-C ends it too), and takes the folder away if it is named.
+/// Runs Dovecot until standard input ends (Ctrl-C ends it too), and takes the folder away unless the input was `keep`.
 const GUARD: &str = r#"
     trap : INT
     "$0" -F -c "$1" & dovecot=$!
-    cat >/dev/null
+    said=$(cat)
     kill "$dovecot"
     wait "$dovecot"
-    [ -z "$2" ] || rm -rf "$2"
+    [ "$said" = keep ] || rm -rf "$2"
 "#;
 
 /// Whom the mail belongs to when the tests run as root. Dovecot needs no passwd entry for it.
@@ -71,28 +72,18 @@ pub(crate) fn shared(setup: Setup) -> &'static Dovecot {
         Setup::Chatmail => 2,
         Setup::WithoutNotify => 3,
     };
-    // Statics are never dropped: Dovecot ends when this process does, because its standard input is then closed, and takes
-    // its folder away itself.
-    INSTANCES[index].get_or_init(|| Dovecot::start(setup, Folder::ItsOwn))
-}
-
-/// Who takes the folder away.
-#[derive(Clone, Copy)]
-enum Folder {
-    /// Dovecot, when it ends.
-    ItsOwn,
-    /// This value, when it is dropped: Dovecot may be restarted.
-    Kept,
+    INSTANCES[index].get_or_init(|| Dovecot::start(setup))
 }
 
 impl Dovecot {
     /// An instance that only one test uses, which may restart it.
     pub(crate) fn exclusive(setup: Setup) -> Self {
-        Self::start(setup, Folder::Kept)
+        Self::start(setup)
     }
 
     /// Ends Dovecot; it says goodbye to its clients.
     pub(crate) fn stop(&mut self) {
+        self.guard.stdin.as_mut().unwrap().write_all(b"keep").unwrap();
         assert!(self.end(Duration::from_secs(20)), "Dovecot does not end:\n{}", self.log());
     }
 
@@ -110,12 +101,12 @@ impl Dovecot {
 
     /// Starts Dovecot after [`stop`](Self::stop), on the same folder and ports.
     pub(crate) fn start_again(&mut self) {
-        self.guard = spawn(self.dir.path(), Folder::Kept);
+        self.guard = spawn(self.dir.path());
         self.wait_until_ready();
     }
 
     /// Starts an instance and waits until it accepts connections.
-    fn start(setup: Setup, folder: Folder) -> Self {
+    fn start(setup: Setup) -> Self {
         assert!(
             Path::new(DOVECOT).exists(),
             "{DOVECOT} is missing: install the Debian packages dovecot-imapd and dovecot-lmtpd, or run scripts/test"
@@ -133,7 +124,8 @@ impl Dovecot {
         let config = dir.path().join("dovecot.conf");
         fs::write(&config, configuration(setup, dir.path(), &authority, imaps, imap, lmtp)).unwrap();
 
-        let guard = spawn(dir.path(), folder);
+        // Statics are never dropped: Dovecot ends when this process does, because its standard input is then closed.
+        let guard = spawn(dir.path());
         let dovecot = Self { imaps, imap, lmtp, authority, guard, dir };
         dovecot.wait_until_ready();
         dovecot
@@ -216,15 +208,11 @@ impl Drop for Dovecot {
     }
 }
 
-fn spawn(dir: &Path, folder: Folder) -> Child {
-    let taken_away = match folder {
-        Folder::ItsOwn => dir,
-        Folder::Kept => Path::new(""),
-    };
+fn spawn(dir: &Path) -> Child {
     let stderr = fs::File::options().create(true).append(true).open(dir.join("stderr")).unwrap();
     Command::new("sh")
         .args(["-c", GUARD])
-        .args([Path::new(DOVECOT), &dir.join("dovecot.conf"), taken_away])
+        .args([Path::new(DOVECOT), &dir.join("dovecot.conf"), dir])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(stderr)
