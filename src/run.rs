@@ -125,7 +125,7 @@ impl Server {
     /// # Errors
     /// [`RunError::Internal`] if a part without which there are no pushes ended by itself: the process is best started again.
     pub async fn run(self, listeners: Vec<BoundListener>, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
-        raise_file_limit(&self.config);
+        raise_file_limit(&self.config, self.registry.len());
         introduce(&self.config, &listeners, &self.tls, &self.registry);
         let Self { config, trace, tls, upstreams, registry, account_events, notifier } = self;
         let stop = CancellationToken::new();
@@ -178,9 +178,11 @@ fn notifier_settings(config: &Config) -> Result<notifier::Settings, TrustError> 
 /// Descriptors that are needed beside those of connections: the state, listeners, the log, notifications.
 const OTHER_FILES: u64 = 100;
 
-/// Lets the process have as many connections as the configuration allows: two descriptors for each client.
-fn raise_file_limit(config: &Config) {
-    let needed = (config.limits.connections as u64).saturating_mul(2).saturating_add(OTHER_FILES);
+/// Lets the process have as many connections as the configuration allows: two descriptors for each client, one for each of
+/// the accounts that are watched now.
+fn raise_file_limit(config: &Config, accounts: usize) {
+    let clients = (config.limits.connections as u64).saturating_mul(2);
+    let needed = clients.saturating_add(accounts as u64).saturating_add(OTHER_FILES);
     match rlimit::increase_nofile_limit(u64::MAX) {
         Ok(limit) if limit < needed => warn!(
             "{limit} open files are allowed, {needed} would be needed for limits.connections: {}; \

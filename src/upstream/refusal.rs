@@ -12,8 +12,10 @@ pub enum Refusal {
     Credentials,
     /// There are too many sessions of this account: another client needs one.
     TooManySessions,
-    /// Not now.
+    /// Not now: something at the server is out of order for the moment.
     Temporary,
+    /// Not so often: the account, or the address that asks, has had too much.
+    Throttled,
     /// A bare NO: a wrong password at most servers, and at some an outage of what knows the passwords.
     Unclear,
 }
@@ -28,8 +30,8 @@ const CODES: [(&str, Refusal); 13] = [
     ("LIMIT", Refusal::TooManySessions),
     ("INUSE", Refusal::Temporary),
     ("UNAVAILABLE", Refusal::Temporary),
-    ("OVERQUOTA", Refusal::Temporary),
-    ("THROTTLED", Refusal::Temporary),
+    ("OVERQUOTA", Refusal::Throttled),
+    ("THROTTLED", Refusal::Throttled),
     ("SERVERBUG", Refusal::Temporary),
     ("SYS/TEMP", Refusal::Temporary),
     ("PRIVACYREQUIRED", Refusal::Credentials),
@@ -45,7 +47,7 @@ const WORDS: [(&str, Refusal); 14] = [
     ("temporar", Refusal::Temporary),
     ("unavailable", Refusal::Temporary),
     ("internal error", Refusal::Temporary),
-    ("rate limit", Refusal::Temporary),
+    ("rate limit", Refusal::Throttled),
     // Outlook, when what holds the mailbox cannot be reached.
     ("not connected", Refusal::Temporary),
     ("authentication failed", Refusal::Credentials),
@@ -99,7 +101,7 @@ mod tests {
             ("NO Maximum number of connections from user+IP exceeded", Refusal::TooManySessions),
             ("NO [UNAVAILABLE] Temporary authentication failure.", Refusal::Temporary),
             ("NO [INUSE] locked", Refusal::Temporary),
-            ("NO [OVERQUOTA] Account exceeded bandwidth limits", Refusal::Temporary),
+            ("NO [OVERQUOTA] Account exceeded bandwidth limits", Refusal::Throttled),
             ("BAD internal error", Refusal::Temporary),
             ("BAD User is authenticated but not connected.", Refusal::Temporary),
         ];

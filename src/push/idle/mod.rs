@@ -378,8 +378,10 @@ impl IdleMachine {
     /// IDLE was refused: whether for good. Not if it has worked in this session, nor if the words are about the moment, as
     /// Outlook's "User is authenticated but not connected".
     fn knows_no_idle(&self, refused: Status<'_>) -> bool {
-        let moment =
-            matches!(classify(&[b"BAD ", refused.text].concat(), b""), Refusal::TooManySessions | Refusal::Temporary);
+        let moment = matches!(
+            classify(&[b"BAD ", refused.text].concat(), b""),
+            Refusal::TooManySessions | Refusal::Temporary | Refusal::Throttled
+        );
         refused.condition == Condition::Bad && !self.has_idled && !moment
     }
 

@@ -200,7 +200,8 @@ fn next_step(end: &End) -> Next {
             LoginError::Refused { answer, untagged } => match classify(answer, untagged) {
                 Refusal::Credentials => Next::AwaitLogin,
                 Refusal::Unclear => Next::Confirm,
-                Refusal::TooManySessions | Refusal::Temporary => Next::Later,
+                Refusal::Temporary => Next::Soon,
+                Refusal::TooManySessions | Refusal::Throttled => Next::Later,
             },
             LoginError::Bye(words) if is_about_sessions(words) => Next::Later,
             LoginError::Bye(_) => Next::Soon,
@@ -234,7 +235,8 @@ mod tests {
         assert_eq!(refused("NO [AUTHENTICATIONFAILED] no"), Next::AwaitLogin);
         assert_eq!(refused("NO [EXPIRED] no"), Next::AwaitLogin);
         assert_eq!(refused("NO [LIMIT] too many"), Next::Later);
-        assert_eq!(refused("NO [UNAVAILABLE] later"), Next::Later);
+        assert_eq!(refused("NO [UNAVAILABLE] later"), Next::Soon);
+        assert_eq!(refused("NO [OVERQUOTA] too much"), Next::Later);
         assert_eq!(refused("NO LOGIN failed."), Next::Confirm);
         assert_eq!(next_step(&End::Connect(LoginError::Bye("overloaded".into()).into())), Next::Soon);
         assert_eq!(next_step(&End::Connect(LoginError::Bye("Too many connections".into()).into())), Next::Later);
