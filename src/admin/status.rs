@@ -74,9 +74,7 @@ fn watch_line(status: &AccountStatus, watch: Option<&WatchEntry>, now: Instant) 
         Some(WatchState::Interrupted { reason, next }) => {
             format!("interrupted: {reason}; next attempt in {}", rounded(next.saturating_duration_since(now)))
         }
-        Some(WatchState::AwaitingLogin { reason }) => {
-            format!("ended: {reason}; log in with the app (with the right password) to start it again")
-        }
+        Some(WatchState::AwaitingLogin { reason, cure }) => format!("ended: {reason}; {cure}"),
         None if status.refused => {
             "ended: the mail server refused the login; log in with the app to start it again".into()
         }
@@ -172,11 +170,8 @@ mod tests {
         let next = Instant::now() + Duration::from_secs(120);
         board.set(&status.account, WatchState::Interrupted { reason: "it hung up".into(), next });
         assert_eq!(line(&status), "interrupted: it hung up; next attempt in 2m");
-        board.set(&status.account, WatchState::AwaitingLogin { reason: "wrong password".into() });
-        assert_eq!(
-            line(&status),
-            "ended: wrong password; log in with the app (with the right password) to start it again"
-        );
+        board.set(&status.account, WatchState::AwaitingLogin { reason: "wrong password".into(), cure: "log in" });
+        assert_eq!(line(&status), "ended: wrong password; log in");
         status.has_credentials = false;
         assert_eq!(line(&status), "waits for its phone to log in: the password is not known");
     }

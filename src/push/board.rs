@@ -30,6 +30,8 @@ pub enum WatchState {
     AwaitingLogin {
         /// What happened.
         reason: String,
+        /// What helps.
+        cure: &'static str,
     },
 }
 
@@ -166,7 +168,7 @@ mod tests {
         let waiting = asked.notified();
         assert!(board.give_way(&account));
         waiting.await;
-        board.set(&account, WatchState::AwaitingLogin { reason: String::new() });
+        board.set(&account, WatchState::AwaitingLogin { reason: String::new(), cure: "" });
         assert!(!board.give_way(&account), "it has none any more");
     }
 }

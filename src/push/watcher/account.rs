@@ -173,7 +173,7 @@ impl Watched<'_> {
         }
         warn!(%account, upstream = %account.upstream, "{end}; not watched until the client logs in again");
         context.registry.login_refused(account);
-        context.board.set(account, WatchState::AwaitingLogin { reason: end.to_string() });
+        context.board.set(account, WatchState::AwaitingLogin { reason: end.to_string(), cure: cure(end) });
         true
     }
 
@@ -191,6 +191,15 @@ impl Watched<'_> {
         }
         let next = Instant::now().checked_add(wait).unwrap_or_else(Instant::now);
         self.context.board.set(account, WatchState::Interrupted { reason: end.to_string(), next });
+    }
+}
+
+/// What helps where a watch has ended.
+fn cure(end: &End) -> &'static str {
+    match end {
+        End::Failed(Failure::NoIdle(_)) => "it cannot be watched; tried again when the app logs in",
+        End::NoRoute => "name its server in a route again, then log in with the app",
+        _ => "log in with the app, with the right password, to start it again",
     }
 }
 
