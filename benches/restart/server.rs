@@ -152,12 +152,14 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
                 "* FLAGS (\\Seen)\r\n* {messages} EXISTS\r\n* OK [UIDVALIDITY 1] ok\r\n* OK [UIDNEXT {next}] ok\r\n"
             ))
             .await?;
-        } else if let Some(set) = upper.strip_prefix("UID FETCH ") {
+        } else if let Some(set) = upper.strip_prefix("UID FETCH ").or_else(|| upper.strip_prefix("FETCH ")) {
+            // Sequence numbers and UIDs are the same here. Who asks by number looks back at what is old, and seen.
+            let flags = if upper.starts_with("UID") { "" } else { "\\Seen" };
             let first: u32 = set.split(':').next().unwrap_or_default().parse()?;
             for uid in first.min(self.messages()?)..=self.messages()? {
                 let size = HEADERS.len();
                 self.say(&format!(
-                    "* {uid} FETCH (UID {uid} FLAGS () BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)]<0> {{{size}}}\r\n{HEADERS})\r\n"
+                    "* {uid} FETCH (UID {uid} FLAGS ({flags}) BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)]<0> {{{size}}}\r\n{HEADERS})\r\n"
                 ))
                 .await?;
             }
