@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+use crate::parser::sasl::Mechanism;
+
 /// Bytes that nobody may read by accident: a password, a SASL response.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
 pub struct Secret(Vec<u8>);
@@ -32,6 +34,17 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// What a secret that logs in is, and so for how long it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A password: until it is changed.
+    Password,
+    /// An OAuth access token (RFC 6750): for an hour or so.
+    Token,
+    /// The first message of a challenge-response exchange: for that exchange only.
+    Exchange(Mechanism),
+}
+
 /// What a login consists of (RFC 4616: authorization identity, authentication identity, password).
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
@@ -39,15 +52,52 @@ pub struct Credentials {
     pub authorization: Option<String>,
     /// The login name, as the client gave it.
     pub user: String,
-    /// The password.
+    /// The password, or what [`Kind`] says. Empty where it was good for one exchange and that is over.
     pub password: Secret,
+    /// What the password is.
+    pub kind: Kind,
 }
 
 impl Credentials {
     /// Credentials without an authorization identity, as `LOGIN` gives them.
     #[must_use]
     pub fn new(user: impl Into<String>, password: impl Into<Vec<u8>>) -> Self {
-        Self { authorization: None, user: user.into(), password: Secret::new(password.into()) }
+        Self { authorization: None, user: user.into(), password: Secret::new(password.into()), kind: Kind::Password }
+    }
+
+    /// An access token, as XOAUTH2 and OAUTHBEARER give it.
+    #[must_use]
+    pub fn bearer(user: impl Into<String>, token: impl Into<Vec<u8>>) -> Self {
+        Self { kind: Kind::Token, ..Self::new(user, token) }
+    }
+
+    /// The first message of an exchange by `mechanism`.
+    #[must_use]
+    pub fn exchange(mechanism: Mechanism, user: impl Into<String>, first: impl Into<Vec<u8>>) -> Self {
+        Self { kind: Kind::Exchange(mechanism), ..Self::new(user, first) }
+    }
+
+    /// The same for the mailbox of `other`; nobody, or the user itself, is nobody else.
+    #[must_use]
+    pub fn on_behalf_of(mut self, other: String) -> Self {
+        self.authorization = Some(other).filter(|other| !other.is_empty() && *other != self.user);
+        self
+    }
+
+    /// Whether one can log in with them again: so that a mailbox can be watched.
+    #[must_use]
+    pub fn can_be_used_again(&self) -> bool {
+        !matches!(self.kind, Kind::Exchange(_))
+    }
+
+    /// What is worth keeping: all of a password or token; of an exchange only that there was one.
+    #[must_use]
+    pub fn to_keep(&self) -> Self {
+        let mut kept = self.clone();
+        if !self.can_be_used_again() {
+            kept.password = Secret::new(Vec::new());
+        }
+        kept
     }
 
     /// Whose mailbox the login leads to.

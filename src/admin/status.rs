@@ -30,13 +30,17 @@ impl Reporter {
             Err(error) => return format!("the state cannot be read: {error}\n"),
         };
         let watched = accounts.iter().filter(|status| self.board.is_watching(&status.account)).count();
-        let waiting = accounts.iter().filter(|status| !status.has_credentials).count();
+        let unusable = accounts.iter().filter(|status| status.unusable.is_some()).count();
+        let waiting = accounts.iter().filter(|status| !status.has_credentials && status.unusable.is_none()).count();
         let mut text = format!(
             "deltapush {}, up {}: {} accounts with a device, {watched} watched, {waiting} waiting for their phone to log in\n",
             env!("CARGO_PKG_VERSION"),
             rounded(self.began.elapsed()),
             accounts.len(),
         );
+        if unusable > 0 {
+            let _ = writeln!(text, "{unusable} of them cannot be watched because of how their clients log in");
+        }
         let now = Instant::now();
         for status in &accounts {
             text.push('\n');
@@ -65,6 +69,13 @@ fn describe(text: &mut String, status: &AccountStatus, watch: Option<&WatchEntry
 }
 
 fn watch_line(status: &AccountStatus, watch: Option<&WatchEntry>, now: Instant) -> String {
+    if let Some(mechanism) = status.unusable {
+        return format!(
+            "cannot be watched: its client logs in with {}, which leaves nothing to log in with again; let it send a \
+             password (LOGIN, or AUTHENTICATE PLAIN), and it is watched",
+            mechanism.name()
+        );
+    }
     if !status.has_credentials {
         return "waits for its phone to log in: the password is not known".into();
     }
@@ -136,6 +147,7 @@ mod tests {
             }],
             mailboxes: vec![("INBOX".into(), Position { uid_validity: 1, uid_next: 42 })],
             has_credentials: true,
+            unusable: None,
             refused: false,
         }
     }
@@ -172,6 +184,9 @@ mod tests {
         assert_eq!(line(&status), "interrupted: it hung up; next attempt in 2m");
         board.set(&status.account, WatchState::AwaitingLogin { reason: "wrong password".into(), cure: "log in" });
         assert_eq!(line(&status), "ended: wrong password; log in");
+        status.unusable = Some(crate::parser::sasl::Mechanism::ScramSha256);
+        assert!(line(&status).starts_with("cannot be watched: its client logs in with SCRAM-SHA-256, which"));
+        status.unusable = None;
         status.has_credentials = false;
         assert_eq!(line(&status), "waits for its phone to log in: the password is not known");
     }

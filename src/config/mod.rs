@@ -9,6 +9,7 @@ mod error;
 mod limits;
 mod listeners;
 mod log;
+mod login;
 mod metadata;
 mod names;
 mod push;
@@ -31,6 +32,7 @@ pub use error::{ConfigError, Problem, Problems};
 pub use limits::Limits;
 pub use listeners::{Certificate, Hostname, Listener, ListenerTls};
 pub use log::Log;
+pub use login::Login;
 pub use metadata::{Metadata, MetadataValue};
 pub use names::{is_dns_name, is_loopback};
 pub use push::{Messages, Native, Push};
@@ -64,6 +66,8 @@ pub struct Config {
     pub metadata: Metadata,
     /// What survives a restart.
     pub storage: Storage,
+    /// How clients log in.
+    pub login: Login,
     /// What one connection may cost.
     pub limits: Limits,
     /// What is logged.
@@ -85,6 +89,7 @@ impl Default for Config {
             accounts: Accounts::new(),
             metadata: Metadata::default(),
             storage: Storage::default(),
+            login: Login::default(),
             limits: Limits::default(),
             log: Log::default(),
             trace: false,

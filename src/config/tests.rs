@@ -60,6 +60,8 @@ fn the_shipped_file_states_every_default() {
         "storage",
         "credentials",
         "key_file",
+        "login",
+        "scram",
         "limits",
         "connections",
         "command",

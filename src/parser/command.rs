@@ -4,8 +4,8 @@ use nom::bytes::complete::take_while;
 use nom::combinator::opt;
 use nom::sequence::{preceded, terminated};
 use nom::{AsChar, Parser};
-use zeroize::Zeroizing;
 
+use super::sasl::{is_password, user_name};
 use super::syntax::{Parsed, astring, atom, command_tag, line_end, space};
 use crate::secret::Credentials;
 
@@ -135,11 +135,11 @@ pub fn has_no_arguments(command: &[u8]) -> bool {
 }
 
 /// The credentials of a whole LOGIN command, in any mixture of atoms, quoted strings and literals. `None` if it is not
-/// well-formed or the user name is not UTF-8.
+/// well-formed, the user name is not UTF-8 or has a line end in it, or there is a NUL.
 #[must_use]
 pub fn login(command: &[u8]) -> Option<Credentials> {
     let (user, password) = arguments(command, (preceded(space, astring), preceded(space, astring)))?;
-    let user = String::from_utf8(user.into_owned()).ok()?;
+    let user = user_name(&user).filter(|_| is_password(&password))?;
     // A password with escapes was unescaped into a buffer of its own, which is taken over here and not copied.
     Some(Credentials::new(user, password.into_owned()))
 }
@@ -165,47 +165,6 @@ pub fn authenticate(command: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
 fn base64_or_empty(input: &[u8]) -> Parsed<'_, &[u8]> {
     nom::bytes::complete::take_while1(|byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'='))
         .parse(input)
-}
-
-/// What a client may answer to a SASL challenge (RFC 9051 section 6.2.2).
-#[derive(Debug)]
-pub enum SaslLine {
-    /// `*`: the exchange is cancelled.
-    Cancelled,
-    /// The decoded response.
-    Response(Zeroizing<Vec<u8>>),
-    /// Not base64.
-    Malformed,
-}
-
-/// Reads a line that the client sent in a SASL exchange, with or without its line end; `=` stands for an empty initial
-/// response.
-#[must_use]
-pub fn sasl_line(line: &[u8]) -> SaslLine {
-    use base64::Engine as _;
-    match line.trim_ascii_end() {
-        b"*" => SaslLine::Cancelled,
-        b"=" => SaslLine::Response(Zeroizing::default()),
-        encoded => match base64::engine::general_purpose::STANDARD.decode(encoded) {
-            Ok(decoded) => SaslLine::Response(Zeroizing::new(decoded)),
-            Err(_) => SaslLine::Malformed,
-        },
-    }
-}
-
-/// The credentials in a message of SASL PLAIN (RFC 4616 section 2). `None` if it is malformed.
-#[must_use]
-pub fn plain_message(message: &[u8]) -> Option<Credentials> {
-    let mut parts = message.split(|byte| *byte == 0);
-    let (authorization, user, password) = (parts.next()?, parts.next()?, parts.next()?);
-    if parts.next().is_some() || user.is_empty() || password.is_empty() {
-        return None;
-    }
-    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
-    let mut credentials = Credentials::new(text(user)?, password);
-    let authorization = text(authorization)?;
-    credentials.authorization = Some(authorization).filter(|other| !other.is_empty() && *other != credentials.user);
-    Some(credentials)
 }
 
 #[cfg(test)]
@@ -251,9 +210,17 @@ mod tests {
         }
         let credentials = login("a LOGIN \"alice@lab.test\" \"p w\\\"\\\\gr\u{fc}n\"\r\n".as_bytes()).unwrap();
         assert_eq!(credentials.password.expose(), "p w\"\\gr\u{fc}n".as_bytes());
-        for command in
-            ["a LOGIN user\r\n", "a LOGIN user a b\r\n", "a LOGIN\r\n", "a LOGIN \"u\r\n", "a LOGIN {4}\r\nus"]
-        {
+        for command in [
+            "a LOGIN user\r\n",
+            "a LOGIN user a b\r\n",
+            "a LOGIN\r\n",
+            "a LOGIN \"u\r\n",
+            "a LOGIN {4}\r\nus",
+            "a LOGIN {3}\r\nu\nv p\r\n",
+            "a LOGIN {3}\r\nu\rv p\r\n",
+            "a LOGIN {3}\r\nu\0v p\r\n",
+            "a LOGIN u {3}\r\np\0w\r\n",
+        ] {
             assert!(login(command.as_bytes()).is_none(), "{command}");
         }
     }
@@ -279,18 +246,5 @@ mod tests {
         assert_eq!(authenticate(b"a authenticate plain AGEAYg==\r\n"), Some((&b"plain"[..], Some(&b"AGEAYg=="[..]))));
         assert_eq!(authenticate(b"a AUTHENTICATE PLAIN =\r\n"), Some((&b"PLAIN"[..], Some(&b"="[..]))));
         assert_eq!(authenticate(b"a AUTHENTICATE\r\n"), None);
-    }
-
-    #[test]
-    fn sasl_lines_and_plain_messages() {
-        assert!(matches!(sasl_line(b"*\r\n"), SaslLine::Cancelled));
-        assert!(matches!(sasl_line(b"%%\r\n"), SaslLine::Malformed));
-        let SaslLine::Response(message) = sasl_line(b"AGEAYg==\r\n") else { panic!("not decoded") };
-        let credentials = plain_message(&message).unwrap();
-        assert_eq!((credentials.user.as_str(), credentials.password.expose()), ("a", &b"b"[..]));
-        assert_eq!(plain_message(b"z\0a\0b").unwrap().authorization.as_deref(), Some("z"));
-        for message in [&b"a\0b"[..], b"\0\0b", b"\0a\0", b"\0a\0b\0c", b""] {
-            assert!(plain_message(message).is_none(), "{message:?}");
-        }
     }
 }

@@ -1,7 +1,7 @@
 //! IMAP as bytes. Knows no socket, no clock and no runtime.
 //!
 //! [`framer`] finds where lines and literals end, whatever the chunks they come in. On top of it stand [`command`] (the few
-//! commands that deltapush reads), [`response`] (the lines that it must understand; everything else passes),
+//! commands that deltapush reads), [`sasl`] (who logs in), [`response`] (the lines that it must understand; everything else passes),
 //! [`metadata`] (RFC 5464) and [`capability`] (what is added to and stripped from a server's list).
 
 pub mod capability;
@@ -11,4 +11,5 @@ pub mod metadata;
 pub mod quote;
 pub mod reader;
 pub mod response;
+pub mod sasl;
 pub mod syntax;

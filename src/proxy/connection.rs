@@ -20,12 +20,13 @@ use super::session::{Session, Upstream};
 use crate::account::AccountId;
 use crate::config::{ListenerTls, Native};
 use crate::parser::capability;
-use crate::secret::Credentials;
+use crate::parser::sasl::SaslLine;
+use crate::secret::{Credentials, Secret};
 use crate::stream::{Stream, receive};
-use crate::trace::{Mark, Printer, Speaker, Transcript};
-use crate::upstream::connect::{Attempt, ConnectError, Connected};
+use crate::trace::{Mark, Piece, Printer, Speaker, Transcript};
+use crate::upstream::connect::{Attempt, ConnectError, Connected, Progress};
 use crate::upstream::dialogue::{LoginError, Purpose};
-use crate::upstream::refusal::{Refusal, classify, is_about_sessions};
+use crate::upstream::refusal::{self, Refusal, classify, is_about_sessions};
 use crate::upstream::route::Target;
 
 /// How long a client may take to accept an answer before its login.
@@ -113,7 +114,8 @@ impl Connection {
     /// Greets and answers until a login succeeds.
     async fn greet(&mut self, mut stream: Stream, protection: Protection) -> Result<Authenticated, NoLogin> {
         let max_command = self.proxy.limits.command.bytes();
-        let mut machine = NotAuthenticated::new(protection, max_command);
+        let offers_scram = self.proxy.offers_scram;
+        let mut machine = NotAuthenticated::new(protection, max_command).offering_scram(offers_scram);
         self.say(&mut stream, &machine.greeting()).await?;
         let mut received = Vec::new();
         loop {
@@ -123,9 +125,20 @@ impl Connection {
                     received = Vec::new();
                     let Stream::Plain(tcp) = stream else { return Err(NoLogin::Closed) };
                     stream = self.handshake(tcp).await?;
-                    machine = NotAuthenticated::new(Protection::Tls, max_command);
+                    machine = NotAuthenticated::new(Protection::Tls, max_command).offering_scram(offers_scram);
                 }
-                Event::Login { tag, credentials } => match self.try_login(credentials).await {
+                Event::Login { tag, credentials } => match self
+                    .try_login(
+                        credentials,
+                        Waiting {
+                            stream: &mut stream,
+                            machine: &mut machine,
+                            received: &mut received,
+                            was_asked: false,
+                        },
+                    )
+                    .await?
+                {
                     Ok((account, credentials, upstream)) => {
                         return Ok(Authenticated {
                             client: stream,
@@ -145,7 +158,7 @@ impl Connection {
                         }
                     }
                 },
-                Event::Close => return Err(NoLogin::Closed),
+                Event::Close | Event::Response(_) => return Err(NoLogin::Closed),
             }
         }
     }
@@ -193,33 +206,42 @@ impl Connection {
         send(stream, lines).await
     }
 
-    /// Asks the account's own server whether it accepts the credentials.
+    /// Asks the account's own server whether it accepts the credentials; the client may have to say more.
     async fn try_login(
         &mut self,
         credentials: Credentials,
-    ) -> Result<(AccountId, Arc<Credentials>, Connected), Refused> {
+        mut client: Waiting<'_>,
+    ) -> Result<Result<(AccountId, Arc<Credentials>, Connected), Refused>, NoLogin> {
         let (session, peer) = (self.session, self.peer);
         let owner = credentials.owner();
         let Some(target) = self.proxy.upstreams.routes.resolve(owner) else {
             debug!(session, %peer, user = %owner.escape_debug(), "refused: no route for this login");
-            return Err(Refused::new("NO [AUTHENTICATIONFAILED] no mail server is configured here for this login"));
+            let words = "NO [AUTHENTICATIONFAILED] no mail server is configured here for this login";
+            return Ok(Err(Refused::new(words)));
         };
         let account = AccountId::of(&credentials, &target.name());
         let probed = self.proxy.session.native == Native::Passthrough && !self.proxy.probes.is_known(&target);
-        let mut attempt = self.attempt(&target, &credentials, probed).await;
-        if attempt.as_ref().is_err_and(is_too_many) && self.proxy.board.give_way(&account) {
+        let mut attempt = self.attempt(&target, &credentials, probed, &mut client).await;
+        // What the client has answered to one challenge is no answer to another.
+        if !client.was_asked && attempt.as_ref().is_err_and(Failure::is_too_many) && self.proxy.board.give_way(&account)
+        {
             debug!(session, %account, "too many sessions: the watching session gives way to the client");
             sleep(GIVING_WAY).await;
-            attempt = self.attempt(&target, &credentials, probed).await;
+            attempt = self.attempt(&target, &credentials, probed, &mut client).await;
         }
-        let mut upstream = attempt.map_err(|error| {
-            if probed && matches!(error, ConnectError::TimedOut(_)) {
-                // It may be the question whether it pushes that it does not answer: it is not asked again soon.
-                self.proxy.probes.remember(&target, false);
+        let mut upstream = match attempt {
+            Ok(upstream) => upstream,
+            Err(Failure::Client(end)) => return Err(end),
+            Err(Failure::GaveUp(words)) => return Ok(Err(Refused::new(words))),
+            Err(Failure::Upstream(error)) => {
+                if probed && matches!(error, ConnectError::TimedOut(_)) {
+                    // It may be the question whether it pushes that it does not answer: it is not asked again soon.
+                    self.proxy.probes.remember(&target, false);
+                }
+                debug!(session, %peer, %account, upstream = %target, "login failed: {error}");
+                return Ok(Err(Refused::from_error(error)));
             }
-            debug!(session, %peer, %account, upstream = %target, "login failed: {error}");
-            Refused::from_error(error)
-        })?;
+        };
         debug!(session, %peer, %account, upstream = %target, "logged in");
         if probed {
             self.proxy.probes.remember(&target, upstream.logged_in.pushes);
@@ -229,7 +251,7 @@ impl Connection {
         if let Err(error) = self.proxy.registry.login_succeeded(&account, &credentials).await {
             debug!(session, %account, "the new password could not be stored for the watching session: {error}");
         }
-        Ok((account, Arc::new(credentials), upstream))
+        Ok(Ok((account, Arc::new(credentials.to_keep()), upstream)))
     }
 
     async fn attempt(
@@ -237,11 +259,39 @@ impl Connection {
         target: &Target,
         credentials: &Credentials,
         probe: bool,
-    ) -> Result<Connected, ConnectError> {
-        let upstreams = &self.proxy.upstreams;
+        client: &mut Waiting<'_>,
+    ) -> Result<Connected, Failure> {
+        let upstreams = Arc::clone(&self.proxy.upstreams);
         let purpose = Purpose::Client { probe };
-        let attempt = Attempt { target, upstreams, credentials: credentials.clone(), purpose };
-        attempt.connect(self.transcript.as_mut().map(|printer| printer as &mut (dyn Transcript + Send))).await
+        let attempt = Attempt { target, upstreams: &upstreams, credentials: credentials.clone(), purpose };
+        let mut progress = attempt.begin(shown(&mut self.transcript)).await?;
+        loop {
+            match progress {
+                Progress::LoggedIn(connected) => return Ok(*connected),
+                Progress::Challenge { challenge, login } => {
+                    let response = self.ask(client, &challenge).await?;
+                    progress = login.respond(&response, shown(&mut self.transcript)).await?;
+                }
+            }
+        }
+    }
+
+    /// Hands a challenge of the upstream's to the client, and waits for the answer.
+    async fn ask(&mut self, client: &mut Waiting<'_>, challenge: &[u8]) -> Result<Secret, Failure> {
+        client.was_asked = true;
+        client.machine.expect_response();
+        if let Some(transcript) = &mut self.transcript {
+            transcript.piece(Speaker::ToClient, Mark::Relayed, Piece::Text(b"+ "));
+            transcript.piece(Speaker::ToClient, Mark::Relayed, Piece::Masked(challenge.len()));
+            transcript.piece(Speaker::ToClient, Mark::Relayed, Piece::Text(b"\r\n"));
+        }
+        send(client.stream, &[b"+ ", challenge, b"\r\n"].concat()).await?;
+        match self.next_event(client.stream, client.machine, client.received).await? {
+            Event::Response(SaslLine::Response(response)) => Ok(response),
+            Event::Response(SaslLine::Cancelled) => Err(Failure::GaveUp("BAD cancelled")),
+            Event::Response(SaslLine::Malformed) => Err(Failure::GaveUp("BAD this is not base64")),
+            _ => Err(NoLogin::Closed.into()),
+        }
     }
 
     /// From the login on: the client gets the server's answer under its own tag, and everything else as it comes.
@@ -290,15 +340,52 @@ async fn send(stream: &mut Stream, bytes: &[u8]) -> Result<(), NoLogin> {
     written.await.map_err(|_| NoLogin::TimedOut)?.map_err(NoLogin::Gone)
 }
 
-/// Whether the server has no session left for this account.
-fn is_too_many(error: &ConnectError) -> bool {
-    match error {
-        ConnectError::Login(LoginError::Refused { answer, untagged }) => {
-            classify(answer, untagged) == Refusal::TooManySessions
+fn shown(transcript: &mut Option<Printer>) -> Option<&mut (dyn Transcript + Send)> {
+    transcript.as_mut().map(|printer| printer as &mut (dyn Transcript + Send))
+}
+
+/// A client that waits for its login to be answered, and may be asked for more meanwhile.
+struct Waiting<'a> {
+    stream: &'a mut Stream,
+    machine: &'a mut NotAuthenticated,
+    received: &'a mut Vec<u8>,
+    /// It was.
+    was_asked: bool,
+}
+
+/// Why an attempt brought no session.
+enum Failure {
+    /// The upstream gave none.
+    Upstream(ConnectError),
+    /// The client has left an exchange; this is what it hears.
+    GaveUp(&'static str),
+    /// The client is gone.
+    Client(NoLogin),
+}
+
+impl From<ConnectError> for Failure {
+    fn from(error: ConnectError) -> Self {
+        Self::Upstream(error)
+    }
+}
+
+impl From<NoLogin> for Failure {
+    fn from(end: NoLogin) -> Self {
+        Self::Client(end)
+    }
+}
+
+impl Failure {
+    /// Whether the server has no session left for this account.
+    fn is_too_many(&self) -> bool {
+        match self {
+            Self::Upstream(ConnectError::Login(LoginError::Refused { answer, untagged })) => {
+                classify(answer, untagged) == Refusal::TooManySessions
+            }
+            // Some say it in a BYE.
+            Self::Upstream(ConnectError::Login(LoginError::Bye(words))) => is_about_sessions(words),
+            _ => false,
         }
-        // Some say it in a BYE.
-        ConnectError::Login(LoginError::Bye(words)) => is_about_sessions(words),
-        _ => false,
     }
 }
 
@@ -313,11 +400,18 @@ impl Refused {
         Self { untagged: Vec::new(), answer: answer.into() }
     }
 
-    /// A refusal of the server goes on as it is; what went wrong on the way is no wrong password, and must not look like one:
-    /// Delta Chat warns its user if it finds the word "authentication".
+    /// A refusal of the server goes on as it is if it is about the password. All else is no wrong password, and must not look
+    /// like one: Delta Chat warns its user if it finds the word "authentication".
     fn from_error(error: ConnectError) -> Self {
         match error {
-            ConnectError::Login(LoginError::Refused { answer, untagged }) => Self { untagged, answer },
+            ConnectError::Login(LoginError::Refused { answer, untagged }) => {
+                let (answer, untagged) = refusal::for_client(answer, untagged);
+                Self { untagged, answer }
+            }
+            // The next login would fare no better (RFC 5530 section 3).
+            ConnectError::Login(LoginError::NoMechanism(_)) => {
+                Self::new(&format!("NO [CANNOT] {}", harmless(&error.to_string())))
+            }
             error => Self::new(&format!("NO [UNAVAILABLE] {}", harmless(&error.to_string()))),
         }
     }

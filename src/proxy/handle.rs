@@ -64,7 +64,12 @@ impl relay::Account for AccountHandle {
                 (Ok(()), Request::AddToken(token)) if known.contains(token) => {
                     debug!(session, %account, %token, "device token seen again");
                 }
-                (Ok(()), Request::AddToken(token)) => info!(session, %account, %token, "device token registered"),
+                (Ok(()), Request::AddToken(token)) => {
+                    info!(session, %account, %token, "device token registered");
+                    if registry.credentials(&account).is_none() {
+                        info!(session, %account, "not watched: its client's login leaves nothing to log in with again");
+                    }
+                }
                 (Ok(()), Request::RemoveTokens) => info!(session, %account, "device tokens removed"),
                 (Err(error), _) => warn!(session, %account, "the device token could not be stored: {error}"),
             }

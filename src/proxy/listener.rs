@@ -33,6 +33,8 @@ pub struct Proxy {
     pub(super) registry: Registry,
     pub(super) board: Board,
     pub(super) session: Arc<session::Settings>,
+    /// SCRAM is among what is offered before the login.
+    pub(super) offers_scram: bool,
     /// Pushes wait for other devices.
     pub(super) has_grace: bool,
     pub(super) limits: Limits,
@@ -59,6 +61,7 @@ impl Proxy {
             registry,
             board,
             session: Arc::new(session_settings(config)),
+            offers_scram: config.login.scram,
             has_grace: !config.push.grace.is_zero(),
             limits: config.limits.clone(),
             trace,

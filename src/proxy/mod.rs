@@ -9,5 +9,6 @@ mod peer;
 pub mod preauth;
 mod probes;
 pub mod relay;
+mod sasl;
 pub mod session;
 pub mod tls;

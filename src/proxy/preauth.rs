@@ -3,8 +3,10 @@
 
 use zeroize::Zeroizing;
 
-use crate::parser::command::{self, SaslLine, Verb};
+use super::sasl::{self, Exchange, Said};
+use crate::parser::command::{self, Verb};
 use crate::parser::framer::{Fragment, Framer, LineEnd};
+use crate::parser::sasl::SaslLine;
 use crate::secret::Credentials;
 use crate::trace::{Mark, Piece, Speaker, Transcript};
 
@@ -41,6 +43,8 @@ pub enum Event {
         /// What the client gave.
         credentials: Credentials,
     },
+    /// The client's answer to a challenge of the upstream's.
+    Response(SaslLine),
     /// After what is in `out` was sent: close.
     Close,
 }
@@ -50,9 +54,10 @@ pub struct NotAuthenticated {
     framer: Framer,
     /// The command under way; wiped, for it may have a password.
     held: Zeroizing<Vec<u8>>,
-    /// Set while a SASL exchange waits for the client's response: the tag of its command.
-    sasl: Option<Vec<u8>>,
+    /// Set while a SASL exchange waits for the client's response: the tag of its command, and what the response is.
+    sasl: Option<(Vec<u8>, Exchange)>,
     protection: Protection,
+    offers_scram: bool,
     max_command: usize,
     commands: u32,
     bad: u32,
@@ -71,11 +76,19 @@ impl NotAuthenticated {
             held: Zeroizing::new(Vec::with_capacity(USUAL_COMMAND)),
             sasl: None,
             protection,
+            offers_scram: false,
             max_command,
             commands: 0,
             bad: 0,
             logins: 0,
         }
+    }
+
+    /// The same machine, which lists SCRAM among what it offers or does not. It takes SCRAM in any case.
+    #[must_use]
+    pub fn offering_scram(mut self, offers_scram: bool) -> Self {
+        self.offers_scram = offers_scram;
+        self
     }
 
     /// The greeting.
@@ -85,11 +98,16 @@ impl NotAuthenticated {
     }
 
     /// What deltapush can do before a login.
-    fn capabilities(&self) -> &'static str {
-        match self.protection {
-            Protection::Tls | Protection::None => "IMAP4rev1 LITERAL+ SASL-IR ID AUTH=PLAIN",
-            Protection::StartTls => "IMAP4rev1 LITERAL+ SASL-IR ID STARTTLS LOGINDISABLED",
+    fn capabilities(&self) -> String {
+        let mut list = "IMAP4rev1 LITERAL+ SASL-IR ID".to_owned();
+        list.push_str(match self.protection {
+            Protection::StartTls => " STARTTLS LOGINDISABLED",
+            Protection::Tls | Protection::None => " AUTH=PLAIN AUTH=LOGIN AUTH=XOAUTH2 AUTH=OAUTHBEARER",
+        });
+        if self.offers_scram && self.protection != Protection::StartTls {
+            list.push_str(" AUTH=SCRAM-SHA-1 AUTH=SCRAM-SHA-256");
         }
+        list
     }
 
     /// Takes bytes from the client until something has to be done; `input` moves on to what is left. Answers are appended
@@ -146,7 +164,7 @@ impl NotAuthenticated {
             show(*transcript, &command, self.sasl.is_some());
         }
         match self.sasl.take() {
-            Some(tag) => self.sasl_response(tag, &command, out),
+            Some((tag, exchange)) => self.exchange(tag, exchange.line(&command), out),
             None => self.command(&command, refused, out),
         }
     }
@@ -166,11 +184,12 @@ impl NotAuthenticated {
                     Some(credentials) => return Some(self.login(tag.to_vec(), credentials)),
                     None => self.refuse(tag, "BAD LOGIN takes a user name and a password", out),
                 },
-                Verb::Authenticate => {
-                    if let Some(event) = self.authenticate(tag, command, out) {
-                        return Some(event);
+                Verb::Authenticate => match command::authenticate(command) {
+                    Some((mechanism, initial)) => {
+                        return self.exchange(tag.to_vec(), sasl::begin(mechanism, initial), out);
                     }
-                }
+                    None => self.refuse(tag, "BAD AUTHENTICATE takes a mechanism", out),
+                },
                 Verb::StartTls if self.protection == Protection::StartTls => {
                     answer(out, tag, "OK begin TLS now");
                     return Some(Event::StartTls);
@@ -203,35 +222,26 @@ impl NotAuthenticated {
         }
     }
 
-    fn authenticate(&mut self, tag: &[u8], command: &[u8], out: &mut Vec<u8>) -> Option<Event> {
-        match command::authenticate(command) {
-            Some((mechanism, _)) if !mechanism.eq_ignore_ascii_case(b"PLAIN") => {
-                self.refuse(tag, "NO [CANNOT] this mechanism is not supported, PLAIN is", out);
+    /// What came of AUTHENTICATE, or of a line that belongs to it.
+    fn exchange(&mut self, tag: Vec<u8>, said: Said, out: &mut Vec<u8>) -> Option<Event> {
+        match said {
+            Said::Ask(challenge, exchange) => {
+                out.extend_from_slice(format!("+ {challenge}\r\n").as_bytes());
+                self.sasl = Some((tag, exchange));
                 None
             }
-            Some((_, Some(initial))) => self.sasl_response(tag.to_vec(), initial, out),
-            Some((_, None)) => {
-                out.extend_from_slice(b"+ \r\n");
-                self.sasl = Some(tag.to_vec());
-                None
-            }
-            None => {
-                self.refuse(tag, "BAD AUTHENTICATE takes a mechanism", out);
-                None
+            Said::LogIn(credentials) => Some(self.login(tag, credentials)),
+            Said::Relay(line) => Some(Event::Response(line)),
+            Said::Refuse(text) => {
+                self.refuse(&tag, text, out);
+                self.close_if_too_many(out)
             }
         }
     }
 
-    fn sasl_response(&mut self, tag: Vec<u8>, line: &[u8], out: &mut Vec<u8>) -> Option<Event> {
-        match command::sasl_line(line) {
-            SaslLine::Cancelled => self.refuse(&tag, "BAD cancelled", out),
-            SaslLine::Malformed => self.refuse(&tag, "BAD this is not base64", out),
-            SaslLine::Response(message) => match command::plain_message(&message) {
-                Some(credentials) => return Some(self.login(tag, credentials)),
-                None => self.refuse(&tag, "BAD the message is not one of SASL PLAIN (RFC 4616)", out),
-            },
-        }
-        self.close_if_too_many(out)
+    /// The client is being sent a challenge of the upstream's: its next line is the answer, an [`Event::Response`].
+    pub fn expect_response(&mut self) {
+        self.sasl = Some((Vec::new(), Exchange::Relayed));
     }
 
     fn login(&mut self, tag: Vec<u8>, credentials: Credentials) -> Event {
@@ -294,122 +304,5 @@ fn show(transcript: &mut dyn Transcript, command: &[u8], is_sasl: bool) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What came of `input`, in one piece and byte by byte: the answers, and the event with its credentials.
-    fn take(protection: Protection, input: &str) -> (String, Option<Event>) {
-        let run = |chunks: Vec<&[u8]>| {
-            let mut machine = NotAuthenticated::new(protection, 2000);
-            let mut out = vec![];
-            for mut chunk in chunks {
-                if let Some(event) = machine.take(&mut chunk, &mut out, None) {
-                    return (String::from_utf8(out).unwrap(), Some(event));
-                }
-            }
-            (String::from_utf8(out).unwrap(), None)
-        };
-        let whole = run(vec![input.as_bytes()]);
-        assert_eq!(run(input.as_bytes().chunks(1).collect()), whole);
-        whole
-    }
-
-    fn login(tag: &str, user: &str, password: &str) -> Option<Event> {
-        Some(Event::Login { tag: tag.into(), credentials: Credentials::new(user, password) })
-    }
-
-    #[test]
-    fn login_in_all_forms() {
-        assert_eq!(take(Protection::Tls, "a LOGIN u p\r\n"), (String::new(), login("a", "u", "p")));
-        assert_eq!(
-            take(Protection::Tls, "a1 LOGIN {1}\r\nu {6}\r\np\r\nw\"x\r\n"),
-            ("+ OK\r\n+ OK\r\n".into(), login("a1", "u", "p\r\nw\"x"))
-        );
-        assert_eq!(take(Protection::None, "a LOGIN \"u\" {2+}\r\np}\r\n"), (String::new(), login("a", "u", "p}")));
-        assert_eq!(take(Protection::Tls, "a AUTHENTICATE PLAIN AHUAcA==\r\n"), (String::new(), login("a", "u", "p")));
-        assert_eq!(
-            take(Protection::Tls, "a authenticate plain\r\nAHUAcA==\r\n"),
-            ("+ \r\n".into(), login("a", "u", "p"))
-        );
-    }
-
-    #[test]
-    fn an_exchange_can_be_cancelled_and_gone_on_after() {
-        let (out, event) = take(Protection::Tls, "a AUTHENTICATE PLAIN\r\n*\r\nb NOOP\r\nc LOGIN u p\r\n");
-        assert_eq!(out, "+ \r\na BAD cancelled\r\nb OK NOOP completed\r\n");
-        assert_eq!(event, login("c", "u", "p"));
-    }
-
-    #[test]
-    fn before_tls_no_password_is_taken() {
-        let (out, event) =
-            take(Protection::StartTls, "a LOGIN u p\r\nb AUTHENTICATE PLAIN AHUAcA==\r\nc STARTTLS\r\nd NOOP\r\n");
-        let refused = "NO [PRIVACYREQUIRED] STARTTLS comes before the login";
-        assert_eq!(out, format!("a {refused}\r\nb {refused}\r\nc OK begin TLS now\r\n"));
-        assert_eq!(event, Some(Event::StartTls));
-        assert!(
-            String::from_utf8(NotAuthenticated::new(Protection::StartTls, 99).greeting())
-                .unwrap()
-                .contains("LOGINDISABLED")
-        );
-    }
-
-    #[test]
-    fn what_can_be_done_before_login() {
-        let (out, event) =
-            take(Protection::Tls, "a CAPABILITY\r\nb ID NIL\r\nc STARTTLS\r\nd SELECT x\r\ne LOGOUT\r\nf NOOP\r\n");
-        assert_eq!(
-            out,
-            "* CAPABILITY IMAP4rev1 LITERAL+ SASL-IR ID AUTH=PLAIN\r\na OK CAPABILITY completed\r\n\
-             * ID (\"name\" \"deltapush\")\r\nb OK ID completed\r\nc BAD STARTTLS is not available here\r\n\
-             d BAD unknown command, or one that comes after the login\r\n* BYE logging out\r\ne OK LOGOUT completed\r\n"
-        );
-        assert_eq!(event, Some(Event::Close));
-    }
-
-    #[test]
-    fn bad_input_has_an_answer_and_an_end() {
-        let (out, _) = take(Protection::Tls, "\r\n\0\r\na LOGIN u\r\nb AUTHENTICATE X\r\nc AUTHENTICATE PLAIN %\r\n");
-        assert_eq!(out.lines().filter(|line| line.contains("BAD") || line.contains("NO ")).count(), 5, "{out}");
-        let (out, event) = take(Protection::Tls, &"x\r\n".repeat(50));
-        assert_eq!((out.lines().count(), event), (MAX_BAD as usize + 1, Some(Event::Close)));
-        assert!(out.ends_with("* BYE too many commands without a login\r\n"));
-        let (out, event) = take(Protection::Tls, &"x NOOP\r\n".repeat(500));
-        assert_eq!((out.lines().count(), event), (MAX_COMMANDS as usize + 1, Some(Event::Close)));
-    }
-
-    #[test]
-    fn what_is_too_long_is_refused_and_not_held() {
-        let (out, event) = take(Protection::Tls, "b LOGIN {5000}\r\nc LOGIN u {1900}\r\nd NOOP\r\n");
-        assert_eq!((out.as_str(), event), ("b NO [TOOBIG] the literal is too long\r\n+ OK\r\n", None));
-        let long = "x".repeat(5000);
-        for input in [long.as_str(), &format!("a {long}\r\n"), "c LOGIN {5000+}\r\n", "c LOGIN {4294967295+}\r\n"] {
-            let (out, event) = take(Protection::Tls, input);
-            assert_eq!(
-                (out.as_str(), event),
-                ("* BYE [TOOBIG] the command is too long\r\n", Some(Event::Close)),
-                "{input}"
-            );
-        }
-    }
-
-    #[test]
-    fn the_transcript_has_no_password() {
-        let shown = crate::trace::testing::Shown::default();
-        let mut printer = crate::trace::Printer::new("#1".into(), shown.sink());
-        for input in [
-            "a LOGIN sesame sesame\r\n",
-            "b LOGIN {6+}\r\nsesame {6+}\r\nsesame\r\n",
-            "c AUTHENTICATE PLAIN sesame==\r\n",
-            "d AUTHENTICATE PLAIN\r\nsesame\r\n",
-            "sesame\r\n",
-            "e LOGIM sesame sesame\r\n",
-        ] {
-            let mut machine = NotAuthenticated::new(Protection::Tls, 2000);
-            machine.take(&mut input.as_bytes(), &mut vec![], Some(&mut printer));
-        }
-        drop(printer);
-        let shown = shown.text();
-        assert!(shown.contains("C: a LOGIN<") && !shown.contains("sesame"), "{shown}");
-    }
-}
+#[path = "preauth_tests.rs"]
+mod tests;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::account::AccountId;
+use crate::parser::sasl::Mechanism;
 use crate::secret::{Credentials, DeviceToken};
 
 /// How many tokens an account may have. With one more, the one not seen for longest goes.
@@ -130,7 +131,8 @@ pub struct Idled {
 pub struct AccountRecord {
     /// Whose account.
     pub account: AccountId,
-    /// What its watcher logs in with. None if they are not on disk or could not be unsealed: then its client must log in once.
+    /// What its watcher logs in with, or what its client logs in with that is good for nothing else. None if they are not on
+    /// disk or could not be unsealed: then its client must log in once.
     pub credentials: Option<Arc<Credentials>>,
     /// Its tokens, at least one.
     pub tokens: Vec<Seen>,
@@ -212,6 +214,8 @@ pub struct AccountStatus {
     pub mailboxes: Vec<(String, Position)>,
     /// Whether a watcher could log in. If not, the account waits for a device to do so.
     pub has_credentials: bool,
+    /// What its client logs in with, if that leaves nothing to log in with again: so it cannot be watched.
+    pub unusable: Option<Mechanism>,
     /// Whether the server refused those credentials: the account waits for a device to log in with others.
     pub refused: bool,
 }

@@ -5,10 +5,28 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
 use zeroize::Zeroizing;
 
 use crate::account::AccountId;
-use crate::secret::Credentials;
+use crate::parser::sasl::Mechanism;
+use crate::secret::{Credentials, Kind};
 
 /// Stands before the nonce, so that another sealing can be told from this one later.
 const FORMAT: u8 = 1;
+
+/// Stands before the message of what is no password, and then a byte that says what it is. No message begins with it: names
+/// are UTF-8.
+const TAGGED: u8 = 0xff;
+
+/// What the bytes behind it mean. They are on disk: none may change.
+const KINDS: [(u8, Kind); 3] =
+    [(1, Kind::Token), (2, Kind::Exchange(Mechanism::ScramSha1)), (3, Kind::Exchange(Mechanism::ScramSha256))];
+
+fn tag(kind: Kind) -> Option<u8> {
+    KINDS.iter().find(|(_, known)| *known == kind).map(|(tag, _)| *tag)
+}
+
+fn kind(tag: u8) -> Option<Kind> {
+    KINDS.iter().find(|(known, _)| *known == tag).map(|(_, kind)| *kind)
+}
+
 const NONCE_LEN: usize = 12;
 const TAG_LEN: usize = 16;
 
@@ -45,11 +63,18 @@ impl Sealer {
         if credentials.user.contains('\0') || authorization.contains('\0') {
             return Err(SealError::Nul);
         }
-        self.seal_bytes(&associated(account), &credentials.plain_message())
+        let kept = credentials.to_keep();
+        let message = kept.plain_message();
+        let tagged = tag(kept.kind).map(|tag| Zeroizing::new([&[TAGGED, tag], message.as_slice()].concat()));
+        self.seal_bytes(&associated(account), tagged.as_deref().unwrap_or(&message))
     }
 
     pub(super) fn unseal(&self, account: &AccountId, sealed: &[u8]) -> Result<Credentials, SealError> {
         let message = self.unseal_bytes(&associated(account), sealed)?;
+        let (kind, message) = match message.as_slice() {
+            [TAGGED, tag, rest @ ..] => (kind(*tag).ok_or(SealError::NotAuthentic)?, rest),
+            password => (Kind::Password, password),
+        };
         let mut parts = message.splitn(3, |byte| *byte == 0);
         let mut text = || parts.next().and_then(|part| std::str::from_utf8(part).ok()).map(str::to_owned);
         let (Some(authorization), Some(user)) = (text(), text()) else {
@@ -57,6 +82,7 @@ impl Sealer {
         };
         let mut credentials = Credentials::new(user, parts.next().ok_or(SealError::NotAuthentic)?);
         credentials.authorization = Some(authorization).filter(|name| !name.is_empty());
+        credentials.kind = kind;
         Ok(credentials)
     }
 
@@ -107,6 +133,32 @@ mod tests {
             let sealed = sealer(1).seal(&account, &credentials).unwrap();
             assert_eq!(sealer(1).unseal(&account, &sealed).unwrap(), credentials);
         }
+    }
+
+    #[test]
+    fn tokens_are_told_from_passwords_and_of_an_exchange_nothing_is_kept_but_that() {
+        let account = AccountId::new("alice", "imap.example.org:993");
+        let reopened = |credentials: &Credentials| {
+            let sealed = sealer(1).seal(&account, credentials).unwrap();
+            sealer(1).unseal(&account, &sealed).unwrap()
+        };
+        let token = Credentials::bearer("alice", "ya29.sesame");
+        assert_eq!(reopened(&token), token);
+        for mechanism in [Mechanism::ScramSha1, Mechanism::ScramSha256] {
+            let exchange = Credentials::exchange(mechanism, "alice", "n,,n=alice,r=sesame").on_behalf_of("bob".into());
+            let kept = reopened(&exchange);
+            assert_eq!((kept.kind, kept.password.expose()), (Kind::Exchange(mechanism), &b""[..]));
+            assert_eq!((kept.authorization.as_deref(), kept.user.as_str()), (Some("bob"), "alice"));
+        }
+        let unknown = sealer(1).seal_bytes(&associated(&account), b"\xff\x63\0alice\0x").unwrap();
+        assert_eq!(sealer(1).unseal(&account, &unknown), Err(SealError::NotAuthentic));
+    }
+
+    #[test]
+    fn passwords_sealed_before_there_were_tokens_open() {
+        let account = AccountId::new("alice", "imap.example.org:993");
+        let sealed = sealer(1).seal_bytes(&associated(&account), b"\0alice\0sesame").unwrap();
+        assert_eq!(sealer(1).unseal(&account, &sealed).unwrap(), Credentials::new("alice", "sesame"));
     }
 
     #[test]

@@ -17,6 +17,7 @@ impl Operation<'_> {
                     tokens: tokens.remove(&id).unwrap_or_default(),
                     mailboxes: mailboxes.remove(&id).unwrap_or_default(),
                     has_credentials: row.get(3)?,
+                    unusable: None,
                     refused: false,
                 })
             })?

@@ -9,11 +9,11 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::Upstreams;
-use super::dialogue::{Dialogue, LoggedIn, LoginError, Purpose, Step};
+use super::dialogue::{Dialogue, LoggedIn, LoginError, Purpose, Said, Step};
 use super::route::Target;
 use crate::config::Security;
 use crate::parser::reader::{ResponseReader, TooLong};
-use crate::secret::Credentials;
+use crate::secret::{Credentials, Secret};
 use crate::stream::{self, Stream};
 use crate::trace::{Mark, Piece, Speaker, Transcript};
 
@@ -88,23 +88,32 @@ pub struct Attempt<'a> {
     pub purpose: Purpose,
 }
 
-impl Attempt<'_> {
+impl<'a> Attempt<'a> {
     /// Connects and logs in. Cancelling it closes the connection.
     ///
     /// # Errors
     /// [`ConnectError`], which says whose fault it was.
     pub async fn connect(self, transcript: Option<&mut (dyn Transcript + Send)>) -> Result<Connected, ConnectError> {
-        let time = self.upstreams.time;
-        match timeout(time, Box::pin(self.connect_unbounded(transcript))).await {
-            Ok(result) => result,
-            Err(_) => Err(ConnectError::TimedOut(time)),
+        match self.begin(transcript).await? {
+            Progress::LoggedIn(connected) => Ok(*connected),
+            // The dialogue hands a challenge on only where there is a client.
+            Progress::Challenge { .. } => Err(ConnectError::TooMuch),
         }
+    }
+
+    /// Connects and logs in, as far as it goes without the client. Cancelling it closes the connection.
+    ///
+    /// # Errors
+    /// [`ConnectError`], which says whose fault it was.
+    pub async fn begin(self, transcript: Option<&mut (dyn Transcript + Send)>) -> Result<Progress<'a>, ConnectError> {
+        let time = self.upstreams.time;
+        within(time, self.connect_unbounded(transcript)).await
     }
 
     async fn connect_unbounded(
         self,
         transcript: Option<&mut (dyn Transcript + Send)>,
-    ) -> Result<Connected, ConnectError> {
+    ) -> Result<Progress<'a>, ConnectError> {
         let tcp =
             TcpStream::connect((&*self.target.host, self.target.port)).await.map_err(ConnectError::Unreachable)?;
         stream::prepare(&tcp).map_err(ConnectError::Unreachable)?;
@@ -112,7 +121,16 @@ impl Attempt<'_> {
             Security::Tls => self.handshake(tcp).await?,
             Security::StartTls | Security::Plain => Stream::Plain(tcp),
         };
-        self.log_in(stream, transcript).await
+        Login {
+            dialogue: Dialogue::new(self.credentials.clone(), self.target.security, self.purpose),
+            attempt: self,
+            stream,
+            reader: ResponseReader::new(MAX_RESPONSE),
+            received: Vec::new(),
+            responses: 0,
+        }
+        .go_on(transcript)
+        .await
     }
 
     async fn handshake(&self, tcp: TcpStream) -> Result<Stream, ConnectError> {
@@ -120,47 +138,102 @@ impl Attempt<'_> {
         let connector = TlsConnector::from(self.upstreams.tls.get(&self.target.trust).clone());
         Ok(connector.connect(name, tcp).await.map_err(ConnectError::Tls)?.into())
     }
+}
 
-    async fn log_in(
-        self,
-        mut stream: Stream,
+/// How far a login has come.
+pub enum Progress<'a> {
+    /// All the way.
+    LoggedIn(Box<Connected>),
+    /// The server has a challenge for the client, in base64.
+    Challenge {
+        /// The challenge.
+        challenge: Vec<u8>,
+        /// What takes the client's answer.
+        login: Box<Login<'a>>,
+    },
+}
+
+/// A login under way.
+pub struct Login<'a> {
+    attempt: Attempt<'a>,
+    stream: Stream,
+    dialogue: Dialogue,
+    reader: ResponseReader,
+    received: Vec<u8>,
+    /// How many were read.
+    responses: usize,
+}
+
+impl<'a> Login<'a> {
+    /// Goes on with the client's answer to a challenge.
+    ///
+    /// # Errors
+    /// [`ConnectError`], which says whose fault it was.
+    pub async fn respond(
+        mut self,
+        response: &Secret,
         mut transcript: Option<&mut (dyn Transcript + Send)>,
-    ) -> Result<Connected, ConnectError> {
-        let mut dialogue = Dialogue::new(self.credentials.clone(), self.target.security, self.purpose);
-        let mut reader = ResponseReader::new(MAX_RESPONSE);
-        let mut received = Vec::new();
-        for _ in 0..MAX_RESPONSES {
-            let response = next_response(&mut stream, &mut reader, &mut received).await?;
+    ) -> Result<Progress<'a>, ConnectError> {
+        within(self.attempt.upstreams.time, async move {
+            let answer = self.dialogue.client_responds(response);
+            self.say(&answer, &mut transcript).await?;
+            self.go_on(transcript).await
+        })
+        .await
+    }
+
+    /// Talks until the login is done, or the client has to say something.
+    async fn go_on(
+        mut self,
+        mut transcript: Option<&mut (dyn Transcript + Send)>,
+    ) -> Result<Progress<'a>, ConnectError> {
+        while self.responses < MAX_RESPONSES {
+            self.responses = self.responses.saturating_add(1);
+            let response = next_response(&mut self.stream, &mut self.reader, &mut self.received).await?;
             if let Some(transcript) = transcript.as_deref_mut() {
-                if dialogue.repeats_secret(&response) {
-                    transcript.piece(Speaker::Upstream, Mark::Kept, Piece::Masked(response.len()));
-                    transcript.piece(Speaker::Upstream, Mark::Kept, Piece::Text(b"\r\n"));
-                } else {
-                    transcript.response(Speaker::Upstream, Mark::Kept, &response);
-                }
+                show_response(transcript, &self.dialogue, &response);
             }
-            let mut step = dialogue.response(&response)?;
+            let mut step = self.dialogue.response(&response)?;
             if let Some(Step::StartTls) = step {
-                if !received.is_empty() {
+                if !self.received.is_empty() {
                     return Err(ConnectError::Injected);
                 }
-                let Stream::Plain(tcp) = stream else { return Err(ConnectError::Injected) };
-                stream = self.handshake(tcp).await?;
-                step = Some(dialogue.secured());
+                let Stream::Plain(tcp) = self.stream else { return Err(ConnectError::Injected) };
+                self.stream = self.attempt.handshake(tcp).await?;
+                step = Some(self.dialogue.secured());
             }
             match step {
-                Some(Step::Send { bytes, secret_from }) => {
-                    if let Some(transcript) = transcript.as_deref_mut() {
-                        show(transcript, &bytes, secret_from);
-                    }
-                    stream.write_all(&bytes).await.map_err(ConnectError::Broken)?;
-                    stream.flush().await.map_err(ConnectError::Broken)?;
+                Some(Step::Send(line)) => self.say(&line, &mut transcript).await?,
+                Some(Step::LoggedIn(logged_in)) => {
+                    let Self { stream, received: rest, .. } = self;
+                    return Ok(Progress::LoggedIn(Box::new(Connected { stream, logged_in, rest })));
                 }
-                Some(Step::LoggedIn(logged_in)) => return Ok(Connected { stream, logged_in, rest: received }),
+                Some(Step::Challenge(challenge)) => {
+                    return Ok(Progress::Challenge { challenge, login: Box::new(self) });
+                }
                 Some(Step::StartTls) | None => {}
             }
         }
         Err(ConnectError::TooMuch)
+    }
+
+    async fn say(
+        &mut self,
+        line: &Said,
+        transcript: &mut Option<&mut (dyn Transcript + Send)>,
+    ) -> Result<(), ConnectError> {
+        if let Some(transcript) = transcript {
+            show(*transcript, &line.bytes, line.secret_from);
+        }
+        self.stream.write_all(&line.bytes).await.map_err(ConnectError::Broken)?;
+        self.stream.flush().await.map_err(ConnectError::Broken)
+    }
+}
+
+async fn within<T>(time: Duration, attempt: impl Future<Output = Result<T, ConnectError>>) -> Result<T, ConnectError> {
+    match timeout(time, Box::pin(attempt)).await {
+        Ok(result) => result,
+        Err(_) => Err(ConnectError::TimedOut(time)),
     }
 }
 
@@ -182,6 +255,21 @@ async fn next_response(
             return Err(ConnectError::Broken(io::ErrorKind::UnexpectedEof.into()));
         }
     }
+}
+
+/// Shows what the server said: of a challenge nothing but that, and nothing in which it repeats a secret.
+fn show_response(transcript: &mut dyn Transcript, dialogue: &Dialogue, response: &[u8]) {
+    let challenge = response.strip_prefix(b"+").filter(|_| dialogue.is_in_exchange()).map(<[u8]>::trim_ascii);
+    let masked = match challenge {
+        Some([]) => None,
+        Some(challenge) => Some((&b"+ "[..], challenge.len())),
+        None => dialogue.repeats_secret(response).then_some((&b""[..], response.len())),
+    };
+    let Some((plain, masked)) = masked else { return transcript.response(Speaker::Upstream, Mark::Kept, response) };
+    let mut piece = |piece| transcript.piece(Speaker::Upstream, Mark::Kept, piece);
+    piece(Piece::Text(plain));
+    piece(Piece::Masked(masked));
+    piece(Piece::Text(b"\r\n"));
 }
 
 fn show(transcript: &mut dyn Transcript, bytes: &[u8], secret_from: usize) {

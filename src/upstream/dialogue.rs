@@ -4,11 +4,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
+use super::mechanism::{self, Way};
 use crate::config::Security;
 use crate::parser::metadata;
 use crate::parser::quote::{is_quotable, push_quoted};
 use crate::parser::response::{self, Condition, Head, Status};
-use crate::secret::Credentials;
+use crate::parser::sasl::Mechanism;
+use crate::secret::{Credentials, Secret};
 
 /// The entry that a server which pushes by itself answers (chatmail relays; chatmail/core reads it).
 const MAX_RECIPIENTS: &str = "/shared/vendor/deltachat/maxsmtprecipients";
@@ -18,6 +20,15 @@ const ID: &str = concat!("ID (\"name\" \"deltapush\" \"version\" \"", env!("CARG
 
 /// Untagged lines that are kept for the client during a login. A server has a handful to say.
 const MAX_FOR_CLIENT: usize = 32;
+
+/// The longest string that goes into a line of LOGIN, and not into a literal: lines may have an end (RFC 7162 section 4).
+const MAX_IN_LINE: usize = 1000;
+
+/// The longest challenge, in base64, that is handed on: those of SCRAM have some hundred bytes.
+const MAX_CHALLENGE: usize = 8192;
+
+/// Challenges that are handed on in a login: SCRAM has two.
+const MAX_CHALLENGES: usize = 2;
 
 /// What a login is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,18 +43,29 @@ pub enum Purpose {
     Watch,
 }
 
+/// What is said to the server.
+pub struct Said {
+    /// The bytes, with their line end.
+    pub bytes: Zeroizing<Vec<u8>>,
+    /// Where the secret begins: what stands from there on is not for a transcript.
+    pub secret_from: usize,
+}
+
+impl Said {
+    fn secretly(bytes: Zeroizing<Vec<u8>>) -> Self {
+        Self { bytes, secret_from: 0 }
+    }
+}
+
 /// What the driver has to do next.
 pub enum Step {
-    /// Send this; what stands from `secret_from` on is not for a transcript.
-    Send {
-        /// The bytes, with their line end.
-        bytes: Zeroizing<Vec<u8>>,
-        /// Where the secret begins.
-        secret_from: usize,
-    },
+    /// Send this.
+    Send(Said),
     /// A TLS handshake. Whatever was received after the answer to STARTTLS came in plaintext and from anybody: the
     /// driver gives up if there is any.
     StartTls,
+    /// For the client, whose answer goes to [`Dialogue::client_responds`]; in base64. Only in a [`Purpose::Client`].
+    Challenge(Vec<u8>),
     /// The session is authenticated.
     LoggedIn(LoggedIn),
 }
@@ -66,7 +88,8 @@ pub struct LoggedIn {
 pub struct Capabilities(Vec<String>);
 
 impl Capabilities {
-    fn from_names<'a>(names: impl Iterator<Item = &'a [u8]>) -> Self {
+    /// A list of these.
+    pub fn from_names<'a>(names: impl Iterator<Item = &'a [u8]>) -> Self {
         Self(names.map(|name| String::from_utf8_lossy(name).to_ascii_uppercase()).collect())
     }
 
@@ -96,9 +119,9 @@ pub enum LoginError {
     /// The server closed the connection with these words.
     #[error("the mail server closed the connection: {0}")]
     Bye(String),
-    /// It offers no way to log in that deltapush has.
-    #[error("the mail server offers no login that deltapush knows ({0})")]
-    NoMechanism(&'static str),
+    /// It offers no way to log in with what the client gave: what is missing, and what there is.
+    #[error("the mail server offers {0}")]
+    NoMechanism(String),
     /// It offers no STARTTLS, and the route requires it.
     #[error("the mail server offers no STARTTLS; use `imaps://` in the route if it has a TLS port")]
     NoStartTls,
@@ -116,11 +139,11 @@ enum State {
     /// The list before the login; the server did not volunteer it, or TLS made it invalid.
     Capability,
     StartTls,
-    /// The `+` of AUTHENTICATE PLAIN, or its end.
-    Challenge,
+    /// A `+` in an exchange by this mechanism, or its end, with what is to be said next, the last first.
+    Sasl(Mechanism, Vec<Zeroizing<String>>),
     /// The `+` of a literal in LOGIN, with what follows it.
     Literal(Vec<Zeroizing<Vec<u8>>>),
-    /// The end of LOGIN or AUTHENTICATE.
+    /// The end of LOGIN.
     Login,
     /// The list after the login.
     CapabilityAfter,
@@ -143,6 +166,9 @@ pub struct Dialogue {
     lines_for_client: usize,
     answer: Vec<u8>,
     pushes: bool,
+    /// What the client answered to challenges, in base64: never to be shown.
+    relayed: Vec<Zeroizing<String>>,
+    challenges: usize,
 }
 
 impl Dialogue {
@@ -161,6 +187,8 @@ impl Dialogue {
             lines_for_client: 0,
             answer: Vec::new(),
             pushes: false,
+            relayed: Vec::new(),
+            challenges: 0,
         }
     }
 
@@ -173,7 +201,7 @@ impl Dialogue {
             self.capabilities = Some(Capabilities::from_names(names));
         }
         match (response::head(line), response::status(line)) {
-            (Some(Head::Continuation), _) => self.continuation(),
+            (Some(Head::Continuation), _) => self.continuation(line),
             (_, Some(status)) if status.tag.is_none() => self.untagged_status(line, status),
             (_, Some(status)) if status.tag == Some(self.current_tag().as_bytes()) => self.tagged(status),
             (_, Some(_)) => Err(LoginError::Protocol("an answer to a command that was not sent")),
@@ -206,7 +234,7 @@ impl Dialogue {
     fn untagged(&mut self, line: &[u8]) {
         let is_alert = response::status(line).is_some_and(|status| status.has_code("ALERT"));
         match self.state {
-            State::Challenge | State::Literal(_) | State::Login => self.keep_for_client(line),
+            State::Sasl(..) | State::Literal(_) | State::Login => self.keep_for_client(line),
             State::Probe => self.read_probe(line),
             _ if is_alert => self.keep_for_client(line),
             _ => {}
@@ -259,25 +287,19 @@ impl Dialogue {
         self.capabilities.as_ref().is_some_and(|capabilities| capabilities.has(name))
     }
 
-    /// SASL PLAIN if it is offered, since its strings are UTF-8 by definition; LOGIN unless it is ruled out.
     fn log_in(&mut self) -> Result<Step, LoginError> {
-        let message = Zeroizing::new(STANDARD.encode(&**self.credentials.plain_message()));
-        if self.capable("AUTH=PLAIN") && self.capable("SASL-IR") {
-            self.state = State::Login;
-            let response = Zeroizing::new([message.as_bytes(), b"\r\n"].concat());
-            return Ok(self.command("AUTHENTICATE PLAIN ", &response));
-        }
-        if self.capable("AUTH=PLAIN") {
-            self.state = State::Challenge;
-            return Ok(self.command("AUTHENTICATE PLAIN\r\n", b""));
-        }
-        if self.capable("LOGINDISABLED") {
-            return Err(LoginError::NoMechanism("LOGIN is disabled and AUTH=PLAIN is missing"));
-        }
-        if self.credentials.authorization.as_ref().is_some_and(|identity| *identity != self.credentials.user) {
-            return Err(LoginError::NoMechanism("AUTH=PLAIN is missing, which an authorization identity needs"));
-        }
-        Ok(self.login_command())
+        let none = Capabilities::default();
+        let way = mechanism::choose(&self.credentials, self.capabilities.as_ref().unwrap_or(&none))?;
+        let Way::Sasl { mechanism, initial } = way else { return Ok(self.login_command()) };
+        let mut messages = mechanism::messages(&self.credentials, mechanism);
+        messages.reverse();
+        let first = if initial { messages.pop() } else { None };
+        self.state = State::Sasl(mechanism, messages);
+        let command = format!("AUTHENTICATE {}", mechanism.name());
+        Ok(match first {
+            Some(first) => self.command(&format!("{command} "), &line_of(&first)),
+            None => self.command(&format!("{command}\r\n"), b""),
+        })
     }
 
     /// LOGIN, in pieces where a literal has to wait for the server.
@@ -289,7 +311,7 @@ impl Dialogue {
             if index > 0 {
                 piece.push(b' ');
             }
-            if is_quotable(string) {
+            if is_quotable(string) && string.len() <= MAX_IN_LINE {
                 piece.reserve_exact(string.len().saturating_mul(2).saturating_add(8));
                 push_quoted(piece, string);
             } else {
@@ -306,13 +328,15 @@ impl Dialogue {
         self.command("LOGIN ", &first)
     }
 
-    fn continuation(&mut self) -> Result<Option<Step>, LoginError> {
+    fn continuation(&mut self, line: &[u8]) -> Result<Option<Step>, LoginError> {
         let next = match &mut self.state {
-            State::Challenge => {
-                let encoded = Zeroizing::new(STANDARD.encode(&**self.credentials.plain_message()));
-                self.state = State::Login;
-                Zeroizing::new([encoded.as_bytes(), b"\r\n"].concat())
-            }
+            State::Sasl(mechanism, messages) => match messages.pop() {
+                Some(message) => line_of(&message),
+                None => {
+                    let mechanism = *mechanism;
+                    return self.challenged(mechanism, line).map(Some);
+                }
+            },
             State::Literal(pieces) => {
                 let next = pieces.pop().unwrap_or_default();
                 if pieces.is_empty() {
@@ -320,11 +344,48 @@ impl Dialogue {
                 }
                 next
             }
-            // A challenge after everything was said: an empty line ends it (RFC 4422 section 3), and the server its refusal.
-            State::Login => Zeroizing::new(b"\r\n".to_vec()),
             _ => return Err(LoginError::Protocol("it waits for more of a command that is complete")),
         };
-        Ok(Some(Step::Send { bytes: next, secret_from: 0 }))
+        Ok(Some(Step::Send(Said::secretly(next))))
+    }
+
+    /// A challenge after all that deltapush has to say by itself: SCRAM goes on between client and server, and a server that
+    /// refuses a token says why.
+    fn challenged(&mut self, mechanism: Mechanism, line: &[u8]) -> Result<Step, LoginError> {
+        self.challenges = self.challenges.saturating_add(1);
+        if self.challenges > MAX_CHALLENGES {
+            return Err(LoginError::Protocol("its challenges do not end"));
+        }
+        let is_plain = matches!(mechanism, Mechanism::Plain | Mechanism::Login);
+        if is_plain || self.purpose == Purpose::Watch {
+            return Ok(Step::Send(acknowledgement(mechanism)));
+        }
+        let challenge = line.trim_ascii_end().strip_prefix(b"+").unwrap_or_default().trim_ascii_start();
+        if challenge.len() > MAX_CHALLENGE || STANDARD.decode(challenge).is_err() {
+            return Err(LoginError::Protocol("its challenge is too long, or not base64"));
+        }
+        Ok(Step::Challenge(challenge.to_vec()))
+    }
+
+    /// Takes the client's answer to a [`Step::Challenge`]; what is returned goes to the server.
+    pub fn client_responds(&mut self, response: &Secret) -> Said {
+        match self.state {
+            State::Sasl(Mechanism::ScramSha1 | Mechanism::ScramSha256, _) => {
+                let encoded = Zeroizing::new(STANDARD.encode(response.expose()));
+                let line = line_of(&encoded);
+                self.relayed.push(encoded);
+                Said::secretly(line)
+            }
+            // The client's mechanism may be another than the server's.
+            State::Sasl(mechanism, _) => acknowledgement(mechanism),
+            _ => acknowledgement(Mechanism::Plain),
+        }
+    }
+
+    /// Whether a continuation request is part of a SASL exchange, so that what it says is not for a transcript.
+    #[must_use]
+    pub fn is_in_exchange(&self) -> bool {
+        matches!(self.state, State::Sasl(..))
     }
 
     fn tagged(&mut self, status: Status<'_>) -> Result<Option<Step>, LoginError> {
@@ -334,7 +395,8 @@ impl Dialogue {
             (State::StartTls, true) => Ok(Some(Step::StartTls)),
             (State::StartTls, false) => Err(LoginError::NoStartTls),
             (State::Login, true) => Ok(Some(self.accepted(status))),
-            (State::Challenge | State::Literal(_) | State::Login, false) => Err(self.refused(status)),
+            (State::Sasl(_, unsaid), true) if unsaid.is_empty() => Ok(Some(self.accepted(status))),
+            (State::Sasl(..) | State::Literal(_) | State::Login, false) => Err(self.refused(status)),
             (State::CapabilityAfter, _) => Ok(Some(self.after_login())),
             // Whether the server likes to know who it is makes no difference.
             (State::Probe | State::Id, _) => Ok(Some(self.finish())),
@@ -349,15 +411,18 @@ impl Dialogue {
         LoginError::Refused { answer, untagged }
     }
 
-    /// Whether `line` has the password in it, or the message that carries it: some servers repeat what they do not
-    /// understand.
+    /// Whether `line` has the password in it, or a message that carries it: some servers repeat what they do not understand.
     #[must_use]
     pub fn repeats_secret(&self, line: &[u8]) -> bool {
         let password = self.credentials.password.expose();
-        let message = Zeroizing::new(STANDARD.encode(&**self.credentials.plain_message()));
         let has = |secret: &[u8]| memchr::memmem::find(line, secret).is_some();
-        // A password of a letter or two stands in any line.
-        has(message.as_bytes()) || password.len() > 3 && has(password)
+        let messages = Mechanism::ALL.iter().flat_map(|(mechanism, _)| {
+            // LOGIN's first message is the name.
+            mechanism::messages(&self.credentials, *mechanism).into_iter().next_back()
+        });
+        // A password of a letter or two stands in any line; in base64 these are four.
+        password.len() > 3 && has(password)
+            || messages.chain(self.relayed.iter().cloned()).any(|message| message.len() > 4 && has(message.as_bytes()))
     }
 
     fn accepted(&mut self, status: Status<'_>) -> Step {
@@ -421,8 +486,20 @@ impl Dialogue {
         let mut bytes = Zeroizing::new(Vec::with_capacity(plain.len().saturating_add(secret.len())));
         bytes.extend_from_slice(plain.as_bytes());
         bytes.extend_from_slice(secret);
-        Step::Send { bytes, secret_from: plain.len() }
+        Step::Send(Said { bytes, secret_from: plain.len() })
     }
+}
+
+/// An empty line ends an exchange in which everything was said (RFC 4422 section 3), and the server its refusal.
+fn acknowledgement(mechanism: Mechanism) -> Said {
+    // RFC 7628 section 3.2.3 wants a separator.
+    let line = if mechanism == Mechanism::OAuthBearer { "AQ==" } else { "" };
+    Said::secretly(line_of(line))
+}
+
+/// A message in base64 with its line end.
+fn line_of(message: &str) -> Zeroizing<Vec<u8>> {
+    Zeroizing::new([message.as_bytes(), b"\r\n"].concat())
 }
 
 /// Condition, code and text, as the client shall get them behind its own tag.

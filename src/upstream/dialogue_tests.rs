@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Plays a server: `S:` lines go in, `>` lines must come out; the result is what the last response led to.
+/// Plays a server: `S:` lines go in, `>` lines must come out, `?` lines go to the client, which answers `!`; the result is what the last response led to.
 fn play(credentials: Credentials, security: Security, script: &str) -> Result<Option<LoggedIn>, LoginError> {
     play_for(Purpose::Client { probe: true }, credentials, security, script)
 }
@@ -15,6 +15,7 @@ fn play_for(
 ) -> Result<Option<LoggedIn>, LoginError> {
     let mut dialogue = Dialogue::new(credentials, security, purpose);
     let mut sent: Vec<u8> = vec![];
+    let mut asked: Vec<u8> = vec![];
     let mut result = None;
     for line in script.lines().map(str::trim_start).filter(|line| !line.is_empty()) {
         let (kind, text) = line.split_once(' ').unwrap_or((line, ""));
@@ -26,10 +27,20 @@ fn play_for(
                     step = Some(dialogue.secured());
                 }
                 match step {
-                    Some(Step::Send { bytes, .. }) => sent.extend_from_slice(&bytes),
+                    Some(Step::Send(said)) => sent.extend_from_slice(&said.bytes),
                     Some(Step::LoggedIn(logged_in)) => result = Some(logged_in),
+                    Some(Step::Challenge(challenge)) => asked.extend(challenge),
                     _ => {}
                 }
+            }
+            "?" => {
+                assert_eq!(String::from_utf8_lossy(&asked), text, "for the client");
+                asked.clear();
+            }
+            "!" => {
+                let said = dialogue.client_responds(&Secret::new(text.into()));
+                assert_eq!(said.secret_from, 0);
+                sent.extend_from_slice(&said.bytes);
             }
             ">" => {
                 let expected = format!("{text}\r\n");
@@ -40,6 +51,7 @@ fn play_for(
         }
     }
     assert_eq!(String::from_utf8_lossy(&sent), "", "left over");
+    assert_eq!(String::from_utf8_lossy(&asked), "", "left over for the client");
     Ok(result)
 }
 
@@ -206,4 +218,120 @@ fn an_authorization_identity_needs_plain() {
     credentials.authorization = Some("other".into());
     let result = play(credentials, Security::Tls, "S: * OK [CAPABILITY IMAP4rev1] hi");
     assert!(matches!(result, Err(LoginError::NoMechanism(_))));
+}
+
+#[test]
+fn auth_login_where_nothing_else_is_left() {
+    let script = "S: * OK [CAPABILITY IMAP4rev1 LOGINDISABLED AUTH=LOGIN SASL-IR] hi
+         > dp1 AUTHENTICATE LOGIN
+         S: + VXNlcm5hbWU6
+         > dQ==
+         S: + UGFzc3dvcmQ6
+         > cA0Kew==
+         ";
+    let credentials = Credentials::new("u", "p\r\n{");
+    let script = format!("{script}S: dp1 OK [CAPABILITY IDLE] in");
+    assert!(play(credentials, Security::Tls, &script).unwrap().is_some());
+    let early = "S: * OK [CAPABILITY LOGINDISABLED AUTH=LOGIN] hi\n > dp1 AUTHENTICATE LOGIN\n S: dp1 OK in";
+    assert!(matches!(play(simple(), Security::Tls, early), Err(LoginError::Protocol(_))), "before any credentials");
+}
+
+#[test]
+fn no_password_can_end_a_line() {
+    // What the LOGIN command becomes, with a literal wherever quoting would not do.
+    for (password, script) in [
+        ("a\r\nb", "> dp1 LOGIN \"u\" {4}\n S: + go\n > a\n > b"),
+        ("a\rb", "> dp1 LOGIN \"u\" {3}\n S: + go\n > a\rb"),
+        ("a\"\\{5}", "> dp1 LOGIN \"u\" \"a\\\"\\\\{5}\""),
+        ("{5+}", "> dp1 LOGIN \"u\" \"{5+}\""),
+        ("", "> dp1 LOGIN \"u\" \"\""),
+        ("gr\u{fc}n{5}", "> dp1 LOGIN \"u\" {8}\n S: + go\n > gr\u{fc}n{5}"),
+    ] {
+        let script = format!("S: * OK [CAPABILITY IMAP4rev1] hi\n {script}\n S: dp1 OK [CAPABILITY X] in");
+        let logged_in = play(Credentials::new("u", password), Security::Tls, &script);
+        assert!(logged_in.unwrap().is_some(), "{password:?}");
+    }
+    let long = "x".repeat(60_000);
+    let script = format!(
+        "S: * OK [CAPABILITY IMAP4rev1] hi\n > dp1 LOGIN \"u\" {{60000}}\n S: +\n > {long}\n S: dp1 OK [CAPABILITY X] in"
+    );
+    assert!(play(Credentials::new("u", long.as_str()), Security::Tls, &script).unwrap().is_some());
+    for password in ["a\r\nb", "a\"\\{5}", "gr\u{fc}n", "{5}", &long] {
+        let message = STANDARD.encode(format!("\0u\0{password}"));
+        let command = if long == password {
+            format!("> dp1 AUTHENTICATE PLAIN\n S: +\n > {message}")
+        } else {
+            format!("> dp1 AUTHENTICATE PLAIN {message}")
+        };
+        let script = format!("S: * OK [CAPABILITY AUTH=PLAIN SASL-IR] hi\n {command}\n S: dp1 OK [CAPABILITY X] in");
+        assert!(play(Credentials::new("u", password), Security::Tls, &script).unwrap().is_some());
+    }
+}
+
+#[test]
+fn a_refused_token_is_explained_to_the_client_and_never_to_a_watch() {
+    let token = || Credentials::bearer("u@v.w", "sesame");
+    for (mechanism, message, dummy) in [
+        ("XOAUTH2", "user=u@v.w\x01auth=Bearer sesame\x01\x01", ""),
+        ("OAUTHBEARER", "n,a=u@v.w,\x01auth=Bearer sesame\x01\x01", "AQ=="),
+    ] {
+        let start = format!(
+            "S: * OK [CAPABILITY AUTH={mechanism} SASL-IR] hi\n > dp1 AUTHENTICATE {mechanism} {}\n S: + eyJzIjo0MDF9\n",
+            STANDARD.encode(message)
+        );
+        let end = format!("> {dummy}\n S: dp1 NO AUTHENTICATE failed.");
+        let refused = Err(LoginError::Refused { answer: b"NO AUTHENTICATE failed.".to_vec(), untagged: vec![] });
+        assert_eq!(play(token(), Security::Tls, &format!("{start} ? eyJzIjo0MDF9\n ! \x01\n {end}")), refused);
+        assert_eq!(play_for(Purpose::Watch, token(), Security::Tls, &format!("{start} {end}")), refused);
+    }
+}
+
+#[test]
+fn scram_passes_through() {
+    let first = "n,,n=u,r=abc";
+    let credentials = || Credentials::exchange(Mechanism::ScramSha256, "u", first);
+    let (server_first, server_final) = (STANDARD.encode("r=abcdef,s=c2FsdA==,i=4096"), STANDARD.encode("v=proof"));
+    let exchange = format!(
+        "S: + {server_first}
+         ? {server_first}
+         ! c=biws,r=abcdef,p=sesame
+         > {}
+         ",
+        STANDARD.encode("c=biws,r=abcdef,p=sesame")
+    );
+    let with = format!(
+        "S: * OK [CAPABILITY AUTH=SCRAM-SHA-256 SASL-IR] hi
+         > dp1 AUTHENTICATE SCRAM-SHA-256 {}
+         {exchange}
+         S: + {server_final}
+         ? {server_final}
+         ! 
+         > 
+         S: dp1 OK [CAPABILITY X] in",
+        STANDARD.encode(first)
+    );
+    assert!(play(credentials(), Security::Tls, &with).unwrap().is_some());
+    let without = format!(
+        "S: * OK [CAPABILITY AUTH=SCRAM-SHA-256] hi
+         > dp1 AUTHENTICATE SCRAM-SHA-256
+         S: +
+         > {}
+         {exchange}",
+        STANDARD.encode(first)
+    );
+    assert!(play(credentials(), Security::Tls, &format!("{without}S: dp1 OK [CAPABILITY X] in")).unwrap().is_some());
+    // A server that repeats what the client answered is not quoted.
+    let repeated = STANDARD.encode("c=biws,r=abcdef,p=sesame");
+    let result = play(credentials(), Security::Tls, &format!("{without}S: dp1 BAD what is {repeated}"));
+    assert_eq!(result, Err(LoginError::Refused { answer: b"NO the login was refused".to_vec(), untagged: vec![] }));
+    // No end of challenges, one too long, one that is none.
+    let endless = format!("{without}S: + eA==\n ? eA==\n ! x\n > eA==\n S: + eA==");
+    let long = format!("{without}S: + {}", "A".repeat(MAX_CHALLENGE + 4));
+    for script in [endless, long, format!("{without}S: + %%")] {
+        assert!(matches!(play(credentials(), Security::Tls, &script), Err(LoginError::Protocol(_))), "{script}");
+    }
+    assert!(matches!(
+        play(credentials(), Security::Tls, "S: * OK [CAPABILITY AUTH=PLAIN] hi"),
+        Err(LoginError::NoMechanism(_))
+    ));
 }

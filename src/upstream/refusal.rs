@@ -74,6 +74,51 @@ pub fn is_about_sessions(words: &str) -> bool {
     classify(format!("NO {words}").as_bytes(), b"") == Refusal::TooManySessions
 }
 
+/// What a client makes a wrong password of wherever it finds it, in any case (chatmail/core does).
+const FATAL_WORD: &[u8] = b"authentication";
+
+/// A refused login as the client shall hear it, answer and untagged lines as in [`classify`]: as it is if it is about the
+/// password, or may be. Otherwise in words that are not taken for that; code and meaning stay.
+#[must_use]
+pub fn for_client(answer: Vec<u8>, untagged: Vec<u8>) -> (Vec<u8>, Vec<u8>) {
+    match classify(&answer, &untagged) {
+        Refusal::Credentials | Refusal::Unclear => (answer, untagged),
+        Refusal::TooManySessions | Refusal::Temporary | Refusal::Throttled => {
+            let lines = untagged.split_inclusive(|byte| *byte == b'\n');
+            (reworded(&answer, b"* ", b"\r\n"), lines.flat_map(|line| reworded(line, b"", b"")).collect())
+        }
+    }
+}
+
+/// A status response without the word: a code that has it goes, in the text stands "login". `before` and `after` are what the
+/// line lacks to be one.
+fn reworded(line: &[u8], before: &[u8], after: &[u8]) -> Vec<u8> {
+    let whole = [before, line, after].concat();
+    let fatal = |bytes: &[u8]| find_fatal(bytes).is_some();
+    let code = response::status(&whole).map(|status| status.code).filter(|code| fatal(code));
+    let mut rest = line;
+    let mut out = Vec::with_capacity(line.len());
+    if let Some((start, end)) = code.and_then(|code| {
+        let start = memchr::memmem::find(line, &[b"[", code, b"]"].concat())?;
+        Some((start, start.checked_add(code.len())?.checked_add(2)?))
+    }) {
+        out.extend_from_slice(line.get(..start).unwrap_or_default());
+        rest = line.get(end..).unwrap_or_default().trim_ascii_start();
+    }
+    while let Some(at) = find_fatal(rest) {
+        let (kept, word) = rest.split_at_checked(at).unwrap_or((rest, b""));
+        out.extend_from_slice(kept);
+        out.extend_from_slice(if word.first() == Some(&b'A') { b"Login" } else { b"login" });
+        rest = word.get(FATAL_WORD.len()..).unwrap_or_default();
+    }
+    out.extend_from_slice(rest);
+    out
+}
+
+fn find_fatal(bytes: &[u8]) -> Option<usize> {
+    bytes.windows(FATAL_WORD.len()).position(|window| window.eq_ignore_ascii_case(FATAL_WORD))
+}
+
 fn classify_line(line: &[u8]) -> Refusal {
     let Some(status) = response::status(line) else { return Refusal::Unclear };
     if let Some((_, refusal)) = CODES.iter().find(|(code, _)| status.has_code(code)) {
@@ -112,5 +157,25 @@ mod tests {
         assert_eq!(classify(b"NO", alert), Refusal::TooManySessions);
         assert_eq!(classify(b"NO [AUTHENTICATIONFAILED] no", alert), Refusal::Credentials);
         assert!(is_about_sessions("Too many connections") && !is_about_sessions("overloaded"));
+    }
+
+    #[test]
+    fn what_is_no_wrong_password_never_looks_like_one() {
+        let heard = |answer: &str, untagged: &str| {
+            let (answer, untagged) = for_client(answer.into(), untagged.into());
+            (String::from_utf8(answer).unwrap(), String::from_utf8(untagged).unwrap())
+        };
+        for (answer, expected) in [
+            ("NO [UNAVAILABLE] Temporary authentication failure.", "NO [UNAVAILABLE] Temporary login failure."),
+            ("NO [ALERT] Authentication is down, try again", "NO [ALERT] Login is down, try again"),
+            ("NO [AUTHENTICATION-RATE x] Too many AUTHENTICATIONS", "NO Too many LoginS"),
+            ("BAD User is authenticated but not connected.", "BAD User is authenticated but not connected."),
+            ("NO [AUTHENTICATIONFAILED] Authentication failed.", "NO [AUTHENTICATIONFAILED] Authentication failed."),
+            ("NO Authentication went wrong", "NO Authentication went wrong"),
+        ] {
+            assert_eq!(heard(answer, "").0, expected);
+        }
+        let untagged = "* CAPABILITY X\r\n* NO [ALERT] Too many authentications\r\n";
+        assert_eq!(heard("NO no", untagged).1, "* CAPABILITY X\r\n* NO [ALERT] Too many logins\r\n");
     }
 }

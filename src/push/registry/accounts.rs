@@ -10,7 +10,7 @@ use super::waiting::Waiting;
 use super::{AccountEvent, INBOX, News, RECENTLY, latest};
 use crate::account::AccountId;
 use crate::push::schedule::PATIENCE;
-use crate::secret::{Credentials, DeviceToken};
+use crate::secret::{Credentials, DeviceToken, Kind};
 use crate::store::{AccountRecord, AccountStatus, Change, Idled, Loaded, Seen, Served, Unannounced, UnixTime};
 
 /// For how long at least a token is tried that had something to announce when deltapush ended.
@@ -28,7 +28,8 @@ pub(super) struct Accounts {
 
 #[derive(Debug)]
 struct Account {
-    /// None if they are not on disk or could not be unsealed: a login of the client brings them.
+    /// None if they are not on disk or could not be unsealed: a login of the client brings them. What cannot be used again is
+    /// kept too, for then a login brings nothing.
     credentials: Option<Arc<Credentials>>,
     tokens: Vec<Seen>,
     /// The mailboxes that its clients idled in, the latest first.
@@ -37,6 +38,31 @@ struct Account {
     refused: bool,
     /// It was found at the start.
     from_before: bool,
+}
+
+impl Account {
+    /// What a watch logs in with.
+    fn usable(&self) -> Option<&Arc<Credentials>> {
+        self.credentials.as_ref().filter(|credentials| credentials.can_be_used_again())
+    }
+
+    /// What to keep of `new`, which a client has just logged in with: nothing that lasts less long than what is known and
+    /// well, for another device of the account may have a password.
+    fn lasting(&self, new: Credentials) -> Credentials {
+        match self.usable().filter(|_| !self.refused) {
+            Some(known) if lasts(known.kind) > lasts(new.kind) => Credentials::clone(known),
+            _ => new,
+        }
+    }
+}
+
+/// For how long, in no unit.
+fn lasts(kind: Kind) -> u8 {
+    match kind {
+        Kind::Exchange(_) => 0,
+        Kind::Token => 1,
+        Kind::Password => 2,
+    }
 }
 
 /// How a login compares with what is known.
@@ -67,7 +93,7 @@ impl Accounts {
 
     fn insert(&self, record: AccountRecord) {
         let AccountRecord { account, credentials, tokens, idled } = record;
-        let watchable = credentials.is_some();
+        let watchable = credentials.as_ref().is_some_and(|credentials| credentials.can_be_used_again());
         self.map.insert(account.clone(), Account { credentials, tokens, idled, refused: false, from_before: true });
         if watchable {
             self.events.send(account, AccountEvent::Watch);
@@ -134,7 +160,7 @@ impl Accounts {
         let Some(mut known) = self.map.get_mut(&account) else { return };
         let before = std::mem::replace(&mut known.idled, mailboxes);
         let changed = !same_names(names(&before), names(&known.idled));
-        let watched = known.credentials.is_some() && !known.refused;
+        let watched = known.usable().is_some() && !known.refused;
         drop(known);
         if changed && watched {
             self.events.send(account, AccountEvent::MailboxesChanged);
@@ -151,7 +177,7 @@ impl Accounts {
     }
 
     pub(super) fn credentials(&self, account: &AccountId) -> Option<Arc<Credentials>> {
-        self.map.get(account)?.credentials.clone()
+        self.map.get(account)?.usable().cloned()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -182,8 +208,22 @@ impl Accounts {
     /// What is in memory only.
     pub(super) fn complete(&self, status: &mut AccountStatus) {
         let known = self.map.get(&status.account);
-        status.has_credentials = known.as_ref().is_some_and(|known| known.credentials.is_some());
+        status.has_credentials = known.as_ref().is_some_and(|known| known.usable().is_some());
+        let kind = known.as_ref().and_then(|known| known.credentials.as_ref()).map(|credentials| credentials.kind);
+        status.unusable = match kind {
+            Some(Kind::Exchange(mechanism)) => Some(mechanism),
+            Some(Kind::Password | Kind::Token) | None => None,
+        };
         status.refused = known.is_some_and(|known| known.refused);
+    }
+
+    /// What to keep of credentials that a client of the account has just logged in with.
+    pub(super) fn lasting(&self, account: &AccountId, new: &Credentials) -> Credentials {
+        let new = new.to_keep();
+        match self.map.get(account) {
+            Some(known) => known.lasting(new),
+            None => new,
+        }
     }
 
     pub(super) fn compare(&self, account: &AccountId, credentials: &Credentials) -> Login {

@@ -133,10 +133,11 @@ impl Registry {
         token: &DeviceToken,
     ) -> Result<(), StoreError> {
         let now = Moment { wall: UnixTime::now(), served: self.clock.now() };
-        if self.accounts.is_current(account, credentials, token, now.wall) {
+        let credentials = self.accounts.lasting(account, credentials);
+        if self.accounts.is_current(account, &credentials, token, now.wall) {
             return Ok(());
         }
-        self.store.register(account, Arc::new(credentials.clone()), token, now).await
+        self.store.register(account, Arc::new(credentials), token, now).await
     }
 
     /// Removes one token of an account. With the last one goes the account: its watch ends, its credentials are erased.
@@ -173,7 +174,8 @@ impl Registry {
         self.accounts.is_known(account)
     }
 
-    /// What a watcher of the account logs in with. None if the account is not known, or its client must log in first.
+    /// What a watcher of the account logs in with. None if the account is not known, its client must log in first, or its
+    /// client logs in with what cannot be used again.
     #[must_use]
     pub fn credentials(&self, account: &AccountId) -> Option<Arc<Credentials>> {
         self.accounts.credentials(account)
@@ -197,9 +199,10 @@ impl Registry {
     /// # Errors
     /// [`StoreError`]: the watcher goes on with what it had.
     pub async fn login_succeeded(&self, account: &AccountId, credentials: &Credentials) -> Result<(), StoreError> {
-        match self.accounts.compare(account, credentials) {
+        let credentials = self.accounts.lasting(account, credentials);
+        match self.accounts.compare(account, &credentials) {
             Login::Same => Ok(()),
-            Login::Changed => self.store.credentials_changed(account, Arc::new(credentials.clone())).await,
+            Login::Changed => self.store.credentials_changed(account, Arc::new(credentials)).await,
         }
     }
 

@@ -1,6 +1,7 @@
 //! The registry over a real store.
 
 use super::*;
+use crate::parser::sasl::Mechanism;
 use futures_util::FutureExt;
 use tempfile::TempDir;
 
@@ -331,4 +332,59 @@ async fn the_snapshot_knows_what_is_in_memory_only() {
     assert!(status.refused && status.has_credentials && status.tokens[0].pending);
     assert_eq!(status.mailboxes, [("INBOX".to_owned(), POSITION)]);
     assert_eq!(status.tokens[0].fingerprint, token("a").fingerprint());
+}
+
+/// How the one account stands in the report: whether it can be watched, and what keeps it from that.
+async fn standing(registry: &Registry) -> (bool, Option<Mechanism>) {
+    let status = registry.snapshot().await.unwrap().remove(0);
+    (status.has_credentials, status.unusable)
+}
+
+#[tokio::test]
+async fn a_login_that_leaves_nothing_keeps_the_token_and_starts_no_watch() {
+    let directory = tempfile::tempdir().unwrap();
+    let exchange = Credentials::exchange(Mechanism::ScramSha256, "alice", "n,,n=alice,r=x");
+    let mut it = open(&directory);
+    it.registry.register(&alice(), &exchange, &token("a")).await.unwrap();
+    assert!(it.registry.credentials(&alice()).is_none() && it.registry.tokens(&alice()) == [token("a")]);
+    assert_eq!(standing(&it.registry).await, (false, Some(Mechanism::ScramSha256)));
+    it.registry.close().await;
+    drop(it);
+
+    it = open(&directory);
+    assert_eq!(it.events.try_recv(), None, "nothing to watch with");
+    assert_eq!(it.news.try_recv(), None, "calling the device back would not help");
+    assert_eq!(it.registry.waiting(), 0);
+    assert_eq!(standing(&it.registry).await, (false, Some(Mechanism::ScramSha256)));
+    it.registry.login_succeeded(&alice(), &credentials("one")).await.unwrap();
+    assert_eq!(it.events.try_recv(), Some((alice(), AccountEvent::CredentialsChanged)));
+    assert_eq!(standing(&it.registry).await, (true, None));
+    it.registry.close().await;
+}
+
+#[tokio::test]
+async fn what_lasts_longest_is_kept_until_it_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut it = open(&directory);
+    let exchange = Credentials::exchange(Mechanism::ScramSha1, "alice", "n,,n=alice,r=x");
+    let bearer = |token: &str| Credentials::bearer("alice", token);
+    it.registry.register(&alice(), &credentials("one"), &token("a")).await.unwrap();
+    assert_eq!(it.events.try_recv(), Some((alice(), AccountEvent::Watch)));
+    for weaker in [&exchange, &bearer("t1")] {
+        it.registry.login_succeeded(&alice(), weaker).await.unwrap();
+        it.registry.register(&alice(), weaker, &token("b")).await.unwrap();
+        assert_eq!(*it.registry.credentials(&alice()).unwrap(), credentials("one"));
+    }
+    assert_eq!(it.events.try_recv(), None);
+
+    it.registry.login_refused(&alice());
+    it.registry.login_succeeded(&alice(), &bearer("t1")).await.unwrap();
+    assert_eq!(it.events.try_recv(), Some((alice(), AccountEvent::CredentialsChanged)));
+    it.registry.login_succeeded(&alice(), &bearer("t2")).await.unwrap();
+    assert_eq!(*it.registry.credentials(&alice()).unwrap(), bearer("t2"), "the newer token");
+    it.registry.login_refused(&alice());
+    it.registry.login_succeeded(&alice(), &exchange).await.unwrap();
+    assert!(it.registry.credentials(&alice()).is_none(), "a refused token is not tried again");
+    assert_eq!(standing(&it.registry).await, (false, Some(Mechanism::ScramSha1)));
+    it.registry.close().await;
 }

@@ -19,7 +19,7 @@ use crate::push::backoff::Backoff;
 use crate::push::board::WatchState;
 use crate::push::gate::Gate;
 use crate::push::idle::{self, Failure};
-use crate::secret::Credentials;
+use crate::secret::{Credentials, Kind};
 use crate::upstream::connect::ConnectError;
 use crate::upstream::dialogue::LoginError;
 use crate::upstream::refusal::{Refusal, classify, is_about_sessions};
@@ -106,7 +106,7 @@ impl Watched<'_> {
                 backoff = Backoff::new();
                 was_refused = false;
             }
-            let wait = match next_step(&end) {
+            let wait = match next_step(&end, credentials.kind) {
                 Next::Soon => backoff.next(),
                 Next::Later => backoff.longest(),
                 Next::Confirm if !was_refused => {
@@ -120,7 +120,7 @@ impl Watched<'_> {
                     continue;
                 }
             };
-            self.interrupted(&end, wait);
+            self.interrupted(&end, wait, credentials.kind);
             sleep(wait).await;
         }
     }
@@ -173,18 +173,20 @@ impl Watched<'_> {
         }
         warn!(%account, upstream = %account.upstream, "{end}; not watched until the client logs in again");
         context.registry.login_refused(account);
-        context.board.set(account, WatchState::AwaitingLogin { reason: end.to_string(), cure: cure(end) });
+        context
+            .board
+            .set(account, WatchState::AwaitingLogin { reason: end.to_string(), cure: cure(end, credentials.kind) });
         true
     }
 
     /// A server that drops a session is everyday life; one that cannot be watched is the operator's to know.
-    fn interrupted(&self, end: &End, wait: Duration) {
+    fn interrupted(&self, end: &End, wait: Duration, kind: Kind) {
         let account = self.account;
         let seconds = wait.as_secs_f32();
         match end {
             End::Panicked => error!(%account, "not watched: {end}; next attempt in {seconds:.0}s"),
             // That the state cannot be written is said where it happens, once for all.
-            _ if next_step(end) == Next::Soon => {
+            _ if next_step(end, kind) == Next::Soon => {
                 debug!(%account, upstream = %account.upstream, "watching interrupted: {end}; next attempt in {seconds:.1}s");
             }
             _ => warn!(%account, upstream = %account.upstream, "not watched: {end}; next attempt in {seconds:.0}s"),
@@ -195,19 +197,24 @@ impl Watched<'_> {
 }
 
 /// What helps where a watch has ended.
-fn cure(end: &End) -> &'static str {
+fn cure(end: &End, kind: Kind) -> &'static str {
     match end {
         End::Failed(Failure::NoIdle(_)) => "it cannot be watched; tried again when the app logs in",
         End::NoRoute => "name its server in a route again, then log in with the app",
+        _ if kind == Kind::Token => {
+            "its access token has expired, or was withdrawn; watched again when a client has logged in with a new one"
+        }
         _ => "log in with the app, with the right password, to start it again",
     }
 }
 
-fn next_step(end: &End) -> Next {
+fn next_step(end: &End, kind: Kind) -> Next {
     match end {
         End::Connect(ConnectError::Login(error)) => match error {
             LoginError::Refused { answer, untagged } => match classify(answer, untagged) {
                 Refusal::Credentials => Next::AwaitLogin,
+                // Access tokens expire, and what has expired will not come back: trying it again would look like guessing.
+                Refusal::Unclear if kind == Kind::Token => Next::AwaitLogin,
                 Refusal::Unclear => Next::Confirm,
                 Refusal::Temporary => Next::Soon,
                 Refusal::TooManySessions | Refusal::Throttled => Next::Later,
@@ -239,7 +246,7 @@ mod tests {
     fn a_moment_ends_no_watch_and_a_refused_password_does() {
         let refused = |answer: &str| {
             let error = LoginError::Refused { answer: answer.into(), untagged: vec![] };
-            next_step(&End::Connect(error.into()))
+            next_step(&End::Connect(error.into()), Kind::Password)
         };
         assert_eq!(refused("NO [AUTHENTICATIONFAILED] no"), Next::AwaitLogin);
         assert_eq!(refused("NO [EXPIRED] no"), Next::AwaitLogin);
@@ -247,6 +254,9 @@ mod tests {
         assert_eq!(refused("NO [UNAVAILABLE] later"), Next::Soon);
         assert_eq!(refused("NO [OVERQUOTA] too much"), Next::Later);
         assert_eq!(refused("NO LOGIN failed."), Next::Confirm);
+        let expired = LoginError::Refused { answer: b"NO AUTHENTICATE failed.".to_vec(), untagged: vec![] };
+        assert_eq!(next_step(&End::Connect(expired.into()), Kind::Token), Next::AwaitLogin);
+        let next_step = |end: &End| next_step(end, Kind::Password);
         assert_eq!(next_step(&End::Connect(LoginError::Bye("overloaded".into()).into())), Next::Soon);
         assert_eq!(next_step(&End::Connect(LoginError::Bye("Too many connections".into()).into())), Next::Later);
         assert_eq!(next_step(&End::Failed(Failure::Silent)), Next::Soon);

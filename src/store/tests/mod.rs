@@ -304,6 +304,7 @@ async fn the_status_has_all_that_a_person_may_see() {
         ],
         mailboxes: vec![("INBOX".into(), POSITION)],
         has_credentials: true,
+        unusable: None,
         refused: false,
     };
     let bob = AccountStatus {
@@ -311,6 +312,7 @@ async fn the_status_has_all_that_a_person_may_see() {
         tokens: vec![accepted],
         mailboxes: vec![],
         has_credentials: true,
+        unusable: None,
         refused: false,
     };
     assert_eq!(store.status().await.unwrap(), [alice, bob]);

@@ -1,0 +1,222 @@
+//! A client before its login: commands in, answers and events out.
+
+use super::*;
+use crate::parser::sasl::Mechanism;
+use crate::secret::Secret;
+
+/// What came of `input`, in one piece and byte by byte: the answers, and the event with its credentials.
+fn take(protection: Protection, input: &str) -> (String, Option<Event>) {
+    let run = |chunks: Vec<&[u8]>| {
+        let mut machine = NotAuthenticated::new(protection, 2000);
+        let mut out = vec![];
+        for mut chunk in chunks {
+            if let Some(event) = machine.take(&mut chunk, &mut out, None) {
+                return (String::from_utf8(out).unwrap(), Some(event));
+            }
+        }
+        (String::from_utf8(out).unwrap(), None)
+    };
+    let whole = run(vec![input.as_bytes()]);
+    assert_eq!(run(input.as_bytes().chunks(1).collect()), whole);
+    whole
+}
+
+fn login(tag: &str, user: &str, password: &str) -> Option<Event> {
+    Some(Event::Login { tag: tag.into(), credentials: Credentials::new(user, password) })
+}
+
+#[test]
+fn login_in_all_forms() {
+    assert_eq!(take(Protection::Tls, "a LOGIN u p\r\n"), (String::new(), login("a", "u", "p")));
+    assert_eq!(
+        take(Protection::Tls, "a1 LOGIN {1}\r\nu {6}\r\np\r\nw\"x\r\n"),
+        ("+ OK\r\n+ OK\r\n".into(), login("a1", "u", "p\r\nw\"x"))
+    );
+    assert_eq!(take(Protection::None, "a LOGIN \"u\" {2+}\r\np}\r\n"), (String::new(), login("a", "u", "p}")));
+    assert_eq!(take(Protection::Tls, "a AUTHENTICATE PLAIN AHUAcA==\r\n"), (String::new(), login("a", "u", "p")));
+    assert_eq!(take(Protection::Tls, "a authenticate plain\r\nAHUAcA==\r\n"), ("+ \r\n".into(), login("a", "u", "p")));
+}
+
+#[test]
+fn an_exchange_can_be_cancelled_and_gone_on_after() {
+    let (out, event) = take(Protection::Tls, "a AUTHENTICATE PLAIN\r\n*\r\nb NOOP\r\nc LOGIN u p\r\n");
+    assert_eq!(out, "+ \r\na BAD cancelled\r\nb OK NOOP completed\r\n");
+    assert_eq!(event, login("c", "u", "p"));
+}
+
+#[test]
+fn before_tls_no_password_is_taken() {
+    let (out, event) =
+        take(Protection::StartTls, "a LOGIN u p\r\nb AUTHENTICATE PLAIN AHUAcA==\r\nc STARTTLS\r\nd NOOP\r\n");
+    let refused = "NO [PRIVACYREQUIRED] STARTTLS comes before the login";
+    assert_eq!(out, format!("a {refused}\r\nb {refused}\r\nc OK begin TLS now\r\n"));
+    assert_eq!(event, Some(Event::StartTls));
+    assert!(
+        String::from_utf8(NotAuthenticated::new(Protection::StartTls, 99).greeting())
+            .unwrap()
+            .contains("LOGINDISABLED")
+    );
+}
+
+#[test]
+fn what_can_be_done_before_login() {
+    let (out, event) =
+        take(Protection::Tls, "a CAPABILITY\r\nb ID NIL\r\nc STARTTLS\r\nd SELECT x\r\ne LOGOUT\r\nf NOOP\r\n");
+    assert_eq!(
+        out,
+        "* CAPABILITY IMAP4rev1 LITERAL+ SASL-IR ID AUTH=PLAIN AUTH=LOGIN AUTH=XOAUTH2 AUTH=OAUTHBEARER\r\na OK CAPABILITY completed\r\n\
+         * ID (\"name\" \"deltapush\")\r\nb OK ID completed\r\nc BAD STARTTLS is not available here\r\n\
+         d BAD unknown command, or one that comes after the login\r\n* BYE logging out\r\ne OK LOGOUT completed\r\n"
+    );
+    assert_eq!(event, Some(Event::Close));
+}
+
+#[test]
+fn bad_input_has_an_answer_and_an_end() {
+    let (out, _) = take(Protection::Tls, "\r\n\0\r\na LOGIN u\r\nb AUTHENTICATE X\r\nc AUTHENTICATE PLAIN %\r\n");
+    assert_eq!(out.lines().filter(|line| line.contains("BAD") || line.contains("NO ")).count(), 5, "{out}");
+    let (out, event) = take(Protection::Tls, &"x\r\n".repeat(50));
+    assert_eq!((out.lines().count(), event), (MAX_BAD as usize + 1, Some(Event::Close)));
+    assert!(out.ends_with("* BYE too many commands without a login\r\n"));
+    let (out, event) = take(Protection::Tls, &"x NOOP\r\n".repeat(500));
+    assert_eq!((out.lines().count(), event), (MAX_COMMANDS as usize + 1, Some(Event::Close)));
+}
+
+#[test]
+fn what_is_too_long_is_refused_and_not_held() {
+    let (out, event) = take(Protection::Tls, "b LOGIN {5000}\r\nc LOGIN u {1900}\r\nd NOOP\r\n");
+    assert_eq!((out.as_str(), event), ("b NO [TOOBIG] the literal is too long\r\n+ OK\r\n", None));
+    let long = "x".repeat(5000);
+    for input in [long.as_str(), &format!("a {long}\r\n"), "c LOGIN {5000+}\r\n", "c LOGIN {4294967295+}\r\n"] {
+        let (out, event) = take(Protection::Tls, input);
+        assert_eq!(
+            (out.as_str(), event),
+            ("* BYE [TOOBIG] the command is too long\r\n", Some(Event::Close)),
+            "{input}"
+        );
+    }
+}
+
+fn encoded(message: &str) -> String {
+    use base64::Engine as _;
+    base64::prelude::BASE64_STANDARD.encode(message)
+}
+
+#[test]
+fn every_mechanism_with_and_without_initial_response() {
+    let token = || Credentials::bearer("u@v.w", "t");
+    let scram = |mechanism| Credentials::exchange(mechanism, "u", "n,,n=u,r=x");
+    for (name, message, credentials) in [
+        ("PLAIN", "\0u\0p", Credentials::new("u", "p")),
+        ("XOAUTH2", "user=u@v.w\x01auth=Bearer t\x01\x01", token()),
+        ("OAUTHBEARER", "n,a=u@v.w,\x01auth=Bearer t\x01\x01", token()),
+        ("SCRAM-SHA-1", "n,,n=u,r=x", scram(Mechanism::ScramSha1)),
+        ("SCRAM-SHA-256", "n,,n=u,r=x", scram(Mechanism::ScramSha256)),
+    ] {
+        let message = encoded(message);
+        let event = || Some(Event::Login { tag: b"a".to_vec(), credentials: credentials.clone() });
+        let with = take(Protection::Tls, &format!("a AUTHENTICATE {name} {message}\r\n"));
+        assert_eq!(with, (String::new(), event()), "{name}");
+        let without = take(Protection::Tls, &format!("a authenticate {}\r\n{message}\r\n", name.to_lowercase()));
+        assert_eq!(without, ("+ \r\n".into(), event()), "{name}");
+    }
+    let (user, password) = (encoded("u"), encoded("p\r\n{5}"));
+    let prompts = "+ VXNlcm5hbWU6\r\n+ UGFzc3dvcmQ6\r\n";
+    assert_eq!(
+        take(Protection::Tls, &format!("a AUTHENTICATE LOGIN\r\n{user}\r\n{password}\r\n")),
+        (prompts.into(), login("a", "u", "p\r\n{5}"))
+    );
+    assert_eq!(
+        take(Protection::Tls, &format!("a AUTHENTICATE LOGIN {user}\r\n{password}\r\n")),
+        ("+ UGFzc3dvcmQ6\r\n".into(), login("a", "u", "p\r\n{5}"))
+    );
+}
+
+#[test]
+fn every_exchange_can_be_cancelled_at_every_step() {
+    for (_, name) in Mechanism::ALL {
+        let (out, event) = take(Protection::Tls, &format!("a AUTHENTICATE {name}\r\n*\r\nb NOOP\r\n"));
+        assert!(out.ends_with("\r\na BAD cancelled\r\nb OK NOOP completed\r\n") && event.is_none(), "{name}: {out}");
+        let (out, _) = take(Protection::Tls, &format!("a AUTHENTICATE {name}\r\n%\r\n"));
+        assert!(out.ends_with("a BAD this is not base64\r\n"), "{name}: {out}");
+        // An empty initial response is a message, and of none of these.
+        let (out, event) = take(Protection::Tls, &format!("a AUTHENTICATE {name} =\r\nb NOOP\r\n"));
+        assert!(out.starts_with("a BAD ") && out.lines().count() == 2 && event.is_none(), "{name}: {out}");
+    }
+    let (out, _) = take(Protection::Tls, &format!("a AUTHENTICATE LOGIN {}\r\n*\r\n", encoded("u")));
+    assert_eq!(out, "+ UGFzc3dvcmQ6\r\na BAD cancelled\r\n");
+}
+
+#[test]
+fn what_cannot_be_handed_on_is_refused() {
+    for (name, message, expected) in [
+        ("EXTERNAL", "u", "a NO [CANNOT] this mechanism"),
+        ("ANONYMOUS", "u", "a NO [CANNOT] this mechanism"),
+        ("SCRAM-SHA-256-PLUS", "p=tls-exporter,,n=u,r=x", "a NO [CANNOT] this mechanism"),
+        ("SCRAM-SHA-256", "p=tls-exporter,,n=u,r=x", "a NO [CANNOT] a login through a proxy"),
+        ("PLAIN", "\0u\r\nx LOGIN v w\0p", "a BAD the message is not one of SASL PLAIN"),
+        ("PLAIN", "\0u\0p\0q", "a BAD the message is not one of SASL PLAIN"),
+        ("LOGIN", "u\r\nv", "a BAD this is not a user name"),
+        ("OAUTHBEARER", "n,,\x01auth=Bearer t\x01\x01", "a BAD the message is not one of OAUTHBEARER"),
+    ] {
+        let (out, event) = take(Protection::Tls, &format!("a AUTHENTICATE {name} {}\r\n", encoded(message)));
+        assert!(out.starts_with(expected) && event.is_none(), "{name}: {out}");
+        assert!(!out.to_lowercase().contains("authentication"), "{out}");
+    }
+    let nul = format!("a AUTHENTICATE LOGIN {}\r\n{}\r\n", encoded("u"), encoded("p\0q"));
+    assert!(take(Protection::Tls, &nul).0.ends_with("a BAD a password has no NUL\r\n"));
+    for command in ["a LOGIN {4+}\r\nu\r\nv p\r\n", "a LOGIN u {3+}\r\np\0q\r\n", "a LOGIN {3+}\r\nu\0v p\r\n"] {
+        let (out, event) = take(Protection::Tls, command);
+        assert_eq!((out.as_str(), event), ("a BAD LOGIN takes a user name and a password\r\n", None), "{command:?}");
+    }
+}
+
+#[test]
+fn scram_is_offered_only_where_it_is_wanted() {
+    let greeting = |protection, offers| {
+        String::from_utf8(NotAuthenticated::new(protection, 99).offering_scram(offers).greeting()).unwrap()
+    };
+    assert!(greeting(Protection::Tls, true).contains("AUTH=OAUTHBEARER AUTH=SCRAM-SHA-1 AUTH=SCRAM-SHA-256]"));
+    assert!(!greeting(Protection::Tls, false).contains("SCRAM"));
+    assert!(!greeting(Protection::StartTls, true).contains("AUTH="));
+}
+
+#[test]
+fn an_answer_to_the_upstream_is_read_as_one() {
+    let mut machine = NotAuthenticated::new(Protection::Tls, 2000);
+    let mut answered = |line: &str| {
+        machine.expect_response();
+        let mut out = vec![];
+        let event = machine.take(&mut line.as_bytes(), &mut out, None);
+        assert!(out.is_empty());
+        event
+    };
+    assert_eq!(answered("eA==\r\n"), Some(Event::Response(SaslLine::Response(Secret::new(b"x".to_vec())))));
+    assert_eq!(answered("\r\n"), Some(Event::Response(SaslLine::Response(Secret::new(vec![])))));
+    assert_eq!(answered("*\r\n"), Some(Event::Response(SaslLine::Cancelled)));
+    assert_eq!(answered("a NOOP\r\n"), Some(Event::Response(SaslLine::Malformed)));
+}
+
+#[test]
+fn the_transcript_has_no_password() {
+    let shown = crate::trace::testing::Shown::default();
+    let mut printer = crate::trace::Printer::new("#1".into(), shown.sink());
+    for input in [
+        "a LOGIN sesame sesame\r\n",
+        "b LOGIN {6+}\r\nsesame {6+}\r\nsesame\r\n",
+        "c AUTHENTICATE PLAIN sesame==\r\n",
+        "d AUTHENTICATE PLAIN\r\nsesame\r\n",
+        "sesame\r\n",
+        "f AUTHENTICATE LOGIN\r\nsesa\r\nsesame==\r\n",
+        "g AUTHENTICATE XOAUTH2 sesame==\r\n",
+        "h AUTHENTICATE OAUTHBEARER\r\nsesame==\r\n",
+        "i AUTHENTICATE SCRAM-SHA-256\r\nsesame==\r\n",
+        "e LOGIM sesame sesame\r\n",
+    ] {
+        let mut machine = NotAuthenticated::new(Protection::Tls, 2000);
+        machine.take(&mut input.as_bytes(), &mut vec![], Some(&mut printer));
+    }
+    drop(printer);
+    let shown = shown.text();
+    assert!(shown.contains("C: a LOGIN<") && !shown.contains("sesame"), "{shown}");
+}

@@ -1,0 +1,90 @@
+//! A SASL exchange (RFC 9051 section 6.2.2) with a client before its login, up to the credentials in it, as a machine.
+
+use crate::parser::sasl::{self, Mechanism, NoScram, SaslLine};
+use crate::secret::Credentials;
+
+/// What can be used, for whoever asked for something else.
+const AVAILABLE: &str = "NO [CANNOT] this mechanism is not available here; PLAIN, LOGIN, XOAUTH2, OAUTHBEARER, SCRAM-SHA-1 and SCRAM-SHA-256 are";
+
+/// `Username:` and `Password:`, as every server asks that has LOGIN.
+const PROMPTS: (&str, &str) = ("VXNlcm5hbWU6", "UGFzc3dvcmQ6");
+
+/// What the client's next line is.
+pub(super) enum Exchange {
+    /// The only message of its mechanism, the first of SCRAM, or the user name of LOGIN.
+    First(Mechanism),
+    /// The password of LOGIN.
+    Password {
+        /// The user name, which came before.
+        user: String,
+    },
+    /// The answer to a challenge of the upstream's.
+    Relayed,
+}
+
+/// What came of a line.
+pub(super) enum Said {
+    /// This challenge, in base64, goes to the client, and then it is its turn.
+    Ask(&'static str, Exchange),
+    /// The client has said who it is.
+    LogIn(Credentials),
+    /// For the upstream.
+    Relay(SaslLine),
+    /// The exchange is over, with these words.
+    Refuse(&'static str),
+}
+
+/// AUTHENTICATE with the mechanism of that name, and perhaps an initial response (RFC 4959).
+pub(super) fn begin(mechanism: &[u8], initial: Option<&[u8]>) -> Said {
+    let Some(mechanism) = Mechanism::from_name(mechanism) else { return Said::Refuse(AVAILABLE) };
+    let exchange = Exchange::First(mechanism);
+    match initial {
+        Some(line) => exchange.line(line),
+        None if mechanism == Mechanism::Login => Said::Ask(PROMPTS.0, exchange),
+        None => Said::Ask("", exchange),
+    }
+}
+
+impl Exchange {
+    /// Takes the client's line, with or without its line end.
+    pub(super) fn line(self, line: &[u8]) -> Said {
+        let response = match (sasl::sasl_line(line), &self) {
+            (line, Self::Relayed) => return Said::Relay(line),
+            (SaslLine::Cancelled, _) => return Said::Refuse("BAD cancelled"),
+            (SaslLine::Malformed, _) => return Said::Refuse("BAD this is not base64"),
+            (SaslLine::Response(response), _) => response,
+        };
+        let message = response.expose();
+        match self {
+            Self::First(Mechanism::Login) => match sasl::user_name(message).filter(|user| !user.is_empty()) {
+                Some(user) => Said::Ask(PROMPTS.1, Self::Password { user }),
+                None => Said::Refuse("BAD this is not a user name"),
+            },
+            Self::Password { user } if sasl::is_password(message) => Said::LogIn(Credentials::new(user, message)),
+            Self::Password { .. } => Said::Refuse("BAD a password has no NUL"),
+            Self::First(mechanism) => first(mechanism, message),
+            // Returned above.
+            Self::Relayed => Said::Refuse("BAD unexpected"),
+        }
+    }
+}
+
+fn first(mechanism: Mechanism, message: &[u8]) -> Said {
+    let (credentials, malformed) = match mechanism {
+        Mechanism::XOAuth2 => (sasl::xoauth2_message(message), "BAD the message is not one of XOAUTH2"),
+        Mechanism::OAuthBearer => (
+            sasl::oauthbearer_message(message),
+            "BAD the message is not one of OAUTHBEARER (RFC 7628), with a=, the user name",
+        ),
+        Mechanism::ScramSha1 | Mechanism::ScramSha256 => match sasl::scram_first(mechanism, message) {
+            Err(NoScram::ChannelBinding) => {
+                return Said::Refuse("NO [CANNOT] a login through a proxy cannot be bound to the TLS connection");
+            }
+            first => (first.ok(), "BAD the message is not the first one of SCRAM (RFC 5802)"),
+        },
+        Mechanism::Plain | Mechanism::Login => {
+            (sasl::plain_message(message), "BAD the message is not one of SASL PLAIN (RFC 4616)")
+        }
+    };
+    credentials.map_or(Said::Refuse(malformed), Said::LogIn)
+}

@@ -1,0 +1,165 @@
+//! How credentials are given to a server: by a mechanism that it offers and that they are good for.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use zeroize::Zeroizing;
+
+use super::dialogue::{Capabilities, LoginError};
+use crate::parser::sasl::{Mechanism, encoded_name};
+use crate::secret::{Credentials, Kind};
+
+/// The longest initial response that goes into the line of its command, in base64. Some servers take no more than 8 KiB in a
+/// line, and access tokens are long.
+const MAX_INITIAL: usize = 4096;
+
+/// How many of a server's mechanisms are named to whoever cannot use them.
+const MAX_NAMED: usize = 10;
+
+/// A way to log in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// The LOGIN command.
+    Login,
+    /// AUTHENTICATE.
+    Sasl {
+        /// By which mechanism.
+        mechanism: Mechanism,
+        /// The first message goes into the command's line (RFC 4959).
+        initial: bool,
+    },
+}
+
+/// The way into a server that offers `capabilities`.
+///
+/// # Errors
+/// [`LoginError::NoMechanism`] if it has none for these credentials.
+pub(super) fn choose(credentials: &Credentials, capabilities: &Capabilities) -> Result<Way, LoginError> {
+    let offers = |mechanism: Mechanism| capabilities.has(&format!("AUTH={}", mechanism.name()));
+    let chosen = match credentials.kind {
+        // First of all PLAIN, since its strings are UTF-8 by definition.
+        Kind::Password if offers(Mechanism::Plain) => Some(Mechanism::Plain),
+        // Only PLAIN has an authorization identity.
+        Kind::Password if credentials.authorization.is_some() => None,
+        Kind::Password if !capabilities.has("LOGINDISABLED") => return Ok(Way::Login),
+        Kind::Password => Some(Mechanism::Login).filter(|login| offers(*login)),
+        // Who has both had XOAUTH2 first.
+        Kind::Token => [Mechanism::XOAuth2, Mechanism::OAuthBearer].into_iter().find(|token| offers(*token)),
+        Kind::Exchange(mechanism) => Some(mechanism).filter(|exchange| offers(*exchange)),
+    };
+    let Some(mechanism) = chosen else { return Err(LoginError::NoMechanism(offered(credentials, capabilities))) };
+    // What LOGIN begins with is a question of the server's.
+    let can_begin = mechanism != Mechanism::Login && capabilities.has("SASL-IR");
+    let fits = messages(credentials, mechanism).first().is_some_and(|first| first.len() <= MAX_INITIAL);
+    Ok(Way::Sasl { mechanism, initial: can_begin && fits })
+}
+
+/// What the client could use instead, in words.
+fn offered(credentials: &Credentials, capabilities: &Capabilities) -> String {
+    let what = match credentials.kind {
+        Kind::Password if credentials.authorization.is_some() => "no AUTH=PLAIN, which another's mailbox needs",
+        Kind::Password => "no login with a password that is sent as it is",
+        Kind::Token => "no login with an access token",
+        Kind::Exchange(Mechanism::ScramSha1) => "no AUTH=SCRAM-SHA-1",
+        Kind::Exchange(_) => "no AUTH=SCRAM-SHA-256",
+    };
+    let login = Some("LOGIN").filter(|_| !capabilities.has("LOGINDISABLED"));
+    let mechanisms = capabilities.iter().filter(|name| name.starts_with("AUTH=") && !name.ends_with("-PLUS"));
+    let names: Vec<&str> = login.into_iter().chain(mechanisms).take(MAX_NAMED).collect();
+    match names.as_slice() {
+        [] => format!("{what}, nor any other"),
+        names => format!("{what}, but {}", names.join(" ")),
+    }
+}
+
+/// What deltapush says by itself in an exchange by `mechanism`, message by message, in base64.
+pub(super) fn messages(credentials: &Credentials, mechanism: Mechanism) -> Vec<Zeroizing<String>> {
+    let encoded = |message: &[u8]| Zeroizing::new(STANDARD.encode(message));
+    let secret = credentials.password.expose();
+    match mechanism {
+        Mechanism::Plain => vec![encoded(&credentials.plain_message())],
+        Mechanism::Login => vec![encoded(credentials.user.as_bytes()), encoded(secret)],
+        Mechanism::XOAuth2 => {
+            let start = format!("user={}\u{1}auth=Bearer ", credentials.user);
+            vec![encoded(&joined(&[start.as_bytes(), secret, b"\x01\x01"]))]
+        }
+        Mechanism::OAuthBearer => {
+            let start = format!("n,a={},\u{1}auth=Bearer ", encoded_name(&credentials.user));
+            vec![encoded(&joined(&[start.as_bytes(), secret, b"\x01\x01"]))]
+        }
+        Mechanism::ScramSha1 | Mechanism::ScramSha256 => vec![encoded(secret)],
+    }
+}
+
+/// Exactly sized: a vector that grows leaves copies of a secret behind.
+fn joined(parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
+    Zeroizing::new(parts.concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn capabilities(list: &str) -> Capabilities {
+        Capabilities::from_names(list.as_bytes().split(|byte| *byte == b' '))
+    }
+
+    fn way(credentials: &Credentials, list: &str) -> Result<Way, String> {
+        choose(credentials, &capabilities(list)).map_err(|error| error.to_string())
+    }
+
+    fn sasl(mechanism: Mechanism, initial: bool) -> Result<Way, String> {
+        Ok(Way::Sasl { mechanism, initial })
+    }
+
+    #[test]
+    fn a_password_goes_wherever_one_is_taken() {
+        let password = Credentials::new("u", "p");
+        assert_eq!(way(&password, "IMAP4rev1"), Ok(Way::Login));
+        assert_eq!(way(&password, "AUTH=LOGIN SASL-IR"), Ok(Way::Login));
+        assert_eq!(way(&password, "AUTH=LOGIN AUTH=PLAIN"), sasl(Mechanism::Plain, false));
+        assert_eq!(way(&password, "LOGINDISABLED AUTH=PLAIN SASL-IR"), sasl(Mechanism::Plain, true));
+        assert_eq!(way(&password, "LOGINDISABLED AUTH=LOGIN SASL-IR"), sasl(Mechanism::Login, false));
+        assert_eq!(way(&Credentials::new("u", "p".repeat(9000)), "AUTH=PLAIN SASL-IR"), sasl(Mechanism::Plain, false));
+        assert_eq!(way(&password.clone().on_behalf_of("v".into()), "AUTH=PLAIN"), sasl(Mechanism::Plain, false));
+        for (list, expected) in [
+            ("LOGINDISABLED AUTH=XOAUTH2 AUTH=OAUTHBEARER", "that is sent as it is, but AUTH=XOAUTH2 AUTH=OAUTHBEARER"),
+            ("LOGINDISABLED AUTH=SCRAM-SHA-256 AUTH=SCRAM-SHA-256-PLUS", "sent as it is, but AUTH=SCRAM-SHA-256"),
+            ("LOGINDISABLED", "sent as it is, nor any other"),
+        ] {
+            let refused = way(&password, list).unwrap_err();
+            assert!(refused.ends_with(expected), "{refused}");
+        }
+        let other = way(&password.on_behalf_of("v".into()), "AUTH=LOGIN").unwrap_err();
+        assert!(other.ends_with("no AUTH=PLAIN, which another's mailbox needs, but LOGIN AUTH=LOGIN"), "{other}");
+    }
+
+    #[test]
+    fn tokens_and_exchanges_go_where_they_are_known() {
+        let token = Credentials::bearer("u", "t");
+        assert_eq!(way(&token, "AUTH=PLAIN AUTH=XOAUTH2 AUTH=OAUTHBEARER SASL-IR"), sasl(Mechanism::XOAuth2, true));
+        assert_eq!(way(&token, "AUTH=PLAIN AUTH=OAUTHBEARER"), sasl(Mechanism::OAuthBearer, false));
+        let refused = way(&token, "AUTH=PLAIN").unwrap_err();
+        assert!(refused.ends_with("no login with an access token, but LOGIN AUTH=PLAIN"), "{refused}");
+        let scram = |mechanism| Credentials::exchange(mechanism, "u", "n,,n=u,r=x");
+        let list = "AUTH=PLAIN AUTH=SCRAM-SHA-256 SASL-IR";
+        assert_eq!(way(&scram(Mechanism::ScramSha256), list), sasl(Mechanism::ScramSha256, true));
+        let refused = way(&scram(Mechanism::ScramSha1), list).unwrap_err();
+        assert!(refused.ends_with("no AUTH=SCRAM-SHA-1, but LOGIN AUTH=PLAIN AUTH=SCRAM-SHA-256"), "{refused}");
+        assert!(!refused.to_lowercase().contains("authentication"), "Delta Chat would blame the password");
+    }
+
+    #[test]
+    fn tokens_are_converted() {
+        let token = Credentials::bearer("a,b=c@d", "t");
+        let said = |mechanism| STANDARD.decode(messages(&token, mechanism)[0].as_str()).unwrap();
+        assert_eq!(said(Mechanism::XOAuth2), b"user=a,b=c@d\x01auth=Bearer t\x01\x01");
+        assert_eq!(said(Mechanism::OAuthBearer), b"n,a=a=2Cb=3Dc@d,\x01auth=Bearer t\x01\x01");
+        for mechanism in [Mechanism::XOAuth2, Mechanism::OAuthBearer] {
+            let read = match mechanism {
+                Mechanism::XOAuth2 => crate::parser::sasl::xoauth2_message(&said(mechanism)),
+                _ => crate::parser::sasl::oauthbearer_message(&said(mechanism)),
+            };
+            assert_eq!(read.as_ref(), Some(&token));
+        }
+    }
+}
