@@ -1,6 +1,7 @@
 //! From a target to an authenticated session: TCP, TLS, and the [`dialogue`](super::dialogue) driven over them.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
@@ -10,7 +11,10 @@ use tokio_rustls::TlsConnector;
 
 use super::Upstreams;
 use super::dialogue::{Dialogue, LoggedIn, LoginError, Purpose, Step};
-use super::route::Target;
+use super::discovery::DiscoveryError;
+use super::originating::Origin;
+use super::route::{Endpoint, Target};
+use super::{dial, proxy_header};
 use crate::config::Security;
 use crate::parser::reader::{ResponseReader, TooLong};
 use crate::secret::Credentials;
@@ -19,6 +23,12 @@ use crate::trace::{Mark, Piece, Speaker, Transcript};
 
 /// The longest response that a login reads. A capability list has some hundred bytes.
 const MAX_RESPONSE: usize = 64 * 1024;
+
+/// Servers of one domain that are tried.
+const MAX_SERVERS: usize = 4;
+
+/// How long an address has for TLS and the greeting, up to the login, if there are others to try.
+const ATTEMPT: Duration = Duration::from_secs(6);
 
 /// Responses that a login reads before it gives up.
 const MAX_RESPONSES: usize = 200;
@@ -49,6 +59,16 @@ pub enum ConnectError {
     /// The server refused.
     #[error(transparent)]
     Login(#[from] LoginError),
+    /// Where the server is, is not known.
+    #[error(transparent)]
+    NotFound(#[from] DiscoveryError),
+}
+
+impl ConnectError {
+    /// Whether another address may lead to where this one did not.
+    fn is_about_the_way(&self) -> bool {
+        matches!(self, Self::Unreachable(_) | Self::Tls(_) | Self::Broken(_) | Self::TimedOut(_))
+    }
 }
 
 /// What an I/O error means to a person: rustls explains a connection that just ends at length.
@@ -86,6 +106,22 @@ pub struct Attempt<'a> {
     pub credentials: Credentials,
     /// What for.
     pub purpose: Purpose,
+    /// On whose behalf; `None` for a session of deltapush's own.
+    pub origin: Option<Origin>,
+}
+
+/// Why one server could not be logged in to.
+struct Failed {
+    error: ConnectError,
+    /// Others are not to be tried.
+    is_final: bool,
+}
+
+impl Failed {
+    /// Before anything was said that must not be said twice.
+    fn before(error: ConnectError) -> Self {
+        Self { error, is_final: false }
+    }
 }
 
 impl Attempt<'_> {
@@ -101,32 +137,100 @@ impl Attempt<'_> {
         }
     }
 
+    /// One server after the other, one address after the other, until one can be talked to. Once the credentials were sent, its
+    /// word counts.
     async fn connect_unbounded(
         self,
-        transcript: Option<&mut (dyn Transcript + Send)>,
+        mut transcript: Option<&mut (dyn Transcript + Send)>,
     ) -> Result<Connected, ConnectError> {
-        let tcp =
-            TcpStream::connect((&*self.target.host, self.target.port)).await.map_err(ConnectError::Unreachable)?;
-        stream::prepare(&tcp).map_err(ConnectError::Unreachable)?;
-        let stream = match self.target.security {
-            Security::Tls => self.handshake(tcp).await?,
-            Security::StartTls | Security::Plain => Stream::Plain(tcp),
-        };
-        self.log_in(stream, transcript).await
+        let servers = self.upstreams.servers(self.target).await?;
+        let mut failure = None;
+        let count = servers.len().min(MAX_SERVERS);
+        for (number, server) in servers.iter().take(MAX_SERVERS).enumerate() {
+            let is_last = number.saturating_add(1) == count;
+            match self.connect_to(server, is_last, &mut transcript).await {
+                Ok(connected) => return Ok(connected),
+                Err(Failed { error, is_final: true }) => return Err(error),
+                Err(Failed { error, is_final: false }) => failure = Some(error),
+            }
+        }
+        Err(failure.unwrap_or_else(|| ConnectError::Unreachable(io::ErrorKind::AddrNotAvailable.into())))
     }
 
-    async fn handshake(&self, tcp: TcpStream) -> Result<Stream, ConnectError> {
-        let name = self.target.server_name().map_err(|error| ConnectError::Tls(io::Error::other(error)))?;
-        let connector = TlsConnector::from(self.upstreams.tls.get(&self.target.trust).clone());
+    async fn connect_to(
+        &self,
+        server: &Endpoint,
+        is_last: bool,
+        transcript: &mut Option<&mut (dyn Transcript + Send)>,
+    ) -> Result<Connected, Failed> {
+        let found = self.upstreams.dns.addresses(&server.host, self.target.reach).await;
+        let addresses = found.map_err(|error| Failed::before(ConnectError::Unreachable(error.into())))?;
+        let mut candidates = dial::interleaved(&addresses, server.port);
+        loop {
+            let tcp =
+                dial::race(&mut candidates).await.map_err(|error| Failed::before(ConnectError::Unreachable(error)))?;
+            let has_committed = AtomicBool::new(false);
+            let shown = transcript.as_mut().map(|transcript| &mut **transcript as &mut (dyn Transcript + Send));
+            let mut session = Box::pin(self.session(tcp, server, shown, &has_committed));
+            let patience = if candidates.is_empty() && is_last { None } else { Some(self.upstreams.time.min(ATTEMPT)) };
+            let in_time = match patience {
+                None => None,
+                Some(patience) => timeout(patience, &mut session).await.ok(),
+            };
+            let ended = match in_time {
+                Some(ended) => ended,
+                // The time for an attempt is over; not for a login that was begun.
+                None if patience.is_some() && !has_committed.load(Ordering::Relaxed) => {
+                    Err(ConnectError::TimedOut(patience.unwrap_or_default()))
+                }
+                None => session.await,
+            };
+            match ended {
+                Ok(connected) => return Ok(connected),
+                Err(error) if has_committed.load(Ordering::Relaxed) || !error.is_about_the_way() => {
+                    return Err(Failed { error, is_final: true });
+                }
+                Err(error) if candidates.is_empty() => return Err(Failed::before(error)),
+                Err(_) => {}
+            }
+        }
+    }
+
+    async fn session(
+        &self,
+        mut tcp: TcpStream,
+        server: &Endpoint,
+        transcript: Option<&mut (dyn Transcript + Send)>,
+        has_committed: &AtomicBool,
+    ) -> Result<Connected, ConnectError> {
+        stream::prepare(&tcp).map_err(ConnectError::Unreachable)?;
+        if let Some(version) = self.target.terms.proxy_protocol {
+            let header = proxy_header::header(version, self.origin.as_ref());
+            tcp.write_all(&header).await.map_err(ConnectError::Broken)?;
+        }
+        let stream = match server.security {
+            Security::Tls => self.handshake(tcp, server).await?,
+            Security::StartTls | Security::Plain => Stream::Plain(tcp),
+        };
+        self.log_in(stream, server, transcript, has_committed).await
+    }
+
+    async fn handshake(&self, tcp: TcpStream, server: &Endpoint) -> Result<Stream, ConnectError> {
+        let name = server.server_name().map_err(|error| ConnectError::Tls(io::Error::other(error)))?;
+        let connector = TlsConnector::from(self.upstreams.tls.get(&self.target.terms.trust).clone());
         Ok(connector.connect(name, tcp).await.map_err(ConnectError::Tls)?.into())
     }
 
     async fn log_in(
-        self,
+        &self,
         mut stream: Stream,
+        server: &Endpoint,
         mut transcript: Option<&mut (dyn Transcript + Send)>,
+        has_committed: &AtomicBool,
     ) -> Result<Connected, ConnectError> {
-        let mut dialogue = Dialogue::new(self.credentials.clone(), self.target.security, self.purpose);
+        let origin = self.origin.filter(|_| self.target.terms.originating_ip);
+        let mut dialogue =
+            Dialogue::new(self.credentials.clone(), server.security, self.purpose).on_behalf_of(origin.as_ref());
         let mut reader = ResponseReader::new(MAX_RESPONSE);
         let mut received = Vec::new();
         for _ in 0..MAX_RESPONSES {
@@ -145,13 +249,16 @@ impl Attempt<'_> {
                     return Err(ConnectError::Injected);
                 }
                 let Stream::Plain(tcp) = stream else { return Err(ConnectError::Injected) };
-                stream = self.handshake(tcp).await?;
+                stream = self.handshake(tcp, server).await?;
                 step = Some(dialogue.secured());
             }
             match step {
                 Some(Step::Send { bytes, secret_from }) => {
                     if let Some(transcript) = transcript.as_deref_mut() {
                         show(transcript, &bytes, secret_from);
+                    }
+                    if secret_from < bytes.len() && bytes.get(secret_from..) != Some(b"\r\n") {
+                        has_committed.store(true, Ordering::Relaxed);
                     }
                     stream.write_all(&bytes).await.map_err(ConnectError::Broken)?;
                     stream.flush().await.map_err(ConnectError::Broken)?;
