@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use deltapush::admin::control::{self, NotRunning};
-use deltapush::config::{Config, ConfigError, DOMAIN_PLACEHOLDER};
+use deltapush::config::{Config, ConfigError};
 use deltapush::proxy::certificate::{Origin, Summary};
 use deltapush::proxy::tls::ServerTls;
 use deltapush::push::notifier;
@@ -49,7 +49,17 @@ enum Command {
     /// Serve until SIGTERM or SIGINT (Ctrl-C); this is the default
     Run,
     /// Check the configuration and the files that it names, say what would run, change nothing
-    Check,
+    Check {
+        /// Say where this login would go: its route, its server, the login that the server gets
+        #[arg(long, value_name = "LOGIN")]
+        login: Option<String>,
+        /// With --login: a client of this listener, by name or address
+        #[arg(long, value_name = "LISTENER", requires = "login")]
+        listener: Option<String>,
+        /// With --login: a client that asks for this name in TLS (SNI)
+        #[arg(long, value_name = "NAME", requires = "login")]
+        host: Option<String>,
+    },
     /// Say how a running deltapush and its accounts are: watches, devices, pushes, what is wrong
     Status,
     /// Look after what survives a restart: accounts, tokens, sealed passwords
@@ -78,6 +88,7 @@ const AFTER_HELP: &str = "\
 Examples:
   deltapush                                       serve as ./config.yaml says
   deltapush check --config /etc/deltapush.yaml    see whether a configuration is right
+  deltapush check --login alice@example.org       see where a login would go
   deltapush --trace                               see what client and server say to each other
   deltapush state backup /backup/state.sqlite     copy the state, also while deltapush runs
 
@@ -97,7 +108,10 @@ fn main() -> ExitCode {
     };
     let outcome = match &cli.command {
         None | Some(Command::Run) => load(&cli).and_then(run),
-        Some(Command::Check) => load(&cli).and_then(|config| check(&config)),
+        Some(Command::Check { login: None, .. }) => load(&cli).and_then(|config| check(&config)),
+        Some(Command::Check { login: Some(login), listener, host }) => {
+            load(&cli).and_then(|config| check_login(&config, login, listener.as_deref(), host.as_deref()))
+        }
         Some(Command::Status) => load(&cli).and_then(|config| status(&config)),
         Some(Command::State(command)) => load(&cli).and_then(|config| state(&config, command)),
     };
@@ -187,6 +201,13 @@ fn check(config: &Config) -> anyhow::Result<()> {
     describe(&mut io::stdout().lock(), config, &certificate).context("cannot print")
 }
 
+fn check_login(config: &Config, login: &str, listener: Option<&str>, host: Option<&str>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("cannot start the runtime")?;
+    let said = runtime.block_on(commands::route::where_to(config, login, listener, host)).map_err(RunError::from)?;
+    write!(io::stdout(), "{said}").context("cannot print")
+}
+
 fn state(config: &Config, command: &StateCommand) -> anyhow::Result<()> {
     start_logging(config)?;
     let said = match command {
@@ -212,13 +233,7 @@ fn describe(out: &mut impl Write, config: &Config, certificate: &Summary) -> io:
     if certificate.not_after.is_some_and(|end| end < jiff::Timestamp::now()) {
         writeln!(out, "             WARNING: it has expired: clients will refuse it")?;
     }
-    for route in &config.routes {
-        let (open, insecure) = (if route.open { ", open" } else { "" }, if route.insecure { ", insecure" } else { "" });
-        writeln!(out, "route        {} to {} (CA: {}{open}{insecure})", route.domain, route.upstream, route.ca)?;
-    }
-    if config.routes.iter().any(|route| route.upstream.has_placeholder()) {
-        writeln!(out, "             {DOMAIN_PLACEHOLDER} is the part of the login after the @")?;
-    }
+    commands::route::describe(out, config)?;
     writeln!(out, "push         {}", config.push.notify_url)?;
     writeln!(out, "state        {}", config.storage.directory.display())?;
     match Settings::new(&config.storage).credentials {
@@ -253,7 +268,7 @@ mod tests {
     fn flags_may_stand_before_and_after_the_command() {
         for line in [["deltapush", "--trace", "check"], ["deltapush", "check", "--trace"]] {
             let cli = Cli::try_parse_from(line).unwrap();
-            assert!(cli.trace && matches!(cli.command, Some(Command::Check)));
+            assert!(cli.trace && matches!(cli.command, Some(Command::Check { .. })));
         }
         assert!(Cli::try_parse_from(["deltapush"]).unwrap().command.is_none());
         assert!(Cli::try_parse_from(["deltapush", "chekc"]).is_err_and(|error| error.use_stderr()));

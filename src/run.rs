@@ -12,7 +12,7 @@ use tracing::{error, info, warn};
 
 use crate::admin::control;
 use crate::admin::status::Reporter;
-use crate::config::{Config, DOMAIN_PLACEHOLDER, ListenerTls};
+use crate::config::{self, Config, DOMAIN_PLACEHOLDER, ListenerTls};
 use crate::proxy::certificate::Origin;
 use crate::proxy::listener::{self, Proxy};
 use crate::proxy::tls::{ServerTls, ServerTlsError};
@@ -24,8 +24,7 @@ use crate::push::{notifier, schedule};
 use crate::store::{self, OpenError};
 use crate::trace::Sink;
 use crate::upstream::Upstreams;
-use crate::upstream::route::Routes;
-use crate::upstream::tls::{ClientConfigs, TrustError};
+use crate::upstream::tls::TrustError;
 
 /// How long sessions have for their goodbyes after a shutdown was asked for.
 const GRACE: Duration = Duration::from_secs(5);
@@ -66,8 +65,8 @@ pub enum RunError {
 pub struct BoundListener {
     /// The socket.
     pub socket: TcpListener,
-    /// When TLS begins.
-    pub tls: ListenerTls,
+    /// What the configuration says of it.
+    pub listener: Arc<config::Listener>,
 }
 
 /// Opens the listeners that `config` names.
@@ -79,7 +78,7 @@ pub async fn bind(config: &Config) -> Result<Vec<BoundListener>, RunError> {
     for listener in &config.listeners {
         let address = *listener.address;
         let socket = TcpListener::bind(address).await.map_err(|error| RunError::Listen { address, error })?;
-        bound.push(BoundListener { socket, tls: listener.tls });
+        bound.push(BoundListener { socket, listener: Arc::new(listener.clone()) });
     }
     Ok(bound)
 }
@@ -103,11 +102,7 @@ impl Server {
     /// [`RunError`], the operator's to mend.
     pub fn prepare(config: Config, trace: Option<Sink>) -> Result<Self, RunError> {
         let tls = ServerTls::load(&config.hostname, &config.certificate)?;
-        let upstreams = Arc::new(Upstreams {
-            routes: Routes::new(&config.routes),
-            tls: ClientConfigs::new(&config.routes)?,
-            time: config.limits.upstream_time,
-        });
+        let upstreams = Arc::new(Upstreams::new(&config)?);
         let state = store::Settings::new(&config.storage);
         let (registry, account_events, token_news) = Registry::open(&state)?;
         let notifier = Notifier::new(notifier_settings(&config)?, registry.clone(), token_news)?;
@@ -138,7 +133,7 @@ impl Server {
         let proxy = Arc::new(Proxy::new(&config, tls.config, upstreams, registry.clone(), board, trace));
         for listener in listeners {
             let serving =
-                listener::serve(Arc::clone(&proxy), listener.socket, listener.tls, tasks.clone(), stop.clone());
+                listener::serve(Arc::clone(&proxy), listener.socket, listener.listener, tasks.clone(), stop.clone());
             tasks.spawn(serving);
         }
         tasks.spawn(upkeep(registry.clone(), stop.clone()));
@@ -199,7 +194,7 @@ fn introduce(config: &Config, listeners: &[BoundListener], tls: &ServerTls, regi
     info!("deltapush {} is ready", env!("CARGO_PKG_VERSION"));
     for listener in listeners {
         let Ok(address) = listener.socket.local_addr() else { continue };
-        let security = match listener.tls {
+        let security = match listener.listener.tls {
             ListenerTls::Implicit => "SSL/TLS",
             ListenerTls::StartTls => "STARTTLS",
             ListenerTls::None => "off",
@@ -213,12 +208,12 @@ fn introduce(config: &Config, listeners: &[BoundListener], tls: &ServerTls, regi
     }
     info!("certificate: {}", tls.certificate.path.display());
     for route in &config.routes {
-        let note = if route.upstream.has_placeholder() {
+        let note = if route.upstream.as_ref().is_some_and(|upstream| upstream.has_placeholder()) {
             format!(" ({DOMAIN_PLACEHOLDER} is what follows the @ of the login)")
         } else {
             String::new()
         };
-        info!("logins of {} go to {}{note}", route.domain, route.upstream);
+        info!("logins of {route} go to {}{note}", route.destination());
     }
     info!("state: {} ({} accounts with a token)", config.storage.directory.display(), registry.len());
     info!("notifications go to {}", config.push.notify_url);

@@ -3,13 +3,13 @@
 use std::collections::HashSet;
 
 use super::error::Problem;
-use super::{Config, Domain, Listener, ListenerTls, Route, Security};
+use super::{Config, Listener, ListenerTls};
 
 /// All that is wrong in a configuration whose values are each well-formed, in the order of the file.
 pub(super) fn problems(config: &Config) -> Vec<Problem> {
     let mut problems: Vec<_> = listeners(&config.listeners)
         .chain(certificate(config))
-        .chain(routes(config))
+        .chain(super::check_routes::problems(config))
         .chain(empty_lists(config))
         .collect();
     problems.sort_by_key(|problem| problem.place);
@@ -59,54 +59,4 @@ fn certificate(config: &Config) -> Option<Problem> {
         )),
         _ => None,
     }
-}
-
-fn routes(config: &Config) -> impl Iterator<Item = Problem> {
-    let public = config.listeners.iter().find(|listener| !listener.is_on_loopback());
-    let mut seen = HashSet::new();
-    config.routes.iter().flat_map(move |route| {
-        let duplicate = (!seen.insert(&*route.domain)).then(|| {
-            Problem::new(
-                route.domain.place(),
-                format!("there are two routes for `{}`: remove one of them", route.domain),
-            )
-        });
-        duplicate.into_iter().chain(open_relay(route, public)).chain(plain(route)).chain(placeholder(route))
-    })
-}
-
-fn open_relay(route: &Route, public: Option<&Listener>) -> Option<Problem> {
-    let listener = public.filter(|_| *route.domain == Domain::Any && !route.open)?;
-    let message = format!(
-        "a \"*\" route lets strangers use this proxy through {}: \
-         name the domains instead, listen on loopback only, or say `open: true` beside it",
-        listener.address
-    );
-    Some(Problem::new(route.domain.place(), message))
-}
-
-fn plain(route: &Route) -> Option<Problem> {
-    let upstream = &route.upstream;
-    let in_clear = upstream.security == Security::Plain && !upstream.is_on_loopback() && !route.insecure;
-    in_clear.then(|| {
-        Problem::new(
-            upstream.place(),
-            format!(
-                "passwords would cross the network in clear to {}: \
-                 use `imaps://` or `imap://`, or say `insecure: true` beside it",
-                upstream.host
-            ),
-        )
-    })
-}
-
-fn placeholder(route: &Route) -> Option<Problem> {
-    let Domain::Named(domain) = &*route.domain else { return None };
-    let misfit = route.upstream.has_placeholder() && !super::is_dns_name(domain);
-    misfit.then(|| {
-        Problem::new(
-            route.upstream.place(),
-            format!("`{domain}` cannot stand for {{domain}} in a host name: write the host out"),
-        )
-    })
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
+use super::allow::Allow;
 use super::at::At;
 use super::names::is_dns_name;
 
@@ -17,6 +18,12 @@ pub struct Listener {
     /// IP address and port.
     #[serde(deserialize_with = "address")]
     pub address: At<SocketAddr>,
+    /// What routes call it. Default: nothing, then they name its address.
+    #[serde(default)]
+    pub name: Option<At<String>>,
+    /// Who may connect and log in here, of those that `allow` lets in at all. Default: all of them.
+    #[serde(default)]
+    pub allow: Allow,
     /// How TLS comes in. It has no default: nobody should have to remember which one was meant.
     pub tls: ListenerTls,
     /// Allows `tls: none` elsewhere than on loopback. Default: false.
@@ -37,14 +44,25 @@ pub enum ListenerTls {
 }
 
 impl Listener {
+    /// A listener of which no more is said than this.
+    #[must_use]
+    pub fn new(address: SocketAddr, tls: ListenerTls) -> Self {
+        Self { address: address.into(), name: None, allow: Allow::default(), tls, insecure: false }
+    }
+
     fn on_loopback(port: u16, tls: ListenerTls) -> Self {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        Self { address: address.into(), tls, insecure: false }
+        Self::new(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), tls)
     }
 
     /// The listeners of a file that names none.
     pub(super) fn defaults() -> Vec<Self> {
         vec![Self::on_loopback(1993, ListenerTls::Implicit), Self::on_loopback(1143, ListenerTls::StartTls)]
+    }
+
+    /// Whether a route means it by `text`: its name, or its address and port.
+    #[must_use]
+    pub fn is_called(&self, text: &str) -> bool {
+        self.name.as_ref().is_some_and(|name| **name == text) || text.parse() == Ok(*self.address)
     }
 
     /// Whether only this machine can reach it.

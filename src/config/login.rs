@@ -1,11 +1,161 @@
-//! How clients log in.
+//! What a route makes of the login name before the account's own server sees it.
 
-use serde::Deserialize;
+use std::fmt;
+use std::str::FromStr;
 
-/// How clients log in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Login {
-    /// Whether SCRAM is among the mechanisms that are offered. It is accepted in any case, but leaves nothing to watch with.
-    pub scram: bool,
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
+
+/// A template with exactly one of `{local}` and `{login}`, and perhaps `{domain}`. Default: `{login}`, the name as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct LoginTemplate(Vec<Part>);
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Part {
+    Text(String),
+    Login,
+    Local,
+    Domain,
+}
+
+impl Default for LoginTemplate {
+    fn default() -> Self {
+        Self(vec![Part::Login])
+    }
+}
+
+impl LoginTemplate {
+    /// The name that the server is to see. A login without `@` has no domain: it stays as it is where the template asks for
+    /// one.
+    #[must_use]
+    pub fn apply(&self, login: &str) -> String {
+        let (local, domain) = match login.rsplit_once('@') {
+            Some((local, domain)) => (local, Some(domain)),
+            None => (login, None),
+        };
+        if domain.is_none() && self.0.contains(&Part::Domain) {
+            return login.to_owned();
+        }
+        let text = |part| match part {
+            &Part::Login => login,
+            &Part::Local => local,
+            &Part::Domain => domain.unwrap_or_default(),
+            Part::Text(text) => text,
+        };
+        self.0.iter().map(text).collect()
+    }
+
+    /// The login of which [`apply`](Self::apply) could make `applied`, had it this domain.
+    #[must_use]
+    pub fn solve(&self, applied: &str, domain: Option<&str>) -> Option<String> {
+        let is_unknown = |part: &&Part| matches!(part, Part::Login | Part::Local);
+        let text = |part: &Part| match part {
+            Part::Text(text) => text.clone(),
+            _ => domain.unwrap_or_default().to_owned(),
+        };
+        let before: String = self.0.iter().take_while(|part| !is_unknown(part)).map(text).collect();
+        let after: String = self.0.iter().skip_while(|part| !is_unknown(part)).skip(1).map(text).collect();
+        let found = applied.strip_prefix(&*before)?.strip_suffix(&*after)?;
+        Some(match domain.filter(|_| self.0.contains(&Part::Local)) {
+            Some(domain) => format!("{found}@{domain}"),
+            None => found.to_owned(),
+        })
+    }
+
+    /// Whether it leaves every login as it is.
+    #[must_use]
+    pub fn is_identity(&self) -> bool {
+        self.0 == [Part::Login]
+    }
+}
+
+impl FromStr for LoginTemplate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let cure = "write `local`, or a template with `{local}` and `{domain}`, as \"{local}%{domain}\"";
+        if text == "local" {
+            return Ok(Self(vec![Part::Local]));
+        }
+        let mut parts = Vec::new();
+        let mut rest = text;
+        while let Some((before, from)) = rest.split_once('{') {
+            let (name, after) =
+                from.split_once('}').ok_or_else(|| format!("{text:?} has a `{{` without `}}`: {cure}"))?;
+            if !before.is_empty() {
+                parts.push(Part::Text(before.to_owned()));
+            }
+            parts.push(match name {
+                "login" => Part::Login,
+                "local" => Part::Local,
+                "domain" => Part::Domain,
+                _ => return Err(format!("`{{{name}}}` stands for nothing in a login: {cure}")),
+            });
+            rest = after;
+        }
+        if !rest.is_empty() {
+            parts.push(Part::Text(rest.to_owned()));
+        }
+        if parts.iter().filter(|part| matches!(part, Part::Login | Part::Local)).count() != 1 {
+            return Err(format!("{text:?} must have either {{local}} or {{login}} in it, once: {cure}"));
+        }
+        if text.contains(char::is_control) {
+            return Err(format!("{text:?} has a control character in it: {cure}"));
+        }
+        Ok(Self(parts))
+    }
+}
+
+impl fmt::Display for LoginTemplate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|part| match part {
+            Part::Text(text) => f.write_str(text),
+            Part::Login => f.write_str("{login}"),
+            Part::Local => f.write_str("{local}"),
+            Part::Domain => f.write_str("{domain}"),
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for LoginTemplate {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_login_is_rewritten_and_found_again() {
+        for (template, login, applied) in [
+            ("local", "alice@example.org", "alice"),
+            ("{local}", "a@b@example.org", "a@b"),
+            ("{local}%{domain}", "alice@example.org", "alice%example.org"),
+            ("{local}@other.example", "alice@example.org", "alice@other.example"),
+            ("{domain}/{local}", "alice@example.org", "example.org/alice"),
+            ("x-{login}", "alice@example.org", "x-alice@example.org"),
+            ("{login}", "alice@example.org", "alice@example.org"),
+        ] {
+            let template: LoginTemplate = template.parse().unwrap();
+            assert_eq!(template.apply(login), applied);
+            assert_eq!(template.solve(applied, Some("example.org")).unwrap(), login);
+        }
+    }
+
+    #[test]
+    fn a_login_without_domain_takes_what_does_not_need_one() {
+        let template = |text: &str| text.parse::<LoginTemplate>().unwrap();
+        assert_eq!(template("{local}@family.example").apply("bob"), "bob@family.example");
+        assert_eq!(template("{local}%{domain}").apply("bob"), "bob");
+        assert_eq!(template("local").apply("bob"), "bob");
+    }
+
+    #[test]
+    fn what_is_no_template_is_refused_with_a_cure() {
+        for text in ["", "{domain}", "{user}", "{local", "{local}{login}", "bob", "{local}\r\n"] {
+            assert!(text.parse::<LoginTemplate>().unwrap_err().contains("write `local`"), "{text:?}");
+        }
+    }
 }

@@ -3,8 +3,11 @@
 //! Nothing is ignored: an unknown key, a wrong unit or a combination that would expose passwords is a [`ConfigError`] that
 //! says where it stands and what to write instead.
 
+mod allow;
 mod at;
 mod check;
+mod check_routes;
+mod dns;
 mod error;
 mod limits;
 mod listeners;
@@ -14,9 +17,11 @@ mod metadata;
 mod names;
 mod push;
 mod routes;
+mod sasl;
 mod storage;
 mod units;
 mod watch;
+mod way;
 
 #[cfg(test)]
 mod tests;
@@ -27,19 +32,23 @@ use std::{fs, io};
 
 use serde::Deserialize;
 
+pub use allow::{Allow, AllowedLogin, Network};
 pub use at::{At, Place};
+pub use dns::Dns;
 pub use error::{ConfigError, Problem, Problems};
 pub use limits::Limits;
 pub use listeners::{Certificate, Hostname, Listener, ListenerTls};
 pub use log::Log;
-pub use login::Login;
+pub use login::LoginTemplate;
 pub use metadata::{Metadata, MetadataValue};
 pub use names::{is_dns_name, is_loopback};
 pub use push::{Messages, Native, Push};
 pub use routes::{DOMAIN_PLACEHOLDER, Domain, Route, Security, Trust, Upstream};
+pub use sasl::Login;
 pub use storage::{Keep, Storage};
 pub use units::Size;
 pub use watch::{Account, Accounts, Pace, Rate, Server, known_servers};
+pub use way::{Address, AutoconfigUrl, HostPattern, ProxyProtocol};
 
 /// A configuration, checked, its paths resolved. The default is what the shipped config.yaml says, relative to the current
 /// folder.
@@ -52,8 +61,12 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// The certificate that clients see.
     pub certificate: Certificate,
-    /// Whose mailbox is on which server. At least one, each domain once.
+    /// Whose mailbox is on which server. At least one, no two with the same conditions.
     pub routes: Vec<Route>,
+    /// Who may use the proxy, of those that a route names.
+    pub allow: Allow,
+    /// How names become addresses.
+    pub dns: Dns,
     /// From new mail to a waking phone.
     pub push: Push,
     /// The pace at which watching sessions are opened.
@@ -83,6 +96,8 @@ impl Default for Config {
             listeners: Listener::defaults(),
             certificate: Certificate::default(),
             routes: Route::defaults(),
+            allow: Allow::default(),
+            dns: Dns::default(),
             push: Push::default(),
             pace: Pace::default(),
             servers: Vec::new(),

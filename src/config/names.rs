@@ -2,6 +2,11 @@
 
 use std::net::IpAddr;
 
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
+
+use super::at::At;
+
 /// Whether `name` has the form of a DNS name: labels of 1 to 63 letters, digits, hyphens and underscores, at most 253 bytes
 /// (RFC 1035 section 2.3.4; underscores as in `_imap.example.org`). An IP address is none, nor is anything else whose last
 /// label is a number, since resolvers take `127.1` or `0x7f.1` for an address.
@@ -26,6 +31,21 @@ pub fn is_loopback(host: &str) -> bool {
         Ok(address) => address.to_canonical().is_loopback(),
         Err(_) => host.eq_ignore_ascii_case("localhost"),
     }
+}
+
+/// A DNS name that stands there, in lower case.
+pub(super) fn some_host_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<At<String>>, D::Error> {
+    struct HostName(String);
+    impl<'de> Deserialize<'de> for HostName {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            let text = String::deserialize(deserializer)?;
+            if is_dns_name(&text) {
+                return Ok(Self(text.to_ascii_lowercase()));
+            }
+            Err(D::Error::custom(format!("{text:?} is not a host name: write it as `imap.example.org`")))
+        }
+    }
+    Ok(Some(At::<HostName>::deserialize(deserializer)?.map(|HostName(name)| name)))
 }
 
 #[cfg(test)]

@@ -10,28 +10,48 @@ use std::sync::Arc;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
-use super::at::At;
+use super::at::{At, Place};
+use super::login::LoginTemplate;
 use super::names::{is_dns_name, is_loopback};
+use super::way::{Address, AutoconfigUrl, HostPattern, ProxyProtocol};
 
 /// What stands for the login's domain in an upstream's host.
 pub const DOMAIN_PLACEHOLDER: &str = "{domain}";
 
-/// The server for the logins of one domain, or of all that no other route names.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// Whose logins, and where their server is. All conditions that are there must fit.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Route {
-    /// Whose logins.
-    pub domain: At<Domain>,
-    /// Their server.
-    pub upstream: At<Upstream>,
+    /// The whole login name, without regard to case.
+    pub address: Option<At<Address>>,
+    /// The login's domain. Left out, it is any.
+    pub domain: Option<At<Domain>>,
+    /// The name that the client asked for in TLS (SNI, RFC 6066 section 3), in lower case.
+    #[serde(deserialize_with = "super::names::some_host_name")]
+    pub host: Option<At<String>>,
+    /// Where the client connected: a listener's name, or its address and port.
+    pub listener: Option<At<String>>,
+    /// The server. Absent with `discover`.
+    pub upstream: Option<At<Upstream>>,
+    /// The login's domain is asked for its server (RFC 6186, RFC 8314, autoconfig). Default: false.
+    pub discover: bool,
+    /// Hosts outside of the login's domain that DNS alone may name as its server. Default: none.
+    pub targets: Vec<HostPattern>,
+    /// Where the domain's autoconfig XML is, in place of the usual two addresses; `{domain}` may stand in it.
+    pub autoconfig: Option<At<AutoconfigUrl>>,
     /// What its certificate is verified against. Default: webpki.
-    #[serde(default)]
     pub ca: At<Trust>,
+    /// What the server gets as login name. Default: what the client gave.
+    pub login: LoginTemplate,
+    /// Allows a host that DNS or the login chose to be in a private network. Default: false.
+    pub private: bool,
+    /// Tells the server by the PROXY protocol who connects.
+    pub proxy_protocol: Option<ProxyProtocol>,
+    /// Tells the server by ID (x-originating-ip) who connects. Default: false.
+    pub originating_ip: bool,
     /// Allows a server without encryption that is not on loopback. Default: false.
-    #[serde(default)]
     pub insecure: bool,
-    /// Allows a `"*"` route behind a listener that is not on loopback. Default: false.
-    #[serde(default)]
+    /// Allows a route that names no domain behind a listener that is not on loopback. Default: false.
     pub open: bool,
 }
 
@@ -43,13 +63,63 @@ impl Route {
             host: format!("imap.{DOMAIN_PLACEHOLDER}"),
             port: Security::Tls.port(),
         };
-        vec![Self {
-            domain: Domain::Any.into(),
-            upstream: upstream.into(),
-            ca: Trust::default().into(),
-            insecure: false,
-            open: false,
-        }]
+        vec![Self { domain: Some(Domain::Any.into()), upstream: Some(upstream.into()), ..Self::default() }]
+    }
+
+    /// The login's domain, where it is given.
+    #[must_use]
+    pub fn named_domain(&self) -> Option<&str> {
+        match (self.address.as_deref(), self.domain.as_deref()) {
+            (Some(address), _) => Some(address.domain()),
+            (None, Some(Domain::Named(domain))) => Some(domain),
+            _ => None,
+        }
+    }
+
+    /// How specific it is: of two routes that fit, the greater one counts.
+    #[must_use]
+    pub fn rank(&self) -> [bool; 4] {
+        let is_named = matches!(self.domain.as_deref(), Some(Domain::Named(_)));
+        [self.address.is_some(), is_named, self.host.is_some(), self.listener.is_some()]
+    }
+
+    /// Where a complaint about it as a whole points to.
+    pub(super) fn place(&self) -> Place {
+        let places = [
+            self.address.as_ref().map(At::place),
+            self.domain.as_ref().map(At::place),
+            self.host.as_ref().map(At::place),
+            self.listener.as_ref().map(At::place),
+            self.upstream.as_ref().map(At::place),
+        ];
+        places.into_iter().flatten().next().unwrap_or_default()
+    }
+
+    /// Where it leads, in words.
+    #[must_use]
+    pub fn destination(&self) -> String {
+        match &self.upstream {
+            Some(upstream) => upstream.to_string(),
+            None => "the server that the login's domain names".to_owned(),
+        }
+    }
+}
+
+/// Whose logins, in words.
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.address, &self.domain) {
+            (Some(address), _) => write!(f, "{}", **address)?,
+            (None, Some(domain)) => write!(f, "{}", **domain)?,
+            (None, None) => f.write_str("*")?,
+        }
+        if let Some(host) = &self.host {
+            write!(f, " at host {}", **host)?;
+        }
+        if let Some(listener) = &self.listener {
+            write!(f, " on listener {}", **listener)?;
+        }
+        Ok(())
     }
 }
 

@@ -35,10 +35,26 @@ fn the_shipped_file_states_every_default() {
         "chain",
         "key",
         "routes",
+        "address",
         "domain",
+        "host",
+        "listener",
         "upstream",
+        "discover",
+        "targets",
+        "autoconfig",
         "ca",
+        "login",
+        "private",
+        "proxy_protocol",
+        "originating_ip",
         "open",
+        "name",
+        "allow",
+        "networks",
+        "logins",
+        "dns",
+        "server",
         "push",
         "notify_url",
         "native",
@@ -84,27 +100,32 @@ fn what_the_shipped_file_only_suggests_is_valid_too() {
         "chain: /etc/ssl",
         "key: /etc/ssl",
         "- domain: example.org",
+        "- domain: example.net",
         "  upstream: imap://",
+        "  discover: true",
+        "  login: local",
         "  ca: /etc",
+        "networks: [",
+        "logins: [",
         "ca: /etc",
         "/shared/",
         "key_file:",
     ];
     let is_suggestion = |line: &&str| suggested.iter().any(|start| line.starts_with(&format!("  # {start}")));
-    assert_eq!(SHIPPED.lines().filter(is_suggestion).count(), 10);
-    let text: Vec<_> =
-        SHIPPED
-            .lines()
-            .map(|line| {
-                if is_suggestion(&line) {
-                    line.replacen("# ", "", 1)
-                } else {
-                    line.replace("metadata: {}", "metadata:")
-                }
-            })
-            .collect();
+    assert_eq!(SHIPPED.lines().filter(is_suggestion).count(), 15);
+    let text: Vec<_> = SHIPPED
+        .lines()
+        .map(|line| {
+            if is_suggestion(&line) {
+                line.replacen("# ", "", 1)
+            } else {
+                line.replace("metadata: {}", "metadata:").replace("allow: {}", "allow:")
+            }
+        })
+        .collect();
     let config = parse(&text.join("\n")).unwrap();
-    assert_eq!(config.routes.len(), 2);
+    assert_eq!(config.routes.len(), 3);
+    assert!(config.allow.is_restrictive() && config.routes[2].discover);
     assert_eq!(config.metadata.iter().count(), 3);
     assert!(
         config.certificate.chain.is_some() && config.certificate.key.is_some() && config.storage.key_file.is_some()
@@ -133,7 +154,7 @@ fn paths_start_from_the_folder_of_the_file() {
     assert_eq!(config.certificate.key.as_deref().unwrap(), Path::new("/run/key.pem"));
     assert_eq!(config.storage.key_path(), Path::new("/etc/deltapush/state/seal.key"));
     assert_eq!(*config.routes[0].ca, Trust::File(Path::new("/etc/deltapush/ca.pem").into()));
-    assert_eq!(*config.routes[0].domain, Domain::Named("example.org".to_owned()));
+    assert_eq!(**config.routes[0].domain.as_ref().unwrap(), Domain::Named("example.org".to_owned()));
 }
 
 #[test]
@@ -171,7 +192,7 @@ fn every_mistake_has_its_place_and_its_cure() {
             "config.yaml:4:5: unknown field `port`",
         ),
         ("listeners:\n  - address: 127.0.0.1:1\n", "config.yaml:2:5: `tls` is missing here"),
-        ("routes:\n  - upstream: imaps://a.example\n", "config.yaml:2:5: `domain` is missing here"),
+        ("routes:\n  - upstream: imaps://a.example\n", "config.yaml:2:15: this route says of no login"),
         ("trace: true\ntrace: false\n", "config.yaml:2:1: duplicate mapping key `trace`"),
         ("log:\n  # level: info\n", "config.yaml:1:4: `log`: nothing is said here: give a value or remove the line"),
         ("hostname:\n", "config.yaml:1:9: `hostname`: nothing is said here"),
@@ -240,6 +261,46 @@ fn every_mistake_has_its_place_and_its_cure() {
             "routes:\n  - domain: a.example\n    upstream: imaps://a.example:{domain}\n",
             "config.yaml:3:15: `upstream`: ",
         ),
+        (
+            "routes:\n  - address: bob\n    upstream: imaps://a.example\n",
+            "config.yaml:2:14: `address`: \"bob\" is not an address",
+        ),
+        (
+            "routes:\n  - domain: a.example\n    address: bob@b.example\n    upstream: imaps://a.example\n",
+            "config.yaml:2:13: `bob@b.example` is not in this domain",
+        ),
+        (
+            "routes:\n  - host: \"*\"\n    upstream: imaps://a.example\n",
+            "config.yaml:2:11: `host`: \"*\" is not a host name",
+        ),
+        (
+            "routes:\n  - listener: office\n    upstream: imaps://a.example\n",
+            "config.yaml:2:15: no listener is called `office`",
+        ),
+        ("routes:\n  - domain: a.example\n", "config.yaml:2:13: this route has no server"),
+        (
+            "routes:\n  - domain: a.example\n    discover: true\n    upstream: imaps://a.example\n",
+            "config.yaml:4:15: `upstream` beside `discover: true`",
+        ),
+        (
+            "routes:\n  - domain: a.example\n    upstream: imaps://a.example\n    targets: [a.example]\n",
+            "config.yaml:2:13: `targets` and `autoconfig` mean nothing without `discover: true`",
+        ),
+        (
+            "routes:\n  - domain: bücher.example\n    discover: true\n",
+            "config.yaml:2:13: the server of `bücher.example` cannot be looked up",
+        ),
+        (
+            "routes:\n  - domain: a.example\n    upstream: imaps://a.example\n    login: \"{user}\"\n",
+            "config.yaml:4:12: `login`: `{user}` stands for nothing",
+        ),
+        ("allow:\n  networks: [10.0.0.1/8]\n", "\"10.0.0.1/8\" has bits beyond its prefix: write 10.0.0.0/8"),
+        ("allow:\n  logins: [\"*\"]\n", "\"*\" is neither a login nor a domain"),
+        ("dns:\n  server: localhost\n", "config.yaml:2:11: `server`: "),
+        (
+            "listeners:\n  - address: 127.0.0.1:1\n    tls: implicit\n    name: a\n  - address: 127.0.0.1:2\n    tls: implicit\n    name: a\n",
+            "config.yaml:7:11: two listeners are called `a`",
+        ),
     ] {
         let said = complaint(text);
         assert!(said.contains(expected), "{text}\nsays      {said}\ninstead of {expected}");
@@ -280,6 +341,14 @@ fn nobody_becomes_an_open_proxy_by_accident() {
         "{said}"
     );
     parse(&text("    open: true\n")).unwrap();
+    for route in ["host: imap.a.example", "listener: 0.0.0.0:993"] {
+        let said = complaint(&text("").replace("domain: \"*\"", route));
+        assert!(said.contains("lets strangers use this proxy"), "{said}");
+    }
+    let allowed = |allow: &str| parse(&(text("") + "allow:\n" + allow));
+    allowed("  logins: [example.org]\n").unwrap();
+    allowed("  networks: [192.0.2.0/24]\n").unwrap();
+    assert!(allowed("  networks: [0.0.0.0/0]\n").is_err());
     // The default route is there as well if only listeners are given, and has no line to point to.
     let said = complaint("listeners:\n  - address: 0.0.0.0:993\n    tls: implicit\n");
     assert!(said.starts_with("config.yaml: a \"*\" route"), "{said}");

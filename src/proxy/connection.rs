@@ -18,7 +18,7 @@ use super::preauth::{Event, NotAuthenticated, Protection};
 use super::relay::{Beginning, Bounds, End, Relay};
 use super::session::{Session, Upstream};
 use crate::account::AccountId;
-use crate::config::{ListenerTls, Native};
+use crate::config::{Listener, ListenerTls, Native};
 use crate::parser::capability;
 use crate::parser::sasl::SaslLine;
 use crate::secret::{Credentials, Secret};
@@ -26,8 +26,9 @@ use crate::stream::{Stream, receive};
 use crate::trace::{Mark, Piece, Printer, Speaker, Transcript};
 use crate::upstream::connect::{Attempt, ConnectError, Connected, Progress};
 use crate::upstream::dialogue::{LoginError, Purpose};
+use crate::upstream::originating::Origin;
 use crate::upstream::refusal::{self, Refusal, classify, is_about_sessions};
-use crate::upstream::route::Target;
+use crate::upstream::route::{Asked, Target};
 
 /// How long a client may take to accept an answer before its login.
 const WRITE_TIME: Duration = Duration::from_secs(20);
@@ -39,10 +40,21 @@ const GIVING_WAY: Duration = Duration::from_millis(500);
 pub(super) struct Connection {
     proxy: Arc<Proxy>,
     peer: SocketAddr,
+    /// How it came. Boxed: it is of no use after the login.
+    entrance: Box<Entrance>,
     session: u64,
     transcript: Option<Printer>,
     /// By when the login has to be done.
     deadline: Instant,
+}
+
+/// How a client came in.
+struct Entrance {
+    listener: Arc<Listener>,
+    /// Where it connected.
+    connected: SocketAddr,
+    /// The name that it asked for in TLS, in lower case.
+    host: Option<String>,
 }
 
 /// A client that is logged in.
@@ -70,19 +82,21 @@ enum NoLogin {
 }
 
 impl Connection {
-    pub(super) fn new(proxy: Arc<Proxy>, peer: SocketAddr, session: u64) -> Self {
+    pub(super) fn new(proxy: Arc<Proxy>, listener: Arc<Listener>, peer: SocketAddr, session: u64) -> Self {
         let transcript = proxy.trace.clone().map(|sink| Printer::new(format!("#{session}"), sink));
         let now = Instant::now();
         let deadline = now.checked_add(proxy.limits.login_time).unwrap_or(now);
-        Self { proxy, peer, session, transcript, deadline }
+        let connected = *listener.address;
+        let entrance = Box::new(Entrance { listener, connected, host: None });
+        Self { proxy, peer, entrance, session, transcript, deadline }
     }
 
     /// Serves the client until it is gone.
-    pub(super) async fn serve(mut self, tcp: TcpStream, tls: ListenerTls, stop: &CancellationToken) {
+    pub(super) async fn serve(mut self, tcp: TcpStream, stop: &CancellationToken) {
         let (session, peer) = (self.session, self.peer);
         debug!(session, %peer, "client connected");
         // Boxed, so that a session that is only relayed does not carry what its login needed.
-        let login = Box::pin(self.log_in(tcp, tls));
+        let login = Box::pin(self.log_in(tcp));
         let authenticated = match stop.run_until_cancelled(login).await {
             Some(Ok(authenticated)) => authenticated,
             Some(Err(error)) => return debug!(session, %peer, "no login: {error}"),
@@ -94,8 +108,10 @@ impl Connection {
         debug!(session, %account, "session ended: {end}");
     }
 
-    async fn log_in(&mut self, tcp: TcpStream, tls: ListenerTls) -> Result<Authenticated, NoLogin> {
-        match tls {
+    async fn log_in(&mut self, tcp: TcpStream) -> Result<Authenticated, NoLogin> {
+        // The address that is listened on may stand for all of this machine's.
+        self.entrance.connected = tcp.local_addr()?;
+        match self.entrance.listener.tls {
             ListenerTls::Implicit => {
                 let stream = self.handshake(tcp).await?;
                 self.greet(stream, Protection::Tls).await
@@ -105,10 +121,12 @@ impl Connection {
         }
     }
 
-    async fn handshake(&self, tcp: TcpStream) -> Result<Stream, NoLogin> {
+    async fn handshake(&mut self, tcp: TcpStream) -> Result<Stream, NoLogin> {
         let acceptor = TlsAcceptor::from(Arc::clone(&self.proxy.tls));
         let accepted = timeout_at(self.deadline, acceptor.accept(tcp)).await.map_err(|_| NoLogin::TimedOut)?;
-        Ok(accepted.map_err(NoLogin::Handshake)?.into())
+        let stream = accepted.map_err(NoLogin::Handshake)?;
+        self.entrance.host = stream.get_ref().1.server_name().map(str::to_ascii_lowercase);
+        Ok(stream.into())
     }
 
     /// Greets and answers until a login succeeds.
@@ -206,6 +224,20 @@ impl Connection {
         send(stream, lines).await
     }
 
+    /// The server of a login that may be used here.
+    fn target(&self, login: &str) -> Result<Target, Refused> {
+        let (session, peer) = (self.session, self.peer);
+        if !self.proxy.allows(&self.entrance.listener, login) {
+            debug!(session, %peer, user = %login.escape_debug(), "refused: `allow` does not name this login");
+            return Err(Refused::new("NO [AUTHORIZATIONFAILED] this login may not be used here"));
+        }
+        let asked = Asked { login, listener: Some(&self.entrance.listener), host: self.entrance.host.as_deref() };
+        self.proxy.upstreams.routes.find(&asked).ok_or_else(|| {
+            debug!(session, %peer, user = %login.escape_debug(), "refused: no route for this login");
+            Refused::new("NO [AUTHORIZATIONFAILED] no mail server is configured here for this login")
+        })
+    }
+
     /// Asks the account's own server whether it accepts the credentials; the client may have to say more.
     async fn try_login(
         &mut self,
@@ -213,12 +245,11 @@ impl Connection {
         mut client: Waiting<'_>,
     ) -> Result<Result<(AccountId, Arc<Credentials>, Connected), Refused>, NoLogin> {
         let (session, peer) = (self.session, self.peer);
-        let owner = credentials.owner();
-        let Some(target) = self.proxy.upstreams.routes.resolve(owner) else {
-            debug!(session, %peer, user = %owner.escape_debug(), "refused: no route for this login");
-            let words = "NO [AUTHENTICATIONFAILED] no mail server is configured here for this login";
-            return Ok(Err(Refused::new(words)));
+        let target = match self.target(credentials.owner()) {
+            Ok(target) => target,
+            Err(refused) => return Ok(Err(refused)),
         };
+        let credentials = applied(&target, credentials);
         let account = AccountId::of(&credentials, &target.name());
         let probed = self.proxy.session.native == Native::Passthrough && !self.proxy.probes.is_known(&target);
         let mut attempt = self.attempt(&target, &credentials, probed, &mut client).await;
@@ -263,7 +294,8 @@ impl Connection {
     ) -> Result<Connected, Failure> {
         let upstreams = Arc::clone(&self.proxy.upstreams);
         let purpose = Purpose::Client { probe };
-        let attempt = Attempt { target, upstreams: &upstreams, credentials: credentials.clone(), purpose };
+        let origin = Some(Origin { client: self.peer, connected: self.entrance.connected });
+        let attempt = Attempt { target, upstreams: &upstreams, credentials: credentials.clone(), purpose, origin };
         let mut progress = attempt.begin(shown(&mut self.transcript)).await?;
         loop {
             match progress {
@@ -323,6 +355,14 @@ impl Connection {
         };
         (Relay::new(session, (client, stream), account, self.transcript, bounds), beginning)
     }
+}
+
+/// The credentials that the server gets: the route may have another name for the login. From here on that name is the
+/// account's, so that a mailbox is one account whichever way its clients come.
+fn applied(target: &Target, mut credentials: Credentials) -> Credentials {
+    credentials.user = target.login_for(&credentials.user);
+    credentials.authorization = credentials.authorization.map(|owner| target.login_for(&owner));
+    credentials
 }
 
 fn run((relay, beginning): (Relay<AccountHandle>, Beginning), stop: &CancellationToken) -> impl Future<Output = End> {
@@ -442,7 +482,7 @@ mod tests {
         assert_eq!(refused.answer, answer);
     }
 
-    fn size_of_future<F>(_: fn(Connection, TcpStream, ListenerTls, &'static CancellationToken) -> F) -> usize {
+    fn size_of_future<F>(_: fn(Connection, TcpStream, &'static CancellationToken) -> F) -> usize {
         size_of::<F>()
     }
 

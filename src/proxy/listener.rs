@@ -1,6 +1,6 @@
 //! Accepting clients, within the limits.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use tracing::{debug, warn};
 use super::connection::Connection;
 use super::probes::Probes;
 use super::session;
-use crate::config::{Config, Limits, ListenerTls};
+use crate::config::{Allow, Config, Limits, Listener, ListenerTls};
 use crate::push::board::Board;
 use crate::push::registry::Registry;
 use crate::stream;
@@ -38,6 +38,8 @@ pub struct Proxy {
     /// Pushes wait for other devices.
     pub(super) has_grace: bool,
     pub(super) limits: Limits,
+    /// Who may connect and log in, wherever it is.
+    pub(super) allow: Allow,
     pub(super) trace: Option<Sink>,
     pub(super) probes: Probes,
     places: Arc<Semaphore>,
@@ -64,11 +66,24 @@ impl Proxy {
             offers_scram: config.login.scram,
             has_grace: !config.push.grace.is_zero(),
             limits: config.limits.clone(),
+            allow: config.allow.clone(),
             trace,
             probes: Probes::default(),
             places: Arc::new(Semaphore::new(config.limits.connections.min(Semaphore::MAX_PERMITS))),
             next_session: AtomicU64::new(1),
         }
+    }
+}
+
+impl Proxy {
+    /// Whether a client with this address may connect at all. Its real address, where a PROXY header has told it.
+    pub(super) fn admits(&self, listener: &Listener, address: IpAddr) -> bool {
+        self.allow.admits(address) && listener.allow.admits(address)
+    }
+
+    /// Whether this login may be used, whatever the routes say.
+    pub(super) fn allows(&self, listener: &Listener, login: &str) -> bool {
+        self.allow.allows(login) && listener.allow.allows(login)
     }
 }
 
@@ -94,7 +109,7 @@ fn session_settings(config: &Config) -> session::Settings {
 pub async fn serve(
     proxy: Arc<Proxy>,
     socket: TcpListener,
-    tls: ListenerTls,
+    listener: Arc<Listener>,
     tasks: TaskTracker,
     stop: CancellationToken,
 ) {
@@ -103,7 +118,7 @@ pub async fn serve(
         match accepted {
             Ok((tcp, peer)) => {
                 was_failing = false;
-                admit(&proxy, tcp, peer, tls, &tasks, &stop);
+                admit(&proxy, tcp, peer, &listener, &tasks, &stop);
             }
             Err(error) => {
                 // Said once: peers can cause it again and again.
@@ -120,22 +135,25 @@ fn admit(
     proxy: &Arc<Proxy>,
     tcp: TcpStream,
     peer: SocketAddr,
-    tls: ListenerTls,
+    listener: &Arc<Listener>,
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) {
+    if !proxy.admits(listener, peer.ip()) {
+        return debug!(%peer, "turned away: `allow` names no network that it is in");
+    }
     let Ok(place) = Arc::clone(&proxy.places).try_acquire_owned() else {
         debug!(%peer, "turned away: all {} connections are in use", proxy.limits.connections);
-        return refuse(&tcp, tls);
+        return refuse(&tcp, listener.tls);
     };
     if let Err(error) = stream::prepare(&tcp) {
         return debug!(%peer, "connection lost at once: {error}");
     }
     let session = proxy.next_session.fetch_add(1, Ordering::Relaxed);
-    let connection = Connection::new(Arc::clone(proxy), peer, session);
+    let connection = Connection::new(Arc::clone(proxy), Arc::clone(listener), peer, session);
     let stop = stop.clone();
     tasks.spawn(async move {
-        connection.serve(tcp, tls, &stop).await;
+        connection.serve(tcp, &stop).await;
         drop(place);
     });
 }

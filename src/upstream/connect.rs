@@ -1,27 +1,32 @@
 //! From a target to an authenticated session: TCP, TLS, and the [`dialogue`](super::dialogue) driven over them.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 
 use super::Upstreams;
-use super::dialogue::{Dialogue, LoggedIn, LoginError, Purpose, Said, Step};
-use super::route::Target;
+use super::dialogue::{Dialogue, LoginError, Purpose};
+use super::discovery::DiscoveryError;
+pub use super::login::{Connected, Login, Progress};
+use super::login::{Way, within};
+use super::originating::Origin;
+use super::route::{Endpoint, Target};
+use super::{dial, proxy_header};
 use crate::config::Security;
-use crate::parser::reader::{ResponseReader, TooLong};
-use crate::secret::{Credentials, Secret};
+use crate::parser::reader::TooLong;
+use crate::secret::Credentials;
 use crate::stream::{self, Stream};
-use crate::trace::{Mark, Piece, Speaker, Transcript};
+use crate::trace::Transcript;
 
-/// The longest response that a login reads. A capability list has some hundred bytes.
-const MAX_RESPONSE: usize = 64 * 1024;
+/// Servers of one domain that are tried.
+const MAX_SERVERS: usize = 4;
 
-/// Responses that a login reads before it gives up.
-const MAX_RESPONSES: usize = 200;
+/// How long an address has for TLS and the greeting, up to the login, if there are others to try.
+const ATTEMPT: Duration = Duration::from_secs(6);
 
 /// Why there is no session with an upstream.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +54,16 @@ pub enum ConnectError {
     /// The server refused.
     #[error(transparent)]
     Login(#[from] LoginError),
+    /// Where the server is, is not known.
+    #[error(transparent)]
+    NotFound(#[from] DiscoveryError),
+}
+
+impl ConnectError {
+    /// Whether another address may lead to where this one did not.
+    fn is_about_the_way(&self) -> bool {
+        matches!(self, Self::Unreachable(_) | Self::Tls(_) | Self::Broken(_) | Self::TimedOut(_))
+    }
 }
 
 /// What an I/O error means to a person: rustls explains a connection that just ends at length.
@@ -65,17 +80,6 @@ impl From<TooLong> for ConnectError {
     }
 }
 
-/// An authenticated session.
-#[derive(Debug)]
-pub struct Connected {
-    /// The connection.
-    pub stream: Stream,
-    /// What the login brought.
-    pub logged_in: LoggedIn,
-    /// What was received after the login's answer.
-    pub rest: Vec<u8>,
-}
-
 /// How to log in.
 pub struct Attempt<'a> {
     /// Where.
@@ -86,6 +90,22 @@ pub struct Attempt<'a> {
     pub credentials: Credentials,
     /// What for.
     pub purpose: Purpose,
+    /// On whose behalf; `None` for a session of deltapush's own.
+    pub origin: Option<Origin>,
+}
+
+/// Why one server could not be logged in to.
+struct Failed {
+    error: ConnectError,
+    /// Others are not to be tried.
+    is_final: bool,
+}
+
+impl Failed {
+    /// Before anything was said that must not be said twice.
+    fn before(error: ConnectError) -> Self {
+        Self { error, is_final: false }
+    }
 }
 
 impl<'a> Attempt<'a> {
@@ -110,173 +130,85 @@ impl<'a> Attempt<'a> {
         within(time, self.connect_unbounded(transcript)).await
     }
 
+    /// One server after the other, one address after the other, until one can be talked to. Once the credentials were sent, its
+    /// word counts.
     async fn connect_unbounded(
         self,
-        transcript: Option<&mut (dyn Transcript + Send)>,
+        mut transcript: Option<&mut (dyn Transcript + Send)>,
     ) -> Result<Progress<'a>, ConnectError> {
-        let tcp =
-            TcpStream::connect((&*self.target.host, self.target.port)).await.map_err(ConnectError::Unreachable)?;
+        let servers = self.upstreams.servers(self.target).await?;
+        let mut failure = None;
+        let count = servers.len().min(MAX_SERVERS);
+        for (number, server) in servers.iter().take(MAX_SERVERS).enumerate() {
+            let is_last = number.saturating_add(1) == count;
+            match self.connect_to(server, is_last, &mut transcript).await {
+                Ok(progress) => return Ok(progress),
+                Err(Failed { error, is_final: true }) => return Err(error),
+                Err(Failed { error, is_final: false }) => failure = Some(error),
+            }
+        }
+        Err(failure.unwrap_or_else(|| ConnectError::Unreachable(io::ErrorKind::AddrNotAvailable.into())))
+    }
+
+    async fn connect_to(
+        &self,
+        server: &Endpoint,
+        is_last: bool,
+        transcript: &mut Option<&mut (dyn Transcript + Send)>,
+    ) -> Result<Progress<'a>, Failed> {
+        let found = self.upstreams.dns.addresses(&server.host, self.target.reach).await;
+        let addresses = found.map_err(|error| Failed::before(ConnectError::Unreachable(error.into())))?;
+        let mut candidates = dial::interleaved(&addresses, server.port);
+        loop {
+            let tcp =
+                dial::race(&mut candidates).await.map_err(|error| Failed::before(ConnectError::Unreachable(error)))?;
+            let has_committed = AtomicBool::new(false);
+            let shown = transcript.as_mut().map(|transcript| &mut **transcript as &mut (dyn Transcript + Send));
+            let mut session = Box::pin(self.session(tcp, server, shown, &has_committed));
+            let patience = if candidates.is_empty() && is_last { None } else { Some(self.upstreams.time.min(ATTEMPT)) };
+            let in_time = match patience {
+                None => None,
+                Some(patience) => timeout(patience, &mut session).await.ok(),
+            };
+            let ended = match in_time {
+                Some(ended) => ended,
+                // The time for an attempt is over; not for a login that was begun.
+                None if patience.is_some() && !has_committed.load(Ordering::Relaxed) => {
+                    Err(ConnectError::TimedOut(patience.unwrap_or_default()))
+                }
+                None => session.await,
+            };
+            match ended {
+                Ok(progress) => return Ok(progress),
+                Err(error) if has_committed.load(Ordering::Relaxed) || !error.is_about_the_way() => {
+                    return Err(Failed { error, is_final: true });
+                }
+                Err(error) if candidates.is_empty() => return Err(Failed::before(error)),
+                Err(_) => {}
+            }
+        }
+    }
+
+    async fn session(
+        &self,
+        mut tcp: TcpStream,
+        server: &Endpoint,
+        transcript: Option<&mut (dyn Transcript + Send)>,
+        has_committed: &AtomicBool,
+    ) -> Result<Progress<'a>, ConnectError> {
         stream::prepare(&tcp).map_err(ConnectError::Unreachable)?;
-        let stream = match self.target.security {
-            Security::Tls => self.handshake(tcp).await?,
+        if let Some(version) = self.target.terms.proxy_protocol {
+            let header = proxy_header::header(version, self.origin.as_ref());
+            tcp.write_all(&header).await.map_err(ConnectError::Broken)?;
+        }
+        let way = Way { target: self.target, upstreams: self.upstreams, server: server.clone() };
+        let stream = match server.security {
+            Security::Tls => way.handshake(tcp).await?,
             Security::StartTls | Security::Plain => Stream::Plain(tcp),
         };
-        Login {
-            dialogue: Dialogue::new(self.credentials.clone(), self.target.security, self.purpose),
-            attempt: self,
-            stream,
-            reader: ResponseReader::new(MAX_RESPONSE),
-            received: Vec::new(),
-            responses: 0,
-        }
-        .go_on(transcript)
-        .await
+        let origin = self.origin.filter(|_| self.target.terms.originating_ip);
+        let dialogue =
+            Dialogue::new(self.credentials.clone(), server.security, self.purpose).on_behalf_of(origin.as_ref());
+        Login::new(way, stream, dialogue).go_on(transcript, has_committed).await
     }
-
-    async fn handshake(&self, tcp: TcpStream) -> Result<Stream, ConnectError> {
-        let name = self.target.server_name().map_err(|error| ConnectError::Tls(io::Error::other(error)))?;
-        let connector = TlsConnector::from(self.upstreams.tls.get(&self.target.trust).clone());
-        Ok(connector.connect(name, tcp).await.map_err(ConnectError::Tls)?.into())
-    }
-}
-
-/// How far a login has come.
-pub enum Progress<'a> {
-    /// All the way.
-    LoggedIn(Box<Connected>),
-    /// The server has a challenge for the client, in base64.
-    Challenge {
-        /// The challenge.
-        challenge: Vec<u8>,
-        /// What takes the client's answer.
-        login: Box<Login<'a>>,
-    },
-}
-
-/// A login under way.
-pub struct Login<'a> {
-    attempt: Attempt<'a>,
-    stream: Stream,
-    dialogue: Dialogue,
-    reader: ResponseReader,
-    received: Vec<u8>,
-    /// How many were read.
-    responses: usize,
-}
-
-impl<'a> Login<'a> {
-    /// Goes on with the client's answer to a challenge.
-    ///
-    /// # Errors
-    /// [`ConnectError`], which says whose fault it was.
-    pub async fn respond(
-        mut self,
-        response: &Secret,
-        mut transcript: Option<&mut (dyn Transcript + Send)>,
-    ) -> Result<Progress<'a>, ConnectError> {
-        within(self.attempt.upstreams.time, async move {
-            let answer = self.dialogue.client_responds(response);
-            self.say(&answer, &mut transcript).await?;
-            self.go_on(transcript).await
-        })
-        .await
-    }
-
-    /// Talks until the login is done, or the client has to say something.
-    async fn go_on(
-        mut self,
-        mut transcript: Option<&mut (dyn Transcript + Send)>,
-    ) -> Result<Progress<'a>, ConnectError> {
-        while self.responses < MAX_RESPONSES {
-            self.responses = self.responses.saturating_add(1);
-            let response = next_response(&mut self.stream, &mut self.reader, &mut self.received).await?;
-            if let Some(transcript) = transcript.as_deref_mut() {
-                show_response(transcript, &self.dialogue, &response);
-            }
-            let mut step = self.dialogue.response(&response)?;
-            if let Some(Step::StartTls) = step {
-                if !self.received.is_empty() {
-                    return Err(ConnectError::Injected);
-                }
-                let Stream::Plain(tcp) = self.stream else { return Err(ConnectError::Injected) };
-                self.stream = self.attempt.handshake(tcp).await?;
-                step = Some(self.dialogue.secured());
-            }
-            match step {
-                Some(Step::Send(line)) => self.say(&line, &mut transcript).await?,
-                Some(Step::LoggedIn(logged_in)) => {
-                    let Self { stream, received: rest, .. } = self;
-                    return Ok(Progress::LoggedIn(Box::new(Connected { stream, logged_in, rest })));
-                }
-                Some(Step::Challenge(challenge)) => {
-                    return Ok(Progress::Challenge { challenge, login: Box::new(self) });
-                }
-                Some(Step::StartTls) | None => {}
-            }
-        }
-        Err(ConnectError::TooMuch)
-    }
-
-    async fn say(
-        &mut self,
-        line: &Said,
-        transcript: &mut Option<&mut (dyn Transcript + Send)>,
-    ) -> Result<(), ConnectError> {
-        if let Some(transcript) = transcript {
-            show(*transcript, &line.bytes, line.secret_from);
-        }
-        self.stream.write_all(&line.bytes).await.map_err(ConnectError::Broken)?;
-        self.stream.flush().await.map_err(ConnectError::Broken)
-    }
-}
-
-async fn within<T>(time: Duration, attempt: impl Future<Output = Result<T, ConnectError>>) -> Result<T, ConnectError> {
-    match timeout(time, Box::pin(attempt)).await {
-        Ok(result) => result,
-        Err(_) => Err(ConnectError::TimedOut(time)),
-    }
-}
-
-/// Reads on until a response is complete; what follows it stays in `received`.
-async fn next_response(
-    stream: &mut Stream,
-    reader: &mut ResponseReader,
-    received: &mut Vec<u8>,
-) -> Result<Vec<u8>, ConnectError> {
-    loop {
-        let mut input = received.as_slice();
-        let response = reader.next(&mut input)?;
-        let used = received.len().saturating_sub(input.len());
-        received.drain(..used);
-        if let Some(response) = response {
-            return Ok(response);
-        }
-        if stream::receive(stream, received).await.map_err(ConnectError::Broken)? == 0 {
-            return Err(ConnectError::Broken(io::ErrorKind::UnexpectedEof.into()));
-        }
-    }
-}
-
-/// Shows what the server said: of a challenge nothing but that, and nothing in which it repeats a secret.
-fn show_response(transcript: &mut dyn Transcript, dialogue: &Dialogue, response: &[u8]) {
-    let challenge = response.strip_prefix(b"+").filter(|_| dialogue.is_in_exchange()).map(<[u8]>::trim_ascii);
-    let masked = match challenge {
-        Some([]) => None,
-        Some(challenge) => Some((&b"+ "[..], challenge.len())),
-        None => dialogue.repeats_secret(response).then_some((&b""[..], response.len())),
-    };
-    let Some((plain, masked)) = masked else { return transcript.response(Speaker::Upstream, Mark::Kept, response) };
-    let mut piece = |piece| transcript.piece(Speaker::Upstream, Mark::Kept, piece);
-    piece(Piece::Text(plain));
-    piece(Piece::Masked(masked));
-    piece(Piece::Text(b"\r\n"));
-}
-
-fn show(transcript: &mut dyn Transcript, bytes: &[u8], secret_from: usize) {
-    let text = bytes.trim_ascii_end();
-    let (plain, secret) = text.split_at_checked(secret_from).unwrap_or((text, &[]));
-    let mut piece = |piece| transcript.piece(Speaker::ToUpstream, Mark::Own, piece);
-    piece(Piece::Text(plain));
-    piece(Piece::Masked(secret.len()));
-    piece(Piece::Text(b"\r\n"));
 }

@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
 use super::mechanism::{self, Way};
+use super::originating::Origin;
 use crate::config::Security;
 use crate::parser::metadata;
 use crate::parser::quote::{is_quotable, push_quoted};
@@ -139,6 +140,8 @@ enum State {
     /// The list before the login; the server did not volunteer it, or TLS made it invalid.
     Capability,
     StartTls,
+    /// The end of the ID that tells before the login who is behind the connection.
+    Origin,
     /// A `+` in an exchange by this mechanism, or its end, with what is to be said next, the last first.
     Sasl(Mechanism, Vec<Zeroizing<String>>),
     /// The `+` of a literal in LOGIN, with what follows it.
@@ -162,6 +165,8 @@ pub struct Dialogue {
     tag: u32,
     capabilities: Option<Capabilities>,
     has_tls: bool,
+    /// The ID that is sent before the login, if the server has ID by then.
+    origin: Option<String>,
     for_client: Vec<u8>,
     lines_for_client: usize,
     answer: Vec<u8>,
@@ -183,6 +188,7 @@ impl Dialogue {
             tag: 0,
             capabilities: None,
             has_tls: security == Security::Tls,
+            origin: None,
             for_client: Vec::new(),
             lines_for_client: 0,
             answer: Vec::new(),
@@ -190,6 +196,16 @@ impl Dialogue {
             relayed: Vec::new(),
             challenges: 0,
         }
+    }
+
+    /// Tells the server, before the login, who is behind the connection (`originating_ip` of the route).
+    #[must_use]
+    pub fn on_behalf_of(mut self, origin: Option<&Origin>) -> Self {
+        self.origin = origin.map(|origin| {
+            let fields = origin.id_fields().map(|(name, value)| format!(" \"{name}\" \"{value}\"")).concat();
+            ID.replace(")\r\n", &format!("{fields})\r\n"))
+        });
+        self
     }
 
     /// Takes a whole response. `Ok(None)` if there is nothing to do but wait for the next.
@@ -265,7 +281,13 @@ impl Dialogue {
 
     fn after_capabilities(&mut self) -> Result<Option<Step>, LoginError> {
         if self.security != Security::StartTls || self.has_tls {
-            return self.log_in().map(Some);
+            return match self.origin.take().filter(|_| self.capable("ID")) {
+                Some(id) => {
+                    self.state = State::Origin;
+                    Ok(Some(self.command(&id, b"")))
+                }
+                None => self.log_in().map(Some),
+            };
         }
         if !self.capable("STARTTLS") {
             return Err(LoginError::NoStartTls);
@@ -392,6 +414,8 @@ impl Dialogue {
         let accepted = status.condition == Condition::Ok;
         match (&self.state, accepted) {
             (State::Capability, true) => self.after_capabilities(),
+            // Whether the server takes its word for it is between the two operators.
+            (State::Origin, _) => self.log_in().map(Some),
             (State::StartTls, true) => Ok(Some(Step::StartTls)),
             (State::StartTls, false) => Err(LoginError::NoStartTls),
             (State::Login, true) => Ok(Some(self.accepted(status))),

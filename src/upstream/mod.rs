@@ -1,10 +1,20 @@
 //! The account's own server: whose it is, and how it is reached.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::config::Config;
+
+pub mod address;
 pub mod connect;
+mod dial;
 pub mod dialogue;
+pub mod discovery;
+pub mod dns;
+mod login;
 mod mechanism;
+pub mod originating;
+mod proxy_header;
 pub mod refusal;
 pub mod route;
 pub mod tls;
@@ -18,4 +28,37 @@ pub struct Upstreams {
     pub tls: tls::ClientConfigs,
     /// How long a connection with its login may take.
     pub time: Duration,
+    /// Finding their addresses.
+    pub dns: Arc<dns::Dns>,
+    /// Finding the servers of domains.
+    pub discovery: discovery::Discovery,
+}
+
+impl Upstreams {
+    /// As `config` wants it. Blocks on files of certificate authorities.
+    ///
+    /// # Errors
+    /// [`tls::TrustError`] if one of these files does not serve.
+    pub fn new(config: &Config) -> Result<Self, tls::TrustError> {
+        Ok(Self {
+            routes: route::Routes::new(&config.routes),
+            tls: tls::ClientConfigs::new(&config.routes)?,
+            time: config.limits.upstream_time,
+            dns: Arc::new(dns::Dns::new(config.dns.server)),
+            discovery: discovery::Discovery::default(),
+        })
+    }
+
+    /// The servers of a target in the order in which they are to be tried. Never empty.
+    ///
+    /// # Errors
+    /// [`discovery::DiscoveryError`] if they are looked up and not found.
+    pub async fn servers(&self, target: &route::Target) -> Result<Vec<route::Endpoint>, discovery::DiscoveryError> {
+        match &target.servers {
+            route::Servers::Fixed(endpoint) => Ok(vec![endpoint.clone()]),
+            route::Servers::Discovered(domain) => {
+                self.discovery.servers(domain, &target.terms, target.reach, &self.dns, &self.tls).await
+            }
+        }
+    }
 }

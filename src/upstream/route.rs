@@ -1,124 +1,265 @@
-//! From a login name to the server that holds its mailbox. Pure: no lookup, no connection.
+//! From a login to the server that holds its mailbox. Pure: no lookup, no connection.
 //!
 //! The login name comes from a stranger, so what it may do to the host that deltapush connects to is narrow: it can only
-//! select a route, and fill in `{domain}` with what has the form of a public DNS name.
+//! select a route, and fill in `{domain}`, or have looked up, what has the form of a public DNS name.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
 use tokio_rustls::rustls::pki_types::{InvalidDnsNameError, ServerName};
 
-use crate::config::{self, DOMAIN_PLACEHOLDER, Domain, Security, Trust, is_dns_name};
+use super::dns::Reach;
+use crate::config::{
+    self, AutoconfigUrl, DOMAIN_PLACEHOLDER, HostPattern, Listener, LoginTemplate, ProxyProtocol, Security, Trust,
+    is_dns_name,
+};
 
-/// All routes, ready to be asked at every login.
+/// What stands for the port in the name of a server that is looked up.
+const DISCOVERED: &str = ":discovered";
+
+/// All routes, in the order in which they are tried. Cheap to clone, and never changed: a new configuration makes new ones.
 #[derive(Debug, Clone, Default)]
-pub struct Routes {
-    /// Routes for one domain each, by its lower-case name.
-    named: HashMap<String, Upstream>,
-    /// The route for all others.
-    any: Option<Upstream>,
+pub struct Routes(Arc<[Route]>);
+
+/// What is known of a login when its server is looked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// The login name.
+    pub login: &'a str,
+    /// Where the client connected.
+    pub listener: Option<&'a Listener>,
+    /// Which name the client asked for in TLS, in lower case.
+    pub host: Option<&'a str>,
 }
 
-#[derive(Debug, Clone)]
-struct Upstream {
-    /// May contain the placeholder only where the domain comes from the login.
-    host: String,
-    port: u16,
-    security: Security,
-    trust: Trust,
+#[derive(Debug)]
+struct Route {
+    conditions: config::Route,
+    terms: Arc<Terms>,
 }
 
 /// A server to connect to, and how.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
+    name: Arc<str>,
+    /// Where it is.
+    pub servers: Servers,
+    /// What its route says beside that.
+    pub terms: Arc<Terms>,
+    /// Where the names of its hosts may lead.
+    pub reach: Reach,
+    login: LoginTemplate,
+}
+
+/// Where a target is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Servers {
+    /// There.
+    Fixed(Endpoint),
+    /// Where this domain, in lower case, says.
+    Discovered(Arc<str>),
+}
+
+/// One host and port, and how to be safe there.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Endpoint {
     /// A DNS name in lower case, or an IP address without brackets.
     pub host: Arc<str>,
     /// The TCP port.
     pub port: u16,
     /// How TLS comes in.
     pub security: Security,
+    /// What the certificate must be made out for: the host, or the login's domain where only DNS vouches for the host.
+    pub identity: Arc<str>,
+}
+
+/// What a route says of how its server is reached.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Terms {
     /// What the certificate is verified against: [`super::tls::ClientConfigs::get`].
     pub trust: Trust,
+    /// Hosts that DNS may name although they are outside of the login's domain.
+    pub targets: Vec<HostPattern>,
+    /// Where autoconfig is, if not in the usual places.
+    pub autoconfig: Option<AutoconfigUrl>,
+    /// The header that tells the server who connects.
+    pub proxy_protocol: Option<ProxyProtocol>,
+    /// Whether ID tells it.
+    pub originating_ip: bool,
 }
 
 impl Routes {
-    /// Takes over what the configuration says.
+    /// Takes over what the configuration says: the most specific first, those alike in the order of the file.
     #[must_use]
     pub fn new(routes: &[config::Route]) -> Self {
-        let mut all = Self::default();
-        for route in routes {
-            let upstream = Upstream::new(route);
-            match &*route.domain {
-                Domain::Any => all.any = Some(upstream),
-                Domain::Named(domain) => {
-                    let host = upstream.host.replace(DOMAIN_PLACEHOLDER, domain);
-                    all.named.insert(domain.clone(), Upstream { host, ..upstream });
-                }
-            }
-        }
-        all
+        let mut all: Vec<_> = routes.iter().map(Route::new).collect();
+        // Stable: those of the same rank never fit the same login.
+        all.sort_by_key(|route| std::cmp::Reverse(route.conditions.rank()));
+        Self(all.into())
     }
 
-    /// The server of `login`: its domain is what follows the last `@`, without regard to case. `None` if no route allows
-    /// the login, and then no connection may be made for it.
+    /// The server of a login: its domain is what follows the last `@`, without regard to case. `None` if no route is for the
+    /// login, and then no connection may be made for it.
     #[must_use]
-    pub fn resolve(&self, login: &str) -> Option<Target> {
-        if login.contains(['\0', '\r', '\n']) {
+    pub fn find(&self, asked: &Asked<'_>) -> Option<Target> {
+        self.find_route(asked)?.target(asked.login)
+    }
+
+    /// The route that [`find`](Self::find) goes by, as the configuration has it.
+    #[must_use]
+    pub fn explain(&self, asked: &Asked<'_>) -> Option<&config::Route> {
+        Some(&self.find_route(asked)?.conditions)
+    }
+
+    fn find_route(&self, asked: &Asked<'_>) -> Option<&Route> {
+        if asked.login.contains(['\0', '\r', '\n']) {
             return None;
         }
-        let domain = login.rsplit_once('@').map(|(_, domain)| domain.to_lowercase());
-        let named = domain.as_ref().and_then(|domain| self.named.get(domain));
-        match named {
-            Some(upstream) => Some(upstream.target(&upstream.host)),
-            None => self.any.as_ref()?.target_for(domain.as_deref()),
-        }
+        self.0.iter().find(|route| route.is_for(asked.login) && route.is_met(asked))
+    }
+
+    /// The server of an account that is known: where and as whom it logged in through any of the routes, listener and TLS name
+    /// aside, and as whom the client did. `None` if no route leads there any more.
+    #[must_use]
+    pub fn find_again(&self, upstream: &str, applied: &str) -> Option<(Target, String)> {
+        let found: Vec<_> = self.0.iter().filter_map(|route| route.find_again(upstream, applied)).collect();
+        // Two routes may differ in encryption alone: a watch takes the safer one.
+        let safe = found.iter().position(|(target, _)| !target.is_plain()).unwrap_or(0);
+        found.into_iter().nth(safe)
+    }
+
+    /// In the order in which they are tried.
+    pub fn iter(&self) -> impl Iterator<Item = &config::Route> {
+        self.0.iter().map(|route| &route.conditions)
     }
 }
 
-impl Upstream {
+impl Route {
     fn new(route: &config::Route) -> Self {
-        let upstream = &route.upstream;
-        Self {
-            host: upstream.host.clone(),
-            port: upstream.port,
-            security: upstream.security,
+        let terms = Terms {
             trust: Trust::clone(&route.ca),
-        }
+            targets: route.targets.clone(),
+            autoconfig: route.autoconfig.as_deref().cloned(),
+            proxy_protocol: route.proxy_protocol,
+            originating_ip: route.originating_ip,
+        };
+        Self { conditions: route.clone(), terms: Arc::new(terms) }
     }
 
-    fn target_for(&self, domain: Option<&str>) -> Option<Target> {
-        if !self.host.contains(DOMAIN_PLACEHOLDER) {
-            return Some(self.target(&self.host));
-        }
-        let domain = domain.filter(|domain| is_public_name(domain))?;
-        let host = self.host.replace(DOMAIN_PLACEHOLDER, domain);
+    /// Whether the login itself fits.
+    fn is_for(&self, login: &str) -> bool {
+        let login = login.to_lowercase();
+        let domain = login.rsplit_once('@').map(|(_, domain)| domain);
+        self.conditions.address.as_ref().is_none_or(|address| address.as_str() == login)
+            && self.conditions.named_domain().is_none_or(|named| Some(named) == domain)
+    }
+
+    /// Whether what is around the login fits.
+    fn is_met(&self, asked: &Asked<'_>) -> bool {
+        let Self { conditions, .. } = self;
+        let on_listener = |name: &str| asked.listener.is_some_and(|listener| listener.is_called(name));
+        conditions.host.as_ref().is_none_or(|host| Some(host.as_str()) == asked.host)
+            && conditions.listener.as_ref().is_none_or(|name| on_listener(name))
+    }
+
+    fn target(&self, login: &str) -> Option<Target> {
+        let domain = login.rsplit_once('@').map(|(_, domain)| domain.to_lowercase());
+        let is_named = self.conditions.named_domain().is_some();
+        let domain = domain.filter(|domain| is_named || is_public_name(domain));
+        let (name, servers, is_chosen) = match self.conditions.upstream.as_deref() {
+            None => {
+                let domain = domain?;
+                (format!("{domain}{DISCOVERED}"), Servers::Discovered(domain.into()), true)
+            }
+            Some(upstream) => {
+                let endpoint = endpoint(upstream, domain.as_deref())?;
+                (endpoint.to_string(), Servers::Fixed(endpoint), upstream.has_placeholder() && !is_named)
+            }
+        };
+        let reach = if is_chosen && !self.conditions.private { Reach::PublicOnly } else { Reach::Anywhere };
+        let login = self.conditions.login.clone();
+        Some(Target { name: name.into(), servers, terms: Arc::clone(&self.terms), reach, login })
+    }
+
+    /// The target, and the client's login, that lead to `upstream` with `applied` as login.
+    fn find_again(&self, upstream: &str, applied: &str) -> Option<(Target, String)> {
+        let own_domain = applied.rsplit_once('@').map(|(_, domain)| domain);
+        let domains = [self.conditions.named_domain(), self.domain_in(upstream), own_domain];
+        let solved = domains
+            .into_iter()
+            .flatten()
+            .map(Some)
+            .chain([None])
+            .filter_map(|domain| self.conditions.login.solve(applied, domain));
+        let exact = self.conditions.address.as_ref().map(|address| address.as_str().to_owned());
+        exact.into_iter().chain(solved).chain([applied.to_owned()]).find_map(|login| {
+            if !self.is_for(&login) || login.contains(['\0', '\r', '\n']) {
+                return None;
+            }
+            let target = self.target(&login).filter(|target| &*target.name == upstream)?;
+            // A mailbox's name differs in case only where its owner types it so.
+            let leads_back = target.login_for(&login).to_lowercase() == applied.to_lowercase();
+            leads_back.then_some((target, login))
+        })
+    }
+
+    /// The domain that a login must have had to be led to `upstream`.
+    fn domain_in<'a>(&self, upstream: &'a str) -> Option<&'a str> {
+        let Some(configured) = self.conditions.upstream.as_deref() else { return upstream.strip_suffix(DISCOVERED) };
+        let (before, after) = configured.host.split_once(DOMAIN_PLACEHOLDER)?;
+        let (host, _) = upstream.rsplit_once(':')?;
+        host.strip_prefix(before)?.strip_suffix(after)
+    }
+}
+
+fn endpoint(upstream: &config::Upstream, domain: Option<&str>) -> Option<Endpoint> {
+    let host = if upstream.has_placeholder() {
+        let host = upstream.host.replace(DOMAIN_PLACEHOLDER, domain?);
         // The whole may be too long for a name although its part was not.
-        is_dns_name(&host).then(|| self.target(&host))
-    }
-
-    fn target(&self, host: &str) -> Target {
-        Target { host: host.into(), port: self.port, security: self.security, trust: self.trust.clone() }
-    }
+        is_dns_name(&host).then_some(host)?
+    } else {
+        upstream.host.clone()
+    };
+    let host: Arc<str> = host.into();
+    Some(Endpoint { identity: Arc::clone(&host), host, port: upstream.port, security: upstream.security })
 }
 
 impl Target {
-    /// `host:port`, with brackets around an IPv6 address: the upstream's name in [`crate::account::AccountId`] and logs.
+    /// The upstream's name in [`crate::account::AccountId`] and logs: `host:port`, with brackets around an IPv6 address; for a
+    /// server that is looked up `domain:discovered`, since its host may change while the mailbox stays.
     #[must_use]
     pub fn name(&self) -> String {
         self.to_string()
     }
 
+    /// What the server gets as login name.
+    #[must_use]
+    pub fn login_for(&self, login: &str) -> String {
+        self.login.apply(login)
+    }
+
+    fn is_plain(&self) -> bool {
+        matches!(&self.servers, Servers::Fixed(endpoint) if endpoint.security == Security::Plain)
+    }
+}
+
+impl Endpoint {
     /// The name that the certificate must be made out for: a DNS name or an IP address.
     ///
     /// # Errors
-    /// If the host is neither. The configuration allows no such host, so this is our own fault.
+    /// If the identity is neither. The configuration allows no such host, so this is our own fault.
     pub fn server_name(&self) -> Result<ServerName<'static>, InvalidDnsNameError> {
-        ServerName::try_from(self.host.to_string())
+        ServerName::try_from(self.identity.to_string())
     }
 }
 
 impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.host.contains(':') {
             write!(f, "[{}]:{}", self.host, self.port)
@@ -130,7 +271,7 @@ impl fmt::Display for Target {
 
 /// Whether a stranger may name this domain as part of a host to connect to: two labels at least, and none of the names that
 /// mean this machine or its own network (RFC 6761, RFC 6762, RFC 9476 and the reserved `internal`). Where the name leads is
-/// up to DNS all the same.
+/// up to DNS all the same, hence [`Reach::PublicOnly`].
 fn is_public_name(domain: &str) -> bool {
     const LOCAL: [&str; 9] =
         ["localhost", "localdomain", "local", "internal", "intranet", "lan", "home", "alt", "arpa"];
@@ -139,116 +280,5 @@ fn is_public_name(domain: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use super::*;
-    use crate::config::Config;
-
-    fn routes(yaml: &str) -> Routes {
-        Routes::new(&Config::parse(&format!("routes:\n{yaml}"), Path::new(""), "test").unwrap().routes)
-    }
-
-    fn resolved(routes: &Routes, login: &str) -> Option<String> {
-        routes.resolve(login).map(|target| target.name())
-    }
-
-    #[test]
-    fn the_domain_decides_and_the_exact_route_comes_first() {
-        let routes = routes(concat!(
-            "  - domain: \"*\"\n    upstream: imaps://imap.{domain}:994\n",
-            "  - domain: Example.org\n    upstream: imap://mail.example.net\n    ca: system\n",
-            "  - domain: six.example\n    upstream: imap+plain://[::1]:1143\n",
-            "  - domain: own.example\n    upstream: imaps://mx.{domain}\n",
-        ));
-        let target = routes.resolve("bob@EXAMPLE.org").unwrap();
-        assert_eq!(
-            target,
-            Target { host: "mail.example.net".into(), port: 143, security: Security::StartTls, trust: Trust::System }
-        );
-        let target = routes.resolve("bob@Else.example").unwrap();
-        let host = "imap.else.example".into();
-        assert_eq!(target, Target { host, port: 994, security: Security::Tls, trust: Trust::WebPki });
-        assert_eq!(resolved(&routes, "bob@six.example").unwrap(), "[::1]:1143");
-        assert_eq!(resolved(&routes, "bob@own.example").unwrap(), "mx.own.example:993");
-        assert_eq!(resolved(&routes, "bob@evil.example@example.org").unwrap(), "mail.example.net:143");
-        assert_eq!(resolved(&routes, "@example.org").unwrap(), "mail.example.net:143");
-    }
-
-    #[test]
-    fn without_a_default_route_others_are_refused() {
-        let routes = routes("  - domain: example.org\n    upstream: imaps://mail.example.org\n");
-        assert_eq!(resolved(&routes, "bob@example.org").unwrap(), "mail.example.org:993");
-        for login in ["bob@example.com", "bob@sub.example.org", "bob", "", "example.org", "bob@", "bob@example.org."] {
-            assert_eq!(resolved(&routes, login), None, "{login}");
-        }
-    }
-
-    #[test]
-    fn a_fixed_default_host_takes_every_login() {
-        let routes = routes("  - domain: \"*\"\n    upstream: imaps://mail.example.org\n");
-        for login in ["bob", "bob@example.com", "bob@localhost", "bob@[127.0.0.1]", "bob@bücher.de"] {
-            assert_eq!(resolved(&routes, login).unwrap(), "mail.example.org:993", "{login}");
-        }
-        for login in ["bob\0@example.org", "bob@example.org\r\n", "b\nob"] {
-            assert_eq!(resolved(&routes, login), None, "{login:?}");
-        }
-    }
-
-    #[test]
-    fn a_login_cannot_choose_a_host_inside() {
-        for upstream in ["imaps://{domain}", "imaps://imap.{domain}"] {
-            let routes = routes(&format!("  - domain: \"*\"\n    upstream: {upstream}\n"));
-            assert!(routes.resolve("bob@a-1.example").is_some());
-            let too_long = format!("bob@{}.org", vec!["a".repeat(62); 4].join("."));
-            for login in [
-                "bob",
-                "bob@",
-                "bob@localhost",
-                "bob@a.localhost",
-                "bob@router",
-                "bob@printer.local",
-                "bob@db.internal",
-                "bob@nas.lan",
-                "bob@127.0.0.1",
-                "bob@127.1",
-                "bob@0x7f.1",
-                "bob@[127.0.0.1]",
-                "bob@[::1]",
-                "bob@::1",
-                "bob@1.0.0.127.in-addr.arpa",
-                "bob@example.org.",
-                "bob@.example.org",
-                "bob@a..b",
-                "bob@a.b:25",
-                "bob@a.b/c",
-                "bob@a b.de",
-                "bob@bücher.de",
-                "bob@{domain}",
-                "bob@{domain}.org",
-                "bob@-a.org",
-                "bob@a.b\0",
-                "bob@a.b\r\n",
-                &too_long,
-            ] {
-                assert_eq!(resolved(&routes, login), None, "{login:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_name_that_only_the_prefix_makes_too_long_is_refused() {
-        let routes = routes("  - domain: \"*\"\n    upstream: imaps://imap.{domain}\n");
-        let domain = [&*"a".repeat(63), &"b".repeat(63), &"c".repeat(63), &"d".repeat(57), "org"].join(".");
-        assert!(is_dns_name(&domain));
-        assert_eq!(resolved(&routes, &format!("bob@{domain}")), None);
-    }
-
-    #[test]
-    fn certificates_are_checked_for_names_and_addresses() {
-        let target = |host: &str| Target { host: host.into(), port: 1, security: Security::Tls, trust: Trust::WebPki };
-        assert!(matches!(target("_imap.example.org").server_name(), Ok(ServerName::DnsName(_))));
-        assert!(matches!(target("::1").server_name(), Ok(ServerName::IpAddress(_))));
-        assert!(matches!(target("192.0.2.1").server_name(), Ok(ServerName::IpAddress(_))));
-    }
-}
+#[path = "route_tests.rs"]
+mod tests;

@@ -37,7 +37,7 @@ const LATE: Duration = Duration::from_secs(60);
 pub(super) async fn watch(context: Arc<Context>, account: AccountId) {
     let Some(credentials) = context.registry.credentials(&account) else { return };
     let mailboxes = context.mailboxes(&account, &credentials);
-    let gate = context.gates.of(&host_of(&account));
+    let gate = context.gates.of(&context.host(&account, &credentials).await);
     let blindness = idle::blindness(gate.treatment().idle_renewal);
     let give_way = context.board.begin(&account, blindness);
     let (notify, _) = channel::channel(None);
@@ -47,12 +47,6 @@ pub(super) async fn watch(context: Arc<Context>, account: AccountId) {
         [] => {}
         all => watched.run_all(all).await,
     }
-}
-
-/// `host` of `host:port`.
-fn host_of(account: &AccountId) -> Arc<str> {
-    let host = account.upstream.rsplit_once(':').map_or(&*account.upstream, |(host, _)| host);
-    host.trim_start_matches('[').trim_end_matches(']').into()
 }
 
 /// An account that is watched.
@@ -224,7 +218,7 @@ fn next_step(end: &End, kind: Kind) -> Next {
             _ => Next::Later,
         },
         // A certificate that cannot be verified is the operator's to mend.
-        End::Connect(ConnectError::Tls(_)) | End::Panicked | End::GaveWay => Next::Later,
+        End::Connect(ConnectError::Tls(_) | ConnectError::NotFound(_)) | End::Panicked | End::GaveWay => Next::Later,
         End::Failed(Failure::NoIdle(_)) | End::NoRoute => Next::AwaitLogin,
         End::Failed(Failure::NoMailbox(_) | Failure::IdleRefused(_) | Failure::NoFetch(_)) => Next::Later,
         End::Failed(Failure::Bye(_) | Failure::Silent)
@@ -261,11 +255,5 @@ mod tests {
         assert_eq!(next_step(&End::Connect(LoginError::Bye("Too many connections".into()).into())), Next::Later);
         assert_eq!(next_step(&End::Failed(Failure::Silent)), Next::Soon);
         assert_eq!(next_step(&End::Failed(Failure::NoIdle("BAD".into()))), Next::AwaitLogin);
-    }
-
-    #[test]
-    fn the_gate_is_that_of_the_host() {
-        assert_eq!(&*host_of(&AccountId::new("a", "imap.example.org:993")), "imap.example.org");
-        assert_eq!(&*host_of(&AccountId::new("a", "[::1]:993")), "::1");
     }
 }

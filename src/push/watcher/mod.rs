@@ -17,7 +17,7 @@ use super::gate::Gates;
 use super::registry::{AccountEvent, AccountEvents, Registry};
 use super::verdict::Judge;
 use crate::account::AccountId;
-use crate::config::{Accounts, Config, Messages};
+use crate::config::{Account, Accounts, Config, Messages};
 use crate::secret::Credentials;
 use crate::trace::Sink;
 use crate::upstream::Upstreams;
@@ -104,7 +104,8 @@ impl Context {
     /// The mailboxes to watch, the one that the account's clients wait in first.
     fn mailboxes(&self, account: &AccountId, credentials: &Credentials) -> Vec<String> {
         let mut mailboxes = self.registry.mailboxes(account);
-        for configured in self.accounts.get(&credentials.user).into_iter().flat_map(|account| &account.mailboxes) {
+        let logins = self.logins(account, credentials);
+        for configured in self.configured(&logins).flat_map(|account| &account.mailboxes) {
             // INBOX in any case is one mailbox (RFC 9051 section 5.1).
             let is_inbox = configured.eq_ignore_ascii_case("INBOX");
             let name = if is_inbox { "INBOX" } else { configured };
@@ -116,9 +117,34 @@ impl Context {
     }
 
     /// Who judges the account's messages.
-    fn judge(&self, credentials: &Credentials) -> Judge {
-        let own = [&credentials.user].into_iter().filter(|user| user.contains('@'));
-        let configured = self.accounts.get(&credentials.user).into_iter().flat_map(|account| &account.addresses);
+    fn judge(&self, account: &AccountId, credentials: &Credentials) -> Judge {
+        let logins = self.logins(account, credentials);
+        let own = logins.iter().filter(|login| login.contains('@'));
+        let configured = self.configured(&logins).flat_map(|account| &account.addresses);
         Judge { addresses: own.chain(configured).cloned().collect(), messages: self.messages }
+    }
+
+    /// The names that the account's user goes by: the server's, and the client's where a route turns one into the other.
+    fn logins(&self, account: &AccountId, credentials: &Credentials) -> Vec<String> {
+        let found = self.upstreams.routes.find_again(&account.upstream, &credentials.user);
+        let client = found.map(|(_, login)| login).filter(|login| *login != credentials.user);
+        [credentials.user.clone()].into_iter().chain(client).collect()
+    }
+
+    fn configured(&self, logins: &[String]) -> impl Iterator<Item = &Account> {
+        logins.iter().filter_map(|login| self.accounts.get(login))
+    }
+
+    /// The host by which the account's server is treated: one that is looked up is looked up now, if need be.
+    async fn host(&self, account: &AccountId, credentials: &Credentials) -> Arc<str> {
+        let (host, port) = account.upstream.rsplit_once(':').unwrap_or((&account.upstream, ""));
+        if !port.starts_with(|first: char| first.is_ascii_digit())
+            && let Some((target, _)) = self.upstreams.routes.find_again(&account.upstream, credentials.owner())
+            && let Ok(servers) = self.upstreams.servers(&target).await
+            && let Some(server) = servers.first()
+        {
+            return Arc::clone(&server.host);
+        }
+        host.trim_start_matches('[').trim_end_matches(']').into()
     }
 }

@@ -106,10 +106,10 @@ pub(super) async fn run(task: Task<'_>, mut place: Place) -> Ended {
 
 async fn connect(task: &Task<'_>, transcript: &mut Option<Printer>) -> Result<Connected, End> {
     let upstreams = &task.context.upstreams;
-    let target = upstreams.routes.resolve(task.credentials.owner());
-    let target = target.filter(|target| target.name() == *task.account.upstream).ok_or(End::NoRoute)?;
+    let found = upstreams.routes.find_again(&task.account.upstream, task.credentials.owner());
+    let (target, _) = found.ok_or(End::NoRoute)?;
     let credentials = task.credentials.clone();
-    let attempt = Attempt { target: &target, upstreams, credentials, purpose: Purpose::Watch };
+    let attempt = Attempt { target: &target, upstreams, credentials, purpose: Purpose::Watch, origin: None };
     let shown = transcript.as_mut().map(|printer| printer as &mut (dyn Transcript + Send));
     Ok(attempt.connect(shown).await?)
 }
@@ -124,7 +124,7 @@ async fn watch(task: &Task<'_>, notify: bool) -> Result<Watch, StoreError> {
     };
     Ok(Watch {
         mailboxes: wanted.iter().map(with_position).collect(),
-        judge: task.context.judge(task.credentials),
+        judge: task.context.judge(task.account, task.credentials),
         // Not all at the same time, if all began at the same time.
         renewal: task.treatment.idle_renewal.mul_f64(1.0 - fastrand::f64() / 10.0),
         notify,

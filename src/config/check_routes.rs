@@ -1,0 +1,156 @@
+//! Whether routes fit together, and whether they would make deltapush a proxy for strangers.
+
+use super::at::At;
+use super::error::Problem;
+use super::{Config, DOMAIN_PLACEHOLDER, Domain, Listener, Route, Security};
+
+/// All that is wrong with routes and listeners' names.
+pub(super) fn problems(config: &Config) -> impl Iterator<Item = Problem> {
+    config
+        .routes
+        .iter()
+        .enumerate()
+        .flat_map(|(index, route)| {
+            let before = config.routes.get(..index).unwrap_or_default();
+            let place = route.place();
+            [
+                duplicate(route, before, &config.listeners),
+                conditions(route),
+                listener(route, &config.listeners),
+                destination(route),
+                discovery(route),
+                open_relay(route, config),
+                plain(route),
+                placeholder(route),
+            ]
+            .into_iter()
+            .flatten()
+            .map(move |problem| {
+                if problem.place == Default::default() { Problem::new(place, problem.message) } else { problem }
+            })
+        })
+        .chain(names(&config.listeners))
+}
+
+/// A complaint about the route as a whole.
+fn whole(message: impl Into<String>) -> Option<Problem> {
+    Some(Problem::new(Default::default(), message))
+}
+
+fn duplicate(route: &Route, before: &[Route], listeners: &[Listener]) -> Option<Problem> {
+    let met_on = |route: &Route| {
+        let name = route.listener.as_deref()?;
+        listeners.iter().position(|listener| listener.is_called(name))
+    };
+    let domain = |route: &Route| route.named_domain().map(str::to_owned);
+    let is_same = |other: &&Route| {
+        other.address == route.address
+            && domain(other) == domain(route)
+            && other.host == route.host
+            && other.listener.is_some() == route.listener.is_some()
+            && met_on(other) == met_on(route)
+    };
+    let _ = before.iter().find(is_same)?;
+    whole(format!("there are two routes for `{route}`: remove one of them"))
+}
+
+fn conditions(route: &Route) -> Option<Problem> {
+    let is_empty =
+        route.address.is_none() && route.domain.is_none() && route.host.is_none() && route.listener.is_none();
+    if is_empty {
+        return whole(
+            "this route says of no login that it is for it: add `domain: example.org`, or `domain: \"*\"` for all others",
+        );
+    }
+    let (address, domain) = (route.address.as_ref()?, route.domain.as_ref()?);
+    let misfit = matches!(&**domain, Domain::Named(domain) if *domain != address.domain());
+    misfit.then(|| Problem::new(domain.place(), format!("`{}` is not in this domain: remove `domain`", **address)))
+}
+
+fn listener(route: &Route, listeners: &[Listener]) -> Option<Problem> {
+    let name = route.listener.as_ref()?;
+    let is_known = listeners.iter().any(|listener| listener.is_called(name));
+    (!is_known).then(|| {
+        Problem::new(
+            name.place(),
+            format!("no listener is called `{}`: give the `name` or the `address` of one", **name),
+        )
+    })
+}
+
+fn destination(route: &Route) -> Option<Problem> {
+    match (&route.upstream, route.discover) {
+        (None, false) => {
+            whole("this route has no server: add `upstream: imaps://imap.example.org`, or `discover: true`")
+        }
+        (Some(upstream), true) => {
+            Some(Problem::new(upstream.place(), "`upstream` beside `discover: true`: remove one of the two"))
+        }
+        _ => None,
+    }
+}
+
+fn discovery(route: &Route) -> Option<Problem> {
+    if !route.discover {
+        let url = route.autoconfig.as_ref().map(At::place);
+        let place = url.or_else(|| (!route.targets.is_empty()).then(Default::default))?;
+        return Some(Problem::new(
+            place,
+            "`targets` and `autoconfig` mean nothing without `discover: true`: add it, or remove them",
+        ));
+    }
+    let domain = route.named_domain().filter(|domain| !super::is_dns_name(domain))?;
+    whole(format!("the server of `{domain}` cannot be looked up: write the domain in ASCII, as `xn--…`"))
+}
+
+/// A route that names no domain is for strangers, if these can reach it and nothing else keeps them out.
+fn open_relay(route: &Route, config: &Config) -> Option<Problem> {
+    if route.open || route.named_domain().is_some() || config.allow.is_restrictive() {
+        return None;
+    }
+    let is_met = |listener: &&Listener| route.listener.as_ref().is_none_or(|name| listener.is_called(name));
+    let is_open = |listener: &&Listener| !listener.is_on_loopback() && !listener.allow.is_restrictive();
+    let listener = config.listeners.iter().filter(is_met).find(is_open)?;
+    whole(format!(
+        "a \"*\" route lets strangers use this proxy through {}: \
+         name the domains instead, say who may use it under `allow`, listen on loopback only, \
+         or say `open: true` beside it",
+        listener.address
+    ))
+}
+
+fn plain(route: &Route) -> Option<Problem> {
+    let upstream = route.upstream.as_ref()?;
+    let in_clear = upstream.security == Security::Plain && !upstream.is_on_loopback() && !route.insecure;
+    in_clear.then(|| {
+        Problem::new(
+            upstream.place(),
+            format!(
+                "passwords would cross the network in clear to {}: \
+                 use `imaps://` or `imap://`, or say `insecure: true` beside it",
+                upstream.host
+            ),
+        )
+    })
+}
+
+fn placeholder(route: &Route) -> Option<Problem> {
+    let (upstream, domain) = (route.upstream.as_ref()?, route.named_domain()?);
+    let misfit = upstream.has_placeholder() && !super::is_dns_name(domain);
+    misfit.then(|| {
+        Problem::new(
+            upstream.place(),
+            format!("`{domain}` cannot stand for {DOMAIN_PLACEHOLDER} in a host name: write the host out"),
+        )
+    })
+}
+
+fn names(listeners: &[Listener]) -> impl Iterator<Item = Problem> {
+    listeners.iter().enumerate().filter_map(|(index, listener)| {
+        let name = listener.name.as_ref()?;
+        let before = listeners.get(..index).unwrap_or_default();
+        let is_taken = before.iter().any(|other| other.name.as_deref() == Some(&**name));
+        is_taken
+            .then(|| Problem::new(name.place(), format!("two listeners are called `{}`: rename one of them", **name)))
+    })
+}

@@ -1,0 +1,14 @@
+//! Who is asked where a mail server is.
+
+use std::net::SocketAddr;
+
+use serde::Deserialize;
+
+/// How names become addresses.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Dns {
+    /// The DNS server, as address and port. Default: those of the system (`/etc/resolv.conf`); `/etc/hosts` goes before it in
+    /// any case.
+    pub server: Option<SocketAddr>,
+}

@@ -1,0 +1,324 @@
+//! Where a domain says that its IMAP server is: SRV records (RFC 6186, RFC 8314), then autoconfig XML. Answers are remembered, and
+//! an answer goes on to count for a while where a newer one cannot be had.
+//!
+//! Whom to trust: autoconfig comes over HTTPS from the domain, whose certificate vouches for it. SRV records come from
+//! anywhere. So a host that only these name must show a certificate for the login's domain, unless it is within that
+//! domain, or the route or autoconfig names it too.
+
+mod autoconfig;
+mod srv;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Mutex as AsyncMutex;
+use tokio::time::Instant;
+use tracing::debug;
+
+use super::dns::{Dns, DnsError, HttpDns, Reach};
+use super::route::{Endpoint, Terms};
+use super::tls::ClientConfigs;
+use crate::config::{AutoconfigUrl, Security};
+use autoconfig::Fetched;
+use srv::Service;
+
+/// Domains that are remembered.
+const REMEMBERED: usize = 1024;
+/// How long an answer counts: at least, at most, and where the source does not say.
+const SHORTEST: Duration = Duration::from_secs(5 * 60);
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+const UNSAID: Duration = Duration::from_secs(6 * 3600);
+/// How long it counts that there is none, and that nobody answers.
+const ABSENT: Duration = Duration::from_secs(5 * 60);
+const FAILED: Duration = Duration::from_secs(30);
+/// How long an answer goes on to count while no newer one can be had.
+const STALE: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// A server as its domain names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Offer {
+    host: Arc<str>,
+    port: u16,
+    security: Security,
+    priority: u16,
+    weight: u16,
+}
+
+/// Why a domain's server is not known.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DiscoveryError {
+    /// The domain says nothing of one.
+    #[error("{0} names no IMAP server, neither by SRV records nor by autoconfig")]
+    Absent(Arc<str>),
+    /// The domain says that it has none.
+    #[error("{0} says that it has no IMAP server")]
+    NotOffered(Arc<str>),
+    /// Nobody answers just now.
+    #[error("the IMAP server of {domain} cannot be found at the moment: {reason}")]
+    Failed {
+        /// The domain.
+        domain: Arc<str>,
+        /// Why.
+        reason: Arc<str>,
+    },
+}
+
+type Key = (Arc<str>, Arc<Terms>, Reach);
+type Entry = Arc<AsyncMutex<Option<Known>>>;
+type Answer = Result<(Vec<Trusted>, Duration), DiscoveryError>;
+
+/// An offer, and the name that its certificate must be made out for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Trusted {
+    offer: Offer,
+    identity: Arc<str>,
+}
+
+/// What was found.
+#[derive(Debug, Clone)]
+struct Known {
+    result: Result<Vec<Trusted>, DiscoveryError>,
+    /// When it was found.
+    found: Instant,
+    /// From when on it is looked for again.
+    until: Instant,
+}
+
+/// The discovery, with what it remembers.
+#[derive(Debug, Default)]
+pub struct Discovery {
+    known: Mutex<HashMap<Key, (Entry, Instant)>>,
+}
+
+impl Discovery {
+    /// The servers of `domain` in the order in which they are to be tried; never empty. Whoever asks while another already
+    /// looks waits for that one.
+    ///
+    /// # Errors
+    /// [`DiscoveryError`] if none is known.
+    pub async fn servers(
+        &self,
+        domain: &Arc<str>,
+        terms: &Arc<Terms>,
+        reach: Reach,
+        dns: &Arc<Dns>,
+        tls: &ClientConfigs,
+    ) -> Result<Vec<Endpoint>, DiscoveryError> {
+        let entry = self.entry((Arc::clone(domain), Arc::clone(terms), reach));
+        let mut known = entry.lock().await;
+        let now = Instant::now();
+        if known.as_ref().is_none_or(|known| known.until <= now) {
+            let search = Search { domain, terms, reach, dns, tls };
+            let answer = search.run().await;
+            debug!(%domain, "looked for the IMAP server: {answer:?}");
+            *known = Some(remembered(known.take(), answer, now));
+        }
+        let result = known.as_ref().map_or(Ok(Vec::new()), |known| known.result.clone());
+        drop(known);
+        Ok(endpoints(&result?))
+    }
+
+    fn entry(&self, key: Key) -> Entry {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if known.len() >= REMEMBERED && !known.contains_key(&key) {
+            let oldest = known.iter().min_by_key(|(_, (_, used))| *used).map(|(key, _)| key.clone());
+            oldest.and_then(|oldest| known.remove(&oldest));
+        }
+        let (entry, used) = known.entry(key).or_insert_with(|| (Entry::default(), now));
+        *used = now;
+        Arc::clone(entry)
+    }
+}
+
+/// What is known after an answer: the old servers still, if the new answer is that nobody answers.
+fn remembered(before: Option<Known>, answer: Answer, now: Instant) -> Known {
+    let after = |time: Duration| now.checked_add(time).unwrap_or(now);
+    match answer {
+        Ok((servers, lasts)) => Known { result: Ok(servers), found: now, until: after(lasts.clamp(SHORTEST, LONGEST)) },
+        Err(error @ DiscoveryError::Failed { .. }) => {
+            let still_good = |known: &Known| known.result.is_ok() && known.found.elapsed() < STALE;
+            match before.filter(still_good) {
+                Some(known) => Known { until: after(SHORTEST), ..known },
+                None => Known { result: Err(error), found: now, until: after(FAILED) },
+            }
+        }
+        Err(error) => Known { result: Err(error), found: now, until: after(ABSENT) },
+    }
+}
+
+fn endpoints(servers: &[Trusted]) -> Vec<Endpoint> {
+    let offers: Vec<_> = servers.iter().map(|server| server.offer.clone()).collect();
+    let ordered = srv::in_order(&offers, |most| fastrand::u32(0..=most));
+    let endpoint = |offer: Offer| {
+        let identity = servers.iter().find(|server| server.offer == offer).map(|server| Arc::clone(&server.identity));
+        let Offer { host, port, security, .. } = offer;
+        identity.map(|identity| Endpoint { host, port, security, identity })
+    };
+    ordered.into_iter().filter_map(endpoint).collect()
+}
+
+/// One look.
+struct Search<'a> {
+    domain: &'a Arc<str>,
+    terms: &'a Terms,
+    reach: Reach,
+    dns: &'a Arc<Dns>,
+    tls: &'a ClientConfigs,
+}
+
+/// What one source said.
+enum Source {
+    Offers(Vec<Offer>, Duration),
+    NotOffered,
+    Absent,
+    Failed(String),
+}
+
+impl Search<'_> {
+    async fn run(&self) -> Answer {
+        let by_srv = self.by_srv().await;
+        if let Source::Offers(offers, lasts) = by_srv {
+            let confirmed = if offers.iter().all(|offer| self.is_expected(&offer.host)) {
+                Vec::new()
+            } else {
+                match self.by_autoconfig().await {
+                    Source::Offers(offers, _) => offers,
+                    _ => Vec::new(),
+                }
+            };
+            return Ok((offers.into_iter().map(|offer| self.trusted(offer, &confirmed)).collect(), lasts));
+        }
+        if matches!(by_srv, Source::NotOffered) {
+            return Err(DiscoveryError::NotOffered(Arc::clone(self.domain)));
+        }
+        let failed = |reason: String| DiscoveryError::Failed { domain: Arc::clone(self.domain), reason: reason.into() };
+        match (self.by_autoconfig().await, by_srv) {
+            (Source::Offers(offers, lasts), _) => {
+                let by_host = |offer: Offer| Trusted { identity: Arc::clone(&offer.host), offer };
+                Ok((offers.into_iter().map(by_host).collect(), lasts))
+            }
+            (Source::Failed(reason), _) | (_, Source::Failed(reason)) => Err(failed(reason)),
+            _ => Err(DiscoveryError::Absent(Arc::clone(self.domain))),
+        }
+    }
+
+    /// TLS from the first byte is preferred (RFC 8314 section 5.1), STARTTLS taken where that is not offered.
+    async fn by_srv(&self) -> Source {
+        let mut denied = Vec::new();
+        for (service, security) in [("_imaps._tcp", Security::Tls), ("_imap._tcp", Security::StartTls)] {
+            match self.dns.services(service, self.domain).await {
+                Ok((records, lasts)) => match srv::service(&records, security) {
+                    Service::Offered(offers) => return Source::Offers(offers, lasts),
+                    Service::NotOffered => denied.push(service),
+                },
+                Err(DnsError::Absent { .. } | DnsError::NotPublic { .. }) => {}
+                // That TLS is not there is not known: the other is not taken in its place.
+                Err(error @ DnsError::Failed { .. }) => return Source::Failed(error.to_string()),
+            }
+        }
+        if denied.len() == 2 { Source::NotOffered } else { Source::Absent }
+    }
+
+    async fn by_autoconfig(&self) -> Source {
+        let usual = AutoconfigUrl::usual();
+        let urls = self.terms.autoconfig.as_ref().map_or(usual.as_slice(), std::slice::from_ref);
+        let mut failure = None;
+        for url in urls {
+            let dns = HttpDns { dns: Arc::clone(self.dns), reach: self.reach };
+            match autoconfig::fetch(&url.of(self.domain), self.tls.get(&self.terms.trust), dns).await {
+                Fetched::Document(document) => match autoconfig::servers(&document, self.domain) {
+                    Some(offers) if !offers.is_empty() => return Source::Offers(offers, UNSAID),
+                    _ => {}
+                },
+                Fetched::Absent => {}
+                Fetched::Failed(reason) => failure = Some(reason),
+            }
+        }
+        failure.map_or(Source::Absent, Source::Failed)
+    }
+
+    /// Whether it is no surprise that DNS names this host.
+    fn is_expected(&self, host: &str) -> bool {
+        let is_within = host.strip_suffix(&**self.domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+        is_within || self.terms.targets.iter().any(|pattern| pattern.fits(host))
+    }
+
+    fn trusted(&self, offer: Offer, confirmed: &[Offer]) -> Trusted {
+        let is_confirmed = confirmed.iter().any(|other| other.host == offer.host);
+        let by_name = is_confirmed || self.is_expected(&offer.host);
+        Trusted { identity: Arc::clone(if by_name { &offer.host } else { self.domain }), offer }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offer(host: &str) -> Offer {
+        Offer { host: host.into(), port: 993, security: Security::Tls, priority: 0, weight: 0 }
+    }
+
+    fn identity(host: &str, targets: &[&str], confirmed: &[&str]) -> String {
+        let (domain, dns) = ("example.org".into(), Arc::new(Dns::new(None)));
+        let terms = Terms {
+            trust: Default::default(),
+            targets: targets.iter().map(|target| target.parse().unwrap()).collect(),
+            autoconfig: None,
+            proxy_protocol: None,
+            originating_ip: false,
+        };
+        let tls = ClientConfigs::new(&[]).unwrap();
+        let search = Search { domain: &domain, terms: &terms, reach: Reach::PublicOnly, dns: &dns, tls: &tls };
+        let confirmed: Vec<_> = confirmed.iter().copied().map(offer).collect();
+        search.trusted(offer(host), &confirmed).identity.to_string()
+    }
+
+    #[test]
+    fn a_host_that_dns_alone_names_must_be_certified_for_the_domain() {
+        assert_eq!(identity("imap.example.org", &[], &[]), "imap.example.org");
+        assert_eq!(identity("example.org", &[], &[]), "example.org");
+        assert_eq!(identity("evil.example", &[], &[]), "example.org");
+        assert_eq!(identity("evilexample.org", &[], &[]), "example.org");
+        assert_eq!(identity("imap.provider.example", &["*.provider.example"], &[]), "imap.provider.example");
+        assert_eq!(identity("imap.provider.example", &[], &["imap.provider.example"]), "imap.provider.example");
+        assert_eq!(identity("evil.example", &["*.provider.example"], &["imap.provider.example"]), "example.org");
+    }
+
+    fn failed() -> DiscoveryError {
+        DiscoveryError::Failed { domain: "example.org".into(), reason: "timeout".into() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_old_answer_goes_on_while_nobody_answers() {
+        let now = Instant::now();
+        let servers = vec![Trusted { offer: offer("imap.example.org"), identity: "imap.example.org".into() }];
+        let known = remembered(None, Ok((servers.clone(), Duration::from_secs(1))), now);
+        assert_eq!(known.until - now, SHORTEST);
+        let still = remembered(Some(known.clone()), Err(failed()), now);
+        assert_eq!((still.result.clone(), still.found), (Ok(servers), known.found));
+        tokio::time::advance(STALE).await;
+        let gone = remembered(Some(still), Err(failed()), Instant::now());
+        assert_eq!(gone.result, Err(failed()));
+        let absent = DiscoveryError::Absent("example.org".into());
+        let denied = remembered(Some(known), Err(absent.clone()), Instant::now());
+        assert_eq!(denied.result, Err(absent));
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let discovery = Discovery::default();
+        let terms = Arc::new(Terms {
+            trust: Default::default(),
+            targets: vec![],
+            autoconfig: None,
+            proxy_protocol: None,
+            originating_ip: false,
+        });
+        for number in 0..REMEMBERED + 10 {
+            discovery.entry((format!("d{number}.example").into(), Arc::clone(&terms), Reach::PublicOnly));
+        }
+        assert_eq!(discovery.known.lock().unwrap().len(), REMEMBERED);
+    }
+}

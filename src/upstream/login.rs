@@ -1,0 +1,207 @@
+//! A login under way: the [`dialogue`](super::dialogue) driven over one connection, with pauses where the client has to answer.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use super::Upstreams;
+use super::connect::ConnectError;
+use super::dialogue::{Dialogue, LoggedIn, Said, Step};
+use super::route::{Endpoint, Target};
+use crate::parser::reader::ResponseReader;
+use crate::secret::Secret;
+use crate::stream::{self, Stream};
+use crate::trace::{Mark, Piece, Speaker, Transcript};
+
+/// The longest response that a login reads. A capability list has some hundred bytes.
+const MAX_RESPONSE: usize = 64 * 1024;
+
+/// Responses that a login reads before it gives up.
+const MAX_RESPONSES: usize = 200;
+
+/// An authenticated session.
+#[derive(Debug)]
+pub struct Connected {
+    /// The connection.
+    pub stream: Stream,
+    /// What the login brought.
+    pub logged_in: LoggedIn,
+    /// What was received after the login's answer.
+    pub rest: Vec<u8>,
+}
+
+/// Where a connection leads, and what is needed for its TLS.
+pub(super) struct Way<'a> {
+    pub(super) target: &'a Target,
+    pub(super) upstreams: &'a Upstreams,
+    pub(super) server: Endpoint,
+}
+
+impl Way<'_> {
+    pub(super) async fn handshake(&self, tcp: TcpStream) -> Result<Stream, ConnectError> {
+        let name = self.server.server_name().map_err(|error| ConnectError::Tls(io::Error::other(error)))?;
+        let connector = TlsConnector::from(self.upstreams.tls.get(&self.target.terms.trust).clone());
+        Ok(connector.connect(name, tcp).await.map_err(ConnectError::Tls)?.into())
+    }
+}
+
+/// How far a login has come.
+pub enum Progress<'a> {
+    /// All the way.
+    LoggedIn(Box<Connected>),
+    /// The server has a challenge for the client, in base64.
+    Challenge {
+        /// The challenge.
+        challenge: Vec<u8>,
+        /// What takes the client's answer.
+        login: Box<Login<'a>>,
+    },
+}
+
+/// A login under way.
+pub struct Login<'a> {
+    way: Way<'a>,
+    stream: Stream,
+    dialogue: Dialogue,
+    reader: ResponseReader,
+    received: Vec<u8>,
+    /// How many were read.
+    responses: usize,
+}
+
+impl<'a> Login<'a> {
+    pub(super) fn new(way: Way<'a>, stream: Stream, dialogue: Dialogue) -> Self {
+        let reader = ResponseReader::new(MAX_RESPONSE);
+        Self { way, stream, dialogue, reader, received: Vec::new(), responses: 0 }
+    }
+
+    /// Goes on with the client's answer to a challenge.
+    ///
+    /// # Errors
+    /// [`ConnectError`], which says whose fault it was.
+    pub async fn respond(
+        mut self,
+        response: &Secret,
+        mut transcript: Option<&mut (dyn Transcript + Send)>,
+    ) -> Result<Progress<'a>, ConnectError> {
+        within(self.way.upstreams.time, async move {
+            let answer = self.dialogue.client_responds(response);
+            let has_committed = AtomicBool::new(true);
+            self.say(&answer, &mut transcript, &has_committed).await?;
+            self.go_on(transcript, &has_committed).await
+        })
+        .await
+    }
+
+    /// Talks until the login is done, or the client has to say something. Notes when something was said that must not be said
+    /// to another server as well.
+    pub(super) async fn go_on(
+        mut self,
+        mut transcript: Option<&mut (dyn Transcript + Send)>,
+        has_committed: &AtomicBool,
+    ) -> Result<Progress<'a>, ConnectError> {
+        while self.responses < MAX_RESPONSES {
+            self.responses = self.responses.saturating_add(1);
+            let response = next_response(&mut self.stream, &mut self.reader, &mut self.received).await?;
+            if let Some(transcript) = transcript.as_deref_mut() {
+                show_response(transcript, &self.dialogue, &response);
+            }
+            let mut step = self.dialogue.response(&response)?;
+            if let Some(Step::StartTls) = step {
+                if !self.received.is_empty() {
+                    return Err(ConnectError::Injected);
+                }
+                let Stream::Plain(tcp) = self.stream else { return Err(ConnectError::Injected) };
+                self.stream = self.way.handshake(tcp).await?;
+                step = Some(self.dialogue.secured());
+            }
+            match step {
+                Some(Step::Send(line)) => self.say(&line, &mut transcript, has_committed).await?,
+                Some(Step::LoggedIn(logged_in)) => {
+                    let Self { stream, received: rest, .. } = self;
+                    return Ok(Progress::LoggedIn(Box::new(Connected { stream, logged_in, rest })));
+                }
+                Some(Step::Challenge(challenge)) => {
+                    return Ok(Progress::Challenge { challenge, login: Box::new(self) });
+                }
+                Some(Step::StartTls) | None => {}
+            }
+        }
+        Err(ConnectError::TooMuch)
+    }
+
+    async fn say(
+        &mut self,
+        line: &Said,
+        transcript: &mut Option<&mut (dyn Transcript + Send)>,
+        has_committed: &AtomicBool,
+    ) -> Result<(), ConnectError> {
+        if let Some(transcript) = transcript {
+            show(*transcript, &line.bytes, line.secret_from);
+        }
+        if line.secret_from < line.bytes.trim_ascii_end().len() {
+            has_committed.store(true, Ordering::Relaxed);
+        }
+        self.stream.write_all(&line.bytes).await.map_err(ConnectError::Broken)?;
+        self.stream.flush().await.map_err(ConnectError::Broken)
+    }
+}
+
+pub(super) async fn within<T>(
+    time: Duration,
+    attempt: impl Future<Output = Result<T, ConnectError>>,
+) -> Result<T, ConnectError> {
+    match timeout(time, Box::pin(attempt)).await {
+        Ok(result) => result,
+        Err(_) => Err(ConnectError::TimedOut(time)),
+    }
+}
+
+/// Reads on until a response is complete; what follows it stays in `received`.
+async fn next_response(
+    stream: &mut Stream,
+    reader: &mut ResponseReader,
+    received: &mut Vec<u8>,
+) -> Result<Vec<u8>, ConnectError> {
+    loop {
+        let mut input = received.as_slice();
+        let response = reader.next(&mut input)?;
+        let used = received.len().saturating_sub(input.len());
+        received.drain(..used);
+        if let Some(response) = response {
+            return Ok(response);
+        }
+        if stream::receive(stream, received).await.map_err(ConnectError::Broken)? == 0 {
+            return Err(ConnectError::Broken(io::ErrorKind::UnexpectedEof.into()));
+        }
+    }
+}
+
+/// Shows what the server said: of a challenge nothing but that, and nothing in which it repeats a secret.
+fn show_response(transcript: &mut dyn Transcript, dialogue: &Dialogue, response: &[u8]) {
+    let challenge = response.strip_prefix(b"+").filter(|_| dialogue.is_in_exchange()).map(<[u8]>::trim_ascii);
+    let masked = match challenge {
+        Some([]) => None,
+        Some(challenge) => Some((&b"+ "[..], challenge.len())),
+        None => dialogue.repeats_secret(response).then_some((&b""[..], response.len())),
+    };
+    let Some((plain, masked)) = masked else { return transcript.response(Speaker::Upstream, Mark::Kept, response) };
+    let mut piece = |piece| transcript.piece(Speaker::Upstream, Mark::Kept, piece);
+    piece(Piece::Text(plain));
+    piece(Piece::Masked(masked));
+    piece(Piece::Text(b"\r\n"));
+}
+
+fn show(transcript: &mut dyn Transcript, bytes: &[u8], secret_from: usize) {
+    let text = bytes.trim_ascii_end();
+    let (plain, secret) = text.split_at_checked(secret_from).unwrap_or((text, &[]));
+    let mut piece = |piece| transcript.piece(Speaker::ToUpstream, Mark::Own, piece);
+    piece(Piece::Text(plain));
+    piece(Piece::Masked(secret.len()));
+    piece(Piece::Text(b"\r\n"));
+}

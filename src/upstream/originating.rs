@@ -1,0 +1,41 @@
+//! Who is behind a connection to an upstream, told by ID before the login: what Dovecot takes from the networks in its
+//! `login_trusted_networks`, and logs and limits by.
+
+use std::net::SocketAddr;
+
+/// A client's connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    /// The client's real address and port.
+    pub client: SocketAddr,
+    /// Where it connected.
+    pub connected: SocketAddr,
+}
+
+impl Origin {
+    /// The fields of ID (RFC 2971) in Dovecot's words. No value needs quoting.
+    #[must_use]
+    pub fn id_fields(&self) -> [(&'static str, String); 4] {
+        [
+            ("x-originating-ip", self.client.ip().to_canonical().to_string()),
+            ("x-originating-port", self.client.port().to_string()),
+            ("x-connected-ip", self.connected.ip().to_canonical().to_string()),
+            ("x-connected-port", self.connected.port().to_string()),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mapped_addresses_are_told_as_ipv4() {
+        let origin = Origin {
+            client: "[::ffff:192.0.2.1]:5000".parse().unwrap(),
+            connected: "[2001:db8::1]:993".parse().unwrap(),
+        };
+        let values = origin.id_fields().map(|(_, value)| value);
+        assert_eq!(values, ["192.0.2.1", "5000", "2001:db8::1", "993"]);
+    }
+}
