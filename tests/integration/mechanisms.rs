@@ -277,7 +277,7 @@ async fn a_scram_exchange_can_fail_and_be_broken_off() {
     ] {
         let client: Vec<_> =
             said.iter().copied().chain([(answer, heard), ("c2 NOOP", "c2 OK NOOP completed")]).collect();
-        Scene::plays(&[&ends], &client, &[&first]).await;
+        Scene::plays(&[&ends], &client, &[&first, &encoded("r=xy,s=eA==,i=1")]).await;
     }
 }
 
