@@ -12,6 +12,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use super::attempt::{Failure, Waiting};
 use super::handle::AccountHandle;
 use super::listener::Proxy;
 use super::preauth::{Event, NotAuthenticated, Protection};
@@ -20,14 +21,13 @@ use super::session::{Session, Upstream};
 use crate::account::AccountId;
 use crate::config::{Listener, ListenerTls, Native};
 use crate::parser::capability;
-use crate::parser::sasl::SaslLine;
-use crate::secret::{Credentials, Secret};
+use crate::secret::Credentials;
 use crate::stream::{Stream, receive};
-use crate::trace::{Mark, Piece, Printer, Speaker, Transcript};
-use crate::upstream::connect::{Attempt, ConnectError, Connected, Progress};
-use crate::upstream::dialogue::{LoginError, Purpose};
+use crate::trace::{Mark, Printer, Speaker, Transcript};
+use crate::upstream::connect::{ConnectError, Connected};
+use crate::upstream::dialogue::LoginError;
 use crate::upstream::originating::Origin;
-use crate::upstream::refusal::{self, Refusal, classify, is_about_sessions};
+use crate::upstream::refusal;
 use crate::upstream::route::{Asked, Target};
 
 /// How long a client may take to accept an answer before its login.
@@ -38,12 +38,12 @@ const GIVING_WAY: Duration = Duration::from_millis(500);
 
 /// A connection and what it needs to know.
 pub(super) struct Connection {
-    proxy: Arc<Proxy>,
+    pub(super) proxy: Arc<Proxy>,
     peer: SocketAddr,
     /// How it came. Boxed: it is of no use after the login.
     entrance: Box<Entrance>,
     session: u64,
-    transcript: Option<Printer>,
+    pub(super) transcript: Option<Printer>,
     /// By when the login has to be done.
     deadline: Instant,
 }
@@ -70,7 +70,7 @@ struct Authenticated {
 
 /// Why there was no login.
 #[derive(Debug, thiserror::Error)]
-enum NoLogin {
+pub(super) enum NoLogin {
     #[error("no TLS with the client: {0}")]
     Handshake(io::Error),
     #[error("the client is gone: {0}")]
@@ -182,7 +182,7 @@ impl Connection {
     }
 
     /// Reads and answers until something has to be done.
-    async fn next_event(
+    pub(super) async fn next_event(
         &mut self,
         stream: &mut Stream,
         machine: &mut NotAuthenticated,
@@ -222,6 +222,11 @@ impl Connection {
             transcript.lines(Speaker::ToClient, Mark::Own, lines);
         }
         send(stream, lines).await
+    }
+
+    /// On whose behalf it talks to the upstream.
+    pub(super) fn origin(&self) -> Origin {
+        Origin { client: self.peer, connected: self.entrance.connected }
     }
 
     /// The server of a login that may be used here.
@@ -285,47 +290,6 @@ impl Connection {
         Ok(Ok((account, Arc::new(credentials.to_keep()), upstream)))
     }
 
-    async fn attempt(
-        &mut self,
-        target: &Target,
-        credentials: &Credentials,
-        probe: bool,
-        client: &mut Waiting<'_>,
-    ) -> Result<Connected, Failure> {
-        let upstreams = Arc::clone(&self.proxy.upstreams);
-        let purpose = Purpose::Client { probe };
-        let origin = Some(Origin { client: self.peer, connected: self.entrance.connected });
-        let attempt = Attempt { target, upstreams: &upstreams, credentials: credentials.clone(), purpose, origin };
-        let mut progress = attempt.begin(shown(&mut self.transcript)).await?;
-        loop {
-            match progress {
-                Progress::LoggedIn(connected) => return Ok(*connected),
-                Progress::Challenge { challenge, login } => {
-                    let response = self.ask(client, &challenge).await?;
-                    progress = login.respond(&response, shown(&mut self.transcript)).await?;
-                }
-            }
-        }
-    }
-
-    /// Hands a challenge of the upstream's to the client, and waits for the answer.
-    async fn ask(&mut self, client: &mut Waiting<'_>, challenge: &[u8]) -> Result<Secret, Failure> {
-        client.was_asked = true;
-        client.machine.expect_response();
-        if let Some(transcript) = &mut self.transcript {
-            transcript.piece(Speaker::ToClient, Mark::Relayed, Piece::Text(b"+ "));
-            transcript.piece(Speaker::ToClient, Mark::Relayed, Piece::Masked(challenge.len()));
-            transcript.piece(Speaker::ToClient, Mark::Relayed, Piece::Text(b"\r\n"));
-        }
-        send(client.stream, &[b"+ ", challenge, b"\r\n"].concat()).await?;
-        match self.next_event(client.stream, client.machine, client.received).await? {
-            Event::Response(SaslLine::Response(response)) => Ok(response),
-            Event::Response(SaslLine::Cancelled) => Err(Failure::GaveUp("BAD cancelled")),
-            Event::Response(SaslLine::Malformed) => Err(Failure::GaveUp("BAD this is not base64")),
-            _ => Err(NoLogin::Closed.into()),
-        }
-    }
-
     /// From the login on: the client gets the server's answer under its own tag, and everything else as it comes.
     fn relay(mut self, authenticated: Authenticated) -> (Relay<AccountHandle>, Beginning) {
         let Authenticated { client, rest, tag, account, credentials, upstream } = authenticated;
@@ -369,7 +333,7 @@ fn run((relay, beginning): (Relay<AccountHandle>, Beginning), stop: &Cancellatio
     relay.run(beginning, stop)
 }
 
-async fn send(stream: &mut Stream, bytes: &[u8]) -> Result<(), NoLogin> {
+pub(super) async fn send(stream: &mut Stream, bytes: &[u8]) -> Result<(), NoLogin> {
     if bytes.is_empty() {
         return Ok(());
     }
@@ -378,55 +342,6 @@ async fn send(stream: &mut Stream, bytes: &[u8]) -> Result<(), NoLogin> {
         stream.flush().await
     });
     written.await.map_err(|_| NoLogin::TimedOut)?.map_err(NoLogin::Gone)
-}
-
-fn shown(transcript: &mut Option<Printer>) -> Option<&mut (dyn Transcript + Send)> {
-    transcript.as_mut().map(|printer| printer as &mut (dyn Transcript + Send))
-}
-
-/// A client that waits for its login to be answered, and may be asked for more meanwhile.
-struct Waiting<'a> {
-    stream: &'a mut Stream,
-    machine: &'a mut NotAuthenticated,
-    received: &'a mut Vec<u8>,
-    /// It was.
-    was_asked: bool,
-}
-
-/// Why an attempt brought no session.
-enum Failure {
-    /// The upstream gave none.
-    Upstream(ConnectError),
-    /// The client has left an exchange; this is what it hears.
-    GaveUp(&'static str),
-    /// The client is gone.
-    Client(NoLogin),
-}
-
-impl From<ConnectError> for Failure {
-    fn from(error: ConnectError) -> Self {
-        Self::Upstream(error)
-    }
-}
-
-impl From<NoLogin> for Failure {
-    fn from(end: NoLogin) -> Self {
-        Self::Client(end)
-    }
-}
-
-impl Failure {
-    /// Whether the server has no session left for this account.
-    fn is_too_many(&self) -> bool {
-        match self {
-            Self::Upstream(ConnectError::Login(LoginError::Refused { answer, untagged })) => {
-                classify(answer, untagged) == Refusal::TooManySessions
-            }
-            // Some say it in a BYE.
-            Self::Upstream(ConnectError::Login(LoginError::Bye(words))) => is_about_sessions(words),
-            _ => false,
-        }
-    }
 }
 
 /// What the client hears when its login does not succeed: untagged lines, and the tagged answer without its tag.
@@ -480,6 +395,33 @@ mod tests {
         let answer = b"NO [AUTHENTICATIONFAILED] wrong".to_vec();
         let refused = Refused::from_error(LoginError::Refused { answer: answer.clone(), untagged: vec![] }.into());
         assert_eq!(refused.answer, answer);
+    }
+
+    #[test]
+    fn no_text_of_deltapush_blames_the_password() {
+        let sources = [
+            include_str!("attempt.rs"),
+            include_str!("connection.rs"),
+            include_str!("listener.rs"),
+            include_str!("preauth.rs"),
+            include_str!("sasl.rs"),
+            include_str!("relay.rs"),
+            include_str!("session/mod.rs"),
+            include_str!("session/from_client.rs"),
+            include_str!("session/from_upstream.rs"),
+            include_str!("session/intercept.rs"),
+            include_str!("../upstream/connect.rs"),
+            include_str!("../upstream/dialogue.rs"),
+            include_str!("../upstream/login.rs"),
+            include_str!("../upstream/mechanism.rs"),
+        ];
+        let code = sources.iter().flat_map(|source| source.split("#[cfg(test)]").next().unwrap().lines());
+        let texts = code.filter(|line| !line.trim_start().starts_with("//"));
+        let blaming: Vec<&str> = texts.filter(|line| line.to_lowercase().contains("authentication")).collect();
+        // The word that is looked for.
+        let allowed = [r#"contains("authentication")"#];
+        assert_eq!(blaming.len(), allowed.len(), "{blaming:?}");
+        assert!(blaming.iter().zip(allowed).all(|(line, known)| line.contains(known)), "{blaming:?}");
     }
 
     fn size_of_future<F>(_: fn(Connection, TcpStream, &'static CancellationToken) -> F) -> usize {

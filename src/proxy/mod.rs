@@ -1,5 +1,6 @@
 //! One client connection, from accept to close.
 
+mod attempt;
 pub mod certificate;
 mod connection;
 mod handle;

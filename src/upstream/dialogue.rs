@@ -8,7 +8,6 @@ use super::mechanism::{self, Way};
 use super::originating::Origin;
 use crate::config::Security;
 use crate::parser::metadata;
-use crate::parser::quote::{is_quotable, push_quoted};
 use crate::parser::response::{self, Condition, Head, Status};
 use crate::parser::sasl::Mechanism;
 use crate::secret::{Credentials, Secret};
@@ -21,9 +20,6 @@ const ID: &str = concat!("ID (\"name\" \"deltapush\" \"version\" \"", env!("CARG
 
 /// Untagged lines that are kept for the client during a login. A server has a handful to say.
 const MAX_FOR_CLIENT: usize = 32;
-
-/// The longest string that goes into a line of LOGIN, and not into a literal: lines may have an end (RFC 7162 section 4).
-const MAX_IN_LINE: usize = 1000;
 
 /// The longest challenge, in base64, that is handed on: those of SCRAM have some hundred bytes.
 const MAX_CHALLENGE: usize = 8192;
@@ -144,7 +140,7 @@ enum State {
     Origin,
     /// A `+` in an exchange by this mechanism, or its end, with what is to be said next, the last first.
     Sasl(Mechanism, Vec<Zeroizing<String>>),
-    /// The `+` of a literal in LOGIN, with what follows it.
+    /// The `+` of a literal in LOGIN, with what follows it, the last first.
     Literal(Vec<Zeroizing<Vec<u8>>>),
     /// The end of LOGIN.
     Login,
@@ -324,28 +320,9 @@ impl Dialogue {
         })
     }
 
-    /// LOGIN, in pieces where a literal has to wait for the server.
     fn login_command(&mut self) -> Step {
-        let mut pieces = vec![Zeroizing::new(Vec::new())];
-        let strings = [self.credentials.user.as_bytes(), self.credentials.password.expose()];
-        for (index, string) in strings.into_iter().enumerate() {
-            let Some(piece) = pieces.last_mut() else { continue };
-            if index > 0 {
-                piece.push(b' ');
-            }
-            if is_quotable(string) && string.len() <= MAX_IN_LINE {
-                piece.reserve_exact(string.len().saturating_mul(2).saturating_add(8));
-                push_quoted(piece, string);
-            } else {
-                piece.extend_from_slice(format!("{{{}}}\r\n", string.len()).as_bytes());
-                pieces.push(Zeroizing::new(string.to_vec()));
-            }
-        }
-        if let Some(last) = pieces.last_mut() {
-            last.extend_from_slice(b"\r\n");
-        }
-        let first = pieces.remove(0);
-        pieces.reverse();
+        let mut pieces = mechanism::login_arguments(&self.credentials);
+        let first = pieces.pop().unwrap_or_default();
         self.state = if pieces.is_empty() { State::Login } else { State::Literal(pieces) };
         self.command("LOGIN ", &first)
     }

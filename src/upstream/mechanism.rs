@@ -5,12 +5,16 @@ use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
 use super::dialogue::{Capabilities, LoginError};
+use crate::parser::quote::{is_quotable, push_quoted};
 use crate::parser::sasl::{Mechanism, encoded_name};
 use crate::secret::{Credentials, Kind};
 
 /// The longest initial response that goes into the line of its command, in base64. Some servers take no more than 8 KiB in a
 /// line, and access tokens are long.
 const MAX_INITIAL: usize = 4096;
+
+/// The longest string that goes into a line of LOGIN, and not into a literal: lines may have an end (RFC 7162 section 4).
+const MAX_IN_LINE: usize = 1000;
 
 /// How many of a server's mechanisms are named to whoever cannot use them.
 const MAX_NAMED: usize = 10;
@@ -88,6 +92,34 @@ pub(super) fn messages(credentials: &Credentials, mechanism: Mechanism) -> Vec<Z
         }
         Mechanism::ScramSha1 | Mechanism::ScramSha256 => vec![encoded(secret)],
     }
+}
+
+/// User name and password as LOGIN takes them, with the line end. It is cut where a literal has to wait for the server; the last
+/// piece first.
+pub(super) fn login_arguments(credentials: &Credentials) -> Vec<Zeroizing<Vec<u8>>> {
+    let mut pieces = vec![Zeroizing::new(Vec::new())];
+    let strings = [credentials.user.as_bytes(), credentials.password.expose()];
+    for (index, string) in strings.into_iter().enumerate() {
+        let Some(piece) = pieces.last_mut() else { continue };
+        if index > 0 {
+            piece.push(b' ');
+        }
+        if is_quotable(string) && string.len() <= MAX_IN_LINE {
+            piece.reserve_exact(string.len().saturating_mul(2).saturating_add(8));
+            push_quoted(piece, string);
+        } else {
+            piece.extend_from_slice(format!("{{{}}}\r\n", string.len()).as_bytes());
+            // With room for the line end.
+            let mut literal = Zeroizing::new(Vec::with_capacity(string.len().saturating_add(2)));
+            literal.extend_from_slice(string);
+            pieces.push(literal);
+        }
+    }
+    if let Some(last) = pieces.last_mut() {
+        last.extend_from_slice(b"\r\n");
+    }
+    pieces.reverse();
+    pieces
 }
 
 /// Exactly sized: a vector that grows leaves copies of a secret behind.

@@ -119,6 +119,13 @@ fn find_fatal(bytes: &[u8]) -> Option<usize> {
     bytes.windows(FATAL_WORD.len()).position(|window| window.eq_ignore_ascii_case(FATAL_WORD))
 }
 
+/// Whether a server that closes the connection with these words means that an access token has expired.
+#[must_use]
+pub fn is_about_expiry(words: &str) -> bool {
+    // Outlook: "Session invalidated - AccessTokenExpired".
+    words.to_lowercase().contains("expired")
+}
+
 fn classify_line(line: &[u8]) -> Refusal {
     let Some(status) = response::status(line) else { return Refusal::Unclear };
     if let Some((_, refusal)) = CODES.iter().find(|(code, _)| status.has_code(code)) {

@@ -14,6 +14,8 @@ mod faults;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod mechanisms;
+#[cfg(test)]
 mod posting;
 #[cfg(test)]
 mod providers;

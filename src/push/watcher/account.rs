@@ -22,7 +22,7 @@ use crate::push::idle::{self, Failure};
 use crate::secret::{Credentials, Kind};
 use crate::upstream::connect::ConnectError;
 use crate::upstream::dialogue::LoginError;
-use crate::upstream::refusal::{Refusal, classify, is_about_sessions};
+use crate::upstream::refusal::{Refusal, classify, is_about_expiry, is_about_sessions};
 
 /// A session that has lasted so long was well: the next wait is a short one again.
 const WELL: Duration = Duration::from_secs(300);
@@ -214,6 +214,7 @@ fn next_step(end: &End, kind: Kind) -> Next {
                 Refusal::TooManySessions | Refusal::Throttled => Next::Later,
             },
             LoginError::Bye(words) if is_about_sessions(words) => Next::Later,
+            LoginError::Bye(words) if kind == Kind::Token && is_about_expiry(words) => Next::AwaitLogin,
             LoginError::Bye(_) => Next::Soon,
             _ => Next::Later,
         },
@@ -250,6 +251,9 @@ mod tests {
         assert_eq!(refused("NO LOGIN failed."), Next::Confirm);
         let expired = LoginError::Refused { answer: b"NO AUTHENTICATE failed.".to_vec(), untagged: vec![] };
         assert_eq!(next_step(&End::Connect(expired.into()), Kind::Token), Next::AwaitLogin);
+        let expired = || End::Connect(LoginError::Bye("Session invalidated - AccessTokenExpired".into()).into());
+        assert_eq!(next_step(&expired(), Kind::Token), Next::AwaitLogin);
+        assert_eq!(next_step(&expired(), Kind::Password), Next::Soon);
         let next_step = |end: &End| next_step(end, Kind::Password);
         assert_eq!(next_step(&End::Connect(LoginError::Bye("overloaded".into()).into())), Next::Soon);
         assert_eq!(next_step(&End::Connect(LoginError::Bye("Too many connections".into()).into())), Next::Later);

@@ -47,7 +47,12 @@ pub(crate) enum Setup {
     Chatmail,
     /// IDLE, but no NOTIFY.
     WithoutNotify,
+    /// Every mechanism to log in by; access tokens are signed with [`TOKEN_KEY`].
+    Mechanisms,
 }
+
+/// What signs the access tokens of [`Setup::Mechanisms`].
+pub(crate) const TOKEN_KEY: &str = "the-key-that-signs-access-tokens";
 
 /// A running Dovecot.
 pub(crate) struct Dovecot {
@@ -65,12 +70,13 @@ pub(crate) struct Dovecot {
 
 /// The shared instance of a set-up, started on first use.
 pub(crate) fn shared(setup: Setup) -> &'static Dovecot {
-    static INSTANCES: [OnceLock<Dovecot>; 4] = [const { OnceLock::new() }; 4];
+    static INSTANCES: [OnceLock<Dovecot>; 5] = [const { OnceLock::new() }; 5];
     let index = match setup {
         Setup::Vanilla => 0,
         Setup::Metadata => 1,
         Setup::Chatmail => 2,
         Setup::WithoutNotify => 3,
+        Setup::Mechanisms => 4,
     };
     INSTANCES[index].get_or_init(|| Dovecot::start(setup))
 }
@@ -307,9 +313,32 @@ service stats {{
         Setup::WithoutNotify => {
             text += "imap_capability = IMAP4rev1 SASL-IR LITERAL+ ID ENABLE IDLE UIDPLUS CONDSTORE\n"
         }
+        Setup::Mechanisms => text = with_mechanisms(&text, dir),
         Setup::Vanilla | Setup::Metadata => {}
     }
     text
+}
+
+/// The configuration with all mechanisms: SCRAM with the one password, tokens with a key of their own.
+fn with_mechanisms(text: &str, dir: &Path) -> String {
+    let keys = dir.join("keys");
+    fs::create_dir_all(keys.join("default/HS256")).unwrap();
+    fs::write(keys.join("default/HS256/default"), BASE64_STANDARD.encode(TOKEN_KEY)).unwrap();
+    let tokens = format!(
+        "introspection_mode = local\nlocal_validation_key_dict = fs:posix:prefix={}/\nusername_attribute = email\n",
+        keys.display()
+    );
+    fs::write(dir.join("oauth2.conf"), tokens).unwrap();
+    let passdb = format!(
+        "passdb {{\n  driver = oauth2\n  mechanisms = xoauth2 oauthbearer\n  args = {}/oauth2.conf\n}}\n\
+         passdb {{\n  driver = static\n  mechanisms = plain login scram-sha-1 scram-sha-256\n",
+        dir.display()
+    );
+    text.replace(
+        "auth_mechanisms = plain login",
+        "auth_mechanisms = plain login scram-sha-1 scram-sha-256 xoauth2 oauthbearer",
+    )
+    .replace("passdb {\n  driver = static\n", &passdb)
 }
 
 fn is_root() -> bool {

@@ -1,0 +1,108 @@
+//! One attempt to log in to the account's own server, in which the client may have to say more: SCRAM goes on between the two,
+//! and a server explains why it refuses an access token.
+
+use std::sync::Arc;
+
+use super::connection::{Connection, NoLogin, send};
+use super::preauth::{Event, NotAuthenticated};
+use crate::parser::sasl::SaslLine;
+use crate::secret::{Credentials, Secret};
+use crate::stream::Stream;
+use crate::trace::{Mark, Piece, Printer, Speaker, Transcript};
+use crate::upstream::connect::{Attempt, ConnectError, Connected, Progress};
+use crate::upstream::dialogue::{LoginError, Purpose};
+use crate::upstream::refusal::{Refusal, classify, is_about_sessions};
+use crate::upstream::route::Target;
+
+/// A client that waits for its login to be answered, and may be asked for more meanwhile.
+pub(super) struct Waiting<'a> {
+    pub(super) stream: &'a mut Stream,
+    pub(super) machine: &'a mut NotAuthenticated,
+    pub(super) received: &'a mut Vec<u8>,
+    /// It was.
+    pub(super) was_asked: bool,
+}
+
+/// Why an attempt brought no session.
+pub(super) enum Failure {
+    /// The upstream gave none.
+    Upstream(ConnectError),
+    /// The client has left an exchange; this is what it hears.
+    GaveUp(&'static str),
+    /// The client is gone.
+    Client(NoLogin),
+}
+
+impl From<ConnectError> for Failure {
+    fn from(error: ConnectError) -> Self {
+        Self::Upstream(error)
+    }
+}
+
+impl From<NoLogin> for Failure {
+    fn from(end: NoLogin) -> Self {
+        Self::Client(end)
+    }
+}
+
+impl Failure {
+    /// Whether the server has no session left for this account.
+    pub(super) fn is_too_many(&self) -> bool {
+        match self {
+            Self::Upstream(ConnectError::Login(LoginError::Refused { answer, untagged })) => {
+                classify(answer, untagged) == Refusal::TooManySessions
+            }
+            // Some say it in a BYE.
+            Self::Upstream(ConnectError::Login(LoginError::Bye(words))) => is_about_sessions(words),
+            _ => false,
+        }
+    }
+}
+
+impl Connection {
+    /// Connects to `target` and logs in there.
+    pub(super) async fn attempt(
+        &mut self,
+        target: &Target,
+        credentials: &Credentials,
+        probe: bool,
+        client: &mut Waiting<'_>,
+    ) -> Result<Connected, Failure> {
+        let upstreams = Arc::clone(&self.proxy.upstreams);
+        let purpose = Purpose::Client { probe };
+        let origin = Some(self.origin());
+        let attempt = Attempt { target, upstreams: &upstreams, credentials: credentials.clone(), purpose, origin };
+        let mut progress = attempt.begin(shown(&mut self.transcript)).await?;
+        loop {
+            match progress {
+                Progress::LoggedIn(connected) => return Ok(*connected),
+                Progress::Challenge { challenge, login } => {
+                    let response = self.ask(client, &challenge).await?;
+                    progress = login.respond(&response, shown(&mut self.transcript)).await?;
+                }
+            }
+        }
+    }
+
+    /// Hands a challenge of the upstream's to the client, and waits for the answer.
+    async fn ask(&mut self, client: &mut Waiting<'_>, challenge: &[u8]) -> Result<Secret, Failure> {
+        client.was_asked = true;
+        client.machine.expect_response();
+        if let Some(transcript) = &mut self.transcript {
+            transcript.piece(Speaker::ToClient, Mark::Relayed, Piece::Text(b"+ "));
+            transcript.piece(Speaker::ToClient, Mark::Relayed, Piece::Masked(challenge.len()));
+            transcript.piece(Speaker::ToClient, Mark::Relayed, Piece::Text(b"\r\n"));
+        }
+        send(client.stream, &[b"+ ", challenge, b"\r\n"].concat()).await?;
+        match self.next_event(client.stream, client.machine, client.received).await? {
+            Event::Response(SaslLine::Response(response)) => Ok(response),
+            Event::Response(SaslLine::Cancelled) => Err(Failure::GaveUp("BAD cancelled")),
+            Event::Response(SaslLine::Malformed) => Err(Failure::GaveUp("BAD this is not base64")),
+            _ => Err(NoLogin::Closed.into()),
+        }
+    }
+}
+
+fn shown(transcript: &mut Option<Printer>) -> Option<&mut (dyn Transcript + Send)> {
+    transcript.as_mut().map(|printer| printer as &mut (dyn Transcript + Send))
+}
