@@ -12,6 +12,7 @@ mod log;
 mod metadata;
 mod names;
 mod push;
+mod relay;
 mod routes;
 mod storage;
 mod units;
@@ -34,6 +35,7 @@ pub use log::Log;
 pub use metadata::{Metadata, MetadataValue};
 pub use names::{is_dns_name, is_loopback};
 pub use push::{Messages, Native, Push};
+pub use relay::{JmapAccess, Relay};
 pub use routes::{DOMAIN_PLACEHOLDER, Domain, Route, Security, Trust, Upstream};
 pub use storage::{Keep, Storage};
 pub use units::Size;
@@ -52,6 +54,8 @@ pub struct Config {
     pub certificate: Certificate,
     /// Whose mailbox is on which server. At least one, each domain once.
     pub routes: Vec<Route>,
+    /// What clients see of their own server.
+    pub relay: Relay,
     /// From new mail to a waking phone.
     pub push: Push,
     /// The pace at which watching sessions are opened.
@@ -79,6 +83,7 @@ impl Default for Config {
             listeners: Listener::defaults(),
             certificate: Certificate::default(),
             routes: Route::defaults(),
+            relay: Relay::default(),
             push: Push::default(),
             pace: Pace::default(),
             servers: Vec::new(),

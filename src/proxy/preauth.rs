@@ -5,6 +5,7 @@ use zeroize::Zeroizing;
 
 use crate::parser::command::{self, SaslLine, Verb};
 use crate::parser::framer::{Fragment, Framer, LineEnd};
+use crate::parser::id::{self, Field};
 use crate::secret::Credentials;
 use crate::trace::{Mark, Piece, Speaker, Transcript};
 
@@ -57,6 +58,8 @@ pub struct NotAuthenticated {
     commands: u32,
     bad: u32,
     logins: u32,
+    /// What the client has said of itself.
+    client_id: Option<Vec<Field>>,
 }
 
 /// Room for a LOGIN command of usual length, so that the buffer does not grow: growing leaves copies behind.
@@ -75,6 +78,7 @@ impl NotAuthenticated {
             commands: 0,
             bad: 0,
             logins: 0,
+            client_id: None,
         }
     }
 
@@ -180,6 +184,7 @@ impl NotAuthenticated {
                     answer(out, tag, "OK LOGOUT completed");
                     return Some(Event::Close);
                 }
+                Verb::Id => self.answer_id(tag, command, out),
                 _ => self.answer_simply(tag, verb, out),
             }
         }
@@ -194,13 +199,24 @@ impl NotAuthenticated {
                 answer(out, tag, "OK CAPABILITY completed");
             }
             Verb::Noop => answer(out, tag, "OK NOOP completed"),
-            Verb::Id => {
-                out.extend_from_slice(b"* ID (\"name\" \"deltapush\")\r\n");
-                answer(out, tag, "OK ID completed");
-            }
             Verb::StartTls => self.refuse(tag, "BAD STARTTLS is not available here", out),
             _ => self.refuse(tag, "BAD unknown command, or one that comes after the login", out),
         }
+    }
+
+    fn answer_id(&mut self, tag: &[u8], command: &[u8], out: &mut Vec<u8>) {
+        let Some(fields) = id::fields(command) else {
+            return self.refuse(tag, "BAD ID takes NIL or a list of at most 30 fields (RFC 2971)", out);
+        };
+        self.client_id = Some(fields);
+        out.extend_from_slice(b"* ID (\"name\" \"deltapush\")\r\n");
+        answer(out, tag, "OK ID completed");
+    }
+
+    /// What the client has said of itself (RFC 2971), for its server to know; `None` if it has said nothing.
+    #[must_use]
+    pub fn client_id(&self) -> Option<&[Field]> {
+        self.client_id.as_deref()
     }
 
     fn authenticate(&mut self, tag: &[u8], command: &[u8], out: &mut Vec<u8>) -> Option<Event> {
@@ -365,6 +381,25 @@ mod tests {
              d BAD unknown command, or one that comes after the login\r\n* BYE logging out\r\ne OK LOGOUT completed\r\n"
         );
         assert_eq!(event, Some(Event::Close));
+    }
+
+    #[test]
+    fn what_the_client_says_of_itself_is_kept() {
+        let said = |mut input: &[u8]| {
+            let (mut machine, mut out) = (NotAuthenticated::new(Protection::Tls, 99_000), vec![]);
+            machine.take(&mut input, &mut out, None);
+            (machine.client_id().map(<[_]>::to_vec), String::from_utf8(out).unwrap())
+        };
+        let field = (b"name".to_vec(), Some(b"x".to_vec()));
+        assert_eq!(said(b"a ID (\"name\" \"x\")\r\n").0, Some(vec![field.clone()]));
+        assert_eq!(said(b"a ID (\"name\" {1}\r\nx)\r\n").0, Some(vec![field]));
+        assert_eq!(said(b"a ID NIL\r\n").0, Some(vec![]));
+        assert_eq!(said(b"a NOOP\r\n").0, None);
+        let long = format!("a ID (\"name\" \"{}\")\r\n", "x".repeat(1025));
+        for wrong in [&b"a ID\r\n"[..], b"a ID (\"name\")\r\n", long.as_bytes()] {
+            let (fields, out) = said(wrong);
+            assert!(fields.is_none() && out.starts_with("a BAD ID takes NIL or a list"), "{out}");
+        }
     }
 
     #[test]

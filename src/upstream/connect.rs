@@ -10,6 +10,7 @@ use tokio_rustls::TlsConnector;
 
 use super::Upstreams;
 use super::dialogue::{Dialogue, LoggedIn, LoginError, Purpose, Step};
+use super::id::Introduction;
 use super::route::Target;
 use crate::config::Security;
 use crate::parser::reader::{ResponseReader, TooLong};
@@ -86,6 +87,8 @@ pub struct Attempt<'a> {
     pub credentials: Credentials,
     /// What for.
     pub purpose: Purpose,
+    /// Who asks.
+    pub introduction: Introduction,
 }
 
 impl Attempt<'_> {
@@ -126,7 +129,8 @@ impl Attempt<'_> {
         mut stream: Stream,
         mut transcript: Option<&mut (dyn Transcript + Send)>,
     ) -> Result<Connected, ConnectError> {
-        let mut dialogue = Dialogue::new(self.credentials.clone(), self.target.security, self.purpose);
+        let mut dialogue = Dialogue::new(self.credentials.clone(), self.target.security, self.purpose)
+            .introducing(self.introduction.clone());
         let mut reader = ResponseReader::new(MAX_RESPONSE);
         let mut received = Vec::new();
         for _ in 0..MAX_RESPONSES {

@@ -4,7 +4,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
+use super::id::{self, Introduction};
 use crate::config::Security;
+use crate::parser::id::Field;
 use crate::parser::metadata;
 use crate::parser::quote::{is_quotable, push_quoted};
 use crate::parser::response::{self, Condition, Head, Status};
@@ -13,22 +15,18 @@ use crate::secret::Credentials;
 /// The entry that a server which pushes by itself answers (chatmail relays; chatmail/core reads it).
 const MAX_RECIPIENTS: &str = "/shared/vendor/deltachat/maxsmtprecipients";
 
-/// Who deltapush is (RFC 2971). Never empty: some servers refuse that.
-const ID: &str = concat!("ID (\"name\" \"deltapush\" \"version\" \"", env!("CARGO_PKG_VERSION"), "\")\r\n");
-
 /// Untagged lines that are kept for the client during a login. A server has a handful to say.
 const MAX_FOR_CLIENT: usize = 32;
 
 /// What a login is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// A client's session: what there is to say of who asks, the client says itself.
+    /// A client's session.
     Client {
         /// Whether to ask the server if it pushes by itself, should it have metadata at all.
         probe: bool,
     },
-    /// A session of deltapush's own. It says who it is if the server has ID: some open no mailbox before (163.com: "Unsafe
-    /// Login").
+    /// A session of deltapush's own.
     Watch,
 }
 
@@ -116,6 +114,8 @@ enum State {
     /// The list before the login; the server did not volunteer it, or TLS made it invalid.
     Capability,
     StartTls,
+    /// The end of ID before the login.
+    IdBefore,
     /// The `+` of AUTHENTICATE PLAIN, or its end.
     Challenge,
     /// The `+` of a literal in LOGIN, with what follows it.
@@ -130,11 +130,26 @@ enum State {
     Id,
 }
 
+/// What was said before the login of who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Introduced {
+    /// Nothing: the server had no ID then.
+    Impossible,
+    /// Nothing, though the server had ID: there was nothing to say, and the client may say it after the login.
+    No,
+    /// The server has accepted it.
+    Accepted,
+    /// The server has not, as o2.pl, where ID works only after the login.
+    Refused,
+}
+
 /// The machine.
 pub struct Dialogue {
     credentials: Credentials,
     security: Security,
     purpose: Purpose,
+    introduction: Introduction,
+    introduced: Introduced,
     state: State,
     tag: u32,
     capabilities: Option<Capabilities>,
@@ -153,6 +168,8 @@ impl Dialogue {
             credentials,
             security,
             purpose,
+            introduction: Introduction::default(),
+            introduced: Introduced::Impossible,
             state: State::Greeting,
             tag: 0,
             capabilities: None,
@@ -162,6 +179,12 @@ impl Dialogue {
             answer: Vec::new(),
             pushes: false,
         }
+    }
+
+    /// The same, saying who asks.
+    #[must_use]
+    pub fn introducing(self, introduction: Introduction) -> Self {
+        Self { introduction, ..self }
     }
 
     /// Takes a whole response. `Ok(None)` if there is nothing to do but wait for the next.
@@ -237,7 +260,7 @@ impl Dialogue {
 
     fn after_capabilities(&mut self) -> Result<Option<Step>, LoginError> {
         if self.security != Security::StartTls || self.has_tls {
-            return self.log_in().map(Some);
+            return self.introduce_or_log_in().map(Some);
         }
         if !self.capable("STARTTLS") {
             return Err(LoginError::NoStartTls);
@@ -257,6 +280,23 @@ impl Dialogue {
 
     fn capable(&self, name: &str) -> bool {
         self.capabilities.as_ref().is_some_and(|capabilities| capabilities.has(name))
+    }
+
+    /// Says who asks, where the server wants to know it before the login and there is somebody to name.
+    fn introduce_or_log_in(&mut self) -> Result<Step, LoginError> {
+        if !self.capable("ID") {
+            return self.log_in();
+        }
+        self.introduced = Introduced::No;
+        match self.introduction.before_login() {
+            Some(fields) => Ok(self.say_id(State::IdBefore, &fields)),
+            None => self.log_in(),
+        }
+    }
+
+    fn say_id(&mut self, state: State, fields: &[Field]) -> Step {
+        self.state = state;
+        self.command(&id::command(fields), b"")
     }
 
     /// SASL PLAIN if it is offered, since its strings are UTF-8 by definition; LOGIN unless it is ruled out.
@@ -333,11 +373,16 @@ impl Dialogue {
             (State::Capability, true) => self.after_capabilities(),
             (State::StartTls, true) => Ok(Some(Step::StartTls)),
             (State::StartTls, false) => Err(LoginError::NoStartTls),
+            // Whether the server likes to know who asks makes no difference.
+            (State::IdBefore, _) => {
+                self.introduced = if accepted { Introduced::Accepted } else { Introduced::Refused };
+                self.log_in().map(Some)
+            }
             (State::Login, true) => Ok(Some(self.accepted(status))),
             (State::Challenge | State::Literal(_) | State::Login, false) => Err(self.refused(status)),
             (State::CapabilityAfter, _) => Ok(Some(self.after_login())),
-            // Whether the server likes to know who it is makes no difference.
-            (State::Probe | State::Id, _) => Ok(Some(self.finish())),
+            (State::Id, _) => Ok(Some(self.after_id())),
+            (State::Probe, _) => Ok(Some(self.finish())),
             _ => Err(LoginError::Protocol("an answer that fits no command")),
         }
     }
@@ -373,12 +418,28 @@ impl Dialogue {
 
     fn after_login(&mut self) -> Step {
         self.pushes = self.capable("XDELTAPUSH");
+        if self.has_to_introduce() {
+            return self.say_id(State::Id, &self.introduction.after_login());
+        }
+        self.after_id()
+    }
+
+    /// Whether deltapush says who asks after the login. Some servers open no mailbox before (163.com: "Unsafe Login"). A
+    /// client that said nothing before its login speaks for itself after it, unless it was right to say nothing: where ID
+    /// comes only with the login.
+    fn has_to_introduce(&self) -> bool {
+        let client_said = self.introduction.client.is_some();
+        self.capable("ID")
+            && match (self.purpose, self.introduced) {
+                (Purpose::Watch, _) | (_, Introduced::Impossible) => true,
+                (_, Introduced::Refused) => client_said,
+                (_, Introduced::No | Introduced::Accepted) => false,
+            }
+    }
+
+    fn after_id(&mut self) -> Step {
         let has_metadata = self.capable("METADATA") || self.capable("METADATA-SERVER");
         match self.purpose {
-            Purpose::Watch if self.capable("ID") => {
-                self.state = State::Id;
-                self.command(ID, b"")
-            }
             Purpose::Client { probe: true } if has_metadata && !self.pushes => self.ask_whether_it_pushes(),
             Purpose::Client { .. } | Purpose::Watch => self.finish(),
         }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 pub mod connect;
 pub mod dialogue;
+pub mod id;
 pub mod refusal;
 pub mod route;
 pub mod tls;

@@ -6,6 +6,8 @@
 #[cfg(test)]
 mod clients;
 #[cfg(test)]
+mod comparison;
+#[cfg(test)]
 mod cores;
 #[cfg(test)]
 mod dovecot;
@@ -17,6 +19,8 @@ mod harness;
 mod posting;
 #[cfg(test)]
 mod providers;
+#[cfg(test)]
+mod shaping;
 #[cfg(test)]
 mod support;
 #[cfg(test)]

@@ -22,6 +22,7 @@ use crate::stream::{Stream, receive};
 use crate::trace::{Mark, Printer, Speaker, Transcript};
 use crate::upstream::connect::{Attempt, ConnectError, Connected};
 use crate::upstream::dialogue::Purpose;
+use crate::upstream::id::Introduction;
 
 /// The longest response that a watching session reads: flags and some header fields, of which it asks for 16 KiB at most, or a
 /// capability list.
@@ -109,7 +110,8 @@ async fn connect(task: &Task<'_>, transcript: &mut Option<Printer>) -> Result<Co
     let target = upstreams.routes.resolve(task.credentials.owner());
     let target = target.filter(|target| target.name() == *task.account.upstream).ok_or(End::NoRoute)?;
     let credentials = task.credentials.clone();
-    let attempt = Attempt { target: &target, upstreams, credentials, purpose: Purpose::Watch };
+    let introduction = Introduction::default();
+    let attempt = Attempt { target: &target, upstreams, credentials, purpose: Purpose::Watch, introduction };
     let shown = transcript.as_mut().map(|printer| printer as &mut (dyn Transcript + Send));
     Ok(attempt.connect(shown).await?)
 }
