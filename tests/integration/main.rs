@@ -22,6 +22,8 @@ mod providers;
 #[cfg(test)]
 mod shaping;
 #[cfg(test)]
+mod standards;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod traps;

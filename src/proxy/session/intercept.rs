@@ -224,7 +224,11 @@ impl Session {
     }
 
     fn send_upstream(&mut self, bytes: &[u8], out: &mut impl Output) {
-        if let Some(transcript) = out.transcript() {
+        if self.client.verb == Verb::Id {
+            if let Some(transcript) = out.transcript() {
+                transcript.lines(Speaker::ToUpstream, Mark::Changed, bytes);
+            }
+        } else if let Some(transcript) = out.transcript() {
             let len = bytes.trim_ascii_end().len();
             transcript.piece(Speaker::ToUpstream, Mark::Own, Piece::Masked(len));
             transcript.piece(Speaker::ToUpstream, Mark::Own, Piece::Text(b"\r\n"));
