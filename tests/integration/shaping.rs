@@ -1,13 +1,15 @@
-//! Keepalives and ID between a client and a real Dovecot.
+//! Keepalives, ID and referrals on a whole connection.
 
 use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
 
 use super::support::client::Client;
+use super::support::deltapush::{Deltapush, Options};
 use super::support::dovecot::Setup;
 use super::support::poll;
 use super::support::scene::Scene;
+use super::support::scripted::Scripted;
 
 /// Idles for `time` and counts what comes, with the pause before the first.
 async fn keepalives(client: &mut Client, time: Duration) -> (usize, Duration) {
@@ -59,4 +61,60 @@ async fn dovecot_hears_of_both_in_an_id() {
     assert!(reply.text().starts_with("* ID (\"name\" \"Dovecot\")\nOK ID completed"), "{reply:?}");
     let wanted = concat!("c2 ID (\"name\" \"Delta Chat\" \"x-via\" \"deltapush ", env!("CARGO_PKG_VERSION"), "\")\r\n");
     assert!(poll(Duration::from_secs(5), || scene.dovecot.sessions(&scene.user).concat().contains(wanted)).await);
+}
+
+/// Logs in after an ID, against a dialogue from its greeting on.
+async fn introduced(dialogue: &str, id: &str) -> (Scripted, Deltapush, Client) {
+    let upstream = Scripted::start(&[dialogue]).await;
+    let deltapush = Deltapush::start(&Options::plain(upstream.port));
+    let mut client = Client::plain(deltapush.plain).await;
+    client.expect_prefix("* OK").await;
+    assert_eq!(client.command(&format!("c1 ID {id}")).await.text(), "* ID (\"name\" \"deltapush\")\nOK ID completed");
+    let reply = client.command("c2 LOGIN alice@lab.test sesame").await;
+    assert!(reply.result.starts_with("OK"), "{reply:?}");
+    (upstream, deltapush, client)
+}
+
+#[tokio::test]
+async fn an_id_before_the_login_reaches_a_server_that_takes_it_only_after() {
+    let dialogue = "
+        S: * OK [CAPABILITY IMAP4rev1 ID SASL-IR AUTH=PLAIN] o2
+        C~ dp1 ID (\"name\" \"Chat\" \"x-via\" \"deltapush
+        S: dp1 BAD not yet
+        LOGIN
+        S: <tag> OK [CAPABILITY IMAP4rev1 ID] in
+        C~ dp3 ID (\"name\" \"Chat\" \"x-via\" \"deltapush
+        S: * ID (\"name\" \"o2\")
+        S: dp3 OK done
+        C~ c3 ID (\"name\" \"Chat\" \"x-via\" \"deltapush
+        S: * ID (\"name\" \"o2\")
+        S: c3 OK thank you
+        C: c4 SELECT INBOX
+        S: c4 NO [REFERRAL imap://two.example/] try two.example
+        EOF
+    ";
+    let (upstream, _deltapush, mut client) = introduced(dialogue, "(\"name\" \"Chat\")").await;
+    let reply = client.command("c3 ID (\"name\" \"Chat\")").await;
+    assert_eq!(reply.text(), "* ID (\"name\" \"o2\")\nOK thank you");
+    assert_eq!(client.command("c4 SELECT INBOX").await.text(), "\nNO try two.example");
+    drop(client);
+    upstream.finish().await;
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_up_on_an_id_that_it_did_not_offer_never_gets_one() {
+    let dialogue = "
+        S: * OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] Purelymail
+        LOGIN
+        S: <tag> OK [CAPABILITY IMAP4rev1] in
+        C: c4 NOOP
+        S: c4 OK
+        EOF
+    ";
+    let (upstream, _deltapush, mut client) = introduced(dialogue, "NIL").await;
+    assert_eq!(client.command("c3 ID NIL").await.text(), "* ID (\"name\" \"deltapush\")\nOK ID completed");
+    client.send("c4 NOOP").await;
+    client.expect("c4 OK").await;
+    drop(client);
+    upstream.finish().await;
 }
