@@ -32,6 +32,10 @@ pub(crate) trait Compared {
     fn options(&self) -> Options;
     /// A fresh account whose password is [`PASSWORD`].
     fn account(&self, name: &str) -> String;
+    /// Whether it takes literals that do not wait (RFC 7888). If not, the steps that have them are left out.
+    fn takes_literal_plus(&self) -> bool {
+        true
+    }
     /// Delivers a message.
     async fn deliver(&self, account: &str, message: &str);
 }
@@ -289,7 +293,8 @@ fn as_documented(line: &str) -> String {
 
 /// Compares a server with itself, and with itself behind deltapush.
 pub(crate) async fn compare(server: &impl Compared, name: &str, more: &[&str]) {
-    let steps = script(more);
+    let mut steps = script(more);
+    steps.retain(|step| server.takes_literal_plus() || !format!("{step:?}").contains("+}"));
     let [first, again, behind] = ["a", "b", "c"].map(|run| server.account(&format!("compared-{name}-{run}")));
     let deltapush = Deltapush::start(&server.options());
     let first = Recording::new(server, server.direct().await, &first, &steps).await;
@@ -298,7 +303,7 @@ pub(crate) async fn compare(server: &impl Compared, name: &str, more: &[&str]) {
     let behind = Recording::new(server, client, &behind, &steps).await;
 
     let direct = first.smoothed();
-    assert!(first.said.len() > 70 && first.said != again.said, "nothing differs between two mailboxes");
+    assert!(first.said.len() > 50 && first.said != again.said, "nothing differs between two mailboxes");
     same(&direct, &again.smoothed(), "a second direct run");
     let documented = |(step, text): &(String, String)| {
         (step.clone(), text.split_inclusive('\n').map(as_documented).collect::<String>())
