@@ -16,6 +16,7 @@ mod login;
 mod metadata;
 mod names;
 mod push;
+mod relay;
 mod routes;
 mod sasl;
 mod storage;
@@ -43,6 +44,7 @@ pub use login::LoginTemplate;
 pub use metadata::{Metadata, MetadataValue};
 pub use names::{is_dns_name, is_loopback};
 pub use push::{Messages, Native, Push};
+pub use relay::{JmapAccess, Relay};
 pub use routes::{DOMAIN_PLACEHOLDER, Domain, Route, Security, Trust, Upstream};
 pub use sasl::Login;
 pub use storage::{Keep, Storage};
@@ -67,6 +69,8 @@ pub struct Config {
     pub allow: Allow,
     /// How names become addresses.
     pub dns: Dns,
+    /// What clients see of their own server.
+    pub relay: Relay,
     /// From new mail to a waking phone.
     pub push: Push,
     /// The pace at which watching sessions are opened.
@@ -98,6 +102,7 @@ impl Default for Config {
             routes: Route::defaults(),
             allow: Allow::default(),
             dns: Dns::default(),
+            relay: Relay::default(),
             push: Push::default(),
             pace: Pace::default(),
             servers: Vec::new(),

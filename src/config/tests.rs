@@ -55,6 +55,9 @@ fn the_shipped_file_states_every_default() {
         "logins",
         "dns",
         "server",
+        "relay",
+        "keepalive",
+        "jmapaccess",
         "push",
         "notify_url",
         "native",
@@ -244,6 +247,14 @@ fn every_mistake_has_its_place_and_its_cure() {
         ("metadata:\n  /shared/comment: \"a\\0b\"\n", "config.yaml:2:20: `/shared/comment`: the value has a NUL"),
         ("metadata:\n  /shared/comment: a\n  /shared/Comment: b\n", "`/shared/comment` is here twice"),
         ("metadata:\n  /shared/vendor/deltachat/maxsmtprecipients: many\n", "must be a number of at least 1"),
+        ("relay:\n  keepalive: 10\n", "config.yaml:2:14: `keepalive`: \"10\" is not a duration: write it as"),
+        ("relay:\n  keepalive: soon\n", "or `off`"),
+        ("relay:\n  keepalive: 0s\n", "config.yaml:2:14: `keepalive`: 0s is a burden for devices: 1s at least"),
+        ("relay:\n  keepalive: 30m\n", "30m is longer than a client idles (RFC 2177): less than 29m, or `off`"),
+        (
+            "relay:\n  jmapaccess: yes\n",
+            "config.yaml:2:15: `jmapaccess`: unknown variant `yes`, expected one of strip, pass",
+        ),
         // Routes.
         (
             "routes:\n  - domain: *\n    upstream: imaps://a.example\n",
@@ -390,4 +401,12 @@ fn a_turn_password_is_never_shown() {
     assert!(config.metadata.get("/SHARED/vendor/deltachat/turn").unwrap().expose().ends_with("sesame"));
     assert!(!complaint(&format!("{text}  /shared/a: b: c\n")).contains("sesame"));
     assert!(!complaint(&text.replace("turn.example", "\"\\0").replace("sesame", "sesame\"")).contains("sesame"));
+}
+
+#[test]
+fn keepalives_can_be_left_to_the_server() {
+    for (text, expected) in [("4m50s", Some(290)), ("4m 50s", Some(290)), ("off", None), ("1s", Some(1))] {
+        let config = parse(&format!("relay:\n  keepalive: {text}\n")).unwrap();
+        assert_eq!(config.relay.keepalive, expected.map(Duration::from_secs), "{text}");
+    }
 }

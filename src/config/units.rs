@@ -79,12 +79,16 @@ pub(super) fn size_from<'de, const MIN: usize, D: Deserializer<'de>>(deserialize
 
 /// A duration of more than nothing, in humantime's notation.
 pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    match humantime::parse_duration(&text) {
-        Ok(Duration::ZERO) => Err(D::Error::custom("must be more than 0s")),
-        Ok(duration) => Ok(duration),
-        Err(_) => Err(D::Error::custom(format!("{text:?} is not a duration: write it as `10s`, `9m` or `1h 30m`"))),
+    match parse_duration(&String::deserialize(deserializer)?).map_err(D::Error::custom)? {
+        Duration::ZERO => Err(D::Error::custom("must be more than 0s")),
+        duration => Ok(duration),
     }
+}
+
+/// A duration in humantime's notation, or what is wrong with it.
+pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .map_err(|_| format!("{text:?} is not a duration: write it as `10s`, `9m` or `1h 30m`"))
 }
 
 /// A duration, or none as `0s`.

@@ -1,12 +1,13 @@
 //! What a server's capability list becomes on its way to the client: a pure function on one line.
 
 use super::response::{self, Head};
+use crate::config::JmapAccess;
 
-/// Whether `name` can cross a relay. What cannot (docs and reasons in the order of the arms): a layer that ends at deltapush,
-/// a change of user behind its back, mechanisms bound to a TLS channel of which there are two, and addresses of servers that
-/// the client would then reach without deltapush.
+/// Whether `name` can cross a relay. What cannot (reasons in the order of the arms): a layer that ends at deltapush, a change of
+/// user behind its back, a login that has happened, mechanisms bound to a TLS channel of which there are two, and ways to the
+/// mail that lead around deltapush.
 #[must_use]
-pub fn can_cross(name: &[u8]) -> bool {
+pub fn can_cross(name: &[u8], jmapaccess: JmapAccess) -> bool {
     let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
     let begins =
         |prefix: &str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()));
@@ -17,9 +18,11 @@ pub fn can_cross(name: &[u8]) -> bool {
     !(is("STARTTLS")
         || begins("COMPRESS=")
         || is("UNAUTHENTICATE")
-        || begins("AUTH=SCRAM-") && ends("-PLUS")
+        || is("LOGINDISABLED")
+        || begins("AUTH=") && ends("-PLUS")
         || is("LOGIN-REFERRALS")
-        || is("MAILBOX-REFERRALS"))
+        || is("MAILBOX-REFERRALS")
+        || is("JMAPACCESS") && jmapaccess == JmapAccess::Strip)
 }
 
 /// What is added to a list, unless it is there already.
@@ -42,11 +45,11 @@ impl Added {
 
 /// The whole line `line` as the client shall see it; `None` if it carries no capability list or stays as it is.
 #[must_use]
-pub fn rewrite(line: &[u8], added: Added) -> Option<Vec<u8>> {
+pub fn rewrite(line: &[u8], added: Added, jmapaccess: JmapAccess) -> Option<Vec<u8>> {
     let names: Vec<&[u8]> = response::capabilities(line)?.collect();
     let missing =
         added.names().iter().filter(|new| !names.iter().any(|name| name.eq_ignore_ascii_case(new.as_bytes())));
-    let kept = names.iter().copied().filter(|name| can_cross(name));
+    let kept = names.iter().copied().filter(|name| can_cross(name, jmapaccess));
     let list: Vec<&[u8]> = kept.chain(missing.map(|name| name.as_bytes())).collect();
     if list == names {
         return None;
@@ -76,7 +79,7 @@ mod tests {
     use super::*;
 
     fn rewritten(line: &str) -> Option<String> {
-        rewrite(line.as_bytes(), Added::Push).map(|line| String::from_utf8(line).unwrap())
+        rewrite(line.as_bytes(), Added::Push, JmapAccess::Strip).map(|line| String::from_utf8(line).unwrap())
     }
 
     #[test]
@@ -98,11 +101,15 @@ mod tests {
     #[test]
     fn what_cannot_cross_goes() {
         let all = "* CAPABILITY IMAP4rev1 STARTTLS COMPRESS=DEFLATE compress=deflate UNAUTHENTICATE \
-                   AUTH=SCRAM-SHA-256-PLUS AUTH=SCRAM-SHA-256 LOGIN-REFERRALS MAILBOX-REFERRALS X-PLUS\r\n";
-        assert_eq!(
-            rewrite(all.as_bytes(), Added::Nothing).as_deref(),
-            Some(&b"* CAPABILITY IMAP4rev1 AUTH=SCRAM-SHA-256 X-PLUS\r\n"[..])
-        );
+                   AUTH=SCRAM-SHA-256-PLUS AUTH=X-plus AUTH=SCRAM-SHA-256 LOGIN-REFERRALS MAILBOX-REFERRALS X-PLUS \
+                   JMAPACCESS LOGINDISABLED\r\n";
+        for (jmapaccess, expected) in [
+            (JmapAccess::Strip, "* CAPABILITY IMAP4rev1 AUTH=SCRAM-SHA-256 X-PLUS\r\n"),
+            (JmapAccess::Pass, "* CAPABILITY IMAP4rev1 AUTH=SCRAM-SHA-256 X-PLUS JMAPACCESS\r\n"),
+        ] {
+            let rewritten = rewrite(all.as_bytes(), Added::Nothing, jmapaccess).unwrap();
+            assert_eq!(String::from_utf8(rewritten).unwrap(), expected);
+        }
     }
 
     #[test]
@@ -111,7 +118,7 @@ mod tests {
         assert_eq!(rewritten("* 1 FETCH (BODY \"[CAPABILITY X]\")\r\n"), None);
         assert_eq!(rewritten("* CAPABILITY IMAP4rev1  METADATA XDELTAPUSH\r\n"), None);
         assert_eq!(rewritten("* OK [CAPABILITY IMAP4rev1 unclosed\r\n"), None);
-        assert_eq!(rewrite(b"* CAPABILITY IMAP4rev1\r\n", Added::Nothing), None);
+        assert_eq!(rewrite(b"* CAPABILITY IMAP4rev1\r\n", Added::Nothing, JmapAccess::Strip), None);
     }
 
     #[test]

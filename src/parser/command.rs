@@ -27,6 +27,8 @@ pub enum Verb {
     Examine,
     /// `FETCH`
     Fetch,
+    /// `GETJMAPACCESS` (RFC 9698)
+    GetJmapAccess,
     /// `GETMETADATA` (RFC 5464)
     GetMetadata,
     /// `ID` (RFC 2971)
@@ -39,6 +41,8 @@ pub enum Verb {
     Logout,
     /// `NOOP`
     Noop,
+    /// `RLIST` or `RLSUB` (RFC 2193)
+    Referral,
     /// `SELECT`
     Select,
     /// `SETMETADATA` (RFC 5464)
@@ -57,19 +61,22 @@ pub enum Verb {
 
 impl Verb {
     fn from_bytes(verb: &[u8]) -> Self {
-        const VERBS: [(&[u8], Verb); 18] = [
+        const VERBS: [(&[u8], Verb); 21] = [
             (b"AUTHENTICATE", Verb::Authenticate),
             (b"CAPABILITY", Verb::Capability),
             (b"CLOSE", Verb::Close),
             (b"COMPRESS", Verb::Compress),
             (b"EXAMINE", Verb::Examine),
             (b"FETCH", Verb::Fetch),
+            (b"GETJMAPACCESS", Verb::GetJmapAccess),
             (b"GETMETADATA", Verb::GetMetadata),
             (b"ID", Verb::Id),
             (b"IDLE", Verb::Idle),
             (b"LOGIN", Verb::Login),
             (b"LOGOUT", Verb::Logout),
             (b"NOOP", Verb::Noop),
+            (b"RLIST", Verb::Referral),
+            (b"RLSUB", Verb::Referral),
             (b"SELECT", Verb::Select),
             (b"SETMETADATA", Verb::SetMetadata),
             (b"STARTTLS", Verb::StartTls),

@@ -7,6 +7,7 @@
 pub mod capability;
 pub mod command;
 pub mod framer;
+pub mod id;
 pub mod metadata;
 pub mod quote;
 pub mod reader;

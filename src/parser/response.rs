@@ -174,6 +174,26 @@ pub fn status(line: &[u8]) -> Option<Status<'_>> {
     Some(Status { tag, condition, code, text })
 }
 
+/// Whether the text of a status response that begins with `start` may begin with a referral: it does with `[R`. `start` is
+/// enough for [`head`] to tell that it is a status response, and then enough for this.
+#[must_use]
+pub fn may_refer(start: &[u8]) -> bool {
+    let text = word(start, true).and_then(|(_, rest)| word(rest, true));
+    text.is_some_and(|(_, text)| matches!(text, [b'[', b'R' | b'r', ..]))
+}
+
+/// A whole status response without its `[REFERRAL …]` code (RFC 2221, RFC 2193); `None` if it has none.
+#[must_use]
+pub fn without_referral(line: &[u8]) -> Option<Vec<u8>> {
+    let status = status(line).filter(|status| status.has_code("REFERRAL"))?;
+    let (start, text) = line.split_at_checked(memchr::memchr(b'[', line)?)?;
+    let words = text.get(status.code.len().checked_add(2)?..)?;
+    let words = words.strip_prefix(b" ").unwrap_or(words);
+    // The grammar wants a text.
+    let words = if words.trim_ascii().is_empty() { b"another server is responsible\r\n" } else { words };
+    Some([start, words].concat())
+}
+
 /// What a whole line says of the server's capabilities: those of a `* CAPABILITY` response or of a `[CAPABILITY …]` code.
 #[must_use]
 pub fn capabilities(line: &[u8]) -> Option<impl Iterator<Item = &[u8]>> {
@@ -298,6 +318,26 @@ mod tests {
         assert_eq!((parsed.code, parsed.text), (&b""[..], &b""[..]));
         assert_eq!(status(b"* BYE [unclosed\r\n").unwrap().text, b"[unclosed");
         assert_eq!(status(b"* 1 EXISTS\r\n"), None);
+    }
+
+    #[test]
+    fn referrals_are_taken_out() {
+        let without = |line: &str| without_referral(line.as_bytes()).map(|line| String::from_utf8(line).unwrap());
+        assert_eq!(
+            without("A1 NO [REFERRAL IMAP://u;AUTH=*@two.example/] Try two.\r\n").as_deref(),
+            Some("A1 NO Try two.\r\n")
+        );
+        assert_eq!(without("* BYE [referral x]\r\n").as_deref(), Some("* BYE another server is responsible\r\n"));
+        for line in ["A1 NO [REFERRALS x] y\r\n", "A1 OK [READ-WRITE] y\r\n", "* 1 EXISTS\r\n", "A1 NO [REFERRAL x\r\n"]
+        {
+            assert_eq!(without(line), None, "{line}");
+        }
+        for line in ["A1 NO [REFERRAL x] Try\r\n", "* bye [referral x]\r\n"] {
+            let mut known = (0..=line.len()).filter(|end| head(&line.as_bytes()[..*end]).is_some());
+            let all = known.all(|end| may_refer(&line.as_bytes()[..end]));
+            assert!(all, "{line}");
+        }
+        assert!(!may_refer(b"A1 OK [CAPABILITY X] y\r\n") && !may_refer(b"A1 OK Refer\r\n"));
     }
 
     #[test]

@@ -71,7 +71,9 @@ impl Connection {
         let upstreams = Arc::clone(&self.proxy.upstreams);
         let purpose = Purpose::Client { probe };
         let origin = Some(self.origin());
-        let attempt = Attempt { target, upstreams: &upstreams, credentials: credentials.clone(), purpose, origin };
+        let introduction = (*self.introduction).clone();
+        let credentials = credentials.clone();
+        let attempt = Attempt { target, upstreams: &upstreams, credentials, purpose, origin, introduction };
         let mut progress = attempt.begin(shown(&mut self.transcript)).await?;
         loop {
             match progress {

@@ -20,12 +20,13 @@ use super::relay::{Beginning, Bounds, End, Relay};
 use super::session::{Session, Upstream};
 use crate::account::AccountId;
 use crate::config::{Listener, ListenerTls, Native};
-use crate::parser::capability;
+use crate::parser::response;
 use crate::secret::Credentials;
 use crate::stream::{Stream, receive};
 use crate::trace::{Mark, Printer, Speaker, Transcript};
 use crate::upstream::connect::{ConnectError, Connected};
 use crate::upstream::dialogue::LoginError;
+use crate::upstream::id::Introduction;
 use crate::upstream::originating::Origin;
 use crate::upstream::refusal;
 use crate::upstream::route::{Asked, Target};
@@ -46,6 +47,8 @@ pub(super) struct Connection {
     pub(super) transcript: Option<Printer>,
     /// By when the login has to be done.
     deadline: Instant,
+    /// Who the client says that it is.
+    pub(super) introduction: Box<Introduction>,
 }
 
 /// How a client came in.
@@ -88,7 +91,7 @@ impl Connection {
         let deadline = now.checked_add(proxy.limits.login_time).unwrap_or(now);
         let connected = *listener.address;
         let entrance = Box::new(Entrance { listener, connected, host: None });
-        Self { proxy, peer, entrance, session, transcript, deadline }
+        Self { proxy, peer, entrance, session, transcript, deadline, introduction: Box::default() }
     }
 
     /// Serves the client until it is gone.
@@ -146,6 +149,7 @@ impl Connection {
                     machine = NotAuthenticated::new(Protection::Tls, max_command).offering_scram(offers_scram);
                 }
                 Event::Login { tag, credentials } => match self
+                    .introduced(&machine)
                     .try_login(
                         credentials,
                         Waiting {
@@ -290,18 +294,22 @@ impl Connection {
         Ok(Ok((account, Arc::new(credentials.to_keep()), upstream)))
     }
 
+    /// Takes over what the client has said of itself.
+    fn introduced(&mut self, machine: &NotAuthenticated) -> &mut Self {
+        self.introduction.client = machine.client_id().map(<[_]>::to_vec);
+        self
+    }
+
     /// From the login on: the client gets the server's answer under its own tag, and everything else as it comes.
     fn relay(mut self, authenticated: Authenticated) -> (Relay<AccountHandle>, Beginning) {
         let Authenticated { client, rest, tag, account, credentials, upstream } = authenticated;
         let Connected { stream, logged_in, rest: upstream_rest } = upstream;
-        let mut known = Upstream { metadata: false, pushes: logged_in.pushes };
+        let mut known = Upstream { pushes: logged_in.pushes, ..Upstream::default() };
         known.learn(logged_in.capabilities.iter().map(str::as_bytes));
         let session = Session::new(Arc::clone(&self.proxy.session), known);
         let answer = [&logged_in.untagged, &tag, b" ".as_slice(), &logged_in.answer, b"\r\n"].concat();
         let lines = answer.split_inclusive(|byte| *byte == b'\n');
-        let answer: Vec<u8> = lines
-            .flat_map(|line| capability::rewrite(line, session.added()).unwrap_or_else(|| line.to_vec()))
-            .collect();
+        let answer: Vec<u8> = lines.flat_map(|line| session.rewrite(line).unwrap_or_else(|| line.to_vec())).collect();
         if let Some(transcript) = &mut self.transcript {
             transcript.lines(Speaker::ToClient, Mark::Changed, &answer);
         }
@@ -361,6 +369,8 @@ impl Refused {
         match error {
             ConnectError::Login(LoginError::Refused { answer, untagged }) => {
                 let (answer, untagged) = refusal::for_client(answer, untagged);
+                let (untagged, line) = (stay(&untagged), stay(&[b"* ", answer.as_slice(), b"\r\n"].concat()));
+                let answer = line.get(2..).unwrap_or_default().trim_ascii_end().to_vec();
                 Self { untagged, answer }
             }
             // The next login would fare no better (RFC 5530 section 3).
@@ -370,6 +380,12 @@ impl Refused {
             error => Self::new(&format!("NO [UNAVAILABLE] {}", harmless(&error.to_string()))),
         }
     }
+}
+
+/// Lines without referrals to servers that the client would reach without deltapush.
+fn stay(lines: &[u8]) -> Vec<u8> {
+    let lines = lines.split_inclusive(|byte| *byte == b'\n');
+    lines.flat_map(|line| response::without_referral(line).unwrap_or_else(|| line.to_vec())).collect()
 }
 
 /// Words that fit on a line, and in which Delta Chat does not find the one that makes it blame the password.
@@ -395,6 +411,11 @@ mod tests {
         let answer = b"NO [AUTHENTICATIONFAILED] wrong".to_vec();
         let refused = Refused::from_error(LoginError::Refused { answer: answer.clone(), untagged: vec![] }.into());
         assert_eq!(refused.answer, answer);
+        let answer = b"NO [REFERRAL IMAP://u@two.example/] Try two.example".to_vec();
+        let untagged = b"* OK [REFERRAL IMAP://u@two.example/] moved\r\n* NO [ALERT] x\r\n".to_vec();
+        let refused = Refused::from_error(LoginError::Refused { answer, untagged }.into());
+        assert_eq!(refused.answer, b"NO Try two.example");
+        assert_eq!(refused.untagged, b"* OK moved\r\n* NO [ALERT] x\r\n");
     }
 
     #[test]
@@ -432,7 +453,7 @@ mod tests {
     fn a_session_that_says_nothing_is_small() {
         let sizes = (size_of::<Session>(), size_of::<Relay<AccountHandle>>(), size_of_future(Connection::serve));
         // In bytes: the session's state, that and its streams, and the whole task.
-        assert!(sizes.0 <= 448 && sizes.1 <= 1120, "{sizes:?}");
+        assert!(sizes.0 <= 448 && sizes.1 <= 1136, "{sizes:?}");
         assert!(sizes.2 <= 2400, "the task is much larger than the relay in it, which may be in it twice: {sizes:?}");
     }
 }

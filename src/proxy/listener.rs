@@ -100,6 +100,8 @@ fn session_settings(config: &Config) -> session::Settings {
     session::Settings {
         entries,
         native: config.push.native,
+        keepalive: config.relay.keepalive,
+        jmapaccess: config.relay.jmapaccess,
         max_command: config.limits.command.bytes(),
         max_response: config.limits.response.bytes(),
     }

@@ -6,6 +6,7 @@ use zeroize::Zeroizing;
 use super::sasl::{self, Exchange, Said};
 use crate::parser::command::{self, Verb};
 use crate::parser::framer::{Fragment, Framer, LineEnd};
+use crate::parser::id::{self, Field};
 use crate::parser::sasl::SaslLine;
 use crate::secret::Credentials;
 use crate::trace::{Mark, Piece, Speaker, Transcript};
@@ -62,6 +63,8 @@ pub struct NotAuthenticated {
     commands: u32,
     bad: u32,
     logins: u32,
+    /// What the client has said of itself.
+    client_id: Option<Vec<Field>>,
 }
 
 /// Room for a LOGIN command of usual length, so that the buffer does not grow: growing leaves copies behind.
@@ -81,6 +84,7 @@ impl NotAuthenticated {
             commands: 0,
             bad: 0,
             logins: 0,
+            client_id: None,
         }
     }
 
@@ -199,6 +203,7 @@ impl NotAuthenticated {
                     answer(out, tag, "OK LOGOUT completed");
                     return Some(Event::Close);
                 }
+                Verb::Id => self.answer_id(tag, command, out),
                 _ => self.answer_simply(tag, verb, out),
             }
         }
@@ -213,13 +218,24 @@ impl NotAuthenticated {
                 answer(out, tag, "OK CAPABILITY completed");
             }
             Verb::Noop => answer(out, tag, "OK NOOP completed"),
-            Verb::Id => {
-                out.extend_from_slice(b"* ID (\"name\" \"deltapush\")\r\n");
-                answer(out, tag, "OK ID completed");
-            }
             Verb::StartTls => self.refuse(tag, "BAD STARTTLS is not available here", out),
             _ => self.refuse(tag, "BAD unknown command, or one that comes after the login", out),
         }
+    }
+
+    fn answer_id(&mut self, tag: &[u8], command: &[u8], out: &mut Vec<u8>) {
+        let Some(fields) = id::fields(command) else {
+            return self.refuse(tag, "BAD ID takes NIL or a list of at most 30 fields (RFC 2971)", out);
+        };
+        self.client_id = Some(fields);
+        out.extend_from_slice(b"* ID (\"name\" \"deltapush\")\r\n");
+        answer(out, tag, "OK ID completed");
+    }
+
+    /// What the client has said of itself (RFC 2971), for its server to know; `None` if it has said nothing.
+    #[must_use]
+    pub fn client_id(&self) -> Option<&[Field]> {
+        self.client_id.as_deref()
     }
 
     /// What came of AUTHENTICATE, or of a line that belongs to it.

@@ -220,3 +220,22 @@ fn the_transcript_has_no_password() {
     let shown = shown.text();
     assert!(shown.contains("C: a LOGIN<") && !shown.contains("sesame"), "{shown}");
 }
+
+#[test]
+fn what_the_client_says_of_itself_is_kept() {
+    let said = |mut input: &[u8]| {
+        let (mut machine, mut out) = (NotAuthenticated::new(Protection::Tls, 99_000), vec![]);
+        machine.take(&mut input, &mut out, None);
+        (machine.client_id().map(<[_]>::to_vec), String::from_utf8(out).unwrap())
+    };
+    let field = (b"name".to_vec(), Some(b"x".to_vec()));
+    assert_eq!(said(b"a ID (\"name\" \"x\")\r\n").0, Some(vec![field.clone()]));
+    assert_eq!(said(b"a ID (\"name\" {1}\r\nx)\r\n").0, Some(vec![field]));
+    assert_eq!(said(b"a ID NIL\r\n").0, Some(vec![]));
+    assert_eq!(said(b"a NOOP\r\n").0, None);
+    let long = format!("a ID (\"name\" \"{}\")\r\n", "x".repeat(1025));
+    for wrong in [&b"a ID\r\n"[..], b"a ID (\"name\")\r\n", long.as_bytes()] {
+        let (fields, out) = said(wrong);
+        assert!(fields.is_none() && out.starts_with("a BAD ID takes NIL or a list"), "{out}");
+    }
+}

@@ -68,6 +68,8 @@ pub struct Relay<A> {
     limit: usize,
     idle_time: Duration,
     last_activity: Instant,
+    /// When the client last received anything.
+    heard: Instant,
     timer: Pin<Box<Sleep>>,
     end: Option<End>,
 }
@@ -113,6 +115,7 @@ impl<A: Account> Relay<A> {
             limit: bounds.buffer,
             idle_time: bounds.idle_time,
             last_activity: now,
+            heard: now,
             timer: Box::pin(sleep_until(now.checked_add(bounds.idle_time).unwrap_or(now))),
             end: None,
         }
@@ -155,7 +158,11 @@ impl<A: Account> Relay<A> {
 
     /// Does what can be done now; whether anything was done.
     fn step(&mut self, buffer: &mut [u8], cx: &mut Context<'_>) -> bool {
-        let mut progress = self.client.poll_send(cx) | self.upstream.poll_send(cx);
+        let delivered = self.client.poll_send(cx);
+        if delivered {
+            self.heard = Instant::now();
+        }
+        let mut progress = delivered | self.upstream.poll_send(cx);
         progress |= self.poll_requests(cx);
         progress |= self.take_waiting(cx);
         progress |= self.read_client(buffer, cx);
@@ -270,20 +277,36 @@ impl<A: Account> Relay<A> {
 
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         loop {
+            if let Some(due) = self.keepalive_due().filter(|due| *due < self.timer.deadline()) {
+                self.timer.as_mut().reset(due);
+            }
             ready!(self.timer.as_mut().poll(cx));
             if let Some(end) = self.end.take() {
                 return Poll::Ready(end);
             }
+            let now = Instant::now();
             let idle_until = self.last_activity.checked_add(self.idle_time).unwrap_or(self.last_activity);
-            if idle_until > Instant::now() {
-                self.timer.as_mut().reset(idle_until);
-            } else {
+            if idle_until <= now {
                 self.finish(End::Idle, "nothing was said for too long", cx);
                 // Polled again, so that the words go out.
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
+            if self.keepalive_due().is_some_and(|due| due <= now) {
+                let (session, mut out) = self.parts(cx);
+                session.keep_alive(&mut out);
+                // Polled again, so that it goes out, or what broke is seen.
+                cx.waker().wake_by_ref();
+            }
+            // Once for all that was said meanwhile: that a peer speaks costs no change of the timer.
+            self.timer.as_mut().reset(idle_until);
         }
+    }
+
+    /// When the client has to hear something, if it waits for that and takes what it is sent.
+    fn keepalive_due(&self) -> Option<Instant> {
+        let takes = self.end.is_none() && self.client.closing == Closing::No && self.client.waiting() == 0;
+        self.heard.checked_add(self.session.keepalive().filter(|_| takes)?)
     }
 
     fn parts<'a, 'b>(&'a mut self, cx: &'a mut Context<'b>) -> (&'a mut Session, Out<'a, 'b, A>) {
@@ -293,6 +316,7 @@ impl<A: Account> Relay<A> {
             account: &self.account,
             requests: &mut self.requests,
             transcript: &mut self.transcript,
+            heard: &mut self.heard,
             cx,
         };
         (&mut self.session, out)
@@ -306,12 +330,16 @@ struct Out<'a, 'b, A> {
     account: &'a A,
     requests: &'a mut VecDeque<Request>,
     transcript: &'a mut Option<Printer>,
+    heard: &'a mut Instant,
     cx: &'a mut Context<'b>,
 }
 
 impl<A: Account> Output for Out<'_, '_, A> {
     fn to_client(&mut self, bytes: &[u8]) {
-        self.client.send(bytes, self.cx);
+        if !bytes.is_empty() {
+            self.client.send(bytes, self.cx);
+            *self.heard = Instant::now();
+        }
     }
 
     fn to_upstream(&mut self, bytes: &[u8]) {

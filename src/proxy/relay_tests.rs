@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::*;
-use crate::config::Native;
+use crate::config::{JmapAccess, Native};
 use crate::proxy::session::{Settings, Upstream};
 
 /// An account that does what it is asked, at once.
@@ -42,8 +42,19 @@ async fn pair() -> (TcpStream, TcpStream) {
 }
 
 async fn scene(idle_time: Duration) -> Scene {
+    scene_with(idle_time, None).await
+}
+
+async fn scene_with(idle_time: Duration, keepalive: Option<Duration>) -> Scene {
     let ((client, near_client), (upstream, near_upstream)) = tokio::join!(pair(), pair());
-    let settings = Settings { entries: vec![], native: Native::Passthrough, max_command: 8192, max_response: 8192 };
+    let settings = Settings {
+        entries: vec![],
+        native: Native::Passthrough,
+        keepalive,
+        jmapaccess: JmapAccess::Strip,
+        max_command: 8192,
+        max_response: 8192,
+    };
     let session = Session::new(Arc::new(settings), Upstream::default());
     let requests = Arc::new(Mutex::new(Vec::new()));
     let streams = (Stream::Plain(near_client), Stream::Plain(near_upstream));
@@ -157,4 +168,121 @@ async fn an_upstream_that_does_not_read_still_says_its_last_words() {
     let mut said = vec![0; 16];
     within(scene.client.read_exact(&mut said)).await.unwrap();
     assert_eq!(said, b"* BYE too much\r\n");
+}
+
+const KEEPALIVE: Duration = Duration::from_secs(290);
+
+/// How long Delta Chat waits for a byte.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// A client in IDLE.
+async fn idling(idle_time: Duration, keepalive: Option<Duration>) -> Scene {
+    let mut scene = scene_with(idle_time, keepalive).await;
+    scene.client.write_all(b"b IDLE\r\n").await.unwrap();
+    scene.upstream.read_exact(&mut [0; 8]).await.unwrap();
+    scene.upstream.write_all(b"+ idling\r\n").await.unwrap();
+    assert_eq!(hear(&mut scene.client).await, "+ idling\r\n");
+    scene
+}
+
+/// The next bytes, whenever they come. Virtual time goes on in small steps, each with a moment of real time: a jump to the
+/// relay's next timer would overtake what is still on its way through the system.
+async fn hear(stream: &mut TcpStream) -> String {
+    let mut bytes = [0; 256];
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        std::thread::sleep(Duration::from_millis(1));
+        match stream.try_read(&mut bytes) {
+            Ok(len) => return String::from_utf8_lossy(&bytes[..len]).into_owned(),
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idling_client_hears_from_deltapush_as_often_as_it_needs() {
+    let mut scene = idling(LONG, Some(KEEPALIVE)).await;
+    for _ in 0..3 {
+        let began = Instant::now();
+        assert_eq!(hear(&mut scene.client).await, "* OK Still here\r\n");
+        let pause = began.elapsed();
+        assert!(pause >= KEEPALIVE - Duration::from_secs(10) && pause < PATIENCE, "{pause:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_speaks_every_two_minutes_is_heard_every_five() {
+    let mut scene = idling(LONG, Some(KEEPALIVE)).await;
+    let (mut server, began) = (scene.upstream, Instant::now());
+    let talking = tokio::spawn(async move {
+        for _ in 0..10 {
+            tokio::time::sleep(Duration::from_secs(120)).await;
+            server.write_all(b"* OK Still here\r\n").await.unwrap();
+        }
+        server
+    });
+    let mut heard = 0;
+    while began.elapsed() < Duration::from_secs(1100) {
+        assert_eq!(hear(&mut scene.client).await, "* OK Still here\r\n");
+        heard += 1;
+    }
+    assert_eq!(heard, 4, "in 4 times 290 s");
+    // News puts the next one off.
+    let mut server = talking.await.unwrap();
+    server.write_all(b"* 2 EXISTS\r\n").await.unwrap();
+    while hear(&mut scene.client).await != "* 2 EXISTS\r\n" {}
+    let began = Instant::now();
+    assert_eq!(hear(&mut scene.client).await, "* OK Still here\r\n");
+    assert!(began.elapsed() >= KEEPALIVE - Duration::from_secs(10), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_deltapush_says_does_not_keep_a_dead_session_alive() {
+    let mut scene = idling(Duration::from_secs(1000), Some(KEEPALIVE)).await;
+    let began = Instant::now();
+    for _ in 0..3 {
+        assert_eq!(hear(&mut scene.client).await, "* OK Still here\r\n");
+    }
+    assert_eq!(hear(&mut scene.client).await, "* BYE nothing was said for too long\r\n");
+    assert!(began.elapsed() < Duration::from_secs(1020), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn outside_idle_nothing_is_added() {
+    let mut scene = idling(Duration::from_secs(1000), Some(KEEPALIVE)).await;
+    scene.client.write_all(b"DONE\r\n").await.unwrap();
+    assert_eq!(hear(&mut scene.client).await, "* BYE nothing was said for too long\r\n");
+    let mut scene = idling(Duration::from_secs(1000), None).await;
+    assert_eq!(hear(&mut scene.client).await, "* BYE nothing was said for too long\r\n");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_takes_nothing_gets_no_keepalives_on_top() {
+    let mut scene = idling(LONG, Some(Duration::from_secs(1))).await;
+    let news = "* 1 FETCH (FLAGS (\\Seen))\r\n".repeat(200_000);
+    let mut server = scene.upstream;
+    let flood = tokio::spawn(async move {
+        let _ = server.write_all(news.as_bytes()).await;
+        server
+    });
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let mut got = vec![];
+    while got.len() < 5_200_000 {
+        let read = scene.client.read_buf(&mut got).await.unwrap();
+        assert!(read > 0);
+    }
+    let said = String::from_utf8_lossy(&got).matches("* OK Still here").count();
+    assert!(said < 5, "{said} in 600 s in which nothing was taken");
+    drop(flood);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_keepalive_finds_out_that_the_client_is_gone() {
+    let scene = idling(LONG, Some(KEEPALIVE)).await;
+    let began = Instant::now();
+    // Gone with unread data: the next bytes are answered by a reset.
+    scene.client.set_zero_linger().unwrap();
+    drop(scene.client);
+    scene.relay.await.unwrap();
+    assert!(began.elapsed() <= KEEPALIVE * 2, "{:?}", began.elapsed());
 }

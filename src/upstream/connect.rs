@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use super::Upstreams;
 use super::dialogue::{Dialogue, LoginError, Purpose};
 use super::discovery::DiscoveryError;
+use super::id::Introduction;
 pub use super::login::{Connected, Login, Progress};
 use super::login::{Way, within};
 use super::originating::Origin;
@@ -92,6 +93,8 @@ pub struct Attempt<'a> {
     pub purpose: Purpose,
     /// On whose behalf; `None` for a session of deltapush's own.
     pub origin: Option<Origin>,
+    /// Who the client says that it is.
+    pub introduction: Introduction,
 }
 
 /// Why one server could not be logged in to.
@@ -206,9 +209,15 @@ impl<'a> Attempt<'a> {
             Security::Tls => way.handshake(tcp).await?,
             Security::StartTls | Security::Plain => Stream::Plain(tcp),
         };
-        let origin = self.origin.filter(|_| self.target.terms.originating_ip);
         let dialogue =
-            Dialogue::new(self.credentials.clone(), server.security, self.purpose).on_behalf_of(origin.as_ref());
+            Dialogue::new(self.credentials.clone(), server.security, self.purpose).introducing(self.introduction());
         Login::new(way, stream, dialogue).go_on(transcript, has_committed).await
+    }
+
+    /// Who asks; a server that trusts deltapush learns where the client is (`originating_ip` of the route).
+    fn introduction(&self) -> Introduction {
+        let origin = self.origin.filter(|_| self.target.terms.originating_ip);
+        let extra = origin.map(|origin| origin.id_fields()).into_iter().flatten().collect();
+        Introduction { extra, ..self.introduction.clone() }
     }
 }

@@ -4,9 +4,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
+use super::id::{self, Introduction};
 use super::mechanism::{self, Way};
-use super::originating::Origin;
 use crate::config::Security;
+use crate::parser::id::Field;
 use crate::parser::metadata;
 use crate::parser::response::{self, Condition, Head, Status};
 use crate::parser::sasl::Mechanism;
@@ -14,9 +15,6 @@ use crate::secret::{Credentials, Secret};
 
 /// The entry that a server which pushes by itself answers (chatmail relays; chatmail/core reads it).
 const MAX_RECIPIENTS: &str = "/shared/vendor/deltachat/maxsmtprecipients";
-
-/// Who deltapush is (RFC 2971). Never empty: some servers refuse that.
-const ID: &str = concat!("ID (\"name\" \"deltapush\" \"version\" \"", env!("CARGO_PKG_VERSION"), "\")\r\n");
 
 /// Untagged lines that are kept for the client during a login. A server has a handful to say.
 const MAX_FOR_CLIENT: usize = 32;
@@ -30,13 +28,12 @@ const MAX_CHALLENGES: usize = 2;
 /// What a login is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// A client's session: what there is to say of who asks, the client says itself.
+    /// A client's session.
     Client {
         /// Whether to ask the server if it pushes by itself, should it have metadata at all.
         probe: bool,
     },
-    /// A session of deltapush's own. It says who it is if the server has ID: some open no mailbox before (163.com: "Unsafe
-    /// Login").
+    /// A session of deltapush's own.
     Watch,
 }
 
@@ -136,8 +133,8 @@ enum State {
     /// The list before the login; the server did not volunteer it, or TLS made it invalid.
     Capability,
     StartTls,
-    /// The end of the ID that tells before the login who is behind the connection.
-    Origin,
+    /// The end of ID before the login.
+    IdBefore,
     /// A `+` in an exchange by this mechanism, or its end, with what is to be said next, the last first.
     Sasl(Mechanism, Vec<Zeroizing<String>>),
     /// The `+` of a literal in LOGIN, with what follows it, the last first.
@@ -152,17 +149,30 @@ enum State {
     Id,
 }
 
+/// What was said before the login of who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Introduced {
+    /// Nothing: the server had no ID then.
+    Impossible,
+    /// Nothing, though the server had ID: there was nothing to say, and the client may say it after the login.
+    No,
+    /// The server has accepted it.
+    Accepted,
+    /// The server has not, as o2.pl, where ID works only after the login.
+    Refused,
+}
+
 /// The machine.
 pub struct Dialogue {
     credentials: Credentials,
     security: Security,
     purpose: Purpose,
+    introduction: Introduction,
+    introduced: Introduced,
     state: State,
     tag: u32,
     capabilities: Option<Capabilities>,
     has_tls: bool,
-    /// The ID that is sent before the login, if the server has ID by then.
-    origin: Option<String>,
     for_client: Vec<u8>,
     lines_for_client: usize,
     answer: Vec<u8>,
@@ -180,11 +190,12 @@ impl Dialogue {
             credentials,
             security,
             purpose,
+            introduction: Introduction::default(),
+            introduced: Introduced::Impossible,
             state: State::Greeting,
             tag: 0,
             capabilities: None,
             has_tls: security == Security::Tls,
-            origin: None,
             for_client: Vec::new(),
             lines_for_client: 0,
             answer: Vec::new(),
@@ -194,14 +205,10 @@ impl Dialogue {
         }
     }
 
-    /// Tells the server, before the login, who is behind the connection (`originating_ip` of the route).
+    /// The same, saying who asks.
     #[must_use]
-    pub fn on_behalf_of(mut self, origin: Option<&Origin>) -> Self {
-        self.origin = origin.map(|origin| {
-            let fields = origin.id_fields().map(|(name, value)| format!(" \"{name}\" \"{value}\"")).concat();
-            ID.replace(")\r\n", &format!("{fields})\r\n"))
-        });
-        self
+    pub fn introducing(self, introduction: Introduction) -> Self {
+        Self { introduction, ..self }
     }
 
     /// Takes a whole response. `Ok(None)` if there is nothing to do but wait for the next.
@@ -277,13 +284,7 @@ impl Dialogue {
 
     fn after_capabilities(&mut self) -> Result<Option<Step>, LoginError> {
         if self.security != Security::StartTls || self.has_tls {
-            return match self.origin.take().filter(|_| self.capable("ID")) {
-                Some(id) => {
-                    self.state = State::Origin;
-                    Ok(Some(self.command(&id, b"")))
-                }
-                None => self.log_in().map(Some),
-            };
+            return self.introduce_or_log_in().map(Some);
         }
         if !self.capable("STARTTLS") {
             return Err(LoginError::NoStartTls);
@@ -303,6 +304,23 @@ impl Dialogue {
 
     fn capable(&self, name: &str) -> bool {
         self.capabilities.as_ref().is_some_and(|capabilities| capabilities.has(name))
+    }
+
+    /// Says who asks, where the server wants to know it before the login and there is somebody to name.
+    fn introduce_or_log_in(&mut self) -> Result<Step, LoginError> {
+        if !self.capable("ID") {
+            return self.log_in();
+        }
+        self.introduced = Introduced::No;
+        match self.introduction.before_login() {
+            Some(fields) => Ok(self.say_id(State::IdBefore, &fields)),
+            None => self.log_in(),
+        }
+    }
+
+    fn say_id(&mut self, state: State, fields: &[Field]) -> Step {
+        self.state = state;
+        self.command(&id::command(fields), b"")
     }
 
     fn log_in(&mut self) -> Result<Step, LoginError> {
@@ -391,16 +409,19 @@ impl Dialogue {
         let accepted = status.condition == Condition::Ok;
         match (&self.state, accepted) {
             (State::Capability, true) => self.after_capabilities(),
-            // Whether the server takes its word for it is between the two operators.
-            (State::Origin, _) => self.log_in().map(Some),
             (State::StartTls, true) => Ok(Some(Step::StartTls)),
             (State::StartTls, false) => Err(LoginError::NoStartTls),
+            // Whether the server likes to know who asks makes no difference.
+            (State::IdBefore, _) => {
+                self.introduced = if accepted { Introduced::Accepted } else { Introduced::Refused };
+                self.log_in().map(Some)
+            }
             (State::Login, true) => Ok(Some(self.accepted(status))),
             (State::Sasl(_, unsaid), true) if unsaid.is_empty() => Ok(Some(self.accepted(status))),
             (State::Sasl(..) | State::Literal(_) | State::Login, false) => Err(self.refused(status)),
             (State::CapabilityAfter, _) => Ok(Some(self.after_login())),
-            // Whether the server likes to know who it is makes no difference.
-            (State::Probe | State::Id, _) => Ok(Some(self.finish())),
+            (State::Id, _) => Ok(Some(self.after_id())),
+            (State::Probe, _) => Ok(Some(self.finish())),
             _ => Err(LoginError::Protocol("an answer that fits no command")),
         }
     }
@@ -439,12 +460,28 @@ impl Dialogue {
 
     fn after_login(&mut self) -> Step {
         self.pushes = self.capable("XDELTAPUSH");
+        if self.has_to_introduce() {
+            return self.say_id(State::Id, &self.introduction.after_login());
+        }
+        self.after_id()
+    }
+
+    /// Whether deltapush says who asks after the login. Some servers open no mailbox before (163.com: "Unsafe Login"). A
+    /// client that said nothing before its login speaks for itself after it, unless it was right to say nothing: where ID
+    /// comes only with the login.
+    fn has_to_introduce(&self) -> bool {
+        let client_said = self.introduction.client.is_some();
+        self.capable("ID")
+            && match (self.purpose, self.introduced) {
+                (Purpose::Watch, _) | (_, Introduced::Impossible) => true,
+                (_, Introduced::Refused) => client_said,
+                (_, Introduced::No | Introduced::Accepted) => false,
+            }
+    }
+
+    fn after_id(&mut self) -> Step {
         let has_metadata = self.capable("METADATA") || self.capable("METADATA-SERVER");
         match self.purpose {
-            Purpose::Watch if self.capable("ID") => {
-                self.state = State::Id;
-                self.command(ID, b"")
-            }
             Purpose::Client { probe: true } if has_metadata && !self.pushes => self.ask_whether_it_pushes(),
             Purpose::Client { .. } | Purpose::Watch => self.finish(),
         }

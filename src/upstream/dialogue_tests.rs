@@ -13,7 +13,10 @@ fn play_for(
     security: Security,
     script: &str,
 ) -> Result<Option<LoggedIn>, LoginError> {
-    let mut dialogue = Dialogue::new(credentials, security, purpose);
+    play_dialogue(Dialogue::new(credentials, security, purpose), script)
+}
+
+fn play_dialogue(mut dialogue: Dialogue, script: &str) -> Result<Option<LoggedIn>, LoginError> {
     let mut sent: Vec<u8> = vec![];
     let mut asked: Vec<u8> = vec![];
     let mut result = None;
@@ -334,4 +337,105 @@ fn scram_passes_through() {
         play(credentials(), Security::Tls, "S: * OK [CAPABILITY AUTH=PLAIN] hi"),
         Err(LoginError::NoMechanism(_))
     ));
+}
+
+/// Plays a client's login; `client` is what it said of itself before.
+fn introduced(client: Option<&[(&str, &str)]>, extra: &[(&str, &str)], security: Security, script: &str) {
+    let fields = |pairs: &[(&str, &str)]| -> Vec<Field> {
+        pairs.iter().map(|(name, value)| (name.as_bytes().to_vec(), Some(value.as_bytes().to_vec()))).collect()
+    };
+    let introduction = Introduction { client: client.map(fields), extra: fields(extra) };
+    let dialogue = Dialogue::new(simple(), security, Purpose::Client { probe: false }).introducing(introduction);
+    let script = script.replace("<version>", env!("CARGO_PKG_VERSION"));
+    assert!(play_dialogue(dialogue, &script).unwrap().is_some(), "{script}");
+}
+
+const CHAT: Option<&[(&str, &str)]> = Some(&[("name", "Chat")]);
+
+#[test]
+fn what_a_client_says_before_its_login_goes_where_the_server_wants_it() {
+    // Before the login, whatever the server thinks of it; only once.
+    for answer in ["S: * ID (\"name\" \"Dovecot\")\n S: dp1 OK", "S: * ID NIL\n S: dp1 OK"] {
+        let script = format!(
+            "S: * OK [CAPABILITY IMAP4rev1 ID SASL-IR AUTH=PLAIN] hi
+             > dp1 ID (\"name\" \"Chat\" \"x-via\" \"deltapush <version>\")
+             {answer}
+             > dp2 AUTHENTICATE PLAIN AHUAcA==
+             S: dp2 OK [CAPABILITY IMAP4rev1 ID] in"
+        );
+        introduced(CHAT, &[], Security::Tls, &script);
+    }
+    // o2.pl: refused before the login, and said again after it.
+    for refusal in ["BAD", "NO not yet"] {
+        let script = format!(
+            "S: * OK [CAPABILITY IMAP4rev1 ID SASL-IR AUTH=PLAIN] hi
+             > dp1 ID (\"name\" \"Chat\" \"x-via\" \"deltapush <version>\")
+             S: dp1 {refusal}
+             > dp2 AUTHENTICATE PLAIN AHUAcA==
+             S: dp2 OK [CAPABILITY IMAP4rev1 ID] in
+             > dp3 ID (\"name\" \"Chat\" \"x-via\" \"deltapush <version>\")
+             S: dp3 NO"
+        );
+        introduced(CHAT, &[], Security::Tls, &script);
+    }
+    // After STARTTLS, not before.
+    introduced(
+        CHAT,
+        &[],
+        Security::StartTls,
+        "S: * OK [CAPABILITY IMAP4rev1 ID STARTTLS] hi
+         > dp1 STARTTLS
+         S: dp1 OK
+         > dp2 CAPABILITY
+         S: * CAPABILITY IMAP4rev1 ID AUTH=PLAIN SASL-IR
+         S: dp2 OK
+         > dp3 ID (\"name\" \"Chat\" \"x-via\" \"deltapush <version>\")
+         S: dp3 OK
+         > dp4 AUTHENTICATE PLAIN AHUAcA==
+         S: dp4 OK [CAPABILITY ID] in",
+    );
+}
+
+#[test]
+fn where_id_comes_only_with_the_login_it_is_said_after_it() {
+    for (client, name) in [
+        (CHAT, "\"name\" \"Chat\" \"x-via\" \"deltapush <version>\""),
+        (Some(&[][..]), "\"name\" \"deltapush\" \"version\" \"<version>\""),
+        (None, "\"name\" \"deltapush\" \"version\" \"<version>\""),
+    ] {
+        let script = format!(
+            "S: * OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] hi
+             > dp1 AUTHENTICATE PLAIN AHUAcA==
+             S: dp1 OK [CAPABILITY IMAP4rev1 ID] in
+             > dp2 ID ({name})
+             S: dp2 OK"
+        );
+        introduced(client, &[], Security::Tls, &script);
+    }
+}
+
+#[test]
+fn who_asks_is_never_said_to_a_server_that_does_not_offer_to_hear_it() {
+    let script = "S: * OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] hi
+         > dp1 AUTHENTICATE PLAIN AHUAcA==
+         S: dp1 OK [CAPABILITY IMAP4rev1] in";
+    introduced(CHAT, &[("x-originating-ip", "192.0.2.1")], Security::Tls, script);
+    // A client that has said nothing yet speaks for itself.
+    let script = "S: * OK [CAPABILITY IMAP4rev1 ID SASL-IR AUTH=PLAIN] hi
+         > dp1 AUTHENTICATE PLAIN AHUAcA==
+         S: dp1 OK [CAPABILITY IMAP4rev1 ID] in";
+    introduced(None, &[], Security::Tls, script);
+}
+
+#[test]
+fn a_server_that_trusts_deltapush_learns_more_before_the_login() {
+    let script = "S: * OK [CAPABILITY IMAP4rev1 ID SASL-IR AUTH=PLAIN] hi
+         > dp1 ID (\"name\" \"deltapush\" \"version\" \"<version>\" \"x-originating-ip\" \"192.0.2.1\")
+         S: dp1 OK
+         > dp2 AUTHENTICATE PLAIN AHUAcA==
+         S: dp2 OK [CAPABILITY IMAP4rev1 ID] in";
+    introduced(None, &[("x-originating-ip", "192.0.2.1")], Security::Tls, script);
+    let forged = Some(&[("name", "Chat"), ("x-originating-ip", "198.51.100.1")][..]);
+    let script = script.replace("deltapush\" \"version\" \"", "Chat\" \"x-via\" \"deltapush ");
+    introduced(forged, &[("x-originating-ip", "192.0.2.1")], Security::Tls, &script);
 }

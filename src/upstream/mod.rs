@@ -11,6 +11,7 @@ mod dial;
 pub mod dialogue;
 pub mod discovery;
 pub mod dns;
+pub mod id;
 mod login;
 mod mechanism;
 pub mod originating;

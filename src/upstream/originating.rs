@@ -3,6 +3,8 @@
 
 use std::net::SocketAddr;
 
+use crate::parser::id::Field;
+
 /// A client's connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Origin {
@@ -13,15 +15,16 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// The fields of ID (RFC 2971) in Dovecot's words. No value needs quoting.
+    /// The fields of ID (RFC 2971) in Dovecot's words.
     #[must_use]
-    pub fn id_fields(&self) -> [(&'static str, String); 4] {
+    pub fn id_fields(&self) -> [Field; 4] {
         [
             ("x-originating-ip", self.client.ip().to_canonical().to_string()),
             ("x-originating-port", self.client.port().to_string()),
             ("x-connected-ip", self.connected.ip().to_canonical().to_string()),
             ("x-connected-port", self.connected.port().to_string()),
         ]
+        .map(|(name, value)| (name.as_bytes().to_vec(), Some(value.into_bytes())))
     }
 }
 
@@ -35,7 +38,7 @@ mod tests {
             client: "[::ffff:192.0.2.1]:5000".parse().unwrap(),
             connected: "[2001:db8::1]:993".parse().unwrap(),
         };
-        let values = origin.id_fields().map(|(_, value)| value);
+        let values = origin.id_fields().map(|(_, value)| String::from_utf8(value.unwrap()).unwrap());
         assert_eq!(values, ["192.0.2.1", "5000", "2001:db8::1", "993"]);
     }
 }

@@ -6,6 +6,8 @@
 #[cfg(test)]
 mod clients;
 #[cfg(test)]
+mod comparison;
+#[cfg(test)]
 mod cores;
 #[cfg(test)]
 mod dovecot;
@@ -19,6 +21,10 @@ mod mechanisms;
 mod posting;
 #[cfg(test)]
 mod providers;
+#[cfg(test)]
+mod shaping;
+#[cfg(test)]
+mod standards;
 #[cfg(test)]
 mod support;
 #[cfg(test)]

@@ -3,7 +3,6 @@
 use super::intercept::Pending;
 use super::run::Run;
 use super::{ClientState, Held, Output, Session, Shape, UpstreamState, show};
-use crate::parser::capability;
 use crate::parser::command::Verb;
 use crate::parser::framer::{Fragment, LineEnd};
 use crate::parser::response::{self, Condition, Head};
@@ -67,7 +66,7 @@ impl Session {
             self.server.held = if split { held } else { bytes.to_vec() };
             return out.to_client(run.skip(bytes.len()));
         };
-        match self.way(head, out) {
+        match self.way(start, head, out) {
             Way::Pass(shape) => {
                 self.server.has_news |= shape == DATA && start.ends_with(b" EXISTS\r\n");
                 show(out, Speaker::ToClient, Mark::Relayed, start, shape.secret);
@@ -178,11 +177,13 @@ impl Session {
                 if let Some(names) = response::capabilities(held) {
                     self.upstream.learn(names);
                 }
-                match capability::rewrite(held, self.added()) {
+                match self.rewrite(held) {
                     Some(changed) => self.hand_on_changed(held, &changed, out),
                     None => hand_on(held, out),
                 }
             }
+            Held::Referral => self.hand_on(held, out),
+            Held::Ok => self.release_ok(held, out),
             Held::Metadata => match self.fill_in(held) {
                 Some(changed) => self.hand_on_changed(held, &changed, out),
                 None => {
@@ -194,7 +195,7 @@ impl Session {
         }
     }
 
-    fn hand_on_changed(&mut self, was: &[u8], changed: &[u8], out: &mut impl Output) {
+    pub(super) fn hand_on_changed(&mut self, was: &[u8], changed: &[u8], out: &mut impl Output) {
         if let Some(transcript) = out.transcript() {
             super::intercept::show_response(transcript, Speaker::Upstream, Mark::Kept, was);
             super::intercept::show_response(transcript, Speaker::ToClient, Mark::Changed, changed);
@@ -203,7 +204,7 @@ impl Session {
     }
 
     /// What a response that begins so is, what it means for what the client sends next, and which way it goes.
-    fn way(&mut self, head: Head<'_>, out: &mut impl Output) -> Way {
+    fn way(&mut self, start: &[u8], head: Head<'_>, out: &mut impl Output) -> Way {
         match head {
             Head::Continuation => self.continuation(out),
             Head::Tagged { tag, condition, capabilities } => {
@@ -213,12 +214,21 @@ impl Session {
                 match (is_pending, capabilities) {
                     (true, _) => Way::Hold(STATUS, Held::End),
                     (false, true) => Way::Hold(STATUS, Held::Capabilities),
+                    (false, false) if response::may_refer(start) => Way::Hold(STATUS, Held::Referral),
                     (false, false) => Way::Pass(STATUS),
                 }
             }
             Head::Status { condition, capabilities } => {
                 self.server.said_bye |= condition == Condition::Bye;
-                if capabilities { Way::Hold(STATUS, Held::Capabilities) } else { Way::Pass(STATUS) }
+                if capabilities {
+                    Way::Hold(STATUS, Held::Capabilities)
+                } else if response::may_refer(start) {
+                    Way::Hold(STATUS, Held::Referral)
+                } else if condition == Condition::Ok && self.absorbs_keepalives() {
+                    Way::Hold(STATUS, Held::Ok)
+                } else {
+                    Way::Pass(STATUS)
+                }
             }
             Head::Capability => Way::Hold(STATUS, Held::Capabilities),
             Head::Metadata if self.pending.iter().any(Pending::is_get) => Way::Hold(DATA, Held::Metadata),
@@ -264,7 +274,7 @@ impl Session {
     }
 }
 
-fn hand_on(line: &[u8], out: &mut impl Output) {
+pub(super) fn hand_on(line: &[u8], out: &mut impl Output) {
     show(out, Speaker::ToClient, Mark::Relayed, line, false);
     out.to_client(line);
 }

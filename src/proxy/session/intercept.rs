@@ -2,6 +2,7 @@
 //! cross a relay.
 
 use super::{ClientState, Output, Request, Session, UpstreamState};
+use crate::config::JmapAccess;
 use crate::parser::command::Verb;
 use crate::parser::metadata::{self, Get, Pair, Set, Values, is_inbox, is_within};
 use crate::parser::quote::{is_quotable, push_quoted};
@@ -58,7 +59,8 @@ impl Session {
     pub(super) fn answers(&self, verb: Verb) -> bool {
         match verb {
             Verb::GetMetadata | Verb::SetMetadata => self.has_tokens(),
-            Verb::Compress | Verb::StartTls | Verb::Unauthenticate => true,
+            Verb::Compress | Verb::Id | Verb::Referral | Verb::StartTls | Verb::Unauthenticate => true,
+            Verb::GetJmapAccess => self.settings.jmapaccess == JmapAccess::Strip,
             _ => false,
         }
     }
@@ -70,6 +72,8 @@ impl Session {
             Verb::GetMetadata => self.answer_get(command, cuts, out),
             Verb::SetMetadata => self.answer_set(command, cuts, out),
             Verb::Compress => self.reply(b"NO compression is not available here", out),
+            Verb::GetJmapAccess => self.reply(b"NO [CANNOT] JMAP would lead around this server", out),
+            Verb::Id => self.answer_id(command, cuts, out),
             Verb::StartTls => self.reply(b"BAD STARTTLS comes before the login", out),
             _ => self.reply(b"BAD this command is not available here", out),
         }
@@ -87,7 +91,7 @@ impl Session {
     }
 
     /// Ends the client's current command with `text`: condition, code and words.
-    fn reply(&mut self, text: &[u8], out: &mut impl Output) {
+    pub(super) fn reply(&mut self, text: &[u8], out: &mut impl Output) {
         let line = [&self.client.tag, b" ".as_slice(), text, b"\r\n"].concat();
         self.say(out, &line);
     }
@@ -190,7 +194,7 @@ impl Session {
     }
 
     /// Sends a gathered command upstream. It is cut where the upstream has to agree before a literal follows.
-    fn replay(&mut self, command: &[u8], cuts: &[usize], out: &mut impl Output) {
+    pub(super) fn replay(&mut self, command: &[u8], cuts: &[usize], out: &mut impl Output) {
         if cuts.is_empty() {
             return self.send_upstream(command, out);
         }
@@ -220,7 +224,11 @@ impl Session {
     }
 
     fn send_upstream(&mut self, bytes: &[u8], out: &mut impl Output) {
-        if let Some(transcript) = out.transcript() {
+        if self.client.verb == Verb::Id {
+            if let Some(transcript) = out.transcript() {
+                transcript.lines(Speaker::ToUpstream, Mark::Changed, bytes);
+            }
+        } else if let Some(transcript) = out.transcript() {
             let len = bytes.trim_ascii_end().len();
             transcript.piece(Speaker::ToUpstream, Mark::Own, Piece::Masked(len));
             transcript.piece(Speaker::ToUpstream, Mark::Own, Piece::Text(b"\r\n"));
@@ -291,8 +299,7 @@ impl Session {
 
     fn pass_on(&mut self, line: &[u8], out: &mut impl Output) {
         debug_assert_eq!(self.server.state, UpstreamState::Head, "a tagged line is complete");
-        super::show(out, Speaker::ToClient, Mark::Relayed, line, false);
-        out.to_client(line);
+        self.hand_on(line, out);
     }
 
     /// The oldest request was done (or not: the state could not be written), and the client may hear so.
@@ -339,7 +346,7 @@ fn set_others(tag: &[u8], set: &Set<'_>, others: &[&Pair<'_>]) -> (Vec<u8>, Vec<
 }
 
 /// Appends `value` as any server takes it from a client: quoted, or as a synchronizing literal.
-fn push_client_string(command: &mut Vec<u8>, cuts: &mut Vec<usize>, value: &[u8]) {
+pub(super) fn push_client_string(command: &mut Vec<u8>, cuts: &mut Vec<usize>, value: &[u8]) {
     if is_quotable(value) {
         return push_quoted(command, value);
     }

@@ -6,21 +6,30 @@
 //! commands in which deltapush has a part, are held until their end; everything else is handed on as it comes. What
 //! deltapush says itself enters the stream only between two responses.
 
+#[cfg(test)]
+mod extension_tests;
 mod from_client;
 mod from_upstream;
+mod id;
 mod intercept;
+mod keepalive;
+mod referral;
 mod run;
 mod selection;
+#[cfg(test)]
+mod shaping_tests;
 #[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::config::Native;
-use crate::parser::capability::Added;
+use crate::config::{JmapAccess, Native};
+use crate::parser::capability::{self, Added};
 use crate::parser::command::Verb;
 use crate::parser::framer::Framer;
+use crate::parser::response;
 use crate::secret::DeviceToken;
 use crate::trace::{Mark, Piece, Speaker, Transcript};
 
@@ -37,12 +46,16 @@ const MAX_SAID: usize = 64 * 1024;
 const MAX_OWN: usize = 64 * 1024;
 
 /// What all sessions of a process have in common.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// The server's own entries (RFC 5464, mailbox `""`), by full name; the upstream's value wins.
     pub entries: Vec<(String, String)>,
     /// Who gets the tokens where the upstream pushes by itself.
     pub native: Native,
+    /// How long an idling client hears nothing before it gets a keepalive; `None` leaves keepalives to the upstream.
+    pub keepalive: Option<Duration>,
+    /// Whether clients may learn of JMAP.
+    pub jmapaccess: JmapAccess,
     /// The longest command that is gathered, in bytes.
     pub max_command: usize,
     /// The longest response that is held, in bytes.
@@ -54,6 +67,8 @@ pub struct Settings {
 pub struct Upstream {
     /// It has METADATA or METADATA-SERVER.
     pub metadata: bool,
+    /// It has ID.
+    pub id: bool,
     /// It pushes by itself: it has XDELTAPUSH, or answered `maxsmtprecipients`.
     pub pushes: bool,
 }
@@ -61,8 +76,9 @@ pub struct Upstream {
 impl Upstream {
     /// Takes in a capability list.
     pub fn learn<'a>(&mut self, capabilities: impl Iterator<Item = &'a [u8]>) {
-        self.metadata = false;
+        (self.metadata, self.id) = (false, false);
         for name in capabilities {
+            self.id |= name.eq_ignore_ascii_case(b"ID");
             self.metadata |= name.eq_ignore_ascii_case(b"METADATA") || name.eq_ignore_ascii_case(b"METADATA-SERVER");
             self.pushes |= name.eq_ignore_ascii_case(b"XDELTAPUSH");
         }
@@ -188,6 +204,10 @@ struct Shape {
 enum Held {
     /// It may have a capability list.
     Capabilities,
+    /// It may have a referral.
+    Referral,
+    /// It may be a keepalive.
+    Ok,
     /// It answers a `GETMETADATA`.
     Metadata,
     /// It ends a command that is [`Pending`].
@@ -245,6 +265,12 @@ impl Session {
     #[must_use]
     pub fn added(&self) -> Added {
         if self.has_tokens() { Added::Push } else { Added::Nothing }
+    }
+
+    /// A whole line as the client shall see it; `None` if it stays as it is.
+    #[must_use]
+    pub fn rewrite(&self, line: &[u8]) -> Option<Vec<u8>> {
+        capability::rewrite(line, self.added(), self.settings.jmapaccess).or_else(|| response::without_referral(line))
     }
 
     /// Whether a response has begun and not ended: nothing of deltapush's own may be said now.

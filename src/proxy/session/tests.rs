@@ -12,8 +12,8 @@ use crate::trace::testing::Shown;
 const TOKEN: &str = "openpgp:c2VjcmV0";
 
 /// Plays both peers and keeps what came out.
-struct Stage {
-    session: Session,
+pub(super) struct Stage {
+    pub(super) session: Session,
     out: Recorded,
     /// What the client has sent and the session has not taken.
     waiting: VecDeque<u8>,
@@ -61,13 +61,15 @@ fn settings(native: Native) -> Arc<Settings> {
             ("/shared/vendor/deltachat/maxsmtprecipients".into(), "50".into()),
         ],
         native,
+        keepalive: Some(Duration::from_secs(290)),
+        jmapaccess: JmapAccess::Strip,
         max_command: 6000,
         max_response: 2000,
     })
 }
 
 impl Stage {
-    fn new(upstream: Upstream, native: Native, byte_by_byte: bool) -> (Self, Shown) {
+    pub(super) fn new(upstream: Upstream, native: Native, byte_by_byte: bool) -> (Self, Shown) {
         let shown = Shown::default();
         let transcript = byte_by_byte.then(|| Printer::new("#1".into(), shown.sink()));
         let out = Recorded {
@@ -108,7 +110,7 @@ impl Stage {
 
     /// `C:` and `S:` are sent by client and upstream, `>` is what the upstream got, `<` what the client got. `(stored)` and
     /// `(failed)` end a request; `(add)` and `(remove)` expect one. A line that ends in `\` has no line end.
-    fn play(&mut self, script: &str) {
+    pub(super) fn play(&mut self, script: &str) {
         for line in script.lines().map(str::trim_start).filter(|line| !line.is_empty()) {
             let (kind, text) = line.split_once(' ').unwrap_or((line, ""));
             let bytes = match text.strip_suffix('\\') {
@@ -132,6 +134,7 @@ impl Stage {
                     self.out.idled.pop().as_deref(),
                     Some(text.trim_start_matches("in ").trim_end_matches(')'))
                 ),
+                "(keepalive)" => self.session.keep_alive(&mut self.out),
                 "(closed)" => self.session.upstream_closed(&mut self.out),
                 _ => panic!("what is {line:?}?"),
             }
@@ -150,11 +153,11 @@ fn take(from: &mut Vec<u8>, expected: &str, line: &str) {
     *from = rest.to_vec();
 }
 
-const PLAIN: Upstream = Upstream { metadata: false, pushes: false };
-const METADATA: Upstream = Upstream { metadata: true, pushes: false };
-const RELAY: Upstream = Upstream { metadata: true, pushes: true };
+pub(super) const PLAIN: Upstream = Upstream { metadata: false, id: true, pushes: false };
+const METADATA: Upstream = Upstream { metadata: true, ..PLAIN };
+const RELAY: Upstream = Upstream { pushes: true, ..METADATA };
 
-fn play_with(upstream: Upstream, native: Native, script: &str) {
+pub(super) fn play_with(upstream: Upstream, native: Native, script: &str) {
     for byte_by_byte in [false, true] {
         let (mut stage, transcript) = Stage::new(upstream, native, byte_by_byte);
         stage.out.tokens = vec![];
@@ -165,7 +168,7 @@ fn play_with(upstream: Upstream, native: Native, script: &str) {
     }
 }
 
-fn play(script: &str) {
+pub(super) fn play(script: &str) {
     play_with(PLAIN, Native::Passthrough, script);
 }
 
@@ -235,8 +238,8 @@ fn a_literal_refused_is_no_data() {
          < * 1 EXISTS
          S: + go on {7}
          < + go on {7}
-         C: A4 ID
-         > A4 ID
+         C: A4 I!
+         > A4 I!
          C: A5 NOOP
          > A5 NOOP",
     );
@@ -373,7 +376,13 @@ fn what_cannot_cross_is_refused_here() {
          C: A2 UNAUTHENTICATE
          < A2 BAD this command is not available here
          C: A3 STARTTLS
-         < A3 BAD STARTTLS comes before the login",
+         < A3 BAD STARTTLS comes before the login
+         C: A4 GETJMAPACCESS
+         < A4 NO [CANNOT] JMAP would lead around this server
+         C: A5 RLIST \"\" *
+         < A5 BAD this command is not available here
+         C: A6 RLSUB \"\" *
+         < A6 BAD this command is not available here",
     );
 }
 

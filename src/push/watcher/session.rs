@@ -22,6 +22,7 @@ use crate::stream::{Stream, receive};
 use crate::trace::{Mark, Printer, Speaker, Transcript};
 use crate::upstream::connect::{Attempt, ConnectError, Connected};
 use crate::upstream::dialogue::Purpose;
+use crate::upstream::id::Introduction;
 
 /// The longest response that a watching session reads: flags and some header fields, of which it asks for 16 KiB at most, or a
 /// capability list.
@@ -109,7 +110,8 @@ async fn connect(task: &Task<'_>, transcript: &mut Option<Printer>) -> Result<Co
     let found = upstreams.routes.find_again(&task.account.upstream, task.credentials.owner());
     let (target, _) = found.ok_or(End::NoRoute)?;
     let credentials = task.credentials.clone();
-    let attempt = Attempt { target: &target, upstreams, credentials, purpose: Purpose::Watch, origin: None };
+    let (origin, introduction) = (None, Introduction::default());
+    let attempt = Attempt { target: &target, upstreams, credentials, purpose: Purpose::Watch, origin, introduction };
     let shown = transcript.as_mut().map(|printer| printer as &mut (dyn Transcript + Send));
     Ok(attempt.connect(shown).await?)
 }

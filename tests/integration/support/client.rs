@@ -27,6 +27,8 @@ pub(crate) struct Client {
     stream: Box<dyn Stream>,
     received: Vec<u8>,
     dialogue: String,
+    /// Consumed since [`Client::take_recorded`] was called last.
+    recorded: Vec<u8>,
     bytewise: bool,
 }
 
@@ -203,13 +205,18 @@ impl Client {
         assert!(self.received.is_empty() && heard.is_err(), "silence was expected: {heard:?}\n{}", self.state());
     }
 
+    /// What the other side said, a character for each byte, since this was called last.
+    pub(crate) fn take_recorded(&mut self) -> String {
+        std::mem::take(&mut self.recorded).into_iter().map(char::from).collect()
+    }
+
     /// The dialogue so far, for a test's own messages.
     pub(crate) fn dialogue(&self) -> &str {
         &self.dialogue
     }
 
     fn new(stream: Box<dyn Stream>) -> Self {
-        Self { stream, received: Vec::new(), dialogue: String::new(), bytewise: false }
+        Self { stream, received: Vec::new(), dialogue: String::new(), recorded: Vec::new(), bytewise: false }
     }
 
     async fn encrypted(self, trusted: &Path) -> Self {
@@ -231,6 +238,9 @@ impl Client {
     }
 
     fn note(&mut self, who: &str, bytes: &[u8]) {
+        if who == "S" {
+            self.recorded.extend_from_slice(bytes);
+        }
         const SHOWN: usize = 300;
         let text = bytes[..bytes.len().min(SHOWN)].escape_ascii();
         let more = if bytes.len() > SHOWN { format!("… {} bytes", bytes.len()) } else { String::new() };

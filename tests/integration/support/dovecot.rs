@@ -49,6 +49,8 @@ pub(crate) enum Setup {
     WithoutNotify,
     /// Every mechanism to log in by; access tokens are signed with [`TOKEN_KEY`].
     Mechanisms,
+    /// It says every two seconds of an IDLE that it is still there.
+    Talkative,
 }
 
 /// What signs the access tokens of [`Setup::Mechanisms`].
@@ -70,13 +72,14 @@ pub(crate) struct Dovecot {
 
 /// The shared instance of a set-up, started on first use.
 pub(crate) fn shared(setup: Setup) -> &'static Dovecot {
-    static INSTANCES: [OnceLock<Dovecot>; 5] = [const { OnceLock::new() }; 5];
+    static INSTANCES: [OnceLock<Dovecot>; 7] = [const { OnceLock::new() }; 7];
     let index = match setup {
         Setup::Vanilla => 0,
         Setup::Metadata => 1,
         Setup::Chatmail => 2,
         Setup::WithoutNotify => 3,
         Setup::Mechanisms => 4,
+        Setup::Talkative => 5,
     };
     INSTANCES[index].get_or_init(|| Dovecot::start(setup))
 }
@@ -314,6 +317,7 @@ service stats {{
             text += "imap_capability = IMAP4rev1 SASL-IR LITERAL+ ID ENABLE IDLE UIDPLUS CONDSTORE\n"
         }
         Setup::Mechanisms => text = with_mechanisms(&text, dir),
+        Setup::Talkative => text += "imap_idle_notify_interval = 2 secs\n",
         Setup::Vanilla | Setup::Metadata => {}
     }
     text

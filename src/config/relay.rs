@@ -1,0 +1,52 @@
+//! What clients see of their own server.
+
+use std::time::Duration;
+
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
+
+use super::units;
+
+/// What is changed of what passes between a client and its server.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Relay {
+    /// How long an idling client hears nothing before it gets a keepalive; `None` leaves keepalives to the server.
+    #[serde(deserialize_with = "keepalive")]
+    pub keepalive: Option<Duration>,
+    /// Whether clients may learn of a way to their mail that leads around deltapush (RFC 9698).
+    pub jmapaccess: JmapAccess,
+}
+
+impl Default for Relay {
+    fn default() -> Self {
+        // Delta Chat gives an IDLE up after five minutes without a byte.
+        Self { keepalive: Some(Duration::from_secs(4 * 60 + 50)), jmapaccess: JmapAccess::Strip }
+    }
+}
+
+/// What becomes of JMAPACCESS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum JmapAccess {
+    /// It is taken out of what the server offers.
+    Strip,
+    /// It stays.
+    Pass,
+}
+
+fn keepalive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text == "off" {
+        return Ok(None);
+    }
+    let keepalive = units::parse_duration(&text).map_err(|problem| D::Error::custom(format!("{problem}, or `off`")))?;
+    let problem = if keepalive < Duration::from_secs(1) {
+        "is a burden for devices: 1s at least"
+    } else if keepalive >= Duration::from_secs(29 * 60) {
+        "is longer than a client idles (RFC 2177): less than 29m, or `off`"
+    } else {
+        return Ok(Some(keepalive));
+    };
+    Err(D::Error::custom(format!("{} {problem}", humantime::format_duration(keepalive))))
+}

@@ -1,0 +1,43 @@
+//! The client says who it is (RFC 2971): the server hears so together with deltapush's name.
+
+use super::intercept::push_client_string;
+use super::{Output, Session};
+use crate::parser::id::{self, Field};
+use crate::upstream::id::with_own_name;
+
+impl Session {
+    /// Hands an ID on with deltapush's name in it. To a server that does not offer ID nothing is said: some hang up then.
+    pub(super) fn answer_id(&mut self, command: &[u8], cuts: &[usize], out: &mut impl Output) {
+        if !self.upstream.id {
+            self.say(out, b"* ID (\"name\" \"deltapush\")\r\n");
+            return self.reply(b"OK ID completed", out);
+        }
+        match id::fields(command) {
+            Some(fields) => {
+                let (command, cuts) = id_command(&self.client.tag, &with_own_name(&fields));
+                self.replay(&command, &cuts, out);
+            }
+            // Whatever it is: the server says what it thinks of it.
+            None => self.replay(command, cuts, out),
+        }
+    }
+}
+
+/// The command, and where its literals have to wait.
+fn id_command(tag: &[u8], fields: &[Field]) -> (Vec<u8>, Vec<usize>) {
+    let mut command = [tag, b" ID ("].concat();
+    let mut cuts = vec![];
+    for (index, (name, value)) in fields.iter().enumerate() {
+        if index > 0 {
+            command.push(b' ');
+        }
+        push_client_string(&mut command, &mut cuts, name);
+        command.push(b' ');
+        match value {
+            Some(value) => push_client_string(&mut command, &mut cuts, value),
+            None => command.extend_from_slice(b"NIL"),
+        }
+    }
+    command.extend_from_slice(b")\r\n");
+    (command, cuts)
+}

@@ -1,0 +1,91 @@
+//! What an idling client hears when there is no news: one line just often enough that nobody on the way forgets the
+//! connection, instead of whatever the server says for that purpose.
+//!
+//! Only in IDLE (RFC 2177). There the client has said that it waits; everywhere else the server's autologout makes it speak
+//! itself (RFC 9051 section 5.4), in NOTIFY without IDLE too.
+
+use std::time::Duration;
+
+use super::{ClientState, Output, Session, show};
+use crate::parser::command::Verb;
+use crate::parser::response::{self, Condition};
+use crate::trace::{Mark, Speaker};
+
+/// What deltapush says.
+const STILL_HERE: &[u8] = b"* OK Still here\r\n";
+
+/// What servers say to say anything: Dovecot and Apache James the first, Dovecot in long commands the second. Cyrus, Courier
+/// and Stalwart say nothing, as far as their sources show.
+const KNOWN: [&str; 2] = ["Still here", "Hang in there"];
+
+impl Session {
+    /// How long the client may hear nothing from now on; `None` if that is no concern: it does not wait, a response is under
+    /// way, or keepalives are left to the server.
+    #[must_use]
+    pub fn keepalive(&self) -> Option<Duration> {
+        self.settings.keepalive.filter(|_| self.is_idling() && !self.is_within_response() && !self.server.said_bye)
+    }
+
+    /// Says that the connection lives. Only where [`keepalive`](Self::keepalive) says so.
+    pub fn keep_alive(&mut self, out: &mut impl Output) {
+        if self.keepalive().is_some() {
+            self.say_now(out, STILL_HERE);
+        }
+    }
+
+    /// Whether an untagged `OK` may be a keepalive that the client does not need.
+    pub(super) fn absorbs_keepalives(&self) -> bool {
+        self.settings.keepalive.is_some() && self.is_idling()
+    }
+
+    /// An untagged `OK` is complete: it goes on if it says anything.
+    pub(super) fn release_ok(&mut self, line: &[u8], out: &mut impl Output) {
+        if is_keepalive(line) {
+            return show(out, Speaker::Upstream, Mark::Kept, line, false);
+        }
+        self.hand_on(line, out);
+    }
+
+    fn is_idling(&self) -> bool {
+        self.client.state == ClientState::Continuing && self.client.verb == Verb::Idle
+    }
+}
+
+/// Whether an untagged line says nothing but that the server is there: an `OK` without response code, and with no text or one
+/// that is known. A text that nobody knows may be meant for a person (RFC 9051 section 7.1).
+fn is_keepalive(line: &[u8]) -> bool {
+    let Some(status) = response::status(line) else { return false };
+    if status.tag.is_some() || status.condition != Condition::Ok || !status.code.is_empty() {
+        return false;
+    }
+    let text = status.human_text();
+    let words = text.trim_end_matches(['.', '!']);
+    words.is_empty() || KNOWN.iter().any(|known| known.eq_ignore_ascii_case(words))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_keepalive;
+
+    #[test]
+    fn only_what_says_nothing_is_a_keepalive() {
+        for line in ["* OK Still here", "* ok still here", "* OK Still here.", "* OK", "* OK ", "* OK Hang in there.."]
+        {
+            assert!(is_keepalive(format!("{line}\r\n").as_bytes()), "{line}");
+        }
+        for line in [
+            "* OK [ALERT] Still here",
+            "* OK [NOTIFICATIONOVERFLOW] x",
+            "* OK [INPROGRESS (\"a\" 1 2)] Still here",
+            "* OK [unclosed",
+            "* OK The server goes down at noon",
+            "* OK Still here, but not for long",
+            "* NO Still here",
+            "* BYE Still here",
+            "a OK Still here",
+            "* 1 EXISTS",
+        ] {
+            assert!(!is_keepalive(format!("{line}\r\n").as_bytes()), "{line}");
+        }
+    }
+}
