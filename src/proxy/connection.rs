@@ -356,7 +356,7 @@ mod tests {
     fn a_session_that_says_nothing_is_small() {
         let sizes = (size_of::<Session>(), size_of::<Relay<AccountHandle>>(), size_of_future(Connection::serve));
         // In bytes: the session's state, that and its streams, and the whole task.
-        assert!(sizes.0 <= 448 && sizes.1 <= 1120, "{sizes:?}");
+        assert!(sizes.0 <= 448 && sizes.1 <= 1136, "{sizes:?}");
         assert!(sizes.2 <= 2400, "the task is much larger than the relay in it, which may be in it twice: {sizes:?}");
     }
 }

@@ -1,6 +1,7 @@
 //! One client connection, from accept to close.
 
 pub mod certificate;
+pub mod compress;
 mod connection;
 mod handle;
 mod leaf;
