@@ -15,7 +15,7 @@ use super::support::python;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs a program that reads `input`, and returns what it printed.
-async fn run(mut command: Command, input: &str) -> Vec<u8> {
+pub(crate) async fn run(mut command: Command, input: &str) -> Vec<u8> {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = tokio::process::Command::from(command).kill_on_drop(true).spawn().unwrap();
     child.stdin.take().unwrap().write_all(input.as_bytes()).await.unwrap();

@@ -6,6 +6,8 @@
 #[cfg(test)]
 mod clients;
 #[cfg(test)]
+mod compress;
+#[cfg(test)]
 mod cores;
 #[cfg(test)]
 mod dovecot;

@@ -47,6 +47,8 @@ pub(crate) enum Setup {
     Chatmail,
     /// IDLE, but no NOTIFY.
     WithoutNotify,
+    /// COMPRESS=DEFLATE.
+    Compress,
 }
 
 /// A running Dovecot.
@@ -65,12 +67,13 @@ pub(crate) struct Dovecot {
 
 /// The shared instance of a set-up, started on first use.
 pub(crate) fn shared(setup: Setup) -> &'static Dovecot {
-    static INSTANCES: [OnceLock<Dovecot>; 4] = [const { OnceLock::new() }; 4];
+    static INSTANCES: [OnceLock<Dovecot>; 5] = [const { OnceLock::new() }; 5];
     let index = match setup {
         Setup::Vanilla => 0,
         Setup::Metadata => 1,
         Setup::Chatmail => 2,
         Setup::WithoutNotify => 3,
+        Setup::Compress => 4,
     };
     INSTANCES[index].get_or_init(|| Dovecot::start(setup))
 }
@@ -307,6 +310,7 @@ service stats {{
         Setup::WithoutNotify => {
             text += "imap_capability = IMAP4rev1 SASL-IR LITERAL+ ID ENABLE IDLE UIDPLUS CONDSTORE\n"
         }
+        Setup::Compress => text += "mail_plugins = zlib\nprotocol imap {\n  mail_plugins = zlib imap_zlib\n}\n",
         Setup::Vanilla | Setup::Metadata => {}
     }
     text
