@@ -37,7 +37,7 @@ enum Place {
     BetweenBlocks { bits: u8, bit_buffer: u8 },
     /// Within a block, with its code tables.
     WithinBlock(Box<DecompressorOxide>),
-    /// Behind the last block.
+    /// Behind the last block, or at a fault.
     Ended,
 }
 
@@ -59,7 +59,7 @@ impl Inflater {
     /// there is input, or [`has_more`](Self::has_more) says so.
     ///
     /// # Errors
-    /// [`Malformed`] if the stream is broken: it cannot be read on after that.
+    /// [`Malformed`] if the stream is broken: it cannot be read on after that. All that came before the fault comes out first.
     pub fn inflate<'w>(&mut self, input: &mut &[u8], work: &'w mut [u8]) -> Result<&'w [u8], Malformed> {
         debug_assert!(work.len() >= MIN_WORK, "there is room to get on");
         if input.is_empty() && !self.has_more {
@@ -86,6 +86,11 @@ impl Inflater {
                 }
                 TINFLStatus::NeedsMoreInput | TINFLStatus::HasMoreOutput => break Place::WithinBlock(decoder),
                 TINFLStatus::Done if input.is_empty() => break Place::Ended,
+                _ if end > start => {
+                    // First what came before the fault, however the stream was cut; the next call says so.
+                    self.has_more = true;
+                    break Place::Ended;
+                }
                 _ => return Err(Malformed),
             }
         };

@@ -188,9 +188,30 @@ fn what_is_no_deflate_is_malformed() {
 }
 
 proptest! {
+    /// Also of what is broken all comes out up to the fault, and the fault is found.
     #[test]
-    fn any_bytes_are_survived(chunks in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..200), 0..8)) {
-        let _ = inflate(&mut Inflater::new(), chunks.iter().map(Vec::as_slice));
+    fn any_bytes_in_any_chunks_give_the_same(
+        said in 0usize..3000,
+        garbage in proptest::collection::vec(any::<u8>(), 0..300),
+        chunk in 1usize..50,
+    ) {
+        let mut stream = Client::new(6).say(&mixed(said), TDEFLFlush::Sync);
+        stream.extend(garbage);
+        let run = |chunk: usize| {
+            let (mut inflater, mut work, mut inflated) = (Inflater::new(), vec![0; MIN_WORK], vec![]);
+            for mut input in stream.chunks(chunk) {
+                while !input.is_empty() || inflater.has_more() {
+                    match inflater.inflate(&mut input, &mut work) {
+                        Ok(piece) => inflated.extend_from_slice(piece),
+                        Err(fault) => return (inflated, Some(fault)),
+                    }
+                }
+            }
+            (inflated, None)
+        };
+        let whole = run(stream.len().max(1));
+        prop_assert!(whole.0.starts_with(&mixed(said)));
+        prop_assert!(run(chunk) == whole);
     }
 
     #[test]
