@@ -121,7 +121,7 @@ fn a_session_that_was_away_still_knows_its_last_words() {
 #[test]
 fn any_flush_and_any_level_of_the_client_is_understood() {
     for flush in [TDEFLFlush::None, TDEFLFlush::Sync, TDEFLFlush::Full] {
-        for level in [0, 1, 6, 9] {
+        for level in [0, 6] {
             let (mut client, text) = (Client::new(level), mixed(100_000));
             let mut deflated: Vec<u8> = text.chunks(7001).flat_map(|part| client.say(part, flush)).collect();
             deflated.extend(client.say(b"", TDEFLFlush::Sync));
@@ -188,6 +188,9 @@ fn what_is_no_deflate_is_malformed() {
 }
 
 proptest! {
+    // Each case is many windows of 32 KiB.
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     /// Also of what is broken all comes out up to the fault, and the fault is found.
     #[test]
     fn any_bytes_in_any_chunks_give_the_same(
