@@ -3,8 +3,10 @@
 //! A message goes from upstream to client (FETCH) and back (APPEND), TLS on both sides, through the real program. The same
 //! is done with the least that could stand in its place, a program that copies bytes from one TLS connection to another.
 //!
-//! `cargo bench --bench relay` takes the largest message that a big provider accepts; `-- --short` a smaller one, as does
-//! `cargo test --bench relay`. The exit code is 1 if deltapush's memory grows too much.
+//! Then, what an idle session takes, with compression and without (docs/compression.md).
+//!
+//! `cargo bench --bench relay` takes the largest message that a big provider accepts, and a thousand sessions of each kind;
+//! `-- --short` less of both, as does `cargo test --bench relay`. The exit code is 1 if deltapush's memory grows too much.
 #![expect(clippy::print_stdout, reason = "the table is what this program is for")]
 #![expect(clippy::arithmetic_side_effects, reason = "of figures that this program makes itself")]
 
@@ -12,6 +14,8 @@
 mod bare;
 #[path = "relay/client.rs"]
 mod client;
+#[path = "relay/idle.rs"]
+mod idle;
 #[path = "relay/memory.rs"]
 mod memory;
 #[path = "relay/message.rs"]
@@ -32,6 +36,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow};
 
 use client::Client;
+use idle::Costs;
 use memory::Memory;
 use proxy::{Kind, Proxy};
 use tls::Authority;
@@ -52,8 +57,9 @@ const WARM_UP: u64 = 4 * MIB;
 /// Rounds of which the fastest and the one with the largest growth count: other programs run, too.
 const ROUNDS: usize = 5;
 
-/// Sessions that are opened to see what one costs that says nothing.
-const IDLE_SESSIONS: u64 = 200;
+/// Sessions of each kind that are opened to see what one costs that says nothing: in the full form, and in the short one.
+const IDLE_SESSIONS: usize = 1000;
+const FEW_IDLE_SESSIONS: usize = 400;
 
 /// How long one message may take.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -100,7 +106,7 @@ async fn measure(size: u64) -> Result<bool> {
 
     println!("a message of {} MiB, TLS on both sides, best of {ROUNDS}", size / MIB);
     println!("          deltapush    bare copy    ratio    growth of deltapush's memory");
-    let mut is_bounded = true;
+    let mut growth = 0;
     let mut deltapush = Candidate::start(Kind::Deltapush, folder.path(), &authority, upstream).await?;
     let mut bare = Candidate::start(Kind::BareCopy, folder.path(), &authority, upstream).await?;
     for way in [Way::Fetch, Way::Append] {
@@ -111,14 +117,28 @@ async fn measure(size: u64) -> Result<bool> {
             bare.round(way, size, &mut theirs).await?;
         }
         deltapush.slow_round(way, size, &mut ours).await?;
-        is_bounded &= ours.growth < MAX_GROWTH;
+        growth = growth.max(ours.growth);
         println!("{}", row(way, size, &ours, &theirs));
     }
-    println!("each idle session takes {} KiB", deltapush.idle_session(&authority).await?.div_ceil(KIB));
-    if !is_bounded {
+    // A process of its own: in the other one sessions may use what the large messages have left.
+    drop((deltapush, bare));
+    let proxy = Proxy::start(Kind::Deltapush, folder.path(), &authority, upstream)?;
+    let sessions = if size == LARGE { IDLE_SESSIONS } else { FEW_IDLE_SESSIONS };
+    let costs = Costs::measure(&proxy, &authority, sessions).await?;
+    #[expect(clippy::cast_precision_loss, reason = "a size has fewer digits than an f64")]
+    let kib = |bytes: u64| bytes as f64 / 1024.0;
+    println!(
+        "an idle session, of {sessions}: {:.1} KiB, compressed {:.1} KiB",
+        kib(costs.plain),
+        kib(costs.compressed)
+    );
+    if !costs.are_close() {
+        println!("a compressed session takes more than a quarter more");
+    }
+    if growth >= MAX_GROWTH {
         println!("deltapush's memory grew by {} KiB or more: it holds what it should only pass on", MAX_GROWTH / KIB);
     }
-    Ok(is_bounded)
+    Ok(growth < MAX_GROWTH && costs.are_close())
 }
 
 fn row(way: Way, size: u64, ours: &Figures, theirs: &Figures) -> String {
@@ -143,14 +163,14 @@ impl Figures {
 struct Candidate {
     client: Client,
     memory: Memory,
-    proxy: Proxy,
+    _proxy: Proxy,
 }
 
 impl Candidate {
     async fn start(kind: Kind, folder: &Path, authority: &Authority, upstream: SocketAddr) -> Result<Self> {
         let proxy = Proxy::start(kind, folder, authority, upstream)?;
         let client = tokio::time::timeout(PATIENCE, Client::connect(proxy.port, authority)).await??;
-        let mut candidate = Self { client, memory: Memory::of(proxy.pid()), proxy };
+        let mut candidate = Self { client, memory: Memory::of(proxy.pid()), _proxy: proxy };
         for way in [Way::Fetch, Way::Append] {
             candidate.transfer(way, WARM_UP, false).await?;
         }
@@ -171,18 +191,6 @@ impl Candidate {
         self.transfer(way, size, true).await?;
         figures.growth = figures.growth.max(self.memory.peak()?.saturating_sub(before));
         Ok(())
-    }
-
-    /// How much memory a further session takes, with what its two TLS connections need, in bytes.
-    async fn idle_session(&self, authority: &Authority) -> Result<u64> {
-        // What logging in needs for a while, the first of them makes.
-        let mut clients = vec![Client::connect(self.proxy.port, authority).await?];
-        let before = self.memory.reset_peak()?;
-        for _ in 0..IDLE_SESSIONS {
-            clients.push(tokio::time::timeout(PATIENCE, Client::connect(self.proxy.port, authority)).await??);
-        }
-        let after = self.memory.reset_peak()?;
-        Ok(after.saturating_sub(before) / IDLE_SESSIONS)
     }
 
     async fn transfer(&mut self, way: Way, size: u64, slow: bool) -> Result<Duration> {

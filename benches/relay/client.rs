@@ -8,6 +8,7 @@ use tokio::net::TcpStream;
 use tokio::time::sleep;
 use tokio_rustls::client::TlsStream;
 
+use super::idle;
 use super::message::{Message, PAUSE};
 use super::tls::{self, Authority};
 use super::upstream;
@@ -60,6 +61,15 @@ impl Client {
         self.message.write(size, self.stream.get_mut()).await?;
         self.say("\r\n").await?;
         self.done().await
+    }
+
+    /// Says a few small commands; from here on compressed, if wanted.
+    pub(crate) async fn chat(&mut self, compressed: bool) -> Result<()> {
+        if compressed {
+            self.say("a COMPRESS DEFLATE\r\n").await?;
+            self.done().await?;
+        }
+        idle::chat(&mut self.stream, compressed).await
     }
 
     async fn say(&mut self, line: &str) -> Result<()> {

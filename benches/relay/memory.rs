@@ -20,6 +20,11 @@ impl Memory {
         self.field("VmRSS:")
     }
 
+    /// The memory that is resident now, in bytes.
+    pub(crate) fn resident(&self) -> Result<u64> {
+        self.field("VmRSS:")
+    }
+
     /// The most that was resident since the peak was forgotten, in bytes.
     pub(crate) fn peak(&self) -> Result<u64> {
         self.field("VmHWM:")

@@ -68,6 +68,7 @@ async fn serve(tcp: TcpStream, acceptor: TlsAcceptor, message: &Message) -> Resu
                 message.read(size, &mut stream).await?;
                 stream.read_line(&mut String::new()).await?;
             }
+            "SEARCH" => {}
             _ => bail!("unexpected: {verb}"),
         }
         say(&mut stream, &format!("{tag} OK done\r\n")).await?;

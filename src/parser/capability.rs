@@ -26,31 +26,33 @@ pub fn can_cross(name: &[u8], jmapaccess: JmapAccess) -> bool {
 }
 
 /// What is added to a list, unless it is there already.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Added {
-    /// Nothing: the upstream pushes by itself and is left alone.
-    Nothing,
-    /// What makes a client hand over its token: METADATA and XDELTAPUSH.
-    Push,
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Added {
+    /// What makes a client hand over its token: METADATA and XDELTAPUSH. Not where the upstream pushes by itself and is left
+    /// alone.
+    pub push: bool,
+    /// COMPRESS=DEFLATE: deltapush's own, whether or not the upstream has it. Not once it is in use.
+    pub compress: bool,
 }
 
 impl Added {
-    fn names(self) -> &'static [&'static str] {
-        match self {
-            Self::Nothing => &[],
-            Self::Push => &["METADATA", "XDELTAPUSH"],
-        }
+    fn names(self) -> impl Iterator<Item = &'static str> {
+        let push = self.push.then_some(["METADATA", "XDELTAPUSH"]).into_iter().flatten();
+        push.chain(self.compress.then_some(COMPRESS))
     }
 }
+
+/// The one mechanism of RFC 4978.
+const COMPRESS: &str = "COMPRESS=DEFLATE";
 
 /// The whole line `line` as the client shall see it; `None` if it carries no capability list or stays as it is.
 #[must_use]
 pub fn rewrite(line: &[u8], added: Added, jmapaccess: JmapAccess) -> Option<Vec<u8>> {
     let names: Vec<&[u8]> = response::capabilities(line)?.collect();
-    let missing =
-        added.names().iter().filter(|new| !names.iter().any(|name| name.eq_ignore_ascii_case(new.as_bytes())));
-    let kept = names.iter().copied().filter(|name| can_cross(name, jmapaccess));
-    let list: Vec<&[u8]> = kept.chain(missing.map(|name| name.as_bytes())).collect();
+    let is_in = |list: &[&[u8]], name: &str| list.iter().any(|other| other.eq_ignore_ascii_case(name.as_bytes()));
+    let kept: Vec<&[u8]> = names.iter().copied().filter(|name| can_cross(name, jmapaccess)).collect();
+    let missing: Vec<&str> = added.names().filter(|name| !is_in(&kept, name)).collect();
+    let list: Vec<&[u8]> = kept.into_iter().chain(missing.into_iter().map(str::as_bytes)).collect();
     if list == names {
         return None;
     }
@@ -78,8 +80,10 @@ fn around_list(line: &[u8]) -> Option<(&[u8], &[u8])> {
 mod tests {
     use super::*;
 
+    const PUSH: Added = Added { push: true, compress: false };
+
     fn rewritten(line: &str) -> Option<String> {
-        rewrite(line.as_bytes(), Added::Push, JmapAccess::Strip).map(|line| String::from_utf8(line).unwrap())
+        rewrite(line.as_bytes(), PUSH, JmapAccess::Strip).map(|line| String::from_utf8(line).unwrap())
     }
 
     #[test]
@@ -107,7 +111,7 @@ mod tests {
             (JmapAccess::Strip, "* CAPABILITY IMAP4rev1 AUTH=SCRAM-SHA-256 X-PLUS\r\n"),
             (JmapAccess::Pass, "* CAPABILITY IMAP4rev1 AUTH=SCRAM-SHA-256 X-PLUS JMAPACCESS\r\n"),
         ] {
-            let rewritten = rewrite(all.as_bytes(), Added::Nothing, jmapaccess).unwrap();
+            let rewritten = rewrite(all.as_bytes(), Added::default(), jmapaccess).unwrap();
             assert_eq!(String::from_utf8(rewritten).unwrap(), expected);
         }
     }
@@ -118,7 +122,24 @@ mod tests {
         assert_eq!(rewritten("* 1 FETCH (BODY \"[CAPABILITY X]\")\r\n"), None);
         assert_eq!(rewritten("* CAPABILITY IMAP4rev1  METADATA XDELTAPUSH\r\n"), None);
         assert_eq!(rewritten("* OK [CAPABILITY IMAP4rev1 unclosed\r\n"), None);
-        assert_eq!(rewrite(b"* CAPABILITY IMAP4rev1\r\n", Added::Nothing, JmapAccess::Strip), None);
+        assert_eq!(rewrite(b"* CAPABILITY IMAP4rev1\r\n", Added::default(), JmapAccess::Strip), None);
+    }
+
+    #[test]
+    fn compression_is_deltapushs_own_and_stands_in_a_list_once() {
+        let rewritten = |line: &str, added| {
+            rewrite(line.as_bytes(), added, JmapAccess::Strip).map(|line| String::from_utf8(line).unwrap())
+        };
+        let compress = Added { push: false, compress: true };
+        let offered = Some("* CAPABILITY IMAP4rev1 COMPRESS=DEFLATE\r\n".to_owned());
+        assert_eq!(rewritten("* CAPABILITY IMAP4rev1\r\n", compress), offered);
+        assert_eq!(rewritten("* CAPABILITY COMPRESS=X IMAP4rev1 compress=deflate\r\n", compress), offered);
+        assert_eq!(rewritten("* CAPABILITY IMAP4rev1 COMPRESS=DEFLATE\r\n", compress), None);
+        let both = Added { push: true, compress: true };
+        assert_eq!(
+            rewritten("a OK [CAPABILITY IMAP4rev1] in\r\n", both).as_deref(),
+            Some("a OK [CAPABILITY IMAP4rev1 METADATA XDELTAPUSH COMPRESS=DEFLATE] in\r\n")
+        );
     }
 
     #[test]

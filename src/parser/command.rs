@@ -141,6 +141,12 @@ pub fn has_no_arguments(command: &[u8]) -> bool {
     arguments(command, nom::combinator::success(())).is_some()
 }
 
+/// The mechanism that a whole COMPRESS command asks for (RFC 4978 section 5). `None` if it is not well-formed.
+#[must_use]
+pub fn compress_mechanism(command: &[u8]) -> Option<&[u8]> {
+    arguments(command, preceded(space, atom))
+}
+
 /// The credentials of a whole LOGIN command, in any mixture of atoms, quoted strings and literals. `None` if it is not
 /// well-formed, the user name is not UTF-8 or has a line end in it, or there is a NUL.
 #[must_use]

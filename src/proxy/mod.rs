@@ -2,6 +2,7 @@
 
 mod attempt;
 pub mod certificate;
+pub mod compress;
 mod connection;
 mod handle;
 mod leaf;

@@ -5,7 +5,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::coop;
 
+use super::compress::{Compression, Failed, Malformed};
 use crate::stream::Stream;
 
 /// One of the two connections.
@@ -22,6 +24,8 @@ pub(super) struct Peer {
     /// Its side was, or is to be, closed by us.
     pub(super) closing: Closing,
     pub(super) error: Option<io::Error>,
+    /// Boxed: most connections have none.
+    compression: Option<Box<Compression>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +38,16 @@ pub(super) enum Closing {
 
 impl Peer {
     pub(super) fn new(stream: Stream) -> Self {
-        Self { stream, queue: Vec::new(), sent: 0, unflushed: false, eof: false, closing: Closing::No, error: None }
+        Self {
+            stream,
+            queue: Vec::new(),
+            sent: 0,
+            unflushed: false,
+            eof: false,
+            closing: Closing::No,
+            error: None,
+            compression: None,
+        }
     }
 
     /// Bytes that wait to be sent.
@@ -68,8 +81,49 @@ impl Peer {
         self.unflushed = false;
     }
 
-    /// Writes `bytes`, or queues what the stream does not take.
+    /// From now on what is sent and received is compressed.
+    pub(super) fn compress(&mut self) {
+        self.compression.get_or_insert_default();
+    }
+
+    /// Takes back what was received before it was known to be compressed.
+    pub(super) fn receive_compressed(&mut self, bytes: &[u8]) {
+        if let Some(compression) = &mut self.compression {
+            compression.receive(bytes);
+        }
+    }
+
+    /// Sends `bytes`, compressed if that was agreed on: then some may wait for [`flush_compressed`](Self::flush_compressed).
     pub(super) fn send(&mut self, bytes: &[u8], cx: &mut Context<'_>) {
+        let Some(mut compression) = self.compression.take() else { return self.write(bytes, cx) };
+        if self.closing != Closing::Done {
+            let done = compression.deflater.write(bytes, &mut |deflated| self.write(deflated, cx));
+            self.fail_to_compress(done);
+        }
+        self.compression = Some(compression);
+    }
+
+    /// Has the other side get all that was sent; whether anything was to be done. Each time costs a few bytes: it is for when
+    /// nothing more is at hand.
+    pub(super) fn flush_compressed(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(mut compression) = self.compression.take_if(|compression| compression.deflater.is_unflushed()) else {
+            return false;
+        };
+        let done = compression.deflater.flush(&mut |deflated| self.write(deflated, cx));
+        self.compression = Some(compression);
+        self.fail_to_compress(done);
+        true
+    }
+
+    fn fail_to_compress(&mut self, done: Result<(), Failed>) {
+        if let Err(failed) = done {
+            tracing::error!("{failed}: the session ends");
+            self.fail(io::Error::other(failed));
+        }
+    }
+
+    /// Writes `bytes`, or queues what the stream does not take.
+    fn write(&mut self, bytes: &[u8], cx: &mut Context<'_>) {
         if self.closing == Closing::Done {
             return;
         }
@@ -90,7 +144,7 @@ impl Peer {
 
     /// Sends what is queued, flushes, and closes if that is wanted; whether anything was done.
     pub(super) fn poll_send(&mut self, cx: &mut Context<'_>) -> bool {
-        let mut progress = false;
+        let mut progress = self.closing == Closing::Wanted && self.flush_compressed(cx);
         while self.waiting() > 0 {
             let rest = self.queue.get(self.sent..).unwrap_or_default();
             match Pin::new(&mut self.stream).poll_write(cx, rest) {
@@ -127,8 +181,39 @@ impl Peer {
         progress
     }
 
+    /// What the peer said; an empty slice at the end, and where what came was compressed and makes no byte yet. `buffer` is
+    /// also what is inflated into, piece by piece.
+    ///
+    /// # Errors
+    /// If what came was to be compressed and is not.
+    pub(super) fn poll_read<'b>(
+        &mut self,
+        buffer: &'b mut [u8],
+        cx: &mut Context<'_>,
+    ) -> Option<Result<&'b [u8], Malformed>> {
+        let Some(mut compression) = self.compression.take() else { return self.poll_receive(buffer, cx).map(Ok) };
+        let inflated = self.poll_inflate(&mut compression, buffer, cx);
+        self.compression = Some(compression);
+        inflated
+    }
+
+    fn poll_inflate<'b>(
+        &mut self,
+        compression: &mut Compression,
+        buffer: &'b mut [u8],
+        cx: &mut Context<'_>,
+    ) -> Option<Result<&'b [u8], Malformed>> {
+        if !compression.has_input() {
+            compression.receive(self.poll_receive(buffer, cx)?);
+        }
+        // A little input may make much output, which comes without waiting: others get their turn in between.
+        let Poll::Ready(turn) = coop::poll_proceed(cx) else { return None };
+        turn.made_progress();
+        Some(compression.inflate(buffer))
+    }
+
     /// What there is to read; an empty slice at the end. A peer that hangs up without the ceremony of TLS has ended too.
-    pub(super) fn poll_read<'b>(&mut self, buffer: &'b mut [u8], cx: &mut Context<'_>) -> Option<&'b [u8]> {
+    fn poll_receive<'b>(&mut self, buffer: &'b mut [u8], cx: &mut Context<'_>) -> Option<&'b [u8]> {
         let mut read = ReadBuf::new(buffer);
         let read = match Pin::new(&mut self.stream).poll_read(cx, &mut read) {
             Poll::Pending => return None,

@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::compress::Malformed;
 use super::peer::{Closing, Peer};
 use super::session::{Output, Request, Session};
 use crate::secret::DeviceToken;
@@ -46,6 +47,9 @@ pub enum End {
     /// The upstream closed, or its connection broke.
     #[error("the mail server is gone{}", .0.as_ref().map(|error| format!(": {error}")).unwrap_or_default())]
     Upstream(Option<io::Error>),
+    /// What the client said after COMPRESS is not compressed as it should be.
+    #[error(transparent)]
+    Malformed(Malformed),
     /// Neither peer said anything for too long.
     #[error("nothing was said for too long")]
     Idle,
@@ -63,6 +67,8 @@ pub struct Relay<A> {
     transcript: Option<Printer>,
     /// What the client sent and the session could not take yet.
     waiting: Vec<u8>,
+    /// What waits is compressed: it was read with the COMPRESS, or after it.
+    began_to_compress: bool,
     requests: VecDeque<Request>,
     performing: Option<Performed>,
     limit: usize,
@@ -110,6 +116,7 @@ impl<A: Account> Relay<A> {
             account,
             transcript,
             waiting: Vec::new(),
+            began_to_compress: false,
             requests: VecDeque::new(),
             performing: None,
             limit: bounds.buffer,
@@ -146,8 +153,14 @@ impl<A: Account> Relay<A> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         with_scratch(|buffer| {
             // A stream that is always ready gives way by itself: the runtime's budget for a task makes it pending.
-            while self.step(buffer, cx) {
-                self.last_activity = Instant::now();
+            loop {
+                while self.step(buffer, cx) {
+                    self.last_activity = Instant::now();
+                }
+                // Nothing more is at hand: what was compressed goes out, and is then sent.
+                if !self.client.flush_compressed(cx) {
+                    break;
+                }
             }
         });
         if let Some(end) = self.poll_end() {
@@ -173,6 +186,12 @@ impl<A: Account> Relay<A> {
 
     /// Gives the session what it could not take before.
     fn take_waiting(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.began_to_compress {
+            // What was read behind the COMPRESS is compressed.
+            self.began_to_compress = false;
+            self.client.receive_compressed(&std::mem::take(&mut self.waiting));
+            return true;
+        }
         if self.waiting.is_empty() || !self.session.takes_client_input() || self.is_backed_up() {
             return false;
         }
@@ -192,10 +211,15 @@ impl<A: Account> Relay<A> {
         if self.client.eof || !self.waiting.is_empty() || self.is_backed_up() || self.end.is_some() {
             return false;
         }
-        let Some(input) = self.client.poll_read(buffer, cx) else { return false };
-        if input.is_empty() {
-            return true;
-        }
+        let input = match self.client.poll_read(buffer, cx) {
+            None => return false,
+            Some(Ok([])) => return true,
+            Some(Ok(input)) => input,
+            Some(Err(malformed)) => {
+                self.finish(End::Malformed(malformed), "what you sent is not compressed as RFC 4978 asks for", cx);
+                return true;
+            }
+        };
         let (session, mut out) = self.parts(cx);
         let used = session.from_client(input, &mut out);
         self.waiting.extend_from_slice(input.get(used..).unwrap_or_default());
@@ -206,7 +230,7 @@ impl<A: Account> Relay<A> {
         if self.upstream.eof || self.client.waiting() >= self.limit {
             return false;
         }
-        let Some(input) = self.upstream.poll_read(buffer, cx) else { return false };
+        let Some(Ok(input)) = self.upstream.poll_read(buffer, cx) else { return false };
         let (session, mut out) = self.parts(cx);
         session.from_upstream(input, &mut out);
         true
@@ -315,6 +339,7 @@ impl<A: Account> Relay<A> {
             upstream: &mut self.upstream,
             account: &self.account,
             requests: &mut self.requests,
+            began_to_compress: &mut self.began_to_compress,
             transcript: &mut self.transcript,
             heard: &mut self.heard,
             cx,
@@ -329,6 +354,7 @@ struct Out<'a, 'b, A> {
     upstream: &'a mut Peer,
     account: &'a A,
     requests: &'a mut VecDeque<Request>,
+    began_to_compress: &'a mut bool,
     transcript: &'a mut Option<Printer>,
     heard: &'a mut Instant,
     cx: &'a mut Context<'b>,
@@ -344,6 +370,11 @@ impl<A: Account> Output for Out<'_, '_, A> {
 
     fn to_upstream(&mut self, bytes: &[u8]) {
         self.upstream.send(bytes, self.cx);
+    }
+
+    fn compress(&mut self) {
+        self.client.compress();
+        *self.began_to_compress = true;
     }
 
     fn request(&mut self, request: Request) {
@@ -371,3 +402,7 @@ impl<A: Account> Output for Out<'_, '_, A> {
 #[cfg(test)]
 #[path = "relay_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "relay_compress_tests.rs"]
+mod compress_tests;

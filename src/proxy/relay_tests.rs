@@ -27,21 +27,21 @@ impl Account for Willing {
 }
 
 /// A relay under way, and the far ends of its two connections.
-struct Scene {
-    client: TcpStream,
-    upstream: TcpStream,
+pub(super) struct Scene {
+    pub(super) client: TcpStream,
+    pub(super) upstream: TcpStream,
     stop: CancellationToken,
-    relay: JoinHandle<End>,
+    pub(super) relay: JoinHandle<End>,
     requests: Arc<Mutex<Vec<Request>>>,
 }
 
-async fn pair() -> (TcpStream, TcpStream) {
+pub(super) async fn pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (far, near) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
     (far.unwrap(), near.unwrap().0)
 }
 
-async fn scene(idle_time: Duration) -> Scene {
+pub(super) async fn scene(idle_time: Duration) -> Scene {
     scene_with(idle_time, None).await
 }
 
@@ -69,21 +69,21 @@ async fn scene_with(idle_time: Duration, keepalive: Option<Duration>) -> Scene {
     scene
 }
 
-const LONG: Duration = Duration::from_secs(1800);
+pub(super) const LONG: Duration = Duration::from_secs(1800);
 
-async fn read(stream: &mut TcpStream, len: usize) -> String {
+pub(super) async fn read(stream: &mut TcpStream, len: usize) -> String {
     let mut bytes = vec![0; len];
     within(stream.read_exact(&mut bytes)).await.unwrap();
     String::from_utf8(bytes).unwrap()
 }
 
-async fn read_to_end(stream: &mut TcpStream) -> String {
+pub(super) async fn read_to_end(stream: &mut TcpStream) -> String {
     let mut text = String::new();
     within(stream.read_to_string(&mut text)).await.unwrap();
     text
 }
 
-async fn within<T>(event: impl Future<Output = T>) -> T {
+pub(super) async fn within<T>(event: impl Future<Output = T>) -> T {
     timeout(Duration::from_secs(20), event).await.expect("nothing happens")
 }
 

@@ -22,7 +22,7 @@ const STRIPPED: [&str; 7] = [
 ];
 
 /// What is added to them.
-const ADDED: [&str; 2] = ["METADATA", "XDELTAPUSH"];
+const ADDED: [&str; 3] = ["METADATA", "XDELTAPUSH", "COMPRESS=DEFLATE"];
 
 /// A server that can be compared: with an account's name it must do everything that the script wants.
 pub(crate) trait Compared {

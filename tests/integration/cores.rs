@@ -32,18 +32,33 @@ pub(crate) async fn chat(version: Version, dovecot: &Dovecot, imap: u16, name: &
     assert_eq!(text, "and back");
 }
 
+/// Cores turn compression on by themselves. Every session of theirs has, and the server heard of none.
+fn expect_compression(deltapush: &Deltapush, dovecot: &Dovecot, name: &str) {
+    let trace = deltapush.trace();
+    let count = |words: &str| trace.matches(words).count();
+    let (logins, begun) = (count(" deltapush ready   [said by deltapush]"), count("OK compression begins now"));
+    assert!(begun >= 2, "{trace}");
+    // One that was just made, or that only asked whether the password is right, may not have come so far.
+    assert!(begun + 4 >= logins, "{begun} of {logins} sessions\n{trace}");
+    for side in ["alice", "bob"] {
+        assert!(!dovecot.sessions(&format!("{name}-{side}@lab.test")).concat().contains("COMPRESS"));
+    }
+}
+
 #[tokio::test]
 async fn core_2_23_chats_through_the_proxy() {
     let dovecot = dovecot::shared(Setup::Vanilla);
-    let deltapush = Deltapush::start(&Options::dovecot(dovecot));
+    let deltapush = Deltapush::start(&Options { trace: true, ..Options::dovecot(dovecot) });
     chat(Version::WithToken, dovecot, deltapush.imaps, "chat-2.23").await;
+    expect_compression(&deltapush, dovecot, "chat-2.23");
 }
 
 #[tokio::test]
 async fn the_current_core_chats_through_the_proxy() {
     let dovecot = dovecot::shared(Setup::Vanilla);
-    let deltapush = Deltapush::start(&Options::dovecot(dovecot));
+    let deltapush = Deltapush::start(&Options { trace: true, ..Options::dovecot(dovecot) });
     chat(Version::Current, dovecot, deltapush.imaps, "chat-current").await;
+    expect_compression(&deltapush, dovecot, "chat-current");
 }
 
 #[tokio::test]

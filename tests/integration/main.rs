@@ -7,6 +7,7 @@
 mod clients;
 #[cfg(test)]
 mod comparison;
+mod compress;
 #[cfg(test)]
 mod cores;
 #[cfg(test)]

@@ -13,8 +13,9 @@ impl Session {
         let mut run = Run::new(input);
         let mut rest = input;
         self.said = 0;
+        let compression = self.compression;
         // Small questions have large answers: a few lines at a time, so that the client's pace is felt.
-        while self.takes_client_input() && self.said < MAX_SAID {
+        while self.takes_client_input() && self.said < MAX_SAID && self.compression == compression {
             let Some((fragment, after)) = self.client.framer.next(rest) else { break };
             rest = after;
             match self.client.state {

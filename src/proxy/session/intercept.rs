@@ -1,9 +1,9 @@
 //! The commands that deltapush answers itself, alone or together with the upstream: RFC 5464 metadata, and what must not
 //! cross a relay.
 
-use super::{ClientState, Output, Request, Session, UpstreamState};
+use super::{ClientState, Compression, Output, Request, Session, UpstreamState};
 use crate::config::JmapAccess;
-use crate::parser::command::Verb;
+use crate::parser::command::{Verb, compress_mechanism};
 use crate::parser::metadata::{self, Get, Pair, Set, Values, is_inbox, is_within};
 use crate::parser::quote::{is_quotable, push_quoted};
 use crate::parser::response::{self, Condition};
@@ -71,7 +71,7 @@ impl Session {
         match self.client.verb {
             Verb::GetMetadata => self.answer_get(command, cuts, out),
             Verb::SetMetadata => self.answer_set(command, cuts, out),
-            Verb::Compress => self.reply(b"NO compression is not available here", out),
+            Verb::Compress => self.answer_compress(command, out),
             Verb::GetJmapAccess => self.reply(b"NO [CANNOT] JMAP would lead around this server", out),
             Verb::Id => self.answer_id(command, cuts, out),
             Verb::StartTls => self.reply(b"BAD STARTTLS comes before the login", out),
@@ -94,6 +94,32 @@ impl Session {
     pub(super) fn reply(&mut self, text: &[u8], out: &mut impl Output) {
         let line = [&self.client.tag, b" ".as_slice(), text, b"\r\n"].concat();
         self.say(out, &line);
+    }
+
+    /// `COMPRESS` (RFC 4978 section 3). It ends here: the upstream never hears of it.
+    fn answer_compress(&mut self, command: &[u8], out: &mut impl Output) {
+        match compress_mechanism(command) {
+            None => self.reply(b"BAD COMPRESS takes a mechanism", out),
+            Some(name) if !name.eq_ignore_ascii_case(b"DEFLATE") => {
+                self.reply(b"BAD this mechanism is not supported, DEFLATE is", out);
+            }
+            Some(_) if self.compression != Compression::Off => {
+                self.reply(b"NO [COMPRESSIONACTIVE] compression is active already", out);
+            }
+            Some(_) => {
+                self.reply(b"OK compression begins now", out);
+                self.compression = Compression::Accepted;
+                if self.own.is_empty() {
+                    self.compress(out);
+                }
+            }
+        }
+    }
+
+    /// What follows the OK is compressed.
+    pub(super) fn compress(&mut self, out: &mut impl Output) {
+        self.compression = Compression::On;
+        out.compress();
     }
 
     fn answer_get(&mut self, command: &[u8], cuts: &[usize], out: &mut impl Output) {

@@ -100,6 +100,10 @@ pub trait Output {
     fn to_client(&mut self, bytes: &[u8]);
     /// Bytes for the upstream.
     fn to_upstream(&mut self, bytes: &[u8]);
+    /// From here on, both ways, all is compressed between client and deltapush (RFC 4978): what goes
+    /// [`to_client`](Self::to_client), and what of the client's bytes [`Session::from_client`] has not used. The session takes
+    /// and gives it as plain as before.
+    fn compress(&mut self);
     /// Something that takes time.
     fn request(&mut self, request: Request);
     /// The client idles in this mailbox: what its account's watcher has to look at.
@@ -127,6 +131,16 @@ pub struct Session {
     own: Vec<Vec<u8>>,
     /// How much it has said since the client's last bytes came.
     said: usize,
+    compression: Compression,
+}
+
+/// Whether client and deltapush compress what they say (RFC 4978).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Compression {
+    Off,
+    /// The client asked for it; the OK waits for a response's end.
+    Accepted,
+    On,
 }
 
 /// The direction from client to upstream.
@@ -241,6 +255,7 @@ impl Session {
             requests: VecDeque::new(),
             own: Vec::new(),
             said: 0,
+            compression: Compression::Off,
         }
     }
 
@@ -254,6 +269,7 @@ impl Session {
             // What follows a token may ask for it.
             && self.requests.is_empty()
             && self.own.iter().map(Vec::len).sum::<usize>() < MAX_OWN
+            && self.compression != Compression::Accepted
     }
 
     /// Whether deltapush, not the upstream, has the tokens.
@@ -264,7 +280,7 @@ impl Session {
     /// What is added to capability lists.
     #[must_use]
     pub fn added(&self) -> Added {
-        if self.has_tokens() { Added::Push } else { Added::Nothing }
+        Added { push: self.has_tokens(), compress: self.compression != Compression::On }
     }
 
     /// A whole line as the client shall see it; `None` if it stays as it is.
@@ -299,6 +315,10 @@ impl Session {
     fn say_waiting(&mut self, out: &mut impl Output) {
         for response in std::mem::take(&mut self.own) {
             self.say_now(out, &response);
+        }
+        // Its OK was the last of them: no command was taken since.
+        if self.compression == Compression::Accepted {
+            self.compress(out);
         }
     }
 }

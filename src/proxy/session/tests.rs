@@ -27,6 +27,7 @@ struct Recorded {
     tokens: Vec<DeviceToken>,
     idled: Vec<String>,
     fetches: usize,
+    compressed: bool,
     transcript: Option<Printer>,
 }
 
@@ -36,6 +37,11 @@ impl Output for Recorded {
     }
     fn to_upstream(&mut self, bytes: &[u8]) {
         self.upstream.extend_from_slice(bytes);
+    }
+    fn compress(&mut self) {
+        assert!(!self.compressed, "once is enough");
+        self.compressed = true;
+        self.client.extend_from_slice(b"(compressed)\r\n");
     }
     fn request(&mut self, request: Request) {
         self.requests.push(request);
@@ -79,6 +85,7 @@ impl Stage {
             tokens: vec![],
             idled: vec![],
             fetches: 0,
+            compressed: false,
             transcript,
         };
         let session = Session::new(settings(native), upstream);
@@ -371,9 +378,7 @@ fn lines_of_a_sasl_exchange_are_no_commands() {
 #[test]
 fn what_cannot_cross_is_refused_here() {
     play(
-        "C: A1 COMPRESS DEFLATE
-         < A1 NO compression is not available here
-         C: A2 UNAUTHENTICATE
+        "C: A2 UNAUTHENTICATE
          < A2 BAD this command is not available here
          C: A3 STARTTLS
          < A3 BAD STARTTLS comes before the login
@@ -387,14 +392,76 @@ fn what_cannot_cross_is_refused_here() {
 }
 
 #[test]
+fn compression_begins_behind_its_ok_and_once() {
+    play(
+        "C: A1 COMPRESS
+         < A1 BAD COMPRESS takes a mechanism
+         C: A2 COMPRESS DEFLATE now
+         < A2 BAD COMPRESS takes a mechanism
+         C: A3 COMPRESS LZ4
+         < A3 BAD this mechanism is not supported, DEFLATE is
+         S: * CAPABILITY IMAP4rev1
+         < * CAPABILITY IMAP4rev1 METADATA XDELTAPUSH COMPRESS=DEFLATE
+         C: A4 compress deflate
+         < A4 OK compression begins now
+         < (compressed)
+         S: * CAPABILITY IMAP4rev1 COMPRESS=DEFLATE
+         < * CAPABILITY IMAP4rev1 METADATA XDELTAPUSH
+         C: A5 COMPRESS DEFLATE
+         < A5 NO [COMPRESSIONACTIVE] compression is active already
+         C: A6 NOOP
+         > A6 NOOP",
+    );
+}
+
+#[test]
+fn compression_waits_for_a_responses_end() {
+    play(
+        "C: A1 FETCH 1 BODY[]
+         > A1 FETCH 1 BODY[]
+         S: * 1 FETCH (BODY[] {6}
+         < * 1 FETCH (BODY[] {6}
+         C: A2 UNAUTHENTICATE
+         C: A3 COMPRESS DEFLATE
+         C: A4 NOOP
+         S: abcdef)
+         < abcdef)
+         < A2 BAD this command is not available here
+         < A3 OK compression begins now
+         < (compressed)
+         > A4 NOOP
+         S: A1 OK
+         < A1 OK",
+    );
+}
+
+#[test]
+fn what_follows_the_command_is_left_to_be_inflated() {
+    let (mut stage, _) = Stage::new(PLAIN, Native::Passthrough, false);
+    let input = b"A1 NOOP\r\nA2 COMPRESS DEFLATE\r\nA3 NOOP\r\n";
+    assert_eq!(stage.session.from_client(input, &mut stage.out), 30);
+    assert_eq!(stage.out.upstream, b"A1 NOOP\r\n");
+    assert!(stage.out.compressed && stage.session.takes_client_input());
+    // The same where the OK has to wait.
+    let (mut stage, _) = Stage::new(PLAIN, Native::Passthrough, false);
+    stage.session.from_upstream(b"* 1 EX", &mut stage.out);
+    assert_eq!(stage.session.from_client(input, &mut stage.out), 30);
+    assert!(!stage.out.compressed && !stage.session.takes_client_input());
+    stage.session.from_upstream(b"ISTS\r\n* 2 EXISTS\r\n", &mut stage.out);
+    let said = "* 1 EXISTS\r\nA2 OK compression begins now\r\n(compressed)\r\n* 2 EXISTS\r\n";
+    assert_eq!(String::from_utf8_lossy(&stage.out.client), said);
+    assert!(stage.session.takes_client_input());
+}
+
+#[test]
 fn capability_lists_are_rewritten_wherever_they_stand() {
     play(
         "S: * CAPABILITY IMAP4rev1 COMPRESS=DEFLATE IDLE
-         < * CAPABILITY IMAP4rev1 IDLE METADATA XDELTAPUSH
+         < * CAPABILITY IMAP4rev1 IDLE METADATA XDELTAPUSH COMPRESS=DEFLATE
          S: A1 OK [CAPABILITY IMAP4rev1] Logged in
-         < A1 OK [CAPABILITY IMAP4rev1 METADATA XDELTAPUSH] Logged in
+         < A1 OK [CAPABILITY IMAP4rev1 METADATA XDELTAPUSH COMPRESS=DEFLATE] Logged in
          S: * ok [capability IMAP4rev2 METADATA] hi
-         < * ok [capability IMAP4rev2 METADATA XDELTAPUSH] hi
+         < * ok [capability IMAP4rev2 METADATA XDELTAPUSH COMPRESS=DEFLATE] hi
          S: * OK text [CAPABILITY X]
          < * OK text [CAPABILITY X]",
     );
@@ -402,7 +469,7 @@ fn capability_lists_are_rewritten_wherever_they_stand() {
         RELAY,
         Native::Passthrough,
         "S: * CAPABILITY IMAP4rev1 METADATA XDELTAPUSH STARTTLS
-         < * CAPABILITY IMAP4rev1 METADATA XDELTAPUSH
+         < * CAPABILITY IMAP4rev1 METADATA XDELTAPUSH COMPRESS=DEFLATE
          C: A1 SETMETADATA INBOX (/private/devicetoken \"openpgp:c2VjcmV0\")
          > A1 SETMETADATA INBOX (/private/devicetoken \"openpgp:c2VjcmV0\")
          C: A2 SETMETADATA INBOX (/private/devicetoken {16+}
@@ -594,16 +661,16 @@ fn nothing_of_its_own_is_said_within_a_response() {
          < * 1 FETCH (BODY[] {6}
          S: abc\\
          < abc\\
-         C: A1 COMPRESS DEFLATE
+         C: A1 STARTTLS
          S: d\\
          < d\\
          S: ef)\\
          < ef)\\
          S:
          <
-         < A1 NO compression is not available here
-         C: A2 COMPRESS DEFLATE
-         < A2 NO compression is not available here",
+         < A1 BAD STARTTLS comes before the login
+         C: A2 STARTTLS
+         < A2 BAD STARTTLS comes before the login",
     );
 }
 
@@ -614,11 +681,11 @@ fn what_waits_for_a_responses_end_is_masked_too() {
     stage.play(
         "S: * 1 FETCH (BODY[] {10}
          < * 1 FETCH (BODY[] {10}
-         C: A1 COMPRESS DEFLATE
+         C: A1 STARTTLS
          C: A2 GETMETADATA INBOX /private/devicetoken
          S: 0123456789)
          < 0123456789)
-         < A1 NO compression is not available here
+         < A1 BAD STARTTLS comes before the login
          < * METADATA \"INBOX\" (/private/devicetoken \"openpgp:c2VjcmV0\")
          < A2 OK GETMETADATA completed",
     );
@@ -682,7 +749,7 @@ proptest! {
             Just("a GETMETADATA \"\" (/shared/comment)\r\n"),
             Just("b SETMETADATA INBOX (/private/devicetoken {16+}\r\nopenpgp:c2VjcmV0)\r\n"),
             Just("c APPEND x {20+}\r\na IDLE\r\nb COMPRESS\r\n\r\n"),
-            Just("d COMPRESS DEFLATE\r\n"),
+            Just("d COMPRESS LZ4\r\n"),
             Just("DONE\r\n"),
             Just("e NOOP\r\n"),
         ], 0..8),

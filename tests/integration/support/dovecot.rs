@@ -51,6 +51,8 @@ pub(crate) enum Setup {
     Mechanisms,
     /// It says every two seconds of an IDLE that it is still there.
     Talkative,
+    /// COMPRESS=DEFLATE.
+    Compress,
 }
 
 /// What signs the access tokens of [`Setup::Mechanisms`].
@@ -80,6 +82,7 @@ pub(crate) fn shared(setup: Setup) -> &'static Dovecot {
         Setup::WithoutNotify => 3,
         Setup::Mechanisms => 4,
         Setup::Talkative => 5,
+        Setup::Compress => 6,
     };
     INSTANCES[index].get_or_init(|| Dovecot::start(setup))
 }
@@ -318,6 +321,7 @@ service stats {{
         }
         Setup::Mechanisms => text = with_mechanisms(&text, dir),
         Setup::Talkative => text += "imap_idle_notify_interval = 2 secs\n",
+        Setup::Compress => text += "mail_plugins = zlib\nprotocol imap {\n  mail_plugins = zlib imap_zlib\n}\n",
         Setup::Vanilla | Setup::Metadata => {}
     }
     text

@@ -1,0 +1,125 @@
+//! What deltapush compresses: bytes to deflate.
+
+use std::fmt;
+
+use miniz_oxide::deflate::core::{CompressorOxide, TDEFLFlush, TDEFLStatus, compress_to_output};
+use zeroize::Zeroizing;
+
+use super::pool::{self, Owner};
+
+/// How much of what was said last a session keeps for the next compressor, in bytes. IMAP says the same words over and
+/// over: more makes next to no difference (docs/compression.md).
+pub const HISTORY: usize = 1024;
+
+/// The compressor did not do what was asked for: an error of deltapush's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("deltapush failed to compress what it had to say")]
+pub struct Failed;
+
+/// Makes one stream of raw deflate.
+#[derive(Default)]
+pub struct Deflater {
+    owner: Owner,
+    /// There from the first byte to the flush after it.
+    compressor: Option<Box<CompressorOxide>>,
+    /// The end of what was said: a compressor that knows nothing learns it before it goes on.
+    history: Zeroizing<Vec<u8>>,
+}
+
+impl Deflater {
+    /// At the beginning of a stream.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Compresses `bytes`. What is ready goes to `out`, the rest when more comes, or with [`flush`](Self::flush).
+    ///
+    /// # Errors
+    /// [`Failed`]: the stream cannot go on after that.
+    pub fn write(&mut self, bytes: &[u8], out: &mut impl FnMut(&[u8])) -> Result<(), Failed> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let mut compressor = match self.compressor.take() {
+            Some(compressor) => compressor,
+            None => self.lent()?,
+        };
+        compress(&mut compressor, bytes, TDEFLFlush::None, out)?;
+        self.compressor = Some(compressor);
+        self.remember(bytes);
+        Ok(())
+    }
+
+    /// Whether something may not have gone out yet.
+    #[must_use]
+    pub fn is_unflushed(&self) -> bool {
+        self.compressor.is_some()
+    }
+
+    /// Has all that was written go out, up to a byte's end, so that the other side can inflate it, and gives the compressor
+    /// back. Nothing is said if nothing was written.
+    ///
+    /// # Errors
+    /// [`Failed`]: the stream cannot go on after that.
+    pub fn flush(&mut self, out: &mut impl FnMut(&[u8])) -> Result<(), Failed> {
+        let Some(mut compressor) = self.compressor.take() else { return Ok(()) };
+        compress(&mut compressor, &[], TDEFLFlush::Sync, out)?;
+        pool::give_back(&self.owner, compressor);
+        Ok(())
+    }
+
+    /// What it holds on the heap between two flushes, in bytes.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.history.capacity()
+    }
+
+    /// A compressor that stands where the last flush ended.
+    fn lent(&self) -> Result<Box<CompressorOxide>, Failed> {
+        let (mut compressor, is_ours) = pool::lend(&self.owner);
+        if !is_ours && !self.history.is_empty() {
+            // The client has this already: only the compressor has to see it.
+            compress(&mut compressor, &self.history, TDEFLFlush::Sync, &mut |_| {})?;
+        }
+        Ok(compressor)
+    }
+
+    fn remember(&mut self, bytes: &[u8]) {
+        let bytes = bytes.get(bytes.len().saturating_sub(HISTORY)..).unwrap_or_default();
+        if self.history.capacity() == 0 {
+            self.history.reserve_exact(HISTORY);
+        }
+        let surplus = self.history.len().saturating_add(bytes.len()).saturating_sub(HISTORY);
+        self.history.drain(..surplus);
+        self.history.extend_from_slice(bytes);
+    }
+}
+
+fn compress(
+    compressor: &mut CompressorOxide,
+    bytes: &[u8],
+    flush: TDEFLFlush,
+    out: &mut impl FnMut(&[u8]),
+) -> Result<(), Failed> {
+    let (status, used) = compress_to_output(compressor, bytes, flush, |deflated| {
+        out(deflated);
+        true
+    });
+    if status == TDEFLStatus::Okay && used == bytes.len() { Ok(()) } else { Err(Failed) }
+}
+
+impl Drop for Deflater {
+    fn drop(&mut self) {
+        if let Some(compressor) = &mut self.compressor {
+            pool::wipe(compressor);
+        }
+    }
+}
+
+/// Without what was said.
+impl fmt::Debug for Deflater {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Deflater").field("owner", &self.owner).finish_non_exhaustive()
+    }
+}

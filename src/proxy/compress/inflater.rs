@@ -1,0 +1,138 @@
+//! What the client compresses: deflate to bytes, in pieces of bounded size.
+
+use miniz_oxide::inflate::TINFLStatus;
+use miniz_oxide::inflate::core::inflate_flags::{
+    TINFL_FLAG_HAS_MORE_INPUT, TINFL_FLAG_STOP_ON_BLOCK_BOUNDARY, TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF,
+};
+use miniz_oxide::inflate::core::{BlockBoundaryState, DecompressorOxide, decompress};
+use zeroize::Zeroizing;
+
+/// How far back deflate may point (RFC 1951 section 2), in bytes.
+pub const WINDOW: usize = 32 * 1024;
+
+/// The least room that [`Inflater::inflate`] needs to get on: a window, and as much again for its output.
+pub const MIN_WORK: usize = 2 * WINDOW;
+
+const FLAGS: u32 =
+    TINFL_FLAG_HAS_MORE_INPUT | TINFL_FLAG_STOP_ON_BLOCK_BOUNDARY | TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
+
+/// What the client sent is no deflate stream, or goes on behind its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("what the client sent is not compressed as RFC 4978 asks for")]
+pub struct Malformed;
+
+/// Inflates one stream of raw deflate.
+#[derive(Default)]
+pub struct Inflater {
+    place: Place,
+    /// The end of what was inflated: the stream may point back to it. Of the client's words, which may be secret.
+    window: Zeroizing<Vec<u8>>,
+    /// The last output was cut short by the room there was for it.
+    has_more: bool,
+}
+
+/// Where in the stream it stands.
+enum Place {
+    /// Between two blocks. A sync or full flush ends here: so many bits of the next block were in the last byte.
+    BetweenBlocks { bits: u8, bit_buffer: u8 },
+    /// Within a block, with its code tables.
+    WithinBlock(Box<DecompressorOxide>),
+    /// Behind the last block, or at a fault.
+    Ended,
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self::BetweenBlocks { bits: 0, bit_buffer: 0 }
+    }
+}
+
+impl Inflater {
+    /// At the beginning of a stream.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Inflates from `input`, which moves on to what was not used, into `work`, of which a part is returned. At least
+    /// [`MIN_WORK`] bytes of `work` are needed, and no more than its length minus what is kept comes out: call it again while
+    /// there is input, or [`has_more`](Self::has_more) says so.
+    ///
+    /// # Errors
+    /// [`Malformed`] if the stream is broken: it cannot be read on after that. All that came before the fault comes out first.
+    pub fn inflate<'w>(&mut self, input: &mut &[u8], work: &'w mut [u8]) -> Result<&'w [u8], Malformed> {
+        debug_assert!(work.len() >= MIN_WORK, "there is room to get on");
+        if input.is_empty() && !self.has_more {
+            return Ok(&[]);
+        }
+        let mut decoder = match std::mem::replace(&mut self.place, Place::Ended) {
+            Place::WithinBlock(decoder) => decoder,
+            Place::BetweenBlocks { bits, bit_buffer } => resumed(bits, bit_buffer),
+            Place::Ended => return Err(Malformed),
+        };
+        let start = self.window.len();
+        work.get_mut(..start).ok_or(Malformed)?.copy_from_slice(&self.window);
+        let mut end = start;
+        self.place = loop {
+            let (status, used, written) = decompress(&mut decoder, input, work, end, FLAGS);
+            *input = input.get(used..).unwrap_or_default();
+            end = end.saturating_add(written);
+            self.has_more = status == TINFLStatus::HasMoreOutput;
+            match status {
+                TINFLStatus::BlockBoundary if !input.is_empty() => {}
+                TINFLStatus::BlockBoundary => {
+                    let state = decoder.block_boundary_state().ok_or(Malformed)?;
+                    break Place::BetweenBlocks { bits: state.num_bits, bit_buffer: state.bit_buf };
+                }
+                TINFLStatus::NeedsMoreInput | TINFLStatus::HasMoreOutput => break Place::WithinBlock(decoder),
+                TINFLStatus::Done if input.is_empty() => break Place::Ended,
+                _ if end > start => {
+                    // First what came before the fault, however the stream was cut; the next call says so.
+                    self.has_more = true;
+                    break Place::Ended;
+                }
+                _ => return Err(Malformed),
+            }
+        };
+        let inflated = work.get(..end).unwrap_or_default();
+        self.keep_window(inflated);
+        Ok(inflated.get(start..).unwrap_or_default())
+    }
+
+    /// Whether there is output to be had without further input.
+    #[must_use]
+    pub fn has_more(&self) -> bool {
+        self.has_more
+    }
+
+    /// What it holds on the heap, in bytes.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        let decoder = if let Place::WithinBlock(decoder) = &self.place { size_of_val(&**decoder) } else { 0 };
+        self.window.capacity().saturating_add(decoder)
+    }
+
+    /// Keeps the end of `inflated`, in no more room than it takes.
+    fn keep_window(&mut self, inflated: &[u8]) {
+        let kept = inflated.get(inflated.len().saturating_sub(WINDOW)..).unwrap_or_default();
+        if kept.len() != self.window.len() {
+            // A new one: what grows leaves copies behind that are not wiped.
+            self.window = Zeroizing::new(kept.to_vec());
+        } else {
+            self.window.copy_from_slice(kept);
+        }
+    }
+}
+
+/// A decoder that goes on between two blocks.
+fn resumed(bits: u8, bit_buffer: u8) -> Box<DecompressorOxide> {
+    let state = BlockBoundaryState { num_bits: bits, bit_buf: bit_buffer, ..BlockBoundaryState::default() };
+    Box::new(DecompressorOxide::from_block_boundary_state(&state))
+}
+
+/// Without what was said.
+impl std::fmt::Debug for Inflater {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inflater").field("window", &self.window.len()).finish_non_exhaustive()
+    }
+}
