@@ -1,6 +1,6 @@
 //! What a server's capability list becomes on its way to the client: a pure function on one line.
 
-use super::response::{self, Head};
+use super::response;
 use crate::config::JmapAccess;
 
 /// Whether `name` can cross a relay. What cannot (reasons in the order of the arms): a layer that ends at deltapush, a change of
@@ -60,20 +60,22 @@ pub fn rewrite(line: &[u8], added: Added, jmapaccess: JmapAccess) -> Option<Vec<
     Some([before, &list.join(&b' '), after].concat())
 }
 
-/// What stands before and after the list in a line that has one.
+/// What stands before and after the list in a line that has one; `None` if there is no place for a list.
 fn around_list(line: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (start, end) = match response::head(line)? {
-        Head::Capability => {
+    let (start, end) = match response::status(line) {
+        // After a space: a list that is not there at all has no place.
+        None => {
+            line.strip_prefix(b"* ")?.get(b"CAPABILITY".len()).filter(|byte| **byte == b' ')?;
             let line_end = line.iter().rev().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
             (b"* CAPABILITY ".len(), line.len().checked_sub(line_end)?)
         }
-        _ => {
-            let start = memchr::memchr(b'[', line)?.checked_add(b"[CAPABILITY ".len())?;
-            let end = start.checked_add(memchr::memchr(b']', line.get(start..)?)?)?;
-            (start, end)
+        // From the end of the line: a tag may have a bracket in it.
+        Some(status) => {
+            let code = line.trim_ascii_end().len().checked_sub(status.text.len())?.checked_add(b"[".len())?;
+            (code.checked_add(b"CAPABILITY ".len())?, code.checked_add(status.code.len())?)
         }
     };
-    Some((line.get(..start)?, line.get(end..)?))
+    (start <= end).then_some((line.get(..start)?, line.get(end..)?))
 }
 
 #[cfg(test)]
@@ -140,6 +142,20 @@ mod tests {
             rewritten("a OK [CAPABILITY IMAP4rev1] in\r\n", both).as_deref(),
             Some("a OK [CAPABILITY IMAP4rev1 METADATA XDELTAPUSH COMPRESS=DEFLATE] in\r\n")
         );
+    }
+
+    #[test]
+    fn a_bracket_in_a_tag_begins_no_list() {
+        assert_eq!(
+            rewritten("A[1 OK [CAPABILITY IMAP4rev1] hi\r\n").as_deref(),
+            Some("A[1 OK [CAPABILITY IMAP4rev1 METADATA XDELTAPUSH] hi\r\n")
+        );
+    }
+
+    #[test]
+    fn where_no_list_has_place_none_is_put() {
+        assert_eq!(rewritten("* CAPABILITY\r\n"), None);
+        assert_eq!(rewritten("* CAPABILITY\rIMAP4rev1 IDLE\r\n"), None);
     }
 
     #[test]

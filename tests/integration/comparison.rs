@@ -286,8 +286,9 @@ fn as_documented(line: &str) -> String {
     let (list, end) = rest.split_at(rest.find([']', '\r']).unwrap());
     let names: Vec<&str> = list.split(' ').collect();
     let is_stripped = |name: &&str| STRIPPED.contains(name) || name.starts_with("AUTH=") && name.ends_with("-PLUS");
-    let added = ADDED.into_iter().filter(|name| !names.contains(name));
-    let list: Vec<&str> = names.iter().copied().filter(|name| !is_stripped(name)).chain(added).collect();
+    let kept: Vec<&str> = names.into_iter().filter(|name| !is_stripped(name)).collect();
+    let added = ADDED.into_iter().filter(|name| !kept.contains(name));
+    let list: Vec<&str> = kept.iter().copied().chain(added).collect();
     format!("{start}CAPABILITY {}{end}", list.join(" "))
 }
 
