@@ -207,3 +207,25 @@ fn an_authorization_identity_needs_plain() {
     let result = play(credentials, Security::Tls, "S: * OK [CAPABILITY IMAP4rev1] hi");
     assert!(matches!(result, Err(LoginError::NoMechanism(_))));
 }
+
+#[test]
+fn who_is_behind_the_connection_is_told_before_the_login_if_there_is_id() {
+    let origin = Origin { client: "192.0.2.1:5000".parse().unwrap(), connected: "198.51.100.1:993".parse().unwrap() };
+    let said = |greeting: &str| {
+        let purpose = Purpose::Client { probe: false };
+        let mut dialogue = Dialogue::new(simple(), Security::Tls, purpose).on_behalf_of(Some(&origin));
+        let mut said = String::new();
+        for line in [greeting, "dp1 NO I do not care\r\n"] {
+            if let Ok(Some(Step::Send { bytes, .. })) = dialogue.response(line.as_bytes()) {
+                said += &String::from_utf8_lossy(&bytes);
+            }
+        }
+        said
+    };
+    let id = concat!("dp1 ID (\"name\" \"deltapush\" \"version\" \"", env!("CARGO_PKG_VERSION"), "\"");
+    let fields = "\"x-originating-ip\" \"192.0.2.1\" \"x-originating-port\" \"5000\" \
+                  \"x-connected-ip\" \"198.51.100.1\" \"x-connected-port\" \"993\")\r\n";
+    let login = "AUTHENTICATE PLAIN AHUAcA==\r\n";
+    assert_eq!(said("* OK [CAPABILITY ID SASL-IR AUTH=PLAIN] hi\r\n"), format!("{id} {fields}dp2 {login}"));
+    assert_eq!(said("* OK [CAPABILITY SASL-IR AUTH=PLAIN] hi\r\n"), format!("dp1 {login}"));
+}

@@ -18,6 +18,8 @@ mod posting;
 #[cfg(test)]
 mod providers;
 #[cfg(test)]
+mod routes;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod traps;

@@ -47,6 +47,8 @@ pub(crate) enum Setup {
     Chatmail,
     /// IDLE, but no NOTIFY.
     WithoutNotify,
+    /// It believes what deltapush says of its clients: by ID everywhere, by the PROXY protocol on its plain port.
+    Trusting,
 }
 
 /// A running Dovecot.
@@ -65,12 +67,13 @@ pub(crate) struct Dovecot {
 
 /// The shared instance of a set-up, started on first use.
 pub(crate) fn shared(setup: Setup) -> &'static Dovecot {
-    static INSTANCES: [OnceLock<Dovecot>; 4] = [const { OnceLock::new() }; 4];
+    static INSTANCES: [OnceLock<Dovecot>; 5] = [const { OnceLock::new() }; 5];
     let index = match setup {
         Setup::Vanilla => 0,
         Setup::Metadata => 1,
         Setup::Chatmail => 2,
         Setup::WithoutNotify => 3,
+        Setup::Trusting => 4,
     };
     INSTANCES[index].get_or_init(|| Dovecot::start(setup))
 }
@@ -306,6 +309,10 @@ service stats {{
         // It can be told to say more, but not to say less, than a whole list.
         Setup::WithoutNotify => {
             text += "imap_capability = IMAP4rev1 SASL-IR LITERAL+ ID ENABLE IDLE UIDPLUS CONDSTORE\n"
+        }
+        Setup::Trusting => {
+            text += "haproxy_trusted_networks = 127.0.0.0/8\nlogin_trusted_networks = 127.0.0.0/8\n";
+            text += "service imap-login {\n  inet_listener imap {\n    haproxy = yes\n  }\n}\n";
         }
         Setup::Vanilla | Setup::Metadata => {}
     }
