@@ -59,7 +59,7 @@ pub enum DnsError {
         name: String,
     },
     /// There are addresses, none of which may be connected to.
-    #[error("{name} leads to addresses that are not on the public internet only, which its route does not allow")]
+    #[error("{name} has no address on the public internet, and its route allows no other")]
     NotPublic {
         /// The name.
         name: String,

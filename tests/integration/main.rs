@@ -7,6 +7,7 @@
 mod clients;
 #[cfg(test)]
 mod comparison;
+#[cfg(test)]
 mod compress;
 #[cfg(test)]
 mod cores;
@@ -22,6 +23,8 @@ mod mechanisms;
 mod posting;
 #[cfg(test)]
 mod providers;
+#[cfg(test)]
+mod routes;
 #[cfg(test)]
 mod shaping;
 #[cfg(test)]

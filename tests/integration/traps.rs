@@ -481,7 +481,7 @@ async fn a_login_without_a_route_is_refused_without_a_connection() {
     client.expect_prefix("* OK").await;
     for (tag, user) in [("c2", "eve@other.test"), ("c3", "eve"), ("c4", "alice@lab.test@other.test")] {
         let reply = client.command(&format!("{tag} LOGIN {user} sesame")).await;
-        assert!(reply.result.starts_with("NO [AUTHENTICATIONFAILED]"), "{user}: {reply:?}");
+        assert!(reply.result.starts_with("NO [AUTHORIZATIONFAILED]"), "{user}: {reply:?}");
     }
     assert_eq!(upstream.connections(), 0);
     assert!(client.command(CREDENTIALS).await.result.starts_with("OK"));

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Mutex as AsyncMutex;
+use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -23,6 +23,8 @@ use crate::config::{AutoconfigUrl, Security};
 use autoconfig::Fetched;
 use srv::Service;
 
+/// Domains that are looked for at once; further ones wait for their turn.
+const AT_ONCE: usize = 128;
 /// Domains that are remembered.
 const REMEMBERED: usize = 1024;
 /// How long an answer counts: at least, at most, and where the source does not say.
@@ -86,9 +88,16 @@ struct Known {
 }
 
 /// The discovery, with what it remembers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Discovery {
     known: Mutex<HashMap<Key, (Entry, Instant)>>,
+    places: Semaphore,
+}
+
+impl Default for Discovery {
+    fn default() -> Self {
+        Self { known: Mutex::default(), places: Semaphore::new(AT_ONCE) }
+    }
 }
 
 impl Discovery {
@@ -110,7 +119,10 @@ impl Discovery {
         let now = Instant::now();
         if known.as_ref().is_none_or(|known| known.until <= now) {
             let search = Search { domain, terms, reach, dns, tls };
+            // The semaphore is never closed.
+            let place = self.places.acquire().await;
             let answer = search.run().await;
+            drop(place);
             debug!(%domain, "looked for the IMAP server: {answer:?}");
             *known = Some(remembered(known.take(), answer, now));
         }

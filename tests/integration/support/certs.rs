@@ -23,13 +23,18 @@ pub(crate) struct Authority {
 impl Authority {
     /// Makes both in `dir`.
     pub(crate) fn new(dir: &Path) -> Self {
+        Self::naming(dir, &["localhost", "127.0.0.1"])
+    }
+
+    /// The same, with a server certificate for these names.
+    pub(crate) fn naming(dir: &Path, names: &[&str]) -> Self {
         let mut ca = CertificateParams::new(Vec::new()).unwrap();
         ca.distinguished_name.push(DnType::CommonName, "deltapush test authority");
         ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let ca_key = KeyPair::generate().unwrap();
         let ca_cert = ca.self_signed(&ca_key).unwrap();
 
-        let mut leaf = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+        let mut leaf = CertificateParams::new(names.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap();
         leaf.distinguished_name.push(DnType::CommonName, "localhost");
         leaf.use_authority_key_identifier_extension = true;
         let leaf_key = KeyPair::generate().unwrap();

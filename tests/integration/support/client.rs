@@ -7,7 +7,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
@@ -55,6 +55,14 @@ impl Client {
         let stream = stream.expect("connecting takes too long").unwrap();
         stream.set_nodelay(true).unwrap();
         Self::new(Box::new(stream))
+    }
+
+    /// Connects in plain text from another address of this machine.
+    pub(crate) async fn plain_from(address: Ipv4Addr, port: u16) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((address, 0).into()).unwrap();
+        let stream = timeout(PATIENCE, socket.connect((Ipv4Addr::LOCALHOST, port).into())).await;
+        Self::new(Box::new(stream.expect("connecting takes too long").unwrap()))
     }
 
     /// Connects with TLS from the first byte, trusting what is in a PEM file.

@@ -21,6 +21,8 @@ pub(crate) struct Options {
     pub(crate) upstream: String,
     /// The logins that go there.
     pub(crate) domain: String,
+    /// The routes as YAML, in place of the one of `domain`, `upstream` and `ca`.
+    pub(crate) routes: Option<String>,
     /// What the upstream's certificate is verified against; none for a plain upstream.
     pub(crate) ca: Option<PathBuf>,
     /// Where tokens are posted.
@@ -49,6 +51,7 @@ impl Options {
         Self {
             upstream: format!("imap+plain://127.0.0.1:{port}"),
             domain: "*".to_owned(),
+            routes: None,
             ca: None,
             // Nobody listens there: a test that expects notifications names its own server.
             notify_url: "http://127.0.0.1:9/notify".to_owned(),
@@ -167,6 +170,15 @@ impl Deltapush {
         String::from_utf8(output.stdout).unwrap()
     }
 
+    /// What `deltapush check --login` prints.
+    pub(crate) fn check_login(&self, login: &str) -> String {
+        let config = self.dir.path().join("config.yaml");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_deltapush"));
+        let output = command.arg("--config").arg(config).args(["check", "--login", login]).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     /// The log so far.
     pub(crate) fn log(&self) -> String {
         joined(&self.output.stderr)
@@ -241,6 +253,7 @@ fn configuration(options: &Options, imaps: u16, starttls: u16, plain: u16) -> St
     let Options {
         upstream,
         domain,
+        routes,
         ca,
         notify_url,
         notify_ca,
@@ -255,6 +268,8 @@ fn configuration(options: &Options, imaps: u16, starttls: u16, plain: u16) -> St
     // A path is a string of its own in YAML: JSON's quoting is valid there.
     let ca = ca.as_ref().map(|path| format!("\n    ca: {}", serde_json::json!(path))).unwrap_or_default();
     let notify_ca = notify_ca.as_ref().map(|path| format!("\n  ca: {}", serde_json::json!(path))).unwrap_or_default();
+    let one = format!("  - domain: \"{domain}\"\n    upstream: {upstream}{ca}");
+    let routes = routes.as_ref().unwrap_or(&one);
     format!(
         r#"
 hostname: localhost
@@ -268,8 +283,7 @@ listeners:
 certificate:
   directory: certs
 routes:
-  - domain: "{domain}"
-    upstream: {upstream}{ca}
+{routes}
 push:
   notify_url: {notify_url}{notify_ca}
   native: {native}

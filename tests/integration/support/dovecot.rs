@@ -53,6 +53,8 @@ pub(crate) enum Setup {
     Talkative,
     /// COMPRESS=DEFLATE.
     Compress,
+    /// It believes what deltapush says of its clients: by ID everywhere, by the PROXY protocol on its plain port.
+    Trusting,
 }
 
 /// What signs the access tokens of [`Setup::Mechanisms`].
@@ -74,17 +76,8 @@ pub(crate) struct Dovecot {
 
 /// The shared instance of a set-up, started on first use.
 pub(crate) fn shared(setup: Setup) -> &'static Dovecot {
-    static INSTANCES: [OnceLock<Dovecot>; 7] = [const { OnceLock::new() }; 7];
-    let index = match setup {
-        Setup::Vanilla => 0,
-        Setup::Metadata => 1,
-        Setup::Chatmail => 2,
-        Setup::WithoutNotify => 3,
-        Setup::Mechanisms => 4,
-        Setup::Talkative => 5,
-        Setup::Compress => 6,
-    };
-    INSTANCES[index].get_or_init(|| Dovecot::start(setup))
+    static INSTANCES: [OnceLock<Dovecot>; 8] = [const { OnceLock::new() }; 8];
+    INSTANCES[setup as usize].get_or_init(|| Dovecot::start(setup))
 }
 
 impl Dovecot {
@@ -322,6 +315,10 @@ service stats {{
         Setup::Mechanisms => text = with_mechanisms(&text, dir),
         Setup::Talkative => text += "imap_idle_notify_interval = 2 secs\n",
         Setup::Compress => text += "mail_plugins = zlib\nprotocol imap {\n  mail_plugins = zlib imap_zlib\n}\n",
+        Setup::Trusting => {
+            text += "haproxy_trusted_networks = 127.0.0.0/8\nlogin_trusted_networks = 127.0.0.0/8\n";
+            text += "service imap-login {\n  inet_listener imap {\n    haproxy = yes\n  }\n}\n";
+        }
         Setup::Vanilla | Setup::Metadata => {}
     }
     text

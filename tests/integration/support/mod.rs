@@ -4,6 +4,7 @@ pub(crate) mod certs;
 pub(crate) mod client;
 pub(crate) mod core;
 pub(crate) mod deltapush;
+pub(crate) mod dns;
 pub(crate) mod dovecot;
 pub(crate) mod lmtp;
 pub(crate) mod notify;

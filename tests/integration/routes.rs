@@ -1,0 +1,310 @@
+//! Which way a login goes: servers that are looked up, addresses that do not answer, names that lead inside, and what a server
+//! is told of the client.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+use super::support::certs::Authority;
+use super::support::client::{Client, quoted};
+use super::support::deltapush::{Deltapush, Options};
+use super::support::dns::DnsServer;
+use super::support::dovecot::{self, PASSWORD, Setup};
+use super::support::poll;
+use super::support::scripted::{Manner, Scripted};
+
+const LOGIN: &str = r"
+    S: * OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] hello
+    LOGIN
+    S: <tag> OK [CAPABILITY IMAP4rev1 IDLE] welcome
+";
+
+/// Names, certificates for them, and a server that lets one client in at 127.0.0.1.
+struct Lab {
+    dns: DnsServer,
+    authority: Authority,
+    server: Scripted,
+    _dir: tempfile::TempDir,
+}
+
+impl Lab {
+    async fn new(dialogues: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let names = ["imap.lab.test", "config.lab.test", "imap.provider.test"];
+        let authority = Authority::naming(dir.path(), &names);
+        let manner = Manner { tls: Some(authority.server_config()), ..Manner::default() };
+        let server = Scripted::start_with(manner, dialogues).await;
+        Self { dns: DnsServer::start().await, authority, server, _dir: dir }
+    }
+
+    fn start(&self, route: &str) -> Deltapush {
+        let ca = serde_json::json!(self.authority.ca);
+        let routes = Some(format!("  - ca: {ca}\n{route}"));
+        Deltapush::start(&Options { routes, more: self.dns.yaml(), ..Options::plain(0) })
+    }
+
+    /// A listener at `::1` with the same port as the server.
+    async fn at_ipv6(&self) -> TcpListener {
+        TcpListener::bind((Ipv6Addr::LOCALHOST, self.server.port)).await.unwrap()
+    }
+
+    fn fixed(&self) -> String {
+        format!("    domain: lab.test\n    upstream: imaps://imap.lab.test:{}\n", self.server.port)
+    }
+}
+
+async fn log_in(deltapush: &Deltapush, login: &str) -> String {
+    let mut client = Client::plain(deltapush.plain).await;
+    client.expect_prefix("* OK").await;
+    client.command(&format!("c1 LOGIN {login} sesame")).await.result
+}
+
+const DISCOVERED: &str = "    domain: lab.test\n    discover: true\n    private: true\n";
+
+// The command that is waited for asks the DNS server of this test.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_is_found_by_srv_and_remembered() {
+    let lab = Lab::new(&[LOGIN, LOGIN]).await;
+    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    lab.dns.service("_imaps._tcp.lab.test", 10, "imap.lab.test.", gone);
+    lab.dns.service("_imaps._tcp.lab.test", 20, "imap.lab.test.", lab.server.port);
+    lab.dns.address("imap.lab.test", "127.0.0.1");
+    let deltapush = lab.start(DISCOVERED);
+    assert!(log_in(&deltapush, "alice@lab.test").await.starts_with("OK"));
+    let said = deltapush.check_login("alice@lab.test");
+    let expected = format!("server       imaps://imap.lab.test:{} (127.0.0.1), discovered", lab.server.port);
+    assert!(said.contains("account      alice@lab.test at lab.test:discovered") && said.contains(&expected), "{said}");
+    // What was found counts for longer than its TTL of a second, and without anybody asked.
+    lab.dns.clear();
+    lab.dns.address("imap.lab.test", "127.0.0.1");
+    assert!(log_in(&deltapush, "alice@lab.test").await.starts_with("OK"));
+    lab.server.finish().await;
+}
+
+#[tokio::test]
+async fn a_discovered_server_inside_is_not_reached() {
+    let lab = Lab::new(&[]).await;
+    lab.dns.service("_imaps._tcp.lab.test", 10, "imap.lab.test.", lab.server.port);
+    for address in ["127.0.0.1", "::1", "10.0.0.1", "::ffff:127.0.0.1"] {
+        lab.dns.address("imap.lab.test", address);
+    }
+    let deltapush = lab.start("    domain: lab.test\n    discover: true\n");
+    let said = log_in(&deltapush, "alice@lab.test").await;
+    assert!(said.starts_with("NO [UNAVAILABLE]") && said.contains("no address on the public internet"), "{said}");
+    let upstream = format!("    domain: \"*\"\n    upstream: imaps://imap.{{domain}}:{}\n", lab.server.port);
+    let deltapush = lab.start(&upstream);
+    let said = log_in(&deltapush, "alice@lab.test").await;
+    assert!(said.starts_with("NO [UNAVAILABLE]") && !said.to_lowercase().contains("authentication"), "{said}");
+    assert_eq!(lab.server.connections(), 0);
+}
+
+#[tokio::test]
+async fn a_host_that_only_dns_names_must_be_certified_for_the_domain() {
+    let lab = Lab::new(&["", LOGIN]).await;
+    lab.dns.service("_imaps._tcp.lab.test", 10, "imap.provider.test.", lab.server.port);
+    lab.dns.address("imap.provider.test", "127.0.0.1");
+    let said = log_in(&lab.start(DISCOVERED), "alice@lab.test").await;
+    assert!(said.starts_with("NO [UNAVAILABLE] no TLS with the mail server"), "{said}");
+    let trusting = format!("{DISCOVERED}    targets: [\"*.provider.test\"]\n");
+    assert!(log_in(&lab.start(&trusting), "alice@lab.test").await.starts_with("OK"));
+}
+
+#[tokio::test]
+async fn a_domain_that_offers_no_imap_is_believed() {
+    let lab = Lab::new(&[]).await;
+    lab.dns.service("_imaps._tcp.lab.test", 0, ".", 0);
+    lab.dns.service("_imap._tcp.lab.test", 0, ".", 0);
+    let deltapush = lab.start(DISCOVERED);
+    let said = log_in(&deltapush, "alice@lab.test").await;
+    assert!(said.contains("lab.test says that it has no IMAP server"), "{said}");
+    let asked = lab.dns.questions();
+    log_in(&deltapush, "alice@lab.test").await;
+    assert_eq!(lab.dns.questions(), asked, "that there is none was not remembered");
+}
+
+/// A web server that gives every request the same answer, and counts them.
+async fn web(authority: &Authority, answer: String) -> (u16, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let requests = Arc::new(AtomicUsize::new(0));
+    let (acceptor, counted) = (TlsAcceptor::from(authority.server_config()), Arc::clone(&requests));
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            counted.fetch_add(1, Ordering::SeqCst);
+            let Ok(mut stream) = acceptor.accept(tcp).await else { continue };
+            let mut request = vec![0; 4096];
+            let length = stream.read(&mut request).await.unwrap();
+            assert!(!String::from_utf8_lossy(&request[..length]).contains("alice"));
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            stream.shutdown().await.unwrap();
+        }
+    });
+    (port, requests)
+}
+
+#[tokio::test]
+async fn a_server_is_found_by_autoconfig() {
+    let lab = Lab::new(&[LOGIN]).await;
+    let document = format!(
+        "<clientConfig><emailProvider><incomingServer type=\"imap\"><hostname>imap.provider.test</hostname>\
+         <port>{}</port><socketType>SSL</socketType></incomingServer></emailProvider></clientConfig>",
+        lab.server.port
+    );
+    let head = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length:";
+    let (port, _) = web(&lab.authority, format!("{head} {}\r\n\r\n{document}", document.len())).await;
+    lab.dns.address("config.lab.test", "127.0.0.1");
+    lab.dns.address("imap.provider.test", "127.0.0.1");
+    let url = format!("    autoconfig: https://config.{{domain}}:{port}/{{domain}}\n");
+    // Not without the leave to go inside.
+    let inside = lab.start(&format!("{}{url}", DISCOVERED.replace("private: true", "private: false")));
+    assert!(log_in(&inside, "alice@lab.test").await.starts_with("NO [UNAVAILABLE]"));
+    let deltapush = lab.start(&format!("{DISCOVERED}{url}"));
+    assert!(log_in(&deltapush, "alice@lab.test").await.starts_with("OK"));
+}
+
+#[tokio::test]
+async fn a_redirection_to_an_address_is_not_followed() {
+    let lab = Lab::new(&[]).await;
+    let (inside, requests) = web(&lab.authority, String::new()).await;
+    let redirect = format!("HTTP/1.1 302 Found\r\nLocation: https://127.0.0.1:{inside}/\r\nContent-Length: 0\r\n\r\n");
+    let (port, asked) = web(&lab.authority, redirect).await;
+    lab.dns.address("config.lab.test", "127.0.0.1");
+    let url = format!("    autoconfig: https://config.lab.test:{port}/\n");
+    let deltapush = lab.start(&format!("{DISCOVERED}{url}"));
+    let said = log_in(&deltapush, "alice@lab.test").await;
+    assert!(said.starts_with("NO [UNAVAILABLE]"), "{said}");
+    assert_eq!((asked.load(Ordering::SeqCst), requests.load(Ordering::SeqCst)), (1, 0));
+}
+
+#[tokio::test]
+async fn a_refused_address_gives_way_to_the_next() {
+    let lab = Lab::new(&[LOGIN]).await;
+    lab.dns.address("imap.lab.test", "::1");
+    lab.dns.address("imap.lab.test", "127.0.0.1");
+    let began = Instant::now();
+    assert!(log_in(&lab.start(&lab.fixed()), "alice@lab.test").await.starts_with("OK"));
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn an_address_without_tls_or_greeting_gives_way_to_the_next() {
+    let lab = Lab::new(&[LOGIN, LOGIN]).await;
+    lab.dns.address("imap.lab.test", "::1");
+    lab.dns.address("imap.lab.test", "127.0.0.1");
+    let broken = lab.at_ipv6().await;
+    let deltapush = lab.start(&lab.fixed());
+    let hang_up = async {
+        drop(broken.accept().await.unwrap());
+        // The second one is neither refused nor answered.
+        broken.accept().await.unwrap()
+    };
+    let both = async {
+        assert!(log_in(&deltapush, "alice@lab.test").await.starts_with("OK"));
+        assert!(log_in(&deltapush, "alice@lab.test").await.starts_with("OK"));
+    };
+    let (_silent, ()) = tokio::join!(hang_up, both);
+    lab.server.finish().await;
+}
+
+#[tokio::test]
+async fn no_other_address_is_tried_once_the_credentials_were_sent() {
+    let lab = Lab::new(&[]).await;
+    lab.dns.address("imap.lab.test", "::1");
+    lab.dns.address("imap.lab.test", "127.0.0.1");
+    let first = lab.at_ipv6().await;
+    let deltapush = lab.start(&lab.fixed());
+    let breaks = async {
+        let (tcp, _) = first.accept().await.unwrap();
+        let mut stream = TlsAcceptor::from(lab.authority.server_config()).accept(tcp).await.unwrap();
+        stream.write_all(b"* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] hello\r\n").await.unwrap();
+        let mut heard = [0; 100];
+        assert!(stream.read(&mut heard).await.unwrap() > 0);
+    };
+    let (said, ()) = tokio::join!(log_in(&deltapush, "alice@lab.test"), breaks);
+    assert!(said.starts_with("NO [UNAVAILABLE]"), "{said}");
+    assert_eq!(lab.server.connections(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_those_who_are_allowed_come_in() {
+    let server = Scripted::start(&[LOGIN]).await;
+    let allow = "allow:\n  networks: [127.0.0.1]\n  logins: [lab.test]\n".to_owned();
+    let deltapush = Deltapush::start(&Options { more: allow, ..Options::plain(server.port) });
+    let mut stranger = Client::plain_from(Ipv4Addr::new(127, 0, 0, 5), deltapush.plain).await;
+    assert_eq!(stranger.expect_eof().await, "");
+    let said = log_in(&deltapush, "alice@else.test").await;
+    assert_eq!(said, "NO [AUTHORIZATIONFAILED] this login may not be used here");
+    assert_eq!(server.connections(), 0);
+    assert!(log_in(&deltapush, "alice@lab.test").await.starts_with("OK"));
+    assert!(deltapush.check_login("alice@else.test").contains("`allow` does not name it"));
+}
+
+/// Logs in through a route to a Dovecot that trusts deltapush, from another address, under another login; waits for the watch.
+async fn through(name: &str, scheme: &str, port: u16, terms: &str) {
+    let dovecot = dovecot::shared(Setup::Trusting);
+    let user = dovecot.user(name);
+    let routes = format!(
+        "  - domain: other.test\n    upstream: {scheme}://localhost:{port}\n    ca: {}\n    \
+         login: \"{{local}}@lab.test\"\n{terms}",
+        serde_json::json!(dovecot.authority.ca)
+    );
+    let mut deltapush = Deltapush::start(&Options { routes: Some(routes), ..Options::plain(0) });
+    let mut client = Client::plain_from(Ipv4Addr::new(127, 0, 0, 5), deltapush.plain).await;
+    client.expect_prefix("* OK").await;
+    let login = client.command(&format!("c1 LOGIN {name}@other.test {}", quoted(PASSWORD))).await;
+    assert!(login.result.starts_with("OK"), "{login:?}");
+    let logged_in = |wanted: &str| {
+        let of_user = format!("Login: user=<{user}>");
+        dovecot.log().lines().any(|line| line.contains(&of_user) && line.contains(wanted))
+    };
+    let seen = poll(Duration::from_secs(5), || logged_in("rip=127.0.0.5,")).await;
+    assert!(seen, "{}", dovecot.log());
+    client.command("c2 SETMETADATA \"INBOX\" (/private/devicetoken \"openpgp:route\")").await;
+    dovecot.wait_for_watch(&user, 1).await;
+    assert!(poll(Duration::from_secs(5), || logged_in("rip=127.0.0.1,")).await, "{}", dovecot.log());
+    // The account is found again without the client.
+    deltapush.restart();
+    dovecot.wait_for_watch(&user, 2).await;
+    let status = deltapush.status();
+    assert!(status.contains(&format!("{name}@lab.test")), "{status}");
+}
+
+#[tokio::test]
+async fn dovecot_learns_the_clients_address_by_proxy_v1() {
+    let port = dovecot::shared(Setup::Trusting).imap;
+    through("proxy-v1", "imap", port, "    proxy_protocol: v1\n").await;
+}
+
+#[tokio::test]
+async fn dovecot_learns_the_clients_address_by_proxy_v2() {
+    let port = dovecot::shared(Setup::Trusting).imap;
+    through("proxy-v2", "imap", port, "    proxy_protocol: v2\n").await;
+}
+
+#[tokio::test]
+async fn dovecot_learns_the_clients_address_by_id() {
+    let port = dovecot::shared(Setup::Trusting).imaps;
+    through("originating", "imaps", port, "    originating_ip: true\n").await;
+}
+
+#[tokio::test]
+async fn a_route_may_go_by_the_name_asked_for_in_tls() {
+    let server = Scripted::start(&[LOGIN]).await;
+    let routes = format!(
+        "  - host: localhost\n    upstream: imap+plain://127.0.0.1:{}\n    login: \"{{local}}@lab.test\"\n",
+        server.port
+    );
+    let deltapush = Deltapush::start(&Options { routes: Some(routes), ..Options::plain(0) });
+    // Without TLS there is no such name.
+    let said = log_in(&deltapush, "alice").await;
+    assert!(said.starts_with("NO [AUTHORIZATIONFAILED] no mail server is configured"), "{said}");
+    let mut client = Client::tls(deltapush.imaps, &deltapush.certificate()).await;
+    client.expect_prefix("* OK").await;
+    let login = client.command("c1 LOGIN alice sesame").await;
+    assert!(login.result.starts_with("OK"), "{login:?}");
+}
