@@ -41,6 +41,24 @@ pub async fn receive(stream: &mut Stream, received: &mut Vec<u8>) -> io::Result<
     .await
 }
 
+/// The same where a password may come: the thread's buffer, which lives on, keeps no copy.
+///
+/// # Errors
+/// If the connection broke.
+pub async fn receive_secret(stream: &mut Stream, received: &mut Vec<u8>) -> io::Result<usize> {
+    let read = poll_fn(|cx| {
+        with_scratch(|scratch| {
+            let mut buffer = ReadBuf::new(scratch);
+            let polled = Pin::new(&mut *stream).poll_read(cx, &mut buffer);
+            let read = buffer.filled().len();
+            received.extend_from_slice(buffer.filled());
+            buffer.filled_mut().fill(0);
+            polled.map_ok(|()| read)
+        })
+    });
+    read.await
+}
+
 /// A TCP connection, perhaps with TLS on it.
 #[derive(Debug)]
 pub enum Stream {

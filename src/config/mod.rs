@@ -6,6 +6,7 @@
 mod at;
 mod check;
 mod error;
+mod failed_logins;
 mod limits;
 mod listeners;
 mod log;
@@ -28,6 +29,7 @@ use serde::Deserialize;
 
 pub use at::{At, Place};
 pub use error::{ConfigError, Problem, Problems};
+pub use failed_logins::FailedLogins;
 pub use limits::Limits;
 pub use listeners::{Certificate, Hostname, Listener, ListenerTls};
 pub use log::Log;

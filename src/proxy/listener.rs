@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::time::sleep;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
@@ -14,6 +13,8 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use super::connection::Connection;
+use super::guard::door::Door;
+use super::guard::gate::LoginGate;
 use super::probes::Probes;
 use super::session;
 use crate::config::{Config, Limits, ListenerTls};
@@ -38,7 +39,8 @@ pub struct Proxy {
     pub(super) limits: Limits,
     pub(super) trace: Option<Sink>,
     pub(super) probes: Probes,
-    places: Arc<Semaphore>,
+    pub(super) gate: Arc<LoginGate>,
+    door: Arc<Door>,
     next_session: AtomicU64,
 }
 
@@ -51,6 +53,7 @@ impl Proxy {
         upstreams: Arc<Upstreams>,
         registry: Registry,
         board: Board,
+        gate: Arc<LoginGate>,
         trace: Option<Sink>,
     ) -> Self {
         Self {
@@ -63,7 +66,8 @@ impl Proxy {
             limits: config.limits.clone(),
             trace,
             probes: Probes::default(),
-            places: Arc::new(Semaphore::new(config.limits.connections.min(Semaphore::MAX_PERMITS))),
+            gate,
+            door: Arc::new(Door::default()),
             next_session: AtomicU64::new(1),
         }
     }
@@ -121,20 +125,20 @@ fn admit(
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) {
-    let Ok(place) = Arc::clone(&proxy.places).try_acquire_owned() else {
-        debug!(%peer, "turned away: all {} connections are in use", proxy.limits.connections);
-        return refuse(&tcp, tls);
+    let session = proxy.next_session.fetch_add(1, Ordering::Relaxed);
+    let place = match proxy.door.enter(session, peer.ip(), &(&proxy.limits).into()) {
+        Ok(place) => place,
+        Err(full) => {
+            debug!(%peer, "turned away: {full}");
+            return refuse(&tcp, tls);
+        }
     };
     if let Err(error) = stream::prepare(&tcp) {
         return debug!(%peer, "connection lost at once: {error}");
     }
-    let session = proxy.next_session.fetch_add(1, Ordering::Relaxed);
     let connection = Connection::new(Arc::clone(proxy), peer, session);
     let stop = stop.clone();
-    tasks.spawn(async move {
-        connection.serve(tcp, tls, &stop).await;
-        drop(place);
-    });
+    tasks.spawn(async move { connection.serve(tcp, tls, place, &stop).await });
 }
 
 /// Says why, where that costs nothing: a TLS handshake is what an overload must be spared.

@@ -2,6 +2,8 @@
 
 pub mod certificate;
 mod connection;
+mod conversation;
+pub mod guard;
 mod handle;
 mod leaf;
 pub mod listener;

@@ -3,19 +3,35 @@
 
 use zeroize::Zeroizing;
 
+use crate::config::Limits;
 use crate::parser::command::{self, SaslLine, Verb};
 use crate::parser::framer::{Fragment, Framer, LineEnd};
 use crate::secret::Credentials;
 use crate::trace::{Mark, Piece, Speaker, Transcript};
 
-/// Commands that a client may send before its login.
-const MAX_COMMANDS: u32 = 100;
+/// What a client may do before its login.
+#[derive(Debug, Clone, Copy)]
+pub struct Allowance {
+    /// The longest command, in bytes.
+    pub command: usize,
+    /// Commands in all.
+    pub commands: u32,
+    /// Commands among them that may be wrong.
+    pub wrong: u32,
+    /// Logins: each costs a connection to the upstream, and guesses a password there.
+    pub logins: u32,
+}
 
-/// Commands among them that may be wrong.
-const MAX_BAD: u32 = 10;
-
-/// Logins that a connection may try: each costs a connection to the upstream, and guesses a password there.
-const MAX_LOGINS: u32 = 5;
+impl From<&Limits> for Allowance {
+    fn from(limits: &Limits) -> Self {
+        Self {
+            command: limits.command.bytes(),
+            commands: limits.commands_before_login,
+            wrong: limits.wrong_commands,
+            logins: limits.logins,
+        }
+    }
+}
 
 /// How the connection is protected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +69,7 @@ pub struct NotAuthenticated {
     /// Set while a SASL exchange waits for the client's response: the tag of its command.
     sasl: Option<Vec<u8>>,
     protection: Protection,
-    max_command: usize,
+    allowance: Allowance,
     commands: u32,
     bad: u32,
     logins: u32,
@@ -63,19 +79,25 @@ pub struct NotAuthenticated {
 const USUAL_COMMAND: usize = 512;
 
 impl NotAuthenticated {
-    /// A machine that takes commands of `max_command` bytes at most.
+    /// A machine that takes what is allowed.
     #[must_use]
-    pub fn new(protection: Protection, max_command: usize) -> Self {
+    pub fn new(protection: Protection, allowance: Allowance) -> Self {
         Self {
             framer: Framer::new(),
             held: Zeroizing::new(Vec::with_capacity(USUAL_COMMAND)),
             sasl: None,
             protection,
-            max_command,
+            allowance,
             commands: 0,
             bad: 0,
             logins: 0,
         }
+    }
+
+    /// Which command has begun and not ended, if one has: a number that grows from each to the next.
+    #[must_use]
+    pub fn under_way(&self) -> Option<u32> {
+        (!self.held.is_empty() || self.sasl.is_some()).then_some(self.commands)
     }
 
     /// The greeting.
@@ -105,7 +127,7 @@ impl NotAuthenticated {
             let before = out.len();
             self.held.extend_from_slice(fragment.bytes());
             let event = match fragment {
-                _ if self.held.len() > self.max_command => Some(too_long(out)),
+                _ if self.held.len() > self.allowance.command => Some(too_long(out)),
                 Fragment::Line { end: Some(end), .. } => self.line_end(end, out, &mut transcript),
                 Fragment::Line { end: None, .. } | Fragment::Literal { .. } => continue,
             };
@@ -127,7 +149,7 @@ impl NotAuthenticated {
     ) -> Option<Event> {
         let mut refused = false;
         if let (LineEnd::Literal(announced), None) = (end, &self.sasl) {
-            let room = self.max_command.saturating_sub(self.held.len()) as u64;
+            let room = self.allowance.command.saturating_sub(self.held.len()) as u64;
             refused = announced.size > room;
             match (refused, announced.synchronizing) {
                 (true, false) => return Some(too_long(out)),
@@ -241,7 +263,7 @@ impl NotAuthenticated {
 
     /// The upstream refused the last login, and the client was told: whether that was one too many.
     pub fn login_refused(&mut self, out: &mut Vec<u8>) -> bool {
-        let is_last = self.logins >= MAX_LOGINS;
+        let is_last = self.logins >= self.allowance.logins;
         if is_last {
             out.extend_from_slice(b"* BYE too many logins that failed\r\n");
         }
@@ -254,7 +276,7 @@ impl NotAuthenticated {
     }
 
     fn close_if_too_many(&self, out: &mut Vec<u8>) -> Option<Event> {
-        if self.bad < MAX_BAD && self.commands < MAX_COMMANDS {
+        if self.bad < self.allowance.wrong && self.commands < self.allowance.commands {
             return None;
         }
         out.extend_from_slice(b"* BYE too many commands without a login\r\n");
@@ -297,10 +319,12 @@ fn show(transcript: &mut dyn Transcript, command: &[u8], is_sasl: bool) {
 mod tests {
     use super::*;
 
+    const ALLOWED: Allowance = Allowance { command: 2000, commands: 100, wrong: 10, logins: 5 };
+
     /// What came of `input`, in one piece and byte by byte: the answers, and the event with its credentials.
     fn take(protection: Protection, input: &str) -> (String, Option<Event>) {
         let run = |chunks: Vec<&[u8]>| {
-            let mut machine = NotAuthenticated::new(protection, 2000);
+            let mut machine = NotAuthenticated::new(protection, ALLOWED);
             let mut out = vec![];
             for mut chunk in chunks {
                 if let Some(event) = machine.take(&mut chunk, &mut out, None) {
@@ -348,7 +372,7 @@ mod tests {
         assert_eq!(out, format!("a {refused}\r\nb {refused}\r\nc OK begin TLS now\r\n"));
         assert_eq!(event, Some(Event::StartTls));
         assert!(
-            String::from_utf8(NotAuthenticated::new(Protection::StartTls, 99).greeting())
+            String::from_utf8(NotAuthenticated::new(Protection::StartTls, ALLOWED).greeting())
                 .unwrap()
                 .contains("LOGINDISABLED")
         );
@@ -372,10 +396,10 @@ mod tests {
         let (out, _) = take(Protection::Tls, "\r\n\0\r\na LOGIN u\r\nb AUTHENTICATE X\r\nc AUTHENTICATE PLAIN %\r\n");
         assert_eq!(out.lines().filter(|line| line.contains("BAD") || line.contains("NO ")).count(), 5, "{out}");
         let (out, event) = take(Protection::Tls, &"x\r\n".repeat(50));
-        assert_eq!((out.lines().count(), event), (MAX_BAD as usize + 1, Some(Event::Close)));
+        assert_eq!((out.lines().count(), event), (ALLOWED.wrong as usize + 1, Some(Event::Close)));
         assert!(out.ends_with("* BYE too many commands without a login\r\n"));
         let (out, event) = take(Protection::Tls, &"x NOOP\r\n".repeat(500));
-        assert_eq!((out.lines().count(), event), (MAX_COMMANDS as usize + 1, Some(Event::Close)));
+        assert_eq!((out.lines().count(), event), (ALLOWED.commands as usize + 1, Some(Event::Close)));
     }
 
     #[test]
@@ -394,6 +418,26 @@ mod tests {
     }
 
     #[test]
+    fn a_command_is_under_way_from_its_first_byte_to_its_last() {
+        let mut machine = NotAuthenticated::new(Protection::Tls, ALLOWED);
+        let mut take = |mut input: &[u8]| {
+            machine.take(&mut input, &mut vec![], None);
+            machine.under_way()
+        };
+        let seen = [
+            take(b""),
+            take(b"a"),
+            take(b" NOOP\r\n"),
+            take(b"b LOGIN {3}\r\n"),
+            take(b"x"),
+            take(b"yz p\r\n"),
+            take(b"c AUTHENTICATE PLAIN\r\n"),
+            take(b"*\r\n"),
+        ];
+        assert_eq!(seen, [None, Some(0), None, Some(1), Some(1), None, Some(2), None]);
+    }
+
+    #[test]
     fn the_transcript_has_no_password() {
         let shown = crate::trace::testing::Shown::default();
         let mut printer = crate::trace::Printer::new("#1".into(), shown.sink());
@@ -405,7 +449,7 @@ mod tests {
             "sesame\r\n",
             "e LOGIM sesame sesame\r\n",
         ] {
-            let mut machine = NotAuthenticated::new(Protection::Tls, 2000);
+            let mut machine = NotAuthenticated::new(Protection::Tls, ALLOWED);
             machine.take(&mut input.as_bytes(), &mut vec![], Some(&mut printer));
         }
         drop(printer);

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::*;
 use crate::config::Native;
@@ -47,7 +47,7 @@ async fn scene(idle_time: Duration) -> Scene {
     let session = Session::new(Arc::new(settings), Upstream::default());
     let requests = Arc::new(Mutex::new(Vec::new()));
     let streams = (Stream::Plain(near_client), Stream::Plain(near_upstream));
-    let bounds = Bounds { buffer: 64 * 1024, idle_time };
+    let bounds = Bounds { buffer: 64 * 1024, idle_time, command_time: COMMAND_TIME };
     let relay = Relay::new(session, streams, Willing(Arc::clone(&requests)), None, bounds);
     let stop = CancellationToken::new();
     let stopped = stop.clone();
@@ -59,6 +59,7 @@ async fn scene(idle_time: Duration) -> Scene {
 }
 
 const LONG: Duration = Duration::from_secs(1800);
+const COMMAND_TIME: Duration = Duration::from_secs(30);
 
 async fn read(stream: &mut TcpStream, len: usize) -> String {
     let mut bytes = vec![0; len];
@@ -157,4 +158,41 @@ async fn an_upstream_that_does_not_read_still_says_its_last_words() {
     let mut said = vec![0; 16];
     within(scene.client.read_exact(&mut said)).await.unwrap();
     assert_eq!(said, b"* BYE too much\r\n");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_that_is_held_must_come_to_its_end() {
+    for begun in ["b", "b GETMETADATA", "b GETMETADATA \"\" {9}\r\n"] {
+        let mut scene = scene(LONG).await;
+        scene.client.write_all(begun.as_bytes()).await.unwrap();
+        let begin = Instant::now();
+        let mut text = String::new();
+        for _ in 0..1000 {
+            let more = timeout(Duration::from_secs(1), scene.client.read_to_string(&mut text)).await;
+            if more.is_ok() {
+                break;
+            }
+            scene.client.write_all(b"x").await.unwrap();
+        }
+        assert!(text.ends_with("* BYE the command took too long\r\n"), "{begun:?}: {text:?}");
+        assert!(begin.elapsed() >= COMMAND_TIME && begin.elapsed() < COMMAND_TIME * 2, "{:?}", begin.elapsed());
+        assert!(matches!(scene.relay.await.unwrap(), End::Dribble));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_that_streams_through_and_one_after_another_may_take_their_time() {
+    let mut scene = scene(LONG).await;
+    // Each time the beginning of one is held, but never the same for long.
+    scene.client.write_all(b"c").await.unwrap();
+    for _ in 0..100 {
+        scene.client.write_all(b"c NOOP\r\nc").await.unwrap();
+        sleep(Duration::from_secs(1)).await;
+    }
+    scene.client.write_all(b"c APPEND INBOX {1000+}\r\n").await.unwrap();
+    for _ in 0..1000 {
+        scene.client.write_all(b"x").await.unwrap();
+        sleep(Duration::from_secs(1)).await;
+    }
+    assert!(!scene.relay.is_finished());
 }

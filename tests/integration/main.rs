@@ -4,6 +4,8 @@
 #![expect(clippy::arithmetic_side_effects, reason = "an overflow in a test is a failed test")]
 
 #[cfg(test)]
+mod attack;
+#[cfg(test)]
 mod clients;
 #[cfg(test)]
 mod cores;
@@ -12,11 +14,17 @@ mod dovecot;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod flood;
+#[cfg(test)]
+mod goodbye;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod posting;
 #[cfg(test)]
 mod providers;
+#[cfg(test)]
+mod secrets;
 #[cfg(test)]
 mod support;
 #[cfg(test)]

@@ -117,6 +117,8 @@ pub struct Session {
 struct ClientSide {
     framer: Framer,
     state: ClientState,
+    /// Commands that have begun.
+    begun: u32,
     /// The command under way.
     verb: Verb,
     /// Its tag.
@@ -204,6 +206,7 @@ impl Session {
             client: ClientSide {
                 framer: Framer::new(),
                 state: ClientState::Head,
+                begun: 0,
                 verb: Verb::Other,
                 tag: Vec::new(),
                 held: Vec::new(),
@@ -234,6 +237,18 @@ impl Session {
             // What follows a token may ask for it.
             && self.requests.is_empty()
             && self.own.iter().map(Vec::len).sum::<usize>() < MAX_OWN
+    }
+
+    /// Which command has begun of which deltapush holds what came, and the rest is for the client to send, if there is one:
+    /// a number that differs from one to the next.
+    #[must_use]
+    pub fn holds_command(&self) -> Option<u32> {
+        let under_way = match self.client.state {
+            ClientState::Head => !self.client.held.is_empty(),
+            ClientState::Gathering | ClientState::Discarding => true,
+            _ => false,
+        };
+        (under_way && self.takes_client_input()).then_some(self.client.begun)
     }
 
     /// Whether deltapush, not the upstream, has the tokens.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
@@ -53,6 +53,21 @@ impl Client {
         let stream = stream.expect("connecting takes too long").unwrap();
         stream.set_nodelay(true).unwrap();
         Self::new(Box::new(stream))
+    }
+
+    /// Connects in plain text from another of this machine's addresses, all of which begin with 127.
+    pub(crate) async fn plain_from(address: Ipv4Addr, port: u16) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((address, 0).into()).unwrap();
+        let stream = timeout(PATIENCE, socket.connect((Ipv4Addr::LOCALHOST, port).into())).await;
+        let stream = stream.expect("connecting takes too long").unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self::new(Box::new(stream))
+    }
+
+    /// The same, with TLS from the first byte.
+    pub(crate) async fn tls_from(address: Ipv4Addr, port: u16, trusted: &Path) -> Self {
+        Self::plain_from(address, port).await.encrypted(trusted).await
     }
 
     /// Connects with TLS from the first byte, trusting what is in a PEM file.
