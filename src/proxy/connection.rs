@@ -26,7 +26,7 @@ use crate::account::AccountId;
 use crate::config::{ListenerTls, Native};
 use crate::parser::capability;
 use crate::secret::Credentials;
-use crate::stream::{Stream, receive_secret};
+use crate::stream::{Stream, receive};
 use crate::trace::{Mark, Printer, Speaker, Transcript};
 use crate::upstream::connect::{Attempt, ConnectError, Connected};
 use crate::upstream::dialogue::{LoginError, Purpose};
@@ -202,7 +202,7 @@ impl Connection {
             let deadline = self.command_deadline(machine.under_way());
             // Asked for first: input that is always there must not put the end off.
             let is_late = Instant::now() >= deadline;
-            let read = timeout_at(deadline, receive_secret(client.stream()?, received)).await;
+            let read = timeout_at(deadline, receive(client.stream()?, received)).await;
             match read {
                 _ if is_late => return self.too_late(client).await,
                 Ok(Ok(0)) => return Err(NoLogin::Closed),
