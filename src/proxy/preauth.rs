@@ -434,7 +434,7 @@ mod tests {
             take(b"c AUTHENTICATE PLAIN\r\n"),
             take(b"*\r\n"),
         ];
-        assert_eq!(seen, [None, Some(0), None, Some(1), Some(1), None, Some(2), None]);
+        assert_eq!(seen, [None, Some(0), None, Some(1), Some(1), None, Some(3), None]);
     }
 
     #[test]

@@ -64,7 +64,9 @@ impl Place {
     pub fn logged_in(&mut self) {
         let mut inside = self.door.inside();
         inside.evictions.remove(&self.id);
-        self.is_logged_in = inside.places.logged_in(self.id, self.prefix);
+        inside.places.logged_in(self.id, self.prefix);
+        drop(inside);
+        self.is_logged_in = true;
     }
 }
 

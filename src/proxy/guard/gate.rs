@@ -35,7 +35,8 @@ pub struct Refusal {
     pub counted: bool,
 }
 
-/// A login that may be tried. Dropping it says that nothing came of it.
+/// A login that may be tried. Dropped half way it counts as one that the upstream refused without a reason: a crowd must not
+/// save its guesses by pushing them out before the answer comes.
 #[derive(Debug)]
 pub struct Pass {
     gate: Arc<LoginGate>,
@@ -130,7 +131,7 @@ impl Pass {
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        self.end(Outcome::Nothing);
+        self.end(Outcome::Unclear);
     }
 }
 
@@ -155,16 +156,19 @@ mod tests {
         let second = gate.enter(login(&gate, "b"));
         let mut second = std::pin::pin!(second);
         assert!(tokio::time::timeout(Duration::from_secs(9), second.as_mut()).await.is_err());
-        drop(first);
+        assert_eq!(first.done(Outcome::Nothing), None);
         let second = second.await.unwrap();
         let third = tokio::spawn({
             let gate = Arc::clone(&gate);
             async move { gate.enter(login(&gate, "c")).await.map(drop) }
         });
         tokio::task::yield_now().await;
-        assert_eq!(second.done(Outcome::Refused), Some(Duration::from_secs(1)));
+        drop(second);
         let refused = third.await.unwrap().unwrap_err();
         assert_eq!((refused.repeated, refused.counted), (false, true));
+        tokio::time::advance(Duration::from_secs(600)).await;
+        let again = gate.enter(login(&gate, "b")).await.unwrap();
+        assert_eq!(again.done(Outcome::Refused), Some(Duration::from_secs(1)));
         assert!(gate.enter(login(&gate, "b")).await.unwrap_err().repeated);
         assert!(gate.enter(login(&gate, "stored")).await.is_ok());
     }

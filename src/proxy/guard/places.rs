@@ -72,10 +72,8 @@ impl Places {
         }
         let crowded = self.waiting_total >= limits.before_login || self.total >= limits.connections;
         let evicted = if crowded { Some(self.evict().ok_or(Full::All)?) } else { None };
-        self.total = self.total.saturating_add(1);
+        self.count(prefix);
         self.waiting_total = self.waiting_total.saturating_add(1);
-        let count = self.by_prefix.entry(prefix).or_default();
-        *count = count.saturating_add(1);
         self.waiting.entry(prefix).or_default().insert(id);
         Ok(evicted)
     }
@@ -87,9 +85,17 @@ impl Places {
         Some(id)
     }
 
-    /// The connection is logged in: it cannot be evicted any more. False if it was evicted before.
-    pub fn logged_in(&mut self, id: Id, prefix: Prefix) -> bool {
-        self.stop_waiting(id, prefix)
+    /// The connection is logged in: it cannot be evicted any more. One that was evicted at that very moment stays as well.
+    pub fn logged_in(&mut self, id: Id, prefix: Prefix) {
+        if !self.stop_waiting(id, prefix) {
+            self.count(prefix);
+        }
+    }
+
+    fn count(&mut self, prefix: Prefix) {
+        self.total = self.total.saturating_add(1);
+        let count = self.by_prefix.entry(prefix).or_default();
+        *count = count.saturating_add(1);
     }
 
     /// The connection has ended that was logged in.
@@ -139,9 +145,9 @@ mod tests {
             assert_eq!(places.enter(id, prefix(1), &LIMITS), Ok(None));
         }
         assert_eq!(places.enter(3, prefix(1), &LIMITS), Err(Full::Address));
-        assert!(places.logged_in(0, prefix(1)));
+        places.logged_in(0, prefix(1));
         assert_eq!(places.enter(4, prefix(1), &LIMITS), Ok(None));
-        assert!(places.logged_in(1, prefix(1)));
+        places.logged_in(1, prefix(1));
         assert_eq!(places.enter(5, prefix(1), &LIMITS), Err(Full::Address), "four in all");
         places.leave_logged_in(prefix(1));
         assert_eq!(places.enter(6, prefix(1), &LIMITS), Ok(None));
@@ -154,7 +160,6 @@ mod tests {
             assert_eq!(places.enter(id, prefix(address), &LIMITS), Ok(None));
         }
         assert_eq!(places.enter(7, prefix(4), &LIMITS), Ok(Some(2)), "address 2 has most");
-        assert!(!places.logged_in(2, prefix(2)), "too late");
         assert_eq!(places.enter(8, prefix(5), &LIMITS), Ok(Some(3)), "2 and 3 have as many: the older one");
         assert_eq!(places.enter(9, prefix(6), &LIMITS), Ok(Some(5)));
         assert_eq!(places.enter(10, prefix(7), &LIMITS), Ok(Some(1)), "one each: the oldest");
@@ -171,13 +176,16 @@ mod tests {
         for id in 0..10 {
             let address = u8::try_from(id).unwrap();
             assert_eq!(places.enter(id, prefix(address), &LIMITS), Ok(None));
-            assert!(id == 9 || places.logged_in(id, prefix(address)));
+            if id < 9 {
+                places.logged_in(id, prefix(address));
+            }
         }
         assert_eq!(places.enter(10, prefix(10), &LIMITS), Ok(Some(9)));
-        assert!(places.logged_in(10, prefix(10)));
+        // It had to go when its login succeeded.
+        places.logged_in(9, prefix(9));
+        places.logged_in(10, prefix(10));
         assert_eq!(places.enter(11, prefix(11), &LIMITS), Err(Full::All));
-        (0..9).for_each(|address| places.leave_logged_in(prefix(address)));
-        places.leave_logged_in(prefix(10));
+        (0..11).for_each(|address| places.leave_logged_in(prefix(address)));
         assert_eq!((places.total, places.waiting_total), (0, 0));
         assert!(places.by_prefix.is_empty() && places.waiting.is_empty(), "nothing is kept of who is gone");
     }
