@@ -1,5 +1,6 @@
 //! The command line: flags, configuration, logging, runtime, run, exit code. Nothing else.
 
+use std::alloc::System;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -17,6 +18,12 @@ use deltapush::upstream::tls::ClientConfigs;
 use deltapush::{RunError, Server, commands};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
+use zeroizing_alloc::ZeroAlloc;
+
+/// Memory is wiped when it is given back: libraries leave copies of passwords and tokens in what they free (TLS records,
+/// vectors that grew). See docs/security.md.
+#[global_allocator]
+static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
 // From sysexits.h, which systemd shows by name.
 const EX_USAGE: u8 = 64;
@@ -144,7 +151,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         Some(RunError::Certificate(_) | RunError::Trust(_)) => EX_CONFIG,
         Some(RunError::State(_)) => EX_IOERR,
         Some(RunError::Internal(_)) => EX_SOFTWARE,
-        Some(RunError::Listen { .. } | RunError::Notifier(_)) => EX_OSERR,
+        Some(RunError::Listen { .. } | RunError::Notifier(_) | RunError::Random) => EX_OSERR,
         None if error.is::<ConfigError>() => EX_CONFIG,
         None if error.is::<OpenError>() => EX_IOERR,
         None if error.is::<NotRunning>() => EX_UNAVAILABLE,

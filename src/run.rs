@@ -14,6 +14,7 @@ use crate::admin::control;
 use crate::admin::status::Reporter;
 use crate::config::{self, Config, DOMAIN_PLACEHOLDER, ListenerTls};
 use crate::proxy::certificate::Origin;
+use crate::proxy::guard::gate::LoginGate;
 use crate::proxy::listener::{self, Proxy};
 use crate::proxy::tls::{ServerTls, ServerTlsError};
 use crate::push::board::Board;
@@ -52,6 +53,9 @@ pub enum RunError {
     /// The state cannot be opened.
     #[error(transparent)]
     State(#[from] OpenError),
+    /// No random numbers.
+    #[error("the operating system has no random numbers")]
+    Random,
     /// Our own fault.
     #[error("{0}, which is a bug in deltapush")]
     Internal(&'static str),
@@ -92,6 +96,7 @@ pub struct Server {
     registry: Registry,
     account_events: AccountEvents,
     notifier: Notifier,
+    gate: Arc<LoginGate>,
 }
 
 impl Server {
@@ -106,7 +111,8 @@ impl Server {
         let state = store::Settings::new(&config.storage);
         let (registry, account_events, token_news) = Registry::open(&state)?;
         let notifier = Notifier::new(notifier_settings(&config)?, registry.clone(), token_news)?;
-        Ok(Self { config, trace, tls, upstreams, registry, account_events, notifier })
+        let gate = LoginGate::new(config.limits.failed_logins.clone()).map_err(|_| RunError::Random)?;
+        Ok(Self { config, trace, tls, upstreams, registry, account_events, notifier, gate: Arc::new(gate) })
     }
 
     /// The configuration that it follows.
@@ -122,7 +128,7 @@ impl Server {
     pub async fn run(self, listeners: Vec<BoundListener>, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
         raise_file_limit(&self.config, self.registry.len());
         introduce(&self.config, &listeners, &self.tls, &self.registry);
-        let Self { config, trace, tls, upstreams, registry, account_events, notifier } = self;
+        let Self { config, trace, tls, upstreams, registry, account_events, notifier, gate } = self;
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         let board = Board::default();
@@ -130,7 +136,7 @@ impl Server {
         let mut watching = tasks.spawn(watchers.run(account_events, stop.clone()));
         let reporter = Reporter::new(registry.clone(), board.clone());
         tasks.spawn(control::serve(config.storage.directory.clone(), reporter, stop.clone()));
-        let proxy = Arc::new(Proxy::new(&config, tls.config, upstreams, registry.clone(), board, trace));
+        let proxy = Arc::new(Proxy::new(&config, tls.config, upstreams, registry.clone(), board, gate, trace));
         for listener in listeners {
             let serving =
                 listener::serve(Arc::clone(&proxy), listener.socket, listener.listener, tasks.clone(), stop.clone());

@@ -24,18 +24,19 @@ pub fn with_scratch<T>(use_it: impl FnOnce(&mut [u8]) -> T) -> T {
 }
 
 /// Waits for more from `stream` and appends it to `received`; 0 at the stream's end. Nothing is lost if the future is dropped
-/// while it waits.
+/// while it waits. The thread's buffer, which lives on, keeps no copy: it may have been a password.
 ///
 /// # Errors
 /// If the connection broke.
 pub async fn receive(stream: &mut Stream, received: &mut Vec<u8>) -> io::Result<usize> {
     poll_fn(|cx| {
-        with_scratch(|buffer| {
-            let mut buffer = ReadBuf::new(buffer);
-            Pin::new(&mut *stream).poll_read(cx, &mut buffer).map_ok(|()| {
-                received.extend_from_slice(buffer.filled());
-                buffer.filled().len()
-            })
+        with_scratch(|scratch| {
+            let mut buffer = ReadBuf::new(scratch);
+            let polled = Pin::new(&mut *stream).poll_read(cx, &mut buffer);
+            let read = buffer.filled().len();
+            received.extend_from_slice(buffer.filled());
+            buffer.filled_mut().fill(0);
+            polled.map_ok(|()| read)
         })
     })
     .await

@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
-use super::connection::{Connection, NoLogin, send};
+use super::connection::{Connection, NoLogin};
+use super::conversation::Conversation;
 use super::preauth::{Event, NotAuthenticated};
 use crate::parser::sasl::SaslLine;
 use crate::secret::{Credentials, Secret};
-use crate::stream::Stream;
 use crate::trace::{Mark, Piece, Printer, Speaker, Transcript};
 use crate::upstream::connect::{Attempt, ConnectError, Connected, Progress};
 use crate::upstream::dialogue::{LoginError, Purpose};
@@ -16,7 +16,7 @@ use crate::upstream::route::Target;
 
 /// A client that waits for its login to be answered, and may be asked for more meanwhile.
 pub(super) struct Waiting<'a> {
-    pub(super) stream: &'a mut Stream,
+    pub(super) client: &'a mut Conversation,
     pub(super) machine: &'a mut NotAuthenticated,
     pub(super) received: &'a mut Vec<u8>,
     /// It was.
@@ -66,7 +66,7 @@ impl Connection {
         target: &Target,
         credentials: &Credentials,
         probe: bool,
-        client: &mut Waiting<'_>,
+        waiting: &mut Waiting<'_>,
     ) -> Result<Connected, Failure> {
         let upstreams = Arc::clone(&self.proxy.upstreams);
         let purpose = Purpose::Client { probe };
@@ -79,7 +79,7 @@ impl Connection {
             match progress {
                 Progress::LoggedIn(connected) => return Ok(*connected),
                 Progress::Challenge { challenge, login } => {
-                    let response = self.ask(client, &challenge).await?;
+                    let response = self.ask(waiting, &challenge).await?;
                     progress = login.respond(&response, shown(&mut self.transcript)).await?;
                 }
             }
@@ -87,16 +87,16 @@ impl Connection {
     }
 
     /// Hands a challenge of the upstream's to the client, and waits for the answer.
-    async fn ask(&mut self, client: &mut Waiting<'_>, challenge: &[u8]) -> Result<Secret, Failure> {
-        client.was_asked = true;
-        client.machine.expect_response();
+    async fn ask(&mut self, waiting: &mut Waiting<'_>, challenge: &[u8]) -> Result<Secret, Failure> {
+        waiting.was_asked = true;
+        waiting.machine.expect_response();
         if let Some(transcript) = &mut self.transcript {
             transcript.piece(Speaker::ToClient, Mark::Relayed, Piece::Text(b"+ "));
             transcript.piece(Speaker::ToClient, Mark::Relayed, Piece::Masked(challenge.len()));
             transcript.piece(Speaker::ToClient, Mark::Relayed, Piece::Text(b"\r\n"));
         }
-        send(client.stream, &[b"+ ", challenge, b"\r\n"].concat()).await?;
-        match self.next_event(client.stream, client.machine, client.received).await? {
+        waiting.client.send(&[b"+ ", challenge, b"\r\n"].concat()).await.map_err(NoLogin::from)?;
+        match self.next_event(waiting.client, waiting.machine, waiting.received).await? {
             Event::Response(SaslLine::Response(response)) => Ok(response),
             Event::Response(SaslLine::Cancelled) => Err(Failure::GaveUp("BAD cancelled")),
             Event::Response(SaslLine::Malformed) => Err(Failure::GaveUp("BAD this is not base64")),

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::time::sleep;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
@@ -14,6 +13,8 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use super::connection::Connection;
+use super::guard::door::Door;
+use super::guard::gate::LoginGate;
 use super::probes::Probes;
 use super::session;
 use crate::config::{Allow, Config, Limits, Listener, ListenerTls};
@@ -42,7 +43,8 @@ pub struct Proxy {
     pub(super) allow: Allow,
     pub(super) trace: Option<Sink>,
     pub(super) probes: Probes,
-    places: Arc<Semaphore>,
+    pub(super) gate: Arc<LoginGate>,
+    door: Arc<Door>,
     next_session: AtomicU64,
 }
 
@@ -55,6 +57,7 @@ impl Proxy {
         upstreams: Arc<Upstreams>,
         registry: Registry,
         board: Board,
+        gate: Arc<LoginGate>,
         trace: Option<Sink>,
     ) -> Self {
         Self {
@@ -69,7 +72,8 @@ impl Proxy {
             allow: config.allow.clone(),
             trace,
             probes: Probes::default(),
-            places: Arc::new(Semaphore::new(config.limits.connections.min(Semaphore::MAX_PERMITS))),
+            gate,
+            door: Arc::new(Door::default()),
             next_session: AtomicU64::new(1),
         }
     }
@@ -144,20 +148,20 @@ fn admit(
     if !proxy.admits(listener, peer.ip()) {
         return debug!(%peer, "turned away: `allow` names no network that it is in");
     }
-    let Ok(place) = Arc::clone(&proxy.places).try_acquire_owned() else {
-        debug!(%peer, "turned away: all {} connections are in use", proxy.limits.connections);
-        return refuse(&tcp, listener.tls);
+    let session = proxy.next_session.fetch_add(1, Ordering::Relaxed);
+    let place = match proxy.door.enter(session, peer.ip(), &(&proxy.limits).into()) {
+        Ok(place) => place,
+        Err(full) => {
+            debug!(%peer, "turned away: {full}");
+            return refuse(&tcp, listener.tls);
+        }
     };
     if let Err(error) = stream::prepare(&tcp) {
         return debug!(%peer, "connection lost at once: {error}");
     }
-    let session = proxy.next_session.fetch_add(1, Ordering::Relaxed);
     let connection = Connection::new(Arc::clone(proxy), Arc::clone(listener), peer, session);
     let stop = stop.clone();
-    tasks.spawn(async move {
-        connection.serve(tcp, &stop).await;
-        drop(place);
-    });
+    tasks.spawn(async move { connection.serve(tcp, place, &stop).await });
 }
 
 /// Says why, where that costs nothing: a TLS handshake is what an overload must be spared.

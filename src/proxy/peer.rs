@@ -103,6 +103,11 @@ impl Peer {
         self.compression = Some(compression);
     }
 
+    /// Whether what it sends is compressed.
+    pub(super) fn is_compressed(&self) -> bool {
+        self.compression.is_some()
+    }
+
     /// Has the other side get all that was sent; whether anything was to be done. Each time costs a few bytes: it is for when
     /// nothing more is at hand.
     pub(super) fn flush_compressed(&mut self, cx: &mut Context<'_>) -> bool {

@@ -4,6 +4,7 @@
 use zeroize::Zeroizing;
 
 use super::sasl::{self, Exchange, Said};
+use crate::config::Limits;
 use crate::parser::command::{self, Verb};
 use crate::parser::framer::{Fragment, Framer, LineEnd};
 use crate::parser::id::{self, Field};
@@ -11,14 +12,29 @@ use crate::parser::sasl::SaslLine;
 use crate::secret::Credentials;
 use crate::trace::{Mark, Piece, Speaker, Transcript};
 
-/// Commands that a client may send before its login.
-const MAX_COMMANDS: u32 = 100;
+/// What a client may do before its login.
+#[derive(Debug, Clone, Copy)]
+pub struct Allowance {
+    /// The longest command, in bytes.
+    pub command: usize,
+    /// Commands in all.
+    pub commands: u32,
+    /// Commands among them that may be wrong.
+    pub wrong: u32,
+    /// Logins: each costs a connection to the upstream, and guesses a password there.
+    pub logins: u32,
+}
 
-/// Commands among them that may be wrong.
-const MAX_BAD: u32 = 10;
-
-/// Logins that a connection may try: each costs a connection to the upstream, and guesses a password there.
-const MAX_LOGINS: u32 = 5;
+impl From<&Limits> for Allowance {
+    fn from(limits: &Limits) -> Self {
+        Self {
+            command: limits.command.bytes(),
+            commands: limits.commands_before_login,
+            wrong: limits.wrong_commands,
+            logins: limits.logins,
+        }
+    }
+}
 
 /// How the connection is protected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +75,7 @@ pub struct NotAuthenticated {
     sasl: Option<(Vec<u8>, Exchange)>,
     protection: Protection,
     offers_scram: bool,
-    max_command: usize,
+    allowance: Allowance,
     commands: u32,
     bad: u32,
     logins: u32,
@@ -71,16 +87,16 @@ pub struct NotAuthenticated {
 const USUAL_COMMAND: usize = 512;
 
 impl NotAuthenticated {
-    /// A machine that takes commands of `max_command` bytes at most.
+    /// A machine that takes what is allowed.
     #[must_use]
-    pub fn new(protection: Protection, max_command: usize) -> Self {
+    pub fn new(protection: Protection, allowance: Allowance) -> Self {
         Self {
             framer: Framer::new(),
             held: Zeroizing::new(Vec::with_capacity(USUAL_COMMAND)),
             sasl: None,
             protection,
             offers_scram: false,
-            max_command,
+            allowance,
             commands: 0,
             bad: 0,
             logins: 0,
@@ -93,6 +109,12 @@ impl NotAuthenticated {
     pub fn offering_scram(mut self, offers_scram: bool) -> Self {
         self.offers_scram = offers_scram;
         self
+    }
+
+    /// Which command has begun and not ended, if one has: a number that grows from each to the next.
+    #[must_use]
+    pub fn under_way(&self) -> Option<u32> {
+        (!self.held.is_empty() || self.sasl.is_some()).then_some(self.commands)
     }
 
     /// The greeting.
@@ -127,7 +149,7 @@ impl NotAuthenticated {
             let before = out.len();
             self.held.extend_from_slice(fragment.bytes());
             let event = match fragment {
-                _ if self.held.len() > self.max_command => Some(too_long(out)),
+                _ if self.held.len() > self.allowance.command => Some(too_long(out)),
                 Fragment::Line { end: Some(end), .. } => self.line_end(end, out, &mut transcript),
                 Fragment::Line { end: None, .. } | Fragment::Literal { .. } => continue,
             };
@@ -149,7 +171,7 @@ impl NotAuthenticated {
     ) -> Option<Event> {
         let mut refused = false;
         if let (LineEnd::Literal(announced), None) = (end, &self.sasl) {
-            let room = self.max_command.saturating_sub(self.held.len()) as u64;
+            let room = self.allowance.command.saturating_sub(self.held.len()) as u64;
             refused = announced.size > room;
             match (refused, announced.synchronizing) {
                 (true, false) => return Some(too_long(out)),
@@ -267,7 +289,7 @@ impl NotAuthenticated {
 
     /// The upstream refused the last login, and the client was told: whether that was one too many.
     pub fn login_refused(&mut self, out: &mut Vec<u8>) -> bool {
-        let is_last = self.logins >= MAX_LOGINS;
+        let is_last = self.logins >= self.allowance.logins;
         if is_last {
             out.extend_from_slice(b"* BYE too many logins that failed\r\n");
         }
@@ -280,7 +302,7 @@ impl NotAuthenticated {
     }
 
     fn close_if_too_many(&self, out: &mut Vec<u8>) -> Option<Event> {
-        if self.bad < MAX_BAD && self.commands < MAX_COMMANDS {
+        if self.bad < self.allowance.wrong && self.commands < self.allowance.commands {
             return None;
         }
         out.extend_from_slice(b"* BYE too many commands without a login\r\n");

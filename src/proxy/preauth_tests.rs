@@ -1,13 +1,15 @@
 //! A client before its login: commands in, answers and events out.
 
 use super::*;
+
+const ALLOWED: Allowance = Allowance { command: 2000, commands: 100, wrong: 10, logins: 5 };
 use crate::parser::sasl::Mechanism;
 use crate::secret::Secret;
 
 /// What came of `input`, in one piece and byte by byte: the answers, and the event with its credentials.
 fn take(protection: Protection, input: &str) -> (String, Option<Event>) {
     let run = |chunks: Vec<&[u8]>| {
-        let mut machine = NotAuthenticated::new(protection, 2000);
+        let mut machine = NotAuthenticated::new(protection, ALLOWED);
         let mut out = vec![];
         for mut chunk in chunks {
             if let Some(event) = machine.take(&mut chunk, &mut out, None) {
@@ -52,7 +54,7 @@ fn before_tls_no_password_is_taken() {
     assert_eq!(out, format!("a {refused}\r\nb {refused}\r\nc OK begin TLS now\r\n"));
     assert_eq!(event, Some(Event::StartTls));
     assert!(
-        String::from_utf8(NotAuthenticated::new(Protection::StartTls, 99).greeting())
+        String::from_utf8(NotAuthenticated::new(Protection::StartTls, ALLOWED).greeting())
             .unwrap()
             .contains("LOGINDISABLED")
     );
@@ -76,10 +78,10 @@ fn bad_input_has_an_answer_and_an_end() {
     let (out, _) = take(Protection::Tls, "\r\n\0\r\na LOGIN u\r\nb AUTHENTICATE X\r\nc AUTHENTICATE PLAIN %\r\n");
     assert_eq!(out.lines().filter(|line| line.contains("BAD") || line.contains("NO ")).count(), 5, "{out}");
     let (out, event) = take(Protection::Tls, &"x\r\n".repeat(50));
-    assert_eq!((out.lines().count(), event), (MAX_BAD as usize + 1, Some(Event::Close)));
+    assert_eq!((out.lines().count(), event), (ALLOWED.wrong as usize + 1, Some(Event::Close)));
     assert!(out.ends_with("* BYE too many commands without a login\r\n"));
     let (out, event) = take(Protection::Tls, &"x NOOP\r\n".repeat(500));
-    assert_eq!((out.lines().count(), event), (MAX_COMMANDS as usize + 1, Some(Event::Close)));
+    assert_eq!((out.lines().count(), event), (ALLOWED.commands as usize + 1, Some(Event::Close)));
 }
 
 #[test]
@@ -174,7 +176,7 @@ fn what_cannot_be_handed_on_is_refused() {
 #[test]
 fn scram_is_offered_only_where_it_is_wanted() {
     let greeting = |protection, offers| {
-        String::from_utf8(NotAuthenticated::new(protection, 99).offering_scram(offers).greeting()).unwrap()
+        String::from_utf8(NotAuthenticated::new(protection, ALLOWED).offering_scram(offers).greeting()).unwrap()
     };
     assert!(greeting(Protection::Tls, true).contains("AUTH=OAUTHBEARER AUTH=SCRAM-SHA-1 AUTH=SCRAM-SHA-256]"));
     assert!(!greeting(Protection::Tls, false).contains("SCRAM"));
@@ -183,7 +185,7 @@ fn scram_is_offered_only_where_it_is_wanted() {
 
 #[test]
 fn an_answer_to_the_upstream_is_read_as_one() {
-    let mut machine = NotAuthenticated::new(Protection::Tls, 2000);
+    let mut machine = NotAuthenticated::new(Protection::Tls, ALLOWED);
     let mut answered = |line: &str| {
         machine.expect_response();
         let mut out = vec![];
@@ -213,7 +215,7 @@ fn the_transcript_has_no_password() {
         "i AUTHENTICATE SCRAM-SHA-256\r\nsesame==\r\n",
         "e LOGIM sesame sesame\r\n",
     ] {
-        let mut machine = NotAuthenticated::new(Protection::Tls, 2000);
+        let mut machine = NotAuthenticated::new(Protection::Tls, ALLOWED);
         machine.take(&mut input.as_bytes(), &mut vec![], Some(&mut printer));
     }
     drop(printer);
@@ -224,7 +226,8 @@ fn the_transcript_has_no_password() {
 #[test]
 fn what_the_client_says_of_itself_is_kept() {
     let said = |mut input: &[u8]| {
-        let (mut machine, mut out) = (NotAuthenticated::new(Protection::Tls, 99_000), vec![]);
+        let (mut machine, mut out) =
+            (NotAuthenticated::new(Protection::Tls, Allowance { command: 99_000, ..ALLOWED }), vec![]);
         machine.take(&mut input, &mut out, None);
         (machine.client_id().map(<[_]>::to_vec), String::from_utf8(out).unwrap())
     };

@@ -53,6 +53,9 @@ pub enum End {
     /// Neither peer said anything for too long.
     #[error("nothing was said for too long")]
     Idle,
+    /// The client began a command that deltapush holds, and did not end it.
+    #[error("a command took too long")]
+    Dribble,
     /// deltapush is shutting down.
     #[error("deltapush shuts down")]
     Shutdown,
@@ -73,6 +76,9 @@ pub struct Relay<A> {
     performing: Option<Performed>,
     limit: usize,
     idle_time: Duration,
+    command_time: Duration,
+    /// Which command is held, and since when.
+    held: Option<(u32, Instant)>,
     last_activity: Instant,
     /// When the client last received anything.
     heard: Instant,
@@ -97,6 +103,8 @@ pub struct Bounds {
     pub buffer: usize,
     /// How long both peers may be silent.
     pub idle_time: Duration,
+    /// How long the client may take for a command that deltapush holds.
+    pub command_time: Duration,
 }
 
 impl<A: Account> Relay<A> {
@@ -121,6 +129,8 @@ impl<A: Account> Relay<A> {
             performing: None,
             limit: bounds.buffer,
             idle_time: bounds.idle_time,
+            command_time: bounds.command_time,
+            held: None,
             last_activity: now,
             heard: now,
             timer: Box::pin(sleep_until(now.checked_add(bounds.idle_time).unwrap_or(now))),
@@ -166,7 +176,25 @@ impl<A: Account> Relay<A> {
         if let Some(end) = self.poll_end() {
             return Poll::Ready(end);
         }
+        self.time_command();
         self.poll_timer(cx)
+    }
+
+    /// Sees to it that the timer does not fire too late for a command that is held.
+    fn time_command(&mut self) {
+        let is_clients_turn = self.end.is_none() && self.waiting.is_empty() && !self.is_backed_up();
+        let Some(number) = self.session.holds_command().filter(|_| is_clients_turn) else {
+            self.held = None;
+            return;
+        };
+        if self.held.is_none_or(|(known, _)| known != number) {
+            let now = Instant::now();
+            self.held = Some((number, now));
+            let until = now.checked_add(self.command_time).unwrap_or(now);
+            if until < self.timer.deadline() {
+                self.timer.as_mut().reset(until);
+            }
+        }
     }
 
     /// Does what can be done now; whether anything was done.
@@ -220,9 +248,13 @@ impl<A: Account> Relay<A> {
                 return true;
             }
         };
+        let read = input.len();
         let (session, mut out) = self.parts(cx);
         let used = session.from_client(input, &mut out);
         self.waiting.extend_from_slice(input.get(used..).unwrap_or_default());
+        // It may have been a token, and the thread's buffer lives on.
+        let dirty = if self.client.is_compressed() { buffer.len() } else { read };
+        buffer.get_mut(..dirty).unwrap_or_default().fill(0);
         true
     }
 
@@ -231,8 +263,10 @@ impl<A: Account> Relay<A> {
             return false;
         }
         let Some(Ok(input)) = self.upstream.poll_read(buffer, cx) else { return false };
+        let read = input.len();
         let (session, mut out) = self.parts(cx);
         session.from_upstream(input, &mut out);
+        buffer.get_mut(..read).unwrap_or_default().fill(0);
         true
     }
 
@@ -308,13 +342,18 @@ impl<A: Account> Relay<A> {
             if let Some(end) = self.end.take() {
                 return Poll::Ready(end);
             }
+            let end_of = |start: Instant, time| start.checked_add(time).unwrap_or(start);
+            let idle_until = end_of(self.last_activity, self.idle_time);
+            let held_until = self.held.map(|(_, since)| end_of(since, self.command_time));
             let now = Instant::now();
-            let idle_until = self.last_activity.checked_add(self.idle_time).unwrap_or(self.last_activity);
-            if idle_until <= now {
-                self.finish(End::Idle, "nothing was said for too long", cx);
+            if held_until.is_some_and(|until| until <= now) {
+                self.finish(End::Dribble, "the command took too long", cx);
                 // Polled again, so that the words go out.
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
+            }
+            if idle_until <= now {
+                self.finish(End::Idle, "nothing was said for too long", cx);
             }
             if self.keepalive_due().is_some_and(|due| due <= now) {
                 let (session, mut out) = self.parts(cx);
@@ -323,7 +362,7 @@ impl<A: Account> Relay<A> {
                 cx.waker().wake_by_ref();
             }
             // Once for all that was said meanwhile: that a peer speaks costs no change of the timer.
-            self.timer.as_mut().reset(idle_until);
+            self.timer.as_mut().reset(held_until.map_or(idle_until, |until| until.min(idle_until)));
         }
     }
 

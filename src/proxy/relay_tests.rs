@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::*;
 use crate::config::{JmapAccess, Native};
@@ -58,7 +58,7 @@ async fn scene_with(idle_time: Duration, keepalive: Option<Duration>) -> Scene {
     let session = Session::new(Arc::new(settings), Upstream::default());
     let requests = Arc::new(Mutex::new(Vec::new()));
     let streams = (Stream::Plain(near_client), Stream::Plain(near_upstream));
-    let bounds = Bounds { buffer: 64 * 1024, idle_time };
+    let bounds = Bounds { buffer: 64 * 1024, idle_time, command_time: COMMAND_TIME };
     let relay = Relay::new(session, streams, Willing(Arc::clone(&requests)), None, bounds);
     let stop = CancellationToken::new();
     let stopped = stop.clone();
@@ -70,6 +70,7 @@ async fn scene_with(idle_time: Duration, keepalive: Option<Duration>) -> Scene {
 }
 
 pub(super) const LONG: Duration = Duration::from_secs(1800);
+const COMMAND_TIME: Duration = Duration::from_secs(30);
 
 pub(super) async fn read(stream: &mut TcpStream, len: usize) -> String {
     let mut bytes = vec![0; len];
@@ -190,7 +191,7 @@ async fn idling(idle_time: Duration, keepalive: Option<Duration>) -> Scene {
 async fn hear(stream: &mut TcpStream) -> String {
     let mut bytes = [0; 256];
     loop {
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        sleep(Duration::from_secs(1)).await;
         std::thread::sleep(Duration::from_millis(1));
         match stream.try_read(&mut bytes) {
             Ok(len) => return String::from_utf8_lossy(&bytes[..len]).into_owned(),
@@ -216,7 +217,7 @@ async fn a_server_that_speaks_every_two_minutes_is_heard_every_five() {
     let (mut server, began) = (scene.upstream, Instant::now());
     let talking = tokio::spawn(async move {
         for _ in 0..10 {
-            tokio::time::sleep(Duration::from_secs(120)).await;
+            sleep(Duration::from_secs(120)).await;
             server.write_all(b"* OK Still here\r\n").await.unwrap();
         }
         server
@@ -265,7 +266,7 @@ async fn a_client_that_takes_nothing_gets_no_keepalives_on_top() {
         let _ = server.write_all(news.as_bytes()).await;
         server
     });
-    tokio::time::sleep(Duration::from_secs(600)).await;
+    sleep(Duration::from_secs(600)).await;
     let mut got = vec![];
     while got.len() < 5_200_000 {
         let read = scene.client.read_buf(&mut got).await.unwrap();
@@ -285,4 +286,41 @@ async fn a_keepalive_finds_out_that_the_client_is_gone() {
     drop(scene.client);
     scene.relay.await.unwrap();
     assert!(began.elapsed() <= KEEPALIVE * 2, "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_that_is_held_must_come_to_its_end() {
+    for begun in ["b", "b GETMETADATA", "b GETMETADATA \"\" {9}\r\n"] {
+        let mut scene = scene(LONG).await;
+        scene.client.write_all(begun.as_bytes()).await.unwrap();
+        let begin = Instant::now();
+        let mut text = String::new();
+        for _ in 0..1000 {
+            let more = timeout(Duration::from_secs(1), scene.client.read_to_string(&mut text)).await;
+            if more.is_ok() {
+                break;
+            }
+            scene.client.write_all(b"x").await.unwrap();
+        }
+        assert!(text.ends_with("* BYE the command took too long\r\n"), "{begun:?}: {text:?}");
+        assert!(begin.elapsed() >= COMMAND_TIME && begin.elapsed() < COMMAND_TIME * 2, "{:?}", begin.elapsed());
+        assert!(matches!(scene.relay.await.unwrap(), End::Dribble));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_that_streams_through_and_one_after_another_may_take_their_time() {
+    let mut scene = scene(LONG).await;
+    // Each time the beginning of one is held, but never the same for long.
+    scene.client.write_all(b"c").await.unwrap();
+    for _ in 0..100 {
+        scene.client.write_all(b"c NOOP\r\nc").await.unwrap();
+        sleep(Duration::from_secs(1)).await;
+    }
+    scene.client.write_all(b"c APPEND INBOX {1000+}\r\n").await.unwrap();
+    for _ in 0..1000 {
+        scene.client.write_all(b"x").await.unwrap();
+        sleep(Duration::from_secs(1)).await;
+    }
+    assert!(!scene.relay.is_finished());
 }

@@ -4,6 +4,8 @@
 #![expect(clippy::arithmetic_side_effects, reason = "an overflow in a test is a failed test")]
 
 #[cfg(test)]
+mod attack;
+#[cfg(test)]
 mod clients;
 #[cfg(test)]
 mod comparison;
@@ -16,6 +18,10 @@ mod dovecot;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod flood;
+#[cfg(test)]
+mod goodbye;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod mechanisms;
@@ -25,6 +31,8 @@ mod posting;
 mod providers;
 #[cfg(test)]
 mod routes;
+#[cfg(test)]
+mod secrets;
 #[cfg(test)]
 mod shaping;
 #[cfg(test)]

@@ -26,7 +26,8 @@ fn all_that_can_cross_is_offered() {
                 MULTIAPPEND UIDONLY UIDPLUS LITERAL+ LITERAL- ESEARCH SEARCHRES LIST-EXTENDED LIST-STATUS MOVE \
                 OBJECTID PARTIAL PREVIEW REPLACE SAVEDATE SORT THREAD=REFERENCES URLAUTH WITHIN ID IDLE QUOTA ACL \
                 APPENDLIMIT=100 STATUS=SIZE INPROGRESS METADATA XDELTAPUSH";
-    play(&format!("S: * {list}\n < * {list}\n S: A1 OK [{list}] in\n < A1 OK [{list}] in"));
+    let offered = format!("{list} COMPRESS=DEFLATE");
+    play(&format!("S: * {list}\n < * {offered}\n S: A1 OK [{list}] in\n < A1 OK [{offered}] in"));
 }
 
 #[test]

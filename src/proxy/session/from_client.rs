@@ -38,6 +38,8 @@ impl Session {
         let split = !self.client.held.is_empty();
         if split {
             self.client.held.extend_from_slice(bytes);
+        } else {
+            self.client.begun = self.client.begun.wrapping_add(1);
         }
         let start = if split { self.client.held.as_slice() } else { bytes };
         let Some(head) = command::head(start) else {

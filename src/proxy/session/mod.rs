@@ -147,6 +147,8 @@ enum Compression {
 struct ClientSide {
     framer: Framer,
     state: ClientState,
+    /// Commands that have begun.
+    begun: u32,
     /// The command under way.
     verb: Verb,
     /// Its tag.
@@ -238,6 +240,7 @@ impl Session {
             client: ClientSide {
                 framer: Framer::new(),
                 state: ClientState::Head,
+                begun: 0,
                 verb: Verb::Other,
                 tag: Vec::new(),
                 held: Vec::new(),
@@ -277,6 +280,18 @@ impl Session {
     pub fn held(&self) -> usize {
         let held = [self.client.held.len(), self.server.held.len(), self.selection.held()];
         held.into_iter().fold(0, usize::saturating_add)
+    }
+
+    /// Which command has begun of which deltapush holds what came, and the rest is for the client to send, if there is one:
+    /// a number that differs from one to the next.
+    #[must_use]
+    pub fn holds_command(&self) -> Option<u32> {
+        let under_way = match self.client.state {
+            ClientState::Head => !self.client.held.is_empty(),
+            ClientState::Gathering | ClientState::Discarding => true,
+            _ => false,
+        };
+        (under_way && self.takes_client_input()).then_some(self.client.begun)
     }
 
     /// Whether deltapush, not the upstream, has the tokens.

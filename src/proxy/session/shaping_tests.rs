@@ -26,7 +26,7 @@ fn keepalives_of_the_server_do_not_reach_an_idling_client() {
          S: * 3 EXISTS
          < * 3 EXISTS
          S: * OK [CAPABILITY IMAP4rev1] x
-         < * OK [CAPABILITY IMAP4rev1 METADATA XDELTAPUSH] x
+         < * OK [CAPABILITY IMAP4rev1 METADATA XDELTAPUSH COMPRESS=DEFLATE] x
          S: * NO Still here
          < * NO Still here
          C: DONE
@@ -125,11 +125,11 @@ fn a_server_without_id_gets_none() {
          < * ID (\"name\" \"deltapush\")
          < A1 OK ID completed
          S: * CAPABILITY IMAP4rev1 ID METADATA XDELTAPUSH
-         < * CAPABILITY IMAP4rev1 ID METADATA XDELTAPUSH
+         < * CAPABILITY IMAP4rev1 ID METADATA XDELTAPUSH COMPRESS=DEFLATE
          C: A2 ID (what
          > A2 ID (what
          S: * CAPABILITY IMAP4rev1 METADATA XDELTAPUSH
-         < * CAPABILITY IMAP4rev1 METADATA XDELTAPUSH
+         < * CAPABILITY IMAP4rev1 METADATA XDELTAPUSH COMPRESS=DEFLATE
          C: A3 ID NIL
          < * ID (\"name\" \"deltapush\")
          < A3 OK ID completed",
@@ -157,12 +157,12 @@ fn jmap_can_be_left_to_the_server() {
     let (mut stage, _) = Stage::new(PLAIN, Native::Passthrough, true);
     stage.play(
         "S: * CAPABILITY IMAP4rev1 JMAPACCESS METADATA XDELTAPUSH
-         < * CAPABILITY IMAP4rev1 METADATA XDELTAPUSH",
+         < * CAPABILITY IMAP4rev1 METADATA XDELTAPUSH COMPRESS=DEFLATE",
     );
     Arc::make_mut(&mut stage.session.settings).jmapaccess = JmapAccess::Pass;
     stage.play(
         "S: * CAPABILITY IMAP4rev1 JMAPACCESS METADATA XDELTAPUSH
-         < * CAPABILITY IMAP4rev1 JMAPACCESS METADATA XDELTAPUSH
+         < * CAPABILITY IMAP4rev1 JMAPACCESS METADATA XDELTAPUSH COMPRESS=DEFLATE
          C: A1 GETJMAPACCESS
          > A1 GETJMAPACCESS
          S: * JMAPACCESS \"https://mail.example/jmap\"

@@ -174,6 +174,17 @@ impl IdleMachine {
         }
     }
 
+    /// deltapush ends: leaves in good order. What is said after that counts no more; what is new will be found at the next
+    /// start.
+    pub fn leave(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        match self.state {
+            State::New | State::Over => return,
+            State::IdleStart | State::Idle => actions.push(Action::Send(b"DONE\r\n".to_vec())),
+            _ => {}
+        }
+        self.command(b"LOGOUT", State::Over, now, actions);
+    }
+
     /// Takes a whole response.
     pub fn response(&mut self, line: &[u8], now: Instant, actions: &mut Vec<Action>) {
         if self.state == State::Over {

@@ -96,6 +96,10 @@ impl Watched<'_> {
             }
             let Some(credentials) = self.context.registry.credentials(self.account) else { return };
             let (end, lasted) = self.session(mailboxes, is_first, &credentials, &failed_fetches).await;
+            if matches!(end, End::Leaving) || self.context.leaving.is_cancelled() {
+                // Not the end of the watch, which would cut the account's other sessions off.
+                return std::future::pending().await;
+            }
             if lasted >= WELL {
                 backoff = Backoff::new();
                 was_refused = false;
@@ -219,7 +223,10 @@ fn next_step(end: &End, kind: Kind) -> Next {
             _ => Next::Later,
         },
         // A certificate that cannot be verified is the operator's to mend.
-        End::Connect(ConnectError::Tls(_) | ConnectError::NotFound(_)) | End::Panicked | End::GaveWay => Next::Later,
+        End::Connect(ConnectError::Tls(_) | ConnectError::NotFound(_))
+        | End::Panicked
+        | End::GaveWay
+        | End::Leaving => Next::Later,
         End::Failed(Failure::NoIdle(_)) | End::NoRoute => Next::AwaitLogin,
         End::Failed(Failure::NoMailbox(_) | Failure::IdleRefused(_) | Failure::NoFetch(_)) => Next::Later,
         End::Failed(Failure::Bye(_) | Failure::Silent)

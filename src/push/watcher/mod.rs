@@ -9,8 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::AbortHandle;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, info};
 
 use super::board::Board;
 use super::gate::Gates;
@@ -21,6 +23,9 @@ use crate::config::{Account, Accounts, Config, Messages};
 use crate::secret::Credentials;
 use crate::trace::Sink;
 use crate::upstream::Upstreams;
+
+/// How long sessions have to log out when deltapush ends.
+const LOGOUT_TIME: Duration = Duration::from_secs(3);
 
 /// All watches of the process.
 pub struct Watchers {
@@ -38,6 +43,10 @@ struct Context {
     grace: Duration,
     accounts: Accounts,
     trace: Option<Sink>,
+    /// deltapush ends.
+    leaving: CancellationToken,
+    /// Sessions that are logged in.
+    sessions: TaskTracker,
 }
 
 impl Watchers {
@@ -59,6 +68,8 @@ impl Watchers {
             grace: config.push.grace,
             accounts: config.accounts.clone(),
             trace,
+            leaving: CancellationToken::new(),
+            sessions: TaskTracker::new(),
         };
         Self { context: Arc::new(context), running: HashMap::new() }
     }
@@ -77,6 +88,16 @@ impl Watchers {
                     info!(%account, "no device is left, the mailbox is watched no more");
                 }
             }
+        }
+        self.leave().await;
+    }
+
+    /// Sessions log out; what is not done in time, and all that is still on its way to one, ends with `self`.
+    async fn leave(&self) {
+        self.context.leaving.cancel();
+        self.context.sessions.close();
+        if timeout(LOGOUT_TIME, self.context.sessions.wait()).await.is_err() {
+            debug!("{} watching sessions did not log out in time", self.context.sessions.len());
         }
     }
 

@@ -51,6 +51,8 @@ pub(super) enum End {
     NoRoute,
     #[error("the mail server has no session left, and the account's own client comes first")]
     GaveWay,
+    #[error("deltapush ends")]
+    Leaving,
     #[error("a bug in deltapush ended it")]
     Panicked,
 }
@@ -82,6 +84,7 @@ pub(super) async fn run(task: Task<'_>, mut place: Place) -> Ended {
         task.context.trace.clone().map(|sink| Printer::new(session, sink))
     };
     let Connected { stream, logged_in, rest } = connect(&task, &mut transcript).await?;
+    let _under_way = task.context.sessions.token();
     place.made();
     task.context.board.proof(task.account);
     if !logged_in.capabilities.has("IDLE") {
@@ -173,8 +176,23 @@ impl Session<'_> {
                     self.context.board.proof(self.account);
                 }
                 () = sleep_until(self.machine.deadline().into()) => self.machine.tick(now(), &mut actions),
+                () = self.context.leaving.cancelled() => {
+                    self.leave(&mut actions).await?;
+                    return Err(End::Leaving);
+                }
             }
         }
+    }
+
+    /// Logs out, and waits until the server has closed the connection. How long that may take is for the caller to say.
+    async fn leave(&mut self, actions: &mut Vec<Action>) -> Result<(), End> {
+        self.machine.leave(now(), actions);
+        self.act(actions).await?;
+        let mut received = Vec::new();
+        while receive(&mut self.stream, &mut received).await? > 0 {
+            received.clear();
+        }
+        Ok(())
     }
 
     /// Gives the machine what was received.

@@ -57,12 +57,19 @@ impl Client {
         Self::new(Box::new(stream))
     }
 
-    /// Connects in plain text from another address of this machine.
+    /// Connects in plain text from another of this machine's addresses, all of which begin with 127.
     pub(crate) async fn plain_from(address: Ipv4Addr, port: u16) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind((address, 0).into()).unwrap();
         let stream = timeout(PATIENCE, socket.connect((Ipv4Addr::LOCALHOST, port).into())).await;
-        Self::new(Box::new(stream.expect("connecting takes too long").unwrap()))
+        let stream = stream.expect("connecting takes too long").unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self::new(Box::new(stream))
+    }
+
+    /// The same, with TLS from the first byte.
+    pub(crate) async fn tls_from(address: Ipv4Addr, port: u16, trusted: &Path) -> Self {
+        Self::plain_from(address, port).await.encrypted(trusted).await
     }
 
     /// Connects with TLS from the first byte, trusting what is in a PEM file.

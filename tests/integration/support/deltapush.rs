@@ -156,6 +156,18 @@ impl Deltapush {
             .unwrap_or_else(|| panic!("no certificate in {}", folder.display()))
     }
 
+    /// The number of the process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// How much memory it has now, in KiB.
+    pub(crate) fn memory(&self) -> usize {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        resident.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     /// The folder with its configuration and state.
     pub(crate) fn dir(&self) -> &Path {
         self.dir.path()

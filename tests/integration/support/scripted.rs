@@ -14,6 +14,7 @@
 //! | `WAIT ms` | pause |
 //! | `GATE` | pause until the test calls [`Scripted::open_gate`] |
 //! | `REACHED` | let one call of [`Scripted::reached`] go on |
+//! | `HANDSHAKE` | expect the beginning of a TLS handshake |
 //! | `EOF` | expect the peer to end the connection |
 //! | `CLOSE` | end the connection |
 //! | `HANG` | say nothing, read nothing, to the end of the test |
@@ -232,6 +233,19 @@ impl Player<'_> {
             },
             "REACHED" => {
                 self.signals.reached.add_permits(1);
+                Ok(())
+            }
+            // A record of the type "handshake" (RFC 8446 section 5.1).
+            "HANDSHAKE" => {
+                self.expect_bytes(&[22, 3]).await?;
+                while self.received.len() < 3 {
+                    self.fill().await?;
+                }
+                let length = usize::from(u16::from_be_bytes([self.received[1], self.received[2]]));
+                while self.received.len() < 3 + length {
+                    self.fill().await?;
+                }
+                self.received.drain(..3 + length);
                 Ok(())
             }
             "EOF" => self.expect_eof().await,

@@ -1,0 +1,108 @@
+//! [`places`](super::places) for tasks: a place is given back when it is dropped, and who has to go hears of it.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio_util::sync::CancellationToken;
+
+use super::Prefix;
+use super::places::{Full, Id, Limits, Places};
+
+/// What all listeners share.
+#[derive(Debug, Default)]
+pub struct Door(Mutex<Inside>);
+
+#[derive(Debug, Default)]
+struct Inside {
+    places: Places,
+    /// How those that are not logged in hear that they have to go.
+    evictions: HashMap<Id, CancellationToken>,
+}
+
+/// A connection's place.
+#[derive(Debug)]
+pub struct Place {
+    door: Arc<Door>,
+    id: Id,
+    prefix: Prefix,
+    evicted: CancellationToken,
+    is_logged_in: bool,
+}
+
+impl Door {
+    /// Takes a place for a new connection; `id` is of no other, and grows. Somebody else may have to go for it.
+    ///
+    /// # Errors
+    /// [`Full`] if there is none.
+    pub fn enter(self: &Arc<Self>, id: Id, address: IpAddr, limits: &Limits) -> Result<Place, Full> {
+        let prefix = Prefix::of(address);
+        let evicted = CancellationToken::new();
+        let mut inside = self.inside();
+        let evicted_for_it = inside.places.enter(id, prefix, limits)?;
+        if let Some(other) = evicted_for_it.and_then(|other| inside.evictions.remove(&other)) {
+            other.cancel();
+        }
+        inside.evictions.insert(id, evicted.clone());
+        drop(inside);
+        Ok(Place { door: Arc::clone(self), id, prefix, evicted, is_logged_in: false })
+    }
+
+    fn inside(&self) -> MutexGuard<'_, Inside> {
+        // A panic within would be a bug; counting goes on.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place {
+    /// Resolves when the connection has to go.
+    pub fn evicted(&self) -> impl Future<Output = ()> + use<> {
+        self.evicted.clone().cancelled_owned()
+    }
+
+    /// The client is logged in: from now on it stays.
+    pub fn logged_in(&mut self) {
+        let mut inside = self.door.inside();
+        inside.evictions.remove(&self.id);
+        inside.places.logged_in(self.id, self.prefix);
+        drop(inside);
+        self.is_logged_in = true;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut inside = self.door.inside();
+        if self.is_logged_in {
+            inside.places.leave_logged_in(self.prefix);
+        } else {
+            inside.evictions.remove(&self.id);
+            inside.places.leave(self.id, self.prefix);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn places_come_back_and_who_has_to_go_hears_of_it() {
+        let limits = Limits { connections: 2, per_address: 2, before_login: 2, before_login_per_address: 2 };
+        let door = Arc::new(Door::default());
+        let enter = |id, last| door.enter(id, [192, 0, 2, last].into(), &limits);
+        let mut first = enter(1, 1).unwrap();
+        first.logged_in();
+        let second = enter(2, 2).unwrap();
+        let third = enter(3, 3).unwrap();
+        second.evicted().await;
+        drop(second);
+        drop(first);
+        let fourth = enter(4, 4).unwrap();
+        assert!(!third.evicted.is_cancelled() && !fourth.evicted.is_cancelled());
+        drop((third, fourth));
+        let inside = door.inside();
+        assert!(inside.evictions.is_empty());
+        assert_eq!(format!("{:?}", inside.places), format!("{:?}", Places::default()));
+    }
+}

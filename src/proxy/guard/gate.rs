@@ -1,0 +1,186 @@
+//! [`logins`](super::logins) for tasks: one that has to wait waits here, and what is under way is counted to its end,
+//! whatever ends it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use aws_lc_rs::hmac;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::Prefix;
+use super::logins::{Digest, Logins, Outcome, Try, Verdict};
+use crate::account::AccountId;
+use crate::config::FailedLogins;
+use crate::secret::Credentials;
+
+/// What all connections share.
+#[derive(Debug)]
+pub struct LoginGate {
+    // One lock for all: three limits are compared at one moment, in microseconds, once for each login.
+    logins: Mutex<Logins>,
+    ended: Notify,
+    /// Of this process alone: the hashes say nothing to whoever does not have it.
+    key: hmac::Key,
+}
+
+/// What a login is answered with, without asking the upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refusal {
+    /// How long the answer waits.
+    pub delay: Duration,
+    /// The upstream has refused these very credentials a moment ago; otherwise there were too many failed logins.
+    pub repeated: bool,
+    /// It is to be told in the log: bounded by the limits.
+    pub counted: bool,
+}
+
+/// A login that may be tried. Dropped half way it counts as one that the upstream refused without a reason: a crowd must not
+/// save its guesses by pushing them out before the answer comes.
+#[derive(Debug)]
+pub struct Pass {
+    gate: Arc<LoginGate>,
+    login: Try,
+    known: bool,
+    is_done: bool,
+}
+
+impl LoginGate {
+    /// A gate with these limits.
+    ///
+    /// # Errors
+    /// If the operating system has no random numbers.
+    pub fn new(limits: FailedLogins) -> Result<Self, aws_lc_rs::error::Unspecified> {
+        let key = hmac::Key::generate(hmac::HMAC_SHA256, &aws_lc_rs::rand::SystemRandom::new())?;
+        Ok(Self { logins: Mutex::new(Logins::new(limits)), ended: Notify::new(), key })
+    }
+
+    /// Other limits from now on.
+    pub fn set_limits(&self, limits: FailedLogins) {
+        self.logins().set_limits(limits);
+    }
+
+    /// What the gate has to know of a login from `prefix` to `account`; `stored`: what the account is watched with, if it is.
+    #[must_use]
+    pub fn login(&self, prefix: Prefix, account: &AccountId, given: &Credentials, stored: Option<&Credentials>) -> Try {
+        // An exchange is another one each time.
+        let digest = given.can_be_used_again().then(|| self.digest(account, given.password.expose()));
+        // Hashes are compared, not passwords: how long that takes says nothing.
+        let stored = stored.is_some_and(|stored| digest == Some(self.digest(account, stored.password.expose())));
+        Try { prefix, account: account.clone(), digest, stored }
+    }
+
+    fn digest(&self, account: &AccountId, password: &[u8]) -> Digest {
+        let mut context = hmac::Context::with_key(&self.key);
+        for part in [account.upstream.as_bytes(), account.user.as_bytes(), password] {
+            context.update(&part.len().to_be_bytes());
+            context.update(part);
+        }
+        let mut digest = Digest::default();
+        digest.iter_mut().zip(context.sign().as_ref()).for_each(|(to, from)| *to = *from);
+        digest
+    }
+
+    /// Waits until the login may be tried or is refused.
+    ///
+    /// # Errors
+    /// [`Refusal`]: the upstream is not to be asked.
+    pub async fn enter(self: &Arc<Self>, login: Try) -> Result<Pass, Refusal> {
+        loop {
+            let ended = self.ended.notified();
+            let mut ended = std::pin::pin!(ended);
+            // From here on an end is not missed.
+            ended.as_mut().enable();
+            let verdict = self.logins().judge(&login, Instant::now().into_std());
+            match verdict {
+                Verdict::Pass { known } => return Ok(Pass { gate: Arc::clone(self), login, known, is_done: false }),
+                Verdict::Wait => ended.await,
+                Verdict::Repeated(delay) => return Err(Refusal { delay, repeated: true, counted: false }),
+                Verdict::Refuse { delay, counted } => return Err(Refusal { delay, repeated: false, counted }),
+            }
+        }
+    }
+
+    /// A login for which there is no upstream failed: how long the answer is to wait, and whether it is told in the log.
+    pub fn lost(&self, prefix: Prefix) -> (Duration, bool) {
+        let mut logins = self.logins();
+        let delay = logins.lost(prefix, Instant::now().into_std());
+        (delay.unwrap_or_else(|| logins.longest_delay()), delay.is_some())
+    }
+
+    fn logins(&self) -> MutexGuard<'_, Logins> {
+        // A panic within would be a bug; counting goes on.
+        self.logins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pass {
+    /// What came of the login. How long its answer is to wait if that was a failed login.
+    pub fn done(mut self, outcome: Outcome) -> Option<Duration> {
+        self.end(outcome)
+    }
+
+    fn end(&mut self, outcome: Outcome) -> Option<Duration> {
+        if std::mem::replace(&mut self.is_done, true) {
+            return None;
+        }
+        let delay = self.gate.logins().done(&self.login, self.known, outcome, Instant::now().into_std());
+        self.gate.ended.notify_waiters();
+        delay
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        self.end(Outcome::Unclear);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gate() -> Arc<LoginGate> {
+        Arc::new(LoginGate::new(FailedLogins { per_account: 1, ..FailedLogins::default() }).unwrap())
+    }
+
+    fn login(gate: &LoginGate, password: &str) -> Try {
+        let account = AccountId::new("alice", "mail:993");
+        let stored = Credentials::new("alice", "stored");
+        gate.login(Prefix::of([192, 0, 2, 1].into()), &account, &Credentials::new("alice", password), Some(&stored))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_goes_on_when_the_one_before_has_ended_however_that_was() {
+        let gate = gate();
+        let first = gate.enter(login(&gate, "a")).await.unwrap();
+        let second = gate.enter(login(&gate, "b"));
+        let mut second = std::pin::pin!(second);
+        assert!(tokio::time::timeout(Duration::from_secs(9), second.as_mut()).await.is_err());
+        assert_eq!(first.done(Outcome::Nothing), None);
+        let second = second.await.unwrap();
+        let third = tokio::spawn({
+            let gate = Arc::clone(&gate);
+            async move { gate.enter(login(&gate, "c")).await.map(drop) }
+        });
+        tokio::task::yield_now().await;
+        drop(second);
+        let refused = third.await.unwrap().unwrap_err();
+        assert_eq!((refused.repeated, refused.counted), (false, true));
+        tokio::time::advance(Duration::from_secs(600)).await;
+        let again = gate.enter(login(&gate, "b")).await.unwrap();
+        assert_eq!(again.done(Outcome::Refused), Some(Duration::from_secs(1)));
+        assert!(gate.enter(login(&gate, "b")).await.unwrap_err().repeated);
+        assert!(gate.enter(login(&gate, "stored")).await.is_ok());
+    }
+
+    #[test]
+    fn credentials_are_told_apart_without_being_kept() {
+        let gate = gate();
+        let other = Arc::new(LoginGate::new(FailedLogins::default()).unwrap());
+        assert_eq!(login(&gate, "a").digest, login(&gate, "a").digest);
+        assert_ne!(login(&gate, "a").digest, login(&gate, "b").digest);
+        assert_ne!(login(&gate, "a").digest, login(&other, "a").digest, "each process has a key of its own");
+        assert!(login(&gate, "stored").stored && !login(&gate, "Stored").stored);
+    }
+}

@@ -1,0 +1,192 @@
+//! Who may connect: places in all, for one address, and before the login.
+//!
+//! Where all places before the login are taken, a new connection is let in all the same, and the oldest one of the prefix
+//! that has most of them goes. To turn the new one away would let whoever holds the places keep everybody out for as long as
+//! they can be held; this way a crowd of strangers pushes out itself: a client that logs in within seconds is old only where
+//! that many others come in these seconds, and one that is logged in is not concerned at all.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::Prefix;
+
+/// How many there may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// In all.
+    pub connections: usize,
+    /// From one prefix.
+    pub per_address: usize,
+    /// Not logged in.
+    pub before_login: usize,
+    /// Not logged in, from one prefix.
+    pub before_login_per_address: usize,
+}
+
+impl From<&crate::config::Limits> for Limits {
+    fn from(limits: &crate::config::Limits) -> Self {
+        Self {
+            connections: limits.connections,
+            per_address: limits.per_address,
+            before_login: limits.before_login,
+            before_login_per_address: limits.before_login_per_address,
+        }
+    }
+}
+
+/// Why a connection is turned away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Full {
+    /// All places are taken by clients that are logged in.
+    #[error("all connections are in use")]
+    All,
+    /// The address has too many.
+    #[error("too many connections from this address")]
+    Address,
+}
+
+/// A connection, by a number that grows.
+pub type Id = u64;
+
+/// The connections there are.
+#[derive(Debug, Default)]
+pub struct Places {
+    total: usize,
+    /// Connections of a prefix, in either state.
+    by_prefix: HashMap<Prefix, usize>,
+    /// Those that are not logged in, oldest first.
+    waiting: HashMap<Prefix, BTreeSet<Id>>,
+    waiting_total: usize,
+}
+
+impl Places {
+    /// Takes a place for a connection that is not logged in. `Ok(Some(other))`: that one has to go, its place is given up
+    /// already.
+    ///
+    /// # Errors
+    /// [`Full`] if there is none.
+    pub fn enter(&mut self, id: Id, prefix: Prefix, limits: &Limits) -> Result<Option<Id>, Full> {
+        let waiting = self.waiting.get(&prefix).map_or(0, BTreeSet::len);
+        let of_prefix = self.by_prefix.get(&prefix).copied().unwrap_or(0);
+        if of_prefix >= limits.per_address || waiting >= limits.before_login_per_address {
+            return Err(Full::Address);
+        }
+        let crowded = self.waiting_total >= limits.before_login || self.total >= limits.connections;
+        let evicted = if crowded { Some(self.evict().ok_or(Full::All)?) } else { None };
+        self.count(prefix);
+        self.waiting_total = self.waiting_total.saturating_add(1);
+        self.waiting.entry(prefix).or_default().insert(id);
+        Ok(evicted)
+    }
+
+    fn evict(&mut self) -> Option<Id> {
+        let most = self.waiting.iter().max_by_key(|(_, ids)| (ids.len(), std::cmp::Reverse(ids.first().copied())));
+        let (prefix, id) = most.and_then(|(prefix, ids)| Some((*prefix, *ids.first()?)))?;
+        self.leave(id, prefix);
+        Some(id)
+    }
+
+    /// The connection is logged in: it cannot be evicted any more. One that was evicted at that very moment stays as well.
+    pub fn logged_in(&mut self, id: Id, prefix: Prefix) {
+        if !self.stop_waiting(id, prefix) {
+            self.count(prefix);
+        }
+    }
+
+    fn count(&mut self, prefix: Prefix) {
+        self.total = self.total.saturating_add(1);
+        let count = self.by_prefix.entry(prefix).or_default();
+        *count = count.saturating_add(1);
+    }
+
+    /// The connection has ended that was logged in.
+    pub fn leave_logged_in(&mut self, prefix: Prefix) {
+        self.total = self.total.saturating_sub(1);
+        let Some(count) = self.by_prefix.get_mut(&prefix) else { return };
+        *count = count.saturating_sub(1);
+        if *count == 0 {
+            self.by_prefix.remove(&prefix);
+        }
+    }
+
+    /// The connection has ended that was not logged in. Nothing happens if it was evicted.
+    pub fn leave(&mut self, id: Id, prefix: Prefix) {
+        if self.stop_waiting(id, prefix) {
+            self.leave_logged_in(prefix);
+        }
+    }
+
+    fn stop_waiting(&mut self, id: Id, prefix: Prefix) -> bool {
+        let Some(ids) = self.waiting.get_mut(&prefix) else { return false };
+        let was_there = ids.remove(&id);
+        if ids.is_empty() {
+            self.waiting.remove(&prefix);
+        }
+        if was_there {
+            self.waiting_total = self.waiting_total.saturating_sub(1);
+        }
+        was_there
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { connections: 10, per_address: 4, before_login: 6, before_login_per_address: 3 };
+
+    fn prefix(number: u8) -> Prefix {
+        Prefix::of([192, 0, 2, number].into())
+    }
+
+    #[test]
+    fn one_address_has_its_limits() {
+        let mut places = Places::default();
+        for id in 0..3 {
+            assert_eq!(places.enter(id, prefix(1), &LIMITS), Ok(None));
+        }
+        assert_eq!(places.enter(3, prefix(1), &LIMITS), Err(Full::Address));
+        places.logged_in(0, prefix(1));
+        assert_eq!(places.enter(4, prefix(1), &LIMITS), Ok(None));
+        places.logged_in(1, prefix(1));
+        assert_eq!(places.enter(5, prefix(1), &LIMITS), Err(Full::Address), "four in all");
+        places.leave_logged_in(prefix(1));
+        assert_eq!(places.enter(6, prefix(1), &LIMITS), Ok(None));
+    }
+
+    #[test]
+    fn a_crowd_pushes_out_the_oldest_of_the_largest_part_of_it() {
+        let mut places = Places::default();
+        for (id, address) in [(1, 1), (2, 2), (3, 2), (4, 2), (5, 3), (6, 3)] {
+            assert_eq!(places.enter(id, prefix(address), &LIMITS), Ok(None));
+        }
+        assert_eq!(places.enter(7, prefix(4), &LIMITS), Ok(Some(2)), "address 2 has most");
+        assert_eq!(places.enter(8, prefix(5), &LIMITS), Ok(Some(3)), "2 and 3 have as many: the older one");
+        assert_eq!(places.enter(9, prefix(6), &LIMITS), Ok(Some(5)));
+        assert_eq!(places.enter(10, prefix(7), &LIMITS), Ok(Some(1)), "one each: the oldest");
+        // The evicted ones end a little later; that changes nothing.
+        for (id, address) in [(2, 2), (3, 2), (5, 3), (1, 1)] {
+            places.leave(id, prefix(address));
+        }
+        assert_eq!((places.total, places.waiting_total), (6, 6));
+    }
+
+    #[test]
+    fn who_is_logged_in_stays_and_a_full_house_refuses() {
+        let mut places = Places::default();
+        for id in 0..10 {
+            let address = u8::try_from(id).unwrap();
+            assert_eq!(places.enter(id, prefix(address), &LIMITS), Ok(None));
+            if id < 9 {
+                places.logged_in(id, prefix(address));
+            }
+        }
+        assert_eq!(places.enter(10, prefix(10), &LIMITS), Ok(Some(9)));
+        // It had to go when its login succeeded.
+        places.logged_in(9, prefix(9));
+        places.logged_in(10, prefix(10));
+        assert_eq!(places.enter(11, prefix(11), &LIMITS), Err(Full::All));
+        (0..11).for_each(|address| places.leave_logged_in(prefix(address)));
+        assert_eq!((places.total, places.waiting_total), (0, 0));
+        assert!(places.by_prefix.is_empty() && places.waiting.is_empty(), "nothing is kept of who is gone");
+    }
+}

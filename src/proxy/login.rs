@@ -1,0 +1,160 @@
+//! One login of a client's: may it be tried, where, and what came of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout_at};
+use tracing::debug;
+
+use super::attempt::{Failure, Waiting};
+use super::connection::{Connection, NoLogin};
+use super::guard::Prefix;
+use super::guard::gate::{Pass, Refusal as TooMany};
+use super::guard::logins::Outcome;
+use super::guard::report;
+use super::preauth::NotAuthenticated;
+use super::refused::Refused;
+use crate::account::AccountId;
+use crate::config::Native;
+use crate::secret::Credentials;
+use crate::upstream::connect::{ConnectError, Connected};
+use crate::upstream::dialogue::LoginError;
+use crate::upstream::originating::Origin;
+use crate::upstream::refusal::{Refusal, classify};
+use crate::upstream::route::{Asked, Target};
+
+/// How long a server may take to count a session as gone that has just been closed.
+const GIVING_WAY: Duration = Duration::from_millis(500);
+
+impl Connection {
+    /// On whose behalf it talks to the upstream.
+    pub(super) fn origin(&self) -> Origin {
+        Origin { client: self.peer, connected: self.entrance.connected }
+    }
+
+    /// The server of a login that may be used here.
+    fn target(&self, credentials: &Credentials) -> Result<Target, Refused> {
+        let (session, peer, login) = (self.session, self.peer, credentials.owner());
+        if !self.proxy.allows(&self.entrance.listener, login) {
+            debug!(session, %peer, user = %login.escape_debug(), "refused: `allow` does not name this login");
+            return Err(self.lost(credentials, "NO [AUTHORIZATIONFAILED] this login may not be used here"));
+        }
+        let asked = Asked { login, listener: Some(&self.entrance.listener), host: self.entrance.host.as_deref() };
+        self.proxy.upstreams.routes.find(&asked).ok_or_else(|| {
+            debug!(session, %peer, user = %login.escape_debug(), "refused: no route for this login");
+            self.lost(credentials, "NO [AUTHORIZATIONFAILED] no mail server is configured here for this login")
+        })
+    }
+
+    /// The refusal of a login for which no server is asked.
+    fn lost(&self, credentials: &Credentials, answer: &str) -> Refused {
+        let (delay, told) = self.proxy.gate.lost(Prefix::of(self.peer.ip()));
+        if told {
+            report::failed_login(self.peer.ip(), &credentials.user, "none", false);
+        }
+        Refused::new(answer).after(delay)
+    }
+
+    /// Asks the account's own server whether it accepts the credentials; the client may have to say more.
+    pub(super) async fn try_login(
+        &mut self,
+        credentials: Credentials,
+        mut client: Waiting<'_>,
+    ) -> Result<Result<(AccountId, Arc<Credentials>, Connected), Refused>, NoLogin> {
+        let (session, peer) = (self.session, self.peer);
+        let target = match self.target(&credentials) {
+            Ok(target) => target,
+            Err(refused) => return Ok(Err(refused)),
+        };
+        let credentials = applied(&target, credentials);
+        let account = AccountId::of(&credentials, &target.name());
+        let pass = match self.pass(&account, &credentials).await {
+            Ok(pass) => pass,
+            Err(refused) => return Ok(Err(refused)),
+        };
+        let probed = self.proxy.session.native == Native::Passthrough && !self.proxy.probes.is_known(&target);
+        let mut attempt = self.attempt(&target, &credentials, probed, &mut client).await;
+        // What the client has answered to one challenge is no answer to another.
+        if !client.was_asked && attempt.as_ref().is_err_and(Failure::is_too_many) && self.proxy.board.give_way(&account)
+        {
+            debug!(session, %account, "too many sessions: the watching session gives way to the client");
+            sleep(GIVING_WAY).await;
+            attempt = self.attempt(&target, &credentials, probed, &mut client).await;
+        }
+        let mut upstream = match attempt {
+            Ok(upstream) => upstream,
+            Err(Failure::Client(end)) => return Err(end),
+            Err(Failure::GaveUp(words)) => return Ok(Err(Refused::new(words))),
+            Err(Failure::Upstream(error)) => {
+                if probed && matches!(error, ConnectError::TimedOut(_)) {
+                    // It may be the question whether it pushes that it does not answer: it is not asked again soon.
+                    self.proxy.probes.remember(&target, false);
+                }
+                debug!(session, %peer, %account, upstream = %target, "login failed: {error}");
+                let failed = pass.done(outcome(&error));
+                if failed.is_some() {
+                    report::failed_login(peer.ip(), &credentials.user, &account.upstream, true);
+                }
+                return Ok(Err(Refused::from_error(error).after(failed.unwrap_or_default())));
+            }
+        };
+        pass.done(Outcome::Accepted);
+        debug!(session, %peer, %account, upstream = %target, "logged in");
+        if probed {
+            self.proxy.probes.remember(&target, upstream.logged_in.pushes);
+        } else {
+            upstream.logged_in.pushes |= self.proxy.probes.pushes(&target);
+        }
+        if let Err(error) = self.proxy.registry.login_succeeded(&account, &credentials).await {
+            debug!(session, %account, "the new password could not be stored for the watching session: {error}");
+        }
+        Ok(Ok((account, Arc::new(credentials.to_keep()), upstream)))
+    }
+
+    /// Takes over what the client has said of itself.
+    pub(super) fn introduced(&mut self, machine: &NotAuthenticated) -> &mut Self {
+        self.introduction.client = machine.client_id().map(<[_]>::to_vec);
+        self
+    }
+
+    /// Waits until the upstream may be asked.
+    async fn pass(&self, account: &AccountId, credentials: &Credentials) -> Result<Pass, Refused> {
+        let Self { proxy, session, peer, .. } = self;
+        let stored = proxy.registry.credentials(account);
+        let login = proxy.gate.login(Prefix::of(peer.ip()), account, credentials, stored.as_deref());
+        let refusal = match timeout_at(self.deadline, proxy.gate.enter(login)).await {
+            Ok(Ok(pass)) => return Ok(pass),
+            Ok(Err(refusal)) => refusal,
+            Err(_) => TooMany { delay: Duration::ZERO, repeated: false, counted: false },
+        };
+        debug!(session, %peer, %account, repeated = refusal.repeated, "refused without asking the mail server");
+        if refusal.counted {
+            report::failed_login(peer.ip(), &credentials.user, &account.upstream, false);
+        }
+        let within = humantime::format_duration(proxy.limits.failed_logins.within);
+        let answer = if refusal.repeated {
+            format!("NO [AUTHENTICATIONFAILED] the mail server has refused this password within the last {within}")
+        } else {
+            format!("NO [UNAVAILABLE] too many failed logins, try again in {within}")
+        };
+        Err(Refused::new(&answer).after(refusal.delay))
+    }
+}
+
+/// What a login that did not succeed says of its credentials.
+fn outcome(error: &ConnectError) -> Outcome {
+    let ConnectError::Login(LoginError::Refused { answer, untagged }) = error else { return Outcome::Nothing };
+    match classify(answer, untagged) {
+        Refusal::Credentials => Outcome::Refused,
+        Refusal::Unclear => Outcome::Unclear,
+        Refusal::TooManySessions | Refusal::Temporary | Refusal::Throttled => Outcome::Nothing,
+    }
+}
+
+/// The credentials that the server gets: the route may have another name for the login. From here on that name is the
+/// account's, so that a mailbox is one account whichever way its clients come.
+fn applied(target: &Target, mut credentials: Credentials) -> Credentials {
+    credentials.user = target.login_for(&credentials.user);
+    credentials.authorization = credentials.authorization.map(|owner| target.login_for(&owner));
+    credentials
+}

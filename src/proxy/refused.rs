@@ -1,0 +1,111 @@
+//! What a client hears when its login does not succeed.
+
+use std::time::Duration;
+
+use crate::parser::response;
+use crate::upstream::connect::ConnectError;
+use crate::upstream::dialogue::LoginError;
+use crate::upstream::refusal;
+
+/// What the client hears when its login does not succeed: untagged lines, and the tagged answer without its tag.
+pub(super) struct Refused {
+    pub(super) untagged: Vec<u8>,
+    pub(super) answer: Vec<u8>,
+    /// How long to wait before it is said.
+    pub(super) delay: Duration,
+}
+
+impl Refused {
+    pub(super) fn new(answer: &str) -> Self {
+        Self { untagged: Vec::new(), answer: answer.into(), delay: Duration::ZERO }
+    }
+
+    /// The same, said after a wait.
+    pub(super) fn after(self, delay: Duration) -> Self {
+        Self { delay, ..self }
+    }
+
+    /// A refusal of the server goes on as it is if it is about the password. All else is no wrong password, and must not look
+    /// like one: Delta Chat warns its user if it finds the word "authentication".
+    pub(super) fn from_error(error: ConnectError) -> Self {
+        match error {
+            ConnectError::Login(LoginError::Refused { answer, untagged }) => {
+                let (answer, untagged) = refusal::for_client(answer, untagged);
+                let (untagged, line) = (stay(&untagged), stay(&[b"* ", answer.as_slice(), b"\r\n"].concat()));
+                let answer = line.get(2..).unwrap_or_default().trim_ascii_end().to_vec();
+                Self { untagged, answer, delay: Duration::ZERO }
+            }
+            // The next login would fare no better (RFC 5530 section 3).
+            ConnectError::Login(LoginError::NoMechanism(_)) => {
+                Self::new(&format!("NO [CANNOT] {}", harmless(&error.to_string())))
+            }
+            error => Self::new(&format!("NO [UNAVAILABLE] {}", harmless(&error.to_string()))),
+        }
+    }
+}
+
+/// Lines without referrals to servers that the client would reach without deltapush.
+fn stay(lines: &[u8]) -> Vec<u8> {
+    let lines = lines.split_inclusive(|byte| *byte == b'\n');
+    lines.flat_map(|line| response::without_referral(line).unwrap_or_else(|| line.to_vec())).collect()
+}
+
+/// Words that fit on a line, and in which Delta Chat does not find the one that makes it blame the password.
+fn harmless(words: &str) -> String {
+    if words.to_lowercase().contains("authentication") {
+        return "the mail server cannot log anybody in at the moment".into();
+    }
+    words.chars().map(|char| if char.is_control() { ' ' } else { char }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outage_never_looks_like_a_wrong_password() {
+        let bye = LoginError::Bye("Authentication service is down".into());
+        let refused = Refused::from_error(bye.into());
+        assert_eq!(refused.answer, b"NO [UNAVAILABLE] the mail server cannot log anybody in at the moment");
+        let bye = LoginError::Bye("too many\r\nsessions".into());
+        let refused = Refused::from_error(bye.into());
+        assert_eq!(refused.answer, b"NO [UNAVAILABLE] the mail server closed the connection: too many  sessions");
+        let answer = b"NO [AUTHENTICATIONFAILED] wrong".to_vec();
+        let refused = Refused::from_error(LoginError::Refused { answer: answer.clone(), untagged: vec![] }.into());
+        assert_eq!(refused.answer, answer);
+        let answer = b"NO [REFERRAL IMAP://u@two.example/] Try two.example".to_vec();
+        let untagged = b"* OK [REFERRAL IMAP://u@two.example/] moved\r\n* NO [ALERT] x\r\n".to_vec();
+        let refused = Refused::from_error(LoginError::Refused { answer, untagged }.into());
+        assert_eq!(refused.answer, b"NO Try two.example");
+        assert_eq!(refused.untagged, b"* OK moved\r\n* NO [ALERT] x\r\n");
+    }
+
+    #[test]
+    fn no_text_of_deltapush_blames_the_password() {
+        let sources = [
+            include_str!("attempt.rs"),
+            include_str!("connection.rs"),
+            include_str!("listener.rs"),
+            include_str!("login.rs"),
+            include_str!("refused.rs"),
+            include_str!("preauth.rs"),
+            include_str!("sasl.rs"),
+            include_str!("relay.rs"),
+            include_str!("session/mod.rs"),
+            include_str!("session/from_client.rs"),
+            include_str!("session/from_upstream.rs"),
+            include_str!("session/intercept.rs"),
+            include_str!("../upstream/connect.rs"),
+            include_str!("../upstream/dialogue.rs"),
+            include_str!("../upstream/login.rs"),
+            include_str!("../upstream/mechanism.rs"),
+        ];
+        let code = sources.iter().flat_map(|source| source.split("#[cfg(test)]").next().unwrap().lines());
+        let texts = code.filter(|line| !line.trim_start().starts_with("//"));
+        let blaming: Vec<&str> = texts.filter(|line| line.to_lowercase().contains("authentication")).collect();
+        // A password that the server has refused is one to be warned of; and the word that is looked for.
+        let allowed = ["the mail server has refused this password", r#"contains("authentication")"#];
+        assert_eq!(blaming.len(), allowed.len(), "{blaming:?}");
+        assert!(blaming.iter().zip(allowed).all(|(line, known)| line.contains(known)), "{blaming:?}");
+    }
+}

@@ -1,0 +1,163 @@
+//! Crowds of connections that only want to be there, and a person who logs in beside them.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::{sleep, timeout};
+
+use super::support::client::Client;
+use super::support::dovecot::Setup;
+use super::support::scene::Scene;
+
+/// Connections of each kind.
+const EACH: u32 = 2000;
+
+/// Where the person is. The crowd is elsewhere.
+const HOME: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+
+/// What a connection of a crowd may cost before its login, in KiB, in a build without optimization.
+const COST: usize = 32;
+
+#[derive(Clone, Copy)]
+enum Kind {
+    /// A byte each second.
+    Dribbling,
+    /// Asks, and does not read the answers.
+    Deaf,
+    /// Begins a TLS handshake and says no more.
+    Half,
+}
+
+/// The connections, and who feeds them.
+struct Crowd {
+    silent: Vec<TcpStream>,
+    dribbling: tokio::task::JoinHandle<()>,
+}
+
+impl Crowd {
+    /// `EACH` of each kind, from `addresses` addresses.
+    async fn gather(scene: &Scene, addresses: u32) -> Self {
+        // Each takes a descriptor here, and this process has other tests.
+        let files = rlimit::increase_nofile_limit(u64::MAX).unwrap();
+        assert!(files > 10_000, "{files} open files are allowed, the crowd needs 10,000: ulimit -n");
+        let (mut silent, mut dribbling) = (Vec::new(), Vec::new());
+        for n in 0..EACH {
+            for kind in [Kind::Dribbling, Kind::Deaf, Kind::Half] {
+                let stream = join(scene, Ipv4Addr::from_bits(0x7F01_0000 + n % addresses), kind).await;
+                match kind {
+                    Kind::Dribbling => dribbling.push(stream),
+                    Kind::Deaf | Kind::Half => silent.push(stream),
+                }
+            }
+        }
+        let dribbling = tokio::spawn(async move {
+            loop {
+                for stream in &mut dribbling {
+                    // Those that were closed are no matter.
+                    let _ = stream.try_write(b"x");
+                }
+                sleep(Duration::from_secs(1)).await;
+            }
+        });
+        Self { silent, dribbling }
+    }
+}
+
+impl Drop for Crowd {
+    fn drop(&mut self) {
+        self.dribbling.abort();
+    }
+}
+
+async fn join(scene: &Scene, address: Ipv4Addr, kind: Kind) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    // Small, so that what is not read is soon felt by who writes it.
+    socket.set_recv_buffer_size(2048).unwrap();
+    socket.bind((address, 0).into()).unwrap();
+    let port = if matches!(kind, Kind::Half) { scene.deltapush.imaps } else { scene.deltapush.plain };
+    let mut stream = socket.connect((Ipv4Addr::LOCALHOST, port).into()).await.unwrap();
+    let words: &[u8] = match kind {
+        Kind::Dribbling => b"",
+        Kind::Deaf => &b"a CAPABILITY\r\n".repeat(90),
+        Kind::Half => b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    };
+    // It may be turned away before it has said all.
+    let _ = stream.write_all(words).await;
+    stream
+}
+
+async fn log_in(scene: &Scene) -> Client {
+    let mut client = Client::tls_from(HOME, scene.deltapush.imaps, &scene.deltapush.certificate()).await;
+    client.log_in(&scene.user).await;
+    client
+}
+
+async fn serves(client: &mut Client, tag: &str) {
+    let reply = client.command(&format!("{tag} NOOP")).await;
+    assert!(reply.result.starts_with("OK"), "{reply:?}");
+}
+
+async fn is_open(stream: &mut TcpStream) -> bool {
+    // What was said to it comes before the end.
+    let mut buffer = [0; 4096];
+    let end = async { while stream.read(&mut buffer).await.is_ok_and(|read| read > 0) {} };
+    timeout(Duration::from_secs(3), end).await.is_err()
+}
+
+/// How many of the crowd still have a connection.
+async fn left(crowd: &mut Crowd) -> usize {
+    let open = futures_util::future::join_all(crowd.silent.iter_mut().map(is_open)).await;
+    open.into_iter().filter(|open| *open).count()
+}
+
+#[tokio::test]
+async fn a_crowd_at_one_address_is_turned_away_at_once() {
+    let scene = Scene::new(Setup::Vanilla, "crowd-one").await;
+    let mut before = log_in(&scene).await;
+    let memory = scene.deltapush.memory();
+    let mut crowd = Crowd::gather(&scene, 1).await;
+    drop(log_in(&scene).await);
+    serves(&mut before, "c2").await;
+    let grown = scene.deltapush.memory().saturating_sub(memory);
+    assert!(grown < 50 * COST + 8 * 1024, "{grown} KiB for 50 connections");
+    assert!(left(&mut crowd).await <= 50, "limits.before_login_per_address");
+}
+
+#[tokio::test]
+async fn a_crowd_from_everywhere_pushes_out_itself() {
+    let scene = Scene::new(Setup::Vanilla, "crowd-many").await;
+    let mut before = log_in(&scene).await;
+    let memory = scene.deltapush.memory();
+    // Not while they come: on loopback a thousand may come in the time of one login, and then the oldest goes.
+    let mut crowd = Crowd::gather(&scene, 1500).await;
+    drop(log_in(&scene).await);
+    drop(log_in(&scene).await);
+    serves(&mut before, "c2").await;
+    let grown = scene.deltapush.memory().saturating_sub(memory);
+    assert!(grown < 1000 * COST + 8 * 1024, "{grown} KiB for 1000 connections");
+    let left = left(&mut crowd).await;
+    assert!(left <= 1000, "{left}: limits.before_login");
+}
+
+#[tokio::test]
+async fn a_crowd_that_is_let_in_costs_little_and_its_time_ends() {
+    let scene = Scene::with(Setup::Vanilla, "crowd-held", |options| {
+        options.more =
+            "limits:\n  before_login: 9000\n  handshake_time: 20s\n  command_time: 20s\n  login_time: 25s\n".to_owned();
+    })
+    .await;
+    let mut before = log_in(&scene).await;
+    let memory = scene.deltapush.memory();
+    let mut crowd = Crowd::gather(&scene, 1500).await;
+    let mut beside = log_in(&scene).await;
+    serves(&mut before, "c2").await;
+    let grown = scene.deltapush.memory().saturating_sub(memory);
+    eprintln!("{grown} KiB for {} connections", 3 * EACH);
+    assert!(grown < 3 * EACH as usize * COST, "{grown} KiB for {} connections", 3 * EACH);
+    sleep(Duration::from_secs(26)).await;
+    assert_eq!(left(&mut crowd).await, 0, "limits.login_time");
+    serves(&mut before, "c3").await;
+    serves(&mut beside, "c4").await;
+}
