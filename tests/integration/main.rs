@@ -18,7 +18,11 @@ mod posting;
 #[cfg(test)]
 mod providers;
 #[cfg(test)]
+mod servers;
+#[cfg(test)]
 mod support;
+#[cfg(test)]
+mod tools;
 #[cfg(test)]
 mod traps;
 #[cfg(test)]
