@@ -8,11 +8,15 @@ mod clients;
 #[cfg(test)]
 mod cores;
 #[cfg(test)]
+mod documents;
+#[cfg(test)]
 mod dovecot;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod harness;
+#[cfg(test)]
+mod heard;
 #[cfg(test)]
 mod posting;
 #[cfg(test)]
