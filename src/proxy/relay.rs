@@ -346,14 +346,16 @@ impl<A: Account> Relay<A> {
             let idle_until = end_of(self.last_activity, self.idle_time);
             let held_until = self.held.map(|(_, since)| end_of(since, self.command_time));
             let now = Instant::now();
-            if held_until.is_some_and(|until| until <= now) {
-                self.finish(End::Dribble, "the command took too long", cx);
+            let over = if held_until.is_some_and(|until| until <= now) {
+                Some((End::Dribble, "the command took too long"))
+            } else {
+                (idle_until <= now).then_some((End::Idle, "nothing was said for too long"))
+            };
+            if let Some((end, words)) = over {
+                self.finish(end, words, cx);
                 // Polled again, so that the words go out.
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
-            }
-            if idle_until <= now {
-                self.finish(End::Idle, "nothing was said for too long", cx);
             }
             if self.keepalive_due().is_some_and(|due| due <= now) {
                 let (session, mut out) = self.parts(cx);

@@ -14,6 +14,8 @@ mod compress;
 #[cfg(test)]
 mod cores;
 #[cfg(test)]
+mod documents;
+#[cfg(test)]
 mod dovecot;
 #[cfg(test)]
 mod faults;
@@ -23,6 +25,8 @@ mod flood;
 mod goodbye;
 #[cfg(test)]
 mod harness;
+#[cfg(test)]
+mod heard;
 #[cfg(test)]
 mod mechanisms;
 #[cfg(test)]
@@ -34,11 +38,15 @@ mod routes;
 #[cfg(test)]
 mod secrets;
 #[cfg(test)]
+mod servers;
+#[cfg(test)]
 mod shaping;
 #[cfg(test)]
 mod standards;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod tools;
 #[cfg(test)]
 mod traps;
 #[cfg(test)]

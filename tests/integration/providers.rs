@@ -621,3 +621,58 @@ async fn codes_about_the_account_end_the_watch_until_the_client_logs_in() {
     };
     tokio::join!(ends("NO [AUTHORIZATIONFAILED] No such mailbox"), ends("NO [EXPIRED] That password has expired"));
 }
+
+/// A session that lives as long as an access token: an hour. The next one logs in anew, which a password always can.
+#[tokio::test]
+async fn outlook_ends_a_session_with_its_token() {
+    let session = format!("{EXAMINE}{IDLE}S: * BYE Session invalidated - AccessTokenExpired\nCLOSE");
+    comes_back(PLAIN, &session, "closed the session: Session invalidated - AccessTokenExpired").await;
+}
+
+/// Yahoo and AOL: many capabilities that the watch has no use for.
+#[tokio::test]
+async fn yahoo_has_much_that_is_not_used() {
+    let login = "
+        S: * OK [CAPABILITY IMAP4rev1 ID NAMESPACE UIDPLUS LITERAL+ CHILDREN UNSELECT XSENDER X-NETSCAPE XSERVERINFO OBJECTID SASL-IR AUTH=PLAIN AUTH=XOAUTH2] IMAP4rev1 Hello
+        LOGIN
+        S: * CAPABILITY IMAP4rev1 NAMESPACE UIDPLUS LITERAL+ CHILDREN UNSELECT IDLE MOVE PARTIAL UIDONLY OBJECTID
+        S: <tag> OK AUTHENTICATE completed
+    ";
+    is_watched(login).await;
+}
+
+/// mox: NOTIFY and much else, and nothing of ID before the login.
+#[tokio::test]
+async fn mox_notifies() {
+    let login = "
+        S: * OK [CAPABILITY IMAP4rev2 IMAP4rev1 ENABLE LITERAL+ IDLE SASL-IR BINARY UNSELECT UIDPLUS AUTH=SCRAM-SHA-256 AUTH=PLAIN] mox imap
+        LOGIN
+        S: <tag> OK [CAPABILITY IMAP4rev2 IMAP4rev1 IDLE METADATA NOTIFY CONDSTORE QRESYNC UIDONLY PREVIEW] done
+    ";
+    let session = format!(
+        r"{EXAMINE}
+        C~ w2 NOTIFY SET (SELECTED (MessageNew (UID FLAGS BODY.PEEK[HEADER.FIELDS (
+        S: w2 OK done
+        C: w3 IDLE
+        S: + waiting
+        S: * 5 EXISTS
+        S= * 5 FETCH (UID 10 FLAGS () BODY[HEADER.FIELDS (FROM)]<0> {{2}}\r\n\r\n)\r\n
+        REACHED
+        EOF"
+    );
+    // It keeps metadata, and is asked for a value that deltapush would otherwise answer by itself.
+    let client = format!(
+        "{login}
+        C~ dp2 GETMETADATA \"\" (
+        S: dp2 OK done
+        {CLIENT}"
+    );
+    Scene::begin(&[&client, &format!("{login}{session}")]).await.gets_pushed().await.goes_on().end().await;
+}
+
+/// Stalwart: 16 sessions, and no word during IDLE.
+#[tokio::test]
+async fn stalwart_has_too_few_sessions() {
+    let answer = "NO [LIMIT] Too many concurrent IMAP connections.";
+    pauses(refused(answer), format!("the mail server refused the login: {answer}")).await;
+}

@@ -163,6 +163,17 @@ impl Client {
         response
     }
 
+    /// The next line, from a server that may take longer than others.
+    pub(crate) async fn patient_line(&mut self, patience: Duration) -> String {
+        if !self.received.contains(&b'\n') {
+            let mut buffer = vec![0; 65536];
+            if let Ok(Ok(count)) = timeout(patience, self.stream.read(&mut buffer)).await {
+                self.received.extend_from_slice(&buffer[..count]);
+            }
+        }
+        self.line().await
+    }
+
     /// The next line, without CRLF.
     pub(crate) async fn line(&mut self) -> String {
         loop {

@@ -21,6 +21,9 @@ use super::{lmtp, poll};
 /// Every user's password: it has what breaks careless quoting.
 pub(crate) const PASSWORD: &str = r#"pä "quoted" \back{5}"#;
 
+/// Every user's other password, for programs that cannot be told the first.
+pub(crate) const SIMPLE_PASSWORD: &str = "sesame";
+
 const DOVECOT: &str = "/usr/sbin/dovecot";
 
 /// Runs Dovecot until standard input ends (Ctrl-C ends it too), and takes the folder away unless the input was `keep`.
@@ -262,6 +265,10 @@ rawlog_dir = {at}/rawlog/%u
 passdb {{
   driver = static
   args = password={{PLAIN.b64}}{password}
+}}
+passdb {{
+  driver = static
+  args = password={SIMPLE_PASSWORD}
 }}
 userdb {{
   driver = static

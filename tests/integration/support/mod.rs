@@ -3,15 +3,19 @@
 pub(crate) mod certs;
 pub(crate) mod client;
 pub(crate) mod core;
+pub(crate) mod courier;
+pub(crate) mod cyrus;
 pub(crate) mod deltapush;
 pub(crate) mod dns;
 pub(crate) mod dovecot;
+pub(crate) mod guarded;
 pub(crate) mod lmtp;
 pub(crate) mod notify;
 pub(crate) mod ports;
 pub(crate) mod python;
 pub(crate) mod scene;
 pub(crate) mod scripted;
+pub(crate) mod server;
 
 use std::time::Duration;
 
