@@ -10,17 +10,22 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
+use crate::activation::Sockets;
 use crate::admin::control;
 use crate::admin::status::Reporter;
-use crate::config::{Config, DOMAIN_PLACEHOLDER, ListenerTls};
+use crate::config::{self, Config, DOMAIN_PLACEHOLDER, ListenerTls};
+use crate::live::Live;
 use crate::proxy::certificate::Origin;
+use crate::proxy::certificates::Wanted;
 use crate::proxy::listener::{self, Proxy};
 use crate::proxy::tls::{ServerTls, ServerTlsError};
+use crate::proxy::{acme, files};
 use crate::push::board::Board;
 use crate::push::notifier::{ClientError, Notifier};
 use crate::push::registry::{AccountEvents, Registry, upkeep};
-use crate::push::watcher::Watchers;
+use crate::push::watcher::{Watchers, Wishes};
 use crate::push::{notifier, schedule};
+use crate::reload::Reloader;
 use crate::store::{self, OpenError};
 use crate::trace::Sink;
 use crate::upstream::Upstreams;
@@ -66,21 +71,29 @@ pub enum RunError {
 pub struct BoundListener {
     /// The socket.
     pub socket: TcpListener,
-    /// When TLS begins.
-    pub tls: ListenerTls,
+    /// What the configuration says of it.
+    pub listener: config::Listener,
 }
 
-/// Opens the listeners that `config` names.
+/// Opens the listeners that `config` names; what is among `passed` is taken from there.
 ///
 /// # Errors
 /// [`RunError::Listen`] with the address that cannot be had.
-pub async fn bind(config: &Config) -> Result<Vec<BoundListener>, RunError> {
+pub async fn bind(config: &Config, mut passed: Sockets) -> Result<Vec<BoundListener>, RunError> {
     let mut bound = Vec::new();
     for listener in &config.listeners {
         let address = *listener.address;
-        let socket = TcpListener::bind(address).await.map_err(|error| RunError::Listen { address, error })?;
-        bound.push(BoundListener { socket, tls: listener.tls });
+        let error = |error| RunError::Listen { address, error };
+        let socket = match passed.take(address) {
+            Some(socket) => {
+                socket.set_nonblocking(true).map_err(error)?;
+                TcpListener::from_std(socket).map_err(error)?
+            }
+            None => TcpListener::bind(address).await.map_err(error)?,
+        };
+        bound.push(BoundListener { socket, listener: listener.clone() });
     }
+    passed.finish();
     Ok(bound)
 }
 
@@ -89,7 +102,8 @@ pub struct Server {
     config: Config,
     trace: Option<Sink>,
     tls: ServerTls,
-    upstreams: Arc<Upstreams>,
+    reloader: Reloader,
+    board: Board,
     registry: Registry,
     account_events: AccountEvents,
     notifier: Notifier,
@@ -102,8 +116,8 @@ impl Server {
     /// # Errors
     /// [`RunError`], the operator's to mend.
     pub fn prepare(config: Config, trace: Option<Sink>) -> Result<Self, RunError> {
-        let tls = ServerTls::load(&config.hostname, &config.certificate)?;
-        let upstreams = Arc::new(Upstreams {
+        let tls = ServerTls::load(&Wanted::from(&config))?;
+        let upstreams = Live::new(Upstreams {
             routes: Routes::new(&config.routes),
             tls: ClientConfigs::new(&config.routes)?,
             time: config.limits.upstream_time,
@@ -111,7 +125,22 @@ impl Server {
         let state = store::Settings::new(&config.storage);
         let (registry, account_events, token_news) = Registry::open(&state)?;
         let notifier = Notifier::new(notifier_settings(&config)?, registry.clone(), token_news)?;
-        Ok(Self { config, trace, tls, upstreams, registry, account_events, notifier })
+        let board = Board::default();
+        let proxy = Proxy::new(&config, tls.clone(), upstreams.get(), registry.clone(), board.clone(), trace.clone());
+        let reloader = Reloader {
+            config: Live::new(config.clone()),
+            certificates: Arc::clone(&tls.certificates),
+            proxy: Live::new(proxy),
+            upstreams,
+            wishes: Live::new(Wishes::from(&config)),
+        };
+        Ok(Self { config, trace, tls, reloader, board, registry, account_events, notifier })
+    }
+
+    /// What puts another configuration to work while it runs.
+    #[must_use]
+    pub fn reloader(&self) -> Reloader {
+        self.reloader.clone()
     }
 
     /// The configuration that it follows.
@@ -127,20 +156,19 @@ impl Server {
     pub async fn run(self, listeners: Vec<BoundListener>, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
         raise_file_limit(&self.config, self.registry.len());
         introduce(&self.config, &listeners, &self.tls, &self.registry);
-        let Self { config, trace, tls, upstreams, registry, account_events, notifier } = self;
+        let Self { config, trace, tls, reloader, board, registry, account_events, notifier } = self;
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
-        let board = Board::default();
-        let watchers = Watchers::new(&config, registry.clone(), Arc::clone(&upstreams), board.clone(), trace.clone());
+        let Reloader { upstreams, wishes, proxy, .. } = reloader;
+        let watchers = Watchers::new(&config, registry.clone(), upstreams, wishes, board.clone(), trace);
         let mut watching = tasks.spawn(watchers.run(account_events, stop.clone()));
-        let reporter = Reporter::new(registry.clone(), board.clone());
+        let reporter = Reporter::new(registry.clone(), board);
         tasks.spawn(control::serve(config.storage.directory.clone(), reporter, stop.clone()));
-        let proxy = Arc::new(Proxy::new(&config, tls.config, upstreams, registry.clone(), board, trace));
-        for listener in listeners {
-            let serving =
-                listener::serve(Arc::clone(&proxy), listener.socket, listener.tls, tasks.clone(), stop.clone());
-            tasks.spawn(serving);
+        for BoundListener { socket, listener } in listeners {
+            tasks.spawn(listener::serve(proxy.clone(), socket, listener, tasks.clone(), stop.clone()));
         }
+        tasks.spawn(files::keep_current(Arc::clone(&tls.certificates), stop.clone()));
+        tasks.spawn(acme::keep_issued(tls.certificates, tls.challenges, stop.clone()));
         tasks.spawn(upkeep(registry.clone(), stop.clone()));
         let stop_pushing = CancellationToken::new();
         let mut pushing = tokio::spawn(notifier.run(stop_pushing.clone().cancelled_owned()));
@@ -197,8 +225,8 @@ fn raise_file_limit(config: &Config, accounts: usize) {
 /// Says in a few lines what to enter in Delta Chat and where things are kept.
 fn introduce(config: &Config, listeners: &[BoundListener], tls: &ServerTls, registry: &Registry) {
     info!("deltapush {} is ready", env!("CARGO_PKG_VERSION"));
-    for listener in listeners {
-        let Ok(address) = listener.socket.local_addr() else { continue };
+    for BoundListener { socket, listener } in listeners {
+        let Ok(address) = socket.local_addr() else { continue };
         let security = match listener.tls {
             ListenerTls::Implicit => "SSL/TLS",
             ListenerTls::StartTls => "STARTTLS",
@@ -206,12 +234,15 @@ fn introduce(config: &Config, listeners: &[BoundListener], tls: &ServerTls, regi
         };
         info!("in Delta Chat: IMAP server {}, port {}, security {security}", config.hostname, address.port());
     }
-    if !matches!(tls.certificate.origin, Origin::Files) && !config.hostname.as_str().starts_with('_') {
+    let certificates = tls.certificates.get();
+    let certificate = certificates.summary();
+    let is_from_an_authority = matches!(certificate.origin, Origin::Files | Origin::Issued);
+    if !is_from_an_authority && config.certificate.acme.is_none() && !config.hostname.as_str().starts_with('_') {
         info!(
             "the certificate is self-signed: choose \"accept invalid certificates\" in Delta Chat, or see certs/README.md"
         );
     }
-    info!("certificate: {}", tls.certificate.path.display());
+    info!("certificate: {}", certificate.path.display());
     for route in &config.routes {
         let note = if route.upstream.has_placeholder() {
             format!(" ({DOMAIN_PLACEHOLDER} is what follows the @ of the login)")

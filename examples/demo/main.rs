@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use deltapush::config::{Config, ListenerTls};
+use deltapush::config::{Config, Listener, ListenerTls};
 use deltapush::{BoundListener, RunError, Server};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -158,7 +158,8 @@ impl Deltapush {
             // An error means that the demo is over, too.
             let _ = stopped.await;
         };
-        let task = tokio::spawn(server.run(vec![BoundListener { socket, tls: ListenerTls::Implicit }], shutdown));
+        let listener = Listener::new(address, ListenerTls::Implicit);
+        let task = tokio::spawn(server.run(vec![BoundListener { socket, listener }], shutdown));
         Ok(Self { address, stop, task })
     }
 

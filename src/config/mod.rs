@@ -4,6 +4,7 @@
 //! says where it stands and what to write instead.
 
 mod at;
+mod certificate;
 mod check;
 mod error;
 mod limits;
@@ -11,6 +12,7 @@ mod listeners;
 mod log;
 mod metadata;
 mod names;
+mod network;
 mod push;
 mod routes;
 mod storage;
@@ -27,12 +29,14 @@ use std::{fs, io};
 use serde::Deserialize;
 
 pub use at::{At, Place};
+pub use certificate::{Acme, Certificate, Files};
 pub use error::{ConfigError, Problem, Problems};
 pub use limits::Limits;
-pub use listeners::{Certificate, Hostname, Listener, ListenerTls};
+pub use listeners::{Hostname, Listener, ListenerTls};
 pub use log::Log;
 pub use metadata::{Metadata, MetadataValue};
 pub use names::{is_dns_name, is_loopback};
+pub use network::Network;
 pub use push::{Messages, Native, Push};
 pub use routes::{DOMAIN_PLACEHOLDER, Domain, Route, Security, Trust, Upstream};
 pub use storage::{Keep, Storage};
@@ -130,9 +134,11 @@ impl Config {
         resolve(&mut self.certificate.directory);
         self.certificate.chain.as_deref_mut().map(resolve);
         self.certificate.key.as_deref_mut().map(resolve);
+        self.certificate.more.iter_mut().flat_map(|files| [&mut files.chain, &mut files.key]).for_each(resolve);
         resolve(&mut self.storage.directory);
         self.storage.key_file.as_mut().map(resolve);
-        let authorities = self.routes.iter_mut().map(|route| &mut *route.ca).chain(self.push.ca.as_mut());
+        let acme = self.certificate.acme.as_deref_mut().and_then(|acme| acme.ca.as_mut());
+        let authorities = self.routes.iter_mut().map(|route| &mut *route.ca).chain(self.push.ca.as_mut()).chain(acme);
         for trust in authorities {
             if let Trust::File(path) = trust {
                 *path = base_dir.join(&path).into();

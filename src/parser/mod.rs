@@ -8,6 +8,7 @@ pub mod capability;
 pub mod command;
 pub mod framer;
 pub mod metadata;
+pub mod proxy_protocol;
 pub mod quote;
 pub mod reader;
 pub mod response;

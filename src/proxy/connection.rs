@@ -8,15 +8,16 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::handle::AccountHandle;
-use super::listener::Proxy;
+use super::handshake::{self, Accepted};
+use super::listener::{Door, Proxy};
 use super::preauth::{Event, NotAuthenticated, Protection};
 use super::relay::{Beginning, Bounds, End, Relay};
 use super::session::{Session, Upstream};
+use super::web;
 use crate::account::AccountId;
 use crate::config::{ListenerTls, Native};
 use crate::parser::capability;
@@ -66,6 +67,10 @@ enum NoLogin {
     TimedOut,
     #[error("the client was told to go, or went")]
     Closed,
+    #[error("it was a browser, and has seen the page")]
+    Page,
+    #[error("it was a certificate authority, which has seen that the name leads here")]
+    Proof,
 }
 
 impl Connection {
@@ -77,11 +82,11 @@ impl Connection {
     }
 
     /// Serves the client until it is gone.
-    pub(super) async fn serve(mut self, tcp: TcpStream, tls: ListenerTls, stop: &CancellationToken) {
+    pub(super) async fn serve(mut self, tcp: TcpStream, door: Door, stop: &CancellationToken) {
         let (session, peer) = (self.session, self.peer);
         debug!(session, %peer, "client connected");
         // Boxed, so that a session that is only relayed does not carry what its login needed.
-        let login = Box::pin(self.log_in(tcp, tls));
+        let login = Box::pin(self.log_in(tcp, door));
         let authenticated = match stop.run_until_cancelled(login).await {
             Some(Ok(authenticated)) => authenticated,
             Some(Err(error)) => return debug!(session, %peer, "no login: {error}"),
@@ -93,10 +98,10 @@ impl Connection {
         debug!(session, %account, "session ended: {end}");
     }
 
-    async fn log_in(&mut self, tcp: TcpStream, tls: ListenerTls) -> Result<Authenticated, NoLogin> {
-        match tls {
+    async fn log_in(&mut self, tcp: TcpStream, door: Door) -> Result<Authenticated, NoLogin> {
+        match door.tls {
             ListenerTls::Implicit => {
-                let stream = self.handshake(tcp).await?;
+                let stream = self.handshake(tcp, door.web).await?;
                 self.greet(stream, Protection::Tls).await
             }
             ListenerTls::None => self.greet(Stream::Plain(tcp), Protection::None).await,
@@ -104,10 +109,17 @@ impl Connection {
         }
     }
 
-    async fn handshake(&self, tcp: TcpStream) -> Result<Stream, NoLogin> {
-        let acceptor = TlsAcceptor::from(Arc::clone(&self.proxy.tls));
-        let accepted = timeout_at(self.deadline, acceptor.accept(tcp)).await.map_err(|_| NoLogin::TimedOut)?;
-        Ok(accepted.map_err(NoLogin::Handshake)?.into())
+    /// A stream for IMAP; who came for something else is served and done.
+    async fn handshake(&self, tcp: TcpStream, web: bool) -> Result<Stream, NoLogin> {
+        let accepted = timeout_at(self.deadline, handshake::accept(&self.proxy.tls, tcp, web)).await;
+        match accepted.map_err(|_| NoLogin::TimedOut)?.map_err(NoLogin::Handshake)? {
+            Accepted::Imap(stream) => Ok(stream.into()),
+            Accepted::Web(stream, http) => {
+                web::serve(stream, http, self.proxy.page.clone()).await;
+                Err(NoLogin::Page)
+            }
+            Accepted::Proof => Err(NoLogin::Proof),
+        }
     }
 
     /// Greets and answers until a login succeeds.
@@ -122,7 +134,7 @@ impl Connection {
                     // Whatever followed in plaintext came from anybody: it is dropped (RFC 9051 section 6.2.1).
                     received = Vec::new();
                     let Stream::Plain(tcp) = stream else { return Err(NoLogin::Closed) };
-                    stream = self.handshake(tcp).await?;
+                    stream = self.handshake(tcp, false).await?;
                     machine = NotAuthenticated::new(Protection::Tls, max_command);
                 }
                 Event::Login { tag, credentials } => match self.try_login(credentials).await {
@@ -348,7 +360,7 @@ mod tests {
         assert_eq!(refused.answer, answer);
     }
 
-    fn size_of_future<F>(_: fn(Connection, TcpStream, ListenerTls, &'static CancellationToken) -> F) -> usize {
+    fn size_of_future<F>(_: fn(Connection, TcpStream, Door, &'static CancellationToken) -> F) -> usize {
         size_of::<F>()
     }
 

@@ -8,15 +8,18 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
-use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
+use super::announced::announced;
 use super::connection::Connection;
 use super::probes::Probes;
 use super::session;
-use crate::config::{Config, Limits, ListenerTls};
+use super::tls::ServerTls;
+use super::web::Page;
+use crate::config::{self, Config, Limits, ListenerTls};
+use crate::live::Live;
 use crate::push::board::Board;
 use crate::push::registry::Registry;
 use crate::stream;
@@ -26,9 +29,9 @@ use crate::upstream::Upstreams;
 /// How long to wait when no connection can be accepted, for example because there are no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// What all connections have in common.
+/// What all connections have in common that began under the same configuration.
 pub struct Proxy {
-    pub(super) tls: Arc<ServerConfig>,
+    pub(super) tls: ServerTls,
     pub(super) upstreams: Arc<Upstreams>,
     pub(super) registry: Registry,
     pub(super) board: Board,
@@ -37,9 +40,10 @@ pub struct Proxy {
     pub(super) has_grace: bool,
     pub(super) limits: Limits,
     pub(super) trace: Option<Sink>,
-    pub(super) probes: Probes,
+    pub(super) probes: Arc<Probes>,
+    pub(super) page: Page,
     places: Arc<Semaphore>,
-    next_session: AtomicU64,
+    next_session: Arc<AtomicU64>,
 }
 
 impl Proxy {
@@ -47,7 +51,7 @@ impl Proxy {
     #[must_use]
     pub fn new(
         config: &Config,
-        tls: Arc<ServerConfig>,
+        tls: ServerTls,
         upstreams: Arc<Upstreams>,
         registry: Registry,
         board: Board,
@@ -62,10 +66,41 @@ impl Proxy {
             has_grace: !config.push.grace.is_zero(),
             limits: config.limits.clone(),
             trace,
-            probes: Probes::default(),
+            probes: Arc::default(),
+            page: Page::new(config),
             places: Arc::new(Semaphore::new(config.limits.connections.min(Semaphore::MAX_PERMITS))),
-            next_session: AtomicU64::new(1),
+            next_session: Arc::new(AtomicU64::new(1)),
         }
+    }
+
+    /// The same proxy under another configuration: what is counted and known goes on.
+    #[must_use]
+    pub fn renewed(&self, config: &Config, upstreams: Arc<Upstreams>) -> Self {
+        let (tls, registry, board) = (self.tls.clone(), self.registry.clone(), self.board.clone());
+        let (before, now) = (self.limits.connections, config.limits.connections);
+        resize(&self.places, before.min(Semaphore::MAX_PERMITS), now.min(Semaphore::MAX_PERMITS));
+        Self {
+            probes: Arc::clone(&self.probes),
+            places: Arc::clone(&self.places),
+            next_session: Arc::clone(&self.next_session),
+            ..Self::new(config, tls, upstreams, registry, board, self.trace.clone())
+        }
+    }
+}
+
+/// Changes the number of places. Those that are taken are given up as their connections end.
+fn resize(places: &Arc<Semaphore>, before: usize, now: usize) {
+    places.add_permits(now.saturating_sub(before));
+    let surplus = u32::try_from(before.saturating_sub(now)).unwrap_or(u32::MAX);
+    if surplus > 0 {
+        let places = Arc::clone(places);
+        tokio::spawn(async move {
+            for _ in 0..surplus {
+                // It fails only if nobody can connect any more.
+                let Ok(place) = places.acquire().await else { return };
+                place.forget();
+            }
+        });
     }
 }
 
@@ -87,11 +122,19 @@ fn session_settings(config: &Config) -> session::Settings {
     }
 }
 
-/// Accepts clients on `socket` until `stop` is cancelled. Each connection is a task of `tasks`.
+/// What clients find behind a socket.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Door {
+    pub(super) tls: ListenerTls,
+    pub(super) web: bool,
+}
+
+/// Accepts clients on `socket`, which `listener` describes, until `stop` is cancelled. Each connection is a task of `tasks`,
+/// under the configuration that counts when it begins.
 pub async fn serve(
-    proxy: Arc<Proxy>,
+    proxy: Live<Proxy>,
     socket: TcpListener,
-    tls: ListenerTls,
+    listener: config::Listener,
     tasks: TaskTracker,
     stop: CancellationToken,
 ) {
@@ -100,7 +143,7 @@ pub async fn serve(
         match accepted {
             Ok((tcp, peer)) => {
                 was_failing = false;
-                admit(&proxy, tcp, peer, tls, &tasks, &stop);
+                admit(&proxy.get(), tcp, peer, &listener, &tasks, &stop);
             }
             Err(error) => {
                 // Said once: peers can cause it again and again.
@@ -117,24 +160,48 @@ fn admit(
     proxy: &Arc<Proxy>,
     tcp: TcpStream,
     peer: SocketAddr,
-    tls: ListenerTls,
+    listener: &config::Listener,
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) {
+    let door = Door { tls: listener.tls, web: listener.web };
+    let is_announced = !listener.proxy_protocol.is_empty();
+    if is_announced && !listener.proxy_protocol.iter().any(|network| network.contains(peer.ip())) {
+        return debug!(%peer, "refused: not among the networks of `proxy_protocol`");
+    }
     let Ok(place) = Arc::clone(&proxy.places).try_acquire_owned() else {
         debug!(%peer, "turned away: all {} connections are in use", proxy.limits.connections);
-        return refuse(&tcp, tls);
+        return refuse(&tcp, door.tls);
     };
     if let Err(error) = stream::prepare(&tcp) {
         return debug!(%peer, "connection lost at once: {error}");
     }
     let session = proxy.next_session.fetch_add(1, Ordering::Relaxed);
-    let connection = Connection::new(Arc::clone(proxy), peer, session);
-    let stop = stop.clone();
+    let (proxy, stop) = (Arc::clone(proxy), stop.clone());
     tasks.spawn(async move {
-        connection.serve(tcp, tls, &stop).await;
+        if is_announced {
+            // Boxed, and on its own: few connections need it.
+            Box::pin(welcome_announced(proxy, (tcp, peer), session, door, stop)).await;
+        } else {
+            Connection::new(proxy, peer, session).serve(tcp, door, &stop).await;
+        }
         drop(place);
     });
+}
+
+/// Serves a client whose address is to be announced first.
+async fn welcome_announced(
+    proxy: Arc<Proxy>,
+    (mut tcp, sender): (TcpStream, SocketAddr),
+    session: u64,
+    door: Door,
+    stop: CancellationToken,
+) {
+    match stop.run_until_cancelled(announced(&mut tcp, sender)).await {
+        Some(Ok(peer)) => Connection::new(proxy, peer, session).serve(tcp, door, &stop).await,
+        Some(Err(error)) => debug!(session, %sender, "refused: {error}"),
+        None => {}
+    }
 }
 
 /// Says why, where that costs nothing: a TLS handshake is what an overload must be spared.

@@ -4,6 +4,8 @@
 #![expect(clippy::arithmetic_side_effects, reason = "an overflow in a test is a failed test")]
 
 #[cfg(test)]
+mod certificates;
+#[cfg(test)]
 mod clients;
 #[cfg(test)]
 mod cores;
@@ -17,6 +19,10 @@ mod harness;
 mod posting;
 #[cfg(test)]
 mod providers;
+#[cfg(test)]
+mod reload;
+#[cfg(test)]
+mod sockets;
 #[cfg(test)]
 mod support;
 #[cfg(test)]

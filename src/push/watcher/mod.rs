@@ -18,6 +18,7 @@ use super::registry::{AccountEvent, AccountEvents, Registry};
 use super::verdict::Judge;
 use crate::account::AccountId;
 use crate::config::{Accounts, Config, Messages};
+use crate::live::Live;
 use crate::secret::Credentials;
 use crate::trace::Sink;
 use crate::upstream::Upstreams;
@@ -31,35 +32,39 @@ pub struct Watchers {
 /// What all watches have in common.
 struct Context {
     registry: Registry,
-    upstreams: Arc<Upstreams>,
+    upstreams: Live<Upstreams>,
     gates: Gates,
     board: Board,
-    messages: Messages,
-    grace: Duration,
-    accounts: Accounts,
+    wishes: Live<Wishes>,
     trace: Option<Sink>,
 }
 
+/// What may change from one session to the next.
+#[derive(Debug, Clone)]
+pub struct Wishes {
+    messages: Messages,
+    grace: Duration,
+    accounts: Accounts,
+}
+
+impl From<&Config> for Wishes {
+    fn from(config: &Config) -> Self {
+        Self { messages: config.push.messages, grace: config.push.grace, accounts: config.accounts.clone() }
+    }
+}
+
 impl Watchers {
-    /// Watches for the accounts of `registry`, as `config` wants them, shown on `board`. None runs yet.
+    /// Watches for the accounts of `registry`, as `config` and `wishes` say, shown on `board`. None runs yet.
     #[must_use]
     pub fn new(
         config: &Config,
         registry: Registry,
-        upstreams: Arc<Upstreams>,
+        upstreams: Live<Upstreams>,
+        wishes: Live<Wishes>,
         board: Board,
         trace: Option<Sink>,
     ) -> Self {
-        let context = Context {
-            registry,
-            upstreams,
-            gates: Gates::new(config),
-            board,
-            messages: config.push.messages,
-            grace: config.push.grace,
-            accounts: config.accounts.clone(),
-            trace,
-        };
+        let context = Context { registry, upstreams, gates: Gates::new(config), board, wishes, trace };
         Self { context: Arc::new(context), running: HashMap::new() }
     }
 
@@ -104,7 +109,8 @@ impl Context {
     /// The mailboxes to watch, the one that the account's clients wait in first.
     fn mailboxes(&self, account: &AccountId, credentials: &Credentials) -> Vec<String> {
         let mut mailboxes = self.registry.mailboxes(account);
-        for configured in self.accounts.get(&credentials.user).into_iter().flat_map(|account| &account.mailboxes) {
+        let wishes = self.wishes.get();
+        for configured in wishes.accounts.get(&credentials.user).into_iter().flat_map(|account| &account.mailboxes) {
             // INBOX in any case is one mailbox (RFC 9051 section 5.1).
             let is_inbox = configured.eq_ignore_ascii_case("INBOX");
             let name = if is_inbox { "INBOX" } else { configured };
@@ -117,8 +123,10 @@ impl Context {
 
     /// Who judges the account's messages.
     fn judge(&self, credentials: &Credentials) -> Judge {
+        let wishes = self.wishes.get();
         let own = [&credentials.user].into_iter().filter(|user| user.contains('@'));
-        let configured = self.accounts.get(&credentials.user).into_iter().flat_map(|account| &account.addresses);
-        Judge { addresses: own.chain(configured).cloned().collect(), messages: self.messages }
+        let configured = wishes.accounts.get(&credentials.user).into_iter().flat_map(|account| &account.addresses);
+        let addresses = own.chain(configured).cloned().collect();
+        Judge { addresses, messages: wishes.messages }
     }
 }

@@ -7,10 +7,12 @@ pub(crate) mod deltapush;
 pub(crate) mod dovecot;
 pub(crate) mod lmtp;
 pub(crate) mod notify;
+pub(crate) mod pebble;
 pub(crate) mod ports;
 pub(crate) mod python;
 pub(crate) mod scene;
 pub(crate) mod scripted;
+pub(crate) mod tls;
 
 use std::time::Duration;
 
