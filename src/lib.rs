@@ -18,13 +18,16 @@
 #![cfg_attr(test, expect(clippy::arithmetic_side_effects, reason = "in a test an overflow is a failed test"))]
 
 pub mod account;
+pub mod activation;
 pub mod admin;
 pub mod commands;
 pub mod config;
 pub mod crypto;
+pub mod live;
 pub mod parser;
 pub mod proxy;
 pub mod push;
+pub mod reload;
 mod run;
 pub mod secret;
 pub mod store;

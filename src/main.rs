@@ -7,17 +7,24 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use deltapush::activation::Sockets;
 use deltapush::admin::control::{self, NotRunning};
 use deltapush::config::{Config, ConfigError};
 use deltapush::proxy::certificate::{Origin, Summary};
-use deltapush::proxy::tls::ServerTls;
+use deltapush::proxy::certificates::{Set, Wanted};
+use deltapush::proxy::tls::ServerTlsError;
 use deltapush::push::notifier;
+use deltapush::reload::Reloader;
 use deltapush::store::{Keeping, OpenError, Settings};
 use deltapush::trace::Sink;
 use deltapush::upstream::tls::ClientConfigs;
 use deltapush::{RunError, Server, commands};
-use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+use sd_notify::NotifyState;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{error, info, warn};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 use zeroizing_alloc::ZeroAlloc;
 
 /// Memory is wiped when it is given back: libraries leave copies of passwords and tokens in what they free (TLS records,
@@ -37,7 +44,7 @@ const EX_CONFIG: u8 = 78;
 ///
 /// Delta Chat connects to deltapush in place of its mail server; deltapush passes everything on to that server, takes the push
 /// token that Delta Chat hands over, watches the mailbox with IDLE, and notifies the phone when mail arrives.
-#[derive(Parser)]
+#[derive(Parser, Clone)]
 #[command(version, max_term_width = 100, after_help = AFTER_HELP)]
 struct Cli {
     /// The configuration [default: config.yaml in the current folder]
@@ -51,7 +58,7 @@ struct Cli {
     command: Option<Command>,
 }
 
-#[derive(Subcommand)]
+#[derive(Subcommand, Clone)]
 enum Command {
     /// Serve until SIGTERM or SIGINT (Ctrl-C); this is the default
     Run,
@@ -74,7 +81,7 @@ enum Command {
     State(StateCommand),
 }
 
-#[derive(Subcommand)]
+#[derive(Subcommand, Clone)]
 enum StateCommand {
     /// Check that the state is sound and that the key opens it; change nothing
     Check,
@@ -114,7 +121,7 @@ fn main() -> ExitCode {
         Err(answer) => return answer_usage(&answer),
     };
     let outcome = match &cli.command {
-        None | Some(Command::Run) => load(&cli).and_then(run),
+        None | Some(Command::Run) => load(&cli).and_then(|config| run(&cli, config)),
         Some(Command::Check { login: None, .. }) => load(&cli).and_then(|config| check(&config)),
         Some(Command::Check { login: Some(login), listener, host }) => {
             load(&cli).and_then(|config| check_login(&config, login, listener.as_deref(), host.as_deref()))
@@ -165,16 +172,60 @@ fn load(cli: &Cli) -> anyhow::Result<Config> {
     Ok(config)
 }
 
-fn run(config: Config) -> anyhow::Result<()> {
-    start_logging(&config)?;
+fn run(cli: &Cli, config: Config) -> anyhow::Result<()> {
+    let level = start_logging(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.context("cannot start the runtime")?.block_on(async {
         let shutdown = shutdown().context("cannot listen for signals")?;
+        let hangup = signal(SignalKind::hangup()).context("cannot listen for signals")?;
         let trace = config.trace.then(|| Sink::new(io::stdout())).transpose().context("cannot start a thread")?;
         let server = Server::prepare(config, trace)?;
-        let listeners = deltapush::bind(server.config()).await?;
+        let listeners = deltapush::bind(server.config(), Sockets::from_env()).await?;
+        tell_systemd(&[NotifyState::Ready]);
+        tokio::spawn(follow(hangup, cli.clone(), level, server.reloader()));
+        let shutdown = async {
+            shutdown.await;
+            tell_systemd(&[NotifyState::Stopping]);
+        };
         Ok(server.run(listeners, shutdown).await?)
     })
+}
+
+/// Reads the configuration again at each SIGHUP.
+async fn follow(mut hangup: Signal, cli: Cli, level: Level, reloader: Reloader) {
+    while hangup.recv().await.is_some() {
+        let now = NotifyState::monotonic_usec_now();
+        tell_systemd(&[Some(NotifyState::Reloading), now.ok()].into_iter().flatten().collect::<Vec<_>>());
+        let read = {
+            let cli = cli.clone();
+            tokio::task::spawn_blocking(move || load(&cli)).await
+        };
+        match read {
+            Ok(Ok(config)) => follow_one(config, &level, &reloader).await,
+            Ok(Err(error)) => warn!("the new configuration is refused, the one before goes on:\n{}", told(&error)),
+            Err(_) => error!("reading the configuration panicked, which is a bug in deltapush"),
+        }
+        tell_systemd(&[NotifyState::Ready]);
+    }
+}
+
+async fn follow_one(config: Config, level: &Level, reloader: &Reloader) {
+    let wanted = config.log.level.clone();
+    if let Err(error) = reloader.apply(config).await {
+        return warn!("the new configuration is refused, the one before goes on: {error}");
+    }
+    let filter = EnvFilter::try_new(&wanted);
+    // Both have been checked when the configuration was read.
+    if !filter.is_ok_and(|filter| level.reload(filter).is_ok()) {
+        error!("cannot set the log level {wanted}, which is a bug in deltapush");
+    }
+}
+
+/// Does nothing where systemd did not start this process and ask for it.
+fn tell_systemd(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        info!("systemd cannot be told how this is: {error}");
+    }
 }
 
 fn status(config: &Config) -> anyhow::Result<()> {
@@ -182,11 +233,15 @@ fn status(config: &Config) -> anyhow::Result<()> {
     io::stdout().write_all(text.as_bytes()).context("cannot print")
 }
 
-fn start_logging(config: &Config) -> anyhow::Result<()> {
+/// Changes the log's level while deltapush runs.
+type Level = reload::Handle<EnvFilter, Registry>;
+
+fn start_logging(config: &Config) -> anyhow::Result<Level> {
     let filter = EnvFilter::try_new(&config.log.level).context("cannot set up logging")?;
+    let (filter, level) = reload::Layer::new(filter);
     let colours = io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colours).init();
-    Ok(())
+    tracing_subscriber::registry().with(filter).with(fmt::layer().with_writer(io::stderr).with_ansi(colours)).init();
+    Ok(level)
 }
 
 /// Resolves at the first SIGTERM or SIGINT.
@@ -202,10 +257,11 @@ fn shutdown() -> io::Result<impl Future<Output = ()>> {
 }
 
 fn check(config: &Config) -> anyhow::Result<()> {
-    let certificate = ServerTls::check(&config.hostname, &config.certificate).map_err(RunError::from)?;
+    let (certificate, more) =
+        Set::check(&Wanted::from(config)).map_err(|error| RunError::from(ServerTlsError::from(error)))?;
     ClientConfigs::new(&config.routes).map_err(RunError::from)?;
     notifier::roots(config.push.ca.as_ref()).map_err(RunError::from)?;
-    describe(&mut io::stdout().lock(), config, &certificate).context("cannot print")
+    describe(&mut io::stdout().lock(), config, &certificate, &more).context("cannot print")
 }
 
 fn check_login(config: &Config, login: &str, listener: Option<&str>, host: Option<&str>) -> anyhow::Result<()> {
@@ -227,11 +283,13 @@ fn state(config: &Config, command: &StateCommand) -> anyhow::Result<()> {
     writeln!(io::stdout(), "{said}").context("cannot print")
 }
 
-fn describe(out: &mut impl Write, config: &Config, certificate: &Summary) -> io::Result<()> {
+fn describe(out: &mut impl Write, config: &Config, certificate: &Summary, more: &[Summary]) -> io::Result<()> {
     writeln!(out, "The configuration is right. deltapush would run as follows.")?;
     for listener in &config.listeners {
         let insecure = if listener.insecure { ", insecure" } else { "" };
-        writeln!(out, "listen       {} (TLS: {}{insecure})", listener.address, listener.tls)?;
+        let web = if listener.web { ", web" } else { "" };
+        let announced = if listener.proxy_protocol.is_empty() { "" } else { ", PROXY protocol" };
+        writeln!(out, "listen       {} (TLS: {}{insecure}{web}{announced})", listener.address, listener.tls)?;
     }
     writeln!(out, "certificate  {}, for {}", about(certificate), config.hostname)?;
     if !certificate.names_host {
@@ -239,6 +297,13 @@ fn describe(out: &mut impl Write, config: &Config, certificate: &Summary) -> io:
     }
     if certificate.not_after.is_some_and(|end| end < jiff::Timestamp::now()) {
         writeln!(out, "             WARNING: it has expired: clients will refuse it")?;
+    }
+    for further in more {
+        writeln!(out, "             {}, for the names on it", about(further))?;
+    }
+    if let Some(acme) = &config.certificate.acme {
+        let names = acme.names_or(&config.hostname).join(", ");
+        writeln!(out, "             by ACME from {}, for {names}", acme.directory)?;
     }
     commands::route::describe(out, config)?;
     writeln!(out, "push         {}", config.push.notify_url)?;
@@ -254,7 +319,7 @@ fn about(certificate: &Summary) -> String {
     let until =
         certificate.not_after.map(|end| format!(", valid until {}", end.strftime("%Y-%m-%d"))).unwrap_or_default();
     match certificate.origin {
-        Origin::Files => format!("{path}{until}"),
+        Origin::Files | Origin::Issued => format!("{path}{until}"),
         Origin::Kept => format!("{path}, self-signed{until}"),
         Origin::Renewed => format!("{path}, self-signed, to be made anew with the key that is there"),
         Origin::Made => format!("{path}, self-signed, to be made at the start"),
@@ -287,7 +352,7 @@ mod tests {
         let path = "certs/localhost.cert.pem".into();
         let certificate = Summary { origin: Origin::Made, path, not_after: None, names_host: false };
         let mut out = Vec::new();
-        describe(&mut out, &config, &certificate).unwrap();
+        describe(&mut out, &config, &certificate, &[]).unwrap();
         let out = String::from_utf8(out).unwrap();
         for line in [
             "listen       127.0.0.1:1993 (TLS: implicit)\n",

@@ -10,18 +10,23 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
+use crate::activation::Sockets;
 use crate::admin::control;
 use crate::admin::status::Reporter;
 use crate::config::{self, Config, DOMAIN_PLACEHOLDER, ListenerTls};
+use crate::live::Live;
 use crate::proxy::certificate::Origin;
+use crate::proxy::certificates::Wanted;
 use crate::proxy::guard::gate::LoginGate;
 use crate::proxy::listener::{self, Proxy};
 use crate::proxy::tls::{ServerTls, ServerTlsError};
+use crate::proxy::{acme, files};
 use crate::push::board::Board;
 use crate::push::notifier::{ClientError, Notifier};
 use crate::push::registry::{AccountEvents, Registry, upkeep};
-use crate::push::watcher::Watchers;
+use crate::push::watcher::{Watchers, Wishes};
 use crate::push::{notifier, schedule};
+use crate::reload::Reloader;
 use crate::store::{self, OpenError};
 use crate::trace::Sink;
 use crate::upstream::Upstreams;
@@ -73,17 +78,25 @@ pub struct BoundListener {
     pub listener: Arc<config::Listener>,
 }
 
-/// Opens the listeners that `config` names.
+/// Opens the listeners that `config` names; what is among `passed` is taken from there.
 ///
 /// # Errors
 /// [`RunError::Listen`] with the address that cannot be had.
-pub async fn bind(config: &Config) -> Result<Vec<BoundListener>, RunError> {
+pub async fn bind(config: &Config, mut passed: Sockets) -> Result<Vec<BoundListener>, RunError> {
     let mut bound = Vec::new();
     for listener in &config.listeners {
         let address = *listener.address;
-        let socket = TcpListener::bind(address).await.map_err(|error| RunError::Listen { address, error })?;
+        let error = |error| RunError::Listen { address, error };
+        let socket = match passed.take(address) {
+            Some(socket) => {
+                socket.set_nonblocking(true).map_err(error)?;
+                TcpListener::from_std(socket).map_err(error)?
+            }
+            None => TcpListener::bind(address).await.map_err(error)?,
+        };
         bound.push(BoundListener { socket, listener: Arc::new(listener.clone()) });
     }
+    passed.finish();
     Ok(bound)
 }
 
@@ -92,11 +105,11 @@ pub struct Server {
     config: Config,
     trace: Option<Sink>,
     tls: ServerTls,
-    upstreams: Arc<Upstreams>,
+    reloader: Reloader,
+    board: Board,
     registry: Registry,
     account_events: AccountEvents,
     notifier: Notifier,
-    gate: Arc<LoginGate>,
 }
 
 impl Server {
@@ -106,13 +119,29 @@ impl Server {
     /// # Errors
     /// [`RunError`], the operator's to mend.
     pub fn prepare(config: Config, trace: Option<Sink>) -> Result<Self, RunError> {
-        let tls = ServerTls::load(&config.hostname, &config.certificate)?;
-        let upstreams = Arc::new(Upstreams::new(&config)?);
+        let tls = ServerTls::load(&Wanted::from(&config))?;
+        let upstreams = Live::new(Upstreams::new(&config)?);
         let state = store::Settings::new(&config.storage);
         let (registry, account_events, token_news) = Registry::open(&state)?;
         let notifier = Notifier::new(notifier_settings(&config)?, registry.clone(), token_news)?;
-        let gate = LoginGate::new(config.limits.failed_logins.clone()).map_err(|_| RunError::Random)?;
-        Ok(Self { config, trace, tls, upstreams, registry, account_events, notifier, gate: Arc::new(gate) })
+        let board = Board::default();
+        let gate = Arc::new(LoginGate::new(config.limits.failed_logins.clone()).map_err(|_| RunError::Random)?);
+        let (shown, told) = (board.clone(), trace.clone());
+        let proxy = Proxy::new(&config, tls.clone(), upstreams.get(), registry.clone(), shown, gate, told);
+        let reloader = Reloader {
+            config: Live::new(config.clone()),
+            certificates: Arc::clone(&tls.certificates),
+            proxy: Live::new(proxy),
+            upstreams,
+            wishes: Live::new(Wishes::from(&config)),
+        };
+        Ok(Self { config, trace, tls, reloader, board, registry, account_events, notifier })
+    }
+
+    /// What puts another configuration to work while it runs.
+    #[must_use]
+    pub fn reloader(&self) -> Reloader {
+        self.reloader.clone()
     }
 
     /// The configuration that it follows.
@@ -128,20 +157,19 @@ impl Server {
     pub async fn run(self, listeners: Vec<BoundListener>, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
         raise_file_limit(&self.config, self.registry.len());
         introduce(&self.config, &listeners, &self.tls, &self.registry);
-        let Self { config, trace, tls, upstreams, registry, account_events, notifier, gate } = self;
+        let Self { config, trace, tls, reloader, board, registry, account_events, notifier } = self;
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
-        let board = Board::default();
-        let watchers = Watchers::new(&config, registry.clone(), Arc::clone(&upstreams), board.clone(), trace.clone());
+        let Reloader { upstreams, wishes, proxy, .. } = reloader;
+        let watchers = Watchers::new(&config, registry.clone(), upstreams, wishes, board.clone(), trace);
         let mut watching = tasks.spawn(watchers.run(account_events, stop.clone()));
-        let reporter = Reporter::new(registry.clone(), board.clone());
+        let reporter = Reporter::new(registry.clone(), board);
         tasks.spawn(control::serve(config.storage.directory.clone(), reporter, stop.clone()));
-        let proxy = Arc::new(Proxy::new(&config, tls.config, upstreams, registry.clone(), board, gate, trace));
-        for listener in listeners {
-            let serving =
-                listener::serve(Arc::clone(&proxy), listener.socket, listener.listener, tasks.clone(), stop.clone());
-            tasks.spawn(serving);
+        for BoundListener { socket, listener } in listeners {
+            tasks.spawn(listener::serve(proxy.clone(), socket, listener, tasks.clone(), stop.clone()));
         }
+        tasks.spawn(files::keep_current(Arc::clone(&tls.certificates), stop.clone()));
+        tasks.spawn(acme::keep_issued(tls.certificates, tls.challenges, stop.clone()));
         tasks.spawn(upkeep(registry.clone(), stop.clone()));
         let stop_pushing = CancellationToken::new();
         let mut pushing = tokio::spawn(notifier.run(stop_pushing.clone().cancelled_owned()));
@@ -198,21 +226,24 @@ fn raise_file_limit(config: &Config, accounts: usize) {
 /// Says in a few lines what to enter in Delta Chat and where things are kept.
 fn introduce(config: &Config, listeners: &[BoundListener], tls: &ServerTls, registry: &Registry) {
     info!("deltapush {} is ready", env!("CARGO_PKG_VERSION"));
-    for listener in listeners {
-        let Ok(address) = listener.socket.local_addr() else { continue };
-        let security = match listener.listener.tls {
+    for BoundListener { socket, listener } in listeners {
+        let Ok(address) = socket.local_addr() else { continue };
+        let security = match listener.tls {
             ListenerTls::Implicit => "SSL/TLS",
             ListenerTls::StartTls => "STARTTLS",
             ListenerTls::None => "off",
         };
         info!("in Delta Chat: IMAP server {}, port {}, security {security}", config.hostname, address.port());
     }
-    if !matches!(tls.certificate.origin, Origin::Files) && !config.hostname.as_str().starts_with('_') {
+    let certificates = tls.certificates.get();
+    let certificate = certificates.summary();
+    let is_from_an_authority = matches!(certificate.origin, Origin::Files | Origin::Issued);
+    if !is_from_an_authority && config.certificate.acme.is_none() && !config.hostname.as_str().starts_with('_') {
         info!(
             "the certificate is self-signed: choose \"accept invalid certificates\" in Delta Chat, or see certs/README.md"
         );
     }
-    info!("certificate: {}", tls.certificate.path.display());
+    info!("certificate: {}", certificate.path.display());
     for route in &config.routes {
         let note = if route.upstream.as_ref().is_some_and(|upstream| upstream.has_placeholder()) {
             format!(" ({DOMAIN_PLACEHOLDER} is what follows the @ of the login)")

@@ -32,8 +32,7 @@ impl Allow {
     /// Whether a client may connect from `address`. IPv4 in IPv6 counts as IPv4.
     #[must_use]
     pub fn admits(&self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
-        self.networks.as_ref().is_none_or(|networks| networks.iter().any(|network| network.0.contains(&address)))
+        self.networks.as_ref().is_none_or(|networks| networks.iter().any(|network| network.contains(address)))
     }
 
     /// Whether `login` may be used, without regard to case.
@@ -50,6 +49,14 @@ impl Allow {
     pub fn is_restrictive(&self) -> bool {
         let is_everything = |network: &Network| network.0.prefix_len() == 0;
         self.logins.is_some() || self.networks.as_ref().is_some_and(|networks| !networks.iter().any(is_everything))
+    }
+}
+
+impl Network {
+    /// Whether `address` belongs to it. IPv4 in IPv6 counts as IPv4.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.0.contains(&address.to_canonical())
     }
 }
 

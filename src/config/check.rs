@@ -8,7 +8,7 @@ use super::{Config, Listener, ListenerTls};
 /// All that is wrong in a configuration whose values are each well-formed, in the order of the file.
 pub(super) fn problems(config: &Config) -> Vec<Problem> {
     let mut problems: Vec<_> = listeners(&config.listeners)
-        .chain(certificate(config))
+        .chain(super::certificate::problems(config))
         .chain(super::check_routes::problems(config))
         .chain(empty_lists(config))
         .collect();
@@ -40,23 +40,11 @@ fn listeners(listeners: &[Listener]) -> impl Iterator<Item = Problem> {
                  use `tls: implicit` or `starttls`, an address on loopback, \
                  or say `insecure: true` beside it"
             )
+        } else if listener.web && listener.tls != ListenerTls::Implicit {
+            format!("`web: true` at {address} needs `tls: implicit`: browsers speak TLS from the first byte")
         } else {
             return None;
         };
         Some(Problem::new(address.place(), message))
     })
-}
-
-fn certificate(config: &Config) -> Option<Problem> {
-    match (&config.certificate.chain, &config.certificate.key) {
-        (Some(chain), None) => Some(Problem::new(
-            chain.place(),
-            "`chain` without `key`: name the private key's file too, or remove both to have a self-signed certificate",
-        )),
-        (None, Some(key)) => Some(Problem::new(
-            key.place(),
-            "`key` without `chain`: name the certificate's file too, or remove both to have a self-signed certificate",
-        )),
-        _ => None,
-    }
 }

@@ -1,13 +1,12 @@
-//! Where clients connect, under which name, and with which certificate.
+//! Where clients connect, and under which name.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
-use super::allow::Allow;
+use super::allow::{Allow, Network};
 use super::at::At;
 use super::names::is_dns_name;
 
@@ -29,6 +28,12 @@ pub struct Listener {
     /// Allows `tls: none` elsewhere than on loopback. Default: false.
     #[serde(default)]
     pub insecure: bool,
+    /// Whether browsers get a page here that says how to enter this server in Delta Chat. Default: false.
+    #[serde(default)]
+    pub web: bool,
+    /// From where connections begin with a PROXY protocol header; others are refused. Empty: none does.
+    #[serde(default)]
+    pub proxy_protocol: Vec<Network>,
 }
 
 /// How TLS comes into a client's connection.
@@ -47,16 +52,21 @@ impl Listener {
     /// A listener of which no more is said than this.
     #[must_use]
     pub fn new(address: SocketAddr, tls: ListenerTls) -> Self {
-        Self { address: address.into(), name: None, allow: Allow::default(), tls, insecure: false }
-    }
-
-    fn on_loopback(port: u16, tls: ListenerTls) -> Self {
-        Self::new(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), tls)
+        Self {
+            address: address.into(),
+            name: None,
+            allow: Allow::default(),
+            tls,
+            insecure: false,
+            web: false,
+            proxy_protocol: Vec::new(),
+        }
     }
 
     /// The listeners of a file that names none.
     pub(super) fn defaults() -> Vec<Self> {
-        vec![Self::on_loopback(1993, ListenerTls::Implicit), Self::on_loopback(1143, ListenerTls::StartTls)]
+        let on_loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        vec![Self::new(on_loopback(1993), ListenerTls::Implicit), Self::new(on_loopback(1143), ListenerTls::StartTls)]
     }
 
     /// Whether a route means it by `text`: its name, or its address and port.
@@ -79,24 +89,6 @@ impl fmt::Display for ListenerTls {
             Self::StartTls => "starttls",
             Self::None => "none",
         })
-    }
-}
-
-/// The certificate that clients see.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Certificate {
-    /// Where the self-signed certificate and its key are made and kept.
-    pub directory: PathBuf,
-    /// A certificate of the operator's own in PEM, leaf first.
-    pub chain: Option<At<PathBuf>>,
-    /// Its private key in PEM.
-    pub key: Option<At<PathBuf>>,
-}
-
-impl Default for Certificate {
-    fn default() -> Self {
-        Self { directory: "certs".into(), chain: None, key: None }
     }
 }
 

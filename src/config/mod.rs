@@ -5,6 +5,7 @@
 
 mod allow;
 mod at;
+mod certificate;
 mod check;
 mod check_routes;
 mod dns;
@@ -36,11 +37,12 @@ use serde::Deserialize;
 
 pub use allow::{Allow, AllowedLogin, Network};
 pub use at::{At, Place};
+pub use certificate::{Acme, Certificate, Files};
 pub use dns::Dns;
 pub use error::{ConfigError, Problem, Problems};
 pub use failed_logins::FailedLogins;
 pub use limits::Limits;
-pub use listeners::{Certificate, Hostname, Listener, ListenerTls};
+pub use listeners::{Hostname, Listener, ListenerTls};
 pub use log::Log;
 pub use login::LoginTemplate;
 pub use metadata::{Metadata, MetadataValue};
@@ -157,9 +159,11 @@ impl Config {
         resolve(&mut self.certificate.directory);
         self.certificate.chain.as_deref_mut().map(resolve);
         self.certificate.key.as_deref_mut().map(resolve);
+        self.certificate.more.iter_mut().flat_map(|files| [&mut files.chain, &mut files.key]).for_each(resolve);
         resolve(&mut self.storage.directory);
         self.storage.key_file.as_mut().map(resolve);
-        let authorities = self.routes.iter_mut().map(|route| &mut *route.ca).chain(self.push.ca.as_mut());
+        let acme = self.certificate.acme.as_deref_mut().and_then(|acme| acme.ca.as_mut());
+        let authorities = self.routes.iter_mut().map(|route| &mut *route.ca).chain(self.push.ca.as_mut()).chain(acme);
         for trust in authorities {
             if let Trust::File(path) = trust {
                 *path = base_dir.join(&path).into();

@@ -30,10 +30,17 @@ fn the_shipped_file_states_every_default() {
         "address",
         "tls",
         "insecure",
+        "web",
+        "proxy_protocol",
         "certificate",
         "directory",
         "chain",
         "key",
+        "acme",
+        "terms_agreed",
+        "email",
+        "names",
+        "more",
         "routes",
         "address",
         "domain",
@@ -167,9 +174,11 @@ fn paths_start_from_the_folder_of_the_file() {
     let push = |ca: &str| parse(&format!("push:\n  ca: {ca}\n")).unwrap().push.ca;
     assert_eq!(push("ca.pem"), Some(Trust::File(Path::new("/etc/deltapush/ca.pem").into())));
     assert_eq!((push("webpki"), push("system")), (Some(Trust::WebPki), Some(Trust::System)));
-    let config = parse("certificate:\n  chain: tls/chain.pem\n  key: /run/key.pem\nroutes:\n  - domain: Example.ORG\n    upstream: imaps://mail.example.org\n    ca: ca.pem\n").unwrap();
+    let config = parse("certificate:\n  chain: tls/chain.pem\n  key: /run/key.pem\n  more:\n    - chain: c.pem\n      key: /k.pem\nroutes:\n  - domain: Example.ORG\n    upstream: imaps://mail.example.org\n    ca: ca.pem\n").unwrap();
     assert_eq!(config.certificate.chain.as_deref().unwrap(), Path::new("/etc/deltapush/tls/chain.pem"));
     assert_eq!(config.certificate.key.as_deref().unwrap(), Path::new("/run/key.pem"));
+    let more = Files { chain: "/etc/deltapush/c.pem".into(), key: "/k.pem".into() };
+    assert_eq!(config.certificate.more, [more]);
     assert_eq!(config.storage.key_path(), Path::new("/etc/deltapush/state/seal.key"));
     assert_eq!(*config.routes[0].ca, Trust::File(Path::new("/etc/deltapush/ca.pem").into()));
     assert_eq!(**config.routes[0].domain.as_ref().unwrap(), Domain::Named("example.org".to_owned()));
@@ -331,6 +340,54 @@ fn every_mistake_has_its_place_and_its_cure() {
         let said = complaint(text);
         assert!(said.contains(expected), "{text}\nsays      {said}\ninstead of {expected}");
     }
+}
+
+#[test]
+fn a_certificate_from_an_authority_takes_two_lines() {
+    let text = |acme: &str, more: &str| format!("hostname: imap.example.org\ncertificate:\n  acme:{acme}\n{more}");
+    let certificate = parse(&text("\n    terms_agreed: true", "")).unwrap().certificate;
+    let acme = certificate.acme.unwrap();
+    assert_eq!(acme.directory.as_str(), "https://acme-v02.api.letsencrypt.org/directory");
+    assert_eq!(acme.names_or(&Hostname::new("imap.example.org").unwrap()), ["imap.example.org"]);
+    let agreed = " { terms_agreed: true, names: [a.example, b.example], ca: pebble.pem, email: a@b.example }";
+    let acme = parse(&text(agreed, "")).unwrap().certificate.acme.unwrap();
+    assert_eq!(acme.names_or(&Hostname::localhost()), ["a.example", "b.example"]);
+    assert_eq!(acme.ca, Some(Trust::File(Path::new("/etc/deltapush/pebble.pem").into())));
+    for (acme, more, expected) in [
+        (
+            " { email: a@b.example }",
+            "",
+            "config.yaml:3:9: `acme` wants `terms_agreed: true`: the terms of service of acme-v02",
+        ),
+        (" { terms_agreed: true, email: me }", "", "config.yaml:3:38: `acme`: \"me\" is not a mail address"),
+        (" { terms_agreed: true, directory: http://a.example/ }", "", "is not the URL of an ACME directory"),
+        (
+            " { terms_agreed: true, names: [_imap.example.org] }",
+            "",
+            "config.yaml:3:39: no authority issues a certificate for _imap",
+        ),
+        (" { terms_agreed: true, names: [192.0.2.1] }", "", "no authority issues a certificate for 192.0.2.1"),
+        (" { terms_agreed: true }", "  chain: a\n  key: b\n", "config.yaml:4:10: `chain` beside `acme`"),
+        (
+            " { terms_agreed: true }",
+            "listeners:\n  - address: 127.0.0.1:1\n    tls: starttls\n",
+            "config.yaml:3:9: `acme` needs a listener with `tls: implicit`",
+        ),
+    ] {
+        let said = complaint(&text(acme, more));
+        assert!(said.contains(expected), "{said}\ninstead of {expected}");
+    }
+}
+
+#[test]
+fn web_pages_need_tls_and_announced_addresses_a_network() {
+    let text = |more: &str| format!("listeners:\n  - address: 127.0.0.1:1\n{more}");
+    let listener = &parse(&text("    tls: implicit\n    web: true\n    proxy_protocol: [10.0.0.0/8, \"::1\"]\n"))
+        .unwrap()
+        .listeners[0];
+    assert!(listener.web && listener.proxy_protocol.len() == 2);
+    assert!(complaint(&text("    tls: starttls\n    web: true\n")).contains("needs `tls: implicit`"));
+    assert!(complaint(&text("    tls: none\n    proxy_protocol: [10.0.0.1/8]\n")).contains("beyond its prefix"));
 }
 
 #[test]

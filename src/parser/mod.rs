@@ -9,6 +9,7 @@ pub mod command;
 pub mod framer;
 pub mod id;
 pub mod metadata;
+pub mod proxy_protocol;
 pub mod quote;
 pub mod reader;
 pub mod response;

@@ -20,10 +20,10 @@ use crate::config::{self, Hostname};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// As long as Apple's systems accept a certificate from a private issuer. deltapush renews at its start only.
+/// As long as Apple's systems accept a certificate from a private issuer.
 const VALIDITY: Duration = Duration::from_secs(825 * DAY.as_secs());
 
-/// What must remain at a start for a certificate to be kept.
+/// What must remain for a certificate to be kept, at a start and each day.
 const RENEWAL: Duration = Duration::from_secs(30 * DAY.as_secs());
 
 /// A certificate chain, its key, and where they are from.
@@ -55,6 +55,8 @@ pub struct Summary {
 pub enum Origin {
     /// The operator's own files.
     Files,
+    /// From an authority, by ACME.
+    Issued,
     /// Self-signed at an earlier start.
     Kept,
     /// Self-signed now, with the key of an earlier start.
@@ -112,8 +114,16 @@ impl Identity {
     pub fn load(hostname: &Hostname, certificate: &config::Certificate) -> Result<Self, CertificateError> {
         match own_files(certificate) {
             Some((chain, key)) => from_files(hostname, chain, key),
-            None => SelfSigned::new(hostname, &certificate.directory).load(),
+            None => SelfSigned::new(hostname, certificate).load(),
         }
+    }
+
+    /// Reads a certificate and its key from the operator's files. Blocks on them.
+    ///
+    /// # Errors
+    /// [`CertificateError`] naming the file and the cure.
+    pub fn read(hostname: &Hostname, chain: &Path, key: &Path) -> Result<Self, CertificateError> {
+        from_files(hostname, chain, key)
     }
 }
 
@@ -125,7 +135,7 @@ impl Summary {
     pub fn check(hostname: &Hostname, certificate: &config::Certificate) -> Result<Self, CertificateError> {
         match own_files(certificate) {
             Some((chain, key)) => Ok(from_files(hostname, chain, key)?.summary),
-            None => SelfSigned::new(hostname, &certificate.directory).check(),
+            None => SelfSigned::new(hostname, certificate).check(),
         }
     }
 }
@@ -147,22 +157,63 @@ fn from_files(hostname: &Hostname, chain_path: &Path, key_path: &Path) -> Result
     Ok(Identity { chain, key, summary })
 }
 
-/// The files of a self-signed certificate.
+/// The key that is kept for `hostname`, made if there is none. Blocks on files.
+///
+/// # Errors
+/// [`CertificateError`] naming the file and the cure.
+pub(super) fn kept_key(hostname: &Hostname, certificate: &config::Certificate) -> Result<KeyPair, CertificateError> {
+    let files = SelfSigned::new(hostname, certificate);
+    match files.kept_key()? {
+        Some(key) => Ok(key),
+        None => files.make_key(),
+    }
+}
+
+/// Where the certificate that an authority issued for `hostname` is kept.
+pub(super) fn issued_path(hostname: &Hostname, certificate: &config::Certificate) -> PathBuf {
+    certificate.directory.join(format!("{hostname}.acme.pem"))
+}
+
+/// The files of a self-signed certificate, and of one with the same key that an authority issued.
 struct SelfSigned<'a> {
     hostname: &'a Hostname,
     directory: &'a Path,
     key_path: PathBuf,
     chain_path: PathBuf,
+    /// Where an issued one is kept, and the names on it, if there is an authority.
+    issued: Option<(PathBuf, Vec<String>)>,
 }
 
 impl<'a> SelfSigned<'a> {
-    fn new(hostname: &'a Hostname, directory: &'a Path) -> Self {
+    fn new(hostname: &'a Hostname, certificate: &'a config::Certificate) -> Self {
+        let directory = &*certificate.directory;
         let file = |kind: &str| directory.join(format!("{hostname}.{kind}.pem"));
-        Self { hostname, directory, key_path: file("key"), chain_path: file("cert") }
+        let issued = certificate.acme.as_ref();
+        let issued = issued.map(|acme| (issued_path(hostname, certificate), acme.names_or(hostname)));
+        Self { hostname, directory, key_path: file("key"), chain_path: file("cert"), issued }
+    }
+
+    /// The certificate that an authority issued, if it is there for these names and this key. It may have expired: Delta
+    /// Chat, which knows the key, accepts it better than a self-signed one.
+    fn issued(&self, key: &KeyPair) -> Option<Identity> {
+        let (path, names) = self.issued.as_ref()?;
+        // Unreadable or absent: another one will be asked for.
+        let chain = read_chain(path, "").ok()?;
+        let leaf = Leaf::of(&chain).ok()?;
+        let names_all = names.iter().filter_map(|name| Hostname::new(name)).all(|name| leaf.names(&name));
+        let (not_after, names_host) = (leaf.not_after(), leaf.names(self.hostname));
+        if !leaf.has_key(key) || !names_all {
+            return None;
+        }
+        let summary = Summary { origin: Origin::Issued, path: path.clone(), not_after, names_host };
+        Some(Identity { chain, key: PrivateKeyDer::Pkcs8(key.serialize_der().into()), summary })
     }
 
     fn check(&self) -> Result<Summary, CertificateError> {
         let Some(key) = self.kept_key()? else { return Ok(self.summary(Origin::Made, None)) };
+        if let Some(issued) = self.issued(&key) {
+            return Ok(issued.summary);
+        }
         match self.kept_chain(&key)? {
             Some(chain) => Ok(self.summary(Origin::Kept, Some(&chain))),
             None => Ok(self.summary(Origin::Renewed, None)),
@@ -175,6 +226,9 @@ impl<'a> SelfSigned<'a> {
             None => (self.make_key()?, Origin::Made),
         };
         tighten(&self.key_path)?;
+        if let Some(issued) = self.issued(&key) {
+            return Ok(issued);
+        }
         match self.kept_chain(&key)? {
             Some(chain) => Ok(self.identity(&key, chain, Origin::Kept)),
             None => Ok(self.identity(&key, self.sign(&key)?, origin)),
@@ -265,7 +319,7 @@ fn tighten(path: &Path) -> Result<(), CertificateError> {
 }
 
 /// Writes a file that is there either as a whole or not at all, with `mode` from its first byte on.
-fn write_atomically(path: &Path, mode: u32, content: &[u8]) -> Result<(), CertificateError> {
+pub(super) fn write_atomically(path: &Path, mode: u32, content: &[u8]) -> Result<(), CertificateError> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(format!(".{}.tmp", std::process::id()));
     let temporary = PathBuf::from(temporary);
@@ -408,6 +462,7 @@ mod tests {
             directory: folder.path().join("certs"),
             chain: Some(chain.clone().into()),
             key: Some(key.clone().into()),
+            ..Default::default()
         };
         let load = |hostname| Identity::load(&Hostname::new(hostname).unwrap(), &certificate);
         let error = load("mail.example.org").unwrap_err().to_string();

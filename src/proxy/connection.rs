@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -15,10 +14,12 @@ use super::attempt::Waiting;
 use super::conversation::Conversation;
 use super::guard::door::Place;
 use super::handle::AccountHandle;
+use super::handshake::{self, Accepted};
 use super::listener::Proxy;
 use super::preauth::{Allowance, Event, NotAuthenticated, Protection};
 use super::relay::{Beginning, Bounds, End, Relay};
 use super::session::{Session, Upstream};
+use super::web;
 use crate::account::AccountId;
 use crate::config::{Listener, ListenerTls};
 use crate::secret::Credentials;
@@ -78,6 +79,10 @@ pub(super) enum NoLogin {
     Evicted,
     #[error("deltapush shuts down")]
     Shutdown,
+    #[error("it was a browser, and has seen the page")]
+    Page,
+    #[error("it was a certificate authority, which has seen that the name leads here")]
+    Proof,
 }
 
 impl Connection {
@@ -127,7 +132,7 @@ impl Connection {
         // The address that is listened on may stand for all of this machine's.
         self.entrance.connected = tcp.local_addr()?;
         let (stream, protection) = match self.entrance.listener.tls {
-            ListenerTls::Implicit => (self.handshake(tcp).await?, Protection::Tls),
+            ListenerTls::Implicit => (self.handshake(tcp, self.entrance.listener.web).await?, Protection::Tls),
             ListenerTls::None => (Stream::Plain(tcp), Protection::None),
             ListenerTls::StartTls => (Stream::Plain(tcp), Protection::StartTls),
         };
@@ -135,13 +140,21 @@ impl Connection {
         self.greet(client, protection).await
     }
 
-    async fn handshake(&mut self, tcp: TcpStream) -> Result<Stream, NoLogin> {
-        let acceptor = TlsAcceptor::from(Arc::clone(&self.proxy.tls));
+    /// A stream for IMAP; who came for something else is served and done.
+    async fn handshake(&mut self, tcp: TcpStream, web: bool) -> Result<Stream, NoLogin> {
         let deadline = self.within(self.proxy.limits.handshake_time, Instant::now());
-        let accepted = timeout_at(deadline, acceptor.accept(tcp)).await.map_err(|_| NoLogin::TimedOut)?;
-        let stream = accepted.map_err(NoLogin::Handshake)?;
-        self.entrance.host = stream.get_ref().1.server_name().map(str::to_ascii_lowercase);
-        Ok(stream.into())
+        let accepted = timeout_at(deadline, handshake::accept(&self.proxy.tls, tcp, web)).await;
+        match accepted.map_err(|_| NoLogin::TimedOut)?.map_err(NoLogin::Handshake)? {
+            Accepted::Imap(stream) => {
+                self.entrance.host = stream.get_ref().1.server_name().map(str::to_ascii_lowercase);
+                Ok(stream.into())
+            }
+            Accepted::Web(stream, http) => {
+                web::serve(stream, http, self.proxy.page.clone()).await;
+                Err(NoLogin::Page)
+            }
+            Accepted::Proof => Err(NoLogin::Proof),
+        }
     }
 
     /// The end of `time` from `start` on, or the end of the time for the login.
@@ -162,7 +175,7 @@ impl Connection {
                     // Whatever followed in plaintext came from anybody: it is dropped (RFC 9051 section 6.2.1).
                     received = Vec::new();
                     let Stream::Plain(tcp) = client.take()? else { return Err(NoLogin::Closed) };
-                    client.resume(self.handshake(tcp).await?);
+                    client.resume(self.handshake(tcp, false).await?);
                     machine = NotAuthenticated::new(Protection::Tls, allowance).offering_scram(offers_scram);
                 }
                 Event::Login { tag, credentials } => match self

@@ -27,6 +27,12 @@ impl<'a> Leaf<'a> {
         Timestamp::from_second(self.0.validity().not_after.timestamp()).ok()
     }
 
+    /// From when to when it is valid.
+    pub(super) fn validity(&self) -> Option<(Timestamp, Timestamp)> {
+        let not_before = Timestamp::from_second(self.0.validity().not_before.timestamp()).ok()?;
+        Some((not_before, self.not_after()?))
+    }
+
     /// Whether it is still valid in `time` from now.
     pub(super) fn lasts(&self, time: Duration) -> bool {
         let now = Timestamp::now();

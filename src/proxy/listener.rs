@@ -6,18 +6,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::time::sleep;
-use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
+use super::announced::announced;
 use super::connection::Connection;
-use super::guard::door::Door;
+use super::guard::door::{Door, Place};
 use super::guard::gate::LoginGate;
 use super::probes::Probes;
 use super::session;
+use super::tls::ServerTls;
+use super::web::Page;
 use crate::config::{Allow, Config, Limits, Listener, ListenerTls};
+use crate::live::Live;
 use crate::push::board::Board;
 use crate::push::registry::Registry;
 use crate::stream;
@@ -27,9 +31,9 @@ use crate::upstream::Upstreams;
 /// How long to wait when no connection can be accepted, for example because there are no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// What all connections have in common.
+/// What all connections have in common that began under the same configuration.
 pub struct Proxy {
-    pub(super) tls: Arc<ServerConfig>,
+    pub(super) tls: ServerTls,
     pub(super) upstreams: Arc<Upstreams>,
     pub(super) registry: Registry,
     pub(super) board: Board,
@@ -42,10 +46,13 @@ pub struct Proxy {
     /// Who may connect and log in, wherever it is.
     pub(super) allow: Allow,
     pub(super) trace: Option<Sink>,
-    pub(super) probes: Probes,
+    pub(super) probes: Arc<Probes>,
+    pub(super) page: Page,
     pub(super) gate: Arc<LoginGate>,
     door: Arc<Door>,
-    next_session: AtomicU64,
+    /// Room for connections that have not announced their client yet.
+    unannounced: Arc<Semaphore>,
+    next_session: Arc<AtomicU64>,
 }
 
 impl Proxy {
@@ -53,7 +60,7 @@ impl Proxy {
     #[must_use]
     pub fn new(
         config: &Config,
-        tls: Arc<ServerConfig>,
+        tls: ServerTls,
         upstreams: Arc<Upstreams>,
         registry: Registry,
         board: Board,
@@ -71,10 +78,25 @@ impl Proxy {
             limits: config.limits.clone(),
             allow: config.allow.clone(),
             trace,
-            probes: Probes::default(),
+            probes: Arc::default(),
+            page: Page::new(config),
             gate,
             door: Arc::new(Door::default()),
-            next_session: AtomicU64::new(1),
+            unannounced: Arc::new(Semaphore::new(config.limits.before_login.min(Semaphore::MAX_PERMITS))),
+            next_session: Arc::new(AtomicU64::new(1)),
+        }
+    }
+
+    /// The same proxy under another configuration: what is counted and known goes on.
+    #[must_use]
+    pub fn renewed(&self, config: &Config, upstreams: Arc<Upstreams>) -> Self {
+        let (tls, registry, board) = (self.tls.clone(), self.registry.clone(), self.board.clone());
+        self.gate.set_limits(config.limits.failed_logins.clone());
+        Self {
+            probes: Arc::clone(&self.probes),
+            door: Arc::clone(&self.door),
+            next_session: Arc::clone(&self.next_session),
+            ..Self::new(config, tls, upstreams, registry, board, Arc::clone(&self.gate), self.trace.clone())
         }
     }
 }
@@ -111,9 +133,10 @@ fn session_settings(config: &Config) -> session::Settings {
     }
 }
 
-/// Accepts clients on `socket` until `stop` is cancelled. Each connection is a task of `tasks`.
+/// Accepts clients on `socket`, which `listener` describes, until `stop` is cancelled. Each connection is a task of `tasks`,
+/// under the configuration that counts when it begins.
 pub async fn serve(
-    proxy: Arc<Proxy>,
+    proxy: Live<Proxy>,
     socket: TcpListener,
     listener: Arc<Listener>,
     tasks: TaskTracker,
@@ -124,7 +147,7 @@ pub async fn serve(
         match accepted {
             Ok((tcp, peer)) => {
                 was_failing = false;
-                admit(&proxy, tcp, peer, &listener, &tasks, &stop);
+                admit(&proxy.get(), tcp, peer, &listener, &tasks, &stop);
             }
             Err(error) => {
                 // Said once: peers can cause it again and again.
@@ -145,23 +168,66 @@ fn admit(
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) {
+    if !listener.proxy_protocol.is_empty() {
+        return admit_announced(proxy, tcp, peer, listener, tasks, stop);
+    }
+    if let Some((place, session)) = place(proxy, &tcp, peer, listener) {
+        let connection = Connection::new(Arc::clone(proxy), Arc::clone(listener), peer, session);
+        let stop = stop.clone();
+        tasks.spawn(async move { connection.serve(tcp, place, &stop).await });
+    }
+}
+
+/// A place for a client, if it may connect.
+fn place(proxy: &Proxy, tcp: &TcpStream, peer: SocketAddr, listener: &Listener) -> Option<(Place, u64)> {
     if !proxy.admits(listener, peer.ip()) {
-        return debug!(%peer, "turned away: `allow` names no network that it is in");
+        debug!(%peer, "turned away: `allow` names no network that it is in");
+        return None;
     }
     let session = proxy.next_session.fetch_add(1, Ordering::Relaxed);
     let place = match proxy.door.enter(session, peer.ip(), &(&proxy.limits).into()) {
         Ok(place) => place,
         Err(full) => {
             debug!(%peer, "turned away: {full}");
-            return refuse(&tcp, listener.tls);
+            refuse(tcp, listener.tls);
+            return None;
         }
     };
-    if let Err(error) = stream::prepare(&tcp) {
-        return debug!(%peer, "connection lost at once: {error}");
+    if let Err(error) = stream::prepare(tcp) {
+        debug!(%peer, "connection lost at once: {error}");
+        return None;
     }
-    let connection = Connection::new(Arc::clone(proxy), Arc::clone(listener), peer, session);
-    let stop = stop.clone();
-    tasks.spawn(async move { connection.serve(tcp, place, &stop).await });
+    Some((place, session))
+}
+
+/// Serves a client whose address a load balancer is to announce first.
+fn admit_announced(
+    proxy: &Arc<Proxy>,
+    mut tcp: TcpStream,
+    sender: SocketAddr,
+    listener: &Arc<Listener>,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) {
+    if !listener.proxy_protocol.iter().any(|network| network.contains(sender.ip())) {
+        return debug!(%sender, "refused: not among the networks of `proxy_protocol`");
+    }
+    let Ok(waiting) = Arc::clone(&proxy.unannounced).try_acquire_owned() else {
+        return debug!(%sender, "turned away: too many connections wait for their PROXY protocol header");
+    };
+    let (proxy, listener, stop) = (Arc::clone(proxy), Arc::clone(listener), stop.clone());
+    tasks.spawn(async move {
+        // Boxed: a session that is only relayed does not carry it.
+        let peer = match stop.run_until_cancelled(Box::pin(announced(&mut tcp, sender))).await {
+            Some(Ok(peer)) => peer,
+            Some(Err(error)) => return debug!(%sender, "refused: {error}"),
+            None => return,
+        };
+        drop(waiting);
+        if let Some((place, session)) = place(&proxy, &tcp, peer, &listener) {
+            Connection::new(proxy, listener, peer, session).serve(tcp, place, &stop).await;
+        }
+    });
 }
 
 /// Says why, where that costs nothing: a TLS handshake is what an overload must be spared.

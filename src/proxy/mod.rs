@@ -1,12 +1,18 @@
 //! One client connection, from accept to close.
 
+pub mod acme;
+mod announced;
 mod attempt;
 pub mod certificate;
+pub mod certificates;
+pub mod challenges;
 pub mod compress;
 mod connection;
 mod conversation;
+pub mod files;
 pub mod guard;
 mod handle;
+mod handshake;
 mod leaf;
 pub mod listener;
 mod login;
@@ -18,3 +24,4 @@ pub mod relay;
 mod sasl;
 pub mod session;
 pub mod tls;
+mod web;

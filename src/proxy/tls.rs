@@ -1,84 +1,75 @@
-//! TLS towards clients: one server configuration for all listeners, built once at the start.
+//! TLS towards clients: one server configuration for IMAP and one for listeners that show pages too, built once. What may
+//! change while deltapush runs, the certificates and the proofs for an authority, lies behind them.
 
 use std::sync::Arc;
 
 use tokio_rustls::rustls::crypto::aws_lc_rs::Ticketer;
 use tokio_rustls::rustls::{self, ServerConfig};
 
-use super::certificate::{CertificateError, Identity, Summary};
-use crate::config::{self, Hostname};
+use super::certificates::{Certificates, LoadError, Set, Wanted};
+use super::challenges::Challenges;
 use crate::crypto;
 
-/// What listeners need for TLS, and what to say about it.
+/// ALPN of IMAP, as Delta Chat asks for it on unusual ports.
+const IMAP: &[u8] = b"imap";
+/// ALPN of HTTP/1.1 and HTTP/2.
+pub(super) const HTTP_1: &[u8] = b"http/1.1";
+pub(super) const HTTP_2: &[u8] = b"h2";
+
+/// What listeners need for TLS.
 #[derive(Debug, Clone)]
 pub struct ServerTls {
-    /// For `tokio_rustls::TlsAcceptor`.
-    pub config: Arc<ServerConfig>,
-    /// The certificate in it.
-    pub certificate: Summary,
+    /// IMAP alone.
+    pub imap: Arc<ServerConfig>,
+    /// IMAP, and HTTP beside it.
+    pub web: Arc<ServerConfig>,
+    /// The certificates that both show.
+    pub certificates: Arc<Certificates>,
+    /// The names that are being proved to an authority.
+    pub challenges: Challenges,
 }
 
 /// Why clients cannot be served TLS.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerTlsError {
-    /// There is no certificate.
+    /// There is no certificate, or it cannot be used.
     #[error(transparent)]
-    Certificate(#[from] CertificateError),
-    /// Certificate and key do not fit together, or are of a kind that TLS cannot use. For the operator to mend.
-    #[error(
-        "{path}: {source}; `certificate.chain` and `certificate.key` must belong together, the server's own certificate first"
-    )]
-    Mismatch {
-        /// The chain's file.
-        path: String,
-        /// What does not fit.
-        source: rustls::Error,
-    },
+    Load(#[from] LoadError),
     /// The provider cannot do what we ask for: our fault.
     #[error("cannot set up TLS: {0}; this is a bug in deltapush")]
     Setup(#[source] rustls::Error),
 }
 
 impl ServerTls {
-    /// Loads, makes or renews the certificate. Blocks on files.
+    /// Loads, makes or renews the certificates. Blocks on files.
     ///
     /// # Errors
     /// [`ServerTlsError`] naming the file and the cure.
-    pub fn load(hostname: &Hostname, certificate: &config::Certificate) -> Result<Self, ServerTlsError> {
-        Self::new(Identity::load(hostname, certificate)?)
+    pub fn load(wanted: &Wanted) -> Result<Self, ServerTlsError> {
+        Self::new(Certificates::new(wanted.clone(), Set::load(wanted)?))
     }
 
-    /// A configuration for TLS 1.2 and 1.3 that offers ALPN `imap` (RFC 8314, as Delta Chat asks for on unusual ports); a client that
-    /// names no protocol is served as well, one that names others only is not (RFC 7301 section 3.2).
+    /// TLS 1.2 and 1.3. A client that names no protocol gets IMAP; one that names only protocols that are not spoken is
+    /// refused (RFC 7301 section 3.2).
     ///
     /// # Errors
-    /// [`ServerTlsError`] if certificate and key do not fit together.
-    pub fn new(identity: Identity) -> Result<Self, ServerTlsError> {
-        let Identity { chain, key, summary } = identity;
-        let mismatch = |source| ServerTlsError::Mismatch { path: summary.path.display().to_string(), source };
-        let mut config = ServerConfig::builder_with_provider(crypto::provider())
+    /// [`ServerTlsError::Setup`].
+    pub fn new(certificates: Certificates) -> Result<Self, ServerTlsError> {
+        let certificates = Arc::new(certificates);
+        let mut imap = ServerConfig::builder_with_provider(crypto::provider())
             .with_safe_default_protocol_versions()
             .map_err(ServerTlsError::Setup)?
             .with_no_client_auth()
-            .with_single_cert(chain, key)
-            .map_err(mismatch)?;
-        config.alpn_protocols = vec![b"imap".to_vec()];
+            .with_cert_resolver(certificates.clone());
+        imap.alpn_protocols = vec![IMAP.to_vec()];
         // The session's state lies in the ticket, with the client: phones reconnect often, and sessions cost no memory here.
-        config.ticketer = Ticketer::new().map_err(ServerTlsError::Setup)?;
+        // Tickets outlive certificates: they are sealed with keys of their own.
+        imap.ticketer = Ticketer::new().map_err(ServerTlsError::Setup)?;
         // A login in early data could be replayed (RFC 8446 section 8).
-        config.max_early_data_size = 0;
-        Ok(Self { config: Arc::new(config), certificate: summary })
-    }
-
-    /// What [`ServerTls::load`] would do, without writing anything.
-    ///
-    /// # Errors
-    /// [`ServerTlsError`] if it would fail on what is there.
-    pub fn check(hostname: &Hostname, certificate: &config::Certificate) -> Result<Summary, ServerTlsError> {
-        if certificate.chain.is_some() && certificate.key.is_some() {
-            return Ok(Self::load(hostname, certificate)?.certificate);
-        }
-        Ok(Summary::check(hostname, certificate)?)
+        imap.max_early_data_size = 0;
+        let mut web = imap.clone();
+        web.alpn_protocols = [IMAP, HTTP_2, HTTP_1].map(<[u8]>::to_vec).into();
+        Ok(Self { imap: Arc::new(imap), web: Arc::new(web), certificates, challenges: Challenges::default() })
     }
 }
 
@@ -94,11 +85,13 @@ mod tests {
     };
 
     use super::*;
+    use crate::config::{self, Hostname};
+    use crate::proxy::certificate::Identity;
 
     struct Fixture {
         tls: ServerTls,
         roots: RootCertStore,
-        _folder: tempfile::TempDir,
+        folder: tempfile::TempDir,
     }
 
     fn fixture() -> Fixture {
@@ -108,7 +101,8 @@ mod tests {
         let identity = Identity::load(&hostname, &certificate).unwrap();
         let mut roots = RootCertStore::empty();
         roots.add(identity.chain[0].clone()).unwrap();
-        Fixture { tls: ServerTls::new(identity).unwrap(), roots, _folder: folder }
+        let wanted = Wanted { hostname, certificate };
+        Fixture { tls: ServerTls::load(&wanted).unwrap(), roots, folder }
     }
 
     impl Fixture {
@@ -123,9 +117,17 @@ mod tests {
         }
 
         fn handshake(&self, client: &Arc<ClientConfig>) -> Result<(ServerConnection, ClientConnection), rustls::Error> {
+            self.handshake_with(&self.tls.imap, client)
+        }
+
+        fn handshake_with(
+            &self,
+            server: &Arc<ServerConfig>,
+            client: &Arc<ClientConfig>,
+        ) -> Result<(ServerConnection, ClientConnection), rustls::Error> {
             let name = ServerName::try_from("_imap.example.org").unwrap();
             let mut client = ClientConnection::new(Arc::clone(client), name)?;
-            let mut server = ServerConnection::new(Arc::clone(&self.tls.config))?;
+            let mut server = ServerConnection::new(Arc::clone(server))?;
             // Once more after the handshake, for the tickets.
             for _ in 0..5 {
                 let mut wire = Vec::new();
@@ -161,16 +163,37 @@ mod tests {
     }
 
     #[test]
-    fn alpn_is_imap_or_nothing() {
+    fn tickets_outlive_the_certificate() {
         let fixture = fixture();
-        let protocol = |alpn: &[&[u8]]| {
-            let handshake = fixture.handshake(&fixture.client(rustls::ALL_VERSIONS, alpn));
+        for version in [&version::TLS12, &version::TLS13] {
+            let client = fixture.client(&[version], &[b"imap"]);
+            fixture.handshake(&client).unwrap();
+            fs::remove_file(fixture.folder.path().join("_imap.example.org.cert.pem")).unwrap();
+            let before = fixture.tls.certificates.get().summary().not_after;
+            fixture.tls.certificates.refresh().unwrap();
+            assert!(before <= fixture.tls.certificates.get().summary().not_after);
+            let (resumed, _) = fixture.handshake(&client).unwrap();
+            assert_eq!(resumed.handshake_kind(), Some(HandshakeKind::Resumed));
+        }
+    }
+
+    #[test]
+    fn alpn_is_imap_or_nothing_and_http_where_it_is_wanted() {
+        let fixture = fixture();
+        let protocol = |server: &Arc<ServerConfig>, alpn: &[&[u8]]| {
+            let handshake = fixture.handshake_with(server, &fixture.client(rustls::ALL_VERSIONS, alpn));
             handshake.map(|(server, _)| server.alpn_protocol().map(<[u8]>::to_vec))
         };
-        assert_eq!(protocol(&[]).unwrap(), None);
-        assert_eq!(protocol(&[b"imap"]).unwrap().as_deref(), Some(&b"imap"[..]));
-        assert_eq!(protocol(&[b"h2", b"imap"]).unwrap().as_deref(), Some(&b"imap"[..]));
-        assert_eq!(protocol(&[b"h2"]).unwrap_err(), rustls::Error::NoApplicationProtocol);
+        let ServerTls { imap, web, .. } = &fixture.tls;
+        for server in [imap, web] {
+            assert_eq!(protocol(server, &[]).unwrap(), None);
+            assert_eq!(protocol(server, &[b"imap"]).unwrap().as_deref(), Some(IMAP));
+            assert_eq!(protocol(server, &[b"h2", b"imap"]).unwrap().as_deref(), Some(IMAP));
+            assert_eq!(protocol(server, &[b"acme-tls/1"]).unwrap_err(), rustls::Error::NoApplicationProtocol);
+        }
+        assert_eq!(protocol(imap, &[b"h2"]).unwrap_err(), rustls::Error::NoApplicationProtocol);
+        assert_eq!(protocol(web, &[b"http/1.1", b"h2"]).unwrap().as_deref(), Some(HTTP_2));
+        assert_eq!(protocol(web, &[b"http/1.1"]).unwrap().as_deref(), Some(HTTP_1));
     }
 
     #[test]
@@ -185,7 +208,8 @@ mod tests {
             key: Some(file("key.pem").into()),
             ..Default::default()
         };
-        let error = ServerTls::check(&Hostname::new("a.example").unwrap(), &certificate).unwrap_err().to_string();
+        let wanted = Wanted { hostname: Hostname::new("a.example").unwrap(), certificate };
+        let error = Set::check(&wanted).unwrap_err().to_string();
         assert!(
             error.starts_with(file("chain.pem").to_str().unwrap()) && error.contains("must belong together"),
             "{error}"

@@ -32,7 +32,7 @@ pub struct Upstreams {
     /// Finding their addresses.
     pub dns: Arc<dns::Dns>,
     /// Finding the servers of domains.
-    pub discovery: discovery::Discovery,
+    pub discovery: Arc<discovery::Discovery>,
 }
 
 impl Upstreams {
@@ -46,8 +46,20 @@ impl Upstreams {
             tls: tls::ClientConfigs::new(&config.routes)?,
             time: config.limits.upstream_time,
             dns: Arc::new(dns::Dns::new(config.dns.server)),
-            discovery: discovery::Discovery::default(),
+            discovery: Arc::default(),
         })
+    }
+
+    /// As another configuration wants it. What was looked up stays known, unless somebody else is to be asked.
+    ///
+    /// # Errors
+    /// [`tls::TrustError`] if a file of certificate authorities does not serve.
+    pub fn renewed(&self, before: &Config, config: &Config) -> Result<Self, tls::TrustError> {
+        let new = Self::new(config)?;
+        if before.dns != config.dns || before.routes != config.routes {
+            return Ok(new);
+        }
+        Ok(Self { dns: Arc::clone(&self.dns), discovery: Arc::clone(&self.discovery), ..new })
     }
 
     /// The servers of a target in the order in which they are to be tried. Never empty.

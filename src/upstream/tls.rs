@@ -137,6 +137,8 @@ fn file(path: &Path) -> Result<RootCertStore, TrustError> {
 mod tests {
     use std::fs;
 
+    use rustls::{ClientConnection, HandshakeKind, ServerConfig, ServerConnection, SupportedProtocolVersion, version};
+
     use super::*;
     use crate::config::Config;
 
@@ -165,6 +167,50 @@ mod tests {
         assert!(!Arc::ptr_eq(of_file(&first), configs.get(&Trust::WebPki)));
         assert!(Arc::ptr_eq(configs.get(&Trust::System), configs.get(&Trust::WebPki)));
         assert!(configs.get(&Trust::WebPki).alpn_protocols.is_empty());
+    }
+
+    /// A server with session tickets, and a client that comes three times.
+    fn kinds(version: &'static SupportedProtocolVersion) -> Vec<Option<HandshakeKind>> {
+        let folder = tempfile::tempdir().unwrap();
+        let made = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
+        fs::write(folder.path().join("ca.pem"), made.cert.pem()).unwrap();
+        let server = ServerConfig::builder_with_provider(crypto::provider())
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], made.signing_key.into())
+            .unwrap();
+        let server = Arc::new(server);
+        let configs = configs(folder.path(), &["ca.pem"]).unwrap();
+        let client = configs.get(&Trust::File(folder.path().join("ca.pem").into()));
+        let visit = |_| {
+            let mut server = ServerConnection::new(Arc::clone(&server)).unwrap();
+            let mut client = ClientConnection::new(Arc::clone(client), "a.example".try_into().unwrap()).unwrap();
+            for _ in 0..5 {
+                let mut wire = Vec::new();
+                while client.wants_write() {
+                    client.write_tls(&mut wire).unwrap();
+                }
+                server.read_tls(&mut &*wire).unwrap();
+                server.process_new_packets().unwrap();
+                let mut wire = Vec::new();
+                while server.wants_write() {
+                    server.write_tls(&mut wire).unwrap();
+                }
+                client.read_tls(&mut &*wire).unwrap();
+                client.process_new_packets().unwrap();
+            }
+            client.handshake_kind()
+        };
+        (0..3).map(visit).collect()
+    }
+
+    #[test]
+    fn sessions_are_resumed_in_both_versions() {
+        for version in [&version::TLS12, &version::TLS13] {
+            let [full, resumed] = [HandshakeKind::Full, HandshakeKind::Resumed].map(Some);
+            assert_eq!(kinds(version), [full, resumed, resumed], "{version:?}");
+        }
     }
 
     #[test]

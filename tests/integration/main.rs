@@ -6,6 +6,8 @@
 #[cfg(test)]
 mod attack;
 #[cfg(test)]
+mod certificates;
+#[cfg(test)]
 mod clients;
 #[cfg(test)]
 mod comparison;
@@ -34,6 +36,8 @@ mod posting;
 #[cfg(test)]
 mod providers;
 #[cfg(test)]
+mod reload;
+#[cfg(test)]
 mod routes;
 #[cfg(test)]
 mod secrets;
@@ -41,6 +45,8 @@ mod secrets;
 mod servers;
 #[cfg(test)]
 mod shaping;
+#[cfg(test)]
+mod sockets;
 #[cfg(test)]
 mod standards;
 #[cfg(test)]

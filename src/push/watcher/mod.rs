@@ -20,6 +20,7 @@ use super::registry::{AccountEvent, AccountEvents, Registry};
 use super::verdict::Judge;
 use crate::account::AccountId;
 use crate::config::{Account, Accounts, Config, Messages};
+use crate::live::Live;
 use crate::secret::Credentials;
 use crate::trace::Sink;
 use crate::upstream::Upstreams;
@@ -36,12 +37,10 @@ pub struct Watchers {
 /// What all watches have in common.
 struct Context {
     registry: Registry,
-    upstreams: Arc<Upstreams>,
+    upstreams: Live<Upstreams>,
     gates: Gates,
     board: Board,
-    messages: Messages,
-    grace: Duration,
-    accounts: Accounts,
+    wishes: Live<Wishes>,
     trace: Option<Sink>,
     /// deltapush ends.
     leaving: CancellationToken,
@@ -49,13 +48,35 @@ struct Context {
     sessions: TaskTracker,
 }
 
+/// What may change from one session to the next.
+#[derive(Debug, Clone)]
+pub struct Wishes {
+    messages: Messages,
+    grace: Duration,
+    accounts: Accounts,
+}
+
+impl From<&Config> for Wishes {
+    fn from(config: &Config) -> Self {
+        Self { messages: config.push.messages, grace: config.push.grace, accounts: config.accounts.clone() }
+    }
+}
+
+impl Wishes {
+    /// What is configured for an account that goes by these names.
+    fn accounts_of(&self, logins: &[String]) -> impl Iterator<Item = &Account> {
+        logins.iter().filter_map(|login| self.accounts.get(login))
+    }
+}
+
 impl Watchers {
-    /// Watches for the accounts of `registry`, as `config` wants them, shown on `board`. None runs yet.
+    /// Watches for the accounts of `registry`, as `config` and `wishes` say, shown on `board`. None runs yet.
     #[must_use]
     pub fn new(
         config: &Config,
         registry: Registry,
-        upstreams: Arc<Upstreams>,
+        upstreams: Live<Upstreams>,
+        wishes: Live<Wishes>,
         board: Board,
         trace: Option<Sink>,
     ) -> Self {
@@ -64,9 +85,7 @@ impl Watchers {
             upstreams,
             gates: Gates::new(config),
             board,
-            messages: config.push.messages,
-            grace: config.push.grace,
-            accounts: config.accounts.clone(),
+            wishes,
             trace,
             leaving: CancellationToken::new(),
             sessions: TaskTracker::new(),
@@ -125,8 +144,8 @@ impl Context {
     /// The mailboxes to watch, the one that the account's clients wait in first.
     fn mailboxes(&self, account: &AccountId, credentials: &Credentials) -> Vec<String> {
         let mut mailboxes = self.registry.mailboxes(account);
-        let logins = self.logins(account, credentials);
-        for configured in self.configured(&logins).flat_map(|account| &account.mailboxes) {
+        let (wishes, logins) = (self.wishes.get(), self.logins(account, credentials));
+        for configured in wishes.accounts_of(&logins).flat_map(|account| &account.mailboxes) {
             // INBOX in any case is one mailbox (RFC 9051 section 5.1).
             let is_inbox = configured.eq_ignore_ascii_case("INBOX");
             let name = if is_inbox { "INBOX" } else { configured };
@@ -139,29 +158,26 @@ impl Context {
 
     /// Who judges the account's messages.
     fn judge(&self, account: &AccountId, credentials: &Credentials) -> Judge {
-        let logins = self.logins(account, credentials);
+        let (wishes, logins) = (self.wishes.get(), self.logins(account, credentials));
         let own = logins.iter().filter(|login| login.contains('@'));
-        let configured = self.configured(&logins).flat_map(|account| &account.addresses);
-        Judge { addresses: own.chain(configured).cloned().collect(), messages: self.messages }
+        let configured = wishes.accounts_of(&logins).flat_map(|account| &account.addresses);
+        Judge { addresses: own.chain(configured).cloned().collect(), messages: wishes.messages }
     }
 
     /// The names that the account's user goes by: the server's, and the client's where a route turns one into the other.
     fn logins(&self, account: &AccountId, credentials: &Credentials) -> Vec<String> {
-        let found = self.upstreams.routes.find_again(&account.upstream, &credentials.user);
+        let found = self.upstreams.get().routes.find_again(&account.upstream, &credentials.user);
         let client = found.map(|(_, login)| login).filter(|login| *login != credentials.user);
         [credentials.user.clone()].into_iter().chain(client).collect()
-    }
-
-    fn configured(&self, logins: &[String]) -> impl Iterator<Item = &Account> {
-        logins.iter().filter_map(|login| self.accounts.get(login))
     }
 
     /// The host by which the account's server is treated: one that is looked up is looked up now, if need be.
     async fn host(&self, account: &AccountId, credentials: &Credentials) -> Arc<str> {
         let (host, port) = account.upstream.rsplit_once(':').unwrap_or((&account.upstream, ""));
         if !port.starts_with(|first: char| first.is_ascii_digit())
-            && let Some((target, _)) = self.upstreams.routes.find_again(&account.upstream, credentials.owner())
-            && let Ok(servers) = self.upstreams.servers(&target).await
+            && let upstreams = self.upstreams.get()
+            && let Some((target, _)) = upstreams.routes.find_again(&account.upstream, credentials.owner())
+            && let Ok(servers) = upstreams.servers(&target).await
             && let Some(server) = servers.first()
         {
             return Arc::clone(&server.host);

@@ -109,7 +109,7 @@ pub(super) async fn run(task: Task<'_>, mut place: Place) -> Ended {
 }
 
 async fn connect(task: &Task<'_>, transcript: &mut Option<Printer>) -> Result<Connected, End> {
-    let upstreams = &task.context.upstreams;
+    let upstreams = &*task.context.upstreams.get();
     let found = upstreams.routes.find_again(&task.account.upstream, task.credentials.owner());
     let (target, _) = found.ok_or(End::NoRoute)?;
     let credentials = task.credentials.clone();
@@ -135,7 +135,7 @@ async fn watch(task: &Task<'_>, notify: bool) -> Result<Watch, StoreError> {
         notify,
         blindly: task.failed_fetches.load(Ordering::Relaxed) >= MAX_FAILED_FETCHES,
         late: task.late,
-        grace: task.context.grace,
+        grace: task.context.wishes.get().grace,
     })
 }
 
@@ -237,7 +237,7 @@ impl Session<'_> {
 
     /// With a grace, a device whose own session took the news and fetched needs no push.
     fn announce(&self, announce: bool, since: Option<std::time::Instant>) -> Announce {
-        match since.filter(|_| announce && !self.context.grace.is_zero()) {
+        match since.filter(|_| announce && !self.context.wishes.get().grace.is_zero()) {
             Some(since) => {
                 // The server may have told the device first.
                 let since = since.checked_sub(HEAD_START).unwrap_or(since);

@@ -39,6 +39,12 @@ pub(crate) struct Options {
     pub(crate) push: &'static str,
     /// `storage.credentials`.
     pub(crate) credentials: &'static str,
+    /// `hostname`.
+    pub(crate) hostname: &'static str,
+    /// Further keys of `certificate`, as YAML.
+    pub(crate) certificate: String,
+    /// Further keys of the listener with TLS from the first byte, as YAML.
+    pub(crate) listener: &'static str,
     /// Further top-level keys, as YAML.
     pub(crate) more: String,
     /// Whether to run with `--trace`.
@@ -61,6 +67,9 @@ impl Options {
             idle_renewal: "9m",
             push: "",
             credentials: "sealed",
+            hostname: "localhost",
+            certificate: String::new(),
+            listener: "",
             more: String::new(),
             trace: false,
         }
@@ -102,14 +111,36 @@ type Lines = Arc<Mutex<VecDeque<String>>>;
 impl Deltapush {
     /// Starts the program and waits until it accepts connections.
     pub(crate) fn start(options: &Options) -> Self {
+        Self::start_on(free_port(), options)
+    }
+
+    /// The same, with TLS from the first byte on a port that the test knows already.
+    pub(crate) fn start_on(imaps: u16, options: &Options) -> Self {
         let dir = tempfile::Builder::new().prefix("deltapush-test-").tempdir().unwrap();
-        let (imaps, starttls, plain) = (free_port(), free_port(), free_port());
+        let (starttls, plain) = (free_port(), free_port());
         fs::write(dir.path().join("config.yaml"), configuration(options, imaps, starttls, plain)).unwrap();
         let output = Output::default();
         let child = spawn(dir.path(), options.trace, &output);
         let mut deltapush = Self { imaps, starttls, plain, dir, trace: options.trace, child, output };
         deltapush.wait_until_ready();
         deltapush
+    }
+
+    /// Changes the configuration's file and lets the program read it again.
+    pub(crate) fn reconfigure(&self, change: impl FnOnce(&str) -> String) {
+        let path = self.dir.path().join("config.yaml");
+        let before = fs::read_to_string(&path).unwrap();
+        let after = change(&before);
+        assert_ne!(before, after, "nothing to change was found");
+        fs::write(&path, after).unwrap();
+        self.signal("HUP");
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("sh").args(["-c", r#"kill -"$0" "$1""#, name, &pid]).status().unwrap();
+        assert!(sent.success(), "deltapush had ended before SIG{name}");
     }
 
     /// Ends the program as an operator does, and starts it again on the same folder and ports.
@@ -120,9 +151,7 @@ impl Deltapush {
 
     /// SIGTERM, and the exit status; fails if the program does not end by itself.
     pub(crate) fn terminate(&mut self) -> ExitStatus {
-        let pid = self.child.id().to_string();
-        let sent = Command::new("sh").args(["-c", r#"kill -TERM "$0""#, &pid]).status().unwrap();
-        assert!(sent.success(), "deltapush had ended before SIGTERM");
+        self.signal("TERM");
         let deadline = Instant::now() + Duration::from_secs(15);
         while Instant::now() < deadline {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -274,6 +303,9 @@ fn configuration(options: &Options, imaps: u16, starttls: u16, plain: u16) -> St
         idle_renewal,
         push,
         credentials,
+        hostname,
+        certificate,
+        listener,
         more,
         trace: _,
     } = options;
@@ -284,16 +316,18 @@ fn configuration(options: &Options, imaps: u16, starttls: u16, plain: u16) -> St
     let routes = routes.as_ref().unwrap_or(&one);
     format!(
         r#"
-hostname: localhost
+hostname: {hostname}
 listeners:
   - address: 127.0.0.1:{imaps}
     tls: implicit
+    {listener}
   - address: 127.0.0.1:{starttls}
     tls: starttls
   - address: 127.0.0.1:{plain}
     tls: none
 certificate:
   directory: certs
+  {certificate}
 routes:
 {routes}
 push:

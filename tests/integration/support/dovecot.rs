@@ -58,6 +58,8 @@ pub(crate) enum Setup {
     Compress,
     /// It believes what deltapush says of its clients: by ID everywhere, by the PROXY protocol on its plain port.
     Trusting,
+    /// One process for all logins ("high-performance mode"), so that TLS sessions can be resumed.
+    OneLoginProcess,
 }
 
 /// What signs the access tokens of [`Setup::Mechanisms`].
@@ -79,7 +81,7 @@ pub(crate) struct Dovecot {
 
 /// The shared instance of a set-up, started on first use.
 pub(crate) fn shared(setup: Setup) -> &'static Dovecot {
-    static INSTANCES: [OnceLock<Dovecot>; 8] = [const { OnceLock::new() }; 8];
+    static INSTANCES: [OnceLock<Dovecot>; 9] = [const { OnceLock::new() }; 9];
     INSTANCES[setup as usize].get_or_init(|| Dovecot::start(setup))
 }
 
@@ -325,6 +327,9 @@ service stats {{
         Setup::Trusting => {
             text += "haproxy_trusted_networks = 127.0.0.0/8\nlogin_trusted_networks = 127.0.0.0/8\n";
             text += "service imap-login {\n  inet_listener imap {\n    haproxy = yes\n  }\n}\n";
+        }
+        Setup::OneLoginProcess => {
+            text += "service imap-login {\n  service_count = 0\n  process_min_avail = 1\n  process_limit = 1\n}\n"
         }
         Setup::Vanilla | Setup::Metadata => {}
     }

@@ -11,11 +11,13 @@ pub(crate) mod dovecot;
 pub(crate) mod guarded;
 pub(crate) mod lmtp;
 pub(crate) mod notify;
+pub(crate) mod pebble;
 pub(crate) mod ports;
 pub(crate) mod python;
 pub(crate) mod scene;
 pub(crate) mod scripted;
 pub(crate) mod server;
+pub(crate) mod tls;
 
 use std::time::Duration;
 

@@ -1,0 +1,160 @@
+//! The certificates that clients see: self-signed, from files, or from an authority that speaks ACME.
+
+use std::path::PathBuf;
+
+use reqwest::Url;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
+
+use super::at::At;
+use super::error::Problem;
+use super::listeners::Hostname;
+use super::{Config, ListenerTls, Trust};
+
+/// The certificates that clients see.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Certificate {
+    /// Where the self-signed certificate, what ACME brought, and the keys are made and kept.
+    pub directory: PathBuf,
+    /// A certificate of the operator's own in PEM, leaf first.
+    pub chain: Option<At<PathBuf>>,
+    /// Its private key in PEM.
+    pub key: Option<At<PathBuf>>,
+    /// An authority that issues certificates by itself.
+    pub acme: Option<At<Acme>>,
+    /// Certificates for further names, by which the client's server name indication chooses.
+    pub more: Vec<Files>,
+}
+
+impl Default for Certificate {
+    fn default() -> Self {
+        Self { directory: "certs".into(), chain: None, key: None, acme: None, more: Vec::new() }
+    }
+}
+
+/// A certificate in two files.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Files {
+    /// The certificate in PEM, leaf first.
+    pub chain: PathBuf,
+    /// Its private key in PEM.
+    pub key: PathBuf,
+}
+
+/// A certificate authority that speaks ACME (RFC 8555).
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Acme {
+    /// That the operator agrees to the authority's terms of service. There is no certificate without.
+    pub terms_agreed: bool,
+    /// Where the authority may write to.
+    #[serde(deserialize_with = "email")]
+    pub email: Option<String>,
+    /// The URL of the authority's directory.
+    #[serde(deserialize_with = "directory_url")]
+    pub directory: Url,
+    /// The names on the certificate; none for `hostname` alone.
+    pub names: Vec<At<Hostname>>,
+    /// What the authority's own web server is verified against. Default: Mozilla's list and this machine's.
+    pub ca: Option<Trust>,
+}
+
+impl Default for Acme {
+    fn default() -> Self {
+        Self { terms_agreed: false, email: None, directory: lets_encrypt(), names: Vec::new(), ca: None }
+    }
+}
+
+impl Acme {
+    /// The names that the certificate is to be made out for; at least one.
+    #[must_use]
+    pub fn names_or(&self, hostname: &Hostname) -> Vec<String> {
+        if self.names.is_empty() {
+            return vec![hostname.to_string()];
+        }
+        self.names.iter().map(|name| name.to_string()).collect()
+    }
+}
+
+#[expect(clippy::expect_used, reason = "a constant that every test run parses")]
+fn lets_encrypt() -> Url {
+    Url::parse("https://acme-v02.api.letsencrypt.org/directory").expect("a valid URL")
+}
+
+fn directory_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Url, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let url = Url::parse(&text).ok().filter(|url| url.scheme() == "https" && url.has_host());
+    url.ok_or_else(|| {
+        D::Error::custom(format!("{text:?} is not the URL of an ACME directory: write it as `https://host/path`"))
+    })
+}
+
+fn email<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let is_address = text.split_once('@').is_some_and(|(local, domain)| !local.is_empty() && !domain.is_empty())
+        && text.chars().all(|c| c.is_ascii_graphic());
+    if is_address {
+        return Ok(Some(text));
+    }
+    Err(D::Error::custom(format!("{text:?} is not a mail address: write it as `you@example.org`")))
+}
+
+/// What is wrong between the keys of `certificate` and the others.
+pub(super) fn problems(config: &Config) -> impl Iterator<Item = Problem> {
+    files(&config.certificate).into_iter().chain(acme(config))
+}
+
+fn files(certificate: &Certificate) -> Option<Problem> {
+    match (&certificate.chain, &certificate.key) {
+        (Some(chain), None) => Some(Problem::new(
+            chain.place(),
+            "`chain` without `key`: name the private key's file too, or remove both to have a self-signed certificate",
+        )),
+        (None, Some(key)) => Some(Problem::new(
+            key.place(),
+            "`key` without `chain`: name the certificate's file too, or remove both to have a self-signed certificate",
+        )),
+        _ => None,
+    }
+}
+
+fn acme(config: &Config) -> Option<Problem> {
+    let acme = config.certificate.acme.as_ref()?;
+    let place = acme.place();
+    if !acme.terms_agreed {
+        return Some(Problem::new(
+            place,
+            format!(
+                "`acme` wants `terms_agreed: true`: the terms of service of {} are yours to agree to",
+                acme.directory.host_str().unwrap_or_default()
+            ),
+        ));
+    }
+    if let Some(chain) = &config.certificate.chain {
+        return Some(Problem::new(
+            chain.place(),
+            "`chain` beside `acme`: remove one of them, or list the files under `more`",
+        ));
+    }
+    if !config.listeners.iter().any(|listener| listener.tls == ListenerTls::Implicit) {
+        return Some(Problem::new(
+            place,
+            "`acme` needs a listener with `tls: implicit`, through which names are proved",
+        ));
+    }
+    let own = (place, &config.hostname);
+    let named = acme.names.iter().map(|name| (name.place(), &**name));
+    let names = named.chain(acme.names.is_empty().then_some(own));
+    let unfit = |name: &Hostname| name.as_str().contains('_') || !super::is_dns_name(name.as_str());
+    names.into_iter().find(|(_, name)| unfit(name)).map(|(place, name)| {
+        Problem::new(
+            place,
+            format!(
+                "no authority issues a certificate for {name} this way: use a host name of letters, digits and hyphens, \
+                 or remove `acme` to have a self-signed certificate"
+            ),
+        )
+    })
+}

@@ -1,0 +1,115 @@
+//! Certificates from an authority that speaks ACME (RFC 8555): asked for, proved by TLS-ALPN-01 (RFC 8737), renewed in time.
+//! `order` talks to the authority, `schedule` says when.
+
+mod account;
+mod http;
+mod order;
+mod schedule;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use self::order::AcmeError;
+use self::schedule::Schedule;
+use super::certificates::{Certificates, Wanted};
+use super::challenges::Challenges;
+use crate::config::Acme;
+
+/// How long one attempt may take, from the first request to the certificate.
+const PATIENCE: Duration = Duration::from_secs(5 * 60);
+
+/// The longest wait before the clock is looked at again: machines sleep, and their clocks are set.
+const LOOK: Duration = Duration::from_secs(60 * 60);
+
+/// Sees to it that there is a certificate from the configured authority, if there is one, until `stop` is cancelled.
+pub async fn keep_issued(certificates: Arc<Certificates>, challenges: Challenges, stop: CancellationToken) {
+    let mut changes = certificates.wanted().changes();
+    let mut schedule = Schedule::new(fastrand::f64());
+    loop {
+        let wait = due(&certificates, &schedule).map(|due| until(due).min(LOOK));
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = changes.next() => {
+                // The operator may have mended what was wrong.
+                schedule = Schedule::new(fastrand::f64());
+                continue;
+            }
+            () = sleep(wait.unwrap_or(LOOK)) => {}
+        }
+        let wanted = certificates.wanted().get();
+        let is_due = due(&certificates, &schedule).is_some_and(|due| until(due).is_zero());
+        let Some(acme) = wanted.certificate.acme.as_deref().filter(|_| is_due) else { continue };
+        let attempt = renew(&certificates, &challenges, &wanted, acme);
+        match stop.run_until_cancelled(Box::pin(timeout(PATIENCE, attempt))).await {
+            None => return,
+            Some(Ok(Ok(()))) => succeeded(&certificates, &mut schedule),
+            Some(Ok(Err(error))) => failed(&mut schedule, acme, &error),
+            Some(Err(_)) => failed(&mut schedule, acme, &AcmeError::TimedOut(PATIENCE)),
+        }
+    }
+}
+
+fn due(certificates: &Certificates, schedule: &Schedule) -> Option<Timestamp> {
+    certificates.wanted().get().certificate.acme.as_ref()?;
+    Some(schedule.due(certificates.get().issued()))
+}
+
+fn until(due: Timestamp) -> Duration {
+    Duration::try_from(due.duration_since(Timestamp::now())).unwrap_or_default()
+}
+
+async fn renew(
+    certificates: &Arc<Certificates>,
+    challenges: &Challenges,
+    wanted: &Arc<Wanted>,
+    acme: &Acme,
+) -> Result<(), AcmeError> {
+    info!("asking {} for a certificate for {}", host(acme), acme.names_or(&wanted.hostname).join(", "));
+    order::obtain(wanted, acme, challenges).await?;
+    let refreshed = Arc::clone(certificates);
+    tokio::task::spawn_blocking(move || refreshed.refresh()).await.map_err(|_| AcmeError::Panicked)??;
+    Ok(())
+}
+
+fn succeeded(certificates: &Certificates, schedule: &mut Schedule) {
+    let now = Timestamp::now();
+    schedule.succeeded();
+    let set = certificates.get();
+    match set.issued() {
+        Some(validity) if schedule.due(Some(validity)) > now => {
+            let due = schedule.due(Some(validity));
+            let path = set.summary().path.display();
+            info!("certificate: {path}, valid until {}, to be renewed about {due}", validity.1);
+        }
+        _ => {
+            let wait = schedule.failed(now);
+            warn!(
+                "the new certificate is not of use, or to be renewed already; next attempt in {}; is this machine's clock right?",
+                in_words(wait)
+            );
+        }
+    }
+}
+
+fn failed(schedule: &mut Schedule, acme: &Acme, error: &AcmeError) {
+    let wait = schedule.failed(Timestamp::now());
+    warn!(
+        "no certificate from {}: {error}; the one before stays at work, next attempt in {}; {}",
+        host(acme),
+        in_words(wait),
+        error.cure()
+    );
+}
+
+fn host(acme: &Acme) -> &str {
+    acme.directory.host_str().unwrap_or_default()
+}
+
+fn in_words(wait: Duration) -> humantime::FormattedDuration {
+    humantime::format_duration(Duration::from_secs(wait.as_secs()))
+}

@@ -1,0 +1,223 @@
+//! One order (RFC 8555 section 7.4): from the wish for a certificate to its file.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use instant_acme::{
+    Account, AuthorizationStatus, ChallengeType, Error as ProtocolError, Identifier, NewOrder, Order, OrderStatus,
+    RetryPolicy,
+};
+use rcgen::{CertificateParams, DistinguishedName};
+use tokio::task::spawn_blocking;
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+
+use super::account;
+use crate::config::{Acme, Hostname};
+use crate::proxy::certificate::{CertificateError, issued_path, kept_key, write_atomically};
+use crate::proxy::certificates::{LoadError, Wanted};
+use crate::proxy::challenges::{Challenges, Offer, ProofError};
+use crate::proxy::leaf::Leaf;
+use crate::upstream::tls::TrustError;
+
+/// How the state of an order is asked for: soon at first, then less and less often.
+const POLLING: RetryPolicy =
+    RetryPolicy::new().initial_delay(Duration::from_millis(500)).backoff(1.5).timeout(Duration::from_secs(120));
+
+/// Why there is no certificate.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AcmeError {
+    #[error("{}", in_words(.0))]
+    Protocol(#[from] ProtocolError),
+    #[error("it could not see that the names lead here: {0}")]
+    NotProved(String),
+    #[error("it does not offer TLS-ALPN-01 for {0}")]
+    NoChallenge(String),
+    #[error("it issued a certificate that does not fit: {0}")]
+    Unusable(String),
+    #[error("{}: {problem}", path.display())]
+    Account { path: PathBuf, problem: String },
+    #[error(transparent)]
+    Files(#[from] CertificateError),
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    #[error(transparent)]
+    Proof(#[from] ProofError),
+    #[error("cannot ask for a certificate: {0}")]
+    Request(#[from] rcgen::Error),
+    #[error("it took longer than {}", humantime::format_duration(*.0))]
+    TimedOut(Duration),
+    #[error("a part of deltapush panicked")]
+    Panicked,
+}
+
+impl AcmeError {
+    /// What the operator can do.
+    pub(super) fn cure(&self) -> &'static str {
+        match self {
+            Self::Protocol(ProtocolError::Api(_)) => "see docs/certificates.md",
+            Self::Protocol(_) | Self::TimedOut(_) => {
+                "check the network, and that `certificate.acme.directory` and `ca` fit the authority"
+            }
+            Self::NotProved(_) => {
+                "the names must lead to this machine, and port 443 there to a listener of deltapush with `tls: implicit`"
+            }
+            Self::NoChallenge(_) => {
+                "use another authority, or another program for the certificate (`certificate.chain`)"
+            }
+            Self::Account { .. } => "make it readable, or remove it to have a new account made",
+            Self::Files(_) | Self::Load(_) | Self::Trust(_) => "nothing is asked for before that is mended",
+            Self::Unusable(_) => "use another authority",
+            Self::Proof(_) | Self::Request(_) | Self::Panicked => "this is a bug in deltapush",
+        }
+    }
+}
+
+/// The library's own words, with the reasons behind them.
+fn in_words(error: &ProtocolError) -> String {
+    match error {
+        ProtocolError::Api(problem) => {
+            let mut words = problem.detail.clone().or_else(|| problem.r#type.clone()).unwrap_or_default();
+            for part in &problem.subproblems {
+                words.push_str("; ");
+                words.push_str(part.detail.as_deref().unwrap_or_default());
+            }
+            printable(&words)
+        }
+        error => {
+            let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+            causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+        }
+    }
+}
+
+/// What an authority said, fit for a line of the log.
+fn printable(words: &str) -> String {
+    words.chars().map(|c| if c.is_control() { ' ' } else { c }).take(500).collect()
+}
+
+/// Asks for a certificate, proves the names, and keeps what comes.
+pub(super) async fn obtain(wanted: &Arc<Wanted>, acme: &Acme, challenges: &Challenges) -> Result<(), AcmeError> {
+    let folder = &wanted.certificate.directory;
+    let names = acme.names_or(&wanted.hostname);
+    let mut account = account::open(folder, acme).await?;
+    let mut order = match new_order(&account, &names).await {
+        Err(error) if is_unknown_account(&error) => {
+            account::forget(folder, acme)?;
+            account = account::open(folder, acme).await?;
+            new_order(&account, &names).await?
+        }
+        order => order?,
+    };
+    prove(&mut order, challenges).await?;
+    let read = Arc::clone(wanted);
+    let key = spawn_blocking(move || kept_key(&read.hostname, &read.certificate)).await;
+    let key = key.map_err(|_| AcmeError::Panicked)??;
+    let mut request = CertificateParams::new(names.clone())?;
+    // The names are what counts; authorities ignore or refuse the rest.
+    request.distinguished_name = DistinguishedName::new();
+    order.finalize_csr(request.serialize_request(&key)?.der()).await?;
+    let chain = order.poll_certificate(&POLLING).await?;
+    check(&chain, &key, &names)?;
+    write_atomically(&issued_path(&wanted.hostname, &wanted.certificate), 0o644, chain.as_bytes())?;
+    Ok(())
+}
+
+async fn new_order(account: &Account, names: &[String]) -> Result<Order, ProtocolError> {
+    let identifiers: Vec<_> = names.iter().cloned().map(Identifier::Dns).collect();
+    account.new_order(&NewOrder::new(&identifiers)).await
+}
+
+fn is_unknown_account(error: &ProtocolError) -> bool {
+    let ProtocolError::Api(problem) = error else { return false };
+    problem.r#type.as_deref() == Some("urn:ietf:params:acme:error:accountDoesNotExist")
+}
+
+/// Shows the authority that all names lead here.
+async fn prove(order: &mut Order, challenges: &Challenges) -> Result<(), AcmeError> {
+    let offers = begin(order, challenges).await?;
+    let ready = order.poll_ready(&POLLING).await;
+    drop(offers);
+    match ready {
+        Ok(OrderStatus::Ready) => Ok(()),
+        ended => Err(match (refusal(order).await, ended) {
+            (Some(reason), _) => AcmeError::NotProved(reason),
+            (None, Err(error)) => error.into(),
+            (None, Ok(_)) => AcmeError::NotProved("it gave no reason".to_owned()),
+        }),
+    }
+}
+
+/// Lets the authority look for each name that it does not know to be ours yet.
+async fn begin(order: &mut Order, challenges: &Challenges) -> Result<Vec<Offer>, AcmeError> {
+    let mut offers = Vec::new();
+    let mut authorizations = order.authorizations();
+    while let Some(authorization) = authorizations.next().await {
+        let mut authorization = authorization?;
+        if authorization.status == AuthorizationStatus::Valid {
+            continue;
+        }
+        let name = authorization.identifier().to_string();
+        let Some(mut challenge) = authorization.challenge(ChallengeType::TlsAlpn01) else {
+            return Err(AcmeError::NoChallenge(name));
+        };
+        let digest = challenge.key_authorization().digest().as_ref().try_into();
+        let digest = digest.map_err(|_| AcmeError::NoChallenge(name.clone()))?;
+        offers.push(challenges.offer(&name, digest)?);
+        challenge.set_ready().await?;
+    }
+    Ok(offers)
+}
+
+/// What the authority met when it looked.
+async fn refusal(order: &mut Order) -> Option<String> {
+    let mut authorizations = order.authorizations();
+    while let Some(Ok(mut authorization)) = authorizations.next().await {
+        let state = authorization.refresh().await.ok()?;
+        if let Some(problem) = state.challenges.iter().find_map(|challenge| challenge.error.clone()) {
+            let name = state.identifier().to_string();
+            return Some(format!("{name}: {}", in_words(&ProtocolError::Api(problem))));
+        }
+    }
+    None
+}
+
+fn check(chain: &str, key: &rcgen::KeyPair, names: &[String]) -> Result<(), AcmeError> {
+    let unusable = |problem: &str| AcmeError::Unusable(problem.to_owned());
+    let chain: Result<Vec<CertificateDer<'static>>, _> = CertificateDer::pem_slice_iter(chain.as_bytes()).collect();
+    let chain = chain.map_err(|_| unusable("it is not PEM"))?;
+    let leaf = Leaf::of(&chain).map_err(AcmeError::Unusable)?;
+    if !leaf.has_key(key) {
+        return Err(unusable("it is for another key"));
+    }
+    if !names.iter().filter_map(|name| Hostname::new(name)).all(|name| leaf.names(&name)) {
+        return Err(unusable("it is for other names"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_for_others_is_not_kept() {
+        let made = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
+        let (pem, key, other) = (made.cert.pem(), made.signing_key, rcgen::KeyPair::generate().unwrap());
+        let names = |name: &str| vec![name.to_owned()];
+        check(&pem, &key, &names("a.example")).unwrap();
+        assert!(check(&pem, &key, &names("b.example")).unwrap_err().to_string().contains("other names"));
+        assert!(check(&pem, &other, &names("a.example")).unwrap_err().to_string().contains("another key"));
+        assert!(check("", &key, &names("a.example")).is_err());
+    }
+
+    #[test]
+    fn what_an_authority_says_stays_on_its_line() {
+        let problem = r#"{"type": "t", "detail": "no\nway"}"#;
+        let error = ProtocolError::Api(serde_json::from_str(problem).unwrap());
+        assert_eq!(AcmeError::from(error).to_string(), "no way");
+    }
+}

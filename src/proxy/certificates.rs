@@ -1,0 +1,222 @@
+//! The certificates at work: which one a client sees, and replacing them while sessions go on.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::Timestamp;
+use tokio_rustls::rustls;
+use tokio_rustls::rustls::server::{ClientHello, ResolvesServerCert};
+use tokio_rustls::rustls::sign::CertifiedKey;
+
+use super::certificate::{CertificateError, Identity, Origin, Summary};
+use super::leaf::Leaf;
+use crate::config::{self, Hostname};
+use crate::crypto;
+use crate::live::Live;
+
+/// Why clients cannot be shown a certificate.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// There is no certificate.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// Certificate and key do not fit together, or are of a kind that TLS cannot use. For the operator to mend.
+    #[error(
+        "{path}: {source}; the files named as `chain` and `key` must belong together, the server's own certificate first"
+    )]
+    Mismatch {
+        /// The chain's file.
+        path: String,
+        /// What does not fit.
+        source: rustls::Error,
+    },
+}
+
+/// What the configuration says of certificates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// The name that people enter.
+    pub hostname: Hostname,
+    /// Where certificates come from.
+    pub certificate: config::Certificate,
+}
+
+impl From<&config::Config> for Wanted {
+    fn from(config: &config::Config) -> Self {
+        Self { hostname: config.hostname.clone(), certificate: config.certificate.clone() }
+    }
+}
+
+/// The certificates of one moment: the first is shown to clients that name no host, or one that no certificate is for.
+#[derive(Debug)]
+pub struct Set {
+    default: Shown,
+    more: Vec<Shown>,
+}
+
+#[derive(Debug)]
+struct Shown {
+    certified: Arc<CertifiedKey>,
+    summary: Summary,
+}
+
+impl Set {
+    /// Reads all, makes or renews what is self-signed. Blocks on files.
+    ///
+    /// # Errors
+    /// [`LoadError`] naming the file and the cure.
+    pub fn load(wanted: &Wanted) -> Result<Self, LoadError> {
+        let default = Shown::new(Identity::load(&wanted.hostname, &wanted.certificate)?)?;
+        let more = further(wanted).collect::<Result<_, _>>()?;
+        Ok(Self { default, more })
+    }
+
+    /// What [`Set::load`] would do, without writing anything: of the first certificate, and of the others.
+    ///
+    /// # Errors
+    /// [`LoadError`] if it would fail on what is there.
+    pub fn check(wanted: &Wanted) -> Result<(Summary, Vec<Summary>), LoadError> {
+        let own_files = wanted.certificate.chain.is_some() && wanted.certificate.key.is_some();
+        let first = if own_files {
+            Shown::new(Identity::load(&wanted.hostname, &wanted.certificate)?)?.summary
+        } else {
+            Summary::check(&wanted.hostname, &wanted.certificate)?
+        };
+        let more = further(wanted).map(|shown| shown.map(|shown| shown.summary)).collect::<Result<_, _>>()?;
+        Ok((first, more))
+    }
+
+    /// What there is to say about the first.
+    #[must_use]
+    pub fn summary(&self) -> &Summary {
+        &self.default.summary
+    }
+
+    /// From when to when the first is valid, if an authority issued it by ACME.
+    pub(super) fn issued(&self) -> Option<(Timestamp, Timestamp)> {
+        let is_issued = self.default.summary.origin == Origin::Issued;
+        Leaf::of(&self.default.certified.cert).ok().filter(|_| is_issued)?.validity()
+    }
+
+    fn choose(&self, name: Option<&str>) -> &Shown {
+        let name = name.and_then(Hostname::new);
+        let fits = |shown: &&Shown| {
+            let leaf = Leaf::of(&shown.certified.cert);
+            name.as_ref().is_some_and(|name| leaf.is_ok_and(|leaf| leaf.names(name)))
+        };
+        std::iter::once(&self.default).chain(&self.more).find(fits).unwrap_or(&self.default)
+    }
+}
+
+fn further(wanted: &Wanted) -> impl Iterator<Item = Result<Shown, LoadError>> {
+    wanted.certificate.more.iter().map(|files| Shown::new(Identity::read(&wanted.hostname, &files.chain, &files.key)?))
+}
+
+impl Shown {
+    fn new(identity: Identity) -> Result<Self, LoadError> {
+        let Identity { chain, key, summary } = identity;
+        let mismatch = |source| LoadError::Mismatch { path: summary.path.display().to_string(), source };
+        let certified = CertifiedKey::from_der(chain, key, &crypto::provider()).map_err(mismatch)?;
+        Ok(Self { certified: Arc::new(certified), summary })
+    }
+}
+
+/// The certificates that new connections see, and where they come from.
+#[derive(Debug)]
+pub struct Certificates {
+    wanted: Live<Wanted>,
+    set: Live<Set>,
+    /// Held while certificates are read, so that what was read last counts.
+    turn: Mutex<()>,
+}
+
+impl Certificates {
+    /// Begins with `set`, which was loaded as `wanted` says.
+    #[must_use]
+    pub fn new(wanted: Wanted, set: Set) -> Self {
+        Self { wanted: Live::new(wanted), set: Live::new(set), turn: Mutex::default() }
+    }
+
+    /// Those at work.
+    #[must_use]
+    pub fn get(&self) -> Arc<Set> {
+        self.set.get()
+    }
+
+    /// What the configuration says.
+    #[must_use]
+    pub fn wanted(&self) -> &Live<Wanted> {
+        &self.wanted
+    }
+
+    /// Puts `set`, loaded as `wanted` says, to work. Sessions go on as they are.
+    pub fn replace(&self, wanted: Wanted, set: Set) {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.wanted.set(wanted);
+        self.set.set(set);
+    }
+
+    /// Reads all again. Blocks on files.
+    ///
+    /// # Errors
+    /// [`LoadError`]; those at work stay there.
+    pub fn refresh(&self) -> Result<(), LoadError> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.set.set(Set::load(&self.wanted.get())?);
+        Ok(())
+    }
+}
+
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.get().choose(hello.server_name()).certified))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::PathBuf;
+
+    use super::*;
+
+    fn files(folder: &tempfile::TempDir, name: &str) -> config::Files {
+        let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+        let file = |kind: &str| folder.path().join(format!("{}.{kind}", name.replace('*', "any")));
+        fs::write(file("chain"), made.cert.pem()).unwrap();
+        fs::write(file("key"), made.signing_key.serialize_pem()).unwrap();
+        config::Files { chain: file("chain"), key: file("key") }
+    }
+
+    fn wanted(folder: &tempfile::TempDir, more: Vec<config::Files>) -> Wanted {
+        let certificate = config::Certificate { directory: folder.path().into(), more, ..Default::default() };
+        Wanted { hostname: Hostname::new("_imap.example.org").unwrap(), certificate }
+    }
+
+    #[test]
+    fn the_name_that_a_client_asks_for_decides() {
+        let folder = tempfile::tempdir().unwrap();
+        let more = vec![files(&folder, "a.example"), files(&folder, "*.b.example"), files(&folder, "a.example")];
+        let set = Set::load(&wanted(&folder, more.clone())).unwrap();
+        let default = set.summary().path.clone();
+        let path = |name: Option<&str>| -> PathBuf { set.choose(name).summary.path.clone() };
+        assert_eq!(path(None), default);
+        assert_eq!(path(Some("_imap.example.org")), default);
+        assert_eq!(path(Some("other.example")), default);
+        assert_eq!(path(Some("A.Example")), more[0].chain);
+        assert_eq!(path(Some("x.b.example")), more[1].chain);
+        assert_eq!(path(Some("b.example")), default);
+    }
+
+    #[test]
+    fn a_further_certificate_that_does_not_serve_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut broken, other) = (files(&folder, "a.example"), files(&folder, "b.example"));
+        broken.key = other.key;
+        for error in [Set::load(&wanted(&folder, vec![broken.clone()])).unwrap_err(), {
+            Set::check(&wanted(&folder, vec![broken.clone()])).unwrap_err()
+        }] {
+            let error = error.to_string();
+            assert!(error.starts_with(broken.chain.to_str().unwrap()) && error.contains("belong together"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Certificate files that somebody replaces while deltapush runs: found by looking, read again, refused if broken.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::certificates::{Certificates, Wanted};
+
+/// How often files are looked at: a handful of system calls.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// How often certificates are read again although no file changed: a self-signed one may be due for renewal.
+const ANYWAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What tells whether the files are those that were read: for each, its device, inode, size, and time of change in seconds
+/// and nanoseconds. Links count as what they lead to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Seen(Vec<(PathBuf, Option<[i128; 5]>)>);
+
+impl Seen {
+    fn now(wanted: &Wanted) -> Self {
+        let certificate = &wanted.certificate;
+        let own = certificate.chain.iter().chain(&certificate.key).map(|path| &**path);
+        let more = certificate.more.iter().flat_map(|files| [&files.chain, &files.key]);
+        let look = |path: &PathBuf| {
+            let found = fs::metadata(path).ok().map(|data| {
+                [
+                    data.dev().into(),
+                    data.ino().into(),
+                    data.size().into(),
+                    data.mtime().into(),
+                    data.mtime_nsec().into(),
+                ]
+            });
+            (path.clone(), found)
+        };
+        Self(own.chain(more).map(look).collect())
+    }
+}
+
+/// Reads certificates again when their files have changed, until `stop` is cancelled. What is broken is told once, and the
+/// certificates at work stay.
+pub async fn keep_current(certificates: Arc<Certificates>, stop: CancellationToken) {
+    let mut read = Seen::now(&certificates.wanted().get());
+    let mut before = read.clone();
+    let mut last = Instant::now();
+    while stop.run_until_cancelled(sleep(LOOK)).await.is_some() {
+        let looked_at = Arc::clone(&certificates);
+        let Ok(now) = spawn_blocking(move || Seen::now(&looked_at.wanted().get())).await else { continue };
+        // Chain and key are two files: they are read when nothing has changed for a while.
+        let changed = now != read && now == before;
+        before = now.clone();
+        if changed || last.elapsed() >= ANYWAY {
+            read = now;
+            last = Instant::now();
+            refresh(&certificates, changed).await;
+        }
+    }
+}
+
+async fn refresh(certificates: &Arc<Certificates>, changed: bool) {
+    let refreshed = Arc::clone(certificates);
+    match spawn_blocking(move || refreshed.refresh()).await {
+        Ok(Ok(())) if changed => {
+            let set = certificates.get();
+            let until = set.summary().not_after.map(|end| end.to_string()).unwrap_or_default();
+            info!("certificates read again: {}, valid until {until}", set.summary().path.display());
+        }
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => warn!("the certificates on disk are not used, those before stay at work: {error}"),
+        Err(_) => error!("reading the certificates panicked, which is a bug in deltapush"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, Hostname};
+
+    #[test]
+    fn a_change_is_seen_also_behind_a_link() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str| folder.path().join(name);
+        fs::write(file("1"), "one").unwrap();
+        fs::write(file("2"), "one").unwrap();
+        std::os::unix::fs::symlink(file("1"), file("live")).unwrap();
+        let certificate = config::Certificate { chain: Some(file("live").into()), ..Default::default() };
+        let wanted = Wanted { hostname: Hostname::new("a.example").unwrap(), certificate };
+        let first = Seen::now(&wanted);
+        assert_eq!(first, Seen::now(&wanted));
+        fs::remove_file(file("live")).unwrap();
+        let gone = Seen::now(&wanted);
+        std::os::unix::fs::symlink(file("2"), file("live")).unwrap();
+        let second = Seen::now(&wanted);
+        fs::write(file("2"), "more").unwrap();
+        let third = Seen::now(&wanted);
+        assert!(first != gone && gone != second && second != first && third != second);
+    }
+}

@@ -1,0 +1,131 @@
+//! Another configuration while deltapush runs: checked as a whole, then put to work without a session being dropped.
+
+use std::sync::Arc;
+
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::live::Live;
+use crate::proxy::certificates::{Certificates, LoadError, Set, Wanted};
+use crate::proxy::listener::Proxy;
+use crate::push::watcher::Wishes;
+use crate::upstream::Upstreams;
+use crate::upstream::tls::TrustError;
+
+/// Why a configuration is not put to work. The one before goes on.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// A certificate that it names cannot be used.
+    #[error(transparent)]
+    Certificate(#[from] LoadError),
+    /// A list of authorities that it names cannot be used.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// Our own fault.
+    #[error("reading it panicked, which is a bug in deltapush")]
+    Panicked,
+}
+
+/// What may be replaced in a running [`Server`](crate::Server). Clones are of the same one.
+#[derive(Clone)]
+pub struct Reloader {
+    pub(crate) config: Live<Config>,
+    pub(crate) certificates: Arc<Certificates>,
+    pub(crate) proxy: Live<Proxy>,
+    pub(crate) upstreams: Live<Upstreams>,
+    pub(crate) wishes: Live<Wishes>,
+}
+
+impl Reloader {
+    /// Lets `config` count for what begins from now on; sessions that are there keep what they began with. What only a
+    /// restart can change is told in the log and stays as it is.
+    ///
+    /// # Errors
+    /// [`ReloadError`] if a file that it names does not serve; then nothing has changed.
+    pub async fn apply(&self, config: Config) -> Result<(), ReloadError> {
+        let (before, upstreams) = (self.config.get(), self.upstreams.get());
+        let (known, wanted) = (Arc::clone(&before), Wanted::from(&config));
+        let read = tokio::task::spawn_blocking(move || {
+            let set = Set::load(&wanted)?;
+            let upstreams = upstreams.renewed(&known, &config)?;
+            Ok::<_, ReloadError>((config, wanted, set, upstreams))
+        });
+        let (config, wanted, set, upstreams) = read.await.map_err(|_| ReloadError::Panicked)??;
+        for key in fixed(&before, &config) {
+            warn!("`{key}` has changed in the configuration: it counts from the next start on");
+        }
+        self.certificates.replace(wanted, set);
+        self.upstreams.set(upstreams);
+        self.wishes.set(Wishes::from(&config));
+        self.proxy.set(self.proxy.get().renewed(&config, self.upstreams.get()));
+        if before.hostname != config.hostname {
+            info!("in Delta Chat the IMAP server is {} from now on", config.hostname);
+        }
+        self.config.set(with_fixed(config, &before));
+        info!("the configuration was read again and counts from now on");
+        Ok(())
+    }
+}
+
+/// The keys that differ, of those that a running process cannot follow.
+fn fixed(before: &Config, now: &Config) -> Vec<&'static str> {
+    let push = |config: &Config| {
+        let push = &config.push;
+        (push.notify_url.clone(), push.ca.clone(), push.coalesce, push.max_in_flight, push.max_per_second)
+    };
+    [
+        ("listeners", before.listeners != now.listeners),
+        ("storage", before.storage != now.storage),
+        ("trace", before.trace != now.trace),
+        ("push.notify_url, ca, coalesce, max_in_flight or max_per_second", push(before) != push(now)),
+        ("push.idle_renewal", before.push.idle_renewal != now.push.idle_renewal),
+        ("pace", before.pace != now.pace),
+        ("servers", before.servers != now.servers),
+    ]
+    .into_iter()
+    .filter_map(|(key, differs)| differs.then_some(key))
+    .collect()
+}
+
+/// The configuration with what cannot change as it was, so that it is told again when it still differs at the next reading.
+fn with_fixed(mut config: Config, before: &Config) -> Config {
+    config.listeners.clone_from(&before.listeners);
+    config.storage.clone_from(&before.storage);
+    config.trace = before.trace;
+    config.push.notify_url = before.push.notify_url.clone();
+    config.push.ca.clone_from(&before.push.ca);
+    config.push.coalesce = before.push.coalesce;
+    config.push.max_in_flight = before.push.max_in_flight;
+    config.push.max_per_second = before.push.max_per_second;
+    config.push.idle_renewal = before.push.idle_renewal;
+    config.pace.clone_from(&before.pace);
+    config.servers.clone_from(&before.servers);
+    config
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_only_a_restart_can_change_is_named_each_time() {
+        let before = Config::default();
+        let mut now = Config::default();
+        now.log.level = "debug".into();
+        now.limits.connections = 5;
+        now.push.grace = Duration::from_secs(1);
+        assert!(fixed(&before, &now).is_empty());
+        now.listeners.pop();
+        now.storage.directory = Path::new("elsewhere").into();
+        now.push.coalesce = Duration::from_secs(99);
+        now.servers = crate::config::known_servers();
+        let told = fixed(&before, &now);
+        assert_eq!(told.len(), 4);
+        let kept = with_fixed(now.clone(), &before);
+        assert_eq!(fixed(&kept, &now), told);
+        assert_eq!(kept.limits, now.limits);
+    }
+}

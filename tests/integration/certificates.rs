@@ -1,0 +1,234 @@
+//! Which certificate clients see, where it comes from, and what else a port with TLS serves.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use deltapush::config::Config;
+use deltapush::upstream::tls::ClientConfigs;
+use tokio_rustls::rustls::HandshakeKind;
+
+use super::support::client::Client;
+use super::support::core::{Core, Submission, Version};
+use super::support::deltapush::{Deltapush, Options};
+use super::support::dovecot::{self, Setup};
+use super::support::pebble::Pebble;
+use super::support::poll;
+use super::support::ports::free_port;
+use super::support::tls::{
+    handshake, handshake_again, is_alive, kind_after_greeting, leaf, line, public_key, trusting,
+};
+
+const NAME: &str = "imap.example.org";
+
+fn by_acme(pebble: &Pebble) -> Options {
+    let acme = serde_json::json!({
+        "terms_agreed": true, "directory": pebble.directory, "ca": pebble.ca, "email": "postmaster@example.org",
+    });
+    Options { hostname: NAME, certificate: format!("acme: {acme}"), ..Options::plain(9) }
+}
+
+/// The certificate that a client sees which verifies it.
+async fn shown(port: u16, name: &str, trusted: &Path) -> Option<Vec<u8>> {
+    handshake(port, name, trusting(trusted, &[])).await.ok().map(|stream| leaf(&stream).to_vec())
+}
+
+#[tokio::test]
+async fn an_authority_issues_and_renews_while_sessions_go_on() {
+    let port = free_port();
+    let pebble = Pebble::start(port, Duration::from_secs(30));
+    let deltapush = Deltapush::start_on(port, &by_acme(&pebble));
+    let self_signed = deltapush.dir().join(format!("certs/{NAME}.cert.pem"));
+    assert!(self_signed.exists(), "something is to be shown from the start");
+    let root = pebble.root().await;
+
+    let mut first = None;
+    for _ in 0..200 {
+        first = handshake(port, NAME, trusting(&root, &[b"imap"])).await.ok();
+        if first.is_some() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let mut first = first.unwrap_or_else(|| panic!("no certificate came\n{}", deltapush.log()));
+    assert!(line(&mut first).await.starts_with("* OK"));
+    let issued = leaf(&first);
+    let own = handshake(port, NAME, trusting(&root, &[])).await.unwrap();
+    assert_eq!(leaf(&own), issued);
+
+    // Nobody else is told that challenges exist once they are over.
+    assert!(handshake(port, NAME, trusting(&root, &[b"acme-tls/1"])).await.is_err());
+
+    let mut renewed = None;
+    for _ in 0..300 {
+        renewed = shown(port, NAME, &root).await.filter(|leaf| leaf[..] != issued[..]);
+        if renewed.is_some() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let renewed = renewed.unwrap_or_else(|| panic!("no renewal came\n{}", deltapush.log()));
+    assert_eq!(public_key(&renewed.into()), public_key(&issued), "Delta Chat remembers the key");
+    assert!(is_alive(&mut first).await, "a session outlives the renewal");
+
+    let files: Vec<PathBuf> = fs::read_dir(deltapush.dir().join("certs")).unwrap().map(|f| f.unwrap().path()).collect();
+    for file in &files {
+        use std::os::unix::fs::PermissionsExt as _;
+        let secret = fs::read_to_string(file).unwrap().contains("PRIVATE KEY") || file.extension().unwrap() == "json";
+        let mode = fs::metadata(file).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, if secret { 0o600 } else { 0o644 }, "{}", file.display());
+    }
+    assert_eq!(files.len(), 4, "{files:?}");
+}
+
+#[tokio::test]
+async fn a_refusal_is_told_with_its_cure_and_the_old_certificate_stays() {
+    let port = free_port();
+    // It looks for the proof where nobody listens.
+    let pebble = Pebble::start(free_port(), Duration::from_secs(3600));
+    let deltapush = Deltapush::start_on(port, &by_acme(&pebble));
+    let wanted = "no certificate from localhost: it could not see that the names lead here: imap.example.org: ";
+    assert!(poll(Duration::from_secs(20), || deltapush.log().contains(wanted)).await, "{}", deltapush.log());
+    let log = deltapush.log();
+    assert!(log.contains("next attempt in ") && log.contains("port 443 there to a listener"), "{log}");
+    let self_signed = deltapush.dir().join(format!("certs/{NAME}.cert.pem"));
+    assert!(shown(port, NAME, &self_signed).await.is_some());
+}
+
+#[tokio::test]
+async fn one_port_serves_imap_and_a_page() {
+    let options = Options { listener: "web: true", ..Options::plain(9) };
+    let deltapush = Deltapush::start(&options);
+    let (port, trusted) = (deltapush.imaps, deltapush.certificate());
+    for alpn in [&[] as &[&[u8]], &[b"imap"], &[b"h2", b"imap"]] {
+        let mut stream = handshake(port, "localhost", trusting(&trusted, alpn)).await.unwrap();
+        assert!(line(&mut stream).await.starts_with("* OK"), "{alpn:?}");
+    }
+    for (alpn, version) in
+        [(&[b"h2".as_slice(), b"http/1.1"][..], reqwest::Version::HTTP_2), (&[b"http/1.1"], reqwest::Version::HTTP_11)]
+    {
+        let client = reqwest::Client::builder().tls_backend_preconfigured(trusting(&trusted, alpn)).build().unwrap();
+        let page = client.get(format!("https://localhost:{port}/")).send().await.unwrap();
+        assert_eq!((page.status().as_u16(), page.version()), (200, version));
+        let text = page.text().await.unwrap();
+        assert!(text.contains("Delta Chat") && text.contains(&format!("<td>localhost<td>{port}<td>SSL/TLS")), "{text}");
+        assert_eq!(client.get(format!("https://localhost:{port}/x")).send().await.unwrap().status().as_u16(), 404);
+    }
+    assert!(handshake(port, "localhost", trusting(&trusted, &[b"acme-tls/1"])).await.is_err());
+
+    let without = Deltapush::start(&Options::plain(9));
+    assert!(handshake(without.imaps, "localhost", trusting(&without.certificate(), &[b"h2"])).await.is_err());
+}
+
+#[tokio::test]
+async fn addresses_and_names_with_an_underscore_are_verified_like_others() {
+    for name in ["127.0.0.1", "_imap.example.org"] {
+        let deltapush = Deltapush::start(&Options { hostname: name, ..Options::plain(9) });
+        let mut stream = handshake(deltapush.imaps, name, trusting(&deltapush.certificate(), &[])).await.unwrap();
+        assert!(line(&mut stream).await.starts_with("* OK"), "{name}");
+        assert!(shown(deltapush.imaps, "localhost", &deltapush.certificate()).await.is_none());
+    }
+}
+
+/// A certificate for `name` as two files in `folder`; returns the DER.
+fn make(folder: &Path, file: &str, name: &str) -> Vec<u8> {
+    let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+    // As careful programs do it: never half a file.
+    for (kind, text) in [("key", made.signing_key.serialize_pem()), ("chain", made.cert.pem())] {
+        let path = folder.join(format!("{file}.{kind}"));
+        fs::write(path.with_extension("new"), text).unwrap();
+        fs::rename(path.with_extension("new"), path).unwrap();
+    }
+    made.cert.der().to_vec()
+}
+
+#[tokio::test]
+async fn changed_files_are_read_again_and_broken_ones_are_not_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |file: &str| folder.path().join(file);
+    let (first, other) = (make(folder.path(), "a", "localhost"), make(folder.path(), "b", "mail.example.net"));
+    let files =
+        |name: &str| serde_json::json!({"chain": path(&format!("{name}.chain")), "key": path(&format!("{name}.key"))});
+    let mut certificate = files("a");
+    certificate["more"] = serde_json::json!([files("b")]);
+    let certificate =
+        certificate.as_object().unwrap().iter().map(|(key, value)| format!("{key}: {value}\n  ")).collect();
+    let deltapush = Deltapush::start(&Options { certificate, ..Options::plain(9) });
+    let port = deltapush.imaps;
+    assert_eq!(shown(port, "localhost", &path("a.chain")).await.unwrap(), first);
+    assert_eq!(shown(port, "mail.example.net", &path("b.chain")).await.unwrap(), other);
+    let mut session = handshake(port, "localhost", trusting(&path("a.chain"), &[])).await.unwrap();
+    assert!(line(&mut session).await.starts_with("* OK"));
+
+    // By looking, without a signal.
+    let second = make(folder.path(), "a", "localhost");
+    let read = poll(Duration::from_secs(20), || deltapush.log().contains("certificates read again")).await;
+    assert!(read, "{}", deltapush.log());
+    assert_eq!(shown(port, "localhost", &path("a.chain")).await.unwrap(), second);
+    assert_ne!(first, second);
+
+    let good = fs::read(path("a.chain")).unwrap();
+    fs::copy(path("b.key"), path("a.key")).unwrap();
+    let told = || deltapush.log().matches("those before stay at work: ").count();
+    assert!(poll(Duration::from_secs(20), || told() == 1).await, "{}", deltapush.log());
+    assert!(deltapush.log().contains("must belong together"), "{}", deltapush.log());
+    assert_eq!(shown(port, "localhost", &path("a.chain")).await.unwrap(), second);
+
+    // By a signal: refused as well, then taken.
+    deltapush.signal("HUP");
+    let refused = || deltapush.log().contains("the new configuration is refused, the one before goes on: ");
+    assert!(poll(Duration::from_secs(10), refused).await, "{}", deltapush.log());
+    let third = make(folder.path(), "a", "localhost");
+    deltapush.signal("HUP");
+    let taken = || deltapush.log().contains("the configuration was read again");
+    assert!(poll(Duration::from_secs(10), taken).await, "{}", deltapush.log());
+    assert_eq!(shown(port, "localhost", &path("a.chain")).await.unwrap(), third);
+    assert_ne!(fs::read(path("a.chain")).unwrap(), good);
+    assert_eq!(told(), 1, "told once: {}", deltapush.log());
+    assert!(is_alive(&mut session).await);
+}
+
+#[tokio::test]
+async fn sessions_are_resumed_with_clients_and_with_dovecot() {
+    let dovecot = dovecot::shared(Setup::OneLoginProcess);
+    let deltapush = Deltapush::start(&Options::dovecot(dovecot));
+    let client = Arc::new(trusting(&deltapush.certificate(), &[]));
+    let yaml = format!(
+        "routes:\n  - domain: a.example\n    upstream: imaps://localhost\n    ca: {}\n",
+        serde_json::json!(dovecot.authority.ca)
+    );
+    let config = Config::parse(&yaml, Path::new(""), "test").unwrap();
+    let upstreams = ClientConfigs::new(&config.routes).unwrap();
+    let upstream = upstreams.get(&config.routes[0].ca);
+    for (port, config) in [(deltapush.imaps, &client), (dovecot.imaps, upstream)] {
+        let mut kinds = Vec::new();
+        for _ in 0..3 {
+            let mut stream = handshake_again(port, "localhost", config).await.unwrap();
+            kinds.push(kind_after_greeting(&mut stream).await);
+        }
+        assert_eq!(kinds, [HandshakeKind::Full, HandshakeKind::Resumed, HandshakeKind::Resumed], "port {port}");
+    }
+    Client::tls(deltapush.imaps, &deltapush.certificate()).await.log_in(&dovecot.user("resumption")).await;
+}
+
+/// The certificates of both servers are self-signed.
+#[tokio::test]
+async fn a_strict_core_accepts_a_self_signed_certificate_for_a_name_with_an_underscore() {
+    let dovecot = dovecot::shared(Setup::Vanilla);
+    let folder = tempfile::tempdir().unwrap();
+    make(folder.path(), "smtp", "_smtp.example.org");
+    let file = |name: &str| folder.path().join(name);
+    let submission = Submission::start_with(dovecot, &file("smtp.chain"), &file("smtp.key")).await;
+    let smtp = ("_smtp.example.org", submission.port);
+    for (name, accepted) in [("_imap.example.org", true), ("imap.example.org", false)] {
+        let deltapush = Deltapush::start(&Options { hostname: name, ..Options::dovecot(dovecot) });
+        let mut core = Core::start(Version::Current).await;
+        let user = dovecot.user(&format!("strict-{accepted}"));
+        let made = core.add_strict_account(&user, (name, deltapush.imaps), smtp).await;
+        assert_eq!(made.is_ok(), accepted, "{name}: {made:?}");
+        let reason = made.err().unwrap_or_default().to_lowercase();
+        assert!(accepted || reason.contains("certificate") || reason.contains("unknownissuer"), "{reason}");
+        core.kill().await;
+    }
+}

@@ -1,0 +1,116 @@
+//! A configuration that changes while deltapush runs, and clients that a load balancer announces.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::support::client::Client;
+use super::support::deltapush::{Deltapush, Options};
+use super::support::dovecot::{self, Setup};
+use super::support::poll;
+
+async fn expect(deltapush: &Deltapush, words: &str) {
+    let said = poll(Duration::from_secs(10), || deltapush.log().contains(words)).await;
+    assert!(said, "{words} is not in the log:\n{}", deltapush.log());
+}
+
+const TAKEN: &str = "the configuration was read again and counts from now on";
+
+#[tokio::test]
+async fn routes_limits_and_the_log_change_and_no_session_is_dropped() {
+    let dovecot = dovecot::shared(Setup::Vanilla);
+    let deltapush = Deltapush::start(&Options::dovecot(dovecot));
+    let user = dovecot.user("reload");
+    let mut session = Client::plain(deltapush.plain).await;
+    session.log_in(&user).await;
+    let domain = user.rsplit_once('@').unwrap().1;
+
+    deltapush.reconfigure(|text| {
+        text.replace("domain: \"*\"", "domain: other.example")
+            .replace("level: info,deltapush=debug", "level: info")
+            .to_owned()
+            + "limits:\n  connections: 2\n"
+    });
+    expect(&deltapush, TAKEN).await;
+    let before = deltapush.log();
+    let mut refused = Client::plain(deltapush.plain).await;
+    refused.expect_prefix("* OK").await;
+    let reply = refused.command(&format!("c1 LOGIN {user} x")).await;
+    assert!(reply.result.contains("no mail server is configured here"), "{reply:?}");
+    let mut turned_away = Client::plain(deltapush.plain).await;
+    turned_away.expect_prefix("* BYE [UNAVAILABLE] too many connections").await;
+    assert!(session.command("c2 NOOP").await.result.starts_with("OK"));
+    assert_eq!(deltapush.log(), before, "at level info these say nothing");
+
+    deltapush.reconfigure(|text| text.replace("other.example", domain).replace("connections: 2", "connections: 3"));
+    let taken = || deltapush.log().matches(TAKEN).count() == 2;
+    assert!(poll(Duration::from_secs(10), taken).await, "{}", deltapush.log());
+    Client::plain(deltapush.plain).await.log_in(&user).await;
+    assert!(session.command("c3 NOOP").await.result.starts_with("OK"));
+}
+
+#[tokio::test]
+async fn a_broken_configuration_is_refused_with_its_place() {
+    let dovecot = dovecot::shared(Setup::Vanilla);
+    let deltapush = Deltapush::start(&Options::dovecot(dovecot));
+    let user = dovecot.user("reload-broken");
+    deltapush.reconfigure(|text| text.replace("hostname: localhost", "hostnam: localhost"));
+    expect(&deltapush, "the new configuration is refused, the one before goes on:").await;
+    expect(&deltapush, "config.yaml:2:1: unknown field `hostnam`").await;
+    Client::plain(deltapush.plain).await.log_in(&user).await;
+
+    // A file that it names, and does not serve.
+    deltapush.reconfigure(|text| text.replace("hostnam:", "hostname:").replace("\n    ca: ", "\n    ca: /nonexistent"));
+    expect(&deltapush, "cannot be read as certificate authorities").await;
+    Client::plain(deltapush.plain).await.log_in(&user).await;
+
+    // What a running process cannot follow.
+    deltapush.reconfigure(|text| {
+        text.replace("/nonexistent", "")
+            .replace("coalesce: 300ms", "coalesce: 5s")
+            .replace("directory: state", "directory: s")
+    });
+    expect(&deltapush, TAKEN).await;
+    expect(&deltapush, "`storage` has changed in the configuration: it counts from the next start on").await;
+    expect(&deltapush, "`push.notify_url, ca, coalesce, max_in_flight or max_per_second` has changed").await;
+    assert!(!deltapush.log().contains("`listeners` has changed"));
+    Client::plain(deltapush.plain).await.log_in(&user).await;
+}
+
+#[tokio::test]
+async fn the_announced_address_counts_and_only_the_named_may_announce() {
+    let options = Options { listener: "proxy_protocol: [127.0.0.1]", ..Options::plain(9) };
+    let deltapush = Deltapush::start(&options);
+    let headers = [
+        b"PROXY TCP4 203.0.113.7 192.0.2.1 4711 993\r\n".to_vec(),
+        [b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".as_slice(), &[203, 0, 113, 8, 192, 0, 2, 1, 0x12, 0x67, 3, 0xe1]]
+            .concat(),
+    ];
+    for (header, peer) in headers.iter().zip(["peer=203.0.113.7:4711", "peer=203.0.113.8:4711"]) {
+        let mut tcp = TcpStream::connect(("127.0.0.1", deltapush.imaps)).await.unwrap();
+        tcp.write_all(header).await.unwrap();
+        let config = super::support::certs::client_config(&deltapush.certificate());
+        let name = tokio_rustls::rustls::pki_types::ServerName::try_from("localhost").unwrap();
+        let mut stream = tokio_rustls::TlsConnector::from(config).connect(name, tcp).await.unwrap();
+        assert!(super::support::tls::line(&mut stream).await.starts_with("* OK"));
+        expect(&deltapush, peer).await;
+    }
+    // Without a header: no TLS, and no waiting for it either.
+    let mut tcp = TcpStream::connect(("127.0.0.1", deltapush.imaps)).await.unwrap();
+    tcp.write_all(b"\x16\x03\x01 this is no header").await.unwrap();
+    let ended = timeout(Duration::from_secs(4), tcp.read_u8()).await.expect("it is cut at once");
+    assert!(ended.is_err());
+    expect(&deltapush, "the connection does not begin with a PROXY protocol header").await;
+    // Nothing at all: cut after a while.
+    let mut tcp = TcpStream::connect(("127.0.0.1", deltapush.imaps)).await.unwrap();
+    assert!(timeout(Duration::from_secs(10), tcp.read_u8()).await.expect("it is cut").is_err());
+
+    let options = Options { listener: "proxy_protocol: [10.0.0.0/8, \"2001:db8::/32\"]", ..Options::plain(9) };
+    let deltapush = Deltapush::start(&options);
+    let mut tcp = TcpStream::connect(("127.0.0.1", deltapush.imaps)).await.unwrap();
+    let _ = tcp.write_all(&headers[0]).await;
+    assert!(tcp.read_u8().await.is_err());
+    expect(&deltapush, "refused: not among the networks of `proxy_protocol`").await;
+}

@@ -1,0 +1,63 @@
+//! Sockets that are there before deltapush is, and what systemd is told.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use super::support::client::Client;
+
+/// Starts deltapush as systemd does: the socket is descriptor 3.
+fn start(folder: &Path, socket: &TcpListener) -> Child {
+    let script =
+        r#"LISTEN_PID=$$ LISTEN_FDS=1; export LISTEN_PID LISTEN_FDS; exec "$0" --config "$1" run 3<&0 0</dev/null"#;
+    let mut command = Command::new("sh");
+    command.args(["-c", script, env!("CARGO_BIN_EXE_deltapush")]).arg(folder.join("config.yaml"));
+    command.env("NOTIFY_SOCKET", folder.join("notify"));
+    let passed = OwnedFd::from(socket.try_clone().unwrap());
+    command.stdin(Stdio::from(passed)).stdout(Stdio::null()).spawn().unwrap()
+}
+
+fn signal(child: &Child, name: &str) {
+    let sent = Command::new("sh").args(["-c", r#"kill -"$0" "$1""#, name, &child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+}
+
+fn told(socket: &UnixDatagram) -> String {
+    let mut buffer = [0; 500];
+    let length = socket.recv(&mut buffer).expect("systemd is told");
+    String::from_utf8_lossy(&buffer[..length]).into_owned()
+}
+
+#[tokio::test]
+async fn a_restart_refuses_no_connection() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = socket.local_addr().unwrap().port();
+    let systemd = UnixDatagram::bind(folder.path().join("notify")).unwrap();
+    systemd.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let config = format!("listeners:\n  - address: 127.0.0.1:{port}\n    tls: none\n");
+    fs::write(folder.path().join("config.yaml"), &config).unwrap();
+
+    let mut first = start(folder.path(), &socket);
+    assert_eq!(told(&systemd).trim_end(), "READY=1");
+    Client::plain(port).await.expect_prefix("* OK").await;
+    signal(&first, "HUP");
+    let reloading = told(&systemd);
+    assert!(reloading.starts_with("RELOADING=1\nMONOTONIC_USEC="), "{reloading}");
+    assert_eq!(told(&systemd).trim_end(), "READY=1");
+
+    signal(&first, "TERM");
+    assert_eq!(told(&systemd).trim_end(), "STOPPING=1");
+    assert!(first.wait().unwrap().success());
+    // Nobody serves, and nobody is refused.
+    let mut waiting = Client::plain(port).await;
+    let mut second = start(folder.path(), &socket);
+    waiting.expect_prefix("* OK").await;
+    assert_eq!(told(&systemd).trim_end(), "READY=1");
+    second.kill().unwrap();
+    second.wait().unwrap();
+}

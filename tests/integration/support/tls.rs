@@ -1,0 +1,69 @@
+//! TLS clients that look closely: which certificate is shown, whether the session is resumed.
+
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, HandshakeKind};
+
+use super::certs::client_config;
+
+/// Trusts what is in a PEM file, and asks for these protocols.
+pub(crate) fn trusting(trusted: &Path, alpn: &[&[u8]]) -> ClientConfig {
+    let mut config = (*client_config(trusted)).clone();
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+    config
+}
+
+/// A handshake with a server on loopback that must show a certificate for `name`, as any client would verify it.
+pub(crate) async fn handshake(port: u16, name: &str, config: ClientConfig) -> std::io::Result<TlsStream<TcpStream>> {
+    handshake_again(port, name, &Arc::new(config)).await
+}
+
+/// The same with a configuration that remembers sessions.
+pub(crate) async fn handshake_again(
+    port: u16,
+    name: &str,
+    config: &Arc<ClientConfig>,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let tcp = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+    TlsConnector::from(Arc::clone(config)).connect(ServerName::try_from(name.to_owned()).unwrap(), tcp).await
+}
+
+/// The certificate that was shown.
+pub(crate) fn leaf(stream: &TlsStream<TcpStream>) -> CertificateDer<'static> {
+    stream.get_ref().1.peer_certificates().unwrap()[0].clone()
+}
+
+/// Its public key, with the algorithm: what Delta Chat remembers.
+pub(crate) fn public_key(certificate: &CertificateDer<'_>) -> Vec<u8> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).unwrap();
+    parsed.public_key().raw.to_vec()
+}
+
+/// Whether it was resumed. Reads the greeting first: with it come the tickets for the next time.
+pub(crate) async fn kind_after_greeting(stream: &mut TlsStream<TcpStream>) -> HandshakeKind {
+    let line = line(stream).await;
+    assert!(line.starts_with("* OK"), "{line}");
+    stream.get_ref().1.handshake_kind().unwrap()
+}
+
+/// One line.
+pub(crate) async fn line(stream: &mut TlsStream<TcpStream>) -> String {
+    let mut line = Vec::new();
+    while !line.ends_with(b"\n") {
+        line.push(stream.read_u8().await.unwrap());
+    }
+    String::from_utf8(line).unwrap()
+}
+
+/// Says NOOP and hears the answer.
+pub(crate) async fn is_alive(stream: &mut TlsStream<TcpStream>) -> bool {
+    stream.write_all(b"n NOOP\r\n").await.unwrap();
+    line(stream).await.starts_with("n OK")
+}
