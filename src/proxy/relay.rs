@@ -182,7 +182,9 @@ impl<A: Account> Relay<A> {
 
     /// Sees to it that the timer does not fire too late for a command that is held.
     fn time_command(&mut self) {
-        let is_clients_turn = self.end.is_none() && self.waiting.is_empty() && !self.is_backed_up();
+        // Not while it is to hear something first: its `+` may be the end of that.
+        let is_clients_turn =
+            self.end.is_none() && self.waiting.is_empty() && self.client.waiting() == 0 && !self.is_backed_up();
         let Some(number) = self.session.holds_command().filter(|_| is_clients_turn) else {
             self.held = None;
             return;

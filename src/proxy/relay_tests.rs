@@ -324,3 +324,22 @@ async fn a_command_that_streams_through_and_one_after_another_may_take_their_tim
     }
     assert!(!scene.relay.is_finished());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_command_does_not_take_too_long_while_the_server_holds_up_the_word_to_go_on() {
+    let mut scene = scene(LONG).await;
+    scene.upstream.write_all(b"* 1 FETCH (BODY[] {9}\r\n").await.unwrap();
+    assert_eq!(hear(&mut scene.client).await, "* 1 FETCH (BODY[] {9}\r\n");
+    scene.client.write_all(b"b GETMETADATA \"\" {9}\r\n").await.unwrap();
+    for piece in ["abc", "def", "ghi"] {
+        scene.upstream.write_all(piece.as_bytes()).await.unwrap();
+        assert_eq!(hear(&mut scene.client).await, piece);
+        sleep(COMMAND_TIME).await;
+    }
+    scene.upstream.write_all(b")\r\n").await.unwrap();
+    assert_eq!(hear(&mut scene.client).await, ")\r\n+ OK\r\n");
+    // Now it is the client's turn.
+    sleep(COMMAND_TIME / 2).await;
+    scene.client.write_all(b"/shared/x").await.unwrap();
+    assert_eq!(hear(&mut scene.client).await, "* BYE the command took too long\r\n");
+}

@@ -291,7 +291,8 @@ impl Session {
             ClientState::Gathering | ClientState::Discarding => true,
             _ => false,
         };
-        (under_way && self.takes_client_input()).then_some(self.client.begun)
+        // Its `+` may wait for the end of a response, which is for the upstream to send.
+        (under_way && self.own.is_empty() && self.takes_client_input()).then_some(self.client.begun)
     }
 
     /// Whether deltapush, not the upstream, has the tokens.
