@@ -238,23 +238,26 @@ impl<A: Account> Relay<A> {
     }
 
     fn read_client(&mut self, buffer: &mut [u8], cx: &mut Context<'_>) -> bool {
-        if self.client.eof || !self.waiting.is_empty() || self.is_backed_up() || self.end.is_some() {
+        // After a COMPRESS, what waits is handed over first: what is read now would join it, inflated.
+        let must_wait = !self.waiting.is_empty() || self.began_to_compress || self.is_backed_up();
+        if self.client.eof || must_wait || self.end.is_some() {
             return false;
         }
-        let input = match self.client.poll_read(buffer, cx) {
+        let read = match self.client.poll_read(buffer, cx) {
             None => return false,
-            Some(Ok([])) => return true,
-            Some(Ok(input)) => input,
+            Some(Ok(input)) => {
+                let (session, mut out) = self.parts(cx);
+                let used = session.from_client(input, &mut out);
+                self.waiting.extend_from_slice(input.get(used..).unwrap_or_default());
+                input.len()
+            }
             Some(Err(malformed)) => {
                 self.finish(End::Malformed(malformed), "what you sent is not compressed as RFC 4978 asks for", cx);
-                return true;
+                0
             }
         };
-        let read = input.len();
-        let (session, mut out) = self.parts(cx);
-        let used = session.from_client(input, &mut out);
-        self.waiting.extend_from_slice(input.get(used..).unwrap_or_default());
-        // It may have been a token, and the thread's buffer lives on.
+        // It may have been a token, and the thread's buffer lives on. To inflate, what was said before is put there too, even
+        // if nothing comes of it.
         let dirty = if self.client.is_compressed() { buffer.len() } else { read };
         buffer.get_mut(..dirty).unwrap_or_default().fill(0);
         true
