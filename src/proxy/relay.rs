@@ -275,9 +275,14 @@ impl<A: Account> Relay<A> {
         true
     }
 
-    /// Hands on that a peer has closed, once all that it said before is handed on.
+    /// Hands on that a peer has closed, or deltapush itself, once all that was said before is handed on.
     fn hand_on_ends(&mut self, cx: &mut Context<'_>) -> bool {
         let mut progress = false;
+        if self.session.is_over() && self.client.closing == Closing::No {
+            self.client.close();
+            self.upstream.close();
+            progress = true;
+        }
         if self.client.eof && self.waiting.is_empty() && self.upstream.closing == Closing::No {
             self.upstream.close();
             progress = true;
@@ -304,12 +309,10 @@ impl<A: Account> Relay<A> {
         true
     }
 
-    /// Ends the session on deltapush's own account; what is queued still goes out.
+    /// Ends the session on deltapush's own account, with the response that is under way; what is queued still goes out.
     fn finish(&mut self, end: End, words: &str, cx: &mut Context<'_>) {
         let (session, mut out) = self.parts(cx);
         session.close(words, &mut out);
-        self.client.close();
-        self.upstream.close();
         self.end = Some(end);
         self.linger();
     }

@@ -343,3 +343,25 @@ async fn a_command_does_not_take_too_long_while_the_server_holds_up_the_word_to_
     scene.client.write_all(b"/shared/x").await.unwrap();
     assert_eq!(hear(&mut scene.client).await, "* BYE the command took too long\r\n");
 }
+
+#[tokio::test]
+async fn goodbye_is_said_behind_a_response_that_is_under_way() {
+    let mut scene = scene(LONG).await;
+    scene.upstream.write_all(b"* 1 FETCH (BODY[] {9}\r\nabc").await.unwrap();
+    assert_eq!(read(&mut scene.client, 26).await, "* 1 FETCH (BODY[] {9}\r\nabc");
+    scene.stop.cancel();
+    assert!(timeout(Duration::from_millis(100), scene.client.read_u8()).await.is_err(), "within a response");
+    scene.upstream.write_all(b"defghi)\r\n").await.unwrap();
+    assert_eq!(read_to_end(&mut scene.upstream).await, "");
+    let said = read_to_end(&mut scene.client).await;
+    assert_eq!(said, "defghi)\r\n* BYE deltapush shuts down, try again in a moment\r\n");
+    assert!(matches!(within(scene.relay).await.unwrap(), End::Shutdown));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_without_an_end_puts_off_no_goodbye_for_ever() {
+    let mut scene = scene(Duration::from_secs(1000)).await;
+    scene.upstream.write_all(b"* 1 FETCH (BODY[] {9}\r\n").await.unwrap();
+    assert_eq!(hear(&mut scene.client).await, "* 1 FETCH (BODY[] {9}\r\n");
+    assert!(matches!(timeout(Duration::from_secs(1100), scene.relay).await.unwrap().unwrap(), End::Idle));
+}
