@@ -283,6 +283,10 @@ impl<A: Account> Relay<A> {
             self.upstream.close();
             progress = true;
         }
+        // What the client asked for is done and answered first.
+        if self.performing.is_some() || !self.requests.is_empty() {
+            return progress;
+        }
         if self.client.eof && self.waiting.is_empty() && self.upstream.closing == Closing::No {
             self.upstream.close();
             progress = true;

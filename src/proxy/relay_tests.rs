@@ -11,7 +11,7 @@ use super::*;
 use crate::config::{JmapAccess, Native};
 use crate::proxy::session::{Settings, Upstream};
 
-/// An account that does what it is asked, at once.
+/// An account that does what it is asked, in a moment.
 struct Willing(Arc<Mutex<Vec<Request>>>);
 
 impl Account for Willing {
@@ -22,7 +22,10 @@ impl Account for Willing {
     fn fetches(&self) {}
     fn perform(&self, request: Request) -> Performed {
         self.0.lock().unwrap().push(request);
-        Box::pin(async { true })
+        Box::pin(async {
+            sleep(Duration::from_millis(100)).await;
+            true
+        })
     }
 }
 
@@ -364,4 +367,24 @@ async fn a_response_without_an_end_puts_off_no_goodbye_for_ever() {
     scene.upstream.write_all(b"* 1 FETCH (BODY[] {9}\r\n").await.unwrap();
     assert_eq!(hear(&mut scene.client).await, "* 1 FETCH (BODY[] {9}\r\n");
     assert!(matches!(timeout(Duration::from_secs(1100), scene.relay).await.unwrap().unwrap(), End::Idle));
+}
+
+#[tokio::test]
+async fn what_was_asked_for_before_a_side_was_closed_is_done_and_answered() {
+    for client_closes in [true, false] {
+        let mut scene = scene(LONG).await;
+        scene.client.write_all(b"b SETMETADATA INBOX (/private/devicetoken \"t\")\r\n").await.unwrap();
+        if client_closes {
+            scene.client.shutdown().await.unwrap();
+        }
+        while scene.requests.lock().unwrap().is_empty() {
+            sleep(Duration::from_millis(1)).await;
+        }
+        if client_closes {
+            assert_eq!(read_to_end(&mut scene.upstream).await, "");
+        }
+        drop(scene.upstream);
+        let said = read_to_end(&mut scene.client).await;
+        assert!(said.starts_with("b OK SETMETADATA completed\r\n* BYE"), "{said:?}");
+    }
 }
