@@ -59,11 +59,13 @@ impl Drop for Proxy {
 
 fn configuration(port: u16, authority: &Authority, upstream: SocketAddr) -> String {
     let (certificate, key) = (authority.certificate.display(), authority.key.display());
+    // All clients come from one address.
     format!(
         "hostname: {HOST}\n\
          listeners:\n  - address: {HOST}:{port}\n    tls: implicit\n\
          certificate:\n  chain: {certificate}\n  key: {key}\n\
          routes:\n  - domain: lab.test\n    upstream: imaps://{upstream}\n    ca: {certificate}\n\
+         limits:\n  connections: 4000\n  per_address: 4000\n\
          log:\n  level: warn\n"
     )
 }

@@ -190,7 +190,8 @@ pub fn may_refer(start: &[u8]) -> bool {
 #[must_use]
 pub fn without_referral(line: &[u8]) -> Option<Vec<u8>> {
     let status = status(line).filter(|status| status.has_code("REFERRAL"))?;
-    let (start, text) = line.split_at_checked(memchr::memchr(b'[', line)?)?;
+    // From the end of the line: a tag may have a bracket in it.
+    let (start, text) = line.split_at_checked(line.trim_ascii_end().len().checked_sub(status.text.len())?)?;
     let words = text.get(status.code.len().checked_add(2)?..)?;
     let words = words.strip_prefix(b" ").unwrap_or(words);
     // The grammar wants a text.
@@ -344,6 +345,7 @@ mod tests {
             Some("A1 NO Try two.\r\n")
         );
         assert_eq!(without("* BYE [referral x]\r\n").as_deref(), Some("* BYE another server is responsible\r\n"));
+        assert_eq!(without("A[1 NO [REFERRAL x] Try\r\n").as_deref(), Some("A[1 NO Try\r\n"));
         for line in ["A1 NO [REFERRALS x] y\r\n", "A1 OK [READ-WRITE] y\r\n", "* 1 EXISTS\r\n", "A1 NO [REFERRAL x\r\n"]
         {
             assert_eq!(without(line), None, "{line}");

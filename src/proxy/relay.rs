@@ -182,7 +182,9 @@ impl<A: Account> Relay<A> {
 
     /// Sees to it that the timer does not fire too late for a command that is held.
     fn time_command(&mut self) {
-        let is_clients_turn = self.end.is_none() && self.waiting.is_empty() && !self.is_backed_up();
+        // Not while it is to hear something first: its `+` may be the end of that.
+        let is_clients_turn =
+            self.end.is_none() && self.waiting.is_empty() && self.client.waiting() == 0 && !self.is_backed_up();
         let Some(number) = self.session.holds_command().filter(|_| is_clients_turn) else {
             self.held = None;
             return;
@@ -236,23 +238,26 @@ impl<A: Account> Relay<A> {
     }
 
     fn read_client(&mut self, buffer: &mut [u8], cx: &mut Context<'_>) -> bool {
-        if self.client.eof || !self.waiting.is_empty() || self.is_backed_up() || self.end.is_some() {
+        // After a COMPRESS, what waits is handed over first: what is read now would join it, inflated.
+        let must_wait = !self.waiting.is_empty() || self.began_to_compress || self.is_backed_up();
+        if self.client.eof || must_wait || self.end.is_some() {
             return false;
         }
-        let input = match self.client.poll_read(buffer, cx) {
+        let read = match self.client.poll_read(buffer, cx) {
             None => return false,
-            Some(Ok([])) => return true,
-            Some(Ok(input)) => input,
+            Some(Ok(input)) => {
+                let (session, mut out) = self.parts(cx);
+                let used = session.from_client(input, &mut out);
+                self.waiting.extend_from_slice(input.get(used..).unwrap_or_default());
+                input.len()
+            }
             Some(Err(malformed)) => {
                 self.finish(End::Malformed(malformed), "what you sent is not compressed as RFC 4978 asks for", cx);
-                return true;
+                0
             }
         };
-        let read = input.len();
-        let (session, mut out) = self.parts(cx);
-        let used = session.from_client(input, &mut out);
-        self.waiting.extend_from_slice(input.get(used..).unwrap_or_default());
-        // It may have been a token, and the thread's buffer lives on.
+        // It may have been a token, and the thread's buffer lives on. To inflate, what was said before is put there too, even
+        // if nothing comes of it.
         let dirty = if self.client.is_compressed() { buffer.len() } else { read };
         buffer.get_mut(..dirty).unwrap_or_default().fill(0);
         true
@@ -270,9 +275,18 @@ impl<A: Account> Relay<A> {
         true
     }
 
-    /// Hands on that a peer has closed, once all that it said before is handed on.
+    /// Hands on that a peer has closed, or deltapush itself, once all that was said before is handed on.
     fn hand_on_ends(&mut self, cx: &mut Context<'_>) -> bool {
         let mut progress = false;
+        if self.session.is_over() && self.client.closing == Closing::No {
+            self.client.close();
+            self.upstream.close();
+            progress = true;
+        }
+        // What the client asked for is done and answered first.
+        if self.performing.is_some() || !self.requests.is_empty() {
+            return progress;
+        }
         if self.client.eof && self.waiting.is_empty() && self.upstream.closing == Closing::No {
             self.upstream.close();
             progress = true;
@@ -299,12 +313,10 @@ impl<A: Account> Relay<A> {
         true
     }
 
-    /// Ends the session on deltapush's own account; what is queued still goes out.
+    /// Ends the session on deltapush's own account, with the response that is under way; what is queued still goes out.
     fn finish(&mut self, end: End, words: &str, cx: &mut Context<'_>) {
         let (session, mut out) = self.parts(cx);
         session.close(words, &mut out);
-        self.client.close();
-        self.upstream.close();
         self.end = Some(end);
         self.linger();
     }

@@ -184,3 +184,43 @@ async fn a_bomb_that_nobody_has_to_take_lets_others_go_on() {
     }
     assert!(slowest < Duration::from_secs(1), "a turn took {slowest:?}");
 }
+
+#[tokio::test(flavor = "current_thread")]
+async fn what_a_client_said_is_not_left_in_the_threads_buffer() {
+    let mut client = Client::begin(LONG).await;
+    client.say("a X openpgp:c2VjcmV0\r\n").await;
+    assert_eq!(read(&mut client.scene.upstream, 22).await, "a X openpgp:c2VjcmV0\r\n");
+    // The beginning of a block, which makes no byte, and then what is no deflate.
+    let mut said = client.deflated(b"b NOOP\r\n");
+    said.truncate(1);
+    for more in [said, vec![0xff; 100]] {
+        client.scene.client.write_all(&more).await.unwrap();
+        for _ in 0..20 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let is_left = with_scratch(|buffer| buffer.windows(8).any(|window| window == b"c2VjcmV0"));
+        assert!(!is_left);
+    }
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn what_is_inflated_behind_a_command_that_waited_is_not_taken_for_compressed() {
+    let mut scene = scene(LONG).await;
+    // The COMPRESS waits until the server has accepted the IDLE; meanwhile what is compressed has come too.
+    scene.client.write_all(b"a IDLE\r\nDONE\r\nz COMPRESS DEFLATE\r\n").await.unwrap();
+    assert_eq!(read(&mut scene.upstream, 8).await, "a IDLE\r\n");
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let mut deflater = Box::<CompressorOxide>::default();
+    deflater.set_format_and_level(DataFormat::Raw, 9);
+    let mut sent = vec![];
+    compress_to_output(&mut deflater, b"b IDLE\r\nDONE\r\nc NOOP\r\n", TDEFLFlush::Sync, |bytes| {
+        sent.extend_from_slice(bytes);
+        true
+    });
+    scene.client.write_all(&sent).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    scene.upstream.write_all(b"+ idling\r\n").await.unwrap();
+    assert_eq!(read(&mut scene.upstream, 14).await, "DONE\r\nb IDLE\r\n");
+    scene.upstream.write_all(b"a OK done\r\n+ idling\r\n").await.unwrap();
+    assert_eq!(read(&mut scene.upstream, 14).await, "DONE\r\nc NOOP\r\n");
+}

@@ -11,7 +11,7 @@ use super::*;
 use crate::config::{JmapAccess, Native};
 use crate::proxy::session::{Settings, Upstream};
 
-/// An account that does what it is asked, at once.
+/// An account that does what it is asked, in a moment.
 struct Willing(Arc<Mutex<Vec<Request>>>);
 
 impl Account for Willing {
@@ -22,7 +22,10 @@ impl Account for Willing {
     fn fetches(&self) {}
     fn perform(&self, request: Request) -> Performed {
         self.0.lock().unwrap().push(request);
-        Box::pin(async { true })
+        Box::pin(async {
+            sleep(Duration::from_millis(100)).await;
+            true
+        })
     }
 }
 
@@ -323,4 +326,65 @@ async fn a_command_that_streams_through_and_one_after_another_may_take_their_tim
         sleep(Duration::from_secs(1)).await;
     }
     assert!(!scene.relay.is_finished());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_does_not_take_too_long_while_the_server_holds_up_the_word_to_go_on() {
+    let mut scene = scene(LONG).await;
+    scene.upstream.write_all(b"* 1 FETCH (BODY[] {9}\r\n").await.unwrap();
+    assert_eq!(hear(&mut scene.client).await, "* 1 FETCH (BODY[] {9}\r\n");
+    scene.client.write_all(b"b GETMETADATA \"\" {9}\r\n").await.unwrap();
+    for piece in ["abc", "def", "ghi"] {
+        scene.upstream.write_all(piece.as_bytes()).await.unwrap();
+        assert_eq!(hear(&mut scene.client).await, piece);
+        sleep(COMMAND_TIME).await;
+    }
+    scene.upstream.write_all(b")\r\n").await.unwrap();
+    assert_eq!(hear(&mut scene.client).await, ")\r\n+ OK\r\n");
+    // Now it is the client's turn.
+    sleep(COMMAND_TIME / 2).await;
+    scene.client.write_all(b"/shared/x").await.unwrap();
+    assert_eq!(hear(&mut scene.client).await, "* BYE the command took too long\r\n");
+}
+
+#[tokio::test]
+async fn goodbye_is_said_behind_a_response_that_is_under_way() {
+    let mut scene = scene(LONG).await;
+    scene.upstream.write_all(b"* 1 FETCH (BODY[] {9}\r\nabc").await.unwrap();
+    assert_eq!(read(&mut scene.client, 26).await, "* 1 FETCH (BODY[] {9}\r\nabc");
+    scene.stop.cancel();
+    assert!(timeout(Duration::from_millis(100), scene.client.read_u8()).await.is_err(), "within a response");
+    scene.upstream.write_all(b"defghi)\r\n").await.unwrap();
+    assert_eq!(read_to_end(&mut scene.upstream).await, "");
+    let said = read_to_end(&mut scene.client).await;
+    assert_eq!(said, "defghi)\r\n* BYE deltapush shuts down, try again in a moment\r\n");
+    assert!(matches!(within(scene.relay).await.unwrap(), End::Shutdown));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_without_an_end_puts_off_no_goodbye_for_ever() {
+    let mut scene = scene(Duration::from_secs(1000)).await;
+    scene.upstream.write_all(b"* 1 FETCH (BODY[] {9}\r\n").await.unwrap();
+    assert_eq!(hear(&mut scene.client).await, "* 1 FETCH (BODY[] {9}\r\n");
+    assert!(matches!(timeout(Duration::from_secs(1100), scene.relay).await.unwrap().unwrap(), End::Idle));
+}
+
+#[tokio::test]
+async fn what_was_asked_for_before_a_side_was_closed_is_done_and_answered() {
+    for client_closes in [true, false] {
+        let mut scene = scene(LONG).await;
+        scene.client.write_all(b"b SETMETADATA INBOX (/private/devicetoken \"t\")\r\n").await.unwrap();
+        if client_closes {
+            scene.client.shutdown().await.unwrap();
+        }
+        while scene.requests.lock().unwrap().is_empty() {
+            sleep(Duration::from_millis(1)).await;
+        }
+        if client_closes {
+            assert_eq!(read_to_end(&mut scene.upstream).await, "");
+        }
+        drop(scene.upstream);
+        let said = read_to_end(&mut scene.client).await;
+        assert!(said.starts_with("b OK SETMETADATA completed\r\n* BYE"), "{said:?}");
+    }
 }

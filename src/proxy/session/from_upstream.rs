@@ -2,7 +2,7 @@
 
 use super::intercept::Pending;
 use super::run::Run;
-use super::{ClientState, Held, Output, Session, Shape, UpstreamState, show};
+use super::{ClientState, Compression, Held, Output, Session, Shape, UpstreamState, show};
 use crate::parser::command::Verb;
 use crate::parser::framer::{Fragment, LineEnd};
 use crate::parser::response::{self, Condition, Head};
@@ -21,11 +21,12 @@ const DATA: Shape = Shape { literals: true, secret: false };
 const SECRET_DATA: Shape = Shape { literals: true, secret: true };
 
 impl Session {
-    /// Takes bytes from the upstream; all of them are used.
+    /// Takes bytes from the upstream; all of them are used, but for those that follow deltapush's own BYE.
     pub fn from_upstream(&mut self, input: &[u8], out: &mut impl Output) {
         let mut run = Run::new(input);
         let mut rest = input;
-        while let Some((fragment, after)) = self.server.framer.next(rest) {
+        while !self.is_over() {
+            let Some((fragment, after)) = self.server.framer.next(rest) else { break };
             rest = after;
             match self.server.state {
                 UpstreamState::Head => self.begin_response(fragment, &mut run, out),
@@ -45,12 +46,15 @@ impl Session {
         }
     }
 
-    /// Ends the session toward the client on deltapush's own account, for a reason in words.
+    /// Ends the session toward the client on deltapush's own account, for a reason in words: at once, or with the end of the
+    /// response that is under way ([`is_over`](Self::is_over)).
     pub fn close(&mut self, reason: &str, out: &mut impl Output) {
-        if !self.server.said_bye && !self.is_within_response() {
+        // Behind the OK of a COMPRESS it would have to be compressed.
+        if !self.server.said_bye && self.compression != Compression::Accepted {
             self.server.said_bye = true;
-            self.say_now(out, format!("* BYE {reason}\r\n").as_bytes());
+            self.say(out, format!("* BYE {reason}\r\n").as_bytes());
         }
+        self.closed = true;
     }
 
     /// The first bytes of a response, or more of them.

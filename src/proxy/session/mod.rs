@@ -132,6 +132,8 @@ pub struct Session {
     /// How much it has said since the client's last bytes came.
     said: usize,
     compression: Compression,
+    /// deltapush has ended it: nothing is handed on but the rest of the response that is under way.
+    closed: bool,
 }
 
 /// Whether client and deltapush compress what they say (RFC 4978).
@@ -259,6 +261,7 @@ impl Session {
             own: Vec::new(),
             said: 0,
             compression: Compression::Off,
+            closed: false,
         }
     }
 
@@ -273,6 +276,7 @@ impl Session {
             && self.requests.is_empty()
             && self.own.iter().map(Vec::len).sum::<usize>() < MAX_OWN
             && self.compression != Compression::Accepted
+            && !self.closed
     }
 
     /// How many bytes of commands and responses are held: within the limits, whatever the peers send.
@@ -291,7 +295,8 @@ impl Session {
             ClientState::Gathering | ClientState::Discarding => true,
             _ => false,
         };
-        (under_way && self.takes_client_input()).then_some(self.client.begun)
+        // Its `+` may wait for the end of a response, which is for the upstream to send.
+        (under_way && self.own.is_empty() && self.takes_client_input()).then_some(self.client.begun)
     }
 
     /// Whether deltapush, not the upstream, has the tokens.
@@ -311,6 +316,12 @@ impl Session {
         capability::rewrite(line, self.added(), self.settings.jmapaccess).or_else(|| response::without_referral(line))
     }
 
+    /// Whether deltapush has ended it, and has said so.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.closed && !self.is_within_response()
+    }
+
     /// Whether a response has begun and not ended: nothing of deltapush's own may be said now.
     fn is_within_response(&self) -> bool {
         self.server.state != UpstreamState::Head || !self.server.held.is_empty()
@@ -318,6 +329,9 @@ impl Session {
 
     /// Says one response to the client, as soon as no response is under way.
     fn say(&mut self, out: &mut impl Output, response: &[u8]) {
+        if self.closed {
+            return;
+        }
         self.said = self.said.saturating_add(response.len());
         if self.is_within_response() {
             self.own.push(response.to_vec());
