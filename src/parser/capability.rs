@@ -1,6 +1,6 @@
 //! What a server's capability list becomes on its way to the client: a pure function on one line.
 
-use super::response::{self, Head};
+use super::response;
 
 /// Whether `name` can cross a relay. What cannot (docs and reasons in the order of the arms): a layer that ends at deltapush,
 /// a change of user behind its back, mechanisms bound to a TLS channel of which there are two, and addresses of servers that
@@ -55,20 +55,22 @@ pub fn rewrite(line: &[u8], added: Added) -> Option<Vec<u8>> {
     Some([before, &list.join(&b' '), after].concat())
 }
 
-/// What stands before and after the list in a line that has one.
+/// What stands before and after the list in a line that has one; `None` if there is no place for a list.
 fn around_list(line: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (start, end) = match response::head(line)? {
-        Head::Capability => {
+    let (start, end) = match response::status(line) {
+        // After a space: a list that is not there at all has no place.
+        None => {
+            line.strip_prefix(b"* ")?.get(b"CAPABILITY".len()).filter(|byte| **byte == b' ')?;
             let line_end = line.iter().rev().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
             (b"* CAPABILITY ".len(), line.len().checked_sub(line_end)?)
         }
-        _ => {
-            let start = memchr::memchr(b'[', line)?.checked_add(b"[CAPABILITY ".len())?;
-            let end = start.checked_add(memchr::memchr(b']', line.get(start..)?)?)?;
-            (start, end)
+        // From the end of the line: a tag may have a bracket in it.
+        Some(status) => {
+            let code = line.trim_ascii_end().len().checked_sub(status.text.len())?.checked_add(b"[".len())?;
+            (code.checked_add(b"CAPABILITY ".len())?, code.checked_add(status.code.len())?)
         }
     };
-    Some((line.get(..start)?, line.get(end..)?))
+    (start <= end).then_some((line.get(..start)?, line.get(end..)?))
 }
 
 #[cfg(test)]
@@ -112,6 +114,20 @@ mod tests {
         assert_eq!(rewritten("* CAPABILITY IMAP4rev1  METADATA XDELTAPUSH\r\n"), None);
         assert_eq!(rewritten("* OK [CAPABILITY IMAP4rev1 unclosed\r\n"), None);
         assert_eq!(rewrite(b"* CAPABILITY IMAP4rev1\r\n", Added::Nothing), None);
+    }
+
+    #[test]
+    fn a_bracket_in_a_tag_begins_no_list() {
+        assert_eq!(
+            rewritten("A[1 OK [CAPABILITY IMAP4rev1] hi\r\n").as_deref(),
+            Some("A[1 OK [CAPABILITY IMAP4rev1 METADATA XDELTAPUSH] hi\r\n")
+        );
+    }
+
+    #[test]
+    fn where_no_list_has_place_none_is_put() {
+        assert_eq!(rewritten("* CAPABILITY\r\n"), None);
+        assert_eq!(rewritten("* CAPABILITY\rIMAP4rev1 IDLE\r\n"), None);
     }
 
     #[test]

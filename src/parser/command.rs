@@ -102,6 +102,8 @@ pub struct Head<'a> {
 /// of an unknown verb, with an empty tag if it has none: a relay forwards what it does not understand.
 #[must_use]
 pub fn head(start: &[u8]) -> Option<Head<'_>> {
+    // What lies beyond the limit must not change what was decided within it: the chunks may be of any size.
+    let start = start.get(..HEAD_LIMIT).unwrap_or(start);
     let complete = start.contains(&b'\n') || start.len() >= HEAD_LIMIT;
     let unknown = Head { tag: &[], verb: Verb::Other, len: 0 };
     let Ok((rest, tag)) = terminated(command_tag, space).parse(start) else {
@@ -214,6 +216,13 @@ mod tests {
 
     fn tag_and_verb(start: &str) -> Option<(String, Verb)> {
         head(start.as_bytes()).map(|head| (String::from_utf8_lossy(head.tag).into_owned(), head.verb))
+    }
+
+    #[test]
+    fn what_lies_beyond_the_limit_decides_nothing() {
+        let long = format!("{} SETMETADATA INBOX", "x".repeat(HEAD_LIMIT));
+        assert_eq!(head(long.as_bytes()), head(&long.as_bytes()[..HEAD_LIMIT]));
+        assert_eq!(head(long.as_bytes()).unwrap().verb, Verb::Other);
     }
 
     #[test]

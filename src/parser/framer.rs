@@ -6,6 +6,9 @@
 /// The longest announcement with its line end, `~{18446744073709551615+}` CR LF, is 26 bytes; one more tells what precedes it.
 const TAIL: usize = 27;
 
+/// What the largest number of bytes takes to write.
+const MAX_DIGITS: usize = 20;
+
 /// A literal that the end of a line announces (RFC 9051 section 4.3, RFC 7888, RFC 3516).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Announcement {
@@ -162,6 +165,10 @@ fn announcement(line: &[u8]) -> Option<Announcement> {
         None => (inner, true),
     };
     let digits = inner.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    // Leading zeros without end: of a line that came in pieces they would not be here.
+    if digits > MAX_DIGITS {
+        return None;
+    }
     let (before, number) = inner.split_at_checked(inner.len().checked_sub(digits)?)?;
     let before = before.strip_suffix(b"{")?;
     let (before, binary) = match before.strip_suffix(b"~") {
@@ -200,6 +207,7 @@ mod tests {
     fn what_only_looks_like_a_literal_is_none() {
         for line in [
             "x {18446744073709551616}\r\n",
+            "x {000000000000000000005}\r\n",
             "x {5} \r\n",
             "x {}\r\n",
             "x {-1}\r\n",

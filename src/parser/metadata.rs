@@ -12,7 +12,7 @@ use nom::{IResult, Parser};
 
 use super::command;
 use super::quote::push_server_string;
-use super::syntax::{Parsed, astring, line_end, nstring, space};
+use super::syntax::{Parsed, astring, is_bare, line_end, nstring, space};
 
 /// How far below an entry `GETMETADATA` looks (RFC 5464 section 4.2.2).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -192,7 +192,12 @@ fn push_pairs(out: &mut Vec<u8>, pairs: &[Pair<'_>]) {
         if index > 0 {
             out.push(b' ');
         }
-        out.extend_from_slice(entry);
+        // A server may give names that need quotes.
+        if is_bare(entry) {
+            out.extend_from_slice(entry);
+        } else {
+            push_server_string(out, entry);
+        }
         out.push(b' ');
         match value {
             Some(value) => push_server_string(out, value),
@@ -280,5 +285,7 @@ mod tests {
         );
         assert_eq!(read.to_bytes(), line);
         assert_eq!(values(b"* METADATA INBOX /shared/comment\r\n"), None);
+        let quoted = b"* METADATA \"\" (\"/shared/a b\" NIL {4}\r\n/\r\nx \"y\")\r\n";
+        assert_eq!(values(quoted).unwrap().to_bytes(), quoted);
     }
 }

@@ -53,6 +53,8 @@ pub enum Head<'a> {
 /// The kind of the line that begins with `start`; `None` if it takes more to tell.
 #[must_use]
 pub fn head(start: &[u8]) -> Option<Head<'_>> {
+    // What lies beyond the limit must not change what was decided within it: the chunks may be of any size.
+    let start = start.get(..HEAD_LIMIT).unwrap_or(start);
     let complete = start.contains(&b'\n') || start.len() >= HEAD_LIMIT;
     let Some((first, rest)) = word(start, complete) else { return complete.then_some(Head::Data) };
     match first {
@@ -98,14 +100,15 @@ fn word(line: &[u8], complete: bool) -> Option<(&[u8], &[u8])> {
     Some((word, rest.strip_prefix(b" ").unwrap_or(rest)))
 }
 
+const CONDITIONS: [(&[u8], Condition); 5] = [
+    (b"OK", Condition::Ok),
+    (b"NO", Condition::No),
+    (b"BAD", Condition::Bad),
+    (b"BYE", Condition::Bye),
+    (b"PREAUTH", Condition::Preauth),
+];
+
 fn condition(name: &[u8]) -> Option<Condition> {
-    const CONDITIONS: [(&[u8], Condition); 5] = [
-        (b"OK", Condition::Ok),
-        (b"NO", Condition::No),
-        (b"BAD", Condition::Bad),
-        (b"BYE", Condition::Bye),
-        (b"PREAUTH", Condition::Preauth),
-    ];
     CONDITIONS.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, condition)| *condition)
 }
 
@@ -120,10 +123,11 @@ fn begins_capability_code(text: &[u8], complete: bool) -> Option<bool> {
 }
 
 /// Whether an announcement at the end of a line that begins like this one is followed by a literal: not in a status
-/// response or a continuation request, whose text is free (RFC 9051 section 9: resp-text).
+/// response or a continuation request, whose text is free (RFC 9051 section 9: resp-text), nor in a capability list, which is
+/// of atoms.
 #[must_use]
 pub fn may_have_literals(line: &[u8]) -> bool {
-    !matches!(head(line), Some(Head::Continuation | Head::Tagged { .. } | Head::Status { .. }))
+    !matches!(head(line), Some(Head::Continuation | Head::Tagged { .. } | Head::Status { .. } | Head::Capability))
 }
 
 /// A whole status response, taken apart.
@@ -193,19 +197,28 @@ pub fn capabilities(line: &[u8]) -> Option<impl Iterator<Item = &[u8]>> {
 /// The deepest nesting of parentheses that is parsed. What deltapush asks for has two levels.
 const MAX_DEPTH: usize = 8;
 
-/// The untagged or tagged response of a whole line, as imap-proto understands it; `None` if it does not.
+/// The untagged response of a whole line, as imap-proto understands it; `None` if it does not.
 ///
 /// imap-proto follows nested parentheses by recursion, without a bound: what is nested deeper than anything that deltapush
-/// asks for is not shown to it, for a stack that overflows ends the process.
+/// asks for is not shown to it, for a stack that overflows ends the process. Nor is a status response whose text is not ASCII:
+/// imap-proto cuts it after its first byte, and panics where that is no character.
 #[must_use]
 pub fn parse(response: &[u8]) -> Option<imap_proto::Response<'_>> {
-    if is_deeper_than(MAX_DEPTH, response) {
+    let untagged = response.strip_prefix(b"* ")?;
+    if !untagged.is_ascii() && begins_like_status(untagged) || is_deeper_than(MAX_DEPTH, response) {
         return None;
     }
     match imap_proto::Response::parse(response) {
         Ok(([], parsed)) => Some(parsed),
         _ => None,
     }
+}
+
+/// Whether the text after `* ` begins with a condition, even one that is not a word of its own: imap-proto wants no space
+/// after it.
+fn begins_like_status(untagged: &[u8]) -> bool {
+    let begins = |name: &[u8]| untagged.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name));
+    CONDITIONS.iter().any(|(name, _)| begins(name))
 }
 
 /// Whether parentheses are nested deeper than `limit`, outside of literals. Those in quoted strings count too: what is wanted
@@ -274,6 +287,8 @@ mod tests {
             assert_eq!(head(line.as_bytes()), expected, "{line:?}");
         }
         assert_eq!(head(&[b'x'; HEAD_LIMIT]), Some(Head::Data));
+        let long = format!("{} OK [CAPABILITY X] y\r\n", "x".repeat(HEAD_LIMIT));
+        assert_eq!(head(long.as_bytes()), Some(Head::Data));
     }
 
     #[test]
@@ -307,6 +322,14 @@ mod tests {
         assert!(is_deeper_than(8, fetch(8).as_bytes()) && !is_deeper_than(8, fetch(7).as_bytes()));
         assert!(!is_deeper_than(8, b"* 1 FETCH (X {12}\r\n(((((((((((()\r\n"));
         assert!(parse(b"* 1 FETCH (UID 3 FLAGS (\\Seen) BODY[HEADER.FIELDS (FROM)]<0> {2}\r\n\r\n)\r\n").is_some());
+    }
+
+    #[test]
+    fn a_text_that_is_not_ascii_is_not_cut_in_two() {
+        for line in ["* OK [ALERT]é\r\n", "* ok [UIDNEXT 3]é\r\n", "w1 BYE [ALERT]é\r\n", "+ [ALERT]é\r\n"] {
+            assert!(parse(line.as_bytes()).is_none(), "{line:?}");
+        }
+        assert!(parse("* LIST () \"/\" \"é\"\r\n".as_bytes()).is_some());
     }
 
     #[test]

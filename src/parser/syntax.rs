@@ -24,6 +24,12 @@ fn is_astring_char(byte: u8) -> bool {
     is_atom_char(byte) || byte == b']'
 }
 
+/// Whether `value` can be written as an astring without quotes.
+#[must_use]
+pub fn is_bare(value: &[u8]) -> bool {
+    !value.is_empty() && value.iter().copied().all(is_astring_char)
+}
+
 /// A command's tag.
 pub fn command_tag(input: &[u8]) -> Parsed<'_, &[u8]> {
     take_while1(|byte| is_astring_char(byte) && byte != b'+').parse(input)

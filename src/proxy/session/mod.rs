@@ -236,6 +236,13 @@ impl Session {
             && self.own.iter().map(Vec::len).sum::<usize>() < MAX_OWN
     }
 
+    /// How many bytes of commands and responses are held: within the limits, whatever the peers send.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        let held = [self.client.held.len(), self.server.held.len(), self.selection.held()];
+        held.into_iter().fold(0, usize::saturating_add)
+    }
+
     /// Whether deltapush, not the upstream, has the tokens.
     fn has_tokens(&self) -> bool {
         !self.upstream.pushes || self.settings.native == Native::Takeover

@@ -21,6 +21,11 @@ impl Selection {
         self.open.as_deref()
     }
 
+    /// How much is held of the command under way, in bytes.
+    pub(super) fn held(&self) -> usize {
+        self.line.len()
+    }
+
     /// A command begins to be relayed; `start` is what came of it.
     pub(super) fn begin(&mut self, verb: Verb, start: &[u8]) {
         self.line = Vec::new();
@@ -42,7 +47,9 @@ impl Selection {
     pub(super) fn end(&mut self, tag: &[u8]) {
         if !self.line.is_empty() {
             let line = std::mem::take(&mut self.line);
-            self.opening = Some((tag.to_vec(), command::mailbox(&line)));
+            // Of a longer one only the beginning may be here, depending on the chunks it came in.
+            let mailbox = if line.len() <= MAX_LINE { command::mailbox(&line) } else { None };
+            self.opening = Some((tag.to_vec(), mailbox));
         }
     }
 

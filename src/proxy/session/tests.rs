@@ -297,6 +297,21 @@ fn idle_is_done_once_and_may_be_refused() {
 }
 
 #[test]
+fn a_name_too_long_to_be_noted_is_not_noted_in_part() {
+    let name = "x".repeat(1100);
+    play(&format!(
+        "C: A1 SELECT {name}
+         > A1 SELECT {name}
+         S: A1 OK selected
+         < A1 OK selected
+         C: A2 IDLE
+         > A2 IDLE
+         S: + idling
+         < + idling"
+    ));
+}
+
+#[test]
 fn what_the_client_idles_in_is_known() {
     play(
         "C: A1 SELECT \"DeltaChat\" (CONDSTORE)

@@ -436,8 +436,11 @@ impl IdleMachine {
         if self.current == 0 {
             return self.fail(Failure::NoMailbox(words), actions);
         }
-        let left_out = self.watch.mailboxes.remove(self.current);
-        actions.push(Action::LeftOut(left_out.name, words));
+        // It may be left out already: NOTIFY can fail while it is being opened.
+        if self.current < self.watch.mailboxes.len() {
+            let left_out = self.watch.mailboxes.remove(self.current);
+            actions.push(Action::LeftOut(left_out.name, words));
+        }
         let removed = self.current;
         self.to_visit.retain(|index| *index != removed);
         for index in self.to_visit.iter_mut().filter(|index| **index > removed) {

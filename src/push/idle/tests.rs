@@ -569,6 +569,19 @@ fn notify_refused_is_no_harm() {
 }
 
 #[test]
+fn a_mailbox_that_notify_gave_up_while_it_was_opened_is_left_out_once() {
+    let mailboxes = vec![mailbox("INBOX", Some((7, 10))), mailbox("Gone", None)];
+    play_watch(
+        Watch { notify: true, mailboxes, ..watch(None) },
+        "> w1 EXAMINE \"Gone\"
+         S: * OK [NOTIFICATIONOVERFLOW] too much
+         (only the first)
+         S: w1 NO not there
+         > w2 EXAMINE \"INBOX\"",
+    );
+}
+
+#[test]
 fn one_session_watches_several_mailboxes_with_notify() {
     let mailboxes = vec![mailbox("INBOX", Some((7, 10))), mailbox("DeltaChat", Some((3, 5))), mailbox("Gone", None)];
     play_watch(
