@@ -197,15 +197,18 @@ pub fn capabilities(line: &[u8]) -> Option<impl Iterator<Item = &[u8]>> {
 /// The deepest nesting of parentheses that is parsed. What deltapush asks for has two levels.
 const MAX_DEPTH: usize = 8;
 
-/// The untagged response of a whole line, as imap-proto understands it; `None` if it does not.
+/// The untagged response of a whole line, as imap-proto understands it: a number's (EXISTS, EXPUNGE, FETCH), STATUS, or OK;
+/// `None` for any other, and for what it does not understand.
 ///
-/// imap-proto follows nested parentheses by recursion, without a bound: what is nested deeper than anything that deltapush
-/// asks for is not shown to it, for a stack that overflows ends the process. Nor is a status response whose text is not ASCII:
-/// imap-proto cuts it after its first byte, and panics where that is no character.
+/// What makes imap-proto panic is not shown to it: an OK whose text is not ASCII (it cuts the text after its first byte), a
+/// METADATA that is not UTF-8, and what [`is_harmless`] rules out.
 #[must_use]
 pub fn parse(response: &[u8]) -> Option<imap_proto::Response<'_>> {
     let untagged = response.strip_prefix(b"* ")?;
-    if !untagged.is_ascii() && begins_like_status(untagged) || is_deeper_than(MAX_DEPTH, response) {
+    let begins = |name: &[u8]| untagged.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name));
+    let is_wanted =
+        untagged.first().is_some_and(u8::is_ascii_digit) || begins(b"STATUS ") || begins(b"OK ") && untagged.is_ascii();
+    if !is_wanted || !is_harmless(response) {
         return None;
     }
     match imap_proto::Response::parse(response) {
@@ -214,16 +217,11 @@ pub fn parse(response: &[u8]) -> Option<imap_proto::Response<'_>> {
     }
 }
 
-/// Whether the text after `* ` begins with a condition, even one that is not a word of its own: imap-proto wants no space
-/// after it.
-fn begins_like_status(untagged: &[u8]) -> bool {
-    let begins = |name: &[u8]| untagged.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name));
-    CONDITIONS.iter().any(|(name, _)| begins(name))
-}
-
-/// Whether parentheses are nested deeper than `limit`, outside of literals. Those in quoted strings count too: what is wanted
-/// has none.
-fn is_deeper_than(limit: usize, response: &[u8]) -> bool {
+/// Whether imap-proto can be shown a response: it follows nested parentheses by recursion without a bound, and a stack that
+/// overflows ends the process; on a date that is NIL it panics. Literals do not count; quoted strings do, for what is wanted
+/// has neither.
+fn is_harmless(response: &[u8]) -> bool {
+    const NO_DATE: &[u8] = b"INTERNALDATE NIL";
     let mut framer = Framer::new();
     let mut rest = response;
     let mut depth: usize = 0;
@@ -236,15 +234,18 @@ fn is_deeper_than(limit: usize, response: &[u8]) -> bool {
                 b')' => depth = depth.saturating_sub(1),
                 _ => {}
             }
-            if depth > limit {
-                return true;
+            if depth > MAX_DEPTH {
+                return false;
             }
+        }
+        if bytes.windows(NO_DATE.len()).any(|window| window.eq_ignore_ascii_case(NO_DATE)) {
+            return false;
         }
         if let Some(LineEnd::Literal(announced)) = end {
             framer.begin_literal(announced.size);
         }
     }
-    false
+    true
 }
 
 /// Whether `tag` could be a client's. Used where a tag is sent back.
@@ -319,17 +320,25 @@ mod tests {
     fn nesting_without_end_is_not_followed() {
         let fetch = |depth: usize| format!("* 1 FETCH (BODYSTRUCTURE {}\r\n", "(".repeat(depth));
         assert!(parse(fetch(60_000).as_bytes()).is_none());
-        assert!(is_deeper_than(8, fetch(8).as_bytes()) && !is_deeper_than(8, fetch(7).as_bytes()));
-        assert!(!is_deeper_than(8, b"* 1 FETCH (X {12}\r\n(((((((((((()\r\n"));
+        assert!(!is_harmless(fetch(8).as_bytes()) && is_harmless(fetch(7).as_bytes()));
+        assert!(is_harmless(b"* 1 FETCH (X {12}\r\n(((((((((((()\r\n"));
         assert!(parse(b"* 1 FETCH (UID 3 FLAGS (\\Seen) BODY[HEADER.FIELDS (FROM)]<0> {2}\r\n\r\n)\r\n").is_some());
     }
 
     #[test]
-    fn a_text_that_is_not_ascii_is_not_cut_in_two() {
-        for line in ["* OK [ALERT]é\r\n", "* ok [UIDNEXT 3]é\r\n", "w1 BYE [ALERT]é\r\n", "+ [ALERT]é\r\n"] {
-            assert!(parse(line.as_bytes()).is_none(), "{line:?}");
+    fn what_imap_proto_panics_on_is_not_shown_to_it() {
+        for line in [
+            "* OK [ALERT]é\r\n".as_bytes(),
+            "* ok [UIDNEXT 3]é\r\n".as_bytes(),
+            "w1 BYE [ALERT]é\r\n".as_bytes(),
+            "+ [ALERT]é\r\n".as_bytes(),
+            b"* METADATA \"\xff\" (/shared/comment \"\xff\")\r\n",
+            b"* 1 FETCH (UID 3 internaldate nil)\r\n",
+        ] {
+            assert!(parse(line).is_none(), "{line:?}");
         }
-        assert!(parse("* LIST () \"/\" \"é\"\r\n".as_bytes()).is_some());
+        assert!(parse(b"* OK [UIDNEXT 3] ok\r\n").is_some());
+        assert!(parse(b"* STATUS INBOX (UIDNEXT 3)\r\n").is_some());
     }
 
     #[test]
