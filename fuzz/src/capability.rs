@@ -1,0 +1,78 @@
+//! `parser::capability`: nothing but the list changes, what may not cross is gone, the rest is there in its order.
+
+use deltapush::parser::capability::{Added, can_cross, rewrite};
+use deltapush::parser::response;
+
+use super::events;
+
+pub(crate) fn check(data: &[u8]) {
+    let (settings, line) = events::settings(data);
+    // It is called with whole lines.
+    let Some(end) = line.iter().position(|byte| *byte == b'\n') else { return };
+    let line = &line[..=end];
+    let added = if settings & 1 == 0 { Added::Push } else { Added::Nothing };
+    let Some(names) = response::capabilities(line) else {
+        return assert!(rewrite(line, added).is_none(), "there is no list");
+    };
+    let before: Vec<&[u8]> = names.collect();
+    let Some(changed) = rewrite(line, added) else {
+        return;
+    };
+    let after: Vec<&[u8]> = response::capabilities(&changed).expect("the list is still one").collect();
+    let mut kept: Vec<&[u8]> = before.iter().copied().filter(|name| can_cross(name)).collect();
+    if after.len() == kept.len()
+        && let Some(last) = kept.last_mut()
+    {
+        // What looks like a space at the end of the line is none of the name.
+        *last = last.trim_ascii_end();
+    }
+    kept.retain(|name| !name.is_empty());
+    assert!(after.starts_with(&kept), "what may cross crosses, in its order");
+    assert!(after.iter().all(|name| can_cross(name)));
+    let new = &after[kept.len()..];
+    match added {
+        Added::Nothing => assert!(new.is_empty()),
+        Added::Push => {
+            assert!(new.iter().all(|name| matches!(*name, b"METADATA" | b"XDELTAPUSH")));
+            for name in [&b"METADATA"[..], b"XDELTAPUSH"] {
+                assert_eq!(after.iter().filter(|other| other.eq_ignore_ascii_case(name)).count().min(1), 1);
+            }
+        }
+    }
+    assert_eq!(rewrite(&changed, added), None, "once is enough");
+    around_the_list(line, &before, &changed, &after);
+}
+
+/// What stands before and after the list is the same, byte for byte, but for spaces within and around the list.
+fn around_the_list(line: &[u8], before: &[&[u8]], changed: &[u8], after: &[&[u8]]) {
+    let start = common(line.iter(), changed.iter());
+    let head = |line: &[u8]| -> Vec<u8> {
+        let end = if line.starts_with(b"* CAPABILITY ")
+            || line[..line.len().min(13)].eq_ignore_ascii_case(b"* CAPABILITY ")
+        {
+            13
+        } else {
+            // The code follows the condition, the second word.
+            let mut spaces = line.iter().enumerate().filter(|(_, byte)| **byte == b' ').map(|(index, _)| index);
+            spaces.nth(1).expect("a condition") + "[CAPABILITY ".len() + 1
+        };
+        line[..end].to_vec()
+    };
+    assert_eq!(head(line), head(changed));
+    assert!(start >= head(line).len());
+    let rest = |line: &[u8], names: &[&[u8]]| -> Vec<u8> {
+        let list: usize = names.iter().map(|name| name.len()).sum();
+        // What follows the head, spaces aside, is the list and then the tail.
+        let tail: Vec<u8> = line[head(line).len()..].iter().copied().filter(|byte| *byte != b' ').collect();
+        tail[list..].to_vec()
+    };
+    let trimmed = |tail: Vec<u8>| -> Vec<u8> { tail.into_iter().filter(|byte| !byte.is_ascii_whitespace()).collect() };
+    assert_eq!(trimmed(rest(line, before)), trimmed(rest(changed, after)));
+    let ending = |line: &[u8]| line.ends_with(b"\r\n");
+    assert_eq!(ending(line), ending(changed));
+    assert_eq!(changed.iter().filter(|byte| **byte == b'\n').count(), 1, "one line stays one");
+}
+
+fn common<'a>(one: impl Iterator<Item = &'a u8>, other: impl Iterator<Item = &'a u8>) -> usize {
+    one.zip(other).take_while(|(one, other)| one == other).count()
+}
