@@ -7,7 +7,6 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    clippy::string_slice,
     reason = "a property that does not hold ends the test"
 )]
 #![expect(unreachable_pub, reason = "the properties are a library of their own")]

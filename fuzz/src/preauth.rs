@@ -11,12 +11,11 @@ const MAX_COMMAND: usize = 200;
 /// More events than any connection may have: each but a login ends it, and logins have a limit.
 const MAX_EVENTS: usize = 6;
 
-/// What a connection came to.
+/// What a connection came to. What comes after its end is thrown away.
 #[derive(Debug, PartialEq)]
 struct Outcome {
     said: Vec<u8>,
     events: Vec<Event>,
-    left: usize,
 }
 
 pub(crate) fn check(data: &[u8]) {
@@ -45,7 +44,7 @@ pub(crate) fn check(data: &[u8]) {
 
 fn run<'a>(protection: Protection, chunks: impl Iterator<Item = &'a [u8]>, mut shown: Option<&mut Shown>) -> Outcome {
     let mut machine = NotAuthenticated::new(protection, MAX_COMMAND);
-    let mut outcome = Outcome { said: machine.greeting(), events: vec![], left: 0 };
+    let mut outcome = Outcome { said: machine.greeting(), events: vec![] };
     let mut is_over = false;
     for mut chunk in chunks {
         while !is_over && !chunk.is_empty() {
@@ -59,7 +58,6 @@ fn run<'a>(protection: Protection, chunks: impl Iterator<Item = &'a [u8]>, mut s
             outcome.events.push(event);
             assert!(outcome.events.len() < MAX_EVENTS);
         }
-        outcome.left += chunk.len();
     }
     outcome
 }

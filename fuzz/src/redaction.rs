@@ -211,7 +211,7 @@ impl Stage {
 
     /// The upstream answers what it got, the store does what it was asked for.
     fn settle(&mut self, variation: &[u8]) {
-        let agrees = variation.len() % 3 != 0;
+        let agrees = !variation.len().is_multiple_of(3);
         for _ in 0..4 {
             let got = std::mem::take(&mut self.out.upstream);
             let line = got.strip_suffix(b"\r\n").unwrap_or_default();
