@@ -148,8 +148,7 @@ impl Status<'_> {
     /// Whether the response code is `name`, with or without arguments.
     #[must_use]
     pub fn has_code(&self, name: &str) -> bool {
-        let code = self.code.split(|byte| *byte == b' ').next().unwrap_or_default();
-        code.eq_ignore_ascii_case(name.as_bytes())
+        is_code(self.code, name)
     }
 
     /// The text for people, without the response code.
@@ -171,11 +170,7 @@ pub fn status(line: &[u8]) -> Option<Status<'_>> {
     let line = line.trim_ascii_end();
     let (_, rest) = word(line, true)?;
     let (_, text) = word(rest, true)?;
-    let code = match text.strip_prefix(b"[").map(|inner| (inner, memchr::memchr(b']', inner))) {
-        Some((inner, Some(end))) => inner.get(..end).unwrap_or_default(),
-        _ => &[],
-    };
-    Some(Status { tag, condition, code, text })
+    Some(Status { tag, condition, code: code_of(text).unwrap_or_default(), text })
 }
 
 /// Whether the text of a status response that begins with `start` may begin with a referral: it does with `[R`. `start` is
@@ -191,12 +186,25 @@ pub fn may_refer(start: &[u8]) -> bool {
 pub fn without_referral(line: &[u8]) -> Option<Vec<u8>> {
     let status = status(line).filter(|status| status.has_code("REFERRAL"))?;
     // From the end of the line: a tag may have a bracket in it.
-    let (start, text) = line.split_at_checked(line.trim_ascii_end().len().checked_sub(status.text.len())?)?;
-    let words = text.get(status.code.len().checked_add(2)?..)?;
-    let words = words.strip_prefix(b" ").unwrap_or(words);
+    let (start, mut words) = line.split_at_checked(line.trim_ascii_end().len().checked_sub(status.text.len())?)?;
+    // What stood behind it would be the code then.
+    while let Some(code) = code_of(words).filter(|code| is_code(code, "REFERRAL")) {
+        words = words.get(code.len().checked_add(2)?..)?;
+        words = words.strip_prefix(b" ").unwrap_or(words);
+    }
     // The grammar wants a text.
     let words = if words.trim_ascii().is_empty() { b"another server is responsible\r\n" } else { words };
     Some([start, words].concat())
+}
+
+/// The response code that a status response's text begins with, without its brackets.
+fn code_of(text: &[u8]) -> Option<&[u8]> {
+    let inner = text.strip_prefix(b"[")?;
+    inner.get(..memchr::memchr(b']', inner)?)
+}
+
+fn is_code(code: &[u8], name: &str) -> bool {
+    code.split(|byte| *byte == b' ').next().unwrap_or_default().eq_ignore_ascii_case(name.as_bytes())
 }
 
 /// What a whole line says of the server's capabilities: those of a `* CAPABILITY` response or of a `[CAPABILITY …]` code.
@@ -344,6 +352,8 @@ mod tests {
             without("A1 NO [REFERRAL IMAP://u;AUTH=*@two.example/] Try two.\r\n").as_deref(),
             Some("A1 NO Try two.\r\n")
         );
+        assert_eq!(without("A[1 NO [REFERRAL x] Try two.\r\n").as_deref(), Some("A[1 NO Try two.\r\n"));
+        assert_eq!(without("A1 NO [REFERRAL x] [REFERRAL y]Two.\r\n").as_deref(), Some("A1 NO Two.\r\n"));
         assert_eq!(without("* BYE [referral x]\r\n").as_deref(), Some("* BYE another server is responsible\r\n"));
         assert_eq!(without("A[1 NO [REFERRAL x] Try\r\n").as_deref(), Some("A[1 NO Try\r\n"));
         for line in ["A1 NO [REFERRALS x] y\r\n", "A1 OK [READ-WRITE] y\r\n", "* 1 EXISTS\r\n", "A1 NO [REFERRAL x\r\n"]

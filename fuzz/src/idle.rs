@@ -1,0 +1,148 @@
+//! `push::idle`: what a server may say to a watching session, and when.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use deltapush::config::Messages;
+use deltapush::push::idle::{Action, IdleMachine, Watch, WatchedMailbox, blindness};
+use deltapush::push::verdict::Judge;
+use deltapush::store::Position;
+
+use super::events::{self, events};
+
+const RENEWAL: Duration = Duration::from_secs(540);
+
+/// The longest that a FETCH may take.
+const FETCH_TIME: Duration = Duration::from_secs(600);
+
+/// What one response or one moment may lead to.
+const MAX_ACTIONS: usize = 8;
+
+pub(crate) fn check(data: &[u8]) {
+    let (settings, script) = events::settings(data);
+    let mut now = Instant::now();
+    let mut run = Run {
+        machine: IdleMachine::new(watch(settings), now),
+        tag: 0,
+        noted: HashMap::new(),
+        is_over: false,
+        has_left: false,
+    };
+    run.step(now, |machine, actions| machine.start(now, actions));
+    for (kind, said) in events(script) {
+        if kind == b'L' {
+            run.step(now, |machine, actions| machine.leave(now, actions));
+        } else if kind == b'T' {
+            now += Duration::from_secs(u64::from(said.first().copied().unwrap_or(1)) * 4);
+            run.step(now, |machine, actions| machine.tick(now, actions));
+        } else {
+            // `@` stands for the tag of the last command, which a fuzzer would be long to guess.
+            let tag = format!("w{}", run.tag);
+            let line: Vec<u8> = said
+                .iter()
+                .flat_map(|byte| if *byte == b'@' { tag.as_bytes() } else { std::slice::from_ref(byte) })
+                .copied()
+                .collect();
+            run.step(now, |machine, actions| machine.response(&line, now, actions));
+        }
+    }
+    run.a_silent_server_is_given_up(now);
+}
+
+fn watch(settings: u8) -> Watch {
+    let has = |bit: u8| settings >> bit & 1 == 1;
+    let position = has(0).then_some(Position { uid_validity: 7, uid_next: 10 });
+    let mut mailboxes = vec![WatchedMailbox { name: "INBOX".into(), position }];
+    if has(1) {
+        mailboxes.push(WatchedMailbox { name: "a \"b\\c".into(), position: None });
+        mailboxes.push(WatchedMailbox { name: "DeltaChat".into(), position });
+    }
+    let messages = if has(2) { Messages::Chat } else { Messages::All };
+    Watch {
+        mailboxes,
+        judge: Judge { addresses: vec!["alice@example.org".into()], messages },
+        renewal: RENEWAL,
+        notify: has(3),
+        blindly: has(4),
+        late: has(5),
+        grace: if has(6) { Duration::from_secs(20) } else { Duration::ZERO },
+    }
+}
+
+struct Run {
+    machine: IdleMachine,
+    /// The number of the last command.
+    tag: u32,
+    /// How far each mailbox was looked through.
+    noted: HashMap<String, Position>,
+    is_over: bool,
+    has_left: bool,
+}
+
+impl Run {
+    fn step(&mut self, now: Instant, act: impl FnOnce(&mut IdleMachine, &mut Vec<Action>)) {
+        let mut actions = vec![];
+        act(&mut self.machine, &mut actions);
+        assert!(!self.has_left || actions.is_empty(), "it has left: {actions:?}");
+        self.has_left |=
+            actions.iter().any(|action| matches!(action, Action::Send(bytes) if bytes.ends_with(b" LOGOUT\r\n")));
+        assert!(actions.len() <= MAX_ACTIONS, "{actions:?}");
+        let mut sent = 0;
+        for action in actions {
+            assert!(!self.is_over, "nothing comes after the end: {action:?}");
+            match action {
+                Action::Send(bytes) => {
+                    sent += 1;
+                    self.sends(&bytes);
+                }
+                Action::Noticed { mailbox, position, .. } => self.notes(mailbox, position),
+                Action::Failed(failure) => {
+                    assert!(!failure.to_string().is_empty());
+                    self.is_over = true;
+                }
+                Action::Judged { .. } | Action::Watching | Action::OnlyFirst | Action::LeftOut(..) => {}
+            }
+        }
+        // Leaving ends IDLE and says LOGOUT at once.
+        assert!(sent <= if self.has_left { 2 } else { 1 }, "one command at a time");
+        if !self.is_over && !self.has_left {
+            assert!(self.machine.deadline() <= now + RENEWAL.max(FETCH_TIME), "it would wait too long");
+        }
+    }
+
+    /// One line, and commands in their order: never SELECT, never a literal.
+    fn sends(&mut self, bytes: &[u8]) {
+        let text = std::str::from_utf8(bytes).expect("text");
+        let line = text.strip_suffix("\r\n").expect("a whole line");
+        assert!(!line.contains(['\r', '\n', '\0']) && !line.ends_with('}'));
+        if line == "DONE" {
+            return;
+        }
+        self.tag += 1;
+        let command = line.strip_prefix(&format!("w{} ", self.tag)).expect("the next tag");
+        let verbs = ["EXAMINE ", "UID FETCH ", "FETCH ", "NOTIFY SET ", "IDLE", "LOGOUT"];
+        assert!(verbs.iter().any(|verb| command.starts_with(verb)), "{command:?}");
+    }
+
+    /// What was looked through stays so.
+    fn notes(&mut self, mailbox: String, position: Position) {
+        if let Some(before) = self.noted.insert(mailbox, position)
+            && before.uid_validity == position.uid_validity
+        {
+            assert!(position.uid_next >= before.uid_next, "{before:?} then {position:?}");
+        }
+    }
+
+    fn a_silent_server_is_given_up(&mut self, mut now: Instant) {
+        let began = now;
+        for _ in 0..3 {
+            if self.is_over || self.has_left {
+                return;
+            }
+            now = now.max(self.machine.deadline());
+            self.step(now, |machine, actions| machine.tick(now, actions));
+        }
+        assert!(self.is_over, "it waits for a server that is silent");
+        assert!(now - began <= blindness(RENEWAL).max(FETCH_TIME) + Duration::from_secs(60));
+    }
+}

@@ -1,0 +1,315 @@
+//! `proxy::session`: both sides' bytes in any order and any chunking.
+//!
+//! An input is a sequence of events. The same events, each side's bytes one at a time, give the same output; what deltapush
+//! neither answers nor rewrites passes byte for byte; what it says stands between two responses; what it holds is bounded.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use deltapush::config::{JmapAccess, Native};
+use deltapush::parser::capability::{self, Added};
+use deltapush::parser::command;
+use deltapush::parser::reader::ResponseReader;
+use deltapush::parser::response::{self, Condition, Head};
+use deltapush::proxy::session::{Output, Request, Session, Settings, Upstream};
+use deltapush::secret::DeviceToken;
+use deltapush::trace::Transcript;
+
+use super::events::{self, Shown, events};
+
+/// Short, so that inputs go over them.
+const MAX_COMMAND: usize = 200;
+const MAX_RESPONSE: usize = 150;
+
+static SETTINGS: LazyLock<Vec<Arc<Settings>>> = LazyLock::new(|| {
+    let entries =
+        [("/shared/comment", "Push here"), ("/shared/vendor/deltachat/maxsmtprecipients", "50"), ("/shared/x", "é")];
+    let entries = entries.map(|(entry, value)| (entry.to_owned(), value.to_owned())).to_vec();
+    let settings = |number: u8| Settings {
+        entries: entries.clone(),
+        native: if number & 1 == 0 { Native::Passthrough } else { Native::Takeover },
+        keepalive: (number & 2 != 0).then_some(Duration::from_secs(240)),
+        jmapaccess: if number & 4 == 0 { JmapAccess::Strip } else { JmapAccess::Pass },
+        max_command: MAX_COMMAND,
+        max_response: MAX_RESPONSE,
+    };
+    (0..8).map(|number| Arc::new(settings(number))).collect()
+});
+
+/// The longest SELECT that is noted.
+const MAX_SELECT: usize = 1024;
+
+/// What an idling client hears now and then.
+const STILL_HERE: &[u8] = b"* OK Still here\r\n";
+
+/// What came out.
+#[derive(Default)]
+struct Recorded {
+    client: Vec<u8>,
+    upstream: Vec<u8>,
+    requests: Vec<Request>,
+    idled: Vec<String>,
+    /// How much the client had been told when compression began.
+    compressed_from: Option<usize>,
+    tokens: Vec<DeviceToken>,
+    transcript: Option<Shown>,
+}
+
+impl Output for Recorded {
+    fn to_client(&mut self, bytes: &[u8]) {
+        self.client.extend_from_slice(bytes);
+    }
+    fn to_upstream(&mut self, bytes: &[u8]) {
+        self.upstream.extend_from_slice(bytes);
+    }
+    fn request(&mut self, request: Request) {
+        self.requests.push(request);
+    }
+    fn idles_in(&mut self, mailbox: &str) {
+        self.idled.push(mailbox.to_owned());
+    }
+    fn fetches(&mut self) {}
+    fn compress(&mut self) {
+        assert_eq!(self.compressed_from, None, "compressed twice");
+        self.compressed_from = Some(self.client.len());
+    }
+    fn tokens(&self) -> Vec<DeviceToken> {
+        self.tokens.clone()
+    }
+    fn transcript(&mut self) -> Option<&mut dyn Transcript> {
+        self.transcript.as_mut().map(|shown| shown as &mut dyn Transcript)
+    }
+}
+
+/// A session with both its peers.
+struct Stage {
+    session: Session,
+    out: Recorded,
+    /// What the client has sent and the session has not taken.
+    waiting: VecDeque<u8>,
+    /// All that it has taken.
+    taken: Vec<u8>,
+    from_upstream: Vec<u8>,
+    /// How many requests were answered.
+    answered: usize,
+    /// What was under way after each event.
+    under_way: Vec<Option<u32>>,
+    has_keepalive: bool,
+    step: usize,
+}
+
+pub(crate) fn check(data: &[u8]) {
+    let (settings, script) = events::settings(data);
+    let whole = play(settings, script, usize::MAX, false);
+    let single = play(settings, script, 1, true);
+    assert_eq!(text(&single.out.client), text(&whole.out.client), "to the client");
+    assert_eq!(text(&single.out.upstream), text(&whole.out.upstream), "to the upstream");
+    assert_eq!(single.out.requests, whole.out.requests);
+    assert_eq!(single.out.idled, whole.out.idled);
+    assert_eq!(single.out.compressed_from, whole.out.compressed_from);
+    assert_eq!(single.under_way, whole.under_way, "which command has begun");
+    assert_eq!(single.taken, whole.taken);
+    what_is_foreign_goes_up(&whole);
+    if !closes(script) {
+        what_is_foreign_comes_down(&whole);
+        what_the_client_hears(&whole);
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    bytes.escape_ascii().to_string()
+}
+
+fn closes(script: &[u8]) -> bool {
+    events(script).any(|(kind, _)| kind == b'x' || kind == b'X')
+}
+
+/// `C` and `S`: said by client and upstream. `y`, `n`: the oldest request was done, or not. `x`: the upstream closed. `X`:
+/// deltapush does. `k`: the client has heard nothing for long. Anything else is said by the client.
+fn play(settings: u8, script: &[u8], step: usize, traced: bool) -> Stage {
+    let common = SETTINGS[usize::from(settings & 1 | settings >> 3 & 6)].clone();
+    let upstream = Upstream { metadata: settings & 2 != 0, pushes: settings & 4 != 0, id: settings & 64 != 0 };
+    let mut out = Recorded { transcript: traced.then(Shown::default), ..Recorded::default() };
+    if settings & 8 != 0 {
+        out.tokens =
+            [&b"openpgp:dG9rZW4x"[..], b"openpgp:dG9rZW4y"].map(|token| DeviceToken::new(token).unwrap()).to_vec();
+    }
+    let has_keepalive = common.keepalive.is_some();
+    let session = Session::new(common, upstream);
+    let mut stage = Stage {
+        session,
+        out,
+        waiting: VecDeque::new(),
+        taken: vec![],
+        from_upstream: vec![],
+        answered: 0,
+        under_way: vec![],
+        has_keepalive,
+        step,
+    };
+    for (kind, said) in events(script) {
+        match kind {
+            b'S' => stage.upstream_says(said),
+            b'y' | b'n' if stage.answered < stage.out.requests.len() => {
+                stage.answered += 1;
+                stage.session.answered(kind == b'y', &mut stage.out);
+            }
+            b'y' | b'n' => {}
+            b'k' => stage.keeps_alive(),
+            b'x' => stage.session.upstream_closed(&mut stage.out),
+            b'X' => stage.session.close("[UNAVAILABLE] deltapush stops", &mut stage.out),
+            _ => stage.client_says(said),
+        }
+        stage.feed();
+        stage.is_bounded(said.len());
+        stage.under_way.push(stage.session.holds_command());
+    }
+    stage
+}
+
+impl Stage {
+    fn upstream_says(&mut self, said: &[u8]) {
+        self.from_upstream.extend_from_slice(said);
+        for chunk in said.chunks(self.step.min(said.len()).max(1)) {
+            self.session.from_upstream(chunk, &mut self.out);
+        }
+    }
+
+    fn keeps_alive(&mut self) {
+        let before = self.out.client.len();
+        let is_due = self.session.keepalive().is_some();
+        self.session.keep_alive(&mut self.out);
+        assert_eq!(&self.out.client[before..], if is_due { STILL_HERE } else { b"" });
+    }
+
+    fn client_says(&mut self, said: &[u8]) {
+        for chunk in said.chunks(self.step.min(said.len()).max(1)) {
+            self.waiting.extend(chunk);
+            self.feed();
+        }
+    }
+
+    fn feed(&mut self) {
+        while self.session.takes_client_input() && !self.waiting.is_empty() {
+            let input = self.waiting.make_contiguous();
+            let used = self.session.from_client(input, &mut self.out);
+            assert!(used > 0, "it says that it takes input");
+            self.taken.extend(self.waiting.drain(..used));
+        }
+    }
+
+    /// Whether what an idling client hears is what the upstream says.
+    fn idles_with_the_upstream(&self) -> bool {
+        !self.has_keepalive || !events::contains(&self.taken.to_ascii_lowercase(), b"idle")
+    }
+
+    /// At most one command and one response are held, each up to its limit and the piece that went over it.
+    fn is_bounded(&self, said: usize) {
+        // ID is written anew, with quotes and deltapush's name.
+        let command = (2 * MAX_COMMAND + 100).max(command::HEAD_LIMIT) + MAX_SELECT;
+        let response = MAX_RESPONSE.max(response::HEAD_LIMIT);
+        let piece = self.step.min(said.max(self.waiting.len()).max(self.taken.len()));
+        assert!(self.session.held() <= command + response + 3 * piece, "{} bytes are held", self.session.held());
+    }
+}
+
+/// Whether a response says no more than that the server is there.
+fn is_keepalive(said: &[u8]) -> bool {
+    response::status(said).is_some_and(|status| {
+        let text = status.human_text().to_ascii_lowercase();
+        let words = text.trim_end_matches(['.', '!']);
+        status.tag.is_none()
+            && status.condition == Condition::Ok
+            && ["", "still here", "hang in there"].contains(&words)
+    })
+}
+
+/// Whether nothing stands there that deltapush would read.
+fn is_foreign(stream: &[u8]) -> bool {
+    const OWN: [&[u8]; 9] = [
+        b"metadata",
+        b"compress",
+        b"starttls",
+        b"unauthenticate",
+        b"capability",
+        b"getjmapaccess",
+        b"rlist",
+        b"rlsub",
+        b"referral",
+    ];
+    let lower = stream.to_ascii_lowercase();
+    // ID, but not IDLE.
+    let has_id = lower.windows(4).any(|window| window.starts_with(b" id") && window[3] != b'l');
+    !has_id && !OWN.iter().any(|own| events::contains(&lower, own))
+}
+
+/// What does not concern deltapush comes out as it went in, as far as it can be told apart already.
+fn what_is_foreign_goes_up(stage: &Stage) {
+    if is_foreign(&stage.taken) {
+        assert!(stage.taken.starts_with(&stage.out.upstream), "to the upstream: {}", text(&stage.out.upstream));
+        assert!(stage.taken.len() - stage.out.upstream.len() < command::HEAD_LIMIT);
+        assert!(stage.out.requests.is_empty());
+    }
+}
+
+/// The same toward the client.
+fn what_is_foreign_comes_down(stage: &Stage) {
+    if stage.idles_with_the_upstream() && is_foreign(&stage.taken) && is_foreign(&stage.from_upstream) {
+        assert!(stage.from_upstream.starts_with(&stage.out.client), "to the client: {}", text(&stage.out.client));
+        assert!(stage.from_upstream.len() - stage.out.client.len() < response::HEAD_LIMIT);
+    }
+}
+
+/// Response by response, the client hears what the upstream said, as it was or with another capability list; but for the
+/// commands in which deltapush has a part.
+fn what_the_client_hears(stage: &Stage) {
+    let said = responses(&stage.from_upstream);
+    let heard = responses(&stage.out.client);
+    let mut said = said.iter().map(Vec::as_slice).peekable();
+    for heard in &heard {
+        loop {
+            match said.peek() {
+                Some(next) if is_same(next, heard) => {
+                    said.next();
+                    break;
+                }
+                _ if is_own(heard) => break,
+                Some(next) if may_be_kept(next) => {
+                    said.next();
+                }
+                _ => panic!("the upstream never said {}", text(heard)),
+            }
+        }
+    }
+}
+
+/// The responses that are complete.
+fn responses(mut stream: &[u8]) -> Vec<Vec<u8>> {
+    let mut reader = ResponseReader::new(1 << 20);
+    std::iter::from_fn(|| reader.next(&mut stream).ok().flatten()).collect()
+}
+
+fn is_same(said: &[u8], heard: &[u8]) -> bool {
+    said == heard
+        || response::without_referral(said).as_deref() == Some(heard)
+        || (0..8u8).any(|number| {
+            let added = Added { push: number & 1 != 0, compress: number & 2 != 0 };
+            let jmapaccess = if number & 4 != 0 { JmapAccess::Strip } else { JmapAccess::Pass };
+            capability::rewrite(said, added, jmapaccess).as_deref() == Some(heard)
+        })
+}
+
+/// What deltapush may keep or put another line in the place of: the `+` and the end of its own commands, and their values.
+fn may_be_kept(said: &[u8]) -> bool {
+    matches!(response::head(said), Some(Head::Continuation | Head::Tagged { .. } | Head::Metadata))
+        || is_keepalive(said)
+}
+
+/// What deltapush says: what goes with a literal, values, and the ends of commands, which have the client's tag.
+fn is_own(heard: &[u8]) -> bool {
+    heard == b"+ OK\r\n"
+        || heard == b"* ID (\"name\" \"deltapush\")\r\n"
+        || heard == STILL_HERE
+        || matches!(response::head(heard), Some(Head::Tagged { .. } | Head::Metadata))
+}
