@@ -163,6 +163,18 @@ mod tests {
     }
 
     #[test]
+    fn no_early_data_is_taken() {
+        let fixture = fixture();
+        let mut client = ClientConfig::clone(&fixture.client(&[&version::TLS13], &[b"imap"]));
+        client.enable_early_data = true;
+        let client = Arc::new(client);
+        fixture.handshake(&client).unwrap();
+        let name = ServerName::try_from("_imap.example.org").unwrap();
+        let mut again = ClientConnection::new(client, name).unwrap();
+        assert!(again.early_data().is_none(), "the ticket must not allow it");
+    }
+
+    #[test]
     fn tickets_outlive_the_certificate() {
         let fixture = fixture();
         for version in [&version::TLS12, &version::TLS13] {

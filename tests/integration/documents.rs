@@ -1,51 +1,101 @@
-//! Documents that name tests: each test named is there.
+//! What documents name is there: tests beside claims, and the pages and headings that links lead to.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The documents, and in which column of their tables the tests stand.
-const DOCUMENTS: [(&str, usize); 1] = [("docs/providers.md", 3)];
+/// The documents whose tables name tests in their last column, and how many rows they have at least.
+const CLAIMS: [(&str, usize); 2] = [("docs/providers.md", 30), ("docs/standards.md", 100)];
 
 #[test]
 fn every_test_that_a_document_names_is_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let tests = tests_in(root);
+    let sources = ["src", "tests"].map(|folder| files_below(&root.join(folder), "rs")).concat();
+    let tests: BTreeSet<String> =
+        sources.iter().flat_map(|path| tests_of(&fs::read_to_string(path).unwrap())).collect();
     assert!(tests.contains("every_test_that_a_document_names_is_there"), "the sources were not read: {tests:?}");
-    for (document, column) in DOCUMENTS {
+    for (document, at_least) in CLAIMS {
         let text = fs::read_to_string(root.join(document)).unwrap();
+        let mut columns = None;
         let mut rows = 0;
-        for line in text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| ---")).skip(1) {
-            let cell = line.trim_matches('|').split(" | ").nth(column);
-            let cell = cell.unwrap_or_else(|| panic!("{document}: no test column in {line}"));
-            let named: Vec<&str> = cell.split('`').skip(1).step_by(2).collect();
+        for line in text.lines() {
+            if !line.starts_with('|') {
+                columns = None;
+                continue;
+            }
+            let cells: Vec<&str> = line.trim_matches('|').split(" | ").collect();
+            let Some(columns) = columns else {
+                columns = Some(cells.len());
+                continue;
+            };
+            if line.starts_with("| ---") {
+                continue;
+            }
+            assert_eq!(cells.len(), columns, "{document}: as many cells as the head has: {line}");
+            let named: Vec<&str> = cells.last().unwrap().split('`').skip(1).step_by(2).collect();
             assert!(!named.is_empty(), "{document}: no test in {line}");
             for name in named {
                 assert!(tests.contains(name), "{document} names the test {name}, which is nowhere");
             }
             rows += 1;
         }
-        assert!(rows > 0, "{document} has no table");
+        assert!(rows >= at_least, "only {rows} rows were found in {document}");
     }
 }
 
-/// The names of all functions marked as tests in `src` and `tests`.
-fn tests_in(root: &Path) -> BTreeSet<String> {
-    let mut folders: Vec<PathBuf> = ["src", "tests"].map(|name| root.join(name)).into();
-    let mut found = BTreeSet::new();
+#[test]
+fn every_link_between_documents_leads_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut documents = files_below(&root.join("docs"), "md");
+    documents.extend(
+        ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "certs/README.md"]
+            .map(|name| root.join(name)),
+    );
+    let mut links = 0;
+    for document in &documents {
+        let text = fs::read_to_string(document).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link) {
+            if link.starts_with("https://") {
+                continue;
+            }
+            let (path, heading) = link.split_once('#').unwrap_or((link, ""));
+            let target = if path.is_empty() { document.clone() } else { document.parent().unwrap().join(path) };
+            assert!(target.exists(), "{} links to {link}, which is not there", document.display());
+            let is_heading = |line: &str| line.starts_with('#') && anchor(line) == heading;
+            assert!(
+                heading.is_empty() || fs::read_to_string(&target).unwrap().lines().any(is_heading),
+                "{} links to {link}: there is no such heading",
+                document.display()
+            );
+            links += 1;
+        }
+    }
+    assert!(links > 40, "only {links} links were found");
+}
+
+/// What a heading is called in links.
+fn anchor(heading: &str) -> String {
+    let words = heading.trim_start_matches('#').trim().to_lowercase();
+    words.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_')).collect::<String>().replace(' ', "-")
+}
+
+fn files_below(folder: &Path, extension: &str) -> Vec<PathBuf> {
+    let mut folders = vec![folder.to_owned()];
+    let mut found = Vec::new();
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                found.extend(tests_of(&fs::read_to_string(path).unwrap()));
+            } else if path.extension().is_some_and(|its| its == extension) {
+                found.push(path);
             }
         }
     }
     found
 }
 
+/// The names of all functions marked as tests.
 fn tests_of(source: &str) -> Vec<String> {
     let mut names = Vec::new();
     let mut marked = false;

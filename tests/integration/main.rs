@@ -48,7 +48,6 @@ mod shaping;
 #[cfg(test)]
 mod sockets;
 #[cfg(test)]
-mod standards;
 #[cfg(test)]
 mod support;
 #[cfg(test)]
