@@ -42,7 +42,7 @@ async fn odd_answers_reach_the_client_as_they_are() {
         hears(PLAIN, "c2 NOOP", &["c2 OK"], "EOF"),
         hears(PLAIN, "c2 NOOP", &["* BYE"], "CLOSE"),
         hears(PLAIN, "c2 FETCH 1 FLAGS", &["c2 NO [OVERQUOTA] Account exceeded bandwidth limits. (Failure)"], "EOF"),
-        hears(PLAIN, "c2 IDLE", &["+", "* OK Still here", "* OK Still here"], "EOF"),
+        hears(PLAIN, "c2 IDLE", &["+", "* OK [ALERT] Still here"], "EOF"),
     );
 }
 
@@ -64,4 +64,51 @@ async fn a_limit_at_the_login_is_the_servers_word() {
         drop(client);
         upstream.finish().await;
     }
+}
+
+/// Gmail takes IDLE with nothing selected, and never says anything then: the connection must still live through a NAT.
+#[tokio::test]
+async fn gmail_idles_in_silence_with_nothing_selected() {
+    let dialogue = format!("{PLAIN}C: c2 IDLE\nS: + idling\nC: DONE\nS: c2 OK IDLE terminated (Success)\nEOF");
+    let upstream = Scripted::start(&[&dialogue]).await;
+    let mut options = Options::plain(upstream.port);
+    options.more = "relay:\n  keepalive: 1s\n".to_owned();
+    let deltapush = Deltapush::start(&options);
+    let mut client = Client::plain(deltapush.plain).await;
+    client.expect_prefix("* OK").await;
+    assert!(client.command("c1 LOGIN alice@lab.test sesame").await.result.starts_with("OK"));
+    client.send("c2 IDLE").await;
+    client.expect("+ idling").await;
+    for _ in 0..2 {
+        client.expect("* OK Still here").await;
+    }
+    client.send("DONE").await;
+    assert_eq!(client.until_tagged("c2").await.result, "OK IDLE terminated (Success)");
+    drop(client);
+    upstream.finish().await;
+}
+
+/// 163.com opens a mailbox only to a client that has said who it is after its login: deltapush says it for one that does not.
+#[tokio::test]
+async fn netease_hears_who_asks_before_a_client_opens_a_mailbox() {
+    let dialogue = "
+        S: * OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] Coremail
+        LOGIN
+        S: <tag> OK [CAPABILITY IMAP4rev1 IDLE ID] LOGIN completed
+        C~ dp2 ID (\"name\" \"deltapush\"
+        S: * ID (\"name\" \"Coremail\")
+        S: dp2 OK ID completed
+        C: c2 SELECT INBOX
+        S: * 0 EXISTS
+        S: c2 OK [READ-WRITE] SELECT completed
+        EOF
+    ";
+    let upstream = Scripted::start(&[dialogue]).await;
+    let deltapush = Deltapush::start(&Options::plain(upstream.port));
+    let mut client = Client::plain(deltapush.plain).await;
+    client.expect_prefix("* OK").await;
+    assert!(client.command("c1 LOGIN alice@lab.test sesame").await.result.starts_with("OK"));
+    assert_eq!(client.command("c2 SELECT INBOX").await.text(), "* 0 EXISTS\nOK [READ-WRITE] SELECT completed");
+    drop(client);
+    upstream.finish().await;
 }
