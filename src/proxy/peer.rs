@@ -144,6 +144,11 @@ impl Peer {
                 Poll::Pending => break,
             }
         }
+        if self.sent >= self.waiting() {
+            // It may never become empty: what is sent must not pile up.
+            self.queue.drain(..self.sent);
+            self.sent = 0;
+        }
         self.queue.extend_from_slice(rest);
     }
 
@@ -231,5 +236,50 @@ impl Peer {
         };
         self.eof |= read == 0;
         buffer.get(..read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::AsyncReadExt;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    const LIMIT: usize = 64 * 1024;
+
+    #[tokio::test]
+    async fn what_is_sent_is_not_kept_where_the_queue_never_becomes_empty() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        // Buffers as on a slow way: less than what may wait here fits into them.
+        socket2::SockRef::from(&listener).set_recv_buffer_size(8 * 1024).unwrap();
+        let (far, near) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        let (near, mut far) = (far.unwrap(), near.unwrap().0);
+        socket2::SockRef::from(&near).set_send_buffer_size(8 * 1024).unwrap();
+        let mut peer = Peer::new(Stream::Plain(near));
+        let mut sent: u32 = 0;
+        let mut most = 0;
+        let sending = poll_fn(|cx| {
+            peer.poll_send(cx);
+            while peer.waiting() < LIMIT && sent < 4_096_000 {
+                let piece: Vec<u8> = (sent..sent + 16 * 1024).flat_map(u32::to_le_bytes).collect();
+                sent += 16 * 1024;
+                peer.send(&piece, cx);
+                most = most.max(peer.queue.capacity());
+            }
+            if peer.waiting() == 0 { Poll::Ready(()) } else { Poll::Pending }
+        });
+        let receiving = async {
+            let mut bytes = vec![0; 4096];
+            for first in (0..4_096_000_u32).step_by(1024) {
+                far.read_exact(&mut bytes).await.unwrap();
+                let expected: Vec<u8> = (first..first + 1024).flat_map(u32::to_le_bytes).collect();
+                assert!(bytes == expected, "at {first}");
+            }
+        };
+        tokio::join!(sending, receiving);
+        assert!(most < 8 * LIMIT, "{most} bytes are kept");
     }
 }

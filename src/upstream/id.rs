@@ -48,6 +48,12 @@ fn is_of_proxies(name: &[u8]) -> bool {
     OF_PROXIES.iter().any(|start| name.get(..start.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(start)))
 }
 
+/// Whether a command may have a field that only a proxy may send.
+#[must_use]
+pub fn may_speak_for_others(command: &[u8]) -> bool {
+    (0..command.len()).any(|start| command.get(start..).is_some_and(is_of_proxies))
+}
+
 /// How often and with what a login says who asks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Introduction {

@@ -3,7 +3,7 @@
 use super::intercept::push_client_string;
 use super::{Output, Session};
 use crate::parser::id::{self, Field};
-use crate::upstream::id::with_own_name;
+use crate::upstream::id::{may_speak_for_others, with_own_name};
 
 impl Session {
     /// Hands an ID on with deltapush's name in it. To a server that does not offer ID nothing is said: some hang up then.
@@ -16,6 +16,10 @@ impl Session {
             Some(fields) => {
                 let (command, cuts) = id_command(&self.client.tag, &with_own_name(&fields));
                 self.replay(&command, &cuts, out);
+            }
+            // Not to be had by one field too many.
+            None if may_speak_for_others(command) => {
+                self.reply(b"BAD ID takes NIL or a list of at most 30 fields (RFC 2971)", out);
             }
             // Whatever it is: the server says what it thinks of it.
             None => self.replay(command, cuts, out),

@@ -169,3 +169,19 @@ fn jmap_can_be_left_to_the_server() {
          < * JMAPACCESS \"https://mail.example/jmap\"",
     );
 }
+
+#[test]
+fn what_only_a_proxy_may_say_does_not_pass_in_an_id_that_is_too_long() {
+    let upstream = Upstream { id: true, ..PLAIN };
+    let long = "v".repeat(1025);
+    play_with(
+        upstream,
+        Native::Passthrough,
+        &format!(
+            "C: A1 ID (\"name\" \"{long}\")
+             > A1 ID (\"name\" \"{long}\")
+             C: A2 ID (\"X-Originating-IP\" \"192.0.2.1\" \"name\" \"{long}\")
+             < A2 BAD ID takes NIL or a list of at most 30 fields (RFC 2971)"
+        ),
+    );
+}
