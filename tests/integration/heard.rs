@@ -42,7 +42,7 @@ async fn odd_answers_reach_the_client_as_they_are() {
         hears(PLAIN, "c2 NOOP", &["c2 OK"], "EOF"),
         hears(PLAIN, "c2 NOOP", &["* BYE"], "CLOSE"),
         hears(PLAIN, "c2 FETCH 1 FLAGS", &["c2 NO [OVERQUOTA] Account exceeded bandwidth limits. (Failure)"], "EOF"),
-        hears(PLAIN, "c2 IDLE", &["+", "* OK Still here", "* OK Still here"], "EOF"),
+        hears(PLAIN, "c2 IDLE", &["+", "* 5 EXISTS", "* 1 RECENT"], "EOF"),
     );
 }
 

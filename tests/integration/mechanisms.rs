@@ -86,7 +86,7 @@ fn greeting(capabilities: &str) -> String {
 }
 
 const IN: (&str, &str) =
-    ("S: dp1 OK [CAPABILITY IMAP4rev1] in\nEOF", "c1 OK [CAPABILITY IMAP4rev1 METADATA XDELTAPUSH] in");
+    ("S: dp1 OK [CAPABILITY IMAP4rev1] in\nEOF", "c1 OK [CAPABILITY IMAP4rev1 METADATA XDELTAPUSH COMPRESS=DEFLATE] in");
 
 #[tokio::test]
 async fn a_password_is_given_in_the_way_that_the_server_wants() {
@@ -242,7 +242,7 @@ async fn mox_is_logged_in_to_with_scram_and_cannot_be_watched_then() {
     let mut scene = Scene::begin(&[&server]).await;
     let said = format!("c1 AUTHENTICATE SCRAM-SHA-256 {first}");
     let (asked, proven) = (format!("+ {server_first}"), format!("+ {server_final}"));
-    let done = "c1 OK [CAPABILITY IMAP4rev1 IDLE METADATA XDELTAPUSH] ready";
+    let done = "c1 OK [CAPABILITY IMAP4rev1 IDLE METADATA XDELTAPUSH COMPRESS=DEFLATE] ready";
     scene.says(&[(&said, &asked), (&last, &proven), ("", done), TOKEN]).await;
     scene.status_says("cannot be watched: its client logs in with SCRAM-SHA-256").await;
     scene.status_says("1 of them cannot be watched").await;
@@ -314,7 +314,7 @@ async fn outlooks_token_is_watched_with_until_it_expires_and_again_with_the_next
     let renewed = format!("{}{OUTLOOK_IN}EOF", outlook("token-two"));
     let again = format!("{}{OUTLOOK_IN}{WATCHING}EOF", outlook("token-two"));
     let mut scene = Scene::begin(&[&client, &watch, &expired, &renewed, &again]).await;
-    let logged_in = "c1 OK [CAPABILITY IMAP4rev1 IDLE METADATA XDELTAPUSH] AUTHENTICATE completed.";
+    let logged_in = "c1 OK [CAPABILITY IMAP4rev1 IDLE METADATA XDELTAPUSH COMPRESS=DEFLATE] AUTHENTICATE completed.";
     scene.says(&[(&format!("c1 AUTHENTICATE XOAUTH2 {}", xoauth2("token-one")), logged_in), TOKEN]).await;
     scene.upstream.reached().await;
     scene.upstream.open_gate();
@@ -348,7 +348,9 @@ async fn sasl(deltapush: &Deltapush, user: &str, mechanism: &str, way: &str, sec
 #[tokio::test]
 async fn dovecot_is_logged_in_to_by_every_mechanism() {
     let dovecot = dovecot::shared(Setup::Mechanisms);
-    let deltapush = Deltapush::start(&Options { trace: true, ..Options::dovecot(dovecot) });
+    // Each mechanism fails twice on purpose.
+    let more = "limits:\n  failed_logins:\n    delay: 10ms\n    longest_delay: 50ms\n    per_address: 1000\n    per_upstream: 1000\n";
+    let deltapush = Deltapush::start(&Options { trace: true, more: more.to_owned(), ..Options::dovecot(dovecot) });
     for (mechanism, secret, is_watched) in [
         ("PLAIN", PASSWORD, true),
         ("LOGIN", PASSWORD, true),
