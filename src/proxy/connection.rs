@@ -225,6 +225,11 @@ impl Connection {
         }
     }
 
+    /// The command under way has its whole time from now on.
+    pub(super) fn command_begins_anew(&mut self) {
+        self.command = None;
+    }
+
     /// By when the next bytes have to come: a command that has begun has a time of its own.
     fn command_deadline(&mut self, under_way: Option<u32>) -> Instant {
         let Some(number) = under_way else {

@@ -117,6 +117,12 @@ impl LoginGate {
 }
 
 impl Pass {
+    /// The upstream has accepted these credentials before.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.known
+    }
+
     /// What came of the login. How long its answer is to wait if that was a failed login.
     pub fn done(mut self, outcome: Outcome) -> Option<Duration> {
         self.end(outcome)
