@@ -81,6 +81,8 @@ impl Connection {
             Ok(pass) => pass,
             Err(refused) => return Ok(Err(refused)),
         };
+        let claim = self.entrance.claim.clone();
+        let _trying = claim.as_ref().map(|claim| claim.try_login(&(&self.proxy.limits).into()));
         let probed = self.proxy.session.native == Native::Passthrough && !self.proxy.probes.is_known(&target);
         let mut attempt = self.attempt(&target, &credentials, probed, &mut client).await;
         // What the client has answered to one challenge is no answer to another.

@@ -85,8 +85,10 @@ fn greeting(capabilities: &str) -> String {
     format!("S: * OK [CAPABILITY IMAP4rev1 {capabilities}] ready\n")
 }
 
-const IN: (&str, &str) =
-    ("S: dp1 OK [CAPABILITY IMAP4rev1] in\nEOF", "c1 OK [CAPABILITY IMAP4rev1 METADATA XDELTAPUSH COMPRESS=DEFLATE] in");
+const IN: (&str, &str) = (
+    "S: dp1 OK [CAPABILITY IMAP4rev1] in\nEOF",
+    "c1 OK [CAPABILITY IMAP4rev1 METADATA XDELTAPUSH COMPRESS=DEFLATE] in",
+);
 
 #[tokio::test]
 async fn a_password_is_given_in_the_way_that_the_server_wants() {
