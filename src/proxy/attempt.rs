@@ -90,6 +90,8 @@ impl Connection {
     async fn ask(&mut self, waiting: &mut Waiting<'_>, challenge: &[u8]) -> Result<Secret, Failure> {
         waiting.was_asked = true;
         waiting.machine.expect_response();
+        // What the server has taken for its challenge is not the client's.
+        self.command_begins_anew();
         if let Some(transcript) = &mut self.transcript {
             transcript.piece(Speaker::ToClient, Mark::Relayed, Piece::Text(b"+ "));
             transcript.piece(Speaker::ToClient, Mark::Relayed, Piece::Masked(challenge.len()));

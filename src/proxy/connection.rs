@@ -12,7 +12,7 @@ use tracing::debug;
 
 use super::attempt::Waiting;
 use super::conversation::Conversation;
-use super::guard::door::Place;
+use super::guard::door::{Claim, Place};
 use super::handle::AccountHandle;
 use super::handshake::{self, Accepted};
 use super::listener::Proxy;
@@ -51,6 +51,8 @@ pub(super) struct Entrance {
     pub(super) connected: SocketAddr,
     /// The name that it asked for in TLS, in lower case.
     pub(super) host: Option<String>,
+    /// To its place, while its login is tried.
+    pub(super) claim: Option<Arc<Claim>>,
 }
 
 /// A client that is logged in.
@@ -91,7 +93,7 @@ impl Connection {
         let now = Instant::now();
         let deadline = now.checked_add(proxy.limits.login_time).unwrap_or(now);
         let connected = *listener.address;
-        let entrance = Box::new(Entrance { listener, connected, host: None });
+        let entrance = Box::new(Entrance { listener, connected, host: None, claim: None });
         Self { proxy, peer, entrance, session, transcript, deadline, introduction: Box::default(), command: None }
     }
 
@@ -99,6 +101,7 @@ impl Connection {
     pub(super) async fn serve(mut self, tcp: TcpStream, mut place: Place, stop: &CancellationToken) {
         let (session, peer) = (self.session, self.peer);
         debug!(session, %peer, "client connected");
+        self.entrance.claim = Some(Arc::new(place.claim()));
         // Boxed, so that a session that is only relayed does not carry what its login needed.
         let authenticated = match Box::pin(self.log_in(tcp, &place, stop)).await {
             Ok(authenticated) => authenticated,
@@ -236,6 +239,11 @@ impl Connection {
                 Err(_) => return self.too_late(client).await,
             }
         }
+    }
+
+    /// The command under way has its whole time from now on.
+    pub(super) fn command_begins_anew(&mut self) {
+        self.command = None;
     }
 
     /// By when the next bytes have to come: a command that has begun has a time of its own.

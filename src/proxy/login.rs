@@ -9,7 +9,7 @@ use tracing::debug;
 use super::attempt::{Failure, Waiting};
 use super::connection::{Connection, NoLogin};
 use super::guard::Prefix;
-use super::guard::gate::{Pass, Refusal as TooMany};
+use super::guard::gate::Pass;
 use super::guard::logins::Outcome;
 use super::guard::report;
 use super::preauth::NotAuthenticated;
@@ -19,6 +19,7 @@ use crate::config::Native;
 use crate::secret::Credentials;
 use crate::upstream::connect::{ConnectError, Connected};
 use crate::upstream::dialogue::LoginError;
+use crate::upstream::dns::Reach;
 use crate::upstream::originating::Origin;
 use crate::upstream::refusal::{Refusal, classify};
 use crate::upstream::route::{Asked, Target};
@@ -40,10 +41,15 @@ impl Connection {
             return Err(self.lost(credentials, "NO [AUTHORIZATIONFAILED] this login may not be used here"));
         }
         let asked = Asked { login, listener: Some(&self.entrance.listener), host: self.entrance.host.as_deref() };
-        self.proxy.upstreams.routes.find(&asked).ok_or_else(|| {
+        let target = self.proxy.upstreams.routes.find(&asked).ok_or_else(|| {
             debug!(session, %peer, user = %login.escape_debug(), "refused: no route for this login");
             self.lost(credentials, "NO [AUTHORIZATIONFAILED] no mail server is configured here for this login")
-        })
+        })?;
+        if target.reach == Reach::PublicOnly && !is_of_one_domain(credentials) {
+            debug!(session, %peer, user = %login.escape_debug(), "refused: a mailbox of one domain, a login of another");
+            return Err(self.lost(credentials, "NO [AUTHORIZATIONFAILED] the login is not of the mailbox's domain"));
+        }
+        Ok(target)
     }
 
     /// The refusal of a login for which no server is asked.
@@ -66,17 +72,23 @@ impl Connection {
             Ok(target) => target,
             Err(refused) => return Ok(Err(refused)),
         };
-        let credentials = applied(&target, credentials);
+        let credentials = match applied(&target, credentials) {
+            Ok(credentials) => credentials,
+            Err(refused) => return Ok(Err(refused)),
+        };
         let account = AccountId::of(&credentials, &target.name());
         let pass = match self.pass(&account, &credentials).await {
             Ok(pass) => pass,
             Err(refused) => return Ok(Err(refused)),
         };
+        let claim = self.entrance.claim.clone();
+        let _trying = claim.as_ref().map(|claim| claim.try_login(&(&self.proxy.limits).into()));
         let probed = self.proxy.session.native == Native::Passthrough && !self.proxy.probes.is_known(&target);
         let mut attempt = self.attempt(&target, &credentials, probed, &mut client).await;
         // What the client has answered to one challenge is no answer to another.
-        if !client.was_asked && attempt.as_ref().is_err_and(Failure::is_too_many) && self.proxy.board.give_way(&account)
-        {
+        // And a stranger, whom some servers tell so before they look at the password, ends nobody's watch.
+        let may_ask = !client.was_asked && pass.is_known();
+        if may_ask && attempt.as_ref().is_err_and(Failure::is_too_many) && self.proxy.board.give_way(&account) {
             debug!(session, %account, "too many sessions: the watching session gives way to the client");
             sleep(GIVING_WAY).await;
             attempt = self.attempt(&target, &credentials, probed, &mut client).await;
@@ -84,7 +96,14 @@ impl Connection {
         let mut upstream = match attempt {
             Ok(upstream) => upstream,
             Err(Failure::Client(end)) => return Err(end),
-            Err(Failure::GaveUp(words)) => return Ok(Err(Refused::new(words))),
+            Err(Failure::GaveUp(words)) => {
+                // It may have been told meanwhile that it was wrong: some servers say that in a challenge.
+                let failed = pass.done(Outcome::Unclear);
+                if failed.is_some() {
+                    report::failed_login(peer.ip(), &credentials.user, &account.upstream, true);
+                }
+                return Ok(Err(Refused::new(words).after(failed.unwrap_or_default())));
+            }
             Err(Failure::Upstream(error)) => {
                 if probed && matches!(error, ConnectError::TimedOut(_)) {
                     // It may be the question whether it pushes that it does not answer: it is not asked again soon.
@@ -125,7 +144,10 @@ impl Connection {
         let refusal = match timeout_at(self.deadline, proxy.gate.enter(login)).await {
             Ok(Ok(pass)) => return Ok(pass),
             Ok(Err(refusal)) => refusal,
-            Err(_) => TooMany { delay: Duration::ZERO, repeated: false, counted: false },
+            Err(_) => {
+                debug!(session, %peer, %account, "other logins at its mail server took all the time for this one");
+                return Err(Refused::new("NO [UNAVAILABLE] other logins go before this one, try again in a moment"));
+            }
         };
         debug!(session, %peer, %account, repeated = refusal.repeated, "refused without asking the mail server");
         if refusal.counted {
@@ -151,10 +173,68 @@ fn outcome(error: &ConnectError) -> Outcome {
     }
 }
 
+/// Whether who logs in is of the domain of the mailbox. Where that domain says which server is asked, its owner could have
+/// passwords of any other domain guessed there, with a new name for the server, and so a new count, whenever one is used up.
+fn is_of_one_domain(credentials: &Credentials) -> bool {
+    let domain = |login: &str| login.rsplit_once('@').map(|(_, domain)| domain.to_lowercase());
+    domain(&credentials.user) == domain(credentials.owner())
+}
+
 /// The credentials that the server gets: the route may have another name for the login. From here on that name is the
 /// account's, so that a mailbox is one account whichever way its clients come.
-fn applied(target: &Target, mut credentials: Credentials) -> Credentials {
-    credentials.user = target.login_for(&credentials.user);
-    credentials.authorization = credentials.authorization.map(|owner| target.login_for(&owner));
-    credentials
+///
+/// In an exchange the names stand where only the client can write them: the server would log in another than the account is
+/// called after.
+fn applied(target: &Target, given: Credentials) -> Result<Credentials, Refused> {
+    let mut credentials = given.clone();
+    credentials.user = target.login_for(&given.user);
+    credentials.authorization = given.authorization.as_deref().map(|owner| target.login_for(owner));
+    if !given.can_be_used_again() && credentials != given {
+        return Err(Refused::new(
+            "NO [CANNOT] this mail server knows the login by another name, which SCRAM cannot tell it; use PLAIN",
+        ));
+    }
+    Ok(credentials)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::parser::sasl::Mechanism;
+    use crate::upstream::route::Routes;
+
+    #[test]
+    fn a_domain_has_no_passwords_of_another_tried() {
+        let login = |user: &str, other: &str| Credentials::new(user, "x").on_behalf_of(other.into());
+        assert!(
+            is_of_one_domain(&Credentials::new("alice", "x")) && is_of_one_domain(&login("a@B.example", "c@b.Example"))
+        );
+        assert!(!is_of_one_domain(&login("victim@big.example", "x@mine.example")));
+        assert!(!is_of_one_domain(&login("victim", "x@mine.example")));
+    }
+
+    #[test]
+    fn an_exchange_cannot_be_rewritten() {
+        let routes = |login: &str| {
+            let text = format!(
+                "routes: [{{domain: example.org, upstream: \"imaps://imap.example.org\", login: \"{login}\"}}]\n"
+            );
+            Routes::new(&Config::parse(&text, Path::new(""), "test").unwrap().routes)
+        };
+        let tried = |login: &str, given: &Credentials| {
+            let asked = Asked { login: given.owner(), listener: None, host: None };
+            let target = routes(login).find(&asked).unwrap();
+            applied(&target, given.clone()).map_err(|refused| String::from_utf8(refused.answer).unwrap())
+        };
+        let password = Credentials::new("alice@example.org", "sesame");
+        assert_eq!(tried("local", &password).unwrap().user, "alice");
+        let scram = Credentials::exchange(Mechanism::ScramSha256, "alice@example.org", "n,,n=alice@example.org,r=x");
+        assert!(tried("local", &scram).unwrap_err().starts_with("NO [CANNOT]"));
+        assert_eq!(tried("{login}", &scram).unwrap(), scram);
+        let boss = scram.on_behalf_of("boss@example.org".into());
+        assert!(tried("local", &boss).is_err() && tried("{login}", &boss).is_ok());
+    }
 }

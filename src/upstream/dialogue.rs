@@ -233,6 +233,7 @@ impl Dialogue {
 
     fn untagged_status(&mut self, line: &[u8], status: Status<'_>) -> Result<Option<Step>, LoginError> {
         match (status.condition, &self.state) {
+            (Condition::Bye, _) if self.repeats_secret(line) => Err(LoginError::Bye("it repeats the login".into())),
             (Condition::Bye, _) => Err(LoginError::Bye(status.human_text())),
             (Condition::Preauth, _) => Err(LoginError::Preauth),
             (Condition::Ok, State::Greeting) => {

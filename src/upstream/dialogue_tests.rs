@@ -149,6 +149,16 @@ fn a_server_that_repeats_the_password_is_not_quoted() {
         );
         let answer = b"NO the login was refused".to_vec();
         assert_eq!(result, Err(LoginError::Refused { answer, untagged: vec![] }));
+        let result = play(
+            Credentials::new("u", "sesame"),
+            Security::Tls,
+            &format!(
+                "S: * OK [CAPABILITY AUTH=PLAIN SASL-IR] hi
+                 > dp1 AUTHENTICATE PLAIN AHUAc2VzYW1l
+                 S: * BYE what is {repeated}"
+            ),
+        );
+        assert!(!result.unwrap_err().to_string().contains(repeated));
     }
 }
 

@@ -350,9 +350,9 @@ async fn sasl(deltapush: &Deltapush, user: &str, mechanism: &str, way: &str, sec
 #[tokio::test]
 async fn dovecot_is_logged_in_to_by_every_mechanism() {
     let dovecot = dovecot::shared(Setup::Mechanisms);
-    // A wrong password for each mechanism is more than one server may get in a while.
-    let more = "limits:\n  failed_logins:\n    delay: 10ms\n    per_upstream: 30\n".to_owned();
-    let deltapush = Deltapush::start(&Options { trace: true, more, ..Options::dovecot(dovecot) });
+    // Each mechanism fails twice on purpose.
+    let more = "limits:\n  failed_logins:\n    delay: 10ms\n    longest_delay: 50ms\n    per_address: 1000\n    per_upstream: 1000\n";
+    let deltapush = Deltapush::start(&Options { trace: true, more: more.to_owned(), ..Options::dovecot(dovecot) });
     for (mechanism, secret, is_watched) in [
         ("PLAIN", PASSWORD, true),
         ("LOGIN", PASSWORD, true),

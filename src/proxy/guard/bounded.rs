@@ -18,6 +18,11 @@ impl<K: Hash + Eq + Clone, V> Bounded<K, V> {
         Self { entries: HashMap::new(), capacity, lifetime }
     }
 
+    /// From now on an entry is of use for so long.
+    pub(super) fn set_lifetime(&mut self, lifetime: Duration) {
+        self.lifetime = lifetime;
+    }
+
     pub(super) fn get(&self, key: &K, now: Instant) -> Option<&V> {
         self.entries.get(key).filter(|(used, _)| now.saturating_duration_since(*used) < self.lifetime).map(|(_, v)| v)
     }

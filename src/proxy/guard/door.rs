@@ -30,6 +30,34 @@ pub struct Place {
     is_logged_in: bool,
 }
 
+/// The right to a place while a login is tried.
+#[derive(Debug)]
+pub struct Claim {
+    door: Arc<Door>,
+    id: Id,
+    prefix: Prefix,
+}
+
+/// A login that is tried: while this is there, others are pushed out first.
+#[derive(Debug)]
+pub struct Trying<'a>(&'a Claim);
+
+impl Claim {
+    /// The login is being tried from now on.
+    #[must_use]
+    pub fn try_login(&self, limits: &Limits) -> Trying<'_> {
+        self.door.inside().places.begin_try(self.id, self.prefix, limits);
+        Trying(self)
+    }
+}
+
+impl Drop for Trying<'_> {
+    fn drop(&mut self) {
+        let Claim { door, id, prefix } = self.0;
+        door.inside().places.end_try(*id, *prefix);
+    }
+}
+
 impl Door {
     /// Takes a place for a new connection; `id` is of no other, and grows. Somebody else may have to go for it.
     ///
@@ -58,6 +86,12 @@ impl Place {
     /// Resolves when the connection has to go.
     pub fn evicted(&self) -> impl Future<Output = ()> + use<> {
         self.evicted.clone().cancelled_owned()
+    }
+
+    /// For whoever tries its login.
+    #[must_use]
+    pub fn claim(&self) -> Claim {
+        Claim { door: Arc::clone(&self.door), id: self.id, prefix: self.prefix }
     }
 
     /// The client is logged in: from now on it stays.
@@ -100,7 +134,13 @@ mod tests {
         drop(first);
         let fourth = enter(4, 4).unwrap();
         assert!(!third.evicted.is_cancelled() && !fourth.evicted.is_cancelled());
-        drop((third, fourth));
+        let claim = third.claim();
+        let trying = claim.try_login(&Limits { before_login: 4, ..limits });
+        let fifth = enter(5, 5).unwrap();
+        assert!(!third.evicted.is_cancelled() && fourth.evicted.is_cancelled());
+        drop(third);
+        drop(trying);
+        drop((fourth, fifth));
         let inside = door.inside();
         assert!(inside.evictions.is_empty());
         assert_eq!(format!("{:?}", inside.places), format!("{:?}", Places::default()));

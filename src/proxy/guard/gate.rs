@@ -67,7 +67,9 @@ impl LoginGate {
         let digest = given.can_be_used_again().then(|| self.digest(account, given.password.expose()));
         // Hashes are compared, not passwords: how long that takes says nothing.
         let stored = stored.is_some_and(|stored| digest == Some(self.digest(account, stored.password.expose())));
-        Try { prefix, account: account.clone(), digest, stored }
+        // Whose password is tried, and not for whose mailbox, nor how the name is spelled: a guesser has many of either.
+        let guessed = AccountId::new(&given.user.to_lowercase(), &account.upstream);
+        Try { prefix, account: guessed, digest, stored }
     }
 
     fn digest(&self, account: &AccountId, password: &[u8]) -> Digest {
@@ -115,6 +117,12 @@ impl LoginGate {
 }
 
 impl Pass {
+    /// The upstream has accepted these credentials before.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.known
+    }
+
     /// What came of the login. How long its answer is to wait if that was a failed login.
     pub fn done(mut self, outcome: Outcome) -> Option<Duration> {
         self.end(outcome)
@@ -172,6 +180,22 @@ mod tests {
         assert_eq!(again.done(Outcome::Refused), Some(Duration::from_secs(1)));
         assert!(gate.enter(login(&gate, "b")).await.unwrap_err().repeated);
         assert!(gate.enter(login(&gate, "stored")).await.is_ok());
+    }
+
+    #[test]
+    fn one_password_has_one_count_however_it_is_asked_for() {
+        let gate = gate();
+        let counted = |given: Credentials| {
+            let account = AccountId::of(&given, "mail:993");
+            let login = gate.login(Prefix::of([192, 0, 2, 1].into()), &account, &given, None);
+            (login.account, login.digest)
+        };
+        let plain = counted(Credentials::new("alice", "x"));
+        let other = counted(Credentials::new("alice", "x").on_behalf_of("bob".into()));
+        assert_eq!(plain.0, other.0, "in the name of as many others as one likes");
+        assert_ne!(plain.1, other.1, "who may log in for oneself may not do it for others");
+        assert_eq!(plain.0, counted(Credentials::new("ALICE", "x")).0);
+        assert_ne!(plain.0, counted(Credentials::new("bob", "x").on_behalf_of("alice".into())).0);
     }
 
     #[test]

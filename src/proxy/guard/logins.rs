@@ -41,7 +41,7 @@ const CAPACITY: usize = 20_000;
 pub struct Try {
     /// Where the client is.
     pub prefix: Prefix,
-    /// Whose mailbox it wants, and where.
+    /// Whose password it gives, and where.
     pub account: AccountId,
     /// Its credentials. None where they can be used only once.
     pub digest: Option<Digest>,
@@ -146,6 +146,10 @@ impl Logins {
 
     /// Other limits from now on; what happened before still counts.
     pub fn set_limits(&mut self, limits: FailedLogins) {
+        self.addresses.set_lifetime(limits.within);
+        self.accounts.set_lifetime(limits.within);
+        self.upstreams.set_lifetime(DAY.max(limits.within));
+        self.refused.set_lifetime(limits.within);
         self.limits = limits;
     }
 

@@ -204,3 +204,15 @@ fn what_strangers_make_it_remember_is_bounded() {
     let lengths = [logins.addresses.len(), logins.accounts.len(), logins.upstreams.len(), logins.refused.len()];
     assert!(lengths.iter().all(|length| *length <= CAPACITY), "{lengths:?}");
 }
+
+#[test]
+fn a_longer_memory_counts_from_the_reload_on() {
+    let mut lab = Lab::new();
+    lab.logins.set_limits(FailedLogins { within: Duration::from_secs(3600), ..FailedLogins::default() });
+    for n in 0..3 {
+        assert!(matches!(lab.log_in(n, "alice", &format!("guess{n}")), Got::Wrong(_)));
+    }
+    lab.pass(1800);
+    assert_eq!(lab.log_in(9, "alice", "guess9"), Got::NotAsked);
+    assert_eq!(lab.log_in(0, "alice", "guess0"), Got::Again);
+}

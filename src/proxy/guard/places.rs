@@ -3,7 +3,9 @@
 //! Where all places before the login are taken, a new connection is let in all the same, and the oldest one of the prefix
 //! that has most of them goes. To turn the new one away would let whoever holds the places keep everybody out for as long as
 //! they can be held; this way a crowd of strangers pushes out itself: a client that logs in within seconds is old only where
-//! that many others come in these seconds, and one that is logged in is not concerned at all.
+//! that many others come in these seconds, and one that is logged in is not concerned at all. One whose login is being
+//! tried is spared while others can go: a mail server may take longer than a crowd. No more than half of the places are kept
+//! like that, so that a crowd of logins cannot keep out those who come to log in.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -55,6 +57,10 @@ pub struct Places {
     by_prefix: HashMap<Prefix, usize>,
     /// Those that are not logged in, oldest first.
     waiting: HashMap<Prefix, BTreeSet<Id>>,
+    /// Those of them whose login is being tried, and which go last. Not in `waiting`.
+    trying: HashMap<Prefix, BTreeSet<Id>>,
+    trying_total: usize,
+    /// Both together.
     waiting_total: usize,
 }
 
@@ -65,7 +71,8 @@ impl Places {
     /// # Errors
     /// [`Full`] if there is none.
     pub fn enter(&mut self, id: Id, prefix: Prefix, limits: &Limits) -> Result<Option<Id>, Full> {
-        let waiting = self.waiting.get(&prefix).map_or(0, BTreeSet::len);
+        let number = |of: &HashMap<Prefix, BTreeSet<Id>>| of.get(&prefix).map_or(0, BTreeSet::len);
+        let waiting = number(&self.waiting).saturating_add(number(&self.trying));
         let of_prefix = self.by_prefix.get(&prefix).copied().unwrap_or(0);
         if of_prefix >= limits.per_address || waiting >= limits.before_login_per_address {
             return Err(Full::Address);
@@ -79,10 +86,25 @@ impl Places {
     }
 
     fn evict(&mut self) -> Option<Id> {
-        let most = self.waiting.iter().max_by_key(|(_, ids)| (ids.len(), std::cmp::Reverse(ids.first().copied())));
-        let (prefix, id) = most.and_then(|(prefix, ids)| Some((*prefix, *ids.first()?)))?;
+        let (id, prefix) = oldest_of_most(&self.waiting).or_else(|| oldest_of_most(&self.trying))?;
         self.leave(id, prefix);
         Some(id)
+    }
+
+    /// The connection's login is being tried.
+    pub fn begin_try(&mut self, id: Id, prefix: Prefix, limits: &Limits) {
+        if self.trying_total < limits.before_login / 2 && take(&mut self.waiting, id, prefix) {
+            self.trying_total = self.trying_total.saturating_add(1);
+            self.trying.entry(prefix).or_default().insert(id);
+        }
+    }
+
+    /// It is not any more. Nothing happens to who has left meanwhile.
+    pub fn end_try(&mut self, id: Id, prefix: Prefix) {
+        if take(&mut self.trying, id, prefix) {
+            self.trying_total = self.trying_total.saturating_sub(1);
+            self.waiting.entry(prefix).or_default().insert(id);
+        }
     }
 
     /// The connection is logged in: it cannot be evicted any more. One that was evicted at that very moment stays as well.
@@ -116,16 +138,27 @@ impl Places {
     }
 
     fn stop_waiting(&mut self, id: Id, prefix: Prefix) -> bool {
-        let Some(ids) = self.waiting.get_mut(&prefix) else { return false };
-        let was_there = ids.remove(&id);
-        if ids.is_empty() {
-            self.waiting.remove(&prefix);
-        }
+        self.end_try(id, prefix);
+        let was_there = take(&mut self.waiting, id, prefix);
         if was_there {
             self.waiting_total = self.waiting_total.saturating_sub(1);
         }
         was_there
     }
+}
+
+fn take(from: &mut HashMap<Prefix, BTreeSet<Id>>, id: Id, prefix: Prefix) -> bool {
+    let Some(ids) = from.get_mut(&prefix) else { return false };
+    let was_there = ids.remove(&id);
+    if ids.is_empty() {
+        from.remove(&prefix);
+    }
+    was_there
+}
+
+fn oldest_of_most(of: &HashMap<Prefix, BTreeSet<Id>>) -> Option<(Id, Prefix)> {
+    let most = of.iter().max_by_key(|(_, ids)| (ids.len(), std::cmp::Reverse(ids.first().copied())));
+    most.and_then(|(prefix, ids)| Some((*ids.first()?, *prefix)))
 }
 
 #[cfg(test)]
@@ -168,6 +201,35 @@ mod tests {
             places.leave(id, prefix(address));
         }
         assert_eq!((places.total, places.waiting_total), (6, 6));
+    }
+
+    #[test]
+    fn whose_login_is_tried_goes_last_and_half_of_the_places_stay_for_newcomers() {
+        let mut places = Places::default();
+        for id in 0..6 {
+            let address = u8::try_from(id).unwrap();
+            assert_eq!(places.enter(id, prefix(address), &LIMITS), Ok(None));
+        }
+        // The fourth is one too many.
+        (0..4).for_each(|id| places.begin_try(id, prefix(u8::try_from(id).unwrap()), &LIMITS));
+        for (id, evicted) in [(6, 3), (7, 4), (8, 5), (9, 6)] {
+            assert_eq!(places.enter(id, prefix(u8::try_from(id).unwrap()), &LIMITS), Ok(Some(evicted)));
+        }
+        places.end_try(0, prefix(0));
+        assert_eq!(places.enter(10, prefix(10), &LIMITS), Ok(Some(0)), "its login has failed");
+        // Where all places are in use, the last of those without a login go as well.
+        let full = Limits { connections: 6, before_login: 100, ..LIMITS };
+        for (id, evicted) in [(11, 7), (12, 8), (13, 9), (14, 10)] {
+            let address = u8::try_from(id).unwrap();
+            assert_eq!(places.enter(id, prefix(address), &full), Ok(Some(evicted)));
+            places.begin_try(id, prefix(address), &full);
+        }
+        assert_eq!(places.enter(15, prefix(15), &full), Ok(Some(1)));
+        places.end_try(1, prefix(1));
+        places.logged_in(2, prefix(2));
+        places.leave_logged_in(prefix(2));
+        (11..16).for_each(|id| places.leave(id, prefix(u8::try_from(id).unwrap())));
+        assert_eq!(format!("{places:?}"), format!("{:?}", Places::default()));
     }
 
     #[test]
