@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tracing::{info, warn};
 
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::live::Live;
 use crate::proxy::certificates::{Certificates, LoadError, Set, Wanted};
 use crate::proxy::listener::Proxy;
@@ -21,6 +21,9 @@ pub enum ReloadError {
     /// A list of authorities that it names cannot be used.
     #[error(transparent)]
     Trust(#[from] TrustError),
+    /// It would be right after a restart only, together with listeners that cannot be opened or closed before.
+    #[error("this takes a restart, since listeners stay as they are until then:\n{0}")]
+    Listeners(#[source] ConfigError),
     /// Our own fault.
     #[error("reading it panicked, which is a bug in deltapush")]
     Panicked,
@@ -44,6 +47,10 @@ impl Reloader {
     /// [`ReloadError`] if a file that it names does not serve; then nothing has changed.
     pub async fn apply(&self, config: Config) -> Result<(), ReloadError> {
         let (before, upstreams) = (self.config.get(), self.upstreams.get());
+        let told = fixed(&before, &config);
+        let config = with_fixed(config, &before);
+        // Without the new listeners, or with those that were to go, it may let strangers in.
+        config.recheck("the new configuration").map_err(ReloadError::Listeners)?;
         let (known, wanted) = (Arc::clone(&before), Wanted::from(&config));
         let read = tokio::task::spawn_blocking(move || {
             let set = Set::load(&wanted)?;
@@ -51,7 +58,7 @@ impl Reloader {
             Ok::<_, ReloadError>((config, wanted, set, upstreams))
         });
         let (config, wanted, set, upstreams) = read.await.map_err(|_| ReloadError::Panicked)??;
-        for key in fixed(&before, &config) {
+        for key in told {
             warn!("`{key}` has changed in the configuration: it counts from the next start on");
         }
         self.certificates.replace(wanted, set);
@@ -61,7 +68,7 @@ impl Reloader {
         if before.hostname != config.hostname {
             info!("in Delta Chat the IMAP server is {} from now on", config.hostname);
         }
-        self.config.set(with_fixed(config, &before));
+        self.config.set(config);
         info!("the configuration was read again and counts from now on");
         Ok(())
     }
@@ -74,7 +81,7 @@ fn fixed(before: &Config, now: &Config) -> Vec<&'static str> {
         (push.notify_url.clone(), push.ca.clone(), push.coalesce, push.max_in_flight, push.max_per_second)
     };
     [
-        ("listeners", before.listeners != now.listeners),
+        ("address or tls of listeners", !have_same_sockets(before, now)),
         ("storage", before.storage != now.storage),
         ("trace", before.trace != now.trace),
         ("push.notify_url, ca, coalesce, max_in_flight or max_per_second", push(before) != push(now)),
@@ -87,9 +94,17 @@ fn fixed(before: &Config, now: &Config) -> Vec<&'static str> {
     .collect()
 }
 
+fn have_same_sockets(before: &Config, now: &Config) -> bool {
+    let (before, now) = (&before.listeners, &now.listeners);
+    before.len() == now.len() && before.iter().all(|opened| now.iter().any(|listener| listener.is_same_socket(opened)))
+}
+
 /// The configuration with what cannot change as it was, so that it is told again when it still differs at the next reading.
 fn with_fixed(mut config: Config, before: &Config) -> Config {
-    config.listeners.clone_from(&before.listeners);
+    let now = std::mem::take(&mut config.listeners);
+    config.listeners = (before.listeners.iter())
+        .map(|opened| now.iter().find(|listener| listener.is_same_socket(opened)).unwrap_or(opened).clone())
+        .collect();
     config.storage.clone_from(&before.storage);
     config.trace = before.trace;
     config.push.notify_url = before.push.notify_url.clone();
@@ -109,6 +124,33 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn of_listeners_all_but_the_socket_may_change() {
+        let before = Config::default();
+        let mut now = Config::default();
+        now.listeners[0].web = true;
+        now.listeners.reverse();
+        assert!(fixed(&before, &now).is_empty());
+        assert!(with_fixed(now.clone(), &before).listeners[0].web);
+        now.listeners[1].tls = crate::config::ListenerTls::StartTls;
+        assert_eq!(fixed(&before, &now), ["address or tls of listeners"]);
+        assert!(!with_fixed(now, &before).listeners[0].web, "the socket that is open stays as it was");
+    }
+
+    #[test]
+    fn an_open_port_that_was_to_go_makes_no_open_proxy() {
+        let parse = |address: &str, domain: &str| {
+            let yaml = format!(
+                "listeners:\n  - address: {address}\n    tls: implicit\nroutes:\n  - domain: \"{domain}\"\n    \
+                 upstream: imaps://imap.{{domain}}\n"
+            );
+            Config::parse(&yaml, Path::new(""), "test").unwrap()
+        };
+        let (before, now) = (parse("0.0.0.0:993", "a.example"), parse("127.0.0.1:993", "*"));
+        let error = with_fixed(now, &before).recheck("test").unwrap_err().to_string();
+        assert!(error.contains("lets strangers use this proxy through 0.0.0.0:993"), "{error}");
+    }
 
     #[test]
     fn what_only_a_restart_can_change_is_named_each_time() {

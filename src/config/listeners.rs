@@ -75,6 +75,12 @@ impl Listener {
         self.name.as_ref().is_some_and(|name| **name == text) || text.parse() == Ok(*self.address)
     }
 
+    /// Whether both want the same port with the same TLS: what cannot change while it is open.
+    #[must_use]
+    pub fn is_same_socket(&self, other: &Self) -> bool {
+        (*self.address, self.tls) == (*other.address, other.tls)
+    }
+
     /// Whether only this machine can reach it.
     #[must_use]
     pub fn is_on_loopback(&self) -> bool {

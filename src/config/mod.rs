@@ -154,6 +154,15 @@ impl Config {
         Ok(config)
     }
 
+    /// Checks again whether all fits together, after `self` was put together from two files.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with all that is found wrong; places are those in the files.
+    pub(crate) fn recheck(&self, display_name: &str) -> Result<(), ConfigError> {
+        let problems = check::problems(self);
+        if problems.is_empty() { Ok(()) } else { Err(ConfigError::invalid(display_name, problems)) }
+    }
+
     fn resolve_paths(&mut self, base_dir: &Path) {
         let resolve = |path: &mut PathBuf| *path = base_dir.join(&path);
         resolve(&mut self.certificate.directory);

@@ -321,7 +321,8 @@ fn tighten(path: &Path) -> Result<(), CertificateError> {
 /// Writes a file that is there either as a whole or not at all, with `mode` from its first byte on.
 pub(super) fn write_atomically(path: &Path, mode: u32, content: &[u8]) -> Result<(), CertificateError> {
     let mut temporary = path.as_os_str().to_owned();
-    temporary.push(format!(".{}.tmp", std::process::id()));
+    // Nobody else's: neither that of another write at the same time nor one that a crash has left.
+    temporary.push(format!(".{:016x}.tmp", fastrand::u64(..)));
     let temporary = PathBuf::from(temporary);
     let written = write_and_rename(&temporary, path, mode, content);
     if written.is_err() {

@@ -12,6 +12,7 @@ use super::leaf::Leaf;
 use crate::config::{self, Hostname};
 use crate::crypto;
 use crate::live::Live;
+use crate::upstream::tls::{TrustError, roots};
 
 /// Why clients cannot be shown a certificate.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +30,9 @@ pub enum LoadError {
         /// What does not fit.
         source: rustls::Error,
     },
+    /// What the authority's own web server is to be verified against cannot be read.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
 }
 
 /// What the configuration says of certificates.
@@ -65,6 +69,7 @@ impl Set {
     /// # Errors
     /// [`LoadError`] naming the file and the cure.
     pub fn load(wanted: &Wanted) -> Result<Self, LoadError> {
+        check_trust(wanted)?;
         let default = Shown::new(Identity::load(&wanted.hostname, &wanted.certificate)?)?;
         let more = further(wanted).collect::<Result<_, _>>()?;
         Ok(Self { default, more })
@@ -75,6 +80,7 @@ impl Set {
     /// # Errors
     /// [`LoadError`] if it would fail on what is there.
     pub fn check(wanted: &Wanted) -> Result<(Summary, Vec<Summary>), LoadError> {
+        check_trust(wanted)?;
         let own_files = wanted.certificate.chain.is_some() && wanted.certificate.key.is_some();
         let first = if own_files {
             Shown::new(Identity::load(&wanted.hostname, &wanted.certificate)?)?.summary
@@ -105,6 +111,13 @@ impl Set {
         };
         std::iter::once(&self.default).chain(&self.more).find(fits).unwrap_or(&self.default)
     }
+}
+
+/// A file that is wrong is told at once, not when a certificate is due.
+fn check_trust(wanted: &Wanted) -> Result<(), LoadError> {
+    let trust = wanted.certificate.acme.as_deref().and_then(|acme| acme.ca.as_ref());
+    trust.map(roots).transpose()?;
+    Ok(())
 }
 
 fn further(wanted: &Wanted) -> impl Iterator<Item = Result<Shown, LoadError>> {
@@ -205,6 +218,20 @@ mod tests {
         assert_eq!(path(Some("A.Example")), more[0].chain);
         assert_eq!(path(Some("x.b.example")), more[1].chain);
         assert_eq!(path(Some("b.example")), default);
+    }
+
+    #[test]
+    fn a_list_of_authorities_for_acme_is_read_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut wanted = wanted(&folder, Vec::new());
+        let acme = config::Acme {
+            ca: Some(config::Trust::File(std::path::Path::new("/nonexistent").into())),
+            ..Default::default()
+        };
+        wanted.certificate.acme = Some(acme.into());
+        for error in [Set::load(&wanted).unwrap_err(), Set::check(&wanted).unwrap_err()] {
+            assert!(error.to_string().contains("/nonexistent"), "{error}");
+        }
     }
 
     #[test]

@@ -40,6 +40,12 @@ impl Challenges {
         Ok(Offer { challenges: self.clone(), name })
     }
 
+    /// Whether an authority may come.
+    #[must_use]
+    pub fn are_under_way(&self) -> bool {
+        !self.proofs().is_empty()
+    }
+
     /// What to show to a client that says `hello`, if it is an authority that looks for the proof of a name under way.
     #[must_use]
     pub fn answer(&self, hello: &ClientHello<'_>) -> Option<Arc<ServerConfig>> {

@@ -14,7 +14,7 @@ use super::attempt::Waiting;
 use super::conversation::Conversation;
 use super::guard::door::{Claim, Place};
 use super::handle::AccountHandle;
-use super::handshake::{self, Accepted};
+use super::handshake::{self, Accepted, Guests};
 use super::listener::Proxy;
 use super::preauth::{Allowance, Event, NotAuthenticated, Protection};
 use super::relay::{Beginning, Bounds, End, Relay};
@@ -135,7 +135,7 @@ impl Connection {
         // The address that is listened on may stand for all of this machine's.
         self.entrance.connected = tcp.local_addr()?;
         let (stream, protection) = match self.entrance.listener.tls {
-            ListenerTls::Implicit => (self.handshake(tcp, self.entrance.listener.web).await?, Protection::Tls),
+            ListenerTls::Implicit => (self.handshake(tcp, self.guests()).await?, Protection::Tls),
             ListenerTls::None => (Stream::Plain(tcp), Protection::None),
             ListenerTls::StartTls => (Stream::Plain(tcp), Protection::StartTls),
         };
@@ -143,10 +143,20 @@ impl Connection {
         self.greet(client, protection).await
     }
 
+    fn guests(&self) -> Guests {
+        let listener = &self.entrance.listener;
+        match self.proxy.admits(listener, self.peer.ip()) {
+            // It was let in as far as here because it may be an authority.
+            false => Guests::None,
+            true if listener.web => Guests::Web,
+            true => Guests::Imap,
+        }
+    }
+
     /// A stream for IMAP; who came for something else is served and done.
-    async fn handshake(&mut self, tcp: TcpStream, web: bool) -> Result<Stream, NoLogin> {
+    async fn handshake(&mut self, tcp: TcpStream, guests: Guests) -> Result<Stream, NoLogin> {
         let deadline = self.within(self.proxy.limits.handshake_time, Instant::now());
-        let accepted = timeout_at(deadline, handshake::accept(&self.proxy.tls, tcp, web)).await;
+        let accepted = timeout_at(deadline, handshake::accept(&self.proxy.tls, tcp, guests)).await;
         match accepted.map_err(|_| NoLogin::TimedOut)?.map_err(NoLogin::Handshake)? {
             Accepted::Imap(stream) => {
                 self.entrance.host = stream.get_ref().1.server_name().map(str::to_ascii_lowercase);
@@ -178,7 +188,7 @@ impl Connection {
                     // Whatever followed in plaintext came from anybody: it is dropped (RFC 9051 section 6.2.1).
                     received = Vec::new();
                     let Stream::Plain(tcp) = client.take()? else { return Err(NoLogin::Closed) };
-                    client.resume(self.handshake(tcp, false).await?);
+                    client.resume(self.handshake(tcp, Guests::Imap).await?);
                     machine = NotAuthenticated::new(Protection::Tls, allowance).offering_scram(offers_scram);
                 }
                 Event::Login { tag, credentials } => match self

@@ -29,14 +29,29 @@ pub(super) enum Http {
     Two,
 }
 
-/// Takes a client in. Without `web`, one that asks for HTTP only is refused (RFC 7301 section 3.2).
-pub(super) async fn accept(tls: &ServerTls, tcp: TcpStream, web: bool) -> io::Result<Accepted> {
+/// Who is taken in, beside an authority that looks for a proof.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Guests {
+    /// Nobody.
+    None,
+    /// Who wants IMAP. One that asks for HTTP only is refused (RFC 7301 section 3.2).
+    Imap,
+    /// Browsers too.
+    Web,
+}
+
+/// Takes a client in, if it is one of those.
+pub(super) async fn accept(tls: &ServerTls, tcp: TcpStream, guests: Guests) -> io::Result<Accepted> {
     let start = LazyConfigAcceptor::new(Acceptor::default(), tcp).await?;
     if let Some(proof) = tls.challenges.answer(&start.client_hello()) {
         start.into_stream(proof).await?.shutdown().await?;
         return Ok(Accepted::Proof);
     }
-    let config = if web { &tls.web } else { &tls.imap };
+    let config = match guests {
+        Guests::None => return Err(io::Error::other("`allow` names no network that it is in")),
+        Guests::Imap => &tls.imap,
+        Guests::Web => &tls.web,
+    };
     let stream = start.into_stream(config.clone()).await?;
     Ok(match stream.get_ref().1.alpn_protocol() {
         Some(HTTP_2) => Accepted::Web(stream, Http::Two),

@@ -48,6 +48,7 @@ pub struct Proxy {
     pub(super) trace: Option<Sink>,
     pub(super) probes: Arc<Probes>,
     pub(super) page: Page,
+    listeners: Vec<Arc<Listener>>,
     pub(super) gate: Arc<LoginGate>,
     door: Arc<Door>,
     /// Room for connections that have not announced their client yet.
@@ -80,6 +81,7 @@ impl Proxy {
             trace,
             probes: Arc::default(),
             page: Page::new(config),
+            listeners: config.listeners.iter().cloned().map(Arc::new).collect(),
             gate,
             door: Arc::new(Door::default()),
             unannounced: Arc::new(Semaphore::new(config.limits.before_login.min(Semaphore::MAX_PERMITS))),
@@ -105,6 +107,16 @@ impl Proxy {
     /// Whether a client with this address may connect at all. Its real address, where a PROXY header has told it.
     pub(super) fn admits(&self, listener: &Listener, address: IpAddr) -> bool {
         self.allow.admits(address) && listener.allow.admits(address)
+    }
+
+    /// Whether an authority may come to see that a name leads here: nobody knows from where, so its handshake tells.
+    fn awaits_authority(&self, listener: &Listener) -> bool {
+        listener.tls == ListenerTls::Implicit && self.tls.challenges.are_under_way()
+    }
+
+    /// A listener that was opened as `opened`, as the configuration now has it.
+    fn current(&self, opened: &Arc<Listener>) -> Arc<Listener> {
+        Arc::clone(self.listeners.iter().find(|listener| listener.is_same_socket(opened)).unwrap_or(opened))
     }
 
     /// Whether this login may be used, whatever the routes say.
@@ -147,7 +159,8 @@ pub async fn serve(
         match accepted {
             Ok((tcp, peer)) => {
                 was_failing = false;
-                admit(&proxy.get(), tcp, peer, &listener, &tasks, &stop);
+                let proxy = proxy.get();
+                admit(&proxy, tcp, peer, &proxy.current(&listener), &tasks, &stop);
             }
             Err(error) => {
                 // Said once: peers can cause it again and again.
@@ -180,7 +193,7 @@ fn admit(
 
 /// A place for a client, if it may connect.
 fn place(proxy: &Proxy, tcp: &TcpStream, peer: SocketAddr, listener: &Listener) -> Option<(Place, u64)> {
-    if !proxy.admits(listener, peer.ip()) {
+    if !proxy.admits(listener, peer.ip()) && !proxy.awaits_authority(listener) {
         debug!(%peer, "turned away: `allow` names no network that it is in");
         return None;
     }

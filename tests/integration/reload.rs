@@ -10,6 +10,7 @@ use super::support::client::Client;
 use super::support::deltapush::{Deltapush, Options};
 use super::support::dovecot::{self, Setup};
 use super::support::poll;
+use super::support::scene::{PATIENCE, Scene};
 
 async fn expect(deltapush: &Deltapush, words: &str) {
     let said = poll(Duration::from_secs(10), || deltapush.log().contains(words)).await;
@@ -29,7 +30,7 @@ async fn routes_limits_and_the_log_change_and_no_session_is_dropped() {
 
     deltapush.reconfigure(|text| {
         text.replace("domain: \"*\"", "domain: other.example")
-            .replace("level: info,deltapush=debug", "level: info")
+            .replace("level: info,deltapush=debug", "level: info,deltapush::login=warn")
             .to_owned()
             + "limits:\n  connections: 2\n"
     });
@@ -39,10 +40,12 @@ async fn routes_limits_and_the_log_change_and_no_session_is_dropped() {
     refused.expect_prefix("* OK").await;
     let reply = refused.command(&format!("c1 LOGIN {user} x")).await;
     assert!(reply.result.contains("no mail server is configured here"), "{reply:?}");
-    let mut turned_away = Client::plain(deltapush.plain).await;
-    turned_away.expect_prefix("* BYE [UNAVAILABLE] too many connections").await;
+    // The third is one too many: who is not logged in has to go for it.
+    let mut third = Client::plain(deltapush.plain).await;
+    third.expect_prefix("* OK").await;
+    refused.expect_prefix("* BYE [UNAVAILABLE] too many connections").await;
     assert!(session.command("c2 NOOP").await.result.starts_with("OK"));
-    assert_eq!(deltapush.log(), before, "at level info these say nothing");
+    assert_eq!(deltapush.log(), before, "at this level these say nothing");
 
     deltapush.reconfigure(|text| text.replace("other.example", domain).replace("connections: 2", "connections: 3"));
     let taken = || deltapush.log().matches(TAKEN).count() == 2;
@@ -75,8 +78,72 @@ async fn a_broken_configuration_is_refused_with_its_place() {
     expect(&deltapush, TAKEN).await;
     expect(&deltapush, "`storage` has changed in the configuration: it counts from the next start on").await;
     expect(&deltapush, "`push.notify_url, ca, coalesce, max_in_flight or max_per_second` has changed").await;
-    assert!(!deltapush.log().contains("`listeners` has changed"));
+    assert!(!deltapush.log().contains("of listeners` has changed"));
     Client::plain(deltapush.plain).await.log_in(&user).await;
+}
+
+#[tokio::test]
+async fn a_watch_whose_route_has_gone_waits_until_it_is_there_again() {
+    let scene = Scene::new(Setup::Vanilla, "route-gone").await;
+    let mut client = scene.client().await;
+    client.command("c2 SETMETADATA \"INBOX\" (/private/devicetoken \"openpgp:route\")").await;
+    let status = |scene: &Scene, wanted: &str| scene.deltapush.status().contains(wanted);
+    assert!(poll(PATIENCE, || status(&scene, "watch    watching")).await, "{}", scene.deltapush.status());
+    scene.deltapush.reconfigure(|text| text.replace("imaps://localhost:", "imaps://127.0.0.1:"));
+    expect(&scene.deltapush, TAKEN).await;
+    // The watch begins anew with another mailbox, and finds no way.
+    client.command("c3 CREATE Other").await;
+    client.command("c4 SELECT Other").await;
+    client.send("c5 IDLE").await;
+    client.expect_prefix("+").await;
+    expect(&scene.deltapush, "not watched until one does").await;
+    assert!(
+        poll(PATIENCE, || status(&scene, "name its server in a route again")).await,
+        "{}",
+        scene.deltapush.status()
+    );
+    scene.deltapush.reconfigure(|text| text.replace("imaps://127.0.0.1:", "imaps://localhost:"));
+    assert!(poll(PATIENCE, || status(&scene, "watch    watching")).await, "{}", scene.deltapush.status());
+}
+
+#[tokio::test]
+async fn what_is_said_of_a_listener_changes_but_for_its_socket() {
+    let deltapush = Deltapush::start(&Options::plain(9));
+    deltapush
+        .reconfigure(|text| text.replace("tls: starttls", "tls: starttls\n    allow: { networks: [192.0.2.0/24] }"));
+    expect(&deltapush, TAKEN).await;
+    let mut refused = TcpStream::connect(("127.0.0.1", deltapush.starttls)).await.unwrap();
+    assert!(timeout(Duration::from_secs(5), refused.read_u8()).await.unwrap().is_err());
+    Client::plain(deltapush.plain).await.expect_prefix("* OK").await;
+    assert!(!deltapush.log().contains("of listeners` has changed"));
+
+    let other = format!("127.0.0.1:{}", super::support::ports::free_port());
+    deltapush.reconfigure(|text| text.replace(&format!("127.0.0.1:{}", deltapush.plain), &other));
+    expect(&deltapush, "`address or tls of listeners` has changed in the configuration: it counts from the next").await;
+    Client::plain(deltapush.plain).await.expect_prefix("* OK").await;
+    assert!(TcpStream::connect(&other).await.is_err());
+}
+
+#[tokio::test]
+async fn who_announces_nobody_takes_a_place_before_the_login() {
+    let more = "limits:\n  before_login: 3\n".to_owned();
+    let options = Options { listener: "proxy_protocol: [127.0.0.1]", more, ..Options::plain(9) };
+    let deltapush = Deltapush::start(&options);
+    let mut silent = Vec::new();
+    for _ in 0..5 {
+        silent.push(TcpStream::connect(("127.0.0.1", deltapush.imaps)).await.unwrap());
+    }
+    expect(&deltapush, "turned away: too many connections wait for their PROXY protocol header").await;
+    // Other listeners do not notice.
+    Client::plain(deltapush.plain).await.expect_prefix("* OK").await;
+    // Nor do those that come after these have been cut.
+    expect(&deltapush, "no PROXY protocol header came in time").await;
+    let last = silent.last_mut().unwrap();
+    assert!(timeout(Duration::from_secs(10), last.read_u8()).await.unwrap().is_err());
+    let mut tcp = TcpStream::connect(("127.0.0.1", deltapush.imaps)).await.unwrap();
+    tcp.write_all(b"PROXY TCP4 203.0.113.9 192.0.2.1 4711 993\r\n").await.unwrap();
+    expect(&deltapush, "client connected session=").await;
+    expect(&deltapush, "peer=203.0.113.9:4711").await;
 }
 
 #[tokio::test]

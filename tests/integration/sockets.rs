@@ -1,11 +1,13 @@
 //! Sockets that are there before deltapush is, and what systemd is told.
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::support::client::Client;
@@ -50,6 +52,20 @@ async fn a_restart_refuses_no_connection() {
     assert!(reloading.starts_with("RELOADING=1\nMONOTONIC_USEC="), "{reloading}");
     assert_eq!(told(&systemd).trim_end(), "READY=1");
 
+    // Somebody comes every few milliseconds, before, between and after.
+    let over = Arc::new(AtomicBool::new(false));
+    let crowd = {
+        let over = Arc::clone(&over);
+        std::thread::spawn(move || {
+            let (mut came, mut refused) = (0, 0);
+            while !over.load(Ordering::Relaxed) {
+                came += 1;
+                refused += u32::from(TcpStream::connect(("127.0.0.1", port)).is_err());
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            (came, refused)
+        })
+    };
     signal(&first, "TERM");
     assert_eq!(told(&systemd).trim_end(), "STOPPING=1");
     assert!(first.wait().unwrap().success());
@@ -58,6 +74,9 @@ async fn a_restart_refuses_no_connection() {
     let mut second = start(folder.path(), &socket);
     waiting.expect_prefix("* OK").await;
     assert_eq!(told(&systemd).trim_end(), "READY=1");
+    over.store(true, Ordering::Relaxed);
+    let (came, refused) = crowd.join().unwrap();
+    assert!(came > 10 && refused == 0, "{refused} of {came} were refused");
     second.kill().unwrap();
     second.wait().unwrap();
 }

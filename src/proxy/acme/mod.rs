@@ -44,7 +44,7 @@ pub async fn keep_issued(certificates: Arc<Certificates>, challenges: Challenges
         let wanted = certificates.wanted().get();
         let is_due = due(&certificates, &schedule).is_some_and(|due| until(due).is_zero());
         let Some(acme) = wanted.certificate.acme.as_deref().filter(|_| is_due) else { continue };
-        let attempt = renew(&certificates, &challenges, &wanted, acme);
+        let attempt = renew(&certificates, &challenges, &schedule, &wanted, acme);
         match stop.run_until_cancelled(Box::pin(timeout(PATIENCE, attempt))).await {
             None => return,
             Some(Ok(Ok(()))) => succeeded(&certificates, &mut schedule),
@@ -66,11 +66,21 @@ fn until(due: Timestamp) -> Duration {
 async fn renew(
     certificates: &Arc<Certificates>,
     challenges: &Challenges,
+    schedule: &Schedule,
     wanted: &Arc<Wanted>,
     acme: &Acme,
 ) -> Result<(), AcmeError> {
+    // Authorities issue a few of the same kind in a week: one that could not be used for what was wrong here is not wasted.
+    refresh(certificates).await?;
+    if due(certificates, schedule).is_none_or(|due| !until(due).is_zero()) {
+        return Ok(());
+    }
     info!("asking {} for a certificate for {}", host(acme), acme.names_or(&wanted.hostname).join(", "));
     order::obtain(wanted, acme, challenges).await?;
+    refresh(certificates).await
+}
+
+async fn refresh(certificates: &Arc<Certificates>) -> Result<(), AcmeError> {
     let refreshed = Arc::clone(certificates);
     tokio::task::spawn_blocking(move || refreshed.refresh()).await.map_err(|_| AcmeError::Panicked)??;
     Ok(())

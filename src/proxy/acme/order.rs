@@ -89,7 +89,7 @@ fn in_words(error: &ProtocolError) -> String {
         }
         error => {
             let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
-            causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+            printable(&causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}")))
         }
     }
 }
@@ -103,6 +103,9 @@ fn printable(words: &str) -> String {
 pub(super) async fn obtain(wanted: &Arc<Wanted>, acme: &Acme, challenges: &Challenges) -> Result<(), AcmeError> {
     let folder = &wanted.certificate.directory;
     let names = acme.names_or(&wanted.hostname);
+    let read = Arc::clone(wanted);
+    let key = spawn_blocking(move || kept_key(&read.hostname, &read.certificate)).await;
+    let key = key.map_err(|_| AcmeError::Panicked)??;
     let mut account = account::open(folder, acme).await?;
     let mut order = match new_order(&account, &names).await {
         Err(error) if is_unknown_account(&error) => {
@@ -113,9 +116,6 @@ pub(super) async fn obtain(wanted: &Arc<Wanted>, acme: &Acme, challenges: &Chall
         order => order?,
     };
     prove(&mut order, challenges).await?;
-    let read = Arc::clone(wanted);
-    let key = spawn_blocking(move || kept_key(&read.hostname, &read.certificate)).await;
-    let key = key.map_err(|_| AcmeError::Panicked)??;
     let mut request = CertificateParams::new(names.clone())?;
     // The names are what counts; authorities ignore or refuse the rest.
     request.distinguished_name = DistinguishedName::new();
@@ -160,7 +160,7 @@ async fn begin(order: &mut Order, challenges: &Challenges) -> Result<Vec<Offer>,
         if authorization.status == AuthorizationStatus::Valid {
             continue;
         }
-        let name = authorization.identifier().to_string();
+        let name = printable(&authorization.identifier().to_string());
         let Some(mut challenge) = authorization.challenge(ChallengeType::TlsAlpn01) else {
             return Err(AcmeError::NoChallenge(name));
         };
@@ -178,7 +178,7 @@ async fn refusal(order: &mut Order) -> Option<String> {
     while let Some(Ok(mut authorization)) = authorizations.next().await {
         let state = authorization.refresh().await.ok()?;
         if let Some(problem) = state.challenges.iter().find_map(|challenge| challenge.error.clone()) {
-            let name = state.identifier().to_string();
+            let name = printable(&state.identifier().to_string());
             return Some(format!("{name}: {}", in_words(&ProtocolError::Api(problem))));
         }
     }

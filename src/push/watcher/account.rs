@@ -20,6 +20,7 @@ use crate::push::board::WatchState;
 use crate::push::gate::Gate;
 use crate::push::idle::{self, Failure};
 use crate::secret::{Credentials, Kind};
+use crate::upstream::Upstreams;
 use crate::upstream::connect::ConnectError;
 use crate::upstream::dialogue::LoginError;
 use crate::upstream::refusal::{Refusal, classify, is_about_expiry, is_about_sessions};
@@ -69,7 +70,7 @@ enum Next {
     Later,
     /// Try again once, to see whether the refusal was meant.
     Confirm,
-    /// Nothing, until the client logs in again.
+    /// Nothing, until the client logs in again, or a route is there again.
     AwaitLogin,
 }
 
@@ -112,8 +113,10 @@ impl Watched<'_> {
                     CONFIRMATION
                 }
                 Next::Confirm | Next::AwaitLogin => {
-                    if self.gave_up(&end, &credentials) {
-                        return;
+                    match end {
+                        _ if !self.gave_up(&end, &credentials) => {}
+                        End::NoRoute => self.until_routed(&credentials).await,
+                        _ => return,
                     }
                     continue;
                 }
@@ -163,13 +166,24 @@ impl Watched<'_> {
         let _ = notify.wait_for(|has_notify| *has_notify == Some(false)).await;
     }
 
+    /// Waits until the configuration leads to the account's server again.
+    async fn until_routed(&self, credentials: &Credentials) {
+        let mut changes = self.context.upstreams.changes();
+        let is_routed =
+            |upstreams: &Upstreams| upstreams.routes.find_again(&self.account.upstream, credentials.owner()).is_some();
+        while !is_routed(&self.context.upstreams.get()) {
+            changes.next().await;
+        }
+    }
+
     /// The watch ends. Not if other credentials came meanwhile: returns whether it really does.
     fn gave_up(&self, end: &End, credentials: &Credentials) -> bool {
         let Self { context, account, .. } = self;
         if context.registry.credentials(account).is_some_and(|newer| *newer != *credentials) {
             return false;
         }
-        warn!(%account, upstream = %account.upstream, "{end}; not watched until the client logs in again");
+        let until = if matches!(end, End::NoRoute) { "one does" } else { "the client logs in again" };
+        warn!(%account, upstream = %account.upstream, "{end}; not watched until {until}");
         context.registry.login_refused(account);
         context
             .board
@@ -198,7 +212,7 @@ impl Watched<'_> {
 fn cure(end: &End, kind: Kind) -> &'static str {
     match end {
         End::Failed(Failure::NoIdle(_)) => "it cannot be watched; tried again when the app logs in",
-        End::NoRoute => "name its server in a route again, then log in with the app",
+        End::NoRoute => "name its server in a route again",
         _ if kind == Kind::Token => {
             "its access token has expired, or was withdrawn; watched again when a client has logged in with a new one"
         }

@@ -3,15 +3,19 @@
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, HandshakeKind};
 
 use super::certs::client_config;
+
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Trusts what is in a PEM file, and asks for these protocols.
 pub(crate) fn trusting(trusted: &Path, alpn: &[&[u8]]) -> ClientConfig {
@@ -57,7 +61,8 @@ pub(crate) async fn kind_after_greeting(stream: &mut TlsStream<TcpStream>) -> Ha
 pub(crate) async fn line(stream: &mut TlsStream<TcpStream>) -> String {
     let mut line = Vec::new();
     while !line.ends_with(b"\n") {
-        line.push(stream.read_u8().await.unwrap());
+        let byte = timeout(PATIENCE, stream.read_u8()).await;
+        line.push(byte.unwrap_or_else(|_| panic!("no line came, only {line:?}")).unwrap());
     }
     String::from_utf8(line).unwrap()
 }
