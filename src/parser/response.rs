@@ -230,7 +230,7 @@ const MAX_DEPTH: usize = 8;
 /// `None` for any other, and for what it does not understand.
 ///
 /// What makes imap-proto panic is not shown to it: an OK whose text is not ASCII (it cuts the text after its first byte), a
-/// METADATA that is not UTF-8, and what [`is_harmless`] rules out.
+/// METADATA that is not UTF-8, and what `is_harmless` rules out.
 #[must_use]
 pub fn parse(response: &[u8]) -> Option<imap_proto::Response<'_>> {
     let untagged = response.strip_prefix(b"* ")?;

@@ -192,7 +192,7 @@ fn sasl_name(encoded: &[u8]) -> Option<String> {
     user_name(&name).filter(|name| !name.is_empty())
 }
 
-/// A name as [`sasl_name`] reads it.
+/// A name as `sasl_name` reads it.
 #[must_use]
 pub fn encoded_name(name: &str) -> String {
     name.replace('=', "=3D").replace(',', "=2C")
