@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| deltapush_fuzz::check("idle", data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| deltapush_fuzz::idle(data));

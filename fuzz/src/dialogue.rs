@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use deltapush::config::Security;
 use deltapush::parser::command::{self, Verb};
-use deltapush::parser::id;
+use deltapush::parser::id::{self, MAX_NAME};
 use deltapush::parser::reader::ResponseReader;
 use deltapush::parser::response;
 use deltapush::parser::sasl::{self, Mechanism, SaslLine};
@@ -38,8 +38,10 @@ pub(crate) fn check(data: &[u8]) {
         0 => Purpose::Watch,
         probe => Purpose::Client { probe: probe & 1 == 1 },
     };
+    // No client gets through with a longer name of a field.
+    let name = &client[..client.len().min(MAX_NAME)];
     let introduction = Introduction {
-        client: (settings & 64 != 0).then(|| vec![(b"name".to_vec(), Some(client.to_vec())), (client.to_vec(), None)]),
+        client: (settings & 64 != 0).then(|| vec![(b"name".to_vec(), Some(client.to_vec())), (name.to_vec(), None)]),
         extra: if settings & 128 == 0 { vec![] } else { vec![(b"x-originating-ip".to_vec(), Some(b"::1".to_vec()))] },
     };
     let dialogue = Dialogue::new(credentials.clone(), security, purpose).introducing(introduction);

@@ -16,7 +16,7 @@ pub(crate) fn settings(data: &[u8]) -> (u8, &[u8]) {
 
 /// Whether `haystack` has `needle` in it.
 pub(crate) fn contains(haystack: &[u8], needle: &[u8]) -> bool {
-    haystack.windows(needle.len()).any(|window| window == needle)
+    memchr::memmem::find(haystack, needle).is_some()
 }
 
 /// A transcript that keeps what may be seen.

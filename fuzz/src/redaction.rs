@@ -47,7 +47,8 @@ pub(crate) fn check(data: &[u8]) {
 fn words(said: &[u8]) -> String {
     let plain = |byte: &&u8| matches!(byte, b' '..=b'~') && !b"\"\\{}()".contains(byte);
     let words: String = said.iter().filter(plain).map(|byte| char::from(*byte)).collect();
-    let has_secret = SECRET.as_bytes().windows(FRAGMENT).any(|fragment| events::contains(words.as_bytes(), fragment));
+    let has_secret = words.len() >= FRAGMENT
+        && SECRET.as_bytes().windows(FRAGMENT).any(|fragment| events::contains(words.as_bytes(), fragment));
     if has_secret { String::new() } else { words }
 }
 
@@ -244,8 +245,13 @@ impl Stage {
                     self.upstream_says(&format!("* METADATA INBOX (/private/devicetoken \"{SECRET}\")\r\n"));
                 }
                 let condition = if agrees { "OK" } else { "NO" };
-                for tag in 'a'..='l' {
-                    // Whichever it was: an end of a command that is not there is relayed and means nothing.
+                // Whichever it was: an end of a command that is not there is relayed and means nothing.
+                let begins = got.split_inclusive(|byte| *byte == b'\n').filter_map(|line| line.first());
+                let mut tags: Vec<char> = begins.copied().chain(*b"gk").map(char::from).collect();
+                tags.retain(|tag| ('a'..='l').contains(tag));
+                tags.sort_unstable();
+                tags.dedup();
+                for tag in tags {
                     self.upstream_says(&format!("{tag} {condition} done\r\n"));
                 }
             }

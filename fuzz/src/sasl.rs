@@ -107,7 +107,7 @@ fn the_exchange_reads_the_same(name: &str, message: &[u8], initial: bool, expect
         }
         _ => assert!(expected.is_none() && (said.starts_with(b"a BAD ") || said.starts_with(b"a NO ")), "{event:?}"),
     }
-    for fragment in encoded.as_bytes().windows(FRAGMENT) {
+    for fragment in encoded.as_bytes().chunks_exact(FRAGMENT) {
         assert!(!events::contains(&shown.0, fragment), "{}", shown.0.escape_ascii());
     }
 }

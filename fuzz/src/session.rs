@@ -103,8 +103,8 @@ pub(crate) fn check(data: &[u8]) {
     let (settings, script) = events::settings(data);
     let whole = play(settings, script, usize::MAX, false);
     let single = play(settings, script, 1, true);
-    assert_eq!(text(&single.out.client), text(&whole.out.client), "to the client");
-    assert_eq!(text(&single.out.upstream), text(&whole.out.upstream), "to the upstream");
+    is_equal(&single.out.client, &whole.out.client, "to the client");
+    is_equal(&single.out.upstream, &whole.out.upstream, "to the upstream");
     assert_eq!(single.out.requests, whole.out.requests);
     assert_eq!(single.out.idled, whole.out.idled);
     assert_eq!(single.out.compressed_from, whole.out.compressed_from);
@@ -115,6 +115,10 @@ pub(crate) fn check(data: &[u8]) {
         what_is_foreign_comes_down(&whole);
         what_the_client_hears(&whole);
     }
+}
+
+fn is_equal(single: &[u8], whole: &[u8], way: &str) {
+    assert!(single == whole, "{way}, byte by byte: {}; whole: {}", text(single), text(whole));
 }
 
 fn text(bytes: &[u8]) -> String {
