@@ -7,7 +7,7 @@
 const TAIL: usize = 27;
 
 /// What the largest number of bytes takes to write.
-const MAX_DIGITS: usize = 20;
+pub(super) const MAX_DIGITS: usize = 20;
 
 /// A literal that the end of a line announces (RFC 9051 section 4.3, RFC 7888, RFC 3516).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

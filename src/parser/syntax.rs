@@ -4,12 +4,14 @@
 use std::borrow::Cow;
 
 use nom::branch::alt;
-use nom::bytes::complete::{tag, tag_no_case, take, take_while, take_while1};
+use nom::bytes::complete::{tag, tag_no_case, take, take_while, take_while_m_n, take_while1};
 use nom::character::complete::{char, u64 as number64};
-use nom::combinator::{opt, recognize, value};
+use nom::combinator::{all_consuming, opt, recognize, value};
 use nom::multi::many0_count;
 use nom::sequence::{delimited, preceded};
 use nom::{IResult, Parser};
+
+use super::framer::MAX_DIGITS;
 
 /// What a parser of this module returns.
 pub type Parsed<'a, T> = IResult<&'a [u8], T>;
@@ -71,11 +73,15 @@ fn unescape(raw: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(plain)
 }
 
-/// A literal, in any of its forms, with its data.
+/// A literal, in any of its forms, with its data. What the framer takes for none (it has too many digits) is none here.
 pub fn literal(input: &[u8]) -> Parsed<'_, &[u8]> {
-    let (rest, size) =
-        delimited((opt(char('~')), char('{')), number64, (opt(char('+')), char('}'), opt(char('\r')), char('\n')))
-            .parse(input)?;
+    let digits = take_while_m_n(1, MAX_DIGITS, |byte: u8| byte.is_ascii_digit());
+    let (rest, size) = delimited(
+        (opt(char('~')), char('{')),
+        digits.and_then(all_consuming(number64)),
+        (opt(char('+')), char('}'), opt(char('\r')), char('\n')),
+    )
+    .parse(input)?;
     take(size).parse(rest)
 }
 
@@ -112,15 +118,25 @@ mod tests {
         assert_eq!(all(astring, "{3}\r\na\"b").as_deref(), Some(&b"a\"b"[..]));
         assert_eq!(all(astring, "{3+}\r\n\r\n\"").as_deref(), Some(&b"\r\n\""[..]));
         assert_eq!(all(astring, "~{0}\r\n").as_deref(), Some(&b""[..]));
+        assert_eq!(all(astring, "{00000000000000000003}\r\nabc").as_deref(), Some(&b"abc"[..]));
         assert_eq!(all(nstring, "nil"), Some(None));
         assert_eq!(all(nstring, "\"NIL\"").flatten().as_deref(), Some(&b"NIL"[..]));
     }
 
     #[test]
     fn what_is_no_string_is_refused() {
-        for input in
-            ["", "\"a", "\"a\\n\"", "\"a\r\nb\"", "{3}\r\nab", "{3}ab", "a b", "(a)", "{18446744073709551615}\r\n"]
-        {
+        for input in [
+            "",
+            "\"a",
+            "\"a\\n\"",
+            "\"a\r\nb\"",
+            "{3}\r\nab",
+            "{3}ab",
+            "a b",
+            "(a)",
+            "{18446744073709551615}\r\n",
+            "{000000000000000000003}\r\nabc",
+        ] {
             assert_eq!(all(astring, input), None, "{input:?}");
         }
     }
