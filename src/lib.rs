@@ -3,7 +3,7 @@
 //! A client points its IMAP setting at deltapush. [`proxy`] relays to the account's own server and adds what makes the client
 //! hand over its push token; [`push`] keeps the token, watches the mailbox with an IDLE session of its own, and posts the
 //! token to the notification server when mail arrives. [`parser`] knows IMAP as bytes, [`upstream`] reaches the account's
-//! server, [`store`] keeps what must survive a restart, [`trace`] shows the protocol.
+//! server, [`store`] keeps what must survive a restart, [`trace`] shows the protocol, [`telemetry`] what happens.
 //!
 //! An embedding program does what the binary does: [`Config::load`](config::Config::load), [`Server::prepare`], [`bind`], and
 //! [`Server::run`] with a future that ends it. The caller owns the sockets, the signals and the log.
@@ -12,7 +12,7 @@
 //! `proxy::session` is driven by `proxy::relay`, `proxy::preauth` by `proxy::connection`, `push::idle` by `push::watcher`,
 //! `push::schedule` by `push::notifier`, `upstream::dialogue` by `upstream::connect`.
 //!
-//! Dependencies run one way: [`Server`] → `proxy`, `push` → `upstream`, `store`, `trace` → `parser`, `config`. What holds at
+//! Dependencies run one way: [`Server`] → `proxy`, `push` → `upstream`, `store`, `trace`, `telemetry` → `parser`, `config`. What holds at
 //! all times, and the threat model, stand in ARCHITECTURE.md.
 
 #![cfg_attr(test, expect(clippy::arithmetic_side_effects, reason = "in a test an overflow is a failed test"))]
@@ -32,6 +32,7 @@ mod run;
 pub mod secret;
 pub mod store;
 pub mod stream;
+pub mod telemetry;
 pub mod trace;
 pub mod upstream;
 

@@ -8,7 +8,8 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use deltapush::activation::Sockets;
-use deltapush::admin::control::{self, NotRunning};
+use deltapush::admin::control::{self, AskError};
+use deltapush::admin::question::Question;
 use deltapush::config::{Config, ConfigError};
 use deltapush::proxy::certificate::{Origin, Summary};
 use deltapush::proxy::certificates::{Set, Wanted};
@@ -148,8 +149,7 @@ fn answer_usage(answer: &clap::Error) -> ExitCode {
 
 /// Errors of deltapush's own tell their causes themselves; those of others are told as a chain.
 fn told(error: &anyhow::Error) -> String {
-    let own =
-        error.is::<ConfigError>() || error.is::<RunError>() || error.is::<OpenError>() || error.is::<NotRunning>();
+    let own = error.is::<ConfigError>() || error.is::<RunError>() || error.is::<OpenError>() || error.is::<AskError>();
     if own { error.to_string() } else { format!("{error:#}") }
 }
 
@@ -161,7 +161,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         Some(RunError::Listen { .. } | RunError::Notifier(_) | RunError::Random) => EX_OSERR,
         None if error.is::<ConfigError>() => EX_CONFIG,
         None if error.is::<OpenError>() => EX_IOERR,
-        None if error.is::<NotRunning>() => EX_UNAVAILABLE,
+        None if error.is::<AskError>() => EX_UNAVAILABLE,
         None => EX_OSERR,
     }
 }
@@ -229,8 +229,9 @@ fn tell_systemd(state: &[NotifyState<'_>]) {
 }
 
 fn status(config: &Config) -> anyhow::Result<()> {
-    let text = control::ask_status(&config.storage.directory)?;
-    io::stdout().write_all(text.as_bytes()).context("cannot print")
+    let mut answer = control::ask(&config.storage.directory, &Question::Status)?;
+    io::copy(&mut answer, &mut io::stdout()).context("cannot print")?;
+    Ok(())
 }
 
 /// Changes the log's level while deltapush runs.

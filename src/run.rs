@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use crate::activation::Sockets;
+use crate::admin::answers::Answers;
 use crate::admin::control;
 use crate::admin::status::Reporter;
 use crate::config::{self, Config, DOMAIN_PLACEHOLDER, ListenerTls};
@@ -28,6 +29,7 @@ use crate::push::watcher::{Watchers, Wishes};
 use crate::push::{notifier, schedule};
 use crate::reload::Reloader;
 use crate::store::{self, OpenError};
+use crate::telemetry::Telemetry;
 use crate::trace::Sink;
 use crate::upstream::Upstreams;
 use crate::upstream::tls::TrustError;
@@ -123,8 +125,9 @@ impl Server {
         let upstreams = Live::new(Upstreams::new(&config)?);
         let state = store::Settings::new(&config.storage);
         let (registry, account_events, token_news) = Registry::open(&state)?;
-        let notifier = Notifier::new(notifier_settings(&config)?, registry.clone(), token_news)?;
-        let board = Board::default();
+        let telemetry = Telemetry::default();
+        let notifier = Notifier::new(notifier_settings(&config)?, registry.clone(), token_news, telemetry.clone())?;
+        let board = Board::new(telemetry);
         let gate = Arc::new(LoginGate::new(config.limits.failed_logins.clone()).map_err(|_| RunError::Random)?);
         let (shown, told) = (board.clone(), trace.clone());
         let proxy = Proxy::new(&config, tls.clone(), upstreams.get(), registry.clone(), shown, gate, told);
@@ -164,7 +167,8 @@ impl Server {
         let watchers = Watchers::new(&config, registry.clone(), upstreams, wishes, board.clone(), trace);
         let mut watching = tasks.spawn(watchers.run(account_events, stop.clone()));
         let reporter = Reporter::new(registry.clone(), board);
-        tasks.spawn(control::serve(config.storage.directory.clone(), reporter, stop.clone()));
+        let answers = Arc::new(Answers::new(reporter));
+        tasks.spawn(control::serve(config.storage.directory.clone(), answers, stop.clone()));
         for BoundListener { socket, listener } in listeners {
             tasks.spawn(listener::serve(proxy.clone(), socket, listener, tasks.clone(), stop.clone()));
         }

@@ -2,27 +2,32 @@
 //! only.
 
 use std::fs::Permissions;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::status::Reporter;
+use super::answers::{Answers, say};
+use super::question::{Question, Verdict};
 
-/// How long a question and its answer may take.
+/// How long a question may take to arrive, and how long whoever asks waits for the first line of its answer.
 const TIME: Duration = Duration::from_secs(10);
 
-/// The longest question.
-const MAX_QUESTION: u64 = 64;
+/// The longest question, and the longest first line of an answer, in bytes.
+const MAX_LINE: u64 = 8 * 1024;
 
-/// The one question there is.
-const STATUS: &[u8] = b"status\n";
+/// Questions that are answered at once: an operator is one person with a few terminals.
+const MAX_QUESTIONS: usize = 16;
 
 /// Where the socket of the state in `directory` lies.
 #[must_use]
@@ -31,17 +36,27 @@ pub fn path(directory: &Path) -> PathBuf {
 }
 
 /// Answers on the socket of the state in `directory` until `stop` is cancelled. The caller owns the folder.
-pub async fn serve(directory: PathBuf, reporter: Reporter, stop: CancellationToken) {
+pub async fn serve(directory: PathBuf, answers: Arc<Answers>, stop: CancellationToken) {
     let path = path(&directory);
     let listener = match listen(&path) {
         Ok(listener) => listener,
         // Mail and pushes matter more than looking at them.
         Err(error) => return warn!("`deltapush status` will not work: {}: {error}", path.display()),
     };
+    let places = Arc::new(Semaphore::new(MAX_QUESTIONS));
+    // Whatever is under way ends with it.
+    let mut under_way = JoinSet::new();
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
-        // One at a time: an operator is one person, and what cannot be accepted now can be asked again.
-        if let Ok((stream, _)) = accepted {
-            let _ = timeout(TIME, answer(stream, &reporter)).await;
+        while under_way.try_join_next().is_some() {}
+        let Ok((stream, _)) = accepted else { continue };
+        // What finds no place can be asked again.
+        if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
+            let answers = Arc::clone(&answers);
+            under_way.spawn(async move {
+                // There is nobody to tell if whoever asked is gone.
+                let _ = answer(stream, &answers).await;
+                drop(place);
+            });
         }
     }
     let _ = std::fs::remove_file(&path);
@@ -58,44 +73,73 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-async fn answer(mut stream: UnixStream, reporter: &Reporter) -> io::Result<()> {
-    let mut question = Vec::new();
-    (&mut stream).take(MAX_QUESTION).read_to_end(&mut question).await?;
-    let text = if question == STATUS { reporter.report().await } else { "unknown question\n".into() };
-    stream.write_all(text.as_bytes()).await?;
+async fn answer(mut stream: UnixStream, answers: &Answers) -> io::Result<()> {
+    match timeout(TIME, question(&mut stream)).await?? {
+        Some(question) => answers.answer(question, &mut stream).await?,
+        None => say(&mut stream, &Verdict::No("this deltapush does not know the question".into()), "").await?,
+    }
     stream.shutdown().await
 }
 
-/// Why a running deltapush could not be asked.
-#[derive(Debug, thiserror::Error)]
-#[error("no deltapush answers at {}: {error}; does it run, with this configuration, as this user?", path.display())]
-pub struct NotRunning {
-    path: PathBuf,
-    error: io::Error,
+/// What is asked: one line. What follows is not read here.
+async fn question(stream: &mut UnixStream) -> io::Result<Option<Question>> {
+    let mut line = Vec::new();
+    let mut limited = stream.take(MAX_LINE);
+    let mut byte = [0];
+    // Byte by byte, so that what follows stays: once per command of a person.
+    while !line.ends_with(b"\n") && limited.read(&mut byte).await? > 0 {
+        line.extend_from_slice(&byte);
+    }
+    Ok(serde_json::from_slice(&line).ok())
 }
 
-/// Asks the deltapush that owns the state in `directory` how it is.
+/// Why a running deltapush could not be asked, or has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// There is none, or it says nothing.
+    #[error("no deltapush answers at {}: {error}; does it run, with this configuration, as this user?", path.display())]
+    NotRunning {
+        /// Where it was asked.
+        path: PathBuf,
+        /// What happened.
+        error: io::Error,
+    },
+    /// It says why it cannot answer.
+    #[error("{0}")]
+    No(String),
+}
+
+/// Asks the deltapush that owns the state in `directory`. Returns its answer as it comes, without a limit on its time.
 ///
 /// # Errors
-/// [`NotRunning`] if it does not answer.
-pub fn ask_status(directory: &Path) -> Result<String, NotRunning> {
+/// [`AskError`] if there is none.
+pub fn ask(directory: &Path, question: &Question) -> Result<impl Read, AskError> {
     let path = path(directory);
-    ask(&path).map_err(|error| NotRunning { path, error })
+    let (verdict, rest) = begin(&path, question).map_err(|error| AskError::NotRunning { path, error })?;
+    match verdict {
+        Verdict::Ok => Ok(rest),
+        Verdict::No(words) => Err(AskError::No(words)),
+    }
 }
 
-fn ask(path: &Path) -> io::Result<String> {
-    let mut stream = std::os::unix::net::UnixStream::connect(path)?;
+fn begin(path: &Path, question: &Question) -> io::Result<(Verdict, BufReader<BlockingStream>)> {
+    let mut stream = BlockingStream::connect(path)?;
     stream.set_read_timeout(Some(TIME))?;
     stream.set_write_timeout(Some(TIME))?;
-    stream.write_all(STATUS)?;
-    stream.shutdown(std::net::Shutdown::Write)?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text)?;
-    Ok(text)
+    let mut line = serde_json::to_string(question)?;
+    line.push('\n');
+    stream.write_all(line.as_bytes())?;
+    let mut answer = BufReader::new(stream);
+    let mut first = String::new();
+    (&mut answer).take(MAX_LINE).read_line(&mut first)?;
+    let verdict = serde_json::from_str(&first).map_err(|_| io::Error::other("it gives no answer"))?;
+    answer.get_ref().set_read_timeout(None)?;
+    Ok((verdict, answer))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::status::Reporter;
     use super::*;
     use crate::push::board::Board;
     use crate::push::registry::Registry;
@@ -104,20 +148,23 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn the_owner_is_answered_and_nobody_is_not_running() {
         let directory = tempfile::tempdir().unwrap();
-        let error = ask_status(directory.path()).unwrap_err();
+        let status =
+            |directory: &Path| ask(directory, &Question::Status).map(|answer| io::read_to_string(answer).unwrap());
+        let error = status(directory.path()).unwrap_err();
         assert!(error.to_string().contains("control.sock") && error.to_string().contains("does it run"), "{error}");
 
         std::fs::write(path(directory.path()), "left behind").unwrap();
         let (registry, _events, _news) = Registry::open(&Settings::memory(directory.path())).unwrap();
         let stop = CancellationToken::new();
         let reporter = Reporter::new(registry, Board::default());
-        let serving = tokio::spawn(serve(directory.path().to_owned(), reporter, stop.clone()));
+        let answers = Arc::new(Answers::new(reporter));
+        let serving = tokio::spawn(serve(directory.path().to_owned(), answers, stop.clone()));
         let asked = directory.path().to_owned();
         let text = tokio::task::spawn_blocking(move || {
             // The socket may not be there yet.
             (0..500).find_map(|_| {
                 std::thread::sleep(Duration::from_millis(10));
-                ask_status(&asked).ok()
+                status(&asked).ok()
             })
         });
         let text = text.await.unwrap().expect("no answer");

@@ -24,6 +24,7 @@ use crate::account::AccountId;
 use crate::config::{Listener, ListenerTls};
 use crate::secret::Credentials;
 use crate::stream::{Stream, receive};
+use crate::telemetry::{Event as Told, LoginResult, Telemetry};
 use crate::trace::{Mark, Printer, Speaker, Transcript};
 use crate::upstream::connect::Connected;
 use crate::upstream::id::Introduction;
@@ -101,6 +102,7 @@ impl Connection {
     pub(super) async fn serve(mut self, tcp: TcpStream, mut place: Place, stop: &CancellationToken) {
         let (session, peer) = (self.session, self.peer);
         debug!(session, %peer, "client connected");
+        let counted = Counted::new(self.proxy.board.telemetry());
         self.entrance.claim = Some(Arc::new(place.claim()));
         // Boxed, so that a session that is only relayed does not carry what its login needed.
         let authenticated = match Box::pin(self.log_in(tcp, &place, stop)).await {
@@ -111,6 +113,7 @@ impl Connection {
         let account = authenticated.account.clone();
         // In a function's arguments, not in variables: those would stand in the task beside the future they are moved into.
         let end = run(self.relay(authenticated), stop).await;
+        counted.0.tell(&Told::LoggedOut { session, account: &account });
         debug!(session, %account, "session ended: {end}");
     }
 
@@ -200,10 +203,12 @@ impl Connection {
                     .await?
                 {
                     Ok((account, credentials, upstream)) => {
+                        self.tell_login(Some(&account), LoginResult::Accepted);
                         let client = client.take()?;
                         return Ok(Authenticated { client, rest: received, tag, account, credentials, upstream });
                     }
                     Err(refused) => {
+                        self.tell_login(None, refused.result);
                         // Nothing is held meanwhile but the client's own place.
                         tokio::time::sleep_until(self.within(refused.delay, Instant::now())).await;
                         let mut answer = [&refused.untagged, &tag, b" ".as_slice(), &refused.answer, b"\r\n"].concat();
@@ -217,6 +222,10 @@ impl Connection {
                 Event::Close | Event::Response(_) => return Err(NoLogin::Closed),
             }
         }
+    }
+
+    fn tell_login(&self, account: Option<&AccountId>, result: LoginResult) {
+        self.proxy.board.telemetry().tell(&Told::Login { session: self.session, account, result });
     }
 
     /// Reads and answers until something has to be done.
@@ -298,16 +307,32 @@ impl Connection {
         let limits = &self.proxy.limits;
         let bounds =
             Bounds { buffer: limits.buffer.bytes(), idle_time: limits.idle_time, command_time: limits.command_time };
-        let noted_on = self.proxy.has_grace.then(|| self.proxy.board.clone());
         let account = AccountHandle {
             registry: self.proxy.registry.clone(),
             account,
             credentials,
             session: self.session,
-            noted_on,
+            board: self.proxy.board.clone(),
+            has_grace: self.proxy.has_grace,
             device: OnceLock::new(),
         };
         (Relay::new(session, (client, stream), account, self.transcript, bounds), beginning)
+    }
+}
+
+/// A connection that is counted, until it is dropped.
+struct Counted(Telemetry);
+
+impl Counted {
+    fn new(telemetry: &Telemetry) -> Self {
+        telemetry.tell(&Told::Connected);
+        Self(telemetry.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.tell(&Told::Disconnected);
     }
 }
 

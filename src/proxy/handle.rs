@@ -10,6 +10,7 @@ use crate::account::AccountId;
 use crate::push::board::Board;
 use crate::push::registry::Registry;
 use crate::secret::{Credentials, DeviceToken};
+use crate::telemetry::{Event, Way};
 
 /// The account of one session.
 pub(super) struct AccountHandle {
@@ -17,8 +18,9 @@ pub(super) struct AccountHandle {
     pub(super) account: AccountId,
     pub(super) credentials: Arc<Credentials>,
     pub(super) session: u64,
-    /// Where it is noted that the session's device fetches, if anybody asks: with a grace for pushes.
-    pub(super) noted_on: Option<Board>,
+    pub(super) board: Board,
+    /// Pushes wait for other devices: it is noted that the session's device fetches.
+    pub(super) has_grace: bool,
     /// The token that the session's device has handed over.
     pub(super) device: OnceLock<DeviceToken>,
 }
@@ -42,9 +44,16 @@ impl relay::Account for AccountHandle {
     }
 
     fn fetches(&self) {
-        if let (Some(board), Some(token)) = (&self.noted_on, self.device.get()) {
-            board.device_fetches(&self.account, token);
+        let token = self.device.get();
+        if let (true, Some(token)) = (self.has_grace, token) {
+            self.board.device_fetches(&self.account, token);
         }
+        let (session, account) = (self.session, &self.account);
+        self.board.telemetry().tell(&Event::Fetched { session, account, token });
+    }
+
+    fn relayed(&self, way: Way, bytes: usize) {
+        self.board.telemetry().metrics().add_relayed(way, bytes);
     }
 
     fn perform(&self, request: Request) -> Performed {
@@ -55,11 +64,15 @@ impl relay::Account for AccountHandle {
         let (registry, account, session) = (self.registry.clone(), self.account.clone(), self.session);
         let credentials = Arc::clone(&self.credentials);
         let known = registry.tokens(&account);
+        let telemetry = self.board.telemetry().clone();
         Box::pin(async move {
             let result = match &request {
                 Request::AddToken(token) => registry.register(&account, &credentials, token).await,
                 Request::RemoveTokens => registry.remove_all(&account).await,
             };
+            if let (Ok(()), Request::AddToken(token)) = (&result, &request) {
+                telemetry.tell(&Event::Registered { session, account: &account, token });
+            }
             match (&result, &request) {
                 (Ok(()), Request::AddToken(token)) if known.contains(token) => {
                     debug!(session, %account, %token, "device token seen again");

@@ -25,6 +25,7 @@ use crate::live::Live;
 use crate::push::board::Board;
 use crate::push::registry::Registry;
 use crate::stream;
+use crate::telemetry::Event;
 use crate::trace::Sink;
 use crate::upstream::Upstreams;
 
@@ -195,6 +196,7 @@ fn admit(
 fn place(proxy: &Proxy, tcp: &TcpStream, peer: SocketAddr, listener: &Listener) -> Option<(Place, u64)> {
     if !proxy.admits(listener, peer.ip()) && !proxy.awaits_authority(listener) {
         debug!(%peer, "turned away: `allow` names no network that it is in");
+        proxy.board.telemetry().tell(&Event::TurnedAway);
         return None;
     }
     let session = proxy.next_session.fetch_add(1, Ordering::Relaxed);
@@ -202,6 +204,7 @@ fn place(proxy: &Proxy, tcp: &TcpStream, peer: SocketAddr, listener: &Listener) 
         Ok(place) => place,
         Err(full) => {
             debug!(%peer, "turned away: {full}");
+            proxy.board.telemetry().tell(&Event::TurnedAway);
             refuse(tcp, listener.tls);
             return None;
         }
@@ -223,9 +226,11 @@ fn admit_announced(
     stop: &CancellationToken,
 ) {
     if !listener.proxy_protocol.iter().any(|network| network.contains(sender.ip())) {
+        proxy.board.telemetry().tell(&Event::TurnedAway);
         return debug!(%sender, "refused: not among the networks of `proxy_protocol`");
     }
     let Ok(waiting) = Arc::clone(&proxy.unannounced).try_acquire_owned() else {
+        proxy.board.telemetry().tell(&Event::TurnedAway);
         return debug!(%sender, "turned away: too many connections wait for their PROXY protocol header");
     };
     let (proxy, listener, stop) = (Arc::clone(proxy), Arc::clone(listener), stop.clone());

@@ -17,6 +17,7 @@ use super::refused::Refused;
 use crate::account::AccountId;
 use crate::config::Native;
 use crate::secret::Credentials;
+use crate::telemetry::LoginResult;
 use crate::upstream::connect::{ConnectError, Connected};
 use crate::upstream::dialogue::LoginError;
 use crate::upstream::dns::Reach;
@@ -58,7 +59,7 @@ impl Connection {
         if told {
             report::failed_login(self.peer.ip(), &credentials.user, "none", false);
         }
-        Refused::new(answer).after(delay)
+        Refused::new(LoginResult::NotAllowed, answer).after(delay)
     }
 
     /// Asks the account's own server whether it accepts the credentials; the client may have to say more.
@@ -102,7 +103,7 @@ impl Connection {
                 if failed.is_some() {
                     report::failed_login(peer.ip(), &credentials.user, &account.upstream, true);
                 }
-                return Ok(Err(Refused::new(words).after(failed.unwrap_or_default())));
+                return Ok(Err(Refused::new(LoginResult::NoMechanism, words).after(failed.unwrap_or_default())));
             }
             Err(Failure::Upstream(error)) => {
                 if probed && matches!(error, ConnectError::TimedOut(_)) {
@@ -146,7 +147,10 @@ impl Connection {
             Ok(Err(refusal)) => refusal,
             Err(_) => {
                 debug!(session, %peer, %account, "other logins at its mail server took all the time for this one");
-                return Err(Refused::new("NO [UNAVAILABLE] other logins go before this one, try again in a moment"));
+                return Err(Refused::new(
+                    LoginResult::Limited,
+                    "NO [UNAVAILABLE] other logins go before this one, try again in a moment",
+                ));
             }
         };
         debug!(session, %peer, %account, repeated = refusal.repeated, "refused without asking the mail server");
@@ -159,7 +163,7 @@ impl Connection {
         } else {
             format!("NO [UNAVAILABLE] too many failed logins, try again in {within}")
         };
-        Err(Refused::new(&answer).after(refusal.delay))
+        Err(Refused::new(LoginResult::Limited, &answer).after(refusal.delay))
     }
 }
 
@@ -191,6 +195,7 @@ fn applied(target: &Target, given: Credentials) -> Result<Credentials, Refused> 
     credentials.authorization = given.authorization.as_deref().map(|owner| target.login_for(owner));
     if !given.can_be_used_again() && credentials != given {
         return Err(Refused::new(
+            LoginResult::NoMechanism,
             "NO [CANNOT] this mail server knows the login by another name, which SCRAM cannot tell it; use PLAIN",
         ));
     }

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use crate::parser::response;
+use crate::telemetry::LoginResult;
 use crate::upstream::connect::ConnectError;
 use crate::upstream::dialogue::LoginError;
-use crate::upstream::refusal;
+use crate::upstream::refusal::{self, Refusal};
 
 /// What the client hears when its login does not succeed: untagged lines, and the tagged answer without its tag.
 pub(super) struct Refused {
@@ -13,11 +14,13 @@ pub(super) struct Refused {
     pub(super) answer: Vec<u8>,
     /// How long to wait before it is said.
     pub(super) delay: Duration,
+    /// What it is counted as.
+    pub(super) result: LoginResult,
 }
 
 impl Refused {
-    pub(super) fn new(answer: &str) -> Self {
-        Self { untagged: Vec::new(), answer: answer.into(), delay: Duration::ZERO }
+    pub(super) fn new(result: LoginResult, answer: &str) -> Self {
+        Self { untagged: Vec::new(), answer: answer.into(), delay: Duration::ZERO, result }
     }
 
     /// The same, said after a wait.
@@ -30,16 +33,20 @@ impl Refused {
     pub(super) fn from_error(error: ConnectError) -> Self {
         match error {
             ConnectError::Login(LoginError::Refused { answer, untagged }) => {
+                let result = match refusal::classify(&answer, &untagged) {
+                    Refusal::Credentials | Refusal::Unclear => LoginResult::Refused,
+                    Refusal::TooManySessions | Refusal::Temporary | Refusal::Throttled => LoginResult::Unavailable,
+                };
                 let (answer, untagged) = refusal::for_client(answer, untagged);
                 let (untagged, line) = (stay(&untagged), stay(&[b"* ", answer.as_slice(), b"\r\n"].concat()));
                 let answer = line.get(2..).unwrap_or_default().trim_ascii_end().to_vec();
-                Self { untagged, answer, delay: Duration::ZERO }
+                Self { untagged, answer, delay: Duration::ZERO, result }
             }
             // The next login would fare no better (RFC 5530 section 3).
             ConnectError::Login(LoginError::NoMechanism(_)) => {
-                Self::new(&format!("NO [CANNOT] {}", harmless(&error.to_string())))
+                Self::new(LoginResult::NoMechanism, &format!("NO [CANNOT] {}", harmless(&error.to_string())))
             }
-            error => Self::new(&format!("NO [UNAVAILABLE] {}", harmless(&error.to_string()))),
+            error => Self::new(LoginResult::Unavailable, &format!("NO [UNAVAILABLE] {}", harmless(&error.to_string()))),
         }
     }
 }

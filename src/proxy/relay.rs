@@ -18,6 +18,7 @@ use super::peer::{Closing, Peer};
 use super::session::{Output, Request, Session};
 use crate::secret::DeviceToken;
 use crate::stream::{Stream, with_scratch};
+use crate::telemetry::Way;
 use crate::trace::{Printer, Transcript};
 
 /// How long a session goes on after one peer has closed its side, or after deltapush ended it.
@@ -34,6 +35,8 @@ pub trait Account: Send {
     fn idles_in(&self, mailbox: &str);
     /// A client of it asks for messages.
     fn fetches(&self);
+    /// So many bytes go that way.
+    fn relayed(&self, way: Way, bytes: usize);
     /// Does what a session asked for.
     fn perform(&self, request: Request) -> Performed;
 }
@@ -416,12 +419,14 @@ struct Out<'a, 'b, A> {
 impl<A: Account> Output for Out<'_, '_, A> {
     fn to_client(&mut self, bytes: &[u8]) {
         if !bytes.is_empty() {
+            self.account.relayed(Way::ToClient, bytes.len());
             self.client.send(bytes, self.cx);
             *self.heard = Instant::now();
         }
     }
 
     fn to_upstream(&mut self, bytes: &[u8]) {
+        self.account.relayed(Way::ToUpstream, bytes.len());
         self.upstream.send(bytes, self.cx);
     }
 

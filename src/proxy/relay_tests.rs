@@ -20,6 +20,8 @@ impl Account for Willing {
     }
     fn idles_in(&self, _: &str) {}
     fn fetches(&self) {}
+    fn relayed(&self, _: Way, _: usize) {}
+
     fn perform(&self, request: Request) -> Performed {
         self.0.lock().unwrap().push(request);
         Box::pin(async {

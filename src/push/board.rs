@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::account::AccountId;
 use crate::secret::DeviceToken;
 use crate::store::MAX_TOKENS;
+use crate::telemetry::{Event, Telemetry, Watch};
 
 /// What a watch is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +36,19 @@ pub enum WatchState {
     },
 }
 
+impl WatchState {
+    fn told(&self) -> Watch<'_> {
+        match self {
+            Self::Connecting => Watch::Connecting,
+            Self::Watching => Watch::Watching,
+            Self::Interrupted { reason, next } => {
+                Watch::Interrupted { reason, next: next.saturating_duration_since(Instant::now()) }
+            }
+            Self::AwaitingLogin { reason, cure } => Watch::AwaitingLogin { reason, cure },
+        }
+    }
+}
+
 /// What is known of a watch.
 #[derive(Debug, Clone)]
 pub struct WatchEntry {
@@ -55,11 +69,27 @@ pub struct WatchEntry {
 
 /// All watches. Clones show the same.
 #[derive(Debug, Clone, Default)]
-pub struct Board {
-    entries: Arc<DashMap<AccountId, WatchEntry>>,
+pub struct Board(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    entries: DashMap<AccountId, WatchEntry>,
+    telemetry: Telemetry,
 }
 
 impl Board {
+    /// A board whose changes are told to `telemetry`.
+    #[must_use]
+    pub fn new(telemetry: Telemetry) -> Self {
+        Self(Arc::new(Shared { entries: DashMap::default(), telemetry }))
+    }
+
+    /// Where events are told.
+    #[must_use]
+    pub fn telemetry(&self) -> &Telemetry {
+        &self.0.telemetry
+    }
+
     /// A watch of `account` begins, of which news may be `blindness` late at worst. Returns what wakes it when it shall give
     /// way.
     pub(crate) fn begin(&self, account: &AccountId, blindness: Duration) -> Arc<Notify> {
@@ -72,12 +102,14 @@ impl Board {
             give_way: Arc::clone(&give_way),
             fetched: Vec::new(),
         };
-        self.entries.insert(account.clone(), entry);
+        self.0.entries.insert(account.clone(), entry);
+        self.0.telemetry.tell(&Event::Watch { account, state: Watch::Connecting });
         give_way
     }
 
     pub(crate) fn set(&self, account: &AccountId, state: WatchState) {
-        if let Some(mut entry) = self.entries.get_mut(account) {
+        self.0.telemetry.tell(&Event::Watch { account, state: state.told() });
+        if let Some(mut entry) = self.0.entries.get_mut(account) {
             entry.has_session &= state == WatchState::Watching;
             entry.state = state;
         }
@@ -85,31 +117,33 @@ impl Board {
 
     /// The server has just said something.
     pub(crate) fn proof(&self, account: &AccountId) {
-        if let Some(mut entry) = self.entries.get_mut(account) {
+        if let Some(mut entry) = self.0.entries.get_mut(account) {
             entry.last_proof = Some(Instant::now());
             entry.has_session = true;
         }
     }
 
     pub(crate) fn remove(&self, account: &AccountId) {
-        self.entries.remove(account);
+        if self.0.entries.remove(account).is_some() {
+            self.0.telemetry.tell(&Event::Watch { account, state: Watch::Ended });
+        }
     }
 
     /// What is known of the watch of `account`.
     #[must_use]
     pub fn get(&self, account: &AccountId) -> Option<WatchEntry> {
-        self.entries.get(account).map(|entry| entry.clone())
+        self.0.entries.get(account).map(|entry| entry.clone())
     }
 
     /// Whether the account is watched now.
     #[must_use]
     pub fn is_watching(&self, account: &AccountId) -> bool {
-        self.entries.get(account).is_some_and(|entry| entry.state == WatchState::Watching)
+        self.0.entries.get(account).is_some_and(|entry| entry.state == WatchState::Watching)
     }
 
     /// The device with this token fetches messages of the account.
     pub fn device_fetches(&self, account: &AccountId, token: &DeviceToken) {
-        let Some(mut entry) = self.entries.get_mut(account) else { return };
+        let Some(mut entry) = self.0.entries.get_mut(account) else { return };
         entry.fetched.retain(|(known, _)| known != token);
         // An account has no more tokens than that; those of devices that are gone make room.
         if entry.fetched.len() >= MAX_TOKENS {
@@ -121,7 +155,7 @@ impl Board {
     /// The tokens of the devices that have fetched since then.
     #[must_use]
     pub fn fetched_since(&self, account: &AccountId, since: Instant) -> Vec<DeviceToken> {
-        let Some(entry) = self.entries.get(account) else { return Vec::new() };
+        let Some(entry) = self.0.entries.get(account) else { return Vec::new() };
         entry.fetched.iter().filter(|(_, at)| *at >= since).map(|(token, _)| token.clone()).collect()
     }
 
@@ -129,7 +163,7 @@ impl Board {
     /// Returns whether there was a session to leave.
     #[must_use]
     pub fn give_way(&self, account: &AccountId) -> bool {
-        let Some(entry) = self.entries.get(account) else { return false };
+        let Some(entry) = self.0.entries.get(account) else { return false };
         if entry.has_session {
             // Only whoever waits now: the next session shall not find an old wish.
             entry.give_way.notify_waiters();

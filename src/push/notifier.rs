@@ -16,6 +16,7 @@ use super::registry::{News, Registry, TokenNews};
 use super::schedule::{self, Answer, Failure, Outcome, Schedule, Step};
 use crate::secret::DeviceToken;
 use crate::store::{Generation, StoreError};
+use crate::telemetry::{self, PostResult, Telemetry};
 
 /// How many results may wait to be written before no further one is taken.
 const MAX_RECORDING: usize = 256;
@@ -40,19 +41,21 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct Notifier {
     registry: Registry,
+    telemetry: Telemetry,
     news: TokenNews,
     poster: Poster,
     schedule: Schedule,
     grace: Duration,
     /// The schedule's time zero.
     start: Instant,
-    in_flight: JoinSet<(DeviceToken, Answer)>,
+    /// Each with how long it took.
+    in_flight: JoinSet<(DeviceToken, Answer, Duration)>,
     recording: JoinSet<()>,
 }
 
 enum Event {
     News(DeviceToken, News),
-    Answered(DeviceToken, Answer),
+    Answered(DeviceToken, Answer, Duration),
     Due,
     Shutdown,
 }
@@ -62,9 +65,15 @@ impl Notifier {
     ///
     /// # Errors
     /// [`ClientError`] if there can be no HTTP client.
-    pub fn new(settings: Settings, registry: Registry, news: TokenNews) -> Result<Self, ClientError> {
+    pub fn new(
+        settings: Settings,
+        registry: Registry,
+        news: TokenNews,
+        telemetry: Telemetry,
+    ) -> Result<Self, ClientError> {
         Ok(Self {
             registry,
+            telemetry,
             news,
             poster: Poster::new(settings.url, settings.roots)?,
             schedule: Schedule::new(settings.schedule, fastrand::u64(..)),
@@ -85,7 +94,7 @@ impl Notifier {
                 biased;
                 () = &mut shutdown => Event::Shutdown,
                 Some(answer) = self.in_flight.join_next() => match answer {
-                    Ok((token, answer)) => Event::Answered(token, answer),
+                    Ok((token, answer, took)) => Event::Answered(token, answer, took),
                     Err(_) => continue,
                 },
                 (token, news) = self.news.recv() => Event::News(token, news),
@@ -93,7 +102,7 @@ impl Notifier {
             };
             match event {
                 Event::News(token, news) => self.heed(token, news),
-                Event::Answered(token, answer) => self.answered(token, answer),
+                Event::Answered(token, answer, took) => self.answered(token, answer, took),
                 Event::Due => {}
                 Event::Shutdown => break,
             }
@@ -106,11 +115,11 @@ impl Notifier {
         loop {
             match self.schedule.next(self.now()) {
                 Step::Post { token, generation: _ } => {
-                    let poster = self.poster.clone();
+                    let (poster, began) = (self.poster.clone(), Instant::now());
                     self.in_flight.spawn(async move {
                         // A bug in there must not leave the token in flight for ever.
                         let answer = AssertUnwindSafe(poster.post(&token)).catch_unwind().await;
-                        (token, answer.unwrap_or(FAULT))
+                        (token, answer.unwrap_or(FAULT), began.elapsed())
                     });
                 }
                 Step::GiveUp { token, generation, reason } => self.gave_up(token, generation, reason),
@@ -127,7 +136,10 @@ impl Notifier {
         }
     }
 
-    fn answered(&mut self, token: DeviceToken, answer: Answer) {
+    fn answered(&mut self, token: DeviceToken, answer: Answer, took: Duration) {
+        let accounts = self.registry.owners(&token);
+        let result = told(answer);
+        self.telemetry.tell(&telemetry::Event::Posted { accounts: &accounts, token: &token, result, took });
         let was_down = self.schedule.is_down();
         let outcome = self.schedule.answered(&token, answer, self.now());
         self.tell_of_outages(was_down);
@@ -151,6 +163,8 @@ impl Notifier {
     fn gave_up(&mut self, token: DeviceToken, generation: Generation, reason: schedule::GivenUp) {
         tracing::info!(%token, "push given up: {reason}");
         let reason = reason.to_string();
+        let accounts = self.registry.owners(&token);
+        self.telemetry.tell(&telemetry::Event::GaveUp { accounts: &accounts, token: &token, reason: &reason });
         self.record(move |registry| async move { registry.gave_up(&token, generation, &reason).await });
     }
 
@@ -187,8 +201,8 @@ impl Notifier {
     async fn finish(mut self) {
         let end = Instant::now().checked_add(self.grace).unwrap_or_else(Instant::now);
         while let Ok(Some(answer)) = timeout_at(end, self.in_flight.join_next()).await {
-            if let Ok((token, answer)) = answer {
-                self.answered(token, answer);
+            if let Ok((token, answer, took)) = answer {
+                self.answered(token, answer, took);
             }
         }
         while self.recording.join_next().await.is_some() {}
@@ -196,6 +210,18 @@ impl Notifier {
 
     fn now(&self) -> Duration {
         self.start.elapsed()
+    }
+}
+
+/// The answer as it is told to whoever looks on.
+fn told(answer: Answer) -> PostResult {
+    match answer {
+        Answer::Accepted => PostResult::Accepted,
+        Answer::Gone => PostResult::Gone,
+        Answer::Refused(status) => PostResult::Refused(status),
+        Answer::Failed { failure: Failure::Status(status), .. } => PostResult::Failed(status),
+        Answer::Failed { failure: Failure::TimedOut, .. } => PostResult::TimedOut,
+        Answer::Failed { failure: Failure::Unreachable, .. } => PostResult::Unreachable,
     }
 }
 

@@ -86,7 +86,7 @@ impl Running {
         let schedule = schedule::Settings { coalesce, max_in_flight: 16, per_second: 1000 };
         let settings =
             Settings { url: url.clone(), roots: RootCertStore::empty(), schedule, grace: Duration::from_secs(5) };
-        let notifier = Notifier::new(settings, registry.clone(), news).unwrap();
+        let notifier = Notifier::new(settings, registry.clone(), news, Telemetry::default()).unwrap();
         let (shutdown, asked) = oneshot::channel::<()>();
         let task = tokio::spawn(notifier.run(async move { drop(asked.await) }));
         Self { registry, events, task, shutdown }

@@ -47,6 +47,17 @@ impl Reason {
     }
 }
 
+impl Verdict {
+    /// Why it wakes nobody, in words; `None` if it does.
+    #[must_use]
+    pub fn skipped(self) -> Option<&'static str> {
+        match self {
+            Self::Push => None,
+            Self::Skip(reason) => Some(reason.as_str()),
+        }
+    }
+}
+
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -306,7 +306,8 @@ impl IdleMachine {
         self.seen_next = self.seen_next.max(next);
         let verdict = self.watch.judge.verdict(message.flags.iter().map(AsRef::as_ref), headers);
         self.announce |= verdict == Verdict::Push;
-        actions.push(Action::Judged { uid, verdict });
+        let mailbox = self.watch.mailboxes.get(self.current).map(|mailbox| mailbox.name.clone()).unwrap_or_default();
+        actions.push(Action::Judged { mailbox, uid, verdict });
         if notified {
             self.notified(now, actions);
         }

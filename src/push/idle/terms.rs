@@ -44,6 +44,8 @@ pub enum Action {
     },
     /// For the log: what was decided about a message.
     Judged {
+        /// Where it lies.
+        mailbox: String,
         /// Its UID.
         uid: u32,
         /// The decision.

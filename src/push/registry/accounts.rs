@@ -20,6 +20,8 @@ const LAST_TRY: Duration = Duration::from_secs(10 * 60);
 #[derive(Debug)]
 pub(super) struct Accounts {
     map: DashMap<AccountId, Account>,
+    /// Who has each token.
+    owners: DashMap<DeviceToken, Vec<AccountId>>,
     /// How many have no credentials.
     waiting: Waiting,
     events: latest::Sender<AccountId, AccountEvent>,
@@ -76,7 +78,7 @@ impl Accounts {
         events: latest::Sender<AccountId, AccountEvent>,
         news: latest::Sender<DeviceToken, News>,
     ) -> Self {
-        Self { map: DashMap::new(), waiting: Waiting::default(), events, news }
+        Self { map: DashMap::new(), owners: DashMap::new(), waiting: Waiting::default(), events, news }
     }
 
     /// Takes over what was found at the start.
@@ -93,6 +95,7 @@ impl Accounts {
 
     fn insert(&self, record: AccountRecord) {
         let AccountRecord { account, credentials, tokens, idled } = record;
+        self.now_has(&account, &[], &tokens);
         let watchable = credentials.as_ref().is_some_and(|credentials| credentials.can_be_used_again());
         self.map.insert(account.clone(), Account { credentials, tokens, idled, refused: false, from_before: true });
         if watchable {
@@ -111,6 +114,7 @@ impl Accounts {
         match change {
             Change::Tokens { account, tokens, .. } if tokens.is_empty() => {
                 if let Some((_, erased)) = self.map.remove(&account) {
+                    self.now_has(&account, &erased.tokens, &[]);
                     self.events.send(account, AccountEvent::Unwatch);
                     if erased.credentials.is_none() {
                         self.waiting.ended();
@@ -131,11 +135,13 @@ impl Accounts {
     fn apply_tokens(&self, account: AccountId, credentials: Option<Arc<Credentials>>, tokens: Vec<Seen>) {
         match self.map.entry(account.clone()) {
             Entry::Vacant(vacant) => {
+                self.now_has(&account, &[], &tokens);
                 vacant.insert(Account { credentials, tokens, idled: Vec::new(), refused: false, from_before: false });
                 self.events.send(account, AccountEvent::Watch);
             }
             Entry::Occupied(mut known) => {
-                known.get_mut().tokens = tokens;
+                let before = std::mem::replace(&mut known.get_mut().tokens, tokens);
+                self.now_has(&account, &before, &known.get().tokens);
                 drop(known);
                 credentials.into_iter().for_each(|credentials| self.apply_credentials(&account, credentials));
             }
@@ -170,6 +176,25 @@ impl Accounts {
     pub(super) fn tokens(&self, account: &AccountId) -> Vec<DeviceToken> {
         let found = self.map.get(account);
         found.map(|account| account.tokens.iter().map(|seen| seen.token.clone()).collect()).unwrap_or_default()
+    }
+
+    pub(super) fn owners(&self, token: &DeviceToken) -> Vec<AccountId> {
+        self.owners.get(token).map(|owners| owners.clone()).unwrap_or_default()
+    }
+
+    /// The tokens of an account have changed from `before` to `now`.
+    fn now_has(&self, account: &AccountId, before: &[Seen], now: &[Seen]) {
+        for seen in before {
+            if let Entry::Occupied(mut owners) = self.owners.entry(seen.token.clone()) {
+                owners.get_mut().retain(|owner| owner != account);
+                if owners.get().is_empty() {
+                    owners.remove();
+                }
+            }
+        }
+        for seen in now {
+            self.owners.entry(seen.token.clone()).or_default().push(account.clone());
+        }
     }
 
     pub(super) fn is_known(&self, account: &AccountId) -> bool {

@@ -162,6 +162,12 @@ impl Registry {
         self.accounts.tokens(account)
     }
 
+    /// The accounts that have this token: a device may use one for all of its accounts.
+    #[must_use]
+    pub fn owners(&self, token: &DeviceToken) -> Vec<AccountId> {
+        self.accounts.owners(token)
+    }
+
     /// Whether the account was there before this process: a mailbox of it that was never looked through has waited for a while.
     #[must_use]
     pub fn is_from_before(&self, account: &AccountId) -> bool {

@@ -19,6 +19,7 @@ use crate::push::idle::{Action, Failure, IdleMachine, Watch, WatchedMailbox};
 use crate::secret::Credentials;
 use crate::store::{Announce, StoreError};
 use crate::stream::{Stream, receive};
+use crate::telemetry::Event;
 use crate::trace::{Mark, Printer, Speaker, Transcript};
 use crate::upstream::connect::{Attempt, ConnectError, Connected};
 use crate::upstream::dialogue::Purpose;
@@ -215,11 +216,16 @@ impl Session<'_> {
             match action {
                 Action::Send(bytes) => self.send(&bytes).await?,
                 Action::Noticed { mailbox, position, announce, since } => {
-                    let announce = self.announce(announce, since);
-                    self.context.registry.noticed(self.account, &mailbox, position, announce).await?;
+                    let wakes = self.announce(announce, since);
+                    self.context.registry.noticed(self.account, &mailbox, position, wakes).await?;
+                    self.tell(&Event::Noticed { account: self.account, mailbox: &mailbox, announce, since });
                     has_noted = true;
                 }
-                Action::Judged { uid, verdict } => debug!(account = %self.account, uid, "new message: {verdict}"),
+                Action::Judged { mailbox, uid, verdict } => {
+                    debug!(account = %self.account, uid, "new message: {verdict}");
+                    let skipped = verdict.skipped();
+                    self.tell(&Event::Judged { account: self.account, mailbox: &mailbox, uid, skipped });
+                }
                 Action::LeftOut(mailbox, words) => {
                     warn!(account = %self.account, "mailbox {mailbox:?} is not watched: {words}");
                 }
@@ -245,6 +251,10 @@ impl Session<'_> {
             }
             None => announce.into(),
         }
+    }
+
+    fn tell(&self, event: &Event<'_>) {
+        self.context.board.telemetry().tell(event);
     }
 
     fn watching(&mut self) {
