@@ -8,8 +8,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use deltapush::activation::Sockets;
-use deltapush::admin::control::{self, AskError};
-use deltapush::admin::question::Question;
+use deltapush::admin::control::AskError;
 use deltapush::config::{Config, ConfigError};
 use deltapush::proxy::certificate::{Origin, Summary};
 use deltapush::proxy::certificates::{Set, Wanted};
@@ -76,7 +75,7 @@ enum Command {
         host: Option<String>,
     },
     /// Say how a running deltapush and its accounts are: watches, devices, pushes, what is wrong
-    Status,
+    Status(commands::status::Arguments),
     /// Look after what survives a restart: accounts, tokens, sealed passwords
     #[command(subcommand)]
     State(StateCommand),
@@ -127,7 +126,7 @@ fn main() -> ExitCode {
         Some(Command::Check { login: Some(login), listener, host }) => {
             load(&cli).and_then(|config| check_login(&config, login, listener.as_deref(), host.as_deref()))
         }
-        Some(Command::Status) => load(&cli).and_then(|config| status(&config)),
+        Some(Command::Status(asked)) => load(&cli).and_then(|config| commands::status::run(&config, asked)),
         Some(Command::State(command)) => load(&cli).and_then(|config| state(&config, command)),
     };
     match outcome {
@@ -226,12 +225,6 @@ fn tell_systemd(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         info!("systemd cannot be told how this is: {error}");
     }
-}
-
-fn status(config: &Config) -> anyhow::Result<()> {
-    let mut answer = control::ask(&config.storage.directory, &Question::Status)?;
-    io::copy(&mut answer, &mut io::stdout()).context("cannot print")?;
-    Ok(())
 }
 
 /// Changes the log's level while deltapush runs.

@@ -26,7 +26,14 @@ impl Answers {
     /// If whoever asked is gone.
     pub(super) async fn answer(&self, question: Question, stream: &mut UnixStream) -> io::Result<()> {
         match question {
-            Question::Status => say(stream, &Verdict::Ok, &self.reporter.report().await).await,
+            Question::Status { names } => self.status(&names, stream).await,
+        }
+    }
+
+    async fn status(&self, names: &[String], stream: &mut UnixStream) -> io::Result<()> {
+        match self.reporter.report().await {
+            Ok(report) => say(stream, &Verdict::Ok, &serde_json::to_string(&report.narrowed(names))?).await,
+            Err(error) => say(stream, &Verdict::No(format!("the state cannot be read: {error}")), "").await,
         }
     }
 }

@@ -1,6 +1,10 @@
 //! What a running deltapush tells its operator.
 
 pub mod answers;
+pub mod clock;
 pub mod control;
 pub mod question;
+pub mod report;
 pub mod status;
+pub mod table;
+pub mod words;

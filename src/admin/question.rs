@@ -6,8 +6,12 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "kebab-case")]
 pub enum Question {
-    /// How everything is, in words.
-    Status,
+    /// How everything is: a [`Report`](super::report::Report) as JSON.
+    Status {
+        /// Only the accounts in whose name or server one of these stands; none for all.
+        #[serde(default)]
+        names: Vec<String>,
+    },
 }
 
 /// The first line of an answer. What was asked for follows, up to the end of the connection.

@@ -54,6 +54,8 @@ impl WatchState {
 pub struct WatchEntry {
     /// What it is doing.
     pub state: WatchState,
+    /// Since when.
+    pub since: Instant,
     /// It has a session at the server.
     has_session: bool,
     /// When the server last said something to it.
@@ -96,6 +98,7 @@ impl Board {
         let give_way = Arc::new(Notify::new());
         let entry = WatchEntry {
             state: WatchState::Connecting,
+            since: Instant::now(),
             has_session: false,
             last_proof: None,
             blindness,
@@ -112,6 +115,7 @@ impl Board {
         if let Some(mut entry) = self.0.entries.get_mut(account) {
             entry.has_session &= state == WatchState::Watching;
             entry.state = state;
+            entry.since = Instant::now();
         }
     }
 

@@ -9,7 +9,7 @@ pub mod metrics;
 
 use std::sync::Arc;
 
-pub use event::{Event, LoginResult, PostResult, Watch, Way};
+pub use event::{Event, LoginResult, Pause, PostResult, Watch, Way};
 use history::History;
 use metrics::Metrics;
 
