@@ -9,6 +9,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use deltapush::activation::Sockets;
 use deltapush::admin::control::AskError;
+use deltapush::commands::Unfulfilled;
 use deltapush::config::{Config, ConfigError};
 use deltapush::proxy::certificate::{Origin, Summary};
 use deltapush::proxy::certificates::{Set, Wanted};
@@ -38,6 +39,7 @@ const EX_UNAVAILABLE: u8 = 69;
 const EX_SOFTWARE: u8 = 70;
 const EX_OSERR: u8 = 71;
 const EX_IOERR: u8 = 74;
+const EX_TEMPFAIL: u8 = 75;
 const EX_CONFIG: u8 = 78;
 
 /// An IMAP proxy that brings push notifications to Delta Chat on any mail server.
@@ -76,6 +78,10 @@ enum Command {
     },
     /// Say how a running deltapush and its accounts are: watches, devices, pushes, what is wrong
     Status(commands::status::Arguments),
+    /// Show what happened to one account lately: message, verdict, push, answer, the device's return; or forget or rewatch it
+    Account(commands::account::Arguments),
+    /// Wake an account's devices once and wait until they connect
+    PushTest(commands::push_test::Arguments),
     /// Look after what survives a restart: accounts, tokens, sealed passwords
     #[command(subcommand)]
     State(StateCommand),
@@ -103,16 +109,20 @@ Examples:
   deltapush                                       serve as ./config.yaml says
   deltapush check --config /etc/deltapush.yaml    see whether a configuration is right
   deltapush check --login alice@example.org       see where a login would go
+  deltapush status                                see what is watched, pushed, and wrong
+  deltapush account alice@example.org             see why a message was late
+  deltapush push-test alice@example.org           see whether a push wakes her phone
   deltapush --trace                               see what client and server say to each other
   deltapush state backup /backup/state.sqlite     copy the state, also while deltapush runs
 
 Exit codes:
    0  all is well
   64  wrong usage of the command line
-  69  no running deltapush answers
+  69  no running deltapush answers, or it cannot
   70  a bug in deltapush
   71  the operating system refused something, such as a port
   74  the state cannot be opened, is damaged, or its key does not fit
+  75  what was asked for did not come about: no device connected, the mailbox is not watched
   78  the configuration, or a file that it names, is wrong";
 
 fn main() -> ExitCode {
@@ -127,6 +137,8 @@ fn main() -> ExitCode {
             load(&cli).and_then(|config| check_login(&config, login, listener.as_deref(), host.as_deref()))
         }
         Some(Command::Status(asked)) => load(&cli).and_then(|config| commands::status::run(&config, asked)),
+        Some(Command::Account(asked)) => load(&cli).and_then(|config| commands::account::run(&config, asked)),
+        Some(Command::PushTest(asked)) => load(&cli).and_then(|config| commands::push_test::run(&config, asked)),
         Some(Command::State(command)) => load(&cli).and_then(|config| state(&config, command)),
     };
     match outcome {
@@ -161,6 +173,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         None if error.is::<ConfigError>() => EX_CONFIG,
         None if error.is::<OpenError>() => EX_IOERR,
         None if error.is::<AskError>() => EX_UNAVAILABLE,
+        None if error.is::<Unfulfilled>() => EX_TEMPFAIL,
         None => EX_OSERR,
     }
 }

@@ -167,7 +167,7 @@ impl Server {
         let watchers = Watchers::new(&config, registry.clone(), upstreams, wishes, board.clone(), trace);
         let mut watching = tasks.spawn(watchers.run(account_events, stop.clone()));
         let reporter = Reporter::new(registry.clone(), board);
-        let answers = Arc::new(Answers::new(reporter));
+        let answers = Arc::new(Answers::new(reporter, notifier.tester()));
         tasks.spawn(control::serve(config.storage.directory.clone(), answers, stop.clone()));
         for BoundListener { socket, listener } in listeners {
             tasks.spawn(listener::serve(proxy.clone(), socket, listener, tasks.clone(), stop.clone()));

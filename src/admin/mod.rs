@@ -3,8 +3,12 @@
 pub mod answers;
 pub mod clock;
 pub mod control;
+mod explanation;
+mod names;
+mod orders;
 pub mod question;
 pub mod report;
 pub mod status;
 pub mod table;
+pub mod timeline;
 pub mod words;

@@ -148,6 +148,8 @@ pub struct DeviceReport {
     pub last_seen: Timestamp,
     /// When it last connected, since the start.
     pub connected: Option<Timestamp>,
+    /// It is connected now.
+    pub online: bool,
     /// It has something to be told that was not accepted yet.
     pub pending: bool,
     /// When a push of it was last accepted.

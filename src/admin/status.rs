@@ -1,20 +1,21 @@
 //! Puts together how every account is: its watch with the last proof of life, its devices, what is wrong and what helps.
 
-use std::collections::HashMap;
-
 use jiff::Timestamp;
 
 use super::clock::Clock;
+use super::explanation::explain;
 use super::report::{
     AccountReport, Counts, DeviceReport, GivenUp, MailboxReport, Notifications, Problem, PushReport, Report, WatchKind,
     WatchReport,
 };
-use super::words;
+use super::timeline::{self, AccountHistory};
+use super::words::{self, short_hash};
+use crate::account::AccountId;
 use crate::push::board::{Board, WatchEntry, WatchState};
 use crate::push::registry::Registry;
 use crate::store::{AccountStatus, StoreError, TokenStatus, UnixTime};
 use crate::telemetry::PostResult;
-use crate::telemetry::history::{History, LastPush, Summary};
+use crate::telemetry::history::{Connection, History, LastPush, Moment, Summary};
 
 /// Makes reports.
 pub struct Reporter {
@@ -49,9 +50,29 @@ impl Reporter {
             started: clock.time_of(history.began()),
             connections: self.board.telemetry().metrics().connections(),
             counts: count(&accounts),
-            notifications: Notifications { down_since: history.down_since().map(|since| since.time()) },
+            notifications: Notifications { down_since: history.down_since().map(Moment::time) },
             accounts,
         })
+    }
+
+    /// What happened to an account lately; `None` if it has no device.
+    ///
+    /// # Errors
+    /// [`StoreError`]: the state cannot be read.
+    pub async fn account(&self, account: &AccountId) -> Result<Option<AccountHistory>, StoreError> {
+        let found = self.registry.snapshot().await?;
+        let Some(status) = found.iter().find(|status| status.account == *account) else { return Ok(None) };
+        let (clock, history) = (Clock::now(), self.history());
+        let timeline = history.timeline(account).unwrap_or_default();
+        Ok(Some(AccountHistory {
+            account: describe(status, self.board.get(account).as_ref(), &history.summary(account), clock),
+            at: clock.wall(),
+            started: clock.time_of(history.began()),
+            dropped: timeline.full,
+            down_since: history.down_since().map(Moment::time),
+            happened: timeline::told(&timeline),
+            explanation: explain(&timeline, history.now()),
+        }))
     }
 
     pub(super) fn history(&self) -> &History {
@@ -84,12 +105,7 @@ fn count(accounts: &[AccountReport]) -> Counts {
 /// One account.
 fn describe(status: &AccountStatus, watch: Option<&WatchEntry>, summary: &Summary, clock: Clock) -> AccountReport {
     let (watch, watch_problem) = describe_watch(status, watch, clock);
-    let connected: HashMap<String, Timestamp> = summary
-        .connected
-        .iter()
-        .map(|connection| (format!("{:08x}", connection.device), connection.at.time()))
-        .collect();
-    let devices: Vec<DeviceReport> = status.tokens.iter().map(|token| device(token, &connected)).collect();
+    let devices: Vec<DeviceReport> = status.tokens.iter().map(|token| device(token, summary)).collect();
     let problem = watch_problem.or_else(|| devices.iter().find_map(push_problem));
     AccountReport {
         name: status.account.user.to_string(),
@@ -164,12 +180,15 @@ fn step(
     }
 }
 
-fn device(token: &TokenStatus, connected: &HashMap<String, Timestamp>) -> DeviceReport {
+fn device(token: &TokenStatus, summary: &Summary) -> DeviceReport {
+    let is_it = |connection: &&Connection| short_hash(connection.device) == token.fingerprint;
+    let connection = summary.connected.iter().find(is_it);
     DeviceReport {
         token: token.fingerprint.clone(),
         first_seen: time(token.first_seen),
         last_seen: time(token.last_seen),
-        connected: connected.get(&token.fingerprint).copied(),
+        connected: connection.map(|connection| connection.at.time()),
+        online: connection.is_some_and(|connection| connection.online),
         pending: token.pending,
         accepted: token.accepted.map(time),
         given_up: token.given_up.as_ref().map(|(at, reason)| GivenUp { at: time(*at), reason: reason.clone() }),
@@ -187,7 +206,7 @@ fn push_problem(device: &DeviceReport) -> Option<Problem> {
 fn push(last: LastPush) -> PushReport {
     PushReport {
         at: last.at.time(),
-        token: format!("{:08x}", last.device),
+        token: short_hash(last.device),
         accepted: last.result == PostResult::Accepted,
         answer: words::answer(last.result),
         delay_milliseconds: last.delay,
@@ -205,7 +224,6 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
-    use crate::account::AccountId;
     use crate::admin::table::{self, Layout};
     use crate::parser::sasl::Mechanism;
     use crate::store::Position;

@@ -7,6 +7,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 use jiff::Timestamp;
 
 use super::report::{AccountReport, DeviceReport, Report, WatchKind};
+use super::timeline::AccountHistory;
 use super::words::{ago, brief, date, delay, moment, rounded, tame};
 
 /// Up to so many accounts are shown in full.
@@ -19,6 +20,56 @@ pub struct Layout {
     pub long: bool,
     /// The width of the terminal, in columns; `None` where there is none: nothing is broken into lines then.
     pub width: Option<u16>,
+}
+
+impl Layout {
+    /// As wide as the terminal that the output goes to, if it does.
+    #[must_use]
+    pub fn of_terminal() -> Self {
+        let width = terminal_size::terminal_size_of(std::io::stdout()).map(|(width, _)| width.0);
+        Self { long: false, width }
+    }
+}
+
+/// An account, and what happened to it.
+#[must_use]
+pub fn account(history: &AccountHistory, layout: Layout) -> String {
+    let mut text = String::new();
+    in_full(&mut text, &history.account, history.at);
+    if let Some(since) = history.down_since {
+        let _ = writeln!(text, "  pushes   wait: the notification server is down since {}", moment(since));
+    }
+    let _ = writeln!(text, "\n{}", known(history));
+    if !history.happened.is_empty() {
+        let mut table = table(layout, &["TIME (UTC)", "AFTER", "WHAT HAPPENED"]);
+        for happened in &history.happened {
+            let after = happened.after_milliseconds.map_or(String::new(), |after| format!("+{}", delay(after)));
+            let time = happened.at.strftime("%m-%d %H:%M:%S%.3f").to_string();
+            table.add_row([time, after, tame(&happened.words)]);
+        }
+        let _ = writeln!(text, "{}", trimmed(&table));
+    }
+    if !history.explanation.is_empty() {
+        let mut table = table(layout, &["WHY IT TOOK AS LONG AS IT TOOK"]);
+        for sentence in &history.explanation {
+            table.add_row([format!("{}.", tame(sentence))]);
+        }
+        let _ = writeln!(text, "\n{}", trimmed(&table));
+    }
+    text
+}
+
+/// How far back it goes.
+fn known(history: &AccountHistory) -> String {
+    let started = moment(history.started);
+    match (history.happened.first(), history.dropped) {
+        (None, _) => format!("Nothing has happened since deltapush started ({started}); what was before is not kept."),
+        (Some(first), true) => {
+            let first = moment(first.at);
+            format!("What happened since {first}; older things are dropped, since little is kept of each account.")
+        }
+        (Some(_), false) => format!("What happened since deltapush started ({started}); what was before is not kept."),
+    }
 }
 
 /// The whole report. Writing to a string cannot fail.
@@ -195,7 +246,9 @@ fn watch_line(account: &AccountReport, now: Timestamp) -> String {
 
 fn device_line(device: &DeviceReport, now: Timestamp) -> String {
     let mut line = format!("{} since {}, last seen {}", device.token, date(device.first_seen), date(device.last_seen));
-    if let Some(connected) = device.connected {
+    if device.online {
+        line.push_str(", connected now");
+    } else if let Some(connected) = device.connected {
         let _ = write!(line, ", connected {}", ago(connected, now));
     }
     if device.pending {

@@ -23,6 +23,12 @@ pub fn answer(result: PostResult) -> String {
     }
 }
 
+/// The short hash that names a device's token.
+#[must_use]
+pub fn short_hash(device: u32) -> String {
+    format!("{device:08x}")
+}
+
 /// A duration with as much precision as a person wants: whole seconds.
 #[must_use]
 pub fn rounded(duration: Duration) -> String {

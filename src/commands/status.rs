@@ -37,12 +37,7 @@ pub fn run(config: &Config, asked: &Arguments) -> anyhow::Result<()> {
         answer + "\n"
     } else {
         let report: Report = serde_json::from_str(&answer).context("the answer is of another version's deltapush")?;
-        table::status(&report, Layout { long: asked.long, width: width() })
+        table::status(&report, Layout { long: asked.long, ..Layout::of_terminal() })
     };
     io::stdout().write_all(text.as_bytes()).context("cannot print")
-}
-
-/// The width of the terminal, if the output goes to one.
-fn width() -> Option<u16> {
-    terminal_size::terminal_size_of(io::stdout()).map(|(width, _)| width.0)
 }

@@ -8,6 +8,7 @@ mod http;
 pub mod idle;
 pub mod latest;
 pub mod notifier;
+pub mod push_test;
 pub mod registry;
 pub mod schedule;
 pub mod verdict;

@@ -134,6 +134,8 @@ pub enum Pause {
     Coalescing,
     /// The last POST has failed.
     Failed,
+    /// The notification server is down: it is tried with one push at a time.
+    Outage,
 }
 
 /// What came of a login.

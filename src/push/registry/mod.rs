@@ -218,6 +218,19 @@ impl Registry {
         self.accounts.refused(account);
     }
 
+    /// The watch of the account begins anew now, also one that ended because its login was refused: its present credentials are
+    /// tried once more. Returns whether there are any; without them there is nothing to begin with.
+    #[must_use]
+    pub fn rewatch(&self, account: &AccountId) -> bool {
+        self.accounts.rewatch(account)
+    }
+
+    /// All accounts that have a token, by name.
+    #[must_use]
+    pub fn accounts(&self) -> Vec<AccountId> {
+        self.accounts.all()
+    }
+
     /// How many accounts cannot be watched because their credentials are not there: they wait for a device to log in.
     #[must_use]
     pub fn waiting(&self) -> usize {

@@ -54,6 +54,8 @@ pub struct Connection {
     pub at: Moment,
     /// The connection in which it did.
     pub session: u64,
+    /// That connection has not ended.
+    pub online: bool,
 }
 
 /// What happened to an account.
@@ -98,11 +100,12 @@ impl History {
                 self.of_known(account, |ring| ring.push(now, What::Fetched { session, device }));
             }
             Event::Watch { account, state } => self.watch(now, account, *state),
-            Event::Judged { account, mailbox, uid, skipped } => self.of(account, |ring| {
+            Event::LoggedOut { session, account } => self.of_known(account, |ring| ring.logged_out(*session)),
+            Event::Judged { account, mailbox, uid, skipped } => self.of_known(account, |ring| {
                 let mailbox = ring.mailbox(mailbox);
                 ring.push(now, What::Judged { mailbox, uid: *uid, skipped: *skipped });
             }),
-            Event::Noticed { account, mailbox, announce, since } => self.of(account, |ring| {
+            Event::Noticed { account, mailbox, announce, since } => self.of_known(account, |ring| {
                 // A look that finds nothing is no message.
                 if !announce && since.is_none() {
                     return;
@@ -132,11 +135,7 @@ impl History {
             Event::Forgotten { account } => {
                 self.accounts.remove(*account);
             }
-            Event::Connected
-            | Event::TurnedAway
-            | Event::Disconnected
-            | Event::Login { .. }
-            | Event::LoggedOut { .. } => return,
+            Event::Connected | Event::TurnedAway | Event::Disconnected | Event::Login { .. } => return,
         }
         self.changed.notify_waiters();
     }
@@ -150,10 +149,12 @@ impl History {
             // Either another one begins at once, or the account goes.
             Watch::Ended => return,
         };
-        self.of(account, |ring| ring.watch(now, state, words));
+        let note = |ring: &mut Ring| ring.watch(now, state, words);
+        // What a watch says with its last breath, when its account has gone already, begins no history.
+        if state == WatchNote::Connecting { self.of(account, note) } else { self.of_known(account, note) }
     }
 
-    /// For what happens only to accounts with a device.
+    /// For what only happens to accounts with a device.
     fn of(&self, account: &AccountId, note: impl FnOnce(&mut Ring)) {
         if let Some(mut ring) = self.accounts.get_mut(account) {
             return note(&mut ring);
@@ -181,12 +182,7 @@ impl History {
     #[must_use]
     pub fn summary(&self, account: &AccountId) -> Summary {
         let Some(ring) = self.accounts.get(account) else { return Summary::default() };
-        let connected = ring.connected.iter().map(|(device, at, session)| Connection {
-            device: *device,
-            at: *at,
-            session: *session,
-        });
-        Summary { last_message: ring.last_message, last_push: ring.last_push, connected: connected.collect() }
+        Summary { last_message: ring.last_message, last_push: ring.last_push, connected: ring.connected.clone() }
     }
 
     /// What happened to an account lately; `None` if nothing is known of it.

@@ -1,5 +1,6 @@
 //! What is kept of one account: the latest entries, and a few facts that outlive them.
 
+use super::Connection;
 use super::entry::{Entry, Moment, WatchNote, What};
 use crate::telemetry::PostResult;
 
@@ -29,8 +30,8 @@ pub(super) struct Ring {
     /// Older ones were dropped.
     pub(super) full: bool,
     pub(super) mailboxes: Vec<Box<str>>,
-    /// When each device last handed over its token, and in which connection.
-    pub(super) connected: Vec<(u32, Moment, u64)>,
+    /// When each device last handed over its token, the latest last.
+    pub(super) connected: Vec<Connection>,
     pub(super) last_message: Option<Moment>,
     pub(super) last_push: Option<LastPush>,
     /// How many entries there ever were.
@@ -85,13 +86,13 @@ impl Ring {
 
     /// A client handed over its token.
     pub(super) fn registered(&mut self, at: Moment, connection: u64, token: u32) {
-        let known = self.connected.iter().position(|(known, _, _)| *known == token);
+        let known = self.connected.iter().position(|known| known.device == token);
         if let Some(known) = known {
             self.connected.remove(known);
         } else if self.connected.len() >= MAX_DEVICES {
             self.connected.remove(0);
         }
-        self.connected.push((token, at, connection));
+        self.connected.push(Connection { device: token, at, session: connection, online: true });
         let of_session =
             |entry: &&mut Entry| matches!(entry.what, What::Connected { session, .. } if session == connection);
         match self.entries.iter_mut().rev().find(of_session).map(|entry| &mut entry.what) {
@@ -105,6 +106,10 @@ impl Ring {
                 self.push(at, What::Connected { session: connection, device: Some(token), first, skipped: 0 });
             }
         }
+    }
+
+    pub(super) fn logged_out(&mut self, session: u64) {
+        self.connected.iter_mut().filter(|known| known.session == session).for_each(|known| known.online = false);
     }
 
     /// The watch does something else. What comes again and again while a server is away is one entry.

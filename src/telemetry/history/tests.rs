@@ -20,7 +20,9 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
-        Self { history: History::default(), account: account("alice"), token: token("phone") }
+        let scene = Self { history: History::default(), account: account("alice"), token: token("phone") };
+        scene.watch(Watch::Connecting);
+        scene
     }
 
     fn registers(&self, session: u64) {
@@ -47,7 +49,8 @@ impl Scene {
 
     fn entries(&self) -> Vec<What> {
         let timeline = self.history.timeline(&self.account).unwrap();
-        timeline.entries.into_iter().map(|entry| entry.what).collect()
+        // The first one says that the watch begins.
+        timeline.entries.into_iter().skip(1).map(|entry| entry.what).collect()
     }
 
     fn delay(&self) -> Option<u64> {
@@ -98,7 +101,11 @@ async fn a_device_is_told_by_its_connection() {
     );
     let summary = scene.history.summary(&scene.account);
     let [connection] = summary.connected.as_slice() else { panic!("{summary:?}") };
-    assert_eq!((connection.session, connection.at.since_start), (2, 1000));
+    assert_eq!((connection.session, connection.at.since_start, connection.online), (2, 1000, true));
+    scene.history.note(&Event::LoggedOut { session: 1, account: &scene.account });
+    assert!(scene.history.summary(&scene.account).connected[0].online, "the older connection has ended");
+    scene.history.note(&Event::LoggedOut { session: 2, account: &scene.account });
+    assert!(!scene.history.summary(&scene.account).connected[0].online);
 }
 
 #[tokio::test(start_paused = true)]
@@ -157,7 +164,7 @@ async fn entries_words_names_and_accounts_are_bounded() {
     assert_eq!(ring.connected.len(), crate::store::MAX_TOKENS);
     drop(ring);
     for number in 0..MAX_ACCOUNTS + 10 {
-        scene.history.note(&Event::Watch { account: &account(&number.to_string()), state: Watch::Watching });
+        scene.history.note(&Event::Watch { account: &account(&number.to_string()), state: Watch::Connecting });
     }
     assert_eq!(scene.history.accounts.len(), MAX_ACCOUNTS);
 }
@@ -166,6 +173,8 @@ async fn entries_words_names_and_accounts_are_bounded() {
 async fn who_has_no_device_has_no_history_and_who_goes_leaves_none() {
     let scene = Scene::new();
     let account = &scene.account;
+    scene.history.note(&Event::Forgotten { account });
+    scene.watch(Watch::Watching);
     scene.history.note(&Event::Login { session: 1, account: Some(account), result: LoginResult::Accepted });
     scene.history.note(&Event::Fetched { session: 1, account, token: None });
     assert_eq!(scene.history.timeline(account), None);
