@@ -83,6 +83,7 @@ fn the_shipped_file_states_every_default() {
         "mailboxes",
         "max_in_flight",
         "metadata",
+        "push_status",
         "storage",
         "credentials",
         "key_file",
@@ -140,13 +141,7 @@ fn what_the_shipped_file_only_suggests_is_valid_too() {
     assert_eq!(SHIPPED.lines().filter(is_suggestion).count(), 15);
     let text: Vec<_> = SHIPPED
         .lines()
-        .map(|line| {
-            if is_suggestion(&line) {
-                line.replacen("# ", "", 1)
-            } else {
-                line.replace("metadata: {}", "metadata:").replace("allow: {}", "allow:")
-            }
-        })
+        .map(|line| if is_suggestion(&line) { line.replacen("# ", "", 1) } else { line.replace("allow: {}", "allow:") })
         .collect();
     let config = parse(&text.join("\n")).unwrap();
     assert_eq!(config.routes.len(), 3);
@@ -269,6 +264,8 @@ fn every_mistake_has_its_place_and_its_cure() {
         ("metadata:\n  /private/comment: x\n", "metadata entries here start with `/shared/`"),
         ("metadata:\n  /shared/a%: x\n", "printable ASCII without * %"),
         ("metadata:\n  /shared/comment: \"a\\0b\"\n", "config.yaml:2:20: `/shared/comment`: the value has a NUL"),
+        ("metadata:\n  push_status: true\n  push_status: false\n", "push_status"),
+        ("metadata:\n  push_status: maybe\n", "config.yaml:2:16: "),
         ("metadata:\n  /shared/comment: a\n  /shared/Comment: b\n", "`/shared/comment` is here twice"),
         ("metadata:\n  /shared/vendor/deltachat/maxsmtprecipients: many\n", "must be a number of at least 1"),
         ("relay:\n  keepalive: 10\n", "config.yaml:2:14: `keepalive`: \"10\" is not a duration: write it as"),

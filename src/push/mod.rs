@@ -11,5 +11,6 @@ pub mod notifier;
 pub mod push_test;
 pub mod registry;
 pub mod schedule;
+pub mod standing;
 pub mod verdict;
 pub mod watcher;
