@@ -48,6 +48,7 @@ mod shaping;
 #[cfg(test)]
 mod sockets;
 #[cfg(test)]
+mod status;
 #[cfg(test)]
 mod support;
 #[cfg(test)]

@@ -211,6 +211,18 @@ impl Deltapush {
         String::from_utf8(output.stdout).unwrap()
     }
 
+    /// Another command of the program's, on the same configuration, and how it ended. Nobody is there to be asked.
+    pub(crate) fn asked(&self, arguments: &[&str]) -> std::process::Output {
+        self.asking(arguments).wait_with_output().unwrap()
+    }
+
+    /// The same, under way.
+    pub(crate) fn asking(&self, arguments: &[&str]) -> Child {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_deltapush"));
+        command.arg("--config").arg(self.dir.path().join("config.yaml")).args(arguments);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
     /// What `deltapush check --login` prints.
     pub(crate) fn check_login(&self, login: &str) -> String {
         let config = self.dir.path().join("config.yaml");
