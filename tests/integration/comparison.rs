@@ -404,12 +404,34 @@ async fn dovecot_says_the_same_through_deltapush() {
 
 #[tokio::test]
 async fn cyrus_says_the_same_through_deltapush() {
-    compare(&Server::cyrus(), "cyrus", &[]).await;
+    let more = [
+        "SETMETADATA INBOX (/private/comment \"mine\")",
+        "GETMETADATA INBOX /private/comment",
+        "GETMETADATA (MAXSIZE 2) INBOX (/private/comment /shared/comment)",
+        "GETMETADATA \"Fold er\" /private/nothing",
+        "GETMETADATA nonsense",
+        "LIST (RECURSIVEMATCH SUBSCRIBED) \"\" % RETURN (SPECIAL-USE MYRIGHTS (COUNT))",
+        "XLIST \"\" *",
+        "UID SEARCH RETURN (COUNT) FUZZY SUBJECT second",
+    ];
+    compare(&Server::cyrus(), "cyrus", &more).await;
 }
 
 #[tokio::test]
 async fn courier_says_the_same_through_deltapush() {
-    compare(&Server::courier(), "courier", &[]).await;
+    // Of these servers it alone has UTF8=ACCEPT (RFC 6855): it takes names and headers in UTF-8 from there on.
+    let more = [
+        "UNSELECT",
+        "ENABLE UTF8=ACCEPT",
+        "CREATE \"INBOX.Gr\u{fc}\u{df}e {5}\"",
+        "LIST \"\" *",
+        "SELECT \"INBOX.Gr\u{fc}\u{df}e {5}\"",
+        "STATUS \"INBOX.Fold\u{fc}r\" (MESSAGES)",
+        "SELECT \"Fold er\"",
+        "SEARCH SUBJECT \"Gr\u{fc}\u{df}e\"",
+        "FETCH 1:* (ENVELOPE BODY.PEEK[HEADER])",
+    ];
+    compare(&Server::courier(), "courier", &more).await;
 }
 
 #[tokio::test]
