@@ -92,6 +92,22 @@ async fn a_server_is_found_by_srv_and_remembered() {
     lab.server.finish().await;
 }
 
+/// A domain without TLS from the first byte: STARTTLS comes before the password.
+#[tokio::test]
+async fn a_server_with_starttls_is_found_by_srv() {
+    let dovecot = dovecot::shared(Setup::Vanilla);
+    let dns = DnsServer::start().await;
+    dns.service("_imaps._tcp.lab.test", 0, ".", 0);
+    dns.service("_imap._tcp.lab.test", 0, "localhost.", dovecot.imap);
+    let ca = serde_json::json!(dovecot.authority.ca);
+    let routes = Some(format!("  - ca: {ca}\n{DISCOVERED}    targets: [localhost]\n"));
+    let deltapush = Deltapush::start(&Options { routes, more: dns.yaml(), ..Options::plain(0) });
+    let user = dovecot.user("srv-starttls");
+    Client::plain(deltapush.plain).await.log_in(&user).await;
+    let logged_in = |line: &str| line.contains(&format!("Login: user=<{user}>")) && line.contains(", TLS,");
+    assert!(poll(Duration::from_secs(5), || dovecot.log().lines().any(logged_in)).await, "{}", dovecot.log());
+}
+
 #[tokio::test]
 async fn a_discovered_server_inside_is_not_reached() {
     let lab = Lab::new(&[]).await;
