@@ -87,10 +87,10 @@ pub fn classify(answer: &[u8], untagged: &[u8]) -> Refusal {
     reasons.into_iter().find(|reason| *reason != Refusal::Unclear).unwrap_or(Refusal::Unclear)
 }
 
-/// Whether a server that closes the connection with these words means that there are too many.
+/// The same for the words with which a server closes the connection.
 #[must_use]
-pub fn is_about_sessions(words: &str) -> bool {
-    classify(format!("NO {words}").as_bytes(), b"") == Refusal::TooManySessions
+pub fn classify_bye(words: &str) -> Refusal {
+    classify(format!("NO {words}").as_bytes(), b"")
 }
 
 /// What a client makes a wrong password of wherever it finds it, in any case (chatmail/core does).
@@ -191,7 +191,9 @@ mod tests {
         let alert = b"* CAPABILITY X\r\n* NO [ALERT] Too many simultaneous connections\r\n";
         assert_eq!(classify(b"NO", alert), Refusal::TooManySessions);
         assert_eq!(classify(b"NO [AUTHENTICATIONFAILED] no", alert), Refusal::Credentials);
-        assert!(is_about_sessions("Too many connections") && !is_about_sessions("overloaded"));
+        assert_eq!(classify_bye("Too many connections"), Refusal::TooManySessions);
+        assert_eq!(classify_bye("Too many failed logins"), Refusal::Throttled);
+        assert_eq!(classify_bye("overloaded"), Refusal::Unclear);
     }
 
     #[test]
