@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
+use super::mechanisms::WATCHING;
 use super::support::certs::Authority;
 use super::support::client::{Client, quoted};
 use super::support::deltapush::{Deltapush, Options};
@@ -265,17 +266,6 @@ async fn no_other_address_is_tried_once_the_credentials_were_sent() {
     assert!(said.starts_with("NO [UNAVAILABLE]"), "{said}");
     assert_eq!(lab.server.connections(), 0);
 }
-
-const WATCHING: &str = r#"
-    C: w1 EXAMINE "INBOX"
-    S: * 0 EXISTS
-    S: * OK [UIDVALIDITY 7] ok
-    S: * OK [UIDNEXT 10] ok
-    S: w1 OK [READ-ONLY] done
-    C: w2 IDLE
-    S: + idling
-    REACHED
-"#;
 
 /// A server moves to another machine, and takes its name along: the watch and the next client find it there.
 #[tokio::test]
