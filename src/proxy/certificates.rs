@@ -155,7 +155,8 @@ impl Shown {
     fn trouble_with_time(&self, now: Timestamp) -> Option<String> {
         let (from, until) = Leaf::of(&self.certified.cert).ok()?.validity()?;
         let path = self.summary.path.display();
-        let notice = (until.duration_since(from) / 5).min(SignedDuration::try_from(NOTICE).unwrap_or_default());
+        let of_life = until.duration_since(from).checked_div(5).unwrap_or_default();
+        let notice = SignedDuration::try_from(NOTICE).map_or(of_life, |longest| of_life.min(longest));
         if until <= now {
             Some(format!("{path}: the certificate expired at {until}: clients refuse it; renew it"))
         } else if from > now {
