@@ -15,6 +15,7 @@ pub mod id;
 mod login;
 mod mechanism;
 pub mod originating;
+pub mod permit;
 mod proxy_header;
 pub mod refusal;
 pub mod route;
@@ -72,6 +73,13 @@ impl Upstreams {
             route::Servers::Discovered(domain) => {
                 self.discovery.servers(domain, &target.terms, target.reach, &self.dns, &self.tls).await
             }
+        }
+    }
+
+    /// No server of a target can be reached: it may have moved.
+    pub async fn doubt(&self, target: &route::Target) {
+        if let route::Servers::Discovered(domain) = &target.servers {
+            self.discovery.doubt(domain, &target.terms, target.reach).await;
         }
     }
 }
