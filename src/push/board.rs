@@ -37,6 +37,9 @@ pub enum WatchState {
 }
 
 impl WatchState {
+    /// What they are called where they are counted, in the order of [`Board::count_states`].
+    pub const NAMES: [&'static str; 4] = ["connecting", "watching", "interrupted", "awaiting_login"];
+
     fn told(&self) -> Watch<'_> {
         match self {
             Self::Connecting => Watch::Connecting,
@@ -143,6 +146,23 @@ impl Board {
     #[must_use]
     pub fn is_watching(&self, account: &AccountId) -> bool {
         self.0.entries.get(account).is_some_and(|entry| entry.state == WatchState::Watching)
+    }
+
+    /// How many watches do what, in the order of [`WatchState::NAMES`].
+    #[must_use]
+    pub fn count_states(&self) -> [usize; 4] {
+        let mut counts = [0_usize; 4];
+        let [connecting, watching, interrupted, awaiting] = &mut counts;
+        for entry in &self.0.entries {
+            let count = match entry.state {
+                WatchState::Connecting => &mut *connecting,
+                WatchState::Watching => &mut *watching,
+                WatchState::Interrupted { .. } => &mut *interrupted,
+                WatchState::AwaitingLogin { .. } => &mut *awaiting,
+            };
+            *count = count.saturating_add(1);
+        }
+        counts
     }
 
     /// The device with this token fetches messages of the account.

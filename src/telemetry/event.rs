@@ -66,7 +66,7 @@ pub enum Event<'a> {
         /// Why it wakes nobody, in words; `None` if it deserves a push.
         skipped: Option<&'static str>,
     },
-    /// A watch has looked through a mailbox, and what it found is on disk.
+    /// A watch has looked through a mailbox, and what it found is on disk. A POST of that may have begun by now.
     Noticed {
         /// Whose.
         account: &'a AccountId,

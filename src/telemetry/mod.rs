@@ -3,9 +3,13 @@
 //! Those who do something say so once, as an [`Event`]; what becomes of it is decided here. Telling costs a few atomic
 //! operations, never waits for anybody and never fails.
 
+mod counts;
+pub mod delays;
 mod event;
+pub mod histogram;
 pub mod history;
 pub mod metrics;
+pub mod series;
 
 use std::sync::Arc;
 

@@ -152,13 +152,15 @@ impl Ring {
             _ => None,
         });
         let is_told = |at: Moment| told.is_some_and(|told| at.since_start <= told.since_start);
-        self.entries.iter().find_map(|entry| match entry.what {
-            What::Noticed { announce: true, heard, .. }
-                if !is_told(entry.at) && entry.at.since_start <= began.since_start =>
-            {
-                Some(entry.at.earlier(heard.unwrap_or(0)))
-            }
+        let mut new =
+            self.entries.iter().filter(|entry| !is_told(entry.at) && entry.at.since_start <= began.since_start);
+        let noticed = new.clone().find_map(|entry| match entry.what {
+            What::Noticed { announce: true, heard, .. } => Some(entry.at.earlier(heard.unwrap_or(0))),
             _ => None,
+        });
+        // The POST may have begun, even ended, before whoever noticed the message says so.
+        noticed.or_else(|| {
+            new.find_map(|entry| matches!(entry.what, What::Judged { skipped: None, .. }).then_some(entry.at))
         })
     }
 }
