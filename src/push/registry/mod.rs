@@ -327,6 +327,17 @@ impl Registry {
         Ok(accounts)
     }
 
+    /// Whether the state can be written, as far as is known: whether the last change went to disk.
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        !self.store.is_failing()
+    }
+
+    /// Finds out whether the state can be written, by writing for how long deltapush has served.
+    pub async fn try_writing(&self) -> bool {
+        self.store.served(self.clock.now(), Served::default()).await.is_ok()
+    }
+
     /// Writes what is queued and closes the state.
     pub async fn close(&self) {
         if let Err(error) = self.store.served(self.clock.now(), Served::default()).await {
