@@ -11,4 +11,5 @@ pub mod report;
 pub mod status;
 pub mod table;
 pub mod timeline;
+pub mod web;
 pub mod words;

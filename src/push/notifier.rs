@@ -15,6 +15,7 @@ pub use super::http::{ClientError, roots};
 use super::push_test::{Progress, Tester, Tests};
 use super::registry::{News, Registry, TokenNews};
 use super::schedule::{self, Answer, Failure, Outcome, Schedule, Step};
+use crate::account::AccountId;
 use crate::secret::DeviceToken;
 use crate::store::{Generation, StoreError};
 use crate::telemetry::{self, Pause, PostResult, Telemetry};
@@ -184,7 +185,8 @@ impl Notifier {
     }
 
     fn forget(&mut self, token: DeviceToken) {
-        tracing::info!(%token, "token forgotten: the notification server says that it is gone");
+        let account = names(&self.registry.owners(&token));
+        tracing::info!(%account, %token, "token forgotten: the notification server says that it is gone");
         self.record(move |registry| async move { registry.forget(&token).await });
     }
 
@@ -196,7 +198,7 @@ impl Notifier {
         self.tell_of_waiting(&token);
         match outcome {
             Outcome::Accepted(generation) => {
-                tracing::info!(%token, "push accepted");
+                tracing::info!(account = %names(&self.registry.owners(&token)), %token, "push accepted");
                 self.record(move |registry| async move { registry.announced(&token, generation).await });
             }
             Outcome::Forget => self.forget(token),
@@ -209,9 +211,9 @@ impl Notifier {
     }
 
     fn gave_up(&mut self, token: DeviceToken, generation: Generation, reason: schedule::GivenUp) {
-        tracing::info!(%token, "push given up: {reason}");
-        let reason = reason.to_string();
         let accounts = self.registry.owners(&token);
+        tracing::info!(account = %names(&accounts), %token, "push given up: {reason}");
+        let reason = reason.to_string();
         self.telemetry.tell(&telemetry::Event::GaveUp { accounts: &accounts, token: &token, reason: &reason });
         self.record(move |registry| async move { registry.gave_up(&token, generation, &reason).await });
     }
@@ -262,6 +264,11 @@ impl Notifier {
     fn now(&self) -> Duration {
         self.start.elapsed()
     }
+}
+
+/// The accounts of a token, in a log: as a rule it is one.
+fn names(accounts: &[AccountId]) -> String {
+    accounts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// The answer as it is told to whoever looks on.
