@@ -4,6 +4,8 @@
 #![expect(clippy::arithmetic_side_effects, reason = "an overflow in a test is a failed test")]
 
 #[cfg(test)]
+mod admin;
+#[cfg(test)]
 mod attack;
 #[cfg(test)]
 mod certificates;
@@ -29,6 +31,8 @@ mod goodbye;
 mod harness;
 #[cfg(test)]
 mod heard;
+#[cfg(test)]
+mod logging;
 #[cfg(test)]
 mod mechanisms;
 #[cfg(test)]
