@@ -25,6 +25,7 @@ pub mod commands;
 pub mod config;
 pub mod crypto;
 pub mod live;
+pub mod logging;
 pub mod parser;
 pub mod proxy;
 pub mod push;
