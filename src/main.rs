@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 use deltapush::activation::Sockets;
 use deltapush::admin::control::{self, AskError};
 use deltapush::admin::question::Question;
+use deltapush::commands::trace::TraceError;
 use deltapush::config::{Config, ConfigError};
 use deltapush::proxy::certificate::{Origin, Summary};
 use deltapush::proxy::certificates::{Set, Wanted};
@@ -17,7 +18,6 @@ use deltapush::proxy::tls::ServerTlsError;
 use deltapush::push::notifier;
 use deltapush::reload::Reloader;
 use deltapush::store::{Keeping, OpenError, Settings};
-use deltapush::trace::Sink;
 use deltapush::upstream::tls::ClientConfigs;
 use deltapush::{RunError, Server, commands};
 use sd_notify::NotifyState;
@@ -35,6 +35,7 @@ static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
 // From sysexits.h, which systemd shows by name.
 const EX_USAGE: u8 = 64;
+const EX_DATAERR: u8 = 65;
 const EX_UNAVAILABLE: u8 = 69;
 const EX_SOFTWARE: u8 = 70;
 const EX_OSERR: u8 = 71;
@@ -51,10 +52,10 @@ struct Cli {
     /// The configuration [default: config.yaml in the current folder]
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
-    /// Print the protocol transcript of every session on standard output; passwords and tokens are masked, literals (message
-    /// bodies) shown as their size
-    #[arg(long, global = true)]
-    trace: bool,
+    /// Print the protocol of every session on standard output, or write it to files in a folder, some for each account;
+    /// passwords and tokens are masked, literals (message bodies) shown as their size
+    #[arg(long, global = true, value_name = "FOLDER", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
+    trace: Option<PathBuf>,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -77,6 +78,9 @@ enum Command {
     },
     /// Say how a running deltapush and its accounts are: watches, devices, pushes, what is wrong
     Status,
+    /// Follow the protocol of running sessions, from now on and until Ctrl-C
+    #[command(args_conflicts_with_subcommands = true)]
+    Trace(commands::trace::Trace),
     /// Look after what survives a restart: accounts, tokens, sealed passwords
     #[command(subcommand)]
     State(StateCommand),
@@ -104,12 +108,13 @@ Examples:
   deltapush                                       serve as ./config.yaml says
   deltapush check --config /etc/deltapush.yaml    see whether a configuration is right
   deltapush check --login alice@example.org       see where a login would go
-  deltapush --trace                               see what client and server say to each other
+  deltapush trace --account alice@example.org     see what her client and server say to each other
   deltapush state backup /backup/state.sqlite     copy the state, also while deltapush runs
 
 Exit codes:
    0  all is well
   64  wrong usage of the command line
+  65  what was to be read is no trace
   69  no running deltapush answers
   70  a bug in deltapush
   71  the operating system refused something, such as a port
@@ -128,6 +133,7 @@ fn main() -> ExitCode {
             load(&cli).and_then(|config| check_login(&config, login, listener.as_deref(), host.as_deref()))
         }
         Some(Command::Status) => load(&cli).and_then(|config| status(&config)),
+        Some(Command::Trace(asked)) => trace(&cli, asked),
         Some(Command::State(command)) => load(&cli).and_then(|config| state(&config, command)),
     };
     match outcome {
@@ -149,7 +155,11 @@ fn answer_usage(answer: &clap::Error) -> ExitCode {
 
 /// Errors of deltapush's own tell their causes themselves; those of others are told as a chain.
 fn told(error: &anyhow::Error) -> String {
-    let own = error.is::<ConfigError>() || error.is::<RunError>() || error.is::<OpenError>() || error.is::<AskError>();
+    let own = error.is::<ConfigError>()
+        || error.is::<RunError>()
+        || error.is::<OpenError>()
+        || error.is::<AskError>()
+        || error.is::<TraceError>();
     if own { error.to_string() } else { format!("{error:#}") }
 }
 
@@ -158,17 +168,25 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         Some(RunError::Certificate(_) | RunError::Trust(_)) => EX_CONFIG,
         Some(RunError::State(_)) => EX_IOERR,
         Some(RunError::Internal(_)) => EX_SOFTWARE,
-        Some(RunError::Listen { .. } | RunError::Notifier(_) | RunError::Random) => EX_OSERR,
+        Some(RunError::Listen { .. } | RunError::Notifier(_) | RunError::Random | RunError::Trace(_)) => EX_OSERR,
         None if error.is::<ConfigError>() => EX_CONFIG,
         None if error.is::<OpenError>() => EX_IOERR,
         None if error.is::<AskError>() => EX_UNAVAILABLE,
+        None if matches!(error.downcast_ref(), Some(TraceError::Ask(_) | TraceError::Ended)) => EX_UNAVAILABLE,
+        None if matches!(error.downcast_ref(), Some(TraceError::Malformed { .. } | TraceError::TooLong(_))) => {
+            EX_DATAERR
+        }
         None => EX_OSERR,
     }
 }
 
 fn load(cli: &Cli) -> anyhow::Result<Config> {
     let mut config = Config::load(cli.config.as_deref().unwrap_or(Path::new(Config::DEFAULT_FILE)))?;
-    config.trace |= cli.trace;
+    match cli.trace.as_deref() {
+        None => {}
+        Some(stdout) if stdout == Path::new("-") => config.trace.print = true,
+        Some(folder) => folder.clone_into(&mut config.trace.files.get_or_insert_default().directory),
+    }
     Ok(config)
 }
 
@@ -178,8 +196,7 @@ fn run(cli: &Cli, config: Config) -> anyhow::Result<()> {
     runtime.context("cannot start the runtime")?.block_on(async {
         let shutdown = shutdown().context("cannot listen for signals")?;
         let hangup = signal(SignalKind::hangup()).context("cannot listen for signals")?;
-        let trace = config.trace.then(|| Sink::new(io::stdout())).transpose().context("cannot start a thread")?;
-        let server = Server::prepare(config, trace)?;
+        let server = Server::prepare(config)?;
         let listeners = deltapush::bind(server.config(), Sockets::from_env()).await?;
         tell_systemd(&[NotifyState::Ready]);
         tokio::spawn(follow(hangup, cli.clone(), level, server.reloader()));
@@ -232,6 +249,13 @@ fn status(config: &Config) -> anyhow::Result<()> {
     let mut answer = control::ask(&config.storage.directory, &Question::Status)?;
     io::copy(&mut answer, &mut io::stdout()).context("cannot print")?;
     Ok(())
+}
+
+fn trace(cli: &Cli, asked: &commands::trace::Trace) -> anyhow::Result<()> {
+    if asked.follows() {
+        return Ok(commands::trace::follow(asked, &load(cli)?.storage.directory)?);
+    }
+    Ok(commands::trace::work_on_file(asked)?)
 }
 
 /// Changes the log's level while deltapush runs.
@@ -309,6 +333,12 @@ fn describe(out: &mut impl Write, config: &Config, certificate: &Summary, more: 
     commands::route::describe(out, config)?;
     writeln!(out, "push         {}", config.push.notify_url)?;
     writeln!(out, "state        {}", config.storage.directory.display())?;
+    if config.trace.print {
+        writeln!(out, "trace        printed")?;
+    }
+    if let Some(files) = &config.trace.files {
+        writeln!(out, "trace        written to {}", files.directory.display())?;
+    }
     match Settings::new(&config.storage).credentials {
         Keeping::Sealed(key) => writeln!(out, "passwords    sealed with the key in {key}"),
         Keeping::Memory => writeln!(out, "passwords    in memory only"),
@@ -341,7 +371,7 @@ mod tests {
     fn flags_may_stand_before_and_after_the_command() {
         for line in [["deltapush", "--trace", "check"], ["deltapush", "check", "--trace"]] {
             let cli = Cli::try_parse_from(line).unwrap();
-            assert!(cli.trace && matches!(cli.command, Some(Command::Check { .. })));
+            assert!(cli.trace == Some("-".into()) && matches!(cli.command, Some(Command::Check { .. })));
         }
         assert!(Cli::try_parse_from(["deltapush"]).unwrap().command.is_none());
         assert!(Cli::try_parse_from(["deltapush", "chekc"]).is_err_and(|error| error.use_stderr()));

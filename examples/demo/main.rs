@@ -150,7 +150,7 @@ impl Deltapush {
              routes:\n  - domain: demo.example\n    upstream: imap+plain://{mail}\n\
              push:\n  notify_url: http://{notifications}/notify\n"
         );
-        let server = Server::prepare(Config::parse(&text, folder, "the demo's configuration")?, None)?;
+        let server = Server::prepare(Config::parse(&text, folder, "the demo's configuration")?)?;
         let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = socket.local_addr()?;
         let (stop, stopped) = oneshot::channel();

@@ -7,17 +7,20 @@ use tokio::net::UnixStream;
 
 use super::question::{Question, Verdict};
 use super::status::Reporter;
+use super::trace;
+use crate::trace::Tracer;
 
 /// Who knows the answers.
 pub struct Answers {
     reporter: Reporter,
+    tracer: Tracer,
 }
 
 impl Answers {
-    /// Answers out of what `reporter` knows.
+    /// Answers out of what `reporter` and `tracer` know.
     #[must_use]
-    pub fn new(reporter: Reporter) -> Self {
-        Self { reporter }
+    pub fn new(reporter: Reporter, tracer: Tracer) -> Self {
+        Self { reporter, tracer }
     }
 
     /// Answers one question on its connection.
@@ -27,6 +30,7 @@ impl Answers {
     pub(super) async fn answer(&self, question: Question, stream: &mut UnixStream) -> io::Result<()> {
         match question {
             Question::Status => say(stream, &Verdict::Ok, &self.reporter.report().await).await,
+            Question::Trace(asked) => trace::follow(&self.tracer, asked, stream).await,
         }
     }
 }

@@ -4,3 +4,4 @@ pub mod answers;
 pub mod control;
 pub mod question;
 pub mod status;
+mod trace;
