@@ -20,6 +20,7 @@
 pub mod account;
 pub mod activation;
 pub mod admin;
+mod causes;
 pub mod commands;
 pub mod config;
 pub mod crypto;

@@ -12,7 +12,7 @@ use crate::trace::{Mark, Piece, Speaker};
 use crate::upstream::connect::{Attempt, ConnectError, Connected, Progress};
 use crate::upstream::dialogue::{LoginError, Purpose};
 use crate::upstream::permit::Permit;
-use crate::upstream::refusal::{Refusal, classify, is_about_sessions};
+use crate::upstream::refusal::{Refusal, classify, classify_bye};
 use crate::upstream::route::Target;
 
 /// A client that waits for its login to be answered, and may be asked for more meanwhile.
@@ -54,7 +54,9 @@ impl Failure {
                 classify(answer, untagged) == Refusal::TooManySessions
             }
             // Some say it in a BYE.
-            Self::Upstream(ConnectError::Login(LoginError::Bye(words))) => is_about_sessions(words),
+            Self::Upstream(ConnectError::Login(LoginError::Bye(words))) => {
+                classify_bye(words) == Refusal::TooManySessions
+            }
             _ => false,
         }
     }

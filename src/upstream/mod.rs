@@ -75,4 +75,11 @@ impl Upstreams {
             }
         }
     }
+
+    /// No server of a target can be reached: it may have moved.
+    pub async fn doubt(&self, target: &route::Target) {
+        if let route::Servers::Discovered(domain) = &target.servers {
+            self.discovery.doubt(domain, &target.terms, target.reach).await;
+        }
+    }
 }
