@@ -11,6 +11,7 @@ use deltapush::activation::Sockets;
 use deltapush::admin::control::AskError;
 use deltapush::admin::web::password::Password;
 use deltapush::commands::Unfulfilled;
+use deltapush::commands::trace::TraceError;
 use deltapush::config::{self, Config, ConfigError, LogFormat};
 use deltapush::logging::{Log, LogError};
 use deltapush::proxy::certificate::{Origin, Summary};
@@ -19,7 +20,6 @@ use deltapush::proxy::tls::ServerTlsError;
 use deltapush::push::notifier;
 use deltapush::reload::Reloader;
 use deltapush::store::{Keeping, OpenError, Settings};
-use deltapush::trace::Sink;
 use deltapush::upstream::tls::ClientConfigs;
 use deltapush::{RunError, Server, commands};
 use sd_notify::NotifyState;
@@ -34,6 +34,7 @@ static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
 // From sysexits.h, which systemd shows by name.
 const EX_USAGE: u8 = 64;
+const EX_DATAERR: u8 = 65;
 const EX_UNAVAILABLE: u8 = 69;
 const EX_SOFTWARE: u8 = 70;
 const EX_OSERR: u8 = 71;
@@ -51,10 +52,10 @@ struct Cli {
     /// The configuration [default: config.yaml in the current folder]
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
-    /// Print the protocol transcript of every session on standard output; passwords and tokens are masked, literals (message
-    /// bodies) shown as their size
-    #[arg(long, global = true)]
-    trace: bool,
+    /// Print the protocol of every session on standard output, or write it to files in a folder, some for each account;
+    /// passwords and tokens are masked, literals (message bodies) shown as their size
+    #[arg(long, global = true, value_name = "FOLDER", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
+    trace: Option<PathBuf>,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -81,6 +82,9 @@ enum Command {
     Account(commands::account::Arguments),
     /// Wake an account's devices once and wait until they connect
     PushTest(commands::push_test::Arguments),
+    /// Follow the protocol of running sessions, from now on and until Ctrl-C
+    #[command(args_conflicts_with_subcommands = true)]
+    Trace(commands::trace::Trace),
     /// Look after what survives a restart: accounts, tokens, sealed passwords
     #[command(subcommand)]
     State(StateCommand),
@@ -111,12 +115,13 @@ Examples:
   deltapush status                                see what is watched, pushed, and wrong
   deltapush account alice@example.org             see why a message was late
   deltapush push-test alice@example.org           see whether a push wakes her phone
-  deltapush --trace                               see what client and server say to each other
+  deltapush trace --account alice@example.org     see what her client and server say to each other
   deltapush state backup /backup/state.sqlite     copy the state, also while deltapush runs
 
 Exit codes:
    0  all is well
   64  wrong usage of the command line
+  65  what was to be read is no trace
   69  no running deltapush answers, or it cannot
   70  a bug in deltapush
   71  the operating system refused something, such as a port
@@ -138,6 +143,7 @@ fn main() -> ExitCode {
         Some(Command::Status(asked)) => load(&cli).and_then(|config| commands::status::run(&config, asked)),
         Some(Command::Account(asked)) => load(&cli).and_then(|config| commands::account::run(&config, asked)),
         Some(Command::PushTest(asked)) => load(&cli).and_then(|config| commands::push_test::run(&config, asked)),
+        Some(Command::Trace(asked)) => trace(&cli, asked),
         Some(Command::State(command)) => load(&cli).and_then(|config| state(&config, command)),
     };
     match outcome {
@@ -163,7 +169,8 @@ fn told(error: &anyhow::Error) -> String {
         || error.is::<RunError>()
         || error.is::<OpenError>()
         || error.is::<AskError>()
-        || error.is::<LogError>();
+        || error.is::<LogError>()
+        || error.is::<TraceError>();
     if own { error.to_string() } else { format!("{error:#}") }
 }
 
@@ -172,19 +179,27 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         Some(RunError::Certificate(_) | RunError::Trust(_) | RunError::Password(_)) => EX_CONFIG,
         Some(RunError::State(_)) => EX_IOERR,
         Some(RunError::Internal(_)) => EX_SOFTWARE,
-        Some(RunError::Listen { .. } | RunError::Notifier(_) | RunError::Random) => EX_OSERR,
+        Some(RunError::Listen { .. } | RunError::Notifier(_) | RunError::Random | RunError::Trace(_)) => EX_OSERR,
         None if error.is::<ConfigError>() => EX_CONFIG,
         None if error.is::<OpenError>() => EX_IOERR,
         None if error.is::<AskError>() => EX_UNAVAILABLE,
         None if error.is::<LogError>() => EX_CONFIG,
         None if error.is::<Unfulfilled>() => EX_TEMPFAIL,
+        None if matches!(error.downcast_ref(), Some(TraceError::Ask(_) | TraceError::Ended)) => EX_UNAVAILABLE,
+        None if matches!(error.downcast_ref(), Some(TraceError::Malformed { .. } | TraceError::TooLong(_))) => {
+            EX_DATAERR
+        }
         None => EX_OSERR,
     }
 }
 
 fn load(cli: &Cli) -> anyhow::Result<Config> {
     let mut config = Config::load(cli.config.as_deref().unwrap_or(Path::new(Config::DEFAULT_FILE)))?;
-    config.trace |= cli.trace;
+    match cli.trace.as_deref() {
+        None => {}
+        Some(stdout) if stdout == Path::new("-") => config.trace.print = true,
+        Some(folder) => folder.clone_into(&mut config.trace.files.get_or_insert_default().directory),
+    }
     Ok(config)
 }
 
@@ -194,8 +209,7 @@ fn run(cli: &Cli, config: Config) -> anyhow::Result<()> {
     runtime.context("cannot start the runtime")?.block_on(async {
         let shutdown = shutdown().context("cannot listen for signals")?;
         let hangup = signal(SignalKind::hangup()).context("cannot listen for signals")?;
-        let trace = config.trace.then(|| Sink::new(io::stdout())).transpose().context("cannot start a thread")?;
-        let server = Server::prepare(config, trace)?.counting_log(log.limit().clone());
+        let server = Server::prepare(config)?.counting_log(log.limit().clone());
         let listeners = deltapush::bind(server.config(), Sockets::from_env()).await?;
         tell_systemd(&[NotifyState::Ready]);
         tokio::spawn(log.clone().tell_what_was_left_out());
@@ -241,6 +255,13 @@ fn tell_systemd(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         info!("systemd cannot be told how this is: {error}");
     }
+}
+
+fn trace(cli: &Cli, asked: &commands::trace::Trace) -> anyhow::Result<()> {
+    if asked.follows() {
+        return Ok(commands::trace::follow(asked, &load(cli)?.storage.directory)?);
+    }
+    Ok(commands::trace::work_on_file(asked)?)
 }
 
 /// Resolves at the first SIGTERM or SIGINT.
@@ -316,6 +337,12 @@ fn describe(out: &mut impl Write, config: &Config, certificate: &Summary, more: 
         None => writeln!(out, "admin        off")?,
     }
     writeln!(out, "state        {}", config.storage.directory.display())?;
+    if config.trace.print {
+        writeln!(out, "trace        printed")?;
+    }
+    if let Some(files) = &config.trace.files {
+        writeln!(out, "trace        written to {}", files.directory.display())?;
+    }
     match Settings::new(&config.storage).credentials {
         Keeping::Sealed(key) => writeln!(out, "passwords    sealed with the key in {key}"),
         Keeping::Memory => writeln!(out, "passwords    in memory only"),
@@ -348,7 +375,7 @@ mod tests {
     fn flags_may_stand_before_and_after_the_command() {
         for line in [["deltapush", "--trace", "check"], ["deltapush", "check", "--trace"]] {
             let cli = Cli::try_parse_from(line).unwrap();
-            assert!(cli.trace && matches!(cli.command, Some(Command::Check { .. })));
+            assert!(cli.trace == Some("-".into()) && matches!(cli.command, Some(Command::Check { .. })));
         }
         assert!(Cli::try_parse_from(["deltapush"]).unwrap().command.is_none());
         assert!(Cli::try_parse_from(["deltapush", "chekc"]).is_err_and(|error| error.use_stderr()));

@@ -34,7 +34,7 @@ use crate::push::{notifier, schedule};
 use crate::reload::Reloader;
 use crate::store::{self, OpenError};
 use crate::telemetry::Telemetry;
-use crate::trace::Sink;
+use crate::trace::Tracer;
 use crate::upstream::Upstreams;
 use crate::upstream::tls::TrustError;
 
@@ -67,6 +67,9 @@ pub enum RunError {
     /// No password for the web page.
     #[error(transparent)]
     Password(#[from] PasswordError),
+    /// The outputs of the trace cannot be made.
+    #[error("the trace cannot be written: {0}; see `trace` in the configuration")]
+    Trace(#[source] io::Error),
     /// No random numbers.
     #[error("the operating system has no random numbers")]
     Random,
@@ -112,7 +115,6 @@ pub async fn bind(config: &Config, mut passed: Sockets) -> Result<Vec<BoundListe
 /// A deltapush that is ready to serve: certificate, state and routes are there.
 pub struct Server {
     config: Config,
-    trace: Option<Sink>,
     tls: ServerTls,
     reloader: Reloader,
     board: Board,
@@ -125,12 +127,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// Reads and makes what `config` names: certificates, the state, lists of authorities. Transcripts will go to `trace`,
-    /// if there is one. Blocks for as long as the disk takes.
+    /// Reads and makes what `config` names: certificates, the state, lists of authorities, the outputs of the trace. Blocks
+    /// for as long as the disk takes.
     ///
     /// # Errors
     /// [`RunError`], the operator's to mend.
-    pub fn prepare(config: Config, trace: Option<Sink>) -> Result<Self, RunError> {
+    pub fn prepare(config: Config) -> Result<Self, RunError> {
         let tls = ServerTls::load(&Wanted::from(&config))?;
         let upstreams = Live::new(Upstreams::new(&config)?);
         let state = store::Settings::new(&config.storage);
@@ -140,7 +142,9 @@ impl Server {
         let notifier = Notifier::new(notifier_settings(&config)?, registry.clone(), token_news, telemetry.clone())?;
         let board = Board::new(telemetry);
         let gate = Arc::new(LoginGate::new(config.limits.failed_logins.clone()).map_err(|_| RunError::Random)?);
-        let (shown, told) = (board.clone(), trace.clone());
+        let tracer = Tracer::default();
+        tracer.apply(&config.trace).map_err(RunError::Trace)?;
+        let (shown, told) = (board.clone(), tracer.clone());
         let proxy = Proxy::new(&config, tls.clone(), upstreams.get(), registry.clone(), shown, gate, told);
         let reloader = Reloader {
             config: Live::new(config.clone()),
@@ -148,9 +152,10 @@ impl Server {
             proxy: Live::new(proxy),
             upstreams,
             wishes: Live::new(Wishes::from(&config)),
+            tracer,
         };
         let log = Limit::default();
-        Ok(Self { config, trace, tls, reloader, board, registry, account_events, notifier, password, log })
+        Ok(Self { config, tls, reloader, board, registry, account_events, notifier, password, log })
     }
 
     /// The same, with the metrics saying what `limit` has left out of the log.
@@ -178,13 +183,13 @@ impl Server {
     pub async fn run(self, listeners: Vec<BoundListener>, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
         raise_file_limit(&self.config, self.registry.len());
         introduce(&self.config, &listeners, &self.tls, &self.registry);
-        let Self { config, trace, tls, reloader, board, registry, account_events, notifier, password, log } = self;
+        let Self { config, tls, reloader, board, registry, account_events, notifier, password, log } = self;
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
-        let Reloader { upstreams, wishes, proxy, .. } = reloader;
+        let Reloader { upstreams, wishes, proxy, tracer, .. } = reloader;
         let listening = Listening::default();
         if let Some(password) = password {
-            let dropped = trace.clone();
+            let tracer = tracer.clone();
             let sources = site::Sources {
                 reporter: Reporter::new(registry.clone(), board.clone()),
                 registry: registry.clone(),
@@ -192,14 +197,14 @@ impl Server {
                 certificates: Arc::clone(&tls.certificates),
                 listening: listening.clone(),
                 log,
-                trace_dropped: Box::new(move || dropped.as_ref().map_or(0, Sink::dropped)),
+                trace_dropped: Box::new(move || tracer.dropped()),
             };
             web::start(&config, password, sources, &tls, &tasks, &stop).await;
         }
-        let watchers = Watchers::new(&config, registry.clone(), upstreams, wishes, board.clone(), trace);
+        let watchers = Watchers::new(&config, registry.clone(), upstreams, wishes, board.clone(), tracer.clone());
         let mut watching = tasks.spawn(watchers.run(account_events, stop.clone()));
         let reporter = Reporter::new(registry.clone(), board);
-        let answers = Arc::new(Answers::new(reporter, notifier.tester()));
+        let answers = Arc::new(Answers::new(reporter, notifier.tester(), tracer.clone()));
         tasks.spawn(control::serve(config.storage.directory.clone(), answers, stop.clone()));
         for BoundListener { socket, listener } in listeners {
             let serving = listener::serve(proxy.clone(), socket, listener, tasks.clone(), stop.clone());
@@ -227,6 +232,7 @@ impl Server {
             error!("the notifier ended by a panic");
         }
         registry.close().await;
+        tracer.finish();
         ended.map_or(Ok(()), |what| Err(RunError::Internal(what)))
     }
 }
@@ -291,4 +297,7 @@ fn introduce(config: &Config, listeners: &[BoundListener], tls: &ServerTls, regi
     }
     info!("state: {} ({} accounts with a token)", config.storage.directory.display(), registry.len());
     info!("notifications go to {}", config.push.notify_url);
+    if let Some(files) = &config.trace.files {
+        info!("trace: what sessions say is written to {}", files.directory.display());
+    }
 }

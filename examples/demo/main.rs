@@ -151,7 +151,7 @@ impl Deltapush {
              push:\n  notify_url: http://{notifications}/notify\n\
              admin:\n  address: off\n"
         );
-        let server = Server::prepare(Config::parse(&text, folder, "the demo's configuration")?, None)?;
+        let server = Server::prepare(Config::parse(&text, folder, "the demo's configuration")?)?;
         let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = socket.local_addr()?;
         let (stop, stopped) = oneshot::channel();

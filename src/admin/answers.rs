@@ -10,20 +10,23 @@ use super::names;
 use super::orders::{self, PushTest};
 use super::question::{Named, Question, Verdict};
 use super::status::Reporter;
+use super::trace;
 use crate::account::AccountId;
 use crate::push::push_test::Tester;
+use crate::trace::Tracer;
 
 /// Who knows the answers.
 pub struct Answers {
     reporter: Reporter,
     tester: Tester,
+    tracer: Tracer,
 }
 
 impl Answers {
-    /// Answers out of what `reporter` knows; devices are woken by `tester`.
+    /// Answers out of what `reporter` and `tracer` know; devices are woken by `tester`.
     #[must_use]
-    pub fn new(reporter: Reporter, tester: Tester) -> Self {
-        Self { reporter, tester }
+    pub fn new(reporter: Reporter, tester: Tester, tracer: Tracer) -> Self {
+        Self { reporter, tester, tracer }
     }
 
     /// Answers one question on its connection.
@@ -53,6 +56,7 @@ impl Answers {
                 }
                 Err(words) => say(stream, &Verdict::No(words), "").await,
             },
+            Question::Trace(asked) => trace::follow(&self.tracer, asked, stream).await,
         }
     }
 

@@ -160,7 +160,7 @@ mod tests {
         let (registry, _events, _news) = Registry::open(&Settings::memory(directory.path())).unwrap();
         let stop = CancellationToken::new();
         let reporter = Reporter::new(registry, Board::default());
-        let answers = Arc::new(Answers::new(reporter, Tester::unheard()));
+        let answers = Arc::new(Answers::new(reporter, Tester::unheard(), Default::default()));
         let serving = tokio::spawn(serve(directory.path().to_owned(), answers, stop.clone()));
         let asked = directory.path().to_owned();
         let text = tokio::task::spawn_blocking(move || {

@@ -11,5 +11,6 @@ pub mod report;
 pub mod status;
 pub mod table;
 pub mod timeline;
+mod trace;
 pub mod web;
 pub mod words;

@@ -28,6 +28,8 @@ pub enum Question {
         /// How long to wait for it, in seconds.
         seconds: u64,
     },
+    /// The protocol of running sessions as JSON Lines, until whoever asks hangs up.
+    Trace(AskedTrace),
 }
 
 /// An account by name.
@@ -46,6 +48,29 @@ pub struct Progress {
     pub words: String,
     /// Whether it came about, once that is known.
     pub done: Option<bool>,
+}
+
+/// What of the protocol is asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AskedTrace {
+    /// A login name: only sessions of accounts that go by it.
+    pub account: Option<String>,
+    /// A session, as the trace calls it: only that one.
+    pub session: Option<String>,
+    /// One side only.
+    pub side: Option<AskedSide>,
+    /// What stands in literals too.
+    pub literals: bool,
+}
+
+/// One side of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AskedSide {
+    /// Between client and deltapush.
+    Client,
+    /// Between deltapush and upstream.
+    Upstream,
 }
 
 /// The first line of an answer. What was asked for follows, up to the end of the connection.

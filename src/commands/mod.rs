@@ -6,6 +6,7 @@ pub mod push_test;
 pub mod route;
 pub mod state;
 pub mod status;
+pub mod trace;
 
 /// What was asked for was tried, and did not come about; for this reason in words.
 #[derive(Debug, thiserror::Error)]

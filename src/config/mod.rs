@@ -23,6 +23,7 @@ mod relay;
 mod routes;
 mod sasl;
 mod storage;
+mod trace;
 mod units;
 mod watch;
 mod way;
@@ -54,6 +55,7 @@ pub use relay::{JmapAccess, Relay};
 pub use routes::{DOMAIN_PLACEHOLDER, Domain, Route, Security, Trust, Upstream};
 pub use sasl::Login;
 pub use storage::{Keep, Storage};
+pub use trace::{Trace, TraceFiles, TraceFormat};
 pub use units::Size;
 pub use watch::{Account, Accounts, Pace, Rate, Server, known_servers};
 pub use way::{Address, AutoconfigUrl, HostPattern, ProxyProtocol};
@@ -97,8 +99,8 @@ pub struct Config {
     pub admin: Admin,
     /// What is logged.
     pub log: Log,
-    /// Whether the transcript of every session is printed.
-    pub trace: bool,
+    /// Where the protocol of all sessions is written.
+    pub trace: Trace,
 }
 
 impl Default for Config {
@@ -121,7 +123,7 @@ impl Default for Config {
             limits: Limits::default(),
             admin: Admin::default(),
             log: Log::default(),
-            trace: false,
+            trace: Trace::default(),
         }
     }
 }
@@ -175,6 +177,7 @@ impl Config {
         self.certificate.key.as_deref_mut().map(resolve);
         self.certificate.more.iter_mut().flat_map(|files| [&mut files.chain, &mut files.key]).for_each(resolve);
         resolve(&mut self.storage.directory);
+        self.trace.files.as_mut().map(|files| &mut files.directory).map(resolve);
         self.storage.key_file.as_mut().map(resolve);
         self.admin.password_file.as_mut().map(resolve);
         let acme = self.certificate.acme.as_deref_mut().and_then(|acme| acme.ca.as_mut());

@@ -159,6 +159,16 @@ fn what_the_shipped_file_only_suggests_is_valid_too() {
 }
 
 #[test]
+fn what_the_shipped_file_says_of_trace_files_is_what_they_are_without_it() {
+    let (_, section) = SHIPPED.split_once("\n# trace:\n").unwrap();
+    let lines: String = section.lines().map(|line| format!("{}\n", line.strip_prefix("# ").unwrap())).collect();
+    let config = parse(&format!("trace:\n{lines}")).unwrap();
+    let directory = Path::new("/etc/deltapush/trace").into();
+    assert_eq!(config.trace.files, Some(TraceFiles { directory, ..TraceFiles::default() }));
+    assert_eq!(lines.lines().count(), 7);
+}
+
+#[test]
 fn an_empty_file_and_any_single_section_will_do() {
     let resolved = |mut config: Config| {
         config.resolve_paths(Path::new("/etc/deltapush"));
@@ -196,8 +206,15 @@ fn a_file_is_loaded_relative_to_itself() {
     );
     fs::write(&path, "trace: true\n").unwrap();
     let config = Config::load(&path).unwrap();
-    assert!(config.trace);
+    assert!(config.trace.print && config.trace.files.is_none());
     assert_eq!(config.storage.directory, folder.path().join("state"));
+    fs::write(&path, "trace:\n  accounts: [a@example.org]\n  format: text\n  total: 2MiB\n").unwrap();
+    let files = Config::load(&path).unwrap().trace.files.unwrap();
+    assert_eq!(files.directory, folder.path().join("trace"));
+    assert_eq!(
+        (files.accounts, files.format, files.total),
+        (vec!["a@example.org".into()], TraceFormat::Text, Size::kib(2048))
+    );
     fs::write(&path, "\n\u{20}\n  x: 1\n").unwrap();
     assert!(
         Config::load(&path).unwrap_err().to_string().starts_with(&format!("{}:3:3: unknown field `x`", path.display()))
@@ -243,7 +260,19 @@ fn every_mistake_has_its_place_and_its_cure() {
             "listeners:\n  - address: 127.0.0.1:1\n    tls: ssl\n",
             "config.yaml:3:10: `tls`: unknown variant `ssl`, expected one of implicit, starttls, none",
         ),
-        ("trace: maybe\n", "config.yaml:1:8: `trace`: "),
+        (
+            "hostname: localhost\ntrace: maybe\n",
+            "config.yaml:2:8: `trace`: say `true` to print it, `false`, or `directory: trace`",
+        ),
+        (
+            "hostname: localhost\ntrace:\n  sise: 1MiB\n",
+            "config.yaml:3:3: unknown field `sise`, expected one of `directory`",
+        ),
+        (
+            "hostname: localhost\ntrace:\n  size: 1KiB\n",
+            "config.yaml:3:9: `size`: 1KiB is too little: 64KiB is the least",
+        ),
+        ("hostname: localhost\ntrace:\n  files: 0\n", "config.yaml:3:10: `files`: must be at least 1"),
         ("push:\n  coalesce: 10\n", "config.yaml:2:13: `coalesce`: \"10\" is not a duration: write it as `10s`"),
         ("push:\n  coalesce: 0s\n", "config.yaml:2:13: `coalesce`: must be more than 0s"),
         ("push:\n  idle_renewal: 29m\n", "config.yaml:2:17: `idle_renewal`: 29m is too long"),

@@ -26,7 +26,7 @@ use crate::push::board::Board;
 use crate::push::registry::Registry;
 use crate::stream;
 use crate::telemetry::Event;
-use crate::trace::Sink;
+use crate::trace::Tracer;
 use crate::upstream::Upstreams;
 
 /// How long to wait when no connection can be accepted, for example because there are no file descriptors left.
@@ -46,7 +46,7 @@ pub struct Proxy {
     pub(super) limits: Limits,
     /// Who may connect and log in, wherever it is.
     pub(super) allow: Allow,
-    pub(super) trace: Option<Sink>,
+    pub(super) tracer: Tracer,
     pub(super) probes: Arc<Probes>,
     pub(super) page: Page,
     listeners: Vec<Arc<Listener>>,
@@ -67,7 +67,7 @@ impl Proxy {
         registry: Registry,
         board: Board,
         gate: Arc<LoginGate>,
-        trace: Option<Sink>,
+        tracer: Tracer,
     ) -> Self {
         Self {
             tls,
@@ -79,7 +79,7 @@ impl Proxy {
             has_grace: !config.push.grace.is_zero(),
             limits: config.limits.clone(),
             allow: config.allow.clone(),
-            trace,
+            tracer,
             probes: Arc::default(),
             page: Page::new(config),
             listeners: config.listeners.iter().cloned().map(Arc::new).collect(),
@@ -99,7 +99,7 @@ impl Proxy {
             probes: Arc::clone(&self.probes),
             door: Arc::clone(&self.door),
             next_session: Arc::clone(&self.next_session),
-            ..Self::new(config, tls, upstreams, registry, board, Arc::clone(&self.gate), self.trace.clone())
+            ..Self::new(config, tls, upstreams, registry, board, Arc::clone(&self.gate), self.tracer.clone())
         }
     }
 }

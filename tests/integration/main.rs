@@ -58,6 +58,8 @@ mod support;
 #[cfg(test)]
 mod tools;
 #[cfg(test)]
+mod trace;
+#[cfg(test)]
 mod traps;
 #[cfg(test)]
 mod watching;

@@ -10,7 +10,7 @@ use crate::parser::metadata::{self, Get, Pair, Set, Values, is_inbox, is_within}
 use crate::parser::quote::{is_quotable, push_quoted};
 use crate::parser::response::{self, Condition};
 use crate::secret::{DeviceToken, TokenError};
-use crate::trace::{Mark, Piece, Speaker, Transcript};
+use crate::trace::{Mark, Piece, Speaker, show_metadata};
 
 /// The entry that a client sets to its device token, on its INBOX.
 const DEVICE_TOKEN: &[u8] = b"/private/devicetoken";
@@ -20,9 +20,6 @@ const COMMENT: &[u8] = b"/shared/comment";
 
 /// Between a comment and how push is.
 const AND: &[u8] = b" | ";
-
-/// Entries whose values are nobody else's business: tokens, and a TURN server's password.
-const SECRET_ENTRIES: [&[u8]; 2] = [DEVICE_TOKEN, b"/shared/vendor/deltachat/turn"];
 
 /// A command that went upstream and of whose answer deltapush has a part.
 pub(super) enum Pending {
@@ -273,6 +270,11 @@ impl Session {
             if let Some(transcript) = out.transcript() {
                 transcript.lines(Speaker::ToUpstream, Mark::Changed, bytes);
             }
+        } else if let Some(transcript) = out.transcript()
+            && self.client.verb == Verb::GetMetadata
+            && self.client.state != ClientState::Replaying
+        {
+            transcript.lines(Speaker::ToUpstream, Mark::Own, bytes);
         } else if let Some(transcript) = out.transcript() {
             let len = bytes.trim_ascii_end().len();
             transcript.piece(Speaker::ToUpstream, Mark::Own, Piece::Masked(len));
@@ -426,53 +428,9 @@ fn show_command(command: &[u8], tag: &[u8], verb: Verb, out: &mut impl Output) {
     if !verb.has_secret_arguments() {
         transcript.piece(Speaker::Client, Mark::Kept, Piece::Text(text));
     } else if let Some(set) = metadata::set(command) {
-        show_pairs(transcript, Speaker::Client, Mark::Kept, &set.mailbox, &set.entries);
+        show_metadata(transcript, Speaker::Client, Mark::Kept, &set.mailbox, &set.entries);
     } else {
         transcript.piece(Speaker::Client, Mark::Kept, Piece::Masked(text.len()));
     }
     transcript.piece(Speaker::Client, Mark::Kept, Piece::Text(b"\r\n"));
-}
-
-/// Shows what deltapush says to the client.
-pub(super) fn show_own(transcript: &mut dyn Transcript, lines: &[u8]) {
-    show_response(transcript, Speaker::ToClient, Mark::Own, lines);
-}
-
-/// Shows a response; of a `* METADATA` the values that are no secrets.
-pub(super) fn show_response(transcript: &mut dyn Transcript, speaker: Speaker, mark: Mark, response: &[u8]) {
-    match (response::head(response), metadata::values(response)) {
-        (_, Some(values)) => {
-            transcript.piece(speaker, mark, Piece::Text(b"* METADATA"));
-            show_pairs(transcript, speaker, mark, &values.mailbox, &values.entries);
-            transcript.piece(speaker, mark, Piece::Text(b"\r\n"));
-        }
-        (Some(response::Head::Metadata), None) => super::show_masked(transcript, speaker, mark, response),
-        _ => transcript.lines(speaker, mark, response),
-    }
-}
-
-fn show_pairs(transcript: &mut dyn Transcript, speaker: Speaker, mark: Mark, mailbox: &[u8], pairs: &[Pair<'_>]) {
-    let mut text = |text: &[u8]| transcript.piece(speaker, mark, Piece::Text(text));
-    text(b" \"");
-    text(mailbox);
-    text(b"\" (");
-    for (index, (entry, value)) in pairs.iter().enumerate() {
-        transcript.piece(speaker, mark, Piece::Text(if index > 0 { b" " } else { b"" }));
-        transcript.piece(speaker, mark, Piece::Text(entry));
-        transcript.piece(speaker, mark, Piece::Text(b" "));
-        let piece = match value {
-            None => Piece::Text(b"NIL"),
-            Some(value) if SECRET_ENTRIES.iter().any(|secret| secret.eq_ignore_ascii_case(entry)) => {
-                Piece::Masked(value.len())
-            }
-            Some(value) if is_quotable(value) => {
-                transcript.piece(speaker, mark, Piece::Text(b"\""));
-                transcript.piece(speaker, mark, Piece::Text(value));
-                Piece::Text(b"\"")
-            }
-            Some(value) => Piece::Literal(value.len()),
-        };
-        transcript.piece(speaker, mark, piece);
-    }
-    transcript.piece(speaker, mark, Piece::Text(b")"));
 }

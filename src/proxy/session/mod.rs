@@ -347,7 +347,7 @@ impl Session {
     fn say_now(&mut self, out: &mut impl Output, lines: &[u8]) {
         out.to_client(lines);
         if let Some(transcript) = out.transcript() {
-            intercept::show_own(transcript, lines);
+            transcript.response(Speaker::ToClient, Mark::Own, lines);
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::trace::Printer;
+use crate::trace::Recorder;
 use crate::trace::testing::Shown;
 
 const TOKEN: &str = "openpgp:c2VjcmV0";
@@ -28,7 +28,7 @@ struct Recorded {
     idled: Vec<String>,
     fetches: usize,
     compressed: bool,
-    transcript: Option<Printer>,
+    trace: Option<Recorder>,
 }
 
 impl Output for Recorded {
@@ -59,7 +59,7 @@ impl Output for Recorded {
         "push active".into()
     }
     fn transcript(&mut self) -> Option<&mut dyn Transcript> {
-        self.transcript.as_mut().map(|printer| printer as &mut dyn Transcript)
+        self.trace.as_mut()?.transcript().map(|transcript| transcript as &mut dyn Transcript)
     }
 }
 
@@ -80,8 +80,8 @@ fn settings(native: Native) -> Arc<Settings> {
 
 impl Stage {
     pub(super) fn new(upstream: Upstream, native: Native, byte_by_byte: bool) -> (Self, Shown) {
-        let shown = Shown::default();
-        let transcript = byte_by_byte.then(|| Printer::new("#1".into(), shown.sink()));
+        let (shown, trace) = Shown::begin();
+        let trace = byte_by_byte.then_some(trace);
         let out = Recorded {
             client: vec![],
             upstream: vec![],
@@ -90,7 +90,7 @@ impl Stage {
             idled: vec![],
             fetches: 0,
             compressed: false,
-            transcript,
+            trace,
         };
         let session = Session::new(settings(native), upstream);
         (Self { session, out, waiting: VecDeque::new(), byte_by_byte }, shown)

@@ -23,7 +23,7 @@ use crate::config::{Account, Accounts, Config, Messages};
 use crate::live::Live;
 use crate::secret::Credentials;
 use crate::telemetry::Event;
-use crate::trace::Sink;
+use crate::trace::Tracer;
 use crate::upstream::Upstreams;
 
 /// How long sessions have to log out when deltapush ends.
@@ -42,7 +42,7 @@ struct Context {
     gates: Gates,
     board: Board,
     wishes: Live<Wishes>,
-    trace: Option<Sink>,
+    tracer: Tracer,
     /// deltapush ends.
     leaving: CancellationToken,
     /// Sessions that are logged in.
@@ -79,7 +79,7 @@ impl Watchers {
         upstreams: Live<Upstreams>,
         wishes: Live<Wishes>,
         board: Board,
-        trace: Option<Sink>,
+        tracer: Tracer,
     ) -> Self {
         let context = Context {
             registry,
@@ -87,7 +87,7 @@ impl Watchers {
             gates: Gates::new(config),
             board,
             wishes,
-            trace,
+            tracer,
             leaving: CancellationToken::new(),
             sessions: TaskTracker::new(),
         };

@@ -15,6 +15,7 @@ pub(crate) mod notify;
 pub(crate) mod pebble;
 pub(crate) mod ports;
 pub(crate) mod python;
+pub(crate) mod replay;
 pub(crate) mod scene;
 pub(crate) mod scripted;
 pub(crate) mod server;
