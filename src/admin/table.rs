@@ -102,14 +102,15 @@ fn head(report: &Report) -> String {
         counts.watched,
         counts.waiting,
     );
+    if counts.unusable > 0 {
+        let unusable = counts.unusable;
+        let _ = writeln!(text, "{unusable} of them cannot be watched because of how their clients log in");
+    }
     let _ = writeln!(
         text,
         "{} devices, {} of them with a push that is not accepted yet; {} clients connected",
         counts.devices, counts.pending, report.connections
     );
-    if counts.unusable > 0 {
-        let _ = writeln!(text, "{} accounts cannot be watched because of how their clients log in", counts.unusable);
-    }
     if let Some(since) = report.notifications.down_since {
         let _ = writeln!(
             text,

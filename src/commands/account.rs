@@ -2,10 +2,10 @@
 
 use std::io::{self, IsTerminal, Read, Write};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::{Args, Subcommand};
 
-use super::progress;
+use super::{Unfulfilled, progress};
 use crate::admin::control;
 use crate::admin::question::{Named, Question};
 use crate::admin::table::{self, Layout};
@@ -44,7 +44,7 @@ enum Action {
 /// Asks, and does what is wanted.
 ///
 /// # Errors
-/// [`control::AskError`] if no deltapush answers; [`Unfulfilled`](super::Unfulfilled) if it did not come about.
+/// [`control::AskError`] if no deltapush answers; [`Unfulfilled`] if it did not come about.
 pub fn run(config: &Config, asked: &Arguments) -> anyhow::Result<()> {
     let named = Named { name: asked.name.clone(), server: asked.server.clone() };
     match asked.action {
@@ -66,7 +66,8 @@ fn forget(config: &Config, named: &Named, yes: bool) -> anyhow::Result<()> {
     let exactly = Named { name: account.name.clone(), server: Some(account.server.clone()) };
     if !yes {
         if !io::stdin().is_terminal() {
-            bail!("nothing is forgotten without being asked: say --yes where nobody can answer");
+            let words = "nothing is forgotten without being asked: say --yes where nobody can answer";
+            return Err(Unfulfilled(words.into()).into());
         }
         let devices = account.devices.len();
         write!(
@@ -79,7 +80,7 @@ fn forget(config: &Config, named: &Named, yes: bool) -> anyhow::Result<()> {
         let mut said = String::new();
         io::stdin().read_line(&mut said).context("cannot read the answer")?;
         if !matches!(said.trim().to_lowercase().as_str(), "y" | "yes") {
-            bail!("nothing is forgotten");
+            return Err(Unfulfilled("nothing is forgotten".into()).into());
         }
     }
     let answer = answer(config, &Question::Forget(exactly))?;

@@ -11,8 +11,8 @@ use crate::telemetry::PostResult;
 /// So long the line may be, in bytes: words of a mail server may be in it.
 const MAX_LINE: usize = 300;
 
-/// How push is for `account`, whose client has logged in with `credentials`. True at this moment: a client that asks before it
-/// hands over its token hears that push begins then.
+/// How push is for `account`, whose client has logged in with `credentials`. A client that asks before it hands over its token
+/// hears that push begins then. Delta Chat keeps what it has heard for as long as the app runs: what may pass has its time.
 #[must_use]
 pub fn standing(registry: &Registry, board: &Board, account: &AccountId, credentials: &Credentials) -> String {
     let is_known = registry.is_known(account);
@@ -31,13 +31,15 @@ fn watched(board: &Board, account: &AccountId) -> String {
     let Some(watch) = board.get(account) else { return "push active, about to watch the mailbox".into() };
     let line = match watch.state {
         WatchState::Watching => format!("push active, watching since {}", minute(watch.since)),
-        WatchState::Connecting => "push active, connecting to the mail server".into(),
+        WatchState::Connecting => "push active, about to watch the mailbox".into(),
         WatchState::Interrupted { reason, next } => {
             let next = next.saturating_duration_since(Instant::now()).as_secs();
-            format!("push is late: watching was interrupted ({reason}); next attempt in {next} s")
+            format!("push was late at {}: watching was interrupted ({reason}); next attempt in {next} s", now())
         }
         // No more words: they could be taken for a state that is well.
-        WatchState::AwaitingLogin { reason, cure } => return format!("no push: {reason}; {cure}"),
+        WatchState::AwaitingLogin { reason, cure } => {
+            return format!("no push since {}: {reason}; {cure}", minute(watch.since));
+        }
     };
     line + &trouble(board, account)
 }
@@ -46,7 +48,7 @@ fn watched(board: &Board, account: &AccountId) -> String {
 fn trouble(board: &Board, account: &AccountId) -> String {
     let history = board.telemetry().history();
     if history.down_since().is_some() {
-        return "; but the notification server is down, and pushes wait".into();
+        return format!("; but at {} the notification server was down, and pushes waited", now());
     }
     let words = match history.summary(account).last_push.map(|push| push.result) {
         None | Some(PostResult::Accepted) => return String::new(),
@@ -54,7 +56,11 @@ fn trouble(board: &Board, account: &AccountId) -> String {
         Some(PostResult::Refused(status) | PostResult::Failed(status)) => format!("status {status}"),
         Some(PostResult::TimedOut | PostResult::Unreachable) => "the notification server cannot be reached".into(),
     };
-    format!("; but the last push was not accepted: {words}")
+    format!("; but at {} the last push was not accepted: {words}", now())
+}
+
+fn now() -> String {
+    minute(Instant::now())
 }
 
 fn minute(moment: Instant) -> String {
@@ -98,24 +104,25 @@ mod tests {
         registry.register(&account, &password, &token).await.unwrap();
         says("push active, about to watch");
         board.begin(&account, Duration::ZERO);
-        says("push active, connecting");
+        says("push active, about to watch the mailbox");
         board.set(&account, WatchState::Watching);
         says("push active, watching since 20");
         says(" UTC");
         let next = Instant::now() + Duration::from_secs(1000);
         board.set(&account, WatchState::Interrupted { reason: "it said\r\n* BYE".into(), next });
-        says("push is late: watching was interrupted (it said  * BYE); next attempt in ");
+        says("push was late at 20");
+        says(" UTC: watching was interrupted (it said  * BYE); next attempt in ");
         board.set(&account, WatchState::AwaitingLogin { reason: "ü".repeat(200), cure: "" });
-        says("no push: üüü");
+        says("no push since 20");
         assert!(standing(&registry, &board, &account, &password).len() <= MAX_LINE);
 
         board.set(&account, WatchState::Watching);
         let accounts = std::slice::from_ref(&account);
         let (result, took) = (PostResult::Refused(403), Duration::ZERO);
         board.telemetry().tell(&Event::Posted { accounts, token: &token, result, took });
-        says("; but the last push was not accepted: status 403");
+        says(" UTC the last push was not accepted: status 403");
         board.telemetry().tell(&Event::Outage { down: true });
-        says("; but the notification server is down, and pushes wait");
+        says(" UTC the notification server was down, and pushes waited");
         registry.close().await;
     }
 }

@@ -80,7 +80,7 @@ async fn after_a_rejected_literal_comes_a_command() {
 #[tokio::test]
 async fn an_accepted_literal_is_data_whatever_it_looks_like() {
     let (upstream, _deltapush, mut client) = logged_in(
-        r#"C: c2 APPEND INBOX {35}
+        r#"C: c2 APPEND INBOX {33}
          S: * 3 EXISTS
          S: + go on
          C= c9 GETMETADATA "" /shared/admin\r\n\r\n
@@ -89,7 +89,7 @@ async fn an_accepted_literal_is_data_whatever_it_looks_like() {
          S: c4 OK"#,
     )
     .await;
-    client.send("c2 APPEND INBOX {35}").await;
+    client.send("c2 APPEND INBOX {33}").await;
     client.expect("* 3 EXISTS").await;
     client.expect("+ go on").await;
     client.send(&format!("c9 {OWN}\r\n")).await;

@@ -92,6 +92,7 @@ impl Ring {
         } else if self.connected.len() >= MAX_DEVICES {
             self.connected.remove(0);
         }
+        self.connected.reserve_exact(1);
         self.connected.push(Connection { device: token, at, session: connection, online: true });
         let of_session =
             |entry: &&mut Entry| matches!(entry.what, What::Connected { session, .. } if session == connection);
@@ -132,6 +133,7 @@ impl Ring {
         let known = self.mailboxes.iter().position(|known| **known == *cut(name));
         let index = known.unwrap_or(self.mailboxes.len());
         if known.is_none() && index < MAX_MAILBOXES {
+            self.mailboxes.reserve_exact(1);
             self.mailboxes.push(cut(name));
         }
         u8::try_from(index).unwrap_or(u8::MAX)
