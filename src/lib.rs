@@ -23,6 +23,7 @@ pub mod admin;
 pub mod commands;
 pub mod config;
 pub mod crypto;
+pub mod handout;
 pub mod live;
 pub mod parser;
 pub mod proxy;

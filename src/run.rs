@@ -21,7 +21,7 @@ use crate::proxy::certificates::Wanted;
 use crate::proxy::guard::gate::LoginGate;
 use crate::proxy::listener::{self, Proxy};
 use crate::proxy::tls::{ServerTls, ServerTlsError};
-use crate::proxy::{acme, files};
+use crate::proxy::{acme, files, web};
 use crate::push::board::Board;
 use crate::push::notifier::{ClientError, Notifier};
 use crate::push::registry::{AccountEvents, Registry, upkeep};
@@ -172,6 +172,7 @@ impl Server {
         for BoundListener { socket, listener } in listeners {
             tasks.spawn(listener::serve(proxy.clone(), socket, listener, tasks.clone(), stop.clone()));
         }
+        tasks.spawn(web::keep_known(proxy.clone(), stop.clone()));
         tasks.spawn(files::keep_current(Arc::clone(&tls.certificates), stop.clone()));
         tasks.spawn(acme::keep_issued(tls.certificates, tls.challenges, stop.clone()));
         tasks.spawn(upkeep(registry.clone(), stop.clone()));

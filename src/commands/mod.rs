@@ -1,4 +1,36 @@
 //! What the commands beside `run` do, and what they say of it.
 
+pub mod init;
+mod password;
+pub mod qr;
 pub mod route;
 pub mod state;
+
+/// Why a command did not do what it was asked for: what happened, and what to do.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// For a person.
+    pub message: String,
+    /// Whose move it is.
+    pub fault: Fault,
+}
+
+/// Whose move it is after a refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Something else has to stand on the command line, or to be typed in.
+    Usage,
+    /// The configuration, or a file that it names, has to be changed.
+    Configuration,
+    /// A server has to be there.
+    Unavailable,
+    /// The system does not let it.
+    System,
+}
+
+impl Fault {
+    fn because(self, message: impl Into<String>) -> Refusal {
+        Refusal { message: message.into(), fault: self }
+    }
+}

@@ -15,6 +15,8 @@ pub mod id;
 mod login;
 mod mechanism;
 pub mod originating;
+pub mod probe;
+pub mod providers;
 mod proxy_header;
 pub mod refusal;
 pub mod route;
