@@ -167,7 +167,7 @@ mod tests {
     fn answer_to(method: Method, uri: &str) -> Response<Full<Bytes>> {
         let request = Request::builder().method(method).uri(uri).header(HOST, "push.example.org:443").body(()).unwrap();
         let yaml =
-            "routes:\n  - {domain: example.org, upstream: imaps://imap.example.org, smtp: smtps://smtp.{domain}}\n";
+            "routes:\n  - {domain: example.org, upstream: imaps://imap.example.org, smtp: \"smtps://smtp.{domain}\"}\n";
         let config = crate::config::Config::parse(yaml, std::path::Path::new(""), "test").unwrap();
         answer(&Site::new(&config), &request)
     }

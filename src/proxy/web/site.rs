@@ -283,7 +283,7 @@ mod tests {
     fn the_page_says_what_to_enter_and_lists_no_domains() {
         let page = example().page();
         let text = str::from_utf8(&page).unwrap();
-        assert!(text.contains("<tr><td>push.example.org<td>443<td>SSL/TLS\n</table>"), "{text}");
+        assert!(text.contains("<tr><td>push.example.org<td>443<td>SSL/TLS\n\n</table>"), "{text}");
         for kept in ["smtp.example.org", "other.example", "gmail", "{rows}", "{settings}", "{hostname}", "{script}"] {
             assert!(!text.contains(kept), "{kept}");
         }
