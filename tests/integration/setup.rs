@@ -18,6 +18,7 @@ use super::support::deltapush::{Deltapush, Options};
 use super::support::dns::DnsServer;
 use super::support::dovecot::{self, Dovecot, PASSWORD, Setup};
 use super::support::scripted::{Manner, Scripted};
+use super::support::tls::trusting;
 use super::support::tunnel::Tunnel;
 
 /// Runs `deltapush` in a folder, with this on standard input.
@@ -134,7 +135,8 @@ async fn the_page_makes_a_code_in_the_browser_that_a_core_accepts() {
     let browser = Browser::start().await;
     browser.open(&page).await;
     browser.wait_until("return !document.getElementById('login').hidden").await;
-    assert!(browser.requests().await.iter().all(|url| url.starts_with(&page)));
+    let requests = browser.requests().await;
+    assert!(requests.contains(&page) && requests.iter().all(|url| url.starts_with(&page)), "{requests:?}");
 
     browser.fill("#address", "alice@else.test").await;
     browser.click("#password").await;
@@ -244,7 +246,8 @@ async fn where_mail_is_sent_is_found_and_handed_out() {
     let routes = "  - domain: lab.test\n    upstream: imaps://imap.lab.test\n".to_owned();
     let options = Options { routes: Some(routes), listener: "web: true", more: dns.yaml(), ..Options::plain(0) };
     let proxy = Deltapush::start(&options);
-    let client = reqwest::Client::builder().tls_danger_accept_invalid_certs(true).build().unwrap();
+    let tls = trusting(&proxy.certificate(), &[b"h2", b"http/1.1"]);
+    let client = reqwest::Client::builder().tls_backend_preconfigured(tls).build().unwrap();
     let url = format!("https://localhost:{}/mail/config-v1.1.xml?emailaddress=alice%40lab.test", proxy.imaps);
     let mut document = String::new();
     for _ in 0..200 {

@@ -9,6 +9,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 
+use super::certs::trusting_nobody;
 use super::ports::{free_port, wait_for_port};
 
 /// What WebDriver calls an element.
@@ -39,7 +40,9 @@ impl Browser {
         let driver = driver.kill_on_drop(true).spawn().unwrap();
         assert!(wait_for_port(port, Duration::from_secs(20)), "chromedriver does not start");
         let profile = tempfile::Builder::new().prefix("deltapush-browser-").tempdir().unwrap();
-        let client = reqwest::Client::builder().timeout(Duration::from_secs(60)).no_proxy().build().unwrap();
+        let client = reqwest::Client::builder().timeout(Duration::from_secs(60)).no_proxy();
+        // Its driver speaks plain HTTP, on loopback.
+        let client = client.tls_backend_preconfigured(trusting_nobody()).build().unwrap();
         let arguments = [
             "--headless=new",
             // The tests may run as root, and show nothing but our own page.
@@ -123,6 +126,8 @@ impl Browser {
             entries.iter().map(|entry| serde_json::from_str::<Value>(entry["message"].as_str().unwrap()).unwrap());
         told.filter(|told| told["message"]["method"] == "Network.requestWillBeSent")
             .map(|told| told["message"]["params"]["request"]["url"].as_str().unwrap().to_owned())
+            // The browser's own pages and pictures, such as the empty one that it begins with, cross no network.
+            .filter(|url| !["data:", "chrome:", "about:"].iter().any(|own| url.starts_with(own)))
             .collect()
     }
 
