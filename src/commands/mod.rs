@@ -31,6 +31,21 @@ pub enum Fault {
 
 impl Fault {
     fn because(self, message: impl Into<String>) -> Refusal {
-        Refusal { message: message.into(), fault: self }
+        Refusal { message: printable(&message.into()), fault: self }
+    }
+}
+
+/// Text that may have a server's words in it, for a terminal: nothing in it can steer one.
+fn printable(text: &str) -> String {
+    text.replace(|c: char| c.is_control() && c != '\n', "\u{fffd}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_servers_words_cannot_steer_a_terminal() {
+        assert_eq!(Fault::Usage.because("no\x1b[2J\r\nway").message, "no\u{fffd}[2J\u{fffd}\nway");
     }
 }

@@ -74,8 +74,8 @@ pub(crate) mod tests {
         assert!(rows.iter().all(|row| row.len() == side), "{picture}");
         let is_dark = |x: usize, y: usize| match rows[y / 2][x] {
             '█' => true,
-            '▀' => y % 2 == 0,
-            '▄' => y % 2 == 1,
+            '▀' => y.is_multiple_of(2),
+            '▄' => !y.is_multiple_of(2),
             _ => false,
         };
         const SCALE: usize = 4;

@@ -53,8 +53,8 @@ fn read_terminal(shown: &str) -> String {
     let side = rows[0].len();
     read_code(side * 4, rows.len() * 8, |x, y| match rows[y / 8][x / 4] {
         '█' => true,
-        '▀' => y / 4 % 2 == 0,
-        '▄' => y / 4 % 2 == 1,
+        '▀' => (y / 4).is_multiple_of(2),
+        '▄' => !(y / 4).is_multiple_of(2),
         _ => false,
     })
 }

@@ -87,7 +87,7 @@ pub async fn run(options: &Options, file: &Path) -> Result<(), Refusal> {
     let replaces = may_write(options, file)?;
     let say = &mut |line: &str| {
         // There is nobody to tell if the terminal is gone.
-        let _ = writeln!(io::stdout(), "{line}");
+        let _ = writeln!(io::stdout(), "{}", super::printable(line));
     };
     let mut server = server::find(options, &address, say).await?;
     let password = ask_password(options, &address)?;

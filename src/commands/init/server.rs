@@ -210,7 +210,9 @@ fn unreachable(error: &ConnectError, server: &Server) -> Refusal {
         ConnectError::Tls(_) => {
             "if its certificate is from an authority of your own, name that: --ca FILE (or --ca system)"
         }
-        _ => "if another server has the mailbox, say so: --upstream imaps://imap.example.org",
+        _ => {
+            "if it is in a network of your own: --private; if another has the mailbox: --upstream imaps://imap.example.org"
+        }
     };
     Fault::Unavailable.because(format!("{}: {error}; {cure}", server.endpoint))
 }

@@ -66,12 +66,13 @@ function hide() {
   $("open").removeAttribute("href");
 }
 
-let known = null;
+let known = null, asked = "", looking = Promise.resolve();
 
 // Fills in where mail is sent, as far as it is known, and says what is not.
 async function lookUp() {
   hide();
   const address = $("address").value.trim();
+  asked = address;
   known = /.@./.test(address) ? await settingsOf(address) : null;
   if ($("address").value.trim() !== address) return;
   const outgoing = known?.outgoing;
@@ -86,12 +87,14 @@ async function lookUp() {
   $("sending").open = Boolean(address) && !outgoing;
 }
 
-$("address").addEventListener("change", lookUp);
+$("address").addEventListener("change", () => { looking = lookUp(); });
 for (const id of ["password", "smtp-host", "smtp-port", "smtp-security", "smtp-login"]) $(id).addEventListener("input", hide);
 
 $("login").addEventListener("submit", async (event) => {
   event.preventDefault();
   const address = $("address").value.trim();
+  // Who is quick, or lets the browser fill in, is not ahead of the look-up.
+  await (asked === address ? looking : lookUp());
   const security = $("smtp-security").value;
   const outgoing = {
     host: $("smtp-host").value.trim(), security,

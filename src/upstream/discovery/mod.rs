@@ -271,10 +271,11 @@ async fn documents<T>(search: &Search<'_>, read: impl Fn(&str) -> Option<T>) -> 
     for url in urls {
         let dns = HttpDns { dns: Arc::clone(search.dns), reach: search.reach };
         match autoconfig::fetch(&url.of(search.domain), search.tls.get(&search.terms.trust), dns).await {
-            Fetched::Document(document) => match read(&document) {
-                Some(found) => return Ok(Some(found)),
-                None => {}
-            },
+            Fetched::Document(document) => {
+                if let Some(found) = read(&document) {
+                    return Ok(Some(found));
+                }
+            }
             Fetched::Absent => {}
             Fetched::Failed(reason) => failure = Some(reason),
         }
