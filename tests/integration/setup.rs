@@ -147,10 +147,12 @@ async fn the_page_makes_a_code_in_the_browser_that_a_core_accepts() {
     browser.wait_until(&known).await;
     browser.click("#login button").await;
     browser.wait_until("return !document.getElementById('code').hidden").await;
-    let code = read_png(&browser.picture("#picture svg").await);
+    let picture = browser.picture("#picture").await;
     if let Some(folder) = std::env::var_os("DELTAPUSH_SCREENSHOTS") {
         browser.keep_screenshot(&Path::new(&folder).join("page.png")).await;
+        fs::write(Path::new(&folder).join("code.png"), &picture).unwrap();
     }
+    let code = read_png(&picture);
     assert_eq!(browser.run("return document.getElementById('open').getAttribute('href')").await, code);
     // What is typed in goes nowhere, and the page's policy lets it go nowhere.
     assert_eq!(browser.requests().await, Vec::<String>::new());

@@ -50,7 +50,8 @@ impl Browser {
             "--disable-dev-shm-usage",
             "--disable-gpu",
             "--disable-background-networking",
-            "--force-device-scale-factor=2",
+            // A window in which a code has room.
+            "--window-size=900,1400",
             "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1",
             &format!("--user-data-dir={}", profile.path().display()),
         ];
