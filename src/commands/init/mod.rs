@@ -49,7 +49,7 @@ pub struct Options {
     /// Its private key, in PEM
     #[arg(long, value_name = "FILE", requires = "chain")]
     pub key: Option<PathBuf>,
-    /// Agree to the terms of service of Let's Encrypt (https://letsencrypt.org/repository/), for a certificate by itself
+    /// Agree to the terms of service of Let's Encrypt (at letsencrypt.org/repository), for a certificate by itself
     #[arg(long)]
     pub agree_to_terms: bool,
     /// Replace a configuration that is there
