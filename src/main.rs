@@ -1,17 +1,18 @@
 //! The command line: flags, configuration, logging, runtime, run, exit code. Nothing else.
 
 use std::alloc::System;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use deltapush::activation::Sockets;
-use deltapush::admin::control::{self, AskError};
-use deltapush::admin::question::Question;
-use deltapush::commands::{Fault, Refusal};
-use deltapush::config::{Config, ConfigError};
+use deltapush::admin::control::AskError;
+use deltapush::admin::web::password::Password;
+use deltapush::commands::{Fault, Refusal, Unfulfilled};
+use deltapush::config::{self, Config, ConfigError, LogFormat};
+use deltapush::logging::{Log, LogError};
 use deltapush::proxy::certificate::{Origin, Summary};
 use deltapush::proxy::certificates::{Set, Wanted};
 use deltapush::proxy::tls::ServerTlsError;
@@ -24,9 +25,6 @@ use deltapush::{RunError, Server, commands};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 use zeroizing_alloc::ZeroAlloc;
 
 /// Memory is wiped when it is given back: libraries leave copies of passwords and tokens in what they free (TLS records,
@@ -40,6 +38,7 @@ const EX_UNAVAILABLE: u8 = 69;
 const EX_SOFTWARE: u8 = 70;
 const EX_OSERR: u8 = 71;
 const EX_IOERR: u8 = 74;
+const EX_TEMPFAIL: u8 = 75;
 const EX_CONFIG: u8 = 78;
 
 /// An IMAP proxy that brings push notifications to Delta Chat on any mail server.
@@ -81,7 +80,11 @@ enum Command {
     /// Print the login code with which Delta Chat is set up in one scan; the password is asked for, and not kept
     Qr(commands::qr::Options),
     /// Say how a running deltapush and its accounts are: watches, devices, pushes, what is wrong
-    Status,
+    Status(commands::status::Arguments),
+    /// Show what happened to one account lately: message, verdict, push, answer, the device's return; or forget or rewatch it
+    Account(commands::account::Arguments),
+    /// Wake an account's devices once and wait until they connect
+    PushTest(commands::push_test::Arguments),
     /// Look after what survives a restart: accounts, tokens, sealed passwords
     #[command(subcommand)]
     State(StateCommand),
@@ -111,16 +114,20 @@ Examples:
   deltapush                                       serve as ./config.yaml says
   deltapush check --config /etc/deltapush.yaml    see whether a configuration is right
   deltapush check --login alice@example.org       see where a login would go
+  deltapush status                                see what is watched, pushed, and wrong
+  deltapush account alice@example.org             see why a message was late
+  deltapush push-test alice@example.org           see whether a push wakes her phone
   deltapush --trace                               see what client and server say to each other
   deltapush state backup /backup/state.sqlite     copy the state, also while deltapush runs
 
 Exit codes:
    0  all is well
   64  wrong usage of the command line
-  69  no running deltapush answers, or no mail server
+  69  no running deltapush answers, or it cannot; no mail server is found
   70  a bug in deltapush
   71  the operating system refused something, such as a port
   74  the state cannot be opened, is damaged, or its key does not fit
+  75  what was asked for did not come about: no device connected, the mailbox is not watched
   78  the configuration, or a file that it names, is wrong";
 
 fn main() -> ExitCode {
@@ -136,7 +143,9 @@ fn main() -> ExitCode {
         }
         Some(Command::Init(options)) => init(&cli, options),
         Some(Command::Qr(options)) => load(&cli).and_then(|config| qr(&config, options)),
-        Some(Command::Status) => load(&cli).and_then(|config| status(&config)),
+        Some(Command::Status(asked)) => load(&cli).and_then(|config| commands::status::run(&config, asked)),
+        Some(Command::Account(asked)) => load(&cli).and_then(|config| commands::account::run(&config, asked)),
+        Some(Command::PushTest(asked)) => load(&cli).and_then(|config| commands::push_test::run(&config, asked)),
         Some(Command::State(command)) => load(&cli).and_then(|config| state(&config, command)),
     };
     match outcome {
@@ -162,13 +171,14 @@ fn told(error: &anyhow::Error) -> String {
         || error.is::<RunError>()
         || error.is::<OpenError>()
         || error.is::<AskError>()
-        || error.is::<Refusal>();
+        || error.is::<Refusal>()
+        || error.is::<LogError>();
     if own { error.to_string() } else { format!("{error:#}") }
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {
     match error.downcast_ref::<RunError>() {
-        Some(RunError::Certificate(_) | RunError::Trust(_)) => EX_CONFIG,
+        Some(RunError::Certificate(_) | RunError::Trust(_) | RunError::Password(_)) => EX_CONFIG,
         Some(RunError::State(_)) => EX_IOERR,
         Some(RunError::Internal(_)) => EX_SOFTWARE,
         Some(RunError::Listen { .. } | RunError::Notifier(_) | RunError::Random) => EX_OSERR,
@@ -176,6 +186,8 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         None if error.is::<ConfigError>() => EX_CONFIG,
         None if error.is::<OpenError>() => EX_IOERR,
         None if error.is::<AskError>() => EX_UNAVAILABLE,
+        None if error.is::<LogError>() => EX_CONFIG,
+        None if error.is::<Unfulfilled>() => EX_TEMPFAIL,
         None => EX_OSERR,
     }
 }
@@ -196,16 +208,17 @@ fn load(cli: &Cli) -> anyhow::Result<Config> {
 }
 
 fn run(cli: &Cli, config: Config) -> anyhow::Result<()> {
-    let level = start_logging(&config)?;
+    let log = Log::start(&config.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.context("cannot start the runtime")?.block_on(async {
         let shutdown = shutdown().context("cannot listen for signals")?;
         let hangup = signal(SignalKind::hangup()).context("cannot listen for signals")?;
         let trace = config.trace.then(|| Sink::new(io::stdout())).transpose().context("cannot start a thread")?;
-        let server = Server::prepare(config, trace)?;
+        let server = Server::prepare(config, trace)?.counting_log(log.limit().clone());
         let listeners = deltapush::bind(server.config(), Sockets::from_env()).await?;
         tell_systemd(&[NotifyState::Ready]);
-        tokio::spawn(follow(hangup, cli.clone(), level, server.reloader()));
+        tokio::spawn(log.clone().tell_what_was_left_out());
+        tokio::spawn(follow(hangup, cli.clone(), log, server.reloader()));
         let shutdown = async {
             shutdown.await;
             tell_systemd(&[NotifyState::Stopping]);
@@ -215,7 +228,7 @@ fn run(cli: &Cli, config: Config) -> anyhow::Result<()> {
 }
 
 /// Reads the configuration again at each SIGHUP.
-async fn follow(mut hangup: Signal, cli: Cli, level: Level, reloader: Reloader) {
+async fn follow(mut hangup: Signal, cli: Cli, log: Log, reloader: Reloader) {
     while hangup.recv().await.is_some() {
         let now = NotifyState::monotonic_usec_now();
         tell_systemd(&[Some(NotifyState::Reloading), now.ok()].into_iter().flatten().collect::<Vec<_>>());
@@ -224,7 +237,7 @@ async fn follow(mut hangup: Signal, cli: Cli, level: Level, reloader: Reloader) 
             tokio::task::spawn_blocking(move || load(&cli)).await
         };
         match read {
-            Ok(Ok(config)) => follow_one(config, &level, &reloader).await,
+            Ok(Ok(config)) => follow_one(config, &log, &reloader).await,
             Ok(Err(error)) => warn!("the new configuration is refused, the one before goes on:\n{}", told(&error)),
             Err(_) => error!("reading the configuration panicked, which is a bug in deltapush"),
         }
@@ -232,14 +245,12 @@ async fn follow(mut hangup: Signal, cli: Cli, level: Level, reloader: Reloader) 
     }
 }
 
-async fn follow_one(config: Config, level: &Level, reloader: &Reloader) {
+async fn follow_one(config: Config, log: &Log, reloader: &Reloader) {
     let wanted = config.log.level.clone();
     if let Err(error) = reloader.apply(config).await {
         return warn!("the new configuration is refused, the one before goes on: {error}");
     }
-    let filter = EnvFilter::try_new(&wanted);
-    // Both have been checked when the configuration was read.
-    if !filter.is_ok_and(|filter| level.reload(filter).is_ok()) {
+    if !log.set_level(&wanted) {
         error!("cannot set the log level {wanted}, which is a bug in deltapush");
     }
 }
@@ -249,23 +260,6 @@ fn tell_systemd(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         info!("systemd cannot be told how this is: {error}");
     }
-}
-
-fn status(config: &Config) -> anyhow::Result<()> {
-    let mut answer = control::ask(&config.storage.directory, &Question::Status)?;
-    io::copy(&mut answer, &mut io::stdout()).context("cannot print")?;
-    Ok(())
-}
-
-/// Changes the log's level while deltapush runs.
-type Level = reload::Handle<EnvFilter, Registry>;
-
-fn start_logging(config: &Config) -> anyhow::Result<Level> {
-    let filter = EnvFilter::try_new(&config.log.level).context("cannot set up logging")?;
-    let (filter, level) = reload::Layer::new(filter);
-    let colours = io::stderr().is_terminal();
-    tracing_subscriber::registry().with(filter).with(fmt::layer().with_writer(io::stderr).with_ansi(colours)).init();
-    Ok(level)
 }
 
 /// Resolves at the first SIGTERM or SIGINT.
@@ -284,6 +278,7 @@ fn check(config: &Config) -> anyhow::Result<()> {
     let (certificate, more) =
         Set::check(&Wanted::from(config)).map_err(|error| RunError::from(ServerTlsError::from(error)))?;
     ClientConfigs::new(&config.routes).map_err(RunError::from)?;
+    Password::check(config).map_err(RunError::from)?;
     notifier::roots(config.push.ca.as_ref()).map_err(RunError::from)?;
     describe(&mut io::stdout().lock(), config, &certificate, &more).context("cannot print")
 }
@@ -308,7 +303,8 @@ fn small_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 }
 
 fn state(config: &Config, command: &StateCommand) -> anyhow::Result<()> {
-    start_logging(config)?;
+    // For whoever types the command.
+    Log::start(&config::Log { format: LogFormat::Text, ..config.log.clone() })?;
     let said = match command {
         StateCommand::Check => commands::state::check(&config.storage),
         StateCommand::Backup { file } => commands::state::backup(&config.storage, file),
@@ -343,6 +339,13 @@ fn describe(out: &mut impl Write, config: &Config, certificate: &Summary, more: 
     }
     commands::route::describe(out, config)?;
     writeln!(out, "push         {}", config.push.notify_url)?;
+    match &config.admin.address {
+        Some(address) => {
+            let scheme = if config.admin.has_tls() { "https" } else { "http" };
+            writeln!(out, "admin        {scheme}://{}/", **address)?;
+        }
+        None => writeln!(out, "admin        off")?,
+    }
     writeln!(out, "state        {}", config.storage.directory.display())?;
     match Settings::new(&config.storage).credentials {
         Keeping::Sealed(key) => writeln!(out, "passwords    sealed with the key in {key}"),
@@ -417,7 +420,7 @@ mod tests {
         assert_eq!(exit_code(&error), EX_CONFIG);
         assert_eq!(told(&error).matches("No such file").count(), 1, "{}", told(&error));
 
-        let missing = deltapush::config::Storage { directory: "/nonexistent".into(), ..Default::default() };
+        let missing = config::Storage { directory: "/nonexistent".into(), ..Default::default() };
         let error = anyhow::Error::from(commands::state::check(&missing).unwrap_err());
         assert_eq!(exit_code(&error), EX_IOERR);
 

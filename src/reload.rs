@@ -7,6 +7,7 @@ use tracing::{info, warn};
 use crate::config::{Config, ConfigError};
 use crate::live::Live;
 use crate::proxy::certificates::{Certificates, LoadError, Set, Wanted};
+use crate::proxy::files;
 use crate::proxy::listener::Proxy;
 use crate::push::watcher::Wishes;
 use crate::upstream::Upstreams;
@@ -62,6 +63,7 @@ impl Reloader {
             warn!("`{key}` has changed in the configuration: it counts from the next start on");
         }
         self.certificates.replace(wanted, set);
+        files::tell_troubles(&self.certificates);
         self.upstreams.set(upstreams);
         self.wishes.set(Wishes::from(&config));
         self.proxy.set(self.proxy.get().renewed(&config, self.upstreams.get()));
@@ -83,6 +85,8 @@ fn fixed(before: &Config, now: &Config) -> Vec<&'static str> {
     [
         ("address or tls of listeners", !have_same_sockets(before, now)),
         ("storage", before.storage != now.storage),
+        ("admin", before.admin != now.admin),
+        ("log.format", before.log.format != now.log.format),
         ("trace", before.trace != now.trace),
         ("push.notify_url, ca, coalesce, max_in_flight or max_per_second", push(before) != push(now)),
         ("push.idle_renewal", before.push.idle_renewal != now.push.idle_renewal),
@@ -106,6 +110,8 @@ fn with_fixed(mut config: Config, before: &Config) -> Config {
         .map(|opened| now.iter().find(|listener| listener.is_same_socket(opened)).unwrap_or(opened).clone())
         .collect();
     config.storage.clone_from(&before.storage);
+    config.admin.clone_from(&before.admin);
+    config.log.format = before.log.format;
     config.trace = before.trace;
     config.push.notify_url = before.push.notify_url.clone();
     config.push.ca.clone_from(&before.push.ca);

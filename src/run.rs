@@ -14,14 +14,19 @@ use crate::activation::Sockets;
 use crate::admin::answers::Answers;
 use crate::admin::control;
 use crate::admin::status::Reporter;
+use crate::admin::web::listening::Listening;
+use crate::admin::web::password::{Password, PasswordError};
+use crate::admin::web::{self, site};
 use crate::config::{self, Config, DOMAIN_PLACEHOLDER, ListenerTls};
 use crate::live::Live;
+use crate::logging::Limit;
 use crate::proxy::certificate::Origin;
 use crate::proxy::certificates::Wanted;
 use crate::proxy::guard::gate::LoginGate;
 use crate::proxy::listener::{self, Proxy};
 use crate::proxy::tls::{ServerTls, ServerTlsError};
-use crate::proxy::{acme, files, web};
+use crate::proxy::web::keep_known;
+use crate::proxy::{acme, files};
 use crate::push::board::Board;
 use crate::push::notifier::{ClientError, Notifier};
 use crate::push::registry::{AccountEvents, Registry, upkeep};
@@ -60,6 +65,9 @@ pub enum RunError {
     /// The state cannot be opened.
     #[error(transparent)]
     State(#[from] OpenError),
+    /// No password for the web page.
+    #[error(transparent)]
+    Password(#[from] PasswordError),
     /// No random numbers.
     #[error("the operating system has no random numbers")]
     Random,
@@ -112,6 +120,9 @@ pub struct Server {
     registry: Registry,
     account_events: AccountEvents,
     notifier: Notifier,
+    /// What opens the web page, if there is one.
+    password: Option<Password>,
+    log: Limit,
 }
 
 impl Server {
@@ -125,6 +136,7 @@ impl Server {
         let upstreams = Live::new(Upstreams::new(&config)?);
         let state = store::Settings::new(&config.storage);
         let (registry, account_events, token_news) = Registry::open(&state)?;
+        let password = config.admin.address.is_some().then(|| Password::load(&config)).transpose()?;
         let telemetry = Telemetry::default();
         let notifier = Notifier::new(notifier_settings(&config)?, registry.clone(), token_news, telemetry.clone())?;
         let board = Board::new(telemetry);
@@ -138,7 +150,14 @@ impl Server {
             upstreams,
             wishes: Live::new(Wishes::from(&config)),
         };
-        Ok(Self { config, trace, tls, reloader, board, registry, account_events, notifier })
+        let log = Limit::default();
+        Ok(Self { config, trace, tls, reloader, board, registry, account_events, notifier, password, log })
+    }
+
+    /// The same, with the metrics saying what `limit` has left out of the log.
+    #[must_use]
+    pub fn counting_log(self, limit: Limit) -> Self {
+        Self { log: limit, ..self }
     }
 
     /// What puts another configuration to work while it runs.
@@ -160,19 +179,34 @@ impl Server {
     pub async fn run(self, listeners: Vec<BoundListener>, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
         raise_file_limit(&self.config, self.registry.len());
         introduce(&self.config, &listeners, &self.tls, &self.registry);
-        let Self { config, trace, tls, reloader, board, registry, account_events, notifier } = self;
+        let Self { config, trace, tls, reloader, board, registry, account_events, notifier, password, log } = self;
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         let Reloader { upstreams, wishes, proxy, .. } = reloader;
+        let listening = Listening::default();
+        if let Some(password) = password {
+            let dropped = trace.clone();
+            let sources = site::Sources {
+                reporter: Reporter::new(registry.clone(), board.clone()),
+                registry: registry.clone(),
+                board: board.clone(),
+                certificates: Arc::clone(&tls.certificates),
+                listening: listening.clone(),
+                log,
+                trace_dropped: Box::new(move || dropped.as_ref().map_or(0, Sink::dropped)),
+            };
+            web::start(&config, password, sources, &tls, &tasks, &stop).await;
+        }
         let watchers = Watchers::new(&config, registry.clone(), upstreams, wishes, board.clone(), trace);
         let mut watching = tasks.spawn(watchers.run(account_events, stop.clone()));
         let reporter = Reporter::new(registry.clone(), board);
-        let answers = Arc::new(Answers::new(reporter));
+        let answers = Arc::new(Answers::new(reporter, notifier.tester()));
         tasks.spawn(control::serve(config.storage.directory.clone(), answers, stop.clone()));
         for BoundListener { socket, listener } in listeners {
-            tasks.spawn(listener::serve(proxy.clone(), socket, listener, tasks.clone(), stop.clone()));
+            let serving = listener::serve(proxy.clone(), socket, listener, tasks.clone(), stop.clone());
+            tasks.spawn(listening.begin().during(serving));
         }
-        tasks.spawn(web::keep_known(proxy.clone(), stop.clone()));
+        tasks.spawn(keep_known(proxy.clone(), stop.clone()));
         tasks.spawn(files::keep_current(Arc::clone(&tls.certificates), stop.clone()));
         tasks.spawn(acme::keep_issued(tls.certificates, tls.challenges, stop.clone()));
         tasks.spawn(upkeep(registry.clone(), stop.clone()));

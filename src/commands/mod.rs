@@ -1,10 +1,19 @@
 //! What the commands beside `run` do, and what they say of it.
 
+pub mod account;
 pub mod init;
 mod password;
+pub mod progress;
+pub mod push_test;
 pub mod qr;
 pub mod route;
 pub mod state;
+pub mod status;
+
+/// What was asked for was tried, and did not come about; for this reason in words.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Unfulfilled(pub(crate) String);
 
 /// Why a command did not do what it was asked for: what happened, and what to do.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]

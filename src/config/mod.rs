@@ -3,6 +3,7 @@
 //! Nothing is ignored: an unknown key, a wrong unit or a combination that would expose passwords is a [`ConfigError`] that
 //! says where it stands and what to write instead.
 
+mod admin;
 mod allow;
 mod at;
 mod certificate;
@@ -36,6 +37,7 @@ use std::{fs, io};
 
 use serde::Deserialize;
 
+pub use admin::Admin;
 pub use allow::{Allow, AllowedLogin, Network};
 pub use at::{At, Place};
 pub use certificate::{Acme, Certificate, Files};
@@ -44,7 +46,7 @@ pub use error::{ConfigError, Problem, Problems};
 pub use failed_logins::FailedLogins;
 pub use limits::Limits;
 pub use listeners::{Hostname, Listener, ListenerTls};
-pub use log::Log;
+pub use log::{Log, LogFormat};
 pub use login::LoginTemplate;
 pub use metadata::{Metadata, MetadataValue};
 pub use names::{is_dns_name, is_loopback};
@@ -93,6 +95,8 @@ pub struct Config {
     pub login: Login,
     /// What one connection may cost.
     pub limits: Limits,
+    /// Where the operator's web page, metrics and health are served.
+    pub admin: Admin,
     /// What is logged.
     pub log: Log,
     /// Whether the transcript of every session is printed.
@@ -117,6 +121,7 @@ impl Default for Config {
             storage: Storage::default(),
             login: Login::default(),
             limits: Limits::default(),
+            admin: Admin::default(),
             log: Log::default(),
             trace: false,
         }
@@ -173,6 +178,7 @@ impl Config {
         self.certificate.more.iter_mut().flat_map(|files| [&mut files.chain, &mut files.key]).for_each(resolve);
         resolve(&mut self.storage.directory);
         self.storage.key_file.as_mut().map(resolve);
+        self.admin.password_file.as_mut().map(resolve);
         let acme = self.certificate.acme.as_deref_mut().and_then(|acme| acme.ca.as_mut());
         let authorities = self.routes.iter_mut().map(|route| &mut *route.ca).chain(self.push.ca.as_mut()).chain(acme);
         for trust in authorities {

@@ -85,6 +85,7 @@ fn the_shipped_file_states_every_default() {
         "mailboxes",
         "max_in_flight",
         "metadata",
+        "push_status",
         "storage",
         "credentials",
         "key_file",
@@ -113,8 +114,13 @@ fn the_shipped_file_states_every_default() {
         "login_time",
         "upstream_time",
         "idle_time",
+        "admin",
+        "password_file",
+        "hosts",
+        "insecure",
         "log",
         "level",
+        "format",
         "trace",
     ] {
         assert!(SHIPPED.contains(&format!("{key}:")), "{key}");
@@ -137,18 +143,13 @@ fn what_the_shipped_file_only_suggests_is_valid_too() {
         "ca: /etc",
         "/shared/",
         "key_file:",
+        "password_file:",
     ];
     let is_suggestion = |line: &&str| suggested.iter().any(|start| line.starts_with(&format!("  # {start}")));
-    assert_eq!(SHIPPED.lines().filter(is_suggestion).count(), 15);
+    assert_eq!(SHIPPED.lines().filter(is_suggestion).count(), 16);
     let text: Vec<_> = SHIPPED
         .lines()
-        .map(|line| {
-            if is_suggestion(&line) {
-                line.replacen("# ", "", 1)
-            } else {
-                line.replace("metadata: {}", "metadata:").replace("allow: {}", "allow:")
-            }
-        })
+        .map(|line| if is_suggestion(&line) { line.replacen("# ", "", 1) } else { line.replace("allow: {}", "allow:") })
         .collect();
     let config = parse(&text.join("\n")).unwrap();
     assert_eq!(config.routes.len(), 3);
@@ -271,6 +272,8 @@ fn every_mistake_has_its_place_and_its_cure() {
         ("metadata:\n  /private/comment: x\n", "metadata entries here start with `/shared/`"),
         ("metadata:\n  /shared/a%: x\n", "printable ASCII without * %"),
         ("metadata:\n  /shared/comment: \"a\\0b\"\n", "config.yaml:2:20: `/shared/comment`: the value has a NUL"),
+        ("metadata:\n  push_status: true\n  push_status: false\n", "push_status"),
+        ("metadata:\n  push_status: maybe\n", "config.yaml:2:16: "),
         ("metadata:\n  /shared/comment: a\n  /shared/Comment: b\n", "`/shared/comment` is here twice"),
         ("metadata:\n  /shared/vendor/deltachat/maxsmtprecipients: many\n", "must be a number of at least 1"),
         ("relay:\n  keepalive: 10\n", "config.yaml:2:14: `keepalive`: \"10\" is not a duration: write it as"),
@@ -483,4 +486,27 @@ fn keepalives_can_be_left_to_the_server() {
         let config = parse(&format!("relay:\n  keepalive: {text}\n")).unwrap();
         assert_eq!(config.relay.keepalive, expected.map(Duration::from_secs), "{text}");
     }
+}
+
+#[test]
+fn the_admin_listener_gives_nothing_away() {
+    let admin = |keys: &str| parse(&format!("admin:\n{keys}"));
+    let defaults = admin("  insecure: false\n").unwrap().admin;
+    assert!(defaults.is_on_loopback() && !defaults.has_tls());
+    assert_eq!(defaults.password_path(Path::new("/state")), Path::new("/state/admin.password"));
+    let elsewhere = admin("  address: \"[::]:1980\"\n  password_file: secret\n").unwrap().admin;
+    assert!(!elsewhere.is_on_loopback() && elsewhere.has_tls());
+    assert_eq!(elsewhere.password_path(Path::new("/state")), Path::new("/etc/deltapush/secret"));
+    assert!(admin("  address: off\n").unwrap().admin.address.is_none());
+    assert!(admin("  address: 127.0.0.1:1980\n  tls: true\n").unwrap().admin.has_tls());
+    assert!(admin("  address: 192.0.2.1:1980\n  tls: false\n  insecure: true\n").is_ok());
+    let error = complaint("admin:\n  address: 192.0.2.1:1980\n  tls: false\n");
+    assert!(
+        error.starts_with("config.yaml:2:12: without TLS the password would cross the network in clear"),
+        "{error}"
+    );
+    let error = complaint("admin:\n  address: 127.0.0.1:1993\n");
+    assert!(error.contains("127.0.0.1:1993 is a listener's already"), "{error}");
+    let error = complaint("admin:\n  address: localhost:1980\n");
+    assert!(error.contains("is not an IP address and port") && error.contains("or `off`"), "{error}");
 }

@@ -139,6 +139,7 @@ fn session_settings(config: &Config) -> session::Settings {
     }
     session::Settings {
         entries,
+        push_status: config.metadata.push_status,
         native: config.push.native,
         keepalive: config.relay.keepalive,
         jmapaccess: config.relay.jmapaccess,

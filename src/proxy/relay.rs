@@ -31,6 +31,8 @@ pub type Performed = Pin<Box<dyn Future<Output = bool> + Send>>;
 pub trait Account: Send {
     /// The tokens that it has.
     fn tokens(&self) -> Vec<DeviceToken>;
+    /// How push is for it at this moment, in one line for its owner.
+    fn push_status(&self) -> String;
     /// A client of it idles in this mailbox.
     fn idles_in(&self, mailbox: &str);
     /// A client of it asks for messages.
@@ -450,6 +452,10 @@ impl<A: Account> Output for Out<'_, '_, A> {
 
     fn tokens(&self) -> Vec<DeviceToken> {
         self.account.tokens()
+    }
+
+    fn push_status(&self) -> String {
+        self.account.push_status()
     }
 
     fn transcript(&mut self) -> Option<&mut dyn Transcript> {

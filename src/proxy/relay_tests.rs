@@ -18,6 +18,9 @@ impl Account for Willing {
     fn tokens(&self) -> Vec<DeviceToken> {
         Vec::new()
     }
+    fn push_status(&self) -> String {
+        String::new()
+    }
     fn idles_in(&self, _: &str) {}
     fn fetches(&self) {}
     fn relayed(&self, _: Way, _: usize) {}
@@ -54,6 +57,7 @@ async fn scene_with(idle_time: Duration, keepalive: Option<Duration>) -> Scene {
     let ((client, near_client), (upstream, near_upstream)) = tokio::join!(pair(), pair());
     let settings = Settings {
         entries: vec![],
+        push_status: false,
         native: Native::Passthrough,
         keepalive,
         jmapaccess: JmapAccess::Strip,

@@ -13,7 +13,15 @@ const QUEUE: usize = 4096;
 #[derive(Debug, Clone)]
 pub struct Sink {
     queue: SyncSender<String>,
-    dropped: Arc<AtomicU64>,
+    dropped: Arc<Dropped>,
+}
+
+/// How many lines did not fit.
+#[derive(Debug, Default)]
+struct Dropped {
+    /// Since this was last told.
+    untold: AtomicU64,
+    in_all: AtomicU64,
 }
 
 impl Sink {
@@ -23,7 +31,7 @@ impl Sink {
     /// If the operating system gives no thread.
     pub fn new(out: impl Write + Send + 'static) -> std::io::Result<Self> {
         let (queue, lines) = sync_channel(QUEUE);
-        let dropped = Arc::new(AtomicU64::new(0));
+        let dropped = Arc::<Dropped>::default();
         let counted = Arc::clone(&dropped);
         thread::Builder::new().name("deltapush-trace".into()).spawn(move || write(out, &lines, &counted))?;
         Ok(Self { queue, dropped })
@@ -32,15 +40,22 @@ impl Sink {
     /// Queues a line, without line end, or counts it as dropped.
     pub fn line(&self, line: String) {
         if self.queue.try_send(line).is_err() {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+            self.dropped.untold.fetch_add(1, Ordering::Relaxed);
+            self.dropped.in_all.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// How many lines were dropped since the start.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.dropped.in_all.load(Ordering::Relaxed)
     }
 }
 
 /// Writes until all senders are gone, or nobody reads: a closed terminal must not end a session.
-fn write(mut out: impl Write, lines: &Receiver<String>, dropped: &AtomicU64) {
+fn write(mut out: impl Write, lines: &Receiver<String>, dropped: &Dropped) {
     while let Ok(line) = lines.recv() {
-        let lost = dropped.swap(0, Ordering::Relaxed);
+        let lost = dropped.untold.swap(0, Ordering::Relaxed);
         let written = writeln!(out, "{line}").and_then(|()| match lost {
             0 => Ok(()),
             lost => writeln!(out, "({lost} lines of the trace were dropped: whoever reads it is too slow)"),
@@ -82,6 +97,7 @@ mod tests {
         let shared = Arc::new((Mutex::new((false, Vec::new())), Condvar::new()));
         let sink = Sink::new(Stalled(Arc::clone(&shared))).unwrap();
         (0..QUEUE + 100).for_each(|number| sink.line(format!("line {number}")));
+        assert!((99..=100).contains(&sink.dropped()), "{}", sink.dropped());
         let mut state = shared.0.lock().unwrap();
         state.0 = true;
         shared.1.notify_all();

@@ -4,6 +4,8 @@
 #![expect(clippy::arithmetic_side_effects, reason = "an overflow in a test is a failed test")]
 
 #[cfg(test)]
+mod admin;
+#[cfg(test)]
 mod attack;
 #[cfg(test)]
 mod certificates;
@@ -30,6 +32,8 @@ mod harness;
 #[cfg(test)]
 mod heard;
 #[cfg(test)]
+mod logging;
+#[cfg(test)]
 mod mechanisms;
 #[cfg(test)]
 mod posting;
@@ -50,6 +54,7 @@ mod shaping;
 #[cfg(test)]
 mod sockets;
 #[cfg(test)]
+mod status;
 #[cfg(test)]
 mod support;
 #[cfg(test)]

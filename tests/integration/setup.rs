@@ -10,7 +10,7 @@ use std::time::Duration;
 use rcgen::PublicKeyData as _;
 use serde_json::json;
 
-use super::support::browser::Browser;
+use super::support::browser::{Browser, Look};
 use super::support::certs::Authority;
 use super::support::client::{Client, quoted};
 use super::support::core::{Core, Submission, Version};
@@ -132,37 +132,36 @@ async fn the_page_makes_a_code_in_the_browser_that_a_core_accepts() {
     let proxy = Deltapush::start(&options(dovecot, &format!("smtps://localhost:{}", submission.port)));
     let user = dovecot.user("code-of-the-page");
     let page = format!("https://localhost:{}/", proxy.imaps);
-    let browser = Browser::start().await;
-    browser.open(&page).await;
-    browser.wait_until("return !document.getElementById('login').hidden").await;
-    let requests = browser.requests().await;
+    let mut browser = Browser::start();
+    let shown = browser.open(&page, Look { width: 900, scheme: "dark", script: true });
+    assert_eq!(shown.complaints, Vec::<serde_json::Value>::new());
+    browser.wait_until("return !document.getElementById('login').hidden");
+    let requests = browser.requests();
     assert!(requests.contains(&page) && requests.iter().all(|url| url.starts_with(&page)), "{requests:?}");
 
-    browser.fill("#address", "alice@else.test").await;
-    browser.click("#password").await;
-    browser.wait_until("return document.getElementById('says').textContent.includes('Nothing is known here')").await;
-    browser.fill("#address", &user).await;
-    browser.fill("#password", PASSWORD).await;
+    browser.fill("#address", "alice@else.test");
+    browser.click("#password");
+    browser.wait_until("return document.getElementById('says').textContent.includes('Nothing is known here')");
+    browser.fill("#address", &user);
+    browser.fill("#password", PASSWORD);
     let known = format!("return document.getElementById('smtp-port').value === '{}'", submission.port);
-    browser.wait_until(&known).await;
-    browser.click("#login button").await;
-    browser.wait_until("return !document.getElementById('code').hidden").await;
-    let picture = browser.picture("#picture").await;
-    if let Some(folder) = std::env::var_os("DELTAPUSH_SCREENSHOTS") {
-        browser.keep_screenshot(&Path::new(&folder).join("page.png")).await;
-        fs::write(Path::new(&folder).join("code.png"), &picture).unwrap();
-    }
-    let code = read_png(&picture);
-    assert_eq!(browser.run("return document.getElementById('open').getAttribute('href')").await, code);
+    browser.wait_until(&known);
+    browser.click("#login button");
+    browser.wait_until("return !document.getElementById('code').hidden");
+    let folder = tempfile::tempdir().unwrap();
+    let picture =
+        std::env::var_os("DELTAPUSH_SCREENSHOTS").map_or(folder.path().to_owned(), Into::into).join("code.png");
+    browser.shoot(&picture, 4000);
+    let code = read_png(&fs::read(picture).unwrap());
+    assert_eq!(browser.run("return document.getElementById('open').getAttribute('href')"), code);
     // What is typed in goes nowhere, and the page's policy lets it go nowhere.
-    assert_eq!(browser.requests().await, Vec::<String>::new());
-    assert_eq!(browser.complaints().await, Vec::<serde_json::Value>::new());
-    let sent = browser.run("return fetch('/?x').then(() => 'sent', () => 'forbidden')").await;
+    assert_eq!(browser.requests(), Vec::<String>::new());
+    let sent = browser.run("return fetch('/?x').then(() => 'sent', () => 'forbidden')");
     assert_eq!(sent, "forbidden");
-    browser.click("#clear").await;
+    browser.click("#clear");
     let left = "return document.getElementById('password').value + document.getElementById('picture').innerHTML";
-    assert_eq!(browser.run(left).await, "");
-    browser.close().await;
+    assert_eq!(browser.run(left), "");
+    drop(browser);
 
     let link = deltapush(proxy.dir(), &["qr", "--link", &user], PASSWORD);
     assert_eq!(text(&link.stdout).trim_end(), code, "the page and the command make the same code");

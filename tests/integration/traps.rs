@@ -23,7 +23,7 @@ const LOGIN: &str = "
 const CREDENTIALS: &str = "c1 LOGIN alice@lab.test sesame";
 
 /// A command that deltapush answers itself: if it stands where a command may stand, it never reaches the upstream.
-const OWN: &str = "GETMETADATA \"\" /shared/comment";
+const OWN: &str = "GETMETADATA \"\" /shared/admin";
 
 /// Starts both for one dialogue that begins with [`LOGIN`], and logs a client in.
 async fn logged_in(dialogue: &str) -> (Scripted, Deltapush, Client) {
@@ -50,7 +50,7 @@ async fn login_against(dialogue: &str) -> (Scripted, Deltapush, Client, Reply) {
 async fn expect_own_answer(client: &mut Client, tag: &str) {
     let reply = client.command(&format!("{tag} {OWN}")).await;
     assert!(reply.result.starts_with("OK"), "{reply:?}");
-    assert!(reply.text().contains("/shared/comment NIL"), "{reply:?}");
+    assert!(reply.text().contains("/shared/admin NIL"), "{reply:?}");
 }
 
 fn has_words(text: &str, wanted: &[&str]) -> bool {
@@ -83,7 +83,7 @@ async fn an_accepted_literal_is_data_whatever_it_looks_like() {
         r#"C: c2 APPEND INBOX {35}
          S: * 3 EXISTS
          S: + go on
-         C= c9 GETMETADATA "" /shared/comment\r\n\r\n
+         C= c9 GETMETADATA "" /shared/admin\r\n\r\n
          S: c2 OK [APPENDUID 1 2] done
          C: c4 NOOP
          S: c4 OK"#,
@@ -255,7 +255,7 @@ async fn what_deltapush_says_never_stands_inside_a_literal() {
     client.expect(")").await;
     let mut rest = [client.line().await, client.line().await, client.line().await];
     rest.sort();
-    assert_eq!(rest[0], "* METADATA \"\" (/shared/comment NIL)");
+    assert_eq!(rest[0], "* METADATA \"\" (/shared/admin NIL)");
     assert_eq!(rest[1], "c2 OK done");
     assert!(rest[2].starts_with("c3 OK"), "{rest:?}");
     client.send("c4 NOOP").await;
@@ -428,18 +428,25 @@ async fn a_server_that_says_nothing_is_unavailable() {
 async fn an_upstream_with_a_strange_certificate_learns_no_password() {
     let (dir, stranger) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (trusted, strange) = (Authority::new(dir.path()), Authority::new(stranger.path()));
-    let manner = Manner { bytewise: false, tls: Some(strange.server_config()) };
-    let upstream = Scripted::start_with(manner, &["S: * OK"]).await;
-    let deltapush = Deltapush::start(&Options {
-        upstream: format!("imaps://localhost:{}", upstream.port),
-        ca: Some(trusted.ca.clone()),
-        ..Options::plain(0)
-    });
-    let mut client = Client::plain(deltapush.plain).await;
-    client.expect_prefix("* OK").await;
-    let reply = client.command(CREDENTIALS).await;
-    assert!(reply.result.starts_with("NO [UNAVAILABLE]"), "{reply:?}");
-    assert!(upstream.connections() > 0);
+    // From an authority that is not trusted, and from one that is, for others.
+    let other = tempfile::tempdir().unwrap();
+    let others = Authority::naming(other.path(), &["other.example", "127.0.0.2"]);
+    for (shown, ca, host) in
+        [(&strange, &trusted.ca, "localhost"), (&others, &others.ca, "localhost"), (&others, &others.ca, "127.0.0.1")]
+    {
+        let manner = Manner { bytewise: false, tls: Some(shown.server_config()) };
+        let upstream = Scripted::start_with(manner, &["S: * OK"]).await;
+        let deltapush = Deltapush::start(&Options {
+            upstream: format!("imaps://{host}:{}", upstream.port),
+            ca: Some(ca.clone()),
+            ..Options::plain(0)
+        });
+        let mut client = Client::plain(deltapush.plain).await;
+        client.expect_prefix("* OK").await;
+        let reply = client.command(CREDENTIALS).await;
+        assert!(reply.result.starts_with("NO [UNAVAILABLE] no TLS with the mail server"), "{reply:?}");
+        assert!(upstream.connections() > 0);
+    }
 }
 
 #[tokio::test]

@@ -243,6 +243,7 @@ async fn log_in(
             purpose: Purpose::Client { probe: true },
             origin: None,
             introduction: Introduction::default(),
+            permit: None,
         };
         match attempt.connect(None).await {
             Ok(connected) => {

@@ -1,6 +1,8 @@
 //! The commands that deltapush answers itself, alone or together with the upstream: RFC 5464 metadata, and what must not
 //! cross a relay.
 
+use std::borrow::Cow;
+
 use super::{ClientState, Compression, Output, Request, Session, UpstreamState};
 use crate::config::JmapAccess;
 use crate::parser::command::{Verb, compress_mechanism};
@@ -12,6 +14,12 @@ use crate::trace::{Mark, Piece, Speaker, Transcript};
 
 /// The entry that a client sets to its device token, on its INBOX.
 const DEVICE_TOKEN: &[u8] = b"/private/devicetoken";
+
+/// The server's comment, which a client shows to its owner.
+const COMMENT: &[u8] = b"/shared/comment";
+
+/// Between a comment and how push is.
+const AND: &[u8] = b" | ";
 
 /// Entries whose values are nobody else's business: tokens, and a TURN server's password.
 const SECRET_ENTRIES: [&[u8]; 2] = [DEVICE_TOKEN, b"/shared/vendor/deltachat/turn"];
@@ -31,6 +39,8 @@ pub(super) enum Pending {
 pub(super) struct Wanted {
     entry: Vec<u8>,
     value: Vec<u8>,
+    /// What is said behind the upstream's own value, if it has one.
+    addition: Option<Vec<u8>>,
     /// The upstream has answered for it, or deltapush has.
     answered: bool,
 }
@@ -148,11 +158,20 @@ impl Session {
     /// The entries among those that `get` asks for that deltapush knows, with their values.
     fn known(&self, get: &Get<'_>, out: &impl Output) -> Vec<Wanted> {
         let asked = |entry: &[u8]| get.entries.iter().any(|asked| is_within(entry, asked, get.depth));
-        let wanted =
-            |entry: &[u8], value: &[u8]| Wanted { entry: entry.to_vec(), value: value.to_vec(), answered: false };
+        let wanted = |entry: &[u8], value: &[u8]| Wanted {
+            entry: entry.to_vec(),
+            value: value.to_vec(),
+            addition: None,
+            answered: false,
+        };
         if get.mailbox.is_empty() {
             let entries = self.settings.entries.iter().filter(|(entry, _)| asked(entry.as_bytes()));
-            return entries.map(|(entry, value)| wanted(entry.as_bytes(), value.as_bytes())).collect();
+            let mut known: Vec<Wanted> =
+                entries.map(|(entry, value)| wanted(entry.as_bytes(), value.as_bytes())).collect();
+            if self.settings.push_status && asked(COMMENT) {
+                comment(&mut known, get, out.push_status().into_bytes());
+            }
+            return known;
         }
         if !is_inbox(&get.mailbox) || !asked(DEVICE_TOKEN) {
             return vec![];
@@ -267,16 +286,19 @@ impl Session {
         let values = metadata::values(response)?;
         let mut changed = false;
         let mut filled = Values { mailbox: values.mailbox.clone(), entries: vec![] };
-        for (entry, value) in &values.entries {
-            let mut value = value.clone();
+        for (entry, theirs) in &values.entries {
+            let mut value = None;
             for wanted in self.wanted(&values.mailbox).filter(|wanted| wanted.entry.eq_ignore_ascii_case(entry)) {
                 wanted.answered = true;
-                if value.is_none() {
-                    value = Some(wanted.value.clone().into());
-                    changed = true;
-                }
+                // Of two commands under way this answers one, and which is not known: it gets one value.
+                value = value.or_else(|| match (theirs, &wanted.addition) {
+                    (None, _) => Some(wanted.value.clone()),
+                    (Some(theirs), Some(addition)) => Some([theirs, AND, addition].concat()),
+                    (Some(_), None) => None,
+                });
             }
-            filled.entries.push((entry.clone(), value));
+            changed |= value.is_some();
+            filled.entries.push((entry.clone(), value.map(Cow::Owned).or_else(|| theirs.clone())));
         }
         changed.then(|| filled.to_bytes())
     }
@@ -339,6 +361,19 @@ impl Session {
             }
         };
         self.say(out, &line);
+    }
+}
+
+/// Says how push is behind the configured comment, if there is one, and behind the upstream's. What a client wants no longer than
+/// so is not made longer.
+fn comment(known: &mut Vec<Wanted>, get: &Get<'_>, status: Vec<u8>) {
+    let addition = get.max_size.is_none().then(|| status.clone());
+    match known.iter_mut().find(|wanted| wanted.entry.eq_ignore_ascii_case(COMMENT)) {
+        Some(configured) => {
+            configured.value = [&configured.value, AND, &status].concat();
+            configured.addition = addition;
+        }
+        None => known.insert(0, Wanted { entry: COMMENT.to_vec(), value: status, addition, answered: false }),
     }
 }
 

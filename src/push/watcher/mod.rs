@@ -22,6 +22,7 @@ use crate::account::AccountId;
 use crate::config::{Account, Accounts, Config, Messages};
 use crate::live::Live;
 use crate::secret::Credentials;
+use crate::telemetry::Event;
 use crate::trace::Sink;
 use crate::upstream::Upstreams;
 
@@ -104,6 +105,7 @@ impl Watchers {
                 }
                 AccountEvent::Unwatch => {
                     self.end(&account);
+                    self.context.board.telemetry().tell(&Event::Forgotten { account: &account });
                     info!(%account, "no device is left, the mailbox is watched no more");
                 }
             }

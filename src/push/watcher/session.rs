@@ -115,7 +115,8 @@ async fn connect(task: &Task<'_>, transcript: &mut Option<Printer>) -> Result<Co
     let (target, _) = found.ok_or(End::NoRoute)?;
     let credentials = task.credentials.clone();
     let (origin, introduction) = (None, Introduction::default());
-    let attempt = Attempt { target: &target, upstreams, credentials, purpose: Purpose::Watch, origin, introduction };
+    let (target, purpose) = (&target, Purpose::Watch);
+    let attempt = Attempt { target, upstreams, credentials, purpose, origin, introduction, permit: None };
     let shown = transcript.as_mut().map(|printer| printer as &mut (dyn Transcript + Send));
     Ok(attempt.connect(shown).await?)
 }
@@ -217,6 +218,7 @@ impl Session<'_> {
                 Action::Send(bytes) => self.send(&bytes).await?,
                 Action::Noticed { mailbox, position, announce, since } => {
                     let wakes = self.announce(announce, since);
+                    let announce = self.wakes_any(&wakes);
                     self.context.registry.noticed(self.account, &mailbox, position, wakes).await?;
                     self.tell(&Event::Noticed { account: self.account, mailbox: &mailbox, announce, since });
                     has_noted = true;
@@ -250,6 +252,16 @@ impl Session<'_> {
                 Announce::AllBut(self.context.board.fetched_since(self.account, since.into()))
             }
             None => announce.into(),
+        }
+    }
+
+    fn wakes_any(&self, wakes: &Announce) -> bool {
+        match wakes {
+            Announce::Nothing => false,
+            Announce::All => true,
+            Announce::AllBut(fetched) => {
+                self.context.registry.tokens(self.account).iter().any(|token| !fetched.contains(token))
+            }
         }
     }
 

@@ -12,8 +12,9 @@ use tokio::time::timeout;
 use tokio_rustls::rustls::ClientConfig;
 
 use super::Offer;
+use crate::causes::{causes, with_causes};
 use crate::config::{Security, is_dns_name};
-use crate::upstream::dns::HttpDns;
+use crate::upstream::dns::{DnsError, HttpDns};
 
 /// The whole fetch, redirections included.
 const FETCH: Duration = Duration::from_secs(8);
@@ -39,7 +40,7 @@ pub(super) enum Fetched {
 pub(super) async fn fetch(url: &str, tls: &Arc<ClientConfig>, dns: HttpDns) -> Fetched {
     match timeout(FETCH, Box::pin(fetch_unbounded(url, tls, dns))).await {
         Ok(Ok(fetched)) => fetched,
-        Ok(Err(error)) => Fetched::Failed(error.without_url().to_string()),
+        Ok(Err(error)) => failed(&error.without_url()),
         Err(_) => Fetched::Failed("it takes too long".to_owned()),
     }
 }
@@ -68,6 +69,15 @@ async fn fetch_unbounded(url: &str, tls: &Arc<ClientConfig>, dns: HttpDns) -> Re
         body.extend_from_slice(&chunk);
     }
     Ok(String::from_utf8(body).map_or(Fetched::Absent, Fetched::Document))
+}
+
+/// A web server that DNS does not know has no document. All else may pass.
+fn failed(error: &reqwest::Error) -> Fetched {
+    match causes(error).find_map(|cause| cause.downcast_ref::<DnsError>()) {
+        Some(DnsError::Absent { .. }) => Fetched::Absent,
+        Some(error) => Fetched::Failed(error.to_string()),
+        None => Fetched::Failed(with_causes(error)),
+    }
 }
 
 /// To names only, whose addresses the resolver filters: an address in the URL would go past it.

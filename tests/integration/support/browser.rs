@@ -1,161 +1,124 @@
-//! A real browser: Chromium without a window, driven by WebDriver.
+//! A headless Chromium, driven through a script in Python.
 
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
-use std::process::Stdio;
-use std::time::Duration;
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
-use tokio::process::{Child, Command};
 
-use super::certs::trusting_nobody;
-use super::ports::{free_port, wait_for_port};
+use super::python;
 
-/// What WebDriver calls an element.
-const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
-
-/// A browser with one window. It ends with the test.
+/// A browser with a profile of its own. It ends with the test.
 pub(crate) struct Browser {
-    client: reqwest::Client,
-    session: String,
-    _driver: Child,
-    _profile: tempfile::TempDir,
+    child: Child,
+    requests: Option<ChildStdin>,
+    answers: BufReader<ChildStdout>,
+}
+
+/// How somebody looks at a page.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Look {
+    /// In CSS pixels; below 600 it is a phone.
+    pub(crate) width: u32,
+    /// `light` or `dark`.
+    pub(crate) scheme: &'static str,
+    /// Whether scripts run.
+    pub(crate) script: bool,
+}
+
+/// A page as the browser has it.
+#[derive(Debug)]
+pub(crate) struct Shown {
+    /// What is in it now.
+    pub(crate) html: String,
+    /// How wide it is, in CSS pixels.
+    pub(crate) width: f64,
+    /// What the browser complains of: scripts that fail, and what the page's own policy forbids.
+    pub(crate) complaints: Vec<Value>,
 }
 
 impl Browser {
-    /// Starts a browser that takes any certificate, and knows no name but `localhost`.
-    pub(crate) async fn start() -> Self {
-        for program in ["chromium", "chromedriver"] {
-            let folders = std::env::var_os("PATH").unwrap();
-            let is_there = std::env::split_paths(&folders).any(|folder| folder.join(program).exists());
-            assert!(
-                is_there,
-                "{program} is missing: install Debian's chromium and chromium-driver, or run scripts/test"
-            );
+    pub(crate) fn start() -> Self {
+        let found = std::process::Command::new("sh").args(["-c", "command -v chromium"]).output().unwrap();
+        assert!(found.status.success(), "chromium is missing: run scripts/test once, it installs it");
+        let mut command = python::script("browser.py");
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let (requests, answers) = (child.stdin.take(), BufReader::new(child.stdout.take().unwrap()));
+        let mut browser = Self { child, requests, answers };
+        assert_eq!(browser.read()["ready"], true);
+        browser
+    }
+
+    /// Loads a page.
+    pub(crate) fn open(&mut self, url: &str, look: Look) -> Shown {
+        let Look { width, scheme, script } = look;
+        let shown = self.call(json!({ "do": "open", "url": url, "width": width, "scheme": scheme, "script": script }));
+        assert!(shown["error"].is_null(), "{url} cannot be loaded: {shown}");
+        Shown {
+            html: shown["html"].as_str().unwrap().to_owned(),
+            width: shown["width"].as_f64().unwrap(),
+            complaints: shown["complaints"].as_array().unwrap().clone(),
         }
-        let port = free_port();
-        let mut driver = Command::new("chromedriver");
-        driver.arg(format!("--port={port}")).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let driver = driver.kill_on_drop(true).spawn().unwrap();
-        assert!(wait_for_port(port, Duration::from_secs(20)), "chromedriver does not start");
-        let profile = tempfile::Builder::new().prefix("deltapush-browser-").tempdir().unwrap();
-        let client = reqwest::Client::builder().timeout(Duration::from_secs(60)).no_proxy();
-        // Its driver speaks plain HTTP, on loopback.
-        let client = client.tls_backend_preconfigured(trusting_nobody()).build().unwrap();
-        let arguments = [
-            "--headless=new",
-            // The tests may run as root, and show nothing but our own page.
-            "--no-sandbox",
-            "--disable-dev-shm-usage",
-            "--disable-gpu",
-            "--disable-background-networking",
-            // A window in which a code has room.
-            "--window-size=900,1400",
-            "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1",
-            &format!("--user-data-dir={}", profile.path().display()),
-        ];
-        let wanted = json!({"capabilities": {"alwaysMatch": {
-            "acceptInsecureCerts": true,
-            "goog:chromeOptions": {"args": arguments, "binary": "/usr/bin/chromium"},
-            "goog:loggingPrefs": {"performance": "ALL", "browser": "ALL"},
-        }}});
-        let base = format!("http://127.0.0.1:{port}/session");
-        let made = post(&client, &base, wanted).await;
-        let session = format!("{base}/{}", made["sessionId"].as_str().unwrap());
-        Self { client, session, _driver: driver, _profile: profile }
     }
 
-    /// Goes to a page, and waits until it is there.
-    pub(crate) async fn open(&self, url: &str) {
-        self.post("url", json!({"url": url})).await;
+    /// Waits until the page has `text` in it, and fails if that does not come. Returns the page as it is then.
+    pub(crate) fn wait_for(&mut self, text: &str) -> String {
+        let shown = self.call(json!({ "do": "wait", "text": text }));
+        assert_eq!(shown["found"], true, "{text:?} does not come: {}", shown["html"].as_str().unwrap());
+        assert_eq!(shown["complaints"], json!([]));
+        shown["html"].as_str().unwrap().to_owned()
     }
 
-    /// Types into the element that a CSS selector finds, as a person does, in place of what stands there.
-    pub(crate) async fn fill(&self, selector: &str, text: &str) {
-        let element = self.find(selector).await;
-        self.post(&format!("element/{element}/clear"), json!({})).await;
-        self.post(&format!("element/{element}/value"), json!({"text": text})).await;
+    /// Makes a picture (PNG) of the page, or of its first `height` pixels; returns its size in bytes.
+    pub(crate) fn shoot(&mut self, path: &Path, height: u32) -> u64 {
+        self.call(json!({ "do": "shoot", "path": path, "height": height }))["bytes"].as_u64().unwrap()
+    }
+
+    /// What a piece of script returns, or its promise brings.
+    pub(crate) fn run(&mut self, script: &str) -> Value {
+        self.call(json!({ "do": "run", "script": script }))["returned"].clone()
+    }
+
+    /// Waits until a piece of script returns true, and fails if that does not come.
+    pub(crate) fn wait_until(&mut self, script: &str) {
+        let came = self.call(json!({ "do": "until", "script": script }));
+        assert_eq!(came["came"], true, "{script}: {came:#}");
+    }
+
+    /// Types into the field that a CSS selector finds, in place of what stands there.
+    pub(crate) fn fill(&mut self, selector: &str, text: &str) {
+        self.call(json!({ "do": "type", "selector": selector, "text": text }));
     }
 
     /// Clicks on an element.
-    pub(crate) async fn click(&self, selector: &str) {
-        let element = self.find(selector).await;
-        self.post(&format!("element/{element}/click"), json!({})).await;
+    pub(crate) fn click(&mut self, selector: &str) {
+        self.call(json!({ "do": "click", "selector": selector }));
     }
 
-    /// What a piece of script returns.
-    pub(crate) async fn run(&self, script: &str) -> Value {
-        self.post("execute/sync", json!({"script": script, "args": []})).await
+    /// The addresses of all that was asked for over the network, allowed or not, since this was last asked. Fails if the page has
+    /// been complained of.
+    pub(crate) fn requests(&mut self) -> Vec<String> {
+        let asked = self.call(json!({ "do": "asked" }));
+        assert_eq!(asked["complaints"], json!([]));
+        asked["asked"].as_array().unwrap().iter().map(|url| url.as_str().unwrap().to_owned()).collect()
     }
 
-    /// Waits until a piece of script returns true.
-    pub(crate) async fn wait_until(&self, script: &str) {
-        for _ in 0..200 {
-            if self.run(script).await == json!(true) {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        panic!("it never came to this: {script}\n{:#?}", self.log("browser").await);
+    fn call(&mut self, request: Value) -> Value {
+        writeln!(self.requests.as_mut().unwrap(), "{request}").unwrap();
+        self.read()
     }
 
-    /// What an element looks like, as PNG.
-    pub(crate) async fn picture(&self, selector: &str) -> Vec<u8> {
-        let element = self.find(selector).await;
-        let answer = self.client.get(format!("{}/element/{element}/screenshot", self.session)).send().await.unwrap();
-        let answer: Value = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
-        BASE64_STANDARD.decode(answer["value"].as_str().unwrap()).unwrap()
-    }
-
-    /// Keeps a picture of the whole window.
-    pub(crate) async fn keep_screenshot(&self, file: &Path) {
-        let answer = self.client.get(format!("{}/screenshot", self.session)).send().await.unwrap();
-        let answer: Value = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
-        std::fs::write(file, BASE64_STANDARD.decode(answer["value"].as_str().unwrap()).unwrap()).unwrap();
-    }
-
-    /// Complaints of the page, since this was last asked.
-    pub(crate) async fn complaints(&self) -> Vec<Value> {
-        self.log("browser").await
-    }
-
-    /// The addresses of all that was asked for over the network, since this was last asked.
-    pub(crate) async fn requests(&self) -> Vec<String> {
-        let entries = self.log("performance").await;
-        let told =
-            entries.iter().map(|entry| serde_json::from_str::<Value>(entry["message"].as_str().unwrap()).unwrap());
-        told.filter(|told| told["message"]["method"] == "Network.requestWillBeSent")
-            .map(|told| told["message"]["params"]["request"]["url"].as_str().unwrap().to_owned())
-            // The browser's own pages and pictures, such as the empty one that it begins with, cross no network.
-            .filter(|url| !["data:", "chrome:", "about:"].iter().any(|own| url.starts_with(own)))
-            .collect()
-    }
-
-    /// Ends the browser.
-    pub(crate) async fn close(self) {
-        self.client.delete(&self.session).send().await.unwrap();
-    }
-
-    async fn log(&self, kind: &str) -> Vec<Value> {
-        self.post("se/log", json!({"type": kind})).await.as_array().unwrap().clone()
-    }
-
-    async fn find(&self, selector: &str) -> String {
-        let found = self.post("element", json!({"using": "css selector", "value": selector})).await;
-        found[ELEMENT].as_str().unwrap().to_owned()
-    }
-
-    async fn post(&self, what: &str, body: Value) -> Value {
-        post(&self.client, &format!("{}/{what}", self.session), body).await
+    fn read(&mut self) -> Value {
+        let mut line = String::new();
+        self.answers.read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("the browser's script says {line:?}: {error}"))
     }
 }
 
-async fn post(client: &reqwest::Client, url: &str, body: Value) -> Value {
-    let answer =
-        client.post(url).header("content-type", "application/json").body(body.to_string()).send().await.unwrap();
-    let is_right = answer.status().is_success();
-    let text = String::from_utf8(answer.bytes().await.unwrap().to_vec()).unwrap();
-    assert!(is_right, "{url} {body}: {text}");
-    serde_json::from_str::<Value>(&text).unwrap()["value"].clone()
+impl Drop for Browser {
+    fn drop(&mut self) {
+        // At the end of its input the script ends the browser, and itself.
+        self.requests = None;
+        let _ = self.child.wait();
+    }
 }

@@ -80,15 +80,6 @@ pub(crate) fn client_config(trusted: &Path) -> Arc<ClientConfig> {
     Arc::new(config)
 }
 
-/// A client that trusts nobody: for what is not spoken over TLS.
-pub(crate) fn trusting_nobody() -> ClientConfig {
-    ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(RootCertStore::empty())
-        .with_no_client_auth()
-}
-
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
