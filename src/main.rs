@@ -10,8 +10,8 @@ use clap::{Parser, Subcommand};
 use deltapush::activation::Sockets;
 use deltapush::admin::control::AskError;
 use deltapush::admin::web::password::Password;
-use deltapush::commands::Unfulfilled;
 use deltapush::commands::trace::TraceError;
+use deltapush::commands::{Fault, Refusal, Unfulfilled};
 use deltapush::config::{self, Config, ConfigError, LogFormat};
 use deltapush::logging::{Log, LogError};
 use deltapush::proxy::certificate::{Origin, Summary};
@@ -76,6 +76,10 @@ enum Command {
         #[arg(long, value_name = "NAME", requires = "login")]
         host: Option<String>,
     },
+    /// Make a configuration for a mail address: find its server, see what that can do, choose ports and certificate
+    Init(commands::init::Options),
+    /// Print the login code with which Delta Chat is set up in one scan; the password is asked for, and not kept
+    Qr(commands::qr::Options),
     /// Say how a running deltapush and its accounts are: watches, devices, pushes, what is wrong
     Status(commands::status::Arguments),
     /// Show what happened to one account lately: message, verdict, push, answer, the device's return; or forget or rewatch it
@@ -109,6 +113,8 @@ enum StateCommand {
 
 const AFTER_HELP: &str = "\
 Examples:
+  deltapush init you@example.org                  make a configuration for this address
+  deltapush qr you@example.org                    print the code that sets Delta Chat up
   deltapush                                       serve as ./config.yaml says
   deltapush check --config /etc/deltapush.yaml    see whether a configuration is right
   deltapush check --login alice@example.org       see where a login would go
@@ -122,7 +128,7 @@ Exit codes:
    0  all is well
   64  wrong usage of the command line
   65  what was to be read is no trace
-  69  no running deltapush answers, or it cannot
+  69  no running deltapush answers, or it cannot; no mail server is found
   70  a bug in deltapush
   71  the operating system refused something, such as a port
   74  the state cannot be opened, is damaged, or its key does not fit
@@ -140,6 +146,8 @@ fn main() -> ExitCode {
         Some(Command::Check { login: Some(login), listener, host }) => {
             load(&cli).and_then(|config| check_login(&config, login, listener.as_deref(), host.as_deref()))
         }
+        Some(Command::Init(options)) => init(&cli, options),
+        Some(Command::Qr(options)) => load(&cli).and_then(|config| qr(&config, options)),
         Some(Command::Status(asked)) => load(&cli).and_then(|config| commands::status::run(&config, asked)),
         Some(Command::Account(asked)) => load(&cli).and_then(|config| commands::account::run(&config, asked)),
         Some(Command::PushTest(asked)) => load(&cli).and_then(|config| commands::push_test::run(&config, asked)),
@@ -169,6 +177,7 @@ fn told(error: &anyhow::Error) -> String {
         || error.is::<RunError>()
         || error.is::<OpenError>()
         || error.is::<AskError>()
+        || error.is::<Refusal>()
         || error.is::<LogError>()
         || error.is::<TraceError>();
     if own { error.to_string() } else { format!("{error:#}") }
@@ -180,6 +189,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         Some(RunError::State(_)) => EX_IOERR,
         Some(RunError::Internal(_)) => EX_SOFTWARE,
         Some(RunError::Listen { .. } | RunError::Notifier(_) | RunError::Random | RunError::Trace(_)) => EX_OSERR,
+        None if error.is::<Refusal>() => error.downcast_ref().map_or(EX_OSERR, exit_code_of),
         None if error.is::<ConfigError>() => EX_CONFIG,
         None if error.is::<OpenError>() => EX_IOERR,
         None if error.is::<AskError>() => EX_UNAVAILABLE,
@@ -190,6 +200,15 @@ fn exit_code(error: &anyhow::Error) -> u8 {
             EX_DATAERR
         }
         None => EX_OSERR,
+    }
+}
+
+fn exit_code_of(refusal: &Refusal) -> u8 {
+    match refusal.fault {
+        Fault::Usage => EX_USAGE,
+        Fault::Configuration => EX_CONFIG,
+        Fault::Unavailable => EX_UNAVAILABLE,
+        Fault::System => EX_OSERR,
     }
 }
 
@@ -286,10 +305,22 @@ fn check(config: &Config) -> anyhow::Result<()> {
 }
 
 fn check_login(config: &Config, login: &str, listener: Option<&str>, host: Option<&str>) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.context("cannot start the runtime")?;
-    let said = runtime.block_on(commands::route::where_to(config, login, listener, host)).map_err(RunError::from)?;
+    let said =
+        small_runtime()?.block_on(commands::route::where_to(config, login, listener, host)).map_err(RunError::from)?;
     write!(io::stdout(), "{said}").context("cannot print")
+}
+
+fn init(cli: &Cli, options: &commands::init::Options) -> anyhow::Result<()> {
+    let file = cli.config.as_deref().unwrap_or(Path::new(Config::DEFAULT_FILE));
+    Ok(small_runtime()?.block_on(commands::init::run(options, file))?)
+}
+
+fn qr(config: &Config, options: &commands::qr::Options) -> anyhow::Result<()> {
+    Ok(small_runtime()?.block_on(commands::qr::run(config, options))?)
+}
+
+fn small_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")
 }
 
 fn state(config: &Config, command: &StateCommand) -> anyhow::Result<()> {

@@ -25,6 +25,7 @@ use crate::proxy::certificates::Wanted;
 use crate::proxy::guard::gate::LoginGate;
 use crate::proxy::listener::{self, Proxy};
 use crate::proxy::tls::{ServerTls, ServerTlsError};
+use crate::proxy::web::keep_known;
 use crate::proxy::{acme, files};
 use crate::push::board::Board;
 use crate::push::notifier::{ClientError, Notifier};
@@ -210,6 +211,7 @@ impl Server {
             let serving = listener::serve(proxy.clone(), socket, listener, tasks.clone(), stop.clone());
             tasks.spawn(listening.begin().during(serving));
         }
+        tasks.spawn(keep_known(proxy.clone(), stop.clone()));
         tasks.spawn(files::keep_current(Arc::clone(&tls.certificates), stop.clone()));
         tasks.spawn(acme::keep_issued(tls.certificates, tls.challenges, stop.clone()));
         tasks.spawn(upkeep(registry.clone(), stop.clone()));

@@ -55,6 +55,8 @@ fn the_shipped_file_states_every_default() {
         "private",
         "proxy_protocol",
         "originating_ip",
+        "smtp",
+        "smtp_login",
         "open",
         "name",
         "allow",

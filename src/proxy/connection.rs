@@ -14,7 +14,7 @@ use super::attempt::Waiting;
 use super::conversation::Conversation;
 use super::guard::door::{Claim, Place};
 use super::handle::AccountHandle;
-use super::handshake::{self, Accepted, Guests};
+use super::handshake::{self, Accepted, Guests, Http};
 use super::listener::Proxy;
 use super::preauth::{Allowance, Event, NotAuthenticated, Protection};
 use super::relay::{Beginning, Bounds, End, Relay};
@@ -165,12 +165,16 @@ impl Connection {
         let deadline = self.within(self.proxy.limits.handshake_time, Instant::now());
         let accepted = timeout_at(deadline, handshake::accept(&self.proxy.tls, tcp, guests)).await;
         match accepted.map_err(|_| NoLogin::TimedOut)?.map_err(NoLogin::Handshake)? {
-            Accepted::Imap(stream) => {
+            Accepted::Imap(mut stream) => {
+                if guests == Guests::Web && web::wants_http(&mut stream, &self.proxy.site).await {
+                    web::serve(stream, Http::One, Arc::clone(&self.proxy.site)).await;
+                    return Err(NoLogin::Page);
+                }
                 self.entrance.host = stream.get_ref().1.server_name().map(str::to_ascii_lowercase);
                 Ok(stream.into())
             }
             Accepted::Web(stream, http) => {
-                web::serve(stream, http, self.proxy.page.clone()).await;
+                web::serve(stream, http, Arc::clone(&self.proxy.site)).await;
                 Err(NoLogin::Page)
             }
             Accepted::Proof => Err(NoLogin::Proof),

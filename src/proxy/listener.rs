@@ -19,7 +19,7 @@ use super::guard::gate::LoginGate;
 use super::probes::Probes;
 use super::session;
 use super::tls::ServerTls;
-use super::web::Page;
+use super::web::Site;
 use crate::config::{Allow, Config, Limits, Listener, ListenerTls};
 use crate::live::Live;
 use crate::push::board::Board;
@@ -35,7 +35,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// What all connections have in common that began under the same configuration.
 pub struct Proxy {
     pub(super) tls: ServerTls,
-    pub(super) upstreams: Arc<Upstreams>,
+    pub(crate) upstreams: Arc<Upstreams>,
     pub(super) registry: Registry,
     pub(super) board: Board,
     pub(super) session: Arc<session::Settings>,
@@ -48,7 +48,7 @@ pub struct Proxy {
     pub(super) allow: Allow,
     pub(super) tracer: Tracer,
     pub(super) probes: Arc<Probes>,
-    pub(super) page: Page,
+    pub(crate) site: Arc<Site>,
     listeners: Vec<Arc<Listener>>,
     pub(super) gate: Arc<LoginGate>,
     door: Arc<Door>,
@@ -81,7 +81,7 @@ impl Proxy {
             allow: config.allow.clone(),
             tracer,
             probes: Arc::default(),
-            page: Page::new(config),
+            site: Arc::new(Site::new(config)),
             listeners: config.listeners.iter().cloned().map(Arc::new).collect(),
             gate,
             door: Arc::new(Door::default()),
@@ -99,6 +99,7 @@ impl Proxy {
             probes: Arc::clone(&self.probes),
             door: Arc::clone(&self.door),
             next_session: Arc::clone(&self.next_session),
+            site: Arc::new(self.site.renewed(config)),
             ..Self::new(config, tls, upstreams, registry, board, Arc::clone(&self.gate), self.tracer.clone())
         }
     }

@@ -16,6 +16,8 @@ mod login;
 mod mechanism;
 pub mod originating;
 pub mod permit;
+pub mod probe;
+pub mod providers;
 mod proxy_header;
 pub mod refusal;
 pub mod route;

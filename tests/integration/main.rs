@@ -48,6 +48,8 @@ mod secrets;
 #[cfg(test)]
 mod servers;
 #[cfg(test)]
+mod setup;
+#[cfg(test)]
 mod shaping;
 #[cfg(test)]
 mod sockets;

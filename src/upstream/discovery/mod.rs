@@ -7,6 +7,7 @@
 
 mod autoconfig;
 mod srv;
+mod submission;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,8 +21,9 @@ use super::dns::{Dns, DnsError, HttpDns, Reach};
 use super::route::{Endpoint, Terms};
 use super::tls::ClientConfigs;
 use crate::config::{AutoconfigUrl, Security};
-use autoconfig::Fetched;
+use autoconfig::{Fetched, Kind};
 use srv::Service;
+pub use submission::{Named, Question, submission};
 
 /// Domains that are looked for at once; further ones wait for their turn.
 const AT_ONCE: usize = 128;
@@ -45,6 +47,8 @@ struct Offer {
     security: Security,
     priority: u16,
     weight: u16,
+    /// It wants the part before the `@` as login name.
+    by_local_part: bool,
 }
 
 /// Why a domain's server is not known.
@@ -248,21 +252,15 @@ impl Search<'_> {
     }
 
     async fn by_autoconfig(&self) -> Source {
-        let usual = AutoconfigUrl::usual();
-        let urls = self.terms.autoconfig.as_ref().map_or(usual.as_slice(), std::slice::from_ref);
-        let mut failure = None;
-        for url in urls {
-            let dns = HttpDns { dns: Arc::clone(self.dns), reach: self.reach };
-            match autoconfig::fetch(&url.of(self.domain), self.tls.get(&self.terms.trust), dns).await {
-                Fetched::Document(document) => match autoconfig::servers(&document, self.domain) {
-                    Some(offers) if !offers.is_empty() => return Source::Offers(offers, UNSAID),
-                    _ => {}
-                },
-                Fetched::Absent => {}
-                Fetched::Failed(reason) => failure = Some(reason),
-            }
+        match documents(self, |document| {
+            autoconfig::servers(document, self.domain, Kind::Imap).filter(|offers| !offers.is_empty())
+        })
+        .await
+        {
+            Ok(Some(offers)) => Source::Offers(offers, UNSAID),
+            Ok(None) => Source::Absent,
+            Err(reason) => Source::Failed(reason),
         }
-        failure.map_or(Source::Absent, Source::Failed)
     }
 
     /// Whether it is no surprise that DNS names this host.
@@ -278,12 +276,33 @@ impl Search<'_> {
     }
 }
 
+/// What `read` finds in the first of the domain's documents that has it; why none could be had, if that may be the reason that
+/// nothing was found.
+async fn documents<T>(search: &Search<'_>, read: impl Fn(&str) -> Option<T>) -> Result<Option<T>, String> {
+    let usual = AutoconfigUrl::usual();
+    let urls = search.terms.autoconfig.as_ref().map_or(usual.as_slice(), std::slice::from_ref);
+    let mut failure = None;
+    for url in urls {
+        let dns = HttpDns { dns: Arc::clone(search.dns), reach: search.reach };
+        match autoconfig::fetch(&url.of(search.domain), search.tls.get(&search.terms.trust), dns).await {
+            Fetched::Document(document) => {
+                if let Some(found) = read(&document) {
+                    return Ok(Some(found));
+                }
+            }
+            Fetched::Absent => {}
+            Fetched::Failed(reason) => failure = Some(reason),
+        }
+    }
+    failure.map_or(Ok(None), Err)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn offer(host: &str) -> Offer {
-        Offer { host: host.into(), port: 993, security: Security::Tls, priority: 0, weight: 0 }
+        Offer { host: host.into(), port: 993, security: Security::Tls, priority: 0, weight: 0, by_local_part: false }
     }
 
     fn identity(host: &str, targets: &[&str], confirmed: &[&str]) -> String {

@@ -32,10 +32,13 @@ class Browser:
         os.close(commands)
         os.close(answers)
         self.buffer, self.number, self.session, self.complaints, self.loaded = b"", 0, None, [], False
+        self.requests = []
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Log", "DOM"):
+        for domain in ("Page", "Runtime", "Log", "DOM", "Network"):
             self.call(f"{domain}.enable")
+        # The pages of these tests have certificates of their own.
+        self.call("Security.setIgnoreCertificateErrors", ignore=True)
 
     def receive(self, seconds):
         """The next message; None if none comes in time."""
@@ -57,6 +60,8 @@ class Browser:
                 self.complaints.append(entry["text"])
         elif message.get("method") == "Runtime.exceptionThrown":
             self.complaints.append(json.dumps(message["params"]))
+        elif message.get("method") == "Network.requestWillBeSent":
+            self.requests.append(message["params"]["request"]["url"])
         elif message.get("method") == "Page.loadEventFired":
             self.loaded = True
         return message
@@ -111,6 +116,42 @@ class Browser:
         with open(path, "wb") as file:
             file.write(base64.b64decode(picture))
         return {"bytes": os.path.getsize(path)}
+
+    def run(self, script):
+        """What a piece of script returns, or its promise brings."""
+        wanted = f"(() => {{ {script} }})()"
+        came = self.call("Runtime.evaluate", expression=wanted, awaitPromise=True, returnByValue=True)
+        if "exceptionDetails" in came:
+            raise RuntimeError(f"{script}: {came['exceptionDetails']}")
+        return {"returned": came["result"].get("value")}
+
+    def until(self, script, seconds=PATIENCE):
+        """Waits until a piece of script returns true."""
+        end = time.monotonic() + seconds
+        while not (came := self.run(script)["returned"]) and time.monotonic() < end:
+            self.receive(0.05)
+        return {"came": came, "html": "" if came else self.html(), "complaints": self.complaints}
+
+    def type(self, selector, text):
+        """Types into a field, in place of what stands there."""
+        self.run(f"const field = document.querySelector({json.dumps(selector)}); field.focus(); field.select()")
+        self.call("Input.insertText", text=text)
+        return {}
+
+    def click(self, selector):
+        """Clicks into the middle of an element."""
+        place = self.run(f"""const element = document.querySelector({json.dumps(selector)}); element.scrollIntoView();
+            const {{ x, y, width, height }} = element.getBoundingClientRect();
+            return {{ x: x + width / 2, y: y + height / 2 }}""")["returned"]
+        for kind in ("mousePressed", "mouseReleased"):
+            self.call("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **place)
+        return {}
+
+    def asked(self):
+        """The addresses of all that went over the network, or was to, since this was last asked; and what was complained of."""
+        self.run("return 0")
+        asked, self.requests = [url for url in self.requests if not url.startswith(("data:", "about:", "chrome:"))], []
+        return {"asked": asked, "complaints": self.complaints}
 
     def close(self):
         # Ended by the object, never by a name.

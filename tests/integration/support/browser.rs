@@ -74,6 +74,35 @@ impl Browser {
         self.call(json!({ "do": "shoot", "path": path, "height": height }))["bytes"].as_u64().unwrap()
     }
 
+    /// What a piece of script returns, or its promise brings.
+    pub(crate) fn run(&mut self, script: &str) -> Value {
+        self.call(json!({ "do": "run", "script": script }))["returned"].clone()
+    }
+
+    /// Waits until a piece of script returns true, and fails if that does not come.
+    pub(crate) fn wait_until(&mut self, script: &str) {
+        let came = self.call(json!({ "do": "until", "script": script }));
+        assert_eq!(came["came"], true, "{script}: {came:#}");
+    }
+
+    /// Types into the field that a CSS selector finds, in place of what stands there.
+    pub(crate) fn fill(&mut self, selector: &str, text: &str) {
+        self.call(json!({ "do": "type", "selector": selector, "text": text }));
+    }
+
+    /// Clicks on an element.
+    pub(crate) fn click(&mut self, selector: &str) {
+        self.call(json!({ "do": "click", "selector": selector }));
+    }
+
+    /// The addresses of all that was asked for over the network, allowed or not, since this was last asked. Fails if the page has
+    /// been complained of.
+    pub(crate) fn requests(&mut self) -> Vec<String> {
+        let asked = self.call(json!({ "do": "asked" }));
+        assert_eq!(asked["complaints"], json!([]));
+        asked["asked"].as_array().unwrap().iter().map(|url| url.as_str().unwrap().to_owned()).collect()
+    }
+
     fn call(&mut self, request: Value) -> Value {
         writeln!(self.requests.as_mut().unwrap(), "{request}").unwrap();
         self.read()
