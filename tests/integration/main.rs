@@ -40,6 +40,8 @@ mod posting;
 #[cfg(test)]
 mod providers;
 #[cfg(test)]
+mod reference;
+#[cfg(test)]
 mod reload;
 #[cfg(test)]
 mod routes;
