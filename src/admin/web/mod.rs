@@ -1,6 +1,6 @@
 //! The admin listener: a page for the operator, metrics for Prometheus, and whether all is well.
 //!
-//! [`listen`] accepts visitors, [`site`] says who may see what, [`page`] is the page and `live` what refreshes it. `metrics` is
+//! [`listen`] accepts visitors, [`site`] says who may see what, `page` is the page and `live` what refreshes it. `metrics` is
 //! written in the format of `exposition`; `health` has words for what does not work. [`password`], `guesses` and `hosts` keep
 //! strangers out.
 

@@ -138,7 +138,7 @@ impl Discovery {
     }
 
     /// None of the servers that were found can be reached: they are looked for again, though not more often than
-    /// [`SHORTEST`], before the answer's time is over.
+    /// `SHORTEST`, before the answer's time is over.
     pub async fn doubt(&self, domain: &Arc<str>, terms: &Arc<Terms>, reach: Reach) {
         let entry = self.entry((Arc::clone(domain), Arc::clone(terms), reach));
         if let Some(known) = entry.lock().await.as_mut() {
