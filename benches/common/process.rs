@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 /// The unit of processor time in proc(5): USER_HZ is 100 wherever we run.
-const TICK: Duration = Duration::from_millis(10);
+pub(crate) const TICK: Duration = Duration::from_millis(10);
 
 /// One process.
 #[derive(Debug, Clone)]

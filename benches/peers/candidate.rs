@@ -66,7 +66,7 @@ impl Kind {
 
     /// What must be there, and the Debian package that has it.
     fn needs(self) -> &'static [(&'static str, &'static str)] {
-        const NGINX: (&str, &str) = ("/usr/sbin/nginx", "nginx-light");
+        const NGINX: (&str, &str) = ("/usr/sbin/nginx", "nginx");
         match self {
             Self::Deltapush | Self::Bytes => &[],
             Self::NginxStream => &[NGINX, ("/usr/lib/nginx/modules/ngx_stream_module.so", "libnginx-mod-stream")],

@@ -60,10 +60,17 @@ impl Figure {
 
     /// The best of other people's programs in a row: its column.
     pub(crate) fn best_peer(&self, row: &Row, entrants: &[Entrant]) -> Option<usize> {
-        let peers = entrants.iter().enumerate().filter(|(_, entrant)| entrant.kind.is_peer()).map(|(index, _)| index);
-        let value = |index: usize| row.cells.get(index)?.as_ref().map(Series::median);
-        let key = |index: usize| if self.better == Better::Less { value(index) } else { value(index).map(|it| -it) };
-        peers.filter(|index| key(*index).is_some()).min_by(|a, b| key(*a).partial_cmp(&key(*b)).unwrap())
+        self.best(row, entrants, Kind::is_peer)
+    }
+
+    /// The best of those that count.
+    pub(crate) fn best(&self, row: &Row, entrants: &[Entrant], counts: impl Fn(Kind) -> bool) -> Option<usize> {
+        let cost = |(column, entrant): (usize, &Entrant)| {
+            let median = row.cells.get(column)?.as_ref()?.median();
+            counts(entrant.kind).then_some((column, if self.better == Better::Less { median } else { -median }))
+        };
+        let costs = entrants.iter().enumerate().filter_map(cost);
+        costs.min_by(|(_, a), (_, b)| a.total_cmp(b)).map(|(column, _)| column)
     }
 
     /// How deltapush stands to the best of other people's programs.

@@ -11,10 +11,9 @@ use tokio_rustls::TlsConnector;
 
 use super::candidate::{Candidate, Entrant, Kind};
 use super::figures::{Better, Figure, Row, Series, kib, number};
-use super::limits;
-use super::load;
 use super::options::Options;
 use super::upstream::Upstream;
+use super::{limits, load, measure};
 use crate::common::client::Client;
 use crate::common::tls::Authority;
 
@@ -66,12 +65,10 @@ pub(crate) async fn all(options: &Options, authority: &Authority, upstream: &Ups
         for entrant in &entrants {
             let (mut crowds, mut failure) = (Vec::new(), None);
             if !compressed || entrant.kind == Kind::Deltapush {
-                failure = measure(options, entrant, authority, upstream, compressed, &mut crowds).await.err();
+                failure = one(options, entrant, authority, upstream, compressed, &mut crowds).await.err();
             }
-            match failure {
-                Some(error) if entrant.kind.is_peer() => idle.notes.push(format!("{}: {error:#}", entrant.name())),
-                Some(error) => return Err(error).with_context(|| entrant.name().to_owned()),
-                None => {}
+            if let Some(error) = failure {
+                idle.notes.push(measure::failed(options, entrant, error.context(entrant.name().to_owned()))?);
             }
             by_entrant.push(crowds);
         }
@@ -92,7 +89,7 @@ pub(crate) async fn all(options: &Options, authority: &Authority, upstream: &Ups
     Ok(idle)
 }
 
-async fn measure(
+async fn one(
     options: &Options,
     entrant: &Entrant,
     authority: &Authority,

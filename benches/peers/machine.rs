@@ -13,6 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::limits;
 use super::options::Options;
+use crate::common::process::TICK;
 
 /// The largest TLS record.
 const RECORD: usize = 16 * 1024;
@@ -48,6 +49,40 @@ pub(crate) async fn describe(options: &Options) -> Result<Vec<String>> {
             2.0 * per_gib
         ),
     ])
+}
+
+/// What processors did while programs were driven: time of anybody's programs, of ours, and all that there was.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Meanwhile {
+    pub(crate) busy: Duration,
+    pub(crate) ours: Duration,
+    pub(crate) available: Duration,
+}
+
+impl Meanwhile {
+    /// So far, of this machine; what is ours is told by who knows it.
+    pub(crate) fn now(ours: Duration) -> Result<Self> {
+        let stat = fs::read_to_string("/proc/stat")?;
+        let line = stat.lines().next().context("nothing is known of processors")?;
+        // User, nice, system, idle, waiting; what follows belongs to no program (proc(5)).
+        let ticks = line.split_ascii_whitespace().skip(1).map(|field| Ok(field.parse::<u32>()?));
+        let ticks: Vec<u32> = ticks.take(5).collect::<Result<_>>()?;
+        let time = |fields: &[u32]| TICK * fields.iter().sum();
+        Ok(Self { busy: time(ticks.get(..3).unwrap_or_default()), ours, available: time(&ticks) })
+    }
+
+    /// Adds what was between two moments.
+    pub(crate) fn add(&mut self, before: &Self, after: &Self) {
+        self.busy += after.busy.saturating_sub(before.busy);
+        self.ours += after.ours.saturating_sub(before.ours);
+        self.available += after.available.saturating_sub(before.available);
+    }
+
+    /// How much other programs took, in percent.
+    pub(crate) fn others(&self) -> Option<f64> {
+        let others = self.busy.saturating_sub(self.ours).as_secs_f64();
+        (!self.available.is_zero()).then(|| others / self.available.as_secs_f64() * 100.0)
+    }
 }
 
 /// How many MB one core seals in a second, in records as TLS has them.

@@ -1,17 +1,19 @@
 //! All of it, one after the other.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use super::candidate::{Candidate, Entrant, check_installed};
 use super::figures::Driven;
 use super::load::{self, Sample};
+use super::machine::Meanwhile;
 use super::options::{Extent, Options};
 use super::page::Page;
 use super::upstream::Upstream;
 use super::work::{Measurement, Work};
 use super::{idle, limits, machine, page, watching};
+use crate::common::process::Process;
 use crate::common::tls::Authority;
 
 /// Measures, prints the tables, and writes them.
@@ -23,8 +25,7 @@ pub(crate) async fn all(options: &Options) -> Result<()> {
     let began = Instant::now();
     let folder = tempfile::Builder::new().prefix("deltapush-peers-").tempdir()?;
     let authority = Authority::make(folder.path())?;
-    let mut driven = Driven::new();
-    let mut notes = Vec::new();
+    let mut outcome = Outcome { driven: Driven::new(), notes: Vec::new(), meanwhile: Meanwhile::default() };
 
     let is_full_login = |work: Work| work == Work::Login { resumed: false };
     for resumption in [true, false] {
@@ -34,7 +35,7 @@ pub(crate) async fn all(options: &Options) -> Result<()> {
         let wanted: Vec<Measurement> = wanted.collect();
         if !wanted.is_empty() {
             let upstream = Upstream::start(&authority, resumption)?;
-            drive(options, &wanted, &authority, &upstream, &mut driven, &mut notes).await?;
+            drive(options, &wanted, &authority, &upstream, &mut outcome).await?;
         }
     }
     let mut idle_sessions = None;
@@ -49,10 +50,11 @@ pub(crate) async fn all(options: &Options) -> Result<()> {
     let page = Page {
         entrants,
         machine: machine::describe(options).await?,
-        driven,
+        driven: outcome.driven,
         idle: idle_sessions,
         watched,
-        notes,
+        notes: outcome.notes,
+        meanwhile: outcome.meanwhile,
         took: began.elapsed(),
     };
     let text = page.markdown();
@@ -66,20 +68,32 @@ pub(crate) async fn all(options: &Options) -> Result<()> {
     Ok(())
 }
 
+/// What came out of driving.
+struct Outcome {
+    driven: Driven,
+    notes: Vec<String>,
+    meanwhile: Meanwhile,
+}
+
 /// Drives all entrants in turns, round after round.
 async fn drive(
     options: &Options,
     measurements: &[Measurement],
     authority: &Authority,
     upstream: &Upstream,
-    driven: &mut Driven,
-    notes: &mut Vec<String>,
+    outcome: &mut Outcome,
 ) -> Result<()> {
     let entrants = options.entrants();
     let mut candidates = Vec::new();
     for entrant in &entrants {
         candidates.push((entrant, Candidate::start(entrant, authority, upstream)?));
     }
+    let ours = || -> Result<Duration> {
+        let candidates = candidates.iter().map(|(_, candidate)| candidate.group.processor_time());
+        let all: Duration = candidates.sum::<Result<_>>()?;
+        Ok(all + upstream.group.processor_time()? + Process::of(std::process::id()).processor_time()?)
+    };
+    let before = Meanwhile::now(ours()?)?;
     for measurement in measurements {
         let mut samples: Vec<Option<Vec<Sample>>> = vec![Some(Vec::new()); candidates.len()];
         let began = Instant::now();
@@ -90,17 +104,19 @@ async fn drive(
                     Ok(sample) => so_far.push(sample),
                     Err(error) => {
                         *rounds = None;
-                        failed(entrant, measurement, error, notes)?;
+                        let name = format!("{}: {}", entrant.name(), measurement.name());
+                        outcome.notes.push(failed(options, entrant, error.context(name))?);
                     }
                 }
             }
         }
         if measurement.work == (Work::Login { resumed: true }) {
-            note_resumption(&entrants, &samples, notes);
+            note_resumption(&entrants, &samples, &mut outcome.notes);
         }
         println!("  {} took {:.1} s", measurement.name(), began.elapsed().as_secs_f32());
-        driven.add(measurement, &samples);
+        outcome.driven.add(measurement, &samples);
     }
+    outcome.meanwhile.add(&before, &Meanwhile::now(ours()?)?);
     Ok(())
 }
 
@@ -112,19 +128,19 @@ async fn one(
 ) -> Result<Sample> {
     let tls = authority.connector(measurement.work == Work::Login { resumed: true })?;
     if matches!(measurement.work, Work::Login { .. }) {
-        // So that there is a session to resume, and what is made once is there.
-        load::session(candidate.address, &tls, 0).await?.log_out().await?;
+        // So that each has a TLS session to resume, and what is made once is there.
+        load::drive(candidate, measurement, &tls, Duration::ZERO).await?;
     }
     load::drive(candidate, measurement, &tls, options.time()).await
 }
 
-/// Other people's programs may fail, which is told; deltapush and the yardstick may not.
-fn failed(entrant: &Entrant, measurement: &Measurement, error: anyhow::Error, notes: &mut Vec<String>) -> Result<()> {
-    if !entrant.kind.is_peer() {
-        return Err(error).with_context(|| format!("{}: {}", entrant.name(), measurement.name()));
+/// Other people's programs may fail, which is told. deltapush and the yardstick may not, and nobody where the benchmark itself is
+/// tested.
+pub(crate) fn failed(options: &Options, entrant: &Entrant, error: anyhow::Error) -> Result<String> {
+    if !entrant.kind.is_peer() || options.extent() == Extent::Shortest {
+        return Err(error);
     }
-    notes.push(format!("{}: {}: {error:#}", entrant.name(), measurement.name()));
-    Ok(())
+    Ok(format!("{error:#}"))
 }
 
 /// Tells who does not resume TLS sessions, though clients would.

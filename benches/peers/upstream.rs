@@ -1,5 +1,6 @@
 //! The mail server behind all, as a process of its own: with TLS, without, and the HTTP server that nginx asks where to go.
 
+use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 
+use crate::common::process::Group;
 use crate::common::server::{self, Server};
 use crate::common::tls::{Authority, HOST};
 use crate::support::guarded::Guarded;
@@ -22,6 +24,7 @@ const NO_RESUMPTION: &str = "no-resumption";
 pub(crate) struct Upstream {
     pub(crate) tls: u16,
     pub(crate) http: u16,
+    pub(crate) group: Group,
     _guarded: Guarded,
 }
 
@@ -33,13 +36,14 @@ impl Upstream {
         let resumption = if resumption { "" } else { NO_RESUMPTION };
         let program = std::env::current_exe()?;
         let script = format!(
-            "exec '{}' {COMMAND} '{}' {tls} {plain} {http} {resumption}",
+            "echo $$ >pid\nexec '{}' {COMMAND} '{}' {tls} {plain} {http} {resumption}",
             program.display(),
             certificates.display()
         );
         let guarded = Guarded::start(&script, &folder);
         ensure!(wait_for_port(http, Duration::from_secs(20)), "the mail server does not start");
-        Ok(Self { tls, http, _guarded: guarded })
+        let group = Group { leader: fs::read_to_string(folder.join("pid"))?.trim().parse()? };
+        Ok(Self { tls, http, group, _guarded: guarded })
     }
 }
 
