@@ -113,7 +113,7 @@ events {{
 
 pub(crate) fn haproxy(place: &Place<'_>) -> String {
     let (both, ca) = (place.authority.both.display(), place.authority.ca.display());
-    let (port, upstream, cores, sessions) = (place.port, place.upstream.tls, cores(), limits::sessions(usize::MAX));
+    let (port, upstream, cores, sessions) = (place.port, place.upstream.tls, cores(), limits::most_sessions());
     format!(
         "global
   nbthread {cores}

@@ -13,6 +13,11 @@ pub(crate) fn files() -> u64 {
     (*FILES).min(64 * 1024)
 }
 
+/// More sessions than are ever opened here, for programs that want to be told; fewer than would not be allowed.
+pub(crate) fn most_sessions() -> usize {
+    usize::try_from(files()).unwrap_or(usize::MAX) / 2 - OTHER_FILES / 4
+}
+
 /// As many sessions as wanted, or as a process can have that needs two descriptors for each.
 pub(crate) fn sessions(wanted: usize) -> usize {
     let possible = usize::try_from(files()).unwrap_or(usize::MAX).saturating_sub(OTHER_FILES) / 2;

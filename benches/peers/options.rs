@@ -114,7 +114,7 @@ impl Options {
     /// How long nothing happens while the cost of that is measured.
     pub(crate) fn quiet_time(&self) -> Duration {
         Duration::from_millis(match self.extent() {
-            Extent::Full => 10_000,
+            Extent::Full => 5000,
             Extent::Short => 2000,
             Extent::Shortest => 100,
         })

@@ -32,6 +32,9 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// How long deltapush gets to put away what it needed for the start.
 const REST: Duration = Duration::from_secs(1);
 
+/// Between two messages, in milliseconds: fewer come in a second than deltapush may post (`push.max_per_second`).
+const PAUSE: std::ops::Range<u64> = 25..50;
+
 /// What was measured.
 #[derive(Debug)]
 pub(crate) struct Watched {
@@ -138,6 +141,7 @@ impl Bench {
     async fn deliver(&self, messages: usize, notifications: &mut Notifications) -> Result<Vec<f64>> {
         let mut times = Vec::with_capacity(messages);
         for number in 0..messages {
+            sleep(Duration::from_millis(fastrand::u64(PAUSE))).await;
             let account = number * self.accounts / messages.max(1);
             let began = Instant::now();
             self.server.deliver(account);
