@@ -105,11 +105,11 @@ pub async fn bind(config: &Config, mut passed: Sockets) -> Result<Vec<BoundListe
 /// A deltapush that is ready to serve: certificate, state and routes are there.
 pub struct Server {
     config: Config,
-    trace: Option<Sink>,
     tls: ServerTls,
     reloader: Reloader,
     board: Board,
     registry: Registry,
+    watchers: Watchers,
     account_events: AccountEvents,
     notifier: Notifier,
 }
@@ -129,16 +129,19 @@ impl Server {
         let notifier = Notifier::new(notifier_settings(&config)?, registry.clone(), token_news, telemetry.clone())?;
         let board = Board::new(telemetry);
         let gate = Arc::new(LoginGate::new(config.limits.failed_logins.clone()).map_err(|_| RunError::Random)?);
+        let wishes = Live::new(Wishes::from(&config));
         let (shown, told) = (board.clone(), trace.clone());
-        let proxy = Proxy::new(&config, tls.clone(), upstreams.get(), registry.clone(), shown, gate, told);
+        let watchers = Watchers::new(&config, registry.clone(), upstreams.clone(), wishes.clone(), shown, told);
+        let (shown, told, keeper) = (board.clone(), trace.clone(), watchers.keeper());
+        let proxy = Proxy::new(&config, tls.clone(), upstreams.get(), registry.clone(), shown, gate, keeper, told);
         let reloader = Reloader {
             config: Live::new(config.clone()),
             certificates: Arc::clone(&tls.certificates),
             proxy: Live::new(proxy),
             upstreams,
-            wishes: Live::new(Wishes::from(&config)),
+            wishes,
         };
-        Ok(Self { config, trace, tls, reloader, board, registry, account_events, notifier })
+        Ok(Self { config, tls, reloader, board, registry, watchers, account_events, notifier })
     }
 
     /// What puts another configuration to work while it runs.
@@ -160,11 +163,10 @@ impl Server {
     pub async fn run(self, listeners: Vec<BoundListener>, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
         raise_file_limit(&self.config, self.registry.len());
         introduce(&self.config, &listeners, &self.tls, &self.registry);
-        let Self { config, trace, tls, reloader, board, registry, account_events, notifier } = self;
+        let Self { config, tls, reloader, board, registry, watchers, account_events, notifier } = self;
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
-        let Reloader { upstreams, wishes, proxy, .. } = reloader;
-        let watchers = Watchers::new(&config, registry.clone(), upstreams, wishes, board.clone(), trace);
+        let Reloader { proxy, .. } = reloader;
         let mut watching = tasks.spawn(watchers.run(account_events, stop.clone()));
         let reporter = Reporter::new(registry.clone(), board);
         let answers = Arc::new(Answers::new(reporter));

@@ -69,6 +69,17 @@ fn describe(text: &mut String, status: &AccountStatus, watch: Option<&WatchEntry
 }
 
 fn watch_line(status: &AccountStatus, watch: Option<&WatchEntry>, now: Instant) -> String {
+    match watch.map(|watch| &watch.state) {
+        Some(WatchState::WithClient) => {
+            return "its own client waits for mail, and what it hears wakes the others".into();
+        }
+        Some(WatchState::AwaitingDevice { reason }) => {
+            return format!("waiting for a device: {reason}; its devices are called back, or open the app");
+        }
+        // Not by credentials of its own.
+        Some(WatchState::Watching) => return "watching".into(),
+        _ => {}
+    }
     if let Some(mechanism) = status.unusable {
         return format!(
             "cannot be watched: its client logs in with {}, which leaves nothing to log in with again; let it send a \
@@ -80,7 +91,6 @@ fn watch_line(status: &AccountStatus, watch: Option<&WatchEntry>, now: Instant) 
         return "waits for its phone to log in: the password is not known".into();
     }
     match watch.map(|watch| &watch.state) {
-        Some(WatchState::Watching) => "watching".into(),
         Some(WatchState::Connecting) => "connecting, or waiting for its turn".into(),
         Some(WatchState::Interrupted { reason, next }) => {
             format!("interrupted: {reason}; next attempt in {}", rounded(next.saturating_duration_since(now)))
@@ -89,7 +99,7 @@ fn watch_line(status: &AccountStatus, watch: Option<&WatchEntry>, now: Instant) 
         None if status.refused => {
             "ended: the mail server refused the login; log in with the app to start it again".into()
         }
-        None => "not started yet".into(),
+        _ => "not started yet".into(),
     }
 }
 

@@ -15,6 +15,7 @@ use super::conversation::Conversation;
 use super::guard::door::{Claim, Place};
 use super::handle::AccountHandle;
 use super::handshake::{self, Accepted, Guests};
+use super::legacy::Legacy;
 use super::listener::Proxy;
 use super::preauth::{Allowance, Event, NotAuthenticated, Protection};
 use super::relay::{Beginning, Bounds, End, Relay};
@@ -22,6 +23,7 @@ use super::session::{Session, Upstream};
 use super::web;
 use crate::account::AccountId;
 use crate::config::{Listener, ListenerTls};
+use crate::push::watcher::kept::Abilities;
 use crate::secret::Credentials;
 use crate::stream::{Stream, receive};
 use crate::telemetry::{Event as Told, LoginResult, Telemetry};
@@ -63,7 +65,8 @@ struct Authenticated {
     rest: Vec<u8>,
     tag: Vec<u8>,
     account: AccountId,
-    credentials: Arc<Credentials>,
+    /// None where sessions are kept: no copy of them is left.
+    credentials: Option<Arc<Credentials>>,
     upstream: Connected,
 }
 
@@ -297,6 +300,11 @@ impl Connection {
         let mut known = Upstream { pushes: logged_in.pushes, ..Upstream::default() };
         known.learn(logged_in.capabilities.iter().map(str::as_bytes));
         let session = Session::new(Arc::clone(&self.proxy.session), known);
+        let abilities =
+            Abilities { idle: logged_in.capabilities.has("IDLE"), notify: logged_in.capabilities.has("NOTIFY") };
+        let legacy =
+            self.proxy.keeper.as_ref().map(|keeper| Legacy::new(keeper, &self.proxy.registry, &account, abilities));
+        let session = if legacy.is_some() { session.kept() } else { session };
         let answer = [&logged_in.untagged, &tag, b" ".as_slice(), &logged_in.answer, b"\r\n"].concat();
         let lines = answer.split_inclusive(|byte| *byte == b'\n');
         let answer: Vec<u8> = lines.flat_map(|line| session.rewrite(line).unwrap_or_else(|| line.to_vec())).collect();
@@ -315,6 +323,7 @@ impl Connection {
             board: self.proxy.board.clone(),
             has_grace: self.proxy.has_grace,
             device: OnceLock::new(),
+            legacy: legacy.map(Box::new),
         };
         (Relay::new(session, (client, stream), account, self.transcript, bounds), beginning)
     }
@@ -352,7 +361,7 @@ mod tests {
     fn a_session_that_says_nothing_is_small() {
         let sizes = (size_of::<Session>(), size_of::<Relay<AccountHandle>>(), size_of_future(Connection::serve));
         // In bytes: the session's state, that and its streams, and the whole task.
-        assert!(sizes.0 <= 448 && sizes.1 <= 1200, "{sizes:?}");
+        assert!(sizes.0 <= 448 && sizes.1 <= 1232, "{sizes:?}");
         assert!(sizes.2 <= 2600, "the task is much larger than the relay in it, which may be in it twice: {sizes:?}");
     }
 }

@@ -24,6 +24,7 @@ use crate::config::{Allow, Config, Limits, Listener, ListenerTls};
 use crate::live::Live;
 use crate::push::board::Board;
 use crate::push::registry::Registry;
+use crate::push::watcher::kept::Keeper;
 use crate::stream;
 use crate::telemetry::Event;
 use crate::trace::Sink;
@@ -38,6 +39,8 @@ pub struct Proxy {
     pub(super) upstreams: Arc<Upstreams>,
     pub(super) registry: Registry,
     pub(super) board: Board,
+    /// Who keeps clients' sessions, where that is done.
+    pub(super) keeper: Option<Keeper>,
     pub(super) session: Arc<session::Settings>,
     /// SCRAM is among what is offered before the login.
     pub(super) offers_scram: bool,
@@ -67,6 +70,7 @@ impl Proxy {
         registry: Registry,
         board: Board,
         gate: Arc<LoginGate>,
+        keeper: Option<Keeper>,
         trace: Option<Sink>,
     ) -> Self {
         Self {
@@ -74,6 +78,7 @@ impl Proxy {
             upstreams,
             registry,
             board,
+            keeper,
             session: Arc::new(session_settings(config)),
             offers_scram: config.login.scram,
             has_grace: !config.push.grace.is_zero(),
@@ -94,12 +99,13 @@ impl Proxy {
     #[must_use]
     pub fn renewed(&self, config: &Config, upstreams: Arc<Upstreams>) -> Self {
         let (tls, registry, board) = (self.tls.clone(), self.registry.clone(), self.board.clone());
+        let (gate, keeper) = (Arc::clone(&self.gate), self.keeper.clone());
         self.gate.set_limits(config.limits.failed_logins.clone());
         Self {
             probes: Arc::clone(&self.probes),
             door: Arc::clone(&self.door),
             next_session: Arc::clone(&self.next_session),
-            ..Self::new(config, tls, upstreams, registry, board, Arc::clone(&self.gate), self.trace.clone())
+            ..Self::new(config, tls, upstreams, registry, board, gate, keeper, self.trace.clone())
         }
     }
 }

@@ -67,7 +67,7 @@ impl Connection {
         &mut self,
         credentials: Credentials,
         mut client: Waiting<'_>,
-    ) -> Result<Result<(AccountId, Arc<Credentials>, Connected), Refused>, NoLogin> {
+    ) -> Result<Result<(AccountId, Option<Arc<Credentials>>, Connected), Refused>, NoLogin> {
         let (session, peer) = (self.session, self.peer);
         let target = match self.target(&credentials) {
             Ok(target) => target,
@@ -131,7 +131,8 @@ impl Connection {
         if let Err(error) = self.proxy.registry.login_succeeded(&account, &credentials).await {
             debug!(session, %account, "the new password could not be stored for the watching session: {error}");
         }
-        Ok(Ok((account, Arc::new(credentials.to_keep()), upstream)))
+        let kept = self.proxy.keeper.is_none().then(|| Arc::new(credentials.to_keep()));
+        Ok(Ok((account, kept, upstream)))
     }
 
     /// Takes over what the client has said of itself.

@@ -13,6 +13,9 @@ use crate::secret::DeviceToken;
 use crate::store::MAX_TOKENS;
 use crate::telemetry::{Event, Telemetry, Watch};
 
+/// What helps an account without a session.
+const AWAITING_DEVICE: &str = "its devices are called back; watched again when one of them has logged in";
+
 /// What a watch is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WatchState {
@@ -27,6 +30,13 @@ pub enum WatchState {
         /// When it is tried again.
         next: Instant,
     },
+    /// A client of the account waits for mail itself, and what it hears wakes the others.
+    WithClient,
+    /// No session is left to watch in, for a reason in words: one of the account's devices has to come.
+    AwaitingDevice {
+        /// What happened.
+        reason: String,
+    },
     /// It ended, for a reason in words, until a client logs in.
     AwaitingLogin {
         /// What happened.
@@ -40,7 +50,8 @@ impl WatchState {
     fn told(&self) -> Watch<'_> {
         match self {
             Self::Connecting => Watch::Connecting,
-            Self::Watching => Watch::Watching,
+            Self::Watching | Self::WithClient => Watch::Watching,
+            Self::AwaitingDevice { reason } => Watch::AwaitingLogin { reason, cure: AWAITING_DEVICE },
             Self::Interrupted { reason, next } => {
                 Watch::Interrupted { reason, next: next.saturating_duration_since(Instant::now()) }
             }
@@ -107,6 +118,11 @@ impl Board {
         give_way
     }
 
+    /// What wakes the watch of `account` when it shall give way, if there is one.
+    pub(crate) fn give_way_of(&self, account: &AccountId) -> Option<Arc<Notify>> {
+        self.0.entries.get(account).map(|entry| Arc::clone(&entry.give_way))
+    }
+
     pub(crate) fn set(&self, account: &AccountId, state: WatchState) {
         self.0.telemetry.tell(&Event::Watch { account, state: state.told() });
         if let Some(mut entry) = self.0.entries.get_mut(account) {
@@ -138,7 +154,10 @@ impl Board {
     /// Whether the account is watched now.
     #[must_use]
     pub fn is_watching(&self, account: &AccountId) -> bool {
-        self.0.entries.get(account).is_some_and(|entry| entry.state == WatchState::Watching)
+        self.0
+            .entries
+            .get(account)
+            .is_some_and(|entry| matches!(entry.state, WatchState::Watching | WatchState::WithClient))
     }
 
     /// The device with this token fetches messages of the account.

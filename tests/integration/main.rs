@@ -30,6 +30,8 @@ mod harness;
 #[cfg(test)]
 mod heard;
 #[cfg(test)]
+mod keeping;
+#[cfg(test)]
 mod mechanisms;
 #[cfg(test)]
 mod posting;

@@ -5,7 +5,7 @@
 //! the news, without that round, and one session watches several mailboxes. Whatever EXISTS says between a FETCH and an
 //! IDLE leads to one more look before the wait: that gap is where other watchers lose messages.
 
-mod heard;
+pub(super) mod heard;
 mod mailbox;
 mod terms;
 #[cfg(test)]
@@ -14,7 +14,7 @@ mod tests;
 use std::time::{Duration, Instant};
 
 pub use mailbox::WatchedMailbox;
-pub use terms::{Action, Failure, Watch, blindness};
+pub use terms::{Action, Failure, Manners, Watch, blindness};
 
 use super::verdict::Verdict;
 use crate::parser::quote::push_quoted;
@@ -100,6 +100,8 @@ pub struct IdleMachine {
     to_visit: Vec<usize>,
     open: Open,
     notify: Notify,
+    /// What was set in the session before it was this one's.
+    manners: Manners,
     /// The open mailbox may have more than was fetched.
     has_news: bool,
     /// How many messages were announced by EXISTS of which NOTIFY has not brought the headers.
@@ -135,6 +137,7 @@ impl IdleMachine {
             to_visit,
             open: Open::default(),
             notify,
+            manners: Manners::default(),
             has_news: false,
             expected: 0,
             announce: false,
@@ -142,6 +145,13 @@ impl IdleMachine {
             fetch_from: 1,
             seen_next: 1,
         }
+    }
+
+    /// The same, in a session that had another user before, who may have left a mailbox open.
+    #[must_use]
+    pub fn in_session(mut self, manners: Manners) -> Self {
+        self.manners = manners;
+        self
     }
 
     /// Whether it was in the middle of a fetch: if the session ends now, that may be why.
@@ -266,7 +276,8 @@ impl IdleMachine {
         now: Instant,
         actions: &mut Vec<Action>,
     ) {
-        let found = self.watch.mailboxes.iter().position(|mailbox| is_same(&mailbox.name, name));
+        let found =
+            self.watch.mailboxes.iter().position(|mailbox| is_same(&self.manners.on_the_wire(&mailbox.name), name));
         let Some(index) = found.filter(|index| *index != self.current) else { return };
         let noted = self.watch.mailboxes.get(index).and_then(|mailbox| mailbox.position);
         let is_known = noted.is_some_and(|noted| {
@@ -362,6 +373,8 @@ impl IdleMachine {
                 self.notify = Notify::Set;
                 self.go_on(now, actions);
             }
+            // Without it what its user before has set would go on, and that may be silence.
+            (State::Notify, false) if self.manners.notify => self.fail(Failure::IdleRefused(text()), actions),
             (State::Notify, false) => {
                 self.without_notify(actions);
                 self.go_on(now, actions);
@@ -496,7 +509,7 @@ impl IdleMachine {
         self.open = Open::default();
         let mut command = b"EXAMINE ".to_vec();
         let name = self.watch.mailboxes.get(index).map(|mailbox| mailbox.name.as_str()).unwrap_or_default();
-        push_quoted(&mut command, name.as_bytes());
+        push_quoted(&mut command, self.manners.on_the_wire(name).as_bytes());
         self.command(&command, State::Examine, now, actions);
     }
 
@@ -531,7 +544,7 @@ impl IdleMachine {
                 if index > 0 {
                     command.push(b' ');
                 }
-                push_quoted(&mut command, mailbox.name.as_bytes());
+                push_quoted(&mut command, self.manners.on_the_wire(&mailbox.name).as_bytes());
             }
             command.extend_from_slice(b") (MessageNew MessageExpunge))");
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::watch as channel;
 use tokio::time::{sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::Context;
@@ -15,7 +16,7 @@ use crate::account::AccountId;
 use crate::parser::reader::{ResponseReader, TooLong};
 use crate::push::board::WatchState;
 use crate::push::gate::{Place, Treatment};
-use crate::push::idle::{Action, Failure, IdleMachine, Watch, WatchedMailbox};
+use crate::push::idle::{Action, Failure, IdleMachine, Manners, Watch, WatchedMailbox};
 use crate::secret::Credentials;
 use crate::store::{Announce, StoreError};
 use crate::stream::{Stream, receive};
@@ -62,7 +63,6 @@ pub(super) enum End {
 pub(super) struct Task<'a> {
     pub(super) context: &'a Context,
     pub(super) account: &'a AccountId,
-    pub(super) credentials: &'a Credentials,
     /// The mailboxes; all but the first need NOTIFY.
     pub(super) mailboxes: &'a [String],
     pub(super) treatment: Treatment,
@@ -72,6 +72,19 @@ pub(super) struct Task<'a> {
     pub(super) late: bool,
     /// Sessions in a row that ended in the middle of a fetch.
     pub(super) failed_fetches: &'a AtomicU32,
+    /// When it is to log out.
+    pub(super) leaving: CancellationToken,
+    /// What is to be done once the mailbox is watched.
+    pub(super) when_watching: Option<&'a (dyn Fn() + Send + Sync)>,
+}
+
+/// A session that somebody else has logged in and used.
+pub(super) struct Taken {
+    pub(super) stream: Stream,
+    pub(super) transcript: Option<Printer>,
+    pub(super) has_notify: bool,
+    /// What its user has set in it.
+    pub(super) manners: Manners,
 }
 
 /// So many sessions in a row that ended in the middle of a fetch, and it is not tried again: one message that a server or
@@ -79,12 +92,12 @@ pub(super) struct Task<'a> {
 const MAX_FAILED_FETCHES: u32 = 2;
 
 /// Logs in and watches until something ends it.
-pub(super) async fn run(task: Task<'_>, mut place: Place) -> Ended {
+pub(super) async fn run(task: Task<'_>, credentials: &Credentials, mut place: Place) -> Ended {
     let mut transcript = {
         let session = format!("watch {}", task.account);
         task.context.trace.clone().map(|sink| Printer::new(session, sink))
     };
-    let Connected { stream, logged_in, rest } = connect(&task, &mut transcript).await?;
+    let Connected { stream, logged_in, rest } = connect(&task, credentials, &mut transcript).await?;
     let _under_way = task.context.sessions.token();
     place.made();
     task.context.board.proof(task.account);
@@ -96,24 +109,26 @@ pub(super) async fn run(task: Task<'_>, mut place: Place) -> Ended {
         known.send_replace(Some(notify));
     }
     let machine = IdleMachine::new(watch(&task, notify).await?, now());
-    let session = Session {
-        context: task.context,
-        account: task.account,
-        stream,
-        transcript,
-        machine,
-        reader: ResponseReader::new(MAX_RESPONSE),
-        notify: task.notify,
-        was_watching: false,
-    };
-    session.run(rest, task.failed_fetches).await
+    Session::new(&task, stream, transcript, machine).run(rest, task.failed_fetches).await
 }
 
-async fn connect(task: &Task<'_>, transcript: &mut Option<Printer>) -> Result<Connected, End> {
+/// Watches in a session that is there.
+pub(super) async fn take_over(task: Task<'_>, taken: Taken) -> Ended {
+    let _under_way = task.context.sessions.token();
+    task.context.board.proof(task.account);
+    let machine = IdleMachine::new(watch(&task, taken.has_notify).await?, now()).in_session(taken.manners);
+    Session::new(&task, taken.stream, taken.transcript, machine).run(Vec::new(), task.failed_fetches).await
+}
+
+async fn connect(
+    task: &Task<'_>,
+    credentials: &Credentials,
+    transcript: &mut Option<Printer>,
+) -> Result<Connected, End> {
     let upstreams = &*task.context.upstreams.get();
-    let found = upstreams.routes.find_again(&task.account.upstream, task.credentials.owner());
+    let found = upstreams.routes.find_again(&task.account.upstream, credentials.owner());
     let (target, _) = found.ok_or(End::NoRoute)?;
-    let credentials = task.credentials.clone();
+    let credentials = credentials.clone();
     let (origin, introduction) = (None, Introduction::default());
     let (target, purpose) = (&target, Purpose::Watch);
     let attempt = Attempt { target, upstreams, credentials, purpose, origin, introduction, permit: None };
@@ -131,7 +146,7 @@ async fn watch(task: &Task<'_>, notify: bool) -> Result<Watch, StoreError> {
     };
     Ok(Watch {
         mailboxes: wanted.iter().map(with_position).collect(),
-        judge: task.context.judge(task.account, task.credentials),
+        judge: task.context.judge(task.account),
         // Not all at the same time, if all began at the same time.
         renewal: task.treatment.idle_renewal.mul_f64(1.0 - fastrand::f64() / 10.0),
         notify,
@@ -151,9 +166,26 @@ struct Session<'a> {
     reader: ResponseReader,
     notify: Option<&'a channel::Sender<Option<bool>>>,
     was_watching: bool,
+    leaving: CancellationToken,
+    when_watching: Option<&'a (dyn Fn() + Send + Sync)>,
 }
 
-impl Session<'_> {
+impl<'a> Session<'a> {
+    fn new(task: &Task<'a>, stream: Stream, transcript: Option<Printer>, machine: IdleMachine) -> Self {
+        Self {
+            context: task.context,
+            account: task.account,
+            stream,
+            transcript,
+            machine,
+            reader: ResponseReader::new(MAX_RESPONSE),
+            notify: task.notify,
+            was_watching: false,
+            leaving: task.leaving.clone(),
+            when_watching: task.when_watching,
+        }
+    }
+
     async fn run(mut self, received: Vec<u8>, failed_fetches: &AtomicU32) -> Result<Infallible, End> {
         let end = self.go_on(received, failed_fetches).await;
         if self.machine.is_fetching() {
@@ -178,7 +210,7 @@ impl Session<'_> {
                     self.context.board.proof(self.account);
                 }
                 () = sleep_until(self.machine.deadline().into()) => self.machine.tick(now(), &mut actions),
-                () = self.context.leaving.cancelled() => {
+                () = self.leaving.cancelled() => {
                     self.leave(&mut actions).await?;
                     return Err(End::Leaving);
                 }
@@ -262,6 +294,9 @@ impl Session<'_> {
         if !std::mem::replace(&mut self.was_watching, true) {
             self.context.board.set(self.account, WatchState::Watching);
             info!(account = %self.account, upstream = %self.account.upstream, "watching");
+            if let Some(then) = self.when_watching {
+                then();
+            }
         }
     }
 
