@@ -70,7 +70,7 @@ impl Legacy {
     }
 
     pub(super) fn client_waits(&self, mailbox: &str) {
-        self.watch.keeper.client_waits(&self.watch.account, mailbox);
+        self.presence.waits_in(mailbox);
     }
 
     pub(super) fn has_device(&self, token: &DeviceToken) {
@@ -86,6 +86,7 @@ impl Legacy {
         let mut seen = watch.lock();
         let wish = match glimpse {
             Glimpse::Opening | Glimpse::Closed => {
+                self.presence.waits_no_more();
                 seen.eye.close();
                 None
             }
@@ -110,8 +111,9 @@ impl Legacy {
     async fn bring_to_rest(mut self, left: Left) {
         let (keeper, account) = (self.watch.keeper.clone(), self.watch.account.clone());
         let Left { mut stream, unsent, mut session, mut transcript } = left;
-        if !keeper.wants(&account) {
-            debug!(%account, "a session is not kept: the account has no device");
+        self.presence.waits_no_more();
+        if !keeper.needs(&account) {
+            debug!(%account, "a session is not kept: the account has no device, or another client that waits");
             return keeper.log_out_when_at_rest(
                 session_at_rest(&mut stream, &unsent, &mut session, &mut transcript).await,
                 stream,

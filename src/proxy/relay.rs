@@ -341,6 +341,8 @@ impl<A: Account> Relay<A> {
                 progress = true;
             } else if self.session.may_be_kept() && self.client.closing == Closing::No && !self.session.owes_answers() {
                 self.client.close();
+                self.end.get_or_insert(End::Client(None));
+                self.linger();
                 progress = true;
             }
         }

@@ -9,7 +9,7 @@ mod caller;
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -65,6 +65,8 @@ struct Shared {
 struct Entry {
     /// Clients that are logged in, and sessions that are just being taken over.
     clients: usize,
+    /// Clients of these that wait for mail in the only mailbox that is watched.
+    waiting: usize,
     /// Kept sessions, the newest last: more than one only until that one watches.
     sessions: Vec<Session>,
     place: Option<OwnedSemaphorePermit>,
@@ -106,6 +108,8 @@ pub struct Abilities {
 pub struct Presence {
     keeper: Keeper,
     account: AccountId,
+    /// It waits for mail in the only mailbox that is watched.
+    waits: AtomicBool,
     /// Why there may be no session any more.
     pub reason: &'static str,
 }
@@ -131,10 +135,17 @@ impl Keeper {
         let mut entry = self.0.accounts.entry(account.clone()).or_default();
         entry.clients = entry.clients.saturating_add(1);
         drop(entry);
-        Presence { keeper: self.clone(), account: account.clone(), reason: "the client's session was lost" }
+        let (keeper, account) = (self.clone(), account.clone());
+        Presence { keeper, account, waits: AtomicBool::new(false), reason: "the client's session was lost" }
     }
 
-    /// Whether a session of the account is worth keeping: it has a device.
+    /// Whether a session of the account is worth keeping: it has a device, and no client that waits itself.
+    #[must_use]
+    pub fn needs(&self, account: &AccountId) -> bool {
+        self.wants(account) && self.0.accounts.get(account).is_none_or(|entry| entry.waiting == 0)
+    }
+
+    /// Whether anybody wants to know of the account's mail: it has a device.
     #[must_use]
     pub fn wants(&self, account: &AccountId) -> bool {
         self.0.context.registry.is_known(account) && !self.0.context.leaving.is_cancelled()
@@ -143,27 +154,16 @@ impl Keeper {
     /// Whether a kept session watches the account now.
     #[must_use]
     pub fn is_watching(&self, account: &AccountId) -> bool {
-        self.0.accounts.get(account).is_some_and(|entry| !entry.sessions.is_empty())
+        self.0.accounts.get(account).is_some_and(|entry| {
+            // One that is about to leave looks no more.
+            entry.sessions.iter().any(|session| !session.leave.is_cancelled())
+        })
     }
 
     /// Whether mail in `mailbox` is the account's devices' concern.
     #[must_use]
     pub fn is_watched_mailbox(&self, account: &AccountId, mailbox: &str) -> bool {
         self.0.context.mailboxes(account).iter().any(|watched| is_same(watched, mailbox))
-    }
-
-    /// A client of the account waits for mail in `mailbox`: what is kept besides is not needed, if it has no other mailboxes to
-    /// watch.
-    pub fn client_waits(&self, account: &AccountId, mailbox: &str) {
-        if !self.wants(account) {
-            return;
-        }
-        if let [only] = self.0.context.mailboxes(account).as_slice()
-            && is_same(only, mailbox)
-        {
-            self.let_go(account);
-            self.show(account, WatchState::WithClient);
-        }
     }
 
     /// The account has no device any more.
@@ -302,9 +302,7 @@ impl Keeper {
             End::Failed(Failure::NoIdle(_)) => warn!(%account, %upstream, "a session is not kept: {end}"),
             _ => info!(%account, %upstream, "a kept session ended: {end}"),
         }
-        if !matches!(end, End::Leaving) {
-            self.is_left_alone(account, &end.to_string(), Duration::ZERO);
-        }
+        self.is_left_alone(account, &end.to_string(), Duration::ZERO);
     }
 
     /// If neither a client nor a kept session is there, the account's devices are called back, not before `delay` is over.
@@ -332,8 +330,35 @@ impl Keeper {
     }
 }
 
+impl Presence {
+    /// The client waits for mail in `mailbox`: what is kept besides is not needed, if there is no other mailbox to watch.
+    pub fn waits_in(&self, mailbox: &str) {
+        let Self { keeper, account, .. } = self;
+        let mailboxes = keeper.0.context.mailboxes(account);
+        let is_only = matches!(mailboxes.as_slice(), [only] if is_same(only, mailbox));
+        if !is_only || !keeper.wants(account) || self.waits.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        if let Some(mut entry) = keeper.0.accounts.get_mut(account) {
+            entry.waiting = entry.waiting.saturating_add(1);
+        }
+        keeper.let_go(account);
+        keeper.show(account, WatchState::WithClient);
+    }
+
+    /// The client does something else, or is gone.
+    pub fn waits_no_more(&self) {
+        if self.waits.swap(false, Ordering::Relaxed)
+            && let Some(mut entry) = self.keeper.0.accounts.get_mut(&self.account)
+        {
+            entry.waiting = entry.waiting.saturating_sub(1);
+        }
+    }
+}
+
 impl Drop for Presence {
     fn drop(&mut self) {
+        self.waits_no_more();
         if let Some(mut entry) = self.keeper.0.accounts.get_mut(&self.account) {
             entry.clients = entry.clients.saturating_sub(1);
         }
