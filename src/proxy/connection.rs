@@ -207,8 +207,11 @@ impl Connection {
                 {
                     Ok((account, credentials, upstream)) => {
                         self.tell_login(Some(&account), LoginResult::Accepted);
-                        let client = client.take()?;
-                        return Ok(Authenticated { client, rest: received, tag, account, credentials, upstream });
+                        let mut client = client.take()?;
+                        client.forget_what_was_read();
+                        // A vector of its own: the other one has had the password in it.
+                        let rest = received.as_slice().to_vec();
+                        return Ok(Authenticated { client, rest, tag, account, credentials, upstream });
                     }
                     Err(refused) => {
                         self.tell_login(None, refused.result);

@@ -191,6 +191,8 @@ async fn after_a_restart_devices_are_called_back() {
     assert!(poll(PATIENCE, || scene.dovecot.who(&scene.user) == 0).await, "it logs out");
     status_says(&scene, "waiting for a device: deltapush was started again").await;
     scene.expect_pushes(&["openpgp:restart"]).await;
+    // A POST that is not noted as accepted is made again.
+    status_says(&scene, "last push accepted").await;
     // Within the hour it is not called again.
     scene.deltapush.kill();
     scene.deltapush.start_again();
