@@ -27,6 +27,7 @@ pub mod live;
 pub mod parser;
 pub mod proxy;
 pub mod push;
+pub mod recognition;
 pub mod reload;
 mod run;
 pub mod secret;

@@ -128,7 +128,8 @@ impl Server {
         let telemetry = Telemetry::default();
         let notifier = Notifier::new(notifier_settings(&config)?, registry.clone(), token_news, telemetry.clone())?;
         let board = Board::new(telemetry);
-        let gate = Arc::new(LoginGate::new(config.limits.failed_logins.clone()).map_err(|_| RunError::Random)?);
+        let gate = LoginGate::new(config.limits.failed_logins.clone()).map_err(|_| RunError::Random)?;
+        let gate = Arc::new(if registry.keeps_sessions() { gate.brief() } else { gate });
         let wishes = Live::new(Wishes::from(&config));
         let (shown, told) = (board.clone(), trace.clone());
         let watchers = Watchers::new(&config, registry.clone(), upstreams.clone(), wishes.clone(), shown, told);

@@ -15,8 +15,9 @@ use super::conversation::Conversation;
 use super::guard::door::{Claim, Place};
 use super::handle::AccountHandle;
 use super::handshake::{self, Accepted, Guests};
-use super::legacy::Legacy;
+use super::legacy::{Legacy, Returned};
 use super::listener::Proxy;
+use super::login::Entered;
 use super::preauth::{Allowance, Event, NotAuthenticated, Protection};
 use super::relay::{Beginning, Bounds, End, Relay};
 use super::session::{Session, Upstream};
@@ -68,6 +69,7 @@ struct Authenticated {
     /// None where sessions are kept: no copy of them is left.
     credentials: Option<Arc<Credentials>>,
     upstream: Connected,
+    returned: Returned,
 }
 
 /// Why there was no login.
@@ -205,13 +207,13 @@ impl Connection {
                     )
                     .await?
                 {
-                    Ok((account, credentials, upstream)) => {
+                    Ok(Entered { account, credentials, upstream, returned }) => {
                         self.tell_login(Some(&account), LoginResult::Accepted);
                         let mut client = client.take()?;
                         client.forget_what_was_read();
                         // A vector of its own: the other one has had the password in it.
                         let rest = received.as_slice().to_vec();
-                        return Ok(Authenticated { client, rest, tag, account, credentials, upstream });
+                        return Ok(Authenticated { client, rest, tag, account, credentials, upstream, returned });
                     }
                     Err(refused) => {
                         self.tell_login(None, refused.result);
@@ -298,15 +300,15 @@ impl Connection {
 
     /// From the login on: the client gets the server's answer under its own tag, and everything else as it comes.
     fn relay(mut self, authenticated: Authenticated) -> (Relay<AccountHandle>, Beginning) {
-        let Authenticated { client, rest, tag, account, credentials, upstream } = authenticated;
+        let Authenticated { client, rest, tag, account, credentials, upstream, returned } = authenticated;
         let Connected { stream, logged_in, rest: upstream_rest } = upstream;
         let mut known = Upstream { pushes: logged_in.pushes, ..Upstream::default() };
         known.learn(logged_in.capabilities.iter().map(str::as_bytes));
         let session = Session::new(Arc::clone(&self.proxy.session), known);
         let abilities =
             Abilities { idle: logged_in.capabilities.has("IDLE"), notify: logged_in.capabilities.has("NOTIFY") };
-        let legacy =
-            self.proxy.keeper.as_ref().map(|keeper| Legacy::new(keeper, &self.proxy.registry, &account, abilities));
+        let keeper = self.proxy.keeper.as_ref();
+        let legacy = keeper.map(|keeper| Legacy::new(keeper, &self.proxy.registry, &account, abilities, returned));
         let session = if legacy.is_some() { session.kept() } else { session };
         let answer = [&logged_in.untagged, &tag, b" ".as_slice(), &logged_in.answer, b"\r\n"].concat();
         let lines = answer.split_inclusive(|byte| *byte == b'\n');

@@ -9,13 +9,13 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::debug;
 
 use super::relay::Left;
-use super::session::{Glimpse, Output, Request, Session, Settling};
+use super::session::{Glimpse, Output, Request, Session, Set, Settling};
 use crate::account::AccountId;
 use crate::push::eye::{Eye, Outcome, Wish};
 use crate::push::idle::Manners;
 use crate::push::registry::Registry;
 use crate::push::verdict::Judge;
-use crate::push::watcher::kept::{Abilities, Given, Keeper, Presence};
+use crate::push::watcher::kept::{Abilities, Given, Keeper, Presence, Ticket};
 use crate::secret::DeviceToken;
 use crate::store::Announce;
 use crate::stream::{Stream, receive};
@@ -39,6 +39,16 @@ pub(super) struct Legacy {
     presence: Presence,
     abilities: Abilities,
     since: Instant,
+    ticket: Option<Arc<Ticket>>,
+}
+
+/// What a login brings with it where sessions are kept.
+#[derive(Default)]
+pub(super) struct Returned {
+    /// What the session may be handed back for when it was kept.
+    pub(super) ticket: Option<Arc<Ticket>>,
+    /// That its client is there, if it was kept and handed back.
+    pub(super) presence: Option<Presence>,
 }
 
 /// What is made of what passes by.
@@ -58,7 +68,14 @@ struct Seen {
 }
 
 impl Legacy {
-    pub(super) fn new(keeper: &Keeper, registry: &Registry, account: &AccountId, abilities: Abilities) -> Self {
+    /// What becomes of a session of the account: one that is `returned`, or a new one.
+    pub(super) fn new(
+        keeper: &Keeper,
+        registry: &Registry,
+        account: &AccountId,
+        abilities: Abilities,
+        returned: Returned,
+    ) -> Self {
         let watch = Arc::new(Watch {
             keeper: keeper.clone(),
             registry: registry.clone(),
@@ -66,7 +83,8 @@ impl Legacy {
             judge: keeper.judge(account),
             seen: Mutex::default(),
         });
-        Self { watch, presence: keeper.client(account), abilities, since: Instant::now() }
+        let presence = returned.presence.unwrap_or_else(|| keeper.client(account));
+        Self { watch, presence, abilities, since: Instant::now(), ticket: returned.ticket }
     }
 
     pub(super) fn client_waits(&self, mailbox: &str) {
@@ -124,7 +142,8 @@ impl Legacy {
                 let set = session.set();
                 let manners = Manners { utf8: set.utf8, notify: set.notify };
                 let (abilities, since) = (self.abilities, self.since);
-                keeper.keep(Given { account, stream, transcript, abilities, manners, since });
+                let ticket = self.ticket.take().filter(|_| set == Set::default());
+                keeper.keep(Given { account, stream, transcript, abilities, manners, since, ticket });
             }
             Err(reason) => {
                 debug!(%account, "a session is not kept: {reason}");

@@ -25,6 +25,7 @@ use crate::live::Live;
 use crate::push::board::Board;
 use crate::push::registry::Registry;
 use crate::push::watcher::kept::Keeper;
+use crate::recognition::Recognizer;
 use crate::stream;
 use crate::telemetry::Event;
 use crate::trace::Sink;
@@ -41,6 +42,8 @@ pub struct Proxy {
     pub(super) board: Board,
     /// Who keeps clients' sessions, where that is done.
     pub(super) keeper: Option<Keeper>,
+    /// By whom a password is known again.
+    pub(super) recognizer: Recognizer,
     pub(super) session: Arc<session::Settings>,
     /// SCRAM is among what is offered before the login.
     pub(super) offers_scram: bool,
@@ -79,6 +82,7 @@ impl Proxy {
             registry,
             board,
             keeper,
+            recognizer: Recognizer::default(),
             session: Arc::new(session_settings(config)),
             offers_scram: config.login.scram,
             has_grace: !config.push.grace.is_zero(),
@@ -104,6 +108,7 @@ impl Proxy {
         Self {
             probes: Arc::clone(&self.probes),
             door: Arc::clone(&self.door),
+            recognizer: self.recognizer.clone(),
             next_session: Arc::clone(&self.next_session),
             ..Self::new(config, tls, upstreams, registry, board, gate, keeper, self.trace.clone())
         }

@@ -318,3 +318,76 @@ async fn accounts_whose_clients_use_scram_or_a_token_are_watched() {
     scene.deliver_news().await;
     scene.expect_pushes(&["openpgp:SCRAM-SHA-256", "openpgp:SCRAM-SHA-256", "openpgp:XOAUTH2"]).await;
 }
+
+/// What `deltapush` says to have handed sessions back.
+fn handed_back(scene: &Scene) -> usize {
+    scene.deltapush.log().matches("logged in to the session that was kept").count()
+}
+
+#[tokio::test]
+async fn who_comes_back_with_the_same_password_gets_the_session_back() {
+    let mut scene = scene(Setup::Vanilla, "kept-back").await;
+    // The first session is from before it was known that the account has a device.
+    drop(waiting(&scene, "openpgp:back").await);
+    scene.dovecot.wait_for_watch(&scene.user, 1).await;
+    drop(waiting(&scene, "openpgp:back").await);
+    scene.dovecot.wait_for_watch(&scene.user, 2).await;
+    assert!(poll(PATIENCE, || scene.dovecot.who(&scene.user) == 1).await);
+    scene.deliver_news().await;
+    scene.expect_pushes(&["openpgp:back"]).await;
+    for round in 1..=3 {
+        let mut client = scene.connect().await;
+        let reply = client.log_in(&scene.user).await;
+        assert!(reply.result.contains("[CAPABILITY ") && reply.result.contains("XDELTAPUSH"), "{reply:?}");
+        assert_eq!(handed_back(&scene), round);
+        // As in a new session nothing is open.
+        let fetched = client.command("c2 FETCH 1 FLAGS").await;
+        assert!(fetched.result.starts_with("BAD"), "{fetched:?}");
+        let selected = client.command("c3 SELECT INBOX").await;
+        assert!(selected.text().contains("* 1 EXISTS") && selected.result.contains("READ-WRITE"), "{selected:?}");
+        let fetched = client.command("c4 UID FETCH 1:* (FLAGS)").await;
+        assert!(fetched.result.starts_with("OK"), "{fetched:?}");
+        client.send("c5 LOGOUT").await;
+        client.expect_prefix("* BYE").await;
+        status_says(&scene, "watch    watching").await;
+    }
+    scene.dovecot.expect_logins(&scene.user, 2).await;
+    assert_eq!(scene.dovecot.who(&scene.user), 1);
+    scene.deliver_news().await;
+    scene.notify.wait_for(2, PATIENCE).await;
+    // A wrong password is for the mail server to refuse, and counts.
+    let mut client = scene.connect().await;
+    client.expect_prefix("* OK").await;
+    let refused = client.command(&format!("c1 LOGIN {} wrong", scene.user)).await;
+    assert!(refused.result.starts_with("NO [AUTHENTICATIONFAILED]"), "{refused:?}");
+    let again = client.command(&format!("c2 LOGIN {} wrong", scene.user)).await;
+    assert!(again.result.contains("has refused this password"), "{again:?}");
+    // Another right one opens a session of its own.
+    let other = client.command(&format!("c3 LOGIN {} {}", scene.user, dovecot::SIMPLE_PASSWORD)).await;
+    assert!(other.result.starts_with("OK"), "{other:?}");
+    scene.dovecot.expect_logins(&scene.user, 3).await;
+    assert_eq!(handed_back(&scene), 3);
+    // And nobody gets one any more by the password before.
+    let mut client = scene.connect().await;
+    client.log_in(&scene.user).await;
+    assert_eq!(handed_back(&scene), 3);
+}
+
+#[tokio::test]
+async fn a_session_in_which_something_was_set_is_not_handed_back() {
+    let scene = scene(Setup::Vanilla, "kept-set").await;
+    drop(waiting(&scene, "openpgp:set").await);
+    scene.dovecot.wait_for_watch(&scene.user, 1).await;
+    let mut client = scene.client().await;
+    client.command("c2 ENABLE QRESYNC").await;
+    idle(&mut client).await;
+    drop(client);
+    scene.dovecot.wait_for_watch(&scene.user, 2).await;
+    assert!(poll(PATIENCE, || scene.dovecot.who(&scene.user) == 1).await);
+    let mut client = scene.client().await;
+    assert_eq!(handed_back(&scene), 0);
+    // It is closed when the new one waits.
+    idle(&mut client).await;
+    assert!(poll(PATIENCE, || scene.dovecot.who(&scene.user) == 1).await);
+    scene.dovecot.expect_logins(&scene.user, 3).await;
+}

@@ -61,6 +61,8 @@ enum State {
     Idle,
     /// The end of IDLE, after DONE.
     IdleEnd,
+    /// The end of CLOSE, after which the session is as it was after its login.
+    Close,
     /// Nothing more.
     Over,
 }
@@ -102,6 +104,8 @@ pub struct IdleMachine {
     notify: Notify,
     /// What was set in the session before it was this one's.
     manners: Manners,
+    /// The session is to be given back.
+    releasing: bool,
     /// The open mailbox may have more than was fetched.
     has_news: bool,
     /// How many messages were announced by EXISTS of which NOTIFY has not brought the headers.
@@ -138,6 +142,7 @@ impl IdleMachine {
             open: Open::default(),
             notify,
             manners: Manners::default(),
+            releasing: false,
             has_news: false,
             expected: 0,
             announce: false,
@@ -193,6 +198,15 @@ impl IdleMachine {
             _ => {}
         }
         self.command(b"LOGOUT", State::Over, now, actions);
+    }
+
+    /// Somebody else wants the session: what is new is looked at, then it is brought to where it was after its login. Not for a
+    /// session with NOTIFY, which cannot be undone.
+    pub fn release(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        self.releasing = true;
+        if self.state == State::Idle {
+            self.done(now, actions);
+        }
     }
 
     /// Takes a whole response.
@@ -342,6 +356,9 @@ impl IdleMachine {
         self.renew_at = after(now, self.watch.renewal);
         self.deadline = self.renew_at;
         actions.push(Action::Watching);
+        if self.releasing {
+            return self.done(now, actions);
+        }
         if self.has_news || !self.to_visit.is_empty() {
             // EXISTS came before `+`, as Outlook does it.
             self.look_soon(now, actions);
@@ -386,6 +403,11 @@ impl IdleMachine {
                 self.fail(Failure::IdleRefused("it ends at once".into()), actions);
             }
             (State::Idle | State::IdleStart | State::IdleEnd, _) => self.go_on(now, actions),
+            (State::Close, true) => {
+                self.state = State::Over;
+                actions.push(Action::Released);
+            }
+            (State::Close, false) => self.fail(Failure::NoMailbox(text()), actions),
             (State::New | State::Over, _) => {}
         }
     }
@@ -485,6 +507,10 @@ impl IdleMachine {
         }
         if self.has_news && self.open.exists > 0 {
             return self.fetch_uids(now, actions);
+        }
+        if self.releasing {
+            // It is read-only: nothing is expunged (RFC 9051 section 6.4.1).
+            return self.command(b"CLOSE", State::Close, now, actions);
         }
         if let Some(index) = self.to_visit.pop() {
             return self.examine(index, now, actions);

@@ -76,6 +76,8 @@ pub enum Action {
     OnlyFirst,
     /// A mailbox besides the first cannot be opened, with the server's words: it is left out.
     LeftOut(String, String),
+    /// The session is as it was after its login, and somebody else's.
+    Released,
     /// This session is over.
     Failed(Failure),
 }

@@ -149,6 +149,7 @@ impl Watched<'_> {
             failed_fetches,
             leaving: self.context.leaving.clone(),
             when_watching: None,
+            wanted: None,
         };
         // Boxed: what a login needs is given back after it.
         let session = AssertUnwindSafe(Box::pin(session::run(task, credentials, place))).catch_unwind();
@@ -243,6 +244,7 @@ fn next_step(end: &End, kind: Kind) -> Next {
         End::Connect(ConnectError::Tls(_) | ConnectError::NotFound(_))
         | End::Panicked
         | End::GaveWay
+        | End::HandedBack
         | End::Leaving => Next::Later,
         End::Failed(Failure::NoIdle(_)) | End::NoRoute => Next::AwaitLogin,
         End::Failed(Failure::NoMailbox(_) | Failure::IdleRefused(_) | Failure::NoFetch(_)) => Next::Later,

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
-use tokio::sync::watch as channel;
+use tokio::sync::{oneshot, watch as channel};
 use tokio::time::{sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -55,6 +55,8 @@ pub(super) enum End {
     GaveWay,
     #[error("deltapush ends")]
     Leaving,
+    #[error("its client is back and has it")]
+    HandedBack,
     #[error("a bug in deltapush ended it")]
     Panicked,
 }
@@ -76,7 +78,12 @@ pub(super) struct Task<'a> {
     pub(super) leaving: CancellationToken,
     /// What is to be done once the mailbox is watched.
     pub(super) when_watching: Option<&'a (dyn Fn() + Send + Sync)>,
+    /// Who wants the session back, if it can be given.
+    pub(super) wanted: Option<Wanted>,
 }
+
+/// Gets a session's connection back, once.
+pub(super) type Wanted = oneshot::Receiver<oneshot::Sender<Stream>>;
 
 /// A session that somebody else has logged in and used.
 pub(super) struct Taken {
@@ -109,7 +116,8 @@ pub(super) async fn run(task: Task<'_>, credentials: &Credentials, mut place: Pl
         known.send_replace(Some(notify));
     }
     let machine = IdleMachine::new(watch(&task, notify).await?, now());
-    Session::new(&task, stream, transcript, machine).run(rest, task.failed_fetches).await
+    let failed_fetches = task.failed_fetches;
+    Session::new(task, stream, transcript, machine).run(rest, failed_fetches).await
 }
 
 /// Watches in a session that is there.
@@ -117,7 +125,8 @@ pub(super) async fn take_over(task: Task<'_>, taken: Taken) -> Ended {
     let _under_way = task.context.sessions.token();
     task.context.board.proof(task.account);
     let machine = IdleMachine::new(watch(&task, taken.has_notify).await?, now()).in_session(taken.manners);
-    Session::new(&task, taken.stream, taken.transcript, machine).run(Vec::new(), task.failed_fetches).await
+    let failed_fetches = task.failed_fetches;
+    Session::new(task, taken.stream, taken.transcript, machine).run(Vec::new(), failed_fetches).await
 }
 
 async fn connect(
@@ -168,10 +177,11 @@ struct Session<'a> {
     was_watching: bool,
     leaving: CancellationToken,
     when_watching: Option<&'a (dyn Fn() + Send + Sync)>,
+    wanted: Option<Wanted>,
 }
 
 impl<'a> Session<'a> {
-    fn new(task: &Task<'a>, stream: Stream, transcript: Option<Printer>, machine: IdleMachine) -> Self {
+    fn new(task: Task<'a>, stream: Stream, transcript: Option<Printer>, machine: IdleMachine) -> Self {
         Self {
             context: task.context,
             account: task.account,
@@ -181,20 +191,32 @@ impl<'a> Session<'a> {
             reader: ResponseReader::new(MAX_RESPONSE),
             notify: task.notify,
             was_watching: false,
-            leaving: task.leaving.clone(),
+            leaving: task.leaving,
             when_watching: task.when_watching,
+            wanted: task.wanted,
         }
     }
 
     async fn run(mut self, received: Vec<u8>, failed_fetches: &AtomicU32) -> Result<Infallible, End> {
-        let end = self.go_on(received, failed_fetches).await;
+        let mut wanted_by = None;
+        let end = self.go_on(received, failed_fetches, &mut wanted_by).await;
+        if let (Err(End::HandedBack), Some(wanted_by)) = (&end, wanted_by) {
+            // Who does not wait any more has another session by now.
+            let _ = wanted_by.send(self.stream);
+            return end;
+        }
         if self.machine.is_fetching() {
             failed_fetches.fetch_add(1, Ordering::Relaxed);
         }
         end
     }
 
-    async fn go_on(&mut self, mut received: Vec<u8>, failed_fetches: &AtomicU32) -> Result<Infallible, End> {
+    async fn go_on(
+        &mut self,
+        mut received: Vec<u8>,
+        failed_fetches: &AtomicU32,
+        wanted_by: &mut Option<oneshot::Sender<Stream>>,
+    ) -> Result<Infallible, End> {
         let mut actions = Vec::new();
         self.machine.start(now(), &mut actions);
         loop {
@@ -210,6 +232,10 @@ impl<'a> Session<'a> {
                     self.context.board.proof(self.account);
                 }
                 () = sleep_until(self.machine.deadline().into()) => self.machine.tick(now(), &mut actions),
+                Some(by) = wanted(&mut self.wanted) => {
+                    *wanted_by = Some(by);
+                    self.machine.release(now(), &mut actions);
+                }
                 () = self.leaving.cancelled() => {
                     self.leave(&mut actions).await?;
                     return Err(End::Leaving);
@@ -268,6 +294,8 @@ impl<'a> Session<'a> {
                         known.send_replace(Some(false));
                     }
                 }
+                Action::Released if self.reader.is_empty() => return Err(End::HandedBack),
+                Action::Released => return Err(Failure::Bye("in the middle of a response".into()).into()),
                 Action::Failed(failure) => return Err(failure.into()),
             }
         }
@@ -310,6 +338,17 @@ impl<'a> Session<'a> {
         });
         written.await.map_err(|_| Failure::Silent)??;
         Ok(())
+    }
+}
+
+/// Waits until somebody wants the session back; for ever if nobody can, or nobody any more.
+async fn wanted(wanted: &mut Option<Wanted>) -> Option<oneshot::Sender<Stream>> {
+    let Some(waiting) = wanted else { return std::future::pending().await };
+    let by = waiting.await.ok();
+    *wanted = None;
+    match by {
+        Some(by) => Some(by),
+        None => std::future::pending().await,
     }
 }
 

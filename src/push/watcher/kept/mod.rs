@@ -5,6 +5,7 @@
 //! client is there, the account's devices are [called](caller) back.
 
 mod caller;
+mod ticket;
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
@@ -15,14 +16,14 @@ use std::time::Duration;
 use dashmap::DashMap;
 use futures_util::FutureExt;
 use tokio::io::AsyncWriteExt;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::Context;
 use super::account::Ended;
-use super::session::{self, End, Taken, Task};
+use super::session::{self, End, Taken, Task, Wanted};
 use crate::account::AccountId;
 use crate::config::{KeptSessions, Messages};
 use crate::push::board::WatchState;
@@ -36,12 +37,16 @@ use crate::telemetry::Event;
 use crate::trace::Printer;
 use caller::Call;
 pub(super) use caller::Caller;
+pub use ticket::Ticket;
 
 /// How long a client whose session the mail server has ended may take to come back by itself before it is called.
 const RETURN_TIME: Duration = Duration::from_secs(30);
 
 /// How long a server may take for a LOGOUT.
 const LOGOUT_TIME: Duration = Duration::from_secs(3);
+
+/// How long a session may take to be brought back to where it was after its login.
+const HAND_BACK_TIME: Duration = Duration::from_secs(5);
 
 /// A first look at a mailbox, so long after the client had logged in, looks back.
 const LATE: Duration = Duration::from_secs(60);
@@ -77,6 +82,8 @@ struct Entry {
 struct Session {
     number: u64,
     leave: CancellationToken,
+    /// What it is handed back for, and how it is asked to be.
+    back: Option<(Arc<Ticket>, oneshot::Sender<oneshot::Sender<Stream>>)>,
 }
 
 /// A session that is handed over: authenticated, and nothing under way in it.
@@ -93,6 +100,8 @@ pub struct Given {
     pub manners: Manners,
     /// When the client had logged in.
     pub since: Instant,
+    /// What it may be handed back for: only a session in which nothing was set.
+    pub ticket: Option<Arc<Ticket>>,
 }
 
 /// What a server must be able to do, or may be, for a session to watch.
@@ -178,17 +187,55 @@ impl Keeper {
         }
     }
 
+    /// What the account's kept session would be handed back for.
+    #[must_use]
+    pub fn ticket(&self, account: &AccountId) -> Option<Arc<Ticket>> {
+        let entry = self.0.accounts.get(account)?;
+        let newest = entry.sessions.iter().rev().find(|session| !session.leave.is_cancelled())?;
+        newest.back.as_ref().map(|(ticket, _)| Arc::clone(ticket))
+    }
+
+    /// Hands a session back to a client that has shown its ticket: as it was after its login.
+    pub async fn hand_back(&self, account: &AccountId, ticket: &Arc<Ticket>) -> Option<(Stream, Presence)> {
+        let wanted = {
+            let mut entry = self.0.accounts.get_mut(account)?;
+            let is_its = |session: &&mut Session| {
+                session.back.as_ref().is_some_and(|(known, _)| Arc::ptr_eq(known, ticket))
+                    && !session.leave.is_cancelled()
+            };
+            entry.sessions.iter_mut().find(is_its)?.back.take()?.1
+        };
+        // From here on the client counts as there: nobody is called.
+        let presence = self.client(account);
+        let (give, given) = oneshot::channel();
+        wanted.send(give).ok()?;
+        let stream = timeout(HAND_BACK_TIME, given).await.ok()?.ok()?;
+        Some((stream, presence))
+    }
+
+    /// Another password is right now: no session is handed back for the one before.
+    pub fn revoke(&self, account: &AccountId) {
+        if let Some(mut entry) = self.0.accounts.get_mut(account) {
+            entry.sessions.iter_mut().for_each(|session| session.back = None);
+        }
+    }
+
     /// Takes a session over and watches in it.
-    pub fn keep(&self, given: Given) {
+    pub fn keep(&self, mut given: Given) {
         let keeper = self.clone();
-        let Some((number, leave)) = self.begin(&given.account) else {
+        // With IDLE alone a session can be handed back as it was; NOTIFY cannot be undone.
+        let needs_notify = given.manners.notify || self.0.context.mailboxes(&given.account).len() > 1;
+        given.abilities.notify &= needs_notify;
+        let (want, wanted) = oneshot::channel();
+        let back = given.ticket.take().filter(|_| !given.abilities.notify).map(|ticket| (ticket, want));
+        let Some((number, leave)) = self.begin(&given.account, back) else {
             debug!(account = %given.account, "not kept: `keep.sessions` are");
             tokio::spawn(log_out(given.stream));
             return;
         };
         tokio::spawn(async move {
             let account = given.account.clone();
-            let watched = AssertUnwindSafe(keeper.watch(given, number, leave)).catch_unwind();
+            let watched = AssertUnwindSafe(keeper.watch(given, number, leave, wanted)).catch_unwind();
             let end = match watched.await {
                 Ok(Err(end)) => end,
                 Err(_) => End::Panicked,
@@ -232,19 +279,29 @@ impl Keeper {
         self.0.context.board.telemetry().tell(&Event::Noticed { account, mailbox, announce, since });
     }
 
-    fn begin(&self, account: &AccountId) -> Option<(u64, CancellationToken)> {
+    fn begin(
+        &self,
+        account: &AccountId,
+        back: Option<(Arc<Ticket>, oneshot::Sender<oneshot::Sender<Stream>>)>,
+    ) -> Option<(u64, CancellationToken)> {
         let mut entry = self.0.accounts.entry(account.clone()).or_default();
         if entry.place.is_none() {
             entry.place = Some(Arc::clone(&self.0.places).try_acquire_owned().ok()?);
         }
         let number = self.0.next.fetch_add(1, Ordering::Relaxed);
         let leave = self.0.context.leaving.child_token();
-        entry.sessions.push(Session { number, leave: leave.clone() });
+        entry.sessions.push(Session { number, leave: leave.clone(), back });
         Some((number, leave))
     }
 
-    async fn watch(&self, given: Given, number: u64, leave: CancellationToken) -> Result<Infallible, End> {
-        let Given { account, stream, transcript, abilities, manners, since } = given;
+    async fn watch(
+        &self,
+        given: Given,
+        number: u64,
+        leave: CancellationToken,
+        wanted: Wanted,
+    ) -> Result<Infallible, End> {
+        let Given { account, stream, transcript, abilities, manners, since, ticket: _ } = given;
         let context = &*self.0.context;
         if !abilities.idle {
             tokio::spawn(log_out(stream));
@@ -256,9 +313,7 @@ impl Keeper {
             Some(give_way) => give_way,
             None => context.board.begin(&account, idle::blindness(treatment.idle_renewal)),
         };
-        // With IDLE alone a session can be handed back as it was; NOTIFY cannot be undone.
-        let has_notify = abilities.notify && (mailboxes.len() > 1 || manners.notify);
-        let taken = Taken { stream, transcript, has_notify, manners };
+        let taken = Taken { stream, transcript, has_notify: abilities.notify, manners };
         let failed_fetches = AtomicU32::new(0);
         let task = Task {
             context,
@@ -270,6 +325,7 @@ impl Keeper {
             failed_fetches: &failed_fetches,
             leaving: leave,
             when_watching: Some(&|| self.supersede(&account, number)),
+            wanted: Some(wanted),
         };
         self.until_told(task, taken, &give_way).await
     }
@@ -298,6 +354,7 @@ impl Keeper {
         let upstream = &account.upstream;
         match end {
             End::Leaving => debug!(%account, "a kept session has logged out"),
+            End::HandedBack => debug!(%account, "a kept session is its client's again"),
             End::Panicked => error!(%account, "a kept session ended: {end}"),
             End::Failed(Failure::NoIdle(_)) => warn!(%account, %upstream, "a session is not kept: {end}"),
             _ => info!(%account, %upstream, "a kept session ended: {end}"),
