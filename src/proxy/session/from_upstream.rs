@@ -39,7 +39,6 @@ impl Session {
         if let Some(keeping) = &mut self.keeping {
             keeping.rest.extend_from_slice(rest);
         }
-        self.end_logout(out);
     }
 
     /// The upstream closed the connection, or it broke. The client hears of it, unless a BYE went by or half a response did.
@@ -109,6 +108,7 @@ impl Session {
         if matches!(fragment, Fragment::Line { end: Some(_), .. }) {
             self.server.state = UpstreamState::Head;
             self.say_waiting(out);
+            self.end_logout(out);
         }
     }
 
@@ -136,9 +136,10 @@ impl Session {
             Some(LineEnd::Literal(announced)) if shape.literals => self.server.framer.begin_literal(announced.size),
             Some(_) => {
                 self.server.state = UpstreamState::Head;
-                if !self.own.is_empty() {
+                if !self.own.is_empty() || self.is_logout_due() {
                     out.to_client(run.take());
                     self.say_waiting(out);
+                    self.end_logout(out);
                 }
             }
         }
@@ -178,6 +179,7 @@ impl Session {
                 self.server.state = UpstreamState::Head;
                 self.release(&held, why, out);
                 self.say_waiting(out);
+                self.end_logout(out);
             }
         }
     }

@@ -285,14 +285,20 @@ impl Session {
 
     /// Answers a LOGOUT, once all is answered that came before it.
     pub(super) fn end_logout(&mut self, out: &mut impl Output) {
-        let is_open = self.is_within_response() || !self.pending.is_empty() || !self.requests.is_empty() || self.closed;
-        let Some(keeping) = self.keeping.as_mut().filter(|keeping| !is_open && keeping.in_flight.is_empty()) else {
+        if !self.is_logout_due() {
             return;
-        };
-        let Some(tag) = keeping.logout.take() else { return };
+        }
+        let Some(tag) = self.keeping.as_mut().and_then(|keeping| keeping.logout.take()) else { return };
         self.server.said_bye = true;
         self.say(out, &[b"* BYE logging out\r\n", tag.as_slice(), b" OK LOGOUT completed\r\n"].concat());
         self.closed = true;
+    }
+
+    /// Whether a LOGOUT waits, and nothing else does.
+    pub(super) fn is_logout_due(&self) -> bool {
+        let waits =
+            self.keeping.as_ref().is_some_and(|keeping| keeping.logout.is_some() && keeping.in_flight.is_empty());
+        waits && !self.is_within_response() && self.pending.is_empty() && self.requests.is_empty() && !self.closed
     }
 
     /// Brings a session to rest whose client is gone: sends what ends IDLE, an exchange, or a command that does no harm, and
