@@ -85,6 +85,7 @@ fn fixed(before: &Config, now: &Config) -> Vec<&'static str> {
     [
         ("address or tls of listeners", !have_same_sockets(before, now)),
         ("storage", before.storage != now.storage),
+        ("keep", before.keep != now.keep),
         ("trace", before.trace != now.trace),
         ("push.notify_url, ca, coalesce, max_in_flight or max_per_second", push(before) != push(now)),
         ("push.idle_renewal", before.push.idle_renewal != now.push.idle_renewal),
@@ -108,6 +109,7 @@ fn with_fixed(mut config: Config, before: &Config) -> Config {
         .map(|opened| now.iter().find(|listener| listener.is_same_socket(opened)).unwrap_or(opened).clone())
         .collect();
     config.storage.clone_from(&before.storage);
+    config.keep.clone_from(&before.keep);
     config.trace = before.trace;
     config.push.notify_url = before.push.notify_url.clone();
     config.push.ca.clone_from(&before.push.ca);
@@ -164,10 +166,11 @@ mod tests {
         assert!(fixed(&before, &now).is_empty());
         now.listeners.pop();
         now.storage.directory = Path::new("elsewhere").into();
+        now.keep.hand_back = false;
         now.push.coalesce = Duration::from_secs(99);
         now.servers = crate::config::known_servers();
         let told = fixed(&before, &now);
-        assert_eq!(told.len(), 4);
+        assert_eq!(told.len(), 5);
         let kept = with_fixed(now.clone(), &before);
         assert_eq!(fixed(&kept, &now), told);
         assert_eq!(kept.limits, now.limits);

@@ -133,8 +133,9 @@ impl Server {
         let wishes = Live::new(Wishes::from(&config));
         let (shown, told) = (board.clone(), trace.clone());
         let watchers = Watchers::new(&config, registry.clone(), upstreams.clone(), wishes.clone(), shown, told);
-        let (shown, told, keeper) = (board.clone(), trace.clone(), watchers.keeper());
-        let proxy = Proxy::new(&config, tls.clone(), upstreams.get(), registry.clone(), shown, gate, keeper, told);
+        let shown = board.clone();
+        let proxy = Proxy::new(&config, tls.clone(), upstreams.get(), registry.clone(), shown, gate, trace)
+            .with_keeper(watchers.keeper());
         let reloader = Reloader {
             config: Live::new(config.clone()),
             certificates: Arc::clone(&tls.certificates),

@@ -107,6 +107,11 @@ pub(crate) fn check(data: &[u8]) {
     let whole = play(settings, script, usize::MAX);
     assert_eq!(play(settings, script, 1), whole);
     assert_eq!(play(settings, script, 3), whole);
+    // Of a command that was gathered as a whole the rest may follow.
+    let upper = whole.upstream.to_ascii_uppercase();
+    if [" ID", "METADATA"].iter().any(|verb| upper.contains(verb)) {
+        return;
+    }
     let words = whole.last_words.trim_start_matches('x');
     assert!(matches!(words, "" | "\r\n" | "DONE\r\n" | "*\r\n"), "{words:?}");
 }
@@ -131,11 +136,17 @@ fn play(settings: u8, script: &[u8], step: usize) -> Played {
                 b'C' if gone.is_none() => waiting.extend(chunk),
                 _ => {}
             }
-            if gone.is_none() {
+            if gone.is_none() && kind == b'C' {
                 feed(&mut session, &mut waiting, &mut out);
-            } else if settling == Settling::Waiting {
-                settling = session.settle(&mut out);
             }
+        }
+        // What the client has said before goes on when the upstream has said all.
+        if gone.is_none() {
+            feed(&mut session, &mut waiting, &mut out);
+        }
+        // Not within: it may be at rest for a moment, and then in the middle of what else was said.
+        if gone.is_some() && settling == Settling::Waiting {
+            settling = session.settle(&mut out);
         }
         if kind == b'y' {
             answered += 1;

@@ -31,7 +31,10 @@ impl Reporter {
         };
         let watched = accounts.iter().filter(|status| self.board.is_watching(&status.account)).count();
         let unusable = accounts.iter().filter(|status| status.unusable.is_some()).count();
-        let waiting = accounts.iter().filter(|status| !status.has_credentials && status.unusable.is_none()).count();
+        let is_waiting = |status: &&AccountStatus| {
+            !status.has_credentials && status.unusable.is_none() && !self.board.is_watching(&status.account)
+        };
+        let waiting = accounts.iter().filter(is_waiting).count();
         let mut text = format!(
             "deltapush {}, up {}: {} accounts with a device, {watched} watched, {waiting} waiting for their phone to log in\n",
             env!("CARGO_PKG_VERSION"),
@@ -54,7 +57,10 @@ impl Reporter {
 fn describe(text: &mut String, status: &AccountStatus, watch: Option<&WatchEntry>, now: Instant) {
     let _ = writeln!(text, "{} at {}", status.account, status.account.upstream);
     let _ = writeln!(text, "  watch    {}", watch_line(status, watch, now));
-    if let Some(watch) = watch {
+    // What a client's own session hears is not looked at for that.
+    if let Some(watch) =
+        watch.filter(|watch| !matches!(watch.state, WatchState::WithClient | WatchState::AwaitingDevice { .. }))
+    {
         let proof =
             watch.last_proof.map_or("none yet".into(), |proof| format!("{} ago", rounded(now.duration_since(proof))));
         let blindness = rounded(watch.blindness);
@@ -194,6 +200,12 @@ mod tests {
         assert_eq!(line(&status), "interrupted: it hung up; next attempt in 2m");
         board.set(&status.account, WatchState::AwaitingLogin { reason: "wrong password".into(), cure: "log in" });
         assert_eq!(line(&status), "ended: wrong password; log in");
+        // Where sessions are kept, what its client logs in with does not matter.
+        board.set(&status.account, WatchState::AwaitingDevice { reason: "it hung up".into() });
+        assert_eq!(line(&status), "waiting for a device: it hung up; its devices are called back, or open the app");
+        board.set(&status.account, WatchState::WithClient);
+        assert_eq!(line(&status), "its own client waits for mail, and what it hears wakes the others");
+        board.set(&status.account, WatchState::Connecting);
         status.unusable = Some(crate::parser::sasl::Mechanism::ScramSha256);
         assert!(line(&status).starts_with("cannot be watched: its client logs in with SCRAM-SHA-256, which"));
         status.unusable = None;

@@ -73,7 +73,6 @@ impl Proxy {
         registry: Registry,
         board: Board,
         gate: Arc<LoginGate>,
-        keeper: Option<Keeper>,
         trace: Option<Sink>,
     ) -> Self {
         Self {
@@ -81,7 +80,7 @@ impl Proxy {
             upstreams,
             registry,
             board,
-            keeper,
+            keeper: None,
             recognizer: Recognizer::default(),
             session: Arc::new(session_settings(config)),
             offers_scram: config.login.scram,
@@ -99,18 +98,24 @@ impl Proxy {
         }
     }
 
+    /// The same proxy, whose clients' sessions are kept if somebody does that.
+    #[must_use]
+    pub fn with_keeper(self, keeper: Option<Keeper>) -> Self {
+        Self { keeper, ..self }
+    }
+
     /// The same proxy under another configuration: what is counted and known goes on.
     #[must_use]
     pub fn renewed(&self, config: &Config, upstreams: Arc<Upstreams>) -> Self {
         let (tls, registry, board) = (self.tls.clone(), self.registry.clone(), self.board.clone());
-        let (gate, keeper) = (Arc::clone(&self.gate), self.keeper.clone());
         self.gate.set_limits(config.limits.failed_logins.clone());
         Self {
             probes: Arc::clone(&self.probes),
             door: Arc::clone(&self.door),
+            keeper: self.keeper.clone(),
             recognizer: self.recognizer.clone(),
             next_session: Arc::clone(&self.next_session),
-            ..Self::new(config, tls, upstreams, registry, board, gate, keeper, self.trace.clone())
+            ..Self::new(config, tls, upstreams, registry, board, Arc::clone(&self.gate), self.trace.clone())
         }
     }
 }

@@ -123,6 +123,13 @@ impl Board {
         self.0.entries.get(account).map(|entry| Arc::clone(&entry.give_way))
     }
 
+    /// The watch of `account` has another session: news may be `blindness` late at worst.
+    pub(crate) fn found_within(&self, account: &AccountId, blindness: Duration) {
+        if let Some(mut entry) = self.0.entries.get_mut(account) {
+            entry.blindness = blindness;
+        }
+    }
+
     pub(crate) fn set(&self, account: &AccountId, state: WatchState) {
         self.0.telemetry.tell(&Event::Watch { account, state: state.told() });
         if let Some(mut entry) = self.0.entries.get_mut(account) {

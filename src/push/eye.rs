@@ -89,7 +89,7 @@ impl Eye {
             Heard::Status(_, Code::UidNext(value)) if self.mailbox.is_none() => self.uid_next = Some(value),
             Heard::Exists(_) if self.mailbox.is_some() => return self.news(now),
             Heard::Fetch(message) if self.looks() => {
-                let Some(uid) = message.uid else { return None };
+                let uid = message.uid?;
                 self.seen = self.seen.max(uid);
                 let flags = || message.flags.iter().map(AsRef::as_ref);
                 // Without headers flags alone may rule it out; in doubt it is a push.
@@ -136,7 +136,7 @@ impl Eye {
         self.from = current.map(|noted| noted.uid_next).or(self.uid_next).unwrap_or_default();
         let is_changed = noted.is_some() && current.is_none();
         let position = Position { uid_validity: self.uid_validity, uid_next: self.from };
-        let first = (current.is_none() && self.uid_next.is_some()).then(|| Outcome {
+        let first = (current.is_none() && self.uid_next.is_some()).then_some(Outcome {
             mailbox,
             position,
             announce: is_changed,

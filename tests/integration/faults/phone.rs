@@ -88,7 +88,8 @@ async fn command(stream: &mut BufReader<TcpStream>, command: &str, wanted: &str)
         if line.starts_with(wanted.as_bytes()) {
             return Ok(());
         }
-        if line.starts_with(b"* BYE") || line.starts_with(format!("{} ", &command[..1]).as_bytes()) {
+        if line.starts_with(b"* BYE") || line.starts_with(format!("{} ", command.split(' ').next().unwrap()).as_bytes())
+        {
             break;
         }
         line.clear();

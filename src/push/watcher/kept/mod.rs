@@ -309,10 +309,10 @@ impl Keeper {
         }
         let mailboxes = context.mailboxes(&account);
         let treatment = *context.gates.of(&context.host(&account).await).treatment();
-        let give_way = match context.board.give_way_of(&account) {
-            Some(give_way) => give_way,
-            None => context.board.begin(&account, idle::blindness(treatment.idle_renewal)),
-        };
+        let blindness = idle::blindness(treatment.idle_renewal);
+        let known = context.board.give_way_of(&account);
+        let give_way = known.unwrap_or_else(|| context.board.begin(&account, blindness));
+        context.board.found_within(&account, blindness);
         let taken = Taken { stream, transcript, has_notify: abilities.notify, manners };
         let failed_fetches = AtomicU32::new(0);
         let task = Task {
@@ -359,7 +359,9 @@ impl Keeper {
             End::Failed(Failure::NoIdle(_)) => warn!(%account, %upstream, "a session is not kept: {end}"),
             _ => info!(%account, %upstream, "a kept session ended: {end}"),
         }
-        self.is_left_alone(account, &end.to_string(), Duration::ZERO);
+        // Whoever it gave way to is about to come in.
+        let delay = if matches!(end, End::GaveWay) { RETURN_TIME } else { Duration::ZERO };
+        self.is_left_alone(account, &end.to_string(), delay);
     }
 
     /// If neither a client nor a kept session is there, the account's devices are called back, not before `delay` is over.
