@@ -30,6 +30,9 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// How much of such answers is read, in bytes: one large message.
 const MAX_ANSWERS: usize = 64 * 1024 * 1024;
 
+/// How long it takes at most until it is noted that a client waits in a mailbox.
+const NOTING_TIME: Duration = Duration::from_secs(1);
+
 /// News that could not be noted is tried again after this.
 const STORE_PAUSE: Duration = Duration::from_secs(10);
 
@@ -65,6 +68,8 @@ struct Seen {
     eye: Eye,
     /// The token of the session's own device.
     device: Option<DeviceToken>,
+    /// How often another mailbox was opened, or none.
+    turns: u64,
 }
 
 impl Legacy {
@@ -89,6 +94,9 @@ impl Legacy {
 
     pub(super) fn client_waits(&self, mailbox: &str) {
         self.presence.waits_in(mailbox);
+        if self.watch.lock().eye.mailbox().is_none() {
+            Arc::clone(&self.watch).look_again(mailbox.to_owned());
+        }
     }
 
     pub(super) fn has_device(&self, token: &DeviceToken) {
@@ -105,6 +113,7 @@ impl Legacy {
         let wish = match glimpse {
             Glimpse::Opening | Glimpse::Closed => {
                 self.presence.waits_no_more();
+                seen.turns = seen.turns.wrapping_add(1);
                 seen.eye.close();
                 None
             }
@@ -247,7 +256,7 @@ impl Watch {
         let Some(mailbox) = self.lock().eye.mailbox().map(str::to_owned) else { return };
         let is_watched = self.keeper.wants(&self.account) && self.keeper.is_watched_mailbox(&self.account, &mailbox);
         if !is_watched {
-            return;
+            return self.lock().eye.ignore();
         }
         let noted = match self.registry.positions(&self.account).await {
             Ok(positions) => {
@@ -263,6 +272,20 @@ impl Watch {
         self.grant(wish);
     }
 
+    /// That a client waits in a mailbox makes it one that is watched, once it is noted.
+    fn look_again(self: Arc<Self>, mailbox: String) {
+        let turn = self.lock().turns;
+        tokio::spawn(async move {
+            sleep(NOTING_TIME).await;
+            let wish = {
+                let mut seen = self.lock();
+                let is_still_open = seen.turns == turn && seen.eye.mailbox().is_none();
+                is_still_open.then(|| seen.eye.opened(&mailbox))
+            };
+            self.grant(wish);
+        });
+    }
+
     async fn resolve(self: Arc<Self>) {
         let outcome = self.lock().eye.resolve();
         if let Some(outcome) = outcome {
@@ -276,16 +299,16 @@ impl Watch {
             return;
         }
         let announce = self.announce(&outcome);
-        let Outcome { mailbox, position, since, .. } = outcome;
-        let is_old = self.registry.positions(&self.account).await.is_ok_and(|positions| {
-            positions.iter().any(|(name, noted)| {
-                is_same(name, &mailbox)
-                    && noted.uid_validity == position.uid_validity
-                    && noted.uid_next > position.uid_next
-            })
-        });
-        if is_old {
-            return;
+        let Outcome { mailbox, mut position, since, .. } = outcome;
+        // Another session of the account may have looked.
+        let positions = self.registry.positions(&self.account).await.unwrap_or_default();
+        let known = positions.into_iter().find(|(name, _)| is_same(name, &mailbox)).map(|(_, known)| known);
+        if let Some(known) = known.filter(|known| known.uid_validity == position.uid_validity) {
+            self.lock().eye.advance(known);
+            if known.uid_next >= position.uid_next && (outcome.is_fetched || !outcome.announce) {
+                return;
+            }
+            position.uid_next = position.uid_next.max(known.uid_next);
         }
         let noted = self.registry.noticed(&self.account, &mailbox, position, announce).await;
         match noted {

@@ -76,6 +76,18 @@ impl Eye {
         Wish::Compare
     }
 
+    /// The mailbox that is open is nobody's concern, as far as is known.
+    pub fn ignore(&mut self) {
+        self.mailbox = None;
+    }
+
+    /// It has been looked through up to there meanwhile, by another session.
+    pub fn advance(&mut self, noted: Position) {
+        if noted.uid_validity == self.uid_validity {
+            self.from = self.from.max(noted.uid_next);
+        }
+    }
+
     /// The mailbox that is open.
     #[must_use]
     pub fn mailbox(&self) -> Option<&str> {

@@ -391,3 +391,55 @@ async fn a_session_in_which_something_was_set_is_not_handed_back() {
     assert!(poll(PATIENCE, || scene.dovecot.who(&scene.user) == 1).await);
     scene.dovecot.expect_logins(&scene.user, 3).await;
 }
+
+#[tokio::test]
+async fn beyond_the_limit_sessions_log_out() {
+    let scene = scene_with(Setup::Vanilla, "kept-limit", |options| {
+        options.more = "keep:\n  sessions: 1\n".to_owned();
+    })
+    .await;
+    drop(waiting(&scene, "openpgp:limit").await);
+    scene.dovecot.wait_for_watch(&scene.user, 1).await;
+    let other = scene.dovecot.user("kept-limit-other");
+    let mut client = scene.connect().await;
+    client.log_in(&other).await;
+    register(&mut client, "openpgp:other").await;
+    drop(client);
+    assert!(poll(PATIENCE, || scene.dovecot.sessions(&other).concat().contains("LOGOUT")).await);
+    // The account that has a place may have its newer session kept.
+    let mut client = scene.client().await;
+    client.send("c5 LOGOUT").await;
+    client.expect_prefix("* BYE").await;
+    scene.dovecot.wait_for_watch(&scene.user, 2).await;
+    assert!(poll(PATIENCE, || scene.dovecot.who(&scene.user) == 1).await);
+    assert_eq!(scene.dovecot.who(&other), 0);
+}
+
+#[tokio::test]
+async fn the_mailbox_that_the_client_waits_in_is_watched() {
+    let mut scene = scene(Setup::Vanilla, "kept-elsewhere").await;
+    let mut client = scene.client().await;
+    register(&mut client, "openpgp:elsewhere").await;
+    client.command("c3 CREATE DeltaChat").await;
+    client.command("c4 SELECT DeltaChat").await;
+    client.send("c5 IDLE").await;
+    client.expect_prefix("+").await;
+    status_says(&scene, "mailbox  DeltaChat").await;
+    let mut direct = scene.direct().await;
+    let news = message("bob@elsewhere.test", &scene.user, "news", "");
+    let mut append = async |tag: &str| {
+        direct.send(&format!("{tag} APPEND DeltaChat {{{}+}}", news.len())).await;
+        direct.send_raw(news.as_bytes()).await;
+        direct.send("").await;
+        direct.until_tagged(tag).await;
+    };
+    // The client hears of it, and says nothing: as dead as it may be, it is woken.
+    append("d1").await;
+    client.expect_prefix("* 1 EXISTS").await;
+    scene.expect_pushes(&["openpgp:elsewhere"]).await;
+    drop(client);
+    status_says(&scene, "watch    watching").await;
+    let before = scene.notify.posted().len();
+    append("d2").await;
+    scene.notify.wait_for(before + 1, PATIENCE).await;
+}
