@@ -26,6 +26,18 @@ impl AccountId {
         }
     }
 
+    /// Who logs in.
+    #[must_use]
+    pub fn login(&self) -> &str {
+        self.user.rsplit_once('\n').map_or(&self.user, |(_, login)| login)
+    }
+
+    /// Whose mailbox it is.
+    #[must_use]
+    pub fn owner(&self) -> &str {
+        self.user.split_once('\n').map_or(&self.user, |(owner, _)| owner)
+    }
+
     /// The account of `user` on `upstream` (`host:port`).
     #[must_use]
     pub fn new(user: &str, upstream: &str) -> Self {

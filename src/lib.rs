@@ -30,6 +30,7 @@ pub mod logging;
 pub mod parser;
 pub mod proxy;
 pub mod push;
+pub mod recognition;
 pub mod reload;
 mod run;
 pub mod secret;

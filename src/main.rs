@@ -377,6 +377,7 @@ fn describe(out: &mut impl Write, config: &Config, certificate: &Summary, more: 
     match Settings::new(&config.storage).credentials {
         Keeping::Sealed(key) => writeln!(out, "passwords    sealed with the key in {key}"),
         Keeping::Memory => writeln!(out, "passwords    in memory only"),
+        Keeping::None => writeln!(out, "passwords    not kept: clients' own sessions go on watching"),
     }
 }
 

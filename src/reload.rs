@@ -95,6 +95,7 @@ fn fixed(before: &Config, now: &Config) -> Vec<&'static str> {
         ("storage", before.storage != now.storage),
         ("admin", before.admin != now.admin),
         ("log.format", before.log.format != now.log.format),
+        ("keep", before.keep != now.keep),
         ("push.notify_url, ca, coalesce, max_in_flight or max_per_second", push(before) != push(now)),
         ("push.idle_renewal", before.push.idle_renewal != now.push.idle_renewal),
         ("pace", before.pace != now.pace),
@@ -119,6 +120,7 @@ fn with_fixed(mut config: Config, before: &Config) -> Config {
     config.storage.clone_from(&before.storage);
     config.admin.clone_from(&before.admin);
     config.log.format = before.log.format;
+    config.keep.clone_from(&before.keep);
     config.push.notify_url = before.push.notify_url.clone();
     config.push.ca.clone_from(&before.push.ca);
     config.push.coalesce = before.push.coalesce;
@@ -174,10 +176,11 @@ mod tests {
         assert!(fixed(&before, &now).is_empty());
         now.listeners.pop();
         now.storage.directory = Path::new("elsewhere").into();
+        now.keep.hand_back = false;
         now.push.coalesce = Duration::from_secs(99);
         now.servers = crate::config::known_servers();
         let told = fixed(&before, &now);
-        assert_eq!(told.len(), 4);
+        assert_eq!(told.len(), 5);
         let kept = with_fixed(now.clone(), &before);
         assert_eq!(fixed(&kept, &now), told);
         assert_eq!(kept.limits, now.limits);

@@ -120,6 +120,7 @@ pub struct Server {
     reloader: Reloader,
     board: Board,
     registry: Registry,
+    watchers: Watchers,
     account_events: AccountEvents,
     notifier: Notifier,
     /// What opens the web page, if there is one.
@@ -142,21 +143,26 @@ impl Server {
         let telemetry = Telemetry::default();
         let notifier = Notifier::new(notifier_settings(&config)?, registry.clone(), token_news, telemetry.clone())?;
         let board = Board::new(telemetry);
-        let gate = Arc::new(LoginGate::new(config.limits.failed_logins.clone()).map_err(|_| RunError::Random)?);
+        let gate = LoginGate::new(config.limits.failed_logins.clone()).map_err(|_| RunError::Random)?;
+        let gate = Arc::new(if registry.keeps_sessions() { gate.brief() } else { gate });
+        let wishes = Live::new(Wishes::from(&config));
         let tracer = Tracer::default();
         tracer.apply(&config.trace).map_err(RunError::Trace)?;
         let (shown, told) = (board.clone(), tracer.clone());
-        let proxy = Proxy::new(&config, tls.clone(), upstreams.get(), registry.clone(), shown, gate, told);
+        let watchers = Watchers::new(&config, registry.clone(), upstreams.clone(), wishes.clone(), shown, told);
+        let (shown, told) = (board.clone(), tracer.clone());
+        let proxy = Proxy::new(&config, tls.clone(), upstreams.get(), registry.clone(), shown, gate, told)
+            .with_keeper(watchers.keeper());
         let reloader = Reloader {
             config: Live::new(config.clone()),
             certificates: Arc::clone(&tls.certificates),
             proxy: Live::new(proxy),
             upstreams,
-            wishes: Live::new(Wishes::from(&config)),
+            wishes,
             tracer,
         };
         let log = Limit::default();
-        Ok(Self { config, tls, reloader, board, registry, account_events, notifier, password, log })
+        Ok(Self { config, tls, reloader, board, registry, watchers, account_events, notifier, password, log })
     }
 
     /// The same, with the metrics saying what `limit` has left out of the log.
@@ -184,10 +190,10 @@ impl Server {
     pub async fn run(self, listeners: Vec<BoundListener>, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
         raise_file_limit(&self.config, self.registry.len());
         introduce(&self.config, &listeners, &self.tls, &self.registry);
-        let Self { config, tls, reloader, board, registry, account_events, notifier, password, log } = self;
+        let Self { config, tls, reloader, board, registry, watchers, account_events, notifier, password, log } = self;
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
-        let Reloader { upstreams, wishes, proxy, tracer, .. } = reloader;
+        let Reloader { proxy, tracer, .. } = reloader;
         let listening = Listening::default();
         if let Some(password) = password {
             let tracer = tracer.clone();
@@ -202,7 +208,6 @@ impl Server {
             };
             web::start(&config, password, sources, &tls, &tasks, &stop).await;
         }
-        let watchers = Watchers::new(&config, registry.clone(), upstreams, wishes, board.clone(), tracer.clone());
         let mut watching = tasks.spawn(watchers.run(account_events, stop.clone()));
         let reporter = Reporter::new(registry.clone(), board);
         let answers = Arc::new(Answers::new(reporter, notifier.tester(), tracer.clone()));

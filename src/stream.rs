@@ -51,6 +51,30 @@ pub enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
+impl Stream {
+    /// Overwrites what TLS has decrypted and handed over, which stays in its buffer until as much has come again: it may be a
+    /// password.
+    pub fn forget_what_was_read(&mut self) {
+        if let Self::Tls(tls) = self {
+            // It lends its buffer out to be filled, and is told that nothing came.
+            let _ = match tls.as_mut() {
+                TlsStream::Server(tls) => tls.get_mut().1.read_tls(&mut Wiper),
+                TlsStream::Client(tls) => tls.get_mut().1.read_tls(&mut Wiper),
+            };
+        }
+    }
+}
+
+/// Reads nothing, into a buffer that has nothing in it afterwards.
+struct Wiper;
+
+impl io::Read for Wiper {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        buffer.fill(0);
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+}
+
 /// When the first keepalive probe is sent on a silent connection, and how long after it the next.
 const KEEPALIVE_TIME: Duration = Duration::from_secs(120);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);

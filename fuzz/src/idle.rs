@@ -100,6 +100,8 @@ impl Run {
                     assert!(!failure.to_string().is_empty());
                     self.is_over = true;
                 }
+                // `Run` never asks for the session.
+                Action::Released => unreachable!("nobody wants it"),
                 Action::Judged { .. } | Action::Watching | Action::OnlyFirst | Action::LeftOut(..) => {}
             }
         }

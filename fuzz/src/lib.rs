@@ -13,6 +13,7 @@ mod events;
 mod framer;
 mod id;
 mod idle;
+mod keeping;
 mod metadata;
 mod preauth;
 mod proxy_protocol;
@@ -39,7 +40,7 @@ macro_rules! targets {
     };
 }
 
-targets!(framer command response capability metadata session redaction preauth dialogue idle config sasl id compression proxy_protocol);
+targets!(framer command response capability metadata session redaction preauth dialogue idle config sasl id compression proxy_protocol keeping);
 
 /// Checks the property of this name.
 ///

@@ -143,6 +143,22 @@ fn step(
     clock: Clock,
 ) -> (WatchKind, Option<Timestamp>, String, Option<Problem>) {
     let problem = |words: &str, cure: &str| Some(Problem { words: words.into(), cure: cure.into() });
+    // Where sessions are kept, what its client logs in with does not matter.
+    match watch.map(|watch| &watch.state) {
+        Some(WatchState::WithClient) => {
+            let words = "its own client waits for mail, and what it hears wakes the others";
+            return (WatchKind::WithClient, None, words.into(), None);
+        }
+        Some(WatchState::AwaitingDevice { reason }) => {
+            let cure = "its devices are called back; or open the app";
+            let words = "goes on in the session of the device that returns";
+            return (WatchKind::AwaitingDevice, None, words.into(), problem(reason, cure));
+        }
+        Some(WatchState::Watching) => {
+            return (WatchKind::Watching, None, "waits for news; says IDLE anew now and then".into(), None);
+        }
+        _ => {}
+    }
     if let Some(mechanism) = status.unusable {
         let words = format!("its client logs in with {}, which leaves nothing to log in with again", mechanism.name());
         let cure = "let it send a password (LOGIN, or AUTHENTICATE PLAIN), and it is watched";
@@ -158,9 +174,6 @@ fn step(
         return (WatchKind::WaitingForLogin, None, "watched when its phone has logged in".into(), problem(words, cure));
     }
     match watch.map(|watch| &watch.state) {
-        Some(WatchState::Watching) => {
-            (WatchKind::Watching, None, "waits for news; says IDLE anew now and then".into(), None)
-        }
         Some(WatchState::Connecting) => {
             (WatchKind::Connecting, None, "logs in when it is its turn at the server".into(), None)
         }
@@ -176,7 +189,7 @@ fn step(
             let (words, cure) = ("the mail server refused the login", "log in with the app to start it again");
             (WatchKind::Ended, None, format!("nothing, until: {cure}"), problem(words, cure))
         }
-        None => (WatchKind::NotStarted, None, "it is about to begin".into(), None),
+        _ => (WatchKind::NotStarted, None, "it is about to begin".into(), None),
     }
 }
 
@@ -302,6 +315,12 @@ mod tests {
         says(&status, "  watch    interrupted: it hung up\\u{1b}[2J; next attempt in 2m\n");
         board.set(&status.account, WatchState::AwaitingLogin { reason: "wrong password".into(), cure: "log in" });
         says(&status, "  watch    ended: wrong password; log in\n");
+        // Where sessions are kept, what its client logs in with does not matter.
+        board.set(&status.account, WatchState::AwaitingDevice { reason: "it hung up".into() });
+        says(&status, "  watch    waiting for a device: it hung up; its devices are called back; or open the app\n");
+        board.set(&status.account, WatchState::WithClient);
+        says(&status, "  watch    its own client waits for mail, and what it hears wakes the others\n");
+        board.set(&status.account, WatchState::Connecting);
         status.unusable = Some(Mechanism::ScramSha256);
         says(&status, "cannot be watched: its client logs in with SCRAM-SHA-256, which");
         status.unusable = None;

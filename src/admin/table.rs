@@ -220,7 +220,10 @@ fn in_full(text: &mut String, account: &AccountReport, now: Timestamp) {
 
 /// Whether its problem, if it has one, is not the watch's.
 fn is_watched(account: &AccountReport) -> bool {
-    matches!(account.watch.state, WatchKind::Watching | WatchKind::Connecting | WatchKind::NotStarted)
+    matches!(
+        account.watch.state,
+        WatchKind::Watching | WatchKind::WithClient | WatchKind::Connecting | WatchKind::NotStarted
+    )
 }
 
 fn watch_line(account: &AccountReport, now: Timestamp) -> String {
@@ -233,6 +236,9 @@ fn watch_line(account: &AccountReport, now: Timestamp) -> String {
         WatchKind::Watching => {
             watch.since.map_or("watching".into(), |since| format!("watching since {}", moment(since)))
         }
+        // What a client's own session hears is not looked at as proof of life.
+        WatchKind::WithClient => watch.next_step.clone(),
+        WatchKind::AwaitingDevice => format!("waiting for a device: {reason}; {cure}"),
         WatchKind::Connecting => "connecting, or waiting for its turn".into(),
         WatchKind::Interrupted => {
             let next = watch.next.map_or("soon".into(), |next| ahead(next, now));

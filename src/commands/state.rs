@@ -25,7 +25,7 @@ pub fn backup(storage: &Storage, file: &Path) -> Result<String, OpenError> {
         Keeping::Sealed(key) => {
             format!("{done}; the key that seals its passwords is not in it: keep a copy of {key} in another place")
         }
-        Keeping::Memory => done,
+        Keeping::Memory | Keeping::None => done,
     })
 }
 
@@ -42,7 +42,7 @@ pub fn rotate_key(storage: &Storage, new_key: Option<&Path>) -> Result<String, O
         (None, Keeping::Sealed(place)) => {
             said.push_str(&format!(", in {place}; copies of the old one open old backups only"))
         }
-        (None, Keeping::Memory) => {}
+        (None, Keeping::Memory | Keeping::None) => {}
     }
     if rotated.left > 0 {
         said.push_str(&format!("; {} could not be opened with the old key and wait for a login", rotated.left));

@@ -12,6 +12,7 @@ mod check_routes;
 mod dns;
 mod error;
 mod failed_logins;
+mod keep;
 mod limits;
 mod listeners;
 mod log;
@@ -45,6 +46,7 @@ pub use certificate::{Acme, Certificate, Files};
 pub use dns::Dns;
 pub use error::{ConfigError, Problem, Problems};
 pub use failed_logins::FailedLogins;
+pub use keep::KeptSessions;
 pub use limits::Limits;
 pub use listeners::{Hostname, Listener, ListenerTls};
 pub use log::{Log, LogFormat};
@@ -93,6 +95,8 @@ pub struct Config {
     pub metadata: Metadata,
     /// What survives a restart.
     pub storage: Storage,
+    /// What becomes of clients' sessions where no password is kept.
+    pub keep: KeptSessions,
     /// How clients log in.
     pub login: Login,
     /// What one connection may cost.
@@ -121,6 +125,7 @@ impl Default for Config {
             accounts: Accounts::new(),
             metadata: Metadata::default(),
             storage: Storage::default(),
+            keep: KeptSessions::default(),
             login: Login::default(),
             limits: Limits::default(),
             admin: Admin::default(),

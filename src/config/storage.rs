@@ -24,6 +24,8 @@ pub enum Keep {
     Sealed,
     /// In memory only: after a restart each device has to log in once.
     Memory,
+    /// Nowhere: the client's own session goes on watching when the client is gone. See docs/keeping.md.
+    None,
 }
 
 impl Default for Storage {

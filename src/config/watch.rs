@@ -39,6 +39,11 @@ pub struct Rate {
 }
 
 impl Rate {
+    /// So many a second.
+    pub(super) const fn per_second(count: u32) -> Self {
+        Self { count, per: Duration::from_secs(1) }
+    }
+
     /// The time from one to the next.
     #[must_use]
     pub fn interval(self) -> Duration {

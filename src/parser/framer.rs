@@ -105,6 +105,12 @@ impl Framer {
         self.literal = size;
     }
 
+    /// Bytes of the literal under way that are still to come.
+    #[must_use]
+    pub fn left_of_literal(&self) -> u64 {
+        self.literal
+    }
+
     /// Whether the next byte belongs to a literal.
     #[must_use]
     pub fn in_literal(&self) -> bool {

@@ -15,3 +15,4 @@ pub mod reader;
 pub mod response;
 pub mod sasl;
 pub mod syntax;
+pub mod utf7;

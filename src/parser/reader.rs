@@ -28,6 +28,12 @@ impl ResponseReader {
         Self { framer: Framer::new(), held: Vec::new(), limit }
     }
 
+    /// Whether no response has begun that is not complete.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
     /// The next complete response, with its line end, out of `input`, which moves on to what is left. `Ok(None)` when more
     /// input is needed.
     ///

@@ -15,13 +15,16 @@ use super::conversation::Conversation;
 use super::guard::door::{Claim, Place};
 use super::handle::AccountHandle;
 use super::handshake::{self, Accepted, Guests, Http};
+use super::legacy::{Legacy, Returned};
 use super::listener::Proxy;
+use super::login::Entered;
 use super::preauth::{Allowance, Event, NotAuthenticated, Protection};
 use super::relay::{Beginning, Bounds, End, Relay};
 use super::session::{Session, Upstream};
 use super::web;
 use crate::account::AccountId;
 use crate::config::{Listener, ListenerTls};
+use crate::push::watcher::kept::Abilities;
 use crate::secret::Credentials;
 use crate::stream::{Stream, receive};
 use crate::telemetry::{Event as Told, LoginResult, Telemetry};
@@ -63,8 +66,10 @@ struct Authenticated {
     rest: Vec<u8>,
     tag: Vec<u8>,
     account: AccountId,
-    credentials: Arc<Credentials>,
+    /// None where sessions are kept: no copy of them is left.
+    credentials: Option<Arc<Credentials>>,
     upstream: Connected,
+    returned: Returned,
 }
 
 /// Why there was no login.
@@ -211,11 +216,14 @@ impl Connection {
                     )
                     .await?
                 {
-                    Ok((account, credentials, upstream)) => {
+                    Ok(Entered { account, credentials, upstream, returned }) => {
                         self.tell_login(Some(&account), LoginResult::Accepted);
                         self.trace.logged_in(&account);
-                        let client = client.take()?;
-                        return Ok(Authenticated { client, rest: received, tag, account, credentials, upstream });
+                        let mut client = client.take()?;
+                        client.forget_what_was_read();
+                        // A vector of its own: the other one has had the password in it.
+                        let rest = received.as_slice().to_vec();
+                        return Ok(Authenticated { client, rest, tag, account, credentials, upstream, returned });
                     }
                     Err(refused) => {
                         self.tell_login(None, refused.result);
@@ -302,11 +310,16 @@ impl Connection {
 
     /// From the login on: the client gets the server's answer under its own tag, and everything else as it comes.
     fn relay(mut self, authenticated: Authenticated) -> (Relay<AccountHandle>, Beginning) {
-        let Authenticated { client, rest, tag, account, credentials, upstream } = authenticated;
+        let Authenticated { client, rest, tag, account, credentials, upstream, returned } = authenticated;
         let Connected { stream, logged_in, rest: upstream_rest } = upstream;
         let mut known = Upstream { pushes: logged_in.pushes, ..Upstream::default() };
         known.learn(logged_in.capabilities.iter().map(str::as_bytes));
         let session = Session::new(Arc::clone(&self.proxy.session), known);
+        let abilities =
+            Abilities { idle: logged_in.capabilities.has("IDLE"), notify: logged_in.capabilities.has("NOTIFY") };
+        let keeper = self.proxy.keeper.as_ref();
+        let legacy = keeper.map(|keeper| Legacy::new(keeper, &self.proxy.registry, &account, abilities, returned));
+        let session = if legacy.is_some() { session.kept() } else { session };
         let answer = [&logged_in.untagged, &tag, b" ".as_slice(), &logged_in.answer, b"\r\n"].concat();
         let lines = answer.split_inclusive(|byte| *byte == b'\n');
         let answer: Vec<u8> = lines.flat_map(|line| session.rewrite(line).unwrap_or_else(|| line.to_vec())).collect();
@@ -325,6 +338,7 @@ impl Connection {
             board: self.proxy.board.clone(),
             has_grace: self.proxy.has_grace,
             device: OnceLock::new(),
+            legacy: legacy.map(Box::new),
         };
         (Relay::new(session, (client, stream), account, self.trace, bounds), beginning)
     }
@@ -362,7 +376,7 @@ mod tests {
     fn a_session_that_says_nothing_is_small() {
         let sizes = (size_of::<Session>(), size_of::<Relay<AccountHandle>>(), size_of_future(Connection::serve));
         // In bytes: the session's state, that and its streams, and the whole task.
-        assert!(sizes.0 <= 448 && sizes.1 <= 1200, "{sizes:?}");
+        assert!(sizes.0 <= 448 && sizes.1 <= 1232, "{sizes:?}");
         assert!(sizes.2 <= 2600, "the task is much larger than the relay in it, which may be in it twice: {sizes:?}");
     }
 }

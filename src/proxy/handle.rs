@@ -4,8 +4,9 @@ use std::sync::{Arc, OnceLock};
 
 use tracing::{debug, info, warn};
 
-use super::relay::{self, Performed};
-use super::session::Request;
+use super::legacy::Legacy;
+use super::relay::{self, Left, Performed};
+use super::session::{Glimpse, Request};
 use crate::account::AccountId;
 use crate::push::board::Board;
 use crate::push::registry::Registry;
@@ -17,13 +18,16 @@ use crate::telemetry::{Event, Way};
 pub(super) struct AccountHandle {
     pub(super) registry: Registry,
     pub(super) account: AccountId,
-    pub(super) credentials: Arc<Credentials>,
+    /// None where sessions are kept.
+    pub(super) credentials: Option<Arc<Credentials>>,
     pub(super) session: u64,
     pub(super) board: Board,
     /// Pushes wait for other devices: it is noted that the session's device fetches.
     pub(super) has_grace: bool,
     /// The token that the session's device has handed over.
     pub(super) device: OnceLock<DeviceToken>,
+    /// What becomes of the session where it may be kept.
+    pub(super) legacy: Option<Box<Legacy>>,
 }
 
 impl relay::Account for AccountHandle {
@@ -32,10 +36,13 @@ impl relay::Account for AccountHandle {
     }
 
     fn push_status(&self) -> String {
-        standing(&self.registry, &self.board, &self.account, &self.credentials)
+        standing(&self.registry, &self.board, &self.account, self.credentials.as_deref())
     }
 
     fn idles_in(&self, mailbox: &str) {
+        if let Some(legacy) = &self.legacy {
+            legacy.client_waits(mailbox);
+        }
         // Where other programs of the account wait is no business of its phones'.
         if self.device.get().is_none() || !self.registry.must_note_idle(&self.account, mailbox) {
             return;
@@ -57,6 +64,22 @@ impl relay::Account for AccountHandle {
         self.board.telemetry().tell(&Event::Fetched { session, account, token });
     }
 
+    fn sees(&self, glimpse: Glimpse<'_>) {
+        if let Some(legacy) = &self.legacy {
+            legacy.sees(glimpse);
+        }
+    }
+
+    fn looks_for_mail(&self) -> bool {
+        self.legacy.as_ref().is_some_and(|legacy| legacy.looks_for_mail())
+    }
+
+    fn inherits(self, left: Left) {
+        if let Some(legacy) = self.legacy {
+            legacy.take(left);
+        }
+    }
+
     fn relayed(&self, way: Way, bytes: usize) {
         self.board.telemetry().metrics().add_relayed(way, bytes);
     }
@@ -65,14 +88,17 @@ impl relay::Account for AccountHandle {
         if let Request::AddToken(token) = &request {
             // A client hands over one token in a session; with another one it is the first that counts here.
             let _ = self.device.set(token.clone());
+            if let Some(legacy) = &self.legacy {
+                legacy.has_device(token);
+            }
         }
         let (registry, account, session) = (self.registry.clone(), self.account.clone(), self.session);
-        let credentials = Arc::clone(&self.credentials);
+        let credentials = self.credentials.clone();
         let known = registry.tokens(&account);
         let telemetry = self.board.telemetry().clone();
         Box::pin(async move {
             let result = match &request {
-                Request::AddToken(token) => registry.register(&account, &credentials, token).await,
+                Request::AddToken(token) => registry.register(&account, credentials.as_deref(), token).await,
                 Request::RemoveTokens => registry.remove_all(&account).await,
             };
             if let (Ok(()), Request::AddToken(token)) = (&result, &request) {
@@ -84,7 +110,7 @@ impl relay::Account for AccountHandle {
                 }
                 (Ok(()), Request::AddToken(token)) => {
                     info!(session, %account, %token, "device token registered");
-                    if registry.credentials(&account).is_none() {
+                    if registry.credentials(&account).is_none() && !registry.keeps_sessions() {
                         info!(session, %account, "not watched: its client's login leaves nothing to log in with again");
                     }
                 }

@@ -24,6 +24,8 @@ use crate::config::{Allow, Config, Limits, Listener, ListenerTls};
 use crate::live::Live;
 use crate::push::board::Board;
 use crate::push::registry::Registry;
+use crate::push::watcher::kept::Keeper;
+use crate::recognition::Recognizer;
 use crate::stream;
 use crate::telemetry::Event;
 use crate::trace::Tracer;
@@ -38,6 +40,10 @@ pub struct Proxy {
     pub(crate) upstreams: Arc<Upstreams>,
     pub(super) registry: Registry,
     pub(super) board: Board,
+    /// Who keeps clients' sessions, where that is done.
+    pub(super) keeper: Option<Keeper>,
+    /// By whom a password is known again.
+    pub(super) recognizer: Recognizer,
     pub(super) session: Arc<session::Settings>,
     /// SCRAM is among what is offered before the login.
     pub(super) offers_scram: bool,
@@ -74,6 +80,8 @@ impl Proxy {
             upstreams,
             registry,
             board,
+            keeper: None,
+            recognizer: Recognizer::default(),
             session: Arc::new(session_settings(config)),
             offers_scram: config.login.scram,
             has_grace: !config.push.grace.is_zero(),
@@ -90,6 +98,12 @@ impl Proxy {
         }
     }
 
+    /// The same proxy, whose clients' sessions are kept if somebody does that.
+    #[must_use]
+    pub fn with_keeper(self, keeper: Option<Keeper>) -> Self {
+        Self { keeper, ..self }
+    }
+
     /// The same proxy under another configuration: what is counted and known goes on.
     #[must_use]
     pub fn renewed(&self, config: &Config, upstreams: Arc<Upstreams>) -> Self {
@@ -98,6 +112,8 @@ impl Proxy {
         Self {
             probes: Arc::clone(&self.probes),
             door: Arc::clone(&self.door),
+            keeper: self.keeper.clone(),
+            recognizer: self.recognizer.clone(),
             next_session: Arc::clone(&self.next_session),
             site: Arc::new(self.site.renewed(config)),
             ..Self::new(config, tls, upstreams, registry, board, Arc::clone(&self.gate), self.tracer.clone())

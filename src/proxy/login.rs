@@ -1,5 +1,6 @@
 //! One login of a client's: may it be tried, where, and what came of it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,11 +13,13 @@ use super::guard::Prefix;
 use super::guard::gate::{self, Pass};
 use super::guard::logins::Outcome;
 use super::guard::report;
+use super::legacy::Returned;
 use super::preauth::NotAuthenticated;
 use super::refused::Refused;
 use crate::account::AccountId;
 use crate::config::Native;
-use crate::secret::Credentials;
+use crate::push::watcher::kept::Ticket;
+use crate::secret::{Credentials, Kind};
 use crate::telemetry::LoginResult;
 use crate::upstream::connect::{ConnectError, Connected};
 use crate::upstream::dialogue::LoginError;
@@ -27,6 +30,15 @@ use crate::upstream::route::{Asked, Target};
 
 /// How long a server may take to count a session as gone that has just been closed.
 const GIVING_WAY: Duration = Duration::from_millis(500);
+
+/// A login that succeeded.
+pub(super) struct Entered {
+    pub(super) account: AccountId,
+    /// None where sessions are kept.
+    pub(super) credentials: Option<Arc<Credentials>>,
+    pub(super) upstream: Connected,
+    pub(super) returned: Returned,
+}
 
 impl Connection {
     /// On whose behalf it talks to the upstream.
@@ -67,7 +79,7 @@ impl Connection {
         &mut self,
         credentials: Credentials,
         mut client: Waiting<'_>,
-    ) -> Result<Result<(AccountId, Arc<Credentials>, Connected), Refused>, NoLogin> {
+    ) -> Result<Result<Entered, Refused>, NoLogin> {
         let (session, peer) = (self.session, self.peer);
         let target = match self.target(&credentials) {
             Ok(target) => target,
@@ -85,11 +97,17 @@ impl Connection {
         };
         let claim = self.entrance.claim.clone();
         let _trying = claim.as_ref().map(|claim| claim.try_login(&(&self.proxy.limits).into()));
+        let shown = self.ticket_for(&target, &account, &credentials).await;
+        if let Some((upstream, returned)) = self.handed_back(&account, shown.as_ref()).await {
+            pass.done(Outcome::Accepted);
+            debug!(session, %peer, %account, upstream = %target, "logged in to the session that was kept");
+            return Ok(Ok(Entered { account, credentials: None, upstream, returned }));
+        }
         let probed = self.proxy.session.native == Native::Passthrough && !self.proxy.probes.is_known(&target);
         let mut attempt = self.attempt(&target, &credentials, probed, &pass, &mut client).await;
         // What the client has answered to one challenge is no answer to another.
         // And a stranger, whom some servers tell so before they look at the password, ends nobody's watch.
-        let may_ask = !client.was_asked && pass.is_known();
+        let may_ask = !client.was_asked && (pass.is_known() || shown.is_some());
         if may_ask && attempt.as_ref().is_err_and(Failure::is_too_many) && self.proxy.board.give_way(&account) {
             debug!(session, %account, "too many sessions: the watching session gives way to the client");
             sleep(GIVING_WAY).await;
@@ -132,7 +150,49 @@ impl Connection {
         if let Err(error) = self.proxy.registry.login_succeeded(&account, &credentials).await {
             debug!(session, %account, "the new password could not be stored for the watching session: {error}");
         }
-        Ok(Ok((account, Arc::new(credentials.to_keep()), upstream)))
+        let kept = self.proxy.keeper.is_none().then(|| Arc::new(credentials.to_keep()));
+        let returned = self.ticket(&target, &account, &credentials, &upstream).await;
+        Ok(Ok(Entered { account, credentials: kept, upstream, returned }))
+    }
+
+    /// The kept session's ticket, if this login is the same: a session is not asked for it, and another password is for the mail
+    /// server to judge. It comes after the [`Pass`], so that whoever guesses is counted whichever way it goes.
+    async fn ticket_for(&self, target: &Target, account: &AccountId, credentials: &Credentials) -> Option<Arc<Ticket>> {
+        let ticket = self.proxy.keeper.as_ref()?.ticket(account)?;
+        let is_possible = credentials.kind == Kind::Password && ticket.fits(target, self.prefix());
+        (is_possible && self.proxy.recognizer.is_same(&credentials.password, &ticket.hash).await).then_some(ticket)
+    }
+
+    /// The session that was kept, for who has shown its ticket.
+    async fn handed_back(&self, account: &AccountId, shown: Option<&Arc<Ticket>>) -> Option<(Connected, Returned)> {
+        let (keeper, ticket) = (self.proxy.keeper.as_ref()?, shown?);
+        let (stream, presence) = keeper.hand_back(account, ticket).await?;
+        let connected = Connected { stream, logged_in: ticket.logged_in(), rest: Vec::new() };
+        Some((connected, Returned { ticket: Some(Arc::clone(ticket)), presence: Some(presence) }))
+    }
+
+    /// What a new session may be handed back for.
+    async fn ticket(
+        &self,
+        target: &Target,
+        account: &AccountId,
+        credentials: &Credentials,
+        upstream: &Connected,
+    ) -> Returned {
+        let Some(keeper) = &self.proxy.keeper else { return Returned::default() };
+        // What was right before may not be any more.
+        keeper.revoke(account);
+        let is_wanted = keeper.settings().hand_back && credentials.kind == Kind::Password && keeper.wants(account);
+        if !is_wanted {
+            return Returned::default();
+        }
+        let hash = self.proxy.recognizer.hash(&credentials.password).await;
+        let ticket = hash.map(|hash| Ticket::new(hash, target, self.prefix(), &upstream.logged_in));
+        Returned { ticket: ticket.map(Arc::new), presence: None }
+    }
+
+    fn prefix(&self) -> IpAddr {
+        Prefix::of(self.peer.ip()).address()
     }
 
     /// Takes over what the client has said of itself.

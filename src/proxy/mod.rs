@@ -14,6 +14,7 @@ pub mod guard;
 mod handle;
 mod handshake;
 mod leaf;
+mod legacy;
 pub mod listener;
 mod login;
 mod peer;

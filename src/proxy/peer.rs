@@ -50,6 +50,12 @@ impl Peer {
         }
     }
 
+    /// The connection, and what it has not taken yet; none if it cannot be used any more.
+    pub(super) fn into_stream(self) -> Option<(Stream, Vec<u8>)> {
+        let is_usable = !self.eof && self.error.is_none() && self.closing == Closing::No;
+        is_usable.then(|| (self.stream, self.queue.get(self.sent..).unwrap_or_default().to_vec()))
+    }
+
     /// Bytes that wait to be sent.
     pub(super) fn waiting(&self) -> usize {
         self.queue.len().saturating_sub(self.sent)

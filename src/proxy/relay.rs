@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::compress::Malformed;
 use super::peer::{Closing, Peer};
-use super::session::{Output, Request, Session};
+use super::session::{Glimpse, Output, Request, Session};
 use crate::secret::DeviceToken;
 use crate::stream::{Stream, with_scratch};
 use crate::telemetry::Way;
@@ -41,6 +41,30 @@ pub trait Account: Send {
     fn relayed(&self, way: Way, bytes: usize);
     /// Does what a session asked for.
     fn perform(&self, request: Request) -> Performed;
+    /// Something about new mail passes by. Only where sessions are kept.
+    fn sees(&self, _glimpse: Glimpse<'_>) {}
+    /// Whether it is worth a copy what the client fetches.
+    fn looks_for_mail(&self) -> bool {
+        false
+    }
+    /// The client is gone, and left this. Only where sessions are kept.
+    fn inherits(self, _left: Left)
+    where
+        Self: Sized,
+    {
+    }
+}
+
+/// What a client has left behind: a session that may go on without it.
+pub struct Left {
+    /// The connection to the mail server.
+    pub stream: Stream,
+    /// What it has not taken yet.
+    pub unsent: Vec<u8>,
+    /// What is under way in it.
+    pub session: Session,
+    /// Where its transcript goes.
+    pub trace: Recorder,
 }
 
 /// Why a session ended.
@@ -49,6 +73,9 @@ pub enum End {
     /// The client closed, or its connection broke.
     #[error("the client is gone{}", .0.as_ref().map(|error| format!(": {error}")).unwrap_or_default())]
     Client(Option<io::Error>),
+    /// The client said LOGOUT, and deltapush answered.
+    #[error("the client logged out")]
+    LoggedOut,
     /// The upstream closed, or its connection broke.
     #[error("the mail server is gone{}", .0.as_ref().map(|error| format!(": {error}")).unwrap_or_default())]
     Upstream(Option<io::Error>),
@@ -150,7 +177,7 @@ impl<A: Account> Relay<A> {
         let mut first = Some((beginning.answer, beginning.upstream));
         async move {
             let mut cancelled = pin!(shutdown.cancelled());
-            poll_fn(|cx| {
+            let end = poll_fn(|cx| {
                 if let Some((answer, said)) = first.take() {
                     let (session, mut out) = self.parts(cx);
                     out.to_client(&answer);
@@ -165,8 +192,19 @@ impl<A: Account> Relay<A> {
                 }
                 polled
             })
-            .await
+            .await;
+            self.leave(end)
         }
+    }
+
+    /// Gives away what is left, if that can go on without the client.
+    fn leave(self, end: End) -> End {
+        let Self { session, upstream, account, trace, .. } = self;
+        let goes_on = session.may_be_kept() && !matches!(end, End::Upstream(_) | End::Shutdown);
+        if let Some((stream, unsent)) = goes_on.then(|| upstream.into_stream()).flatten() {
+            account.inherits(Left { stream, unsent, session, trace });
+        }
+        end
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
@@ -273,7 +311,9 @@ impl<A: Account> Relay<A> {
     }
 
     fn read_upstream(&mut self, buffer: &mut [u8], cx: &mut Context<'_>) -> bool {
-        if self.upstream.eof || self.client.waiting() >= self.limit {
+        // What is said after the end is for whoever goes on with the session.
+        let is_over = self.session.may_be_kept() && self.session.is_over();
+        if self.upstream.eof || self.client.waiting() >= self.limit || is_over {
             return false;
         }
         let Some(Ok(input)) = self.upstream.poll_read(buffer, cx) else { return false };
@@ -289,16 +329,28 @@ impl<A: Account> Relay<A> {
         let mut progress = false;
         if self.session.is_over() && self.client.closing == Closing::No {
             self.client.close();
-            self.upstream.close();
+            if !self.session.may_be_kept() {
+                self.upstream.close();
+            } else if self.end.is_none() {
+                self.end = Some(End::LoggedOut);
+                self.linger();
+            }
             progress = true;
         }
         // What the client asked for is done and answered first.
         if self.performing.is_some() || !self.requests.is_empty() {
             return progress;
         }
-        if self.client.eof && self.waiting.is_empty() && self.upstream.closing == Closing::No {
-            self.upstream.close();
-            progress = true;
+        if self.client.eof && self.waiting.is_empty() {
+            if !self.session.may_be_kept() && self.upstream.closing == Closing::No {
+                self.upstream.close();
+                progress = true;
+            } else if self.session.may_be_kept() && self.client.closing == Closing::No && !self.session.owes_answers() {
+                self.client.close();
+                self.end.get_or_insert(End::Client(None));
+                self.linger();
+                progress = true;
+            }
         }
         if self.upstream.eof && self.client.closing == Closing::No {
             let (session, mut out) = self.parts(cx);
@@ -462,6 +514,14 @@ impl<A: Account> Output for Out<'_, '_, A> {
 
     fn push_status(&self) -> String {
         self.account.push_status()
+    }
+
+    fn sees(&mut self, glimpse: Glimpse<'_>) {
+        self.account.sees(glimpse);
+    }
+
+    fn looks_for_mail(&self) -> bool {
+        self.account.looks_for_mail()
     }
 
     fn transcript(&mut self) -> Option<&mut dyn Transcript> {

@@ -13,6 +13,9 @@ use crate::secret::DeviceToken;
 use crate::store::MAX_TOKENS;
 use crate::telemetry::{Event, Telemetry, Watch};
 
+/// What helps an account without a session.
+const AWAITING_DEVICE: &str = "its devices are called back; watched again when one of them has logged in";
+
 /// What a watch is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WatchState {
@@ -26,6 +29,13 @@ pub enum WatchState {
         reason: String,
         /// When it is tried again.
         next: Instant,
+    },
+    /// A client of the account waits for mail itself, and what it hears wakes the others.
+    WithClient,
+    /// No session is left to watch in, for a reason in words: one of the account's devices has to come.
+    AwaitingDevice {
+        /// What happened.
+        reason: String,
     },
     /// It ended, for a reason in words, until a client logs in.
     AwaitingLogin {
@@ -43,7 +53,8 @@ impl WatchState {
     fn told(&self) -> Watch<'_> {
         match self {
             Self::Connecting => Watch::Connecting,
-            Self::Watching => Watch::Watching,
+            Self::Watching | Self::WithClient => Watch::Watching,
+            Self::AwaitingDevice { reason } => Watch::AwaitingLogin { reason, cure: AWAITING_DEVICE },
             Self::Interrupted { reason, next } => {
                 Watch::Interrupted { reason, next: next.saturating_duration_since(Instant::now()) }
             }
@@ -113,6 +124,18 @@ impl Board {
         give_way
     }
 
+    /// What wakes the watch of `account` when it shall give way, if there is one.
+    pub(crate) fn give_way_of(&self, account: &AccountId) -> Option<Arc<Notify>> {
+        self.0.entries.get(account).map(|entry| Arc::clone(&entry.give_way))
+    }
+
+    /// The watch of `account` has another session: news may be `blindness` late at worst.
+    pub(crate) fn found_within(&self, account: &AccountId, blindness: Duration) {
+        if let Some(mut entry) = self.0.entries.get_mut(account) {
+            entry.blindness = blindness;
+        }
+    }
+
     pub(crate) fn set(&self, account: &AccountId, state: WatchState) {
         self.0.telemetry.tell(&Event::Watch { account, state: state.told() });
         if let Some(mut entry) = self.0.entries.get_mut(account) {
@@ -145,7 +168,10 @@ impl Board {
     /// Whether the account is watched now.
     #[must_use]
     pub fn is_watching(&self, account: &AccountId) -> bool {
-        self.0.entries.get(account).is_some_and(|entry| entry.state == WatchState::Watching)
+        self.0
+            .entries
+            .get(account)
+            .is_some_and(|entry| matches!(entry.state, WatchState::Watching | WatchState::WithClient))
     }
 
     /// How many watches do what, in the order of [`WatchState::NAMES`].
@@ -156,9 +182,9 @@ impl Board {
         for entry in &self.0.entries {
             let count = match entry.state {
                 WatchState::Connecting => &mut *connecting,
-                WatchState::Watching => &mut *watching,
+                WatchState::Watching | WatchState::WithClient => &mut *watching,
                 WatchState::Interrupted { .. } => &mut *interrupted,
-                WatchState::AwaitingLogin { .. } => &mut *awaiting,
+                WatchState::AwaitingLogin { .. } | WatchState::AwaitingDevice { .. } => &mut *awaiting,
             };
             *count = count.saturating_add(1);
         }

@@ -3,6 +3,7 @@
 mod backoff;
 pub mod board;
 mod breaker;
+pub mod eye;
 pub mod gate;
 mod http;
 pub mod idle;

@@ -11,12 +11,16 @@ use crate::telemetry::PostResult;
 /// So long the line may be, in bytes: words of a mail server may be in it.
 const MAX_LINE: usize = 300;
 
-/// How push is for `account`, whose client has logged in with `credentials`. A client that asks before it hands over its token
+/// How push is for `account`, whose client has logged in with `credentials`; without, sessions are kept instead. A client that asks before it hands over its token
 /// hears that push begins then. Delta Chat keeps what it has heard for as long as the app runs: what may pass has its time.
 #[must_use]
-pub fn standing(registry: &Registry, board: &Board, account: &AccountId, credentials: &Credentials) -> String {
+pub fn standing(registry: &Registry, board: &Board, account: &AccountId, credentials: Option<&Credentials>) -> String {
     let is_known = registry.is_known(account);
-    let can_watch = if is_known { registry.credentials(account).is_some() } else { credentials.can_be_used_again() };
+    let can_watch = match credentials {
+        None => true,
+        Some(_) if is_known => registry.credentials(account).is_some(),
+        Some(credentials) => credentials.can_be_used_again(),
+    };
     let line = match (can_watch, is_known) {
         (false, _) => "no push: what this app logs in with cannot be used again to watch for messages; it can be watched when it logs in \
                        with a password (PLAIN or LOGIN)"
@@ -31,7 +35,11 @@ fn watched(board: &Board, account: &AccountId) -> String {
     let Some(watch) = board.get(account) else { return "push active, about to watch the mailbox".into() };
     let line = match watch.state {
         WatchState::Watching => format!("push active, watching since {}", minute(watch.since)),
+        WatchState::WithClient => format!("push active, watching with this app since {}", minute(watch.since)),
         WatchState::Connecting => "push active, about to watch the mailbox".into(),
+        WatchState::AwaitingDevice { reason } => {
+            return format!("no push since {}: {reason}; it goes on when this app is closed", minute(watch.since));
+        }
         WatchState::Interrupted { reason, next } => {
             let next = next.saturating_duration_since(Instant::now()).as_secs();
             format!("push was late at {}: watching was interrupted ({reason}); next attempt in {next} s", now())
@@ -95,11 +103,11 @@ mod tests {
         let (password, token) = (Credentials::new("alice", "sesame"), DeviceToken::new(b"openpgp:x").unwrap());
         let scram = Credentials::exchange(Mechanism::ScramSha256, "alice", "n,,n=alice,r=x");
         let says = |wanted: &str| {
-            let said = standing(&registry, &board, &account, &password);
+            let said = standing(&registry, &board, &account, Some(&password));
             assert!(said.contains(wanted) && !said.contains("sesame"), "no {wanted:?} in {said:?}");
         };
         says("push is ready, and begins when this app has handed over");
-        assert!(standing(&registry, &board, &account, &scram).starts_with("no push: what this app logs in with"));
+        assert!(standing(&registry, &board, &account, Some(&scram)).starts_with("no push: what this app logs in with"));
 
         registry.register(&account, &password, &token).await.unwrap();
         says("push active, about to watch");
@@ -114,7 +122,7 @@ mod tests {
         says(" UTC: watching was interrupted (it said  * BYE); next attempt in ");
         board.set(&account, WatchState::AwaitingLogin { reason: "ü".repeat(200), cure: "" });
         says("no push since 20");
-        assert!(standing(&registry, &board, &account, &password).len() <= MAX_LINE);
+        assert!(standing(&registry, &board, &account, Some(&password)).len() <= MAX_LINE);
 
         board.set(&account, WatchState::Watching);
         let accounts = std::slice::from_ref(&account);

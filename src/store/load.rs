@@ -12,19 +12,30 @@ use super::{AccountRecord, Generation, Loaded, Served, Unannounced, UnixTime};
 use crate::account::AccountId;
 use crate::secret::Credentials;
 
-pub(super) fn load(connection: &Connection, sealer: Option<&Sealer>, now: UnixTime) -> rusqlite::Result<Loaded> {
+pub(super) fn load(
+    connection: &Connection,
+    sealer: Option<&Sealer>,
+    keeps_sessions: bool,
+    now: UnixTime,
+) -> rusqlite::Result<Loaded> {
     let rows = connection
-        .prepare("SELECT user, upstream, id, credentials FROM accounts ORDER BY id")?
-        .query_map([], |row| Ok((account_in(row, 0)?, row.get::<_, RowId>(2)?, row.get::<_, Vec<u8>>(3)?)))?
+        .prepare("SELECT user, upstream, id, credentials, called FROM accounts ORDER BY id")?
+        .query_map([], |row| {
+            let called = row.get::<_, Option<i64>>(4)?.map(UnixTime);
+            Ok((account_in(row, 0)?, row.get::<_, RowId>(2)?, row.get::<_, Vec<u8>>(3)?, called))
+        })?
         .collect::<rusqlite::Result<Vec<_>>>()?;
     let mut accounts = Vec::with_capacity(rows.len());
-    for (account, row, sealed) in rows {
+    for (account, row, sealed, called) in rows {
         let credentials = sealer.and_then(|sealer| unseal(sealer, &account, &sealed));
         let (tokens, idled) = (tokens_of(connection, row)?, idled_of(connection, row)?);
-        accounts.push(AccountRecord { account, credentials, tokens, idled });
+        accounts.push(AccountRecord { account, credentials, tokens, idled, called });
     }
     let mut unannounced = unannounced(connection)?;
-    call_back(&accounts, &mut unannounced, now);
+    // Where sessions are kept, whoever keeps them calls devices back, at a pace of its own.
+    if !keeps_sessions {
+        call_back(&accounts, &mut unannounced, now);
+    }
     Ok(Loaded { accounts, unannounced, served: served(connection)? })
 }
 

@@ -24,6 +24,18 @@ impl Operation<'_> {
              DO UPDATE SET uid_validity = excluded.uid_validity, uid_next = excluded.uid_next",
         )?
         .execute(params![row, mailbox, position.uid_validity, position.uid_next])?;
+        self.announce(row, announce, now)
+    }
+
+    /// Marks every token of the account, so that its devices come back, and notes when.
+    pub(super) fn call(&mut self, account: &AccountId, now: UnixTime) -> Result<()> {
+        let Some(row) = self.row(account)? else { return Ok(()) };
+        self.cached("UPDATE accounts SET called = ? WHERE id = ?")?.execute(params![now.0, row])?;
+        self.announce(row, &Announce::All, now)
+    }
+
+    /// Marks tokens that have something to announce.
+    fn announce(&mut self, row: RowId, announce: &Announce, now: UnixTime) -> Result<()> {
         if *announce == Announce::Nothing {
             return Ok(());
         }

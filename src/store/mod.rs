@@ -68,32 +68,34 @@ impl Store {
         schema::migrate(&transaction)?;
         let sealer = match &settings.credentials {
             Keeping::Sealed(source) => Some(key::sealer(&transaction, source)?),
-            Keeping::Memory => None,
+            Keeping::Memory | Keeping::None => None,
         };
         let erased = sealer.is_none() && load::erase_credentials(&transaction)?;
-        let loaded = load::load(&transaction, sealer.as_ref(), UnixTime::now())?;
+        let loaded = load::load(&transaction, sealer.as_ref(), settings.keeps_sessions(), UnixTime::now())?;
         transaction.commit()?;
         if erased {
             schema::truncate_journal(&connection)?;
-            tracing::info!("the sealed credentials in the state were erased: storage.credentials is `memory`");
+            tracing::info!("the sealed credentials in the state were erased: storage.credentials wants none on disk");
         }
         let newest = loaded.unannounced.iter().map(|found| found.generation).max();
         let worker = Worker::start(connection, lock, newest.unwrap_or_default(), Box::new(changed))?;
         Ok((Self { worker: Arc::new(worker), sealer: sealer.map(Arc::new) }, loaded))
     }
 
-    /// Takes a token of an account over, with the credentials of the session that handed it over. Both may be known.
+    /// Takes a token of an account over, with the credentials of the session that handed it over, if any are kept. Both may be
+    /// known.
     ///
     /// # Errors
     /// [`StoreError`]; nothing has changed then.
     pub async fn register(
         &self,
         account: &AccountId,
-        credentials: Arc<Credentials>,
+        credentials: impl Into<Option<Arc<Credentials>>>,
         token: &DeviceToken,
         now: Moment,
     ) -> Result<(), StoreError> {
-        let sealed = self.seal(account, &credentials)?;
+        let credentials = credentials.into();
+        let sealed = credentials.as_ref().map_or(Ok(Vec::new()), |credentials| self.seal(account, credentials))?;
         let (account, token) = (account.clone(), token.clone());
         self.run(move |state| state.register(&account, credentials, &sealed, &token, now)).await
     }
@@ -180,6 +182,16 @@ impl Store {
     ) -> Result<(), StoreError> {
         let (account, mailbox, announce) = (account.clone(), mailbox.to_owned(), announce.into());
         self.run(move |state| state.noticed(&account, &mailbox, position, &announce, now)).await
+    }
+
+    /// Notes that every token of the account is to be posted, so that a device comes back, and that this was so now. Does
+    /// nothing for an account that is not known.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing has changed then.
+    pub async fn call(&self, account: &AccountId, now: UnixTime) -> Result<(), StoreError> {
+        let account = account.clone();
+        self.run(move |state| state.call(&account, now)).await
     }
 
     /// The noted positions of an account's mailboxes, by name.

@@ -27,7 +27,7 @@ impl Operation<'_> {
     pub(super) fn register(
         &mut self,
         account: &AccountId,
-        credentials: Arc<Credentials>,
+        credentials: Option<Arc<Credentials>>,
         sealed: &[u8],
         token: &DeviceToken,
         now: Moment,
@@ -46,7 +46,7 @@ impl Operation<'_> {
         .execute(params![row, hash(token).as_ref(), token.expose(), now.wall.0, now.served.0])?;
         self.drop_surplus(row, token)?;
         let tokens = self.tokens(row)?;
-        self.changes.push(Change::Tokens { account: account.clone(), credentials: Some(credentials), tokens });
+        self.changes.push(Change::Tokens { account: account.clone(), credentials, tokens });
         Ok(())
     }
 

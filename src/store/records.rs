@@ -138,6 +138,8 @@ pub struct AccountRecord {
     pub tokens: Vec<Seen>,
     /// The mailboxes that its clients idled in, the latest first.
     pub idled: Vec<Idled>,
+    /// When its devices were last called back ([`Store::call`](super::Store::call)).
+    pub called: Option<UnixTime>,
 }
 
 /// What a token still had to announce when the process ended.

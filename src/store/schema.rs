@@ -58,6 +58,8 @@ const MIGRATIONS: &[&str] = &[
          last_idled INTEGER NOT NULL,
          PRIMARY KEY (account, name)
      ) STRICT, WITHOUT ROWID;",
+    // When the account's devices were last called back, in seconds since 1970: only where sessions are kept.
+    "ALTER TABLE accounts ADD COLUMN called INTEGER;",
 ];
 
 /// The newest schema version that is known.

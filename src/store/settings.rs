@@ -29,6 +29,8 @@ pub enum Keeping {
     Sealed(KeySource),
     /// They are in memory only.
     Memory,
+    /// There are none: clients' own sessions are kept instead.
+    None,
 }
 
 /// Where the key comes from that seals credentials.
@@ -49,6 +51,7 @@ impl Settings {
         let credentials = match storage.credentials {
             Keep::Sealed => Keeping::Sealed(KeySource::find(storage.key_path(), |name| std::env::var_os(name))),
             Keep::Memory => Keeping::Memory,
+            Keep::None => Keeping::None,
         };
         Self { directory: storage.directory.clone(), credentials }
     }
@@ -65,6 +68,18 @@ impl Settings {
     #[must_use]
     pub fn memory(directory: impl Into<PathBuf>) -> Self {
         Self { directory: directory.into(), credentials: Keeping::Memory }
+    }
+
+    /// A state without credentials, of accounts whose clients' sessions are kept.
+    #[must_use]
+    pub fn none(directory: impl Into<PathBuf>) -> Self {
+        Self { directory: directory.into(), credentials: Keeping::None }
+    }
+
+    /// Whether clients' sessions are kept, and no credentials.
+    #[must_use]
+    pub fn keeps_sessions(&self) -> bool {
+        matches!(self.credentials, Keeping::None)
     }
 }
 

@@ -103,6 +103,62 @@ pub struct Attempt<'a> {
     pub permit: Option<&'a dyn Permit>,
 }
 
+/// Whether a server is there: connects, with TLS where it begins with that, and hangs up after its first words. Nobody logs in.
+///
+/// # Errors
+/// [`ConnectError`]: it is not.
+pub async fn reach(target: &Target, upstreams: &Upstreams) -> Result<(), ConnectError> {
+    within(upstreams.time, async {
+        let mut failure = ConnectError::Unreachable(io::ErrorKind::AddrNotAvailable.into());
+        for server in upstreams.servers(target).await?.iter().take(MAX_SERVERS) {
+            let found = upstreams.dns.addresses(&server.host, target.reach).await;
+            let addresses = match found {
+                Ok(addresses) => addresses,
+                Err(error) => {
+                    failure = ConnectError::Unreachable(error.into());
+                    continue;
+                }
+            };
+            match dial::race(&mut dial::interleaved(&addresses, server.port)).await {
+                Ok(tcp) => match greeting(tcp, target, upstreams, server).await {
+                    Ok(()) => return Ok(()),
+                    Err(error) => failure = error,
+                },
+                Err(error) => failure = ConnectError::Unreachable(error),
+            }
+        }
+        Err(failure)
+    })
+    .await
+}
+
+/// Waits for a server's first words.
+async fn greeting(
+    mut tcp: TcpStream,
+    target: &Target,
+    upstreams: &Upstreams,
+    server: &Endpoint,
+) -> Result<(), ConnectError> {
+    if let Some(version) = target.terms.proxy_protocol {
+        tcp.write_all(&proxy_header::header(version, None)).await.map_err(ConnectError::Broken)?;
+    }
+    let way = Way { target, upstreams, server: server.clone() };
+    let mut stream = match server.security {
+        Security::Tls => way.handshake(tcp).await?,
+        Security::StartTls | Security::Plain => Stream::Plain(tcp),
+    };
+    let mut received = Vec::new();
+    while !received.ends_with(b"\n") && received.len() < 8192 {
+        if stream::receive(&mut stream, &mut received).await.map_err(ConnectError::Broken)? == 0 {
+            return Err(ConnectError::Broken(io::ErrorKind::UnexpectedEof.into()));
+        }
+    }
+    if received.starts_with(b"* OK") || received.starts_with(b"* PREAUTH") {
+        return Ok(());
+    }
+    Err(ConnectError::Broken(io::Error::other("it turns everybody away")))
+}
+
 /// Why one server could not be logged in to.
 struct Failed {
     error: ConnectError,

@@ -32,6 +32,8 @@ mod harness;
 #[cfg(test)]
 mod heard;
 #[cfg(test)]
+mod keeping;
+#[cfg(test)]
 mod logging;
 #[cfg(test)]
 mod mechanisms;

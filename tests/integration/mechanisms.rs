@@ -337,7 +337,7 @@ async fn outlooks_token_is_watched_with_until_it_expires_and_again_with_the_next
 }
 
 /// What `sasl_client.py` tells.
-async fn sasl(deltapush: &Deltapush, user: &str, mechanism: &str, way: &str, secret: &str) -> Value {
+pub(crate) async fn sasl(deltapush: &Deltapush, user: &str, mechanism: &str, way: &str, secret: &str) -> Value {
     let mut script: Command = python::script("sasl_client.py");
     script.arg(deltapush.imaps.to_string()).arg(deltapush.certificate()).args([user, mechanism, way]);
     script.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -234,3 +234,50 @@ async fn nothing_is_left_of_an_account_whose_token_was_removed() {
     // SQLite does not wipe the memory that it gives back, and a token that was kept went through it: docs/security.md.
     sought.expect_none_outside_memory(&scene.deltapush);
 }
+
+/// Where sessions are kept, no copy of the password is there from the login on: while the client is there, while its session
+/// watches without it, and when it is back.
+#[tokio::test]
+async fn where_sessions_are_kept_the_password_is_gone_as_soon_as_it_was_accepted() {
+    let scene = scene("kept-nowhere", "none").await;
+    let user = scene.user.clone();
+    let sought = Sought::password(&user);
+    let pem = scene.deltapush.certificate();
+    let logins = [
+        format!("c1 LOGIN {user} {}", quoted(PASSWORD)),
+        format!("c1 LOGIN {user} {{{}+}}\r\n{PASSWORD}", PASSWORD.len()),
+        format!("c1 AUTHENTICATE PLAIN {}", sasl_plain(&user, PASSWORD)),
+    ];
+    // The search finds what is there.
+    let mut before = Client::tls(scene.deltapush.imaps, &pem).await;
+    before.expect_prefix("* OK").await;
+    before.send_raw(format!("c1 LOGIN {user} {{{}+}}\r\n{PASSWORD}", PASSWORD.len() + 1).as_bytes()).await;
+    assert!(poll(PATIENCE, || !sought.found_in_memory(&scene.deltapush).is_empty()).await);
+    drop(before);
+    for (round, login) in logins.iter().enumerate() {
+        let mut clients = vec![
+            Client::tls(scene.deltapush.imaps, &pem).await,
+            Client::starttls(scene.deltapush.starttls, &pem).await,
+            Client::plain(scene.deltapush.plain).await,
+        ];
+        for (number, client) in clients.iter_mut().enumerate() {
+            if number != 1 {
+                client.expect_prefix("* OK").await;
+            }
+            client.send(login).await;
+            let reply = client.until_tagged("c1").await;
+            assert!(reply.result.starts_with("OK"), "{reply:?}");
+        }
+        // They have said nothing since.
+        sought.expect_none(&scene.deltapush).await;
+        for client in &mut clients {
+            client.command("c2 SETMETADATA INBOX (/private/devicetoken \"openpgp:nowhere\")").await;
+            client.command("c3 SELECT INBOX").await;
+        }
+        sought.expect_none(&scene.deltapush).await;
+        drop(clients);
+        let watches = || scene.dovecot.sessions(&user).iter().filter(|said| said.contains("EXAMINE")).count();
+        assert!(poll(PATIENCE, || watches() > round).await);
+        sought.expect_none(&scene.deltapush).await;
+    }
+}

@@ -19,6 +19,12 @@ impl Prefix {
             address => Self(address),
         }
     }
+
+    /// Its first address.
+    #[must_use]
+    pub fn address(self) -> IpAddr {
+        self.0
+    }
 }
 
 impl fmt::Display for Prefix {

@@ -29,6 +29,7 @@ impl Session {
             }
         }
         out.to_upstream(run.take());
+        self.end_logout(out);
         run.consumed()
     }
 
@@ -61,6 +62,9 @@ impl Session {
             return self.gathered_more(end, out);
         }
         self.selection.begin(self.client.verb, start);
+        if let Some(keeping) = &mut self.keeping {
+            keeping.begin(self.client.verb, start, out);
+        }
         if self.server.has_news && is_fetch(self.client.verb, start, head_len) {
             self.server.has_news = false;
             out.fetches();
@@ -81,6 +85,9 @@ impl Session {
         self.selection.go_on(fragment.bytes());
         match fragment {
             Fragment::Line { bytes, end } => {
+                if let Some(keeping) = &mut self.keeping {
+                    keeping.go_on(bytes);
+                }
                 show(out, Speaker::Client, Mark::Relayed, bytes, self.client.verb.has_secret_arguments());
                 self.relayed_line_end(end, run, out);
             }
@@ -100,10 +107,12 @@ impl Session {
                 ClientState::Relaying
             }
             Some(LineEnd::Plain) if matches!(self.client.verb, Verb::Idle | Verb::Authenticate) => {
+                self.keeping_complete();
                 ClientState::AwaitingContinuation
             }
             Some(LineEnd::Plain) => {
                 self.selection.end(&self.client.tag);
+                self.keeping_complete();
                 ClientState::Head
             }
         };
@@ -117,6 +126,9 @@ impl Session {
         let (bytes, end) = line_of(fragment);
         run.extend(bytes.len());
         show(out, Speaker::Client, Mark::Relayed, bytes, self.client.verb != Verb::Idle);
+        if let Some(keeping) = &mut self.keeping {
+            keeping.is_continuing = end.is_none();
+        }
         if end.is_some() && self.client.verb == Verb::Idle {
             self.client.state = ClientState::Head;
         }

@@ -36,6 +36,9 @@ impl Session {
             }
         }
         out.to_client(run.take());
+        if let Some(keeping) = &mut self.keeping {
+            keeping.rest.extend_from_slice(rest);
+        }
     }
 
     /// The upstream closed the connection, or it broke. The client hears of it, unless a BYE went by or half a response did.
@@ -74,6 +77,8 @@ impl Session {
             Way::Pass(shape) => {
                 self.server.has_news |= shape == DATA && start.ends_with(b" EXISTS\r\n");
                 show(out, Speaker::ToClient, Mark::Relayed, start, shape.secret);
+                self.begin_to_see(start);
+                self.see(start, ends_response(end, shape), out);
                 if split {
                     out.to_client(run.skip(bytes.len()));
                     out.to_client(&held);
@@ -103,6 +108,7 @@ impl Session {
         if matches!(fragment, Fragment::Line { end: Some(_), .. }) {
             self.server.state = UpstreamState::Head;
             self.say_waiting(out);
+            self.end_logout(out);
         }
     }
 
@@ -112,9 +118,11 @@ impl Session {
         match fragment {
             Fragment::Line { bytes, end } => {
                 show(out, Speaker::ToClient, Mark::Relayed, bytes, shape.secret);
+                self.see(bytes, ends_response(end, shape), out);
                 self.passed_line_end(end, shape, run, out);
             }
             Fragment::Literal { bytes, .. } => {
+                self.see(bytes, false, out);
                 if let Some(transcript) = out.transcript() {
                     let piece = if shape.secret { Piece::Masked(bytes.len()) } else { Piece::Literal(bytes) };
                     transcript.piece(Speaker::ToClient, Mark::Relayed, piece);
@@ -129,9 +137,10 @@ impl Session {
             Some(LineEnd::Literal(announced)) if shape.literals => self.server.framer.begin_literal(announced.size),
             Some(_) => {
                 self.server.state = UpstreamState::Head;
-                if !self.own.is_empty() {
+                if !self.own.is_empty() || self.is_logout_due() {
                     out.to_client(run.take());
                     self.say_waiting(out);
+                    self.end_logout(out);
                 }
             }
         }
@@ -171,6 +180,7 @@ impl Session {
                 self.server.state = UpstreamState::Head;
                 self.release(&held, why, out);
                 self.say_waiting(out);
+                self.end_logout(out);
             }
         }
     }
@@ -215,7 +225,8 @@ impl Session {
             Head::Tagged { tag, condition, capabilities } => {
                 let is_pending = self.pending.iter().any(|pending| pending.tag() == tag);
                 self.ended(tag);
-                self.selection.answered(tag, condition == Condition::Ok);
+                let opening = self.selection.answered(tag, condition == Condition::Ok);
+                self.keeping_ended(tag, condition, opening, out);
                 match (is_pending, capabilities) {
                     (true, _) => Way::Hold(STATUS, Held::End),
                     (false, true) => Way::Hold(STATUS, Held::Capabilities),
@@ -276,6 +287,15 @@ impl Session {
             self.client.held = Vec::new();
             self.client.cuts = Vec::new();
         }
+    }
+}
+
+/// Whether a line that ends like this ends its response.
+fn ends_response(end: Option<LineEnd>, shape: Shape) -> bool {
+    match end {
+        None => false,
+        Some(LineEnd::Literal(_)) => !shape.literals,
+        Some(LineEnd::Plain) => true,
     }
 }
 

@@ -68,6 +68,7 @@ impl Session {
             Verb::GetMetadata | Verb::SetMetadata => self.has_tokens(),
             Verb::Compress | Verb::Id | Verb::Referral | Verb::StartTls | Verb::Unauthenticate => true,
             Verb::GetJmapAccess => self.settings.jmapaccess == JmapAccess::Strip,
+            Verb::Logout => self.keeping.is_some(),
             _ => false,
         }
     }
@@ -81,6 +82,10 @@ impl Session {
             Verb::Compress => self.answer_compress(command, out),
             Verb::GetJmapAccess => self.reply(b"NO [CANNOT] JMAP would lead around this server", out),
             Verb::Id => self.answer_id(command, cuts, out),
+            Verb::Logout if !crate::parser::command::has_no_arguments(command) => {
+                self.reply(b"BAD LOGOUT takes no arguments", out);
+            }
+            Verb::Logout => self.answer_logout(out),
             Verb::StartTls => self.reply(b"BAD STARTTLS comes before the login", out),
             _ => self.reply(b"BAD this command is not available here", out),
         }
@@ -238,6 +243,7 @@ impl Session {
     /// Sends a gathered command upstream. It is cut where the upstream has to agree before a literal follows.
     pub(super) fn replay(&mut self, command: &[u8], cuts: &[usize], out: &mut impl Output) {
         if cuts.is_empty() {
+            self.keeping_replayed();
             return self.send_upstream(command, out);
         }
         self.client.held = command.to_vec();
@@ -254,6 +260,7 @@ impl Session {
         if self.client.cuts.is_empty() {
             self.client.state = ClientState::Head;
             let rest = std::mem::take(&mut self.client.held);
+            self.keeping_replayed();
             return self.send_upstream(&rest, out);
         }
         let cut = self.client.cuts.remove(0).min(self.client.held.len());
@@ -363,6 +370,7 @@ impl Session {
             }
         };
         self.say(out, &line);
+        self.end_logout(out);
     }
 }
 

@@ -46,6 +46,12 @@ impl Session {
         self.hand_on(line, out);
     }
 
+    /// Whether the client has asked for IDLE and not ended it.
+    pub(super) fn is_in_idle(&self) -> bool {
+        let state = self.client.state;
+        matches!(state, ClientState::AwaitingContinuation | ClientState::Continuing) && self.client.verb == Verb::Idle
+    }
+
     fn is_idling(&self) -> bool {
         self.client.state == ClientState::Continuing && self.client.verb == Verb::Idle
     }

@@ -13,6 +13,9 @@ mod from_upstream;
 mod id;
 mod intercept;
 mod keepalive;
+mod keeping;
+#[cfg(test)]
+mod keeping_tests;
 mod referral;
 mod run;
 mod selection;
@@ -34,6 +37,8 @@ use crate::secret::DeviceToken;
 use crate::trace::{Mark, Piece, Speaker, Transcript};
 
 use intercept::Pending;
+use keeping::Keeping;
+pub use keeping::{Glimpse, Set, Settling};
 use selection::Selection;
 
 /// Commands in which deltapush has a part and whose end has not come. More wait until these are answered.
@@ -116,6 +121,12 @@ pub trait Output {
     fn tokens(&self) -> Vec<DeviceToken>;
     /// How push is for the account at this moment: one line for its owner.
     fn push_status(&self) -> String;
+    /// Something about new mail passes by. Only where sessions are kept.
+    fn sees(&mut self, _glimpse: Glimpse<'_>) {}
+    /// Whether it is worth a copy what the client fetches.
+    fn looks_for_mail(&self) -> bool {
+        false
+    }
     /// Where the transcript goes, if one is wanted.
     fn transcript(&mut self) -> Option<&mut dyn Transcript>;
 }
@@ -127,6 +138,8 @@ pub struct Session {
     client: ClientSide,
     server: UpstreamSide,
     selection: Selection,
+    /// Where the session may be kept. Boxed: elsewhere there is none.
+    keeping: Option<Box<Keeping>>,
     /// Commands whose answers from upstream concern deltapush, oldest first.
     pending: VecDeque<Pending>,
     /// How each request that is under way is answered to the client.
@@ -260,6 +273,7 @@ impl Session {
                 said_bye: false,
             },
             selection: Selection::default(),
+            keeping: None,
             pending: VecDeque::new(),
             requests: VecDeque::new(),
             own: Vec::new(),
@@ -281,12 +295,14 @@ impl Session {
             && self.own.iter().map(Vec::len).sum::<usize>() < MAX_OWN
             && self.compression != Compression::Accepted
             && !self.closed
+            && self.keeping.as_ref().is_none_or(|keeping| keeping.logout.is_none())
     }
 
     /// How many bytes of commands and responses are held: within the limits, whatever the peers send.
     #[must_use]
     pub fn held(&self) -> usize {
-        let held = [self.client.held.len(), self.server.held.len(), self.selection.held()];
+        let keeping = self.keeping.as_ref().map_or(0, |keeping| keeping.held());
+        let held = [self.client.held.len(), self.server.held.len(), self.selection.held(), keeping];
         held.into_iter().fold(0, usize::saturating_add)
     }
 

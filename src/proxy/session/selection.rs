@@ -54,9 +54,10 @@ impl Selection {
     }
 
     /// The upstream has ended the command with this tag. A SELECT that fails leaves nothing open (RFC 9051 section 6.3.2).
-    pub(super) fn answered(&mut self, tag: &[u8], accepted: bool) {
-        if let Some((_, mailbox)) = self.opening.take_if(|(opening, _)| opening == tag) {
-            self.open = mailbox.filter(|_| accepted);
-        }
+    /// Returns whether it was accepted, if it was one.
+    pub(super) fn answered(&mut self, tag: &[u8], accepted: bool) -> Option<bool> {
+        let (_, mailbox) = self.opening.take_if(|(opening, _)| opening == tag)?;
+        self.open = mailbox.filter(|_| accepted);
+        Some(accepted)
     }
 }

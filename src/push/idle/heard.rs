@@ -7,7 +7,7 @@ use imap_proto::{AttributeValue, MailboxDatum, Response, ResponseCode, StatusAtt
 use crate::parser::response::{self, Condition, Status};
 
 /// Something that a server said.
-pub(super) enum Heard<'a> {
+pub(in crate::push) enum Heard<'a> {
     /// `+`
     Continuation,
     /// A status response, tagged or not, and what its code says of the mailbox.
@@ -26,7 +26,7 @@ pub(super) enum Heard<'a> {
 
 /// A response code about a mailbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Code {
+pub(in crate::push) enum Code {
     UidValidity(u32),
     UidNext(u32),
     /// `NOTIFICATIONOVERFLOW` (RFC 5465 section 5.8): the server stops notifying.
@@ -36,17 +36,17 @@ pub(super) enum Code {
 
 /// What a FETCH response says of a message.
 #[derive(Default)]
-pub(super) struct Message<'a> {
-    pub(super) uid: Option<u32>,
-    pub(super) flags: Vec<Cow<'a, str>>,
+pub(in crate::push) struct Message<'a> {
+    pub(in crate::push) uid: Option<u32>,
+    pub(in crate::push) flags: Vec<Cow<'a, str>>,
     /// `None` if the response is about something else, such as changed flags.
-    pub(super) headers: Option<Cow<'a, [u8]>>,
+    pub(in crate::push) headers: Option<Cow<'a, [u8]>>,
     /// The response as a whole could not be understood, which may hide a new message.
-    pub(super) unclear: bool,
+    pub(in crate::push) unclear: bool,
 }
 
 /// Reads a whole response.
-pub(super) fn hear(line: &[u8]) -> Heard<'_> {
+pub(in crate::push) fn hear(line: &[u8]) -> Heard<'_> {
     if line.starts_with(b"+") {
         return Heard::Continuation;
     }

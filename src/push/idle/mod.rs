@@ -5,7 +5,7 @@
 //! the news, without that round, and one session watches several mailboxes. Whatever EXISTS says between a FETCH and an
 //! IDLE leads to one more look before the wait: that gap is where other watchers lose messages.
 
-mod heard;
+pub(super) mod heard;
 mod mailbox;
 mod terms;
 #[cfg(test)]
@@ -14,7 +14,7 @@ mod tests;
 use std::time::{Duration, Instant};
 
 pub use mailbox::WatchedMailbox;
-pub use terms::{Action, Failure, Watch, blindness};
+pub use terms::{Action, Failure, Manners, Watch, blindness};
 
 use super::verdict::Verdict;
 use crate::parser::quote::push_quoted;
@@ -61,6 +61,8 @@ enum State {
     Idle,
     /// The end of IDLE, after DONE.
     IdleEnd,
+    /// The end of CLOSE, after which the session is as it was after its login.
+    Close,
     /// Nothing more.
     Over,
 }
@@ -100,6 +102,10 @@ pub struct IdleMachine {
     to_visit: Vec<usize>,
     open: Open,
     notify: Notify,
+    /// What was set in the session before it was this one's.
+    manners: Manners,
+    /// The session is to be given back.
+    releasing: bool,
     /// The open mailbox may have more than was fetched.
     has_news: bool,
     /// How many messages were announced by EXISTS of which NOTIFY has not brought the headers.
@@ -135,6 +141,8 @@ impl IdleMachine {
             to_visit,
             open: Open::default(),
             notify,
+            manners: Manners::default(),
+            releasing: false,
             has_news: false,
             expected: 0,
             announce: false,
@@ -142,6 +150,13 @@ impl IdleMachine {
             fetch_from: 1,
             seen_next: 1,
         }
+    }
+
+    /// The same, in a session that had another user before, who may have left a mailbox open.
+    #[must_use]
+    pub fn in_session(mut self, manners: Manners) -> Self {
+        self.manners = manners;
+        self
     }
 
     /// Whether it was in the middle of a fetch: if the session ends now, that may be why.
@@ -183,6 +198,15 @@ impl IdleMachine {
             _ => {}
         }
         self.command(b"LOGOUT", State::Over, now, actions);
+    }
+
+    /// Somebody else wants the session: what is new is looked at, then it is brought to where it was after its login. Not for a
+    /// session with NOTIFY, which cannot be undone.
+    pub fn release(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        self.releasing = true;
+        if self.state == State::Idle {
+            self.done(now, actions);
+        }
     }
 
     /// Takes a whole response.
@@ -266,7 +290,8 @@ impl IdleMachine {
         now: Instant,
         actions: &mut Vec<Action>,
     ) {
-        let found = self.watch.mailboxes.iter().position(|mailbox| is_same(&mailbox.name, name));
+        let found =
+            self.watch.mailboxes.iter().position(|mailbox| is_same(&self.manners.on_the_wire(&mailbox.name), name));
         let Some(index) = found.filter(|index| *index != self.current) else { return };
         let noted = self.watch.mailboxes.get(index).and_then(|mailbox| mailbox.position);
         let is_known = noted.is_some_and(|noted| {
@@ -331,6 +356,9 @@ impl IdleMachine {
         self.renew_at = after(now, self.watch.renewal);
         self.deadline = self.renew_at;
         actions.push(Action::Watching);
+        if self.releasing {
+            return self.done(now, actions);
+        }
         if self.has_news || !self.to_visit.is_empty() {
             // EXISTS came before `+`, as Outlook does it.
             self.look_soon(now, actions);
@@ -362,6 +390,8 @@ impl IdleMachine {
                 self.notify = Notify::Set;
                 self.go_on(now, actions);
             }
+            // Without it what its user before has set would go on, and that may be silence.
+            (State::Notify, false) if self.manners.notify => self.fail(Failure::IdleRefused(text()), actions),
             (State::Notify, false) => {
                 self.without_notify(actions);
                 self.go_on(now, actions);
@@ -373,6 +403,11 @@ impl IdleMachine {
                 self.fail(Failure::IdleRefused("it ends at once".into()), actions);
             }
             (State::Idle | State::IdleStart | State::IdleEnd, _) => self.go_on(now, actions),
+            (State::Close, true) => {
+                self.state = State::Over;
+                actions.push(Action::Released);
+            }
+            (State::Close, false) => self.fail(Failure::NoMailbox(text()), actions),
             (State::New | State::Over, _) => {}
         }
     }
@@ -473,6 +508,10 @@ impl IdleMachine {
         if self.has_news && self.open.exists > 0 {
             return self.fetch_uids(now, actions);
         }
+        if self.releasing {
+            // It is read-only: nothing is expunged (RFC 9051 section 6.4.1).
+            return self.command(b"CLOSE", State::Close, now, actions);
+        }
         if let Some(index) = self.to_visit.pop() {
             return self.examine(index, now, actions);
         }
@@ -496,7 +535,7 @@ impl IdleMachine {
         self.open = Open::default();
         let mut command = b"EXAMINE ".to_vec();
         let name = self.watch.mailboxes.get(index).map(|mailbox| mailbox.name.as_str()).unwrap_or_default();
-        push_quoted(&mut command, name.as_bytes());
+        push_quoted(&mut command, self.manners.on_the_wire(name).as_bytes());
         self.command(&command, State::Examine, now, actions);
     }
 
@@ -531,7 +570,7 @@ impl IdleMachine {
                 if index > 0 {
                     command.push(b' ');
                 }
-                push_quoted(&mut command, mailbox.name.as_bytes());
+                push_quoted(&mut command, self.manners.on_the_wire(&mailbox.name).as_bytes());
             }
             command.extend_from_slice(b") (MessageNew MessageExpunge))");
         }

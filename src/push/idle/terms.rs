@@ -1,8 +1,10 @@
 //! What a watching session is told to do, what it asks its driver for, and how it ends.
 
+use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use super::mailbox::WatchedMailbox;
+use crate::parser::utf7;
 use crate::push::verdict::{Judge, Verdict};
 use crate::store::Position;
 
@@ -24,6 +26,23 @@ pub struct Watch {
     pub late: bool,
     /// How long another device has to show a message before it counts. Zero for not at all.
     pub grace: Duration,
+}
+
+/// What the one who used the session before has set in it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Manners {
+    /// Names of mailboxes are UTF-8, and no longer modified UTF-7 (RFC 6855 section 3, RFC 9051 section 5.1).
+    pub utf8: bool,
+    /// NOTIFY was sent.
+    pub notify: bool,
+}
+
+impl Manners {
+    /// The name of a mailbox, noted in modified UTF-7, as it is said in this session.
+    pub(super) fn on_the_wire(self, name: &str) -> Cow<'_, str> {
+        let decoded = self.utf8.then(|| utf7::decode(name)).flatten();
+        decoded.map_or(name.into(), Into::into)
+    }
 }
 
 /// What the driver has to do.
@@ -57,6 +76,8 @@ pub enum Action {
     OnlyFirst,
     /// A mailbox besides the first cannot be opened, with the server's words: it is left out.
     LeftOut(String, String),
+    /// The session is as it was after its login, and somebody else's.
+    Released,
     /// This session is over.
     Failed(Failure),
 }

@@ -30,18 +30,25 @@ fn play(position: Option<(u32, u32)>, script: &str) -> Option<Failure> {
 }
 
 /// Plays an upstream and a clock: `S:` is said by the server, `>` must be sent, `(later 9m)` lets time pass, and what else is
-/// done must stand in parentheses: `(noted VALIDITY NEXT)`, `(announced VALIDITY NEXT)`, `(watching)`, `(failed)`. A literal
-/// is written as `{text}`, with `|` for a line end; `ITEMS` stands for what is fetched.
+/// done must stand in parentheses: `(noted VALIDITY NEXT)`, `(announced VALIDITY NEXT)`, `(watching)`, `(failed)`,
+/// `(released)`. `(wanted)`: somebody else wants the session. A literal is written as `{text}`, with `|` for a line end; `ITEMS`
+/// stands for what is fetched.
 fn play_watch(watch: Watch, script: &str) -> Option<Failure> {
+    play_in(Manners::default(), watch, script)
+}
+
+/// The same in a session in which something was set before.
+fn play_in(manners: Manners, watch: Watch, script: &str) -> Option<Failure> {
     let began = Instant::now();
-    let mut machine = IdleMachine::new(watch, began);
+    let mut machine = IdleMachine::new(watch, began).in_session(manners);
+    let mut is_released = false;
     let mut now = began;
     let mut actions = vec![];
     let mut failure = None;
     machine.start(now, &mut actions);
     for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let (kind, text) = line.split_once(' ').unwrap_or((line, ""));
-        if matches!(kind, "S:" | "(later") {
+        if matches!(kind, "S:" | "(later" | "(wanted)") {
             assert_eq!(actions, [], "before {line:?}");
         }
         match kind {
@@ -53,6 +60,7 @@ fn play_watch(watch: Watch, script: &str) -> Option<Failure> {
                 now += humantime::parse_duration(text.trim_end_matches(')')).unwrap();
                 machine.tick(now, &mut actions);
             }
+            "(wanted)" => machine.release(now, &mut actions),
             _ => {
                 assert!(!actions.is_empty(), "nothing was done at {line:?}");
                 let expected = line.replace("ITEMS", ITEMS);
@@ -68,6 +76,10 @@ fn play_watch(watch: Watch, script: &str) -> Option<Failure> {
                     Action::OnlyFirst => assert_eq!("(only the first)", expected),
                     Action::LeftOut(mailbox, words) => assert_eq!(format!("(left out {mailbox}: {words})"), expected),
                     Action::Watching => assert_eq!("(watching)", expected),
+                    Action::Released => {
+                        assert_eq!("(released)", expected);
+                        is_released = true;
+                    }
                     Action::Failed(error) => {
                         assert_eq!("(failed)", expected);
                         failure = Some(error);
@@ -78,7 +90,7 @@ fn play_watch(watch: Watch, script: &str) -> Option<Failure> {
         }
     }
     assert_eq!(actions, [], "at the end");
-    assert!(failure.is_some() || machine.deadline() > now, "something is always awaited");
+    assert!(is_released || failure.is_some() || machine.deadline() > now, "something is always awaited");
     failure
 }
 
@@ -720,4 +732,69 @@ fn with_a_grace_another_device_may_read_first() {
              > w4 IDLE"
         ),
     );
+}
+
+#[test]
+fn a_session_that_is_wanted_back_is_as_it_was_after_its_login() {
+    after_quiet(
+        "(wanted)
+         > DONE
+         S: w2 OK
+         > w3 CLOSE
+         S: w3 OK
+         (released)
+         S: * 5 EXISTS",
+    );
+    // News is looked at first.
+    after_quiet(
+        "(wanted)
+         > DONE
+         S: * 5 EXISTS
+         S: w2 OK
+         > w3 UID FETCH 10:* ITEMS
+         S: * 5 FETCH (UID 10 FLAGS () BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)]<0> {From: bob@example.org||})
+         S: w3 OK
+         (announced 7 11)
+         > w4 CLOSE
+         S: w4 OK
+         (released)",
+    );
+    // Before it waits.
+    play(
+        Some((7, 10)),
+        "> w1 EXAMINE \"INBOX\"
+         (wanted)
+         S: * 4 EXISTS
+         S: * OK [UIDVALIDITY 7] ok
+         S: * OK [UIDNEXT 10] ok
+         S: w1 OK [READ-ONLY] done
+         > w2 CLOSE
+         S: w2 OK
+         (released)",
+    );
+    let mut quiet = QUIET.replace("S: + idling", "(wanted)\nS: + idling");
+    quiet += "> DONE\nS: w2 OK\n> w3 CLOSE\nS: w3 OK\n(released)";
+    play(Some((7, 10)), &quiet);
+}
+
+#[test]
+fn what_was_set_in_the_session_before_is_respected() {
+    let utf8 = Manners { utf8: true, notify: false };
+    let draft = Watch { mailboxes: vec![mailbox("Entw&APw-rfe", Some((7, 10)))], ..watch(None) };
+    let opened = "S: * 4 EXISTS
+         S: * OK [UIDVALIDITY 7] ok
+         S: * OK [UIDNEXT 10] ok
+         S: w1 OK [READ-ONLY] done
+         > w2 IDLE
+         S: + idling
+         (watching)";
+    play_in(utf8, draft.clone(), &format!("> w1 EXAMINE \"Entwürfe\"\n{opened}"));
+    play_in(Manners::default(), draft, &format!("> w1 EXAMINE \"Entw&APw-rfe\"\n{opened}"));
+    // What a NOTIFY before has silenced would stay silent.
+    let notify = Manners { utf8: false, notify: true };
+    let script = format!(
+        "> w1 EXAMINE \"INBOX\"\n{}\n> w2 NOTIFY SET (SELECTED (MessageNew {ITEMS} MessageExpunge))\nS: w2 NO\n(failed)",
+        opened.split("\n         > w2").next().unwrap()
+    );
+    assert!(play_in(notify, Watch { notify: true, ..watch(Some((7, 10))) }, &script).is_some());
 }

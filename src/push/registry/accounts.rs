@@ -26,6 +26,8 @@ pub(super) struct Accounts {
     waiting: Waiting,
     events: latest::Sender<AccountId, AccountEvent>,
     news: latest::Sender<DeviceToken, News>,
+    /// No account has credentials, and none is waited for.
+    keeps_sessions: bool,
 }
 
 #[derive(Debug)]
@@ -40,6 +42,8 @@ struct Account {
     refused: bool,
     /// It was found at the start.
     from_before: bool,
+    /// When its devices were last called back.
+    called: Option<UnixTime>,
 }
 
 impl Account {
@@ -77,14 +81,18 @@ impl Accounts {
     pub(super) fn new(
         events: latest::Sender<AccountId, AccountEvent>,
         news: latest::Sender<DeviceToken, News>,
+        keeps_sessions: bool,
     ) -> Self {
-        Self { map: DashMap::new(), owners: DashMap::new(), waiting: Waiting::default(), events, news }
+        let (map, owners, waiting) = (DashMap::new(), DashMap::new(), Waiting::default());
+        Self { map, owners, waiting, events, news, keeps_sessions }
     }
 
     /// Takes over what was found at the start.
     pub(super) fn restore(&self, loaded: Loaded) {
         let now = UnixTime::now();
-        self.waiting.begin(loaded.accounts.iter().filter(|record| record.credentials.is_none()).count());
+        if !self.keeps_sessions {
+            self.waiting.begin(loaded.accounts.iter().filter(|record| record.credentials.is_none()).count());
+        }
         loaded.accounts.into_iter().for_each(|record| self.insert(record));
         loaded.unannounced.into_iter().for_each(|token| self.resume(token, now));
     }
@@ -94,10 +102,11 @@ impl Accounts {
     }
 
     fn insert(&self, record: AccountRecord) {
-        let AccountRecord { account, credentials, tokens, idled } = record;
+        let AccountRecord { account, credentials, tokens, idled, called } = record;
         self.now_has(&account, &[], &tokens);
         let watchable = credentials.as_ref().is_some_and(|credentials| credentials.can_be_used_again());
-        self.map.insert(account.clone(), Account { credentials, tokens, idled, refused: false, from_before: true });
+        self.map
+            .insert(account.clone(), Account { credentials, tokens, idled, refused: false, from_before: true, called });
         if watchable {
             self.events.send(account, AccountEvent::Watch);
         }
@@ -116,7 +125,7 @@ impl Accounts {
                 if let Some((_, erased)) = self.map.remove(&account) {
                     self.now_has(&account, &erased.tokens, &[]);
                     self.events.send(account, AccountEvent::Unwatch);
-                    if erased.credentials.is_none() {
+                    if erased.credentials.is_none() && !self.keeps_sessions {
                         self.waiting.ended();
                     }
                 }
@@ -136,7 +145,8 @@ impl Accounts {
         match self.map.entry(account.clone()) {
             Entry::Vacant(vacant) => {
                 self.now_has(&account, &[], &tokens);
-                vacant.insert(Account { credentials, tokens, idled: Vec::new(), refused: false, from_before: false });
+                let (idled, called) = (Vec::new(), None);
+                vacant.insert(Account { credentials, tokens, idled, refused: false, from_before: false, called });
                 self.events.send(account, AccountEvent::Watch);
             }
             Entry::Occupied(mut known) => {
@@ -166,7 +176,7 @@ impl Accounts {
         let Some(mut known) = self.map.get_mut(&account) else { return };
         let before = std::mem::replace(&mut known.idled, mailboxes);
         let changed = !same_names(names(&before), names(&known.idled));
-        let watched = known.usable().is_some() && !known.refused;
+        let watched = self.keeps_sessions || known.usable().is_some() && !known.refused;
         drop(known);
         if changed && watched {
             self.events.send(account, AccountEvent::MailboxesChanged);
@@ -199,6 +209,16 @@ impl Accounts {
 
     pub(super) fn is_known(&self, account: &AccountId) -> bool {
         self.map.contains_key(account)
+    }
+
+    pub(super) fn called(&self, account: &AccountId, now: UnixTime) {
+        if let Some(mut account) = self.map.get_mut(account) {
+            account.called = Some(now);
+        }
+    }
+
+    pub(super) fn since_call(&self, account: &AccountId, now: UnixTime) -> Option<Duration> {
+        self.map.get(account)?.called.map(|at| at.age(now))
     }
 
     pub(super) fn credentials(&self, account: &AccountId) -> Option<Arc<Credentials>> {
@@ -277,14 +297,14 @@ impl Accounts {
     pub(super) fn is_current(
         &self,
         account: &AccountId,
-        credentials: &Credentials,
+        credentials: Option<&Credentials>,
         token: &DeviceToken,
         now: UnixTime,
     ) -> bool {
         let Some(known) = self.map.get(account) else { return false };
         // What was seen in the future was seen before the clock was set back: that is put right at once.
         let recent = |seen: &Seen| seen.token == *token && seen.last_seen <= now && seen.last_seen.age(now) < RECENTLY;
-        !known.refused && known.credentials.as_deref() == Some(credentials) && known.tokens.iter().any(recent)
+        !known.refused && known.credentials.as_deref() == credentials && known.tokens.iter().any(recent)
     }
 }
 

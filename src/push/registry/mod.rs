@@ -89,6 +89,7 @@ pub struct Registry {
     store: Store,
     accounts: Arc<Accounts>,
     clock: Clock,
+    keeps_sessions: bool,
 }
 
 /// Counts for how long deltapush has served with the state. Stands still while the machine is suspended.
@@ -114,30 +115,38 @@ impl Registry {
     pub fn open(settings: &Settings) -> Result<(Self, AccountEvents, TokenNews), OpenError> {
         let (events, account_events) = latest::channel();
         let (news, token_news) = latest::channel();
-        let accounts = Arc::new(Accounts::new(events, news));
+        let accounts = Arc::new(Accounts::new(events, news, settings.keeps_sessions()));
         let following = Arc::clone(&accounts);
         let (store, loaded) = Store::open(settings, move |change| following.apply(change))?;
         let clock = Clock { before: loaded.served, started: Instant::now() };
         accounts.restore(loaded);
-        Ok((Self { store, accounts, clock }, account_events, token_news))
+        let keeps_sessions = settings.keeps_sessions();
+        Ok((Self { store, accounts, clock, keeps_sessions }, account_events, token_news))
     }
 
-    /// Takes a token over that a client has handed over, with the credentials of its session.
+    /// Whether clients' sessions are kept, and no credentials.
+    #[must_use]
+    pub fn keeps_sessions(&self) -> bool {
+        self.keeps_sessions
+    }
+
+    /// Takes a token over that a client has handed over, with the credentials of its session if such are kept.
     ///
     /// # Errors
     /// [`StoreError`]: the token is not kept, and the client must be told so.
     pub async fn register(
         &self,
         account: &AccountId,
-        credentials: &Credentials,
+        credentials: impl Into<Option<&Credentials>>,
         token: &DeviceToken,
     ) -> Result<(), StoreError> {
         let now = Moment { wall: UnixTime::now(), served: self.clock.now() };
-        let credentials = self.accounts.lasting(account, credentials);
-        if self.accounts.is_current(account, &credentials, token, now.wall) {
+        let kept = credentials.into().filter(|_| !self.keeps_sessions);
+        let credentials = kept.map(|credentials| self.accounts.lasting(account, credentials));
+        if self.accounts.is_current(account, credentials.as_ref(), token, now.wall) {
             return Ok(());
         }
-        self.store.register(account, Arc::new(credentials), token, now).await
+        self.store.register(account, credentials.map(Arc::new), token, now).await
     }
 
     /// Removes one token of an account. With the last one goes the account: its watch ends, its credentials are erased.
@@ -205,6 +214,9 @@ impl Registry {
     /// # Errors
     /// [`StoreError`]: the watcher goes on with what it had.
     pub async fn login_succeeded(&self, account: &AccountId, credentials: &Credentials) -> Result<(), StoreError> {
+        if self.keeps_sessions {
+            return Ok(());
+        }
         let credentials = self.accounts.lasting(account, credentials);
         match self.accounts.compare(account, &credentials) {
             Login::Same => Ok(()),
@@ -273,6 +285,29 @@ impl Registry {
         announce: impl Into<Announce>,
     ) -> Result<(), StoreError> {
         self.store.noticed(account, canonical(mailbox), position, announce, UnixTime::now()).await
+    }
+
+    /// Every token of the account is posted, so that one of its devices comes back.
+    ///
+    /// # Errors
+    /// [`StoreError`]: none is.
+    pub async fn call(&self, account: &AccountId) -> Result<(), StoreError> {
+        let now = UnixTime::now();
+        self.store.call(account, now).await?;
+        self.accounts.called(account, now);
+        Ok(())
+    }
+
+    /// How long ago the account's devices were last called back.
+    #[must_use]
+    pub fn since_call(&self, account: &AccountId) -> Option<Duration> {
+        self.accounts.since_call(account, UnixTime::now())
+    }
+
+    /// All accounts.
+    #[must_use]
+    pub fn all(&self) -> Vec<AccountId> {
+        self.accounts.all()
     }
 
     /// The positions noted for the account's mailboxes, by name.

@@ -36,9 +36,11 @@ const LATE: Duration = Duration::from_secs(60);
 
 /// Watches an account until that makes no sense any more.
 pub(super) async fn watch(context: Arc<Context>, account: AccountId) {
-    let Some(credentials) = context.registry.credentials(&account) else { return };
-    let mailboxes = context.mailboxes(&account, &credentials);
-    let gate = context.gates.of(&context.host(&account, &credentials).await);
+    if context.registry.credentials(&account).is_none() {
+        return;
+    }
+    let mailboxes = context.mailboxes(&account);
+    let gate = context.gates.of(&context.host(&account).await);
     let blindness = idle::blindness(gate.treatment().idle_renewal);
     let give_way = context.board.begin(&account, blindness);
     let (notify, _) = channel::channel(None);
@@ -140,15 +142,17 @@ impl Watched<'_> {
         let task = Task {
             context: self.context,
             account: self.account,
-            credentials,
             mailboxes,
             treatment: *self.gate.treatment(),
             notify: is_first.then_some(&self.notify),
             late: self.context.registry.is_from_before(self.account) || self.began.elapsed() > LATE,
             failed_fetches,
+            leaving: self.context.leaving.clone(),
+            when_watching: None,
+            wanted: None,
         };
         // Boxed: what a login needs is given back after it.
-        let session = AssertUnwindSafe(Box::pin(session::run(task, place))).catch_unwind();
+        let session = AssertUnwindSafe(Box::pin(session::run(task, credentials, place))).catch_unwind();
         let end = tokio::select! {
             end = session => match end {
                 Ok(Err(end)) => end,
@@ -242,6 +246,7 @@ fn next_step(end: &End, kind: Kind) -> Next {
         End::Connect(ConnectError::Tls(_) | ConnectError::NotFound(_))
         | End::Panicked
         | End::GaveWay
+        | End::HandedBack
         | End::Leaving => Next::Later,
         End::Failed(Failure::NoIdle(_)) | End::NoRoute => Next::AwaitLogin,
         End::Failed(Failure::NoMailbox(_) | Failure::IdleRefused(_) | Failure::NoFetch(_)) => Next::Later,

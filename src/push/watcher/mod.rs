@@ -2,6 +2,7 @@
 //! comes back after whatever happens.
 
 mod account;
+pub mod kept;
 mod session;
 
 use std::collections::HashMap;
@@ -21,10 +22,10 @@ use super::verdict::Judge;
 use crate::account::AccountId;
 use crate::config::{Account, Accounts, Config, Messages};
 use crate::live::Live;
-use crate::secret::Credentials;
 use crate::telemetry::Event;
 use crate::trace::Tracer;
 use crate::upstream::Upstreams;
+use kept::{Caller, Keeper};
 
 /// How long sessions have to log out when deltapush ends.
 const LOGOUT_TIME: Duration = Duration::from_secs(3);
@@ -32,6 +33,8 @@ const LOGOUT_TIME: Duration = Duration::from_secs(3);
 /// All watches of the process.
 pub struct Watchers {
     context: Arc<Context>,
+    /// Where clients' sessions are kept.
+    kept: Option<(Keeper, Caller)>,
     running: HashMap<AccountId, AbortHandle>,
 }
 
@@ -91,11 +94,24 @@ impl Watchers {
             leaving: CancellationToken::new(),
             sessions: TaskTracker::new(),
         };
-        Self { context: Arc::new(context), running: HashMap::new() }
+        let context = Arc::new(context);
+        let keeps = context.registry.keeps_sessions();
+        let kept = keeps.then(|| Keeper::new(Arc::clone(&context), config.keep.clone()));
+        Self { context, kept, running: HashMap::new() }
+    }
+
+    /// Who keeps clients' sessions, where that is done.
+    #[must_use]
+    pub fn keeper(&self) -> Option<Keeper> {
+        self.kept.as_ref().map(|(keeper, _)| keeper.clone())
     }
 
     /// Starts and ends watches as `events` say, until `stop` is cancelled.
     pub async fn run(mut self, mut events: AccountEvents, stop: CancellationToken) {
+        if let Some((keeper, caller)) = self.kept.take() {
+            tokio::join!(caller.run(stop.clone()), forget(keeper, events, stop));
+            return self.leave().await;
+        }
         while let Some((account, event)) = stop.run_until_cancelled(events.recv()).await {
             match event {
                 // Two devices may have a password each: a session that is well goes on, the next one takes the newer.
@@ -136,6 +152,16 @@ impl Watchers {
     }
 }
 
+/// Sessions of accounts that have no device any more are not kept.
+async fn forget(keeper: Keeper, mut events: AccountEvents, stop: CancellationToken) {
+    while let Some((account, event)) = stop.run_until_cancelled(events.recv()).await {
+        if event == AccountEvent::Unwatch {
+            keeper.forget(&account);
+            info!(%account, "no device is left, the mailbox is watched no more");
+        }
+    }
+}
+
 impl Drop for Watchers {
     fn drop(&mut self) {
         self.running.values().for_each(AbortHandle::abort);
@@ -144,9 +170,9 @@ impl Drop for Watchers {
 
 impl Context {
     /// The mailboxes to watch, the one that the account's clients wait in first.
-    fn mailboxes(&self, account: &AccountId, credentials: &Credentials) -> Vec<String> {
+    fn mailboxes(&self, account: &AccountId) -> Vec<String> {
         let mut mailboxes = self.registry.mailboxes(account);
-        let (wishes, logins) = (self.wishes.get(), self.logins(account, credentials));
+        let (wishes, logins) = (self.wishes.get(), self.logins(account));
         for configured in wishes.accounts_of(&logins).flat_map(|account| &account.mailboxes) {
             // INBOX in any case is one mailbox (RFC 9051 section 5.1).
             let is_inbox = configured.eq_ignore_ascii_case("INBOX");
@@ -159,26 +185,26 @@ impl Context {
     }
 
     /// Who judges the account's messages.
-    fn judge(&self, account: &AccountId, credentials: &Credentials) -> Judge {
-        let (wishes, logins) = (self.wishes.get(), self.logins(account, credentials));
+    fn judge(&self, account: &AccountId) -> Judge {
+        let (wishes, logins) = (self.wishes.get(), self.logins(account));
         let own = logins.iter().filter(|login| login.contains('@'));
         let configured = wishes.accounts_of(&logins).flat_map(|account| &account.addresses);
         Judge { addresses: own.chain(configured).cloned().collect(), messages: wishes.messages }
     }
 
     /// The names that the account's user goes by: the server's, and the client's where a route turns one into the other.
-    fn logins(&self, account: &AccountId, credentials: &Credentials) -> Vec<String> {
-        let found = self.upstreams.get().routes.find_again(&account.upstream, &credentials.user);
-        let client = found.map(|(_, login)| login).filter(|login| *login != credentials.user);
-        [credentials.user.clone()].into_iter().chain(client).collect()
+    fn logins(&self, account: &AccountId) -> Vec<String> {
+        let found = self.upstreams.get().routes.find_again(&account.upstream, account.login());
+        let client = found.map(|(_, login)| login).filter(|login| login != account.login());
+        [account.login().to_owned()].into_iter().chain(client).collect()
     }
 
     /// The host by which the account's server is treated: one that is looked up is looked up now, if need be.
-    async fn host(&self, account: &AccountId, credentials: &Credentials) -> Arc<str> {
+    async fn host(&self, account: &AccountId) -> Arc<str> {
         let (host, port) = account.upstream.rsplit_once(':').unwrap_or((&account.upstream, ""));
         if !port.starts_with(|first: char| first.is_ascii_digit())
             && let upstreams = self.upstreams.get()
-            && let Some((target, _)) = upstreams.routes.find_again(&account.upstream, credentials.owner())
+            && let Some((target, _)) = upstreams.routes.find_again(&account.upstream, account.owner())
             && let Ok(servers) = upstreams.servers(&target).await
             && let Some(server) = servers.first()
         {

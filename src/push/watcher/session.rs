@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
-use tokio::sync::watch as channel;
+use tokio::sync::{oneshot, watch as channel};
 use tokio::time::{sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::Context;
@@ -15,7 +16,7 @@ use crate::account::AccountId;
 use crate::parser::reader::{ResponseReader, TooLong};
 use crate::push::board::WatchState;
 use crate::push::gate::{Place, Treatment};
-use crate::push::idle::{Action, Failure, IdleMachine, Watch, WatchedMailbox};
+use crate::push::idle::{Action, Failure, IdleMachine, Manners, Watch, WatchedMailbox};
 use crate::secret::Credentials;
 use crate::store::{Announce, StoreError};
 use crate::stream::{Stream, receive};
@@ -54,6 +55,8 @@ pub(super) enum End {
     GaveWay,
     #[error("deltapush ends")]
     Leaving,
+    #[error("its client is back and has it")]
+    HandedBack,
     #[error("a bug in deltapush ended it")]
     Panicked,
 }
@@ -62,7 +65,6 @@ pub(super) enum End {
 pub(super) struct Task<'a> {
     pub(super) context: &'a Context,
     pub(super) account: &'a AccountId,
-    pub(super) credentials: &'a Credentials,
     /// The mailboxes; all but the first need NOTIFY.
     pub(super) mailboxes: &'a [String],
     pub(super) treatment: Treatment,
@@ -72,6 +74,24 @@ pub(super) struct Task<'a> {
     pub(super) late: bool,
     /// Sessions in a row that ended in the middle of a fetch.
     pub(super) failed_fetches: &'a AtomicU32,
+    /// When it is to log out.
+    pub(super) leaving: CancellationToken,
+    /// What is to be done once the mailbox is watched.
+    pub(super) when_watching: Option<&'a (dyn Fn() + Send + Sync)>,
+    /// Who wants the session back, if it can be given.
+    pub(super) wanted: Option<Wanted>,
+}
+
+/// Gets a session's connection back, once.
+pub(super) type Wanted = oneshot::Receiver<oneshot::Sender<Stream>>;
+
+/// A session that somebody else has logged in and used.
+pub(super) struct Taken {
+    pub(super) stream: Stream,
+    pub(super) trace: Recorder,
+    pub(super) has_notify: bool,
+    /// What its user has set in it.
+    pub(super) manners: Manners,
 }
 
 /// So many sessions in a row that ended in the middle of a fetch, and it is not tried again: one message that a server or
@@ -79,10 +99,10 @@ pub(super) struct Task<'a> {
 const MAX_FAILED_FETCHES: u32 = 2;
 
 /// Logs in and watches until something ends it.
-pub(super) async fn run(task: Task<'_>, mut place: Place) -> Ended {
+pub(super) async fn run(task: Task<'_>, credentials: &Credentials, mut place: Place) -> Ended {
     let mut trace = task.context.tracer.watch(task.account);
     trace.note(|| format!("a watch of {:?} begins", task.mailboxes));
-    let Connected { stream, logged_in, rest } = match connect(&task, &mut trace).await {
+    let Connected { stream, logged_in, rest } = match connect(&task, credentials, &mut trace).await {
         Ok(connected) => connected,
         Err(end) => {
             trace.note(|| format!("it ends without a login: {end}"));
@@ -100,24 +120,25 @@ pub(super) async fn run(task: Task<'_>, mut place: Place) -> Ended {
         known.send_replace(Some(notify));
     }
     let machine = IdleMachine::new(watch(&task, notify).await?, now());
-    let session = Session {
-        context: task.context,
-        account: task.account,
-        stream,
-        trace,
-        machine,
-        reader: ResponseReader::new(MAX_RESPONSE),
-        notify: task.notify,
-        was_watching: false,
-    };
-    session.run(rest, task.failed_fetches).await
+    let failed_fetches = task.failed_fetches;
+    Session::new(task, stream, trace, machine).run(rest, failed_fetches).await
 }
 
-async fn connect(task: &Task<'_>, trace: &mut Recorder) -> Result<Connected, End> {
+/// Watches in a session that is there.
+pub(super) async fn take_over(task: Task<'_>, mut taken: Taken) -> Ended {
+    let _under_way = task.context.sessions.token();
+    task.context.board.proof(task.account);
+    taken.trace.note(|| format!("a watch of {:?} goes on in it", task.mailboxes));
+    let machine = IdleMachine::new(watch(&task, taken.has_notify).await?, now()).in_session(taken.manners);
+    let failed_fetches = task.failed_fetches;
+    Session::new(task, taken.stream, taken.trace, machine).run(Vec::new(), failed_fetches).await
+}
+
+async fn connect(task: &Task<'_>, credentials: &Credentials, trace: &mut Recorder) -> Result<Connected, End> {
     let upstreams = &*task.context.upstreams.get();
-    let found = upstreams.routes.find_again(&task.account.upstream, task.credentials.owner());
+    let found = upstreams.routes.find_again(&task.account.upstream, credentials.owner());
     let (target, _) = found.ok_or(End::NoRoute)?;
-    let credentials = task.credentials.clone();
+    let credentials = credentials.clone();
     let (origin, introduction) = (None, Introduction::default());
     let (target, purpose) = (&target, Purpose::Watch);
     let attempt = Attempt { target, upstreams, credentials, purpose, origin, introduction, permit: None };
@@ -134,7 +155,7 @@ async fn watch(task: &Task<'_>, notify: bool) -> Result<Watch, StoreError> {
     };
     Ok(Watch {
         mailboxes: wanted.iter().map(with_position).collect(),
-        judge: task.context.judge(task.account, task.credentials),
+        judge: task.context.judge(task.account),
         // Not all at the same time, if all began at the same time.
         renewal: task.treatment.idle_renewal.mul_f64(1.0 - fastrand::f64() / 10.0),
         notify,
@@ -154,11 +175,36 @@ struct Session<'a> {
     reader: ResponseReader,
     notify: Option<&'a channel::Sender<Option<bool>>>,
     was_watching: bool,
+    leaving: CancellationToken,
+    when_watching: Option<&'a (dyn Fn() + Send + Sync)>,
+    wanted: Option<Wanted>,
 }
 
-impl Session<'_> {
+impl<'a> Session<'a> {
+    fn new(task: Task<'a>, stream: Stream, trace: Recorder, machine: IdleMachine) -> Self {
+        Self {
+            context: task.context,
+            account: task.account,
+            stream,
+            trace,
+            machine,
+            reader: ResponseReader::new(MAX_RESPONSE),
+            notify: task.notify,
+            was_watching: false,
+            leaving: task.leaving,
+            when_watching: task.when_watching,
+            wanted: task.wanted,
+        }
+    }
+
     async fn run(mut self, received: Vec<u8>, failed_fetches: &AtomicU32) -> Result<Infallible, End> {
-        let end = self.go_on(received, failed_fetches).await;
+        let mut wanted_by = None;
+        let end = self.go_on(received, failed_fetches, &mut wanted_by).await;
+        if let (Err(End::HandedBack), Some(wanted_by)) = (&end, wanted_by) {
+            // Who does not wait any more has another session by now.
+            let _ = wanted_by.send(self.stream);
+            return end;
+        }
         if self.machine.is_fetching() {
             failed_fetches.fetch_add(1, Ordering::Relaxed);
         }
@@ -168,7 +214,12 @@ impl Session<'_> {
         end
     }
 
-    async fn go_on(&mut self, mut received: Vec<u8>, failed_fetches: &AtomicU32) -> Result<Infallible, End> {
+    async fn go_on(
+        &mut self,
+        mut received: Vec<u8>,
+        failed_fetches: &AtomicU32,
+        wanted_by: &mut Option<oneshot::Sender<Stream>>,
+    ) -> Result<Infallible, End> {
         let mut actions = Vec::new();
         self.machine.start(now(), &mut actions);
         loop {
@@ -184,7 +235,11 @@ impl Session<'_> {
                     self.context.board.proof(self.account);
                 }
                 () = sleep_until(self.machine.deadline().into()) => self.machine.tick(now(), &mut actions),
-                () = self.context.leaving.cancelled() => {
+                Some(by) = wanted(&mut self.wanted) => {
+                    *wanted_by = Some(by);
+                    self.machine.release(now(), &mut actions);
+                }
+                () = self.leaving.cancelled() => {
                     self.leave(&mut actions).await?;
                     return Err(End::Leaving);
                 }
@@ -243,6 +298,8 @@ impl Session<'_> {
                         known.send_replace(Some(false));
                     }
                 }
+                Action::Released if self.reader.is_empty() => return Err(End::HandedBack),
+                Action::Released => return Err(Failure::Bye("in the middle of a response".into()).into()),
                 Action::Failed(failure) => return Err(failure.into()),
             }
         }
@@ -279,6 +336,9 @@ impl Session<'_> {
         if !std::mem::replace(&mut self.was_watching, true) {
             self.context.board.set(self.account, WatchState::Watching);
             info!(account = %self.account, upstream = %self.account.upstream, "watching");
+            if let Some(then) = self.when_watching {
+                then();
+            }
         }
     }
 
@@ -292,6 +352,17 @@ impl Session<'_> {
         });
         written.await.map_err(|_| Failure::Silent)??;
         Ok(())
+    }
+}
+
+/// Waits until somebody wants the session back; for ever if nobody can, or nobody any more.
+async fn wanted(wanted: &mut Option<Wanted>) -> Option<oneshot::Sender<Stream>> {
+    let Some(waiting) = wanted else { return std::future::pending().await };
+    let by = waiting.await.ok();
+    *wanted = None;
+    match by {
+        Some(by) => Some(by),
+        None => std::future::pending().await,
     }
 }
 

@@ -81,6 +81,7 @@ async fn what_was_answered_survives_a_kill() {
         credentials: Some(credentials("alice")),
         tokens: ["one", "two"].map(|name| Seen { token: token(name), last_seen: NOW }).to_vec(),
         idled: vec![],
+        called: None,
     };
     assert_eq!(loaded.accounts, [expected]);
     let pending: Vec<_> = loaded.unannounced.iter().map(|found| (found.token.clone(), found.since)).collect();

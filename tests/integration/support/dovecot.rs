@@ -202,6 +202,19 @@ impl Dovecot {
         assert_eq!(logins(), n, "logins of {user}:\n{}", self.log());
     }
 
+    /// How many sessions of a user there are now, as `doveadm who` tells.
+    pub(crate) fn who(&self, user: &str) -> usize {
+        let output =
+            Command::new("doveadm").arg("-c").arg(self.dir.path().join("dovecot.conf")).args(["who", "-1"]).output();
+        let output = output.expect("doveadm, of the Debian package dovecot-core, is missing");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout)
+            .unwrap()
+            .lines()
+            .filter(|line| line.split_whitespace().next() == Some(user))
+            .count()
+    }
+
     /// Dovecot's own log.
     pub(crate) fn log(&self) -> String {
         let mut log = String::new();

@@ -152,9 +152,9 @@ fn row(account: &AccountReport, now: Timestamp) -> Markup {
 /// What a watch does, in a word that has a colour too.
 pub(super) fn badge(state: WatchKind) -> Markup {
     let class = match state {
-        WatchKind::Watching => "good",
+        WatchKind::Watching | WatchKind::WithClient => "good",
         WatchKind::Connecting | WatchKind::NotStarted => "busy",
-        WatchKind::Interrupted | WatchKind::WaitingForLogin => "warn",
+        WatchKind::Interrupted | WatchKind::WaitingForLogin | WatchKind::AwaitingDevice => "warn",
         WatchKind::Ended | WatchKind::Unusable => "bad",
     };
     html! { span.badge.(class) { (state.as_str()) } }

@@ -1,0 +1,40 @@
+//! What becomes of clients' sessions with `storage.credentials: none`, when the client is gone.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::units;
+use super::watch::Rate;
+
+/// How clients' sessions are kept, and devices called back. Of no effect where passwords are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct KeptSessions {
+    /// Sessions that are kept at once, over all accounts. Of each account it is the newest.
+    #[serde(deserialize_with = "units::count")]
+    pub sessions: usize,
+    /// While a client waits for mail itself: how long its own FETCH is waited for, by which new mail is judged; zero for a push
+    /// to the account's other devices at once.
+    #[serde(deserialize_with = "units::duration_or_none")]
+    pub wait_for_fetch: Duration,
+    /// Whether a client that returns with the same password gets the session back that was kept.
+    pub hand_back: bool,
+    /// The least time between two calls to the devices of an account whose session has ended.
+    #[serde(deserialize_with = "units::duration")]
+    pub call_again: Duration,
+    /// How many accounts' devices are called in a time, over all.
+    pub calls: Rate,
+}
+
+impl Default for KeptSessions {
+    fn default() -> Self {
+        Self {
+            sessions: 20_000,
+            wait_for_fetch: Duration::from_secs(10),
+            hand_back: true,
+            call_again: Duration::from_secs(3600),
+            calls: Rate::per_second(10),
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! What a client leaves behind where its session is kept: brought to rest, and handed to the [keeper](crate::push::watcher::kept).
+//! While it is there, what passes through its session wakes the account's other devices.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tracing::debug;
+
+use super::relay::Left;
+use super::session::{Glimpse, Output, Request, Session, Set, Settling};
+use crate::account::AccountId;
+use crate::push::eye::{Eye, Outcome, Wish};
+use crate::push::idle::Manners;
+use crate::push::registry::Registry;
+use crate::push::verdict::Judge;
+use crate::push::watcher::kept::{Abilities, Given, Keeper, Presence, Ticket};
+use crate::secret::DeviceToken;
+use crate::store::Announce;
+use crate::stream::{Stream, receive};
+use crate::trace::{Recorder, Transcript};
+
+/// How long answers are awaited that a client has asked for and does not want any more.
+const REST_TIME: Duration = Duration::from_secs(90);
+
+/// How long the mail server may say nothing meanwhile.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// How much of such answers is read, in bytes: one large message.
+const MAX_ANSWERS: usize = 64 * 1024 * 1024;
+
+/// How long it takes at most until it is noted that a client waits in a mailbox.
+const NOTING_TIME: Duration = Duration::from_secs(1);
+
+/// News that could not be noted is tried again after this.
+const STORE_PAUSE: Duration = Duration::from_secs(10);
+
+/// A session that may outlive its client.
+pub(super) struct Legacy {
+    watch: Arc<Watch>,
+    presence: Presence,
+    abilities: Abilities,
+    since: Instant,
+    ticket: Option<Arc<Ticket>>,
+}
+
+/// What a login brings with it where sessions are kept.
+#[derive(Default)]
+pub(super) struct Returned {
+    /// What the session may be handed back for when it was kept.
+    pub(super) ticket: Option<Arc<Ticket>>,
+    /// That its client is there, if it was kept and handed back.
+    pub(super) presence: Option<Presence>,
+}
+
+/// What is made of what passes by.
+struct Watch {
+    keeper: Keeper,
+    registry: Registry,
+    account: AccountId,
+    judge: Judge,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    eye: Eye,
+    /// The token of the session's own device.
+    device: Option<DeviceToken>,
+    /// How often another mailbox was opened, or none.
+    turns: u64,
+}
+
+impl Legacy {
+    /// What becomes of a session of the account: one that is `returned`, or a new one.
+    pub(super) fn new(
+        keeper: &Keeper,
+        registry: &Registry,
+        account: &AccountId,
+        abilities: Abilities,
+        returned: Returned,
+    ) -> Self {
+        let watch = Arc::new(Watch {
+            keeper: keeper.clone(),
+            registry: registry.clone(),
+            account: account.clone(),
+            judge: keeper.judge(account),
+            seen: Mutex::default(),
+        });
+        let presence = returned.presence.unwrap_or_else(|| keeper.client(account));
+        Self { watch, presence, abilities, since: Instant::now(), ticket: returned.ticket }
+    }
+
+    pub(super) fn client_waits(&self, mailbox: &str) {
+        self.presence.waits_in(mailbox);
+        if self.watch.lock().eye.mailbox().is_none() {
+            Arc::clone(&self.watch).look_again(mailbox.to_owned());
+        }
+    }
+
+    pub(super) fn has_device(&self, token: &DeviceToken) {
+        self.watch.lock().device.get_or_insert_with(|| token.clone());
+    }
+
+    pub(super) fn looks_for_mail(&self) -> bool {
+        self.watch.lock().eye.looks()
+    }
+
+    pub(super) fn sees(&self, glimpse: Glimpse<'_>) {
+        let watch = &self.watch;
+        let mut seen = watch.lock();
+        let wish = match glimpse {
+            Glimpse::Opening | Glimpse::Closed => {
+                self.presence.waits_no_more();
+                seen.turns = seen.turns.wrapping_add(1);
+                seen.eye.close();
+                None
+            }
+            Glimpse::Opened(mailbox) => Some(seen.eye.opened(mailbox)),
+            Glimpse::Response(line) => seen.eye.response(line, &watch.judge, now()),
+            Glimpse::Fetched { from } => {
+                if let Some(token) = &seen.device {
+                    watch.keeper.device_fetched(&watch.account, token);
+                }
+                seen.eye.fetched(from)
+            }
+        };
+        drop(seen);
+        Arc::clone(watch).grant(wish);
+    }
+
+    /// The client is gone.
+    pub(super) fn take(self, left: Left) {
+        tokio::spawn(self.bring_to_rest(left));
+    }
+
+    async fn bring_to_rest(mut self, left: Left) {
+        let (keeper, account) = (self.watch.keeper.clone(), self.watch.account.clone());
+        let Left { mut stream, unsent, mut session, mut trace } = left;
+        self.presence.waits_no_more();
+        if !keeper.needs(&account) {
+            debug!(%account, "a session is not kept: the account has no device, or another client that waits");
+            return keeper
+                .log_out_when_at_rest(session_at_rest(&mut stream, &unsent, &mut session, &mut trace).await, stream);
+        }
+        match session_at_rest(&mut stream, &unsent, &mut session, &mut trace).await {
+            Ok(()) => {
+                let set = session.set();
+                let manners = Manners { utf8: set.utf8, notify: set.notify };
+                let (abilities, since) = (self.abilities, self.since);
+                let ticket = self.ticket.take().filter(|_| set == Set::default());
+                keeper.keep(Given { account, stream, trace, abilities, manners, since, ticket });
+            }
+            Err(reason) => {
+                debug!(%account, "a session is not kept: {reason}");
+                self.presence.reason = reason;
+            }
+        }
+    }
+}
+
+/// Waits until nothing is under way in a session whose client is gone. Says why, if it does not come to that.
+async fn session_at_rest(
+    stream: &mut Stream,
+    unsent: &[u8],
+    session: &mut Session,
+    trace: &mut Recorder,
+) -> Result<(), &'static str> {
+    const GONE: &str = "the mail server closed it";
+    let deadline = Instant::now().checked_add(REST_TIME).unwrap_or_else(Instant::now);
+    let mut out = Nobody { upstream: unsent.to_vec(), trace };
+    let mut answers: usize = 0;
+    loop {
+        let settling = session.settle(&mut out);
+        let to_send = std::mem::take(&mut out.upstream);
+        match settling {
+            Settling::Lost(reason) => return Err(reason),
+            Settling::Settled if to_send.is_empty() => return Ok(()),
+            Settling::Settled | Settling::Waiting => {}
+        }
+        let sent = timeout(SILENCE, async {
+            stream.write_all(&to_send).await?;
+            stream.flush().await
+        });
+        sent.await.map_err(|_| "the mail server takes nothing any more")?.map_err(|_| GONE)?;
+        if settling == Settling::Settled {
+            return Ok(());
+        }
+        let silent = Instant::now().checked_add(SILENCE).map_or(deadline, |silent| silent.min(deadline));
+        let mut received = Vec::new();
+        let read = timeout_at(silent, receive(stream, &mut received)).await;
+        match read.map_err(|_| "the mail server did not end what was under way")?.map_err(|_| GONE)? {
+            0 => return Err(GONE),
+            count => answers = answers.saturating_add(count),
+        }
+        if answers > MAX_ANSWERS {
+            return Err("the mail server had too much to say");
+        }
+        session.from_upstream(&received, &mut out);
+    }
+}
+
+/// In place of the client that is gone.
+struct Nobody<'a> {
+    upstream: Vec<u8>,
+    trace: &'a mut Recorder,
+}
+
+impl Output for Nobody<'_> {
+    fn to_client(&mut self, _: &[u8]) {}
+
+    fn to_upstream(&mut self, bytes: &[u8]) {
+        self.upstream.extend_from_slice(bytes);
+    }
+
+    fn compress(&mut self) {}
+
+    fn request(&mut self, _: Request) {}
+
+    fn idles_in(&mut self, _: &str) {}
+
+    fn fetches(&mut self) {}
+
+    fn tokens(&self) -> Vec<DeviceToken> {
+        Vec::new()
+    }
+
+    fn push_status(&self) -> String {
+        String::new()
+    }
+
+    fn transcript(&mut self) -> Option<&mut dyn Transcript> {
+        self.trace.transcript().map(|transcript| transcript as &mut dyn Transcript)
+    }
+}
+
+impl Watch {
+    fn lock(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn grant(self: Arc<Self>, wish: Option<Wish>) {
+        let Some(wish) = wish else { return };
+        tokio::spawn(async move {
+            match wish {
+                Wish::Compare => self.compare().await,
+                Wish::Wait => {
+                    sleep(self.keeper.settings().wait_for_fetch).await;
+                    self.resolve().await;
+                }
+                Wish::Resolve => self.resolve().await,
+            }
+        });
+    }
+
+    async fn compare(self: Arc<Self>) {
+        let Some(mailbox) = self.lock().eye.mailbox().map(str::to_owned) else { return };
+        let is_watched = self.keeper.wants(&self.account) && self.keeper.is_watched_mailbox(&self.account, &mailbox);
+        if !is_watched {
+            return self.lock().eye.ignore();
+        }
+        let noted = match self.registry.positions(&self.account).await {
+            Ok(positions) => {
+                positions.into_iter().find(|(name, _)| is_same(name, &mailbox)).map(|(_, position)| position)
+            }
+            // As for one that is looked at for the first time; a watch compares again.
+            Err(_) => return,
+        };
+        let (wish, first) = self.lock().eye.compare(noted, now());
+        if let Some(first) = first {
+            self.note(first).await;
+        }
+        self.grant(wish);
+    }
+
+    /// That a client waits in a mailbox makes it one that is watched, once it is noted.
+    fn look_again(self: Arc<Self>, mailbox: String) {
+        let turn = self.lock().turns;
+        tokio::spawn(async move {
+            sleep(NOTING_TIME).await;
+            let wish = {
+                let mut seen = self.lock();
+                let is_still_open = seen.turns == turn && seen.eye.mailbox().is_none();
+                is_still_open.then(|| seen.eye.opened(&mailbox))
+            };
+            self.grant(wish);
+        });
+    }
+
+    async fn resolve(self: Arc<Self>) {
+        let outcome = self.lock().eye.resolve();
+        if let Some(outcome) = outcome {
+            self.note(outcome).await;
+        }
+    }
+
+    /// Notes what was found, unless a kept session does it.
+    async fn note(self: &Arc<Self>, outcome: Outcome) {
+        if self.keeper.is_watching(&self.account) {
+            return;
+        }
+        let announce = self.announce(&outcome);
+        let Outcome { mailbox, mut position, since, .. } = outcome;
+        // Another session of the account may have looked.
+        let positions = self.registry.positions(&self.account).await.unwrap_or_default();
+        let known = positions.into_iter().find(|(name, _)| is_same(name, &mailbox)).map(|(_, known)| known);
+        if let Some(known) = known.filter(|known| known.uid_validity == position.uid_validity) {
+            self.lock().eye.advance(known);
+            if known.uid_next >= position.uid_next && (outcome.is_fetched || !outcome.announce) {
+                return;
+            }
+            position.uid_next = position.uid_next.max(known.uid_next);
+        }
+        let noted = self.registry.noticed(&self.account, &mailbox, position, announce).await;
+        match noted {
+            Ok(()) => self.keeper.tell_noticed(&self.account, &mailbox, since, outcome.announce),
+            Err(error) => {
+                debug!(account = %self.account, "what its client heard of could not be noted: {error}");
+                sleep(STORE_PAUSE).await;
+                self.lock().eye.again(now());
+                Arc::clone(self).grant(Some(Wish::Wait));
+            }
+        }
+    }
+
+    /// Who is to be woken: nobody whose own session has taken the news.
+    fn announce(&self, outcome: &Outcome) -> Announce {
+        if !outcome.announce {
+            return Announce::Nothing;
+        }
+        let mut others = self.keeper.fetched_since(&self.account, outcome.since.unwrap_or_else(now));
+        let at_once = self.keeper.settings().wait_for_fetch.is_zero();
+        others.extend(self.lock().device.clone().filter(|_| outcome.is_fetched || at_once));
+        Announce::AllBut(others)
+    }
+}
+
+fn is_same(one: &str, other: &str) -> bool {
+    one == other || one.eq_ignore_ascii_case("INBOX") && other.eq_ignore_ascii_case("INBOX")
+}
+
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
+}

@@ -1,0 +1,285 @@
+//! What a client's own session tells of new mail, as a machine: what passes by and time in, what is to be noted out.
+//!
+//! The client waits in IDLE, hears EXISTS, and fetches. From what it fetches the messages are judged as a watch would do it,
+//! and the mailbox counts as looked through once a FETCH of all that is new has passed. Without one nothing is known but that
+//! something came, and in doubt that deserves a push.
+
+use std::time::Instant;
+
+use super::idle::heard::{Code, Heard, hear};
+use super::verdict::{Judge, Verdict};
+use crate::store::Position;
+
+/// What the driver has to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// Find out what is noted of the mailbox, for [`Eye::compare`].
+    Compare,
+    /// There is news: [`Eye::resolve`] is to be called in a while.
+    Wait,
+    /// It is known what the news is: [`Eye::resolve`] is to be called now.
+    Resolve,
+}
+
+/// What is to be noted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// Of which mailbox.
+    pub mailbox: String,
+    /// Up to where it has been looked through.
+    pub position: Position,
+    /// Whether some message deserves a push.
+    pub announce: bool,
+    /// The client itself has fetched what came.
+    pub is_fetched: bool,
+    /// When the news came.
+    pub since: Option<Instant>,
+}
+
+/// The machine: one for each session.
+#[derive(Debug, Default)]
+pub struct Eye {
+    mailbox: Option<String>,
+    uid_validity: u32,
+    /// UIDNEXT when it was opened.
+    uid_next: Option<u32>,
+    /// It was compared with what is noted.
+    is_compared: bool,
+    /// The lowest UID that is not looked through.
+    from: u32,
+    /// When the first news came that is not resolved.
+    news_since: Option<Instant>,
+    /// News was announced without a look.
+    is_announced: bool,
+    /// The highest UID that was fetched, and the highest of a message that deserves a push.
+    seen: u32,
+    deserving: u32,
+    /// The lowest UID that a FETCH of everything from there on has asked for, since the news.
+    fetched_from: Option<u32>,
+}
+
+impl Eye {
+    /// Whether what the client fetches is of interest.
+    #[must_use]
+    pub fn looks(&self) -> bool {
+        self.mailbox.is_some() && (!self.is_compared || self.has_news())
+    }
+
+    /// Another mailbox is being opened, or none is open.
+    pub fn close(&mut self) {
+        *self = Self::default();
+    }
+
+    /// The mailbox with this name is open.
+    pub fn opened(&mut self, mailbox: &str) -> Wish {
+        self.mailbox = Some(mailbox.to_owned());
+        Wish::Compare
+    }
+
+    /// The mailbox that is open is nobody's concern, as far as is known.
+    pub fn ignore(&mut self) {
+        self.mailbox = None;
+    }
+
+    /// It has been looked through up to there meanwhile, by another session.
+    pub fn advance(&mut self, noted: Position) {
+        if noted.uid_validity == self.uid_validity {
+            self.from = self.from.max(noted.uid_next);
+        }
+    }
+
+    /// The mailbox that is open.
+    #[must_use]
+    pub fn mailbox(&self) -> Option<&str> {
+        self.mailbox.as_deref()
+    }
+
+    /// A response that passes by.
+    pub fn response(&mut self, line: &[u8], judge: &Judge, now: Instant) -> Option<Wish> {
+        match hear(line) {
+            Heard::Status(_, Code::UidValidity(value)) => self.uid_validity = value,
+            Heard::Status(_, Code::UidNext(value)) if self.mailbox.is_none() => self.uid_next = Some(value),
+            Heard::Exists(_) if self.mailbox.is_some() => return self.news(now),
+            Heard::Fetch(message) if self.looks() => {
+                let uid = message.uid?;
+                self.seen = self.seen.max(uid);
+                let flags = || message.flags.iter().map(AsRef::as_ref);
+                // Without headers flags alone may rule it out; in doubt it is a push.
+                let headers = message.headers.as_deref().unwrap_or_default();
+                let verdict = if message.unclear { Verdict::Push } else { judge.verdict(flags(), headers) };
+                if verdict == Verdict::Push {
+                    self.deserving = self.deserving.max(uid);
+                }
+            }
+            _ => {}
+        }
+        None
+    }
+
+    fn news(&mut self, now: Instant) -> Option<Wish> {
+        let is_first = self.news_since.is_none();
+        self.news_since.get_or_insert(now);
+        // What was fetched before is not all that is new now.
+        self.fetched_from = None;
+        (is_first && self.is_compared).then_some(Wish::Wait)
+    }
+
+    fn has_news(&self) -> bool {
+        self.news_since.is_some() || self.is_announced
+    }
+
+    /// The client has fetched; all from a UID on, if one is given.
+    pub fn fetched(&mut self, from: Option<u32>) -> Option<Wish> {
+        let from = from.filter(|_| self.looks())?;
+        self.fetched_from = Some(self.fetched_from.map_or(from, |before| before.min(from)));
+        (self.is_compared && self.has_news() && self.is_complete()).then_some(Wish::Resolve)
+    }
+
+    fn is_complete(&self) -> bool {
+        self.fetched_from.is_some_and(|from| from <= self.from)
+    }
+
+    /// What is noted of the mailbox that is open. Returns also what is to be noted at once: of a mailbox that was never looked
+    /// through, what is there is old.
+    pub fn compare(&mut self, noted: Option<Position>, now: Instant) -> (Option<Wish>, Option<Outcome>) {
+        let Some(mailbox) = self.mailbox.clone().filter(|_| !self.is_compared) else { return (None, None) };
+        self.is_compared = true;
+        let current = noted.filter(|noted| noted.uid_validity == self.uid_validity);
+        self.from = current.map(|noted| noted.uid_next).or(self.uid_next).unwrap_or_default();
+        let is_changed = noted.is_some() && current.is_none();
+        let position = Position { uid_validity: self.uid_validity, uid_next: self.from };
+        let first = (current.is_none() && self.uid_next.is_some()).then_some(Outcome {
+            mailbox,
+            position,
+            announce: is_changed,
+            is_fetched: false,
+            since: None,
+        });
+        if current.is_some() && self.uid_next.is_some_and(|next| next > self.from) {
+            self.news_since.get_or_insert(now);
+        }
+        let wish = match self.has_news() {
+            false => None,
+            true if self.is_complete() => Some(Wish::Resolve),
+            true => Some(Wish::Wait),
+        };
+        (wish, first)
+    }
+
+    /// What the news is, as far as it is known now.
+    pub fn resolve(&mut self) -> Option<Outcome> {
+        let mailbox = self.mailbox.clone().filter(|_| self.is_compared && self.has_news())?;
+        let since = self.news_since.take();
+        let is_fetched = self.is_complete();
+        if !is_fetched && since.is_none() {
+            return None;
+        }
+        let is_known = std::mem::replace(&mut self.is_announced, !is_fetched);
+        let announce = match is_fetched {
+            true => self.deserving >= self.from && self.deserving > 0 && !(is_known && since.is_none()),
+            false => true,
+        };
+        if is_fetched {
+            self.from = self.from.max(self.seen.saturating_add(1));
+            self.fetched_from = None;
+        }
+        let position = Position { uid_validity: self.uid_validity, uid_next: self.from };
+        Some(Outcome { mailbox, position, announce, is_fetched, since })
+    }
+
+    /// What [`resolve`](Self::resolve) returned could not be noted.
+    pub fn again(&mut self, now: Instant) {
+        self.news_since.get_or_insert(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn eye(noted: Option<(u32, u32)>) -> (Eye, Option<Wish>, Option<Outcome>) {
+        let mut eye = Eye::default();
+        for line in ["* 3 EXISTS", "* OK [UIDVALIDITY 7] x", "* OK [UIDNEXT 4] x"] {
+            assert_eq!(says(&mut eye, line), None);
+        }
+        assert_eq!(eye.opened("INBOX"), Wish::Compare);
+        let noted = noted.map(|(uid_validity, uid_next)| Position { uid_validity, uid_next });
+        let (wish, first) = eye.compare(noted, Instant::now());
+        (eye, wish, first)
+    }
+
+    fn says(eye: &mut Eye, line: &str) -> Option<Wish> {
+        let judge = Judge { addresses: vec!["me@lab.test".into()], ..Judge::default() };
+        eye.response(format!("{line}\r\n").as_bytes(), &judge, Instant::now())
+    }
+
+    fn fetch(uid: u32, headers: &str) -> String {
+        format!("* 4 FETCH (UID {uid} FLAGS () BODY[HEADER.FIELDS (FROM)] {{{}}}\r\n{headers})", headers.len())
+    }
+
+    fn resolved(eye: &mut Eye) -> Option<(u32, bool, bool)> {
+        eye.resolve().map(|outcome| (outcome.position.uid_next, outcome.announce, outcome.is_fetched))
+    }
+
+    #[test]
+    fn news_that_the_client_fetches_is_judged_by_what_it_fetches() {
+        let (mut eye, wish, first) = eye(Some((7, 4)));
+        assert_eq!((wish, first), (None, None), "nothing is new");
+        assert!(!eye.looks());
+        assert_eq!(says(&mut eye, "* 4 EXISTS"), Some(Wish::Wait));
+        assert_eq!(says(&mut eye, "* 5 EXISTS"), None);
+        says(&mut eye, &fetch(4, "From: bob@lab.test\r\n\r\n"));
+        says(&mut eye, &fetch(5, "From: me@lab.test\r\n\r\n"));
+        assert_eq!(eye.fetched(None), None, "of which messages is not known");
+        assert_eq!(eye.fetched(Some(4)), Some(Wish::Resolve));
+        assert_eq!(resolved(&mut eye), Some((6, true, true)));
+        assert_eq!(resolved(&mut eye), None);
+        // Its own mail wakes nobody.
+        assert_eq!(says(&mut eye, "* 6 EXISTS"), Some(Wish::Wait));
+        says(&mut eye, &fetch(6, "From: me@lab.test\r\n\r\n"));
+        assert_eq!(eye.fetched(Some(6)), Some(Wish::Resolve));
+        assert_eq!(resolved(&mut eye), Some((7, false, true)));
+    }
+
+    #[test]
+    fn without_a_fetch_it_is_announced_once_and_stays_to_be_looked_at() {
+        let (mut eye, ..) = eye(Some((7, 4)));
+        says(&mut eye, "* 4 EXISTS");
+        assert_eq!(resolved(&mut eye), Some((4, true, false)));
+        assert_eq!(resolved(&mut eye), None);
+        // The client comes later.
+        says(&mut eye, &fetch(4, "From: bob@lab.test\r\n\r\n"));
+        assert_eq!(eye.fetched(Some(4)), Some(Wish::Resolve));
+        assert_eq!(resolved(&mut eye), Some((5, false, true)));
+    }
+
+    #[test]
+    fn a_fetch_that_began_before_the_news_is_not_of_all_of_it() {
+        let (mut eye, ..) = eye(Some((7, 4)));
+        says(&mut eye, "* 4 EXISTS");
+        says(&mut eye, &fetch(4, "From: bob@lab.test\r\n\r\n"));
+        says(&mut eye, "* 5 EXISTS");
+        assert_eq!(eye.fetched(Some(5)), None, "there is one below");
+        assert_eq!(resolved(&mut eye), Some((4, true, false)));
+    }
+
+    #[test]
+    fn what_came_while_nobody_looked_is_news_when_the_mailbox_is_opened() {
+        let (mut eye, wish, first) = eye(Some((7, 2)));
+        assert_eq!((wish, first), (Some(Wish::Wait), None));
+        says(&mut eye, &fetch(2, "From: bob@lab.test\r\n\r\n"));
+        says(&mut eye, &fetch(3, "From: bob@lab.test\r\n\r\n"));
+        assert_eq!(eye.fetched(Some(1)), Some(Wish::Resolve));
+        assert_eq!(resolved(&mut eye), Some((4, true, true)));
+    }
+
+    #[test]
+    fn the_first_look_notes_where_it_begins() {
+        let (_, wish, first) = eye(None);
+        let first = first.unwrap();
+        assert_eq!((wish, first.position.uid_next, first.announce), (None, 4, false));
+        let (_, wish, first) = eye(Some((6, 99)));
+        let first = first.unwrap();
+        assert_eq!((wish, first.position.uid_next, first.announce), (None, 4, true), "another UIDVALIDITY");
+    }
+}

@@ -1,0 +1,211 @@
+//! Calls devices back: every token of an account whose session has ended is posted once, so that one of them comes and logs
+//! in. Not more often than `keep.call_again`, not faster than `keep.calls`, and not while the mail server is away: a device
+//! that comes in vain is gone again.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+
+use super::{Context, Keeper};
+use crate::account::AccountId;
+use crate::push::backoff::Backoff;
+use crate::push::latest::{self, Merge};
+use crate::upstream::connect::{self, ConnectError};
+
+/// How long after the start devices may come back by themselves: a restart cuts off those that are there.
+const AFTER_START: Duration = Duration::from_secs(5);
+
+/// For how long a server that answered is taken to be there.
+const ANSWERED: Duration = Duration::from_secs(60);
+
+/// Calls when the state could not be written are made again after this.
+const STORE_PAUSE: Duration = Duration::from_secs(30);
+
+/// That an account's devices are to be called.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Call {
+    /// Not before.
+    pub(super) due: Instant,
+}
+
+impl Merge for Call {
+    fn merge(self, newer: Self) -> Self {
+        Self { due: self.due.min(newer.due) }
+    }
+}
+
+/// The one who calls.
+pub(in crate::push::watcher) struct Caller {
+    keeper: Keeper,
+    calls: latest::Receiver<AccountId, Call>,
+    /// Accounts, by when they are due.
+    due: BTreeSet<(Instant, AccountId)>,
+    /// When an account is due, to find it there.
+    when: HashMap<AccountId, Instant>,
+    /// Servers that were asked whether they are there.
+    servers: HashMap<Arc<str>, Server>,
+    asking: JoinSet<Answer>,
+    /// When the next call may be made.
+    next: Instant,
+}
+
+struct Server {
+    answered: Option<Instant>,
+    backoff: Backoff,
+    /// Accounts that wait for the answer; `None` if it is not being asked.
+    asking: Option<Vec<AccountId>>,
+    /// Not to be asked before.
+    next: Instant,
+}
+
+/// Which server was asked, and whether it is there.
+type Answer = (Arc<str>, Result<(), ConnectError>);
+
+impl Caller {
+    pub(super) fn new(keeper: Keeper, calls: latest::Receiver<AccountId, Call>) -> Self {
+        let (due, when, servers) = (BTreeSet::new(), HashMap::new(), HashMap::new());
+        Self { keeper, calls, due, when, servers, asking: JoinSet::new(), next: Instant::now() }
+    }
+
+    /// Calls until `stop` is cancelled; at first all accounts that were there before.
+    pub(in crate::push::watcher) async fn run(mut self, stop: CancellationToken) {
+        let context = Arc::clone(&self.keeper.0.context);
+        let accounts = context.registry.all();
+        if !accounts.is_empty() {
+            info!(
+                accounts = accounts.len(),
+                "no session was kept over the restart: devices that do not come by themselves are called back"
+            );
+        }
+        let start = after(Instant::now(), AFTER_START);
+        for account in accounts {
+            self.keeper.is_left_alone(&account, "deltapush was started again", AFTER_START);
+            self.put(account, start);
+        }
+        loop {
+            let first = self.due.first().map(|(due, _)| (*due).max(self.next));
+            tokio::select! {
+                () = stop.cancelled() => return,
+                (account, call) = self.calls.recv() => self.put(account, call.due),
+                () = sleep_until(first.unwrap_or_else(Instant::now)), if first.is_some() => {
+                    if let Some((_, account)) = self.due.pop_first() {
+                        self.when.remove(&account);
+                        self.call(account).await;
+                    }
+                }
+                Some(answer) = self.asking.join_next() => {
+                    // A task that panicked leaves its accounts to the next start: that is a bug, and the log has it.
+                    if let Ok((server, answer)) = answer {
+                        self.answered(&server, answer);
+                    }
+                }
+            }
+        }
+    }
+
+    fn put(&mut self, account: AccountId, due: Instant) {
+        if let Some(before) = self.when.get(&account).copied() {
+            if before <= due {
+                return;
+            }
+            self.due.remove(&(before, account.clone()));
+        }
+        self.when.insert(account.clone(), due);
+        self.due.insert((due, account));
+    }
+
+    /// Calls the devices of an account, if that is due, or puts it off.
+    async fn call(&mut self, account: AccountId) {
+        let (keeper, context) = (self.keeper.clone(), Arc::clone(&self.keeper.0.context));
+        if !keeper.is_alone(&account) || !keeper.wants(&account) {
+            return;
+        }
+        let now = Instant::now();
+        let settings = keeper.settings();
+        if let Some(since) = context.registry.since_call(&account).filter(|since| *since < settings.call_again) {
+            let rest = settings.call_again.saturating_sub(since);
+            debug!(%account, "its devices were called a while ago: not again within {}s", rest.as_secs());
+            return self.put(account, after(now, rest));
+        }
+        if !self.is_reachable(&account) {
+            return;
+        }
+        self.next = after(Instant::now(), settings.calls.interval());
+        match context.registry.call(&account).await {
+            Ok(()) => info!(%account, "its devices are called back: no session is left to watch its mailbox in"),
+            Err(error) => {
+                debug!(%account, "its devices could not be called back: {error}");
+                self.put(account, after(Instant::now(), STORE_PAUSE));
+            }
+        }
+    }
+
+    /// Whether the account's server is known to be there. If not, it is asked, and the account is due again when it is.
+    fn is_reachable(&mut self, account: &AccountId) -> bool {
+        let now = Instant::now();
+        let is_there = |server: &Server| server.answered.is_some_and(|at| now.duration_since(at) < ANSWERED);
+        // Servers of which nobody waits for anything are forgotten.
+        self.servers.retain(|_, server| server.asking.is_some() || server.next > now || is_there(server));
+        let server = self.servers.entry(Arc::clone(&account.upstream)).or_insert_with(|| Server {
+            answered: None,
+            backoff: Backoff::new(),
+            asking: None,
+            next: now,
+        });
+        if is_there(server) {
+            return true;
+        }
+        if let Some(waiting) = &mut server.asking {
+            waiting.push(account.clone());
+            return false;
+        }
+        if server.next > now {
+            let next = server.next;
+            self.put(account.clone(), next);
+            return false;
+        }
+        server.asking = Some(vec![account.clone()]);
+        self.asking.spawn(ask(Arc::clone(&self.keeper.0.context), account.clone()));
+        false
+    }
+
+    /// A server was asked whether it is there.
+    fn answered(&mut self, upstream: &Arc<str>, answer: Result<(), ConnectError>) {
+        let Some(server) = self.servers.get_mut(upstream) else { return };
+        let now = Instant::now();
+        let waiting = server.asking.take().unwrap_or_default();
+        match answer {
+            Ok(()) => {
+                server.answered = Some(now);
+                server.backoff = Backoff::new();
+                server.next = now;
+            }
+            Err(error) => {
+                debug!(%upstream, "devices are not called back to a mail server that is away: {error}");
+                server.answered = None;
+                server.next = after(now, server.backoff.next());
+            }
+        }
+        let next = server.next;
+        waiting.into_iter().for_each(|account| self.put(account, next));
+    }
+}
+
+async fn ask(context: Arc<Context>, account: AccountId) -> Answer {
+    let upstreams = context.upstreams.get();
+    let found = upstreams.routes.find_again(&account.upstream, account.owner());
+    let answer = match found {
+        Some((target, _)) => connect::reach(&target, &upstreams).await,
+        None => Err(ConnectError::Unreachable(std::io::Error::other("no route leads there any more"))),
+    };
+    (account.upstream, answer)
+}
+
+fn after(now: Instant, time: Duration) -> Instant {
+    now.checked_add(time).unwrap_or(now)
+}

@@ -1,0 +1,445 @@
+//! Clients' own sessions, which go on watching when the client is gone (docs/keeping.md).
+//!
+//! The proxy hands a session over that has come to rest; it is watched in by the same machine as deltapush's own. Of each
+//! account the newest is kept: the one before logs out as soon as the new one watches. When the last one has ended and no
+//! client is there, the account's devices are [called](caller) back.
+
+mod caller;
+mod ticket;
+
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use dashmap::DashMap;
+use futures_util::FutureExt;
+use tokio::io::AsyncWriteExt;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use super::Context;
+use super::account::Ended;
+use super::session::{self, End, Taken, Task, Wanted};
+use crate::account::AccountId;
+use crate::config::{KeptSessions, Messages};
+use crate::push::board::WatchState;
+use crate::push::idle::{self, Failure, Manners};
+use crate::push::latest;
+use crate::push::verdict::Judge;
+use crate::secret::DeviceToken;
+use crate::store::MAX_TOKENS;
+use crate::stream::{Stream, receive};
+use crate::telemetry::Event;
+use crate::trace::Recorder;
+use caller::Call;
+pub(super) use caller::Caller;
+pub use ticket::Ticket;
+
+/// How long a client whose session the mail server has ended may take to come back by itself before it is called.
+const RETURN_TIME: Duration = Duration::from_secs(30);
+
+/// How long a server may take for a LOGOUT.
+const LOGOUT_TIME: Duration = Duration::from_secs(3);
+
+/// How long a session may take to be brought back to where it was after its login.
+const HAND_BACK_TIME: Duration = Duration::from_secs(5);
+
+/// A first look at a mailbox, so long after the client had logged in, looks back.
+const LATE: Duration = Duration::from_secs(60);
+
+/// Keeps sessions. Clones are handles of the same one.
+#[derive(Clone)]
+pub struct Keeper(Arc<Shared>);
+
+struct Shared {
+    context: Arc<Context>,
+    settings: KeptSessions,
+    accounts: DashMap<AccountId, Entry>,
+    /// Room for accounts with a kept session.
+    places: Arc<Semaphore>,
+    next: AtomicU64,
+    calls: latest::Sender<AccountId, Call>,
+}
+
+/// What there is of an account.
+#[derive(Default)]
+struct Entry {
+    /// Clients that are logged in, and sessions that are just being taken over.
+    clients: usize,
+    /// Clients of these that wait for mail in the only mailbox that is watched.
+    waiting: usize,
+    /// Kept sessions, the newest last: more than one only until that one watches.
+    sessions: Vec<Session>,
+    place: Option<OwnedSemaphorePermit>,
+    /// When its devices last fetched through deltapush.
+    fetched: Vec<(DeviceToken, Instant)>,
+}
+
+struct Session {
+    number: u64,
+    leave: CancellationToken,
+    /// What it is handed back for, and how it is asked to be.
+    back: Option<(Arc<Ticket>, oneshot::Sender<oneshot::Sender<Stream>>)>,
+}
+
+/// A session that is handed over: authenticated, and nothing under way in it.
+pub struct Given {
+    /// Whose.
+    pub account: AccountId,
+    /// The connection to the mail server.
+    pub stream: Stream,
+    /// Where its transcript goes.
+    pub trace: Recorder,
+    /// What the server can do.
+    pub abilities: Abilities,
+    /// What the client has set in it.
+    pub manners: Manners,
+    /// When the client had logged in.
+    pub since: Instant,
+    /// What it may be handed back for: only a session in which nothing was set.
+    pub ticket: Option<Arc<Ticket>>,
+}
+
+/// What a server must be able to do, or may be, for a session to watch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Abilities {
+    /// IDLE (RFC 2177).
+    pub idle: bool,
+    /// NOTIFY (RFC 5465).
+    pub notify: bool,
+}
+
+/// That a client of the account is there, until it is dropped.
+pub struct Presence {
+    keeper: Keeper,
+    account: AccountId,
+    /// It waits for mail in the only mailbox that is watched.
+    waits: AtomicBool,
+    /// Why there may be no session any more.
+    pub reason: &'static str,
+}
+
+impl Keeper {
+    pub(super) fn new(context: Arc<Context>, settings: KeptSessions) -> (Self, Caller) {
+        let (calls, called) = latest::channel();
+        let places = Arc::new(Semaphore::new(settings.sessions.min(Semaphore::MAX_PERMITS)));
+        let (accounts, next) = (DashMap::new(), AtomicU64::new(1));
+        let keeper = Self(Arc::new(Shared { context, settings, accounts, places, next, calls }));
+        (keeper.clone(), Caller::new(keeper, called))
+    }
+
+    /// How sessions are kept.
+    #[must_use]
+    pub fn settings(&self) -> &KeptSessions {
+        &self.0.settings
+    }
+
+    /// A client has logged in.
+    #[must_use]
+    pub fn client(&self, account: &AccountId) -> Presence {
+        let mut entry = self.0.accounts.entry(account.clone()).or_default();
+        entry.clients = entry.clients.saturating_add(1);
+        drop(entry);
+        let (keeper, account) = (self.clone(), account.clone());
+        Presence { keeper, account, waits: AtomicBool::new(false), reason: "the client's session was lost" }
+    }
+
+    /// Whether a session of the account is worth keeping: it has a device, and no client that waits itself.
+    #[must_use]
+    pub fn needs(&self, account: &AccountId) -> bool {
+        self.wants(account) && self.0.accounts.get(account).is_none_or(|entry| entry.waiting == 0)
+    }
+
+    /// Whether anybody wants to know of the account's mail: it has a device.
+    #[must_use]
+    pub fn wants(&self, account: &AccountId) -> bool {
+        self.0.context.registry.is_known(account) && !self.0.context.leaving.is_cancelled()
+    }
+
+    /// Whether a kept session watches the account now.
+    #[must_use]
+    pub fn is_watching(&self, account: &AccountId) -> bool {
+        self.0.accounts.get(account).is_some_and(|entry| {
+            // One that is about to leave looks no more.
+            entry.sessions.iter().any(|session| !session.leave.is_cancelled())
+        })
+    }
+
+    /// Whether mail in `mailbox` is the account's devices' concern.
+    #[must_use]
+    pub fn is_watched_mailbox(&self, account: &AccountId, mailbox: &str) -> bool {
+        self.0.context.mailboxes(account).iter().any(|watched| is_same(watched, mailbox))
+    }
+
+    /// The account has no device any more.
+    pub(super) fn forget(&self, account: &AccountId) {
+        self.let_go(account);
+        self.0.context.board.remove(account);
+    }
+
+    fn let_go(&self, account: &AccountId) {
+        if let Some(entry) = self.0.accounts.get(account) {
+            entry.sessions.iter().for_each(|session| session.leave.cancel());
+        }
+    }
+
+    /// What the account's kept session would be handed back for.
+    #[must_use]
+    pub fn ticket(&self, account: &AccountId) -> Option<Arc<Ticket>> {
+        let entry = self.0.accounts.get(account)?;
+        let newest = entry.sessions.iter().rev().find(|session| !session.leave.is_cancelled())?;
+        newest.back.as_ref().map(|(ticket, _)| Arc::clone(ticket))
+    }
+
+    /// Hands a session back to a client that has shown its ticket: as it was after its login.
+    pub async fn hand_back(&self, account: &AccountId, ticket: &Arc<Ticket>) -> Option<(Stream, Presence)> {
+        let wanted = {
+            let mut entry = self.0.accounts.get_mut(account)?;
+            let is_its = |session: &&mut Session| {
+                session.back.as_ref().is_some_and(|(known, _)| Arc::ptr_eq(known, ticket))
+                    && !session.leave.is_cancelled()
+            };
+            entry.sessions.iter_mut().find(is_its)?.back.take()?.1
+        };
+        // From here on the client counts as there: nobody is called.
+        let presence = self.client(account);
+        let (give, given) = oneshot::channel();
+        wanted.send(give).ok()?;
+        let stream = timeout(HAND_BACK_TIME, given).await.ok()?.ok()?;
+        Some((stream, presence))
+    }
+
+    /// Another password is right now: no session is handed back for the one before.
+    pub fn revoke(&self, account: &AccountId) {
+        if let Some(mut entry) = self.0.accounts.get_mut(account) {
+            entry.sessions.iter_mut().for_each(|session| session.back = None);
+        }
+    }
+
+    /// Takes a session over and watches in it.
+    pub fn keep(&self, mut given: Given) {
+        let keeper = self.clone();
+        // With IDLE alone a session can be handed back as it was; NOTIFY cannot be undone.
+        let needs_notify = given.manners.notify || self.0.context.mailboxes(&given.account).len() > 1;
+        given.abilities.notify &= needs_notify;
+        let (want, wanted) = oneshot::channel();
+        let back = given.ticket.take().filter(|_| !given.abilities.notify).map(|ticket| (ticket, want));
+        let Some((number, leave)) = self.begin(&given.account, back) else {
+            debug!(account = %given.account, "not kept: `keep.sessions` are");
+            tokio::spawn(log_out(given.stream));
+            return;
+        };
+        tokio::spawn(async move {
+            let account = given.account.clone();
+            let watched = AssertUnwindSafe(keeper.watch(given, number, leave, wanted)).catch_unwind();
+            let end = match watched.await {
+                Ok(Err(end)) => end,
+                Err(_) => End::Panicked,
+            };
+            keeper.ended(&account, number, &end);
+        });
+    }
+
+    /// Logs out of a session that is not to be kept, if it can be talked to.
+    pub fn log_out_when_at_rest(&self, at_rest: Result<(), &'static str>, stream: Stream) {
+        if at_rest.is_ok() {
+            tokio::spawn(log_out(stream));
+        }
+    }
+
+    /// Who judges the account's messages by what a client fetches of them: fields that it did not ask for say nothing.
+    #[must_use]
+    pub fn judge(&self, account: &AccountId) -> Judge {
+        Judge { messages: Messages::All, ..self.0.context.judge(account) }
+    }
+
+    /// The device with this token has fetched in a session of its own.
+    pub fn device_fetched(&self, account: &AccountId, token: &DeviceToken) {
+        let Some(mut entry) = self.0.accounts.get_mut(account) else { return };
+        entry.fetched.retain(|(known, _)| known != token);
+        if entry.fetched.len() >= MAX_TOKENS {
+            entry.fetched.remove(0);
+        }
+        entry.fetched.push((token.clone(), Instant::now()));
+    }
+
+    /// The tokens of the devices that have fetched since then.
+    #[must_use]
+    pub fn fetched_since(&self, account: &AccountId, since: std::time::Instant) -> Vec<DeviceToken> {
+        let Some(entry) = self.0.accounts.get(account) else { return Vec::new() };
+        entry.fetched.iter().filter(|(_, at)| at.into_std() >= since).map(|(token, _)| token.clone()).collect()
+    }
+
+    /// A client's session has told of news, which is noted.
+    pub fn tell_noticed(&self, account: &AccountId, mailbox: &str, since: Option<std::time::Instant>, announce: bool) {
+        self.0.context.board.telemetry().tell(&Event::Noticed { account, mailbox, announce, since });
+    }
+
+    fn begin(
+        &self,
+        account: &AccountId,
+        back: Option<(Arc<Ticket>, oneshot::Sender<oneshot::Sender<Stream>>)>,
+    ) -> Option<(u64, CancellationToken)> {
+        let mut entry = self.0.accounts.entry(account.clone()).or_default();
+        if entry.place.is_none() {
+            entry.place = Some(Arc::clone(&self.0.places).try_acquire_owned().ok()?);
+        }
+        let number = self.0.next.fetch_add(1, Ordering::Relaxed);
+        let leave = self.0.context.leaving.child_token();
+        entry.sessions.push(Session { number, leave: leave.clone(), back });
+        Some((number, leave))
+    }
+
+    async fn watch(
+        &self,
+        given: Given,
+        number: u64,
+        leave: CancellationToken,
+        wanted: Wanted,
+    ) -> Result<Infallible, End> {
+        let Given { account, stream, trace, abilities, manners, since, ticket: _ } = given;
+        let context = &*self.0.context;
+        if !abilities.idle {
+            tokio::spawn(log_out(stream));
+            return Err(Failure::NoIdle("it is not among its capabilities".into()).into());
+        }
+        let mailboxes = context.mailboxes(&account);
+        let treatment = *context.gates.of(&context.host(&account).await).treatment();
+        let blindness = idle::blindness(treatment.idle_renewal);
+        let known = context.board.give_way_of(&account);
+        let give_way = known.unwrap_or_else(|| context.board.begin(&account, blindness));
+        context.board.found_within(&account, blindness);
+        let taken = Taken { stream, trace, has_notify: abilities.notify, manners };
+        let failed_fetches = AtomicU32::new(0);
+        let task = Task {
+            context,
+            account: &account,
+            mailboxes: &mailboxes,
+            treatment,
+            notify: None,
+            late: since.elapsed() > LATE,
+            failed_fetches: &failed_fetches,
+            leaving: leave,
+            when_watching: Some(&|| self.supersede(&account, number)),
+            wanted: Some(wanted),
+        };
+        self.until_told(task, taken, &give_way).await
+    }
+
+    async fn until_told(&self, task: Task<'_>, taken: Taken, give_way: &Notify) -> Ended {
+        tokio::select! {
+            end = Box::pin(session::take_over(task, taken)) => end,
+            () = give_way.notified() => Err(End::GaveWay),
+        }
+    }
+
+    /// The session watches: those before it are not needed any more.
+    fn supersede(&self, account: &AccountId, number: u64) {
+        if let Some(entry) = self.0.accounts.get(account) {
+            entry.sessions.iter().filter(|session| session.number < number).for_each(|session| session.leave.cancel());
+        }
+    }
+
+    fn ended(&self, account: &AccountId, number: u64, end: &End) {
+        if let Some(mut entry) = self.0.accounts.get_mut(account) {
+            entry.sessions.retain(|session| session.number != number);
+            if entry.sessions.is_empty() {
+                entry.place = None;
+            }
+        }
+        let upstream = &account.upstream;
+        match end {
+            End::Leaving => debug!(%account, "a kept session has logged out"),
+            End::HandedBack => debug!(%account, "a kept session is its client's again"),
+            End::Panicked => error!(%account, "a kept session ended: {end}"),
+            End::Failed(Failure::NoIdle(_)) => warn!(%account, %upstream, "a session is not kept: {end}"),
+            _ => info!(%account, %upstream, "a kept session ended: {end}"),
+        }
+        // Whoever it gave way to is about to come in.
+        let delay = if matches!(end, End::GaveWay) { RETURN_TIME } else { Duration::ZERO };
+        self.is_left_alone(account, &end.to_string(), delay);
+    }
+
+    /// If neither a client nor a kept session is there, the account's devices are called back, not before `delay` is over.
+    fn is_left_alone(&self, account: &AccountId, reason: &str, delay: Duration) {
+        let is_alone = self.is_alone(account);
+        self.0.accounts.remove_if(account, |_, entry| entry.clients == 0 && entry.sessions.is_empty());
+        if !is_alone || !self.wants(account) {
+            return;
+        }
+        self.show(account, WatchState::AwaitingDevice { reason: reason.to_owned() });
+        let now = Instant::now();
+        self.0.calls.send(account.clone(), Call { due: now.checked_add(delay).unwrap_or(now) });
+    }
+
+    fn is_alone(&self, account: &AccountId) -> bool {
+        self.0.accounts.get(account).is_none_or(|entry| entry.clients == 0 && entry.sessions.is_empty())
+    }
+
+    fn show(&self, account: &AccountId, state: WatchState) {
+        let board = &self.0.context.board;
+        if board.give_way_of(account).is_none() {
+            board.begin(account, Duration::ZERO);
+        }
+        board.set(account, state);
+    }
+}
+
+impl Presence {
+    /// The client waits for mail in `mailbox`: what is kept besides is not needed, if there is no other mailbox to watch.
+    pub fn waits_in(&self, mailbox: &str) {
+        let Self { keeper, account, .. } = self;
+        let mailboxes = keeper.0.context.mailboxes(account);
+        let is_only = matches!(mailboxes.as_slice(), [only] if is_same(only, mailbox));
+        if !is_only || !keeper.wants(account) || self.waits.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        if let Some(mut entry) = keeper.0.accounts.get_mut(account) {
+            entry.waiting = entry.waiting.saturating_add(1);
+        }
+        keeper.let_go(account);
+        keeper.show(account, WatchState::WithClient);
+    }
+
+    /// The client does something else, or is gone.
+    pub fn waits_no_more(&self) {
+        if self.waits.swap(false, Ordering::Relaxed)
+            && let Some(mut entry) = self.keeper.0.accounts.get_mut(&self.account)
+        {
+            entry.waiting = entry.waiting.saturating_sub(1);
+        }
+    }
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        self.waits_no_more();
+        if let Some(mut entry) = self.keeper.0.accounts.get_mut(&self.account) {
+            entry.clients = entry.clients.saturating_sub(1);
+        }
+        self.keeper.is_left_alone(&self.account, self.reason, RETURN_TIME);
+    }
+}
+
+fn is_same(one: &str, other: &str) -> bool {
+    one == other || one.eq_ignore_ascii_case("INBOX") && other.eq_ignore_ascii_case("INBOX")
+}
+
+/// Leaves a session in good order.
+async fn log_out(mut stream: Stream) {
+    let goodbye = async {
+        stream.write_all(b"x LOGOUT\r\n").await?;
+        stream.flush().await?;
+        let mut received = Vec::new();
+        while receive(&mut stream, &mut received).await? > 0 {
+            received.clear();
+        }
+        std::io::Result::Ok(())
+    };
+    // Whatever comes of it, the connection is closed.
+    let _ = timeout(LOGOUT_TIME, goodbye).await;
+}
