@@ -69,7 +69,7 @@ struct Authenticated {
     /// None where sessions are kept: no copy of them is left.
     credentials: Option<Arc<Credentials>>,
     upstream: Connected,
-    returned: Returned,
+    returned: Box<Returned>,
 }
 
 /// Why there was no login.
@@ -318,7 +318,7 @@ impl Connection {
         let abilities =
             Abilities { idle: logged_in.capabilities.has("IDLE"), notify: logged_in.capabilities.has("NOTIFY") };
         let keeper = self.proxy.keeper.as_ref();
-        let legacy = keeper.map(|keeper| Legacy::new(keeper, &self.proxy.registry, &account, abilities, returned));
+        let legacy = keeper.map(|keeper| Legacy::new(keeper, &self.proxy.registry, &account, abilities, *returned));
         let session = if legacy.is_some() { session.kept() } else { session };
         let answer = [&logged_in.untagged, &tag, b" ".as_slice(), &logged_in.answer, b"\r\n"].concat();
         let lines = answer.split_inclusive(|byte| *byte == b'\n');

@@ -37,7 +37,8 @@ pub(super) struct Entered {
     /// None where sessions are kept.
     pub(super) credentials: Option<Arc<Credentials>>,
     pub(super) upstream: Connected,
-    pub(super) returned: Returned,
+    /// Boxed: elsewhere it is empty.
+    pub(super) returned: Box<Returned>,
 }
 
 impl Connection {
@@ -101,7 +102,7 @@ impl Connection {
         if let Some((upstream, returned)) = self.handed_back(&account, shown.as_ref()).await {
             pass.done(Outcome::Accepted);
             debug!(session, %peer, %account, upstream = %target, "logged in to the session that was kept");
-            return Ok(Ok(Entered { account, credentials: None, upstream, returned }));
+            return Ok(Ok(Entered { account, credentials: None, upstream, returned: Box::new(returned) }));
         }
         let probed = self.proxy.session.native == Native::Passthrough && !self.proxy.probes.is_known(&target);
         let mut attempt = self.attempt(&target, &credentials, probed, &pass, &mut client).await;
@@ -151,7 +152,7 @@ impl Connection {
             debug!(session, %account, "the new password could not be stored for the watching session: {error}");
         }
         let kept = self.proxy.keeper.is_none().then(|| Arc::new(credentials.to_keep()));
-        let returned = self.ticket(&target, &account, &credentials, &upstream).await;
+        let returned = Box::new(self.ticket(&target, &account, &credentials, &upstream).await);
         Ok(Ok(Entered { account, credentials: kept, upstream, returned }))
     }
 
