@@ -124,6 +124,6 @@ fn configuration(upstream: &Upstream, notify_url: &str) -> String {
          push:\n  notify_url: {notify_url}\n  coalesce: 1s\n\
          limits:\n  connections: 10\n\
          storage:\n  directory: state\n\
-         log:\n  level: warn\n"
+         admin:\n  address: off\nlog:\n  level: warn\n"
     )
 }

@@ -24,6 +24,7 @@ static SETTINGS: LazyLock<Arc<Settings>> = LazyLock::new(|| {
         entries: vec![],
         native: Native::Passthrough,
         keepalive: None,
+        push_status: false,
         jmapaccess: JmapAccess::Strip,
         max_command: 200,
         max_response: 150,
@@ -55,6 +56,9 @@ impl Output for Recorded {
     fn fetches(&mut self) {}
     fn tokens(&self) -> Vec<DeviceToken> {
         vec![]
+    }
+    fn push_status(&self) -> String {
+        String::new()
     }
     fn looks_for_mail(&self) -> bool {
         self.eye.looks()

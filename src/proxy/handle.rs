@@ -10,6 +10,7 @@ use super::session::{Glimpse, Request};
 use crate::account::AccountId;
 use crate::push::board::Board;
 use crate::push::registry::Registry;
+use crate::push::standing::standing;
 use crate::secret::{Credentials, DeviceToken};
 use crate::telemetry::{Event, Way};
 
@@ -32,6 +33,10 @@ pub(super) struct AccountHandle {
 impl relay::Account for AccountHandle {
     fn tokens(&self) -> Vec<DeviceToken> {
         self.registry.tokens(&self.account)
+    }
+
+    fn push_status(&self) -> String {
+        standing(&self.registry, &self.board, &self.account, self.credentials.as_deref())
     }
 
     fn idles_in(&self, mailbox: &str) {

@@ -19,7 +19,7 @@ use crate::push::watcher::kept::{Abilities, Given, Keeper, Presence, Ticket};
 use crate::secret::DeviceToken;
 use crate::store::Announce;
 use crate::stream::{Stream, receive};
-use crate::trace::{Printer, Transcript};
+use crate::trace::{Recorder, Transcript};
 
 /// How long answers are awaited that a client has asked for and does not want any more.
 const REST_TIME: Duration = Duration::from_secs(90);
@@ -137,22 +137,20 @@ impl Legacy {
 
     async fn bring_to_rest(mut self, left: Left) {
         let (keeper, account) = (self.watch.keeper.clone(), self.watch.account.clone());
-        let Left { mut stream, unsent, mut session, mut transcript } = left;
+        let Left { mut stream, unsent, mut session, mut trace } = left;
         self.presence.waits_no_more();
         if !keeper.needs(&account) {
             debug!(%account, "a session is not kept: the account has no device, or another client that waits");
-            return keeper.log_out_when_at_rest(
-                session_at_rest(&mut stream, &unsent, &mut session, &mut transcript).await,
-                stream,
-            );
+            return keeper
+                .log_out_when_at_rest(session_at_rest(&mut stream, &unsent, &mut session, &mut trace).await, stream);
         }
-        match session_at_rest(&mut stream, &unsent, &mut session, &mut transcript).await {
+        match session_at_rest(&mut stream, &unsent, &mut session, &mut trace).await {
             Ok(()) => {
                 let set = session.set();
                 let manners = Manners { utf8: set.utf8, notify: set.notify };
                 let (abilities, since) = (self.abilities, self.since);
                 let ticket = self.ticket.take().filter(|_| set == Set::default());
-                keeper.keep(Given { account, stream, transcript, abilities, manners, since, ticket });
+                keeper.keep(Given { account, stream, trace, abilities, manners, since, ticket });
             }
             Err(reason) => {
                 debug!(%account, "a session is not kept: {reason}");
@@ -167,11 +165,11 @@ async fn session_at_rest(
     stream: &mut Stream,
     unsent: &[u8],
     session: &mut Session,
-    transcript: &mut Option<Printer>,
+    trace: &mut Recorder,
 ) -> Result<(), &'static str> {
     const GONE: &str = "the mail server closed it";
     let deadline = Instant::now().checked_add(REST_TIME).unwrap_or_else(Instant::now);
-    let mut out = Nobody { upstream: unsent.to_vec(), transcript };
+    let mut out = Nobody { upstream: unsent.to_vec(), trace };
     let mut answers: usize = 0;
     loop {
         let settling = session.settle(&mut out);
@@ -206,7 +204,7 @@ async fn session_at_rest(
 /// In place of the client that is gone.
 struct Nobody<'a> {
     upstream: Vec<u8>,
-    transcript: &'a mut Option<Printer>,
+    trace: &'a mut Recorder,
 }
 
 impl Output for Nobody<'_> {
@@ -228,8 +226,12 @@ impl Output for Nobody<'_> {
         Vec::new()
     }
 
+    fn push_status(&self) -> String {
+        String::new()
+    }
+
     fn transcript(&mut self) -> Option<&mut dyn Transcript> {
-        self.transcript.as_mut().map(|printer| printer as &mut dyn Transcript)
+        self.trace.transcript().map(|transcript| transcript as &mut dyn Transcript)
     }
 }
 

@@ -19,7 +19,7 @@ use super::session::{Glimpse, Output, Request, Session};
 use crate::secret::DeviceToken;
 use crate::stream::{Stream, with_scratch};
 use crate::telemetry::Way;
-use crate::trace::{Printer, Transcript};
+use crate::trace::{Recorder, Transcript};
 
 /// How long a session goes on after one peer has closed its side, or after deltapush ended it.
 const LINGER: Duration = Duration::from_secs(30);
@@ -31,6 +31,8 @@ pub type Performed = Pin<Box<dyn Future<Output = bool> + Send>>;
 pub trait Account: Send {
     /// The tokens that it has.
     fn tokens(&self) -> Vec<DeviceToken>;
+    /// How push is for it at this moment, in one line for its owner.
+    fn push_status(&self) -> String;
     /// A client of it idles in this mailbox.
     fn idles_in(&self, mailbox: &str);
     /// A client of it asks for messages.
@@ -62,7 +64,7 @@ pub struct Left {
     /// What is under way in it.
     pub session: Session,
     /// Where its transcript goes.
-    pub transcript: Option<Printer>,
+    pub trace: Recorder,
 }
 
 /// Why a session ended.
@@ -97,7 +99,7 @@ pub struct Relay<A> {
     client: Peer,
     upstream: Peer,
     account: A,
-    transcript: Option<Printer>,
+    trace: Recorder,
     /// What the client sent and the session could not take yet.
     waiting: Vec<u8>,
     /// What waits is compressed: it was read with the COMPRESS, or after it.
@@ -143,7 +145,7 @@ impl<A: Account> Relay<A> {
         session: Session,
         (client, upstream): (Stream, Stream),
         account: A,
-        transcript: Option<Printer>,
+        trace: Recorder,
         bounds: Bounds,
     ) -> Self {
         let now = Instant::now();
@@ -152,7 +154,7 @@ impl<A: Account> Relay<A> {
             client: Peer::new(client),
             upstream: Peer::new(upstream),
             account,
-            transcript,
+            trace,
             waiting: Vec::new(),
             began_to_compress: false,
             requests: VecDeque::new(),
@@ -184,7 +186,11 @@ impl<A: Account> Relay<A> {
                 if self.end.is_none() && cancelled.as_mut().poll(cx).is_ready() {
                     self.finish(End::Shutdown, "deltapush shuts down, try again in a moment", cx);
                 }
-                self.poll(cx)
+                let polled = self.poll(cx);
+                if let Poll::Ready(end) = &polled {
+                    self.trace.note(|| format!("the session ends: {end}"));
+                }
+                polled
             })
             .await;
             self.leave(end)
@@ -193,10 +199,10 @@ impl<A: Account> Relay<A> {
 
     /// Gives away what is left, if that can go on without the client.
     fn leave(self, end: End) -> End {
-        let Self { session, upstream, account, transcript, .. } = self;
+        let Self { session, upstream, account, trace, .. } = self;
         let goes_on = session.may_be_kept() && !matches!(end, End::Upstream(_) | End::Shutdown);
         if let Some((stream, unsent)) = goes_on.then(|| upstream.into_stream()).flatten() {
-            account.inherits(Left { stream, unsent, session, transcript });
+            account.inherits(Left { stream, unsent, session, trace });
         }
         end
     }
@@ -448,7 +454,7 @@ impl<A: Account> Relay<A> {
             account: &self.account,
             requests: &mut self.requests,
             began_to_compress: &mut self.began_to_compress,
-            transcript: &mut self.transcript,
+            trace: &mut self.trace,
             heard: &mut self.heard,
             cx,
         };
@@ -463,7 +469,7 @@ struct Out<'a, 'b, A> {
     account: &'a A,
     requests: &'a mut VecDeque<Request>,
     began_to_compress: &'a mut bool,
-    transcript: &'a mut Option<Printer>,
+    trace: &'a mut Recorder,
     heard: &'a mut Instant,
     cx: &'a mut Context<'b>,
 }
@@ -485,6 +491,8 @@ impl<A: Account> Output for Out<'_, '_, A> {
     fn compress(&mut self) {
         self.client.compress();
         *self.began_to_compress = true;
+        self.trace
+            .note(|| "between client and deltapush all is compressed from here on, and shown as it is".to_owned());
     }
 
     fn request(&mut self, request: Request) {
@@ -512,8 +520,12 @@ impl<A: Account> Output for Out<'_, '_, A> {
         self.account.looks_for_mail()
     }
 
+    fn push_status(&self) -> String {
+        self.account.push_status()
+    }
+
     fn transcript(&mut self) -> Option<&mut dyn Transcript> {
-        self.transcript.as_mut().map(|printer| printer as &mut dyn Transcript)
+        self.trace.transcript().map(|transcript| transcript as &mut dyn Transcript)
     }
 }
 

@@ -211,10 +211,6 @@ impl Accounts {
         self.map.contains_key(account)
     }
 
-    pub(super) fn all(&self) -> Vec<AccountId> {
-        self.map.iter().map(|entry| entry.key().clone()).collect()
-    }
-
     pub(super) fn called(&self, account: &AccountId, now: UnixTime) {
         if let Some(mut account) = self.map.get_mut(account) {
             account.called = Some(now);
@@ -243,6 +239,23 @@ impl Accounts {
         }
     }
 
+    pub(super) fn rewatch(&self, account: &AccountId) -> bool {
+        let Some(mut known) = self.map.get_mut(account) else { return false };
+        if known.usable().is_none() {
+            return false;
+        }
+        known.refused = false;
+        drop(known);
+        self.events.send(account.clone(), AccountEvent::Watch);
+        true
+    }
+
+    pub(super) fn all(&self) -> Vec<AccountId> {
+        let mut accounts: Vec<AccountId> = self.map.iter().map(|entry| entry.key().clone()).collect();
+        accounts.sort_unstable();
+        accounts
+    }
+
     pub(super) fn must_note_idle(&self, account: &AccountId, mailbox: &str, since: Served) -> bool {
         let noted = |idled: &Idled| idled.name == mailbox && idled.last > since;
         self.map.get(account).is_some_and(|known| !known.idled.iter().any(noted))
@@ -257,7 +270,8 @@ impl Accounts {
     /// What is in memory only.
     pub(super) fn complete(&self, status: &mut AccountStatus) {
         let known = self.map.get(&status.account);
-        status.has_credentials = known.as_ref().is_some_and(|known| known.usable().is_some());
+        // Where clients' sessions are kept, none are needed.
+        status.has_credentials = self.keeps_sessions || known.as_ref().is_some_and(|known| known.usable().is_some());
         let kind = known.as_ref().and_then(|known| known.credentials.as_ref()).map(|credentials| credentials.kind);
         status.unusable = match kind {
             Some(Kind::Exchange(mechanism)) => Some(mechanism),

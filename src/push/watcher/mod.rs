@@ -22,7 +22,8 @@ use super::verdict::Judge;
 use crate::account::AccountId;
 use crate::config::{Account, Accounts, Config, Messages};
 use crate::live::Live;
-use crate::trace::Sink;
+use crate::telemetry::Event;
+use crate::trace::Tracer;
 use crate::upstream::Upstreams;
 use kept::{Caller, Keeper};
 
@@ -44,7 +45,7 @@ struct Context {
     gates: Gates,
     board: Board,
     wishes: Live<Wishes>,
-    trace: Option<Sink>,
+    tracer: Tracer,
     /// deltapush ends.
     leaving: CancellationToken,
     /// Sessions that are logged in.
@@ -81,7 +82,7 @@ impl Watchers {
         upstreams: Live<Upstreams>,
         wishes: Live<Wishes>,
         board: Board,
-        trace: Option<Sink>,
+        tracer: Tracer,
     ) -> Self {
         let context = Context {
             registry,
@@ -89,7 +90,7 @@ impl Watchers {
             gates: Gates::new(config),
             board,
             wishes,
-            trace,
+            tracer,
             leaving: CancellationToken::new(),
             sessions: TaskTracker::new(),
         };
@@ -120,6 +121,7 @@ impl Watchers {
                 }
                 AccountEvent::Unwatch => {
                     self.end(&account);
+                    self.context.board.telemetry().tell(&Event::Forgotten { account: &account });
                     info!(%account, "no device is left, the mailbox is watched no more");
                 }
             }

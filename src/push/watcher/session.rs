@@ -21,7 +21,7 @@ use crate::secret::Credentials;
 use crate::store::{Announce, StoreError};
 use crate::stream::{Stream, receive};
 use crate::telemetry::Event;
-use crate::trace::{Mark, Printer, Speaker, Transcript};
+use crate::trace::{Mark, Recorder, Speaker};
 use crate::upstream::connect::{Attempt, ConnectError, Connected};
 use crate::upstream::dialogue::Purpose;
 use crate::upstream::id::Introduction;
@@ -88,7 +88,7 @@ pub(super) type Wanted = oneshot::Receiver<oneshot::Sender<Stream>>;
 /// A session that somebody else has logged in and used.
 pub(super) struct Taken {
     pub(super) stream: Stream,
-    pub(super) transcript: Option<Printer>,
+    pub(super) trace: Recorder,
     pub(super) has_notify: bool,
     /// What its user has set in it.
     pub(super) manners: Manners,
@@ -100,11 +100,15 @@ const MAX_FAILED_FETCHES: u32 = 2;
 
 /// Logs in and watches until something ends it.
 pub(super) async fn run(task: Task<'_>, credentials: &Credentials, mut place: Place) -> Ended {
-    let mut transcript = {
-        let session = format!("watch {}", task.account);
-        task.context.trace.clone().map(|sink| Printer::new(session, sink))
+    let mut trace = task.context.tracer.watch(task.account);
+    trace.note(|| format!("a watch of {:?} begins", task.mailboxes));
+    let Connected { stream, logged_in, rest } = match connect(&task, credentials, &mut trace).await {
+        Ok(connected) => connected,
+        Err(end) => {
+            trace.note(|| format!("it ends without a login: {end}"));
+            return Err(end);
+        }
     };
-    let Connected { stream, logged_in, rest } = connect(&task, credentials, &mut transcript).await?;
     let _under_way = task.context.sessions.token();
     place.made();
     task.context.board.proof(task.account);
@@ -117,23 +121,21 @@ pub(super) async fn run(task: Task<'_>, credentials: &Credentials, mut place: Pl
     }
     let machine = IdleMachine::new(watch(&task, notify).await?, now());
     let failed_fetches = task.failed_fetches;
-    Session::new(task, stream, transcript, machine).run(rest, failed_fetches).await
+    Session::new(task, stream, trace, machine).run(rest, failed_fetches).await
 }
 
 /// Watches in a session that is there.
 pub(super) async fn take_over(task: Task<'_>, taken: Taken) -> Ended {
     let _under_way = task.context.sessions.token();
     task.context.board.proof(task.account);
-    let machine = IdleMachine::new(watch(&task, taken.has_notify).await?, now()).in_session(taken.manners);
+    let Taken { stream, mut trace, has_notify, manners } = taken;
+    trace.note(|| format!("the client is gone, and a watch of {:?} begins in its session", task.mailboxes));
+    let machine = IdleMachine::new(watch(&task, has_notify).await?, now()).in_session(manners);
     let failed_fetches = task.failed_fetches;
-    Session::new(task, taken.stream, taken.transcript, machine).run(Vec::new(), failed_fetches).await
+    Session::new(task, stream, trace, machine).run(Vec::new(), failed_fetches).await
 }
 
-async fn connect(
-    task: &Task<'_>,
-    credentials: &Credentials,
-    transcript: &mut Option<Printer>,
-) -> Result<Connected, End> {
+async fn connect(task: &Task<'_>, credentials: &Credentials, trace: &mut Recorder) -> Result<Connected, End> {
     let upstreams = &*task.context.upstreams.get();
     let found = upstreams.routes.find_again(&task.account.upstream, credentials.owner());
     let (target, _) = found.ok_or(End::NoRoute)?;
@@ -141,8 +143,7 @@ async fn connect(
     let (origin, introduction) = (None, Introduction::default());
     let (target, purpose) = (&target, Purpose::Watch);
     let attempt = Attempt { target, upstreams, credentials, purpose, origin, introduction, permit: None };
-    let shown = transcript.as_mut().map(|printer| printer as &mut (dyn Transcript + Send));
-    Ok(attempt.connect(shown).await?)
+    Ok(attempt.connect(trace.transcript()).await?)
 }
 
 /// What the machine has to know.
@@ -170,7 +171,7 @@ struct Session<'a> {
     context: &'a Context,
     account: &'a AccountId,
     stream: Stream,
-    transcript: Option<Printer>,
+    trace: Recorder,
     machine: IdleMachine,
     reader: ResponseReader,
     notify: Option<&'a channel::Sender<Option<bool>>>,
@@ -181,12 +182,12 @@ struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    fn new(task: Task<'a>, stream: Stream, transcript: Option<Printer>, machine: IdleMachine) -> Self {
+    fn new(task: Task<'a>, stream: Stream, trace: Recorder, machine: IdleMachine) -> Self {
         Self {
             context: task.context,
             account: task.account,
             stream,
-            transcript,
+            trace,
             machine,
             reader: ResponseReader::new(MAX_RESPONSE),
             notify: task.notify,
@@ -207,6 +208,9 @@ impl<'a> Session<'a> {
         }
         if self.machine.is_fetching() {
             failed_fetches.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Err(end) = &end {
+            self.trace.note(|| format!("the watch ends: {end}"));
         }
         end
     }
@@ -260,7 +264,7 @@ impl<'a> Session<'a> {
         let bytes = std::mem::take(received);
         let mut input = bytes.as_slice();
         while let Some(response) = self.reader.next(&mut input)? {
-            if let Some(transcript) = &mut self.transcript {
+            if let Some(transcript) = self.trace.transcript() {
                 transcript.response(Speaker::Upstream, Mark::Kept, &response);
             }
             self.machine.response(&response, now(), actions);
@@ -276,6 +280,7 @@ impl<'a> Session<'a> {
                 Action::Send(bytes) => self.send(&bytes).await?,
                 Action::Noticed { mailbox, position, announce, since } => {
                     let wakes = self.announce(announce, since);
+                    let announce = self.wakes_any(&wakes);
                     self.context.registry.noticed(self.account, &mailbox, position, wakes).await?;
                     self.tell(&Event::Noticed { account: self.account, mailbox: &mailbox, announce, since });
                     has_noted = true;
@@ -314,6 +319,16 @@ impl<'a> Session<'a> {
         }
     }
 
+    fn wakes_any(&self, wakes: &Announce) -> bool {
+        match wakes {
+            Announce::Nothing => false,
+            Announce::All => true,
+            Announce::AllBut(fetched) => {
+                self.context.registry.tokens(self.account).iter().any(|token| !fetched.contains(token))
+            }
+        }
+    }
+
     fn tell(&self, event: &Event<'_>) {
         self.context.board.telemetry().tell(event);
     }
@@ -329,7 +344,7 @@ impl<'a> Session<'a> {
     }
 
     async fn send(&mut self, bytes: &[u8]) -> Result<(), End> {
-        if let Some(transcript) = &mut self.transcript {
+        if let Some(transcript) = self.trace.transcript() {
             transcript.lines(Speaker::ToUpstream, Mark::Own, bytes);
         }
         let written = timeout(WRITE_TIME, async {

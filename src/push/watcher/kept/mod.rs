@@ -34,7 +34,7 @@ use crate::secret::DeviceToken;
 use crate::store::MAX_TOKENS;
 use crate::stream::{Stream, receive};
 use crate::telemetry::Event;
-use crate::trace::Printer;
+use crate::trace::Recorder;
 use caller::Call;
 pub(super) use caller::Caller;
 pub use ticket::Ticket;
@@ -93,7 +93,7 @@ pub struct Given {
     /// The connection to the mail server.
     pub stream: Stream,
     /// Where its transcript goes.
-    pub transcript: Option<Printer>,
+    pub trace: Recorder,
     /// What the server can do.
     pub abilities: Abilities,
     /// What the client has set in it.
@@ -179,6 +179,7 @@ impl Keeper {
     pub(super) fn forget(&self, account: &AccountId) {
         self.let_go(account);
         self.0.context.board.remove(account);
+        self.0.context.board.telemetry().tell(&Event::Forgotten { account });
     }
 
     fn let_go(&self, account: &AccountId) {
@@ -301,7 +302,7 @@ impl Keeper {
         leave: CancellationToken,
         wanted: Wanted,
     ) -> Result<Infallible, End> {
-        let Given { account, stream, transcript, abilities, manners, since, ticket: _ } = given;
+        let Given { account, stream, trace, abilities, manners, since, ticket: _ } = given;
         let context = &*self.0.context;
         if !abilities.idle {
             tokio::spawn(log_out(stream));
@@ -313,7 +314,7 @@ impl Keeper {
         let known = context.board.give_way_of(&account);
         let give_way = known.unwrap_or_else(|| context.board.begin(&account, blindness));
         context.board.found_within(&account, blindness);
-        let taken = Taken { stream, transcript, has_notify: abilities.notify, manners };
+        let taken = Taken { stream, trace, has_notify: abilities.notify, manners };
         let failed_fetches = AtomicU32::new(0);
         let task = Task {
             context,
