@@ -93,9 +93,9 @@ fn fixed(before: &Config, now: &Config) -> Vec<&'static str> {
     [
         ("address or tls of listeners", !have_same_sockets(before, now)),
         ("storage", before.storage != now.storage),
+        ("keep", before.keep != now.keep),
         ("admin", before.admin != now.admin),
         ("log.format", before.log.format != now.log.format),
-        ("keep", before.keep != now.keep),
         ("push.notify_url, ca, coalesce, max_in_flight or max_per_second", push(before) != push(now)),
         ("push.idle_renewal", before.push.idle_renewal != now.push.idle_renewal),
         ("pace", before.pace != now.pace),
@@ -118,9 +118,9 @@ fn with_fixed(mut config: Config, before: &Config) -> Config {
         .map(|opened| now.iter().find(|listener| listener.is_same_socket(opened)).unwrap_or(opened).clone())
         .collect();
     config.storage.clone_from(&before.storage);
+    config.keep.clone_from(&before.keep);
     config.admin.clone_from(&before.admin);
     config.log.format = before.log.format;
-    config.keep.clone_from(&before.keep);
     config.push.notify_url = before.push.notify_url.clone();
     config.push.ca.clone_from(&before.push.ca);
     config.push.coalesce = before.push.coalesce;

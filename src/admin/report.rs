@@ -90,6 +90,8 @@ pub struct AccountReport {
 pub enum WatchKind {
     /// The mailbox is watched.
     Watching,
+    /// A client of the account waits for mail itself, and what it hears wakes the others.
+    WithClient,
     /// It waits for its turn at the server, or is logging in.
     Connecting,
     /// No session of deltapush's: the account's own client waits for mail, and what it hears is noticed.
@@ -102,6 +104,8 @@ pub enum WatchKind {
     Ended,
     /// The password is not known: it waits for the phone to log in.
     WaitingForLogin,
+    /// No session is left to watch in: one of the account's devices has to come.
+    WaitingForDevice,
     /// It is impossible: what the client logs in with cannot be used again.
     Unusable,
     /// It has not been started yet.
@@ -114,12 +118,14 @@ impl WatchKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Watching => "watching",
+            Self::WithClient => "its client waits",
             Self::Connecting => "connecting",
             Self::WithClient => "with its client",
             Self::AwaitingDevice => "waiting for a device",
             Self::Interrupted => "interrupted",
             Self::Ended => "ended",
             Self::WaitingForLogin => "waits for its phone",
+            Self::WaitingForDevice => "waits for a device",
             Self::Unusable => "cannot be watched",
             Self::NotStarted => "not started yet",
         }

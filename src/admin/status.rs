@@ -93,9 +93,9 @@ fn count(accounts: &[AccountReport]) -> Counts {
     let in_state = |state| accounts.iter().filter(|account| account.watch.state == state).count();
     Counts {
         accounts: accounts.len(),
-        watched: in_state(WatchKind::Watching),
+        watched: in_state(WatchKind::Watching).saturating_add(in_state(WatchKind::WithClient)),
         problems: accounts.iter().filter(|account| account.problem.is_some()).count(),
-        waiting: in_state(WatchKind::WaitingForLogin),
+        waiting: in_state(WatchKind::WaitingForLogin).saturating_add(in_state(WatchKind::WaitingForDevice)),
         unusable: in_state(WatchKind::Unusable),
         devices: devices().count(),
         pending: devices().filter(|device| device.pending).count(),
@@ -129,7 +129,8 @@ fn describe_watch(status: &AccountStatus, watch: Option<&WatchEntry>, clock: Clo
         state,
         since: watch.map(|watch| clock.time_of(watch.since)),
         last_proof: watch.and_then(|watch| watch.last_proof).map(|proof| clock.time_of(proof)),
-        blindness_seconds: watch.map(|watch| watch.blindness.as_secs()),
+        // What a client's own session hears is not looked at for that.
+        blindness_seconds: watch.map(|watch| watch.blindness.as_secs()).filter(|seconds| *seconds > 0),
         next_step: words,
         next,
     };
@@ -143,19 +144,24 @@ fn step(
     clock: Clock,
 ) -> (WatchKind, Option<Timestamp>, String, Option<Problem>) {
     let problem = |words: &str, cure: &str| Some(Problem { words: words.into(), cure: cure.into() });
-    // Where sessions are kept, what its client logs in with does not matter.
+    // Where clients' sessions are kept, what they log in with does not matter.
     match watch.map(|watch| &watch.state) {
         Some(WatchState::WithClient) => {
-            let words = "its own client waits for mail, and what it hears wakes the others";
-            return (WatchKind::WithClient, None, words.into(), None);
+            return (
+                WatchKind::WithClient,
+                None,
+                "its own client waits for mail, and what it hears wakes the others".into(),
+                None,
+            );
         }
         Some(WatchState::AwaitingDevice { reason }) => {
-            let cure = "its devices are called back; or open the app";
-            let words = "goes on in the session of the device that returns";
-            return (WatchKind::AwaitingDevice, None, words.into(), problem(reason, cure));
-        }
-        Some(WatchState::Watching) => {
-            return (WatchKind::Watching, None, "waits for news; says IDLE anew now and then".into(), None);
+            let next = "its devices are called back, and it is watched when one has logged in";
+            return (
+                WatchKind::WaitingForDevice,
+                None,
+                next.into(),
+                problem(reason, "its devices are called back, or open the app"),
+            );
         }
         _ => {}
     }
@@ -174,6 +180,9 @@ fn step(
         return (WatchKind::WaitingForLogin, None, "watched when its phone has logged in".into(), problem(words, cure));
     }
     match watch.map(|watch| &watch.state) {
+        Some(WatchState::Watching) => {
+            (WatchKind::Watching, None, "waits for news; says IDLE anew now and then".into(), None)
+        }
         Some(WatchState::Connecting) => {
             (WatchKind::Connecting, None, "logs in when it is its turn at the server".into(), None)
         }
@@ -317,7 +326,7 @@ mod tests {
         says(&status, "  watch    ended: wrong password; log in\n");
         // Where sessions are kept, what its client logs in with does not matter.
         board.set(&status.account, WatchState::AwaitingDevice { reason: "it hung up".into() });
-        says(&status, "  watch    waiting for a device: it hung up; its devices are called back; or open the app\n");
+        says(&status, "  watch    waiting for a device: it hung up; its devices are called back, or open the app\n");
         board.set(&status.account, WatchState::WithClient);
         says(&status, "  watch    its own client waits for mail, and what it hears wakes the others\n");
         board.set(&status.account, WatchState::Connecting);

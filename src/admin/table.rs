@@ -236,9 +236,7 @@ fn watch_line(account: &AccountReport, now: Timestamp) -> String {
         WatchKind::Watching => {
             watch.since.map_or("watching".into(), |since| format!("watching since {}", moment(since)))
         }
-        // What a client's own session hears is not looked at as proof of life.
         WatchKind::WithClient => watch.next_step.clone(),
-        WatchKind::AwaitingDevice => format!("waiting for a device: {reason}; {cure}"),
         WatchKind::Connecting => "connecting, or waiting for its turn".into(),
         WatchKind::Interrupted => {
             let next = watch.next.map_or("soon".into(), |next| ahead(next, now));
@@ -246,6 +244,7 @@ fn watch_line(account: &AccountReport, now: Timestamp) -> String {
         }
         WatchKind::Ended => format!("ended: {reason}; {cure}"),
         WatchKind::WaitingForLogin => format!("waits for its phone to log in: {reason}; {cure}"),
+        WatchKind::WaitingForDevice => format!("waiting for a device: {reason}; {cure}"),
         WatchKind::Unusable => format!("cannot be watched: {reason}; {cure}"),
         WatchKind::NotStarted => "not started yet".into(),
     }

@@ -512,16 +512,16 @@ impl<A: Account> Output for Out<'_, '_, A> {
         self.account.tokens()
     }
 
-    fn push_status(&self) -> String {
-        self.account.push_status()
-    }
-
     fn sees(&mut self, glimpse: Glimpse<'_>) {
         self.account.sees(glimpse);
     }
 
     fn looks_for_mail(&self) -> bool {
         self.account.looks_for_mail()
+    }
+
+    fn push_status(&self) -> String {
+        self.account.push_status()
     }
 
     fn transcript(&mut self) -> Option<&mut dyn Transcript> {

@@ -11,7 +11,7 @@ use crate::telemetry::PostResult;
 /// So long the line may be, in bytes: words of a mail server may be in it.
 const MAX_LINE: usize = 300;
 
-/// How push is for `account`, whose client has logged in with `credentials`; without, sessions are kept instead. A client that asks before it hands over its token
+/// How push is for `account`, whose client has logged in with `credentials`; none where its session is kept. A client that asks before it hands over its token
 /// hears that push begins then. Delta Chat keeps what it has heard for as long as the app runs: what may pass has its time.
 #[must_use]
 pub fn standing(registry: &Registry, board: &Board, account: &AccountId, credentials: Option<&Credentials>) -> String {
@@ -43,6 +43,12 @@ fn watched(board: &Board, account: &AccountId) -> String {
         WatchState::Interrupted { reason, next } => {
             let next = next.saturating_duration_since(Instant::now()).as_secs();
             format!("push was late at {}: watching was interrupted ({reason}); next attempt in {next} s", now())
+        }
+        WatchState::WithClient => {
+            format!("push active, this app or another one waits itself since {}", minute(watch.since))
+        }
+        WatchState::AwaitingDevice { reason } => {
+            format!("push had stopped at {}: {reason}; it goes on now that this app is here", minute(watch.since))
         }
         // No more words: they could be taken for a state that is well.
         WatchState::AwaitingLogin { reason, cure } => {

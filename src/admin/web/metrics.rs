@@ -25,8 +25,10 @@ impl Site {
     fn watches(&self, text: &mut Exposition, metrics: &Metrics) {
         text.gauge("deltapush_accounts", "Accounts that have a device.", self.registry.len());
         let waiting = "Accounts that are not watched until one of their devices logs in.";
-        text.gauge("deltapush_accounts_waiting", waiting, self.registry.waiting());
         let states = self.board.count_states();
+        // Where sessions are kept, all that wait are among the watches.
+        let without_session = if self.registry.keeps_sessions() { states[3] } else { 0 };
+        text.gauge("deltapush_accounts_waiting", waiting, self.registry.waiting().saturating_add(without_session));
         text.gauges(
             "deltapush_watches",
             "Watches, by what they do.",

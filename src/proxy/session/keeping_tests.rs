@@ -26,6 +26,9 @@ impl Output for Recorded {
     fn tokens(&self) -> Vec<DeviceToken> {
         vec![]
     }
+    fn push_status(&self) -> String {
+        String::new()
+    }
     fn sees(&mut self, glimpse: Glimpse<'_>) {
         self.seen.push(match glimpse {
             Glimpse::Response(line) => String::from_utf8_lossy(line).trim_end().to_owned(),
@@ -57,6 +60,7 @@ impl Stage {
             push_status: false,
             native: Native::Passthrough,
             keepalive: None,
+            push_status: false,
             jmapaccess: JmapAccess::Strip,
             max_command: 8192,
             max_response: 8192,

@@ -119,14 +119,14 @@ pub trait Output {
     fn fetches(&mut self);
     /// The tokens that the account has now.
     fn tokens(&self) -> Vec<DeviceToken>;
-    /// How push is for the account at this moment: one line for its owner.
-    fn push_status(&self) -> String;
     /// Something about new mail passes by. Only where sessions are kept.
     fn sees(&mut self, _glimpse: Glimpse<'_>) {}
     /// Whether it is worth a copy what the client fetches.
     fn looks_for_mail(&self) -> bool {
         false
     }
+    /// How push is for the account at this moment: one line for its owner.
+    fn push_status(&self) -> String;
     /// Where the transcript goes, if one is wanted.
     fn transcript(&mut self) -> Option<&mut dyn Transcript>;
 }

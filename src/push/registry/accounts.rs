@@ -270,7 +270,8 @@ impl Accounts {
     /// What is in memory only.
     pub(super) fn complete(&self, status: &mut AccountStatus) {
         let known = self.map.get(&status.account);
-        status.has_credentials = known.as_ref().is_some_and(|known| known.usable().is_some());
+        // Where clients' sessions are kept, none are needed.
+        status.has_credentials = self.keeps_sessions || known.as_ref().is_some_and(|known| known.usable().is_some());
         let kind = known.as_ref().and_then(|known| known.credentials.as_ref()).map(|credentials| credentials.kind);
         status.unusable = match kind {
             Some(Kind::Exchange(mechanism)) => Some(mechanism),

@@ -304,12 +304,6 @@ impl Registry {
         self.accounts.since_call(account, UnixTime::now())
     }
 
-    /// All accounts.
-    #[must_use]
-    pub fn all(&self) -> Vec<AccountId> {
-        self.accounts.all()
-    }
-
     /// The positions noted for the account's mailboxes, by name.
     ///
     /// # Errors

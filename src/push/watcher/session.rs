@@ -128,10 +128,11 @@ pub(super) async fn run(task: Task<'_>, credentials: &Credentials, mut place: Pl
 pub(super) async fn take_over(task: Task<'_>, mut taken: Taken) -> Ended {
     let _under_way = task.context.sessions.token();
     task.context.board.proof(task.account);
-    taken.trace.note(|| format!("a watch of {:?} goes on in it", task.mailboxes));
-    let machine = IdleMachine::new(watch(&task, taken.has_notify).await?, now()).in_session(taken.manners);
+    let Taken { stream, mut trace, has_notify, manners } = taken;
+    trace.note(|| format!("the client is gone, and a watch of {:?} begins in its session", task.mailboxes));
+    let machine = IdleMachine::new(watch(&task, has_notify).await?, now()).in_session(manners);
     let failed_fetches = task.failed_fetches;
-    Session::new(task, taken.stream, taken.trace, machine).run(Vec::new(), failed_fetches).await
+    Session::new(task, stream, trace, machine).run(Vec::new(), failed_fetches).await
 }
 
 async fn connect(task: &Task<'_>, credentials: &Credentials, trace: &mut Recorder) -> Result<Connected, End> {

@@ -154,7 +154,7 @@ pub(super) fn badge(state: WatchKind) -> Markup {
     let class = match state {
         WatchKind::Watching | WatchKind::WithClient => "good",
         WatchKind::Connecting | WatchKind::NotStarted => "busy",
-        WatchKind::Interrupted | WatchKind::WaitingForLogin | WatchKind::AwaitingDevice => "warn",
+        WatchKind::Interrupted | WatchKind::WaitingForLogin | WatchKind::WaitingForDevice => "warn",
         WatchKind::Ended | WatchKind::Unusable => "bad",
     };
     html! { span.badge.(class) { (state.as_str()) } }

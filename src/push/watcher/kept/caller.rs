@@ -75,7 +75,7 @@ impl Caller {
     /// Calls until `stop` is cancelled; at first all accounts that were there before.
     pub(in crate::push::watcher) async fn run(mut self, stop: CancellationToken) {
         let context = Arc::clone(&self.keeper.0.context);
-        let accounts = context.registry.all();
+        let accounts = context.registry.accounts();
         if !accounts.is_empty() {
             info!(
                 accounts = accounts.len(),

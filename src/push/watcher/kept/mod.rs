@@ -179,6 +179,7 @@ impl Keeper {
     pub(super) fn forget(&self, account: &AccountId) {
         self.let_go(account);
         self.0.context.board.remove(account);
+        self.0.context.board.telemetry().tell(&Event::Forgotten { account });
     }
 
     fn let_go(&self, account: &AccountId) {
