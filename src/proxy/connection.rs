@@ -161,8 +161,8 @@ impl Connection {
         let deadline = self.within(self.proxy.limits.handshake_time, Instant::now());
         let accepted = timeout_at(deadline, handshake::accept(&self.proxy.tls, tcp, guests)).await;
         match accepted.map_err(|_| NoLogin::TimedOut)?.map_err(NoLogin::Handshake)? {
-            Accepted::Imap(stream) => {
-                self.entrance.host = stream.get_ref().1.server_name().map(str::to_ascii_lowercase);
+            Accepted::Imap(stream, host) => {
+                self.entrance.host = host;
                 Ok(stream.into())
             }
             Accepted::Web(stream, http) => {

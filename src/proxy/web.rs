@@ -11,12 +11,11 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::server::TlsStream;
 
 use super::handshake::Http;
 use crate::config::{Config, ListenerTls};
+use crate::stream::TlsStream;
 
 /// How long a browser may stay: it has one page to read.
 const STAY: Duration = Duration::from_secs(60);
@@ -95,7 +94,7 @@ impl Page {
 }
 
 /// Serves a browser until it goes or has stayed long enough.
-pub(super) async fn serve(stream: TlsStream<TcpStream>, http: Http, page: Page) {
+pub(super) async fn serve(stream: TlsStream, http: Http, page: Page) {
     let answer = service_fn(move |request: Request<Incoming>| {
         // Whatever body there is is not read: hyper closes or resets what it belongs to.
         let response = page.answer(request.method(), request.uri().path());

@@ -1,5 +1,8 @@
 //! A connection to either peer, with TLS or without.
 
+mod records;
+mod tls;
+
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
@@ -9,7 +12,8 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsStream;
+
+pub use tls::{Hello, TlsStream};
 
 /// How much is read at once: four TLS records of full size.
 const SCRATCH: usize = 64 * 1024;
@@ -48,7 +52,7 @@ pub enum Stream {
     /// Without TLS.
     Plain(TcpStream),
     /// With TLS. Boxed: the state of a TLS connection is large, and a stream is moved about.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream>),
 }
 
 /// When the first keepalive probe is sent on a silent connection, and how long after it the next.
@@ -76,15 +80,9 @@ pub fn prepare(tcp: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-impl From<tokio_rustls::server::TlsStream<TcpStream>> for Stream {
-    fn from(stream: tokio_rustls::server::TlsStream<TcpStream>) -> Self {
-        Self::Tls(Box::new(stream.into()))
-    }
-}
-
-impl From<tokio_rustls::client::TlsStream<TcpStream>> for Stream {
-    fn from(stream: tokio_rustls::client::TlsStream<TcpStream>) -> Self {
-        Self::Tls(Box::new(stream.into()))
+impl From<TlsStream> for Stream {
+    fn from(stream: TlsStream) -> Self {
+        Self::Tls(Box::new(stream))
     }
 }
 
