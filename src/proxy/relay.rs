@@ -142,8 +142,8 @@ impl<A: Account> Relay<A> {
     }
 
     /// Relays until one peer is gone, nothing was said for too long, or `shutdown` is cancelled.
-    // Not an async fn: its task would hold the relay twice, as an argument and as a variable.
-    pub fn run(mut self, beginning: Beginning, shutdown: &CancellationToken) -> impl Future<Output = End> {
+    // Not an async fn: its task would hold what it is given twice, as an argument and as a variable.
+    pub fn run(mut self: Box<Self>, beginning: Beginning, shutdown: &CancellationToken) -> impl Future<Output = End> {
         self.waiting = beginning.client;
         let mut first = Some((beginning.answer, beginning.upstream));
         async move {

@@ -9,7 +9,8 @@ const MAX_LINE: usize = 4096;
 pub struct Printer {
     session: String,
     sink: Sink,
-    lines: [Line; 4],
+    /// Boxed: a session has a place for its printer whether it has one or not.
+    lines: Box<[Line; 4]>,
 }
 
 #[derive(Default)]

@@ -38,7 +38,8 @@ const LATE: Duration = Duration::from_secs(60);
 pub(super) async fn watch(context: Arc<Context>, account: AccountId) {
     let Some(credentials) = context.registry.credentials(&account) else { return };
     let mailboxes = context.mailboxes(&account, &credentials);
-    let gate = context.gates.of(&context.host(&account, &credentials).await);
+    // Boxed: the task is as large as the largest that it waits for, and a server is looked up once.
+    let gate = context.gates.of(&Box::pin(context.host(&account, &credentials)).await);
     let blindness = idle::blindness(gate.treatment().idle_renewal);
     let give_way = context.board.begin(&account, blindness);
     let (notify, _) = channel::channel(None);

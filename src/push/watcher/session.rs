@@ -84,7 +84,8 @@ pub(super) async fn run(task: Task<'_>, mut place: Place) -> Ended {
         let session = format!("watch {}", task.account);
         task.context.trace.clone().map(|sink| Printer::new(session, sink))
     };
-    let Connected { stream, logged_in, rest } = connect(&task, &mut transcript).await?;
+    // Boxed: what a login needs is given back after it.
+    let Connected { stream, logged_in, rest } = Box::pin(connect(&task, &mut transcript)).await?;
     let _under_way = task.context.sessions.token();
     place.made();
     task.context.board.proof(task.account);
@@ -95,8 +96,8 @@ pub(super) async fn run(task: Task<'_>, mut place: Place) -> Ended {
     if let Some(known) = task.notify {
         known.send_replace(Some(notify));
     }
-    let machine = IdleMachine::new(watch(&task, notify).await?, now());
-    let session = Session {
+    let machine = IdleMachine::new(Box::pin(watch(&task, notify)).await?, now());
+    let mut session = Session {
         context: task.context,
         account: task.account,
         stream,
@@ -153,7 +154,7 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    async fn run(mut self, received: Vec<u8>, failed_fetches: &AtomicU32) -> Result<Infallible, End> {
+    async fn run(&mut self, received: Vec<u8>, failed_fetches: &AtomicU32) -> Result<Infallible, End> {
         let end = self.go_on(received, failed_fetches).await;
         if self.machine.is_fetching() {
             failed_fetches.fetch_add(1, Ordering::Relaxed);
@@ -178,7 +179,7 @@ impl Session<'_> {
                 }
                 () = sleep_until(self.machine.deadline().into()) => self.machine.tick(now(), &mut actions),
                 () = self.context.leaving.cancelled() => {
-                    self.leave(&mut actions).await?;
+                    Box::pin(self.leave(&mut actions)).await?;
                     return Err(End::Leaving);
                 }
             }
@@ -214,10 +215,11 @@ impl Session<'_> {
         let mut has_noted = false;
         for action in std::mem::take(actions) {
             match action {
-                Action::Send(bytes) => self.send(&bytes).await?,
+                Action::Send(bytes) => Box::pin(self.send(&bytes)).await?,
                 Action::Noticed { mailbox, position, announce, since } => {
                     let wakes = self.announce(announce, since);
-                    self.context.registry.noticed(self.account, &mailbox, position, wakes).await?;
+                    // Boxed, like all that is done once in a while: the session waits in between.
+                    Box::pin(self.context.registry.noticed(self.account, &mailbox, position, wakes)).await?;
                     self.tell(&Event::Noticed { account: self.account, mailbox: &mailbox, announce, since });
                     has_noted = true;
                 }
@@ -279,4 +281,20 @@ impl Session<'_> {
 
 fn now() -> std::time::Instant {
     tokio::time::Instant::now().into_std()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_future<'a, F>(_: fn(Task<'a>, Place) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_session_that_waits_is_small() {
+        let sizes = (size_of::<IdleMachine>(), size_of::<Session<'_>>(), size_of_future(run));
+        // In bytes: the machine; that and what is known of its stream; all that is kept for a session.
+        assert!(sizes.0 <= 256 && sizes.1 <= 480 && sizes.2 <= 1400, "{sizes:?}");
+    }
 }
