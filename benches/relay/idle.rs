@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, anyhow};
 use deltapush::proxy::compress::{Deflater, Inflater, MIN_WORK};
+use deltapush::proxy::relay::FOLD_TIME;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
 
 use super::client::Client;
@@ -33,6 +34,8 @@ impl Costs {
         open(proxy, authority, sessions, false, &mut clients).await?;
         let between = memory.resident()?;
         open(proxy, authority, sessions, true, &mut clients).await?;
+        // What is kept of those that compress is made smaller once they say nothing.
+        tokio::time::sleep(FOLD_TIME * 2).await;
         let after = memory.resident()?;
         let each = |growth: u64| growth / sessions as u64;
         Ok(Self { plain: each(between.saturating_sub(before)), compressed: each(after.saturating_sub(between)) })
