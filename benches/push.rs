@@ -15,7 +15,7 @@
 #[path = "push/measure.rs"]
 mod measure;
 #[cfg(test)]
-#[path = "push/notifications.rs"]
+#[path = "common/notifications.rs"]
 mod notifications;
 #[cfg(test)]
 #[path = "push/relay.rs"]

@@ -12,14 +12,15 @@
 
 // Cargo compiles benchmarks as tests, and the test lints are the right ones for what only measures.
 #[cfg(test)]
+#[path = "common/mod.rs"]
+#[expect(dead_code, reason = "other benchmarks need more of it")]
+mod common;
+#[cfg(test)]
 #[path = "restart/measure.rs"]
 mod measure;
 #[cfg(test)]
-#[path = "restart/program.rs"]
+#[path = "common/program.rs"]
 mod program;
-#[cfg(test)]
-#[path = "restart/server.rs"]
-mod server;
 #[cfg(test)]
 #[path = "../tests/integration/support/mod.rs"]
 #[expect(dead_code, reason = "it is made for the integration tests, which need more of it")]

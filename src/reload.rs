@@ -7,6 +7,7 @@ use tracing::{info, warn};
 use crate::config::{Config, ConfigError};
 use crate::live::Live;
 use crate::proxy::certificates::{Certificates, LoadError, Set, Wanted};
+use crate::proxy::files;
 use crate::proxy::listener::Proxy;
 use crate::push::watcher::Wishes;
 use crate::upstream::Upstreams;
@@ -62,6 +63,7 @@ impl Reloader {
             warn!("`{key}` has changed in the configuration: it counts from the next start on");
         }
         self.certificates.replace(wanted, set);
+        files::tell_troubles(&self.certificates);
         self.upstreams.set(upstreams);
         self.wishes.set(Wishes::from(&config));
         self.proxy.set(self.proxy.get().renewed(&config, self.upstreams.get()));

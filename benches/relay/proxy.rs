@@ -4,11 +4,16 @@ use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
 
-use super::bare;
-use super::tls::{Authority, HOST};
+use super::common::bare;
+use super::common::client::Client;
+use super::common::tls::{Authority, HOST};
+use super::measure::PATIENCE;
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Kind {
@@ -44,6 +49,18 @@ impl Proxy {
         Ok(Self { port, child })
     }
 
+    /// A session through it, as soon as it is there.
+    pub(crate) async fn client(&self, authority: &Authority) -> Result<Client> {
+        let address = SocketAddr::from(([127, 0, 0, 1], self.port));
+        let session = async {
+            while TcpStream::connect(address).await.is_err() {
+                sleep(Duration::from_millis(20)).await;
+            }
+            Client::connect(([127, 0, 0, 1], 0).into(), address, &authority.connector(false)?, "alice@lab.test").await
+        };
+        timeout(PATIENCE, session).await?
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -58,13 +75,13 @@ impl Drop for Proxy {
 }
 
 fn configuration(port: u16, authority: &Authority, upstream: SocketAddr) -> String {
-    let (certificate, key) = (authority.certificate.display(), authority.key.display());
+    let (certificate, key, ca) = (authority.certificate.display(), authority.key.display(), authority.ca.display());
     // All clients come from one address.
     format!(
         "hostname: {HOST}\n\
          listeners:\n  - address: {HOST}:{port}\n    tls: implicit\n\
          certificate:\n  chain: {certificate}\n  key: {key}\n\
-         routes:\n  - domain: lab.test\n    upstream: imaps://{upstream}\n    ca: {certificate}\n\
+         routes:\n  - domain: lab.test\n    upstream: imaps://{upstream}\n    ca: {ca}\n\
          limits:\n  connections: 4000\n  per_address: 4000\n\
          log:\n  level: warn\n"
     )

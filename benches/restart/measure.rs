@@ -7,8 +7,9 @@ use anyhow::{Result, ensure};
 use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
 
+use super::common::process::Process;
+use super::common::server::Server;
 use super::program::{Program, Upstream, token};
-use super::server::Server;
 use super::support::certs::Authority;
 use super::support::notify::NotifyServer;
 
@@ -30,10 +31,10 @@ pub(crate) async fn all(accounts: usize, tls: bool) -> Result<()> {
     ensure!(limit >= accounts as u64 + OTHER_FILES, "{limit} open files are too few for {accounts} accounts");
     let folder = tempfile::Builder::new().prefix("deltapush-bench-").tempdir()?;
     let authority = Authority::new(folder.path());
-    let server = Server::start(accounts, tls.then(|| TlsAcceptor::from(authority.server_config()))).await?;
+    let server = Server::start(accounts, tls.then(|| TlsAcceptor::from(authority.server_config())))?;
     let notifications = NotifyServer::start().await;
     let upstream = Upstream { port: server.port, ca: tls.then(|| authority.ca.clone()) };
-    let mut program = Program::prepare(folder.path(), &upstream, &notifications.url, accounts).await?;
+    let mut program = Program::prepare(folder.path(), &upstream, &notifications.url, accounts, "").await?;
     let news: Vec<usize> = (0..accounts).step_by(WITH_NEWS).collect();
     let bench = Bench { server, notifications, accounts };
 
@@ -85,7 +86,8 @@ impl Bench {
         // Those with news leave IDLE for it.
         self.wait_until(|| self.server.watched() == self.accounts).await?;
         let (peak, sessions) = self.server.take_peak();
-        let (rss, pss) = program.memory()?;
+        let process = Process::of(program.pid()?);
+        let (rss, pss) = (process.resident()?, process.pss()?);
         let seconds = |time: Duration| format!("{:.1} s", time.as_secs_f32());
         let mib = |bytes: u64| format!("{} MiB", bytes / (1024 * 1024));
         println!(

@@ -28,7 +28,7 @@ pub struct FailedLogins {
     /// For one account, from all addresses.
     #[serde(deserialize_with = "units::count")]
     pub per_account: usize,
-    /// At one upstream, for all accounts from all addresses.
+    /// At one upstream, for all accounts from all addresses: at its name, and at the address that this and others lead to.
     #[serde(deserialize_with = "units::count")]
     pub per_upstream: usize,
     /// The same in 24 hours.

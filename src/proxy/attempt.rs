@@ -11,6 +11,7 @@ use crate::secret::{Credentials, Secret};
 use crate::trace::{Mark, Piece, Printer, Speaker, Transcript};
 use crate::upstream::connect::{Attempt, ConnectError, Connected, Progress};
 use crate::upstream::dialogue::{LoginError, Purpose};
+use crate::upstream::permit::Permit;
 use crate::upstream::refusal::{Refusal, classify, is_about_sessions};
 use crate::upstream::route::Target;
 
@@ -66,6 +67,7 @@ impl Connection {
         target: &Target,
         credentials: &Credentials,
         probe: bool,
+        permit: &dyn Permit,
         waiting: &mut Waiting<'_>,
     ) -> Result<Connected, Failure> {
         let upstreams = Arc::clone(&self.proxy.upstreams);
@@ -73,7 +75,8 @@ impl Connection {
         let origin = Some(self.origin());
         let introduction = (*self.introduction).clone();
         let credentials = credentials.clone();
-        let attempt = Attempt { target, upstreams: &upstreams, credentials, purpose, origin, introduction };
+        let permit = Some(permit);
+        let attempt = Attempt { target, upstreams: &upstreams, credentials, purpose, origin, introduction, permit };
         let mut progress = attempt.begin(shown(&mut self.transcript)).await?;
         loop {
             match progress {

@@ -1,8 +1,9 @@
 //! The certificates at work: which one a client sees, and replacing them while sessions go on.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio_rustls::rustls;
 use tokio_rustls::rustls::server::{ClientHello, ResolvesServerCert};
 use tokio_rustls::rustls::sign::CertifiedKey;
@@ -13,6 +14,9 @@ use crate::config::{self, Hostname};
 use crate::crypto;
 use crate::live::Live;
 use crate::upstream::tls::{TrustError, roots};
+
+/// How long before its end a certificate of the operator's own is told of, if it lasts for long.
+const NOTICE: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
 /// Why clients cannot be shown a certificate.
 #[derive(Debug, thiserror::Error)]
@@ -103,6 +107,21 @@ impl Set {
         Leaf::of(&self.default.certified.cert).ok().filter(|_| is_issued)?.validity()
     }
 
+    /// What clients take offence at, or soon will, for the operator to mend. What deltapush makes or has issued it renews
+    /// itself.
+    pub(super) fn troubles(&self, hostname: &Hostname, now: Timestamp) -> Vec<String> {
+        let own =
+            std::iter::once(&self.default).chain(&self.more).filter(|shown| shown.summary.origin == Origin::Files);
+        let mut troubles: Vec<String> = own.filter_map(|shown| shown.trouble_with_time(now)).collect();
+        if !self.default.summary.names_host {
+            let path = self.default.summary.path.display();
+            troubles.push(format!(
+                "{path}: the certificate is not made out for {hostname}: clients that go there refuse it"
+            ));
+        }
+        troubles
+    }
+
     fn choose(&self, name: Option<&str>) -> &Shown {
         let name = name.and_then(Hostname::new);
         let fits = |shown: &&Shown| {
@@ -130,6 +149,23 @@ impl Shown {
         let mismatch = |source| LoadError::Mismatch { path: summary.path.display().to_string(), source };
         let certified = CertifiedKey::from_der(chain, key, &crypto::provider()).map_err(mismatch)?;
         Ok(Self { certified: Arc::new(certified), summary })
+    }
+
+    /// Whether its time is not now, or soon over: in two weeks, or in the last fifth of a shorter life.
+    fn trouble_with_time(&self, now: Timestamp) -> Option<String> {
+        let (from, until) = Leaf::of(&self.certified.cert).ok()?.validity()?;
+        let path = self.summary.path.display();
+        let of_life = until.duration_since(from).checked_div(5).unwrap_or_default();
+        let notice = SignedDuration::try_from(NOTICE).map_or(of_life, |longest| of_life.min(longest));
+        if until <= now {
+            Some(format!("{path}: the certificate expired at {until}: clients refuse it; renew it"))
+        } else if from > now {
+            Some(format!("{path}: the certificate is valid from {from} on only; is this machine's clock right?"))
+        } else if until.duration_since(now) < notice {
+            Some(format!("{path}: the certificate expires at {until} and was not renewed yet: see to what renews it"))
+        } else {
+            None
+        }
     }
 }
 
@@ -218,6 +254,41 @@ mod tests {
         assert_eq!(path(Some("A.Example")), more[0].chain);
         assert_eq!(path(Some("x.b.example")), more[1].chain);
         assert_eq!(path(Some("b.example")), default);
+    }
+
+    #[test]
+    fn a_certificate_that_clients_refuse_is_told_in_time() {
+        let day = SignedDuration::from_hours(24);
+        let now = Timestamp::now();
+        let folder = tempfile::tempdir().unwrap();
+        let troubles = |name: &str, from: i32, until: i32| {
+            let key = rcgen::KeyPair::generate().unwrap();
+            let mut params = rcgen::CertificateParams::new([name.to_owned()]).unwrap();
+            let at = |days| std::time::SystemTime::from(now.checked_add(day * days).unwrap()).into();
+            (params.not_before, params.not_after) = (at(from), at(until));
+            let file = |kind: &str| folder.path().join(kind);
+            fs::write(file("chain"), params.self_signed(&key).unwrap().pem()).unwrap();
+            fs::write(file("key"), key.serialize_pem()).unwrap();
+            let mut wanted = wanted(&folder, Vec::new());
+            (wanted.certificate.chain, wanted.certificate.key) = (Some(file("chain").into()), Some(file("key").into()));
+            Set::load(&wanted).unwrap().troubles(&wanted.hostname, now)
+        };
+        let name = "_imap.example.org";
+        for (from, until) in [(-60, 30), (-75, 15), (-4, 2), (-350, 15)] {
+            assert_eq!(troubles(name, from, until), Vec::<String>::new(), "{from} {until}");
+        }
+        for (from, until, expected) in
+            [(-80, 10, "expires at"), (-5, 1, "expires at"), (-90, -1, "expired at"), (1, 90, "valid from")]
+        {
+            let told = troubles(name, from, until);
+            assert!(told.len() == 1 && told[0].contains(expected) && told[0].contains("chain: the cert"), "{told:?}");
+        }
+        let told = troubles("other.example", -1, 80);
+        assert!(told.len() == 1 && told[0].contains("not made out for _imap.example.org"), "{told:?}");
+        // What deltapush renews by itself.
+        let made = Set::load(&wanted(&folder, Vec::new())).unwrap();
+        let late = now.checked_add(day * 900).unwrap();
+        assert!(made.troubles(&Hostname::new(name).unwrap(), late).is_empty());
     }
 
     #[test]

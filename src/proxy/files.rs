@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -16,7 +17,8 @@ use super::certificates::{Certificates, Wanted};
 /// How often files are looked at: a handful of system calls.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// How often certificates are read again although no file changed: a self-signed one may be due for renewal.
+/// How often certificates are read again although no file changed: a self-signed one may be due for renewal, and the end of
+/// another near.
 const ANYWAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What tells whether the files are those that were read: for each, its device, inode, size, and time of change in seconds
@@ -51,6 +53,7 @@ pub async fn keep_current(certificates: Arc<Certificates>, stop: CancellationTok
     let mut read = Seen::now(&certificates.wanted().get());
     let mut before = read.clone();
     let mut last = Instant::now();
+    tell_troubles(&certificates);
     while stop.run_until_cancelled(sleep(LOOK)).await.is_some() {
         let looked_at = Arc::clone(&certificates);
         let Ok(now) = spawn_blocking(move || Seen::now(&looked_at.wanted().get())).await else { continue };
@@ -61,7 +64,15 @@ pub async fn keep_current(certificates: Arc<Certificates>, stop: CancellationTok
             read = now;
             last = Instant::now();
             refresh(&certificates, changed).await;
+            tell_troubles(&certificates);
         }
+    }
+}
+
+/// Says what clients take offence at in the certificates at work.
+pub(crate) fn tell_troubles(certificates: &Certificates) {
+    for trouble in certificates.get().troubles(&certificates.wanted().get().hostname, Timestamp::now()) {
+        warn!("{trouble}");
     }
 }
 

@@ -9,7 +9,7 @@ use tracing::debug;
 use super::attempt::{Failure, Waiting};
 use super::connection::{Connection, NoLogin};
 use super::guard::Prefix;
-use super::guard::gate::Pass;
+use super::guard::gate::{self, Pass};
 use super::guard::logins::Outcome;
 use super::guard::report;
 use super::preauth::NotAuthenticated;
@@ -85,14 +85,14 @@ impl Connection {
         let claim = self.entrance.claim.clone();
         let _trying = claim.as_ref().map(|claim| claim.try_login(&(&self.proxy.limits).into()));
         let probed = self.proxy.session.native == Native::Passthrough && !self.proxy.probes.is_known(&target);
-        let mut attempt = self.attempt(&target, &credentials, probed, &mut client).await;
+        let mut attempt = self.attempt(&target, &credentials, probed, &pass, &mut client).await;
         // What the client has answered to one challenge is no answer to another.
         // And a stranger, whom some servers tell so before they look at the password, ends nobody's watch.
         let may_ask = !client.was_asked && pass.is_known();
         if may_ask && attempt.as_ref().is_err_and(Failure::is_too_many) && self.proxy.board.give_way(&account) {
             debug!(session, %account, "too many sessions: the watching session gives way to the client");
             sleep(GIVING_WAY).await;
-            attempt = self.attempt(&target, &credentials, probed, &mut client).await;
+            attempt = self.attempt(&target, &credentials, probed, &pass, &mut client).await;
         }
         let mut upstream = match attempt {
             Ok(upstream) => upstream,
@@ -104,6 +104,9 @@ impl Connection {
                     report::failed_login(peer.ip(), &credentials.user, &account.upstream, true);
                 }
                 return Ok(Err(Refused::new(LoginResult::NoMechanism, words).after(failed.unwrap_or_default())));
+            }
+            Err(Failure::Upstream(ConnectError::NoPermit)) => {
+                return Ok(Err(self.turned_away(pass.turned_away(), &account, &credentials)));
             }
             Err(Failure::Upstream(error)) => {
                 if probed && matches!(error, ConnectError::TimedOut(_)) {
@@ -142,16 +145,22 @@ impl Connection {
         let Self { proxy, session, peer, .. } = self;
         let stored = proxy.registry.credentials(account);
         let login = proxy.gate.login(Prefix::of(peer.ip()), account, credentials, stored.as_deref());
-        let refusal = match timeout_at(self.deadline, proxy.gate.enter(login)).await {
-            Ok(Ok(pass)) => return Ok(pass),
-            Ok(Err(refusal)) => refusal,
+        match timeout_at(self.deadline, proxy.gate.enter(login)).await {
+            Ok(Ok(pass)) => Ok(pass),
+            Ok(Err(refusal)) => Err(self.turned_away(Some(refusal), account, credentials)),
             Err(_) => {
                 debug!(session, %peer, %account, "other logins at its mail server took all the time for this one");
-                return Err(Refused::new(
-                    LoginResult::Limited,
-                    "NO [UNAVAILABLE] other logins go before this one, try again in a moment",
-                ));
+                Err(self.turned_away(None, account, credentials))
             }
+        }
+    }
+
+    /// What a client hears whose login is not tried; without a refusal others only go before it.
+    fn turned_away(&self, refusal: Option<gate::Refusal>, account: &AccountId, credentials: &Credentials) -> Refused {
+        let Self { proxy, session, peer, .. } = self;
+        let Some(refusal) = refusal else {
+            let answer = "NO [UNAVAILABLE] other logins go before this one, try again in a moment";
+            return Refused::new(LoginResult::Limited, answer);
         };
         debug!(session, %peer, %account, repeated = refusal.repeated, "refused without asking the mail server");
         if refusal.counted {
@@ -163,7 +172,7 @@ impl Connection {
         } else {
             format!("NO [UNAVAILABLE] too many failed logins, try again in {within}")
         };
-        Err(Refused::new(LoginResult::Limited, &answer).after(refusal.delay))
+        Refused::new(LoginResult::Limited, &answer).after(refusal.delay)
     }
 }
 

@@ -15,6 +15,7 @@ use super::id::Introduction;
 pub use super::login::{Connected, Login, Progress};
 use super::login::{Way, within};
 use super::originating::Origin;
+use super::permit::Permit;
 use super::route::{Endpoint, Target};
 use super::{dial, proxy_header};
 use crate::config::Security;
@@ -58,6 +59,9 @@ pub enum ConnectError {
     /// Where the server is, is not known.
     #[error(transparent)]
     NotFound(#[from] DiscoveryError),
+    /// There was no [`Permit`]: nothing was said to the server.
+    #[error("other logins at this mail server go before this one, try again in a moment")]
+    NoPermit,
 }
 
 impl ConnectError {
@@ -95,6 +99,8 @@ pub struct Attempt<'a> {
     pub origin: Option<Origin>,
     /// Who the client says that it is.
     pub introduction: Introduction,
+    /// Whose leave it takes; `None` where failed logins are not counted.
+    pub permit: Option<&'a dyn Permit>,
 }
 
 /// Why one server could not be logged in to.
@@ -200,6 +206,12 @@ impl<'a> Attempt<'a> {
         has_committed: &AtomicBool,
     ) -> Result<Progress<'a>, ConnectError> {
         stream::prepare(&tcp).map_err(ConnectError::Unreachable)?;
+        if let Some(permit) = self.permit {
+            let address = tcp.peer_addr().map_err(ConnectError::Broken)?.ip().to_canonical();
+            if !permit.ask(address).await {
+                return Err(ConnectError::NoPermit);
+            }
+        }
         if let Some(version) = self.target.terms.proxy_protocol {
             let header = proxy_header::header(version, self.origin.as_ref());
             tcp.write_all(&header).await.map_err(ConnectError::Broken)?;

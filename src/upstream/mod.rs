@@ -15,6 +15,7 @@ pub mod id;
 mod login;
 mod mechanism;
 pub mod originating;
+pub mod permit;
 mod proxy_header;
 pub mod refusal;
 pub mod route;

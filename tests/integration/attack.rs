@@ -8,7 +8,7 @@ use std::process::Command;
 use super::support::certs::Authority;
 use super::support::client::{Client, quoted, sasl_plain};
 use super::support::deltapush::{Deltapush, Options};
-use super::support::dovecot::{PASSWORD, Setup};
+use super::support::dovecot::{self, PASSWORD, Setup};
 use super::support::poll;
 use super::support::scene::{PATIENCE, Scene};
 use super::support::scripted::Scripted;
@@ -44,6 +44,40 @@ async fn who_guesses_reaches_the_mail_server_a_few_times_only_and_the_owner_gets
     poll(PATIENCE, || failed() >= 3).await;
     assert_eq!(failed(), 3, "{}", scene.dovecot.log());
     assert!(!scene.deltapush.log().contains("guess1\""), "{}", scene.deltapush.log());
+}
+
+#[tokio::test]
+async fn a_server_with_two_names_bans_nobody_either() {
+    let dovecot = dovecot::shared(Setup::Vanilla);
+    let (port, ca) = (dovecot.imaps, serde_json::json!(dovecot.authority.ca));
+    let route = |domain: &str, host: &str| {
+        format!("  - domain: {domain}.example\n    upstream: imaps://{host}:{port}\n    ca: {ca}\n")
+    };
+    let routes = Some(route("one", "localhost") + &route("two", "127.0.0.1"));
+    let deltapush = Deltapush::start(&Options { routes, more: QUICK.to_owned(), ..Options::dovecot(dovecot) });
+    for n in 0..8 {
+        let user = format!("guessed{n}@{}.example", if n % 2 == 0 { "one" } else { "two" });
+        let mut client = Client::plain_from(ELSEWHERE, deltapush.plain).await;
+        client.expect_prefix("* OK").await;
+        let answer = client.command(&format!("c1 LOGIN {user} guess")).await.result;
+        // Two of each name, although each name alone may have four.
+        let expected = if n < 4 { "NO [AUTHENTICATIONFAILED]" } else { "NO [UNAVAILABLE] too many failed logins" };
+        assert!(answer.starts_with(expected), "{n}: {answer}\n{}", deltapush.log());
+    }
+    let told = |how: &str| deltapush.log().matches(&format!("failed login from 127.0.0.9: refused {how}")).count();
+    assert_eq!((told("by the mail server"), told("without asking")), (4, 4), "{}", deltapush.log());
+}
+
+/// The jail that is shipped holds for the ports of the documentation, and can come to a ban.
+#[test]
+fn the_jail_bans_before_deltapush_stops_telling() {
+    let jail = Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/fail2ban/jail.d/deltapush.conf");
+    let jail = fs::read_to_string(jail).unwrap();
+    let value = |key: &str| jail.lines().find_map(|line| line.strip_prefix(&format!("{key} = "))).unwrap();
+    let limits = deltapush::config::FailedLogins::default();
+    assert!(value("maxretry").parse::<usize>().unwrap() <= limits.per_address);
+    assert!(humantime::parse_duration(value("findtime")).unwrap() >= limits.within);
+    assert!(["993", "443"].iter().all(|port| value("port").split(',').any(|named| named == *port)));
 }
 
 #[tokio::test]

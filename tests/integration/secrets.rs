@@ -8,11 +8,16 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
+use super::support::certs::Authority;
 use super::support::client::{Client, quoted, sasl_plain};
 use super::support::deltapush::Deltapush;
 use super::support::dovecot::{PASSWORD, Setup};
+use super::support::notify::NotifyServer;
 use super::support::poll;
 use super::support::scene::{PATIENCE, Scene};
+
+/// All that any library says. The log keeps the latest lines only, so that this is for short sessions.
+const TALKATIVE: (&str, &str) = ("level: info,deltapush=debug", "level: trace");
 
 /// How long after the last session's end all must be gone.
 const SOON: Duration = Duration::from_secs(5);
@@ -167,6 +172,34 @@ async fn nothing_is_left_of_a_password_after_the_session() {
         }
     }
     sought.expect_none(&scene.deltapush).await;
+}
+
+#[tokio::test]
+async fn not_even_the_most_talkative_log_has_a_secret() {
+    let token = token("talkative");
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new(dir.path());
+    let mut notify = NotifyServer::start_tls(&authority.server_config()).await;
+    let scene = Scene::with(Setup::Vanilla, "talkative", |options| {
+        options.trace = true;
+        options.notify_url.clone_from(&notify.url);
+        options.notify_ca = Some(authority.ca.clone());
+    })
+    .await;
+    scene.deltapush.reconfigure(|text| text.replace(TALKATIVE.0, TALKATIVE.1));
+    assert!(poll(PATIENCE, || scene.deltapush.log().contains("the configuration was read again")).await);
+    let sought = Sought::password(&scene.user).and_token(&token);
+    let mut client = scene.client().await;
+    let reply = client.command(&format!("c2 SETMETADATA INBOX (/private/devicetoken {})", quoted(&token))).await;
+    assert!(reply.result.starts_with("OK"), "{reply:?}");
+    log_out(client).await;
+    scene.dovecot.wait_for_watch(&scene.user, 1).await;
+    scene.deliver_news().await;
+    assert_eq!(notify.wait_for(1, PATIENCE).await[0].token, token);
+    let log = scene.deltapush.log();
+    assert!(["TRACE", "hyper_util::", "h2::"].iter().all(|part| log.contains(part)), "{log}");
+    assert_eq!(sought.found_in(log.as_bytes()), Vec::<&str>::new(), "in the log");
+    assert_eq!(sought.found_in(scene.deltapush.trace().as_bytes()), Vec::<&str>::new(), "in the trace");
 }
 
 #[tokio::test]

@@ -428,18 +428,25 @@ async fn a_server_that_says_nothing_is_unavailable() {
 async fn an_upstream_with_a_strange_certificate_learns_no_password() {
     let (dir, stranger) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (trusted, strange) = (Authority::new(dir.path()), Authority::new(stranger.path()));
-    let manner = Manner { bytewise: false, tls: Some(strange.server_config()) };
-    let upstream = Scripted::start_with(manner, &["S: * OK"]).await;
-    let deltapush = Deltapush::start(&Options {
-        upstream: format!("imaps://localhost:{}", upstream.port),
-        ca: Some(trusted.ca.clone()),
-        ..Options::plain(0)
-    });
-    let mut client = Client::plain(deltapush.plain).await;
-    client.expect_prefix("* OK").await;
-    let reply = client.command(CREDENTIALS).await;
-    assert!(reply.result.starts_with("NO [UNAVAILABLE]"), "{reply:?}");
-    assert!(upstream.connections() > 0);
+    // From an authority that is not trusted, and from one that is, for others.
+    let other = tempfile::tempdir().unwrap();
+    let others = Authority::naming(other.path(), &["other.example", "127.0.0.2"]);
+    for (shown, ca, host) in
+        [(&strange, &trusted.ca, "localhost"), (&others, &others.ca, "localhost"), (&others, &others.ca, "127.0.0.1")]
+    {
+        let manner = Manner { bytewise: false, tls: Some(shown.server_config()) };
+        let upstream = Scripted::start_with(manner, &["S: * OK"]).await;
+        let deltapush = Deltapush::start(&Options {
+            upstream: format!("imaps://{host}:{}", upstream.port),
+            ca: Some(ca.clone()),
+            ..Options::plain(0)
+        });
+        let mut client = Client::plain(deltapush.plain).await;
+        client.expect_prefix("* OK").await;
+        let reply = client.command(CREDENTIALS).await;
+        assert!(reply.result.starts_with("NO [UNAVAILABLE] no TLS with the mail server"), "{reply:?}");
+        assert!(upstream.connections() > 0);
+    }
 }
 
 #[tokio::test]

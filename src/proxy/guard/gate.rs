@@ -1,18 +1,24 @@
 //! [`logins`](super::logins) for tasks: one that has to wait waits here, and what is under way is counted to its end,
 //! whatever ends it.
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
+use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::Prefix;
-use super::logins::{Digest, Logins, Outcome, Try, Verdict};
+use super::logins::{Digest, Logins, Outcome, Room, Try, Verdict};
 use crate::account::AccountId;
 use crate::config::FailedLogins;
 use crate::secret::Credentials;
+use crate::upstream::permit::Permit;
+
+/// How long a connection to a server waits for others to end their logins there. Less than a server waits for a first word.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What all connections share.
 #[derive(Debug)]
@@ -42,7 +48,26 @@ pub struct Pass {
     gate: Arc<LoginGate>,
     login: Try,
     known: bool,
+    at: Mutex<At>,
     is_done: bool,
+}
+
+/// Where a login is tried.
+#[derive(Debug, Clone, Copy, Default)]
+enum At {
+    /// Nowhere yet.
+    #[default]
+    Nowhere,
+    /// At this address of a server's.
+    Server(IpAddr),
+    /// Nowhere: too many have failed at the server's address.
+    Closed,
+}
+
+impl At {
+    fn server(self) -> Option<IpAddr> {
+        if let Self::Server(address) = self { Some(address) } else { None }
+    }
 }
 
 impl LoginGate {
@@ -95,7 +120,10 @@ impl LoginGate {
             ended.as_mut().enable();
             let verdict = self.logins().judge(&login, Instant::now().into_std());
             match verdict {
-                Verdict::Pass { known } => return Ok(Pass { gate: Arc::clone(self), login, known, is_done: false }),
+                Verdict::Pass { known } => {
+                    let (gate, at) = (Arc::clone(self), Mutex::default());
+                    return Ok(Pass { gate, login, known, at, is_done: false });
+                }
                 Verdict::Wait => ended.await,
                 Verdict::Repeated(delay) => return Err(Refusal { delay, repeated: true, counted: false }),
                 Verdict::Refuse { delay, counted } => return Err(Refusal { delay, repeated: false, counted }),
@@ -128,13 +156,60 @@ impl Pass {
         self.end(outcome)
     }
 
+    /// It got no [`Permit`]. What that is answered with; `None` if others only went before it.
+    pub fn turned_away(mut self) -> Option<Refusal> {
+        let is_closed = matches!(*self.at(), At::Closed);
+        self.end(Outcome::Nothing);
+        if !is_closed {
+            return None;
+        }
+        let delay = self.gate.logins().refuse(&self.login, Instant::now().into_std());
+        Some(Refusal { delay, repeated: false, counted: true })
+    }
+
+    /// Waits until the login may be tried at `server`.
+    async fn enter(&self, server: IpAddr) -> bool {
+        // Another address of the server's may have been of no use.
+        if let Some(before) = std::mem::take(&mut *self.at()).server() {
+            self.gate.logins().leave_server(before, self.known);
+            self.gate.ended.notify_waiters();
+        }
+        loop {
+            let ended = self.gate.ended.notified();
+            let mut ended = std::pin::pin!(ended);
+            // From here on an end is not missed.
+            ended.as_mut().enable();
+            let room = self.gate.logins().enter_server(server, self.known, Instant::now().into_std());
+            match room {
+                Room::Some => *self.at() = At::Server(server),
+                Room::Later => {
+                    ended.await;
+                    continue;
+                }
+                Room::None => *self.at() = At::Closed,
+            }
+            return room == Room::Some;
+        }
+    }
+
+    fn at(&self) -> MutexGuard<'_, At> {
+        self.at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn end(&mut self, outcome: Outcome) -> Option<Duration> {
         if std::mem::replace(&mut self.is_done, true) {
             return None;
         }
-        let delay = self.gate.logins().done(&self.login, self.known, outcome, Instant::now().into_std());
+        let server = self.at().server();
+        let delay = self.gate.logins().done(&self.login, self.known, server, outcome, Instant::now().into_std());
         self.gate.ended.notify_waiters();
         delay
+    }
+}
+
+impl Permit for Pass {
+    fn ask(&self, server: IpAddr) -> BoxFuture<'_, bool> {
+        Box::pin(async move { timeout(PATIENCE, self.enter(server)).await.unwrap_or(false) })
     }
 }
 
@@ -164,7 +239,7 @@ mod tests {
         let first = gate.enter(login(&gate, "a")).await.unwrap();
         let second = gate.enter(login(&gate, "b"));
         let mut second = std::pin::pin!(second);
-        assert!(tokio::time::timeout(Duration::from_secs(9), second.as_mut()).await.is_err());
+        assert!(timeout(Duration::from_secs(9), second.as_mut()).await.is_err());
         assert_eq!(first.done(Outcome::Nothing), None);
         let second = second.await.unwrap();
         let third = tokio::spawn({
@@ -180,6 +255,35 @@ mod tests {
         assert_eq!(again.done(Outcome::Refused), Some(Duration::from_secs(1)));
         assert!(gate.enter(login(&gate, "b")).await.unwrap_err().repeated);
         assert!(gate.enter(login(&gate, "stored")).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn names_of_one_server_share_what_may_fail_there() {
+        let gate = Arc::new(LoginGate::new(FailedLogins { per_upstream: 2, ..FailedLogins::default() }).unwrap());
+        let enter = async |n: u8, address: u8| {
+            let account = AccountId::new("alice", &format!("mail{n}:993"));
+            let login = gate.login(Prefix::of([192, 0, 2, n].into()), &account, &Credentials::new("alice", "x"), None);
+            let pass = gate.enter(login).await.unwrap();
+            let permitted = pass.ask([203, 0, 113, address].into()).await;
+            (pass, permitted)
+        };
+        let ((first, _), (second, is_in)) = (enter(1, 1).await, enter(2, 1).await);
+        assert!(is_in);
+        let (third, is_in) = enter(3, 1).await;
+        assert!(!is_in, "two are under way, and both may fail");
+        assert_eq!(third.turned_away(), None);
+        // Another address of the server's, because this one was of no use, makes room.
+        assert!(first.ask([203, 0, 113, 2].into()).await && enter(4, 1).await.1);
+        assert_eq!(first.done(Outcome::Nothing), None);
+        assert!(second.done(Outcome::Refused).is_some());
+        // The one before was dropped half way, and counts.
+        let (fifth, is_in) = enter(5, 1).await;
+        assert!(!is_in);
+        let refusal = fifth.turned_away().unwrap();
+        assert!(refusal.counted && !refusal.repeated);
+        assert!(enter(6, 2).await.1, "nothing has failed there");
+        tokio::time::advance(Duration::from_secs(600)).await;
+        assert!(enter(7, 1).await.1);
     }
 
     #[test]

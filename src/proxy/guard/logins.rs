@@ -3,6 +3,7 @@
 //!
 //! - A login is let through while what failed, and what is under way and may fail yet, stays below every limit: of the
 //!   address, of the account, of the upstream. Under way counts too, or a hundred logins at once would all get through.
+//! - The upstream's limit holds for its name, and once it is connected to for its address, which many names may lead to.
 //! - Credentials that the upstream has accepted before are *known*: they cannot fail, so they pass whatever others did to
 //!   account and upstream. But whoever is refused must not find out by trying which ones those are: tries that are refused
 //!   count against their address, and for the account up to a number beyond which only addresses of earlier logins pass.
@@ -10,6 +11,7 @@
 //!   for ever, and would use up what the others may fail.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::Prefix;
@@ -90,6 +92,8 @@ pub struct Logins {
     addresses: Bounded<Prefix, Window>,
     accounts: Bounded<AccountId, Account>,
     upstreams: Bounded<std::sync::Arc<str>, Upstream>,
+    /// The same by the address that was connected to.
+    servers: Bounded<IpAddr, Upstream>,
     /// Credentials that were refused.
     refused: Bounded<Digest, ()>,
     /// Credentials that were accepted, latest last.
@@ -137,6 +141,7 @@ impl Logins {
             addresses: Bounded::new(CAPACITY, within),
             accounts: Bounded::new(CAPACITY, within),
             upstreams: Bounded::new(CAPACITY, DAY.max(within)),
+            servers: Bounded::new(CAPACITY, DAY.max(within)),
             refused: Bounded::new(CAPACITY, within),
             accepted: Bounded::new(CAPACITY, KNOWN),
             places: Bounded::new(CAPACITY, KNOWN),
@@ -149,6 +154,7 @@ impl Logins {
         self.addresses.set_lifetime(limits.within);
         self.accounts.set_lifetime(limits.within);
         self.upstreams.set_lifetime(DAY.max(limits.within));
+        self.servers.set_lifetime(DAY.max(limits.within));
         self.refused.set_lifetime(limits.within);
         self.limits = limits;
     }
@@ -174,13 +180,35 @@ impl Logins {
         let (failed, under_way) = self.account_load(&login.account, now);
         let account = room(failed, under_way, self.limits.per_account);
         let account = if at_home { Room::Some } else { account };
-        match account.min(self.upstream_room(&login.account.upstream, now)) {
+        let upstream = self.upstreams.get(&login.account.upstream, now);
+        match account.min(upstream.map_or(Room::Some, |upstream| self.upstream_room(upstream, now))) {
             Room::Some => {
                 self.begin(&login.account, now);
                 Verdict::Pass { known: false }
             }
             Room::Later => Verdict::Wait,
-            Room::None => self.refuse(login, now),
+            Room::None => Verdict::Refuse { delay: self.refuse(login, now), counted: true },
+        }
+    }
+
+    /// Whether a login that was let through as `known` or not may be tried at a server's address. After [`Room::Some`] either
+    /// [`done`](Self::done) or [`leave_server`](Self::leave_server) has to follow.
+    pub fn enter_server(&mut self, server: IpAddr, known: bool, now: Instant) -> Room {
+        if known {
+            return Room::Some;
+        }
+        let room = self.servers.get(&server, now).map_or(Room::Some, |upstream| self.upstream_room(upstream, now));
+        if room == Room::Some {
+            let under_way = &mut self.servers.entry(server, now, Upstream::default).under_way;
+            *under_way = under_way.saturating_add(1);
+        }
+        room
+    }
+
+    /// It is not tried there any more.
+    pub fn leave_server(&mut self, server: IpAddr, known: bool) {
+        if let Some(upstream) = self.servers.get_mut(&server).filter(|_| !known) {
+            upstream.under_way = upstream.under_way.saturating_sub(1);
         }
     }
 
@@ -195,20 +223,30 @@ impl Logins {
         Some(self.delay_after(failed.saturating_add(1)))
     }
 
-    /// What came of a login that [`judge`](Self::judge) let through as `known` or not. How long the answer is to wait, and
-    /// whether it counted as a failed login.
-    pub fn done(&mut self, login: &Try, known: bool, outcome: Outcome, now: Instant) -> Option<Duration> {
+    /// What came of a login that [`judge`](Self::judge) let through as `known` or not, tried at `server` if it came as far as
+    /// that. How long the answer is to wait, and whether it counted as a failed login.
+    pub fn done(
+        &mut self,
+        login: &Try,
+        known: bool,
+        server: Option<IpAddr>,
+        outcome: Outcome,
+        now: Instant,
+    ) -> Option<Duration> {
         if !known {
             self.end(&login.account);
+        }
+        if let Some(server) = server {
+            self.leave_server(server, known);
         }
         match outcome {
             Outcome::Accepted => self.accept(login, now),
             Outcome::Refused => {
                 self.disown(login, now);
-                return Some(self.fail(login, now));
+                return Some(self.fail(login, server, now));
             }
             // What was right before is not wrong because the server cannot look it up.
-            Outcome::Unclear if !known => return Some(self.fail(login, now)),
+            Outcome::Unclear if !known => return Some(self.fail(login, server, now)),
             Outcome::Unclear | Outcome::Nothing => {}
         }
         None
@@ -232,8 +270,7 @@ impl Logins {
         self.accounts.get(account, now).map_or((0, 0), |account| (account.failed.count(within, now), account.under_way))
     }
 
-    fn upstream_room(&self, upstream: &std::sync::Arc<str>, now: Instant) -> Room {
-        let Some(upstream) = self.upstreams.get(upstream, now) else { return Room::Some };
+    fn upstream_room(&self, upstream: &Upstream, now: Instant) -> Room {
         let Upstream { failed, under_way } = upstream;
         let soon = room(failed.count(self.limits.within, now), *under_way, self.limits.per_upstream);
         soon.min(room(failed.count(DAY, now), *under_way, self.limits.per_upstream_day))
@@ -276,19 +313,24 @@ impl Logins {
         }
     }
 
-    fn fail(&mut self, login: &Try, now: Instant) -> Duration {
+    fn fail(&mut self, login: &Try, server: Option<IpAddr>, now: Instant) -> Duration {
         let FailedLogins { per_address, per_account, per_upstream, per_upstream_day, .. } = self.limits;
         self.addresses.entry(login.prefix, now, Window::default).note(now, per_address);
         self.accounts.entry(login.account.clone(), now, Account::default).failed.note(now, per_account);
         let upstream = self.upstreams.entry(login.account.upstream.clone(), now, Upstream::default);
         upstream.failed.note(now, per_upstream.max(per_upstream_day));
+        if let Some(server) = server {
+            let server = self.servers.entry(server, now, Upstream::default);
+            server.failed.note(now, per_upstream.max(per_upstream_day));
+        }
         self.delay(login, now)
     }
 
-    fn refuse(&mut self, login: &Try, now: Instant) -> Verdict {
+    /// Notes a login that is refused for the time being. How long its answer is to wait.
+    pub fn refuse(&mut self, login: &Try, now: Instant) -> Duration {
         self.addresses.entry(login.prefix, now, Window::default).note(now, self.limits.per_address);
         self.accounts.entry(login.account.clone(), now, Account::default).refused.note(now, MAX_REFUSED);
-        Verdict::Refuse { delay: self.delay(login, now), counted: true }
+        self.delay(login, now)
     }
 
     /// 1, 2, 4 … times the first delay, by what failed so far from the address or for the account.
@@ -306,10 +348,12 @@ impl Logins {
 
 /// Whether one more may be tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Room {
+pub enum Room {
+    /// Too many have failed.
     None,
     /// If what is under way does not fail.
     Later,
+    /// Yes.
     Some,
 }
 

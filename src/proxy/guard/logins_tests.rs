@@ -41,7 +41,7 @@ impl Lab {
         match self.logins.judge(&login, self.now) {
             Verdict::Pass { known } => {
                 let outcome = if password == SECRET { Outcome::Accepted } else { Outcome::Refused };
-                match self.logins.done(&login, known, outcome, self.now) {
+                match self.logins.done(&login, known, None, outcome, self.now) {
                     None => Got::In,
                     Some(delay) => Got::Wrong(delay.as_secs()),
                 }
@@ -151,10 +151,10 @@ fn logins_at_once_are_counted_as_if_they_failed() {
         assert_eq!(lab.logins.judge(login, lab.now), Verdict::Pass { known: false });
     }
     assert_eq!(lab.logins.judge(&tries[4], lab.now), Verdict::Wait);
-    assert_eq!(lab.logins.done(&tries[0], false, Outcome::Accepted, lab.now), None);
+    assert_eq!(lab.logins.done(&tries[0], false, None, Outcome::Accepted, lab.now), None);
     assert_eq!(lab.logins.judge(&tries[4], lab.now), Verdict::Pass { known: false });
     for login in &tries[1..] {
-        assert!(lab.logins.done(login, false, Outcome::Refused, lab.now).is_some());
+        assert!(lab.logins.done(login, false, None, Outcome::Refused, lab.now).is_some());
     }
     assert_eq!(lab.log_in(9, "user9", SECRET), Got::NotAsked);
     assert_eq!(lab.log_in(9, "user0", "y"), Got::NotAsked);
@@ -166,19 +166,19 @@ fn an_outage_is_no_failed_login() {
     for n in 0..100 {
         let login = attempt("mail:993", 1, "alice", &n.to_string());
         assert_eq!(lab.logins.judge(&login, lab.now), Verdict::Pass { known: false });
-        assert_eq!(lab.logins.done(&login, false, Outcome::Nothing, lab.now), None);
+        assert_eq!(lab.logins.done(&login, false, None, Outcome::Nothing, lab.now), None);
     }
     assert_eq!(lab.log_in(1, "alice", SECRET), Got::In);
     // A bare NO to what was right before is an outage too.
     let right = attempt("mail:993", 1, "alice", SECRET);
     for _ in 0..100 {
         assert_eq!(lab.logins.judge(&right, lab.now), Verdict::Pass { known: true });
-        assert_eq!(lab.logins.done(&right, true, Outcome::Unclear, lab.now), None);
+        assert_eq!(lab.logins.done(&right, true, None, Outcome::Unclear, lab.now), None);
     }
     // To what was never right it may be a wrong password.
     let unknown = attempt("mail:993", 1, "alice", "?");
     assert_eq!(lab.logins.judge(&unknown, lab.now), Verdict::Pass { known: false });
-    assert!(lab.logins.done(&unknown, false, Outcome::Unclear, lab.now).is_some());
+    assert!(lab.logins.done(&unknown, false, None, Outcome::Unclear, lab.now).is_some());
 }
 
 #[test]
@@ -187,7 +187,7 @@ fn a_password_that_was_changed_is_known_no_more() {
     assert_eq!(lab.log_in(1, "alice", SECRET), Got::In);
     let old = attempt("mail:993", 1, "alice", SECRET);
     assert_eq!(lab.logins.judge(&old, lab.now), Verdict::Pass { known: true });
-    assert!(lab.logins.done(&old, true, Outcome::Refused, lab.now).is_some());
+    assert!(lab.logins.done(&old, true, None, Outcome::Refused, lab.now).is_some());
     assert_eq!(lab.log_in(1, "alice", SECRET), Got::Again);
     lab.pass(600);
     assert_eq!(lab.log_in(1, "alice", SECRET), Got::In);

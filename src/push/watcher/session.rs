@@ -116,7 +116,8 @@ async fn connect(task: &Task<'_>, transcript: &mut Option<Printer>) -> Result<Co
     let (target, _) = found.ok_or(End::NoRoute)?;
     let credentials = task.credentials.clone();
     let (origin, introduction) = (None, Introduction::default());
-    let attempt = Attempt { target: &target, upstreams, credentials, purpose: Purpose::Watch, origin, introduction };
+    let (target, purpose) = (&target, Purpose::Watch);
+    let attempt = Attempt { target, upstreams, credentials, purpose, origin, introduction, permit: None };
     let shown = transcript.as_mut().map(|printer| printer as &mut (dyn Transcript + Send));
     Ok(attempt.connect(shown).await?)
 }

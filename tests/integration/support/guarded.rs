@@ -18,7 +18,8 @@ const GUARD: &str = r#"
         sleep 0.1
     done
     kill -KILL -- "-$group" 2>/dev/null
-    [ "$said" = keep ] || rm -rf "$1"
+    # What was killed may still be writing.
+    [ "$said" = keep ] || rm -rf "$1" 2>/dev/null || { sleep 0.5; rm -rf "$1"; }
 "#;
 
 /// How long a server may take to end: two seconds by itself, then it is killed.

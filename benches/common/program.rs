@@ -11,7 +11,7 @@ use deltapush::secret::{Credentials, DeviceToken};
 use deltapush::store::Settings;
 use tokio::task::JoinSet;
 
-use super::support::ports::free_port;
+use crate::support::ports::free_port;
 
 /// How many accounts are registered at the same time.
 const AT_ONCE: usize = 256;
@@ -28,11 +28,17 @@ pub(crate) fn token(account: usize) -> String {
 }
 
 impl Program {
-    /// Makes the folder's content; nothing runs yet.
+    /// Makes the folder's content, with `pace` in the configuration; nothing runs yet.
     ///
     /// # Errors
     /// If the state cannot be written.
-    pub(crate) async fn prepare(folder: &Path, upstream: &Upstream, notify_url: &str, accounts: usize) -> Result<Self> {
+    pub(crate) async fn prepare(
+        folder: &Path,
+        upstream: &Upstream,
+        notify_url: &str,
+        accounts: usize,
+        pace: &str,
+    ) -> Result<Self> {
         let settings = Settings::sealed(folder.join("state"));
         let (registry, _events, _news) = Registry::open(&settings)?;
         let mut registering = JoinSet::new();
@@ -46,7 +52,7 @@ impl Program {
             registered??;
         }
         registry.close().await;
-        fs::write(folder.join("config.yaml"), configuration(upstream, notify_url))?;
+        fs::write(folder.join("config.yaml"), configuration(upstream, notify_url, pace))?;
         Ok(Self { folder: folder.to_owned(), child: None })
     }
 
@@ -67,16 +73,9 @@ impl Program {
         Ok(())
     }
 
-    /// Its memory in bytes: what is resident, and its share of it where pages are shared (proc(5)).
-    pub(crate) fn memory(&self) -> Result<(u64, u64)> {
-        let pid = self.child.as_ref().context("it does not run")?.id();
-        let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-        let field = |name: &str| -> Result<u64> {
-            let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB")?.parse().ok());
-            let kib: u64 = value.with_context(|| format!("no {name}"))?;
-            Ok(kib * 1024)
-        };
-        Ok((field("Rss:")?, field("Pss:")?))
+    /// Its process.
+    pub(crate) fn pid(&self) -> Result<u32> {
+        Ok(self.child.as_ref().context("it does not run")?.id())
     }
 }
 
@@ -114,7 +113,7 @@ async fn register(registry: Registry, upstream: String, account: usize) -> Resul
     Ok(registry.register(&AccountId::new(&user, &upstream), &credentials, &token).await?)
 }
 
-fn configuration(upstream: &Upstream, notify_url: &str) -> String {
+fn configuration(upstream: &Upstream, notify_url: &str, pace: &str) -> String {
     let (port, route) = (free_port(), upstream.route());
     format!(
         "hostname: localhost\n\
@@ -124,6 +123,7 @@ fn configuration(upstream: &Upstream, notify_url: &str) -> String {
          push:\n  notify_url: {notify_url}\n  coalesce: 1s\n\
          limits:\n  connections: 10\n\
          storage:\n  directory: state\n\
-         log:\n  level: warn\n"
+         log:\n  level: warn\n\
+         {pace}"
     )
 }

@@ -1,0 +1,135 @@
+//! A mail server that costs little: any login, messages of any size, thousands of sessions.
+//!
+//! Who logs in as `u0@lab.test`, `u1@lab.test` … up to the number of accounts has an INBOX of equal messages that grows when
+//! told to; everybody else shares one in which nothing happens. What is said in a session: `session.rs`.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use socket2::{Domain, SockRef, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+
+use super::session::Session;
+
+/// The server. It ends with the runtime.
+pub(crate) struct Server {
+    pub(crate) port: u16,
+    shared: Arc<Shared>,
+}
+
+/// What all sessions have in common.
+pub(super) struct Shared {
+    /// How many messages each account has.
+    pub(super) inboxes: Vec<watch::Sender<u32>>,
+    /// Accounts' sessions in IDLE.
+    idle: AtomicUsize,
+    /// When each connection was accepted.
+    accepted: Mutex<Vec<Instant>>,
+    /// Changes when all connections are to be cut.
+    cuts: watch::Sender<u32>,
+}
+
+impl Server {
+    /// With so many accounts, on a port that is free.
+    pub(crate) fn start(accounts: usize, tls: Option<TlsAcceptor>) -> Result<Self> {
+        Self::start_at(0, accounts, tls)
+    }
+
+    /// The same on a given port.
+    pub(crate) fn start_at(port: u16, accounts: usize, tls: Option<TlsAcceptor>) -> Result<Self> {
+        let shared = Arc::new(Shared {
+            inboxes: (0..accounts).map(|_| watch::Sender::new(1)).collect(),
+            idle: AtomicUsize::new(0),
+            accepted: Mutex::default(),
+            cuts: watch::Sender::new(0),
+        });
+        let listener = listen(port)?;
+        let port = listener.local_addr()?.port();
+        let accepting = Arc::clone(&shared);
+        tokio::spawn(async move {
+            loop {
+                // Fails where the peer is gone already.
+                let Ok((stream, _)) = listener.accept().await else { continue };
+                // Who counts accounts wants to know of connections.
+                if accounts > 0 {
+                    accepting.accepted.lock().unwrap().push(Instant::now());
+                }
+                tokio::spawn(connection(stream, tls.clone(), Arc::clone(&accepting)));
+            }
+        });
+        Ok(Self { port, shared })
+    }
+
+    /// How many mailboxes are watched.
+    pub(crate) fn watched(&self) -> usize {
+        self.shared.idle.load(Ordering::Relaxed)
+    }
+
+    /// A message comes for an account.
+    pub(crate) fn deliver(&self, account: usize) {
+        self.shared.inboxes[account].send_modify(|messages| *messages += 1);
+    }
+
+    /// Resets all connections.
+    pub(crate) fn cut(&self) {
+        self.shared.cuts.send_modify(|cuts| *cuts += 1);
+    }
+
+    /// The most connections that were accepted within one second since this was last asked, and how many in all.
+    pub(crate) fn take_peak(&self) -> (usize, usize) {
+        let accepted = std::mem::take(&mut *self.shared.accepted.lock().unwrap());
+        let within_a_second = |(index, first): (usize, &Instant)| {
+            accepted[index..].partition_point(|at| *at < *first + Duration::from_secs(1))
+        };
+        (accepted.iter().enumerate().map(within_a_second).max().unwrap_or(0), accepted.len())
+    }
+}
+
+/// A listener on loopback. All may come at once: how many are let in is somebody else's decision, not the kernel's.
+pub(crate) fn listen(port: u16) -> Result<TcpListener> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into())?;
+    socket.listen(i32::from(u16::MAX))?;
+    socket.set_nonblocking(true)?;
+    Ok(TcpListener::from_std(socket.into())?)
+}
+
+async fn connection(tcp: TcpStream, tls: Option<TlsAcceptor>, shared: Arc<Shared>) {
+    let mut cuts = shared.cuts.subscribe();
+    // Fails only on a connection that is gone.
+    let _ = tcp.set_nodelay(true);
+    let _ = SockRef::from(&tcp).set_linger(Some(Duration::ZERO));
+    let session = async {
+        // A peer that is gone, in whatever manner, is the end.
+        match tls {
+            Some(tls) => Session::new(tls.accept(tcp).await?, &shared).run().await,
+            None => Session::new(tcp, &shared).run().await,
+        }
+    };
+    tokio::select! {
+        _ = session => {}
+        _ = cuts.changed() => {}
+    }
+}
+
+/// Counts an account's session as one in IDLE for as long as it lives.
+pub(super) struct Idle<'a>(&'a Shared);
+
+impl<'a> Idle<'a> {
+    pub(super) fn new(shared: &'a Shared) -> Self {
+        shared.idle.fetch_add(1, Ordering::Relaxed);
+        Self(shared)
+    }
+}
+
+impl Drop for Idle<'_> {
+    fn drop(&mut self) {
+        self.0.idle.fetch_sub(1, Ordering::Relaxed);
+    }
+}

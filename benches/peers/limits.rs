@@ -1,0 +1,25 @@
+//! How many open files a process may have here, and how many sessions that allows.
+
+use std::sync::LazyLock;
+
+/// Descriptors beside those of connections.
+const OTHER_FILES: usize = 600;
+
+static FILES: LazyLock<u64> = LazyLock::new(|| rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1024));
+
+/// How many files a process may open: this one raises its limit first, and those that it starts inherit it.
+pub(crate) fn files() -> u64 {
+    // Where there is no limit, more than this would make some programs reserve memory for all of them.
+    (*FILES).min(64 * 1024)
+}
+
+/// More sessions than are ever opened here, for programs that want to be told; fewer than would not be allowed.
+pub(crate) fn most_sessions() -> usize {
+    usize::try_from(files()).unwrap_or(usize::MAX) / 2 - OTHER_FILES / 4
+}
+
+/// As many sessions as wanted, or as a process can have that needs two descriptors for each.
+pub(crate) fn sessions(wanted: usize) -> usize {
+    let possible = usize::try_from(files()).unwrap_or(usize::MAX).saturating_sub(OTHER_FILES) / 2;
+    wanted.min(possible / 100 * 100)
+}

@@ -1,0 +1,17 @@
+//! What is measured, on whom, and what is made of it.
+
+mod bars;
+mod candidate;
+mod configurations;
+mod figures;
+mod idle;
+mod limits;
+mod load;
+mod machine;
+pub(crate) mod measure;
+pub(crate) mod options;
+mod page;
+mod plot;
+pub(crate) mod upstream;
+mod watching;
+mod work;
