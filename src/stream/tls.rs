@@ -29,7 +29,7 @@ const MAX_RECORD: usize = 5 + 16 * 1024 + 2048;
 /// What the thread's buffer takes: what is read or sealed at once, what records add to it, and a record that was begun before.
 const SCRATCH: usize = MAX_PLAIN + MAX_RECORD;
 
-/// How much is read at once in a handshake.
+/// How much is read at once in a handshake, and to look at what comes first.
 const HANDSHAKE_READ: usize = 4 * 1024;
 
 /// What of a handshake may be held: rustls takes messages of 64 KiB.
@@ -97,6 +97,26 @@ impl TlsStream {
     #[must_use]
     pub fn agreed(&self) -> &CommonState {
         self.records.common()
+    }
+
+    /// Waits for what the peer says next, which stays in the stream; nothing at its end.
+    ///
+    /// # Errors
+    /// If the connection broke.
+    pub async fn peek(&mut self) -> io::Result<&[u8]> {
+        if self.received.is_empty() {
+            let mut first = vec![0; HANDSHAKE_READ];
+            let read = poll_fn(|cx| {
+                let mut room = ReadBuf::new(&mut first);
+                Pin::new(&mut *self).poll_read(cx, &mut room).map_ok(|()| room.filled().len())
+            })
+            .await?;
+            first.truncate(read);
+            // What did not fit came behind it.
+            first.append(&mut self.received);
+            self.received = first;
+        }
+        Ok(&self.received)
     }
 
     /// Sends what waits to be sent.

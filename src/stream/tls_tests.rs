@@ -215,6 +215,23 @@ async fn nothing_that_was_said_stays_in_the_threads_buffer() {
 }
 
 #[tokio::test]
+async fn what_was_looked_at_is_still_there() {
+    let configs = configs(rustls::ALL_VERSIONS);
+    let (mut ours, mut theirs) = server_of(&configs).await;
+    let said = bytes(10_000);
+    theirs.write_all(&said).await.unwrap();
+    for _ in 0..2 {
+        let seen = ours.peek().await.unwrap();
+        assert!(!seen.is_empty() && said.starts_with(seen));
+    }
+    let mut heard = vec![0; 10_000];
+    ours.read_exact(&mut heard).await.unwrap();
+    assert!(heard == said && ours.received.capacity() == 0);
+    theirs.shutdown().await.unwrap();
+    assert!(ours.peek().await.unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn keys_may_be_renewed_by_either_side() {
     let configs = configs(&[&version::TLS13]);
     let (mut ours, mut theirs) = client_of(&configs).await;

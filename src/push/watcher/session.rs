@@ -20,7 +20,7 @@ use crate::secret::Credentials;
 use crate::store::{Announce, StoreError};
 use crate::stream::{Stream, receive};
 use crate::telemetry::Event;
-use crate::trace::{Mark, Printer, Speaker, Transcript};
+use crate::trace::{Mark, Recorder, Speaker};
 use crate::upstream::connect::{Attempt, ConnectError, Connected};
 use crate::upstream::dialogue::Purpose;
 use crate::upstream::id::Introduction;
@@ -80,12 +80,16 @@ const MAX_FAILED_FETCHES: u32 = 2;
 
 /// Logs in and watches until something ends it.
 pub(super) async fn run(task: Task<'_>, mut place: Place) -> Ended {
-    let mut transcript = {
-        let session = format!("watch {}", task.account);
-        task.context.trace.clone().map(|sink| Printer::new(session, sink))
-    };
+    let mut trace = task.context.tracer.watch(task.account);
+    trace.note(|| format!("a watch of {:?} begins", task.mailboxes));
     // Boxed: what a login needs is given back after it.
-    let Connected { stream, logged_in, rest } = Box::pin(connect(&task, &mut transcript)).await?;
+    let Connected { stream, logged_in, rest } = match Box::pin(connect(&task, &mut trace)).await {
+        Ok(connected) => connected,
+        Err(end) => {
+            trace.note(|| format!("it ends without a login: {end}"));
+            return Err(end);
+        }
+    };
     let _under_way = task.context.sessions.token();
     place.made();
     task.context.board.proof(task.account);
@@ -101,7 +105,7 @@ pub(super) async fn run(task: Task<'_>, mut place: Place) -> Ended {
         context: task.context,
         account: task.account,
         stream,
-        transcript,
+        trace,
         machine,
         reader: ResponseReader::new(MAX_RESPONSE),
         notify: task.notify,
@@ -110,7 +114,7 @@ pub(super) async fn run(task: Task<'_>, mut place: Place) -> Ended {
     session.run(rest, task.failed_fetches).await
 }
 
-async fn connect(task: &Task<'_>, transcript: &mut Option<Printer>) -> Result<Connected, End> {
+async fn connect(task: &Task<'_>, trace: &mut Recorder) -> Result<Connected, End> {
     let upstreams = &*task.context.upstreams.get();
     let found = upstreams.routes.find_again(&task.account.upstream, task.credentials.owner());
     let (target, _) = found.ok_or(End::NoRoute)?;
@@ -118,8 +122,7 @@ async fn connect(task: &Task<'_>, transcript: &mut Option<Printer>) -> Result<Co
     let (origin, introduction) = (None, Introduction::default());
     let (target, purpose) = (&target, Purpose::Watch);
     let attempt = Attempt { target, upstreams, credentials, purpose, origin, introduction, permit: None };
-    let shown = transcript.as_mut().map(|printer| printer as &mut (dyn Transcript + Send));
-    Ok(attempt.connect(shown).await?)
+    Ok(attempt.connect(trace.transcript()).await?)
 }
 
 /// What the machine has to know.
@@ -147,7 +150,7 @@ struct Session<'a> {
     context: &'a Context,
     account: &'a AccountId,
     stream: Stream,
-    transcript: Option<Printer>,
+    trace: Recorder,
     machine: IdleMachine,
     reader: ResponseReader,
     notify: Option<&'a channel::Sender<Option<bool>>>,
@@ -159,6 +162,9 @@ impl Session<'_> {
         let end = self.go_on(received, failed_fetches).await;
         if self.machine.is_fetching() {
             failed_fetches.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Err(end) = &end {
+            self.trace.note(|| format!("the watch ends: {end}"));
         }
         end
     }
@@ -203,7 +209,7 @@ impl Session<'_> {
         let bytes = std::mem::take(received);
         let mut input = bytes.as_slice();
         while let Some(response) = self.reader.next(&mut input)? {
-            if let Some(transcript) = &mut self.transcript {
+            if let Some(transcript) = self.trace.transcript() {
                 transcript.response(Speaker::Upstream, Mark::Kept, &response);
             }
             self.machine.response(&response, now(), actions);
@@ -219,6 +225,7 @@ impl Session<'_> {
                 Action::Send(bytes) => Box::pin(self.send(&bytes)).await?,
                 Action::Noticed { mailbox, position, announce, since } => {
                     let wakes = self.announce(announce, since);
+                    let announce = self.wakes_any(&wakes);
                     // Boxed, like all that is done once in a while: the session waits in between.
                     Box::pin(self.context.registry.noticed(self.account, &mailbox, position, wakes)).await?;
                     self.tell(&Event::Noticed { account: self.account, mailbox: &mailbox, announce, since });
@@ -256,6 +263,16 @@ impl Session<'_> {
         }
     }
 
+    fn wakes_any(&self, wakes: &Announce) -> bool {
+        match wakes {
+            Announce::Nothing => false,
+            Announce::All => true,
+            Announce::AllBut(fetched) => {
+                self.context.registry.tokens(self.account).iter().any(|token| !fetched.contains(token))
+            }
+        }
+    }
+
     fn tell(&self, event: &Event<'_>) {
         self.context.board.telemetry().tell(event);
     }
@@ -268,7 +285,7 @@ impl Session<'_> {
     }
 
     async fn send(&mut self, bytes: &[u8]) -> Result<(), End> {
-        if let Some(transcript) = &mut self.transcript {
+        if let Some(transcript) = self.trace.transcript() {
             transcript.lines(Speaker::ToUpstream, Mark::Own, bytes);
         }
         let written = timeout(WRITE_TIME, async {
