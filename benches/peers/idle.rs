@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use deltapush::proxy::relay::FOLD_TIME;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -25,6 +26,9 @@ const AT_ONCE: usize = 16;
 
 /// How long a program gets to put away what it needed for opening them.
 const REST: Duration = Duration::from_millis(500);
+
+/// How long deltapush gets for those that compress: of what is silent it keeps less.
+const LONG_REST: Duration = FOLD_TIME.saturating_mul(2);
 
 /// How long a program may take for a crowd.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -100,14 +104,15 @@ async fn one(
     let candidate = Candidate::start(entrant, authority, upstream)?;
     let tls = authority.connector(false)?;
     let mut sessions = Vec::new();
+    let rest = if compressed { LONG_REST } else { REST };
     grow(&candidate, &tls, WARM_UP, compressed, &mut sessions).await?;
-    sleep(REST).await;
+    sleep(rest).await;
     let (memory, sockets) = (candidate.group.pss()?, candidate.group.sockets()?);
     for crowd in options.crowds().iter().map(|crowd| limits::sessions(*crowd)) {
         grow(&candidate, &tls, crowd + WARM_UP, compressed, &mut sessions)
             .await
             .with_context(|| format!("it does not hold {crowd} sessions"))?;
-        sleep(REST).await;
+        sleep(rest).await;
         let before = candidate.group.processor_time()?;
         sleep(options.quiet_time()).await;
         let spent = candidate.group.processor_time()?.saturating_sub(before);

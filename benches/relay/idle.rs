@@ -1,6 +1,7 @@
 //! Sessions that have said a little and then say nothing: what one costs in memory, compressed and not.
 
 use anyhow::Result;
+use deltapush::proxy::relay::FOLD_TIME;
 
 use super::common::client::Client;
 use super::common::process::Process;
@@ -32,6 +33,8 @@ impl Costs {
         open(proxy, authority, sessions, false, &mut clients).await?;
         let between = process.resident()?;
         open(proxy, authority, sessions, true, &mut clients).await?;
+        // What is kept of those that compress is made smaller once they say nothing.
+        tokio::time::sleep(FOLD_TIME * 2).await;
         let after = process.resident()?;
         let each = |growth: u64| growth / sessions as u64;
         Ok(Self { plain: each(between.saturating_sub(before)), compressed: each(after.saturating_sub(between)) })

@@ -56,6 +56,7 @@ fn inflate<'a>(chunks: impl Iterator<Item = &'a [u8]>) -> (Vec<u8>, Option<Malfo
 }
 
 fn inflate_more(inflater: &mut Inflater, mut input: &[u8], inflated: &mut Vec<u8>) -> Result<(), Malformed> {
+    let may_fold = input.len() > 1;
     WORK.with_borrow_mut(|work| {
         while !input.is_empty() || inflater.has_more() {
             let before = input.len();
@@ -64,6 +65,12 @@ fn inflate_more(inflater: &mut Inflater, mut input: &[u8], inflated: &mut Vec<u8
             assert!(piece.len() <= MIN_WORK && inflater.held() <= WINDOW + DECODER);
             inflated.extend_from_slice(piece);
             assert!(inflated.len() <= 2 * MAX_INFLATED);
+        }
+        // As in a silence; byte by byte it would take long.
+        if may_fold {
+            let before = inflater.held();
+            inflater.fold();
+            assert!(inflater.held() <= before);
         }
         Ok(())
     })

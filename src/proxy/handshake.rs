@@ -1,21 +1,20 @@
 //! The TLS handshake with a client, and what it is here for: IMAP, a page, or the proof of a name.
 
 use std::io;
+use std::sync::Arc;
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio_rustls::LazyConfigAcceptor;
-use tokio_rustls::rustls::server::Acceptor;
-use tokio_rustls::server::TlsStream;
 
 use super::tls::{HTTP_1, HTTP_2, ServerTls};
+use crate::stream::{Hello, TlsStream};
 
 /// What a client came for.
 pub(super) enum Accepted {
-    /// IMAP: it asked for ALPN `imap`, or for nothing.
-    Imap(TlsStream<TcpStream>),
+    /// IMAP: it asked for ALPN `imap`, or for nothing. And for which host, in lower case.
+    Imap(TlsStream, Option<String>),
     /// A page, over the protocol that was agreed on.
-    Web(TlsStream<TcpStream>, Http),
+    Web(TlsStream, Http),
     /// It was an authority; the handshake was all that it wanted (RFC 8737 section 3).
     Proof,
 }
@@ -42,9 +41,9 @@ pub(super) enum Guests {
 
 /// Takes a client in, if it is one of those.
 pub(super) async fn accept(tls: &ServerTls, tcp: TcpStream, guests: Guests) -> io::Result<Accepted> {
-    let start = LazyConfigAcceptor::new(Acceptor::default(), tcp).await?;
-    if let Some(proof) = tls.challenges.answer(&start.client_hello()) {
-        start.into_stream(proof).await?.shutdown().await?;
+    let hello = Hello::receive(tcp).await?;
+    if let Some(proof) = tls.challenges.answer(&hello.client_hello()) {
+        hello.answer(proof).await?.shutdown().await?;
         return Ok(Accepted::Proof);
     }
     let config = match guests {
@@ -52,10 +51,11 @@ pub(super) async fn accept(tls: &ServerTls, tcp: TcpStream, guests: Guests) -> i
         Guests::Imap => &tls.imap,
         Guests::Web => &tls.web,
     };
-    let stream = start.into_stream(config.clone()).await?;
-    Ok(match stream.get_ref().1.alpn_protocol() {
+    let host = hello.client_hello().server_name().map(str::to_ascii_lowercase);
+    let stream = hello.answer(Arc::clone(config)).await?;
+    Ok(match stream.agreed().alpn_protocol() {
         Some(HTTP_2) => Accepted::Web(stream, Http::Two),
         Some(HTTP_1) => Accepted::Web(stream, Http::One),
-        _ => Accepted::Imap(stream),
+        _ => Accepted::Imap(stream, host),
     })
 }

@@ -205,8 +205,7 @@ fn admit(
     }
     if let Some((place, session)) = place(proxy, &tcp, peer, listener) {
         let connection = Connection::new(Arc::clone(proxy), Arc::clone(listener), peer, session);
-        let stop = stop.clone();
-        tasks.spawn(async move { connection.serve(tcp, place, &stop).await });
+        tasks.spawn(connection.serve(tcp, place, stop.clone()));
     }
 }
 
@@ -261,7 +260,7 @@ fn admit_announced(
         };
         drop(waiting);
         if let Some((place, session)) = place(&proxy, &tcp, peer, &listener) {
-            Connection::new(proxy, listener, peer, session).serve(tcp, place, &stop).await;
+            Connection::new(proxy, listener, peer, session).serve(tcp, place, stop).await;
         }
     });
 }

@@ -114,6 +114,18 @@ impl Peer {
         self.compression.is_some()
     }
 
+    /// Whether [`fold`](Self::fold) may save anything.
+    pub(super) fn can_fold(&self) -> bool {
+        self.compression.as_ref().is_some_and(|compression| compression.inflater.can_fold())
+    }
+
+    /// For when it says nothing for a while: takes less memory from now on.
+    pub(super) fn fold(&mut self) {
+        if let Some(compression) = &mut self.compression {
+            compression.inflater.fold();
+        }
+    }
+
     /// Has the other side get all that was sent; whether anything was to be done. Each time costs a few bytes: it is for when
     /// nothing more is at hand.
     pub(super) fn flush_compressed(&mut self, cx: &mut Context<'_>) -> bool {

@@ -24,6 +24,9 @@ use crate::trace::{Recorder, Transcript};
 /// How long a session goes on after one peer has closed its side, or after deltapush ended it.
 const LINGER: Duration = Duration::from_secs(30);
 
+/// How long nothing is said before what is kept of a client that compresses is made smaller.
+pub const FOLD_TIME: Duration = Duration::from_secs(5);
+
 /// A future that performs a [`Request`] and says whether it was done.
 pub type Performed = Pin<Box<dyn Future<Output = bool> + Send>>;
 
@@ -171,8 +174,8 @@ impl<A: Account> Relay<A> {
     }
 
     /// Relays until one peer is gone, nothing was said for too long, or `shutdown` is cancelled.
-    // Not an async fn: its task would hold the relay twice, as an argument and as a variable.
-    pub fn run(mut self, beginning: Beginning, shutdown: &CancellationToken) -> impl Future<Output = End> {
+    // Not an async fn: its task would hold what it is given twice, as an argument and as a variable.
+    pub fn run(mut self: Box<Self>, beginning: Beginning, shutdown: &CancellationToken) -> impl Future<Output = End> {
         self.waiting = beginning.client;
         let mut first = Some((beginning.answer, beginning.upstream));
         async move {
@@ -408,7 +411,8 @@ impl<A: Account> Relay<A> {
 
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         loop {
-            if let Some(due) = self.keepalive_due().filter(|due| *due < self.timer.deadline()) {
+            let due = [self.keepalive_due(), self.fold_due()].into_iter().flatten().min();
+            if let Some(due) = due.filter(|due| *due < self.timer.deadline()) {
                 self.timer.as_mut().reset(due);
             }
             ready!(self.timer.as_mut().poll(cx));
@@ -430,6 +434,9 @@ impl<A: Account> Relay<A> {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
+            if self.fold_due().is_some_and(|due| due <= now) {
+                self.client.fold();
+            }
             if self.keepalive_due().is_some_and(|due| due <= now) {
                 let (session, mut out) = self.parts(cx);
                 session.keep_alive(&mut out);
@@ -445,6 +452,11 @@ impl<A: Account> Relay<A> {
     fn keepalive_due(&self) -> Option<Instant> {
         let takes = self.end.is_none() && self.client.closing == Closing::No && self.client.waiting() == 0;
         self.heard.checked_add(self.session.keepalive().filter(|_| takes)?)
+    }
+
+    /// When to make smaller what is kept of the client, if there is anything to be made so.
+    fn fold_due(&self) -> Option<Instant> {
+        self.last_activity.checked_add(FOLD_TIME).filter(|_| self.client.can_fold())
     }
 
     fn parts<'a, 'b>(&'a mut self, cx: &'a mut Context<'b>) -> (&'a mut Session, Out<'a, 'b, A>) {

@@ -80,6 +80,20 @@ async fn both_ways_are_compressed_and_the_upstream_hears_nothing_of_it() {
     assert_eq!(read_to_end(&mut client.scene.upstream).await, "");
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_was_folded_in_a_silence_is_still_known() {
+    let mut client = Client::begin(LONG).await;
+    for round in 0..3 {
+        // Each time it points back to all that was said before.
+        let command = format!("a UID FETCH 1:99 (FLAGS BODY.PEEK[HEADER.FIELDS ({})])\r\n", "SUBJECT FROM ".repeat(80));
+        client.say(&command).await;
+        assert_eq!(read(&mut client.scene.upstream, command.len()).await, command);
+        tokio::time::advance(FOLD_TIME + Duration::from_secs(round)).await;
+        client.scene.upstream.write_all(b"a OK\r\n").await.unwrap();
+        client.hear("a OK\r\n").await;
+    }
+}
+
 #[tokio::test]
 async fn what_comes_with_the_command_is_inflated() {
     let mut scene = scene(LONG).await;

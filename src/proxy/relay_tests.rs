@@ -69,7 +69,8 @@ async fn scene_with(idle_time: Duration, keepalive: Option<Duration>) -> Scene {
     let requests = Arc::new(Mutex::new(Vec::new()));
     let streams = (Stream::Plain(near_client), Stream::Plain(near_upstream));
     let bounds = Bounds { buffer: 64 * 1024, idle_time, command_time: COMMAND_TIME };
-    let relay = Relay::new(session, streams, Willing(Arc::clone(&requests)), Tracer::default().client(1), bounds);
+    let trace = Tracer::default().client(1);
+    let relay = Box::new(Relay::new(session, streams, Willing(Arc::clone(&requests)), trace, bounds));
     let stop = CancellationToken::new();
     let stopped = stop.clone();
     let beginning = Beginning { client: vec![], answer: b"a OK in\r\n".to_vec(), upstream: b"* 1 EXISTS\r\n".to_vec() };

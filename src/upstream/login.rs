@@ -1,13 +1,13 @@
 //! A login under way: the [`dialogue`](super::dialogue) driven over one connection, with pauses where the client has to answer.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 
 use super::Upstreams;
 use super::connect::ConnectError;
@@ -15,7 +15,7 @@ use super::dialogue::{Dialogue, LoggedIn, Said, Step};
 use super::route::{Endpoint, Target};
 use crate::parser::reader::ResponseReader;
 use crate::secret::Secret;
-use crate::stream::{self, Stream};
+use crate::stream::{self, Stream, TlsStream};
 use crate::trace::{Mark, Piece, Speaker, Transcript};
 
 /// The longest response that a login reads. A capability list has some hundred bytes.
@@ -45,8 +45,8 @@ pub(super) struct Way<'a> {
 impl Way<'_> {
     pub(super) async fn handshake(&self, tcp: TcpStream) -> Result<Stream, ConnectError> {
         let name = self.server.server_name().map_err(|error| ConnectError::Tls(io::Error::other(error)))?;
-        let connector = TlsConnector::from(self.upstreams.tls.get(&self.target.terms.trust).clone());
-        Ok(connector.connect(name, tcp).await.map_err(ConnectError::Tls)?.into())
+        let config = Arc::clone(self.upstreams.tls.get(&self.target.terms.trust));
+        Ok(TlsStream::connect(config, name, tcp).await.map_err(ConnectError::Tls)?.into())
     }
 }
 

@@ -8,8 +8,6 @@ use futures_util::future::join_all;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
 use super::Upstreams;
 use super::connect::ConnectError;
@@ -19,6 +17,7 @@ use super::dns::Reach;
 use super::route::{Endpoint, Target};
 use crate::config::{Security, Submission, Trust};
 use crate::parser::response::{self, Condition};
+use crate::stream::TlsStream;
 
 /// How long a look may take as a whole.
 const TIME: Duration = Duration::from_secs(8);
@@ -101,10 +100,9 @@ impl Look<'_> {
         dial::race(&mut candidates).await.map_err(ConnectError::Unreachable)
     }
 
-    async fn secure(&self, tcp: TcpStream) -> Result<TlsStream<TcpStream>, ConnectError> {
+    async fn secure(&self, tcp: TcpStream) -> Result<TlsStream, ConnectError> {
         let name = self.server.server_name().map_err(|error| ConnectError::Tls(io::Error::other(error)))?;
-        let connector = TlsConnector::from(self.upstreams.tls.get(self.trust).clone());
-        connector.connect(name, tcp).await.map_err(ConnectError::Tls)
+        TlsStream::connect(Arc::clone(self.upstreams.tls.get(self.trust)), name, tcp).await.map_err(ConnectError::Tls)
     }
 }
 

@@ -5,7 +5,8 @@ use miniz_oxide::inflate::core::inflate_flags::{
     TINFL_FLAG_HAS_MORE_INPUT, TINFL_FLAG_STOP_ON_BLOCK_BOUNDARY, TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF,
 };
 use miniz_oxide::inflate::core::{BlockBoundaryState, DecompressorOxide, decompress};
-use zeroize::Zeroizing;
+
+use super::window::Window;
 
 /// How far back deflate may point (RFC 1951 section 2), in bytes.
 pub const WINDOW: usize = 32 * 1024;
@@ -26,7 +27,7 @@ pub struct Malformed;
 pub struct Inflater {
     place: Place,
     /// The end of what was inflated: the stream may point back to it. Of the client's words, which may be secret.
-    window: Zeroizing<Vec<u8>>,
+    window: Window,
     /// The last output was cut short by the room there was for it.
     has_more: bool,
 }
@@ -71,7 +72,7 @@ impl Inflater {
             Place::Ended => return Err(Malformed),
         };
         let start = self.window.len();
-        work.get_mut(..start).ok_or(Malformed)?.copy_from_slice(&self.window);
+        self.window.unfold_into(work)?;
         let mut end = start;
         self.place = loop {
             let (status, used, written) = decompress(&mut decoder, input, work, end, FLAGS);
@@ -95,7 +96,7 @@ impl Inflater {
             }
         };
         let inflated = work.get(..end).unwrap_or_default();
-        self.keep_window(inflated);
+        self.window.keep(inflated.get(inflated.len().saturating_sub(WINDOW)..).unwrap_or_default());
         Ok(inflated.get(start..).unwrap_or_default())
     }
 
@@ -109,18 +110,18 @@ impl Inflater {
     #[must_use]
     pub fn held(&self) -> usize {
         let decoder = if let Place::WithinBlock(decoder) = &self.place { size_of_val(&**decoder) } else { 0 };
-        self.window.capacity().saturating_add(decoder)
+        self.window.held().saturating_add(decoder)
     }
 
-    /// Keeps the end of `inflated`, in no more room than it takes.
-    fn keep_window(&mut self, inflated: &[u8]) {
-        let kept = inflated.get(inflated.len().saturating_sub(WINDOW)..).unwrap_or_default();
-        if kept.len() != self.window.len() {
-            // A new one: what grows leaves copies behind that are not wiped.
-            self.window = Zeroizing::new(kept.to_vec());
-        } else {
-            self.window.copy_from_slice(kept);
-        }
+    /// Whether [`fold`](Self::fold) may save anything.
+    #[must_use]
+    pub fn can_fold(&self) -> bool {
+        self.window.can_fold()
+    }
+
+    /// For when nothing comes for a while: what is kept takes less from now on, and a little longer with the next input.
+    pub fn fold(&mut self) {
+        self.window.fold();
     }
 }
 

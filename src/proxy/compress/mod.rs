@@ -2,13 +2,15 @@
 //!
 //! An idle session keeps little of it. Each of deltapush's flushes ends at a byte, from where any compressor can go on: it
 //! belongs to the process, and only the last [`HISTORY`] bytes are kept for it. A decompressor that stands between two
-//! blocks is rebuilt from what it may be pointed back to: as much as the client has sent, up to [`WINDOW`] bytes.
+//! blocks is rebuilt from what it may be pointed back to: as much as the client has sent, up to [`WINDOW`] bytes, and that folded
+//! if the session says nothing for a while.
 
 mod deflater;
 mod inflater;
 mod pool;
 #[cfg(test)]
 mod tests;
+mod window;
 
 pub use deflater::{Deflater, Failed, HISTORY};
 pub use inflater::{Inflater, MIN_WORK, Malformed, WINDOW};

@@ -155,6 +155,25 @@ fn an_idle_session_holds_what_the_client_has_sent_and_a_little_more() {
 }
 
 #[test]
+fn what_is_folded_between_commands_changes_nothing_but_what_is_held() {
+    let mut client = Client::new(6);
+    let (mut plain, mut folding) = (Inflater::new(), Inflater::new());
+    let said = mixed(100_000);
+    for (number, part) in said.chunks(700).enumerate() {
+        // Also within a block.
+        let flush = if number % 3 == 0 { TDEFLFlush::None } else { TDEFLFlush::Sync };
+        let deflated = client.say(part, flush);
+        let expected = inflate(&mut plain, [deflated.as_slice()]).unwrap();
+        assert!(inflate(&mut folding, [deflated.as_slice()]).unwrap() == expected);
+        if folding.can_fold() {
+            folding.fold();
+            assert!(folding.held() <= plain.held() && !folding.can_fold());
+        }
+    }
+    assert!(folding.held() < plain.held());
+}
+
+#[test]
 fn a_bomb_comes_in_pieces_and_is_not_held() {
     let noops = b"a NOOP\r\n".repeat(8 * 1024 * 1024);
     let bomb = Client::new(9).say(&noops, TDEFLFlush::Sync);

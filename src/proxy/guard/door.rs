@@ -26,8 +26,8 @@ pub struct Place {
     door: Arc<Door>,
     id: Id,
     prefix: Prefix,
-    evicted: CancellationToken,
-    is_logged_in: bool,
+    /// Until the client is logged in.
+    evicted: Option<CancellationToken>,
 }
 
 /// The right to a place while a login is tried.
@@ -73,7 +73,7 @@ impl Door {
         }
         inside.evictions.insert(id, evicted.clone());
         drop(inside);
-        Ok(Place { door: Arc::clone(self), id, prefix, evicted, is_logged_in: false })
+        Ok(Place { door: Arc::clone(self), id, prefix, evicted: Some(evicted) })
     }
 
     fn inside(&self) -> MutexGuard<'_, Inside> {
@@ -85,7 +85,13 @@ impl Door {
 impl Place {
     /// Resolves when the connection has to go.
     pub fn evicted(&self) -> impl Future<Output = ()> + use<> {
-        self.evicted.clone().cancelled_owned()
+        let evicted = self.evicted.clone();
+        async move {
+            match evicted {
+                Some(evicted) => evicted.cancelled().await,
+                None => std::future::pending().await,
+            }
+        }
     }
 
     /// For whoever tries its login.
@@ -100,14 +106,14 @@ impl Place {
         inside.evictions.remove(&self.id);
         inside.places.logged_in(self.id, self.prefix);
         drop(inside);
-        self.is_logged_in = true;
+        self.evicted = None;
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let mut inside = self.door.inside();
-        if self.is_logged_in {
+        if self.evicted.is_none() {
             inside.places.leave_logged_in(self.prefix);
         } else {
             inside.evictions.remove(&self.id);
@@ -133,11 +139,12 @@ mod tests {
         drop(second);
         drop(first);
         let fourth = enter(4, 4).unwrap();
-        assert!(!third.evicted.is_cancelled() && !fourth.evicted.is_cancelled());
+        let is_evicted = |place: &Place| place.evicted.as_ref().is_some_and(CancellationToken::is_cancelled);
+        assert!(!is_evicted(&third) && !is_evicted(&fourth));
         let claim = third.claim();
         let trying = claim.try_login(&Limits { before_login: 4, ..limits });
         let fifth = enter(5, 5).unwrap();
-        assert!(!third.evicted.is_cancelled() && fourth.evicted.is_cancelled());
+        assert!(!is_evicted(&third) && is_evicted(&fourth));
         drop(third);
         drop(trying);
         drop((fourth, fifth));

@@ -18,12 +18,10 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use reqwest::Url;
-use tokio::io::AsyncBufReadExt;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::server::TlsStream;
 
 use super::handshake::Http;
+use crate::stream::TlsStream;
 use site::Expected;
 pub(crate) use site::{Site, keep_known};
 
@@ -107,19 +105,16 @@ fn autoconfig<B>(site: &Site, request: &Request<B>) -> Option<String> {
 
 /// Whether a client that asked for no protocol in its handshake wants HTTP: Delta Chat fetches autoconfig so. Who may want IMAP
 /// must not be kept waiting for its greeting.
-pub(super) async fn wants_http(stream: &mut TlsStream<TcpStream>, site: &Site) -> bool {
-    let (_, tls) = stream.get_ref();
-    let host = tls.server_name().map(str::to_ascii_lowercase);
-    if tls.alpn_protocol().is_some() {
+pub(super) async fn wants_http(stream: &mut TlsStream, host: Option<&str>, site: &Site) -> bool {
+    if stream.agreed().alpn_protocol().is_some() {
         return false;
     }
-    let patience = match host.map_or(Expected::Imap, |host| site.expects(&host)) {
+    let patience = match host.map_or(Expected::Imap, |host| site.expects(host)) {
         Expected::Imap => return false,
         Expected::Http => HEAD_TIME,
         Expected::Either => HESITATION,
     };
-    // What is seen stays in the stream.
-    let first = timeout(patience, stream.fill_buf()).await;
+    let first = timeout(patience, stream.peek()).await;
     first.is_ok_and(|seen| seen.is_ok_and(is_request))
 }
 
@@ -130,7 +125,7 @@ fn is_request(seen: &[u8]) -> bool {
 }
 
 /// Serves a browser until it goes or has stayed long enough.
-pub(super) async fn serve(stream: TlsStream<TcpStream>, http: Http, site: Arc<Site>) {
+pub(super) async fn serve(stream: TlsStream, http: Http, site: Arc<Site>) {
     let answer = service_fn(move |request: Request<Incoming>| {
         // Whatever body there is is not read: hyper closes or resets what it belongs to.
         let response = answer(&site, &request);

@@ -40,7 +40,8 @@ pub(super) async fn watch(context: Arc<Context>, account: AccountId) {
         return;
     }
     let mailboxes = context.mailboxes(&account);
-    let gate = context.gates.of(&context.host(&account).await);
+    // Boxed: the task is as large as the largest that it waits for, and a server is looked up once.
+    let gate = context.gates.of(&Box::pin(context.host(&account)).await);
     let blindness = idle::blindness(gate.treatment().idle_renewal);
     let give_way = context.board.begin(&account, blindness);
     let (notify, _) = channel::channel(None);

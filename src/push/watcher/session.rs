@@ -102,7 +102,8 @@ const MAX_FAILED_FETCHES: u32 = 2;
 pub(super) async fn run(task: Task<'_>, credentials: &Credentials, mut place: Place) -> Ended {
     let mut trace = task.context.tracer.watch(task.account);
     trace.note(|| format!("a watch of {:?} begins", task.mailboxes));
-    let Connected { stream, logged_in, rest } = match connect(&task, credentials, &mut trace).await {
+    // Boxed: what a login needs is given back after it.
+    let Connected { stream, logged_in, rest } = match Box::pin(connect(&task, credentials, &mut trace)).await {
         Ok(connected) => connected,
         Err(end) => {
             trace.note(|| format!("it ends without a login: {end}"));
@@ -119,13 +120,13 @@ pub(super) async fn run(task: Task<'_>, credentials: &Credentials, mut place: Pl
     if let Some(known) = task.notify {
         known.send_replace(Some(notify));
     }
-    let machine = IdleMachine::new(watch(&task, notify).await?, now());
+    let machine = IdleMachine::new(Box::pin(watch(&task, notify)).await?, now());
     let failed_fetches = task.failed_fetches;
     Session::new(task, stream, trace, machine).run(rest, failed_fetches).await
 }
 
 /// Watches in a session that is there.
-pub(super) async fn take_over(task: Task<'_>, mut taken: Taken) -> Ended {
+pub(super) async fn take_over(task: Task<'_>, taken: Taken) -> Ended {
     let _under_way = task.context.sessions.token();
     task.context.board.proof(task.account);
     let Taken { stream, mut trace, has_notify, manners } = taken;
@@ -182,8 +183,9 @@ struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    fn new(task: Task<'a>, stream: Stream, trace: Recorder, machine: IdleMachine) -> Self {
-        Self {
+    /// Boxed: a future would hold it as an argument and as a variable.
+    fn new(task: Task<'a>, stream: Stream, trace: Recorder, machine: IdleMachine) -> Box<Self> {
+        Box::new(Self {
             context: task.context,
             account: task.account,
             stream,
@@ -195,10 +197,10 @@ impl<'a> Session<'a> {
             leaving: task.leaving,
             when_watching: task.when_watching,
             wanted: task.wanted,
-        }
+        })
     }
 
-    async fn run(mut self, received: Vec<u8>, failed_fetches: &AtomicU32) -> Result<Infallible, End> {
+    async fn run(mut self: Box<Self>, received: Vec<u8>, failed_fetches: &AtomicU32) -> Result<Infallible, End> {
         let mut wanted_by = None;
         let end = self.go_on(received, failed_fetches, &mut wanted_by).await;
         if let (Err(End::HandedBack), Some(wanted_by)) = (&end, wanted_by) {
@@ -241,7 +243,7 @@ impl<'a> Session<'a> {
                     self.machine.release(now(), &mut actions);
                 }
                 () = self.leaving.cancelled() => {
-                    self.leave(&mut actions).await?;
+                    Box::pin(self.leave(&mut actions)).await?;
                     return Err(End::Leaving);
                 }
             }
@@ -277,11 +279,12 @@ impl<'a> Session<'a> {
         let mut has_noted = false;
         for action in std::mem::take(actions) {
             match action {
-                Action::Send(bytes) => self.send(&bytes).await?,
+                Action::Send(bytes) => Box::pin(self.send(&bytes)).await?,
                 Action::Noticed { mailbox, position, announce, since } => {
                     let wakes = self.announce(announce, since);
                     let announce = self.wakes_any(&wakes);
-                    self.context.registry.noticed(self.account, &mailbox, position, wakes).await?;
+                    // Boxed, like all that is done once in a while: the session waits in between.
+                    Box::pin(self.context.registry.noticed(self.account, &mailbox, position, wakes)).await?;
                     self.tell(&Event::Noticed { account: self.account, mailbox: &mailbox, announce, since });
                     has_noted = true;
                 }
@@ -369,4 +372,20 @@ async fn wanted(wanted: &mut Option<Wanted>) -> Option<oneshot::Sender<Stream>> 
 
 fn now() -> std::time::Instant {
     tokio::time::Instant::now().into_std()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_future<'a, F>(_: fn(Task<'a>, &'a Credentials, Place) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_session_that_waits_is_small() {
+        let sizes = (size_of::<IdleMachine>(), size_of::<Session<'_>>(), size_of_future(run));
+        // In bytes: the machine; that and what is known of its stream; all that is kept for a session.
+        assert!(sizes.0 <= 256 && sizes.1 <= 480 && sizes.2 <= 1400, "{sizes:?}");
+    }
 }

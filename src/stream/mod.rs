@@ -1,5 +1,8 @@
 //! A connection to either peer, with TLS or without.
 
+mod records;
+mod tls;
+
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
@@ -9,7 +12,8 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsStream;
+
+pub use tls::{Hello, TlsStream};
 
 /// How much is read at once: four TLS records of full size.
 const SCRATCH: usize = 64 * 1024;
@@ -48,30 +52,15 @@ pub enum Stream {
     /// Without TLS.
     Plain(TcpStream),
     /// With TLS. Boxed: the state of a TLS connection is large, and a stream is moved about.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream>),
 }
 
 impl Stream {
-    /// Overwrites what TLS has decrypted and handed over, which stays in its buffer until as much has come again: it may be a
-    /// password.
+    /// Forgets what TLS has decrypted and handed over, of which there may be a copy where it was gathered: it may be a password.
     pub fn forget_what_was_read(&mut self) {
         if let Self::Tls(tls) = self {
-            // It lends its buffer out to be filled, and is told that nothing came.
-            let _ = match tls.as_mut() {
-                TlsStream::Server(tls) => tls.get_mut().1.read_tls(&mut Wiper),
-                TlsStream::Client(tls) => tls.get_mut().1.read_tls(&mut Wiper),
-            };
+            tls.forget_what_was_read();
         }
-    }
-}
-
-/// Reads nothing, into a buffer that has nothing in it afterwards.
-struct Wiper;
-
-impl io::Read for Wiper {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        buffer.fill(0);
-        Err(io::ErrorKind::WouldBlock.into())
     }
 }
 
@@ -100,15 +89,9 @@ pub fn prepare(tcp: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-impl From<tokio_rustls::server::TlsStream<TcpStream>> for Stream {
-    fn from(stream: tokio_rustls::server::TlsStream<TcpStream>) -> Self {
-        Self::Tls(Box::new(stream.into()))
-    }
-}
-
-impl From<tokio_rustls::client::TlsStream<TcpStream>> for Stream {
-    fn from(stream: tokio_rustls::client::TlsStream<TcpStream>) -> Self {
-        Self::Tls(Box::new(stream.into()))
+impl From<TlsStream> for Stream {
+    fn from(stream: TlsStream) -> Self {
+        Self::Tls(Box::new(stream))
     }
 }
 

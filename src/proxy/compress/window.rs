@@ -1,0 +1,161 @@
+//! What an inflater may be pointed back to, which is kept between two things that a client says: as it is, or folded to what it
+//! takes when it is compressed itself.
+
+use std::sync::{Mutex, PoisonError};
+
+use miniz_oxide::DataFormat;
+use miniz_oxide::deflate::core::{CompressorOxide, TDEFLFlush, TDEFLStatus, compress_to_output};
+use miniz_oxide::inflate::TINFLStatus;
+use miniz_oxide::inflate::core::inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
+use miniz_oxide::inflate::core::{DecompressorOxide, decompress};
+use zeroize::Zeroizing;
+
+use super::inflater::Malformed;
+use super::pool;
+
+/// What is smaller is not worth it.
+const MIN_FOLDED: usize = 512;
+
+/// The level of zlib's: commands are mostly words that come again, which the lowest finds.
+const LEVEL: u8 = 1;
+
+/// One for the process, a third of a megabyte: those of the pool know what sessions said last, and shall go on doing so.
+static COMPRESSOR: Mutex<Option<Box<CompressorOxide>>> = Mutex::new(None);
+
+/// The last bytes that were inflated.
+#[derive(Default)]
+pub(super) struct Window {
+    /// How many they are.
+    len: usize,
+    bytes: Zeroizing<Vec<u8>>,
+    form: Form,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    #[default]
+    Plain,
+    Folded,
+    /// Folded it would take no less.
+    Unfoldable,
+}
+
+impl Window {
+    /// How many bytes it stands for.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// What it takes.
+    pub(super) fn held(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    /// Writes it to the beginning of `work`.
+    pub(super) fn unfold_into(&self, work: &mut [u8]) -> Result<(), Malformed> {
+        let work = work.get_mut(..self.len).ok_or(Malformed)?;
+        if self.form != Form::Folded {
+            work.copy_from_slice(&self.bytes);
+            return Ok(());
+        }
+        // Boxed: 10 KiB are much for a stack.
+        let mut decoder = Box::<DecompressorOxide>::default();
+        let (status, _, written) =
+            decompress(&mut decoder, &self.bytes, work, 0, TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF);
+        if status == TINFLStatus::Done && written == self.len { Ok(()) } else { Err(Malformed) }
+    }
+
+    /// Keeps these bytes from now on.
+    pub(super) fn keep(&mut self, bytes: &[u8]) {
+        if bytes.len() == self.bytes.len() {
+            self.bytes.copy_from_slice(bytes);
+        } else {
+            // A new one: what grows leaves copies behind that are not wiped.
+            self.bytes = Zeroizing::new(bytes.to_vec());
+        }
+        self.len = bytes.len();
+        self.form = Form::Plain;
+    }
+
+    /// Whether folding may make it smaller.
+    pub(super) fn can_fold(&self) -> bool {
+        self.form == Form::Plain && self.len >= MIN_FOLDED
+    }
+
+    /// Takes less from now on, if it can.
+    pub(super) fn fold(&mut self) {
+        if !self.can_fold() {
+            return;
+        }
+        self.form = Form::Unfoldable;
+        if let Some(folded) = folded(&self.bytes) {
+            self.bytes = folded;
+            self.form = Form::Folded;
+        }
+    }
+}
+
+/// `bytes` compressed; `None` if that saves nothing to speak of.
+fn folded(bytes: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let limit = bytes.len().saturating_mul(3).div_euclid(4);
+    let mut folded = Zeroizing::new(Vec::with_capacity(limit));
+    let mut compressor = COMPRESSOR.lock().unwrap_or_else(PoisonError::into_inner);
+    let compressor = compressor.get_or_insert_with(|| {
+        let mut new = Box::<CompressorOxide>::default();
+        new.set_format_and_level(DataFormat::Raw, LEVEL);
+        new
+    });
+    let (status, _) = compress_to_output(compressor, bytes, TDEFLFlush::Finish, |piece| {
+        let fits = folded.len().saturating_add(piece.len()) <= limit;
+        if fits {
+            folded.extend_from_slice(piece);
+        }
+        fits
+    });
+    pool::wipe(compressor);
+    (status == TDEFLStatus::Done).then(|| {
+        // Exactly as much as it takes, and the longer one is wiped.
+        Zeroizing::new(folded.to_vec())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_folded_comes_back() {
+        let commands: Vec<u8> = (0..200)
+            .flat_map(|number| format!("a{number} UID STORE {number} +FLAGS (\\Seen)\r\n").into_bytes())
+            .collect();
+        let mut window = Window::default();
+        for bytes in [&commands[..600], &commands, &commands[7..607]] {
+            window.keep(bytes);
+            assert!(window.can_fold());
+            window.fold();
+            assert!(window.len() == bytes.len() && window.held() < bytes.len() / 3, "{}", window.held());
+            assert!(!window.can_fold());
+            let mut work = vec![1; 10_000];
+            for _ in 0..2 {
+                window.unfold_into(&mut work).unwrap();
+                assert!(work[..bytes.len()] == *bytes && work[bytes.len()..].iter().all(|byte| *byte == 1));
+            }
+        }
+        window.unfold_into(&mut [0; 599]).unwrap_err();
+    }
+
+    #[test]
+    fn what_cannot_be_compressed_or_is_little_stays_as_it_is() {
+        let random: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..)).take(32 * 1024).collect();
+        let mut window = Window::default();
+        for bytes in [random.as_slice(), &[b'a'; MIN_FOLDED - 1]] {
+            window.keep(bytes);
+            window.fold();
+            assert_eq!(window.held(), bytes.len());
+            assert!(!window.can_fold(), "it is not tried again");
+            let mut work = vec![0; bytes.len()];
+            window.unfold_into(&mut work).unwrap();
+            assert!(work == bytes);
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! Against tokio-rustls at the other end, over real sockets.
+
+use rustls::pki_types::PrivateKeyDer;
+use rustls::{ProtocolVersion, RootCertStore, SupportedProtocolVersion, version};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use super::*;
+use crate::crypto;
+
+struct Configs {
+    client: Arc<ClientConfig>,
+    server: Arc<ServerConfig>,
+}
+
+fn configs(versions: &[&'static SupportedProtocolVersion]) -> Configs {
+    let made = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(made.cert.der().clone()).unwrap();
+    let client = ClientConfig::builder_with_provider(crypto::provider())
+        .with_protocol_versions(versions)
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let server = ServerConfig::builder_with_provider(crypto::provider())
+        .with_protocol_versions(versions)
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], PrivateKeyDer::from(made.signing_key))
+        .unwrap();
+    Configs { client: Arc::new(client), server: Arc::new(server) }
+}
+
+fn name() -> ServerName<'static> {
+    "a.example".try_into().unwrap()
+}
+
+async fn sockets() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (near, far) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+    let (near, far) = (near.unwrap(), far.unwrap().0);
+    near.set_nodelay(true).unwrap();
+    far.set_nodelay(true).unwrap();
+    (near, far)
+}
+
+async fn answered(tcp: TcpStream, config: Arc<ServerConfig>) -> io::Result<TlsStream> {
+    Hello::receive(tcp).await?.answer(config).await
+}
+
+/// We as the client.
+async fn client_of(configs: &Configs) -> (TlsStream, tokio_rustls::server::TlsStream<TcpStream>) {
+    let (near, far) = sockets().await;
+    let acceptor = TlsAcceptor::from(Arc::clone(&configs.server));
+    let (near, far) = tokio::join!(TlsStream::connect(Arc::clone(&configs.client), name(), near), acceptor.accept(far));
+    (near.unwrap(), far.unwrap())
+}
+
+/// We as the server.
+async fn server_of(configs: &Configs) -> (TlsStream, tokio_rustls::client::TlsStream<TcpStream>) {
+    let (near, far) = sockets().await;
+    let connector = TlsConnector::from(Arc::clone(&configs.client));
+    let (near, far) = tokio::join!(answered(near, Arc::clone(&configs.server)), connector.connect(name(), far));
+    (near.unwrap(), far.unwrap())
+}
+
+fn bytes(len: u32) -> Vec<u8> {
+    (0..len / 4).flat_map(|number| number.wrapping_mul(2_654_435_761).to_le_bytes()).collect()
+}
+
+/// Writes and reads in pieces of these sizes, and flushes and ends in good order.
+async fn exchange(
+    ours: (impl AsyncRead + AsyncWrite + Unpin, usize),
+    theirs: (impl AsyncRead + AsyncWrite + Unpin, usize),
+) {
+    async fn side((stream, piece): (impl AsyncRead + AsyncWrite + Unpin, usize), said: &[u8], expected: &[u8]) {
+        let (mut read, mut write) = tokio::io::split(stream);
+        let writing = async {
+            for piece in said.chunks(piece) {
+                write.write_all(piece).await.unwrap();
+            }
+            write.flush().await.unwrap();
+            write.shutdown().await.unwrap();
+        };
+        let reading = async {
+            let (mut heard, mut buffer) = (Vec::new(), vec![0; piece]);
+            loop {
+                match read.read(&mut buffer).await.unwrap() {
+                    0 => break,
+                    read => heard.extend_from_slice(&buffer[..read]),
+                }
+            }
+            assert!(heard == expected, "{} bytes came, {} were said", heard.len(), expected.len());
+        };
+        tokio::join!(writing, reading);
+    }
+    let (up, down) = (bytes(3_000_000), bytes(2_000_000));
+    tokio::join!(side(ours, &up, &down), side(theirs, &down, &up));
+}
+
+#[tokio::test]
+async fn what_is_said_arrives_in_any_pieces_and_so_does_the_end() {
+    for (version, expected) in
+        [(&version::TLS12, ProtocolVersion::TLSv1_2), (&version::TLS13, ProtocolVersion::TLSv1_3)]
+    {
+        let configs = configs(&[version]);
+        for pieces in [(700, 100_000), (64 * 1024, 5000), (200_000, 64 * 1024)] {
+            let (ours, theirs) = client_of(&configs).await;
+            assert_eq!(ours.agreed().protocol_version(), Some(expected));
+            exchange((ours, pieces.0), (theirs, pieces.1)).await;
+            let (ours, theirs) = server_of(&configs).await;
+            exchange((ours, pieces.0), (theirs, pieces.1)).await;
+        }
+    }
+}
+
+/// Hands on byte by byte.
+async fn dribble(from: TcpStream, to: TcpStream) {
+    async fn one_way(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) {
+        let mut buffer = vec![0; 4096];
+        while let Ok(read @ 1..) = from.read(&mut buffer).await {
+            for byte in &buffer[..read] {
+                to.write_all(&[*byte]).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+        }
+        let _ = to.shutdown().await;
+    }
+    let ((read, write), (far_read, far_write)) = (from.into_split(), to.into_split());
+    tokio::join!(one_way(read, far_write), one_way(far_read, write));
+}
+
+#[tokio::test]
+async fn records_may_come_byte_by_byte() {
+    for version in [&version::TLS12, &version::TLS13] {
+        for fragment in [None, Some(50)] {
+            dribbled(version, fragment).await;
+        }
+    }
+}
+
+/// With small records, messages of the handshake and tickets after it are spread over several.
+async fn dribbled(version: &'static SupportedProtocolVersion, fragment: Option<usize>) {
+    let Configs { client, server } = configs(&[version]);
+    let (mut client, mut server) = (ClientConfig::clone(&client), ServerConfig::clone(&server));
+    client.max_fragment_size = fragment;
+    server.max_fragment_size = fragment;
+    let configs = Configs { client: Arc::new(client), server: Arc::new(server) };
+    let ((near, middle), (other, far)) = (sockets().await, sockets().await);
+    tokio::spawn(dribble(middle, other));
+    // Both ends are ours: each has to put records together.
+    let (client, server) = tokio::join!(
+        TlsStream::connect(Arc::clone(&configs.client), name(), near),
+        answered(far, Arc::clone(&configs.server))
+    );
+    let (mut client, mut server) = (client.unwrap(), server.unwrap());
+    // The server's first words come behind its tickets; meanwhile the client speaks.
+    server.write_all(b"hello").await.unwrap();
+    let said = bytes(20_000);
+    let (mut heard, mut spoken) = (Vec::new(), 0);
+    while heard.len() < 5 {
+        let mut byte = [0];
+        tokio::select! {
+            biased;
+            read = client.read(&mut byte) => {
+                assert_eq!(read.unwrap(), 1);
+                heard.push(byte[0]);
+            }
+            () = tokio::task::yield_now() => {
+                client.write_all(b"+").await.unwrap();
+                spoken += 1;
+            }
+        }
+    }
+    assert_eq!(heard, b"hello");
+    client.write_all(&said).await.unwrap();
+    client.shutdown().await.unwrap();
+    let mut heard = Vec::new();
+    server.read_to_end(&mut heard).await.unwrap();
+    assert!(heard == [b"+".repeat(spoken).as_slice(), &said].concat());
+    server.write_all(b"and back").await.unwrap();
+    server.shutdown().await.unwrap();
+    let mut heard = Vec::new();
+    client.read_to_end(&mut heard).await.unwrap();
+    assert_eq!(heard, b"and back");
+}
+
+#[tokio::test]
+async fn one_that_is_idle_owns_no_buffer() {
+    let configs = configs(rustls::ALL_VERSIONS);
+    let (mut ours, mut theirs) = client_of(&configs).await;
+    for _ in 0..3 {
+        let said = bytes(300_000);
+        tokio::join!(async { theirs.write_all(&said).await.unwrap() }, async {
+            ours.read_exact(&mut vec![0; 300_000]).await.unwrap();
+        });
+        let said = bytes(300_000);
+        tokio::join!(async { ours.write_all(&said).await.unwrap() }, async {
+            theirs.read_exact(&mut vec![0; 300_000]).await.unwrap();
+        });
+        ours.flush().await.unwrap();
+        let kept = [&ours.incoming, &ours.received, &ours.outgoing].map(Vec::capacity);
+        assert_eq!(kept, [0; 3]);
+    }
+}
+
+#[tokio::test]
+async fn nothing_that_was_said_stays_in_the_threads_buffer() {
+    let configs = configs(rustls::ALL_VERSIONS);
+    let (mut ours, mut theirs) = server_of(&configs).await;
+    theirs.write_all(b"a1 LOGIN alice sesame\r\n").await.unwrap();
+    ours.read_exact(&mut [0; 23]).await.unwrap();
+    SCRATCH_BUFFER.with_borrow(|scratch| assert!(!scratch.windows(6).any(|window| window == b"sesame")));
+}
+
+#[tokio::test]
+async fn what_was_looked_at_is_still_there() {
+    let configs = configs(rustls::ALL_VERSIONS);
+    let (mut ours, mut theirs) = server_of(&configs).await;
+    let said = bytes(10_000);
+    theirs.write_all(&said).await.unwrap();
+    for _ in 0..2 {
+        let seen = ours.peek().await.unwrap();
+        assert!(!seen.is_empty() && said.starts_with(seen));
+    }
+    let mut heard = vec![0; 10_000];
+    ours.read_exact(&mut heard).await.unwrap();
+    assert!(heard == said && ours.received.capacity() == 0);
+    theirs.shutdown().await.unwrap();
+    assert!(ours.peek().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn keys_may_be_renewed_by_either_side() {
+    let configs = configs(&[&version::TLS13]);
+    let (mut ours, mut theirs) = client_of(&configs).await;
+    for _ in 0..3 {
+        theirs.get_mut().1.refresh_traffic_keys().unwrap();
+        theirs.write_all(b"news").await.unwrap();
+        let mut heard = [0; 4];
+        ours.read_exact(&mut heard).await.unwrap();
+        // With this goes the answer, which asks for our keys to be renewed as well.
+        ours.write_all(&heard).await.unwrap();
+        theirs.read_exact(&mut heard).await.unwrap();
+        assert_eq!(&heard, b"news");
+    }
+}
+
+#[tokio::test]
+async fn who_hangs_up_without_a_word_is_told_from_who_ends() {
+    let configs = configs(rustls::ALL_VERSIONS);
+    let (mut ours, theirs) = server_of(&configs).await;
+    let (mut tcp, _) = theirs.into_inner();
+    tcp.shutdown().await.unwrap();
+    let error = ours.read(&mut [0; 10]).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+
+    let (mut ours, mut theirs) = server_of(&configs).await;
+    theirs.shutdown().await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(ours.read(&mut [0; 10]).await.unwrap(), 0);
+    }
+    // It may still be told something.
+    ours.write_all(b"bye").await.unwrap();
+    ours.shutdown().await.unwrap();
+    let mut heard = Vec::new();
+    theirs.read_to_end(&mut heard).await.unwrap();
+    assert_eq!(heard, b"bye");
+}
+
+#[tokio::test]
+async fn what_is_no_record_ends_it_with_an_alert() {
+    let configs = configs(rustls::ALL_VERSIONS);
+    let (mut ours, theirs) = server_of(&configs).await;
+    let (mut tcp, mut tls) = theirs.into_inner();
+    tcp.write_all(&[23, 3, 3, 0, 40]).await.unwrap();
+    tcp.write_all(&[7; 40]).await.unwrap();
+    let error = ours.read(&mut [0; 10]).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    assert!(ours.read(&mut [0; 10]).await.is_err(), "it does not come back");
+    drop(ours);
+    let mut said = Vec::new();
+    tcp.read_to_end(&mut said).await.unwrap();
+    let mut said = said.as_slice();
+    let heard = loop {
+        assert!(tls.read_tls(&mut said).unwrap() > 0, "no alert came");
+        if let Err(error) = tls.process_new_packets() {
+            break error;
+        }
+    };
+    assert_eq!(heard, rustls::Error::AlertReceived(rustls::AlertDescription::BadRecordMac));
+}
+
+#[tokio::test]
+async fn who_is_not_trusted_is_told_so() {
+    let (ours, others) = (configs(rustls::ALL_VERSIONS), configs(rustls::ALL_VERSIONS));
+    let (near, far) = sockets().await;
+    let acceptor = TlsAcceptor::from(Arc::clone(&others.server));
+    let (near, far) = tokio::join!(TlsStream::connect(ours.client, name(), near), acceptor.accept(far));
+    let near = near.unwrap_err();
+    assert!(near.kind() == io::ErrorKind::InvalidData && near.to_string().contains("certificate"), "{near}");
+    let far = far.unwrap_err().to_string();
+    assert!(far.contains("received fatal alert"), "{far}");
+
+    // And as a server, by a client.
+    let (near, far) = sockets().await;
+    let connector = TlsConnector::from(others.client);
+    let (near, far) = tokio::join!(answered(near, ours.server), connector.connect(name(), far));
+    assert!(near.unwrap_err().to_string().contains("received fatal alert"));
+    far.unwrap_err();
+}
+
+#[tokio::test]
+async fn what_is_no_hello_is_answered_with_an_alert() {
+    let (near, mut far) = sockets().await;
+    far.write_all(b"a1 LOGIN alice sesame\r\n").await.unwrap();
+    let error = Hello::receive(near).await.map(|_| ()).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    let mut heard = Vec::new();
+    far.read_to_end(&mut heard).await.unwrap();
+    assert_eq!(heard.first(), Some(&21), "an alert: {heard:?}");
+
+    // And one that ends too soon.
+    let (near, far) = sockets().await;
+    drop(far);
+    assert_eq!(Hello::receive(near).await.map(|_| ()).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+}
+
+#[test]
+fn a_connection_is_small() {
+    // Twice in each session. Most of it is rustls's.
+    assert!(size_of::<TlsStream>() <= 1400, "{}", size_of::<TlsStream>());
+}
