@@ -11,7 +11,7 @@ use deltapush::parser::reader::ResponseReader;
 use deltapush::parser::{command, response};
 use deltapush::proxy::session::{Output, Request, Session, Settings, Upstream};
 use deltapush::secret::DeviceToken;
-use deltapush::trace::{Printer, Transcript};
+use deltapush::trace::{Recorder, Tracer, Transcript};
 
 /// How much comes at once from a busy connection.
 const CHUNK: usize = 64 * 1024;
@@ -43,11 +43,16 @@ pub(crate) const ALL: [Scenario; 13] = [
     ("without_trace_fetch_of_1_mib", relay_fetch::<false>),
 ];
 
-/// Both peers, who do nothing. There may be a printer for a trace, and there is none; or there is not even a place for one.
-#[derive(Default)]
+/// Both peers, who do nothing. Somebody may follow, and nobody does; or there is not even a place for that.
 struct Peers<const HAS_PLACE: bool> {
     bytes: usize,
-    printer: Option<Printer>,
+    recorder: Recorder,
+}
+
+impl<const HAS_PLACE: bool> Default for Peers<HAS_PLACE> {
+    fn default() -> Self {
+        Self { bytes: 0, recorder: Tracer::default().client(1) }
+    }
 }
 
 impl<const HAS_PLACE: bool> Output for Peers<HAS_PLACE> {
@@ -64,17 +69,21 @@ impl<const HAS_PLACE: bool> Output for Peers<HAS_PLACE> {
     fn tokens(&self) -> Vec<DeviceToken> {
         Vec::new()
     }
+    fn push_status(&self) -> String {
+        String::new()
+    }
     fn transcript(&mut self) -> Option<&mut dyn Transcript> {
         if !HAS_PLACE {
             return None;
         }
         // That there is none is not known beforehand.
-        black_box(&mut self.printer).as_mut().map(|printer| printer as &mut dyn Transcript)
+        black_box(&mut self.recorder).transcript().map(|transcript| transcript as &mut dyn Transcript)
     }
 }
 
 fn session() -> Session {
     let settings = Settings {
+        push_status: false,
         entries: vec![("/shared/vendor/deltachat/maxsmtprecipients".into(), "50".into())],
         native: Native::Takeover,
         keepalive: Some(Duration::from_secs(290)),

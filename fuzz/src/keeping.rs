@@ -25,7 +25,6 @@ static SETTINGS: LazyLock<Arc<Settings>> = LazyLock::new(|| {
         push_status: false,
         native: Native::Passthrough,
         keepalive: None,
-        push_status: false,
         jmapaccess: JmapAccess::Strip,
         max_command: 200,
         max_response: 150,
