@@ -94,10 +94,6 @@ pub enum WatchKind {
     WithClient,
     /// It waits for its turn at the server, or is logging in.
     Connecting,
-    /// No session of deltapush's: the account's own client waits for mail, and what it hears is noticed.
-    WithClient,
-    /// Its session has ended and none can be made: it goes on when a device returns.
-    AwaitingDevice,
     /// It was interrupted and tries again.
     Interrupted,
     /// It ended until a client logs in, or the configuration is changed.
@@ -120,8 +116,6 @@ impl WatchKind {
             Self::Watching => "watching",
             Self::WithClient => "its client waits",
             Self::Connecting => "connecting",
-            Self::WithClient => "with its client",
-            Self::AwaitingDevice => "waiting for a device",
             Self::Interrupted => "interrupted",
             Self::Ended => "ended",
             Self::WaitingForLogin => "waits for its phone",

@@ -35,11 +35,7 @@ fn watched(board: &Board, account: &AccountId) -> String {
     let Some(watch) = board.get(account) else { return "push active, about to watch the mailbox".into() };
     let line = match watch.state {
         WatchState::Watching => format!("push active, watching since {}", minute(watch.since)),
-        WatchState::WithClient => format!("push active, watching with this app since {}", minute(watch.since)),
         WatchState::Connecting => "push active, about to watch the mailbox".into(),
-        WatchState::AwaitingDevice { reason } => {
-            return format!("no push since {}: {reason}; it goes on when this app is closed", minute(watch.since));
-        }
         WatchState::Interrupted { reason, next } => {
             let next = next.saturating_duration_since(Instant::now()).as_secs();
             format!("push was late at {}: watching was interrupted ({reason}); next attempt in {next} s", now())

@@ -38,9 +38,6 @@ impl Output for Recorded {
     fn looks_for_mail(&self) -> bool {
         self.looks
     }
-    fn push_status(&self) -> String {
-        String::new()
-    }
     fn transcript(&mut self) -> Option<&mut dyn Transcript> {
         None
     }
@@ -57,7 +54,6 @@ impl Stage {
     fn new(step: usize) -> Self {
         let settings = Settings {
             entries: vec![],
-            push_status: false,
             native: Native::Passthrough,
             keepalive: None,
             push_status: false,

@@ -125,7 +125,7 @@ pub(super) async fn run(task: Task<'_>, credentials: &Credentials, mut place: Pl
 }
 
 /// Watches in a session that is there.
-pub(super) async fn take_over(task: Task<'_>, mut taken: Taken) -> Ended {
+pub(super) async fn take_over(task: Task<'_>, taken: Taken) -> Ended {
     let _under_way = task.context.sessions.token();
     task.context.board.proof(task.account);
     let Taken { stream, mut trace, has_notify, manners } = taken;
