@@ -20,10 +20,13 @@
 pub mod account;
 pub mod activation;
 pub mod admin;
+mod causes;
 pub mod commands;
 pub mod config;
 pub mod crypto;
+pub mod handout;
 pub mod live;
+pub mod logging;
 pub mod parser;
 pub mod proxy;
 pub mod push;

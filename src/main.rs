@@ -1,31 +1,30 @@
 //! The command line: flags, configuration, logging, runtime, run, exit code. Nothing else.
 
 use std::alloc::System;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use deltapush::activation::Sockets;
-use deltapush::admin::control::{self, AskError};
-use deltapush::admin::question::Question;
-use deltapush::config::{Config, ConfigError};
+use deltapush::admin::control::AskError;
+use deltapush::admin::web::password::Password;
+use deltapush::commands::trace::TraceError;
+use deltapush::commands::{Fault, Refusal, Unfulfilled};
+use deltapush::config::{self, Config, ConfigError, LogFormat};
+use deltapush::logging::{Log, LogError};
 use deltapush::proxy::certificate::{Origin, Summary};
 use deltapush::proxy::certificates::{Set, Wanted};
 use deltapush::proxy::tls::ServerTlsError;
 use deltapush::push::notifier;
 use deltapush::reload::Reloader;
 use deltapush::store::{Keeping, OpenError, Settings};
-use deltapush::trace::Sink;
 use deltapush::upstream::tls::ClientConfigs;
 use deltapush::{RunError, Server, commands};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 use zeroizing_alloc::ZeroAlloc;
 
 /// Memory is wiped when it is given back: libraries leave copies of passwords and tokens in what they free (TLS records,
@@ -35,10 +34,12 @@ static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
 // From sysexits.h, which systemd shows by name.
 const EX_USAGE: u8 = 64;
+const EX_DATAERR: u8 = 65;
 const EX_UNAVAILABLE: u8 = 69;
 const EX_SOFTWARE: u8 = 70;
 const EX_OSERR: u8 = 71;
 const EX_IOERR: u8 = 74;
+const EX_TEMPFAIL: u8 = 75;
 const EX_CONFIG: u8 = 78;
 
 /// An IMAP proxy that brings push notifications to Delta Chat on any mail server.
@@ -51,10 +52,10 @@ struct Cli {
     /// The configuration [default: config.yaml in the current folder]
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
-    /// Print the protocol transcript of every session on standard output; passwords and tokens are masked, literals (message
-    /// bodies) shown as their size
-    #[arg(long, global = true)]
-    trace: bool,
+    /// Print the protocol of every session on standard output, or write it to files in a folder, some for each account;
+    /// passwords and tokens are masked, literals (message bodies) shown as their size
+    #[arg(long, global = true, value_name = "FOLDER", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
+    trace: Option<PathBuf>,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -75,8 +76,19 @@ enum Command {
         #[arg(long, value_name = "NAME", requires = "login")]
         host: Option<String>,
     },
+    /// Make a configuration for a mail address: find its server, see what that can do, choose ports and certificate
+    Init(commands::init::Options),
+    /// Print the login code with which Delta Chat is set up in one scan; the password is asked for, and not kept
+    Qr(commands::qr::Options),
     /// Say how a running deltapush and its accounts are: watches, devices, pushes, what is wrong
-    Status,
+    Status(commands::status::Arguments),
+    /// Show what happened to one account lately: message, verdict, push, answer, the device's return; or forget or rewatch it
+    Account(commands::account::Arguments),
+    /// Wake an account's devices once and wait until they connect
+    PushTest(commands::push_test::Arguments),
+    /// Follow the protocol of running sessions, from now on and until Ctrl-C
+    #[command(args_conflicts_with_subcommands = true)]
+    Trace(commands::trace::Trace),
     /// Look after what survives a restart: accounts, tokens, sealed passwords
     #[command(subcommand)]
     State(StateCommand),
@@ -101,19 +113,26 @@ enum StateCommand {
 
 const AFTER_HELP: &str = "\
 Examples:
+  deltapush init you@example.org                  make a configuration for this address
+  deltapush qr you@example.org                    print the code that sets Delta Chat up
   deltapush                                       serve as ./config.yaml says
   deltapush check --config /etc/deltapush.yaml    see whether a configuration is right
   deltapush check --login alice@example.org       see where a login would go
-  deltapush --trace                               see what client and server say to each other
+  deltapush status                                see what is watched, pushed, and wrong
+  deltapush account alice@example.org             see why a message was late
+  deltapush push-test alice@example.org           see whether a push wakes her phone
+  deltapush trace --account alice@example.org     see what her client and server say to each other
   deltapush state backup /backup/state.sqlite     copy the state, also while deltapush runs
 
 Exit codes:
    0  all is well
   64  wrong usage of the command line
-  69  no running deltapush answers
+  65  what was to be read is no trace
+  69  no running deltapush answers, or it cannot; no mail server is found
   70  a bug in deltapush
   71  the operating system refused something, such as a port
   74  the state cannot be opened, is damaged, or its key does not fit
+  75  what was asked for did not come about: no device connected, the mailbox is not watched
   78  the configuration, or a file that it names, is wrong";
 
 fn main() -> ExitCode {
@@ -127,7 +146,12 @@ fn main() -> ExitCode {
         Some(Command::Check { login: Some(login), listener, host }) => {
             load(&cli).and_then(|config| check_login(&config, login, listener.as_deref(), host.as_deref()))
         }
-        Some(Command::Status) => load(&cli).and_then(|config| status(&config)),
+        Some(Command::Init(options)) => init(&cli, options),
+        Some(Command::Qr(options)) => load(&cli).and_then(|config| qr(&config, options)),
+        Some(Command::Status(asked)) => load(&cli).and_then(|config| commands::status::run(&config, asked)),
+        Some(Command::Account(asked)) => load(&cli).and_then(|config| commands::account::run(&config, asked)),
+        Some(Command::PushTest(asked)) => load(&cli).and_then(|config| commands::push_test::run(&config, asked)),
+        Some(Command::Trace(asked)) => trace(&cli, asked),
         Some(Command::State(command)) => load(&cli).and_then(|config| state(&config, command)),
     };
     match outcome {
@@ -149,40 +173,66 @@ fn answer_usage(answer: &clap::Error) -> ExitCode {
 
 /// Errors of deltapush's own tell their causes themselves; those of others are told as a chain.
 fn told(error: &anyhow::Error) -> String {
-    let own = error.is::<ConfigError>() || error.is::<RunError>() || error.is::<OpenError>() || error.is::<AskError>();
+    let own = error.is::<ConfigError>()
+        || error.is::<RunError>()
+        || error.is::<OpenError>()
+        || error.is::<AskError>()
+        || error.is::<Refusal>()
+        || error.is::<LogError>()
+        || error.is::<TraceError>();
     if own { error.to_string() } else { format!("{error:#}") }
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {
     match error.downcast_ref::<RunError>() {
-        Some(RunError::Certificate(_) | RunError::Trust(_)) => EX_CONFIG,
+        Some(RunError::Certificate(_) | RunError::Trust(_) | RunError::Password(_)) => EX_CONFIG,
         Some(RunError::State(_)) => EX_IOERR,
         Some(RunError::Internal(_)) => EX_SOFTWARE,
-        Some(RunError::Listen { .. } | RunError::Notifier(_) | RunError::Random) => EX_OSERR,
+        Some(RunError::Listen { .. } | RunError::Notifier(_) | RunError::Random | RunError::Trace(_)) => EX_OSERR,
+        None if error.is::<Refusal>() => error.downcast_ref().map_or(EX_OSERR, exit_code_of),
         None if error.is::<ConfigError>() => EX_CONFIG,
         None if error.is::<OpenError>() => EX_IOERR,
         None if error.is::<AskError>() => EX_UNAVAILABLE,
+        None if error.is::<LogError>() => EX_CONFIG,
+        None if error.is::<Unfulfilled>() => EX_TEMPFAIL,
+        None if matches!(error.downcast_ref(), Some(TraceError::Ask(_) | TraceError::Ended)) => EX_UNAVAILABLE,
+        None if matches!(error.downcast_ref(), Some(TraceError::Malformed { .. } | TraceError::TooLong(_))) => {
+            EX_DATAERR
+        }
         None => EX_OSERR,
+    }
+}
+
+fn exit_code_of(refusal: &Refusal) -> u8 {
+    match refusal.fault {
+        Fault::Usage => EX_USAGE,
+        Fault::Configuration => EX_CONFIG,
+        Fault::Unavailable => EX_UNAVAILABLE,
+        Fault::System => EX_OSERR,
     }
 }
 
 fn load(cli: &Cli) -> anyhow::Result<Config> {
     let mut config = Config::load(cli.config.as_deref().unwrap_or(Path::new(Config::DEFAULT_FILE)))?;
-    config.trace |= cli.trace;
+    match cli.trace.as_deref() {
+        None => {}
+        Some(stdout) if stdout == Path::new("-") => config.trace.print = true,
+        Some(folder) => folder.clone_into(&mut config.trace.files.get_or_insert_default().directory),
+    }
     Ok(config)
 }
 
 fn run(cli: &Cli, config: Config) -> anyhow::Result<()> {
-    let level = start_logging(&config)?;
+    let log = Log::start(&config.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.context("cannot start the runtime")?.block_on(async {
         let shutdown = shutdown().context("cannot listen for signals")?;
         let hangup = signal(SignalKind::hangup()).context("cannot listen for signals")?;
-        let trace = config.trace.then(|| Sink::new(io::stdout())).transpose().context("cannot start a thread")?;
-        let server = Server::prepare(config, trace)?;
+        let server = Server::prepare(config)?.counting_log(log.limit().clone());
         let listeners = deltapush::bind(server.config(), Sockets::from_env()).await?;
         tell_systemd(&[NotifyState::Ready]);
-        tokio::spawn(follow(hangup, cli.clone(), level, server.reloader()));
+        tokio::spawn(log.clone().tell_what_was_left_out());
+        tokio::spawn(follow(hangup, cli.clone(), log, server.reloader()));
         let shutdown = async {
             shutdown.await;
             tell_systemd(&[NotifyState::Stopping]);
@@ -192,7 +242,7 @@ fn run(cli: &Cli, config: Config) -> anyhow::Result<()> {
 }
 
 /// Reads the configuration again at each SIGHUP.
-async fn follow(mut hangup: Signal, cli: Cli, level: Level, reloader: Reloader) {
+async fn follow(mut hangup: Signal, cli: Cli, log: Log, reloader: Reloader) {
     while hangup.recv().await.is_some() {
         let now = NotifyState::monotonic_usec_now();
         tell_systemd(&[Some(NotifyState::Reloading), now.ok()].into_iter().flatten().collect::<Vec<_>>());
@@ -201,7 +251,7 @@ async fn follow(mut hangup: Signal, cli: Cli, level: Level, reloader: Reloader) 
             tokio::task::spawn_blocking(move || load(&cli)).await
         };
         match read {
-            Ok(Ok(config)) => follow_one(config, &level, &reloader).await,
+            Ok(Ok(config)) => follow_one(config, &log, &reloader).await,
             Ok(Err(error)) => warn!("the new configuration is refused, the one before goes on:\n{}", told(&error)),
             Err(_) => error!("reading the configuration panicked, which is a bug in deltapush"),
         }
@@ -209,14 +259,12 @@ async fn follow(mut hangup: Signal, cli: Cli, level: Level, reloader: Reloader) 
     }
 }
 
-async fn follow_one(config: Config, level: &Level, reloader: &Reloader) {
+async fn follow_one(config: Config, log: &Log, reloader: &Reloader) {
     let wanted = config.log.level.clone();
     if let Err(error) = reloader.apply(config).await {
         return warn!("the new configuration is refused, the one before goes on: {error}");
     }
-    let filter = EnvFilter::try_new(&wanted);
-    // Both have been checked when the configuration was read.
-    if !filter.is_ok_and(|filter| level.reload(filter).is_ok()) {
+    if !log.set_level(&wanted) {
         error!("cannot set the log level {wanted}, which is a bug in deltapush");
     }
 }
@@ -228,21 +276,11 @@ fn tell_systemd(state: &[NotifyState<'_>]) {
     }
 }
 
-fn status(config: &Config) -> anyhow::Result<()> {
-    let mut answer = control::ask(&config.storage.directory, &Question::Status)?;
-    io::copy(&mut answer, &mut io::stdout()).context("cannot print")?;
-    Ok(())
-}
-
-/// Changes the log's level while deltapush runs.
-type Level = reload::Handle<EnvFilter, Registry>;
-
-fn start_logging(config: &Config) -> anyhow::Result<Level> {
-    let filter = EnvFilter::try_new(&config.log.level).context("cannot set up logging")?;
-    let (filter, level) = reload::Layer::new(filter);
-    let colours = io::stderr().is_terminal();
-    tracing_subscriber::registry().with(filter).with(fmt::layer().with_writer(io::stderr).with_ansi(colours)).init();
-    Ok(level)
+fn trace(cli: &Cli, asked: &commands::trace::Trace) -> anyhow::Result<()> {
+    if asked.follows() {
+        return Ok(commands::trace::follow(asked, &load(cli)?.storage.directory)?);
+    }
+    Ok(commands::trace::work_on_file(asked)?)
 }
 
 /// Resolves at the first SIGTERM or SIGINT.
@@ -261,19 +299,33 @@ fn check(config: &Config) -> anyhow::Result<()> {
     let (certificate, more) =
         Set::check(&Wanted::from(config)).map_err(|error| RunError::from(ServerTlsError::from(error)))?;
     ClientConfigs::new(&config.routes).map_err(RunError::from)?;
+    Password::check(config).map_err(RunError::from)?;
     notifier::roots(config.push.ca.as_ref()).map_err(RunError::from)?;
     describe(&mut io::stdout().lock(), config, &certificate, &more).context("cannot print")
 }
 
 fn check_login(config: &Config, login: &str, listener: Option<&str>, host: Option<&str>) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.context("cannot start the runtime")?;
-    let said = runtime.block_on(commands::route::where_to(config, login, listener, host)).map_err(RunError::from)?;
+    let said =
+        small_runtime()?.block_on(commands::route::where_to(config, login, listener, host)).map_err(RunError::from)?;
     write!(io::stdout(), "{said}").context("cannot print")
 }
 
+fn init(cli: &Cli, options: &commands::init::Options) -> anyhow::Result<()> {
+    let file = cli.config.as_deref().unwrap_or(Path::new(Config::DEFAULT_FILE));
+    Ok(small_runtime()?.block_on(commands::init::run(options, file))?)
+}
+
+fn qr(config: &Config, options: &commands::qr::Options) -> anyhow::Result<()> {
+    Ok(small_runtime()?.block_on(commands::qr::run(config, options))?)
+}
+
+fn small_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")
+}
+
 fn state(config: &Config, command: &StateCommand) -> anyhow::Result<()> {
-    start_logging(config)?;
+    // For whoever types the command.
+    Log::start(&config::Log { format: LogFormat::Text, ..config.log.clone() })?;
     let said = match command {
         StateCommand::Check => commands::state::check(&config.storage),
         StateCommand::Backup { file } => commands::state::backup(&config.storage, file),
@@ -308,7 +360,20 @@ fn describe(out: &mut impl Write, config: &Config, certificate: &Summary, more: 
     }
     commands::route::describe(out, config)?;
     writeln!(out, "push         {}", config.push.notify_url)?;
+    match &config.admin.address {
+        Some(address) => {
+            let scheme = if config.admin.has_tls() { "https" } else { "http" };
+            writeln!(out, "admin        {scheme}://{}/", **address)?;
+        }
+        None => writeln!(out, "admin        off")?,
+    }
     writeln!(out, "state        {}", config.storage.directory.display())?;
+    if config.trace.print {
+        writeln!(out, "trace        printed")?;
+    }
+    if let Some(files) = &config.trace.files {
+        writeln!(out, "trace        written to {}", files.directory.display())?;
+    }
     match Settings::new(&config.storage).credentials {
         Keeping::Sealed(key) => writeln!(out, "passwords    sealed with the key in {key}"),
         Keeping::Memory => writeln!(out, "passwords    in memory only"),
@@ -341,7 +406,7 @@ mod tests {
     fn flags_may_stand_before_and_after_the_command() {
         for line in [["deltapush", "--trace", "check"], ["deltapush", "check", "--trace"]] {
             let cli = Cli::try_parse_from(line).unwrap();
-            assert!(cli.trace && matches!(cli.command, Some(Command::Check { .. })));
+            assert!(cli.trace == Some("-".into()) && matches!(cli.command, Some(Command::Check { .. })));
         }
         assert!(Cli::try_parse_from(["deltapush"]).unwrap().command.is_none());
         assert!(Cli::try_parse_from(["deltapush", "chekc"]).is_err_and(|error| error.use_stderr()));
@@ -382,7 +447,7 @@ mod tests {
         assert_eq!(exit_code(&error), EX_CONFIG);
         assert_eq!(told(&error).matches("No such file").count(), 1, "{}", told(&error));
 
-        let missing = deltapush::config::Storage { directory: "/nonexistent".into(), ..Default::default() };
+        let missing = config::Storage { directory: "/nonexistent".into(), ..Default::default() };
         let error = anyhow::Error::from(commands::state::check(&missing).unwrap_err());
         assert_eq!(exit_code(&error), EX_IOERR);
 

@@ -1,5 +1,6 @@
 //! Another configuration while deltapush runs: checked as a whole, then put to work without a session being dropped.
 
+use std::io;
 use std::sync::Arc;
 
 use tracing::{info, warn};
@@ -10,6 +11,7 @@ use crate::proxy::certificates::{Certificates, LoadError, Set, Wanted};
 use crate::proxy::files;
 use crate::proxy::listener::Proxy;
 use crate::push::watcher::Wishes;
+use crate::trace::Tracer;
 use crate::upstream::Upstreams;
 use crate::upstream::tls::TrustError;
 
@@ -25,6 +27,9 @@ pub enum ReloadError {
     /// It would be right after a restart only, together with listeners that cannot be opened or closed before.
     #[error("this takes a restart, since listeners stay as they are until then:\n{0}")]
     Listeners(#[source] ConfigError),
+    /// The folder that traces go to cannot be made.
+    #[error("the trace cannot be written to its folder: {0}")]
+    Trace(#[source] io::Error),
     /// Our own fault.
     #[error("reading it panicked, which is a bug in deltapush")]
     Panicked,
@@ -38,6 +43,7 @@ pub struct Reloader {
     pub(crate) proxy: Live<Proxy>,
     pub(crate) upstreams: Live<Upstreams>,
     pub(crate) wishes: Live<Wishes>,
+    pub(crate) tracer: Tracer,
 }
 
 impl Reloader {
@@ -53,9 +59,11 @@ impl Reloader {
         // Without the new listeners, or with those that were to go, it may let strangers in.
         config.recheck("the new configuration").map_err(ReloadError::Listeners)?;
         let (known, wanted) = (Arc::clone(&before), Wanted::from(&config));
+        let tracer = self.tracer.clone();
         let read = tokio::task::spawn_blocking(move || {
             let set = Set::load(&wanted)?;
             let upstreams = upstreams.renewed(&known, &config)?;
+            tracer.apply(&config.trace).map_err(ReloadError::Trace)?;
             Ok::<_, ReloadError>((config, wanted, set, upstreams))
         });
         let (config, wanted, set, upstreams) = read.await.map_err(|_| ReloadError::Panicked)??;
@@ -85,7 +93,8 @@ fn fixed(before: &Config, now: &Config) -> Vec<&'static str> {
     [
         ("address or tls of listeners", !have_same_sockets(before, now)),
         ("storage", before.storage != now.storage),
-        ("trace", before.trace != now.trace),
+        ("admin", before.admin != now.admin),
+        ("log.format", before.log.format != now.log.format),
         ("push.notify_url, ca, coalesce, max_in_flight or max_per_second", push(before) != push(now)),
         ("push.idle_renewal", before.push.idle_renewal != now.push.idle_renewal),
         ("pace", before.pace != now.pace),
@@ -108,7 +117,8 @@ fn with_fixed(mut config: Config, before: &Config) -> Config {
         .map(|opened| now.iter().find(|listener| listener.is_same_socket(opened)).unwrap_or(opened).clone())
         .collect();
     config.storage.clone_from(&before.storage);
-    config.trace = before.trace;
+    config.admin.clone_from(&before.admin);
+    config.log.format = before.log.format;
     config.push.notify_url = before.push.notify_url.clone();
     config.push.ca.clone_from(&before.push.ca);
     config.push.coalesce = before.push.coalesce;

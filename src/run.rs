@@ -14,13 +14,18 @@ use crate::activation::Sockets;
 use crate::admin::answers::Answers;
 use crate::admin::control;
 use crate::admin::status::Reporter;
+use crate::admin::web::listening::Listening;
+use crate::admin::web::password::{Password, PasswordError};
+use crate::admin::web::{self, site};
 use crate::config::{self, Config, DOMAIN_PLACEHOLDER, ListenerTls};
 use crate::live::Live;
+use crate::logging::Limit;
 use crate::proxy::certificate::Origin;
 use crate::proxy::certificates::Wanted;
 use crate::proxy::guard::gate::LoginGate;
 use crate::proxy::listener::{self, Proxy};
 use crate::proxy::tls::{ServerTls, ServerTlsError};
+use crate::proxy::web::keep_known;
 use crate::proxy::{acme, files};
 use crate::push::board::Board;
 use crate::push::notifier::{ClientError, Notifier};
@@ -30,7 +35,7 @@ use crate::push::{notifier, schedule};
 use crate::reload::Reloader;
 use crate::store::{self, OpenError};
 use crate::telemetry::Telemetry;
-use crate::trace::Sink;
+use crate::trace::Tracer;
 use crate::upstream::Upstreams;
 use crate::upstream::tls::TrustError;
 
@@ -60,6 +65,12 @@ pub enum RunError {
     /// The state cannot be opened.
     #[error(transparent)]
     State(#[from] OpenError),
+    /// No password for the web page.
+    #[error(transparent)]
+    Password(#[from] PasswordError),
+    /// The outputs of the trace cannot be made.
+    #[error("the trace cannot be written: {0}; see `trace` in the configuration")]
+    Trace(#[source] io::Error),
     /// No random numbers.
     #[error("the operating system has no random numbers")]
     Random,
@@ -105,31 +116,36 @@ pub async fn bind(config: &Config, mut passed: Sockets) -> Result<Vec<BoundListe
 /// A deltapush that is ready to serve: certificate, state and routes are there.
 pub struct Server {
     config: Config,
-    trace: Option<Sink>,
     tls: ServerTls,
     reloader: Reloader,
     board: Board,
     registry: Registry,
     account_events: AccountEvents,
     notifier: Notifier,
+    /// What opens the web page, if there is one.
+    password: Option<Password>,
+    log: Limit,
 }
 
 impl Server {
-    /// Reads and makes what `config` names: certificates, the state, lists of authorities. Transcripts will go to `trace`,
-    /// if there is one. Blocks for as long as the disk takes.
+    /// Reads and makes what `config` names: certificates, the state, lists of authorities, the outputs of the trace. Blocks
+    /// for as long as the disk takes.
     ///
     /// # Errors
     /// [`RunError`], the operator's to mend.
-    pub fn prepare(config: Config, trace: Option<Sink>) -> Result<Self, RunError> {
+    pub fn prepare(config: Config) -> Result<Self, RunError> {
         let tls = ServerTls::load(&Wanted::from(&config))?;
         let upstreams = Live::new(Upstreams::new(&config)?);
         let state = store::Settings::new(&config.storage);
         let (registry, account_events, token_news) = Registry::open(&state)?;
+        let password = config.admin.address.is_some().then(|| Password::load(&config)).transpose()?;
         let telemetry = Telemetry::default();
         let notifier = Notifier::new(notifier_settings(&config)?, registry.clone(), token_news, telemetry.clone())?;
         let board = Board::new(telemetry);
         let gate = Arc::new(LoginGate::new(config.limits.failed_logins.clone()).map_err(|_| RunError::Random)?);
-        let (shown, told) = (board.clone(), trace.clone());
+        let tracer = Tracer::default();
+        tracer.apply(&config.trace).map_err(RunError::Trace)?;
+        let (shown, told) = (board.clone(), tracer.clone());
         let proxy = Proxy::new(&config, tls.clone(), upstreams.get(), registry.clone(), shown, gate, told);
         let reloader = Reloader {
             config: Live::new(config.clone()),
@@ -137,8 +153,16 @@ impl Server {
             proxy: Live::new(proxy),
             upstreams,
             wishes: Live::new(Wishes::from(&config)),
+            tracer,
         };
-        Ok(Self { config, trace, tls, reloader, board, registry, account_events, notifier })
+        let log = Limit::default();
+        Ok(Self { config, tls, reloader, board, registry, account_events, notifier, password, log })
+    }
+
+    /// The same, with the metrics saying what `limit` has left out of the log.
+    #[must_use]
+    pub fn counting_log(self, limit: Limit) -> Self {
+        Self { log: limit, ..self }
     }
 
     /// What puts another configuration to work while it runs.
@@ -160,18 +184,34 @@ impl Server {
     pub async fn run(self, listeners: Vec<BoundListener>, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
         raise_file_limit(&self.config, self.registry.len());
         introduce(&self.config, &listeners, &self.tls, &self.registry);
-        let Self { config, trace, tls, reloader, board, registry, account_events, notifier } = self;
+        let Self { config, tls, reloader, board, registry, account_events, notifier, password, log } = self;
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
-        let Reloader { upstreams, wishes, proxy, .. } = reloader;
-        let watchers = Watchers::new(&config, registry.clone(), upstreams, wishes, board.clone(), trace);
+        let Reloader { upstreams, wishes, proxy, tracer, .. } = reloader;
+        let listening = Listening::default();
+        if let Some(password) = password {
+            let tracer = tracer.clone();
+            let sources = site::Sources {
+                reporter: Reporter::new(registry.clone(), board.clone()),
+                registry: registry.clone(),
+                board: board.clone(),
+                certificates: Arc::clone(&tls.certificates),
+                listening: listening.clone(),
+                log,
+                trace_dropped: Box::new(move || tracer.dropped()),
+            };
+            web::start(&config, password, sources, &tls, &tasks, &stop).await;
+        }
+        let watchers = Watchers::new(&config, registry.clone(), upstreams, wishes, board.clone(), tracer.clone());
         let mut watching = tasks.spawn(watchers.run(account_events, stop.clone()));
         let reporter = Reporter::new(registry.clone(), board);
-        let answers = Arc::new(Answers::new(reporter));
+        let answers = Arc::new(Answers::new(reporter, notifier.tester(), tracer.clone()));
         tasks.spawn(control::serve(config.storage.directory.clone(), answers, stop.clone()));
         for BoundListener { socket, listener } in listeners {
-            tasks.spawn(listener::serve(proxy.clone(), socket, listener, tasks.clone(), stop.clone()));
+            let serving = listener::serve(proxy.clone(), socket, listener, tasks.clone(), stop.clone());
+            tasks.spawn(listening.begin().during(serving));
         }
+        tasks.spawn(keep_known(proxy.clone(), stop.clone()));
         tasks.spawn(files::keep_current(Arc::clone(&tls.certificates), stop.clone()));
         tasks.spawn(acme::keep_issued(tls.certificates, tls.challenges, stop.clone()));
         tasks.spawn(upkeep(registry.clone(), stop.clone()));
@@ -194,6 +234,7 @@ impl Server {
             error!("the notifier ended by a panic");
         }
         registry.close().await;
+        tracer.finish();
         ended.map_or(Ok(()), |what| Err(RunError::Internal(what)))
     }
 }
@@ -258,4 +299,7 @@ fn introduce(config: &Config, listeners: &[BoundListener], tls: &ServerTls, regi
     }
     info!("state: {} ({} accounts with a token)", config.storage.directory.display(), registry.len());
     info!("notifications go to {}", config.push.notify_url);
+    if let Some(files) = &config.trace.files {
+        info!("trace: what sessions say is written to {}", files.directory.display());
+    }
 }

@@ -170,8 +170,14 @@ impl DeviceToken {
     /// A short hash that names the token in logs without giving it away: eight hexadecimal digits of its SHA-256.
     #[must_use]
     pub fn fingerprint(&self) -> String {
+        format!("{:08x}", self.short_hash())
+    }
+
+    /// The same as a number, for those who keep many.
+    #[must_use]
+    pub fn short_hash(&self) -> u32 {
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, self.0.as_bytes());
-        digest.as_ref().iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+        digest.as_ref().iter().take(4).fold(0, |hash, byte| hash << 8 | u32::from(*byte))
     }
 }
 

@@ -123,6 +123,7 @@ fn configuration(upstream: &Upstream, notify_url: &str, pace: &str) -> String {
          push:\n  notify_url: {notify_url}\n  coalesce: 1s\n\
          limits:\n  connections: 10\n\
          storage:\n  directory: state\n\
+         admin:\n  address: off\n\
          log:\n  level: warn\n\
          {pace}"
     )

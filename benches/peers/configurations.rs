@@ -44,6 +44,7 @@ pub(crate) fn deltapush(place: &Place<'_>) -> String {
          push:\n  notify_url: http://{HOST}:{notify}/notify\n\
          limits:\n  connections: 20000\n  per_address: 20000\n  before_login: 20000\n  before_login_per_address: 20000\n\
          storage:\n  directory: state\n\
+         admin:\n  address: off\n\
          log:\n  level: warn\n"
     )
 }

@@ -83,6 +83,6 @@ fn configuration(port: u16, authority: &Authority, upstream: SocketAddr) -> Stri
          certificate:\n  chain: {certificate}\n  key: {key}\n\
          routes:\n  - domain: lab.test\n    upstream: imaps://{upstream}\n    ca: {ca}\n\
          limits:\n  connections: 4000\n  per_address: 4000\n\
-         log:\n  level: warn\n"
+         admin:\n  address: off\nlog:\n  level: warn\n"
     )
 }

@@ -148,9 +148,10 @@ impl Deltapush {
         let text = format!(
             "hostname: localhost\n\
              routes:\n  - domain: demo.example\n    upstream: imap+plain://{mail}\n\
-             push:\n  notify_url: http://{notifications}/notify\n"
+             push:\n  notify_url: http://{notifications}/notify\n\
+             admin:\n  address: off\n"
         );
-        let server = Server::prepare(Config::parse(&text, folder, "the demo's configuration")?, None)?;
+        let server = Server::prepare(Config::parse(&text, folder, "the demo's configuration")?)?;
         let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = socket.local_addr()?;
         let (stop, stopped) = oneshot::channel();

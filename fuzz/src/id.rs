@@ -102,6 +102,7 @@ fn is_read_again(fields: &[Field]) {
 static SETTINGS: LazyLock<Arc<Settings>> = LazyLock::new(|| {
     Arc::new(Settings {
         entries: vec![],
+        push_status: true,
         native: Native::Passthrough,
         keepalive: None,
         jmapaccess: JmapAccess::Strip,
@@ -129,6 +130,9 @@ impl Output for Recorded {
     fn fetches(&mut self) {}
     fn tokens(&self) -> Vec<DeviceToken> {
         vec![]
+    }
+    fn push_status(&self) -> String {
+        "push active".into()
     }
     fn transcript(&mut self) -> Option<&mut dyn Transcript> {
         None

@@ -25,6 +25,7 @@ static SETTINGS: LazyLock<[Arc<Settings>; 2]> = LazyLock::new(|| {
     [(4000, 4000), (60, 40)].map(|(max_command, max_response)| {
         Arc::new(Settings {
             entries: vec![("/shared/vendor/deltachat/turn".into(), format!("turn.example.org:3478:user:{SECRET}"))],
+            push_status: true,
             native: Native::Passthrough,
             keepalive: None,
             jmapaccess: JmapAccess::Strip,
@@ -142,6 +143,9 @@ impl Output for Recorded {
     fn fetches(&mut self) {}
     fn tokens(&self) -> Vec<DeviceToken> {
         vec![DeviceToken::new(SECRET.as_bytes()).expect("a token")]
+    }
+    fn push_status(&self) -> String {
+        "push active".into()
     }
     fn transcript(&mut self) -> Option<&mut dyn Transcript> {
         Some(&mut self.shown)

@@ -28,6 +28,7 @@ static SETTINGS: LazyLock<Vec<Arc<Settings>>> = LazyLock::new(|| {
     let entries = entries.map(|(entry, value)| (entry.to_owned(), value.to_owned())).to_vec();
     let settings = |number: u8| Settings {
         entries: entries.clone(),
+        push_status: number & 2 != 0,
         native: if number & 1 == 0 { Native::Passthrough } else { Native::Takeover },
         keepalive: (number & 2 != 0).then_some(Duration::from_secs(240)),
         jmapaccess: if number & 4 == 0 { JmapAccess::Strip } else { JmapAccess::Pass },
@@ -76,6 +77,9 @@ impl Output for Recorded {
     }
     fn tokens(&self) -> Vec<DeviceToken> {
         self.tokens.clone()
+    }
+    fn push_status(&self) -> String {
+        "push active".into()
     }
     fn transcript(&mut self) -> Option<&mut dyn Transcript> {
         self.transcript.as_mut().map(|shown| shown as &mut dyn Transcript)

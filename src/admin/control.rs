@@ -139,17 +139,20 @@ fn begin(path: &Path, question: &Question) -> io::Result<(Verdict, BufReader<Blo
 
 #[cfg(test)]
 mod tests {
+    use super::super::report::Report;
     use super::super::status::Reporter;
     use super::*;
     use crate::push::board::Board;
+    use crate::push::push_test::Tester;
     use crate::push::registry::Registry;
     use crate::store::Settings;
 
     #[tokio::test(flavor = "multi_thread")]
     async fn the_owner_is_answered_and_nobody_is_not_running() {
         let directory = tempfile::tempdir().unwrap();
-        let status =
-            |directory: &Path| ask(directory, &Question::Status).map(|answer| io::read_to_string(answer).unwrap());
+        let status = |directory: &Path| {
+            ask(directory, &Question::Status { names: vec![] }).map(|answer| io::read_to_string(answer).unwrap())
+        };
         let error = status(directory.path()).unwrap_err();
         assert!(error.to_string().contains("control.sock") && error.to_string().contains("does it run"), "{error}");
 
@@ -157,7 +160,7 @@ mod tests {
         let (registry, _events, _news) = Registry::open(&Settings::memory(directory.path())).unwrap();
         let stop = CancellationToken::new();
         let reporter = Reporter::new(registry, Board::default());
-        let answers = Arc::new(Answers::new(reporter));
+        let answers = Arc::new(Answers::new(reporter, Tester::unheard(), Default::default()));
         let serving = tokio::spawn(serve(directory.path().to_owned(), answers, stop.clone()));
         let asked = directory.path().to_owned();
         let text = tokio::task::spawn_blocking(move || {
@@ -168,7 +171,8 @@ mod tests {
             })
         });
         let text = text.await.unwrap().expect("no answer");
-        assert!(text.contains("0 accounts"), "{text}");
+        let report: Report = serde_json::from_str(&text).unwrap();
+        assert_eq!((report.counts.accounts, report.accounts.len()), (0, 0));
         let mode = std::fs::metadata(path(directory.path())).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         stop.cancel();

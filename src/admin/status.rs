@@ -1,137 +1,231 @@
-//! How every account is: its watch with the last proof of life, its devices, what is wrong and what helps.
+//! Puts together how every account is: its watch with the last proof of life, its devices, what is wrong and what helps.
 
-use std::fmt::Write;
-use std::time::Duration;
+use jiff::Timestamp;
 
-use tokio::time::Instant;
-
+use super::clock::Clock;
+use super::explanation::explain;
+use super::report::{
+    AccountReport, Counts, DeviceReport, GivenUp, MailboxReport, Notifications, Problem, PushReport, Report, WatchKind,
+    WatchReport,
+};
+use super::timeline::{self, AccountHistory};
+use super::words::{self, short_hash};
+use crate::account::AccountId;
 use crate::push::board::{Board, WatchEntry, WatchState};
 use crate::push::registry::Registry;
-use crate::store::{AccountStatus, TokenStatus, UnixTime};
+use crate::store::{AccountStatus, StoreError, TokenStatus, UnixTime};
+use crate::telemetry::PostResult;
+use crate::telemetry::history::{Connection, History, LastPush, Moment, Summary};
 
 /// Makes reports.
 pub struct Reporter {
     registry: Registry,
     board: Board,
-    began: Instant,
 }
 
 impl Reporter {
     /// A reporter on the accounts of `registry`, whose watches `board` shows.
     #[must_use]
     pub fn new(registry: Registry, board: Board) -> Self {
-        Self { registry, board, began: Instant::now() }
+        Self { registry, board }
     }
 
-    /// The report, for a person.
-    pub async fn report(&self) -> String {
-        let accounts = match self.registry.snapshot().await {
-            Ok(accounts) => accounts,
-            Err(error) => return format!("the state cannot be read: {error}\n"),
+    /// How everything is.
+    ///
+    /// # Errors
+    /// [`StoreError`]: the state cannot be read.
+    pub async fn report(&self) -> Result<Report, StoreError> {
+        let found = self.registry.snapshot().await?;
+        let (clock, history) = (Clock::now(), self.history());
+        let describe = |status: &AccountStatus| {
+            let account = &status.account;
+            describe(status, self.board.get(account).as_ref(), &history.summary(account), clock)
         };
-        let watched = accounts.iter().filter(|status| self.board.is_watching(&status.account)).count();
-        let unusable = accounts.iter().filter(|status| status.unusable.is_some()).count();
-        let waiting = accounts.iter().filter(|status| !status.has_credentials && status.unusable.is_none()).count();
-        let mut text = format!(
-            "deltapush {}, up {}: {} accounts with a device, {watched} watched, {waiting} waiting for their phone to log in\n",
-            env!("CARGO_PKG_VERSION"),
-            rounded(self.began.elapsed()),
-            accounts.len(),
-        );
-        if unusable > 0 {
-            let _ = writeln!(text, "{unusable} of them cannot be watched because of how their clients log in");
-        }
-        let now = Instant::now();
-        for status in &accounts {
-            text.push('\n');
-            describe(&mut text, status, self.board.get(&status.account).as_ref(), now);
-        }
-        text
+        let mut accounts: Vec<AccountReport> = found.iter().map(describe).collect();
+        // Stable: by name among those that are alike.
+        accounts.sort_by_key(|account| account.problem.is_none());
+        Ok(Report {
+            version: env!("CARGO_PKG_VERSION").into(),
+            at: clock.wall(),
+            started: clock.time_of(history.began()),
+            connections: self.board.telemetry().metrics().connections(),
+            counts: count(&accounts),
+            notifications: Notifications { down_since: history.down_since().map(Moment::time) },
+            accounts,
+        })
+    }
+
+    /// What happened to an account lately; `None` if it has no device.
+    ///
+    /// # Errors
+    /// [`StoreError`]: the state cannot be read.
+    pub async fn account(&self, account: &AccountId) -> Result<Option<AccountHistory>, StoreError> {
+        let found = self.registry.snapshot().await?;
+        let Some(status) = found.iter().find(|status| status.account == *account) else { return Ok(None) };
+        let (clock, history) = (Clock::now(), self.history());
+        let timeline = history.timeline(account).unwrap_or_default();
+        Ok(Some(AccountHistory {
+            account: describe(status, self.board.get(account).as_ref(), &history.summary(account), clock),
+            at: clock.wall(),
+            started: clock.time_of(history.began()),
+            dropped: timeline.full,
+            down_since: history.down_since().map(Moment::time),
+            happened: timeline::told(&timeline),
+            explanation: explain(&timeline, history.now()),
+        }))
+    }
+
+    pub(super) fn history(&self) -> &History {
+        self.board.telemetry().history()
+    }
+
+    pub(super) fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    pub(super) fn board(&self) -> &Board {
+        &self.board
     }
 }
 
-/// One account. Writing to a string cannot fail.
-fn describe(text: &mut String, status: &AccountStatus, watch: Option<&WatchEntry>, now: Instant) {
-    let _ = writeln!(text, "{} at {}", status.account, status.account.upstream);
-    let _ = writeln!(text, "  watch    {}", watch_line(status, watch, now));
-    if let Some(watch) = watch {
-        let proof =
-            watch.last_proof.map_or("none yet".into(), |proof| format!("{} ago", rounded(now.duration_since(proof))));
-        let blindness = rounded(watch.blindness);
-        let _ = writeln!(text, "  alive    last proof of life {proof}; a dead connection is found within {blindness}");
-    }
-    for (mailbox, position) in &status.mailboxes {
-        let _ = writeln!(text, "  mailbox  {} looked through below UID {}", mailbox.escape_debug(), position.uid_next);
-    }
-    for token in &status.tokens {
-        let _ = writeln!(text, "  device   {}", token_line(token));
+fn count(accounts: &[AccountReport]) -> Counts {
+    let devices = || accounts.iter().flat_map(|account| &account.devices);
+    let in_state = |state| accounts.iter().filter(|account| account.watch.state == state).count();
+    Counts {
+        accounts: accounts.len(),
+        watched: in_state(WatchKind::Watching),
+        problems: accounts.iter().filter(|account| account.problem.is_some()).count(),
+        waiting: in_state(WatchKind::WaitingForLogin),
+        unusable: in_state(WatchKind::Unusable),
+        devices: devices().count(),
+        pending: devices().filter(|device| device.pending).count(),
     }
 }
 
-fn watch_line(status: &AccountStatus, watch: Option<&WatchEntry>, now: Instant) -> String {
+/// One account.
+fn describe(status: &AccountStatus, watch: Option<&WatchEntry>, summary: &Summary, clock: Clock) -> AccountReport {
+    let (watch, watch_problem) = describe_watch(status, watch, clock);
+    let devices: Vec<DeviceReport> = status.tokens.iter().map(|token| device(token, summary)).collect();
+    let problem = watch_problem.or_else(|| devices.iter().find_map(push_problem));
+    AccountReport {
+        name: status.account.user.to_string(),
+        server: status.account.upstream.to_string(),
+        watch,
+        devices,
+        mailboxes: status
+            .mailboxes
+            .iter()
+            .map(|(name, position)| MailboxReport { name: name.clone(), uid_next: position.uid_next })
+            .collect(),
+        last_message: summary.last_message.map(|at| at.time()),
+        last_push: summary.last_push.map(push),
+        problem,
+    }
+}
+
+fn describe_watch(status: &AccountStatus, watch: Option<&WatchEntry>, clock: Clock) -> (WatchReport, Option<Problem>) {
+    let (state, next, words, problem) = step(status, watch, clock);
+    let report = WatchReport {
+        state,
+        since: watch.map(|watch| clock.time_of(watch.since)),
+        last_proof: watch.and_then(|watch| watch.last_proof).map(|proof| clock.time_of(proof)),
+        blindness_seconds: watch.map(|watch| watch.blindness.as_secs()),
+        next_step: words,
+        next,
+    };
+    (report, problem)
+}
+
+/// What a watch is doing, when and what comes next, and what is wrong.
+fn step(
+    status: &AccountStatus,
+    watch: Option<&WatchEntry>,
+    clock: Clock,
+) -> (WatchKind, Option<Timestamp>, String, Option<Problem>) {
+    let problem = |words: &str, cure: &str| Some(Problem { words: words.into(), cure: cure.into() });
     if let Some(mechanism) = status.unusable {
-        return format!(
-            "cannot be watched: its client logs in with {}, which leaves nothing to log in with again; let it send a \
-             password (LOGIN, or AUTHENTICATE PLAIN), and it is watched",
-            mechanism.name()
+        let words = format!("its client logs in with {}, which leaves nothing to log in with again", mechanism.name());
+        let cure = "let it send a password (LOGIN, or AUTHENTICATE PLAIN), and it is watched";
+        return (
+            WatchKind::Unusable,
+            None,
+            "nothing, until its client logs in otherwise".into(),
+            problem(&words, cure),
         );
     }
     if !status.has_credentials {
-        return "waits for its phone to log in: the password is not known".into();
+        let (words, cure) = ("the password is not known", "open the app: it is watched as soon as its phone logs in");
+        return (WatchKind::WaitingForLogin, None, "watched when its phone has logged in".into(), problem(words, cure));
     }
     match watch.map(|watch| &watch.state) {
-        Some(WatchState::Watching) => "watching".into(),
-        Some(WatchState::Connecting) => "connecting, or waiting for its turn".into(),
+        Some(WatchState::Watching) => {
+            (WatchKind::Watching, None, "waits for news; says IDLE anew now and then".into(), None)
+        }
+        Some(WatchState::Connecting) => {
+            (WatchKind::Connecting, None, "logs in when it is its turn at the server".into(), None)
+        }
         Some(WatchState::Interrupted { reason, next }) => {
-            format!("interrupted: {reason}; next attempt in {}", rounded(next.saturating_duration_since(now)))
+            let cure = "it is tried again by itself; what came meanwhile is found then";
+            let at = clock.time_of(*next);
+            (WatchKind::Interrupted, Some(at), "next attempt".into(), problem(reason, cure))
         }
-        Some(WatchState::AwaitingLogin { reason, cure }) => format!("ended: {reason}; {cure}"),
+        Some(WatchState::AwaitingLogin { reason, cure }) => {
+            (WatchKind::Ended, None, format!("nothing, until: {cure}"), problem(reason, cure))
+        }
         None if status.refused => {
-            "ended: the mail server refused the login; log in with the app to start it again".into()
+            let (words, cure) = ("the mail server refused the login", "log in with the app to start it again");
+            (WatchKind::Ended, None, format!("nothing, until: {cure}"), problem(words, cure))
         }
-        None => "not started yet".into(),
+        None => (WatchKind::NotStarted, None, "it is about to begin".into(), None),
     }
 }
 
-fn token_line(token: &TokenStatus) -> String {
-    let mut line =
-        format!("{} since {}, last seen {}", token.fingerprint, date(token.first_seen), date(token.last_seen));
-    if token.pending {
-        line.push_str("; something is to be announced");
+fn device(token: &TokenStatus, summary: &Summary) -> DeviceReport {
+    let is_it = |connection: &&Connection| short_hash(connection.device) == token.fingerprint;
+    let connection = summary.connected.iter().find(is_it);
+    DeviceReport {
+        token: token.fingerprint.clone(),
+        first_seen: time(token.first_seen),
+        last_seen: time(token.last_seen),
+        connected: connection.map(|connection| connection.at.time()),
+        online: connection.is_some_and(|connection| connection.online),
+        pending: token.pending,
+        accepted: token.accepted.map(time),
+        given_up: token.given_up.as_ref().map(|(at, reason)| GivenUp { at: time(*at), reason: reason.clone() }),
     }
-    match (&token.given_up, token.accepted) {
-        (Some((when, reason)), _) => {
-            let _ = write!(line, "; last push given up {}: {reason}", moment(*when));
-        }
-        (None, Some(when)) => {
-            let _ = write!(line, "; last push accepted {}", moment(when));
-        }
-        (None, None) => line.push_str("; no push yet"),
+}
+
+fn push_problem(device: &DeviceReport) -> Option<Problem> {
+    let given_up = device.given_up.as_ref()?;
+    let words = format!("the last push of device {} was given up: {}", device.token, given_up.reason);
+    let cure = "the next message is tried again; if it stays so, open the app on that device, which renews its token, and see \
+                whether push.notify_url is right and can be reached";
+    Some(Problem { words, cure: cure.into() })
+}
+
+fn push(last: LastPush) -> PushReport {
+    PushReport {
+        at: last.at.time(),
+        token: short_hash(last.device),
+        accepted: last.result == PostResult::Accepted,
+        answer: words::answer(last.result),
+        delay_milliseconds: last.delay,
     }
-    line
 }
 
-fn date(time: UnixTime) -> String {
-    formatted(time, "%Y-%m-%d")
-}
-
-fn moment(time: UnixTime) -> String {
-    formatted(time, "%Y-%m-%d %H:%M:%S UTC")
-}
-
-fn formatted(time: UnixTime, format: &str) -> String {
-    jiff::Timestamp::from_second(time.0).map_or("?".into(), |time| time.strftime(format).to_string())
-}
-
-/// A duration with as much precision as a person wants.
-fn rounded(duration: Duration) -> String {
-    humantime::format_duration(Duration::from_secs(duration.as_secs())).to_string()
+fn time(time: UnixTime) -> Timestamp {
+    Timestamp::from_second(time.0).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::time::Instant;
+
     use super::*;
-    use crate::account::AccountId;
+    use crate::admin::table::{self, Layout};
+    use crate::parser::sasl::Mechanism;
     use crate::store::Position;
 
     fn status() -> AccountStatus {
@@ -152,6 +246,24 @@ mod tests {
         }
     }
 
+    fn told(accounts: &[AccountStatus], board: &Board, layout: Layout) -> String {
+        let clock = Clock::now();
+        let describe = |status| describe(status, board.get(&status.account).as_ref(), &Summary::default(), clock);
+        let accounts: Vec<AccountReport> = accounts.iter().map(describe).collect();
+        let report = Report {
+            version: "1".into(),
+            at: clock.wall(),
+            started: clock.wall(),
+            connections: 0,
+            counts: count(&accounts),
+            notifications: Notifications::default(),
+            accounts,
+        };
+        // What comes over the socket is the same.
+        let report: Report = serde_json::from_str(&serde_json::to_string(&report).unwrap()).unwrap();
+        table::status(&report, layout)
+    }
+
     #[tokio::test(start_paused = true)]
     async fn an_account_is_described_with_its_proof_of_life() {
         let board = Board::default();
@@ -160,16 +272,19 @@ mod tests {
         board.proof(&status.account);
         board.set(&status.account, WatchState::Watching);
         tokio::time::advance(Duration::from_secs(75)).await;
-        let mut text = String::new();
-        describe(&mut text, &status, board.get(&status.account).as_ref(), Instant::now());
+        let since = words::moment(Clock::now().time_of(board.get(&status.account).unwrap().since));
+        let text = told(&[status], &board, Layout::default());
+        let (_, account) = text.split_once("\n\n").unwrap();
         assert_eq!(
-            text,
-            "alice@example.org at imap.example.org:993\n  \
-             watch    watching\n  \
-             alive    last proof of life 1m 15s ago; a dead connection is found within 10m\n  \
-             mailbox  INBOX looked through below UID 42\n  \
-             device   1a2b3c4d since 1970-01-01, last seen 1970-01-02; something is to be announced; \
-             last push accepted 1970-01-02 01:00:00 UTC\n"
+            account,
+            format!(
+                "alice@example.org at imap.example.org:993\n  \
+                 watch    watching since {since}\n  \
+                 alive    last proof of life 1m 15s ago; a dead connection is found within 10m\n  \
+                 mailbox  INBOX looked through below UID 42\n  \
+                 device   1a2b3c4d since 1970-01-01, last seen 1970-01-02; something is to be announced; \
+                 last push accepted 1970-01-02 01:00:00 UTC\n"
+            )
         );
     }
 
@@ -178,16 +293,54 @@ mod tests {
         let mut status = status();
         let board = Board::default();
         board.begin(&status.account, Duration::from_secs(600));
-        let line = |status: &AccountStatus| watch_line(status, board.get(&status.account).as_ref(), Instant::now());
+        let says = |status: &AccountStatus, wanted: &str| {
+            let text = told(std::slice::from_ref(status), &board, Layout::default());
+            assert!(text.contains(wanted), "no {wanted:?} in\n{text}");
+        };
         let next = Instant::now() + Duration::from_secs(120);
-        board.set(&status.account, WatchState::Interrupted { reason: "it hung up".into(), next });
-        assert_eq!(line(&status), "interrupted: it hung up; next attempt in 2m");
+        board.set(&status.account, WatchState::Interrupted { reason: "it hung up\x1b[2J".into(), next });
+        says(&status, "  watch    interrupted: it hung up\\u{1b}[2J; next attempt in 2m\n");
         board.set(&status.account, WatchState::AwaitingLogin { reason: "wrong password".into(), cure: "log in" });
-        assert_eq!(line(&status), "ended: wrong password; log in");
-        status.unusable = Some(crate::parser::sasl::Mechanism::ScramSha256);
-        assert!(line(&status).starts_with("cannot be watched: its client logs in with SCRAM-SHA-256, which"));
+        says(&status, "  watch    ended: wrong password; log in\n");
+        status.unusable = Some(Mechanism::ScramSha256);
+        says(&status, "cannot be watched: its client logs in with SCRAM-SHA-256, which");
         status.unusable = None;
         status.has_credentials = false;
-        assert_eq!(line(&status), "waits for its phone to log in: the password is not known");
+        says(&status, "waits for its phone to log in: the password is not known; open the app");
+        status.has_credentials = true;
+        board.set(&status.account, WatchState::Watching);
+        status.tokens[0].given_up = Some((UnixTime(90_000), "not accepted within five hours".into()));
+        says(&status, "  problem  the last push of device 1a2b3c4d was given up: not accepted within five hours; ");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_accounts_are_a_table_as_wide_as_the_terminal_with_what_is_wrong_first() {
+        let board = Board::default();
+        let mut accounts: Vec<AccountStatus> = (0..1000)
+            .map(|number| AccountStatus {
+                account: AccountId::new(&format!("user-{number:04}@example.org"), "imap.example.org:993"),
+                ..status()
+            })
+            .collect();
+        for status in &accounts {
+            board.begin(&status.account, Duration::from_secs(600));
+            board.proof(&status.account);
+            board.set(&status.account, WatchState::Watching);
+        }
+        accounts[500].has_credentials = false;
+        for width in [40, 80, 200] {
+            let text = told(&accounts, &board, Layout { width: Some(width), ..Layout::default() });
+            let (_, tables) = text.split_once("\n\n").unwrap();
+            let too_wide =
+                tables.lines().find(|line| !line.starts_with('`') && line.chars().count() > usize::from(width));
+            assert_eq!(too_wide, None, "{width}");
+        }
+        let text = told(&accounts, &board, Layout::default());
+        assert!(text.lines().count() < 1020, "a line for each account");
+        let first = |words: &str| text.find(words).unwrap();
+        assert!(first("user-0500@example.org") < first("user-0000@example.org"), "{text}");
+        assert!(text.contains("999 watched, 1 waiting"), "{text}");
+        let long = told(&accounts, &board, Layout { long: true, ..Layout::default() });
+        assert_eq!(long.matches("\n  device   1a2b3c4d").count(), 1000);
     }
 }

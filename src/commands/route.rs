@@ -51,6 +51,9 @@ fn in_words(route: &Route) -> String {
         // Writing to a string does not fail.
         let _ = write!(notes, ", login: {}", route.login);
     }
+    if let Some(smtp) = &route.smtp {
+        let _ = write!(notes, ", SMTP: {}", **smtp);
+    }
     for (is_so, note) in [
         (route.private, "private"),
         (route.proxy_protocol.is_some(), "PROXY protocol"),

@@ -44,6 +44,15 @@ impl Allow {
         logins.iter().any(|AllowedLogin(allowed)| *allowed == login || domain == Some(allowed))
     }
 
+    /// Whether some login of `domain` (in lower case) may be used.
+    #[must_use]
+    pub fn allows_some_of(&self, domain: &str) -> bool {
+        let is_of = |AllowedLogin(allowed): &AllowedLogin| {
+            allowed == domain || allowed.rsplit_once('@').is_some_and(|(_, its)| its == domain)
+        };
+        self.logins.as_ref().is_none_or(|logins| logins.iter().any(is_of))
+    }
+
     /// Whether it keeps strangers out: it names logins, or networks that are not everything.
     #[must_use]
     pub fn is_restrictive(&self) -> bool {
@@ -118,6 +127,14 @@ impl<'de> Deserialize<'de> for AllowedLogin {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_domain_is_of_use_if_somebody_of_it_may_log_in() {
+        let some = allow(&[], &["a.example", "bob@b.example"]);
+        assert!(some.allows_some_of("a.example") && some.allows_some_of("b.example"));
+        assert!(!some.allows_some_of("example") && !some.allows_some_of("c.example"));
+        assert!(allow(&[], &[]).allows_some_of("c.example"));
+    }
 
     fn allow(networks: &[&str], logins: &[&str]) -> Allow {
         fn list<T: FromStr<Err = String>>(texts: &[&str]) -> Option<At<Vec<T>>> {

@@ -10,6 +10,7 @@ pub(super) fn problems(config: &Config) -> Vec<Problem> {
     let mut problems: Vec<_> = listeners(&config.listeners)
         .chain(super::certificate::problems(config))
         .chain(super::check_routes::problems(config))
+        .chain(super::admin::problems(config))
         .chain(empty_lists(config))
         .collect();
     problems.sort_by_key(|problem| problem.place);

@@ -22,6 +22,7 @@ pub(super) fn problems(config: &Config) -> impl Iterator<Item = Problem> {
                 open_relay(route, config),
                 plain(route),
                 placeholder(route),
+                submission(route),
             ]
             .into_iter()
             .flatten()
@@ -140,6 +141,17 @@ fn placeholder(route: &Route) -> Option<Problem> {
     misfit.then(|| {
         Problem::new(
             upstream.place(),
+            format!("`{domain}` cannot stand for {DOMAIN_PLACEHOLDER} in a host name: write the host out"),
+        )
+    })
+}
+
+fn submission(route: &Route) -> Option<Problem> {
+    let (smtp, domain) = (route.smtp.as_ref()?, route.named_domain()?);
+    let misfit = smtp.host.contains(DOMAIN_PLACEHOLDER) && !super::is_dns_name(domain);
+    misfit.then(|| {
+        Problem::new(
+            smtp.place(),
             format!("`{domain}` cannot stand for {DOMAIN_PLACEHOLDER} in a host name: write the host out"),
         )
     })

@@ -118,7 +118,9 @@ impl Hostname {
         }
     }
 
-    pub(super) fn localhost() -> Self {
+    /// This machine, for itself.
+    #[must_use]
+    pub fn localhost() -> Self {
         Self("localhost".to_owned())
     }
 }

@@ -5,18 +5,33 @@ use serde::{Deserialize, Deserializer};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-/// How much is said on standard error.
+/// How much is said, and how.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Log {
     /// A level, or a list of them per part: `info,deltapush::push=debug`.
     #[serde(deserialize_with = "level")]
     pub level: String,
+    /// How a line looks, and where it goes.
+    pub format: LogFormat,
+}
+
+/// How a line of the log looks, and where it goes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people, on standard error.
+    #[default]
+    Text,
+    /// One object of JSON in each line, on standard error.
+    Json,
+    /// To systemd's journal, with fields.
+    Journal,
 }
 
 impl Default for Log {
     fn default() -> Self {
-        Self { level: "info".to_owned() }
+        Self { level: "info".to_owned(), format: LogFormat::default() }
     }
 }
 

@@ -25,6 +25,12 @@ impl Default for LoginTemplate {
 }
 
 impl LoginTemplate {
+    /// The part before the `@`.
+    #[must_use]
+    pub fn local() -> Self {
+        Self(vec![Part::Local])
+    }
+
     /// The name that the server is to see. A login without `@` has no domain: it stays as it is where the template asks for
     /// one.
     #[must_use]

@@ -9,9 +9,22 @@ use serde::{Deserialize, Deserializer};
 /// The entry that a current Delta Chat core takes as the sign of a server that pushes, and as a number.
 const MAX_SMTP_RECIPIENTS: &str = "/shared/vendor/deltachat/maxsmtprecipients";
 
+/// The key beside the entries that is none.
+const PUSH_STATUS: &str = "push_status";
+
 /// Entries of the server as a whole, by name. Names are in lower case, since RFC 5464 section 3.2 compares them without it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Metadata(BTreeMap<String, MetadataValue>);
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Metadata {
+    entries: BTreeMap<String, MetadataValue>,
+    /// Whether `/shared/comment` says in one line how push is for the account, behind whatever comment there is.
+    pub push_status: bool,
+}
+
+impl Default for Metadata {
+    fn default() -> Self {
+        Self { entries: BTreeMap::new(), push_status: true }
+    }
+}
 
 /// An entry's value. Masked in Debug: the TURN entry holds a password.
 #[derive(Clone, PartialEq, Eq)]
@@ -21,12 +34,12 @@ impl Metadata {
     /// The value of an entry such as `/shared/comment`, whatever the case of `name`.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&MetadataValue> {
-        self.0.get(&name.to_ascii_lowercase())
+        self.entries.get(&name.to_ascii_lowercase())
     }
 
     /// All entries, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &MetadataValue)> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value))
+        self.entries.iter().map(|(name, value)| (name.as_str(), value))
     }
 }
 
@@ -59,12 +72,18 @@ impl<'de> Visitor<'de> for Entries {
     type Value = Metadata;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("metadata entries, as in `/shared/comment: text`")
+        f.write_str("`push_status` and metadata entries, as in `/shared/comment: text`")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Metadata, A::Error> {
-        let mut entries = BTreeMap::new();
-        while let Some(Name(name)) = map.next_key()? {
+        let (mut entries, mut push_status) = (BTreeMap::new(), None);
+        while let Some(Key(key)) = map.next_key()? {
+            let Some(name) = key else {
+                if push_status.replace(map.next_value()?).is_some() {
+                    return Err(A::Error::duplicate_field(PUSH_STATUS));
+                }
+                continue;
+            };
             let value: MetadataValue = map.next_value()?;
             if name == MAX_SMTP_RECIPIENTS && value.0.parse::<u32>().ok().is_none_or(|count| count == 0) {
                 return Err(A::Error::custom(format!(
@@ -75,23 +94,27 @@ impl<'de> Visitor<'de> for Entries {
                 return Err(A::Error::custom(format!("`{name}` is here twice (case does not count): keep one")));
             }
         }
-        Ok(Metadata(entries))
+        Ok(Metadata { entries, push_status: push_status.unwrap_or(true) })
     }
 }
 
-/// An entry's name (RFC 5464 section 3.2).
-struct Name(String);
+/// An entry's name (RFC 5464 section 3.2), or `None` for [`PUSH_STATUS`].
+struct Key(Option<String>);
 
-impl<'de> Deserialize<'de> for Name {
+impl<'de> Deserialize<'de> for Key {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let name = String::deserialize(deserializer)?.to_ascii_lowercase();
+        let name = String::deserialize(deserializer)?;
+        if name == PUSH_STATUS {
+            return Ok(Self(None));
+        }
+        let name = name.to_ascii_lowercase();
         let is_allowed = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'*' | b'%' | b'"' | b'\\');
         let problem = if !name.starts_with("/shared/") {
-            "metadata entries here start with `/shared/`, as in `/shared/comment`"
+            "metadata entries here start with `/shared/`, as in `/shared/comment` (beside them stands `push_status`)"
         } else if name.ends_with('/') || name.contains("//") || !name.bytes().all(is_allowed) {
             "metadata entries have non-empty parts of printable ASCII without * % \" and \\"
         } else {
-            return Ok(Self(name));
+            return Ok(Self(Some(name)));
         };
         Err(D::Error::custom(format!("{name:?}: {problem}")))
     }

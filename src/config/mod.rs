@@ -3,6 +3,7 @@
 //! Nothing is ignored: an unknown key, a wrong unit or a combination that would expose passwords is a [`ConfigError`] that
 //! says where it stands and what to write instead.
 
+mod admin;
 mod allow;
 mod at;
 mod certificate;
@@ -22,6 +23,8 @@ mod relay;
 mod routes;
 mod sasl;
 mod storage;
+mod submission;
+mod trace;
 mod units;
 mod watch;
 mod way;
@@ -35,6 +38,7 @@ use std::{fs, io};
 
 use serde::Deserialize;
 
+pub use admin::Admin;
 pub use allow::{Allow, AllowedLogin, Network};
 pub use at::{At, Place};
 pub use certificate::{Acme, Certificate, Files};
@@ -43,7 +47,7 @@ pub use error::{ConfigError, Problem, Problems};
 pub use failed_logins::FailedLogins;
 pub use limits::Limits;
 pub use listeners::{Hostname, Listener, ListenerTls};
-pub use log::Log;
+pub use log::{Log, LogFormat};
 pub use login::LoginTemplate;
 pub use metadata::{Metadata, MetadataValue};
 pub use names::{is_dns_name, is_loopback};
@@ -52,6 +56,8 @@ pub use relay::{JmapAccess, Relay};
 pub use routes::{DOMAIN_PLACEHOLDER, Domain, Route, Security, Trust, Upstream};
 pub use sasl::Login;
 pub use storage::{Keep, Storage};
+pub use submission::Submission;
+pub use trace::{Trace, TraceFiles, TraceFormat};
 pub use units::Size;
 pub use watch::{Account, Accounts, Pace, Rate, Server, known_servers};
 pub use way::{Address, AutoconfigUrl, HostPattern, ProxyProtocol};
@@ -91,10 +97,12 @@ pub struct Config {
     pub login: Login,
     /// What one connection may cost.
     pub limits: Limits,
+    /// Where the operator's web page, metrics and health are served.
+    pub admin: Admin,
     /// What is logged.
     pub log: Log,
-    /// Whether the transcript of every session is printed.
-    pub trace: bool,
+    /// Where the protocol of all sessions is written.
+    pub trace: Trace,
 }
 
 impl Default for Config {
@@ -115,8 +123,9 @@ impl Default for Config {
             storage: Storage::default(),
             login: Login::default(),
             limits: Limits::default(),
+            admin: Admin::default(),
             log: Log::default(),
-            trace: false,
+            trace: Trace::default(),
         }
     }
 }
@@ -170,7 +179,9 @@ impl Config {
         self.certificate.key.as_deref_mut().map(resolve);
         self.certificate.more.iter_mut().flat_map(|files| [&mut files.chain, &mut files.key]).for_each(resolve);
         resolve(&mut self.storage.directory);
+        self.trace.files.as_mut().map(|files| &mut files.directory).map(resolve);
         self.storage.key_file.as_mut().map(resolve);
+        self.admin.password_file.as_mut().map(resolve);
         let acme = self.certificate.acme.as_deref_mut().and_then(|acme| acme.ca.as_mut());
         let authorities = self.routes.iter_mut().map(|route| &mut *route.ca).chain(self.push.ca.as_mut()).chain(acme);
         for trust in authorities {

@@ -13,6 +13,7 @@ use serde::{Deserialize, Deserializer};
 use super::at::{At, Place};
 use super::login::LoginTemplate;
 use super::names::{is_dns_name, is_loopback};
+use super::submission::Submission;
 use super::way::{Address, AutoconfigUrl, HostPattern, ProxyProtocol};
 
 /// What stands for the login's domain in an upstream's host.
@@ -43,6 +44,10 @@ pub struct Route {
     pub ca: At<Trust>,
     /// What the server gets as login name. Default: what the client gave.
     pub login: LoginTemplate,
+    /// Where mail is sent: for the login code, the page and autoconfig. Default: it is looked for.
+    pub smtp: Option<At<Submission>>,
+    /// What that server gets as login name. Default: as `login`.
+    pub smtp_login: Option<LoginTemplate>,
     /// Allows a host that DNS or the login chose to be in a private network. Default: false.
     pub private: bool,
     /// Tells the server by the PROXY protocol who connects.
@@ -248,7 +253,7 @@ impl FromStr for Upstream {
 }
 
 /// `host`, `host:port`, `[v6]` or `[v6]:port`; an IPv6 address comes without its brackets.
-fn split_port(text: &str) -> Option<(String, Option<NonZeroU16>)> {
+pub(super) fn split_port(text: &str) -> Option<(String, Option<NonZeroU16>)> {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
             let (address, port) = rest.split_once(']')?;
@@ -264,7 +269,7 @@ fn split_port(text: &str) -> Option<(String, Option<NonZeroU16>)> {
     Some((host, port))
 }
 
-fn is_host(host: &str) -> bool {
+pub(super) fn is_host(host: &str) -> bool {
     let is_address = host.parse::<std::net::IpAddr>().is_ok();
     let example = host.replacen(DOMAIN_PLACEHOLDER, "example.org", 1);
     is_address || is_dns_name(&example)

@@ -55,6 +55,8 @@ fn the_shipped_file_states_every_default() {
         "private",
         "proxy_protocol",
         "originating_ip",
+        "smtp",
+        "smtp_login",
         "open",
         "name",
         "allow",
@@ -83,6 +85,7 @@ fn the_shipped_file_states_every_default() {
         "mailboxes",
         "max_in_flight",
         "metadata",
+        "push_status",
         "storage",
         "credentials",
         "key_file",
@@ -111,8 +114,13 @@ fn the_shipped_file_states_every_default() {
         "login_time",
         "upstream_time",
         "idle_time",
+        "admin",
+        "password_file",
+        "hosts",
+        "insecure",
         "log",
         "level",
+        "format",
         "trace",
     ] {
         assert!(SHIPPED.contains(&format!("{key}:")), "{key}");
@@ -135,18 +143,13 @@ fn what_the_shipped_file_only_suggests_is_valid_too() {
         "ca: /etc",
         "/shared/",
         "key_file:",
+        "password_file:",
     ];
     let is_suggestion = |line: &&str| suggested.iter().any(|start| line.starts_with(&format!("  # {start}")));
-    assert_eq!(SHIPPED.lines().filter(is_suggestion).count(), 15);
+    assert_eq!(SHIPPED.lines().filter(is_suggestion).count(), 16);
     let text: Vec<_> = SHIPPED
         .lines()
-        .map(|line| {
-            if is_suggestion(&line) {
-                line.replacen("# ", "", 1)
-            } else {
-                line.replace("metadata: {}", "metadata:").replace("allow: {}", "allow:")
-            }
-        })
+        .map(|line| if is_suggestion(&line) { line.replacen("# ", "", 1) } else { line.replace("allow: {}", "allow:") })
         .collect();
     let config = parse(&text.join("\n")).unwrap();
     assert_eq!(config.routes.len(), 3);
@@ -155,6 +158,16 @@ fn what_the_shipped_file_only_suggests_is_valid_too() {
     assert!(
         config.certificate.chain.is_some() && config.certificate.key.is_some() && config.storage.key_file.is_some()
     );
+}
+
+#[test]
+fn what_the_shipped_file_says_of_trace_files_is_what_they_are_without_it() {
+    let (_, section) = SHIPPED.split_once("\n# trace:\n").unwrap();
+    let lines: String = section.lines().map(|line| format!("{}\n", line.strip_prefix("# ").unwrap())).collect();
+    let config = parse(&format!("trace:\n{lines}")).unwrap();
+    let directory = Path::new("/etc/deltapush/trace").into();
+    assert_eq!(config.trace.files, Some(TraceFiles { directory, ..TraceFiles::default() }));
+    assert_eq!(lines.lines().count(), 7);
 }
 
 #[test]
@@ -195,8 +208,15 @@ fn a_file_is_loaded_relative_to_itself() {
     );
     fs::write(&path, "trace: true\n").unwrap();
     let config = Config::load(&path).unwrap();
-    assert!(config.trace);
+    assert!(config.trace.print && config.trace.files.is_none());
     assert_eq!(config.storage.directory, folder.path().join("state"));
+    fs::write(&path, "trace:\n  accounts: [a@example.org]\n  format: text\n  total: 2MiB\n").unwrap();
+    let files = Config::load(&path).unwrap().trace.files.unwrap();
+    assert_eq!(files.directory, folder.path().join("trace"));
+    assert_eq!(
+        (files.accounts, files.format, files.total),
+        (vec!["a@example.org".into()], TraceFormat::Text, Size::kib(2048))
+    );
     fs::write(&path, "\n\u{20}\n  x: 1\n").unwrap();
     assert!(
         Config::load(&path).unwrap_err().to_string().starts_with(&format!("{}:3:3: unknown field `x`", path.display()))
@@ -242,7 +262,19 @@ fn every_mistake_has_its_place_and_its_cure() {
             "listeners:\n  - address: 127.0.0.1:1\n    tls: ssl\n",
             "config.yaml:3:10: `tls`: unknown variant `ssl`, expected one of implicit, starttls, none",
         ),
-        ("trace: maybe\n", "config.yaml:1:8: `trace`: "),
+        (
+            "hostname: localhost\ntrace: maybe\n",
+            "config.yaml:2:8: `trace`: say `true` to print it, `false`, or `directory: trace`",
+        ),
+        (
+            "hostname: localhost\ntrace:\n  sise: 1MiB\n",
+            "config.yaml:3:3: unknown field `sise`, expected one of `directory`",
+        ),
+        (
+            "hostname: localhost\ntrace:\n  size: 1KiB\n",
+            "config.yaml:3:9: `size`: 1KiB is too little: 64KiB is the least",
+        ),
+        ("hostname: localhost\ntrace:\n  files: 0\n", "config.yaml:3:10: `files`: must be at least 1"),
         ("push:\n  coalesce: 10\n", "config.yaml:2:13: `coalesce`: \"10\" is not a duration: write it as `10s`"),
         ("push:\n  coalesce: 0s\n", "config.yaml:2:13: `coalesce`: must be more than 0s"),
         ("push:\n  idle_renewal: 29m\n", "config.yaml:2:17: `idle_renewal`: 29m is too long"),
@@ -269,6 +301,8 @@ fn every_mistake_has_its_place_and_its_cure() {
         ("metadata:\n  /private/comment: x\n", "metadata entries here start with `/shared/`"),
         ("metadata:\n  /shared/a%: x\n", "printable ASCII without * %"),
         ("metadata:\n  /shared/comment: \"a\\0b\"\n", "config.yaml:2:20: `/shared/comment`: the value has a NUL"),
+        ("metadata:\n  push_status: true\n  push_status: false\n", "push_status"),
+        ("metadata:\n  push_status: maybe\n", "config.yaml:2:16: "),
         ("metadata:\n  /shared/comment: a\n  /shared/Comment: b\n", "`/shared/comment` is here twice"),
         ("metadata:\n  /shared/vendor/deltachat/maxsmtprecipients: many\n", "must be a number of at least 1"),
         ("relay:\n  keepalive: 10\n", "config.yaml:2:14: `keepalive`: \"10\" is not a duration: write it as"),
@@ -481,4 +515,27 @@ fn keepalives_can_be_left_to_the_server() {
         let config = parse(&format!("relay:\n  keepalive: {text}\n")).unwrap();
         assert_eq!(config.relay.keepalive, expected.map(Duration::from_secs), "{text}");
     }
+}
+
+#[test]
+fn the_admin_listener_gives_nothing_away() {
+    let admin = |keys: &str| parse(&format!("admin:\n{keys}"));
+    let defaults = admin("  insecure: false\n").unwrap().admin;
+    assert!(defaults.is_on_loopback() && !defaults.has_tls());
+    assert_eq!(defaults.password_path(Path::new("/state")), Path::new("/state/admin.password"));
+    let elsewhere = admin("  address: \"[::]:1980\"\n  password_file: secret\n").unwrap().admin;
+    assert!(!elsewhere.is_on_loopback() && elsewhere.has_tls());
+    assert_eq!(elsewhere.password_path(Path::new("/state")), Path::new("/etc/deltapush/secret"));
+    assert!(admin("  address: off\n").unwrap().admin.address.is_none());
+    assert!(admin("  address: 127.0.0.1:1980\n  tls: true\n").unwrap().admin.has_tls());
+    assert!(admin("  address: 192.0.2.1:1980\n  tls: false\n  insecure: true\n").is_ok());
+    let error = complaint("admin:\n  address: 192.0.2.1:1980\n  tls: false\n");
+    assert!(
+        error.starts_with("config.yaml:2:12: without TLS the password would cross the network in clear"),
+        "{error}"
+    );
+    let error = complaint("admin:\n  address: 127.0.0.1:1993\n");
+    assert!(error.contains("127.0.0.1:1993 is a listener's already"), "{error}");
+    let error = complaint("admin:\n  address: localhost:1980\n");
+    assert!(error.contains("is not an IP address and port") && error.contains("or `off`"), "{error}");
 }

@@ -15,6 +15,8 @@ pub const HEAD_LIMIT: usize = 512;
 /// The verbs that mean something to deltapush.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verb {
+    /// `APPEND`
+    Append,
     /// `AUTHENTICATE`: the lines that follow are SASL, not commands.
     Authenticate,
     /// `CAPABILITY`
@@ -61,7 +63,8 @@ pub enum Verb {
 
 impl Verb {
     fn from_bytes(verb: &[u8]) -> Self {
-        const VERBS: [(&[u8], Verb); 21] = [
+        const VERBS: [(&[u8], Verb); 22] = [
+            (b"APPEND", Verb::Append),
             (b"AUTHENTICATE", Verb::Authenticate),
             (b"CAPABILITY", Verb::Capability),
             (b"CLOSE", Verb::Close),

@@ -8,11 +8,11 @@ use super::conversation::Conversation;
 use super::preauth::{Event, NotAuthenticated};
 use crate::parser::sasl::SaslLine;
 use crate::secret::{Credentials, Secret};
-use crate::trace::{Mark, Piece, Printer, Speaker, Transcript};
+use crate::trace::{Mark, Piece, Speaker};
 use crate::upstream::connect::{Attempt, ConnectError, Connected, Progress};
 use crate::upstream::dialogue::{LoginError, Purpose};
 use crate::upstream::permit::Permit;
-use crate::upstream::refusal::{Refusal, classify, is_about_sessions};
+use crate::upstream::refusal::{Refusal, classify, classify_bye};
 use crate::upstream::route::Target;
 
 /// A client that waits for its login to be answered, and may be asked for more meanwhile.
@@ -54,7 +54,9 @@ impl Failure {
                 classify(answer, untagged) == Refusal::TooManySessions
             }
             // Some say it in a BYE.
-            Self::Upstream(ConnectError::Login(LoginError::Bye(words))) => is_about_sessions(words),
+            Self::Upstream(ConnectError::Login(LoginError::Bye(words))) => {
+                classify_bye(words) == Refusal::TooManySessions
+            }
             _ => false,
         }
     }
@@ -77,13 +79,13 @@ impl Connection {
         let credentials = credentials.clone();
         let permit = Some(permit);
         let attempt = Attempt { target, upstreams: &upstreams, credentials, purpose, origin, introduction, permit };
-        let mut progress = attempt.begin(shown(&mut self.transcript)).await?;
+        let mut progress = attempt.begin(self.trace.transcript()).await?;
         loop {
             match progress {
                 Progress::LoggedIn(connected) => return Ok(*connected),
                 Progress::Challenge { challenge, login } => {
                     let response = self.ask(waiting, &challenge).await?;
-                    progress = login.respond(&response, shown(&mut self.transcript)).await?;
+                    progress = login.respond(&response, self.trace.transcript()).await?;
                 }
             }
         }
@@ -95,7 +97,7 @@ impl Connection {
         waiting.machine.expect_response();
         // What the server has taken for its challenge is not the client's.
         self.command_begins_anew();
-        if let Some(transcript) = &mut self.transcript {
+        if let Some(transcript) = self.trace.transcript() {
             transcript.piece(Speaker::ToClient, Mark::Relayed, Piece::Text(b"+ "));
             transcript.piece(Speaker::ToClient, Mark::Relayed, Piece::Masked(challenge.len()));
             transcript.piece(Speaker::ToClient, Mark::Relayed, Piece::Text(b"\r\n"));
@@ -108,8 +110,4 @@ impl Connection {
             _ => Err(NoLogin::Closed.into()),
         }
     }
-}
-
-fn shown(transcript: &mut Option<Printer>) -> Option<&mut (dyn Transcript + Send)> {
-    transcript.as_mut().map(|printer| printer as &mut (dyn Transcript + Send))
 }

@@ -14,7 +14,7 @@ use super::attempt::Waiting;
 use super::conversation::Conversation;
 use super::guard::door::{Claim, Place};
 use super::handle::AccountHandle;
-use super::handshake::{self, Accepted, Guests};
+use super::handshake::{self, Accepted, Guests, Http};
 use super::listener::Proxy;
 use super::preauth::{Allowance, Event, NotAuthenticated, Protection};
 use super::relay::{Beginning, Bounds, End, Relay};
@@ -25,7 +25,7 @@ use crate::config::{Listener, ListenerTls};
 use crate::secret::Credentials;
 use crate::stream::{Stream, receive};
 use crate::telemetry::{Event as Told, LoginResult, Telemetry};
-use crate::trace::{Mark, Printer, Speaker, Transcript};
+use crate::trace::{Mark, Recorder, Speaker, Transcript};
 use crate::upstream::connect::Connected;
 use crate::upstream::id::Introduction;
 
@@ -36,7 +36,7 @@ pub(super) struct Connection {
     /// How it came. Boxed: it is of no use after the login.
     pub(super) entrance: Box<Entrance>,
     pub(super) session: u64,
-    pub(super) transcript: Option<Printer>,
+    pub(super) trace: Recorder,
     /// By when the login has to be done.
     pub(super) deadline: Instant,
     /// Who the client says that it is.
@@ -90,12 +90,13 @@ pub(super) enum NoLogin {
 
 impl Connection {
     pub(super) fn new(proxy: Arc<Proxy>, listener: Arc<Listener>, peer: SocketAddr, session: u64) -> Self {
-        let transcript = proxy.trace.clone().map(|sink| Printer::new(format!("#{session}"), sink));
+        let mut trace = proxy.tracer.client(session);
+        trace.note(|| format!("a client connects from {peer} to {}", listener.address));
         let now = Instant::now();
         let deadline = now.checked_add(proxy.limits.login_time).unwrap_or(now);
         let connected = *listener.address;
         let entrance = Box::new(Entrance { listener, connected, host: None, claim: None });
-        Self { proxy, peer, entrance, session, transcript, deadline, introduction: Box::default(), command: None }
+        Self { proxy, peer, entrance, session, trace, deadline, introduction: Box::default(), command: None }
     }
 
     /// Serves the client until it is gone.
@@ -107,7 +108,10 @@ impl Connection {
         // Boxed, so that a session that is only relayed does not carry what its login needed.
         let authenticated = match Box::pin(self.log_in(tcp, &place, stop)).await {
             Ok(authenticated) => authenticated,
-            Err(error) => return debug!(session, %peer, "no login: {error}"),
+            Err(error) => {
+                self.trace.note(|| format!("it ends without a login: {error}"));
+                return debug!(session, %peer, "no login: {error}");
+            }
         };
         place.logged_in();
         let account = authenticated.account.clone();
@@ -161,12 +165,16 @@ impl Connection {
         let deadline = self.within(self.proxy.limits.handshake_time, Instant::now());
         let accepted = timeout_at(deadline, handshake::accept(&self.proxy.tls, tcp, guests)).await;
         match accepted.map_err(|_| NoLogin::TimedOut)?.map_err(NoLogin::Handshake)? {
-            Accepted::Imap(stream) => {
+            Accepted::Imap(mut stream) => {
+                if guests == Guests::Web && web::wants_http(&mut stream, &self.proxy.site).await {
+                    web::serve(stream, Http::One, Arc::clone(&self.proxy.site)).await;
+                    return Err(NoLogin::Page);
+                }
                 self.entrance.host = stream.get_ref().1.server_name().map(str::to_ascii_lowercase);
                 Ok(stream.into())
             }
             Accepted::Web(stream, http) => {
-                web::serve(stream, http, self.proxy.page.clone()).await;
+                web::serve(stream, http, Arc::clone(&self.proxy.site)).await;
                 Err(NoLogin::Page)
             }
             Accepted::Proof => Err(NoLogin::Proof),
@@ -192,6 +200,7 @@ impl Connection {
                     received = Vec::new();
                     let Stream::Plain(tcp) = client.take()? else { return Err(NoLogin::Closed) };
                     client.resume(self.handshake(tcp, Guests::Imap).await?);
+                    self.trace.note(|| "TLS begins".to_owned());
                     machine = NotAuthenticated::new(Protection::Tls, allowance).offering_scram(offers_scram);
                 }
                 Event::Login { tag, credentials } => match self
@@ -204,6 +213,7 @@ impl Connection {
                 {
                     Ok((account, credentials, upstream)) => {
                         self.tell_login(Some(&account), LoginResult::Accepted);
+                        self.trace.logged_in(&account);
                         let client = client.take()?;
                         return Ok(Authenticated { client, rest: received, tag, account, credentials, upstream });
                     }
@@ -238,7 +248,7 @@ impl Connection {
         loop {
             let mut out = Vec::new();
             let mut input = received.as_slice();
-            let shown = self.transcript.as_mut().map(|printer| printer as &mut dyn Transcript);
+            let shown = self.trace.transcript().map(|transcript| transcript as &mut dyn Transcript);
             let event = machine.take(&mut input, &mut out, shown);
             let used = received.len().saturating_sub(input.len());
             received.drain(..used);
@@ -284,7 +294,7 @@ impl Connection {
     }
 
     async fn say(&mut self, client: &mut Conversation, lines: &[u8]) -> Result<(), NoLogin> {
-        if let Some(transcript) = &mut self.transcript {
+        if let Some(transcript) = self.trace.transcript() {
             transcript.lines(Speaker::ToClient, Mark::Own, lines);
         }
         Ok(client.send(lines).await?)
@@ -300,7 +310,7 @@ impl Connection {
         let answer = [&logged_in.untagged, &tag, b" ".as_slice(), &logged_in.answer, b"\r\n"].concat();
         let lines = answer.split_inclusive(|byte| *byte == b'\n');
         let answer: Vec<u8> = lines.flat_map(|line| session.rewrite(line).unwrap_or_else(|| line.to_vec())).collect();
-        if let Some(transcript) = &mut self.transcript {
+        if let Some(transcript) = self.trace.transcript() {
             transcript.lines(Speaker::ToClient, Mark::Changed, &answer);
         }
         let beginning = Beginning { client: rest, answer, upstream: upstream_rest };
@@ -316,7 +326,7 @@ impl Connection {
             has_grace: self.proxy.has_grace,
             device: OnceLock::new(),
         };
-        (Relay::new(session, (client, stream), account, self.transcript, bounds), beginning)
+        (Relay::new(session, (client, stream), account, self.trace, bounds), beginning)
     }
 }
 

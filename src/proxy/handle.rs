@@ -9,6 +9,7 @@ use super::session::Request;
 use crate::account::AccountId;
 use crate::push::board::Board;
 use crate::push::registry::Registry;
+use crate::push::standing::standing;
 use crate::secret::{Credentials, DeviceToken};
 use crate::telemetry::{Event, Way};
 
@@ -28,6 +29,10 @@ pub(super) struct AccountHandle {
 impl relay::Account for AccountHandle {
     fn tokens(&self) -> Vec<DeviceToken> {
         self.registry.tokens(&self.account)
+    }
+
+    fn push_status(&self) -> String {
+        standing(&self.registry, &self.board, &self.account, &self.credentials)
     }
 
     fn idles_in(&self, mailbox: &str) {

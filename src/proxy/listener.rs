@@ -19,14 +19,14 @@ use super::guard::gate::LoginGate;
 use super::probes::Probes;
 use super::session;
 use super::tls::ServerTls;
-use super::web::Page;
+use super::web::Site;
 use crate::config::{Allow, Config, Limits, Listener, ListenerTls};
 use crate::live::Live;
 use crate::push::board::Board;
 use crate::push::registry::Registry;
 use crate::stream;
 use crate::telemetry::Event;
-use crate::trace::Sink;
+use crate::trace::Tracer;
 use crate::upstream::Upstreams;
 
 /// How long to wait when no connection can be accepted, for example because there are no file descriptors left.
@@ -35,7 +35,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// What all connections have in common that began under the same configuration.
 pub struct Proxy {
     pub(super) tls: ServerTls,
-    pub(super) upstreams: Arc<Upstreams>,
+    pub(crate) upstreams: Arc<Upstreams>,
     pub(super) registry: Registry,
     pub(super) board: Board,
     pub(super) session: Arc<session::Settings>,
@@ -46,9 +46,9 @@ pub struct Proxy {
     pub(super) limits: Limits,
     /// Who may connect and log in, wherever it is.
     pub(super) allow: Allow,
-    pub(super) trace: Option<Sink>,
+    pub(super) tracer: Tracer,
     pub(super) probes: Arc<Probes>,
-    pub(super) page: Page,
+    pub(crate) site: Arc<Site>,
     listeners: Vec<Arc<Listener>>,
     pub(super) gate: Arc<LoginGate>,
     door: Arc<Door>,
@@ -67,7 +67,7 @@ impl Proxy {
         registry: Registry,
         board: Board,
         gate: Arc<LoginGate>,
-        trace: Option<Sink>,
+        tracer: Tracer,
     ) -> Self {
         Self {
             tls,
@@ -79,9 +79,9 @@ impl Proxy {
             has_grace: !config.push.grace.is_zero(),
             limits: config.limits.clone(),
             allow: config.allow.clone(),
-            trace,
+            tracer,
             probes: Arc::default(),
-            page: Page::new(config),
+            site: Arc::new(Site::new(config)),
             listeners: config.listeners.iter().cloned().map(Arc::new).collect(),
             gate,
             door: Arc::new(Door::default()),
@@ -99,7 +99,8 @@ impl Proxy {
             probes: Arc::clone(&self.probes),
             door: Arc::clone(&self.door),
             next_session: Arc::clone(&self.next_session),
-            ..Self::new(config, tls, upstreams, registry, board, Arc::clone(&self.gate), self.trace.clone())
+            site: Arc::new(self.site.renewed(config)),
+            ..Self::new(config, tls, upstreams, registry, board, Arc::clone(&self.gate), self.tracer.clone())
         }
     }
 }
@@ -138,6 +139,7 @@ fn session_settings(config: &Config) -> session::Settings {
     }
     session::Settings {
         entries,
+        push_status: config.metadata.push_status,
         native: config.push.native,
         keepalive: config.relay.keepalive,
         jmapaccess: config.relay.jmapaccess,

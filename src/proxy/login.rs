@@ -78,6 +78,7 @@ impl Connection {
             Err(refused) => return Ok(Err(refused)),
         };
         let account = AccountId::of(&credentials, &target.name());
+        self.trace.tries(&account);
         let pass = match self.pass(&account, &credentials).await {
             Ok(pass) => pass,
             Err(refused) => return Ok(Err(refused)),

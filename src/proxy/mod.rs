@@ -24,4 +24,4 @@ pub mod relay;
 mod sasl;
 pub mod session;
 pub mod tls;
-mod web;
+pub(crate) mod web;

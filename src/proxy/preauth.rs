@@ -332,7 +332,7 @@ fn show(transcript: &mut dyn Transcript, command: &[u8], is_sasl: bool) {
     let shown = match head {
         // What is no known command may be a password in the wrong place, or a mistyped LOGIN.
         None => 0,
-        Some(head) if head.verb.has_secret_arguments() || head.verb == Verb::Other => head.len,
+        Some(head) if head.verb.has_secret_arguments() || matches!(head.verb, Verb::Append | Verb::Other) => head.len,
         Some(_) => text.len(),
     };
     let (plain, secret) = text.split_at_checked(shown).unwrap_or((text, &[]));

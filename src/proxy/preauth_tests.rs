@@ -201,8 +201,7 @@ fn an_answer_to_the_upstream_is_read_as_one() {
 
 #[test]
 fn the_transcript_has_no_password() {
-    let shown = crate::trace::testing::Shown::default();
-    let mut printer = crate::trace::Printer::new("#1".into(), shown.sink());
+    let (shown, mut recorder) = crate::trace::testing::Shown::begin();
     for input in [
         "a LOGIN sesame sesame\r\n",
         "b LOGIN {6+}\r\nsesame {6+}\r\nsesame\r\n",
@@ -216,9 +215,9 @@ fn the_transcript_has_no_password() {
         "e LOGIM sesame sesame\r\n",
     ] {
         let mut machine = NotAuthenticated::new(Protection::Tls, ALLOWED);
-        machine.take(&mut input.as_bytes(), &mut vec![], Some(&mut printer));
+        machine.take(&mut input.as_bytes(), &mut vec![], Some(recorder.transcript().unwrap()));
     }
-    drop(printer);
+    drop(recorder);
     let shown = shown.text();
     assert!(shown.contains("C: a LOGIN<") && !shown.contains("sesame"), "{shown}");
 }

@@ -19,7 +19,7 @@ use super::session::{Output, Request, Session};
 use crate::secret::DeviceToken;
 use crate::stream::{Stream, with_scratch};
 use crate::telemetry::Way;
-use crate::trace::{Printer, Transcript};
+use crate::trace::{Recorder, Transcript};
 
 /// How long a session goes on after one peer has closed its side, or after deltapush ended it.
 const LINGER: Duration = Duration::from_secs(30);
@@ -31,6 +31,8 @@ pub type Performed = Pin<Box<dyn Future<Output = bool> + Send>>;
 pub trait Account: Send {
     /// The tokens that it has.
     fn tokens(&self) -> Vec<DeviceToken>;
+    /// How push is for it at this moment, in one line for its owner.
+    fn push_status(&self) -> String;
     /// A client of it idles in this mailbox.
     fn idles_in(&self, mailbox: &str);
     /// A client of it asks for messages.
@@ -70,7 +72,7 @@ pub struct Relay<A> {
     client: Peer,
     upstream: Peer,
     account: A,
-    transcript: Option<Printer>,
+    trace: Recorder,
     /// What the client sent and the session could not take yet.
     waiting: Vec<u8>,
     /// What waits is compressed: it was read with the COMPRESS, or after it.
@@ -116,7 +118,7 @@ impl<A: Account> Relay<A> {
         session: Session,
         (client, upstream): (Stream, Stream),
         account: A,
-        transcript: Option<Printer>,
+        trace: Recorder,
         bounds: Bounds,
     ) -> Self {
         let now = Instant::now();
@@ -125,7 +127,7 @@ impl<A: Account> Relay<A> {
             client: Peer::new(client),
             upstream: Peer::new(upstream),
             account,
-            transcript,
+            trace,
             waiting: Vec::new(),
             began_to_compress: false,
             requests: VecDeque::new(),
@@ -157,7 +159,11 @@ impl<A: Account> Relay<A> {
                 if self.end.is_none() && cancelled.as_mut().poll(cx).is_ready() {
                     self.finish(End::Shutdown, "deltapush shuts down, try again in a moment", cx);
                 }
-                self.poll(cx)
+                let polled = self.poll(cx);
+                if let Poll::Ready(end) = &polled {
+                    self.trace.note(|| format!("the session ends: {end}"));
+                }
+                polled
             })
             .await
         }
@@ -396,7 +402,7 @@ impl<A: Account> Relay<A> {
             account: &self.account,
             requests: &mut self.requests,
             began_to_compress: &mut self.began_to_compress,
-            transcript: &mut self.transcript,
+            trace: &mut self.trace,
             heard: &mut self.heard,
             cx,
         };
@@ -411,7 +417,7 @@ struct Out<'a, 'b, A> {
     account: &'a A,
     requests: &'a mut VecDeque<Request>,
     began_to_compress: &'a mut bool,
-    transcript: &'a mut Option<Printer>,
+    trace: &'a mut Recorder,
     heard: &'a mut Instant,
     cx: &'a mut Context<'b>,
 }
@@ -433,6 +439,8 @@ impl<A: Account> Output for Out<'_, '_, A> {
     fn compress(&mut self) {
         self.client.compress();
         *self.began_to_compress = true;
+        self.trace
+            .note(|| "between client and deltapush all is compressed from here on, and shown as it is".to_owned());
     }
 
     fn request(&mut self, request: Request) {
@@ -452,8 +460,12 @@ impl<A: Account> Output for Out<'_, '_, A> {
         self.account.tokens()
     }
 
+    fn push_status(&self) -> String {
+        self.account.push_status()
+    }
+
     fn transcript(&mut self) -> Option<&mut dyn Transcript> {
-        self.transcript.as_mut().map(|printer| printer as &mut dyn Transcript)
+        self.trace.transcript().map(|transcript| transcript as &mut dyn Transcript)
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::time::{sleep, timeout};
 use super::*;
 use crate::config::{JmapAccess, Native};
 use crate::proxy::session::{Settings, Upstream};
+use crate::trace::Tracer;
 
 /// An account that does what it is asked, in a moment.
 struct Willing(Arc<Mutex<Vec<Request>>>);
@@ -17,6 +18,9 @@ struct Willing(Arc<Mutex<Vec<Request>>>);
 impl Account for Willing {
     fn tokens(&self) -> Vec<DeviceToken> {
         Vec::new()
+    }
+    fn push_status(&self) -> String {
+        String::new()
     }
     fn idles_in(&self, _: &str) {}
     fn fetches(&self) {}
@@ -54,6 +58,7 @@ async fn scene_with(idle_time: Duration, keepalive: Option<Duration>) -> Scene {
     let ((client, near_client), (upstream, near_upstream)) = tokio::join!(pair(), pair());
     let settings = Settings {
         entries: vec![],
+        push_status: false,
         native: Native::Passthrough,
         keepalive,
         jmapaccess: JmapAccess::Strip,
@@ -64,7 +69,7 @@ async fn scene_with(idle_time: Duration, keepalive: Option<Duration>) -> Scene {
     let requests = Arc::new(Mutex::new(Vec::new()));
     let streams = (Stream::Plain(near_client), Stream::Plain(near_upstream));
     let bounds = Bounds { buffer: 64 * 1024, idle_time, command_time: COMMAND_TIME };
-    let relay = Relay::new(session, streams, Willing(Arc::clone(&requests)), None, bounds);
+    let relay = Relay::new(session, streams, Willing(Arc::clone(&requests)), Tracer::default().client(1), bounds);
     let stop = CancellationToken::new();
     let stopped = stop.clone();
     let beginning = Beginning { client: vec![], answer: b"a OK in\r\n".to_vec(), upstream: b"* 1 EXISTS\r\n".to_vec() };

@@ -71,6 +71,14 @@ impl ServerTls {
         web.alpn_protocols = [IMAP, HTTP_2, HTTP_1].map(<[u8]>::to_vec).into();
         Ok(Self { imap: Arc::new(imap), web: Arc::new(web), certificates, challenges: Challenges::default() })
     }
+
+    /// The same certificates for a listener that speaks HTTP/1.1 alone.
+    #[must_use]
+    pub fn for_http(&self) -> Arc<ServerConfig> {
+        let mut http = (*self.imap).clone();
+        http.alpn_protocols = vec![HTTP_1.to_vec()];
+        Arc::new(http)
+    }
 }
 
 #[cfg(test)]

@@ -37,6 +37,9 @@ pub enum WatchState {
 }
 
 impl WatchState {
+    /// What they are called where they are counted, in the order of [`Board::count_states`].
+    pub const NAMES: [&'static str; 4] = ["connecting", "watching", "interrupted", "awaiting_login"];
+
     fn told(&self) -> Watch<'_> {
         match self {
             Self::Connecting => Watch::Connecting,
@@ -54,6 +57,8 @@ impl WatchState {
 pub struct WatchEntry {
     /// What it is doing.
     pub state: WatchState,
+    /// Since when.
+    pub since: Instant,
     /// It has a session at the server.
     has_session: bool,
     /// When the server last said something to it.
@@ -96,6 +101,7 @@ impl Board {
         let give_way = Arc::new(Notify::new());
         let entry = WatchEntry {
             state: WatchState::Connecting,
+            since: Instant::now(),
             has_session: false,
             last_proof: None,
             blindness,
@@ -112,6 +118,7 @@ impl Board {
         if let Some(mut entry) = self.0.entries.get_mut(account) {
             entry.has_session &= state == WatchState::Watching;
             entry.state = state;
+            entry.since = Instant::now();
         }
     }
 
@@ -139,6 +146,23 @@ impl Board {
     #[must_use]
     pub fn is_watching(&self, account: &AccountId) -> bool {
         self.0.entries.get(account).is_some_and(|entry| entry.state == WatchState::Watching)
+    }
+
+    /// How many watches do what, in the order of [`WatchState::NAMES`].
+    #[must_use]
+    pub fn count_states(&self) -> [usize; 4] {
+        let mut counts = [0_usize; 4];
+        let [connecting, watching, interrupted, awaiting] = &mut counts;
+        for entry in &self.0.entries {
+            let count = match entry.state {
+                WatchState::Connecting => &mut *connecting,
+                WatchState::Watching => &mut *watching,
+                WatchState::Interrupted { .. } => &mut *interrupted,
+                WatchState::AwaitingLogin { .. } => &mut *awaiting,
+            };
+            *count = count.saturating_add(1);
+        }
+        counts
     }
 
     /// The device with this token fetches messages of the account.

@@ -10,6 +10,7 @@ use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 
 use super::schedule::{Answer, Failure};
+use crate::causes::with_causes;
 use crate::config::Trust;
 use crate::secret::DeviceToken;
 use crate::upstream::tls::{self, TrustError};
@@ -147,12 +148,6 @@ fn failed(error: &reqwest::Error) -> Answer {
     let timed_out = error.is_timeout() && !error.is_connect();
     let failure = if timed_out { Failure::TimedOut } else { Failure::Unreachable };
     Answer::Failed { failure, retry_after: None }
-}
-
-/// The library's own words are too general to mend anything by; the reason is further down.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 fn classify(status: u16, retry_after: Option<Duration>) -> Answer {

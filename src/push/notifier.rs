@@ -12,17 +12,19 @@ use tokio_rustls::rustls::RootCertStore;
 
 use super::http::Poster;
 pub use super::http::{ClientError, roots};
+use super::push_test::{Progress, Tester, Tests};
 use super::registry::{News, Registry, TokenNews};
 use super::schedule::{self, Answer, Failure, Outcome, Schedule, Step};
+use crate::account::AccountId;
 use crate::secret::DeviceToken;
 use crate::store::{Generation, StoreError};
-use crate::telemetry::{self, PostResult, Telemetry};
+use crate::telemetry::{self, Pause, PostResult, Telemetry};
 
 /// How many results may wait to be written before no further one is taken.
 const MAX_RECORDING: usize = 256;
 
 /// What a POST that panicked counts as.
-const FAULT: Answer = Answer::Failed { failure: Failure::Unreachable, retry_after: None };
+pub(super) const FAULT: Answer = Answer::Failed { failure: Failure::Unreachable, retry_after: None };
 
 /// How to push.
 #[derive(Debug, Clone)]
@@ -51,10 +53,12 @@ pub struct Notifier {
     /// Each with how long it took.
     in_flight: JoinSet<(DeviceToken, Answer, Duration)>,
     recording: JoinSet<()>,
+    tests: Tests,
 }
 
 enum Event {
     News(DeviceToken, News),
+    Test(Progress),
     Answered(DeviceToken, Answer, Duration),
     Due,
     Shutdown,
@@ -81,7 +85,14 @@ impl Notifier {
             start: Instant::now(),
             in_flight: JoinSet::new(),
             recording: JoinSet::new(),
+            tests: Tests::default(),
         })
+    }
+
+    /// What asks for a push that has nothing to do with any message.
+    #[must_use]
+    pub fn tester(&self) -> Tester {
+        self.tests.tester()
     }
 
     /// Posts until `shutdown` is ready; then waits for what is in flight, up to the grace, and for what is to be written.
@@ -98,10 +109,13 @@ impl Notifier {
                     Err(_) => continue,
                 },
                 (token, news) = self.news.recv() => Event::News(token, news),
+                progress = self.tests.next() => Event::Test(progress),
                 () = sleep_until_some(due) => Event::Due,
             };
             match event {
                 Event::News(token, news) => self.heed(token, news),
+                Event::Test(Progress::Asked(test)) => self.tests.begin(test, self.poster.clone()),
+                Event::Test(Progress::Ended(token, answer, took)) => self.tested(token, answer, took),
                 Event::Answered(token, answer, took) => self.answered(token, answer, took),
                 Event::Due => {}
                 Event::Shutdown => break,
@@ -131,27 +145,63 @@ impl Notifier {
 
     fn heed(&mut self, token: DeviceToken, news: News) {
         match news {
-            News::Pending { generation, age } => self.schedule.notice(token, generation, age, self.now()),
+            News::Pending { generation, age } => {
+                let before = self.schedule.next_post(&token);
+                self.schedule.notice(token.clone(), generation, age, self.now());
+                if self.schedule.next_post(&token) != before {
+                    self.tell_of_waiting(&token);
+                }
+            }
             News::Gone => self.schedule.forget(&token),
         }
     }
 
+    /// Says what a push waits for, if it waits.
+    fn tell_of_waiting(&self, token: &DeviceToken) {
+        let Some((at, has_failed)) = self.schedule.next_post(token) else { return };
+        let next = at.saturating_sub(self.now());
+        let pause = match has_failed {
+            _ if self.schedule.is_down() => Pause::Outage,
+            true => Pause::Failed,
+            false => Pause::Coalescing,
+        };
+        if pause == Pause::Outage || !next.is_zero() {
+            let accounts = self.registry.owners(token);
+            self.telemetry.tell(&telemetry::Event::Waits { accounts: &accounts, token, pause, next });
+        }
+    }
+
+    fn tell_posted(&self, token: &DeviceToken, answer: Answer, took: Duration) {
+        let (accounts, result) = (self.registry.owners(token), told(answer));
+        self.telemetry.tell(&telemetry::Event::Posted { accounts: &accounts, token, result, took });
+    }
+
+    /// A push that an operator asked for has ended. What the schedule has planned for the token goes on.
+    fn tested(&mut self, token: DeviceToken, answer: Answer, took: Duration) {
+        self.tell_posted(&token, answer, took);
+        if answer == Answer::Gone {
+            self.forget(token);
+        }
+    }
+
+    fn forget(&mut self, token: DeviceToken) {
+        let account = names(&self.registry.owners(&token));
+        tracing::info!(%account, %token, "token forgotten: the notification server says that it is gone");
+        self.record(move |registry| async move { registry.forget(&token).await });
+    }
+
     fn answered(&mut self, token: DeviceToken, answer: Answer, took: Duration) {
-        let accounts = self.registry.owners(&token);
-        let result = told(answer);
-        self.telemetry.tell(&telemetry::Event::Posted { accounts: &accounts, token: &token, result, took });
+        self.tell_posted(&token, answer, took);
         let was_down = self.schedule.is_down();
         let outcome = self.schedule.answered(&token, answer, self.now());
         self.tell_of_outages(was_down);
+        self.tell_of_waiting(&token);
         match outcome {
             Outcome::Accepted(generation) => {
-                tracing::info!(%token, "push accepted");
+                tracing::info!(account = %names(&self.registry.owners(&token)), %token, "push accepted");
                 self.record(move |registry| async move { registry.announced(&token, generation).await });
             }
-            Outcome::Forget => {
-                tracing::info!(%token, "token forgotten: the notification server says that it is gone");
-                self.record(move |registry| async move { registry.forget(&token).await });
-            }
+            Outcome::Forget => self.forget(token),
             Outcome::Retry(at) => {
                 tracing::debug!(%token, ?answer, "push failed; next attempt in {:?}", at.saturating_sub(self.now()));
             }
@@ -161,16 +211,19 @@ impl Notifier {
     }
 
     fn gave_up(&mut self, token: DeviceToken, generation: Generation, reason: schedule::GivenUp) {
-        tracing::info!(%token, "push given up: {reason}");
-        let reason = reason.to_string();
         let accounts = self.registry.owners(&token);
+        tracing::info!(account = %names(&accounts), %token, "push given up: {reason}");
+        let reason = reason.to_string();
         self.telemetry.tell(&telemetry::Event::GaveUp { accounts: &accounts, token: &token, reason: &reason });
         self.record(move |registry| async move { registry.gave_up(&token, generation, &reason).await });
     }
 
     fn tell_of_outages(&self, was_down: bool) {
-        let waiting = self.schedule.pending();
-        match (was_down, self.schedule.is_down()) {
+        let (waiting, down) = (self.schedule.pending(), self.schedule.is_down());
+        if down != was_down {
+            self.telemetry.tell(&telemetry::Event::Outage { down });
+        }
+        match (was_down, down) {
             (false, true) => tracing::warn!(waiting, "the notification server is down; it is probed now and then"),
             (true, false) => tracing::info!(waiting, "the notification server is back"),
             _ => {}
@@ -213,8 +266,13 @@ impl Notifier {
     }
 }
 
+/// The accounts of a token, in a log: as a rule it is one.
+fn names(accounts: &[AccountId]) -> String {
+    accounts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
 /// The answer as it is told to whoever looks on.
-fn told(answer: Answer) -> PostResult {
+pub(super) fn told(answer: Answer) -> PostResult {
     match answer {
         Answer::Accepted => PostResult::Accepted,
         Answer::Gone => PostResult::Gone,

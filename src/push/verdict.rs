@@ -167,6 +167,14 @@ mod tests {
     }
 
     #[test]
+    fn each_verdict_has_a_counter_of_its_own() {
+        use Reason::{AutoSubmitted, Deleted, Junk, NotChat, OwnMail, Seen};
+        let reasons = [Seen, Deleted, Junk, AutoSubmitted, OwnMail, NotChat].map(Verdict::Skip);
+        let words: Vec<_> = std::iter::once(Verdict::Push).chain(reasons).map(Verdict::skipped).collect();
+        assert_eq!(words, crate::telemetry::metrics::VERDICTS.map(|(words, _)| words));
+    }
+
+    #[test]
     fn what_wakes_a_device_and_what_does_not() {
         use Reason::{AutoSubmitted, Deleted, Junk, OwnMail, Seen};
         let cases: [(&[&str], &str, Verdict); 19] = [

@@ -43,7 +43,7 @@ pub(super) fn private_file(path: &Path) -> Result<File, OpenError> {
 
 /// Makes a file of mode 0600 that is not there yet, with what `write` puts in. It appears whole and on disk or not at
 /// all, and an existing one is never replaced.
-pub(super) fn put_new<E: From<io::Error>>(
+pub(crate) fn put_new<E: From<io::Error>>(
     path: &Path,
     write: impl FnOnce(&Path, &mut File) -> Result<(), E>,
 ) -> Result<(), E> {

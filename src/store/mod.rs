@@ -28,6 +28,7 @@ use std::sync::Arc;
 
 pub use backup::backup;
 pub use check::{KeyReport, Report, check};
+pub(crate) use directory::put_new;
 pub use error::{OpenError, StoreError};
 pub use records::{
     AccountRecord, AccountStatus, Announce, Change, Generation, Idled, Loaded, MAX_IDLED, MAX_TOKENS, Moment, Position,
@@ -218,6 +219,12 @@ impl Store {
     ) -> Result<(), StoreError> {
         let (token, reason) = (token.clone(), reason.to_owned());
         self.run(move |state| state.gave_up(&token, generation, &reason, now)).await
+    }
+
+    /// Whether the last change could not be written.
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
+        self.worker.is_failing()
     }
 
     /// Writes what is queued, closes the state and lets go of the folder. Every later call, from any handle, is answered

@@ -4,8 +4,8 @@
 //! else with it. Answers are given after the commit.
 
 use std::fs::File;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
@@ -35,6 +35,8 @@ enum Message {
 /// The way to the thread. It ends when this is dropped, after what is queued.
 pub(super) struct Worker {
     queue: mpsc::Sender<Message>,
+    /// Whether the last writing failed.
+    is_failing: Arc<AtomicBool>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -47,7 +49,9 @@ impl Worker {
         changed: Changed,
     ) -> Result<Self, OpenError> {
         let (queue, messages) = mpsc::channel(QUEUE);
+        let is_failing = Arc::new(AtomicBool::new(false));
         let state = State {
+            is_failing: Arc::clone(&is_failing),
             connection,
             _lock: lock,
             generation: number(newest),
@@ -59,7 +63,11 @@ impl Worker {
             .name("deltapush-store".into())
             .spawn(move || state.serve(messages))
             .map_err(|source| OpenError::Io { path: "a thread".into(), source })?;
-        Ok(Self { queue, thread: Mutex::new(Some(thread)) })
+        Ok(Self { queue, is_failing, thread: Mutex::new(Some(thread)) })
+    }
+
+    pub(super) fn is_failing(&self) -> bool {
+        self.is_failing.load(Ordering::Relaxed)
     }
 
     pub(super) async fn run<T: Send + 'static>(
@@ -94,6 +102,7 @@ impl Worker {
 }
 
 struct State {
+    is_failing: Arc<AtomicBool>,
     connection: Connection,
     /// Held as long as the file is open.
     _lock: File,
@@ -183,6 +192,7 @@ impl State {
     fn tell(&mut self, failed: Option<&StoreError>, written: bool) {
         match failed {
             Some(error) => {
+                self.is_failing.store(true, Ordering::Relaxed);
                 if let Some(failures) = self.trouble.failed(Instant::now()) {
                     tracing::warn!(
                         failures,
@@ -191,6 +201,7 @@ impl State {
                 }
             }
             None if written => {
+                self.is_failing.store(false, Ordering::Relaxed);
                 if let Some(failures) = self.trouble.written() {
                     tracing::info!(failures, "the state can be written again");
                 }

@@ -66,7 +66,7 @@ pub enum Event<'a> {
         /// Why it wakes nobody, in words; `None` if it deserves a push.
         skipped: Option<&'static str>,
     },
-    /// A watch has looked through a mailbox, and what it found is on disk.
+    /// A watch has looked through a mailbox, and what it found is on disk. A POST of that may have begun by now.
     Noticed {
         /// Whose.
         account: &'a AccountId,
@@ -97,6 +97,45 @@ pub enum Event<'a> {
         /// Why, in words.
         reason: &'a str,
     },
+    /// The push of a token waits for its time.
+    Waits {
+        /// The accounts that have the token.
+        accounts: &'a [AccountId],
+        /// The token.
+        token: &'a DeviceToken,
+        /// Why.
+        pause: Pause,
+        /// For how long, if nothing brings it forward.
+        next: Duration,
+    },
+    /// An operator asked for a push of this token: a POST follows that has nothing to do with any message.
+    PushTest {
+        /// Whose device.
+        account: &'a AccountId,
+        /// The token.
+        token: &'a DeviceToken,
+    },
+    /// The notification server counts as down from now on, or as back.
+    Outage {
+        /// It is down.
+        down: bool,
+    },
+    /// An account has no device any more: all that was kept of it is erased.
+    Forgotten {
+        /// Which account.
+        account: &'a AccountId,
+    },
+}
+
+/// Why a push waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Pause {
+    /// The device was woken a moment ago: one more push at the end of the coalescing window tells it all.
+    Coalescing,
+    /// The last POST has failed.
+    Failed,
+    /// The notification server is down: it is tried with one push at a time.
+    Outage,
 }
 
 /// What came of a login.

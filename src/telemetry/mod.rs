@@ -3,13 +3,17 @@
 //! Those who do something say so once, as an [`Event`]; what becomes of it is decided here. Telling costs a few atomic
 //! operations, never waits for anybody and never fails.
 
+mod counts;
+pub mod delays;
 mod event;
+pub mod histogram;
 pub mod history;
 pub mod metrics;
+pub mod series;
 
 use std::sync::Arc;
 
-pub use event::{Event, LoginResult, PostResult, Watch, Way};
+pub use event::{Event, LoginResult, Pause, PostResult, Watch, Way};
 use history::History;
 use metrics::Metrics;
 

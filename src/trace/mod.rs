@@ -1,18 +1,35 @@
-//! The protocol transcript of a session: who said what, with secrets masked.
+//! The protocol of a session for people to read: who said what, with secrets masked.
 //!
 //! What is secret is known from the parser's state where the bytes pass, never guessed from the text: the caller says
-//! [`Piece::Masked`] instead of handing the bytes over.
+//! [`Piece::Masked`] instead of handing the bytes over. A [`Recorder`] in each session makes lines of it as long as somebody
+//! follows it; the [`Tracer`] that all share knows who does, and each [`Followed`] is one reader with a queue of its own.
 
-mod printer;
-mod sink;
+pub mod export;
+mod files;
+mod follow;
+mod json;
+mod metadata;
+mod outputs;
+mod record;
+mod recorder;
+#[cfg(test)]
+mod redaction_tests;
 #[cfg(test)]
 pub(crate) mod testing;
+mod text;
+mod tracer;
 
 use crate::parser::framer::{Fragment, Framer, LineEnd};
-use crate::parser::response::may_have_literals;
+use crate::parser::metadata::values;
+use crate::parser::response::{Head, head, may_have_literals};
 
-pub use printer::Printer;
-pub use sink::Sink;
+pub use follow::Followed;
+pub use json::Malformed;
+pub use metadata::show_metadata;
+pub use record::{Entry, NoSession, Part, Record, SessionId, Side};
+pub use recorder::Recorder;
+pub use text::Renderer;
+pub use tracer::{Audience, Tracer, Wanted};
 
 /// On which side of deltapush something was said, and by whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +51,8 @@ pub enum Mark {
     Relayed,
     /// Kept: the other peer does not see it.
     Kept,
+    /// Kept, and what follows was handed on in its place, marked as [`Mark::Changed`].
+    Replaced,
     /// What the other peer got in its place.
     Changed,
     /// Said by deltapush on its own.
@@ -47,14 +66,17 @@ pub enum Piece<'a> {
     Text(&'a [u8]),
     /// So many bytes that must not be shown.
     Masked(usize),
-    /// So many bytes of a literal: shown as their size.
-    Literal(usize),
+    /// Part of a literal: shown as its size, and itself only to who asks for that. Never a secret.
+    Literal(&'a [u8]),
 }
 
 /// Receives a session's transcript piece by piece.
 pub trait Transcript {
     /// A piece. A line is complete when a text ends with its line feed.
     fn piece(&mut self, speaker: Speaker, mark: Mark, piece: Piece<'_>);
+
+    /// Something that happened and that nobody said, in words without secrets.
+    fn note(&mut self, _words: &str) {}
 
     /// Whole lines without literals.
     fn lines(&mut self, speaker: Speaker, mark: Mark, lines: &[u8]) {
@@ -63,8 +85,15 @@ pub trait Transcript {
         }
     }
 
-    /// A whole response, its literals as their sizes.
+    /// A whole response, its literals as such, and nothing of metadata that may be a token.
     fn response(&mut self, speaker: Speaker, mark: Mark, response: &[u8]) {
+        if head(response) == Some(Head::Metadata) {
+            if let Some(values) = values(response) {
+                return metadata::show_values(self, speaker, mark, &values);
+            }
+            self.piece(speaker, mark, Piece::Masked(response.trim_ascii_end().len()));
+            return self.piece(speaker, mark, Piece::Text(b"\r\n"));
+        }
         let has_literals = may_have_literals(response);
         let mut framer = Framer::new();
         let mut rest = response;
@@ -77,7 +106,7 @@ pub trait Transcript {
                         framer.begin_literal(announced.size);
                     }
                 }
-                Fragment::Literal { bytes, .. } => self.piece(speaker, mark, Piece::Literal(bytes.len())),
+                Fragment::Literal { bytes, .. } => self.piece(speaker, mark, Piece::Literal(bytes)),
             }
         }
     }

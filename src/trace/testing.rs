@@ -1,38 +1,29 @@
 //! A trace that a test reads.
 
-use std::io::{Result, Write};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use super::{Audience, Followed, Mark, Recorder, Renderer, Speaker, Tracer, Wanted};
 
-use super::Sink;
-
-/// What was shown so far.
-#[derive(Clone, Default)]
-pub(crate) struct Shown(Arc<Mutex<Vec<u8>>>);
-
-impl Shown {
-    /// A sink that leads here.
-    pub(crate) fn sink(&self) -> Sink {
-        Sink::new(self.clone()).unwrap()
-    }
-
-    /// All that was shown, once every sink and printer is dropped: its thread holds a clone until it is through.
-    pub(crate) fn text(&self) -> String {
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while Arc::strong_count(&self.0) > 1 {
-            assert!(Instant::now() < deadline, "the trace's thread does not end");
-            std::thread::yield_now();
-        }
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+/// Lets a client say a line.
+pub(crate) fn say(recorder: &mut Recorder, line: &str) {
+    if let Some(transcript) = recorder.transcript() {
+        transcript.lines(Speaker::Client, Mark::Kept, format!("{line}\r\n").as_bytes());
     }
 }
 
-impl Write for Shown {
-    fn write(&mut self, bytes: &[u8]) -> Result<usize> {
-        self.0.lock().unwrap().write(bytes)
+/// What was shown so far, to one who sees everything but literals.
+pub(crate) struct Shown(Followed);
+
+impl Shown {
+    /// Follows everything.
+    pub(crate) fn begin() -> (Self, Recorder) {
+        let tracer = Tracer::default();
+        let wanted = Wanted { audience: Audience::Everyone, side: None, literals: false };
+        let shown = Self(tracer.follow(wanted).unwrap());
+        (shown, tracer.client(1))
     }
 
-    fn flush(&mut self) -> Result<()> {
-        Ok(())
+    /// All of it, for a person.
+    pub(crate) fn text(mut self) -> String {
+        let mut renderer = Renderer::new();
+        std::iter::from_fn(|| self.0.try_next()).map(|record| renderer.render(&record)).collect()
     }
 }

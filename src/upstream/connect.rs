@@ -156,6 +156,7 @@ impl<'a> Attempt<'a> {
                 Err(Failed { error, is_final: false }) => failure = Some(error),
             }
         }
+        self.upstreams.doubt(self.target).await;
         Err(failure.unwrap_or_else(|| ConnectError::Unreachable(io::ErrorKind::AddrNotAvailable.into())))
     }
 

@@ -16,6 +16,8 @@ mod login;
 mod mechanism;
 pub mod originating;
 pub mod permit;
+pub mod probe;
+pub mod providers;
 mod proxy_header;
 pub mod refusal;
 pub mod route;
@@ -73,6 +75,13 @@ impl Upstreams {
             route::Servers::Discovered(domain) => {
                 self.discovery.servers(domain, &target.terms, target.reach, &self.dns, &self.tls).await
             }
+        }
+    }
+
+    /// No server of a target can be reached: it may have moved.
+    pub async fn doubt(&self, target: &route::Target) {
+        if let route::Servers::Discovered(domain) = &target.servers {
+            self.discovery.doubt(domain, &target.terms, target.reach).await;
         }
     }
 }

@@ -37,23 +37,42 @@ const CODES: [(&str, Refusal); 13] = [
     ("PRIVACYREQUIRED", Refusal::Credentials),
 ];
 
-/// Words that say it where no code does.
-const WORDS: [(&str, Refusal); 14] = [
+/// Words that say it where no code does; the first that is found counts. What is about the moment for certain comes first, and
+/// "try again" late: servers say it of a wrong password too, and what is taken for a moment is counted as no failed login.
+const WORDS: [(&str, Refusal); 30] = [
+    // Of the tries, not of the sessions.
+    ("too many failed", Refusal::Throttled),
+    ("too many invalid", Refusal::Throttled),
+    ("too many incorrect", Refusal::Throttled),
+    ("too many unsuccessful", Refusal::Throttled),
     ("too many", Refusal::TooManySessions),
     ("maximum number", Refusal::TooManySessions),
     ("connection limit", Refusal::TooManySessions),
     ("simultaneous", Refusal::TooManySessions),
-    ("try again", Refusal::Temporary),
     ("temporar", Refusal::Temporary),
     ("unavailable", Refusal::Temporary),
     ("internal error", Refusal::Temporary),
+    ("server error", Refusal::Temporary),
     ("rate limit", Refusal::Throttled),
+    // Outlook: "Request is throttled. Suggested Backoff Time: 59995 milliseconds".
+    ("throttled", Refusal::Throttled),
     // Outlook, when what holds the mailbox cannot be reached.
     ("not connected", Refusal::Temporary),
-    ("authentication failed", Refusal::Credentials),
     ("invalid credentials", Refusal::Credentials),
     ("invalid password", Refusal::Credentials),
+    ("wrong password", Refusal::Credentials),
+    ("bad password", Refusal::Credentials),
+    ("invalid user", Refusal::Credentials),
+    ("invalid login", Refusal::Credentials),
     ("incorrect", Refusal::Credentials),
+    ("try again later", Refusal::Temporary),
+    ("try again in", Refusal::Temporary),
+    ("your password", Refusal::Credentials),
+    ("or password", Refusal::Credentials),
+    ("and password", Refusal::Credentials),
+    ("check your", Refusal::Credentials),
+    ("try again", Refusal::Temporary),
+    ("authentication failed", Refusal::Credentials),
 ];
 
 /// Reads the answer to a login without its tag (condition, code, text) and the untagged lines that came before it: some
@@ -68,10 +87,10 @@ pub fn classify(answer: &[u8], untagged: &[u8]) -> Refusal {
     reasons.into_iter().find(|reason| *reason != Refusal::Unclear).unwrap_or(Refusal::Unclear)
 }
 
-/// Whether a server that closes the connection with these words means that there are too many.
+/// The same for the words with which a server closes the connection.
 #[must_use]
-pub fn is_about_sessions(words: &str) -> bool {
-    classify(format!("NO {words}").as_bytes(), b"") == Refusal::TooManySessions
+pub fn classify_bye(words: &str) -> Refusal {
+    classify(format!("NO {words}").as_bytes(), b"")
 }
 
 /// What a client makes a wrong password of wherever it finds it, in any case (chatmail/core does).
@@ -146,6 +165,15 @@ mod tests {
             ("NO [AUTHENTICATIONFAILED] try again later", Refusal::Credentials),
             ("NO [ALERT] Invalid credentials (Failure)", Refusal::Credentials),
             ("NO Incorrect username or password", Refusal::Credentials),
+            ("NO Wrong password, please try again", Refusal::Credentials),
+            ("NO Login failed. Check your user name and password and try again.", Refusal::Credentials),
+            ("NO Invalid user name or password, try again later", Refusal::Credentials),
+            ("NO Cannot verify your password now, try again later", Refusal::Temporary),
+            ("NO Too many invalid logon attempts.", Refusal::Throttled),
+            ("NO Too many failed logins, try again in 10 minutes", Refusal::Throttled),
+            ("NO LOGIN Server error - Please try again later", Refusal::Temporary),
+            ("BAD Request is throttled. Suggested Backoff Time: 59995 milliseconds", Refusal::Throttled),
+            ("NO Login failed, try again", Refusal::Temporary),
             ("NO LOGIN failed.", Refusal::Unclear),
             ("NO", Refusal::Unclear),
             ("NO [ALERT] Too many simultaneous connections. (Failure)", Refusal::TooManySessions),
@@ -163,7 +191,9 @@ mod tests {
         let alert = b"* CAPABILITY X\r\n* NO [ALERT] Too many simultaneous connections\r\n";
         assert_eq!(classify(b"NO", alert), Refusal::TooManySessions);
         assert_eq!(classify(b"NO [AUTHENTICATIONFAILED] no", alert), Refusal::Credentials);
-        assert!(is_about_sessions("Too many connections") && !is_about_sessions("overloaded"));
+        assert_eq!(classify_bye("Too many connections"), Refusal::TooManySessions);
+        assert_eq!(classify_bye("Too many failed logins"), Refusal::Throttled);
+        assert_eq!(classify_bye("overloaded"), Refusal::Unclear);
     }
 
     #[test]

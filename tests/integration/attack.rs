@@ -134,6 +134,10 @@ async fn fail2ban_reads_the_log_and_no_name_can_forge_a_line() {
     let lines = || log.lines().filter(|line| line.contains("INFO deltapush::login"));
     let syslog: String = lines().map(|line| format!("Nov 24 03:17:02 vps deltapush[99]: {line}\n")).collect();
     assert_eq!(found_by_fail2ban(&syslog, scene.deltapush.dir()).len(), tried, "{syslog}");
+    let message = |line: &str| line.split_once("deltapush::login: ").unwrap().1.to_owned();
+    let journal: String =
+        lines().map(|line| format!("Nov 24 03:17:02 vps deltapush[99]: {}\n", message(line))).collect();
+    assert_eq!(found_by_fail2ban(&journal, scene.deltapush.dir()).len(), tried, "{journal}");
     let v6 = lines().next().unwrap().replace("127.0.0.1", "2001:db8::7") + "\n";
     assert_eq!(found_by_fail2ban(&v6, scene.deltapush.dir()), ["2001:db8::7"]);
 }

@@ -112,3 +112,47 @@ async fn netease_hears_who_asks_before_a_client_opens_a_mailbox() {
     drop(client);
     upstream.finish().await;
 }
+
+/// iCloud has a push service for Apple's own program, and METADATA without a push of Delta Chat's: both go their ways.
+#[tokio::test]
+async fn icloud_keeps_its_own_push_service_beside_deltapushs() {
+    let login = r#"
+        S: * OK [CAPABILITY st62p00im IMAP4 IMAP4rev1 SASL-IR AUTH=ATOKEN AUTH=PLAIN] (1) iCloud
+        LOGIN
+        S: <tag> OK [CAPABILITY IMAP4rev1 IDLE METADATA CONDSTORE QRESYNC XAPPLEPUSHSERVICE] in
+    "#;
+    let client = format!(
+        r#"{login}
+        C~ dp2 GETMETADATA "" (
+        S: dp2 BAD Parse Error
+        C: c2 XAPPLEPUSHSERVICE "aps-version" "2" mailboxes (INBOX)
+        S: * XAPPLEPUSHSERVICE "aps-version" "2" "aps-topic" "com.apple.mail"
+        S: c2 OK
+        EOF"#
+    );
+    let watch = format!(
+        r#"{login}
+        C: w1 EXAMINE "INBOX"
+        S: * 0 EXISTS
+        S: * OK [UIDVALIDITY 7]
+        S: * OK [UIDNEXT 10]
+        S: w1 OK
+        C: w2 IDLE
+        S: + idling
+        REACHED
+        EOF"#
+    );
+    let upstream = Scripted::start(&[&client, &watch]).await;
+    let deltapush = Deltapush::start(&Options::plain(upstream.port));
+    let mut client = Client::plain(deltapush.plain).await;
+    client.expect_prefix("* OK").await;
+    let reply = client.command("c1 LOGIN alice@lab.test sesame").await;
+    assert!(reply.result.contains("METADATA CONDSTORE QRESYNC XAPPLEPUSHSERVICE XDELTAPUSH COMPRESS"), "{reply:?}");
+    let pushes = client.command("c2 XAPPLEPUSHSERVICE \"aps-version\" \"2\" mailboxes (INBOX)").await;
+    assert_eq!(pushes.text(), "* XAPPLEPUSHSERVICE \"aps-version\" \"2\" \"aps-topic\" \"com.apple.mail\"\nOK");
+    let set = client.command("c3 SETMETADATA INBOX (/private/devicetoken \"openpgp:alice\")").await;
+    assert_eq!(set.result, "OK SETMETADATA completed");
+    upstream.reached().await;
+    drop((client, deltapush));
+    upstream.finish().await;
+}

@@ -4,6 +4,8 @@
 #![expect(clippy::arithmetic_side_effects, reason = "an overflow in a test is a failed test")]
 
 #[cfg(test)]
+mod admin;
+#[cfg(test)]
 mod attack;
 #[cfg(test)]
 mod certificates;
@@ -30,11 +32,15 @@ mod harness;
 #[cfg(test)]
 mod heard;
 #[cfg(test)]
+mod logging;
+#[cfg(test)]
 mod mechanisms;
 #[cfg(test)]
 mod posting;
 #[cfg(test)]
 mod providers;
+#[cfg(test)]
+mod reference;
 #[cfg(test)]
 mod reload;
 #[cfg(test)]
@@ -44,14 +50,19 @@ mod secrets;
 #[cfg(test)]
 mod servers;
 #[cfg(test)]
+mod setup;
+#[cfg(test)]
 mod shaping;
 #[cfg(test)]
 mod sockets;
 #[cfg(test)]
+mod status;
 #[cfg(test)]
 mod support;
 #[cfg(test)]
 mod tools;
+#[cfg(test)]
+mod trace;
 #[cfg(test)]
 mod traps;
 #[cfg(test)]

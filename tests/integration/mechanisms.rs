@@ -290,7 +290,8 @@ fn outlook(token: &str) -> String {
 
 const OUTLOOK_IN: &str = "S: dp1 OK [CAPABILITY IMAP4rev1 IDLE] AUTHENTICATE completed.\n";
 
-const WATCHING: &str = r#"
+/// A watch of an empty mailbox, up to its IDLE.
+pub(crate) const WATCHING: &str = r#"
     C: w1 EXAMINE "INBOX"
     S: * 0 EXISTS
     S: * OK [UIDVALIDITY 7] ok

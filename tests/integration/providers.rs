@@ -274,6 +274,13 @@ async fn outlook_is_authenticated_but_not_connected() {
     );
 }
 
+/// Too many commands or logins of one account in a time.
+#[tokio::test]
+async fn outlook_throttles() {
+    let answer = "BAD Request is throttled. Suggested Backoff Time: 59995 milliseconds";
+    pauses(refused(answer), format!("the mail server refused the login: {answer}")).await;
+}
+
 #[tokio::test]
 async fn yahoo_limits_rates() {
     tokio::join!(

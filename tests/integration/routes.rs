@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
+use super::mechanisms::WATCHING;
 use super::support::certs::Authority;
 use super::support::client::{Client, quoted};
 use super::support::deltapush::{Deltapush, Options};
@@ -37,8 +38,7 @@ impl Lab {
         let dir = tempfile::tempdir().unwrap();
         let names = ["imap.lab.test", "config.lab.test", "imap.provider.test"];
         let authority = Authority::naming(dir.path(), &names);
-        let manner = Manner { tls: Some(authority.server_config()), ..Manner::default() };
-        let server = Scripted::start_with(manner, dialogues).await;
+        let server = Scripted::start_with(encrypted(&authority), dialogues).await;
         Self { dns: DnsServer::start().await, authority, server, _dir: dir }
     }
 
@@ -58,8 +58,15 @@ impl Lab {
     }
 }
 
+fn encrypted(authority: &Authority) -> Manner {
+    Manner { tls: Some(authority.server_config()), ..Manner::default() }
+}
+
 async fn log_in(deltapush: &Deltapush, login: &str) -> String {
-    let mut client = Client::plain(deltapush.plain).await;
+    log_in_by(Client::plain(deltapush.plain).await, login).await
+}
+
+async fn log_in_by(mut client: Client, login: &str) -> String {
     client.expect_prefix("* OK").await;
     client.command(&format!("c1 LOGIN {login} sesame")).await.result
 }
@@ -84,6 +91,22 @@ async fn a_server_is_found_by_srv_and_remembered() {
     lab.dns.address("imap.lab.test", "127.0.0.1");
     assert!(log_in(&deltapush, "alice@lab.test").await.starts_with("OK"));
     lab.server.finish().await;
+}
+
+/// A domain without TLS from the first byte: STARTTLS comes before the password.
+#[tokio::test]
+async fn a_server_with_starttls_is_found_by_srv() {
+    let dovecot = dovecot::shared(Setup::Vanilla);
+    let dns = DnsServer::start().await;
+    dns.service("_imaps._tcp.lab.test", 0, ".", 0);
+    dns.service("_imap._tcp.lab.test", 0, "localhost.", dovecot.imap);
+    let ca = serde_json::json!(dovecot.authority.ca);
+    let routes = Some(format!("  - ca: {ca}\n{DISCOVERED}    targets: [localhost]\n"));
+    let deltapush = Deltapush::start(&Options { routes, more: dns.yaml(), ..Options::plain(0) });
+    let user = dovecot.user("srv-starttls");
+    Client::plain(deltapush.plain).await.log_in(&user).await;
+    let logged_in = |line: &str| line.contains(&format!("Login: user=<{user}>")) && line.contains(", TLS,");
+    assert!(poll(Duration::from_secs(5), || dovecot.log().lines().any(logged_in)).await, "{}", dovecot.log());
 }
 
 #[tokio::test]
@@ -127,6 +150,19 @@ async fn a_domain_that_offers_no_imap_is_believed() {
     assert_eq!(lab.dns.questions(), asked, "that there is none was not remembered");
 }
 
+/// Nor has it a web server that DNS knows: nothing is out of order, and will not pass.
+#[tokio::test]
+async fn a_domain_that_names_no_server_is_told_apart_from_one_that_cannot_be_asked() {
+    let lab = Lab::new(&[]).await;
+    let said = log_in(&lab.start(DISCOVERED), "alice@lab.test").await;
+    assert!(said.ends_with("lab.test names no IMAP server, neither by SRV records nor by autoconfig"), "{said}");
+    let nobody = super::support::ports::free_port();
+    lab.dns.address("config.lab.test", "127.0.0.1");
+    let url = format!("    autoconfig: https://config.lab.test:{nobody}/\n");
+    let said = log_in(&lab.start(&format!("{DISCOVERED}{url}")), "alice@lab.test").await;
+    assert!(said.contains("cannot be found at the moment") && said.contains("Connection refused"), "{said}");
+}
+
 /// A web server that gives every request the same answer, and counts them.
 async fn web(authority: &Authority, answer: String) -> (u16, Arc<AtomicUsize>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -162,7 +198,8 @@ async fn a_server_is_found_by_autoconfig() {
     let url = format!("    autoconfig: https://config.{{domain}}:{port}/{{domain}}\n");
     // Not without the leave to go inside.
     let inside = lab.start(&format!("{}{url}", DISCOVERED.replace("private: true", "private: false")));
-    assert!(log_in(&inside, "alice@lab.test").await.starts_with("NO [UNAVAILABLE]"));
+    let said = log_in(&inside, "alice@lab.test").await;
+    assert!(said.contains("config.lab.test has no address on the public internet"), "{said}");
     let deltapush = lab.start(&format!("{DISCOVERED}{url}"));
     assert!(log_in(&deltapush, "alice@lab.test").await.starts_with("OK"));
 }
@@ -228,6 +265,68 @@ async fn no_other_address_is_tried_once_the_credentials_were_sent() {
     let (said, ()) = tokio::join!(log_in(&deltapush, "alice@lab.test"), breaks);
     assert!(said.starts_with("NO [UNAVAILABLE]"), "{said}");
     assert_eq!(lab.server.connections(), 0);
+}
+
+/// A server moves to another machine, and takes its name along: the watch and the next client find it there.
+#[tokio::test]
+async fn a_reconnection_goes_where_the_name_leads_by_then() {
+    let lab = Lab::new(&[&format!("{LOGIN}{WATCHING}EOF"), LOGIN]).await;
+    let sessions = [format!("{LOGIN}EOF"), format!("{LOGIN}{WATCHING}GATE\nS: * BYE moving\nCLOSE")];
+    let before = (Ipv6Addr::LOCALHOST, lab.server.port).into();
+    let before = Scripted::start_at(before, encrypted(&lab.authority), &[&sessions[0], &sessions[1]]).await;
+    lab.dns.address("imap.lab.test", "::1");
+    let deltapush = lab.start(&lab.fixed());
+    let mut client = Client::plain(deltapush.plain).await;
+    client.expect_prefix("* OK").await;
+    assert!(client.command("c1 LOGIN alice@lab.test sesame").await.result.starts_with("OK"));
+    client.command("c2 SETMETADATA INBOX (/private/devicetoken \"openpgp:alice\")").await;
+    before.reached().await;
+    drop(client);
+
+    lab.dns.clear();
+    lab.dns.address("imap.lab.test", "127.0.0.1");
+    // The old answer holds for a second.
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    before.open_gate();
+    lab.server.reached().await;
+    assert!(log_in(&deltapush, "alice@lab.test").await.starts_with("OK"));
+    drop(deltapush);
+    before.finish().await;
+    lab.server.finish().await;
+}
+
+#[tokio::test]
+async fn the_route_that_says_most_of_a_login_leads_the_way() {
+    let named = |name: &str| {
+        LOGIN.replace("LOGIN", "C~ dp1 AUTHENTICATE PLAIN ").replace("<tag>", "dp1").replace("welcome", name)
+    };
+    let mut routes = String::new();
+    let mut servers = Vec::new();
+    // The least particular one stands first: the order is of no account.
+    for (condition, name) in [
+        ("domain: \"*\"", "anybody"),
+        ("listener: office", "office"),
+        ("domain: lab.test", "domain"),
+        ("address: alice@lab.test", "address"),
+    ] {
+        let server = Scripted::start(&[&named(name), &named(name)]).await;
+        routes += &format!("  - {condition}\n    upstream: imap+plain://127.0.0.1:{}\n", server.port);
+        servers.push(server);
+    }
+    let deltapush = Deltapush::start(&Options { routes: Some(routes), listener: "name: office", ..Options::plain(0) });
+    let office = async || Client::tls(deltapush.imaps, &deltapush.certificate()).await;
+    let elsewhere = async || Client::plain(deltapush.plain).await;
+    for (client, login, name) in [
+        (office().await, "alice@lab.test", "address"),
+        (elsewhere().await, "Alice@LAB.test", "address"),
+        (office().await, "bob@lab.test", "domain"),
+        (elsewhere().await, "bob@lab.test", "domain"),
+        (office().await, "carol@else.test", "office"),
+        (elsewhere().await, "carol@else.test", "anybody"),
+    ] {
+        let said = log_in_by(client, login).await;
+        assert!(said.ends_with(name), "{login}: {said}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

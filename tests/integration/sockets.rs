@@ -41,7 +41,7 @@ async fn a_restart_refuses_no_connection() {
     let port = socket.local_addr().unwrap().port();
     let systemd = UnixDatagram::bind(folder.path().join("notify")).unwrap();
     systemd.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    let config = format!("listeners:\n  - address: 127.0.0.1:{port}\n    tls: none\n");
+    let config = format!("listeners:\n  - address: 127.0.0.1:{port}\n    tls: none\nadmin:\n  address: off\n");
     fs::write(folder.path().join("config.yaml"), &config).unwrap();
 
     let mut first = start(folder.path(), &socket);

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use super::support::client::Client;
 use super::support::deltapush::{Deltapush, Options};
 use super::support::dovecot::{self, Dovecot, PASSWORD, SIMPLE_PASSWORD, Setup};
-use super::support::poll;
+use super::support::{poll, python};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -292,6 +292,37 @@ my_hdr Message-ID: <filed@lab.test>\n";
     .await;
 }
 
+/// curl puts a message there, marks one, files one elsewhere, and removes one.
+#[tokio::test]
+async fn curl_puts_marks_files_and_removes() {
+    same("curl-tool", 0, async |way| {
+        way.write("curlrc", &way.fill(&format!("user = \"USER:{SIMPLE_PASSWORD}\"\ncacert = \"TRUSTED\"\n")));
+        let mail = way.write("mail", &message("five"));
+        let inbox = way.fill("imaps://localhost:PORT/INBOX");
+        let curl = async |arguments: &[&str]| {
+            let all = [&["--silent", "--show-error", "--fail", "--max-time", "30", "--config", "curlrc"], arguments];
+            way.run("curl", &all.concat()).await;
+        };
+        curl(&["--upload-file", mail.to_str().unwrap(), &inbox]).await;
+        for command in ["STORE 3 +FLAGS (\\Flagged $Work)", "COPY 2 Family", "STORE 1 +FLAGS (\\Deleted)", "EXPUNGE"] {
+            curl(&[&inbox, "--request", command]).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn imaplib_puts_marks_and_removes() {
+    let script = python::script("imap_client.py");
+    let words = [script.get_program()].into_iter().chain(script.get_args());
+    let words: Vec<&str> = words.map(|word| word.to_str().unwrap()).collect();
+    same("imaplib-tool", 0, async |way| {
+        let line = way.fill(&format!("exec {} PORT TRUSTED USER <password", words.join(" ")));
+        way.run("sh", &["-c", &line]).await;
+    })
+    .await;
+}
+
 /// fetchmail waits in IDLE, and what is delivered meanwhile is there at once.
 #[tokio::test]
 async fn fetchmail_fetches_within_its_idle() {
@@ -305,11 +336,13 @@ async fn fetchmail_fetches_within_its_idle() {
         fetchmail.stdout(log.try_clone().unwrap()).stderr(log);
         let mut child = tokio::process::Command::from(fetchmail).kill_on_drop(true).spawn().unwrap();
         let said = || fs::read_to_string(way.path("log")).unwrap_or_default();
-        let idles = || way.dovecot.sessions(&way.user).iter().any(|said| said.contains("IDLE"));
-        assert!(poll(PATIENCE, idles).await, "no IDLE:\n{}", said());
+        let idles = || way.dovecot.sessions(&way.user).concat().matches(" IDLE\r\n").count();
+        assert!(poll(PATIENCE, || idles() == 1).await, "no IDLE:\n{}", said());
         way.dovecot.deliver("bob@elsewhere.test", &way.user, &message("late")).await;
         let there = || fs::read_to_string(way.path("mbox")).is_ok_and(|mbox| mbox.contains("Subject: late"));
         assert!(poll(Duration::from_secs(15), there).await, "it did not come within the IDLE:\n{}", said());
+        // It waits again when it has done all, flags too.
+        assert!(poll(PATIENCE, || idles() == 2).await, "no second IDLE:\n{}", said());
         assert!(child.try_wait().unwrap().is_none(), "fetchmail has ended:\n{}", said());
         child.kill().await.unwrap();
     })

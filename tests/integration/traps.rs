@@ -23,7 +23,7 @@ const LOGIN: &str = "
 const CREDENTIALS: &str = "c1 LOGIN alice@lab.test sesame";
 
 /// A command that deltapush answers itself: if it stands where a command may stand, it never reaches the upstream.
-const OWN: &str = "GETMETADATA \"\" /shared/comment";
+const OWN: &str = "GETMETADATA \"\" /shared/admin";
 
 /// Starts both for one dialogue that begins with [`LOGIN`], and logs a client in.
 async fn logged_in(dialogue: &str) -> (Scripted, Deltapush, Client) {
@@ -50,7 +50,7 @@ async fn login_against(dialogue: &str) -> (Scripted, Deltapush, Client, Reply) {
 async fn expect_own_answer(client: &mut Client, tag: &str) {
     let reply = client.command(&format!("{tag} {OWN}")).await;
     assert!(reply.result.starts_with("OK"), "{reply:?}");
-    assert!(reply.text().contains("/shared/comment NIL"), "{reply:?}");
+    assert!(reply.text().contains("/shared/admin NIL"), "{reply:?}");
 }
 
 fn has_words(text: &str, wanted: &[&str]) -> bool {
@@ -80,16 +80,16 @@ async fn after_a_rejected_literal_comes_a_command() {
 #[tokio::test]
 async fn an_accepted_literal_is_data_whatever_it_looks_like() {
     let (upstream, _deltapush, mut client) = logged_in(
-        r#"C: c2 APPEND INBOX {35}
+        r#"C: c2 APPEND INBOX {33}
          S: * 3 EXISTS
          S: + go on
-         C= c9 GETMETADATA "" /shared/comment\r\n\r\n
+         C= c9 GETMETADATA "" /shared/admin\r\n\r\n
          S: c2 OK [APPENDUID 1 2] done
          C: c4 NOOP
          S: c4 OK"#,
     )
     .await;
-    client.send("c2 APPEND INBOX {35}").await;
+    client.send("c2 APPEND INBOX {33}").await;
     client.expect("* 3 EXISTS").await;
     client.expect("+ go on").await;
     client.send(&format!("c9 {OWN}\r\n")).await;
@@ -255,7 +255,7 @@ async fn what_deltapush_says_never_stands_inside_a_literal() {
     client.expect(")").await;
     let mut rest = [client.line().await, client.line().await, client.line().await];
     rest.sort();
-    assert_eq!(rest[0], "* METADATA \"\" (/shared/comment NIL)");
+    assert_eq!(rest[0], "* METADATA \"\" (/shared/admin NIL)");
     assert_eq!(rest[1], "c2 OK done");
     assert!(rest[2].starts_with("c3 OK"), "{rest:?}");
     client.send("c4 NOOP").await;

@@ -14,6 +14,7 @@ use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 
 use super::account;
+use crate::causes::with_causes;
 use crate::config::{Acme, Hostname};
 use crate::proxy::certificate::{CertificateError, issued_path, kept_key, write_atomically};
 use crate::proxy::certificates::{LoadError, Wanted};
@@ -87,10 +88,7 @@ fn in_words(error: &ProtocolError) -> String {
             }
             printable(&words)
         }
-        error => {
-            let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
-            printable(&causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}")))
-        }
+        error => printable(&with_causes(error)),
     }
 }
 

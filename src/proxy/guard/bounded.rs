@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 /// A map with a bound on its length.
 #[derive(Debug)]
-pub(super) struct Bounded<K, V> {
+pub(crate) struct Bounded<K, V> {
     entries: HashMap<K, (Instant, V)>,
     capacity: usize,
     /// For how long an entry is of use.
@@ -14,21 +14,21 @@ pub(super) struct Bounded<K, V> {
 }
 
 impl<K: Hash + Eq + Clone, V> Bounded<K, V> {
-    pub(super) fn new(capacity: usize, lifetime: Duration) -> Self {
+    pub(crate) fn new(capacity: usize, lifetime: Duration) -> Self {
         Self { entries: HashMap::new(), capacity, lifetime }
     }
 
     /// From now on an entry is of use for so long.
-    pub(super) fn set_lifetime(&mut self, lifetime: Duration) {
+    pub(crate) fn set_lifetime(&mut self, lifetime: Duration) {
         self.lifetime = lifetime;
     }
 
-    pub(super) fn get(&self, key: &K, now: Instant) -> Option<&V> {
+    pub(crate) fn get(&self, key: &K, now: Instant) -> Option<&V> {
         self.entries.get(key).filter(|(used, _)| now.saturating_duration_since(*used) < self.lifetime).map(|(_, v)| v)
     }
 
     /// The entry, made by `default` if it is not there. It is used now.
-    pub(super) fn entry(&mut self, key: K, now: Instant, default: impl FnOnce() -> V) -> &mut V {
+    pub(crate) fn entry(&mut self, key: K, now: Instant, default: impl FnOnce() -> V) -> &mut V {
         if !self.entries.contains_key(&key) && self.entries.len() >= self.capacity {
             self.make_room(now);
         }
@@ -38,11 +38,11 @@ impl<K: Hash + Eq + Clone, V> Bounded<K, V> {
     }
 
     /// The entry if it is there; unlike [`entry`](Self::entry) this does not make it younger.
-    pub(super) fn get_mut(&mut self, key: &K) -> Option<&mut V> {
+    pub(crate) fn get_mut(&mut self, key: &K) -> Option<&mut V> {
         self.entries.get_mut(key).map(|(_, value)| value)
     }
 
-    pub(super) fn remove(&mut self, key: &K) {
+    pub(crate) fn remove(&mut self, key: &K) {
         self.entries.remove(key);
     }
 
@@ -64,7 +64,7 @@ impl<K: Hash + Eq + Clone, V> Bounded<K, V> {
     }
 
     #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 }

@@ -10,4 +10,5 @@ pub mod places;
 mod prefix;
 pub mod report;
 
+pub(crate) use bounded::Bounded;
 pub use prefix::Prefix;

@@ -84,7 +84,7 @@ impl Session {
                 show(out, Speaker::Client, Mark::Relayed, bytes, self.client.verb.has_secret_arguments());
                 self.relayed_line_end(end, run, out);
             }
-            Fragment::Literal { bytes, .. } => show_literal(out, Mark::Relayed, bytes),
+            Fragment::Literal { bytes, .. } => show_literal(out, self.client.verb, bytes),
         }
     }
 
@@ -216,8 +216,10 @@ fn line_of(fragment: Fragment<'_>) -> (&[u8], Option<LineEnd>) {
     }
 }
 
-fn show_literal(out: &mut impl Output, mark: Mark, bytes: &[u8]) {
-    if let Some(transcript) = out.transcript() {
-        transcript.piece(Speaker::Client, mark, Piece::Literal(bytes.len()));
-    }
+/// Shows part of a literal: only of a message that is uploaded more than its size, if at all. In a command that deltapush does
+/// not know, such as a mistyped LOGIN, it may be a password.
+fn show_literal(out: &mut impl Output, verb: Verb, bytes: &[u8]) {
+    let Some(transcript) = out.transcript() else { return };
+    let piece = if verb == Verb::Append { Piece::Literal(bytes) } else { Piece::Masked(bytes.len()) };
+    transcript.piece(Speaker::Client, Mark::Relayed, piece);
 }

@@ -116,7 +116,8 @@ impl Session {
             }
             Fragment::Literal { bytes, .. } => {
                 if let Some(transcript) = out.transcript() {
-                    transcript.piece(Speaker::ToClient, Mark::Relayed, Piece::Literal(bytes.len()));
+                    let piece = if shape.secret { Piece::Masked(bytes.len()) } else { Piece::Literal(bytes) };
+                    transcript.piece(Speaker::ToClient, Mark::Relayed, piece);
                 }
             }
         }
@@ -201,8 +202,8 @@ impl Session {
 
     pub(super) fn hand_on_changed(&mut self, was: &[u8], changed: &[u8], out: &mut impl Output) {
         if let Some(transcript) = out.transcript() {
-            super::intercept::show_response(transcript, Speaker::Upstream, Mark::Kept, was);
-            super::intercept::show_response(transcript, Speaker::ToClient, Mark::Changed, changed);
+            transcript.response(Speaker::Upstream, Mark::Replaced, was);
+            transcript.response(Speaker::ToClient, Mark::Changed, changed);
         }
         out.to_client(changed);
     }

@@ -1,6 +1,8 @@
 //! The commands that deltapush answers itself, alone or together with the upstream: RFC 5464 metadata, and what must not
 //! cross a relay.
 
+use std::borrow::Cow;
+
 use super::{ClientState, Compression, Output, Request, Session, UpstreamState};
 use crate::config::JmapAccess;
 use crate::parser::command::{Verb, compress_mechanism};
@@ -8,13 +10,16 @@ use crate::parser::metadata::{self, Get, Pair, Set, Values, is_inbox, is_within}
 use crate::parser::quote::{is_quotable, push_quoted};
 use crate::parser::response::{self, Condition};
 use crate::secret::{DeviceToken, TokenError};
-use crate::trace::{Mark, Piece, Speaker, Transcript};
+use crate::trace::{Mark, Piece, Speaker, show_metadata};
 
 /// The entry that a client sets to its device token, on its INBOX.
 const DEVICE_TOKEN: &[u8] = b"/private/devicetoken";
 
-/// Entries whose values are nobody else's business: tokens, and a TURN server's password.
-const SECRET_ENTRIES: [&[u8]; 2] = [DEVICE_TOKEN, b"/shared/vendor/deltachat/turn"];
+/// The server's comment, which a client shows to its owner.
+const COMMENT: &[u8] = b"/shared/comment";
+
+/// Between a comment and how push is.
+const AND: &[u8] = b" | ";
 
 /// A command that went upstream and of whose answer deltapush has a part.
 pub(super) enum Pending {
@@ -31,6 +36,8 @@ pub(super) enum Pending {
 pub(super) struct Wanted {
     entry: Vec<u8>,
     value: Vec<u8>,
+    /// What is said behind the upstream's own value, if it has one.
+    addition: Option<Vec<u8>>,
     /// The upstream has answered for it, or deltapush has.
     answered: bool,
 }
@@ -148,11 +155,20 @@ impl Session {
     /// The entries among those that `get` asks for that deltapush knows, with their values.
     fn known(&self, get: &Get<'_>, out: &impl Output) -> Vec<Wanted> {
         let asked = |entry: &[u8]| get.entries.iter().any(|asked| is_within(entry, asked, get.depth));
-        let wanted =
-            |entry: &[u8], value: &[u8]| Wanted { entry: entry.to_vec(), value: value.to_vec(), answered: false };
+        let wanted = |entry: &[u8], value: &[u8]| Wanted {
+            entry: entry.to_vec(),
+            value: value.to_vec(),
+            addition: None,
+            answered: false,
+        };
         if get.mailbox.is_empty() {
             let entries = self.settings.entries.iter().filter(|(entry, _)| asked(entry.as_bytes()));
-            return entries.map(|(entry, value)| wanted(entry.as_bytes(), value.as_bytes())).collect();
+            let mut known: Vec<Wanted> =
+                entries.map(|(entry, value)| wanted(entry.as_bytes(), value.as_bytes())).collect();
+            if self.settings.push_status && asked(COMMENT) {
+                comment(&mut known, get, out.push_status().into_bytes());
+            }
+            return known;
         }
         if !is_inbox(&get.mailbox) || !asked(DEVICE_TOKEN) {
             return vec![];
@@ -254,6 +270,11 @@ impl Session {
             if let Some(transcript) = out.transcript() {
                 transcript.lines(Speaker::ToUpstream, Mark::Changed, bytes);
             }
+        } else if let Some(transcript) = out.transcript()
+            && self.client.verb == Verb::GetMetadata
+            && self.client.state != ClientState::Replaying
+        {
+            transcript.lines(Speaker::ToUpstream, Mark::Own, bytes);
         } else if let Some(transcript) = out.transcript() {
             let len = bytes.trim_ascii_end().len();
             transcript.piece(Speaker::ToUpstream, Mark::Own, Piece::Masked(len));
@@ -267,16 +288,19 @@ impl Session {
         let values = metadata::values(response)?;
         let mut changed = false;
         let mut filled = Values { mailbox: values.mailbox.clone(), entries: vec![] };
-        for (entry, value) in &values.entries {
-            let mut value = value.clone();
+        for (entry, theirs) in &values.entries {
+            let mut value = None;
             for wanted in self.wanted(&values.mailbox).filter(|wanted| wanted.entry.eq_ignore_ascii_case(entry)) {
                 wanted.answered = true;
-                if value.is_none() {
-                    value = Some(wanted.value.clone().into());
-                    changed = true;
-                }
+                // Of two commands under way this answers one, and which is not known: it gets one value.
+                value = value.or_else(|| match (theirs, &wanted.addition) {
+                    (None, _) => Some(wanted.value.clone()),
+                    (Some(theirs), Some(addition)) => Some([theirs, AND, addition].concat()),
+                    (Some(_), None) => None,
+                });
             }
-            filled.entries.push((entry.clone(), value));
+            changed |= value.is_some();
+            filled.entries.push((entry.clone(), value.map(Cow::Owned).or_else(|| theirs.clone())));
         }
         changed.then(|| filled.to_bytes())
     }
@@ -342,6 +366,19 @@ impl Session {
     }
 }
 
+/// Says how push is behind the configured comment, if there is one, and behind the upstream's. What a client wants no longer than
+/// so is not made longer.
+fn comment(known: &mut Vec<Wanted>, get: &Get<'_>, status: Vec<u8>) {
+    let addition = get.max_size.is_none().then(|| status.clone());
+    match known.iter_mut().find(|wanted| wanted.entry.eq_ignore_ascii_case(COMMENT)) {
+        Some(configured) => {
+            configured.value = [&configured.value, AND, &status].concat();
+            configured.addition = addition;
+        }
+        None => known.insert(0, Wanted { entry: COMMENT.to_vec(), value: status, addition, answered: false }),
+    }
+}
+
 /// Leaves out what is longer than the client wants, and says how long the longest of that is (RFC 5464 section 4.2.1).
 fn within_size(get: &Get<'_>, known: Vec<Wanted>) -> (Vec<Wanted>, Option<usize>) {
     let Some(max) = get.max_size else { return (known, None) };
@@ -391,53 +428,9 @@ fn show_command(command: &[u8], tag: &[u8], verb: Verb, out: &mut impl Output) {
     if !verb.has_secret_arguments() {
         transcript.piece(Speaker::Client, Mark::Kept, Piece::Text(text));
     } else if let Some(set) = metadata::set(command) {
-        show_pairs(transcript, Speaker::Client, Mark::Kept, &set.mailbox, &set.entries);
+        show_metadata(transcript, Speaker::Client, Mark::Kept, &set.mailbox, &set.entries);
     } else {
         transcript.piece(Speaker::Client, Mark::Kept, Piece::Masked(text.len()));
     }
     transcript.piece(Speaker::Client, Mark::Kept, Piece::Text(b"\r\n"));
-}
-
-/// Shows what deltapush says to the client.
-pub(super) fn show_own(transcript: &mut dyn Transcript, lines: &[u8]) {
-    show_response(transcript, Speaker::ToClient, Mark::Own, lines);
-}
-
-/// Shows a response; of a `* METADATA` the values that are no secrets.
-pub(super) fn show_response(transcript: &mut dyn Transcript, speaker: Speaker, mark: Mark, response: &[u8]) {
-    match (response::head(response), metadata::values(response)) {
-        (_, Some(values)) => {
-            transcript.piece(speaker, mark, Piece::Text(b"* METADATA"));
-            show_pairs(transcript, speaker, mark, &values.mailbox, &values.entries);
-            transcript.piece(speaker, mark, Piece::Text(b"\r\n"));
-        }
-        (Some(response::Head::Metadata), None) => super::show_masked(transcript, speaker, mark, response),
-        _ => transcript.lines(speaker, mark, response),
-    }
-}
-
-fn show_pairs(transcript: &mut dyn Transcript, speaker: Speaker, mark: Mark, mailbox: &[u8], pairs: &[Pair<'_>]) {
-    let mut text = |text: &[u8]| transcript.piece(speaker, mark, Piece::Text(text));
-    text(b" \"");
-    text(mailbox);
-    text(b"\" (");
-    for (index, (entry, value)) in pairs.iter().enumerate() {
-        transcript.piece(speaker, mark, Piece::Text(if index > 0 { b" " } else { b"" }));
-        transcript.piece(speaker, mark, Piece::Text(entry));
-        transcript.piece(speaker, mark, Piece::Text(b" "));
-        let piece = match value {
-            None => Piece::Text(b"NIL"),
-            Some(value) if SECRET_ENTRIES.iter().any(|secret| secret.eq_ignore_ascii_case(entry)) => {
-                Piece::Masked(value.len())
-            }
-            Some(value) if is_quotable(value) => {
-                transcript.piece(speaker, mark, Piece::Text(b"\""));
-                transcript.piece(speaker, mark, Piece::Text(value));
-                Piece::Text(b"\"")
-            }
-            Some(value) => Piece::Literal(value.len()),
-        };
-        transcript.piece(speaker, mark, piece);
-    }
-    transcript.piece(speaker, mark, Piece::Text(b")"));
 }

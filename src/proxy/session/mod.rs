@@ -50,6 +50,8 @@ const MAX_OWN: usize = 64 * 1024;
 pub struct Settings {
     /// The server's own entries (RFC 5464, mailbox `""`), by full name; the upstream's value wins.
     pub entries: Vec<(String, String)>,
+    /// Whether `/shared/comment` says how push is for the account ([`Output::push_status`]), behind whatever comment there is.
+    pub push_status: bool,
     /// Who gets the tokens where the upstream pushes by itself.
     pub native: Native,
     /// How long an idling client hears nothing before it gets a keepalive; `None` leaves keepalives to the upstream.
@@ -112,6 +114,8 @@ pub trait Output {
     fn fetches(&mut self);
     /// The tokens that the account has now.
     fn tokens(&self) -> Vec<DeviceToken>;
+    /// How push is for the account at this moment: one line for its owner.
+    fn push_status(&self) -> String;
     /// Where the transcript goes, if one is wanted.
     fn transcript(&mut self) -> Option<&mut dyn Transcript>;
 }
@@ -343,7 +347,7 @@ impl Session {
     fn say_now(&mut self, out: &mut impl Output, lines: &[u8]) {
         out.to_client(lines);
         if let Some(transcript) = out.transcript() {
-            intercept::show_own(transcript, lines);
+            transcript.response(Speaker::ToClient, Mark::Own, lines);
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::trace::Printer;
+use crate::trace::Recorder;
 use crate::trace::testing::Shown;
 
 const TOKEN: &str = "openpgp:c2VjcmV0";
@@ -28,7 +28,7 @@ struct Recorded {
     idled: Vec<String>,
     fetches: usize,
     compressed: bool,
-    transcript: Option<Printer>,
+    trace: Option<Recorder>,
 }
 
 impl Output for Recorded {
@@ -55,8 +55,11 @@ impl Output for Recorded {
     fn tokens(&self) -> Vec<DeviceToken> {
         self.tokens.clone()
     }
+    fn push_status(&self) -> String {
+        "push active".into()
+    }
     fn transcript(&mut self) -> Option<&mut dyn Transcript> {
-        self.transcript.as_mut().map(|printer| printer as &mut dyn Transcript)
+        self.trace.as_mut()?.transcript().map(|transcript| transcript as &mut dyn Transcript)
     }
 }
 
@@ -66,6 +69,7 @@ fn settings(native: Native) -> Arc<Settings> {
             ("/shared/comment".into(), "Push here".into()),
             ("/shared/vendor/deltachat/maxsmtprecipients".into(), "50".into()),
         ],
+        push_status: false,
         native,
         keepalive: Some(Duration::from_secs(290)),
         jmapaccess: JmapAccess::Strip,
@@ -76,8 +80,8 @@ fn settings(native: Native) -> Arc<Settings> {
 
 impl Stage {
     pub(super) fn new(upstream: Upstream, native: Native, byte_by_byte: bool) -> (Self, Shown) {
-        let shown = Shown::default();
-        let transcript = byte_by_byte.then(|| Printer::new("#1".into(), shown.sink()));
+        let (shown, trace) = Shown::begin();
+        let trace = byte_by_byte.then_some(trace);
         let out = Recorded {
             client: vec![],
             upstream: vec![],
@@ -86,7 +90,7 @@ impl Stage {
             idled: vec![],
             fetches: 0,
             compressed: false,
-            transcript,
+            trace,
         };
         let session = Session::new(settings(native), upstream);
         (Self { session, out, waiting: VecDeque::new(), byte_by_byte }, shown)
@@ -577,6 +581,69 @@ fn getmetadata_is_answered_as_every_core_needs_it() {
          < A5 OK GETMETADATA completed
          C: A4 GETMETADATA INBOX
          < A4 BAD the syntax is wrong (RFC 5464 section 5)",
+    );
+}
+
+fn with_push_status(entries: &[(&str, &str)], upstream: Upstream) -> Stage {
+    let (mut stage, _) = Stage::new(upstream, Native::Passthrough, false);
+    let entries = entries.iter().map(|(entry, value)| ((*entry).to_owned(), (*value).to_owned())).collect();
+    let settings = Settings { push_status: true, entries, ..Settings::clone(&settings(Native::Passthrough)) };
+    stage.session = Session::new(Arc::new(settings), upstream);
+    stage
+}
+
+#[test]
+fn the_comment_says_how_push_is() {
+    with_push_status(&[], PLAIN).play(
+        "C: A1 GETMETADATA \"\" (/shared/Comment /shared/admin)
+         < * METADATA \"\" (/shared/comment \"push active\" /shared/admin NIL)
+         < A1 OK GETMETADATA completed
+         C: A2 GETMETADATA \"\" /shared/admin
+         < * METADATA \"\" (/shared/admin NIL)
+         < A2 OK GETMETADATA completed
+         C: A3 GETMETADATA (MAXSIZE 5) \"\" /shared/comment
+         < A3 OK [METADATA LONGENTRIES 11] completed",
+    );
+    with_push_status(&[("/shared/comment", "Family")], PLAIN).play(
+        "C: A1 GETMETADATA \"\" /shared/comment
+         < * METADATA \"\" (/shared/comment \"Family | push active\")
+         < A1 OK GETMETADATA completed",
+    );
+}
+
+#[test]
+fn how_push_is_stands_behind_the_upstreams_comment() {
+    with_push_status(&[("/shared/comment", "Family")], METADATA).play(
+        "C: A1 GETMETADATA \"\" (/shared/comment /shared/admin)
+         > A1 GETMETADATA \"\" (/shared/comment /shared/admin)
+         S: * METADATA \"\" (/shared/comment \"Mail by Bob\" /shared/admin NIL)
+         < * METADATA \"\" (/shared/comment \"Mail by Bob | push active\" /shared/admin NIL)
+         S: A1 OK done
+         < A1 OK done
+         C: A2 GETMETADATA \"\" (/shared/comment)
+         > A2 GETMETADATA \"\" (/shared/comment)
+         S: * METADATA \"\" (/shared/comment NIL)
+         < * METADATA \"\" (/shared/comment \"Family | push active\")
+         S: A2 OK done
+         < A2 OK done
+         C: A3 GETMETADATA (MAXSIZE 11) \"\" (/shared/comment)
+         > A3 GETMETADATA (MAXSIZE 11) \"\" (/shared/comment)
+         S: * METADATA \"\" (/shared/comment \"Mail by Bob\")
+         < * METADATA \"\" (/shared/comment \"Mail by Bob\")
+         S: A3 OK done
+         < A3 OK done
+         C: A4 GETMETADATA \"\" /shared/comment
+         > A4 GETMETADATA \"\" /shared/comment
+         C: A5 GETMETADATA \"\" /shared/comment
+         > A5 GETMETADATA \"\" /shared/comment
+         S: * METADATA \"\" (/shared/comment \"Mail by Bob\")
+         < * METADATA \"\" (/shared/comment \"Mail by Bob | push active\")
+         S: * METADATA \"\" (/shared/comment \"Mail by Bob\")
+         < * METADATA \"\" (/shared/comment \"Mail by Bob | push active\")
+         S: A4 OK done
+         < A4 OK done
+         S: A5 OK done
+         < A5 OK done",
     );
 }
 

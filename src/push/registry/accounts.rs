@@ -219,6 +219,23 @@ impl Accounts {
         }
     }
 
+    pub(super) fn rewatch(&self, account: &AccountId) -> bool {
+        let Some(mut known) = self.map.get_mut(account) else { return false };
+        if known.usable().is_none() {
+            return false;
+        }
+        known.refused = false;
+        drop(known);
+        self.events.send(account.clone(), AccountEvent::Watch);
+        true
+    }
+
+    pub(super) fn all(&self) -> Vec<AccountId> {
+        let mut accounts: Vec<AccountId> = self.map.iter().map(|entry| entry.key().clone()).collect();
+        accounts.sort_unstable();
+        accounts
+    }
+
     pub(super) fn must_note_idle(&self, account: &AccountId, mailbox: &str, since: Served) -> bool {
         let noted = |idled: &Idled| idled.name == mailbox && idled.last > since;
         self.map.get(account).is_some_and(|known| !known.idled.iter().any(noted))

@@ -218,6 +218,19 @@ impl Registry {
         self.accounts.refused(account);
     }
 
+    /// The watch of the account begins anew now, also one that ended because its login was refused: its present credentials are
+    /// tried once more. Returns whether there are any; without them there is nothing to begin with.
+    #[must_use]
+    pub fn rewatch(&self, account: &AccountId) -> bool {
+        self.accounts.rewatch(account)
+    }
+
+    /// All accounts that have a token, by name.
+    #[must_use]
+    pub fn accounts(&self) -> Vec<AccountId> {
+        self.accounts.all()
+    }
+
     /// How many accounts cannot be watched because their credentials are not there: they wait for a device to log in.
     #[must_use]
     pub fn waiting(&self) -> usize {
@@ -312,6 +325,17 @@ impl Registry {
         let mut accounts = self.store.status().await?;
         accounts.iter_mut().for_each(|status| self.accounts.complete(status));
         Ok(accounts)
+    }
+
+    /// Whether the state can be written, as far as is known: whether the last change went to disk.
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        !self.store.is_failing()
+    }
+
+    /// Finds out whether the state can be written, by writing for how long deltapush has served.
+    pub async fn try_writing(&self) -> bool {
+        self.store.served(self.clock.now(), Served::default()).await.is_ok()
     }
 
     /// Writes what is queued and closes the state.

@@ -123,6 +123,16 @@ impl Schedule {
         self.breaker.is_down()
     }
 
+    /// When the token is posted next, if it has something to announce and that is known, and whether it waits because it failed.
+    #[must_use]
+    pub fn next_post(&self, token: &DeviceToken) -> Option<(Duration, bool)> {
+        let entry = self.tokens.get(token)?;
+        match entry.place {
+            Place::Due(key) | Place::Retry { key, .. } => Some((key.0, entry.failures > 0)),
+            Place::InFlight { .. } | Place::Quiet(_) => None,
+        }
+    }
+
     /// The token has something to announce up to `generation`, noticed `age` ago (more than nothing only after a restart).
     pub fn notice(&mut self, token: DeviceToken, generation: Generation, age: Duration, now: Duration) {
         let wanted = Wanted { generation, deadline: now.saturating_add(PATIENCE.saturating_sub(age)) };

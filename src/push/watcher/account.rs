@@ -23,7 +23,7 @@ use crate::secret::{Credentials, Kind};
 use crate::upstream::Upstreams;
 use crate::upstream::connect::ConnectError;
 use crate::upstream::dialogue::LoginError;
-use crate::upstream::refusal::{Refusal, classify, is_about_expiry, is_about_sessions};
+use crate::upstream::refusal::{Refusal, classify, classify_bye, is_about_expiry};
 
 /// A session that has lasted so long was well: the next wait is a short one again.
 const WELL: Duration = Duration::from_secs(300);
@@ -231,7 +231,9 @@ fn next_step(end: &End, kind: Kind) -> Next {
                 Refusal::Temporary => Next::Soon,
                 Refusal::TooManySessions | Refusal::Throttled => Next::Later,
             },
-            LoginError::Bye(words) if is_about_sessions(words) => Next::Later,
+            LoginError::Bye(words) if matches!(classify_bye(words), Refusal::TooManySessions | Refusal::Throttled) => {
+                Next::Later
+            }
             LoginError::Bye(words) if kind == Kind::Token && is_about_expiry(words) => Next::AwaitLogin,
             LoginError::Bye(_) => Next::Soon,
             _ => Next::Later,
@@ -278,6 +280,8 @@ mod tests {
         let next_step = |end: &End| next_step(end, Kind::Password);
         assert_eq!(next_step(&End::Connect(LoginError::Bye("overloaded".into()).into())), Next::Soon);
         assert_eq!(next_step(&End::Connect(LoginError::Bye("Too many connections".into()).into())), Next::Later);
+        let guessed = "Too many invalid logon attempts.";
+        assert_eq!(next_step(&End::Connect(LoginError::Bye(guessed.into()).into())), Next::Later);
         assert_eq!(next_step(&End::Failed(Failure::Silent)), Next::Soon);
         assert_eq!(next_step(&End::Failed(Failure::NoIdle("BAD".into()))), Next::AwaitLogin);
     }

@@ -22,7 +22,8 @@ use crate::account::AccountId;
 use crate::config::{Account, Accounts, Config, Messages};
 use crate::live::Live;
 use crate::secret::Credentials;
-use crate::trace::Sink;
+use crate::telemetry::Event;
+use crate::trace::Tracer;
 use crate::upstream::Upstreams;
 
 /// How long sessions have to log out when deltapush ends.
@@ -41,7 +42,7 @@ struct Context {
     gates: Gates,
     board: Board,
     wishes: Live<Wishes>,
-    trace: Option<Sink>,
+    tracer: Tracer,
     /// deltapush ends.
     leaving: CancellationToken,
     /// Sessions that are logged in.
@@ -78,7 +79,7 @@ impl Watchers {
         upstreams: Live<Upstreams>,
         wishes: Live<Wishes>,
         board: Board,
-        trace: Option<Sink>,
+        tracer: Tracer,
     ) -> Self {
         let context = Context {
             registry,
@@ -86,7 +87,7 @@ impl Watchers {
             gates: Gates::new(config),
             board,
             wishes,
-            trace,
+            tracer,
             leaving: CancellationToken::new(),
             sessions: TaskTracker::new(),
         };
@@ -104,6 +105,7 @@ impl Watchers {
                 }
                 AccountEvent::Unwatch => {
                     self.end(&account);
+                    self.context.board.telemetry().tell(&Event::Forgotten { account: &account });
                     info!(%account, "no device is left, the mailbox is watched no more");
                 }
             }

@@ -20,7 +20,7 @@ use crate::secret::Credentials;
 use crate::store::{Announce, StoreError};
 use crate::stream::{Stream, receive};
 use crate::telemetry::Event;
-use crate::trace::{Mark, Printer, Speaker, Transcript};
+use crate::trace::{Mark, Recorder, Speaker};
 use crate::upstream::connect::{Attempt, ConnectError, Connected};
 use crate::upstream::dialogue::Purpose;
 use crate::upstream::id::Introduction;
@@ -80,11 +80,15 @@ const MAX_FAILED_FETCHES: u32 = 2;
 
 /// Logs in and watches until something ends it.
 pub(super) async fn run(task: Task<'_>, mut place: Place) -> Ended {
-    let mut transcript = {
-        let session = format!("watch {}", task.account);
-        task.context.trace.clone().map(|sink| Printer::new(session, sink))
+    let mut trace = task.context.tracer.watch(task.account);
+    trace.note(|| format!("a watch of {:?} begins", task.mailboxes));
+    let Connected { stream, logged_in, rest } = match connect(&task, &mut trace).await {
+        Ok(connected) => connected,
+        Err(end) => {
+            trace.note(|| format!("it ends without a login: {end}"));
+            return Err(end);
+        }
     };
-    let Connected { stream, logged_in, rest } = connect(&task, &mut transcript).await?;
     let _under_way = task.context.sessions.token();
     place.made();
     task.context.board.proof(task.account);
@@ -100,7 +104,7 @@ pub(super) async fn run(task: Task<'_>, mut place: Place) -> Ended {
         context: task.context,
         account: task.account,
         stream,
-        transcript,
+        trace,
         machine,
         reader: ResponseReader::new(MAX_RESPONSE),
         notify: task.notify,
@@ -109,7 +113,7 @@ pub(super) async fn run(task: Task<'_>, mut place: Place) -> Ended {
     session.run(rest, task.failed_fetches).await
 }
 
-async fn connect(task: &Task<'_>, transcript: &mut Option<Printer>) -> Result<Connected, End> {
+async fn connect(task: &Task<'_>, trace: &mut Recorder) -> Result<Connected, End> {
     let upstreams = &*task.context.upstreams.get();
     let found = upstreams.routes.find_again(&task.account.upstream, task.credentials.owner());
     let (target, _) = found.ok_or(End::NoRoute)?;
@@ -117,8 +121,7 @@ async fn connect(task: &Task<'_>, transcript: &mut Option<Printer>) -> Result<Co
     let (origin, introduction) = (None, Introduction::default());
     let (target, purpose) = (&target, Purpose::Watch);
     let attempt = Attempt { target, upstreams, credentials, purpose, origin, introduction, permit: None };
-    let shown = transcript.as_mut().map(|printer| printer as &mut (dyn Transcript + Send));
-    Ok(attempt.connect(shown).await?)
+    Ok(attempt.connect(trace.transcript()).await?)
 }
 
 /// What the machine has to know.
@@ -146,7 +149,7 @@ struct Session<'a> {
     context: &'a Context,
     account: &'a AccountId,
     stream: Stream,
-    transcript: Option<Printer>,
+    trace: Recorder,
     machine: IdleMachine,
     reader: ResponseReader,
     notify: Option<&'a channel::Sender<Option<bool>>>,
@@ -158,6 +161,9 @@ impl Session<'_> {
         let end = self.go_on(received, failed_fetches).await;
         if self.machine.is_fetching() {
             failed_fetches.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Err(end) = &end {
+            self.trace.note(|| format!("the watch ends: {end}"));
         }
         end
     }
@@ -202,7 +208,7 @@ impl Session<'_> {
         let bytes = std::mem::take(received);
         let mut input = bytes.as_slice();
         while let Some(response) = self.reader.next(&mut input)? {
-            if let Some(transcript) = &mut self.transcript {
+            if let Some(transcript) = self.trace.transcript() {
                 transcript.response(Speaker::Upstream, Mark::Kept, &response);
             }
             self.machine.response(&response, now(), actions);
@@ -218,6 +224,7 @@ impl Session<'_> {
                 Action::Send(bytes) => self.send(&bytes).await?,
                 Action::Noticed { mailbox, position, announce, since } => {
                     let wakes = self.announce(announce, since);
+                    let announce = self.wakes_any(&wakes);
                     self.context.registry.noticed(self.account, &mailbox, position, wakes).await?;
                     self.tell(&Event::Noticed { account: self.account, mailbox: &mailbox, announce, since });
                     has_noted = true;
@@ -254,6 +261,16 @@ impl Session<'_> {
         }
     }
 
+    fn wakes_any(&self, wakes: &Announce) -> bool {
+        match wakes {
+            Announce::Nothing => false,
+            Announce::All => true,
+            Announce::AllBut(fetched) => {
+                self.context.registry.tokens(self.account).iter().any(|token| !fetched.contains(token))
+            }
+        }
+    }
+
     fn tell(&self, event: &Event<'_>) {
         self.context.board.telemetry().tell(event);
     }
@@ -266,7 +283,7 @@ impl Session<'_> {
     }
 
     async fn send(&mut self, bytes: &[u8]) -> Result<(), End> {
-        if let Some(transcript) = &mut self.transcript {
+        if let Some(transcript) = self.trace.transcript() {
             transcript.lines(Speaker::ToUpstream, Mark::Own, bytes);
         }
         let written = timeout(WRITE_TIME, async {

@@ -1,5 +1,4 @@
-//! A domain's autoconfig XML, in the form that Thunderbird made common: fetching it over HTTPS, and reading the IMAP servers out
-//! of it.
+//! A domain's autoconfig XML, in the form that Thunderbird made common: fetching it over HTTPS, and reading the servers out of it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +12,9 @@ use tokio::time::timeout;
 use tokio_rustls::rustls::ClientConfig;
 
 use super::Offer;
+use crate::causes::{causes, with_causes};
 use crate::config::{Security, is_dns_name};
-use crate::upstream::dns::HttpDns;
+use crate::upstream::dns::{DnsError, HttpDns};
 
 /// The whole fetch, redirections included.
 const FETCH: Duration = Duration::from_secs(8);
@@ -40,7 +40,7 @@ pub(super) enum Fetched {
 pub(super) async fn fetch(url: &str, tls: &Arc<ClientConfig>, dns: HttpDns) -> Fetched {
     match timeout(FETCH, Box::pin(fetch_unbounded(url, tls, dns))).await {
         Ok(Ok(fetched)) => fetched,
-        Ok(Err(error)) => Fetched::Failed(error.without_url().to_string()),
+        Ok(Err(error)) => failed(&error.without_url()),
         Err(_) => Fetched::Failed("it takes too long".to_owned()),
     }
 }
@@ -71,6 +71,15 @@ async fn fetch_unbounded(url: &str, tls: &Arc<ClientConfig>, dns: HttpDns) -> Re
     Ok(String::from_utf8(body).map_or(Fetched::Absent, Fetched::Document))
 }
 
+/// A web server that DNS does not know has no document. All else may pass.
+fn failed(error: &reqwest::Error) -> Fetched {
+    match causes(error).find_map(|cause| cause.downcast_ref::<DnsError>()) {
+        Some(DnsError::Absent { .. }) => Fetched::Absent,
+        Some(error) => Fetched::Failed(error.to_string()),
+        None => Fetched::Failed(with_causes(error)),
+    }
+}
+
 /// To names only, whose addresses the resolver filters: an address in the URL would go past it.
 fn follow(attempt: Attempt<'_>) -> reqwest::redirect::Action {
     if attempt.previous().len() > MAX_REDIRECTIONS || !has_name(attempt.url()) {
@@ -84,11 +93,21 @@ pub(super) fn has_name(url: &Url) -> bool {
     url.host_str().is_some_and(is_dns_name)
 }
 
-/// The IMAP servers with TLS in a document, in its order. `None` if it is no such document. No entity but XML's own five is
-/// known, and a document type is none of autoconfig.
-pub(super) fn servers(document: &str, domain: &str) -> Option<Vec<Offer>> {
+/// Which servers are looked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Where mail is read.
+    #[default]
+    Imap,
+    /// Where mail is sent.
+    Smtp,
+}
+
+/// The servers of this kind with TLS in a document, in its order. `None` if it is no such document. No entity but XML's own
+/// five is known, and a document type is none of autoconfig.
+pub(super) fn servers(document: &str, domain: &str, kind: Kind) -> Option<Vec<Offer>> {
     let mut reader = Reader::from_str(document);
-    let mut found = Found { domain, ..Found::default() };
+    let mut found = Found { domain, kind, ..Found::default() };
     loop {
         match reader.read_event().ok()? {
             Event::Start(start) => found.start(&start),
@@ -110,15 +129,17 @@ pub(super) fn servers(document: &str, domain: &str) -> Option<Vec<Offer>> {
 #[derive(Default)]
 struct Found<'a> {
     domain: &'a str,
+    kind: Kind,
     depth: usize,
     is_autoconfig: bool,
-    /// The depth at which an IMAP server began.
+    /// The depth at which a server of the kind began.
     server: Option<usize>,
     element: String,
     text: String,
     host: String,
     port: String,
     socket: String,
+    username: String,
     offers: Vec<Offer>,
 }
 
@@ -129,12 +150,15 @@ impl Found<'_> {
         self.text.clear();
         match self.element.as_str() {
             "clientConfig" => self.is_autoconfig = true,
-            "incomingServer" if is_imap(start) => {
-                self.server = Some(self.depth);
-                (self.host, self.port, self.socket) = Default::default();
-            }
+            "incomingServer" if self.kind == Kind::Imap && is_of_type(start, "imap") => self.begin_server(),
+            "outgoingServer" if self.kind == Kind::Smtp && is_of_type(start, "smtp") => self.begin_server(),
             _ => {}
         }
+    }
+
+    fn begin_server(&mut self) {
+        self.server = Some(self.depth);
+        (self.host, self.port, self.socket, self.username) = Default::default();
     }
 
     fn end(&mut self) {
@@ -149,6 +173,7 @@ impl Found<'_> {
                 "hostname" => self.host = text,
                 "port" => self.port = text,
                 "socketType" => self.socket = text,
+                "username" => self.username = text,
                 _ => {}
             }
         }
@@ -167,13 +192,14 @@ impl Found<'_> {
         let host = self.host.replace("%EMAILDOMAIN%", self.domain).to_ascii_lowercase();
         let port = self.port.parse().ok().filter(|port| *port > 0)?;
         let priority = u16::try_from(self.offers.len()).ok()?;
-        is_dns_name(&host).then(|| Offer { host: host.into(), port, security, priority, weight: 0 })
+        let by_local_part = self.username == "%EMAILLOCALPART%";
+        is_dns_name(&host).then(|| Offer { host: host.into(), port, security, priority, weight: 0, by_local_part })
     }
 }
 
-fn is_imap(start: &BytesStart<'_>) -> bool {
+fn is_of_type(start: &BytesStart<'_>, wanted: &str) -> bool {
     let kind = start.attributes().flatten().find(|attribute| AsRef::<str>::as_ref(&attribute.key) == "type");
-    kind.is_some_and(|kind| &*kind.value == "imap")
+    kind.is_some_and(|kind| &*kind.value == wanted)
 }
 
 #[cfg(test)]
@@ -194,13 +220,23 @@ mod tests {
     </incomingServer>
     <incomingServer type="imap"><hostname>plain.example.org</hostname><port>143</port><socketType>plain</socketType></incomingServer>
     <incomingServer type="imap"><hostname>127.0.0.1</hostname><port>143</port><socketType>SSL</socketType></incomingServer>
-    <outgoingServer type="smtp"><hostname>smtp.example.org</hostname><port>465</port><socketType>SSL</socketType></outgoingServer>
+    <outgoingServer type="smtp"><hostname>smtp.example.org</hostname><port>465</port><socketType>SSL</socketType>
+      <username>%EMAILLOCALPART%</username></outgoingServer>
+    <outgoingServer type="smtp"><hostname>plain.example.org</hostname><port>25</port><socketType>plain</socketType></outgoingServer>
   </emailProvider>
 </clientConfig>"#;
 
     fn read(document: &str) -> Option<Vec<String>> {
         let shown = |offer: &Offer| format!("{} {} {:?}", offer.host, offer.port, offer.security);
-        servers(document, "example.org").map(|offers| offers.iter().map(shown).collect())
+        servers(document, "example.org", Kind::Imap).map(|offers| offers.iter().map(shown).collect())
+    }
+
+    #[test]
+    fn submission_servers_with_tls_are_read_with_their_login() {
+        let found = servers(DOCUMENT, "example.org", Kind::Smtp).unwrap();
+        let shown =
+            |offer: &Offer| format!("{} {} {:?} {}", offer.host, offer.port, offer.security, offer.by_local_part);
+        assert_eq!(found.iter().map(shown).collect::<Vec<_>>(), ["smtp.example.org 465 Tls true"]);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 mod autoconfig;
 mod srv;
+mod submission;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,8 +21,9 @@ use super::dns::{Dns, DnsError, HttpDns, Reach};
 use super::route::{Endpoint, Terms};
 use super::tls::ClientConfigs;
 use crate::config::{AutoconfigUrl, Security};
-use autoconfig::Fetched;
+use autoconfig::{Fetched, Kind};
 use srv::Service;
+pub use submission::{Named, Question, submission};
 
 /// Domains that are looked for at once; further ones wait for their turn.
 const AT_ONCE: usize = 128;
@@ -45,6 +47,8 @@ struct Offer {
     security: Security,
     priority: u16,
     weight: u16,
+    /// It wants the part before the `@` as login name.
+    by_local_part: bool,
 }
 
 /// Why a domain's server is not known.
@@ -83,6 +87,8 @@ struct Known {
     result: Result<Vec<Trusted>, DiscoveryError>,
     /// When it was found.
     found: Instant,
+    /// When it was last looked for, found or not.
+    looked: Instant,
     /// From when on it is looked for again.
     until: Instant,
 }
@@ -131,6 +137,16 @@ impl Discovery {
         Ok(endpoints(&result?))
     }
 
+    /// None of the servers that were found can be reached: they are looked for again, though not more often than
+    /// `SHORTEST`, before the answer's time is over.
+    pub async fn doubt(&self, domain: &Arc<str>, terms: &Arc<Terms>, reach: Reach) {
+        let entry = self.entry((Arc::clone(domain), Arc::clone(terms), reach));
+        if let Some(known) = entry.lock().await.as_mut() {
+            let soonest = known.looked.checked_add(SHORTEST).unwrap_or(known.looked);
+            known.until = known.until.min(soonest);
+        }
+    }
+
     fn entry(&self, key: Key) -> Entry {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
@@ -148,15 +164,17 @@ impl Discovery {
 fn remembered(before: Option<Known>, answer: Answer, now: Instant) -> Known {
     let after = |time: Duration| now.checked_add(time).unwrap_or(now);
     match answer {
-        Ok((servers, lasts)) => Known { result: Ok(servers), found: now, until: after(lasts.clamp(SHORTEST, LONGEST)) },
+        Ok((servers, lasts)) => {
+            Known { result: Ok(servers), found: now, looked: now, until: after(lasts.clamp(SHORTEST, LONGEST)) }
+        }
         Err(error @ DiscoveryError::Failed { .. }) => {
             let still_good = |known: &Known| known.result.is_ok() && known.found.elapsed() < STALE;
             match before.filter(still_good) {
-                Some(known) => Known { until: after(SHORTEST), ..known },
-                None => Known { result: Err(error), found: now, until: after(FAILED) },
+                Some(known) => Known { looked: now, until: after(SHORTEST), ..known },
+                None => Known { result: Err(error), found: now, looked: now, until: after(FAILED) },
             }
         }
-        Err(error) => Known { result: Err(error), found: now, until: after(ABSENT) },
+        Err(error) => Known { result: Err(error), found: now, looked: now, until: after(ABSENT) },
     }
 }
 
@@ -234,21 +252,15 @@ impl Search<'_> {
     }
 
     async fn by_autoconfig(&self) -> Source {
-        let usual = AutoconfigUrl::usual();
-        let urls = self.terms.autoconfig.as_ref().map_or(usual.as_slice(), std::slice::from_ref);
-        let mut failure = None;
-        for url in urls {
-            let dns = HttpDns { dns: Arc::clone(self.dns), reach: self.reach };
-            match autoconfig::fetch(&url.of(self.domain), self.tls.get(&self.terms.trust), dns).await {
-                Fetched::Document(document) => match autoconfig::servers(&document, self.domain) {
-                    Some(offers) if !offers.is_empty() => return Source::Offers(offers, UNSAID),
-                    _ => {}
-                },
-                Fetched::Absent => {}
-                Fetched::Failed(reason) => failure = Some(reason),
-            }
+        match documents(self, |document| {
+            autoconfig::servers(document, self.domain, Kind::Imap).filter(|offers| !offers.is_empty())
+        })
+        .await
+        {
+            Ok(Some(offers)) => Source::Offers(offers, UNSAID),
+            Ok(None) => Source::Absent,
+            Err(reason) => Source::Failed(reason),
         }
-        failure.map_or(Source::Absent, Source::Failed)
     }
 
     /// Whether it is no surprise that DNS names this host.
@@ -264,12 +276,33 @@ impl Search<'_> {
     }
 }
 
+/// What `read` finds in the first of the domain's documents that has it; why none could be had, if that may be the reason that
+/// nothing was found.
+async fn documents<T>(search: &Search<'_>, read: impl Fn(&str) -> Option<T>) -> Result<Option<T>, String> {
+    let usual = AutoconfigUrl::usual();
+    let urls = search.terms.autoconfig.as_ref().map_or(usual.as_slice(), std::slice::from_ref);
+    let mut failure = None;
+    for url in urls {
+        let dns = HttpDns { dns: Arc::clone(search.dns), reach: search.reach };
+        match autoconfig::fetch(&url.of(search.domain), search.tls.get(&search.terms.trust), dns).await {
+            Fetched::Document(document) => {
+                if let Some(found) = read(&document) {
+                    return Ok(Some(found));
+                }
+            }
+            Fetched::Absent => {}
+            Fetched::Failed(reason) => failure = Some(reason),
+        }
+    }
+    failure.map_or(Ok(None), Err)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn offer(host: &str) -> Offer {
-        Offer { host: host.into(), port: 993, security: Security::Tls, priority: 0, weight: 0 }
+        Offer { host: host.into(), port: 993, security: Security::Tls, priority: 0, weight: 0, by_local_part: false }
     }
 
     fn identity(host: &str, targets: &[&str], confirmed: &[&str]) -> String {
@@ -318,16 +351,42 @@ mod tests {
         assert_eq!(denied.result, Err(absent));
     }
 
-    #[test]
-    fn what_is_remembered_is_bounded() {
-        let discovery = Discovery::default();
-        let terms = Arc::new(Terms {
+    fn no_terms() -> Arc<Terms> {
+        Arc::new(Terms {
             trust: Default::default(),
             targets: vec![],
             autoconfig: None,
             proxy_protocol: None,
             originating_ip: false,
-        });
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_leads_nowhere_is_looked_for_again_before_its_time() {
+        let (discovery, domain, terms) = (Discovery::default(), Arc::from("example.org"), no_terms());
+        let entry = discovery.entry((Arc::clone(&domain), Arc::clone(&terms), Reach::PublicOnly));
+        let servers = vec![Trusted { offer: offer("imap.example.org"), identity: "imap.example.org".into() }];
+        let found = Instant::now();
+        *entry.lock().await = Some(remembered(None, Ok((servers, UNSAID)), found));
+        tokio::time::advance(Duration::from_secs(60)).await;
+        // Over and over: it does not move on.
+        for _ in 0..3 {
+            discovery.doubt(&domain, &terms, Reach::PublicOnly).await;
+        }
+        assert_eq!(entry.lock().await.as_ref().unwrap().until, found + SHORTEST);
+        assert!(entry.lock().await.as_ref().unwrap().result.is_ok(), "it counts until there is another answer");
+        // Nobody answers then: the old answer goes on, and is not asked about at each login.
+        let known = entry.lock().await.take();
+        let later = found + SHORTEST;
+        tokio::time::advance(SHORTEST).await;
+        *entry.lock().await = Some(remembered(known, Err(failed()), later));
+        discovery.doubt(&domain, &terms, Reach::PublicOnly).await;
+        assert_eq!(entry.lock().await.as_ref().unwrap().until, later + SHORTEST);
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let (discovery, terms) = (Discovery::default(), no_terms());
         for number in 0..REMEMBERED + 10 {
             discovery.entry((format!("d{number}.example").into(), Arc::clone(&terms), Reach::PublicOnly));
         }

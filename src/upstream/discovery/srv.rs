@@ -27,6 +27,7 @@ pub(super) fn service(records: &[Srv], security: Security) -> Service {
             security,
             priority: record.priority,
             weight: record.weight,
+            by_local_part: false,
         })
         .collect();
     if offers.is_empty() { Service::NotOffered } else { Service::Offered(offers) }

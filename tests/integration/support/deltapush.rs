@@ -45,6 +45,8 @@ pub(crate) struct Options {
     pub(crate) certificate: String,
     /// Further keys of the listener with TLS from the first byte, as YAML.
     pub(crate) listener: &'static str,
+    /// `log.format`.
+    pub(crate) log_format: &'static str,
     /// Further top-level keys, as YAML.
     pub(crate) more: String,
     /// Whether to run with `--trace`.
@@ -70,6 +72,7 @@ impl Options {
             hostname: "localhost",
             certificate: String::new(),
             listener: "",
+            log_format: "text",
             more: String::new(),
             trace: false,
         }
@@ -211,6 +214,18 @@ impl Deltapush {
         String::from_utf8(output.stdout).unwrap()
     }
 
+    /// Another command of the program's, on the same configuration, and how it ended. Nobody is there to be asked.
+    pub(crate) fn asked(&self, arguments: &[&str]) -> std::process::Output {
+        self.asking(arguments).wait_with_output().unwrap()
+    }
+
+    /// The same, under way.
+    pub(crate) fn asking(&self, arguments: &[&str]) -> Child {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_deltapush"));
+        command.arg("--config").arg(self.dir.path().join("config.yaml")).args(arguments);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
     /// What `deltapush check --login` prints.
     pub(crate) fn check_login(&self, login: &str) -> String {
         let config = self.dir.path().join("config.yaml");
@@ -306,12 +321,15 @@ fn configuration(options: &Options, imaps: u16, starttls: u16, plain: u16) -> St
         hostname,
         certificate,
         listener,
+        log_format,
         more,
         trace: _,
     } = options;
     // A path is a string of its own in YAML: JSON's quoting is valid there.
     let ca = ca.as_ref().map(|path| format!("\n    ca: {}", serde_json::json!(path))).unwrap_or_default();
     let notify_ca = notify_ca.as_ref().map(|path| format!("\n  ca: {}", serde_json::json!(path))).unwrap_or_default();
+    // One address for all tests would be in use by another of them.
+    let admin = if more.lines().any(|line| line.starts_with("admin:")) { "" } else { "admin: { address: off }" };
     let one = format!("  - domain: \"{domain}\"\n    upstream: {upstream}{ca}");
     let routes = routes.as_ref().unwrap_or(&one);
     format!(
@@ -341,6 +359,8 @@ storage:
   credentials: {credentials}
 log:
   level: info,deltapush=debug
+  format: {log_format}
+{admin}
 {more}
 "#
     )

@@ -1,5 +1,6 @@
 //! What the tests stand on: real servers, scripted peers, clients.
 
+pub(crate) mod browser;
 pub(crate) mod certs;
 pub(crate) mod client;
 pub(crate) mod core;
@@ -14,10 +15,12 @@ pub(crate) mod notify;
 pub(crate) mod pebble;
 pub(crate) mod ports;
 pub(crate) mod python;
+pub(crate) mod replay;
 pub(crate) mod scene;
 pub(crate) mod scripted;
 pub(crate) mod server;
 pub(crate) mod tls;
+pub(crate) mod tunnel;
 
 use std::time::Duration;
 

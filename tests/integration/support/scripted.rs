@@ -22,7 +22,7 @@
 //! `<tag>` stands for the tag of the last command that `LOGIN` accepted or `C: <tag> …` met. After the last step the peer
 //! may say no more: whatever comes before its end is a failure.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -78,7 +78,12 @@ impl Scripted {
 
     /// Starts a server that behaves as told.
     pub(crate) async fn start_with(manner: Manner, dialogues: &[&str]) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        Self::start_at((Ipv4Addr::LOCALHOST, 0).into(), manner, dialogues).await
+    }
+
+    /// The same, at an address of this machine's.
+    pub(crate) async fn start_at(address: SocketAddr, manner: Manner, dialogues: &[&str]) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let server = Self {
             port: listener.local_addr().unwrap().port(),
             connections: Arc::default(),

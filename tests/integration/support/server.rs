@@ -56,13 +56,18 @@ impl Server {
         }
     }
 
-    /// A client that is logged in to the server itself.
-    pub(crate) async fn direct(&self, user: &str) -> Client {
-        let mut client = match self {
+    /// A client of the server itself that has not said anything.
+    pub(crate) async fn connect(&self) -> Client {
+        match self {
             Self::Dovecot(dovecot) => Client::tls(dovecot.imaps, &dovecot.authority.ca).await,
             Self::Cyrus(cyrus) => Client::tls(cyrus.imaps, &cyrus.authority.ca).await,
             Self::Courier(courier) => Client::plain(courier.imap).await,
-        };
+        }
+    }
+
+    /// A client that is logged in to the server itself.
+    pub(crate) async fn direct(&self, user: &str) -> Client {
+        let mut client = self.connect().await;
         client.expect_prefix("* OK").await;
         // Not every server takes such a password in quotes.
         client.send(&format!("c1 LOGIN {user} {{{}}}", PASSWORD.len())).await;

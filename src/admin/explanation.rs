@@ -1,0 +1,178 @@
+//! Why was my message late? What became of the last message that deserved a push, and which step took how long.
+
+use super::words::{answer, delay, short_hash};
+use crate::telemetry::PostResult;
+use crate::telemetry::history::{Entry, Moment, Timeline, WatchNote, What};
+
+/// A step that took longer than this, in milliseconds, is named as what made the message late.
+const LONG: u64 = 2_000;
+
+/// The last news and what followed it.
+struct Story<'a> {
+    timeline: &'a Timeline,
+    /// The index of the entry that says that devices are to be woken.
+    noticed: usize,
+    /// When the news was heard or, if it was found by looking, found.
+    news: Moment,
+    found_by_looking: bool,
+}
+
+/// Explains the last message, sentence by sentence; nothing if none deserved a push.
+pub(super) fn explain(timeline: &Timeline, now: Moment) -> Vec<String> {
+    let announced = |entry: &Entry| matches!(entry.what, What::Noticed { announce: true, .. });
+    let Some(noticed) = timeline.entries.iter().rposition(announced) else { return Vec::new() };
+    let Some(Entry { at, what: What::Noticed { heard, .. } }) = timeline.entries.get(noticed) else {
+        return Vec::new();
+    };
+    let news = at.earlier(heard.unwrap_or(0));
+    let story = Story { timeline, noticed, news, found_by_looking: heard.is_none() };
+    let mut said = vec![story.beginning(*at)];
+    let devices = story.devices();
+    if devices.is_empty() {
+        said.push("No POST has been made since".into());
+        said.extend(story.reason_to_wait());
+    }
+    said.extend(devices.into_iter().map(|device| story.of_device(device, *at, now)));
+    said
+}
+
+impl Story<'_> {
+    fn since(&self) -> impl Iterator<Item = &Entry> {
+        self.timeline.entries.iter().skip(self.noticed)
+    }
+
+    fn beginning(&self, noticed: Moment) -> String {
+        if !self.found_by_looking {
+            let took = noticed.after(self.news);
+            let slow = if took > LONG {
+                ": the mail server's answers, a grace (push.grace) or this machine's disk took that long"
+            } else {
+                ""
+            };
+            return format!(
+                "The last message that deserved a push was on disk {} after the mail server told of it{slow}",
+                delay(took)
+            );
+        }
+        let before = self.timeline.entries.get(..self.noticed).unwrap_or_default();
+        let interrupted = before.iter().rev().find_map(|entry| match &entry.what {
+            What::Watch { state: WatchNote::Interrupted | WatchNote::AwaitingLogin, words, .. } => {
+                Some((entry.at, words))
+            }
+            _ => None,
+        });
+        match interrupted {
+            Some((at, words)) => format!(
+                "The last message that deserved a push was found by looking, {} after the watch had been interrupted ({words}): it may \
+                 have come at any time in between",
+                delay(self.news.after(at))
+            ),
+            None => {
+                "The last message that deserved a push was found by looking, when the watch began: it had come before"
+                    .into()
+            }
+        }
+    }
+
+    /// The devices that there was a POST for since.
+    fn devices(&self) -> Vec<u32> {
+        let mut devices = Vec::new();
+        for entry in self.since() {
+            if let What::Posted { device, .. } = entry.what
+                && !devices.contains(&device)
+            {
+                devices.push(device);
+            }
+        }
+        devices
+    }
+
+    fn reason_to_wait(&self) -> Option<String> {
+        let waits = self.since().filter(|entry| matches!(entry.what, What::Waits { .. })).last()?;
+        let What::Waits { pause, .. } = waits.what else { return None };
+        Some(match pause {
+            crate::telemetry::Pause::Coalescing => {
+                "It waits for the end of the coalescing window (push.coalesce)".into()
+            }
+            crate::telemetry::Pause::Failed => "It waits for the next attempt".into(),
+            crate::telemetry::Pause::Outage => "It waits for the notification server, which is down".into(),
+        })
+    }
+
+    /// From the disk to the device's fetch.
+    fn of_device(&self, device: u32, noticed: Moment, now: Moment) -> String {
+        let name = short_hash(device);
+        let posts: Vec<(Moment, PostResult, u32)> = self
+            .since()
+            .filter_map(|entry| match entry.what {
+                What::Posted { device: whose, result, took } if whose == device => Some((entry.at, result, took)),
+                _ => None,
+            })
+            .collect();
+        let Some((at, last, _)) = posts.last().copied() else { return String::new() };
+        let Some((accepted, _, took)) = posts.iter().find(|(_, result, _)| *result == PostResult::Accepted).copied()
+        else {
+            let tries = posts.len();
+            return format!(
+                "Device {name}: {tries} POSTs, none accepted; the last one {} ago: {}",
+                delay(now.after(at)),
+                answer(last)
+            );
+        };
+        let waited = accepted.earlier(took).after(noticed);
+        let failed = posts.iter().take_while(|(_, result, _)| *result != PostResult::Accepted).count();
+        let why = match failed {
+            0 if waited > LONG => {
+                ", held back by the coalescing window (push.coalesce), the pace (push.max_per_second) or an outage"
+            }
+            0 => "",
+            _ => ", after attempts that failed",
+        };
+        let slow = if u64::from(took) > LONG { ": the notification server took that long" } else { "" };
+        let push = format!(
+            "Device {name}: POST {} after that{why}, accepted within {}{slow}",
+            delay(waited),
+            delay(took.into())
+        );
+        format!("{push}; {}", self.device_came(device, accepted, now))
+    }
+
+    fn device_came(&self, device: u32, accepted: Moment, now: Moment) -> String {
+        let later = || self.since().filter(move |entry| entry.at.since_start >= accepted.since_start);
+        let connected = later().find_map(|entry| match entry.what {
+            What::Connected { device: Some(whose), .. } if whose == device => Some(entry.at),
+            _ => None,
+        });
+        let fetched = later().find_map(|entry| match entry.what {
+            What::Fetched { device: Some(whose), .. } if whose == device => Some(entry.at),
+            _ => None,
+        });
+        match (connected, fetched) {
+            (Some(connected), fetched) => {
+                let took = connected.after(accepted);
+                let slow = if took > LONG {
+                    " (the push service's time, and the phone's: saving its battery, or without network)"
+                } else {
+                    ""
+                };
+                let fetched = match fetched {
+                    Some(fetched) => format!(
+                        "it fetched {} after that, {} after the news",
+                        delay(fetched.after(connected)),
+                        delay(fetched.after(self.news))
+                    ),
+                    None => "it has not asked for the message since".into(),
+                };
+                format!("the device connected {}{slow} later; {fetched}", delay(took))
+            }
+            (None, Some(fetched)) => {
+                format!("it was connected already and fetched {} after the news", delay(fetched.after(self.news)))
+            }
+            (None, None) => format!(
+                "it has not connected since, for {}: the push service has not reached it, or the phone does not let the app run \
+                 (battery saving, no network); `deltapush push-test` shows whether a push wakes it",
+                delay(now.after(accepted))
+            ),
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! What an operator can have done to an account: forget it, watch it anew, wake its devices.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::time::{Instant, timeout_at};
+use tracing::info;
+
+use super::answers::say;
+use super::question::{Progress, Verdict};
+use super::status::Reporter;
+use super::words::{answer, delay, short_hash};
+use crate::account::AccountId;
+use crate::push::push_test::Tester;
+use crate::secret::DeviceToken;
+use crate::telemetry::history::{Entry, Moment, WatchNote, What};
+use crate::telemetry::{Event, PostResult};
+
+/// The longest wait for a device.
+const LONGEST_WAIT: Duration = Duration::from_secs(600);
+
+/// How long it is waited for what becomes of a watch that begins anew.
+const WATCH_WAIT: Duration = Duration::from_secs(60);
+
+/// Erases all that is kept of an account.
+pub(super) async fn forget(reporter: &Reporter, account: &AccountId, stream: &mut UnixStream) -> io::Result<()> {
+    let devices = reporter.registry().tokens(account).len();
+    match reporter.registry().remove_all(account).await {
+        Ok(()) => {
+            info!(%account, upstream = %account.upstream, devices, "forgotten, as the operator asked");
+            let words = format!(
+                "{account} at {} is forgotten: {devices} tokens, what it was watched with, and its watch. A device that still has \
+                 this account comes back with its next login\n",
+                account.upstream
+            );
+            say(stream, &Verdict::Ok, &words).await
+        }
+        Err(error) => say(stream, &Verdict::No(format!("nothing was forgotten: {error}")), "").await,
+    }
+}
+
+/// Begins the watch of an account anew and says what becomes of it.
+pub(super) async fn rewatch(reporter: &Reporter, account: &AccountId, stream: &mut UnixStream) -> io::Result<()> {
+    let before = count(reporter, account);
+    if !reporter.registry().rewatch(account) {
+        let words = format!(
+            "{account} cannot be watched now: what to log in with is not known, or cannot be used again; log in with its app"
+        );
+        return say(stream, &Verdict::No(words), "").await;
+    }
+    info!(%account, upstream = %account.upstream, "the watch begins anew, as the operator asked");
+    say(stream, &Verdict::Ok, "").await?;
+    tell(stream, format!("the watch of {account} at {} begins anew", account.upstream), None).await?;
+    let came = until(reporter, stream, WATCH_WAIT, || watch_since(reporter, account, before)).await?;
+    let (words, done) = match came {
+        Some(Entry { what: What::Watch { state: WatchNote::Watching, .. }, .. }) => ("it is watched".into(), true),
+        Some(Entry { what: What::Watch { state: WatchNote::AwaitingLogin, words, .. }, .. }) => {
+            (format!("it ended again: {words}"), false)
+        }
+        Some(Entry { what: What::Watch { words, .. }, .. }) => {
+            (format!("it was interrupted, and is tried again by itself: {words}"), false)
+        }
+        _ => ("it has not come so far yet: `deltapush status` shows what it waits for".into(), false),
+    };
+    tell(stream, words, Some(done)).await
+}
+
+/// How much has happened to an account.
+fn count(reporter: &Reporter, account: &AccountId) -> u64 {
+    reporter.history().timeline(account).map_or(0, |timeline| timeline.count)
+}
+
+/// What became of the watch that began after so much had happened.
+fn watch_since(reporter: &Reporter, account: &AccountId, before: u64) -> Option<Entry> {
+    let timeline = reporter.history().timeline(account)?;
+    let new = usize::try_from(timeline.count.saturating_sub(before)).unwrap_or(usize::MAX);
+    let start = timeline.entries.len().saturating_sub(new);
+    let is = |entry: &Entry, wanted: WatchNote| matches!(entry.what, What::Watch { state, .. } if state == wanted);
+    let mut entries = timeline.entries.into_iter().skip(start);
+    // What the one before it says at its end comes before that.
+    entries.by_ref().find(|entry| is(entry, WatchNote::Connecting))?;
+    entries.find(|entry| matches!(entry.what, What::Watch { .. }) && !is(entry, WatchNote::Connecting))
+}
+
+/// A test of one account's devices.
+pub(super) struct PushTest<'a> {
+    pub(super) reporter: &'a Reporter,
+    pub(super) tester: &'a Tester,
+    pub(super) account: &'a AccountId,
+    /// Which device, if not all.
+    pub(super) device: Option<&'a str>,
+    /// How long to wait for it.
+    pub(super) wait: Duration,
+}
+
+impl PushTest<'_> {
+    /// Wakes the devices, and waits for each until it connects.
+    pub(super) async fn run(self, stream: &mut UnixStream) -> io::Result<()> {
+        let tokens = match self.tokens() {
+            Ok(tokens) => tokens,
+            Err(words) => return say(stream, &Verdict::No(words), "").await,
+        };
+        say(stream, &Verdict::Ok, "").await?;
+        let mut woken = Vec::new();
+        for token in tokens {
+            woken.extend(self.push(token, stream).await?);
+        }
+        if woken.is_empty() {
+            return tell(stream, "no device could be woken", Some(false)).await;
+        }
+        let wait = self.wait.min(LONGEST_WAIT);
+        let what = if woken.len() == 1 { "the device" } else { "the devices" };
+        tell(stream, format!("waiting up to {} for {what} to connect", humantime::format_duration(wait)), None).await?;
+        self.wait_for(woken, wait, stream).await
+    }
+
+    fn tokens(&self) -> Result<Vec<DeviceToken>, String> {
+        let all = self.reporter.registry().tokens(self.account);
+        let Some(device) = self.device else { return Ok(all) };
+        let wanted: Vec<DeviceToken> =
+            all.iter().filter(|token| token.fingerprint().starts_with(&device.to_lowercase())).cloned().collect();
+        if !wanted.is_empty() {
+            return Ok(wanted);
+        }
+        let names: Vec<String> = all.iter().map(DeviceToken::fingerprint).collect();
+        Err(format!("{} has no device {device}; it has {}", self.account, names.join(", ")))
+    }
+
+    /// Posts one token. Returns the device and when it was woken, if it was.
+    async fn push(&self, token: DeviceToken, stream: &mut UnixStream) -> io::Result<Option<(u32, Moment)>> {
+        let (device, name) = (token.short_hash(), token.fingerprint());
+        info!(account = %self.account, %token, "a push is made, as the operator asked");
+        self.reporter.board().telemetry().tell(&Event::PushTest { account: self.account, token: &token });
+        let began = self.reporter.history().now();
+        let Some(result) = self.tester.push(token).await else {
+            tell(stream, "deltapush is about to end", Some(false)).await?;
+            return Ok(None);
+        };
+        let took = delay(self.reporter.history().now().after(began));
+        tell(stream, format!("device {name}: POST, {} ({took})", answer(result)), None).await?;
+        if self.is_online(device) {
+            let words = format!(
+                "device {name} is connected at this moment, so that a push may change nothing that can be seen from here; put the app \
+                 into the background, or end it, and test again"
+            );
+            tell(stream, words, None).await?;
+        }
+        Ok((result == PostResult::Accepted).then_some((device, began)))
+    }
+
+    fn is_online(&self, device: u32) -> bool {
+        let connected = self.reporter.history().summary(self.account).connected;
+        connected.iter().any(|connection| connection.device == device && connection.online)
+    }
+
+    async fn wait_for(&self, mut woken: Vec<(u32, Moment)>, wait: Duration, stream: &mut UnixStream) -> io::Result<()> {
+        let deadline = Instant::now().checked_add(wait).unwrap_or_else(Instant::now);
+        while !woken.is_empty() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Some((index, took)) = until(self.reporter, stream, left, || self.first(&woken)).await? else { break };
+            let (device, _) = woken.remove(index);
+            let words = format!("device {} connected {} after the push was made", short_hash(device), delay(took));
+            tell(stream, words, woken.is_empty().then_some(true)).await?;
+        }
+        for (index, (device, _)) in woken.iter().enumerate() {
+            let words = format!(
+                "device {} has not connected: the push service has not reached it, or the phone does not let the app run (battery \
+                 saving, no network, notifications switched off), or the app was removed",
+                short_hash(*device)
+            );
+            let is_last = index.saturating_add(1) == woken.len();
+            tell(stream, words, is_last.then_some(false)).await?;
+        }
+        Ok(())
+    }
+
+    /// One of the devices that has connected since it was woken, and how long after that.
+    fn first(&self, woken: &[(u32, Moment)]) -> Option<(usize, u64)> {
+        let connected = self.reporter.history().summary(self.account).connected;
+        woken.iter().enumerate().find_map(|(index, (device, at))| {
+            let came = |seen: &&crate::telemetry::history::Connection| {
+                seen.device == *device && seen.at.since_start >= at.since_start
+            };
+            connected.iter().find(came).map(|connection| (index, connection.at.after(*at)))
+        })
+    }
+}
+
+/// Waits until `condition` gives something; `None` after `wait`.
+///
+/// # Errors
+/// If whoever asked is gone.
+async fn until<T>(
+    reporter: &Reporter,
+    stream: &mut UnixStream,
+    wait: Duration,
+    mut condition: impl FnMut() -> Option<T>,
+) -> io::Result<Option<T>> {
+    let deadline = Instant::now().checked_add(wait).unwrap_or_else(Instant::now);
+    loop {
+        let changed = reporter.history().changed();
+        tokio::pin!(changed);
+        // Before looking, so that nothing is missed in between.
+        changed.as_mut().enable();
+        if let Some(found) = condition() {
+            return Ok(Some(found));
+        }
+        let mut byte = [0];
+        tokio::select! {
+            woken = timeout_at(deadline, changed) => if woken.is_err() { return Ok(None) },
+            read = stream.read(&mut byte) => if read? == 0 { return Err(io::ErrorKind::BrokenPipe.into()) },
+        }
+    }
+}
+
+async fn tell(stream: &mut UnixStream, words: impl Into<String>, done: Option<bool>) -> io::Result<()> {
+    let mut line = serde_json::to_string(&Progress { words: words.into(), done })?;
+    line.push('\n');
+    stream.write_all(line.as_bytes()).await
+}

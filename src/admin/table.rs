@@ -1,0 +1,268 @@
+//! A [`Report`] as text for a terminal: few accounts in full, many as a table, what is wrong first.
+
+use std::fmt::{Display, Write};
+use std::time::Duration;
+
+use comfy_table::{ContentArrangement, Table, presets};
+use jiff::Timestamp;
+
+use super::report::{AccountReport, DeviceReport, Report, WatchKind};
+use super::timeline::AccountHistory;
+use super::words::{ago, brief, date, delay, moment, rounded, tame};
+
+/// Up to so many accounts are shown in full.
+const FEW: usize = 5;
+
+/// How to show a report.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Layout {
+    /// All accounts in full, however many there are.
+    pub long: bool,
+    /// The width of the terminal, in columns; `None` where there is none: nothing is broken into lines then.
+    pub width: Option<u16>,
+}
+
+impl Layout {
+    /// As wide as the terminal that the output goes to, if it does.
+    #[must_use]
+    pub fn of_terminal() -> Self {
+        let width = terminal_size::terminal_size_of(std::io::stdout()).map(|(width, _)| width.0);
+        Self { long: false, width }
+    }
+}
+
+/// An account, and what happened to it.
+#[must_use]
+pub fn account(history: &AccountHistory, layout: Layout) -> String {
+    let mut text = String::new();
+    in_full(&mut text, &history.account, history.at);
+    if let Some(since) = history.down_since {
+        let _ = writeln!(text, "  pushes   wait: the notification server is down since {}", moment(since));
+    }
+    let _ = writeln!(text, "\n{}", known(history));
+    if !history.happened.is_empty() {
+        let mut table = table(layout, &["TIME (UTC)", "AFTER", "WHAT HAPPENED"]);
+        for happened in &history.happened {
+            let after = happened.after_milliseconds.map_or(String::new(), |after| format!("+{}", delay(after)));
+            let time = happened.at.strftime("%m-%d %H:%M:%S%.3f").to_string();
+            table.add_row([time, after, tame(&happened.words)]);
+        }
+        let _ = writeln!(text, "{}", trimmed(&table));
+    }
+    if !history.explanation.is_empty() {
+        let mut table = table(layout, &["WHY IT TOOK AS LONG AS IT TOOK"]);
+        for sentence in &history.explanation {
+            table.add_row([format!("{}.", tame(sentence))]);
+        }
+        let _ = writeln!(text, "\n{}", trimmed(&table));
+    }
+    text
+}
+
+/// How far back it goes.
+fn known(history: &AccountHistory) -> String {
+    let started = moment(history.started);
+    match (history.happened.first(), history.dropped) {
+        (None, _) => format!("Nothing has happened since deltapush started ({started}); what was before is not kept."),
+        (Some(first), true) => {
+            let first = moment(first.at);
+            format!("What happened since {first}; older things are dropped, since little is kept of each account.")
+        }
+        (Some(_), false) => format!("What happened since deltapush started ({started}); what was before is not kept."),
+    }
+}
+
+/// The whole report. Writing to a string cannot fail.
+#[must_use]
+pub fn status(report: &Report, layout: Layout) -> String {
+    let mut text = head(report);
+    if layout.long || report.accounts.len() <= FEW {
+        for account in &report.accounts {
+            text.push('\n');
+            in_full(&mut text, account, report.at);
+        }
+        return text;
+    }
+    let troubled: Vec<&AccountReport> = report.accounts.iter().filter(|account| account.problem.is_some()).collect();
+    if !troubled.is_empty() {
+        let _ = write!(text, "\n{}\n", problems(&troubled, layout));
+    }
+    let _ = write!(text, "\n{}\n", overview(report, layout));
+    text.push_str("\n`deltapush status NAME` shows an account with its devices, `deltapush account NAME` what happened to it lately\n");
+    text
+}
+
+fn head(report: &Report) -> String {
+    let (counts, up) = (report.counts, report.at.duration_since(report.started).unsigned_abs());
+    let mut text = format!(
+        "deltapush {}, up {}: {} accounts with a device, {} watched, {} waiting for their phone to log in\n",
+        report.version,
+        rounded(up),
+        counts.accounts,
+        counts.watched,
+        counts.waiting,
+    );
+    if counts.unusable > 0 {
+        let unusable = counts.unusable;
+        let _ = writeln!(text, "{unusable} of them cannot be watched because of how their clients log in");
+    }
+    let _ = writeln!(
+        text,
+        "{} devices, {} of them with a push that is not accepted yet; {} clients connected",
+        counts.devices, counts.pending, report.connections
+    );
+    if let Some(since) = report.notifications.down_since {
+        let _ = writeln!(
+            text,
+            "the notification server is down since {}: pushes wait and are kept; if this lasts, see whether this machine \
+             reaches push.notify_url",
+            moment(since)
+        );
+    }
+    if report.accounts.len() < counts.accounts {
+        let _ = writeln!(text, "{} of these accounts follow", report.accounts.len());
+    }
+    text
+}
+
+fn table(layout: Layout, header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(header);
+    match layout.width {
+        Some(width) => table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width),
+        None => table.set_content_arrangement(ContentArrangement::Disabled),
+    };
+    table
+}
+
+/// The table without the blanks at the ends of its lines.
+fn trimmed(table: &Table) -> String {
+    table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+}
+
+fn problems(accounts: &[&AccountReport], layout: Layout) -> String {
+    let mut table = table(layout, &["PROBLEM OF", "WHAT HAPPENED", "WHAT HELPS"]);
+    for account in accounts {
+        let Some(problem) = &account.problem else { continue };
+        let next = account.watch.next.map(|_| " (see NEXT below)").unwrap_or_default();
+        table.add_row([tame(&account.name), tame(&problem.words), format!("{}{next}", problem.cure)]);
+    }
+    trimmed(&table)
+}
+
+fn overview(report: &Report, layout: Layout) -> String {
+    let header = ["ACCOUNT", "SERVER", "WATCH", "ALIVE", "NEXT", "DEVICES", "LAST MESSAGE", "LAST PUSH", "PENDING"];
+    let mut table = table(layout, &header);
+    for account in &report.accounts {
+        let some_ago = |time: Option<Timestamp>| time.map_or("-".into(), |time| ago(time, report.at));
+        let next = account.watch.next.map_or("-".into(), |next| ahead(next, report.at));
+        let pending = account.devices.iter().filter(|device| device.pending).count();
+        table.add_row([
+            tame(&account.name),
+            tame(&account.server),
+            account.watch.state.as_str().into(),
+            some_ago(account.watch.last_proof),
+            next,
+            account.devices.len().to_string(),
+            some_ago(account.last_message),
+            last_push(account, report.at),
+            if pending == 0 { "-".into() } else { pending.to_string() },
+        ]);
+    }
+    trimmed(&table)
+}
+
+/// In short. What was before the start is known of the devices.
+fn last_push(account: &AccountReport, now: Timestamp) -> String {
+    if let Some(push) = &account.last_push {
+        let delay = push.delay_milliseconds.map(|taken| format!(" in {}", delay(taken))).unwrap_or_default();
+        let answer = if push.accepted { "accepted" } else { "not accepted" };
+        return format!("{}: {answer}{delay}", ago(push.at, now));
+    }
+    let accepted = account.devices.iter().filter_map(|device| device.accepted).max();
+    accepted.map_or("-".into(), |accepted| format!("{}: accepted", ago(accepted, now)))
+}
+
+fn ahead(next: Timestamp, now: Timestamp) -> String {
+    format!("in {}", brief(next.duration_since(now).max(jiff::SignedDuration::ZERO).unsigned_abs()))
+}
+
+/// One account, line by line.
+fn in_full(text: &mut String, account: &AccountReport, now: Timestamp) {
+    let _ = writeln!(text, "{} at {}", tame(&account.name), tame(&account.server));
+    let mut line = |label: &str, words: &dyn Display| {
+        let _ = writeln!(text, "  {label:<8} {words}");
+    };
+    line("watch", &watch_line(account, now));
+    if let Some(blindness) = account.watch.blindness_seconds {
+        let proof = account.watch.last_proof.map_or("none yet".into(), |proof| ago(proof, now));
+        let blindness = rounded(Duration::from_secs(blindness));
+        line("alive", &format_args!("last proof of life {proof}; a dead connection is found within {blindness}"));
+    }
+    for mailbox in &account.mailboxes {
+        line("mailbox", &format_args!("{} looked through below UID {}", tame(&mailbox.name), mailbox.uid_next));
+    }
+    if let Some(last) = account.last_message {
+        line("message", &format_args!("last noticed {} ({})", ago(last, now), moment(last)));
+    }
+    if let Some(push) = &account.last_push {
+        let delay = push.delay_milliseconds.map(|taken| format!(", {} after the news", delay(taken)));
+        let (when, answer) = (ago(push.at, now), tame(&push.answer));
+        line("push", &format_args!("last for {}, {when}{}: {answer}", push.token, delay.unwrap_or_default()));
+    }
+    for device in &account.devices {
+        line("device", &device_line(device, now));
+    }
+    if let Some(problem) = account.problem.as_ref().filter(|_| is_watched(account)) {
+        line("problem", &format_args!("{}; {}", tame(&problem.words), problem.cure));
+    }
+}
+
+/// Whether its problem, if it has one, is not the watch's.
+fn is_watched(account: &AccountReport) -> bool {
+    matches!(account.watch.state, WatchKind::Watching | WatchKind::Connecting | WatchKind::NotStarted)
+}
+
+fn watch_line(account: &AccountReport, now: Timestamp) -> String {
+    let watch = &account.watch;
+    let (reason, cure) = match &account.problem {
+        Some(problem) => (tame(&problem.words), problem.cure.as_str()),
+        None => (String::new(), ""),
+    };
+    match watch.state {
+        WatchKind::Watching => {
+            watch.since.map_or("watching".into(), |since| format!("watching since {}", moment(since)))
+        }
+        WatchKind::Connecting => "connecting, or waiting for its turn".into(),
+        WatchKind::Interrupted => {
+            let next = watch.next.map_or("soon".into(), |next| ahead(next, now));
+            format!("interrupted: {reason}; next attempt {next}")
+        }
+        WatchKind::Ended => format!("ended: {reason}; {cure}"),
+        WatchKind::WaitingForLogin => format!("waits for its phone to log in: {reason}; {cure}"),
+        WatchKind::Unusable => format!("cannot be watched: {reason}; {cure}"),
+        WatchKind::NotStarted => "not started yet".into(),
+    }
+}
+
+fn device_line(device: &DeviceReport, now: Timestamp) -> String {
+    let mut line = format!("{} since {}, last seen {}", device.token, date(device.first_seen), date(device.last_seen));
+    if device.online {
+        line.push_str(", connected now");
+    } else if let Some(connected) = device.connected {
+        let _ = write!(line, ", connected {}", ago(connected, now));
+    }
+    if device.pending {
+        line.push_str("; something is to be announced");
+    }
+    match (&device.given_up, device.accepted) {
+        (Some(given_up), _) => {
+            let _ = write!(line, "; last push given up {}: {}", moment(given_up.at), tame(&given_up.reason));
+        }
+        (None, Some(when)) => {
+            let _ = write!(line, "; last push accepted {}", moment(when));
+        }
+        (None, None) => line.push_str("; no push yet"),
+    }
+    line
+}

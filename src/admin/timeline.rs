@@ -1,0 +1,252 @@
+//! What happened to an account lately, as a chain: news → verdict → POST → answer → the device connects → it fetches, with the time
+//! from one to the next.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::report::AccountReport;
+use super::words::{answer, delay, short_hash};
+use crate::telemetry::history::{Entry, Moment, Timeline, WatchNote, What};
+use crate::telemetry::{Pause, PostResult};
+
+/// An account and what happened to it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AccountHistory {
+    /// How it is now.
+    pub account: AccountReport,
+    /// When this was put together.
+    pub at: Timestamp,
+    /// When the process started: nothing is known of what was before.
+    pub started: Timestamp,
+    /// Since the start so much has happened that the oldest of it was dropped.
+    pub dropped: bool,
+    /// Since when the notification server is down, if it is.
+    pub down_since: Option<Timestamp>,
+    /// What happened, the oldest first.
+    pub happened: Vec<Happened>,
+    /// What became of the last message that deserved a push, and what took long, in words; empty if there was none.
+    pub explanation: Vec<String>,
+}
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Happened {
+    /// When.
+    pub at: Timestamp,
+    /// What.
+    pub kind: Kind,
+    /// How long after the link of the chain before it, in milliseconds, if it belongs to a chain.
+    pub after_milliseconds: Option<u64>,
+    /// The same in words.
+    pub words: String,
+}
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// The mail server told of news.
+    News,
+    /// A message was judged.
+    Judged,
+    /// What was found is on disk.
+    Noticed,
+    /// A POST has begun.
+    Post,
+    /// A POST has ended.
+    Answer,
+    /// A push waits for its time.
+    Waits,
+    /// A push is not tried any more.
+    GaveUp,
+    /// A client has connected.
+    Connected,
+    /// A client has asked for messages.
+    Fetched,
+    /// The watch does something else.
+    Watch,
+    /// An operator asked for a push.
+    Test,
+}
+
+/// Tells the chain.
+pub(super) fn told(timeline: &Timeline) -> Vec<Happened> {
+    let mut links = links(timeline);
+    // Stable: what happened in the same millisecond stays in its order, but that a verdict follows the news.
+    links.sort_by_key(|link| (link.at.since_start, link.kind != Kind::News));
+    let mut chain = Chain::default();
+    links.iter().map(|link| chain.tell(link, timeline)).collect()
+}
+
+/// An entry, or what an entry says of something before it.
+struct Link<'a> {
+    at: Moment,
+    kind: Kind,
+    entry: &'a Entry,
+}
+
+fn links(timeline: &Timeline) -> Vec<Link<'_>> {
+    let mut links = Vec::new();
+    for entry in &timeline.entries {
+        let at = entry.at;
+        let kind = match &entry.what {
+            What::Connected { .. } => Kind::Connected,
+            What::Fetched { .. } => Kind::Fetched,
+            What::Watch { .. } => Kind::Watch,
+            What::Judged { .. } => Kind::Judged,
+            What::Noticed { heard, .. } => {
+                if let Some(heard) = heard {
+                    links.push(Link { at: at.earlier(*heard), kind: Kind::News, entry });
+                }
+                Kind::Noticed
+            }
+            What::Posted { took, .. } => {
+                links.push(Link { at: at.earlier(*took), kind: Kind::Post, entry });
+                Kind::Answer
+            }
+            What::Waits { .. } => Kind::Waits,
+            What::GaveUp { .. } => Kind::GaveUp,
+            What::Tested { .. } => Kind::Test,
+        };
+        links.push(Link { at, kind, entry });
+    }
+    links
+}
+
+/// How far it was told.
+#[derive(Default)]
+struct Chain {
+    /// The link before.
+    before: Option<Moment>,
+    /// The oldest news that no device has fetched.
+    news: Option<Moment>,
+    /// When a push of each device was accepted that has not connected since.
+    woken: HashMap<u32, Moment>,
+}
+
+impl Chain {
+    fn tell(&mut self, link: &Link<'_>, timeline: &Timeline) -> Happened {
+        let at = link.at;
+        let (after, words) = match (&link.entry.what, link.kind) {
+            (What::Noticed { mailbox, .. }, Kind::News) => {
+                self.news.get_or_insert(at);
+                self.before = Some(at);
+                (None, format!("the mail server told of news in {}", timeline.mailbox(*mailbox)))
+            }
+            (What::Judged { mailbox, uid, skipped }, _) => {
+                let verdict = skipped.map_or("deserves a push".into(), |reason| format!("wakes nobody: {reason}"));
+                (self.follow(at), format!("message with UID {uid} in {}: {verdict}", timeline.mailbox(*mailbox)))
+            }
+            (What::Noticed { announce, heard, mailbox }, _) => {
+                (self.follow(at), self.noticed(at, *announce, *heard, timeline.mailbox(*mailbox)))
+            }
+            (What::Posted { device, .. }, Kind::Post) => {
+                (self.follow(at), format!("POST for device {}", short_hash(*device)))
+            }
+            (What::Posted { device, result, .. }, _) => {
+                if *result == PostResult::Accepted {
+                    self.woken.insert(*device, at);
+                }
+                (self.follow(at), format!("the POST's answer for device {}: {}", short_hash(*device), answer(*result)))
+            }
+            (What::Waits { device, pause, next }, _) => (None, waits(*device, *pause, *next)),
+            (What::GaveUp { device, words }, _) => {
+                (None, format!("the push of device {} was given up: {words}", short_hash(*device)))
+            }
+            (What::Connected { session, device, first, skipped }, _) => {
+                self.connected(at, *session, *device, *first, *skipped)
+            }
+            (What::Fetched { session, device }, _) => self.fetched(at, *session, *device),
+            (What::Watch { state, words, times }, _) => (None, watch(*state, words, *times)),
+            (What::Tested { device }, _) => {
+                self.before = Some(at);
+                (None, format!("a push of device {} was asked for, as a test", short_hash(*device)))
+            }
+        };
+        Happened { at: at.time(), kind: link.kind, after_milliseconds: after, words }
+    }
+
+    /// The next link: how long after the one before.
+    fn follow(&mut self, at: Moment) -> Option<u64> {
+        let before = self.before.replace(at);
+        before.map(|before| at.after(before))
+    }
+
+    fn noticed(&mut self, at: Moment, announce: bool, heard: Option<u32>, mailbox: &str) -> String {
+        let how = if heard.is_some() { "" } else { ", found by looking after a new connection" };
+        if announce {
+            self.news.get_or_insert(at);
+            format!("noticed in {mailbox}, on disk{how}: the account's devices are to be woken")
+        } else {
+            // Whoever fetches next does so for something else.
+            self.news = None;
+            format!("{mailbox} is looked through{how}: nobody is to be woken")
+        }
+    }
+
+    fn connected(
+        &mut self,
+        at: Moment,
+        session: u64,
+        device: Option<u32>,
+        first: bool,
+        skipped: u16,
+    ) -> (Option<u64>, String) {
+        let more = if skipped > 0 { format!(" (and {skipped} times in between)") } else { String::new() };
+        let Some(device) = device else {
+            return (None, format!("a client connected that has handed over no token (session {session}){more}"));
+        };
+        let new = if first { ", for the first time since the start" } else { "" };
+        let words = format!("device {} connected (session {session}){new}{more}", short_hash(device));
+        match self.woken.remove(&device) {
+            Some(woken) => {
+                self.before = Some(at);
+                (Some(at.after(woken)), format!("{words}, {} after its push", delay(at.after(woken))))
+            }
+            None => (None, words),
+        }
+    }
+
+    fn fetched(&mut self, at: Moment, session: u64, device: Option<u32>) -> (Option<u64>, String) {
+        let who = match device {
+            Some(device) => format!("device {}", short_hash(device)),
+            None => "a client without a token".into(),
+        };
+        let words = format!("{who} asked for new messages (session {session})");
+        match self.news.take() {
+            Some(news) => (self.follow(at), format!("{words}, {} after the news", delay(at.after(news)))),
+            None => (None, words),
+        }
+    }
+}
+
+fn waits(device: u32, pause: Pause, next: u32) -> String {
+    let (device, next) = (short_hash(device), delay(next.into()));
+    match pause {
+        Pause::Coalescing => {
+            format!(
+                "device {device} was woken a moment ago: what came since is told by one more push in {next} (push.coalesce)"
+            )
+        }
+        Pause::Failed => format!("the push of device {device} is tried again in {next}"),
+        Pause::Outage => {
+            format!("the push of device {device} waits: the notification server is down, and probed now and then")
+        }
+    }
+}
+
+fn watch(state: WatchNote, words: &str, times: u16) -> String {
+    let often = if times > 1 { format!("; {times} times in a row") } else { String::new() };
+    match state {
+        WatchNote::Connecting => "the watch connects to the mail server".into(),
+        WatchNote::Watching => "the mailbox is watched from now on".into(),
+        WatchNote::Interrupted => format!("the watch was interrupted: {words}{often}"),
+        WatchNote::AwaitingLogin => format!("the watch ended: {words}"),
+    }
+}
+
+#[cfg(test)]
+#[path = "timeline_tests.rs"]
+mod tests;

@@ -1,0 +1,184 @@
+use std::time::Duration;
+
+use tokio::time::{Instant, advance};
+
+use super::*;
+use crate::account::AccountId;
+use crate::admin::explanation::explain;
+use crate::secret::DeviceToken;
+use crate::telemetry::{Event, LoginResult, Telemetry, Watch};
+
+/// An account with one device, and what is told of it.
+struct Scene {
+    telemetry: Telemetry,
+    account: AccountId,
+    token: DeviceToken,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let account = AccountId::new("alice", "imap.example.org:993");
+        let scene =
+            Self { telemetry: Telemetry::default(), account, token: DeviceToken::new(b"openpgp:phone").unwrap() };
+        scene.watch(Watch::Connecting);
+        scene.watch(Watch::Watching);
+        scene
+    }
+
+    fn tell(&self, event: &Event<'_>) {
+        self.telemetry.tell(event);
+    }
+
+    fn watch(&self, state: Watch<'_>) {
+        self.tell(&Event::Watch { account: &self.account, state });
+    }
+
+    fn notices(&self, uid: u32, since: Option<Instant>) {
+        let (account, since) = (&self.account, since.map(Instant::into_std));
+        self.tell(&Event::Judged { account, mailbox: "INBOX", uid, skipped: None });
+        self.tell(&Event::Noticed { account, mailbox: "INBOX", announce: true, since });
+    }
+
+    fn posts(&self, result: PostResult, took: Duration) {
+        let accounts = std::slice::from_ref(&self.account);
+        self.tell(&Event::Posted { accounts, token: &self.token, result, took });
+    }
+
+    fn comes(&self, session: u64) {
+        let (account, token) = (&self.account, &self.token);
+        self.tell(&Event::Login { session, account: Some(account), result: LoginResult::Accepted });
+        self.tell(&Event::Registered { session, account, token });
+    }
+
+    fn fetches(&self, session: u64) {
+        self.tell(&Event::Fetched { session, account: &self.account, token: Some(&self.token) });
+    }
+
+    fn timeline(&self) -> Timeline {
+        self.telemetry.history().timeline(&self.account).unwrap()
+    }
+
+    fn told(&self) -> Vec<(Kind, Option<u64>)> {
+        told(&self.timeline()).into_iter().map(|happened| (happened.kind, happened.after_milliseconds)).collect()
+    }
+
+    fn explained(&self) -> String {
+        explain(&self.timeline(), self.telemetry.history().now()).join(". ")
+    }
+}
+
+async fn pass(milliseconds: u64) {
+    advance(Duration::from_millis(milliseconds)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_is_told_from_the_news_to_the_fetch() {
+    let scene = Scene::new();
+    scene.comes(1);
+    pass(1000).await;
+    let heard = Instant::now();
+    pass(5).await;
+    scene.notices(42, Some(heard));
+    pass(110).await;
+    scene.posts(PostResult::Accepted, Duration::from_millis(108));
+    pass(3900).await;
+    scene.comes(2);
+    pass(800).await;
+    scene.fetches(2);
+    let wanted = [
+        (Kind::Watch, None),
+        (Kind::Watch, None),
+        (Kind::Connected, None),
+        (Kind::News, None),
+        (Kind::Judged, Some(5)),
+        (Kind::Noticed, Some(0)),
+        (Kind::Post, Some(2)),
+        (Kind::Answer, Some(108)),
+        (Kind::Connected, Some(3900)),
+        (Kind::Fetched, Some(800)),
+    ];
+    assert_eq!(scene.told(), wanted);
+    let words: Vec<String> = told(&scene.timeline()).into_iter().map(|happened| happened.words).collect();
+    let device = scene.token.fingerprint();
+    assert_eq!(words[4], "message with UID 42 in INBOX: deserves a push");
+    assert_eq!(words[8], format!("device {device} connected (session 2), 3.9 s after its push"));
+    assert_eq!(words[9], format!("device {device} asked for new messages (session 2), 4.8 s after the news"));
+    let explained = scene.explained();
+    for part in [
+        "was on disk 5 ms after the mail server told of it",
+        "POST 2 ms after that, accepted within 108 ms",
+        "the device connected 3.9 s (the push service's time, and the phone's",
+        "it fetched 800 ms after that, 4.8 s after the news",
+    ] {
+        assert!(explained.contains(part), "no {part:?} in {explained}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_made_a_message_late_is_named() {
+    // The watch was away.
+    let scene = Scene::new();
+    scene.watch(Watch::Interrupted { reason: "it hung up", next: Duration::from_secs(1) });
+    pass(90_000).await;
+    scene.notices(1, None);
+    let explained = scene.explained();
+    assert!(
+        explained.contains("found by looking, 1m 30s after the watch had been interrupted (it hung up)"),
+        "{explained}"
+    );
+    assert!(explained.contains("No POST has been made since"), "{explained}");
+
+    // The notification server failed, and the phone does not come.
+    scene.posts(PostResult::Failed(503), Duration::from_millis(50));
+    assert!(scene.explained().contains("1 POSTs, none accepted"), "{}", scene.explained());
+    pass(8000).await;
+    scene.posts(PostResult::Accepted, Duration::from_millis(50));
+    pass(600_000).await;
+    let explained = scene.explained();
+    assert!(
+        explained.contains("POST 7.9 s after that, after attempts that failed, accepted within 50 ms"),
+        "{explained}"
+    );
+    assert!(
+        explained.contains("it has not connected since, for 10m: the push service has not reached it"),
+        "{explained}"
+    );
+
+    // It was there all the time.
+    let scene = Scene::new();
+    scene.comes(1);
+    scene.notices(1, Some(Instant::now()));
+    scene.posts(PostResult::Accepted, Duration::ZERO);
+    pass(300).await;
+    scene.fetches(1);
+    assert!(scene.explained().contains("connected already and fetched 300 ms after the news"), "{}", scene.explained());
+
+    // Coalesced.
+    let scene = Scene::new();
+    scene.notices(1, Some(Instant::now()));
+    let (accounts, next) = (std::slice::from_ref(&scene.account), Duration::from_secs(9));
+    scene.tell(&Event::Waits { accounts, token: &scene.token, pause: Pause::Coalescing, next });
+    assert!(scene.explained().ends_with("It waits for the end of the coalescing window (push.coalesce)"));
+    pass(9000).await;
+    scene.posts(PostResult::Accepted, Duration::ZERO);
+    assert!(
+        scene.explained().contains("POST 9.0 s after that, held back by the coalescing window"),
+        "{}",
+        scene.explained()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_deserves_no_push_is_no_chain() {
+    let scene = Scene::new();
+    let account = &scene.account;
+    scene.tell(&Event::Judged { account, mailbox: "INBOX", uid: 7, skipped: Some("already seen") });
+    let since = Some(Instant::now().into_std());
+    scene.tell(&Event::Noticed { account, mailbox: "INBOX", announce: false, since });
+    let words: Vec<String> = told(&scene.timeline()).into_iter().map(|happened| happened.words).collect();
+    assert_eq!(words[3], "message with UID 7 in INBOX: wakes nobody: already seen");
+    assert_eq!(words[4], "INBOX is looked through: nobody is to be woken");
+    assert_eq!(scene.explained(), "");
+    scene.fetches(1);
+    assert_eq!(scene.told().last(), Some(&(Kind::Fetched, None)), "it fetches what woke nobody");
+}

@@ -1,0 +1,57 @@
+//! Running sessions for who follows them.
+
+use std::io;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+
+use super::answers::say;
+use super::question::{AskedSide, AskedTrace, Verdict};
+use crate::trace::{Audience, NoSession, Side, Tracer, Wanted};
+
+/// Tells what is asked for, until whoever asked hangs up, or deltapush ends.
+pub(super) async fn follow(tracer: &Tracer, asked: AskedTrace, stream: &mut UnixStream) -> io::Result<()> {
+    let wanted = match wanted(asked) {
+        Ok(wanted) => wanted,
+        Err(error) => return say(stream, &Verdict::No(error.to_string()), "").await,
+    };
+    let Some(mut followed) = tracer.follow(wanted) else {
+        let words = "too many follow the protocol already: end one of the other `deltapush trace`";
+        return say(stream, &Verdict::No(words.into()), "").await;
+    };
+    say(stream, &Verdict::Ok, "").await?;
+    let (mut hangup, mut out) = stream.split();
+    let mut byte = [0];
+    loop {
+        let record = tokio::select! {
+            record = followed.next() => record,
+            _ = hangup.read(&mut byte) => return Ok(()),
+        };
+        let Some(record) = record else { return Ok(()) };
+        let mut lines = record.to_json() + "\n";
+        // What is at hand goes out at once.
+        while lines.len() < MAX_AT_ONCE
+            && let Some(record) = followed.try_next()
+        {
+            lines.push_str(&record.to_json());
+            lines.push('\n');
+        }
+        out.write_all(lines.as_bytes()).await?;
+    }
+}
+
+/// How much is written at once, in bytes, but for one line.
+const MAX_AT_ONCE: usize = 64 * 1024;
+
+fn wanted(asked: AskedTrace) -> Result<Wanted, NoSession> {
+    let audience = match (asked.session, asked.account) {
+        (Some(session), _) => Audience::Session(session.parse()?),
+        (None, Some(account)) => Audience::Account(account),
+        (None, None) => Audience::Everyone,
+    };
+    let side = asked.side.map(|side| match side {
+        AskedSide::Client => Side::Client,
+        AskedSide::Upstream => Side::Upstream,
+    });
+    Ok(Wanted { audience, side, literals: asked.literals })
+}

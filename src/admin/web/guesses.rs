@@ -1,0 +1,83 @@
+//! Guessing the password is slow: after a wrong one, its address has to wait before the next is looked at. Sans-IO.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use crate::proxy::guard::{Bounded, Prefix};
+
+/// Addresses that are remembered; IPv6 counts by /64.
+const ADDRESSES: usize = 10_000;
+
+/// For how long a wrong password counts.
+const WITHIN: Duration = Duration::from_secs(3600);
+
+/// The wait after the first wrong password; each further one doubles it.
+const FIRST: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// Who guessed wrong.
+#[derive(Debug)]
+pub(super) struct Guesses(Bounded<Prefix, Guesser>);
+
+#[derive(Debug, Clone, Copy)]
+struct Guesser {
+    wait: Duration,
+    until: Instant,
+}
+
+impl Default for Guesses {
+    fn default() -> Self {
+        Self(Bounded::new(ADDRESSES, WITHIN))
+    }
+}
+
+impl Guesses {
+    /// How long this address has to wait before another password of it is looked at.
+    pub(super) fn wait(&self, address: IpAddr, now: Instant) -> Option<Duration> {
+        let guesser = self.0.get(&Prefix::of(address), now)?;
+        Some(guesser.until.saturating_duration_since(now)).filter(|wait| !wait.is_zero())
+    }
+
+    /// It was wrong. Returns whether it is the first in a row.
+    pub(super) fn wrong(&mut self, address: IpAddr, now: Instant) -> bool {
+        let is_first = self.0.get(&Prefix::of(address), now).is_none();
+        let guesser = self.0.entry(Prefix::of(address), now, || Guesser { wait: Duration::ZERO, until: now });
+        let wait = if is_first { FIRST } else { guesser.wait.saturating_mul(2).clamp(FIRST, LONGEST) };
+        *guesser = Guesser { wait, until: now.checked_add(wait).unwrap_or(now) };
+        is_first
+    }
+
+    /// It was right.
+    pub(super) fn right(&mut self, address: IpAddr) {
+        self.0.remove(&Prefix::of(address));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_wrong_password_doubles_the_wait_of_its_address() {
+        let (mut guesses, start) = (Guesses::default(), Instant::now());
+        let (one, other) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert!(guesses.wait(one, start).is_none());
+        assert!(guesses.wrong(one, start));
+        assert_eq!(guesses.wait(one, start), Some(FIRST));
+        assert!(guesses.wait(one, at(1)).is_none() && guesses.wait(other, start).is_none());
+        assert!(!guesses.wrong(one, at(1)));
+        assert_eq!(guesses.wait(one, at(1)), Some(FIRST * 2));
+        // A day of trying at once when it is allowed.
+        let mut now = at(1);
+        let mut tries = 0;
+        while now < at(86_400) {
+            now += guesses.wait(one, now).unwrap_or_default();
+            guesses.wrong(one, now);
+            tries += 1;
+        }
+        assert!(tries < 1500, "{tries}");
+        guesses.right(one);
+        assert!(guesses.wait(one, now).is_none());
+    }
+}

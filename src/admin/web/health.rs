@@ -1,0 +1,87 @@
+//! Whether deltapush can do its work, in words.
+
+use std::fmt;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use super::site::Site;
+
+/// For how long it is believed that the state can be written: who asks often costs no disk.
+const BELIEVED: Duration = Duration::from_secs(60);
+
+/// And that it cannot.
+const DOUBTED: Duration = Duration::from_secs(5);
+
+/// What was found out about the state.
+#[derive(Debug, Default)]
+pub(super) struct Health {
+    /// When writing was last tried, and whether it went well.
+    tried: Mutex<Option<(Instant, bool)>>,
+}
+
+/// One thing that has to work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Check {
+    pub(super) is_well: bool,
+    what: &'static str,
+    words: String,
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mark = if self.is_well { "ok  " } else { "FAIL" };
+        write!(f, "{mark} {}: {}", self.what, self.words)
+    }
+}
+
+impl Health {
+    /// Everything without which there are no pushes, or no clients.
+    pub(super) async fn checks(&self, site: &Site) -> [Check; 3] {
+        let (at_work, wanted) = (site.listening.count(), site.listening.wanted());
+        let is_writable = self.is_writable(site).await;
+        let answers = site.board.telemetry().metrics().notification_server_answers();
+        [
+            Check {
+                is_well: at_work == wanted && !site.stop.is_cancelled(),
+                what: "listeners",
+                words: match site.stop.is_cancelled() {
+                    true => "deltapush shuts down".into(),
+                    false => format!("{at_work} of {wanted} accept clients"),
+                },
+            },
+            Check {
+                is_well: is_writable,
+                what: "state",
+                words: match is_writable {
+                    true => "can be written",
+                    false => "cannot be written: is the disk full? Tokens are refused meanwhile",
+                }
+                .into(),
+            },
+            Check {
+                is_well: answers,
+                what: "notification server",
+                words: match answers {
+                    true => "answered when it was last asked, or was not asked yet",
+                    false => "did not answer the last times: pushes wait, and are sent when it is back",
+                }
+                .into(),
+            },
+        ]
+    }
+
+    async fn is_writable(&self, site: &Site) -> bool {
+        let mut tried = self.tried.lock().await;
+        let believed = |(at, well): &(Instant, bool)| at.elapsed() < if *well { BELIEVED } else { DOUBTED };
+        match tried.filter(believed) {
+            Some((_, well)) => well && site.registry.is_writable(),
+            None => {
+                let well = site.registry.try_writing().await;
+                *tried = Some((Instant::now(), well));
+                well
+            }
+        }
+    }
+}

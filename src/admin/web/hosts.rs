@@ -1,0 +1,70 @@
+//! By which names a browser may ask for the page. A name of somebody else's that leads to this address (DNS rebinding) would
+//! let that somebody's scripts read the page with the browser's own password.
+
+use std::net::IpAddr;
+
+use crate::config::{Config, Hostname};
+
+/// The names.
+#[derive(Debug, Clone)]
+pub(super) struct Hosts(Vec<Hostname>);
+
+impl Hosts {
+    pub(super) fn new(config: &Config) -> Self {
+        Self(std::iter::once(&config.hostname).chain(&config.admin.hosts).cloned().collect())
+    }
+
+    /// Whether the value of a Host field (RFC 9110 section 7.2) is one of them. An address cannot be anybody else's name.
+    pub(super) fn have(&self, host: &str) -> bool {
+        let name = without_port(host);
+        let literal = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(name);
+        literal.parse::<IpAddr>().is_ok()
+            || name.eq_ignore_ascii_case("localhost")
+            || self.0.iter().any(|known| known.as_str().eq_ignore_ascii_case(name))
+    }
+}
+
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_are_not_ours_are_refused() {
+        let mut config = Config { hostname: Hostname::new("push.example.org").unwrap(), ..Config::default() };
+        config.admin.hosts = vec![Hostname::new("admin.example.org").unwrap()];
+        let hosts = Hosts::new(&config);
+        for ours in [
+            "127.0.0.1:1980",
+            "127.0.0.1",
+            "[::1]:1980",
+            "[::1]",
+            "192.0.2.1:80",
+            "localhost",
+            "LOCALHOST:1980",
+            "push.example.org",
+            "Push.Example.Org:443",
+            "admin.example.org:1980",
+        ] {
+            assert!(hosts.have(ours), "{ours}");
+        }
+        for other in [
+            "",
+            ":",
+            ":80",
+            "evil.example",
+            "localhost.evil.example",
+            "push.example.org.",
+            "127.0.0.1.evil.example:1980",
+            "x:y",
+        ] {
+            assert!(!hosts.have(other), "{other}");
+        }
+    }
+}

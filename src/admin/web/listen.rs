@@ -1,0 +1,116 @@
+//! Accepting visitors of the admin listener, within limits of their own.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+use super::site::{Site, Visitor};
+use crate::proxy::guard::door::{Door, Place};
+use crate::proxy::guard::places::Limits;
+use crate::stream;
+
+/// Who may be here: an operator with some devices, a Prometheus or two, and strangers who do not know the password.
+const LIMITS: Limits = Limits { connections: 128, per_address: 64, before_login: 48, before_login_per_address: 24 };
+
+/// For the TLS handshake.
+const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
+
+/// For the head of a request, and for the silence before it.
+const HEAD_TIME: Duration = Duration::from_secs(30);
+
+/// How long a connection may last: browsers open the next by themselves.
+const LIFETIME: Duration = Duration::from_secs(3600);
+
+/// The most that is held of a request.
+const MAX_HEAD: usize = 16 * 1024;
+
+/// How long to wait when no connection can be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Serves `site` on `socket`, with TLS if there is `tls`, until the site stops. Each connection is a task of `tasks`.
+pub async fn serve(socket: TcpListener, site: Arc<Site>, tls: Option<TlsAcceptor>, tasks: TaskTracker) {
+    let door = Arc::new(Door::default());
+    let mut was_failing = false;
+    let mut number = 0_u64;
+    while let Some(accepted) = site.stop.run_until_cancelled(socket.accept()).await {
+        let (tcp, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                if !std::mem::replace(&mut was_failing, true) {
+                    warn!("cannot accept a connection to the web page: {error}");
+                }
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        was_failing = false;
+        number = number.wrapping_add(1);
+        match door.enter(number, peer.ip(), &LIMITS) {
+            Ok(place) => {
+                let (site, tls) = (Arc::clone(&site), tls.clone());
+                tasks.spawn(visit(tcp, peer, place, site, tls));
+            }
+            Err(full) => debug!(%peer, "turned away from the web page: {full}"),
+        }
+    }
+}
+
+async fn visit(tcp: TcpStream, peer: SocketAddr, place: Place, site: Arc<Site>, tls: Option<TlsAcceptor>) {
+    if let Err(error) = stream::prepare(&tcp) {
+        return debug!(%peer, "connection to the web page lost at once: {error}");
+    }
+    let Some(tls) = tls else { return converse(tcp, peer, place, site).await };
+    let handshake = timeout(HANDSHAKE_TIME, tls.accept(tcp));
+    tokio::select! {
+        () = place.evicted() => {}
+        accepted = handshake => match accepted {
+            Ok(Ok(stream)) => converse(stream, peer, place, site).await,
+            Ok(Err(error)) => debug!(%peer, "no TLS with a visitor of the web page: {error}"),
+            Err(_) => debug!(%peer, "no TLS with a visitor of the web page in time"),
+        },
+    }
+}
+
+async fn converse<S: AsyncRead + AsyncWrite + Unpin>(stream: S, peer: SocketAddr, mut place: Place, site: Arc<Site>) {
+    let visitor = Arc::new(Visitor::new(peer.ip()));
+    let (stop, known) = (site.stop.clone(), Arc::clone(&visitor));
+    let answer = service_fn(move |request: Request<Incoming>| {
+        let (site, visitor) = (Arc::clone(&site), Arc::clone(&visitor));
+        async move { Ok::<_, Infallible>(site.answer(&request, &visitor).await) }
+    });
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(MAX_HEAD);
+    let connection = builder.serve_connection(TokioIo::new(stream), answer);
+    tokio::pin!(connection);
+    let end = Instant::now().checked_add(LIFETIME).unwrap_or_else(Instant::now);
+    let evicted = place.evicted();
+    tokio::pin!(evicted);
+    let mut is_stopping = false;
+    loop {
+        tokio::select! {
+            // Errors are the visitor's, and its end comes as one often enough.
+            _ = &mut connection => return,
+            () = known.became_known.notified() => place.logged_in(),
+            () = &mut evicted, if !known.is_known.load(Ordering::Relaxed) => return,
+            () = stop.cancelled(), if !is_stopping => {
+                is_stopping = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            () = sleep_until(end) => return,
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! What Prometheus reads: every series is there from the start, and none has a name or an address in its labels.
+
+use super::exposition::Exposition;
+use super::process::Process;
+use super::site::Site;
+use crate::push::board::WatchState;
+use crate::telemetry::Way;
+use crate::telemetry::metrics::Metrics;
+
+impl Site {
+    /// All metrics of this moment.
+    pub(super) fn metrics(&self) -> String {
+        let mut text = Exposition::default();
+        let metrics = self.board.telemetry().metrics();
+        let version = [(env!("CARGO_PKG_VERSION"), 1)];
+        text.gauges("deltapush_build_info", "Always 1: the version is in the label.", "version", version);
+        clients(&mut text, metrics);
+        self.watches(&mut text, metrics);
+        pushes(&mut text, metrics);
+        self.rest(&mut text);
+        Process::now().expose(&mut text, self.started);
+        text.into_text()
+    }
+
+    fn watches(&self, text: &mut Exposition, metrics: &Metrics) {
+        text.gauge("deltapush_accounts", "Accounts that have a device.", self.registry.len());
+        let waiting = "Accounts that are not watched until one of their devices logs in.";
+        text.gauge("deltapush_accounts_waiting", waiting, self.registry.waiting());
+        let states = self.board.count_states();
+        text.gauges(
+            "deltapush_watches",
+            "Watches, by what they do.",
+            "state",
+            WatchState::NAMES.into_iter().zip(states),
+        );
+        let interrupted = "Watches that were interrupted, and try again by themselves.";
+        text.counter("deltapush_watch_interruptions_total", interrupted, metrics.interrupted());
+        let judged = "New messages that a watch has judged: push, or why they wake nobody.";
+        text.counters("deltapush_messages_judged_total", judged, "verdict", metrics.judged_by_reason());
+        let noticed = "Times that something was noticed which is to be announced, and went to disk.";
+        text.counter("deltapush_noticed_total", noticed, metrics.noticed());
+    }
+
+    fn rest(&self, text: &mut Exposition) {
+        let answers = self.board.telemetry().metrics().notification_server_answers();
+        let up = "1 if the notification server answered lately, as far as it was asked.";
+        text.gauge("deltapush_notification_server_up", up, u8::from(answers));
+        let writable = "1 if the last change of the state could be written.";
+        text.gauge("deltapush_state_writable", writable, u8::from(self.registry.is_writable()));
+        text.gauge("deltapush_listeners", "Listeners that accept clients.", self.listening.count());
+        if let Some(end) = self.certificates.get().summary().not_after {
+            let help = "When the certificate expires that clients see by default, in seconds since 1970.";
+            text.gauge("deltapush_certificate_expiry_timestamp_seconds", help, end.as_second());
+        }
+        let dropped = "Lines of the trace that were dropped because whoever reads it is too slow.";
+        text.counter("deltapush_trace_lines_dropped_total", dropped, self.trace_dropped());
+        let left_out = "Lines that were left out of the log because there were too many of their kind.";
+        text.counter("deltapush_log_lines_left_out_total", left_out, self.log.left_out());
+    }
+}
+
+fn clients(text: &mut Exposition, metrics: &Metrics) {
+    text.counter("deltapush_connections_total", "Connections of clients that found a place.", metrics.connected());
+    let away = "Connections that were turned away: no place was left, or their address may not connect.";
+    text.counter("deltapush_connections_turned_away_total", away, metrics.turned_away());
+    text.gauge("deltapush_connections_open", "Clients that are connected.", metrics.connections());
+    text.gauge("deltapush_sessions", "Clients that are logged in.", metrics.sessions());
+    text.counters("deltapush_logins_total", "Logins, by what came of them.", "result", metrics.logins());
+    let registered = "Tokens that clients handed over, those that were known included.";
+    text.counter("deltapush_registrations_total", registered, metrics.registered());
+    let relayed = "Bytes that were relayed, as they stand before compression and TLS.";
+    let ways = [("to_client", Way::ToClient), ("to_upstream", Way::ToUpstream)];
+    let bytes = ways.map(|(word, way)| (word, metrics.relayed(way)));
+    text.counters("deltapush_relayed_bytes_total", relayed, "direction", bytes);
+}
+
+fn pushes(text: &mut Exposition, metrics: &Metrics) {
+    text.counters(
+        "deltapush_posts_total",
+        "POSTs to the notification server, by its answer.",
+        "answer",
+        metrics.posts(),
+    );
+    text.histogram("deltapush_post_duration_seconds", "How long POSTs took.", &metrics.post_time().get());
+    text.counter("deltapush_pushes_given_up_total", "Announcements that are not tried any more.", metrics.given_up());
+    let delays = metrics.delays();
+    let posted = "From the notice of a message to the first POST for its account that was accepted.";
+    text.histogram("deltapush_noticed_to_posted_seconds", posted, &delays.noticed_to_posted.get());
+    let connected = "From that POST to the next login of a client of that account.";
+    text.histogram("deltapush_posted_to_connected_seconds", connected, &delays.posted_to_connected.get());
+}

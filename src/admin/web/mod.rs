@@ -1,0 +1,60 @@
+//! The admin listener: a page for the operator, metrics for Prometheus, and whether all is well.
+//!
+//! [`listen`] accepts visitors, [`site`] says who may see what, `page` is the page and `live` what refreshes it. `metrics` is
+//! written in the format of `exposition`; `health` has words for what does not work. [`password`], `guesses` and `hosts` keep
+//! strangers out.
+
+mod answer;
+mod exposition;
+mod guesses;
+mod health;
+mod hosts;
+pub mod listen;
+pub mod listening;
+mod live;
+mod metrics;
+mod page;
+pub mod password;
+mod plot;
+mod process;
+pub mod site;
+
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::proxy::tls::ServerTls;
+use password::Password;
+use site::{Site, Sources};
+
+/// Serves the site that `config` wants, until `stop` is cancelled. Where its address cannot be had that is said, and all
+/// else goes on: mail and pushes matter more than looking at them.
+pub async fn start(
+    config: &Config,
+    password: Password,
+    sources: Sources,
+    tls: &ServerTls,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) {
+    let Some(address) = config.admin.address.as_deref() else { return };
+    let socket = match TcpListener::bind(address).await {
+        Ok(socket) => socket,
+        Err(error) => {
+            return warn!(
+                "no web page and no metrics: cannot listen on {address}: {error}; see `admin` in config.yaml"
+            );
+        }
+    };
+    let has_tls = config.admin.has_tls();
+    let scheme = if has_tls { "https" } else { "http" };
+    info!("web page: {scheme}://{address}/ (any user name, the password in {})", password.path.display());
+    let tls = has_tls.then(|| TlsAcceptor::from(tls.for_http()));
+    let site = Site::new(config, password, sources, stop.clone());
+    tasks.spawn(listen::serve(socket, Arc::new(site), tls, tasks.clone()));
+}

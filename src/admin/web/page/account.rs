@@ -1,0 +1,76 @@
+//! One account: its watch, its devices, and what happened lately, from the message to the phone.
+
+use maud::{Markup, html};
+
+use super::overview::{badge, device_line};
+use super::query::value;
+use super::{ago, frame};
+use crate::account::AccountId;
+use crate::admin::timeline::{AccountHistory, Happened, Kind};
+use crate::admin::web::site::Site;
+use crate::admin::words;
+
+/// The page of the account that the query names; `None` if there is none.
+pub(in crate::admin::web) async fn account(site: &Site, query: &str) -> Option<Markup> {
+    let account = AccountId::new(&value(query, "name"), &value(query, "server"));
+    let history = site.reporter.account(&account).await.ok()??;
+    Some(frame(site, &words::tame(&account.user), false, &content(&history)))
+}
+
+fn content(history: &AccountHistory) -> Markup {
+    let (account, now) = (&history.account, history.at);
+    let watch = &account.watch;
+    html! {
+        p { a href="/" { "← All accounts" } }
+        h2 { (words::tame(&account.name)) " " span.quiet { "at " (words::tame(&account.server)) } }
+        p {
+            (badge(watch.state))
+            @if let Some(since) = watch.since { " since " (words::moment(since)) }
+            "; " span.quiet { (watch.next_step) }
+        }
+        @if let Some(problem) = &account.problem {
+            p.state.warn { (words::tame(&problem.words)) "; " (words::tame(&problem.cure)) }
+        }
+        @if let Some(proof) = watch.last_proof { p { "The mail server last said something " (ago(proof, now)) "." } }
+        h2 { "Devices" }
+        ul { @for device in &account.devices { li { (device_line(device, now)) } } }
+        @if !history.explanation.is_empty() {
+            h2 { "The last message" }
+            ul { @for line in &history.explanation { li { (words::tame(line)) } } }
+        }
+        h2 { "What happened lately" }
+        (timeline(history))
+        p.quiet {
+            @if history.dropped { "What was before is not kept. " }
+            "deltapush started " (ago(history.started, now)) ". Load this page anew to see what came since."
+        }
+    }
+}
+
+/// The newest first: that is what one looks for.
+fn timeline(history: &AccountHistory) -> Markup {
+    html! {
+        @if history.happened.is_empty() {
+            p.quiet { "Nothing yet." }
+        } @else {
+            ol.timeline { @for happened in history.happened.iter().rev() { (entry(happened)) } }
+        }
+    }
+}
+
+fn entry(happened: &Happened) -> Markup {
+    let class = match happened.kind {
+        Kind::Answer | Kind::Connected | Kind::Fetched => "step",
+        Kind::GaveUp | Kind::Waits => "step warn",
+        _ => "step plain",
+    };
+    html! {
+        li class=(class) {
+            time datetime=(happened.at.strftime("%Y-%m-%dT%H:%M:%SZ")) { (words::moment(happened.at)) }
+            span {
+                (words::tame(&happened.words))
+                @if let Some(after) = happened.after_milliseconds { " " span.quiet { "+" (words::delay(after)) } }
+            }
+        }
+    }
+}

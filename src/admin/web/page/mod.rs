@@ -1,0 +1,74 @@
+//! The page: made whole by the server, so that it works without a script. maud escapes whatever is put into it.
+
+mod account;
+mod overview;
+mod query;
+
+use jiff::Timestamp;
+use maud::{DOCTYPE, Markup, html};
+
+use super::site::Site;
+use crate::admin::words;
+pub(super) use account::account;
+pub(super) use overview::{live_part, overview};
+
+/// A page around `content`. One that is `live` refreshes itself; without a script it is loaded anew now and then.
+fn frame(site: &Site, title: &str, is_live: bool, content: &Markup) -> Markup {
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { (title) }
+                link rel="icon" href="/icon.svg" type="image/svg+xml";
+                link rel="stylesheet" href="/style.css";
+                @if is_live {
+                    noscript { meta http-equiv="refresh" content="30"; }
+                    script src="/live.js" defer {}
+                }
+            }
+            body {
+                header {
+                    h1 { a href="/" { (site.hostname) } }
+                    @if is_live { span #link role="status" { } }
+                }
+                main { (content) }
+                footer {
+                    "deltapush " (env!("CARGO_PKG_VERSION")) " · "
+                    a href="/metrics" { "metrics" } " · " a href="/readyz" { "health" }
+                }
+            }
+        }
+    }
+}
+
+/// How long ago something was, as precisely as a glance needs it: what is shown changes once a minute at most.
+fn ago(time: Timestamp, now: Timestamp) -> Markup {
+    let seconds = now.duration_since(time).as_secs().max(0);
+    let words = match seconds {
+        0..60 => "just now".to_owned(),
+        60..3600 => format!("{} min ago", seconds / 60),
+        3600..172_800 => format!("{} h ago", seconds / 3600),
+        _ => format!("{} days ago", seconds / 86_400),
+    };
+    html! { time datetime=(time.strftime("%Y-%m-%dT%H:%M:%SZ")) title=(words::moment(time)) { (words) } }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_glance_is_enough() {
+        let now = Timestamp::from_second(1_000_000).unwrap();
+        let text = |seconds: i64| ago(Timestamp::from_second(1_000_000 - seconds).unwrap(), now).into_string();
+        for (seconds, words) in
+            [(-5, "just now"), (59, "just now"), (60, "1 min ago"), (7199, "1 h ago"), (172_800, "2 days ago")]
+        {
+            assert!(text(seconds).contains(&format!(">{words}<")), "{}", text(seconds));
+        }
+        assert!(text(0).contains("datetime=\"1970-01-12T13:46:40Z\" title=\"1970-01-12 13:46:40 UTC\""), "{}", text(0));
+    }
+}

@@ -1,0 +1,196 @@
+//! The overview: is all well, what came, and each account.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use maud::{Markup, html};
+
+use super::query::{address, value};
+use super::{ago, frame};
+use crate::admin::report::{AccountReport, DeviceReport, PushReport, Report, WatchKind};
+use crate::admin::web::plot;
+use crate::admin::web::site::Site;
+use crate::admin::words;
+use crate::telemetry::metrics::now;
+
+/// Accounts on a page. Those with a problem come first.
+const PER_PAGE: usize = 100;
+
+/// The whole page for this query.
+pub(in crate::admin::web) async fn overview(site: &Site, query: &str) -> Markup {
+    let search = value(query, "q");
+    let content = html! {
+        form method="get" action="/" role="search" {
+            input type="search" name="q" value=(search) placeholder="Find an account" aria-label="Find an account";
+            button { "Find" }
+        }
+        (live_part(site, query).await)
+    };
+    frame(site, &site.hostname, true, &content)
+}
+
+/// The part of it that changes.
+pub(in crate::admin::web) async fn live_part(site: &Site, query: &str) -> Markup {
+    let search = value(query, "q");
+    let page = value(query, "page").parse().unwrap_or(1);
+    let metrics = site.board.telemetry().metrics();
+    html! {
+        div #live {
+            @match site.report().await {
+                Ok(report) => {
+                    (verdict(site, &report))
+                    (numbers(&report))
+                    (plot::plots(&metrics.series().get(now())))
+                    (accounts(&report, &search, page))
+                }
+                Err(error) => p.state.bad { "The state cannot be read: " (error) }
+            }
+        }
+    }
+}
+
+/// In one line: is all well?
+fn verdict(site: &Site, report: &Report) -> Markup {
+    let counts = report.counts;
+    let (sound, server) = (site.registry.is_writable(), site.board.telemetry().metrics().notification_server_answers());
+    html! {
+        @if !sound {
+            p.state.bad { "The state cannot be written: is the disk full? Tokens are refused meanwhile." }
+        }
+        @if let Some(since) = report.notifications.down_since {
+            p.state.bad { "The notification server is down since " (words::moment(since)) ": pushes wait, and are sent when it is back." }
+        } @else if !server {
+            p.state.bad { "The notification server did not answer the last times: pushes wait, and are sent when it is back." }
+        }
+        @if counts.problems > 0 {
+            p.state.warn { (counted(counts.problems, "account needs", "accounts need")) " attention." }
+        } @else if sound && server && report.notifications.down_since.is_none() {
+            p.state.good {
+                @if counts.accounts == 0 { "Ready. No device has handed over its token yet." }
+                @else if counts.watched == counts.accounts { "All is well: each account is watched." }
+                @else { "All is well: " (counts.watched) " of " (counts.accounts) " accounts are watched, the others follow." }
+            }
+        }
+    }
+}
+
+fn numbers(report: &Report) -> Markup {
+    let counts = report.counts;
+    let up = report.at.duration_since(report.started).as_secs().max(0).unsigned_abs();
+    let up = words::brief(Duration::from_secs(up.saturating_sub(up % 60).max(60)));
+    html! {
+        dl.numbers {
+            (number("accounts", counts.accounts))
+            (number("watched", counts.watched))
+            (number("devices", counts.devices))
+            (number("pushes wait", counts.pending))
+            (number("clients connected", report.connections))
+            (number("up", up))
+        }
+    }
+}
+
+fn number(name: &str, value: impl std::fmt::Display) -> Markup {
+    html! { div { dt { (name) } dd { (value.to_string()) } } }
+}
+
+fn accounts(report: &Report, search: &str, page: usize) -> Markup {
+    let narrowed = (!search.is_empty()).then(|| report.clone().narrowed(&[search.to_owned()]));
+    let report = narrowed.as_ref().unwrap_or(report);
+    let found = report.accounts.len();
+    let pages = found.div_ceil(PER_PAGE).max(1);
+    let page = page.clamp(1, pages);
+    let first = page.saturating_sub(1).saturating_mul(PER_PAGE);
+    let link = |page: usize| address("/", &[("q", search), ("page", &page.to_string())]);
+    html! {
+        h2 { "Accounts" }
+        @if found == 0 {
+            p.quiet {
+                @if search.is_empty() { "An account is here as soon as Delta Chat has logged in through deltapush and handed over its push token." }
+                @else { "None is called so." }
+            }
+        } @else {
+            table {
+                thead { tr { th { "Account" } th { "Watch" } th { "Last message" } th { "Last push" } th { "Devices" } } }
+                tbody {
+                    @for account in report.accounts.iter().skip(first).take(PER_PAGE) { (row(account, report.at)) }
+                }
+            }
+        }
+        @if pages > 1 {
+            nav aria-label="Pages" {
+                @if page > 1 { a href=(link(page.saturating_sub(1))) { "Before" } }
+                span { "Page " (page) " of " (pages) }
+                @if page < pages { a href=(link(page.saturating_add(1))) { "Next" } }
+            }
+        }
+    }
+}
+
+fn row(account: &AccountReport, now: Timestamp) -> Markup {
+    let link = address("/account", &[("name", &account.name), ("server", &account.server)]);
+    html! {
+        tr {
+            td { a href=(link) { (words::tame(&account.name)) } br; span.quiet { (words::tame(&account.server)) } }
+            td data-name="Watch" {
+                (badge(account.watch.state))
+                @if let Some(problem) = &account.problem {
+                    p.problem { (words::tame(&problem.words)) "; " span.quiet { (words::tame(&problem.cure)) } }
+                }
+            }
+            td data-name="Last message" {
+                @match account.last_message { Some(at) => (ago(at, now)), None => span.quiet { "none since the start" } }
+            }
+            td data-name="Last push" { (last_push(account, now)) }
+            td data-name="Devices" {
+                ul { @for device in &account.devices { li { (device_line(device, now)) } } }
+            }
+        }
+    }
+}
+
+/// What a watch does, in a word that has a colour too.
+pub(super) fn badge(state: WatchKind) -> Markup {
+    let class = match state {
+        WatchKind::Watching => "good",
+        WatchKind::Connecting | WatchKind::NotStarted => "busy",
+        WatchKind::Interrupted | WatchKind::WaitingForLogin => "warn",
+        WatchKind::Ended | WatchKind::Unusable => "bad",
+    };
+    html! { span.badge.(class) { (state.as_str()) } }
+}
+
+/// The last POST since the start; before that, what is on disk.
+fn last_push(account: &AccountReport, now: Timestamp) -> Markup {
+    let known = account.devices.iter().filter_map(|device| device.accepted).max();
+    html! {
+        @match (&account.last_push, known) {
+            (Some(push), _) => (push_words(push, now)),
+            (None, Some(at)) => { "accepted " (ago(at, now)) },
+            (None, None) => span.quiet { "none yet" },
+        }
+    }
+}
+
+fn push_words(push: &PushReport, now: Timestamp) -> Markup {
+    html! {
+        @if push.accepted { "accepted " (ago(push.at, now)) } @else { (push.answer) ", " (ago(push.at, now)) }
+        @if let Some(delay) = push.delay_milliseconds {
+            " " br; span.quiet { (words::delay(delay)) " after the message" }
+        }
+    }
+}
+
+/// A device, with what it waits for.
+pub(super) fn device_line(device: &DeviceReport, now: Timestamp) -> Markup {
+    html! {
+        code { (device.token) }
+        " " span.quiet { "seen " (ago(device.connected.unwrap_or(device.last_seen).max(device.last_seen), now)) }
+        @if device.pending { " " span.badge.busy { "push waits" } }
+        @if device.given_up.is_some() { " " span.badge.warn { "push given up" } }
+    }
+}
+
+fn counted(number: usize, one: &str, more: &str) -> String {
+    if number == 1 { format!("1 {one}") } else { format!("{number} {more}") }
+}

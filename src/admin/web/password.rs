@@ -1,0 +1,194 @@
+//! The password of the web page: where it comes from, and whether somebody knows it.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::digest::{Digest, SHA256, digest};
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD, Engine};
+use tracing::warn;
+use zeroize::Zeroizing;
+
+use crate::config::Config;
+use crate::store::put_new;
+
+/// The credential's name for systemd (`LoadCredential=`, systemd.exec(5)).
+const CREDENTIAL: &str = "deltapush-admin-password";
+
+/// The shortest password that is taken, in bytes: whoever can reach the listener may guess at it for years.
+const MIN_LEN: usize = 12;
+
+/// The longest one, and the most that is read of a file.
+const MAX_LEN: usize = 1024;
+
+/// Random bytes in a password that is made here.
+const MADE_LEN: usize = 24;
+
+/// Why there is no password.
+#[derive(Debug, thiserror::Error)]
+pub enum PasswordError {
+    /// The file cannot be read or made.
+    #[error("the password of the web page: {}: {source}; see `admin` in config.yaml", path.display())]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// What is in it is none.
+    #[error(
+        "the password of the web page: {} must hold one line of {MIN_LEN} to {MAX_LEN} characters",
+        path.display()
+    )]
+    Unfit {
+        /// Which file.
+        path: PathBuf,
+    },
+}
+
+/// What knows the password again. The password itself is not kept.
+#[derive(Debug, Clone)]
+pub struct Password {
+    digest: Digest,
+    /// The file that it was read from.
+    pub path: PathBuf,
+}
+
+impl Password {
+    /// Reads the password, or makes one if the state's folder is to have it and does not. Blocks on files.
+    ///
+    /// # Errors
+    /// [`PasswordError`], the operator's to mend.
+    pub fn load(config: &Config) -> Result<Self, PasswordError> {
+        Self::find(config, std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from))
+    }
+
+    /// Whether [`Password::load`] would do, without making anything.
+    ///
+    /// # Errors
+    /// [`PasswordError`] if it would not.
+    pub fn check(config: &Config) -> Result<(), PasswordError> {
+        let path = config.admin.password_path(&config.storage.directory);
+        let is_there = config.admin.password_file.is_some() || path.exists();
+        if config.admin.address.is_some() && is_there { Self::load(config).map(drop) } else { Ok(()) }
+    }
+
+    fn find(config: &Config, credentials: Option<PathBuf>) -> Result<Self, PasswordError> {
+        let credential = credentials.map(|folder| folder.join(CREDENTIAL)).filter(|path| path.exists());
+        let path = credential.unwrap_or_else(|| config.admin.password_path(&config.storage.directory));
+        if config.admin.password_file.is_none() && !path.exists() {
+            make(&path).map_err(|source| PasswordError::Io { path: path.clone(), source })?;
+        }
+        Self::read(path)
+    }
+
+    fn read(path: PathBuf) -> Result<Self, PasswordError> {
+        let mut text = Zeroizing::new(Vec::with_capacity(MAX_LEN.saturating_add(2)));
+        let opened = fs::File::open(&path).and_then(|file| {
+            if file.metadata()?.permissions().mode() & 0o007 != 0 {
+                warn!("others may read the password file {}: give it mode 0600", path.display());
+            }
+            file.take(MAX_LEN.saturating_add(1) as u64).read_to_end(&mut text)
+        });
+        if let Err(source) = opened {
+            return Err(PasswordError::Io { path, source });
+        }
+        let line = text.trim_ascii();
+        if !(MIN_LEN..=MAX_LEN).contains(&line.len()) || line.iter().any(u8::is_ascii_control) {
+            return Err(PasswordError::Unfit { path });
+        }
+        Ok(Self { digest: digest(&SHA256, line), path })
+    }
+
+    /// Whether the value of an Authorization field has it: as the password of Basic (RFC 7617), with any user name, or as a
+    /// Bearer token (RFC 6750). Takes the same time for any password.
+    #[must_use]
+    pub fn is_in(&self, authorization: &[u8]) -> bool {
+        given(authorization).is_some_and(|given| {
+            verify_slices_are_equal(digest(&SHA256, &given).as_ref(), self.digest.as_ref()).is_ok()
+        })
+    }
+}
+
+fn given(authorization: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let space = authorization.iter().position(|byte| *byte == b' ')?;
+    let (scheme, rest) = authorization.split_at_checked(space)?;
+    let value = rest.trim_ascii();
+    if scheme.eq_ignore_ascii_case(b"bearer") {
+        return Some(Zeroizing::new(value.to_vec()));
+    }
+    if !scheme.eq_ignore_ascii_case(b"basic") {
+        return None;
+    }
+    let pair = Zeroizing::new(BASE64_STANDARD.decode(value).ok()?);
+    let colon = pair.iter().position(|byte| *byte == b':')?;
+    pair.get(colon.saturating_add(1)..).map(|password| Zeroizing::new(password.to_vec()))
+}
+
+fn make(path: &Path) -> io::Result<()> {
+    let mut random = Zeroizing::new([0; MADE_LEN]);
+    aws_lc_rs::rand::fill(&mut *random).map_err(|_| io::Error::other("the operating system has no random numbers"))?;
+    let mut line = Zeroizing::new(BASE64_URL_SAFE_NO_PAD.encode(random.as_slice()));
+    line.push('\n');
+    put_new(path, |_, file| file.write_all(line.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn basic(pair: &str) -> Vec<u8> {
+        format!("Basic {}", BASE64_STANDARD.encode(pair)).into_bytes()
+    }
+
+    #[test]
+    fn one_is_made_once_for_its_owner_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        config.storage.directory = folder.path().into();
+        let password = Password::find(&config, None).unwrap();
+        let path = folder.path().join("admin.password");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let text = fs::read_to_string(&path).unwrap();
+        assert_eq!(text.trim().len(), 32);
+        assert!(password.is_in(&basic(&format!("anybody:{}", text.trim()))));
+        assert!(Password::find(&config, None).unwrap().is_in(format!("Bearer {}", text.trim()).as_bytes()));
+        assert!(!format!("{password:?}").contains(text.trim()));
+    }
+
+    #[test]
+    fn only_the_password_opens() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("password");
+        fs::write(&file, "open:sesame, now\r\n").unwrap();
+        let password = Password::read(file).unwrap();
+        assert!(password.is_in(&basic("admin:open:sesame, now")) && password.is_in(&basic(":open:sesame, now")));
+        assert!(password.is_in(b"bearer  open:sesame, now"));
+        for wrong in ["admin:open:sesame, no", "admin:open:sesame, now ", "open:sesame, now", "admin:", ""] {
+            assert!(!password.is_in(&basic(wrong)), "{wrong}");
+        }
+        for wrong in ["", "Basic", "Basic ", "Basic %%%", "Digest open:sesame, now", "open:sesame, now"] {
+            assert!(!password.is_in(wrong.as_bytes()), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_holds_none_is_refused_and_systemd_goes_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        config.storage.directory = folder.path().into();
+        config.admin.password_file = Some(folder.path().join("mine"));
+        let error = Password::find(&config, None).unwrap_err().to_string();
+        assert!(error.contains("mine: No such file"), "{error}");
+        for text in ["short", "two lines of\nsome length", "", &"x".repeat(2000)] {
+            fs::write(folder.path().join("mine"), text).unwrap();
+            let error = Password::find(&config, None).unwrap_err().to_string();
+            assert!(error.contains("must hold one line of 12 to 1024 characters"), "{error}");
+        }
+        fs::write(folder.path().join(CREDENTIAL), "what systemd has").unwrap();
+        let password = Password::find(&config, Some(folder.path().into())).unwrap();
+        assert!(password.is_in(b"Bearer what systemd has"));
+    }
+}

@@ -1,0 +1,251 @@
+//! `deltapush init`: from a mail address to a configuration. What can be found out is not asked.
+
+mod place;
+mod server;
+mod words;
+mod write;
+
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+use super::qr::{self, Settings};
+use super::{Fault, Refusal, password};
+use crate::config::{Config, Hostname, ListenerTls, Submission, Upstream};
+use crate::handout::{self, Outgoing, outgoing};
+use crate::proxy::certificates::{Set, Wanted};
+use crate::upstream::dns::Dns;
+use place::{Facts, Leads, Place};
+use server::{Address, Server};
+
+/// What the command line says.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Options {
+    /// Your mail address
+    pub address: String,
+    /// What people enter in Delta Chat as IMAP server; default: this machine's name if it leads here, or localhost
+    #[arg(long, value_name = "NAME", value_parser = hostname)]
+    pub hostname: Option<Hostname>,
+    /// The mail server, if it is not found: imaps://host, or imap://host for STARTTLS
+    #[arg(long, value_name = "URL")]
+    pub upstream: Option<Upstream>,
+    /// Where mail is sent, if it is not found: smtps://host, or smtp://host for STARTTLS
+    #[arg(long, value_name = "URL")]
+    pub smtp: Option<Submission>,
+    /// What the mail server's certificate is verified against: webpki, system, or a PEM file
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<String>,
+    /// Let what the domain names be in a private network
+    #[arg(long)]
+    pub private: bool,
+    /// Ask this DNS server
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub dns: Option<SocketAddr>,
+    /// A certificate of your own, in PEM
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub chain: Option<PathBuf>,
+    /// Its private key, in PEM
+    #[arg(long, value_name = "FILE", requires = "chain")]
+    pub key: Option<PathBuf>,
+    /// Agree to the terms of service of Let's Encrypt (at letsencrypt.org/repository), for a certificate by itself
+    #[arg(long)]
+    pub agree_to_terms: bool,
+    /// Replace a configuration that is there
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Read the account's password from standard input: to log in once, and for the login code
+    #[arg(long)]
+    pub password_stdin: bool,
+}
+
+fn hostname(text: &str) -> Result<Hostname, String> {
+    Hostname::new(text)
+        .ok_or_else(|| format!("{text:?} is neither a host name nor an IP address: write it without port"))
+}
+
+#[cfg(test)]
+impl Options {
+    fn of(address: &str) -> Self {
+        use clap::Parser;
+        #[derive(Parser)]
+        struct Line {
+            #[command(flatten)]
+            options: Options,
+        }
+        Line::parse_from(["init", address]).options
+    }
+}
+
+/// Finds out, decides, and writes `file`. All that is found is told on standard output as it comes.
+///
+/// # Errors
+/// [`Refusal`]; then nothing was written.
+pub async fn run(options: &Options, file: &Path) -> Result<(), Refusal> {
+    let address = Address::parse(&options.address)?;
+    let replaces = may_write(options, file)?;
+    let say = &mut |line: &str| {
+        // There is nobody to tell if the terminal is gone.
+        let _ = writeln!(io::stdout(), "{}", super::printable(line));
+    };
+    let mut server = server::find(options, &address, say).await?;
+    let password = ask_password(options, &address)?;
+    server::look(options, &address, &mut server, password.as_ref(), say).await?;
+    let outgoing = find_outgoing(options, &address, &server, say).await?;
+    let place = choose(options, say).await?;
+    let plan = write::Plan {
+        address: &address.whole,
+        place: &place,
+        route: server::route(options, &address, Some(&server)),
+        outgoing: outgoing.as_ref(),
+        dns: options.dns,
+        data: write::data_folder(file),
+    };
+    let text = write::text(&plan);
+    let config = checked(&text, file)?;
+    write::write(file, &text, replaces)
+        .map_err(|error| Fault::System.because(format!("cannot write {}: {error}", file.display())))?;
+    conclude(&config, &address, file, password.as_ref(), say)
+}
+
+/// Whether a file that is there is to be replaced; refused if nobody says so.
+fn may_write(options: &Options, file: &Path) -> Result<bool, Refusal> {
+    if !file.exists() {
+        return Ok(false);
+    }
+    let question = format!("{} is there already. Replace it?", file.display());
+    if options.overwrite || confirm(&question) {
+        return Ok(true);
+    }
+    Err(Fault::Usage.because(format!(
+        "{} is there already, and stays as it is: name another by --config, or say --overwrite",
+        file.display()
+    )))
+}
+
+/// Asks on the terminal; no without one.
+fn confirm(question: &str) -> bool {
+    if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
+        return false;
+    }
+    let mut out = io::stdout();
+    // Without a question there is no yes.
+    if write!(out, "{question} [y/N] ").and_then(|()| out.flush()).is_err() {
+        return false;
+    }
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer).is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
+}
+
+fn ask_password(options: &Options, address: &Address) -> Result<Option<Zeroizing<String>>, Refusal> {
+    if !options.password_stdin && !io::stdin().is_terminal() {
+        return Ok(None);
+    }
+    let prompt =
+        format!("Password of {} (for one login and the code; it is not kept; Enter leaves both out): ", address.whole);
+    Ok(Some(password::read(&prompt)?).filter(|password| !password.is_empty()))
+}
+
+async fn find_outgoing(
+    options: &Options,
+    address: &Address,
+    server: &Server,
+    say: &mut dyn FnMut(&str),
+) -> Result<Option<Outgoing>, Refusal> {
+    if let Some(smtp) = &options.smtp {
+        return Ok(Some(Outgoing { server: smtp.clone(), login: server.login.clone() }));
+    }
+    say("Looking for where mail is sent (SMTP) …");
+    let config = server::provisional(options, address, Some(server))?;
+    let upstreams = server::upstreams(&config)?;
+    let Some(route) = config.routes.first() else { return Ok(None) };
+    match outgoing::find(&upstreams, route, &address.whole.to_lowercase(), "").await {
+        Ok(found) => {
+            say(&format!("Mail is sent through {}: {}.", found.outgoing.server, found.how));
+            Ok(Some(found.outgoing))
+        }
+        Err(error) => {
+            say(&format!("{error}. Delta Chat will try the usual names; `smtp` in the route tells it."));
+            Ok(None)
+        }
+    }
+}
+
+async fn choose(options: &Options, say: &mut dyn FnMut(&str)) -> Result<Place, Refusal> {
+    let dns = Dns::new(options.dns);
+    let hostname = match &options.hostname {
+        Some(hostname) => hostname.clone(),
+        None => match place::own_name(&dns).await {
+            Some(name) => {
+                say(&format!("This machine is called {name}, which leads here."));
+                name
+            }
+            None => Hostname::localhost(),
+        },
+    };
+    let is_local = crate::config::is_loopback(hostname.as_str());
+    let leads = if is_local { Leads::Here } else { place::leads(&dns, &hostname).await };
+    let whole = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+    let files = options.chain.as_ref().zip(options.key.as_ref()).map(|(chain, key)| (whole(chain), whole(key)));
+    let mut facts = Facts { hostname, leads, files, terms_agreed: options.agree_to_terms, has_ipv6: place::has_ipv6() };
+    if facts.could_be_certified() && !facts.terms_agreed {
+        facts.terms_agreed = confirm(
+            "Let's Encrypt gives a certificate by itself, if you agree to its terms of service \
+             (https://letsencrypt.org/repository/). Agree?",
+        );
+    }
+    let place = place::decide(&facts, place::port).ok_or_else(|| {
+        Fault::System.because("no port can be had for clients: end what listens on 993 and 1993, and try again")
+    })?;
+    place.notes.iter().for_each(|note| say(note));
+    Ok(place)
+}
+
+/// What `deltapush check` would say of it.
+fn checked(text: &str, file: &Path) -> Result<Config, Refusal> {
+    let wrong = |error: String| Fault::Configuration.because(error);
+    let folder = file.parent().unwrap_or(Path::new(""));
+    let config = Config::parse(text, folder, &file.display().to_string()).map_err(|error| wrong(error.to_string()))?;
+    Set::check(&Wanted::from(&config)).map_err(|error| wrong(error.to_string()))?;
+    Ok(config)
+}
+
+/// Says what to enter in Delta Chat, and shows the code if there is a password for it.
+fn conclude(
+    config: &Config,
+    address: &Address,
+    file: &Path,
+    password: Option<&Zeroizing<String>>,
+    say: &mut dyn FnMut(&str),
+) -> Result<(), Refusal> {
+    let route = handout::route_of(config, &address.whole);
+    say(&format!("\n{} is written. Start it: deltapush --config {}", file.display(), file.display()));
+    say("In Delta Chat, enter for incoming mail:");
+    let reachable = handout::incoming(config, route);
+    for incoming in &reachable {
+        let security = if incoming.tls == ListenerTls::Implicit { "SSL/TLS" } else { "STARTTLS" };
+        say(&format!("  IMAP server {}, port {}, security {security}", incoming.host, incoming.port));
+    }
+    say(&format!("  login name {}, and the password of the account", address.whole));
+    let outgoing = route.and_then(|route| outgoing::at_once(route, &address.domain)).map(|found| found.outgoing);
+    if let Some(Outgoing { server, login }) = &outgoing {
+        say(&format!("and for outgoing mail:\n  {server}, login name {}", login.apply(&address.whole)));
+    }
+    let (Some(password), Some(incoming)) = (password, reachable.into_iter().next()) else {
+        say(&format!(
+            "or scan the code that this prints, once deltapush runs: deltapush qr {} --config {}",
+            address.whole,
+            file.display()
+        ));
+        return Ok(());
+    };
+    let any_certificate = handout::needs_any_certificate(config, &incoming.host);
+    if any_certificate {
+        say("  certificate checks: accept invalid certificates");
+    }
+    say("or, once deltapush runs, by this code:\n");
+    let settings = Settings { address: address.whole.clone(), incoming, outgoing, any_certificate };
+    let printed = qr::print(&settings, password, false, &mut io::stdout().lock(), &mut io::stderr());
+    printed.map_err(|error| Fault::System.because(format!("cannot print: {error}")))?
+}

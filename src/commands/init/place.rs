@@ -1,0 +1,251 @@
+//! Where deltapush is to listen, under which name, and with which certificate: found out from this machine, then decided. What is
+//! decided is pure.
+
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+
+use crate::config::Hostname;
+use crate::upstream::address::is_public;
+use crate::upstream::dns::{Dns, Reach};
+
+/// Ports for phones, the usual one first; and for a first try on this machine.
+const PUBLIC: [u16; 4] = [993, 1993, 9993, 19_993];
+const LOCAL: [u16; 3] = [1993, 2993, 3993];
+/// The port that networks let through, where certificates are proved and browsers come.
+const WEB: u16 = 443;
+
+/// Whether a port can be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Port {
+    Free,
+    Taken,
+    /// Ports below 1024 need privileges that this process does not have.
+    Forbidden,
+}
+
+/// Where a name leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leads {
+    /// To an address of this machine.
+    Here,
+    /// To another public address: a router or a load balancer's, one hopes.
+    Elsewhere,
+    /// Into the local network, or to this machine alone.
+    Inside,
+    /// Nowhere yet.
+    Nowhere,
+}
+
+/// Which certificate clients are to see.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Proof {
+    Acme,
+    Files {
+        chain: PathBuf,
+        key: PathBuf,
+    },
+    /// Made by deltapush itself.
+    SelfSigned,
+}
+
+/// The decision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) hostname: Hostname,
+    /// The address part of listeners.
+    pub(super) address: IpAddr,
+    pub(super) imaps: u16,
+    /// The second listener, for the page and for networks that block the first port.
+    pub(super) web: Option<u16>,
+    pub(super) proof: Proof,
+    /// What a person has to know of it.
+    pub(super) notes: Vec<String>,
+}
+
+/// What is known before the decision.
+pub(super) struct Facts {
+    pub(super) hostname: Hostname,
+    pub(super) leads: Leads,
+    pub(super) files: Option<(PathBuf, PathBuf)>,
+    pub(super) terms_agreed: bool,
+    /// Whether this machine has IPv6 at all.
+    pub(super) has_ipv6: bool,
+}
+
+impl Facts {
+    /// Whether only this machine is to reach it.
+    pub(super) fn is_local(&self) -> bool {
+        crate::config::is_loopback(self.hostname.as_str())
+    }
+
+    /// Whether an authority could vouch for the name.
+    pub(super) fn could_be_certified(&self) -> bool {
+        let name = self.hostname.as_str();
+        let is_public_name = name.contains('.') && !name.contains('_') && name.parse::<IpAddr>().is_err();
+        !self.is_local() && is_public_name && self.files.is_none() && self.leads != Leads::Inside
+    }
+}
+
+/// The decision, with `port` telling of each port that comes into question. `None` if no port can be had.
+pub(super) fn decide(facts: &Facts, mut port: impl FnMut(IpAddr, u16) -> Port) -> Option<Place> {
+    let any: IpAddr = if facts.has_ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { [0, 0, 0, 0].into() };
+    let (address, candidates): (IpAddr, &[u16]) =
+        if facts.is_local() { ([127, 0, 0, 1].into(), &LOCAL) } else { (any, &PUBLIC) };
+    let mut notes = Vec::new();
+    let mut imaps = None;
+    for candidate in candidates {
+        match port(address, *candidate) {
+            Port::Free => {
+                imaps = Some(*candidate);
+                break;
+            }
+            Port::Taken => notes.push(format!("Port {candidate} is taken by another program.")),
+            Port::Forbidden => notes.push(format!(
+                "Port {candidate} needs privileges: run this as root, or as the systemd unit does, to have it."
+            )),
+        }
+    }
+    let imaps = imaps?;
+    let hostname = facts.hostname.clone();
+    if facts.is_local() {
+        notes.push("Phones cannot reach this: a public host name (--hostname) is for them.".to_owned());
+        return Some(Place { hostname, address, imaps, web: None, proof: Proof::SelfSigned, notes });
+    }
+    let web = port(address, WEB);
+    let proof = match &facts.files {
+        Some((chain, key)) => Proof::Files { chain: chain.clone(), key: key.clone() },
+        None => proof(facts, web, &mut notes),
+    };
+    notes.extend(about_name(facts));
+    let web = (web == Port::Free).then_some(WEB);
+    Some(Place { hostname, address, imaps, web, proof, notes })
+}
+
+fn proof(facts: &Facts, web: Port, notes: &mut Vec<String>) -> Proof {
+    let name = &facts.hostname;
+    if name.as_str().starts_with('_') {
+        notes.push(format!("{name} starts with an underscore: Delta Chat takes a self-signed certificate for it."));
+        return Proof::SelfSigned;
+    }
+    let cannot = match (facts.could_be_certified(), web, facts.terms_agreed) {
+        (false, ..) => "an authority cannot vouch for this name or address",
+        (_, Port::Taken, _) => "port 443, by which a certificate is proved, is taken by another program",
+        (_, Port::Forbidden, _) => "port 443, by which a certificate is proved, needs privileges",
+        (_, _, false) => "the terms of Let's Encrypt were not agreed to (--agree-to-terms)",
+        (true, Port::Free, true) => return Proof::Acme,
+    };
+    notes.push(format!(
+        "The certificate will be self-signed, since {cannot}. People have to choose \"accept invalid certificates\"; \
+         docs/certificates.md has better ways, such as a name that starts with an underscore."
+    ));
+    Proof::SelfSigned
+}
+
+fn about_name(facts: &Facts) -> Option<String> {
+    let name = &facts.hostname;
+    match facts.leads {
+        Leads::Here => None,
+        Leads::Elsewhere => Some(format!(
+            "{name} leads to an address that this machine does not have: its router has to hand the ports on to here."
+        )),
+        Leads::Inside => Some(format!("{name} leads into a local network: phones reach it only from there.")),
+        Leads::Nowhere => Some(format!("DNS knows no address of {name} yet: make a record (A, AAAA) that leads here.")),
+    }
+}
+
+/// What this machine is called, if that is a whole name that leads here from outside.
+pub(super) async fn own_name(dns: &Dns) -> Option<Hostname> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    let name = Hostname::new(name.trim()).filter(|name| name.as_str().contains('.'))?;
+    (leads(dns, &name).await == Leads::Here).then_some(name)
+}
+
+/// Where a name leads.
+pub(super) async fn leads(dns: &Dns, name: &Hostname) -> Leads {
+    let Ok(addresses) = dns.addresses(name.as_str(), Reach::Anywhere).await else { return Leads::Nowhere };
+    if addresses.iter().all(|address| !is_public(*address)) {
+        return Leads::Inside;
+    }
+    // Only an address of this machine can be listened on.
+    let is_here = |address: &IpAddr| is_public(*address) && TcpListener::bind((*address, 0)).is_ok();
+    if addresses.iter().any(is_here) { Leads::Here } else { Leads::Elsewhere }
+}
+
+/// Whether a port can be listened on now.
+pub(super) fn port(address: IpAddr, port: u16) -> Port {
+    match TcpListener::bind(SocketAddr::new(address, port)) {
+        Ok(_) => Port::Free,
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Port::Forbidden,
+        Err(_) => Port::Taken,
+    }
+}
+
+/// Whether this machine has IPv6 at all.
+pub(super) fn has_ipv6() -> bool {
+    TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(hostname: &str) -> Facts {
+        let hostname = Hostname::new(hostname).unwrap();
+        Facts { hostname, leads: Leads::Here, files: None, terms_agreed: true, has_ipv6: true }
+    }
+
+    fn told(facts: &Facts, taken: &[u16], forbidden: &[u16]) -> String {
+        let place = decide(facts, |_, port| match port {
+            port if taken.contains(&port) => Port::Taken,
+            port if forbidden.contains(&port) => Port::Forbidden,
+            _ => Port::Free,
+        });
+        let Some(place) = place else { return "nowhere".into() };
+        format!("{} {} {:?} {:?} | {}", place.address, place.imaps, place.web, place.proof, place.notes.join(" "))
+    }
+
+    #[test]
+    fn a_public_name_with_both_ports_gets_a_certificate_by_itself() {
+        assert_eq!(told(&facts("push.example.org"), &[], &[]), ":: 993 Some(443) Acme | ");
+        let refused = Facts { terms_agreed: false, ..facts("push.example.org") };
+        assert!(
+            told(&refused, &[], &[]).starts_with(":: 993 Some(443) SelfSigned | The certificate will be self-signed")
+        );
+        let without_ipv6 = Facts { has_ipv6: false, ..facts("push.example.org") };
+        assert!(told(&without_ipv6, &[], &[]).starts_with("0.0.0.0 993"));
+        let nowhere = Facts { leads: Leads::Nowhere, ..facts("push.example.org") };
+        assert!(told(&nowhere, &[], &[]).contains("Acme | DNS knows no address of push.example.org yet"));
+    }
+
+    #[test]
+    fn ports_that_cannot_be_had_are_left_to_others() {
+        let busy = told(&facts("push.example.org"), &[993, 443], &[]);
+        assert!(busy.starts_with(":: 1993 None SelfSigned | Port 993 is taken") && busy.contains("port 443"), "{busy}");
+        let unprivileged = told(&facts("push.example.org"), &[], &[993, 443]);
+        assert!(unprivileged.starts_with(":: 1993 None SelfSigned | Port 993 needs privileges"), "{unprivileged}");
+        assert_eq!(told(&facts("push.example.org"), &PUBLIC, &[]), "nowhere");
+    }
+
+    #[test]
+    fn other_names_get_the_certificate_that_fits_them() {
+        let underscore = told(&facts("_imap.example.org"), &[], &[]);
+        assert!(underscore.contains("SelfSigned | _imap.example.org starts with an underscore"), "{underscore}");
+        assert!(told(&facts("192.0.2.1"), &[], &[]).contains("SelfSigned | The certificate will be self-signed"));
+        let local = told(&facts("localhost"), &[1993], &[]);
+        assert!(local.starts_with("127.0.0.1 2993 None SelfSigned | Port 1993 is taken"), "{local}");
+        let files = Facts { files: Some(("a".into(), "b".into())), ..facts("push.example.org") };
+        assert!(told(&files, &[443], &[]).starts_with(":: 993 None Files"));
+        let inside = Facts { leads: Leads::Inside, ..facts("push.lan.example") };
+        assert!(told(&inside, &[], &[]).contains("leads into a local network"));
+    }
+
+    #[test]
+    fn a_port_in_use_is_seen() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        assert_eq!(port(address.ip(), address.port()), Port::Taken);
+        drop(listener);
+        assert_eq!(port(address.ip(), address.port()), Port::Free);
+    }
+}

@@ -1,0 +1,310 @@
+//! Which server an address's mailbox is on, and what that server can do: found out, each finding told as it comes.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use zeroize::Zeroizing;
+
+use super::super::{Fault, Refusal};
+use super::Options;
+use super::words::{self, Said};
+use crate::config::{Config, LoginTemplate, Security, Trust, Upstream, is_dns_name};
+use crate::secret::Credentials;
+use crate::upstream::Upstreams;
+use crate::upstream::connect::{Attempt, ConnectError};
+use crate::upstream::dialogue::{Capabilities, LoginError, Purpose};
+use crate::upstream::discovery::DiscoveryError;
+use crate::upstream::dns::Reach;
+use crate::upstream::id::Introduction;
+use crate::upstream::probe;
+use crate::upstream::providers::{self, Provider};
+use crate::upstream::route::{Asked, Endpoint};
+
+/// The address, in its parts.
+#[derive(Debug, Clone)]
+pub(super) struct Address {
+    pub(super) whole: String,
+    pub(super) domain: String,
+}
+
+impl Address {
+    pub(super) fn parse(text: &str) -> Result<Self, Refusal> {
+        let wrong = || Fault::Usage.because(format!("{text:?} is not a mail address: write it as `you@example.org`"));
+        let whole = text.trim().to_owned();
+        let (local, domain) = whole.rsplit_once('@').ok_or_else(wrong)?;
+        let domain = domain.to_lowercase();
+        let is_fine = |c: char| !c.is_control() && !c.is_whitespace();
+        if local.is_empty() || !local.chars().all(is_fine) || !is_dns_name(&domain) {
+            return Err(wrong());
+        }
+        Ok(Self { domain, whole })
+    }
+}
+
+/// What was found.
+#[derive(Debug)]
+pub(super) struct Server {
+    /// As the route names it; `None` if the route is to look it up each time.
+    pub(super) upstream: Option<Upstream>,
+    /// The server itself.
+    pub(super) endpoint: Endpoint,
+    pub(super) provider: Option<&'static Provider>,
+    pub(super) login: LoginTemplate,
+}
+
+/// A configuration with one route, as far as it is known: what it takes to look and to log in.
+pub(super) fn provisional(options: &Options, address: &Address, server: Option<&Server>) -> Result<Config, Refusal> {
+    let text = format!("routes:\n{}", route(options, address, server));
+    let dns = options.dns.map(|dns| format!("dns:\n  server: {}\n", quoted(&dns.to_string()))).unwrap_or_default();
+    Config::parse(&(text + &dns), Path::new(""), "what was given")
+        .map_err(|error| Fault::Usage.because(error.to_string()))
+}
+
+/// The route in YAML.
+pub(super) fn route(options: &Options, address: &Address, server: Option<&Server>) -> String {
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    let mut line = |first: bool, key: &str, value: &str| {
+        let _ = writeln!(text, "  {} {key}: {value}", if first { "-" } else { " " });
+    };
+    match server.and_then(|server| server.provider).filter(|provider| provider.domains.contains(&&*address.domain)) {
+        // All the world has addresses there: the proxy is for this one.
+        Some(_) => line(true, "address", &quoted(&address.whole)),
+        None => line(true, "domain", &quoted(&address.domain)),
+    }
+    match server.and_then(|server| server.upstream.as_ref()) {
+        Some(upstream) => line(false, "upstream", &quoted(&upstream.to_string())),
+        None => line(false, "discover", "true"),
+    }
+    if let Some(ca) = &options.ca {
+        line(false, "ca", &quoted(&absolute(ca)));
+    }
+    if let Some(server) = server.filter(|server| !server.login.is_identity()) {
+        line(false, "login", &quoted(&server.login.to_string()));
+    }
+    if options.private && server.is_none_or(|server| server.upstream.is_none()) {
+        line(false, "private", "true");
+    }
+    text
+}
+
+/// A YAML string, whatever is in it: JSON's quoting is valid there.
+pub(super) fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// A path that means the same wherever the configuration lies; `webpki` and `system` are none.
+fn absolute(ca: &str) -> String {
+    match ca {
+        "webpki" | "system" => ca.to_owned(),
+        path => std::path::absolute(path).map_or_else(|_| path.to_owned(), |path| path.display().to_string()),
+    }
+}
+
+/// Finds the server: as the command line says, as its provider is known to have it, as the domain says, or by the usual names.
+pub(super) async fn find(options: &Options, address: &Address, say: &mut dyn FnMut(&str)) -> Result<Server, Refusal> {
+    if let Some(upstream) = &options.upstream {
+        let provider = providers::of_host(&upstream.host);
+        return Ok(fixed(upstream.clone(), provider));
+    }
+    if let Some(provider) = providers::of_domain(&address.domain) {
+        say(&format!("{} has its mail at {}.", address.domain, provider.name));
+        let host = provider.imap_host().to_owned();
+        let upstream = Upstream { security: Security::Tls, host, port: Security::Tls.port() };
+        let login = if provider.imap_by_local_part { LoginTemplate::local() } else { LoginTemplate::default() };
+        return Ok(Server { login, ..fixed(upstream, Some(provider)) });
+    }
+    say(&format!("Asking {} for its mail server (SRV records, autoconfig) …", address.domain));
+    let config = provisional(options, address, None)?;
+    let upstreams = upstreams(&config)?;
+    let asked = Asked { login: &address.whole, listener: None, host: None };
+    let target = upstreams.routes.find(&asked).ok_or_else(|| Fault::Usage.because("the address fits no route"))?;
+    match upstreams.servers(&target).await {
+        Ok(servers) => match servers.into_iter().next() {
+            Some(endpoint) => return Ok(discovered(endpoint)),
+            None => say("It names none."),
+        },
+        Err(error @ DiscoveryError::NotOffered(_)) => return Err(nowhere(&error.to_string())),
+        Err(error) => say(&format!("{error}.")),
+    }
+    say("Trying the usual names …");
+    by_usual_names(address, &upstreams, &target.terms.trust)
+        .await
+        .ok_or_else(|| nowhere(&format!("no mail server was found for {}", address.domain)))
+}
+
+fn nowhere(why: &str) -> Refusal {
+    Fault::Unavailable.because(format!("{why}; if you know its name, say so: --upstream imaps://imap.example.org"))
+}
+
+fn fixed(upstream: Upstream, provider: Option<&'static Provider>) -> Server {
+    let host: Arc<str> = upstream.host.as_str().into();
+    let endpoint = Endpoint { identity: Arc::clone(&host), host, port: upstream.port, security: upstream.security };
+    Server { upstream: Some(upstream), endpoint, provider, login: LoginTemplate::default() }
+}
+
+/// A server that the domain named. Where only DNS vouches for its host, the route looks it up each time, with the proof that
+/// this takes; otherwise it is written down.
+fn discovered(endpoint: Endpoint) -> Server {
+    let provider = providers::of_host(&endpoint.host);
+    let Endpoint { host, port, security, .. } = endpoint.clone();
+    let upstream = (endpoint.identity == host).then(|| Upstream { security, host: host.to_string(), port });
+    Server { upstream, endpoint, provider, login: LoginTemplate::default() }
+}
+
+async fn by_usual_names(address: &Address, upstreams: &Upstreams, trust: &Trust) -> Option<Server> {
+    let domain = &address.domain;
+    let hosts = [format!("imap.{domain}"), format!("mail.{domain}"), domain.clone()];
+    let candidates = [Security::Tls, Security::StartTls]
+        .into_iter()
+        .flat_map(|security| hosts.clone().map(|host| Upstream { security, host, port: security.port() }));
+    let looks = candidates.map(|upstream| async move {
+        let server = fixed(upstream, None);
+        let there = probe::capabilities(upstreams, &server.endpoint, trust, Reach::Anywhere).await.is_ok();
+        there.then_some(server)
+    });
+    join_all(looks).await.into_iter().flatten().next()
+}
+
+pub(super) fn upstreams(config: &Config) -> Result<Upstreams, Refusal> {
+    Upstreams::new(config).map_err(|error| Fault::Configuration.because(error.to_string()))
+}
+
+/// Connects, and tells what the server can do; with a password, what it says after the login, whose name may have to be the part
+/// before the `@`. Returns the login that works.
+pub(super) async fn look(
+    options: &Options,
+    address: &Address,
+    server: &mut Server,
+    password: Option<&Zeroizing<String>>,
+    say: &mut dyn FnMut(&str),
+) -> Result<(), Refusal> {
+    let config = provisional(options, address, Some(server))?;
+    let upstreams = upstreams(&config)?;
+    let trust = config.routes.first().map(|route| Trust::clone(&route.ca)).unwrap_or_default();
+    let reach = if server.upstream.is_some() || options.private { Reach::Anywhere } else { Reach::PublicOnly };
+    let scheme = server.endpoint.security.scheme();
+    say(&format!("Connecting to {scheme}://{} …", server.endpoint));
+    let before = probe::capabilities(&upstreams, &server.endpoint, &trust, reach).await;
+    let before = before.map_err(|error| unreachable(&error, server))?;
+    let Some(password) = password else {
+        tell(&before, Said::Before, server, say);
+        return Ok(());
+    };
+    let (capabilities, pushes) = log_in(options, address, server, password, say).await?;
+    tell(&capabilities, Said::After { pushes }, server, say);
+    Ok(())
+}
+
+fn tell(capabilities: &Capabilities, said: Said, server: &Server, say: &mut dyn FnMut(&str)) {
+    say("This server can do:");
+    for line in words::lines(capabilities, said, server.provider) {
+        say(&line);
+    }
+}
+
+fn unreachable(error: &ConnectError, server: &Server) -> Refusal {
+    let cure = match error {
+        ConnectError::Tls(_) => {
+            "if its certificate is from an authority of your own, name that: --ca FILE (or --ca system)"
+        }
+        _ => {
+            "if it is in a network of your own: --private; if another has the mailbox: --upstream imaps://imap.example.org"
+        }
+    };
+    Fault::Unavailable.because(format!("{}: {error}; {cure}", server.endpoint))
+}
+
+async fn log_in(
+    options: &Options,
+    address: &Address,
+    server: &mut Server,
+    password: &Zeroizing<String>,
+    say: &mut dyn FnMut(&str),
+) -> Result<(Capabilities, bool), Refusal> {
+    let mut logins = vec![server.login.clone()];
+    if server.login.is_identity() {
+        logins.push(LoginTemplate::local());
+    }
+    let mut refusal = None;
+    for login in logins {
+        server.login = login;
+        let config = provisional(options, address, Some(server))?;
+        let upstreams = upstreams(&config)?;
+        let asked = Asked { login: &address.whole, listener: None, host: None };
+        let target = upstreams.routes.find(&asked).ok_or_else(|| Fault::Usage.because("the address fits no route"))?;
+        let name = target.login_for(&address.whole);
+        let attempt = Attempt {
+            target: &target,
+            upstreams: &upstreams,
+            credentials: Credentials::new(name.clone(), password.as_bytes().to_vec()),
+            purpose: Purpose::Client { probe: true },
+            origin: None,
+            introduction: Introduction::default(),
+            permit: None,
+        };
+        match attempt.connect(None).await {
+            Ok(connected) => {
+                say(&format!("The login as {name} works."));
+                return Ok((connected.logged_in.capabilities, connected.logged_in.pushes));
+            }
+            Err(ConnectError::Login(error @ LoginError::Refused { .. })) => {
+                say(&format!("The login as {name} does not: {error}."));
+                refusal = Some(error);
+            }
+            Err(error) => return Err(unreachable(&error, server)),
+        }
+    }
+    let hint = server.provider.map(|provider| provider.hint).filter(|hint| !hint.is_empty());
+    let hint = hint.map(|hint| format!("; {hint}")).unwrap_or_default();
+    let why = refusal.map(|error| error.to_string()).unwrap_or_default();
+    Err(Fault::Usage
+        .because(format!("{why}{hint}; try again with the right password, or without one to leave the login out")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_those_that_have_a_domain() {
+        assert_eq!(Address::parse(" You@Example.ORG ").unwrap().domain, "example.org");
+        for text in
+            ["you", "@example.org", "you@", "you@localhost:1", "a b@example.org", "you@127.0.0.1", "y\n@a.example"]
+        {
+            assert!(Address::parse(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_route_is_for_a_domain_or_for_one_address_of_a_large_provider() {
+        let options = Options::of("you@example.org");
+        let address = Address::parse("you@example.org").unwrap();
+        let server = fixed("imaps://mail.example.org".parse().unwrap(), None);
+        let text = route(&options, &address, Some(&server));
+        assert_eq!(text, "  - domain: \"example.org\"\n    upstream: \"imaps://mail.example.org:993\"\n");
+        let address = Address::parse("you@web.de").unwrap();
+        let provider = providers::of_domain("web.de");
+        let server =
+            Server { login: LoginTemplate::local(), ..fixed("imaps://imap.web.de".parse().unwrap(), provider) };
+        let text = route(&options, &address, Some(&server));
+        assert!(text.starts_with("  - address: \"you@web.de\"\n") && text.contains("login: \"{local}\""), "{text}");
+        assert!(provisional(&options, &address, Some(&server)).is_ok());
+        assert!(route(&options, &address, None).contains("discover: true"));
+    }
+
+    #[test]
+    fn a_host_that_only_dns_vouches_for_is_looked_up_each_time() {
+        let endpoint = |identity: &str| Endpoint {
+            host: "imap.provider.example".into(),
+            port: 993,
+            security: Security::Tls,
+            identity: identity.into(),
+        };
+        assert!(discovered(endpoint("example.org")).upstream.is_none());
+        let upstream = discovered(endpoint("imap.provider.example")).upstream.unwrap();
+        assert_eq!(upstream.to_string(), "imaps://imap.provider.example:993");
+    }
+}

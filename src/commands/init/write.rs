@@ -1,0 +1,176 @@
+//! The configuration that `deltapush init` writes: its text, and the file, which appears whole or not at all.
+
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use super::place::{Place, Proof};
+use super::server::quoted;
+use crate::handout::Outgoing;
+
+/// All that is decided.
+pub(super) struct Plan<'a> {
+    pub(super) address: &'a str,
+    pub(super) place: &'a Place,
+    /// The route in YAML.
+    pub(super) route: String,
+    pub(super) outgoing: Option<&'a Outgoing>,
+    pub(super) dns: Option<SocketAddr>,
+    /// Where certificates and state are kept.
+    pub(super) data: Option<PathBuf>,
+}
+
+/// The text of the file.
+pub(super) fn text(plan: &Plan<'_>) -> String {
+    let mut out = String::new();
+    // Writing to a string does not fail.
+    let _ = compose(&mut out, plan);
+    out
+}
+
+fn compose(out: &mut String, plan: &Plan<'_>) -> std::fmt::Result {
+    let Plan { address, place, .. } = plan;
+    writeln!(out, "# deltapush for {address}, made by `deltapush init`.")?;
+    writeln!(out, "# What is not said here has its default. `deltapush check` says whether a change is right.\n")?;
+    writeln!(out, "# What people enter in Delta Chat as IMAP server.")?;
+    writeln!(out, "hostname: {}\n", quoted(place.hostname.as_str()))?;
+    listeners(out, place)?;
+    certificate(out, plan)?;
+    writeln!(out, "# Whose mailbox is on which server. Nobody else may use this proxy.\nroutes:")?;
+    out.push_str(&plan.route);
+    if let Some(Outgoing { server, login }) = plan.outgoing {
+        writeln!(out, "    # Where mail is sent: told to Delta Chat, never used by deltapush.")?;
+        writeln!(out, "    smtp: {}\n    smtp_login: {}", quoted(&server.to_string()), quoted(&login.to_string()))?;
+    }
+    writeln!(
+        out,
+        "  # - domain: family.example\n  #   discover: true          # that domain says where its server is\n"
+    )?;
+    if let Some(dns) = plan.dns {
+        writeln!(out, "dns:\n  server: {}\n", quoted(&dns.to_string()))?;
+    }
+    writeln!(
+        out,
+        "# What survives a restart: accounts, tokens, passwords sealed with a key. Keep it on this machine."
+    )?;
+    writeln!(out, "storage:\n  directory: {}", quoted(&within(plan, "state")))
+}
+
+fn listeners(out: &mut String, place: &Place) -> std::fmt::Result {
+    writeln!(out, "listeners:")?;
+    writeln!(out, "  - address: {}", quoted(&SocketAddr::new(place.address, place.imaps).to_string()))?;
+    writeln!(out, "    tls: implicit")?;
+    if let Some(web) = place.web {
+        writeln!(
+            out,
+            "  # For networks that block the port above, for browsers and autoconfig, and for the certificate."
+        )?;
+        writeln!(out, "  - address: {}", quoted(&SocketAddr::new(place.address, web).to_string()))?;
+        writeln!(out, "    tls: implicit\n    web: true")?;
+    }
+    out.push('\n');
+    Ok(())
+}
+
+fn certificate(out: &mut String, plan: &Plan<'_>) -> std::fmt::Result {
+    writeln!(out, "certificate:\n  directory: {}", quoted(&within(plan, "certs")))?;
+    match &plan.place.proof {
+        Proof::Acme => {
+            writeln!(out, "  acme:\n    terms_agreed: true      # Let's Encrypt: https://letsencrypt.org/repository/")?;
+        }
+        Proof::Files { chain, key } => {
+            let path = |path: &Path| quoted(&path.display().to_string());
+            writeln!(out, "  chain: {}\n  key: {}", path(chain), path(key))?;
+        }
+        Proof::SelfSigned => writeln!(out, "  # Self-signed. Better ways: docs/certificates.md")?,
+    }
+    out.push('\n');
+    Ok(())
+}
+
+fn within(plan: &Plan<'_>, name: &str) -> String {
+    plan.data.as_ref().map_or_else(|| name.to_owned(), |data| data.join(name).display().to_string())
+}
+
+/// Where certificates and state belong if the configuration lies in /etc, as the systemd unit has it.
+pub(super) fn data_folder(file: &Path) -> Option<PathBuf> {
+    let file = std::path::absolute(file).ok()?;
+    file.starts_with("/etc").then(|| "/var/lib/deltapush".into())
+}
+
+/// Writes the file. What is there is replaced only if `replaces`, and then as a whole.
+pub(super) fn write(file: &Path, text: &str, replaces: bool) -> io::Result<()> {
+    let folder = match file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    fs::create_dir_all(folder)?;
+    if !replaces {
+        let mut made = File::create_new(file)?;
+        return made.write_all(text.as_bytes()).and_then(|()| made.sync_all()).inspect_err(|_| {
+            // Half a configuration is none.
+            let _ = fs::remove_file(file);
+        });
+    }
+    let mut name = file.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let new = folder.join(name);
+    let mut made = File::create(&new)?;
+    made.write_all(text.as_bytes()).and_then(|()| made.sync_all()).and_then(|()| fs::rename(&new, file))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Hostname};
+
+    fn place(proof: Proof, web: Option<u16>) -> Place {
+        let hostname = Hostname::new("push.example.org").unwrap();
+        Place { hostname, address: "::".parse().unwrap(), imaps: 993, web, proof, notes: vec![] }
+    }
+
+    fn plan(place: &Place) -> Plan<'_> {
+        let route = "  - domain: \"example.org\"\n    upstream: \"imaps://imap.example.org:993\"\n".to_owned();
+        Plan { address: "you@example.org", place, route, outgoing: None, dns: None, data: None }
+    }
+
+    #[test]
+    fn every_text_is_a_right_configuration() {
+        let outgoing = Outgoing { server: "smtps://smtp.example.org".parse().unwrap(), login: Default::default() };
+        let files = Proof::Files { chain: "/a b/chain.pem".into(), key: "/k\"ey".into() };
+        for (proof, web) in [(Proof::Acme, Some(443)), (files, None), (Proof::SelfSigned, Some(443))] {
+            let place = place(proof.clone(), web);
+            let full = Plan {
+                outgoing: Some(&outgoing),
+                dns: Some("127.0.0.1:53".parse().unwrap()),
+                data: Some("/var/lib/deltapush".into()),
+                ..plan(&place)
+            };
+            for plan in [full, plan(&place)] {
+                let text = text(&plan);
+                let config =
+                    Config::parse(&text, Path::new("/etc/deltapush"), "test").unwrap_or_else(|e| panic!("{e}\n{text}"));
+                assert_eq!(config.certificate.acme.is_some(), proof == Proof::Acme);
+                assert_eq!(config.listeners.iter().any(|listener| listener.web), web.is_some());
+                assert_eq!(config.routes[0].smtp.is_some(), plan.outgoing.is_some());
+                assert_eq!(config.storage.directory.starts_with("/var/lib"), plan.data.is_some());
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_there_is_replaced_only_on_demand() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("new/config.yaml");
+        write(&file, "one", false).unwrap();
+        assert_eq!(write(&file, "two", false).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read_to_string(&file).unwrap(), "one");
+        write(&file, "three", true).unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "three");
+        assert_eq!(fs::read_dir(file.parent().unwrap()).unwrap().count(), 1);
+        assert!(data_folder(Path::new("/etc/deltapush/config.yaml")).is_some());
+        assert_eq!(data_folder(Path::new("config.yaml")), None);
+    }
+}

@@ -1,0 +1,31 @@
+//! Follows what takes a while, line by line.
+
+use std::io::{self, BufRead, BufReader, Write};
+
+use anyhow::Context;
+
+use super::Unfulfilled;
+use crate::admin::control;
+use crate::admin::question::{Progress, Question};
+use crate::admin::words::tame;
+use crate::config::Config;
+
+/// Asks, and prints what happens until it is known how it ended.
+///
+/// # Errors
+/// [`control::AskError`] if no deltapush answers; [`Unfulfilled`] if it did not come about.
+pub fn follow(config: &Config, question: &Question) -> anyhow::Result<()> {
+    let answer = BufReader::new(control::ask(&config.storage.directory, question)?);
+    for line in answer.lines() {
+        let line = line.context("the answer broke off")?;
+        let progress: Progress = serde_json::from_str(&line).context("the answer is of another version's deltapush")?;
+        match progress.done {
+            Some(false) => return Err(Unfulfilled(tame(&progress.words)).into()),
+            _ => writeln!(io::stdout(), "{}", tame(&progress.words)).context("cannot print")?,
+        }
+        if progress.done.is_some() {
+            return Ok(());
+        }
+    }
+    Err(Unfulfilled("deltapush ended meanwhile".into()).into())
+}

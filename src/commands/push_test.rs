@@ -1,0 +1,37 @@
+//! `deltapush push-test NAME`: can the account's devices be woken?
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::progress;
+use crate::admin::question::{Named, Question};
+use crate::config::Config;
+
+/// What may stand behind `deltapush push-test`.
+#[derive(Debug, Clone, Args)]
+pub struct Arguments {
+    /// The account's login name, as `deltapush status` shows it
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// Its mail server, where the same login name is on two of them (or write NAME@SERVER)
+    #[arg(long, value_name = "HOST[:PORT]")]
+    server: Option<String>,
+    /// Only this device: the short hash of its token, or how that begins
+    #[arg(long, value_name = "HASH")]
+    device: Option<String>,
+    /// How long to wait for it to connect, 10m at most; Ctrl-C ends the wait sooner
+    #[arg(long, value_name = "TIME", default_value = "2m", value_parser = humantime::parse_duration)]
+    wait: Duration,
+}
+
+/// Wakes and waits.
+///
+/// # Errors
+/// [`AskError`](crate::admin::control::AskError) if no deltapush answers; [`Unfulfilled`](super::Unfulfilled) if a device did not
+/// connect.
+pub fn run(config: &Config, asked: &Arguments) -> anyhow::Result<()> {
+    let account = Named { name: asked.name.clone(), server: asked.server.clone() };
+    let (device, seconds) = (asked.device.clone(), asked.wait.as_secs());
+    progress::follow(config, &Question::PushTest { account, device, seconds })
+}

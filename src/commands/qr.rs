@@ -1,0 +1,223 @@
+//! `deltapush qr`: the login code that sets Delta Chat up for an account in one scan.
+
+use std::io::{self, IsTerminal, Write};
+
+use super::{Fault, Refusal, password};
+use crate::config::{Config, ListenerTls, LoginTemplate, Route, Submission};
+use crate::handout::dclogin::{self, Login};
+use crate::handout::outgoing::{self, Found};
+use crate::handout::qr::{self, Shown};
+use crate::handout::{self, Incoming, Outgoing};
+use crate::upstream::Upstreams;
+
+/// What the command line says.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Options {
+    /// The mail address; its password is asked for, or read from standard input
+    pub address: String,
+    /// Where its mail is sent, in place of what the configuration says or what is found: smtps://host or smtp://host
+    #[arg(long, value_name = "URL")]
+    pub smtp: Option<Submission>,
+    /// What that server wants as login name: `local` for the part before the @, or a template as in the configuration
+    #[arg(long, value_name = "LOGIN")]
+    pub smtp_login: Option<LoginTemplate>,
+    /// The port at which clients reach this deltapush, if it is another than the one that it listens on
+    #[arg(long, value_name = "PORT")]
+    pub port: Option<u16>,
+    /// Print the text of the code, not a picture: whoever sees it has the password
+    #[arg(long)]
+    pub link: bool,
+}
+
+/// What goes into a code beside the password.
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub(super) address: String,
+    pub(super) incoming: Incoming,
+    pub(super) outgoing: Option<Outgoing>,
+    pub(super) any_certificate: bool,
+}
+
+/// Finds the settings, asks for the password, and prints the code on standard output, all else on standard error.
+///
+/// # Errors
+/// [`Refusal`] if there is no code for this address.
+pub async fn run(config: &Config, options: &Options) -> Result<(), Refusal> {
+    let mut told = io::stderr();
+    let settings = find(config, options, &mut told).await?;
+    // Blocks, which nobody else has to wait for.
+    let password = password::read(&format!("Password of {} (it is not shown, and not kept): ", settings.address))?;
+    if password.is_empty() {
+        return Err(Fault::Usage.because("no password was given: type it in, or pipe it in"));
+    }
+    let printed = print(&settings, &password, options.link, &mut io::stdout().lock(), &mut told);
+    printed.map_err(|error| Fault::System.because(format!("cannot print: {error}")))?
+}
+
+async fn find(config: &Config, options: &Options, told: &mut impl Write) -> Result<Settings, Refusal> {
+    let address = options.address.trim();
+    let is_address = address.rsplit_once('@').is_some_and(|(local, domain)| !local.is_empty() && !domain.is_empty());
+    if !is_address || address.contains(|c: char| c.is_control() || c.is_whitespace()) {
+        return Err(Fault::Usage.because(format!("{address:?} is not a mail address: write it as `alice@example.org`")));
+    }
+    let Some(route) = handout::route_of(config, address) else {
+        return Err(Fault::Configuration.because(format!(
+            "{address} may not log in here: no route names it or its domain, or `allow` does not; see docs/routes.md"
+        )));
+    };
+    let mut reachable = handout::incoming(config, Some(route)).into_iter();
+    let Some(mut incoming) = reachable.next() else {
+        return Err(Fault::Configuration.because(
+            "no listener with TLS is there for this address: Delta Chat's login code needs `tls: implicit` or `starttls`",
+        ));
+    };
+    incoming.port = options.port.unwrap_or(incoming.port);
+    let outgoing = match &options.smtp {
+        Some(server) => Some(Outgoing { server: server.clone(), login: LoginTemplate::default() }),
+        None => look_up(config, route, address, told).await?,
+    };
+    let outgoing = outgoing.map(|outgoing| match options.smtp_login.clone().or_else(|| own_login(options, route)) {
+        Some(login) => Outgoing { login, ..outgoing },
+        None => outgoing,
+    });
+    let any_certificate = handout::needs_any_certificate(config, &incoming.host);
+    Ok(Settings { address: address.to_owned(), incoming, outgoing, any_certificate })
+}
+
+/// What the route says of the login at a server that the command line names.
+fn own_login(options: &Options, route: &Route) -> Option<LoginTemplate> {
+    options.smtp.as_ref()?;
+    Some(route.smtp_login.clone().unwrap_or_else(|| route.login.clone()))
+}
+
+async fn look_up(
+    config: &Config,
+    route: &Route,
+    address: &str,
+    told: &mut impl Write,
+) -> Result<Option<Outgoing>, Refusal> {
+    let upstreams = Upstreams::new(config).map_err(|error| Fault::Configuration.because(error.to_string()))?;
+    say(told, "Looking for where its mail is sent …");
+    match outgoing::find(&upstreams, route, &address.to_lowercase(), config.hostname.as_str()).await {
+        Ok(Found { outgoing, how }) => {
+            say(told, &format!("Mail is sent through {}: {how}.", outgoing.server));
+            Ok(Some(outgoing))
+        }
+        Err(error) => {
+            say(
+                told,
+                &format!(
+                    "{error}.\nThe code leaves it out, and Delta Chat will try the usual names; \
+                     --smtp smtps://smtp.example.org puts one in."
+                ),
+            );
+            Ok(None)
+        }
+    }
+}
+
+/// Prints the code on `out`, and on `told` what it is for.
+pub(super) fn print(
+    settings: &Settings,
+    password: &str,
+    as_link: bool,
+    out: &mut (impl Write + IsTerminal),
+    told: &mut impl Write,
+) -> io::Result<Result<(), Refusal>> {
+    let Settings { address, incoming, outgoing, any_certificate } = settings;
+    let outgoing = outgoing.as_ref();
+    let text = dclogin::link(&Login { address, password, incoming, outgoing, any_certificate: *any_certificate });
+    let security = if incoming.tls == ListenerTls::Implicit { "SSL/TLS" } else { "STARTTLS" };
+    writeln!(told, "Mail is read at {}, port {}, {security}.", incoming.host, incoming.port)?;
+    if *any_certificate {
+        writeln!(
+            told,
+            "The certificate is self-signed: the code tells Delta Chat to take any, of the SMTP server too. \
+             See docs/certificates.md for better ways."
+        )?;
+    }
+    if as_link {
+        writeln!(
+            told,
+            "WARNING: this text is the password. Whoever sees it, in a chat, a clipboard or this terminal's history, can read \
+             the mail."
+        )?;
+        writeln!(out, "{}", *text)?;
+    } else {
+        let shown = if out.is_terminal() { Shown::Coloured } else { Shown::Plain };
+        let picture = match qr::picture(&text, shown) {
+            Ok(picture) => picture,
+            Err(error) => return Ok(Err(Fault::Usage.because(error.to_string()))),
+        };
+        write!(out, "{}", *picture)?;
+        out.flush()?;
+        writeln!(
+            told,
+            "Scan it with Delta Chat: add a profile, use other server, scan.\n\
+             The code is the password: whoever sees it, or a photo of it, can read the mail. Clear the terminal after."
+        )?;
+    }
+    out.flush()?;
+    Ok(Ok(()))
+}
+
+/// A line for a person. There is nobody to tell if the terminal is gone.
+fn say(told: &mut impl Write, line: &str) {
+    let _ = writeln!(told, "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn options(address: &str) -> Options {
+        Options { address: address.into(), smtp: None, smtp_login: None, port: None, link: false }
+    }
+
+    fn config() -> Config {
+        let yaml = concat!(
+            "hostname: push.example.org\nlisteners:\n  - {address: \"0.0.0.0:1993\", tls: implicit}\n",
+            "routes:\n  - {domain: example.org, upstream: imaps://imap.example.org, smtp: smtps://smtp.example.org, login: local}\n",
+            "  - {domain: web.de, upstream: imaps://imap.web.de}\n",
+        );
+        Config::parse(yaml, Path::new(""), "test").unwrap()
+    }
+
+    async fn link(options: Options) -> Result<String, String> {
+        let settings = find(&config(), &options, &mut Vec::new()).await.map_err(|error| error.to_string())?;
+        let Settings { address, incoming, outgoing, any_certificate } = &settings;
+        let (outgoing, any_certificate) = (outgoing.as_ref(), *any_certificate);
+        Ok(dclogin::link(&Login { address, password: "x", incoming, outgoing, any_certificate }).to_string())
+    }
+
+    #[tokio::test]
+    async fn a_code_follows_route_and_options() {
+        let known = "dclogin://Alice@example.org/?p=x&v=1&ih=push.example.org&ip=1993&is=ssl";
+        assert_eq!(
+            link(options("Alice@example.org")).await.unwrap(),
+            format!("{known}&sh=smtp.example.org&sp=465&ss=ssl&su=Alice&ic=2")
+        );
+        let other = Options {
+            smtp: Some("smtp://other.example".parse().unwrap()),
+            smtp_login: Some("{login}".parse().unwrap()),
+            port: Some(993),
+            ..options("Alice@example.org")
+        };
+        assert_eq!(
+            link(other).await.unwrap(),
+            format!("{}&sh=other.example&sp=587&ss=starttls&ic=2", known.replace("1993", "993"))
+        );
+        assert!(link(options("bob@web.de")).await.unwrap().contains("&sh=smtp.web.de&sp=587&ss=starttls&su=bob&"));
+        for (address, complaint) in [
+            ("alice", "is not a mail address"),
+            ("a b@example.org", "is not a mail address"),
+            ("a\n@example.org", "is not a mail address"),
+            ("eve@evil.example", "may not log in here"),
+        ] {
+            let error = link(options(address)).await.unwrap_err();
+            assert!(error.contains(complaint), "{address}: {error}");
+        }
+    }
+}

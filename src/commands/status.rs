@@ -1,0 +1,43 @@
+//! `deltapush status`: how a running deltapush and its accounts are.
+
+use std::io::{self, Read, Write};
+
+use anyhow::Context;
+use clap::Args;
+
+use crate::admin::control;
+use crate::admin::question::Question;
+use crate::admin::report::Report;
+use crate::admin::table::{self, Layout};
+use crate::config::Config;
+
+/// What may stand behind `deltapush status`.
+#[derive(Debug, Clone, Args)]
+pub struct Arguments {
+    /// Only accounts in whose name or server one of these stands
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+    /// Each account in full, however many there are
+    #[arg(long, conflicts_with = "json")]
+    long: bool,
+    /// As JSON, for programs
+    #[arg(long)]
+    json: bool,
+}
+
+/// Asks and prints.
+///
+/// # Errors
+/// [`control::AskError`] if no deltapush answers; else if nothing can be printed.
+pub fn run(config: &Config, asked: &Arguments) -> anyhow::Result<()> {
+    let question = Question::Status { names: asked.names.clone() };
+    let mut answer = String::new();
+    control::ask(&config.storage.directory, &question)?.read_to_string(&mut answer).context("the answer broke off")?;
+    let text = if asked.json {
+        answer + "\n"
+    } else {
+        let report: Report = serde_json::from_str(&answer).context("the answer is of another version's deltapush")?;
+        table::status(&report, Layout { long: asked.long, ..Layout::of_terminal() })
+    };
+    io::stdout().write_all(text.as_bytes()).context("cannot print")
+}

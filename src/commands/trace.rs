@@ -1,0 +1,208 @@
+//! `deltapush trace`: follow the protocol of running sessions, read what was written of it, hand it to others.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, BufWriter, IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use crate::admin::control::{self, AskError};
+use crate::admin::question::{AskedSide, AskedTrace, Question};
+use crate::trace::export::{Export, TooLong};
+use crate::trace::{Malformed, Record, Renderer};
+
+/// What is to be done with the protocol.
+#[derive(Args, Clone)]
+pub struct Trace {
+    /// Only sessions of accounts with this login name, with what they said before the login
+    #[arg(long, value_name = "NAME", conflicts_with = "session")]
+    account: Option<String>,
+    /// Only this session, as the trace and the log call it: 7 (or '#7') for a client's, watch-7 for one of deltapush's own
+    #[arg(long, value_name = "ID")]
+    session: Option<String>,
+    /// Only what goes between client and deltapush, or between deltapush and the mail server
+    #[arg(long, value_enum)]
+    side: Option<Side>,
+    /// Show literals too, which are messages as a rule; never secrets
+    #[arg(long)]
+    literals: bool,
+    /// As JSON Lines, which `export` reads
+    #[arg(long)]
+    json: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand, Clone)]
+enum Command {
+    /// Print a file with a trace in JSON Lines for a person
+    Show {
+        /// The file; - for standard input
+        file: PathBuf,
+    },
+    /// Make of a file with a trace in JSON Lines one that can be handed to a stranger: addresses, subjects, names of people and
+    /// hosts are replaced, each by the same word wherever it stands
+    Export {
+        /// The file; - for standard input
+        file: PathBuf,
+        /// Where to write it, a file that is not there yet; default: standard output
+        #[arg(long, value_name = "FILE")]
+        to: Option<PathBuf>,
+    },
+}
+
+/// One side of a session.
+#[derive(ValueEnum, Clone, Copy)]
+enum Side {
+    Client,
+    Upstream,
+}
+
+impl From<Side> for AskedSide {
+    fn from(side: Side) -> Self {
+        match side {
+            Side::Client => Self::Client,
+            Side::Upstream => Self::Upstream,
+        }
+    }
+}
+
+/// Why there is no trace, or no more of it.
+#[derive(Debug, thiserror::Error)]
+pub enum TraceError {
+    /// No running deltapush tells of its sessions.
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    /// The deltapush that was followed has ended.
+    #[error("deltapush has ended, and with it what there was to follow")]
+    Ended,
+    /// A file cannot be read, or made.
+    #[error("{}: {error}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What happened.
+        error: io::Error,
+    },
+    /// Reading or writing failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// What was read is no trace.
+    #[error("line {line}: {error}")]
+    Malformed {
+        /// The line.
+        line: u64,
+        /// What is wrong with it.
+        error: Malformed,
+    },
+    /// It is more than can be exported.
+    #[error(transparent)]
+    TooLong(#[from] TooLong),
+}
+
+impl Trace {
+    /// Whether a running deltapush is to be followed, for which the configuration says where it is.
+    #[must_use]
+    pub fn follows(&self) -> bool {
+        self.command.is_none()
+    }
+}
+
+/// Follows the deltapush that has its state in `directory`, until it ends.
+///
+/// # Errors
+/// If none runs there, or when it ends.
+pub fn follow(asked: &Trace, directory: &Path) -> Result<(), TraceError> {
+    let question = Question::Trace(AskedTrace {
+        account: asked.account.clone(),
+        session: asked.session.clone(),
+        side: asked.side.map(Into::into),
+        literals: asked.literals,
+    });
+    let mut answer = BufReader::new(control::ask(directory, &question)?);
+    if io::stderr().is_terminal() {
+        writeln!(io::stderr(), "following what is said from now on; Ctrl-C ends it")?;
+    }
+    let mut renderer = renderer();
+    if asked.account.is_some() {
+        renderer = renderer.of_one_account();
+    }
+    let mut out = io::stdout().lock();
+    let told = each(&mut answer, |record| {
+        let line = if asked.json { record.to_json() + "\n" } else { renderer.render(&record) };
+        Ok(out.write_all(line.as_bytes()).and_then(|()| out.flush())?)
+    });
+    unless_nobody_reads(told.and(Err(TraceError::Ended)))
+}
+
+/// Does what is to be done with a file.
+///
+/// # Errors
+/// If a file cannot be read or made, or is no trace.
+pub fn work_on_file(asked: &Trace) -> Result<(), TraceError> {
+    unless_nobody_reads(match &asked.command {
+        None => Ok(()),
+        Some(Command::Show { file }) => show(file),
+        Some(Command::Export { file, to }) => export(file, to.as_deref()),
+    })
+}
+
+/// Whoever reads may have seen enough, as `head` has.
+fn unless_nobody_reads(done: Result<(), TraceError>) -> Result<(), TraceError> {
+    match done {
+        Err(TraceError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        done => done,
+    }
+}
+
+fn show(file: &Path) -> Result<(), TraceError> {
+    let (mut renderer, mut out) = (renderer(), io::stdout().lock());
+    each(&mut BufReader::new(input(file)?), |record| Ok(out.write_all(renderer.render(&record).as_bytes())?))
+}
+
+fn renderer() -> Renderer {
+    let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    Renderer::new().colours(io::stdout().is_terminal() && !no_colour)
+}
+
+fn export(file: &Path, to: Option<&Path>) -> Result<(), TraceError> {
+    let mut export = Export::default();
+    each(&mut BufReader::new(input(file)?), |record| Ok(export.take(record)?))?;
+    let mut out: Box<dyn Write> = match to {
+        None => Box::new(io::stdout().lock()),
+        Some(path) => {
+            let made = File::options().write(true).create_new(true).open(path);
+            Box::new(BufWriter::new(made.map_err(|error| TraceError::File { path: path.to_owned(), error })?))
+        }
+    };
+    for record in export.finish() {
+        writeln!(out, "{}", record.to_json())?;
+    }
+    Ok(out.flush()?)
+}
+
+fn input(file: &Path) -> Result<Box<dyn Read>, TraceError> {
+    if file == Path::new("-") {
+        return Ok(Box::new(io::stdin()));
+    }
+    let opened = File::open(file).map_err(|error| TraceError::File { path: file.to_owned(), error })?;
+    Ok(Box::new(opened))
+}
+
+/// The longest line of a trace: literals and lines are bounded, and escaped at worst.
+const MAX_LINE: u64 = 4 << 20;
+
+fn each(input: &mut impl BufRead, mut each: impl FnMut(Record) -> Result<(), TraceError>) -> Result<(), TraceError> {
+    let mut number: u64 = 0;
+    loop {
+        let mut line = Vec::new();
+        if (&mut *input).take(MAX_LINE).read_until(b'\n', &mut line)? == 0 {
+            return Ok(());
+        }
+        number = number.saturating_add(1);
+        if !line.trim_ascii().is_empty() {
+            let text = String::from_utf8_lossy(&line);
+            each(Record::from_json(text.trim()).map_err(|error| TraceError::Malformed { line: number, error })?)?;
+        }
+    }
+}

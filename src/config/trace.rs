@@ -1,0 +1,109 @@
+//! Where the protocol of all sessions is written.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use super::units::{Size, count, size_from};
+
+/// Where traces go. In the file `true` stands for standard output, and a section for files.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Trace {
+    /// Standard output.
+    pub print: bool,
+    /// Files.
+    pub files: Option<TraceFiles>,
+}
+
+/// Files with traces, some for each account.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TraceFiles {
+    /// Their folder, made with mode 0700.
+    pub directory: PathBuf,
+    /// The login names whose sessions are written; all if there is none.
+    pub accounts: Vec<String>,
+    /// How lines are written.
+    pub format: TraceFormat,
+    /// What stands in literals too: messages.
+    pub literals: bool,
+    /// How long a file may get.
+    #[serde(deserialize_with = "size_from::<{ 64 << 10 }, _>")]
+    pub size: Size,
+    /// How many files an account may have.
+    #[serde(deserialize_with = "count")]
+    pub files: usize,
+    /// How much all of them together may take; the oldest go first.
+    #[serde(deserialize_with = "size_from::<{ 1 << 20 }, _>")]
+    pub total: Size,
+}
+
+/// How lines are written to a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TraceFormat {
+    /// As JSON Lines, which `deltapush trace show` and `export` read.
+    Json,
+    /// For a person.
+    Text,
+}
+
+impl Default for TraceFiles {
+    fn default() -> Self {
+        Self {
+            directory: "trace".into(),
+            accounts: Vec::new(),
+            format: TraceFormat::Json,
+            literals: false,
+            size: Size::kib(8 * 1024),
+            files: 4,
+            total: Size::kib(1024 * 1024),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Trace {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // What is wrong is said here and not by the visitor: only so the error has the place of the value.
+        deserializer.deserialize_any(TrueOrSection)?.ok_or_else(|| {
+            D::Error::custom(
+                "say `true` to print it, `false`, or `directory: trace` in a line below it to write it to files",
+            )
+        })
+    }
+}
+
+/// `None` for anything else.
+struct TrueOrSection;
+
+impl<'de> Visitor<'de> for TrueOrSection {
+    type Value = Option<Trace>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("true, false, or a section")
+    }
+
+    fn visit_bool<E>(self, print: bool) -> Result<Option<Trace>, E> {
+        Ok(Some(Trace { print, files: None }))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Option<Trace>, A::Error> {
+        let files = TraceFiles::deserialize(MapAccessDeserializer::new(map))?;
+        Ok(Some(Trace { print: false, files: Some(files) }))
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Option<Trace>, E> {
+        Ok(None)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Option<Trace>, E> {
+        Ok(None)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Option<Trace>, E> {
+        Ok(None)
+    }
+}

@@ -1,0 +1,109 @@
+//! A QR code for a terminal: two modules in one character, with the quiet zone that readers need (ISO/IEC 18004: four modules).
+
+use qrcode::types::QrError;
+use qrcode::{Color, EcLevel, QrCode};
+use zeroize::Zeroizing;
+
+/// Light modules around the code.
+const QUIET: usize = 4;
+
+/// Black on white whatever the terminal's own colours are: colours 16 and 231 are not changed by themes.
+const BLACK_ON_WHITE: &str = "\x1b[38;5;16;48;5;231m";
+const RESET: &str = "\x1b[0m";
+
+/// Where the code is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shown {
+    /// On a terminal that knows colours.
+    Coloured,
+    /// Without colours, such as in a file or a pipe: dark modules are blocks, as on paper.
+    Plain,
+}
+
+/// The text cannot be a QR code: there is too much of it.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} bytes are too many for a QR code; print the text itself with --link")]
+pub struct TooLong(usize);
+
+/// The code of `text`, line by line.
+///
+/// # Errors
+/// [`TooLong`] beyond some 2,900 bytes.
+pub fn picture(text: &str, shown: Shown) -> Result<Zeroizing<String>, TooLong> {
+    // The least of corrections: screens have no scratches, and fewer modules are easier to see.
+    let code = QrCode::with_error_correction_level(text, EcLevel::L).map_err(|error: QrError| {
+        debug_assert_eq!(error, QrError::DataTooLong);
+        TooLong(text.len())
+    })?;
+    let width = code.width();
+    let colours = Zeroizing::new(code.to_colors().into_iter().map(|colour| colour == Color::Dark).collect::<Vec<_>>());
+    let is_dark = |x: usize, y: usize| {
+        let (Some(x), Some(y)) = (x.checked_sub(QUIET), y.checked_sub(QUIET)) else { return false };
+        x < width && y < width && colours.get(y.saturating_mul(width).saturating_add(x)).copied().unwrap_or(false)
+    };
+    let side = width.saturating_add(QUIET.saturating_mul(2));
+    let (begin, end) = if shown == Shown::Coloured { (BLACK_ON_WHITE, RESET) } else { ("", "") };
+    let mut out = Zeroizing::new(String::with_capacity(side.saturating_mul(side).saturating_mul(2)));
+    for y in (0..side).step_by(2) {
+        out.push_str(begin);
+        for x in 0..side {
+            out.push(match (is_dark(x, y), is_dark(x, y.saturating_add(1))) {
+                (true, true) => '█',
+                (true, false) => '▀',
+                (false, true) => '▄',
+                (false, false) => ' ',
+            });
+        }
+        out.push_str(end);
+        out.push('\n');
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// What a reader sees in a picture.
+    pub(crate) fn read(picture: &str) -> String {
+        let rows: Vec<Vec<char>> = picture
+            .lines()
+            .map(|line| line.trim_start_matches(BLACK_ON_WHITE).trim_end_matches(RESET).chars().collect())
+            .collect();
+        let side = rows[0].len();
+        assert!(rows.iter().all(|row| row.len() == side), "{picture}");
+        let is_dark = |x: usize, y: usize| match rows[y / 2][x] {
+            '█' => true,
+            '▀' => y.is_multiple_of(2),
+            '▄' => !y.is_multiple_of(2),
+            _ => false,
+        };
+        const SCALE: usize = 4;
+        let image = |x: usize, y: usize| if is_dark(x / SCALE, y / SCALE) { 0 } else { 255 };
+        let mut image = rqrr::PreparedImage::prepare_from_greyscale(side * SCALE, rows.len() * 2 * SCALE, image);
+        let grids = image.detect_grids();
+        assert_eq!(grids.len(), 1, "{picture}");
+        grids[0].decode().unwrap().1
+    }
+
+    #[test]
+    fn a_reader_gets_the_text_back() {
+        for length in [1, 60, 250, 700] {
+            let text = format!("dclogin://{}", "aé%&".repeat(length / 4));
+            for shown in [Shown::Coloured, Shown::Plain] {
+                let picture = picture(&text, shown).unwrap();
+                assert_eq!(read(&picture), text);
+                assert_eq!(picture.contains('\x1b'), shown == Shown::Coloured);
+            }
+        }
+        assert_eq!(picture(&"a".repeat(4000), Shown::Plain).unwrap_err().0, 4000);
+    }
+
+    #[test]
+    fn the_quiet_zone_is_there() {
+        let picture = picture("dclogin://a@b/?p=x", Shown::Plain).unwrap();
+        let lines: Vec<&str> = picture.lines().collect();
+        assert!(lines[0].trim().is_empty() && lines[1].trim().is_empty() && !lines[2].trim().is_empty());
+        assert!(lines.iter().all(|line| line.starts_with("    ") && line.ends_with("    ")));
+    }
+}

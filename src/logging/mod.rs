@@ -1,0 +1,104 @@
+//! The log: one line for each event that an operator can act on, in the form that the configuration asks for.
+
+mod limit;
+
+use std::io::{self, IsTerminal};
+use std::time::Duration;
+
+use tokio::time::interval;
+
+use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::layer::{Layered, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
+
+use crate::config;
+use crate::config::LogFormat;
+pub use limit::Limit;
+
+/// How often it is said what was left out.
+const TELL: Duration = Duration::from_secs(60);
+
+/// What systemd's journal calls the fields of a line: `DELTAPUSH_ACCOUNT`, `DELTAPUSH_SESSION`.
+const PREFIX: &str = "DELTAPUSH";
+
+/// Why there is no log.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The level is none. It was checked when the configuration was read.
+    #[error("cannot set up logging: {0}")]
+    Level(#[from] ParseError),
+    /// systemd's journal does not answer.
+    #[error("systemd's journal cannot be reached: {0}; is this a machine with systemd? `log.format: text` needs none")]
+    Journal(#[source] io::Error),
+    /// There is one already.
+    #[error("cannot set up logging: {0}")]
+    Twice(#[from] tracing_subscriber::util::TryInitError),
+}
+
+/// The log of this process.
+#[derive(Debug, Clone)]
+pub struct Log {
+    level: reload::Handle<EnvFilter, Registry>,
+    limit: Limit,
+}
+
+/// What stands below the layer that writes.
+type Bounded = Layered<Limit, Layered<reload::Layer<EnvFilter, Registry>, Registry>>;
+
+impl Log {
+    /// Begins to write on standard error, or to the journal.
+    ///
+    /// # Errors
+    /// [`LogError`]; only the journal is the operator's to mend.
+    pub fn start(config: &config::Log) -> Result<Self, LogError> {
+        let (filter, level) = reload::Layer::new(EnvFilter::try_new(&config.level)?);
+        let limit = Limit::default();
+        let bounded = tracing_subscriber::registry().with(filter).with(limit.clone());
+        bounded.with(output(config.format)?).try_init()?;
+        Ok(Self { level, limit })
+    }
+
+    /// Lets another level count. It was checked when the configuration was read: `false` is a bug.
+    #[must_use]
+    pub fn set_level(&self, level: &str) -> bool {
+        EnvFilter::try_new(level).is_ok_and(|filter| self.level.reload(filter).is_ok())
+    }
+
+    /// What bounds it.
+    #[must_use]
+    pub fn limit(&self) -> &Limit {
+        &self.limit
+    }
+
+    /// Says now and then what was left out, for as long as it is polled.
+    pub async fn tell_what_was_left_out(self) {
+        let mut minutes = interval(TELL);
+        loop {
+            minutes.tick().await;
+            self.limit.tell();
+        }
+    }
+}
+
+fn output(format: LogFormat) -> Result<Box<dyn Layer<Bounded> + Send + Sync>, LogError> {
+    Ok(match format {
+        LogFormat::Text => Box::new(fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal())),
+        LogFormat::Json => Box::new(fmt::layer().json().flatten_event(true).with_writer(io::stderr)),
+        LogFormat::Journal => Box::new(journal().map_err(LogError::Journal)?),
+    })
+}
+
+/// With the priorities that journalctl's users expect: the crate's own make "notice" of what is for information.
+fn journal() -> io::Result<tracing_journald::Layer> {
+    use tracing_journald::{Priority, PriorityMappings};
+    let priorities = PriorityMappings {
+        error: Priority::Error,
+        warn: Priority::Warning,
+        info: Priority::Informational,
+        debug: Priority::Debug,
+        trace: Priority::Debug,
+    };
+    let layer = tracing_journald::layer()?.with_field_prefix(Some(PREFIX.to_owned()));
+    Ok(layer.with_syslog_identifier("deltapush".to_owned()).with_priority_mappings(priorities))
+}

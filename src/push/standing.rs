@@ -1,0 +1,128 @@
+//! Whether push works for an account, in one line for its owner: what the app shows as the server's comment.
+
+use tokio::time::Instant;
+
+use super::board::{Board, WatchState};
+use super::registry::Registry;
+use crate::account::AccountId;
+use crate::secret::Credentials;
+use crate::telemetry::PostResult;
+
+/// So long the line may be, in bytes: words of a mail server may be in it.
+const MAX_LINE: usize = 300;
+
+/// How push is for `account`, whose client has logged in with `credentials`. A client that asks before it hands over its token
+/// hears that push begins then. Delta Chat keeps what it has heard for as long as the app runs: what may pass has its time.
+#[must_use]
+pub fn standing(registry: &Registry, board: &Board, account: &AccountId, credentials: &Credentials) -> String {
+    let is_known = registry.is_known(account);
+    let can_watch = if is_known { registry.credentials(account).is_some() } else { credentials.can_be_used_again() };
+    let line = match (can_watch, is_known) {
+        (false, _) => "no push: what this app logs in with cannot be used again to watch for messages; it can be watched when it logs in \
+                       with a password (PLAIN or LOGIN)"
+            .into(),
+        (true, false) => "push is ready, and begins when this app has handed over its push token".into(),
+        (true, true) => watched(board, account),
+    };
+    cut(line)
+}
+
+fn watched(board: &Board, account: &AccountId) -> String {
+    let Some(watch) = board.get(account) else { return "push active, about to watch the mailbox".into() };
+    let line = match watch.state {
+        WatchState::Watching => format!("push active, watching since {}", minute(watch.since)),
+        WatchState::Connecting => "push active, about to watch the mailbox".into(),
+        WatchState::Interrupted { reason, next } => {
+            let next = next.saturating_duration_since(Instant::now()).as_secs();
+            format!("push was late at {}: watching was interrupted ({reason}); next attempt in {next} s", now())
+        }
+        // No more words: they could be taken for a state that is well.
+        WatchState::AwaitingLogin { reason, cure } => {
+            return format!("no push since {}: {reason}; {cure}", minute(watch.since));
+        }
+    };
+    line + &trouble(board, account)
+}
+
+/// What is wrong with pushes themselves.
+fn trouble(board: &Board, account: &AccountId) -> String {
+    let history = board.telemetry().history();
+    if history.down_since().is_some() {
+        return format!("; but at {} the notification server was down, and pushes waited", now());
+    }
+    let words = match history.summary(account).last_push.map(|push| push.result) {
+        None | Some(PostResult::Accepted) => return String::new(),
+        Some(PostResult::Gone) => "the app's push token was not valid any more".into(),
+        Some(PostResult::Refused(status) | PostResult::Failed(status)) => format!("status {status}"),
+        Some(PostResult::TimedOut | PostResult::Unreachable) => "the notification server cannot be reached".into(),
+    };
+    format!("; but at {} the last push was not accepted: {words}", now())
+}
+
+fn now() -> String {
+    minute(Instant::now())
+}
+
+fn minute(moment: Instant) -> String {
+    let time = jiff::Timestamp::now().checked_sub(moment.elapsed()).unwrap_or_default();
+    time.strftime("%Y-%m-%d %H:%M UTC").to_string()
+}
+
+/// On one line, and not too long.
+fn cut(line: String) -> String {
+    let mut line: String = line.chars().map(|char| if char.is_control() { ' ' } else { char }).collect();
+    while line.len() > MAX_LINE {
+        line.pop();
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::parser::sasl::Mechanism;
+    use crate::secret::DeviceToken;
+    use crate::store::Settings;
+    use crate::telemetry::Event;
+
+    #[tokio::test]
+    async fn what_is_said_is_true_at_each_moment() {
+        let directory = tempfile::tempdir().unwrap();
+        let (registry, _events, _news) = Registry::open(&Settings::memory(directory.path())).unwrap();
+        let (board, account) = (Board::default(), AccountId::new("alice", "imap.example.org:993"));
+        let (password, token) = (Credentials::new("alice", "sesame"), DeviceToken::new(b"openpgp:x").unwrap());
+        let scram = Credentials::exchange(Mechanism::ScramSha256, "alice", "n,,n=alice,r=x");
+        let says = |wanted: &str| {
+            let said = standing(&registry, &board, &account, &password);
+            assert!(said.contains(wanted) && !said.contains("sesame"), "no {wanted:?} in {said:?}");
+        };
+        says("push is ready, and begins when this app has handed over");
+        assert!(standing(&registry, &board, &account, &scram).starts_with("no push: what this app logs in with"));
+
+        registry.register(&account, &password, &token).await.unwrap();
+        says("push active, about to watch");
+        board.begin(&account, Duration::ZERO);
+        says("push active, about to watch the mailbox");
+        board.set(&account, WatchState::Watching);
+        says("push active, watching since 20");
+        says(" UTC");
+        let next = Instant::now() + Duration::from_secs(1000);
+        board.set(&account, WatchState::Interrupted { reason: "it said\r\n* BYE".into(), next });
+        says("push was late at 20");
+        says(" UTC: watching was interrupted (it said  * BYE); next attempt in ");
+        board.set(&account, WatchState::AwaitingLogin { reason: "ü".repeat(200), cure: "" });
+        says("no push since 20");
+        assert!(standing(&registry, &board, &account, &password).len() <= MAX_LINE);
+
+        board.set(&account, WatchState::Watching);
+        let accounts = std::slice::from_ref(&account);
+        let (result, took) = (PostResult::Refused(403), Duration::ZERO);
+        board.telemetry().tell(&Event::Posted { accounts, token: &token, result, took });
+        says(" UTC the last push was not accepted: status 403");
+        board.telemetry().tell(&Event::Outage { down: true });
+        says(" UTC the notification server was down, and pushes waited");
+        registry.close().await;
+    }
+}

@@ -1,0 +1,166 @@
+//! What is kept of an event: little, and no secret.
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use crate::telemetry::{Pause, PostResult};
+
+/// When something happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// In milliseconds of the monotonic clock, counted from the start: what delays are measured with.
+    pub since_start: u64,
+    /// What the wall clock said, in milliseconds since 1970.
+    pub wall: i64,
+}
+
+impl Moment {
+    /// Now, in a process that began at `began`.
+    pub(super) fn now(began: Instant) -> Self {
+        Self { since_start: milliseconds(began.elapsed()), wall: Timestamp::now().as_millisecond() }
+    }
+
+    /// What the wall clock said.
+    #[must_use]
+    pub fn time(self) -> Timestamp {
+        Timestamp::from_millisecond(self.wall).unwrap_or_default()
+    }
+
+    /// So many milliseconds earlier, but not before the start.
+    #[must_use]
+    pub fn earlier(self, milliseconds: u32) -> Self {
+        let by = self.since_start.min(milliseconds.into());
+        Self {
+            since_start: self.since_start.saturating_sub(by),
+            wall: self.wall.saturating_sub(i64::try_from(by).unwrap_or_default()),
+        }
+    }
+
+    /// Milliseconds from `earlier` to this.
+    #[must_use]
+    pub fn after(self, earlier: Self) -> u64 {
+        self.since_start.saturating_sub(earlier.since_start)
+    }
+}
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// When.
+    pub at: Moment,
+    /// What.
+    pub what: What,
+}
+
+/// What happened. Devices are named by the short hash of their token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum What {
+    /// A client logged in.
+    Connected {
+        /// Its connection.
+        session: u64,
+        /// The device, once it has handed over its token.
+        device: Option<u32>,
+        /// It had not been seen since the start, and so may be new.
+        first: bool,
+        /// So many more came between the entry before and this one.
+        skipped: u16,
+    },
+    /// A client, having heard of news, asked for messages.
+    Fetched {
+        /// Its connection.
+        session: u64,
+        /// The device, if it has handed over its token.
+        device: Option<u32>,
+    },
+    /// The watch does something else.
+    Watch {
+        /// What.
+        state: WatchNote,
+        /// Why, in words.
+        words: Box<str>,
+        /// So often in a row.
+        times: u16,
+    },
+    /// A message was judged.
+    Judged {
+        /// In which mailbox, as a number for [`Timeline::mailbox`](super::Timeline::mailbox).
+        mailbox: u8,
+        /// Its UID.
+        uid: u32,
+        /// Why it wakes nobody; `None` if it deserves a push.
+        skipped: Option<&'static str>,
+    },
+    /// A mailbox was looked through, and what was found is on disk.
+    Noticed {
+        /// Which one, as in `Judged`.
+        mailbox: u8,
+        /// Some device is to be woken.
+        announce: bool,
+        /// So many milliseconds before, the server had told of the news; `None` if it was found by looking.
+        heard: Option<u32>,
+    },
+    /// A POST has ended.
+    Posted {
+        /// Whose token.
+        device: u32,
+        /// How.
+        result: PostResult,
+        /// How long it took, in milliseconds.
+        took: u32,
+    },
+    /// A push waits for its time.
+    Waits {
+        /// Whose.
+        device: u32,
+        /// Why.
+        pause: Pause,
+        /// For how long, in milliseconds.
+        next: u32,
+    },
+    /// A push is not tried any more.
+    GaveUp {
+        /// Whose. With the reason in one box: it is rare.
+        device: u32,
+        /// Why, in words.
+        words: Box<str>,
+    },
+    /// An operator asked for a push.
+    Tested {
+        /// Of which device.
+        device: u32,
+    },
+}
+
+/// What a watch does, without the words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WatchNote {
+    /// It waits for its turn at the server, or is logging in.
+    Connecting,
+    /// The mailbox is watched.
+    Watching,
+    /// It was interrupted and tries again.
+    Interrupted,
+    /// It ended until a client logs in.
+    AwaitingLogin,
+}
+
+/// Whole milliseconds.
+pub(super) fn milliseconds(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Whole milliseconds, 49 days at most.
+pub(super) fn short(duration: std::time::Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_is_small() {
+        assert!(size_of::<Entry>() <= 40, "{}", size_of::<Entry>());
+    }
+}

@@ -1,0 +1,77 @@
+//! Blanking a header of a message, where a trace has literals: what a watch looks at stays, what people are called does not.
+//! Anything else that stands in a literal is left out as a whole.
+
+use super::lines::blank_strictly;
+use super::names::Names;
+
+/// Fields whose names are no secret.
+const FIELDS: [&str; 26] = [
+    "From",
+    "To",
+    "Cc",
+    "Bcc",
+    "Reply-To",
+    "Sender",
+    "Return-Path",
+    "Subject",
+    "Date",
+    "Message-ID",
+    "In-Reply-To",
+    "References",
+    "Received",
+    "Auto-Submitted",
+    "Precedence",
+    "MIME-Version",
+    "Content-Type",
+    "Content-Transfer-Encoding",
+    "Content-Disposition",
+    "List-ID",
+    "List-Unsubscribe",
+    "Chat-Version",
+    "Chat-Group-ID",
+    "Chat-Disposition-Notification-To",
+    "Autocrypt",
+    "DKIM-Signature",
+];
+
+/// Fields whose values are of a kind that names nobody.
+const PLAIN: [&str; 6] =
+    ["Date", "Auto-Submitted", "Precedence", "MIME-Version", "Content-Transfer-Encoding", "Chat-Version"];
+
+/// A header without names; `None` if these bytes are none.
+pub(super) fn blank(names: &mut Names, bytes: &[u8]) -> Option<Vec<u8>> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let mut out = String::new();
+    let mut plain = false;
+    let mut lines = text.split_inclusive("\r\n");
+    for line in &mut lines {
+        let (content, end) = line.strip_suffix("\r\n").map_or((line, ""), |content| (content, "\r\n"));
+        if content.is_empty() {
+            out.push_str(end);
+            // What follows the empty line is the message itself.
+            return lines.next().is_none().then(|| out.into_bytes());
+        }
+        if content.starts_with([' ', '\t']) && !out.is_empty() {
+            out.push_str(&value(names, content, plain));
+        } else {
+            let (name, rest) = content.split_once(':')?;
+            let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic());
+            let is = |known: &&str| is_name && known.eq_ignore_ascii_case(name);
+            plain = PLAIN.iter().any(is);
+            match FIELDS.iter().any(is) {
+                true => out.push_str(name),
+                false if is_name => out.push_str(&format!("X-{}", names.word(name))),
+                false => return None,
+            }
+            out.push(':');
+            out.push_str(&value(names, rest, plain));
+        }
+        out.push_str(end);
+    }
+    (!out.is_empty()).then(|| out.into_bytes())
+}
+
+fn value(names: &mut Names, value: &str, plain: bool) -> String {
+    // A value that is longer than these are says more than it should.
+    if plain && value.len() <= 60 && !value.contains('@') { value.to_owned() } else { blank_strictly(names, value) }
+}

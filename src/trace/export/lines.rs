@@ -1,0 +1,298 @@
+//! Blanking a line of IMAP: word by word, string by string.
+
+use super::names::Names;
+use super::vocabulary::{is_harmless, is_harmless_string, is_of_a_date};
+
+/// Where in a response a line stands: a literal cuts it in two.
+#[derive(Debug, Default)]
+pub(super) struct Context {
+    has_begun: bool,
+    /// In a list of capabilities, which are nobody's names.
+    capabilities: bool,
+    depth: usize,
+    /// ENVELOPE was the last word.
+    envelope_follows: bool,
+    /// The depth of the ENVELOPE's own parentheses, and which of their fields is next.
+    envelope: Option<(usize, usize)>,
+    /// Which field of an address in it is next.
+    address: usize,
+    /// The last string was `version`: what follows is no address of the network, even if it looks like one.
+    version: bool,
+}
+
+/// What a string is, where that is known from its place.
+enum Place {
+    Anywhere,
+    Date,
+    Subject,
+    Mailbox,
+    Host,
+    /// In an ENVELOPE, whatever else.
+    Envelope,
+}
+
+impl Context {
+    /// A field of an ENVELOPE goes by.
+    pub(super) fn field(&mut self) {
+        let depth = self.depth;
+        match &mut self.envelope {
+            Some((own, field)) if *own == depth => *field = field.saturating_add(1),
+            Some(_) => self.address = self.address.saturating_add(1),
+            None => {}
+        }
+    }
+
+    fn open(&mut self) {
+        self.depth = self.depth.saturating_add(1);
+        if std::mem::take(&mut self.envelope_follows) {
+            self.envelope = Some((self.depth, 0));
+        }
+        self.address = 0;
+    }
+
+    fn close(&mut self) {
+        if self.envelope.is_some_and(|(own, _)| own == self.depth) {
+            self.envelope = None;
+        }
+        self.depth = self.depth.saturating_sub(1);
+        // A list of addresses is a field.
+        if self.envelope.is_some_and(|(own, _)| own == self.depth) {
+            self.field();
+        }
+    }
+
+    fn place(&self) -> Place {
+        match self.envelope {
+            None => Place::Anywhere,
+            Some((own, 0)) if own == self.depth => Place::Date,
+            Some((own, 1)) if own == self.depth => Place::Subject,
+            Some((own, _)) if own == self.depth => Place::Envelope,
+            Some(_) if self.address == 2 => Place::Mailbox,
+            Some(_) if self.address == 3 => Place::Host,
+            Some(_) => Place::Envelope,
+        }
+    }
+}
+
+/// A line, or what of it stands between a literal and the next, blanked.
+pub(super) fn blank(names: &mut Names, context: &mut Context, text: &[u8]) -> Vec<u8> {
+    let text = String::from_utf8_lossy(text);
+    let mut out = String::new();
+    let mut rest = &*text;
+    while let Some(first) = rest.chars().next() {
+        let (piece, after) = match first {
+            '"' => {
+                let (content, after) = quoted(rest);
+                let closed = if after.is_some() { "\"" } else { "" };
+                out.push('"');
+                let is_version = std::mem::replace(&mut context.version, content.eq_ignore_ascii_case("version"));
+                if is_version && content.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
+                    out.push_str(content);
+                } else {
+                    out.push_str(&blank_string(names, &context.place(), content));
+                }
+                out.push_str(closed);
+                context.field();
+                rest = after.unwrap_or_default();
+                continue;
+            }
+            _ if is_delimiter(first) => rest.split_at(first.len_utf8()),
+            _ => rest.split_at(rest.find(is_delimiter).unwrap_or(rest.len())),
+        };
+        rest = after;
+        match piece {
+            "(" => context.open(),
+            ")" => context.close(),
+            "]" => context.capabilities = false,
+            _ if is_delimiter(first) => {}
+            word => {
+                let is_first = !std::mem::replace(&mut context.has_begun, true);
+                let is_tag = is_first && is_tag(word) && names.known(word).is_none();
+                context.envelope_follows = word.eq_ignore_ascii_case("ENVELOPE");
+                context.field();
+                if is_tag || context.capabilities && !word.contains(['@', '.']) {
+                    out.push_str(word);
+                } else {
+                    push_word(&mut out, names, word, true);
+                }
+                context.capabilities |= word.eq_ignore_ascii_case("CAPABILITY");
+                continue;
+            }
+        }
+        out.push_str(piece);
+    }
+    out.into_bytes()
+}
+
+/// What happened, in deltapush's own words.
+pub(super) fn blank_note(names: &mut Names, words: &str) -> String {
+    // No word of it is a tag.
+    let mut context = Context { has_begun: true, ..Context::default() };
+    String::from_utf8_lossy(&blank(names, &mut context, words.as_bytes())).into_owned()
+}
+
+/// Text of which no word is taken for harmless, such as a display name.
+pub(super) fn blank_strictly(names: &mut Names, text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let is_split = |character| is_delimiter(character) && character != '=';
+        let end = if is_split(first) { first.len_utf8() } else { rest.find(is_split).unwrap_or(rest.len()) };
+        let (piece, after) = rest.split_at(end);
+        rest = after;
+        if is_split(first) { out.push_str(piece) } else { push_word(&mut out, names, piece, false) }
+    }
+    out
+}
+
+fn is_delimiter(character: char) -> bool {
+    matches!(
+        character,
+        ' ' | '(' | ')' | '[' | ']' | '<' | '>' | '{' | '}' | '"' | ',' | ';' | '=' | '\t' | '\r' | '\n'
+    )
+}
+
+/// A tag, or another word that may begin a line and is of the client's making.
+fn is_tag(word: &str) -> bool {
+    word.len() <= 24
+        && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_+*".contains(&byte))
+        && !is_host(word)
+}
+
+/// The content of the quoted string that `text` begins with, and what follows its end, if it has one.
+fn quoted(text: &str) -> (&str, Option<&str>) {
+    let inner = text.get(1..).unwrap_or_default();
+    let mut escaped = false;
+    for (index, character) in inner.char_indices() {
+        match character {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            '"' => return (inner.get(..index).unwrap_or_default(), inner.get(index.saturating_add(1)..)),
+            _ => {}
+        }
+    }
+    (inner, None)
+}
+
+fn blank_string(names: &mut Names, place: &Place, content: &str) -> String {
+    let is_date = || content.split([' ', '-', ':', ',', '(', ')']).all(is_of_a_date);
+    match place {
+        _ if content.is_empty() => String::new(),
+        Place::Mailbox => names.user(content),
+        Place::Host => names.host(content),
+        Place::Date if is_date() => content.to_owned(),
+        Place::Anywhere if is_harmless_string(content) || is_date() => content.to_owned(),
+        Place::Anywhere | Place::Envelope | Place::Date if content.contains('@') && !content.contains(' ') => {
+            let inner = content.trim_start_matches('<').trim_end_matches('>');
+            let (before, after) = if inner == content { ("", "") } else { ("<", ">") };
+            format!("{before}{}{after}", names.login(inner))
+        }
+        Place::Anywhere if is_host(content) || is_address(content) => names.host(content),
+        Place::Anywhere => match below_inbox(content) {
+            Some((inbox, name)) => format!("{inbox}{}", word_for_string(names, name)),
+            None => word_for_string(names, content),
+        },
+        _ => word_for_string(names, content),
+    }
+}
+
+/// The mailbox INBOX with its separator, and what a mailbox below it is called.
+fn below_inbox(content: &str) -> Option<(&str, &str)> {
+    let end = content.find(['/', '.'])?;
+    let (inbox, name) = content.split_at_checked(end.checked_add(1)?)?;
+    (inbox.get(..end)?.eq_ignore_ascii_case("INBOX") && !name.is_empty()).then_some((inbox, name))
+}
+
+/// A word in place of a string, with what made that need its quotes: it may be what a report is about.
+fn word_for_string(names: &mut Names, content: &str) -> String {
+    let mut word = names.word(content);
+    for (mark, shown) in [("\\\"", "\\\""), ("\\\\", "\\\\"), ("{", "{5}"), (")", ")"), ("(", "(")] {
+        if content.contains(mark) {
+            word.push_str(shown);
+        }
+    }
+    if !content.is_ascii() {
+        word.push('é');
+    }
+    word
+}
+
+/// A word, with what it needs to be told apart from another.
+fn push_word(out: &mut String, names: &mut Names, word: &str, vocabulary: bool) {
+    let core = word.trim_end_matches(['.', ':', '!', '?', '\'']);
+    let core = core.strip_suffix("'s").unwrap_or(core);
+    let (core, tail) = word.split_at(core.len());
+    let lead = core.len().saturating_sub(core.trim_start_matches(['\'', '`']).len());
+    let (lead, core) = core.split_at(lead);
+    out.push_str(lead);
+    match names.known(core).filter(|_| !(vocabulary && is_protocol(core))) {
+        Some(name) => out.push_str(&name),
+        None => push_core(out, names, core, vocabulary),
+    }
+    out.push_str(tail);
+}
+
+/// In capital letters a word of the protocol is one even if somebody is called so.
+fn is_protocol(word: &str) -> bool {
+    is_harmless(word) && !word.bytes().any(|byte| byte.is_ascii_lowercase())
+}
+
+fn push_core(out: &mut String, names: &mut Names, word: &str, vocabulary: bool) {
+    if word.is_empty() || vocabulary && is_harmless(word) {
+        return out.push_str(word);
+    }
+    if word.contains('@') {
+        return out.push_str(&names.login(word));
+    }
+    if let Some((host, port)) = word.rsplit_once(':').filter(|(host, _)| is_address(host) || is_host(host)) {
+        return out.push_str(&format!("{}:{port}", names.host(host)));
+    }
+    if is_address(word) || is_host(word) {
+        return out.push_str(&names.host(word));
+    }
+    if word.bytes().all(|byte| byte.is_ascii_digit() || b",:*.+-/%~".contains(&byte)) {
+        return out.push_str(word);
+    }
+    let separators = ['/', '.', '-', '_', ':', '|', '\\', '$', '&', '%', '*', '+'];
+    if !word.contains(separators) {
+        return out.push_str(&names.word(word));
+    }
+    // Flags, paths, names of mailboxes: each part for itself.
+    for part in word.split_inclusive(separators) {
+        let (name, separator) = match part.char_indices().next_back() {
+            Some((end, last)) if separators.contains(&last) => part.split_at(end),
+            _ => (part, ""),
+        };
+        let is_number = name.bytes().all(|byte| byte.is_ascii_digit());
+        if is_number || vocabulary && is_harmless(name) {
+            out.push_str(name);
+        } else {
+            out.push_str(&names.word(name));
+        }
+        out.push_str(separator);
+    }
+}
+
+/// An address of the network.
+fn is_address(word: &str) -> bool {
+    word.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>().is_ok()
+}
+
+/// A name of a host: labels with dots, the last of letters; no mailbox below INBOX and no part of a message.
+fn is_host(word: &str) -> bool {
+    let labels: Vec<&str> = word.split('.').collect();
+    let is_label = |label: &&str| {
+        !label.is_empty() && label.chars().all(|character| character.is_alphanumeric() || "-_".contains(character))
+    };
+    let ends_as_one =
+        labels.last().is_some_and(|last| last.len() > 1 && !last.bytes().any(|byte| byte.is_ascii_digit()));
+    let first = labels.first().copied().unwrap_or_default();
+    let is_section = first.bytes().all(|byte| byte.is_ascii_digit())
+        && labels.last().is_some_and(|last| ["MIME", "HEADER", "TEXT"].contains(last));
+    labels.len() > 1
+        && labels.iter().all(is_label)
+        && ends_as_one
+        && !is_section
+        && !is_harmless(word)
+        && !first.eq_ignore_ascii_case("INBOX")
+}

@@ -1,0 +1,161 @@
+//! A trace for a stranger: what a protocol consists of stays, what people and their machines are called is replaced, by the same
+//! word wherever it stands.
+//!
+//! Only what is known to be harmless stays (`vocabulary`); what is not known is replaced, so that a name in an unexpected place
+//! does not slip through. Secrets are not in a trace to begin with.
+
+mod headers;
+mod lines;
+mod names;
+mod vocabulary;
+
+use std::collections::HashMap;
+
+use lines::{Context, blank, blank_note};
+use names::Names;
+
+use super::Speaker;
+use super::record::{Entry, Part, Record, SessionId};
+use crate::account::AccountId;
+
+/// How much is exported at most, in bytes: more than rotating files have, and less than fills a memory.
+const MAX_LEN: usize = 256 << 20;
+
+/// What stands for the size of a secret, which is nobody's business either.
+const MASKED: u64 = 16;
+
+/// A trace that is being exported.
+#[derive(Default)]
+pub struct Export {
+    records: Vec<Record>,
+    len: usize,
+}
+
+/// It is more than can be exported at once.
+#[derive(Debug, thiserror::Error)]
+#[error("more than {} MiB cannot be exported at once: cut the trace to the sessions in question, by `--session` or with grep", MAX_LEN >> 20)]
+pub struct TooLong;
+
+impl Export {
+    /// Takes the next line.
+    ///
+    /// # Errors
+    /// [`TooLong`] if it is one too many.
+    pub fn take(&mut self, record: Record) -> Result<(), TooLong> {
+        self.len = self.len.saturating_add(record.cost());
+        self.records.push(record);
+        if self.len > MAX_LEN { Err(TooLong) } else { Ok(()) }
+    }
+
+    /// The lines as a stranger may see them.
+    #[must_use]
+    pub fn finish(self) -> Vec<Record> {
+        let mut names = Names::default();
+        // Twice: that a word is somebody's name may turn out later than its first use.
+        pass(&mut names, self.records.clone());
+        pass(&mut names, self.records)
+    }
+}
+
+fn pass(names: &mut Names, mut records: Vec<Record>) -> Vec<Record> {
+    let mut streams: HashMap<(Option<SessionId>, usize), Stream> = HashMap::new();
+    for index in 0..records.len() {
+        let Some(record) = records.get_mut(index) else { continue };
+        let session = record.session;
+        record.account = record.account.take().map(|account| blank_account(names, &account));
+        match &mut record.entry {
+            Entry::Note(words) => *words = blank_note(names, words),
+            Entry::Dropped(_) => {}
+            Entry::Said { speaker, parts, .. } => {
+                let stream = streams.entry((session, side_of(*speaker))).or_default();
+                let resized = stream.blank(names, parts);
+                let before = stream.last.replace(index);
+                if let (Some(size), Some(before)) = (resized, before.and_then(|before| records.get_mut(before))) {
+                    announce(before, size);
+                }
+            }
+        }
+    }
+    records
+}
+
+/// What is relayed and what is said beside it are one stream.
+fn side_of(speaker: Speaker) -> usize {
+    speaker as usize
+}
+
+/// What one peer says in one session.
+#[derive(Default)]
+struct Stream {
+    context: Context,
+    /// Its last line announced a literal.
+    announced: bool,
+    /// Where its last line stands.
+    last: Option<usize>,
+}
+
+impl Stream {
+    /// Blanks a line. Returns the size of its literal, if that has changed.
+    fn blank(&mut self, names: &mut Names, parts: &mut [Part]) -> Option<u64> {
+        if !self.announced {
+            self.context = Context::default();
+        }
+        let mut resized = None;
+        for part in parts.iter_mut() {
+            match part {
+                Part::Text(text) => *text = blank(names, &mut self.context, text),
+                Part::Masked(size) => {
+                    *size = MASKED;
+                    self.context.field();
+                }
+                Part::Literal { size, shown } => {
+                    let is_whole = u64::try_from(shown.len()) == Ok(*size);
+                    *shown = Some(&*shown)
+                        .filter(|_| is_whole)
+                        .and_then(|bytes| headers::blank(names, bytes))
+                        .unwrap_or_default();
+                    if !shown.is_empty() {
+                        *size = shown.len() as u64;
+                        resized = Some(*size);
+                    }
+                    self.context.field();
+                }
+                Part::Cut(_) => {}
+            }
+        }
+        self.announced = matches!(parts.last(), Some(Part::Text(text)) if announcement(text).is_some());
+        resized
+    }
+}
+
+fn blank_account(names: &mut Names, account: &AccountId) -> AccountId {
+    let user: Vec<String> = account.user.split('\n').map(|name| names.login(name)).collect();
+    let (host, port) = match account.upstream.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => (host, format!(":{port}")),
+        _ => (&*account.upstream, String::new()),
+    };
+    let server = if host.is_empty() { String::new() } else { format!("{}{port}", names.host(host)) };
+    AccountId::new(&user.join("\n"), &server)
+}
+
+/// Where in a line that ends with the announcement of a literal its size stands.
+fn announcement(text: &[u8]) -> Option<std::ops::Range<usize>> {
+    let inner = text.strip_suffix(b"}")?;
+    let inner = inner.strip_suffix(b"+").unwrap_or(inner);
+    let digits = inner.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    let start = inner.len().checked_sub(digits)?;
+    (digits > 0 && inner.get(..start)?.ends_with(b"{")).then_some(start..inner.len())
+}
+
+/// Corrects the size of the literal that a line announces.
+fn announce(record: &mut Record, size: u64) {
+    let Entry::Said { parts, .. } = &mut record.entry else { return };
+    if let Some(Part::Text(text)) = parts.last_mut()
+        && let Some(place) = announcement(text)
+    {
+        text.splice(place, size.to_string().into_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests;

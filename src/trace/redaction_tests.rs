@@ -1,0 +1,292 @@
+//! No secret of a dialogue is in what anybody gets to see of it: not as text, not as JSON, not in files, not in an export, and
+//! not among literals for who asks for those.
+
+use std::fs;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::export::Export;
+use super::files::Files;
+use super::*;
+use crate::account::AccountId;
+use crate::config::{JmapAccess, Native, TraceFiles, TraceFormat};
+use crate::proxy::preauth::{Allowance, Event, NotAuthenticated, Protection};
+use crate::proxy::session::{Output, Request, Session, Settings, Upstream};
+use crate::secret::DeviceToken;
+
+/// A token, a password and a SASL message alike: it can stand wherever one of them can.
+const SECRET: &str = "Sesame+Oeffne+Dich==";
+
+/// As much of it as nobody says by chance.
+const FRAGMENT: usize = 7;
+
+/// What may be shown to who asks for literals, and to nobody else.
+const BODY: &str = "Treasure-in-the-cave";
+
+static SETTINGS: LazyLock<[Arc<Settings>; 4]> = LazyLock::new(|| {
+    [(4000, Native::Passthrough), (60, Native::Passthrough), (4000, Native::Takeover), (60, Native::Takeover)].map(
+        |(max, native)| {
+            Arc::new(Settings {
+                entries: vec![("/shared/vendor/deltachat/turn".into(), format!("turn.example.org:3478:u:{SECRET}"))],
+                push_status: true,
+                native,
+                keepalive: Some(Duration::from_secs(290)),
+                jmapaccess: JmapAccess::Strip,
+                max_command: max,
+                max_response: max,
+            })
+        },
+    )
+});
+
+/// All who see something of a session.
+struct Audiences {
+    tracer: Tracer,
+    with_literals: Followed,
+    one_side: Followed,
+    written: Vec<(TraceFiles, Followed)>,
+    folder: tempfile::TempDir,
+}
+
+impl Audiences {
+    fn gather() -> Self {
+        let (tracer, folder) = (Tracer::default(), tempfile::tempdir().unwrap());
+        let follow = |audience, side, literals| tracer.follow(Wanted { audience, side, literals }).unwrap();
+        let with_literals = follow(Audience::Everyone, None, true);
+        let one_side = follow(Audience::Account("alice".into()), Some(Side::Upstream), false);
+        let written = [(TraceFormat::Json, true), (TraceFormat::Json, false), (TraceFormat::Text, false)];
+        let written = written.into_iter().enumerate().map(|(number, (format, literals))| {
+            let directory = folder.path().join(number.to_string());
+            let settings = TraceFiles { directory, format, literals, ..TraceFiles::default() };
+            (settings, follow(Audience::LoggedIn(Vec::new()), None, literals))
+        });
+        let written = written.collect();
+        Self { tracer, with_literals, one_side, written, folder }
+    }
+
+    /// All that was shown: without literals, and with them.
+    fn shown(self) -> (String, String) {
+        let Self { tracer, with_literals, one_side, written, folder } = self;
+        drop(tracer);
+        let all = |mut followed: Followed| std::iter::from_fn(move || followed.try_next()).collect::<Vec<_>>();
+        let (with_literals, one_side) = (all(with_literals), all(one_side));
+        let (mut without, mut with) = (String::new(), String::new());
+        let mut export = Export::default();
+        let (mut coloured, mut plain) = (Renderer::new().colours(true), Renderer::new());
+        for record in with_literals {
+            with += &record.to_json();
+            with += &coloured.render(&record);
+            without += &record.clone().without_literals().to_json();
+            export.take(record).unwrap();
+        }
+        for record in export.finish().iter().chain(&one_side) {
+            without += &record.to_json();
+            without += &plain.render(record);
+        }
+        for (settings, followed) in written {
+            let out = if settings.literals { &mut with } else { &mut without };
+            Files::new(settings.clone()).unwrap().write_all(followed);
+            for entry in fs::read_dir(&settings.directory).unwrap() {
+                *out += &fs::read_to_string(entry.unwrap().path()).unwrap();
+            }
+        }
+        drop(folder);
+        (without, with)
+    }
+}
+
+/// The secret as a client may write it; where a literal waits for the server, the pieces.
+fn secret_as(form: u8) -> Vec<String> {
+    let len = SECRET.len();
+    match form % 4 {
+        0 => vec![SECRET.into()],
+        1 => vec![format!("\"{SECRET}\"")],
+        2 => vec![format!("{{{len}+}}\r\n{SECRET}")],
+        _ => vec![format!("{{{len}}}\r\n"), SECRET.into()],
+    }
+}
+
+/// Before, secret, after: a command in pieces, each of which but the first waits for the server's `+`.
+fn command(before: &str, form: u8, after: &str) -> Vec<String> {
+    let mut pieces = secret_as(form);
+    pieces[0].insert_str(0, before);
+    pieces.last_mut().unwrap().push_str(after);
+    pieces
+}
+
+fn before_login(trace: &mut Recorder, kind: u8, form: u8, words: &str) -> Vec<String> {
+    let mut machine =
+        NotAuthenticated::new(Protection::Tls, Allowance { command: 400, commands: 20, wrong: 10, logins: 9 });
+    let pieces = match kind % 8 {
+        0 => command("a LOGIN user ", form, "\r\n"),
+        1 => command("a LOGIN ", form, &[" ", &secret_as(form % 3).concat(), "\r\n"].concat()),
+        2 => command(&format!("a LOGN {words} "), form, "\r\n"),
+        3 => command(&format!("a APPEND {words} "), form, "\r\n"),
+        4 => vec![format!("a AUTHENTICATE PLAIN {SECRET}\r\n")],
+        5 => vec!["a AUTHENTICATE LOGIN\r\n".into(), format!("{SECRET}\r\n"), format!("{SECRET}\r\n")],
+        6 => vec![format!("a AUTHENTICATE XOAUTH2 {SECRET}\r\n"), format!("{SECRET}\r\n")],
+        _ => vec!["a AUTHENTICATE OAUTHBEARER\r\n".into(), format!("{SECRET}\r\n")],
+    };
+    for piece in &pieces {
+        let (mut rest, mut said) = (piece.as_bytes(), vec![]);
+        while !rest.is_empty() {
+            let transcript = trace.transcript().map(|transcript| transcript as &mut dyn Transcript);
+            if let Some(Event::Close) = machine.take(&mut rest, &mut said, transcript) {
+                return pieces;
+            }
+        }
+        if !said.starts_with(b"+") {
+            break;
+        }
+    }
+    pieces
+}
+
+struct Stage {
+    session: Session,
+    out: Recorded,
+    step: usize,
+}
+
+struct Recorded {
+    trace: Recorder,
+    upstream: Vec<u8>,
+    requests: usize,
+    /// deltapush itself asks for more.
+    asked: bool,
+}
+
+impl Output for Recorded {
+    fn to_client(&mut self, bytes: &[u8]) {
+        self.asked |= bytes.starts_with(b"+ OK");
+    }
+    fn to_upstream(&mut self, bytes: &[u8]) {
+        self.upstream.extend_from_slice(bytes);
+    }
+    fn compress(&mut self) {}
+    fn request(&mut self, _: Request) {
+        self.requests += 1;
+    }
+    fn idles_in(&mut self, _: &str) {}
+    fn fetches(&mut self) {}
+    fn tokens(&self) -> Vec<DeviceToken> {
+        vec![DeviceToken::new(SECRET.as_bytes()).unwrap()]
+    }
+    fn push_status(&self) -> String {
+        "push active".into()
+    }
+    fn transcript(&mut self) -> Option<&mut dyn Transcript> {
+        self.trace.transcript().map(|transcript| transcript as &mut dyn Transcript)
+    }
+}
+
+impl Stage {
+    fn act(&mut self, kind: u8, form: u8, words: &str) {
+        let token = "/private/devicetoken";
+        let len = SECRET.len();
+        let pieces = match kind % 16 {
+            0 => command(&format!("b SETMETADATA INBOX ({token} "), form, ")\r\n"),
+            1 => command(&format!("b SETMETADATA \"inbox\" (/shared/comment \"{words}\" {token} "), form, ")\r\n"),
+            2 => command(&format!("b SETMETADATA INBOX {words} "), form, "\r\n"),
+            3 => vec![format!("b GETMETADATA INBOX {token}\r\n")],
+            4 => vec!["b GETMETADATA (DEPTH infinity) \"\" (/shared/vendor /shared/comment)\r\n".into()],
+            5 => command(&format!("b LOGIN {words} "), form, "\r\n"),
+            6 => vec!["b AUTHENTICATE PLAIN\r\n".into(), format!("{SECRET}\r\n")],
+            // Mistyped: nobody knows that this is a password.
+            7 => command("b LOGN user ", 2 + form % 2, "\r\n"),
+            8 => return self.upstream_says(&format!("* METADATA \"INBOX\" ({token} \"{SECRET}\")\r\n")),
+            9 => return self.upstream_says(&format!("* METADATA INBOX ({token} {{{len}}}\r\n{SECRET})\r\n")),
+            10 => return self.upstream_says(&format!("* 1 FETCH ({words} BODY[] {{{}}}\r\n{BODY})\r\n", BODY.len())),
+            11 => vec![format!("b APPEND x {{{}}}\r\n", BODY.len()), format!("{BODY}\r\n")],
+            12 => vec!["b IDLE\r\n".into(), "DONE\r\n".into()],
+            13 => vec!["b COMPRESS DEFLATE\r\n".into()],
+            14 => vec![format!("b ID (\"name\" \"{words}\")\r\n")],
+            _ => vec![format!("b {words}\r\n")],
+        };
+        for piece in pieces {
+            for chunk in piece.as_bytes().chunks(self.step) {
+                if self.session.takes_client_input() {
+                    self.session.from_client(chunk, &mut self.out);
+                }
+            }
+            // What the server does not ask for is not said.
+            if !self.answer(form) {
+                return;
+            }
+        }
+    }
+
+    fn upstream_says(&mut self, said: &str) {
+        for chunk in said.as_bytes().chunks(self.step) {
+            self.session.from_upstream(chunk, &mut self.out);
+        }
+    }
+
+    /// Answers what came; whether it asks for more.
+    fn answer(&mut self, form: u8) -> bool {
+        let got = std::mem::take(&mut self.out.upstream);
+        let waits = got.ends_with(b"}\r\n") || got.ends_with(b"IDLE\r\n") || got.ends_with(b"PLAIN\r\n");
+        let asks = self.out.asked || waits && form % 5 != 4;
+        self.out.asked = false;
+        if std::mem::take(&mut self.out.requests) > 0 {
+            self.session.answered(form.is_multiple_of(2), &mut self.out);
+        } else if waits && form % 5 != 4 {
+            self.upstream_says(if got.ends_with(b"PLAIN\r\n") { "+ Sesame+Oeffne+Dich==\r\n" } else { "+ go on\r\n" });
+        } else if !got.is_empty() {
+            self.upstream_says(&format!("* METADATA INBOX (/private/devicetoken \"{SECRET}\")\r\nb OK done\r\n"));
+        }
+        asks
+    }
+}
+
+fn has_any_of(shown: &str, secret: &str) -> bool {
+    secret.as_bytes().windows(FRAGMENT).any(|part| memchr::memmem::find(shown.as_bytes(), part).is_some())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+    #[test]
+    fn no_secret_is_shown_to_anybody(
+        settings in 0..8usize,
+        step in prop::sample::select(vec![1usize, 3, 17, usize::MAX]),
+        login in prop::collection::vec((any::<u8>(), any::<u8>(), "[a-z *+]{0,8}"), 0..4),
+        dialogue in prop::collection::vec((any::<u8>(), any::<u8>(), "[a-z *+]{0,12}"), 0..12),
+        late in any::<bool>(),
+    ) {
+        let audiences = Audiences::gather();
+        let mut trace = audiences.tracer.client(1);
+        for (kind, form, words) in &login {
+            before_login(&mut trace, *kind, *form, words);
+        }
+        if late {
+            trace.tries(&AccountId::new("alice", "imap.example.org:993"));
+        }
+        trace.logged_in(&AccountId::new("alice", "imap.example.org:993"));
+        let upstream = Upstream { metadata: settings & 4 != 0, pushes: settings & 1 != 0, id: true };
+        let session = Session::new(SETTINGS[settings % 4].clone(), upstream);
+        let mut stage = Stage { session, out: Recorded { trace, upstream: vec![], requests: 0, asked: false }, step };
+        for (kind, form, words) in &dialogue {
+            stage.act(*kind, *form, words);
+        }
+        drop(stage);
+        let (without, with) = audiences.shown();
+        prop_assert!(!has_any_of(&without, SECRET) && !has_any_of(&without, BODY), "{without}");
+        prop_assert!(!has_any_of(&with, SECRET), "{with}");
+    }
+}
+
+#[test]
+fn a_body_is_shown_to_who_asks_for_it() {
+    let audiences = Audiences::gather();
+    let mut trace = audiences.tracer.client(1);
+    trace.logged_in(&AccountId::new("alice", "imap.example.org:993"));
+    let session = Session::new(SETTINGS[0].clone(), Upstream::default());
+    let mut stage = Stage { session, out: Recorded { trace, upstream: vec![], requests: 0, asked: false }, step: 5 };
+    [10, 11].into_iter().for_each(|kind| stage.act(kind, 0, "UID 3"));
+    drop(stage);
+    let (without, with) = audiences.shown();
+    assert!(with.matches(BODY).count() >= 6 && !without.contains(BODY), "{with}");
+    assert!(without.contains("<20 bytes>") && without.contains("{\"literal\":20}"), "{without}");
+}

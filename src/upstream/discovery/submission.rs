@@ -1,0 +1,122 @@
+//! Where a domain says that its mail is sent: SRV records (RFC 8314 section 5.1, RFC 6186 section 3.3), then autoconfig.
+//!
+//! What is found is handed to people, who send their password there. So a host that only DNS names must be within the domain, or
+//! be named by the route (`targets`), be the IMAP server's own, or be named by autoconfig too, for which the domain's
+//! certificate vouches.
+
+use std::sync::Arc;
+
+use super::autoconfig::{self, Kind};
+use super::srv::{self, Service};
+use super::{Offer, Search, documents};
+use crate::config::{LoginTemplate, Security, Submission};
+use crate::upstream::dns::{Dns, DnsError, Reach};
+use crate::upstream::route::Terms;
+use crate::upstream::tls::ClientConfigs;
+
+/// What is asked, and whom.
+#[derive(Clone, Copy)]
+pub struct Question<'a> {
+    /// The domain, in lower case.
+    pub domain: &'a Arc<str>,
+    /// What its route says.
+    pub terms: &'a Terms,
+    /// Where the domain's own names may lead.
+    pub reach: Reach,
+    /// The IMAP server, where its name is known.
+    pub imap: Option<&'a str>,
+    /// deltapush's own name: autoconfig that leads to it is its own and says nothing new.
+    pub own: &'a str,
+    /// The resolver.
+    pub dns: &'a Arc<Dns>,
+    /// Verifying certificates.
+    pub tls: &'a ClientConfigs,
+}
+
+/// What was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Named {
+    /// The domain names this server, and what it wants as login.
+    Server(Submission, LoginTemplate),
+    /// DNS names this host alone, which nothing vouches for.
+    Unproved(String),
+    /// The domain names none.
+    Nothing,
+    /// Somebody does not answer; why.
+    Failed(String),
+}
+
+/// Looks for the submission server of a domain. Bounded in time, as each of its steps is.
+pub async fn submission(question: Question<'_>) -> Named {
+    let Question { domain, terms, reach, dns, tls, .. } = question;
+    let search = Search { domain, terms, reach, dns, tls };
+    let records = by_srv(dns, domain).await;
+    let (offers, silent) = match records {
+        Ok(offers) => (offers, None),
+        Err(reason) => (Vec::new(), Some(reason)),
+    };
+    let is_expected = |offer: &&Offer| search.is_expected(&offer.host) || question.imap == Some(&*offer.host);
+    if let Some(offer) = offers.iter().find(is_expected) {
+        return server(offer);
+    }
+    let named = documents(&search, |document| of_document(document, domain, question.own)).await;
+    match (named, offers.first(), silent) {
+        (Ok(Some(named)), _, _) => {
+            let both = offers.iter().find(|offer| named.iter().any(|other| other.host == offer.host));
+            both.or(named.first()).map_or(Named::Nothing, server)
+        }
+        (_, Some(offer), _) => Named::Unproved(offer.host.to_string()),
+        (Err(reason), _, _) | (_, _, Some(reason)) => Named::Failed(reason),
+        (Ok(None), _, _) => Named::Nothing,
+    }
+}
+
+fn server(offer: &Offer) -> Named {
+    let login = if offer.by_local_part { LoginTemplate::local() } else { LoginTemplate::default() };
+    Named::Server(Submission::new(offer.security, offer.host.to_string(), offer.port), login)
+}
+
+/// TLS from the first byte is preferred. In the order in which they are to be tried.
+async fn by_srv(dns: &Dns, domain: &str) -> Result<Vec<Offer>, String> {
+    for (service, security) in [("_submissions._tcp", Security::Tls), ("_submission._tcp", Security::StartTls)] {
+        match dns.services(service, domain).await {
+            Ok((records, _)) => {
+                if let Service::Offered(offers) = srv::service(&records, security) {
+                    return Ok(srv::in_order(&offers, |most| fastrand::u32(0..=most)));
+                }
+            }
+            Err(DnsError::Absent { .. } | DnsError::NotPublic { .. }) => {}
+            // That TLS is not there is not known: the other is not taken in its place.
+            Err(error @ DnsError::Failed { .. }) => return Err(error.to_string()),
+        }
+    }
+    Ok(Vec::new())
+}
+
+/// The submission servers of a document that is not deltapush's own.
+fn of_document(document: &str, domain: &str, own: &str) -> Option<Vec<Offer>> {
+    let is_own = autoconfig::servers(document, domain, Kind::Imap)?.iter().any(|offer| *offer.host == *own);
+    let found = autoconfig::servers(document, domain, Kind::Smtp)?;
+    (!is_own && !found.is_empty()).then_some(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handout::{Incoming, Outgoing, xml};
+
+    #[test]
+    fn a_document_of_deltapush_itself_says_nothing_new() {
+        let incoming =
+            [Incoming { host: "push.example.org".into(), port: 993, tls: crate::config::ListenerTls::Implicit }];
+        let outgoing = Outgoing { server: "smtps://smtp.example.org".parse().unwrap(), login: LoginTemplate::local() };
+        let document = xml::document("example.org", &incoming, Some(&outgoing));
+        assert_eq!(of_document(&document, "example.org", "push.example.org"), None);
+        let found = of_document(&document, "example.org", "other.example.org").unwrap();
+        assert_eq!(
+            server(&found[0]),
+            Named::Server("smtps://smtp.example.org".parse().unwrap(), LoginTemplate::local())
+        );
+        assert_eq!(of_document(&xml::document("example.org", &incoming, None), "example.org", "x.example"), None);
+    }
+}

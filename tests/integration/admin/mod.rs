@@ -1,0 +1,75 @@
+//! The admin listener of the real binary: who gets in, metrics as Prometheus reads them, health, and the page in a browser.
+
+mod access;
+mod health;
+mod metrics;
+mod page;
+
+use std::fs;
+
+use super::support::deltapush::{Deltapush, Options};
+use super::support::dovecot::Setup;
+use super::support::ports::free_port;
+use super::support::scene::Scene;
+
+/// A deltapush with an admin listener.
+struct Admin {
+    port: u16,
+    password: String,
+}
+
+/// The configuration of one on this port.
+fn wanted(port: u16) -> String {
+    format!("admin:\n  address: 127.0.0.1:{port}\n")
+}
+
+impl Admin {
+    fn of(deltapush: &Deltapush, port: u16) -> Self {
+        // reqwest takes the process's default.
+        let _ = deltapush::crypto::provider();
+        let password = fs::read_to_string(deltapush.dir().join("state/admin.password")).unwrap();
+        Self { port, password: password.trim().to_owned() }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.port)
+    }
+
+    /// The address for a browser, with the password in it.
+    fn url_with_password(&self, path: &str) -> String {
+        format!("http://admin:{}@127.0.0.1:{}{path}", self.password, self.port)
+    }
+
+    /// What is found there without a password: status and text.
+    async fn get(&self, path: &str) -> (u16, String) {
+        let answer = reqwest::get(self.url(path)).await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    }
+
+    /// And with it.
+    async fn get_with_password(&self, path: &str) -> (u16, String) {
+        let request = reqwest::Client::new().get(self.url(path)).basic_auth("admin", Some(&self.password));
+        let answer = request.send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    }
+}
+
+/// A deltapush without an upstream.
+fn alone() -> (Deltapush, Admin) {
+    let port = free_port();
+    let deltapush = Deltapush::start(&Options { more: wanted(port), ..Options::plain(9) });
+    let admin = Admin::of(&deltapush, port);
+    (deltapush, admin)
+}
+
+/// One with an account in Dovecot and a notification server.
+async fn scene(name: &str, change: impl FnOnce(&mut Options)) -> (Scene, Admin) {
+    let port = free_port();
+    let scene = Scene::with(Setup::Vanilla, name, |options| {
+        options.more = wanted(port);
+        change(options);
+    })
+    .await;
+    let admin = Admin::of(&scene.deltapush, port);
+    (scene, admin)
+}

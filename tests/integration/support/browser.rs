@@ -1,0 +1,124 @@
+//! A headless Chromium, driven through a script in Python.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+
+use serde_json::{Value, json};
+
+use super::python;
+
+/// A browser with a profile of its own. It ends with the test.
+pub(crate) struct Browser {
+    child: Child,
+    requests: Option<ChildStdin>,
+    answers: BufReader<ChildStdout>,
+}
+
+/// How somebody looks at a page.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Look {
+    /// In CSS pixels; below 600 it is a phone.
+    pub(crate) width: u32,
+    /// `light` or `dark`.
+    pub(crate) scheme: &'static str,
+    /// Whether scripts run.
+    pub(crate) script: bool,
+}
+
+/// A page as the browser has it.
+#[derive(Debug)]
+pub(crate) struct Shown {
+    /// What is in it now.
+    pub(crate) html: String,
+    /// How wide it is, in CSS pixels.
+    pub(crate) width: f64,
+    /// What the browser complains of: scripts that fail, and what the page's own policy forbids.
+    pub(crate) complaints: Vec<Value>,
+}
+
+impl Browser {
+    pub(crate) fn start() -> Self {
+        let found = std::process::Command::new("sh").args(["-c", "command -v chromium"]).output().unwrap();
+        assert!(found.status.success(), "chromium is missing: run scripts/test once, it installs it");
+        let mut command = python::script("browser.py");
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let (requests, answers) = (child.stdin.take(), BufReader::new(child.stdout.take().unwrap()));
+        let mut browser = Self { child, requests, answers };
+        assert_eq!(browser.read()["ready"], true);
+        browser
+    }
+
+    /// Loads a page.
+    pub(crate) fn open(&mut self, url: &str, look: Look) -> Shown {
+        let Look { width, scheme, script } = look;
+        let shown = self.call(json!({ "do": "open", "url": url, "width": width, "scheme": scheme, "script": script }));
+        assert!(shown["error"].is_null(), "{url} cannot be loaded: {shown}");
+        Shown {
+            html: shown["html"].as_str().unwrap().to_owned(),
+            width: shown["width"].as_f64().unwrap(),
+            complaints: shown["complaints"].as_array().unwrap().clone(),
+        }
+    }
+
+    /// Waits until the page has `text` in it, and fails if that does not come. Returns the page as it is then.
+    pub(crate) fn wait_for(&mut self, text: &str) -> String {
+        let shown = self.call(json!({ "do": "wait", "text": text }));
+        assert_eq!(shown["found"], true, "{text:?} does not come: {}", shown["html"].as_str().unwrap());
+        assert_eq!(shown["complaints"], json!([]));
+        shown["html"].as_str().unwrap().to_owned()
+    }
+
+    /// Makes a picture (PNG) of the page, or of its first `height` pixels; returns its size in bytes.
+    pub(crate) fn shoot(&mut self, path: &Path, height: u32) -> u64 {
+        self.call(json!({ "do": "shoot", "path": path, "height": height }))["bytes"].as_u64().unwrap()
+    }
+
+    /// What a piece of script returns, or its promise brings.
+    pub(crate) fn run(&mut self, script: &str) -> Value {
+        self.call(json!({ "do": "run", "script": script }))["returned"].clone()
+    }
+
+    /// Waits until a piece of script returns true, and fails if that does not come.
+    pub(crate) fn wait_until(&mut self, script: &str) {
+        let came = self.call(json!({ "do": "until", "script": script }));
+        assert_eq!(came["came"], true, "{script}: {came:#}");
+    }
+
+    /// Types into the field that a CSS selector finds, in place of what stands there.
+    pub(crate) fn fill(&mut self, selector: &str, text: &str) {
+        self.call(json!({ "do": "type", "selector": selector, "text": text }));
+    }
+
+    /// Clicks on an element.
+    pub(crate) fn click(&mut self, selector: &str) {
+        self.call(json!({ "do": "click", "selector": selector }));
+    }
+
+    /// The addresses of all that was asked for over the network, allowed or not, since this was last asked. Fails if the page has
+    /// been complained of.
+    pub(crate) fn requests(&mut self) -> Vec<String> {
+        let asked = self.call(json!({ "do": "asked" }));
+        assert_eq!(asked["complaints"], json!([]));
+        asked["asked"].as_array().unwrap().iter().map(|url| url.as_str().unwrap().to_owned()).collect()
+    }
+
+    fn call(&mut self, request: Value) -> Value {
+        writeln!(self.requests.as_mut().unwrap(), "{request}").unwrap();
+        self.read()
+    }
+
+    fn read(&mut self) -> Value {
+        let mut line = String::new();
+        self.answers.read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("the browser's script says {line:?}: {error}"))
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        // At the end of its input the script ends the browser, and itself.
+        self.requests = None;
+        let _ = self.child.wait();
+    }
+}
