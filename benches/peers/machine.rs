@@ -18,6 +18,9 @@ use crate::common::process::TICK;
 /// The largest TLS record.
 const RECORD: usize = 16 * 1024;
 
+/// Of so many attempts the best counts: other programs only take away.
+const ATTEMPTS: u32 = 5;
+
 /// What is known of the machine, as lines.
 pub(crate) async fn describe(options: &Options) -> Result<Vec<String>> {
     let processors = fs::read_to_string("/proc/cpuinfo")?;
@@ -34,8 +37,12 @@ pub(crate) async fn describe(options: &Options) -> Result<Vec<String>> {
         .filter_map(|entrant| Some(format!("{} {}", entrant.kind.program(), entrant.kind.version()?)))
         .collect();
     let (date, files) = (Zoned::now().strftime("%Y-%m-%d"), limits::files());
-    let (encryption, loopback) = (encryption(options.time())?, loopback(options.time()).await?);
-    let per_gib = f64::from(1 << 30) / 1e6 / encryption;
+    let (mut best_encryption, mut best_loopback) = (0.0_f64, 0.0_f64);
+    for _ in 0..ATTEMPTS {
+        best_encryption = best_encryption.max(encryption(options.time() / ATTEMPTS)?);
+        best_loopback = best_loopback.max(loopback(options.time() / ATTEMPTS).await?);
+    }
+    let per_gib = f64::from(1 << 30) / 1e6 / best_encryption;
     Ok(vec![
         format!(
             "{date}; {cores} cores ({}), {} GiB of memory, Linux {kernel}, {files} open files at most",
@@ -44,8 +51,8 @@ pub(crate) async fn describe(options: &Options) -> Result<Vec<String>> {
         ),
         versions.into_iter().collect::<Vec<_>>().join(", "),
         format!(
-            "what this machine can do at best: one core seals {encryption:.0} MB/s with AES-256-GCM, so that opening and \
-             sealing a GiB takes {:.2} s; loopback carries {loopback:.0} MB/s from one program to another without TLS",
+            "what this machine can do at best: one core seals {best_encryption:.0} MB/s with AES-256-GCM, so that opening and \
+             sealing a GiB takes {:.2} s; loopback carries {best_loopback:.0} MB/s from one program to another without TLS",
             2.0 * per_gib
         ),
     ])

@@ -22,7 +22,15 @@ pub(crate) fn svg(figures: &[&Figure], entrants: &[Entrant]) -> String {
     let mut body = String::new();
     let mut y = HEAD;
     for figure in figures {
-        let rows: Vec<_> = figure.rows.iter().filter_map(|row| Some((row, figure.best_peer(row, entrants)?))).collect();
+        let rows: Vec<_> = figure
+            .rows
+            .iter()
+            .filter_map(|row| {
+                // Where too little was measured, there is nothing to compare.
+                figure.to_best_peer(row, entrants)?;
+                Some((row, figure.best_peer(row, entrants)?))
+            })
+            .collect();
         if rows.is_empty() {
             continue;
         }

@@ -22,7 +22,6 @@ use super::events::{self, events};
 static SETTINGS: LazyLock<Arc<Settings>> = LazyLock::new(|| {
     Arc::new(Settings {
         entries: vec![],
-        push_status: false,
         native: Native::Passthrough,
         keepalive: None,
         jmapaccess: JmapAccess::Strip,

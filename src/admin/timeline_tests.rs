@@ -1,3 +1,5 @@
+//! What is told of an account, link by link.
+
 use std::time::Duration;
 
 use tokio::time::{Instant, advance};

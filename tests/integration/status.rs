@@ -117,6 +117,8 @@ async fn the_timeline_tells_why_a_message_was_late() {
     let count = |kind: &str| chain.iter().filter(|link| link.0 == kind).count();
     let counts = ["connected", "news", "judged", "noticed", "post", "answer", "fetched"].map(count);
     assert_eq!(counts, [2, 2, 2, 2, 1, 1, 1], "{history:#}");
+    let news: Vec<&str> = chain.iter().map(|link| link.0).filter(|kind| ["news", "judged"].contains(kind)).collect();
+    assert_eq!(news, ["news", "judged", "news", "judged"], "{history:#}");
     let end = ["post", "answer", "connected", "fetched"].map(|kind| (kind, true));
     assert!(chain.iter().filter(|link| end.contains(*link)).eq(&end), "{history:#}");
     assert!(history["explanation"].to_string().contains("after the news"), "{history:#}");

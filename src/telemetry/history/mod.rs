@@ -8,6 +8,8 @@ mod ring;
 #[cfg(test)]
 mod tests;
 
+use std::time::Duration;
+
 use dashmap::DashMap;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
@@ -20,6 +22,9 @@ use entry::short;
 pub use entry::{Entry, Moment, WatchNote, What};
 pub use ring::{LastPush, MAX_ENTRIES};
 use ring::{Ring, cut};
+
+/// What rounding to milliseconds leaves out at most.
+const ALMOST_A_MILLISECOND: Duration = Duration::from_nanos(999_999);
 
 /// So many accounts have a history. Further ones get one as others go.
 pub const MAX_ACCOUNTS: usize = 20_000;
@@ -112,7 +117,9 @@ impl History {
                     return;
                 }
                 let mailbox = ring.mailbox(mailbox);
-                let heard = since.map(|since| short(Instant::now().saturating_duration_since(since.into())));
+                // Rounded up, as `now` is rounded down: the news never seem to come after what they led to.
+                let ago = |since: std::time::Instant| Instant::now().saturating_duration_since(since.into());
+                let heard = since.map(|since| short(ago(since).saturating_add(ALMOST_A_MILLISECOND)));
                 ring.last_message = Some(now);
                 ring.push(now, What::Noticed { mailbox, announce: *announce, heard });
             }),

@@ -1,3 +1,5 @@
+//! What is kept of what happens, in which order, and how much of it.
+
 use std::time::Duration;
 
 use super::*;

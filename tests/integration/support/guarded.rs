@@ -14,10 +14,10 @@ const GUARD: &str = r#"
     said=$(cat)
     kill -- "-$group"
     for moment in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
-        kill -0 -- "-$group" 2>/dev/null || break
+        kill -s 0 -- "-$group" 2>/dev/null || break
         sleep 0.1
     done
-    kill -KILL -- "-$group" 2>/dev/null
+    kill -s KILL -- "-$group" 2>/dev/null
     # What was killed may still be writing.
     [ "$said" = keep ] || rm -rf "$1" 2>/dev/null || { sleep 0.5; rm -rf "$1"; }
 "#;

@@ -2,7 +2,7 @@
 //!
 //! The proxy hands a session over that has come to rest; it is watched in by the same machine as deltapush's own. Of each
 //! account the newest is kept: the one before logs out as soon as the new one watches. When the last one has ended and no
-//! client is there, the account's devices are [called](caller) back.
+//! client is there, the account's devices are called back (`caller`).
 
 mod caller;
 mod ticket;
