@@ -24,6 +24,7 @@ static SETTINGS: LazyLock<Arc<Settings>> = LazyLock::new(|| {
         entries: vec![],
         native: Native::Passthrough,
         keepalive: None,
+        push_status: false,
         jmapaccess: JmapAccess::Strip,
         max_command: 200,
         max_response: 150,
