@@ -44,7 +44,7 @@ impl Account {
 }
 
 /// A message in a mailbox.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Delivered {
     /// Whose mailbox, as an index.
     pub(crate) account: usize,
@@ -52,6 +52,8 @@ pub(crate) struct Delivered {
     pub(crate) kind: Kind,
     /// The last moment at which it was not there yet.
     pub(crate) at: Instant,
+    /// Its `Message-ID`.
+    pub(crate) id: String,
 }
 
 /// A message that deserved a push, and a device that was not told after it came.
@@ -92,8 +94,14 @@ pub(crate) struct Tally {
     pub(crate) waits: Vec<Duration>,
 }
 
-/// Compares what was delivered with what was announced.
-pub(crate) fn compare(accounts: &[Account], delivered: &[Delivered], accepted: &[Accepted]) -> Tally {
+/// Compares what was delivered with what was announced. Nothing is owed to the device with a token that has seen the message
+/// with an ID for itself.
+pub(crate) fn compare(
+    accounts: &[Account],
+    delivered: &[Delivered],
+    accepted: &[Accepted],
+    has_seen: impl Fn(&str, &str) -> bool,
+) -> Tally {
     let mut posts: HashMap<&str, Vec<Instant>> = HashMap::new();
     for accepted in accepted {
         posts.entry(&accepted.token).or_default().push(accepted.at);
@@ -111,6 +119,7 @@ pub(crate) fn compare(accounts: &[Account], delivered: &[Delivered], accepted: &
             let posts = posts.get(token.as_str()).map(Vec::as_slice).unwrap_or_default();
             match posts.iter().find(|post| **post >= message.at) {
                 Some(post) => tally.waits.push(*post - message.at),
+                None if has_seen(token, &message.id) => {}
                 None => tally.missing.push(Missing {
                     account: account.user.clone(),
                     token: token.clone(),
@@ -167,7 +176,8 @@ mod tests {
             quiet,
         };
         let accounts = [account("a", &["1", "2"], false), account("b", &["2"], false), account("c", &["3"], true)];
-        let delivered = |account, kind, seconds| Delivered { account, kind, at: at(seconds) };
+        let delivered =
+            |account, kind, seconds| Delivered { account, kind, at: at(seconds), id: format!("<{seconds}>") };
         let delivered = [
             delivered(0, Kind::News, 10),
             delivered(0, Kind::News, 11),
@@ -176,13 +186,17 @@ mod tests {
         ];
         let accepted = |token: &str, seconds| Accepted { at: at(seconds), token: token.to_owned() };
         let good = [accepted("2", 12), accepted("1", 11), accepted("2", 20)];
-        let tally = compare(&accounts, &delivered, &good);
+        let nobody = |_: &str, _: &str| false;
+        let tally = compare(&accounts, &delivered, &good, nobody);
         assert_eq!((tally.deserving, tally.owed, tally.surplus), (3, 5, 0), "{tally:?}");
         assert!(tally.missing.is_empty() && tally.nuisances.is_empty(), "{tally:?}");
 
         let late = [accepted("1", 11), accepted("2", 12), accepted("2", 19), accepted("3", 30)];
-        let tally = compare(&accounts, &delivered, &late);
+        let tally = compare(&accounts, &delivered, &late, nobody);
         assert_eq!((tally.missing.len(), tally.surplus), (1, 2), "{tally:?}");
+        let others = compare(&accounts, &delivered, &late, |token, id| (token, id) == ("2", "<11>"));
+        let itself = compare(&accounts, &delivered, &late, |token, id| (token, id) == ("2", "<20>"));
+        assert_eq!((others.missing.len(), itself.missing.len()), (1, 0));
         assert_eq!((tally.missing[0].account.as_str(), tally.nuisances), ("b", vec!["3".to_owned()]));
     }
 }

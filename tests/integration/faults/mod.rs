@@ -27,7 +27,7 @@ use self::ledger::{Account, Delivered, Kind, Missing, Tally};
 use self::network::{Manner, Network};
 use self::notifications::{Day, Notifications};
 use self::phone::{Phone, Visits};
-use self::post::Ports;
+use self::post::{Ports, Put};
 use self::weather::{Count, Span};
 use super::support::client::{Client, quoted};
 use super::support::deltapush::{Deltapush, Options};
@@ -137,8 +137,8 @@ async fn deliver(scene: Arc<Scene>, count: usize, mut rng: Rng) -> Vec<Delivered
     for _ in 0..count {
         let account = rng.usize(0..scene.accounts.len());
         let kind = scene.accounts[account].kind(&mut rng);
-        let at = post::put(scene.ports, &scene.accounts[account], kind).await;
-        delivered.push(Delivered { account, kind, at });
+        let Put { at, id } = post::put(scene.ports, &scene.accounts[account], kind).await;
+        delivered.push(Delivered { account, kind, at, id });
         sleep(Duration::from_millis(rng.u64(scene.plan.pause.0..=scene.plan.pause.1))).await;
     }
     delivered
@@ -195,7 +195,8 @@ async fn burst(scene: Arc<Scene>, index: usize, mut rng: Rng) -> Vec<Delivered> 
     for _ in 0..BURST {
         sleep(Duration::from_millis(rng.u64(0..1_000))).await;
         let kind = if account.quiet { account.kind(&mut rng) } else { Kind::News };
-        delivered.push(Delivered { account: index, kind, at: post::put(scene.ports, account, kind).await });
+        let Put { at, id } = post::put(scene.ports, account, kind).await;
+        delivered.push(Delivered { account: index, kind, at, id });
     }
     delivered
 }
@@ -203,15 +204,9 @@ async fn burst(scene: Arc<Scene>, index: usize, mut rng: Rng) -> Vec<Delivered> 
 impl Scene {
     fn tally(&self, delivered: &[Delivered]) -> Tally {
         let accepted = self.notifications.accepted();
-        let Some(visits) = &self.visits else { return ledger::compare(&self.accounts, delivered, &accepted) };
-        // A device that looks for itself is told. Each account by itself: it may have been there for another one.
-        let of_account = |(index, account): (usize, &Account)| {
-            let delivered: Vec<_> = delivered.iter().filter(|message| message.account == index).copied().collect();
-            let told: Vec<_> = accepted.iter().cloned().chain(visits.of(&account.user)).collect();
-            ledger::compare(&self.accounts, &delivered, &told).missing
-        };
-        let missing = self.accounts.iter().enumerate().flat_map(of_account).collect();
-        Tally { missing, ..ledger::compare(&self.accounts, delivered, &accepted) }
+        // A device that has looked for itself need not be told.
+        let has_seen = |token: &str, id: &str| self.visits.as_ref().is_some_and(|visits| visits.has_seen(token, id));
+        ledger::compare(&self.accounts, delivered, &accepted, has_seen)
     }
 
     /// Waits until nothing is missing, or for as long as the plan allows.
@@ -229,8 +224,8 @@ impl Scene {
     /// A last message for each account: it is watched, those accounts, too, of which no notification came so far.
     async fn last_round(&self, delivered: &mut Vec<Delivered>) {
         for (index, account) in self.accounts.iter().enumerate() {
-            let at = post::put(self.ports, account, Kind::News).await;
-            delivered.push(Delivered { account: index, kind: Kind::News, at });
+            let Put { at, id } = post::put(self.ports, account, Kind::News).await;
+            delivered.push(Delivered { account: index, kind: Kind::News, at, id });
         }
     }
 }

@@ -23,13 +23,21 @@ pub(crate) struct Ports {
     pub(crate) lmtp: u16,
 }
 
+/// A message that was stored.
+pub(crate) struct Put {
+    /// The last moment at which it was not there yet.
+    pub(crate) at: Instant,
+    /// Its `Message-ID`.
+    pub(crate) id: String,
+}
+
 /// Puts a message of this kind into the account's mailbox, however often that takes. A message that the server has stored
-/// without saying so comes twice. Returns the last moment at which the last of them was not there yet.
-pub(crate) async fn put(ports: Ports, account: &Account, kind: Kind) -> Instant {
+/// without saying so comes twice. Returns the last of them.
+pub(crate) async fn put(ports: Ports, account: &Account, kind: Kind) -> Put {
     let deadline = Instant::now() + PATIENCE;
     loop {
         match attempt(ports, &account.user, kind).await {
-            Ok(before) => return before,
+            Ok(put) => return put,
             Err(error) => {
                 assert!(Instant::now() < deadline, "no message can be delivered to {}: {error}", account.user)
             }
@@ -38,7 +46,12 @@ pub(crate) async fn put(ports: Ports, account: &Account, kind: Kind) -> Instant 
     }
 }
 
-async fn attempt(ports: Ports, user: &str, kind: Kind) -> io::Result<Instant> {
+/// The ID in a header line, if it is that one.
+pub(crate) fn message_id(line: &str) -> Option<String> {
+    Some(line.strip_prefix("Message-ID:")?.trim().to_owned())
+}
+
+async fn attempt(ports: Ports, user: &str, kind: Kind) -> io::Result<Put> {
     const BOB: &str = "bob@elsewhere.test";
     let (from, headers) = match kind {
         Kind::News | Kind::Seen => (BOB, ""),
@@ -46,11 +59,13 @@ async fn attempt(ports: Ports, user: &str, kind: Kind) -> io::Result<Instant> {
         Kind::OwnMail => (user, ""),
     };
     let message = message(from, user, &format!("{kind:?}"), headers);
-    match kind {
+    let id = message.lines().find_map(message_id).unwrap();
+    let at = match kind {
         // It is marked seen from the first moment on.
         Kind::Seen => timeout(Duration::from_secs(20), append(ports.imap, user, &message)).await?,
         _ => lmtp::try_deliver(ports.lmtp, from, user, &message).await,
-    }
+    }?;
+    Ok(Put { at, id })
 }
 
 async fn append(port: u16, user: &str, message: &str) -> io::Result<Instant> {
