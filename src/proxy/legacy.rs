@@ -119,12 +119,7 @@ impl Legacy {
             }
             Glimpse::Opened(mailbox) => Some(seen.eye.opened(mailbox)),
             Glimpse::Response(line) => seen.eye.response(line, &watch.judge, now()),
-            Glimpse::Fetched { from } => {
-                if let Some(token) = &seen.device {
-                    watch.keeper.device_fetched(&watch.account, token);
-                }
-                seen.eye.fetched(from)
-            }
+            Glimpse::Fetched { from } => seen.eye.fetched(from),
         };
         drop(seen);
         Arc::clone(watch).grant(wish);
@@ -289,10 +284,15 @@ impl Watch {
     }
 
     async fn resolve(self: Arc<Self>) {
-        let outcome = self.lock().eye.resolve();
-        if let Some(outcome) = outcome {
-            self.note(outcome).await;
+        let (outcome, device) = {
+            let mut seen = self.lock();
+            (seen.eye.resolve(), seen.device.clone())
+        };
+        let Some(outcome) = outcome else { return };
+        if let (true, Some(token)) = (outcome.is_fetched, device) {
+            self.keeper.device_looked(&self.account, token, &outcome.mailbox, outcome.position);
         }
+        self.note(outcome).await;
     }
 
     /// Notes what was found, unless a kept session does it.
@@ -324,15 +324,19 @@ impl Watch {
         }
     }
 
-    /// Who is to be woken: nobody whose own session has taken the news.
+    /// Who is to be woken: nobody whose own session has taken the news, all of it.
     fn announce(&self, outcome: &Outcome) -> Announce {
         if !outcome.announce {
             return Announce::Nothing;
         }
-        let mut others = self.keeper.fetched_since(&self.account, outcome.since.unwrap_or_else(now));
-        let at_once = self.keeper.settings().wait_for_fetch.is_zero();
-        others.extend(self.lock().device.clone().filter(|_| outcome.is_fetched || at_once));
-        Announce::AllBut(others)
+        let mut informed = Vec::new();
+        // Without a look it is not known up to where the news goes.
+        if outcome.is_fetched {
+            informed = self.keeper.looked_through(&self.account, &outcome.mailbox, outcome.position);
+        } else if self.keeper.settings().wait_for_fetch.is_zero() {
+            informed.extend(self.lock().device.clone());
+        }
+        Announce::AllBut(informed)
     }
 }
 

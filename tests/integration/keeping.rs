@@ -48,6 +48,15 @@ async fn waiting(scene: &Scene, token: &str) -> Client {
     client
 }
 
+/// Ends that wait, and fetches what there is.
+async fn look(client: &mut Client) {
+    client.send("DONE").await;
+    client.until_tagged("c4").await;
+    let fetch = "c5 UID FETCH 1:* (UID FLAGS BODY.PEEK[HEADER.FIELDS (FROM AUTO-SUBMITTED)])";
+    let fetched = client.command(fetch).await;
+    assert!(fetched.result.starts_with("OK"), "{fetched:?}");
+}
+
 async fn status_says(scene: &Scene, wanted: &str) {
     let said = poll(PATIENCE, || scene.deltapush.status().contains(wanted)).await;
     assert!(said, "no {wanted:?} in the status:\n{}", scene.deltapush.status());
@@ -233,6 +242,29 @@ async fn what_one_device_hears_wakes_the_others() {
     here.until_tagged("c7").await;
     here.command(&format!("c8 UID FETCH 2:* {items}")).await;
     scene.notify.stays_at(1, QUIET).await;
+}
+
+/// It fetched after the news began, and went before the last of it came.
+#[tokio::test]
+async fn a_device_that_has_seen_only_the_first_of_the_news_is_woken() {
+    let mut scene = scene_with(Setup::WithoutNotify, "kept-first", |options| {
+        options.more = "keep:\n  wait_for_fetch: 60s\n".to_owned();
+    })
+    .await;
+    let mut here = waiting(&scene, "openpgp:here").await;
+    let mut gone = waiting(&scene, "openpgp:gone").await;
+    scene.deliver_news().await;
+    here.expect_prefix("* 1 EXISTS").await;
+    gone.expect_prefix("* 1 EXISTS").await;
+    look(&mut gone).await;
+    scene.expect_pushes(&["openpgp:here"]).await;
+    gone.send("c6 LOGOUT").await;
+    gone.expect_prefix("* BYE").await;
+    scene.deliver_news().await;
+    // One of the two has heard that the first was recent.
+    while here.line().await != "* 2 EXISTS" {}
+    look(&mut here).await;
+    scene.expect_pushes(&["openpgp:here", "openpgp:gone"]).await;
 }
 
 #[tokio::test]

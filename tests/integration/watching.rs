@@ -1,5 +1,7 @@
 //! How mailboxes are watched, with a real Dovecot: which ones, for which messages, with which credentials.
 
+use std::time::Duration;
+
 use super::support::client::Client;
 use super::support::dovecot::{Setup, message};
 use super::support::poll;
@@ -106,6 +108,27 @@ async fn a_device_whose_session_fetched_within_the_grace_is_left_out() {
     client.command("c5 UID FETCH 1:* (FLAGS)").await;
     scene.expect_pushes(&["openpgp:away"]).await;
     scene.notify.stays_at(1, QUIET).await;
+}
+
+#[tokio::test]
+async fn a_device_that_fetched_only_the_first_of_the_news_is_woken() {
+    let mut scene = Scene::with(Setup::Vanilla, "grace-first", |options| options.push = "grace: 6s").await;
+    scene.register("openpgp:away").await;
+    let mut client = scene.client().await;
+    client.command("c2 SETMETADATA \"INBOX\" (/private/devicetoken \"openpgp:gone\")").await;
+    client.command("c3 SELECT INBOX").await;
+    client.send("c4 IDLE").await;
+    client.expect_prefix("+").await;
+    scene.deliver_news().await;
+    client.expect_prefix("* 1 EXISTS").await;
+    client.send("DONE").await;
+    client.until_tagged("c4").await;
+    client.command("c5 UID FETCH 1:* (FLAGS)").await;
+    drop(client);
+    // Longer than a server may be ahead with the news.
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    scene.deliver_news().await;
+    scene.expect_pushes(&["openpgp:away", "openpgp:gone"]).await;
 }
 
 #[tokio::test]

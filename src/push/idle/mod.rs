@@ -114,6 +114,8 @@ pub struct IdleMachine {
     announce: bool,
     /// When the first news came that is not noted yet.
     news_since: Option<Instant>,
+    /// When the last of it came.
+    last_news: Option<Instant>,
     /// The lowest UID that the fetch under way asks for.
     fetch_from: u32,
     /// One above the highest UID that was seen.
@@ -147,6 +149,7 @@ impl IdleMachine {
             expected: 0,
             announce: false,
             news_since: None,
+            last_news: None,
             fetch_from: 1,
             seen_next: 1,
         }
@@ -257,6 +260,7 @@ impl IdleMachine {
             return;
         }
         self.news_since.get_or_insert(now);
+        self.last_news = Some(now);
         let headers_follow = self.notify == Notify::Set && self.watch.grace.is_zero() && grown > 0;
         if self.state == State::Idle && headers_follow {
             if self.expected == 0 {
@@ -524,6 +528,7 @@ impl IdleMachine {
         }
         self.has_news = false;
         self.news_since = None;
+        self.last_news = None;
         self.began = now;
         self.command(b"IDLE", State::IdleStart, now, actions);
     }
@@ -532,6 +537,7 @@ impl IdleMachine {
         self.current = index;
         self.has_news = false;
         self.news_since = None;
+        self.last_news = None;
         self.open = Open::default();
         let mut command = b"EXAMINE ".to_vec();
         let name = self.watch.mailboxes.get(index).map(|mailbox| mailbox.name.as_str()).unwrap_or_default();
@@ -589,10 +595,10 @@ impl IdleMachine {
         let position = Position { uid_validity: self.open.uid_validity, uid_next };
         self.seen_next = uid_next;
         let announce = std::mem::take(&mut self.announce);
-        let since = self.news_since.take();
+        let (since, last) = (self.news_since.take(), self.last_news.take());
         let Some(mailbox) = self.watch.mailboxes.get_mut(self.current) else { return };
         if announce || mailbox.position != Some(position) {
-            actions.push(Action::Noticed { mailbox: mailbox.name.clone(), position, announce, since });
+            actions.push(Action::Noticed { mailbox: mailbox.name.clone(), position, announce, since, last });
         }
         mailbox.position = Some(position);
     }

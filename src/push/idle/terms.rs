@@ -58,8 +58,10 @@ pub enum Action {
         position: Position,
         /// Some message deserves a push.
         announce: bool,
-        /// When the server told of it, if it did.
+        /// When the server told of the first of it, if it did.
         since: Option<Instant>,
+        /// When it told of the last of it.
+        last: Option<Instant>,
     },
     /// For the log: what was decided about a message.
     Judged {

@@ -5,6 +5,7 @@
 //! client is there, the account's devices are called back (`caller`).
 
 mod caller;
+mod looks;
 mod ticket;
 
 use std::convert::Infallible;
@@ -31,12 +32,13 @@ use crate::push::idle::{self, Failure, Manners};
 use crate::push::latest;
 use crate::push::verdict::Judge;
 use crate::secret::DeviceToken;
-use crate::store::MAX_TOKENS;
+use crate::store::Position;
 use crate::stream::{Stream, receive};
 use crate::telemetry::Event;
 use crate::trace::Recorder;
 use caller::Call;
 pub(super) use caller::Caller;
+use looks::Looks;
 pub use ticket::Ticket;
 
 /// How long a client whose session the mail server has ended may take to come back by itself before it is called.
@@ -75,8 +77,8 @@ struct Entry {
     /// Kept sessions, the newest last: more than one only until that one watches.
     sessions: Vec<Session>,
     place: Option<OwnedSemaphorePermit>,
-    /// When its devices last fetched through deltapush.
-    fetched: Vec<(DeviceToken, Instant)>,
+    /// What its devices have seen for themselves.
+    looks: Looks,
 }
 
 struct Session {
@@ -258,21 +260,17 @@ impl Keeper {
         Judge { messages: Messages::All, ..self.0.context.judge(account) }
     }
 
-    /// The device with this token has fetched in a session of its own.
-    pub fn device_fetched(&self, account: &AccountId, token: &DeviceToken) {
-        let Some(mut entry) = self.0.accounts.get_mut(account) else { return };
-        entry.fetched.retain(|(known, _)| known != token);
-        if entry.fetched.len() >= MAX_TOKENS {
-            entry.fetched.remove(0);
+    /// The device with this token has fetched all that is new in a mailbox, up to there.
+    pub fn device_looked(&self, account: &AccountId, token: DeviceToken, mailbox: &str, through: Position) {
+        if let Some(mut entry) = self.0.accounts.get_mut(account) {
+            entry.looks.add(token, mailbox, through);
         }
-        entry.fetched.push((token.clone(), Instant::now()));
     }
 
-    /// The tokens of the devices that have fetched since then.
+    /// The tokens of the devices that have seen all of a mailbox up to there for themselves.
     #[must_use]
-    pub fn fetched_since(&self, account: &AccountId, since: std::time::Instant) -> Vec<DeviceToken> {
-        let Some(entry) = self.0.accounts.get(account) else { return Vec::new() };
-        entry.fetched.iter().filter(|(_, at)| at.into_std() >= since).map(|(token, _)| token.clone()).collect()
+    pub fn looked_through(&self, account: &AccountId, mailbox: &str, position: Position) -> Vec<DeviceToken> {
+        self.0.accounts.get(account).map(|entry| entry.looks.through(mailbox, position)).unwrap_or_default()
     }
 
     /// A client's session has told of news, which is noted.
