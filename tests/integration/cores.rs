@@ -17,6 +17,8 @@ pub(crate) async fn chat(version: Version, dovecot: &Dovecot, imap: u16, name: &
         let mut core = Core::start(version).await;
         let account = core.add_account(&dovecot.user(&format!("{name}-{side}")), imap, submission.port).await;
         core.call("start_io_for_all_accounts", json!([])).await;
+        // What is in a mailbox when a core opens it for the first time is old.
+        core.event(account, "ImapInboxIdle").await;
         people.push((core, account));
     }
     let [(alice, alices), (bob, bobs)] = people.as_mut_slice() else { unreachable!("two people") };
