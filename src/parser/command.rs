@@ -1,8 +1,8 @@
 //! The commands that deltapush reads (RFC 9051 section 6). All others it knows by tag only.
 
+use nom::Parser;
 use nom::combinator::opt;
 use nom::sequence::{preceded, terminated};
-use nom::Parser;
 
 use super::sasl::{is_password, user_name};
 use super::syntax::{Parsed, astring, atom, is_tag_char, line_end, space};
