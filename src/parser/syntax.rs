@@ -32,9 +32,9 @@ pub fn is_bare(value: &[u8]) -> bool {
     !value.is_empty() && value.iter().copied().all(is_astring_char)
 }
 
-/// A byte that may stand in a command's tag.
+/// A byte that may stand in a command's tag. Nearly all are letters and digits, which are told first.
 pub(super) fn is_tag_char(byte: u8) -> bool {
-    is_astring_char(byte) && byte != b'+'
+    byte.is_ascii_alphanumeric() || is_astring_char(byte) && byte != b'+'
 }
 
 /// A command's tag.
