@@ -16,7 +16,7 @@ use super::options::Options;
 use super::upstream::Upstream;
 use super::{limits, load, measure};
 use crate::common::client::Client;
-use crate::common::tls::Authority;
+use crate::common::tls::{Authority, Order};
 
 /// How many sessions are opened before anything is measured, so that what is made once is there.
 const WARM_UP: usize = 16;
@@ -102,7 +102,7 @@ async fn one(
     crowds: &mut Vec<Crowd>,
 ) -> Result<()> {
     let candidate = Candidate::start(entrant, authority, upstream)?;
-    let tls = authority.connector(false)?;
+    let tls = authority.connector(false, Order::Usual)?;
     let mut sessions = Vec::new();
     let rest = if compressed { LONG_REST } else { REST };
     grow(&candidate, &tls, WARM_UP, compressed, &mut sessions).await?;

@@ -14,7 +14,7 @@ use super::upstream::Upstream;
 use super::work::{Measurement, Work};
 use super::{idle, limits, machine, page, watching};
 use crate::common::process::Process;
-use crate::common::tls::Authority;
+use crate::common::tls::{Authority, Order};
 
 /// Measures, prints the tables, and writes them.
 #[tokio::main]
@@ -126,7 +126,7 @@ async fn one(
     authority: &Authority,
     candidate: &Candidate,
 ) -> Result<Sample> {
-    let tls = authority.connector(measurement.work == Work::Login { resumed: true })?;
+    let tls = authority.connector(measurement.work == Work::Login { resumed: true }, Order::Usual)?;
     if matches!(measurement.work, Work::Login { .. }) {
         // So that each has a TLS session to resume, and what is made once is there.
         load::drive(candidate, measurement, &tls, Duration::ZERO).await?;
