@@ -12,7 +12,7 @@ use super::options::{Extent, Options};
 use super::page::Page;
 use super::upstream::Upstream;
 use super::work::{Measurement, Work};
-use super::{idle, limits, machine, page, watching};
+use super::{idle, limits, machine, page, together, watching};
 use crate::common::process::Process;
 use crate::common::tls::{Authority, Order};
 
@@ -43,6 +43,11 @@ pub(crate) async fn all(options: &Options) -> Result<()> {
         let upstream = Upstream::start(&authority, true)?;
         idle_sessions = Some(idle::all(options, &authority, &upstream).await?);
     }
+    let mut together = None;
+    if options.wants("idle and watching") {
+        let upstream = Upstream::start(&authority, true)?;
+        together = Some(together::measure(options, &authority, &upstream).await?);
+    }
     let mut watched = None;
     if options.wants("watching") {
         watched = Some(watching::measure(options, &authority).await?);
@@ -52,6 +57,7 @@ pub(crate) async fn all(options: &Options) -> Result<()> {
         machine: machine::describe(options).await?,
         driven: outcome.driven,
         idle: idle_sessions,
+        together,
         watched,
         notes: outcome.notes,
         meanwhile: outcome.meanwhile,
