@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::server;
-use super::tls::{self, Authority};
+use super::tls::{self, Authority, Order};
 
 /// As its first argument it makes a benchmark a bare relay.
 pub(crate) const COMMAND: &str = "bare-relay";
@@ -21,7 +21,7 @@ const BUFFER: usize = 64 * 1024;
 pub(crate) async fn run(folder: &str, port: &str, upstream: &str) -> Result<()> {
     rlimit::increase_nofile_limit(u64::MAX)?;
     let authority = Authority::in_folder(Path::new(folder));
-    let (acceptor, connector) = (authority.acceptor(true)?, authority.connector(true)?);
+    let (acceptor, connector) = (authority.acceptor(true, Order::Ours)?, authority.connector(true, Order::Ours)?);
     let listener: TcpListener = server::listen(port.parse()?)?;
     loop {
         // Fails where the client is gone already.

@@ -8,7 +8,8 @@ use anyhow::Result;
 use deltapush::crypto;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tokio_rustls::rustls::client::Resumption;
-use tokio_rustls::rustls::crypto::aws_lc_rs::Ticketer;
+use tokio_rustls::rustls::crypto::CryptoProvider;
+use tokio_rustls::rustls::crypto::aws_lc_rs::{self, Ticketer};
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::server::NoServerSessionStorage;
@@ -23,6 +24,24 @@ pub(crate) struct Authority {
     pub(crate) key: PathBuf,
     /// Both in one file, as some programs want them.
     pub(crate) both: PathBuf,
+}
+
+/// Which ciphers come first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// As rustls has them, and with it Delta Chat; a server follows the client.
+    Usual,
+    /// As deltapush has them, with which something is compared.
+    Ours,
+}
+
+impl Order {
+    fn provider(self) -> Arc<CryptoProvider> {
+        match self {
+            Self::Usual => Arc::new(aws_lc_rs::default_provider()),
+            Self::Ours => crypto::provider(),
+        }
+    }
 }
 
 pub(crate) const HOST: &str = "127.0.0.1";
@@ -53,13 +72,14 @@ impl Authority {
     }
 
     /// For a server, that lets sessions be resumed or not.
-    pub(crate) fn acceptor(&self, resumption: bool) -> Result<TlsAcceptor> {
+    pub(crate) fn acceptor(&self, resumption: bool, order: Order) -> Result<TlsAcceptor> {
         let chain = vec![CertificateDer::from_pem_file(&self.certificate)?];
         let key = PrivateKeyDer::from_pem_file(&self.key)?;
-        let mut config = ServerConfig::builder_with_provider(crypto::provider())
+        let mut config = ServerConfig::builder_with_provider(order.provider())
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_single_cert(chain, key)?;
+        config.ignore_client_order = order == Order::Ours;
         if resumption {
             config.ticketer = Ticketer::new()?;
         } else {
@@ -70,10 +90,10 @@ impl Authority {
     }
 
     /// For a client, that resumes sessions or not.
-    pub(crate) fn connector(&self, resumption: bool) -> Result<TlsConnector> {
+    pub(crate) fn connector(&self, resumption: bool, order: Order) -> Result<TlsConnector> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(&self.ca)?)?;
-        let mut config = ClientConfig::builder_with_provider(crypto::provider())
+        let mut config = ClientConfig::builder_with_provider(order.provider())
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
             .with_no_client_auth();

@@ -96,10 +96,8 @@ fn memory(page: &Page, entrants: &[Entrant]) -> Vec<Bar> {
     bars
 }
 
-/// Idle sessions and watched accounts are measured one after the other, and to be seen together.
 fn while_idle(page: &Page) -> Option<Bar> {
-    let idle = page.idle.as_ref()?.processor.rows.last()?.cells.first()?.as_ref()?.median();
-    let percent = idle + page.watched.as_ref()?.percent;
+    let percent = page.together.as_ref()?.percent;
     Some(below("Cost while nothing happens: percent of a core, idle and watching", 1.0, percent, 3))
 }
 

@@ -32,7 +32,8 @@ fn cores() -> usize {
     thread::available_parallelism().map_or(1, Into::into)
 }
 
-/// All clients come from a few addresses, all at once: the limits of deltapush that concern them are out of the way.
+/// All clients come from a few addresses, all at once: the limits of deltapush that concern them are out of the way, and its
+/// patience with the mail server too.
 pub(crate) fn deltapush(place: &Place<'_>) -> String {
     let Files { certificate, key, ca } = files(place);
     let (port, upstream, notify) = (place.port, place.upstream.tls, place.upstream.http);
@@ -42,6 +43,7 @@ pub(crate) fn deltapush(place: &Place<'_>) -> String {
          certificate:\n  chain: {certificate}\n  key: {key}\n\
          routes:\n  - domain: lab.test\n    upstream: imaps://{HOST}:{upstream}\n    ca: {ca}\n\
          push:\n  notify_url: http://{HOST}:{notify}/notify\n\
+         pace:\n  at_once: 64\n  new_sessions: 1000/s\n\
          limits:\n  connections: 20000\n  per_address: 20000\n  before_login: 20000\n  before_login_per_address: 20000\n\
          storage:\n  directory: state\n\
          admin:\n  address: off\n\

@@ -16,7 +16,8 @@ use super::options::Options;
 use super::upstream::Upstream;
 use super::{limits, load, measure};
 use crate::common::client::Client;
-use crate::common::tls::Authority;
+use crate::common::tls::{Authority, Order};
+use crate::program;
 
 /// How many sessions are opened before anything is measured, so that what is made once is there.
 const WARM_UP: usize = 16;
@@ -32,6 +33,16 @@ const LONG_REST: Duration = FOLD_TIME.saturating_mul(2);
 
 /// How long a program may take for a crowd.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What a session does before it waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Manner {
+    Plain,
+    /// It compresses.
+    Compressed,
+    /// It hands over a token, so that its account is watched. For deltapush alone.
+    WithToken,
+}
 
 /// What was measured of idle sessions.
 #[derive(Debug)]
@@ -64,12 +75,13 @@ pub(crate) async fn all(options: &Options, authority: &Authority, upstream: &Ups
         notes: Vec::new(),
     };
     let entrants = options.entrants();
-    for compressed in [false, true] {
+    for manner in [Manner::Plain, Manner::Compressed] {
+        let compressed = manner == Manner::Compressed;
         let mut by_entrant = Vec::new();
         for entrant in &entrants {
             let (mut crowds, mut failure) = (Vec::new(), None);
             if !compressed || entrant.kind == Kind::Deltapush {
-                failure = one(options, entrant, authority, upstream, compressed, &mut crowds).await.err();
+                failure = one(options, entrant, authority, upstream, manner, &mut crowds).await.err();
             }
             if let Some(error) = failure {
                 idle.notes.push(measure::failed(options, entrant, error.context(entrant.name().to_owned()))?);
@@ -98,18 +110,19 @@ async fn one(
     entrant: &Entrant,
     authority: &Authority,
     upstream: &Upstream,
-    compressed: bool,
+    manner: Manner,
     crowds: &mut Vec<Crowd>,
 ) -> Result<()> {
     let candidate = Candidate::start(entrant, authority, upstream)?;
-    let tls = authority.connector(false)?;
+    let tls = authority.connector(false, Order::Usual)?;
     let mut sessions = Vec::new();
+    let compressed = manner == Manner::Compressed;
     let rest = if compressed { LONG_REST } else { REST };
-    grow(&candidate, &tls, WARM_UP, compressed, &mut sessions).await?;
+    grow(&candidate, &tls, WARM_UP, manner, &mut sessions).await?;
     sleep(rest).await;
     let (memory, sockets) = (candidate.group.pss()?, candidate.group.sockets()?);
     for crowd in options.crowds().iter().map(|crowd| limits::sessions(*crowd)) {
-        grow(&candidate, &tls, crowd + WARM_UP, compressed, &mut sessions)
+        grow(&candidate, &tls, crowd + WARM_UP, manner, &mut sessions)
             .await
             .with_context(|| format!("it does not hold {crowd} sessions"))?;
         sleep(rest).await;
@@ -132,11 +145,11 @@ async fn one(
 }
 
 /// Opens sessions until there are so many.
-async fn grow(
+pub(crate) async fn grow(
     candidate: &Candidate,
     tls: &TlsConnector,
     until: usize,
-    compressed: bool,
+    manner: Manner,
     sessions: &mut Vec<Client>,
 ) -> Result<()> {
     let slots = Arc::new(Semaphore::new(AT_ONCE));
@@ -145,7 +158,7 @@ async fn grow(
         let (slots, address, tls) = (Arc::clone(&slots), candidate.address, tls.clone());
         opening.spawn(async move {
             let _slot = slots.acquire().await?;
-            open(address, &tls, number, compressed).await
+            open(address, &tls, number, manner).await
         });
     }
     let all = async {
@@ -158,11 +171,16 @@ async fn grow(
 }
 
 /// Does what a client does before it waits.
-async fn open(candidate: std::net::SocketAddr, tls: &TlsConnector, number: usize, compressed: bool) -> Result<Client> {
+async fn open(candidate: std::net::SocketAddr, tls: &TlsConnector, number: usize, manner: Manner) -> Result<Client> {
     let mut client = load::session(candidate, tls, number).await?;
     let saying = async {
-        if compressed {
-            client.compress().await?;
+        match manner {
+            Manner::Plain => {}
+            Manner::Compressed => client.compress().await?,
+            Manner::WithToken => {
+                let token = program::token(number);
+                client.command(&format!("SETMETADATA INBOX (/private/devicetoken \"{token}\")")).await?;
+            }
         }
         client.command("SELECT INBOX").await?;
         client.headers().await?;

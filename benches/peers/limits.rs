@@ -20,6 +20,15 @@ pub(crate) fn most_sessions() -> usize {
 
 /// As many sessions as wanted, or as a process can have that needs two descriptors for each.
 pub(crate) fn sessions(wanted: usize) -> usize {
-    let possible = usize::try_from(files()).unwrap_or(usize::MAX).saturating_sub(OTHER_FILES) / 2;
+    at_most(wanted, 2)
+}
+
+/// The same where the accounts of the sessions are watched: a third descriptor for each.
+pub(crate) fn watched_sessions(wanted: usize) -> usize {
+    at_most(wanted, 3)
+}
+
+fn at_most(wanted: usize, descriptors_each: usize) -> usize {
+    let possible = usize::try_from(files()).unwrap_or(usize::MAX).saturating_sub(OTHER_FILES) / descriptors_each;
     wanted.min(possible / 100 * 100)
 }

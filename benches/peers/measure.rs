@@ -12,9 +12,9 @@ use super::options::{Extent, Options};
 use super::page::Page;
 use super::upstream::Upstream;
 use super::work::{Measurement, Work};
-use super::{idle, limits, machine, page, watching};
+use super::{idle, limits, machine, page, together, watching};
 use crate::common::process::Process;
-use crate::common::tls::Authority;
+use crate::common::tls::{Authority, Order};
 
 /// Measures, prints the tables, and writes them.
 #[tokio::main]
@@ -43,6 +43,11 @@ pub(crate) async fn all(options: &Options) -> Result<()> {
         let upstream = Upstream::start(&authority, true)?;
         idle_sessions = Some(idle::all(options, &authority, &upstream).await?);
     }
+    let mut together = None;
+    if options.wants("idle and watching") {
+        let upstream = Upstream::start(&authority, true)?;
+        together = Some(together::measure(options, &authority, &upstream).await?);
+    }
     let mut watched = None;
     if options.wants("watching") {
         watched = Some(watching::measure(options, &authority).await?);
@@ -52,6 +57,7 @@ pub(crate) async fn all(options: &Options) -> Result<()> {
         machine: machine::describe(options).await?,
         driven: outcome.driven,
         idle: idle_sessions,
+        together,
         watched,
         notes: outcome.notes,
         meanwhile: outcome.meanwhile,
@@ -126,7 +132,7 @@ async fn one(
     authority: &Authority,
     candidate: &Candidate,
 ) -> Result<Sample> {
-    let tls = authority.connector(measurement.work == Work::Login { resumed: true })?;
+    let tls = authority.connector(measurement.work == Work::Login { resumed: true }, Order::Usual)?;
     if matches!(measurement.work, Work::Login { .. }) {
         // So that each has a TLS session to resume, and what is made once is there.
         load::drive(candidate, measurement, &tls, Duration::ZERO).await?;

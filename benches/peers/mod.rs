@@ -12,6 +12,7 @@ pub(crate) mod measure;
 pub(crate) mod options;
 mod page;
 mod plot;
+mod together;
 pub(crate) mod upstream;
 mod watching;
 mod work;

@@ -11,6 +11,7 @@ use super::candidate::{Entrant, Kind};
 use super::figures::{Better, Driven, Figure, Row};
 use super::idle::Idle;
 use super::machine::Meanwhile;
+use super::together::Together;
 use super::watching::Watched;
 use super::{bars, plot};
 
@@ -24,6 +25,7 @@ pub(crate) struct Page {
     pub(crate) machine: Vec<String>,
     pub(crate) driven: Driven,
     pub(crate) idle: Option<Idle>,
+    pub(crate) together: Option<Together>,
     pub(crate) watched: Option<Watched>,
     pub(crate) notes: Vec<String>,
     pub(crate) meanwhile: Meanwhile,
@@ -54,6 +56,7 @@ impl Page {
         for figure in self.figures() {
             text += &self.table(figure);
         }
+        text += &self.together();
         text += &self.watching();
         let idle_notes = self.idle.iter().flat_map(|idle| &idle.notes);
         for (index, note) in self.notes.iter().chain(idle_notes).enumerate() {
@@ -92,6 +95,14 @@ impl Page {
             text += " |\n";
         }
         text
+    }
+
+    fn together(&self) -> String {
+        let Some(Together { sessions, percent }) = self.together else { return String::new() };
+        format!(
+            "\n### Idle and watching, in one process\n\n{sessions} sessions that wait, and {sessions} accounts that are watched: \
+             {percent:.3} % of a core.\n"
+        )
     }
 
     fn watching(&self) -> String {

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 
 use crate::common::process::Group;
 use crate::common::server::{self, Server};
-use crate::common::tls::{Authority, HOST};
+use crate::common::tls::{Authority, HOST, Order};
 use crate::support::guarded::Guarded;
 use crate::support::ports::{free_port, wait_for_port};
 
@@ -54,7 +54,7 @@ pub(crate) async fn run(folder: &str, arguments: &[&str]) -> Result<()> {
     let [tls, plain, http, flags @ ..] = arguments else { anyhow::bail!("three ports are wanted") };
     let plain: u16 = plain.parse()?;
     let authority = Authority::in_folder(Path::new(folder));
-    let acceptor = authority.acceptor(!flags.contains(&NO_RESUMPTION))?;
+    let acceptor = authority.acceptor(!flags.contains(&NO_RESUMPTION), Order::Usual)?;
     let _servers = (Server::start_at(tls.parse()?, 0, Some(acceptor))?, Server::start_at(plain, 0, None)?);
     let listener = server::listen(http.parse()?)?;
     loop {

@@ -17,7 +17,7 @@ use super::limits;
 use super::options::{Extent, Options};
 use crate::common::process::Process;
 use crate::common::server::Server;
-use crate::common::tls::{self, Authority};
+use crate::common::tls::{self, Authority, Order};
 use crate::notifications::Notifications;
 use crate::program::{Program, Upstream};
 
@@ -64,10 +64,12 @@ pub(crate) async fn measure(options: &Options, authority: &Authority) -> Result<
     // Here both ends of a bare handshake are in one process.
     let accounts = limits::sessions(wanted);
     let rounds = if options.extent() == Extent::Full { 3 } else { 1 };
-    let server = Server::start(accounts, Some(authority.acceptor(true)?))?;
+    let server = Server::start(accounts, Some(authority.acceptor(true, Order::Usual)?))?;
     let mut handshakes = Series::default();
     for _ in 0..rounds {
-        handshakes.0.push(handshake(server.port, accounts, &authority.connector(true)?).await?.as_secs_f64());
+        handshakes
+            .0
+            .push(handshake(server.port, accounts, &authority.connector(true, Order::Ours)?).await?.as_secs_f64());
     }
     let mut notifications = Notifications::start().await?;
     let folder = tempfile::Builder::new().prefix("deltapush-peers-").tempdir()?;

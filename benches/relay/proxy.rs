@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 
 use super::common::bare;
 use super::common::client::Client;
-use super::common::tls::{Authority, HOST};
+use super::common::tls::{Authority, HOST, Order};
 use super::measure::PATIENCE;
 
 #[derive(Debug, Clone, Copy)]
@@ -56,7 +56,13 @@ impl Proxy {
             while TcpStream::connect(address).await.is_err() {
                 sleep(Duration::from_millis(20)).await;
             }
-            Client::connect(([127, 0, 0, 1], 0).into(), address, &authority.connector(false)?, "alice@lab.test").await
+            Client::connect(
+                ([127, 0, 0, 1], 0).into(),
+                address,
+                &authority.connector(false, Order::Usual)?,
+                "alice@lab.test",
+            )
+            .await
         };
         timeout(PATIENCE, session).await?
     }

@@ -1,12 +1,11 @@
 //! The commands that deltapush reads (RFC 9051 section 6). All others it knows by tag only.
 
-use nom::bytes::complete::take_while;
+use nom::Parser;
 use nom::combinator::opt;
 use nom::sequence::{preceded, terminated};
-use nom::{AsChar, Parser};
 
 use super::sasl::{is_password, user_name};
-use super::syntax::{Parsed, astring, atom, command_tag, line_end, space};
+use super::syntax::{Parsed, astring, atom, is_tag_char, line_end, space};
 use crate::secret::Credentials;
 
 /// The longest tag and verb, together, that are looked at. What is longer is none of the verbs below.
@@ -63,31 +62,35 @@ pub enum Verb {
 
 impl Verb {
     fn from_bytes(verb: &[u8]) -> Self {
-        const VERBS: [(&[u8], Verb); 22] = [
-            (b"APPEND", Verb::Append),
-            (b"AUTHENTICATE", Verb::Authenticate),
-            (b"CAPABILITY", Verb::Capability),
-            (b"CLOSE", Verb::Close),
-            (b"COMPRESS", Verb::Compress),
-            (b"EXAMINE", Verb::Examine),
-            (b"FETCH", Verb::Fetch),
-            (b"GETJMAPACCESS", Verb::GetJmapAccess),
-            (b"GETMETADATA", Verb::GetMetadata),
-            (b"ID", Verb::Id),
-            (b"IDLE", Verb::Idle),
-            (b"LOGIN", Verb::Login),
-            (b"LOGOUT", Verb::Logout),
-            (b"NOOP", Verb::Noop),
-            (b"RLIST", Verb::Referral),
-            (b"RLSUB", Verb::Referral),
-            (b"SELECT", Verb::Select),
-            (b"SETMETADATA", Verb::SetMetadata),
-            (b"STARTTLS", Verb::StartTls),
-            (b"UID", Verb::Uid),
-            (b"UNAUTHENTICATE", Verb::Unauthenticate),
-            (b"UNSELECT", Verb::Unselect),
-        ];
-        VERBS.iter().find(|(name, _)| name.eq_ignore_ascii_case(verb)).map_or(Self::Other, |(_, verb)| *verb)
+        const LONGEST: usize = b"UNAUTHENTICATE".len();
+        let mut upper = [0; LONGEST];
+        let Some(upper) = upper.get_mut(..verb.len()) else { return Self::Other };
+        upper.copy_from_slice(verb);
+        upper.make_ascii_uppercase();
+        match &*upper {
+            b"APPEND" => Self::Append,
+            b"AUTHENTICATE" => Self::Authenticate,
+            b"CAPABILITY" => Self::Capability,
+            b"CLOSE" => Self::Close,
+            b"COMPRESS" => Self::Compress,
+            b"EXAMINE" => Self::Examine,
+            b"FETCH" => Self::Fetch,
+            b"GETJMAPACCESS" => Self::GetJmapAccess,
+            b"GETMETADATA" => Self::GetMetadata,
+            b"ID" => Self::Id,
+            b"IDLE" => Self::Idle,
+            b"LOGIN" => Self::Login,
+            b"LOGOUT" => Self::Logout,
+            b"NOOP" => Self::Noop,
+            b"RLIST" | b"RLSUB" => Self::Referral,
+            b"SELECT" => Self::Select,
+            b"SETMETADATA" => Self::SetMetadata,
+            b"STARTTLS" => Self::StartTls,
+            b"UID" => Self::Uid,
+            b"UNAUTHENTICATE" => Self::Unauthenticate,
+            b"UNSELECT" => Self::Unselect,
+            _ => Self::Other,
+        }
     }
 
     /// Whether the command's arguments are secret: passwords, SASL data, tokens.
@@ -114,19 +117,28 @@ pub struct Head<'a> {
 pub fn head(start: &[u8]) -> Option<Head<'_>> {
     // What lies beyond the limit must not change what was decided within it: the chunks may be of any size.
     let start = start.get(..HEAD_LIMIT).unwrap_or(start);
-    let complete = start.contains(&b'\n') || start.len() >= HEAD_LIMIT;
+    // A line's end is at the end of what is given; in whole commands with literals it is further in front.
+    let complete = start.ends_with(b"\n") || start.len() >= HEAD_LIMIT || memchr::memchr(b'\n', start).is_some();
     let unknown = Head { tag: &[], verb: Verb::Other, len: 0 };
-    let Ok((rest, tag)) = terminated(command_tag, space).parse(start) else {
-        return complete.then_some(unknown);
-    };
-    let verb: nom::IResult<&[u8], &[u8]> = take_while(|byte: u8| byte.is_alphanum() || byte == b'-').parse(rest);
-    match verb {
-        Ok((rest, verb)) if complete || !rest.is_empty() => {
-            Some(Head { tag, verb: Verb::from_bytes(verb), len: start.len().saturating_sub(rest.len()) })
-        }
-        Ok(_) => None,
-        Err(_) => complete.then_some(unknown),
-    }
+    let Some((tag, verb, rest)) = tag_and_verb(start) else { return complete.then_some(unknown) };
+    (complete || !rest.is_empty()).then(|| Head {
+        tag,
+        verb: Verb::from_bytes(verb),
+        len: start.len().saturating_sub(rest.len()),
+    })
+}
+
+/// Tag, verb, and what follows. This is done for every command, where the parsers of `syntax` would take their time.
+fn tag_and_verb(start: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let (tag, rest) = split_while(start, is_tag_char);
+    let (spaces, rest) = split_while(rest, |byte| byte == b' ');
+    let (verb, rest) = split_while(rest, |byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    (!tag.is_empty() && !spaces.is_empty()).then_some((tag, verb, rest))
+}
+
+fn split_while(bytes: &[u8], belongs: impl Fn(u8) -> bool) -> (&[u8], &[u8]) {
+    let len = bytes.iter().position(|byte| !belongs(*byte)).unwrap_or(bytes.len());
+    bytes.split_at_checked(len).unwrap_or((bytes, &[]))
 }
 
 /// The arguments of a whole command: what follows tag, space and verb, up to its line end.

@@ -21,6 +21,17 @@ pub enum Condition {
     Preauth,
 }
 
+/// What the response code of a status response may be, told from its beginning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Code {
+    /// A capability list.
+    Capability,
+    /// Perhaps a referral (RFC 2221, RFC 2193): it begins with `[R`.
+    Referral,
+    /// Any other, or none.
+    Other,
+}
+
 /// How a response begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Head<'a> {
@@ -32,15 +43,15 @@ pub enum Head<'a> {
         tag: &'a [u8],
         /// How the command ended.
         condition: Condition,
-        /// Whether the response code is a capability list.
-        capabilities: bool,
+        /// What its response code may be.
+        code: Code,
     },
     /// `* OK` and its like.
     Status {
         /// Which.
         condition: Condition,
-        /// Whether the response code is a capability list.
-        capabilities: bool,
+        /// What its response code may be.
+        code: Code,
     },
     /// `* CAPABILITY …`
     Capability,
@@ -55,7 +66,8 @@ pub enum Head<'a> {
 pub fn head(start: &[u8]) -> Option<Head<'_>> {
     // What lies beyond the limit must not change what was decided within it: the chunks may be of any size.
     let start = start.get(..HEAD_LIMIT).unwrap_or(start);
-    let complete = start.contains(&b'\n') || start.len() >= HEAD_LIMIT;
+    // A line's end is at the end of what is given; in whole responses with literals it is further in front.
+    let complete = start.ends_with(b"\n") || start.len() >= HEAD_LIMIT || memchr::memchr(b'\n', start).is_some();
     let Some((first, rest)) = word(start, complete) else { return complete.then_some(Head::Data) };
     match first {
         b"+" => Some(Head::Continuation),
@@ -71,8 +83,7 @@ fn untagged(rest: &[u8], complete: bool) -> Option<Head<'_>> {
     }
     let Some((name, rest)) = word(rest, complete) else { return complete.then_some(Head::Data) };
     if let Some(condition) = condition(name) {
-        let capabilities = begins_capability_code(rest, complete)?;
-        return Some(Head::Status { condition, capabilities });
+        return Some(Head::Status { condition, code: code(rest, complete)? });
     }
     Some(match name {
         name if name.eq_ignore_ascii_case(b"CAPABILITY") => Head::Capability,
@@ -85,8 +96,7 @@ fn tagged<'a>(tag: &'a [u8], rest: &'a [u8], complete: bool) -> Option<Head<'a>>
     let Some((name, rest)) = word(rest, complete) else { return complete.then_some(Head::Data) };
     match condition(name) {
         Some(condition @ (Condition::Ok | Condition::No | Condition::Bad)) => {
-            let capabilities = begins_capability_code(rest, complete)?;
-            Some(Head::Tagged { tag, condition, capabilities })
+            Some(Head::Tagged { tag, condition, code: code(rest, complete)? })
         }
         _ => Some(Head::Data),
     }
@@ -100,25 +110,29 @@ fn word(line: &[u8], complete: bool) -> Option<(&[u8], &[u8])> {
     Some((word, rest.strip_prefix(b" ").unwrap_or(rest)))
 }
 
-const CONDITIONS: [(&[u8], Condition); 5] = [
-    (b"OK", Condition::Ok),
-    (b"NO", Condition::No),
-    (b"BAD", Condition::Bad),
-    (b"BYE", Condition::Bye),
-    (b"PREAUTH", Condition::Preauth),
-];
-
 fn condition(name: &[u8]) -> Option<Condition> {
-    CONDITIONS.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, condition)| *condition)
+    match name {
+        [b'O' | b'o', b'K' | b'k'] => Some(Condition::Ok),
+        [b'N' | b'n', b'O' | b'o'] => Some(Condition::No),
+        [b'B' | b'b', b'A' | b'a', b'D' | b'd'] => Some(Condition::Bad),
+        [b'B' | b'b', b'Y' | b'y', b'E' | b'e'] => Some(Condition::Bye),
+        name if name.eq_ignore_ascii_case(b"PREAUTH") => Some(Condition::Preauth),
+        _ => None,
+    }
 }
 
-/// Whether `text` begins with `[CAPABILITY `; `None` if it may yet.
-fn begins_capability_code(text: &[u8], complete: bool) -> Option<bool> {
-    const CODE: &[u8] = b"[CAPABILITY ";
-    match text.get(..CODE.len()) {
-        Some(start) => Some(start.eq_ignore_ascii_case(CODE)),
-        None if complete || !CODE.get(..text.len())?.eq_ignore_ascii_case(text) => Some(false),
-        None => None,
+/// What the response code that `text` begins with may be; `None` if it takes more to tell.
+fn code(text: &[u8], complete: bool) -> Option<Code> {
+    const CAPABILITY: &[u8] = b"[CAPABILITY ";
+    match text {
+        [] | [b'['] if !complete => None,
+        [b'[', b'R' | b'r', ..] => Some(Code::Referral),
+        [b'[', b'C' | b'c', ..] => match text.get(..CAPABILITY.len()) {
+            Some(start) if start.eq_ignore_ascii_case(CAPABILITY) => Some(Code::Capability),
+            None if !complete && CAPABILITY.get(..text.len())?.eq_ignore_ascii_case(text) => None,
+            _ => Some(Code::Other),
+        },
+        _ => Some(Code::Other),
     }
 }
 
@@ -173,14 +187,6 @@ pub fn status(line: &[u8]) -> Option<Status<'_>> {
     Some(Status { tag, condition, code: code_of(text).unwrap_or_default(), text })
 }
 
-/// Whether the text of a status response that begins with `start` may begin with a referral: it does with `[R`. `start` is
-/// enough for [`head`] to tell that it is a status response, and then enough for this.
-#[must_use]
-pub fn may_refer(start: &[u8]) -> bool {
-    let text = word(start, true).and_then(|(_, rest)| word(rest, true));
-    text.is_some_and(|(_, text)| matches!(text, [b'[', b'R' | b'r', ..]))
-}
-
 /// A whole status response without its `[REFERRAL …]` code (RFC 2221, RFC 2193); `None` if it has none.
 #[must_use]
 pub fn without_referral(line: &[u8]) -> Option<Vec<u8>> {
@@ -215,7 +221,7 @@ pub fn capabilities(line: &[u8]) -> Option<impl Iterator<Item = &[u8]>> {
             let (_, rest) = word(line.trim_ascii_end(), true)?;
             word(rest, true)?.1
         }
-        Head::Tagged { capabilities: true, .. } | Head::Status { capabilities: true, .. } => {
+        Head::Tagged { code: Code::Capability, .. } | Head::Status { code: Code::Capability, .. } => {
             word(status(line)?.code, true)?.1
         }
         _ => return None,
@@ -289,26 +295,29 @@ mod tests {
 
     #[test]
     fn kinds_are_told_apart() {
-        let status = |condition, capabilities| Some(Head::Status { condition, capabilities });
-        let tagged = |condition, capabilities| Some(Head::Tagged { tag: b"A1", condition, capabilities });
-        let cases: [(&str, Option<Head<'_>>); 20] = [
+        let status = |condition, code| Some(Head::Status { condition, code });
+        let tagged = |condition, code| Some(Head::Tagged { tag: b"A1", condition, code });
+        let cases: [(&str, Option<Head<'_>>); 23] = [
             ("+ idling\r\n", Some(Head::Continuation)),
             ("+\r\n", Some(Head::Continuation)),
             ("* 1", Some(Head::Data)),
-            ("* OK [CAPABILITY IMAP4rev1] hi\r\n", status(Condition::Ok, true)),
-            ("* ok [capability ", status(Condition::Ok, true)),
+            ("* OK [CAPABILITY IMAP4rev1] hi\r\n", status(Condition::Ok, Code::Capability)),
+            ("* ok [capability ", status(Condition::Ok, Code::Capability)),
             ("* OK [CAPABIL", None),
-            ("* OK [CAPABILITIES", status(Condition::Ok, false)),
-            ("* OK hello", status(Condition::Ok, false)),
-            ("* BYE\r\n", status(Condition::Bye, false)),
-            ("* PREAUTH [ALERT] x\r\n", status(Condition::Preauth, false)),
+            ("* OK [CAPABILITIES", status(Condition::Ok, Code::Other)),
+            ("* OK hello", status(Condition::Ok, Code::Other)),
+            ("* BYE\r\n", status(Condition::Bye, Code::Other)),
+            ("* PREAUTH [ALERT] x\r\n", status(Condition::Preauth, Code::Other)),
             ("* CAPABILITY IMAP4rev1\r\n", Some(Head::Capability)),
             ("* capability", None),
             ("* METADATA \"\"", Some(Head::Metadata)),
             ("* LIST ()", Some(Head::Data)),
-            ("A1 OK\r\n", tagged(Condition::Ok, false)),
-            ("A1 NO [AUTHENTICATIONFAILED] x\r\n", tagged(Condition::No, false)),
-            ("A1 OK [CAPABILITY X] y\r\n", tagged(Condition::Ok, true)),
+            ("A1 OK\r\n", tagged(Condition::Ok, Code::Other)),
+            ("A1 NO [AUTHENTICATIONFAILED] x\r\n", tagged(Condition::No, Code::Other)),
+            ("A1 OK [CAPABILITY X] y\r\n", tagged(Condition::Ok, Code::Capability)),
+            ("A1 NO [REFERRAL imap://two.example/] x\r\n", tagged(Condition::No, Code::Referral)),
+            ("A1 no [r", tagged(Condition::No, Code::Referral)),
+            ("A1 NO [", None),
             ("A1 O", None),
             ("A1 BYE x\r\n", Some(Head::Data)),
             ("\r\n", Some(Head::Data)),
@@ -361,11 +370,12 @@ mod tests {
             assert_eq!(without(line), None, "{line}");
         }
         for line in ["A1 NO [REFERRAL x] Try\r\n", "* bye [referral x]\r\n"] {
-            let mut known = (0..=line.len()).filter(|end| head(&line.as_bytes()[..*end]).is_some());
-            let all = known.all(|end| may_refer(&line.as_bytes()[..end]));
+            let may_refer = |head| {
+                matches!(head, Head::Tagged { code: Code::Referral, .. } | Head::Status { code: Code::Referral, .. })
+            };
+            let all = (0..=line.len()).filter_map(|end| head(&line.as_bytes()[..end])).all(may_refer);
             assert!(all, "{line}");
         }
-        assert!(!may_refer(b"A1 OK [CAPABILITY X] y\r\n") && !may_refer(b"A1 OK Refer\r\n"));
     }
 
     #[test]

@@ -32,9 +32,14 @@ pub fn is_bare(value: &[u8]) -> bool {
     !value.is_empty() && value.iter().copied().all(is_astring_char)
 }
 
+/// A byte that may stand in a command's tag. Nearly all are letters and digits, which are told first.
+pub(super) fn is_tag_char(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || is_astring_char(byte) && byte != b'+'
+}
+
 /// A command's tag.
 pub fn command_tag(input: &[u8]) -> Parsed<'_, &[u8]> {
-    take_while1(|byte| is_astring_char(byte) && byte != b'+').parse(input)
+    take_while1(is_tag_char).parse(input)
 }
 
 /// One space. RFC 9051 allows no more, and some clients send two all the same.

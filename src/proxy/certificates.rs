@@ -123,6 +123,9 @@ impl Set {
     }
 
     fn choose(&self, name: Option<&str>) -> &Shown {
+        if self.more.is_empty() {
+            return &self.default;
+        }
         let name = name.and_then(Hostname::new);
         let fits = |shown: &&Shown| {
             let leaf = Leaf::of(&shown.certified.cert);

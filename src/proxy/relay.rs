@@ -115,8 +115,9 @@ pub struct Relay<A> {
     /// Which command is held, and since when.
     held: Option<(u32, Instant)>,
     last_activity: Instant,
-    /// When the client last received anything.
+    /// When the client last received anything, and whether it does in this turn.
     heard: Instant,
+    hears: bool,
     timer: Pin<Box<Sleep>>,
     end: Option<End>,
 }
@@ -168,6 +169,7 @@ impl<A: Account> Relay<A> {
             held: None,
             last_activity: now,
             heard: now,
+            hears: false,
             timer: Box::pin(sleep_until(now.checked_add(bounds.idle_time).unwrap_or(now))),
             end: None,
         }
@@ -213,21 +215,33 @@ impl<A: Account> Relay<A> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         with_scratch(|buffer| {
             // A stream that is always ready gives way by itself: the runtime's budget for a task makes it pending.
+            let mut progress = false;
             loop {
                 while self.step(buffer, cx) {
-                    self.last_activity = Instant::now();
+                    progress = true;
                 }
                 // Nothing more is at hand: what was compressed goes out, and is then sent.
                 if !self.client.flush_compressed(cx) {
                     break;
                 }
             }
+            self.note_time(progress);
         });
         if let Some(end) = self.poll_end() {
             return Poll::Ready(end);
         }
         self.time_command();
         self.poll_timer(cx)
+    }
+
+    /// What happened in this turn happened now: the clock is read once for all of it.
+    fn note_time(&mut self, progress: bool) {
+        let hears = std::mem::take(&mut self.hears);
+        if progress || hears {
+            let now = Instant::now();
+            self.last_activity = if progress { now } else { self.last_activity };
+            self.heard = if hears { now } else { self.heard };
+        }
     }
 
     /// Sees to it that the timer does not fire too late for a command that is held.
@@ -252,9 +266,7 @@ impl<A: Account> Relay<A> {
     /// Does what can be done now; whether anything was done.
     fn step(&mut self, buffer: &mut [u8], cx: &mut Context<'_>) -> bool {
         let delivered = self.client.poll_send(cx);
-        if delivered {
-            self.heard = Instant::now();
-        }
+        self.hears |= delivered;
         let mut progress = delivered | self.upstream.poll_send(cx);
         progress |= self.poll_requests(cx);
         progress |= self.take_waiting(cx);
@@ -440,6 +452,7 @@ impl<A: Account> Relay<A> {
             if self.keepalive_due().is_some_and(|due| due <= now) {
                 let (session, mut out) = self.parts(cx);
                 session.keep_alive(&mut out);
+                self.note_time(false);
                 // Polled again, so that it goes out, or what broke is seen.
                 cx.waker().wake_by_ref();
             }
@@ -467,7 +480,7 @@ impl<A: Account> Relay<A> {
             requests: &mut self.requests,
             began_to_compress: &mut self.began_to_compress,
             trace: &mut self.trace,
-            heard: &mut self.heard,
+            hears: &mut self.hears,
             cx,
         };
         (&mut self.session, out)
@@ -482,7 +495,7 @@ struct Out<'a, 'b, A> {
     requests: &'a mut VecDeque<Request>,
     began_to_compress: &'a mut bool,
     trace: &'a mut Recorder,
-    heard: &'a mut Instant,
+    hears: &'a mut bool,
     cx: &'a mut Context<'b>,
 }
 
@@ -491,7 +504,7 @@ impl<A: Account> Output for Out<'_, '_, A> {
         if !bytes.is_empty() {
             self.account.relayed(Way::ToClient, bytes.len());
             self.client.send(bytes, self.cx);
-            *self.heard = Instant::now();
+            *self.hears = true;
         }
     }
 

@@ -62,6 +62,8 @@ impl ServerTls {
             .with_no_client_auth()
             .with_cert_resolver(certificates.clone());
         imap.alpn_protocols = vec![IMAP.to_vec()];
+        // Delta Chat's order is the one that its TLS library happens to come with, AES-256 first.
+        imap.ignore_client_order = true;
         // The session's state lies in the ticket, with the client: phones reconnect often, and sessions cost no memory here.
         // Tickets outlive certificates: they are sealed with keys of their own.
         imap.ticketer = Ticketer::new().map_err(ServerTlsError::Setup)?;
@@ -168,6 +170,21 @@ mod tests {
             let (second, _) = fixture.handshake(&client).unwrap();
             assert_eq!(second.handshake_kind(), Some(HandshakeKind::Resumed), "{expected:?}");
         }
+    }
+
+    #[test]
+    fn what_is_quick_is_agreed_on_whatever_the_client_has_first() {
+        let fixture = fixture();
+        let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+        provider.cipher_suites.reverse();
+        let client = ClientConfig::builder_with_provider(Arc::new(provider))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(fixture.roots.clone())
+            .with_no_client_auth();
+        let (server, _) = fixture.handshake(&Arc::new(client)).unwrap();
+        let agreed = server.negotiated_cipher_suite().map(|suite| suite.suite());
+        assert_eq!(agreed, Some(rustls::CipherSuite::TLS13_AES_128_GCM_SHA256));
     }
 
     #[test]

@@ -26,6 +26,10 @@ const MAX_PLAIN: usize = 64 * 1024;
 /// A record's wire size, at most (RFC 5246 section 6.2.3, which has more than RFC 8446).
 const MAX_RECORD: usize = 5 + 16 * 1024 + 2048;
 
+/// What is read at once where there is room for [`MAX_PLAIN`]: four records of full size (RFC 8446 section 5.2, with the one
+/// byte that is added), so that in a stream of them none comes in two pieces, and which never say more than that.
+const MAX_READ: usize = 4 * (5 + 16 * 1024 + 1 + 16);
+
 /// What the thread's buffer takes: what is read or sealed at once, what records add to it, and a record that was begun before.
 const SCRATCH: usize = MAX_PLAIN + MAX_RECORD;
 
@@ -161,8 +165,9 @@ impl TlsStream {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<bool>> {
         let begun = self.incoming.len();
-        // No more than can be taken, so that what is decrypted seldom has to be kept.
-        let end = begun.saturating_add(buf.remaining().clamp(MAX_RECORD, MAX_PLAIN)).min(scratch.len());
+        // No more than can be taken, so that what is decrypted seldom has to be kept; but the record that was begun.
+        let most = if buf.remaining() < MAX_PLAIN { buf.remaining() } else { MAX_READ };
+        let end = most.max(begun.saturating_add(MAX_RECORD)).min(scratch.len());
         let Some(room) = scratch.get_mut(begun..end).filter(|room| !room.is_empty()) else {
             return Poll::Ready(Err(io::Error::other("a TLS message is too long")));
         };

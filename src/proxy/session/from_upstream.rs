@@ -5,7 +5,7 @@ use super::run::Run;
 use super::{ClientState, Compression, Held, Output, Session, Shape, UpstreamState, show};
 use crate::parser::command::Verb;
 use crate::parser::framer::{Fragment, LineEnd};
-use crate::parser::response::{self, Condition, Head};
+use crate::parser::response::{self, Code, Condition, Head};
 use crate::trace::{Mark, Piece, Speaker};
 
 /// What is to be done with a response, known from its head.
@@ -73,7 +73,7 @@ impl Session {
             self.server.held = if split { held } else { bytes.to_vec() };
             return out.to_client(run.skip(bytes.len()));
         };
-        match self.way(start, head, out) {
+        match self.way(head, out) {
             Way::Pass(shape) => {
                 self.server.has_news |= shape == DATA && start.ends_with(b" EXISTS\r\n");
                 show(out, Speaker::ToClient, Mark::Relayed, start, shape.secret);
@@ -219,31 +219,30 @@ impl Session {
     }
 
     /// What a response that begins so is, what it means for what the client sends next, and which way it goes.
-    fn way(&mut self, start: &[u8], head: Head<'_>, out: &mut impl Output) -> Way {
+    fn way(&mut self, head: Head<'_>, out: &mut impl Output) -> Way {
         match head {
             Head::Continuation => self.continuation(out),
-            Head::Tagged { tag, condition, capabilities } => {
+            Head::Tagged { tag, condition, code } => {
                 let is_pending = self.pending.iter().any(|pending| pending.tag() == tag);
                 self.ended(tag);
                 let opening = self.selection.answered(tag, condition == Condition::Ok);
                 self.keeping_ended(tag, condition, opening, out);
-                match (is_pending, capabilities) {
+                match (is_pending, code) {
                     (true, _) => Way::Hold(STATUS, Held::End),
-                    (false, true) => Way::Hold(STATUS, Held::Capabilities),
-                    (false, false) if response::may_refer(start) => Way::Hold(STATUS, Held::Referral),
-                    (false, false) => Way::Pass(STATUS),
+                    (false, Code::Capability) => Way::Hold(STATUS, Held::Capabilities),
+                    (false, Code::Referral) => Way::Hold(STATUS, Held::Referral),
+                    (false, Code::Other) => Way::Pass(STATUS),
                 }
             }
-            Head::Status { condition, capabilities } => {
+            Head::Status { condition, code } => {
                 self.server.said_bye |= condition == Condition::Bye;
-                if capabilities {
-                    Way::Hold(STATUS, Held::Capabilities)
-                } else if response::may_refer(start) {
-                    Way::Hold(STATUS, Held::Referral)
-                } else if condition == Condition::Ok && self.absorbs_keepalives() {
-                    Way::Hold(STATUS, Held::Ok)
-                } else {
-                    Way::Pass(STATUS)
+                match code {
+                    Code::Capability => Way::Hold(STATUS, Held::Capabilities),
+                    Code::Referral => Way::Hold(STATUS, Held::Referral),
+                    Code::Other if condition == Condition::Ok && self.absorbs_keepalives() => {
+                        Way::Hold(STATUS, Held::Ok)
+                    }
+                    Code::Other => Way::Pass(STATUS),
                 }
             }
             Head::Capability => Way::Hold(STATUS, Held::Capabilities),
