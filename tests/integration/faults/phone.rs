@@ -1,9 +1,10 @@
 //! Phones: where no password is kept, a device that is woken comes, looks, and goes, and leaves its session behind.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
@@ -11,7 +12,8 @@ use tokio::time::{sleep, timeout};
 
 use super::super::support::client::quoted;
 use super::super::support::dovecot::PASSWORD;
-use super::notifications::{Accepted, Notifications};
+use super::notifications::Notifications;
+use super::post::number;
 
 /// How often an app tries before its system puts it to sleep again.
 const TRIES: usize = 6;
@@ -26,14 +28,22 @@ pub(crate) struct Phone {
     pub(crate) token: String,
 }
 
-/// When which account was looked at by which device.
+/// What devices have seen for themselves.
 #[derive(Default)]
-pub(crate) struct Visits(Mutex<Vec<(String, Accepted)>>);
+pub(crate) struct Visits(Mutex<Vec<Visit>>);
+
+struct Visit {
+    user: String,
+    token: String,
+    messages: BTreeSet<usize>,
+}
 
 impl Visits {
-    /// Those of a user's devices.
-    pub(crate) fn of(&self, user: &str) -> Vec<Accepted> {
-        self.0.lock().unwrap().iter().filter(|(visited, _)| visited == user).map(|(_, visit)| visit.clone()).collect()
+    /// Whether this device has fetched this message of the user's. By the message itself: what came between the beginning of
+    /// a visit and its FETCH may be among it, and may not.
+    pub(crate) fn know(&self, user: &str, token: &str, message: usize) -> bool {
+        let is_told = |visit: &Visit| visit.user == user && visit.token == token && visit.messages.contains(&message);
+        self.0.lock().unwrap().iter().any(is_told)
     }
 
     /// How many there were.
@@ -59,39 +69,43 @@ pub(crate) async fn live(phone: Phone, notifications: Arc<Notifications>, visits
 
 async fn come(phone: &Phone, user: &str, visits: &Visits) {
     for _ in 0..TRIES {
-        if let Ok(Ok(at)) = timeout(Duration::from_secs(10), look(phone, user)).await {
-            visits.0.lock().unwrap().push((user.to_owned(), Accepted { at, token: phone.token.clone() }));
+        if let Ok(Ok(())) = timeout(Duration::from_secs(10), look(phone, user, visits)).await {
             return;
         }
         sleep(Duration::from_millis(500)).await;
     }
 }
 
-/// Logs in, hands the token over, fetches, waits for a moment, and hangs up. Returns when it had not begun to look.
-async fn look(phone: &Phone, user: &str) -> io::Result<Instant> {
+/// Logs in, hands the token over, fetches, waits for a moment, and hangs up. What it has fetched it knows, whatever comes after
+/// that.
+async fn look(phone: &Phone, user: &str, visits: &Visits) -> io::Result<()> {
     let mut stream = BufReader::new(TcpStream::connect((Ipv4Addr::LOCALHOST, phone.port)).await?);
     command(&mut stream, &format!("a LOGIN {user} {}", quoted(PASSWORD)), "a OK").await?;
     let token = quoted(&phone.token);
     command(&mut stream, &format!("b SETMETADATA INBOX (/private/devicetoken {token})"), "b OK").await?;
-    let before = Instant::now();
     command(&mut stream, "c SELECT INBOX", "c OK").await?;
-    command(&mut stream, "d UID FETCH 1:* (UID FLAGS BODY.PEEK[HEADER.FIELDS (FROM AUTO-SUBMITTED)])", "d OK").await?;
+    let items = "(UID FLAGS BODY.PEEK[HEADER.FIELDS (FROM AUTO-SUBMITTED MESSAGE-ID)])";
+    let fetched = command(&mut stream, &format!("d UID FETCH 1:* {items}"), "d OK").await?;
+    let messages = fetched.lines().filter_map(number).collect();
+    visits.0.lock().unwrap().push(Visit { user: user.to_owned(), token: phone.token.clone(), messages });
     command(&mut stream, "e IDLE", "+").await?;
     sleep(Duration::from_millis(fastrand::u64(0..500))).await;
-    Ok(before)
+    Ok(())
 }
 
-async fn command(stream: &mut BufReader<TcpStream>, command: &str, wanted: &str) -> io::Result<()> {
+/// Sends a command, and returns what comes up to the wanted line.
+async fn command(stream: &mut BufReader<TcpStream>, command: &str, wanted: &str) -> io::Result<String> {
     stream.get_mut().write_all(format!("{command}\r\n").as_bytes()).await?;
-    let mut line = Vec::new();
+    let (mut all, mut line) = (String::new(), Vec::new());
     while stream.read_until(b'\n', &mut line).await? > 0 {
         if line.starts_with(wanted.as_bytes()) {
-            return Ok(());
+            return Ok(all);
         }
         if line.starts_with(b"* BYE") || line.starts_with(format!("{} ", command.split(' ').next().unwrap()).as_bytes())
         {
             break;
         }
+        all.push_str(&String::from_utf8_lossy(&line));
         line.clear();
     }
     Err(io::Error::other(format!("expected {wanted}, got {:?}", String::from_utf8_lossy(&line))))
