@@ -12,7 +12,7 @@ use super::relay::Left;
 use super::session::{Glimpse, Output, Request, Session, Set, Settling};
 use crate::account::AccountId;
 use crate::push::eye::{Eye, Outcome, Wish};
-use crate::push::idle::Manners;
+use crate::push::idle::{Manners, is_same};
 use crate::push::registry::Registry;
 use crate::push::verdict::Judge;
 use crate::push::watcher::kept::{Abilities, Given, Keeper, Presence, Ticket};
@@ -66,6 +66,8 @@ struct Watch {
 #[derive(Default)]
 struct Seen {
     eye: Eye,
+    /// What a kept session is taken to tell, and what is told if that has not done it.
+    left: Option<Outcome>,
     /// The token of the session's own device.
     device: Option<DeviceToken>,
     /// How often another mailbox was opened, or none.
@@ -94,7 +96,16 @@ impl Legacy {
 
     pub(super) fn client_waits(&self, mailbox: &str) {
         self.presence.waits_in(mailbox);
-        if self.watch.lock().eye.mailbox().is_none() {
+        let (left, is_looking) = {
+            let mut seen = self.watch.lock();
+            (seen.left.take(), seen.eye.mailbox().is_some())
+        };
+        if let Some(left) = left {
+            // The kept session that was to tell it may have been let go just now, before it could.
+            let watch = Arc::clone(&self.watch);
+            tokio::spawn(async move { watch.note(left).await });
+        }
+        if !is_looking {
             Arc::clone(&self.watch).look_again(mailbox.to_owned());
         }
     }
@@ -115,13 +126,14 @@ impl Legacy {
                 self.presence.waits_no_more();
                 seen.turns = seen.turns.wrapping_add(1);
                 seen.eye.close();
+                seen.left = None;
                 None
             }
             Glimpse::Opened(mailbox) => Some(seen.eye.opened(mailbox)),
             Glimpse::Response(line) => seen.eye.response(line, &watch.judge, now()),
             Glimpse::Fetched { from } => {
-                if let Some(token) = &seen.device {
-                    watch.keeper.device_fetched(&watch.account, token);
+                if let (Some(_), Some(token), Some(shown)) = (from, &seen.device, seen.eye.shown()) {
+                    watch.keeper.device_knows(&watch.account, token, shown);
                 }
                 seen.eye.fetched(from)
             }
@@ -139,6 +151,7 @@ impl Legacy {
         let (keeper, account) = (self.watch.keeper.clone(), self.watch.account.clone());
         let Left { mut stream, unsent, mut session, mut trace } = left;
         self.presence.waits_no_more();
+        self.watch.turn();
         if !keeper.needs(&account) {
             debug!(%account, "a session is not kept: the account has no device, or another client that waits");
             return keeper
@@ -240,6 +253,12 @@ impl Watch {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What is open now is another mailbox, or nobody's.
+    fn turn(&self) {
+        let mut seen = self.lock();
+        seen.turns = seen.turns.wrapping_add(1);
+    }
+
     fn grant(self: Arc<Self>, wish: Option<Wish>) {
         let Some(wish) = wish else { return };
         tokio::spawn(async move {
@@ -260,12 +279,21 @@ impl Watch {
         if !is_watched {
             return self.lock().eye.ignore();
         }
-        let noted = match self.registry.positions(&self.account).await {
-            Ok(positions) => {
-                positions.into_iter().find(|(name, _)| is_same(name, &mailbox)).map(|(_, position)| position)
+        let noted = loop {
+            let turn = self.lock().turns;
+            match self.registry.positions(&self.account).await {
+                Ok(positions) => {
+                    break positions
+                        .into_iter()
+                        .find(|(name, _)| is_same(name, &mailbox))
+                        .map(|(_, position)| position);
+                }
+                // Until it was compared, nothing that comes is told.
+                Err(_) => sleep(STORE_PAUSE).await,
             }
-            // As for one that is looked at for the first time; a watch compares again.
-            Err(_) => return,
+            if self.lock().turns != turn {
+                return;
+            }
         };
         let (wish, first) = self.lock().eye.compare(noted, now());
         if let Some(first) = first {
@@ -297,8 +325,16 @@ impl Watch {
 
     /// Notes what was found, unless a kept session does it.
     async fn note(self: &Arc<Self>, outcome: Outcome) {
-        if self.keeper.is_watching(&self.account) {
-            return;
+        {
+            let mut seen = self.lock();
+            // Under the lock: a client that waits lets the kept session go, and then looks what was left to it.
+            if self.keeper.is_watching(&self.account) {
+                seen.left = Some(match seen.left.take() {
+                    Some(before) => before.and(outcome),
+                    None => outcome,
+                });
+                return;
+            }
         }
         let announce = self.announce(&outcome);
         let Outcome { mailbox, mut position, since, .. } = outcome;
@@ -329,15 +365,11 @@ impl Watch {
         if !outcome.announce {
             return Announce::Nothing;
         }
-        let mut others = self.keeper.fetched_since(&self.account, outcome.since.unwrap_or_else(now));
+        let mut others = outcome.news().map(|news| self.keeper.who_knows(&self.account, &news)).unwrap_or_default();
         let at_once = self.keeper.settings().wait_for_fetch.is_zero();
         others.extend(self.lock().device.clone().filter(|_| outcome.is_fetched || at_once));
         Announce::AllBut(others)
     }
-}
-
-fn is_same(one: &str, other: &str) -> bool {
-    one == other || one.eq_ignore_ascii_case("INBOX") && other.eq_ignore_ascii_case("INBOX")
 }
 
 fn now() -> std::time::Instant {

@@ -236,6 +236,32 @@ async fn what_one_device_hears_wakes_the_others() {
 }
 
 #[tokio::test]
+async fn a_device_that_fetched_before_the_last_of_the_news_is_woken() {
+    let mut scene = scene(Setup::WithoutNotify, "kept-early").await;
+    let mut here = waiting(&scene, "openpgp:here").await;
+    let mut away = scene.client().await;
+    register(&mut away, "openpgp:away").await;
+    scene.deliver_news().await;
+    here.expect_prefix("* 1 EXISTS").await;
+    here.expect_prefix("* 1 RECENT").await;
+    // The other one fetches the first of two messages, and goes; nobody but this one is there to hear of the second.
+    away.command("c3 SELECT INBOX").await;
+    let items = "(UID FLAGS BODY.PEEK[HEADER.FIELDS (FROM AUTO-SUBMITTED)])";
+    let fetched = away.command(&format!("c4 UID FETCH 1:* {items}")).await;
+    assert!(fetched.text().contains("UID 1 "), "{fetched:?}");
+    away.send("c5 LOGOUT").await;
+    away.expect_prefix("* BYE").await;
+    scene.expect_pushes(&["openpgp:here"]).await;
+    assert!(poll(PATIENCE, || scene.dovecot.who(&scene.user) == 1).await, "its session is not kept");
+    scene.deliver_news().await;
+    here.expect_prefix("* 2 EXISTS").await;
+    here.send("DONE").await;
+    here.until_tagged("c4").await;
+    here.command(&format!("c6 UID FETCH 1:* {items}")).await;
+    scene.expect_pushes(&["openpgp:here", "openpgp:away"]).await;
+}
+
+#[tokio::test]
 async fn without_waiting_for_a_fetch_others_are_woken_at_once() {
     let mut scene = scene_with(Setup::WithoutNotify, "kept-at-once", |options| {
         options.more = "keep:\n  wait_for_fetch: 0s\n".to_owned();

@@ -419,13 +419,7 @@ impl Session {
     }
 
     #[inline(never)]
-    fn take_in_end(
-        &mut self,
-        tag: &[u8],
-        condition: Condition,
-        opening: Option<bool>,
-        out: &mut impl Output,
-    ) {
+    fn take_in_end(&mut self, tag: &[u8], condition: Condition, opening: Option<bool>, out: &mut impl Output) {
         let Some(keeping) = &mut self.keeping else { return };
         if let Some(from) = keeping.ended(tag, condition) {
             out.sees(Glimpse::Fetched { from });

@@ -5,6 +5,7 @@
 //! client is there, the account's devices are called back (`caller`).
 
 mod caller;
+mod shown;
 mod ticket;
 
 use std::convert::Infallible;
@@ -27,11 +28,11 @@ use super::session::{self, End, Taken, Task, Wanted};
 use crate::account::AccountId;
 use crate::config::{KeptSessions, Messages};
 use crate::push::board::WatchState;
-use crate::push::idle::{self, Failure, Manners};
+use crate::push::eye::Shown;
+use crate::push::idle::{self, Failure, Manners, is_same};
 use crate::push::latest;
 use crate::push::verdict::Judge;
 use crate::secret::DeviceToken;
-use crate::store::MAX_TOKENS;
 use crate::stream::{Stream, receive};
 use crate::telemetry::Event;
 use crate::trace::Recorder;
@@ -75,8 +76,8 @@ struct Entry {
     /// Kept sessions, the newest last: more than one only until that one watches.
     sessions: Vec<Session>,
     place: Option<OwnedSemaphorePermit>,
-    /// When its devices last fetched through deltapush.
-    fetched: Vec<(DeviceToken, Instant)>,
+    /// What its devices have been shown through deltapush.
+    shown: shown::ByDevice,
 }
 
 struct Session {
@@ -258,21 +259,17 @@ impl Keeper {
         Judge { messages: Messages::All, ..self.0.context.judge(account) }
     }
 
-    /// The device with this token has fetched in a session of its own.
-    pub fn device_fetched(&self, account: &AccountId, token: &DeviceToken) {
-        let Some(mut entry) = self.0.accounts.get_mut(account) else { return };
-        entry.fetched.retain(|(known, _)| known != token);
-        if entry.fetched.len() >= MAX_TOKENS {
-            entry.fetched.remove(0);
+    /// The device with this token has been shown that in a session of its own.
+    pub fn device_knows(&self, account: &AccountId, token: &DeviceToken, shown: Shown) {
+        if let Some(mut entry) = self.0.accounts.get_mut(account) {
+            entry.shown.note(token, shown);
         }
-        entry.fetched.push((token.clone(), Instant::now()));
     }
 
-    /// The tokens of the devices that have fetched since then.
+    /// The tokens of the devices that have been shown all of `news`.
     #[must_use]
-    pub fn fetched_since(&self, account: &AccountId, since: std::time::Instant) -> Vec<DeviceToken> {
-        let Some(entry) = self.0.accounts.get(account) else { return Vec::new() };
-        entry.fetched.iter().filter(|(_, at)| at.into_std() >= since).map(|(token, _)| token.clone()).collect()
+    pub fn who_knows(&self, account: &AccountId, news: &Shown) -> Vec<DeviceToken> {
+        self.0.accounts.get(account).map(|entry| entry.shown.know(news)).unwrap_or_default()
     }
 
     /// A client's session has told of news, which is noted.
@@ -424,10 +421,6 @@ impl Drop for Presence {
         }
         self.keeper.is_left_alone(&self.account, self.reason, RETURN_TIME);
     }
-}
-
-fn is_same(one: &str, other: &str) -> bool {
-    one == other || one.eq_ignore_ascii_case("INBOX") && other.eq_ignore_ascii_case("INBOX")
 }
 
 /// Leaves a session in good order.
