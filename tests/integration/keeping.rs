@@ -17,7 +17,7 @@ async fn scene(setup: Setup, name: &str) -> Scene {
     scene_with(setup, name, |_| ()).await
 }
 
-async fn scene_with(setup: Setup, name: &str, change: impl FnOnce(&mut Options)) -> Scene {
+pub(crate) async fn scene_with(setup: Setup, name: &str, change: impl FnOnce(&mut Options)) -> Scene {
     Scene::with(setup, name, |options| {
         options.credentials = "none";
         options.trace = true;
@@ -27,13 +27,13 @@ async fn scene_with(setup: Setup, name: &str, change: impl FnOnce(&mut Options))
 }
 
 /// Registers a token as Delta Chat does.
-async fn register(client: &mut Client, token: &str) {
+pub(crate) async fn register(client: &mut Client, token: &str) {
     let reply = client.command(&format!("c2 SETMETADATA \"INBOX\" (/private/devicetoken {})", quoted(token))).await;
     assert!(reply.result.starts_with("OK"), "{reply:?}");
 }
 
 /// Waits in the mailbox, as Delta Chat does.
-async fn idle(client: &mut Client) {
+pub(crate) async fn idle(client: &mut Client) {
     let selected = client.command("c3 SELECT INBOX").await;
     assert!(selected.result.starts_with("OK"), "{selected:?}");
     client.send("c4 IDLE").await;
@@ -41,14 +41,14 @@ async fn idle(client: &mut Client) {
 }
 
 /// A client that has registered a token and waits in INBOX.
-async fn waiting(scene: &Scene, token: &str) -> Client {
+pub(crate) async fn waiting(scene: &Scene, token: &str) -> Client {
     let mut client = scene.client().await;
     register(&mut client, token).await;
     idle(&mut client).await;
     client
 }
 
-async fn status_says(scene: &Scene, wanted: &str) {
+pub(crate) async fn status_says(scene: &Scene, wanted: &str) {
     let said = poll(PATIENCE, || scene.deltapush.status().contains(wanted)).await;
     assert!(said, "no {wanted:?} in the status:\n{}", scene.deltapush.status());
 }
