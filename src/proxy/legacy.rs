@@ -274,20 +274,21 @@ impl Watch {
     }
 
     async fn compare(self: Arc<Self>) {
-        let Some(mailbox) = self.lock().eye.mailbox().map(str::to_owned) else { return };
-        let is_watched = self.keeper.wants(&self.account) && self.keeper.is_watched_mailbox(&self.account, &mailbox);
-        if !is_watched {
-            return self.lock().eye.ignore();
+        let (turn, mailbox) = {
+            let seen = self.lock();
+            (seen.turns, seen.eye.mailbox().map(str::to_owned))
+        };
+        let Some(mailbox) = mailbox else { return };
+        if !self.keeper.wants(&self.account) || !self.keeper.is_watched_mailbox(&self.account, &mailbox) {
+            let mut seen = self.lock();
+            if seen.turns == turn {
+                seen.eye.ignore();
+            }
+            return;
         }
-        let noted = loop {
-            let turn = self.lock().turns;
+        let positions = loop {
             match self.registry.positions(&self.account).await {
-                Ok(positions) => {
-                    break positions
-                        .into_iter()
-                        .find(|(name, _)| is_same(name, &mailbox))
-                        .map(|(_, position)| position);
-                }
+                Ok(positions) => break positions,
                 // Until it was compared, nothing that comes is told.
                 Err(_) => sleep(STORE_PAUSE).await,
             }
@@ -295,7 +296,15 @@ impl Watch {
                 return;
             }
         };
-        let (wish, first) = self.lock().eye.compare(noted, now());
+        let noted = positions.into_iter().find(|(name, _)| is_same(name, &mailbox)).map(|(_, position)| position);
+        let (wish, first) = {
+            let mut seen = self.lock();
+            // What is noted of one mailbox says nothing of another that is open by now.
+            if seen.turns != turn {
+                return;
+            }
+            seen.eye.compare(noted, now())
+        };
         if let Some(first) = first {
             self.note(first).await;
         }
