@@ -33,6 +33,7 @@ mod harness;
 mod heard;
 #[cfg(test)]
 mod keeping;
+#[cfg(test)]
 mod keeping_ends;
 #[cfg(test)]
 mod logging;
