@@ -7,6 +7,7 @@
 
 mod late;
 mod ledger;
+mod left;
 mod network;
 mod notifications;
 mod phone;
