@@ -4,12 +4,12 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep};
 use tracing::debug;
 
 use super::relay::Left;
-use super::session::{Glimpse, Output, Request, Session, Set, Settling};
+use super::rest::session_at_rest;
+use super::session::{Glimpse, Set};
 use crate::account::AccountId;
 use crate::push::eye::{Eye, Outcome, Wish};
 use crate::push::idle::{Manners, is_same};
@@ -18,17 +18,6 @@ use crate::push::verdict::Judge;
 use crate::push::watcher::kept::{Abilities, Given, Keeper, Presence, Ticket};
 use crate::secret::DeviceToken;
 use crate::store::Announce;
-use crate::stream::{Stream, receive};
-use crate::trace::{Recorder, Transcript};
-
-/// How long answers are awaited that a client has asked for and does not want any more.
-const REST_TIME: Duration = Duration::from_secs(90);
-
-/// How long the mail server may say nothing meanwhile.
-const SILENCE: Duration = Duration::from_secs(60);
-
-/// How much of such answers is read, in bytes: one large message.
-const MAX_ANSWERS: usize = 64 * 1024 * 1024;
 
 /// How long it takes at most until it is noted that a client waits in a mailbox.
 const NOTING_TIME: Duration = Duration::from_secs(1);
@@ -170,81 +159,6 @@ impl Legacy {
                 self.presence.reason = reason;
             }
         }
-    }
-}
-
-/// Waits until nothing is under way in a session whose client is gone. Says why, if it does not come to that.
-async fn session_at_rest(
-    stream: &mut Stream,
-    unsent: &[u8],
-    session: &mut Session,
-    trace: &mut Recorder,
-) -> Result<(), &'static str> {
-    const GONE: &str = "the mail server closed it";
-    let deadline = Instant::now().checked_add(REST_TIME).unwrap_or_else(Instant::now);
-    let mut out = Nobody { upstream: unsent.to_vec(), trace };
-    let mut answers: usize = 0;
-    loop {
-        let settling = session.settle(&mut out);
-        let to_send = std::mem::take(&mut out.upstream);
-        match settling {
-            Settling::Lost(reason) => return Err(reason),
-            Settling::Settled if to_send.is_empty() => return Ok(()),
-            Settling::Settled | Settling::Waiting => {}
-        }
-        let sent = timeout(SILENCE, async {
-            stream.write_all(&to_send).await?;
-            stream.flush().await
-        });
-        sent.await.map_err(|_| "the mail server takes nothing any more")?.map_err(|_| GONE)?;
-        if settling == Settling::Settled {
-            return Ok(());
-        }
-        let silent = Instant::now().checked_add(SILENCE).map_or(deadline, |silent| silent.min(deadline));
-        let mut received = Vec::new();
-        let read = timeout_at(silent, receive(stream, &mut received)).await;
-        match read.map_err(|_| "the mail server did not end what was under way")?.map_err(|_| GONE)? {
-            0 => return Err(GONE),
-            count => answers = answers.saturating_add(count),
-        }
-        if answers > MAX_ANSWERS {
-            return Err("the mail server had too much to say");
-        }
-        session.from_upstream(&received, &mut out);
-    }
-}
-
-/// In place of the client that is gone.
-struct Nobody<'a> {
-    upstream: Vec<u8>,
-    trace: &'a mut Recorder,
-}
-
-impl Output for Nobody<'_> {
-    fn to_client(&mut self, _: &[u8]) {}
-
-    fn to_upstream(&mut self, bytes: &[u8]) {
-        self.upstream.extend_from_slice(bytes);
-    }
-
-    fn compress(&mut self) {}
-
-    fn request(&mut self, _: Request) {}
-
-    fn idles_in(&mut self, _: &str) {}
-
-    fn fetches(&mut self) {}
-
-    fn tokens(&self) -> Vec<DeviceToken> {
-        Vec::new()
-    }
-
-    fn push_status(&self) -> String {
-        String::new()
-    }
-
-    fn transcript(&mut self) -> Option<&mut dyn Transcript> {
-        self.trace.transcript().map(|transcript| transcript as &mut dyn Transcript)
     }
 }
 
