@@ -310,6 +310,7 @@ async fn a_real_core_logs_in_and_goes_and_is_woken_and_called_back() {
     dovecot.stop();
     dovecot.start_again();
     notify.wait_for(4, 3 * PATIENCE).await;
+    notify.stays_at(4, QUIET).await;
     // The phone is woken, and the app comes back.
     let mut core = Core::start(Version::WithToken).await;
     core.add_account(&user, deltapush.imaps, submission.port).await;
