@@ -4,31 +4,20 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep};
 use tracing::debug;
 
 use super::relay::Left;
-use super::session::{Glimpse, Output, Request, Session, Set, Settling};
+use super::rest::session_at_rest;
+use super::session::{Glimpse, Set};
 use crate::account::AccountId;
 use crate::push::eye::{Eye, Outcome, Wish};
-use crate::push::idle::Manners;
+use crate::push::idle::{Manners, is_same};
 use crate::push::registry::Registry;
 use crate::push::verdict::Judge;
 use crate::push::watcher::kept::{Abilities, Given, Keeper, Presence, Ticket};
 use crate::secret::DeviceToken;
 use crate::store::Announce;
-use crate::stream::{Stream, receive};
-use crate::trace::{Recorder, Transcript};
-
-/// How long answers are awaited that a client has asked for and does not want any more.
-const REST_TIME: Duration = Duration::from_secs(90);
-
-/// How long the mail server may say nothing meanwhile.
-const SILENCE: Duration = Duration::from_secs(60);
-
-/// How much of such answers is read, in bytes: one large message.
-const MAX_ANSWERS: usize = 64 * 1024 * 1024;
 
 /// How long it takes at most until it is noted that a client waits in a mailbox.
 const NOTING_TIME: Duration = Duration::from_secs(1);
@@ -66,6 +55,8 @@ struct Watch {
 #[derive(Default)]
 struct Seen {
     eye: Eye,
+    /// What a kept session is taken to tell, and what is told if that has not done it.
+    left: Option<Outcome>,
     /// The token of the session's own device.
     device: Option<DeviceToken>,
     /// How often another mailbox was opened, or none.
@@ -94,7 +85,16 @@ impl Legacy {
 
     pub(super) fn client_waits(&self, mailbox: &str) {
         self.presence.waits_in(mailbox);
-        if self.watch.lock().eye.mailbox().is_none() {
+        let (left, is_looking) = {
+            let mut seen = self.watch.lock();
+            (seen.left.take(), seen.eye.mailbox().is_some())
+        };
+        if let Some(left) = left {
+            // The kept session that was to tell it may have been let go just now, before it could.
+            let watch = Arc::clone(&self.watch);
+            tokio::spawn(async move { watch.note(left).await });
+        }
+        if !is_looking {
             Arc::clone(&self.watch).look_again(mailbox.to_owned());
         }
     }
@@ -115,11 +115,17 @@ impl Legacy {
                 self.presence.waits_no_more();
                 seen.turns = seen.turns.wrapping_add(1);
                 seen.eye.close();
+                seen.left = None;
                 None
             }
             Glimpse::Opened(mailbox) => Some(seen.eye.opened(mailbox)),
             Glimpse::Response(line) => seen.eye.response(line, &watch.judge, now()),
-            Glimpse::Fetched { from } => seen.eye.fetched(from),
+            Glimpse::Fetched { from } => {
+                if let (Some(_), Some(token), Some(shown)) = (from, &seen.device, seen.eye.shown()) {
+                    watch.keeper.device_knows(&watch.account, token, shown);
+                }
+                seen.eye.fetched(from)
+            }
         };
         drop(seen);
         Arc::clone(watch).grant(wish);
@@ -134,6 +140,7 @@ impl Legacy {
         let (keeper, account) = (self.watch.keeper.clone(), self.watch.account.clone());
         let Left { mut stream, unsent, mut session, mut trace } = left;
         self.presence.waits_no_more();
+        self.watch.turn();
         if !keeper.needs(&account) {
             debug!(%account, "a session is not kept: the account has no device, or another client that waits");
             return keeper
@@ -155,84 +162,15 @@ impl Legacy {
     }
 }
 
-/// Waits until nothing is under way in a session whose client is gone. Says why, if it does not come to that.
-async fn session_at_rest(
-    stream: &mut Stream,
-    unsent: &[u8],
-    session: &mut Session,
-    trace: &mut Recorder,
-) -> Result<(), &'static str> {
-    const GONE: &str = "the mail server closed it";
-    let deadline = Instant::now().checked_add(REST_TIME).unwrap_or_else(Instant::now);
-    let mut out = Nobody { upstream: unsent.to_vec(), trace };
-    let mut answers: usize = 0;
-    loop {
-        let settling = session.settle(&mut out);
-        let to_send = std::mem::take(&mut out.upstream);
-        match settling {
-            Settling::Lost(reason) => return Err(reason),
-            Settling::Settled if to_send.is_empty() => return Ok(()),
-            Settling::Settled | Settling::Waiting => {}
-        }
-        let sent = timeout(SILENCE, async {
-            stream.write_all(&to_send).await?;
-            stream.flush().await
-        });
-        sent.await.map_err(|_| "the mail server takes nothing any more")?.map_err(|_| GONE)?;
-        if settling == Settling::Settled {
-            return Ok(());
-        }
-        let silent = Instant::now().checked_add(SILENCE).map_or(deadline, |silent| silent.min(deadline));
-        let mut received = Vec::new();
-        let read = timeout_at(silent, receive(stream, &mut received)).await;
-        match read.map_err(|_| "the mail server did not end what was under way")?.map_err(|_| GONE)? {
-            0 => return Err(GONE),
-            count => answers = answers.saturating_add(count),
-        }
-        if answers > MAX_ANSWERS {
-            return Err("the mail server had too much to say");
-        }
-        session.from_upstream(&received, &mut out);
-    }
-}
-
-/// In place of the client that is gone.
-struct Nobody<'a> {
-    upstream: Vec<u8>,
-    trace: &'a mut Recorder,
-}
-
-impl Output for Nobody<'_> {
-    fn to_client(&mut self, _: &[u8]) {}
-
-    fn to_upstream(&mut self, bytes: &[u8]) {
-        self.upstream.extend_from_slice(bytes);
-    }
-
-    fn compress(&mut self) {}
-
-    fn request(&mut self, _: Request) {}
-
-    fn idles_in(&mut self, _: &str) {}
-
-    fn fetches(&mut self) {}
-
-    fn tokens(&self) -> Vec<DeviceToken> {
-        Vec::new()
-    }
-
-    fn push_status(&self) -> String {
-        String::new()
-    }
-
-    fn transcript(&mut self) -> Option<&mut dyn Transcript> {
-        self.trace.transcript().map(|transcript| transcript as &mut dyn Transcript)
-    }
-}
-
 impl Watch {
     fn lock(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is open now is another mailbox, or nobody's.
+    fn turn(&self) {
+        let mut seen = self.lock();
+        seen.turns = seen.turns.wrapping_add(1);
     }
 
     fn grant(self: Arc<Self>, wish: Option<Wish>) {
@@ -250,19 +188,37 @@ impl Watch {
     }
 
     async fn compare(self: Arc<Self>) {
-        let Some(mailbox) = self.lock().eye.mailbox().map(str::to_owned) else { return };
-        let is_watched = self.keeper.wants(&self.account) && self.keeper.is_watched_mailbox(&self.account, &mailbox);
-        if !is_watched {
-            return self.lock().eye.ignore();
-        }
-        let noted = match self.registry.positions(&self.account).await {
-            Ok(positions) => {
-                positions.into_iter().find(|(name, _)| is_same(name, &mailbox)).map(|(_, position)| position)
-            }
-            // As for one that is looked at for the first time; a watch compares again.
-            Err(_) => return,
+        let (turn, mailbox) = {
+            let seen = self.lock();
+            (seen.turns, seen.eye.mailbox().map(str::to_owned))
         };
-        let (wish, first) = self.lock().eye.compare(noted, now());
+        let Some(mailbox) = mailbox else { return };
+        if !self.keeper.wants(&self.account) || !self.keeper.is_watched_mailbox(&self.account, &mailbox) {
+            let mut seen = self.lock();
+            if seen.turns == turn {
+                seen.eye.ignore();
+            }
+            return;
+        }
+        let positions = loop {
+            match self.registry.positions(&self.account).await {
+                Ok(positions) => break positions,
+                // Until it was compared, nothing that comes is told.
+                Err(_) => sleep(STORE_PAUSE).await,
+            }
+            if self.lock().turns != turn {
+                return;
+            }
+        };
+        let noted = positions.into_iter().find(|(name, _)| is_same(name, &mailbox)).map(|(_, position)| position);
+        let (wish, first) = {
+            let mut seen = self.lock();
+            // What is noted of one mailbox says nothing of another that is open by now.
+            if seen.turns != turn {
+                return;
+            }
+            seen.eye.compare(noted, now())
+        };
         if let Some(first) = first {
             self.note(first).await;
         }
@@ -284,21 +240,24 @@ impl Watch {
     }
 
     async fn resolve(self: Arc<Self>) {
-        let (outcome, device) = {
-            let mut seen = self.lock();
-            (seen.eye.resolve(), seen.device.clone())
-        };
-        let Some(outcome) = outcome else { return };
-        if let (true, Some(token)) = (outcome.is_fetched, device) {
-            self.keeper.device_looked(&self.account, token, &outcome.mailbox, outcome.position);
+        let outcome = self.lock().eye.resolve();
+        if let Some(outcome) = outcome {
+            self.note(outcome).await;
         }
-        self.note(outcome).await;
     }
 
     /// Notes what was found, unless a kept session does it.
     async fn note(self: &Arc<Self>, outcome: Outcome) {
-        if self.keeper.is_watching(&self.account) {
-            return;
+        {
+            let mut seen = self.lock();
+            // Under the lock: a client that waits lets the kept session go, and then looks what was left to it.
+            if self.keeper.is_watching(&self.account) {
+                seen.left = Some(match seen.left.take() {
+                    Some(before) => before.and(outcome),
+                    None => outcome,
+                });
+                return;
+            }
         }
         let announce = self.announce(&outcome);
         let Outcome { mailbox, mut position, since, .. } = outcome;
@@ -324,24 +283,16 @@ impl Watch {
         }
     }
 
-    /// Who is to be woken: nobody whose own session has taken the news, all of it.
+    /// Who is to be woken: nobody whose own session has taken the news.
     fn announce(&self, outcome: &Outcome) -> Announce {
         if !outcome.announce {
             return Announce::Nothing;
         }
-        let mut informed = Vec::new();
-        // Without a look it is not known up to where the news goes.
-        if outcome.is_fetched {
-            informed = self.keeper.looked_through(&self.account, &outcome.mailbox, outcome.position);
-        } else if self.keeper.settings().wait_for_fetch.is_zero() {
-            informed.extend(self.lock().device.clone());
-        }
-        Announce::AllBut(informed)
+        let mut others = outcome.news().map(|news| self.keeper.who_knows(&self.account, &news)).unwrap_or_default();
+        let at_once = self.keeper.settings().wait_for_fetch.is_zero();
+        others.extend(self.lock().device.clone().filter(|_| outcome.is_fetched || at_once));
+        Announce::AllBut(others)
     }
-}
-
-fn is_same(one: &str, other: &str) -> bool {
-    one == other || one.eq_ignore_ascii_case("INBOX") && other.eq_ignore_ascii_case("INBOX")
 }
 
 fn now() -> std::time::Instant {

@@ -22,6 +22,7 @@ pub mod preauth;
 mod probes;
 mod refused;
 pub mod relay;
+mod rest;
 mod sasl;
 pub mod session;
 pub mod tls;

@@ -7,6 +7,7 @@
 use std::time::Instant;
 
 use super::idle::heard::{Code, Heard, hear};
+use super::idle::is_same;
 use super::verdict::{Judge, Verdict};
 use crate::store::Position;
 
@@ -32,8 +33,49 @@ pub struct Outcome {
     pub announce: bool,
     /// The client itself has fetched what came.
     pub is_fetched: bool,
+    /// The highest UID of a message that deserves a push, if it is fetched.
+    pub deserving: u32,
     /// When the news came.
     pub since: Option<Instant>,
+}
+
+/// Up to where a session has shown its client what is in a mailbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    /// Which mailbox.
+    pub mailbox: String,
+    /// Its UIDVALIDITY.
+    pub uid_validity: u32,
+    /// The highest UID.
+    pub uid: u32,
+}
+
+impl Shown {
+    /// Whether that is all of `news`.
+    #[must_use]
+    pub fn covers(&self, news: &Self) -> bool {
+        is_same(&self.mailbox, &news.mailbox) && self.uid_validity == news.uid_validity && self.uid >= news.uid
+    }
+}
+
+impl Outcome {
+    /// What of it has to have been shown to a device that needs no push; `None` if that is not known.
+    #[must_use]
+    pub fn news(&self) -> Option<Shown> {
+        let Self { mailbox, position: Position { uid_validity, .. }, deserving, .. } = self;
+        self.is_fetched.then(|| Shown { mailbox: mailbox.clone(), uid_validity: *uid_validity, uid: *deserving })
+    }
+
+    /// This one and a later one of the same mailbox.
+    #[must_use]
+    pub fn and(self, later: Self) -> Self {
+        Self {
+            announce: self.announce || later.announce,
+            deserving: self.deserving.max(later.deserving),
+            since: self.since.or(later.since),
+            ..later
+        }
+    }
 }
 
 /// The machine: one for each session.
@@ -135,6 +177,13 @@ impl Eye {
         (self.is_compared && self.has_news() && self.is_complete()).then_some(Wish::Resolve)
     }
 
+    /// Up to where the client has been shown what is in the mailbox, as far as that was looked at.
+    #[must_use]
+    pub fn shown(&self) -> Option<Shown> {
+        let mailbox = self.mailbox.clone().filter(|_| self.seen > 0)?;
+        Some(Shown { mailbox, uid_validity: self.uid_validity, uid: self.seen })
+    }
+
     fn is_complete(&self) -> bool {
         self.fetched_from.is_some_and(|from| from <= self.from)
     }
@@ -153,6 +202,7 @@ impl Eye {
             position,
             announce: is_changed,
             is_fetched: false,
+            deserving: 0,
             since: None,
         });
         if current.is_some() && self.uid_next.is_some_and(|next| next > self.from) {
@@ -184,7 +234,7 @@ impl Eye {
             self.fetched_from = None;
         }
         let position = Position { uid_validity: self.uid_validity, uid_next: self.from };
-        Some(Outcome { mailbox, position, announce, is_fetched, since })
+        Some(Outcome { mailbox, position, announce, is_fetched, deserving: self.deserving, since })
     }
 
     /// What [`resolve`](Self::resolve) returned could not be noted.
@@ -261,6 +311,40 @@ mod tests {
         says(&mut eye, "* 5 EXISTS");
         assert_eq!(eye.fetched(Some(5)), None, "there is one below");
         assert_eq!(resolved(&mut eye), Some((4, true, false)));
+    }
+
+    #[test]
+    fn what_is_to_be_told_is_told_with_whom_it_is_known_to() {
+        let shown = |uid| Shown { mailbox: "inbox".into(), uid_validity: 7, uid };
+        let (mut eye, ..) = eye(Some((7, 4)));
+        says(&mut eye, "* 4 EXISTS");
+        says(&mut eye, &fetch(4, "From: bob@lab.test\r\n\r\n"));
+        assert_eq!(eye.shown().unwrap().uid, 4);
+        // Its fetch may be as late as it wants: of this one it has not heard.
+        says(&mut eye, "* 5 EXISTS");
+        assert!(eye.resolve().unwrap().news().is_none(), "nobody is known to know it");
+        says(&mut eye, &fetch(5, "From: bob@lab.test\r\n\r\n"));
+        eye.fetched(Some(4));
+        says(&mut eye, "* 6 EXISTS");
+        says(&mut eye, &fetch(6, "From: me@lab.test\r\n\r\n"));
+        eye.fetched(Some(4));
+        let news = eye.resolve().unwrap().news().unwrap();
+        assert_eq!((shown(4).covers(&news), shown(5).covers(&news)), (false, true));
+    }
+
+    #[test]
+    fn of_two_outcomes_nothing_is_lost() {
+        let position = |uid_next| Position { uid_validity: 7, uid_next };
+        let outcome = |uid_next, announce, deserving| Outcome {
+            mailbox: "INBOX".into(),
+            position: position(uid_next),
+            announce,
+            is_fetched: true,
+            deserving,
+            since: None,
+        };
+        let both = outcome(5, true, 4).and(outcome(6, false, 4));
+        assert_eq!((both.position, both.announce, both.deserving), (position(6), true, 4));
     }
 
     #[test]

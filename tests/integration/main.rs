@@ -34,6 +34,8 @@ mod heard;
 #[cfg(test)]
 mod keeping;
 #[cfg(test)]
+mod keeping_ends;
+#[cfg(test)]
 mod logging;
 #[cfg(test)]
 mod mechanisms;

@@ -78,7 +78,7 @@ impl Session {
                 self.server.has_news |= shape == DATA && start.ends_with(b" EXISTS\r\n");
                 show(out, Speaker::ToClient, Mark::Relayed, start, shape.secret);
                 self.begin_to_see(start);
-                self.see(start, ends_response(end, shape), out);
+                self.see(start, || ends_response(end, shape), out);
                 if split {
                     out.to_client(run.skip(bytes.len()));
                     out.to_client(&held);
@@ -118,11 +118,11 @@ impl Session {
         match fragment {
             Fragment::Line { bytes, end } => {
                 show(out, Speaker::ToClient, Mark::Relayed, bytes, shape.secret);
-                self.see(bytes, ends_response(end, shape), out);
+                self.see(bytes, || ends_response(end, shape), out);
                 self.passed_line_end(end, shape, run, out);
             }
             Fragment::Literal { bytes, .. } => {
-                self.see(bytes, false, out);
+                self.see(bytes, || false, out);
                 if let Some(transcript) = out.transcript() {
                     let piece = if shape.secret { Piece::Masked(bytes.len()) } else { Piece::Literal(bytes) };
                     transcript.piece(Speaker::ToClient, Mark::Relayed, piece);

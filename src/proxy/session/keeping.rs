@@ -147,6 +147,7 @@ impl Keeping {
     }
 
     /// A command begins to go upstream; `start` is what came of it.
+    #[inline(never)]
     pub(super) fn begin(&mut self, verb: Verb, start: &[u8], out: &mut impl Output) {
         self.line = Vec::new();
         self.go_on(start);
@@ -164,6 +165,7 @@ impl Keeping {
     }
 
     /// More of its lines.
+    #[inline(never)]
     pub(super) fn go_on(&mut self, bytes: &[u8]) {
         if self.line.len() <= MAX_LINE {
             self.line.extend_from_slice(bytes);
@@ -171,6 +173,7 @@ impl Keeping {
     }
 
     /// It is complete.
+    #[inline(never)]
     pub(super) fn end(&mut self, tag: &[u8]) {
         let line = std::mem::take(&mut self.line);
         let kind = self.take_in(&line);
@@ -228,6 +231,29 @@ impl Keeping {
         }
         None
     }
+
+    #[inline(never)]
+    fn begin_to_see(&mut self, start: &[u8]) {
+        let untagged = start.strip_prefix(b"* ").unwrap_or_default();
+        let is_code = untagged.get(..5).is_some_and(|word| word.eq_ignore_ascii_case(b"OK [U"));
+        self.seen = (untagged.first().is_some_and(u8::is_ascii_digit) || is_code).then(Vec::new);
+    }
+
+    #[inline(never)]
+    fn see(&mut self, bytes: &[u8], is_complete: bool, out: &mut impl Output) {
+        let Some(seen) = &mut self.seen else { return };
+        let room = MAX_SEEN.saturating_sub(seen.len());
+        seen.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
+        if !out.looks_for_mail() && is_fetch(seen) {
+            self.seen = None;
+        } else if is_complete {
+            let seen = self.seen.take().unwrap_or_default();
+            if seen.ends_with(b" EXISTS\r\n") {
+                self.outdate();
+            }
+            out.sees(Glimpse::Response(&seen));
+        }
+    }
 }
 
 /// The verb of a command, that which follows UID where there is one, and with that what comes after.
@@ -284,10 +310,15 @@ impl Session {
     }
 
     /// Answers a LOGOUT, once all is answered that came before it.
+    #[inline]
     pub(super) fn end_logout(&mut self, out: &mut impl Output) {
-        if !self.is_logout_due() {
-            return;
+        if self.is_logout_due() {
+            self.say_goodbye(out);
         }
+    }
+
+    #[inline(never)]
+    fn say_goodbye(&mut self, out: &mut impl Output) {
         let Some(tag) = self.keeping.as_mut().and_then(|keeping| keeping.logout.take()) else { return };
         self.server.said_bye = true;
         self.say(out, &[b"* BYE logging out\r\n", tag.as_slice(), b" OK LOGOUT completed\r\n"].concat());
@@ -295,10 +326,16 @@ impl Session {
     }
 
     /// Whether a LOGOUT waits, and nothing else does.
+    #[inline]
     pub(super) fn is_logout_due(&self) -> bool {
         let waits =
             self.keeping.as_ref().is_some_and(|keeping| keeping.logout.is_some() && keeping.in_flight.is_empty());
-        waits && !self.is_within_response() && self.pending.is_empty() && self.requests.is_empty() && !self.closed
+        waits && self.has_nothing_to_say()
+    }
+
+    #[inline(never)]
+    fn has_nothing_to_say(&self) -> bool {
+        !self.is_within_response() && self.pending.is_empty() && self.requests.is_empty() && !self.closed
     }
 
     /// Brings a session to rest whose client is gone: sends what ends IDLE, an exchange, or a command that does no harm, and
@@ -368,6 +405,7 @@ impl Session {
     }
 
     /// Notes that the upstream has ended a command.
+    #[inline]
     pub(super) fn keeping_ended(
         &mut self,
         tag: &[u8],
@@ -375,6 +413,13 @@ impl Session {
         opening: Option<bool>,
         out: &mut impl Output,
     ) {
+        if self.keeping.is_some() {
+            self.take_in_end(tag, condition, opening, out);
+        }
+    }
+
+    #[inline(never)]
+    fn take_in_end(&mut self, tag: &[u8], condition: Condition, opening: Option<bool>, out: &mut impl Output) {
         let Some(keeping) = &mut self.keeping else { return };
         if let Some(from) = keeping.ended(tag, condition) {
             out.sees(Glimpse::Fetched { from });
@@ -385,6 +430,7 @@ impl Session {
     }
 
     /// The command under way went upstream as a whole.
+    #[inline]
     pub(super) fn keeping_complete(&mut self) {
         if let Some(keeping) = &mut self.keeping {
             keeping.end(&self.client.tag);
@@ -399,27 +445,18 @@ impl Session {
     }
 
     /// A response begins to be handed on: it is copied if it may be about new mail.
+    #[inline]
     pub(super) fn begin_to_see(&mut self, start: &[u8]) {
-        let Some(keeping) = &mut self.keeping else { return };
-        let untagged = start.strip_prefix(b"* ").unwrap_or_default();
-        let is_code = untagged.get(..5).is_some_and(|word| word.eq_ignore_ascii_case(b"OK [U"));
-        keeping.seen = (untagged.first().is_some_and(u8::is_ascii_digit) || is_code).then(Vec::new);
+        if let Some(keeping) = &mut self.keeping {
+            keeping.begin_to_see(start);
+        }
     }
 
     /// More of such a response.
-    pub(super) fn see(&mut self, bytes: &[u8], is_complete: bool, out: &mut impl Output) {
-        let Some(keeping) = &mut self.keeping else { return };
-        let Some(seen) = &mut keeping.seen else { return };
-        let room = MAX_SEEN.saturating_sub(seen.len());
-        seen.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
-        if !out.looks_for_mail() && is_fetch(seen) {
-            keeping.seen = None;
-        } else if is_complete {
-            let seen = keeping.seen.take().unwrap_or_default();
-            if seen.ends_with(b" EXISTS\r\n") {
-                keeping.outdate();
-            }
-            out.sees(Glimpse::Response(&seen));
+    #[inline]
+    pub(super) fn see(&mut self, bytes: &[u8], is_complete: impl FnOnce() -> bool, out: &mut impl Output) {
+        if let Some(keeping) = &mut self.keeping {
+            keeping.see(bytes, is_complete(), out);
         }
     }
 }

@@ -61,6 +61,7 @@ impl Open {
 }
 
 /// Whether two names are one mailbox: `INBOX` in any case, other names byte for byte.
-pub(super) fn is_same(one: &str, other: &str) -> bool {
+#[must_use]
+pub fn is_same(one: &str, other: &str) -> bool {
     one == other || one.eq_ignore_ascii_case("INBOX") && other.eq_ignore_ascii_case("INBOX")
 }

@@ -13,7 +13,7 @@ mod tests;
 
 use std::time::{Duration, Instant};
 
-pub use mailbox::WatchedMailbox;
+pub use mailbox::{WatchedMailbox, is_same};
 pub use terms::{Action, Failure, Manners, Watch, blindness};
 
 use super::verdict::Verdict;
@@ -22,7 +22,7 @@ use crate::parser::response::{Condition, Status};
 use crate::store::Position;
 use crate::upstream::refusal::{Refusal, classify};
 use heard::{Code, Heard, Message, hear};
-use mailbox::{Begin, Open, is_same};
+use mailbox::{Begin, Open};
 
 /// How long the answer to a command may take.
 const ANSWER_TIME: Duration = Duration::from_secs(60);

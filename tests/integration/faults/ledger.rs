@@ -44,16 +44,16 @@ impl Account {
 }
 
 /// A message in a mailbox.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Delivered {
     /// Whose mailbox, as an index.
     pub(crate) account: usize,
+    /// Its number.
+    pub(crate) message: usize,
     /// What it is.
     pub(crate) kind: Kind,
     /// The last moment at which it was not there yet.
     pub(crate) at: Instant,
-    /// Its `Message-ID`.
-    pub(crate) id: String,
 }
 
 /// A message that deserved a push, and a device that was not told after it came.
@@ -94,13 +94,13 @@ pub(crate) struct Tally {
     pub(crate) waits: Vec<Duration>,
 }
 
-/// Compares what was delivered with what was announced. Nothing is owed to the device with a token that has seen the message
-/// with an ID for itself.
+/// Compares what was delivered with what was announced. `knows`: whether a device, of which the user's name and the token are
+/// given, has found out about a message by itself.
 pub(crate) fn compare(
     accounts: &[Account],
     delivered: &[Delivered],
     accepted: &[Accepted],
-    has_seen: impl Fn(&str, &str) -> bool,
+    knows: impl Fn(&str, &str, usize) -> bool,
 ) -> Tally {
     let mut posts: HashMap<&str, Vec<Instant>> = HashMap::new();
     for accepted in accepted {
@@ -119,7 +119,7 @@ pub(crate) fn compare(
             let posts = posts.get(token.as_str()).map(Vec::as_slice).unwrap_or_default();
             match posts.iter().find(|post| **post >= message.at) {
                 Some(post) => tally.waits.push(*post - message.at),
-                None if has_seen(token, &message.id) => {}
+                None if knows(&account.user, token, message.message) => {}
                 None => tally.missing.push(Missing {
                     account: account.user.clone(),
                     token: token.clone(),
@@ -176,8 +176,11 @@ mod tests {
             quiet,
         };
         let accounts = [account("a", &["1", "2"], false), account("b", &["2"], false), account("c", &["3"], true)];
-        let delivered =
-            |account, kind, seconds| Delivered { account, kind, at: at(seconds), id: format!("<{seconds}>") };
+        let delivered = |account, kind, seconds: u64| {
+            let message = usize::try_from(seconds).unwrap();
+            Delivered { account, message, kind, at: at(seconds) }
+        };
+        let nobody = |_: &str, _: &str, _: usize| false;
         let delivered = [
             delivered(0, Kind::News, 10),
             delivered(0, Kind::News, 11),
@@ -186,7 +189,6 @@ mod tests {
         ];
         let accepted = |token: &str, seconds| Accepted { at: at(seconds), token: token.to_owned() };
         let good = [accepted("2", 12), accepted("1", 11), accepted("2", 20)];
-        let nobody = |_: &str, _: &str| false;
         let tally = compare(&accounts, &delivered, &good, nobody);
         assert_eq!((tally.deserving, tally.owed, tally.surplus), (3, 5, 0), "{tally:?}");
         assert!(tally.missing.is_empty() && tally.nuisances.is_empty(), "{tally:?}");
@@ -194,9 +196,11 @@ mod tests {
         let late = [accepted("1", 11), accepted("2", 12), accepted("2", 19), accepted("3", 30)];
         let tally = compare(&accounts, &delivered, &late, nobody);
         assert_eq!((tally.missing.len(), tally.surplus), (1, 2), "{tally:?}");
-        let others = compare(&accounts, &delivered, &late, |token, id| (token, id) == ("2", "<11>"));
-        let itself = compare(&accounts, &delivered, &late, |token, id| (token, id) == ("2", "<20>"));
-        assert_eq!((others.missing.len(), itself.missing.len()), (1, 0));
         assert_eq!((tally.missing[0].account.as_str(), tally.nuisances), ("b", vec!["3".to_owned()]));
+
+        let told = |user: &str, token: &str, message: usize| (user, token, message) == ("b", "2", 20);
+        assert!(compare(&accounts, &delivered, &late, told).missing.is_empty(), "it has seen it for itself");
+        let told = |user: &str, token: &str, message: usize| (user, token, message) == ("b", "2", 10);
+        assert_eq!(compare(&accounts, &delivered, &late, told).missing.len(), 1, "that was another message");
     }
 }

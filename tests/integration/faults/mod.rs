@@ -7,6 +7,7 @@
 
 mod late;
 mod ledger;
+mod left;
 mod network;
 mod notifications;
 mod phone;
@@ -27,7 +28,7 @@ use self::ledger::{Account, Delivered, Kind, Missing, Tally};
 use self::network::{Manner, Network};
 use self::notifications::{Day, Notifications};
 use self::phone::{Phone, Visits};
-use self::post::{Ports, Put};
+use self::post::Ports;
 use self::weather::{Count, Span};
 use super::support::client::{Client, quoted};
 use super::support::deltapush::{Deltapush, Options};
@@ -137,8 +138,7 @@ async fn deliver(scene: Arc<Scene>, count: usize, mut rng: Rng) -> Vec<Delivered
     for _ in 0..count {
         let account = rng.usize(0..scene.accounts.len());
         let kind = scene.accounts[account].kind(&mut rng);
-        let Put { at, id } = post::put(scene.ports, &scene.accounts[account], kind).await;
-        delivered.push(Delivered { account, kind, at, id });
+        delivered.push(post::put(scene.ports, &scene.accounts, account, kind).await);
         sleep(Duration::from_millis(rng.u64(scene.plan.pause.0..=scene.plan.pause.1))).await;
     }
     delivered
@@ -195,18 +195,17 @@ async fn burst(scene: Arc<Scene>, index: usize, mut rng: Rng) -> Vec<Delivered> 
     for _ in 0..BURST {
         sleep(Duration::from_millis(rng.u64(0..1_000))).await;
         let kind = if account.quiet { account.kind(&mut rng) } else { Kind::News };
-        let Put { at, id } = post::put(scene.ports, account, kind).await;
-        delivered.push(Delivered { account: index, kind, at, id });
+        delivered.push(post::put(scene.ports, &scene.accounts, index, kind).await);
     }
     delivered
 }
 
 impl Scene {
     fn tally(&self, delivered: &[Delivered]) -> Tally {
-        let accepted = self.notifications.accepted();
-        // A device that has looked for itself need not be told.
-        let has_seen = |token: &str, id: &str| self.visits.as_ref().is_some_and(|visits| visits.has_seen(token, id));
-        ledger::compare(&self.accounts, delivered, &accepted, has_seen)
+        let knows = |user: &str, token: &str, message| {
+            self.visits.as_ref().is_some_and(|visits| visits.know(user, token, message))
+        };
+        ledger::compare(&self.accounts, delivered, &self.notifications.accepted(), knows)
     }
 
     /// Waits until nothing is missing, or for as long as the plan allows.
@@ -223,9 +222,8 @@ impl Scene {
 
     /// A last message for each account: it is watched, those accounts, too, of which no notification came so far.
     async fn last_round(&self, delivered: &mut Vec<Delivered>) {
-        for (index, account) in self.accounts.iter().enumerate() {
-            let Put { at, id } = post::put(self.ports, account, Kind::News).await;
-            delivered.push(Delivered { account: index, kind: Kind::News, at, id });
+        for index in 0..self.accounts.len() {
+            delivered.push(post::put(self.ports, &self.accounts, index, Kind::News).await);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Phones: where no password is kept, a device that is woken comes, looks, and goes, and leaves its session behind.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 use super::super::support::client::quoted;
 use super::super::support::dovecot::PASSWORD;
 use super::notifications::Notifications;
-use super::post::message_id;
+use super::post::number;
 
 /// How often an app tries before its system puts it to sleep again.
 const TRIES: usize = 6;
@@ -28,35 +28,27 @@ pub(crate) struct Phone {
     pub(crate) token: String,
 }
 
-/// Which device has seen which messages for itself.
+/// What devices have seen for themselves.
 #[derive(Default)]
-pub(crate) struct Visits(Mutex<Seen>);
+pub(crate) struct Visits(Mutex<Vec<Visit>>);
 
-#[derive(Default)]
-struct Seen {
-    /// Whose visits went well to the end.
-    count: usize,
-    /// A device's token, and a message's ID.
-    messages: HashSet<(String, String)>,
+struct Visit {
+    user: String,
+    token: String,
+    messages: BTreeSet<usize>,
 }
 
 impl Visits {
-    /// Whether the device with this token has seen the message with this ID.
-    pub(crate) fn has_seen(&self, token: &str, id: &str) -> bool {
-        self.0.lock().unwrap().messages.contains(&(token.to_owned(), id.to_owned()))
+    /// Whether this device has fetched this message of the user's. By the message itself: what came between the beginning of
+    /// a visit and its FETCH may be among it, and may not.
+    pub(crate) fn know(&self, user: &str, token: &str, message: usize) -> bool {
+        let is_told = |visit: &Visit| visit.user == user && visit.token == token && visit.messages.contains(&message);
+        self.0.lock().unwrap().iter().any(is_told)
     }
 
     /// How many there were.
     pub(crate) fn count(&self) -> usize {
-        self.0.lock().unwrap().count
-    }
-
-    fn has_gone_well(&self) {
-        self.0.lock().unwrap().count += 1;
-    }
-
-    fn sees(&self, token: &str, ids: Vec<String>) {
-        self.0.lock().unwrap().messages.extend(ids.into_iter().map(|id| (token.to_owned(), id)));
+        self.0.lock().unwrap().len()
     }
 }
 
@@ -78,41 +70,42 @@ pub(crate) async fn live(phone: Phone, notifications: Arc<Notifications>, visits
 async fn come(phone: &Phone, user: &str, visits: &Visits) {
     for _ in 0..TRIES {
         if let Ok(Ok(())) = timeout(Duration::from_secs(10), look(phone, user, visits)).await {
-            visits.has_gone_well();
             return;
         }
         sleep(Duration::from_millis(500)).await;
     }
 }
 
-/// Logs in, hands the token over, fetches, waits for a moment, and hangs up.
+/// Logs in, hands the token over, fetches, waits for a moment, and hangs up. What it has fetched it knows, whatever comes after
+/// that.
 async fn look(phone: &Phone, user: &str, visits: &Visits) -> io::Result<()> {
     let mut stream = BufReader::new(TcpStream::connect((Ipv4Addr::LOCALHOST, phone.port)).await?);
     command(&mut stream, &format!("a LOGIN {user} {}", quoted(PASSWORD)), "a OK").await?;
     let token = quoted(&phone.token);
     command(&mut stream, &format!("b SETMETADATA INBOX (/private/devicetoken {token})"), "b OK").await?;
     command(&mut stream, "c SELECT INBOX", "c OK").await?;
-    let fetch = "d UID FETCH 1:* (UID FLAGS BODY.PEEK[HEADER.FIELDS (FROM AUTO-SUBMITTED MESSAGE-ID)])";
-    // Whatever happens after it.
-    visits.sees(&phone.token, command(&mut stream, fetch, "d OK").await?);
+    let items = "(UID FLAGS BODY.PEEK[HEADER.FIELDS (FROM AUTO-SUBMITTED MESSAGE-ID)])";
+    let fetched = command(&mut stream, &format!("d UID FETCH 1:* {items}"), "d OK").await?;
+    let messages = fetched.lines().filter_map(number).collect();
+    visits.0.lock().unwrap().push(Visit { user: user.to_owned(), token: phone.token.clone(), messages });
     command(&mut stream, "e IDLE", "+").await?;
     sleep(Duration::from_millis(fastrand::u64(0..500))).await;
     Ok(())
 }
 
-/// Says a command, and returns the message IDs that come before the line that is wanted.
-async fn command(stream: &mut BufReader<TcpStream>, command: &str, wanted: &str) -> io::Result<Vec<String>> {
+/// Sends a command, and returns what comes up to the wanted line.
+async fn command(stream: &mut BufReader<TcpStream>, command: &str, wanted: &str) -> io::Result<String> {
     stream.get_mut().write_all(format!("{command}\r\n").as_bytes()).await?;
-    let (mut line, mut ids) = (Vec::new(), Vec::new());
+    let (mut all, mut line) = (String::new(), Vec::new());
     while stream.read_until(b'\n', &mut line).await? > 0 {
         if line.starts_with(wanted.as_bytes()) {
-            return Ok(ids);
+            return Ok(all);
         }
-        ids.extend(str::from_utf8(&line).ok().and_then(message_id));
         if line.starts_with(b"* BYE") || line.starts_with(format!("{} ", command.split(' ').next().unwrap()).as_bytes())
         {
             break;
         }
+        all.push_str(&String::from_utf8_lossy(&line));
         line.clear();
     }
     Err(io::Error::other(format!("expected {wanted}, got {:?}", String::from_utf8_lossy(&line))))

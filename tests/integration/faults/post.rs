@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 use super::super::support::client::quoted;
 use super::super::support::dovecot::{PASSWORD, message};
 use super::super::support::lmtp;
-use super::ledger::{Account, Kind};
+use super::ledger::{Account, Delivered, Kind};
 
 /// How long the mail server may be away.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -23,35 +23,27 @@ pub(crate) struct Ports {
     pub(crate) lmtp: u16,
 }
 
-/// A message that was stored.
-pub(crate) struct Put {
-    /// The last moment at which it was not there yet.
-    pub(crate) at: Instant,
-    /// Its `Message-ID`.
-    pub(crate) id: String,
-}
-
-/// Puts a message of this kind into the account's mailbox, however often that takes. A message that the server has stored
-/// without saying so comes twice. Returns the last of them.
-pub(crate) async fn put(ports: Ports, account: &Account, kind: Kind) -> Put {
+/// Puts a message of this kind into the mailbox of `accounts[account]`, however often that takes. One that the server has
+/// stored without saying so comes twice: the last of them counts.
+pub(crate) async fn put(ports: Ports, accounts: &[Account], account: usize, kind: Kind) -> Delivered {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        match attempt(ports, &account.user, kind).await {
-            Ok(put) => return put,
-            Err(error) => {
-                assert!(Instant::now() < deadline, "no message can be delivered to {}: {error}", account.user)
-            }
+        let user = &accounts[account].user;
+        match attempt(ports, user, kind).await {
+            Ok((at, message)) => return Delivered { account, message, kind, at },
+            Err(error) => assert!(Instant::now() < deadline, "no message can be delivered to {user}: {error}"),
         }
         sleep(Duration::from_millis(200)).await;
     }
 }
 
-/// The ID in a header line, if it is that one.
-pub(crate) fn message_id(line: &str) -> Option<String> {
-    Some(line.strip_prefix("Message-ID:")?.trim().to_owned())
+/// The number of a message, if this is its Message-ID.
+pub(crate) fn number(line: &str) -> Option<usize> {
+    line.strip_prefix("Message-ID: <")?.split('.').next()?.parse().ok()
 }
 
-async fn attempt(ports: Ports, user: &str, kind: Kind) -> io::Result<Put> {
+/// Returns the last moment at which the message was not there yet, and its number.
+async fn attempt(ports: Ports, user: &str, kind: Kind) -> io::Result<(Instant, usize)> {
     const BOB: &str = "bob@elsewhere.test";
     let (from, headers) = match kind {
         Kind::News | Kind::Seen => (BOB, ""),
@@ -59,13 +51,13 @@ async fn attempt(ports: Ports, user: &str, kind: Kind) -> io::Result<Put> {
         Kind::OwnMail => (user, ""),
     };
     let message = message(from, user, &format!("{kind:?}"), headers);
-    let id = message.lines().find_map(message_id).unwrap();
+    let number = message.lines().find_map(number).unwrap();
     let at = match kind {
         // It is marked seen from the first moment on.
         Kind::Seen => timeout(Duration::from_secs(20), append(ports.imap, user, &message)).await?,
         _ => lmtp::try_deliver(ports.lmtp, from, user, &message).await,
     }?;
-    Ok(Put { at, id })
+    Ok((at, number))
 }
 
 async fn append(port: u16, user: &str, message: &str) -> io::Result<Instant> {

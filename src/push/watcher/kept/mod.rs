@@ -5,7 +5,7 @@
 //! client is there, the account's devices are called back (`caller`).
 
 mod caller;
-mod looks;
+mod shown;
 mod ticket;
 
 use std::convert::Infallible;
@@ -28,17 +28,16 @@ use super::session::{self, End, Taken, Task, Wanted};
 use crate::account::AccountId;
 use crate::config::{KeptSessions, Messages};
 use crate::push::board::WatchState;
-use crate::push::idle::{self, Failure, Manners};
+use crate::push::eye::Shown;
+use crate::push::idle::{self, Failure, Manners, is_same};
 use crate::push::latest;
 use crate::push::verdict::Judge;
 use crate::secret::DeviceToken;
-use crate::store::Position;
 use crate::stream::{Stream, receive};
 use crate::telemetry::Event;
 use crate::trace::Recorder;
 use caller::Call;
 pub(super) use caller::Caller;
-use looks::Looks;
 pub use ticket::Ticket;
 
 /// How long a client whose session the mail server has ended may take to come back by itself before it is called.
@@ -77,8 +76,8 @@ struct Entry {
     /// Kept sessions, the newest last: more than one only until that one watches.
     sessions: Vec<Session>,
     place: Option<OwnedSemaphorePermit>,
-    /// What its devices have seen for themselves.
-    looks: Looks,
+    /// What its devices have been shown through deltapush.
+    shown: shown::ByDevice,
 }
 
 struct Session {
@@ -260,17 +259,17 @@ impl Keeper {
         Judge { messages: Messages::All, ..self.0.context.judge(account) }
     }
 
-    /// The device with this token has fetched all that is new in a mailbox, up to there.
-    pub fn device_looked(&self, account: &AccountId, token: DeviceToken, mailbox: &str, through: Position) {
+    /// The device with this token has been shown that in a session of its own.
+    pub fn device_knows(&self, account: &AccountId, token: &DeviceToken, shown: Shown) {
         if let Some(mut entry) = self.0.accounts.get_mut(account) {
-            entry.looks.add(token, mailbox, through);
+            entry.shown.note(token, shown);
         }
     }
 
-    /// The tokens of the devices that have seen all of a mailbox up to there for themselves.
+    /// The tokens of the devices that have been shown all of `news`.
     #[must_use]
-    pub fn looked_through(&self, account: &AccountId, mailbox: &str, position: Position) -> Vec<DeviceToken> {
-        self.0.accounts.get(account).map(|entry| entry.looks.through(mailbox, position)).unwrap_or_default()
+    pub fn who_knows(&self, account: &AccountId, news: &Shown) -> Vec<DeviceToken> {
+        self.0.accounts.get(account).map(|entry| entry.shown.know(news)).unwrap_or_default()
     }
 
     /// A client's session has told of news, which is noted.
@@ -422,10 +421,6 @@ impl Drop for Presence {
         }
         self.keeper.is_left_alone(&self.account, self.reason, RETURN_TIME);
     }
-}
-
-fn is_same(one: &str, other: &str) -> bool {
-    one == other || one.eq_ignore_ascii_case("INBOX") && other.eq_ignore_ascii_case("INBOX")
 }
 
 /// Leaves a session in good order.
