@@ -12,6 +12,9 @@ use super::proxy::Proxy;
 /// How many sessions are opened before anything is measured, so that what is made once is there.
 const WARM_UP: usize = 8;
 
+/// How many parts the compressed ones come in.
+const WAVES: usize = 4;
+
 /// What a client says before it idles: 2 KiB in commands of 64 bytes.
 const COMMANDS: usize = 32;
 
@@ -32,9 +35,12 @@ impl Costs {
         let before = process.resident()?;
         open(proxy, authority, sessions, false, &mut clients).await?;
         let between = process.resident()?;
-        open(proxy, authority, sessions, true, &mut clients).await?;
-        // What is kept of those that compress is made smaller once they say nothing.
-        tokio::time::sleep(FOLD_TIME * 2).await;
+        // What is kept of those that compress is made smaller once they say nothing, and the room that this leaves is taken by
+        // those that come later: sessions do not all come at once.
+        for wave in 0..WAVES {
+            open(proxy, authority, (sessions + wave) / WAVES, true, &mut clients).await?;
+            tokio::time::sleep(FOLD_TIME + FOLD_TIME / 4).await;
+        }
         let after = process.resident()?;
         let each = |growth: u64| growth / sessions as u64;
         Ok(Self { plain: each(between.saturating_sub(before)), compressed: each(after.saturating_sub(between)) })

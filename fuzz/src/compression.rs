@@ -101,6 +101,11 @@ impl Side {
         self.hears(&deflated);
         assert!(self.heard == self.said, "what is flushed is there");
         assert!(!self.deflater.is_unflushed() && self.deflater.held() <= HISTORY);
+        // As in a silence.
+        if self.said.len() % 2 == 1 {
+            self.deflater.fold();
+            assert!(self.deflater.held() <= HISTORY && !self.deflater.can_fold());
+        }
     }
 
     fn hears(&mut self, deflated: &[u8]) {

@@ -116,13 +116,15 @@ impl Peer {
 
     /// Whether [`fold`](Self::fold) may save anything.
     pub(super) fn can_fold(&self) -> bool {
-        self.compression.as_ref().is_some_and(|compression| compression.inflater.can_fold())
+        let can = |compression: &Compression| compression.inflater.can_fold() || compression.deflater.can_fold();
+        self.compression.as_deref().is_some_and(can)
     }
 
     /// For when it says nothing for a while: takes less memory from now on.
     pub(super) fn fold(&mut self) {
         if let Some(compression) = &mut self.compression {
             compression.inflater.fold();
+            compression.deflater.fold();
         }
     }
 

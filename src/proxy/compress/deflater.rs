@@ -6,6 +6,7 @@ use miniz_oxide::deflate::core::{CompressorOxide, TDEFLFlush, TDEFLStatus, compr
 use zeroize::Zeroizing;
 
 use super::pool::{self, Owner};
+use super::window::Window;
 
 /// How much of what was said last a session keeps for the next compressor, in bytes. IMAP says the same words over and
 /// over: more makes next to no difference (docs/compression.md).
@@ -23,7 +24,7 @@ pub struct Deflater {
     /// There from the first byte to the flush after it.
     compressor: Option<Box<CompressorOxide>>,
     /// The end of what was said: a compressor that knows nothing learns it before it goes on.
-    history: Zeroizing<Vec<u8>>,
+    history: Window,
 }
 
 impl Deflater {
@@ -47,8 +48,7 @@ impl Deflater {
         };
         compress(&mut compressor, bytes, TDEFLFlush::None, out)?;
         self.compressor = Some(compressor);
-        self.remember(bytes);
-        Ok(())
+        self.history.push(bytes, HISTORY).map_err(|_| Failed)
     }
 
     /// Whether something may not have gone out yet.
@@ -72,27 +72,30 @@ impl Deflater {
     /// What it holds on the heap between two flushes, in bytes.
     #[must_use]
     pub fn held(&self) -> usize {
-        self.history.capacity()
+        self.history.held()
     }
 
     /// A compressor that stands where the last flush ended.
     fn lent(&self) -> Result<Box<CompressorOxide>, Failed> {
         let (mut compressor, is_ours) = pool::lend(&self.owner);
-        if !is_ours && !self.history.is_empty() {
+        if !is_ours && self.history.len() > 0 {
+            let mut history = Zeroizing::new(vec![0; self.history.len()]);
+            self.history.unfold_into(&mut history).map_err(|_| Failed)?;
             // The client has this already: only the compressor has to see it.
-            compress(&mut compressor, &self.history, TDEFLFlush::Sync, &mut |_| {})?;
+            compress(&mut compressor, &history, TDEFLFlush::Sync, &mut |_| {})?;
         }
         Ok(compressor)
     }
 
-    fn remember(&mut self, bytes: &[u8]) {
-        let bytes = bytes.get(bytes.len().saturating_sub(HISTORY)..).unwrap_or_default();
-        if self.history.capacity() == 0 {
-            self.history.reserve_exact(HISTORY);
-        }
-        let surplus = self.history.len().saturating_add(bytes.len()).saturating_sub(HISTORY);
-        self.history.drain(..surplus);
-        self.history.extend_from_slice(bytes);
+    /// Whether [`fold`](Self::fold) may save anything.
+    #[must_use]
+    pub fn can_fold(&self) -> bool {
+        self.compressor.is_none() && self.history.can_fold()
+    }
+
+    /// For when nothing is said for a while: what is kept takes less from now on, and a little longer with the next word.
+    pub fn fold(&mut self) {
+        self.history.fold();
     }
 }
 

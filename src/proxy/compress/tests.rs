@@ -116,6 +116,17 @@ fn a_session_that_was_away_still_knows_its_last_words() {
     }
     let again = deflate(&mut deflater, line, true).len();
     assert!(again < first / 3, "{first} bytes, then {again}");
+    // Also if that was folded.
+    let lines = line.repeat(20);
+    deflate(&mut deflater, &lines, true);
+    assert!(deflater.can_fold());
+    deflater.fold();
+    assert!(deflater.held() < HISTORY / 4 && !deflater.can_fold(), "{}", deflater.held());
+    for _ in 0..10 {
+        deflate(&mut Deflater::new(), b"others speak", true);
+    }
+    let again = deflate(&mut deflater, line, true).len();
+    assert!(again < first / 3, "{first} bytes, then {again}");
 }
 
 #[test]

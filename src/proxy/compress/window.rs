@@ -1,5 +1,5 @@
-//! What an inflater may be pointed back to, which is kept between two things that a client says: as it is, or folded to what it
-//! takes when it is compressed itself.
+//! The last bytes that one side has said, which inflating and compressing go on from: as they are, or folded to what they take
+//! when they are compressed themselves.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -22,7 +22,7 @@ const LEVEL: u8 = 1;
 /// One for the process, a third of a megabyte: those of the pool know what sessions said last, and shall go on doing so.
 static COMPRESSOR: Mutex<Option<Box<CompressorOxide>>> = Mutex::new(None);
 
-/// The last bytes that were inflated.
+/// The last bytes that were said.
 #[derive(Default)]
 pub(super) struct Window {
     /// How many they are.
@@ -75,6 +75,24 @@ impl Window {
         }
         self.len = bytes.len();
         self.form = Form::Plain;
+    }
+
+    /// Keeps the last `limit` bytes of these and those that follow them.
+    pub(super) fn push(&mut self, bytes: &[u8], limit: usize) -> Result<(), Malformed> {
+        if self.form == Form::Folded || self.bytes.capacity() < limit {
+            // A new one, as in `keep`.
+            let mut plain = Zeroizing::new(vec![0; limit.max(self.len)]);
+            self.unfold_into(&mut plain)?;
+            plain.truncate(self.len);
+            self.bytes = plain;
+        }
+        let bytes = bytes.get(bytes.len().saturating_sub(limit)..).unwrap_or_default();
+        let surplus = self.len.saturating_add(bytes.len()).saturating_sub(limit);
+        self.bytes.drain(..surplus);
+        self.bytes.extend_from_slice(bytes);
+        self.len = self.bytes.len();
+        self.form = Form::Plain;
+        Ok(())
     }
 
     /// Whether folding may make it smaller.
@@ -142,6 +160,27 @@ mod tests {
             }
         }
         window.unfold_into(&mut [0; 599]).unwrap_err();
+    }
+
+    #[test]
+    fn what_is_pushed_is_kept_up_to_the_limit() {
+        let text: Vec<u8> = (0..400).flat_map(|number| format!("* {number} EXISTS\r\n").into_bytes()).collect();
+        let mut window = Window::default();
+        for (number, part) in text.chunks(70).enumerate() {
+            window.push(part, 1024).unwrap();
+            if number % 3 == 0 {
+                window.fold();
+            }
+            let said = &text[..(number * 70 + part.len())];
+            let kept = &said[said.len().saturating_sub(1024)..];
+            let mut work = [0; 1024];
+            window.unfold_into(&mut work).unwrap();
+            assert!(window.len() == kept.len() && work[..kept.len()] == *kept && window.held() <= 1024);
+        }
+        window.push(&text, 1024).unwrap();
+        let mut work = [0; 1024];
+        window.unfold_into(&mut work).unwrap();
+        assert!(work == text[text.len() - 1024..]);
     }
 
     #[test]
