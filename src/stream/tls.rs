@@ -9,7 +9,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -32,6 +32,13 @@ const SCRATCH: usize = MAX_PLAIN + MAX_RECORD;
 /// How much is read at once in a handshake, and to look at what comes first.
 const HANDSHAKE_READ: usize = 4 * 1024;
 
+/// What may wait to be sent: what was sealed at once, with what rustls adds. Its answers to the peer are few, and it counts them;
+/// this holds whatever becomes of that.
+const MAX_OUTGOING: usize = 2 * SCRATCH;
+
+/// How often a read goes on without pause although what came said nothing. New keys and tickets cost more time than bytes.
+const MAX_SILENT_READS: usize = 4;
+
 /// What of a handshake may be held: rustls takes messages of 64 KiB.
 const MAX_HANDSHAKE: usize = 64 * 1024 + MAX_RECORD;
 
@@ -51,8 +58,10 @@ pub struct TlsStream {
     outgoing: Vec<u8>,
     /// The peer says no more.
     peer_closed: bool,
-    /// The peer broke the protocol: what it says counts no more.
-    failed: bool,
+    /// The peer broke the protocol: what it says counts no more. Boxed, as there seldom is one.
+    fault: Option<Box<rustls::Error>>,
+    /// Who waits until something was sent. The socket knows of one only, and that may be a reader, which sends too.
+    writer: Option<Waker>,
     /// We say no more.
     closed: bool,
 }
@@ -68,7 +77,17 @@ impl TlsStream {
 
     fn new(tcp: TcpStream, records: Records, incoming: Vec<u8>) -> Self {
         let (received, outgoing) = (Vec::new(), Vec::new());
-        Self { tcp, records, incoming, received, outgoing, peer_closed: false, failed: false, closed: false }
+        Self {
+            tcp,
+            records,
+            incoming,
+            received,
+            outgoing,
+            peer_closed: false,
+            fault: None,
+            writer: None,
+            closed: false,
+        }
     }
 
     async fn handshake(mut self) -> io::Result<Self> {
@@ -139,6 +158,23 @@ impl TlsStream {
         Poll::Ready(Ok(()))
     }
 
+    /// Sends what waits to be sent, for one that has more to say.
+    fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let sent = self.poll_drain(cx);
+        self.writer = sent.is_pending().then(|| cx.waker().clone());
+        sent
+    }
+
+    /// Sends what waits to be sent, for one that reads. If it fails, a write will hear of it: what was read counts all the same.
+    fn send_by_the_way(&mut self, cx: &mut Context<'_>) {
+        if !self.outgoing.is_empty()
+            && self.poll_drain(cx).is_ready()
+            && let Some(writer) = self.writer.take()
+        {
+            writer.wake();
+        }
+    }
+
     /// Hands out what was decrypted and not taken before; whether there was anything.
     fn take_received(&mut self, buf: &mut ReadBuf<'_>) -> bool {
         if self.received.is_empty() {
@@ -182,11 +218,16 @@ impl TlsStream {
             kept.extend_from_slice(later);
         };
         let (used, standing) = self.records.receive(incoming, &mut take, &mut self.outgoing);
-        // A new one, so that no more is kept than has to be.
-        self.incoming = incoming.get(used..).unwrap_or_default().to_vec();
+        let mut standing = standing;
+        if standing.is_ok() && self.outgoing.len() > MAX_OUTGOING {
+            standing = Err(rustls::Error::General("the peer takes no answer".into()));
+        }
+        self.peer_closed = standing == Ok(Standing::PeerClosed);
+        self.fault = standing.err().map(Box::new);
+        // A new one, so that no more is kept than has to be. After the peer's last word nothing counts.
+        let counts = !self.peer_closed && self.fault.is_none();
+        self.incoming = incoming.get(used..).filter(|_| counts).unwrap_or_default().to_vec();
         incoming.fill(0);
-        self.failed = standing.is_err();
-        self.peer_closed = standing.map_err(invalid)? == Standing::PeerClosed;
         Poll::Ready(Ok(true))
     }
 
@@ -297,17 +338,22 @@ fn invalid(error: rustls::Error) -> io::Error {
 impl AsyncRead for TlsStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.failed {
-            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
-        }
-        let before = buf.filled().len();
         // Records that say nothing (tickets, new keys) end no wait.
-        while buf.remaining() > 0 && !this.take_received(buf) && !this.peer_closed {
+        for _ in 0..MAX_SILENT_READS {
+            // What came before a fault, or before the end, comes out first.
+            if buf.remaining() == 0 || this.take_received(buf) {
+                return Poll::Ready(Ok(()));
+            }
+            if let Some(fault) = &this.fault {
+                return Poll::Ready(Err(invalid(rustls::Error::clone(fault))));
+            }
+            if this.peer_closed {
+                return Poll::Ready(Ok(()));
+            }
+            let before = buf.filled().len();
             let received = SCRATCH_BUFFER.with_borrow_mut(|scratch| this.poll_receive(scratch, cx, buf));
             // What is answered by itself goes out by the way; if not now, then with what is said next.
-            if let Poll::Ready(Err(error)) = this.poll_drain(cx) {
-                return Poll::Ready(Err(error));
-            }
+            this.send_by_the_way(cx);
             if !ready!(received)? {
                 return Poll::Ready(Err(io::Error::new(
                     io::ErrorKind::UnexpectedEof,
@@ -315,33 +361,38 @@ impl AsyncRead for TlsStream {
                 )));
             }
             if buf.filled().len() > before {
-                break;
+                return Poll::Ready(Ok(()));
             }
         }
-        Poll::Ready(Ok(()))
+        // The thread has others to serve, too.
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 
 impl AsyncWrite for TlsStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if this.failed {
-            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        if let Some(fault) = &this.fault {
+            return Poll::Ready(Err(invalid(rustls::Error::clone(fault))));
         }
-        ready!(this.poll_drain(cx))?;
+        if this.closed {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        ready!(this.poll_sent(cx))?;
         Poll::Ready(SCRATCH_BUFFER.with_borrow_mut(|scratch| this.seal(scratch, cx, buf)))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().poll_drain(cx)
+        self.get_mut().poll_sent(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if !std::mem::replace(&mut this.closed, true) && !this.failed {
+        if !std::mem::replace(&mut this.closed, true) && this.fault.is_none() {
             this.records.close(&mut this.incoming, &mut this.outgoing).map_err(invalid)?;
         }
-        ready!(this.poll_drain(cx))?;
+        ready!(this.poll_sent(cx))?;
         match ready!(Pin::new(&mut this.tcp).poll_shutdown(cx)) {
             // The peer has gone already.
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
