@@ -46,9 +46,9 @@ thread_local! {
     static SCRATCH_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
 }
 
-/// A TLS connection, past its handshake.
-pub struct TlsStream {
-    tcp: TcpStream,
+/// A TLS connection, past its handshake: over TCP, or whatever else carries bytes.
+pub struct TlsStream<T = TcpStream> {
+    tcp: T,
     records: Records,
     /// Received, and not used yet: the beginning of a record, or of a message that is spread over records.
     incoming: Vec<u8>,
@@ -66,16 +66,16 @@ pub struct TlsStream {
     closed: bool,
 }
 
-impl TlsStream {
+impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
     /// The client's part of a handshake.
     ///
     /// # Errors
     /// If the connection broke, or the server is not who it should be.
-    pub async fn connect(config: Arc<ClientConfig>, name: ServerName<'static>, tcp: TcpStream) -> io::Result<Self> {
+    pub async fn connect(config: Arc<ClientConfig>, name: ServerName<'static>, tcp: T) -> io::Result<Self> {
         Self::new(tcp, Records::client(config, name).map_err(invalid)?, Vec::new()).handshake().await
     }
 
-    fn new(tcp: TcpStream, records: Records, incoming: Vec<u8>) -> Self {
+    fn new(tcp: T, records: Records, incoming: Vec<u8>) -> Self {
         let (received, outgoing) = (Vec::new(), Vec::new());
         Self {
             tcp,
@@ -123,6 +123,12 @@ impl TlsStream {
     #[must_use]
     pub fn agreed(&self) -> &CommonState {
         self.records.common()
+    }
+
+    /// What it holds for itself, beside what rustls does, in bytes: nothing while nothing is under way.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        [&self.incoming, &self.received, &self.outgoing].iter().map(|buffer| buffer.capacity()).sum()
     }
 
     /// Waits for what the peer says next, which stays in the stream; nothing at its end.
@@ -251,7 +257,7 @@ impl TlsStream {
     }
 }
 
-impl fmt::Debug for TlsStream {
+impl<T: fmt::Debug> fmt::Debug for TlsStream<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Nothing that was said, nor the keys.
         f.debug_struct("TlsStream").field("tcp", &self.tcp).finish_non_exhaustive()
@@ -259,19 +265,19 @@ impl fmt::Debug for TlsStream {
 }
 
 /// A client that has said who it is and what it wants, and waits for an answer.
-pub struct Hello {
-    tcp: TcpStream,
+pub struct Hello<T = TcpStream> {
+    tcp: T,
     accepted: rustls::server::Accepted,
     /// All that it said.
     incoming: Vec<u8>,
 }
 
-impl Hello {
+impl<T: AsyncRead + AsyncWrite + Unpin> Hello<T> {
     /// Waits for a client's first message.
     ///
     /// # Errors
     /// If the connection broke, or it is no such message.
-    pub async fn receive(mut tcp: TcpStream) -> io::Result<Self> {
+    pub async fn receive(mut tcp: T) -> io::Result<Self> {
         let (mut acceptor, mut incoming) = (Acceptor::default(), Vec::new());
         loop {
             let known = incoming.len();
@@ -286,7 +292,7 @@ impl Hello {
                         let mut said = Vec::new();
                         alert.write_all(&mut said)?;
                         // It is told why, if it is still there.
-                        let _ = tcp.try_write(&said);
+                        let _ = poll_fn(|cx| Poll::Ready(Pin::new(&mut tcp).poll_write(cx, &said).is_ready())).await;
                         return Err(invalid(error));
                     }
                 }
@@ -304,7 +310,7 @@ impl Hello {
     ///
     /// # Errors
     /// If the connection broke, or both sides have nothing in common.
-    pub async fn answer(self, config: Arc<ServerConfig>) -> io::Result<TlsStream> {
+    pub async fn answer(self, config: Arc<ServerConfig>) -> io::Result<TlsStream<T>> {
         let Self { tcp, accepted, incoming } = self;
         drop(accepted);
         TlsStream::new(tcp, Records::server(config).map_err(invalid)?, incoming).handshake().await
@@ -312,7 +318,7 @@ impl Hello {
 }
 
 /// Reads on in a handshake.
-async fn read_more(tcp: &mut TcpStream, incoming: &mut Vec<u8>) -> io::Result<()> {
+async fn read_more(tcp: &mut (impl AsyncRead + Unpin), incoming: &mut Vec<u8>) -> io::Result<()> {
     let known = incoming.len();
     if known >= MAX_HANDSHAKE {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "a TLS message is too long"));
@@ -335,7 +341,7 @@ fn invalid(error: rustls::Error) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
-impl AsyncRead for TlsStream {
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         // Records that say nothing (tickets, new keys) end no wait.
@@ -370,7 +376,7 @@ impl AsyncRead for TlsStream {
     }
 }
 
-impl AsyncWrite for TlsStream {
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         if let Some(fault) = &this.fault {
