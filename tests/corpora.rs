@@ -63,7 +63,7 @@ macro_rules! targets {
     };
 }
 
-targets!(framer command response capability metadata session redaction preauth dialogue idle config sasl id compression proxy_protocol keeping);
+targets!(framer command response capability metadata session redaction preauth dialogue idle config sasl id compression proxy_protocol keeping tls);
 
 #[test]
 fn what_is_shipped_is_a_seed() {

@@ -21,6 +21,7 @@ mod redaction;
 mod response;
 mod sasl;
 mod session;
+mod tls;
 
 /// A property of all inputs.
 pub type Property = fn(&[u8]);
@@ -40,7 +41,7 @@ macro_rules! targets {
     };
 }
 
-targets!(framer command response capability metadata session redaction preauth dialogue idle config sasl id compression proxy_protocol keeping);
+targets!(framer command response capability metadata session redaction preauth dialogue idle config sasl id compression proxy_protocol keeping tls);
 
 /// Checks the property of this name.
 ///

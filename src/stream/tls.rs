@@ -9,7 +9,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -36,6 +36,13 @@ const SCRATCH: usize = MAX_PLAIN + MAX_RECORD;
 /// How much is read at once in a handshake, and to look at what comes first.
 const HANDSHAKE_READ: usize = 4 * 1024;
 
+/// What may wait to be sent: what was sealed at once, with what rustls adds. Its answers to the peer are few, and it counts them;
+/// this holds whatever becomes of that.
+const MAX_OUTGOING: usize = 2 * SCRATCH;
+
+/// How often a read goes on without pause although what came said nothing. New keys and tickets cost more time than bytes.
+const MAX_SILENT_READS: usize = 4;
+
 /// What of a handshake may be held: rustls takes messages of 64 KiB.
 const MAX_HANDSHAKE: usize = 64 * 1024 + MAX_RECORD;
 
@@ -43,9 +50,9 @@ thread_local! {
     static SCRATCH_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
 }
 
-/// A TLS connection, past its handshake.
-pub struct TlsStream {
-    tcp: TcpStream,
+/// A TLS connection, past its handshake: over TCP, or whatever else carries bytes.
+pub struct TlsStream<T = TcpStream> {
+    tcp: T,
     records: Records,
     /// Received, and not used yet: the beginning of a record, or of a message that is spread over records.
     incoming: Vec<u8>,
@@ -55,24 +62,36 @@ pub struct TlsStream {
     outgoing: Vec<u8>,
     /// The peer says no more.
     peer_closed: bool,
-    /// The peer broke the protocol: what it says counts no more.
-    failed: bool,
+    /// The peer broke the protocol: what it says counts no more. Boxed, as there seldom is one.
+    fault: Option<Box<rustls::Error>>,
+    /// Who waits until something was sent. The socket knows of one only, and that may be a reader, which sends too.
+    writer: Option<Waker>,
     /// We say no more.
     closed: bool,
 }
 
-impl TlsStream {
+impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
     /// The client's part of a handshake.
     ///
     /// # Errors
     /// If the connection broke, or the server is not who it should be.
-    pub async fn connect(config: Arc<ClientConfig>, name: ServerName<'static>, tcp: TcpStream) -> io::Result<Self> {
+    pub async fn connect(config: Arc<ClientConfig>, name: ServerName<'static>, tcp: T) -> io::Result<Self> {
         Self::new(tcp, Records::client(config, name).map_err(invalid)?, Vec::new()).handshake().await
     }
 
-    fn new(tcp: TcpStream, records: Records, incoming: Vec<u8>) -> Self {
+    fn new(tcp: T, records: Records, incoming: Vec<u8>) -> Self {
         let (received, outgoing) = (Vec::new(), Vec::new());
-        Self { tcp, records, incoming, received, outgoing, peer_closed: false, failed: false, closed: false }
+        Self {
+            tcp,
+            records,
+            incoming,
+            received,
+            outgoing,
+            peer_closed: false,
+            fault: None,
+            writer: None,
+            closed: false,
+        }
     }
 
     async fn handshake(mut self) -> io::Result<Self> {
@@ -110,6 +129,12 @@ impl TlsStream {
         self.records.common()
     }
 
+    /// What it holds for itself, beside what rustls does, in bytes: nothing while nothing is under way.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        [&self.incoming, &self.received, &self.outgoing].iter().map(|buffer| buffer.capacity()).sum()
+    }
+
     /// Waits for what the peer says next, which stays in the stream; nothing at its end.
     ///
     /// # Errors
@@ -141,6 +166,23 @@ impl TlsStream {
         }
         self.outgoing = Vec::new();
         Poll::Ready(Ok(()))
+    }
+
+    /// Sends what waits to be sent, for one that has more to say.
+    fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let sent = self.poll_drain(cx);
+        self.writer = sent.is_pending().then(|| cx.waker().clone());
+        sent
+    }
+
+    /// Sends what waits to be sent, for one that reads. If it fails, a write will hear of it: what was read counts all the same.
+    fn send_by_the_way(&mut self, cx: &mut Context<'_>) {
+        if !self.outgoing.is_empty()
+            && self.poll_drain(cx).is_ready()
+            && let Some(writer) = self.writer.take()
+        {
+            writer.wake();
+        }
     }
 
     /// Hands out what was decrypted and not taken before; whether there was anything.
@@ -187,11 +229,16 @@ impl TlsStream {
             kept.extend_from_slice(later);
         };
         let (used, standing) = self.records.receive(incoming, &mut take, &mut self.outgoing);
-        // A new one, so that no more is kept than has to be.
-        self.incoming = incoming.get(used..).unwrap_or_default().to_vec();
+        let mut standing = standing;
+        if standing.is_ok() && self.outgoing.len() > MAX_OUTGOING {
+            standing = Err(rustls::Error::General("the peer takes no answer".into()));
+        }
+        self.peer_closed = standing == Ok(Standing::PeerClosed);
+        self.fault = standing.err().map(Box::new);
+        // A new one, so that no more is kept than has to be. After the peer's last word nothing counts.
+        let counts = !self.peer_closed && self.fault.is_none();
+        self.incoming = incoming.get(used..).filter(|_| counts).unwrap_or_default().to_vec();
         incoming.fill(0);
-        self.failed = standing.is_err();
-        self.peer_closed = standing.map_err(invalid)? == Standing::PeerClosed;
         Poll::Ready(Ok(true))
     }
 
@@ -215,7 +262,7 @@ impl TlsStream {
     }
 }
 
-impl fmt::Debug for TlsStream {
+impl<T: fmt::Debug> fmt::Debug for TlsStream<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Nothing that was said, nor the keys.
         f.debug_struct("TlsStream").field("tcp", &self.tcp).finish_non_exhaustive()
@@ -223,19 +270,19 @@ impl fmt::Debug for TlsStream {
 }
 
 /// A client that has said who it is and what it wants, and waits for an answer.
-pub struct Hello {
-    tcp: TcpStream,
+pub struct Hello<T = TcpStream> {
+    tcp: T,
     accepted: rustls::server::Accepted,
     /// All that it said.
     incoming: Vec<u8>,
 }
 
-impl Hello {
+impl<T: AsyncRead + AsyncWrite + Unpin> Hello<T> {
     /// Waits for a client's first message.
     ///
     /// # Errors
     /// If the connection broke, or it is no such message.
-    pub async fn receive(mut tcp: TcpStream) -> io::Result<Self> {
+    pub async fn receive(mut tcp: T) -> io::Result<Self> {
         let (mut acceptor, mut incoming) = (Acceptor::default(), Vec::new());
         loop {
             let known = incoming.len();
@@ -250,7 +297,7 @@ impl Hello {
                         let mut said = Vec::new();
                         alert.write_all(&mut said)?;
                         // It is told why, if it is still there.
-                        let _ = tcp.try_write(&said);
+                        let _ = poll_fn(|cx| Poll::Ready(Pin::new(&mut tcp).poll_write(cx, &said).is_ready())).await;
                         return Err(invalid(error));
                     }
                 }
@@ -268,7 +315,7 @@ impl Hello {
     ///
     /// # Errors
     /// If the connection broke, or both sides have nothing in common.
-    pub async fn answer(self, config: Arc<ServerConfig>) -> io::Result<TlsStream> {
+    pub async fn answer(self, config: Arc<ServerConfig>) -> io::Result<TlsStream<T>> {
         let Self { tcp, accepted, incoming } = self;
         drop(accepted);
         TlsStream::new(tcp, Records::server(config).map_err(invalid)?, incoming).handshake().await
@@ -276,7 +323,7 @@ impl Hello {
 }
 
 /// Reads on in a handshake.
-async fn read_more(tcp: &mut TcpStream, incoming: &mut Vec<u8>) -> io::Result<()> {
+async fn read_more(tcp: &mut (impl AsyncRead + Unpin), incoming: &mut Vec<u8>) -> io::Result<()> {
     let known = incoming.len();
     if known >= MAX_HANDSHAKE {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "a TLS message is too long"));
@@ -299,20 +346,25 @@ fn invalid(error: rustls::Error) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
-impl AsyncRead for TlsStream {
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.failed {
-            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
-        }
-        let before = buf.filled().len();
         // Records that say nothing (tickets, new keys) end no wait.
-        while buf.remaining() > 0 && !this.take_received(buf) && !this.peer_closed {
+        for _ in 0..MAX_SILENT_READS {
+            // What came before a fault, or before the end, comes out first.
+            if buf.remaining() == 0 || this.take_received(buf) {
+                return Poll::Ready(Ok(()));
+            }
+            if let Some(fault) = &this.fault {
+                return Poll::Ready(Err(invalid(rustls::Error::clone(fault))));
+            }
+            if this.peer_closed {
+                return Poll::Ready(Ok(()));
+            }
+            let before = buf.filled().len();
             let received = SCRATCH_BUFFER.with_borrow_mut(|scratch| this.poll_receive(scratch, cx, buf));
             // What is answered by itself goes out by the way; if not now, then with what is said next.
-            if let Poll::Ready(Err(error)) = this.poll_drain(cx) {
-                return Poll::Ready(Err(error));
-            }
+            this.send_by_the_way(cx);
             if !ready!(received)? {
                 return Poll::Ready(Err(io::Error::new(
                     io::ErrorKind::UnexpectedEof,
@@ -320,33 +372,38 @@ impl AsyncRead for TlsStream {
                 )));
             }
             if buf.filled().len() > before {
-                break;
+                return Poll::Ready(Ok(()));
             }
         }
-        Poll::Ready(Ok(()))
+        // The thread has others to serve, too.
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 
-impl AsyncWrite for TlsStream {
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if this.failed {
-            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        if let Some(fault) = &this.fault {
+            return Poll::Ready(Err(invalid(rustls::Error::clone(fault))));
         }
-        ready!(this.poll_drain(cx))?;
+        if this.closed {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        ready!(this.poll_sent(cx))?;
         Poll::Ready(SCRATCH_BUFFER.with_borrow_mut(|scratch| this.seal(scratch, cx, buf)))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().poll_drain(cx)
+        self.get_mut().poll_sent(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if !std::mem::replace(&mut this.closed, true) && !this.failed {
+        if !std::mem::replace(&mut this.closed, true) && this.fault.is_none() {
             this.records.close(&mut this.incoming, &mut this.outgoing).map_err(invalid)?;
         }
-        ready!(this.poll_drain(cx))?;
+        ready!(this.poll_sent(cx))?;
         match ready!(Pin::new(&mut this.tcp).poll_shutdown(cx)) {
             // The peer has gone already.
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),

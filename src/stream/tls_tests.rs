@@ -200,8 +200,7 @@ async fn one_that_is_idle_owns_no_buffer() {
             theirs.read_exact(&mut vec![0; 300_000]).await.unwrap();
         });
         ours.flush().await.unwrap();
-        let kept = [&ours.incoming, &ours.received, &ours.outgoing].map(Vec::capacity);
-        assert_eq!(kept, [0; 3]);
+        assert_eq!(ours.held(), 0);
     }
 }
 
@@ -290,6 +289,158 @@ async fn what_is_no_record_ends_it_with_an_alert() {
         }
     };
     assert_eq!(heard, rustls::Error::AlertReceived(rustls::AlertDescription::BadRecordMac));
+}
+
+/// Writes until the socket takes no more.
+async fn fill(stream: &mut (impl AsyncWrite + Unpin)) {
+    let said = bytes(64 * 1024);
+    // A socket that was full a moment ago may have moved on to the other end.
+    for _ in 0..100 {
+        while poll_fn(|cx| Poll::Ready(Pin::new(&mut *stream).poll_write(cx, &said).is_ready())).await {}
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn what_the_peer_said_is_read_although_it_takes_nothing_any_more() {
+    let configs = configs(rustls::ALL_VERSIONS);
+    let (mut ours, mut theirs) = client_of(&configs).await;
+    fill(&mut ours).await;
+    theirs.write_all(b"* BYE").await.unwrap();
+    // With what we said unread, it resets the connection.
+    drop(theirs);
+    ours.tcp.ready(tokio::io::Interest::WRITABLE).await.unwrap();
+    let mut heard = [0; 5];
+    ours.read_exact(&mut heard).await.unwrap();
+    assert_eq!(&heard, b"* BYE");
+    assert!(ours.read(&mut heard).await.is_err());
+    assert!(ours.write_all(b"anybody there?").await.is_err());
+}
+
+#[derive(Default)]
+struct Woken(std::sync::atomic::AtomicBool);
+
+impl std::task::Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
+#[tokio::test]
+async fn one_that_waits_to_write_is_woken_although_another_reads() {
+    let configs = configs(rustls::ALL_VERSIONS);
+    let (mut ours, mut theirs) = client_of(&configs).await;
+    fill(&mut ours).await;
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(Arc::clone(&woken));
+    assert!(Pin::new(&mut ours).poll_flush(&mut Context::from_waker(&waker)).is_pending());
+    // The reader is now the one that the socket knows of.
+    let reading = tokio::spawn(async move {
+        let mut heard = [0; 4];
+        ours.read_exact(&mut heard).await.unwrap();
+        (ours, heard)
+    });
+    let mut buffer = vec![0; 64 * 1024];
+    while !woken.0.load(std::sync::atomic::Ordering::SeqCst) {
+        assert!(theirs.read(&mut buffer).await.unwrap() > 0);
+    }
+    theirs.write_all(b"done").await.unwrap();
+    assert_eq!(&reading.await.unwrap().1, b"done");
+}
+
+#[tokio::test]
+async fn after_the_last_word_nothing_can_be_said() {
+    let configs = configs(rustls::ALL_VERSIONS);
+    let (mut ours, mut theirs) = server_of(&configs).await;
+    ours.shutdown().await.unwrap();
+    assert_eq!(ours.write(b"more").await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    theirs.write_all(b"still here").await.unwrap();
+    let mut heard = [0; 10];
+    ours.read_exact(&mut heard).await.unwrap();
+    assert_eq!(&heard, b"still here");
+}
+
+#[tokio::test]
+async fn what_comes_with_a_fault_is_read_before_it() {
+    for version in [&version::TLS12, &version::TLS13] {
+        let configs = configs(&[version]);
+        let (mut ours, theirs) = server_of(&configs).await;
+        let (mut tcp, mut tls) = theirs.into_inner();
+        io::Write::write_all(&mut tls.writer(), b"hello").unwrap();
+        let mut said = Vec::new();
+        tls.write_tls(&mut said).unwrap();
+        said.extend_from_slice(&[23, 3, 3, 0, 40]);
+        said.extend_from_slice(&[7; 40]);
+        tcp.write_all(&said).await.unwrap();
+        let mut heard = [0; 10];
+        assert_eq!(ours.read(&mut heard).await.unwrap(), 5);
+        assert!(heard.starts_with(b"hello"));
+        for _ in 0..2 {
+            let error = ours.read(&mut heard).await.unwrap_err();
+            assert!(error.kind() == io::ErrorKind::InvalidData && error.to_string().contains("decrypt"), "{error}");
+        }
+        assert!(ours.write(b"?").await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn data_and_the_end_in_one_piece_are_both_seen_and_nothing_is_kept_of_what_follows() {
+    for version in [&version::TLS12, &version::TLS13] {
+        let configs = configs(&[version]);
+        let (mut ours, theirs) = server_of(&configs).await;
+        let (mut tcp, mut tls) = theirs.into_inner();
+        io::Write::write_all(&mut tls.writer(), b"hello").unwrap();
+        tls.send_close_notify();
+        let mut said = Vec::new();
+        while tls.wants_write() {
+            tls.write_tls(&mut said).unwrap();
+        }
+        said.extend_from_slice(&[7; 1000]);
+        tcp.write_all(&said).await.unwrap();
+        let mut heard = Vec::new();
+        ours.read_to_end(&mut heard).await.unwrap();
+        assert_eq!(heard, b"hello");
+        assert_eq!(ours.held(), 0);
+    }
+}
+
+#[tokio::test]
+async fn sessions_are_resumed_on_both_sides() {
+    for version in [&version::TLS12, &version::TLS13] {
+        let made = configs(&[version]);
+        for round in 0..2 {
+            let expected = if round == 0 { rustls::HandshakeKind::Full } else { rustls::HandshakeKind::Resumed };
+            let (near, far) = sockets().await;
+            let (client, server) = tokio::join!(
+                TlsStream::connect(Arc::clone(&made.client), name(), near),
+                answered(far, Arc::clone(&made.server))
+            );
+            let (mut client, mut server) = (client.unwrap(), server.unwrap());
+            assert_eq!(client.agreed().handshake_kind(), Some(expected));
+            assert_eq!(server.agreed().handshake_kind(), Some(expected));
+            // Behind its tickets.
+            server.write_all(b"hello").await.unwrap();
+            client.read_exact(&mut [0; 5]).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn floods_of_new_keys_end_with_a_fault_and_grow_nothing() {
+    let configs = configs(&[&version::TLS13]);
+    let (mut ours, theirs) = server_of(&configs).await;
+    let (mut tcp, mut tls) = theirs.into_inner();
+    let mut said = Vec::new();
+    for _ in 0..40 {
+        tls.refresh_traffic_keys().unwrap();
+        while tls.wants_write() {
+            tls.write_tls(&mut said).unwrap();
+        }
+    }
+    tcp.write_all(&said).await.unwrap();
+    let error = ours.read(&mut [0; 10]).await.unwrap_err();
+    assert!(error.to_string().contains("TooManyKeyUpdateRequests"), "{error}");
+    assert!(ours.outgoing.len() < 1000 && ours.incoming.is_empty());
 }
 
 #[tokio::test]
