@@ -333,13 +333,14 @@ fn without_name(text: &str, start: &str, end: char) -> String {
     })
 }
 
-/// Servers say how long a command took: Dovecot `(0.001 + 0.000 secs)`, Cyrus `(2 msgs in 0.001 secs)`.
+/// Servers say how long a command took: Dovecot `(0.001 + 0.000 secs)`, Cyrus `(2 msgs in 0.001 secs)` or `(0.001 sec)`.
 fn without_time(text: &str) -> String {
-    let lines = text.split_inclusive('\n').map(|line| match (line.rsplit_once(" ("), line.rsplit_once(" secs)")) {
-        (Some((before, _)), Some((_, after))) => format!("{before} (TIME secs){after}"),
-        _ => line.to_owned(),
-    });
-    lines.collect()
+    let took = |line: &str| {
+        let (before, rest) = line.rsplit_once(" (")?;
+        let (_, after) = rest.rsplit_once(" secs)").or_else(|| rest.rsplit_once(" sec)"))?;
+        Some(format!("{before} (TIME){after}"))
+    };
+    text.split_inclusive('\n').map(|line| took(line).unwrap_or_else(|| line.to_owned())).collect()
 }
 
 /// A line as deltapush's documentation says that it becomes.
