@@ -9,8 +9,9 @@ use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 
 use deltapush::crypto;
 use deltapush::stream::{Hello, TlsStream};
@@ -100,6 +101,9 @@ struct Wire {
 
 impl Wire {
     fn arrive(&mut self, count: usize) {
+        if self.is_cut {
+            return self.under_way.clear();
+        }
         let count = count.min(self.under_way.len());
         self.arrived.extend(self.under_way.drain(..count));
     }
@@ -181,7 +185,7 @@ impl Peer {
     }
 
     fn say(&mut self, mut said: &[u8], wire: &mut Wire) {
-        while !said.is_empty() && !self.has_closed {
+        while !said.is_empty() && !self.has_closed && !self.fault {
             // As much as rustls takes at once.
             let count = self.tls.writer().write(said).expect("memory");
             self.said.extend_from_slice(&said[..count]);
@@ -226,7 +230,8 @@ pub(crate) fn check(data: &[u8]) {
     };
     match ours {
         Some(Ok(tls)) => {
-            Dialogue { pipe, tls, peer, said: vec![], heard: vec![], end: None, is_doubtful: change.is_some(), keys: 0 }
+            let (said, heard, woken) = (vec![], vec![], Arc::default());
+            Dialogue { pipe, tls, peer, said, heard, end: None, is_doubtful: change.is_some(), keys: 0, woken }
                 .play(script)
         }
         _ => assert!(change.is_some() && peer.heard.is_empty(), "a handshake fails"),
@@ -272,6 +277,16 @@ fn no_handshake(pipe: &Pipe, configs: &Configs, is_server: bool, said: &[u8]) {
     assert!(matches!(polled, Poll::Ready(Err(_))), "nobody is there");
 }
 
+/// Whether the stream wants to be asked again although nothing arrives.
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Both sides, past the handshake.
 struct Dialogue {
     pipe: Pipe,
@@ -284,6 +299,7 @@ struct Dialogue {
     /// What the peer sent was changed, or is no TLS, or asks too much.
     is_doubtful: bool,
     keys: usize,
+    woken: Arc<Woken>,
 }
 
 impl Dialogue {
@@ -297,6 +313,9 @@ impl Dialogue {
                 b'w' => self.say(said, has_closed),
                 b'W' => self.say(&much(said), has_closed),
                 b'f' => drop(self.poll(|tls, cx| tls.poll_flush(cx))),
+                // rustls asserts, in debug builds, that it never has to complain after its last word: not both.
+                b'x' | b'i' if has_closed => {}
+                b'c' if self.is_doubtful => {}
                 b'c' => {
                     has_closed = true;
                     drop(self.poll(|tls, cx| tls.poll_shutdown(cx)));
@@ -316,11 +335,9 @@ impl Dialogue {
         match kind {
             b'p' => self.peer.say(said, &mut wire),
             b'P' => self.peer.say(&much(said), &mut wire),
-            b'k' if !self.peer.has_closed => {
-                if self.peer.tls.refresh_traffic_keys().is_ok() {
-                    self.keys += 1;
-                    self.is_doubtful |= self.keys > MAX_KEYS;
-                }
+            b'k' if !self.peer.has_closed && self.peer.tls.refresh_traffic_keys().is_ok() => {
+                self.keys += 1;
+                self.is_doubtful |= self.keys > MAX_KEYS;
             }
             b'C' => {
                 self.peer.has_closed = true;
@@ -349,7 +366,8 @@ impl Dialogue {
     }
 
     fn poll<T>(&mut self, poll: impl FnOnce(Pin<&mut TlsStream<Pipe>>, &mut Context<'_>) -> Poll<T>) -> Poll<T> {
-        poll(Pin::new(&mut self.tls), &mut Context::from_waker(Waker::noop()))
+        let waker = Waker::from(Arc::clone(&self.woken));
+        poll(Pin::new(&mut self.tls), &mut Context::from_waker(&waker))
     }
 
     fn say(&mut self, mut said: &[u8], has_closed: bool) {
@@ -384,7 +402,11 @@ impl Dialogue {
                 assert!(self.end.is_none_or(|before| before == end), "the end is not what it was");
                 self.end = Some(end);
             }
-            Poll::Pending => return !self.pipe.0.borrow().arrived.is_empty(),
+            Poll::Pending => {
+                let goes_on = self.woken.0.swap(false, Ordering::Relaxed);
+                assert!(goes_on || self.pipe.0.borrow().arrived.is_empty(), "it waits for what is there");
+                return goes_on;
+            }
         }
         false
     }
@@ -412,9 +434,7 @@ impl Dialogue {
         assert!(self.poll(|tls, cx| tls.poll_flush(cx)).is_ready());
         self.peer.go_on(&mut self.pipe.0.borrow_mut());
         let is_cut = self.pipe.0.borrow().is_cut;
-        if !is_cut {
-            self.pipe.0.borrow_mut().arrive(usize::MAX);
-        }
+        self.pipe.0.borrow_mut().arrive(usize::MAX);
         self.read_all(4096);
         self.check();
         if self.is_doubtful {
@@ -434,9 +454,7 @@ impl Dialogue {
         }
         self.peer.go_on(&mut self.pipe.0.borrow_mut());
         assert!(self.peer.saw_end && self.peer.heard == self.said, "the peer sees the end");
-        if !is_cut {
-            self.pipe.0.borrow_mut().arrive(usize::MAX);
-        }
+        self.pipe.0.borrow_mut().arrive(usize::MAX);
         self.read_all(4096);
         assert!(self.end.is_some(), "an end is seen");
         self.check();
