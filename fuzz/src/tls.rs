@@ -188,6 +188,7 @@ impl Peer {
         while !said.is_empty() && !self.has_closed && !self.fault {
             // As much as rustls takes at once.
             let count = self.tls.writer().write(said).expect("memory");
+            assert!(count > 0, "there is room");
             self.said.extend_from_slice(&said[..count]);
             said = &said[count..];
             self.send(wire);
@@ -308,6 +309,8 @@ impl Dialogue {
     /// more, or anything; `x`: what was sent last is changed; `i`: something else comes; `e`: the line is cut.
     fn play(mut self, script: &[u8]) {
         let mut has_closed = false;
+        // The end of the handshake.
+        self.peer.go_on(&mut self.pipe.0.borrow_mut());
         for (kind, said) in events(script) {
             match kind {
                 b'w' => self.say(said, has_closed),
