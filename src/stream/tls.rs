@@ -109,6 +109,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
             sent?;
             if standing != Standing::Handshaking {
                 self.peer_closed = standing == Standing::PeerClosed;
+                if self.peer_closed {
+                    // After its last word nothing counts.
+                    self.incoming.clear();
+                }
                 self.incoming.shrink_to_fit();
                 return Ok(self);
             }

@@ -444,6 +444,80 @@ async fn floods_of_new_keys_end_with_a_fault_and_grow_nothing() {
 }
 
 #[tokio::test]
+async fn new_keys_that_are_asked_for_again_and_again_pile_up_nothing() {
+    let configs = configs(&[&version::TLS13]);
+    let (mut ours, mut theirs) = server_of(&configs).await;
+    for _ in 0..500 {
+        theirs.get_mut().1.refresh_traffic_keys().unwrap();
+        theirs.write_all(b"x").await.unwrap();
+        ours.read_exact(&mut [0]).await.unwrap();
+        assert!(ours.outgoing.is_empty(), "one answer is enough, with what is said next");
+    }
+    // It has room before as much as can be said at once.
+    let said = bytes(64 * 1024);
+    let mut heard = vec![0; said.len()];
+    let (written, read) = tokio::join!(ours.write(&said), theirs.read_exact(&mut heard));
+    assert_eq!(written.unwrap(), said.len());
+    read.unwrap();
+    assert!(heard == said);
+}
+
+#[tokio::test]
+async fn nothing_is_said_after_the_last_word() {
+    let configs = configs(rustls::ALL_VERSIONS);
+    let (mut ours, mut theirs) = client_of(&configs).await;
+    let said = bytes(64 * 1024);
+    let mut len = 0;
+    // Until the socket takes no more, so that the last word has to wait.
+    while let Some(written) = futures_util::FutureExt::now_or_never(ours.write(&said)) {
+        len += written.unwrap();
+    }
+    assert!(futures_util::FutureExt::now_or_never(ours.shutdown()).is_none(), "it waits");
+    let reading = async {
+        let mut heard = Vec::new();
+        theirs.read_to_end(&mut heard).await.unwrap();
+        heard.len()
+    };
+    let writing = async {
+        let error = ours.write(b"more").await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+        ours.shutdown().await.unwrap();
+    };
+    assert_eq!(tokio::join!(reading, writing).0, len);
+}
+
+#[tokio::test]
+async fn who_ends_it_with_the_handshake_leaves_nothing_behind() {
+    let configs = configs(&[&version::TLS13]);
+    let (mut near, far) = sockets().await;
+    let mut tls = rustls::ClientConnection::new(Arc::clone(&configs.client), name()).unwrap();
+    let peer = async {
+        loop {
+            let mut said = Vec::new();
+            while tls.wants_write() {
+                tls.write_tls(&mut said).unwrap();
+            }
+            if !tls.is_handshaking() {
+                tls.send_close_notify();
+                tls.write_tls(&mut said).unwrap();
+                said.extend_from_slice(&[7; 1000]);
+                near.write_all(&said).await.unwrap();
+                return near;
+            }
+            near.write_all(&said).await.unwrap();
+            let mut heard = vec![0; 4096];
+            let count = near.read(&mut heard).await.unwrap();
+            tls.read_tls(&mut &heard[..count]).unwrap();
+            tls.process_new_packets().unwrap();
+        }
+    };
+    let (server, _peer) = tokio::join!(answered(far, Arc::clone(&configs.server)), peer);
+    let mut server = server.unwrap();
+    assert_eq!(server.incoming.capacity(), 0);
+    assert_eq!(server.read(&mut [0; 10]).await.unwrap(), 0);
+}
+
+#[tokio::test]
 async fn who_is_not_trusted_is_told_so() {
     let (ours, others) = (configs(rustls::ALL_VERSIONS), configs(rustls::ALL_VERSIONS));
     let (near, far) = sockets().await;
