@@ -88,7 +88,10 @@ impl Reloader {
 fn fixed(before: &Config, now: &Config) -> Vec<&'static str> {
     let push = |config: &Config| {
         let push = &config.push;
-        (push.notify_url.clone(), push.ca.clone(), push.coalesce, push.max_in_flight, push.max_per_second)
+        (
+            (push.notify_url.clone(), push.ca.clone(), push.contact.clone()),
+            (push.coalesce, push.max_in_flight, push.max_per_second),
+        )
     };
     [
         ("address or tls of listeners", !have_same_sockets(before, now)),
@@ -96,7 +99,7 @@ fn fixed(before: &Config, now: &Config) -> Vec<&'static str> {
         ("keep", before.keep != now.keep),
         ("admin", before.admin != now.admin),
         ("log.format", before.log.format != now.log.format),
-        ("push.notify_url, ca, coalesce, max_in_flight or max_per_second", push(before) != push(now)),
+        ("push.notify_url, ca, contact, coalesce, max_in_flight or max_per_second", push(before) != push(now)),
         ("push.idle_renewal", before.push.idle_renewal != now.push.idle_renewal),
         ("pace", before.pace != now.pace),
         ("servers", before.servers != now.servers),
@@ -123,6 +126,7 @@ fn with_fixed(mut config: Config, before: &Config) -> Config {
     config.log.format = before.log.format;
     config.push.notify_url = before.push.notify_url.clone();
     config.push.ca.clone_from(&before.push.ca);
+    config.push.contact.clone_from(&before.push.contact);
     config.push.coalesce = before.push.coalesce;
     config.push.max_in_flight = before.push.max_in_flight;
     config.push.max_per_second = before.push.max_per_second;

@@ -251,7 +251,8 @@ fn notifier_settings(config: &Config) -> Result<notifier::Settings, TrustError> 
         per_second: config.push.max_per_second,
     };
     let roots = notifier::roots(config.push.ca.as_ref())?;
-    Ok(notifier::Settings { url: config.push.notify_url.clone(), roots, schedule, grace: PUSH_GRACE })
+    let (url, contact) = (config.push.notify_url.clone(), config.push.contact.clone());
+    Ok(notifier::Settings { url, roots, contact, schedule, grace: PUSH_GRACE })
 }
 
 /// Descriptors that are needed beside those of connections: the state, listeners, the log, notifications.

@@ -53,7 +53,7 @@ pub use log::{Log, LogFormat};
 pub use login::LoginTemplate;
 pub use metadata::{Metadata, MetadataValue};
 pub use names::{is_dns_name, is_loopback};
-pub use push::{Messages, Native, Push};
+pub use push::{Contact, Messages, Native, Push};
 pub use relay::{JmapAccess, Relay};
 pub use routes::{DOMAIN_PLACEHOLDER, Domain, Route, Security, Trust, Upstream};
 pub use sasl::Login;

@@ -1,5 +1,6 @@
 //! From new mail to a waking phone.
 
+use std::fmt;
 use std::time::Duration;
 
 use reqwest::Url;
@@ -19,6 +20,9 @@ pub struct Push {
     pub notify_url: Url,
     /// What its certificate is verified against. Default: Mozilla's list and this machine's.
     pub ca: Option<Trust>,
+    /// Contact for the people who run the notification server, named in each request.
+    #[serde(deserialize_with = "contact")]
+    pub contact: Option<Contact>,
     /// What to do at an upstream that pushes by itself.
     pub native: Native,
     /// At most one notification per token in this time.
@@ -45,6 +49,7 @@ impl Default for Push {
         Self {
             notify_url: default_notify_url(),
             ca: None,
+            contact: None,
             native: Native::Passthrough,
             coalesce: Duration::from_secs(10),
             messages: Messages::All,
@@ -53,6 +58,49 @@ impl Default for Push {
             max_in_flight: 16,
             max_per_second: 50,
         }
+    }
+}
+
+/// A URL or mail address at which an operator can be reached. Its characters can stand in a comment of an HTTP header field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Contact(String);
+
+impl Contact {
+    /// The longest one, in bytes.
+    const MAX: usize = 200;
+
+    /// Reads `https://…`, `http://…`, `mailto:you@example.org` or `you@example.org`.
+    ///
+    /// # Errors
+    /// Says what is wrong with the text.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        // The characters of a comment without quoting (RFC 9110 section 5.6.5), and no space.
+        if !text.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'(' | b')' | b'\\')) {
+            return Err(format!(
+                "{text:?} has characters that a contact must not have: spaces, ( ) \\, or other than ASCII"
+            ));
+        }
+        if text.len() > Self::MAX {
+            return Err(format!("is too long: {} characters at most", Self::MAX));
+        }
+        let is_web = Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "https" | "http") && url.has_host());
+        if is_web {
+            return Ok(Self(text.into()));
+        }
+        let address = text.strip_prefix("mailto:").unwrap_or(text);
+        let is_address = address.split_once('@').is_some_and(|(local, domain)| {
+            !local.is_empty() && !domain.is_empty() && !local.contains([':', '/']) && !domain.contains(['@', ':', '/'])
+        });
+        if is_address {
+            return Ok(Self(format!("mailto:{address}")));
+        }
+        Err(format!("{text:?} is not a contact: write `https://example.org/contact` or `you@example.org`"))
+    }
+}
+
+impl fmt::Display for Contact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 
@@ -80,6 +128,10 @@ pub enum Native {
 #[expect(clippy::expect_used, reason = "a constant that every test run parses")]
 fn default_notify_url() -> Url {
     Url::parse("https://notifications.delta.chat/notify").expect("a valid URL")
+}
+
+fn contact<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Contact>, D::Error> {
+    Contact::parse(&String::deserialize(deserializer)?).map(Some).map_err(D::Error::custom)
 }
 
 fn notify_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Url, D::Error> {

@@ -69,6 +69,7 @@ fn the_shipped_file_states_every_default() {
         "jmapaccess",
         "push",
         "notify_url",
+        "contact",
         "native",
         "coalesce",
         "messages",
@@ -226,6 +227,15 @@ fn a_file_is_loaded_relative_to_itself() {
 }
 
 #[test]
+fn contact_is_a_url_or_a_mail_address() {
+    let contact = |text: &str| parse(&format!("push:\n  contact: {text}\n")).unwrap().push.contact.unwrap().to_string();
+    assert_eq!(contact("https://push.example.org/about"), "https://push.example.org/about");
+    assert_eq!(contact("admin@example.org"), "mailto:admin@example.org");
+    assert_eq!(contact("mailto:admin@example.org"), "mailto:admin@example.org");
+    assert!(complaint(&format!("push:\n  contact: https://a.example/{}\n", "x".repeat(200))).contains("too long"));
+}
+
+#[test]
 fn every_mistake_has_its_place_and_its_cure() {
     for (text, expected) in [
         // Unknown, missing, doubled, empty.
@@ -291,6 +301,17 @@ fn every_mistake_has_its_place_and_its_cure() {
         ),
         ("push:\n  notify_url: ftp://localhost/\n", "config.yaml:2:15: `notify_url`: \"ftp\" is not a scheme"),
         ("push:\n  notify_url: notifications\n", "config.yaml:2:15: `notify_url`: \"notifications\" is not a URL"),
+        ("push:\n  contact: me\n", "config.yaml:2:12: `contact`: \"me\" is not a contact: write `https://"),
+        ("push:\n  contact: ftp://a.example/\n", "config.yaml:2:12: `contact`: \"ftp://a.example/\" is not a contact"),
+        ("push:\n  contact: a@b@c\n", "config.yaml:2:12: `contact`: \"a@b@c\" is not a contact"),
+        (
+            "push:\n  contact: \"a@b.example\\r\\nX: y\"\n",
+            "config.yaml:2:12: `contact`: \"a@b.example\\r\\nX: y\" has char",
+        ),
+        (
+            "push:\n  contact: https://a.example/(x)\n",
+            "config.yaml:2:12: `contact`: \"https://a.example/(x)\" has char",
+        ),
         ("limits:\n  connections: 0\n", "config.yaml:2:16: `connections`: must be at least 1"),
         ("limits:\n  command: 64\n", "config.yaml:2:12: `command`: \"64\" is not a size: write it as `512B`"),
         ("limits:\n  command: 0B\n", "config.yaml:2:12: `command`: 0B is too little: 8KiB is the least that works"),

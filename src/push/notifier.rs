@@ -10,12 +10,13 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_rustls::rustls::RootCertStore;
 
-use super::http::Poster;
 pub use super::http::{ClientError, roots};
+use super::http::{PATIENCE, Poster};
 use super::push_test::{Progress, Tester, Tests};
 use super::registry::{News, Registry, TokenNews};
 use super::schedule::{self, Answer, Failure, Outcome, Schedule, Step};
 use crate::account::AccountId;
+use crate::config::Contact;
 use crate::secret::DeviceToken;
 use crate::store::{Generation, StoreError};
 use crate::telemetry::{self, Pause, PostResult, Telemetry};
@@ -33,6 +34,8 @@ pub struct Settings {
     pub url: Url,
     /// Whom that server's certificate must come from: [`roots`].
     pub roots: RootCertStore,
+    /// Named in the User-Agent field.
+    pub contact: Option<Contact>,
     /// Coalescing and limits.
     pub schedule: schedule::Settings,
     /// At the end, what is in flight gets this long.
@@ -79,7 +82,7 @@ impl Notifier {
             registry,
             telemetry,
             news,
-            poster: Poster::new(settings.url, settings.roots)?,
+            poster: Poster::new(settings.url, settings.roots, settings.contact.as_ref())?,
             schedule: Schedule::new(settings.schedule, fastrand::u64(..)),
             grace: settings.grace,
             start: Instant::now(),
@@ -132,7 +135,7 @@ impl Notifier {
                     let (poster, began) = (self.poster.clone(), Instant::now());
                     self.in_flight.spawn(async move {
                         // A bug in there must not leave the token in flight for ever.
-                        let answer = AssertUnwindSafe(poster.post(&token)).catch_unwind().await;
+                        let answer = AssertUnwindSafe(poster.post(&token, PATIENCE)).catch_unwind().await;
                         (token, answer.unwrap_or(FAULT), began.elapsed())
                     });
                 }

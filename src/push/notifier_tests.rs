@@ -15,7 +15,6 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::account::AccountId;
-use crate::push::http::USER_AGENT;
 use crate::push::registry::AccountEvents;
 use crate::secret::Credentials;
 use crate::store::{self, Position};
@@ -84,8 +83,13 @@ impl Running {
         let settings = store::Settings::sealed(directory.path().join("state"));
         let (registry, events, news) = Registry::open(&settings).unwrap();
         let schedule = schedule::Settings { coalesce, max_in_flight: 16, per_second: 1000 };
-        let settings =
-            Settings { url: url.clone(), roots: RootCertStore::empty(), schedule, grace: Duration::from_secs(5) };
+        let settings = Settings {
+            url: url.clone(),
+            roots: RootCertStore::empty(),
+            contact: Contact::parse("https://push.example.org/").ok(),
+            schedule,
+            grace: Duration::from_secs(5),
+        };
         let notifier = Notifier::new(settings, registry.clone(), news, Telemetry::default()).unwrap();
         let (shutdown, asked) = oneshot::channel::<()>();
         let task = tokio::spawn(notifier.run(async move { drop(asked.await) }));
@@ -123,7 +127,8 @@ async fn the_token_is_the_body_as_it_was_received() {
     it.mail_for("alice").await;
     let request = server.request().await;
     assert_eq!(request.body, "openpgp:abc+/=");
-    assert_eq!(request.headers["user-agent"], USER_AGENT);
+    let agent = concat!("deltapush/", env!("CARGO_PKG_VERSION"), " (+https://push.example.org/)");
+    assert_eq!(request.headers["user-agent"], agent);
     assert!(!request.headers.contains_key("content-type") && !request.headers.contains_key("accept-encoding"));
     assert!(server.is_left_alone().await);
     it.stop().await;

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::http::Poster;
+use super::http::{PATIENCE, Poster};
 use super::notifier::{FAULT, told};
 use super::schedule::Answer;
 use crate::secret::DeviceToken;
@@ -92,7 +92,7 @@ impl Tests {
         let Test { token, answer } = test;
         self.under_way.spawn(async move {
             let began = Instant::now();
-            let ended = AssertUnwindSafe(poster.post(&token)).catch_unwind().await.unwrap_or(FAULT);
+            let ended = AssertUnwindSafe(poster.post(&token, PATIENCE)).catch_unwind().await.unwrap_or(FAULT);
             // Whoever asked may have gone.
             let _ = answer.send(told(ended));
             (token, ended, began.elapsed())

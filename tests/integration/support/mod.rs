@@ -12,6 +12,7 @@ pub(crate) mod dovecot;
 pub(crate) mod guarded;
 pub(crate) mod lmtp;
 pub(crate) mod notify;
+pub(crate) mod notify_wire;
 pub(crate) mod pebble;
 pub(crate) mod ports;
 pub(crate) mod python;
