@@ -23,6 +23,7 @@ use crate::logging::Limit;
 use crate::proxy::certificate::Origin;
 use crate::proxy::certificates::Wanted;
 use crate::proxy::guard::gate::LoginGate;
+use crate::proxy::guard::remember::{from_state, keep_known_logins};
 use crate::proxy::listener::{self, Proxy};
 use crate::proxy::tls::{ServerTls, ServerTlsError};
 use crate::proxy::web::keep_known;
@@ -33,7 +34,7 @@ use crate::push::registry::{AccountEvents, Registry, upkeep};
 use crate::push::watcher::{Watchers, Wishes};
 use crate::push::{notifier, schedule};
 use crate::reload::Reloader;
-use crate::store::{self, OpenError};
+use crate::store::{self, OpenError, UnixTime};
 use crate::telemetry::Telemetry;
 use crate::trace::Tracer;
 use crate::upstream::Upstreams;
@@ -120,6 +121,7 @@ pub struct Server {
     reloader: Reloader,
     board: Board,
     registry: Registry,
+    gate: Arc<LoginGate>,
     watchers: Watchers,
     account_events: AccountEvents,
     notifier: Notifier,
@@ -144,6 +146,11 @@ impl Server {
         let notifier = Notifier::new(notifier_settings(&config)?, registry.clone(), token_news, telemetry.clone())?;
         let board = Board::new(telemetry);
         let gate = LoginGate::new(config.limits.failed_logins.clone()).map_err(|_| RunError::Random)?;
+        let memory = registry.take_login_memory();
+        let gate = match &memory.key {
+            Some(key) => gate.restored(key, &from_state(&memory.entries, UnixTime::now())),
+            None => gate,
+        };
         let gate = Arc::new(if registry.keeps_sessions() { gate.brief() } else { gate });
         let wishes = Live::new(Wishes::from(&config));
         let tracer = Tracer::default();
@@ -151,7 +158,7 @@ impl Server {
         let (shown, told) = (board.clone(), tracer.clone());
         let watchers = Watchers::new(&config, registry.clone(), upstreams.clone(), wishes.clone(), shown, told);
         let (shown, told) = (board.clone(), tracer.clone());
-        let proxy = Proxy::new(&config, tls.clone(), upstreams.get(), registry.clone(), shown, gate, told)
+        let proxy = Proxy::new(&config, tls.clone(), upstreams.get(), registry.clone(), shown, Arc::clone(&gate), told)
             .with_keeper(watchers.keeper());
         let reloader = Reloader {
             config: Live::new(config.clone()),
@@ -162,7 +169,7 @@ impl Server {
             tracer,
         };
         let log = Limit::default();
-        Ok(Self { config, tls, reloader, board, registry, watchers, account_events, notifier, password, log })
+        Ok(Self { config, tls, reloader, board, registry, gate, watchers, account_events, notifier, password, log })
     }
 
     /// The same, with the metrics saying what `limit` has left out of the log.
@@ -190,7 +197,8 @@ impl Server {
     pub async fn run(self, listeners: Vec<BoundListener>, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
         raise_file_limit(&self.config, self.registry.len());
         introduce(&self.config, &listeners, &self.tls, &self.registry);
-        let Self { config, tls, reloader, board, registry, watchers, account_events, notifier, password, log } = self;
+        let Self { config, tls, reloader, board, registry, gate, watchers, account_events, notifier, password, log } =
+            self;
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         let Reloader { proxy, tracer, .. } = reloader;
@@ -198,7 +206,7 @@ impl Server {
         if let Some(password) = password {
             let tracer = tracer.clone();
             let sources = site::Sources {
-                reporter: Reporter::new(registry.clone(), board.clone()),
+                reporter: Reporter::new(registry.clone(), board.clone()).with_gate(Arc::clone(&gate)),
                 registry: registry.clone(),
                 board: board.clone(),
                 certificates: Arc::clone(&tls.certificates),
@@ -209,7 +217,7 @@ impl Server {
             web::start(&config, password, sources, &tls, &tasks, &stop).await;
         }
         let mut watching = tasks.spawn(watchers.run(account_events, stop.clone()));
-        let reporter = Reporter::new(registry.clone(), board);
+        let reporter = Reporter::new(registry.clone(), board).with_gate(Arc::clone(&gate));
         let answers = Arc::new(Answers::new(reporter, notifier.tester(), tracer.clone()));
         tasks.spawn(control::serve(config.storage.directory.clone(), answers, stop.clone()));
         for BoundListener { socket, listener } in listeners {
@@ -220,6 +228,7 @@ impl Server {
         tasks.spawn(files::keep_current(Arc::clone(&tls.certificates), stop.clone()));
         tasks.spawn(acme::keep_issued(tls.certificates, tls.challenges, stop.clone()));
         tasks.spawn(upkeep(registry.clone(), stop.clone()));
+        tasks.spawn(keep_known_logins(gate, registry.clone(), stop.clone()));
         let stop_pushing = CancellationToken::new();
         let mut pushing = tokio::spawn(notifier.run(stop_pushing.clone().cancelled_owned()));
 

@@ -8,7 +8,7 @@ use deltapush::secret::Kind;
 use super::events::{self, Shown};
 
 /// Short, so that inputs go over it.
-const ALLOWANCE: Allowance = Allowance { command: 200, commands: 9, wrong: 6, logins: 3 };
+const ALLOWANCE: Allowance = Allowance { command: 200, commands: 9, wrong: 6, logins: 3, login_name: 320 };
 
 /// More events than any connection may have: each but a login and the answers to two challenges ends it.
 const MAX_EVENTS: usize = 3 * ALLOWANCE.logins as usize + 2;

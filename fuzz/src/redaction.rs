@@ -74,8 +74,10 @@ fn command(before: &str, form: u8, after: &str) -> Vec<Vec<u8>> {
 
 fn before_login(script: &[u8], step: usize) -> Vec<u8> {
     let mut shown = Shown::default();
-    let mut machine =
-        NotAuthenticated::new(Protection::Tls, Allowance { command: 400, commands: 20, wrong: 10, logins: 9 });
+    let mut machine = NotAuthenticated::new(
+        Protection::Tls,
+        Allowance { command: 400, commands: 20, wrong: 10, logins: 9, login_name: 320 },
+    );
     for (kind, said) in events(script).take(MAX_EVENTS) {
         let words = words(said);
         let form = said.first().copied().unwrap_or_default();

@@ -9,7 +9,7 @@ use deltapush::secret::{Credentials, Kind};
 
 use super::events::{self, Shown};
 
-const ALLOWANCE: Allowance = Allowance { command: 2000, commands: 5, wrong: 5, logins: 5 };
+const ALLOWANCE: Allowance = Allowance { command: 2000, commands: 5, wrong: 5, logins: 5, login_name: 320 };
 
 /// As much of a message as nobody says by chance.
 const FRAGMENT: usize = 12;

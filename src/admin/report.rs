@@ -17,6 +17,8 @@ pub struct Report {
     pub started: Timestamp,
     /// Clients that are connected now.
     pub connections: u64,
+    /// Mail servers at which logins that are not known are refused now, because others failed there.
+    pub limited: Vec<LimitedServer>,
     /// The accounts, counted; all of them, also where `accounts` has only some.
     pub counts: Counts,
     /// The notification server.
@@ -35,6 +37,21 @@ impl Report {
         self.accounts.retain(|account| names.is_empty() || is_meant(&account.name) || is_meant(&account.server));
         self
     }
+}
+
+/// A mail server at which so many logins failed that those which are not known are refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitedServer {
+    /// Its name.
+    pub server: String,
+    /// Failed logins that count.
+    pub failed: usize,
+    /// How many may fail.
+    pub limit: usize,
+    /// In this time.
+    pub within_seconds: u64,
+    /// When logins that are not known are tried again.
+    pub until: Timestamp,
 }
 
 /// Accounts and devices, counted.

@@ -1,16 +1,20 @@
 //! Puts together how every account is: its watch with the last proof of life, its devices, what is wrong and what helps.
 
-use jiff::Timestamp;
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
 
 use super::clock::Clock;
 use super::explanation::explain;
 use super::report::{
-    AccountReport, Counts, DeviceReport, GivenUp, MailboxReport, Notifications, Problem, PushReport, Report, WatchKind,
-    WatchReport,
+    AccountReport, Counts, DeviceReport, GivenUp, LimitedServer, MailboxReport, Notifications, Problem, PushReport,
+    Report, WatchKind, WatchReport,
 };
 use super::timeline::{self, AccountHistory};
 use super::words::{self, short_hash};
 use crate::account::AccountId;
+use crate::proxy::guard::gate::LoginGate;
+use crate::proxy::guard::logins::Strain;
 use crate::push::board::{Board, WatchEntry, WatchState};
 use crate::push::registry::Registry;
 use crate::store::{AccountStatus, StoreError, TokenStatus, UnixTime};
@@ -21,13 +25,36 @@ use crate::telemetry::history::{Connection, History, LastPush, Moment, Summary};
 pub struct Reporter {
     registry: Registry,
     board: Board,
+    gate: Option<Arc<LoginGate>>,
 }
 
 impl Reporter {
     /// A reporter on the accounts of `registry`, whose watches `board` shows.
     #[must_use]
     pub fn new(registry: Registry, board: Board) -> Self {
-        Self { registry, board }
+        Self { registry, board, gate: None }
+    }
+
+    /// The same, which also shows the mail servers that refuse logins of strangers.
+    #[must_use]
+    pub fn with_gate(self, gate: Arc<LoginGate>) -> Self {
+        Self { gate: Some(gate), ..self }
+    }
+
+    /// Mail servers at which logins that are not known are refused now, because others failed there.
+    fn limited(&self, clock: Clock) -> Vec<LimitedServer> {
+        let strained = self.gate.as_ref().map(|gate| gate.strained()).unwrap_or_default();
+        let limited = |(server, strain): (Arc<str>, Strain)| LimitedServer {
+            server: server.escape_debug().to_string(),
+            failed: strain.failed,
+            limit: strain.limit,
+            within_seconds: strain.within.as_secs(),
+            until: clock
+                .wall()
+                .saturating_add(SignedDuration::from_secs(i64::try_from(strain.wait.as_secs()).unwrap_or_default()))
+                .unwrap_or(clock.wall()),
+        };
+        strained.into_iter().map(limited).collect()
     }
 
     /// How everything is.
@@ -49,6 +76,7 @@ impl Reporter {
             at: clock.wall(),
             started: clock.time_of(history.began()),
             connections: self.board.telemetry().metrics().connections(),
+            limited: self.limited(clock),
             counts: count(&accounts),
             notifications: Notifications { down_since: history.down_since().map(Moment::time) },
             accounts,
@@ -277,6 +305,7 @@ mod tests {
             at: clock.wall(),
             started: clock.wall(),
             connections: 0,
+            limited: vec![],
             counts: count(&accounts),
             notifications: Notifications::default(),
             accounts,

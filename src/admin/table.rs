@@ -119,6 +119,17 @@ fn head(report: &Report) -> String {
             moment(since)
         );
     }
+    for limited in &report.limited {
+        let (failed, within) = (limited.failed, rounded(Duration::from_secs(limited.within_seconds)));
+        let _ = writeln!(
+            text,
+            "{}: {failed} logins failed there within {within} (limit {}): logins that are not known here are refused until {}; \
+             see limits.failed_logins",
+            tame(&limited.server),
+            limited.limit,
+            moment(limited.until)
+        );
+    }
     if report.accounts.len() < counts.accounts {
         let _ = writeln!(text, "{} of these accounts follow", report.accounts.len());
     }

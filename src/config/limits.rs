@@ -32,6 +32,9 @@ pub struct Limits {
     /// Logins that one connection may try.
     #[serde(deserialize_with = "units::count")]
     pub logins: u32,
+    /// The longest login name, 1,024 bytes at most. A mail address has 320 (RFC 3696).
+    #[serde(deserialize_with = "units::size_between::<64, 1024, _>")]
+    pub login_name: Size,
     /// The longest command line before login, and the longest command that deltapush answers itself. 8 KiB at least, which
     /// clients may rely on (RFC 7162 section 4) and a device token needs.
     #[serde(deserialize_with = "units::size_from::<8192, _>")]
@@ -71,6 +74,7 @@ impl Default for Limits {
             commands_before_login: 100,
             wrong_commands: 10,
             logins: 5,
+            login_name: Size::new(320),
             command: Size::kib(64),
             response: Size::kib(256),
             buffer: Size::kib(64),

@@ -3,9 +3,17 @@
 use serde::Deserialize;
 
 /// How clients log in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Login {
     /// Whether SCRAM is among the mechanisms that are offered. It is accepted in any case, but leaves nothing to watch with.
     pub scram: bool,
+    /// Whether logins with names that Delta Chat has invented, to make an account, are refused without asking the mail server.
+    pub refuse_invented: bool,
+}
+
+impl Default for Login {
+    fn default() -> Self {
+        Self { scram: false, refuse_invented: true }
+    }
 }

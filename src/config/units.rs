@@ -77,6 +77,17 @@ pub(super) fn size_from<'de, const MIN: usize, D: Deserializer<'de>>(deserialize
     Ok(size)
 }
 
+/// A size of at least `MIN` and at most `MAX` bytes.
+pub(super) fn size_between<'de, const MIN: usize, const MAX: usize, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Size, D::Error> {
+    let size = size_from::<MIN, D>(deserializer)?;
+    if size.bytes() > MAX {
+        return Err(D::Error::custom(format!("{size} is too much: {} is the most", Size(MAX))));
+    }
+    Ok(size)
+}
+
 /// A duration of more than nothing, in humantime's notation.
 pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     match parse_duration(&String::deserialize(deserializer)?).map_err(D::Error::custom)? {

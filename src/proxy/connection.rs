@@ -18,6 +18,7 @@ use super::handshake::{self, Accepted, Guests, Http};
 use super::legacy::{Legacy, Returned};
 use super::listener::Proxy;
 use super::login::Entered;
+use super::own_refusals::OwnRefusal;
 use super::preauth::{Allowance, Event, NotAuthenticated, Protection};
 use super::relay::{Beginning, Bounds, Relay};
 use super::session::{Session, Upstream};
@@ -165,10 +166,10 @@ impl Connection {
         let mut client = Conversation::default();
         let (error, words) = tokio::select! {
             result = self.converse(tcp, &mut client) => return result,
-            () = stop.cancelled() => (NoLogin::Shutdown, "deltapush shuts down, try again in a moment"),
-            () = place.evicted() => (NoLogin::Evicted, "[UNAVAILABLE] too many connections, try again later"),
+            () = stop.cancelled() => (NoLogin::Shutdown, "BYE deltapush shuts down, try again in a moment".to_owned()),
+            () = place.evicted() => (NoLogin::Evicted, OwnRefusal::TooManyConnections.to_string()),
         };
-        client.end(format!("* BYE {words}\r\n").as_bytes()).await;
+        client.end(format!("* {words}\r\n").as_bytes()).await;
         Err(error)
     }
 
@@ -326,7 +327,7 @@ impl Connection {
     }
 
     async fn too_late(&mut self, client: &mut Conversation) -> Result<Event, NoLogin> {
-        self.say(client, b"* BYE the login took too long\r\n").await?;
+        self.say(client, format!("* {}\r\n", OwnRefusal::TookTooLong).as_bytes()).await?;
         Err(NoLogin::TimedOut)
     }
 

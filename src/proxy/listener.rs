@@ -16,6 +16,7 @@ use super::announced::announced;
 use super::connection::Connection;
 use super::guard::door::{Door, Place};
 use super::guard::gate::LoginGate;
+use super::own_refusals::OwnRefusal;
 use super::probes::Probes;
 use super::session;
 use super::tls::ServerTls;
@@ -47,6 +48,8 @@ pub struct Proxy {
     pub(super) session: Arc<session::Settings>,
     /// SCRAM is among what is offered before the login.
     pub(super) offers_scram: bool,
+    /// Logins with invented names are refused without asking.
+    pub(super) refuses_invented: bool,
     /// Pushes wait for other devices.
     pub(super) has_grace: bool,
     pub(super) limits: Limits,
@@ -84,6 +87,7 @@ impl Proxy {
             recognizer: Recognizer::default(),
             session: Arc::new(session_settings(config)),
             offers_scram: config.login.scram,
+            refuses_invented: config.login.refuse_invented,
             has_grace: !config.push.grace.is_zero(),
             limits: config.limits.clone(),
             allow: config.allow.clone(),
@@ -269,6 +273,6 @@ fn admit_announced(
 fn refuse(tcp: &TcpStream, tls: ListenerTls) {
     if tls != ListenerTls::Implicit {
         // A new socket's buffer takes a line; if not, the client sees the end of the connection.
-        let _ = tcp.try_write(b"* BYE [UNAVAILABLE] too many connections, try again later\r\n");
+        let _ = tcp.try_write(format!("* {}\r\n", OwnRefusal::TooManyConnections).as_bytes());
     }
 }

@@ -5,15 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout_at};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::attempt::{Failure, Waiting};
 use super::connection::{Connection, NoLogin};
 use super::guard::Prefix;
-use super::guard::gate::{self, Pass};
-use super::guard::logins::Outcome;
+use super::guard::gate::{self, Invented, Pass, Reason};
+use super::guard::invented::is_invented;
+use super::guard::logins::{Limit, Outcome, Try};
 use super::guard::report;
 use super::legacy::Returned;
+use super::own_refusals::{OwnRefusal, in_words};
 use super::preauth::NotAuthenticated;
 use super::refused::Refused;
 use crate::account::AccountId;
@@ -25,7 +27,7 @@ use crate::upstream::connect::{ConnectError, Connected};
 use crate::upstream::dialogue::LoginError;
 use crate::upstream::dns::Reach;
 use crate::upstream::originating::Origin;
-use crate::upstream::refusal::{Refusal, classify};
+use crate::upstream::refusal::{Refusal, classify, classify_bye};
 use crate::upstream::route::{Asked, Target};
 
 /// How long a server may take to count a session as gone that has just been closed.
@@ -52,27 +54,27 @@ impl Connection {
         let (session, peer, login) = (self.session, self.peer, credentials.owner());
         if !self.proxy.allows(&self.entrance.listener, login) {
             debug!(session, %peer, user = %login.escape_debug(), "refused: `allow` does not name this login");
-            return Err(self.lost(credentials, "NO [AUTHORIZATIONFAILED] this login may not be used here"));
+            return Err(self.lost(credentials, &OwnRefusal::NotAllowed));
         }
         let asked = Asked { login, listener: Some(&self.entrance.listener), host: self.entrance.host.as_deref() };
         let target = self.proxy.upstreams.routes.find(&asked).ok_or_else(|| {
             debug!(session, %peer, user = %login.escape_debug(), "refused: no route for this login");
-            self.lost(credentials, "NO [AUTHORIZATIONFAILED] no mail server is configured here for this login")
+            self.lost(credentials, &OwnRefusal::NoRoute)
         })?;
         if target.reach == Reach::PublicOnly && !is_of_one_domain(credentials) {
             debug!(session, %peer, user = %login.escape_debug(), "refused: a mailbox of one domain, a login of another");
-            return Err(self.lost(credentials, "NO [AUTHORIZATIONFAILED] the login is not of the mailbox's domain"));
+            return Err(self.lost(credentials, &OwnRefusal::OtherDomain));
         }
         Ok(target)
     }
 
     /// The refusal of a login for which no server is asked.
-    fn lost(&self, credentials: &Credentials, answer: &str) -> Refused {
+    fn lost(&self, credentials: &Credentials, refusal: &OwnRefusal) -> Refused {
         let (delay, told) = self.proxy.gate.lost(Prefix::of(self.peer.ip()));
         if told {
-            report::failed_login(self.peer.ip(), &credentials.user, "none", false);
+            report::failed_login(self.peer.ip(), &credentials.user, "none", report::How::NotAsked);
         }
-        Refused::new(LoginResult::NotAllowed, answer).after(delay)
+        Refused::own(LoginResult::NotAllowed, refusal).after(delay)
     }
 
     /// Asks the account's own server whether it accepts the credentials; the client may have to say more.
@@ -92,7 +94,11 @@ impl Connection {
         };
         let account = AccountId::of(&credentials, &target.name());
         self.trace.tries(&account);
-        let pass = match self.pass(&account, &credentials).await {
+        let login = self.to_try(&target, &account, &credentials);
+        if let Some(refused) = self.refuse_invented(&login, &account, &credentials) {
+            return Ok(Err(refused));
+        }
+        let pass = match self.pass(login, &account, &credentials).await {
             Ok(pass) => pass,
             Err(refused) => return Ok(Err(refused)),
         };
@@ -121,7 +127,7 @@ impl Connection {
                 // It may have been told meanwhile that it was wrong: some servers say that in a challenge.
                 let failed = pass.done(Outcome::Unclear);
                 if failed.is_some() {
-                    report::failed_login(peer.ip(), &credentials.user, &account.upstream, true);
+                    report::failed_login(peer.ip(), &credentials.user, &account.upstream, report::How::ByServer);
                 }
                 return Ok(Err(Refused::new(LoginResult::NoMechanism, words).after(failed.unwrap_or_default())));
             }
@@ -134,20 +140,24 @@ impl Connection {
                     self.proxy.probes.remember(&target, false);
                 }
                 debug!(session, %peer, %account, upstream = %target, "login failed: {error}");
-                let failed = pass.done(outcome(&error));
+                let outcome = outcome(&error, pass.is_sent());
+                let failed = pass.done(outcome);
                 if failed.is_some() {
-                    report::failed_login(peer.ip(), &credentials.user, &account.upstream, true);
+                    let how = if outcome == Outcome::Broken { report::How::NoAnswer } else { report::How::ByServer };
+                    report::failed_login(peer.ip(), &credentials.user, &account.upstream, how);
                 }
                 return Ok(Err(Refused::from_error(error).after(failed.unwrap_or_default())));
             }
         };
-        pass.done(Outcome::Accepted);
         debug!(session, %peer, %account, upstream = %target, "logged in");
         if probed {
             self.proxy.probes.remember(&target, upstream.logged_in.pushes);
         } else {
             upstream.logged_in.pushes |= self.proxy.probes.pushes(&target);
         }
+        // A relay makes an account at the first login.
+        pass.note_server(upstream.logged_in.pushes || upstream.logged_in.capabilities.has("XCHATMAIL"));
+        pass.done(Outcome::Accepted);
         if let Err(error) = self.proxy.registry.login_succeeded(&account, &credentials).await {
             debug!(session, %account, "the new password could not be stored for the watching session: {error}");
         }
@@ -202,11 +212,32 @@ impl Connection {
         self
     }
 
-    /// Waits until the upstream may be asked.
-    async fn pass(&self, account: &AccountId, credentials: &Credentials) -> Result<Pass, Refused> {
+    /// The login as the guard sees it.
+    fn to_try(&self, target: &Target, account: &AccountId, credentials: &Credentials) -> Try {
+        let registry = &self.proxy.registry;
+        let stored = registry.credentials(account);
+        let login = self.proxy.gate.login(Prefix::of(self.peer.ip()), account, credentials, stored.as_deref());
+        login.at_open_server(target.is_named_by_login()).registered(registry.is_known(account))
+    }
+
+    /// The refusal of a login with an invented name, of which the mail server need not hear.
+    fn refuse_invented(&self, login: &Try, account: &AccountId, credentials: &Credentials) -> Option<Refused> {
         let Self { proxy, session, peer, .. } = self;
-        let stored = proxy.registry.credentials(account);
-        let login = proxy.gate.login(Prefix::of(peer.ip()), account, credentials, stored.as_deref());
+        if !proxy.refuses_invented || !is_invented(credentials) {
+            return None;
+        }
+        match proxy.gate.refuse_invented(login)? {
+            Invented::AtOnce => {
+                debug!(session, %peer, %account, "an invented name, as Delta Chat tries them: answered without asking");
+                Some(Refused::own(LoginResult::NotAllowed, &OwnRefusal::Invented))
+            }
+            Invented::TooMany(refusal) => Some(self.turned_away(Some(refusal), account, credentials)),
+        }
+    }
+
+    /// Waits until the upstream may be asked.
+    async fn pass(&self, login: Try, account: &AccountId, credentials: &Credentials) -> Result<Pass, Refused> {
+        let Self { proxy, session, peer, .. } = self;
         match timeout_at(self.deadline, proxy.gate.enter(login)).await {
             Ok(Ok(pass)) => Ok(pass),
             Ok(Err(refusal)) => Err(self.turned_away(Some(refusal), account, credentials)),
@@ -217,34 +248,48 @@ impl Connection {
         }
     }
 
-    /// What a client hears whose login is not tried; without a refusal others only go before it.
+    /// The refusal of a login that is not tried; without a reason others only go before it.
     fn turned_away(&self, refusal: Option<gate::Refusal>, account: &AccountId, credentials: &Credentials) -> Refused {
         let Self { proxy, session, peer, .. } = self;
-        let Some(refusal) = refusal else {
-            let answer = "NO [UNAVAILABLE] other logins go before this one, try again in a moment";
-            return Refused::new(LoginResult::Limited, answer);
+        let Some(gate::Refusal { delay, reason, counted }) = refusal else {
+            return Refused::own(LoginResult::Limited, &OwnRefusal::OthersFirst);
         };
-        debug!(session, %peer, %account, repeated = refusal.repeated, "refused without asking the mail server");
-        if refusal.counted {
-            report::failed_login(peer.ip(), &credentials.user, &account.upstream, false);
-        }
-        let within = humantime::format_duration(proxy.limits.failed_logins.within);
-        let answer = if refusal.repeated {
-            format!("NO [AUTHENTICATIONFAILED] the mail server has refused this password within the last {within}")
-        } else {
-            format!("NO [UNAVAILABLE] too many failed logins, try again in {within}")
+        debug!(session, %peer, %account, ?reason, "refused without asking the mail server");
+        let own = match reason {
+            Reason::Repeated(wait) => OwnRefusal::Repeated(wait),
+            Reason::Limit(blocked) => {
+                if counted {
+                    report::not_tried(peer.ip(), &credentials.user, &account.upstream, blocked);
+                }
+                if blocked.limit == Limit::Upstream && proxy.gate.note_strained(&account.upstream) {
+                    warn!(
+                        upstream = %account.upstream.escape_debug(),
+                        "too many logins failed at this mail server: logins that are not known here are refused for {}; if the \
+                         server does not ban this machine, raise limits.failed_logins.per_upstream and per_upstream_day",
+                        in_words(blocked.wait)
+                    );
+                }
+                OwnRefusal::Limit(blocked)
+            }
         };
-        Refused::new(LoginResult::Limited, &answer).after(refusal.delay)
+        Refused::own(LoginResult::Limited, &own).after(delay)
     }
 }
 
-/// What a login that did not succeed says of its credentials.
-fn outcome(error: &ConnectError) -> Outcome {
-    let ConnectError::Login(LoginError::Refused { answer, untagged }) = error else { return Outcome::Nothing };
-    match classify(answer, untagged) {
-        Refusal::Credentials => Outcome::Refused,
-        Refusal::Unclear => Outcome::Unclear,
-        Refusal::TooManySessions | Refusal::Temporary | Refusal::Throttled => Outcome::Nothing,
+/// What a login that did not succeed says of its credentials, which the server has got if they were `sent`.
+fn outcome(error: &ConnectError, sent: bool) -> Outcome {
+    match error {
+        ConnectError::Login(LoginError::Refused { answer, untagged }) => match classify(answer, untagged) {
+            Refusal::Credentials => Outcome::Refused,
+            Refusal::Unclear => Outcome::Unclear,
+            Refusal::TooManySessions | Refusal::Temporary | Refusal::Throttled => Outcome::Nothing,
+        },
+        _ if !sent => Outcome::Nothing,
+        ConnectError::Login(LoginError::Bye(words)) => match classify_bye(words) {
+            Refusal::Credentials | Refusal::Unclear => Outcome::Broken,
+            Refusal::TooManySessions | Refusal::Temporary | Refusal::Throttled => Outcome::Nothing,
+        },
+        _ => Outcome::Broken,
     }
 }
 
@@ -265,10 +310,7 @@ fn applied(target: &Target, given: Credentials) -> Result<Credentials, Refused> 
     credentials.user = target.login_for(&given.user);
     credentials.authorization = given.authorization.as_deref().map(|owner| target.login_for(owner));
     if !given.can_be_used_again() && credentials != given {
-        return Err(Refused::new(
-            LoginResult::NoMechanism,
-            "NO [CANNOT] this mail server knows the login by another name, which SCRAM cannot tell it; use PLAIN",
-        ));
+        return Err(Refused::own(LoginResult::NoMechanism, &OwnRefusal::OtherName));
     }
     Ok(credentials)
 }

@@ -3,6 +3,7 @@
 
 use zeroize::Zeroizing;
 
+use super::own_refusals::OwnRefusal;
 use super::sasl::{self, Exchange, Said};
 use crate::config::Limits;
 use crate::parser::command::{self, Verb};
@@ -23,6 +24,8 @@ pub struct Allowance {
     pub wrong: u32,
     /// Logins: each costs a connection to the upstream, and guesses a password there.
     pub logins: u32,
+    /// The longest login name, in bytes.
+    pub login_name: usize,
 }
 
 impl From<&Limits> for Allowance {
@@ -32,6 +35,7 @@ impl From<&Limits> for Allowance {
             commands: limits.commands_before_login,
             wrong: limits.wrong_commands,
             logins: limits.logins,
+            login_name: limits.login_name.bytes(),
         }
     }
 }
@@ -204,10 +208,10 @@ impl NotAuthenticated {
         } else {
             match verb {
                 Verb::Login | Verb::Authenticate if self.protection == Protection::StartTls => {
-                    self.refuse(tag, "NO [PRIVACYREQUIRED] STARTTLS comes before the login", out);
+                    self.refuse(tag, &OwnRefusal::NotEncrypted.to_string(), out);
                 }
                 Verb::Login => match command::login(command) {
-                    Some(credentials) => return Some(self.login(tag.to_vec(), credentials)),
+                    Some(credentials) => return self.login(tag, credentials, out),
                     None => self.refuse(tag, "BAD LOGIN takes a user name and a password", out),
                 },
                 Verb::Authenticate => match command::authenticate(command) {
@@ -268,7 +272,7 @@ impl NotAuthenticated {
                 self.sasl = Some((tag, exchange));
                 None
             }
-            Said::LogIn(credentials) => Some(self.login(tag, credentials)),
+            Said::LogIn(credentials) => self.login(&tag, credentials, out),
             Said::Relay(line) => Some(Event::Response(line)),
             Said::Refuse(text) => {
                 self.refuse(&tag, text, out);
@@ -282,16 +286,22 @@ impl NotAuthenticated {
         self.sasl = Some((Vec::new(), Exchange::Relayed));
     }
 
-    fn login(&mut self, tag: Vec<u8>, credentials: Credentials) -> Event {
+    /// Takes credentials from any mechanism. A name may be stored, compared and sent on: it has a bound of its own.
+    fn login(&mut self, tag: &[u8], credentials: Credentials, out: &mut Vec<u8>) -> Option<Event> {
+        let names = [Some(credentials.user.as_str()), credentials.authorization.as_deref()];
+        if names.into_iter().flatten().any(|name| name.len() > self.allowance.login_name) {
+            self.refuse(tag, &OwnRefusal::LongName(self.allowance.login_name).to_string(), out);
+            return self.close_if_too_many(out);
+        }
         self.logins = self.logins.saturating_add(1);
-        Event::Login { tag, credentials }
+        Some(Event::Login { tag: tag.to_vec(), credentials })
     }
 
     /// The upstream refused the last login, and the client was told: whether that was one too many.
     pub fn login_refused(&mut self, out: &mut Vec<u8>) -> bool {
         let is_last = self.logins >= self.allowance.logins;
         if is_last {
-            out.extend_from_slice(b"* BYE too many logins that failed\r\n");
+            out.extend_from_slice(format!("* {}\r\n", OwnRefusal::TooManyTries).as_bytes());
         }
         is_last
     }

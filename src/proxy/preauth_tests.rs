@@ -2,7 +2,7 @@
 
 use super::*;
 
-const ALLOWED: Allowance = Allowance { command: 2000, commands: 100, wrong: 10, logins: 5 };
+const ALLOWED: Allowance = Allowance { command: 2000, commands: 100, wrong: 10, logins: 5, login_name: 320 };
 use crate::parser::sasl::Mechanism;
 use crate::secret::Secret;
 
@@ -50,7 +50,7 @@ fn an_exchange_can_be_cancelled_and_gone_on_after() {
 fn before_tls_no_password_is_taken() {
     let (out, event) =
         take(Protection::StartTls, "a LOGIN u p\r\nb AUTHENTICATE PLAIN AHUAcA==\r\nc STARTTLS\r\nd NOOP\r\n");
-    let refused = "NO [PRIVACYREQUIRED] STARTTLS comes before the login";
+    let refused = "NO [PRIVACYREQUIRED] This connection is not encrypted. Choose STARTTLS in the settings.";
     assert_eq!(out, format!("a {refused}\r\nb {refused}\r\nc OK begin TLS now\r\n"));
     assert_eq!(event, Some(Event::StartTls));
     assert!(
@@ -240,4 +240,41 @@ fn what_the_client_says_of_itself_is_kept() {
         let (fields, out) = said(wrong);
         assert!(fields.is_none() && out.starts_with("a BAD ID takes NIL or a list"), "{out}");
     }
+}
+
+#[test]
+fn names_over_the_limit_are_refused_by_every_mechanism() {
+    use base64::Engine as _;
+    let encoded = |text: String| base64::prelude::BASE64_STANDARD.encode(text);
+    let commands = |name: &str, other: &str| {
+        [
+            format!("a LOGIN {name} x\r\n"),
+            format!("a LOGIN {{{}+}}\r\n{name} x\r\n", name.len()),
+            format!("a AUTHENTICATE PLAIN {}\r\n", encoded(format!("\0{name}\0x"))),
+            format!("a AUTHENTICATE PLAIN {}\r\n", encoded(format!("{name}\0{other}\0x"))),
+            format!("a AUTHENTICATE LOGIN {}\r\n{}\r\n", encoded(name.into()), encoded("x".into())),
+            format!("a AUTHENTICATE XOAUTH2 {}\r\n", encoded(format!("user={name}\x01auth=Bearer t\x01\x01"))),
+            format!("a AUTHENTICATE OAUTHBEARER {}\r\n", encoded(format!("n,a={name},\x01auth=Bearer t\x01\x01"))),
+            format!("a AUTHENTICATE SCRAM-SHA-1 {}\r\n", encoded(format!("n,,n={name},r=x"))),
+            format!("a AUTHENTICATE SCRAM-SHA-256 {}\r\n", encoded(format!("n,a={name},n={other},r=x"))),
+        ]
+    };
+    let (longest, too_long) = ("x".repeat(320), "x".repeat(321));
+    for (name, is_taken) in [(longest, true), (too_long, false)] {
+        for command in commands(&name, "bob") {
+            let mut machine = NotAuthenticated::new(Protection::Tls, ALLOWED);
+            let (mut out, mut input) = (Vec::new(), command.as_bytes());
+            let event = machine.take(&mut input, &mut out, None);
+            let out = String::from_utf8(out).unwrap();
+            assert_eq!(matches!(event, Some(Event::Login { .. })), is_taken, "{command} {out}");
+            assert_eq!(
+                out.contains("a NO [CANNOT] This login name is too long. It may have 320 bytes."),
+                !is_taken,
+                "{out}"
+            );
+        }
+    }
+    let mut machine = NotAuthenticated::new(Protection::Tls, ALLOWED);
+    let (mut out, many) = (Vec::new(), commands(&"x".repeat(400), "bob")[0].repeat(10));
+    assert_eq!(machine.take(&mut many.as_bytes(), &mut out, None), Some(Event::Close), "each is a wrong command");
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::own_refusals::OwnRefusal;
 use crate::parser::response;
 use crate::telemetry::LoginResult;
 use crate::upstream::connect::ConnectError;
@@ -21,6 +22,11 @@ pub(super) struct Refused {
 impl Refused {
     pub(super) fn new(result: LoginResult, answer: &str) -> Self {
         Self { untagged: Vec::new(), answer: answer.into(), delay: Duration::ZERO, result }
+    }
+
+    /// A refusal of deltapush's own.
+    pub(super) fn own(result: LoginResult, refusal: &OwnRefusal) -> Self {
+        Self::new(result, &refusal.to_string())
     }
 
     /// The same, said after a wait.
@@ -44,9 +50,9 @@ impl Refused {
             }
             // The next login would fare no better (RFC 5530 section 3).
             ConnectError::Login(LoginError::NoMechanism(_)) => {
-                Self::new(LoginResult::NoMechanism, &format!("NO [CANNOT] {}", harmless(&error.to_string())))
+                Self::own(LoginResult::NoMechanism, &OwnRefusal::of_error(&error))
             }
-            error => Self::new(LoginResult::Unavailable, &format!("NO [UNAVAILABLE] {}", harmless(&error.to_string()))),
+            error => Self::own(LoginResult::Unavailable, &OwnRefusal::of_error(&error)),
         }
     }
 }
@@ -57,14 +63,6 @@ fn stay(lines: &[u8]) -> Vec<u8> {
     lines.flat_map(|line| response::without_referral(line).unwrap_or_else(|| line.to_vec())).collect()
 }
 
-/// Words that fit on a line, and in which Delta Chat does not find the one that makes it blame the password.
-fn harmless(words: &str) -> String {
-    if words.to_lowercase().contains("authentication") {
-        return "the mail server cannot log anybody in at the moment".into();
-    }
-    words.chars().map(|char| if char.is_control() { ' ' } else { char }).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,10 +71,13 @@ mod tests {
     fn an_outage_never_looks_like_a_wrong_password() {
         let bye = LoginError::Bye("Authentication service is down".into());
         let refused = Refused::from_error(bye.into());
-        assert_eq!(refused.answer, b"NO [UNAVAILABLE] the mail server cannot log anybody in at the moment");
+        assert_eq!(
+            refused.answer,
+            b"NO [UNAVAILABLE] The mail server closed the connection: nobody can log in there at the moment."
+        );
         let bye = LoginError::Bye("too many\r\nsessions".into());
         let refused = Refused::from_error(bye.into());
-        assert_eq!(refused.answer, b"NO [UNAVAILABLE] the mail server closed the connection: too many  sessions");
+        assert_eq!(refused.answer, b"NO [UNAVAILABLE] The mail server closed the connection: too many  sessions");
         let answer = b"NO [AUTHENTICATIONFAILED] wrong".to_vec();
         let refused = Refused::from_error(LoginError::Refused { answer: answer.clone(), untagged: vec![] }.into());
         assert_eq!(refused.answer, answer);
@@ -94,6 +95,7 @@ mod tests {
             include_str!("connection.rs"),
             include_str!("listener.rs"),
             include_str!("login.rs"),
+            include_str!("own_refusals.rs"),
             include_str!("refused.rs"),
             include_str!("preauth.rs"),
             include_str!("sasl.rs"),
@@ -111,7 +113,7 @@ mod tests {
         let texts = code.filter(|line| !line.trim_start().starts_with("//"));
         let blaming: Vec<&str> = texts.filter(|line| line.to_lowercase().contains("authentication")).collect();
         // A password that the server has refused is one to be warned of; and the word that is looked for.
-        let allowed = ["the mail server has refused this password", r#"contains("authentication")"#];
+        let allowed = ["NO [AUTHENTICATIONFAILED]", r#"contains("authentication")"#];
         assert_eq!(blaming.len(), allowed.len(), "{blaming:?}");
         assert!(blaming.iter().zip(allowed).all(|(line, known)| line.contains(known)), "{blaming:?}");
     }

@@ -5,17 +5,19 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
+use super::known_logins;
 use super::mailboxes::idled_of;
 use super::operations::{RowId, account_in, generation, token_in, tokens_of};
 use super::seal::Sealer;
 use super::{AccountRecord, Generation, Loaded, Served, Unannounced, UnixTime};
 use crate::account::AccountId;
-use crate::secret::Credentials;
+use crate::secret::{Credentials, Secret};
 
 pub(super) fn load(
     connection: &Connection,
     sealer: Option<&Sealer>,
     keeps_sessions: bool,
+    login_key: Option<Secret>,
     now: UnixTime,
 ) -> rusqlite::Result<Loaded> {
     let rows = connection
@@ -36,7 +38,8 @@ pub(super) fn load(
     if !keeps_sessions {
         call_back(&accounts, &mut unannounced, now);
     }
-    Ok(Loaded { accounts, unannounced, served: served(connection)? })
+    let known_logins = known_logins::load(connection)?;
+    Ok(Loaded { accounts, unannounced, served: served(connection)?, known_logins, login_key })
 }
 
 fn unseal(sealer: &Sealer, account: &AccountId, sealed: &[u8]) -> Option<Arc<Credentials>> {

@@ -11,6 +11,7 @@ mod check;
 mod directory;
 mod error;
 mod key;
+mod known_logins;
 mod load;
 mod mailboxes;
 mod operations;
@@ -31,8 +32,8 @@ pub use check::{KeyReport, Report, check};
 pub(crate) use directory::put_new;
 pub use error::{OpenError, StoreError};
 pub use records::{
-    AccountRecord, AccountStatus, Announce, Change, Generation, Idled, Loaded, MAX_IDLED, MAX_TOKENS, Moment, Position,
-    Seen, Served, TokenStatus, Unannounced, UnixTime,
+    AccountRecord, AccountStatus, Announce, Change, Generation, Idled, KnownLogin, Loaded, MAX_IDLED, MAX_TOKENS,
+    Moment, Position, Seen, Served, TokenStatus, Unannounced, UnixTime,
 };
 pub use rotate::{Rotated, rotate};
 pub use settings::{Keeping, KeySource, Settings};
@@ -71,7 +72,8 @@ impl Store {
             Keeping::Memory | Keeping::None => None,
         };
         let erased = sealer.is_none() && load::erase_credentials(&transaction)?;
-        let loaded = load::load(&transaction, sealer.as_ref(), settings.keeps_sessions(), UnixTime::now())?;
+        let login_key = Some(known_logins::key(&transaction)?);
+        let loaded = load::load(&transaction, sealer.as_ref(), settings.keeps_sessions(), login_key, UnixTime::now())?;
         transaction.commit()?;
         if erased {
             schema::truncate_journal(&connection)?;
@@ -231,6 +233,19 @@ impl Store {
     ) -> Result<(), StoreError> {
         let (token, reason) = (token.clone(), reason.to_owned());
         self.run(move |state| state.gave_up(&token, generation, &reason, now)).await
+    }
+
+    /// Takes in what the guard of logins recognizes after a restart, and what it does not any more.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing has changed then.
+    pub async fn know_logins(
+        &self,
+        used: Vec<KnownLogin>,
+        forgotten: Vec<[u8; 16]>,
+        now: UnixTime,
+    ) -> Result<(), StoreError> {
+        self.run(move |state| state.know_logins(&used, &forgotten, now)).await
     }
 
     /// Whether the last change could not be written.

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::account::AccountId;
 use crate::parser::sasl::Mechanism;
-use crate::secret::{Credentials, DeviceToken};
+use crate::secret::{Credentials, DeviceToken, Secret};
 
 /// How many tokens an account may have. With one more, the one not seen for longest goes.
 pub const MAX_TOKENS: usize = 32;
@@ -163,6 +163,27 @@ pub struct Loaded {
     pub unannounced: Vec<Unannounced>,
     /// For how long this state has been served with.
     pub served: Served,
+    /// What the guard of logins recognizes, the one not used for longest first.
+    pub known_logins: Vec<KnownLogin>,
+    /// The key of the hashes in it.
+    pub login_key: Option<Secret>,
+}
+
+/// A login name, a network or a mail server that was part of an accepted login: as a keyed hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KnownLogin {
+    /// The hash.
+    pub key: [u8; 16],
+    /// It is a network of clients.
+    pub is_place: bool,
+    /// The network of the client whose login it was, hashed.
+    pub network: i64,
+    /// The mail server, hashed.
+    pub upstream: i64,
+    /// The login itself has named the mail server.
+    pub is_open: bool,
+    /// When it was last part of an accepted login.
+    pub seen: UnixTime,
 }
 
 /// What has just been committed.

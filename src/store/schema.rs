@@ -60,6 +60,16 @@ const MIGRATIONS: &[&str] = &[
      ) STRICT, WITHOUT ROWID;",
     // When the account's devices were last called back, in seconds since 1970: only where sessions are kept.
     "ALTER TABLE accounts ADD COLUMN called INTEGER;",
+    // Keyed hashes of login names, networks and mail servers of accepted logins; `seen` in seconds since 1970.
+    "CREATE TABLE known_logins (
+         key BLOB PRIMARY KEY,
+         is_place INTEGER NOT NULL,
+         network INTEGER NOT NULL,
+         upstream INTEGER NOT NULL,
+         is_open INTEGER NOT NULL,
+         seen INTEGER NOT NULL
+     ) STRICT, WITHOUT ROWID;
+     CREATE INDEX known_logins_by_seen ON known_logins (seen);",
 ];
 
 /// The newest schema version that is known.

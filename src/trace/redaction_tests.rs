@@ -117,8 +117,10 @@ fn command(before: &str, form: u8, after: &str) -> Vec<String> {
 }
 
 fn before_login(trace: &mut Recorder, kind: u8, form: u8, words: &str) -> Vec<String> {
-    let mut machine =
-        NotAuthenticated::new(Protection::Tls, Allowance { command: 400, commands: 20, wrong: 10, logins: 9 });
+    let mut machine = NotAuthenticated::new(
+        Protection::Tls,
+        Allowance { command: 400, commands: 20, wrong: 10, logins: 9, login_name: 320 },
+    );
     let pieces = match kind % 8 {
         0 => command("a LOGIN user ", form, "\r\n"),
         1 => command("a LOGIN ", form, &[" ", &secret_as(form % 3).concat(), "\r\n"].concat()),

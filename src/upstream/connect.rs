@@ -1,7 +1,6 @@
 //! From a target to an authenticated session: TCP, TLS, and the [`dialogue`](super::dialogue) driven over them.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
@@ -12,8 +11,8 @@ use super::Upstreams;
 use super::dialogue::{Dialogue, LoginError, Purpose};
 use super::discovery::DiscoveryError;
 use super::id::Introduction;
+use super::login::{Committed, Way, within};
 pub use super::login::{Connected, Login, Progress};
-use super::login::{Way, within};
 use super::originating::Origin;
 use super::permit::Permit;
 use super::route::{Endpoint, Target};
@@ -228,7 +227,7 @@ impl<'a> Attempt<'a> {
         loop {
             let tcp =
                 dial::race(&mut candidates).await.map_err(|error| Failed::before(ConnectError::Unreachable(error)))?;
-            let has_committed = AtomicBool::new(false);
+            let has_committed = Committed::no(self.permit);
             let shown = transcript.as_mut().map(|transcript| &mut **transcript as &mut (dyn Transcript + Send));
             let mut session = Box::pin(self.session(tcp, server, shown, &has_committed));
             let patience = if candidates.is_empty() && is_last { None } else { Some(self.upstreams.time.min(ATTEMPT)) };
@@ -239,14 +238,14 @@ impl<'a> Attempt<'a> {
             let ended = match in_time {
                 Some(ended) => ended,
                 // The time for an attempt is over; not for a login that was begun.
-                None if patience.is_some() && !has_committed.load(Ordering::Relaxed) => {
+                None if patience.is_some() && !has_committed.is_so() => {
                     Err(ConnectError::TimedOut(patience.unwrap_or_default()))
                 }
                 None => session.await,
             };
             match ended {
                 Ok(progress) => return Ok(progress),
-                Err(error) if has_committed.load(Ordering::Relaxed) || !error.is_about_the_way() => {
+                Err(error) if has_committed.is_so() || !error.is_about_the_way() => {
                     return Err(Failed { error, is_final: true });
                 }
                 Err(error) if candidates.is_empty() => return Err(Failed::before(error)),
@@ -260,7 +259,7 @@ impl<'a> Attempt<'a> {
         mut tcp: TcpStream,
         server: &Endpoint,
         transcript: Option<&mut (dyn Transcript + Send)>,
-        has_committed: &AtomicBool,
+        has_committed: &Committed<'_>,
     ) -> Result<Progress<'a>, ConnectError> {
         stream::prepare(&tcp).map_err(ConnectError::Unreachable)?;
         if let Some(permit) = self.permit {

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use super::Upstreams;
 use super::connect::ConnectError;
 use super::dialogue::{Dialogue, LoggedIn, Said, Step};
+use super::permit::Permit;
 use super::route::{Endpoint, Target};
 use crate::parser::reader::ResponseReader;
 use crate::secret::Secret;
@@ -63,6 +64,33 @@ pub enum Progress<'a> {
     },
 }
 
+/// Whether something was said that must not be said to another server as well: the credentials. Tells whoever gave leave.
+pub(super) struct Committed<'a> {
+    is_so: AtomicBool,
+    permit: Option<&'a dyn Permit>,
+}
+
+impl<'a> Committed<'a> {
+    pub(super) fn no(permit: Option<&'a dyn Permit>) -> Self {
+        Self { is_so: AtomicBool::new(false), permit }
+    }
+
+    fn already() -> Self {
+        Self { is_so: AtomicBool::new(true), permit: None }
+    }
+
+    pub(super) fn is_so(&self) -> bool {
+        self.is_so.load(Ordering::Relaxed)
+    }
+
+    fn set(&self) {
+        self.is_so.store(true, Ordering::Relaxed);
+        if let Some(permit) = self.permit {
+            permit.credentials_sent();
+        }
+    }
+}
+
 /// A login under way.
 pub struct Login<'a> {
     way: Way<'a>,
@@ -91,7 +119,7 @@ impl<'a> Login<'a> {
     ) -> Result<Progress<'a>, ConnectError> {
         within(self.way.upstreams.time, async move {
             let answer = self.dialogue.client_responds(response);
-            let has_committed = AtomicBool::new(true);
+            let has_committed = Committed::already();
             self.say(&answer, &mut transcript, &has_committed).await?;
             self.go_on(transcript, &has_committed).await
         })
@@ -103,7 +131,7 @@ impl<'a> Login<'a> {
     pub(super) async fn go_on(
         mut self,
         mut transcript: Option<&mut (dyn Transcript + Send)>,
-        has_committed: &AtomicBool,
+        has_committed: &Committed<'_>,
     ) -> Result<Progress<'a>, ConnectError> {
         while self.responses < MAX_RESPONSES {
             self.responses = self.responses.saturating_add(1);
@@ -139,13 +167,13 @@ impl<'a> Login<'a> {
         &mut self,
         line: &Said,
         transcript: &mut Option<&mut (dyn Transcript + Send)>,
-        has_committed: &AtomicBool,
+        has_committed: &Committed<'_>,
     ) -> Result<(), ConnectError> {
         if let Some(transcript) = transcript {
             show(*transcript, &line.bytes, line.secret_from);
         }
         if line.secret_from < line.bytes.trim_ascii_end().len() {
-            has_committed.store(true, Ordering::Relaxed);
+            has_committed.set();
         }
         self.stream.write_all(&line.bytes).await.map_err(ConnectError::Broken)?;
         self.stream.flush().await.map_err(ConnectError::Broken)

@@ -9,4 +9,7 @@ use futures_util::future::BoxFuture;
 pub trait Permit: Send + Sync {
     /// Waits for leave to log in at `server`; `false`: not for the time being.
     fn ask(&self, server: IpAddr) -> BoxFuture<'_, bool>;
+
+    /// The server is about to get the credentials.
+    fn credentials_sent(&self);
 }

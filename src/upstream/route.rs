@@ -48,6 +48,8 @@ pub struct Target {
     pub terms: Arc<Terms>,
     /// Where the names of its hosts may lead.
     pub reach: Reach,
+    /// The login itself has named the server, and not the configuration.
+    is_open: bool,
     login: LoginTemplate,
 }
 
@@ -178,7 +180,8 @@ impl Route {
         };
         let reach = if is_chosen && !self.conditions.private { Reach::PublicOnly } else { Reach::Anywhere };
         let login = self.conditions.login.clone();
-        Some(Target { name: name.into(), servers, terms: Arc::clone(&self.terms), reach, login })
+        let is_open = is_chosen && !is_named;
+        Some(Target { name: name.into(), servers, terms: Arc::clone(&self.terms), reach, is_open, login })
     }
 
     /// The target, and the client's login, that lead to `upstream` with `applied` as login.
@@ -225,6 +228,12 @@ fn endpoint(upstream: &config::Upstream, domain: Option<&str>) -> Option<Endpoin
 }
 
 impl Target {
+    /// Whether the login itself has named the server, and not the configuration: anybody may have such a server.
+    #[must_use]
+    pub fn is_named_by_login(&self) -> bool {
+        self.is_open
+    }
+
     /// The upstream's name in [`crate::account::AccountId`] and logs: `host:port`, with brackets around an IPv6 address; for a
     /// server that is looked up `domain:discovered`, since its host may change while the mailbox stays.
     #[must_use]

@@ -62,6 +62,8 @@ mod sockets;
 #[cfg(test)]
 mod status;
 #[cfg(test)]
+mod strangers;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod tools;

@@ -39,11 +39,11 @@ async fn routes_limits_and_the_log_change_and_no_session_is_dropped() {
     let mut refused = Client::plain(deltapush.plain).await;
     refused.expect_prefix("* OK").await;
     let reply = refused.command(&format!("c1 LOGIN {user} x")).await;
-    assert!(reply.result.contains("no mail server is configured here"), "{reply:?}");
+    assert!(reply.result.contains("This server is not set up for this address"), "{reply:?}");
     // The third is one too many: who is not logged in has to go for it.
     let mut third = Client::plain(deltapush.plain).await;
     third.expect_prefix("* OK").await;
-    refused.expect_prefix("* BYE [UNAVAILABLE] too many connections").await;
+    refused.expect_prefix("* BYE [UNAVAILABLE] Too many connections").await;
     assert!(session.command("c2 NOOP").await.result.starts_with("OK"));
     assert_eq!(deltapush.log(), before, "at this level these say nothing");
 

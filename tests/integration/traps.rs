@@ -444,7 +444,10 @@ async fn an_upstream_with_a_strange_certificate_learns_no_password() {
         let mut client = Client::plain(deltapush.plain).await;
         client.expect_prefix("* OK").await;
         let reply = client.command(CREDENTIALS).await;
-        assert!(reply.result.starts_with("NO [UNAVAILABLE] no TLS with the mail server"), "{reply:?}");
+        assert!(
+            reply.result.starts_with("NO [UNAVAILABLE] There is no secure connection to the mail server"),
+            "{reply:?}"
+        );
         assert!(upstream.connections() > 0);
     }
 }

@@ -52,6 +52,9 @@ pub struct Options {
     /// Agree to the terms of service of Let's Encrypt (at letsencrypt.org/repository), for a certificate by itself
     #[arg(long)]
     pub agree_to_terms: bool,
+    /// Let nobody log in but this address (allow.logins)
+    #[arg(long)]
+    pub only_me: bool,
     /// Replace a configuration that is there
     #[arg(long)]
     pub overwrite: bool,
@@ -100,6 +103,7 @@ pub async fn run(options: &Options, file: &Path) -> Result<(), Refusal> {
         route: server::route(options, &address, Some(&server)),
         outgoing: outgoing.as_ref(),
         dns: options.dns,
+        only_me: options.only_me || confirm(&format!("Shall nobody log in here but {}?", address.whole)),
         data: write::data_folder(file),
     };
     let text = write::text(&plan);

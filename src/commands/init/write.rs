@@ -18,6 +18,8 @@ pub(super) struct Plan<'a> {
     pub(super) route: String,
     pub(super) outgoing: Option<&'a Outgoing>,
     pub(super) dns: Option<SocketAddr>,
+    /// Nobody but the address may log in.
+    pub(super) only_me: bool,
     /// Where certificates and state are kept.
     pub(super) data: Option<PathBuf>,
 }
@@ -38,6 +40,7 @@ fn compose(out: &mut String, plan: &Plan<'_>) -> std::fmt::Result {
     writeln!(out, "hostname: {}\n", quoted(place.hostname.as_str()))?;
     listeners(out, place)?;
     certificate(out, plan)?;
+    allow(out, plan)?;
     writeln!(out, "# Whose mailbox is on which server. Nobody else may use this proxy.\nroutes:")?;
     out.push_str(&plan.route);
     if let Some(Outgoing { server, login }) = plan.outgoing {
@@ -72,6 +75,16 @@ fn listeners(out: &mut String, place: &Place) -> std::fmt::Result {
     }
     out.push('\n');
     Ok(())
+}
+
+/// Offered in any case: with it, no stranger makes a login fail at the mail server.
+fn allow(out: &mut String, Plan { address, only_me, .. }: &Plan<'_>) -> std::fmt::Result {
+    writeln!(
+        out,
+        "# Who may log in, by address or domain. Any other login is refused here, and the mail server never sees it."
+    )?;
+    let mark = if *only_me { "" } else { "# " };
+    writeln!(out, "{mark}allow:\n{mark}  logins: [{}]\n", quoted(address))
 }
 
 fn certificate(out: &mut String, plan: &Plan<'_>) -> std::fmt::Result {
@@ -133,7 +146,7 @@ mod tests {
 
     fn plan(place: &Place) -> Plan<'_> {
         let route = "  - domain: \"example.org\"\n    upstream: \"imaps://imap.example.org:993\"\n".to_owned();
-        Plan { address: "you@example.org", place, route, outgoing: None, dns: None, data: None }
+        Plan { address: "you@example.org", place, route, outgoing: None, dns: None, only_me: false, data: None }
     }
 
     #[test]
@@ -145,6 +158,7 @@ mod tests {
             let full = Plan {
                 outgoing: Some(&outgoing),
                 dns: Some("127.0.0.1:53".parse().unwrap()),
+                only_me: true,
                 data: Some("/var/lib/deltapush".into()),
                 ..plan(&place)
             };
@@ -154,6 +168,8 @@ mod tests {
                     Config::parse(&text, Path::new("/etc/deltapush"), "test").unwrap_or_else(|e| panic!("{e}\n{text}"));
                 assert_eq!(config.certificate.acme.is_some(), proof == Proof::Acme);
                 assert_eq!(config.listeners.iter().any(|listener| listener.web), web.is_some());
+                assert_eq!(config.allow.logins.is_some(), plan.only_me);
+                assert!(config.allow.allows("you@example.org") && config.allow.allows("x@example.org") != plan.only_me);
                 assert_eq!(config.routes[0].smtp.is_some(), plan.outgoing.is_some());
                 assert_eq!(config.storage.directory.starts_with("/var/lib"), plan.data.is_some());
             }

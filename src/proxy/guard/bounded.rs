@@ -18,11 +18,6 @@ impl<K: Hash + Eq + Clone, V> Bounded<K, V> {
         Self { entries: HashMap::new(), capacity, lifetime }
     }
 
-    /// From now on an entry is of use for so long.
-    pub(crate) fn set_lifetime(&mut self, lifetime: Duration) {
-        self.lifetime = lifetime;
-    }
-
     pub(crate) fn get(&self, key: &K, now: Instant) -> Option<&V> {
         self.entries.get(key).filter(|(used, _)| now.saturating_duration_since(*used) < self.lifetime).map(|(_, v)| v)
     }
@@ -35,11 +30,6 @@ impl<K: Hash + Eq + Clone, V> Bounded<K, V> {
         let entry = self.entries.entry(key).or_insert_with(|| (now, default()));
         entry.0 = now;
         &mut entry.1
-    }
-
-    /// The entry if it is there; unlike [`entry`](Self::entry) this does not make it younger.
-    pub(crate) fn get_mut(&mut self, key: &K) -> Option<&mut V> {
-        self.entries.get_mut(key).map(|(_, value)| value)
     }
 
     pub(crate) fn remove(&mut self, key: &K) {

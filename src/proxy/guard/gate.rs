@@ -1,7 +1,9 @@
 //! [`logins`](super::logins) for tasks: one that has to wait waits here, and what is under way is counted to its end,
 //! whatever ends it.
 
+use std::collections::VecDeque;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,11 +13,19 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
 use super::Prefix;
-use super::logins::{Digest, Logins, Outcome, Room, Try, Verdict};
+use super::key::{Key, KeyMaker};
+use super::known::{Changes, KnownEntry};
+use super::logins::{Blocked, Digest, Logins, Outcome, Room, Strain, Try, Verdict};
 use crate::account::AccountId;
 use crate::config::FailedLogins;
-use crate::secret::Credentials;
+use crate::secret::{Credentials, Secret};
 use crate::upstream::permit::Permit;
+
+/// Mail servers that the operator is shown.
+const MAX_STRAINED: usize = 32;
+
+/// The longest name of a mail server that the operator is shown: a host name and a port.
+const MAX_STRAINED_NAME: usize = 262;
 
 /// How long a connection to a server waits for others to end their logins there. Less than a server waits for a first word.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -26,7 +36,11 @@ pub struct LoginGate {
     // One lock for all: three limits are compared at one moment, in microseconds, once for each login.
     logins: Mutex<Logins>,
     ended: Notify,
-    /// Of this process alone: the hashes say nothing to whoever does not have it.
+    /// Mail servers at which logins were refused for a limit lately, the latest last: for the operator.
+    strained: Mutex<VecDeque<Arc<str>>>,
+    /// For names. Kept in the state.
+    names: KeyMaker,
+    /// For credentials. Of this process alone: the hashes say nothing to whoever does not have it.
     key: hmac::Key,
     /// How many bytes of a hash are kept.
     kept: usize,
@@ -37,10 +51,19 @@ pub struct LoginGate {
 pub struct Refusal {
     /// How long the answer waits.
     pub delay: Duration,
-    /// The upstream has refused these very credentials a moment ago; otherwise there were too many failed logins.
-    pub repeated: bool,
+    /// Why.
+    pub reason: Reason,
     /// It is to be told in the log: bounded by the limits.
     pub counted: bool,
+}
+
+/// Why the upstream is not asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// It has refused these very credentials a moment ago. They are asked about again after this time.
+    Repeated(Duration),
+    /// Too many logins have failed.
+    Limit(Blocked),
 }
 
 /// A login that may be tried. Dropped half way it counts as one that the upstream refused without a reason: a crowd must not
@@ -51,6 +74,8 @@ pub struct Pass {
     login: Try,
     known: bool,
     at: Mutex<At>,
+    /// The upstream has got the credentials.
+    is_sent: AtomicBool,
     is_done: bool,
 }
 
@@ -61,13 +86,13 @@ enum At {
     #[default]
     Nowhere,
     /// At this address of a server's.
-    Server(IpAddr),
+    Server(Key),
     /// Nowhere: too many have failed at the server's address.
-    Closed,
+    Closed(Blocked),
 }
 
 impl At {
-    fn server(self) -> Option<IpAddr> {
+    fn server(self) -> Option<Key> {
         if let Self::Server(address) = self { Some(address) } else { None }
     }
 }
@@ -79,7 +104,28 @@ impl LoginGate {
     /// If the operating system has no random numbers.
     pub fn new(limits: FailedLogins) -> Result<Self, aws_lc_rs::error::Unspecified> {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &aws_lc_rs::rand::SystemRandom::new())?;
-        Ok(Self { logins: Mutex::new(Logins::new(limits)), ended: Notify::new(), key, kept: usize::MAX })
+        let mut names = [0; 32];
+        aws_lc_rs::rand::fill(&mut names)?;
+        Ok(Self {
+            logins: Mutex::new(Logins::new(limits)),
+            ended: Notify::new(),
+            strained: Mutex::default(),
+            names: KeyMaker::new(&names),
+            key,
+            kept: usize::MAX,
+        })
+    }
+
+    /// The same gate, which hashes names with the key of the state and knows what is there.
+    #[must_use]
+    pub fn restored(self, key: &Secret, entries: &[KnownEntry]) -> Self {
+        self.logins().restore(entries, Instant::now().into_std());
+        Self { names: KeyMaker::new(key.expose()), ..self }
+    }
+
+    /// What has changed of what is known since the last time, for the state.
+    pub fn take_changes(&self) -> Changes {
+        self.logins().take_changes(Instant::now().into_std())
     }
 
     /// The same gate, which keeps too little of its hashes for whoever reads its memory, key and all, to find passwords by them:
@@ -104,7 +150,9 @@ impl LoginGate {
         let stored = stored.is_some_and(|stored| digest == Some(self.digest(account, stored.password.expose())));
         // Whose password is tried, and not for whose mailbox, nor how the name is spelled: a guesser has many of either.
         let guessed = AccountId::new(&given.user.to_lowercase(), &account.upstream);
-        Try { prefix, account: guessed, digest, stored }
+        let keys = self.names.login(&guessed, prefix);
+        let origin = self.names.origin(prefix, keys.upstream, false);
+        Try { prefix, origin, keys, digest, stored, registered: false }
     }
 
     fn digest(&self, account: &AccountId, password: &[u8]) -> Digest {
@@ -134,20 +182,70 @@ impl LoginGate {
             match verdict {
                 Verdict::Pass { known } => {
                     let (gate, at) = (Arc::clone(self), Mutex::default());
-                    return Ok(Pass { gate, login, known, at, is_done: false });
+                    let is_sent = AtomicBool::new(false);
+                    return Ok(Pass { gate, login, known, at, is_sent, is_done: false });
                 }
                 Verdict::Wait => ended.await,
-                Verdict::Repeated(delay) => return Err(Refusal { delay, repeated: true, counted: false }),
-                Verdict::Refuse { delay, counted } => return Err(Refusal { delay, repeated: false, counted }),
+                Verdict::Repeated { delay, wait } => {
+                    return Err(Refusal { delay, reason: Reason::Repeated(wait), counted: false });
+                }
+                Verdict::Refuse { delay, counted, blocked } => {
+                    return Err(Refusal { delay, reason: Reason::Limit(blocked), counted });
+                }
             }
         }
     }
 
     /// A login for which there is no upstream failed: how long the answer is to wait, and whether it is told in the log.
     pub fn lost(&self, prefix: Prefix) -> (Duration, bool) {
+        // No server has a part in it.
+        let origin = self.names.origin(prefix, self.names.key("none", &[]), true);
         let mut logins = self.logins();
-        let delay = logins.lost(prefix, Instant::now().into_std());
+        let delay = logins.lost(prefix, origin, Instant::now().into_std());
         (delay.unwrap_or_else(|| logins.longest_delay()), delay.is_some())
+    }
+
+    /// Whether a login with an invented name is to be refused without asking: the name was never accepted, its account has no
+    /// token, and the mail server is known not to make accounts for whoever logs in. Each is counted against its address.
+    pub fn refuse_invented(&self, login: &Try) -> Option<Invented> {
+        let (now, mut logins) = (Instant::now().into_std(), self.logins());
+        if logins.is_known_name(login, now) || !logins.is_ordinary(login, now) {
+            return None;
+        }
+        let delay = logins.longest_delay();
+        let blocked = logins.invented(login, now);
+        Some(blocked.map_or(Invented::AtOnce, |blocked| {
+            Invented::TooMany(Refusal { delay, reason: Reason::Limit(blocked), counted: false })
+        }))
+    }
+
+    /// Notes, after an accepted login, whether the mail server makes accounts for whoever logs in.
+    pub fn note_server(&self, login: &Try, makes_accounts: bool) {
+        self.logins().note_server(login, makes_accounts, Instant::now().into_std());
+    }
+
+    /// Remembers a mail server whose limit has refused a login. Whether it was not among those that are remembered.
+    pub fn note_strained(&self, upstream: &Arc<str>) -> bool {
+        if upstream.len() > MAX_STRAINED_NAME {
+            return false;
+        }
+        let still: Vec<Arc<str>> = self.strained().into_iter().map(|(name, _)| name).collect();
+        let mut strained = self.strained.lock().unwrap_or_else(PoisonError::into_inner);
+        strained.retain(|name| name != upstream && still.contains(name));
+        while strained.len() >= MAX_STRAINED {
+            strained.pop_front();
+        }
+        strained.push_back(Arc::clone(upstream));
+        !still.contains(upstream)
+    }
+
+    /// Mail servers at which logins of strangers are refused now for what failed there.
+    #[must_use]
+    pub fn strained(&self) -> Vec<(Arc<str>, Strain)> {
+        let names = self.strained.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (logins, now) = (self.logins(), Instant::now().into_std());
+        let strain = |name: Arc<str>| logins.strain(self.names.upstream(&name), now).map(|strain| (name, strain));
+        names.into_iter().filter_map(strain).collect()
     }
 
     fn logins(&self) -> MutexGuard<'_, Logins> {
@@ -156,7 +254,42 @@ impl LoginGate {
     }
 }
 
+/// How a login with an invented name is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Invented {
+    /// At once.
+    AtOnce,
+    /// There are too many from its address.
+    TooMany(Refusal),
+}
+
+impl Try {
+    /// The same, at a mail server that the login has named or that the configuration has.
+    #[must_use]
+    pub fn at_open_server(mut self, is_open: bool) -> Self {
+        self.origin.is_open = is_open;
+        self
+    }
+
+    /// The same, of an account that has a token or of one that has none.
+    #[must_use]
+    pub fn registered(self, registered: bool) -> Self {
+        Self { registered, ..self }
+    }
+}
+
 impl Pass {
+    /// The upstream has got the credentials.
+    #[must_use]
+    pub fn is_sent(&self) -> bool {
+        self.is_sent.load(Ordering::Relaxed)
+    }
+
+    /// Notes, after an accepted login, whether the mail server makes accounts for whoever logs in.
+    pub fn note_server(&self, makes_accounts: bool) {
+        self.gate.note_server(&self.login, makes_accounts);
+    }
+
     /// The upstream has accepted these credentials before.
     #[must_use]
     pub fn is_known(&self) -> bool {
@@ -170,17 +303,18 @@ impl Pass {
 
     /// It got no [`Permit`]. What that is answered with; `None` if others only went before it.
     pub fn turned_away(mut self) -> Option<Refusal> {
-        let is_closed = matches!(*self.at(), At::Closed);
-        self.end(Outcome::Nothing);
-        if !is_closed {
+        let At::Closed(blocked) = *self.at() else {
+            self.end(Outcome::Nothing);
             return None;
-        }
-        let delay = self.gate.logins().refuse(&self.login, Instant::now().into_std());
-        Some(Refusal { delay, repeated: false, counted: true })
+        };
+        self.end(Outcome::Nothing);
+        let (delay, counted) = self.gate.logins().refuse(&self.login, Instant::now().into_std());
+        Some(Refusal { delay, reason: Reason::Limit(blocked), counted })
     }
 
     /// Waits until the login may be tried at `server`.
     async fn enter(&self, server: IpAddr) -> bool {
+        let server = self.gate.names.server(server);
         // Another address of the server's may have been of no use.
         if let Some(before) = std::mem::take(&mut *self.at()).server() {
             self.gate.logins().leave_server(before, self.known);
@@ -191,14 +325,14 @@ impl Pass {
             let mut ended = std::pin::pin!(ended);
             // From here on an end is not missed.
             ended.as_mut().enable();
-            let room = self.gate.logins().enter_server(server, self.known, Instant::now().into_std());
+            let room = self.gate.logins().enter_server(&self.login, server, self.known, Instant::now().into_std());
             match room {
                 Room::Some => *self.at() = At::Server(server),
                 Room::Later => {
                     ended.await;
                     continue;
                 }
-                Room::None => *self.at() = At::Closed,
+                Room::None(blocked) => *self.at() = At::Closed(blocked),
             }
             return room == Room::Some;
         }
@@ -223,6 +357,10 @@ impl Permit for Pass {
     fn ask(&self, server: IpAddr) -> BoxFuture<'_, bool> {
         Box::pin(async move { timeout(PATIENCE, self.enter(server)).await.unwrap_or(false) })
     }
+
+    fn credentials_sent(&self) {
+        self.is_sent.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Drop for Pass {
@@ -235,6 +373,7 @@ impl Drop for Pass {
 mod tests {
     use std::collections::HashSet;
 
+    use super::super::logins::Limit;
     use super::*;
 
     fn gate() -> Arc<LoginGate> {
@@ -263,11 +402,12 @@ mod tests {
         tokio::task::yield_now().await;
         drop(second);
         let refused = third.await.unwrap().unwrap_err();
-        assert_eq!((refused.repeated, refused.counted), (false, true));
+        assert!(matches!(refused.reason, Reason::Limit(Blocked { limit: Limit::Account, .. })) && refused.counted);
         tokio::time::advance(Duration::from_secs(600)).await;
         let again = gate.enter(login(&gate, "b")).await.unwrap();
         assert_eq!(again.done(Outcome::Refused), Some(Duration::from_secs(1)));
-        assert!(gate.enter(login(&gate, "b")).await.unwrap_err().repeated);
+        let repeated = gate.enter(login(&gate, "b")).await.unwrap_err();
+        assert_eq!(repeated.reason, Reason::Repeated(Duration::from_secs(600)));
         assert!(gate.enter(login(&gate, "stored")).await.is_ok());
     }
 
@@ -294,7 +434,7 @@ mod tests {
         let (fifth, is_in) = enter(5, 1).await;
         assert!(!is_in);
         let refusal = fifth.turned_away().unwrap();
-        assert!(refusal.counted && !refusal.repeated);
+        assert!(refusal.counted && matches!(refusal.reason, Reason::Limit(Blocked { limit: Limit::Upstream, .. })));
         assert!(enter(6, 2).await.1, "nothing has failed there");
         tokio::time::advance(Duration::from_secs(600)).await;
         assert!(enter(7, 1).await.1);
@@ -306,7 +446,7 @@ mod tests {
         let counted = |given: Credentials| {
             let account = AccountId::of(&given, "mail:993");
             let login = gate.login(Prefix::of([192, 0, 2, 1].into()), &account, &given, None);
-            (login.account, login.digest)
+            (login.keys.account, login.digest)
         };
         let plain = counted(Credentials::new("alice", "x"));
         let other = counted(Credentials::new("alice", "x").on_behalf_of("bob".into()));
@@ -334,5 +474,49 @@ mod tests {
         assert_ne!(login(&gate, "a").digest, login(&gate, "b").digest);
         assert_ne!(login(&gate, "a").digest, login(&other, "a").digest, "each process has a key of its own");
         assert!(login(&gate, "stored").stored && !login(&gate, "Stored").stored);
+    }
+
+    /// A login with an invented name, at a server that was never logged in to, unless `known` was.
+    fn invented(gate: &LoginGate, user: &str) -> Try {
+        let account = AccountId::new(user, "mail:993");
+        gate.login(Prefix::of([192, 0, 2, 1].into()), &account, &Credentials::new(user, "x"), None)
+    }
+
+    #[tokio::test]
+    async fn invented_names_are_refused_at_a_server_that_makes_no_accounts() {
+        let gate = Arc::new(LoginGate::new(FailedLogins::default()).unwrap());
+        let (stranger, real) = (invented(&gate, "k3v9x0a2b@x"), invented(&gate, "real00000@x"));
+        let accept = async |login: Try, makes_accounts: bool| {
+            let pass = gate.enter(login).await.unwrap();
+            pass.note_server(makes_accounts);
+            assert_eq!(pass.done(Outcome::Accepted), None);
+        };
+        assert_eq!(gate.refuse_invented(&stranger), None, "nobody knows what this server is");
+        accept(real, true).await;
+        assert_eq!(gate.refuse_invented(&stranger), None, "a relay");
+        accept(real, false).await;
+        assert_eq!(gate.refuse_invented(&stranger), Some(Invented::AtOnce));
+        assert_eq!(gate.refuse_invented(&real), None, "it was accepted");
+        assert_eq!(gate.refuse_invented(&stranger.registered(true)), None, "it has a token");
+        accept(real, true).await;
+        assert_eq!(gate.refuse_invented(&stranger), None, "it has become a relay");
+    }
+
+    #[tokio::test]
+    async fn known_names_come_back_with_the_key_of_the_state_only() {
+        let (key, other) = (Secret::new(vec![1; 32]), Secret::new(vec![2; 32]));
+        let gate = |key: &Secret, entries: &[KnownEntry]| {
+            Arc::new(LoginGate::new(FailedLogins::default()).unwrap().restored(key, entries))
+        };
+        let before = gate(&key, &[]);
+        let pass = before.enter(invented(&before, "real00000@x")).await.unwrap();
+        pass.note_server(false);
+        assert_eq!(pass.done(Outcome::Accepted), None);
+        let entries = before.take_changes().used;
+        let (after, stranger) = (gate(&key, &entries), gate(&other, &entries));
+        let knows =
+            |gate: &LoginGate| gate.logins().is_known_name(&invented(gate, "real00000@x"), Instant::now().into_std());
+        assert!(knows(&after) && !knows(&stranger));
+        assert_eq!(after.refuse_invented(&invented(&after, "k3v9x0a2b@x")), Some(Invented::AtOnce));
     }
 }

@@ -1,22 +1,27 @@
-//! Whose login is tried: what failed before decides, so that nobody guesses passwords through deltapush, and no upstream
-//! bans its address for those who try.
+//! Admission of logins: limits on failures, so that nobody guesses passwords through deltapush, and no mail server bans its
+//! address for those who try.
 //!
-//! - A login is let through while what failed, and what is under way and may fail yet, stays below every limit: of the
-//!   address, of the account, of the upstream. Under way counts too, or a hundred logins at once would all get through.
-//! - The upstream's limit holds for its name, and once it is connected to for its address, which many names may lead to.
-//! - Credentials that the upstream has accepted before are *known*: they cannot fail, so they pass whatever others did to
-//!   account and upstream. But whoever is refused must not find out by trying which ones those are: tries that are refused
-//!   count against their address, and for the account up to a number beyond which only addresses of earlier logins pass.
-//! - Credentials that the upstream has refused just now are not asked about again: a phone with an old password repeats it
-//!   for ever, and would use up what the others may fail.
+//! - A login is admitted while the failures, and the logins under way that may fail yet, stay below every limit: of the address,
+//!   of the account, of the mail server. Logins under way count too, or a hundred at once would all get through.
+//! - The limit of a mail server holds for its name, and once it is connected to for its address, which many names may lead to.
+//! - Credentials that the server has accepted before are *known*: they cannot fail, so they pass whatever others did to account
+//!   and server. But a client that is refused must not find out by trying which ones those are: tries that are refused count
+//!   against their address, and for the account up to a number beyond which only addresses of earlier logins pass.
+//! - Credentials that the server has refused just now are not asked about again: a phone with an old password repeats it without
+//!   end, and would use up what the others may fail.
+//! - Half of what a server may fail is reserved for login names that it has accepted before, and for networks from which somebody
+//!   has logged in there. Each name and each network may use a part of that. All together stay below the server's limit.
+//! - Nothing is remembered of a login before it has failed or was accepted.
 
-use std::collections::VecDeque;
-use std::net::IpAddr;
+use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::Prefix;
-use super::bounded::Bounded;
-use crate::account::AccountId;
+use super::fair_map::{FairMap, Origin};
+use super::key::{Key, LoginKeys};
+use super::known::{Changes, Kind, Known, KnownEntry};
+pub use super::window::{Blocked, Limit, Room};
+use super::window::{Window, room};
 use crate::config::FailedLogins;
 
 /// Names credentials without giving them away: a keyed hash. See [`gate`](super::gate).
@@ -25,7 +30,7 @@ pub type Digest = [u8; 32];
 /// For how long an upstream counts what failed in a day.
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// For how long an address is known from which an account was logged in to, and its credentials.
+/// How long accepted credentials are known.
 const KNOWN: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Different credentials that are known of one account: a user may have a password for each device.
@@ -35,44 +40,58 @@ const MAX_DIGESTS: usize = 8;
 /// addresses.
 const MAX_REFUSED: usize = 100;
 
-/// Addresses, accounts, pairs of them and credentials that are remembered. An entry takes some 200 bytes.
+/// Mail servers that logins from one prefix may bring up in a day, where logins name their servers.
+const MAX_SERVERS: usize = 32;
+
+/// Entries of each map of failures. An entry takes some 100 bytes, and 16 for each failure in it.
 const CAPACITY: usize = 20_000;
 
 /// A login that is to be tried.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct Try {
     /// Where the client is.
     pub prefix: Prefix,
-    /// Whose password it gives, and where.
-    pub account: AccountId,
+    /// Whose entries in the maps it makes.
+    pub origin: Origin,
+    /// The account and the mail server.
+    pub keys: LoginKeys,
     /// Its credentials. None where they can be used only once.
     pub digest: Option<Digest>,
     /// They are the ones that the account is watched with.
     pub stored: bool,
+    /// The account has a token.
+    pub registered: bool,
 }
 
 /// What is to be done about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// Ask the upstream, and say what came of it: [`Logins::done`].
+    /// Ask the upstream, and report the outcome: [`Logins::done`].
     Pass {
         /// It has accepted these credentials before.
         known: bool,
     },
     /// Ask again when a login that is under way has ended.
     Wait,
-    /// The upstream has refused these very credentials a moment ago: say so again, after this time.
-    Repeated(Duration),
+    /// The upstream has refused these very credentials a moment ago: refuse again.
+    Repeated {
+        /// How long the answer waits.
+        delay: Duration,
+        /// For how long they are not asked about.
+        wait: Duration,
+    },
     /// Refuse for the time being.
     Refuse {
-        /// After this time.
+        /// How long the answer waits.
         delay: Duration,
-        /// It counted as a failure: the limits bound how often that is so.
+        /// The try counted against the address: the limits bound how often that is so.
         counted: bool,
+        /// The limit, and when to try again.
+        blocked: Blocked,
     },
 }
 
-/// What came of a login.
+/// The outcome of a login.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// The upstream accepted it.
@@ -81,54 +100,63 @@ pub enum Outcome {
     Refused,
     /// It refused, and did not say why: with most servers that do this it is the password.
     Unclear,
+    /// It had the credentials, and then broke the connection, said BYE or did not answer in time.
+    Broken,
     /// Something else was in the way.
     Nothing,
 }
 
-/// What is remembered. All of it in one place: a login must find its three limits as they are at one moment.
+/// All that is remembered. In one place: a login must find its three limits as they are at one moment.
 #[derive(Debug)]
 pub struct Logins {
     limits: FailedLogins,
-    addresses: Bounded<Prefix, Window>,
-    accounts: Bounded<AccountId, Account>,
-    upstreams: Bounded<std::sync::Arc<str>, Upstream>,
-    /// The same by the address that was connected to.
-    servers: Bounded<IpAddr, Upstream>,
-    /// Credentials that were refused.
-    refused: Bounded<Digest, ()>,
+    addresses: FairMap<Prefix, Window>,
+    accounts: FairMap<Key, Failures>,
+    /// Of mail servers, by name and by address.
+    upstreams: FairMap<Key, Window>,
+    /// What login names and networks failed of the reserved part.
+    reserved: FairMap<Key, Window>,
+    /// Credentials that the upstream has refused.
+    refused: FairMap<Digest, ()>,
+    /// Credentials that were refused because of a limit.
+    denied: FairMap<Digest, ()>,
     /// Credentials that were accepted, latest last.
-    accepted: Bounded<AccountId, VecDeque<Digest>>,
-    /// Whence accounts were logged in to.
-    places: Bounded<(AccountId, Prefix), ()>,
+    accepted: FairMap<Key, VecDeque<Digest>>,
+    /// Mail servers that logins from a prefix have brought up.
+    servers: FairMap<Prefix, VecDeque<(Key, Instant)>>,
+    /// Logins with invented names that were answered without asking.
+    invented: FairMap<Prefix, Window>,
+    known: Known,
+    under_way: UnderWay,
 }
 
+/// What failed at an account.
 #[derive(Debug, Default)]
-struct Account {
+struct Failures {
     failed: Window,
     refused: Window,
-    under_way: usize,
 }
 
+/// Logins under way by account and mail server. As many as there are connections, since none outlives its login.
 #[derive(Debug, Default)]
-struct Upstream {
-    failed: Window,
-    under_way: usize,
-}
+struct UnderWay(HashMap<Key, usize>);
 
-/// When something happened, the latest last; never longer than the limit that it is compared with.
-#[derive(Debug, Default)]
-struct Window(VecDeque<Instant>);
-
-impl Window {
-    fn note(&mut self, now: Instant, limit: usize) {
-        while self.0.len() >= limit {
-            self.0.pop_front();
-        }
-        self.0.push_back(now);
+impl UnderWay {
+    fn count(&self, key: Key) -> usize {
+        self.0.get(&key).copied().unwrap_or_default()
     }
 
-    fn count(&self, within: Duration, now: Instant) -> usize {
-        self.0.iter().rev().take_while(|then| now.saturating_duration_since(**then) < within).count()
+    fn begin(&mut self, key: Key) {
+        let count = self.0.entry(key).or_default();
+        *count = count.saturating_add(1);
+    }
+
+    fn end(&mut self, key: Key) {
+        let Some(count) = self.0.get_mut(&key) else { return };
+        *count = count.saturating_sub(1);
+        if *count == 0 {
+            self.0.remove(&key);
+        }
     }
 }
 
@@ -138,24 +166,31 @@ impl Logins {
     pub fn new(limits: FailedLogins) -> Self {
         let within = limits.within;
         Self {
-            addresses: Bounded::new(CAPACITY, within),
-            accounts: Bounded::new(CAPACITY, within),
-            upstreams: Bounded::new(CAPACITY, DAY.max(within)),
-            servers: Bounded::new(CAPACITY, DAY.max(within)),
-            refused: Bounded::new(CAPACITY, within),
-            accepted: Bounded::new(CAPACITY, KNOWN),
-            places: Bounded::new(CAPACITY, KNOWN),
+            addresses: FairMap::new(CAPACITY, within),
+            accounts: FairMap::new(CAPACITY, within),
+            upstreams: FairMap::new(CAPACITY, DAY.max(within)),
+            reserved: FairMap::new(CAPACITY, DAY.max(within)),
+            refused: FairMap::new(CAPACITY, within),
+            denied: FairMap::new(CAPACITY, within),
+            accepted: FairMap::new(CAPACITY, KNOWN),
+            servers: FairMap::new(CAPACITY, DAY),
+            invented: FairMap::new(CAPACITY, within),
+            known: Known::new(),
+            under_way: UnderWay::default(),
             limits,
         }
     }
 
     /// Other limits from now on; what happened before still counts.
     pub fn set_limits(&mut self, limits: FailedLogins) {
-        self.addresses.set_lifetime(limits.within);
-        self.accounts.set_lifetime(limits.within);
-        self.upstreams.set_lifetime(DAY.max(limits.within));
-        self.servers.set_lifetime(DAY.max(limits.within));
-        self.refused.set_lifetime(limits.within);
+        let within = limits.within;
+        self.addresses.set_lifetime(within);
+        self.accounts.set_lifetime(within);
+        self.upstreams.set_lifetime(DAY.max(within));
+        self.reserved.set_lifetime(DAY.max(within));
+        self.refused.set_lifetime(within);
+        self.denied.set_lifetime(within);
+        self.invented.set_lifetime(within);
         self.limits = limits;
     }
 
@@ -165,95 +200,154 @@ impl Logins {
         self.limits.longest_delay
     }
 
+    /// Takes back what was known before a restart, the oldest first.
+    pub fn restore(&mut self, entries: &[KnownEntry], now: Instant) {
+        self.known.restore(entries, now);
+    }
+
+    /// Hands over what has changed of what is known, for the state.
+    pub fn take_changes(&mut self, now: Instant) -> Changes {
+        self.known.take_changes(now)
+    }
+
     /// Judges a login. After [`Verdict::Pass`], [`done`](Self::done) has to follow.
     pub fn judge(&mut self, login: &Try, now: Instant) -> Verdict {
-        let at_home = self.places.get(&(login.account.clone(), login.prefix), now).is_some();
-        if self.address_failures(login.prefix, now) >= self.limits.per_address && !at_home {
-            return Verdict::Refuse { delay: self.limits.longest_delay, counted: false };
+        let at_home = self.known.has_place(&login.keys.home, now);
+        if let Some(blocked) = self.address_blocked(login, now).filter(|_| !at_home) {
+            return Verdict::Refuse { delay: self.limits.longest_delay, counted: false, blocked };
         }
-        if self.is_known(login, now) && (at_home || self.refused_tries(&login.account, now) < MAX_REFUSED) {
+        if self.is_known(login, now) && (at_home || self.refused_tries(login.keys.account, now) < MAX_REFUSED) {
             return Verdict::Pass { known: true };
         }
-        if login.digest.is_some_and(|digest| self.refused.get(&digest, now).is_some()) {
-            return Verdict::Repeated(self.delay(login, now));
+        if let Some(wait) = login.digest.and_then(|digest| self.repeated(&digest, now)) {
+            return Verdict::Repeated { delay: self.delay(login, now), wait };
         }
-        let (failed, under_way) = self.account_load(&login.account, now);
-        let account = room(failed, under_way, self.limits.per_account);
-        let account = if at_home { Room::Some } else { account };
-        let upstream = self.upstreams.get(&login.account.upstream, now);
-        match account.min(upstream.map_or(Room::Some, |upstream| self.upstream_room(upstream, now))) {
+        let account = if at_home { Room::Some } else { self.account_room(login.keys.account, now) };
+        match account.and(self.upstream_room(login.keys.upstream, login, now)) {
             Room::Some => {
-                self.begin(&login.account, now);
+                self.under_way.begin(login.keys.account);
+                self.under_way.begin(login.keys.upstream);
                 Verdict::Pass { known: false }
             }
             Room::Later => Verdict::Wait,
-            Room::None => Verdict::Refuse { delay: self.refuse(login, now), counted: true },
+            Room::None(blocked) => {
+                let (delay, counted) = self.refuse(login, now);
+                Verdict::Refuse { delay, counted, blocked }
+            }
         }
     }
 
-    /// Whether a login that was let through as `known` or not may be tried at a server's address. After [`Room::Some`] either
-    /// [`done`](Self::done) or [`leave_server`](Self::leave_server) has to follow.
-    pub fn enter_server(&mut self, server: IpAddr, known: bool, now: Instant) -> Room {
+    /// Whether a login that was let through as `known` or not may be tried at the address of a server. After [`Room::Some`]
+    /// either [`done`](Self::done) or [`leave_server`](Self::leave_server) has to follow.
+    pub fn enter_server(&mut self, login: &Try, server: Key, known: bool, now: Instant) -> Room {
         if known {
             return Room::Some;
         }
-        let room = self.servers.get(&server, now).map_or(Room::Some, |upstream| self.upstream_room(upstream, now));
+        let room = self.upstream_room(server, login, now);
         if room == Room::Some {
-            let under_way = &mut self.servers.entry(server, now, Upstream::default).under_way;
-            *under_way = under_way.saturating_add(1);
+            self.under_way.begin(server);
         }
         room
     }
 
     /// It is not tried there any more.
-    pub fn leave_server(&mut self, server: IpAddr, known: bool) {
-        if let Some(upstream) = self.servers.get_mut(&server).filter(|_| !known) {
-            upstream.under_way = upstream.under_way.saturating_sub(1);
+    pub fn leave_server(&mut self, server: Key, known: bool) {
+        if !known {
+            self.under_way.end(server);
         }
     }
 
-    /// Somebody wants a mailbox that nobody here knows the server of. How long the answer is to wait; none if the address has
-    /// failed too often to be told of any more.
-    pub fn lost(&mut self, prefix: Prefix, now: Instant) -> Option<Duration> {
+    /// A login for which there is no server. How long the answer is to wait; none if the address has failed too often to be told
+    /// of any more.
+    pub fn lost(&mut self, prefix: Prefix, origin: Origin, now: Instant) -> Option<Duration> {
         let failed = self.address_failures(prefix, now);
         if failed >= self.limits.per_address {
             return None;
         }
-        self.addresses.entry(prefix, now, Window::default).note(now, self.limits.per_address);
+        self.addresses.entry(prefix, origin, now, Window::default).note(now, self.limits.per_address);
         Some(self.delay_after(failed.saturating_add(1)))
     }
 
-    /// What came of a login that [`judge`](Self::judge) let through as `known` or not, tried at `server` if it came as far as
-    /// that. How long the answer is to wait, and whether it counted as a failed login.
+    /// Whether the name of the login was accepted before, or its account has a token.
+    #[must_use]
+    pub fn is_known_name(&self, login: &Try, now: Instant) -> bool {
+        login.registered || self.known.has_name(&login.keys.account, now)
+    }
+
+    /// Whether the mail server of the login is known not to make accounts for whoever logs in.
+    #[must_use]
+    pub fn is_ordinary(&self, login: &Try, now: Instant) -> bool {
+        self.known.has_name(&login.keys.ordinary, now)
+    }
+
+    /// Notes, after an accepted login, whether the mail server makes accounts for whoever logs in.
+    pub fn note_server(&mut self, login: &Try, makes_accounts: bool, now: Instant) {
+        if makes_accounts {
+            self.known.forget_name(&login.keys.ordinary, now);
+        } else {
+            self.known.touch(Kind::Name, login.keys.ordinary, login.origin, now);
+        }
+    }
+
+    /// Counts a login with an invented name, which is answered without asking the mail server. Some: there are so many of them
+    /// from this address that the answer is to wait for [`longest_delay`](Self::longest_delay).
+    pub fn invented(&mut self, login: &Try, now: Instant) -> Option<Blocked> {
+        let FailedLogins { within, per_address, .. } = self.limits;
+        let window = self.invented.entry(login.prefix, login.origin, now, Window::default);
+        let wait = window.wait(per_address, within, now);
+        if window.count(within, now) >= per_address {
+            return Some(Blocked { limit: Limit::Address, wait });
+        }
+        window.note(now, per_address);
+        None
+    }
+
+    /// The failures that count at a mail server, if logins of strangers are refused for them now.
+    #[must_use]
+    pub fn strain(&self, upstream: Key, now: Instant) -> Option<Strain> {
+        let FailedLogins { within, per_upstream, per_upstream_day, .. } = self.limits;
+        let window = self.upstreams.get(&upstream, now)?;
+        let has_reserve = self.has_reserve(upstream, now);
+        let of = |limit: usize, within: Duration| {
+            let limit = if has_reserve { for_strangers(limit) } else { limit };
+            Strain { failed: window.count(within, now), limit, within, wait: window.wait(limit, within, now) }
+        };
+        let strains = [of(per_upstream, within), of(per_upstream_day, DAY)];
+        strains.into_iter().filter(|strain| strain.failed >= strain.limit).max_by_key(|strain| strain.wait)
+    }
+
+    /// Takes in the outcome of a login that [`judge`](Self::judge) let through as `known` or not, tried at `server` if it came
+    /// as far as that. How long the answer is to wait, if it counted as a failed login.
     pub fn done(
         &mut self,
         login: &Try,
         known: bool,
-        server: Option<IpAddr>,
+        server: Option<Key>,
         outcome: Outcome,
         now: Instant,
     ) -> Option<Duration> {
         if !known {
-            self.end(&login.account);
+            self.under_way.end(login.keys.account);
+            self.under_way.end(login.keys.upstream);
         }
         if let Some(server) = server {
             self.leave_server(server, known);
         }
         match outcome {
-            Outcome::Accepted => self.accept(login, now),
+            Outcome::Accepted => self.accept(login, server, now),
             Outcome::Refused => {
                 self.disown(login, now);
                 return Some(self.fail(login, server, now));
             }
             // What was right before is not wrong because the server cannot look it up.
-            Outcome::Unclear if !known => return Some(self.fail(login, server, now)),
-            Outcome::Unclear | Outcome::Nothing => {}
+            Outcome::Unclear | Outcome::Broken if !known => return Some(self.fail(login, server, now)),
+            Outcome::Unclear | Outcome::Broken | Outcome::Nothing => {}
         }
         None
     }
 
     fn is_known(&self, login: &Try, now: Instant) -> bool {
-        let accepted = || self.accepted.get(&login.account, now);
+        let accepted = || self.accepted.get(&login.keys.account, now);
         login.stored || login.digest.is_some_and(|digest| accepted().is_some_and(|known| known.contains(&digest)))
     }
 
@@ -261,42 +355,83 @@ impl Logins {
         self.addresses.get(&prefix, now).map_or(0, |window| window.count(self.limits.within, now))
     }
 
-    fn refused_tries(&self, account: &AccountId, now: Instant) -> usize {
-        self.accounts.get(account, now).map_or(0, |account| account.refused.count(self.limits.within, now))
-    }
-
-    fn account_load(&self, account: &AccountId, now: Instant) -> (usize, usize) {
-        let within = self.limits.within;
-        self.accounts.get(account, now).map_or((0, 0), |account| (account.failed.count(within, now), account.under_way))
-    }
-
-    fn upstream_room(&self, upstream: &Upstream, now: Instant) -> Room {
-        let Upstream { failed, under_way } = upstream;
-        let soon = room(failed.count(self.limits.within, now), *under_way, self.limits.per_upstream);
-        soon.min(room(failed.count(DAY, now), *under_way, self.limits.per_upstream_day))
-    }
-
-    fn begin(&mut self, account: &AccountId, now: Instant) {
-        let of_account = &mut self.accounts.entry(account.clone(), now, Account::default).under_way;
-        *of_account = of_account.saturating_add(1);
-        let of_upstream = &mut self.upstreams.entry(account.upstream.clone(), now, Upstream::default).under_way;
-        *of_upstream = of_upstream.saturating_add(1);
-    }
-
-    fn end(&mut self, account: &AccountId) {
-        if let Some(account) = self.accounts.get_mut(account) {
-            account.under_way = account.under_way.saturating_sub(1);
-        }
-        if let Some(upstream) = self.upstreams.get_mut(&account.upstream) {
-            upstream.under_way = upstream.under_way.saturating_sub(1);
+    fn address_blocked(&self, login: &Try, now: Instant) -> Option<Blocked> {
+        let FailedLogins { within, per_address, .. } = self.limits;
+        let failed = self.addresses.get(&login.prefix, now);
+        match room(failed, 0, (Limit::Address, per_address), within, now) {
+            Room::None(blocked) => Some(blocked),
+            Room::Some | Room::Later => self.servers_blocked(login, now),
         }
     }
 
-    fn accept(&mut self, login: &Try, now: Instant) {
-        self.places.entry((login.account.clone(), login.prefix), now, || ());
+    /// A server of an attacker's own costs nothing, and each has a count of its own.
+    fn servers_blocked(&self, login: &Try, now: Instant) -> Option<Blocked> {
+        let servers = self.servers.get(&login.prefix, now).filter(|_| login.origin.is_open)?;
+        let mut recent = servers.iter().filter(|(_, at)| now.saturating_duration_since(*at) < DAY);
+        let oldest = recent.clone().next()?.1;
+        let is_one_more = recent.clone().count() >= MAX_SERVERS && recent.all(|(key, _)| *key != login.keys.upstream);
+        let wait = DAY.saturating_sub(now.saturating_duration_since(oldest));
+        is_one_more.then_some(Blocked { limit: Limit::Servers, wait })
+    }
+
+    fn refused_tries(&self, account: Key, now: Instant) -> usize {
+        self.accounts.get(&account, now).map_or(0, |account| account.refused.count(self.limits.within, now))
+    }
+
+    fn repeated(&self, digest: &Digest, now: Instant) -> Option<Duration> {
+        self.refused.get(digest, now)?;
+        let (at, _) = self.refused.used(digest)?;
+        Some(self.limits.within.saturating_sub(now.saturating_duration_since(at)))
+    }
+
+    fn account_room(&self, account: Key, now: Instant) -> Room {
+        let failed = self.accounts.get(&account, now).map(|account| &account.failed);
+        let limit = (Limit::Account, self.limits.per_account);
+        room(failed, self.under_way.count(account), limit, self.limits.within, now)
+    }
+
+    /// Room at a mail server, by its name or its address.
+    fn upstream_room(&self, upstream: Key, login: &Try, now: Instant) -> Room {
+        let FailedLogins { within, per_upstream, per_upstream_day, .. } = self.limits;
+        let is_reserved = self.has_reserve(upstream, now) && !self.has_claim(login, now);
+        let failed = self.upstreams.get(&upstream, now);
+        let of = |limit: usize, within: Duration| {
+            let limit = if is_reserved { for_strangers(limit) } else { limit };
+            room(failed, self.under_way.count(upstream), (Limit::Upstream, limit), within, now)
+        };
+        of(per_upstream, within).and(of(per_upstream_day, DAY))
+    }
+
+    /// Whether a part of the limit of this mail server is reserved: for somebody, that is, who has logged in there some time ago.
+    fn has_reserve(&self, upstream: Key, now: Instant) -> bool {
+        self.known.is_old_name(&upstream, self.limits.within, now)
+    }
+
+    /// Whether the login may use the part that is reserved: by its name or by its network, each of which has a bound.
+    fn has_claim(&self, login: &Try, now: Instant) -> bool {
+        let FailedLogins { within, per_upstream, per_upstream_day, .. } = self.limits;
+        let is_left = |key: &Key| {
+            self.reserved.get(key, now).is_none_or(|used| {
+                used.count(within, now) < for_one(per_upstream) && used.count(DAY, now) < for_one(per_upstream_day)
+            })
+        };
+        let LoginKeys { account, visit, neighbours, .. } = &login.keys;
+        (self.is_known_name(login, now) && is_left(account))
+            || (self.known.has_place(visit, now) && is_left(neighbours))
+    }
+
+    fn accept(&mut self, login: &Try, server: Option<Key>, now: Instant) {
+        let Try { keys: LoginKeys { account, upstream, home, visit, .. }, origin, .. } = *login;
+        self.bring_up(login, now);
+        for key in [Some(account), Some(upstream), server].into_iter().flatten() {
+            self.known.touch(Kind::Name, key, origin, now);
+        }
+        self.known.touch(Kind::Place, home, origin, now);
+        self.known.touch(Kind::Place, visit, origin, now);
         let Some(digest) = login.digest else { return };
         self.refused.remove(&digest);
-        let known = self.accepted.entry(login.account.clone(), now, VecDeque::new);
+        self.denied.remove(&digest);
+        let known = self.accepted.entry(account, origin, now, VecDeque::new);
         known.retain(|other| *other != digest);
         while known.len() >= MAX_DIGESTS {
             known.pop_front();
@@ -307,36 +442,72 @@ impl Logins {
     /// The credentials are wrong, whatever they were before.
     fn disown(&mut self, login: &Try, now: Instant) {
         let Some(digest) = login.digest else { return };
-        self.refused.entry(digest, now, || ());
-        if let Some(known) = self.accepted.get_mut(&login.account) {
+        self.refused.entry(digest, login.origin, now, || ());
+        if let Some(known) = self.accepted.get_mut(&login.keys.account) {
             known.retain(|other| *other != digest);
         }
     }
 
-    fn fail(&mut self, login: &Try, server: Option<IpAddr>, now: Instant) -> Duration {
+    fn fail(&mut self, login: &Try, server: Option<Key>, now: Instant) -> Duration {
         let FailedLogins { per_address, per_account, per_upstream, per_upstream_day, .. } = self.limits;
-        self.addresses.entry(login.prefix, now, Window::default).note(now, per_address);
-        self.accounts.entry(login.account.clone(), now, Account::default).failed.note(now, per_account);
-        let upstream = self.upstreams.entry(login.account.upstream.clone(), now, Upstream::default);
-        upstream.failed.note(now, per_upstream.max(per_upstream_day));
-        if let Some(server) = server {
-            let server = self.servers.entry(server, now, Upstream::default);
-            server.failed.note(now, per_upstream.max(per_upstream_day));
+        let Try { keys, origin, .. } = *login;
+        self.bring_up(login, now);
+        self.addresses.entry(login.prefix, origin, now, Window::default).note(now, per_address);
+        self.accounts.entry(keys.account, origin, now, Failures::default).failed.note(now, per_account);
+        let longest = per_upstream.max(per_upstream_day);
+        for upstream in [Some(keys.upstream), server].into_iter().flatten() {
+            if self.is_in_reserve(upstream, now) {
+                self.reserved.entry(keys.account, origin, now, Window::default).note(now, longest);
+                self.reserved.entry(keys.neighbours, origin, now, Window::default).note(now, longest);
+                break;
+            }
+        }
+        for upstream in [Some(keys.upstream), server].into_iter().flatten() {
+            self.upstreams.entry(upstream, origin, now, Window::default).note(now, longest);
         }
         self.delay(login, now)
     }
 
-    /// Notes a login that is refused for the time being. How long its answer is to wait.
-    pub fn refuse(&mut self, login: &Try, now: Instant) -> Duration {
-        self.addresses.entry(login.prefix, now, Window::default).note(now, self.limits.per_address);
-        self.accounts.entry(login.account.clone(), now, Account::default).refused.note(now, MAX_REFUSED);
-        self.delay(login, now)
+    /// Whether one more failure at the mail server is one of the reserved part.
+    fn is_in_reserve(&self, upstream: Key, now: Instant) -> bool {
+        let FailedLogins { within, per_upstream, per_upstream_day, .. } = self.limits;
+        let Some(failed) = self.upstreams.get(&upstream, now) else { return false };
+        let is_used_up = |limit, within| failed.count(within, now) >= for_strangers(limit);
+        self.has_reserve(upstream, now) && (is_used_up(per_upstream, within) || is_used_up(per_upstream_day, DAY))
+    }
+
+    fn bring_up(&mut self, login: &Try, now: Instant) {
+        if !login.origin.is_open {
+            return;
+        }
+        let servers = self.servers.entry(login.prefix, login.origin, now, VecDeque::new);
+        servers.retain(|(key, at)| *key != login.keys.upstream && now.saturating_duration_since(*at) < DAY);
+        while servers.len() >= MAX_SERVERS {
+            servers.pop_front();
+        }
+        servers.push_back((login.keys.upstream, now));
+    }
+
+    /// Notes a login that is refused because of a limit. How long its answer is to wait, and whether it counted: the same
+    /// credentials count once, since repeating them finds nothing out, and a phone repeats them every minute.
+    pub fn refuse(&mut self, login: &Try, now: Instant) -> (Duration, bool) {
+        let is_repeated = login.digest.is_some_and(|digest| self.denied.get(&digest, now).is_some());
+        if !is_repeated {
+            let Try { keys, origin, .. } = *login;
+            if let Some(digest) = login.digest {
+                self.denied.entry(digest, origin, now, || ());
+            }
+            self.addresses.entry(login.prefix, origin, now, Window::default).note(now, self.limits.per_address);
+            self.accounts.entry(keys.account, origin, now, Failures::default).refused.note(now, MAX_REFUSED);
+        }
+        (self.delay(login, now), !is_repeated)
     }
 
     /// 1, 2, 4 … times the first delay, by what failed so far from the address or for the account.
     fn delay(&self, login: &Try, now: Instant) -> Duration {
-        let failed = self.address_failures(login.prefix, now).max(self.account_load(&login.account, now).0);
-        self.delay_after(failed)
+        let account = self.accounts.get(&login.keys.account, now);
+        let account = account.map_or(0, |account| account.failed.count(self.limits.within, now));
+        self.delay_after(self.address_failures(login.prefix, now).max(account))
     }
 
     fn delay_after(&self, failed: usize) -> Duration {
@@ -346,25 +517,28 @@ impl Logins {
     }
 }
 
-/// Whether one more may be tried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Room {
-    /// Too many have failed.
-    None,
-    /// If what is under way does not fail.
-    Later,
-    /// Yes.
-    Some,
+/// A mail server at which logins of strangers are refused for what failed there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Strain {
+    /// Failures that count.
+    pub failed: usize,
+    /// How many strangers may fail.
+    pub limit: usize,
+    /// In this time.
+    pub within: Duration,
+    /// How long until strangers are let through again.
+    pub wait: Duration,
 }
 
-fn room(failed: usize, under_way: usize, limit: usize) -> Room {
-    if failed >= limit {
-        Room::None
-    } else if failed.saturating_add(under_way) >= limit {
-        Room::Later
-    } else {
-        Room::Some
-    }
+/// The part of a server's limit that is not reserved. Of 4 it is 2, so that one login of somebody who is known cannot use up
+/// the rest.
+fn for_strangers(limit: usize) -> usize {
+    limit.saturating_sub(limit / 2).max(1)
+}
+
+/// What one login name, and one network, may fail of the reserved part.
+fn for_one(limit: usize) -> usize {
+    (limit / 8).max(1)
 }
 
 #[cfg(test)]

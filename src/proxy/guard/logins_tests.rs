@@ -1,6 +1,8 @@
 //! Attackers and owners, in a time of the tests' own.
 
 use super::*;
+use crate::account::AccountId;
+use crate::proxy::guard::key::KeyMaker;
 
 /// A clock and what it is about.
 struct Lab {
@@ -37,17 +39,20 @@ impl Lab {
     }
 
     fn log_in_at(&mut self, upstream: &str, address: u16, user: &str, password: &str) -> Got {
-        let login = attempt(upstream, address, user, password);
-        match self.logins.judge(&login, self.now) {
+        self.try_it(&attempt(upstream, address, user, password), password)
+    }
+
+    fn try_it(&mut self, login: &Try, password: &str) -> Got {
+        match self.logins.judge(login, self.now) {
             Verdict::Pass { known } => {
                 let outcome = if password == SECRET { Outcome::Accepted } else { Outcome::Refused };
-                match self.logins.done(&login, known, None, outcome, self.now) {
+                match self.logins.done(login, known, None, outcome, self.now) {
                     None => Got::In,
                     Some(delay) => Got::Wrong(delay.as_secs()),
                 }
             }
             Verdict::Refuse { .. } => Got::NotAsked,
-            Verdict::Repeated(_) => Got::Again,
+            Verdict::Repeated { .. } => Got::Again,
             Verdict::Wait => panic!("nothing is under way"),
         }
     }
@@ -58,12 +63,17 @@ fn attempt(upstream: &str, address: u16, user: &str, password: &str) -> Try {
     let mut digest = Digest::default();
     let named = format!("{user} {password}");
     digest.iter_mut().zip(named.bytes()).for_each(|(to, from)| *to = from);
-    Try {
-        prefix: Prefix::of([10, 0, high, low].into()),
-        account: AccountId::new(user, upstream),
-        digest: Some(digest),
-        stored: false,
-    }
+    let (maker, prefix) = (KeyMaker::new(b"test"), Prefix::of([10, 0, high, low].into()));
+    let keys = maker.login(&AccountId::new(user, upstream), prefix);
+    let origin = maker.origin(prefix, keys.upstream, false);
+    Try { prefix, origin, keys, digest: Some(digest), stored: false, registered: false }
+}
+
+/// The same at a server that the login has named.
+fn open_attempt(upstream: &str, address: u16, user: &str, password: &str) -> Try {
+    let mut login = attempt(upstream, address, user, password);
+    login.origin.is_open = true;
+    login
 }
 
 #[test]
@@ -102,7 +112,9 @@ fn the_owner_gets_in_from_anywhere_while_few_guess() {
     }
     assert_eq!(lab.log_in(2, "alice", SECRET), Got::In, "from the train");
     let mut stored = attempt("mail:993", 3, "alice", "another password that a watch knows");
-    assert_eq!(lab.logins.judge(&stored, lab.now), Verdict::Refuse { delay: Duration::from_secs(4), counted: true });
+    let blocked = Blocked { limit: Limit::Account, wait: Duration::from_secs(600) };
+    let refused = Verdict::Refuse { delay: Duration::from_secs(4), counted: true, blocked };
+    assert_eq!(lab.logins.judge(&stored, lab.now), refused);
     stored.stored = true;
     assert_eq!(lab.logins.judge(&stored, lab.now), Verdict::Pass { known: true });
 }
@@ -131,16 +143,44 @@ fn no_server_sees_what_fail2ban_or_stalwart_would_ban() {
         if let Got::Wrong(_) = lab.log_in(n, &format!("user{}", n % 997), &format!("guess{n}")) {
             failed.push(lab.now);
         }
-        // Others of the server's users come and go all the time.
-        assert!(n % 100 != 0 || lab.log_in(60_000, "bob", SECRET) == Got::In || n == 0);
     }
-    let within = |time: u64| {
-        let in_time = |from: &Instant| {
-            failed.iter().filter(|at| **at >= *from && **at - *from < Duration::from_secs(time)).count()
+    assert_eq!((most_within(600, &failed), most_within(24 * 3600, &failed)), (4, 90));
+}
+
+/// How many of them lie within so many seconds, at most.
+fn most_within(time: u64, moments: &[Instant]) -> usize {
+    let in_time =
+        |from: &Instant| moments.iter().filter(|at| **at >= *from && **at - *from < Duration::from_secs(time)).count();
+    moments.iter().map(in_time).max().unwrap_or_default()
+}
+
+#[test]
+fn strangers_use_up_half_and_all_together_no_more_than_the_server_takes() {
+    let mut lab = Lab::new();
+    // Forty people have logged in, each from a network of their own.
+    for n in 0..40 {
+        assert_eq!(lab.log_in(60_000 + 1 - n * 256, &format!("known{n}"), SECRET), Got::In);
+    }
+    lab.pass(600);
+    let (mut strangers, mut all): (Vec<Instant>, Vec<Instant>) = (Vec::new(), Vec::new());
+    for n in 0..30_000_u16 {
+        lab.pass(7);
+        let stranger = n % 2 == 0;
+        // The others know the names, and sit in the networks of their owners.
+        let (address, user) = match stranger {
+            true => (n, format!("user{}", n % 997)),
+            false => (60_000 + 2 - (n % 40) * 256, format!("known{}", n % 40)),
         };
-        failed.iter().map(in_time).max().unwrap()
-    };
-    assert_eq!((within(600), within(24 * 3600)), (4, 90));
+        if let Got::Wrong(_) = lab.log_in(address, &user, &format!("guess{n}")) {
+            all.push(lab.now);
+            strangers.extend(stranger.then_some(lab.now));
+        }
+        // The server's users come and go all the time.
+        assert!(n % 100 != 0 || lab.log_in(60_001, "known0", SECRET) == Got::In);
+    }
+    let most = |moments: &[Instant]| (most_within(600, moments), most_within(24 * 3600, moments));
+    assert_eq!(most(&all), (4, 90));
+    assert!(most(&strangers).0 <= 2 && most(&strangers).1 <= 45, "{:?}", most(&strangers));
 }
 
 #[test]
@@ -199,10 +239,22 @@ fn what_strangers_make_it_remember_is_bounded() {
     for n in 0..30_000_u32 {
         let address = u16::try_from(n % 65_536).unwrap();
         lab.log_in_at(&format!("mail{n}:993"), address, &format!("user{n}"), "x");
+        lab.log_in_at(&format!("mail{n}:993"), address, &format!("owner{n}"), SECRET);
+        let invented = attempt("mail:993", address, "x", "y");
+        lab.logins.invented(&invented, lab.now);
     }
     let logins = &lab.logins;
-    let lengths = [logins.addresses.len(), logins.accounts.len(), logins.upstreams.len(), logins.refused.len()];
+    let lengths = [
+        logins.addresses.len(),
+        logins.accounts.len(),
+        logins.upstreams.len(),
+        logins.refused.len(),
+        logins.accepted.len(),
+        logins.invented.len(),
+    ];
     assert!(lengths.iter().all(|length| *length <= CAPACITY), "{lengths:?}");
+    assert!(logins.known.len() <= 2 * 40_000 && logins.under_way.0.is_empty());
+    assert!(lab.logins.take_changes(lab.now).used.len() <= 4096);
 }
 
 #[test]
@@ -215,4 +267,204 @@ fn a_longer_memory_counts_from_the_reload_on() {
     lab.pass(1800);
     assert_eq!(lab.log_in(9, "alice", "guess9"), Got::NotAsked);
     assert_eq!(lab.log_in(0, "alice", "guess0"), Got::Again);
+}
+
+/// What an attacker does at servers of their own, many times, to have others forgotten.
+fn flood(lab: &mut Lab, of: impl Fn(u16) -> Try, outcome: Outcome) {
+    for n in 0..20_500 {
+        let login = of(n);
+        if let Verdict::Pass { known } = lab.logins.judge(&login, lab.now) {
+            lab.logins.done(&login, known, None, outcome, lab.now);
+        }
+    }
+}
+
+#[test]
+fn no_flood_makes_the_guard_forget_counts_and_known_credentials_of_others() {
+    let own_server = |n: u16| open_attempt("evil:993", 200, &format!("x{n}"), "x");
+    let from_everywhere = |n: u16| open_attempt("evil:993", n, &format!("x{n}"), "x");
+    let own_servers = |n: u16| open_attempt(&format!("evil{n}:993"), 200 + n % 256, &format!("x{n}"), "x");
+    let everything = |n: u16| open_attempt(&format!("evil{n}:993"), n, &format!("x{n}"), "x");
+    for outcome in [Outcome::Nothing, Outcome::Broken, Outcome::Refused, Outcome::Accepted] {
+        for (number, of) in [own_server, from_everywhere, own_servers, everything].into_iter().enumerate() {
+            let mut lab = Lab::new();
+            let victim = |address, password: &str| open_attempt("mail:993", address, "alice", password);
+            assert_eq!(lab.try_it(&victim(50_000, SECRET), SECRET), Got::In);
+            for n in 0..3 {
+                let guess = format!("guess{n}");
+                assert!(matches!(lab.try_it(&victim(51_000, &guess), &guess), Got::Wrong(_)));
+            }
+            flood(&mut lab, of, outcome);
+            let told = format!("{outcome:?}, flood {number}");
+            assert_eq!(lab.try_it(&victim(51_000, "guess9"), "guess9"), Got::NotAsked, "{told}");
+            assert_eq!(lab.try_it(&victim(50_000, SECRET), SECRET), Got::In, "{told}");
+            assert_eq!(lab.try_it(&victim(52_000, SECRET), SECRET), Got::In, "from elsewhere: {told}");
+        }
+    }
+}
+
+#[test]
+fn nothing_is_entered_before_something_failed() {
+    let mut lab = Lab::new();
+    for n in 0..100 {
+        let login = attempt("mail:993", 1, &format!("user{n}"), "x");
+        assert_eq!(lab.logins.judge(&login, lab.now), Verdict::Pass { known: false });
+        assert_eq!(lab.logins.done(&login, false, None, Outcome::Nothing, lab.now), None);
+    }
+    let logins = &lab.logins;
+    assert_eq!(
+        (logins.accounts.len(), logins.upstreams.len(), logins.addresses.len(), logins.known.len()),
+        (0, 0, 0, 0)
+    );
+    assert!(logins.under_way.0.is_empty());
+}
+
+#[test]
+fn mail_servers_that_one_address_brings_up_are_bounded() {
+    let mut lab = Lab::new();
+    let at = |n: usize| open_attempt(&format!("evil{n}:993"), 1, "x", SECRET);
+    for n in 0..MAX_SERVERS {
+        assert_eq!(lab.try_it(&at(n), SECRET), Got::In);
+    }
+    assert_eq!(lab.try_it(&at(MAX_SERVERS), SECRET), Got::NotAsked);
+    assert_eq!(lab.try_it(&at(3), SECRET), Got::In, "a server that it has brought up before");
+    assert_eq!(lab.log_in(1, "alice", SECRET), Got::In, "a server of the configuration");
+    lab.pass(24 * 3600);
+    assert_eq!(lab.try_it(&at(MAX_SERVERS), SECRET), Got::In);
+}
+
+#[test]
+fn a_broken_connection_counts_unless_the_credentials_are_known() {
+    let mut lab = Lab::new();
+    assert_eq!(lab.log_in(1, "alice", SECRET), Got::In);
+    let known = attempt("mail:993", 1, "alice", SECRET);
+    for _ in 0..50 {
+        assert_eq!(lab.logins.judge(&known, lab.now), Verdict::Pass { known: true });
+        assert_eq!(lab.logins.done(&known, true, None, Outcome::Broken, lab.now), None);
+    }
+    for n in 0..4 {
+        let login = attempt("mail:993", 2, &format!("user{n}"), "x");
+        assert_eq!(lab.logins.judge(&login, lab.now), Verdict::Pass { known: false });
+        let delay = lab.logins.done(&login, false, None, Outcome::Broken, lab.now);
+        assert_eq!(delay, Some(Duration::from_secs(1 << n)));
+    }
+    assert_eq!(lab.log_in(2, "user9", "x"), Got::NotAsked);
+}
+
+/// Strangers, each from a network of their own, until no more are let through.
+fn use_up(lab: &mut Lab) -> usize {
+    let guess = |lab: &mut Lab, n: u16| lab.log_in(20_000 + n * 256, &format!("stranger{n}"), "x");
+    (0..20).filter(|n| matches!(guess(lab, *n), Got::Wrong(_))).count()
+}
+
+#[test]
+fn who_is_known_gets_in_after_a_restart_though_strangers_used_up_their_part() {
+    let mut before = Lab::new();
+    assert_eq!(before.log_in(1, "alice", SECRET), Got::In);
+    let known = before.logins.take_changes(before.now);
+    assert!(before.logins.take_changes(before.now).used.is_empty(), "written once");
+    let restarted = || {
+        let mut lab = Lab::new();
+        lab.logins.restore(&known.used, lab.now);
+        assert_eq!(use_up(&mut lab), 2);
+        lab
+    };
+    assert_eq!(restarted().log_in(40_000, "alice", SECRET), Got::In, "her name, from the train");
+    assert_eq!(restarted().log_in(1, "bob", SECRET), Got::In, "another name, in her network");
+    assert_eq!(restarted().log_in(40_000, "bob", SECRET), Got::NotAsked, "a stranger");
+    let mut registered = attempt("mail:993", 40_000, "carol", SECRET);
+    registered.registered = true;
+    assert_eq!(restarted().try_it(&registered, SECRET), Got::In, "an account with a token");
+
+    // A name that is known gives no more tries than before, and one of what is reserved in ten minutes.
+    let mut lab = restarted();
+    let tries =
+        (0..30_u16).filter(|n| matches!(lab.log_in(41_000 + n * 256, "alice", &format!("g{n}")), Got::Wrong(_)));
+    assert_eq!(tries.count(), 1);
+    // So does a network: neither its names nor its addresses add up.
+    let mut lab = restarted();
+    let tries = (0..30_u16).filter(|n| matches!(lab.log_in(1, &format!("x{n}"), &format!("g{n}")), Got::Wrong(_)));
+    assert_eq!(tries.count(), 1);
+    assert_eq!(lab.log_in(40_000, "alice", SECRET), Got::In, "the rest is for others");
+    // Where nobody else fails, a name is guessed at three times, as ever.
+    let mut lab = Lab::new();
+    lab.logins.restore(&known.used, lab.now);
+    let tries =
+        (0..30_u16).filter(|n| matches!(lab.log_in(41_000 + n * 256, "alice", &format!("g{n}")), Got::Wrong(_)));
+    assert_eq!(tries.count(), 3);
+}
+
+#[test]
+fn known_names_expire() {
+    let mut lab = Lab::new();
+    assert_eq!(lab.log_in(1, "alice", SECRET), Got::In);
+    let mut known = lab.logins.take_changes(lab.now).used;
+    let knows = |entries: &[KnownEntry]| {
+        let mut lab = Lab::new();
+        lab.logins.restore(entries, lab.now);
+        let login = attempt("mail:993", 9, "alice", SECRET);
+        lab.logins.is_known_name(&login, lab.now)
+    };
+    assert!(knows(&known));
+    known.iter_mut().for_each(|entry| entry.age = Duration::from_secs(91 * 24 * 3600));
+    assert!(!knows(&known));
+}
+
+#[test]
+fn a_refused_phone_that_repeats_its_password_does_not_lock_its_network() {
+    let mut lab = Lab::new();
+    for n in 0..4 {
+        assert!(matches!(lab.log_in(20_000 + n * 256, &format!("stranger{n}"), "x"), Got::Wrong(_)));
+    }
+    // Each minute, as the app does.
+    for _ in 0..9 {
+        assert_eq!(lab.log_in(1, "alice", SECRET), Got::NotAsked);
+        assert_eq!(lab.log_in(1, "bob", SECRET), Got::NotAsked);
+        lab.pass(60);
+    }
+    lab.pass(60);
+    assert_eq!((lab.log_in(1, "alice", SECRET), lab.log_in(1, "bob", SECRET)), (Got::In, Got::In));
+}
+
+#[test]
+fn a_refusal_gives_the_true_waiting_time() {
+    let mut lab = Lab::new();
+    let blocked = |lab: &mut Lab, login: &Try| match lab.logins.judge(login, lab.now) {
+        Verdict::Refuse { blocked, .. } => (blocked.limit, blocked.wait.as_secs()),
+        other => panic!("{other:?}"),
+    };
+    for n in 0..4 {
+        assert!(matches!(lab.log_in(20_000 + n * 256, &format!("stranger{n}"), "x"), Got::Wrong(_)));
+        lab.pass(30);
+    }
+    let login = attempt("mail:993", 1, "alice", SECRET);
+    assert_eq!(blocked(&mut lab, &login), (Limit::Upstream, 480));
+    let strain = lab.logins.strain(login.keys.upstream, lab.now).unwrap();
+    assert_eq!((strain.failed, strain.limit, strain.wait.as_secs()), (4, 4, 480));
+    lab.pass(480);
+    assert_eq!(lab.logins.strain(login.keys.upstream, lab.now), None);
+    // The limit of the day.
+    let mut failed = 4;
+    while failed < 90 {
+        lab.pass(151);
+        failed += u16::from(matches!(lab.log_in(failed * 256, &format!("u{failed}"), "x"), Got::Wrong(_)));
+    }
+    lab.pass(600);
+    let (limit, wait) = blocked(&mut lab, &login);
+    assert!(limit == Limit::Upstream && wait > 3600, "{wait}");
+    lab.pass(wait);
+    assert_eq!(lab.try_it(&login, SECRET), Got::In);
+}
+
+#[test]
+fn invented_names_are_bounded_by_address() {
+    let mut lab = Lab::new();
+    let login = attempt("mail:993", 1, "ci7x0a9bq", "x");
+    for _ in 0..10 {
+        assert_eq!(lab.logins.invented(&login, lab.now), None);
+        lab.pass(1);
+    }
+    assert_eq!(lab.logins.invented(&login, lab.now).unwrap().wait, Duration::from_secs(590));
+    assert_eq!(lab.logins.invented(&attempt("mail:993", 2, "x", "x"), lab.now), None);
+    assert_eq!(lab.log_in(1, "alice", SECRET), Got::In, "nothing has failed");
 }

@@ -20,6 +20,17 @@ impl Prefix {
         }
     }
 
+    /// The wider network, as a number: 24 bits of an IPv4 address, 48 of an IPv6 address, which one customer of a hosting provider
+    /// may have.
+    #[must_use]
+    pub fn network(self) -> u64 {
+        match self.0 {
+            IpAddr::V4(address) => u64::from(address.to_bits() >> 8),
+            // Beyond what a number of IPv4 can be.
+            IpAddr::V6(address) => u64::try_from(address.to_bits() >> 80).unwrap_or_default() | (1 << 63),
+        }
+    }
+
     /// Its first address.
     #[must_use]
     pub fn address(self) -> IpAddr {
@@ -48,5 +59,10 @@ mod tests {
         assert_eq!(of("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::/64");
         assert_eq!(of("2001:db8:1:2::1"), of("2001:db8:1:2:ffff::"));
         assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
+        let network = |address: &str| Prefix::of(address.parse().unwrap()).network();
+        assert_eq!(network("2001:db8:1:2::1"), network("2001:db8:1:3::1"));
+        assert_ne!(network("2001:db8:1:2::1"), network("2001:db8:2:2::1"));
+        assert_eq!(network("192.0.2.1"), network("192.0.2.200"));
+        assert_ne!(network("192.0.2.1"), network("::c000:201"));
     }
 }

@@ -1,9 +1,13 @@
-//! The one line of the log for each failed login, in the form that `contrib/fail2ban` reads. It does not change.
+//! The one line of the log for each failed login. `contrib/fail2ban` reads those that begin with `failed login from`, and of
+//! these not the ones without an answer: their form does not change.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use tracing::info;
+
+use super::logins::{Blocked, Limit};
+use crate::proxy::own_refusals::in_words;
 
 /// The log's target, also for filters.
 pub const TARGET: &str = "deltapush::login";
@@ -11,13 +15,50 @@ pub const TARGET: &str = "deltapush::login";
 /// Characters of a login name that are shown.
 const MAX_USER: usize = 64;
 
-/// Writes it.
-pub fn failed_login(address: IpAddr, user: &str, upstream: &str, asked: bool) {
-    info!(target: TARGET, "{}", line(address, user, upstream, asked));
+/// How a login failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// The mail server refused it.
+    ByServer,
+    /// The mail server got the credentials and gave no answer: it broke off, or took too long.
+    NoAnswer,
+    /// No mail server was asked, since none is there for it.
+    NotAsked,
+}
+
+/// Writes the line of a failed login.
+pub fn failed_login(address: IpAddr, user: &str, upstream: &str, how: How) {
+    info!(target: TARGET, "{}", line(address, user, upstream, how));
+}
+
+/// Writes the line of a login that is refused because of a limit. It may be somebody with the right password: nobody is to be
+/// banned for it.
+pub fn not_tried(address: IpAddr, user: &str, upstream: &str, blocked: Blocked) {
+    info!(target: TARGET, "{}", line_of_limit(address, user, upstream, blocked));
 }
 
 /// The address first, before anything that a stranger has chosen; the name quoted, in printable ASCII, and not too long.
-fn line(address: IpAddr, user: &str, upstream: &str, asked: bool) -> String {
+fn line(address: IpAddr, user: &str, upstream: &str, how: How) -> String {
+    let how = match how {
+        How::ByServer => "refused by the mail server",
+        How::NoAnswer => "not answered by the mail server",
+        How::NotAsked => "refused without asking the mail server",
+    };
+    format!("failed login from {}: {how}, {}", address.to_canonical(), shown(user, upstream))
+}
+
+fn line_of_limit(address: IpAddr, user: &str, upstream: &str, Blocked { limit, wait }: Blocked) -> String {
+    let limit = match limit {
+        Limit::Address => "per_address",
+        Limit::Account => "per_account",
+        Limit::Upstream => "per_upstream",
+        Limit::Servers => "too many mail servers",
+    };
+    let (address, wait) = (address.to_canonical(), in_words(wait));
+    format!("login not tried from {address}: limit {limit} is reached for {wait}, {}", shown(user, upstream))
+}
+
+fn shown(user: &str, upstream: &str) -> String {
     let mut shown = String::new();
     for char in user.chars().take(MAX_USER) {
         match char {
@@ -27,12 +68,7 @@ fn line(address: IpAddr, user: &str, upstream: &str, asked: bool) -> String {
         }
     }
     let more = if user.chars().nth(MAX_USER).is_some() { "…" } else { "" };
-    let how = if asked { "refused by the mail server" } else { "refused without asking the mail server" };
-    format!(
-        "failed login from {}: {how}, user \"{shown}\"{more}, upstream \"{}\"",
-        address.to_canonical(),
-        upstream.escape_default()
-    )
+    format!("user \"{shown}\"{more}, upstream \"{}\"", upstream.escape_default())
 }
 
 #[cfg(test)]
@@ -43,16 +79,22 @@ mod tests {
     fn the_line_is_fixed_and_a_name_cannot_break_out_of_it() {
         let address = "::ffff:192.0.2.1".parse().unwrap();
         assert_eq!(
-            line(address, "alice@example.org", "imap.example.org:993", true),
+            line(address, "alice@example.org", "imap.example.org:993", How::ByServer),
             "failed login from 192.0.2.1: refused by the mail server, user \"alice@example.org\", upstream \"imap.example.org:993\""
         );
+        let blocked = Blocked { limit: Limit::Upstream, wait: std::time::Duration::from_secs(471) };
+        assert_eq!(
+            line_of_limit(address, "alice@example.org", "imap.example.org:993", blocked),
+            "login not tried from 192.0.2.1: limit per_upstream is reached for 8 minutes, user \"alice@example.org\", \
+             upstream \"imap.example.org:993\""
+        );
         let evil = "x\"\r\n2026-01-01T00:00:00Z INFO deltapush::login: failed login from 198.51.100.1: \\ \u{1b}[2Jü";
-        let told = line(address, evil, "imap:993", false);
+        let told = line(address, evil, "imap:993", How::NotAsked);
         assert!(told.starts_with(
             "failed login from 192.0.2.1: refused without asking the mail server, user \"x\\u{22}\\u{d}\\u{a}"
         ));
         assert!(told.bytes().all(|byte| (b' '..=b'~').contains(&byte) || !byte.is_ascii()), "{told}");
         assert_eq!(told.matches('"').count(), 4, "{told}");
-        assert!(line(address, &"x".repeat(100_000), "imap:993", true).len() < 300);
+        assert!(line(address, &"x".repeat(100_000), "imap:993", How::ByServer).len() < 300);
     }
 }

@@ -7,16 +7,17 @@ mod accounts;
 mod upkeep;
 mod waiting;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::latest::{self, Merge};
 use crate::account::AccountId;
-use crate::secret::{Credentials, DeviceToken};
+use crate::secret::{Credentials, DeviceToken, Secret};
 use crate::store::{
-    AccountStatus, Announce, Generation, Moment, OpenError, Position, Served, Settings, Store, StoreError, UnixTime,
+    AccountStatus, Announce, Generation, KnownLogin, Moment, OpenError, Position, Served, Settings, Store, StoreError,
+    UnixTime,
 };
 use accounts::{Accounts, Login};
 pub use upkeep::{MAX_AGE, upkeep};
@@ -90,6 +91,16 @@ pub struct Registry {
     accounts: Arc<Accounts>,
     clock: Clock,
     keeps_sessions: bool,
+    login_memory: Arc<Mutex<LoginMemory>>,
+}
+
+/// What the guard of logins knew before the start.
+#[derive(Debug, Default)]
+pub struct LoginMemory {
+    /// The key of its hashes.
+    pub key: Option<Secret>,
+    /// The one that was not used for longest first.
+    pub entries: Vec<KnownLogin>,
 }
 
 /// Counts for how long deltapush has served with the state. Stands still while the machine is suspended.
@@ -117,11 +128,15 @@ impl Registry {
         let (news, token_news) = latest::channel();
         let accounts = Arc::new(Accounts::new(events, news, settings.keeps_sessions()));
         let following = Arc::clone(&accounts);
-        let (store, loaded) = Store::open(settings, move |change| following.apply(change))?;
+        let (store, mut loaded) = Store::open(settings, move |change| following.apply(change))?;
+        let login_memory =
+            LoginMemory { key: loaded.login_key.take(), entries: std::mem::take(&mut loaded.known_logins) };
+        let login_memory = Arc::new(Mutex::new(login_memory));
         let clock = Clock { before: loaded.served, started: Instant::now() };
         accounts.restore(loaded);
         let keeps_sessions = settings.keeps_sessions();
-        Ok((Self { store, accounts, clock, keeps_sessions }, account_events, token_news))
+        let registry = Self { store, accounts, clock, keeps_sessions, login_memory };
+        Ok((registry, account_events, token_news))
     }
 
     /// Whether clients' sessions are kept, and no credentials.
@@ -344,6 +359,25 @@ impl Registry {
     pub async fn expire(&self, max_age: Duration) -> Result<usize, StoreError> {
         let now = self.clock.now();
         self.store.served(now, now.before(max_age)).await
+    }
+
+    /// Hands over what the guard of logins knew before the start: once.
+    #[must_use]
+    pub fn take_login_memory(&self) -> LoginMemory {
+        std::mem::take(&mut *self.login_memory.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Keeps what the guard of logins recognizes after a restart.
+    ///
+    /// # Errors
+    /// [`StoreError`]: nothing has changed.
+    pub async fn know_logins(
+        &self,
+        used: Vec<KnownLogin>,
+        forgotten: Vec<[u8; 16]>,
+        now: UnixTime,
+    ) -> Result<(), StoreError> {
+        self.store.know_logins(used, forgotten, now).await
     }
 
     /// All accounts as a person is shown them, by name.

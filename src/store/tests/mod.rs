@@ -69,7 +69,8 @@ fn holds(directory: &Path, needle: &[u8]) -> bool {
 async fn what_was_answered_survives_a_kill() {
     let directory = tempfile::tempdir().unwrap();
     let (store, loaded, _) = open(directory.path());
-    assert_eq!(loaded, Loaded::default());
+    assert!(loaded.login_key.is_some());
+    assert_eq!(Loaded { login_key: None, ..loaded }, Loaded::default());
     register(&store, "alice", "one").await;
     register(&store, "alice", "two").await;
     store.noticed(&account("alice"), "INBOX", POSITION, true, NOW).await.unwrap();
@@ -88,6 +89,29 @@ async fn what_was_answered_survives_a_kill() {
     assert_eq!(pending.len(), 2);
     assert!(pending.contains(&(token("one"), NOW)) && pending.contains(&(token("two"), NOW)));
     assert_eq!(reopened.positions(&account("alice")).await.unwrap(), [("INBOX".to_owned(), POSITION)]);
+}
+
+#[tokio::test]
+async fn known_logins_and_their_key_come_back_until_they_are_old_or_forgotten() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, loaded, _) = open(directory.path());
+    let (key, day) = (loaded.login_key.unwrap(), 24 * 3600);
+    let row = |number: u8, seen: i64| KnownLogin {
+        key: [number; 16],
+        is_place: number.is_multiple_of(2),
+        network: -7,
+        upstream: i64::MIN,
+        is_open: true,
+        seen: UnixTime(seen),
+    };
+    store.know_logins(vec![row(1, NOW.0), row(2, NOW.0 - day), row(3, NOW.0)], vec![], NOW).await.unwrap();
+    let later = UnixTime(NOW.0 + 90 * day - 1);
+    store.know_logins(vec![row(1, NOW.0 + day)], vec![[3; 16]], NOW).await.unwrap();
+    store.know_logins(vec![row(4, NOW.0 + 2 * day)], vec![], later).await.unwrap();
+    store.close().await;
+    let (_, loaded, _) = open(directory.path());
+    assert_eq!(loaded.known_logins, [row(1, NOW.0 + day), row(4, NOW.0 + 2 * day)], "the oldest first");
+    assert_eq!(loaded.login_key, Some(key));
 }
 
 #[tokio::test]

@@ -53,7 +53,7 @@ fn the_protocol_stays_as_it_is() {
         "* 12 FETCH (UID 7 FLAGS (\\Seen) INTERNALDATE \" 1-Nov-2026 10:00:00 +0100\" RFC822.SIZE 310 BODY[1.2.MIME] NIL)",
         "A2 UID FETCH 5:* (UID FLAGS BODY.PEEK[HEADER.FIELDS (FROM AUTO-SUBMITTED)]<0.16384>)",
         "A3 GETMETADATA (DEPTH infinity) \"\" (/shared/vendor/deltachat/maxsmtprecipients /private/devicetoken)",
-        "* BYE [UNAVAILABLE] too many connections, try again later",
+        "* BYE [UNAVAILABLE] Too many connections at the moment. Try again later.",
         "A4 SEARCH UID 1,3:5,9:* UNDELETED",
         "+ idling",
         "DONE",

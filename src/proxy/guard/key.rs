@@ -1,0 +1,95 @@
+//! Names as the guard keeps them: keyed hashes of a fixed size, so that no name takes memory and none can be read back.
+
+use std::net::IpAddr;
+
+use aws_lc_rs::hmac;
+
+use super::Prefix;
+use super::fair_map::Origin;
+use crate::account::AccountId;
+
+/// A keyed hash that stands for a name. Names of different kinds never have the same one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key(pub [u8; 16]);
+
+/// Makes [`Key`]s. Its own key is kept in the state, because names are recognized after a restart.
+#[derive(Debug, Clone)]
+pub(super) struct KeyMaker(hmac::Key);
+
+/// All keys of one login.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LoginKeys {
+    /// The login name at its mail server.
+    pub account: Key,
+    /// The mail server, by its name.
+    pub upstream: Key,
+    /// The login name and the prefix of the client.
+    pub home: Key,
+    /// The mail server and the prefix of the client.
+    pub visit: Key,
+    /// The mail server and the network of the client.
+    pub neighbours: Key,
+    /// The mail server, where it is known that it makes no accounts by itself.
+    pub ordinary: Key,
+}
+
+impl KeyMaker {
+    pub(super) fn new(key: &[u8]) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, key))
+    }
+
+    /// The keys of a login to `account`, whose name is in lower case, from `prefix`.
+    pub(super) fn login(&self, account: &AccountId, prefix: Prefix) -> LoginKeys {
+        let (user, upstream) = (account.user.as_bytes(), account.upstream.as_bytes());
+        let (prefix, network) = (octets(prefix.address()), prefix.network().to_be_bytes());
+        LoginKeys {
+            account: self.key("account", &[upstream, user]),
+            upstream: self.upstream(&account.upstream),
+            home: self.key("home", &[upstream, user, &prefix]),
+            visit: self.key("visit", &[upstream, &prefix]),
+            neighbours: self.key("neighbours", &[upstream, &network]),
+            ordinary: self.key("ordinary", &[upstream]),
+        }
+    }
+
+    /// The key of a mail server, by its name.
+    pub(super) fn upstream(&self, name: &str) -> Key {
+        self.key("upstream", &[name.as_bytes()])
+    }
+
+    /// The key of the address of a mail server.
+    pub(super) fn server(&self, address: IpAddr) -> Key {
+        self.key("server", &[&octets(address)])
+    }
+
+    /// Who is responsible for what is remembered of a login.
+    pub(super) fn origin(&self, prefix: Prefix, upstream: Key, is_open: bool) -> Origin {
+        let network = self.key("network", &[&prefix.network().to_be_bytes()]);
+        Origin { network: short(network), upstream: short(upstream), is_open }
+    }
+
+    pub(super) fn key(&self, kind: &str, parts: &[&[u8]]) -> Key {
+        let mut context = hmac::Context::with_key(&self.0);
+        for part in std::iter::once(kind.as_bytes()).chain(parts.iter().copied()) {
+            context.update(&part.len().to_be_bytes());
+            context.update(part);
+        }
+        let mut key = [0; 16];
+        key.iter_mut().zip(context.sign().as_ref()).for_each(|(to, from)| *to = *from);
+        Key(key)
+    }
+}
+
+/// As many bits as SQLite has in a number. Two groups that collide share their room, which harms nobody.
+fn short(Key(key): Key) -> i64 {
+    let mut bytes = [0; 8];
+    bytes.iter_mut().zip(key).for_each(|(to, from)| *to = from);
+    i64::from_be_bytes(bytes)
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}

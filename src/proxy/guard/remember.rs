@@ -1,0 +1,68 @@
+//! Writes what the guard knows to the state, in batches: no login waits for the disk.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use super::fair_map::Origin;
+use super::gate::LoginGate;
+use super::key::Key;
+use super::known::{Changes, Kind, KnownEntry};
+use crate::push::registry::Registry;
+use crate::store::{KnownLogin, UnixTime};
+
+/// How often. A kill loses what was learnt since.
+const EVERY: Duration = Duration::from_secs(10);
+
+/// What the state has, as the guard takes it.
+#[must_use]
+pub fn from_state(rows: &[KnownLogin], now: UnixTime) -> Vec<KnownEntry> {
+    let entry = |row: &KnownLogin| KnownEntry {
+        key: Key(row.key),
+        kind: if row.is_place { Kind::Place } else { Kind::Name },
+        origin: Origin { network: row.network, upstream: row.upstream, is_open: row.is_open },
+        age: row.seen.age(now),
+    };
+    rows.iter().map(entry).collect()
+}
+
+/// Keeps the state up to date until `stop` is cancelled.
+pub async fn keep_known_logins(gate: Arc<LoginGate>, registry: Registry, stop: CancellationToken) {
+    let mut ticks = interval(EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut unwritten = Changes::default();
+    loop {
+        let is_last = stop.run_until_cancelled(ticks.tick()).await.is_none();
+        // What could not be written is tried again alone, so that no more than one batch waits here.
+        if unwritten.is_empty() {
+            unwritten = gate.take_changes();
+        }
+        if !unwritten.is_empty() {
+            match write(&registry, &unwritten).await {
+                Ok(()) => unwritten = Changes::default(),
+                Err(error) => debug!("known login names are not written yet: {error}"),
+            }
+        }
+        if is_last {
+            return;
+        }
+    }
+}
+
+async fn write(registry: &Registry, changes: &Changes) -> Result<(), crate::store::StoreError> {
+    let now = UnixTime::now();
+    let row = |entry: &KnownEntry| KnownLogin {
+        key: entry.key.0,
+        is_place: entry.kind == Kind::Place,
+        network: entry.origin.network,
+        upstream: entry.origin.upstream,
+        is_open: entry.origin.is_open,
+        seen: UnixTime(now.0.saturating_sub(i64::try_from(entry.age.as_secs()).unwrap_or_default())),
+    };
+    let used = changes.used.iter().map(row).collect();
+    let forgotten = changes.forgotten.iter().map(|key| key.0).collect();
+    registry.know_logins(used, forgotten, now).await
+}

@@ -1,0 +1,226 @@
+//! The refusals of deltapush's own that a person may read: each is one or two short sentences in plain words, since current apps
+//! show them as they are. All of them are here, and in docs/deltapush-own-lines.md.
+//!
+//! Cores up to 2.59 warn of a wrong password where the text has the word "authentication": no text here has it.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::guard::logins::{Blocked, Limit};
+use crate::upstream::connect::ConnectError;
+use crate::upstream::dialogue::LoginError;
+
+/// Why deltapush itself refuses a login, or ends a connection before one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum OwnRefusal {
+    /// A limit of failed logins is reached.
+    Limit(Blocked),
+    /// The mail server has refused this password a moment ago; after this time it is asked again.
+    Repeated(Duration),
+    /// A login with an invented name, to which there is no account.
+    Invented,
+    /// Others log in to the same mail server, and took all the time.
+    OthersFirst,
+    /// `allow` does not name the login.
+    NotAllowed,
+    /// No route is for the login.
+    NoRoute,
+    /// A mailbox of one domain, a login of another.
+    OtherDomain,
+    /// The login name is longer than this.
+    LongName(usize),
+    /// STARTTLS has to come first.
+    NotEncrypted,
+    /// SCRAM where the mail server has another name for the login.
+    OtherName,
+    /// The mail server gives no session.
+    Unavailable(&'static str),
+    /// The mail server ended the connection with these words.
+    Bye(String),
+    /// The mail server offers no way to log in with what the client gave.
+    NoMechanism(String),
+    /// The connection has tried too many logins.
+    TooManyTries,
+    /// The login took too long.
+    TookTooLong,
+    /// There are too many connections.
+    TooManyConnections,
+}
+
+impl OwnRefusal {
+    /// The refusal of a login for which the mail server gives no session.
+    pub(super) fn of_error(error: &ConnectError) -> Self {
+        Self::Unavailable(match error {
+            ConnectError::Login(LoginError::Bye(words)) => return Self::Bye(harmless(words)),
+            ConnectError::Login(error @ LoginError::NoMechanism(_)) => {
+                return Self::NoMechanism(harmless(&error.to_string()));
+            }
+            ConnectError::Unreachable(_) => "The mail server cannot be reached. Try again later.",
+            ConnectError::Tls(_) | ConnectError::Login(LoginError::NoStartTls) => {
+                "There is no secure connection to the mail server. Ask whoever runs this server."
+            }
+            ConnectError::Broken(_) => "The mail server broke off the connection. Try again later.",
+            ConnectError::TimedOut(_) => "The mail server did not answer in time. Try again later.",
+            ConnectError::NotFound(_) => "The mail server for this address was not found. Check the address.",
+            ConnectError::NoPermit => return Self::OthersFirst,
+            ConnectError::TooMuch | ConnectError::Injected | ConnectError::Login(_) => {
+                "The mail server gave an answer that cannot be used. Ask whoever runs this server."
+            }
+        })
+    }
+
+    /// The condition, with a response code (RFC 5530).
+    fn condition(&self) -> &'static str {
+        match self {
+            Self::Limit(_) | Self::OthersFirst | Self::Unavailable(_) | Self::Bye(_) => "NO [UNAVAILABLE]",
+            Self::Repeated(_) | Self::Invented => "NO [AUTHENTICATIONFAILED]",
+            Self::NotAllowed | Self::NoRoute | Self::OtherDomain => "NO [AUTHORIZATIONFAILED]",
+            Self::NotEncrypted => "NO [PRIVACYREQUIRED]",
+            Self::LongName(_) | Self::OtherName | Self::NoMechanism(_) => "NO [CANNOT]",
+            Self::TooManyConnections => "BYE [UNAVAILABLE]",
+            Self::TooManyTries | Self::TookTooLong => "BYE",
+        }
+    }
+}
+
+impl fmt::Display for OwnRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ", self.condition())?;
+        match self {
+            Self::Limit(Blocked { limit, wait }) => {
+                let what = match limit {
+                    Limit::Address => "Too many wrong passwords from this network.",
+                    Limit::Account => "Too many wrong passwords for this account.",
+                    Limit::Upstream => "Too many wrong passwords at this mail server.",
+                    Limit::Servers => "Too many different mail servers from this network.",
+                };
+                write!(f, "{what} Try again in {}.", in_words(*wait))
+            }
+            Self::Repeated(wait) => {
+                write!(f, "The mail server has refused this password. Correct it, or try again in {}.", in_words(*wait))
+            }
+            Self::Invented => {
+                f.write_str("There is no account with this name here. If it is yours, ask whoever runs this server.")
+            }
+            Self::OthersFirst => {
+                f.write_str("Many people log in to this mail server at the moment. Try again in a minute.")
+            }
+            Self::NotAllowed => f.write_str("This address may not be used here. Ask whoever runs this server."),
+            Self::NoRoute => f.write_str(
+                "This server is not set up for this address. Check the address, or ask whoever runs this server.",
+            ),
+            Self::OtherDomain => f.write_str("The login name and the mailbox are not of the same domain."),
+            Self::LongName(most) => write!(f, "This login name is too long. It may have {most} bytes."),
+            Self::NotEncrypted => f.write_str("This connection is not encrypted. Choose STARTTLS in the settings."),
+            Self::OtherName => {
+                f.write_str("SCRAM cannot be used with this mail server. Choose another way to log in: PLAIN.")
+            }
+            Self::Unavailable(words) => f.write_str(words),
+            Self::Bye(words) => write!(f, "The mail server closed the connection: {words}"),
+            Self::NoMechanism(words) => f.write_str(words),
+            Self::TooManyTries => f.write_str("Too many logins failed in this connection. Check the password."),
+            Self::TookTooLong => f.write_str("The login took too long. Try again."),
+            Self::TooManyConnections => f.write_str("Too many connections at the moment. Try again later."),
+        }
+    }
+}
+
+/// A duration for people, rounded up: "8 minutes".
+pub(crate) fn in_words(duration: Duration) -> String {
+    let minutes = duration.as_secs().div_ceil(60).max(1);
+    let (count, unit) = if minutes < 90 { (minutes, "minute") } else { (minutes.div_ceil(60), "hour") };
+    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
+}
+
+/// Words of a server that fit on a line, and in which Delta Chat does not find the one that makes it blame the password.
+pub(super) fn harmless(words: &str) -> String {
+    if words.to_lowercase().contains("authentication") {
+        return "nobody can log in there at the moment.".into();
+    }
+    words.chars().map(|char| if char.is_control() { ' ' } else { char }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    /// One of each.
+    fn all() -> Vec<OwnRefusal> {
+        let wait = Duration::from_secs(471);
+        let limits = [Limit::Address, Limit::Account, Limit::Upstream, Limit::Servers];
+        let broken = || io::Error::other("x");
+        let errors = [
+            ConnectError::Unreachable(broken()),
+            ConnectError::Tls(broken()),
+            ConnectError::Broken(broken()),
+            ConnectError::TimedOut(wait),
+            ConnectError::TooMuch,
+            ConnectError::Injected,
+            ConnectError::NoPermit,
+            LoginError::Bye("Authentication service is down".into()).into(),
+            LoginError::NoMechanism("no PLAIN, but LOGIN".into()).into(),
+            LoginError::Preauth.into(),
+            LoginError::NoStartTls.into(),
+            LoginError::Protocol("x").into(),
+        ];
+        let mut all = vec![
+            OwnRefusal::Repeated(wait),
+            OwnRefusal::Invented,
+            OwnRefusal::OthersFirst,
+            OwnRefusal::NotAllowed,
+            OwnRefusal::NoRoute,
+            OwnRefusal::OtherDomain,
+            OwnRefusal::LongName(320),
+            OwnRefusal::NotEncrypted,
+            OwnRefusal::OtherName,
+            OwnRefusal::TooManyTries,
+            OwnRefusal::TookTooLong,
+            OwnRefusal::TooManyConnections,
+        ];
+        all.extend(limits.map(|limit| OwnRefusal::Limit(Blocked { limit, wait })));
+        all.extend(errors.iter().map(OwnRefusal::of_error));
+        all
+    }
+
+    #[test]
+    fn every_refusal_is_short_and_only_those_about_the_password_look_like_it() {
+        for refusal in all() {
+            let line = refusal.to_string();
+            assert!(line.len() <= 160 && line.is_ascii(), "{line}");
+            let text = line.split_once("] ").map_or(line.as_str(), |(_, text)| text).to_lowercase();
+            assert!(!text.contains("authentication"), "{line}");
+            let blames = line.to_lowercase().contains("authentication") || text.contains("password is wrong");
+            let is_about_the_password = matches!(refusal, OwnRefusal::Repeated(_) | OwnRefusal::Invented);
+            assert_eq!(blames, is_about_the_password, "{line}");
+            assert!(line.ends_with('.') || matches!(refusal, OwnRefusal::NoMechanism(_)), "{line}");
+        }
+    }
+
+    #[test]
+    fn every_refusal_is_documented() {
+        let page = include_str!("../../docs/deltapush-own-lines.md");
+        let documented = |line: &str| page.contains(line);
+        let missing: Vec<String> = all()
+            .iter()
+            .filter(|refusal| !matches!(refusal, OwnRefusal::Bye(_) | OwnRefusal::NoMechanism(_)))
+            .map(ToString::to_string)
+            .filter(|line| !documented(line))
+            .collect();
+        assert!(missing.is_empty(), "{missing:#?}");
+    }
+
+    #[test]
+    fn waiting_times_are_words() {
+        let words = |seconds| in_words(Duration::from_secs(seconds));
+        assert_eq!(
+            (words(0), words(60), words(61), words(471)),
+            ("1 minute".into(), "1 minute".into(), "2 minutes".into(), "8 minutes".into())
+        );
+        assert_eq!(
+            (words(5340), words(5400), words(24 * 3600)),
+            ("89 minutes".into(), "2 hours".into(), "24 hours".into())
+        );
+    }
+}
