@@ -15,12 +15,12 @@ use crate::config::Trust;
 use crate::secret::DeviceToken;
 use crate::upstream::tls::{self, TrustError};
 
-/// For reaching the server, and for all of one POST, as the chatmail relay has it.
+/// For reaching the server.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// So long after an answer the connection counts as there. The library keeps it for 90 s.
 const WARM: Duration = Duration::from_secs(60);
 /// So long POSTs wait for the one that opens the connection. It may never be answered.
-const TURN: Duration = Duration::from_secs(5);
+const TURN: Duration = Duration::from_secs(1);
 /// Of an answer's body, which nobody reads, so much is taken to keep the connection.
 const MAX_BODY: usize = 64 * 1024;
 
@@ -81,9 +81,9 @@ impl Poster {
         Ok(Self { client: builder(&url, roots)?.build()?, url, connection: Arc::default() })
     }
 
-    /// Posts the token as it was received.
-    pub(super) async fn post(&self, token: &DeviceToken) -> Answer {
-        let request = self.client.post(self.url.clone()).body(token.expose().to_owned());
+    /// Posts the token as it was received. The answer is waited for until `limit`.
+    pub(super) async fn post(&self, token: &DeviceToken, limit: Duration) -> Answer {
+        let request = self.client.post(self.url.clone()).timeout(limit).body(token.expose().to_owned());
         let turn = self.connection.turn().await;
         let sent = request.send().await;
         self.connection.ended(sent.is_ok());
@@ -110,7 +110,6 @@ fn builder(url: &Url, roots: RootCertStore) -> Result<ClientBuilder, ClientError
         .tls_backend_preconfigured(client_config(roots)?)
         .redirect(redirect::Policy::none())
         .connect_timeout(PATIENCE)
-        .timeout(PATIENCE)
         // A connection that died in silence must not swallow one POST after the other.
         .http2_keep_alive_interval(Duration::from_secs(30))
         .http2_keep_alive_timeout(Duration::from_secs(15))

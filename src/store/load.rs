@@ -7,6 +7,7 @@ use rusqlite::Connection;
 
 use super::mailboxes::idled_of;
 use super::operations::{RowId, account_in, generation, token_in, tokens_of};
+use super::quarantine::token_records;
 use super::seal::Sealer;
 use super::{AccountRecord, Generation, Loaded, Served, Unannounced, UnixTime};
 use crate::account::AccountId;
@@ -36,7 +37,8 @@ pub(super) fn load(
     if !keeps_sessions {
         call_back(&accounts, &mut unannounced, now);
     }
-    Ok(Loaded { accounts, unannounced, served: served(connection)? })
+    let tokens = token_records(connection)?;
+    Ok(Loaded { accounts, unannounced, tokens, served: served(connection)? })
 }
 
 fn unseal(sealer: &Sealer, account: &AccountId, sealed: &[u8]) -> Option<Arc<Credentials>> {
