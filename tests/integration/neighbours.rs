@@ -48,7 +48,8 @@ async fn junk_delays_no_neighbour(name: &'static str, answer: Answer) {
     }
     let wait = posted_to_neighbour().unwrap().duration_since(delivered);
     println!("{name}: {wait:?} after the delivery began, {} POSTs in all", scene.notify.posted().len());
-    assert!(wait < Duration::from_secs(2), "{name}: {wait:?}");
+    // Dovecot holds news back for half a second.
+    assert!(wait < Duration::from_millis(2_500), "{name}: {wait:?}");
     assert!(!scene.deltapush.log().contains("notification server is down"));
 }
 
