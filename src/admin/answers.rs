@@ -38,7 +38,10 @@ impl Answers {
             Question::Status { names } => self.status(&names, stream).await,
             Question::Account(named) => match self.find(&named) {
                 Ok(account) => self.account(&account, stream).await,
-                Err(words) => say(stream, &Verdict::No(words), "").await,
+                Err(words) => {
+                    let erased = self.reporter.erased(&named.name).await;
+                    say(stream, &Verdict::No(erased.unwrap_or(words)), "").await
+                }
             },
             Question::Forget(named) => match self.find(&named) {
                 Ok(account) => orders::forget(&self.reporter, &account, stream).await,

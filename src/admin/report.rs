@@ -25,6 +25,21 @@ pub struct Report {
     pub notifications: Notifications,
     /// The accounts, those with a problem first, then by name.
     pub accounts: Vec<AccountReport>,
+    /// Accounts that deltapush erased by itself in the last 30 days, the latest first.
+    pub erased: Vec<ErasedReport>,
+}
+
+/// An account that deltapush erased by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErasedReport {
+    /// Its login name.
+    pub name: String,
+    /// Its mail server.
+    pub server: String,
+    /// When it was erased.
+    pub at: Timestamp,
+    /// Why, in words.
+    pub reason: String,
 }
 
 impl Report {
@@ -71,6 +86,8 @@ pub struct Counts {
     pub devices: usize,
     /// Devices that have something to be told that was not accepted yet.
     pub pending: usize,
+    /// Devices in quarantine: the notification server says that their token is gone.
+    pub quarantined: usize,
 }
 
 /// The notification server, as it was last seen.
@@ -179,6 +196,19 @@ pub struct DeviceReport {
     pub accepted: Option<Timestamp>,
     /// Its last push was given up, and none was accepted since.
     pub given_up: Option<GivenUp>,
+    /// The notification server says that its token is gone.
+    pub quarantine: Option<QuarantineReport>,
+}
+
+/// Quarantine of a device: the notification server says that its token is gone (410).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuarantineReport {
+    /// How often it said so.
+    pub answers: u32,
+    /// Since when.
+    pub since: Timestamp,
+    /// Not before this time it is tried again, with news.
+    pub until: Timestamp,
 }
 
 /// A push that is not tried any more.

@@ -7,8 +7,8 @@ use jiff::{SignedDuration, Timestamp};
 use super::clock::Clock;
 use super::explanation::explain;
 use super::report::{
-    AccountReport, Counts, DeviceReport, GivenUp, LimitedServer, MailboxReport, Notifications, Problem, PushReport,
-    Report, WatchKind, WatchReport,
+    AccountReport, Counts, DeviceReport, ErasedReport, GivenUp, LimitedServer, MailboxReport, Notifications, Problem,
+    PushReport, QuarantineReport, Report, WatchKind, WatchReport,
 };
 use super::timeline::{self, AccountHistory};
 use super::words::{self, short_hash};
@@ -17,7 +17,7 @@ use crate::proxy::guard::gate::LoginGate;
 use crate::proxy::guard::logins::Strain;
 use crate::push::board::{Board, WatchEntry, WatchState};
 use crate::push::registry::Registry;
-use crate::store::{AccountStatus, StoreError, TokenStatus, UnixTime};
+use crate::store::{AccountStatus, Erased, StoreError, TokenStatus, UnixTime};
 use crate::telemetry::PostResult;
 use crate::telemetry::history::{Connection, History, LastPush, Moment, Summary};
 
@@ -80,7 +80,20 @@ impl Reporter {
             counts: count(&accounts),
             notifications: Notifications { down_since: history.down_since().map(Moment::time) },
             accounts,
+            erased: self.registry.erased().await?.iter().map(erased).collect(),
         })
+    }
+
+    /// The account that deltapush erased by itself lately and that is called so, in words; none if there is no such account.
+    pub(super) async fn erased(&self, name: &str) -> Option<String> {
+        let erased = self.registry.erased().await.ok()?;
+        let found = erased.iter().find(|erased| *erased.account.user == *name || erased.account.to_string() == name)?;
+        Some(format!(
+            "{} is not here any more: erased {}, because {}. It comes back when its app connects through deltapush",
+            found.account,
+            words::moment(time(found.at)),
+            found.reason
+        ))
     }
 
     /// What happened to an account lately; `None` if it has no device.
@@ -127,6 +140,7 @@ fn count(accounts: &[AccountReport]) -> Counts {
         unusable: in_state(WatchKind::Unusable),
         devices: devices().count(),
         pending: devices().filter(|device| device.pending).count(),
+        quarantined: devices().filter(|device| device.quarantine.is_some()).count(),
     }
 }
 
@@ -242,10 +256,30 @@ fn device(token: &TokenStatus, summary: &Summary) -> DeviceReport {
         pending: token.pending,
         accepted: token.accepted.map(time),
         given_up: token.given_up.as_ref().map(|(at, reason)| GivenUp { at: time(*at), reason: reason.clone() }),
+        quarantine: token.quarantine.map(|found| QuarantineReport {
+            answers: found.answers,
+            since: time(found.since),
+            until: time(found.until),
+        }),
+    }
+}
+
+fn erased(erased: &Erased) -> ErasedReport {
+    ErasedReport {
+        name: erased.account.user.to_string(),
+        server: erased.account.upstream.to_string(),
+        at: time(erased.at),
+        reason: erased.reason.clone(),
     }
 }
 
 fn push_problem(device: &DeviceReport) -> Option<Problem> {
+    if device.quarantine.is_some() {
+        let words = format!("the notification server says that the token of device {} is gone (410)", device.token);
+        let cure =
+            "if the app is still installed there, open it once; else the device is removed by itself after some days";
+        return Some(Problem { words, cure: cure.into() });
+    }
     let given_up = device.given_up.as_ref()?;
     let words = format!("the last push of device {} was given up: {}", device.token, given_up.reason);
     let cure = "the next message is tried again; if it stays so, open the app on that device, which renews its token, and see \
@@ -276,7 +310,7 @@ mod tests {
     use super::*;
     use crate::admin::table::{self, Layout};
     use crate::parser::sasl::Mechanism;
-    use crate::store::Position;
+    use crate::store::{Position, Quarantine};
 
     fn status() -> AccountStatus {
         AccountStatus {
@@ -288,6 +322,7 @@ mod tests {
                 pending: true,
                 accepted: Some(UnixTime(90_000)),
                 given_up: None,
+                quarantine: None,
             }],
             mailboxes: vec![("INBOX".into(), Position { uid_validity: 1, uid_next: 42 })],
             has_credentials: true,
@@ -309,6 +344,11 @@ mod tests {
             counts: count(&accounts),
             notifications: Notifications::default(),
             accounts,
+            erased: vec![erased(&Erased {
+                account: AccountId::new("erin", "imap.example.org:993"),
+                at: UnixTime(0),
+                reason: "of a reason".into(),
+            })],
         };
         // What comes over the socket is the same.
         let report: Report = serde_json::from_str(&serde_json::to_string(&report).unwrap()).unwrap();
@@ -366,6 +406,13 @@ mod tests {
         says(&status, "waits for its phone to log in: the password is not known; open the app");
         status.has_credentials = true;
         board.set(&status.account, WatchState::Watching);
+        status.tokens[0].quarantine =
+            Some(Quarantine { answers: 2, since: UnixTime(90_000), until: UnixTime(4_000_000_000) });
+        says(&status, "in quarantine since 1970-01-02");
+        says(&status, "1 devices in quarantine");
+        says(&status, "(410, 2 times), tried again with news after 2096-");
+        says(&status, "erin at imap.example.org:993: of a reason");
+        status.tokens[0].quarantine = None;
         status.tokens[0].given_up = Some((UnixTime(90_000), "not accepted within five hours".into()));
         says(&status, "  problem  the last push of device 1a2b3c4d was given up: not accepted within five hours; ");
     }

@@ -130,6 +130,24 @@ fn head(report: &Report) -> String {
             moment(limited.until)
         );
     }
+    if counts.quarantined > 0 {
+        let quarantined = counts.quarantined;
+        let _ = writeln!(
+            text,
+            "{quarantined} devices in quarantine: the notification server says that their token is gone (410); they are tried \
+             again with news"
+        );
+    }
+    for erased in report.erased.iter().take(FEW) {
+        let _ = writeln!(
+            text,
+            "erased {}: {} at {}: {}",
+            moment(erased.at),
+            tame(&erased.name),
+            tame(&erased.server),
+            tame(&erased.reason)
+        );
+    }
     if report.accounts.len() < counts.accounts {
         let _ = writeln!(text, "{} of these accounts follow", report.accounts.len());
     }
@@ -270,6 +288,15 @@ fn device_line(device: &DeviceReport, now: Timestamp) -> String {
     }
     if device.pending {
         line.push_str("; something is to be announced");
+    }
+    if let Some(quarantine) = &device.quarantine {
+        let _ = write!(
+            line,
+            "; in quarantine since {} (410, {} times), tried again with news {}",
+            moment(quarantine.since),
+            quarantine.answers,
+            if quarantine.until > now { format!("after {}", moment(quarantine.until)) } else { "at once".into() },
+        );
     }
     match (&device.given_up, device.accepted) {
         (Some(given_up), _) => {

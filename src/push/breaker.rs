@@ -1,55 +1,60 @@
-//! How hard the notification server may be asked, by what it answered: one probe at a time while it is down, a few at once
-//! after it has come back, a bounded rate always. Sans-IO; time is given by the caller.
+//! Breaker for POSTs to the notification server: decides, from the answers, whether the server is down and how it is probed
+//! meanwhile. Sans-IO; the caller gives the time.
+//!
+//! One account's tokens say little about the server: the notification server passes on what a token's own endpoint answers.
+//! Each account counts once, until any POST is accepted.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use fastrand::Rng;
 
-/// From so much blame in a row, with nothing accepted between, the server counts as down.
-const DOWN_AT: u32 = 12;
-/// A failure that is the server's own: three in a row are enough.
-const SERVER_BLAME: u32 = 4;
-/// A failure that may be the token's: a dozen different tokens in a row are too many for that.
-const TOKEN_BLAME: u32 = 1;
+use crate::account::AccountId;
 
-/// Between the server's failure and the first probe; doubled with every probe that fails.
+/// Sum of blame, with nothing accepted in between, at which the server counts as down.
+const DOWN_AT: u32 = 12;
+/// Blame for a failure that usually is the server's own: three accounts in a row are enough.
+const SERVER_BLAME: u32 = 4;
+/// Blame for a failure that may be the token's.
+const TOKEN_BLAME: u32 = 1;
+/// From so many accounts that failed in a row on, the others are held back as well.
+const CONCLUSIVE: usize = 12;
+
+/// Between the failure that opens the breaker and the first probe; doubled with every probe that fails.
 const FIRST_PROBE: Duration = Duration::from_secs(8);
-const LONGEST_PROBE: Duration = Duration::from_secs(128);
-/// The longest `Retry-After` that is believed.
+/// Longest pause between two probes, before jitter.
+pub(super) const LONGEST_PROBE: Duration = Duration::from_secs(128);
+/// Longest `Retry-After` that is honoured.
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 
-/// Whether a POST may begin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Admission {
-    /// Yes.
-    Now,
-    /// Not before this time.
-    At(Duration),
-    /// Not before one that is under way has been answered.
-    AfterAnswer,
-}
-
-/// Whose fault a failed POST is, as far as can be told from it alone.
+/// Likely cause of a failed POST, judged from its answer alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Blame {
+    /// The server, or the token's endpoint.
     Server,
-    /// The token's, or the server's.
+    /// The token, or the server.
     Token,
-    /// The token's: it has failed before.
-    KnownToken,
+}
+
+/// A failed POST.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Failed<'a> {
+    /// The account to blame. `None` if the failure is known to be the token's own.
+    pub(super) account: Option<&'a AccountId>,
+    pub(super) blame: Blame,
+    /// The pause that the server asked for (`Retry-After`).
+    pub(super) pause: Option<Duration>,
+    /// Whether the POST was a probe.
+    pub(super) probe: bool,
 }
 
 #[derive(Debug)]
 pub(super) struct Breaker {
     max_in_flight: usize,
-    /// How many may be in flight now: 1 after an outage, one more with every POST accepted.
+    /// POSTs that may be in flight now: 1 after an outage, one more with every POST accepted.
     in_flight: usize,
-    /// Between two POSTs, on average.
-    interval: Duration,
-    /// When the next POST would begin if they all kept the interval.
-    slot: Duration,
-    /// The blame since something was last accepted.
-    blame: u32,
+    /// Accounts that failed since a POST was last accepted, each with its heaviest blame. At most [`CONCLUSIVE`].
+    blamed: HashMap<AccountId, u32>,
     state: State,
 }
 
@@ -60,69 +65,73 @@ enum State {
 }
 
 impl Breaker {
-    pub(super) fn new(max_in_flight: usize, per_second: u32) -> Self {
-        let interval = Duration::from_secs(1).checked_div(per_second.max(1)).unwrap_or_default();
+    pub(super) fn new(max_in_flight: usize) -> Self {
         let max_in_flight = max_in_flight.max(1);
-        Self { max_in_flight, in_flight: max_in_flight, interval, slot: Duration::ZERO, blame: 0, state: State::Up }
+        Self { max_in_flight, in_flight: max_in_flight, blamed: HashMap::new(), state: State::Up }
     }
 
     pub(super) fn is_down(&self) -> bool {
         matches!(self.state, State::Down { .. })
     }
 
-    pub(super) fn admission(&self, in_flight: usize, now: Duration) -> Admission {
-        let (limit, not_before) = match self.state {
-            State::Up => (self.in_flight, Duration::ZERO),
-            State::Down { probe_at, .. } => (1, probe_at),
-        };
-        if in_flight >= limit {
-            return Admission::AfterAnswer;
-        }
-        // As many as may be in flight may also begin at once.
-        let burst =
-            self.interval.saturating_mul(u32::try_from(self.max_in_flight.saturating_sub(1)).unwrap_or(u32::MAX));
-        match not_before.max(self.slot.saturating_sub(burst)) {
-            at if at > now => Admission::At(at),
-            _ => Admission::Now,
+    /// Returns whether one more POST may begin while the server is up.
+    pub(super) fn has_room(&self, in_flight: usize) -> bool {
+        !self.is_down() && in_flight < self.in_flight
+    }
+
+    /// Returns whether fresh news of the account may be posted at once although the server counts as down: the evidence comes
+    /// from few accounts, and this one is not among them.
+    pub(super) fn lets_pass(&self, account: &AccountId) -> bool {
+        self.is_down() && self.blamed.len() < CONCLUSIVE && !self.blamed.contains_key(account)
+    }
+
+    /// Returns whether an account other than this one failed since a POST was last accepted.
+    pub(super) fn blames_others(&self, account: &AccountId) -> bool {
+        self.blamed.keys().any(|blamed| blamed != account)
+    }
+
+    /// When the next probe may begin, if the server is down and no probe is in flight.
+    pub(super) fn probe_at(&self) -> Option<Duration> {
+        match self.state {
+            State::Down { probe_at, probing: false, .. } => Some(probe_at),
+            State::Down { .. } | State::Up => None,
         }
     }
 
-    /// A POST begins.
-    pub(super) fn posted(&mut self, now: Duration) {
-        self.slot = self.slot.max(now).saturating_add(self.interval);
+    /// A probe begins.
+    pub(super) fn probed(&mut self) {
         if let State::Down { probing, .. } = &mut self.state {
             *probing = true;
         }
     }
 
-    /// The server did its work. Returns whether it had been down until now.
+    /// A POST was accepted. Returns whether the server counted as down until now.
     pub(super) fn succeeded(&mut self) -> bool {
-        self.blame = 0;
+        self.blamed.clear();
         let recovered = self.is_down();
         self.in_flight = if recovered { 1 } else { self.in_flight.saturating_add(1).min(self.max_in_flight) };
         self.state = State::Up;
         recovered
     }
 
-    /// A POST failed; `pause` is what the server asked for, if the failure was its own.
-    pub(super) fn failed(&mut self, blame: Blame, pause: Option<Duration>, now: Duration, rng: &mut Rng) {
-        let asked = pause.map(|pause| now.saturating_add(pause.min(LONGEST_PAUSE)));
+    /// A POST failed.
+    pub(super) fn failed(&mut self, failed: Failed<'_>, now: Duration, rng: &mut Rng) {
+        if let Some(account) = failed.account {
+            self.blame(account, failed.blame);
+        }
+        let asked = failed.pause.map(|pause| now.saturating_add(pause.min(LONGEST_PAUSE)));
+        let asked = asked.filter(|_| failed.account.is_some());
         match &mut self.state {
             State::Up => {
-                self.blame = self.blame.saturating_add(match blame {
-                    Blame::Server => SERVER_BLAME,
-                    Blame::Token => TOKEN_BLAME,
-                    Blame::KnownToken => 0,
-                });
-                if self.blame >= DOWN_AT || asked.is_some() {
+                if self.blamed.values().sum::<u32>() >= DOWN_AT {
                     let probe_at = now.saturating_add(jittered(FIRST_PROBE, rng));
                     let probe_at = asked.map_or(probe_at, |asked| asked.max(probe_at));
                     self.state = State::Down { probe_at, pause: FIRST_PROBE, probing: false };
                 }
             }
             State::Down { probe_at, pause, probing } => {
-                // What was in flight when the server went down says nothing new.
-                if *probing {
+                // POSTs that were in flight when the server went down say nothing new.
+                if failed.probe {
                     *probing = false;
                     *pause = pause.saturating_mul(2).min(LONGEST_PROBE);
                     *probe_at = now.saturating_add(jittered(*pause, rng));
@@ -130,6 +139,46 @@ impl Breaker {
                 *probe_at = asked.map_or(*probe_at, |asked| asked.max(*probe_at));
             }
         }
+    }
+
+    fn blame(&mut self, account: &AccountId, blame: Blame) {
+        let weight = match blame {
+            Blame::Server => SERVER_BLAME,
+            Blame::Token => TOKEN_BLAME,
+        };
+        if let Some(known) = self.blamed.get_mut(account) {
+            *known = weight.max(*known);
+        } else if self.blamed.len() < CONCLUSIVE {
+            self.blamed.insert(account.clone(), weight);
+        }
+    }
+}
+
+/// Paces POSTs to an average rate, with short bursts.
+#[derive(Debug)]
+pub(super) struct Pace {
+    /// Between two POSTs, on average.
+    interval: Duration,
+    burst: Duration,
+    /// When the next POST would begin if all kept the interval.
+    slot: Duration,
+}
+
+impl Pace {
+    /// As many POSTs as may be in flight may also begin at once.
+    pub(super) fn new(max_in_flight: usize, per_second: u32) -> Self {
+        let interval = Duration::from_secs(1).checked_div(per_second.max(1)).unwrap_or_default();
+        let burst = interval.saturating_mul(u32::try_from(max_in_flight.saturating_sub(1)).unwrap_or(u32::MAX));
+        Self { interval, burst, slot: Duration::ZERO }
+    }
+
+    /// The earliest time for the next POST.
+    pub(super) fn at(&self) -> Duration {
+        self.slot.saturating_sub(self.burst)
+    }
+
+    pub(super) fn posted(&mut self, now: Duration) {
+        self.slot = self.slot.max(now).saturating_add(self.interval);
     }
 }
 
@@ -148,83 +197,123 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    #[test]
-    fn three_failures_of_the_server_open_it_and_one_success_closes_it() {
-        let (mut breaker, mut rng) = (Breaker::new(4, 1000), Rng::with_seed(1));
-        for _ in 0..3 {
-            assert!(!breaker.is_down());
-            breaker.failed(Blame::Server, None, s(10), &mut rng);
+    fn account(number: usize) -> AccountId {
+        AccountId::new(&format!("user{number}"), "imap.example.org:993")
+    }
+
+    /// A breaker with its random numbers.
+    struct World(Breaker, Rng);
+
+    impl World {
+        fn new() -> Self {
+            Self(Breaker::new(4), Rng::with_seed(1))
         }
-        assert!(breaker.is_down());
-        let Admission::At(probe) = breaker.admission(0, s(10)) else { panic!("open") };
+
+        fn fails(&mut self, number: usize, blame: Blame, now: Duration) {
+            self.0.failed(
+                Failed { account: Some(&account(number)), blame, pause: None, probe: false },
+                now,
+                &mut self.1,
+            );
+        }
+
+        fn probe_fails(&mut self, now: Duration) {
+            self.0.probed();
+            let failed = Failed { account: Some(&account(0)), blame: Blame::Server, pause: None, probe: true };
+            self.0.failed(failed, now, &mut self.1);
+        }
+
+        fn down_at(now: Duration) -> Self {
+            let mut world = Self::new();
+            (0..3).for_each(|number| world.fails(number, Blame::Server, now));
+            world
+        }
+    }
+
+    #[test]
+    fn three_accounts_that_fail_open_it_and_one_success_closes_it() {
+        let mut world = World::new();
+        for number in 0..3 {
+            assert!(!world.0.is_down() && world.0.has_room(3));
+            world.fails(number, Blame::Server, s(10));
+        }
+        assert!(world.0.is_down() && !world.0.has_room(0));
+        let probe = world.0.probe_at().unwrap();
         assert!((s(16)..=s(20)).contains(&probe), "{probe:?}");
-        assert_eq!(breaker.admission(0, s(20)), Admission::Now);
-        breaker.posted(s(20));
-        assert_eq!(breaker.admission(1, s(20)), Admission::AfterAnswer, "one probe at a time");
-        assert!(breaker.succeeded());
-        assert_eq!(breaker.admission(1, s(21)), Admission::AfterAnswer, "slowly at first");
-        assert!(!breaker.succeeded());
-        assert_eq!(breaker.admission(1, s(21)), Admission::Now);
+        world.0.probed();
+        assert_eq!(world.0.probe_at(), None, "one probe at a time");
+        assert!(world.0.succeeded());
+        assert!(!world.0.has_room(1), "slowly at first");
+        assert!(!world.0.succeeded());
+        assert!(world.0.has_room(1));
+    }
+
+    #[test]
+    fn one_account_never_opens_it() {
+        let mut world = World::new();
+        for _ in 0..1000 {
+            world.fails(1, Blame::Token, s(0));
+            world.fails(1, Blame::Server, s(0));
+        }
+        assert!(!world.0.is_down() && world.0.blames_others(&account(2)) && !world.0.blames_others(&account(1)));
+        (2..10).for_each(|number| world.fails(number, Blame::Token, s(0)));
+        assert!(world.0.is_down(), "but with eight others it does");
+    }
+
+    #[test]
+    fn accounts_that_did_not_fail_pass_until_many_have() {
+        let mut world = World::down_at(s(0));
+        for number in 3..CONCLUSIVE {
+            assert!(world.0.lets_pass(&account(number)) && !world.0.lets_pass(&account(0)));
+            world.fails(number, Blame::Server, s(0));
+        }
+        assert!(!world.0.lets_pass(&account(CONCLUSIVE)));
+        (0..10_000).for_each(|number| world.fails(number, Blame::Server, s(0)));
+        assert_eq!(world.0.blamed.len(), CONCLUSIVE);
     }
 
     #[test]
     fn probes_become_rarer_but_not_for_ever() {
-        let (mut breaker, mut rng) = (Breaker::new(4, 1000), Rng::with_seed(1));
-        (0..3).for_each(|_| breaker.failed(Blame::Server, None, s(0), &mut rng));
+        let mut world = World::down_at(s(0));
         let mut now = s(0);
         let mut pauses = Vec::new();
         for _ in 0..10 {
-            let Admission::At(probe) = breaker.admission(0, now) else { panic!("open") };
+            let probe = world.0.probe_at().unwrap();
             pauses.push(probe.saturating_sub(now));
             now = probe;
-            breaker.posted(now);
-            breaker.failed(Blame::Server, None, now, &mut rng);
+            world.probe_fails(now);
         }
         assert!(pauses[0] <= s(10) && pauses[9] >= s(96) && pauses[9] <= s(160), "{pauses:?}");
     }
 
     #[test]
-    fn what_was_in_flight_when_it_opened_does_not_delay_the_probe() {
-        let (mut breaker, mut rng) = (Breaker::new(16, 1000), Rng::with_seed(1));
-        (0..3).for_each(|_| breaker.failed(Blame::Server, None, s(0), &mut rng));
-        let before = breaker.admission(0, s(0));
-        (0..13).for_each(|_| breaker.failed(Blame::Server, None, s(0), &mut rng));
-        assert_eq!(breaker.admission(0, s(0)), before);
-    }
-
-    #[test]
-    fn a_few_bad_tokens_are_not_the_servers_fault() {
-        let (mut breaker, mut rng) = (Breaker::new(16, 1000), Rng::with_seed(1));
-        for _ in 0..1000 {
-            breaker.failed(Blame::KnownToken, None, s(0), &mut rng);
-        }
-        (0..11).for_each(|_| breaker.failed(Blame::Token, None, s(0), &mut rng));
-        assert!(!breaker.is_down());
-        breaker.failed(Blame::Token, None, s(0), &mut rng);
-        assert!(breaker.is_down());
+    fn posts_in_flight_when_it_opened_do_not_delay_the_probe() {
+        let mut world = World::down_at(s(0));
+        let before = world.0.probe_at();
+        (3..16).for_each(|number| world.fails(number, Blame::Server, s(1)));
+        assert_eq!(world.0.probe_at(), before);
     }
 
     #[test]
     fn retry_after_of_the_server_is_honoured_up_to_an_hour() {
         for (asked, kept) in [(s(100), s(100)), (s(1_000_000), s(3600))] {
-            let (mut breaker, mut rng) = (Breaker::new(4, 1000), Rng::with_seed(1));
-            breaker.failed(Blame::Server, Some(asked), s(5), &mut rng);
-            assert_eq!(breaker.admission(0, s(5)), Admission::At(s(5) + kept));
+            let mut world = World::down_at(s(5));
+            let failed = Failed { account: Some(&account(3)), blame: Blame::Server, pause: Some(asked), probe: false };
+            world.0.failed(failed, s(5), &mut world.1);
+            assert_eq!(world.0.probe_at(), Some(s(5) + kept));
         }
     }
 
     #[test]
     fn the_rate_is_capped() {
-        let mut breaker = Breaker::new(4, 10);
+        let mut pace = Pace::new(4, 10);
         let (mut now, mut posted) = (s(100), 0);
         while now < s(110) {
-            match breaker.admission(0, now) {
-                Admission::Now => {
-                    breaker.posted(now);
-                    posted += 1;
-                }
-                Admission::At(at) => now = at,
-                Admission::AfterAnswer => panic!("nothing is in flight"),
+            if pace.at() > now {
+                now = pace.at();
+            } else {
+                pace.posted(now);
+                posted += 1;
             }
         }
         assert!((100..=104).contains(&posted), "{posted}");

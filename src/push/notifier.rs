@@ -10,8 +10,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_rustls::rustls::RootCertStore;
 
+use super::http::Poster;
 pub use super::http::{ClientError, roots};
-use super::http::{PATIENCE, Poster};
 use super::push_test::{Progress, Tester, Tests};
 use super::registry::{News, Registry, TokenNews};
 use super::schedule::{self, Answer, Failure, Outcome, Schedule, Step};
@@ -23,6 +23,9 @@ use crate::telemetry::{self, Pause, PostResult, Telemetry};
 
 /// How many results may wait to be written before no further one is taken.
 const MAX_RECORDING: usize = 256;
+
+/// A wait in quarantine that is longer than this is the long one.
+const LONG_QUARANTINE: Duration = Duration::from_secs(2 * 3600);
 
 /// What a POST that panicked counts as.
 pub(super) const FAULT: Answer = Answer::Failed { failure: Failure::Unreachable, retry_after: None };
@@ -131,11 +134,11 @@ impl Notifier {
     fn post_what_is_due(&mut self) -> Option<Instant> {
         loop {
             match self.schedule.next(self.now()) {
-                Step::Post { token, generation: _ } => {
+                Step::Post { token, generation: _, limit } => {
                     let (poster, began) = (self.poster.clone(), Instant::now());
                     self.in_flight.spawn(async move {
                         // A bug in there must not leave the token in flight for ever.
-                        let answer = AssertUnwindSafe(poster.post(&token, PATIENCE)).catch_unwind().await;
+                        let answer = AssertUnwindSafe(poster.post(&token, limit)).catch_unwind().await;
                         (token, answer.unwrap_or(FAULT), began.elapsed())
                     });
                 }
@@ -149,13 +152,15 @@ impl Notifier {
     fn heed(&mut self, token: DeviceToken, news: News) {
         match news {
             News::Pending { generation, age } => {
+                // Removed meanwhile: the word of that is on its way.
+                let Some(standing) = self.registry.standing(&token) else { return };
                 let before = self.schedule.next_post(&token);
-                self.schedule.notice(token.clone(), generation, age, self.now());
+                self.schedule.notice(token.clone(), &standing, generation, age, self.now());
                 if self.schedule.next_post(&token) != before {
                     self.tell_of_waiting(&token);
                 }
             }
-            News::Gone => self.schedule.forget(&token),
+            News::Gone => self.schedule.forget(&token, self.now()),
         }
     }
 
@@ -179,18 +184,38 @@ impl Notifier {
         self.telemetry.tell(&telemetry::Event::Posted { accounts: &accounts, token, result, took });
     }
 
-    /// A push that an operator asked for has ended. What the schedule has planned for the token goes on.
+    /// A push that an operator asked for has ended. A refusal changes nothing; an acceptance proves that the token is good.
     fn tested(&mut self, token: DeviceToken, answer: Answer, took: Duration) {
         self.tell_posted(&token, answer, took);
-        if answer == Answer::Gone {
-            self.forget(token);
+        if answer == Answer::Accepted {
+            self.schedule.proved(&token, self.now());
+            self.record(move |registry| async move { registry.announced(&token, Generation::default()).await });
         }
     }
 
-    fn forget(&mut self, token: DeviceToken) {
+    /// The notification server says that the token is gone.
+    fn quarantine(&mut self, token: DeviceToken, answers: u32, until: Duration) {
+        let wait = until.saturating_sub(self.now());
         let account = names(&self.registry.owners(&token));
-        tracing::info!(%account, %token, "token forgotten: the notification server says that it is gone");
-        self.record(move |registry| async move { registry.forget(&token).await });
+        let next = if wait > LONG_QUARANTINE { "a day" } else { "an hour" };
+        tracing::warn!(
+            %account,
+            %token,
+            answers,
+            "the notification server says that the token is gone (410); it is kept and tried again with news in {next}. \
+             If the app is still installed, open it once on that device"
+        );
+        self.record(move |registry| async move {
+            if registry.quarantined(&token, answers, wait).await? {
+                tracing::warn!(
+                    %account,
+                    %token,
+                    answers,
+                    "token removed: the notification server has said for at least a day that it is gone (410)"
+                );
+            }
+            Ok(())
+        });
     }
 
     fn answered(&mut self, token: DeviceToken, answer: Answer, took: Duration) {
@@ -204,7 +229,12 @@ impl Notifier {
                 tracing::info!(account = %names(&self.registry.owners(&token)), %token, "push accepted");
                 self.record(move |registry| async move { registry.announced(&token, generation).await });
             }
-            Outcome::Forget => self.forget(token),
+            Outcome::Quarantined { answers, until, gave_up } => {
+                if let Some(generation) = gave_up {
+                    self.gave_up(token.clone(), generation, schedule::GivenUp::Gone);
+                }
+                self.quarantine(token, answers, until);
+            }
             Outcome::Retry(at) => {
                 tracing::debug!(%token, ?answer, "push failed; next attempt in {:?}", at.saturating_sub(self.now()));
             }

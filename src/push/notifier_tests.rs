@@ -74,6 +74,7 @@ impl Server {
 struct Running {
     registry: Registry,
     events: AccountEvents,
+    tester: Tester,
     task: JoinHandle<()>,
     shutdown: oneshot::Sender<()>,
 }
@@ -91,9 +92,10 @@ impl Running {
             grace: Duration::from_secs(5),
         };
         let notifier = Notifier::new(settings, registry.clone(), news, Telemetry::default()).unwrap();
+        let tester = notifier.tester();
         let (shutdown, asked) = oneshot::channel::<()>();
         let task = tokio::spawn(notifier.run(async move { drop(asked.await) }));
-        Self { registry, events, task, shutdown }
+        Self { registry, events, tester, task, shutdown }
     }
 
     async fn register(&self, user: &str, token: &str) {
@@ -168,7 +170,7 @@ async fn a_token_that_was_removed_is_not_posted() {
 }
 
 #[tokio::test]
-async fn a_token_that_is_gone_is_forgotten_and_ends_the_watch() {
+async fn a_token_that_is_gone_is_kept_and_so_is_its_account() {
     let (directory, mut server) = (tempfile::tempdir().unwrap(), Server::start().await);
     let mut it = Running::start(&directory, &server.url, WINDOW);
     it.register("alice", "openpgp:a").await;
@@ -176,14 +178,40 @@ async fn a_token_that_is_gone_is_forgotten_and_ends_the_watch() {
     server.answers(StatusCode::GONE);
     it.mail_for("alice").await;
     server.request().await;
-    let (account, event) = it.events.recv().await;
-    assert_eq!((account, event), (self::account("alice"), crate::push::registry::AccountEvent::Unwatch));
-    assert!(it.registry.is_empty());
+    assert!(server.is_left_alone().await, "confirmed after a minute");
+    assert_eq!(it.events.try_recv(), None);
+    assert!(it.registry.is_known(&account("alice")));
+    it.stop().await;
+    let it = Running::start(&directory, &server.url, WINDOW);
+    server.request().await;
     it.stop().await;
 }
 
 #[tokio::test]
-async fn a_refused_push_is_not_repeated_not_even_after_a_restart() {
+async fn quarantine_survives_a_restart_and_an_accepted_test_ends_it() {
+    let (directory, mut server) = (tempfile::tempdir().unwrap(), Server::start().await);
+    let it = Running::start(&directory, &server.url, WINDOW);
+    it.register("alice", "openpgp:a").await;
+    let token = DeviceToken::new(b"openpgp:a").unwrap();
+    assert!(!it.registry.quarantined(&token, 1, Duration::from_secs(3600)).await.unwrap());
+    it.mail_for("alice").await;
+    assert!(server.is_left_alone().await);
+    it.stop().await;
+    let it = Running::start(&directory, &server.url, WINDOW);
+    it.mail_for("alice").await;
+    assert!(server.is_left_alone().await);
+    server.answers(StatusCode::GONE);
+    assert_eq!(it.tester.push(token.clone()).await, Some(PostResult::Gone));
+    server.request().await;
+    assert!(it.registry.is_known(&account("alice")), "a test erases nothing");
+    assert_eq!(it.tester.push(token.clone()).await, Some(PostResult::Accepted));
+    server.request().await;
+    server.request().await;
+    it.stop().await;
+}
+
+#[tokio::test]
+async fn a_refused_push_is_kept_and_posted_after_a_restart() {
     let (directory, mut server) = (tempfile::tempdir().unwrap(), Server::start().await);
     let it = Running::start(&directory, &server.url, Duration::ZERO);
     it.register("alice", "openpgp:a").await;
@@ -193,8 +221,7 @@ async fn a_refused_push_is_not_repeated_not_even_after_a_restart() {
     assert!(server.is_left_alone().await);
     it.stop().await;
     let it = Running::start(&directory, &server.url, Duration::ZERO);
-    assert!(server.is_left_alone().await);
-    assert!(it.registry.is_known(&account("alice")), "the token stays: what comes later is tried");
+    assert_eq!(server.request().await.body, "openpgp:a");
     it.stop().await;
 }
 
@@ -214,7 +241,7 @@ async fn what_failed_is_posted_after_a_restart() {
 }
 
 #[tokio::test]
-async fn a_server_that_wants_a_pause_has_it_from_every_token() {
+async fn a_pause_that_the_server_wants_for_one_token_holds_up_no_other() {
     let (directory, mut server) = (tempfile::tempdir().unwrap(), Server::start().await);
     let it = Running::start(&directory, &server.url, WINDOW);
     it.register("alice", "openpgp:a").await;
@@ -224,6 +251,8 @@ async fn a_server_that_wants_a_pause_has_it_from_every_token() {
     assert!(server.is_left_alone().await);
     it.register("bob", "openpgp:b").await;
     it.mail_for("bob").await;
+    assert_eq!(server.request().await.body, "openpgp:b");
+    // The server was not down, so nobody's pause is cut short.
     assert!(server.is_left_alone().await);
     it.stop().await;
 }

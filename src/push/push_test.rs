@@ -9,9 +9,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::http::{PATIENCE, Poster};
+use super::http::Poster;
 use super::notifier::{FAULT, told};
-use super::schedule::Answer;
+use super::schedule::{Answer, FIRST_LIMIT};
 use crate::secret::DeviceToken;
 use crate::telemetry::PostResult;
 
@@ -92,7 +92,7 @@ impl Tests {
         let Test { token, answer } = test;
         self.under_way.spawn(async move {
             let began = Instant::now();
-            let ended = AssertUnwindSafe(poster.post(&token, PATIENCE)).catch_unwind().await.unwrap_or(FAULT);
+            let ended = AssertUnwindSafe(poster.post(&token, FIRST_LIMIT)).catch_unwind().await.unwrap_or(FAULT);
             // Whoever asked may have gone.
             let _ = answer.send(told(ended));
             (token, ended, began.elapsed())

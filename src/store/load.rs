@@ -8,6 +8,7 @@ use rusqlite::Connection;
 use super::known_logins;
 use super::mailboxes::idled_of;
 use super::operations::{RowId, account_in, generation, token_in, tokens_of};
+use super::quarantine::token_records;
 use super::seal::Sealer;
 use super::{AccountRecord, Generation, Loaded, Served, Unannounced, UnixTime};
 use crate::account::AccountId;
@@ -39,7 +40,8 @@ pub(super) fn load(
         call_back(&accounts, &mut unannounced, now);
     }
     let known_logins = known_logins::load(connection)?;
-    Ok(Loaded { accounts, unannounced, served: served(connection)?, known_logins, login_key })
+    let tokens = token_records(connection)?;
+    Ok(Loaded { accounts, unannounced, tokens, served: served(connection)?, known_logins, login_key })
 }
 
 fn unseal(sealer: &Sealer, account: &AccountId, sealed: &[u8]) -> Option<Arc<Credentials>> {

@@ -15,6 +15,7 @@ mod known_logins;
 mod load;
 mod mailboxes;
 mod operations;
+mod quarantine;
 mod records;
 mod rotate;
 mod schema;
@@ -32,8 +33,8 @@ pub use check::{KeyReport, Report, check};
 pub(crate) use directory::put_new;
 pub use error::{OpenError, StoreError};
 pub use records::{
-    AccountRecord, AccountStatus, Announce, Change, Generation, Idled, KnownLogin, Loaded, MAX_IDLED, MAX_TOKENS,
-    Moment, Position, Seen, Served, TokenStatus, Unannounced, UnixTime,
+    AccountRecord, AccountStatus, Announce, Change, Erased, Generation, Idled, KnownLogin, Loaded, MAX_ERASED,
+    MAX_IDLED, MAX_TOKENS, Moment, Position, Quarantine, Seen, Served, TokenRecord, TokenStatus, Unannounced, UnixTime,
 };
 pub use rotate::{Rotated, rotate};
 pub use settings::{Keeping, KeySource, Settings};
@@ -120,13 +121,28 @@ impl Store {
         self.run(move |state| state.remove_account(&account)).await
     }
 
-    /// Removes a token from every account, because the notification server says that it is gone.
+    /// The notification server says, for the `answers`th time, that the token is gone: it is not posted before `until`, or
+    /// removed from every account if that has gone on for long enough. Returns whether it was removed.
     ///
     /// # Errors
     /// [`StoreError`]; nothing has changed then.
-    pub async fn forget_token(&self, token: &DeviceToken) -> Result<(), StoreError> {
+    pub async fn quarantined(
+        &self,
+        token: &DeviceToken,
+        answers: u32,
+        until: UnixTime,
+        now: Moment,
+    ) -> Result<bool, StoreError> {
         let token = token.clone();
-        self.run(move |state| state.forget_token(&token)).await
+        self.run(move |state| state.quarantined(&token, answers, until, now)).await
+    }
+
+    /// The accounts that deltapush erased by itself lately, the latest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn erased(&self, now: UnixTime) -> Result<Vec<Erased>, StoreError> {
+        self.run(move |state| state.erased(now)).await
     }
 
     /// Notes for how long deltapush has served with this state, and removes every token and every mailbox idled in that was
@@ -252,6 +268,11 @@ impl Store {
     #[must_use]
     pub fn is_failing(&self) -> bool {
         self.worker.is_failing()
+    }
+
+    /// Waits until a change was written after one that could not be.
+    pub async fn until_writable(&self) {
+        self.worker.until_writable().await;
     }
 
     /// Writes what is queued, closes the state and lets go of the folder. Every later call, from any handle, is answered

@@ -38,16 +38,29 @@ impl Operation<'_> {
                  ON CONFLICT (user, upstream) DO UPDATE SET credentials = excluded.credentials RETURNING id",
             )?
             .query_row(params![account.user, account.upstream, sealed, now.wall.0], |row| row.get(0))?;
+        self.forget_erased(account)?;
+        let is_new = !self.has_token(row, token)?;
         self.cached(
             "INSERT INTO tokens (account, hash, token, first_seen, last_seen, last_served) VALUES (?1, ?2, ?3, ?4, ?4, ?5)
              ON CONFLICT (account, hash)
              DO UPDATE SET last_seen = excluded.last_seen, last_served = excluded.last_served",
         )?
         .execute(params![row, hash(token).as_ref(), token.expose(), now.wall.0, now.served.0])?;
+        self.handed_over(token, now)?;
+        if is_new {
+            self.replace(row, token)?;
+        }
         self.drop_surplus(row, token)?;
         let tokens = self.tokens(row)?;
         self.changes.push(Change::Tokens { account: account.clone(), credentials, tokens });
         Ok(())
+    }
+
+    fn has_token(&self, row: RowId, token: &DeviceToken) -> Result<bool> {
+        let has = self
+            .cached("SELECT EXISTS (SELECT 1 FROM tokens WHERE account = ? AND hash = ?)")?
+            .query_row(params![row, hash(token).as_ref()], |row| row.get(0))?;
+        Ok(has)
     }
 
     fn drop_surplus(&mut self, row: RowId, newest: &DeviceToken) -> Result<()> {
@@ -85,14 +98,15 @@ impl Operation<'_> {
         self.tell_or_erase(row, account)
     }
 
-    pub(super) fn forget_token(&mut self, token: &DeviceToken) -> Result<()> {
+    /// Removes the token from all accounts. Those that have no other are erased, for this reason.
+    pub(super) fn forget_token(&mut self, token: &DeviceToken, reason: &str, now: UnixTime) -> Result<()> {
         let accounts = self
             .cached("SELECT id, user, upstream FROM accounts WHERE id IN (SELECT account FROM tokens WHERE hash = ?)")?
             .query_map([hash(token).as_ref()], |row| Ok((row.get(0)?, account_in(row, 1)?)))?
             .collect::<rusqlite::Result<Vec<_>>>()?;
         self.cached("DELETE FROM tokens WHERE hash = ?")?.execute([hash(token).as_ref()])?;
         self.left(token.clone())?;
-        accounts.iter().try_for_each(|(row, account)| self.tell_or_erase(*row, account))
+        accounts.iter().try_for_each(|(row, account)| self.tell_or_erase_because(*row, account, reason, now))
     }
 
     /// Removes the tokens last seen before `limit`. Returns how many.
@@ -126,12 +140,17 @@ impl Operation<'_> {
     }
 
     pub(super) fn announced(&mut self, token: &DeviceToken, generation: Generation, now: UnixTime) -> Result<()> {
-        self.cached(
-            "UPDATE tokens SET accepted = ?, given_up = NULL, given_up_reason = NULL,
+        let known = self
+            .cached(
+                "UPDATE tokens SET accepted = ?, given_up = NULL, given_up_reason = NULL,
+                 gone = 0, gone_first = NULL, gone_last = NULL, gone_until = NULL, gone_served = NULL,
                  pending = CASE WHEN pending > ? THEN pending END
              WHERE hash = ?",
-        )?
-        .execute(params![now.0, number(generation), hash(token).as_ref()])?;
+            )?
+            .execute(params![now.0, number(generation), hash(token).as_ref()])?;
+        if known > 0 {
+            self.tell_token(token)?;
+        }
         Ok(())
     }
 
@@ -160,8 +179,17 @@ impl Operation<'_> {
         Ok(())
     }
 
+    /// The same, where deltapush erases by itself: the reason is kept for a while.
+    fn tell_or_erase_because(&mut self, row: RowId, account: &AccountId, reason: &str, now: UnixTime) -> Result<()> {
+        self.tell_or_erase(row, account)?;
+        if self.row(account)?.is_none() {
+            self.note_erased(account, reason, now)?;
+        }
+        Ok(())
+    }
+
     /// After a token was removed from an account: says so if no other account has it.
-    fn left(&mut self, token: DeviceToken) -> Result<()> {
+    pub(super) fn left(&mut self, token: DeviceToken) -> Result<()> {
         let elsewhere: bool = self
             .cached("SELECT EXISTS (SELECT 1 FROM tokens WHERE hash = ?)")?
             .query_row([hash(&token).as_ref()], |row| row.get(0))?;

@@ -10,6 +10,9 @@ use crate::secret::{Credentials, DeviceToken, Secret};
 /// How many tokens an account may have. With one more, the one not seen for longest goes.
 pub const MAX_TOKENS: usize = 32;
 
+/// How many erased accounts are remembered. With one more, the one erased longest ago goes.
+pub const MAX_ERASED: usize = 100;
+
 /// How many mailboxes are remembered in which an account's clients idle. With one more, the one idled in longest ago goes.
 pub const MAX_IDLED: usize = 4;
 
@@ -23,6 +26,12 @@ impl UnixTime {
     pub fn now() -> Self {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Self(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+    }
+
+    /// That much later.
+    #[must_use]
+    pub fn after(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(seconds(duration)))
     }
 
     /// How long before `now` this was; zero if it lies ahead of `now`, because the clock was set back meanwhile.
@@ -117,6 +126,37 @@ pub struct Seen {
     pub last_seen: UnixTime,
 }
 
+/// What the notification server's answers say about a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TokenRecord {
+    /// Whether a POST of it was ever accepted.
+    pub accepted: bool,
+    /// Whether it is in quarantine.
+    pub quarantine: Option<Quarantine>,
+}
+
+/// Quarantine of a token: the notification server says that it is gone (410).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quarantine {
+    /// How often it said so.
+    pub answers: u32,
+    /// When it said so first.
+    pub since: UnixTime,
+    /// No POST before this time.
+    pub until: UnixTime,
+}
+
+/// An account that was erased by deltapush itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Erased {
+    /// Whose account.
+    pub account: AccountId,
+    /// When.
+    pub at: UnixTime,
+    /// Why, in words.
+    pub reason: String,
+}
+
 /// A mailbox that an account's clients wait for mail in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Idled {
@@ -161,6 +201,8 @@ pub struct Loaded {
     /// The tokens to be posted: first those with something to announce, the longest waiting first, then those of accounts
     /// without credentials, so that their devices come back and log in.
     pub unannounced: Vec<Unannounced>,
+    /// Tokens of which the notification server's answers say something.
+    pub tokens: Vec<(DeviceToken, TokenRecord)>,
     /// For how long this state has been served with.
     pub served: Served,
     /// What the guard of logins recognizes, the one not used for longest first.
@@ -219,6 +261,13 @@ pub enum Change {
         /// The mailboxes.
         mailboxes: Vec<Idled>,
     },
+    /// What the notification server's answers say about a token.
+    Token {
+        /// The token.
+        token: DeviceToken,
+        /// What is known of it now.
+        record: TokenRecord,
+    },
     /// No account has this token any more.
     Gone {
         /// The token.
@@ -258,4 +307,6 @@ pub struct TokenStatus {
     pub accepted: Option<UnixTime>,
     /// When and why its last announcement was given up, if none was accepted since.
     pub given_up: Option<(UnixTime, String)>,
+    /// Whether it is in quarantine.
+    pub quarantine: Option<Quarantine>,
 }

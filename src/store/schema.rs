@@ -70,6 +70,20 @@ const MIGRATIONS: &[&str] = &[
          seen INTEGER NOT NULL
      ) STRICT, WITHOUT ROWID;
      CREATE INDEX known_logins_by_seen ON known_logins (seen);",
+    // Quarantine: how often the notification server said that the token is gone (410), when first and last, not before when it
+    // is posted again (all in seconds since 1970), and the running time from which the day before its removal counts.
+    "ALTER TABLE tokens ADD COLUMN gone INTEGER NOT NULL DEFAULT 0;
+     ALTER TABLE tokens ADD COLUMN gone_first INTEGER;
+     ALTER TABLE tokens ADD COLUMN gone_last INTEGER;
+     ALTER TABLE tokens ADD COLUMN gone_until INTEGER;
+     ALTER TABLE tokens ADD COLUMN gone_served INTEGER;
+     CREATE TABLE erased (
+         id INTEGER PRIMARY KEY,
+         user TEXT NOT NULL,
+         upstream TEXT NOT NULL,
+         at INTEGER NOT NULL,
+         reason TEXT NOT NULL
+     ) STRICT;",
 ];
 
 /// The newest schema version that is known.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::operations::{Operation, Result, RowId, account_in, token_in};
+use super::quarantine::quarantine_in;
 use super::{AccountStatus, Position, TokenStatus, UnixTime};
 
 impl Operation<'_> {
@@ -28,7 +29,8 @@ impl Operation<'_> {
     fn tokens_by_account(&self) -> Result<HashMap<RowId, Vec<TokenStatus>>> {
         let mut found: HashMap<RowId, Vec<_>> = HashMap::new();
         let mut statement = self.cached(
-            "SELECT account, token, first_seen, last_seen, pending IS NOT NULL, accepted, given_up, given_up_reason
+            "SELECT account, token, first_seen, last_seen, pending IS NOT NULL, accepted, given_up, given_up_reason,
+                 gone, gone_first, gone_until
              FROM tokens ORDER BY id",
         )?;
         let mut rows = statement.query([])?;
@@ -42,6 +44,7 @@ impl Operation<'_> {
                 pending: row.get(4)?,
                 accepted: row.get::<_, Option<i64>>(5)?.map(UnixTime),
                 given_up: given_up.map(|at| (UnixTime(at), reason.unwrap_or_default())),
+                quarantine: quarantine_in(row, 8)?,
             };
             found.entry(row.get(0)?).or_default().push(token);
         }

@@ -4,13 +4,12 @@
 //! else with it. Answers are given after the commit.
 
 use std::fs::File;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use rusqlite::{Connection, TransactionBehavior};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::operations::{Operation, number};
 use super::trouble::Trouble;
@@ -36,7 +35,7 @@ enum Message {
 pub(super) struct Worker {
     queue: mpsc::Sender<Message>,
     /// Whether the last writing failed.
-    is_failing: Arc<AtomicBool>,
+    is_failing: watch::Receiver<bool>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -49,9 +48,9 @@ impl Worker {
         changed: Changed,
     ) -> Result<Self, OpenError> {
         let (queue, messages) = mpsc::channel(QUEUE);
-        let is_failing = Arc::new(AtomicBool::new(false));
+        let (failing, is_failing) = watch::channel(false);
         let state = State {
-            is_failing: Arc::clone(&is_failing),
+            is_failing: failing,
             connection,
             _lock: lock,
             generation: number(newest),
@@ -67,7 +66,12 @@ impl Worker {
     }
 
     pub(super) fn is_failing(&self) -> bool {
-        self.is_failing.load(Ordering::Relaxed)
+        *self.is_failing.borrow()
+    }
+
+    pub(super) async fn until_writable(&self) {
+        // The thread ends with the process.
+        let _ = self.is_failing.clone().wait_for(|is_failing| !is_failing).await;
     }
 
     pub(super) async fn run<T: Send + 'static>(
@@ -102,7 +106,7 @@ impl Worker {
 }
 
 struct State {
-    is_failing: Arc<AtomicBool>,
+    is_failing: watch::Sender<bool>,
     connection: Connection,
     /// Held as long as the file is open.
     _lock: File,
@@ -192,16 +196,16 @@ impl State {
     fn tell(&mut self, failed: Option<&StoreError>, written: bool) {
         match failed {
             Some(error) => {
-                self.is_failing.store(true, Ordering::Relaxed);
+                self.is_failing.send_replace(true);
                 if let Some(failures) = self.trouble.failed(Instant::now()) {
                     tracing::warn!(
                         failures,
-                        "{error}; relaying goes on, tokens are refused meanwhile and new mail is announced afterwards"
+                        "{error}; relaying goes on, tokens are refused meanwhile, and new mail is pushed from memory"
                     );
                 }
             }
             None if written => {
-                self.is_failing.store(false, Ordering::Relaxed);
+                self.is_failing.send_replace(false);
                 if let Some(failures) = self.trouble.written() {
                     tracing::info!(failures, "the state can be written again");
                 }

@@ -309,16 +309,17 @@ async fn a_crash_loses_neither_tokens_nor_mail() {
 }
 
 #[tokio::test]
-async fn a_token_that_the_notification_server_calls_gone_is_forgotten() {
+async fn a_token_that_the_notification_server_calls_gone_is_kept() {
     let mut scene = Scene::new(Setup::Vanilla, "gone").await;
     scene.notify.answer([Answer::Status(410)]);
     scene.register("openpgp:gone").await;
     scene.deliver_news().await;
     scene.expect_pushes(&["openpgp:gone"]).await;
-    scene.deliver_news().await;
     scene.notify.stays_at(1, QUIET).await;
     let known = scene.client().await.command("c2 GETMETADATA INBOX /private/devicetoken").await.text();
-    assert!(!known.contains("openpgp:"), "{known}");
+    assert!(known.contains("openpgp:gone"), "{known}");
+    scene.deltapush.restart();
+    scene.expect_pushes(&["openpgp:gone", "openpgp:gone"]).await;
 }
 
 #[tokio::test]

@@ -40,6 +40,8 @@ mod logging;
 #[cfg(test)]
 mod mechanisms;
 #[cfg(test)]
+mod neighbours;
+#[cfg(test)]
 mod posting;
 #[cfg(test)]
 mod providers;

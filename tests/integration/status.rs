@@ -72,7 +72,8 @@ async fn a_push_is_in_the_status_with_its_answer_and_delay() {
         assert!(time.as_str().is_some_and(|time| time.starts_with("20") && time.ends_with('Z')), "{account:#}");
     }
     let counts = json!({
-        "accounts": 1, "watched": 1, "problems": 0, "waiting": 0, "unusable": 0, "devices": 1, "pending": 0
+        "accounts": 1, "watched": 1, "problems": 0, "waiting": 0, "unusable": 0, "devices": 1, "pending": 0,
+        "quarantined": 0
     });
     assert_eq!(report["counts"], counts);
     assert!(!report.to_string().contains("openpgp:"), "{report}");

@@ -17,6 +17,7 @@ impl Site {
         clients(&mut text, metrics);
         self.watches(&mut text, metrics);
         pushes(&mut text, metrics);
+        self.tokens(&mut text);
         self.rest(&mut text);
         Process::now().expose(&mut text, self.started);
         text.into_text()
@@ -41,6 +42,12 @@ impl Site {
         text.counters("deltapush_messages_judged_total", judged, "verdict", metrics.judged_by_reason());
         let noticed = "Times that something was noticed which is to be announced, and went to disk.";
         text.counter("deltapush_noticed_total", noticed, metrics.noticed());
+    }
+
+    fn tokens(&self, text: &mut Exposition) {
+        let quarantined =
+            "Tokens that the notification server says are gone (410). They are kept, and tried again now and then.";
+        text.gauge("deltapush_tokens_quarantined", quarantined, self.registry.quarantined_tokens());
     }
 
     fn rest(&self, text: &mut Exposition) {

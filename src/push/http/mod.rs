@@ -27,8 +27,6 @@ use crate::config::{Contact, Trust};
 use crate::secret::DeviceToken;
 use crate::upstream::tls::{self, TrustError};
 
-/// Time limit of one POST, as the chatmail relay has it.
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// Silence after which an HTTP/1.1 connection that was used before counts as dead; half the POST's limit if that is less.
 const HTTP1_SILENCE: Duration = Duration::from_secs(15);
 /// The unused body of an answer is read up to this size, so that the connection can be used again.

@@ -5,13 +5,18 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
+use dashmap::mapref::one::Ref;
 
+use super::unwritten::Unwritten;
 use super::waiting::Waiting;
 use super::{AccountEvent, INBOX, News, RECENTLY, latest};
 use crate::account::AccountId;
-use crate::push::schedule::PATIENCE;
+use crate::push::schedule::{PATIENCE, QUARANTINE, Quarantined, Standing};
 use crate::secret::{Credentials, DeviceToken, Kind};
-use crate::store::{AccountRecord, AccountStatus, Change, Idled, Loaded, Seen, Served, Unannounced, UnixTime};
+use crate::store::{
+    AccountRecord, AccountStatus, Announce, Change, Generation, Idled, Loaded, Position, Seen, Served, TokenRecord,
+    Unannounced, UnixTime,
+};
 
 /// For how long at least a token is tried that had something to announce when deltapush ended.
 const LAST_TRY: Duration = Duration::from_secs(10 * 60);
@@ -20,12 +25,12 @@ const LAST_TRY: Duration = Duration::from_secs(10 * 60);
 #[derive(Debug)]
 pub(super) struct Accounts {
     map: DashMap<AccountId, Account>,
-    /// Who has each token.
-    owners: DashMap<DeviceToken, Vec<AccountId>>,
+    tokens: DashMap<DeviceToken, Token>,
     /// How many have no credentials.
     waiting: Waiting,
     events: latest::Sender<AccountId, AccountEvent>,
     news: latest::Sender<DeviceToken, News>,
+    pub(super) unwritten: Unwritten,
     /// No account has credentials, and none is waited for.
     keeps_sessions: bool,
 }
@@ -44,6 +49,14 @@ struct Account {
     from_before: bool,
     /// When its devices were last called back.
     called: Option<UnixTime>,
+}
+
+/// A token that an account has.
+#[derive(Debug, Default)]
+struct Token {
+    /// The accounts that have it, in the order in which they got it.
+    owners: Vec<AccountId>,
+    record: TokenRecord,
 }
 
 impl Account {
@@ -83,8 +96,8 @@ impl Accounts {
         news: latest::Sender<DeviceToken, News>,
         keeps_sessions: bool,
     ) -> Self {
-        let (map, owners, waiting) = (DashMap::new(), DashMap::new(), Waiting::default());
-        Self { map, owners, waiting, events, news, keeps_sessions }
+        let (map, tokens, waiting) = (DashMap::new(), DashMap::new(), Waiting::default());
+        Self { map, tokens, waiting, events, news, unwritten: Unwritten::default(), keeps_sessions }
     }
 
     /// Takes over what was found at the start.
@@ -94,6 +107,7 @@ impl Accounts {
             self.waiting.begin(loaded.accounts.iter().filter(|record| record.credentials.is_none()).count());
         }
         loaded.accounts.into_iter().for_each(|record| self.insert(record));
+        loaded.tokens.into_iter().for_each(|(token, record)| self.apply_token(&token, record));
         loaded.unannounced.into_iter().for_each(|token| self.resume(token, now));
     }
 
@@ -123,6 +137,7 @@ impl Accounts {
         match change {
             Change::Tokens { account, tokens, .. } if tokens.is_empty() => {
                 if let Some((_, erased)) = self.map.remove(&account) {
+                    self.unwritten.forget(&account);
                     self.now_has(&account, &erased.tokens, &[]);
                     self.events.send(account, AccountEvent::Unwatch);
                     if erased.credentials.is_none() && !self.keeps_sessions {
@@ -137,6 +152,7 @@ impl Accounts {
                 tokens.into_iter().for_each(|token| self.news.send(token, news));
             }
             Change::Idled { account, mailboxes } => self.apply_idled(account, mailboxes),
+            Change::Token { token, record } => self.apply_token(&token, record),
             Change::Gone { token } => self.news.send(token, News::Gone),
         }
     }
@@ -156,6 +172,37 @@ impl Accounts {
                 credentials.into_iter().for_each(|credentials| self.apply_credentials(&account, credentials));
             }
         }
+    }
+
+    /// News that could not be written is pushed from memory, once.
+    pub(super) fn push_unwritten(&self, account: &AccountId, mailbox: &str, position: Position, announce: &Announce) {
+        if *announce == Announce::Nothing || !self.is_known(account) || !self.unwritten.push(account, mailbox, position)
+        {
+            return;
+        }
+        let news = News::Pending { generation: Generation::default(), age: Duration::ZERO };
+        let tokens = self.tokens(account).into_iter().filter(|token| announce.includes(token));
+        tokens.for_each(|token| self.news.send(token, news));
+    }
+
+    fn apply_token(&self, token: &DeviceToken, record: TokenRecord) {
+        if let Some(mut known) = self.tokens.get_mut(token) {
+            known.record = record;
+        }
+    }
+
+    pub(super) fn quarantined_tokens(&self) -> usize {
+        self.tokens.iter().filter(|known| known.record.quarantine.is_some()).count()
+    }
+
+    pub(super) fn standing(&self, token: &DeviceToken, now: UnixTime) -> Option<Standing> {
+        let known = self.tokens.get(token)?;
+        let quarantine = known.record.quarantine.map(|quarantine| Quarantined {
+            answers: quarantine.answers,
+            // A wall clock that was set back makes no wait longer than it ever is.
+            wait: now.age(quarantine.until).min(QUARANTINE),
+        });
+        Some(Standing { account: known.owners.first()?.clone(), accepted: known.record.accepted, quarantine })
     }
 
     fn apply_credentials(&self, account: &AccountId, credentials: Arc<Credentials>) {
@@ -189,21 +236,24 @@ impl Accounts {
     }
 
     pub(super) fn owners(&self, token: &DeviceToken) -> Vec<AccountId> {
-        self.owners.get(token).map(|owners| owners.clone()).unwrap_or_default()
+        self.tokens.get(token).map(|known| known.owners.clone()).unwrap_or_default()
     }
 
     /// The tokens of an account have changed from `before` to `now`.
     fn now_has(&self, account: &AccountId, before: &[Seen], now: &[Seen]) {
-        for seen in before {
-            if let Entry::Occupied(mut owners) = self.owners.entry(seen.token.clone()) {
-                owners.get_mut().retain(|owner| owner != account);
-                if owners.get().is_empty() {
-                    owners.remove();
-                }
+        for seen in now {
+            let mut token = self.tokens.entry(seen.token.clone()).or_default();
+            if !token.owners.contains(account) {
+                token.owners.push(account.clone());
             }
         }
-        for seen in now {
-            self.owners.entry(seen.token.clone()).or_default().push(account.clone());
+        for seen in before.iter().filter(|seen| !now.iter().any(|kept| kept.token == seen.token)) {
+            if let Entry::Occupied(mut token) = self.tokens.entry(seen.token.clone()) {
+                token.get_mut().owners.retain(|owner| owner != account);
+                if token.get().owners.is_empty() {
+                    token.remove();
+                }
+            }
         }
     }
 
@@ -305,7 +355,11 @@ impl Accounts {
         let Some(known) = self.map.get(account) else { return false };
         // What was seen in the future was seen before the clock was set back: that is put right at once.
         let recent = |seen: &Seen| seen.token == *token && seen.last_seen <= now && seen.last_seen.age(now) < RECENTLY;
-        !known.refused && known.credentials.as_deref() == credentials && known.tokens.iter().any(recent)
+        // A token in quarantine is written again, once after each answer: the app is there.
+        let waits = |known: Ref<'_, DeviceToken, Token>| known.record.quarantine.is_some_and(|found| found.until > now);
+        let is_quarantined = self.tokens.get(token).is_some_and(waits);
+        let is_known = !known.refused && known.credentials.as_deref() == credentials;
+        is_known && !is_quarantined && known.tokens.iter().any(recent)
     }
 }
 

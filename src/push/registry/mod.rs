@@ -4,6 +4,7 @@
 //! thread and in its order. A caller that is dropped while it waits leaves nothing half done.
 
 mod accounts;
+mod unwritten;
 mod upkeep;
 mod waiting;
 
@@ -13,11 +14,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::latest::{self, Merge};
+use super::schedule::Standing;
 use crate::account::AccountId;
 use crate::secret::{Credentials, DeviceToken, Secret};
 use crate::store::{
-    AccountStatus, Announce, Generation, KnownLogin, Moment, OpenError, Position, Served, Settings, Store, StoreError,
-    UnixTime,
+    AccountStatus, Announce, Erased, Generation, KnownLogin, Moment, OpenError, Position, Served, Settings, Store,
+    StoreError, UnixTime,
 };
 use accounts::{Accounts, Login};
 pub use upkeep::{MAX_AGE, upkeep};
@@ -75,7 +77,13 @@ pub enum News {
 
 impl Merge for News {
     fn merge(self, newer: Self) -> Self {
-        newer
+        match (self, newer) {
+            // News that could not be written has no generation of its own.
+            (Self::Pending { generation: older, .. }, Self::Pending { generation, age }) => {
+                Self::Pending { generation: generation.max(older), age }
+            }
+            (_, newer) => newer,
+        }
     }
 }
 
@@ -155,7 +163,7 @@ impl Registry {
         credentials: impl Into<Option<&Credentials>>,
         token: &DeviceToken,
     ) -> Result<(), StoreError> {
-        let now = Moment { wall: UnixTime::now(), served: self.clock.now() };
+        let now = self.now();
         let kept = credentials.into().filter(|_| !self.keeps_sessions);
         let credentials = kept.map(|credentials| self.accounts.lasting(account, credentials));
         if self.accounts.is_current(account, credentials.as_ref(), token, now.wall) {
@@ -291,7 +299,7 @@ impl Registry {
     /// something to announce. Both are on disk when this returns, and the notifier knows.
     ///
     /// # Errors
-    /// [`StoreError`]: the messages do not count as noticed; look again later.
+    /// [`StoreError`]: the messages do not count as noticed; look again later. They are pushed all the same, once.
     pub async fn noticed(
         &self,
         account: &AccountId,
@@ -299,7 +307,16 @@ impl Registry {
         position: Position,
         announce: impl Into<Announce>,
     ) -> Result<(), StoreError> {
-        self.store.noticed(account, canonical(mailbox), position, announce, UnixTime::now()).await
+        let mailbox = canonical(mailbox);
+        let announce = self.accounts.unwritten.left(account, mailbox, position, announce.into());
+        let written = self.store.noticed(account, mailbox, position, announce.clone(), UnixTime::now()).await;
+        match &written {
+            Ok(()) => self.accounts.unwritten.written(account, mailbox),
+            // The process ends: the next one finds the messages.
+            Err(StoreError::Closed) => {}
+            Err(_) => self.accounts.push_unwritten(account, mailbox, position, &announce),
+        }
+        written
     }
 
     /// Every token of the account is posted, so that one of its devices comes back.
@@ -332,6 +349,7 @@ impl Registry {
     /// # Errors
     /// [`StoreError`]: it is posted once more after a restart.
     pub async fn announced(&self, token: &DeviceToken, generation: Generation) -> Result<(), StoreError> {
+        self.accounts.unwritten.accepted(&self.owners(token), token);
         self.store.announced(token, generation, UnixTime::now()).await
     }
 
@@ -343,12 +361,38 @@ impl Registry {
         self.store.gave_up(token, generation, reason, UnixTime::now()).await
     }
 
-    /// The notification server says that the token is gone: no account has it any more.
+    /// The notification server says, for the `answers`th time, that the token is gone. It is not posted for the time of `wait`, or
+    /// removed from every account if that has gone on for long enough. Returns whether it was removed.
     ///
     /// # Errors
     /// [`StoreError`]: the next POST will find out again.
-    pub async fn forget(&self, token: &DeviceToken) -> Result<(), StoreError> {
-        self.store.forget_token(token).await
+    pub async fn quarantined(&self, token: &DeviceToken, answers: u32, wait: Duration) -> Result<bool, StoreError> {
+        let now = self.now();
+        self.store.quarantined(token, answers, now.wall.after(wait), now).await
+    }
+
+    /// How many tokens are in quarantine.
+    #[must_use]
+    pub fn quarantined_tokens(&self) -> usize {
+        self.accounts.quarantined_tokens()
+    }
+
+    /// What the schedule must know of a token. None if no account has it.
+    #[must_use]
+    pub fn standing(&self, token: &DeviceToken) -> Option<Standing> {
+        self.accounts.standing(token, UnixTime::now())
+    }
+
+    /// The accounts that deltapush erased by itself lately, the latest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn erased(&self) -> Result<Vec<Erased>, StoreError> {
+        self.store.erased(UnixTime::now()).await
+    }
+
+    fn now(&self) -> Moment {
+        Moment { wall: UnixTime::now(), served: self.clock.now() }
     }
 
     /// Removes tokens that no client has handed over, and forgets mailboxes that no client has idled in, for `max_age` of
@@ -396,9 +440,20 @@ impl Registry {
         !self.store.is_failing()
     }
 
+    /// Waits until the state can be written, as far as is known.
+    pub async fn until_writable(&self) {
+        self.store.until_writable().await;
+    }
+
     /// Finds out whether the state can be written, by writing for how long deltapush has served.
     pub async fn try_writing(&self) -> bool {
         self.store.served(self.clock.now(), Served::default()).await.is_ok()
+    }
+
+    /// The store underneath.
+    #[cfg(test)]
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
     }
 
     /// Writes what is queued and closes the state.

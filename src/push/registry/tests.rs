@@ -52,7 +52,7 @@ async fn from_the_first_token_to_the_last() {
 
     it.registry.remove(&alice(), &token("a")).await.unwrap();
     assert_eq!(it.events.try_recv(), None);
-    it.registry.forget(&token("b")).await.unwrap();
+    it.registry.remove_all(&alice()).await.unwrap();
     assert_eq!(it.events.try_recv(), Some((alice(), AccountEvent::Unwatch)));
     assert_eq!(it.news.try_recv(), Some((token("a"), News::Gone)));
     assert!(!it.registry.is_known(&alice()) && it.registry.is_empty());

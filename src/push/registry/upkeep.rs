@@ -14,11 +14,26 @@ pub const MAX_AGE: Duration = Duration::from_secs(90 * 24 * 3600);
 /// How often the running time is noted and what is too old goes. A kill loses less than this of the count.
 const EVERY: Duration = Duration::from_secs(3600);
 
-/// Keeps the registry free of what nobody uses any more, until `stop` is cancelled.
+/// How often it is tried whether the state can be written, while it cannot.
+const CHECK: Duration = Duration::from_secs(5);
+
+/// Keeps the registry free of what nobody uses any more, and finds out when the state can be written again, until `stop` is cancelled.
 pub async fn upkeep(registry: Registry, stop: CancellationToken) {
     let mut hours = interval(EVERY);
     hours.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while stop.run_until_cancelled(hours.tick()).await.is_some() {
+    let mut checks = interval(CHECK);
+    checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = hours.tick() => {}
+            _ = checks.tick() => {
+                if !registry.is_writable() {
+                    registry.try_writing().await;
+                }
+                continue;
+            }
+        }
         match registry.expire(MAX_AGE).await {
             Ok(0) => {}
             Ok(tokens) => tracing::info!(tokens, "tokens that no device has handed over for 90 days are removed"),

@@ -1,25 +1,51 @@
-//! What is known of one token.
+//! State of one token.
 
 use std::time::Duration;
 
-use super::Key;
+use super::turns::Class;
+use super::{Key, Queue, Standing};
+use crate::account::AccountId;
 use crate::store::Generation;
+
+/// How often a token must have failed by itself before it counts as the cause.
+pub(super) const CHANCES: u32 = 3;
 
 #[derive(Debug)]
 pub(super) struct Entry {
+    /// The account that takes turns for the token: the first that has it.
+    pub(super) account: AccountId,
+    /// Whether a POST of the token was ever accepted.
+    pub(super) proven: bool,
     /// What there is to announce.
     pub(super) wanted: Option<Wanted>,
     /// Before this time there is no POST: an accepted one is too recent.
     pub(super) quiet_until: Duration,
-    /// How many POSTs have failed since one was accepted.
+    /// POSTs that failed since one was accepted.
     pub(super) failures: u32,
-    /// When the first of these came that may be the token's own.
-    pub(super) failing_since: Option<Duration>,
-    /// How many of these came after another token had been accepted since.
+    /// First and last of these.
+    pub(super) failing: Option<Failing>,
+    /// Failures of which each came after another account's POST had been accepted since the one before.
     pub(super) alone: u32,
-    /// It was given up while others were accepted.
+    /// Given up while others were accepted: each announcement gets one attempt, until one is accepted.
     pub(super) hopeless: bool,
+    /// The server says that the token is gone (410).
+    pub(super) quarantine: Option<Quarantine>,
     pub(super) place: Place,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Failing {
+    pub(super) since: Duration,
+    pub(super) last: Duration,
+}
+
+/// Quarantine of a token that the notification server says is gone.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Quarantine {
+    /// How often the server said so, at times far enough apart.
+    pub(super) answers: u32,
+    /// No POST before this time.
+    pub(super) until: Duration,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -33,34 +59,123 @@ pub(super) struct Wanted {
 pub(super) enum Place {
     InFlight {
         generation: Generation,
+        class: Class,
+        probe: bool,
     },
+    /// In `due`.
     Due(Key),
-    /// `earliest` is when news may bring it forward to.
+    /// In one of `retries`. `earliest` is when news may bring it forward to.
     Retry {
+        queue: RetryQueue,
         key: Key,
         earliest: Duration,
     },
+    /// In `turns`, since this time.
+    Ready {
+        class: Class,
+        since: Duration,
+    },
+    /// In `quiet`.
     Quiet(Key),
 }
 
-impl Entry {
-    pub(super) fn new(wanted: Wanted, place: Place) -> Self {
-        let quiet_until = Duration::ZERO;
-        Self { wanted: Some(wanted), quiet_until, failures: 0, failing_since: None, alone: 0, hopeless: false, place }
+/// Where a retry waits for its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RetryQueue {
+    /// Accepted before: may probe a server that is down.
+    Proven,
+    /// Never accepted.
+    Unproven,
+    /// Fails while others are accepted: neither a probe, nor brought forward when the server is back.
+    Alone,
+}
+
+/// The queues of retries, by [`RetryQueue`].
+#[derive(Debug, Default)]
+pub(super) struct Retries {
+    pub(super) proven: Queue,
+    pub(super) unproven: Queue,
+    pub(super) alone: Queue,
+}
+
+impl Retries {
+    pub(super) fn get_mut(&mut self, queue: RetryQueue) -> &mut Queue {
+        match queue {
+            RetryQueue::Proven => &mut self.proven,
+            RetryQueue::Unproven => &mut self.unproven,
+            RetryQueue::Alone => &mut self.alone,
+        }
     }
 
-    /// The failure is not the server's own; some other token was last accepted at `accepted`.
-    pub(super) fn failed_by_itself(&mut self, accepted: Option<Duration>, now: Duration) {
-        let since = *self.failing_since.get_or_insert(now);
-        if accepted.is_some_and(|accepted| accepted > since) {
+    pub(super) fn len(&self) -> usize {
+        self.proven.len().saturating_add(self.unproven.len()).saturating_add(self.alone.len())
+    }
+}
+
+impl Entry {
+    pub(super) fn new(account: AccountId, proven: bool, place: Place) -> Self {
+        Self {
+            account,
+            proven,
+            wanted: None,
+            quiet_until: Duration::ZERO,
+            failures: 0,
+            failing: None,
+            alone: 0,
+            hopeless: false,
+            quarantine: None,
+            place,
+        }
+    }
+
+    /// Takes over a shorter wait in quarantine: a client has handed the token over again. A wait from before the last answer
+    /// does not count.
+    pub(super) fn shorten_quarantine(&mut self, standing: &Standing, now: Duration) {
+        if let (Some(quarantine), Some(known)) = (&mut self.quarantine, standing.quarantine)
+            && quarantine.answers == known.answers
+        {
+            quarantine.until = quarantine.until.min(now.saturating_add(known.wait));
+        }
+    }
+
+    pub(super) fn class(&self) -> Class {
+        Class::of(self.proven, self.failures > 0 || self.quarantine.is_some())
+    }
+
+    pub(super) fn retry_queue(&self) -> RetryQueue {
+        match (self.alone, self.proven) {
+            (0, true) => RetryQueue::Proven,
+            (0, false) => RetryQueue::Unproven,
+            _ => RetryQueue::Alone,
+        }
+    }
+
+    /// Whether a failure says nothing about the server, because the token is known to fail by itself.
+    pub(super) fn is_known_to_fail(&self) -> bool {
+        self.alone > 0 || self.hopeless || self.quarantine.is_some()
+    }
+
+    /// Notes a failure that may be the token's own, if `may_be_own`. Another account's POST was last accepted at `others`.
+    pub(super) fn failed(&mut self, may_be_own: bool, others: Option<Duration>, now: Duration) {
+        self.failures = self.failures.saturating_add(1);
+        let failing = self.failing.get_or_insert(Failing { since: now, last: now });
+        let accepted_between = others.is_some_and(|accepted| accepted > failing.last);
+        failing.last = now;
+        if may_be_own && accepted_between {
             self.alone = self.alone.saturating_add(1);
         }
     }
 
+    /// Whether the token is the cause of its failures.
+    pub(super) fn is_the_cause(&self) -> bool {
+        self.alone >= CHANCES
+    }
+
     pub(super) fn clear_failures(&mut self) {
         self.failures = 0;
-        (self.failing_since, self.alone) = (None, 0);
+        (self.failing, self.alone) = (None, 0);
         self.hopeless = false;
+        self.quarantine = None;
     }
 }
 

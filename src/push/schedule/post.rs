@@ -1,5 +1,6 @@
-//! What comes of a POST: the answer, and what it means.
+//! Result of a POST: the server's answer, and the schedule's conclusion.
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::store::Generation;
@@ -11,18 +12,18 @@ pub enum Answer {
     Accepted,
     /// The server says that the token is gone (410).
     Gone,
-    /// The server refuses what was sent, and would again (other 4xx).
+    /// The server refuses what was sent (other 4xx).
     Refused(u16),
     /// Something that may heal.
     Failed {
-        /// What it was.
+        /// The kind of failure.
         failure: Failure,
         /// How long the server wants to be left alone (`Retry-After`, RFC 9110 section 10.2.3).
         retry_after: Option<Duration>,
     },
 }
 
-/// What may heal.
+/// A failure that may heal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
     /// Answered with this status.
@@ -34,17 +35,20 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// The status, if the failure may be the token's own.
-    pub(super) fn of_the_token(self) -> Option<u16> {
-        match self {
-            Self::Status(status) if !self.is_the_servers() => Some(status),
-            _ => None,
-        }
-    }
-
-    /// Whether it has nothing to do with the token. A 500 may: the notification server answers so to a malformed token.
+    /// Whether the server is the likely cause. A 500 may be the token's: the notification server answers so to a malformed
+    /// one. The other statuses and a time-out may come from the token's endpoint as well, as others' answers show then.
     pub(super) fn is_the_servers(self) -> bool {
         matches!(self, Self::TimedOut | Self::Unreachable | Self::Status(429 | 502..=504))
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status(status) => write!(f, "status {status}"),
+            Self::TimedOut => f.write_str("no answer in time"),
+            Self::Unreachable => f.write_str("no connection"),
+        }
     }
 }
 
@@ -55,24 +59,34 @@ pub enum GivenUp {
     #[error("not accepted within five hours")]
     TooLate,
     /// It fails for this token, and has failed so for hours while others were accepted: one attempt was enough.
-    #[error("the notification server fails for this token alone, again with status {0}")]
-    Hopeless(u16),
-    /// The server refused it for good.
+    #[error("the notification server fails for this token alone, again with {0}")]
+    Hopeless(Failure),
+    /// The server refused it several times while it accepted others.
     #[error("the notification server refuses the token with status {0}")]
     Refused(u16),
+    /// The server says that the token is gone, and said so for at least a day.
+    #[error("the notification server says that the token is gone (410)")]
+    Gone,
 }
 
-/// What an answer means.
+/// Conclusion from an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// Announced up to this generation.
     Accepted(Generation),
-    /// The token is to be forgotten everywhere.
-    Forget,
+    /// The token is in quarantine: the server says that it is gone.
+    Quarantined {
+        /// How often it has said so.
+        answers: u32,
+        /// The next attempt, if there is something to announce then.
+        until: Duration,
+        /// Up to which generation the announcement was given up, if it was.
+        gave_up: Option<Generation>,
+    },
     /// It is tried again, at this time unless the server is down or there is news.
     Retry(Duration),
     /// Given up up to this generation.
     GaveUp(Generation, GivenUp),
-    /// Nobody wants it announced any more: the token was forgotten meanwhile.
+    /// The token was forgotten meanwhile.
     Dropped,
 }

@@ -5,53 +5,66 @@
 use super::*;
 use proptest::prelude::*;
 
-const SETTINGS: Settings = Settings { coalesce: s(10), max_in_flight: 16, per_second: 1000 };
-const FAILED: Answer = Answer::Failed { failure: Failure::Status(500), retry_after: None };
+pub(super) const SETTINGS: Settings = Settings { coalesce: s(10), max_in_flight: 16, per_second: 1000 };
+pub(super) const FAILED: Answer = Answer::Failed { failure: Failure::Status(500), retry_after: None };
 const DOWN: Answer = Answer::Failed { failure: Failure::Unreachable, retry_after: None };
 
-const fn s(seconds: u64) -> Duration {
+pub(super) const fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-fn token(number: usize) -> DeviceToken {
+pub(super) fn token(number: usize) -> DeviceToken {
     DeviceToken::new(format!("openpgp:{number}").as_bytes()).unwrap()
 }
 
+pub(super) fn account(number: usize) -> AccountId {
+    AccountId::new(&format!("user{number}"), "imap.example.org:993")
+}
+
 /// A schedule with its clock.
-struct World {
-    schedule: Schedule,
-    now: Duration,
+pub(super) struct World {
+    pub(super) schedule: Schedule,
+    pub(super) now: Duration,
     generation: u64,
+    /// Whether tokens were accepted before.
+    pub(super) accepted: bool,
+    /// Each account has so many tokens.
+    per_account: usize,
 }
 
 impl World {
-    fn new(settings: Settings) -> Self {
-        Self { schedule: Schedule::new(settings, 1), now: s(1_000_000), generation: 0 }
+    pub(super) fn new(settings: Settings) -> Self {
+        Self { schedule: Schedule::new(settings, 1), now: s(1_000_000), generation: 0, accepted: true, per_account: 1 }
     }
 
-    fn notice(&mut self, number: usize) -> Generation {
+    pub(super) fn standing(&self, number: usize) -> Standing {
+        Standing { account: account(number / self.per_account), accepted: self.accepted, quarantine: None }
+    }
+
+    pub(super) fn notice(&mut self, number: usize) -> Generation {
         self.generation += 1;
-        self.schedule.notice(token(number), Generation(self.generation), Duration::ZERO, self.now);
+        let standing = self.standing(number);
+        self.schedule.notice(token(number), &standing, Generation(self.generation), Duration::ZERO, self.now);
         Generation(self.generation)
     }
 
-    fn next(&mut self) -> Step {
+    pub(super) fn next(&mut self) -> Step {
         self.schedule.next(self.now)
     }
 
-    fn posts(&mut self) -> Generation {
+    pub(super) fn posts(&mut self) -> Generation {
         match self.next() {
             Step::Post { generation, .. } => generation,
             other => panic!("expected a POST, not {other:?}"),
         }
     }
 
-    fn answered(&mut self, number: usize, answer: Answer) -> Outcome {
+    pub(super) fn answered(&mut self, number: usize, answer: Answer) -> Outcome {
         self.schedule.answered(&token(number), answer, self.now)
     }
 
     /// Waits as the schedule says. Returns for how long.
-    fn wait(&mut self) -> Duration {
+    pub(super) fn wait(&mut self) -> Duration {
         match self.next() {
             Step::Wait(until) => {
                 assert!(until > self.now, "waiting takes time");
@@ -93,12 +106,13 @@ fn nothing_is_remembered_of_a_token_at_rest() {
     }
     world.now += s(10);
     assert_eq!(world.next(), Step::Idle);
-    assert!(world.schedule.tokens.is_empty() && world.schedule.quiet.is_empty());
+    assert!(world.schedule.tokens.is_empty() && world.schedule.quiet.is_empty() && world.schedule.turns.is_empty());
 }
 
 #[test]
 fn retries_grow_by_powers_of_eight_and_end_after_five_hours() {
     let mut world = World::new(SETTINGS);
+    world.accepted = false;
     let news = world.notice(1);
     let began = world.now;
     let mut waits = Vec::new();
@@ -143,16 +157,20 @@ fn news_brings_a_retry_forward_but_not_without_end() {
 }
 
 #[test]
-fn what_cannot_heal_is_not_repeated() {
+fn a_refusal_is_believed_once_others_were_accepted_in_between_three_times() {
     let mut world = World::new(SETTINGS);
     let news = world.notice(1);
+    let (outcomes, lasted) = fail_with(&mut world, Answer::Refused(403));
+    assert!(outcomes.len() > 3 && lasted > s(500), "an outage of some minutes is survived: {outcomes:?}");
+    assert_eq!(outcomes.last(), Some(&Outcome::GaveUp(news, GivenUp::Refused(403))));
+    world.now += s(100);
+    let news = world.notice(1);
     world.posts();
-    assert_eq!(world.answered(1, Answer::Refused(400)), Outcome::GaveUp(news, GivenUp::Refused(400)));
-    assert_eq!(world.next(), Step::Idle);
-    world.notice(2);
-    world.posts();
-    assert_eq!(world.answered(2, Answer::Gone), Outcome::Forget);
-    assert_eq!(world.next(), Step::Idle);
+    assert_eq!(
+        world.answered(1, Answer::Refused(403)),
+        Outcome::GaveUp(news, GivenUp::Refused(403)),
+        "one attempt from now on"
+    );
 }
 
 #[test]
@@ -185,13 +203,18 @@ fn retry_after_of_a_day_is_believed_for_an_hour() {
 /// A world in which token 1 fails with a 500 whenever it is posted, and token 2 has news every ten minutes, all accepted.
 /// Returns the outcomes of token 1 until one is no retry, and how long that took.
 fn fail_beside_another(world: &mut World) -> (Vec<Outcome>, Duration) {
+    fail_with(world, FAILED)
+}
+
+/// The same with another answer.
+fn fail_with(world: &mut World, answer: Answer) -> (Vec<Outcome>, Duration) {
     let began = world.now;
     let mut outcomes = Vec::new();
     let mut news = world.now;
     loop {
         match world.next() {
             Step::Post { token: posted, .. } if posted == token(1) => {
-                outcomes.push(world.answered(1, FAILED));
+                outcomes.push(world.answered(1, answer));
                 if !matches!(outcomes.last(), Some(Outcome::Retry(_))) {
                     return (outcomes, world.now - began);
                 }
@@ -222,7 +245,7 @@ fn a_token_that_alone_fails_gets_one_attempt_per_announcement_until_it_is_accept
         world.now += s(100_000);
         let news = world.notice(1);
         let (outcomes, _) = fail_beside_another(&mut world);
-        assert_eq!(outcomes, [Outcome::GaveUp(news, GivenUp::Hopeless(500))]);
+        assert_eq!(outcomes, [Outcome::GaveUp(news, GivenUp::Hopeless(Failure::Status(500)))]);
     }
     // What comes while it is posted is an announcement of its own.
     world.now += s(20);
@@ -231,7 +254,7 @@ fn a_token_that_alone_fails_gets_one_attempt_per_announcement_until_it_is_accept
         world.answered(2, Answer::Accepted);
     }
     let second = world.notice(1);
-    assert_eq!(world.answered(1, FAILED), Outcome::GaveUp(first, GivenUp::Hopeless(500)));
+    assert_eq!(world.answered(1, FAILED), Outcome::GaveUp(first, GivenUp::Hopeless(Failure::Status(500))));
     world.wait();
     assert_eq!(world.posts(), second);
     assert_eq!(world.answered(1, Answer::Accepted), Outcome::Accepted(second));
@@ -248,18 +271,32 @@ fn an_outage_of_the_server_is_no_fault_of_a_hopeless_token() {
     fail_beside_another(&mut world);
     for answer in [DOWN, Answer::Failed { failure: Failure::Status(503), retry_after: None }] {
         world.now += s(20);
-        world.notice(1);
-        world.posts();
-        assert!(matches!(world.answered(1, answer), Outcome::Retry(_)));
-        world.wait();
-        world.posts();
-        assert!(matches!(world.answered(1, FAILED), Outcome::GaveUp(_, GivenUp::Hopeless(500))));
-        // The next token finds the server well.
         world.notice(2);
-        while !matches!(world.next(), Step::Post { .. }) {
-            world.wait();
+        world.posts();
+        assert!(matches!(world.answered(2, answer), Outcome::Retry(_)));
+        let failed = world.now;
+        world.notice(1);
+        while world.schedule.tokens[&token(1)].failures > 0
+            && !matches!(world.schedule.tokens[&token(1)].place, Place::InFlight { .. })
+        {
+            if matches!(world.next(), Step::Wait(_)) {
+                world.wait();
+            }
         }
-        world.answered(2, Answer::Accepted);
+        assert!(matches!(world.answered(1, answer), Outcome::Retry(_)), "another account has failed as well");
+        assert!(world.now - failed < s(200));
+        // Both find the server well.
+        world.now += s(10_000);
+        for _ in 0..2 {
+            let Step::Post { token: posted, .. } = world.next() else { continue };
+            let is_bad = posted == token(1);
+            if is_bad {
+                let outcome = world.answered(1, FAILED);
+                assert!(matches!(outcome, Outcome::Retry(_) | Outcome::GaveUp(..)), "{outcome:?}");
+            } else {
+                world.answered(2, Answer::Accepted);
+            }
+        }
     }
 }
 
@@ -320,7 +357,7 @@ fn a_hopeless_token_that_is_removed_leaves_nothing_behind() {
     world.now += FAILURE_MEMORY * 100;
     assert_eq!(world.next(), Step::Idle);
     assert!(world.schedule.tokens.contains_key(&token(1)));
-    world.schedule.forget(&token(1));
+    world.schedule.forget(&token(1), world.now);
     world.now += s(11);
     assert_eq!(world.next(), Step::Idle);
     assert!(world.schedule.tokens.is_empty());
@@ -330,24 +367,24 @@ fn a_hopeless_token_that_is_removed_leaves_nothing_behind() {
 fn a_forgotten_token_is_not_posted_wherever_it_stands() {
     let mut world = World::new(SETTINGS);
     world.notice(1);
-    world.schedule.forget(&token(1));
+    world.schedule.forget(&token(1), world.now);
     assert_eq!(world.next(), Step::Idle);
 
     world.notice(2);
     world.posts();
-    world.schedule.forget(&token(2));
+    world.schedule.forget(&token(2), world.now);
     assert_eq!(world.answered(2, FAILED), Outcome::Dropped);
     assert_eq!(world.next(), Step::Idle);
 
     world.notice(3);
     world.posts();
     world.answered(3, FAILED);
-    world.schedule.forget(&token(3));
+    world.schedule.forget(&token(3), world.now);
     assert_eq!(world.next(), Step::Idle);
 
     world.notice(4);
     world.posts();
-    world.schedule.forget(&token(4));
+    world.schedule.forget(&token(4), world.now);
     let again = world.notice(4);
     assert_eq!(world.answered(4, Answer::Accepted), Outcome::Accepted(Generation(again.0 - 1)));
     world.wait();
@@ -357,8 +394,10 @@ fn a_forgotten_token_is_not_posted_wherever_it_stands() {
 #[test]
 fn what_a_restart_finds_has_only_the_rest_of_its_time() {
     let mut world = World::new(SETTINGS);
-    world.schedule.notice(token(1), Generation(1), PATIENCE - s(5), world.now);
-    world.schedule.notice(token(2), Generation(2), PATIENCE * 2, world.now);
+    for (number, age) in [(1, PATIENCE - s(5)), (2, PATIENCE * 2)] {
+        let standing = world.standing(number);
+        world.schedule.notice(token(number), &standing, Generation(u64::try_from(number).unwrap()), age, world.now);
+    }
     world.posts();
     assert_eq!(world.answered(1, FAILED), Outcome::GaveUp(Generation(1), GivenUp::TooLate));
     world.posts();
@@ -529,7 +568,7 @@ impl Model {
     fn step(&mut self, world: &mut World, settings: Settings) -> Option<Duration> {
         loop {
             match world.next() {
-                Step::Post { token, generation } => {
+                Step::Post { token, generation, .. } => {
                     assert!(!self.flying.iter().any(|(flying, _)| *flying == token), "one POST per token");
                     assert_eq!(self.owed.get(&token), Some(&generation), "only what is owed, and all of it");
                     if let Some(accepted) = self.accepted.get(&token) {
@@ -537,6 +576,10 @@ impl Model {
                     }
                     self.flying.push((token, generation));
                     assert!(self.flying.len() <= settings.max_in_flight);
+                    let accounts = self.flying.iter().map(|(flying, _)| world.schedule.tokens[flying].account.clone());
+                    let mut counts = HashMap::<AccountId, usize>::new();
+                    accounts.for_each(|account| *counts.entry(account).or_default() += 1);
+                    assert!(counts.values().all(|count| *count <= turns::PER_ACCOUNT), "{counts:?}");
                 }
                 Step::GiveUp { token, generation, .. } => self.settle(&token, generation),
                 Step::Wait(until) => {
@@ -559,7 +602,11 @@ impl Model {
                 self.accepted.insert(token.clone(), world.now);
                 self.settle(&token, generation);
             }
-            Outcome::Forget => drop(self.owed.remove(&token)),
+            Outcome::Quarantined { gave_up, until, .. } => {
+                assert_eq!(answer, Answer::Gone);
+                assert!(until > world.now);
+                gave_up.into_iter().for_each(|generation| self.settle(&token, generation));
+            }
             Outcome::GaveUp(generation, _) => self.settle(&token, generation),
             Outcome::Retry(at) => assert!(at > world.now),
             Outcome::Dropped => assert_eq!(self.owed.get(&token), None),
@@ -580,6 +627,7 @@ proptest! {
     ) {
         let settings = Settings { coalesce: s(10), max_in_flight, per_second: 5 };
         let mut world = World::new(settings);
+        world.per_account = 3;
         let mut model = Model::default();
         for event in history {
             match event {
@@ -588,7 +636,7 @@ proptest! {
                     model.owed.insert(token(number), generation);
                 }
                 Happens::Forget(number) => {
-                    world.schedule.forget(&token(number));
+                    world.schedule.forget(&token(number), world.now);
                     model.owed.remove(&token(number));
                 }
                 Happens::Time(milliseconds) => world.now += Duration::from_millis(milliseconds),
@@ -597,7 +645,7 @@ proptest! {
             model.step(&mut world, settings);
         }
         // From now on everything goes well.
-        let limit = world.now + PATIENCE * 2;
+        let limit = world.now + QUARANTINE * 2;
         loop {
             let until = model.step(&mut world, settings);
             if !model.flying.is_empty() {
@@ -612,9 +660,10 @@ proptest! {
         prop_assert!(model.owed.is_empty(), "never announced: {:?}", model.owed);
         prop_assert_eq!(world.schedule.pending(), 0);
         // Hopeless ones are, until they are forgotten by everybody.
-        (0..8).for_each(|number| world.schedule.forget(&token(number)));
+        (0..8).for_each(|number| world.schedule.forget(&token(number), world.now));
         world.now += FAILURE_MEMORY * 2;
         prop_assert_eq!(world.next(), Step::Idle);
         prop_assert!(world.schedule.tokens.is_empty(), "nothing is remembered for ever");
+        prop_assert!(world.schedule.turns.is_empty());
     }
 }

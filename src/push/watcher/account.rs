@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{Notify, watch as channel};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, error, warn};
 
 use super::Context;
@@ -20,6 +20,7 @@ use crate::push::board::WatchState;
 use crate::push::gate::Gate;
 use crate::push::idle::{self, Failure};
 use crate::secret::{Credentials, Kind};
+use crate::store::StoreError;
 use crate::upstream::Upstreams;
 use crate::upstream::connect::ConnectError;
 use crate::upstream::dialogue::LoginError;
@@ -33,6 +34,9 @@ const CONFIRMATION: Duration = Duration::from_secs(15 * 60);
 
 /// A watch that begins its first look later than this after it was wished for looks back.
 const LATE: Duration = Duration::from_secs(60);
+
+/// Over this time watches come back when the state can be written again.
+const SPREAD: Duration = Duration::from_secs(2);
 
 /// Watches an account until that makes no sense any more.
 pub(super) async fn watch(context: Arc<Context>, account: AccountId) {
@@ -125,7 +129,14 @@ impl Watched<'_> {
                 }
             };
             self.interrupted(&end, wait, credentials.kind);
-            sleep(wait).await;
+            match end {
+                // A full disk: nothing to wait for once there is room again.
+                End::Store(StoreError::DiskFull | StoreError::NotWritten) => {
+                    // Its end is the reason to go on, whichever it is.
+                    let _ = timeout(wait, self.until_writable()).await;
+                }
+                _ => sleep(wait).await,
+            }
         }
     }
 
@@ -162,6 +173,13 @@ impl Watched<'_> {
             () = self.give_way.notified() => End::GaveWay,
         };
         (end, began.elapsed())
+    }
+
+    /// Waits until the state can be written, and a moment more, so that not all watches come back together.
+    async fn until_writable(&self) {
+        sleep(SPREAD.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+        self.context.registry.until_writable().await;
+        sleep(SPREAD.mul_f64(fastrand::f64())).await;
     }
 
     /// Waits until it is known that the first session cannot do for all mailboxes.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use super::*;
+use crate::push::registry::Registry;
 
 #[tokio::test]
 async fn dropping_every_handle_ends_it_and_nothing_is_lost() {
@@ -220,6 +221,39 @@ async fn a_full_disk_is_said_and_passes() {
     assert!(loaded.accounts.iter().any(|record| record.account == account("carol")));
     assert_eq!(loaded.unannounced.len(), 1);
     store.close().await;
+}
+
+/// In doubt it is a push: news is pushed although it cannot be written, once, and not again when it is written at last.
+#[tokio::test]
+async fn news_is_pushed_from_memory_while_the_disk_is_full() {
+    let disk = SmallDisk::new();
+    let (registry, _events, mut news) = Registry::open(&settings(disk.directory.path())).unwrap();
+    let alice = account("alice");
+    for name in ["one", "two"] {
+        registry.register(&alice, &*credentials("alice"), &token(name)).await.unwrap();
+    }
+    disk.fill(registry.store()).await;
+    let mailbox = "x".repeat(50_000);
+    let mut told = || std::iter::from_fn(|| news.try_recv()).map(|(token, _)| token).collect::<Vec<_>>();
+    for pushed in [vec![token("one"), token("two")], vec![], vec![]] {
+        let unnoted = registry.noticed(&alice, &mailbox, POSITION, true).await;
+        assert!(matches!(unnoted, Err(StoreError::DiskFull)), "{unnoted:?}");
+        assert_eq!(told(), pushed, "each message once");
+    }
+    assert!(!registry.is_writable());
+    let waiting = tokio::time::timeout(Duration::from_millis(50), registry.until_writable());
+    assert!(waiting.await.is_err());
+    // Whether that can be written does not matter.
+    drop(registry.announced(&token("one"), Generation::default()).await);
+    disk.make_room(registry.store()).await;
+    assert!(registry.try_writing().await);
+    registry.until_writable().await;
+    registry.noticed(&alice, &mailbox, POSITION, true).await.unwrap();
+    assert_eq!(told(), [token("two")], "the first one was accepted");
+    let next = Position { uid_next: POSITION.uid_next + 1, ..POSITION };
+    registry.noticed(&alice, &mailbox, next, true).await.unwrap();
+    assert_eq!(told(), [token("one"), token("two")]);
+    registry.close().await;
 }
 
 /// Only a file system can be so full that not even the journal fits: where none can be mounted, the error is all that there

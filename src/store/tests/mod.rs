@@ -139,7 +139,7 @@ async fn the_last_token_takes_the_account_with_it_and_leaves_no_trace() {
 }
 
 #[tokio::test]
-async fn a_gone_token_goes_from_every_account() {
+async fn a_token_that_is_gone_goes_from_every_account_after_a_day_and_three_answers() {
     let directory = tempfile::tempdir().unwrap();
     let (store, _, changes) = open(directory.path());
     register(&store, "alice", "shared").await;
@@ -148,12 +148,82 @@ async fn a_gone_token_goes_from_every_account() {
     store.remove_token(&account("bob"), &token("shared")).await.unwrap();
     assert!(!changes.lock().unwrap().contains(&Change::Gone { token: token("shared") }), "alice still has it");
     register(&store, "bob", "shared").await;
-    store.forget_token(&token("shared")).await.unwrap();
+    register(&store, "carol", "carols").await;
+    let gone = |answers, hours: i64| {
+        let seconds = 10 + hours * 3600;
+        let now = Moment { wall: UnixTime(seconds), served: Served(seconds) };
+        let store = store.clone();
+        async move { store.quarantined(&token("shared"), answers, UnixTime(seconds + 3600), now).await.unwrap() }
+    };
+    let accepted = |hours: i64| {
+        let store = store.clone();
+        async move { store.announced(&token("carols"), Generation(0), UnixTime(10 + hours * 3600)).await.unwrap() }
+    };
+    accepted(0).await;
+    assert!(!gone(1, 0).await && !gone(2, 1).await);
+    accepted(2).await;
+    assert!(!gone(3, 23).await, "not a day yet");
+    assert!(!gone(4, 26).await, "nothing was accepted since the last time");
+    let status = store.status().await.unwrap();
+    let quarantine = Quarantine { answers: 4, since: UnixTime(10), until: UnixTime(10 + 27 * 3600) };
+    assert_eq!(status[0].tokens[0].quarantine, Some(quarantine));
+    store.close().await;
+    let (store, loaded, changes) = open(directory.path());
+    let record = TokenRecord { accepted: false, quarantine: Some(quarantine) };
+    assert!(loaded.tokens.contains(&(token("shared"), record)), "it survives a restart");
+    store.announced(&token("carols"), Generation(0), UnixTime(30 * 3600)).await.unwrap();
+    let now = Moment { wall: UnixTime(40 * 3600), served: Served(40 * 3600) };
+    assert!(store.quarantined(&token("shared"), 5, UnixTime(50 * 3600), now).await.unwrap());
+    let erased = store.erased(now.wall).await.unwrap();
+    assert_eq!(erased.iter().map(|erased| erased.account.clone()).collect::<Vec<_>>(), [account("alice")]);
+    assert!(erased[0].reason.contains("410"), "{erased:?}");
+    assert_eq!(store.erased(UnixTime(90 * 24 * 3600)).await.unwrap(), [], "not for ever");
+    assert!(changes.lock().unwrap().contains(&Change::Gone { token: token("shared") }));
+    register(&store, "alice", "another").await;
+    assert_eq!(store.erased(now.wall).await.unwrap(), [], "it is back");
+    store.remove_account(&account("alice")).await.unwrap();
+    assert_eq!(store.erased(now.wall).await.unwrap(), [], "a client's own wish is not kept");
+    store.remove_account(&account("carol")).await.unwrap();
     store.close().await;
     let (_, loaded, _) = open(directory.path());
     let left: Vec<_> = loaded.accounts.iter().map(|record| (&*record.account.user, record.tokens.len())).collect();
     assert_eq!(left, [("bob", 1)]);
-    assert!(changes.lock().unwrap().contains(&Change::Gone { token: token("shared") }));
+}
+
+/// A device that hands over another token has replaced its old one, if that is certain enough.
+#[tokio::test]
+async fn a_token_in_quarantine_that_another_one_replaces_goes() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, ..) = open(directory.path());
+    let at = |seconds| Moment { wall: UnixTime(seconds), served: Served(seconds) };
+    let hand_over = |name: &'static str, seconds| {
+        let store = store.clone();
+        async move {
+            store.register(&account("alice"), credentials("alice"), &token(name), at(seconds)).await.unwrap();
+            let status = store.status().await.unwrap();
+            status[0].tokens.iter().map(|token| token.quarantine.map(|found| found.until)).collect::<Vec<_>>()
+        }
+    };
+    let gone = |name: &'static str, answers, seconds| {
+        let store = store.clone();
+        async move { store.quarantined(&token(name), answers, UnixTime(seconds + 9_000), at(seconds)).await.unwrap() }
+    };
+    hand_over("old", 10).await;
+    gone("old", 1, 20).await;
+    let until = |seconds| Some(UnixTime(seconds));
+    assert_eq!(hand_over("second", 30).await, [until(9_020), None], "one answer is not enough");
+    gone("old", 2, 4_000).await;
+    assert_eq!(hand_over("second", 4_010).await, [until(13_000), None], "a token that was there before replaces none");
+    assert_eq!(hand_over("old", 4_020).await, [until(4_600), None], "the app is there: tried soon");
+    assert_eq!(hand_over("third", 4_030).await, [until(4_600), None, None], "it was handed over since");
+    for name in ["second", "third"] {
+        gone(name, 1, 5_000).await;
+        gone(name, 2, 9_000).await;
+    }
+    assert_eq!(hand_over("fourth", 9_010).await.len(), 4, "it could be any of three");
+    store.remove_token(&account("alice"), &token("old")).await.unwrap();
+    store.remove_token(&account("alice"), &token("third")).await.unwrap();
+    assert_eq!(hand_over("fifth", 9_020).await, [None, None], "the only one: replaced");
 }
 
 #[tokio::test]
@@ -319,6 +389,7 @@ async fn the_status_has_all_that_a_person_may_see() {
         pending: false,
         accepted: None,
         given_up: None,
+        quarantine: None,
     };
     let accepted = TokenStatus { accepted: Some(UnixTime(5)), ..status("shared") };
     let alice = AccountStatus {

@@ -60,6 +60,7 @@ async fn every_series_is_there_from_the_start() {
         "deltapush_connections_turned_away_total",
         "deltapush_noticed_total",
         "deltapush_pushes_given_up_total",
+        "deltapush_tokens_quarantined",
         "deltapush_trace_lines_dropped_total",
         "deltapush_log_lines_left_out_total",
         "deltapush_accounts",

@@ -57,6 +57,8 @@ struct Shared {
     posted: Mutex<Vec<Posted>>,
     /// Answers to come, one per request; 200 when there is none left.
     answers: Mutex<VecDeque<Answer>>,
+    /// Answers to tokens that begin so, whatever else is to come.
+    always: Mutex<Vec<(&'static str, Answer)>>,
     arrived: watch::Sender<usize>,
 }
 
@@ -78,7 +80,12 @@ impl NotifyServer {
         let url = format!("{scheme}://127.0.0.1:{}/notify", tcp.local_addr().unwrap().port());
         let listener = MaybeTls { tcp, tls };
         let (sender, arrived) = watch::channel(0);
-        let shared = Arc::new(Shared { posted: Mutex::default(), answers: Mutex::default(), arrived: sender });
+        let shared = Arc::new(Shared {
+            posted: Mutex::default(),
+            answers: Mutex::default(),
+            always: Mutex::default(),
+            arrived: sender,
+        });
         // One handler for every path and method: it fails the test if either is wrong.
         let app = Router::new().fallback(receive).with_state(Arc::clone(&shared));
         let app = app.into_make_service_with_connect_info::<Peer>();
@@ -89,6 +96,13 @@ impl NotifyServer {
     /// The answers to the next requests, in order. After them it is 200 again.
     pub(crate) fn answer(&self, answers: impl IntoIterator<Item = Answer>) {
         self.shared.answers.lock().unwrap().extend(answers);
+    }
+
+    /// The answer to every token that begins so, from now on; none to have no rule any more.
+    pub(crate) fn always(&self, prefix: &'static str, answer: Option<Answer>) {
+        let mut always = self.shared.always.lock().unwrap();
+        always.retain(|(known, _)| *known != prefix);
+        always.extend(answer.map(|answer| (prefix, answer)));
     }
 
     /// What has arrived so far.
@@ -160,10 +174,12 @@ async fn receive(
 ) -> Response {
     let is_notification = method == Method::POST && uri.path() == "/notify";
     let token = if is_notification { token } else { format!("not a notification: {method} {uri} {token}") };
+    let rules = shared.always.lock().unwrap().clone();
+    let rule = rules.into_iter().find(|(prefix, _)| token.starts_with(prefix)).map(|(_, answer)| answer);
     let posted = Posted { at: Instant::now(), token, version, headers, connection };
     shared.posted.lock().unwrap().push(posted);
     shared.arrived.send_modify(|count| *count += 1);
-    let answer = shared.answers.lock().unwrap().pop_front().unwrap_or(Answer::Status(200));
+    let answer = rule.unwrap_or_else(|| shared.answers.lock().unwrap().pop_front().unwrap_or(Answer::Status(200)));
     match answer {
         Answer::Status(status) => StatusCode::from_u16(status).unwrap().into_response(),
         Answer::Redirect(url) => (StatusCode::TEMPORARY_REDIRECT, [("location", url)]).into_response(),

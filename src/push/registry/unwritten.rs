@@ -1,0 +1,112 @@
+//! News that was pushed although it could not be written: the disk is full, and in doubt it is a push. Each message is pushed
+//! once so, however often it is found again, and is not announced a second time when it can be written at last.
+
+use dashmap::DashMap;
+
+use crate::account::AccountId;
+use crate::secret::DeviceToken;
+use crate::store::{Announce, MAX_TOKENS, Position};
+
+/// So many mailboxes of an account are remembered. Messages in others are pushed once they can be written.
+const MAX_MAILBOXES: usize = 8;
+
+/// The news that was pushed from memory, by account.
+#[derive(Debug, Default)]
+pub(super) struct Unwritten(DashMap<AccountId, Vec<Pushed>>);
+
+#[derive(Debug)]
+struct Pushed {
+    mailbox: String,
+    position: Position,
+    /// Tokens of which a POST was accepted since.
+    accepted: Vec<DeviceToken>,
+}
+
+impl Unwritten {
+    /// News of a mailbox up to `position` could not be written. Returns whether it is to be pushed now.
+    pub(super) fn push(&self, account: &AccountId, mailbox: &str, position: Position) -> bool {
+        let mut known = self.0.entry(account.clone()).or_default();
+        if let Some(pushed) = known.iter_mut().find(|pushed| pushed.mailbox == mailbox) {
+            let is_news = !is_within(position, pushed.position);
+            if is_news {
+                (pushed.position, pushed.accepted) = (position, Vec::new());
+            }
+            return is_news;
+        }
+        let has_room = known.len() < MAX_MAILBOXES;
+        if has_room {
+            known.push(Pushed { mailbox: mailbox.to_owned(), position, accepted: Vec::new() });
+        }
+        has_room
+    }
+
+    /// A POST of the token was accepted.
+    pub(super) fn accepted(&self, owners: &[AccountId], token: &DeviceToken) {
+        for account in owners {
+            let Some(mut known) = self.0.get_mut(account) else { continue };
+            for pushed in known.iter_mut().filter(|pushed| pushed.accepted.len() < MAX_TOKENS) {
+                if !pushed.accepted.contains(token) {
+                    pushed.accepted.push(token.clone());
+                }
+            }
+        }
+    }
+
+    /// The tokens that news up to `position` is still to be announced to: not those that it was announced to from memory.
+    pub(super) fn left(&self, account: &AccountId, mailbox: &str, position: Position, announce: Announce) -> Announce {
+        let Some(known) = self.0.get(account) else { return announce };
+        let same = |pushed: &&Pushed| pushed.mailbox == mailbox && is_within(position, pushed.position);
+        match (known.iter().find(same), announce) {
+            (Some(pushed), Announce::All) => Announce::AllBut(pushed.accepted.clone()),
+            (Some(pushed), Announce::AllBut(others)) => {
+                Announce::AllBut(others.into_iter().chain(pushed.accepted.iter().cloned()).collect())
+            }
+            (_, announce) => announce,
+        }
+    }
+
+    /// News of the mailbox was written.
+    pub(super) fn written(&self, account: &AccountId, mailbox: &str) {
+        if let Some(mut known) = self.0.get_mut(account) {
+            known.retain(|pushed| pushed.mailbox != mailbox);
+        }
+        self.0.remove_if(account, |_, known| known.is_empty());
+    }
+
+    /// The account has no token any more.
+    pub(super) fn forget(&self, account: &AccountId) {
+        self.0.remove(account);
+    }
+}
+
+fn is_within(position: Position, pushed: Position) -> bool {
+    position.uid_validity == pushed.uid_validity && position.uid_next <= pushed.uid_next
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn at(uid_next: u32) -> Position {
+        Position { uid_validity: 7, uid_next }
+    }
+
+    #[test]
+    fn each_message_is_pushed_once_and_not_announced_again_where_it_was_accepted() {
+        let (unwritten, account) = (Unwritten::default(), AccountId::new("alice", "imap.example.org:993"));
+        let token = |name: &str| DeviceToken::new(name.as_bytes()).unwrap();
+        assert!(unwritten.push(&account, "INBOX", at(5)));
+        assert!(!unwritten.push(&account, "INBOX", at(5)), "found again");
+        assert!(unwritten.push(&account, "INBOX", at(6)), "another message");
+        unwritten.accepted(std::slice::from_ref(&account), &token("a"));
+        let left = |position| unwritten.left(&account, "INBOX", position, Announce::All);
+        assert_eq!(left(at(6)), Announce::AllBut(vec![token("a")]));
+        assert_eq!(left(at(7)), Announce::All, "with a message that was not pushed");
+        assert_eq!(left(Position { uid_validity: 8, uid_next: 1 }), Announce::All);
+        unwritten.written(&account, "INBOX");
+        assert_eq!(left(at(6)), Announce::All);
+        assert!(unwritten.0.is_empty());
+        let pushed = (0..100).filter(|number| unwritten.push(&account, &number.to_string(), at(1))).count();
+        assert_eq!(pushed, MAX_MAILBOXES);
+    }
+}

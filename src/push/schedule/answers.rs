@@ -1,0 +1,230 @@
+//! Conclusions from the answers: who is to blame, and when the token is tried again.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+
+use super::entry::{Place, Quarantine};
+use super::turns::Class;
+use super::{Answer, Failure, GivenUp, NEWS_PAUSE, Outcome, PATIENCE, RetryQueue, Schedule, enqueue};
+use crate::account::AccountId;
+use crate::push::breaker::{Blame, Failed, LONGEST_PAUSE, LONGEST_PROBE, jittered};
+use crate::secret::DeviceToken;
+use crate::store::Generation;
+
+/// The longest wait between two attempts is 8 to this power, in seconds.
+const HIGHEST_POWER: u32 = 4;
+/// So many 410 in a row are believed although no other account's POST was accepted in between.
+const GONE_UNCONFIRMED: u32 = 3;
+/// Wait in quarantine after the first answer.
+const FIRST_QUARANTINE: Duration = Duration::from_secs(3600);
+/// Wait in quarantine after each further answer.
+pub const QUARANTINE: Duration = Duration::from_secs(24 * 3600);
+/// After so many answers the announcement is given up: the next attempt is for other news.
+const LAST_ANSWER: u32 = 3;
+
+/// A POST that was not accepted.
+#[derive(Clone, Copy)]
+struct Attempt {
+    posted: Generation,
+    class: Class,
+    failure: Failure,
+    retry_after: Option<Duration>,
+}
+
+impl Schedule {
+    /// The POST of `token` ended with `answer`.
+    pub fn answered(&mut self, token: &DeviceToken, answer: Answer, now: Duration) -> Outcome {
+        let Some(entry) = self.tokens.get_mut(token) else { return Outcome::Dropped };
+        let Place::InFlight { generation, class, probe } = entry.place else { return Outcome::Dropped };
+        let account = entry.account.clone();
+        self.flying.ended(class);
+        self.turns.ended(&account, now);
+        let (failure, retry_after) = match answer {
+            Answer::Accepted => {
+                entry.clear_failures();
+                entry.proven = true;
+                self.settle(token, generation, now);
+                self.succeeded(account, now);
+                return Outcome::Accepted(generation);
+            }
+            Answer::Gone => (Failure::Status(410), None),
+            Answer::Refused(status) => (Failure::Status(status), None),
+            Answer::Failed { failure, retry_after } => (failure, retry_after),
+        };
+        let attempt = Attempt { posted: generation, class, failure, retry_after };
+        self.failed(token, &account, attempt, probe, now);
+        match answer {
+            _ if self.tokens.get(token).is_none_or(|entry| entry.wanted.is_none()) => {
+                self.tokens.remove(token);
+                Outcome::Dropped
+            }
+            Answer::Gone => self.gone(token, attempt, now),
+            _ => self.give_up_or_retry(token, &account, attempt, answer, now),
+        }
+    }
+
+    /// Notes the failure, with the token and with the breaker.
+    fn failed(&mut self, token: &DeviceToken, account: &AccountId, attempt: Attempt, probe: bool, now: Duration) {
+        let others = self.accepted_of_others(account);
+        let Some(entry) = self.tokens.get_mut(token) else { return };
+        let was_known = entry.is_known_to_fail();
+        entry.failed(attempt.failure != Failure::Unreachable, others, now);
+        let is_evidence = !was_known && !entry.is_known_to_fail();
+        let is_the_servers = attempt.failure.is_the_servers();
+        let failed = Failed {
+            account: is_evidence.then_some(account),
+            blame: if is_the_servers { Blame::Server } else { Blame::Token },
+            pause: attempt.retry_after.filter(|_| is_the_servers),
+            probe,
+        };
+        let breaker = if attempt.class.is_proven() { &mut self.breaker } else { &mut self.newcomers };
+        breaker.failed(failed, now, &mut self.rng);
+    }
+
+    fn give_up_or_retry(
+        &mut self,
+        token: &DeviceToken,
+        account: &AccountId,
+        attempt: Attempt,
+        answer: Answer,
+        now: Duration,
+    ) -> Outcome {
+        let is_own = self.is_own_failure(account, attempt.failure);
+        let Some(entry) = self.tokens.get_mut(token) else { return Outcome::Dropped };
+        let reason = match answer {
+            Answer::Refused(status) if is_own && (entry.hopeless || entry.is_the_cause()) => GivenUp::Refused(status),
+            Answer::Failed { failure, .. } if is_own && entry.hopeless => GivenUp::Hopeless(failure),
+            _ => return self.retry(token, attempt, now),
+        };
+        entry.hopeless = true;
+        self.settle(token, attempt.posted, now);
+        Outcome::GaveUp(attempt.posted, reason)
+    }
+
+    /// Whether a failure is the token's own: others are accepted, and no other account has failed since.
+    fn is_own_failure(&self, account: &AccountId, failure: Failure) -> bool {
+        failure != Failure::Unreachable
+            && self.accepted_of_others(account).is_some()
+            && ![true, false].iter().any(|proven| self.breaker(*proven).blames_others(account))
+    }
+
+    /// The server says that the token is gone. One such answer is no proof, and none is while the server is down.
+    fn gone(&mut self, token: &DeviceToken, attempt: Attempt, now: Duration) -> Outcome {
+        let is_down = self.breaker(attempt.class.is_proven()).is_down();
+        let Some(entry) = self.tokens.get_mut(token) else { return Outcome::Dropped };
+        let before = entry.quarantine.map_or(0, |quarantine| quarantine.answers);
+        if before == 0 && (is_down || entry.alone == 0 && entry.failures < GONE_UNCONFIRMED) {
+            return self.retry(token, attempt, now);
+        }
+        let answers = before.saturating_add(u32::from(!is_down));
+        let wait = if answers <= 1 || is_down { FIRST_QUARANTINE } else { QUARANTINE };
+        let until = now.saturating_add(wait);
+        entry.quarantine = Some(Quarantine { answers, until });
+        let gives_up = answers >= LAST_ANSWER && !is_down;
+        entry.wanted = entry.wanted.filter(|wanted| !gives_up || wanted.generation > attempt.posted);
+        if let Some(wanted) = &mut entry.wanted {
+            wanted.deadline = wanted.deadline.max(until.saturating_add(PATIENCE));
+            entry.place = Place::Due(enqueue(&mut self.due, &mut self.sequence, until, token.clone()));
+        } else {
+            self.rest(token, now);
+        }
+        match is_down {
+            true => Outcome::Retry(until),
+            false => Outcome::Quarantined { answers, until, gave_up: gives_up.then_some(attempt.posted) },
+        }
+    }
+
+    /// After a POST that is not to be repeated: what came meanwhile waits for the window's end.
+    fn settle(&mut self, token: &DeviceToken, posted: Generation, now: Duration) {
+        let Some(entry) = self.tokens.get_mut(token) else { return };
+        entry.quiet_until = now.saturating_add(self.coalesce);
+        entry.wanted = entry.wanted.filter(|wanted| wanted.generation > posted);
+        if entry.wanted.is_some() {
+            let key = enqueue(&mut self.due, &mut self.sequence, entry.quiet_until, token.clone());
+            entry.place = Place::Due(key);
+        } else {
+            self.rest(token, now);
+        }
+    }
+
+    fn retry(&mut self, token: &DeviceToken, attempt: Attempt, now: Duration) -> Outcome {
+        let Attempt { posted, failure, .. } = attempt;
+        let Some(account) = self.tokens.get(token).map(|entry| entry.account.clone()) else { return Outcome::Dropped };
+        let others = self.accepted_of_others(&account);
+        let Some(entry) = self.tokens.get_mut(token) else { return Outcome::Dropped };
+        let Some(wanted) = entry.wanted else { return Outcome::Dropped };
+        let since = entry.failing.map_or(now, |failing| failing.since);
+        let earliest = now.saturating_add(NEWS_PAUSE);
+        // After a 410, at least as long as an outage of a minute.
+        let failures = if failure == Failure::Status(410) { entry.failures.saturating_add(1) } else { entry.failures };
+        let mut wait = back_off(failures, &mut self.rng);
+        // Perhaps the server is down and nobody else shows it: the token is the probe.
+        let may_be_an_outage = others.is_none_or(|accepted| accepted < since);
+        if may_be_an_outage && (entry.proven || failure.is_the_servers()) {
+            wait = wait.min(jittered(LONGEST_PROBE, &mut self.rng));
+        }
+        let mut at = now.saturating_add(wait);
+        if wanted.generation > posted {
+            at = at.min(earliest);
+        }
+        let after = attempt.retry_after.map(|after| after.min(LONGEST_PAUSE));
+        let at = after.map_or(at, |after| at.max(now.saturating_add(after)));
+        // News puts the deadline off. A token that alone has failed for as long is no better for it.
+        let is_alone = failure != Failure::Unreachable && entry.is_the_cause();
+        let limit = match is_alone {
+            true => wanted.deadline.min(since.saturating_add(PATIENCE)),
+            false => wanted.deadline,
+        };
+        if at > limit {
+            entry.hopeless |= is_alone;
+            // The next announcement has its own five hours.
+            (entry.failing, entry.alone) = (None, 0);
+            self.rest(token, now);
+            return Outcome::GaveUp(wanted.generation, GivenUp::TooLate);
+        }
+        entry.place = match after {
+            // What the server asked for is kept, whatever comes.
+            Some(_) => Place::Due(enqueue(&mut self.due, &mut self.sequence, at, token.clone())),
+            None => {
+                let queue = entry.retry_queue();
+                let key = enqueue(self.retries.get_mut(queue), &mut self.sequence, at, token.clone());
+                Place::Retry { queue, key, earliest }
+            }
+        };
+        Outcome::Retry(at)
+    }
+
+    /// A POST of the account was accepted. If the server had been down, its tokens need not wait for their retries any more:
+    /// the breaker paces.
+    fn succeeded(&mut self, account: AccountId, now: Duration) {
+        let [latest, other] = &mut self.accepted;
+        if latest.as_ref().is_some_and(|(known, _)| *known != account) {
+            *other = latest.take();
+        }
+        *latest = Some((account, now));
+        for (proven, queue) in [(true, RetryQueue::Proven), (false, RetryQueue::Unproven)] {
+            if self.breaker_of(proven).succeeded() {
+                self.release(queue, now);
+            }
+        }
+    }
+
+    fn release(&mut self, queue: RetryQueue, now: Duration) {
+        for (_, token) in std::mem::take(self.retries.get_mut(queue)) {
+            if let Some(entry) = self.tokens.get_mut(&token) {
+                entry.place = Place::Due(enqueue(&mut self.due, &mut self.sequence, now, token));
+            }
+        }
+    }
+
+    /// When a POST of another account was last accepted.
+    fn accepted_of_others(&self, account: &AccountId) -> Option<Duration> {
+        let others = self.accepted.iter().flatten();
+        others.filter(|(accepted, _)| accepted != account).map(|(_, at)| *at).max()
+    }
+}
+
+fn back_off(failures: u32, rng: &mut Rng) -> Duration {
+    jittered(Duration::from_secs(8_u64.saturating_pow(failures.min(HIGHEST_POWER))), rng)
+}

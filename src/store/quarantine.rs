@@ -1,0 +1,157 @@
+//! Tokens that the notification server says are gone, and the accounts that are erased because of them, in SQL.
+
+use rusqlite::{Connection, Row, params};
+
+use super::operations::{Operation, Result, RowId, account_in, hash, token_in};
+use super::{Change, Erased, MAX_ERASED, Moment, Quarantine, TokenRecord, UnixTime};
+use crate::account::AccountId;
+use crate::secret::DeviceToken;
+
+/// A token is removed after so many answers,
+const ANSWERS: u32 = 3;
+/// over so many seconds of running time.
+const DAY: i64 = 24 * 3600;
+/// A token that a client hands over again may be posted so many seconds after the last answer.
+const HANDED_OVER_PAUSE: i64 = 600;
+/// A token is taken for replaced by another one after so many answers.
+const REPLACED_ANSWERS: u32 = 2;
+/// Erased accounts are remembered for so many seconds.
+const MEMORY: i64 = 30 * DAY;
+
+impl Operation<'_> {
+    /// The notification server says for the `answers`th time that the token is gone. It is removed from all accounts if it said
+    /// so often enough, for a day, and accepted a POST of another account since the last time. Returns whether it was removed.
+    pub(super) fn quarantined(
+        &mut self,
+        token: &DeviceToken,
+        answers: u32,
+        until: UnixTime,
+        now: Moment,
+    ) -> Result<bool> {
+        let key = hash(token);
+        let is_over: bool = self
+            .cached(
+                "SELECT EXISTS (
+                     SELECT 1 FROM tokens WHERE hash = ?1 AND ?2 - gone_served >= ?3 AND EXISTS (
+                         SELECT 1 FROM tokens o WHERE o.accepted >= tokens.gone_last
+                             AND o.account NOT IN (SELECT account FROM tokens WHERE hash = ?1)))",
+            )?
+            .query_row(params![key.as_ref(), now.served.0, DAY], |row| row.get(0))?;
+        if answers >= ANSWERS && is_over {
+            let reason = "the notification server said for at least a day that the app's token is gone (410)";
+            self.forget_token(token, reason, now.wall)?;
+            return Ok(true);
+        }
+        self.cached(
+            "UPDATE tokens SET gone = ?2, gone_first = coalesce(gone_first, ?3), gone_last = ?3, gone_until = ?4,
+                 gone_served = coalesce(gone_served, ?5)
+             WHERE hash = ?1",
+        )?
+        .execute(params![key.as_ref(), answers, now.wall.0, until.0, now.served.0])?;
+        self.tell_token(token)?;
+        Ok(false)
+    }
+
+    /// A client has handed the token over. If it is in quarantine, the app is there: the token may be posted soon, and the day
+    /// before its removal begins again.
+    pub(super) fn handed_over(&mut self, token: &DeviceToken, now: Moment) -> Result<()> {
+        let changed = self
+            .cached(
+                "UPDATE tokens SET gone_until = min(gone_until, max(?2, gone_last + ?3)), gone_served = ?4
+                 WHERE hash = ?1 AND gone > 0",
+            )?
+            .execute(params![hash(token).as_ref(), now.wall.0, HANDED_OVER_PAUSE, now.served.0])?;
+        if changed > 0 {
+            self.tell_token(token)?;
+        }
+        Ok(())
+    }
+
+    /// The account has got a token that it did not have. If exactly one of its tokens is in quarantine, was in it for more
+    /// than one answer, and was not handed over since, the device has replaced that one.
+    pub(super) fn replace(&mut self, row: RowId, newest: &DeviceToken) -> Result<()> {
+        let replaced: Vec<(DeviceToken, bool)> = self
+            .cached("SELECT token, gone >= ? AND last_seen < gone_first FROM tokens WHERE account = ? AND gone > 0")?
+            .query_map(params![REPLACED_ANSWERS, row], |row| Ok((token_in(row, 0)?, row.get(1)?)))?
+            .collect::<rusqlite::Result<_>>()?;
+        if let [(token, true)] = replaced.as_slice()
+            && token != newest
+        {
+            self.cached("DELETE FROM tokens WHERE account = ? AND hash = ?")?
+                .execute(params![row, hash(token).as_ref()])?;
+            self.left(token.clone())?;
+        }
+        Ok(())
+    }
+
+    /// Tells what is known of a token now.
+    pub(super) fn tell_token(&mut self, token: &DeviceToken) -> Result<()> {
+        let record = self
+            .cached(
+                "SELECT max(accepted) IS NOT NULL, coalesce(max(gone), 0), max(gone_first), max(gone_until)
+                 FROM tokens WHERE hash = ?",
+            )?
+            .query_row([hash(token).as_ref()], |row| record_in(row, 0))?;
+        self.changes.push(Change::Token { token: token.clone(), record });
+        Ok(())
+    }
+
+    /// Remembers for a while that an account was erased.
+    pub(super) fn note_erased(&mut self, account: &AccountId, reason: &str, now: UnixTime) -> Result<()> {
+        self.cached("DELETE FROM erased WHERE user = ?1 AND upstream = ?2 OR at < ?3")?.execute(params![
+            account.user,
+            account.upstream,
+            now.0.saturating_sub(MEMORY)
+        ])?;
+        self.cached("INSERT INTO erased (user, upstream, at, reason) VALUES (?, ?, ?, ?)")?.execute(params![
+            account.user,
+            account.upstream,
+            now.0,
+            reason
+        ])?;
+        self.cached("DELETE FROM erased WHERE id NOT IN (SELECT id FROM erased ORDER BY id DESC LIMIT ?)")?
+            .execute([i64::try_from(MAX_ERASED).unwrap_or(i64::MAX)])?;
+        Ok(())
+    }
+
+    /// The account is there again.
+    pub(super) fn forget_erased(&mut self, account: &AccountId) -> Result<()> {
+        self.cached("DELETE FROM erased WHERE user = ? AND upstream = ?")?
+            .execute(params![account.user, account.upstream])?;
+        Ok(())
+    }
+
+    /// The accounts erased within the last 30 days, the latest first.
+    pub(super) fn erased(&mut self, now: UnixTime) -> Result<Vec<Erased>> {
+        let erased = self
+            .cached("SELECT user, upstream, at, reason FROM erased WHERE at >= ? ORDER BY id DESC")?
+            .query_map([now.0.saturating_sub(MEMORY)], |row| {
+                Ok(Erased { account: account_in(row, 0)?, at: UnixTime(row.get(2)?), reason: row.get(3)? })
+            })?
+            .collect::<rusqlite::Result<_>>()?;
+        Ok(erased)
+    }
+}
+
+/// All tokens of which something is known.
+pub(super) fn token_records(connection: &Connection) -> rusqlite::Result<Vec<(DeviceToken, TokenRecord)>> {
+    connection
+        .prepare(
+            "SELECT token, max(accepted) IS NOT NULL, max(gone), max(gone_first), max(gone_until) FROM tokens
+             WHERE accepted IS NOT NULL OR gone > 0 GROUP BY hash",
+        )?
+        .query_map([], |row| Ok((token_in(row, 0)?, record_in(row, 1)?)))?
+        .collect()
+}
+
+fn record_in(row: &Row<'_>, first: usize) -> rusqlite::Result<TokenRecord> {
+    Ok(TokenRecord { accepted: row.get(first)?, quarantine: quarantine_in(row, first.saturating_add(1))? })
+}
+
+/// From the columns `gone`, `gone_first` and `gone_until`.
+pub(super) fn quarantine_in(row: &Row<'_>, first: usize) -> rusqlite::Result<Option<Quarantine>> {
+    let answers: u32 = row.get(first)?;
+    let time = |index| Ok::<_, rusqlite::Error>(UnixTime(row.get::<_, Option<i64>>(index)?.unwrap_or_default()));
+    let (since, until) = (time(first.saturating_add(1))?, time(first.saturating_add(2))?);
+    Ok((answers > 0).then_some(Quarantine { answers, since, until }))
+}

@@ -1,0 +1,94 @@
+//! Pushes of one account while those of others, or of all, fail: the real binary before a scripted notification server.
+
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+
+use super::support::client::{Client, quoted};
+use super::support::dovecot::Setup;
+use super::support::notify::Answer;
+use super::support::scene::{PATIENCE, Scene};
+
+/// An account has so many tokens at most.
+const JUNK: usize = 32;
+
+/// Thirty-two tokens of one account fail, each in the same way, and had news a moment ago: a neighbour's push comes at once.
+async fn junk_delays_no_neighbour(name: &'static str, answer: Answer) {
+    let mut scene = Scene::new(Setup::Vanilla, name).await;
+    scene.notify.always("openpgp:junk", Some(answer));
+    let mut client = scene.client().await;
+    for number in 0..JUNK {
+        let set =
+            format!("c2 SETMETADATA \"INBOX\" (/private/devicetoken {})", quoted(&format!("openpgp:junk{number}")));
+        assert!(client.command(&set).await.result.starts_with("OK"));
+    }
+    drop(client);
+    scene.dovecot.wait_for_watch(&scene.user, 1).await;
+    let neighbour = scene.dovecot.user(&format!("{name}-neighbour"));
+    let mut client = Client::tls(scene.deltapush.imaps, &scene.deltapush.certificate()).await;
+    client.log_in(&neighbour).await;
+    let set = "c2 SETMETADATA \"INBOX\" (/private/devicetoken \"openpgp:neighbour\")";
+    assert!(client.command(set).await.result.starts_with("OK"));
+    drop(client);
+    scene.dovecot.wait_for_watch(&neighbour, 1).await;
+
+    scene.deliver_news().await;
+    scene.notify.wait_for(2, PATIENCE).await;
+    // Time for all of them to be tried, where they are answered.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let delivered = Instant::now();
+    scene.dovecot.deliver_news(&neighbour, "news").await;
+    let posted_to_neighbour = || {
+        let posted = scene.notify.posted();
+        posted.into_iter().find(|posted| posted.token == "openpgp:neighbour").map(|posted| posted.at)
+    };
+    while posted_to_neighbour().is_none() {
+        assert!(delivered.elapsed() < PATIENCE, "never posted");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let wait = posted_to_neighbour().unwrap().duration_since(delivered);
+    println!("{name}: {wait:?} after the delivery began, {} POSTs in all", scene.notify.posted().len());
+    // Dovecot holds news back for half a second.
+    assert!(wait < Duration::from_millis(2_500), "{name}: {wait:?}");
+    assert!(!scene.deltapush.log().contains("notification server is down"));
+}
+
+#[tokio::test]
+async fn junk_tokens_of_one_account_delay_no_neighbour() {
+    let mut cases = JoinSet::new();
+    cases.spawn(junk_delays_no_neighbour("junk-503", Answer::Status(503)));
+    cases.spawn(junk_delays_no_neighbour("junk-500", Answer::Status(500)));
+    cases.spawn(junk_delays_no_neighbour("junk-410", Answer::Status(410)));
+    cases.spawn(junk_delays_no_neighbour("junk-hang", Answer::Hang));
+    cases.join_all().await;
+}
+
+/// The notification server gives one answer to everybody for some seconds: the push comes afterwards, without other news.
+async fn outage_loses_no_push(name: &'static str, status: u16) {
+    let mut scene = Scene::new(Setup::Vanilla, name).await;
+    scene.notify.always("openpgp:", Some(Answer::Status(status)));
+    scene.register("openpgp:phone").await;
+    scene.deliver_news().await;
+    scene.notify.wait_for(1, PATIENCE).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    scene.notify.always("openpgp:", None);
+    scene.notify.wait_for(2, PATIENCE).await;
+    let reply = scene.client().await.command("c2 GETMETADATA INBOX /private/devicetoken").await.text();
+    assert!(reply.contains("openpgp:phone"), "{name}: {reply}");
+}
+
+#[tokio::test]
+async fn a_short_outage_of_any_kind_loses_no_push() {
+    let mut cases = JoinSet::new();
+    for (name, status) in [
+        ("outage-401", 401),
+        ("outage-403", 403),
+        ("outage-404", 404),
+        ("outage-429", 429),
+        ("outage-500", 500),
+        ("outage-503", 503),
+    ] {
+        cases.spawn(outage_loses_no_push(name, status));
+    }
+    cases.join_all().await;
+}
