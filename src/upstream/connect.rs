@@ -224,9 +224,12 @@ impl<'a> Attempt<'a> {
         let found = self.upstreams.dns.addresses(&server.host, self.target.reach).await;
         let addresses = found.map_err(|error| Failed::before(ConnectError::Unreachable(error.into())))?;
         let mut candidates = dial::interleaved(&addresses, server.port);
+        self.upstreams.late.sort(&mut candidates);
+        let all = candidates.clone();
         loop {
             let tcp =
                 dial::race(&mut candidates).await.map_err(|error| Failed::before(ConnectError::Unreachable(error)))?;
+            let address = tcp.peer_addr().map_err(|error| Failed::before(ConnectError::Broken(error)))?;
             let has_committed = Committed::no(self.permit);
             let shown = transcript.as_mut().map(|transcript| &mut **transcript as &mut (dyn Transcript + Send));
             let mut session = Box::pin(self.session(tcp, server, shown, &has_committed));
@@ -244,7 +247,11 @@ impl<'a> Attempt<'a> {
                 None => session.await,
             };
             match ended {
-                Ok(progress) => return Ok(progress),
+                Ok(progress) => {
+                    let before = all.iter().take_while(|candidate| **candidate != address).copied();
+                    self.upstreams.late.used(address, &before.collect::<Vec<_>>());
+                    return Ok(progress);
+                }
                 Err(error) if has_committed.is_so() || !error.is_about_the_way() => {
                     return Err(Failed { error, is_final: true });
                 }

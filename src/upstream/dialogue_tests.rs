@@ -85,9 +85,7 @@ fn gmail_lists_capabilities_untagged_before_the_answer() {
          > dp1 CAPABILITY
          S: * CAPABILITY IMAP4rev1 AUTH=PLAIN
          S: dp1 OK Thats all she wrote!
-         > dp2 AUTHENTICATE PLAIN
-         S: +
-         > AHUAcA==
+         > dp2 LOGIN \"u\" \"p\"
          S: * CAPABILITY IMAP4rev1 IDLE
          S: dp2 OK u authenticated (Success)",
     );

@@ -40,7 +40,11 @@ pub(super) enum Way {
 pub(super) fn choose(credentials: &Credentials, capabilities: &Capabilities) -> Result<Way, LoginError> {
     let offers = |mechanism: Mechanism| capabilities.has(&format!("AUTH={}", mechanism.name()));
     let chosen = match credentials.kind {
-        // First of all PLAIN, since its strings are UTF-8 by definition.
+        // LOGIN is one round trip where PLAIN would be two.
+        Kind::Password if !capabilities.has("SASL-IR") && can_use_login_line(credentials, capabilities) => {
+            return Ok(Way::Login);
+        }
+        // Otherwise PLAIN goes first, since its strings are UTF-8 by definition.
         Kind::Password if offers(Mechanism::Plain) => Some(Mechanism::Plain),
         // Only PLAIN has an authorization identity.
         Kind::Password if credentials.authorization.is_some() => None,
@@ -55,6 +59,15 @@ pub(super) fn choose(credentials: &Credentials, capabilities: &Capabilities) -> 
     let can_begin = mechanism != Mechanism::Login && capabilities.has("SASL-IR");
     let fits = messages(credentials, mechanism).first().is_some_and(|first| first.len() <= MAX_INITIAL);
     Ok(Way::Sasl { mechanism, initial: can_begin && fits })
+}
+
+/// Whether LOGIN says the same as PLAIN, in one line.
+fn can_use_login_line(credentials: &Credentials, capabilities: &Capabilities) -> bool {
+    let fits = |string: &[u8]| is_quotable(string) && string.len() <= MAX_IN_LINE;
+    credentials.authorization.is_none()
+        && !capabilities.has("LOGINDISABLED")
+        && fits(credentials.user.as_bytes())
+        && fits(credentials.password.expose())
 }
 
 /// What the client could use instead, in words.
@@ -148,7 +161,10 @@ mod tests {
         let password = Credentials::new("u", "p");
         assert_eq!(way(&password, "IMAP4rev1"), Ok(Way::Login));
         assert_eq!(way(&password, "AUTH=LOGIN SASL-IR"), Ok(Way::Login));
-        assert_eq!(way(&password, "AUTH=LOGIN AUTH=PLAIN"), sasl(Mechanism::Plain, false));
+        assert_eq!(way(&password, "AUTH=LOGIN AUTH=PLAIN SASL-IR"), sasl(Mechanism::Plain, true));
+        assert_eq!(way(&password, "AUTH=LOGIN AUTH=PLAIN"), Ok(Way::Login), "a round trip less");
+        assert_eq!(way(&password, "LOGINDISABLED AUTH=PLAIN"), sasl(Mechanism::Plain, false));
+        assert_eq!(way(&Credentials::new("u", "pä"), "AUTH=PLAIN"), sasl(Mechanism::Plain, false));
         assert_eq!(way(&password, "LOGINDISABLED AUTH=PLAIN SASL-IR"), sasl(Mechanism::Plain, true));
         assert_eq!(way(&password, "LOGINDISABLED AUTH=LOGIN SASL-IR"), sasl(Mechanism::Login, false));
         assert_eq!(way(&Credentials::new("u", "p".repeat(9000)), "AUTH=PLAIN SASL-IR"), sasl(Mechanism::Plain, false));

@@ -12,6 +12,7 @@ pub mod dialogue;
 pub mod discovery;
 pub mod dns;
 pub mod id;
+mod late_addresses;
 mod login;
 mod mechanism;
 pub mod originating;
@@ -36,6 +37,8 @@ pub struct Upstreams {
     pub dns: Arc<dns::Dns>,
     /// Finding the servers of domains.
     pub discovery: Arc<discovery::Discovery>,
+    /// Addresses that are tried last.
+    pub late: Arc<late_addresses::LateAddresses>,
 }
 
 impl Upstreams {
@@ -50,6 +53,7 @@ impl Upstreams {
             time: config.limits.upstream_time,
             dns: Arc::new(dns::Dns::new(config.dns.server)),
             discovery: Arc::default(),
+            late: Arc::default(),
         })
     }
 
@@ -58,7 +62,7 @@ impl Upstreams {
     /// # Errors
     /// [`tls::TrustError`] if a file of certificate authorities does not serve.
     pub fn renewed(&self, before: &Config, config: &Config) -> Result<Self, tls::TrustError> {
-        let new = Self::new(config)?;
+        let new = Self { late: Arc::clone(&self.late), ..Self::new(config)? };
         if before.dns != config.dns || before.routes != config.routes {
             return Ok(new);
         }
