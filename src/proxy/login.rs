@@ -19,6 +19,7 @@ use super::refused::Refused;
 use crate::account::AccountId;
 use crate::config::Native;
 use crate::push::watcher::kept::Ticket;
+use crate::recognition::Caller;
 use crate::secret::{Credentials, Kind};
 use crate::telemetry::LoginResult;
 use crate::upstream::connect::{ConnectError, Connected};
@@ -161,7 +162,8 @@ impl Connection {
     async fn ticket_for(&self, target: &Target, account: &AccountId, credentials: &Credentials) -> Option<Arc<Ticket>> {
         let ticket = self.proxy.keeper.as_ref()?.ticket(account)?;
         let is_possible = credentials.kind == Kind::Password && ticket.fits(target, self.prefix());
-        (is_possible && self.proxy.recognizer.is_same(&credentials.password, &ticket.hash).await).then_some(ticket)
+        (is_possible && self.proxy.recognizer.is_same(&credentials.password, &ticket.hash, self.caller(account)).await)
+            .then_some(ticket)
     }
 
     /// The session that was kept, for who has shown its ticket.
@@ -187,9 +189,13 @@ impl Connection {
         if !is_wanted {
             return Returned::default();
         }
-        let hash = self.proxy.recognizer.hash(&credentials.password).await;
+        let hash = self.proxy.recognizer.hash(&credentials.password, self.caller(account)).await;
         let ticket = hash.map(|hash| Ticket::new(hash, target, self.prefix(), &upstream.logged_in));
         Returned { ticket: ticket.map(Arc::new), presence: None }
+    }
+
+    fn caller(&self, account: &AccountId) -> Caller {
+        Caller { account: account.clone(), prefix: self.prefix() }
     }
 
     fn prefix(&self) -> IpAddr {
