@@ -50,6 +50,7 @@ impl Reporter {
             started: clock.time_of(history.began()),
             connections: self.board.telemetry().metrics().connections(),
             counts: count(&accounts),
+            refused_accounts: self.registry.refused_accounts(),
             notifications: Notifications { down_since: history.down_since().map(Moment::time) },
             accounts,
         })
@@ -278,6 +279,7 @@ mod tests {
             started: clock.wall(),
             connections: 0,
             counts: count(&accounts),
+            refused_accounts: 0,
             notifications: Notifications::default(),
             accounts,
         };

@@ -24,6 +24,7 @@ use super::session::{Session, Upstream};
 use super::web;
 use crate::account::AccountId;
 use crate::config::{Listener, ListenerTls};
+use crate::push::registry::Origin;
 use crate::push::watcher::kept::Abilities;
 use crate::secret::Credentials;
 use crate::stream::{Stream, receive_some};
@@ -73,6 +74,7 @@ struct Authenticated {
     credentials: Option<Arc<Credentials>>,
     upstream: Connected,
     returned: Box<Returned>,
+    origin: Origin,
 }
 
 /// A session that is relayed from here on.
@@ -248,14 +250,17 @@ impl Connection {
                     )
                     .await?
                 {
-                    Ok(Entered { account, credentials, upstream, returned }) => {
+                    Ok(Entered { account, credentials, upstream, returned, is_open }) => {
                         self.tell_login(Some(&account), LoginResult::Accepted);
                         self.trace.logged_in(&account);
                         let mut client = client.take()?;
                         client.forget_what_was_read();
                         // A vector of its own: the other one has had the password in it.
                         let rest = received.as_slice().to_vec();
-                        return Ok(Authenticated { client, rest, tag, account, credentials, upstream, returned });
+                        let origin = Origin { prefix: self.prefix(), is_open };
+                        let authenticated =
+                            Authenticated { client, rest, tag, account, credentials, upstream, returned, origin };
+                        return Ok(authenticated);
                     }
                     Err(refused) => {
                         self.tell_login(None, refused.result);
@@ -345,7 +350,7 @@ impl Connection {
 
     /// From the login on: the client gets the server's answer under its own tag, and everything else as it comes.
     fn relay(mut self, authenticated: Authenticated) -> (Box<Relay<AccountHandle>>, Beginning) {
-        let Authenticated { client, rest, tag, account, credentials, upstream, returned } = authenticated;
+        let Authenticated { client, rest, tag, account, credentials, upstream, returned, origin } = authenticated;
         let Connected { stream, logged_in, rest: upstream_rest } = upstream;
         let mut known = Upstream { pushes: logged_in.pushes, ..Upstream::default() };
         known.learn(logged_in.capabilities.iter().map(str::as_bytes));
@@ -370,6 +375,7 @@ impl Connection {
             account,
             credentials,
             session: self.session,
+            origin,
             board: self.proxy.board.clone(),
             has_grace: self.proxy.has_grace,
             device: OnceLock::new(),
@@ -407,6 +413,6 @@ mod tests {
     fn a_session_that_says_nothing_is_small() {
         let sizes = (size_of::<Session>(), size_of::<Relay<AccountHandle>>(), size_of_future(Connection::serve));
         // In bytes: the session's state; that and what is known of its streams; the task, which has that in a box.
-        assert!(sizes.0 <= 448 && sizes.1 <= 1112 && sizes.2 <= 512, "{sizes:?}");
+        assert!(sizes.0 <= 448 && sizes.1 <= 1128 && sizes.2 <= 512, "{sizes:?}");
     }
 }

@@ -40,6 +40,8 @@ pub(super) struct Entered {
     pub(super) upstream: Connected,
     /// Boxed: elsewhere it is empty.
     pub(super) returned: Box<Returned>,
+    /// The login's domain named the mail server.
+    pub(super) is_open: bool,
 }
 
 impl Connection {
@@ -103,7 +105,8 @@ impl Connection {
         if let Some((upstream, returned)) = self.handed_back(&account, shown.as_ref()).await {
             pass.done(Outcome::Accepted);
             debug!(session, %peer, %account, upstream = %target, "logged in to the session that was kept");
-            return Ok(Ok(Entered { account, credentials: None, upstream, returned: Box::new(returned) }));
+            let (returned, is_open) = (Box::new(returned), target.reach == Reach::PublicOnly);
+            return Ok(Ok(Entered { account, credentials: None, upstream, returned, is_open }));
         }
         let probed = self.proxy.session.native == Native::Passthrough && !self.proxy.probes.is_known(&target);
         let mut attempt = self.attempt(&target, &credentials, probed, &pass, &mut client).await;
@@ -154,7 +157,8 @@ impl Connection {
         }
         let kept = self.proxy.keeper.is_none().then(|| Arc::new(credentials.to_keep()));
         let returned = Box::new(self.ticket(&target, &account, &credentials, &upstream).await);
-        Ok(Ok(Entered { account, credentials: kept, upstream, returned }))
+        let is_open = target.reach == Reach::PublicOnly;
+        Ok(Ok(Entered { account, credentials: kept, upstream, returned, is_open }))
     }
 
     /// The kept session's ticket, if this login is the same: a session is not asked for it, and another password is for the mail
@@ -198,7 +202,7 @@ impl Connection {
         Caller { account: account.clone(), prefix: self.prefix() }
     }
 
-    fn prefix(&self) -> IpAddr {
+    pub(super) fn prefix(&self) -> IpAddr {
         Prefix::of(self.peer.ip()).address()
     }
 

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::compress::Malformed;
 use super::peer::{Closing, Peer};
-use super::session::{Glimpse, Output, Request, Session};
+use super::session::{Answer, Glimpse, Output, Request, Session};
 use super::turn::Turn;
 use crate::secret::DeviceToken;
 use crate::stream::{Stream, with_scratch};
@@ -28,8 +28,8 @@ const LINGER: Duration = Duration::from_secs(30);
 /// How long nothing is said before what is kept of a client that compresses is made smaller.
 pub const FOLD_TIME: Duration = Duration::from_secs(5);
 
-/// A future that performs a [`Request`] and says whether it was done.
-pub type Performed = Pin<Box<dyn Future<Output = bool> + Send>>;
+/// A future that performs a [`Request`] and says what came of it.
+pub type Performed = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
 /// What a session needs to know of its account.
 pub trait Account: Send {
@@ -417,10 +417,10 @@ impl<A: Account> Relay<A> {
             self.performing = Some(self.account.perform(request));
             return true;
         };
-        let Poll::Ready(done) = performing.as_mut().poll(cx) else { return false };
+        let Poll::Ready(answer) = performing.as_mut().poll(cx) else { return false };
         self.performing = None;
         let (session, mut out) = self.parts(cx);
-        session.answered(done, &mut out);
+        session.answered(answer, &mut out);
         true
     }
 

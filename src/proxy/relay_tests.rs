@@ -38,7 +38,7 @@ impl Account for Willing {
         self.requests.lock().unwrap().push(request);
         Box::pin(async {
             sleep(Duration::from_millis(100)).await;
-            true
+            true.into()
         })
     }
 }

@@ -6,7 +6,7 @@
 pub(super) const MAX_BYTES: usize = 256 * 1024;
 
 /// Lines, or parts of literals, handled in one turn.
-pub(super) const MAX_PIECES: usize = 1000;
+pub(super) const MAX_PIECES: usize = 500;
 
 /// A compressed byte costs as much time as so many others.
 const COMPRESSED: usize = 4;
