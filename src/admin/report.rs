@@ -21,6 +21,9 @@ pub struct Report {
     pub limited: Vec<LimitedServer>,
     /// The accounts, counted; all of them, also where `accounts` has only some.
     pub counts: Counts,
+    /// New accounts that were refused since the start: `limits.accounts`, `limits.new_accounts_per_address`.
+    #[serde(default)]
+    pub refused_accounts: u64,
     /// The notification server.
     pub notifications: Notifications,
     /// The accounts, those with a problem first, then by name.

@@ -78,6 +78,7 @@ impl Reporter {
             connections: self.board.telemetry().metrics().connections(),
             limited: self.limited(clock),
             counts: count(&accounts),
+            refused_accounts: self.registry.refused_accounts(),
             notifications: Notifications { down_since: history.down_since().map(Moment::time) },
             accounts,
             erased: self.registry.erased().await?.iter().map(erased).collect(),
@@ -342,6 +343,7 @@ mod tests {
             connections: 0,
             limited: vec![],
             counts: count(&accounts),
+            refused_accounts: 0,
             notifications: Notifications::default(),
             accounts,
             erased: vec![erased(&Erased {

@@ -111,6 +111,13 @@ fn head(report: &Report) -> String {
         "{} devices, {} of them with a push that is not accepted yet; {} clients connected",
         counts.devices, counts.pending, report.connections
     );
+    if report.refused_accounts > 0 {
+        let _ = writeln!(
+            text,
+            "new accounts were refused {} times since the start: see limits.accounts and limits.new_accounts_per_address",
+            report.refused_accounts
+        );
+    }
     if let Some(since) = report.notifications.down_since {
         let _ = writeln!(
             text,

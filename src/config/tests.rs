@@ -315,6 +315,8 @@ fn every_mistake_has_its_place_and_its_cure() {
             "config.yaml:2:12: `contact`: \"https://a.example/(x)\" has char",
         ),
         ("limits:\n  connections: 0\n", "config.yaml:2:16: `connections`: must be at least 1"),
+        ("limits:\n  accounts: many\n", "config.yaml:2:13: `accounts`: \"many\" is neither a whole number nor `auto`"),
+        ("limits:\n  accounts: 0\n", "config.yaml:2:13: `accounts`: must be at least 1"),
         ("limits:\n  command: 64\n", "config.yaml:2:12: `command`: \"64\" is not a size: write it as `512B`"),
         ("limits:\n  command: 0B\n", "config.yaml:2:12: `command`: 0B is too little: 8KiB is the least that works"),
         ("limits:\n  buffer: 1B\n", "config.yaml:2:11: `buffer`: 1B is too little: 4KiB"),

@@ -121,6 +121,17 @@ pub(super) fn count<'de, N: FromStr + From<u8> + PartialEq, D: Deserializer<'de>
     }
 }
 
+/// A whole number of at least one, or `None` as `auto`.
+pub(super) fn count_or_auto<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    match (text.as_str(), text.parse()) {
+        ("auto", _) => Ok(None),
+        (_, Ok(0)) => Err(D::Error::custom("must be at least 1")),
+        (_, Ok(count)) => Ok(Some(count)),
+        (_, Err(_)) => Err(D::Error::custom(format!("{text:?} is neither a whole number nor `auto`"))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -25,13 +25,17 @@ use super::session::{Session, Upstream};
 use super::web;
 use crate::account::AccountId;
 use crate::config::{Listener, ListenerTls};
+use crate::push::registry::Origin;
 use crate::push::watcher::kept::Abilities;
 use crate::secret::Credentials;
-use crate::stream::{Stream, receive};
+use crate::stream::{Stream, receive_some};
 use crate::telemetry::{Event as Told, LoginResult, Telemetry};
 use crate::trace::{Mark, Recorder, Speaker, Transcript};
 use crate::upstream::connect::Connected;
 use crate::upstream::id::Introduction;
+
+/// Bytes that are read at once before the login: what a client may have in memory then is little.
+const READ_BEFORE_LOGIN: usize = 4 * 1024;
 
 /// A connection and what it needs to know.
 pub(super) struct Connection {
@@ -71,6 +75,7 @@ struct Authenticated {
     credentials: Option<Arc<Credentials>>,
     upstream: Connected,
     returned: Box<Returned>,
+    origin: Origin,
 }
 
 /// A session that is relayed from here on.
@@ -246,14 +251,17 @@ impl Connection {
                     )
                     .await?
                 {
-                    Ok(Entered { account, credentials, upstream, returned }) => {
+                    Ok(Entered { account, credentials, upstream, returned, is_open }) => {
                         self.tell_login(Some(&account), LoginResult::Accepted);
                         self.trace.logged_in(&account);
                         let mut client = client.take()?;
                         client.forget_what_was_read();
                         // A vector of its own: the other one has had the password in it.
                         let rest = received.as_slice().to_vec();
-                        return Ok(Authenticated { client, rest, tag, account, credentials, upstream, returned });
+                        let origin = Origin { prefix: self.prefix(), is_open };
+                        let authenticated =
+                            Authenticated { client, rest, tag, account, credentials, upstream, returned, origin };
+                        return Ok(authenticated);
                     }
                     Err(refused) => {
                         self.tell_login(None, refused.result);
@@ -290,6 +298,9 @@ impl Connection {
             let event = machine.take(&mut input, &mut out, shown);
             let used = received.len().saturating_sub(input.len());
             received.drain(..used);
+            if received.is_empty() {
+                *received = Vec::new();
+            }
             client.send(&out).await?;
             if let Some(event) = event {
                 return Ok(event);
@@ -297,7 +308,7 @@ impl Connection {
             let deadline = self.command_deadline(machine.under_way());
             // Asked for first: input that is always there must not put the end off.
             let is_late = Instant::now() >= deadline;
-            let read = timeout_at(deadline, receive(client.stream()?, received)).await;
+            let read = timeout_at(deadline, receive_some(client.stream()?, received, READ_BEFORE_LOGIN)).await;
             match read {
                 _ if is_late => return self.too_late(client).await,
                 Ok(Ok(0)) => return Err(NoLogin::Closed),
@@ -340,7 +351,7 @@ impl Connection {
 
     /// From the login on: the client gets the server's answer under its own tag, and everything else as it comes.
     fn relay(mut self, authenticated: Authenticated) -> (Box<Relay<AccountHandle>>, Beginning) {
-        let Authenticated { client, rest, tag, account, credentials, upstream, returned } = authenticated;
+        let Authenticated { client, rest, tag, account, credentials, upstream, returned, origin } = authenticated;
         let Connected { stream, logged_in, rest: upstream_rest } = upstream;
         let mut known = Upstream { pushes: logged_in.pushes, ..Upstream::default() };
         known.learn(logged_in.capabilities.iter().map(str::as_bytes));
@@ -365,6 +376,7 @@ impl Connection {
             account,
             credentials,
             session: self.session,
+            origin,
             board: self.proxy.board.clone(),
             has_grace: self.proxy.has_grace,
             device: OnceLock::new(),
@@ -402,6 +414,6 @@ mod tests {
     fn a_session_that_says_nothing_is_small() {
         let sizes = (size_of::<Session>(), size_of::<Relay<AccountHandle>>(), size_of_future(Connection::serve));
         // In bytes: the session's state; that and what is known of its streams; the task, which has that in a box.
-        assert!(sizes.0 <= 448 && sizes.1 <= 1072 && sizes.2 <= 512, "{sizes:?}");
+        assert!(sizes.0 <= 448 && sizes.1 <= 1128 && sizes.2 <= 512, "{sizes:?}");
     }
 }

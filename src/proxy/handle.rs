@@ -6,10 +6,10 @@ use tracing::{debug, info, warn};
 
 use super::legacy::Legacy;
 use super::relay::{self, Left, Performed};
-use super::session::{Glimpse, Request};
+use super::session::{Answer, Glimpse, Request};
 use crate::account::AccountId;
 use crate::push::board::Board;
-use crate::push::registry::Registry;
+use crate::push::registry::{Origin, Registry};
 use crate::push::standing::standing;
 use crate::secret::{Credentials, DeviceToken};
 use crate::telemetry::{Event, Way};
@@ -21,6 +21,8 @@ pub(super) struct AccountHandle {
     /// None where sessions are kept.
     pub(super) credentials: Option<Arc<Credentials>>,
     pub(super) session: u64,
+    /// Where the account comes from, if it is new.
+    pub(super) origin: Origin,
     pub(super) board: Board,
     /// Pushes wait for other devices: it is noted that the session's device fetches.
     pub(super) has_grace: bool,
@@ -96,7 +98,18 @@ impl relay::Account for AccountHandle {
         let credentials = self.credentials.clone();
         let known = registry.tokens(&account);
         let telemetry = self.board.telemetry().clone();
+        let admitted = match &request {
+            Request::AddToken(_) => self.registry.admit(&self.account, self.origin),
+            Request::RemoveTokens => Ok(None),
+        };
         Box::pin(async move {
+            let _admission = match admitted {
+                Ok(admission) => admission,
+                Err(full) => {
+                    debug!(session, %account, "the device token was refused: {full}");
+                    return Answer::Refused(full);
+                }
+            };
             let result = match &request {
                 Request::AddToken(token) => registry.register(&account, credentials.as_deref(), token).await,
                 Request::RemoveTokens => registry.remove_all(&account).await,
@@ -117,7 +130,7 @@ impl relay::Account for AccountHandle {
                 (Ok(()), Request::RemoveTokens) => info!(session, %account, "device tokens removed"),
                 (Err(error), _) => warn!(session, %account, "the device token could not be stored: {error}"),
             }
-            result.is_ok()
+            result.is_ok().into()
         })
     }
 }

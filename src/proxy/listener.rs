@@ -24,7 +24,7 @@ use super::web::Site;
 use crate::config::{Allow, Config, Limits, Listener, ListenerTls};
 use crate::live::Live;
 use crate::push::board::Board;
-use crate::push::registry::Registry;
+use crate::push::registry::{AccountLimits, Registry};
 use crate::push::watcher::kept::Keeper;
 use crate::recognition::Recognizer;
 use crate::stream;
@@ -78,6 +78,7 @@ impl Proxy {
         gate: Arc<LoginGate>,
         tracer: Tracer,
     ) -> Self {
+        registry.limit(account_limits(&config.limits));
         Self {
             tls,
             upstreams,
@@ -150,6 +151,13 @@ impl Proxy {
 /// What a client gets to know as the number of recipients that a message may have: Delta Chat's own default, so that the
 /// answer changes nothing but its opinion on push (chatmail/core).
 const MAX_RECIPIENTS: (&str, &str) = ("/shared/vendor/deltachat/maxsmtprecipients", "50");
+
+fn account_limits(limits: &Limits) -> AccountLimits {
+    AccountLimits {
+        accounts: limits.accounts.unwrap_or_else(Limits::accounts_by_memory),
+        new_per_address: limits.new_accounts_per_address,
+    }
+}
 
 fn session_settings(config: &Config) -> session::Settings {
     let mut entries: Vec<(String, String)> =

@@ -21,6 +21,7 @@ use super::refused::Refused;
 use crate::account::AccountId;
 use crate::config::Native;
 use crate::push::watcher::kept::Ticket;
+use crate::recognition::Caller;
 use crate::secret::{Credentials, Kind};
 use crate::telemetry::LoginResult;
 use crate::upstream::connect::{ConnectError, Connected};
@@ -41,6 +42,8 @@ pub(super) struct Entered {
     pub(super) upstream: Connected,
     /// Boxed: elsewhere it is empty.
     pub(super) returned: Box<Returned>,
+    /// The login's domain named the mail server.
+    pub(super) is_open: bool,
 }
 
 impl Connection {
@@ -108,7 +111,8 @@ impl Connection {
         if let Some((upstream, returned)) = self.handed_back(&account, shown.as_ref()).await {
             pass.done(Outcome::Accepted);
             debug!(session, %peer, %account, upstream = %target, "logged in to the session that was kept");
-            return Ok(Ok(Entered { account, credentials: None, upstream, returned: Box::new(returned) }));
+            let (returned, is_open) = (Box::new(returned), target.reach == Reach::PublicOnly);
+            return Ok(Ok(Entered { account, credentials: None, upstream, returned, is_open }));
         }
         let probed = self.proxy.session.native == Native::Passthrough && !self.proxy.probes.is_known(&target);
         let mut attempt = self.attempt(&target, &credentials, probed, &pass, &mut client).await;
@@ -163,7 +167,8 @@ impl Connection {
         }
         let kept = self.proxy.keeper.is_none().then(|| Arc::new(credentials.to_keep()));
         let returned = Box::new(self.ticket(&target, &account, &credentials, &upstream).await);
-        Ok(Ok(Entered { account, credentials: kept, upstream, returned }))
+        let is_open = target.reach == Reach::PublicOnly;
+        Ok(Ok(Entered { account, credentials: kept, upstream, returned, is_open }))
     }
 
     /// The kept session's ticket, if this login is the same: a session is not asked for it, and another password is for the mail
@@ -171,7 +176,8 @@ impl Connection {
     async fn ticket_for(&self, target: &Target, account: &AccountId, credentials: &Credentials) -> Option<Arc<Ticket>> {
         let ticket = self.proxy.keeper.as_ref()?.ticket(account)?;
         let is_possible = credentials.kind == Kind::Password && ticket.fits(target, self.prefix());
-        (is_possible && self.proxy.recognizer.is_same(&credentials.password, &ticket.hash).await).then_some(ticket)
+        (is_possible && self.proxy.recognizer.is_same(&credentials.password, &ticket.hash, self.caller(account)).await)
+            .then_some(ticket)
     }
 
     /// The session that was kept, for who has shown its ticket.
@@ -197,12 +203,16 @@ impl Connection {
         if !is_wanted {
             return Returned::default();
         }
-        let hash = self.proxy.recognizer.hash(&credentials.password).await;
+        let hash = self.proxy.recognizer.hash(&credentials.password, self.caller(account)).await;
         let ticket = hash.map(|hash| Ticket::new(hash, target, self.prefix(), &upstream.logged_in));
         Returned { ticket: ticket.map(Arc::new), presence: None }
     }
 
-    fn prefix(&self) -> IpAddr {
+    fn caller(&self, account: &AccountId) -> Caller {
+        Caller { account: account.clone(), prefix: self.prefix() }
+    }
+
+    pub(super) fn prefix(&self) -> IpAddr {
         Prefix::of(self.peer.ip()).address()
     }
 

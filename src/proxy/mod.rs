@@ -27,4 +27,5 @@ mod rest;
 mod sasl;
 pub mod session;
 pub mod tls;
+mod turn;
 pub(crate) mod web;

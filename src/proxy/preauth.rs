@@ -31,7 +31,7 @@ pub struct Allowance {
 impl From<&Limits> for Allowance {
     fn from(limits: &Limits) -> Self {
         Self {
-            command: limits.command.bytes(),
+            command: limits.command.bytes().min(MAX_COMMAND),
             commands: limits.commands_before_login,
             wrong: limits.wrong_commands,
             logins: limits.logins,
@@ -86,6 +86,9 @@ pub struct NotAuthenticated {
     /// What the client has said of itself.
     client_id: Option<Vec<Field>>,
 }
+
+/// The longest command before the login, in bytes. It holds the largest access tokens; mail servers take 8 to 16 KiB.
+const MAX_COMMAND: usize = 16 * 1024;
 
 /// Room for a LOGIN command of usual length, so that the buffer does not grow: growing leaves copies behind.
 const USUAL_COMMAND: usize = 512;
@@ -151,9 +154,12 @@ impl NotAuthenticated {
         while let Some((fragment, rest)) = self.framer.next(input) {
             *input = rest;
             let before = out.len();
-            self.held.extend_from_slice(fragment.bytes());
+            let is_too_long = self.held.len().saturating_add(fragment.bytes().len()) > self.allowance.command;
+            if !is_too_long {
+                self.held.extend_from_slice(fragment.bytes());
+            }
             let event = match fragment {
-                _ if self.held.len() > self.allowance.command => Some(too_long(out)),
+                _ if is_too_long => Some(too_long(out)),
                 Fragment::Line { end: Some(end), .. } => self.line_end(end, out, &mut transcript),
                 Fragment::Line { end: None, .. } | Fragment::Literal { .. } => continue,
             };

@@ -278,3 +278,19 @@ fn names_over_the_limit_are_refused_by_every_mechanism() {
     let (mut out, many) = (Vec::new(), commands(&"x".repeat(400), "bob")[0].repeat(10));
     assert_eq!(machine.take(&mut many.as_bytes(), &mut out, None), Some(Event::Close), "each is a wrong command");
 }
+
+#[test]
+fn a_command_before_the_login_is_bounded_however_long_others_may_be() {
+    let allowance = Allowance::from(&Limits::default());
+    assert_eq!(allowance.command, MAX_COMMAND);
+    let mut machine = NotAuthenticated::new(Protection::Tls, allowance);
+    let mut out = Vec::new();
+    for _ in 0..MAX_COMMAND / 1024 {
+        assert_eq!(machine.take(&mut &[b'a'; 1024][..], &mut out, None), None);
+    }
+    assert_eq!(
+        (machine.held.capacity(), machine.take(&mut &b"a"[..], &mut out, None)),
+        (MAX_COMMAND, Some(Event::Close))
+    );
+    assert!(machine.held.capacity() == MAX_COMMAND && out.starts_with(b"* BYE [TOOBIG]"));
+}

@@ -15,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::compress::Malformed;
 use super::peer::{Closing, Peer};
-use super::session::{Glimpse, Output, Request, Session};
+use super::session::{Answer, Glimpse, Output, Request, Session};
+use super::turn::Turn;
 use crate::secret::DeviceToken;
 use crate::stream::{Stream, with_scratch};
 use crate::telemetry::Way;
@@ -27,8 +28,8 @@ const LINGER: Duration = Duration::from_secs(30);
 /// How long nothing is said before what is kept of a client that compresses is made smaller.
 pub const FOLD_TIME: Duration = Duration::from_secs(5);
 
-/// A future that performs a [`Request`] and says whether it was done.
-pub type Performed = Pin<Box<dyn Future<Output = bool> + Send>>;
+/// A future that performs a [`Request`] and says what came of it.
+pub type Performed = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
 /// What a session needs to know of its account.
 pub trait Account: Send {
@@ -105,6 +106,9 @@ pub struct Relay<A> {
     trace: Recorder,
     /// What the client sent and the session could not take yet.
     waiting: Vec<u8>,
+    /// Upstream bytes that were read and are left for the next turn.
+    unread: Vec<u8>,
+    turn: Turn,
     /// What waits is compressed: it was read with the COMPRESS, or after it.
     began_to_compress: bool,
     requests: VecDeque<Request>,
@@ -160,6 +164,8 @@ impl<A: Account> Relay<A> {
             account,
             trace,
             waiting: Vec::new(),
+            unread: Vec::new(),
+            turn: Turn::new(),
             began_to_compress: false,
             requests: VecDeque::new(),
             performing: None,
@@ -184,9 +190,9 @@ impl<A: Account> Relay<A> {
             let mut cancelled = pin!(shutdown.cancelled());
             let end = poll_fn(|cx| {
                 if let Some((answer, said)) = first.take() {
-                    let (session, mut out) = self.parts(cx);
+                    let (_, mut out) = self.parts(cx);
                     out.to_client(&answer);
-                    session.from_upstream(&said, &mut out);
+                    self.unread = said;
                 }
                 if self.end.is_none() && cancelled.as_mut().poll(cx).is_ready() {
                     self.finish(End::Shutdown, "deltapush shuts down, try again in a moment", cx);
@@ -204,7 +210,8 @@ impl<A: Account> Relay<A> {
 
     /// Gives away what is left, if that can go on without the client.
     fn leave(self, end: End) -> End {
-        let Self { session, upstream, account, trace, .. } = self;
+        let Self { mut session, upstream, unread, account, trace, .. } = self;
+        session.keep_unread(&unread);
         let goes_on = session.may_be_kept() && !matches!(end, End::Upstream(_) | End::Shutdown);
         if let Some((stream, unsent)) = goes_on.then(|| upstream.into_stream()).flatten() {
             account.inherits(Left { stream, unsent, session, trace });
@@ -213,20 +220,24 @@ impl<A: Account> Relay<A> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        self.turn = Turn::new();
         with_scratch(|buffer| {
-            // A stream that is always ready gives way by itself: the runtime's budget for a task makes it pending.
             let mut progress = false;
             loop {
-                while self.step(buffer, cx) {
+                while !self.turn.is_over() && self.step(buffer, cx) {
                     progress = true;
                 }
                 // Nothing more is at hand: what was compressed goes out, and is then sent.
-                if !self.client.flush_compressed(cx) {
+                if self.turn.is_over() || !self.client.flush_compressed(cx) {
                     break;
                 }
             }
             self.note_time(progress);
         });
+        if self.turn.is_over() {
+            // Others run first; then it goes on.
+            cx.waker().wake_by_ref();
+        }
         if let Some(end) = self.poll_end() {
             return Poll::Ready(end);
         }
@@ -284,12 +295,15 @@ impl<A: Account> Relay<A> {
             self.client.receive_compressed(&std::mem::take(&mut self.waiting));
             return true;
         }
-        if self.waiting.is_empty() || !self.session.takes_client_input() || self.is_backed_up() {
+        let may_go_on = self.session.takes_client_input() && !self.is_backed_up() && !self.turn.is_over();
+        if self.waiting.is_empty() || !may_go_on {
             return false;
         }
         let waiting = std::mem::take(&mut self.waiting);
+        let mut turn = self.turn;
         let (session, mut out) = self.parts(cx);
-        let used = session.from_client(&waiting, &mut out);
+        let used = session.some_from_client(&waiting, &mut turn.pieces, &mut out);
+        self.turn = turn;
         self.waiting = waiting.get(used..).unwrap_or_default().to_vec();
         used > 0
     }
@@ -301,15 +315,18 @@ impl<A: Account> Relay<A> {
 
     fn read_client(&mut self, buffer: &mut [u8], cx: &mut Context<'_>) -> bool {
         // After a COMPRESS, what waits is handed over first: what is read now would join it, inflated.
-        let must_wait = !self.waiting.is_empty() || self.began_to_compress || self.is_backed_up();
+        let must_wait =
+            !self.waiting.is_empty() || self.began_to_compress || self.is_backed_up() || self.turn.is_over();
         if self.client.eof || must_wait || self.end.is_some() {
             return false;
         }
+        let mut turn = self.turn;
         let read = match self.client.poll_read(buffer, cx) {
             None => return false,
             Some(Ok(input)) => {
+                turn.count(input.len(), self.client.is_compressed());
                 let (session, mut out) = self.parts(cx);
-                let used = session.from_client(input, &mut out);
+                let used = session.some_from_client(input, &mut turn.pieces, &mut out);
                 self.waiting.extend_from_slice(input.get(used..).unwrap_or_default());
                 input.len()
             }
@@ -318,6 +335,7 @@ impl<A: Account> Relay<A> {
                 0
             }
         };
+        self.turn = turn;
         // It may have been a token, and the thread's buffer lives on. To inflate, what was said before is put there too, even
         // if nothing comes of it.
         let dirty = if self.client.is_compressed() { buffer.len() } else { read };
@@ -328,15 +346,32 @@ impl<A: Account> Relay<A> {
     fn read_upstream(&mut self, buffer: &mut [u8], cx: &mut Context<'_>) -> bool {
         // What is said after the end is for whoever goes on with the session.
         let is_over = self.session.may_be_kept() && self.session.is_over();
-        if self.upstream.eof || self.client.waiting() >= self.limit || is_over {
+        if self.client.waiting() >= self.limit || is_over || self.turn.is_over() {
+            return false;
+        }
+        if !self.unread.is_empty() {
+            let unread = std::mem::take(&mut self.unread);
+            self.take_upstream(&unread, cx);
+            return true;
+        }
+        if self.upstream.eof {
             return false;
         }
         let Some(Ok(input)) = self.upstream.poll_read(buffer, cx) else { return false };
         let read = input.len();
-        let (session, mut out) = self.parts(cx);
-        session.from_upstream(input, &mut out);
+        self.turn.count(read, self.client.is_compressed());
+        self.take_upstream(input, cx);
         buffer.get_mut(..read).unwrap_or_default().fill(0);
         true
+    }
+
+    /// Gives the session what the upstream said, as much of it as this turn may handle; the rest waits for the next.
+    fn take_upstream(&mut self, input: &[u8], cx: &mut Context<'_>) {
+        let mut turn = self.turn;
+        let (session, mut out) = self.parts(cx);
+        let used = session.some_from_upstream(input, &mut turn.pieces, &mut out);
+        self.unread = input.get(used..).unwrap_or_default().to_vec();
+        self.turn = turn;
     }
 
     /// Hands on that a peer has closed, or deltapush itself, once all that was said before is handed on.
@@ -367,7 +402,7 @@ impl<A: Account> Relay<A> {
                 progress = true;
             }
         }
-        if self.upstream.eof && self.client.closing == Closing::No {
+        if self.upstream.eof && self.unread.is_empty() && self.client.closing == Closing::No {
             let (session, mut out) = self.parts(cx);
             session.upstream_closed(&mut out);
             self.client.close();
@@ -382,10 +417,10 @@ impl<A: Account> Relay<A> {
             self.performing = Some(self.account.perform(request));
             return true;
         };
-        let Poll::Ready(done) = performing.as_mut().poll(cx) else { return false };
+        let Poll::Ready(answer) = performing.as_mut().poll(cx) else { return false };
         self.performing = None;
         let (session, mut out) = self.parts(cx);
-        session.answered(done, &mut out);
+        session.answered(answer, &mut out);
         true
     }
 

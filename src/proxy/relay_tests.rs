@@ -1,5 +1,6 @@
 //! The relay over real sockets: ends, silences, peers that do not read.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -10,10 +11,15 @@ use tokio::time::{sleep, timeout};
 use super::*;
 use crate::config::{JmapAccess, Native};
 use crate::proxy::session::{Settings, Upstream};
+use crate::proxy::turn;
 use crate::trace::Tracer;
 
 /// An account that does what it is asked, in a moment.
-struct Willing(Arc<Mutex<Vec<Request>>>);
+struct Willing {
+    requests: Arc<Mutex<Vec<Request>>>,
+    /// Bytes in both directions.
+    relayed: Arc<AtomicUsize>,
+}
 
 impl Account for Willing {
     fn tokens(&self) -> Vec<DeviceToken> {
@@ -24,13 +30,15 @@ impl Account for Willing {
     }
     fn idles_in(&self, _: &str) {}
     fn fetches(&self) {}
-    fn relayed(&self, _: Way, _: usize) {}
+    fn relayed(&self, _: Way, bytes: usize) {
+        self.relayed.fetch_add(bytes, Ordering::Relaxed);
+    }
 
     fn perform(&self, request: Request) -> Performed {
-        self.0.lock().unwrap().push(request);
+        self.requests.lock().unwrap().push(request);
         Box::pin(async {
             sleep(Duration::from_millis(100)).await;
-            true
+            true.into()
         })
     }
 }
@@ -42,6 +50,7 @@ pub(super) struct Scene {
     stop: CancellationToken,
     pub(super) relay: JoinHandle<End>,
     requests: Arc<Mutex<Vec<Request>>>,
+    relayed: Arc<AtomicUsize>,
 }
 
 pub(super) async fn pair() -> (TcpStream, TcpStream) {
@@ -66,16 +75,17 @@ async fn scene_with(idle_time: Duration, keepalive: Option<Duration>) -> Scene {
         max_response: 8192,
     };
     let session = Session::new(Arc::new(settings), Upstream::default());
-    let requests = Arc::new(Mutex::new(Vec::new()));
+    let (requests, relayed) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicUsize::new(0)));
+    let account = Willing { requests: Arc::clone(&requests), relayed: Arc::clone(&relayed) };
     let streams = (Stream::Plain(near_client), Stream::Plain(near_upstream));
     let bounds = Bounds { buffer: 64 * 1024, idle_time, command_time: COMMAND_TIME };
     let trace = Tracer::default().client(1);
-    let relay = Box::new(Relay::new(session, streams, Willing(Arc::clone(&requests)), trace, bounds));
+    let relay = Box::new(Relay::new(session, streams, account, trace, bounds));
     let stop = CancellationToken::new();
     let stopped = stop.clone();
     let beginning = Beginning { client: vec![], answer: b"a OK in\r\n".to_vec(), upstream: b"* 1 EXISTS\r\n".to_vec() };
     let relay = tokio::spawn(async move { relay.run(beginning, &stopped).await });
-    let mut scene = Scene { client, upstream, stop, relay, requests };
+    let mut scene = Scene { client, upstream, stop, relay, requests, relayed };
     assert_eq!(read(&mut scene.client, 21).await, "a OK in\r\n* 1 EXISTS\r\n");
     scene
 }
@@ -395,4 +405,32 @@ async fn what_was_asked_for_before_a_side_was_closed_is_done_and_answered() {
         let said = read_to_end(&mut scene.client).await;
         assert!(said.starts_with("b OK SETMETADATA completed\r\n* BYE"), "{said:?}");
     }
+}
+
+/// However much one read brings, a turn handles a bounded part of it, others run in between, and nothing is lost.
+#[tokio::test]
+async fn turn_ends_within_the_lines_of_one_read() {
+    const LINES: usize = 5000;
+    let mut scene = scene(LONG).await;
+    let relayed = Arc::clone(&scene.relayed);
+    // Runs between two turns of the relay: each task is queued behind the other.
+    let most = tokio::spawn(async move {
+        let (mut before, mut most) = (relayed.load(Ordering::Relaxed), 0);
+        let end = before + 2 * LINES * 8;
+        poll_fn(|cx| {
+            let now = relayed.load(Ordering::Relaxed);
+            most = most.max(now - before);
+            before = now;
+            cx.waker().wake_by_ref();
+            if now == end { Poll::Ready(most) } else { Poll::Pending }
+        })
+        .await
+    });
+    let (said, asked) = ("* 1 OK\r\n".repeat(LINES), "a NOOP\r\n".repeat(LINES));
+    scene.upstream.write_all(said.as_bytes()).await.unwrap();
+    scene.client.write_all(asked.as_bytes()).await.unwrap();
+    let most = within(most).await.unwrap();
+    assert!(most <= turn::MAX_PIECES * 8, "{} lines in one turn", most / 8);
+    assert_eq!(read(&mut scene.client, said.len()).await, said);
+    assert_eq!(read(&mut scene.upstream, asked.len()).await, asked);
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::task::coop;
 
 pub use tls::{Hello, TlsStream};
 
@@ -27,23 +28,45 @@ pub fn with_scratch<T>(use_it: impl FnOnce(&mut [u8]) -> T) -> T {
     SCRATCH_BUFFER.with_borrow_mut(|buffer| use_it(buffer))
 }
 
+/// Bytes that cost a task one unit of the runtime's budget, of which it has 128 in a turn: 256 KiB, and others run. The runtime
+/// itself counts reads, whatever they bring.
+const BYTES_PER_UNIT: usize = 2048;
+
 /// Waits for more from `stream` and appends it to `received`; 0 at the stream's end. Nothing is lost if the future is dropped
 /// while it waits. The thread's buffer, which lives on, keeps no copy: it may have been a password.
 ///
 /// # Errors
 /// If the connection broke.
 pub async fn receive(stream: &mut Stream, received: &mut Vec<u8>) -> io::Result<usize> {
+    receive_some(stream, received, SCRATCH).await
+}
+
+/// The same, of at most so many bytes at once.
+///
+/// # Errors
+/// If the connection broke.
+pub async fn receive_some(stream: &mut Stream, received: &mut Vec<u8>, most: usize) -> io::Result<usize> {
     poll_fn(|cx| {
         with_scratch(|scratch| {
-            let mut buffer = ReadBuf::new(scratch);
+            let room = scratch.len().min(most);
+            let mut buffer = ReadBuf::new(scratch.get_mut(..room).unwrap_or_default());
             let polled = Pin::new(&mut *stream).poll_read(cx, &mut buffer);
             let read = buffer.filled().len();
             received.extend_from_slice(buffer.filled());
             buffer.filled_mut().fill(0);
+            spend(cx, read / BYTES_PER_UNIT);
             polled.map_ok(|()| read)
         })
     })
     .await
+}
+
+/// Takes so much of the task's budget, or what is left of it: then its next read gives way to other tasks.
+fn spend(cx: &mut Context<'_>, units: usize) {
+    for _ in 0..units {
+        let Poll::Ready(unit) = coop::poll_proceed(cx) else { return };
+        unit.made_progress();
+    }
 }
 
 /// A TCP connection, perhaps with TLS on it.
@@ -123,6 +146,37 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Self::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn read_of_many_bytes_ends_a_turn_sooner_than_one_of_few() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (far, near) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        let (mut far, mut near) = (far.unwrap(), Stream::Plain(near.unwrap().0));
+        let mut received = Vec::new();
+        for (bytes, has_left) in [(1024, true), (16 * 1024, false)] {
+            far.write_all(&vec![b'x'; bytes]).await.unwrap();
+            let Stream::Plain(tcp) = &near else { unreachable!() };
+            while tcp.peek(&mut vec![0; bytes]).await.unwrap() < bytes {}
+            // The budget of a new turn.
+            tokio::task::yield_now().await;
+            let mut reading = Box::pin(receive(&mut near, &mut received));
+            let left = poll_fn(|cx| {
+                spend(cx, 123);
+                let read = reading.as_mut().poll(cx);
+                assert!(matches!(read, Poll::Ready(Ok(read)) if read == bytes), "{read:?}");
+                Poll::Ready(coop::has_budget_remaining())
+            });
+            assert_eq!(left.await, has_left, "{bytes} bytes");
         }
     }
 }

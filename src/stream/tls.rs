@@ -43,8 +43,12 @@ const MAX_OUTGOING: usize = 2 * SCRATCH;
 /// How often a read goes on without pause although what came said nothing. New keys and tickets cost more time than bytes.
 const MAX_SILENT_READS: usize = 4;
 
-/// What of a handshake may be held: rustls takes messages of 64 KiB.
+/// Bytes of a server's handshake that may be held: rustls takes messages of 64 KiB, and chains of certificates are long.
 const MAX_HANDSHAKE: usize = 64 * 1024 + MAX_RECORD;
+
+/// Bytes of a client's handshake that may be held. A ClientHello has less than 2 KiB, with a post-quantum key share too; rustls
+/// holds a second copy of it.
+const MAX_CLIENT_HANDSHAKE: usize = 8 * 1024;
 
 thread_local! {
     static SCRATCH_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
@@ -76,7 +80,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
     /// # Errors
     /// If the connection broke, or the server is not who it should be.
     pub async fn connect(config: Arc<ClientConfig>, name: ServerName<'static>, tcp: T) -> io::Result<Self> {
-        Self::new(tcp, Records::client(config, name).map_err(invalid)?, Vec::new()).handshake().await
+        Self::new(tcp, Records::client(config, name).map_err(invalid)?, Vec::new()).handshake(MAX_HANDSHAKE).await
     }
 
     fn new(tcp: T, records: Records, incoming: Vec<u8>) -> Self {
@@ -94,7 +98,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
         }
     }
 
-    async fn handshake(mut self) -> io::Result<Self> {
+    /// Talks until the handshake is done, and holds at most so many bytes of the peer's.
+    async fn handshake(mut self, most: usize) -> io::Result<Self> {
         loop {
             let received = &mut self.received;
             let (used, standing) = self.records.receive(
@@ -116,7 +121,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
                 self.incoming.shrink_to_fit();
                 return Ok(self);
             }
-            read_more(&mut self.tcp, &mut self.incoming).await?;
+            read_more(&mut self.tcp, &mut self.incoming, most).await?;
         }
     }
 
@@ -290,7 +295,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Hello<T> {
         let (mut acceptor, mut incoming) = (Acceptor::default(), Vec::new());
         loop {
             let known = incoming.len();
-            read_more(&mut tcp, &mut incoming).await?;
+            read_more(&mut tcp, &mut incoming, MAX_CLIENT_HANDSHAKE).await?;
             let mut more = incoming.get(known..).unwrap_or_default();
             while !more.is_empty() {
                 acceptor.read_tls(&mut more)?;
@@ -322,16 +327,18 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Hello<T> {
     pub async fn answer(self, config: Arc<ServerConfig>) -> io::Result<TlsStream<T>> {
         let Self { tcp, accepted, incoming } = self;
         drop(accepted);
-        TlsStream::new(tcp, Records::server(config).map_err(invalid)?, incoming).handshake().await
+        TlsStream::new(tcp, Records::server(config).map_err(invalid)?, incoming).handshake(MAX_CLIENT_HANDSHAKE).await
     }
 }
 
-/// Reads on in a handshake.
-async fn read_more(tcp: &mut (impl AsyncRead + Unpin), incoming: &mut Vec<u8>) -> io::Result<()> {
+/// Reads on in a handshake, of which at most so many bytes are held.
+async fn read_more(tcp: &mut (impl AsyncRead + Unpin), incoming: &mut Vec<u8>, most: usize) -> io::Result<()> {
     let known = incoming.len();
-    if known >= MAX_HANDSHAKE {
+    if known >= most {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "a TLS message is too long"));
     }
+    // Exactly: while the peer says nothing, no room is held that it might never fill.
+    incoming.reserve_exact(HANDSHAKE_READ);
     incoming.resize(known.saturating_add(HANDSHAKE_READ), 0);
     let read = poll_fn(|cx| {
         let mut room = ReadBuf::new(incoming.get_mut(known..).unwrap_or_default());

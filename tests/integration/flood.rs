@@ -19,10 +19,13 @@ const EACH: u32 = 2000;
 /// Where the person is. The crowd is elsewhere.
 const HOME: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
+/// Where those are that hold much.
+const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
+
 /// What a connection of a crowd may cost before its login, in KiB, in a build without optimization.
 const COST: usize = 32;
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 enum Kind {
     /// A byte each second.
     Dribbling,
@@ -30,6 +33,10 @@ enum Kind {
     Deaf,
     /// Begins a TLS handshake and says no more.
     Half,
+    /// Sends as much of a ClientHello as is taken.
+    LargeHello,
+    /// Sends as much of a command as is taken.
+    LongCommand,
 }
 
 /// The connections, and who feeds them.
@@ -50,7 +57,7 @@ impl Crowd {
                 let stream = join(scene, Ipv4Addr::from_bits(0x7F01_0000 + n % addresses), kind).await;
                 match kind {
                     Kind::Dribbling => dribbling.push(stream),
-                    Kind::Deaf | Kind::Half => silent.push(stream),
+                    Kind::Deaf | Kind::Half | Kind::LargeHello | Kind::LongCommand => silent.push(stream),
                 }
             }
         }
@@ -78,11 +85,14 @@ async fn join(scene: &Scene, address: Ipv4Addr, kind: Kind) -> TcpStream {
     // Small, so that what is not read is soon felt by who writes it.
     socket.set_recv_buffer_size(2048).unwrap();
     socket.bind((address, 0).into()).unwrap();
-    let port = if matches!(kind, Kind::Half) { scene.deltapush.imaps } else { scene.deltapush.plain };
+    let port =
+        if matches!(kind, Kind::Half | Kind::LargeHello) { scene.deltapush.imaps } else { scene.deltapush.plain };
     let mut stream = socket.connect((Ipv4Addr::LOCALHOST, port).into()).await.unwrap();
     let words: &[u8] = match kind {
         Kind::Dribbling => b"",
         Kind::Deaf => &b"a CAPABILITY\r\n".repeat(90),
+        Kind::LargeHello => &[b"\x16\x03\x01\x40\x00\x01\x00\xff\xff\x03\x03".as_slice(), &[0; 7 * 1024]].concat(),
+        Kind::LongCommand => &[b"a LOGIN x \"".as_slice(), &[b'y'; 16 * 1024 - 20]].concat(),
         Kind::Half => b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
     };
     // It may be turned away before it has said all.
@@ -175,4 +185,29 @@ async fn a_crowd_that_is_let_in_costs_little_and_its_time_ends() {
     assert!(shrinks_to(&mut crowd, 0).await, "{}: limits.login_time", crowd.silent.len());
     serves(&mut before, "c3").await;
     serves(&mut beside, "c4").await;
+}
+
+/// What the docs say of a connection before its login at most, measured where it has most.
+#[tokio::test]
+async fn connection_with_a_large_hello_or_a_long_command_costs_little_more() {
+    const MANY: usize = 500;
+    const MOST: usize = 40;
+    for kind in [Kind::LargeHello, Kind::LongCommand] {
+        let scene = Scene::with(Setup::Vanilla, "crowd-large", |options| {
+            options.more = "limits:\n  before_login_per_address: 1000\n".to_owned();
+        })
+        .await;
+        drop(log_in(&scene).await);
+        let memory = scene.deltapush.memory();
+        let mut crowd = Vec::new();
+        for _ in 0..MANY {
+            crowd.push(join(&scene, ELSEWHERE, kind).await);
+        }
+        let grown = || scene.deltapush.memory().saturating_sub(memory);
+        // All that was sent is read as soon as somebody who came last is served.
+        drop(log_in(&scene).await);
+        eprintln!("{} KiB for {MANY} connections", grown());
+        assert!(crowd.iter().all(|stream| kind == Kind::LongCommand || !is_over(stream)), "they are taken");
+        assert!(grown() < MANY * MOST, "{} KiB for {MANY} connections", grown());
+    }
 }

@@ -10,14 +10,21 @@ impl Session {
     /// Takes bytes from the client. Returns how many were used: the rest has to be given again, once
     /// [`takes_client_input`](Self::takes_client_input) says so.
     pub fn from_client(&mut self, input: &[u8], out: &mut impl Output) -> usize {
+        let mut all = usize::MAX;
+        self.some_from_client(input, &mut all, out)
+    }
+
+    /// The same for at most `pieces` pieces of the input (lines, or parts of literals), which are counted down.
+    pub fn some_from_client(&mut self, input: &[u8], pieces: &mut usize, out: &mut impl Output) -> usize {
         let mut run = Run::new(input);
         let mut rest = input;
         self.said = 0;
         let compression = self.compression;
         // Small questions have large answers: a few lines at a time, so that the client's pace is felt.
-        while self.takes_client_input() && self.said < MAX_SAID && self.compression == compression {
+        while *pieces > 0 && self.takes_client_input() && self.said < MAX_SAID && self.compression == compression {
             let Some((fragment, after)) = self.client.framer.next(rest) else { break };
             rest = after;
+            *pieces = pieces.saturating_sub(1);
             match self.client.state {
                 ClientState::Head => self.take_head(fragment, &mut run, out),
                 ClientState::Relaying => self.take_relayed(fragment, &mut run, out),

@@ -23,11 +23,19 @@ const SECRET_DATA: Shape = Shape { literals: true, secret: true };
 impl Session {
     /// Takes bytes from the upstream; all of them are used, but for those that follow deltapush's own BYE.
     pub fn from_upstream(&mut self, input: &[u8], out: &mut impl Output) {
+        let mut all = usize::MAX;
+        self.some_from_upstream(input, &mut all, out);
+    }
+
+    /// The same for at most `pieces` pieces of the input (lines, or parts of literals), which are counted down. Returns how many
+    /// bytes were used: the rest has to be given again.
+    pub fn some_from_upstream(&mut self, input: &[u8], pieces: &mut usize, out: &mut impl Output) -> usize {
         let mut run = Run::new(input);
         let mut rest = input;
-        while !self.is_over() {
+        while !self.is_over() && *pieces > 0 {
             let Some((fragment, after)) = self.server.framer.next(rest) else { break };
             rest = after;
+            *pieces = pieces.saturating_sub(1);
             match self.server.state {
                 UpstreamState::Head => self.begin_response(fragment, &mut run, out),
                 UpstreamState::Passing(shape) => self.pass(fragment, shape, &mut run, out),
@@ -36,9 +44,13 @@ impl Session {
             }
         }
         out.to_client(run.take());
+        if !self.is_over() {
+            return input.len().saturating_sub(rest.len());
+        }
         if let Some(keeping) = &mut self.keeping {
             keeping.rest.extend_from_slice(rest);
         }
+        input.len()
     }
 
     /// The upstream closed the connection, or it broke. The client hears of it, unless a BYE went by or half a response did.

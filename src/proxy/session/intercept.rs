@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use super::{ClientState, Compression, Output, Request, Session, UpstreamState};
+use super::{Answer, ClientState, Compression, Output, Request, Session, UpstreamState};
 use crate::config::JmapAccess;
 use crate::parser::command::{Verb, compress_mechanism};
 use crate::parser::metadata::{self, Get, Pair, Set, Values, is_inbox, is_within};
@@ -359,13 +359,14 @@ impl Session {
         self.hand_on(line, out);
     }
 
-    /// The oldest request was done (or not: the state could not be written), and the client may hear so.
-    pub fn answered(&mut self, done: bool, out: &mut impl Output) {
+    /// The oldest request was done, or not, and the client may hear so.
+    pub fn answered(&mut self, answer: impl Into<Answer>, out: &mut impl Output) {
         let Some(Reply { tag, success }) = self.requests.pop_front() else { return };
-        let line = match (done, success) {
-            (true, Some(line)) => line,
-            (true, None) => [&tag, b" OK SETMETADATA completed\r\n".as_slice()].concat(),
-            (false, _) => {
+        let line = match (answer.into(), success) {
+            (Answer::Done, Some(line)) => line,
+            (Answer::Done, None) => [&tag, b" OK SETMETADATA completed\r\n".as_slice()].concat(),
+            (Answer::Refused(full), _) => [&tag, format!(" NO [LIMIT] {full}\r\n").as_bytes()].concat(),
+            (Answer::Failed, _) => {
                 [&tag, b" NO [UNAVAILABLE] the token could not be stored, try again later\r\n".as_slice()].concat()
             }
         };

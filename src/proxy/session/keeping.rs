@@ -338,6 +338,13 @@ impl Session {
         !self.is_within_response() && self.pending.is_empty() && self.requests.is_empty() && !self.closed
     }
 
+    /// Takes over upstream bytes that were read and not processed before the client was gone.
+    pub fn keep_unread(&mut self, unread: &[u8]) {
+        if let Some(keeping) = &mut self.keeping {
+            keeping.rest.extend_from_slice(unread);
+        }
+    }
+
     /// Brings a session to rest whose client is gone: sends what ends IDLE, an exchange, or a command that does no harm, and
     /// says whether the upstream still has to answer. To be called at once, and again after each
     /// [`from_upstream`](Self::from_upstream).

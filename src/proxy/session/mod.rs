@@ -33,6 +33,7 @@ use crate::parser::capability::{self, Added};
 use crate::parser::command::Verb;
 use crate::parser::framer::Framer;
 use crate::parser::response;
+use crate::push::registry::Full;
 use crate::secret::DeviceToken;
 use crate::trace::{Mark, Piece, Speaker, Transcript};
 
@@ -99,6 +100,23 @@ pub enum Request {
     AddToken(DeviceToken),
     /// Forget all tokens of the session's account.
     RemoveTokens,
+}
+
+/// What came of a [`Request`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// It was done.
+    Done,
+    /// The state could not be written.
+    Failed,
+    /// It was a token of a new account, and there are too many accounts.
+    Refused(Full),
+}
+
+impl From<bool> for Answer {
+    fn from(done: bool) -> Self {
+        if done { Self::Done } else { Self::Failed }
+    }
 }
 
 /// Where a session's output goes.

@@ -39,6 +39,10 @@ const SHORT_IDLE: Duration = Duration::from_secs(5);
 /// So many of these in a row, and the session is given up.
 const MAX_SHORT_IDLES: u32 = 3;
 
+/// Responses to one command, or within one IDLE, that bring no new message: so many, and the session is given up. A person who
+/// marks or deletes more at once has the watch come back a moment later.
+const MAX_CHATTER: u32 = 20_000;
+
 /// How long flags and headers may take to follow an EXISTS where NOTIFY promises them. Then they are fetched.
 const NOTIFY_TIME: Duration = Duration::from_secs(2);
 
@@ -94,6 +98,8 @@ pub struct IdleMachine {
     has_idled: bool,
     /// IDLEs in a row that the server ended at once.
     short_idles: u32,
+    /// Responses since the last command or new message.
+    chatter: u32,
     /// The session failed while it fetched.
     failed_to_fetch: bool,
     /// Index of the mailbox that is open.
@@ -138,6 +144,7 @@ impl IdleMachine {
             began: now,
             has_idled: false,
             short_idles: 0,
+            chatter: 0,
             failed_to_fetch: false,
             current: 0,
             to_visit,
@@ -216,6 +223,10 @@ impl IdleMachine {
     pub fn response(&mut self, line: &[u8], now: Instant, actions: &mut Vec<Action>) {
         if self.state == State::Over {
             return;
+        }
+        self.chatter = self.chatter.saturating_add(1);
+        if self.chatter > MAX_CHATTER {
+            return self.fail(Failure::Chatter, actions);
         }
         match hear(line) {
             Heard::Continuation => self.continuation(now, actions),
@@ -332,6 +343,7 @@ impl IdleMachine {
         if uid < from {
             return;
         }
+        self.chatter = 0;
         self.seen_next = self.seen_next.max(next);
         let verdict = self.watch.judge.verdict(message.flags.iter().map(AsRef::as_ref), headers);
         self.announce |= verdict == Verdict::Push;
@@ -615,6 +627,7 @@ impl IdleMachine {
 
     fn command(&mut self, command: &[u8], next: State, now: Instant, actions: &mut Vec<Action>) {
         self.tag = self.tag.wrapping_add(1);
+        self.chatter = 0;
         self.state = next;
         self.deadline = after(now, ANSWER_TIME);
         actions.push(Action::Send([self.current_tag().as_bytes(), b" ", command, b"\r\n"].concat()));

@@ -93,6 +93,9 @@ pub enum Failure {
     /// No answer within a minute: the connection is dead, although nothing said so.
     #[error("the mail server did not answer within {}s", super::ANSWER_TIME.as_secs())]
     Silent,
+    /// Line after line without a new message.
+    #[error("the mail server sent more than {} lines without a new message", super::MAX_CHATTER)]
+    Chatter,
     /// The mailbox cannot be opened.
     #[error("the mailbox cannot be opened: {0}")]
     NoMailbox(String),

@@ -798,3 +798,44 @@ fn what_was_set_in_the_session_before_is_respected() {
     );
     assert!(play_in(notify, Watch { notify: true, ..watch(Some((7, 10))) }, &script).is_some());
 }
+
+#[test]
+fn server_that_talks_without_news_is_given_up() {
+    let now = Instant::now();
+    let mut machine = IdleMachine::new(watch(Some((7, 10))), now);
+    let mut actions = vec![];
+    machine.start(now, &mut actions);
+    for line in ["* 9 EXISTS", "* OK [UIDVALIDITY 7]", "* OK [UIDNEXT 10]", "w1 OK done", "+ idling"] {
+        machine.response(format!("{line}\r\n").as_bytes(), now, &mut actions);
+    }
+    actions.clear();
+    // Somebody marks and deletes thousands of messages.
+    for _ in 1..MAX_CHATTER / 2 {
+        machine.response(b"* 9 FETCH (FLAGS (\\Seen))\r\n", now, &mut actions);
+        machine.response(b"* 9 EXPUNGE\r\n", now, &mut actions);
+    }
+    machine.response(b"* 9 EXPUNGE\r\n", now, &mut actions);
+    assert_eq!(actions, []);
+    machine.response(b"* OK still here\r\n", now, &mut actions);
+    assert_eq!(actions, [Action::Failed(Failure::Chatter)]);
+    assert_eq!(Failure::Chatter.to_string(), "the mail server sent more than 20000 lines without a new message");
+}
+
+#[test]
+fn new_messages_and_new_commands_are_no_chatter() {
+    let now = Instant::now();
+    let mut machine = IdleMachine::new(watch(Some((7, 10))), now);
+    let mut actions = vec![];
+    machine.start(now, &mut actions);
+    for line in ["* 9 EXISTS", "* OK [UIDVALIDITY 7]", "* OK [UIDNEXT 50000]", "w1 OK done"] {
+        machine.response(format!("{line}\r\n").as_bytes(), now, &mut actions);
+    }
+    for uid in 10..50_000 {
+        let line = format!("* 9 FETCH (UID {uid} FLAGS () BODY[HEADER.FIELDS (FROM)] {{0}}\r\n)\r\n");
+        machine.response(line.as_bytes(), now, &mut actions);
+    }
+    assert!(actions.iter().all(|action| !matches!(action, Action::Failed(_))));
+    machine.response(b"w2 OK done\r\n", now, &mut actions);
+    machine.response(b"+ idling\r\n", now, &mut actions);
+    assert!(actions.contains(&Action::Watching), "{:?}", actions.last());
+}

@@ -279,6 +279,10 @@ impl Accounts {
         self.map.len()
     }
 
+    pub(super) fn at_upstream(&self, upstream: &str) -> usize {
+        self.map.iter().filter(|known| *known.key().upstream == *upstream).count()
+    }
+
     pub(super) fn waiting(&self) -> usize {
         self.waiting.count()
     }

@@ -4,11 +4,12 @@
 //! thread and in its order. A caller that is dropped while it waits leaves nothing half done.
 
 mod accounts;
+mod newcomers;
 mod unwritten;
 mod upkeep;
 mod waiting;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -22,6 +23,8 @@ use crate::store::{
     StoreError, UnixTime,
 };
 use accounts::{Accounts, Login};
+use newcomers::Newcomers;
+pub use newcomers::{AccountLimits, Full, Origin};
 pub use upkeep::{MAX_AGE, upkeep};
 
 /// The mailbox that every account has.
@@ -100,6 +103,7 @@ pub struct Registry {
     clock: Clock,
     keeps_sessions: bool,
     login_memory: Arc<Mutex<LoginMemory>>,
+    newcomers: Arc<Mutex<Newcomers>>,
 }
 
 /// What the guard of logins knew before the start.
@@ -109,6 +113,20 @@ pub struct LoginMemory {
     pub key: Option<Secret>,
     /// The one that was not used for longest first.
     pub entries: Vec<KnownLogin>,
+}
+
+/// A new account that may be stored, until this is dropped.
+#[derive(Debug)]
+pub struct Admission(Arc<Mutex<Newcomers>>);
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        lock(&self.0).stored();
+    }
+}
+
+fn lock(newcomers: &Mutex<Newcomers>) -> MutexGuard<'_, Newcomers> {
+    newcomers.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Counts for how long deltapush has served with the state. Stands still while the machine is suspended.
@@ -143,7 +161,8 @@ impl Registry {
         let clock = Clock { before: loaded.served, started: Instant::now() };
         accounts.restore(loaded);
         let keeps_sessions = settings.keeps_sessions();
-        let registry = Self { store, accounts, clock, keeps_sessions, login_memory };
+        let newcomers = Arc::default();
+        let registry = Self { store, accounts, clock, keeps_sessions, login_memory, newcomers };
         Ok((registry, account_events, token_news))
     }
 
@@ -151,6 +170,42 @@ impl Registry {
     #[must_use]
     pub fn keeps_sessions(&self) -> bool {
         self.keeps_sessions
+    }
+
+    /// From now on there may be so many accounts.
+    pub fn limit(&self, limits: AccountLimits) {
+        lock(&self.newcomers).limits = limits;
+    }
+
+    /// Whether the account may get a token: it is known, or there may be one more. To be asked before
+    /// [`register`](Self::register), and kept until that is done.
+    ///
+    /// # Errors
+    /// [`Full`], for the client; the operator is warned.
+    pub fn admit(&self, account: &AccountId, origin: Origin) -> Result<Option<Admission>, Full> {
+        if self.is_known(account) {
+            return Ok(None);
+        }
+        let now = Instant::now().into_std();
+        let mut newcomers = lock(&self.newcomers);
+        let at_upstream = || self.accounts.at_upstream(&account.upstream);
+        if let Err(full) = newcomers.admit(origin, self.accounts.len(), at_upstream, now) {
+            if let Some(refused) = newcomers.is_news(now) {
+                tracing::warn!(
+                    accounts = self.accounts.len(),
+                    refused,
+                    "a new account was refused ({full}); see limits.accounts and limits.new_accounts_per_address"
+                );
+            }
+            return Err(full);
+        }
+        Ok(Some(Admission(Arc::clone(&self.newcomers))))
+    }
+
+    /// How many times a new account was refused since the start.
+    #[must_use]
+    pub fn refused_accounts(&self) -> u64 {
+        lock(&self.newcomers).refused
     }
 
     /// Takes a token over that a client has handed over, with the credentials of its session if such are kept.

@@ -220,6 +220,9 @@ impl Watched<'_> {
         let seconds = wait.as_secs_f32();
         match end {
             End::Panicked => error!(%account, "not watched: {end}; next attempt in {seconds:.0}s"),
+            End::Failed(Failure::Chatter) => warn!(
+                %account, upstream = %account.upstream, "watching interrupted: {end}; next attempt in {seconds:.1}s"
+            ),
             // That the state cannot be written is said where it happens, once for all.
             _ if next_step(end, kind) == Next::Soon => {
                 debug!(%account, upstream = %account.upstream, "watching interrupted: {end}; next attempt in {seconds:.1}s");
@@ -269,7 +272,7 @@ fn next_step(end: &End, kind: Kind) -> Next {
         | End::Leaving => Next::Later,
         End::Failed(Failure::NoIdle(_)) | End::NoRoute => Next::AwaitLogin,
         End::Failed(Failure::NoMailbox(_) | Failure::IdleRefused(_) | Failure::NoFetch(_)) => Next::Later,
-        End::Failed(Failure::Bye(_) | Failure::Silent)
+        End::Failed(Failure::Bye(_) | Failure::Silent | Failure::Chatter)
         | End::Connect(_)
         | End::Broken(_)
         | End::TooLong(_)

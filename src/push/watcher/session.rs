@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{oneshot, watch as channel};
+use tokio::task::yield_now;
 use tokio::time::{sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -29,6 +30,9 @@ use crate::upstream::id::Introduction;
 /// The longest response that a watching session reads: flags and some header fields, of which it asks for 16 KiB at most, or a
 /// capability list.
 const MAX_RESPONSE: usize = 64 * 1024;
+
+/// Responses that are handled in one turn, after which other tasks run.
+const TURN: usize = 1000;
 
 /// How long the upstream may take to accept what is written.
 const WRITE_TIME: Duration = Duration::from_secs(60);
@@ -230,6 +234,10 @@ impl<'a> Session<'a> {
             if self.act(&mut actions).await? {
                 failed_fetches.store(0, Ordering::Relaxed);
             }
+            if !received.is_empty() {
+                yield_now().await;
+                continue;
+            }
             tokio::select! {
                 read = receive(&mut self.stream, &mut received) => {
                     if read? == 0 {
@@ -261,16 +269,18 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Gives the machine what was received.
+    /// Gives the machine what was received, as much of it as one turn may handle. The rest stays.
     fn respond(&mut self, received: &mut Vec<u8>, actions: &mut Vec<Action>) -> Result<(), TooLong> {
         let bytes = std::mem::take(received);
         let mut input = bytes.as_slice();
-        while let Some(response) = self.reader.next(&mut input)? {
+        for _ in 0..TURN {
+            let Some(response) = self.reader.next(&mut input)? else { return Ok(()) };
             if let Some(transcript) = self.trace.transcript() {
                 transcript.response(Speaker::Upstream, Mark::Kept, &response);
             }
             self.machine.response(&response, now(), actions);
         }
+        received.extend_from_slice(input);
         Ok(())
     }
 

@@ -1,17 +1,19 @@
 //! What an attacker tries: passwords, names that forge a line of the log, what is slipped in before TLS begins.
 
+mod bounds;
+
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::Command;
 
-use super::support::certs::Authority;
-use super::support::client::{Client, quoted, sasl_plain};
-use super::support::deltapush::{Deltapush, Options};
-use super::support::dovecot::{self, PASSWORD, Setup};
-use super::support::poll;
-use super::support::scene::{PATIENCE, Scene};
-use super::support::scripted::Scripted;
+use crate::support::certs::Authority;
+use crate::support::client::{Client, quoted, sasl_plain};
+use crate::support::deltapush::{Deltapush, Options};
+use crate::support::dovecot::{self, PASSWORD, Setup};
+use crate::support::poll;
+use crate::support::scene::{PATIENCE, Scene};
+use crate::support::scripted::Scripted;
 
 const QUICK: &str = "limits:\n  failed_logins:\n    delay: 10ms\n    longest_delay: 50ms\n";
 
