@@ -17,6 +17,7 @@ use super::compress::Malformed;
 use super::peer::{Closing, Peer};
 use super::session::{Glimpse, Output, Request, Session};
 use crate::secret::DeviceToken;
+use crate::store::FetchLesson;
 use crate::stream::{Stream, with_scratch};
 use crate::telemetry::Way;
 use crate::trace::{Recorder, Transcript};
@@ -40,6 +41,10 @@ pub trait Account: Send {
     fn idles_in(&self, mailbox: &str);
     /// A client of it asks for messages.
     fn fetches(&self);
+    /// The app of a client that has handed over a token has fetched unencrypted messages, or has left some.
+    fn learns(&self, _lesson: FetchLesson) {}
+    /// A client of it has come for a background fetch.
+    fn background_fetch(&self) {}
     /// So many bytes go that way.
     fn relayed(&self, way: Way, bytes: usize);
     /// Does what a session asked for.
@@ -531,6 +536,14 @@ impl<A: Account> Output for Out<'_, '_, A> {
 
     fn fetches(&mut self) {
         self.account.fetches();
+    }
+
+    fn learns(&mut self, lesson: FetchLesson) {
+        self.account.learns(lesson);
+    }
+
+    fn background_fetch(&mut self) {
+        self.account.background_fetch();
     }
 
     fn tokens(&self) -> Vec<DeviceToken> {

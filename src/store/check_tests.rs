@@ -36,7 +36,7 @@ async fn what_is_sound_is_counted() {
     let expected = Report {
         directory: settings.directory.clone(),
         in_use: true,
-        schema: (3, 3),
+        schema: (4, 4),
         accounts: 2,
         sealed: 2,
         tokens: 2,

@@ -60,6 +60,11 @@ const MIGRATIONS: &[&str] = &[
      ) STRICT, WITHOUT ROWID;",
     // When the account's devices were last called back, in seconds since 1970: only where sessions are kept.
     "ALTER TABLE accounts ADD COLUMN called INTEGER;",
+    // When the device's app was noted to fetch an unencrypted message, and to leave one unfetched, in seconds since 1970; and of
+    // whom it has left some since it last fetched one, 8 bytes of a hash each.
+    "ALTER TABLE tokens ADD COLUMN fetched_plain INTEGER;
+     ALTER TABLE tokens ADD COLUMN left_plain INTEGER;
+     ALTER TABLE tokens ADD COLUMN left_senders BLOB NOT NULL DEFAULT x'';",
 ];
 
 /// The newest schema version that is known.
