@@ -171,8 +171,12 @@ impl Story<'_> {
             What::Connected { session, background: true, .. } => Some((entry.at, session)),
             _ => None,
         });
+        // Of several devices it may have been another one: what is certain counts first.
+        let is_first = |certain: Moment| {
+            self.is_only_device && background.is_some_and(|(came, _)| came.since_start <= certain.since_start)
+        };
         if let Some((came, session)) = background
-            && connected.is_none_or(|connected| came.since_start <= connected.since_start)
+            && connected.or(fetched).is_none_or(is_first)
         {
             return self.background_fetch(came, session, accepted);
         }
