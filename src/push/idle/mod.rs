@@ -83,18 +83,27 @@ const MAX_IDS: usize = 32;
 
 /// What tells messages that deserve a push from others. Boxed: most of the time there is none.
 #[derive(Debug, Default)]
-struct Ids(Option<Box<Vec<Option<u64>>>>);
+struct Ids(Option<Box<KnownIds>>);
+
+#[derive(Debug, Default)]
+struct KnownIds {
+    ids: Vec<u64>,
+    /// Of some message it is not known.
+    is_incomplete: bool,
+}
 
 impl Ids {
     fn add(&mut self, id: Option<u64>) {
-        let ids = self.0.get_or_insert_default();
-        ids.push(id.filter(|_| ids.len() < MAX_IDS));
-        ids.truncate(MAX_IDS.saturating_add(1));
+        let known = self.0.get_or_insert_default();
+        match id.filter(|_| known.ids.len() < MAX_IDS) {
+            Some(id) => known.ids.push(id),
+            None => known.is_incomplete = true,
+        }
     }
 
     /// Those of all messages, or none.
     fn known(self) -> Vec<u64> {
-        self.0.and_then(|ids| ids.into_iter().collect()).unwrap_or_default()
+        self.0.filter(|known| !known.is_incomplete).map(|known| known.ids).unwrap_or_default()
     }
 }
 
