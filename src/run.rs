@@ -201,12 +201,12 @@ impl Server {
             self;
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
-        let Reloader { proxy, tracer, .. } = reloader;
+        let Reloader { proxy, tracer, wishes, .. } = reloader;
         let listening = Listening::default();
         if let Some(password) = password {
             let tracer = tracer.clone();
             let sources = site::Sources {
-                reporter: Reporter::new(registry.clone(), board.clone()).with_gate(Arc::clone(&gate)),
+                reporter: Reporter::new(registry.clone(), board.clone(), wishes.clone()).with_gate(Arc::clone(&gate)),
                 registry: registry.clone(),
                 board: board.clone(),
                 certificates: Arc::clone(&tls.certificates),
@@ -217,7 +217,7 @@ impl Server {
             web::start(&config, password, sources, &tls, &tasks, &stop).await;
         }
         let mut watching = tasks.spawn(watchers.run(account_events, stop.clone()));
-        let reporter = Reporter::new(registry.clone(), board).with_gate(Arc::clone(&gate));
+        let reporter = Reporter::new(registry.clone(), board, wishes).with_gate(Arc::clone(&gate));
         let answers = Arc::new(Answers::new(reporter, notifier.tester(), tracer.clone()));
         tasks.spawn(control::serve(config.storage.directory.clone(), answers, stop.clone()));
         for BoundListener { socket, listener } in listeners {

@@ -60,7 +60,7 @@ fn watch(settings: u8) -> Watch {
     let messages = if has(2) { Messages::Chat } else { Messages::All };
     Watch {
         mailboxes,
-        judge: Judge { addresses: vec!["alice@example.org".into()], messages },
+        judge: Judge { addresses: vec!["alice@example.org".into()], messages, encrypted_only: false },
         renewal: RENEWAL,
         notify: has(3),
         blindly: has(4),

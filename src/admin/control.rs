@@ -142,9 +142,12 @@ mod tests {
     use super::super::report::Report;
     use super::super::status::Reporter;
     use super::*;
+    use crate::config::Config;
+    use crate::live::Live;
     use crate::push::board::Board;
     use crate::push::push_test::Tester;
     use crate::push::registry::Registry;
+    use crate::push::watcher::Wishes;
     use crate::store::Settings;
 
     #[tokio::test(flavor = "multi_thread")]
@@ -159,7 +162,8 @@ mod tests {
         std::fs::write(path(directory.path()), "left behind").unwrap();
         let (registry, _events, _news) = Registry::open(&Settings::memory(directory.path())).unwrap();
         let stop = CancellationToken::new();
-        let reporter = Reporter::new(registry, Board::default());
+        let wishes = Live::new(Wishes::from(&Config::default()));
+        let reporter = Reporter::new(registry, Board::default(), wishes);
         let answers = Arc::new(Answers::new(reporter, Tester::unheard(), Default::default()));
         let serving = tokio::spawn(serve(directory.path().to_owned(), answers, stop.clone()));
         let asked = directory.path().to_owned();

@@ -15,17 +15,19 @@ struct Story<'a> {
     /// When the news was heard or, if it was found by looking, found.
     news: Moment,
     found_by_looking: bool,
+    /// The account has one device.
+    is_only_device: bool,
 }
 
-/// Explains the last message, sentence by sentence; nothing if none deserved a push.
-pub(super) fn explain(timeline: &Timeline, now: Moment) -> Vec<String> {
+/// Explains the last message of an account with so many devices, sentence by sentence; nothing if none deserved a push.
+pub(super) fn explain(timeline: &Timeline, devices: usize, now: Moment) -> Vec<String> {
     let announced = |entry: &Entry| matches!(entry.what, What::Noticed { announce: true, .. });
     let Some(noticed) = timeline.entries.iter().rposition(announced) else { return Vec::new() };
     let Some(Entry { at, what: What::Noticed { heard, .. } }) = timeline.entries.get(noticed) else {
         return Vec::new();
     };
     let news = at.earlier(heard.unwrap_or(0));
-    let story = Story { timeline, noticed, news, found_by_looking: heard.is_none() };
+    let story = Story { timeline, noticed, news, found_by_looking: heard.is_none(), is_only_device: devices == 1 };
     let mut said = vec![story.beginning(*at)];
     let devices = story.devices();
     if devices.is_empty() {
@@ -137,6 +139,24 @@ impl Story<'_> {
         format!("{push}; {}", self.device_came(device, accepted, now))
     }
 
+    /// An app came in `session` for a background fetch, in which it hands over no token.
+    fn background_fetch(&self, came: Moment, session: u64, accepted: Moment) -> String {
+        let who = if self.is_only_device {
+            "the device"
+        } else {
+            "one of the account's devices, which does not say which one it is,"
+        };
+        let fetched = self.since().find_map(|entry| match entry.what {
+            What::Fetched { session: whose, .. } if whose == session => Some(entry.at),
+            _ => None,
+        });
+        let fetched = fetched.map_or_else(
+            || "has not asked for the message".to_owned(),
+            |fetched| format!("asked for the message {} after the news", delay(fetched.after(self.news))),
+        );
+        format!("{who} came for a background fetch {} later and {fetched}", delay(came.after(accepted)))
+    }
+
     fn device_came(&self, device: u32, accepted: Moment, now: Moment) -> String {
         let later = || self.since().filter(move |entry| entry.at.since_start >= accepted.since_start);
         let connected = later().find_map(|entry| match entry.what {
@@ -147,6 +167,19 @@ impl Story<'_> {
             What::Fetched { device: Some(whose), .. } if whose == device => Some(entry.at),
             _ => None,
         });
+        let background = later().find_map(|entry| match entry.what {
+            What::Connected { session, background: true, .. } => Some((entry.at, session)),
+            _ => None,
+        });
+        // Of several devices it may have been another one: what is certain counts first.
+        let is_first = |certain: Moment| {
+            self.is_only_device && background.is_some_and(|(came, _)| came.since_start <= certain.since_start)
+        };
+        if let Some((came, session)) = background
+            && connected.or(fetched).is_none_or(is_first)
+        {
+            return self.background_fetch(came, session, accepted);
+        }
         match (connected, fetched) {
             (Some(connected), fetched) => {
                 let took = connected.after(accepted);

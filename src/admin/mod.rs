@@ -4,6 +4,7 @@ pub mod answers;
 pub mod clock;
 pub mod control;
 mod explanation;
+mod fetching;
 mod names;
 mod orders;
 pub mod question;

@@ -111,6 +111,10 @@ pub struct AccountReport {
     pub watch: WatchReport,
     /// Its devices, the one registered first first.
     pub devices: Vec<DeviceReport>,
+    /// Which messages wake them, in words.
+    pub messages: String,
+    /// When a device last came for a background fetch, since the start. It does not tell which one it is.
+    pub background_fetch: Option<Timestamp>,
     /// The mailboxes that were looked through, by name.
     pub mailboxes: Vec<MailboxReport>,
     /// When a message was last noticed, since the start.
@@ -193,6 +197,8 @@ pub struct DeviceReport {
     pub connected: Option<Timestamp>,
     /// It is connected now.
     pub online: bool,
+    /// What its app fetches, with the evidence, in words; empty until that is known.
+    pub fetches: String,
     /// It has something to be told that was not accepted yet.
     pub pending: bool,
     /// When a push of it was last accepted.

@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::clock::Clock;
 use super::explanation::explain;
+use super::fetching;
 use super::report::{
     AccountReport, Counts, DeviceReport, ErasedReport, GivenUp, LimitedServer, MailboxReport, Notifications, Problem,
     PushReport, QuarantineReport, Report, WatchKind, WatchReport,
@@ -13,10 +14,13 @@ use super::report::{
 use super::timeline::{self, AccountHistory};
 use super::words::{self, short_hash};
 use crate::account::AccountId;
+use crate::config::Messages;
+use crate::live::Live;
 use crate::proxy::guard::gate::LoginGate;
 use crate::proxy::guard::logins::Strain;
 use crate::push::board::{Board, WatchEntry, WatchState};
 use crate::push::registry::Registry;
+use crate::push::watcher::Wishes;
 use crate::store::{AccountStatus, Erased, StoreError, TokenStatus, UnixTime};
 use crate::telemetry::PostResult;
 use crate::telemetry::history::{Connection, History, LastPush, Moment, Summary};
@@ -25,14 +29,15 @@ use crate::telemetry::history::{Connection, History, LastPush, Moment, Summary};
 pub struct Reporter {
     registry: Registry,
     board: Board,
+    wishes: Live<Wishes>,
     gate: Option<Arc<LoginGate>>,
 }
 
 impl Reporter {
-    /// A reporter on the accounts of `registry`, whose watches `board` shows.
+    /// A reporter on the accounts of `registry`, whose watches `board` shows and for whom `wishes` are configured.
     #[must_use]
-    pub fn new(registry: Registry, board: Board) -> Self {
-        Self { registry, board, gate: None }
+    pub fn new(registry: Registry, board: Board, wishes: Live<Wishes>) -> Self {
+        Self { registry, board, wishes, gate: None }
     }
 
     /// The same, which also shows the mail servers that refuse logins of strangers.
@@ -63,10 +68,10 @@ impl Reporter {
     /// [`StoreError`]: the state cannot be read.
     pub async fn report(&self) -> Result<Report, StoreError> {
         let found = self.registry.snapshot().await?;
-        let (clock, history) = (Clock::now(), self.history());
+        let (clock, history, messages) = (Clock::now(), self.history(), self.wishes.get().messages());
         let describe = |status: &AccountStatus| {
             let account = &status.account;
-            describe(status, self.board.get(account).as_ref(), &history.summary(account), clock)
+            describe(status, self.board.get(account).as_ref(), &history.summary(account), messages, clock)
         };
         let mut accounts: Vec<AccountReport> = found.iter().map(describe).collect();
         // Stable: by name among those that are alike.
@@ -104,16 +109,16 @@ impl Reporter {
     pub async fn account(&self, account: &AccountId) -> Result<Option<AccountHistory>, StoreError> {
         let found = self.registry.snapshot().await?;
         let Some(status) = found.iter().find(|status| status.account == *account) else { return Ok(None) };
-        let (clock, history) = (Clock::now(), self.history());
+        let (clock, history, messages) = (Clock::now(), self.history(), self.wishes.get().messages());
         let timeline = history.timeline(account).unwrap_or_default();
         Ok(Some(AccountHistory {
-            account: describe(status, self.board.get(account).as_ref(), &history.summary(account), clock),
+            account: describe(status, self.board.get(account).as_ref(), &history.summary(account), messages, clock),
             at: clock.wall(),
             started: clock.time_of(history.began()),
             dropped: timeline.full,
             down_since: history.down_since().map(Moment::time),
             happened: timeline::told(&timeline),
-            explanation: explain(&timeline, history.now()),
+            explanation: explain(&timeline, status.tokens.len(), history.now()),
         }))
     }
 
@@ -146,15 +151,24 @@ fn count(accounts: &[AccountReport]) -> Counts {
 }
 
 /// One account.
-fn describe(status: &AccountStatus, watch: Option<&WatchEntry>, summary: &Summary, clock: Clock) -> AccountReport {
+fn describe(
+    status: &AccountStatus,
+    watch: Option<&WatchEntry>,
+    summary: &Summary,
+    messages: Messages,
+    clock: Clock,
+) -> AccountReport {
     let (watch, watch_problem) = describe_watch(status, watch, clock);
-    let devices: Vec<DeviceReport> = status.tokens.iter().map(|token| device(token, summary)).collect();
+    let is_only = status.tokens.len() == 1;
+    let devices: Vec<DeviceReport> = status.tokens.iter().map(|token| device(token, is_only, summary)).collect();
     let problem = watch_problem.or_else(|| devices.iter().find_map(push_problem));
     AccountReport {
         name: status.account.user.to_string(),
         server: status.account.upstream.to_string(),
         watch,
         devices,
+        messages: fetching::messages(messages, &status.tokens).into(),
+        background_fetch: summary.background.map(|at| at.time()),
         mailboxes: status
             .mailboxes
             .iter()
@@ -245,14 +259,20 @@ fn step(
     }
 }
 
-fn device(token: &TokenStatus, summary: &Summary) -> DeviceReport {
+fn device(token: &TokenStatus, is_only: bool, summary: &Summary) -> DeviceReport {
     let is_it = |connection: &&Connection| short_hash(connection.device) == token.fingerprint;
     let connection = summary.connected.iter().find(is_it);
     DeviceReport {
         token: token.fingerprint.clone(),
         first_seen: time(token.first_seen),
         last_seen: time(token.last_seen),
-        connected: connection.map(|connection| connection.at.time()),
+        // In a background fetch an app does not tell which device it is: the account's only one, if it has one.
+        connected: [connection.map(|connection| connection.at), summary.background.filter(|_| is_only)]
+            .into_iter()
+            .flatten()
+            .max_by_key(|at| at.since_start)
+            .map(Moment::time),
+        fetches: fetching::evidence(&token.habit),
         online: connection.is_some_and(|connection| connection.online),
         pending: token.pending,
         accepted: token.accepted.map(time),
@@ -298,7 +318,7 @@ fn push(last: LastPush) -> PushReport {
     }
 }
 
-fn time(time: UnixTime) -> Timestamp {
+pub(super) fn time(time: UnixTime) -> Timestamp {
     Timestamp::from_second(time.0).unwrap_or_default()
 }
 
@@ -311,7 +331,7 @@ mod tests {
     use super::*;
     use crate::admin::table::{self, Layout};
     use crate::parser::sasl::Mechanism;
-    use crate::store::{Position, Quarantine};
+    use crate::store::{FetchHabit, Position, Quarantine};
 
     fn status() -> AccountStatus {
         AccountStatus {
@@ -324,6 +344,7 @@ mod tests {
                 accepted: Some(UnixTime(90_000)),
                 given_up: None,
                 quarantine: None,
+                habit: FetchHabit::default(),
             }],
             mailboxes: vec![("INBOX".into(), Position { uid_validity: 1, uid_next: 42 })],
             has_credentials: true,
@@ -334,7 +355,8 @@ mod tests {
 
     fn told(accounts: &[AccountStatus], board: &Board, layout: Layout) -> String {
         let clock = Clock::now();
-        let describe = |status| describe(status, board.get(&status.account).as_ref(), &Summary::default(), clock);
+        let describe =
+            |status| describe(status, board.get(&status.account).as_ref(), &Summary::default(), Messages::Auto, clock);
         let accounts: Vec<AccountReport> = accounts.iter().map(describe).collect();
         let report = Report {
             version: "1".into(),
@@ -375,6 +397,7 @@ mod tests {
                  watch    watching since {since}\n  \
                  alive    last proof of life 1m 15s ago; a dead connection is found within 10m\n  \
                  mailbox  INBOX looked through below UID 42\n  \
+                 pushes   all messages: it is not known yet which ones its apps fetch\n  \
                  device   1a2b3c4d since 1970-01-01, last seen 1970-01-02; something is to be announced; \
                  last push accepted 1970-01-02 01:00:00 UTC\n"
             )

@@ -238,6 +238,10 @@ fn in_full(text: &mut String, account: &AccountReport, now: Timestamp) {
     for mailbox in &account.mailboxes {
         line("mailbox", &format_args!("{} looked through below UID {}", tame(&mailbox.name), mailbox.uid_next));
     }
+    line("pushes", &account.messages);
+    if let Some(last) = account.background_fetch {
+        line("app", &format_args!("a device came for a background fetch {} ({})", ago(last, now), moment(last)));
+    }
     if let Some(last) = account.last_message {
         line("message", &format_args!("last noticed {} ({})", ago(last, now), moment(last)));
     }
@@ -313,6 +317,9 @@ fn device_line(device: &DeviceReport, now: Timestamp) -> String {
             let _ = write!(line, "; last push accepted {}", moment(when));
         }
         (None, None) => line.push_str("; no push yet"),
+    }
+    if !device.fetches.is_empty() {
+        let _ = write!(line, "; {}", device.fetches);
     }
     line
 }

@@ -155,7 +155,8 @@ impl Chain {
             (What::GaveUp { device, words }, _) => {
                 (None, format!("the push of device {} was given up: {words}", short_hash(*device)))
             }
-            (What::Connected { session, device, first, skipped }, _) => {
+            (What::Connected { session, background: true, .. }, _) => self.background_fetch(at, *session),
+            (What::Connected { session, device, first, skipped, background: false }, _) => {
                 self.connected(at, *session, *device, *first, *skipped)
             }
             (What::Fetched { session, device }, _) => self.fetched(at, *session, *device),
@@ -206,6 +207,21 @@ impl Chain {
                 (Some(at.after(woken)), format!("{words}, {} after its push", delay(at.after(woken))))
             }
             None => (None, words),
+        }
+    }
+
+    /// It tells no token: it is the device that was woken, if only one was.
+    fn background_fetch(&mut self, at: Moment, session: u64) -> (Option<u64>, String) {
+        let words = format!("one of the account's devices came for a background fetch (session {session})");
+        let woken: Vec<Moment> = self.woken.values().copied().collect();
+        match woken.as_slice() {
+            [woken] => {
+                let after = at.after(*woken);
+                self.woken.clear();
+                self.before = Some(at);
+                (Some(after), format!("{words}, {} after the push", delay(after)))
+            }
+            _ => (None, words),
         }
     }
 

@@ -56,6 +56,12 @@ impl Scene {
         self.tell(&Event::Fetched { session, account: &self.account, token: Some(&self.token) });
     }
 
+    fn comes_in_background(&self, session: u64) {
+        let account = &self.account;
+        self.tell(&Event::Login { session, account: Some(account), result: LoginResult::Accepted });
+        self.tell(&Event::BackgroundFetch { session, account });
+    }
+
     fn timeline(&self) -> Timeline {
         self.telemetry.history().timeline(&self.account).unwrap()
     }
@@ -65,7 +71,11 @@ impl Scene {
     }
 
     fn explained(&self) -> String {
-        explain(&self.timeline(), self.telemetry.history().now()).join(". ")
+        self.explained_with(1)
+    }
+
+    fn explained_with(&self, devices: usize) -> String {
+        explain(&self.timeline(), devices, self.telemetry.history().now()).join(". ")
     }
 }
 
@@ -183,4 +193,36 @@ async fn what_deserves_no_push_is_no_chain() {
     assert_eq!(scene.explained(), "");
     scene.fetches(1);
     assert_eq!(scene.told().last(), Some(&(Kind::Fetched, None)), "it fetches what woke nobody");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_background_fetch_is_the_device_that_was_woken() {
+    let scene = Scene::new();
+    scene.comes(1);
+    pass(1000).await;
+    scene.notices(42, Some(Instant::now()));
+    scene.posts(PostResult::Accepted, Duration::ZERO);
+    pass(1000).await;
+    scene.comes_in_background(2);
+    pass(100).await;
+    scene.tell(&Event::Fetched { session: 2, account: &scene.account, token: None });
+    scene.tell(&Event::LoggedOut { session: 2, account: &scene.account });
+    // A mail program that looks every minute does not cover it up.
+    for session in 3..9 {
+        pass(60_000).await;
+        scene.tell(&Event::Login { session, account: Some(&scene.account), result: LoginResult::Accepted });
+    }
+    let words: Vec<String> = told(&scene.timeline()).into_iter().map(|happened| happened.words).collect();
+    let told = "one of the account's devices came for a background fetch (session 2), 1.0 s after the push";
+    assert!(words.iter().any(|words| words == told), "{words:#?}");
+    let explained = scene.explained();
+    let wanted = "the device came for a background fetch 1.0 s later and asked for the message 1.1 s after the news";
+    assert!(explained.contains(wanted), "{explained}");
+    assert!(!explained.contains("push service"), "{explained}");
+    let explained = scene.explained_with(2);
+    assert!(
+        explained.contains("one of the account's devices, which does not say which one it is, came"),
+        "{explained}"
+    );
+    assert!(!explained.contains("push service"), "{explained}");
 }

@@ -52,7 +52,7 @@ impl Default for Push {
             contact: None,
             native: Native::Passthrough,
             coalesce: Duration::from_secs(10),
-            messages: Messages::All,
+            messages: Messages::Auto,
             grace: Duration::ZERO,
             idle_renewal: Duration::from_secs(9 * 60),
             max_in_flight: 16,
@@ -108,9 +108,13 @@ impl fmt::Display for Contact {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Messages {
+    /// What the account's apps fetch, learned from what they do; all until that is known.
+    Auto,
     /// All that are not ruled out for another reason.
     #[default]
     All,
+    /// Of these, only what an app fetches that accepts encrypted mail only.
+    Encrypted,
     /// Of these, only what Delta Chat shows as a chat message.
     Chat,
 }

@@ -12,6 +12,7 @@ use crate::push::board::Board;
 use crate::push::registry::{Origin, Registry};
 use crate::push::standing::standing;
 use crate::secret::{Credentials, DeviceToken};
+use crate::store::FetchLesson;
 use crate::telemetry::{Event, Way};
 
 /// The account of one session.
@@ -64,6 +65,42 @@ impl relay::Account for AccountHandle {
         }
         let (session, account) = (self.session, &self.account);
         self.board.telemetry().tell(&Event::Fetched { session, account, token });
+    }
+
+    fn learns(&self, lesson: FetchLesson) {
+        let Some(token) = self.device.get() else { return };
+        let lesson = match lesson {
+            // What another device of the account has sent, this one may have already.
+            FetchLesson::LeftUnencrypted(mut senders) => {
+                senders.retain(|sender| !sender.eq_ignore_ascii_case(self.account.login()));
+                FetchLesson::LeftUnencrypted(senders)
+            }
+            lesson @ FetchLesson::FetchedUnencrypted => lesson,
+        };
+        if !self.registry.must_note_lesson(&self.account, token, &lesson) {
+            return;
+        }
+        let (registry, account, token) = (self.registry.clone(), self.account.clone(), token.clone());
+        tokio::spawn(async move {
+            let before = registry.fetches_encrypted_only(&account);
+            if let Err(error) = registry.learned(&account, &token, lesson).await {
+                debug!(%account, %token, "what its app fetches could not be noted: {error}");
+            }
+            match (before, registry.fetches_encrypted_only(&account)) {
+                (false, true) => {
+                    info!(%account, "its apps fetch encrypted messages only: with push.messages: auto no others wake them")
+                }
+                (true, false) => {
+                    info!(%account, "an app fetches unencrypted messages: with push.messages: auto they wake it again")
+                }
+                _ => {}
+            }
+        });
+    }
+
+    fn background_fetch(&self) {
+        let (session, account) = (self.session, &self.account);
+        self.board.telemetry().tell(&Event::BackgroundFetch { session, account });
     }
 
     fn sees(&self, glimpse: Glimpse<'_>) {

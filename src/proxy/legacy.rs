@@ -48,13 +48,13 @@ struct Watch {
     keeper: Keeper,
     registry: Registry,
     account: AccountId,
-    judge: Judge,
     seen: Mutex<Seen>,
 }
 
 #[derive(Default)]
 struct Seen {
     eye: Eye,
+    judge: Judge,
     /// What a kept session is taken to tell, and what is told if that has not done it.
     left: Option<Outcome>,
     /// The token of the session's own device.
@@ -76,8 +76,7 @@ impl Legacy {
             keeper: keeper.clone(),
             registry: registry.clone(),
             account: account.clone(),
-            judge: keeper.judge(account),
-            seen: Mutex::default(),
+            seen: Mutex::new(Seen { judge: keeper.judge(account), ..Seen::default() }),
         });
         let presence = returned.presence.unwrap_or_else(|| keeper.client(account));
         Self { watch, presence, abilities, since: Instant::now(), ticket: returned.ticket }
@@ -119,7 +118,11 @@ impl Legacy {
                 None
             }
             Glimpse::Opened(mailbox) => Some(seen.eye.opened(mailbox)),
-            Glimpse::Response(line) => seen.eye.response(line, &watch.judge, now()),
+            Glimpse::Response(line) => {
+                let Seen { eye, judge, .. } = &mut *seen;
+                judge.encrypted_only = watch.keeper.fetches_encrypted_only(&watch.account);
+                eye.response(line, judge, now())
+            }
             Glimpse::Fetched { from } => {
                 if let (Some(_), Some(token), Some(shown)) = (from, &seen.device, seen.eye.shown()) {
                     watch.keeper.device_knows(&watch.account, token, shown);

@@ -18,6 +18,7 @@ use super::peer::{Closing, Peer};
 use super::session::{Answer, Glimpse, Output, Request, Session};
 use super::turn::Turn;
 use crate::secret::DeviceToken;
+use crate::store::FetchLesson;
 use crate::stream::{Stream, with_scratch};
 use crate::telemetry::Way;
 use crate::trace::{Recorder, Transcript};
@@ -41,6 +42,10 @@ pub trait Account: Send {
     fn idles_in(&self, mailbox: &str);
     /// A client of it asks for messages.
     fn fetches(&self);
+    /// The app of a client that has handed over a token has fetched unencrypted messages, or has left some.
+    fn learns(&self, _lesson: FetchLesson) {}
+    /// A client of it has come for a background fetch.
+    fn background_fetch(&self) {}
     /// So many bytes go that way.
     fn relayed(&self, way: Way, bytes: usize);
     /// Does what a session asked for.
@@ -566,6 +571,14 @@ impl<A: Account> Output for Out<'_, '_, A> {
 
     fn fetches(&mut self) {
         self.account.fetches();
+    }
+
+    fn learns(&mut self, lesson: FetchLesson) {
+        self.account.learns(lesson);
+    }
+
+    fn background_fetch(&mut self) {
+        self.account.background_fetch();
     }
 
     fn tokens(&self) -> Vec<DeviceToken> {

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::idle::heard::{Code, Heard, hear};
 use super::idle::is_same;
-use super::verdict::{Judge, Verdict};
+use super::verdict::{Judge, Reason, Verdict};
 use crate::store::Position;
 
 /// What the driver has to do next.
@@ -148,7 +148,12 @@ impl Eye {
                 let flags = || message.flags.iter().map(AsRef::as_ref);
                 // Without headers flags alone may rule it out; in doubt it is a push.
                 let headers = message.headers.as_deref().unwrap_or_default();
-                let verdict = if message.unclear { Verdict::Push } else { judge.verdict(flags(), headers) };
+                let verdict = match judge.verdict(flags(), headers) {
+                    _ if message.unclear => Verdict::Push,
+                    // Fields that the client did not ask for say nothing.
+                    Verdict::Skip(Reason::NotEncrypted) if !asks_for_rule(line) => Verdict::Push,
+                    verdict => verdict,
+                };
                 if verdict == Verdict::Push {
                     self.deserving = self.deserving.max(uid);
                 }
@@ -241,6 +246,14 @@ impl Eye {
     pub fn again(&mut self, now: Instant) {
         self.news_since.get_or_insert(now);
     }
+}
+
+/// Whether the fields of a FETCH response were selected so that they tell an encrypted message.
+fn asks_for_rule(line: &[u8]) -> bool {
+    let selected = line.split(|byte| *byte == b']').next().unwrap_or_default().to_ascii_uppercase();
+    [b"CONTENT-TYPE".as_slice(), b"SECURE-JOIN", b"FROM"]
+        .iter()
+        .all(|name| memchr::memmem::find(&selected, name).is_some())
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 mod backoff;
 pub mod board;
 mod breaker;
+mod duplicates;
+pub mod encrypted_only;
 pub mod eye;
 pub mod gate;
 mod http;

@@ -1,9 +1,11 @@
 //! Does a message deserve a push? A pure function of its flags and a few of its headers.
 
 use std::fmt;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use mail_parser::{HeaderValue, Message, MessageParser};
 
+use super::encrypted_only;
 use crate::config::Messages;
 
 /// Whether to wake the account's devices.
@@ -30,6 +32,8 @@ pub enum Reason {
     OwnMail,
     /// It is no chat message, and only those are wanted.
     NotChat,
+    /// It is not encrypted, and the account's apps fetch encrypted messages only.
+    NotEncrypted,
 }
 
 impl Reason {
@@ -43,6 +47,7 @@ impl Reason {
             Self::AutoSubmitted => "sent automatically",
             Self::OwnMail => "sent by the account itself",
             Self::NotChat => "no chat message",
+            Self::NotEncrypted => "not encrypted: the app would not fetch it",
         }
     }
 }
@@ -74,6 +79,8 @@ pub struct Judge {
     pub addresses: Vec<String>,
     /// Which messages wake a device.
     pub messages: Messages,
+    /// With [`Messages::Auto`]: all the account's apps are known to fetch encrypted messages only.
+    pub encrypted_only: bool,
 }
 
 /// Flags that rule a message out.
@@ -87,9 +94,12 @@ impl Judge {
     #[must_use]
     pub fn header_fields(&self) -> &'static str {
         match self.messages {
-            Messages::All => "FROM AUTO-SUBMITTED",
+            Messages::All => "FROM AUTO-SUBMITTED MESSAGE-ID",
+            // Also while all are wanted: that may change in the middle of a session.
+            Messages::Auto | Messages::Encrypted => "FROM AUTO-SUBMITTED MESSAGE-ID CONTENT-TYPE SECURE-JOIN",
             Messages::Chat => {
-                "FROM AUTO-SUBMITTED CHAT-VERSION SECURE-JOIN AUTOCRYPT-SETUP-MESSAGE CONTENT-TYPE IN-REPLY-TO REFERENCES"
+                "FROM AUTO-SUBMITTED MESSAGE-ID CHAT-VERSION SECURE-JOIN AUTOCRYPT-SETUP-MESSAGE CONTENT-TYPE IN-REPLY-TO \
+                 REFERENCES"
             }
         }
     }
@@ -109,11 +119,30 @@ impl Judge {
         if sender(&message).is_some_and(|sender| self.addresses.iter().any(|own| own.eq_ignore_ascii_case(sender))) {
             return Verdict::Skip(Reason::OwnMail);
         }
-        if self.messages == Messages::Chat && !is_chat(&message) {
-            return Verdict::Skip(Reason::NotChat);
+        match self.messages {
+            Messages::Chat if !is_chat(&message) => Verdict::Skip(Reason::NotChat),
+            _ if self.wants_encrypted_only() && !encrypted_only::is_fetched(headers) => {
+                Verdict::Skip(Reason::NotEncrypted)
+            }
+            _ => Verdict::Push,
         }
-        Verdict::Push
     }
+
+    /// Whether only messages wake a device that an app fetches which accepts encrypted mail only.
+    #[must_use]
+    pub fn wants_encrypted_only(&self) -> bool {
+        self.messages == Messages::Encrypted || self.messages == Messages::Auto && self.encrypted_only
+    }
+}
+
+/// What tells a message from others, by a hash of its Message-ID; `None` without one.
+#[must_use]
+pub fn message_id(headers: &[u8]) -> Option<u64> {
+    let message = MessageParser::new().parse_headers(headers)?;
+    let id = message.message_id().filter(|id| !id.is_empty())?;
+    let mut hasher = DefaultHasher::new();
+    id.hash(&mut hasher);
+    Some(hasher.finish())
 }
 
 /// Whether the value of an Auto-Submitted field says replied or generated; `no` and unknown values do not. Parameters may
@@ -159,7 +188,8 @@ mod tests {
     use super::*;
 
     fn judge(messages: Messages) -> Judge {
-        Judge { addresses: vec!["alice@example.org".into(), "al@example.net".into()], messages }
+        let addresses = vec!["alice@example.org".into(), "al@example.net".into()];
+        Judge { addresses, messages, encrypted_only: false }
     }
 
     fn judged(flags: &[&str], headers: &str) -> Verdict {
@@ -168,8 +198,8 @@ mod tests {
 
     #[test]
     fn each_verdict_has_a_counter_of_its_own() {
-        use Reason::{AutoSubmitted, Deleted, Junk, NotChat, OwnMail, Seen};
-        let reasons = [Seen, Deleted, Junk, AutoSubmitted, OwnMail, NotChat].map(Verdict::Skip);
+        use Reason::{AutoSubmitted, Deleted, Junk, NotChat, NotEncrypted, OwnMail, Seen};
+        let reasons = [Seen, Deleted, Junk, AutoSubmitted, OwnMail, NotChat, NotEncrypted].map(Verdict::Skip);
         let words: Vec<_> = std::iter::once(Verdict::Push).chain(reasons).map(Verdict::skipped).collect();
         assert_eq!(words, crate::telemetry::metrics::VERDICTS.map(|(words, _)| words));
     }
@@ -221,5 +251,31 @@ mod tests {
             let expected = if is_chat { Verdict::Push } else { Verdict::Skip(Reason::NotChat) };
             assert_eq!(judge(Messages::Chat).verdict([].into_iter(), headers.as_bytes()), expected, "{headers:?}");
         }
+    }
+
+    #[test]
+    fn unencrypted_messages_wake_nobody_once_all_apps_are_known_to_leave_them() {
+        let plain = b"From: bob@example.org\r\nChat-Version: 1.0\r\n\r\n".as_slice();
+        let encrypted = b"From: bob@example.org\r\nContent-Type: multipart/encrypted\r\n\r\n".as_slice();
+        let skipped = Verdict::Skip(Reason::NotEncrypted);
+        for (messages, encrypted_only, expected) in [
+            (Messages::Auto, false, Verdict::Push),
+            (Messages::Auto, true, skipped),
+            (Messages::Encrypted, false, skipped),
+            (Messages::All, true, Verdict::Push),
+            (Messages::Chat, true, Verdict::Push),
+        ] {
+            let judge = Judge { encrypted_only, ..judge(messages) };
+            assert_eq!(judge.verdict([].into_iter(), plain), expected, "{messages:?} {encrypted_only}");
+            assert_eq!(judge.verdict([].into_iter(), encrypted), Verdict::Push, "{messages:?} {encrypted_only}");
+        }
+    }
+
+    #[test]
+    fn messages_are_told_apart_by_their_ids() {
+        let id = |headers: &str| message_id(headers.as_bytes());
+        assert_eq!(id("Message-ID: <a@b>\r\n\r\n"), id("From: x@y\r\nmessage-id:\r\n <a@b>\r\n\r\n"));
+        assert_ne!(id("Message-ID: <a@b>\r\n\r\n"), id("Message-ID: <a@c>\r\n\r\n"));
+        assert_eq!((id("From: x@y\r\n\r\n"), id("Message-ID:\r\n\r\n"), id("")), (None, None, None));
     }
 }

@@ -10,6 +10,7 @@ mod backup;
 mod check;
 mod directory;
 mod error;
+mod habit;
 mod key;
 mod known_logins;
 mod load;
@@ -32,6 +33,7 @@ pub use backup::backup;
 pub use check::{KeyReport, Report, check};
 pub(crate) use directory::put_new;
 pub use error::{OpenError, StoreError};
+pub use habit::{FetchHabit, FetchLesson, Fetches};
 pub use records::{
     AccountRecord, AccountStatus, Announce, Change, Erased, Generation, Idled, KnownLogin, Loaded, MAX_ERASED,
     MAX_IDLED, MAX_TOKENS, Moment, Position, Quarantine, Seen, Served, TokenRecord, TokenStatus, Unannounced, UnixTime,
@@ -161,6 +163,22 @@ impl Store {
     pub async fn client_idles(&self, account: &AccountId, mailbox: &str, now: Served) -> Result<(), StoreError> {
         let (account, mailbox) = (account.clone(), mailbox.to_owned());
         self.run(move |state| state.client_idles(&account, &mailbox, now)).await
+    }
+
+    /// Notes what the app of the device with this token did with unencrypted messages of the account. Does nothing for a token
+    /// that the account does not have.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing has changed then.
+    pub async fn learned(
+        &self,
+        account: &AccountId,
+        token: &DeviceToken,
+        lesson: FetchLesson,
+        now: UnixTime,
+    ) -> Result<(), StoreError> {
+        let (account, token) = (account.clone(), token.clone());
+        self.run(move |state| state.learned(&account, &token, &lesson, now)).await
     }
 
     /// All accounts as a person is shown them, by name. Nothing is said to be refused: that is not on disk.

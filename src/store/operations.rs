@@ -5,6 +5,7 @@ use std::sync::Arc;
 use aws_lc_rs::digest::{Digest, SHA256, digest};
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, params};
 
+use super::habit::habit_in;
 use super::{Change, Generation, MAX_TOKENS, Moment, Seen, Served, StoreError, UnixTime};
 use crate::account::AccountId;
 use crate::secret::{Credentials, DeviceToken};
@@ -218,8 +219,12 @@ impl Operation<'_> {
 
 pub(super) fn tokens_of(connection: &Connection, row: RowId) -> rusqlite::Result<Vec<Seen>> {
     connection
-        .prepare_cached("SELECT token, last_seen FROM tokens WHERE account = ? ORDER BY id")?
-        .query_map([row], |row| Ok(Seen { token: token_in(row, 0)?, last_seen: UnixTime(row.get(1)?) }))?
+        .prepare_cached(
+            "SELECT token, last_seen, fetched_plain, left_plain, left_senders FROM tokens WHERE account = ? ORDER BY id",
+        )?
+        .query_map([row], |row| {
+            Ok(Seen { token: token_in(row, 0)?, last_seen: UnixTime(row.get(1)?), habit: habit_in(row, 2)? })
+        })?
         .collect()
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::habit::FetchHabit;
 use crate::account::AccountId;
 use crate::parser::sasl::Mechanism;
 use crate::secret::{Credentials, DeviceToken, Secret};
@@ -124,6 +125,8 @@ pub struct Seen {
     pub token: DeviceToken,
     /// When the account's client last handed it over.
     pub last_seen: UnixTime,
+    /// What the device's app fetches of the account.
+    pub habit: FetchHabit,
 }
 
 /// What the notification server's answers say about a token.
@@ -301,6 +304,8 @@ pub struct TokenStatus {
     pub first_seen: UnixTime,
     /// When it was last handed over; with an hour's tolerance.
     pub last_seen: UnixTime,
+    /// What the device's app fetches of the account.
+    pub habit: FetchHabit,
     /// Whether it has something to announce.
     pub pending: bool,
     /// When a POST of it was last accepted.

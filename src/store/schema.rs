@@ -84,6 +84,11 @@ const MIGRATIONS: &[&str] = &[
          at INTEGER NOT NULL,
          reason TEXT NOT NULL
      ) STRICT;",
+    // When the device's app was noted to fetch an unencrypted message, and to leave one unfetched, in seconds since 1970; and of
+    // whom it has left some since it last fetched one, 8 bytes of a hash each.
+    "ALTER TABLE tokens ADD COLUMN fetched_plain INTEGER;
+     ALTER TABLE tokens ADD COLUMN left_plain INTEGER;
+     ALTER TABLE tokens ADD COLUMN left_senders BLOB NOT NULL DEFAULT x'';",
 ];
 
 /// The newest schema version that is known.

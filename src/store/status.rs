@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::habit::habit_in;
 use super::operations::{Operation, Result, RowId, account_in, token_in};
 use super::quarantine::quarantine_in;
 use super::{AccountStatus, Position, TokenStatus, UnixTime};
@@ -30,7 +31,7 @@ impl Operation<'_> {
         let mut found: HashMap<RowId, Vec<_>> = HashMap::new();
         let mut statement = self.cached(
             "SELECT account, token, first_seen, last_seen, pending IS NOT NULL, accepted, given_up, given_up_reason,
-                 gone, gone_first, gone_until
+                 gone, gone_first, gone_until, fetched_plain, left_plain, left_senders
              FROM tokens ORDER BY id",
         )?;
         let mut rows = statement.query([])?;
@@ -41,6 +42,7 @@ impl Operation<'_> {
                 fingerprint: token_in(row, 1)?.fingerprint(),
                 first_seen: UnixTime(row.get(2)?),
                 last_seen: UnixTime(row.get(3)?),
+                habit: habit_in(row, 11)?,
                 pending: row.get(4)?,
                 accepted: row.get::<_, Option<i64>>(5)?.map(UnixTime),
                 given_up: given_up.map(|at| (UnixTime(at), reason.unwrap_or_default())),

@@ -48,6 +48,13 @@ pub enum Event<'a> {
         /// The token that its device has handed over in this connection.
         token: Option<&'a DeviceToken>,
     },
+    /// A client that hands over no token has come for a background fetch.
+    BackgroundFetch {
+        /// Its connection.
+        session: u64,
+        /// Whose.
+        account: &'a AccountId,
+    },
     /// An account's watch does something else from now on.
     Watch {
         /// Whose watch.

@@ -11,7 +11,7 @@ use super::{Event, LoginResult, PostResult, Watch, Way};
 
 /// What a watch may say of a message: in the words of [`Event::Judged`], and as a value of the label `reason`. The first
 /// deserves a push.
-pub const VERDICTS: [(Option<&str>, &str); 7] = [
+pub const VERDICTS: [(Option<&str>, &str); 8] = [
     (None, "push"),
     (Some("already seen"), "seen"),
     (Some("deleted"), "deleted"),
@@ -19,6 +19,7 @@ pub const VERDICTS: [(Option<&str>, &str); 7] = [
     (Some("sent automatically"), "automatic"),
     (Some("sent by the account itself"), "own_mail"),
     (Some("no chat message"), "no_chat"),
+    (Some("not encrypted: the app would not fetch it"), "not_encrypted"),
 ];
 
 /// So many POSTs in a row that the notification server did not answer, or not with an answer, are more than bad luck.
@@ -36,7 +37,7 @@ pub struct Metrics {
     to_client: AtomicU64,
     to_upstream: AtomicU64,
     interrupted: AtomicU64,
-    judged: Counts<7>,
+    judged: Counts<8>,
     noticed: AtomicU64,
     posts: Counts<6>,
     given_up: AtomicU64,

@@ -16,6 +16,8 @@ mod comparison;
 #[cfg(test)]
 mod compress;
 #[cfg(test)]
+mod core_modes;
+#[cfg(test)]
 mod cores;
 #[cfg(test)]
 mod documents;
@@ -23,6 +25,8 @@ mod documents;
 mod dovecot;
 #[cfg(test)]
 mod faults;
+#[cfg(test)]
+mod fetching;
 #[cfg(test)]
 mod flood;
 #[cfg(test)]

@@ -72,8 +72,14 @@ impl Session {
         if let Some(keeping) = &mut self.keeping {
             keeping.begin(self.client.verb, start, out);
         }
+        if let Some(observer) = &mut self.prefetches {
+            observer.begin(self.client.verb, start);
+        }
         if self.server.has_news && is_fetch(self.client.verb, start, head_len) {
             self.server.has_news = false;
+            if self.visit.fetches(start) {
+                out.background_fetch();
+            }
             out.fetches();
         }
         show_command(start, head_len, self.client.verb, out);
@@ -95,6 +101,9 @@ impl Session {
                 if let Some(keeping) = &mut self.keeping {
                     keeping.go_on(bytes);
                 }
+                if let Some(observer) = &mut self.prefetches {
+                    observer.more(bytes);
+                }
                 show(out, Speaker::Client, Mark::Relayed, bytes, self.client.verb.has_secret_arguments());
                 self.relayed_line_end(end, run, out);
             }
@@ -115,11 +124,13 @@ impl Session {
             }
             Some(LineEnd::Plain) if matches!(self.client.verb, Verb::Idle | Verb::Authenticate) => {
                 self.keeping_complete();
+                self.prefetch_end(out);
                 ClientState::AwaitingContinuation
             }
             Some(LineEnd::Plain) => {
                 self.selection.end(&self.client.tag);
                 self.keeping_complete();
+                self.prefetch_end(out);
                 ClientState::Head
             }
         };

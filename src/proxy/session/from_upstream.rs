@@ -91,6 +91,10 @@ impl Session {
                 show(out, Speaker::ToClient, Mark::Relayed, start, shape.secret);
                 self.begin_to_see(start);
                 self.see(start, || ends_response(end, shape), out);
+                if let Some(observer) = &mut self.prefetches {
+                    observer.begin_response(start);
+                    observer.more_of_response(start, || ends_response(end, shape));
+                }
                 if split {
                     out.to_client(run.skip(bytes.len()));
                     out.to_client(&held);
@@ -131,10 +135,16 @@ impl Session {
             Fragment::Line { bytes, end } => {
                 show(out, Speaker::ToClient, Mark::Relayed, bytes, shape.secret);
                 self.see(bytes, || ends_response(end, shape), out);
+                if let Some(observer) = &mut self.prefetches {
+                    observer.more_of_response(bytes, || ends_response(end, shape));
+                }
                 self.passed_line_end(end, shape, run, out);
             }
             Fragment::Literal { bytes, .. } => {
                 self.see(bytes, || false, out);
+                if let Some(observer) = &mut self.prefetches {
+                    observer.more_of_response(bytes, || false);
+                }
                 if let Some(transcript) = out.transcript() {
                     let piece = if shape.secret { Piece::Masked(bytes.len()) } else { Piece::Literal(bytes) };
                     transcript.piece(Speaker::ToClient, Mark::Relayed, piece);
@@ -239,6 +249,12 @@ impl Session {
                 self.ended(tag);
                 let opening = self.selection.answered(tag, condition == Condition::Ok);
                 self.keeping_ended(tag, condition, opening, out);
+                if let Some(observer) = &mut self.prefetches {
+                    observer.ended(tag, condition);
+                }
+                if opening == Some(true) && self.visit.opened() {
+                    out.background_fetch();
+                }
                 match (is_pending, code) {
                     (true, _) => Way::Hold(STATUS, Held::End),
                     (false, Code::Capability) => Way::Hold(STATUS, Held::Capabilities),

@@ -8,11 +8,13 @@ use crate::upstream::id::{may_speak_for_others, with_own_name};
 impl Session {
     /// Hands an ID on with deltapush's name in it. To a server that does not offer ID nothing is said: some hang up then.
     pub(super) fn answer_id(&mut self, command: &[u8], cuts: &[usize], out: &mut impl Output) {
+        let fields = id::fields(command);
+        self.visit.id(fields.as_deref().unwrap_or_default());
         if !self.upstream.id {
             self.say(out, b"* ID (\"name\" \"deltapush\")\r\n");
             return self.reply(b"OK ID completed", out);
         }
-        match id::fields(command) {
+        match fields {
             Some(fields) => {
                 let (command, cuts) = id_command(&self.client.tag, &with_own_name(&fields));
                 self.replay(&command, &cuts, out);

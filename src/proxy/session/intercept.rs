@@ -135,6 +135,7 @@ impl Session {
     }
 
     fn answer_get(&mut self, command: &[u8], cuts: &[usize], out: &mut impl Output) {
+        self.visit.metadata();
         let Some(get) = metadata::get(command) else { return self.leave_to_upstream(command, cuts, out) };
         let known = self.known(&get, out);
         let is_known = |asked: &[u8]| known.iter().any(|wanted| is_within(&wanted.entry, asked, get.depth));
@@ -196,6 +197,7 @@ impl Session {
     }
 
     fn answer_set(&mut self, command: &[u8], cuts: &[usize], out: &mut impl Output) {
+        self.visit.metadata();
         let Some(set) = metadata::set(command) else { return self.leave_to_upstream(command, cuts, out) };
         let is_token = |pair: &&Pair<'_>| is_inbox(&set.mailbox) && pair.0.eq_ignore_ascii_case(DEVICE_TOKEN);
         let Some((_, token)) = set.entries.iter().rfind(is_token) else {
@@ -203,7 +205,10 @@ impl Session {
         };
         let request = match token.as_deref().map(DeviceToken::new) {
             None => Request::RemoveTokens,
-            Some(Ok(token)) => Request::AddToken(token),
+            Some(Ok(token)) => {
+                self.observe_prefetches();
+                Request::AddToken(token)
+            }
             Some(Err(error)) => return self.refuse_token(error, out),
         };
         let others: Vec<&Pair<'_>> = set.entries.iter().filter(|pair| !is_token(pair)).collect();

@@ -16,6 +16,9 @@ mod keepalive;
 mod keeping;
 #[cfg(test)]
 mod keeping_tests;
+mod prefetch;
+#[cfg(test)]
+mod prefetch_tests;
 mod referral;
 mod run;
 mod selection;
@@ -23,6 +26,7 @@ mod selection;
 mod shaping_tests;
 #[cfg(test)]
 mod tests;
+mod visit;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -35,12 +39,15 @@ use crate::parser::framer::Framer;
 use crate::parser::response;
 use crate::push::registry::Full;
 use crate::secret::DeviceToken;
+use crate::store::FetchLesson;
 use crate::trace::{Mark, Piece, Speaker, Transcript};
 
 use intercept::Pending;
 use keeping::Keeping;
 pub use keeping::{Glimpse, Set, Settling};
+use prefetch::PrefetchObserver;
 use selection::Selection;
+use visit::Visit;
 
 /// Commands in which deltapush has a part and whose end has not come. More wait until these are answered.
 const MAX_PENDING: usize = 32;
@@ -135,6 +142,11 @@ pub trait Output {
     fn idles_in(&mut self, mailbox: &str);
     /// The client, having heard of news, asks for messages.
     fn fetches(&mut self);
+    /// The client's app has fetched unencrypted messages, or has left some on the server. Only after
+    /// [`AddToken`](Request::AddToken).
+    fn learns(&mut self, _lesson: FetchLesson) {}
+    /// The client is an app that has come for a background fetch.
+    fn background_fetch(&mut self) {}
     /// The tokens that the account has now.
     fn tokens(&self) -> Vec<DeviceToken>;
     /// Something about new mail passes by. Only where sessions are kept.
@@ -158,6 +170,9 @@ pub struct Session {
     selection: Selection,
     /// Where the session may be kept. Boxed: elsewhere there is none.
     keeping: Option<Box<Keeping>>,
+    /// What the app fetches, once it has handed over a token. Boxed: most sessions have none.
+    prefetches: Option<Box<PrefetchObserver>>,
+    visit: Visit,
     /// Commands whose answers from upstream concern deltapush, oldest first.
     pending: VecDeque<Pending>,
     /// How each request that is under way is answered to the client.
@@ -292,6 +307,8 @@ impl Session {
             },
             selection: Selection::default(),
             keeping: None,
+            prefetches: None,
+            visit: Visit::default(),
             pending: VecDeque::new(),
             requests: VecDeque::new(),
             own: Vec::new(),
@@ -320,7 +337,8 @@ impl Session {
     #[must_use]
     pub fn held(&self) -> usize {
         let keeping = self.keeping.as_ref().map_or(0, |keeping| keeping.held());
-        let held = [self.client.held.len(), self.server.held.len(), self.selection.held(), keeping];
+        let prefetches = self.prefetches.as_ref().map_or(0, |observer| observer.held());
+        let held = [self.client.held.len(), self.server.held.len(), self.selection.held(), keeping, prefetches];
         held.into_iter().fold(0, usize::saturating_add)
     }
 

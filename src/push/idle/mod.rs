@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 pub use mailbox::{WatchedMailbox, is_same};
 pub use terms::{Action, Failure, Manners, Watch, blindness};
 
-use super::verdict::Verdict;
+use super::verdict::{Verdict, message_id};
 use crate::parser::quote::push_quoted;
 use crate::parser::response::{Condition, Status};
 use crate::store::Position;
@@ -82,6 +82,35 @@ enum Notify {
     Set,
 }
 
+/// So many messages that come together are told apart.
+const MAX_IDS: usize = 32;
+
+/// What tells messages that deserve a push from others. Boxed: most of the time there is none.
+#[derive(Debug, Default)]
+struct Ids(Option<Box<KnownIds>>);
+
+#[derive(Debug, Default)]
+struct KnownIds {
+    ids: Vec<u64>,
+    /// Of some message it is not known.
+    is_incomplete: bool,
+}
+
+impl Ids {
+    fn add(&mut self, id: Option<u64>) {
+        let known = self.0.get_or_insert_default();
+        match id.filter(|_| known.ids.len() < MAX_IDS) {
+            Some(id) => known.ids.push(id),
+            None => known.is_incomplete = true,
+        }
+    }
+
+    /// Those of all messages, or none.
+    fn known(self) -> Vec<u64> {
+        self.0.filter(|known| !known.is_incomplete).map(|known| known.ids).unwrap_or_default()
+    }
+}
+
 /// The machine.
 #[derive(Debug)]
 pub struct IdleMachine {
@@ -118,6 +147,8 @@ pub struct IdleMachine {
     expected: u32,
     /// Some message that was looked at, and not yet noted, deserves a push.
     announce: bool,
+    /// What tells these messages from others.
+    ids: Ids,
     /// When the first news came that is not noted yet.
     news_since: Option<Instant>,
     /// When the last of it came.
@@ -155,6 +186,7 @@ impl IdleMachine {
             has_news: false,
             expected: 0,
             announce: false,
+            ids: Ids::default(),
             news_since: None,
             last_news: None,
             fetch_from: 1,
@@ -184,6 +216,11 @@ impl IdleMachine {
     /// Begins.
     pub fn start(&mut self, now: Instant, actions: &mut Vec<Action>) {
         self.go_on(now, actions);
+    }
+
+    /// Whether the apps of all the account's devices are known to fetch encrypted messages only.
+    pub fn fetches_encrypted_only(&mut self, is_so: bool) {
+        self.watch.judge.encrypted_only = is_so;
     }
 
     /// Time has passed.
@@ -335,6 +372,7 @@ impl IdleMachine {
         }
         if message.unclear && self.state == State::Fetch && message.uid.is_none_or(|uid| uid >= self.fetch_from) {
             self.announce = true;
+            self.ids.add(None);
             self.seen_next = self.seen_next.max(next);
         }
         // `n:*` also brings the last message if all are below n; a FETCH without headers is news of flags only.
@@ -346,7 +384,10 @@ impl IdleMachine {
         self.chatter = 0;
         self.seen_next = self.seen_next.max(next);
         let verdict = self.watch.judge.verdict(message.flags.iter().map(AsRef::as_ref), headers);
-        self.announce |= verdict == Verdict::Push;
+        if verdict == Verdict::Push {
+            self.announce = true;
+            self.ids.add(message_id(headers));
+        }
         let mailbox = self.watch.mailboxes.get(self.current).map(|mailbox| mailbox.name.clone()).unwrap_or_default();
         actions.push(Action::Judged { mailbox, uid, verdict });
         if notified {
@@ -473,6 +514,7 @@ impl IdleMachine {
             }
             Begin::FetchUids(_) | Begin::FetchNewest(..) if self.watch.blindly => {
                 self.announce = true;
+                self.ids.add(None);
                 match self.open.uid_next {
                     Some(next) => {
                         self.note(next, actions);
@@ -566,6 +608,7 @@ impl IdleMachine {
     fn fetch(&mut self, command: &str, now: Instant, actions: &mut Vec<Action>) {
         self.has_news = false;
         self.announce = false;
+        self.ids = Ids::default();
         self.began = now;
         self.command(command.as_bytes(), State::Fetch, now, actions);
     }
@@ -607,10 +650,11 @@ impl IdleMachine {
         let position = Position { uid_validity: self.open.uid_validity, uid_next };
         self.seen_next = uid_next;
         let announce = std::mem::take(&mut self.announce);
+        let ids = std::mem::take(&mut self.ids).known();
         let (since, last) = (self.news_since.take(), self.last_news.take());
         let Some(mailbox) = self.watch.mailboxes.get_mut(self.current) else { return };
         if announce || mailbox.position != Some(position) {
-            actions.push(Action::Noticed { mailbox: mailbox.name.clone(), position, announce, since, last });
+            actions.push(Action::Noticed { mailbox: mailbox.name.clone(), position, announce, since, last, ids });
         }
         mailbox.position = Some(position);
     }

@@ -62,6 +62,9 @@ pub enum Action {
         since: Option<Instant>,
         /// When it told of the last of it.
         last: Option<Instant>,
+        /// What tells those messages from others that deserve a push ([`message_id`](crate::push::verdict::message_id)); none if
+        /// that is not known of each.
+        ids: Vec<u64>,
     },
     /// For the log: what was decided about a message.
     Judged {

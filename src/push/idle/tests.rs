@@ -6,7 +6,7 @@ use super::*;
 use crate::push::verdict::Judge;
 use crate::store::Position;
 
-const ITEMS: &str = "(UID FLAGS BODY.PEEK[HEADER.FIELDS (FROM AUTO-SUBMITTED)]<0.16384>)";
+const ITEMS: &str = "(UID FLAGS BODY.PEEK[HEADER.FIELDS (FROM AUTO-SUBMITTED MESSAGE-ID)]<0.16384>)";
 
 fn watch(position: Option<(u32, u32)>) -> Watch {
     Watch {
@@ -145,7 +145,7 @@ fn news_is_fetched_judged_and_announced() {
          S: * 1 RECENT
          S: w2 OK Idle completed
          > w3 UID FETCH 10:* ITEMS
-         S: * 5 FETCH (UID 10 FLAGS (\\Recent) BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)] {From: bob@b.org||})
+         S: * 5 FETCH (UID 10 FLAGS (\\Recent) BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED MESSAGE-ID)] {From: bob@b.org||})
          S: w3 OK Fetch completed
          (announced 7 11)
          > w4 IDLE
@@ -161,8 +161,8 @@ fn what_deserves_no_push_only_moves_the_position() {
          > DONE
          S: w2 OK
          > w3 UID FETCH 10:* ITEMS
-         S: * 5 FETCH (UID 10 FLAGS (\\Seen) BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)] {From: bob@b.org||})
-         S: * 6 FETCH (BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)] {From: Alice@example.org||} UID 12 FLAGS ())
+         S: * 5 FETCH (UID 10 FLAGS (\\Seen) BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED MESSAGE-ID)] {From: bob@b.org||})
+         S: * 6 FETCH (BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED MESSAGE-ID)] {From: Alice@example.org||} UID 12 FLAGS ())
          S: w3 OK
          (noted 7 13)
          > w4 IDLE",
@@ -179,7 +179,7 @@ fn mail_that_came_while_nobody_watched_is_announced() {
          S: * OK [UIDNEXT 14] ok
          S: w1 OK done
          > w2 UID FETCH 10:* ITEMS
-         S: * 5 FETCH (UID 12 FLAGS () BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)] {|})
+         S: * 5 FETCH (UID 12 FLAGS () BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED MESSAGE-ID)] {|})
          S: w2 OK
          (announced 7 13)
          > w3 IDLE",
@@ -193,12 +193,12 @@ fn news_between_fetch_and_idle_is_not_lost() {
          > DONE
          S: w2 OK
          > w3 UID FETCH 10:* ITEMS
-         S: * 5 FETCH (UID 10 FLAGS () BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)] {|})
+         S: * 5 FETCH (UID 10 FLAGS () BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED MESSAGE-ID)] {|})
          S: * 6 EXISTS
          S: w3 OK
          (announced 7 11)
          > w4 UID FETCH 11:* ITEMS
-         S: * 6 FETCH (UID 11 FLAGS () BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)] {|})
+         S: * 6 FETCH (UID 11 FLAGS () BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED MESSAGE-ID)] {|})
          S: w4 OK
          (announced 7 12)
          > w5 IDLE",
@@ -232,7 +232,7 @@ fn nothing_new_at_all_brings_the_last_message_which_is_known() {
          > DONE
          S: w2 OK
          > w3 UID FETCH 10:* ITEMS
-         S: * 3 FETCH (UID 9 FLAGS () BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)] {|})
+         S: * 3 FETCH (UID 9 FLAGS () BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED MESSAGE-ID)] {|})
          S: w3 OK
          > w4 IDLE",
     );
@@ -250,7 +250,7 @@ fn a_mailbox_emptied_and_refilled_within_one_idle_is_seen() {
          S: * 1 EXISTS
          S: w2 OK
          > w3 UID FETCH 10:* ITEMS
-         S: * 1 FETCH (UID 10 FLAGS () BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)] {|})
+         S: * 1 FETCH (UID 10 FLAGS () BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED MESSAGE-ID)] {|})
          S: w3 OK
          (announced 7 11)
          > w4 IDLE",
@@ -293,7 +293,7 @@ fn a_server_without_uidnext_is_asked_for_its_last_uid() {
          S: * OK [UIDVALIDITY 7]
          S: w1 OK
          > w2 UID FETCH 42:* ITEMS
-         S: * 4 FETCH (UID 41 FLAGS () BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)] {|})
+         S: * 4 FETCH (UID 41 FLAGS () BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED MESSAGE-ID)] {|})
          S: w2 OK
          > w3 IDLE",
     );
@@ -310,8 +310,8 @@ fn with_another_uidvalidity_the_newest_messages_are_looked_at() {
          S: * OK [UIDNEXT 90]
          S: w1 OK
          > w2 FETCH 9:* ITEMS
-         S: * 39 FETCH (UID 88 FLAGS (\\Seen) BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)] {|})
-         S: * 40 FETCH (UID 89 FLAGS () BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)] {|})
+         S: * 39 FETCH (UID 88 FLAGS (\\Seen) BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED MESSAGE-ID)] {|})
+         S: * 40 FETCH (UID 89 FLAGS () BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED MESSAGE-ID)] {|})
          S: w2 OK
          (announced 7 90)
          > w3 IDLE",
@@ -414,8 +414,7 @@ fn a_server_that_ends_idle_at_once_is_not_asked_for_ever() {
 
 #[test]
 fn a_long_fetch_may_go_on_as_long_as_it_brings_something() {
-    let message =
-        "S: * 5 FETCH (UID 10 FLAGS (\\Seen) BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)]<0> {|})\n(later 59s)\n";
+    let message = "S: * 5 FETCH (UID 10 FLAGS (\\Seen) BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED MESSAGE-ID)]<0> {|})\n(later 59s)\n";
     let beginning = "S: * 99 EXISTS\n > DONE\n S: w2 OK\n > w3 UID FETCH 10:* ITEMS\n";
     after_quiet(&format!("{beginning}{}S: w3 OK\n (noted 7 11)\n > w4 IDLE", message.repeat(9)));
     let failure = after_quiet(&format!("{beginning}{}(later 10s)\n(failed)", message.repeat(10)));
@@ -460,7 +459,7 @@ fn a_first_look_that_comes_late_looks_back() {
          S: * OK [UIDNEXT 10]
          S: w1 OK
          > w2 FETCH 1:* ITEMS
-         S: * 4 FETCH (UID 9 FLAGS () BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)]<0> {|})
+         S: * 4 FETCH (UID 9 FLAGS () BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED MESSAGE-ID)]<0> {|})
          S: w2 OK
          (announced 7 10)
          > w3 IDLE",
@@ -512,12 +511,12 @@ fn notify_brings_flags_and_headers_without_a_round() {
     with_notify(
         "S: * 5 EXISTS
          S: * 1 RECENT
-         S: * 5 FETCH (UID 10 FLAGS (\\Recent) BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)] {From: bob@b.org||})
+         S: * 5 FETCH (UID 10 FLAGS (\\Recent) BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED MESSAGE-ID)] {From: bob@b.org||})
          (announced 7 11)
          S: * 7 EXISTS
-         S: * 6 FETCH (UID 11 FLAGS () BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)] {From: alice@example.org||})
+         S: * 6 FETCH (UID 11 FLAGS () BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED MESSAGE-ID)] {From: alice@example.org||})
          S: * 6 FETCH (FLAGS (\\Seen))
-         S: * 7 FETCH (UID 13 FLAGS (\\Seen) BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)] {From: bob@b.org||})
+         S: * 7 FETCH (UID 13 FLAGS (\\Seen) BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED MESSAGE-ID)] {From: bob@b.org||})
          (noted 7 14)
          (later 8m)
          (later 1m)
@@ -531,14 +530,14 @@ fn notify_brings_flags_and_headers_without_a_round() {
 fn what_notify_promises_and_does_not_bring_is_fetched() {
     with_notify(
         "S: * 6 EXISTS
-         S: * 6 FETCH (UID 11 FLAGS () BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)] {|})
+         S: * 6 FETCH (UID 11 FLAGS () BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED MESSAGE-ID)] {|})
          (later 1s)
          (later 1s)
          > DONE
          S: w3 OK
          > w4 UID FETCH 10:* ITEMS
-         S: * 5 FETCH (UID 10 FLAGS () BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)] {|})
-         S: * 6 FETCH (UID 11 FLAGS () BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)] {|})
+         S: * 5 FETCH (UID 10 FLAGS () BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED MESSAGE-ID)] {|})
+         S: * 6 FETCH (UID 11 FLAGS () BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED MESSAGE-ID)] {|})
          S: w4 OK
          (announced 7 12)
          > w5 IDLE",
@@ -626,7 +625,7 @@ fn one_session_watches_several_mailboxes_with_notify() {
          S: * OK [UIDNEXT 6]
          S: w6 OK
          > w7 UID FETCH 5:* ITEMS
-         S: * 5 FETCH (UID 5 FLAGS () BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)] {|})
+         S: * 5 FETCH (UID 5 FLAGS () BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED MESSAGE-ID)] {|})
          S: w7 OK
          (announced 3 6 of DeltaChat)
          > w8 EXAMINE \"INBOX\"
@@ -676,7 +675,7 @@ fn where_notify_fails_the_other_mailboxes_are_given_up() {
 #[test]
 fn headers_that_no_exists_has_announced_count_too() {
     with_notify(
-        "S: * 4 FETCH (UID 10 FLAGS () BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)]<0> {|})
+        "S: * 4 FETCH (UID 10 FLAGS () BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED MESSAGE-ID)]<0> {|})
          (announced 7 11)",
     );
 }
@@ -688,7 +687,7 @@ fn what_a_refused_fetch_has_shown_counts_and_a_hopeless_one_is_not_tried() {
          > DONE
          S: w2 OK
          > w3 UID FETCH 10:* ITEMS
-         S: * 5 FETCH (UID 10 FLAGS () BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)]<0> {|})
+         S: * 5 FETCH (UID 10 FLAGS () BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED MESSAGE-ID)]<0> {|})
          S: w3 NO [EXPUNGEISSUED] some are gone
          (announced 7 11)
          (failed)",
@@ -725,8 +724,8 @@ fn with_a_grace_another_device_may_read_first() {
              > DONE
              S: w2 OK
              > w3 UID FETCH 10:* ITEMS
-             S: * 5 FETCH (UID 10 FLAGS (\\Seen) BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)] {{|}})
-             S: * 6 FETCH (UID 11 FLAGS (\\Seen) BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)] {{|}})
+             S: * 5 FETCH (UID 10 FLAGS (\\Seen) BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED MESSAGE-ID)] {{|}})
+             S: * 6 FETCH (UID 11 FLAGS (\\Seen) BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED MESSAGE-ID)] {{|}})
              S: w3 OK
              (noted 7 12)
              > w4 IDLE"
@@ -752,7 +751,7 @@ fn a_session_that_is_wanted_back_is_as_it_was_after_its_login() {
          S: * 5 EXISTS
          S: w2 OK
          > w3 UID FETCH 10:* ITEMS
-         S: * 5 FETCH (UID 10 FLAGS () BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)]<0> {From: bob@example.org||})
+         S: * 5 FETCH (UID 10 FLAGS () BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED MESSAGE-ID)]<0> {From: bob@example.org||})
          S: w3 OK
          (announced 7 11)
          > w4 CLOSE
@@ -838,4 +837,57 @@ fn new_messages_and_new_commands_are_no_chatter() {
     machine.response(b"w2 OK done\r\n", now, &mut actions);
     machine.response(b"+ idling\r\n", now, &mut actions);
     assert!(actions.contains(&Action::Watching), "{:?}", actions.last());
+}
+
+/// What was noted, and of each message that was looked at whether it wakes a device, after these responses to the first fetch.
+fn found(judge: Judge, encrypted_only: bool, messages: &[&str]) -> (Vec<bool>, bool, Vec<u64>) {
+    let now = Instant::now();
+    let mut machine = IdleMachine::new(Watch { judge, ..watch(Some((7, 10))) }, now);
+    let mut actions = vec![];
+    machine.start(now, &mut actions);
+    let says = |machine: &mut IdleMachine, line: &str, actions: &mut Vec<Action>| {
+        machine.response(with_literals(line).as_bytes(), now, actions);
+    };
+    for line in ["* 5 EXISTS", "* OK [UIDVALIDITY 7] x", "* OK [UIDNEXT 20] x", "w1 OK x"] {
+        says(&mut machine, line, &mut actions);
+    }
+    machine.fetches_encrypted_only(encrypted_only);
+    for (uid, headers) in (10..).zip(messages) {
+        says(
+            &mut machine,
+            &format!("* 1 FETCH (UID {uid} FLAGS () BODY[HEADER.FIELDS (FROM)] {{{headers}||}})"),
+            &mut actions,
+        );
+    }
+    says(&mut machine, "w2 OK x", &mut actions);
+    let judged = actions.iter().filter_map(|action| match action {
+        Action::Judged { verdict, .. } => Some(*verdict == Verdict::Push),
+        _ => None,
+    });
+    let judged = judged.collect();
+    let noticed = actions.iter().find_map(|action| match action {
+        Action::Noticed { announce, ids, .. } => Some((*announce, ids.clone())),
+        _ => None,
+    });
+    let (announce, ids) = noticed.unwrap();
+    (judged, announce, ids)
+}
+
+#[test]
+fn what_is_learned_counts_in_the_middle_of_a_session() {
+    let judge = Judge { messages: crate::config::Messages::Auto, ..Judge::default() };
+    let plain = ["From: bob@b.org"];
+    assert_eq!(found(judge.clone(), false, &plain).0, [true]);
+    assert_eq!(found(judge.clone(), true, &plain), (vec![false], false, vec![]));
+    assert_eq!(found(judge, true, &["From: bob@b.org|Content-Type: multipart/encrypted"]).0, [true]);
+}
+
+#[test]
+fn messages_that_wake_a_device_are_told_apart_if_all_have_ids() {
+    let id = |number| format!("From: bob@b.org|Message-ID: <{number}@b.org>");
+    let (one, two) = (id(1), id(2));
+    let all = found(Judge::default(), false, &[&one, &two]).2;
+    assert_eq!(all.len(), 2);
+    assert_eq!(found(Judge::default(), false, &[&two]).2, all[1..]);
+    assert!(found(Judge::default(), false, &[&one, "From: bob@b.org"]).2.is_empty(), "of one it is not known");
 }

@@ -14,8 +14,8 @@ use crate::account::AccountId;
 use crate::push::schedule::{PATIENCE, QUARANTINE, Quarantined, Standing};
 use crate::secret::{Credentials, DeviceToken, Kind};
 use crate::store::{
-    AccountRecord, AccountStatus, Announce, Change, Generation, Idled, Loaded, Position, Seen, Served, TokenRecord,
-    Unannounced, UnixTime,
+    AccountRecord, AccountStatus, Announce, Change, FetchLesson, Fetches, Generation, Idled, Loaded, Position, Seen,
+    Served, TokenRecord, Unannounced, UnixTime,
 };
 
 /// For how long at least a token is tried that had something to announce when deltapush ended.
@@ -313,6 +313,25 @@ impl Accounts {
     pub(super) fn must_note_idle(&self, account: &AccountId, mailbox: &str, since: Served) -> bool {
         let noted = |idled: &Idled| idled.name == mailbox && idled.last > since;
         self.map.get(account).is_some_and(|known| !known.idled.iter().any(noted))
+    }
+
+    pub(super) fn must_note_lesson(
+        &self,
+        account: &AccountId,
+        token: &DeviceToken,
+        lesson: &FetchLesson,
+        now: UnixTime,
+    ) -> bool {
+        let Some(known) = self.map.get(account) else { return false };
+        let seen = known.tokens.iter().find(|seen| seen.token == *token);
+        seen.is_some_and(|seen| seen.habit.clone().learn(token, lesson, now, RECENTLY))
+    }
+
+    pub(super) fn fetches_encrypted_only(&self, account: &AccountId) -> bool {
+        self.map.get(account).is_some_and(|known| {
+            let is_so = |seen: &Seen| seen.habit.fetches() == Some(Fetches::EncryptedOnly);
+            !known.tokens.is_empty() && known.tokens.iter().all(is_so)
+        })
     }
 
     pub(super) fn mailboxes(&self, account: &AccountId) -> Vec<String> {

@@ -19,8 +19,8 @@ use super::schedule::Standing;
 use crate::account::AccountId;
 use crate::secret::{Credentials, DeviceToken, Secret};
 use crate::store::{
-    AccountStatus, Announce, Erased, Generation, KnownLogin, Moment, OpenError, Position, Served, Settings, Store,
-    StoreError, UnixTime,
+    AccountStatus, Announce, Erased, FetchLesson, Generation, KnownLogin, Moment, OpenError, Position, Served,
+    Settings, Store, StoreError, UnixTime,
 };
 use accounts::{Accounts, Login};
 use newcomers::Newcomers;
@@ -341,6 +341,31 @@ impl Registry {
     /// [`StoreError`]: it is not noted; the next time will do.
     pub async fn client_idles(&self, account: &AccountId, mailbox: &str) -> Result<(), StoreError> {
         self.store.client_idles(account, canonical(mailbox), self.clock.now()).await
+    }
+
+    /// Whether it is worth writing down what the app of this device did with unencrypted messages of the account. Costs no disk.
+    #[must_use]
+    pub fn must_note_lesson(&self, account: &AccountId, token: &DeviceToken, lesson: &FetchLesson) -> bool {
+        self.accounts.must_note_lesson(account, token, lesson, UnixTime::now())
+    }
+
+    /// Notes what the app of this device did with unencrypted messages of the account.
+    ///
+    /// # Errors
+    /// [`StoreError`]: it is not noted; the next message will do.
+    pub async fn learned(
+        &self,
+        account: &AccountId,
+        token: &DeviceToken,
+        lesson: FetchLesson,
+    ) -> Result<(), StoreError> {
+        self.store.learned(account, token, lesson, UnixTime::now()).await
+    }
+
+    /// Whether the apps of all the account's devices are known to fetch encrypted messages only.
+    #[must_use]
+    pub fn fetches_encrypted_only(&self, account: &AccountId) -> bool {
+        self.accounts.fetches_encrypted_only(account)
     }
 
     /// The mailboxes that the account's clients wait for mail in, the latest first, [`MAX_IDLED`](crate::store::MAX_IDLED) at

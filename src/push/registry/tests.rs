@@ -388,3 +388,28 @@ async fn what_lasts_longest_is_kept_until_it_is_refused() {
     assert_eq!(standing(&it.registry).await, (false, Some(Mechanism::ScramSha1)));
     it.registry.close().await;
 }
+
+#[tokio::test]
+async fn the_device_that_fetches_most_decides_for_its_account() {
+    let directory = tempfile::tempdir().unwrap();
+    let it = open(&directory);
+    let left = || FetchLesson::LeftUnencrypted(["a@x", "b@x", "c@x"].map(str::to_owned).to_vec());
+    assert!(!it.registry.fetches_encrypted_only(&alice()), "an account that nobody knows");
+    for name in ["a", "b"] {
+        it.registry.register(&alice(), &credentials("one"), &token(name)).await.unwrap();
+    }
+    assert!(it.registry.must_note_lesson(&alice(), &token("a"), &left()));
+    it.registry.learned(&alice(), &token("a"), left()).await.unwrap();
+    assert!(!it.registry.must_note_lesson(&alice(), &token("a"), &left()), "that is known");
+    assert!(!it.registry.fetches_encrypted_only(&alice()), "nothing is known of the other device");
+    it.registry.learned(&alice(), &token("b"), FetchLesson::FetchedUnencrypted).await.unwrap();
+    assert!(!it.registry.fetches_encrypted_only(&alice()));
+    it.registry.learned(&alice(), &token("b"), left()).await.unwrap();
+    assert!(it.registry.fetches_encrypted_only(&alice()));
+    it.registry.register(&alice(), &credentials("one"), &token("new")).await.unwrap();
+    assert!(!it.registry.fetches_encrypted_only(&alice()), "a new device may fetch all");
+    it.registry.remove(&alice(), &token("new")).await.unwrap();
+    it.registry.close().await;
+    drop(it);
+    assert!(open(&directory).registry.fetches_encrypted_only(&alice()), "it survives a restart");
+}

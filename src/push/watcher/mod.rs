@@ -6,22 +6,25 @@ pub mod kept;
 mod session;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::task::AbortHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
 
 use super::board::Board;
+use super::duplicates::Duplicates;
 use super::gate::Gates;
 use super::registry::{AccountEvent, AccountEvents, Registry};
 use super::verdict::Judge;
 use crate::account::AccountId;
-use crate::config::{Account, Accounts, Config, Messages};
+use crate::config::{self, Account, Accounts, Config, Messages};
 use crate::live::Live;
+use crate::secret::DeviceToken;
+use crate::store::Announce;
 use crate::telemetry::Event;
 use crate::trace::Tracer;
 use crate::upstream::Upstreams;
@@ -46,6 +49,8 @@ struct Context {
     board: Board,
     wishes: Live<Wishes>,
     tracer: Tracer,
+    /// Messages that devices with several accounts here are woken for.
+    duplicates: Mutex<Duplicates>,
     /// deltapush ends.
     leaving: CancellationToken,
     /// Sessions that are logged in.
@@ -57,16 +62,25 @@ struct Context {
 pub struct Wishes {
     messages: Messages,
     grace: Duration,
+    /// For so long a device is not woken again for a message that it was woken for in another account.
+    coalesce: Duration,
     accounts: Accounts,
 }
 
 impl From<&Config> for Wishes {
     fn from(config: &Config) -> Self {
-        Self { messages: config.push.messages, grace: config.push.grace, accounts: config.accounts.clone() }
+        let config::Push { messages, grace, coalesce, .. } = config.push;
+        Self { messages, grace, coalesce, accounts: config.accounts.clone() }
     }
 }
 
 impl Wishes {
+    /// Which messages wake a device.
+    #[must_use]
+    pub fn messages(&self) -> Messages {
+        self.messages
+    }
+
     /// What is configured for an account that goes by these names.
     fn accounts_of(&self, logins: &[String]) -> impl Iterator<Item = &Account> {
         logins.iter().filter_map(|login| self.accounts.get(login))
@@ -91,6 +105,7 @@ impl Watchers {
             board,
             wishes,
             tracer,
+            duplicates: Mutex::default(),
             leaving: CancellationToken::new(),
             sessions: TaskTracker::new(),
         };
@@ -184,12 +199,36 @@ impl Context {
         mailboxes
     }
 
+    /// The same without the devices that were woken a moment ago for copies of these messages in other accounts.
+    fn without_copies(&self, account: &AccountId, announce: Announce, ids: &[u64]) -> Announce {
+        if announce == Announce::Nothing || ids.is_empty() {
+            return announce;
+        }
+        let (window, now) = (self.wishes.get().coalesce, Instant::now().into_std());
+        let woken = |token: &DeviceToken| {
+            announce.includes(token)
+                && self.registry.owners(token).len() > 1
+                && self.duplicates().was_woken(token, ids, account, window, now)
+        };
+        let woken: Vec<DeviceToken> = self.registry.tokens(account).into_iter().filter(woken).collect();
+        match announce {
+            announce if woken.is_empty() => announce,
+            Announce::AllBut(others) => Announce::AllBut(others.into_iter().chain(woken).collect()),
+            Announce::All | Announce::Nothing => Announce::AllBut(woken),
+        }
+    }
+
+    fn duplicates(&self) -> MutexGuard<'_, Duplicates> {
+        self.duplicates.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Who judges the account's messages.
     fn judge(&self, account: &AccountId) -> Judge {
         let (wishes, logins) = (self.wishes.get(), self.logins(account));
         let own = logins.iter().filter(|login| login.contains('@'));
         let configured = wishes.accounts_of(&logins).flat_map(|account| &account.addresses);
-        Judge { addresses: own.chain(configured).cloned().collect(), messages: wishes.messages }
+        let encrypted_only = self.registry.fetches_encrypted_only(account);
+        Judge { addresses: own.chain(configured).cloned().collect(), messages: wishes.messages, encrypted_only }
     }
 
     /// The names that the account's user goes by: the server's, and the client's where a route turns one into the other.

@@ -273,6 +273,9 @@ impl<'a> Session<'a> {
     fn respond(&mut self, received: &mut Vec<u8>, actions: &mut Vec<Action>) -> Result<(), TooLong> {
         let bytes = std::mem::take(received);
         let mut input = bytes.as_slice();
+        if !input.is_empty() {
+            self.machine.fetches_encrypted_only(self.context.registry.fetches_encrypted_only(self.account));
+        }
         for _ in 0..TURN {
             let Some(response) = self.reader.next(&mut input)? else { return Ok(()) };
             if let Some(transcript) = self.trace.transcript() {
@@ -290,11 +293,16 @@ impl<'a> Session<'a> {
         for action in std::mem::take(actions) {
             match action {
                 Action::Send(bytes) => Box::pin(self.send(&bytes)).await?,
-                Action::Noticed { mailbox, position, announce, since, last } => {
-                    let wakes = self.announce(announce, last);
+                Action::Noticed { mailbox, position, announce, since, last, ids } => {
+                    let wakes = self.context.without_copies(self.account, self.announce(announce, last), &ids);
                     let announce = self.wakes_any(&wakes);
                     // Boxed, like all that is done once in a while: the session waits in between.
-                    Box::pin(self.context.registry.noticed(self.account, &mailbox, position, wakes)).await?;
+                    let noticed =
+                        Box::pin(self.context.registry.noticed(self.account, &mailbox, position, wakes)).await;
+                    if noticed.is_err() {
+                        self.context.duplicates().forget(&ids, self.account);
+                    }
+                    noticed?;
                     self.tell(&Event::Noticed { account: self.account, mailbox: &mailbox, announce, since });
                     has_noted = true;
                 }
@@ -396,6 +404,6 @@ mod tests {
     fn a_session_that_waits_is_small() {
         let sizes = (size_of::<IdleMachine>(), size_of::<Session<'_>>(), size_of_future(run));
         // In bytes: the machine; that and what is known of its stream; all that is kept for a session.
-        assert!(sizes.0 <= 264 && sizes.1 <= 536 && sizes.2 <= 1100, "{sizes:?}");
+        assert!(sizes.0 <= 272 && sizes.1 <= 544 && sizes.2 <= 1104, "{sizes:?}");
     }
 }

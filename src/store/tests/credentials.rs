@@ -122,7 +122,10 @@ async fn the_first_versions_state_is_taken_over() {
     let (store, loaded, changes) = open(directory.path());
     assert_eq!(check_version(&state), (4, 4));
     assert_eq!(loaded.accounts[0].credentials, Some(credentials("alice")));
-    assert_eq!(loaded.accounts[0].tokens, [Seen { token: token("one"), last_seen: UnixTime(3) }]);
+    assert_eq!(
+        loaded.accounts[0].tokens,
+        [Seen { token: token("one"), last_seen: UnixTime(3), habit: FetchHabit::default() }]
+    );
     let pending = Unannounced { token: token("one"), generation: Generation(9), since: UnixTime(4) };
     assert_eq!(loaded.unannounced, [pending]);
     assert_eq!(store.positions(&account("alice")).await.unwrap(), [("INBOX".to_owned(), POSITION)]);

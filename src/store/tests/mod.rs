@@ -80,7 +80,9 @@ async fn what_was_answered_survives_a_kill() {
     let expected = AccountRecord {
         account: account("alice"),
         credentials: Some(credentials("alice")),
-        tokens: ["one", "two"].map(|name| Seen { token: token(name), last_seen: NOW }).to_vec(),
+        tokens: ["one", "two"]
+            .map(|name| Seen { token: token(name), last_seen: NOW, habit: FetchHabit::default() })
+            .to_vec(),
         idled: vec![],
         called: None,
     };
@@ -128,7 +130,10 @@ async fn the_last_token_takes_the_account_with_it_and_leaves_no_trace() {
     let left = |names: &[&str]| Change::Tokens {
         account: account("alice"),
         credentials: None,
-        tokens: names.iter().map(|name| Seen { token: token(name), last_seen: NOW }).collect(),
+        tokens: names
+            .iter()
+            .map(|name| Seen { token: token(name), last_seen: NOW, habit: FetchHabit::default() })
+            .collect(),
     };
     let gone = |name| Change::Gone { token: token(name) };
     assert_eq!(*changes.lock().unwrap(), [gone("one"), left(&["two"]), gone("two"), left(&[])]);
@@ -386,6 +391,7 @@ async fn the_status_has_all_that_a_person_may_see() {
         fingerprint: token(name).fingerprint(),
         first_seen: NOW,
         last_seen: NOW,
+        habit: FetchHabit::default(),
         pending: false,
         accepted: None,
         given_up: None,
@@ -412,4 +418,31 @@ async fn the_status_has_all_that_a_person_may_see() {
         refused: false,
     };
     assert_eq!(store.status().await.unwrap(), [alice, bob]);
+}
+
+#[tokio::test]
+async fn what_an_app_fetches_is_kept_with_its_token() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, _, changes) = open(directory.path());
+    let left = |senders: &[&str]| FetchLesson::LeftUnencrypted(senders.iter().map(|sender| (*sender).into()).collect());
+    store.learned(&account("alice"), &token("one"), left(&["bob@b.org"]), NOW).await.unwrap();
+    assert_eq!(*changes.lock().unwrap(), [], "nothing is kept of an account without a token");
+    register(&store, "alice", "one").await;
+    register(&store, "alice", "two").await;
+    for senders in [["bob@b.org", "eve@b.org"], ["eve@b.org", "carol@b.org"]] {
+        store.learned(&account("alice"), &token("one"), left(&senders), NOW).await.unwrap();
+    }
+    let habits = |loaded: &Loaded| {
+        let tokens = &loaded.accounts[0].tokens;
+        tokens.iter().map(|seen| (seen.habit.fetches(), seen.habit.senders.len())).collect::<Vec<_>>()
+    };
+    let (_, loaded, _) = open(killed(directory.path()).path());
+    assert_eq!(habits(&loaded), [(Some(Fetches::EncryptedOnly), 3), (None, 0)]);
+    assert!(!holds(directory.path(), b"b.org"), "senders are kept as hashes");
+    store.learned(&account("alice"), &token("one"), FetchLesson::FetchedUnencrypted, UnixTime(9)).await.unwrap();
+    let (_, loaded, _) = open(killed(directory.path()).path());
+    assert_eq!(habits(&loaded), [(Some(Fetches::All), 0), (None, 0)]);
+    assert_eq!(loaded.accounts[0].tokens[0].habit.fetched, Some(UnixTime(9)));
+    let [alice] = &store.status().await.unwrap()[..] else { panic!("one account") };
+    assert_eq!(alice.tokens[0].habit.fetches(), Some(Fetches::All));
 }

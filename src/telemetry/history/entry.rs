@@ -65,6 +65,8 @@ pub enum What {
         first: bool,
         /// So many more came between the entry before and this one.
         skipped: u16,
+        /// It came for a background fetch, in which it hands over no token.
+        background: bool,
     },
     /// A client, having heard of news, asked for messages.
     Fetched {

@@ -49,6 +49,8 @@ pub struct Summary {
     pub last_push: Option<LastPush>,
     /// When each device last connected.
     pub connected: Vec<Connection>,
+    /// When one of the devices last came for a background fetch.
+    pub background: Option<Moment>,
 }
 
 /// A device that has connected.
@@ -100,6 +102,9 @@ impl History {
             }
             Event::Registered { session, account, token } => {
                 self.of(account, |ring| ring.registered(now, *session, token.short_hash()));
+            }
+            Event::BackgroundFetch { session, account } => {
+                self.of_known(account, |ring| ring.background_fetch(now, *session));
             }
             Event::Fetched { session, account, token } => {
                 let (session, device) = (*session, token.map(DeviceToken::short_hash));
@@ -190,7 +195,12 @@ impl History {
     #[must_use]
     pub fn summary(&self, account: &AccountId) -> Summary {
         let Some(ring) = self.accounts.get(account) else { return Summary::default() };
-        Summary { last_message: ring.last_message, last_push: ring.last_push, connected: ring.connected.clone() }
+        Summary {
+            last_message: ring.last_message,
+            last_push: ring.last_push,
+            connected: ring.connected.clone(),
+            background: ring.background,
+        }
     }
 
     /// What happened to an account lately; `None` if nothing is known of it.

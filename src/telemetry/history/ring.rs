@@ -32,6 +32,8 @@ pub(super) struct Ring {
     pub(super) mailboxes: Vec<Box<str>>,
     /// When each device last handed over its token, the latest last.
     pub(super) connected: Vec<Connection>,
+    /// When a client last came for a background fetch.
+    pub(super) background: Option<Moment>,
     pub(super) last_message: Option<Moment>,
     pub(super) last_push: Option<LastPush>,
     /// How many entries there ever were.
@@ -76,12 +78,35 @@ impl Ring {
     pub(super) fn login(&mut self, at: Moment, session: u64) {
         let mut skipped = 0;
         if let [.., before, last] = self.entries.as_slice()
-            && let (What::Connected { .. }, What::Connected { skipped: more, .. }) = (&before.what, &last.what)
+            && let (What::Connected { .. }, What::Connected { skipped: more, background: false, .. }) =
+                (&before.what, &last.what)
         {
             skipped = more.saturating_add(1);
             self.entries.pop();
         }
-        self.push(at, What::Connected { session, device: None, first: false, skipped });
+        self.push(at, What::Connected { session, device: None, first: false, skipped, background: false });
+    }
+
+    /// A client without a token came for a background fetch.
+    pub(super) fn background_fetch(&mut self, at: Moment, connection: u64) {
+        self.background = Some(at);
+        match self.connection(connection) {
+            Some(What::Connected { background, .. }) => {
+                *background = true;
+                self.count = self.count.saturating_add(1);
+            }
+            _ => {
+                let (session, background) = (connection, true);
+                self.push(at, What::Connected { session, device: None, first: false, skipped: 0, background });
+            }
+        }
+    }
+
+    /// The entry of this connection's login.
+    fn connection(&mut self, connection: u64) -> Option<&mut What> {
+        let is_its =
+            |entry: &&mut Entry| matches!(entry.what, What::Connected { session, .. } if session == connection);
+        self.entries.iter_mut().rev().find(is_its).map(|entry| &mut entry.what)
     }
 
     /// A client handed over its token.
@@ -94,17 +119,19 @@ impl Ring {
         }
         self.connected.reserve_exact(1);
         self.connected.push(Connection { device: token, at, session: connection, online: true });
-        let of_session =
-            |entry: &&mut Entry| matches!(entry.what, What::Connected { session, .. } if session == connection);
-        match self.entries.iter_mut().rev().find(of_session).map(|entry| &mut entry.what) {
-            Some(What::Connected { device, first, .. }) => {
+        match self.connection(connection) {
+            Some(What::Connected { device, first, background, .. }) => {
+                *background = false;
                 *first |= known.is_none();
                 *device = Some(token);
                 self.count = self.count.saturating_add(1);
             }
             _ => {
                 let first = known.is_none();
-                self.push(at, What::Connected { session: connection, device: Some(token), first, skipped: 0 });
+                self.push(
+                    at,
+                    What::Connected { session: connection, device: Some(token), first, skipped: 0, background: false },
+                );
             }
         }
     }

@@ -97,8 +97,8 @@ async fn a_device_is_told_by_its_connection() {
     assert_eq!(
         scene.entries(),
         [
-            What::Connected { session: 1, device, first: true, skipped: 0 },
-            What::Connected { session: 2, device, first: false, skipped: 0 },
+            What::Connected { session: 1, device, first: true, skipped: 0, background: false },
+            What::Connected { session: 2, device, first: false, skipped: 0, background: false },
         ]
     );
     let summary = scene.history.summary(&scene.account);

@@ -46,7 +46,10 @@ async fn every_series_is_there_from_the_start() {
         ),
         ("deltapush_relayed_bytes_total", &["to_client", "to_upstream"]),
         ("deltapush_watches", &["connecting", "watching", "interrupted", "awaiting_login"]),
-        ("deltapush_messages_judged_total", &["push", "seen", "deleted", "junk", "automatic", "own_mail", "no_chat"]),
+        (
+            "deltapush_messages_judged_total",
+            &["push", "seen", "deleted", "junk", "automatic", "own_mail", "no_chat", "not_encrypted"],
+        ),
         ("deltapush_posts_total", &["accepted", "gone", "refused", "failed", "timed_out", "unreachable"]),
         ("deltapush_noticed_to_posted_seconds_bucket", &["0.1", "1", "10", "3600", "+Inf"]),
         ("deltapush_posted_to_connected_seconds_bucket", &["0.1", "1", "10", "3600", "+Inf"]),

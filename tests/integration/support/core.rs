@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::dovecot::{Dovecot, PASSWORD};
-use super::python;
+use super::{python, token_slot};
 
 /// How long a core may take for one call: it gives up its own connections after 60 s.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -23,8 +23,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) enum Version {
     /// 2.23.0 through its C API, with a device token.
     WithToken,
-    /// The current one, as deltachat-rpc-server. It cannot be given a token.
+    /// The current one, as deltachat-rpc-server.
     Current,
+    /// The same with a device token, from its first account on.
+    CurrentWithToken,
 }
 
 /// A core, running as a process of its own: an app with any number of accounts.
@@ -35,6 +37,8 @@ pub(crate) struct Core {
     events: mpsc::UnboundedReceiver<Value>,
     seen: Vec<Value>,
     next_id: u64,
+    /// It has no token yet and is to have one.
+    wants_token: bool,
     dir: tempfile::TempDir,
 }
 
@@ -49,9 +53,10 @@ impl Core {
         let dir = tempfile::Builder::new().prefix("deltapush-core-").tempdir().unwrap();
         let accounts = dir.path().join("accounts");
         let mut command = match version {
-            Version::Current => {
+            Version::Current | Version::CurrentWithToken => {
                 let mut command = python::program("deltachat-rpc-server");
                 command.env("DC_ACCOUNTS_PATH", &accounts);
+                command.env(token_slot::VARIABLE, format!("fcm-test:{}", std::process::id()));
                 command
             }
             Version::WithToken => {
@@ -67,7 +72,9 @@ impl Core {
         let pending = Pending::default();
         let (sender, events) = mpsc::unbounded_channel();
         tokio::spawn(sort_responses(BufReader::new(child.stdout.take().unwrap()), Arc::clone(&pending), sender));
-        let mut core = Self { child, requests, pending, events, seen: Vec::new(), next_id: EVENT_ID + 1, dir };
+        let wants_token = version == Version::CurrentWithToken;
+        let (seen, next_id) = (Vec::new(), EVENT_ID + 1);
+        let mut core = Self { child, requests, pending, events, seen, next_id, wants_token, dir };
         core.write(EVENT_ID, "get_next_event", &json!([])).await;
         core
     }
@@ -75,6 +82,9 @@ impl Core {
     /// Makes an account whose IMAP server is on `imap` (loopback, TLS), and sets it up; returns its id.
     pub(crate) async fn add_account(&mut self, user: &str, imap: u16, smtp: u16) -> u64 {
         let account = self.call("add_account", json!([])).await.as_u64().unwrap();
+        if std::mem::take(&mut self.wants_token) {
+            token_slot::fill(self.child.id().unwrap());
+        }
         let login = json!({
             "addr": user, "password": PASSWORD,
             "imapServer": "localhost", "imapPort": imap, "imapSecurity": "ssl", "imapUser": user,

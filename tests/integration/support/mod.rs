@@ -21,6 +21,7 @@ pub(crate) mod scene;
 pub(crate) mod scripted;
 pub(crate) mod server;
 pub(crate) mod tls;
+pub(crate) mod token_slot;
 pub(crate) mod tunnel;
 
 use std::time::Duration;

@@ -32,6 +32,8 @@ fn content(history: &AccountHistory) -> Markup {
             p.state.warn { (words::tame(&problem.words)) "; " (words::tame(&problem.cure)) }
         }
         @if let Some(proof) = watch.last_proof { p { "The mail server last said something " (ago(proof, now)) "." } }
+        p { "Its devices are woken for " (account.messages) "." }
+        @if let Some(came) = account.background_fetch { p { "A device came for a background fetch " (ago(came, now)) "." } }
         h2 { "Devices" }
         ul { @for device in &account.devices { li { (device_line(device, now)) } } }
         @if !history.explanation.is_empty() {

@@ -188,6 +188,7 @@ pub(super) fn device_line(device: &DeviceReport, now: Timestamp) -> Markup {
         " " span.quiet { "seen " (ago(device.connected.unwrap_or(device.last_seen).max(device.last_seen), now)) }
         @if device.pending { " " span.badge.busy { "push waits" } }
         @if device.given_up.is_some() { " " span.badge.warn { "push given up" } }
+        @if !device.fetches.is_empty() { " " span.quiet { (device.fetches) } }
     }
 }
 

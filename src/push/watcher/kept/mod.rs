@@ -253,10 +253,19 @@ impl Keeper {
         }
     }
 
-    /// Who judges the account's messages by what a client fetches of them: fields that it did not ask for say nothing.
+    /// Who judges the account's messages by what a client fetches of them. A client need not ask for the fields that tell a
+    /// chat message.
     #[must_use]
     pub fn judge(&self, account: &AccountId) -> Judge {
-        Judge { messages: Messages::All, ..self.0.context.judge(account) }
+        let judge = self.0.context.judge(account);
+        let messages = if judge.messages == Messages::Chat { Messages::All } else { judge.messages };
+        Judge { messages, ..judge }
+    }
+
+    /// Whether the apps of all the account's devices are known to fetch encrypted messages only.
+    #[must_use]
+    pub fn fetches_encrypted_only(&self, account: &AccountId) -> bool {
+        self.0.context.registry.fetches_encrypted_only(account)
     }
 
     /// The device with this token has been shown that in a session of its own.

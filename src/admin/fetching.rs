@@ -1,0 +1,79 @@
+//! Which messages wake an account's devices, and what is known of what their apps fetch, in words.
+
+use super::words::date;
+use crate::config::Messages;
+use crate::store::{FetchHabit, Fetches, TokenStatus};
+
+/// Which messages wake devices with these tokens.
+pub(super) fn messages(messages: Messages, tokens: &[TokenStatus]) -> &'static str {
+    let all = |fetches| !tokens.is_empty() && tokens.iter().all(|token| token.habit.fetches() == Some(fetches));
+    let any = |fetches| tokens.iter().any(|token| token.habit.fetches() == fetches);
+    match messages {
+        Messages::All => "all messages (push.messages: all)",
+        Messages::Chat => "chat messages (push.messages: chat)",
+        Messages::Encrypted => "encrypted messages (push.messages: encrypted)",
+        Messages::Auto if all(Fetches::EncryptedOnly) => "encrypted messages: its apps fetch no others",
+        Messages::Auto if any(Some(Fetches::All)) => "all messages: an app of its fetches unencrypted ones too",
+        Messages::Auto => "all messages: it is not known yet which ones its apps fetch",
+    }
+}
+
+/// What an app fetches, with the evidence; empty if nothing is known.
+pub(super) fn evidence(habit: &FetchHabit) -> String {
+    let time =
+        |time: Option<crate::store::UnixTime>| time.map(|time| date(super::status::time(time))).unwrap_or_default();
+    let senders = habit.senders.len();
+    match habit.fetches() {
+        Some(Fetches::EncryptedOnly) => {
+            format!(
+                "its app fetches encrypted messages only: it left unencrypted ones of {senders} senders, last {}",
+                time(habit.left)
+            )
+        }
+        Some(Fetches::All) => format!("its app fetches unencrypted messages too, last {}", time(habit.fetched)),
+        None if senders > 0 => {
+            format!(
+                "its app left unencrypted messages of {senders} senders, last {}; it is certain after 3",
+                time(habit.left)
+            )
+        }
+        None => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::UnixTime;
+
+    fn token(habit: FetchHabit) -> TokenStatus {
+        let seen = UnixTime(0);
+        TokenStatus {
+            fingerprint: String::new(),
+            first_seen: seen,
+            last_seen: seen,
+            habit,
+            pending: false,
+            accepted: None,
+            given_up: None,
+            quarantine: None,
+        }
+    }
+
+    #[test]
+    fn the_most_inclusive_device_decides() {
+        let encrypted = FetchHabit { left: Some(UnixTime(0)), senders: vec![[0; 8], [1; 8], [2; 8]], fetched: None };
+        let all = FetchHabit { fetched: Some(UnixTime(0)), ..FetchHabit::default() };
+        let said = |habits: &[&FetchHabit]| {
+            let tokens: Vec<TokenStatus> = habits.iter().map(|habit| token((*habit).clone())).collect();
+            messages(Messages::Auto, &tokens)
+        };
+        assert!(said(&[&encrypted]).starts_with("encrypted messages"));
+        assert!(said(&[&encrypted, &all]).contains("an app of its fetches unencrypted"));
+        assert!(said(&[&encrypted, &FetchHabit::default()]).contains("not known yet"));
+        assert!(said(&[]).contains("not known yet"));
+        assert!(evidence(&encrypted).ends_with("of 3 senders, last 1970-01-01"));
+        assert!(evidence(&all).ends_with("last 1970-01-01"));
+        assert_eq!(evidence(&FetchHabit::default()), "");
+    }
+}
