@@ -414,6 +414,6 @@ mod tests {
     fn a_session_that_says_nothing_is_small() {
         let sizes = (size_of::<Session>(), size_of::<Relay<AccountHandle>>(), size_of_future(Connection::serve));
         // In bytes: the session's state; that and what is known of its streams; the task, which has that in a box.
-        assert!(sizes.0 <= 448 && sizes.1 <= 1128 && sizes.2 <= 512, "{sizes:?}");
+        assert!(sizes.0 <= 448 && sizes.1 <= 1152 && sizes.2 <= 512, "{sizes:?}");
     }
 }
