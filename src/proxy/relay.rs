@@ -10,13 +10,14 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use tokio::task::yield_now;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::compress::Malformed;
 use super::peer::{Closing, Peer};
 use super::session::{Answer, Glimpse, Output, Request, Session};
-use super::turn::Turn;
+use super::turn::{Turn, consume};
 use crate::secret::DeviceToken;
 use crate::store::FetchLesson;
 use crate::stream::{Stream, with_scratch};
@@ -240,8 +241,9 @@ impl<A: Account> Relay<A> {
             self.note_time(progress);
         });
         if self.turn.is_over() {
-            // Others run first; then it goes on.
-            cx.waker().wake_by_ref();
+            // Woken once the runtime has looked for other work: who has just something to say does not queue behind those that
+            // always have.
+            let _pending = pin!(yield_now()).poll(cx);
         }
         if let Some(end) = self.poll_end() {
             return Poll::Ready(end);
@@ -304,12 +306,13 @@ impl<A: Account> Relay<A> {
         if self.waiting.is_empty() || !may_go_on {
             return false;
         }
-        let waiting = std::mem::take(&mut self.waiting);
+        let mut waiting = std::mem::take(&mut self.waiting);
         let mut turn = self.turn;
         let (session, mut out) = self.parts(cx);
         let used = session.some_from_client(&waiting, &mut turn.pieces, &mut out);
         self.turn = turn;
-        self.waiting = waiting.get(used..).unwrap_or_default().to_vec();
+        consume(&mut waiting, used);
+        self.waiting = waiting;
         used > 0
     }
 
@@ -355,8 +358,10 @@ impl<A: Account> Relay<A> {
             return false;
         }
         if !self.unread.is_empty() {
-            let unread = std::mem::take(&mut self.unread);
-            self.take_upstream(&unread, cx);
+            let mut unread = std::mem::take(&mut self.unread);
+            let used = self.take_upstream(&unread, cx);
+            consume(&mut unread, used);
+            self.unread = unread;
             return true;
         }
         if self.upstream.eof {
@@ -365,18 +370,19 @@ impl<A: Account> Relay<A> {
         let Some(Ok(input)) = self.upstream.poll_read(buffer, cx) else { return false };
         let read = input.len();
         self.turn.count(read, self.client.is_compressed());
-        self.take_upstream(input, cx);
+        let used = self.take_upstream(input, cx);
+        self.unread = input.get(used..).unwrap_or_default().to_vec();
         buffer.get_mut(..read).unwrap_or_default().fill(0);
         true
     }
 
-    /// Gives the session what the upstream said, as much of it as this turn may handle; the rest waits for the next.
-    fn take_upstream(&mut self, input: &[u8], cx: &mut Context<'_>) {
+    /// Gives the session what the upstream said, as much of it as this turn may handle, and returns how much that was.
+    fn take_upstream(&mut self, input: &[u8], cx: &mut Context<'_>) -> usize {
         let mut turn = self.turn;
         let (session, mut out) = self.parts(cx);
         let used = session.some_from_upstream(input, &mut turn.pieces, &mut out);
-        self.unread = input.get(used..).unwrap_or_default().to_vec();
         self.turn = turn;
+        used
     }
 
     /// Hands on that a peer has closed, or deltapush itself, once all that was said before is handed on.

@@ -6,10 +6,18 @@
 pub(super) const MAX_BYTES: usize = 256 * 1024;
 
 /// Lines, or parts of literals, handled in one turn.
-pub(super) const MAX_PIECES: usize = 500;
+pub(super) const MAX_PIECES: usize = 250;
 
 /// A compressed byte costs as much time as so many others.
 const COMPRESSED: usize = 4;
+
+/// Removes from `left` what was used, and gives memory back that the rest does not need.
+pub(super) fn consume(left: &mut Vec<u8>, used: usize) {
+    left.drain(..used.min(left.len()));
+    if left.len() < left.capacity() / 4 {
+        left.shrink_to_fit();
+    }
+}
 
 /// What is left of one turn.
 #[derive(Debug, Clone, Copy)]

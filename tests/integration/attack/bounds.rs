@@ -2,11 +2,11 @@
 //! more, on a quiet machine.
 
 use crate::keeping::{register, scene_with};
-use crate::support::client::Client;
+use crate::support::client::{Client, quoted};
 use crate::support::deltapush::{Deltapush, Options};
-use crate::support::dovecot::Setup;
+use crate::support::dovecot::{PASSWORD, Setup};
 use crate::support::poll;
-use crate::support::scene::PATIENCE;
+use crate::support::scene::{PATIENCE, Scene};
 use crate::support::scripted::Scripted;
 
 const LOGIN: &str = "
@@ -16,17 +16,17 @@ const LOGIN: &str = "
 ";
 
 /// What a client hears that hands over a token.
-async fn hands_over(deltapush: &Deltapush, user: &str, token: &str) -> String {
+async fn hands_over(deltapush: &Deltapush, user: &str, password: &str, token: &str) -> String {
     let mut client = Client::plain(deltapush.plain).await;
     client.expect_prefix("* OK").await;
-    let answer = client.command(&format!("c1 LOGIN {user} sesame")).await;
+    let answer = client.command(&format!("c1 LOGIN {user} {}", quoted(password))).await;
     assert!(answer.result.starts_with("OK"), "{answer:?}");
     client.command(&format!("c2 SETMETADATA INBOX (/private/devicetoken \"{token}\")")).await.result
 }
 
 #[tokio::test]
 async fn watch_whose_server_talks_without_news_ends_with_words_in_status_and_log() {
-    let chatter = "* 4 FETCH (FLAGS (\\Seen))\\r\\n".repeat(1000);
+    let chatter = "* 4 FETCH (FLAGS (seen))\\r\\n".repeat(1000);
     let watch = format!(
         "{LOGIN}
         C: w1 EXAMINE \"INBOX\"
@@ -38,7 +38,7 @@ async fn watch_whose_server_talks_without_news_ends_with_words_in_status_and_log
     );
     let upstream = Scripted::start(&[&format!("{LOGIN}EOF"), &format!("{watch}S: * OK once more\nEOF")]).await;
     let deltapush = Deltapush::start(&Options::plain(upstream.port));
-    assert!(hands_over(&deltapush, "alice@lab.test", "openpgp:x").await.starts_with("OK"));
+    assert!(hands_over(&deltapush, "alice@lab.test", "sesame", "openpgp:x").await.starts_with("OK"));
     const WORDS: &str = "the mail server sent more than 20000 lines without a new message";
     assert!(poll(PATIENCE, || deltapush.status().contains(WORDS)).await, "{}", deltapush.status());
     let told = deltapush.log().lines().filter(|line| line.contains("WARN") && line.contains(WORDS)).count();
@@ -47,26 +47,27 @@ async fn watch_whose_server_talks_without_news_ends_with_words_in_status_and_log
 
 #[tokio::test]
 async fn new_account_beyond_the_limit_is_refused_with_words_and_known_ones_never_are() {
-    let session = format!("{LOGIN}EOF");
-    let sessions = [session.as_str(); 12];
-    let upstream = Scripted::start(&sessions).await;
-    let more = "limits:\n  accounts: 2\n".to_owned();
-    let mut deltapush = Deltapush::start(&Options { more, ..Options::plain(upstream.port) });
-    for user in ["a@lab.test", "b@lab.test"] {
-        assert!(hands_over(&deltapush, user, "openpgp:x").await.starts_with("OK"));
+    let mut scene = Scene::with(Setup::Vanilla, "accounts-1", |options| {
+        options.more = "limits:\n  accounts: 2\n".to_owned();
+    })
+    .await;
+    let users = [scene.user.clone(), scene.dovecot.user("accounts-2"), scene.dovecot.user("accounts-3")];
+    for user in &users[..2] {
+        assert!(hands_over(&scene.deltapush, user, PASSWORD, "openpgp:x").await.starts_with("OK"));
     }
     let refused = "NO [LIMIT] this deltapush takes no more accounts, ask its operator";
-    assert_eq!(hands_over(&deltapush, "c@lab.test", "openpgp:x").await, refused);
-    assert_eq!(hands_over(&deltapush, "c@lab.test", "openpgp:x").await, refused);
-    assert!(hands_over(&deltapush, "a@lab.test", "openpgp:new").await.starts_with("OK"));
-    let log = deltapush.log();
+    for _ in 0..2 {
+        assert_eq!(hands_over(&scene.deltapush, &users[2], PASSWORD, "openpgp:x").await, refused);
+    }
+    assert!(hands_over(&scene.deltapush, &users[0], PASSWORD, "openpgp:new").await.starts_with("OK"));
+    let log = scene.deltapush.log();
     assert_eq!(log.matches("a new account was refused").count(), 1, "{log}");
-    let status = deltapush.status();
+    let status = scene.deltapush.status();
     assert!(status.contains("new accounts were refused 2 times since the start"), "{status}");
     // A smaller limit, and a new start: those that are there go on.
-    deltapush.reconfigure(|config| config.replace("accounts: 2", "accounts: 1"));
-    deltapush.restart();
-    assert!(hands_over(&deltapush, "b@lab.test", "openpgp:newer").await.starts_with("OK"));
+    scene.deltapush.reconfigure(|config| config.replace("accounts: 2", "accounts: 1"));
+    scene.deltapush.restart();
+    assert!(hands_over(&scene.deltapush, &users[1], PASSWORD, "openpgp:newer").await.starts_with("OK"));
 }
 
 /// Each login made a hash in memory of its own, which was not given back: 19 MiB for each thread that had made one.
