@@ -39,8 +39,23 @@ pub(super) fn explain(timeline: &Timeline, devices: usize, now: Moment) -> Vec<S
 }
 
 impl Story<'_> {
+    /// What happened since the message was judged: its POST may begin, even end, before the watch says that it is noticed.
     fn since(&self) -> impl Iterator<Item = &Entry> {
-        self.timeline.entries.iter().skip(self.noticed)
+        let entries = &self.timeline.entries;
+        let before = entries.get(..self.noticed).unwrap_or_default();
+        let last = before.iter().rposition(|entry| matches!(entry.what, What::Noticed { .. }));
+        let judged = (last.map_or(0, |last| last.saturating_add(1))..self.noticed).find(|index| {
+            let entry = entries.get(*index);
+            entry.is_some_and(|entry| matches!(entry.what, What::Judged { skipped: None, .. }))
+        });
+        let start = judged.unwrap_or(self.noticed);
+        let began = entries.get(start).map_or(0, |entry| entry.at.since_start);
+        // What an earlier POST has announced is not this message.
+        let is_earlier = move |entry: &&Entry| match entry.what {
+            What::Posted { took, .. } => entry.at.earlier(took).since_start < began,
+            _ => false,
+        };
+        entries.iter().skip(start).filter(move |entry| !is_earlier(entry))
     }
 
     fn beginning(&self, noticed: Moment) -> String {

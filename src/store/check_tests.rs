@@ -52,7 +52,7 @@ async fn what_is_sound_is_counted() {
     assert_eq!(check(&settings).unwrap(), Report { in_use: false, ..expected });
     assert_eq!(files(directory.path()), before);
     let said = check(&settings).unwrap().to_string();
-    for part in ["no deltapush works", "integrity  ok", "version 3\n", "2, 2 of them", &format!("{place} opens all")] {
+    for part in ["no deltapush works", "integrity  ok", "version 4\n", "2, 2 of them", &format!("{place} opens all")] {
         assert!(said.contains(part), "{part}: {said}");
     }
 }

@@ -120,7 +120,7 @@ async fn the_first_versions_state_is_taken_over() {
 
     assert_eq!(check_version(&state), (1, 4));
     let (store, loaded, changes) = open(directory.path());
-    assert_eq!(check_version(&state), (3, 3));
+    assert_eq!(check_version(&state), (4, 4));
     assert_eq!(loaded.accounts[0].credentials, Some(credentials("alice")));
     assert_eq!(
         loaded.accounts[0].tokens,
