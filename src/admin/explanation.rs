@@ -50,12 +50,13 @@ impl Story<'_> {
         });
         let start = judged.unwrap_or(self.noticed);
         let began = entries.get(start).map_or(0, |entry| entry.at.since_start);
-        // What an earlier POST has announced is not this message.
-        let is_earlier = move |entry: &&Entry| match entry.what {
-            What::Posted { took, .. } => entry.at.earlier(took).since_start < began,
-            _ => false,
+        // A POST of an earlier message may end in between.
+        let is_its = move |index: usize, entry: &Entry| match entry.what {
+            What::Posted { took, .. } if index < self.noticed => entry.at.earlier(took).since_start >= began,
+            _ => true,
         };
-        entries.iter().skip(start).filter(move |entry| !is_earlier(entry))
+        let later = entries.iter().enumerate().skip(start);
+        later.filter(move |(index, entry)| is_its(*index, entry)).map(|(_, entry)| entry)
     }
 
     fn beginning(&self, noticed: Moment) -> String {
