@@ -39,8 +39,24 @@ pub(super) fn explain(timeline: &Timeline, devices: usize, now: Moment) -> Vec<S
 }
 
 impl Story<'_> {
+    /// What happened since the message was judged: its POST may begin, even end, before the watch says that it is noticed.
     fn since(&self) -> impl Iterator<Item = &Entry> {
-        self.timeline.entries.iter().skip(self.noticed)
+        let entries = &self.timeline.entries;
+        let before = entries.get(..self.noticed).unwrap_or_default();
+        let last = before.iter().rposition(|entry| matches!(entry.what, What::Noticed { .. }));
+        let judged = (last.map_or(0, |last| last.saturating_add(1))..self.noticed).find(|index| {
+            let entry = entries.get(*index);
+            entry.is_some_and(|entry| matches!(entry.what, What::Judged { skipped: None, .. }))
+        });
+        let start = judged.unwrap_or(self.noticed);
+        let began = entries.get(start).map_or(0, |entry| entry.at.since_start);
+        // A POST of an earlier message may end in between.
+        let is_its = move |index: usize, entry: &Entry| match entry.what {
+            What::Posted { took, .. } if index < self.noticed => entry.at.earlier(took).since_start >= began,
+            _ => true,
+        };
+        let later = entries.iter().enumerate().skip(start);
+        later.filter(move |(index, entry)| is_its(*index, entry)).map(|(_, entry)| entry)
     }
 
     fn beginning(&self, noticed: Moment) -> String {

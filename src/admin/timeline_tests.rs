@@ -226,3 +226,25 @@ async fn a_background_fetch_is_the_device_that_was_woken() {
     );
     assert!(!explained.contains("push service"), "{explained}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_post_that_ends_before_the_message_is_noticed_is_its_own() {
+    let scene = Scene::new();
+    let account = &scene.account;
+    scene.comes(1);
+    pass(1000).await;
+    let heard = Instant::now();
+    scene.tell(&Event::Judged { account, mailbox: "INBOX", uid: 7, skipped: None });
+    scene.posts(PostResult::Accepted, Duration::ZERO);
+    scene.tell(&Event::Noticed { account, mailbox: "INBOX", announce: true, since: Some(heard.into_std()) });
+    let explained = scene.explained();
+    assert!(explained.contains("accepted within") && !explained.contains("No POST"), "{explained}");
+    // The POST of an earlier message that ends now is not this one's.
+    pass(60_000).await;
+    let heard = Instant::now();
+    scene.tell(&Event::Judged { account, mailbox: "INBOX", uid: 8, skipped: None });
+    scene.posts(PostResult::Accepted, Duration::from_secs(30));
+    scene.tell(&Event::Noticed { account, mailbox: "INBOX", announce: true, since: Some(heard.into_std()) });
+    let explained = scene.explained();
+    assert!(explained.contains("No POST has been made since"), "{explained}");
+}

@@ -19,7 +19,7 @@ use crate::push::board::WatchState;
 use crate::push::gate::{Place, Treatment};
 use crate::push::idle::{Action, Failure, IdleMachine, Manners, Watch, WatchedMailbox};
 use crate::secret::Credentials;
-use crate::store::{Announce, StoreError};
+use crate::store::{Announce, Position, StoreError};
 use crate::stream::{Stream, receive};
 use crate::telemetry::Event;
 use crate::trace::{Mark, Recorder, Speaker};
@@ -297,12 +297,7 @@ impl<'a> Session<'a> {
                     let wakes = self.context.without_copies(self.account, self.announce(announce, last), &ids);
                     let announce = self.wakes_any(&wakes);
                     // Boxed, like all that is done once in a while: the session waits in between.
-                    let noticed =
-                        Box::pin(self.context.registry.noticed(self.account, &mailbox, position, wakes)).await;
-                    if noticed.is_err() {
-                        self.context.duplicates().forget(&ids, self.account);
-                    }
-                    noticed?;
+                    Box::pin(self.note(&mailbox, position, wakes, ids)).await?;
                     self.tell(&Event::Noticed { account: self.account, mailbox: &mailbox, announce, since });
                     has_noted = true;
                 }
@@ -338,6 +333,15 @@ impl<'a> Session<'a> {
             }
             None => announce.into(),
         }
+    }
+
+    /// Notes what was found. If that fails, it has woken nobody.
+    async fn note(&self, mailbox: &str, position: Position, wakes: Announce, ids: Vec<u64>) -> Result<(), StoreError> {
+        let noted = self.context.registry.noticed(self.account, mailbox, position, wakes).await;
+        if noted.is_err() {
+            self.context.duplicates().forget(&ids, self.account);
+        }
+        noted
     }
 
     fn wakes_any(&self, wakes: &Announce) -> bool {

@@ -28,6 +28,8 @@ set none selected selected-delayed inboxes personal mailboxes subtree
 depth infinity shared private vendor deltachat comment admin devicetoken irohrelay turn maxsmtprecipients filters values
 plain login xoauth2 oauthbearer scram-sha-1 scram-sha-256 scram-sha-256-plus cram-md5 digest-md5 external anonymous gssapi
 imap imap4 imap4rev1 imap4rev2 literal literal+ literal- sasl-ir auth nil inbox silent unread utf8 accept only
+auto-submitted content-type secure-join chat-version chat-is-post-message autocrypt-setup-message in-reply-to references message-id
+x-microsoft-original-message-id content join autocrypt setup original
 +flags -flags +flags.silent -flags.silent flags.silent
 ";
 

@@ -23,9 +23,9 @@ pub(crate) fn fill(pid: u32) {
             token = Some((start + value as u64, len as u64));
         }
         let words: Vec<u64> = bytes.as_chunks().0.iter().map(|word| u64::from_ne_bytes(*word)).collect();
-        for (index, window) in words.windows(6).enumerate() {
+        for (index, window) in words.windows(4).enumerate() {
             // An Arc of a lock that nobody has: the core's own reference and one of each account, no weak ones, the lock, the slot.
-            if matches!(window, [2..=16, 1, 0, NONE, 0, 0]) {
+            if matches!(window, [2..=16, 1, 0, NONE]) {
                 slots.push(start + (index as u64 + 3) * 8);
             }
         }
