@@ -1,6 +1,6 @@
 //! One background fetch after the other, and the table.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -146,7 +146,7 @@ async fn is_watched(deltapush: &Deltapush) -> Result<()> {
 }
 
 /// What the core does in a background fetch. It hangs up without LOGOUT.
-async fn fetch(port: u16, trusted: &PathBuf, user: &str) -> Sample {
+async fn fetch(port: u16, trusted: &Path, user: &str) -> Sample {
     let connecting = Instant::now();
     let mut client = Client::tls(port, trusted).await;
     client.expect_prefix("* OK").await;
