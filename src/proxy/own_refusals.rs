@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::guard::logins::{Blocked, Limit};
 use crate::upstream::connect::ConnectError;
 use crate::upstream::dialogue::LoginError;
+use crate::upstream::discovery::DiscoveryError;
 
 /// Why deltapush itself refuses a login, or ends a connection before one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,7 +62,12 @@ impl OwnRefusal {
             }
             ConnectError::Broken(_) => "The mail server broke off the connection. Try again later.",
             ConnectError::TimedOut(_) => "The mail server did not answer in time. Try again later.",
-            ConnectError::NotFound(_) => "The mail server for this address was not found. Check the address.",
+            ConnectError::NotFound(DiscoveryError::Failed { .. }) => {
+                "The mail server for this address cannot be found at the moment. Try again later."
+            }
+            ConnectError::NotFound(DiscoveryError::Absent(_) | DiscoveryError::NotOffered(_)) => {
+                "There is no mail server for this address. Check the address."
+            }
             ConnectError::NoPermit => return Self::OthersFirst,
             ConnectError::TooMuch | ConnectError::Injected | ConnectError::Login(_) => {
                 "The mail server gave an answer that cannot be used. Ask whoever runs this server."
@@ -159,6 +165,8 @@ mod tests {
             ConnectError::TooMuch,
             ConnectError::Injected,
             ConnectError::NoPermit,
+            DiscoveryError::Absent("lab.test".into()).into(),
+            DiscoveryError::Failed { domain: "lab.test".into(), reason: "x".into() }.into(),
             LoginError::Bye("Authentication service is down".into()).into(),
             LoginError::NoMechanism("no PLAIN, but LOGIN".into()).into(),
             LoginError::Preauth.into(),

@@ -145,7 +145,8 @@ async fn a_domain_that_offers_no_imap_is_believed() {
     lab.dns.service("_imap._tcp.lab.test", 0, ".", 0);
     let deltapush = lab.start(DISCOVERED);
     let said = log_in(&deltapush, "alice@lab.test").await;
-    assert!(said.contains("lab.test says that it has no IMAP server"), "{said}");
+    assert!(said.ends_with("There is no mail server for this address. Check the address."), "{said}");
+    assert!(deltapush.log().contains("lab.test says that it has no IMAP server"), "{}", deltapush.log());
     let asked = lab.dns.questions();
     log_in(&deltapush, "alice@lab.test").await;
     assert_eq!(lab.dns.questions(), asked, "that there is none was not remembered");
@@ -155,13 +156,18 @@ async fn a_domain_that_offers_no_imap_is_believed() {
 #[tokio::test]
 async fn a_domain_that_names_no_server_is_told_apart_from_one_that_cannot_be_asked() {
     let lab = Lab::new(&[]).await;
-    let said = log_in(&lab.start(DISCOVERED), "alice@lab.test").await;
-    assert!(said.ends_with("lab.test names no IMAP server, neither by SRV records nor by autoconfig"), "{said}");
+    let deltapush = lab.start(DISCOVERED);
+    let said = log_in(&deltapush, "alice@lab.test").await;
+    assert!(said.ends_with("There is no mail server for this address. Check the address."), "{said}");
+    let reason = "lab.test names no IMAP server, neither by SRV records nor by autoconfig";
+    assert!(deltapush.log().contains(reason), "{}", deltapush.log());
     let nobody = super::support::ports::free_port();
     lab.dns.address("config.lab.test", "127.0.0.1");
     let url = format!("    autoconfig: https://config.lab.test:{nobody}/\n");
-    let said = log_in(&lab.start(&format!("{DISCOVERED}{url}")), "alice@lab.test").await;
-    assert!(said.contains("cannot be found at the moment") && said.contains("Connection refused"), "{said}");
+    let deltapush = lab.start(&format!("{DISCOVERED}{url}"));
+    let said = log_in(&deltapush, "alice@lab.test").await;
+    assert!(said.contains("cannot be found at the moment. Try again later."), "{said}");
+    assert!(deltapush.log().contains("Connection refused"), "{}", deltapush.log());
 }
 
 /// A web server that gives every request the same answer, and counts them.
@@ -200,7 +206,8 @@ async fn a_server_is_found_by_autoconfig() {
     // Not without the leave to go inside.
     let inside = lab.start(&format!("{}{url}", DISCOVERED.replace("private: true", "private: false")));
     let said = log_in(&inside, "alice@lab.test").await;
-    assert!(said.contains("config.lab.test has no address on the public internet"), "{said}");
+    assert!(said.contains("cannot be found at the moment. Try again later."), "{said}");
+    assert!(inside.log().contains("config.lab.test has no address on the public internet"), "{}", inside.log());
     let deltapush = lab.start(&format!("{DISCOVERED}{url}"));
     assert!(log_in(&deltapush, "alice@lab.test").await.starts_with("OK"));
 }

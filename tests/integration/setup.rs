@@ -72,7 +72,7 @@ fn read_png(picture: &[u8]) -> String {
 }
 
 /// A route of `lab.test` to a Dovecot, and mail sent through `submission`.
-fn options(dovecot: &Dovecot, smtp: &str) -> Options {
+pub(crate) fn options(dovecot: &Dovecot, smtp: &str) -> Options {
     let routes = format!(
         "  - domain: lab.test\n    upstream: imaps://localhost:{}\n    ca: {}\n    smtp: {smtp}\n",
         dovecot.imaps,
@@ -169,7 +169,7 @@ async fn the_page_makes_a_code_in_the_browser_that_a_core_accepts() {
 }
 
 /// A certificate for `names` as two files in `folder`, and the hash of its key as Delta Chat remembers it.
-fn certificate(folder: &Path, file: &str, names: &[&str]) -> String {
+pub(crate) fn certificate(folder: &Path, file: &str, names: &[&str]) -> String {
     let made = rcgen::generate_simple_self_signed(names.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap();
     fs::write(folder.join(format!("{file}.pem")), made.cert.pem()).unwrap();
     fs::write(folder.join(format!("{file}.key")), made.signing_key.serialize_pem()).unwrap();

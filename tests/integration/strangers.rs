@@ -4,12 +4,17 @@
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+
 use super::attack::found_by_fail2ban;
+use super::setup::{certificate, options};
 use super::support::client::{Client, Reply, quoted, sasl_plain};
+use super::support::core::{Core, Submission, Version};
 use super::support::deltapush::{Deltapush, Options};
-use super::support::dovecot::{SIMPLE_PASSWORD, Setup};
+use super::support::dovecot::{self, SIMPLE_PASSWORD, Setup};
 use super::support::scene::Scene;
 use super::support::scripted::Scripted;
+use super::support::tunnel::Tunnel;
 
 const QUICK: &str = "limits:\n  failed_logins:\n    delay: 10ms\n    longest_delay: 50ms\n";
 
@@ -57,6 +62,48 @@ async fn friends_at_one_table_keep_nobody_out() {
         let log = scene.deltapush.log();
         assert_eq!(found_by_fail2ban(&log, scene.deltapush.dir()), Vec::<String>::new(), "{log}");
     }
+}
+
+/// Real cores: a host with an account behind the proxy, and four friends with fresh apps, who get the host's invite link. Their
+/// apps look for a relay at the host's domain. No name leads anywhere but through the tunnel.
+#[tokio::test]
+async fn fresh_apps_that_are_invited_leave_room_for_a_person_with_the_right_password() {
+    let dovecot = dovecot::shared(Setup::Vanilla);
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| json!(folder.path().join(name));
+    let hash = certificate(folder.path(), "imap", &["push.lab.test", "autoconfig.lab.test", "lab.test"]);
+    let submission = Submission::start(dovecot).await;
+    let deltapush = Deltapush::start(&Options {
+        hostname: "push.lab.test",
+        certificate: format!("chain: {}\n  key: {}", file("imap.pem"), file("imap.key")),
+        ..options(dovecot, "smtps://smtp.lab.test")
+    });
+    let mut host = Core::start(Version::Current).await;
+    let hosts = host.add_account(&dovecot.user("invites"), deltapush.imaps, submission.port).await;
+    let link = host.call("get_chat_securejoin_qr_code", json!([hosts, null])).await;
+    let tunnel = Tunnel::start(&[
+        // Whoever answers there may be a relay.
+        ("lab.test:443".to_owned(), deltapush.imaps),
+        ("autoconfig.lab.test:443".to_owned(), deltapush.imaps),
+        (format!("push.lab.test:{}", deltapush.imaps), deltapush.imaps),
+    ])
+    .await;
+    let mut friends = Core::start(Version::Current).await;
+    let verified = ["push.lab.test", "autoconfig.lab.test", "lab.test"].map(|name| (name, hash.clone()));
+    for n in 1..=4 {
+        let friend = friends.add_account_behind(tunnel.port, &verified).await;
+        let answer = friends.response("init_transports", json!([friend, link])).await;
+        assert!(answer.get("error").is_some(), "there is no relay: {answer}");
+        let log = deltapush.log();
+        let answered = log.matches("an invented name, as Delta Chat tries them: answered without asking").count();
+        assert_eq!(answered, n, "{:?}\n{log}", tunnel.asked());
+    }
+    assert!(!deltapush.log().contains("failed login from") && !deltapush.log().contains("login not tried"));
+    let person = dovecot.user("person-with-the-right-password");
+    let answer = log_in(&deltapush, Ipv4Addr::LOCALHOST, &person, SIMPLE_PASSWORD).await.result;
+    assert!(answer.starts_with("OK"), "{answer}");
+    host.kill().await;
+    friends.kill().await;
 }
 
 #[tokio::test]

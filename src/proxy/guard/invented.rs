@@ -9,7 +9,7 @@ const NAME: usize = 9;
 /// Characters of an invented password.
 const PASSWORD: [usize; 2] = [22, 23];
 
-/// Whether these credentials have the form of those that the core invents: nine of `a-z0-9` before the `@`, and a password of 22
+/// Tells whether these credentials have the form of those that the core invents: nine of `a-z0-9` before the `@`, and a password of 22
 /// or 23 letters and digits.
 #[must_use]
 pub fn is_invented(credentials: &Credentials) -> bool {

@@ -92,7 +92,7 @@ impl Known {
         self.names.get(key, now).is_some()
     }
 
-    /// Whether the name is known for at least so long, or since before the start.
+    /// Tells whether the name is known for at least so long, or since before the start.
     pub(super) fn is_old_name(&self, key: &Key, age: Duration, now: Instant) -> bool {
         let is_old = |since| now.saturating_duration_since(since) >= age;
         self.names.get(key, now).is_some_and(|noted| noted.since.is_none_or(is_old))

@@ -237,7 +237,7 @@ impl Logins {
         }
     }
 
-    /// Whether a login that was let through as `known` or not may be tried at the address of a server. After [`Room::Some`]
+    /// Tells whether a login that was let through as `known` or not may be tried at the address of a server. After [`Room::Some`]
     /// either [`done`](Self::done) or [`leave_server`](Self::leave_server) has to follow.
     pub fn enter_server(&mut self, login: &Try, server: Key, known: bool, now: Instant) -> Room {
         if known {
@@ -268,13 +268,13 @@ impl Logins {
         Some(self.delay_after(failed.saturating_add(1)))
     }
 
-    /// Whether the name of the login was accepted before, or its account has a token.
+    /// Tells whether the name of the login was accepted before, or its account has a token.
     #[must_use]
     pub fn is_known_name(&self, login: &Try, now: Instant) -> bool {
         login.registered || self.known.has_name(&login.keys.account, now)
     }
 
-    /// Whether the mail server of the login is known not to make accounts for whoever logs in.
+    /// Tells whether the mail server of the login is known not to make accounts for whoever logs in.
     #[must_use]
     pub fn is_ordinary(&self, login: &Try, now: Instant) -> bool {
         self.known.has_name(&login.keys.ordinary, now)
@@ -300,20 +300,6 @@ impl Logins {
         }
         window.note(now, per_address);
         None
-    }
-
-    /// The failures that count at a mail server, if logins of strangers are refused for them now.
-    #[must_use]
-    pub fn strain(&self, upstream: Key, now: Instant) -> Option<Strain> {
-        let FailedLogins { within, per_upstream, per_upstream_day, .. } = self.limits;
-        let window = self.upstreams.get(&upstream, now)?;
-        let has_reserve = self.has_reserve(upstream, now);
-        let of = |limit: usize, within: Duration| {
-            let limit = if has_reserve { for_strangers(limit) } else { limit };
-            Strain { failed: window.count(within, now), limit, within, wait: window.wait(limit, within, now) }
-        };
-        let strains = [of(per_upstream, within), of(per_upstream_day, DAY)];
-        strains.into_iter().filter(|strain| strain.failed >= strain.limit).max_by_key(|strain| strain.wait)
     }
 
     /// Takes in the outcome of a login that [`judge`](Self::judge) let through as `known` or not, tried at `server` if it came
@@ -390,36 +376,6 @@ impl Logins {
         room(failed, self.under_way.count(account), limit, self.limits.within, now)
     }
 
-    /// Room at a mail server, by its name or its address.
-    fn upstream_room(&self, upstream: Key, login: &Try, now: Instant) -> Room {
-        let FailedLogins { within, per_upstream, per_upstream_day, .. } = self.limits;
-        let is_reserved = self.has_reserve(upstream, now) && !self.has_claim(login, now);
-        let failed = self.upstreams.get(&upstream, now);
-        let of = |limit: usize, within: Duration| {
-            let limit = if is_reserved { for_strangers(limit) } else { limit };
-            room(failed, self.under_way.count(upstream), (Limit::Upstream, limit), within, now)
-        };
-        of(per_upstream, within).and(of(per_upstream_day, DAY))
-    }
-
-    /// Whether a part of the limit of this mail server is reserved: for somebody, that is, who has logged in there some time ago.
-    fn has_reserve(&self, upstream: Key, now: Instant) -> bool {
-        self.known.is_old_name(&upstream, self.limits.within, now)
-    }
-
-    /// Whether the login may use the part that is reserved: by its name or by its network, each of which has a bound.
-    fn has_claim(&self, login: &Try, now: Instant) -> bool {
-        let FailedLogins { within, per_upstream, per_upstream_day, .. } = self.limits;
-        let is_left = |key: &Key| {
-            self.reserved.get(key, now).is_none_or(|used| {
-                used.count(within, now) < for_one(per_upstream) && used.count(DAY, now) < for_one(per_upstream_day)
-            })
-        };
-        let LoginKeys { account, visit, neighbours, .. } = &login.keys;
-        (self.is_known_name(login, now) && is_left(account))
-            || (self.known.has_place(visit, now) && is_left(neighbours))
-    }
-
     fn accept(&mut self, login: &Try, server: Option<Key>, now: Instant) {
         let Try { keys: LoginKeys { account, upstream, home, visit, .. }, origin, .. } = *login;
         self.bring_up(login, now);
@@ -455,25 +411,15 @@ impl Logins {
         self.addresses.entry(login.prefix, origin, now, Window::default).note(now, per_address);
         self.accounts.entry(keys.account, origin, now, Failures::default).failed.note(now, per_account);
         let longest = per_upstream.max(per_upstream_day);
-        for upstream in [Some(keys.upstream), server].into_iter().flatten() {
-            if self.is_in_reserve(upstream, now) {
-                self.reserved.entry(keys.account, origin, now, Window::default).note(now, longest);
-                self.reserved.entry(keys.neighbours, origin, now, Window::default).note(now, longest);
-                break;
-            }
+        let upstreams = [Some(keys.upstream), server];
+        if upstreams.into_iter().flatten().any(|upstream| self.is_in_reserve(upstream, now)) {
+            self.reserved.entry(keys.account, origin, now, Window::default).note(now, longest);
+            self.reserved.entry(keys.neighbours, origin, now, Window::default).note(now, longest);
         }
-        for upstream in [Some(keys.upstream), server].into_iter().flatten() {
+        for upstream in upstreams.into_iter().flatten() {
             self.upstreams.entry(upstream, origin, now, Window::default).note(now, longest);
         }
         self.delay(login, now)
-    }
-
-    /// Whether one more failure at the mail server is one of the reserved part.
-    fn is_in_reserve(&self, upstream: Key, now: Instant) -> bool {
-        let FailedLogins { within, per_upstream, per_upstream_day, .. } = self.limits;
-        let Some(failed) = self.upstreams.get(&upstream, now) else { return false };
-        let is_used_up = |limit, within| failed.count(within, now) >= for_strangers(limit);
-        self.has_reserve(upstream, now) && (is_used_up(per_upstream, within) || is_used_up(per_upstream_day, DAY))
     }
 
     fn bring_up(&mut self, login: &Try, now: Instant) {
@@ -517,29 +463,10 @@ impl Logins {
     }
 }
 
-/// A mail server at which logins of strangers are refused for what failed there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Strain {
-    /// Failures that count.
-    pub failed: usize,
-    /// How many strangers may fail.
-    pub limit: usize,
-    /// In this time.
-    pub within: Duration,
-    /// How long until strangers are let through again.
-    pub wait: Duration,
-}
+#[path = "reserve.rs"]
+mod reserve;
 
-/// The part of a server's limit that is not reserved. Of 4 it is 2, so that one login of somebody who is known cannot use up
-/// the rest.
-fn for_strangers(limit: usize) -> usize {
-    limit.saturating_sub(limit / 2).max(1)
-}
-
-/// What one login name, and one network, may fail of the reserved part.
-fn for_one(limit: usize) -> usize {
-    (limit / 8).max(1)
-}
+pub use reserve::Strain;
 
 #[cfg(test)]
 #[path = "logins_tests.rs"]

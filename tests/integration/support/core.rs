@@ -147,7 +147,8 @@ impl Core {
         response["result"].clone()
     }
 
-    async fn response(&mut self, method: &str, params: Value) -> Value {
+    /// Calls a method of the core, which may fail.
+    pub(crate) async fn response(&mut self, method: &str, params: Value) -> Value {
         let id = self.next_id;
         self.next_id += 1;
         let (sender, receiver) = oneshot::channel();
