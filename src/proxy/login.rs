@@ -129,7 +129,7 @@ impl Connection {
                 return Ok(Err(self.turned_away(pass.turned_away(), &account, &credentials)));
             }
             Err(Failure::Upstream(error)) => {
-                if probed && matches!(error, ConnectError::TimedOut(_)) {
+                if probed && error.is_timeout() {
                     // It may be the question whether it pushes that it does not answer: it is not asked again soon.
                     self.proxy.probes.remember(&target, false);
                 }
@@ -244,7 +244,7 @@ fn outcome(error: &ConnectError) -> Outcome {
     match classify(answer, untagged) {
         Refusal::Credentials => Outcome::Refused,
         Refusal::Unclear => Outcome::Unclear,
-        Refusal::TooManySessions | Refusal::Temporary | Refusal::Throttled => Outcome::Nothing,
+        Refusal::TooManySessions | Refusal::Temporary | Refusal::Throttled | Refusal::Disabled => Outcome::Nothing,
     }
 }
 

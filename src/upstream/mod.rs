@@ -13,7 +13,9 @@ pub mod discovery;
 pub mod dns;
 pub mod id;
 mod login;
+mod login_progress;
 mod mechanism;
+pub mod method_memory;
 pub mod originating;
 pub mod permit;
 pub mod probe;
@@ -36,6 +38,8 @@ pub struct Upstreams {
     pub dns: Arc<dns::Dns>,
     /// Finding the servers of domains.
     pub discovery: Arc<discovery::Discovery>,
+    /// Login methods that worked where the usual one did not.
+    pub methods: Arc<method_memory::MethodMemory>,
 }
 
 impl Upstreams {
@@ -50,6 +54,7 @@ impl Upstreams {
             time: config.limits.upstream_time,
             dns: Arc::new(dns::Dns::new(config.dns.server)),
             discovery: Arc::default(),
+            methods: Arc::default(),
         })
     }
 
@@ -58,7 +63,7 @@ impl Upstreams {
     /// # Errors
     /// [`tls::TrustError`] if a file of certificate authorities does not serve.
     pub fn renewed(&self, before: &Config, config: &Config) -> Result<Self, tls::TrustError> {
-        let new = Self::new(config)?;
+        let new = Self { methods: Arc::clone(&self.methods), ..Self::new(config)? };
         if before.dns != config.dns || before.routes != config.routes {
             return Ok(new);
         }

@@ -431,7 +431,7 @@ impl IdleMachine {
     fn knows_no_idle(&self, refused: Status<'_>) -> bool {
         let moment = matches!(
             classify(&[b"BAD ", refused.text].concat(), b""),
-            Refusal::TooManySessions | Refusal::Temporary | Refusal::Throttled
+            Refusal::TooManySessions | Refusal::Temporary | Refusal::Throttled | Refusal::Disabled
         );
         refused.condition == Condition::Bad && !self.has_idled && !moment
     }

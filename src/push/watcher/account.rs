@@ -234,17 +234,19 @@ fn next_step(end: &End, kind: Kind) -> Next {
                 Refusal::Unclear if kind == Kind::Token => Next::AwaitLogin,
                 Refusal::Unclear => Next::Confirm,
                 Refusal::Temporary => Next::Soon,
-                Refusal::TooManySessions | Refusal::Throttled => Next::Later,
+                Refusal::TooManySessions | Refusal::Throttled | Refusal::Disabled => Next::Later,
             },
-            LoginError::Bye(words) if matches!(classify_bye(words), Refusal::TooManySessions | Refusal::Throttled) => {
+            LoginError::Bye(words)
+                if matches!(classify_bye(words), Refusal::TooManySessions | Refusal::Throttled | Refusal::Disabled) =>
+            {
                 Next::Later
             }
             LoginError::Bye(words) if kind == Kind::Token && is_about_expiry(words) => Next::AwaitLogin,
             LoginError::Bye(_) => Next::Soon,
             _ => Next::Later,
         },
-        // A certificate that cannot be verified is the operator's to mend.
-        End::Connect(ConnectError::Tls(_) | ConnectError::NotFound(_))
+        // A certificate that cannot be verified is the operator's to mend, and a complaint the account's owner's.
+        End::Connect(ConnectError::Tls(_) | ConnectError::NotFound(_) | ConnectError::Complaint { .. })
         | End::Panicked
         | End::GaveWay
         | End::HandedBack
@@ -278,6 +280,7 @@ mod tests {
         assert_eq!(refused("NO [UNAVAILABLE] later"), Next::Soon);
         assert_eq!(refused("NO [OVERQUOTA] too much"), Next::Later);
         assert_eq!(refused("NO LOGIN failed."), Next::Confirm);
+        assert_eq!(refused("BAD [ALERT] Please enable IMAP access in your settings"), Next::Later);
         let expired = LoginError::Refused { answer: b"NO AUTHENTICATE failed.".to_vec(), untagged: vec![] };
         assert_eq!(next_step(&End::Connect(expired.into()), Kind::Token), Next::AwaitLogin);
         let expired = || End::Connect(LoginError::Bye("Session invalidated - AccessTokenExpired".into()).into());
@@ -289,6 +292,8 @@ mod tests {
         let guessed = "Too many invalid logon attempts.";
         assert_eq!(next_step(&End::Connect(LoginError::Bye(guessed.into()).into())), Next::Later);
         assert_eq!(next_step(&End::Failed(Failure::Silent)), Next::Soon);
+        let disabled = LoginError::Bye("Please enable IMAP access in your settings".into());
+        assert_eq!(next_step(&End::Connect(disabled.into())), Next::Later);
         assert_eq!(next_step(&End::Failed(Failure::NoIdle("BAD".into()))), Next::AwaitLogin);
     }
 }
