@@ -290,24 +290,19 @@ impl<'a> Attempt<'a> {
                 None => session.as_mut().await,
             };
             drop(session);
-            match ended {
+            let error = match ended {
                 Ok(progress) => return Ok(progress),
-                // It hangs up on a method that it does not know: the next one has a connection of its own, once.
-                Err(error) if error.is_cut_off() && hints.refused.is_empty() => match progress.take_refused() {
-                    Some(refused) => {
-                        hints = Hints { preferred: None, refused };
-                        candidates = dial::interleaved(&addresses, server.port);
-                    }
-                    None if progress.has_committed() || candidates.is_empty() => {
-                        return Err(Failed { error, is_final: progress.has_committed() });
-                    }
-                    None => {}
-                },
-                Err(error) if progress.has_committed() || !error.is_about_the_way() => {
-                    return Err(Failed { error, is_final: true });
-                }
-                Err(error) if candidates.is_empty() => return Err(Failed::before(error)),
-                Err(_) => {}
+                Err(error) => error,
+            };
+            // It hangs up on a method that it does not know: the next one has a connection of its own, once.
+            let may_reconnect = error.is_cut_off() && hints.refused.is_empty();
+            if let Some(refused) = may_reconnect.then(|| progress.take_refused()).flatten() {
+                hints = Hints { preferred: None, refused };
+                candidates = dial::interleaved(&addresses, server.port);
+            } else if progress.has_committed() || !error.is_about_the_way() {
+                return Err(Failed { error, is_final: true });
+            } else if candidates.is_empty() {
+                return Err(Failed::before(error));
             }
         }
     }
