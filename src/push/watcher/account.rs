@@ -252,8 +252,13 @@ fn next_step(end: &End, kind: Kind) -> Next {
         | End::HandedBack
         | End::Leaving => Next::Later,
         End::Failed(Failure::NoIdle(_)) | End::NoRoute => Next::AwaitLogin,
-        End::Failed(Failure::NoMailbox(_) | Failure::IdleRefused(_) | Failure::NoFetch(_)) => Next::Later,
-        End::Failed(Failure::Bye(_) | Failure::Silent)
+        End::Failed(
+            Failure::NoMailbox(_)
+            | Failure::IdleRefused(_)
+            | Failure::NoFetch(_)
+            | Failure::Complaint { has_worked: false, .. },
+        ) => Next::Later,
+        End::Failed(Failure::Bye(_) | Failure::Silent | Failure::Complaint { .. })
         | End::Connect(_)
         | End::Broken(_)
         | End::TooLong(_)
@@ -292,6 +297,10 @@ mod tests {
         let guessed = "Too many invalid logon attempts.";
         assert_eq!(next_step(&End::Connect(LoginError::Bye(guessed.into()).into())), Next::Later);
         assert_eq!(next_step(&End::Failed(Failure::Silent)), Next::Soon);
+        for (has_worked, expected) in [(false, Next::Later), (true, Next::Soon)] {
+            let complaint = Failure::Complaint { words: "enable IMAP".into(), end: "it hung up".into(), has_worked };
+            assert_eq!(next_step(&End::Failed(complaint)), expected);
+        }
         let disabled = LoginError::Bye("Please enable IMAP access in your settings".into());
         assert_eq!(next_step(&End::Connect(disabled.into())), Next::Later);
         assert_eq!(next_step(&End::Failed(Failure::NoIdle("BAD".into()))), Next::AwaitLogin);
