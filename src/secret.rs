@@ -35,7 +35,7 @@ impl fmt::Debug for Secret {
 }
 
 /// What a secret that logs in is, and so for how long it does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// A password: until it is changed.
     Password,

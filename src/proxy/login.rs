@@ -139,7 +139,7 @@ impl Connection {
                 return Ok(Err(self.turned_away(pass.turned_away(), &account, &credentials)));
             }
             Err(Failure::Upstream(error)) => {
-                if probed && matches!(error, ConnectError::TimedOut(_)) {
+                if probed && error.is_timeout() {
                     // It may be the question whether it pushes that it does not answer: it is not asked again soon.
                     self.proxy.probes.remember(&target, false);
                 }
@@ -292,12 +292,12 @@ fn outcome(error: &ConnectError, sent: bool) -> Outcome {
         ConnectError::Login(LoginError::Refused { answer, untagged }) => match classify(answer, untagged) {
             Refusal::Credentials => Outcome::Refused,
             Refusal::Unclear => Outcome::Unclear,
-            Refusal::TooManySessions | Refusal::Temporary | Refusal::Throttled => Outcome::Nothing,
+            Refusal::TooManySessions | Refusal::Temporary | Refusal::Throttled | Refusal::Disabled => Outcome::Nothing,
         },
         _ if !sent => Outcome::Nothing,
         ConnectError::Login(LoginError::Bye(words)) => match classify_bye(words) {
             Refusal::Credentials | Refusal::Unclear => Outcome::Broken,
-            Refusal::TooManySessions | Refusal::Temporary | Refusal::Throttled => Outcome::Nothing,
+            Refusal::TooManySessions | Refusal::Temporary | Refusal::Throttled | Refusal::Disabled => Outcome::Nothing,
         },
         _ => Outcome::Broken,
     }

@@ -38,6 +38,8 @@ pub(super) enum OwnRefusal {
     Unavailable(&'static str),
     /// The mail server ended the connection with these words.
     Bye(String),
+    /// The mail server complained with these words, and then did not answer.
+    Complaint(String),
     /// The mail server offers no way to log in with what the client gave.
     NoMechanism(String),
     /// The connection has tried too many logins.
@@ -53,6 +55,7 @@ impl OwnRefusal {
     pub(super) fn of_error(error: &ConnectError) -> Self {
         Self::Unavailable(match error {
             ConnectError::Login(LoginError::Bye(words)) => return Self::Bye(harmless(words)),
+            ConnectError::Complaint { words, .. } => return Self::Complaint(harmless(words)),
             ConnectError::Login(error @ LoginError::NoMechanism(_)) => {
                 return Self::NoMechanism(harmless(&error.to_string()));
             }
@@ -78,7 +81,9 @@ impl OwnRefusal {
     /// The condition, with a response code (RFC 5530).
     fn condition(&self) -> &'static str {
         match self {
-            Self::Limit(_) | Self::OthersFirst | Self::Unavailable(_) | Self::Bye(_) => "NO [UNAVAILABLE]",
+            Self::Limit(_) | Self::OthersFirst | Self::Unavailable(_) | Self::Bye(_) | Self::Complaint(_) => {
+                "NO [UNAVAILABLE]"
+            }
             Self::Repeated(_) | Self::Invented => "NO [AUTHENTICATIONFAILED]",
             Self::NotAllowed | Self::NoRoute | Self::OtherDomain => "NO [AUTHORIZATIONFAILED]",
             Self::NotEncrypted => "NO [PRIVACYREQUIRED]",
@@ -123,6 +128,7 @@ impl fmt::Display for OwnRefusal {
             }
             Self::Unavailable(words) => f.write_str(words),
             Self::Bye(words) => write!(f, "The mail server closed the connection: {words}"),
+            Self::Complaint(words) => write!(f, "The mail server does not let you in. It says: {words}"),
             Self::NoMechanism(words) => f.write_str(words),
             Self::TooManyTries => f.write_str("Too many logins failed in this connection. Check the password."),
             Self::TookTooLong => f.write_str("The login took too long. Try again."),
@@ -169,6 +175,7 @@ mod tests {
             DiscoveryError::Failed { domain: "lab.test".into(), reason: "x".into() }.into(),
             LoginError::Bye("Authentication service is down".into()).into(),
             LoginError::NoMechanism("no PLAIN, but LOGIN".into()).into(),
+            ConnectError::Complaint { words: "Enable IMAP.".into(), end: Box::new(ConnectError::TimedOut(wait)) },
             LoginError::Preauth.into(),
             LoginError::NoStartTls.into(),
             LoginError::Protocol("x").into(),
@@ -212,7 +219,9 @@ mod tests {
         let documented = |line: &str| page.contains(line);
         let missing: Vec<String> = all()
             .iter()
-            .filter(|refusal| !matches!(refusal, OwnRefusal::Bye(_) | OwnRefusal::NoMechanism(_)))
+            .filter(|refusal| {
+                !matches!(refusal, OwnRefusal::Bye(_) | OwnRefusal::Complaint(_) | OwnRefusal::NoMechanism(_))
+            })
             .map(ToString::to_string)
             .filter(|line| !documented(line))
             .collect();

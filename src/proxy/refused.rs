@@ -41,7 +41,9 @@ impl Refused {
             ConnectError::Login(LoginError::Refused { answer, untagged }) => {
                 let result = match refusal::classify(&answer, &untagged) {
                     Refusal::Credentials | Refusal::Unclear => LoginResult::Refused,
-                    Refusal::TooManySessions | Refusal::Temporary | Refusal::Throttled => LoginResult::Unavailable,
+                    Refusal::TooManySessions | Refusal::Temporary | Refusal::Throttled | Refusal::Disabled => {
+                        LoginResult::Unavailable
+                    }
                 };
                 let (answer, untagged) = refusal::for_client(answer, untagged);
                 let (untagged, line) = (stay(&untagged), stay(&[b"* ", answer.as_slice(), b"\r\n"].concat()));
@@ -105,7 +107,8 @@ mod tests {
             include_str!("session/from_upstream.rs"),
             include_str!("session/intercept.rs"),
             include_str!("../upstream/connect.rs"),
-            include_str!("../upstream/dialogue.rs"),
+            include_str!("../upstream/dialogue/mod.rs"),
+            include_str!("../upstream/dialogue/types.rs"),
             include_str!("../upstream/login.rs"),
             include_str!("../upstream/mechanism.rs"),
         ];

@@ -1,7 +1,8 @@
 //! From a target to an authenticated session: TCP, TLS, and the [`dialogue`](super::dialogue) driven over them.
 
 use std::io;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -11,10 +12,13 @@ use super::Upstreams;
 use super::dialogue::{Dialogue, LoginError, Purpose};
 use super::discovery::DiscoveryError;
 use super::id::Introduction;
-use super::login::{Committed, Way, within};
 pub use super::login::{Connected, Login, Progress};
+use super::login::{Way, within};
+use super::login_progress::LoginProgress;
+use super::mechanism::Hints;
 use super::originating::Origin;
 use super::permit::Permit;
+use super::refusal::{Refusal, classify_bye};
 use super::route::{Endpoint, Target};
 use super::{dial, proxy_header};
 use crate::config::Security;
@@ -58,6 +62,14 @@ pub enum ConnectError {
     /// Where the server is, is not known.
     #[error(transparent)]
     NotFound(#[from] DiscoveryError),
+    /// It ended without an answer, after the server had complained.
+    #[error("the mail server said \"{words}\"; then: {end}")]
+    Complaint {
+        /// Its words.
+        words: String,
+        /// How it ended.
+        end: Box<ConnectError>,
+    },
     /// There was no [`Permit`]: nothing was said to the server.
     #[error("other logins at this mail server go before this one, try again in a moment")]
     NoPermit,
@@ -67,6 +79,35 @@ impl ConnectError {
     /// Whether another address may lead to where this one did not.
     fn is_about_the_way(&self) -> bool {
         matches!(self, Self::Unreachable(_) | Self::Tls(_) | Self::Broken(_) | Self::TimedOut(_))
+    }
+
+    /// Whether the server did not answer in time.
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        match self {
+            Self::TimedOut(_) => true,
+            Self::Complaint { end, .. } => end.is_timeout(),
+            _ => false,
+        }
+    }
+
+    /// Whether the server ended the connection without a reason that would hold for the next one as well.
+    fn is_cut_off(&self) -> bool {
+        match self {
+            Self::Broken(_) => true,
+            Self::Login(LoginError::Bye(words)) => classify_bye(words) == Refusal::Unclear,
+            _ => false,
+        }
+    }
+
+    /// The same, with what the server had complained of before, where it says nothing of that itself.
+    pub(super) fn after(self, complaint: Option<String>) -> Self {
+        match (self, complaint) {
+            (end @ (Self::Broken(_) | Self::TimedOut(_) | Self::Login(LoginError::Bye(_))), Some(words)) => {
+                Self::Complaint { words, end: Box::new(end) }
+            }
+            (error, _) => error,
+        }
     }
 }
 
@@ -191,7 +232,9 @@ impl<'a> Attempt<'a> {
     /// [`ConnectError`], which says whose fault it was.
     pub async fn begin(self, transcript: Option<&mut (dyn Transcript + Send)>) -> Result<Progress<'a>, ConnectError> {
         let time = self.upstreams.time;
-        within(time, self.connect_unbounded(transcript)).await
+        let progress = Arc::<LoginProgress>::default();
+        let ended = within(time, self.connect_unbounded(transcript, &progress)).await;
+        ended.map_err(|error| error.after(progress.complaint()))
     }
 
     /// One server after the other, one address after the other, until one can be talked to. Once the credentials were sent, its
@@ -199,13 +242,14 @@ impl<'a> Attempt<'a> {
     async fn connect_unbounded(
         self,
         mut transcript: Option<&mut (dyn Transcript + Send)>,
+        progress: &Arc<LoginProgress>,
     ) -> Result<Progress<'a>, ConnectError> {
         let servers = self.upstreams.servers(self.target).await?;
         let mut failure = None;
         let count = servers.len().min(MAX_SERVERS);
         for (number, server) in servers.iter().take(MAX_SERVERS).enumerate() {
             let is_last = number.saturating_add(1) == count;
-            match self.connect_to(server, is_last, &mut transcript).await {
+            match self.connect_to(server, is_last, &mut transcript, progress).await {
                 Ok(progress) => return Ok(progress),
                 Err(Failed { error, is_final: true }) => return Err(error),
                 Err(Failed { error, is_final: false }) => failure = Some(error),
@@ -220,19 +264,21 @@ impl<'a> Attempt<'a> {
         server: &Endpoint,
         is_last: bool,
         transcript: &mut Option<&mut (dyn Transcript + Send)>,
+        progress: &Arc<LoginProgress>,
     ) -> Result<Progress<'a>, Failed> {
         let found = self.upstreams.dns.addresses(&server.host, self.target.reach).await;
         let addresses = found.map_err(|error| Failed::before(ConnectError::Unreachable(error.into())))?;
         let mut candidates = dial::interleaved(&addresses, server.port);
         self.upstreams.late.sort(&mut candidates);
         let all = candidates.clone();
+        let preferred = self.upstreams.methods.find(server, self.credentials.kind, Instant::now());
+        let mut hints = Hints { preferred, refused: Vec::new() };
         loop {
             let tcp =
                 dial::race(&mut candidates).await.map_err(|error| Failed::before(ConnectError::Unreachable(error)))?;
             let address = tcp.peer_addr().map_err(|error| Failed::before(ConnectError::Broken(error)))?;
-            let has_committed = Committed::no(self.permit);
             let shown = transcript.as_mut().map(|transcript| &mut **transcript as &mut (dyn Transcript + Send));
-            let mut session = Box::pin(self.session(tcp, server, shown, &has_committed));
+            let mut session = Box::pin(self.session(tcp, server, shown, &hints, progress));
             let patience = if candidates.is_empty() && is_last { None } else { Some(self.upstreams.time.min(ATTEMPT)) };
             let in_time = match patience {
                 None => None,
@@ -241,22 +287,29 @@ impl<'a> Attempt<'a> {
             let ended = match in_time {
                 Some(ended) => ended,
                 // The time for an attempt is over; not for a login that was begun.
-                None if patience.is_some() && !has_committed.is_so() => {
+                None if patience.is_some() && !progress.has_committed() => {
                     Err(ConnectError::TimedOut(patience.unwrap_or_default()))
                 }
-                None => session.await,
+                None => session.as_mut().await,
             };
-            match ended {
+            drop(session);
+            let error = match ended {
                 Ok(progress) => {
                     let before = all.iter().take_while(|candidate| **candidate != address).copied();
                     self.upstreams.late.used(address, &before.collect::<Vec<_>>());
                     return Ok(progress);
                 }
-                Err(error) if has_committed.is_so() || !error.is_about_the_way() => {
-                    return Err(Failed { error, is_final: true });
-                }
-                Err(error) if candidates.is_empty() => return Err(Failed::before(error)),
-                Err(_) => {}
+                Err(error) => error,
+            };
+            // It hangs up on a method that it does not know: the next one has a connection of its own, once.
+            let may_reconnect = error.is_cut_off() && hints.refused.is_empty();
+            if let Some(refused) = may_reconnect.then(|| progress.take_refused()).flatten() {
+                hints = Hints { preferred: None, refused };
+                candidates = all.clone();
+            } else if progress.has_committed() || !error.is_about_the_way() {
+                return Err(Failed { error, is_final: true });
+            } else if candidates.is_empty() {
+                return Err(Failed::before(error));
             }
         }
     }
@@ -266,10 +319,12 @@ impl<'a> Attempt<'a> {
         mut tcp: TcpStream,
         server: &Endpoint,
         transcript: Option<&mut (dyn Transcript + Send)>,
-        has_committed: &Committed<'_>,
+        hints: &Hints,
+        progress: &Arc<LoginProgress>,
     ) -> Result<Progress<'a>, ConnectError> {
         stream::prepare(&tcp).map_err(ConnectError::Unreachable)?;
-        if let Some(permit) = self.permit {
+        // A second connection for the next method is part of the same login.
+        if let Some(permit) = self.permit.filter(|_| hints.refused.is_empty()) {
             let address = tcp.peer_addr().map_err(ConnectError::Broken)?.ip().to_canonical();
             if !permit.ask(address).await {
                 return Err(ConnectError::NoPermit);
@@ -286,7 +341,10 @@ impl<'a> Attempt<'a> {
         };
         let dialogue =
             Dialogue::new(self.credentials.clone(), server.security, self.purpose).introducing(self.introduction());
-        Login::new(way, stream, dialogue).go_on(transcript, has_committed).await
+        let dialogue = dialogue.with_hints(hints.clone());
+        Login::new(way, stream, dialogue, self.credentials.kind, Arc::clone(progress))
+            .go_on(transcript, self.permit)
+            .await
     }
 
     /// Who asks; a server that trusts deltapush learns where the client is (`originating_ip` of the route).

@@ -2,8 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -12,10 +11,11 @@ use tokio::time::timeout;
 use super::Upstreams;
 use super::connect::ConnectError;
 use super::dialogue::{Dialogue, LoggedIn, Said, Step};
+use super::login_progress::LoginProgress;
 use super::permit::Permit;
 use super::route::{Endpoint, Target};
 use crate::parser::reader::ResponseReader;
-use crate::secret::Secret;
+use crate::secret::{Kind, Secret};
 use crate::stream::{self, Stream, TlsStream};
 use crate::trace::{Mark, Piece, Speaker, Transcript};
 
@@ -64,33 +64,6 @@ pub enum Progress<'a> {
     },
 }
 
-/// Whether something was said that must not be said to another server as well: the credentials. Tells whoever gave leave.
-pub(super) struct Committed<'a> {
-    is_so: AtomicBool,
-    permit: Option<&'a dyn Permit>,
-}
-
-impl<'a> Committed<'a> {
-    pub(super) fn no(permit: Option<&'a dyn Permit>) -> Self {
-        Self { is_so: AtomicBool::new(false), permit }
-    }
-
-    fn already() -> Self {
-        Self { is_so: AtomicBool::new(true), permit: None }
-    }
-
-    pub(super) fn is_so(&self) -> bool {
-        self.is_so.load(Ordering::Relaxed)
-    }
-
-    fn set(&self) {
-        self.is_so.store(true, Ordering::Relaxed);
-        if let Some(permit) = self.permit {
-            permit.credentials_sent();
-        }
-    }
-}
-
 /// A login under way.
 pub struct Login<'a> {
     way: Way<'a>,
@@ -100,12 +73,20 @@ pub struct Login<'a> {
     received: Vec<u8>,
     /// How many were read.
     responses: usize,
+    kind: Kind,
+    progress: Arc<LoginProgress>,
 }
 
 impl<'a> Login<'a> {
-    pub(super) fn new(way: Way<'a>, stream: Stream, dialogue: Dialogue) -> Self {
+    pub(super) fn new(
+        way: Way<'a>,
+        stream: Stream,
+        dialogue: Dialogue,
+        kind: Kind,
+        progress: Arc<LoginProgress>,
+    ) -> Self {
         let reader = ResponseReader::new(MAX_RESPONSE);
-        Self { way, stream, dialogue, reader, received: Vec::new(), responses: 0 }
+        Self { way, stream, dialogue, reader, received: Vec::new(), responses: 0, kind, progress }
     }
 
     /// Goes on with the client's answer to a challenge.
@@ -117,13 +98,13 @@ impl<'a> Login<'a> {
         response: &Secret,
         mut transcript: Option<&mut (dyn Transcript + Send)>,
     ) -> Result<Progress<'a>, ConnectError> {
-        within(self.way.upstreams.time, async move {
+        let progress = Arc::clone(&self.progress);
+        let ended = within(self.way.upstreams.time, async move {
             let answer = self.dialogue.client_responds(response);
-            let has_committed = Committed::already();
-            self.say(&answer, &mut transcript, &has_committed).await?;
-            self.go_on(transcript, &has_committed).await
-        })
-        .await
+            self.say(&answer, &mut transcript, None).await?;
+            self.go_on(transcript, None).await
+        });
+        ended.await.map_err(|error| error.after(progress.complaint()))
     }
 
     /// Talks until the login is done, or the client has to say something. Notes when something was said that must not be said
@@ -131,7 +112,7 @@ impl<'a> Login<'a> {
     pub(super) async fn go_on(
         mut self,
         mut transcript: Option<&mut (dyn Transcript + Send)>,
-        has_committed: &Committed<'_>,
+        permit: Option<&dyn Permit>,
     ) -> Result<Progress<'a>, ConnectError> {
         while self.responses < MAX_RESPONSES {
             self.responses = self.responses.saturating_add(1);
@@ -139,7 +120,9 @@ impl<'a> Login<'a> {
             if let Some(transcript) = transcript.as_deref_mut() {
                 show_response(transcript, &self.dialogue, &response);
             }
-            let mut step = self.dialogue.response(&response)?;
+            let step = self.dialogue.response(&response);
+            self.progress.record(&self.dialogue);
+            let mut step = step?;
             if let Some(Step::StartTls) = step {
                 if !self.received.is_empty() {
                     return Err(ConnectError::Injected);
@@ -149,8 +132,11 @@ impl<'a> Login<'a> {
                 step = Some(self.dialogue.secured());
             }
             match step {
-                Some(Step::Send(line)) => self.say(&line, &mut transcript, has_committed).await?,
+                Some(Step::Send(line)) => self.say(&line, &mut transcript, permit).await?,
                 Some(Step::LoggedIn(logged_in)) => {
+                    if let Some(method) = self.dialogue.learned() {
+                        self.way.upstreams.methods.note(&self.way.server, self.kind, method, Instant::now());
+                    }
                     let Self { stream, received: rest, .. } = self;
                     return Ok(Progress::LoggedIn(Box::new(Connected { stream, logged_in, rest })));
                 }
@@ -167,13 +153,16 @@ impl<'a> Login<'a> {
         &mut self,
         line: &Said,
         transcript: &mut Option<&mut (dyn Transcript + Send)>,
-        has_committed: &Committed<'_>,
+        permit: Option<&dyn Permit>,
     ) -> Result<(), ConnectError> {
         if let Some(transcript) = transcript {
             show(*transcript, &line.bytes, line.secret_from);
         }
         if line.secret_from < line.bytes.trim_ascii_end().len() {
-            has_committed.set();
+            self.progress.commit();
+            if let Some(permit) = permit {
+                permit.credentials_sent();
+            }
         }
         self.stream.write_all(&line.bytes).await.map_err(ConnectError::Broken)?;
         self.stream.flush().await.map_err(ConnectError::Broken)

@@ -33,32 +33,88 @@ pub(super) enum Way {
     },
 }
 
-/// The way into a server that offers `capabilities`.
+impl Way {
+    /// The mechanism; `None` for the LOGIN command.
+    pub(super) fn mechanism(self) -> Option<Mechanism> {
+        match self {
+            Self::Login => None,
+            Self::Sasl { mechanism, .. } => Some(mechanism),
+        }
+    }
+}
+
+/// Experience with a server's login methods.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Hints {
+    /// The method that worked there before: tried first.
+    pub(super) preferred: Option<Way>,
+    /// Methods that were refused in this login: left out.
+    pub(super) refused: Vec<Way>,
+}
+
+/// The login methods for a server that offers `capabilities`, in the order in which they are tried. Never empty.
 ///
 /// # Errors
 /// [`LoginError::NoMechanism`] if it has none for these credentials.
-pub(super) fn choose(credentials: &Credentials, capabilities: &Capabilities) -> Result<Way, LoginError> {
-    let offers = |mechanism: Mechanism| capabilities.has(&format!("AUTH={}", mechanism.name()));
-    let chosen = match credentials.kind {
-        // LOGIN is one round trip where PLAIN would be two.
-        Kind::Password if !capabilities.has("SASL-IR") && can_use_login_line(credentials, capabilities) => {
-            return Ok(Way::Login);
-        }
-        // Otherwise PLAIN goes first, since its strings are UTF-8 by definition.
-        Kind::Password if offers(Mechanism::Plain) => Some(Mechanism::Plain),
-        // Only PLAIN has an authorization identity.
-        Kind::Password if credentials.authorization.is_some() => None,
-        Kind::Password if !capabilities.has("LOGINDISABLED") => return Ok(Way::Login),
-        Kind::Password => Some(Mechanism::Login).filter(|login| offers(*login)),
-        // Who has both had XOAUTH2 first.
-        Kind::Token => [Mechanism::XOAuth2, Mechanism::OAuthBearer].into_iter().find(|token| offers(*token)),
-        Kind::Exchange(mechanism) => Some(mechanism).filter(|exchange| offers(*exchange)),
+pub(super) fn methods(
+    credentials: &Credentials,
+    capabilities: &Capabilities,
+    hints: &Hints,
+) -> Result<Vec<Way>, LoginError> {
+    let mut methods = listed(credentials, capabilities);
+    if let Some(at) = hints.preferred.and_then(|preferred| methods.iter().position(|method| *method == preferred)) {
+        methods.rotate_left(at);
+    }
+    methods.retain(|method| !hints.refused.contains(method));
+    if methods.is_empty() {
+        return Err(LoginError::NoMechanism(offered(credentials, capabilities)));
+    }
+    Ok(methods)
+}
+
+fn listed(credentials: &Credentials, capabilities: &Capabilities) -> Vec<Way> {
+    let offers = |mechanism: &Mechanism| capabilities.has(&format!("AUTH={}", mechanism.name()));
+    let sasl = |wanted: &[Mechanism]| -> Vec<Way> {
+        wanted
+            .iter()
+            .filter(|mechanism| offers(mechanism))
+            .flat_map(|it| forms(*it, credentials, capabilities))
+            .collect()
     };
-    let Some(mechanism) = chosen else { return Err(LoginError::NoMechanism(offered(credentials, capabilities))) };
-    // What LOGIN begins with is a question of the server's.
+    match credentials.kind {
+        // Only PLAIN has an authorization identity.
+        Kind::Password if credentials.authorization.is_some() => sasl(&[Mechanism::Plain]),
+        Kind::Password => {
+            let login = Some(Way::Login).filter(|_| !capabilities.has("LOGINDISABLED"));
+            let plain = sasl(&[Mechanism::Plain]);
+            let auth_login = sasl(&[Mechanism::Login]);
+            // LOGIN is one round trip where PLAIN would be two. Otherwise PLAIN goes first: its strings are UTF-8 by definition.
+            let is_login_shorter = !capabilities.has("SASL-IR") && can_use_login_line(credentials, capabilities);
+            if is_login_shorter {
+                login.into_iter().chain(plain).chain(auth_login).collect()
+            } else if plain.is_empty() {
+                login.into_iter().chain(auth_login).collect()
+            } else {
+                plain.into_iter().chain(auth_login).chain(login).collect()
+            }
+        }
+        // Who has both had XOAUTH2 first.
+        Kind::Token => sasl(&[Mechanism::XOAuth2, Mechanism::OAuthBearer]),
+        Kind::Exchange(mechanism) => sasl(&[mechanism]),
+    }
+}
+
+/// A mechanism with an initial response, where the server takes one and it fits, and without.
+fn forms(
+    mechanism: Mechanism,
+    credentials: &Credentials,
+    capabilities: &Capabilities,
+) -> impl Iterator<Item = Way> + use<> {
+    // The first prompt of LOGIN is a question of the server's.
     let can_begin = mechanism != Mechanism::Login && capabilities.has("SASL-IR");
     let fits = messages(credentials, mechanism).first().is_some_and(|first| first.len() <= MAX_INITIAL);
-    Ok(Way::Sasl { mechanism, initial: can_begin && fits })
+    let initial = Some(Way::Sasl { mechanism, initial: true }).filter(|_| can_begin && fits);
+    initial.into_iter().chain([Way::Sasl { mechanism, initial: false }])
 }
 
 /// Whether LOGIN says the same as PLAIN, in one line.
@@ -149,7 +205,8 @@ mod tests {
     }
 
     fn way(credentials: &Credentials, list: &str) -> Result<Way, String> {
-        choose(credentials, &capabilities(list)).map_err(|error| error.to_string())
+        let methods = methods(credentials, &capabilities(list), &Hints::default());
+        methods.map(|methods| methods[0]).map_err(|error| error.to_string())
     }
 
     fn sasl(mechanism: Mechanism, initial: bool) -> Result<Way, String> {
@@ -179,6 +236,35 @@ mod tests {
         }
         let other = way(&password.on_behalf_of("v".into()), "AUTH=LOGIN").unwrap_err();
         assert!(other.ends_with("no AUTH=PLAIN, which another's mailbox needs, but LOGIN AUTH=LOGIN"), "{other}");
+    }
+
+    #[test]
+    fn methods_have_an_order_and_experience_changes_it() {
+        let password = Credentials::new("u", "p");
+        let order = |credentials: &Credentials, list: &str, hints: &Hints| {
+            let shown = |method: Way| match method {
+                Way::Login => "login".to_owned(),
+                Way::Sasl { mechanism, initial } => format!("{}{}", mechanism.name(), if initial { "+" } else { "" }),
+            };
+            let methods = methods(credentials, &capabilities(list), hints).unwrap();
+            methods.into_iter().map(shown).collect::<Vec<_>>().join(" ")
+        };
+        let none = Hints::default();
+        assert_eq!(order(&password, "AUTH=PLAIN AUTH=LOGIN SASL-IR", &none), "PLAIN+ PLAIN LOGIN login");
+        assert_eq!(order(&password, "AUTH=PLAIN LOGINDISABLED", &none), "PLAIN");
+        assert_eq!(order(&password, "AUTH=LOGIN", &none), "login LOGIN");
+        assert_eq!(order(&password.clone().on_behalf_of("v".into()), "AUTH=PLAIN AUTH=LOGIN", &none), "PLAIN");
+        let token = Credentials::bearer("u", "t");
+        let both = "AUTH=PLAIN AUTH=OAUTHBEARER AUTH=XOAUTH2 SASL-IR";
+        assert_eq!(order(&token, both, &none), "XOAUTH2+ XOAUTH2 OAUTHBEARER+ OAUTHBEARER");
+        let scram = Credentials::exchange(Mechanism::ScramSha256, "u", "n,,n=u,r=x");
+        assert_eq!(order(&scram, "AUTH=SCRAM-SHA-256 AUTH=PLAIN SASL-IR", &none), "SCRAM-SHA-256+ SCRAM-SHA-256");
+        let login = Hints { preferred: Some(Way::Login), refused: vec![] };
+        assert_eq!(order(&password, "AUTH=PLAIN SASL-IR", &login), "login PLAIN+ PLAIN");
+        assert_eq!(order(&password, "AUTH=PLAIN LOGINDISABLED", &login), "PLAIN", "not listed any more");
+        let refused = vec![Way::Sasl { mechanism: Mechanism::Plain, initial: true }];
+        let hints = Hints { preferred: None, refused };
+        assert_eq!(order(&password, "AUTH=PLAIN SASL-IR", &hints), "PLAIN login");
     }
 
     #[test]

@@ -14,7 +14,9 @@ pub mod dns;
 pub mod id;
 mod late_addresses;
 mod login;
+mod login_progress;
 mod mechanism;
+pub mod method_memory;
 pub mod originating;
 pub mod permit;
 pub mod probe;
@@ -39,6 +41,8 @@ pub struct Upstreams {
     pub discovery: Arc<discovery::Discovery>,
     /// Addresses that are tried last.
     pub late: Arc<late_addresses::LateAddresses>,
+    /// Login methods that worked where the usual one did not.
+    pub methods: Arc<method_memory::MethodMemory>,
 }
 
 impl Upstreams {
@@ -54,6 +58,7 @@ impl Upstreams {
             dns: Arc::new(dns::Dns::new(config.dns.server)),
             discovery: Arc::default(),
             late: Arc::default(),
+            methods: Arc::default(),
         })
     }
 
@@ -62,7 +67,7 @@ impl Upstreams {
     /// # Errors
     /// [`tls::TrustError`] if a file of certificate authorities does not serve.
     pub fn renewed(&self, before: &Config, config: &Config) -> Result<Self, tls::TrustError> {
-        let new = Self { late: Arc::clone(&self.late), ..Self::new(config)? };
+        let new = Self { late: Arc::clone(&self.late), methods: Arc::clone(&self.methods), ..Self::new(config)? };
         if before.dns != config.dns || before.routes != config.routes {
             return Ok(new);
         }

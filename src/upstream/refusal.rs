@@ -3,7 +3,7 @@
 //! A moment that is taken for a password ends a watch for nothing; a password that is taken for a moment is tried again and
 //! again, until the server locks the account.
 
-use crate::parser::response;
+use crate::parser::response::{self, Condition, Status};
 
 /// Why a login was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub enum Refusal {
     Temporary,
     /// Not so often: the account, or the address that asks, has had too much.
     Throttled,
+    /// IMAP is switched off in the account's settings: for the person to change there, whenever that is.
+    Disabled,
     /// A bare NO: a wrong password at most servers, and at some an outage of what knows the passwords.
     Unclear,
 }
@@ -39,7 +41,12 @@ const CODES: [(&str, Refusal); 13] = [
 
 /// Words that say it where no code does; the first that is found counts. What is about the moment for certain comes first, and
 /// "try again" late: servers say it of a wrong password too, and what is taken for a moment is counted as no failed login.
-const WORDS: [(&str, Refusal); 30] = [
+const WORDS: [(&str, Refusal); 35] = [
+    ("enable imap", Refusal::Disabled),
+    ("not enabled for imap", Refusal::Disabled),
+    ("imap is disabled", Refusal::Disabled),
+    ("imap access is disabled", Refusal::Disabled),
+    ("imap disabled", Refusal::Disabled),
     // Of the tries, not of the sessions.
     ("too many failed", Refusal::Throttled),
     ("too many invalid", Refusal::Throttled),
@@ -102,7 +109,7 @@ const FATAL_WORD: &[u8] = b"authentication";
 pub fn for_client(answer: Vec<u8>, untagged: Vec<u8>) -> (Vec<u8>, Vec<u8>) {
     match classify(&answer, &untagged) {
         Refusal::Credentials | Refusal::Unclear => (answer, untagged),
-        Refusal::TooManySessions | Refusal::Temporary | Refusal::Throttled => {
+        Refusal::TooManySessions | Refusal::Temporary | Refusal::Throttled | Refusal::Disabled => {
             let lines = untagged.split_inclusive(|byte| *byte == b'\n');
             (reworded(&answer, b"* ", b"\r\n"), lines.flat_map(|line| reworded(line, b"", b"")).collect())
         }
@@ -145,6 +152,86 @@ pub fn is_about_expiry(words: &str) -> bool {
     words.to_lowercase().contains("expired")
 }
 
+/// What a server may take offence at in the form of a login. With a verb of `REJECTS` beside it, it judges no password.
+const FORMS: [&str; 6] = ["mechanism", "method", "command", "sasl", "auth type", "initial response"];
+
+/// See `FORMS`.
+const REJECTS: [&str; 13] = [
+    "unsupported",
+    "not support",
+    "n't support",
+    "unimplemented",
+    "not implement",
+    "unknown",
+    "unrecogni",
+    "not recogni",
+    "disabled",
+    "not enabled",
+    "not available",
+    "not allowed",
+    "invalid",
+];
+
+/// How many of `REJECTS` also go with "authenticate", which refusals of a password have in them as well.
+const CLEAR_REJECTS: usize = 5;
+
+/// Words that are about the form of a command by themselves.
+const SYNTAX: [&str; 4] = ["syntax", "not ending with", "parse error", "bad arguments"];
+
+/// Whether another login method may be tried after this refusal (condition, code, text, and untagged lines as in
+/// [`classify`]). The password must not be judged twice: most servers answer a wrong one with a NO, some without any code.
+#[must_use]
+pub fn allows_next_method(answer: &[u8], untagged: &[u8], has_sent_secret: bool) -> bool {
+    let line = [b"* ", answer, b"\r\n"].concat();
+    let Some(status) = response::status(&line) else { return false };
+    if CODES.iter().any(|(code, _)| status.has_code(code)) {
+        return false;
+    }
+    if is_about_the_form(&status.human_text().to_lowercase()) {
+        return true;
+    }
+    let is_unclear = classify(answer, untagged) == Refusal::Unclear;
+    is_unclear && (status.condition == Condition::Bad || !has_sent_secret)
+}
+
+fn is_about_the_form(text: &str) -> bool {
+    let any = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    if text.contains("temporar") || text.contains("credentials") || text.contains("password") {
+        return false;
+    }
+    let names_authenticate = text.contains("authenticat") && any(REJECTS.get(..CLEAR_REJECTS).unwrap_or_default());
+    any(&SYNTAX) || any(&FORMS) && any(&REJECTS) || names_authenticate
+}
+
+/// Whether an untagged status response may be the reason for what goes wrong next: NO, BAD, or an alert.
+#[must_use]
+pub fn is_complaint(status: Status<'_>) -> bool {
+    let is_bad = matches!(status.condition, Condition::No | Condition::Bad);
+    status.tag.is_none() && (is_bad || status.has_code("ALERT"))
+}
+
+/// The longest words of a server that are quoted in a reason, in characters.
+const MAX_WORDS: usize = 300;
+
+/// A server's words as they are quoted in logs and in the status: on one line and of bounded length.
+#[must_use]
+pub fn words(status: Status<'_>) -> String {
+    let text = status.human_text();
+    let mut chars = text.chars();
+    let mut words = String::new();
+    for char in chars.by_ref().take(MAX_WORDS) {
+        if char.is_control() {
+            words.extend(char.escape_default());
+        } else {
+            words.push(char);
+        }
+    }
+    if chars.next().is_some() {
+        words.push('…');
+    }
+    words
+}
+
 fn classify_line(line: &[u8]) -> Refusal {
     let Some(status) = response::status(line) else { return Refusal::Unclear };
     if let Some((_, refusal)) = CODES.iter().find(|(code, _)| status.has_code(code)) {
@@ -181,6 +268,8 @@ mod tests {
             ("NO Maximum number of connections from user+IP exceeded", Refusal::TooManySessions),
             ("NO [UNAVAILABLE] Temporary authentication failure.", Refusal::Temporary),
             ("NO [INUSE] locked", Refusal::Temporary),
+            ("NO [ALERT] Your account is not enabled for IMAP use. (Failure)", Refusal::Disabled),
+            ("BAD [ALERT] Please enable IMAP access in your settings", Refusal::Disabled),
             ("NO [OVERQUOTA] Account exceeded bandwidth limits", Refusal::Throttled),
             ("BAD internal error", Refusal::Temporary),
             ("BAD User is authenticated but not connected.", Refusal::Temporary),
@@ -194,6 +283,44 @@ mod tests {
         assert_eq!(classify_bye("Too many connections"), Refusal::TooManySessions);
         assert_eq!(classify_bye("Too many failed logins"), Refusal::Throttled);
         assert_eq!(classify_bye("overloaded"), Refusal::Unclear);
+    }
+
+    #[test]
+    fn next_method_is_tried_unless_the_password_was_judged() {
+        for (answer, has_sent_secret, expected) in [
+            ("BAD Request not ending with <CR><LF>", true, true),
+            ("BAD Parse command error", true, true),
+            ("BAD", true, true),
+            ("BAD incorrect syntax, check your command", true, true),
+            ("BAD [AUTHENTICATIONFAILED] x", true, false),
+            ("BAD invalid credentials", true, false),
+            ("BAD Request is throttled. Suggested Backoff Time: 59995 milliseconds", true, false),
+            ("NO", true, false),
+            ("NO LOGIN failed.", true, false),
+            ("NO AUTHENTICATE failed", true, false),
+            ("NO Authentication failed: unknown user", true, false),
+            ("NO Unsupported authentication mechanism", true, true),
+            ("NO AUTHENTICATE PLAIN is not supported", true, true),
+            ("NO mechanism unknown", true, true),
+            ("NO this method is disabled, wrong password", true, false),
+            ("NO", false, true),
+            ("NO [CANNOT] no such mechanism", false, true),
+            ("NO [AUTHENTICATIONFAILED] x", false, false),
+            ("NO Too many connections", false, false),
+            ("NO [PRIVACYREQUIRED] x", false, false),
+        ] {
+            assert_eq!(allows_next_method(answer.as_bytes(), b"", has_sent_secret), expected, "{answer}");
+        }
+        assert!(!allows_next_method(b"BAD", b"* NO [ALERT] Too many simultaneous connections\r\n", true));
+    }
+
+    #[test]
+    fn words_are_quoted_on_one_line() {
+        let quoted = |line: &str| words(response::status(line.as_bytes()).unwrap());
+        assert_eq!(quoted("* BAD [ALERT] Please enable IMAP\r\n"), "Please enable IMAP");
+        assert_eq!(quoted("* NO a\u{1b}[31mb\rc\r\n"), "a\\u{1b}[31mb\\rc");
+        let long = quoted(&format!("* NO {}\r\n", "\u{fc}".repeat(4000)));
+        assert_eq!(long.chars().count(), MAX_WORDS + 1);
     }
 
     #[test]

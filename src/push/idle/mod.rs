@@ -5,6 +5,7 @@
 //! the news, without that round, and one session watches several mailboxes. Whatever EXISTS says between a FETCH and an
 //! IDLE leads to one more look before the wait: that gap is where other watchers lose messages.
 
+mod complaint;
 pub(super) mod heard;
 mod mailbox;
 mod terms;
@@ -20,7 +21,8 @@ use super::verdict::{Verdict, message_id};
 use crate::parser::quote::push_quoted;
 use crate::parser::response::{Condition, Status};
 use crate::store::Position;
-use crate::upstream::refusal::{Refusal, classify};
+use crate::upstream::refusal::{self, Refusal, classify};
+use complaint::Complaint;
 use heard::{Code, Heard, Message, hear};
 use mailbox::{Begin, Open};
 
@@ -157,6 +159,8 @@ pub struct IdleMachine {
     fetch_from: u32,
     /// One above the highest UID that was seen.
     seen_next: u32,
+    /// The server's last words about something that goes wrong.
+    complaint: Complaint,
 }
 
 impl IdleMachine {
@@ -191,6 +195,7 @@ impl IdleMachine {
             last_news: None,
             fetch_from: 1,
             seen_next: 1,
+            complaint: Complaint::default(),
         }
     }
 
@@ -205,6 +210,12 @@ impl IdleMachine {
     #[must_use]
     pub fn is_fetching(&self) -> bool {
         self.state == State::Fetch || self.failed_to_fetch
+    }
+
+    /// The end of the session as the driver saw it, with the server's last words if it gives no reason itself.
+    #[must_use]
+    pub fn explain(&self, end: Failure) -> Failure {
+        self.complaint.explain(end, self.has_idled)
     }
 
     /// When [`tick`](Self::tick) has to be called.
@@ -279,6 +290,7 @@ impl IdleMachine {
     }
 
     fn status(&mut self, status: Status<'_>, code: Code, now: Instant, actions: &mut Vec<Action>) {
+        self.complaint.record(status);
         match code {
             Code::UidValidity(value) => self.open.uid_validity = value,
             Code::UidNext(value) if self.state == State::Examine => self.open.uid_next = Some(value),
@@ -292,7 +304,11 @@ impl IdleMachine {
         match status.tag {
             Some(tag) if tag == self.current_tag().as_bytes() => self.ended(status, now, actions),
             None if status.condition == Condition::Bye => {
-                self.fail(Failure::Bye(status.human_text()), actions);
+                self.fail(Failure::Bye(refusal::words(status)), actions);
+            }
+            // One command is under way: it is the one that was not understood (RFC 9051 section 7.1.3).
+            None if status.condition == Condition::Bad && !matches!(self.state, State::Idle | State::IdleEnd) => {
+                self.ended(status, now, actions);
             }
             _ => {}
         }
@@ -424,10 +440,10 @@ impl IdleMachine {
 
     /// The command under way has ended.
     fn ended(&mut self, status: Status<'_>, now: Instant, actions: &mut Vec<Action>) {
-        let text = || status.human_text();
+        let text = self.complaint.with_answer(status);
         match (self.state, status.condition == Condition::Ok) {
             (State::Examine, true) => self.examined(now, actions),
-            (State::Examine, false) => self.not_opened(text(), now, actions),
+            (State::Examine, false) => self.not_opened(text, now, actions),
             (State::FindLast, _) => {
                 self.note(self.seen_next, actions);
                 self.go_on(now, actions);
@@ -441,20 +457,20 @@ impl IdleMachine {
                 if self.announce {
                     self.note(self.seen_next, actions);
                 }
-                self.fail(Failure::NoFetch(text()), actions);
+                self.fail(Failure::NoFetch(text), actions);
             }
             (State::Notify, true) => {
                 self.notify = Notify::Set;
                 self.go_on(now, actions);
             }
             // Without it what its user before has set would go on, and that may be silence.
-            (State::Notify, false) if self.manners.notify => self.fail(Failure::IdleRefused(text()), actions),
+            (State::Notify, false) if self.manners.notify => self.fail(Failure::IdleRefused(text), actions),
             (State::Notify, false) => {
                 self.without_notify(actions);
                 self.go_on(now, actions);
             }
-            (State::IdleStart, false) if self.knows_no_idle(status) => self.fail(Failure::NoIdle(text()), actions),
-            (State::IdleStart, false) => self.fail(Failure::IdleRefused(text()), actions),
+            (State::IdleStart, false) if self.knows_no_idle(status) => self.fail(Failure::NoIdle(text), actions),
+            (State::IdleStart, false) => self.fail(Failure::IdleRefused(text), actions),
             // A server may end IDLE by itself, with or without a reason.
             (State::Idle | State::IdleStart, _) if self.is_short_idle(now) => {
                 self.fail(Failure::IdleRefused("it ends at once".into()), actions);
@@ -464,7 +480,7 @@ impl IdleMachine {
                 self.state = State::Over;
                 actions.push(Action::Released);
             }
-            (State::Close, false) => self.fail(Failure::NoMailbox(text()), actions),
+            (State::Close, false) => self.fail(Failure::NoMailbox(text), actions),
             (State::New | State::Over, _) => {}
         }
     }
@@ -484,9 +500,10 @@ impl IdleMachine {
     fn knows_no_idle(&self, refused: Status<'_>) -> bool {
         let moment = matches!(
             classify(&[b"BAD ", refused.text].concat(), b""),
-            Refusal::TooManySessions | Refusal::Temporary | Refusal::Throttled
+            Refusal::TooManySessions | Refusal::Temporary | Refusal::Throttled | Refusal::Disabled
         );
-        refused.condition == Condition::Bad && !self.has_idled && !moment
+        // An untagged BAD is more of a complaint than a statement about the command.
+        refused.tag.is_some() && refused.condition == Condition::Bad && !self.has_idled && !moment
     }
 
     /// The server ended IDLE by itself: whether it does so at once, again and again.
@@ -662,7 +679,7 @@ impl IdleMachine {
     fn fail(&mut self, failure: Failure, actions: &mut Vec<Action>) {
         self.failed_to_fetch = self.state == State::Fetch;
         self.state = State::Over;
-        actions.push(Action::Failed(failure));
+        actions.push(Action::Failed(self.complaint.explain(failure, self.has_idled)));
     }
 
     fn current_tag(&self) -> String {

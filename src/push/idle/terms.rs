@@ -93,6 +93,16 @@ pub enum Failure {
     /// The upstream says good-bye.
     #[error("the mail server closed the session: {0}")]
     Bye(String),
+    /// The session ended without an answer, after the server had complained.
+    #[error("the mail server said \"{words}\"; then: {end}")]
+    Complaint {
+        /// The words of its last untagged NO, BAD or alert.
+        words: String,
+        /// How it ended.
+        end: String,
+        /// The session was watching before, so the next one probably will.
+        has_worked: bool,
+    },
     /// No answer within a minute: the connection is dead, although nothing said so.
     #[error("the mail server did not answer within {}s", super::ANSWER_TIME.as_secs())]
     Silent,

@@ -891,3 +891,50 @@ fn messages_that_wake_a_device_are_told_apart_if_all_have_ids() {
     assert_eq!(found(Judge::default(), false, &[&two]).2, all[1..]);
     assert!(found(Judge::default(), false, &[&one, "From: bob@b.org"]).2.is_empty(), "of one it is not known");
 }
+
+/// The end of a session that begins with `script`, as the status shows it.
+fn ends(script: &str) -> String {
+    end_of(script).to_string()
+}
+
+fn end_of(script: &str) -> Failure {
+    let beginning = "> w1 EXAMINE \"INBOX\"\n S: * OK [UIDVALIDITY 7]\n S: * OK [UIDNEXT 10]\n";
+    play(Some((7, 10)), &format!("{beginning} {script}\n (failed)")).unwrap()
+}
+
+#[test]
+fn server_words_are_the_reason() {
+    let bad = "* BAD [ALERT] Please enable IMAP access in your settings";
+    assert_eq!(
+        ends(&format!("S: {bad}")),
+        "the mailbox cannot be opened: Please enable IMAP access in your settings",
+        "an untagged BAD is the answer to the command under way"
+    );
+    assert_eq!(
+        ends("S: * NO [ALERT] Please enable IMAP\n (later 1m)"),
+        "the mail server said \"Please enable IMAP\"; then: the mail server did not answer within 60s"
+    );
+    assert_eq!(
+        ends("S: * NO Please enable IMAP\n S: * BYE"),
+        "the mail server said \"Please enable IMAP\"; then: the mail server closed the session: "
+    );
+    assert!(ends("S: * BYE [ALERT] Please enable IMAP").contains("said \"Please enable IMAP\""));
+    assert_eq!(ends("S: * OK [ALERT] Go to our page\n S: w1 NO"), "the mailbox cannot be opened: Go to our page");
+    assert_eq!(
+        ends("S: * NO [ALERT] Go to our page\n S: w1 NO failed"),
+        "the mailbox cannot be opened: failed (before it: Go to our page)"
+    );
+    assert!(end_of("S: w1 OK\n > w2 IDLE\n S: * BAD [ALERT] not you") == Failure::IdleRefused("not you".into()));
+    let long = ends(&format!("S: * BAD {}\u{1b}[31m", "x".repeat(5000)));
+    assert!(long.len() < 400, "{long}");
+}
+
+#[test]
+fn words_before_a_success_are_no_reason() {
+    assert_eq!(
+        ends("S: * NO [ALERT] quota nearly full\n S: w1 OK\n > w2 IDLE\n (later 1m)"),
+        "the mail server did not answer within 60s"
+    );
+    let ended = end_of("S: w1 OK\n > w2 IDLE\n S: +\n (watching)\n S: * BAD [ALERT] maintenance\n S: * BYE");
+    assert!(matches!(&ended, Failure::Complaint { has_worked: true, .. }), "{ended:?}");
+}

@@ -255,24 +255,31 @@ fn next_step(end: &End, kind: Kind) -> Next {
                 Refusal::Unclear if kind == Kind::Token => Next::AwaitLogin,
                 Refusal::Unclear => Next::Confirm,
                 Refusal::Temporary => Next::Soon,
-                Refusal::TooManySessions | Refusal::Throttled => Next::Later,
+                Refusal::TooManySessions | Refusal::Throttled | Refusal::Disabled => Next::Later,
             },
-            LoginError::Bye(words) if matches!(classify_bye(words), Refusal::TooManySessions | Refusal::Throttled) => {
+            LoginError::Bye(words)
+                if matches!(classify_bye(words), Refusal::TooManySessions | Refusal::Throttled | Refusal::Disabled) =>
+            {
                 Next::Later
             }
             LoginError::Bye(words) if kind == Kind::Token && is_about_expiry(words) => Next::AwaitLogin,
             LoginError::Bye(_) => Next::Soon,
             _ => Next::Later,
         },
-        // A certificate that cannot be verified is the operator's to mend.
-        End::Connect(ConnectError::Tls(_) | ConnectError::NotFound(_))
+        // A certificate that cannot be verified is the operator's to mend, and a complaint the account's owner's.
+        End::Connect(ConnectError::Tls(_) | ConnectError::NotFound(_) | ConnectError::Complaint { .. })
         | End::Panicked
         | End::GaveWay
         | End::HandedBack
         | End::Leaving => Next::Later,
         End::Failed(Failure::NoIdle(_)) | End::NoRoute => Next::AwaitLogin,
-        End::Failed(Failure::NoMailbox(_) | Failure::IdleRefused(_) | Failure::NoFetch(_)) => Next::Later,
-        End::Failed(Failure::Bye(_) | Failure::Silent | Failure::Chatter)
+        End::Failed(
+            Failure::NoMailbox(_)
+            | Failure::IdleRefused(_)
+            | Failure::NoFetch(_)
+            | Failure::Complaint { has_worked: false, .. },
+        ) => Next::Later,
+        End::Failed(Failure::Bye(_) | Failure::Silent | Failure::Chatter | Failure::Complaint { .. })
         | End::Connect(_)
         | End::Broken(_)
         | End::TooLong(_)
@@ -299,6 +306,7 @@ mod tests {
         assert_eq!(refused("NO [UNAVAILABLE] later"), Next::Soon);
         assert_eq!(refused("NO [OVERQUOTA] too much"), Next::Later);
         assert_eq!(refused("NO LOGIN failed."), Next::Confirm);
+        assert_eq!(refused("BAD [ALERT] Please enable IMAP access in your settings"), Next::Later);
         let expired = LoginError::Refused { answer: b"NO AUTHENTICATE failed.".to_vec(), untagged: vec![] };
         assert_eq!(next_step(&End::Connect(expired.into()), Kind::Token), Next::AwaitLogin);
         let expired = || End::Connect(LoginError::Bye("Session invalidated - AccessTokenExpired".into()).into());
@@ -310,6 +318,12 @@ mod tests {
         let guessed = "Too many invalid logon attempts.";
         assert_eq!(next_step(&End::Connect(LoginError::Bye(guessed.into()).into())), Next::Later);
         assert_eq!(next_step(&End::Failed(Failure::Silent)), Next::Soon);
+        for (has_worked, expected) in [(false, Next::Later), (true, Next::Soon)] {
+            let complaint = Failure::Complaint { words: "enable IMAP".into(), end: "it hung up".into(), has_worked };
+            assert_eq!(next_step(&End::Failed(complaint)), expected);
+        }
+        let disabled = LoginError::Bye("Please enable IMAP access in your settings".into());
+        assert_eq!(next_step(&End::Connect(disabled.into())), Next::Later);
         assert_eq!(next_step(&End::Failed(Failure::NoIdle("BAD".into()))), Next::AwaitLogin);
     }
 }

@@ -142,7 +142,7 @@ fn a_server_that_repeats_the_password_is_not_quoted() {
                 "S: * OK [CAPABILITY AUTH=PLAIN SASL-IR] hi
                  > dp1 AUTHENTICATE PLAIN AHUAc2VzYW1l
                  S: * OK what is {repeated}
-                 S: dp1 BAD what is {repeated}"
+                 S: dp1 NO what is {repeated}"
             ),
         );
         let answer = b"NO the login was refused".to_vec();
@@ -446,4 +446,187 @@ fn a_server_that_trusts_deltapush_learns_more_before_the_login() {
     let forged = Some(&[("name", "Chat"), ("x-originating-ip", "198.51.100.1")][..]);
     let script = script.replace("deltapush\" \"version\" \"", "Chat\" \"x-via\" \"deltapush ");
     introduced(forged, &[("x-originating-ip", "192.0.2.1")], Security::Tls, &script);
+}
+
+/// The start of a dialogue with a server that lists PLAIN, and LOGIN too.
+const LISTED: &str = "S: * OK [CAPABILITY IMAP4rev1 AUTH=PLAIN SASL-IR] hi
+    > dp1 AUTHENTICATE PLAIN AHUAcA==
+    ";
+
+#[test]
+fn listed_method_that_does_not_work_is_followed_by_the_next() {
+    for (what, script) in [
+        (
+            "163",
+            "S: dp1 BAD Request not ending with <CR><LF>
+            > dp2 AUTHENTICATE PLAIN
+            S: dp2 BAD Parse command error
+            > dp3 LOGIN \"u\" \"p\"
+            S: dp3 OK [CAPABILITY IMAP4rev1] LOGIN completed",
+        ),
+        (
+            "126: refused once the password was asked for",
+            "S: dp1 BAD command error
+            > dp2 AUTHENTICATE PLAIN
+            S: +
+            > AHUAcA==
+            S: dp2 BAD command error
+            > dp3 LOGIN \"u\" \"p\"
+            S: dp3 OK [CAPABILITY IMAP4rev1] in",
+        ),
+        (
+            "QQ: the mechanism works without initial response",
+            "S: dp1 BAD parameter error
+            > dp2 AUTHENTICATE PLAIN
+            S: + 
+            > AHUAcA==
+            S: dp2 OK [CAPABILITY IMAP4rev1] Success login ok",
+        ),
+        (
+            "Sina: no such mechanism",
+            "S: dp1 NO Unsupported authentication mechanism
+            > dp2 LOGIN \"u\" \"p\"
+            S: dp2 OK [CAPABILITY IMAP4rev1] in",
+        ),
+        (
+            "untagged, and its end late",
+            "S: * BAD Request not ending with <CR><LF>
+            > dp2 AUTHENTICATE PLAIN
+            S: dp1 BAD Request not ending with <CR><LF>
+            S: dp2 BAD what
+            > dp3 LOGIN \"u\" \"p\"
+            S: dp3 OK [CAPABILITY IMAP4rev1] in",
+        ),
+        (
+            "an initial response that is overlooked",
+            "S: + 
+            > AHUAcA==
+            S: dp1 OK [CAPABILITY IMAP4rev1] in",
+        ),
+    ] {
+        let logged_in = play(simple(), Security::Tls, &format!("{LISTED}{script}"));
+        assert!(logged_in.unwrap_or_else(|error| panic!("{what}: {error}")).is_some(), "{what}");
+    }
+}
+
+#[test]
+fn next_method_is_tried_where_the_password_was_not_sent_yet() {
+    let script = "S: * OK [CAPABILITY IMAP4rev1 AUTH=PLAIN AUTH=LOGIN] hi
+        > dp1 AUTHENTICATE PLAIN
+        S: dp1 NO not today
+        > dp2 AUTHENTICATE LOGIN
+        S: + VXNlcm5hbWU6
+        > dQ==
+        S: dp2 NO nor that
+        > dp3 LOGIN {3} \"x\"
+        ";
+    let script = script.replace("{3} \"x\"", "\"u\" {5}");
+    let script = format!("{script}S: + go\n > gr\u{fc}n\n S: dp3 OK [CAPABILITY X] in");
+    assert!(play(Credentials::new("u", "gr\u{fc}n"), Security::Tls, &script).unwrap().is_some());
+    // A literal that the LOGIN command may not have.
+    let script = "S: * OK [CAPABILITY IMAP4rev1 AUTH=LOGIN] hi
+        > dp1 LOGIN \"u\" {5}
+        S: dp1 BAD no literals here
+        > dp2 AUTHENTICATE LOGIN
+        S: +
+        > dQ==
+        S: +
+        > Z3LDvG4=
+        S: dp2 OK [CAPABILITY X] in";
+    assert!(play(Credentials::new("u", "gr\u{fc}n"), Security::Tls, script).unwrap().is_some());
+    let quotes = "S: * OK [CAPABILITY AUTH=PLAIN SASL-IR] hi
+        > dp1 AUTHENTICATE PLAIN AHUAYSJiXA==
+        S: dp1 BAD
+        > dp2 AUTHENTICATE PLAIN
+        S: dp2 BAD
+        > dp3 LOGIN \"u\" \"a\\\"b\\\\\"
+        S: dp3 OK [CAPABILITY X] in";
+    assert!(play(Credentials::new("u", "a\"b\\"), Security::Tls, quotes).unwrap().is_some());
+}
+
+#[test]
+fn password_is_judged_once() {
+    for refusal in [
+        "dp1 NO [AUTHENTICATIONFAILED] wrong",
+        "dp1 BAD [AUTHENTICATIONFAILED] wrong",
+        "dp1 NO wrong",
+        "dp1 NO LOGIN failed",
+        "dp1 BAD invalid credentials",
+        "dp1 NO [UNAVAILABLE] later",
+        "dp1 NO Too many connections",
+    ] {
+        let refused = play(simple(), Security::Tls, &format!("{LISTED}S: {refusal}"));
+        assert!(matches!(refused, Err(LoginError::Refused { .. })), "{refusal}: {refused:?}");
+    }
+    let script = "S: dp1 BAD\n > dp2 AUTHENTICATE PLAIN\n S: +\n > AHUAcA==\n S: dp2 NO wrong";
+    let refused = play(simple(), Security::Tls, &format!("{LISTED}{script}"));
+    assert_eq!(refused, Err(LoginError::Refused { answer: b"NO wrong".to_vec(), untagged: vec![] }));
+    // Nothing is left where LOGIN is forbidden.
+    let script = "S: * OK [CAPABILITY AUTH=PLAIN LOGINDISABLED] hi
+        > dp1 AUTHENTICATE PLAIN
+        S: * OK [ALERT] see our page
+        S: dp1 BAD no";
+    let untagged = b"* OK [ALERT] see our page\r\n".to_vec();
+    let refused = play(simple(), Security::Tls, script);
+    assert_eq!(refused, Err(LoginError::Refused { answer: b"BAD no".to_vec(), untagged }));
+}
+
+#[test]
+fn tokens_go_on_to_the_other_mechanism_and_exchanges_never_to_a_password() {
+    let token = || Credentials::bearer("u", "t");
+    let message = |text: &str| STANDARD.encode(text);
+    let (first, second) = (message("user=u\x01auth=Bearer t\x01\x01"), message("n,a=u,\x01auth=Bearer t\x01\x01"));
+    let listed = "S: * OK [CAPABILITY AUTH=PLAIN AUTH=XOAUTH2 AUTH=OAUTHBEARER SASL-IR] hi";
+    let start = format!("{listed}\n > dp1 AUTHENTICATE XOAUTH2 {first}\n");
+    let script = format!(
+        "{start} S: dp1 BAD what
+         > dp2 AUTHENTICATE XOAUTH2
+         S: dp2 NO no such mechanism
+         > dp3 AUTHENTICATE OAUTHBEARER {second}
+         S: dp3 OK [CAPABILITY X] in"
+    );
+    assert!(play(token(), Security::Tls, &script).unwrap().is_some());
+    // A token that was judged is not shown again.
+    for judged in ["S: dp1 NO no", "S: + e30=\n ? e30=\n ! x\n > \n S: dp1 BAD no"] {
+        let refused = play(token(), Security::Tls, &format!("{start} {judged}"));
+        assert!(matches!(refused, Err(LoginError::Refused { .. })), "{judged}");
+    }
+    let scram = Credentials::exchange(Mechanism::ScramSha256, "u", "n,,n=u,r=x");
+    let script = format!(
+        "S: * OK [CAPABILITY AUTH=PLAIN AUTH=LOGIN AUTH=SCRAM-SHA-256 SASL-IR] hi
+         > dp1 AUTHENTICATE SCRAM-SHA-256 {}
+         S: dp1 BAD what
+         > dp2 AUTHENTICATE SCRAM-SHA-256
+         S: dp2 BAD no",
+        message("n,,n=u,r=x")
+    );
+    let refused = play(scram, Security::Tls, &script);
+    assert_eq!(refused, Err(LoginError::Refused { answer: b"BAD no".to_vec(), untagged: vec![] }));
+}
+
+#[test]
+fn experience_is_used_and_falls_back() {
+    let hints = || Hints { preferred: Some(Way::Login), refused: vec![] };
+    let dialogue = || Dialogue::new(simple(), Security::Tls, Purpose::Watch).with_hints(hints());
+    let start = "S: * OK [CAPABILITY AUTH=PLAIN SASL-IR] hi\n > dp1 LOGIN \"u\" \"p\"\n";
+    assert!(play_dialogue(dialogue(), &format!("{start} S: dp1 OK [CAPABILITY X] in")).unwrap().is_some());
+    let script = format!("{start} S: dp1 BAD gone\n > dp2 AUTHENTICATE PLAIN AHUAcA==\n S: dp2 OK [CAPABILITY X] in");
+    assert!(play_dialogue(dialogue(), &script).unwrap().is_some());
+    assert!(play_dialogue(dialogue(), &format!("{start} S: dp1 NO wrong")).is_err());
+}
+
+#[test]
+fn complaints_are_remembered_without_secrets() {
+    let mut dialogue = Dialogue::new(Credentials::new("u", "se\"sam"), Security::Tls, Purpose::Watch);
+    dialogue.response(b"* OK [CAPABILITY IMAP4rev1] hi\r\n").unwrap();
+    dialogue.response(b"* NO [ALERT] Please enable IMAP access\r\n").unwrap();
+    assert_eq!(dialogue.complaint(), Some("Please enable IMAP access"));
+    for echo in ["* NO what is LOGIN \"u\" \"se\\\"sam\"\r\n", "* NO what is LOGIN \"U\" \"SE\\\"SAM\"\r\n"] {
+        dialogue.response(echo.as_bytes()).unwrap();
+        assert_eq!(dialogue.complaint(), Some("Please enable IMAP access"), "{echo}");
+    }
+    let mut short = Dialogue::new(simple(), Security::Tls, Purpose::Watch);
+    short.response(b"* OK [CAPABILITY IMAP4rev1] hi\r\n").unwrap();
+    short.response(b"* NO what is LOGIN \"u\" \"p\"\r\n").unwrap();
+    assert_eq!(short.complaint(), None);
 }

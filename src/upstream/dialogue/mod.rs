@@ -1,17 +1,25 @@
 //! Logging in to an upstream, as a machine: responses in, steps out. Used by the proxy and by the watchers.
+//!
+//! A login method that the server lists may not work there. After a refusal that does not judge the password the next method
+//! is tried in the same connection ([`refusal::allows_next_method`]).
+
+mod types;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
 use super::id::{self, Introduction};
-use super::mechanism::{self, Way};
+use super::mechanism::{self, Hints, Way};
+use super::refusal;
 use crate::config::Security;
 use crate::parser::id::Field;
 use crate::parser::metadata;
+use crate::parser::quote::push_quoted;
 use crate::parser::response::{self, Condition, Head, Status};
 use crate::parser::sasl::Mechanism;
 use crate::secret::{Credentials, Secret};
+pub use types::{Capabilities, LoggedIn, LoginError, Purpose, Said, Step};
 
 /// The entry that a server which pushes by itself answers (chatmail relays; chatmail/core reads it).
 const MAX_RECIPIENTS: &str = "/shared/vendor/deltachat/maxsmtprecipients";
@@ -24,108 +32,6 @@ const MAX_CHALLENGE: usize = 8192;
 
 /// Challenges that are handed on in a login: SCRAM has two.
 const MAX_CHALLENGES: usize = 2;
-
-/// What a login is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
-    /// A client's session.
-    Client {
-        /// Whether to ask the server if it pushes by itself, should it have metadata at all.
-        probe: bool,
-    },
-    /// A session of deltapush's own.
-    Watch,
-}
-
-/// What is said to the server.
-pub struct Said {
-    /// The bytes, with their line end.
-    pub bytes: Zeroizing<Vec<u8>>,
-    /// Where the secret begins: what stands from there on is not for a transcript.
-    pub secret_from: usize,
-}
-
-impl Said {
-    fn secretly(bytes: Zeroizing<Vec<u8>>) -> Self {
-        Self { bytes, secret_from: 0 }
-    }
-}
-
-/// What the driver has to do next.
-pub enum Step {
-    /// Send this.
-    Send(Said),
-    /// A TLS handshake. Whatever was received after the answer to STARTTLS came in plaintext and from anybody: the
-    /// driver gives up if there is any.
-    StartTls,
-    /// For the client, whose answer goes to [`Dialogue::client_responds`]; in base64. Only in a [`Purpose::Client`].
-    Challenge(Vec<u8>),
-    /// The session is authenticated.
-    LoggedIn(LoggedIn),
-}
-
-/// What a successful login brought.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LoggedIn {
-    /// The tagged answer without its tag: condition, code, text; for the client.
-    pub answer: Vec<u8>,
-    /// Untagged lines that came with it, whole: for the client.
-    pub untagged: Vec<u8>,
-    /// The capabilities after the login, in upper case.
-    pub capabilities: Capabilities,
-    /// The server pushes by itself.
-    pub pushes: bool,
-}
-
-/// A server's capabilities, in upper case.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Capabilities(Vec<String>);
-
-impl Capabilities {
-    /// A list of these.
-    pub fn from_names<'a>(names: impl Iterator<Item = &'a [u8]>) -> Self {
-        Self(names.map(|name| String::from_utf8_lossy(name).to_ascii_uppercase()).collect())
-    }
-
-    /// Whether `name`, in upper case, is among them.
-    #[must_use]
-    pub fn has(&self, name: &str) -> bool {
-        self.0.iter().any(|known| known == name)
-    }
-
-    /// All of them.
-    pub fn iter(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(String::as_str)
-    }
-}
-
-/// Why a login failed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum LoginError {
-    /// The server said no, with these words (condition, code, text): about the password, or about the moment.
-    #[error("the mail server refused the login: {}", String::from_utf8_lossy(.answer))]
-    Refused {
-        /// The tagged answer without its tag.
-        answer: Vec<u8>,
-        /// Untagged lines that came before it, whole.
-        untagged: Vec<u8>,
-    },
-    /// The server closed the connection with these words.
-    #[error("the mail server closed the connection: {0}")]
-    Bye(String),
-    /// It offers no way to log in with what the client gave: what is missing, and what there is.
-    #[error("the mail server offers {0}")]
-    NoMechanism(String),
-    /// It offers no STARTTLS, and the route requires it.
-    #[error("the mail server offers no STARTTLS; use `imaps://` in the route if it has a TLS port")]
-    NoStartTls,
-    /// It considers the connection authenticated already, as whom nobody knows.
-    #[error("the mail server greets with PREAUTH, which says nothing of whose mailbox it is")]
-    Preauth,
-    /// It said something that makes no sense.
-    #[error("the mail server does not speak IMAP as expected ({0})")]
-    Protocol(&'static str),
-}
 
 /// What is to be awaited.
 enum State {
@@ -180,6 +86,20 @@ pub struct Dialogue {
     /// What the client answered to challenges, in base64: never to be shown.
     relayed: Vec<Zeroizing<String>>,
     challenges: usize,
+    /// Which methods to begin with or to leave out.
+    hints: Hints,
+    /// The method under way.
+    method: Option<Way>,
+    /// Methods that are left to try, the next one last.
+    untried: Vec<Way>,
+    /// The password, the token or the first message of an exchange was sent by the method under way.
+    has_sent_secret: bool,
+    /// The server has responded to the method under way.
+    was_answered: bool,
+    /// An untagged BAD was taken for the answer to a command: its tagged answer may follow late.
+    has_lost_step: bool,
+    /// The last untagged NO, BAD or alert.
+    complaint: Option<String>,
 }
 
 impl Dialogue {
@@ -202,7 +122,20 @@ impl Dialogue {
             pushes: false,
             relayed: Vec::new(),
             challenges: 0,
+            hints: Hints::default(),
+            method: None,
+            untried: Vec::new(),
+            has_sent_secret: false,
+            was_answered: false,
+            has_lost_step: false,
+            complaint: None,
         }
+    }
+
+    /// The same, with what is known of this server's methods.
+    #[must_use]
+    pub(super) fn with_hints(self, hints: Hints) -> Self {
+        Self { hints, ..self }
     }
 
     /// The same, saying who asks.
@@ -223,6 +156,7 @@ impl Dialogue {
             (Some(Head::Continuation), _) => self.continuation(line),
             (_, Some(status)) if status.tag.is_none() => self.untagged_status(line, status),
             (_, Some(status)) if status.tag == Some(self.current_tag().as_bytes()) => self.tagged(status),
+            (_, Some(status)) if self.has_lost_step && self.is_earlier(status.tag) => Ok(None),
             (_, Some(_)) => Err(LoginError::Protocol("an answer to a command that was not sent")),
             _ => {
                 self.untagged(line);
@@ -232,9 +166,10 @@ impl Dialogue {
     }
 
     fn untagged_status(&mut self, line: &[u8], status: Status<'_>) -> Result<Option<Step>, LoginError> {
+        self.note_complaint(line, status);
         match (status.condition, &self.state) {
             (Condition::Bye, _) if self.repeats_secret(line) => Err(LoginError::Bye("it repeats the login".into())),
-            (Condition::Bye, _) => Err(LoginError::Bye(status.human_text())),
+            (Condition::Bye, _) => Err(LoginError::Bye(refusal::words(status))),
             (Condition::Preauth, _) => Err(LoginError::Preauth),
             (Condition::Ok, State::Greeting) => {
                 if status.has_code("ALERT") {
@@ -242,7 +177,13 @@ impl Dialogue {
                 }
                 self.greeted()
             }
-            (_, State::Greeting) => Err(LoginError::Bye(status.human_text())),
+            (_, State::Greeting) if self.repeats_secret(line) => Err(LoginError::Bye("it repeats the login".into())),
+            (_, State::Greeting) => Err(LoginError::Bye(refusal::words(status))),
+            // One command is under way: it is the one that was not understood (RFC 9051 section 7.1.3).
+            (Condition::Bad, _) => {
+                self.has_lost_step = true;
+                self.tagged(status)
+            }
             _ => {
                 self.untagged(line);
                 Ok(None)
@@ -326,30 +267,100 @@ impl Dialogue {
 
     fn log_in(&mut self) -> Result<Step, LoginError> {
         let none = Capabilities::default();
-        let way = mechanism::choose(&self.credentials, self.capabilities.as_ref().unwrap_or(&none))?;
-        let Way::Sasl { mechanism, initial } = way else { return Ok(self.login_command()) };
+        let capabilities = self.capabilities.as_ref().unwrap_or(&none);
+        self.untried = mechanism::methods(&self.credentials, capabilities, &self.hints)?;
+        self.untried.reverse();
+        let first = self.untried.pop();
+        Ok(self.try_method(first.unwrap_or(Way::Login)))
+    }
+
+    fn try_method(&mut self, method: Way) -> Step {
+        self.method = Some(method);
+        self.has_sent_secret = false;
+        self.was_answered = false;
+        self.challenges = 0;
+        let Way::Sasl { mechanism, initial } = method else { return self.login_command() };
         let mut messages = mechanism::messages(&self.credentials, mechanism);
         messages.reverse();
         let first = if initial { messages.pop() } else { None };
+        self.has_sent_secret = first.is_some() && messages.is_empty();
         self.state = State::Sasl(mechanism, messages);
         let command = format!("AUTHENTICATE {}", mechanism.name());
-        Ok(match first {
+        match first {
             Some(first) => self.command(&format!("{command} "), &line_of(&first)),
             None => self.command(&format!("{command}\r\n"), b""),
-        })
+        }
+    }
+
+    /// The method under way was refused: tries the next one if the refusal allows it.
+    fn method_refused(&mut self, status: Status<'_>) -> Result<Step, LoginError> {
+        let is_judged = self.challenges > 0;
+        let allowed =
+            !is_judged && refusal::allows_next_method(&answer_of(status), &self.for_client, self.has_sent_secret);
+        let Some(refused) = self.method.filter(|_| allowed) else { return Err(self.refused(status)) };
+        self.hints.refused.push(refused);
+        if status.condition == Condition::No {
+            // It is the mechanism that it does not take, and not the form of the command.
+            self.untried.retain(|method| method.mechanism() != refused.mechanism());
+        }
+        let Some(next) = self.untried.pop() else { return Err(self.refused(status)) };
+        self.keep_alerts_only();
+        Ok(self.try_method(next))
+    }
+
+    /// What belongs to a refused attempt is no part of the login's answer, but an alert must be seen.
+    fn keep_alerts_only(&mut self) {
+        let lines = std::mem::take(&mut self.for_client);
+        let is_alert = |line: &&[u8]| response::status(line).is_some_and(|status| status.has_code("ALERT"));
+        self.for_client = lines.split_inclusive(|byte| *byte == b'\n').filter(is_alert).flatten().copied().collect();
+    }
+
+    /// The method that worked, if another one was refused before.
+    pub(super) fn learned(&self) -> Option<Way> {
+        self.method.filter(|_| !self.hints.refused.is_empty())
+    }
+
+    /// The refused methods, if the server has not responded to anything since it refused the last of them: should the
+    /// connection end now, a new one may be tried with the next method.
+    pub(super) fn refused_methods(&self) -> Option<&[Way]> {
+        (!self.hints.refused.is_empty() && !self.was_answered && self.is_logging_in()).then_some(&self.hints.refused)
+    }
+
+    /// The last untagged NO, BAD or alert, which may be the reason for whatever goes wrong next.
+    pub(super) fn complaint(&self) -> Option<&str> {
+        self.complaint.as_deref()
+    }
+
+    fn note_complaint(&mut self, line: &[u8], status: Status<'_>) {
+        if refusal::is_complaint(status) && !self.repeats_secret(line) {
+            self.complaint = Some(refusal::words(status));
+        }
+    }
+
+    fn is_logging_in(&self) -> bool {
+        matches!(self.state, State::Sasl(..) | State::Literal(_) | State::Login)
     }
 
     fn login_command(&mut self) -> Step {
         let mut pieces = mechanism::login_arguments(&self.credentials);
         let first = pieces.pop().unwrap_or_default();
+        self.has_sent_secret = pieces.is_empty();
         self.state = if pieces.is_empty() { State::Login } else { State::Literal(pieces) };
         self.command("LOGIN ", &first)
     }
 
     fn continuation(&mut self, line: &[u8]) -> Result<Option<Step>, LoginError> {
+        let is_first = !std::mem::replace(&mut self.was_answered, true);
         let next = match &mut self.state {
+            State::Sasl(Mechanism::Plain, messages) if messages.is_empty() && is_first && is_empty(line) => {
+                // It has overlooked the initial response: PLAIN has no challenges.
+                line_of(&mechanism::messages(&self.credentials, Mechanism::Plain).pop().unwrap_or_default())
+            }
             State::Sasl(mechanism, messages) => match messages.pop() {
-                Some(message) => line_of(&message),
+                Some(message) => {
+                    self.has_sent_secret = messages.is_empty();
+                    line_of(&message)
+                }
                 None => {
                     let mechanism = *mechanism;
                     return self.challenged(mechanism, line).map(Some);
@@ -358,6 +369,7 @@ impl Dialogue {
             State::Literal(pieces) => {
                 let next = pieces.pop().unwrap_or_default();
                 if pieces.is_empty() {
+                    self.has_sent_secret = true;
                     self.state = State::Login;
                 }
                 next
@@ -419,7 +431,8 @@ impl Dialogue {
             }
             (State::Login, true) => Ok(Some(self.accepted(status))),
             (State::Sasl(_, unsaid), true) if unsaid.is_empty() => Ok(Some(self.accepted(status))),
-            (State::Sasl(..) | State::Literal(_) | State::Login, false) => Err(self.refused(status)),
+            (State::Sasl(..) | State::Literal(_) | State::Login, false) => self.method_refused(status).map(Some),
+            (State::Capability, false) => Err(self.refused(status)),
             (State::CapabilityAfter, _) => Ok(Some(self.after_login())),
             (State::Id, _) => Ok(Some(self.after_id())),
             (State::Probe, _) => Ok(Some(self.finish())),
@@ -438,13 +451,17 @@ impl Dialogue {
     #[must_use]
     pub fn repeats_secret(&self, line: &[u8]) -> bool {
         let password = self.credentials.password.expose();
-        let has = |secret: &[u8]| memchr::memmem::find(line, secret).is_some();
+        // Some repeat the command in capital letters.
+        let has = |secret: &[u8]| line.windows(secret.len().max(1)).any(|part| part.eq_ignore_ascii_case(secret));
         let messages = Mechanism::ALL.iter().flat_map(|(mechanism, _)| {
             // LOGIN's first message is the name.
             mechanism::messages(&self.credentials, *mechanism).into_iter().next_back()
         });
+        let mut quoted = Zeroizing::new(Vec::with_capacity(password.len().saturating_mul(2).saturating_add(2)));
+        push_quoted(&mut quoted, password);
         // A password of a letter or two stands in any line; in base64 these are four.
         password.len() > 3 && has(password)
+            || !password.is_empty() && has(&quoted)
             || messages.chain(self.relayed.iter().cloned()).any(|message| message.len() > 4 && has(message.as_bytes()))
     }
 
@@ -518,6 +535,12 @@ impl Dialogue {
         format!("dp{}", self.tag)
     }
 
+    /// Whether `tag` is that of a command before the current one.
+    fn is_earlier(&self, tag: Option<&[u8]>) -> bool {
+        let number = tag.and_then(|tag| std::str::from_utf8(tag.strip_prefix(b"dp")?).ok()?.parse::<u32>().ok());
+        number.is_some_and(|number| number > 0 && number < self.tag)
+    }
+
     /// A command under a new tag, `secret` last.
     fn command(&mut self, text: &str, secret: &[u8]) -> Step {
         self.tag = self.tag.saturating_add(1);
@@ -534,6 +557,11 @@ fn acknowledgement(mechanism: Mechanism) -> Said {
     // RFC 7628 section 3.2.3 wants a separator.
     let line = if mechanism == Mechanism::OAuthBearer { "AQ==" } else { "" };
     Said::secretly(line_of(line))
+}
+
+/// Whether a continuation request has an empty challenge.
+fn is_empty(line: &[u8]) -> bool {
+    line.trim_ascii_end() == b"+"
 }
 
 /// A message in base64 with its line end.
@@ -556,5 +584,4 @@ fn answer_of(status: Status<'_>) -> Vec<u8> {
 }
 
 #[cfg(test)]
-#[path = "dialogue_tests.rs"]
 mod tests;

@@ -1,0 +1,105 @@
+//! Types of the login machine: its purpose, its steps, its results and its errors.
+
+use zeroize::Zeroizing;
+
+/// What a login is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// A client's session.
+    Client {
+        /// Whether to ask the server if it pushes by itself, should it have metadata at all.
+        probe: bool,
+    },
+    /// A session of deltapush's own.
+    Watch,
+}
+
+/// What is said to the server.
+pub struct Said {
+    /// The bytes, with their line end.
+    pub bytes: Zeroizing<Vec<u8>>,
+    /// Where the secret begins: what stands from there on is not for a transcript.
+    pub secret_from: usize,
+}
+
+impl Said {
+    pub(super) fn secretly(bytes: Zeroizing<Vec<u8>>) -> Self {
+        Self { bytes, secret_from: 0 }
+    }
+}
+
+/// What the driver has to do next.
+pub enum Step {
+    /// Send this.
+    Send(Said),
+    /// A TLS handshake. Whatever was received after the answer to STARTTLS came in plaintext and from anybody: the
+    /// driver gives up if there is any.
+    StartTls,
+    /// For the client, whose answer goes to [`Dialogue::client_responds`](super::Dialogue::client_responds); in base64. Only in a [`Purpose::Client`].
+    Challenge(Vec<u8>),
+    /// The session is authenticated.
+    LoggedIn(LoggedIn),
+}
+
+/// What a successful login brought.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoggedIn {
+    /// The tagged answer without its tag: condition, code, text; for the client.
+    pub answer: Vec<u8>,
+    /// Untagged lines that came with it, whole: for the client.
+    pub untagged: Vec<u8>,
+    /// The capabilities after the login, in upper case.
+    pub capabilities: Capabilities,
+    /// The server pushes by itself.
+    pub pushes: bool,
+}
+
+/// A server's capabilities, in upper case.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Capabilities(Vec<String>);
+
+impl Capabilities {
+    /// A list of these.
+    pub fn from_names<'a>(names: impl Iterator<Item = &'a [u8]>) -> Self {
+        Self(names.map(|name| String::from_utf8_lossy(name).to_ascii_uppercase()).collect())
+    }
+
+    /// Whether `name`, in upper case, is among them.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|known| known == name)
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+}
+
+/// Why a login failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LoginError {
+    /// The server said no, with these words (condition, code, text): about the password, or about the moment.
+    #[error("the mail server refused the login: {}", String::from_utf8_lossy(.answer))]
+    Refused {
+        /// The tagged answer without its tag.
+        answer: Vec<u8>,
+        /// Untagged lines that came before it, whole.
+        untagged: Vec<u8>,
+    },
+    /// The server closed the connection with these words.
+    #[error("the mail server closed the connection: {0}")]
+    Bye(String),
+    /// It offers no way to log in with what the client gave: what is missing, and what there is.
+    #[error("the mail server offers {0}")]
+    NoMechanism(String),
+    /// It offers no STARTTLS, and the route requires it.
+    #[error("the mail server offers no STARTTLS; use `imaps://` in the route if it has a TLS port")]
+    NoStartTls,
+    /// It considers the connection authenticated already, as whom nobody knows.
+    #[error("the mail server greets with PREAUTH, which says nothing of whose mailbox it is")]
+    Preauth,
+    /// It said something that makes no sense.
+    #[error("the mail server does not speak IMAP as expected ({0})")]
+    Protocol(&'static str),
+}

@@ -1,0 +1,53 @@
+//! Facts about a login attempt that outlive the future of one connection: a time limit may drop that at any moment.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use super::dialogue::Dialogue;
+use super::mechanism::Way;
+
+/// The facts.
+#[derive(Debug, Default)]
+pub(super) struct LoginProgress {
+    has_committed: AtomicBool,
+    notes: Mutex<Notes>,
+}
+
+#[derive(Debug, Default)]
+struct Notes {
+    complaint: Option<String>,
+    refused: Option<Vec<Way>>,
+}
+
+impl LoginProgress {
+    /// Records that something was sent that must not be sent to another server as well.
+    pub(super) fn commit(&self) {
+        self.has_committed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether that has happened.
+    pub(super) fn has_committed(&self) -> bool {
+        self.has_committed.load(Ordering::Relaxed)
+    }
+
+    /// Records what `dialogue` knows after a response.
+    pub(super) fn record(&self, dialogue: &Dialogue) {
+        let mut notes = self.notes();
+        notes.complaint = dialogue.complaint().map(str::to_owned);
+        notes.refused = dialogue.refused_methods().map(<[_]>::to_vec);
+    }
+
+    /// The server's last untagged NO, BAD or alert.
+    pub(super) fn complaint(&self) -> Option<String> {
+        self.notes().complaint.clone()
+    }
+
+    /// The methods that were refused in this connection, if it ended before the server responded to the next one. Taken once.
+    pub(super) fn take_refused(&self) -> Option<Vec<Way>> {
+        self.notes().refused.take()
+    }
+
+    fn notes(&self) -> std::sync::MutexGuard<'_, Notes> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
