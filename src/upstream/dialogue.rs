@@ -9,8 +9,10 @@ use super::mechanism::{self, Way};
 use crate::config::Security;
 use crate::parser::id::Field;
 use crate::parser::metadata;
+use crate::parser::quote::push_quoted;
 use crate::parser::response::{self, Condition, Head, Status};
 use crate::parser::sasl::Mechanism;
+use crate::printable::printable;
 use crate::secret::{Credentials, Secret};
 
 /// The entry that a server which pushes by itself answers (chatmail relays; chatmail/core reads it).
@@ -71,26 +73,32 @@ pub struct LoggedIn {
     pub answer: Vec<u8>,
     /// Untagged lines that came with it, whole: for the client.
     pub untagged: Vec<u8>,
-    /// The capabilities after the login, in upper case.
+    /// The capabilities after the login.
     pub capabilities: Capabilities,
     /// The server pushes by itself.
     pub pushes: bool,
 }
 
-/// A server's capabilities, in upper case.
+/// A server's capabilities, in its own spelling: some clients compare names with respect to case.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Capabilities(Vec<String>);
 
 impl Capabilities {
     /// A list of these.
     pub fn from_names<'a>(names: impl Iterator<Item = &'a [u8]>) -> Self {
-        Self(names.map(|name| String::from_utf8_lossy(name).to_ascii_uppercase()).collect())
+        Self(names.map(|name| String::from_utf8_lossy(name).into_owned()).collect())
     }
 
-    /// Whether `name`, in upper case, is among them.
+    /// Whether `name` is among them, in any case.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
-        self.0.iter().any(|known| known == name)
+        self.0.iter().any(|known| known.eq_ignore_ascii_case(name))
+    }
+
+    /// The SASL mechanisms among them, in upper case: the part of `AUTH=…` behind the equals sign.
+    pub fn mechanisms(&self) -> impl Iterator<Item = String> {
+        let names = self.0.iter().map(|name| name.to_ascii_uppercase());
+        names.filter_map(|name| name.strip_prefix("AUTH=").map(str::to_owned))
     }
 
     /// All of them.
@@ -103,7 +111,7 @@ impl Capabilities {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LoginError {
     /// The server said no, with these words (condition, code, text): about the password, or about the moment.
-    #[error("the mail server refused the login: {}", String::from_utf8_lossy(.answer))]
+    #[error("the mail server refused the login: {}", printable(.answer))]
     Refused {
         /// The tagged answer without its tag.
         answer: Vec<u8>,
@@ -221,6 +229,9 @@ impl Dialogue {
         }
         match (response::head(line), response::status(line)) {
             (Some(Head::Continuation), _) => self.continuation(line),
+            (Some(Head::TaggedContinuation { tag }), _) if tag == self.current_tag().as_bytes() => {
+                self.continuation(line.get(tag.len()..).unwrap_or_default().trim_ascii_start())
+            }
             (_, Some(status)) if status.tag.is_none() => self.untagged_status(line, status),
             (_, Some(status)) if status.tag == Some(self.current_tag().as_bytes()) => self.tagged(status),
             (_, Some(_)) => Err(LoginError::Protocol("an answer to a command that was not sent")),
@@ -439,17 +450,23 @@ impl Dialogue {
     pub fn repeats_secret(&self, line: &[u8]) -> bool {
         let password = self.credentials.password.expose();
         let has = |secret: &[u8]| memchr::memmem::find(line, secret).is_some();
+        // As LOGIN has it: with `"` and `\` escaped.
+        let mut quoted = Zeroizing::new(Vec::new());
+        if password.iter().any(|byte| matches!(byte, b'"' | b'\\')) {
+            push_quoted(&mut quoted, password);
+        }
+        let escaped = quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default();
         let messages = Mechanism::ALL.iter().flat_map(|(mechanism, _)| {
             // LOGIN's first message is the name.
             mechanism::messages(&self.credentials, *mechanism).into_iter().next_back()
         });
         // A password of a letter or two stands in any line; in base64 these are four.
-        password.len() > 3 && has(password)
+        password.len() > 3 && (has(password) || !escaped.is_empty() && has(escaped))
             || messages.chain(self.relayed.iter().cloned()).any(|message| message.len() > 4 && has(message.as_bytes()))
     }
 
     fn accepted(&mut self, status: Status<'_>) -> Step {
-        self.answer = answer_of(status);
+        self.answer = if self.repeats_secret(status.text) { b"OK done".to_vec() } else { answer_of(status) };
         // What was listed before the login counts no more, unless it came with it.
         let fresh = status.has_code("CAPABILITY")
             || self

@@ -40,6 +40,8 @@ mod logging;
 #[cfg(test)]
 mod mechanisms;
 #[cfg(test)]
+mod odd_commands;
+#[cfg(test)]
 mod posting;
 #[cfg(test)]
 mod providers;
