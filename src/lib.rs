@@ -28,6 +28,7 @@ pub mod handout;
 pub mod live;
 pub mod logging;
 pub mod parser;
+mod printable;
 pub mod proxy;
 pub mod push;
 pub mod recognition;

@@ -1,5 +1,6 @@
 //! The log: one line for each event that an operator can act on, in the form that the configuration asks for.
 
+mod escape;
 mod limit;
 
 use std::io::{self, IsTerminal};
@@ -83,7 +84,11 @@ impl Log {
 
 fn output(format: LogFormat) -> Result<Box<dyn Layer<Bounded> + Send + Sync>, LogError> {
     Ok(match format {
-        LogFormat::Text => Box::new(fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal())),
+        LogFormat::Text => {
+            let has_colours = io::stderr().is_terminal();
+            let writer = escape::Escaping { inner: io::stderr, has_colours };
+            Box::new(fmt::layer().with_writer(writer).with_ansi(has_colours))
+        }
         LogFormat::Json => Box::new(fmt::layer().json().flatten_event(true).with_writer(io::stderr)),
         LogFormat::Journal => Box::new(journal().map_err(LogError::Journal)?),
     })

@@ -8,7 +8,7 @@ use super::sasl::{is_password, user_name};
 use super::syntax::{Parsed, astring, atom, is_tag_char, line_end, space};
 use crate::secret::Credentials;
 
-/// The longest tag and verb, together, that are looked at. What is longer is none of the verbs below.
+/// The longest tag and verb, together, with the byte behind them. A line that is longer up to there is no command.
 pub const HEAD_LIMIT: usize = 512;
 
 /// The verbs that mean something to deltapush.
@@ -56,8 +56,11 @@ pub enum Verb {
     Unauthenticate,
     /// `UNSELECT` (RFC 3691)
     Unselect,
-    /// Anything else, known to the upstream or not.
+    /// Any other word, known to the upstream or not, or an empty line.
     Other,
+    /// No command: tag or verb is missing, has a character that must not stand in it, or is too long, or the verb is followed by
+    /// something other than a space or the line's end. Servers differ in what they make of such a line: it may be a command to one of them.
+    Malformed,
 }
 
 impl Verb {
@@ -92,48 +95,175 @@ impl Verb {
             _ => Self::Other,
         }
     }
+}
 
-    /// Whether the command's arguments are secret: passwords, SASL data, tokens.
-    #[must_use]
-    pub fn has_secret_arguments(self) -> bool {
-        matches!(self, Self::Authenticate | Self::Login | Self::SetMetadata)
-    }
+/// How much of a command may be shown to whoever reads a transcript.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Disclosure {
+    /// Nothing: it may be a secret in the wrong place, such as a mistyped login or the data of a literal that was refused.
+    Nothing,
+    /// Tag and verb.
+    Head,
+    /// All of it, literals excepted.
+    All,
+}
+
+/// Commands that deltapush knows by name only, with arguments of which none is secret.
+const HARMLESS: [&[u8]; 27] = [
+    b"COPY",
+    b"CREATE",
+    b"DELETE",
+    b"DELETEACL",
+    b"ENABLE",
+    b"ESEARCH",
+    b"GETACL",
+    b"GETQUOTA",
+    b"GETQUOTAROOT",
+    b"LANGUAGE",
+    b"LIST",
+    b"LISTRIGHTS",
+    b"LSUB",
+    b"MOVE",
+    b"MYRIGHTS",
+    b"NOTIFY",
+    b"RENAME",
+    b"SEARCH",
+    b"SETACL",
+    b"SETQUOTA",
+    b"SORT",
+    b"STATUS",
+    b"STORE",
+    b"SUBSCRIBE",
+    b"THREAD",
+    b"UNSUBSCRIBE",
+    b"XLIST",
+];
+
+/// Such commands without arguments.
+const WITHOUT_ARGUMENTS: [&[u8]; 3] = [b"CHECK", b"EXPUNGE", b"NAMESPACE"];
+
+/// Commands that every server reads to their end, literals included, among those that deltapush knows by name only.
+const READ_BY_ALL: [&[u8]; 11] = [
+    b"COPY",
+    b"CREATE",
+    b"DELETE",
+    b"LIST",
+    b"LSUB",
+    b"RENAME",
+    b"SEARCH",
+    b"STATUS",
+    b"STORE",
+    b"SUBSCRIBE",
+    b"UNSUBSCRIBE",
+];
+
+/// Such commands behind UID.
+const READ_BY_ALL_WITH_UID: [&[u8]; 4] = [b"COPY", b"FETCH", b"SEARCH", b"STORE"];
+
+/// What a server makes of a literal in a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Literals {
+    /// It takes them for data.
+    Data,
+    /// It may skip the line without looking for one, as Dovecot does with commands that it does not know: the data of a literal that
+    /// does not wait would be commands.
+    Doubtful,
+    /// There is no place for one, and it may skip the line as well.
+    Misplaced,
 }
 
 /// How a command begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head<'a> {
-    /// The client's tag. Empty if the line has none: then the whole line is of an unknown kind.
+    /// The client's tag. Empty if the line has none.
     pub tag: &'a [u8],
     /// What is asked.
     pub verb: Verb,
-    /// How many bytes tag, space and verb take up.
+    /// How many bytes tag, space and verb take up; 0 if the line is no command.
     pub len: usize,
 }
 
-/// Tag and verb of a command of which `start` is known; `None` if it takes more to tell. A line that is no command is one
-/// of an unknown verb, with an empty tag if it has none: a relay forwards what it does not understand.
+impl Head<'_> {
+    /// What servers make of literals in the command that begins with `start`. With more of the command, doubts may go.
+    #[must_use]
+    pub fn literals(&self, start: &[u8]) -> Literals {
+        use Verb::{Capability, Close, Idle, Logout, Noop, Other, Uid, Unselect};
+        let is_one_of = |names: &[&[u8]], word: &[u8]| names.iter().any(|name| name.eq_ignore_ascii_case(word));
+        let word = start.get(..self.len).unwrap_or_default().rsplit(|byte| *byte == b' ').next().unwrap_or_default();
+        let is_read = match self.verb {
+            Capability | Close | Idle | Logout | Noop | Unselect => return Literals::Misplaced,
+            Other if is_one_of(&WITHOUT_ARGUMENTS, word) => return Literals::Misplaced,
+            Other => is_one_of(&READ_BY_ALL, word),
+            Uid => {
+                let rest = start.get(self.len..).unwrap_or_default().trim_ascii_start();
+                let (word, after) = split_while(rest, is_verb_char);
+                is_one_of(&READ_BY_ALL_WITH_UID, word) && after.first() == Some(&b' ')
+            }
+            _ => true,
+        };
+        if is_read { Literals::Data } else { Literals::Doubtful }
+    }
+
+    /// How much may be shown of the command that begins with `start`. What stands where no arguments belong is not shown.
+    #[must_use]
+    pub fn disclosure(&self, start: &[u8]) -> Disclosure {
+        use Verb::{Append, Authenticate, Compress, Examine, Fetch, GetMetadata, Id, Login, Malformed};
+        use Verb::{Other, Select, SetMetadata, Uid};
+        let (head, rest) = start.split_at_checked(self.len).unwrap_or_default();
+        let word = head.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
+        let is_one_of = |names: &[&[u8]]| names.iter().any(|name| name.eq_ignore_ascii_case(word));
+        match self.verb {
+            Malformed => Disclosure::Nothing,
+            Authenticate | Login | SetMetadata => Disclosure::Head,
+            Append | Compress | Examine | Fetch | GetMetadata | Id | Select | Uid => Disclosure::All,
+            Other if is_one_of(&HARMLESS) => Disclosure::All,
+            Other if !is_one_of(&WITHOUT_ARGUMENTS) => Disclosure::Nothing,
+            _ if rest.ends_with(b"\n") && rest.trim_ascii().is_empty() => Disclosure::All,
+            _ => Disclosure::Head,
+        }
+    }
+}
+
+/// Tag and verb of a command of which `start` is known; `None` if it takes more to tell.
+///
+/// Strict where servers are lenient (RFC 9051 section 9: `tag SP verb`, then a space or the line's end), so that no server reads
+/// another verb than the one that is returned. Only several spaces between tag and verb are allowed. Whatever else a server may
+/// take for a command is [`Verb::Malformed`]: it must not reach one.
 #[must_use]
 pub fn head(start: &[u8]) -> Option<Head<'_>> {
     // What lies beyond the limit must not change what was decided within it: the chunks may be of any size.
     let start = start.get(..HEAD_LIMIT).unwrap_or(start);
-    // A line's end is at the end of what is given; in whole commands with literals it is further in front.
-    let complete = start.ends_with(b"\n") || start.len() >= HEAD_LIMIT || memchr::memchr(b'\n', start).is_some();
-    let unknown = Head { tag: &[], verb: Verb::Other, len: 0 };
-    let Some((tag, verb, rest)) = tag_and_verb(start) else { return complete.then_some(unknown) };
-    (complete || !rest.is_empty()).then(|| Head {
-        tag,
-        verb: Verb::from_bytes(verb),
-        len: start.len().saturating_sub(rest.len()),
-    })
-}
-
-/// Tag, verb, and what follows. This is done for every command, where the parsers of `syntax` would take their time.
-fn tag_and_verb(start: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let (tag, rest) = split_while(start, is_tag_char);
     let (spaces, rest) = split_while(rest, |byte| byte == b' ');
-    let (verb, rest) = split_while(rest, |byte| byte.is_ascii_alphanumeric() || byte == b'-');
-    (!tag.is_empty() && !spaces.is_empty()).then_some((tag, verb, rest))
+    let (verb, rest) = split_while(rest, is_verb_char);
+    if !tag.is_empty()
+        && !spaces.is_empty()
+        && !verb.is_empty()
+        && matches!(rest, [b' ' | b'\n', ..] | [b'\r', b'\n', ..])
+    {
+        return Some(Head { tag, verb: Verb::from_bytes(verb), len: start.len().saturating_sub(rest.len()) });
+    }
+    malformed_head(start, tag, spaces, rest)
+}
+
+/// A line that is no command so far: it may become one, unless it has come to an end or to a byte that must not stand there.
+#[cold]
+fn malformed_head<'a>(start: &[u8], tag: &'a [u8], spaces: &[u8], rest: &[u8]) -> Option<Head<'a>> {
+    let may_go_on = matches!(rest, [] | [b'\r']) && start.len() < HEAD_LIMIT;
+    match start {
+        // A server that answers an empty line at all says BAD.
+        b"\n" | b"\r\n" => Some(Head { tag: &[], verb: Verb::Other, len: 0 }),
+        _ if may_go_on => None,
+        _ => {
+            let is_tag = !tag.is_empty() && (!spaces.is_empty() || matches!(rest, [b'\n', ..] | [b'\r', b'\n', ..]));
+            Some(Head { tag: if is_tag { tag } else { &[] }, verb: Verb::Malformed, len: 0 })
+        }
+    }
+}
+
+/// A byte that may stand in a verb. Those of all extensions are letters, digits and hyphens.
+fn is_verb_char(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_')
 }
 
 fn split_while(bytes: &[u8], belongs: impl Fn(u8) -> bool) -> (&[u8], &[u8]) {
@@ -207,9 +337,13 @@ mod tests {
 
     #[test]
     fn what_lies_beyond_the_limit_decides_nothing() {
-        let long = format!("{} SETMETADATA INBOX", "x".repeat(HEAD_LIMIT));
-        assert_eq!(head(long.as_bytes()), head(&long.as_bytes()[..HEAD_LIMIT]));
-        assert_eq!(head(long.as_bytes()).unwrap().verb, Verb::Other);
+        for tag in ["x".repeat(HEAD_LIMIT), "x".repeat(HEAD_LIMIT - 4), format!("a{}", " ".repeat(HEAD_LIMIT))] {
+            let long = format!("{tag} SETMETADATA INBOX");
+            assert_eq!(head(long.as_bytes()), head(&long.as_bytes()[..HEAD_LIMIT]));
+            assert_eq!(head(long.as_bytes()).unwrap().verb, Verb::Malformed);
+        }
+        let known = format!("{} ID NIL", "x".repeat(HEAD_LIMIT - 4));
+        assert_eq!(head(known.as_bytes()).unwrap().verb, Verb::Id);
     }
 
     #[test]
@@ -218,20 +352,68 @@ mod tests {
         assert_eq!(tag_and_verb("A1 ID"), None);
         assert_eq!(tag_and_verb("A1 IDL"), None);
         assert_eq!(tag_and_verb("A1 IDLE"), None);
-        assert_eq!(tag_and_verb("A1 IDLE\r"), Some(("A1".into(), Verb::Idle)));
+        assert_eq!(tag_and_verb("A1 IDLE\r"), None);
+        assert_eq!(tag_and_verb("A1 IDLE\r\n"), Some(("A1".into(), Verb::Idle)));
         assert_eq!(tag_and_verb("A1 ID ("), Some(("A1".into(), Verb::Id)));
         assert_eq!(tag_and_verb("a.b-3 setMetaData \"INBOX"), Some(("a.b-3".into(), Verb::SetMetadata)));
-        assert_eq!(tag_and_verb("A1 UID FETCH"), Some(("A1".into(), Verb::Uid)));
+        assert_eq!(tag_and_verb("A1  UID FETCH"), Some(("A1".into(), Verb::Uid)));
         assert_eq!(tag_and_verb("A1 NAMESPACE\r\n"), Some(("A1".into(), Verb::Other)));
+        assert_eq!(tag_and_verb("A1 XLIST_2.0 x"), Some(("A1".into(), Verb::Other)));
     }
 
     #[test]
-    fn what_is_no_command_is_of_an_unknown_verb() {
-        assert_eq!(tag_and_verb("DONE\r\n"), Some((String::new(), Verb::Other)));
+    fn line_that_a_lenient_server_may_read_is_malformed() {
+        for (line, tag) in [
+            ("a+1 UNAUTHENTICATE\r\n", ""),
+            ("+ ID NIL\r\n", ""),
+            (" a1 ID NIL\r\n", ""),
+            ("\ta1 ID NIL\r\n", ""),
+            ("a1\tID NIL\r\n", ""),
+            ("a1 \tID NIL\r\n", "a1"),
+            ("a1 ID\tNIL\r\n", "a1"),
+            ("a1 ID(\"x\" \"y\")\r\n", "a1"),
+            ("a1 \"ID\" NIL\r\n", "a1"),
+            ("a1 {2}\r\nID NIL\r\n", "a1"),
+            ("{2+}\r\na1 ID NIL\r\n", ""),
+            ("a1 ID\rNIL\r\n", "a1"),
+            ("a1 NO\0OP\r\n", "a1"),
+            ("a1\0 ID NIL\r\n", ""),
+            ("\u{e9} ID NIL\r\n", ""),
+            ("a1 \u{e9}ID NIL\r\n", "a1"),
+            ("(a1 ID NIL)\r\n", ""),
+            ("DONE\r\n", "DONE"),
+            ("DONE\n", "DONE"),
+            ("a1 \r\n", "a1"),
+            ("a1\r\n", "a1"),
+            ("\0\u{1}\n", ""),
+            ("*\r\n", ""),
+        ] {
+            assert_eq!(tag_and_verb(line), Some((tag.into(), Verb::Malformed)), "{line:?}");
+        }
+        assert_eq!(tag_and_verb(&"x".repeat(HEAD_LIMIT)), Some((String::new(), Verb::Malformed)));
         assert_eq!(tag_and_verb("\r\n"), Some((String::new(), Verb::Other)));
-        assert_eq!(tag_and_verb("A1\r\n"), Some((String::new(), Verb::Other)));
-        assert_eq!(tag_and_verb("\0\u{1}\n"), Some((String::new(), Verb::Other)));
-        assert_eq!(tag_and_verb(&"x".repeat(HEAD_LIMIT)), Some((String::new(), Verb::Other)));
+        assert_eq!(tag_and_verb("\n"), Some((String::new(), Verb::Other)));
+    }
+
+    #[test]
+    fn only_harmless_commands_are_shown() {
+        for (line, expected) in [
+            ("a LIST \"\" *\r\n", Disclosure::All),
+            ("a store 1 +FLAGS x\r\n", Disclosure::All),
+            ("a  UID FETCH 1 x\r\n", Disclosure::All),
+            ("a NOOP\r\n", Disclosure::All),
+            ("a NOOP sesame\r\n", Disclosure::Head),
+            ("a STARTTLS sesame\r\n", Disclosure::Head),
+            ("a EXPUNGE sesame\r\n", Disclosure::Head),
+            ("a LOGIN alice sesame\r\n", Disclosure::Head),
+            ("a SETMETADATA INBOX (/private/comment sesame)\r\n", Disclosure::Head),
+            ("a LOGN alice sesame\r\n", Disclosure::Nothing),
+            ("sesame sesame\r\n", Disclosure::Nothing),
+            ("sesame\r\n", Disclosure::Nothing),
+            ("\r\n", Disclosure::Nothing),
+        ] {
+            assert_eq!(head(line.as_bytes()).unwrap().disclosure(line.as_bytes()), expected, "{line:?}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::framer::{Fragment, Framer, LineEnd};
 use super::syntax;
+use crate::printable::printable;
 
 /// The longest beginning of a line that is held to tell its kind. A line of which that many bytes tell nothing is data.
 pub const HEAD_LIMIT: usize = 512;
@@ -37,6 +38,11 @@ pub enum Code {
 pub enum Head<'a> {
     /// `+`: the server waits for more of a command.
     Continuation,
+    /// `A1 + idling`: the same with the tag of a command before it, as some servers say it.
+    TaggedContinuation {
+        /// The client's tag, as the server gave it back.
+        tag: &'a [u8],
+    },
     /// The end of the command with this tag.
     Tagged {
         /// The client's tag, as the server gave it back.
@@ -68,9 +74,12 @@ pub fn head(start: &[u8]) -> Option<Head<'_>> {
     let start = start.get(..HEAD_LIMIT).unwrap_or(start);
     // A line's end is at the end of what is given; in whole responses with literals it is further in front.
     let complete = start.ends_with(b"\n") || start.len() >= HEAD_LIMIT || memchr::memchr(b'\n', start).is_some();
+    // Some servers leave out the space. No tag begins like this.
+    if start.first() == Some(&b'+') {
+        return Some(Head::Continuation);
+    }
     let Some((first, rest)) = word(start, complete) else { return complete.then_some(Head::Data) };
     match first {
-        b"+" => Some(Head::Continuation),
         b"*" => untagged(rest, complete),
         tag => tagged(tag, rest, complete),
     }
@@ -93,6 +102,9 @@ fn untagged(rest: &[u8], complete: bool) -> Option<Head<'_>> {
 }
 
 fn tagged<'a>(tag: &'a [u8], rest: &'a [u8], complete: bool) -> Option<Head<'a>> {
+    if rest.first() == Some(&b'+') {
+        return Some(Head::TaggedContinuation { tag });
+    }
     let Some((name, rest)) = word(rest, complete) else { return complete.then_some(Head::Data) };
     match condition(name) {
         Some(condition @ (Condition::Ok | Condition::No | Condition::Bad)) => {
@@ -141,7 +153,16 @@ fn code(text: &[u8], complete: bool) -> Option<Code> {
 /// of atoms.
 #[must_use]
 pub fn may_have_literals(line: &[u8]) -> bool {
-    !matches!(head(line), Some(Head::Continuation | Head::Tagged { .. } | Head::Status { .. } | Head::Capability))
+    !matches!(
+        head(line),
+        Some(
+            Head::Continuation
+                | Head::TaggedContinuation { .. }
+                | Head::Tagged { .. }
+                | Head::Status { .. }
+                | Head::Capability
+        )
+    )
 }
 
 /// A whole status response, taken apart.
@@ -165,11 +186,17 @@ impl Status<'_> {
         is_code(self.code, name)
     }
 
-    /// The text for people, without the response code.
+    /// The text behind the response code, as it was sent, without white space around it.
+    #[must_use]
+    pub fn words(&self) -> &[u8] {
+        let code = if self.code.is_empty() { 0 } else { self.code.len().saturating_add(2) };
+        self.text.get(code..).unwrap_or_default().trim_ascii()
+    }
+
+    /// The text for people, without the response code. It ends up in logs and on terminals: control characters are escaped.
     #[must_use]
     pub fn human_text(&self) -> String {
-        let code = if self.code.is_empty() { 0 } else { self.code.len().saturating_add(2) };
-        String::from_utf8_lossy(self.text.get(code..).unwrap_or_default()).trim().to_owned()
+        printable(self.words())
     }
 }
 
@@ -297,7 +324,11 @@ mod tests {
     fn kinds_are_told_apart() {
         let status = |condition, code| Some(Head::Status { condition, code });
         let tagged = |condition, code| Some(Head::Tagged { tag: b"A1", condition, code });
-        let cases: [(&str, Option<Head<'_>>); 23] = [
+        let cases: [(&str, Option<Head<'_>>); 27] = [
+            ("+idling\r\n", Some(Head::Continuation)),
+            ("+", Some(Head::Continuation)),
+            ("A1 + idling\r\n", Some(Head::TaggedContinuation { tag: b"A1" })),
+            ("A1 +\r\n", Some(Head::TaggedContinuation { tag: b"A1" })),
             ("+ idling\r\n", Some(Head::Continuation)),
             ("+\r\n", Some(Head::Continuation)),
             ("* 1", Some(Head::Data)),

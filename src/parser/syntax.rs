@@ -34,7 +34,7 @@ pub fn is_bare(value: &[u8]) -> bool {
 
 /// A byte that may stand in a command's tag. Nearly all are letters and digits, which are told first.
 pub(super) fn is_tag_char(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || is_astring_char(byte) && byte != b'+'
+    byte.is_ascii_alphanumeric() || byte.is_ascii() && is_astring_char(byte) && byte != b'+'
 }
 
 /// A command's tag.

@@ -18,6 +18,7 @@ use super::handshake::{self, Accepted, Guests, Http};
 use super::legacy::{Legacy, Returned};
 use super::listener::Proxy;
 use super::login::Entered;
+use super::login_answer;
 use super::own_refusals::OwnRefusal;
 use super::preauth::{Allowance, Event, NotAuthenticated, Protection};
 use super::relay::{Beginning, Bounds, Relay};
@@ -361,9 +362,7 @@ impl Connection {
         let keeper = self.proxy.keeper.as_ref();
         let legacy = keeper.map(|keeper| Legacy::new(keeper, &self.proxy.registry, &account, abilities, *returned));
         let session = if legacy.is_some() { session.kept() } else { session };
-        let answer = [&logged_in.untagged, &tag, b" ".as_slice(), &logged_in.answer, b"\r\n"].concat();
-        let lines = answer.split_inclusive(|byte| *byte == b'\n');
-        let answer: Vec<u8> = lines.flat_map(|line| session.rewrite(line).unwrap_or_else(|| line.to_vec())).collect();
+        let answer = login_answer::lines(&tag, &logged_in, |line| session.rewrite(line));
         if let Some(transcript) = self.trace.transcript() {
             transcript.lines(Speaker::ToClient, Mark::Changed, &answer);
         }

@@ -17,6 +17,7 @@ mod leaf;
 mod legacy;
 pub mod listener;
 mod login;
+mod login_answer;
 mod own_refusals;
 mod peer;
 pub mod preauth;

@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 use super::own_refusals::OwnRefusal;
 use super::sasl::{self, Exchange, Said};
 use crate::config::Limits;
-use crate::parser::command::{self, Verb};
+use crate::parser::command::{self, Disclosure, Verb};
 use crate::parser::framer::{Fragment, Framer, LineEnd};
 use crate::parser::id::{self, Field};
 use crate::parser::sasl::SaslLine;
@@ -340,17 +340,27 @@ fn answer(out: &mut Vec<u8>, tag: &[u8], text: &str) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Shows a command: of LOGIN and AUTHENTICATE nothing but that, of a SASL exchange nothing at all.
+/// Shows a command: tag and verb of those that have a place before the login, and the arguments of ID. A line of a SASL exchange,
+/// and whatever else, may be a password.
 fn show(transcript: &mut dyn Transcript, command: &[u8], is_sasl: bool) {
-    let mut piece = |piece| transcript.piece(Speaker::Client, Mark::Kept, piece);
+    use Verb::{Authenticate, Id, Login};
     let text = command.trim_ascii_end();
     let head = command::head(command).filter(|_| !is_sasl);
-    let shown = match head {
-        // What is no known command may be a password in the wrong place, or a mistyped LOGIN.
-        None => 0,
-        Some(head) if head.verb.has_secret_arguments() || matches!(head.verb, Verb::Append | Verb::Other) => head.len,
-        Some(_) => text.len(),
+    let disclosure = head.map_or(Disclosure::Nothing, |head| match head.verb {
+        Id => Disclosure::All,
+        _ => head.disclosure(command).min(Disclosure::Head),
+    });
+    let shown = match disclosure {
+        Disclosure::Nothing => 0,
+        Disclosure::Head => head.map_or(0, |head| head.len),
+        Disclosure::All => text.len(),
     };
+    if let Some(head) = head {
+        // The server's answer to a login is looked through for the password before it is shown.
+        let is_login = matches!(head.verb, Login | Authenticate);
+        transcript.command(head.tag, if is_login { Disclosure::All } else { disclosure });
+    }
+    let mut piece = |piece| transcript.piece(Speaker::Client, Mark::Kept, piece);
     let (plain, secret) = text.split_at_checked(shown).unwrap_or((text, &[]));
     piece(Piece::Text(plain));
     piece(Piece::Masked(secret.len()));

@@ -98,6 +98,9 @@ pub enum End {
     /// The client began a command that deltapush holds, and did not end it.
     #[error("a command took too long")]
     Dribble,
+    /// The upstream did not say what the client's next bytes had to wait for.
+    #[error("the mail server did not answer in time")]
+    Unanswered,
     /// deltapush is shutting down.
     #[error("deltapush shuts down")]
     Shutdown,
@@ -122,14 +125,31 @@ pub struct Relay<A> {
     limit: usize,
     idle_time: Duration,
     command_time: Duration,
-    /// Which command is held, and since when.
-    held: Option<(u32, Instant)>,
+    /// What is waited for, for a limited time.
+    wait: Option<Wait>,
     last_activity: Instant,
     /// When the client last received anything, and whether it does in this turn.
     heard: Instant,
     hears: bool,
     timer: Pin<Box<Sleep>>,
     end: Option<End>,
+}
+
+/// A wait for a peer's word that has an end.
+#[derive(Debug, Clone, Copy)]
+struct Wait {
+    who: Awaited,
+    /// Differs from one wait for that peer to the next.
+    number: u32,
+    until: Instant,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Awaited {
+    /// The client, for the rest of a command that deltapush holds.
+    Client,
+    /// The upstream, for what decides what the client's next bytes are.
+    Upstream,
 }
 
 /// What both peers have said before the relay began.
@@ -178,7 +198,7 @@ impl<A: Account> Relay<A> {
             limit: bounds.buffer,
             idle_time: bounds.idle_time,
             command_time: bounds.command_time,
-            held: None,
+            wait: None,
             last_activity: now,
             heard: now,
             hears: false,
@@ -218,7 +238,7 @@ impl<A: Account> Relay<A> {
     fn leave(self, end: End) -> End {
         let Self { mut session, upstream, unread, account, trace, .. } = self;
         session.keep_unread(&unread);
-        let goes_on = session.may_be_kept() && !matches!(end, End::Upstream(_) | End::Shutdown);
+        let goes_on = session.may_be_kept() && !matches!(end, End::Upstream(_) | End::Unanswered | End::Shutdown);
         if let Some((stream, unsent)) = goes_on.then(|| upstream.into_stream()).flatten() {
             account.inherits(Left { stream, unsent, session, trace });
         }
@@ -248,7 +268,7 @@ impl<A: Account> Relay<A> {
         if let Some(end) = self.poll_end() {
             return Poll::Ready(end);
         }
-        self.time_command();
+        self.time_wait();
         self.poll_timer(cx)
     }
 
@@ -262,23 +282,52 @@ impl<A: Account> Relay<A> {
         }
     }
 
-    /// Sees to it that the timer does not fire too late for a command that is held.
-    fn time_command(&mut self) {
-        // Not while it is to hear something first: its `+` may be the end of that.
-        let is_clients_turn =
-            self.end.is_none() && self.waiting.is_empty() && self.client.waiting() == 0 && !self.is_backed_up();
-        let Some(number) = self.session.holds_command().filter(|_| is_clients_turn) else {
-            self.held = None;
+    /// Sees to it that the timer does not fire too late for what is waited for.
+    fn time_wait(&mut self) {
+        let Some((who, number, time)) = self.awaited().filter(|_| self.end.is_none()) else {
+            self.wait = None;
             return;
         };
-        if self.held.is_none_or(|(known, _)| known != number) {
+        if self.wait.is_none_or(|wait| (wait.who, wait.number) != (who, number)) {
             let now = Instant::now();
-            self.held = Some((number, now));
-            let until = now.checked_add(self.command_time).unwrap_or(now);
+            let until = now.checked_add(time).unwrap_or(now);
+            self.wait = Some(Wait { who, number, until });
             if until < self.timer.deadline() {
                 self.timer.as_mut().reset(until);
             }
         }
+    }
+
+    /// Whose word is waited for, which one, and for how long at most.
+    fn awaited(&self) -> Option<(Awaited, u32, Duration)> {
+        if let Some((number, patience)) = self.session.patience() {
+            // What the client has not taken yet may be a long answer to an earlier command.
+            return (self.client.waiting() == 0).then_some((Awaited::Upstream, number, patience));
+        }
+        // Not while the client is to hear something first: its `+` may be the end of that.
+        let is_clients_turn = self.waiting.is_empty() && self.client.waiting() == 0 && !self.is_backed_up();
+        let number = self.session.holds_command().filter(|_| is_clients_turn)?;
+        Some((Awaited::Client, number, self.command_time))
+    }
+
+    /// What was waited for did not come. Returns how the session ends, if it does.
+    fn give_up_waiting(&mut self, who: Awaited, cx: &mut Context<'_>) -> Option<(End, &'static str)> {
+        self.wait = None;
+        if who == Awaited::Client {
+            return Some((End::Dribble, "the command took too long"));
+        }
+        let (session, mut out) = self.parts(cx);
+        let goes_on = session.overdue(&mut out);
+        self.note_time(false);
+        if goes_on {
+            self.trace.note(|| {
+                "the mail server has not answered: what the client says next is taken all the same".to_owned()
+            });
+            // Polled again, so that it is.
+            cx.waker().wake_by_ref();
+            return None;
+        }
+        Some((End::Unanswered, "[UNAVAILABLE] the mail server did not answer in time"))
     }
 
     /// Does what can be done now; whether anything was done.
@@ -479,13 +528,10 @@ impl<A: Account> Relay<A> {
             }
             let end_of = |start: Instant, time| start.checked_add(time).unwrap_or(start);
             let idle_until = end_of(self.last_activity, self.idle_time);
-            let held_until = self.held.map(|(_, since)| end_of(since, self.command_time));
             let now = Instant::now();
-            let over = if held_until.is_some_and(|until| until <= now) {
-                Some((End::Dribble, "the command took too long"))
-            } else {
-                (idle_until <= now).then_some((End::Idle, "nothing was said for too long"))
-            };
+            let given_up = self.wait.filter(|wait| wait.until <= now);
+            let given_up = given_up.and_then(|wait| self.give_up_waiting(wait.who, cx));
+            let over = given_up.or_else(|| (idle_until <= now).then_some((End::Idle, "nothing was said for too long")));
             if let Some((end, words)) = over {
                 self.finish(end, words, cx);
                 // Polled again, so that the words go out.
@@ -503,7 +549,7 @@ impl<A: Account> Relay<A> {
                 cx.waker().wake_by_ref();
             }
             // Once for all that was said meanwhile: that a peer speaks costs no change of the timer.
-            self.timer.as_mut().reset(held_until.map_or(idle_until, |until| until.min(idle_until)));
+            self.timer.as_mut().reset(self.wait.map_or(idle_until, |wait| wait.until.min(idle_until)));
         }
     }
 

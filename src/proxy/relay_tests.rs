@@ -222,6 +222,30 @@ async fn hear(stream: &mut TcpStream) -> String {
 }
 
 #[tokio::test(start_paused = true)]
+async fn done_reaches_a_server_that_never_answered_idle() {
+    let mut scene = scene_with(LONG, None).await;
+    scene.client.write_all(b"b IDLE\r\nDONE\r\n").await.unwrap();
+    scene.upstream.read_exact(&mut [0; 8]).await.unwrap();
+    scene.upstream.write_all(b"* OK idling, in other words\r\n").await.unwrap();
+    let began = Instant::now();
+    assert_eq!(hear(&mut scene.upstream).await, "DONE\r\n");
+    assert!(began.elapsed() <= Duration::from_secs(10), "{:?}", began.elapsed());
+    assert_eq!(hear(&mut scene.client).await, "* OK idling, in other words\r\n");
+    scene.upstream.write_all(b"b OK done\r\n").await.unwrap();
+    assert_eq!(hear(&mut scene.client).await, "b OK done\r\n");
+}
+
+#[tokio::test(start_paused = true)]
+async fn server_that_says_nothing_of_a_literal_ends_the_session_in_words() {
+    let mut scene = scene_with(LONG, None).await;
+    scene.client.write_all(b"b APPEND x {4}\r\n").await.unwrap();
+    scene.upstream.read_exact(&mut [0; 16]).await.unwrap();
+    let began = Instant::now();
+    assert_eq!(hear(&mut scene.client).await, "* BYE [UNAVAILABLE] the mail server did not answer in time\r\n");
+    assert!(began.elapsed() <= Duration::from_secs(310), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_idling_client_hears_from_deltapush_as_often_as_it_needs() {
     let mut scene = idling(LONG, Some(KEEPALIVE)).await;
     for _ in 0..3 {

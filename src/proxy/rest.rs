@@ -46,12 +46,17 @@ pub(super) async fn session_at_rest(
         if settling == Settling::Settled {
             return Ok(());
         }
-        let silent = Instant::now().checked_add(SILENCE).map_or(deadline, |silent| silent.min(deadline));
+        let patience = session.patience().map_or(SILENCE, |(_, patience)| patience.min(SILENCE));
+        let silent = Instant::now().checked_add(patience).map_or(deadline, |silent| silent.min(deadline));
         let mut received = Vec::new();
-        let read = timeout_at(silent, receive(stream, &mut received)).await;
-        match read.map_err(|_| "the mail server did not end what was under way")?.map_err(|_| GONE)? {
-            0 => return Err(GONE),
-            count => answers = answers.saturating_add(count),
+        match timeout_at(silent, receive(stream, &mut received)).await {
+            Ok(read) => match read.map_err(|_| GONE)? {
+                0 => return Err(GONE),
+                count => answers = answers.saturating_add(count),
+            },
+            // IDLE without a `+` is ended all the same.
+            Err(_) if session.patience().is_some() && session.overdue(&mut out) => {}
+            Err(_) => return Err("the mail server did not end what was under way"),
         }
         if answers > MAX_ANSWERS {
             return Err("the mail server had too much to say");

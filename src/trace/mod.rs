@@ -4,6 +4,7 @@
 //! [`Piece::Masked`] instead of handing the bytes over. A [`Recorder`] in each session makes lines of it as long as somebody
 //! follows it; the [`Tracer`] that all share knows who does, and each [`Followed`] is one reader with a queue of its own.
 
+mod answers;
 pub mod export;
 mod files;
 mod follow;
@@ -19,6 +20,7 @@ pub(crate) mod testing;
 mod text;
 mod tracer;
 
+use crate::parser::command::Disclosure;
 use crate::parser::framer::{Fragment, Framer, LineEnd};
 use crate::parser::metadata::values;
 use crate::parser::response::{Head, head, may_have_literals};
@@ -74,6 +76,9 @@ pub enum Piece<'a> {
 pub trait Transcript {
     /// A piece. A line is complete when a text ends with its line feed.
     fn piece(&mut self, speaker: Speaker, mark: Mark, piece: Piece<'_>);
+
+    /// A command of the client's with this tag begins, of which so much may be shown. It holds for its answer too.
+    fn command(&mut self, _tag: &[u8], _disclosure: Disclosure) {}
 
     /// Something that happened and that nobody said, in words without secrets.
     fn note(&mut self, _words: &str) {}

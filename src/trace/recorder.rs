@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::answers::Answers;
 use super::record::{Entry, Part, Record, SessionId};
 use super::tracer::{Interest, Known, Tracer};
 use super::{Mark, Piece, Speaker, Transcript};
 use crate::account::AccountId;
+use crate::parser::command::Disclosure;
 
 /// The longest line that is shown, in bytes of text; what goes beyond is counted.
 const MAX_LINE: usize = 4096;
@@ -40,6 +42,8 @@ struct State {
     /// Who follows wants to see literals.
     literals: bool,
     lines: [Line; 4],
+    /// What may be shown of the answers that are to come.
+    answers: Answers,
     /// What may be wanted once it is known whose session it is.
     held: VecDeque<Arc<Record>>,
     /// How much memory that takes.
@@ -146,10 +150,17 @@ impl Transcript for Recorder {
                 line.push_text(text);
                 if text.ends_with(b"\n") {
                     line.end();
-                    let parts = std::mem::take(line).parts;
+                    let mut parts = std::mem::take(line).parts;
+                    state.mask(speaker, mark, &mut parts);
                     self.emit(Entry::Said { speaker, mark, parts });
                 }
             }
+        }
+    }
+
+    fn command(&mut self, tag: &[u8], disclosure: Disclosure) {
+        if let Some(state) = &mut self.state {
+            state.answers.command(tag, disclosure);
         }
     }
 
@@ -167,7 +178,10 @@ impl Drop for Recorder {
         }
         for speaker in [Speaker::Client, Speaker::ToClient, Speaker::ToUpstream, Speaker::Upstream] {
             let line = self.state.as_mut().and_then(|state| state.lines.get_mut(speaker as usize)).map(std::mem::take);
-            if let Some(Line { mark: Some(mark), parts, .. }) = line {
+            if let Some(Line { mark: Some(mark), mut parts, .. }) = line {
+                if let Some(state) = &mut self.state {
+                    state.mask(speaker, mark, &mut parts);
+                }
                 self.emit(Entry::Said { speaker, mark, parts });
             }
         }
@@ -177,6 +191,15 @@ impl Drop for Recorder {
 }
 
 impl State {
+    /// Masks what may repeat a client's command. The answers to deltapush's own commands are [`Mark::Kept`].
+    fn mask(&mut self, speaker: Speaker, mark: Mark, parts: &mut Vec<Part>) {
+        match speaker {
+            Speaker::ToClient => self.answers.mask(mark, true, parts),
+            Speaker::Upstream if mark == Mark::Replaced => self.answers.mask(mark, false, parts),
+            Speaker::Upstream | Speaker::Client | Speaker::ToUpstream => {}
+        }
+    }
+
     fn hold(&mut self, record: Arc<Record>) {
         self.held_bytes = self.held_bytes.saturating_add(record.cost());
         self.held.push_back(record);

@@ -19,6 +19,9 @@ use crate::secret::DeviceToken;
 /// A token, a password and a SASL message alike: it can stand wherever one of them can.
 const SECRET: &str = "Sesame+Oeffne+Dich==";
 
+/// The same in the form of a tag, or of a verb.
+const SECRET_TAG: &str = "SesameOeffneDich";
+
 /// As much of it as nobody says by chance.
 const FRAGMENT: usize = 7;
 
@@ -121,7 +124,15 @@ fn before_login(trace: &mut Recorder, kind: u8, form: u8, words: &str) -> Vec<St
         Protection::Tls,
         Allowance { command: 400, commands: 20, wrong: 10, logins: 9, login_name: 320 },
     );
-    let pieces = match kind % 8 {
+    let pieces = match kind % 14 {
+        // Where no arguments belong, and where no command is.
+        8 => vec![format!("a NOOP {SECRET}\r\n")],
+        9 => vec![format!("a STARTTLS {SECRET}\r\n"), format!("a CAPABILITY {SECRET}\r\n")],
+        10 => vec![format!("{SECRET} {SECRET}\r\n")],
+        11 => vec![format!("{SECRET_TAG} {SECRET_TAG}\r\n"), format!("{SECRET_TAG}\r\n")],
+        // The data of a literal that is refused.
+        12 => vec!["a LOGIN user {4000}\r\n".into(), format!("{SECRET_TAG} {SECRET_TAG}\r\n")],
+        13 => vec![format!("a+1 LOGIN user {SECRET}\r\n"), format!(" a LOGIN user {SECRET}\r\n")],
         0 => command("a LOGIN user ", form, "\r\n"),
         1 => command("a LOGIN ", form, &[" ", &secret_as(form % 3).concat(), "\r\n"].concat()),
         2 => command(&format!("a LOGN {words} "), form, "\r\n"),
@@ -188,7 +199,21 @@ impl Stage {
     fn act(&mut self, kind: u8, form: u8, words: &str) {
         let token = "/private/devicetoken";
         let len = SECRET.len();
-        let pieces = match kind % 16 {
+        let pieces = match kind % 24 {
+            // A server repeats what it did not understand, tagged and untagged.
+            16 => return self.echoed(&format!("b LOGN user {SECRET_TAG}\r\n"), "b"),
+            17 => return self.echoed(&format!("{SECRET_TAG} {SECRET_TAG} user\r\n"), SECRET_TAG),
+            18 => return self.echoed(&format!("b SETMETADATA x (/private/comment \"{SECRET_TAG}\")\r\n"), "b"),
+            // The data of a literal that the server refuses.
+            19 => {
+                self.client_says("b CREATE {16}\r\n");
+                self.upstream_says("b NO [TOOBIG] no\r\n");
+                return self.echoed(&format!("{SECRET_TAG} {SECRET_TAG}\r\n"), SECRET_TAG);
+            }
+            20 => vec![format!("b NOOP {SECRET}\r\n"), format!("b STARTTLS {SECRET}\r\n")],
+            21 => return self.upstream_says(&format!("* METADATA \"\" (/private/comment \"{SECRET}\")\r\n")),
+            22 => vec![format!("a+1 LOGIN user {SECRET}\r\n"), format!("{SECRET}\r\n"), format!("\t{SECRET} b\r\n")],
+            23 => vec![format!("b SETMETADATA INBOX (/shared/comment \"{SECRET}\")\r\n")],
             0 => command(&format!("b SETMETADATA INBOX ({token} "), form, ")\r\n"),
             1 => command(&format!("b SETMETADATA \"inbox\" (/shared/comment \"{words}\" {token} "), form, ")\r\n"),
             2 => command(&format!("b SETMETADATA INBOX {words} "), form, "\r\n"),
@@ -217,6 +242,24 @@ impl Stage {
             if !self.answer(form) {
                 return;
             }
+        }
+    }
+
+    fn client_says(&mut self, said: &str) {
+        for chunk in said.as_bytes().chunks(self.step) {
+            if self.session.takes_client_input() {
+                self.session.from_client(chunk, &mut self.out);
+            }
+        }
+    }
+
+    /// A command of a client, and a server that repeats it in every way that it has.
+    fn echoed(&mut self, command: &str, tag: &str) {
+        self.client_says(command);
+        self.out.asked = false;
+        if !std::mem::take(&mut self.out.upstream).is_empty() {
+            let said = command.trim_end();
+            self.upstream_says(&format!("* BAD what is {said}?\r\n* NO {said}\r\n{tag} BAD [X {said}] {said}\r\n"));
         }
     }
 
@@ -274,6 +317,7 @@ proptest! {
         }
         drop(stage);
         let (without, with) = audiences.shown();
+        prop_assert!(!has_any_of(&without, SECRET_TAG) && !has_any_of(&with, SECRET_TAG), "{without}\n{with}");
         prop_assert!(!has_any_of(&without, SECRET) && !has_any_of(&without, BODY), "{without}");
         prop_assert!(!has_any_of(&with, SECRET), "{with}");
     }

@@ -7,6 +7,7 @@ use jiff::tz::TimeZone;
 
 use super::record::{Entry, Part, Record};
 use super::{Mark, Speaker};
+use crate::printable::push_printable;
 
 /// Writes lines for a person.
 #[derive(Debug, Default)]
@@ -87,7 +88,7 @@ impl Renderer {
             }
             Entry::Note(words) => {
                 let _ = write!(out, " {ours}-- ");
-                push_harmless(out, words);
+                push_printable(out, words);
                 out.push_str(none);
             }
             Entry::Dropped(lines) => {
@@ -115,7 +116,7 @@ fn push_part(out: &mut String, part: &Part) {
     // Writing to a string cannot fail.
     let _ = match part {
         Part::Text(text) => {
-            push_harmless(out, &String::from_utf8_lossy(text));
+            push_printable(out, &String::from_utf8_lossy(text));
             Ok(())
         }
         Part::Masked(bytes) => write!(out, "<{bytes} bytes masked>"),
@@ -123,22 +124,11 @@ fn push_part(out: &mut String, part: &Part) {
         Part::Literal { size, shown } => {
             let more = size.saturating_sub(shown.len() as u64);
             let _ = write!(out, "<{size} bytes: ");
-            push_harmless(out, &String::from_utf8_lossy(shown));
+            push_printable(out, &String::from_utf8_lossy(shown));
             if more > 0 { write!(out, "… {more} more> ") } else { write!(out, "> ") }
         }
         Part::Cut(bytes) => write!(out, "<{bytes} bytes more>"),
     };
-}
-
-/// A terminal obeys control characters: they are shown, not sent.
-fn push_harmless(out: &mut String, text: &str) {
-    for character in text.chars() {
-        if character.is_control() {
-            out.extend(character.escape_default());
-        } else {
-            out.push(character);
-        }
-    }
 }
 
 #[cfg(test)]

@@ -135,9 +135,10 @@ fn offered(credentials: &Credentials, capabilities: &Capabilities) -> String {
         Kind::Exchange(Mechanism::ScramSha1) => "no AUTH=SCRAM-SHA-1",
         Kind::Exchange(_) => "no AUTH=SCRAM-SHA-256",
     };
-    let login = Some("LOGIN").filter(|_| !capabilities.has("LOGINDISABLED"));
-    let mechanisms = capabilities.iter().filter(|name| name.starts_with("AUTH=") && !name.ends_with("-PLUS"));
-    let names: Vec<&str> = login.into_iter().chain(mechanisms).take(MAX_NAMED).collect();
+    let login = Some("LOGIN".to_owned()).filter(|_| !capabilities.has("LOGINDISABLED"));
+    let mechanisms =
+        capabilities.mechanisms().filter(|name| !name.ends_with("-PLUS")).map(|name| format!("AUTH={name}"));
+    let names: Vec<String> = login.into_iter().chain(mechanisms).take(MAX_NAMED).collect();
     match names.as_slice() {
         [] => format!("{what}, nor any other"),
         names => format!("{what}, but {}", names.join(" ")),

@@ -46,6 +46,8 @@ mod mechanisms;
 #[cfg(test)]
 mod neighbours;
 #[cfg(test)]
+mod odd_commands;
+#[cfg(test)]
 mod posting;
 #[cfg(test)]
 mod providers;

@@ -53,9 +53,10 @@ pub(super) fn lines(capabilities: &Capabilities, said: Said, provider: Option<&P
     if said == (Said::After { pushes: true }) {
         tell("push", "it pushes by itself: Delta Chat needs no deltapush there");
     }
-    let ways: Vec<&str> = capabilities.iter().filter_map(|name| name.strip_prefix("AUTH=")).collect();
-    let only_tokens =
-        !ways.is_empty() && ways.iter().all(|way| matches!(*way, "XOAUTH2" | "OAUTHBEARER")) && has("LOGINDISABLED");
+    let ways: Vec<String> = capabilities.mechanisms().collect();
+    let only_tokens = !ways.is_empty()
+        && ways.iter().all(|way| matches!(way.as_str(), "XOAUTH2" | "OAUTHBEARER"))
+        && has("LOGINDISABLED");
     if only_tokens {
         tell("login", "by OAuth tokens only, which current versions of Delta Chat do not have");
     }

@@ -1,8 +1,9 @@
 //! Client to upstream: relay or gather, command by command.
 
+use super::intercept::refuses;
 use super::run::Run;
 use super::{ClientState, MAX_SAID, Output, Session, show};
-use crate::parser::command::{self, Verb};
+use crate::parser::command::{self, Disclosure, Literals, Verb};
 use crate::parser::framer::{Fragment, LineEnd};
 use crate::trace::{Mark, Piece, Speaker};
 
@@ -32,7 +33,10 @@ impl Session {
                 ClientState::Gathering => self.take_gathered(fragment, &mut run, out),
                 ClientState::Discarding => self.take_discarded(fragment, &mut run, out),
                 // Not reached: `takes_client_input` is false in these.
-                ClientState::AwaitingContinuation | ClientState::AwaitingLiteral(_) | ClientState::Replaying => break,
+                ClientState::AwaitingAgreement(_)
+                | ClientState::AwaitingContinuation
+                | ClientState::AwaitingLiteral(_)
+                | ClientState::Replaying => break,
             }
         }
         out.to_upstream(run.take());
@@ -60,7 +64,18 @@ impl Session {
         self.client.tag.clear();
         self.client.tag.extend_from_slice(head.tag);
         let head_len = head.len;
-        if self.answers(self.client.verb) {
+        // In nearly all cases the line is at hand, and has no literal.
+        let literals = if end == Some(LineEnd::Plain) { Literals::Data } else { head.literals(start) };
+        let is_answered = self.answers(head.verb);
+        let is_refused = refuses(head.verb) || literals == Literals::Misplaced && end.is_some();
+        if literals != Literals::Data && end.is_none() && !is_answered && !is_refused {
+            return self.hold_line(bytes, split, run, out);
+        }
+        self.client.shows_arguments = show_command(start, &head, is_refused, is_answered, out);
+        if is_refused {
+            return self.refuse_head(fragment, run, out);
+        }
+        if is_answered {
             out.to_upstream(run.skip(bytes.len()));
             if !split {
                 self.client.held.extend_from_slice(bytes);
@@ -82,7 +97,16 @@ impl Session {
             }
             out.fetches();
         }
-        show_command(start, head_len, self.client.verb, out);
+        if let (Literals::Doubtful, Some(LineEnd::Literal(announced))) = (literals, end)
+            && !announced.synchronizing
+        {
+            let line = synchronizing(start);
+            self.client.held = Vec::new();
+            out.to_upstream(run.skip(bytes.len()));
+            out.to_upstream(&line);
+            self.client.state = ClientState::AwaitingAgreement(announced.size);
+            return;
+        }
         if split {
             out.to_upstream(run.skip(bytes.len()));
             out.to_upstream(&std::mem::take(&mut self.client.held));
@@ -90,6 +114,31 @@ impl Session {
             run.extend(bytes.len());
         }
         self.relayed_line_end(end, run, out);
+    }
+
+    /// Holds a line until its end: with a literal there it is not relayed as it is.
+    #[cold]
+    fn hold_line<'a>(&mut self, bytes: &'a [u8], split: bool, run: &mut Run<'a>, out: &mut impl Output) {
+        out.to_upstream(run.skip(bytes.len()));
+        if !split {
+            self.client.held.extend_from_slice(bytes);
+        }
+        if self.client.held.len() > self.settings.max_command {
+            self.client.held = Vec::new();
+            self.client.state = ClientState::Discarding;
+        }
+    }
+
+    /// Begins to discard a command of which nothing is gathered or relayed, and for the literal of which nobody is asked.
+    #[cold]
+    fn refuse_head<'a>(&mut self, fragment: Fragment<'a>, run: &mut Run<'a>, out: &mut impl Output) {
+        let (bytes, end) = line_of(fragment);
+        out.to_upstream(run.skip(bytes.len()));
+        self.client.held = Vec::new();
+        self.client.state = ClientState::Discarding;
+        if let Some(end) = end {
+            self.discard_from(end, out);
+        }
     }
 
     /// More of a command that is relayed.
@@ -104,7 +153,7 @@ impl Session {
                 if let Some(observer) = &mut self.prefetches {
                     observer.more(bytes);
                 }
-                show(out, Speaker::Client, Mark::Relayed, bytes, self.client.verb.has_secret_arguments());
+                show(out, Speaker::Client, Mark::Relayed, bytes, !self.client.shows_arguments);
                 self.relayed_line_end(end, run, out);
             }
             Fragment::Literal { bytes, .. } => show_literal(out, self.client.verb, bytes),
@@ -122,7 +171,7 @@ impl Session {
                 self.client.framer.begin_literal(announced.size);
                 ClientState::Relaying
             }
-            Some(LineEnd::Plain) if matches!(self.client.verb, Verb::Idle | Verb::Authenticate) => {
+            Some(LineEnd::Plain) if self.client.verb == Verb::Idle => {
                 self.keeping_complete();
                 self.prefetch_end(out);
                 ClientState::AwaitingContinuation
@@ -139,16 +188,31 @@ impl Session {
         }
     }
 
-    /// A line within IDLE or AUTHENTICATE: no command.
+    /// A line within IDLE, which DONE ends. Servers differ in what they make of another line: it is taken for a command, with a
+    /// DONE before it, so that none reaches the upstream unread.
     fn take_continuation<'a>(&mut self, fragment: Fragment<'a>, run: &mut Run<'a>, out: &mut impl Output) {
         let (bytes, end) = line_of(fragment);
-        run.extend(bytes.len());
-        show(out, Speaker::Client, Mark::Relayed, bytes, self.client.verb != Verb::Idle);
-        if let Some(keeping) = &mut self.keeping {
-            keeping.is_continuing = end.is_none();
+        let split = !self.client.held.is_empty();
+        let line = [&self.client.held, bytes].concat();
+        if end.is_none() && is_beginning_of_done(&line) {
+            out.to_upstream(run.skip(bytes.len()));
+            self.client.held = line;
+            return;
         }
-        if end.is_some() && self.client.verb == Verb::Idle {
-            self.client.state = ClientState::Head;
+        self.client.state = ClientState::Head;
+        if !line.trim_ascii_end().eq_ignore_ascii_case(DONE) {
+            out.to_upstream(run.take());
+            show(out, Speaker::ToUpstream, Mark::Own, b"DONE\r\n", false);
+            out.to_upstream(b"DONE\r\n");
+            return self.take_head(fragment, run, out);
+        }
+        show(out, Speaker::Client, Mark::Relayed, &line, false);
+        if split {
+            out.to_upstream(run.skip(bytes.len()));
+            out.to_upstream(&std::mem::take(&mut self.client.held));
+            out.to_upstream(bytes);
+        } else {
+            run.extend(bytes.len());
         }
     }
 
@@ -216,10 +280,18 @@ impl Session {
             LineEnd::Literal(_) | LineEnd::Plain => {
                 self.client.cuts = Vec::new();
                 self.client.state = ClientState::Head;
-                self.refuse_too_long(out);
+                if !std::mem::take(&mut self.client.is_answered) {
+                    self.refuse(out);
+                }
             }
         }
     }
+}
+
+/// A line that ends with the announcement of a literal that does not wait, as one that does (RFC 7888).
+fn synchronizing(line: &[u8]) -> Vec<u8> {
+    let announced = line.trim_ascii_end().strip_suffix(b"+}").unwrap_or(line);
+    [announced, b"}\r\n"].concat()
 }
 
 /// Whether a command that begins with `start` asks for messages. In doubt it does not.
@@ -230,12 +302,46 @@ fn is_fetch(verb: Verb, start: &[u8], head_len: usize) -> bool {
     verb == Verb::Fetch || verb == Verb::Uid && begins_with_fetch()
 }
 
-/// Shows the beginning of a relayed command: tag and verb always, the rest unless it is secret.
-fn show_command(start: &[u8], head_len: usize, verb: Verb, out: &mut impl Output) {
-    let Some(transcript) = out.transcript() else { return };
-    let (head, arguments) = start.split_at_checked(head_len).unwrap_or((start, &[]));
-    transcript.piece(Speaker::Client, Mark::Relayed, Piece::Text(head));
-    show(out, Speaker::Client, Mark::Relayed, arguments, verb.has_secret_arguments());
+/// What ends IDLE (RFC 2177).
+const DONE: &[u8] = b"DONE";
+
+/// Spaces and a carriage return that may follow it before the line's end.
+const MAX_AFTER_DONE: usize = 12;
+
+/// Whether a line that begins so may become DONE.
+fn is_beginning_of_done(line: &[u8]) -> bool {
+    let (word, after) = line.split_at_checked(DONE.len()).unwrap_or((line, &[]));
+    let is_word = DONE.get(..word.len()).is_some_and(|done| done.eq_ignore_ascii_case(word));
+    is_word && after.len() <= MAX_AFTER_DONE && after.trim_ascii().is_empty()
+}
+
+/// Shows the beginning of a command, as far as it may be shown. Returns whether the rest of it may be. One that is gathered is
+/// shown when it is complete.
+fn show_command(
+    start: &[u8],
+    head: &command::Head<'_>,
+    is_refused: bool,
+    is_answered: bool,
+    out: &mut impl Output,
+) -> bool {
+    let Some(transcript) = out.transcript() else { return false };
+    let disclosure = head.disclosure(start);
+    transcript.command(head.tag, disclosure);
+    let shown = if disclosure == Disclosure::Nothing { 0 } else { head.len };
+    let (shown, arguments) = start.split_at_checked(shown).unwrap_or((&[], start));
+    match (is_refused, is_answered) {
+        (true, _) => {
+            transcript.piece(Speaker::Client, Mark::Kept, Piece::Text(shown));
+            transcript.piece(Speaker::Client, Mark::Kept, Piece::Masked(arguments.trim_ascii_end().len()));
+            transcript.piece(Speaker::Client, Mark::Kept, Piece::Text(b"\r\n"));
+        }
+        (false, false) => {
+            transcript.piece(Speaker::Client, Mark::Relayed, Piece::Text(shown));
+            show(out, Speaker::Client, Mark::Relayed, arguments, disclosure != Disclosure::All);
+        }
+        (false, true) => {}
+    }
+    disclosure == Disclosure::All
 }
 
 fn line_of(fragment: Fragment<'_>) -> (&[u8], Option<LineEnd>) {

@@ -3,7 +3,6 @@
 use super::intercept::Pending;
 use super::run::Run;
 use super::{ClientState, Compression, Held, Output, Session, Shape, UpstreamState, show};
-use crate::parser::command::Verb;
 use crate::parser::framer::{Fragment, LineEnd};
 use crate::parser::response::{self, Code, Condition, Head};
 use crate::trace::{Mark, Piece, Speaker};
@@ -120,7 +119,7 @@ impl Session {
     /// More of a line that the client does not get.
     fn drop_more<'a>(&mut self, fragment: Fragment<'a>, run: &mut Run<'a>, out: &mut impl Output) {
         out.to_client(run.skip(fragment.bytes().len()));
-        show(out, Speaker::Upstream, Mark::Kept, fragment.bytes(), false);
+        show(out, Speaker::Upstream, Mark::Kept, fragment.bytes(), true);
         if matches!(fragment, Fragment::Line { end: Some(_), .. }) {
             self.server.state = UpstreamState::Head;
             self.say_waiting(out);
@@ -244,6 +243,8 @@ impl Session {
     fn way(&mut self, head: Head<'_>, out: &mut impl Output) -> Way {
         match head {
             Head::Continuation => self.continuation(out),
+            Head::TaggedContinuation { tag } if tag == self.client.tag => self.continuation(out),
+            Head::TaggedContinuation { .. } => Way::Pass(STATUS),
             Head::Tagged { tag, condition, code } => {
                 let is_pending = self.pending.iter().any(|pending| pending.tag() == tag);
                 self.ended(tag);
@@ -288,11 +289,17 @@ impl Session {
                 self.client.framer.begin_literal(size);
                 self.client.state = ClientState::Relaying;
             }
-            ClientState::AwaitingContinuation => {
+            // Perhaps late: after the client's patience.
+            ClientState::AwaitingContinuation | ClientState::Continuing => {
                 self.client.state = ClientState::Continuing;
-                if let (Verb::Idle, Some(mailbox)) = (self.client.verb, self.selection.mailbox()) {
+                if let Some(mailbox) = self.selection.mailbox() {
                     out.idles_in(mailbox);
                 }
+            }
+            ClientState::AwaitingAgreement(size) => {
+                self.client.framer.begin_literal(size);
+                self.client.state = ClientState::Relaying;
+                return Way::Drop;
             }
             ClientState::Replaying => {
                 self.replay_next(out);
@@ -300,19 +307,26 @@ impl Session {
             }
             _ => {}
         }
-        // A challenge of a SASL exchange is part of it.
-        Way::Pass(Shape { literals: false, secret: self.client.verb == Verb::Authenticate })
+        Way::Pass(STATUS)
     }
 
     /// The command with this tag has ended: if the client's next bytes depended on it, they are a new command.
     fn ended(&mut self, tag: &[u8]) {
-        use ClientState::{AwaitingContinuation, AwaitingLiteral, Continuing, Head, Replaying};
-        if matches!(self.client.state, AwaitingLiteral(_) | AwaitingContinuation | Continuing | Replaying)
-            && self.client.tag == tag
-        {
-            self.client.state = Head;
-            self.client.held = Vec::new();
-            self.client.cuts = Vec::new();
+        use ClientState::{AwaitingAgreement, AwaitingContinuation, AwaitingLiteral, Continuing, Head, Replaying};
+        match self.client.state {
+            AwaitingLiteral(_) | AwaitingContinuation | Replaying if self.client.tag == tag => {
+                self.client.state = Head;
+                self.client.held = Vec::new();
+                self.client.cuts = Vec::new();
+            }
+            AwaitingAgreement(size) if self.client.tag == tag => {
+                self.client.framer.begin_literal(size);
+                self.client.state = ClientState::Discarding;
+                self.client.is_answered = true;
+            }
+            // What is held is the beginning of the client's next line.
+            Continuing if self.client.tag == tag => self.client.state = Head,
+            _ => {}
         }
     }
 }

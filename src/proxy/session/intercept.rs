@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use super::{Answer, ClientState, Compression, Output, Request, Session, UpstreamState};
 use crate::config::JmapAccess;
-use crate::parser::command::{Verb, compress_mechanism};
+use crate::parser::command::{self, Disclosure, Verb, compress_mechanism};
 use crate::parser::metadata::{self, Get, Pair, Set, Values, is_inbox, is_within};
 use crate::parser::quote::{is_quotable, push_quoted};
 use crate::parser::response::{self, Condition};
@@ -61,12 +61,19 @@ pub(super) struct Reply {
     success: Option<Vec<u8>>,
 }
 
+/// Whether a command with this verb is refused as soon as that is known: logins, which are done, what cannot cross a relay, and
+/// what is no command, of which each server may make another one.
+pub(super) fn refuses(verb: Verb) -> bool {
+    use Verb::{Authenticate, Login, Malformed, Referral, StartTls, Unauthenticate};
+    matches!(verb, Authenticate | Login | Malformed | Referral | StartTls | Unauthenticate)
+}
+
 impl Session {
     /// Whether deltapush answers `verb`, rather than the upstream alone.
     pub(super) fn answers(&self, verb: Verb) -> bool {
         match verb {
             Verb::GetMetadata | Verb::SetMetadata => self.has_tokens(),
-            Verb::Compress | Verb::Id | Verb::Referral | Verb::StartTls | Verb::Unauthenticate => true,
+            Verb::Compress | Verb::Id => true,
             Verb::GetJmapAccess => self.settings.jmapaccess == JmapAccess::Strip,
             Verb::Logout => self.keeping.is_some(),
             _ => false,
@@ -75,25 +82,32 @@ impl Session {
 
     /// Answers a whole command. `cuts` are the ends of its synchronizing literals' announcements.
     pub(super) fn answer(&mut self, command: &[u8], cuts: &[usize], out: &mut impl Output) {
-        show_command(command, &self.client.tag, self.client.verb, out);
+        show_command(command, out);
         match self.client.verb {
             Verb::GetMetadata => self.answer_get(command, cuts, out),
             Verb::SetMetadata => self.answer_set(command, cuts, out),
             Verb::Compress => self.answer_compress(command, out),
             Verb::GetJmapAccess => self.reply(b"NO [CANNOT] JMAP would lead around this server", out),
             Verb::Id => self.answer_id(command, cuts, out),
-            Verb::Logout if !crate::parser::command::has_no_arguments(command) => {
+            Verb::Logout if !command::has_no_arguments(command) => {
                 self.reply(b"BAD LOGOUT takes no arguments", out);
             }
             Verb::Logout => self.answer_logout(out),
-            Verb::StartTls => self.reply(b"BAD STARTTLS comes before the login", out),
-            _ => self.reply(b"BAD this command is not available here", out),
+            _ => self.refuse(out),
         }
     }
 
-    /// Refuses a command that went over the limit.
-    pub(super) fn refuse_too_long(&mut self, out: &mut impl Output) {
+    /// Refuses a command that was discarded.
+    pub(super) fn refuse(&mut self, out: &mut impl Output) {
         match self.client.verb {
+            Verb::Malformed => self.reply(b"BAD a tag, a space and the name of a command are expected", out),
+            Verb::Authenticate | Verb::Login => self.reply(b"BAD the login is done already", out),
+            Verb::StartTls => self.reply(b"BAD STARTTLS comes before the login", out),
+            // With a literal, of which the size is of no importance.
+            Verb::Noop | Verb::Capability | Verb::Close | Verb::Idle | Verb::Logout | Verb::Other | Verb::Unselect => {
+                self.reply(b"BAD this command takes no literal, or is too long", out);
+            }
+            Verb::Referral | Verb::Unauthenticate => self.reply(b"BAD this command is not available here", out),
             Verb::SetMetadata => {
                 let code = format!("NO [METADATA MAXSIZE {}] the value is too long", DeviceToken::MAX_LEN);
                 self.reply(code.as_bytes(), out);
@@ -104,7 +118,8 @@ impl Session {
 
     /// Ends the client's current command with `text`: condition, code and words.
     pub(super) fn reply(&mut self, text: &[u8], out: &mut impl Output) {
-        let line = [&self.client.tag, b" ".as_slice(), text, b"\r\n"].concat();
+        let tag = if self.client.tag.is_empty() { b"*" } else { self.client.tag.as_slice() };
+        let line = [tag, b" ".as_slice(), text, b"\r\n"].concat();
         self.say(out, &line);
     }
 
@@ -432,14 +447,15 @@ pub(super) fn push_client_string(command: &mut Vec<u8>, cuts: &mut Vec<usize>, v
     command.extend_from_slice(value);
 }
 
-/// Shows a command that is kept from the upstream, arguments masked where they are secret.
-fn show_command(command: &[u8], tag: &[u8], verb: Verb, out: &mut impl Output) {
+/// Shows a command that is kept from the upstream, as far as it may be shown.
+fn show_command(command: &[u8], out: &mut impl Output) {
     let Some(transcript) = out.transcript() else { return };
-    let head = crate::parser::command::head(command).map_or(tag.len(), |head| head.len);
-    let (head, arguments) = command.split_at_checked(head).unwrap_or((command, &[]));
-    transcript.piece(Speaker::Client, Mark::Kept, Piece::Text(head));
+    let Some(head) = command::head(command) else { return };
+    let disclosure = head.disclosure(command);
+    let (shown, arguments) = command.split_at_checked(head.len).unwrap_or((&[], command));
+    transcript.piece(Speaker::Client, Mark::Kept, Piece::Text(shown));
     let text = arguments.trim_ascii_end();
-    if !verb.has_secret_arguments() {
+    if disclosure == Disclosure::All {
         transcript.piece(Speaker::Client, Mark::Kept, Piece::Text(text));
     } else if let Some(set) = metadata::set(command) {
         show_metadata(transcript, Speaker::Client, Mark::Kept, &set.mailbox, &set.entries);

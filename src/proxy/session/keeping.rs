@@ -48,8 +48,6 @@ pub(super) struct Keeping {
     pub(super) set: Set,
     /// The tag of a LOGOUT that waits for the ends of the commands before it.
     pub(super) logout: Option<Vec<u8>>,
-    /// A line within IDLE or AUTHENTICATE has begun.
-    pub(super) is_continuing: bool,
     /// The client is gone, and the session is being brought to rest.
     settling: bool,
     /// What came of a response that is shown.
@@ -186,6 +184,10 @@ impl Keeping {
     }
 
     fn sent(&mut self, tag: &[u8], kind: Kind) {
+        // An empty line, which no server answers under a tag.
+        if tag.is_empty() {
+            return;
+        }
         if self.in_flight.len() >= MAX_IN_FLIGHT {
             self.lost_track = true;
             self.in_flight.clear();
@@ -318,7 +320,7 @@ impl Session {
     }
 
     #[inline(never)]
-    fn say_goodbye(&mut self, out: &mut impl Output) {
+    pub(super) fn say_goodbye(&mut self, out: &mut impl Output) {
         let Some(tag) = self.keeping.as_mut().and_then(|keeping| keeping.logout.take()) else { return };
         self.server.said_bye = true;
         self.say(out, &[b"* BYE logging out\r\n", tag.as_slice(), b" OK LOGOUT completed\r\n"].concat());
@@ -345,7 +347,7 @@ impl Session {
         }
     }
 
-    /// Brings a session to rest whose client is gone: sends what ends IDLE, an exchange, or a command that does no harm, and
+    /// Brings a session to rest whose client is gone: sends what ends IDLE, or a command that does no harm, and
     /// says whether the upstream still has to answer. To be called at once, and again after each
     /// [`from_upstream`](Self::from_upstream).
     pub fn settle(&mut self, out: &mut impl Output) -> Settling {
@@ -372,28 +374,23 @@ impl Session {
                 self.client.cuts = Vec::new();
                 self.client.state = ClientState::Head;
             }
-            ClientState::Continuing => self.end_continuation(out),
+            ClientState::Continuing => {
+                out.to_upstream(b"DONE\r\n");
+                self.client.held = Vec::new();
+                self.client.state = ClientState::Head;
+            }
             ClientState::Relaying => match self.end_command(out) {
                 Ok(()) => {}
                 Err(reason) => return Settling::Lost(reason),
             },
-            ClientState::AwaitingLiteral(_) | ClientState::AwaitingContinuation | ClientState::Replaying => {}
+            ClientState::AwaitingAgreement(_)
+            | ClientState::AwaitingLiteral(_)
+            | ClientState::AwaitingContinuation
+            | ClientState::Replaying => {}
         }
         let is_answered = self.keeping.as_ref().is_none_or(|keeping| keeping.in_flight.is_empty());
         let is_at_rest = self.client.state == ClientState::Head && is_answered && self.pending.is_empty();
         if is_at_rest && !self.is_within_response() { Settling::Settled } else { Settling::Waiting }
-    }
-
-    /// Ends IDLE, or a SASL exchange that has no place here.
-    fn end_continuation(&mut self, out: &mut impl Output) {
-        let has_begun = self.keeping.as_ref().is_some_and(|keeping| keeping.is_continuing);
-        out.to_upstream(match self.client.verb {
-            // A line that the client could not end: most likely DONE.
-            _ if has_begun => b"\r\n",
-            Verb::Idle => b"DONE\r\n",
-            _ => b"*\r\n",
-        });
-        self.client.state = ClientState::Head;
     }
 
     /// Ends a command of which a part went upstream, if that can do no harm: half a message is never appended, and half a set

@@ -176,8 +176,8 @@ fn an_idle_is_ended_and_its_end_awaited() {
     in_any_chunks(|mut it| {
         it.client("b IDLE\r\n").upstream("+ idling\r\n").client("DON");
         it.sent();
-        assert_eq!(it.settle(), waiting("\r\n"));
-        assert_eq!(it.says("b BAD expected DONE\r\n"), settled(""));
+        assert_eq!(it.settle(), waiting("DONE\r\n"));
+        assert_eq!(it.says("b OK done\r\n"), settled(""));
     });
 }
 

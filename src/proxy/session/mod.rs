@@ -52,6 +52,17 @@ use visit::Visit;
 /// Commands in which deltapush has a part and whose end has not come. More wait until these are answered.
 const MAX_PENDING: usize = 32;
 
+/// How long a client that asked for IDLE waits for the upstream's `+` before its next line is looked at. Some servers say something
+/// else instead, or nothing.
+const IDLE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long the upstream may take to say whether it takes a literal, or to answer the oldest of many commands. Some open the
+/// mailbox first, and wait for its lock.
+const ANSWER_TIME: Duration = Duration::from_secs(300);
+
+/// How long LOGOUT waits for the ends of the commands before it, where deltapush answers it.
+const LOGOUT_PATIENCE: Duration = Duration::from_secs(15);
+
 /// What deltapush may say to the client before it looks at the client's next bytes, in bytes.
 const MAX_SAID: usize = 64 * 1024;
 
@@ -205,6 +216,10 @@ struct ClientSide {
     verb: Verb,
     /// Its tag.
     tag: Vec<u8>,
+    /// Whether its arguments are shown to who follows the session.
+    shows_arguments: bool,
+    /// The upstream has ended it, and the client has not.
+    is_answered: bool,
     /// What is held of it: its head until that is known, all of it if it is gathered.
     held: Vec<u8>,
     /// Where in `held` a synchronizing literal's announcement ends.
@@ -221,9 +236,12 @@ enum ClientState {
     /// Nothing yet: a synchronizing literal of so many bytes was announced. If the upstream answers `+` they are next,
     /// if it ends the command they never come.
     AwaitingLiteral(u64),
-    /// Nothing yet: IDLE or AUTHENTICATE was sent, and the upstream says whether lines that are no commands follow.
+    /// Nothing yet: a literal of so many bytes follows in any case, for which deltapush has asked the upstream. With `+` it is
+    /// relayed. If the upstream ends the command, it is data of no command.
+    AwaitingAgreement(u64),
+    /// Nothing yet: IDLE was sent, and the upstream says whether it is idling.
     AwaitingContinuation,
-    /// Lines that are no commands: DONE (which ends them) or SASL data (until the upstream ends the command).
+    /// DONE, which ends IDLE.
     Continuing,
     /// More of a command that deltapush answers.
     Gathering,
@@ -295,6 +313,8 @@ impl Session {
                 begun: 0,
                 verb: Verb::Other,
                 tag: Vec::new(),
+                shows_arguments: false,
+                is_answered: false,
                 held: Vec::new(),
                 cuts: Vec::new(),
             },
@@ -322,15 +342,15 @@ impl Session {
     /// they have to wait.
     #[must_use]
     pub fn takes_client_input(&self) -> bool {
-        use ClientState::{AwaitingContinuation, AwaitingLiteral, Replaying};
-        !matches!(self.client.state, AwaitingContinuation | AwaitingLiteral(_) | Replaying)
+        use ClientState::{AwaitingAgreement, AwaitingContinuation, AwaitingLiteral, Replaying};
+        !matches!(self.client.state, AwaitingAgreement(_) | AwaitingContinuation | AwaitingLiteral(_) | Replaying)
             && self.pending.len() < MAX_PENDING
             // What follows a token may ask for it.
             && self.requests.is_empty()
             && self.own.iter().map(Vec::len).sum::<usize>() < MAX_OWN
             && self.compression != Compression::Accepted
             && !self.closed
-            && self.keeping.as_ref().is_none_or(|keeping| keeping.logout.is_none())
+            && !self.waits_for_logout()
     }
 
     /// How many bytes of commands and responses are held: within the limits, whatever the peers send.
@@ -353,6 +373,36 @@ impl Session {
         };
         // Its `+` may wait for the end of a response, which is for the upstream to send.
         (under_way && self.own.is_empty() && self.takes_client_input()).then_some(self.client.begun)
+    }
+
+    /// For how long the client's next bytes may wait for the upstream from when they began to, if they do, and a number that
+    /// differs from one such wait to the next. After that time: [`overdue`](Self::overdue).
+    #[must_use]
+    pub fn patience(&self) -> Option<(u32, Duration)> {
+        let patience = match self.client.state {
+            ClientState::AwaitingContinuation => IDLE_PATIENCE,
+            ClientState::AwaitingAgreement(_) | ClientState::AwaitingLiteral(_) | ClientState::Replaying => ANSWER_TIME,
+            _ if self.waits_for_logout() => LOGOUT_PATIENCE,
+            _ if self.pending.len() >= MAX_PENDING => ANSWER_TIME,
+            _ => return None,
+        };
+        Some((self.client.begun, patience))
+    }
+
+    /// The upstream did not say in time what the client's next bytes wait for. Returns whether the session goes on all the same.
+    pub fn overdue(&mut self, out: &mut impl Output) -> bool {
+        if self.client.state == ClientState::AwaitingContinuation {
+            self.client.state = ClientState::Continuing;
+        } else if self.waits_for_logout() {
+            self.say_goodbye(out);
+        } else {
+            return self.patience().is_none();
+        }
+        true
+    }
+
+    fn waits_for_logout(&self) -> bool {
+        self.keeping.as_ref().is_some_and(|keeping| keeping.logout.is_some())
     }
 
     /// Whether deltapush, not the upstream, has the tokens.

@@ -202,10 +202,10 @@ fn everything_else_passes_byte_for_byte() {
          <  X)
          S: A2 OK
          < A2 OK
-         C: *
-         > *
-         C: \0garbage
-         > \0garbage",
+         C: A3 XUNHEARD_OF-1.0 {}(\0
+         > A3 XUNHEARD_OF-1.0 {}(\0
+         C:
+         >",
     );
 }
 
@@ -306,7 +306,9 @@ fn idle_is_done_once_and_may_be_refused() {
          S: A5 NO timeout
          < A5 NO timeout
          C: DONE
-         > DONE",
+         < DONE BAD a tag, a space and the name of a command are expected
+         C: A6 NOOP
+         > A6 NOOP",
     );
 }
 
@@ -377,21 +379,172 @@ fn what_the_client_idles_in_is_known() {
 }
 
 #[test]
-fn lines_of_a_sasl_exchange_are_no_commands() {
+fn logins_after_the_login_are_refused_here() {
     play(
         "C: A1 AUTHENTICATE PLAIN
-         > A1 AUTHENTICATE PLAIN
-         S: +
-         < +
+         < A1 BAD the login is done already
          C: c2VzYW1l
-         > c2VzYW1l
-         C: A2 GETMETADATA sesame
-         > A2 GETMETADATA sesame
-         S: A1 BAD already
-         < A1 BAD already
-         C: A3 LOGIN x sesame
-         > A3 LOGIN x sesame",
+         < c2VzYW1l BAD a tag, a space and the name of a command are expected
+         C: A2 login x sesame
+         < A2 BAD the login is done already
+         C: A3 LOGIN {1}
+         < A3 BAD the login is done already
+         C: A4 LOGIN {1+}
+         C: x {6+}
+         C: sesame
+         < A4 BAD the login is done already
+         C: A5 NOOP
+         > A5 NOOP",
     );
+}
+
+#[test]
+fn line_that_some_server_may_read_as_a_command_is_refused_here() {
+    const BAD: &str = "BAD a tag, a space and the name of a command are expected";
+    for (line, tag) in [
+        ("a+1 UNAUTHENTICATE", "*"),
+        ("a+1 ID (\"x-originating-ip\" \"192.0.2.1\")", "*"),
+        ("a+1 SETMETADATA INBOX (/private/devicetoken \"openpgp:c2VjcmV0\")", "*"),
+        (" a1 UNAUTHENTICATE", "*"),
+        ("a1\tUNAUTHENTICATE", "*"),
+        ("a1 \tUNAUTHENTICATE", "a1"),
+        ("a1 UNAUTHENTICATE\t", "a1"),
+        ("a1 \"UNAUTHENTICATE\"", "a1"),
+        ("a1 ID(\"x-originating-ip\" \"192.0.2.1\")", "a1"),
+        ("a1 {14}", "a1"),
+        ("{2}", "*"),
+        ("a1", "a1"),
+        ("\0", "*"),
+    ] {
+        play(&format!("C: {line}\n < {tag} {BAD}\n C: z NOOP\n > z NOOP"));
+    }
+    for (line, tag) in [
+        (format!("{} UNAUTHENTICATE", "x".repeat(600)), "*".to_owned()),
+        (format!("a1 {}", "UNAUTHENTICATE".repeat(50)), "a1".to_owned()),
+        (format!("{} UNAUTHENTICATE", "x".repeat(500)), "x".repeat(500)),
+        (format!("a1 {}UNAUTHENTICATE", " ".repeat(600)), "a1".to_owned()),
+    ] {
+        play(&format!("C: {line}\n < {tag} {BAD}\n C: z NOOP\n > z NOOP"));
+    }
+    // The data of a literal that comes in any case is skipped.
+    play(&format!("C: a1 {{14+}}\n C: UNAUTHENTICATE\n < a1 {BAD}\n C: z NOOP\n > z NOOP"));
+    play("C: a1   unAuthenticate\n < a1 BAD this command is not available here");
+}
+
+#[test]
+fn data_of_a_literal_is_never_left_for_the_server_to_read_as_a_command() {
+    // Dovecot skips the line of a command without arguments, and of one that it does not know, and reads on behind it.
+    play(
+        "C: A1 NOOP {19+}
+         C: a2 UNAUTHENTICATE\\
+         C: x
+         < A1 BAD this command takes no literal, or is too long
+         C: A2 NAMESPACE {3+}
+         C: x y
+         < A2 BAD this command takes no literal, or is too long
+         C: A3 XHEARD {19+}
+         C: a2 UNAUTHENTICATE\\
+         C: x
+         > A3 XHEARD {19}
+         S: A3 BAD unknown command
+         < A3 BAD unknown command
+         C: A4 XHEARD {4+}
+         C: ab c (x)
+         > A4 XHEARD {4}
+         S: + go on
+         > ab c (x)
+         C: A5 UID XHEARD {4}
+         > A5 UID XHEARD {4}
+         S: + go on
+         < + go on
+         C: ab c
+         > ab c
+         S: A4 OK done
+         < A4 OK done
+         C: A6 UID FETCH 1 BODY[HEADER.FIELDS ({4+}
+         > A6 UID FETCH 1 BODY[HEADER.FIELDS ({4+}
+         C: Date)]
+         > Date)]
+         C: A7 NOOP
+         > A7 NOOP",
+    );
+}
+
+#[test]
+fn idle_is_ended_by_nothing_but_done() {
+    play(
+        "C: A1 IDLE
+         > A1 IDLE
+         S: + idling
+         < + idling
+         C: A2 UNAUTHENTICATE
+         > DONE
+         < A2 BAD this command is not available here
+         S: A1 OK done
+         < A1 OK done
+         C: A3 IDLE
+         > A3 IDLE
+         S: + idling
+         < + idling
+         C: done
+         > done
+         S: A3 OK done
+         < A3 OK done
+         C: A4 IDLE
+         > A4 IDLE
+         S: + idling
+         < + idling
+         C: DO\\
+         S: A4 OK time is over
+         < A4 OK time is over
+         C: NE
+         < DONE BAD a tag, a space and the name of a command are expected",
+    );
+}
+
+#[test]
+fn continuation_in_any_form_is_one() {
+    for continuation in ["+", "+ idling", "+idling", "A1 + idling", "A1 +"] {
+        play(&format!("C: A1 IDLE\n > A1 IDLE\n S: {continuation}\n < {continuation}\n C: DONE\n > DONE"));
+        play(&format!(
+            "C: A1 APPEND x {{4}}\n > A1 APPEND x {{4}}\n C: ab\n S: {continuation}\n < {continuation}\n > ab"
+        ));
+    }
+    // That of another command is none.
+    play("C: A1 IDLE\n > A1 IDLE\n S: A0 + idling\n < A0 + idling\n C: DONE");
+}
+
+#[test]
+fn idle_that_is_not_answered_is_ended_all_the_same() {
+    for byte_by_byte in [false, true] {
+        let (mut stage, _) = Stage::new(PLAIN, Native::Passthrough, byte_by_byte);
+        stage.play("C: A1 IDLE\n > A1 IDLE\n S: * OK [INPROGRESS] x\n < * OK [INPROGRESS] x\n C: DONE");
+        let (_, patience) = stage.session.patience().expect("the client's next line waits");
+        assert!(patience <= Duration::from_secs(10), "{patience:?}");
+        assert!(stage.session.overdue(&mut stage.out), "the session goes on");
+        stage.feed_waiting();
+        stage.play("> DONE\n S: A1 OK done\n < A1 OK done\n C: A2 IDLE\n > A2 IDLE");
+        assert!(stage.session.overdue(&mut stage.out));
+        // A command is read as one.
+        stage.play("C: A3 STARTTLS\n > DONE\n < A3 BAD STARTTLS comes before the login");
+        assert!(stage.session.patience().is_none());
+    }
+}
+
+#[test]
+fn literal_that_is_not_answered_ends_the_session() {
+    let (mut stage, _) = Stage::new(METADATA, Native::Passthrough, false);
+    stage.play("C: A1 APPEND x {4}\n > A1 APPEND x {4}");
+    assert!(stage.session.patience().is_some() && !stage.session.overdue(&mut stage.out));
+    let (mut stage, _) = Stage::new(METADATA, Native::Passthrough, false);
+    stage.play("C: A1 GETMETADATA {5}\n < + OK\n C: INBOX /private/comment\n > A1 GETMETADATA {5}");
+    assert!(stage.session.patience().is_some() && !stage.session.overdue(&mut stage.out));
+    let (mut stage, _) = Stage::new(METADATA, Native::Passthrough, false);
+    for _ in 0..MAX_PENDING {
+        stage.play("C: A1 GETMETADATA \"\" /shared/comment\n > A1 GETMETADATA \"\" /shared/comment");
+    }
+    assert!(!stage.session.takes_client_input());
+    assert!(stage.session.patience().is_some() && !stage.session.overdue(&mut stage.out));
 }
 
 #[test]
@@ -799,6 +952,24 @@ fn a_capability_list_over_the_limit_goes_on_as_it_is() {
     play(&format!("S: * CAPABILITY {long}\n < * CAPABILITY {long}\n S: * 1 EXISTS\n < * 1 EXISTS"));
 }
 
+/// A line in which a command that must not cross may stand, in a spelling that some server may read.
+fn mangled() -> impl Strategy<Value = String> {
+    let tag = prop_oneof![Just("a".to_owned()), Just("a+1".to_owned()), Just("x".repeat(600)), "[a-z+ \\t\"(]{0,3}"];
+    let separator = prop::sample::select(vec![" ", "  ", "\t", " \t", "(", "\"", "\0", ""]);
+    let verb = prop::sample::select(vec![
+        "UNAUTHENTICATE",
+        "login",
+        "StartTLS",
+        "compress",
+        "NOOP",
+        "XHEARD",
+        "IDLE",
+        "UID X",
+    ]);
+    let after = prop::sample::select(vec!["", " x", "\t", "(", "\"", " {18+}", " {3}", " {40+}"]);
+    (tag, separator, verb, after).prop_map(|(tag, separator, verb, after)| format!("{tag}{separator}{verb}{after}\r\n"))
+}
+
 proptest! {
     /// Whatever both peers say, in whatever chunks: nothing panics, and a stream without what deltapush reads comes out as
     /// it went in; and garbage is held within the limits.
@@ -822,6 +993,30 @@ proptest! {
         }
         let (from_server, from_client) = (stage.session.server.held.len(), stage.session.client.held.len());
         prop_assert!(from_server.saturating_sub(chunk) <= 2000 && from_client.saturating_sub(chunk) <= 6000);
+    }
+
+    /// Whatever a lenient server reads of the client's lines, it reads no command that must not cross.
+    #[test]
+    fn lenient_server_reads_no_forbidden_command(
+        lines in proptest::collection::vec(mangled(), 1..12),
+        chunk in prop::sample::select(vec![1usize, 3, 17, 4000]),
+    ) {
+        let (mut stage, _) = Stage::new(METADATA, Native::Passthrough, false);
+        for line in &lines {
+            line.as_bytes().chunks(chunk).for_each(|part| stage.feed(true, part));
+            // No literal is agreed to: there is no data among what goes up.
+            while !stage.session.takes_client_input() {
+                let tag = String::from_utf8(stage.session.client.tag.clone()).unwrap();
+                stage.feed(false, format!("{tag} NO no\r\n").as_bytes());
+            }
+        }
+        let upstream = String::from_utf8_lossy(&stage.out.upstream).to_ascii_uppercase();
+        for line in upstream.split(['\n', '\r']) {
+            // As Dovecot, Cyrus, Courier and UW imapd do between them: any white space, quotes and parentheses end a word.
+            let mut words = line.split([' ', '\t', '(', ')', '"', '\0']).filter(|word| !word.is_empty());
+            let verb = words.nth(1).unwrap_or_default();
+            prop_assert!(!["UNAUTHENTICATE", "LOGIN", "STARTTLS", "COMPRESS"].contains(&verb), "{line:?} of {lines:?}");
+        }
     }
 
     #[test]

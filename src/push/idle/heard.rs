@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use imap_proto::{AttributeValue, MailboxDatum, Response, ResponseCode, StatusAttribute};
 
-use crate::parser::response::{self, Condition, Status};
+use crate::parser::response::{self, Condition, Head, Status};
 
 /// Something that a server said.
 pub(in crate::push) enum Heard<'a> {
@@ -47,7 +47,7 @@ pub(in crate::push) struct Message<'a> {
 
 /// Reads a whole response.
 pub(in crate::push) fn hear(line: &[u8]) -> Heard<'_> {
-    if line.starts_with(b"+") {
+    if matches!(response::head(line), Some(Head::Continuation | Head::TaggedContinuation { .. })) {
         return Heard::Continuation;
     }
     if let Some(status) = response::status(line) {

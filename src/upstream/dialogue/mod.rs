@@ -154,6 +154,9 @@ impl Dialogue {
         }
         match (response::head(line), response::status(line)) {
             (Some(Head::Continuation), _) => self.continuation(line),
+            (Some(Head::TaggedContinuation { tag }), _) if tag == self.current_tag().as_bytes() => {
+                self.continuation(line.get(tag.len()..).unwrap_or_default().trim_ascii_start())
+            }
             (_, Some(status)) if status.tag.is_none() => self.untagged_status(line, status),
             (_, Some(status)) if status.tag == Some(self.current_tag().as_bytes()) => self.tagged(status),
             (_, Some(status)) if self.has_lost_step && self.is_earlier(status.tag) => Ok(None),
@@ -459,14 +462,16 @@ impl Dialogue {
         });
         let mut quoted = Zeroizing::new(Vec::with_capacity(password.len().saturating_mul(2).saturating_add(2)));
         push_quoted(&mut quoted, password);
+        // As LOGIN has it: with `"` and `\` escaped.
+        let escaped = quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default();
         // A password of a letter or two stands in any line; in base64 these are four.
-        password.len() > 3 && has(password)
+        password.len() > 3 && (has(password) || has(escaped))
             || !password.is_empty() && has(&quoted)
             || messages.chain(self.relayed.iter().cloned()).any(|message| message.len() > 4 && has(message.as_bytes()))
     }
 
     fn accepted(&mut self, status: Status<'_>) -> Step {
-        self.answer = answer_of(status);
+        self.answer = if self.repeats_secret(status.text) { b"OK done".to_vec() } else { answer_of(status) };
         // What was listed before the login counts no more, unless it came with it.
         let fresh = status.has_code("CAPABILITY")
             || self

@@ -2,6 +2,8 @@
 
 use zeroize::Zeroizing;
 
+use crate::printable::printable;
+
 /// What a login is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
@@ -48,26 +50,32 @@ pub struct LoggedIn {
     pub answer: Vec<u8>,
     /// Untagged lines that came with it, whole: for the client.
     pub untagged: Vec<u8>,
-    /// The capabilities after the login, in upper case.
+    /// The capabilities after the login.
     pub capabilities: Capabilities,
     /// The server pushes by itself.
     pub pushes: bool,
 }
 
-/// A server's capabilities, in upper case.
+/// A server's capabilities, in its own spelling: some clients compare names with respect to case.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Capabilities(Vec<String>);
 
 impl Capabilities {
     /// A list of these.
     pub fn from_names<'a>(names: impl Iterator<Item = &'a [u8]>) -> Self {
-        Self(names.map(|name| String::from_utf8_lossy(name).to_ascii_uppercase()).collect())
+        Self(names.map(|name| String::from_utf8_lossy(name).into_owned()).collect())
     }
 
-    /// Whether `name`, in upper case, is among them.
+    /// Whether `name` is among them, in any case.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
-        self.0.iter().any(|known| known == name)
+        self.0.iter().any(|known| known.eq_ignore_ascii_case(name))
+    }
+
+    /// The SASL mechanisms among them, in upper case: the part of `AUTH=…` behind the equals sign.
+    pub fn mechanisms(&self) -> impl Iterator<Item = String> {
+        let names = self.0.iter().map(|name| name.to_ascii_uppercase());
+        names.filter_map(|name| name.strip_prefix("AUTH=").map(str::to_owned))
     }
 
     /// All of them.
@@ -80,7 +88,7 @@ impl Capabilities {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LoginError {
     /// The server said no, with these words (condition, code, text): about the password, or about the moment.
-    #[error("the mail server refused the login: {}", String::from_utf8_lossy(.answer))]
+    #[error("the mail server refused the login: {}", printable(.answer))]
     Refused {
         /// The tagged answer without its tag.
         answer: Vec<u8>,
