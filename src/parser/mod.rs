@@ -2,10 +2,11 @@
 //!
 //! [`framer`] finds where lines and literals end, whatever the chunks they come in. On top of it stand [`command`] (the few
 //! commands that deltapush reads), [`sasl`] (who logs in), [`response`] (the lines that it must understand; everything else passes),
-//! [`metadata`] (RFC 5464) and [`capability`] (what is added to and stripped from a server's list).
+//! [`data`] (what a server says of messages and mailboxes), [`metadata`] (RFC 5464) and [`capability`] (what is added to and stripped from a server's list).
 
 pub mod capability;
 pub mod command;
+pub mod data;
 pub mod framer;
 pub mod id;
 pub mod metadata;

@@ -22,7 +22,10 @@ use accounts::{Accounts, Login};
 pub use upkeep::{MAX_AGE, upkeep};
 
 /// The mailbox that every account has.
-const INBOX: &str = "INBOX";
+pub(super) const INBOX: &str = "INBOX";
+
+/// A mailbox that cannot be opened is forgotten if no client has waited in it for so long.
+const UNUSED: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// A longer name of a mailbox is not remembered.
 const MAX_MAILBOX: usize = 1024;
@@ -263,6 +266,16 @@ impl Registry {
     /// [`StoreError`]: it is not noted; the next time will do.
     pub async fn client_idles(&self, account: &AccountId, mailbox: &str) -> Result<(), StoreError> {
         self.store.client_idles(account, canonical(mailbox), self.clock.now()).await
+    }
+
+    /// Forgets a mailbox that cannot be opened, unless a client has waited in it within a week of running time. Returns whether
+    /// it was forgotten.
+    ///
+    /// # Errors
+    /// [`StoreError`]: it is not.
+    pub async fn forget_mailbox(&self, account: &AccountId, mailbox: &str) -> Result<bool, StoreError> {
+        let limit = self.clock.now().before(UNUSED);
+        self.store.forget_idled(account, canonical(mailbox), limit).await
     }
 
     /// The mailboxes that the account's clients wait for mail in, the latest first, [`MAX_IDLED`](crate::store::MAX_IDLED) at
