@@ -8,7 +8,7 @@ use deltapush::config::{JmapAccess, Native};
 use deltapush::parser::capability::{self, Added};
 use deltapush::parser::framer::{Fragment, Framer, LineEnd};
 use deltapush::parser::reader::ResponseReader;
-use deltapush::parser::{command, response};
+use deltapush::parser::{command, data, response};
 use deltapush::proxy::session::{Output, Request, Session, Settings, Upstream};
 use deltapush::secret::DeviceToken;
 use deltapush::trace::{Recorder, Tracer, Transcript};
@@ -178,7 +178,7 @@ fn response_reader() -> Work {
         let mut reader = ResponseReader::new(CHUNK);
         let mut input = black_box(NEWS);
         while let Ok(Some(response)) = reader.next(&mut input) {
-            black_box(response::parse(&response));
+            black_box(data::data(&response));
         }
     })
 }

@@ -52,14 +52,18 @@ pub(crate) fn check(data: &[u8]) {
 fn watch(settings: u8) -> Watch {
     let has = |bit: u8| settings >> bit & 1 == 1;
     let position = has(0).then_some(Position { uid_validity: 7, uid_next: 10 });
-    let mut mailboxes = vec![WatchedMailbox { name: "INBOX".into(), position }];
+    let mailbox = |name: &str, position| WatchedMailbox { name: name.into(), position, is_left_out: false };
+    let mut mailboxes = vec![mailbox("INBOX", position)];
+    let mut spare = vec![];
     if has(1) {
-        mailboxes.push(WatchedMailbox { name: "a \"b\\c".into(), position: None });
-        mailboxes.push(WatchedMailbox { name: "DeltaChat".into(), position });
+        mailboxes.push(mailbox("a \"b\\c", None));
+        mailboxes.push(mailbox("DeltaChat", position));
+        spare.push(mailbox("Archive", None));
     }
     let messages = if has(2) { Messages::Chat } else { Messages::All };
     Watch {
         mailboxes,
+        spare,
         judge: Judge { addresses: vec!["alice@example.org".into()], messages, encrypted_only: false },
         renewal: RENEWAL,
         notify: has(3),
@@ -102,7 +106,12 @@ impl Run {
                 }
                 // `Run` never asks for the session.
                 Action::Released => unreachable!("nobody wants it"),
-                Action::Judged { .. } | Action::Watching | Action::OnlyFirst | Action::LeftOut(..) => {}
+                Action::Judged { .. }
+                | Action::Watching
+                | Action::OnlyFirst
+                | Action::Odd(_)
+                | Action::Opened(_)
+                | Action::LeftOut(..) => {}
             }
         }
         // Leaving ends IDLE and says LOGOUT at once.
@@ -130,6 +139,8 @@ impl Run {
     fn notes(&mut self, mailbox: String, position: Position) {
         if let Some(before) = self.noted.insert(mailbox, position)
             && before.uid_validity == position.uid_validity
+            // Without UIDVALIDITY a lower UIDNEXT means that UIDs began again.
+            && position.uid_validity != 0
         {
             assert!(position.uid_next >= before.uid_next, "{before:?} then {position:?}");
         }

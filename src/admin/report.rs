@@ -182,6 +182,9 @@ pub struct WatchReport {
     pub next_step: String,
     /// When that is, if it has a time of its own.
     pub next: Option<Timestamp>,
+    /// Limits of the watch, a sentence each.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 /// A device of an account.
@@ -235,7 +238,7 @@ pub struct MailboxReport {
     /// Its name, as it stands on the wire (modified UTF-7).
     pub name: String,
     /// It was looked through below this UID.
-    pub uid_next: u32,
+    pub uid_next: u64,
 }
 
 /// A POST that was answered, or failed.

@@ -18,7 +18,7 @@ use crate::config::Messages;
 use crate::live::Live;
 use crate::proxy::guard::gate::LoginGate;
 use crate::proxy::guard::logins::Strain;
-use crate::push::board::{Board, WatchEntry, WatchState};
+use crate::push::board::{Board, LeftOut, WatchEntry, WatchState};
 use crate::push::registry::Registry;
 use crate::push::watcher::Wishes;
 use crate::store::{AccountStatus, Erased, StoreError, TokenStatus, UnixTime};
@@ -190,8 +190,23 @@ fn describe_watch(status: &AccountStatus, watch: Option<&WatchEntry>, clock: Clo
         blindness_seconds: watch.map(|watch| watch.blindness.as_secs()).filter(|seconds| *seconds > 0),
         next_step: words,
         next,
+        notes: watch.map(notes).unwrap_or_default(),
     };
     (report, problem)
+}
+
+/// The limits of a watch.
+fn notes(watch: &WatchEntry) -> Vec<String> {
+    let left_out = watch.left_out.iter().map(|LeftOut { mailbox, reason, .. }| {
+        let words = if reason.is_empty() { "the mail server gives no reason" } else { reason.as_str() };
+        format!("mailbox {mailbox:?} is not watched: it cannot be opened ({words}); it is tried again now and then")
+    });
+    let uw_imapd = watch.is_uw_imapd.then(|| {
+        "the mail server seems to be UW imapd, which does not announce new mail to a session that waits: pushes may come late \
+         or not at all; another server program for the same mailboxes, such as Dovecot, helps"
+            .to_owned()
+    });
+    left_out.chain(uw_imapd).collect()
 }
 
 /// What a watch is doing, when and what comes next, and what is wrong.
@@ -332,6 +347,28 @@ mod tests {
     use crate::admin::table::{self, Layout};
     use crate::parser::sasl::Mechanism;
     use crate::store::{FetchHabit, Position, Quarantine};
+
+    #[tokio::test]
+    async fn limits_of_a_watch_are_named() {
+        let (board, account) = (Board::default(), AccountId::new("alice@example.org", "imap.example.org:993"));
+        board.begin(&account, Duration::ZERO);
+        assert_eq!(board.left_out(&account, "DeltaChat", "no such mailbox"), None);
+        board.is_uw_imapd(&account, true);
+        // It lasts until the mailbox can be opened, also in another watch.
+        board.begin(&account, Duration::ZERO);
+        board.is_uw_imapd(&account, true);
+        let named = notes(&board.get(&account).unwrap());
+        assert!(
+            named[0].starts_with("mailbox \"DeltaChat\" is not watched: it cannot be opened (no such mailbox)"),
+            "{named:?}"
+        );
+        assert!(named[1].starts_with("the mail server seems to be UW imapd"), "{named:?}");
+        let report =
+            describe(&status(), board.get(&account).as_ref(), &Summary::default(), Messages::All, Clock::now());
+        assert_eq!(report.watch.notes, named);
+        board.opened(&account, "DeltaChat");
+        assert_eq!(notes(&board.get(&account).unwrap()), named[1..]);
+    }
 
     fn status() -> AccountStatus {
         AccountStatus {

@@ -235,6 +235,9 @@ fn in_full(text: &mut String, account: &AccountReport, now: Timestamp) {
         let blindness = rounded(Duration::from_secs(blindness));
         line("alive", &format_args!("last proof of life {proof}; a dead connection is found within {blindness}"));
     }
+    for note in &account.watch.notes {
+        line("note", &tame(note));
+    }
     for mailbox in &account.mailboxes {
         line("mailbox", &format_args!("{} looked through below UID {}", tame(&mailbox.name), mailbox.uid_next));
     }

@@ -35,7 +35,7 @@ impl Scene {
         self.tell(&Event::Watch { account: &self.account, state });
     }
 
-    fn notices(&self, uid: u32, since: Option<Instant>) {
+    fn notices(&self, uid: u64, since: Option<Instant>) {
         let (account, since) = (&self.account, since.map(Instant::into_std));
         self.tell(&Event::Judged { account, mailbox: "INBOX", uid, skipped: None });
         self.tell(&Event::Noticed { account, mailbox: "INBOX", announce: true, since });

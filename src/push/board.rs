@@ -16,6 +16,9 @@ use crate::telemetry::{Event, Telemetry, Watch};
 /// What helps an account without a session.
 const AWAITING_DEVICE: &str = "its devices are called back; watched again when one of them has logged in";
 
+/// How long the log names no other oddity of an account's server.
+const COMPLAINT_PAUSE: Duration = Duration::from_secs(3600);
+
 /// What a watch is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WatchState {
@@ -81,6 +84,23 @@ pub struct WatchEntry {
     give_way: Arc<Notify>,
     /// When the account's devices last fetched through deltapush.
     fetched: Vec<(DeviceToken, Instant)>,
+    /// The mailboxes that cannot be opened.
+    pub left_out: Vec<LeftOut>,
+    /// The server announces what only UW imapd has.
+    pub is_uw_imapd: bool,
+    /// When the log last named an oddity of the server's.
+    complained: Option<Instant>,
+}
+
+/// A mailbox that is not watched because it cannot be opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Its name.
+    pub mailbox: String,
+    /// The server's words.
+    pub reason: String,
+    /// When it could not be opened for the first time.
+    pub since: Instant,
 }
 
 /// All watches. Clones show the same.
@@ -118,8 +138,15 @@ impl Board {
             blindness,
             give_way: Arc::clone(&give_way),
             fetched: Vec::new(),
+            left_out: Vec::new(),
+            is_uw_imapd: false,
+            complained: None,
         };
-        self.0.entries.insert(account.clone(), entry);
+        let before = self.0.entries.insert(account.clone(), entry);
+        if let (Some(before), Some(mut entry)) = (before, self.0.entries.get_mut(account)) {
+            entry.left_out = before.left_out;
+            entry.complained = before.complained;
+        }
         self.0.telemetry.tell(&Event::Watch { account, state: Watch::Connecting });
         give_way
     }
@@ -143,6 +170,53 @@ impl Board {
             entry.state = state;
             entry.since = Instant::now();
         }
+    }
+
+    /// The account's mailboxes are these: no other is left out.
+    pub(crate) fn watches(&self, account: &AccountId, mailboxes: &[String]) {
+        if let Some(mut entry) = self.0.entries.get_mut(account) {
+            entry.left_out.retain(|left_out| mailboxes.contains(&left_out.mailbox));
+        }
+    }
+
+    /// A mailbox cannot be opened. Returns since when, if that is known already.
+    pub(crate) fn left_out(&self, account: &AccountId, mailbox: &str, words: &str) -> Option<Instant> {
+        let mut entry = self.0.entries.get_mut(account)?;
+        if let Some(known) = entry.left_out.iter_mut().find(|known| known.mailbox == mailbox) {
+            words.clone_into(&mut known.reason);
+            return Some(known.since);
+        }
+        let (mailbox, reason) = (mailbox.to_owned(), words.to_owned());
+        entry.left_out.push(LeftOut { mailbox, reason, since: Instant::now() });
+        None
+    }
+
+    pub(crate) fn is_left_out(&self, account: &AccountId, mailbox: &str) -> bool {
+        let entry = self.0.entries.get(account);
+        entry.is_some_and(|entry| entry.left_out.iter().any(|left_out| left_out.mailbox == mailbox))
+    }
+
+    /// A mailbox is open that could not be opened.
+    pub(crate) fn opened(&self, account: &AccountId, mailbox: &str) {
+        if let Some(mut entry) = self.0.entries.get_mut(account) {
+            entry.left_out.retain(|left_out| left_out.mailbox != mailbox);
+        }
+    }
+
+    pub(crate) fn is_uw_imapd(&self, account: &AccountId, is_uw_imapd: bool) {
+        if let Some(mut entry) = self.0.entries.get_mut(account) {
+            entry.is_uw_imapd = is_uw_imapd;
+        }
+    }
+
+    /// Whether the log may name an oddity of the account's server: once an hour.
+    pub(crate) fn may_complain(&self, account: &AccountId) -> bool {
+        let Some(mut entry) = self.0.entries.get_mut(account) else { return false };
+        let is_due = entry.complained.is_none_or(|at| at.elapsed() >= COMPLAINT_PAUSE);
+        if is_due {
+            entry.complained = Some(Instant::now());
+        }
+        is_due
     }
 
     /// The server has just said something.

@@ -34,7 +34,7 @@ pub struct Outcome {
     /// The client itself has fetched what came.
     pub is_fetched: bool,
     /// The highest UID of a message that deserves a push, if it is fetched.
-    pub deserving: u32,
+    pub deserving: u64,
     /// When the news came.
     pub since: Option<Instant>,
 }
@@ -45,9 +45,9 @@ pub struct Shown {
     /// Which mailbox.
     pub mailbox: String,
     /// Its UIDVALIDITY.
-    pub uid_validity: u32,
+    pub uid_validity: u64,
     /// The highest UID.
-    pub uid: u32,
+    pub uid: u64,
 }
 
 impl Shown {
@@ -82,22 +82,24 @@ impl Outcome {
 #[derive(Debug, Default)]
 pub struct Eye {
     mailbox: Option<String>,
-    uid_validity: u32,
+    uid_validity: u64,
     /// UIDNEXT when it was opened.
-    uid_next: Option<u32>,
+    uid_next: Option<u64>,
     /// It was compared with what is noted.
     is_compared: bool,
     /// The lowest UID that is not looked through.
-    from: u32,
+    from: u64,
     /// When the first news came that is not resolved.
     news_since: Option<Instant>,
     /// News was announced without a look.
     is_announced: bool,
     /// The highest UID that was fetched, and the highest of a message that deserves a push.
-    seen: u32,
-    deserving: u32,
+    seen: u64,
+    deserving: u64,
+    /// What was fetched of some message did not tell which one it was.
+    is_doubtful: bool,
     /// The lowest UID that a FETCH of everything from there on has asked for, since the news.
-    fetched_from: Option<u32>,
+    fetched_from: Option<u64>,
 }
 
 impl Eye {
@@ -143,16 +145,22 @@ impl Eye {
             Heard::Status(_, Code::UidNext(value)) if self.mailbox.is_none() => self.uid_next = Some(value),
             Heard::Exists(_) if self.mailbox.is_some() => return self.news(now),
             Heard::Fetch(message) if self.looks() => {
-                let uid = message.uid?;
+                let Some(uid) = message.uid else {
+                    // With flags alone it is news of an old one.
+                    self.is_doubtful |= self.has_news() && (message.is_unclear || message.headers.is_some());
+                    return None;
+                };
                 self.seen = self.seen.max(uid);
                 let flags = || message.flags.iter().map(AsRef::as_ref);
                 // Without headers flags alone may rule it out; in doubt it is a push.
-                let headers = message.headers.as_deref().unwrap_or_default();
-                let verdict = match judge.verdict(flags(), headers) {
-                    _ if message.unclear => Verdict::Push,
-                    // Fields that the client did not ask for say nothing.
-                    Verdict::Skip(Reason::NotEncrypted) if !asks_for_rule(line) => Verdict::Push,
-                    verdict => verdict,
+                let verdict = match &message.headers {
+                    _ if message.is_unclear => Verdict::Push,
+                    Some(headers) => match judge.verdict(flags(), headers) {
+                        // Fields that the client did not ask for say nothing.
+                        Verdict::Skip(Reason::NotEncrypted) if !asks_for_rule(line) => Verdict::Push,
+                        verdict => verdict,
+                    },
+                    None => judge.by_flags(flags()),
                 };
                 if verdict == Verdict::Push {
                     self.deserving = self.deserving.max(uid);
@@ -176,7 +184,7 @@ impl Eye {
     }
 
     /// The client has fetched; all from a UID on, if one is given.
-    pub fn fetched(&mut self, from: Option<u32>) -> Option<Wish> {
+    pub fn fetched(&mut self, from: Option<u64>) -> Option<Wish> {
         let from = from.filter(|_| self.looks())?;
         self.fetched_from = Some(self.fetched_from.map_or(from, |before| before.min(from)));
         (self.is_compared && self.has_news() && self.is_complete()).then_some(Wish::Resolve)
@@ -225,7 +233,7 @@ impl Eye {
     pub fn resolve(&mut self) -> Option<Outcome> {
         let mailbox = self.mailbox.clone().filter(|_| self.is_compared && self.has_news())?;
         let since = self.news_since.take();
-        let is_fetched = self.is_complete();
+        let is_fetched = self.is_complete() && !std::mem::take(&mut self.is_doubtful);
         if !is_fetched && since.is_none() {
             return None;
         }
@@ -260,7 +268,7 @@ fn asks_for_rule(line: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    fn eye(noted: Option<(u32, u32)>) -> (Eye, Option<Wish>, Option<Outcome>) {
+    fn eye(noted: Option<(u64, u64)>) -> (Eye, Option<Wish>, Option<Outcome>) {
         let mut eye = Eye::default();
         for line in ["* 3 EXISTS", "* OK [UIDVALIDITY 7] x", "* OK [UIDNEXT 4] x"] {
             assert_eq!(says(&mut eye, line), None);
@@ -276,11 +284,11 @@ mod tests {
         eye.response(format!("{line}\r\n").as_bytes(), &judge, Instant::now())
     }
 
-    fn fetch(uid: u32, headers: &str) -> String {
+    fn fetch(uid: u64, headers: &str) -> String {
         format!("* 4 FETCH (UID {uid} FLAGS () BODY[HEADER.FIELDS (FROM)] {{{}}}\r\n{headers})", headers.len())
     }
 
-    fn resolved(eye: &mut Eye) -> Option<(u32, bool, bool)> {
+    fn resolved(eye: &mut Eye) -> Option<(u64, bool, bool)> {
         eye.resolve().map(|outcome| (outcome.position.uid_next, outcome.announce, outcome.is_fetched))
     }
 
@@ -314,6 +322,29 @@ mod tests {
         says(&mut eye, &fetch(4, "From: bob@lab.test\r\n\r\n"));
         assert_eq!(eye.fetched(Some(4)), Some(Wish::Resolve));
         assert_eq!(resolved(&mut eye), Some((5, false, true)));
+    }
+
+    #[test]
+    fn fetched_messages_without_a_readable_uid_are_announced() {
+        for answer in [
+            "* 4 FETCH (FLAGS () BODY[HEADER.FIELDS (FROM)] {2}\r\n\r\n)",
+            "* 4 FETCH (UID 99999999999999999999 FLAGS () BODY[] {2}\r\n\r\n)",
+            "* 4 FETCH (UID",
+        ] {
+            let (mut eye, ..) = eye(Some((7, 4)));
+            assert_eq!(says(&mut eye, "*   4 EXISTS  "), Some(Wish::Wait));
+            says(&mut eye, answer);
+            assert_eq!(eye.fetched(Some(4)), Some(Wish::Resolve));
+            let outcome = eye.resolve().unwrap();
+            assert!(outcome.announce && outcome.news().is_none(), "{answer}");
+            // Once.
+            assert!(eye.resolve().is_none_or(|outcome| !outcome.announce));
+        }
+        let (mut eye, ..) = eye(Some((7, 4)));
+        says(&mut eye, "*  4  EXISTS");
+        says(&mut eye, "*  4  FETCH ( UID  19564493749  FLAGS ( )  BODY[]  {2}\r\n\r\n )");
+        eye.fetched(Some(4));
+        assert_eq!(resolved(&mut eye), Some((19_564_493_750, true, true)));
     }
 
     #[test]

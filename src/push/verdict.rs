@@ -104,13 +104,18 @@ impl Judge {
         }
     }
 
+    /// Judges a message whose headers are not known by its `flags`: they may rule it out, otherwise it is a push.
+    #[must_use]
+    pub fn by_flags<'a>(&self, flags: impl Iterator<Item = &'a str>) -> Verdict {
+        ruled_out(flags).map_or(Verdict::Push, Verdict::Skip)
+    }
+
     /// Judges a message by its `flags` and its `headers` (raw, as fetched). In doubt it is a push: one too many costs a little
     /// battery, one too few a message.
     #[must_use]
     pub fn verdict<'a>(&self, flags: impl Iterator<Item = &'a str>, headers: &[u8]) -> Verdict {
-        let ruled_out = |flag: &str| FLAGS.iter().find(|(name, _)| name.eq_ignore_ascii_case(flag));
-        if let Some((_, reason)) = flags.filter_map(ruled_out).next() {
-            return Verdict::Skip(*reason);
+        if let Some(reason) = ruled_out(flags) {
+            return Verdict::Skip(reason);
         }
         let Some(message) = MessageParser::new().parse_headers(headers) else { return Verdict::Push };
         if message.header_raw("Auto-Submitted").is_some_and(is_automatic) {
@@ -143,6 +148,12 @@ pub fn message_id(headers: &[u8]) -> Option<u64> {
     let mut hasher = DefaultHasher::new();
     id.hash(&mut hasher);
     Some(hasher.finish())
+}
+
+/// Why flags rule a message out, if they do.
+fn ruled_out<'a>(flags: impl Iterator<Item = &'a str>) -> Option<Reason> {
+    let reason = |flag: &str| FLAGS.iter().find(|(name, _)| name.eq_ignore_ascii_case(flag)).map(|(_, reason)| *reason);
+    flags.filter_map(reason).next()
 }
 
 /// Whether the value of an Auto-Submitted field says replied or generated; `no` and unknown values do not. Parameters may

@@ -23,7 +23,7 @@ impl Operation<'_> {
              ON CONFLICT (account, name)
              DO UPDATE SET uid_validity = excluded.uid_validity, uid_next = excluded.uid_next",
         )?
-        .execute(params![row, mailbox, position.uid_validity, position.uid_next])?;
+        .execute(params![row, mailbox, stored(position.uid_validity), stored(position.uid_next)])?;
         self.announce(row, announce, now)
     }
 
@@ -54,7 +54,9 @@ impl Operation<'_> {
         let Some(row) = self.row(account)? else { return Ok(Vec::new()) };
         let positions = self
             .cached("SELECT name, uid_validity, uid_next FROM mailboxes WHERE account = ? ORDER BY name")?
-            .query_map([row], |row| Ok((row.get(0)?, Position { uid_validity: row.get(1)?, uid_next: row.get(2)? })))?
+            .query_map([row], |row| {
+                Ok((row.get(0)?, Position { uid_validity: loaded(row.get(1)?), uid_next: loaded(row.get(2)?) }))
+            })?
             .collect::<rusqlite::Result<_>>()?;
         Ok(positions)
     }
@@ -72,6 +74,18 @@ impl Operation<'_> {
         )?
         .execute(params![row, mailbox, i64::try_from(MAX_IDLED).unwrap_or(i64::MAX)])?;
         self.tell_idled(row, account)
+    }
+
+    /// Forgets that clients wait in a mailbox, if none has since `limit`. Returns whether it was remembered.
+    pub(super) fn forget_idled(&mut self, account: &AccountId, mailbox: &str, limit: Served) -> Result<bool> {
+        let Some(row) = self.row(account)? else { return Ok(false) };
+        let forgotten = self
+            .cached("DELETE FROM idled WHERE account = ? AND name = ? AND last_idled < ?")?
+            .execute(params![row, mailbox, limit.0])?;
+        if forgotten > 0 {
+            self.tell_idled(row, account)?;
+        }
+        Ok(forgotten > 0)
     }
 
     /// Notes how long deltapush has served, and drops what was not seen since `limit`. Returns how many tokens.
@@ -102,4 +116,14 @@ pub(super) fn idled_of(connection: &Connection, row: RowId) -> rusqlite::Result<
         .prepare_cached("SELECT name, last_idled FROM idled WHERE account = ? ORDER BY last_idled DESC, name")?
         .query_map([row], |row| Ok(Idled { name: row.get(0)?, last: Served(row.get(1)?) }))?
         .collect()
+}
+
+/// A number as SQLite can hold it, which has no unsigned ones. The parser reads none that is larger.
+fn stored(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// A stored number. A negative one would be damage.
+pub(super) fn loaded(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or_default()
 }

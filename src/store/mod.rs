@@ -230,6 +230,15 @@ impl Store {
         self.run(move |state| state.call(&account, now)).await
     }
 
+    /// Forgets that clients of the account wait in `mailbox`, if none has since `limit`. Returns whether it was remembered.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing has changed then.
+    pub async fn forget_idled(&self, account: &AccountId, mailbox: &str, limit: Served) -> Result<bool, StoreError> {
+        let (account, mailbox) = (account.clone(), mailbox.to_owned());
+        self.run(move |state| state.forget_idled(&account, &mailbox, limit)).await
+    }
+
     /// The noted positions of an account's mailboxes, by name.
     ///
     /// # Errors

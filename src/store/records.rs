@@ -113,9 +113,9 @@ impl Announce {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
     /// `UIDVALIDITY`: with another value, UIDs noted before mean nothing.
-    pub uid_validity: u32,
+    pub uid_validity: u64,
     /// The lowest UID that has not been looked at yet.
-    pub uid_next: u32,
+    pub uid_next: u64,
 }
 
 /// A token of an account.

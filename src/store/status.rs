@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::habit::habit_in;
+use super::mailboxes::loaded;
 use super::operations::{Operation, Result, RowId, account_in, token_in};
 use super::quarantine::quarantine_in;
 use super::{AccountStatus, Position, TokenStatus, UnixTime};
@@ -59,7 +60,7 @@ impl Operation<'_> {
             self.cached("SELECT account, name, uid_validity, uid_next FROM mailboxes ORDER BY account, name")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
-            let position = Position { uid_validity: row.get(2)?, uid_next: row.get(3)? };
+            let position = Position { uid_validity: loaded(row.get(2)?), uid_next: loaded(row.get(3)?) };
             found.entry(row.get(0)?).or_default().push((row.get(1)?, position));
         }
         Ok(found)

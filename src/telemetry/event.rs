@@ -69,7 +69,7 @@ pub enum Event<'a> {
         /// Where it lies.
         mailbox: &'a str,
         /// Its UID there.
-        uid: u32,
+        uid: u64,
         /// Why it wakes nobody, in words; `None` if it deserves a push.
         skipped: Option<&'static str>,
     },

@@ -683,3 +683,124 @@ async fn stalwart_has_too_few_sessions() {
     let answer = "NO [LIMIT] Too many concurrent IMAP connections.";
     pauses(refused(answer), format!("the mail server refused the login: {answer}")).await;
 }
+
+/// DavMail pads numbers with spaces.
+#[tokio::test]
+async fn davmail_pads_its_numbers() {
+    let session = format!(
+        r#"
+        C: w1 EXAMINE "INBOX"
+        S: *    4 EXISTS
+        S: * OK [UIDVALIDITY  1713632002544] ok
+        S: *  OK [UIDNEXT   10] ok
+        S: w1  OK [READ-ONLY] done
+        {IDLE}
+        S: *    5 EXISTS
+        C: DONE
+        S:  w2 OK
+        C~ w3 UID FETCH 10:* (
+        S= *   5  FETCH (  UID 10  FLAGS ()  BODY[HEADER.FIELDS (FROM)]<0> {{2}}\r\n\r\n)\r\n
+        S: w3  OK
+        C: w4 IDLE
+        S: +
+        REACHED
+        EOF
+        "#
+    );
+    Scene::watched(PLAIN, &[&session]).await.gets_pushed().await.end().await;
+}
+
+/// The position moves although no UID was given: the next look asks for the next message only.
+#[tokio::test]
+async fn an_answer_without_a_uid_is_announced_once() {
+    let session = format!(
+        r"
+        {EXAMINE}
+        {IDLE}
+        S: * 5 EXISTS
+        C: DONE
+        S: w2 OK
+        C~ w3 UID FETCH 10:* (
+        S= * 5 FETCH (FLAGS () BODY[HEADER.FIELDS (FROM)]<0> {{2}}\r\n\r\n)\r\n
+        S: w3 OK
+        C: w4 IDLE
+        S: + idling
+        REACHED
+        S: * 6 EXISTS
+        C: DONE
+        S: w4 OK
+        C~ w5 FETCH 6:* (
+        S= * 6 FETCH (FLAGS () BODY[HEADER.FIELDS (FROM)]<0> {{2}}\r\n\r\n)\r\n
+        S: w5 OK
+        C: w6 IDLE
+        S: + idling
+        EOF
+        "
+    );
+    let scene = Scene::watched(PLAIN, &[&session]).await.gets_pushed().await;
+    let scene = scene.says("the mail server is not understood: it gives no UID of a message").await;
+    assert_eq!(scene.deltapush.log().matches("is not understood").count(), 1);
+    scene.end().await;
+}
+
+/// A client has waited in DeltaChat, which is gone: INBOX is watched, with and without NOTIFY.
+#[tokio::test]
+async fn a_deleted_mailbox_does_not_stop_inbox() {
+    let opened = EXAMINE.replace("w1", "w2");
+    let refused = "C: w1 EXAMINE \"DeltaChat\"\nS: w1 NO [NONEXISTENT] no such mailbox";
+    let with_idle = format!(
+        "{refused}{opened}
+        C: w3 IDLE
+        S: + idling
+        S: * 5 EXISTS
+        C: DONE
+        S: w3 OK
+        {}
+        C: w5 IDLE
+        S: + idling
+        REACHED
+        EOF",
+        fetch("w4")
+    );
+    let with_notify = format!(
+        r"{refused}{opened}
+        C~ w3 NOTIFY SET (SELECTED (
+        S: w3 OK
+        C: w4 IDLE
+        S: + idling
+        S: * 5 EXISTS
+        S= * 5 FETCH (UID 10 FLAGS () BODY[HEADER.FIELDS (FROM)]<0> {{2}}\r\n\r\n)\r\n
+        REACHED
+        EOF"
+    );
+    tokio::join!(inbox_is_watched("", "w2 IDLE", &with_idle), inbox_is_watched(" NOTIFY", "", &with_notify));
+}
+
+async fn inbox_is_watched(notify: &str, idle: &str, session: &str) {
+    let login = format!(
+        "
+        S: * OK [CAPABILITY IMAP4rev1 SASL-IR IDLE AUTH=PLAIN] ready
+        LOGIN
+        S: <tag> OK [CAPABILITY IMAP4rev1 IDLE{notify}] in
+        "
+    );
+    let client = format!(
+        "{login}
+        GATE
+        C: c3 SELECT DeltaChat
+        S: c3 OK [READ-WRITE] done
+        C: c4 IDLE
+        S: + idling
+        EOF"
+    );
+    let set = if idle.is_empty() { "C~ w2 NOTIFY SET (\nS: w2 OK\nC: w3 IDLE" } else { "C: w2 IDLE" };
+    let before = format!("{login}{EXAMINE}{set}\nS: + idling\nEOF");
+    let mut scene = Scene::begin(&[&client, &before, &format!("{login}{session}")]).await;
+    scene = scene.says("watching account=alice").await;
+    scene.upstream.open_gate();
+    assert!(scene.client.command("c3 SELECT DeltaChat").await.result.starts_with("OK"));
+    scene.client.send("c4 IDLE").await;
+    scene.client.expect("+ idling").await;
+    let scene = scene.gets_pushed().await.says("mailbox \"DeltaChat\" is not watched").await;
+    scene.goes_on().end().await;
+}

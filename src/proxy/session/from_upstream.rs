@@ -3,6 +3,7 @@
 use super::intercept::Pending;
 use super::run::Run;
 use super::{ClientState, Compression, Held, Output, Session, Shape, UpstreamState, show};
+use crate::parser::data;
 use crate::parser::framer::{Fragment, LineEnd};
 use crate::parser::response::{self, Code, Condition, Head};
 use crate::trace::{Mark, Piece, Speaker};
@@ -86,7 +87,7 @@ impl Session {
         };
         match self.way(head, out) {
             Way::Pass(shape) => {
-                self.server.has_news |= shape == DATA && start.ends_with(b" EXISTS\r\n");
+                self.server.has_news |= shape == DATA && data::is_exists(start);
                 show(out, Speaker::ToClient, Mark::Relayed, start, shape.secret);
                 self.begin_to_see(start);
                 self.see(start, || ends_response(end, shape), out);

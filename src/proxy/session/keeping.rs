@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use super::selection::Selection;
 use super::{ClientState, Output, Session};
 use crate::parser::command::Verb;
+use crate::parser::data;
 use crate::parser::response::Condition;
 
 /// Commands that may be under way upstream. With more of them it is not known any more what the session is about.
@@ -31,7 +32,7 @@ pub enum Glimpse<'a> {
     /// The client's FETCH has succeeded. `from`: it was for all messages from this UID on.
     Fetched {
         /// The lowest UID of a set that is open to the end.
-        from: Option<u32>,
+        from: Option<u64>,
     },
 }
 
@@ -63,7 +64,7 @@ struct InFlight {
 }
 
 enum Kind {
-    Fetch { from: Option<u32> },
+    Fetch { from: Option<u64> },
     Enable { utf8: bool },
     Other,
 }
@@ -223,7 +224,7 @@ impl Keeping {
     }
 
     /// The upstream has ended the command with this tag. A FETCH that is over is returned.
-    fn ended(&mut self, tag: &[u8], condition: Condition) -> Option<Option<u32>> {
+    fn ended(&mut self, tag: &[u8], condition: Condition) -> Option<Option<u64>> {
         let index = self.in_flight.iter().position(|command| *command.tag == *tag)?;
         let ended = self.in_flight.remove(index)?;
         match ended.kind {
@@ -236,8 +237,11 @@ impl Keeping {
 
     #[inline(never)]
     fn begin_to_see(&mut self, start: &[u8]) {
-        let untagged = start.strip_prefix(b"* ").unwrap_or_default();
-        let is_code = untagged.get(..5).is_some_and(|word| word.eq_ignore_ascii_case(b"OK [U"));
+        // Without white space in front: some servers pad.
+        let untagged = start.trim_ascii_start().strip_prefix(b"*").unwrap_or_default().trim_ascii_start();
+        let text = untagged.get(2..).unwrap_or_default().trim_ascii_start();
+        let is_code = untagged.get(..2).is_some_and(|word| word.eq_ignore_ascii_case(b"OK"))
+            && matches!(text, [b'[', b'U' | b'u' | b' ', ..]);
         self.seen = (untagged.first().is_some_and(u8::is_ascii_digit) || is_code).then(Vec::new);
     }
 
@@ -250,7 +254,7 @@ impl Keeping {
             self.seen = None;
         } else if is_complete {
             let seen = self.seen.take().unwrap_or_default();
-            if seen.ends_with(b" EXISTS\r\n") {
+            if data::is_exists(&seen) {
                 self.outdate();
             }
             out.sees(Glimpse::Response(&seen));
@@ -269,7 +273,7 @@ fn verb(line: &[u8]) -> (Vec<u8>, Option<&[u8]>) {
 }
 
 /// The lowest UID of `n:*`, as a client asks for all that is new.
-fn lowest_of_open_set(arguments: &[u8]) -> Option<u32> {
+fn lowest_of_open_set(arguments: &[u8]) -> Option<u64> {
     let set = arguments.split(|byte| *byte == b' ').next()?;
     let (from, to) = std::str::from_utf8(set).ok()?.split_once(':')?;
     (to == "*").then(|| from.parse().ok()).flatten()
@@ -471,5 +475,6 @@ fn opened(selection: &Selection) -> Glimpse<'_> {
 }
 
 fn is_fetch(response: &[u8]) -> bool {
-    response.splitn(4, |byte| *byte == b' ').nth(2).is_some_and(|word| word.eq_ignore_ascii_case(b"FETCH"))
+    let mut words = response.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+    words.nth(2).is_some_and(|word| word.eq_ignore_ascii_case(b"FETCH"))
 }

@@ -7,7 +7,8 @@
 
 use super::{Output, Session};
 use crate::parser::command::Verb;
-use crate::parser::response::{self, Condition};
+use crate::parser::grammar;
+use crate::parser::response::Condition;
 use crate::push::encrypted_only;
 use crate::store::FetchLesson;
 use imap_proto::{AttributeValue, Response};
@@ -185,7 +186,7 @@ impl PrefetchObserver {
 
     /// The app got the header fields of a message.
     fn looked_at(&mut self, response: &[u8]) {
-        let Some(Response::Fetch(_, attributes)) = response::parse(response) else { return };
+        let Some(Response::Fetch(_, attributes)) = grammar::parse(response) else { return };
         let (mut uid, mut size, mut sender) = (None, None, None);
         for attribute in &attributes {
             match attribute {

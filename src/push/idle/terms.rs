@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
+use super::look::Oddity;
 use super::mailbox::WatchedMailbox;
 use crate::parser::utf7;
 use crate::push::verdict::{Judge, Verdict};
@@ -13,6 +14,8 @@ use crate::store::Position;
 pub struct Watch {
     /// The mailboxes. In the first the session waits; the others need NOTIFY.
     pub mailboxes: Vec<WatchedMailbox>,
+    /// Mailboxes to watch if none of the others can be opened, in this order.
+    pub spare: Vec<WatchedMailbox>,
     /// Who decides.
     pub judge: Judge,
     /// How long one IDLE lasts. The caller has jittered it.
@@ -71,7 +74,7 @@ pub enum Action {
         /// Where it lies.
         mailbox: String,
         /// Its UID.
-        uid: u32,
+        uid: u64,
         /// The decision.
         verdict: Verdict,
     },
@@ -79,8 +82,12 @@ pub enum Action {
     Watching,
     /// NOTIFY failed: from now on only the first mailbox is watched here.
     OnlyFirst,
-    /// A mailbox besides the first cannot be opened, with the server's words: it is left out.
+    /// A mailbox cannot be opened, with the server's words: it is left out, and tried again later.
     LeftOut(String, String),
+    /// A mailbox that was left out is open.
+    Opened(String),
+    /// For the log: the server's answer lacks something, and what it may mean is announced.
+    Odd(Oddity),
     /// The session is as it was after its login, and somebody else's.
     Released,
     /// This session is over.

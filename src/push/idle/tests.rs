@@ -3,14 +3,15 @@
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::push::verdict::Judge;
+use crate::push::verdict::{Judge, Verdict};
 use crate::store::Position;
 
-const ITEMS: &str = "(UID FLAGS BODY.PEEK[HEADER.FIELDS (FROM AUTO-SUBMITTED MESSAGE-ID)]<0.16384>)";
+pub(super) const ITEMS: &str = "(UID FLAGS BODY.PEEK[HEADER.FIELDS (FROM AUTO-SUBMITTED MESSAGE-ID)]<0.16384>)";
 
-fn watch(position: Option<(u32, u32)>) -> Watch {
+pub(super) fn watch(position: Option<(u64, u64)>) -> Watch {
     Watch {
         mailboxes: vec![mailbox("INBOX", position)],
+        spare: vec![],
         judge: Judge { addresses: vec!["alice@example.org".into()], ..Judge::default() },
         renewal: Duration::from_secs(540),
         notify: false,
@@ -20,12 +21,12 @@ fn watch(position: Option<(u32, u32)>) -> Watch {
     }
 }
 
-fn mailbox(name: &str, position: Option<(u32, u32)>) -> WatchedMailbox {
+pub(super) fn mailbox(name: &str, position: Option<(u64, u64)>) -> WatchedMailbox {
     let position = position.map(|(uid_validity, uid_next)| Position { uid_validity, uid_next });
-    WatchedMailbox { name: name.into(), position }
+    WatchedMailbox { name: name.into(), position, is_left_out: false }
 }
 
-fn play(position: Option<(u32, u32)>, script: &str) -> Option<Failure> {
+pub(super) fn play(position: Option<(u64, u64)>, script: &str) -> Option<Failure> {
     play_watch(watch(position), script)
 }
 
@@ -33,12 +34,12 @@ fn play(position: Option<(u32, u32)>, script: &str) -> Option<Failure> {
 /// done must stand in parentheses: `(noted VALIDITY NEXT)`, `(announced VALIDITY NEXT)`, `(watching)`, `(failed)`,
 /// `(released)`. `(wanted)`: somebody else wants the session. A literal is written as `{text}`, with `|` for a line end; `ITEMS`
 /// stands for what is fetched.
-fn play_watch(watch: Watch, script: &str) -> Option<Failure> {
+pub(super) fn play_watch(watch: Watch, script: &str) -> Option<Failure> {
     play_in(Manners::default(), watch, script)
 }
 
 /// The same in a session in which something was set before.
-fn play_in(manners: Manners, watch: Watch, script: &str) -> Option<Failure> {
+pub(super) fn play_in(manners: Manners, watch: Watch, script: &str) -> Option<Failure> {
     let began = Instant::now();
     let mut machine = IdleMachine::new(watch, began).in_session(manners);
     let mut is_released = false;
@@ -75,6 +76,8 @@ fn play_in(manners: Manners, watch: Watch, script: &str) -> Option<Failure> {
                     }
                     Action::OnlyFirst => assert_eq!("(only the first)", expected),
                     Action::LeftOut(mailbox, words) => assert_eq!(format!("(left out {mailbox}: {words})"), expected),
+                    Action::Opened(mailbox) => assert_eq!(format!("(opened {mailbox})"), expected),
+                    Action::Odd(oddity) => assert_eq!(format!("(odd {oddity:?})"), expected),
                     Action::Watching => assert_eq!("(watching)", expected),
                     Action::Released => {
                         assert_eq!("(released)", expected);
@@ -107,7 +110,7 @@ fn with_literals(text: &str) -> String {
 }
 
 /// The beginning of a session on a mailbox that was looked through up to UID 10.
-const QUIET: &str = "> w1 EXAMINE \"INBOX\"
+pub(super) const QUIET: &str = "> w1 EXAMINE \"INBOX\"
     S: * 4 EXISTS
     S: * OK [UIDVALIDITY 7] ok
     S: * OK [UIDNEXT 10] ok
@@ -117,7 +120,7 @@ const QUIET: &str = "> w1 EXAMINE \"INBOX\"
     (watching)
     ";
 
-fn after_quiet(script: &str) -> Option<Failure> {
+pub(super) fn after_quiet(script: &str) -> Option<Failure> {
     play(Some((7, 10)), &format!("{QUIET}{script}"))
 }
 
@@ -392,6 +395,7 @@ fn a_message_that_cannot_be_read_counts_as_news() {
          > w3 UID FETCH 10:* ITEMS
          S: * 5 FETCH (UID 10 FLAGS (\\Recent BODY[HEADER.FIELDS (FROM)] NIL)
          S: w3 OK
+         (odd Unclear)
          (announced 7 11)
          > w4 IDLE",
     );
@@ -635,6 +639,8 @@ fn one_session_watches_several_mailboxes_with_notify() {
          S: w8 OK
          > w9 UID FETCH 10:* ITEMS
          S: w9 OK
+         (odd NoAnswer)
+         (announced 7 11)
          > w10 IDLE",
     );
 }

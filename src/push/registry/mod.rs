@@ -28,7 +28,10 @@ pub use newcomers::{AccountLimits, Full, Origin};
 pub use upkeep::{MAX_AGE, upkeep};
 
 /// The mailbox that every account has.
-const INBOX: &str = "INBOX";
+pub(super) const INBOX: &str = "INBOX";
+
+/// A mailbox that cannot be opened is forgotten if no client has waited in it for so long.
+const UNUSED: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// A longer name of a mailbox is not remembered.
 const MAX_MAILBOX: usize = 1024;
@@ -366,6 +369,16 @@ impl Registry {
     #[must_use]
     pub fn fetches_encrypted_only(&self, account: &AccountId) -> bool {
         self.accounts.fetches_encrypted_only(account)
+    }
+
+    /// Forgets a mailbox that cannot be opened, unless a client has waited in it within a week of running time. Returns whether
+    /// it was forgotten.
+    ///
+    /// # Errors
+    /// [`StoreError`]: it is not.
+    pub async fn forget_mailbox(&self, account: &AccountId, mailbox: &str) -> Result<bool, StoreError> {
+        let limit = self.clock.now().before(UNUSED);
+        self.store.forget_idled(account, canonical(mailbox), limit).await
     }
 
     /// The mailboxes that the account's clients wait for mail in, the latest first, [`MAX_IDLED`](crate::store::MAX_IDLED) at

@@ -87,7 +87,7 @@ fn is_within(position: Position, pushed: Position) -> bool {
 mod tests {
     use super::*;
 
-    const fn at(uid_next: u32) -> Position {
+    const fn at(uid_next: u64) -> Position {
         Position { uid_validity: 7, uid_next }
     }
 

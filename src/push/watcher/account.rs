@@ -13,12 +13,13 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, error, warn};
 
 use super::Context;
-use super::session::{self, End, Task};
+use super::session::{self, End, Spare, Task};
 use crate::account::AccountId;
 use crate::push::backoff::Backoff;
 use crate::push::board::WatchState;
 use crate::push::gate::Gate;
 use crate::push::idle::{self, Failure};
+use crate::push::registry::INBOX;
 use crate::secret::{Credentials, Kind};
 use crate::store::StoreError;
 use crate::upstream::Upstreams;
@@ -48,8 +49,10 @@ pub(super) async fn watch(context: Arc<Context>, account: AccountId) {
     let gate = context.gates.of(&Box::pin(context.host(&account)).await);
     let blindness = idle::blindness(gate.treatment().idle_renewal);
     let give_way = context.board.begin(&account, blindness);
+    context.board.watches(&account, &mailboxes);
     let (notify, _) = channel::channel(None);
-    let watched = Watched { context: &context, account: &account, gate, give_way, notify, began: Instant::now() };
+    let (began, has_others) = (Instant::now(), mailboxes.len() > 1);
+    let watched = Watched { context: &context, account: &account, gate, give_way, notify, began, has_others };
     match mailboxes.as_slice() {
         [only] => watched.run(std::slice::from_ref(only), true).await,
         [] => {}
@@ -66,6 +69,8 @@ struct Watched<'a> {
     /// Whether the server has NOTIFY, so that one session does for all mailboxes. `None` until a login has told.
     notify: channel::Sender<Option<bool>>,
     began: Instant,
+    /// The account has several mailboxes.
+    has_others: bool,
 }
 
 /// What to do after a session's end.
@@ -97,6 +102,7 @@ impl Watched<'_> {
     async fn run(&self, mailboxes: &[String], is_first: bool) {
         let mut backoff = Backoff::new();
         let mut was_refused = false;
+        let mut refusals: u32 = 0;
         let failed_fetches = AtomicU32::new(0);
         loop {
             if !is_first {
@@ -111,6 +117,13 @@ impl Watched<'_> {
             if lasted >= WELL {
                 backoff = Backoff::new();
                 was_refused = false;
+                refusals = 0;
+            }
+            if let Some((mailbox, words)) = self.left_out(mailboxes, &end) {
+                refusals = refusals.saturating_add(1);
+                self.context.left_out(self.account, mailbox, words).await;
+                sleep(idle::retry_after(refusals)).await;
+                continue;
             }
             let wait = match next_step(&end, credentials.kind) {
                 Next::Soon => backoff.next(),
@@ -140,6 +153,15 @@ impl Watched<'_> {
         }
     }
 
+    /// The mailbox that this session could not open, with the server's words, where other sessions watch the account's others.
+    /// INBOX is never left out: without it the account counts as not watched.
+    fn left_out<'e>(&self, mailboxes: &'e [String], end: &'e End) -> Option<(&'e str, &'e str)> {
+        let End::Failed(Failure::NoMailbox(words)) = end else { return None };
+        let mailbox = mailboxes.first().filter(|mailbox| !idle::is_same(mailbox, INBOX))?;
+        let has_others = self.has_others && *self.notify.borrow() == Some(false);
+        has_others.then_some((mailbox.as_str(), words.as_str()))
+    }
+
     /// One session, from its place in the queue to whatever ends it, and how long it lasted from the moment it had its place.
     async fn session(
         &self,
@@ -148,13 +170,17 @@ impl Watched<'_> {
         credentials: &Credentials,
         failed_fetches: &AtomicU32,
     ) -> (End, Duration) {
-        self.context.board.set(self.account, WatchState::Connecting);
+        // One of several must not hide that the others watch.
+        if !self.has_others || !self.context.board.is_watching(self.account) {
+            self.context.board.set(self.account, WatchState::Connecting);
+        }
         let place = self.gate.enter().await;
         let began = Instant::now();
         let task = Task {
             context: self.context,
             account: self.account,
             mailboxes,
+            spare: if is_first { Spare::Inbox } else { Spare::None },
             treatment: *self.gate.treatment(),
             notify: is_first.then_some(&self.notify),
             late: self.context.registry.is_from_before(self.account) || self.began.elapsed() > LATE,

@@ -13,11 +13,12 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::board::Board;
 use super::duplicates::Duplicates;
 use super::gate::Gates;
+use super::idle::Oddity;
 use super::registry::{AccountEvent, AccountEvents, Registry};
 use super::verdict::Judge;
 use crate::account::AccountId;
@@ -32,6 +33,9 @@ use kept::{Caller, Keeper};
 
 /// How long sessions have to log out when deltapush ends.
 const LOGOUT_TIME: Duration = Duration::from_secs(3);
+
+/// A mailbox that could not be opened for so long may be forgotten.
+const GONE: Duration = Duration::from_secs(24 * 3600);
 
 /// All watches of the process.
 pub struct Watchers {
@@ -220,6 +224,38 @@ impl Context {
 
     fn duplicates(&self) -> MutexGuard<'_, Duplicates> {
         self.duplicates.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A mailbox cannot be opened: shown in the status, said once in the log, and forgotten if that lasts.
+    async fn left_out(&self, account: &AccountId, mailbox: &str, words: &str) {
+        let since = self.board.left_out(account, mailbox, words);
+        match since {
+            None => {
+                warn!(%account, "mailbox {mailbox:?} is not watched: it cannot be opened ({words}); tried again now and then")
+            }
+            Some(since) if since.elapsed() >= GONE => match self.registry.forget_mailbox(account, mailbox).await {
+                Ok(true) => info!(
+                    %account,
+                    "mailbox {mailbox:?} could not be opened for a day, and no client has waited in it for a week: it is not \
+                     watched any more"
+                ),
+                Ok(false) => {}
+                Err(error) => debug!(%account, "mailbox {mailbox:?} is not forgotten yet: {error}"),
+            },
+            Some(_) => {}
+        }
+    }
+
+    /// An answer of the server's lacks something: said once an hour.
+    fn odd(&self, account: &AccountId, oddity: Oddity) {
+        if self.board.may_complain(account) {
+            warn!(
+                %account,
+                upstream = %account.upstream,
+                "the mail server is not understood: {}; in doubt the devices are woken",
+                oddity.as_str()
+            );
+        }
     }
 
     /// Who judges the account's messages.

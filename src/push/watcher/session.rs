@@ -9,7 +9,7 @@ use tokio::sync::{oneshot, watch as channel};
 use tokio::task::yield_now;
 use tokio::time::{sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use super::Context;
 use super::account::Ended;
@@ -17,7 +17,8 @@ use crate::account::AccountId;
 use crate::parser::reader::{ResponseReader, TooLong};
 use crate::push::board::WatchState;
 use crate::push::gate::{Place, Treatment};
-use crate::push::idle::{Action, Failure, IdleMachine, Manners, Watch, WatchedMailbox};
+use crate::push::idle::{Action, Failure, IdleMachine, Manners, Watch, WatchedMailbox, is_same};
+use crate::push::registry::INBOX;
 use crate::secret::Credentials;
 use crate::store::{Announce, Position, StoreError};
 use crate::stream::{Stream, receive};
@@ -71,6 +72,7 @@ pub(super) struct Task<'a> {
     pub(super) account: &'a AccountId,
     /// The mailboxes; all but the first need NOTIFY.
     pub(super) mailboxes: &'a [String],
+    pub(super) spare: Spare,
     pub(super) treatment: Treatment,
     /// Who is to know whether the server has NOTIFY.
     pub(super) notify: Option<&'a channel::Sender<Option<bool>>>,
@@ -84,6 +86,17 @@ pub(super) struct Task<'a> {
     pub(super) when_watching: Option<&'a (dyn Fn() + Send + Sync)>,
     /// Who wants the session back, if it can be given.
     pub(super) wanted: Option<Wanted>,
+}
+
+/// The mailboxes to watch where the first one cannot be opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Spare {
+    /// None: other sessions have them.
+    None,
+    /// INBOX, unless another session has it.
+    Inbox,
+    /// The others, and INBOX.
+    Others,
 }
 
 /// Gets a session's connection back, once.
@@ -121,6 +134,7 @@ pub(super) async fn run(task: Task<'_>, credentials: &Credentials, mut place: Pl
         return Err(Failure::NoIdle("it is not among its capabilities".into()).into());
     }
     let notify = logged_in.capabilities.has("NOTIFY");
+    task.context.board.is_uw_imapd(task.account, logged_in.capabilities.has("SCAN"));
     if let Some(known) = task.notify {
         known.send_replace(Some(notify));
     }
@@ -154,13 +168,23 @@ async fn connect(task: &Task<'_>, credentials: &Credentials, trace: &mut Recorde
 /// What the machine has to know.
 async fn watch(task: &Task<'_>, notify: bool) -> Result<Watch, StoreError> {
     let positions = task.context.registry.positions(task.account).await?;
-    let wanted = if notify { task.mailboxes } else { task.mailboxes.get(..1).unwrap_or_default() };
+    let first = task.mailboxes.len().min(if notify { usize::MAX } else { 1 });
+    let (wanted, others) = task.mailboxes.split_at_checked(first).unwrap_or_default();
     let with_position = |name: &String| {
         let position = positions.iter().find(|(noted, _)| noted == name).map(|(_, position)| *position);
-        WatchedMailbox { name: name.clone(), position }
+        let is_left_out = task.context.board.is_left_out(task.account, name);
+        WatchedMailbox { name: name.clone(), position, is_left_out }
     };
+    let mut spare: Vec<_> = match task.spare {
+        Spare::Others => others.iter().map(with_position).collect(),
+        Spare::None | Spare::Inbox => Vec::new(),
+    };
+    if task.spare != Spare::None && !task.mailboxes.iter().any(|name| is_same(name, INBOX)) {
+        spare.push(with_position(&INBOX.to_owned()));
+    }
     Ok(Watch {
         mailboxes: wanted.iter().map(with_position).collect(),
+        spare,
         judge: task.context.judge(task.account),
         // Not all at the same time, if all began at the same time.
         renewal: task.treatment.idle_renewal.mul_f64(1.0 - fastrand::f64() / 10.0),
@@ -307,8 +331,13 @@ impl<'a> Session<'a> {
                     self.tell(&Event::Judged { account: self.account, mailbox: &mailbox, uid, skipped });
                 }
                 Action::LeftOut(mailbox, words) => {
-                    warn!(account = %self.account, "mailbox {mailbox:?} is not watched: {words}");
+                    Box::pin(self.context.left_out(self.account, &mailbox, &words)).await;
                 }
+                Action::Opened(mailbox) => {
+                    info!(account = %self.account, "mailbox {mailbox:?} can be opened again, and is watched");
+                    self.context.board.opened(self.account, &mailbox);
+                }
+                Action::Odd(oddity) => self.context.odd(self.account, oddity),
                 Action::Watching => self.watching(),
                 Action::OnlyFirst => {
                     if let Some(known) = self.notify {
@@ -408,6 +437,6 @@ mod tests {
     fn a_session_that_waits_is_small() {
         let sizes = (size_of::<IdleMachine>(), size_of::<Session<'_>>(), size_of_future(run));
         // In bytes: the machine; that and what is known of its stream; all that is kept for a session.
-        assert!(sizes.0 <= 280 && sizes.1 <= 552 && sizes.2 <= 1152, "{sizes:?}");
+        assert!(sizes.0 <= 392 && sizes.1 <= 664 && sizes.2 <= 1184, "{sizes:?}");
     }
 }

@@ -88,7 +88,7 @@ async fn what_is_queued_together_is_committed_together() {
         .map(|uid_next| {
             let store = store.clone();
             tokio::spawn(async move {
-                let position = Position { uid_validity: 7, uid_next };
+                let position = Position { uid_validity: 7, uid_next: u64::from(uid_next) };
                 store.noticed(&account("alice"), "INBOX", position, true, NOW).await
             })
         })

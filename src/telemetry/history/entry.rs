@@ -89,7 +89,7 @@ pub enum What {
         /// In which mailbox, as a number for [`Timeline::mailbox`](super::Timeline::mailbox).
         mailbox: u8,
         /// Its UID.
-        uid: u32,
+        uid: u64,
         /// Why it wakes nobody; `None` if it deserves a push.
         skipped: Option<&'static str>,
     },

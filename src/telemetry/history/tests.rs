@@ -143,7 +143,7 @@ async fn entries_words_names_and_accounts_are_bounded() {
     for number in 0..1000_u32 {
         let long = format!("{number} {}", "ü".repeat(500));
         let account = &scene.account;
-        scene.history.note(&Event::Judged { account, mailbox: &long, uid: number, skipped: Some("junk") });
+        scene.history.note(&Event::Judged { account, mailbox: &long, uid: number.into(), skipped: Some("junk") });
         scene.watch(Watch::AwaitingLogin { reason: &long, cure: "" });
         let (accounts, token) = (std::slice::from_ref(account), token(&format!("t{number}")));
         scene.history.note(&Event::GaveUp { accounts, token: &token, reason: &long });

@@ -31,6 +31,7 @@ fn content(history: &AccountHistory) -> Markup {
         @if let Some(problem) = &account.problem {
             p.state.warn { (words::tame(&problem.words)) "; " (words::tame(&problem.cure)) }
         }
+        @for note in &watch.notes { p.state.warn { (words::tame(note)) } }
         @if let Some(proof) = watch.last_proof { p { "The mail server last said something " (ago(proof, now)) "." } }
         p { "Its devices are woken for " (account.messages) "." }
         @if let Some(came) = account.background_fetch { p { "A device came for a background fetch " (ago(came, now)) "." } }

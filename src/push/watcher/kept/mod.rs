@@ -24,7 +24,7 @@ use tracing::{debug, error, info, warn};
 
 use super::Context;
 use super::account::Ended;
-use super::session::{self, End, Taken, Task, Wanted};
+use super::session::{self, End, Spare, Taken, Task, Wanted};
 use crate::account::AccountId;
 use crate::config::{KeptSessions, Messages};
 use crate::push::board::WatchState;
@@ -320,12 +320,14 @@ impl Keeper {
         let known = context.board.give_way_of(&account);
         let give_way = known.unwrap_or_else(|| context.board.begin(&account, blindness));
         context.board.found_within(&account, blindness);
+        context.board.watches(&account, &mailboxes);
         let taken = Taken { stream, trace, has_notify: abilities.notify, manners };
         let failed_fetches = AtomicU32::new(0);
         let task = Task {
             context,
             account: &account,
             mailboxes: &mailboxes,
+            spare: Spare::Others,
             treatment,
             notify: None,
             late: since.elapsed() > LATE,

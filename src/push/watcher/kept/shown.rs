@@ -33,7 +33,7 @@ mod tests {
         DeviceToken::new(name.as_bytes()).unwrap()
     }
 
-    fn shown(mailbox: &str, uid_validity: u32, uid: u32) -> Shown {
+    fn shown(mailbox: &str, uid_validity: u64, uid: u64) -> Shown {
         Shown { mailbox: mailbox.to_owned(), uid_validity, uid }
     }
 

@@ -1,0 +1,57 @@
+//! Mailboxes that cannot be opened, until they are tried again.
+
+use std::time::{Duration, Instant};
+
+use super::mailbox::WatchedMailbox;
+
+/// The wait before the first repetition, and the longest. It doubles.
+const FIRST: Duration = Duration::from_secs(600);
+const LONGEST: Duration = Duration::from_secs(6 * 3600);
+
+/// How long to wait before a mailbox is tried again that could not be opened so many times.
+#[must_use]
+pub fn retry_after(refusals: u32) -> Duration {
+    FIRST.saturating_mul(1 << refusals.saturating_sub(1).min(6)).min(LONGEST)
+}
+
+/// The mailboxes that are left out of a session.
+#[derive(Debug, Default)]
+pub(super) struct LeftOut {
+    mailboxes: Vec<WatchedMailbox>,
+    refusals: u32,
+    due: Option<Instant>,
+}
+
+impl LeftOut {
+    pub(super) fn is_empty(&self) -> bool {
+        self.mailboxes.is_empty()
+    }
+
+    pub(super) fn add(&mut self, mailbox: WatchedMailbox, now: Instant) {
+        self.mailboxes.push(mailbox);
+        // Of several that are refused in a row only the first counts.
+        if self.due.is_none_or(|due| due <= now) {
+            self.refusals = self.refusals.saturating_add(1);
+            self.due = now.checked_add(retry_after(self.refusals));
+        }
+    }
+
+    /// The mailboxes to try again now, at most `count`.
+    pub(super) fn due(&mut self, count: usize, now: Instant) -> Vec<WatchedMailbox> {
+        if self.due.is_none_or(|due| due > now) {
+            return Vec::new();
+        }
+        self.mailboxes.drain(..count.min(self.mailboxes.len())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_within_bounds() {
+        let minutes = |refusals| retry_after(refusals).as_secs() / 60;
+        assert_eq!([0, 1, 2, 3, 6, 7, u32::MAX].map(minutes), [10, 10, 20, 40, 320, 360, 360]);
+    }
+}
