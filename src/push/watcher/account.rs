@@ -1,6 +1,7 @@
 //! The watch of one account: session after session, with what is to be done in between.
 
 use std::convert::Infallible;
+use std::io;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
@@ -272,6 +273,12 @@ fn cure(end: &End, kind: Kind) -> &'static str {
     }
 }
 
+/// Whether the connection ended before the TLS handshake had failed for a reason of its own.
+fn is_cut_off(handshake: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(handshake.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
+}
+
 fn next_step(end: &End, kind: Kind) -> Next {
     match end {
         End::Connect(ConnectError::Login(error)) => match error {
@@ -292,6 +299,8 @@ fn next_step(end: &End, kind: Kind) -> Next {
             LoginError::Bye(_) => Next::Soon,
             _ => Next::Later,
         },
+        // A server that restarts hangs up in the middle of a handshake.
+        End::Connect(ConnectError::Tls(error)) if is_cut_off(error) => Next::Soon,
         // A certificate that cannot be verified is the operator's to mend, and a complaint the account's owner's.
         End::Connect(ConnectError::Tls(_) | ConnectError::NotFound(_) | ConnectError::Complaint { .. })
         | End::Panicked
@@ -344,6 +353,9 @@ mod tests {
         let guessed = "Too many invalid logon attempts.";
         assert_eq!(next_step(&End::Connect(LoginError::Bye(guessed.into()).into())), Next::Later);
         assert_eq!(next_step(&End::Failed(Failure::Silent)), Next::Soon);
+        let handshake = |kind: io::ErrorKind| next_step(&End::Connect(ConnectError::Tls(kind.into())));
+        assert_eq!(handshake(io::ErrorKind::UnexpectedEof), Next::Soon, "the server restarts");
+        assert_eq!(handshake(io::ErrorKind::InvalidData), Next::Later, "its certificate is not trusted");
         for (has_worked, expected) in [(false, Next::Later), (true, Next::Soon)] {
             let complaint = Failure::Complaint { words: "enable IMAP".into(), end: "it hung up".into(), has_worked };
             assert_eq!(next_step(&End::Failed(complaint)), expected);
