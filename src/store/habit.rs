@@ -88,7 +88,8 @@ impl FetchHabit {
     }
 }
 
-/// Without the token, which is a secret of about 900 characters, nobody can find out by trying which sender it is.
+/// Hashes a sender with the token: the hash of one sender differs from device to device. Whoever has the token can try addresses
+/// against it.
 fn sender_hash(token: &DeviceToken, sender: &str) -> SenderHash {
     let digest =
         digest(&SHA256, [token.expose().as_bytes(), b"\0", sender.to_lowercase().as_bytes()].concat().as_slice());
