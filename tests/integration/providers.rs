@@ -725,7 +725,6 @@ async fn an_answer_without_a_uid_is_announced_once() {
         S: w3 OK
         C: w4 IDLE
         S: + idling
-        REACHED
         S: * 6 EXISTS
         C: DONE
         S: w4 OK
@@ -734,6 +733,7 @@ async fn an_answer_without_a_uid_is_announced_once() {
         S: w5 OK
         C: w6 IDLE
         S: + idling
+        REACHED
         EOF
         "
     );
