@@ -44,6 +44,9 @@ pub(super) struct Failed<'a> {
     pub(super) blame: Blame,
     /// The pause that the server asked for (`Retry-After`).
     pub(super) pause: Option<Duration>,
+    /// The server itself asks everybody to wait: 429 (RFC 6585 section 4) with a pause. It does not pass that status on from a
+    /// token's endpoint.
+    pub(super) is_for_all: bool,
     /// Whether the POST was a probe.
     pub(super) probe: bool,
 }
@@ -61,7 +64,13 @@ pub(super) struct Breaker {
 #[derive(Debug)]
 enum State {
     Up,
-    Down { probe_at: Duration, pause: Duration, probing: bool },
+    Down {
+        probe_at: Duration,
+        pause: Duration,
+        probing: bool,
+        /// The server asked everybody to wait.
+        is_for_all: bool,
+    },
 }
 
 impl Breaker {
@@ -82,7 +91,9 @@ impl Breaker {
     /// Returns whether fresh news of the account may be posted at once although the server counts as down: the evidence comes
     /// from few accounts, and this one is not among them.
     pub(super) fn lets_pass(&self, account: &AccountId) -> bool {
-        self.is_down() && self.blamed.len() < CONCLUSIVE && !self.blamed.contains_key(account)
+        matches!(self.state, State::Down { is_for_all: false, .. })
+            && self.blamed.len() < CONCLUSIVE
+            && !self.blamed.contains_key(account)
     }
 
     /// Returns whether an account other than this one failed since a POST was last accepted.
@@ -123,13 +134,15 @@ impl Breaker {
         let asked = asked.filter(|_| failed.account.is_some());
         match &mut self.state {
             State::Up => {
-                if self.blamed.values().sum::<u32>() >= DOWN_AT {
+                let is_for_all = failed.is_for_all && asked.is_some();
+                if is_for_all || self.blamed.values().sum::<u32>() >= DOWN_AT {
                     let probe_at = now.saturating_add(jittered(FIRST_PROBE, rng));
                     let probe_at = asked.map_or(probe_at, |asked| asked.max(probe_at));
-                    self.state = State::Down { probe_at, pause: FIRST_PROBE, probing: false };
+                    self.state = State::Down { probe_at, pause: FIRST_PROBE, probing: false, is_for_all };
                 }
             }
-            State::Down { probe_at, pause, probing } => {
+            State::Down { probe_at, pause, probing, is_for_all } => {
+                *is_for_all |= failed.is_for_all && asked.is_some();
                 // POSTs that were in flight when the server went down say nothing new.
                 if failed.probe {
                     *probing = false;
@@ -211,7 +224,7 @@ mod tests {
 
         fn fails(&mut self, number: usize, blame: Blame, now: Duration) {
             self.0.failed(
-                Failed { account: Some(&account(number)), blame, pause: None, probe: false },
+                Failed { account: Some(&account(number)), blame, pause: None, is_for_all: false, probe: false },
                 now,
                 &mut self.1,
             );
@@ -219,7 +232,9 @@ mod tests {
 
         fn probe_fails(&mut self, now: Duration) {
             self.0.probed();
-            let failed = Failed { account: Some(&account(0)), blame: Blame::Server, pause: None, probe: true };
+            let account = account(0);
+            let failed =
+                Failed { account: Some(&account), blame: Blame::Server, pause: None, is_for_all: false, probe: true };
             self.0.failed(failed, now, &mut self.1);
         }
 
@@ -298,10 +313,30 @@ mod tests {
     fn retry_after_of_the_server_is_honoured_up_to_an_hour() {
         for (asked, kept) in [(s(100), s(100)), (s(1_000_000), s(3600))] {
             let mut world = World::down_at(s(5));
-            let failed = Failed { account: Some(&account(3)), blame: Blame::Server, pause: Some(asked), probe: false };
+            let account = account(3);
+            let (pause, is_for_all) = (Some(asked), false);
+            let failed = Failed { account: Some(&account), blame: Blame::Server, pause, is_for_all, probe: false };
             world.0.failed(failed, s(5), &mut world.1);
             assert_eq!(world.0.probe_at(), Some(s(5) + kept));
         }
+    }
+
+    #[test]
+    fn one_answer_that_asks_everybody_to_wait_is_enough() {
+        let mut world = World::new();
+        let (one, other) = (account(1), account(2));
+        let pause = Some(s(100));
+        let mut failed = Failed { account: Some(&one), blame: Blame::Server, pause, is_for_all: false, probe: false };
+        world.0.failed(failed, s(5), &mut world.1);
+        assert!(!world.0.is_down(), "a 503 may be that of the token's endpoint");
+        failed.is_for_all = true;
+        world.0.failed(failed, s(5), &mut world.1);
+        assert!(world.0.is_down() && !world.0.lets_pass(&other));
+        assert_eq!(world.0.probe_at(), Some(s(105)));
+        assert!(world.0.succeeded() && !world.0.is_down());
+        failed.account = None;
+        world.0.failed(failed, s(200), &mut world.1);
+        assert!(!world.0.is_down(), "the token is known to fail by itself");
     }
 
     #[test]

@@ -76,6 +76,7 @@ impl Schedule {
             account: is_evidence.then_some(account),
             blame: if is_the_servers { Blame::Server } else { Blame::Token },
             pause: attempt.retry_after.filter(|_| is_the_servers),
+            is_for_all: attempt.failure == Failure::Status(429) && attempt.retry_after.is_some(),
             probe,
         };
         let breaker = if attempt.class.is_proven() { &mut self.breaker } else { &mut self.newcomers };
