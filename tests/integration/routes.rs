@@ -62,6 +62,11 @@ fn encrypted(authority: &Authority) -> Manner {
     Manner { tls: Some(authority.server_config()), ..Manner::default() }
 }
 
+/// The log is written beside the answer to the client.
+async fn expect_log(deltapush: &Deltapush, words: &str) {
+    assert!(poll(Duration::from_secs(10), || deltapush.log().contains(words)).await, "{}", deltapush.log());
+}
+
 async fn log_in(deltapush: &Deltapush, login: &str) -> String {
     log_in_by(Client::plain(deltapush.plain).await, login).await
 }
@@ -119,7 +124,7 @@ async fn a_discovered_server_inside_is_not_reached() {
     let deltapush = lab.start("    domain: lab.test\n    discover: true\n");
     let said = log_in(&deltapush, "alice@lab.test").await;
     assert!(said.starts_with("NO [UNAVAILABLE] The mail server cannot be reached."), "{said}");
-    assert!(deltapush.log().contains("no address on the public internet"), "{}", deltapush.log());
+    expect_log(&deltapush, "no address on the public internet").await;
     let upstream = format!("    domain: \"*\"\n    upstream: imaps://imap.{{domain}}:{}\n", lab.server.port);
     let deltapush = lab.start(&upstream);
     let said = log_in(&deltapush, "alice@lab.test").await;
@@ -146,7 +151,7 @@ async fn a_domain_that_offers_no_imap_is_believed() {
     let deltapush = lab.start(DISCOVERED);
     let said = log_in(&deltapush, "alice@lab.test").await;
     assert!(said.ends_with("There is no mail server for this address. Check the address."), "{said}");
-    assert!(deltapush.log().contains("lab.test says that it has no IMAP server"), "{}", deltapush.log());
+    expect_log(&deltapush, "lab.test says that it has no IMAP server").await;
     let asked = lab.dns.questions();
     log_in(&deltapush, "alice@lab.test").await;
     assert_eq!(lab.dns.questions(), asked, "that there is none was not remembered");
@@ -160,14 +165,14 @@ async fn a_domain_that_names_no_server_is_told_apart_from_one_that_cannot_be_ask
     let said = log_in(&deltapush, "alice@lab.test").await;
     assert!(said.ends_with("There is no mail server for this address. Check the address."), "{said}");
     let reason = "lab.test names no IMAP server, neither by SRV records nor by autoconfig";
-    assert!(deltapush.log().contains(reason), "{}", deltapush.log());
+    expect_log(&deltapush, reason).await;
     let nobody = super::support::ports::free_port();
     lab.dns.address("config.lab.test", "127.0.0.1");
     let url = format!("    autoconfig: https://config.lab.test:{nobody}/\n");
     let deltapush = lab.start(&format!("{DISCOVERED}{url}"));
     let said = log_in(&deltapush, "alice@lab.test").await;
     assert!(said.contains("cannot be found at the moment. Try again later."), "{said}");
-    assert!(deltapush.log().contains("Connection refused"), "{}", deltapush.log());
+    expect_log(&deltapush, "Connection refused").await;
 }
 
 /// A web server that gives every request the same answer, and counts them.

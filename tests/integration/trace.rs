@@ -256,5 +256,6 @@ async fn files_begin_and_end_with_a_reload() {
     client.command("c3 NOOP").await;
     let mut stranger = Client::plain(scene.deltapush.plain).await;
     stranger.expect_prefix("* OK").await;
-    assert!(!text().contains("c3 NOOP") && files(&folder, "before-login").is_empty());
+    assert!(!text().contains("c3 NOOP"), "{}", text());
+    assert!(files(&folder, "before-login").is_empty(), "{:?}", files(&folder, ""));
 }
