@@ -192,8 +192,8 @@ async fn a_crowd_that_is_let_in_costs_little_and_its_time_ends() {
 async fn connection_with_a_large_hello_or_a_long_command_costs_little_more() {
     const MANY: usize = 500;
     const MOST: usize = 64;
-    for kind in [Kind::LargeHello, Kind::LongCommand] {
-        let scene = Scene::with(Setup::Vanilla, "crowd-large", |options| {
+    for (kind, user) in [(Kind::LargeHello, "crowd-large-hello"), (Kind::LongCommand, "crowd-long-command")] {
+        let scene = Scene::with(Setup::Vanilla, user, |options| {
             options.more = "limits:\n  per_address: 1000\n  before_login_per_address: 1000\n".to_owned();
         })
         .await;

@@ -77,7 +77,7 @@ async fn a_broken_configuration_is_refused_with_its_place() {
     });
     expect(&deltapush, TAKEN).await;
     expect(&deltapush, "`storage` has changed in the configuration: it counts from the next start on").await;
-    expect(&deltapush, "`push.notify_url, ca, coalesce, max_in_flight or max_per_second` has changed").await;
+    expect(&deltapush, "`push.notify_url, ca, contact, coalesce, max_in_flight or max_per_second` has changed").await;
     assert!(!deltapush.log().contains("of listeners` has changed"));
     Client::plain(deltapush.plain).await.log_in(&user).await;
 }

@@ -12,7 +12,8 @@ impl Complaint {
     /// Records an untagged status response, and forgets the words once a command has succeeded.
     pub(super) fn record(&mut self, status: Status<'_>) {
         if refusal::is_complaint(status) {
-            self.0 = Some(refusal::words(status).into()).filter(|words: &Box<str>| !words.is_empty());
+            let words = refusal::words(status);
+            self.0 = (!words.is_empty()).then(|| words.into());
         } else if status.tag.is_some() && status.condition == Condition::Ok {
             self.0 = None;
         }
