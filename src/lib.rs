@@ -24,6 +24,7 @@ mod causes;
 pub mod commands;
 pub mod config;
 pub mod crypto;
+mod encoding;
 pub mod handout;
 pub mod live;
 pub mod logging;
