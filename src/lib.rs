@@ -29,6 +29,7 @@ pub mod handout;
 pub mod live;
 pub mod logging;
 pub mod parser;
+pub mod pem_file;
 pub mod proxy;
 pub mod push;
 pub mod recognition;
