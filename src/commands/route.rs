@@ -5,6 +5,7 @@ use std::io::{self, Write};
 
 use crate::config::{Allow, Config, DOMAIN_PLACEHOLDER, Route};
 use crate::upstream::Upstreams;
+use crate::upstream::discovery::DiscoveryError;
 use crate::upstream::dns::Reach;
 use crate::upstream::route::{Asked, Endpoint, Routes, Servers};
 use crate::upstream::tls::TrustError;
@@ -95,7 +96,14 @@ pub async fn where_to(
     };
     let mut said = format!("route        {}\naccount      {} at {target}\n", in_words(route), target.login_for(login));
     let how = if matches!(target.servers, Servers::Discovered(_)) { ", discovered" } else { "" };
-    match upstreams.servers(&target).await {
+    let found = upstreams.servers(&target).await;
+    for document in upstreams.unusable_documents(&target).await {
+        let _ = writeln!(said, "note         {document}");
+    }
+    match found {
+        Err(DiscoveryError::Unusable(_)) => said.push_str(
+            "server       none: nothing else names it; have the document corrected, or name the server by `upstream` in the route\n",
+        ),
         Err(error) => {
             let _ = writeln!(said, "server       none: {error}");
         }

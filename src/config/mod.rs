@@ -39,6 +39,8 @@ use std::{fs, io};
 
 use serde::Deserialize;
 
+use crate::encoding::utf8;
+
 pub use admin::Admin;
 pub use allow::{Allow, AllowedLogin, Network};
 pub use at::{At, Place};
@@ -198,10 +200,15 @@ impl Config {
 }
 
 fn read(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    fs::File::open(path)?.take(Config::MAX_LEN).read_to_string(&mut text)?;
-    if u64::try_from(text.len()).is_ok_and(|len| len >= Config::MAX_LEN) {
+    let mut content = Vec::new();
+    fs::File::open(path)?.take(Config::MAX_LEN).read_to_end(&mut content)?;
+    if u64::try_from(content.len()).is_ok_and(|len| len >= Config::MAX_LEN) {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, "longer than 1 MiB"));
     }
-    Ok(text)
+    let text = str::from_utf8(&utf8(&content)).map(str::to_owned);
+    text.map_err(|error| {
+        let before = content.get(..error.valid_up_to()).unwrap_or_default();
+        let line = before.iter().filter(|byte| **byte == b'\n').count().saturating_add(1);
+        io::Error::new(io::ErrorKind::InvalidData, format!("line {line} is not UTF-8: save the file in that encoding"))
+    })
 }

@@ -564,3 +564,21 @@ fn the_admin_listener_gives_nothing_away() {
     let error = complaint("admin:\n  address: localhost:1980\n");
     assert!(error.contains("is not an IP address and port") && error.contains("or `off`"), "{error}");
 }
+
+#[test]
+fn file_may_have_a_byte_order_mark_other_line_ends_or_utf16() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.yaml");
+    let utf16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
+    let text = "\u{feff}hostname: imap.example.org\r\n";
+    for content in [text.as_bytes().to_vec(), utf16(text)] {
+        fs::write(&path, content).unwrap();
+        assert_eq!(Config::load(&path).unwrap().hostname.as_str(), "imap.example.org");
+    }
+    fs::write(&path, "\u{feff}hostnam: imap.example.org\r\n").unwrap();
+    let error = Config::load(&path).unwrap_err().to_string();
+    assert!(error.contains("config.yaml:1:1: unknown field"), "{error}");
+    fs::write(&path, b"hostname: a.example\n# L\xe4nder\n").unwrap();
+    let error = Config::load(&path).unwrap_err().to_string();
+    assert!(error.contains("line 2 is not UTF-8: save the file in that encoding"), "{error}");
+}

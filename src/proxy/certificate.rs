@@ -11,12 +11,14 @@ use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose};
-use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
+use tokio_rustls::rustls;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use zeroize::Zeroizing;
 
 use super::leaf::Leaf;
 use crate::config::{self, Hostname};
+use crate::crypto;
+use crate::pem_file::{self, PemError, quoted};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -68,16 +70,9 @@ pub enum Origin {
 /// Why there is no certificate to show to clients. All of these are for the operator to mend.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
-    /// A file cannot be read or is not PEM.
-    #[error("{}: cannot be read as PEM: {source}; {cure}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: pem::Error,
-        /// What to do.
-        cure: &'static str,
-    },
+    /// A file cannot be read, or is not PEM with what is wanted.
+    #[error(transparent)]
+    File(#[from] PemError),
     /// A file is PEM but holds nothing usable.
     #[error("{}: {problem}; {cure}", path.display())]
     Unusable {
@@ -87,6 +82,26 @@ pub enum CertificateError {
         problem: String,
         /// What to do.
         cure: &'static str,
+    },
+    /// The operator's key is of a kind that TLS cannot use.
+    #[error("{}: the private key in it cannot be used: {source}; use an ECDSA key (P-256, P-384), an RSA key of 2048 bits or more, or Ed25519", path.display())]
+    Key {
+        /// The key's file.
+        path: PathBuf,
+        /// Why not.
+        source: rustls::Error,
+    },
+    /// The operator's certificate and key are two that do not belong together.
+    #[error(
+        "{}: the private key {} does not belong to the certificate in it; the two must belong together: \
+         `openssl x509 -in {} -noout -pubkey` and `openssl pkey -in {} -pubout` must print the same",
+        chain.display(), key.display(), quoted(chain), quoted(key)
+    )]
+    Mismatch {
+        /// The chain's file.
+        chain: PathBuf,
+        /// The key's file.
+        key: PathBuf,
     },
     /// The files of a self-signed certificate cannot be kept.
     #[error("{}: cannot be written: {source}; make its folder writable for deltapush or name another as `certificate.directory`", path.display())]
@@ -145,9 +160,10 @@ fn own_files(certificate: &config::Certificate) -> Option<(&Path, &Path)> {
 }
 
 fn from_files(hostname: &Hostname, chain_path: &Path, key_path: &Path) -> Result<Identity, CertificateError> {
-    let chain = read_chain(chain_path, OWN_FILE_CURE)?;
-    let key = PrivateKeyDer::from_pem_file(key_path).map_err(|source| unreadable(key_path, source, OWN_FILE_CURE))?;
+    let chain = pem_file::certificates(chain_path, OWN_FILE_CURE)?;
+    let key = pem_file::private_key(key_path, OWN_FILE_CURE)?;
     let leaf = Leaf::of(&chain).map_err(|problem| unusable(chain_path, problem, OWN_FILE_CURE))?;
+    check_pair(&chain, &key, chain_path, key_path)?;
     let summary = Summary {
         origin: Origin::Files,
         path: chain_path.to_owned(),
@@ -155,6 +171,30 @@ fn from_files(hostname: &Hostname, chain_path: &Path, key_path: &Path) -> Result
         names_host: leaf.names(hostname),
     };
     Ok(Identity { chain, key, summary })
+}
+
+/// Whether the key is one for TLS, and the first certificate's.
+fn check_pair(
+    chain: &[CertificateDer<'static>],
+    key: &PrivateKeyDer<'static>,
+    chain_path: &Path,
+    key_path: &Path,
+) -> Result<(), CertificateError> {
+    let loaded = crypto::provider().key_provider.load_private_key(key.clone_key());
+    let key = loaded.map_err(|source| CertificateError::Key { path: key_path.to_owned(), source })?;
+    let Some(public) = key.public_key() else { return Ok(()) };
+    let is_for_key = |certificate: &CertificateDer<'static>| {
+        Leaf::of(std::slice::from_ref(certificate)).is_ok_and(|leaf| leaf.has_public_key(&public))
+    };
+    match chain.iter().position(is_for_key) {
+        Some(0) => Ok(()),
+        Some(index) => {
+            let place = index.saturating_add(1);
+            let problem = format!("the certificate of the private key {} is number {place} in it", key_path.display());
+            Err(unusable(chain_path, problem, "put the server's own certificate first, then those of the authority"))
+        }
+        None => Err(CertificateError::Mismatch { chain: chain_path.to_owned(), key: key_path.to_owned() }),
+    }
 }
 
 /// The key that is kept for `hostname`, made if there is none. Blocks on files.
@@ -198,7 +238,7 @@ impl<'a> SelfSigned<'a> {
     fn issued(&self, key: &KeyPair) -> Option<Identity> {
         let (path, names) = self.issued.as_ref()?;
         // Unreadable or absent: another one will be asked for.
-        let chain = read_chain(path, "").ok()?;
+        let chain = pem_file::certificates(path, "").ok()?;
         let leaf = Leaf::of(&chain).ok()?;
         let names_all = names.iter().filter_map(|name| Hostname::new(name)).all(|name| leaf.names(&name));
         let (not_after, names_host) = (leaf.not_after(), leaf.names(self.hostname));
@@ -237,13 +277,12 @@ impl<'a> SelfSigned<'a> {
 
     /// The key of an earlier start, if there was one.
     fn kept_key(&self) -> Result<Option<KeyPair>, CertificateError> {
-        let unusable = |problem: String| unusable(&self.key_path, problem, KEPT_KEY_CURE);
-        match fs::read_to_string(&self.key_path).map(Zeroizing::new) {
-            Ok(text) => {
-                KeyPair::from_pem(&text).map(Some).map_err(|_| unusable("no private key in PEM in it".to_owned()))
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(unusable(error.to_string())),
+        match pem_file::private_key(&self.key_path, KEPT_KEY_CURE) {
+            Ok(key) => KeyPair::try_from(&key).map(Some).map_err(|_| {
+                unusable(&self.key_path, "the private key in it cannot be used".to_owned(), KEPT_KEY_CURE)
+            }),
+            Err(error) if error.is_missing() => Ok(None),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -254,7 +293,7 @@ impl<'a> SelfSigned<'a> {
             Ok(true) => {}
             Err(error) => return Err(unusable(&self.chain_path, error.to_string(), KEPT_CHAIN_CURE)),
         }
-        let chain = read_chain(&self.chain_path, KEPT_CHAIN_CURE)?;
+        let chain = pem_file::certificates(&self.chain_path, KEPT_CHAIN_CURE)?;
         let leaf = Leaf::of(&chain).map_err(|problem| unusable(&self.chain_path, problem, KEPT_CHAIN_CURE))?;
         let serves = leaf.names(self.hostname) && leaf.has_key(key) && leaf.lasts(RENEWAL);
         Ok(serves.then_some(chain))
@@ -292,15 +331,6 @@ impl<'a> SelfSigned<'a> {
         let not_after = chain.and_then(|chain| Leaf::of(chain).ok()?.not_after());
         Summary { origin, path: self.chain_path.clone(), not_after, names_host: true }
     }
-}
-
-fn read_chain(path: &Path, cure: &'static str) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
-    let chain = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
-    chain.map_err(|source| unreadable(path, source, cure))
-}
-
-fn unreadable(path: &Path, source: pem::Error, cure: &'static str) -> CertificateError {
-    CertificateError::Read { path: path.to_owned(), source, cure }
 }
 
 fn unusable(path: &Path, problem: String, cure: &'static str) -> CertificateError {
@@ -429,6 +459,48 @@ mod tests {
         assert!(error.starts_with(path.to_str().unwrap()) && error.contains("backup"), "{error}");
         assert_eq!(fs::read_to_string(&path).unwrap(), "garbage");
         assert!(folder.check("a.example").is_err());
+    }
+
+    #[test]
+    fn kept_files_with_a_mark_are_read_and_a_key_under_a_passphrase_is_named() {
+        let folder = Folder::new();
+        let made = folder.load("a.example").unwrap();
+        for file in ["a.example.key.pem", "a.example.cert.pem"] {
+            let text = fs::read_to_string(folder.file(file)).unwrap();
+            fs::write(folder.file(file), format!("\u{feff}{}", text.replace('\n', "\r\n"))).unwrap();
+        }
+        let kept = folder.load("a.example").unwrap();
+        assert_eq!((kept.summary.origin, kept.key, kept.chain), (Origin::Kept, made.key, made.chain));
+        let key = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
+        fs::write(folder.file("a.example.key.pem"), key).unwrap();
+        let error = folder.load("a.example").unwrap_err().to_string();
+        assert!(error.contains("encrypted with a passphrase") && error.contains("`openssl pkey -in "), "{error}");
+        assert_eq!(fs::read_to_string(folder.file("a.example.key.pem")).unwrap(), key, "it must not be replaced");
+    }
+
+    #[test]
+    fn key_of_another_certificate_is_told_from_a_wrong_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, content: String| {
+            fs::write(folder.path().join(name), content).unwrap();
+            folder.path().join(name)
+        };
+        let make = |name: &str| rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+        let (own, other) = (make("a.example"), make("ca.example"));
+        let key = file("key.pem", own.signing_key.serialize_pem());
+        let read = |chain: &Path, key: &Path| Identity::read(&Hostname::new("a.example").unwrap(), chain, key);
+        let chain = file("chain.pem", own.cert.pem() + &other.cert.pem());
+        read(&chain, &key).unwrap();
+        let wrong = file("wrong.pem", other.cert.pem() + &own.cert.pem());
+        let error = read(&wrong, &key).unwrap_err().to_string();
+        assert!(error.starts_with(wrong.to_str().unwrap()) && error.contains("is number 2 in it; put the"), "{error}");
+        let error = read(&file("other.pem", other.cert.pem()), &key).unwrap_err().to_string();
+        assert!(error.contains("does not belong to") && error.contains("`openssl x509 -in "), "{error}");
+        let small = "-----BEGIN EC PRIVATE KEY-----\nMAA=\n-----END EC PRIVATE KEY-----\n";
+        let error = read(&chain, &file("small.pem", small.to_owned())).unwrap_err().to_string();
+        assert!(error.contains("small.pem: the private key in it cannot be used"), "{error}");
+        let error = read(&key, &chain).unwrap_err().to_string();
+        assert!(error.contains("no certificate in it, but a private key; `certificate.chain`"), "{error}");
     }
 
     #[test]

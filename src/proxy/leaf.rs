@@ -45,6 +45,11 @@ impl<'a> Leaf<'a> {
         self.0.public_key().subject_public_key.data.as_ref() == key.der_bytes()
     }
 
+    /// Whether it is for the key of which this is the public part, as SubjectPublicKeyInfo.
+    pub(super) fn has_public_key(&self, public: &[u8]) -> bool {
+        self.0.public_key().raw == public
+    }
+
     /// Whether a client that connects to `hostname` accepts it as far as the name goes: only subject alternative names count
     /// (RFC 9525 section 2).
     pub(super) fn names(&self, hostname: &Hostname) -> bool {

@@ -68,6 +68,9 @@ impl OwnRefusal {
             ConnectError::NotFound(DiscoveryError::Failed { .. }) => {
                 "The mail server for this address cannot be found at the moment. Try again later."
             }
+            ConnectError::NotFound(DiscoveryError::Unusable(_)) => {
+                "The mail server for this address cannot be found. Ask whoever runs this server."
+            }
             ConnectError::NotFound(DiscoveryError::Absent(_) | DiscoveryError::NotOffered(_)) => {
                 "There is no mail server for this address. Check the address."
             }
@@ -172,6 +175,7 @@ mod tests {
             ConnectError::Injected,
             ConnectError::NoPermit,
             DiscoveryError::Absent("lab.test".into()).into(),
+            DiscoveryError::Unusable(Default::default()).into(),
             DiscoveryError::Failed { domain: "lab.test".into(), reason: "x".into() }.into(),
             LoginError::Bye("Authentication service is down".into()).into(),
             LoginError::NoMechanism("no PLAIN, but LOGIN".into()).into(),

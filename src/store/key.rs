@@ -13,6 +13,7 @@ use super::OpenError;
 use super::directory::{put_new, sync_folder_of, with_suffix};
 use super::seal::{KEY_LEN, SealError, Sealer};
 use super::settings::KeySource;
+use crate::encoding::utf8;
 
 pub(super) type Key = Zeroizing<[u8; KEY_LEN]>;
 
@@ -132,7 +133,7 @@ pub(super) fn read(path: &Path) -> Result<Option<Key>, OpenError> {
 }
 
 fn parse(text: &[u8], place: impl ToString) -> Result<Key, OpenError> {
-    let mut bytes = Zeroizing::new(BASE64_STANDARD.decode(text.trim_ascii()).unwrap_or_default());
+    let mut bytes = Zeroizing::new(BASE64_STANDARD.decode(utf8(text).trim_ascii()).unwrap_or_default());
     let key = <[u8; KEY_LEN]>::try_from(bytes.as_slice()).map(Zeroizing::new);
     bytes.zeroize();
     key.map_err(|_| OpenError::KeyMalformed { place: place.to_string() })
@@ -204,6 +205,19 @@ mod tests {
         assert!(make(&path).is_err(), "an existing key must not be replaced");
         assert_eq!(read(&path).unwrap().unwrap(), key);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "no draft is left behind");
+    }
+
+    #[test]
+    fn key_file_may_have_a_mark_other_line_ends_or_utf16() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("seal.key");
+        let key = make(&path).unwrap();
+        let text = fs::read_to_string(&path).unwrap().replace('\n', "\r\n");
+        let utf16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
+        for content in [format!("\u{feff}{text}").into_bytes(), utf16(&format!("\u{feff}{text}"))] {
+            fs::write(&path, &content).unwrap();
+            assert_eq!(read(&path).unwrap().unwrap(), key, "{content:x?}");
+        }
     }
 
     #[test]

@@ -87,6 +87,14 @@ impl Upstreams {
         }
     }
 
+    /// The autoconfig documents that could not be used when a target's servers were last looked up.
+    pub async fn unusable_documents(&self, target: &route::Target) -> Vec<Arc<discovery::UnusableDocument>> {
+        match &target.servers {
+            route::Servers::Fixed(_) => Vec::new(),
+            route::Servers::Discovered(domain) => self.discovery.unusable(domain, &target.terms, target.reach).await,
+        }
+    }
+
     /// No server of a target can be reached: it may have moved.
     pub async fn doubt(&self, target: &route::Target) {
         if let route::Servers::Discovered(domain) = &target.servers {

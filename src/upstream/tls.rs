@@ -6,15 +6,17 @@ use std::sync::Arc;
 
 use rustls_native_certs::CertificateResult;
 use tokio_rustls::rustls::client::Resumption;
-use tokio_rustls::rustls::pki_types::CertificateDer;
-use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 
 use crate::config::{Route, Trust};
 use crate::crypto;
+use crate::pem_file::{self, PemError};
 
 /// How many servers' sessions are remembered for resumption, per kind of trust. Watchers come back to the same few.
 const REMEMBERED_SERVERS: usize = 256;
+
+const FILE_CURE: &str =
+    "`ca` is webpki, system, or the path of a certificate authority's file in PEM (`-----BEGIN CERTIFICATE-----`)";
 
 /// The client configurations of all routes.
 #[derive(Debug, Clone)]
@@ -28,20 +30,9 @@ pub struct ClientConfigs {
 /// Why upstream certificates could not be verified. All of these are for the operator to mend.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
-    /// A route's PEM file cannot be read or parsed.
-    #[error("{}: cannot be read as certificate authorities in PEM: {source}; `ca` is webpki, system, or the path of such a file", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: pem::Error,
-    },
-    /// A route's PEM file has no certificate in it.
-    #[error("{}: no certificate in it; give the PEM file of a certificate authority (`-----BEGIN CERTIFICATE-----`)", path.display())]
-    Empty {
-        /// The file.
-        path: PathBuf,
-    },
+    /// A file of certificate authorities cannot be read, or is not PEM with certificates.
+    #[error(transparent)]
+    File(#[from] PemError),
     /// A certificate in a route's PEM file cannot be a trust anchor.
     #[error("{}: a certificate in it cannot be used: {source}; export it again from your certificate authority", path.display())]
     Unusable {
@@ -121,14 +112,9 @@ fn system(found: CertificateResult) -> Result<RootCertStore, TrustError> {
 }
 
 fn file(path: &Path) -> Result<RootCertStore, TrustError> {
-    let unreadable = |source| TrustError::File { path: path.to_owned(), source };
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(unreadable)? {
-        let unusable = |source| TrustError::Unusable { path: path.to_owned(), source };
-        roots.add(certificate.map_err(unreadable)?).map_err(unusable)?;
-    }
-    if roots.is_empty() {
-        return Err(TrustError::Empty { path: path.to_owned() });
+    for certificate in pem_file::certificates(path, FILE_CURE)? {
+        roots.add(certificate).map_err(|source| TrustError::Unusable { path: path.to_owned(), source })?;
     }
     Ok(roots)
 }

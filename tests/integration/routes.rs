@@ -176,7 +176,7 @@ async fn a_domain_that_names_no_server_is_told_apart_from_one_that_cannot_be_ask
 }
 
 /// A web server that gives every request the same answer, and counts them.
-async fn web(authority: &Authority, answer: String) -> (u16, Arc<AtomicUsize>) {
+async fn web(authority: &Authority, answer: impl AsRef<[u8]> + Send + Sync + 'static) -> (u16, Arc<AtomicUsize>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let requests = Arc::new(AtomicUsize::new(0));
@@ -188,7 +188,7 @@ async fn web(authority: &Authority, answer: String) -> (u16, Arc<AtomicUsize>) {
             let mut request = vec![0; 4096];
             let length = stream.read(&mut request).await.unwrap();
             assert!(!String::from_utf8_lossy(&request[..length]).contains("alice"));
-            stream.write_all(answer.as_bytes()).await.unwrap();
+            stream.write_all(answer.as_ref()).await.unwrap();
             stream.shutdown().await.unwrap();
         }
     });
@@ -215,6 +215,52 @@ async fn a_server_is_found_by_autoconfig() {
     assert!(inside.log().contains("config.lab.test has no address on the public internet"), "{}", inside.log());
     let deltapush = lab.start(&format!("{DISCOVERED}{url}"));
     assert!(log_in(&deltapush, "alice@lab.test").await.starts_with("OK"));
+}
+
+/// The document of a domain with customers abroad, as its editor saved it.
+#[tokio::test]
+async fn autoconfig_with_references_and_in_latin1_is_read() {
+    let lab = Lab::new(&[LOGIN]).await;
+    let document = format!(
+        "<?xml version=\"1.0\" encoding=\"ISO-8859-1\"?>\n<!DOCTYPE clientConfig>\n<clientConfig><emailProvider>\
+         <displayName>L&#228;nder und M\u{e4}rkte</displayName><IncomingServer type=\"IMAP\">\
+         <hostname>imap&#46;provider.test</hostname><port>{}</port><socketType>ssl</socketType></IncomingServer></emailProvider></clientConfig>",
+        lab.server.port
+    );
+    let latin1: Vec<u8> = document.chars().map(|char| u8::try_from(u32::from(char)).unwrap()).collect();
+    let head = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", latin1.len());
+    let (port, _) = web(&lab.authority, [head.into_bytes(), latin1].concat()).await;
+    lab.dns.address("config.lab.test", "127.0.0.1");
+    lab.dns.address("imap.provider.test", "127.0.0.1");
+    let deltapush = lab.start(&format!("{DISCOVERED}    autoconfig: https://config.lab.test:{port}/\n"));
+    assert!(log_in(&deltapush, "alice@lab.test").await.starts_with("OK"));
+}
+
+#[tokio::test]
+async fn autoconfig_that_cannot_be_used_is_named_with_its_line() {
+    let lab = Lab::new(&[]).await;
+    let document =
+        "<clientConfig>\n<emailProvider>\n<displayName>Meyer & Co</displayName>\n</emailProvider></clientConfig>";
+    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{document}", document.len());
+    let long = format!("HTTP/1.1 200 OK\r\nContent-Length: 70000\r\n\r\n<clientConfig>{}", " ".repeat(69_986));
+    lab.dns.address("config.lab.test", "127.0.0.1");
+    for (answer, problem) in [(answer, "line 3: "), (long, "line 1: the document is longer than 64 KiB")] {
+        let (port, _) = web(&lab.authority, answer).await;
+        let url = format!("https://config.lab.test:{port}/");
+        let deltapush = lab.start(&format!("{DISCOVERED}    autoconfig: {url}\n"));
+        let said = log_in(&deltapush, "alice@lab.test").await;
+        assert!(
+            said.ends_with("The mail server for this address cannot be found. Ask whoever runs this server."),
+            "{said}"
+        );
+        let expected = format!("the autoconfig document {url} cannot be used: {problem}");
+        assert!(deltapush.log().contains(&expected), "{}", deltapush.log());
+        let mut check = tokio::process::Command::new(env!("CARGO_BIN_EXE_deltapush"));
+        check.current_dir(deltapush.dir()).args(["check", "--login", "alice@lab.test"]);
+        let checked = check.output().await.unwrap();
+        let printed = String::from_utf8(checked.stdout).unwrap();
+        assert!(printed.contains(&expected) && printed.contains("server       none: "), "{printed}");
+    }
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ use tracing::warn;
 use zeroize::Zeroizing;
 
 use crate::config::Config;
+use crate::encoding::utf8;
 use crate::store::put_new;
 
 /// The credential's name for systemd (`LoadCredential=`, systemd.exec(5)).
@@ -20,8 +21,11 @@ const CREDENTIAL: &str = "deltapush-admin-password";
 /// The shortest password that is taken, in bytes: whoever can reach the listener may guess at it for years.
 const MIN_LEN: usize = 12;
 
-/// The longest one, and the most that is read of a file.
+/// The longest one.
 const MAX_LEN: usize = 1024;
+
+/// The most that is read of a file: the longest password in UTF-16, with a byte order mark and a line end, and one byte more.
+const MAX_FILE: usize = 2 * MAX_LEN + 7;
 
 /// Random bytes in a password that is made here.
 const MADE_LEN: usize = 24;
@@ -85,17 +89,18 @@ impl Password {
     }
 
     fn read(path: PathBuf) -> Result<Self, PasswordError> {
-        let mut text = Zeroizing::new(Vec::with_capacity(MAX_LEN.saturating_add(2)));
+        let mut text = Zeroizing::new(Vec::with_capacity(MAX_FILE));
         let opened = fs::File::open(&path).and_then(|file| {
             if file.metadata()?.permissions().mode() & 0o007 != 0 {
                 warn!("others may read the password file {}: give it mode 0600", path.display());
             }
-            file.take(MAX_LEN.saturating_add(1) as u64).read_to_end(&mut text)
+            file.take(MAX_FILE as u64).read_to_end(&mut text)
         });
         if let Err(source) = opened {
             return Err(PasswordError::Io { path, source });
         }
-        let line = text.trim_ascii();
+        let decoded = utf8(&text);
+        let line = decoded.trim_ascii();
         if !(MIN_LEN..=MAX_LEN).contains(&line.len()) || line.iter().any(u8::is_ascii_control) {
             return Err(PasswordError::Unfit { path });
         }
@@ -172,6 +177,22 @@ mod tests {
         for wrong in ["", "Basic", "Basic ", "Basic %%%", "Digest open:sesame, now", "open:sesame, now"] {
             assert!(!password.is_in(wrong.as_bytes()), "{wrong}");
         }
+    }
+
+    #[test]
+    fn byte_order_mark_is_no_part_of_the_password() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("password");
+        let utf16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
+        let text = "\u{feff}open sesame now\r\n";
+        for content in [text.as_bytes().to_vec(), utf16(text)] {
+            fs::write(&file, content).unwrap();
+            let password = Password::read(file.clone()).unwrap();
+            assert!(password.is_in(&basic("admin:open sesame now")));
+        }
+        let longest = "x".repeat(MAX_LEN);
+        fs::write(&file, utf16(&format!("\u{feff}{longest}\r\n"))).unwrap();
+        assert!(Password::read(file.clone()).unwrap().is_in(&basic(&format!("admin:{longest}"))));
     }
 
     #[test]

@@ -121,12 +121,18 @@ pub(super) async fn find(options: &Options, address: &Address, say: &mut dyn FnM
     let upstreams = upstreams(&config)?;
     let asked = Asked { login: &address.whole, listener: None, host: None };
     let target = upstreams.routes.find(&asked).ok_or_else(|| Fault::Usage.because("the address fits no route"))?;
-    match upstreams.servers(&target).await {
+    let found = upstreams.servers(&target).await;
+    for document in upstreams.unusable_documents(&target).await {
+        say(&format!("{document}. Whoever runs that web server can correct it."));
+    }
+    match found {
         Ok(servers) => match servers.into_iter().next() {
             Some(endpoint) => return Ok(discovered(endpoint)),
             None => say("It names none."),
         },
         Err(error @ DiscoveryError::NotOffered(_)) => return Err(nowhere(&error.to_string())),
+        // Said above.
+        Err(DiscoveryError::Unusable(_)) => {}
         Err(error) => say(&format!("{error}.")),
     }
     say("Trying the usual names …");

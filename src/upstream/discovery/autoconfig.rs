@@ -1,97 +1,27 @@
-//! A domain's autoconfig XML, in the form that Thunderbird made common: fetching it over HTTPS, and reading the servers out of it.
+//! Reading the servers out of an autoconfig document, in the form that Thunderbird made common.
+//!
+//! A document that Delta Chat can use must be of use here too, so this reader is as tolerant as its own (`auto_mozilla.rs` of chatmail
+//! core): names in any case, any encoding, any root element, a missing `socketType`; unknown entities are skipped. What is not
+//! well-formed XML is a [`Flaw`] with its line, for whoever has to correct it.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::str;
 
-use quick_xml::Reader;
+use quick_xml::XmlVersion;
 use quick_xml::escape::resolve_predefined_entity;
-use quick_xml::events::{BytesStart, Event};
-use reqwest::redirect::{Attempt, Policy};
-use reqwest::{StatusCode, Url};
-use tokio::time::timeout;
-use tokio_rustls::rustls::ClientConfig;
+use quick_xml::events::{BytesRef, BytesStart, Event};
+use quick_xml::reader::Reader;
 
 use super::Offer;
-use crate::causes::{causes, with_causes};
+use super::fetch::MAX_BODY;
 use crate::config::{Security, is_dns_name};
-use crate::upstream::dns::{DnsError, HttpDns};
+use crate::encoding::{utf8, utf16};
 
-/// The whole fetch, redirections included.
-const FETCH: Duration = Duration::from_secs(8);
-/// The largest document that is read.
-const MAX_BODY: usize = 64 * 1024;
-/// How often the server may send on.
-const MAX_REDIRECTIONS: usize = 3;
 /// Servers of one document that are read.
 const MAX_SERVERS: usize = 8;
-
-/// What came of a fetch.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Fetched {
-    /// The document.
-    Document(String),
-    /// There is none.
-    Absent,
-    /// It may be there, but cannot be had now.
-    Failed(String),
-}
-
-/// Fetches the document at `url`. The login is not told to anybody: no provider's document is known to need it.
-pub(super) async fn fetch(url: &str, tls: &Arc<ClientConfig>, dns: HttpDns) -> Fetched {
-    match timeout(FETCH, Box::pin(fetch_unbounded(url, tls, dns))).await {
-        Ok(Ok(fetched)) => fetched,
-        Ok(Err(error)) => failed(&error.without_url()),
-        Err(_) => Fetched::Failed("it takes too long".to_owned()),
-    }
-}
-
-async fn fetch_unbounded(url: &str, tls: &Arc<ClientConfig>, dns: HttpDns) -> Result<Fetched, reqwest::Error> {
-    // A proxy of the environment would connect to what the filter of `dns` forbids.
-    let client = reqwest::Client::builder()
-        .user_agent(concat!("deltapush/", env!("CARGO_PKG_VERSION")))
-        .tls_backend_preconfigured(ClientConfig::clone(tls))
-        .https_only(true)
-        .no_proxy()
-        .redirect(Policy::custom(follow))
-        .dns_resolver(Arc::new(dns))
-        .build()?;
-    let mut response = client.get(url).send().await?;
-    match response.status() {
-        StatusCode::OK => {}
-        StatusCode::NOT_FOUND | StatusCode::GONE | StatusCode::FORBIDDEN => return Ok(Fetched::Absent),
-        status => return Ok(Fetched::Failed(format!("the web server answers {}", status.as_u16()))),
-    }
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await? {
-        if body.len().saturating_add(chunk.len()) > MAX_BODY {
-            return Ok(Fetched::Absent);
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(String::from_utf8(body).map_or(Fetched::Absent, Fetched::Document))
-}
-
-/// A web server that DNS does not know has no document. All else may pass.
-fn failed(error: &reqwest::Error) -> Fetched {
-    match causes(error).find_map(|cause| cause.downcast_ref::<DnsError>()) {
-        Some(DnsError::Absent { .. }) => Fetched::Absent,
-        Some(error) => Fetched::Failed(error.to_string()),
-        None => Fetched::Failed(with_causes(error)),
-    }
-}
-
-/// To names only, whose addresses the resolver filters: an address in the URL would go past it.
-fn follow(attempt: Attempt<'_>) -> reqwest::redirect::Action {
-    if attempt.previous().len() > MAX_REDIRECTIONS || !has_name(attempt.url()) {
-        return attempt.error("the web server redirects to where it must not be followed");
-    }
-    attempt.follow()
-}
-
-/// Whether the host is a name and not an address.
-pub(super) fn has_name(url: &Url) -> bool {
-    url.host_str().is_some_and(is_dns_name)
-}
+/// The deepest nesting of elements; documents that are in use have 5.
+const MAX_DEPTH: usize = 64;
+/// The longest description of a flaw, in characters: it may quote the document.
+const MAX_PROBLEM: usize = 200;
 
 /// Which servers are looked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -103,25 +33,96 @@ pub(super) enum Kind {
     Smtp,
 }
 
-/// The servers of this kind with TLS in a document, in its order. `None` if it is no such document. No entity but XML's own
-/// five is known, and a document type is none of autoconfig.
-pub(super) fn servers(document: &str, domain: &str, kind: Kind) -> Option<Vec<Offer>> {
+impl Kind {
+    /// The element of such a server, in lower case, its `type`, and its usual ports with TLS and with STARTTLS.
+    fn description(self) -> (&'static str, &'static str, [u16; 2]) {
+        match self {
+            Self::Imap => ("incomingserver", "imap", [993, 143]),
+            Self::Smtp => ("outgoingserver", "smtp", [465, 587]),
+        }
+    }
+}
+
+/// Why a document cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Flaw {
+    /// The line, from 1.
+    pub(super) line: usize,
+    /// What is wrong there; of bounded length and without control characters.
+    pub(super) problem: String,
+}
+
+impl Flaw {
+    fn at(document: &str, offset: u64, problem: &str) -> Self {
+        let before = document.bytes().take(usize::try_from(offset).unwrap_or(usize::MAX));
+        let line = before.filter(|byte| *byte == b'\n').count().saturating_add(1);
+        let harmless = |char: char| if char.is_control() { ' ' } else { char };
+        Self { line, problem: problem.chars().take(MAX_PROBLEM).map(harmless).collect() }
+    }
+
+    /// A document of which only the beginning was fetched.
+    pub(super) fn too_long(beginning: &str) -> Self {
+        let problem = format!("the document is longer than {} KiB", MAX_BODY.div_euclid(1024));
+        Self::at(beginning, u64::MAX, &problem)
+    }
+
+    /// Something that is no autoconfig document.
+    pub(super) fn foreign(document: &str) -> Self {
+        Self::at(document, 0, "no autoconfig document: there is no clientConfig in it and no server")
+    }
+}
+
+/// The text of a document. An encoding that is declared does not count: all that matters is ASCII, so bytes that are not UTF-8
+/// are read as Latin-1.
+pub(super) fn decoded(bytes: &[u8]) -> String {
+    // UTF-16 without a byte order mark (XML 1.0, appendix F).
+    match bytes {
+        [b'<', 0, ..] => return utf16(bytes, u16::from_le_bytes),
+        [0, b'<', ..] => return utf16(bytes, u16::from_be_bytes),
+        _ => {}
+    }
+    let bytes = utf8(bytes);
+    match str::from_utf8(&bytes) {
+        Ok(text) => text.to_owned(),
+        Err(_) => bytes.iter().copied().map(char::from).collect(),
+    }
+}
+
+/// Whether `document` is meant as autoconfig, usable or not. Many web servers answer every path with some page.
+pub(super) fn is_autoconfig(document: &str) -> bool {
+    let document = document.to_ascii_lowercase();
+    ["clientconfig", "incomingserver", "outgoingserver"].iter().any(|name| document.contains(name))
+}
+
+/// Reads the servers of this kind with TLS, in the order of the document. Empty if the document has no server of the kind.
+///
+/// # Errors
+/// [`Flaw`] if the document is not well-formed, or if none of its servers of this kind can be used: the first of them.
+pub(super) fn servers(document: &str, domain: &str, kind: Kind) -> Result<Vec<Offer>, Flaw> {
     let mut reader = Reader::from_str(document);
     let mut found = Found { domain, kind, ..Found::default() };
     loop {
-        match reader.read_event().ok()? {
-            Event::Start(start) => found.start(&start),
-            Event::End(_) => found.end(),
-            Event::Text(text) => found.text.push_str(&text),
-            Event::CData(text) => found.text.push_str(&text),
-            Event::GeneralRef(name) => found.text.push_str(resolve_predefined_entity(&name)?),
-            Event::DocType(_) => return None,
-            Event::Eof => return found.is_autoconfig.then_some(found.offers),
-            Event::Empty(_) | Event::Comment(_) | Event::Decl(_) | Event::PI(_) => {}
+        // Taken before: errors of quick-xml have a place of their own.
+        let offset = reader.buffer_position();
+        match reader.read_event() {
+            Ok(Event::Start(start)) => found.start(&start, offset),
+            Ok(Event::End(_)) => found.end(),
+            Ok(Event::Text(text)) => found.text.push_str(&text),
+            Ok(Event::CData(text)) => found.text.push_str(&text),
+            Ok(Event::GeneralRef(reference)) => found.reference(&reference),
+            Ok(Event::Eof) => break,
+            // No entity of a document type is known, so none is resolved and none is fetched.
+            Ok(Event::DocType(_) | Event::Empty(_) | Event::Comment(_) | Event::Decl(_) | Event::PI(_)) => {}
+            Err(error) => return Err(Flaw::at(document, reader.error_position(), &error.to_string())),
         }
-        if found.depth > 32 {
-            return None;
+        if found.depth > MAX_DEPTH {
+            return Err(Flaw::at(document, offset, "elements are nested too deep"));
         }
+    }
+    found.end_of_document();
+    match found.refused {
+        Some((offset, problem)) if found.offers.is_empty() => Err(Flaw::at(document, offset, &problem)),
+        _ => Ok(found.offers),
     }
 }
 
@@ -131,145 +132,133 @@ struct Found<'a> {
     domain: &'a str,
     kind: Kind,
     depth: usize,
-    is_autoconfig: bool,
-    /// The depth at which a server of the kind began.
-    server: Option<usize>,
+    /// The depth at which a server of the kind began, and its place in the document.
+    server: Option<(usize, u64)>,
+    /// The innermost element that is open, in lower case; empty after an end tag.
     element: String,
     text: String,
-    host: String,
-    port: String,
+    host: Option<String>,
+    port: Option<String>,
     socket: String,
     username: String,
     offers: Vec<Offer>,
+    /// The place of the first server that cannot be used, and the reason.
+    refused: Option<(u64, String)>,
 }
 
 impl Found<'_> {
-    fn start(&mut self, start: &BytesStart<'_>) {
+    fn start(&mut self, start: &BytesStart<'_>, offset: u64) {
         self.depth = self.depth.saturating_add(1);
-        self.element = AsRef::<str>::as_ref(&start.local_name()).to_owned();
+        self.element = AsRef::<str>::as_ref(&start.local_name()).to_lowercase();
         self.text.clear();
-        match self.element.as_str() {
-            "clientConfig" => self.is_autoconfig = true,
-            "incomingServer" if self.kind == Kind::Imap && is_of_type(start, "imap") => self.begin_server(),
-            "outgoingServer" if self.kind == Kind::Smtp && is_of_type(start, "smtp") => self.begin_server(),
-            _ => {}
+        let (element, kind, _) = self.kind.description();
+        if self.server.is_none() && self.element == element && is_of_type(start, kind) {
+            self.server = Some((self.depth, offset));
+            (self.host, self.port, self.socket, self.username) = Default::default();
         }
     }
 
-    fn begin_server(&mut self) {
-        self.server = Some(self.depth);
-        (self.host, self.port, self.socket, self.username) = Default::default();
+    /// Numbers and XML's own five entities stand for characters; others are skipped.
+    fn reference(&mut self, reference: &BytesRef<'_>) {
+        match reference.resolve_char_ref() {
+            Ok(Some(char)) => self.text.push(char),
+            Ok(None) => self.text.push_str(resolve_predefined_entity(reference).unwrap_or_default()),
+            Err(_) => {}
+        }
     }
 
     fn end(&mut self) {
-        if self.server == Some(self.depth) {
-            self.server = None;
-            if self.offers.len() < MAX_SERVERS {
-                self.offers.extend(self.offer());
+        match self.server {
+            Some((depth, offset)) if depth == self.depth => {
+                self.server = None;
+                match self.offers() {
+                    Ok(offers) => self.add(offers),
+                    Err(problem) => self.refused = self.refused.take().or(Some((offset, problem))),
+                }
             }
-        } else if self.server.is_some() {
-            let text = self.text.trim().to_owned();
-            match self.element.as_str() {
-                "hostname" => self.host = text,
-                "port" => self.port = text,
-                "socketType" => self.socket = text,
-                "username" => self.username = text,
-                _ => {}
-            }
+            Some(_) => self.value(),
+            None => {}
         }
         self.element.clear();
         self.text.clear();
         self.depth = self.depth.saturating_sub(1);
     }
 
-    /// The server, if it has TLS: a login never goes in clear to where a document says.
-    fn offer(&self) -> Option<Offer> {
-        let security = match self.socket.as_str() {
-            "SSL" => Security::Tls,
-            "STARTTLS" => Security::StartTls,
-            _ => return None,
-        };
-        let host = self.host.replace("%EMAILDOMAIN%", self.domain).to_ascii_lowercase();
-        let port = self.port.parse().ok().filter(|port| *port > 0)?;
-        let priority = u16::try_from(self.offers.len()).ok()?;
+    fn value(&mut self) {
+        let text = self.text.trim();
+        match self.element.as_str() {
+            "hostname" => self.host = (!text.is_empty()).then(|| text.to_owned()),
+            "port" => self.port = (!text.is_empty()).then(|| text.to_owned()),
+            "sockettype" => self.socket = text.to_lowercase(),
+            "username" => text.clone_into(&mut self.username),
+            _ => {}
+        }
+    }
+
+    /// Takes a server that is complete but for its end tag. Not one that ends within a value: half a host name is another host.
+    fn end_of_document(&mut self) {
+        if self.server.is_some() && self.element.is_empty() {
+            let offers = self.offers().unwrap_or_default();
+            self.add(offers);
+        }
+    }
+
+    fn add(&mut self, offers: Vec<Offer>) {
+        for offer in offers {
+            if self.offers.len() < MAX_SERVERS {
+                let priority = u16::try_from(self.offers.len()).unwrap_or(u16::MAX);
+                self.offers.push(Offer { priority, ..offer });
+            }
+        }
+    }
+
+    /// The server that was just read, once for each way to connect that is to be tried. A login never goes in clear to where a document
+    /// says.
+    fn offers(&self) -> Result<Vec<Offer>, String> {
+        let host = self.host.as_deref().ok_or("a server without a hostname")?.replace("%EMAILDOMAIN%", self.domain);
+        let host = host.strip_suffix('.').unwrap_or(&host).to_ascii_lowercase();
+        if !is_dns_name(&host) {
+            return Err(format!("the hostname {host:?} is not a DNS name"));
+        }
+        let port = self.port.as_deref().ok_or_else(|| format!("no port for {host}"))?;
+        // 0 stands for the usual port, and for a number that cannot be read.
+        let ways = self.ways(port.parse().unwrap_or(0))?;
         let by_local_part = self.username == "%EMAILLOCALPART%";
-        is_dns_name(&host).then(|| Offer { host: host.into(), port, security, priority, weight: 0, by_local_part })
+        let host = host.into();
+        let offer = |(security, port)| Offer {
+            host: std::sync::Arc::clone(&host),
+            port,
+            security,
+            priority: 0,
+            weight: 0,
+            by_local_part,
+        };
+        Ok(ways.into_iter().map(offer).collect())
+    }
+
+    fn ways(&self, port: u16) -> Result<Vec<(Security, u16)>, String> {
+        let (_, _, [tls_port, starttls_port]) = self.kind.description();
+        let or_usual = |usual| if port == 0 { usual } else { port };
+        let tls = (Security::Tls, or_usual(tls_port));
+        let starttls = (Security::StartTls, or_usual(starttls_port));
+        match self.socket.as_str() {
+            "ssl" => Ok(vec![tls]),
+            "starttls" => Ok(vec![starttls]),
+            "plain" => Err("socketType plain, without encryption; TLS (SSL) or STARTTLS is needed".to_owned()),
+            // Not said, or not known: both, the likelier first.
+            _ if [starttls_port, 25].contains(&port) => Ok(vec![starttls, tls]),
+            _ => Ok(vec![tls, starttls]),
+        }
     }
 }
 
 fn is_of_type(start: &BytesStart<'_>, wanted: &str) -> bool {
-    let kind = start.attributes().flatten().find(|attribute| AsRef::<str>::as_ref(&attribute.key) == "type");
-    kind.is_some_and(|kind| &*kind.value == wanted)
+    let is_type = |key: &str| key.trim().eq_ignore_ascii_case("type");
+    let attribute = start.attributes().flatten().find(|attribute| is_type(AsRef::<str>::as_ref(&attribute.key)));
+    let value = attribute.and_then(|attribute| attribute.normalized_value(XmlVersion::Implicit1_0).ok());
+    value.is_some_and(|value| value.trim().eq_ignore_ascii_case(wanted))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const DOCUMENT: &str = r#"<?xml version="1.0"?>
-<clientConfig version="1.1">
-  <emailProvider id="example.org">
-    <domain>example.org</domain>
-    <incomingServer type="pop3"><hostname>pop.example.org</hostname><port>995</port><socketType>SSL</socketType></incomingServer>
-    <incomingServer type="imap">
-      <hostname> IMAP.%EMAILDOMAIN% </hostname><port>993</port><socketType>SSL</socketType>
-      <username>%EMAILADDRESS%</username>
-    </incomingServer>
-    <incomingServer type="imap">
-      <hostname><![CDATA[mail.example.net]]></hostname><port>143</port><socketType>STARTTLS</socketType>
-    </incomingServer>
-    <incomingServer type="imap"><hostname>plain.example.org</hostname><port>143</port><socketType>plain</socketType></incomingServer>
-    <incomingServer type="imap"><hostname>127.0.0.1</hostname><port>143</port><socketType>SSL</socketType></incomingServer>
-    <outgoingServer type="smtp"><hostname>smtp.example.org</hostname><port>465</port><socketType>SSL</socketType>
-      <username>%EMAILLOCALPART%</username></outgoingServer>
-    <outgoingServer type="smtp"><hostname>plain.example.org</hostname><port>25</port><socketType>plain</socketType></outgoingServer>
-  </emailProvider>
-</clientConfig>"#;
-
-    fn read(document: &str) -> Option<Vec<String>> {
-        let shown = |offer: &Offer| format!("{} {} {:?}", offer.host, offer.port, offer.security);
-        servers(document, "example.org", Kind::Imap).map(|offers| offers.iter().map(shown).collect())
-    }
-
-    #[test]
-    fn submission_servers_with_tls_are_read_with_their_login() {
-        let found = servers(DOCUMENT, "example.org", Kind::Smtp).unwrap();
-        let shown =
-            |offer: &Offer| format!("{} {} {:?} {}", offer.host, offer.port, offer.security, offer.by_local_part);
-        assert_eq!(found.iter().map(shown).collect::<Vec<_>>(), ["smtp.example.org 465 Tls true"]);
-    }
-
-    #[test]
-    fn imap_servers_with_tls_are_read() {
-        assert_eq!(read(DOCUMENT).unwrap(), ["imap.example.org 993 Tls", "mail.example.net 143 StartTls"]);
-    }
-
-    #[test]
-    fn what_is_no_autoconfig_says_nothing() {
-        for document in ["", "<html><body/></html>", "not found", "<clientConfig>", "<a></b>"] {
-            assert!(read(document).unwrap_or_default().is_empty(), "{document}");
-        }
-        let bomb = DOCUMENT.replace("<clientConfig", "<!DOCTYPE a [<!ENTITY x \"y\">]><clientConfig");
-        assert_eq!(read(&bomb), None);
-        assert_eq!(read(&DOCUMENT.replace("143", "&x;")), None);
-        assert_eq!(read(&"<a>".repeat(100)), None);
-        let many = DOCUMENT.replace(
-            "<domain>",
-            &format!("{}<domain>", DOCUMENT.lines().skip(5).take(4).collect::<String>().repeat(50)),
-        );
-        assert_eq!(read(&many).unwrap().len(), MAX_SERVERS);
-    }
-
-    #[test]
-    fn redirections_lead_to_names_only() {
-        for (url, expected) in [
-            ("https://autoconfig.example.org/a", true),
-            ("https://127.0.0.1/a", false),
-            ("https://[::1]/a", false),
-            ("https://0x7f.1/a", false),
-            ("https://2130706433/a", false),
-        ] {
-            assert_eq!(Url::parse(url).is_ok_and(|url| has_name(&url)), expected, "{url}");
-        }
-    }
-}
+#[path = "autoconfig_tests.rs"]
+mod tests;

@@ -6,6 +6,8 @@
 //! domain, or the route or autoconfig names it too.
 
 mod autoconfig;
+mod document;
+mod fetch;
 mod srv;
 mod submission;
 
@@ -17,11 +19,13 @@ use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::dns::{Dns, DnsError, HttpDns, Reach};
+use super::dns::{Dns, DnsError, Reach};
 use super::route::{Endpoint, Terms};
 use super::tls::ClientConfigs;
-use crate::config::{AutoconfigUrl, Security};
-use autoconfig::{Fetched, Kind};
+use crate::config::Security;
+use autoconfig::Kind;
+pub use document::UnusableDocument;
+use document::{Trouble, documents};
 use srv::Service;
 pub use submission::{Named, Question, submission};
 
@@ -68,6 +72,9 @@ pub enum DiscoveryError {
         /// Why.
         reason: Arc<str>,
     },
+    /// The domain has an autoconfig document that cannot be used, and nothing else names the server.
+    #[error("{0}; have it corrected, or name the server by `upstream` in the route")]
+    Unusable(Arc<UnusableDocument>),
 }
 
 type Key = (Arc<str>, Arc<Terms>, Reach);
@@ -91,6 +98,8 @@ struct Known {
     looked: Instant,
     /// From when on it is looked for again.
     until: Instant,
+    /// Documents that could not be used at the last look; a few at most.
+    unusable: Vec<Arc<UnusableDocument>>,
 }
 
 /// The discovery, with what it remembers.
@@ -124,17 +133,25 @@ impl Discovery {
         let mut known = entry.lock().await;
         let now = Instant::now();
         if known.as_ref().is_none_or(|known| known.until <= now) {
-            let search = Search { domain, terms, reach, dns, tls };
+            let search = Search { domain, terms, reach, dns, tls, unusable: Mutex::default() };
             // The semaphore is never closed.
             let place = self.places.acquire().await;
             let answer = search.run().await;
             drop(place);
             debug!(%domain, "looked for the IMAP server: {answer:?}");
-            *known = Some(remembered(known.take(), answer, now));
+            let unusable = search.unusable.into_inner().unwrap_or_else(PoisonError::into_inner);
+            *known = Some(Known { unusable, ..remembered(known.take(), answer, now) });
         }
         let result = known.as_ref().map_or(Ok(Vec::new()), |known| known.result.clone());
         drop(known);
         Ok(endpoints(&result?))
+    }
+
+    /// The autoconfig documents of `domain` that could not be used when it was last asked for its servers.
+    pub async fn unusable(&self, domain: &Arc<str>, terms: &Arc<Terms>, reach: Reach) -> Vec<Arc<UnusableDocument>> {
+        let entry = self.entry((Arc::clone(domain), Arc::clone(terms), reach));
+        let known = entry.lock().await;
+        known.as_ref().map(|known| known.unusable.clone()).unwrap_or_default()
     }
 
     /// None of the servers that were found can be reached: they are looked for again, though not more often than
@@ -163,18 +180,18 @@ impl Discovery {
 /// What is known after an answer: the old servers still, if the new answer is that nobody answers.
 fn remembered(before: Option<Known>, answer: Answer, now: Instant) -> Known {
     let after = |time: Duration| now.checked_add(time).unwrap_or(now);
+    let known = |result, time| Known { result, found: now, looked: now, until: after(time), unusable: Vec::new() };
     match answer {
-        Ok((servers, lasts)) => {
-            Known { result: Ok(servers), found: now, looked: now, until: after(lasts.clamp(SHORTEST, LONGEST)) }
-        }
-        Err(error @ DiscoveryError::Failed { .. }) => {
+        Ok((servers, lasts)) => known(Ok(servers), lasts.clamp(SHORTEST, LONGEST)),
+        Err(error @ (DiscoveryError::Failed { .. } | DiscoveryError::Unusable(_))) => {
             let still_good = |known: &Known| known.result.is_ok() && known.found.elapsed() < STALE;
+            let lasts = if matches!(error, DiscoveryError::Failed { .. }) { FAILED } else { ABSENT };
             match before.filter(still_good) {
-                Some(known) => Known { looked: now, until: after(SHORTEST), ..known },
-                None => Known { result: Err(error), found: now, looked: now, until: after(FAILED) },
+                Some(before) => Known { looked: now, until: after(SHORTEST), ..before },
+                None => known(Err(error), lasts),
             }
         }
-        Err(error) => Known { result: Err(error), found: now, looked: now, until: after(ABSENT) },
+        Err(error) => known(Err(error), ABSENT),
     }
 }
 
@@ -196,6 +213,8 @@ struct Search<'a> {
     reach: Reach,
     dns: &'a Arc<Dns>,
     tls: &'a ClientConfigs,
+    /// Documents that were there and could not be used.
+    unusable: Mutex<Vec<Arc<UnusableDocument>>>,
 }
 
 /// What one source said.
@@ -203,7 +222,7 @@ enum Source {
     Offers(Vec<Offer>, Duration),
     NotOffered,
     Absent,
-    Failed(String),
+    Trouble(Trouble),
 }
 
 impl Search<'_> {
@@ -229,7 +248,12 @@ impl Search<'_> {
                 let by_host = |offer: Offer| Trusted { identity: Arc::clone(&offer.host), offer };
                 Ok((offers.into_iter().map(by_host).collect(), lasts))
             }
-            (Source::Failed(reason), _) | (_, Source::Failed(reason)) => Err(failed(reason)),
+            // It may pass that DNS fails.
+            (Source::Trouble(Trouble::Unusable(document)), Source::Trouble(Trouble::Failed(reason))) => {
+                Err(failed(format!("{reason}; {document}")))
+            }
+            (Source::Trouble(Trouble::Unusable(document)), _) => Err(DiscoveryError::Unusable(document)),
+            (Source::Trouble(trouble), _) | (_, Source::Trouble(trouble)) => Err(failed(trouble.to_string())),
             _ => Err(DiscoveryError::Absent(Arc::clone(self.domain))),
         }
     }
@@ -245,7 +269,7 @@ impl Search<'_> {
                 },
                 Err(DnsError::Absent { .. } | DnsError::NotPublic { .. }) => {}
                 // That TLS is not there is not known: the other is not taken in its place.
-                Err(error @ DnsError::Failed { .. }) => return Source::Failed(error.to_string()),
+                Err(error @ DnsError::Failed { .. }) => return Source::Trouble(Trouble::Failed(error.to_string())),
             }
         }
         if denied.len() == 2 { Source::NotOffered } else { Source::Absent }
@@ -253,13 +277,14 @@ impl Search<'_> {
 
     async fn by_autoconfig(&self) -> Source {
         match documents(self, |document| {
-            autoconfig::servers(document, self.domain, Kind::Imap).filter(|offers| !offers.is_empty())
+            let offers = autoconfig::servers(document, self.domain, Kind::Imap)?;
+            Ok((!offers.is_empty()).then_some(offers))
         })
         .await
         {
             Ok(Some(offers)) => Source::Offers(offers, UNSAID),
             Ok(None) => Source::Absent,
-            Err(reason) => Source::Failed(reason),
+            Err(trouble) => Source::Trouble(trouble),
         }
     }
 
@@ -274,27 +299,6 @@ impl Search<'_> {
         let by_name = is_confirmed || self.is_expected(&offer.host);
         Trusted { identity: Arc::clone(if by_name { &offer.host } else { self.domain }), offer }
     }
-}
-
-/// What `read` finds in the first of the domain's documents that has it; why none could be had, if that may be the reason that
-/// nothing was found.
-async fn documents<T>(search: &Search<'_>, read: impl Fn(&str) -> Option<T>) -> Result<Option<T>, String> {
-    let usual = AutoconfigUrl::usual();
-    let urls = search.terms.autoconfig.as_ref().map_or(usual.as_slice(), std::slice::from_ref);
-    let mut failure = None;
-    for url in urls {
-        let dns = HttpDns { dns: Arc::clone(search.dns), reach: search.reach };
-        match autoconfig::fetch(&url.of(search.domain), search.tls.get(&search.terms.trust), dns).await {
-            Fetched::Document(document) => {
-                if let Some(found) = read(&document) {
-                    return Ok(Some(found));
-                }
-            }
-            Fetched::Absent => {}
-            Fetched::Failed(reason) => failure = Some(reason),
-        }
-    }
-    failure.map_or(Ok(None), Err)
 }
 
 #[cfg(test)]
@@ -315,7 +319,8 @@ mod tests {
             originating_ip: false,
         };
         let tls = ClientConfigs::new(&[]).unwrap();
-        let search = Search { domain: &domain, terms: &terms, reach: Reach::PublicOnly, dns: &dns, tls: &tls };
+        let (reach, unusable) = (Reach::PublicOnly, Mutex::default());
+        let search = Search { domain: &domain, terms: &terms, reach, dns: &dns, tls: &tls, unusable };
         let confirmed: Vec<_> = confirmed.iter().copied().map(offer).collect();
         search.trusted(offer(host), &confirmed).identity.to_string()
     }
@@ -343,6 +348,12 @@ mod tests {
         assert_eq!(known.until - now, SHORTEST);
         let still = remembered(Some(known.clone()), Err(failed()), now);
         assert_eq!((still.result.clone(), still.found), (Ok(servers), known.found));
+        let spoilt = UnusableDocument { url: "https://example.org/".into(), line: 3, problem: "x".into() };
+        let spoilt = DiscoveryError::Unusable(spoilt.into());
+        let spoilt_later = remembered(Some(known.clone()), Err(spoilt.clone()), now);
+        assert!(spoilt_later.result.is_ok(), "a document that somebody spoilt ends nothing at once");
+        let spoilt_at_first = remembered(None, Err(spoilt.clone()), now);
+        assert_eq!((spoilt_at_first.result, spoilt_at_first.until - now), (Err(spoilt), ABSENT));
         tokio::time::advance(STALE).await;
         let gone = remembered(Some(still), Err(failed()), Instant::now());
         assert_eq!(gone.result, Err(failed()));

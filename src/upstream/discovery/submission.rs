@@ -4,9 +4,9 @@
 //! be named by the route (`targets`), be the IMAP server's own, or be named by autoconfig too, for which the domain's
 //! certificate vouches.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use super::autoconfig::{self, Kind};
+use super::autoconfig::{self, Flaw, Kind};
 use super::srv::{self, Service};
 use super::{Offer, Search, documents};
 use crate::config::{LoginTemplate, Security, Submission};
@@ -49,7 +49,7 @@ pub enum Named {
 /// Looks for the submission server of a domain. Bounded in time, as each of its steps is.
 pub async fn submission(question: Question<'_>) -> Named {
     let Question { domain, terms, reach, dns, tls, .. } = question;
-    let search = Search { domain, terms, reach, dns, tls };
+    let search = Search { domain, terms, reach, dns, tls, unusable: Mutex::default() };
     let records = by_srv(dns, domain).await;
     let (offers, silent) = match records {
         Ok(offers) => (offers, None),
@@ -66,7 +66,8 @@ pub async fn submission(question: Question<'_>) -> Named {
             both.or(named.first()).map_or(Named::Nothing, server)
         }
         (_, Some(offer), _) => Named::Unproved(offer.host.to_string()),
-        (Err(reason), _, _) | (_, _, Some(reason)) => Named::Failed(reason),
+        (Err(trouble), _, _) => Named::Failed(trouble.to_string()),
+        (_, _, Some(reason)) => Named::Failed(reason),
         (Ok(None), _, _) => Named::Nothing,
     }
 }
@@ -94,10 +95,12 @@ async fn by_srv(dns: &Dns, domain: &str) -> Result<Vec<Offer>, String> {
 }
 
 /// The submission servers of a document that is not deltapush's own.
-fn of_document(document: &str, domain: &str, own: &str) -> Option<Vec<Offer>> {
-    let is_own = autoconfig::servers(document, domain, Kind::Imap)?.iter().any(|offer| *offer.host == *own);
+fn of_document(document: &str, domain: &str, own: &str) -> Result<Option<Vec<Offer>>, Flaw> {
+    // IMAP servers that cannot be used are no obstacle here.
+    let imap = autoconfig::servers(document, domain, Kind::Imap).unwrap_or_default();
     let found = autoconfig::servers(document, domain, Kind::Smtp)?;
-    (!is_own && !found.is_empty()).then_some(found)
+    let is_own = imap.iter().any(|offer| *offer.host == *own);
+    Ok((!is_own && !found.is_empty()).then_some(found))
 }
 
 #[cfg(test)]
@@ -111,12 +114,12 @@ mod tests {
             [Incoming { host: "push.example.org".into(), port: 993, tls: crate::config::ListenerTls::Implicit }];
         let outgoing = Outgoing { server: "smtps://smtp.example.org".parse().unwrap(), login: LoginTemplate::local() };
         let document = xml::document("example.org", &incoming, Some(&outgoing));
-        assert_eq!(of_document(&document, "example.org", "push.example.org"), None);
-        let found = of_document(&document, "example.org", "other.example.org").unwrap();
+        assert_eq!(of_document(&document, "example.org", "push.example.org"), Ok(None));
+        let found = of_document(&document, "example.org", "other.example.org").unwrap().unwrap();
         assert_eq!(
             server(&found[0]),
             Named::Server("smtps://smtp.example.org".parse().unwrap(), LoginTemplate::local())
         );
-        assert_eq!(of_document(&xml::document("example.org", &incoming, None), "example.org", "x.example"), None);
+        assert_eq!(of_document(&xml::document("example.org", &incoming, None), "example.org", "x.example"), Ok(None));
     }
 }
