@@ -1,7 +1,7 @@
 //! Knowing a password again without keeping it: a salted Argon2id hash (RFC 9106), in memory only.
 //!
 //! One hash takes 19 MiB for some hundredths of a second, as OWASP's cheat sheet for password storage asks for at least. One is
-//! made at a time, in memory that is allocated once and wiped after each use. Callers take turns ([`Turns`]), and one who would
+//! made at a time, in memory that is allocated once and wiped after each use. Callers take turns (`turns.rs`), and one who would
 //! have to wait long goes without a hash: its login succeeds all the same, and no kept session is handed back.
 
 mod turns;

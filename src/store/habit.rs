@@ -33,7 +33,7 @@ pub struct FetchHabit {
     pub fetched: Option<UnixTime>,
     /// When it was last noted that it left one unfetched.
     pub left: Option<UnixTime>,
-    /// Of whom it has left unencrypted messages since it last fetched one; [`ENOUGH_SENDERS`] at most.
+    /// Of whom it has left unencrypted messages since it last fetched one; three at most.
     pub senders: Vec<SenderHash>,
 }
 

@@ -7,7 +7,7 @@
 //! while others are accepted is hopeless in the end: until it is accepted once, each of its announcements gets one attempt. A
 //! token of which the server says that it is gone is in quarantine, and tried after an hour and after a day.
 //!
-//! Accounts take [`turns`]. Fresh news goes before retries. Tokens that were never accepted have a share of their own, and a
+//! Accounts take turns (`turns.rs`). Fresh news goes before retries. Tokens that were never accepted have a share of their own, and a
 //! breaker of their own: nothing that they do holds the others back.
 
 mod answers;
