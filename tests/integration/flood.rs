@@ -23,7 +23,7 @@ const HOME: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
 
 /// What a connection of a crowd may cost before its login, in KiB, in a build without optimization.
-const COST: usize = 32;
+const COST: usize = 40;
 
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
