@@ -66,7 +66,7 @@ async fn a_broken_configuration_is_refused_with_its_place() {
 
     // A file that it names, and does not serve.
     deltapush.reconfigure(|text| text.replace("hostnam:", "hostname:").replace("\n    ca: ", "\n    ca: /nonexistent"));
-    expect(&deltapush, "cannot be read as certificate authorities").await;
+    expect(&deltapush, "cannot be read: No such file or directory").await;
     Client::plain(deltapush.plain).await.log_in(&user).await;
 
     // What a running process cannot follow.
