@@ -1,3 +1,5 @@
+//! Recognition of files that are no usable key or certificate, with files made by `openssl` where it has the form.
+
 use std::fs;
 use std::process::Command;
 

@@ -1,3 +1,5 @@
+//! Autoconfig documents in odd forms: encodings, references, missing parts, random damage.
+
 use proptest::prelude::*;
 
 use super::*;
