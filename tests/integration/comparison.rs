@@ -10,6 +10,7 @@ use super::support::client::{Client, sasl_plain};
 use super::support::deltapush::{Deltapush, Options};
 use super::support::dovecot::{self, Dovecot, PASSWORD, Setup};
 use super::support::server::Server;
+use super::support::smoothing::without_time;
 
 /// What is taken out of capability lists after the login, as the documentation says.
 const STRIPPED: [&str; 7] = [
@@ -331,16 +332,6 @@ fn without_name(text: &str, start: &str, end: char) -> String {
         let (_, rest) = part.split_once(end).unwrap_or((part, ""));
         format!("{smoothed}{start}NAME{end}{rest}")
     })
-}
-
-/// Servers say how long a command took: Dovecot `(0.001 + 0.000 secs)`, Cyrus `(2 msgs in 0.001 secs)` or `(0.001 sec)`.
-fn without_time(text: &str) -> String {
-    let took = |line: &str| {
-        let (before, rest) = line.rsplit_once(" (")?;
-        let (_, after) = rest.rsplit_once(" secs)").or_else(|| rest.rsplit_once(" sec)"))?;
-        Some(format!("{before} (TIME){after}"))
-    };
-    text.split_inclusive('\n').map(|line| took(line).unwrap_or_else(|| line.to_owned())).collect()
 }
 
 /// A line as deltapush's documentation says that it becomes.

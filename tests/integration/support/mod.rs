@@ -20,6 +20,7 @@ pub(crate) mod replay;
 pub(crate) mod scene;
 pub(crate) mod scripted;
 pub(crate) mod server;
+pub(crate) mod smoothing;
 pub(crate) mod tls;
 pub(crate) mod token_slot;
 pub(crate) mod tunnel;
