@@ -20,12 +20,14 @@
 pub mod account;
 pub mod activation;
 pub mod admin;
+pub mod admission;
 mod causes;
 pub mod commands;
 pub mod config;
 pub mod crypto;
 mod encoding;
 pub mod handout;
+pub mod http;
 pub mod live;
 pub mod logging;
 pub mod parser;
@@ -38,8 +40,8 @@ pub mod reload;
 mod run;
 pub mod secret;
 pub mod store;
-pub mod stream;
 pub mod telemetry;
+pub mod tls;
 pub mod trace;
 pub mod upstream;
 

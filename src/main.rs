@@ -9,18 +9,18 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use deltapush::activation::Sockets;
 use deltapush::admin::control::AskError;
-use deltapush::admin::web::password::Password;
 use deltapush::commands::trace::TraceError;
 use deltapush::commands::{Fault, Refusal, Unfulfilled};
 use deltapush::config::{self, Config, ConfigError, LogFormat};
+use deltapush::http::admin::password::Password;
 use deltapush::logging::{Log, LogError};
-use deltapush::proxy::certificate::{Origin, Summary};
-use deltapush::proxy::certificates::{Set, Wanted};
-use deltapush::proxy::tls::ServerTlsError;
-use deltapush::push::notifier;
 use deltapush::reload::Reloader;
 use deltapush::store::{Keeping, OpenError, Settings};
-use deltapush::upstream::tls::ClientConfigs;
+use deltapush::tls;
+use deltapush::tls::certs::identity::{Origin, Summary};
+use deltapush::tls::certs::{Set, Wanted};
+use deltapush::tls::client::ClientConfigs;
+use deltapush::tls::server::ServerTlsError;
 use deltapush::{RunError, Server, commands};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -304,7 +304,7 @@ fn check(config: &Config) -> anyhow::Result<()> {
         Set::check(&Wanted::from(config)).map_err(|error| RunError::from(ServerTlsError::from(error)))?;
     ClientConfigs::new(&config.routes).map_err(RunError::from)?;
     Password::check(config).map_err(RunError::from)?;
-    notifier::roots(config.push.ca.as_ref()).map_err(RunError::from)?;
+    tls::client::https_roots(config.push.ca.as_ref()).map_err(RunError::from)?;
     describe(&mut io::stdout().lock(), config, &certificate, &more).context("cannot print")
 }
 

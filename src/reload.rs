@@ -7,13 +7,13 @@ use tracing::{info, warn};
 
 use crate::config::{Config, ConfigError};
 use crate::live::Live;
-use crate::proxy::certificates::{Certificates, LoadError, Set, Wanted};
-use crate::proxy::files;
 use crate::proxy::listener::Proxy;
 use crate::push::watcher::Wishes;
+use crate::tls::certs::reload;
+use crate::tls::certs::{Certificates, LoadError, Set, Wanted};
+use crate::tls::client::TrustError;
 use crate::trace::Tracer;
 use crate::upstream::Upstreams;
-use crate::upstream::tls::TrustError;
 
 /// Why a configuration is not put to work. The one before goes on.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +71,7 @@ impl Reloader {
             warn!("`{key}` has changed in the configuration: it counts from the next start on");
         }
         self.certificates.replace(wanted, set);
-        files::tell_troubles(&self.certificates);
+        reload::tell_troubles(&self.certificates);
         self.upstreams.set(upstreams);
         self.wishes.set(Wishes::from(&config));
         self.proxy.set(self.proxy.get().renewed(&config, self.upstreams.get()));

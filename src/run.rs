@@ -14,20 +14,16 @@ use crate::activation::Sockets;
 use crate::admin::answers::Answers;
 use crate::admin::control;
 use crate::admin::status::Reporter;
-use crate::admin::web::listening::Listening;
-use crate::admin::web::password::{Password, PasswordError};
-use crate::admin::web::{self, site};
+use crate::admission::gate::LoginGate;
+use crate::admission::remember::{from_state, keep_known_logins};
 use crate::config::{self, Config, DOMAIN_PLACEHOLDER, ListenerTls};
+use crate::http::admin::listening::Listening;
+use crate::http::admin::password::{Password, PasswordError};
+use crate::http::admin::{self, site};
+use crate::http::public::keep_known;
 use crate::live::Live;
 use crate::logging::Limit;
-use crate::proxy::certificate::Origin;
-use crate::proxy::certificates::Wanted;
-use crate::proxy::guard::gate::LoginGate;
-use crate::proxy::guard::remember::{from_state, keep_known_logins};
 use crate::proxy::listener::{self, Proxy};
-use crate::proxy::tls::{ServerTls, ServerTlsError};
-use crate::proxy::web::keep_known;
-use crate::proxy::{acme, files};
 use crate::push::board::Board;
 use crate::push::notifier::{ClientError, Notifier};
 use crate::push::registry::{AccountEvents, Registry, upkeep};
@@ -36,9 +32,14 @@ use crate::push::{notifier, schedule};
 use crate::reload::Reloader;
 use crate::store::{self, OpenError, UnixTime};
 use crate::telemetry::Telemetry;
+use crate::tls::acme;
+use crate::tls::certs::Wanted;
+use crate::tls::certs::identity::Origin;
+use crate::tls::certs::reload;
+use crate::tls::client::{TrustError, https_roots};
+use crate::tls::server::{ServerTls, ServerTlsError};
 use crate::trace::Tracer;
 use crate::upstream::Upstreams;
-use crate::upstream::tls::TrustError;
 
 /// How long sessions have for their goodbyes after a shutdown was asked for.
 const GRACE: Duration = Duration::from_secs(5);
@@ -214,7 +215,7 @@ impl Server {
                 log,
                 trace_dropped: Box::new(move || tracer.dropped()),
             };
-            web::start(&config, password, sources, &tls, &tasks, &stop).await;
+            admin::start(&config, password, sources, &tls, &tasks, &stop).await;
         }
         let mut watching = tasks.spawn(watchers.run(account_events, stop.clone()));
         let reporter = Reporter::new(registry.clone(), board, wishes).with_gate(Arc::clone(&gate));
@@ -225,7 +226,7 @@ impl Server {
             tasks.spawn(listening.begin().during(serving));
         }
         tasks.spawn(keep_known(proxy.clone(), stop.clone()));
-        tasks.spawn(files::keep_current(Arc::clone(&tls.certificates), stop.clone()));
+        tasks.spawn(reload::keep_current(Arc::clone(&tls.certificates), stop.clone()));
         tasks.spawn(acme::keep_issued(tls.certificates, tls.challenges, stop.clone()));
         tasks.spawn(upkeep(registry.clone(), stop.clone()));
         tasks.spawn(keep_known_logins(gate, registry.clone(), stop.clone()));
@@ -259,7 +260,7 @@ fn notifier_settings(config: &Config) -> Result<notifier::Settings, TrustError> 
         max_in_flight: config.push.max_in_flight,
         per_second: config.push.max_per_second,
     };
-    let roots = notifier::roots(config.push.ca.as_ref())?;
+    let roots = https_roots(config.push.ca.as_ref())?;
     let (url, contact) = (config.push.notify_url.clone(), config.push.contact.clone());
     Ok(notifier::Settings { url, roots, contact, schedule, grace: PUSH_GRACE })
 }

@@ -14,7 +14,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Wake, Waker};
 
 use deltapush::crypto;
-use deltapush::stream::{Hello, TlsStream};
+use deltapush::tls::stream::{Hello, TlsStream};
 use rcgen::{CertificateParams, KeyPair, PKCS_ED25519};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::rustls::client::{ClientConfig, ClientConnection, Resumption};

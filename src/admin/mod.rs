@@ -13,5 +13,4 @@ pub mod status;
 pub mod table;
 pub mod timeline;
 mod trace;
-pub mod web;
 pub mod words;

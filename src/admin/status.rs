@@ -14,10 +14,10 @@ use super::report::{
 use super::timeline::{self, AccountHistory};
 use super::words::{self, short_hash};
 use crate::account::AccountId;
+use crate::admission::gate::LoginGate;
+use crate::admission::logins::Strain;
 use crate::config::Messages;
 use crate::live::Live;
-use crate::proxy::guard::gate::LoginGate;
-use crate::proxy::guard::logins::Strain;
 use crate::push::board::{Board, LeftOut, WatchEntry, WatchState};
 use crate::push::registry::Registry;
 use crate::push::watcher::Wishes;

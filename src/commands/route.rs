@@ -4,11 +4,11 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use crate::config::{Allow, Config, DOMAIN_PLACEHOLDER, Route};
+use crate::tls::client::TrustError;
 use crate::upstream::Upstreams;
 use crate::upstream::discovery::DiscoveryError;
 use crate::upstream::dns::Reach;
 use crate::upstream::route::{Asked, Endpoint, Routes, Servers};
-use crate::upstream::tls::TrustError;
 
 /// Writes the routes in the order in which they are tried, and who may use them.
 ///

@@ -12,9 +12,8 @@ use tracing::debug;
 
 use super::attempt::Waiting;
 use super::conversation::Conversation;
-use super::guard::door::{Claim, Place};
 use super::handle::AccountHandle;
-use super::handshake::{self, Accepted, Guests, Http};
+use super::handshake::{self, Accepted, Guests};
 use super::legacy::{Legacy, Returned};
 use super::listener::Proxy;
 use super::login::Entered;
@@ -23,14 +22,15 @@ use super::own_refusals::OwnRefusal;
 use super::preauth::{Allowance, Event, NotAuthenticated, Protection};
 use super::relay::{Beginning, Bounds, Relay};
 use super::session::{Session, Upstream};
-use super::web;
 use crate::account::AccountId;
+use crate::admission::door::{Claim, Place};
 use crate::config::{Listener, ListenerTls};
+use crate::http::{HttpVersion, public};
 use crate::push::registry::Origin;
 use crate::push::watcher::kept::Abilities;
 use crate::secret::Credentials;
-use crate::stream::{Stream, receive_some};
 use crate::telemetry::{Event as Told, LoginResult, Telemetry};
+use crate::tls::stream::{Stream, receive_some};
 use crate::trace::{Mark, Recorder, Speaker, Transcript};
 use crate::upstream::connect::Connected;
 use crate::upstream::id::Introduction;
@@ -207,15 +207,15 @@ impl Connection {
         let accepted = timeout_at(deadline, handshake::accept(&self.proxy.tls, tcp, guests)).await;
         match accepted.map_err(|_| NoLogin::TimedOut)?.map_err(NoLogin::Handshake)? {
             Accepted::Imap(mut stream, host) => {
-                if guests == Guests::Web && web::wants_http(&mut stream, host.as_deref(), &self.proxy.site).await {
-                    web::serve(stream, Http::One, Arc::clone(&self.proxy.site)).await;
+                if guests == Guests::Web && public::wants_http(&mut stream, host.as_deref(), &self.proxy.site).await {
+                    public::serve(stream, HttpVersion::One, Arc::clone(&self.proxy.site)).await;
                     return Err(NoLogin::Page);
                 }
                 self.entrance.host = host;
                 Ok(stream.into())
             }
             Accepted::Web(stream, http) => {
-                web::serve(stream, http, Arc::clone(&self.proxy.site)).await;
+                public::serve(stream, http, Arc::clone(&self.proxy.site)).await;
                 Err(NoLogin::Page)
             }
             Accepted::Proof => Err(NoLogin::Proof),

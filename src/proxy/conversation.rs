@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
-use crate::stream::Stream;
+use crate::tls::stream::Stream;
 
 /// How long a client may take to accept an answer.
 const WRITE_TIME: Duration = Duration::from_secs(20);

@@ -6,26 +6,18 @@ use std::sync::Arc;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use super::tls::{HTTP_1, HTTP_2, ServerTls};
-use crate::stream::{Hello, TlsStream};
+use crate::http::HttpVersion;
+use crate::tls::server::{HTTP_1, HTTP_2, ServerTls};
+use crate::tls::stream::{Hello, TlsStream};
 
 /// What a client came for.
 pub(super) enum Accepted {
     /// IMAP: it asked for ALPN `imap`, or for nothing. And for which host, in lower case.
     Imap(TlsStream, Option<String>),
     /// A page, over the protocol that was agreed on.
-    Web(TlsStream, Http),
+    Web(TlsStream, HttpVersion),
     /// It was an authority; the handshake was all that it wanted (RFC 8737 section 3).
     Proof,
-}
-
-/// Which HTTP.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Http {
-    /// HTTP/1.1.
-    One,
-    /// HTTP/2.
-    Two,
 }
 
 /// Who is taken in, beside an authority that looks for a proof.
@@ -54,8 +46,8 @@ pub(super) async fn accept(tls: &ServerTls, tcp: TcpStream, guests: Guests) -> i
     let host = hello.client_hello().server_name().map(str::to_ascii_lowercase);
     let stream = hello.answer(Arc::clone(config)).await?;
     Ok(match stream.agreed().alpn_protocol() {
-        Some(HTTP_2) => Accepted::Web(stream, Http::Two),
-        Some(HTTP_1) => Accepted::Web(stream, Http::One),
+        Some(HTTP_2) => Accepted::Web(stream, HttpVersion::Two),
+        Some(HTTP_1) => Accepted::Web(stream, HttpVersion::One),
         _ => Accepted::Imap(stream, host),
     })
 }

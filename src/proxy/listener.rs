@@ -14,21 +14,21 @@ use tracing::{debug, warn};
 
 use super::announced::announced;
 use super::connection::Connection;
-use super::guard::door::{Door, Place};
-use super::guard::gate::LoginGate;
 use super::own_refusals::OwnRefusal;
 use super::probes::Probes;
 use super::session;
-use super::tls::ServerTls;
-use super::web::Site;
+use crate::admission::door::{Door, Place};
+use crate::admission::gate::LoginGate;
 use crate::config::{Allow, Config, Limits, Listener, ListenerTls};
+use crate::http::public::Site;
 use crate::live::Live;
 use crate::push::board::Board;
 use crate::push::registry::{AccountLimits, Registry};
 use crate::push::watcher::kept::Keeper;
 use crate::recognition::Recognizer;
-use crate::stream;
 use crate::telemetry::Event;
+use crate::tls::server::ServerTls;
+use crate::tls::stream;
 use crate::trace::Tracer;
 use crate::upstream::Upstreams;
 

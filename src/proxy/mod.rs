@@ -1,24 +1,17 @@
 //! One client connection, from accept to close.
 
-pub mod acme;
 mod announced;
 mod attempt;
-pub mod certificate;
-pub mod certificates;
-pub mod challenges;
 pub mod compress;
 mod connection;
 mod conversation;
-pub mod files;
-pub mod guard;
 mod handle;
-mod handshake;
-mod leaf;
+pub(crate) mod handshake;
 mod legacy;
 pub mod listener;
 mod login;
 mod login_answer;
-mod own_refusals;
+pub(crate) mod own_refusals;
 mod peer;
 pub mod preauth;
 mod probes;
@@ -27,6 +20,4 @@ pub mod relay;
 mod rest;
 mod sasl;
 pub mod session;
-pub mod tls;
 mod turn;
-pub(crate) mod web;

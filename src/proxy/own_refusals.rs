@@ -6,7 +6,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::guard::logins::{Blocked, Limit};
+use crate::admission::logins::{Blocked, Limit};
 use crate::upstream::connect::ConnectError;
 use crate::upstream::dialogue::LoginError;
 use crate::upstream::discovery::DiscoveryError;

@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::coop;
 
 use super::compress::{Compression, Failed, Malformed};
-use crate::stream::Stream;
+use crate::tls::stream::Stream;
 
 /// One of the two connections.
 pub(super) struct Peer {

@@ -20,8 +20,8 @@ use super::session::{Answer, Glimpse, Output, Request, Session};
 use super::turn::{Turn, consume};
 use crate::secret::DeviceToken;
 use crate::store::FetchLesson;
-use crate::stream::{Stream, with_scratch};
 use crate::telemetry::Way;
+use crate::tls::stream::{Stream, with_scratch};
 use crate::trace::{Recorder, Transcript};
 
 /// How long a session goes on after one peer has closed its side, or after deltapush ended it.

@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::session::{Output, Request, Session, Settling};
 use crate::secret::DeviceToken;
-use crate::stream::{Stream, receive};
+use crate::tls::stream::{Stream, receive};
 use crate::trace::{Recorder, Transcript};
 
 /// How long answers are awaited that a client has asked for and does not want any more.

@@ -10,8 +10,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_rustls::rustls::RootCertStore;
 
+pub use super::http::ClientError;
 use super::http::Poster;
-pub use super::http::{ClientError, roots};
 use super::push_test::{Progress, Tester, Tests};
 use super::registry::{News, Registry, TokenNews};
 use super::schedule::{self, Answer, Failure, Outcome, Schedule, Step};

@@ -24,7 +24,7 @@ use super::{dial, proxy_header};
 use crate::config::Security;
 use crate::parser::reader::TooLong;
 use crate::secret::Credentials;
-use crate::stream::{self, Stream};
+use crate::tls::stream::{self, Stream};
 use crate::trace::Transcript;
 
 /// Servers of one domain that are tried.

@@ -16,7 +16,7 @@ use super::permit::Permit;
 use super::route::{Endpoint, Target};
 use crate::parser::reader::ResponseReader;
 use crate::secret::{Kind, Secret};
-use crate::stream::{self, Stream, TlsStream};
+use crate::tls::stream::{self, Stream, TlsStream};
 use crate::trace::{Mark, Piece, Speaker, Transcript};
 
 /// The longest response that a login reads. A capability list has some hundred bytes.

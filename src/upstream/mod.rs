@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Config;
+use crate::tls::client::{ClientConfigs, TrustError};
 
 pub mod address;
 pub mod connect;
@@ -24,7 +25,6 @@ pub mod providers;
 mod proxy_header;
 pub mod refusal;
 pub mod route;
-pub mod tls;
 
 /// All that is needed to reach the servers that the configuration names.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ pub struct Upstreams {
     /// Whose server is which.
     pub routes: route::Routes,
     /// Verifying their certificates.
-    pub tls: tls::ClientConfigs,
+    pub tls: ClientConfigs,
     /// How long a connection with its login may take.
     pub time: Duration,
     /// Finding their addresses.
@@ -49,11 +49,11 @@ impl Upstreams {
     /// As `config` wants it. Blocks on files of certificate authorities.
     ///
     /// # Errors
-    /// [`tls::TrustError`] if one of these files does not serve.
-    pub fn new(config: &Config) -> Result<Self, tls::TrustError> {
+    /// [`TrustError`] if one of these files does not serve.
+    pub fn new(config: &Config) -> Result<Self, TrustError> {
         Ok(Self {
             routes: route::Routes::new(&config.routes),
-            tls: tls::ClientConfigs::new(&config.routes)?,
+            tls: ClientConfigs::new(&config.routes)?,
             time: config.limits.upstream_time,
             dns: Arc::new(dns::Dns::new(config.dns.server)),
             discovery: Arc::default(),
@@ -65,8 +65,8 @@ impl Upstreams {
     /// As another configuration wants it. What was looked up stays known, unless somebody else is to be asked.
     ///
     /// # Errors
-    /// [`tls::TrustError`] if a file of certificate authorities does not serve.
-    pub fn renewed(&self, before: &Config, config: &Config) -> Result<Self, tls::TrustError> {
+    /// [`TrustError`] if a file of certificate authorities does not serve.
+    pub fn renewed(&self, before: &Config, config: &Config) -> Result<Self, TrustError> {
         let new = Self { late: Arc::clone(&self.late), methods: Arc::clone(&self.methods), ..Self::new(config)? };
         if before.dns != config.dns || before.routes != config.routes {
             return Ok(new);

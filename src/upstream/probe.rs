@@ -17,7 +17,7 @@ use super::dns::Reach;
 use super::route::{Endpoint, Target};
 use crate::config::{Security, Submission, Trust};
 use crate::parser::response::{self, Condition};
-use crate::stream::TlsStream;
+use crate::tls::stream::TlsStream;
 
 /// How long a look may take as a whole.
 const TIME: Duration = Duration::from_secs(8);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deltapush::config::Config;
-use deltapush::upstream::tls::ClientConfigs;
+use deltapush::tls::client::ClientConfigs;
 use tokio_rustls::rustls::HandshakeKind;
 
 use super::support::client::Client;

@@ -15,7 +15,7 @@ use super::qr::{self, Settings};
 use super::{Fault, Refusal, password};
 use crate::config::{Config, Hostname, ListenerTls, Submission, Upstream};
 use crate::handout::{self, Outgoing, outgoing};
-use crate::proxy::certificates::{Set, Wanted};
+use crate::tls::certs::{Set, Wanted};
 use crate::upstream::dns::Dns;
 use place::{Facts, Leads, Place};
 use server::{Address, Server};

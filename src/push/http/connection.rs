@@ -146,10 +146,11 @@ impl Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::push::http::{client_config, roots};
+    use crate::push::http::client_config;
+    use crate::tls::client::https_roots;
 
     fn connection() -> Connection {
-        let tls = client_config(roots(None).unwrap()).unwrap();
+        let tls = client_config(https_roots(None).unwrap()).unwrap();
         Connection::new(Recipe { tls, user_agent: "test".into(), proxied: false }).unwrap()
     }
 

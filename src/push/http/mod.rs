@@ -23,9 +23,8 @@ use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 use self::connection::{Connection, Recipe};
 use super::schedule::{Answer, Failure};
 use crate::causes::with_causes;
-use crate::config::{Contact, Trust};
+use crate::config::Contact;
 use crate::secret::DeviceToken;
-use crate::upstream::tls::{self, TrustError};
 
 /// Silence after which an HTTP/1.1 connection that was used before counts as dead; half the POST's limit if that is less.
 const HTTP1_SILENCE: Duration = Duration::from_secs(15);
@@ -152,20 +151,6 @@ fn user_agent(contact: Option<&Contact>) -> String {
     contact.map_or_else(|| product.into(), |contact| format!("{product} (+{contact})"))
 }
 
-/// Whom the notification server's certificate must come from. Where the configuration says nothing: from the built-in
-/// authorities or this machine's, should it have any.
-///
-/// # Errors
-/// [`TrustError`], the operator's to mend.
-pub fn roots(ca: Option<&Trust>) -> Result<RootCertStore, TrustError> {
-    if let Some(trust) = ca {
-        return tls::roots(trust);
-    }
-    let mut roots = tls::roots(&Trust::WebPki)?;
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    Ok(roots)
-}
-
 fn client_config(roots: RootCertStore) -> Result<ClientConfig, rustls::Error> {
     let mut config = ClientConfig::builder_with_provider(aws_lc_rs::default_provider().into())
         .with_safe_default_protocol_versions()?
@@ -199,6 +184,7 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tls::client::https_roots;
 
     #[test]
     fn statuses_mean_what_the_chatmail_relay_takes_them_for() {
@@ -241,7 +227,7 @@ mod tests {
     fn the_client_can_be_built() {
         for url in ["https://notifications.example.org/notify", "http://127.0.0.1:1/notify"] {
             let contact = Contact::parse("https://push.example.org/contact").ok();
-            Poster::new(url.parse().unwrap(), roots(None).unwrap(), contact.as_ref()).unwrap();
+            Poster::new(url.parse().unwrap(), https_roots(None).unwrap(), contact.as_ref()).unwrap();
         }
     }
 }

@@ -21,8 +21,8 @@ use crate::push::idle::{Action, Failure, IdleMachine, Manners, Watch, WatchedMai
 use crate::push::registry::INBOX;
 use crate::secret::Credentials;
 use crate::store::{Announce, Position, StoreError};
-use crate::stream::{Stream, receive};
 use crate::telemetry::Event;
+use crate::tls::stream::{Stream, receive};
 use crate::trace::{Mark, Recorder, Speaker};
 use crate::upstream::connect::{Attempt, ConnectError, Connected};
 use crate::upstream::dialogue::Purpose;

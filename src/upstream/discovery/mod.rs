@@ -21,8 +21,8 @@ use tracing::debug;
 
 use super::dns::{Dns, DnsError, Reach};
 use super::route::{Endpoint, Terms};
-use super::tls::ClientConfigs;
 use crate::config::Security;
+use crate::tls::client::ClientConfigs;
 use autoconfig::Kind;
 pub use document::UnusableDocument;
 use document::{Trouble, documents};

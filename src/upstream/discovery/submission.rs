@@ -10,9 +10,9 @@ use super::autoconfig::{self, Flaw, Kind};
 use super::srv::{self, Service};
 use super::{Offer, Search, documents};
 use crate::config::{LoginTemplate, Security, Submission};
+use crate::tls::client::ClientConfigs;
 use crate::upstream::dns::{Dns, DnsError, Reach};
 use crate::upstream::route::Terms;
-use crate::upstream::tls::ClientConfigs;
 
 /// What is asked, and whom.
 #[derive(Clone, Copy)]

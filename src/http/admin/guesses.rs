@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use crate::proxy::guard::{Bounded, Prefix};
+use crate::admission::{Bounded, Prefix};
 
 /// Addresses that are remembered; IPv6 counts by /64.
 const ADDRESSES: usize = 10_000;

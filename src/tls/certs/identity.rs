@@ -15,10 +15,10 @@ use tokio_rustls::rustls;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use zeroize::Zeroizing;
 
-use super::leaf::Leaf;
 use crate::config::{self, Hostname};
 use crate::crypto;
 use crate::pem_file::{self, PemError, quoted};
+use crate::tls::certs::x509::Leaf;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -201,7 +201,7 @@ fn check_pair(
 ///
 /// # Errors
 /// [`CertificateError`] naming the file and the cure.
-pub(super) fn kept_key(hostname: &Hostname, certificate: &config::Certificate) -> Result<KeyPair, CertificateError> {
+pub(crate) fn kept_key(hostname: &Hostname, certificate: &config::Certificate) -> Result<KeyPair, CertificateError> {
     let files = SelfSigned::new(hostname, certificate);
     match files.kept_key()? {
         Some(key) => Ok(key),
@@ -210,7 +210,7 @@ pub(super) fn kept_key(hostname: &Hostname, certificate: &config::Certificate) -
 }
 
 /// Where the certificate that an authority issued for `hostname` is kept.
-pub(super) fn issued_path(hostname: &Hostname, certificate: &config::Certificate) -> PathBuf {
+pub(crate) fn issued_path(hostname: &Hostname, certificate: &config::Certificate) -> PathBuf {
     certificate.directory.join(format!("{hostname}.acme.pem"))
 }
 
@@ -349,7 +349,7 @@ fn tighten(path: &Path) -> Result<(), CertificateError> {
 }
 
 /// Writes a file that is there either as a whole or not at all, with `mode` from its first byte on.
-pub(super) fn write_atomically(path: &Path, mode: u32, content: &[u8]) -> Result<(), CertificateError> {
+pub(crate) fn write_atomically(path: &Path, mode: u32, content: &[u8]) -> Result<(), CertificateError> {
     let mut temporary = path.as_os_str().to_owned();
     // Nobody else's: neither that of another write at the same time nor one that a crash has left.
     temporary.push(format!(".{:016x}.tmp", fastrand::u64(..)));

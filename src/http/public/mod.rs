@@ -20,8 +20,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use reqwest::Url;
 use tokio::time::timeout;
 
-use super::handshake::Http;
-use crate::stream::TlsStream;
+use crate::http::HttpVersion;
+use crate::tls::stream::TlsStream;
 use site::Expected;
 pub(crate) use site::{Site, keep_known};
 
@@ -105,7 +105,7 @@ fn autoconfig<B>(site: &Site, request: &Request<B>) -> Option<String> {
 
 /// Whether a client that asked for no protocol in its handshake wants HTTP: Delta Chat fetches autoconfig so. Who may want IMAP
 /// must not be kept waiting for its greeting.
-pub(super) async fn wants_http(stream: &mut TlsStream, host: Option<&str>, site: &Site) -> bool {
+pub(crate) async fn wants_http(stream: &mut TlsStream, host: Option<&str>, site: &Site) -> bool {
     if stream.agreed().alpn_protocol().is_some() {
         return false;
     }
@@ -125,7 +125,7 @@ fn is_request(seen: &[u8]) -> bool {
 }
 
 /// Serves a browser until it goes or has stayed long enough.
-pub(super) async fn serve(stream: TlsStream, http: Http, site: Arc<Site>) {
+pub(crate) async fn serve(stream: TlsStream, http: HttpVersion, site: Arc<Site>) {
     let answer = service_fn(move |request: Request<Incoming>| {
         // Whatever body there is is not read: hyper closes or resets what it belongs to.
         let response = answer(&site, &request);
@@ -134,12 +134,12 @@ pub(super) async fn serve(stream: TlsStream, http: Http, site: Arc<Site>) {
     let stream = TokioIo::new(stream);
     // Errors are the browser's, and its end comes as one often enough.
     let _ = match http {
-        Http::One => {
+        HttpVersion::One => {
             let mut builder = http1::Builder::new();
             builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(MAX_HEAD);
             timeout(STAY, builder.serve_connection(stream, answer)).await
         }
-        Http::Two => {
+        HttpVersion::Two => {
             let mut builder = http2::Builder::new(TokioExecutor::new());
             builder
                 .timer(TokioTimer::new())

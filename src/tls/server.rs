@@ -6,15 +6,15 @@ use std::sync::Arc;
 use tokio_rustls::rustls::crypto::aws_lc_rs::Ticketer;
 use tokio_rustls::rustls::{self, ServerConfig};
 
-use super::certificates::{Certificates, LoadError, Set, Wanted};
-use super::challenges::Challenges;
 use crate::crypto;
+use crate::tls::acme::challenges::Challenges;
+use crate::tls::certs::{Certificates, LoadError, Set, Wanted};
 
 /// ALPN of IMAP, as Delta Chat asks for it on unusual ports.
 const IMAP: &[u8] = b"imap";
 /// ALPN of HTTP/1.1 and HTTP/2.
-pub(super) const HTTP_1: &[u8] = b"http/1.1";
-pub(super) const HTTP_2: &[u8] = b"h2";
+pub(crate) const HTTP_1: &[u8] = b"http/1.1";
+pub(crate) const HTTP_2: &[u8] = b"h2";
 
 /// What listeners need for TLS.
 #[derive(Debug, Clone)]
@@ -96,7 +96,7 @@ mod tests {
 
     use super::*;
     use crate::config::{self, Hostname};
-    use crate::proxy::certificate::Identity;
+    use crate::tls::certs::identity::Identity;
 
     struct Fixture {
         tls: ServerTls,

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::certificates::{Certificates, Wanted};
+use crate::tls::certs::{Certificates, Wanted};
 
 /// How often files are looked at: a handful of system calls.
 const LOOK: Duration = Duration::from_secs(5);

@@ -19,9 +19,9 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use super::site::{Site, Visitor};
-use crate::proxy::guard::door::{Door, Place};
-use crate::proxy::guard::places::Limits;
-use crate::stream;
+use crate::admission::door::{Door, Place};
+use crate::admission::places::Limits;
+use crate::tls::stream;
 
 /// Who may be here: an operator with some devices, a Prometheus or two, and strangers who do not know the password.
 const LIMITS: Limits = Limits { connections: 128, per_address: 64, before_login: 48, before_login_per_address: 24 };

@@ -7,11 +7,11 @@ use super::query::value;
 use super::{ago, frame};
 use crate::account::AccountId;
 use crate::admin::timeline::{AccountHistory, Happened, Kind};
-use crate::admin::web::site::Site;
 use crate::admin::words;
+use crate::http::admin::site::Site;
 
 /// The page of the account that the query names; `None` if there is none.
-pub(in crate::admin::web) async fn account(site: &Site, query: &str) -> Option<Markup> {
+pub(in crate::http::admin) async fn account(site: &Site, query: &str) -> Option<Markup> {
     let account = AccountId::new(&value(query, "name"), &value(query, "server"));
     let history = site.reporter.account(&account).await.ok()??;
     Some(frame(site, &words::tame(&account.user), false, &content(&history)))

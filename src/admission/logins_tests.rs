@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::account::AccountId;
-use crate::proxy::guard::key::KeyMaker;
+use crate::admission::key::KeyMaker;
 
 /// A clock and what it is about.
 struct Lab {

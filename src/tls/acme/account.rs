@@ -10,8 +10,8 @@ use zeroize::Zeroizing;
 use super::http::Https;
 use super::order::AcmeError;
 use crate::config::Acme;
-use crate::proxy::certificate::write_atomically;
-use crate::push::notifier::roots;
+use crate::tls::certs::identity::write_atomically;
+use crate::tls::client::https_roots;
 
 /// Where the account with this authority is kept: a file for each, by its URL.
 fn path(folder: &Path, acme: &Acme) -> PathBuf {
@@ -53,7 +53,7 @@ fn read(path: &Path) -> Result<Option<AccountCredentials>, AcmeError> {
 }
 
 fn builder(acme: &Acme) -> Result<AccountBuilder, AcmeError> {
-    Ok(Account::builder_with_http(Box::new(Https::new(roots(acme.ca.as_ref())?)?)))
+    Ok(Account::builder_with_http(Box::new(Https::new(https_roots(acme.ca.as_ref())?)?)))
 }
 
 #[cfg(test)]

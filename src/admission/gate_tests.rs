@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::*;
-use crate::proxy::guard::logins::Limit;
+use crate::admission::logins::Limit;
 
 fn gate() -> Arc<LoginGate> {
     Arc::new(LoginGate::new(FailedLogins { per_account: 1, ..FailedLogins::default() }).unwrap())

@@ -8,16 +8,16 @@ use maud::{Markup, html};
 use super::query::{address, value};
 use super::{ago, frame};
 use crate::admin::report::{AccountReport, DeviceReport, PushReport, Report, WatchKind};
-use crate::admin::web::plot;
-use crate::admin::web::site::Site;
 use crate::admin::words;
+use crate::http::admin::plot;
+use crate::http::admin::site::Site;
 use crate::telemetry::metrics::now;
 
 /// Accounts on a page. Those with a problem come first.
 const PER_PAGE: usize = 100;
 
 /// The whole page for this query.
-pub(in crate::admin::web) async fn overview(site: &Site, query: &str) -> Markup {
+pub(in crate::http::admin) async fn overview(site: &Site, query: &str) -> Markup {
     let search = value(query, "q");
     let content = html! {
         form method="get" action="/" role="search" {
@@ -30,7 +30,7 @@ pub(in crate::admin::web) async fn overview(site: &Site, query: &str) -> Markup 
 }
 
 /// The part of it that changes.
-pub(in crate::admin::web) async fn live_part(site: &Site, query: &str) -> Markup {
+pub(in crate::http::admin) async fn live_part(site: &Site, query: &str) -> Markup {
     let search = value(query, "q");
     let page = value(query, "page").parse().unwrap_or(1);
     let metrics = site.board.telemetry().metrics();

@@ -1,5 +1,9 @@
 //! The certificates at work: which one a client sees, and replacing them while sessions go on.
 
+pub mod identity;
+pub mod reload;
+pub(crate) mod x509;
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -8,12 +12,12 @@ use tokio_rustls::rustls;
 use tokio_rustls::rustls::server::{ClientHello, ResolvesServerCert};
 use tokio_rustls::rustls::sign::CertifiedKey;
 
-use super::certificate::{CertificateError, Identity, Origin, Summary};
-use super::leaf::Leaf;
 use crate::config::{self, Hostname};
 use crate::crypto;
 use crate::live::Live;
-use crate::upstream::tls::{TrustError, roots};
+use crate::tls::certs::identity::{CertificateError, Identity, Origin, Summary};
+use crate::tls::certs::x509::Leaf;
+use crate::tls::client::{TrustError, roots};
 
 /// How long before its end a certificate of the operator's own is told of, if it lasts for long.
 const NOTICE: Duration = Duration::from_secs(14 * 24 * 60 * 60);
@@ -102,14 +106,14 @@ impl Set {
     }
 
     /// From when to when the first is valid, if an authority issued it by ACME.
-    pub(super) fn issued(&self) -> Option<(Timestamp, Timestamp)> {
+    pub(crate) fn issued(&self) -> Option<(Timestamp, Timestamp)> {
         let is_issued = self.default.summary.origin == Origin::Issued;
         Leaf::of(&self.default.certified.cert).ok().filter(|_| is_issued)?.validity()
     }
 
     /// What clients take offence at, or soon will, for the operator to mend. What deltapush makes or has issued it renews
     /// itself.
-    pub(super) fn troubles(&self, hostname: &Hostname, now: Timestamp) -> Vec<String> {
+    pub(crate) fn troubles(&self, hostname: &Hostname, now: Timestamp) -> Vec<String> {
         let own =
             std::iter::once(&self.default).chain(&self.more).filter(|shown| shown.summary.origin == Origin::Files);
         let mut troubles: Vec<String> = own.filter_map(|shown| shown.trouble_with_time(now)).collect();

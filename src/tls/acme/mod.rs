@@ -2,6 +2,7 @@
 //! `order` talks to the authority, `schedule` says when.
 
 mod account;
+pub mod challenges;
 mod http;
 mod order;
 mod schedule;
@@ -16,9 +17,9 @@ use tracing::{info, warn};
 
 use self::order::AcmeError;
 use self::schedule::Schedule;
-use super::certificates::{Certificates, Wanted};
-use super::challenges::Challenges;
 use crate::config::Acme;
+use crate::tls::acme::challenges::Challenges;
+use crate::tls::certs::{Certificates, Wanted};
 
 /// How long one attempt may take, from the first request to the certificate.
 const PATIENCE: Duration = Duration::from_secs(5 * 60);

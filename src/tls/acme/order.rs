@@ -16,11 +16,11 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use super::account;
 use crate::causes::with_causes;
 use crate::config::{Acme, Hostname};
-use crate::proxy::certificate::{CertificateError, issued_path, kept_key, write_atomically};
-use crate::proxy::certificates::{LoadError, Wanted};
-use crate::proxy::challenges::{Challenges, Offer, ProofError};
-use crate::proxy::leaf::Leaf;
-use crate::upstream::tls::TrustError;
+use crate::tls::acme::challenges::{Challenges, Offer, ProofError};
+use crate::tls::certs::identity::{CertificateError, issued_path, kept_key, write_atomically};
+use crate::tls::certs::x509::Leaf;
+use crate::tls::certs::{LoadError, Wanted};
+use crate::tls::client::TrustError;
 
 /// How the state of an order is asked for: soon at first, then less and less often.
 const POLLING: RetryPolicy =

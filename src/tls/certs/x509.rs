@@ -11,10 +11,10 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use crate::config::Hostname;
 
 /// The first certificate of a chain.
-pub(super) struct Leaf<'a>(X509Certificate<'a>);
+pub(crate) struct Leaf<'a>(X509Certificate<'a>);
 
 impl<'a> Leaf<'a> {
-    pub(super) fn of(chain: &'a [CertificateDer<'static>]) -> Result<Self, String> {
+    pub(crate) fn of(chain: &'a [CertificateDer<'static>]) -> Result<Self, String> {
         let der = chain.first().ok_or("no certificate in it")?;
         match X509Certificate::from_der(der) {
             Ok((_, certificate)) => Ok(Self(certificate)),
@@ -23,36 +23,36 @@ impl<'a> Leaf<'a> {
     }
 
     /// When it expires.
-    pub(super) fn not_after(&self) -> Option<Timestamp> {
+    pub(crate) fn not_after(&self) -> Option<Timestamp> {
         Timestamp::from_second(self.0.validity().not_after.timestamp()).ok()
     }
 
     /// From when to when it is valid.
-    pub(super) fn validity(&self) -> Option<(Timestamp, Timestamp)> {
+    pub(crate) fn validity(&self) -> Option<(Timestamp, Timestamp)> {
         let not_before = Timestamp::from_second(self.0.validity().not_before.timestamp()).ok()?;
         Some((not_before, self.not_after()?))
     }
 
     /// Whether it is still valid in `time` from now.
-    pub(super) fn lasts(&self, time: Duration) -> bool {
+    pub(crate) fn lasts(&self, time: Duration) -> bool {
         let now = Timestamp::now();
         let not_after = self.not_after().unwrap_or(Timestamp::MIN);
         now.checked_add(time).is_ok_and(|wanted| wanted < not_after)
     }
 
     /// Whether it is for this key.
-    pub(super) fn has_key(&self, key: &KeyPair) -> bool {
+    pub(crate) fn has_key(&self, key: &KeyPair) -> bool {
         self.0.public_key().subject_public_key.data.as_ref() == key.der_bytes()
     }
 
     /// Whether it is for the key of which this is the public part, as SubjectPublicKeyInfo.
-    pub(super) fn has_public_key(&self, public: &[u8]) -> bool {
+    pub(crate) fn has_public_key(&self, public: &[u8]) -> bool {
         self.0.public_key().raw == public
     }
 
     /// Whether a client that connects to `hostname` accepts it as far as the name goes: only subject alternative names count
     /// (RFC 9525 section 2).
-    pub(super) fn names(&self, hostname: &Hostname) -> bool {
+    pub(crate) fn names(&self, hostname: &Hostname) -> bool {
         let Ok(Some(extension)) = self.0.subject_alternative_name() else { return false };
         let host = hostname.as_str();
         let address = host.parse::<IpAddr>().ok().map(octets);

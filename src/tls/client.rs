@@ -1,4 +1,4 @@
-//! TLS towards upstream servers: one client configuration per kind of trust, built once at the start.
+//! TLS as a client: one client configuration per kind of trust, built once at the start, and the certificate authorities.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -86,6 +86,19 @@ fn client_config(roots: RootCertStore) -> Result<Arc<ClientConfig>, TrustError> 
         .with_no_client_auth();
     config.resumption = Resumption::in_memory_sessions(REMEMBERED_SERVERS);
     Ok(Arc::new(config))
+}
+
+/// The certificate authorities for HTTPS: those that `ca` names. Without it the built-in ones, and this machine's if it has any.
+///
+/// # Errors
+/// [`TrustError`], the operator's to mend.
+pub fn https_roots(ca: Option<&Trust>) -> Result<RootCertStore, TrustError> {
+    if let Some(trust) = ca {
+        return roots(trust);
+    }
+    let mut found = roots(&Trust::WebPki)?;
+    found.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    Ok(found)
 }
 
 /// The certificate authorities that `trust` stands for. Blocks on files.

@@ -28,7 +28,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::config::Config;
-use crate::proxy::tls::ServerTls;
+use crate::tls::server::ServerTls;
 use password::Password;
 use site::{Site, Sources};
 

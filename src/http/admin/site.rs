@@ -24,10 +24,10 @@ use crate::admin::report::Report;
 use crate::admin::status::Reporter;
 use crate::config::Config;
 use crate::logging::Limit;
-use crate::proxy::certificates::Certificates;
 use crate::push::board::Board;
 use crate::push::registry::Registry;
 use crate::store::StoreError;
+use crate::tls::certs::Certificates;
 
 /// Pages that are refreshed live at once.
 const VIEWERS: usize = 16;

@@ -1,0 +1,7 @@
+//! TLS: certificates and where they come from, the server's side of handshakes, and connections that own no buffer while idle.
+
+pub mod acme;
+pub mod certs;
+pub mod client;
+pub mod server;
+pub mod stream;
