@@ -17,6 +17,7 @@
 
 #![cfg_attr(test, expect(clippy::arithmetic_side_effects, reason = "in a test an overflow is a failed test"))]
 
+mod accept;
 pub mod account;
 pub mod activation;
 pub mod admin;

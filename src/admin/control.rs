@@ -19,6 +19,7 @@ use tracing::warn;
 
 use super::answers::{Answers, say};
 use super::question::{Question, Verdict};
+use crate::accept::AcceptFailures;
 
 /// How long a question may take to arrive, and how long whoever asks waits for the first line of its answer.
 const TIME: Duration = Duration::from_secs(10);
@@ -44,11 +45,18 @@ pub async fn serve(directory: PathBuf, answers: Arc<Answers>, stop: Cancellation
         Err(error) => return warn!("`deltapush status` will not work: {}: {error}", path.display()),
     };
     let places = Arc::new(Semaphore::new(MAX_QUESTIONS));
+    let mut failures = AcceptFailures::default();
     // Whatever is under way ends with it.
     let mut under_way = JoinSet::new();
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         while under_way.try_join_next().is_some() {}
-        let Ok((stream, _)) = accepted else { continue };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                failures.handle(&error, "the control socket").await;
+                continue;
+            }
+        };
         // What finds no place can be asked again.
         if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
             let answers = Arc::clone(&answers);

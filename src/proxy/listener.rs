@@ -3,20 +3,19 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::announced::announced;
 use super::connection::Connection;
 use super::own_refusals::OwnRefusal;
 use super::probes::Probes;
 use super::session;
+use crate::accept::AcceptFailures;
 use crate::admission::door::{Door, Place};
 use crate::admission::gate::LoginGate;
 use crate::config::{Allow, Config, Limits, Listener, ListenerTls};
@@ -31,9 +30,6 @@ use crate::tls::server::ServerTls;
 use crate::tls::stream;
 use crate::trace::Tracer;
 use crate::upstream::Upstreams;
-
-/// How long to wait when no connection can be accepted, for example because there are no file descriptors left.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// What all connections have in common that began under the same configuration.
 pub struct Proxy {
@@ -185,21 +181,14 @@ pub async fn serve(
     tasks: TaskTracker,
     stop: CancellationToken,
 ) {
-    let mut was_failing = false;
+    let mut failures = AcceptFailures::default();
     while let Some(accepted) = stop.run_until_cancelled(socket.accept()).await {
         match accepted {
             Ok((tcp, peer)) => {
-                was_failing = false;
                 let proxy = proxy.get();
                 admit(&proxy, tcp, peer, &proxy.current(&listener), &tasks, &stop);
             }
-            Err(error) => {
-                // Said once: peers can cause it again and again.
-                if !std::mem::replace(&mut was_failing, true) {
-                    warn!("cannot accept a connection: {error}");
-                }
-                sleep(ACCEPT_PAUSE).await;
-            }
+            Err(error) => failures.handle(&error, "the IMAP listener").await,
         }
     }
 }

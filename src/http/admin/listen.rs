@@ -13,12 +13,13 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::site::{Site, Visitor};
+use crate::accept::AcceptFailures;
 use crate::admission::door::{Door, Place};
 use crate::admission::places::Limits;
 use crate::tls::stream;
@@ -38,26 +39,19 @@ const LIFETIME: Duration = Duration::from_secs(3600);
 /// The most that is held of a request.
 const MAX_HEAD: usize = 16 * 1024;
 
-/// How long to wait when no connection can be accepted.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
-
 /// Serves `site` on `socket`, with TLS if there is `tls`, until the site stops. Each connection is a task of `tasks`.
 pub async fn serve(socket: TcpListener, site: Arc<Site>, tls: Option<TlsAcceptor>, tasks: TaskTracker) {
     let door = Arc::new(Door::default());
-    let mut was_failing = false;
+    let mut failures = AcceptFailures::default();
     let mut number = 0_u64;
     while let Some(accepted) = site.stop.run_until_cancelled(socket.accept()).await {
         let (tcp, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                if !std::mem::replace(&mut was_failing, true) {
-                    warn!("cannot accept a connection to the web page: {error}");
-                }
-                sleep(ACCEPT_PAUSE).await;
+                failures.handle(&error, "the web page").await;
                 continue;
             }
         };
-        was_failing = false;
         number = number.wrapping_add(1);
         match door.enter(number, peer.ip(), &LIMITS) {
             Ok(place) => {
