@@ -32,10 +32,11 @@ impl Session {
     pub fn some_from_upstream(&mut self, input: &[u8], pieces: &mut usize, out: &mut impl Output) -> usize {
         let mut run = Run::new(input);
         let mut rest = input;
-        while !self.is_over() && *pieces > 0 {
+        let mut left = *pieces;
+        while left > 0 && !self.is_over() {
             let Some((fragment, after)) = self.server.framer.next(rest) else { break };
             rest = after;
-            *pieces = pieces.saturating_sub(1);
+            left = left.saturating_sub(1);
             match self.server.state {
                 UpstreamState::Head => self.begin_response(fragment, &mut run, out),
                 UpstreamState::Passing(shape) => self.pass(fragment, shape, &mut run, out),
@@ -43,6 +44,7 @@ impl Session {
                 UpstreamState::Dropping => self.drop_more(fragment, &mut run, out),
             }
         }
+        *pieces = left;
         out.to_client(run.take());
         if !self.is_over() {
             return input.len().saturating_sub(rest.len());
