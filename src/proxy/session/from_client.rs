@@ -47,8 +47,7 @@ impl Session {
     }
 
     /// The first bytes of a command, or more of them.
-    // Into the loop over all pieces; its other caller is rare, and would keep it out of there: 5 % of a NOOP's instructions.
-    #[allow(clippy::inline_always)]
+    #[expect(clippy::inline_always, reason = "a rare second caller would keep it out of the loop: 5 % of a NOOP")]
     #[inline(always)]
     fn take_head<'a>(&mut self, fragment: Fragment<'a>, run: &mut Run<'a>, out: &mut impl Output) {
         let (bytes, end) = line_of(fragment);
