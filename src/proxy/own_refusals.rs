@@ -14,7 +14,7 @@ use crate::upstream::discovery::DiscoveryError;
 pub(super) enum OwnRefusal {
     /// A limit of failed logins is reached.
     Limit(Blocked),
-    /// The mail server has refused this password a moment ago; after this time it is asked again.
+    /// The mail server has refused this password before; after this time it is asked again.
     Repeated(Duration),
     /// A login with an invented name, to which there is no account.
     Invented,
