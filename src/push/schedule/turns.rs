@@ -2,7 +2,7 @@
 //!
 //! The account whose turn is due first is served. An account that comes new is due at once, one that was just served is due
 //! [`MEMORY`] later: so accounts take turns, and first news of an account waits for nobody's second. An account's POSTs in
-//! flight are bounded. After a POST that was not answered for some seconds the account is *slow* until one is accepted: all its
+//! flight are bounded. After a POST that was not answered for a second the account is *slow* until one is accepted: all its
 //! POSTs count as retries.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -20,8 +20,9 @@ const MEMORY: Duration = Duration::from_secs(10);
 /// An account is slow for so long, unless a POST of it is accepted.
 const SLOW_TIME: Duration = Duration::from_secs(3600);
 
-/// A POST that has been in flight for so long makes its account slow.
-const LONG_FLIGHT: Duration = Duration::from_secs(2);
+/// A POST that has been in flight for so long makes its account slow. Less than [`SHORT_LIMIT`](super::SHORT_LIMIT): where slots
+/// come free by that, no account has a second POST before others have their first.
+const LONG_FLIGHT: Duration = Duration::from_secs(1);
 
 /// Kinds of POSTs, each with its own place in the order and its own limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
