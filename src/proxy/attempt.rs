@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::connection::{Connection, NoLogin};
 use super::conversation::Conversation;
+use super::own_lines;
 use super::preauth::{Event, NotAuthenticated};
 use crate::parser::sasl::SaslLine;
 use crate::secret::{Credentials, Secret};
@@ -105,8 +106,8 @@ impl Connection {
         waiting.client.send(&[b"+ ", challenge, b"\r\n"].concat()).await.map_err(NoLogin::from)?;
         match self.next_event(waiting.client, waiting.machine, waiting.received).await? {
             Event::Response(SaslLine::Response(response)) => Ok(response),
-            Event::Response(SaslLine::Cancelled) => Err(Failure::GaveUp("BAD cancelled")),
-            Event::Response(SaslLine::Malformed) => Err(Failure::GaveUp("BAD this is not base64")),
+            Event::Response(SaslLine::Cancelled) => Err(Failure::GaveUp(own_lines::CANCELLED)),
+            Event::Response(SaslLine::Malformed) => Err(Failure::GaveUp(own_lines::NOT_BASE64)),
             _ => Err(NoLogin::Closed.into()),
         }
     }

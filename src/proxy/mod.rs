@@ -18,6 +18,7 @@ mod legacy;
 pub mod listener;
 mod login;
 mod login_answer;
+mod own_lines;
 mod own_refusals;
 mod peer;
 pub mod preauth;

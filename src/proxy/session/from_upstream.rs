@@ -6,6 +6,7 @@ use super::{ClientState, Compression, Held, Output, Session, Shape, UpstreamStat
 use crate::parser::data;
 use crate::parser::framer::{Fragment, LineEnd};
 use crate::parser::response::{self, Code, Condition, Head};
+use crate::proxy::own_lines::{self, untagged};
 use crate::trace::{Mark, Piece, Speaker};
 
 /// What is to be done with a response, known from its head.
@@ -59,17 +60,17 @@ impl Session {
     pub fn upstream_closed(&mut self, out: &mut impl Output) {
         if !self.server.said_bye && !self.is_within_response() {
             self.server.said_bye = true;
-            self.say_now(out, b"* BYE [UNAVAILABLE] the mail server closed the connection\r\n");
+            self.say_now(out, untagged(own_lines::UPSTREAM_CLOSED).as_bytes());
         }
     }
 
-    /// Ends the session toward the client on deltapush's own account, for a reason in words: at once, or with the end of the
+    /// Ends the session toward the client with a BYE of deltapush's own: at once, or with the end of the
     /// response that is under way ([`is_over`](Self::is_over)).
-    pub fn close(&mut self, reason: &str, out: &mut impl Output) {
+    pub fn close(&mut self, bye: &str, out: &mut impl Output) {
         // Behind the OK of a COMPRESS it would have to be compressed.
         if !self.server.said_bye && self.compression != Compression::Accepted {
             self.server.said_bye = true;
-            self.say(out, format!("* BYE {reason}\r\n").as_bytes());
+            self.say(out, untagged(bye).as_bytes());
         }
         self.closed = true;
     }

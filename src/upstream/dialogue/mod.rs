@@ -446,7 +446,7 @@ impl Dialogue {
     fn refused(&mut self, status: Status<'_>) -> LoginError {
         let untagged = std::mem::take(&mut self.for_client);
         let answer =
-            if self.repeats_secret(status.text) { b"NO the login was refused".to_vec() } else { answer_of(status) };
+            if self.repeats_secret(status.text) { b"NO The login was refused.".to_vec() } else { answer_of(status) };
         LoginError::Refused { answer, untagged }
     }
 
