@@ -50,6 +50,7 @@ fn news(number: u32) -> String {
         S: w{} OK
         C: w{} IDLE
         S: + idling
+        REACHED
         EOF",
         number + 1,
         number + 1,
@@ -98,9 +99,11 @@ fn noted(directory: &Path) -> u32 {
     state.query_row("SELECT count(*) FROM idled", [], |row| row.get(0)).unwrap()
 }
 
-/// A message in INBOX wakes the device, and the status shows that the other mailbox is left out and INBOX watched.
-async fn inbox_is_watched(mut scene: Scene, gone: &str) {
-    scene.upstream.reached().await;
+/// So many sessions have come to a rest. A message in INBOX wakes the device, and the status shows that the other mailbox is left out and INBOX watched.
+async fn inbox_is_watched(mut scene: Scene, gone: &str, sessions: usize) {
+    for _ in 0..sessions {
+        scene.upstream.reached().await;
+    }
     let not_watched = format!("mailbox \"{gone}\" is not watched: it cannot be opened (no such mailbox)");
     let status = || scene.deltapush.status();
     let shown = poll(Duration::from_secs(20), || {
@@ -111,6 +114,7 @@ async fn inbox_is_watched(mut scene: Scene, gone: &str) {
     scene.upstream.open_gate();
     let posted = scene.notify.wait_for(1, Duration::from_secs(20)).await;
     assert_eq!(posted[0].token, "openpgp:alice");
+    scene.upstream.reached().await;
     assert_eq!(scene.deltapush.log().matches(&not_watched).count(), 1, "said once");
     scene.end().await;
 }
@@ -131,6 +135,7 @@ async fn kept_session_watches_the_mailboxes_that_can_be_opened() {
             GATE
             S: * 5 EXISTS
             S= * 5 FETCH (UID 10 FLAGS () BODY[HEADER.FIELDS (FROM)]<0> {{2}}\r\n\r\n)\r\n
+            REACHED
             EOF",
             next + 1
         )
@@ -148,7 +153,7 @@ async fn kept_session_watches_the_mailboxes_that_can_be_opened() {
         assert!(noted.await, "where the client waits was not noted");
         // The client is gone, and its session goes on.
         scene.client = Client::plain(scene.deltapush.plain).await;
-        inbox_is_watched(scene, gone).await;
+        inbox_is_watched(scene, gone, 1).await;
     }
 }
 
@@ -158,7 +163,7 @@ async fn session_per_mailbox_watches_those_that_can_be_opened() {
     let idle = login("IDLE");
     let inbox = |then: &str| format!("{idle}{}{then}", opened(1, "INBOX", 4));
     let (before, watched) = (inbox("C: w2 IDLE\nS: + idling\nREACHED\nEOF"), inbox(&news(2)));
-    let refused = |mailbox| format!("{idle}{}EOF", gone(1, mailbox));
+    let refused = |mailbox| format!("{idle}{}REACHED\nEOF", gone(1, mailbox));
     // Where it is the only one, INBOX is watched in its place.
     let alone = format!("{idle}{}{}C: w3 IDLE\nS: + idling\nREACHED\nEOF", gone(1, "Work"), opened(2, "INBOX", 4));
     for (mailboxes, gone, sessions) in [
@@ -170,6 +175,6 @@ async fn session_per_mailbox_watches_those_that_can_be_opened() {
         let mut scene = Scene::begin(&dialogues).await;
         scene.upstream.reached().await;
         wait_in(&mut scene, mailboxes, gone == "Work").await;
-        inbox_is_watched(scene, gone).await;
+        inbox_is_watched(scene, gone, 2).await;
     }
 }
