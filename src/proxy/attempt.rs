@@ -50,14 +50,13 @@ impl From<NoLogin> for Failure {
 impl Failure {
     /// Whether the server has no session left for this account.
     pub(super) fn is_too_many(&self) -> bool {
-        match self {
-            Self::Upstream(ConnectError::Login(LoginError::Refused { answer, untagged })) => {
+        let Self::Upstream(error) = self else { return false };
+        match error.end() {
+            ConnectError::Login(LoginError::Refused { answer, untagged }) => {
                 classify(answer, untagged) == Refusal::TooManySessions
             }
-            // Some say it in a BYE.
-            Self::Upstream(ConnectError::Login(LoginError::Bye(words))) => {
-                classify_bye(words) == Refusal::TooManySessions
-            }
+            // Some say it in a BYE, with or without an alert.
+            ConnectError::Login(LoginError::Bye(words)) => classify_bye(words) == Refusal::TooManySessions,
             _ => false,
         }
     }
