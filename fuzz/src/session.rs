@@ -166,7 +166,7 @@ fn play(settings: u8, script: &[u8], step: usize, traced: bool) -> Stage {
             b'y' | b'n' => {}
             b'k' => stage.keeps_alive(),
             b'x' => stage.session.upstream_closed(&mut stage.out),
-            b'X' => stage.session.close("[UNAVAILABLE] deltapush stops", &mut stage.out),
+            b'X' => stage.session.close("BYE [UNAVAILABLE] Deltapush is restarting.", &mut stage.out),
             _ => stage.client_says(said),
         }
         stage.feed();

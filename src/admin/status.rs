@@ -366,7 +366,7 @@ mod tests {
         let report =
             describe(&status(), board.get(&account).as_ref(), &Summary::default(), Messages::All, Clock::now());
         assert_eq!(report.watch.notes, named);
-        board.opened(&account, "DeltaChat");
+        board.no_longer_left_out(&account, "DeltaChat");
         assert_eq!(notes(&board.get(&account).unwrap()), named[1..]);
     }
 

@@ -365,7 +365,8 @@ impl Permit for Pass {
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        self.end(Outcome::Unclear);
+        // The server has said nothing of the credentials.
+        self.end(Outcome::Broken);
     }
 }
 

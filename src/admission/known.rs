@@ -92,6 +92,11 @@ impl Known {
         self.names.get(key, now).is_some()
     }
 
+    /// When a login with the name was last accepted.
+    pub(super) fn accepted_at(&self, key: &Key) -> Option<Instant> {
+        self.names.used(key).map(|(at, _)| at)
+    }
+
     /// Tells whether the name is known for at least so long, or since before the start.
     pub(super) fn is_old_name(&self, key: &Key, age: Duration, now: Instant) -> bool {
         let is_old = |since| now.saturating_duration_since(since) >= age;

@@ -7,8 +7,8 @@
 //! - Credentials that the server has accepted before are *known*: they cannot fail, so they pass whatever others did to account
 //!   and server. But a client that is refused must not find out by trying which ones those are: tries that are refused count
 //!   against their address, and for the account up to a number beyond which only addresses of earlier logins pass.
-//! - Credentials that the server has refused just now are not asked about again: a phone with an old password repeats it without
-//!   end, and would use up what the others may fail.
+//! - Credentials that the server has refused are not asked about again for a while, that grows (`repeats`): a phone with an old
+//!   password repeats it without end, and would use up what the others may fail.
 //! - Half of what a server may fail is reserved for login names that it has accepted before, and for networks from which somebody
 //!   has logged in there. Each name and each network may use a part of that. All together stay below the server's limit.
 //! - Nothing is remembered of a login before it has failed or was accepted.
@@ -20,6 +20,7 @@ use super::Prefix;
 use super::fair_map::{FairMap, Origin};
 use super::key::{Key, LoginKeys};
 use super::known::{Changes, Kind, Known, KnownEntry};
+use super::repeats::Repeats;
 pub use super::window::{Blocked, Limit, Room};
 use super::window::{Window, room};
 use crate::config::FailedLogins;
@@ -73,7 +74,7 @@ pub enum Verdict {
     },
     /// Ask again when a login that is under way has ended.
     Wait,
-    /// The upstream has refused these very credentials a moment ago: refuse again.
+    /// The upstream has refused these very credentials before: refuse again.
     Repeated {
         /// How long the answer waits.
         delay: Duration,
@@ -117,7 +118,7 @@ pub struct Logins {
     /// What login names and networks failed of the reserved part.
     reserved: FairMap<Key, Window>,
     /// Credentials that the upstream has refused.
-    refused: FairMap<Digest, ()>,
+    refused: Repeats,
     /// Credentials that were refused because of a limit.
     denied: FairMap<Digest, ()>,
     /// Credentials that were accepted, latest last.
@@ -170,7 +171,7 @@ impl Logins {
             accounts: FairMap::new(CAPACITY, within),
             upstreams: FairMap::new(CAPACITY, DAY.max(within)),
             reserved: FairMap::new(CAPACITY, DAY.max(within)),
-            refused: FairMap::new(CAPACITY, within),
+            refused: Repeats::new(within),
             denied: FairMap::new(CAPACITY, within),
             accepted: FairMap::new(CAPACITY, KNOWN),
             servers: FairMap::new(CAPACITY, DAY),
@@ -188,7 +189,7 @@ impl Logins {
         self.accounts.set_lifetime(within);
         self.upstreams.set_lifetime(DAY.max(within));
         self.reserved.set_lifetime(DAY.max(within));
-        self.refused.set_lifetime(within);
+        self.refused.set_first(within);
         self.denied.set_lifetime(within);
         self.invented.set_lifetime(within);
         self.limits = limits;
@@ -219,7 +220,7 @@ impl Logins {
         if self.is_known(login, now) && (at_home || self.refused_tries(login.keys.account, now) < MAX_REFUSED) {
             return Verdict::Pass { known: true };
         }
-        if let Some(wait) = login.digest.and_then(|digest| self.repeated(&digest, now)) {
+        if let Some(wait) = self.repeated(login, now) {
             return Verdict::Repeated { delay: self.delay(login, now), wait };
         }
         let account = if at_home { Room::Some } else { self.account_room(login.keys.account, now) };
@@ -326,7 +327,12 @@ impl Logins {
                 return Some(self.fail(login, server, now));
             }
             // What was right before is not wrong because the server cannot look it up.
-            Outcome::Unclear | Outcome::Broken if !known => return Some(self.fail(login, server, now)),
+            Outcome::Unclear | Outcome::Broken if !known => {
+                if outcome == Outcome::Unclear {
+                    self.note_refused(login, false, now);
+                }
+                return Some(self.fail(login, server, now));
+            }
             Outcome::Unclear | Outcome::Broken | Outcome::Nothing => {}
         }
         None
@@ -364,10 +370,8 @@ impl Logins {
         self.accounts.get(&account, now).map_or(0, |account| account.refused.count(self.limits.within, now))
     }
 
-    fn repeated(&self, digest: &Digest, now: Instant) -> Option<Duration> {
-        self.refused.get(digest, now)?;
-        let (at, _) = self.refused.used(digest)?;
-        Some(self.limits.within.saturating_sub(now.saturating_duration_since(at)))
+    fn repeated(&self, login: &Try, now: Instant) -> Option<Duration> {
+        self.refused.wait(&login.digest?, self.known.accepted_at(&login.keys.upstream), now)
     }
 
     fn account_room(&self, account: Key, now: Instant) -> Room {
@@ -385,7 +389,7 @@ impl Logins {
         self.known.touch(Kind::Place, home, origin, now);
         self.known.touch(Kind::Place, visit, origin, now);
         let Some(digest) = login.digest else { return };
-        self.refused.remove(&digest);
+        self.refused.accepted(&digest);
         self.denied.remove(&digest);
         let known = self.accepted.entry(account, origin, now, VecDeque::new);
         known.retain(|other| *other != digest);
@@ -397,10 +401,17 @@ impl Logins {
 
     /// The credentials are wrong, whatever they were before.
     fn disown(&mut self, login: &Try, now: Instant) {
+        self.note_refused(login, true, now);
         let Some(digest) = login.digest else { return };
-        self.refused.entry(digest, login.origin, now, || ());
         if let Some(known) = self.accepted.get_mut(&login.keys.account) {
             known.retain(|other| *other != digest);
+        }
+    }
+
+    fn note_refused(&mut self, login: &Try, is_clear: bool, now: Instant) {
+        let accepted = self.known.accepted_at(&login.keys.upstream);
+        if let Some(digest) = login.digest {
+            self.refused.refused(digest, login.origin, accepted, is_clear, now);
         }
     }
 
@@ -471,3 +482,7 @@ pub use reserve::Strain;
 #[cfg(test)]
 #[path = "logins_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "repeats_tests.rs"]
+mod repeats_tests;

@@ -5,14 +5,14 @@ use crate::account::AccountId;
 use crate::admission::key::KeyMaker;
 
 /// A clock and what it is about.
-struct Lab {
-    logins: Logins,
-    now: Instant,
+pub(super) struct Lab {
+    pub(super) logins: Logins,
+    pub(super) now: Instant,
 }
 
 /// What a login came to.
 #[derive(Debug, PartialEq, Eq)]
-enum Got {
+pub(super) enum Got {
     In,
     /// The upstream was asked and said no; the answer waits so many seconds.
     Wrong(u64),
@@ -22,19 +22,19 @@ enum Got {
     Again,
 }
 
-const SECRET: &str = "right";
+pub(super) const SECRET: &str = "right";
 
 impl Lab {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { logins: Logins::new(FailedLogins::default()), now: Instant::now() }
     }
 
-    fn pass(&mut self, seconds: u64) {
+    pub(super) fn pass(&mut self, seconds: u64) {
         self.now += Duration::from_secs(seconds);
     }
 
     /// A login at a server on which every password but `right` is wrong.
-    fn log_in(&mut self, address: u16, user: &str, password: &str) -> Got {
+    pub(super) fn log_in(&mut self, address: u16, user: &str, password: &str) -> Got {
         self.log_in_at("mail:993", address, user, password)
     }
 
@@ -58,7 +58,7 @@ impl Lab {
     }
 }
 
-fn attempt(upstream: &str, address: u16, user: &str, password: &str) -> Try {
+pub(super) fn attempt(upstream: &str, address: u16, user: &str, password: &str) -> Try {
     let [high, low] = address.to_be_bytes();
     let mut digest = Digest::default();
     let named = format!("{user} {password}");

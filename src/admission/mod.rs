@@ -14,6 +14,7 @@ pub mod logins;
 pub mod places;
 mod prefix;
 pub mod remember;
+mod repeats;
 pub mod report;
 mod window;
 

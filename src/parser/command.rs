@@ -189,11 +189,11 @@ impl Head<'_> {
     pub fn literals(&self, start: &[u8]) -> Literals {
         use Verb::{Capability, Close, Idle, Logout, Noop, Other, Uid, Unselect};
         let is_one_of = |names: &[&[u8]], word: &[u8]| names.iter().any(|name| name.eq_ignore_ascii_case(word));
-        let word = start.get(..self.len).unwrap_or_default().rsplit(|byte| *byte == b' ').next().unwrap_or_default();
+        let verb = || start.get(..self.len).unwrap_or_default().rsplit(|byte| *byte == b' ').next().unwrap_or_default();
         let is_read = match self.verb {
             Capability | Close | Idle | Logout | Noop | Unselect => return Literals::Misplaced,
-            Other if is_one_of(&WITHOUT_ARGUMENTS, word) => return Literals::Misplaced,
-            Other => is_one_of(&READ_BY_ALL, word),
+            Other if is_one_of(&WITHOUT_ARGUMENTS, verb()) => return Literals::Misplaced,
+            Other => is_one_of(&READ_BY_ALL, verb()),
             Uid => {
                 let rest = start.get(self.len..).unwrap_or_default().trim_ascii_start();
                 let (word, after) = split_while(rest, is_verb_char);

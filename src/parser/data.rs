@@ -89,9 +89,17 @@ pub fn identifier(digits: &[u8]) -> Option<u64> {
     is_digits(digits).then(|| digits.iter().fold(0, low) & (u64::MAX >> 1))
 }
 
-/// Whether a whole line is an EXISTS response: told from its end, because it is asked of each line that passes.
+/// Whether a whole line is an EXISTS response: told from its end, because it is asked of each line that passes. Nearly all end with
+/// a bracket or a brace, so that one byte tells.
 #[must_use]
+#[inline]
 pub fn is_exists(line: &[u8]) -> bool {
+    let line = line.strip_suffix(b"\r\n").unwrap_or(line);
+    line.last().is_some_and(|last| matches!(last, b'S' | b's') || last.is_ascii_whitespace()) && ends_with_exists(line)
+}
+
+#[inline(never)]
+fn ends_with_exists(line: &[u8]) -> bool {
     let line = line.trim_ascii_end();
     line.get(line.len().saturating_sub(7)..).is_some_and(|end| end.eq_ignore_ascii_case(b" EXISTS"))
 }

@@ -172,7 +172,7 @@ fn announcement(line: &[u8]) -> Option<Announcement> {
     };
     let digits = inner.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
     // Leading zeros without end: of a line that came in pieces they would not be here.
-    if digits > MAX_DIGITS {
+    if digits == 0 || digits > MAX_DIGITS {
         return None;
     }
     let (before, number) = inner.split_at_checked(inner.len().checked_sub(digits)?)?;
@@ -184,7 +184,8 @@ fn announcement(line: &[u8]) -> Option<Announcement> {
     if !matches!(before.last(), None | Some(b' ' | b'(')) {
         return None;
     }
-    let size = std::str::from_utf8(number).ok()?.parse().ok()?;
+    let size =
+        number.iter().try_fold(0_u64, |size, digit| size.checked_mul(10)?.checked_add(u64::from(digit & 0x0f)))?;
     Some(Announcement { size, synchronizing, binary })
 }
 

@@ -221,6 +221,9 @@ pub fn status(line: &[u8]) -> Option<Status<'_>> {
     Some(Status { tag, condition, code: code_of(text).unwrap_or_default(), text })
 }
 
+/// The text of a referral that came without one.
+pub(crate) const ELSEWHERE: &str = "Another server is responsible.";
+
 /// A whole status response without its `[REFERRAL …]` code (RFC 2221, RFC 2193); `None` if it has none.
 #[must_use]
 pub fn without_referral(line: &[u8]) -> Option<Vec<u8>> {
@@ -233,7 +236,8 @@ pub fn without_referral(line: &[u8]) -> Option<Vec<u8>> {
         words = words.strip_prefix(b" ").unwrap_or(words);
     }
     // The grammar wants a text.
-    let words = if words.trim_ascii().is_empty() { b"another server is responsible\r\n" } else { words };
+    let elsewhere = [ELSEWHERE.as_bytes(), b"\r\n"].concat();
+    let words = if words.trim_ascii().is_empty() { elsewhere.as_slice() } else { words };
     Some([start, words].concat())
 }
 
@@ -362,7 +366,7 @@ mod tests {
         );
         assert_eq!(without("A[1 NO [REFERRAL x] Try two.\r\n").as_deref(), Some("A[1 NO Try two.\r\n"));
         assert_eq!(without("A1 NO [REFERRAL x] [REFERRAL y]Two.\r\n").as_deref(), Some("A1 NO Two.\r\n"));
-        assert_eq!(without("* BYE [referral x]\r\n").as_deref(), Some("* BYE another server is responsible\r\n"));
+        assert_eq!(without("* BYE [referral x]\r\n").as_deref(), Some("* BYE Another server is responsible.\r\n"));
         assert_eq!(without("A[1 NO [REFERRAL x] Try\r\n").as_deref(), Some("A[1 NO Try\r\n"));
         for line in ["A1 NO [REFERRALS x] y\r\n", "A1 OK [READ-WRITE] y\r\n", "* 1 EXISTS\r\n", "A1 NO [REFERRAL x\r\n"]
         {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::connection::{Connection, NoLogin};
 use super::conversation::Conversation;
+use super::own_lines;
 use super::preauth::{Event, NotAuthenticated};
 use crate::parser::sasl::SaslLine;
 use crate::secret::{Credentials, Secret};
@@ -49,14 +50,13 @@ impl From<NoLogin> for Failure {
 impl Failure {
     /// Whether the server has no session left for this account.
     pub(super) fn is_too_many(&self) -> bool {
-        match self {
-            Self::Upstream(ConnectError::Login(LoginError::Refused { answer, untagged })) => {
+        let Self::Upstream(error) = self else { return false };
+        match error.end() {
+            ConnectError::Login(LoginError::Refused { answer, untagged }) => {
                 classify(answer, untagged) == Refusal::TooManySessions
             }
-            // Some say it in a BYE.
-            Self::Upstream(ConnectError::Login(LoginError::Bye(words))) => {
-                classify_bye(words) == Refusal::TooManySessions
-            }
+            // Some say it in a BYE, with or without an alert.
+            ConnectError::Login(LoginError::Bye(words)) => classify_bye(words) == Refusal::TooManySessions,
             _ => false,
         }
     }
@@ -105,8 +105,8 @@ impl Connection {
         waiting.client.send(&[b"+ ", challenge, b"\r\n"].concat()).await.map_err(NoLogin::from)?;
         match self.next_event(waiting.client, waiting.machine, waiting.received).await? {
             Event::Response(SaslLine::Response(response)) => Ok(response),
-            Event::Response(SaslLine::Cancelled) => Err(Failure::GaveUp("BAD cancelled")),
-            Event::Response(SaslLine::Malformed) => Err(Failure::GaveUp("BAD this is not base64")),
+            Event::Response(SaslLine::Cancelled) => Err(Failure::GaveUp(own_lines::CANCELLED)),
+            Event::Response(SaslLine::Malformed) => Err(Failure::GaveUp(own_lines::NOT_BASE64)),
             _ => Err(NoLogin::Closed.into()),
         }
     }

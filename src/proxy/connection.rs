@@ -18,6 +18,7 @@ use super::legacy::{Legacy, Returned};
 use super::listener::Proxy;
 use super::login::Entered;
 use super::login_answer;
+use super::own_lines::{self, untagged};
 use super::own_refusals::OwnRefusal;
 use super::preauth::{Allowance, Event, NotAuthenticated, Protection};
 use super::relay::{Beginning, Bounds, Relay};
@@ -172,10 +173,10 @@ impl Connection {
         let mut client = Conversation::default();
         let (error, words) = tokio::select! {
             result = self.converse(tcp, &mut client) => return result,
-            () = stop.cancelled() => (NoLogin::Shutdown, "BYE deltapush shuts down, try again in a moment".to_owned()),
+            () = stop.cancelled() => (NoLogin::Shutdown, own_lines::RESTART.to_owned()),
             () = place.evicted() => (NoLogin::Evicted, OwnRefusal::TooManyConnections.to_string()),
         };
-        client.end(format!("* {words}\r\n").as_bytes()).await;
+        client.end(untagged(&words).as_bytes()).await;
         Err(error)
     }
 
@@ -339,7 +340,7 @@ impl Connection {
     }
 
     async fn too_late(&mut self, client: &mut Conversation) -> Result<Event, NoLogin> {
-        self.say(client, format!("* {}\r\n", OwnRefusal::TookTooLong).as_bytes()).await?;
+        self.say(client, untagged(&OwnRefusal::TookTooLong.to_string()).as_bytes()).await?;
         Err(NoLogin::TimedOut)
     }
 

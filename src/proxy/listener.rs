@@ -12,6 +12,7 @@ use tracing::debug;
 
 use super::announced::announced;
 use super::connection::Connection;
+use super::own_lines::untagged;
 use super::own_refusals::OwnRefusal;
 use super::probes::Probes;
 use super::session;
@@ -270,6 +271,6 @@ fn admit_announced(
 fn refuse(tcp: &TcpStream, tls: ListenerTls) {
     if tls != ListenerTls::Implicit {
         // A new socket's buffer takes a line; if not, the client sees the end of the connection.
-        let _ = tcp.try_write(format!("* {}\r\n", OwnRefusal::TooManyConnections).as_bytes());
+        let _ = tcp.try_write(untagged(&OwnRefusal::TooManyConnections.to_string()).as_bytes());
     }
 }

@@ -288,7 +288,7 @@ impl Connection {
 
 /// What a login that did not succeed says of its credentials, which the server has got if they were `sent`.
 fn outcome(error: &ConnectError, sent: bool) -> Outcome {
-    match error {
+    match error.end() {
         ConnectError::Login(LoginError::Refused { answer, untagged }) => match classify(answer, untagged) {
             Refusal::Credentials => Outcome::Refused,
             Refusal::Unclear => Outcome::Unclear,

@@ -11,6 +11,7 @@ mod legacy;
 pub mod listener;
 mod login;
 mod login_answer;
+mod own_lines;
 pub(crate) mod own_refusals;
 mod peer;
 pub mod preauth;

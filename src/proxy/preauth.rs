@@ -3,6 +3,7 @@
 
 use zeroize::Zeroizing;
 
+use super::own_lines::{self, untagged};
 use super::own_refusals::OwnRefusal;
 use super::sasl::{self, Exchange, Said};
 use crate::config::Limits;
@@ -210,7 +211,7 @@ impl NotAuthenticated {
         let head = command::head(command).filter(|head| !head.tag.is_empty());
         let (tag, verb) = head.map_or((&b"*"[..], Verb::Other), |head| (head.tag, head.verb));
         if refused {
-            self.refuse(tag, "NO [TOOBIG] the literal is too long", out);
+            self.refuse(tag, own_lines::LITERAL_TOO_LONG, out);
         } else {
             match verb {
                 Verb::Login | Verb::Authenticate if self.protection == Protection::StartTls => {
@@ -218,20 +219,20 @@ impl NotAuthenticated {
                 }
                 Verb::Login => match command::login(command) {
                     Some(credentials) => return self.login(tag, credentials, out),
-                    None => self.refuse(tag, "BAD LOGIN takes a user name and a password", out),
+                    None => self.refuse(tag, own_lines::LOGIN_SYNTAX, out),
                 },
                 Verb::Authenticate => match command::authenticate(command) {
                     Some((mechanism, initial)) => {
                         return self.exchange(tag.to_vec(), sasl::begin(mechanism, initial), out);
                     }
-                    None => self.refuse(tag, "BAD AUTHENTICATE takes a mechanism", out),
+                    None => self.refuse(tag, own_lines::AUTHENTICATE_SYNTAX, out),
                 },
                 Verb::StartTls if self.protection == Protection::StartTls => {
                     answer(out, tag, "OK begin TLS now");
                     return Some(Event::StartTls);
                 }
                 Verb::Logout => {
-                    out.extend_from_slice(b"* BYE logging out\r\n");
+                    out.extend_from_slice(untagged(own_lines::LOGOUT).as_bytes());
                     answer(out, tag, "OK LOGOUT completed");
                     return Some(Event::Close);
                 }
@@ -250,14 +251,14 @@ impl NotAuthenticated {
                 answer(out, tag, "OK CAPABILITY completed");
             }
             Verb::Noop => answer(out, tag, "OK NOOP completed"),
-            Verb::StartTls => self.refuse(tag, "BAD STARTTLS is not available here", out),
-            _ => self.refuse(tag, "BAD unknown command, or one that comes after the login", out),
+            Verb::StartTls => self.refuse(tag, own_lines::NO_STARTTLS, out),
+            _ => self.refuse(tag, own_lines::UNKNOWN_COMMAND, out),
         }
     }
 
     fn answer_id(&mut self, tag: &[u8], command: &[u8], out: &mut Vec<u8>) {
         let Some(fields) = id::fields(command) else {
-            return self.refuse(tag, "BAD ID takes NIL or a list of at most 30 fields (RFC 2971)", out);
+            return self.refuse(tag, own_lines::ID_SYNTAX, out);
         };
         self.client_id = Some(fields);
         out.extend_from_slice(b"* ID (\"name\" \"deltapush\")\r\n");
@@ -307,7 +308,7 @@ impl NotAuthenticated {
     pub fn login_refused(&mut self, out: &mut Vec<u8>) -> bool {
         let is_last = self.logins >= self.allowance.logins;
         if is_last {
-            out.extend_from_slice(format!("* {}\r\n", OwnRefusal::TooManyTries).as_bytes());
+            out.extend_from_slice(untagged(&OwnRefusal::TooManyTries.to_string()).as_bytes());
         }
         is_last
     }
@@ -321,7 +322,7 @@ impl NotAuthenticated {
         if self.bad < self.allowance.wrong && self.commands < self.allowance.commands {
             return None;
         }
-        out.extend_from_slice(b"* BYE too many commands without a login\r\n");
+        out.extend_from_slice(untagged(own_lines::TOO_MANY_COMMANDS).as_bytes());
         Some(Event::Close)
     }
 }
@@ -329,7 +330,7 @@ impl NotAuthenticated {
 /// What goes over the limit unasked ends the connection: reading on, to find where the next command begins, would cost more
 /// than a stranger is worth.
 fn too_long(out: &mut Vec<u8>) -> Event {
-    out.extend_from_slice(b"* BYE [TOOBIG] the command is too long\r\n");
+    out.extend_from_slice(untagged(own_lines::COMMAND_TOO_LONG_BYE).as_bytes());
     Event::Close
 }
 

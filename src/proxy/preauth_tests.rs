@@ -42,7 +42,7 @@ fn login_in_all_forms() {
 #[test]
 fn an_exchange_can_be_cancelled_and_gone_on_after() {
     let (out, event) = take(Protection::Tls, "a AUTHENTICATE PLAIN\r\n*\r\nb NOOP\r\nc LOGIN u p\r\n");
-    assert_eq!(out, "+ \r\na BAD cancelled\r\nb OK NOOP completed\r\n");
+    assert_eq!(out, "+ \r\na BAD The login was cancelled.\r\nb OK NOOP completed\r\n");
     assert_eq!(event, login("c", "u", "p"));
 }
 
@@ -67,8 +67,8 @@ fn what_can_be_done_before_login() {
     assert_eq!(
         out,
         "* CAPABILITY IMAP4rev1 LITERAL+ SASL-IR ID AUTH=PLAIN AUTH=LOGIN AUTH=XOAUTH2 AUTH=OAUTHBEARER\r\na OK CAPABILITY completed\r\n\
-         * ID (\"name\" \"deltapush\")\r\nb OK ID completed\r\nc BAD STARTTLS is not available here\r\n\
-         d BAD unknown command, or one that comes after the login\r\n* BYE logging out\r\ne OK LOGOUT completed\r\n"
+         * ID (\"name\" \"deltapush\")\r\nb OK ID completed\r\nc BAD STARTTLS is not available here.\r\n\
+         d BAD This command is unknown, or it needs a login first.\r\n* BYE Logging out.\r\ne OK LOGOUT completed\r\n"
     );
     assert_eq!(event, Some(Event::Close));
 }
@@ -79,7 +79,7 @@ fn bad_input_has_an_answer_and_an_end() {
     assert_eq!(out.lines().filter(|line| line.contains("BAD") || line.contains("NO ")).count(), 5, "{out}");
     let (out, event) = take(Protection::Tls, &"x\r\n".repeat(50));
     assert_eq!((out.lines().count(), event), (ALLOWED.wrong as usize + 1, Some(Event::Close)));
-    assert!(out.ends_with("* BYE too many commands without a login\r\n"));
+    assert!(out.ends_with("* BYE Too many commands came without a login. Check the server settings in your app.\r\n"));
     let (out, event) = take(Protection::Tls, &"x NOOP\r\n".repeat(500));
     assert_eq!((out.lines().count(), event), (ALLOWED.commands as usize + 1, Some(Event::Close)));
 }
@@ -87,13 +87,13 @@ fn bad_input_has_an_answer_and_an_end() {
 #[test]
 fn what_is_too_long_is_refused_and_not_held() {
     let (out, event) = take(Protection::Tls, "b LOGIN {5000}\r\nc LOGIN u {1900}\r\nd NOOP\r\n");
-    assert_eq!((out.as_str(), event), ("b NO [TOOBIG] the literal is too long\r\n+ OK\r\n", None));
+    assert_eq!((out.as_str(), event), ("b NO [TOOBIG] The literal is too long.\r\n+ OK\r\n", None));
     let long = "x".repeat(5000);
     for input in [long.as_str(), &format!("a {long}\r\n"), "c LOGIN {5000+}\r\n", "c LOGIN {4294967295+}\r\n"] {
         let (out, event) = take(Protection::Tls, input);
         assert_eq!(
             (out.as_str(), event),
-            ("* BYE [TOOBIG] the command is too long\r\n", Some(Event::Close)),
+            ("* BYE [TOOBIG] The command is too long.\r\n", Some(Event::Close)),
             "{input}"
         );
     }
@@ -138,38 +138,53 @@ fn every_mechanism_with_and_without_initial_response() {
 fn every_exchange_can_be_cancelled_at_every_step() {
     for (_, name) in Mechanism::ALL {
         let (out, event) = take(Protection::Tls, &format!("a AUTHENTICATE {name}\r\n*\r\nb NOOP\r\n"));
-        assert!(out.ends_with("\r\na BAD cancelled\r\nb OK NOOP completed\r\n") && event.is_none(), "{name}: {out}");
+        assert!(
+            out.ends_with("\r\na BAD The login was cancelled.\r\nb OK NOOP completed\r\n") && event.is_none(),
+            "{name}: {out}"
+        );
         let (out, _) = take(Protection::Tls, &format!("a AUTHENTICATE {name}\r\n%\r\n"));
-        assert!(out.ends_with("a BAD this is not base64\r\n"), "{name}: {out}");
+        assert!(out.ends_with("a BAD [CLIENTBUG] The login data is not valid base64.\r\n"), "{name}: {out}");
         // An empty initial response is a message, and of none of these.
         let (out, event) = take(Protection::Tls, &format!("a AUTHENTICATE {name} =\r\nb NOOP\r\n"));
         assert!(out.starts_with("a BAD ") && out.lines().count() == 2 && event.is_none(), "{name}: {out}");
     }
     let (out, _) = take(Protection::Tls, &format!("a AUTHENTICATE LOGIN {}\r\n*\r\n", encoded("u")));
-    assert_eq!(out, "+ UGFzc3dvcmQ6\r\na BAD cancelled\r\n");
+    assert_eq!(out, "+ UGFzc3dvcmQ6\r\na BAD The login was cancelled.\r\n");
 }
 
 #[test]
 fn what_cannot_be_handed_on_is_refused() {
     for (name, message, expected) in [
-        ("EXTERNAL", "u", "a NO [CANNOT] this mechanism"),
-        ("ANONYMOUS", "u", "a NO [CANNOT] this mechanism"),
-        ("SCRAM-SHA-256-PLUS", "p=tls-exporter,,n=u,r=x", "a NO [CANNOT] this mechanism"),
-        ("SCRAM-SHA-256", "p=tls-exporter,,n=u,r=x", "a NO [CANNOT] a login through a proxy"),
-        ("PLAIN", "\0u\r\nx LOGIN v w\0p", "a BAD the message is not one of SASL PLAIN"),
-        ("PLAIN", "\0u\0p\0q", "a BAD the message is not one of SASL PLAIN"),
-        ("LOGIN", "u\r\nv", "a BAD this is not a user name"),
-        ("OAUTHBEARER", "n,,\x01auth=Bearer t\x01\x01", "a BAD the message is not one of OAUTHBEARER"),
+        ("EXTERNAL", "u", "a NO [CANNOT] This way to log in"),
+        ("ANONYMOUS", "u", "a NO [CANNOT] This way to log in"),
+        ("SCRAM-SHA-256-PLUS", "p=tls-exporter,,n=u,r=x", "a NO [CANNOT] This way to log in"),
+        ("SCRAM-SHA-256", "p=tls-exporter,,n=u,r=x", "a NO [CANNOT] A login here cannot be bound"),
+        ("PLAIN", "\0u\r\nx LOGIN v w\0p", "a BAD [CLIENTBUG] The login data is not a valid PLAIN message"),
+        ("PLAIN", "\0u\0p\0q", "a BAD [CLIENTBUG] The login data is not a valid PLAIN message"),
+        ("LOGIN", "u\r\nv", "a BAD [CLIENTBUG] The login data is not a valid user name."),
+        (
+            "OAUTHBEARER",
+            "n,,\x01auth=Bearer t\x01\x01",
+            "a BAD [CLIENTBUG] The login data is not a valid OAUTHBEARER message",
+        ),
     ] {
         let (out, event) = take(Protection::Tls, &format!("a AUTHENTICATE {name} {}\r\n", encoded(message)));
         assert!(out.starts_with(expected) && event.is_none(), "{name}: {out}");
         assert!(!out.to_lowercase().contains("authentication"), "{out}");
     }
     let nul = format!("a AUTHENTICATE LOGIN {}\r\n{}\r\n", encoded("u"), encoded("p\0q"));
-    assert!(take(Protection::Tls, &nul).0.ends_with("a BAD a password has no NUL\r\n"));
+    assert!(
+        take(Protection::Tls, &nul)
+            .0
+            .ends_with("a BAD [CLIENTBUG] The password has a NUL character in it, which is not allowed.\r\n")
+    );
     for command in ["a LOGIN {4+}\r\nu\r\nv p\r\n", "a LOGIN u {3+}\r\np\0q\r\n", "a LOGIN {3+}\r\nu\0v p\r\n"] {
         let (out, event) = take(Protection::Tls, command);
-        assert_eq!((out.as_str(), event), ("a BAD LOGIN takes a user name and a password\r\n", None), "{command:?}");
+        assert_eq!(
+            (out.as_str(), event),
+            ("a BAD [CLIENTBUG] LOGIN needs a user name and a password.\r\n", None),
+            "{command:?}"
+        );
     }
 }
 
@@ -238,7 +253,7 @@ fn what_the_client_says_of_itself_is_kept() {
     let long = format!("a ID (\"name\" \"{}\")\r\n", "x".repeat(1025));
     for wrong in [&b"a ID\r\n"[..], b"a ID (\"name\")\r\n", long.as_bytes()] {
         let (fields, out) = said(wrong);
-        assert!(fields.is_none() && out.starts_with("a BAD ID takes NIL or a list"), "{out}");
+        assert!(fields.is_none() && out.starts_with("a BAD [CLIENTBUG] ID needs NIL or a list"), "{out}");
     }
 }
 

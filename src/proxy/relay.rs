@@ -15,6 +15,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::compress::Malformed;
+use super::own_lines;
 use super::peer::{Closing, Peer};
 use super::session::{Answer, Glimpse, Output, Request, Session};
 use super::turn::{Turn, consume};
@@ -221,7 +222,7 @@ impl<A: Account> Relay<A> {
                     self.unread = said;
                 }
                 if self.end.is_none() && cancelled.as_mut().poll(cx).is_ready() {
-                    self.finish(End::Shutdown, "deltapush shuts down, try again in a moment", cx);
+                    self.finish(End::Shutdown, own_lines::RESTART, cx);
                 }
                 let polled = self.poll(cx);
                 if let Poll::Ready(end) = &polled {
@@ -314,7 +315,7 @@ impl<A: Account> Relay<A> {
     fn give_up_waiting(&mut self, who: Awaited, cx: &mut Context<'_>) -> Option<(End, &'static str)> {
         self.wait = None;
         if who == Awaited::Client {
-            return Some((End::Dribble, "the command took too long"));
+            return Some((End::Dribble, own_lines::SLOW_COMMAND));
         }
         let (session, mut out) = self.parts(cx);
         let goes_on = session.overdue(&mut out);
@@ -327,7 +328,7 @@ impl<A: Account> Relay<A> {
             cx.waker().wake_by_ref();
             return None;
         }
-        Some((End::Unanswered, "[UNAVAILABLE] the mail server did not answer in time"))
+        Some((End::Unanswered, own_lines::UPSTREAM_SILENT))
     }
 
     /// Does what can be done now; whether anything was done.
@@ -388,7 +389,7 @@ impl<A: Account> Relay<A> {
                 input.len()
             }
             Some(Err(malformed)) => {
-                self.finish(End::Malformed(malformed), "what you sent is not compressed as RFC 4978 asks for", cx);
+                self.finish(End::Malformed(malformed), own_lines::NOT_DEFLATE, cx);
                 0
             }
         };
@@ -485,9 +486,9 @@ impl<A: Account> Relay<A> {
     }
 
     /// Ends the session on deltapush's own account, with the response that is under way; what is queued still goes out.
-    fn finish(&mut self, end: End, words: &str, cx: &mut Context<'_>) {
+    fn finish(&mut self, end: End, bye: &str, cx: &mut Context<'_>) {
         let (session, mut out) = self.parts(cx);
-        session.close(words, &mut out);
+        session.close(bye, &mut out);
         self.end = Some(end);
         self.linger();
     }
@@ -531,9 +532,9 @@ impl<A: Account> Relay<A> {
             let now = Instant::now();
             let given_up = self.wait.filter(|wait| wait.until <= now);
             let given_up = given_up.and_then(|wait| self.give_up_waiting(wait.who, cx));
-            let over = given_up.or_else(|| (idle_until <= now).then_some((End::Idle, "nothing was said for too long")));
-            if let Some((end, words)) = over {
-                self.finish(end, words, cx);
+            let over = given_up.or_else(|| (idle_until <= now).then_some((End::Idle, own_lines::IDLE)));
+            if let Some((end, bye)) = over {
+                self.finish(end, bye, cx);
                 // Polled again, so that the words go out.
                 cx.waker().wake_by_ref();
                 return Poll::Pending;

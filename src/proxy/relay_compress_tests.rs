@@ -75,7 +75,7 @@ async fn both_ways_are_compressed_and_the_upstream_hears_nothing_of_it() {
     client.scene.upstream.write_all(b"* 2 EXISTS\r\na OK\r\n").await.unwrap();
     client.hear("* 2 EXISTS\r\na OK\r\n").await;
     client.say("b COMPRESS DEFLATE\r\n").await;
-    client.hear("b NO [COMPRESSIONACTIVE] compression is active already\r\n").await;
+    client.hear("b NO [COMPRESSIONACTIVE] Compression is active already.\r\n").await;
     client.scene.client.shutdown().await.unwrap();
     assert_eq!(read_to_end(&mut client.scene.upstream).await, "");
 }
@@ -141,7 +141,7 @@ async fn large_messages_pass_both_ways() {
 async fn what_is_not_compressed_is_answered_compressed_and_ends_the_session() {
     let mut client = Client::begin(LONG).await;
     client.scene.client.write_all(b"a1 NOOP\r\na2 NOOP\r\n").await.unwrap();
-    assert_eq!(client.hear_to_end().await, "* BYE what you sent is not compressed as RFC 4978 asks for\r\n");
+    assert_eq!(client.hear_to_end().await, "* BYE Your app sent data that is not compressed correctly (RFC 4978).\r\n");
     assert_eq!(read_to_end(&mut client.scene.upstream).await, "", "closed in order");
     drop(client.scene.client);
     assert!(matches!(within(client.scene.relay).await.unwrap(), End::Malformed(_)));
@@ -150,10 +150,16 @@ async fn what_is_not_compressed_is_answered_compressed_and_ends_the_session() {
 #[tokio::test]
 async fn last_words_are_compressed_too() {
     let mut client = Client::begin(Duration::from_secs(2)).await;
-    assert_eq!(client.hear_to_end().await, "* BYE nothing was said for too long\r\n");
+    assert_eq!(
+        client.hear_to_end().await,
+        "* BYE Nothing was sent for too long. Your app connects again by itself.\r\n"
+    );
     let mut client = Client::begin(LONG).await;
     client.scene.upstream.shutdown().await.unwrap();
-    assert_eq!(client.hear_to_end().await, "* BYE [UNAVAILABLE] the mail server closed the connection\r\n");
+    assert_eq!(
+        client.hear_to_end().await,
+        "* BYE [UNAVAILABLE] The mail server closed the connection. Your app connects again by itself.\r\n"
+    );
     // Half a stream at the end is no fault.
     let mut client = Client::begin(LONG).await;
     let said = client.deflated(b"a NOOP\r\nb NOOP\r\n");
@@ -193,7 +199,7 @@ async fn a_bomb_that_nobody_has_to_take_lets_others_go_on() {
         }
     };
     tokio::select! {
-        () = client.hear("a BAD [TOOBIG] the command is too long\r\n") => {}
+        () = client.hear("a BAD [TOOBIG] The command is too long.\r\n") => {}
         () = others => {}
     }
     assert!(slowest < Duration::from_secs(1), "a turn took {slowest:?}");

@@ -137,18 +137,27 @@ async fn an_upstream_that_goes_is_announced() {
     scene.upstream.write_all(b"* 2 EXISTS\r\n").await.unwrap();
     scene.upstream.shutdown().await.unwrap();
     let said = read_to_end(&mut scene.client).await;
-    assert_eq!(said, "* 2 EXISTS\r\n* BYE [UNAVAILABLE] the mail server closed the connection\r\n");
+    assert_eq!(
+        said,
+        "* 2 EXISTS\r\n* BYE [UNAVAILABLE] The mail server closed the connection. Your app connects again by itself.\r\n"
+    );
     assert!(matches!(within(scene.relay).await.unwrap(), End::Upstream(None)));
 }
 
 #[tokio::test]
 async fn silence_ends_in_words_and_so_does_a_shutdown() {
     let mut silent = scene(Duration::from_millis(200)).await;
-    assert_eq!(read_to_end(&mut silent.client).await, "* BYE nothing was said for too long\r\n");
+    assert_eq!(
+        read_to_end(&mut silent.client).await,
+        "* BYE Nothing was sent for too long. Your app connects again by itself.\r\n"
+    );
     assert!(matches!(within(silent.relay).await.unwrap(), End::Idle));
     let mut stopped = scene(LONG).await;
     stopped.stop.cancel();
-    assert_eq!(read_to_end(&mut stopped.client).await, "* BYE deltapush shuts down, try again in a moment\r\n");
+    assert_eq!(
+        read_to_end(&mut stopped.client).await,
+        "* BYE [UNAVAILABLE] Deltapush is restarting. Your app connects again by itself.\r\n"
+    );
     assert!(matches!(within(stopped.relay).await.unwrap(), End::Shutdown));
 }
 
@@ -241,7 +250,10 @@ async fn server_that_says_nothing_of_a_literal_ends_the_session_in_words() {
     scene.client.write_all(b"b APPEND x {4}\r\n").await.unwrap();
     scene.upstream.read_exact(&mut [0; 16]).await.unwrap();
     let began = Instant::now();
-    assert_eq!(hear(&mut scene.client).await, "* BYE [UNAVAILABLE] the mail server did not answer in time\r\n");
+    assert_eq!(
+        hear(&mut scene.client).await,
+        "* BYE [UNAVAILABLE] The mail server did not answer in time. Your app connects again by itself.\r\n"
+    );
     assert!(began.elapsed() <= Duration::from_secs(310), "{:?}", began.elapsed());
 }
 
@@ -289,7 +301,10 @@ async fn what_deltapush_says_does_not_keep_a_dead_session_alive() {
     for _ in 0..3 {
         assert_eq!(hear(&mut scene.client).await, "* OK Still here\r\n");
     }
-    assert_eq!(hear(&mut scene.client).await, "* BYE nothing was said for too long\r\n");
+    assert_eq!(
+        hear(&mut scene.client).await,
+        "* BYE Nothing was sent for too long. Your app connects again by itself.\r\n"
+    );
     assert!(began.elapsed() < Duration::from_secs(1020), "{:?}", began.elapsed());
 }
 
@@ -297,9 +312,15 @@ async fn what_deltapush_says_does_not_keep_a_dead_session_alive() {
 async fn outside_idle_nothing_is_added() {
     let mut scene = idling(Duration::from_secs(1000), Some(KEEPALIVE)).await;
     scene.client.write_all(b"DONE\r\n").await.unwrap();
-    assert_eq!(hear(&mut scene.client).await, "* BYE nothing was said for too long\r\n");
+    assert_eq!(
+        hear(&mut scene.client).await,
+        "* BYE Nothing was sent for too long. Your app connects again by itself.\r\n"
+    );
     let mut scene = idling(Duration::from_secs(1000), None).await;
-    assert_eq!(hear(&mut scene.client).await, "* BYE nothing was said for too long\r\n");
+    assert_eq!(
+        hear(&mut scene.client).await,
+        "* BYE Nothing was sent for too long. Your app connects again by itself.\r\n"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -347,7 +368,10 @@ async fn a_command_that_is_held_must_come_to_its_end() {
             }
             scene.client.write_all(b"x").await.unwrap();
         }
-        assert!(text.ends_with("* BYE the command took too long\r\n"), "{begun:?}: {text:?}");
+        assert!(
+            text.ends_with("* BYE A command took too long to arrive. Your app connects again by itself.\r\n"),
+            "{begun:?}: {text:?}"
+        );
         assert!(begin.elapsed() >= COMMAND_TIME && begin.elapsed() < COMMAND_TIME * 2, "{:?}", begin.elapsed());
         assert!(matches!(scene.relay.await.unwrap(), End::Dribble));
     }
@@ -386,7 +410,10 @@ async fn a_command_does_not_take_too_long_while_the_server_holds_up_the_word_to_
     // Now it is the client's turn.
     sleep(COMMAND_TIME / 2).await;
     scene.client.write_all(b"/shared/x").await.unwrap();
-    assert_eq!(hear(&mut scene.client).await, "* BYE the command took too long\r\n");
+    assert_eq!(
+        hear(&mut scene.client).await,
+        "* BYE A command took too long to arrive. Your app connects again by itself.\r\n"
+    );
 }
 
 #[tokio::test]
@@ -399,7 +426,7 @@ async fn goodbye_is_said_behind_a_response_that_is_under_way() {
     scene.upstream.write_all(b"defghi)\r\n").await.unwrap();
     assert_eq!(read_to_end(&mut scene.upstream).await, "");
     let said = read_to_end(&mut scene.client).await;
-    assert_eq!(said, "defghi)\r\n* BYE deltapush shuts down, try again in a moment\r\n");
+    assert_eq!(said, "defghi)\r\n* BYE [UNAVAILABLE] Deltapush is restarting. Your app connects again by itself.\r\n");
     assert!(matches!(within(scene.relay).await.unwrap(), End::Shutdown));
 }
 

@@ -1,10 +1,8 @@
 //! A SASL exchange (RFC 9051 section 6.2.2) with a client before its login, up to the credentials in it, as a machine.
 
+use super::own_lines;
 use crate::parser::sasl::{self, Mechanism, NoScram, SaslLine};
 use crate::secret::Credentials;
-
-/// What can be used, for whoever asked for something else.
-const AVAILABLE: &str = "NO [CANNOT] this mechanism is not available here; PLAIN, LOGIN, XOAUTH2, OAUTHBEARER, SCRAM-SHA-1 and SCRAM-SHA-256 are";
 
 /// `Username:` and `Password:`, as every server asks that has LOGIN.
 const PROMPTS: (&str, &str) = ("VXNlcm5hbWU6", "UGFzc3dvcmQ6");
@@ -36,7 +34,7 @@ pub(super) enum Said {
 
 /// AUTHENTICATE with the mechanism of that name, and perhaps an initial response (RFC 4959).
 pub(super) fn begin(mechanism: &[u8], initial: Option<&[u8]>) -> Said {
-    let Some(mechanism) = Mechanism::from_name(mechanism) else { return Said::Refuse(AVAILABLE) };
+    let Some(mechanism) = Mechanism::from_name(mechanism) else { return Said::Refuse(own_lines::NO_SUCH_MECHANISM) };
     let exchange = Exchange::First(mechanism);
     match initial {
         Some(line) => exchange.line(line),
@@ -50,41 +48,36 @@ impl Exchange {
     pub(super) fn line(self, line: &[u8]) -> Said {
         let response = match (sasl::sasl_line(line), &self) {
             (line, Self::Relayed) => return Said::Relay(line),
-            (SaslLine::Cancelled, _) => return Said::Refuse("BAD cancelled"),
-            (SaslLine::Malformed, _) => return Said::Refuse("BAD this is not base64"),
+            (SaslLine::Cancelled, _) => return Said::Refuse(own_lines::CANCELLED),
+            (SaslLine::Malformed, _) => return Said::Refuse(own_lines::NOT_BASE64),
             (SaslLine::Response(response), _) => response,
         };
         let message = response.expose();
         match self {
             Self::First(Mechanism::Login) => match sasl::user_name(message).filter(|user| !user.is_empty()) {
                 Some(user) => Said::Ask(PROMPTS.1, Self::Password { user }),
-                None => Said::Refuse("BAD this is not a user name"),
+                None => Said::Refuse(own_lines::NOT_A_USER_NAME),
             },
             Self::Password { user } if sasl::is_password(message) => Said::LogIn(Credentials::new(user, message)),
-            Self::Password { .. } => Said::Refuse("BAD a password has no NUL"),
+            Self::Password { .. } => Said::Refuse(own_lines::NOT_A_PASSWORD),
             Self::First(mechanism) => first(mechanism, message),
             // Returned above.
-            Self::Relayed => Said::Refuse("BAD unexpected"),
+            Self::Relayed => Said::Refuse(own_lines::CANCELLED),
         }
     }
 }
 
 fn first(mechanism: Mechanism, message: &[u8]) -> Said {
     let (credentials, malformed) = match mechanism {
-        Mechanism::XOAuth2 => (sasl::xoauth2_message(message), "BAD the message is not one of XOAUTH2"),
-        Mechanism::OAuthBearer => (
-            sasl::oauthbearer_message(message),
-            "BAD the message is not one of OAUTHBEARER (RFC 7628), with a=, the user name",
-        ),
+        Mechanism::XOAuth2 => (sasl::xoauth2_message(message), own_lines::NOT_XOAUTH2),
+        Mechanism::OAuthBearer => (sasl::oauthbearer_message(message), own_lines::NOT_OAUTHBEARER),
         Mechanism::ScramSha1 | Mechanism::ScramSha256 => match sasl::scram_first(mechanism, message) {
             Err(NoScram::ChannelBinding) => {
-                return Said::Refuse("NO [CANNOT] a login through a proxy cannot be bound to the TLS connection");
+                return Said::Refuse(own_lines::NO_CHANNEL_BINDING);
             }
-            first => (first.ok(), "BAD the message is not the first one of SCRAM (RFC 5802)"),
+            first => (first.ok(), own_lines::NOT_SCRAM),
         },
-        Mechanism::Plain | Mechanism::Login => {
-            (sasl::plain_message(message), "BAD the message is not one of SASL PLAIN (RFC 4616)")
-        }
+        Mechanism::Plain | Mechanism::Login => (sasl::plain_message(message), own_lines::NOT_PLAIN),
     };
     credentials.map_or(Said::Refuse(malformed), Said::LogIn)
 }

@@ -196,8 +196,8 @@ impl Board {
         entry.is_some_and(|entry| entry.left_out.iter().any(|left_out| left_out.mailbox == mailbox))
     }
 
-    /// A mailbox is open that could not be opened.
-    pub(crate) fn opened(&self, account: &AccountId, mailbox: &str) {
+    /// A mailbox that could not be opened is open, or is not to be watched any more.
+    pub(crate) fn no_longer_left_out(&self, account: &AccountId, mailbox: &str) {
         if let Some(mut entry) = self.0.entries.get_mut(account) {
             entry.left_out.retain(|left_out| left_out.mailbox != mailbox);
         }

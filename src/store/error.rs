@@ -4,6 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rusqlite::ErrorCode;
+
 use super::seal::SealError;
 
 /// Why the state cannot be opened, or a command on it fails. All of these are the operator's to mend, and none has changed
@@ -125,6 +127,21 @@ pub enum StoreError {
     Seal(#[from] SealError),
 }
 
+impl StoreError {
+    /// Whether the disk is the reason, so that what failed may be tried again as soon as anything can be written. A quota, a limit on
+    /// the size of files and a disk that has become read-only are not `DiskFull` to SQLite.
+    #[must_use]
+    pub fn is_about_the_disk(&self) -> bool {
+        match self {
+            Self::DiskFull | Self::NotWritten => true,
+            Self::Database(error) => {
+                matches!(error.sqlite_error_code(), Some(ErrorCode::SystemIoFailure | ErrorCode::ReadOnly))
+            }
+            Self::Closed | Self::Seal(_) => false,
+        }
+    }
+}
+
 impl From<rusqlite::Error> for OpenError {
     fn from(error: rusqlite::Error) -> Self {
         if is_full(&error) { Self::DiskFull } else { Self::Database(error) }
@@ -141,5 +158,5 @@ impl From<rusqlite::Error> for StoreError {
 fn is_full(error: &rusqlite::Error) -> bool {
     let no_room_for_index =
         error.sqlite_error().is_some_and(|error| error.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE);
-    no_room_for_index || error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
+    no_room_for_index || error.sqlite_error_code() == Some(ErrorCode::DiskFull)
 }

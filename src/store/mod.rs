@@ -10,6 +10,8 @@ mod backup;
 mod check;
 mod directory;
 mod error;
+#[cfg(test)]
+pub(crate) mod full_disk;
 mod habit;
 mod key;
 mod known_logins;

@@ -84,11 +84,7 @@ impl ConnectError {
     /// Whether the server did not answer in time.
     #[must_use]
     pub fn is_timeout(&self) -> bool {
-        match self {
-            Self::TimedOut(_) => true,
-            Self::Complaint { end, .. } => end.is_timeout(),
-            _ => false,
-        }
+        matches!(self.end(), Self::TimedOut(_))
     }
 
     /// Whether the server ended the connection without a reason that would hold for the next one as well.
@@ -103,10 +99,23 @@ impl ConnectError {
     /// The same, with what the server had complained of before, where it says nothing of that itself.
     pub(super) fn after(self, complaint: Option<String>) -> Self {
         match (self, complaint) {
-            (end @ (Self::Broken(_) | Self::TimedOut(_) | Self::Login(LoginError::Bye(_))), Some(words)) => {
-                Self::Complaint { words, end: Box::new(end) }
-            }
+            (
+                end @ (Self::Broken(_)
+                | Self::TimedOut(_)
+                | Self::TooMuch
+                | Self::Login(LoginError::Bye(_) | LoginError::Protocol(_))),
+                Some(words),
+            ) => Self::Complaint { words, end: Box::new(end) },
             (error, _) => error,
+        }
+    }
+
+    /// How it ended, without what the server had complained of before.
+    #[must_use]
+    pub fn end(&self) -> &Self {
+        match self {
+            Self::Complaint { end, .. } => end.end(),
+            _ => self,
         }
     }
 }
@@ -301,9 +310,10 @@ impl<'a> Attempt<'a> {
                 }
                 Err(error) => error,
             };
-            // It hangs up on a method that it does not know: the next one has a connection of its own, once.
-            let may_reconnect = error.is_cut_off() && hints.refused.is_empty();
-            if let Some(refused) = may_reconnect.then(|| progress.take_refused()).flatten() {
+            // It hangs up on a method that it does not know: the next one has a connection of its own. Each leaves out more.
+            let is_cut_off = error.is_cut_off();
+            let refused = progress.take_refused().filter(|refused| is_cut_off && refused.len() > hints.refused.len());
+            if let Some(refused) = refused {
                 hints = Hints { preferred: None, refused };
                 candidates = all.clone();
             } else if progress.has_committed() || !error.is_about_the_way() {
@@ -323,7 +333,7 @@ impl<'a> Attempt<'a> {
         progress: &Arc<LoginProgress>,
     ) -> Result<Progress<'a>, ConnectError> {
         stream::prepare(&tcp).map_err(ConnectError::Unreachable)?;
-        // A second connection for the next method is part of the same login.
+        // A further connection for the next method is part of the same login.
         if let Some(permit) = self.permit.filter(|_| hints.refused.is_empty()) {
             let address = tcp.peer_addr().map_err(ConnectError::Broken)?.ip().to_canonical();
             if !permit.ask(address).await {

@@ -25,6 +25,9 @@ const MAX_RESPONSE: usize = 64 * 1024;
 /// Responses that a login reads before it gives up.
 const MAX_RESPONSES: usize = 200;
 
+/// How long the rest of what the server had said is read from a connection that broke.
+const LAST_WORDS_TIME: Duration = Duration::from_secs(1);
+
 /// An authenticated session.
 #[derive(Debug)]
 pub struct Connected {
@@ -132,7 +135,11 @@ impl<'a> Login<'a> {
                 step = Some(self.dialogue.secured());
             }
             match step {
-                Some(Step::Send(line)) => self.say(&line, &mut transcript, permit).await?,
+                Some(Step::Send(line)) => {
+                    if let Err(error) = self.say(&line, &mut transcript, permit).await {
+                        return Err(Box::pin(self.last_words(error, transcript)).await);
+                    }
+                }
                 Some(Step::LoggedIn(logged_in)) => {
                     if let Some(method) = self.dialogue.learned() {
                         self.way.upstreams.methods.note(&self.way.server, self.kind, method, Instant::now());
@@ -147,6 +154,28 @@ impl<'a> Login<'a> {
             }
         }
         Err(ConnectError::TooMuch)
+    }
+
+    /// The connection broke while something was sent: the server may have said why before.
+    async fn last_words(
+        mut self,
+        broken: ConnectError,
+        mut transcript: Option<&mut (dyn Transcript + Send)>,
+    ) -> ConnectError {
+        while self.responses < MAX_RESPONSES {
+            self.responses = self.responses.saturating_add(1);
+            let response = next_response(&mut self.stream, &mut self.reader, &mut self.received);
+            let Ok(Ok(response)) = timeout(LAST_WORDS_TIME, response).await else { return broken };
+            if let Some(transcript) = transcript.as_deref_mut() {
+                show_response(transcript, &self.dialogue, &response);
+            }
+            let step = self.dialogue.response(&response);
+            self.progress.record(&self.dialogue);
+            if let Err(error) = step {
+                return error.into();
+            }
+        }
+        broken
     }
 
     async fn say(

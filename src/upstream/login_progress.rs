@@ -34,7 +34,7 @@ impl LoginProgress {
     pub(super) fn record(&self, dialogue: &Dialogue) {
         let mut notes = self.notes();
         notes.complaint = dialogue.complaint().map(str::to_owned);
-        notes.refused = dialogue.refused_methods().map(<[_]>::to_vec);
+        notes.refused = dialogue.refused_methods();
     }
 
     /// The server's last untagged NO, BAD or alert.
@@ -42,7 +42,7 @@ impl LoginProgress {
         self.notes().complaint.clone()
     }
 
-    /// The methods that were refused in this connection, if it ended before the server responded to the next one. Taken once.
+    /// The methods to leave out in a new connection ([`Dialogue::refused_methods`]), if one is worth it. Taken once.
     pub(super) fn take_refused(&self) -> Option<Vec<Way>> {
         self.notes().refused.take()
     }

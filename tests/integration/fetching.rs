@@ -97,6 +97,8 @@ async fn a_core_that_accepts_encrypted_mail_only_teaches_so() {
     let evidence = report["account"]["devices"][0]["fetches"].as_str().unwrap();
     assert!(evidence.contains("encrypted messages only: it left unencrypted ones of 3 senders"), "{evidence}");
 
+    // The app is away: it would delete what it cannot decrypt, perhaps before the watch hears of it.
+    app.core.call("stop_io_for_all_accounts", json!([])).await;
     let headers = "Content-Type: multipart/encrypted; protocol=\"application/pgp-encrypted\"; boundary=x\r\n";
     let encrypted = message("bob@elsewhere.test", &app.user, "x", "").replacen(
         "Content-Type: text/plain; charset=utf-8\r\n",
@@ -110,7 +112,6 @@ async fn a_core_that_accepts_encrypted_mail_only_teaches_so() {
     app.deltapush.restart();
     app.is_woken_for("encrypted messages: its apps fetch no others").await;
     app.core.call("set_config", json!([app.account, "force_encryption", "0"])).await;
-    app.core.call("stop_io_for_all_accounts", json!([])).await;
     app.core.call("start_io_for_all_accounts", json!([])).await;
     app.core.event(app.account, "ImapInboxIdle").await;
     app.gets_unencrypted(&["trent"]).await;

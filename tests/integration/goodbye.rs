@@ -33,7 +33,12 @@ async fn clients_hear_bye_and_watches_log_out() {
     assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
     for mut client in [idling, within_line, before_login, before_tls] {
         let last = client.expect_eof().await;
-        assert_eq!(last, "* BYE deltapush shuts down, try again in a moment\r\n", "{}", client.dialogue());
+        assert_eq!(
+            last,
+            "* BYE [UNAVAILABLE] Deltapush is restarting. Your app connects again by itself.\r\n",
+            "{}",
+            client.dialogue()
+        );
     }
     let log = || scene.dovecot.log();
     let logged_out = |log: &str| {

@@ -40,11 +40,17 @@ mod keeping;
 #[cfg(test)]
 mod keeping_ends;
 #[cfg(test)]
+mod last_words;
+#[cfg(test)]
+mod left_out;
+#[cfg(test)]
 mod logging;
 #[cfg(test)]
 mod mechanisms;
 #[cfg(test)]
 mod neighbours;
+#[cfg(test)]
+mod next_method;
 #[cfg(test)]
 mod odd_commands;
 #[cfg(test)]

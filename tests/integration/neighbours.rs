@@ -1,5 +1,6 @@
 //! Pushes of one account while those of others, or of all, fail: the real binary before a scripted notification server.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
@@ -90,5 +91,53 @@ async fn a_short_outage_of_any_kind_loses_no_push() {
     ] {
         cases.spawn(outage_loses_no_push(name, status));
     }
+    cases.join_all().await;
+}
+
+/// The notification server says of all tokens for some seconds that they are gone (410). The pushes come afterwards without other
+/// news: after a minute, or at once where so many accounts show an outage. A restart finds every account with token and password.
+async fn outage_with_410_erases_nothing(name: &'static str, accounts: usize, patience: Duration) {
+    let mut scene = Scene::new(Setup::Vanilla, name).await;
+    scene.notify.always("openpgp:", Some(Answer::Status(410)));
+    let mut users = vec![scene.user.clone()];
+    users.extend((1..accounts).map(|number| scene.dovecot.user(&format!("{name}-{number}"))));
+    let tokens: BTreeSet<String> = (0..accounts).map(|number| format!("openpgp:{number}")).collect();
+    for (number, user) in users.iter().enumerate() {
+        let mut client = scene.connect().await;
+        client.log_in(user).await;
+        let set = format!("c2 SETMETADATA \"INBOX\" (/private/devicetoken \"openpgp:{number}\")");
+        assert!(client.command(&set).await.result.starts_with("OK"));
+        drop(client);
+        scene.dovecot.wait_for_watch(user, 1).await;
+    }
+    for user in &users {
+        scene.dovecot.deliver_news(user, "news").await;
+    }
+    // After twelve accounts the server counts as down.
+    scene.notify.wait_for(accounts.min(12), PATIENCE).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    scene.notify.always("openpgp:", None);
+    let (back, before) = (Instant::now(), scene.notify.posted().len());
+    let pushed = |scene: &Scene, from: usize| -> BTreeSet<String> {
+        scene.notify.posted().into_iter().skip(from).map(|posted| posted.token).collect()
+    };
+    scene.notify.wait_for(before + accounts, patience).await;
+    println!("{name}: all pushed {:?} after the outage, {before} refused", back.elapsed());
+    assert_eq!(pushed(&scene, before), tokens, "{name}: each once");
+    scene.deltapush.restart();
+    for user in &users {
+        scene.dovecot.deliver_news(user, "more news").await;
+    }
+    scene.notify.wait_for(before + 2 * accounts, PATIENCE).await;
+    assert_eq!(pushed(&scene, before + accounts), tokens, "{name}: watched and pushed after a restart");
+    let log = scene.deltapush.log();
+    assert!(!log.contains("erased") && !log.contains("quarantine"), "{name}: {log}");
+}
+
+#[tokio::test]
+async fn a_short_outage_with_410_for_everybody_erases_nothing() {
+    let mut cases = JoinSet::new();
+    cases.spawn(outage_with_410_erases_nothing("gone-few", 3, Duration::from_secs(110)));
+    cases.spawn(outage_with_410_erases_nothing("gone-many", 14, Duration::from_secs(60)));
     cases.join_all().await;
 }

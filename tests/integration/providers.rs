@@ -13,14 +13,14 @@ use super::support::poll;
 use super::support::scripted::Scripted;
 
 /// A login that has no peculiarity.
-const PLAIN: &str = "
+pub(super) const PLAIN: &str = "
     S: * OK [CAPABILITY IMAP4rev1 SASL-IR IDLE AUTH=PLAIN] ready
     LOGIN
     S: <tag> OK [CAPABILITY IMAP4rev1 IDLE] in
 ";
 
 /// A mailbox that has no peculiarity, with UID 10 to come.
-const EXAMINE: &str = r#"
+pub(super) const EXAMINE: &str = r#"
     C: w1 EXAMINE "INBOX"
     S: * 4 EXISTS
     S: * OK [UIDVALIDITY 7] ok
@@ -28,16 +28,16 @@ const EXAMINE: &str = r#"
     S: w1 OK [READ-ONLY] done
 "#;
 
-const IDLE: &str = "
+pub(super) const IDLE: &str = "
     C: w2 IDLE
     S: + idling
 ";
 
 /// What the client's connection has to say after its login.
-const CLIENT: &str = "EOF";
+pub(super) const CLIENT: &str = "EOF";
 
 /// UID 10 is fetched by `tag`.
-fn fetch(tag: &str) -> String {
+pub(super) fn fetch(tag: &str) -> String {
     format!(
         r"
         C~ {tag} UID FETCH 10:* (
@@ -48,7 +48,7 @@ fn fetch(tag: &str) -> String {
 }
 
 /// In IDLE UID 10 arrives, is fetched, and IDLE goes on.
-fn news() -> String {
+pub(super) fn news() -> String {
     format!(
         "
         S: * 5 EXISTS
@@ -65,7 +65,7 @@ fn news() -> String {
 }
 
 /// A session that finds what came while nobody watched.
-fn catch_up(login: &str) -> String {
+pub(super) fn catch_up(login: &str) -> String {
     format!(
         r#"{login}
         C: w1 EXAMINE "INBOX"
@@ -84,19 +84,26 @@ fn catch_up(login: &str) -> String {
 }
 
 /// A client with a token, and all that is around it.
-struct Scene {
-    upstream: Scripted,
-    notify: NotifyServer,
-    deltapush: Deltapush,
-    client: Client,
+pub(super) struct Scene {
+    pub(super) upstream: Scripted,
+    pub(super) notify: NotifyServer,
+    pub(super) deltapush: Deltapush,
+    pub(super) client: Client,
 }
 
 impl Scene {
     /// The first dialogue is the client's. It logs in there and hands its token over; the others are as they come.
-    async fn begin(dialogues: &[&str]) -> Self {
+    pub(super) async fn begin(dialogues: &[&str]) -> Self {
+        Self::begin_with(dialogues, |_| ()).await
+    }
+
+    /// The same with another configuration.
+    pub(super) async fn begin_with(dialogues: &[&str], change: impl FnOnce(&mut Options)) -> Self {
         let upstream = Scripted::start(dialogues).await;
         let notify = NotifyServer::start().await;
-        let deltapush = Deltapush::start(&Options { notify_url: notify.url.clone(), ..Options::plain(upstream.port) });
+        let mut options = Options { notify_url: notify.url.clone(), ..Options::plain(upstream.port) };
+        change(&mut options);
+        let deltapush = Deltapush::start(&options);
         let mut client = Client::plain(deltapush.plain).await;
         client.expect_prefix("* OK").await;
         let reply = client.command("c1 LOGIN alice@lab.test sesame").await;
@@ -115,7 +122,7 @@ impl Scene {
     }
 
     /// A push arrives, and the watch waits again.
-    async fn gets_pushed(mut self) -> Self {
+    pub(super) async fn gets_pushed(mut self) -> Self {
         let posted = self.notify.wait_for(1, Duration::from_secs(20)).await;
         assert_eq!(posted[0].token, "openpgp:alice");
         self.upstream.reached().await;
@@ -123,14 +130,14 @@ impl Scene {
     }
 
     /// The log says so.
-    async fn says(self, words: &str) -> Self {
+    pub(super) async fn says(self, words: &str) -> Self {
         let said = poll(Duration::from_secs(20), || self.deltapush.log().contains(words)).await;
         assert!(said, "not said: {words:?}");
         self
     }
 
     /// No further session within seconds, whether it will come in minutes or not at all.
-    async fn stays_away(self) -> Self {
+    pub(super) async fn stays_away(self) -> Self {
         let before = self.upstream.connections();
         tokio::time::sleep(Duration::from_secs(3)).await;
         assert_eq!(self.upstream.connections(), before, "it came back");
@@ -138,14 +145,14 @@ impl Scene {
     }
 
     /// It will come back by itself.
-    fn goes_on(self) -> Self {
+    pub(super) fn goes_on(self) -> Self {
         let log = self.deltapush.log();
         assert!(!log.contains("until the client logs in again"), "taken for a wrong password, or for good");
         self
     }
 
     /// Every dialogue was played to its end, and nothing was said besides.
-    async fn end(self) {
+    pub(super) async fn end(self) {
         let Self { upstream, deltapush, client, .. } = self;
         drop((client, deltapush));
         upstream.finish().await;

@@ -166,7 +166,7 @@ async fn a_server_that_breaks_off_after_the_credentials_has_a_limit_too() {
         let answer = log_in(&deltapush, Ipv4Addr::new(127, 0, 10 + n, 1), "alice@lab.test", "sesame").await.result;
         let expected = match n {
             0 | 2 => "NO [UNAVAILABLE] The mail server broke off the connection.",
-            1 => "NO [UNAVAILABLE] The mail server closed the connection: go away",
+            1 => "NO [UNAVAILABLE] The mail server closed the connection: go away.",
             _ => "NO [UNAVAILABLE] Too many wrong passwords for this account. Try again in 10 minutes.",
         };
         assert!(answer.starts_with(expected), "{n}: {answer}\n{}", deltapush.log());

@@ -25,6 +25,8 @@ impl Site {
 
     fn watches(&self, text: &mut Exposition, metrics: &Metrics) {
         text.gauge("deltapush_accounts", "Accounts that have a device.", self.registry.len());
+        let refused = "New accounts that were refused because there were too many.";
+        text.counter("deltapush_accounts_refused_total", refused, self.registry.refused_accounts());
         let waiting = "Accounts that are not watched until one of their devices logs in.";
         let states = self.board.count_states();
         // Where sessions are kept, all that wait are among the watches.

@@ -6,7 +6,7 @@ use super::tests::play;
 /// A command of deltapush's own, answered where a command may stand: the session has not lost its place.
 const STILL_IN_STEP: &str = "
     C: z9 UNAUTHENTICATE
-    < z9 BAD this command is not available here
+    < z9 BAD This command is not available here.
 ";
 
 /// Plays `C` and `S` lines that all have to pass as they are.
@@ -153,7 +153,7 @@ fn catenate_with_several_parts_passes() {
          S: A1 OK [APPENDUID 1 3] done
          < A1 OK [APPENDUID 1 3] done
          C: A2 UNAUTHENTICATE
-         < A2 BAD this command is not available here",
+         < A2 BAD This command is not available here.",
     );
     // Refused at its second literal: what follows is a command.
     play(
@@ -164,7 +164,7 @@ fn catenate_with_several_parts_passes() {
          C: A2 UNAUTHENTICATE
          S: A1 NO [BADURL \"/x\"] no
          < A1 NO [BADURL \"/x\"] no
-         < A2 BAD this command is not available here",
+         < A2 BAD This command is not available here.",
     );
 }
 
@@ -188,7 +188,7 @@ fn several_messages_in_one_append_pass() {
          S: A1 OK [APPENDUID 1 1:3] done
          < A1 OK [APPENDUID 1 1:3] done
          C: A2 UNAUTHENTICATE
-         < A2 BAD this command is not available here",
+         < A2 BAD This command is not available here.",
     );
 }
 

@@ -6,6 +6,7 @@ use super::{ClientState, Compression, Held, Output, Session, Shape, UpstreamStat
 use crate::parser::data;
 use crate::parser::framer::{Fragment, LineEnd};
 use crate::parser::response::{self, Code, Condition, Head};
+use crate::proxy::own_lines::{self, untagged};
 use crate::trace::{Mark, Piece, Speaker};
 
 /// What is to be done with a response, known from its head.
@@ -32,10 +33,11 @@ impl Session {
     pub fn some_from_upstream(&mut self, input: &[u8], pieces: &mut usize, out: &mut impl Output) -> usize {
         let mut run = Run::new(input);
         let mut rest = input;
-        while !self.is_over() && *pieces > 0 {
+        let mut left = *pieces;
+        while left > 0 && !self.is_over() {
             let Some((fragment, after)) = self.server.framer.next(rest) else { break };
             rest = after;
-            *pieces = pieces.saturating_sub(1);
+            left = left.saturating_sub(1);
             match self.server.state {
                 UpstreamState::Head => self.begin_response(fragment, &mut run, out),
                 UpstreamState::Passing(shape) => self.pass(fragment, shape, &mut run, out),
@@ -43,6 +45,7 @@ impl Session {
                 UpstreamState::Dropping => self.drop_more(fragment, &mut run, out),
             }
         }
+        *pieces = left;
         out.to_client(run.take());
         if !self.is_over() {
             return input.len().saturating_sub(rest.len());
@@ -57,17 +60,17 @@ impl Session {
     pub fn upstream_closed(&mut self, out: &mut impl Output) {
         if !self.server.said_bye && !self.is_within_response() {
             self.server.said_bye = true;
-            self.say_now(out, b"* BYE [UNAVAILABLE] the mail server closed the connection\r\n");
+            self.say_now(out, untagged(own_lines::UPSTREAM_CLOSED).as_bytes());
         }
     }
 
-    /// Ends the session toward the client on deltapush's own account, for a reason in words: at once, or with the end of the
+    /// Ends the session toward the client with a BYE of deltapush's own: at once, or with the end of the
     /// response that is under way ([`is_over`](Self::is_over)).
-    pub fn close(&mut self, reason: &str, out: &mut impl Output) {
+    pub fn close(&mut self, bye: &str, out: &mut impl Output) {
         // Behind the OK of a COMPRESS it would have to be compressed.
         if !self.server.said_bye && self.compression != Compression::Accepted {
             self.server.said_bye = true;
-            self.say(out, format!("* BYE {reason}\r\n").as_bytes());
+            self.say(out, untagged(bye).as_bytes());
         }
         self.closed = true;
     }

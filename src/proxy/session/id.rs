@@ -3,6 +3,7 @@
 use super::intercept::push_client_string;
 use super::{Output, Session};
 use crate::parser::id::{self, Field};
+use crate::proxy::own_lines;
 use crate::upstream::id::{may_speak_for_others, with_own_name};
 
 impl Session {
@@ -12,7 +13,7 @@ impl Session {
         self.visit.id(fields.as_deref().unwrap_or_default());
         if !self.upstream.id {
             self.say(out, b"* ID (\"name\" \"deltapush\")\r\n");
-            return self.reply(b"OK ID completed", out);
+            return self.reply("OK ID completed", out);
         }
         match fields {
             Some(fields) => {
@@ -21,7 +22,7 @@ impl Session {
             }
             // Not to be had by one field too many.
             None if may_speak_for_others(command) => {
-                self.reply(b"BAD ID takes NIL or a list of at most 30 fields (RFC 2971)", out);
+                self.reply(own_lines::ID_SYNTAX, out);
             }
             // Whatever it is: the server says what it thinks of it.
             None => self.replay(command, cuts, out),

@@ -9,6 +9,8 @@ use crate::parser::command::{self, Disclosure, Verb, compress_mechanism};
 use crate::parser::metadata::{self, Get, Pair, Set, Values, is_inbox, is_within};
 use crate::parser::quote::{is_quotable, push_quoted};
 use crate::parser::response::{self, Condition};
+use crate::proxy::own_lines;
+use crate::push::registry::Full;
 use crate::secret::{DeviceToken, TokenError};
 use crate::trace::{Mark, Piece, Speaker, show_metadata};
 
@@ -87,11 +89,9 @@ impl Session {
             Verb::GetMetadata => self.answer_get(command, cuts, out),
             Verb::SetMetadata => self.answer_set(command, cuts, out),
             Verb::Compress => self.answer_compress(command, out),
-            Verb::GetJmapAccess => self.reply(b"NO [CANNOT] JMAP would lead around this server", out),
+            Verb::GetJmapAccess => self.reply(own_lines::NO_JMAP, out),
             Verb::Id => self.answer_id(command, cuts, out),
-            Verb::Logout if !command::has_no_arguments(command) => {
-                self.reply(b"BAD LOGOUT takes no arguments", out);
-            }
+            Verb::Logout if !command::has_no_arguments(command) => self.reply(own_lines::LOGOUT_SYNTAX, out),
             Verb::Logout => self.answer_logout(out),
             _ => self.refuse(out),
         }
@@ -100,41 +100,38 @@ impl Session {
     /// Refuses a command that was discarded.
     pub(super) fn refuse(&mut self, out: &mut impl Output) {
         match self.client.verb {
-            Verb::Malformed => self.reply(b"BAD a tag, a space and the name of a command are expected", out),
-            Verb::Authenticate | Verb::Login => self.reply(b"BAD the login is done already", out),
-            Verb::StartTls => self.reply(b"BAD STARTTLS comes before the login", out),
+            Verb::Malformed => self.reply(own_lines::NOT_A_COMMAND, out),
+            Verb::Authenticate | Verb::Login => self.reply(own_lines::LOGGED_IN, out),
+            Verb::StartTls => self.reply(own_lines::LATE_STARTTLS, out),
             // With a literal, of which the size is of no importance.
             Verb::Noop | Verb::Capability | Verb::Close | Verb::Idle | Verb::Logout | Verb::Other | Verb::Unselect => {
-                self.reply(b"BAD this command takes no literal, or is too long", out);
+                self.reply(own_lines::NO_LITERAL, out);
             }
-            Verb::Referral | Verb::Unauthenticate => self.reply(b"BAD this command is not available here", out),
-            Verb::SetMetadata => {
-                let code = format!("NO [METADATA MAXSIZE {}] the value is too long", DeviceToken::MAX_LEN);
-                self.reply(code.as_bytes(), out);
-            }
-            _ => self.reply(b"BAD [TOOBIG] the command is too long", out),
+            Verb::Referral | Verb::Unauthenticate => self.reply(own_lines::NOT_AVAILABLE, out),
+            Verb::SetMetadata => self.reply(own_lines::VALUE_TOO_LONG, out),
+            _ => self.reply(own_lines::COMMAND_TOO_LONG, out),
         }
     }
 
     /// Ends the client's current command with `text`: condition, code and words.
-    pub(super) fn reply(&mut self, text: &[u8], out: &mut impl Output) {
+    pub(super) fn reply(&mut self, text: &str, out: &mut impl Output) {
         let tag = if self.client.tag.is_empty() { b"*" } else { self.client.tag.as_slice() };
-        let line = [tag, b" ".as_slice(), text, b"\r\n"].concat();
+        let line = [tag, b" ".as_slice(), text.as_bytes(), b"\r\n"].concat();
         self.say(out, &line);
     }
 
     /// `COMPRESS` (RFC 4978 section 3). It ends here: the upstream never hears of it.
     fn answer_compress(&mut self, command: &[u8], out: &mut impl Output) {
         match compress_mechanism(command) {
-            None => self.reply(b"BAD COMPRESS takes a mechanism", out),
+            None => self.reply(own_lines::COMPRESS_SYNTAX, out),
             Some(name) if !name.eq_ignore_ascii_case(b"DEFLATE") => {
-                self.reply(b"BAD this mechanism is not supported, DEFLATE is", out);
+                self.reply(own_lines::ONLY_DEFLATE, out);
             }
             Some(_) if self.compression != Compression::Off => {
-                self.reply(b"NO [COMPRESSIONACTIVE] compression is active already", out);
+                self.reply(own_lines::COMPRESSED, out);
             }
             Some(_) => {
-                self.reply(b"OK compression begins now", out);
+                self.reply("OK compression begins now", out);
                 self.compression = Compression::Accepted;
                 if self.own.is_empty() {
                     self.compress(out);
@@ -167,9 +164,9 @@ impl Session {
         self.say_values(&get.mailbox, &unknown, &wanted, out);
         match longest {
             Some(longest) => {
-                self.reply(format!("OK [METADATA LONGENTRIES {longest}] completed").as_bytes(), out);
+                self.reply(&format!("OK [METADATA LONGENTRIES {longest}] completed"), out);
             }
-            None => self.reply(b"OK GETMETADATA completed", out),
+            None => self.reply("OK GETMETADATA completed", out),
         }
     }
 
@@ -232,7 +229,7 @@ impl Session {
             return out.request(request);
         }
         if !self.upstream.metadata {
-            return self.reply(b"NO [METADATA NOPRIVATE] only /private/devicetoken can be set here", out);
+            return self.reply(own_lines::ONLY_TOKEN, out);
         }
         let (command, cuts) = set_others(&self.client.tag, &set, &others);
         self.pending.push_back(Pending::Set { tag: self.client.tag.clone(), request });
@@ -240,11 +237,11 @@ impl Session {
     }
 
     fn refuse_token(&mut self, error: TokenError, out: &mut impl Output) {
-        let code = match error {
-            TokenError::TooLong => format!("[METADATA MAXSIZE {}] ", DeviceToken::MAX_LEN),
-            TokenError::NotPrintable => String::new(),
+        let line = match error {
+            TokenError::TooLong => own_lines::TOKEN_TOO_LONG,
+            TokenError::NotPrintable => own_lines::NOT_A_TOKEN,
         };
-        self.reply(format!("NO {code}{error}").as_bytes(), out);
+        self.reply(line, out);
     }
 
     /// A metadata command in which deltapush has no part: the upstream's, if it knows the extension.
@@ -254,9 +251,9 @@ impl Session {
         }
         match self.client.verb {
             Verb::SetMetadata if metadata::set(command).is_some() => {
-                self.reply(b"NO [METADATA NOPRIVATE] only /private/devicetoken can be set here", out);
+                self.reply(own_lines::ONLY_TOKEN, out);
             }
-            _ => self.reply(b"BAD the syntax is wrong (RFC 5464 section 5)", out),
+            _ => self.reply(own_lines::METADATA_SYNTAX, out),
         }
     }
 
@@ -382,15 +379,17 @@ impl Session {
     /// The oldest request was done, or not, and the client may hear so.
     pub fn answered(&mut self, answer: impl Into<Answer>, out: &mut impl Output) {
         let Some(Reply { tag, success }) = self.requests.pop_front() else { return };
-        let line = match (answer.into(), success) {
-            (Answer::Done, Some(line)) => line,
-            (Answer::Done, None) => [&tag, b" OK SETMETADATA completed\r\n".as_slice()].concat(),
-            (Answer::Refused(full), _) => [&tag, format!(" NO [LIMIT] {full}\r\n").as_bytes()].concat(),
-            (Answer::Failed, _) => {
-                [&tag, b" NO [UNAVAILABLE] the token could not be stored, try again later\r\n".as_slice()].concat()
-            }
+        let own = match answer.into() {
+            Answer::Done => "OK SETMETADATA completed",
+            Answer::Refused(Full::InAll) => own_lines::NO_MORE_ACCOUNTS,
+            Answer::Refused(Full::Address) => own_lines::TOO_MANY_NEW_ACCOUNTS,
+            Answer::Refused(Full::Upstream) => own_lines::NO_MORE_AT_UPSTREAM,
+            Answer::Failed => own_lines::NOT_STORED,
         };
-        self.say(out, &line);
+        match success.filter(|_| own.starts_with("OK")) {
+            Some(line) => self.say(out, &line),
+            None => self.say(out, &[&tag, format!(" {own}\r\n").as_bytes()].concat()),
+        }
         self.end_logout(out);
     }
 }

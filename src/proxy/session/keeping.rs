@@ -8,6 +8,7 @@ use super::{ClientState, Output, Session};
 use crate::parser::command::Verb;
 use crate::parser::data;
 use crate::parser::response::Condition;
+use crate::proxy::own_lines::{self, untagged};
 
 /// Commands that may be under way upstream. With more of them it is not known any more what the session is about.
 const MAX_IN_FLIGHT: usize = 64;
@@ -327,7 +328,8 @@ impl Session {
     pub(super) fn say_goodbye(&mut self, out: &mut impl Output) {
         let Some(tag) = self.keeping.as_mut().and_then(|keeping| keeping.logout.take()) else { return };
         self.server.said_bye = true;
-        self.say(out, &[b"* BYE logging out\r\n", tag.as_slice(), b" OK LOGOUT completed\r\n"].concat());
+        let bye = untagged(own_lines::LOGOUT);
+        self.say(out, &[bye.as_bytes(), tag.as_slice(), b" OK LOGOUT completed\r\n"].concat());
         self.closed = true;
     }
 

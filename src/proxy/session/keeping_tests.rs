@@ -135,7 +135,7 @@ fn who_says_logout_hears_ok_and_the_upstream_hears_nothing() {
         assert_eq!(it.sent(), "a SELECT INBOX\r\n");
         assert_eq!(it.heard(), "", "what came before is answered first");
         it.upstream("* 3 EXISTS\r\na OK done\r\n");
-        assert_eq!(it.heard(), "* 3 EXISTS\r\na OK done\r\n* BYE logging out\r\nb OK LOGOUT completed\r\n");
+        assert_eq!(it.heard(), "* 3 EXISTS\r\na OK done\r\n* BYE Logging out.\r\nb OK LOGOUT completed\r\n");
         assert!(it.session.is_over());
         // What comes now is nobody's, but is not lost count of.
         it.upstream("* 4 EX");

@@ -347,7 +347,7 @@ impl Session {
             && self.pending.len() < MAX_PENDING
             // What follows a token may ask for it.
             && self.requests.is_empty()
-            && self.own.iter().map(Vec::len).sum::<usize>() < MAX_OWN
+            && (self.own.is_empty() || self.own.iter().map(Vec::len).sum::<usize>() < MAX_OWN)
             && self.compression != Compression::Accepted
             && !self.closed
             && !self.waits_for_logout()
@@ -424,6 +424,7 @@ impl Session {
 
     /// Whether deltapush has ended it, and has said so.
     #[must_use]
+    #[inline]
     pub fn is_over(&self) -> bool {
         self.closed && !self.is_within_response()
     }
@@ -467,7 +468,13 @@ impl Session {
 
 /// Shows a piece of a line that is handed on, masked where it is secret.
 fn show(out: &mut impl Output, speaker: Speaker, mark: Mark, bytes: &[u8], secret: bool) {
-    let Some(transcript) = out.transcript() else { return };
+    if let Some(transcript) = out.transcript() {
+        show_in(transcript, speaker, mark, bytes, secret);
+    }
+}
+
+#[cold]
+fn show_in(transcript: &mut dyn Transcript, speaker: Speaker, mark: Mark, bytes: &[u8], secret: bool) {
     if secret {
         show_masked(transcript, speaker, mark, bytes);
     } else {

@@ -27,7 +27,15 @@ impl Selection {
     }
 
     /// A command begins to be relayed; `start` is what came of it.
+    #[inline]
     pub(super) fn begin(&mut self, verb: Verb, start: &[u8]) {
+        let concerns_selection = matches!(verb, Verb::Select | Verb::Examine | Verb::Close | Verb::Unselect);
+        if concerns_selection || !self.line.is_empty() {
+            self.begin_line(verb, start);
+        }
+    }
+
+    fn begin_line(&mut self, verb: Verb, start: &[u8]) {
         self.line = Vec::new();
         match verb {
             Verb::Select | Verb::Examine => self.line.extend_from_slice(start),

@@ -146,7 +146,7 @@ fn referrals_to_other_servers_stay_here() {
          S: A2 OK [READ-WRITE] done
          < A2 OK [READ-WRITE] done
          S: * OK [referral x]
-         < * OK another server is responsible
+         < * OK Another server is responsible.
          S: * BYE [REFERRAL IMAP://u@two.example/] moved
          < * BYE moved",
     );
@@ -181,7 +181,7 @@ fn what_only_a_proxy_may_say_does_not_pass_in_an_id_that_is_too_long() {
             "C: A1 ID (\"name\" \"{long}\")
              > A1 ID (\"name\" \"{long}\")
              C: A2 ID (\"X-Originating-IP\" \"192.0.2.1\" \"name\" \"{long}\")
-             < A2 BAD ID takes NIL or a list of at most 30 fields (RFC 2971)"
+             < A2 BAD [CLIENTBUG] ID needs NIL or a list of at most 30 fields (RFC 2971)."
         ),
     );
 }

@@ -291,7 +291,7 @@ fn idle_is_done_once_and_may_be_refused() {
          > DONE
          C: A2 STARTTLS
          S: A1 OK done
-         < A2 BAD STARTTLS comes before the login
+         < A2 BAD [CLIENTBUG] STARTTLS is possible only before the login.
          < A1 OK done
          C: A3 IDLE
          > A3 IDLE
@@ -306,7 +306,7 @@ fn idle_is_done_once_and_may_be_refused() {
          S: A5 NO timeout
          < A5 NO timeout
          C: DONE
-         < DONE BAD a tag, a space and the name of a command are expected
+         < DONE BAD [CLIENTBUG] A command needs a tag, a space and a name.
          C: A6 NOOP
          > A6 NOOP",
     );
@@ -382,17 +382,17 @@ fn what_the_client_idles_in_is_known() {
 fn logins_after_the_login_are_refused_here() {
     play(
         "C: A1 AUTHENTICATE PLAIN
-         < A1 BAD the login is done already
+         < A1 BAD [CLIENTBUG] You are logged in already.
          C: c2VzYW1l
-         < c2VzYW1l BAD a tag, a space and the name of a command are expected
+         < c2VzYW1l BAD [CLIENTBUG] A command needs a tag, a space and a name.
          C: A2 login x sesame
-         < A2 BAD the login is done already
+         < A2 BAD [CLIENTBUG] You are logged in already.
          C: A3 LOGIN {1}
-         < A3 BAD the login is done already
+         < A3 BAD [CLIENTBUG] You are logged in already.
          C: A4 LOGIN {1+}
          C: x {6+}
          C: sesame
-         < A4 BAD the login is done already
+         < A4 BAD [CLIENTBUG] You are logged in already.
          C: A5 NOOP
          > A5 NOOP",
     );
@@ -400,7 +400,7 @@ fn logins_after_the_login_are_refused_here() {
 
 #[test]
 fn line_that_some_server_may_read_as_a_command_is_refused_here() {
-    const BAD: &str = "BAD a tag, a space and the name of a command are expected";
+    const BAD: &str = "BAD [CLIENTBUG] A command needs a tag, a space and a name.";
     for (line, tag) in [
         ("a+1 UNAUTHENTICATE", "*"),
         ("a+1 ID (\"x-originating-ip\" \"192.0.2.1\")", "*"),
@@ -428,7 +428,7 @@ fn line_that_some_server_may_read_as_a_command_is_refused_here() {
     }
     // The data of a literal that comes in any case is skipped.
     play(&format!("C: a1 {{14+}}\n C: UNAUTHENTICATE\n < a1 {BAD}\n C: z NOOP\n > z NOOP"));
-    play("C: a1   unAuthenticate\n < a1 BAD this command is not available here");
+    play("C: a1   unAuthenticate\n < a1 BAD This command is not available here.");
 }
 
 #[test]
@@ -438,10 +438,10 @@ fn data_of_a_literal_is_never_left_for_the_server_to_read_as_a_command() {
         "C: A1 NOOP {19+}
          C: a2 UNAUTHENTICATE\\
          C: x
-         < A1 BAD this command takes no literal, or is too long
+         < A1 BAD This command takes no literal, or it is too long.
          C: A2 NAMESPACE {3+}
          C: x y
-         < A2 BAD this command takes no literal, or is too long
+         < A2 BAD This command takes no literal, or it is too long.
          C: A3 XHEARD {19+}
          C: a2 UNAUTHENTICATE\\
          C: x
@@ -479,7 +479,7 @@ fn idle_is_ended_by_nothing_but_done() {
          < + idling
          C: A2 UNAUTHENTICATE
          > DONE
-         < A2 BAD this command is not available here
+         < A2 BAD This command is not available here.
          S: A1 OK done
          < A1 OK done
          C: A3 IDLE
@@ -498,7 +498,7 @@ fn idle_is_ended_by_nothing_but_done() {
          S: A4 OK time is over
          < A4 OK time is over
          C: NE
-         < DONE BAD a tag, a space and the name of a command are expected",
+         < DONE BAD [CLIENTBUG] A command needs a tag, a space and a name.",
     );
 }
 
@@ -526,7 +526,7 @@ fn idle_that_is_not_answered_is_ended_all_the_same() {
         stage.play("> DONE\n S: A1 OK done\n < A1 OK done\n C: A2 IDLE\n > A2 IDLE");
         assert!(stage.session.overdue(&mut stage.out));
         // A command is read as one.
-        stage.play("C: A3 STARTTLS\n > DONE\n < A3 BAD STARTTLS comes before the login");
+        stage.play("C: A3 STARTTLS\n > DONE\n < A3 BAD [CLIENTBUG] STARTTLS is possible only before the login.");
         assert!(stage.session.patience().is_none());
     }
 }
@@ -551,15 +551,15 @@ fn literal_that_is_not_answered_ends_the_session() {
 fn what_cannot_cross_is_refused_here() {
     play(
         "C: A2 UNAUTHENTICATE
-         < A2 BAD this command is not available here
+         < A2 BAD This command is not available here.
          C: A3 STARTTLS
-         < A3 BAD STARTTLS comes before the login
+         < A3 BAD [CLIENTBUG] STARTTLS is possible only before the login.
          C: A4 GETJMAPACCESS
-         < A4 NO [CANNOT] JMAP would lead around this server
+         < A4 NO [CANNOT] JMAP is not available here.
          C: A5 RLIST \"\" *
-         < A5 BAD this command is not available here
+         < A5 BAD This command is not available here.
          C: A6 RLSUB \"\" *
-         < A6 BAD this command is not available here",
+         < A6 BAD This command is not available here.",
     );
 }
 
@@ -567,11 +567,11 @@ fn what_cannot_cross_is_refused_here() {
 fn compression_begins_behind_its_ok_and_once() {
     play(
         "C: A1 COMPRESS
-         < A1 BAD COMPRESS takes a mechanism
+         < A1 BAD [CLIENTBUG] COMPRESS needs one mechanism.
          C: A2 COMPRESS DEFLATE now
-         < A2 BAD COMPRESS takes a mechanism
+         < A2 BAD [CLIENTBUG] COMPRESS needs one mechanism.
          C: A3 COMPRESS LZ4
-         < A3 BAD this mechanism is not supported, DEFLATE is
+         < A3 BAD This mechanism is not available here. Use DEFLATE.
          S: * CAPABILITY IMAP4rev1
          < * CAPABILITY IMAP4rev1 METADATA XDELTAPUSH COMPRESS=DEFLATE
          C: A4 compress deflate
@@ -580,7 +580,7 @@ fn compression_begins_behind_its_ok_and_once() {
          S: * CAPABILITY IMAP4rev1 COMPRESS=DEFLATE
          < * CAPABILITY IMAP4rev1 METADATA XDELTAPUSH
          C: A5 COMPRESS DEFLATE
-         < A5 NO [COMPRESSIONACTIVE] compression is active already
+         < A5 NO [COMPRESSIONACTIVE] Compression is active already.
          C: A6 NOOP
          > A6 NOOP",
     );
@@ -598,7 +598,7 @@ fn compression_waits_for_a_responses_end() {
          C: A4 NOOP
          S: abcdef)
          < abcdef)
-         < A2 BAD this command is not available here
+         < A2 BAD This command is not available here.
          < A3 OK compression begins now
          < (compressed)
          > A4 NOOP
@@ -662,7 +662,7 @@ fn the_token_is_taken_in_every_form() {
          C: openpgp:c2VjcmV0)
          (add)
          (failed)
-         < A2 NO [UNAVAILABLE] the token could not be stored, try again later
+         < A2 NO [UNAVAILABLE] The device token cannot be stored at the moment. Try again later.
          C: A3 SETMETADATA {5}
          < + OK
          C: INBOX (/private/devicetoken ~{16}
@@ -684,13 +684,13 @@ fn the_token_is_taken_in_every_form() {
 fn setmetadata_of_anything_else_is_refused_without_an_upstream_that_knows_it() {
     play(
         "C: A1 SETMETADATA INBOX (/private/comment \"x\")
-         < A1 NO [METADATA NOPRIVATE] only /private/devicetoken can be set here
+         < A1 NO [METADATA NOPRIVATE] Only /private/devicetoken can be set here.
          C: A2 SETMETADATA INBOX (/private/devicetoken \"openpgp:c2VjcmV0\" /private/comment \"x\")
-         < A2 NO [METADATA NOPRIVATE] only /private/devicetoken can be set here
+         < A2 NO [METADATA NOPRIVATE] Only /private/devicetoken can be set here.
          C: A3 SETMETADATA INBOX /private/devicetoken
-         < A3 BAD the syntax is wrong (RFC 5464 section 5)
+         < A3 BAD [CLIENTBUG] The syntax of this command is wrong (RFC 5464 section 5).
          C: A4 SETMETADATA INBOX (/private/devicetoken \"two words\")
-         < A4 NO the device token is empty or has characters other than printable ASCII",
+         < A4 NO [CANNOT] The device token is empty or has characters other than printable ASCII.",
     );
 }
 
@@ -702,15 +702,15 @@ fn a_command_over_its_limit_is_refused_and_costs_nothing() {
          < + OK
          C: {}\\
          C: )
-         < A1 NO [METADATA MAXSIZE 4096] the device token is longer than 4096 bytes
+         < A1 NO [METADATA MAXSIZE 4096] The device token is longer than 4096 bytes.
          C: A2 SETMETADATA INBOX (/private/devicetoken {{4294967296}}
-         < A2 NO [METADATA MAXSIZE 4096] the value is too long
+         < A2 NO [METADATA MAXSIZE 4096] The value is longer than 4096 bytes.
          C: A3 SETMETADATA INBOX (/private/devicetoken {{7000+}}
          C: {long}\\
          C: )
-         < A3 NO [METADATA MAXSIZE 4096] the value is too long
+         < A3 NO [METADATA MAXSIZE 4096] The value is longer than 4096 bytes.
          C: A4 GETMETADATA {long}
-         < A4 BAD [TOOBIG] the command is too long
+         < A4 BAD [TOOBIG] The command is too long.
          C: A5 NOOP
          > A5 NOOP",
         "x".repeat(5000)
@@ -733,7 +733,7 @@ fn getmetadata_is_answered_as_every_core_needs_it() {
          < * METADATA \"\" (/shared/vendor/deltachat/maxsmtprecipients \"50\" /shared/admin NIL)
          < A5 OK GETMETADATA completed
          C: A4 GETMETADATA INBOX
-         < A4 BAD the syntax is wrong (RFC 5464 section 5)",
+         < A4 BAD [CLIENTBUG] The syntax of this command is wrong (RFC 5464 section 5).",
     );
 }
 
@@ -903,9 +903,9 @@ fn nothing_of_its_own_is_said_within_a_response() {
          < ef)\\
          S:
          <
-         < A1 BAD STARTTLS comes before the login
+         < A1 BAD [CLIENTBUG] STARTTLS is possible only before the login.
          C: A2 STARTTLS
-         < A2 BAD STARTTLS comes before the login",
+         < A2 BAD [CLIENTBUG] STARTTLS is possible only before the login.",
     );
 }
 
@@ -920,7 +920,7 @@ fn what_waits_for_a_responses_end_is_masked_too() {
          C: A2 GETMETADATA INBOX /private/devicetoken
          S: 0123456789)
          < 0123456789)
-         < A1 BAD STARTTLS comes before the login
+         < A1 BAD [CLIENTBUG] STARTTLS is possible only before the login.
          < * METADATA \"INBOX\" (/private/devicetoken \"openpgp:c2VjcmV0\")
          < A2 OK GETMETADATA completed",
     );
@@ -941,7 +941,9 @@ fn small_questions_with_large_answers_are_taken_at_the_clients_pace() {
 
 #[test]
 fn an_upstream_that_goes_is_said_once() {
-    play("(closed)\n < * BYE [UNAVAILABLE] the mail server closed the connection\n (closed)");
+    play(
+        "(closed)\n < * BYE [UNAVAILABLE] The mail server closed the connection. Your app connects again by itself.\n (closed)",
+    );
     play("S: * BYE\n < * BYE\n (closed)");
     play("S: * 1 FETCH (BODY[] {9}\n < * 1 FETCH (BODY[] {9}\n (closed)");
 }

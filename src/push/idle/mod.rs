@@ -19,8 +19,12 @@ mod property_tests;
 mod retry;
 mod terms;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 mod visits;
+#[cfg(test)]
+mod words_tests;
 
 use std::time::{Duration, Instant};
 
@@ -213,6 +217,17 @@ impl IdleMachine {
         self.complaint.explain(end, self.has_idled)
     }
 
+    /// The same for a connection that broke, or cannot be read on; `None` if the server had not complained.
+    #[must_use]
+    pub fn explain_break(&self, end: String) -> Option<Failure> {
+        self.complaint.explain_break(end, self.has_idled)
+    }
+
+    /// Tries a mailbox that cannot be opened no more.
+    pub fn forget(&mut self, mailbox: &str) {
+        self.left_out = self.left_out.take().and_then(|left_out| left_out.without(mailbox));
+    }
+
     /// Sets whether the apps of all the account's devices are known to fetch encrypted messages only.
     pub fn fetches_encrypted_only(&mut self, is_so: bool) {
         self.watch.judge.encrypted_only = is_so;
@@ -265,11 +280,14 @@ impl IdleMachine {
     /// Takes a whole response.
     pub fn response(&mut self, line: &[u8], now: Instant, actions: &mut Vec<Action>) {
         if self.state == State::Over {
+            if let Heard::Status(status, _) = hear(line) {
+                self.complaint.record_last(status);
+            }
             return;
         }
         self.chatter = self.chatter.saturating_add(1);
         if self.chatter > MAX_CHATTER {
-            return self.fail(Failure::Chatter, actions);
+            return self.fail(Failure::Chatter(String::new()), actions);
         }
         match hear(line) {
             Heard::Continuation => self.continuation(now, actions),
@@ -360,7 +378,8 @@ impl IdleMachine {
             (State::IdleStart, false) => self.fail(Failure::IdleRefused(text), actions),
             // A server may end IDLE by itself, with or without a reason.
             (State::Idle | State::IdleStart, _) if self.is_short_idle(now) => {
-                self.fail(Failure::IdleRefused("it ends at once".into()), actions);
+                let words = if text.is_empty() { "it ends at once".into() } else { format!("it ends at once: {text}") };
+                self.fail(Failure::IdleRefused(words), actions);
             }
             (State::Idle | State::IdleStart | State::IdleEnd, _) => self.go_on(now, actions),
             (State::Close, true) => {

@@ -1,6 +1,6 @@
 //! Dialogues with servers that pad, leave out, and refuse.
 
-use super::tests::*;
+use super::testing::*;
 use super::*;
 
 #[test]
@@ -244,31 +244,24 @@ const REFUSED: &str = "> w1 EXAMINE \"DeltaChat\"
      S: w1 NO no such mailbox
      (left out DeltaChat: no such mailbox)
      > w2 EXAMINE \"INBOX\"
-     S: * 4 EXISTS
-     S: * OK [UIDVALIDITY 7] ok
-     S: * OK [UIDNEXT 10] ok
-     S: w2 OK
      ";
 
 #[test]
 fn a_mailbox_that_is_gone_does_not_stop_the_others() {
     // With NOTIFY; the first one is visited last.
     let mailboxes = vec![mailbox("DeltaChat", Some((3, 5))), mailbox("INBOX", Some((7, 10)))];
+    let [one, three, eight] = [1, 3, 8].map(|number| opened(number, 7, 10));
+    let chats = opened(7, 3, 5);
     play_watch(
         Watch { mailboxes, notify: true, ..watch(None) },
-        "> w1 EXAMINE \"INBOX\"
-         S: * 4 EXISTS
-         S: * OK [UIDVALIDITY 7] ok
-         S: * OK [UIDNEXT 10] ok
-         S: w1 OK
+        &format!(
+            "> w1 EXAMINE \"INBOX\"
+         {one}
          > w2 EXAMINE \"DeltaChat\"
          S: w2 NO no such mailbox
          (left out DeltaChat: no such mailbox)
          > w3 EXAMINE \"INBOX\"
-         S: * 4 EXISTS
-         S: * OK [UIDVALIDITY 7] ok
-         S: * OK [UIDNEXT 10] ok
-         S: w3 OK
+         {three}
          > w4 NOTIFY SET (SELECTED (MessageNew ITEMS MessageExpunge))
          S: w4 OK
          > w5 IDLE
@@ -284,17 +277,12 @@ fn a_mailbox_that_is_gone_does_not_stop_the_others() {
          > DONE
          S: w6 OK
          > w7 EXAMINE \"DeltaChat\"
-         S: * 1 EXISTS
-         S: * OK [UIDVALIDITY 3] ok
-         S: * OK [UIDNEXT 5] ok
-         S: w7 OK
+         {chats}
          (opened DeltaChat)
          > w8 EXAMINE \"INBOX\"
-         S: * 4 EXISTS
-         S: * OK [UIDVALIDITY 7] ok
-         S: * OK [UIDNEXT 10] ok
-         S: w8 OK
-         > w9 NOTIFY SET STATUS (SELECTED (MessageNew ITEMS MessageExpunge)) (MAILBOXES (\"DeltaChat\") (MessageNew MessageExpunge))",
+         {eight}
+         > w9 NOTIFY SET STATUS (SELECTED (MessageNew ITEMS MessageExpunge)) (MAILBOXES (\"DeltaChat\") (MessageNew MessageExpunge))"
+        ),
     );
 }
 
@@ -307,14 +295,13 @@ fn without_notify_the_spare_mailbox_is_watched_until_the_first_is_back() {
          > DONE
         ";
     let watch = Watch { mailboxes: vec![mailbox("DeltaChat", Some((3, 5)))], spare, ..watch(None) };
-    let script = format!("{REFUSED}> w3 IDLE\n{idle}S: w3 OK\n> w4 IDLE\n{idle}S: w4 OK\n> w5 EXAMINE \"DeltaChat\"\n");
+    let (first, back, inbox) = (opened(2, 7, 10), opened(5, 3, 5), opened(6, 7, 11));
+    let script =
+        format!("{REFUSED}{first}> w3 IDLE\n{idle}S: w3 OK\n> w4 IDLE\n{idle}S: w4 OK\n> w5 EXAMINE \"DeltaChat\"\n");
     play_watch(
         watch.clone(),
         &format!(
-            "{script}S: * 1 EXISTS
-             S: * OK [UIDVALIDITY 3] ok
-             S: * OK [UIDNEXT 5] ok
-             S: w5 OK
+            "{script}{back}
              (opened DeltaChat)
              > w6 IDLE"
         ),
@@ -326,10 +313,7 @@ fn without_notify_the_spare_mailbox_is_watched_until_the_first_is_back() {
             "{script}S: w5 NO no such mailbox
              (left out DeltaChat: no such mailbox)
              > w6 EXAMINE \"INBOX\"
-             S: * 4 EXISTS
-             S: * OK [UIDVALIDITY 7] ok
-             S: * OK [UIDNEXT 11] ok
-             S: w6 OK
+             {inbox}
              > w7 UID FETCH 10:* ITEMS"
         ),
     );

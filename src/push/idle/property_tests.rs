@@ -1,13 +1,12 @@
 //! A model of a mail server that pads, widens, reorders and leaves out, and the rule that no announcement is lost: after each
 //! message that deserves a push, something is announced, whatever the server's manners. And no look costs too much.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use proptest::prelude::*;
 
 use super::look::MAX_MESSAGES;
 use super::*;
-use crate::push::verdict::Judge;
 use crate::store::Position;
 
 /// A server's manners.
@@ -315,16 +314,8 @@ impl Model {
 }
 
 fn watch(manners: Manners, position: Option<Position>) -> Watch {
-    Watch {
-        mailboxes: vec![WatchedMailbox { name: "INBOX".into(), position, is_left_out: false }],
-        spare: vec![],
-        judge: Judge { addresses: vec!["alice@example.org".into()], ..Judge::default() },
-        renewal: Duration::from_secs(540),
-        notify: manners.has_notify,
-        blindly: false,
-        late: false,
-        grace: Duration::ZERO,
-    }
+    let position = position.map(|position| (position.uid_validity, position.uid_next));
+    Watch { notify: manners.has_notify, ..testing::watch(position) }
 }
 
 proptest! {

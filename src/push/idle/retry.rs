@@ -36,6 +36,12 @@ impl LeftOut {
         }
     }
 
+    /// The same without this mailbox; `None` if no other is left out.
+    pub(super) fn without(mut self: Box<Self>, mailbox: &str) -> Option<Box<Self>> {
+        self.mailboxes.retain(|left_out| left_out.name != mailbox);
+        (!self.is_empty()).then_some(self)
+    }
+
     /// The mailboxes to try again now, at most `count`.
     pub(super) fn due(&mut self, count: usize, now: Instant) -> Vec<WatchedMailbox> {
         if self.due.is_none_or(|due| due > now) {

@@ -113,9 +113,9 @@ pub enum Failure {
     /// No answer within a minute: the connection is dead, although nothing said so.
     #[error("the mail server did not answer within {}s", super::ANSWER_TIME.as_secs())]
     Silent,
-    /// Line after line without a new message.
-    #[error("the mail server sent more than {} lines without a new message", super::MAX_CHATTER)]
-    Chatter,
+    /// Line after line without a new message; with the words of its last complaint, if there was one.
+    #[error("the mail server sent more than {} lines without a new message{}", super::MAX_CHATTER, after_colon(.0))]
+    Chatter(String),
     /// The mailbox cannot be opened.
     #[error("the mailbox cannot be opened: {0}")]
     NoMailbox(String),
@@ -128,6 +128,10 @@ pub enum Failure {
     /// The fetch was refused.
     #[error("the mail server refused to say what is new: {0}")]
     NoFetch(String),
+}
+
+fn after_colon(words: &str) -> String {
+    if words.is_empty() { String::new() } else { format!(": {words}") }
 }
 
 /// How late news may be at worst if a connection dies in silence: right after a proof of life, to be found when IDLE was to be

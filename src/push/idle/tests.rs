@@ -2,127 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use super::testing::*;
 use super::*;
 use crate::push::verdict::{Judge, Verdict};
-use crate::store::Position;
-
-pub(super) const ITEMS: &str = "(UID FLAGS BODY.PEEK[HEADER.FIELDS (FROM AUTO-SUBMITTED MESSAGE-ID)]<0.16384>)";
-
-pub(super) fn watch(position: Option<(u64, u64)>) -> Watch {
-    Watch {
-        mailboxes: vec![mailbox("INBOX", position)],
-        spare: vec![],
-        judge: Judge { addresses: vec!["alice@example.org".into()], ..Judge::default() },
-        renewal: Duration::from_secs(540),
-        notify: false,
-        blindly: false,
-        late: false,
-        grace: Duration::ZERO,
-    }
-}
-
-pub(super) fn mailbox(name: &str, position: Option<(u64, u64)>) -> WatchedMailbox {
-    let position = position.map(|(uid_validity, uid_next)| Position { uid_validity, uid_next });
-    WatchedMailbox { name: name.into(), position, is_left_out: false }
-}
-
-pub(super) fn play(position: Option<(u64, u64)>, script: &str) -> Option<Failure> {
-    play_watch(watch(position), script)
-}
-
-/// Plays an upstream and a clock: `S:` is said by the server, `>` must be sent, `(later 9m)` lets time pass, and what else is
-/// done must stand in parentheses: `(noted VALIDITY NEXT)`, `(announced VALIDITY NEXT)`, `(watching)`, `(failed)`,
-/// `(released)`. `(wanted)`: somebody else wants the session. A literal is written as `{text}`, with `|` for a line end; `ITEMS`
-/// stands for what is fetched.
-pub(super) fn play_watch(watch: Watch, script: &str) -> Option<Failure> {
-    play_in(Manners::default(), watch, script)
-}
-
-/// The same in a session in which something was set before.
-pub(super) fn play_in(manners: Manners, watch: Watch, script: &str) -> Option<Failure> {
-    let began = Instant::now();
-    let mut machine = IdleMachine::new(watch, began).in_session(manners);
-    let mut is_released = false;
-    let mut now = began;
-    let mut actions = vec![];
-    let mut failure = None;
-    machine.start(now, &mut actions);
-    for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
-        let (kind, text) = line.split_once(' ').unwrap_or((line, ""));
-        if matches!(kind, "S:" | "(later" | "(wanted)") {
-            assert_eq!(actions, [], "before {line:?}");
-        }
-        match kind {
-            "S:" => {
-                machine.response(with_literals(text).as_bytes(), now, &mut actions);
-                actions.retain(|action| !matches!(action, Action::Judged { .. }));
-            }
-            "(later" => {
-                now += humantime::parse_duration(text.trim_end_matches(')')).unwrap();
-                machine.tick(now, &mut actions);
-            }
-            "(wanted)" => machine.release(now, &mut actions),
-            _ => {
-                assert!(!actions.is_empty(), "nothing was done at {line:?}");
-                let expected = line.replace("ITEMS", ITEMS);
-                match actions.remove(0) {
-                    Action::Send(bytes) => {
-                        assert_eq!(format!("> {}", String::from_utf8_lossy(&bytes).trim_end()), expected)
-                    }
-                    Action::Noticed { mailbox, position, announce, .. } => {
-                        let word = if announce { "announced" } else { "noted" };
-                        let of = if mailbox == "INBOX" { String::new() } else { format!(" of {mailbox}") };
-                        assert_eq!(format!("({word} {} {}{of})", position.uid_validity, position.uid_next), expected);
-                    }
-                    Action::OnlyFirst => assert_eq!("(only the first)", expected),
-                    Action::LeftOut(mailbox, words) => assert_eq!(format!("(left out {mailbox}: {words})"), expected),
-                    Action::Opened(mailbox) => assert_eq!(format!("(opened {mailbox})"), expected),
-                    Action::Odd(oddity) => assert_eq!(format!("(odd {oddity:?})"), expected),
-                    Action::Watching => assert_eq!("(watching)", expected),
-                    Action::Released => {
-                        assert_eq!("(released)", expected);
-                        is_released = true;
-                    }
-                    Action::Failed(error) => {
-                        assert_eq!("(failed)", expected);
-                        failure = Some(error);
-                    }
-                    Action::Judged { .. } => unreachable!("taken out above"),
-                }
-            }
-        }
-    }
-    assert_eq!(actions, [], "at the end");
-    assert!(is_released || failure.is_some() || machine.deadline() > now, "something is always awaited");
-    failure
-}
-
-fn with_literals(text: &str) -> String {
-    let mut line = String::new();
-    for (index, part) in text.split(['{', '}']).enumerate() {
-        let part = part.replace('|', "\r\n");
-        if index % 2 == 1 {
-            line += &format!("{{{}}}\r\n", part.len());
-        }
-        line += &part;
-    }
-    line + "\r\n"
-}
-
-/// The beginning of a session on a mailbox that was looked through up to UID 10.
-pub(super) const QUIET: &str = "> w1 EXAMINE \"INBOX\"
-    S: * 4 EXISTS
-    S: * OK [UIDVALIDITY 7] ok
-    S: * OK [UIDNEXT 10] ok
-    S: w1 OK [READ-ONLY] done
-    > w2 IDLE
-    S: + idling
-    (watching)
-    ";
-
-pub(super) fn after_quiet(script: &str) -> Option<Failure> {
-    play(Some((7, 10)), &format!("{QUIET}{script}"))
-}
 
 #[test]
 fn the_first_watch_notes_where_it_begins_and_announces_nothing() {
@@ -822,8 +704,11 @@ fn server_that_talks_without_news_is_given_up() {
     machine.response(b"* 9 EXPUNGE\r\n", now, &mut actions);
     assert_eq!(actions, []);
     machine.response(b"* OK still here\r\n", now, &mut actions);
-    assert_eq!(actions, [Action::Failed(Failure::Chatter)]);
-    assert_eq!(Failure::Chatter.to_string(), "the mail server sent more than 20000 lines without a new message");
+    assert_eq!(actions, [Action::Failed(Failure::Chatter(String::new()))]);
+    assert_eq!(
+        Failure::Chatter(String::new()).to_string(),
+        "the mail server sent more than 20000 lines without a new message"
+    );
 }
 
 #[test]
@@ -896,51 +781,4 @@ fn messages_that_wake_a_device_are_told_apart_if_all_have_ids() {
     assert_eq!(all.len(), 2);
     assert_eq!(found(Judge::default(), false, &[&two]).2, all[1..]);
     assert!(found(Judge::default(), false, &[&one, "From: bob@b.org"]).2.is_empty(), "of one it is not known");
-}
-
-/// The end of a session that begins with `script`, as the status shows it.
-fn ends(script: &str) -> String {
-    end_of(script).to_string()
-}
-
-fn end_of(script: &str) -> Failure {
-    let beginning = "> w1 EXAMINE \"INBOX\"\n S: * OK [UIDVALIDITY 7]\n S: * OK [UIDNEXT 10]\n";
-    play(Some((7, 10)), &format!("{beginning} {script}\n (failed)")).unwrap()
-}
-
-#[test]
-fn server_words_are_the_reason() {
-    let bad = "* BAD [ALERT] Please enable IMAP access in your settings";
-    assert_eq!(
-        ends(&format!("S: {bad}")),
-        "the mailbox cannot be opened: Please enable IMAP access in your settings",
-        "an untagged BAD is the answer to the command under way"
-    );
-    assert_eq!(
-        ends("S: * NO [ALERT] Please enable IMAP\n (later 1m)"),
-        "the mail server said \"Please enable IMAP\"; then: the mail server did not answer within 60s"
-    );
-    assert_eq!(
-        ends("S: * NO Please enable IMAP\n S: * BYE"),
-        "the mail server said \"Please enable IMAP\"; then: the mail server closed the session: "
-    );
-    assert!(ends("S: * BYE [ALERT] Please enable IMAP").contains("said \"Please enable IMAP\""));
-    assert_eq!(ends("S: * OK [ALERT] Go to our page\n S: w1 NO"), "the mailbox cannot be opened: Go to our page");
-    assert_eq!(
-        ends("S: * NO [ALERT] Go to our page\n S: w1 NO failed"),
-        "the mailbox cannot be opened: failed (before it: Go to our page)"
-    );
-    assert!(end_of("S: w1 OK\n > w2 IDLE\n S: * BAD [ALERT] not you") == Failure::IdleRefused("not you".into()));
-    let long = ends(&format!("S: * BAD {}\u{1b}[31m", "x".repeat(5000)));
-    assert!(long.len() < 400, "{long}");
-}
-
-#[test]
-fn words_before_a_success_are_no_reason() {
-    assert_eq!(
-        ends("S: * NO [ALERT] quota nearly full\n S: w1 OK\n > w2 IDLE\n (later 1m)"),
-        "the mail server did not answer within 60s"
-    );
-    let ended = end_of("S: w1 OK\n > w2 IDLE\n S: +\n (watching)\n S: * BAD [ALERT] maintenance\n S: * BYE");
-    assert!(matches!(&ended, Failure::Complaint { has_worked: true, .. }), "{ended:?}");
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use super::entry::{Place, Quarantine};
+use super::entry::{InFlight, Place, Quarantine};
 use super::turns::Class;
 use super::{Answer, Failure, GivenUp, NEWS_PAUSE, Outcome, PATIENCE, RetryQueue, Schedule, enqueue};
 use crate::account::AccountId;
@@ -36,14 +36,16 @@ impl Schedule {
     /// The POST of `token` ended with `answer`.
     pub fn answered(&mut self, token: &DeviceToken, answer: Answer, now: Duration) -> Outcome {
         let Some(entry) = self.tokens.get_mut(token) else { return Outcome::Dropped };
-        let Place::InFlight { generation, class, probe } = entry.place else { return Outcome::Dropped };
+        let Place::InFlight(flight) = entry.place else { return Outcome::Dropped };
+        let InFlight { generation, class, .. } = flight;
         let account = entry.account.clone();
         self.flying.ended(class);
-        self.turns.ended(&account, now);
+        self.turns.ended(&account, flight.began, now);
         let (failure, retry_after) = match answer {
             Answer::Accepted => {
                 entry.clear_failures();
                 entry.proven = true;
+                self.turns.accepted(&account, now);
                 self.settle(token, generation, now);
                 self.succeeded(account, now);
                 return Outcome::Accepted(generation);
@@ -52,8 +54,11 @@ impl Schedule {
             Answer::Refused(status) => (Failure::Status(status), None),
             Answer::Failed { failure, retry_after } => (failure, retry_after),
         };
+        if failure == Failure::TimedOut {
+            self.turns.timed_out(&account, now);
+        }
         let attempt = Attempt { posted: generation, class, failure, retry_after };
-        self.failed(token, &account, attempt, probe, now);
+        self.failed(token, &account, attempt, flight, now);
         match answer {
             _ if self.tokens.get(token).is_none_or(|entry| entry.wanted.is_none()) => {
                 self.tokens.remove(token);
@@ -65,19 +70,22 @@ impl Schedule {
     }
 
     /// Notes the failure, with the token and with the breaker.
-    fn failed(&mut self, token: &DeviceToken, account: &AccountId, attempt: Attempt, probe: bool, now: Duration) {
+    fn failed(&mut self, token: &DeviceToken, account: &AccountId, attempt: Attempt, flight: InFlight, now: Duration) {
         let others = self.accepted_of_others(account);
         let Some(entry) = self.tokens.get_mut(token) else { return };
         let was_known = entry.is_known_to_fail();
         entry.failed(attempt.failure != Failure::Unreachable, others, now);
-        let is_evidence = !was_known && !entry.is_known_to_fail();
+        // A token that was waited for only briefly, or while others were accepted, has hung by itself.
+        let hung = attempt.failure == Failure::TimedOut
+            && (flight.is_short || others.is_some_and(|accepted| accepted > flight.began));
+        let is_evidence = !was_known && !entry.is_known_to_fail() && !hung;
         let is_the_servers = attempt.failure.is_the_servers();
         let failed = Failed {
             account: is_evidence.then_some(account),
             blame: if is_the_servers { Blame::Server } else { Blame::Token },
             pause: attempt.retry_after.filter(|_| is_the_servers),
             is_for_all: attempt.failure == Failure::Status(429) && attempt.retry_after.is_some(),
-            probe,
+            probe: flight.probe,
         };
         let breaker = if attempt.class.is_proven() { &mut self.breaker } else { &mut self.newcomers };
         breaker.failed(failed, now, &mut self.rng);

@@ -1,11 +1,11 @@
-//! Choice of the next POST: fresh news first, a bounded share for retries and for tokens that were never accepted, and probes
-//! while the server is down.
+//! Choice of the next POST: fresh news first, a bounded share for retries and for tokens that were never accepted, slots with a
+//! short time limit that nobody can hold, and probes while the server is down.
 
 use std::time::Duration;
 
-use super::entry::{Place, RetryQueue};
+use super::entry::{InFlight, Place, RetryQueue};
 use super::turns::{Class, Turn};
-use super::{FIRST_LIMIT, GivenUp, Key, RETRY_LIMIT, Schedule, Step};
+use super::{FIRST_LIMIT, GivenUp, Key, RETRY_LIMIT, SHORT_LIMIT, Schedule, Step};
 use crate::account::AccountId;
 use crate::push::breaker::Breaker;
 
@@ -41,6 +41,11 @@ impl Flying {
 /// Share of the POSTs in flight for retries, and for tokens that were never accepted.
 pub(super) fn share(max_in_flight: usize) -> usize {
     max_in_flight.div_euclid(4).max(1)
+}
+
+/// Slots that a POST with a long time limit may not take.
+fn kept_free(slots: usize) -> usize {
+    slots.div_euclid(4)
 }
 
 /// A POST that may begin.
@@ -97,9 +102,20 @@ impl Schedule {
         }
         let may = match breaker.is_down() {
             true => is_probe_due(breaker, now),
-            false => self.flying.retries < shares && breaker.has_room(self.in_flight(proven)),
+            false => {
+                let is_first = proven && self.flying.retries == 0;
+                let has_slot = is_first || self.flying.retries < shares && !self.is_crowded(proven);
+                has_slot && breaker.has_room(self.in_flight(proven))
+            }
         };
         may.then(|| Choice::first(self.turns.due(class), class, breaker.is_down()))?
+    }
+
+    /// Whether only the slots are left that are kept free, of all or of those for tokens that were never accepted.
+    fn is_crowded(&self, proven: bool) -> bool {
+        let is_crowded = |taken: usize, slots: usize| taken >= slots.saturating_sub(kept_free(slots));
+        is_crowded(self.flying.all, self.max_in_flight)
+            || !proven && is_crowded(self.flying.unproven, share(self.max_in_flight))
     }
 
     fn early_probe(&self, proven: bool, now: Duration) -> Option<Choice> {
@@ -123,6 +139,7 @@ impl Schedule {
     /// The POST begins, unless its time is over.
     pub(super) fn begin(&mut self, choice: Choice, now: Duration) -> Step {
         let Choice { account, class, probe, early } = choice;
+        let is_crowded = self.is_crowded(class.is_proven());
         let token = match early {
             Some((queue, key)) => {
                 let token = self.retries.get_mut(queue).remove(&key);
@@ -140,8 +157,13 @@ impl Schedule {
             self.not_begun(&account, now);
             return Step::GiveUp { token, generation, reason: GivenUp::TooLate };
         }
-        entry.place = Place::InFlight { generation, class, probe };
-        let limit = if class.is_retry() { RETRY_LIMIT } else { FIRST_LIMIT };
+        let is_short = is_crowded && !class.is_retry() && !probe;
+        entry.place = Place::InFlight(InFlight { generation, class, probe, began: now, is_short });
+        let limit = match class.is_retry() {
+            true => RETRY_LIMIT,
+            false if is_short => SHORT_LIMIT,
+            false => FIRST_LIMIT,
+        };
         self.flying.begun(class);
         self.fresh_in_a_row = if class.is_retry() { 0 } else { self.fresh_in_a_row.saturating_add(1) };
         self.pace.posted(now);
@@ -152,7 +174,7 @@ impl Schedule {
     }
 
     fn not_begun(&mut self, account: &AccountId, now: Duration) -> Step {
-        self.turns.ended(account, now);
+        self.turns.ended(account, now, now);
         Step::Wait(now)
     }
 

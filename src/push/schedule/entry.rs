@@ -57,11 +57,7 @@ pub(super) struct Wanted {
 
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Place {
-    InFlight {
-        generation: Generation,
-        class: Class,
-        probe: bool,
-    },
+    InFlight(InFlight),
     /// In `due`.
     Due(Key),
     /// In one of `retries`. `earliest` is when news may bring it forward to.
@@ -77,6 +73,17 @@ pub(super) enum Place {
     },
     /// In `quiet`.
     Quiet(Key),
+}
+
+/// A POST under way.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct InFlight {
+    pub(super) generation: Generation,
+    pub(super) class: Class,
+    pub(super) probe: bool,
+    pub(super) began: Duration,
+    /// In the slots that are kept free, with [`SHORT_LIMIT`](super::SHORT_LIMIT).
+    pub(super) is_short: bool,
 }
 
 /// Where a retry waits for its time.

@@ -8,7 +8,8 @@
 //! token of which the server says that it is gone is in quarantine, and tried after an hour and after a day.
 //!
 //! Accounts take turns (`turns.rs`). Fresh news goes before retries. Tokens that were never accepted have a share of their own, and a
-//! breaker of their own: nothing that they do holds the others back.
+//! breaker of their own: nothing that they do holds the others back. The last quarter of the slots, and of that share, is for news of
+//! tokens without failures, and each POST there has a short time limit: tokens whose POSTs hang cannot hold all slots.
 
 mod answers;
 mod choice;
@@ -37,6 +38,8 @@ pub const PATIENCE: Duration = Duration::from_secs(5 * 3600);
 pub const FIRST_LIMIT: Duration = Duration::from_secs(75);
 /// Time limit of each further POST until one is accepted.
 pub const RETRY_LIMIT: Duration = Duration::from_secs(15);
+/// Time limit of a first POST while most slots are taken: whoever comes next waits no longer.
+pub const SHORT_LIMIT: Duration = Duration::from_millis(1_500);
 
 /// That a token failed is remembered for this long.
 const FAILURE_MEMORY: Duration = Duration::from_secs(24 * 3600);
@@ -347,6 +350,10 @@ fn split_due(queue: &mut Queue, now: Duration) -> impl Iterator<Item = DeviceTok
     std::mem::replace(queue, later).into_values()
 }
 
+#[cfg(test)]
+mod evidence_tests;
+#[cfg(test)]
+mod hanging_tests;
 #[cfg(test)]
 mod quarantine_tests;
 #[cfg(test)]

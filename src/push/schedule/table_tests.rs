@@ -8,21 +8,21 @@ use std::collections::BTreeSet;
 use super::tests::{account, s, token};
 use super::*;
 
-const DEFAULTS: Settings = Settings { coalesce: s(10), max_in_flight: 16, per_second: 50 };
+pub(super) const DEFAULTS: Settings = Settings { coalesce: s(10), max_in_flight: 16, per_second: 50 };
 const LATENCY: Duration = Duration::from_millis(50);
 
 /// What a server does with a POST.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Does {
+pub(super) enum Does {
     Answers(Answer),
     Hangs,
 }
 
-const fn status(status: u16) -> Does {
+pub(super) const fn status(status: u16) -> Does {
     Does::Answers(Answer::Failed { failure: Failure::Status(status), retry_after: None })
 }
 
-const ACCEPTS: Does = Does::Answers(Answer::Accepted);
+pub(super) const ACCEPTS: Does = Does::Answers(Answer::Accepted);
 
 fn table() -> Vec<Does> {
     let mut table: Vec<Does> =
@@ -35,8 +35,8 @@ fn table() -> Vec<Does> {
 }
 
 /// Tokens, each of an account, and a server.
-struct Play<'a> {
-    schedule: Schedule,
+pub(super) struct Play<'a> {
+    pub(super) schedule: Schedule,
     now: Duration,
     generation: u64,
     /// What the server does with a token at a time since the beginning.
@@ -46,16 +46,16 @@ struct Play<'a> {
     answers: HashMap<u64, Answer>,
     posts: u64,
     /// News that is not announced yet, and from when on it could have been.
-    owed: HashMap<usize, Duration>,
+    pub(super) owed: HashMap<usize, Duration>,
     accepted: HashMap<usize, Duration>,
     /// The longest wait of each token.
-    waits: HashMap<usize, Duration>,
+    pub(super) waits: HashMap<usize, Duration>,
     quarantined: Vec<usize>,
     given_up: Vec<(usize, GivenUp)>,
 }
 
 impl<'a> Play<'a> {
-    fn new(server: &'a dyn Fn(usize, Duration) -> Does) -> Self {
+    pub(super) fn new(server: &'a dyn Fn(usize, Duration) -> Does) -> Self {
         Self {
             schedule: Schedule::new(DEFAULTS, 1),
             now: Duration::ZERO,
@@ -72,7 +72,7 @@ impl<'a> Play<'a> {
         }
     }
 
-    fn notice(&mut self, number: usize, owner: usize, accepted: bool) {
+    pub(super) fn notice(&mut self, number: usize, owner: usize, accepted: bool) {
         self.generation += 1;
         let accepted = accepted || self.accepted.contains_key(&number);
         let standing = Standing { account: account(owner), accepted, quarantine: None };
@@ -82,7 +82,7 @@ impl<'a> Play<'a> {
     }
 
     /// Plays until this time.
-    fn until(&mut self, end: Duration) {
+    pub(super) fn until(&mut self, end: Duration) {
         loop {
             let wake = match self.schedule.next(self.now) {
                 Step::Post { token: posted, limit, .. } => {

@@ -2,7 +2,8 @@
 //!
 //! The account whose turn is due first is served. An account that comes new is due at once, one that was just served is due
 //! [`MEMORY`] later: so accounts take turns, and first news of an account waits for nobody's second. An account's POSTs in
-//! flight are bounded.
+//! flight are bounded. After a POST that was not answered for a second the account is *slow* until one is accepted: all its
+//! POSTs count as retries.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
@@ -15,6 +16,13 @@ pub(super) const PER_ACCOUNT: usize = 2;
 
 /// An account that was served within this time comes after those that were not.
 const MEMORY: Duration = Duration::from_secs(10);
+
+/// An account is slow for so long, unless a POST of it is accepted.
+const SLOW_TIME: Duration = Duration::from_secs(3600);
+
+/// A POST that has been in flight for so long makes its account slow. Less than [`SHORT_LIMIT`](super::SHORT_LIMIT): where slots
+/// come free by that, no account has a second POST before others have their first.
+const LONG_FLIGHT: Duration = Duration::from_secs(1);
 
 /// Kinds of POSTs, each with its own place in the order and its own limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +38,9 @@ pub(super) enum Class {
 }
 
 pub(super) const CLASSES: usize = 4;
+
+/// All of them, in their order.
+const ALL: [Class; CLASSES] = [Class::Fresh, Class::New, Class::Retry, Class::NewRetry];
 
 impl Class {
     pub(super) fn of(proven: bool, failed: bool) -> Self {
@@ -60,6 +71,10 @@ pub(super) struct Turns {
     order: [BTreeMap<Turn, AccountId>; CLASSES],
     /// Served accounts in their order, to forget those that are at rest.
     served: VecDeque<(Duration, AccountId)>,
+    /// Begun POSTs in their order, to find those that are in flight for long.
+    begun: VecDeque<(Duration, AccountId)>,
+    /// Accounts that became slow, in their order, to end that.
+    slow: VecDeque<(Duration, AccountId)>,
     sequence: u64,
     len: usize,
 }
@@ -67,14 +82,38 @@ pub(super) struct Turns {
 #[derive(Debug, Default)]
 struct Lane {
     waiting: [VecDeque<DeviceToken>; CLASSES],
-    in_flight: usize,
+    /// When its POSTs in flight began.
+    in_flight: Vec<Duration>,
     served: Option<Duration>,
     turn: Turn,
+    /// When a POST was last not answered for long, until one is accepted.
+    slow_since: Option<Duration>,
 }
 
 impl Lane {
     fn is_at_rest(&self) -> bool {
-        self.in_flight == 0 && self.waiting.iter().all(VecDeque::is_empty)
+        self.in_flight.is_empty() && self.slow_since.is_none() && self.is_empty()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.waiting.iter().all(VecDeque::is_empty)
+    }
+
+    /// The kinds of tokens that take their turn as this kind.
+    fn kinds(&self, class: Class) -> impl Iterator<Item = Class> + use<> {
+        let is_slow = self.slow_since.is_some();
+        let own = (class.is_retry() || !is_slow).then_some(class);
+        let first = (class.is_retry() && is_slow).then(|| Class::of(class.is_proven(), false));
+        first.into_iter().chain(own)
+    }
+
+    fn waiting(&self, class: Class) -> Option<&VecDeque<DeviceToken>> {
+        self.waiting.get(class as usize)
+    }
+
+    fn has_turn(&self, class: Class) -> bool {
+        let has_token = |class| self.waiting(class).is_some_and(|waiting| !waiting.is_empty());
+        self.has_room() && self.kinds(class).any(has_token)
     }
 
     fn due_again(&self) -> Duration {
@@ -82,7 +121,7 @@ impl Lane {
     }
 
     fn has_room(&self) -> bool {
-        self.in_flight < PER_ACCOUNT
+        self.in_flight.len() < PER_ACCOUNT
     }
 }
 
@@ -95,14 +134,18 @@ impl Turns {
     /// Whether nothing waits, is in flight, or is remembered.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        self.len == 0 && self.lanes.is_empty() && self.served.is_empty()
+        self.len == 0
+            && self.lanes.is_empty()
+            && self.served.is_empty()
+            && self.begun.is_empty()
+            && self.slow.is_empty()
     }
 
     pub(super) fn push(&mut self, account: &AccountId, class: Class, token: DeviceToken, now: Duration) {
         self.sequence = self.sequence.wrapping_add(1);
         let sequence = self.sequence;
         let lane = self.lanes.entry(account.clone()).or_default();
-        if lane.is_at_rest() {
+        if lane.in_flight.is_empty() && lane.is_empty() {
             lane.turn = (lane.due_again().max(now), sequence);
         }
         if let Some(waiting) = lane.waiting.get_mut(class as usize) {
@@ -131,7 +174,8 @@ impl Turns {
 
     /// Takes the account's first token of the class, whose POST begins.
     pub(super) fn take(&mut self, account: &AccountId, class: Class, now: Duration) -> Option<DeviceToken> {
-        let token = self.lanes.get_mut(account)?.waiting.get_mut(class as usize)?.pop_front()?;
+        let lane = self.lanes.get_mut(account)?;
+        let token = lane.kinds(class).find_map(|class| lane.waiting.get_mut(class as usize)?.pop_front())?;
         self.len = self.len.saturating_sub(1);
         self.begin(account, now);
         Some(token)
@@ -146,24 +190,66 @@ impl Turns {
         self.unlist(account);
         self.sequence = self.sequence.wrapping_add(1);
         let lane = self.lanes.entry(account.clone()).or_default();
-        lane.in_flight = lane.in_flight.saturating_add(1);
+        lane.in_flight.push(now);
         lane.served = Some(now);
         lane.turn = (lane.due_again(), self.sequence);
         self.served.push_back((now, account.clone()));
+        self.begun.push_back((now, account.clone()));
         self.list(account);
     }
 
-    /// A POST of the account has ended, or was not made after all.
-    pub(super) fn ended(&mut self, account: &AccountId, now: Duration) {
-        if let Some(lane) = self.lanes.get_mut(account) {
-            lane.in_flight = lane.in_flight.saturating_sub(1);
+    /// The POST of the account that began then has ended, or was not made after all.
+    pub(super) fn ended(&mut self, account: &AccountId, began: Duration, now: Duration) {
+        if let Some(lane) = self.lanes.get_mut(account)
+            && let Some(index) = lane.in_flight.iter().position(|other| *other == began)
+        {
+            lane.in_flight.swap_remove(index);
         }
         self.list(account);
         self.forget(account, now);
     }
 
-    /// Forgets accounts that were served long ago and are at rest.
+    /// A POST of the account was not answered in time, or for long: it is slow, and its tokens take their turns as retries.
+    pub(super) fn timed_out(&mut self, account: &AccountId, now: Duration) {
+        self.set_slow(account, Some(now));
+        self.slow.push_back((now, account.clone()));
+    }
+
+    /// A POST of the account was accepted: it is not slow any more, unless another of its POSTs has been in flight for long.
+    pub(super) fn accepted(&mut self, account: &AccountId, now: Duration) {
+        let Some(lane) = self.lanes.get(account) else { return };
+        if lane.in_flight.iter().any(|began| began.saturating_add(LONG_FLIGHT) <= now) {
+            self.timed_out(account, now);
+        } else if lane.slow_since.is_some() {
+            self.set_slow(account, None);
+        }
+    }
+
+    fn set_slow(&mut self, account: &AccountId, since: Option<Duration>) {
+        self.unlist(account);
+        self.lanes.entry(account.clone()).or_default().slow_since = since;
+        self.list(account);
+    }
+
+    /// Finds POSTs that are in flight for long, and forgets accounts that were served long ago and are at rest.
     pub(super) fn clean(&mut self, now: Duration) {
+        while let Some((began, _)) = self.begun.front()
+            && began.saturating_add(LONG_FLIGHT) <= now
+            && let Some((began, account)) = self.begun.pop_front()
+        {
+            if self.lanes.get(&account).is_some_and(|lane| lane.in_flight.contains(&began)) {
+                self.timed_out(&account, now);
+            }
+        }
+        while let Some((since, _)) = self.slow.front()
+            && since.saturating_add(SLOW_TIME) <= now
+            && let Some((since, account)) = self.slow.pop_front()
+        {
+            if self.lanes.get(&account).is_some_and(|lane| lane.slow_since == Some(since)) {
+                self.set_slow(&account, None);
+            }
+            self.forget(&account, now);
+        }
         while let Some((at, _)) = self.served.front()
             && at.saturating_add(MEMORY) <= now
             && let Some((_, account)) = self.served.pop_front()
@@ -182,11 +268,11 @@ impl Turns {
     /// Brings the account's place in the order up to date.
     fn list(&mut self, account: &AccountId) {
         let Some(lane) = self.lanes.get(account) else { return };
-        for (waiting, order) in lane.waiting.iter().zip(&mut self.order) {
-            if waiting.is_empty() || !lane.has_room() {
-                order.remove(&lane.turn);
-            } else {
+        for (class, order) in ALL.into_iter().zip(&mut self.order) {
+            if lane.has_turn(class) {
                 order.entry(lane.turn).or_insert_with(|| account.clone());
+            } else {
+                order.remove(&lane.turn);
             }
         }
     }
@@ -213,7 +299,7 @@ mod tests {
     fn served(turns: &mut Turns, now: Duration) -> Option<String> {
         let account = turns.due(Class::New).next()?.1.clone();
         turns.take(&account, Class::New, now);
-        turns.ended(&account, now);
+        turns.ended(&account, now, now);
         Some(account.user.to_string())
     }
 
@@ -246,7 +332,7 @@ mod tests {
         }
         assert_eq!(turns.due(Class::Fresh).next(), None);
         turns.remove(&alice, Class::Fresh, &token("2"), now);
-        turns.ended(&alice, now);
+        turns.ended(&alice, now, now);
         assert!(turns.due(Class::Fresh).next().is_some());
         assert_eq!(turns.take(&alice, Class::Fresh, now), Some(token("3")));
     }

@@ -22,7 +22,6 @@ use crate::push::gate::Gate;
 use crate::push::idle::{self, Failure};
 use crate::push::registry::INBOX;
 use crate::secret::{Credentials, Kind};
-use crate::store::StoreError;
 use crate::upstream::Upstreams;
 use crate::upstream::connect::ConnectError;
 use crate::upstream::dialogue::LoginError;
@@ -43,6 +42,7 @@ const SPREAD: Duration = Duration::from_secs(2);
 /// Watches an account until that makes no sense any more.
 pub(super) async fn watch(context: Arc<Context>, account: AccountId) {
     if context.registry.credentials(&account).is_none() {
+        context.board.remove(&account);
         return;
     }
     let mailboxes = context.mailboxes(&account);
@@ -145,7 +145,7 @@ impl Watched<'_> {
             self.interrupted(&end, wait, credentials.kind);
             match end {
                 // A full disk: nothing to wait for once there is room again.
-                End::Store(StoreError::DiskFull | StoreError::NotWritten) => {
+                End::Store(error) if error.is_about_the_disk() => {
                     // Its end is the reason to go on, whichever it is.
                     let _ = timeout(wait, self.until_writable()).await;
                 }
@@ -247,7 +247,7 @@ impl Watched<'_> {
         let seconds = wait.as_secs_f32();
         match end {
             End::Panicked => error!(%account, "not watched: {end}; next attempt in {seconds:.0}s"),
-            End::Failed(Failure::Chatter) => warn!(
+            End::Failed(Failure::Chatter(_)) => warn!(
                 %account, upstream = %account.upstream, "watching interrupted: {end}; next attempt in {seconds:.1}s"
             ),
             // That the state cannot be written is said where it happens, once for all.
@@ -314,7 +314,7 @@ fn next_step(end: &End, kind: Kind) -> Next {
             | Failure::NoFetch(_)
             | Failure::Complaint { has_worked: false, .. },
         ) => Next::Later,
-        End::Failed(Failure::Bye(_) | Failure::Silent | Failure::Chatter | Failure::Complaint { .. })
+        End::Failed(Failure::Bye(_) | Failure::Silent | Failure::Chatter(_) | Failure::Complaint { .. })
         | End::Connect(_)
         | End::Broken(_)
         | End::TooLong(_)

@@ -4,6 +4,10 @@
 mod account;
 pub mod kept;
 mod session;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -157,17 +161,22 @@ impl Watchers {
         }
     }
 
+    /// Starts the watch of an account, in place of the one that runs. What the board knows of the account's mailboxes stays.
     fn start(&mut self, account: AccountId) {
-        self.end(&account);
+        self.abort(&account);
         let watching = tokio::spawn(account::watch(Arc::clone(&self.context), account.clone()));
         self.running.insert(account, watching.abort_handle());
     }
 
     fn end(&mut self, account: &AccountId) {
+        self.abort(account);
+        self.context.board.remove(account);
+    }
+
+    fn abort(&mut self, account: &AccountId) {
         if let Some(running) = self.running.remove(account) {
             running.abort();
         }
-        self.context.board.remove(account);
     }
 }
 
@@ -226,24 +235,30 @@ impl Context {
         self.duplicates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A mailbox cannot be opened: shown in the status, said once in the log, and forgotten if that lasts.
-    async fn left_out(&self, account: &AccountId, mailbox: &str, words: &str) {
+    /// A mailbox cannot be opened: shown in the status, said once in the log, and forgotten if that lasts. Returns whether it was
+    /// forgotten.
+    async fn left_out(&self, account: &AccountId, mailbox: &str, words: &str) -> bool {
         let since = self.board.left_out(account, mailbox, words);
         match since {
             None => {
-                warn!(%account, "mailbox {mailbox:?} is not watched: it cannot be opened ({words}); tried again now and then")
+                warn!(%account, "mailbox {mailbox:?} is not watched: it cannot be opened ({words}); tried again now and then");
             }
             Some(since) if since.elapsed() >= GONE => match self.registry.forget_mailbox(account, mailbox).await {
-                Ok(true) => info!(
-                    %account,
-                    "mailbox {mailbox:?} could not be opened for a day, and no client has waited in it for a week: it is not \
-                     watched any more"
-                ),
+                Ok(true) => {
+                    info!(
+                        %account,
+                        "mailbox {mailbox:?} could not be opened for a day, and no client has waited in it for a week: it is \
+                         not watched any more"
+                    );
+                    self.board.no_longer_left_out(account, mailbox);
+                    return true;
+                }
                 Ok(false) => {}
                 Err(error) => debug!(%account, "mailbox {mailbox:?} is not forgotten yet: {error}"),
             },
             Some(_) => {}
         }
+        false
     }
 
     /// An answer of the server's lacks something: said once an hour.

@@ -1,6 +1,5 @@
 //! One watching session: connection, login, and the [`idle`](crate::push::idle) machine with its I/O.
 
-use std::convert::Infallible;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -37,6 +36,9 @@ const TURN: usize = 1000;
 
 /// How long the upstream may take to accept what is written.
 const WRITE_TIME: Duration = Duration::from_secs(60);
+
+/// How long the rest of what the server had said is read from a connection that broke.
+const LAST_WORDS_TIME: Duration = Duration::from_secs(1);
 
 /// How much earlier than a watching session a server may tell a device of the same news.
 const HEAD_START: Duration = Duration::from_secs(2);
@@ -208,6 +210,8 @@ struct Session<'a> {
     leaving: CancellationToken,
     when_watching: Option<&'a (dyn Fn() + Send + Sync)>,
     wanted: Option<Wanted>,
+    /// Where the connection is handed back to, once the session is as it was after its login.
+    wanted_by: Option<oneshot::Sender<Stream>>,
 }
 
 impl<'a> Session<'a> {
@@ -225,13 +229,13 @@ impl<'a> Session<'a> {
             leaving: task.leaving,
             when_watching: task.when_watching,
             wanted: task.wanted,
+            wanted_by: None,
         })
     }
 
-    async fn run(mut self: Box<Self>, received: Vec<u8>, failed_fetches: &AtomicU32) -> Result<Infallible, End> {
-        let mut wanted_by = None;
-        let end = self.go_on(received, failed_fetches, &mut wanted_by).await;
-        if let (Err(End::HandedBack), Some(wanted_by)) = (&end, wanted_by) {
+    async fn run(mut self: Box<Self>, received: Vec<u8>, failed_fetches: &AtomicU32) -> Ended {
+        let end = self.go_on(received, failed_fetches).await;
+        if let (Err(End::HandedBack), Some(wanted_by)) = (&end, self.wanted_by.take()) {
             // Who does not wait any more has another session by now.
             let _ = wanted_by.send(self.stream);
             return end;
@@ -239,18 +243,41 @@ impl<'a> Session<'a> {
         if self.machine.is_fetching() {
             failed_fetches.fetch_add(1, Ordering::Relaxed);
         }
-        if let Err(end) = &end {
-            self.trace.note(|| format!("the watch ends: {end}"));
-        }
-        end
+        Box::pin(self.with_last_words(end)).await
     }
 
-    async fn go_on(
-        &mut self,
-        mut received: Vec<u8>,
-        failed_fetches: &AtomicU32,
-        wanted_by: &mut Option<oneshot::Sender<Stream>>,
-    ) -> Result<Infallible, End> {
+    /// Adds the server's last words to the reason of an end, those too that were not read yet when it came.
+    async fn with_last_words(mut self: Box<Self>, end: Ended) -> Ended {
+        let Err(end) = end;
+        let end = match end {
+            End::Failed(failure) => self.machine.explain(failure).into(),
+            End::Broken(_) => {
+                let (mut received, mut actions) = (Vec::new(), Vec::new());
+                let _ = timeout(LAST_WORDS_TIME, self.read_rest(&mut received)).await;
+                let _ = self.respond(&mut received, &mut actions);
+                let own = actions.into_iter().find_map(|action| match action {
+                    Action::Failed(failure) => Some(failure),
+                    _ => None,
+                });
+                own.or_else(|| self.machine.explain_break(end.to_string())).map_or(end, End::Failed)
+            }
+            End::TooLong(_) => self.machine.explain_break(end.to_string()).map_or(end, End::Failed),
+            _ => end,
+        };
+        self.trace.note(|| format!("the watch ends: {end}"));
+        Err(end)
+    }
+
+    /// Reads what the server had sent before the connection broke.
+    async fn read_rest(&mut self, received: &mut Vec<u8>) {
+        while received.len() < MAX_RESPONSE {
+            if !receive(&mut self.stream, received).await.is_ok_and(|count| count > 0) {
+                return;
+            }
+        }
+    }
+
+    async fn go_on(&mut self, mut received: Vec<u8>, failed_fetches: &AtomicU32) -> Ended {
         let mut actions = Vec::new();
         self.machine.start(now(), &mut actions);
         loop {
@@ -265,13 +292,13 @@ impl<'a> Session<'a> {
             tokio::select! {
                 read = receive(&mut self.stream, &mut received) => {
                     if read? == 0 {
-                        return Err(self.machine.explain(Failure::Bye("without a word".into())).into());
+                        return Err(Failure::Bye("without a word".into()).into());
                     }
                     self.context.board.proof(self.account);
                 }
                 () = sleep_until(self.machine.deadline().into()) => self.machine.tick(now(), &mut actions),
                 Some(by) = wanted(&mut self.wanted) => {
-                    *wanted_by = Some(by);
+                    self.wanted_by = Some(by);
                     self.machine.release(now(), &mut actions);
                 }
                 () = self.leaving.cancelled() => {
@@ -330,12 +357,10 @@ impl<'a> Session<'a> {
                     let skipped = verdict.skipped();
                     self.tell(&Event::Judged { account: self.account, mailbox: &mailbox, uid, skipped });
                 }
-                Action::LeftOut(mailbox, words) => {
-                    Box::pin(self.context.left_out(self.account, &mailbox, &words)).await;
-                }
+                Action::LeftOut(mailbox, words) => Box::pin(self.left_out(mailbox, words)).await,
                 Action::Opened(mailbox) => {
                     info!(account = %self.account, "mailbox {mailbox:?} can be opened again, and is watched");
-                    self.context.board.opened(self.account, &mailbox);
+                    self.context.board.no_longer_left_out(self.account, &mailbox);
                 }
                 Action::Odd(oddity) => self.context.odd(self.account, oddity),
                 Action::Watching => self.watching(),
@@ -350,6 +375,13 @@ impl<'a> Session<'a> {
             }
         }
         Ok(has_noted)
+    }
+
+    /// A mailbox cannot be opened: if it is forgotten, this session does not try it again either.
+    async fn left_out(&mut self, mailbox: String, words: String) {
+        if self.context.left_out(self.account, &mailbox, &words).await {
+            self.machine.forget(&mailbox);
+        }
     }
 
     /// With a grace, a device whose own session took the news, the last of it too, and fetched needs no push.
@@ -437,6 +469,6 @@ mod tests {
     fn a_session_that_waits_is_small() {
         let sizes = (size_of::<IdleMachine>(), size_of::<Session<'_>>(), size_of_future(run));
         // In bytes: the machine; that and what is known of its stream; all that is kept for a session.
-        assert!(sizes.0 <= 392 && sizes.1 <= 664 && sizes.2 <= 1184, "{sizes:?}");
+        assert!(sizes.0 <= 392 && sizes.1 <= 680 && sizes.2 <= 1168, "{sizes:?}");
     }
 }

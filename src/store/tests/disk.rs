@@ -6,6 +6,7 @@ use std::process::Command;
 
 use super::*;
 use crate::push::registry::Registry;
+use crate::store::full_disk::limit_pages;
 
 #[tokio::test]
 async fn dropping_every_handle_ends_it_and_nothing_is_lost() {
@@ -179,13 +180,6 @@ impl Drop for SmallDisk {
             Command::new("umount").arg("-l").arg(self.directory.path()).status().ok();
         }
     }
-}
-
-async fn limit_pages(store: &Store, pages: i64) {
-    let limit = move |state: &mut Operation<'_>| {
-        Ok(state.connection.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))?)
-    };
-    store.run(limit).await.unwrap();
 }
 
 #[tokio::test]

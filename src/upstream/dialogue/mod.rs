@@ -96,6 +96,10 @@ pub struct Dialogue {
     has_sent_secret: bool,
     /// The server has responded to the method under way.
     was_answered: bool,
+    /// A method was refused in this connection.
+    has_refused: bool,
+    /// Whether the server's goodbye refuses the method under way and not the password.
+    goodbye: Option<bool>,
     /// An untagged BAD was taken for the answer to a command: its tagged answer may follow late.
     has_lost_step: bool,
     /// The last untagged NO, BAD or alert.
@@ -127,6 +131,8 @@ impl Dialogue {
             untried: Vec::new(),
             has_sent_secret: false,
             was_answered: false,
+            has_refused: false,
+            goodbye: None,
             has_lost_step: false,
             complaint: None,
         }
@@ -170,6 +176,9 @@ impl Dialogue {
 
     fn untagged_status(&mut self, line: &[u8], status: Status<'_>) -> Result<Option<Step>, LoginError> {
         self.note_complaint(line, status);
+        if status.condition == Condition::Bye {
+            self.goodbye = Some(self.is_next_allowed(Status { condition: Condition::No, ..status }));
+        }
         match (status.condition, &self.state) {
             (Condition::Bye, _) if self.repeats_secret(line) => Err(LoginError::Bye("it repeats the login".into())),
             (Condition::Bye, _) => Err(LoginError::Bye(refusal::words(status))),
@@ -297,14 +306,16 @@ impl Dialogue {
 
     /// The method under way was refused: tries the next one if the refusal allows it.
     fn method_refused(&mut self, status: Status<'_>) -> Result<Step, LoginError> {
-        let is_judged = self.challenges > 0;
-        let allowed =
-            !is_judged && refusal::allows_next_method(&answer_of(status), &self.for_client, self.has_sent_secret);
+        let allowed = self.is_next_allowed(status);
         let Some(refused) = self.method.filter(|_| allowed) else { return Err(self.refused(status)) };
+        self.has_refused = true;
         self.hints.refused.push(refused);
         if status.condition == Condition::No {
             // It is the mechanism that it does not take, and not the form of the command.
-            self.untried.retain(|method| method.mechanism() != refused.mechanism());
+            let is_same = |method: &Way| method.mechanism() == refused.mechanism();
+            let (same, others) = std::mem::take(&mut self.untried).into_iter().partition(is_same);
+            self.untried = others;
+            self.hints.refused.extend::<Vec<_>>(same);
         }
         let Some(next) = self.untried.pop() else { return Err(self.refused(status)) };
         self.keep_alerts_only();
@@ -323,10 +334,25 @@ impl Dialogue {
         self.method.filter(|_| !self.hints.refused.is_empty())
     }
 
-    /// The refused methods, if the server has not responded to anything since it refused the last of them: should the
-    /// connection end now, a new one may be tried with the next method.
-    pub(super) fn refused_methods(&self) -> Option<&[Way]> {
-        (!self.hints.refused.is_empty() && !self.was_answered && self.is_logging_in()).then_some(&self.hints.refused)
+    /// The methods to leave out in a new connection, should this one end now: those refused here, if the server has not
+    /// responded to the next one, or the one under way, if the end is the response to it and does not judge the password.
+    /// `None` if a new connection would not help.
+    pub(super) fn refused_methods(&self) -> Option<Vec<Way>> {
+        if !self.is_logging_in() {
+            return None;
+        }
+        if self.has_refused {
+            return (!self.was_answered).then(|| self.hints.refused.clone());
+        }
+        let is_refused = self.goodbye.unwrap_or(!self.has_sent_secret) && !self.untried.is_empty();
+        let under_way = self.method.filter(|_| is_refused)?;
+        Some(self.hints.refused.iter().copied().chain([under_way]).collect())
+    }
+
+    /// Whether this refusal of the method under way allows the next one.
+    fn is_next_allowed(&self, status: Status<'_>) -> bool {
+        let is_judged = self.challenges > 0;
+        !is_judged && refusal::allows_next_method(&answer_of(status), &self.for_client, self.has_sent_secret)
     }
 
     /// The last untagged NO, BAD or alert, which may be the reason for whatever goes wrong next.
@@ -446,7 +472,7 @@ impl Dialogue {
     fn refused(&mut self, status: Status<'_>) -> LoginError {
         let untagged = std::mem::take(&mut self.for_client);
         let answer =
-            if self.repeats_secret(status.text) { b"NO the login was refused".to_vec() } else { answer_of(status) };
+            if self.repeats_secret(status.text) { b"NO The login was refused.".to_vec() } else { answer_of(status) };
         LoginError::Refused { answer, untagged }
     }
 

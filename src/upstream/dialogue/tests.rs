@@ -145,7 +145,7 @@ fn a_server_that_repeats_the_password_is_not_quoted() {
                  S: dp1 NO what is {repeated}"
             ),
         );
-        let answer = b"NO the login was refused".to_vec();
+        let answer = b"NO The login was refused.".to_vec();
         assert_eq!(result, Err(LoginError::Refused { answer, untagged: vec![] }));
         let result = play(
             Credentials::new("u", "sesame"),
@@ -334,7 +334,7 @@ fn scram_passes_through() {
     // A server that repeats what the client answered is not quoted.
     let repeated = STANDARD.encode("c=biws,r=abcdef,p=sesame");
     let result = play(credentials(), Security::Tls, &format!("{without}S: dp1 BAD what is {repeated}"));
-    assert_eq!(result, Err(LoginError::Refused { answer: b"NO the login was refused".to_vec(), untagged: vec![] }));
+    assert_eq!(result, Err(LoginError::Refused { answer: b"NO The login was refused.".to_vec(), untagged: vec![] }));
     // No end of challenges, one too long, one that is none.
     let endless = format!("{without}S: + eA==\n ? eA==\n ! x\n > eA==\n S: + eA==");
     let long = format!("{without}S: + {}", "A".repeat(MAX_CHALLENGE + 4));

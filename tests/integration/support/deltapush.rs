@@ -1,19 +1,14 @@
 //! The program under test: the real binary with a configuration and a folder of its own.
 
-use std::collections::VecDeque;
 use std::fmt::Write as _;
-use std::fs;
-use std::io::{BufRead as _, BufReader, Read};
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::dovecot::Dovecot;
 use super::ports::{free_port, wait_for_port};
-
-/// How many lines of each output stream are kept.
-const KEPT_LINES: usize = 5_000;
 
 /// What a test's configuration says; the rest is the same for all.
 pub(crate) struct Options {
@@ -102,14 +97,17 @@ pub(crate) struct Deltapush {
     output: Output,
 }
 
-/// What the program printed so far, over all its restarts.
-#[derive(Clone, Default)]
+/// The program's output so far, over all its restarts. In files without names: what it has written can be read at once.
 struct Output {
-    stdout: Lines,
-    stderr: Lines,
+    stdout: File,
+    stderr: File,
 }
 
-type Lines = Arc<Mutex<VecDeque<String>>>;
+impl Output {
+    fn new() -> Self {
+        Self { stdout: tempfile::tempfile().unwrap(), stderr: tempfile::tempfile().unwrap() }
+    }
+}
 
 impl Deltapush {
     /// Starts the program and waits until it accepts connections.
@@ -122,7 +120,7 @@ impl Deltapush {
         let dir = tempfile::Builder::new().prefix("deltapush-test-").tempdir().unwrap();
         let (starttls, plain) = (free_port(), free_port());
         fs::write(dir.path().join("config.yaml"), configuration(options, imaps, starttls, plain)).unwrap();
-        let output = Output::default();
+        let output = Output::new();
         let child = spawn(dir.path(), options.trace, &output);
         let mut deltapush = Self { imaps, starttls, plain, dir, trace: options.trace, child, output };
         deltapush.wait_until_ready();
@@ -237,12 +235,12 @@ impl Deltapush {
 
     /// The log so far.
     pub(crate) fn log(&self) -> String {
-        joined(&self.output.stderr)
+        text_of(&self.output.stderr)
     }
 
     /// The trace so far.
     pub(crate) fn trace(&self) -> String {
-        joined(&self.output.stdout)
+        text_of(&self.output.stdout)
     }
 
     fn wait_until_ready(&mut self) {
@@ -278,31 +276,14 @@ fn spawn(dir: &Path, trace: bool, output: &Output) -> Child {
     if trace {
         command.arg("--trace");
     }
-    let mut child =
-        command.arg("run").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    collect(child.stdout.take().unwrap(), &output.stdout);
-    collect(child.stderr.take().unwrap(), &output.stderr);
-    child
+    let [stdout, stderr] = [&output.stdout, &output.stderr].map(|file| file.try_clone().unwrap());
+    command.arg("run").stdin(Stdio::null()).stdout(stdout).stderr(stderr).spawn().unwrap()
 }
 
-fn collect(stream: impl Read + Send + 'static, lines: &Lines) {
-    let lines = Arc::clone(lines);
-    std::thread::spawn(move || {
-        let mut reader = BufReader::new(stream);
-        let mut line = Vec::new();
-        while reader.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
-            let mut lines = lines.lock().unwrap();
-            if lines.len() == KEPT_LINES {
-                lines.pop_front();
-            }
-            lines.push_back(String::from_utf8_lossy(&line).into_owned());
-            line.clear();
-        }
-    });
-}
-
-fn joined(lines: &Lines) -> String {
-    lines.lock().unwrap().iter().map(String::as_str).collect()
+fn text_of(file: &File) -> String {
+    let mut bytes = vec![0; usize::try_from(file.metadata().unwrap().len()).unwrap()];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 fn configuration(options: &Options, imaps: u16, starttls: u16, plain: u16) -> String {

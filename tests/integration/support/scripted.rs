@@ -17,6 +17,7 @@
 //! | `HANDSHAKE` | expect the beginning of a TLS handshake |
 //! | `EOF` | expect the peer to end the connection |
 //! | `CLOSE` | end the connection |
+//! | `RESET` | end the connection and the dialogue by a TCP reset |
 //! | `HANG` | say nothing, read nothing, to the end of the test |
 //!
 //! `<tag>` stands for the tag of the last command that `LOGIN` accepted or `C: <tag> …` met. After the last step the peer
@@ -29,6 +30,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -176,6 +178,7 @@ struct Player<'a> {
 
 async fn play(tcp: TcpStream, manner: &Manner, signals: &Signals, script: &str) -> Result<(), String> {
     tcp.set_nodelay(true).map_err(|error| error.to_string())?;
+    let (tcp, twin) = twins(tcp).map_err(|error| error.to_string())?;
     let stream: Box<dyn Stream> = match &manner.tls {
         None => Box::new(tcp),
         Some(config) => {
@@ -193,9 +196,21 @@ async fn play(tcp: TcpStream, manner: &Manner, signals: &Signals, script: &str) 
     };
     let steps: Vec<&str> = script.lines().map(str::trim_start).filter(|step| !step.is_empty()).collect();
     for (number, step) in steps.iter().enumerate() {
+        if *step == "RESET" {
+            // The last handle that is closed sends the reset.
+            return SockRef::from(&twin).set_linger(Some(Duration::ZERO)).map_err(|error| error.to_string());
+        }
         player.step(step).await.map_err(|failure| shown(&steps, number, &failure))?;
     }
+    drop(twin);
     player.farewell().await.map_err(|failure| shown(&steps, steps.len(), &failure))
+}
+
+/// A connection and a second handle of it.
+fn twins(tcp: TcpStream) -> std::io::Result<(TcpStream, std::net::TcpStream)> {
+    let tcp = tcp.into_std()?;
+    let twin = tcp.try_clone()?;
+    Ok((TcpStream::from_std(tcp)?, twin))
 }
 
 /// The dialogue with a mark at the step that failed.

@@ -1,0 +1,223 @@
+//! Watches over real sockets for tests, at a mail server in the test's own process, with a clock that can jump.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::kept::Keeper;
+use super::{Watchers, Wishes};
+use crate::account::AccountId;
+use crate::config::Config;
+use crate::live::Live;
+use crate::push::board::Board;
+use crate::push::registry::{Registry, TokenNews};
+use crate::secret::{Credentials, DeviceToken};
+use crate::store::Settings;
+use crate::trace::Tracer;
+use crate::upstream::Upstreams;
+use crate::upstream::route::Asked;
+
+/// How long something may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A mail server: some mailboxes can be opened, and each has as many messages as the others.
+pub(super) struct Server {
+    pub(super) port: u16,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    mailboxes: BTreeSet<&'static str>,
+    capabilities: &'static str,
+    messages: watch::Sender<u32>,
+    /// All commands, without their tags.
+    said: Mutex<Vec<String>>,
+}
+
+impl Server {
+    /// Starts a server with these capabilities and mailboxes, of four messages each.
+    pub(super) async fn start(capabilities: &'static str, mailboxes: &[&'static str]) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (mailboxes, messages) = (mailboxes.iter().copied().collect(), watch::Sender::new(4));
+        let shared = Arc::new(Shared { mailboxes, capabilities, messages, said: Mutex::default() });
+        let server = Self { port, shared: Arc::clone(&shared) };
+        tokio::spawn(async move {
+            while let Ok((tcp, _)) = listener.accept().await {
+                let shared = Arc::clone(&shared);
+                // A connection that breaks is the other side's business.
+                tokio::spawn(async move { drop(shared.serve(tcp).await) });
+            }
+        });
+        server
+    }
+
+    /// One more message arrives in each mailbox.
+    pub(super) fn deliver(&self) {
+        self.shared.messages.send_modify(|count| *count += 1);
+    }
+
+    /// How many commands began like this.
+    pub(super) fn count(&self, command: &str) -> usize {
+        self.shared.said.lock().unwrap().iter().filter(|said| said.starts_with(command)).count()
+    }
+
+    /// A session as its client leaves it behind.
+    pub(super) async fn session(&self) -> TcpStream {
+        let tcp = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await.unwrap();
+        let mut greeting = [0; 256];
+        tcp.readable().await.unwrap();
+        tcp.try_read(&mut greeting).unwrap();
+        tcp
+    }
+}
+
+impl Shared {
+    async fn serve(&self, tcp: TcpStream) -> std::io::Result<()> {
+        let mut messages = self.messages.subscribe();
+        let mut idling = None;
+        let (read, mut write) = tcp.into_split();
+        let mut lines = BufReader::new(read).lines();
+        write.write_all(b"* OK [CAPABILITY IMAP4rev1 IDLE SASL-IR AUTH=PLAIN] ready\r\n").await?;
+        loop {
+            let line = tokio::select! {
+                line = lines.next_line() => line?,
+                _ = messages.changed(), if idling.is_some() => {
+                    let news = format!("* {} EXISTS\r\n", *messages.borrow_and_update());
+                    write.write_all(news.as_bytes()).await?;
+                    continue;
+                }
+            };
+            let Some(line) = line else { return Ok(()) };
+            let (tag, command) = match idling.take() {
+                Some(tag) => (tag, line),
+                None => {
+                    line.split_once(' ').map(|(tag, command)| (tag.to_owned(), command.to_owned())).unwrap_or_default()
+                }
+            };
+            self.said.lock().unwrap().push(command.clone());
+            let count = *messages.borrow_and_update();
+            if command == "IDLE" {
+                idling = Some(tag);
+                write.write_all(b"+ idling\r\n").await?;
+                continue;
+            }
+            write.write_all(self.answer(&tag, &command, count).as_bytes()).await?;
+            if command == "LOGOUT" {
+                return Ok(());
+            }
+        }
+    }
+
+    fn answer(&self, tag: &str, command: &str, count: u32) -> String {
+        let (verb, rest) = command.split_once(' ').unwrap_or((command, ""));
+        match verb {
+            "AUTHENTICATE" => format!("{tag} OK [CAPABILITY IMAP4rev1 {}] in\r\n", self.capabilities),
+            "EXAMINE" if !self.mailboxes.contains(rest.trim_matches('"')) => format!("{tag} NO no such mailbox\r\n"),
+            "EXAMINE" => {
+                let next = count + 1;
+                format!("* {count} EXISTS\r\n* OK [UIDVALIDITY 7] x\r\n* OK [UIDNEXT {next}] x\r\n{tag} OK x\r\n")
+            }
+            "UID" => {
+                let from = rest.trim_start_matches("FETCH ").split(':').next().unwrap_or_default();
+                let from: u32 = from.parse().unwrap_or(count);
+                let messages = (from.min(count)..=count).map(|uid| {
+                    let fields = "FROM AUTO-SUBMITTED MESSAGE-ID";
+                    format!("* {uid} FETCH (UID {uid} FLAGS () BODY[HEADER.FIELDS ({fields})]<0> {{2}}\r\n\r\n)\r\n")
+                });
+                messages.collect::<String>() + &format!("{tag} OK x\r\n")
+            }
+            "LOGOUT" => format!("* BYE x\r\n{tag} OK x\r\n"),
+            _ => format!("{tag} OK x\r\n"),
+        }
+    }
+}
+
+/// An account and its watch.
+pub(super) struct Watching {
+    pub(super) account: AccountId,
+    pub(super) registry: Registry,
+    pub(super) board: Board,
+    pub(super) keeper: Option<Keeper>,
+    pub(super) news: TokenNews,
+    _end: tokio_util::sync::DropGuard,
+    _directory: TempDir,
+}
+
+impl Watching {
+    /// Nothing is watched until the account has a token.
+    pub(super) fn start(server: &Server, settings: fn(std::path::PathBuf) -> Settings) -> Self {
+        let port = server.port;
+        let yaml = format!("routes: [{{domain: \"*\", upstream: \"imap+plain://127.0.0.1:{port}\"}}]\n");
+        let config = Config::parse(&yaml, Path::new(""), "test").unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let (registry, events, news) = Registry::open(&settings(directory.path().join("state"))).unwrap();
+        let upstreams = Upstreams::new(&config).unwrap();
+        let asked = Asked { login: "alice@lab.test", listener: None, host: None };
+        let account = AccountId::new("alice@lab.test", &upstreams.routes.find(&asked).unwrap().name());
+        let (board, wishes) = (Board::default(), Live::new(Wishes::from(&config)));
+        let (known, shown) = (registry.clone(), board.clone());
+        let watchers = Watchers::new(&config, known, Live::new(upstreams), wishes, shown, Tracer::default());
+        let (keeper, end) = (watchers.keeper(), CancellationToken::new());
+        tokio::spawn(watchers.run(events, end.clone()));
+        Self { account, registry, board, keeper, news, _end: end.drop_guard(), _directory: directory }
+    }
+
+    pub(super) async fn register(&self) {
+        let credentials = Credentials::new("alice@lab.test", "sesame");
+        self.registry.register(&self.account, &credentials, &token()).await.unwrap();
+    }
+
+    pub(super) fn is_left_out(&self, mailbox: &str) -> bool {
+        self.board.is_left_out(&self.account, mailbox)
+    }
+
+    /// The tokens that are to be posted now.
+    pub(super) fn posted(&mut self) -> Vec<DeviceToken> {
+        std::iter::from_fn(|| self.news.try_recv()).map(|(token, _)| token).collect()
+    }
+}
+
+pub(super) fn token() -> DeviceToken {
+    DeviceToken::new(b"openpgp:alice").unwrap()
+}
+
+/// Waits until it is so.
+pub(super) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let began = std::time::Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Lets time pass at once; what was awaited over it happens after that.
+pub(super) async fn later(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
+    // Those whose time has come get answers over their sockets.
+    tokio::time::sleep(Duration::from_millis(20)).await;
+}
+
+/// Lets `step` pass again and again until it is so. A connection that the clock cuts off is made again meanwhile.
+pub(super) async fn in_steps(what: &str, step: Duration, mut is_so: impl FnMut() -> bool) {
+    for _ in 0..200 {
+        later(step).await;
+        for _ in 0..50 {
+            if is_so() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    panic!("not after any time: {what}");
+}

@@ -1,0 +1,195 @@
+//! Watches and the state: mailboxes that are gone, a full disk, and the last words of a connection that breaks.
+
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
+
+use super::kept::{Abilities, Given};
+use super::testing::*;
+use crate::push::board::WatchState;
+use crate::push::idle::Manners;
+use crate::store::{Generation, Settings, full_disk};
+use crate::tls::stream::Stream;
+use crate::trace::Tracer;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Clients have waited in INBOX and, last, in DeltaChat.
+async fn wait_in_both(watching: &Watching) {
+    for mailbox in ["INBOX", "DeltaChat"] {
+        watching.registry.client_idles(&watching.account, mailbox).await.unwrap();
+    }
+}
+
+/// A mailbox that is gone is forgotten when no client has waited in it for a week, and is not tried again after that.
+async fn is_forgotten(server: &Server, watching: &Watching) {
+    let (registry, account) = (&watching.registry, &watching.account);
+    until("it is left out, and the other watched", || {
+        watching.is_left_out("DeltaChat") && watching.board.is_watching(account)
+    })
+    .await;
+    let tries = || server.count("EXAMINE \"DeltaChat\"");
+    // Its client may be on a journey, and the mailbox may come back.
+    let before = tries();
+    for _ in 0..15 {
+        later(8 * HOUR).await;
+    }
+    assert!(registry.mailboxes(account).iter().any(|mailbox| mailbox == "DeltaChat"), "forgotten within the week");
+    in_steps("it is tried again now and then", HOUR, || tries() > before).await;
+    in_steps("it is forgotten", 8 * HOUR, || registry.mailboxes(account) == ["INBOX"]).await;
+    until("the status does not name it any more", || !watching.is_left_out("DeltaChat")).await;
+    in_steps("the watch goes on", HOUR, || watching.board.is_watching(account)).await;
+    let after = tries();
+    for _ in 0..12 {
+        later(8 * HOUR).await;
+    }
+    assert_eq!((tries(), registry.mailboxes(account)), (after, vec!["INBOX".to_owned()]), "it came back");
+    assert!(!watching.is_left_out("DeltaChat"));
+}
+
+#[tokio::test]
+async fn mailbox_that_is_gone_is_forgotten_and_does_not_come_back() {
+    for capabilities in ["IDLE", "IDLE NOTIFY"] {
+        let server = Server::start(capabilities, &["INBOX"]).await;
+        let watching = Watching::start(&server, Settings::memory);
+        watching.register().await;
+        wait_in_both(&watching).await;
+        is_forgotten(&server, &watching).await;
+        // A client that waits in it again is a reason to watch it.
+        let before = server.count("EXAMINE \"DeltaChat\"");
+        watching.registry.client_idles(&watching.account, "DeltaChat").await.unwrap();
+        in_steps("it is tried for the client", HOUR / 60, || server.count("EXAMINE \"DeltaChat\"") > before).await;
+    }
+}
+
+/// The time since a mailbox cannot be opened goes on when the watch begins again, for another mailbox or a login.
+#[tokio::test]
+async fn restarted_watch_knows_which_mailbox_is_left_out() {
+    let server = Server::start("IDLE NOTIFY", &["INBOX"]).await;
+    let watching = Watching::start(&server, Settings::memory);
+    watching.register().await;
+    wait_in_both(&watching).await;
+    let since = || watching.board.get(&watching.account).and_then(|entry| Some(entry.left_out.first()?.since));
+    until("it is left out", || since().is_some()).await;
+    let before = since();
+    let tries = server.count("EXAMINE \"DeltaChat\"");
+    assert!(watching.registry.rewatch(&watching.account));
+    until("it is tried again", || server.count("EXAMINE \"DeltaChat\"") > tries).await;
+    until("the other is watched", || watching.board.is_watching(&watching.account)).await;
+    assert_eq!(since(), before);
+}
+
+fn given(watching: &Watching, stream: Stream, notify: bool) -> Given {
+    Given {
+        account: watching.account.clone(),
+        stream,
+        trace: Tracer::default().watch(&watching.account),
+        abilities: Abilities { idle: true, notify },
+        manners: Manners::default(),
+        since: Instant::now(),
+        ticket: None,
+    }
+}
+
+#[tokio::test]
+async fn kept_session_forgets_a_mailbox_that_is_gone() {
+    for notify in [false, true] {
+        let server = Server::start("IDLE NOTIFY", &["INBOX"]).await;
+        let watching = Watching::start(&server, Settings::none);
+        watching.register().await;
+        wait_in_both(&watching).await;
+        let session = Stream::Plain(server.session().await);
+        watching.keeper.as_ref().unwrap().keep(given(&watching, session, notify));
+        is_forgotten(&server, &watching).await;
+    }
+}
+
+/// In doubt it is a push, once for the account; when there is room again, nobody waits for the end of a back-off.
+#[tokio::test]
+async fn watch_is_woken_when_the_full_disk_has_room_again() {
+    let server = Server::start("IDLE", &["INBOX"]).await;
+    let mut watching = Watching::start(&server, Settings::memory);
+    watching.register().await;
+    let account = watching.account.clone();
+    let board = watching.board.clone();
+    until("INBOX is watched", || board.is_watching(&account)).await;
+    full_disk::fill(watching.registry.store()).await;
+    assert!(!watching.registry.try_writing().await, "the disk is full");
+
+    server.deliver();
+    let mut posted = Vec::new();
+    until("the message is pushed from memory", || {
+        posted.extend(watching.posted());
+        !posted.is_empty()
+    })
+    .await;
+    // Whether that can be written does not matter.
+    drop(watching.registry.announced(&token(), Generation::default()).await);
+    let wait = || match board.get(&account)?.state {
+        WatchState::Interrupted { reason, next } => Some((reason, next.saturating_duration_since(Instant::now()))),
+        _ => None,
+    };
+    for looks in 1.. {
+        until("the message was found, and could not be noted", || {
+            server.count("UID FETCH") >= looks && wait().is_some_and(|(_, wait)| !wait.is_zero())
+        })
+        .await;
+        let (reason, wait) = wait().unwrap();
+        assert!(looks < 50 && reason.contains("the disk is full"), "{reason}: {wait:?}");
+        if wait > Duration::from_secs(100) {
+            break;
+        }
+        later(wait).await;
+    }
+    posted.extend(watching.posted());
+    assert_eq!(posted, [token()], "each message once");
+
+    // Not before: that it was tried to write is no reason.
+    let looks = server.count("UID FETCH");
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(server.count("UID FETCH"), looks);
+    full_disk::make_room(watching.registry.store()).await;
+    assert!(watching.registry.try_writing().await);
+    until("the watch is back", || board.is_watching(&account)).await;
+    let positions = watching.registry.positions(&account).await.unwrap();
+    assert_eq!(positions[0].1.uid_next, 6, "it is written at last");
+    assert_eq!(watching.posted(), [], "it was pushed before");
+    server.deliver();
+    until("the next one is pushed", || watching.posted() == [token()]).await;
+}
+
+/// What the server said before the connection broke counts, also where the break is noticed by writing.
+#[tokio::test]
+async fn words_that_were_not_read_when_writing_failed_are_the_reason() {
+    for (words, reason) in [
+        ("* BYE [ALERT] Enable IMAP access\r\n", "said \"Enable IMAP access\"; then: it closed the session"),
+        ("* BYE down for an hour\r\n", "the mail server closed the session: down for an hour"),
+        (
+            "* NO [ALERT] the disk is gone\r\n",
+            "said \"the disk is gone\"; then: the connection to the mail server broke",
+        ),
+        ("", "the connection to the mail server broke"),
+    ] {
+        let server = Server::start("IDLE", &["INBOX"]).await;
+        let watching = Watching::start(&server, Settings::none);
+        watching.register().await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut peer, _) = listener.accept().await.unwrap();
+        peer.write_all(words.as_bytes()).await.unwrap();
+        peer.set_zero_linger().unwrap();
+        drop(peer);
+        // The reset has arrived when the session is taken over.
+        until("the connection broke", || stream.take_error().is_ok_and(|error| error.is_some()) || words.is_empty())
+            .await;
+        watching.keeper.as_ref().unwrap().keep(given(&watching, Stream::Plain(stream), false));
+        let shown = || match watching.board.get(&watching.account)?.state {
+            WatchState::AwaitingDevice { reason } => Some(reason),
+            _ => None,
+        };
+        // The account may have been there when the watches began, which is a reason of its own.
+        until(reason, || shown().is_some_and(|shown| shown.contains(reason))).await;
+    }
+}
