@@ -10,10 +10,9 @@
 //!
 //! Protocol logic is free of I/O: machines take bytes and time and return actions, and one driver each does the I/O.
 //! `proxy::session` is driven by `proxy::relay`, `proxy::preauth` by `proxy::connection`, `push::idle` by `push::watcher`,
-//! `push::schedule` by `push::notifier`, `upstream::dialogue` by `upstream::connect`.
+//! `push::schedule` by `push::notifier`, `upstream::dialogue` by `upstream::login`.
 //!
-//! Dependencies run one way: [`Server`] → `proxy`, `push` → `upstream`, `store`, `trace`, `telemetry` → `parser`, `config`. What holds at
-//! all times, and the threat model, stand in ARCHITECTURE.md.
+//! ARCHITECTURE.md has the table of layers and the invariants, docs/threat-model.md the threat model.
 
 #![cfg_attr(test, expect(clippy::arithmetic_side_effects, reason = "in a test an overflow is a failed test"))]
 

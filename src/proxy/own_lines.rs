@@ -195,7 +195,7 @@ mod tests {
     /// Sources of what clients hear, without their tests and comments: name and lines.
     fn sources() -> Vec<(PathBuf, Vec<String>)> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-        let mut folders = vec![root.join("proxy"), root.join("upstream"), root.join("push")];
+        let mut folders = ["proxy", "admission", "upstream", "push"].map(|folder| root.join(folder)).to_vec();
         let mut files = vec![root.join("secret.rs"), root.join("parser/response.rs")];
         while let Some(folder) = folders.pop() {
             for entry in fs::read_dir(folder).unwrap() {

@@ -48,8 +48,16 @@ fn every_link_between_documents_leads_somewhere() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut documents = files_below(&root.join("docs"), "md");
     documents.extend(
-        ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "certs/README.md"]
-            .map(|name| root.join(name)),
+        [
+            "README.md",
+            "ARCHITECTURE.md",
+            "CHANGELOG.md",
+            "CONTRIBUTING.md",
+            "GLOSSARY.md",
+            "SECURITY.md",
+            "certs/README.md",
+        ]
+        .map(|name| root.join(name)),
     );
     let mut links = 0;
     for document in &documents {
