@@ -1,4 +1,4 @@
-//! What documents name is there: tests beside claims, and the pages and headings that links lead to.
+//! The documents: tests that they name, links between them, and the form of the pages of the book in `docs/`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -79,6 +79,75 @@ fn every_link_between_documents_leads_somewhere() {
         }
     }
     assert!(links > 40, "only {links} links were found");
+}
+
+/// The table of contents of the book.
+const SUMMARY: &str = "SUMMARY.md";
+
+/// Pages that still have another form.
+const OTHER_FORM: [&str; 1] = ["deltapush-own-lines.md"];
+
+#[test]
+fn each_page_is_in_the_summary_names_its_readers_and_ends_with_help() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let summary = fs::read_to_string(docs.join(SUMMARY)).unwrap();
+    let listed: Vec<&str> =
+        summary.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(page, _)| page).collect();
+    let parts: Vec<&str> = summary.lines().filter_map(|line| line.strip_prefix("# ")).skip(1).collect();
+    assert_eq!(parts, ["Operate", "Understand", "Reference", "Contribute"]);
+    let mut pages = 0;
+    for path in files_below(&docs, "md") {
+        let page = path.strip_prefix(&docs).unwrap().to_str().unwrap();
+        if page == SUMMARY {
+            continue;
+        }
+        assert_eq!(listed.iter().filter(|its| **its == page).count(), 1, "{page} must be in docs/SUMMARY.md, once");
+        pages += 1;
+        if OTHER_FORM.contains(&page) {
+            continue;
+        }
+        if let Err(fault) = check_form(&fs::read_to_string(&path).unwrap()) {
+            panic!("docs/{page}: {fault}");
+        }
+    }
+    assert!(pages > 20, "only {pages} pages were found");
+}
+
+#[test]
+fn pages_of_another_form_are_found() {
+    let form =
+        "# Title\n\nFor operators: text.\n\n## One\n\n```sh\n## no heading\n```\n\n## If it does not work\n\nHelp.\n";
+    assert_eq!(check_form(form), Ok(()));
+    assert!(check_form(&form.replace("For operators: ", "")).is_err());
+    assert!(check_form(&form.replace("# Title\n\n", "")).is_err());
+    assert!(check_form(&format!("{form}\n## Another section\n\nText.\n")).is_err());
+    assert!(check_form(&form.replace("Help.\n", "")).is_err());
+    assert!(check_form(&form.replace("## If it does not work", "## End")).is_err());
+}
+
+/// Checks that a page has a title, then a line that names its readers, and as its last section what to do if it does not work.
+fn check_form(page: &str) -> Result<(), &'static str> {
+    let mut lines = page.lines().filter(|line| !line.is_empty());
+    if !lines.next().is_some_and(|line| line.starts_with("# ")) {
+        return Err("the first line must be the title");
+    }
+    if !lines.next().is_some_and(|line| line.starts_with("For ")) {
+        return Err("the first paragraph must name the readers: \"For operators: …\"");
+    }
+    let mut in_code = false;
+    let mut last = None;
+    for line in lines {
+        in_code ^= line.starts_with("```");
+        match last {
+            _ if !in_code && line.starts_with("## ") => last = Some((line, 0)),
+            Some((heading, below)) => last = Some((heading, below + 1)),
+            None => {}
+        }
+    }
+    match last {
+        Some((heading, below)) if heading.starts_with("## If it ") && below > 0 => Ok(()),
+        _ => Err("the last section must be \"If it does not work\", and not empty"),
+    }
 }
 
 /// What a heading is called in links.
