@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::secret::Credentials;
+use crate::credentials::Credentials;
 
 /// An account: a login name on an upstream server. Two people called `bob` on two servers are two accounts.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

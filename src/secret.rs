@@ -6,9 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
-
-use crate::parser::sasl::Mechanism;
+use zeroize::{Zeroize, ZeroizeOnDrop};
 
 /// Bytes that nobody may read by accident: a password, a SASL response.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
@@ -31,98 +29,6 @@ impl Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("[secret]")
-    }
-}
-
-/// What a secret that logs in is, and so for how long it does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// A password: until it is changed.
-    Password,
-    /// An OAuth access token (RFC 6750): for an hour or so.
-    Token,
-    /// The first message of a challenge-response exchange: for that exchange only.
-    Exchange(Mechanism),
-}
-
-/// What a login consists of (RFC 4616: authorization identity, authentication identity, password).
-#[derive(Clone, PartialEq, Eq)]
-pub struct Credentials {
-    /// Whose mailbox is asked for, where it is not the user's own. Usually absent.
-    pub authorization: Option<String>,
-    /// The login name, as the client gave it.
-    pub user: String,
-    /// The password, or what [`Kind`] says. Empty where it was good for one exchange and that is over.
-    pub password: Secret,
-    /// What the password is.
-    pub kind: Kind,
-}
-
-impl Credentials {
-    /// Credentials without an authorization identity, as `LOGIN` gives them.
-    #[must_use]
-    pub fn new(user: impl Into<String>, password: impl Into<Vec<u8>>) -> Self {
-        Self { authorization: None, user: user.into(), password: Secret::new(password.into()), kind: Kind::Password }
-    }
-
-    /// An access token, as XOAUTH2 and OAUTHBEARER give it.
-    #[must_use]
-    pub fn bearer(user: impl Into<String>, token: impl Into<Vec<u8>>) -> Self {
-        Self { kind: Kind::Token, ..Self::new(user, token) }
-    }
-
-    /// The first message of an exchange by `mechanism`.
-    #[must_use]
-    pub fn exchange(mechanism: Mechanism, user: impl Into<String>, first: impl Into<Vec<u8>>) -> Self {
-        Self { kind: Kind::Exchange(mechanism), ..Self::new(user, first) }
-    }
-
-    /// The same for the mailbox of `other`; nobody, or the user itself, is nobody else.
-    #[must_use]
-    pub fn on_behalf_of(mut self, other: String) -> Self {
-        self.authorization = Some(other).filter(|other| !other.is_empty() && *other != self.user);
-        self
-    }
-
-    /// Whether one can log in with them again: so that a mailbox can be watched.
-    #[must_use]
-    pub fn can_be_used_again(&self) -> bool {
-        !matches!(self.kind, Kind::Exchange(_))
-    }
-
-    /// What is worth keeping: all of a password or token; of an exchange only that there was one.
-    #[must_use]
-    pub fn to_keep(&self) -> Self {
-        let mut kept = self.clone();
-        if !self.can_be_used_again() {
-            kept.password = Secret::new(Vec::new());
-        }
-        kept
-    }
-
-    /// Whose mailbox the login leads to.
-    #[must_use]
-    pub fn owner(&self) -> &str {
-        self.authorization.as_deref().unwrap_or(&self.user)
-    }
-
-    /// The message of SASL PLAIN (RFC 4616 section 2): authorization NUL user NUL password.
-    #[must_use]
-    pub fn plain_message(&self) -> Zeroizing<Vec<u8>> {
-        let authorization = self.authorization.as_deref().unwrap_or_default();
-        let parts = [authorization.as_bytes(), b"\0", self.user.as_bytes(), b"\0", self.password.expose()];
-        // Exactly sized: a vector that grows leaves copies of a password behind.
-        let mut message = Zeroizing::new(Vec::with_capacity(parts.iter().map(|part| part.len()).sum()));
-        for part in parts {
-            message.extend_from_slice(part);
-        }
-        message
-    }
-}
-
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials").field("user", &self.user).finish_non_exhaustive()
     }
 }
 
@@ -199,19 +105,9 @@ mod tests {
 
     #[test]
     fn debug_output_gives_nothing_away() {
-        let credentials = Credentials::new("alice@example.org", "sesame");
-        let token = DeviceToken::new(b"openpgp:sesame").unwrap();
-        let shown = format!("{credentials:?} {:?} {token:?} {token}", credentials.password);
-        assert!(shown.contains("alice@example.org"), "{shown}");
+        let (secret, token) = (Secret::new(b"sesame".to_vec()), DeviceToken::new(b"openpgp:sesame").unwrap());
+        let shown = format!("{secret:?} {token:?} {token}");
         assert!(!shown.contains("sesame") && !shown.contains("115, 101"), "{shown}");
-    }
-
-    #[test]
-    fn plain_message_is_that_of_rfc_4616() {
-        let mut credentials = Credentials::new("tim", "tanstaaftanstaaf");
-        assert_eq!(&**credentials.plain_message(), b"\0tim\0tanstaaftanstaaf");
-        credentials.authorization = Some("Ursel".into());
-        assert_eq!(&**credentials.plain_message(), b"Ursel\0tim\0tanstaaftanstaaf");
     }
 
     #[test]

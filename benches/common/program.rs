@@ -6,8 +6,9 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result};
 use deltapush::account::AccountId;
+use deltapush::credentials::Credentials;
 use deltapush::push::registry::Registry;
-use deltapush::secret::{Credentials, DeviceToken};
+use deltapush::secret::DeviceToken;
 use deltapush::store::Settings;
 use tokio::task::JoinSet;
 

@@ -1,9 +1,9 @@
 //! `parser::command`, `parser::quote`: a head that is known stays what it is, and what is written can be read again.
 
+use deltapush::credentials::Credentials;
 use deltapush::parser::command;
 use deltapush::parser::quote::{is_quotable, push_quoted, push_server_string};
 use deltapush::parser::sasl::{is_password, user_name};
-use deltapush::secret::Credentials;
 
 use super::events;
 

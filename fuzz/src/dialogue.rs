@@ -3,12 +3,14 @@
 use std::cell::RefCell;
 
 use deltapush::config::Security;
+use deltapush::credentials::Mechanism;
+use deltapush::credentials::{Credentials, Kind};
 use deltapush::parser::command::{self, Verb};
 use deltapush::parser::id::{self, MAX_NAME};
 use deltapush::parser::reader::ResponseReader;
 use deltapush::parser::response;
-use deltapush::parser::sasl::{self, Mechanism, SaslLine};
-use deltapush::secret::{Credentials, Kind, Secret};
+use deltapush::parser::sasl::{self, SaslLine};
+use deltapush::secret::Secret;
 use deltapush::upstream::dialogue::{Dialogue, LoggedIn, LoginError, Purpose, Said, Step};
 use deltapush::upstream::id::Introduction;
 

@@ -1,9 +1,9 @@
 //! `proxy::preauth`: what a stranger may send before the login.
 
+use deltapush::credentials::Kind;
 use deltapush::parser::framer::{Fragment, Framer};
 use deltapush::parser::id::Field;
 use deltapush::proxy::preauth::{Allowance, Event, NotAuthenticated, Protection};
-use deltapush::secret::Kind;
 
 use super::events::{self, Shown};
 

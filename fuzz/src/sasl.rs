@@ -3,9 +3,10 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use deltapush::parser::sasl::{self, Mechanism, SaslLine};
+use deltapush::credentials::Mechanism;
+use deltapush::credentials::{Credentials, Kind};
+use deltapush::parser::sasl::{self, SaslLine};
 use deltapush::proxy::preauth::{Allowance, Event, NotAuthenticated, Protection};
-use deltapush::secret::{Credentials, Kind};
 
 use super::events::{self, Shown};
 

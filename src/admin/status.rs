@@ -345,7 +345,7 @@ mod tests {
 
     use super::*;
     use crate::admin::table::{self, Layout};
-    use crate::parser::sasl::Mechanism;
+    use crate::credentials::Mechanism;
     use crate::store::{FetchHabit, Position, Quarantine};
 
     #[tokio::test]

@@ -17,8 +17,9 @@ use super::key::{Key, KeyMaker};
 use super::known::{Changes, KnownEntry};
 use super::logins::{Blocked, Digest, Logins, Outcome, Room, Strain, Try, Verdict};
 use crate::account::AccountId;
-use crate::config::FailedLogins;
-use crate::secret::{Credentials, Secret};
+use crate::credentials::Credentials;
+use crate::policy::FailedLogins;
+use crate::secret::Secret;
 use crate::upstream::permit::Permit;
 
 /// Mail servers that the operator is shown.

@@ -1,7 +1,7 @@
 //! Logins with invented names: Delta Chat tries to make an account at the mail server of each person who invites it, as if that
 //! were a chatmail relay, which makes an account at the first login (chatmail/core from 2.61 on).
 
-use crate::secret::{Credentials, Kind};
+use crate::credentials::{Credentials, Kind};
 
 /// Characters of an invented name before the `@`.
 const NAME: usize = 9;

@@ -23,7 +23,7 @@ use super::known::{Changes, Kind, Known, KnownEntry};
 use super::repeats::Repeats;
 pub use super::window::{Blocked, Limit, Room};
 use super::window::{Window, room};
-use crate::config::FailedLogins;
+use crate::policy::FailedLogins;
 
 /// Names credentials without giving them away: a keyed hash. See [`gate`](super::gate).
 pub type Digest = [u8; 32];

@@ -24,17 +24,6 @@ pub struct Limits {
     pub before_login_per_address: usize,
 }
 
-impl From<&crate::config::Limits> for Limits {
-    fn from(limits: &crate::config::Limits) -> Self {
-        Self {
-            connections: limits.connections,
-            per_address: limits.per_address,
-            before_login: limits.before_login,
-            before_login_per_address: limits.before_login_per_address,
-        }
-    }
-}
-
 /// Why a connection is turned away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Full {

@@ -3,11 +3,11 @@
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use tracing::info;
 
 use super::logins::{Blocked, Limit};
-use crate::proxy::own_refusals::in_words;
 
 /// The log's target, also for filters.
 pub const TARGET: &str = "deltapush::login";
@@ -71,6 +71,13 @@ fn shown(user: &str, upstream: &str) -> String {
     format!("user \"{shown}\"{more}, upstream \"{}\"", upstream.escape_default())
 }
 
+/// A duration for people, rounded up: "8 minutes".
+pub(crate) fn in_words(duration: Duration) -> String {
+    let minutes = duration.as_secs().div_ceil(60).max(1);
+    let (count, unit) = if minutes < 90 { (minutes, "minute") } else { (minutes.div_ceil(60), "hour") };
+    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,7 +89,7 @@ mod tests {
             line(address, "alice@example.org", "imap.example.org:993", How::ByServer),
             "failed login from 192.0.2.1: refused by the mail server, user \"alice@example.org\", upstream \"imap.example.org:993\""
         );
-        let blocked = Blocked { limit: Limit::Upstream, wait: std::time::Duration::from_secs(471) };
+        let blocked = Blocked { limit: Limit::Upstream, wait: Duration::from_secs(471) };
         assert_eq!(
             line_of_limit(address, "alice@example.org", "imap.example.org:993", blocked),
             "login not tried from 192.0.2.1: limit per_upstream is reached for 8 minutes, user \"alice@example.org\", \

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::{DAY, Limit, Logins, Room, Try};
 use crate::admission::key::{Key, LoginKeys};
 use crate::admission::window::room;
-use crate::config::FailedLogins;
+use crate::policy::FailedLogins;
 
 /// A mail server at which logins of strangers are refused for what failed there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,47 +5,24 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::units;
+pub use crate::policy::FailedLogins;
 
-/// How failed logins are slowed down and, beyond a number, refused for a while.
-///
-/// The upstream sees one address for all clients, ours. The defaults stay below what bans it where nobody has changed
-/// anything: fail2ban (5 in 10 minutes), Stalwart (100 in a day).
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct FailedLogins {
-    /// For how long a failed login counts, except in `per_upstream_day`.
+/// The keys of [`FailedLogins`] in the file.
+#[derive(Deserialize)]
+#[serde(remote = "FailedLogins", default = "FailedLogins::default", deny_unknown_fields)]
+pub(super) struct FailedLoginsKeys {
     #[serde(deserialize_with = "units::duration")]
-    pub within: Duration,
-    /// How long the answer to the first one waits; to each further one twice as long.
+    within: Duration,
     #[serde(deserialize_with = "units::duration_or_none")]
-    pub delay: Duration,
-    /// Where that ends.
+    delay: Duration,
     #[serde(deserialize_with = "units::duration_or_none")]
-    pub longest_delay: Duration,
-    /// From one client address, over all accounts.
+    longest_delay: Duration,
     #[serde(deserialize_with = "units::count")]
-    pub per_address: usize,
-    /// For one account, from all addresses.
+    per_address: usize,
     #[serde(deserialize_with = "units::count")]
-    pub per_account: usize,
-    /// At one upstream, for all accounts from all addresses: at its name, and at the address that this and others lead to.
+    per_account: usize,
     #[serde(deserialize_with = "units::count")]
-    pub per_upstream: usize,
-    /// The same in 24 hours.
+    per_upstream: usize,
     #[serde(deserialize_with = "units::count")]
-    pub per_upstream_day: usize,
-}
-
-impl Default for FailedLogins {
-    fn default() -> Self {
-        Self {
-            within: Duration::from_secs(600),
-            delay: Duration::from_secs(1),
-            longest_delay: Duration::from_secs(16),
-            per_address: 10,
-            per_account: 3,
-            per_upstream: 4,
-            per_upstream_day: 90,
-        }
-    }
+    per_upstream_day: usize,
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::failed_logins::FailedLogins;
+use super::failed_logins::{FailedLogins, FailedLoginsKeys};
 use super::units::{self, Size};
 
 /// Memory for an account that is watched, in bytes, with room for its clients' sessions.
@@ -74,6 +74,7 @@ pub struct Limits {
     #[serde(deserialize_with = "units::duration")]
     pub idle_time: Duration,
     /// What failed logins may cost.
+    #[serde(with = "FailedLoginsKeys")]
     pub failed_logins: FailedLogins,
 }
 

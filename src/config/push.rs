@@ -1,5 +1,6 @@
 //! From new mail to a waking phone.
 
+pub use crate::policy::{Messages, Native};
 use std::fmt;
 use std::time::Duration;
 
@@ -24,11 +25,13 @@ pub struct Push {
     #[serde(deserialize_with = "contact")]
     pub contact: Option<Contact>,
     /// What to do at an upstream that pushes by itself.
+    #[serde(with = "NativeName")]
     pub native: Native,
     /// At most one notification per token in this time.
     #[serde(deserialize_with = "units::duration")]
     pub coalesce: Duration,
     /// Which messages wake a device.
+    #[serde(with = "MessagesName")]
     pub messages: Messages,
     /// How long another device has to show a message before a push is sent; zero for not at all.
     #[serde(deserialize_with = "units::duration_or_none")]
@@ -104,31 +107,6 @@ impl fmt::Display for Contact {
     }
 }
 
-/// Which messages wake a device.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Messages {
-    /// What the account's apps fetch, learned from what they do; all until that is known.
-    Auto,
-    /// All that are not ruled out for another reason.
-    #[default]
-    All,
-    /// Of these, only what an app fetches that accepts encrypted mail only.
-    Encrypted,
-    /// Of these, only what Delta Chat shows as a chat message.
-    Chat,
-}
-
-/// Who keeps the tokens of an account whose own server can push.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Native {
-    /// That server: a second push from here would be a duplicate.
-    Passthrough,
-    /// deltapush.
-    Takeover,
-}
-
 #[expect(clippy::expect_used, reason = "a constant that every test run parses")]
 fn default_notify_url() -> Url {
     Url::parse("https://notifications.delta.chat/notify").expect("a valid URL")
@@ -171,4 +149,22 @@ fn idle_renewal<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, 
         return Ok(renewal);
     };
     Err(D::Error::custom(format!("{} {problem}", humantime::format_duration(renewal))))
+}
+
+/// The names of [`Messages`] in the file.
+#[derive(Deserialize)]
+#[serde(remote = "Messages", rename_all = "lowercase")]
+enum MessagesName {
+    Auto,
+    All,
+    Encrypted,
+    Chat,
+}
+
+/// The names of [`Native`] in the file.
+#[derive(Deserialize)]
+#[serde(remote = "Native", rename_all = "lowercase")]
+enum NativeName {
+    Passthrough,
+    Takeover,
 }

@@ -1,5 +1,6 @@
 //! What clients see of their own server.
 
+pub use crate::policy::JmapAccess;
 use std::time::Duration;
 
 use serde::de::Error;
@@ -15,6 +16,7 @@ pub struct Relay {
     #[serde(deserialize_with = "keepalive")]
     pub keepalive: Option<Duration>,
     /// Whether clients may learn of a way to their mail that leads around deltapush (RFC 9698).
+    #[serde(with = "JmapAccessName")]
     pub jmapaccess: JmapAccess,
 }
 
@@ -23,16 +25,6 @@ impl Default for Relay {
         // Delta Chat gives an IDLE up after five minutes without a byte.
         Self { keepalive: Some(Duration::from_secs(4 * 60 + 50)), jmapaccess: JmapAccess::Strip }
     }
-}
-
-/// What becomes of JMAPACCESS.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum JmapAccess {
-    /// It is taken out of what the server offers.
-    Strip,
-    /// It stays.
-    Pass,
 }
 
 fn keepalive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
@@ -49,4 +41,12 @@ fn keepalive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Durati
         return Ok(Some(keepalive));
     };
     Err(D::Error::custom(format!("{} {problem}", humantime::format_duration(keepalive))))
+}
+
+/// The names of [`JmapAccess`] in the file.
+#[derive(Deserialize)]
+#[serde(remote = "JmapAccess", rename_all = "lowercase")]
+enum JmapAccessName {
+    Strip,
+    Pass,
 }

@@ -1,5 +1,6 @@
 //! Whose mailbox is on which server.
 
+pub use crate::policy::Security;
 use std::fmt;
 use std::net::Ipv6Addr;
 use std::num::NonZeroU16;
@@ -170,38 +171,6 @@ pub struct Upstream {
     pub host: String,
     /// The TCP port.
     pub port: u16,
-}
-
-/// How TLS comes into a connection to an upstream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Security {
-    /// `imaps://`: TLS from the first byte.
-    Tls,
-    /// `imap://`: STARTTLS, and no login without it.
-    StartTls,
-    /// `imap+plain://`: none at all.
-    Plain,
-}
-
-impl Security {
-    /// The port that the scheme stands for.
-    #[must_use]
-    pub const fn port(self) -> u16 {
-        match self {
-            Self::Tls => 993,
-            Self::StartTls | Self::Plain => 143,
-        }
-    }
-
-    /// The scheme in the file.
-    #[must_use]
-    pub const fn scheme(self) -> &'static str {
-        match self {
-            Self::Tls => "imaps",
-            Self::StartTls => "imap",
-            Self::Plain => "imap+plain",
-        }
-    }
 }
 
 impl Upstream {

@@ -1,7 +1,7 @@
 //! What a server's capability list becomes on its way to the client: a pure function on one line.
 
 use super::response;
-use crate::config::JmapAccess;
+use crate::policy::JmapAccess;
 
 /// Whether `name` can cross a relay. What cannot (reasons in the order of the arms): a layer that ends at deltapush, a change of
 /// user behind its back, a login that has happened, mechanisms bound to a TLS channel of which there are two, and ways to the

@@ -6,7 +6,7 @@ use nom::sequence::{preceded, terminated};
 
 use super::sasl::{is_password, user_name};
 use super::syntax::{Parsed, astring, atom, is_tag_char, line_end, space};
-use crate::secret::Credentials;
+use crate::credentials::Credentials;
 
 /// The longest tag and verb, together, with the byte behind them. A line that is longer up to there is no command.
 pub const HEAD_LIMIT: usize = 512;

@@ -1,7 +1,7 @@
 //! The header that a load balancer puts before a connection to say whose it is: PROXY protocol v1 and v2
 //! (HAProxy's proxy-protocol.txt). A machine that says how many bytes it wants, so that none is taken from what follows.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// What every v2 header begins with.
 const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";

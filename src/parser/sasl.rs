@@ -4,48 +4,8 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::secret::{Credentials, Secret};
-
-/// A mechanism that deltapush knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Mechanism {
-    /// `PLAIN` (RFC 4616)
-    Plain,
-    /// `LOGIN`: never standardized, and all that some servers have (draft-murchison-sasl-login).
-    Login,
-    /// `XOAUTH2`: Google's forerunner of OAUTHBEARER, and all that Outlook has.
-    XOAuth2,
-    /// `OAUTHBEARER` (RFC 7628)
-    OAuthBearer,
-    /// `SCRAM-SHA-1` (RFC 5802)
-    ScramSha1,
-    /// `SCRAM-SHA-256` (RFC 7677)
-    ScramSha256,
-}
-
-impl Mechanism {
-    /// All, with their names.
-    pub const ALL: [(Self, &str); 6] = [
-        (Self::Plain, "PLAIN"),
-        (Self::Login, "LOGIN"),
-        (Self::XOAuth2, "XOAUTH2"),
-        (Self::OAuthBearer, "OAUTHBEARER"),
-        (Self::ScramSha1, "SCRAM-SHA-1"),
-        (Self::ScramSha256, "SCRAM-SHA-256"),
-    ];
-
-    /// The mechanism of that name, in any case.
-    #[must_use]
-    pub fn from_name(name: &[u8]) -> Option<Self> {
-        Self::ALL.iter().find(|(_, known)| known.as_bytes().eq_ignore_ascii_case(name)).map(|(mechanism, _)| *mechanism)
-    }
-
-    /// Its registered name.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        Self::ALL.iter().find(|(known, _)| *known == self).map_or("", |(_, name)| *name)
-    }
-}
+use crate::credentials::{Credentials, Mechanism};
+use crate::secret::Secret;
 
 /// What a client may answer to a SASL challenge (RFC 9051 section 6.2.2).
 #[derive(Debug, PartialEq, Eq)]
@@ -201,7 +161,7 @@ pub fn encoded_name(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::secret::Kind;
+    use crate::credentials::Kind;
 
     fn given(credentials: Option<Credentials>) -> Option<(Option<String>, String, String)> {
         let credentials = credentials?;

@@ -25,11 +25,11 @@ use super::relay::{Beginning, Bounds, Relay};
 use super::session::{Session, Upstream};
 use crate::account::AccountId;
 use crate::admission::door::{Claim, Place};
-use crate::config::{Listener, ListenerTls};
+use crate::config::{Limits, Listener, ListenerTls};
+use crate::credentials::Credentials;
 use crate::http::{HttpVersion, public};
 use crate::push::registry::Origin;
 use crate::push::watcher::kept::Abilities;
-use crate::secret::Credentials;
 use crate::telemetry::{Event as Told, LoginResult, Telemetry};
 use crate::tls::stream::{Stream, receive_some};
 use crate::trace::{Mark, Recorder, Speaker, Transcript};
@@ -399,6 +399,18 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         self.0.tell(&Told::Disconnected);
+    }
+}
+
+impl From<&Limits> for Allowance {
+    fn from(limits: &Limits) -> Self {
+        Self {
+            command: limits.command.bytes(),
+            commands: limits.commands_before_login,
+            wrong: limits.wrong_commands,
+            logins: limits.logins,
+            login_name: limits.login_name.bytes(),
+        }
     }
 }
 

@@ -8,10 +8,11 @@ use super::legacy::Legacy;
 use super::relay::{self, Left, Performed};
 use super::session::{Answer, Glimpse, Request};
 use crate::account::AccountId;
+use crate::credentials::Credentials;
 use crate::push::board::Board;
 use crate::push::registry::{Origin, Registry};
 use crate::push::standing::standing;
-use crate::secret::{Credentials, DeviceToken};
+use crate::secret::DeviceToken;
 use crate::store::FetchLesson;
 use crate::telemetry::{Event, Way};
 

@@ -19,6 +19,7 @@ use super::session;
 use crate::accept::AcceptFailures;
 use crate::admission::door::{Door, Place};
 use crate::admission::gate::LoginGate;
+use crate::admission::places;
 use crate::config::{Allow, Config, Limits, Listener, ListenerTls};
 use crate::http::public::Site;
 use crate::live::Live;
@@ -170,6 +171,17 @@ fn session_settings(config: &Config) -> session::Settings {
         jmapaccess: config.relay.jmapaccess,
         max_command: config.limits.command.bytes(),
         max_response: config.limits.response.bytes(),
+    }
+}
+
+impl From<&Limits> for places::Limits {
+    fn from(limits: &Limits) -> Self {
+        Self {
+            connections: limits.connections,
+            per_address: limits.per_address,
+            before_login: limits.before_login,
+            before_login_per_address: limits.before_login_per_address,
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use tracing::{debug, warn};
 use super::attempt::{Failure, Waiting};
 use super::connection::{Connection, NoLogin};
 use super::legacy::Returned;
-use super::own_refusals::{OwnRefusal, in_words};
+use super::own_refusals::OwnRefusal;
 use super::preauth::NotAuthenticated;
 use super::refused::Refused;
 use crate::account::AccountId;
@@ -19,10 +19,11 @@ use crate::admission::gate::{self, Invented, Pass, Reason};
 use crate::admission::invented::is_invented;
 use crate::admission::logins::{Limit, Outcome, Try};
 use crate::admission::report;
+use crate::admission::report::in_words;
 use crate::config::Native;
+use crate::credentials::{Credentials, Kind};
 use crate::push::watcher::kept::Ticket;
 use crate::recognition::Caller;
-use crate::secret::{Credentials, Kind};
 use crate::telemetry::LoginResult;
 use crate::upstream::connect::{ConnectError, Connected};
 use crate::upstream::dialogue::LoginError;
@@ -331,7 +332,7 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
-    use crate::parser::sasl::Mechanism;
+    use crate::credentials::Mechanism;
     use crate::upstream::route::Routes;
 
     #[test]

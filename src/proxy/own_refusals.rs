@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::admission::logins::{Blocked, Limit};
+use crate::admission::report::in_words;
 use crate::upstream::connect::ConnectError;
 use crate::upstream::dialogue::LoginError;
 use crate::upstream::discovery::DiscoveryError;
@@ -134,13 +135,6 @@ impl fmt::Display for OwnRefusal {
             Self::TooManyConnections => f.write_str("Too many connections at the moment. Try again later."),
         }
     }
-}
-
-/// A duration for people, rounded up: "8 minutes".
-pub(crate) fn in_words(duration: Duration) -> String {
-    let minutes = duration.as_secs().div_ceil(60).max(1);
-    let (count, unit) = if minutes < 90 { (minutes, "minute") } else { (minutes.div_ceil(60), "hour") };
-    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Words with a full stop.

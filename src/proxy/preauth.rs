@@ -6,12 +6,11 @@ use zeroize::Zeroizing;
 use super::own_lines::{self, untagged};
 use super::own_refusals::OwnRefusal;
 use super::sasl::{self, Exchange, Said};
-use crate::config::Limits;
+use crate::credentials::Credentials;
 use crate::parser::command::{self, Disclosure, Verb};
 use crate::parser::framer::{Fragment, Framer, LineEnd};
 use crate::parser::id::{self, Field};
 use crate::parser::sasl::SaslLine;
-use crate::secret::Credentials;
 use crate::trace::{Mark, Piece, Speaker, Transcript};
 
 /// What a client may do before its login.
@@ -27,18 +26,6 @@ pub struct Allowance {
     pub logins: u32,
     /// The longest login name, in bytes.
     pub login_name: usize,
-}
-
-impl From<&Limits> for Allowance {
-    fn from(limits: &Limits) -> Self {
-        Self {
-            command: limits.command.bytes().min(MAX_COMMAND),
-            commands: limits.commands_before_login,
-            wrong: limits.wrong_commands,
-            logins: limits.logins,
-            login_name: limits.login_name.bytes(),
-        }
-    }
 }
 
 /// How the connection is protected.
@@ -104,7 +91,7 @@ impl NotAuthenticated {
             sasl: None,
             protection,
             offers_scram: false,
-            allowance,
+            allowance: Allowance { command: allowance.command.min(MAX_COMMAND), ..allowance },
             commands: 0,
             bad: 0,
             logins: 0,

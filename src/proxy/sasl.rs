@@ -1,8 +1,9 @@
 //! A SASL exchange (RFC 9051 section 6.2.2) with a client before its login, up to the credentials in it, as a machine.
 
 use super::own_lines;
-use crate::parser::sasl::{self, Mechanism, NoScram, SaslLine};
-use crate::secret::Credentials;
+use crate::credentials::Credentials;
+use crate::credentials::Mechanism;
+use crate::parser::sasl::{self, NoScram, SaslLine};
 
 /// `Username:` and `Password:`, as every server asks that has LOGIN.
 const PROMPTS: (&str, &str) = ("VXNlcm5hbWU6", "UGFzc3dvcmQ6");

@@ -15,8 +15,8 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::account::AccountId;
+use crate::credentials::Credentials;
 use crate::push::registry::AccountEvents;
-use crate::secret::Credentials;
 use crate::store::{self, Position};
 
 /// What a test sees of one POST.

@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use super::board::{Board, WatchState};
 use super::registry::Registry;
 use crate::account::AccountId;
-use crate::secret::Credentials;
+use crate::credentials::Credentials;
 use crate::telemetry::PostResult;
 
 /// So long the line may be, in bytes: words of a mail server may be in it.
@@ -92,7 +92,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::parser::sasl::Mechanism;
+    use crate::credentials::Mechanism;
     use crate::secret::DeviceToken;
     use crate::store::Settings;
     use crate::telemetry::Event;

@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use mail_parser::{HeaderValue, Message, MessageParser};
 
 use super::encrypted_only;
-use crate::config::Messages;
+use crate::policy::Messages;
 
 /// Whether to wake the account's devices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use super::*;
 use crate::account::AccountId;
-use crate::secret::{Credentials, DeviceToken};
+use crate::credentials::Credentials;
+use crate::secret::DeviceToken;
 use crate::store::{Moment, Position, Served, Store, UnixTime, check};
 
 const NOW: Moment = Moment { wall: UnixTime(1), served: Served(0) };

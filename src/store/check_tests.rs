@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use super::*;
 use crate::account::AccountId;
-use crate::secret::{Credentials, DeviceToken};
+use crate::credentials::Credentials;
+use crate::secret::DeviceToken;
 use crate::store::{Moment, Position, Served, Store, UnixTime};
 
 async fn filled(directory: &Path) -> (Settings, Store) {

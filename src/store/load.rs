@@ -12,7 +12,8 @@ use super::quarantine::token_records;
 use super::seal::Sealer;
 use super::{AccountRecord, Generation, Loaded, Served, Unannounced, UnixTime};
 use crate::account::AccountId;
-use crate::secret::{Credentials, Secret};
+use crate::credentials::Credentials;
+use crate::secret::Secret;
 
 pub(super) fn load(
     connection: &Connection,

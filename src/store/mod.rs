@@ -44,7 +44,8 @@ pub use rotate::{Rotated, rotate};
 pub use settings::{Keeping, KeySource, Settings};
 
 use crate::account::AccountId;
-use crate::secret::{Credentials, DeviceToken};
+use crate::credentials::Credentials;
+use crate::secret::DeviceToken;
 use operations::Operation;
 use rusqlite::TransactionBehavior;
 use seal::Sealer;

@@ -8,7 +8,8 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, params};
 use super::habit::habit_in;
 use super::{Change, Generation, MAX_TOKENS, Moment, Seen, Served, StoreError, UnixTime};
 use crate::account::AccountId;
-use crate::secret::{Credentials, DeviceToken};
+use crate::credentials::Credentials;
+use crate::secret::DeviceToken;
 
 pub(super) type Result<T> = std::result::Result<T, StoreError>;
 

@@ -5,8 +5,9 @@ use std::time::{Duration, SystemTime};
 
 use super::habit::FetchHabit;
 use crate::account::AccountId;
-use crate::parser::sasl::Mechanism;
-use crate::secret::{Credentials, DeviceToken, Secret};
+use crate::credentials::Credentials;
+use crate::credentials::Mechanism;
+use crate::secret::{DeviceToken, Secret};
 
 /// How many tokens an account may have. With one more, the one not seen for longest goes.
 pub const MAX_TOKENS: usize = 32;

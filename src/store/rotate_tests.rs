@@ -9,7 +9,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::account::AccountId;
-use crate::secret::{Credentials, DeviceToken, Secret};
+use crate::credentials::Credentials;
+use crate::secret::{DeviceToken, Secret};
 use crate::store::{Moment, Served, Store, UnixTime, check};
 
 const USERS: [&str; 3] = ["alice", "bob", "carol"];

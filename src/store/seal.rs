@@ -5,8 +5,8 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
 use zeroize::Zeroizing;
 
 use crate::account::AccountId;
-use crate::parser::sasl::Mechanism;
-use crate::secret::{Credentials, Kind};
+use crate::credentials::Mechanism;
+use crate::credentials::{Credentials, Kind};
 
 /// Stands before the nonce, so that another sealing can be told from this one later.
 const FORMAT: u8 = 1;

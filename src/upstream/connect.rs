@@ -22,8 +22,8 @@ use super::refusal::{Refusal, classify_bye};
 use super::route::{Endpoint, Target};
 use super::{dial, proxy_header};
 use crate::config::Security;
+use crate::credentials::Credentials;
 use crate::parser::reader::TooLong;
-use crate::secret::Credentials;
 use crate::tls::stream::{self, Stream};
 use crate::trace::Transcript;
 

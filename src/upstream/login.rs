@@ -14,8 +14,9 @@ use super::dialogue::{Dialogue, LoggedIn, Said, Step};
 use super::login_progress::LoginProgress;
 use super::permit::Permit;
 use super::route::{Endpoint, Target};
+use crate::credentials::Kind;
 use crate::parser::reader::ResponseReader;
-use crate::secret::{Kind, Secret};
+use crate::secret::Secret;
 use crate::tls::stream::{self, Stream, TlsStream};
 use crate::trace::{Mark, Piece, Speaker, Transcript};
 

@@ -5,9 +5,10 @@ use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
 use super::dialogue::{Capabilities, LoginError};
+use crate::credentials::Mechanism;
+use crate::credentials::{Credentials, Kind};
 use crate::parser::quote::{is_quotable, push_quoted};
-use crate::parser::sasl::{Mechanism, encoded_name};
-use crate::secret::{Credentials, Kind};
+use crate::parser::sasl::encoded_name;
 
 /// The longest initial response that goes into the line of its command, in base64. Some servers take no more than 8 KiB in a
 /// line, and access tokens are long.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::mechanism::Way;
 use super::route::Endpoint;
-use crate::secret::Kind;
+use crate::credentials::Kind;
 
 /// Servers that are remembered.
 const MAX_SERVERS: usize = 1024;

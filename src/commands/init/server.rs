@@ -11,7 +11,7 @@ use super::super::{Fault, Refusal};
 use super::Options;
 use super::words::{self, Said};
 use crate::config::{Config, LoginTemplate, Security, Trust, Upstream, is_dns_name};
-use crate::secret::Credentials;
+use crate::credentials::Credentials;
 use crate::upstream::Upstreams;
 use crate::upstream::connect::{Attempt, ConnectError};
 use crate::upstream::dialogue::{Capabilities, LoginError, Purpose};

@@ -23,7 +23,7 @@ use tokio::time::timeout;
 use crate::http::HttpVersion;
 use crate::tls::stream::TlsStream;
 use site::Expected;
-pub(crate) use site::{Site, keep_known};
+pub(crate) use site::{KNOWN, Site, UNKNOWN};
 
 /// How long a browser may stay: it has one page to read.
 const STAY: Duration = Duration::from_secs(60);

@@ -11,15 +11,11 @@ use base64::engine::general_purpose::STANDARD;
 use futures_util::stream::{self, StreamExt};
 use hyper::body::Bytes;
 use serde_json::{Value, json};
-use tokio::time::sleep;
-use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::sealed;
 use crate::config::{Config, ListenerTls, Route};
 use crate::handout::{self, Incoming, Outgoing, Whose, outgoing, xml};
-use crate::live::Live;
-use crate::proxy::listener::Proxy;
 use crate::upstream::Upstreams;
 
 /// The scripts of the page: a library that makes QR codes (MIT licence, in its head), and our own.
@@ -29,13 +25,13 @@ const SCRIPT: &str = concat!(include_str!("qrcodegen.js"), include_str!("script.
 const AT_ONCE: usize = 8;
 
 /// How long an answer counts, and how soon those are asked again of which nothing is known.
-const KNOWN: Duration = Duration::from_secs(6 * 3600);
-const UNKNOWN: Duration = Duration::from_secs(600);
+pub(crate) const KNOWN: Duration = Duration::from_secs(6 * 3600);
+pub(crate) const UNKNOWN: Duration = Duration::from_secs(600);
 
 /// All that is told, under one configuration.
 pub(crate) struct Site {
     /// Whether a listener shows it at all.
-    is_shown: bool,
+    pub(crate) is_shown: bool,
     hostname: String,
     /// What everybody may use.
     incoming: Vec<Incoming>,
@@ -169,7 +165,7 @@ impl Site {
     }
 
     /// Looks up where mail is sent, for those of whom that is not known. Returns whether it is known of all now.
-    async fn look_up(&self, upstreams: &Upstreams, again: bool) -> bool {
+    pub(crate) async fn look_up(&self, upstreams: &Upstreams, again: bool) -> bool {
         let is_known =
             |whose: &Whose| !again && self.found.lock().unwrap_or_else(PoisonError::into_inner).contains_key(whose);
         let asked = self.served.iter().filter(|(whose, served)| served.outgoing.is_none() && !is_known(whose));
@@ -234,30 +230,6 @@ fn sending(outgoing: &Outgoing, domain: &str) -> Value {
     let server = outgoing.server.of(domain);
     let security = if server.security == crate::config::Security::Tls { "ssl" } else { "starttls" };
     json!({"host": server.host, "port": server.port, "security": security, "login": outgoing.login.to_string()})
-}
-
-/// Keeps known where the served domains send their mail, until `stop` is cancelled; a new configuration is looked at at once.
-pub(crate) async fn keep_known(proxy: Live<Proxy>, stop: CancellationToken) {
-    let mut changes = proxy.changes();
-    let mut again = false;
-    loop {
-        let site = proxy.get();
-        let pause = if !site.site.is_shown {
-            KNOWN
-        } else {
-            match stop.run_until_cancelled(site.site.look_up(&site.upstreams, again)).await {
-                Some(true) => KNOWN,
-                Some(false) => UNKNOWN,
-                None => return,
-            }
-        };
-        drop(site);
-        tokio::select! {
-            () = sleep(pause) => again = pause == KNOWN,
-            () = changes.next() => again = false,
-            () = stop.cancelled() => return,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -4,11 +4,11 @@
 use std::borrow::Cow;
 
 use super::{Answer, ClientState, Compression, Output, Request, Session, UpstreamState};
-use crate::config::JmapAccess;
 use crate::parser::command::{self, Disclosure, Verb, compress_mechanism};
 use crate::parser::metadata::{self, Get, Pair, Set, Values, is_inbox, is_within};
 use crate::parser::quote::{is_quotable, push_quoted};
 use crate::parser::response::{self, Condition};
+use crate::policy::JmapAccess;
 use crate::proxy::own_lines;
 use crate::push::registry::Full;
 use crate::secret::{DeviceToken, TokenError};

@@ -32,11 +32,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{JmapAccess, Native};
 use crate::parser::capability::{self, Added};
 use crate::parser::command::Verb;
 use crate::parser::framer::Framer;
 use crate::parser::response;
+use crate::policy::{JmapAccess, Native};
 use crate::push::registry::Full;
 use crate::secret::DeviceToken;
 use crate::store::FetchLesson;

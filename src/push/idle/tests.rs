@@ -766,7 +766,7 @@ fn found(judge: Judge, encrypted_only: bool, messages: &[&str]) -> (Vec<bool>, b
 
 #[test]
 fn what_is_learned_counts_in_the_middle_of_a_session() {
-    let judge = Judge { messages: crate::config::Messages::Auto, ..Judge::default() };
+    let judge = Judge { messages: crate::policy::Messages::Auto, ..Judge::default() };
     let plain = ["From: bob@b.org"];
     assert_eq!(found(judge.clone(), false, &plain).0, [true]);
     assert_eq!(found(judge.clone(), true, &plain), (vec![false], false, vec![]));

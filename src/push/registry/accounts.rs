@@ -11,8 +11,9 @@ use super::unwritten::Unwritten;
 use super::waiting::Waiting;
 use super::{AccountEvent, INBOX, News, RECENTLY, latest};
 use crate::account::AccountId;
+use crate::credentials::{Credentials, Kind};
 use crate::push::schedule::{PATIENCE, QUARANTINE, Quarantined, Standing};
-use crate::secret::{Credentials, DeviceToken, Kind};
+use crate::secret::DeviceToken;
 use crate::store::{
     AccountRecord, AccountStatus, Announce, Change, FetchLesson, Fetches, Generation, Idled, Loaded, Position, Seen,
     Served, TokenRecord, Unannounced, UnixTime,

@@ -17,7 +17,8 @@ use tokio::time::Instant;
 use super::latest::{self, Merge};
 use super::schedule::Standing;
 use crate::account::AccountId;
-use crate::secret::{Credentials, DeviceToken, Secret};
+use crate::credentials::Credentials;
+use crate::secret::{DeviceToken, Secret};
 use crate::store::{
     AccountStatus, Announce, Erased, FetchLesson, Generation, KnownLogin, Moment, OpenError, Position, Served,
     Settings, Store, StoreError, UnixTime,

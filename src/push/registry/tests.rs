@@ -1,7 +1,7 @@
 //! The registry over a real store.
 
 use super::*;
-use crate::parser::sasl::Mechanism;
+use crate::credentials::Mechanism;
 use futures_util::FutureExt;
 use tempfile::TempDir;
 

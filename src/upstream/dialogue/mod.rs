@@ -12,13 +12,14 @@ use zeroize::Zeroizing;
 use super::id::{self, Introduction};
 use super::mechanism::{self, Hints, Way};
 use super::refusal;
-use crate::config::Security;
+use crate::credentials::Credentials;
+use crate::credentials::Mechanism;
 use crate::parser::id::Field;
 use crate::parser::metadata;
 use crate::parser::quote::push_quoted;
 use crate::parser::response::{self, Condition, Head, Status};
-use crate::parser::sasl::Mechanism;
-use crate::secret::{Credentials, Secret};
+use crate::policy::Security;
+use crate::secret::Secret;
 pub use types::{Capabilities, LoggedIn, LoginError, Purpose, Said, Step};
 
 /// The entry that a server which pushes by itself answers (chatmail relays; chatmail/core reads it).

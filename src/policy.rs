@@ -1,0 +1,103 @@
+//! Choices and limits that decide what machines do. The configuration names them; machines know nothing of the configuration.
+
+use std::time::Duration;
+
+/// What becomes of JMAPACCESS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JmapAccess {
+    /// It is taken out of what the server offers.
+    Strip,
+    /// It stays.
+    Pass,
+}
+
+/// Who keeps the tokens of an account whose own server can push.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Native {
+    /// That server: a second push from here would be a duplicate.
+    Passthrough,
+    /// deltapush.
+    Takeover,
+}
+
+/// Which messages wake a device.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Messages {
+    /// What the account's apps fetch, learned from what they do; all until that is known.
+    Auto,
+    /// All that are not ruled out for another reason.
+    #[default]
+    All,
+    /// Of these, only what an app fetches that accepts encrypted mail only.
+    Encrypted,
+    /// Of these, only what Delta Chat shows as a chat message.
+    Chat,
+}
+
+/// How TLS comes into a connection to an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Security {
+    /// `imaps://`: TLS from the first byte.
+    Tls,
+    /// `imap://`: STARTTLS, and no login without it.
+    StartTls,
+    /// `imap+plain://`: none at all.
+    Plain,
+}
+
+impl Security {
+    /// The port that the scheme stands for.
+    #[must_use]
+    pub const fn port(self) -> u16 {
+        match self {
+            Self::Tls => 993,
+            Self::StartTls | Self::Plain => 143,
+        }
+    }
+
+    /// The scheme in the file.
+    #[must_use]
+    pub const fn scheme(self) -> &'static str {
+        match self {
+            Self::Tls => "imaps",
+            Self::StartTls => "imap",
+            Self::Plain => "imap+plain",
+        }
+    }
+}
+
+/// How failed logins are slowed down and, beyond a number, refused for a while.
+///
+/// The upstream sees one address for all clients, ours. The defaults stay below what bans it where nobody has changed
+/// anything: fail2ban (5 in 10 minutes), Stalwart (100 in a day).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailedLogins {
+    /// For how long a failed login counts, except in `per_upstream_day`.
+    pub within: Duration,
+    /// How long the answer to the first one waits; to each further one twice as long.
+    pub delay: Duration,
+    /// Where that ends.
+    pub longest_delay: Duration,
+    /// From one client address, over all accounts.
+    pub per_address: usize,
+    /// For one account, from all addresses.
+    pub per_account: usize,
+    /// At one upstream, for all accounts from all addresses: at its name, and at the address that this and others lead to.
+    pub per_upstream: usize,
+    /// The same in 24 hours.
+    pub per_upstream_day: usize,
+}
+
+impl Default for FailedLogins {
+    fn default() -> Self {
+        Self {
+            within: Duration::from_secs(600),
+            delay: Duration::from_secs(1),
+            longest_delay: Duration::from_secs(16),
+            per_address: 10,
+            per_account: 3,
+            per_upstream: 4,
+            per_upstream_day: 90,
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! Keeps what the public page says of mail submission up to date.
+
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::listener::Proxy;
+use crate::http::public::{KNOWN, UNKNOWN};
+use crate::live::Live;
+
+/// Looks up where the served domains submit mail, until `stop` is cancelled; at once where the configuration changes.
+pub async fn keep_known(proxy: Live<Proxy>, stop: CancellationToken) {
+    let mut changes = proxy.changes();
+    let mut again = false;
+    loop {
+        let site = proxy.get();
+        let pause = if !site.site.is_shown {
+            KNOWN
+        } else {
+            match stop.run_until_cancelled(site.site.look_up(&site.upstreams, again)).await {
+                Some(true) => KNOWN,
+                Some(false) => UNKNOWN,
+                None => return,
+            }
+        };
+        drop(site);
+        tokio::select! {
+            () = sleep(pause) => again = pause == KNOWN,
+            () = changes.next() => again = false,
+            () = stop.cancelled() => return,
+        }
+    }
+}
