@@ -205,7 +205,7 @@ mod tests {
         }
         files.retain(|path| {
             let name = path.file_name().unwrap().to_str().unwrap();
-            name.ends_with(".rs") && !name.contains("tests")
+            name.ends_with(".rs") && !name.contains("test")
         });
         let code = |path: PathBuf| {
             let text = fs::read_to_string(&path).unwrap();
