@@ -49,7 +49,7 @@ impl Mechanism {
 
 /// What a secret that logs in is, and so for how long it does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum CredentialKind {
     /// A password: until it is changed.
     Password,
     /// An OAuth access token (RFC 6750): for an hour or so.
@@ -65,29 +65,34 @@ pub struct Credentials {
     pub authorization: Option<String>,
     /// The login name, as the client gave it.
     pub user: String,
-    /// The password, or what [`Kind`] says. Empty where it was good for one exchange and that is over.
+    /// The password, or what [`CredentialKind`] says. Empty where it was good for one exchange and that is over.
     pub password: Secret,
     /// What the password is.
-    pub kind: Kind,
+    pub kind: CredentialKind,
 }
 
 impl Credentials {
     /// Credentials without an authorization identity, as `LOGIN` gives them.
     #[must_use]
     pub fn new(user: impl Into<String>, password: impl Into<Vec<u8>>) -> Self {
-        Self { authorization: None, user: user.into(), password: Secret::new(password.into()), kind: Kind::Password }
+        Self {
+            authorization: None,
+            user: user.into(),
+            password: Secret::new(password.into()),
+            kind: CredentialKind::Password,
+        }
     }
 
     /// An access token, as XOAUTH2 and OAUTHBEARER give it.
     #[must_use]
     pub fn bearer(user: impl Into<String>, token: impl Into<Vec<u8>>) -> Self {
-        Self { kind: Kind::Token, ..Self::new(user, token) }
+        Self { kind: CredentialKind::Token, ..Self::new(user, token) }
     }
 
     /// The first message of an exchange by `mechanism`.
     #[must_use]
     pub fn exchange(mechanism: Mechanism, user: impl Into<String>, first: impl Into<Vec<u8>>) -> Self {
-        Self { kind: Kind::Exchange(mechanism), ..Self::new(user, first) }
+        Self { kind: CredentialKind::Exchange(mechanism), ..Self::new(user, first) }
     }
 
     /// The same for the mailbox of `other`; nobody, or the user itself, is nobody else.
@@ -100,7 +105,7 @@ impl Credentials {
     /// Whether one can log in with them again: so that a mailbox can be watched.
     #[must_use]
     pub fn can_be_used_again(&self) -> bool {
-        !matches!(self.kind, Kind::Exchange(_))
+        !matches!(self.kind, CredentialKind::Exchange(_))
     }
 
     /// What is worth keeping: all of a password or token; of an exchange only that there was one.

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 /// The value that counts now. Clones share it.
-pub struct Live<T>(watch::Sender<Arc<T>>);
+pub struct Reloadable<T>(watch::Sender<Arc<T>>);
 
-impl<T> Live<T> {
+impl<T> Reloadable<T> {
     /// Begins with `value`.
     #[must_use]
     pub fn new(value: T) -> Self {
@@ -28,18 +28,18 @@ impl<T> Live<T> {
 
     /// Tells of each value that comes from now on.
     #[must_use]
-    pub fn changes(&self) -> Changes<T> {
-        Changes(self.0.subscribe())
+    pub fn changes(&self) -> LiveChanges<T> {
+        LiveChanges(self.0.subscribe())
     }
 }
 
-impl<T> Clone for Live<T> {
+impl<T> Clone for Reloadable<T> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
     }
 }
 
-impl<T: fmt::Debug> fmt::Debug for Live<T> {
+impl<T: fmt::Debug> fmt::Debug for Reloadable<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Live").field(&self.get()).finish()
     }
@@ -47,9 +47,9 @@ impl<T: fmt::Debug> fmt::Debug for Live<T> {
 
 /// Tells of new values.
 #[derive(Debug)]
-pub struct Changes<T>(watch::Receiver<Arc<T>>);
+pub struct LiveChanges<T>(watch::Receiver<Arc<T>>);
 
-impl<T> Changes<T> {
+impl<T> LiveChanges<T> {
     /// Waits for the next value; for ever if none can come any more.
     pub async fn next(&mut self) {
         if self.0.changed().await.is_err() {
@@ -64,7 +64,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_taken_stays_and_what_comes_is_told() {
-        let live = Live::new(1);
+        let live = Reloadable::new(1);
         let mut changes = live.changes();
         let (before, other) = (live.get(), live.clone());
         other.set(2);

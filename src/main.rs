@@ -10,15 +10,15 @@ use clap::{Parser, Subcommand};
 use deltapush::activation::Sockets;
 use deltapush::admin::control::AskError;
 use deltapush::commands::trace::TraceError;
-use deltapush::commands::{Fault, Refusal, Unfulfilled};
+use deltapush::commands::{CommandError, Fault, Unfulfilled};
 use deltapush::config::{self, Config, ConfigError, LogFormat};
 use deltapush::http::admin::password::Password;
-use deltapush::logging::{Log, LogError};
+use deltapush::logging::{LogError, LogHandle};
 use deltapush::reload::Reloader;
-use deltapush::store::{Keeping, OpenError, Settings};
+use deltapush::store::{CredentialStorage, OpenError, StoreSettings};
 use deltapush::tls;
-use deltapush::tls::certs::identity::{Origin, Summary};
-use deltapush::tls::certs::{Set, Wanted};
+use deltapush::tls::certs::identity::{CertificateOrigin, CertificateSummary};
+use deltapush::tls::certs::{CertificateSet, CertificateSettings};
 use deltapush::tls::client::ClientConfigs;
 use deltapush::tls::server::ServerTlsError;
 use deltapush::{RunError, Server, commands};
@@ -61,11 +61,11 @@ struct Cli {
     #[arg(long, global = true, value_name = "FOLDER", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
     trace: Option<PathBuf>,
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Option<MainCommand>,
 }
 
 #[derive(Subcommand, Clone)]
-enum Command {
+enum MainCommand {
     /// Serve until SIGTERM or SIGINT (Ctrl-C); this is the default
     Run,
     /// Check the configuration and the files that it names, say what would run, change nothing
@@ -81,18 +81,18 @@ enum Command {
         host: Option<String>,
     },
     /// Make a configuration for a mail address: find its server, see what that can do, choose ports and certificate
-    Init(commands::init::Options),
+    Init(commands::init::InitOptions),
     /// Print the login code with which Delta Chat is set up in one scan; the password is asked for, and not kept
-    Qr(commands::qr::Options),
+    Qr(commands::qr::QrOptions),
     /// Say how a running deltapush and its accounts are: watches, devices, pushes, what is wrong
-    Status(commands::status::Arguments),
+    Status(commands::status::StatusArguments),
     /// Show what happened to one account lately: message, verdict, push, answer, the device's return; or forget or rewatch it
-    Account(commands::account::Arguments),
+    Account(commands::account::AccountArguments),
     /// Wake an account's devices once and wait until they connect
-    PushTest(commands::push_test::Arguments),
+    PushTest(commands::push_test::PushTestArguments),
     /// Follow the protocol of running sessions, from now on and until Ctrl-C
     #[command(args_conflicts_with_subcommands = true)]
-    Trace(commands::trace::Trace),
+    Trace(commands::trace::TraceTask),
     /// Look after what survives a restart: accounts, tokens, sealed passwords
     #[command(subcommand)]
     State(StateCommand),
@@ -145,18 +145,18 @@ fn main() -> ExitCode {
         Err(answer) => return answer_usage(&answer),
     };
     let outcome = match &cli.command {
-        None | Some(Command::Run) => load(&cli).and_then(|config| run(&cli, config)),
-        Some(Command::Check { login: None, .. }) => load(&cli).and_then(|config| check(&config)),
-        Some(Command::Check { login: Some(login), listener, host }) => {
+        None | Some(MainCommand::Run) => load(&cli).and_then(|config| run(&cli, config)),
+        Some(MainCommand::Check { login: None, .. }) => load(&cli).and_then(|config| check(&config)),
+        Some(MainCommand::Check { login: Some(login), listener, host }) => {
             load(&cli).and_then(|config| check_login(&config, login, listener.as_deref(), host.as_deref()))
         }
-        Some(Command::Init(options)) => init(&cli, options),
-        Some(Command::Qr(options)) => load(&cli).and_then(|config| qr(&config, options)),
-        Some(Command::Status(asked)) => load(&cli).and_then(|config| commands::status::run(&config, asked)),
-        Some(Command::Account(asked)) => load(&cli).and_then(|config| commands::account::run(&config, asked)),
-        Some(Command::PushTest(asked)) => load(&cli).and_then(|config| commands::push_test::run(&config, asked)),
-        Some(Command::Trace(asked)) => trace(&cli, asked),
-        Some(Command::State(command)) => load(&cli).and_then(|config| state(&config, command)),
+        Some(MainCommand::Init(options)) => init(&cli, options),
+        Some(MainCommand::Qr(options)) => load(&cli).and_then(|config| qr(&config, options)),
+        Some(MainCommand::Status(asked)) => load(&cli).and_then(|config| commands::status::run(&config, asked)),
+        Some(MainCommand::Account(asked)) => load(&cli).and_then(|config| commands::account::run(&config, asked)),
+        Some(MainCommand::PushTest(asked)) => load(&cli).and_then(|config| commands::push_test::run(&config, asked)),
+        Some(MainCommand::Trace(asked)) => trace(&cli, asked),
+        Some(MainCommand::State(command)) => load(&cli).and_then(|config| state(&config, command)),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -181,7 +181,7 @@ fn told(error: &anyhow::Error) -> String {
         || error.is::<RunError>()
         || error.is::<OpenError>()
         || error.is::<AskError>()
-        || error.is::<Refusal>()
+        || error.is::<CommandError>()
         || error.is::<LogError>()
         || error.is::<TraceError>();
     if own { error.to_string() } else { format!("{error:#}") }
@@ -193,7 +193,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         Some(RunError::State(_)) => EX_IOERR,
         Some(RunError::Internal(_)) => EX_SOFTWARE,
         Some(RunError::Listen { .. } | RunError::Notifier(_) | RunError::Random | RunError::Trace(_)) => EX_OSERR,
-        None if error.is::<Refusal>() => error.downcast_ref().map_or(EX_OSERR, exit_code_of),
+        None if error.is::<CommandError>() => error.downcast_ref().map_or(EX_OSERR, exit_code_of),
         None if error.is::<ConfigError>() => EX_CONFIG,
         None if error.is::<OpenError>() => EX_IOERR,
         None if error.is::<AskError>() => EX_UNAVAILABLE,
@@ -207,7 +207,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     }
 }
 
-fn exit_code_of(refusal: &Refusal) -> u8 {
+fn exit_code_of(refusal: &CommandError) -> u8 {
     match refusal.fault {
         Fault::Usage => EX_USAGE,
         Fault::Configuration => EX_CONFIG,
@@ -227,7 +227,7 @@ fn load(cli: &Cli) -> anyhow::Result<Config> {
 }
 
 fn run(cli: &Cli, config: Config) -> anyhow::Result<()> {
-    let log = Log::start(&config.log)?;
+    let log = LogHandle::start(&config.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().event_interval(EVENT_INTERVAL).build();
     runtime.context("cannot start the runtime")?.block_on(async {
         let shutdown = shutdown().context("cannot listen for signals")?;
@@ -246,7 +246,7 @@ fn run(cli: &Cli, config: Config) -> anyhow::Result<()> {
 }
 
 /// Reads the configuration again at each SIGHUP.
-async fn follow(mut hangup: Signal, cli: Cli, log: Log, reloader: Reloader) {
+async fn follow(mut hangup: Signal, cli: Cli, log: LogHandle, reloader: Reloader) {
     while hangup.recv().await.is_some() {
         let now = NotifyState::monotonic_usec_now();
         tell_systemd(&[Some(NotifyState::Reloading), now.ok()].into_iter().flatten().collect::<Vec<_>>());
@@ -263,7 +263,7 @@ async fn follow(mut hangup: Signal, cli: Cli, log: Log, reloader: Reloader) {
     }
 }
 
-async fn follow_one(config: Config, log: &Log, reloader: &Reloader) {
+async fn follow_one(config: Config, log: &LogHandle, reloader: &Reloader) {
     let wanted = config.log.level.clone();
     if let Err(error) = reloader.apply(config).await {
         return warn!("the new configuration is refused, the one before goes on: {error}");
@@ -280,7 +280,7 @@ fn tell_systemd(state: &[NotifyState<'_>]) {
     }
 }
 
-fn trace(cli: &Cli, asked: &commands::trace::Trace) -> anyhow::Result<()> {
+fn trace(cli: &Cli, asked: &commands::trace::TraceTask) -> anyhow::Result<()> {
     if asked.follows() {
         return Ok(commands::trace::follow(asked, &load(cli)?.storage.directory)?);
     }
@@ -300,8 +300,8 @@ fn shutdown() -> io::Result<impl Future<Output = ()>> {
 }
 
 fn check(config: &Config) -> anyhow::Result<()> {
-    let (certificate, more) =
-        Set::check(&Wanted::from(config)).map_err(|error| RunError::from(ServerTlsError::from(error)))?;
+    let (certificate, more) = CertificateSet::check(&CertificateSettings::from(config))
+        .map_err(|error| RunError::from(ServerTlsError::from(error)))?;
     ClientConfigs::new(&config.routes).map_err(RunError::from)?;
     Password::check(config).map_err(RunError::from)?;
     tls::client::https_roots(config.push.ca.as_ref()).map_err(RunError::from)?;
@@ -314,12 +314,12 @@ fn check_login(config: &Config, login: &str, listener: Option<&str>, host: Optio
     write!(io::stdout(), "{said}").context("cannot print")
 }
 
-fn init(cli: &Cli, options: &commands::init::Options) -> anyhow::Result<()> {
+fn init(cli: &Cli, options: &commands::init::InitOptions) -> anyhow::Result<()> {
     let file = cli.config.as_deref().unwrap_or(Path::new(Config::DEFAULT_FILE));
     Ok(small_runtime()?.block_on(commands::init::run(options, file))?)
 }
 
-fn qr(config: &Config, options: &commands::qr::Options) -> anyhow::Result<()> {
+fn qr(config: &Config, options: &commands::qr::QrOptions) -> anyhow::Result<()> {
     Ok(small_runtime()?.block_on(commands::qr::run(config, options))?)
 }
 
@@ -329,7 +329,7 @@ fn small_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 
 fn state(config: &Config, command: &StateCommand) -> anyhow::Result<()> {
     // For whoever types the command.
-    Log::start(&config::Log { format: LogFormat::Text, ..config.log.clone() })?;
+    LogHandle::start(&config::LogSettings { format: LogFormat::Text, ..config.log.clone() })?;
     let said = match command {
         StateCommand::Check => commands::state::check(&config.storage),
         StateCommand::Backup { file } => commands::state::backup(&config.storage, file),
@@ -340,7 +340,12 @@ fn state(config: &Config, command: &StateCommand) -> anyhow::Result<()> {
     writeln!(io::stdout(), "{said}").context("cannot print")
 }
 
-fn describe(out: &mut impl Write, config: &Config, certificate: &Summary, more: &[Summary]) -> io::Result<()> {
+fn describe(
+    out: &mut impl Write,
+    config: &Config,
+    certificate: &CertificateSummary,
+    more: &[CertificateSummary],
+) -> io::Result<()> {
     writeln!(out, "The configuration is right. deltapush would run as follows.")?;
     for listener in &config.listeners {
         let insecure = if listener.insecure { ", insecure" } else { "" };
@@ -378,22 +383,22 @@ fn describe(out: &mut impl Write, config: &Config, certificate: &Summary, more: 
     if let Some(files) = &config.trace.files {
         writeln!(out, "trace        written to {}", files.directory.display())?;
     }
-    match Settings::new(&config.storage).credentials {
-        Keeping::Sealed(key) => writeln!(out, "passwords    sealed with the key in {key}"),
-        Keeping::Memory => writeln!(out, "passwords    in memory only"),
-        Keeping::None => writeln!(out, "passwords    not kept: clients' own sessions go on watching"),
+    match StoreSettings::new(&config.storage).credentials {
+        CredentialStorage::Sealed(key) => writeln!(out, "passwords    sealed with the key in {key}"),
+        CredentialStorage::Memory => writeln!(out, "passwords    in memory only"),
+        CredentialStorage::None => writeln!(out, "passwords    not kept: clients' own sessions go on watching"),
     }
 }
 
-fn about(certificate: &Summary) -> String {
+fn about(certificate: &CertificateSummary) -> String {
     let path = certificate.path.display();
     let until =
         certificate.not_after.map(|end| format!(", valid until {}", end.strftime("%Y-%m-%d"))).unwrap_or_default();
     match certificate.origin {
-        Origin::Files | Origin::Issued => format!("{path}{until}"),
-        Origin::Kept => format!("{path}, self-signed{until}"),
-        Origin::Renewed => format!("{path}, self-signed, to be made anew with the key that is there"),
-        Origin::Made => format!("{path}, self-signed, to be made at the start"),
+        CertificateOrigin::Files | CertificateOrigin::Issued => format!("{path}{until}"),
+        CertificateOrigin::Kept => format!("{path}, self-signed{until}"),
+        CertificateOrigin::Renewed => format!("{path}, self-signed, to be made anew with the key that is there"),
+        CertificateOrigin::Made => format!("{path}, self-signed, to be made at the start"),
     }
 }
 
@@ -411,7 +416,7 @@ mod tests {
     fn flags_may_stand_before_and_after_the_command() {
         for line in [["deltapush", "--trace", "check"], ["deltapush", "check", "--trace"]] {
             let cli = Cli::try_parse_from(line).unwrap();
-            assert!(cli.trace == Some("-".into()) && matches!(cli.command, Some(Command::Check { .. })));
+            assert!(cli.trace == Some("-".into()) && matches!(cli.command, Some(MainCommand::Check { .. })));
         }
         assert!(Cli::try_parse_from(["deltapush"]).unwrap().command.is_none());
         assert!(Cli::try_parse_from(["deltapush", "chekc"]).is_err_and(|error| error.use_stderr()));
@@ -421,7 +426,8 @@ mod tests {
     fn check_says_what_would_run() {
         let config = Config::default();
         let path = "certs/localhost.cert.pem".into();
-        let certificate = Summary { origin: Origin::Made, path, not_after: None, names_host: false };
+        let certificate =
+            CertificateSummary { origin: CertificateOrigin::Made, path, not_after: None, names_host: false };
         let mut out = Vec::new();
         describe(&mut out, &config, &certificate, &[]).unwrap();
         let out = String::from_utf8(out).unwrap();

@@ -27,7 +27,7 @@ const KEYS: &[&str] = &["PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY"];
 #[derive(Debug)]
 pub struct PemError {
     path: PathBuf,
-    flaw: Flaw,
+    flaw: PemFlaw,
     /// What to do where the flaw does not say it.
     cure: &'static str,
 }
@@ -35,7 +35,7 @@ pub struct PemError {
 impl PemError {
     /// Whether the file does not exist.
     pub(crate) fn is_missing(&self) -> bool {
-        matches!(&self.flaw, Flaw::Io(error) if error.kind() == io::ErrorKind::NotFound)
+        matches!(&self.flaw, PemFlaw::Io(error) if error.kind() == io::ErrorKind::NotFound)
     }
 }
 
@@ -51,12 +51,12 @@ impl std::error::Error for PemError {}
 
 /// What is wanted of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wanted {
+enum ExpectedContent {
     Certificates,
     Key,
 }
 
-impl Wanted {
+impl ExpectedContent {
     fn labels(self) -> &'static [&'static str] {
         match self {
             Self::Certificates => CERTIFICATES,
@@ -74,34 +74,34 @@ impl Wanted {
 
 /// What a file holds instead of what is wanted.
 #[derive(Debug, thiserror::Error)]
-enum Flaw {
+enum PemFlaw {
     #[error("cannot be read: {0}")]
     Io(#[from] io::Error),
     #[error("longer than 4 MiB, so it is no file of certificates or keys")]
     TooLong,
     #[error("the file is empty: no {} in it", .0.name())]
-    Empty(Wanted),
+    Empty(ExpectedContent),
     #[error("no {} in it: it is not PEM (`-----BEGIN …`)", .0.name())]
-    Unknown(Wanted),
+    Unknown(ExpectedContent),
     #[error("no {} in it, but {}", .wanted.name(), .found.description())]
-    Other { wanted: Wanted, found: Found },
+    Other { wanted: ExpectedContent, found: PemContent },
     #[error("the {} in it is damaged: {problem}", .wanted.name())]
-    Damaged { wanted: Wanted, problem: &'static str },
+    Damaged { wanted: ExpectedContent, problem: &'static str },
 }
 
 /// Content that is known, and is not what is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Found {
+enum PemContent {
     /// A private key under a passphrase: PKCS#8 (RFC 5958 section 3) or the older form of OpenSSL (RFC 1421 section 4.6.1.1).
     EncryptedKey {
         der: bool,
     },
     /// What is wanted, in DER.
-    Der(Wanted),
+    Der(ExpectedContent),
     /// A private key where a certificate is wanted, or the reverse.
-    Swapped(Wanted),
+    Swapped(ExpectedContent),
     /// PKCS#12 (RFC 7292), as `.p12` or `.pfx`, with this wanted.
-    Pkcs12(Wanted),
+    Pkcs12(ExpectedContent),
     /// Certificates in PKCS#7 (RFC 2315), as `.p7b`.
     Pkcs7 {
         der: bool,
@@ -113,13 +113,13 @@ enum Found {
     SshKey,
 }
 
-impl Found {
+impl PemContent {
     fn description(self) -> &'static str {
         match self {
             Self::EncryptedKey { .. } => "one that is encrypted with a passphrase, for which deltapush cannot ask",
             Self::Der(_) => "one in DER, the binary form",
-            Self::Swapped(Wanted::Certificates) => "a private key",
-            Self::Swapped(Wanted::Key) => "a certificate",
+            Self::Swapped(ExpectedContent::Certificates) => "a private key",
+            Self::Swapped(ExpectedContent::Key) => "a certificate",
             Self::Pkcs12(_) => "a PKCS#12 container (.p12, .pfx)",
             Self::Pkcs7 { .. } => "a PKCS#7 container (.p7b)",
             Self::TrustedCertificate => "one in the form that only OpenSSL reads (TRUSTED CERTIFICATE)",
@@ -130,27 +130,27 @@ impl Found {
     }
 }
 
-impl Flaw {
+impl PemFlaw {
     /// The command that makes a usable file of `path`, where there is one.
     fn cure(&self, path: &Path) -> Option<String> {
         let Self::Other { wanted, found } = *self else { return None };
         let command = match found {
-            Found::EncryptedKey { der: false } => "pkey",
-            Found::EncryptedKey { der: true } | Found::Der(Wanted::Key) => "pkey -inform DER",
-            Found::Der(Wanted::Certificates) => "x509 -inform DER",
-            Found::Pkcs12(Wanted::Certificates) => "pkcs12 -nokeys",
-            Found::Pkcs12(Wanted::Key) => "pkcs12 -nocerts -nodes",
-            Found::Pkcs7 { der: false } => "pkcs7 -print_certs",
-            Found::Pkcs7 { der: true } => "pkcs7 -print_certs -inform DER",
-            Found::TrustedCertificate => "x509",
-            Found::SshKey => {
+            PemContent::EncryptedKey { der: false } => "pkey",
+            PemContent::EncryptedKey { der: true } | PemContent::Der(ExpectedContent::Key) => "pkey -inform DER",
+            PemContent::Der(ExpectedContent::Certificates) => "x509 -inform DER",
+            PemContent::Pkcs12(ExpectedContent::Certificates) => "pkcs12 -nokeys",
+            PemContent::Pkcs12(ExpectedContent::Key) => "pkcs12 -nocerts -nodes",
+            PemContent::Pkcs7 { der: false } => "pkcs7 -print_certs",
+            PemContent::Pkcs7 { der: true } => "pkcs7 -print_certs -inform DER",
+            PemContent::TrustedCertificate => "x509",
+            PemContent::SshKey => {
                 return Some(
                     "convert a copy of it by `ssh-keygen -p -m PKCS8 -N '' -f COPY`, and name the copy".to_owned(),
                 );
             }
-            Found::Swapped(_) | Found::Request | Found::PublicKey => return None,
+            PemContent::Swapped(_) | PemContent::Request | PemContent::PublicKey => return None,
         };
-        let new = path.with_extension(if wanted == Wanted::Key { "plain-key.pem" } else { "chain.pem" });
+        let new = path.with_extension(if wanted == ExpectedContent::Key { "plain-key.pem" } else { "chain.pem" });
         Some(format!(
             "convert it by `openssl {command} -in {} -out {}`, and name the new file",
             quoted(path),
@@ -184,27 +184,27 @@ pub(crate) fn quoted(path: &Path) -> Cow<'_, str> {
     if text.chars().all(is_plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")).into() }
 }
 
-fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Flaw> {
+fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, PemFlaw> {
     let mut content = Zeroizing::new(Vec::new());
     File::open(path)?.take(MAX_LEN).read_to_end(&mut content)?;
     if u64::try_from(content.len()).is_ok_and(|len| len >= MAX_LEN) {
-        return Err(Flaw::TooLong);
+        return Err(PemFlaw::TooLong);
     }
     Ok(content)
 }
 
-fn certificates_in(content: &[u8]) -> Result<Vec<CertificateDer<'static>>, Flaw> {
-    let (wanted, sections) = (Wanted::Certificates, Sections::of(content));
+fn certificates_in(content: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemFlaw> {
+    let (wanted, sections) = (ExpectedContent::Certificates, Sections::of(content));
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&sections.of_kind(wanted)).collect();
-    let certificates = read.map_err(|error| Flaw::Damaged { wanted, problem: problem(&error) })?;
+    let certificates = read.map_err(|error| PemFlaw::Damaged { wanted, problem: problem(&error) })?;
     if certificates.is_empty() { Err(recognize(content, &sections, wanted)) } else { Ok(certificates) }
 }
 
-fn private_key_in(content: &[u8]) -> Result<PrivateKeyDer<'static>, Flaw> {
-    let (wanted, sections) = (Wanted::Key, Sections::of(content));
+fn private_key_in(content: &[u8]) -> Result<PrivateKeyDer<'static>, PemFlaw> {
+    let (wanted, sections) = (ExpectedContent::Key, Sections::of(content));
     PrivateKeyDer::from_pem_slice(&sections.of_kind(wanted)).map_err(|error| match error {
         pem::Error::NoItemsFound => recognize(content, &sections, wanted),
-        error => Flaw::Damaged { wanted, problem: problem(&error) },
+        error => PemFlaw::Damaged { wanted, problem: problem(&error) },
     })
 }
 
@@ -219,50 +219,57 @@ fn problem(error: &pem::Error) -> &'static str {
 }
 
 /// Says what a file is that has no section of those that are wanted.
-fn recognize(content: &[u8], sections: &Sections, wanted: Wanted) -> Flaw {
+fn recognize(content: &[u8], sections: &Sections, wanted: ExpectedContent) -> PemFlaw {
     let found = if sections.0.is_empty() { binary(content, wanted) } else { section(sections, wanted) };
     match found {
-        Some(found) => Flaw::Other { wanted, found },
-        None if content.trim_ascii().is_empty() => Flaw::Empty(wanted),
-        None => Flaw::Unknown(wanted),
+        Some(found) => PemFlaw::Other { wanted, found },
+        None if content.trim_ascii().is_empty() => PemFlaw::Empty(wanted),
+        None => PemFlaw::Unknown(wanted),
     }
 }
 
-fn section(sections: &Sections, wanted: Wanted) -> Option<Found> {
+fn section(sections: &Sections, wanted: ExpectedContent) -> Option<PemContent> {
     let has = |labels: &[&str]| sections.0.iter().any(|section| labels.contains(&&*section.label));
-    let is_key_wanted = wanted == Wanted::Key;
+    let is_key_wanted = wanted == ExpectedContent::Key;
     let other = if is_key_wanted { CERTIFICATES } else { KEYS };
     match () {
-        () if !is_key_wanted && has(&["TRUSTED CERTIFICATE"]) => Some(Found::TrustedCertificate),
-        () if !is_key_wanted && has(&["PKCS7"]) => Some(Found::Pkcs7 { der: false }),
-        () if is_key_wanted && sections.0.iter().any(Section::is_encrypted) => Some(Found::EncryptedKey { der: false }),
-        () if is_key_wanted && has(&["OPENSSH PRIVATE KEY"]) => Some(Found::SshKey),
-        () if has(other) || sections.0.iter().any(Section::is_encrypted) => Some(Found::Swapped(wanted)),
-        () if has(&["CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST"]) => Some(Found::Request),
-        () if has(&["PUBLIC KEY"]) => Some(Found::PublicKey),
+        () if !is_key_wanted && has(&["TRUSTED CERTIFICATE"]) => Some(PemContent::TrustedCertificate),
+        () if !is_key_wanted && has(&["PKCS7"]) => Some(PemContent::Pkcs7 { der: false }),
+        () if is_key_wanted && sections.0.iter().any(Section::is_encrypted) => {
+            Some(PemContent::EncryptedKey { der: false })
+        }
+        () if is_key_wanted && has(&["OPENSSH PRIVATE KEY"]) => Some(PemContent::SshKey),
+        () if has(other) || sections.0.iter().any(Section::is_encrypted) => Some(PemContent::Swapped(wanted)),
+        () if has(&["CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST"]) => Some(PemContent::Request),
+        () if has(&["PUBLIC KEY"]) => Some(PemContent::PublicKey),
         () => None,
     }
 }
 
 /// Recognises DER by the beginning of its outermost SEQUENCE.
-fn binary(content: &[u8], wanted: Wanted) -> Option<Found> {
+fn binary(content: &[u8], wanted: ExpectedContent) -> Option<PemContent> {
     const PKCS: &[u8] = b"\x2a\x86\x48\x86\xf7\x0d\x01";
     let inside = in_sequence(content)?;
     // What follows the tag and the length of an object identifier that begins with `PKCS`.
     let identifier = |bytes: &[u8]| bytes.strip_prefix(b"\x06")?.get(1..)?.strip_prefix(PKCS)?.first().copied();
-    let is_wanted = |kind: Wanted| Some(if kind == wanted { Found::Der(kind) } else { Found::Swapped(wanted) });
+    let is_wanted =
+        |kind: ExpectedContent| Some(if kind == wanted { PemContent::Der(kind) } else { PemContent::Swapped(wanted) });
     if inside.starts_with(b"\x02\x01\x03\x30") {
-        Some(Found::Pkcs12(wanted))
+        Some(PemContent::Pkcs12(wanted))
     } else if identifier(inside) == Some(7) {
-        Some(Found::Pkcs7 { der: true })
+        Some(PemContent::Pkcs7 { der: true })
     } else if in_sequence(inside).and_then(identifier).is_some_and(|arc| matches!(arc, 5 | 12)) {
-        Some(if wanted == Wanted::Key { Found::EncryptedKey { der: true } } else { Found::Swapped(wanted) })
+        Some(if wanted == ExpectedContent::Key {
+            PemContent::EncryptedKey { der: true }
+        } else {
+            PemContent::Swapped(wanted)
+        })
     } else if X509Certificate::from_der(content).is_ok() {
-        is_wanted(Wanted::Certificates)
+        is_wanted(ExpectedContent::Certificates)
     } else if X509CertificationRequest::from_der(content).is_ok() {
-        Some(Found::Request)
+        Some(PemContent::Request)
     } else if PrivateKeyDer::try_from(content).is_ok() {
-        is_wanted(Wanted::Key)
+        is_wanted(ExpectedContent::Key)
     } else {
         None
     }
@@ -307,7 +314,7 @@ impl Sections {
     }
 
     /// Those that are wanted and can be read, as a PEM file.
-    fn of_kind(&self, wanted: Wanted) -> Zeroizing<Vec<u8>> {
+    fn of_kind(&self, wanted: ExpectedContent) -> Zeroizing<Vec<u8>> {
         let is_one = |section: &&Section| wanted.labels().contains(&&*section.label) && !section.is_encrypted();
         Zeroizing::new(self.0.iter().filter(is_one).flat_map(|section| section.lines.iter().copied()).collect())
     }

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use tracing::{info, warn};
 
 use crate::config::{Config, ConfigError};
-use crate::live::Live;
+use crate::live::Reloadable;
 use crate::proxy::listener::Proxy;
 use crate::push::watcher::Wishes;
 use crate::tls::certs::reload;
-use crate::tls::certs::{Certificates, LoadError, Set, Wanted};
+use crate::tls::certs::{CertificateSet, CertificateSettings, Certificates, LoadError};
 use crate::tls::client::TrustError;
 use crate::trace::Tracer;
 use crate::upstream::Upstreams;
@@ -38,11 +38,11 @@ pub enum ReloadError {
 /// What may be replaced in a running [`Server`](crate::Server). Clones are of the same one.
 #[derive(Clone)]
 pub struct Reloader {
-    pub(crate) config: Live<Config>,
+    pub(crate) config: Reloadable<Config>,
     pub(crate) certificates: Arc<Certificates>,
-    pub(crate) proxy: Live<Proxy>,
-    pub(crate) upstreams: Live<Upstreams>,
-    pub(crate) wishes: Live<Wishes>,
+    pub(crate) proxy: Reloadable<Proxy>,
+    pub(crate) upstreams: Reloadable<Upstreams>,
+    pub(crate) wishes: Reloadable<Wishes>,
     pub(crate) tracer: Tracer,
 }
 
@@ -58,10 +58,10 @@ impl Reloader {
         let config = with_fixed(config, &before);
         // Without the new listeners, or with those that were to go, it may let strangers in.
         config.recheck("the new configuration").map_err(ReloadError::Listeners)?;
-        let (known, wanted) = (Arc::clone(&before), Wanted::from(&config));
+        let (known, wanted) = (Arc::clone(&before), CertificateSettings::from(&config));
         let tracer = self.tracer.clone();
         let read = tokio::task::spawn_blocking(move || {
-            let set = Set::load(&wanted)?;
+            let set = CertificateSet::load(&wanted)?;
             let upstreams = upstreams.renewed(&known, &config)?;
             tracer.apply(&config.trace).map_err(ReloadError::Trace)?;
             Ok::<_, ReloadError>((config, wanted, set, upstreams))

@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use crate::activation::Sockets;
-use crate::admin::answers::Answers;
+use crate::admin::answers::ControlServer;
 use crate::admin::control;
 use crate::admin::status::Reporter;
 use crate::admission::gate::LoginGate;
@@ -20,8 +20,8 @@ use crate::config::{self, Config, DOMAIN_PLACEHOLDER, ListenerTls};
 use crate::http::admin::listening::Listening;
 use crate::http::admin::password::{Password, PasswordError};
 use crate::http::admin::{self, site};
-use crate::live::Live;
-use crate::logging::Limit;
+use crate::live::Reloadable;
+use crate::logging::LogLimit;
 use crate::proxy::listener::{self, Proxy};
 use crate::proxy::submission_lookup::keep_known;
 use crate::push::board::Board;
@@ -33,8 +33,8 @@ use crate::reload::Reloader;
 use crate::store::{self, OpenError, UnixTime};
 use crate::telemetry::Telemetry;
 use crate::tls::acme;
-use crate::tls::certs::Wanted;
-use crate::tls::certs::identity::Origin;
+use crate::tls::certs::CertificateSettings;
+use crate::tls::certs::identity::CertificateOrigin;
 use crate::tls::certs::reload;
 use crate::tls::client::{TrustError, https_roots};
 use crate::tls::server::{ServerTls, ServerTlsError};
@@ -128,7 +128,7 @@ pub struct Server {
     notifier: Notifier,
     /// What opens the web page, if there is one.
     password: Option<Password>,
-    log: Limit,
+    log: LogLimit,
 }
 
 impl Server {
@@ -138,9 +138,9 @@ impl Server {
     /// # Errors
     /// [`RunError`], the operator's to mend.
     pub fn prepare(config: Config) -> Result<Self, RunError> {
-        let tls = ServerTls::load(&Wanted::from(&config))?;
-        let upstreams = Live::new(Upstreams::new(&config)?);
-        let state = store::Settings::new(&config.storage);
+        let tls = ServerTls::load(&CertificateSettings::from(&config))?;
+        let upstreams = Reloadable::new(Upstreams::new(&config)?);
+        let state = store::StoreSettings::new(&config.storage);
         let (registry, account_events, token_news) = Registry::open(&state)?;
         let password = config.admin.address.is_some().then(|| Password::load(&config)).transpose()?;
         let telemetry = Telemetry::default();
@@ -153,7 +153,7 @@ impl Server {
             None => gate,
         };
         let gate = Arc::new(if registry.keeps_sessions() { gate.brief() } else { gate });
-        let wishes = Live::new(Wishes::from(&config));
+        let wishes = Reloadable::new(Wishes::from(&config));
         let tracer = Tracer::default();
         tracer.apply(&config.trace).map_err(RunError::Trace)?;
         let (shown, told) = (board.clone(), tracer.clone());
@@ -162,20 +162,20 @@ impl Server {
         let proxy = Proxy::new(&config, tls.clone(), upstreams.get(), registry.clone(), shown, Arc::clone(&gate), told)
             .with_keeper(watchers.keeper());
         let reloader = Reloader {
-            config: Live::new(config.clone()),
+            config: Reloadable::new(config.clone()),
             certificates: Arc::clone(&tls.certificates),
-            proxy: Live::new(proxy),
+            proxy: Reloadable::new(proxy),
             upstreams,
             wishes,
             tracer,
         };
-        let log = Limit::default();
+        let log = LogLimit::default();
         Ok(Self { config, tls, reloader, board, registry, gate, watchers, account_events, notifier, password, log })
     }
 
     /// The same, with the metrics saying what `limit` has left out of the log.
     #[must_use]
-    pub fn counting_log(self, limit: Limit) -> Self {
+    pub fn counting_log(self, limit: LogLimit) -> Self {
         Self { log: limit, ..self }
     }
 
@@ -219,7 +219,7 @@ impl Server {
         }
         let mut watching = tasks.spawn(watchers.run(account_events, stop.clone()));
         let reporter = Reporter::new(registry.clone(), board, wishes).with_gate(Arc::clone(&gate));
-        let answers = Arc::new(Answers::new(reporter, notifier.tester(), tracer.clone()));
+        let answers = Arc::new(ControlServer::new(reporter, notifier.tester(), tracer.clone()));
         tasks.spawn(control::serve(config.storage.directory.clone(), answers, stop.clone()));
         for BoundListener { socket, listener } in listeners {
             let serving = listener::serve(proxy.clone(), socket, listener, tasks.clone(), stop.clone());
@@ -254,15 +254,15 @@ impl Server {
     }
 }
 
-fn notifier_settings(config: &Config) -> Result<notifier::Settings, TrustError> {
-    let schedule = schedule::Settings {
+fn notifier_settings(config: &Config) -> Result<notifier::NotifierSettings, TrustError> {
+    let schedule = schedule::ScheduleSettings {
         coalesce: config.push.coalesce,
         max_in_flight: config.push.max_in_flight,
         per_second: config.push.max_per_second,
     };
     let roots = https_roots(config.push.ca.as_ref())?;
     let (url, contact) = (config.push.notify_url.clone(), config.push.contact.clone());
-    Ok(notifier::Settings { url, roots, contact, schedule, grace: PUSH_GRACE })
+    Ok(notifier::NotifierSettings { url, roots, contact, schedule, grace: PUSH_GRACE })
 }
 
 /// Descriptors that are needed beside those of connections: the state, listeners, the log, notifications.
@@ -298,7 +298,7 @@ fn introduce(config: &Config, listeners: &[BoundListener], tls: &ServerTls, regi
     }
     let certificates = tls.certificates.get();
     let certificate = certificates.summary();
-    let is_from_an_authority = matches!(certificate.origin, Origin::Files | Origin::Issued);
+    let is_from_an_authority = matches!(certificate.origin, CertificateOrigin::Files | CertificateOrigin::Issued);
     if !is_from_an_authority && config.certificate.acme.is_none() && !config.hostname.as_str().starts_with('_') {
         info!(
             "the certificate is self-signed: choose \"accept invalid certificates\" in Delta Chat, or see certs/README.md"

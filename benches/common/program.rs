@@ -9,7 +9,7 @@ use deltapush::account::AccountId;
 use deltapush::credentials::Credentials;
 use deltapush::push::registry::Registry;
 use deltapush::secret::DeviceToken;
-use deltapush::store::Settings;
+use deltapush::store::StoreSettings;
 use tokio::task::JoinSet;
 
 use crate::support::ports::free_port;
@@ -40,7 +40,7 @@ impl Program {
         accounts: usize,
         pace: &str,
     ) -> Result<Self> {
-        let settings = Settings::sealed(folder.join("state"));
+        let settings = StoreSettings::sealed(folder.join("state"));
         let (registry, _events, _news) = Registry::open(&settings)?;
         let mut registering = JoinSet::new();
         for account in 0..accounts {

@@ -9,7 +9,7 @@ use deltapush::parser::capability::{self, Added};
 use deltapush::parser::framer::{Fragment, Framer, LineEnd};
 use deltapush::parser::reader::ResponseReader;
 use deltapush::parser::{command, data, response};
-use deltapush::proxy::session::{Output, Request, Session, Settings, Upstream};
+use deltapush::proxy::session::{Output, Request, Session, SessionSettings, UpstreamTraits};
 use deltapush::secret::DeviceToken;
 use deltapush::trace::{Recorder, Tracer, Transcript};
 
@@ -82,7 +82,7 @@ impl<const HAS_PLACE: bool> Output for Peers<HAS_PLACE> {
 }
 
 fn session() -> Session {
-    let settings = Settings {
+    let settings = SessionSettings {
         push_status: false,
         entries: vec![("/shared/vendor/deltachat/maxsmtprecipients".into(), "50".into())],
         native: Native::Takeover,
@@ -91,7 +91,7 @@ fn session() -> Session {
         max_command: 64 * 1024,
         max_response: 64 * 1024,
     };
-    Session::new(Arc::new(settings), Upstream::default())
+    Session::new(Arc::new(settings), UpstreamTraits::default())
 }
 
 fn framer_lines() -> Work {

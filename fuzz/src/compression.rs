@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 
-use deltapush::proxy::compress::{Deflater, HISTORY, Inflater, MIN_WORK, Malformed, WINDOW};
+use deltapush::proxy::compress::{Deflater, HISTORY, InflateError, Inflater, MIN_WORK, WINDOW};
 use miniz_oxide::inflate::decompress_to_vec_with_limit;
 
 use super::events::{self, events};
@@ -44,7 +44,7 @@ fn any_bytes(stream: &[u8], step: usize) {
     }
 }
 
-fn inflate<'a>(chunks: impl Iterator<Item = &'a [u8]>) -> (Vec<u8>, Option<Malformed>) {
+fn inflate<'a>(chunks: impl Iterator<Item = &'a [u8]>) -> (Vec<u8>, Option<InflateError>) {
     let mut inflater = Inflater::new();
     let mut inflated = vec![];
     for chunk in chunks {
@@ -55,7 +55,7 @@ fn inflate<'a>(chunks: impl Iterator<Item = &'a [u8]>) -> (Vec<u8>, Option<Malfo
     (inflated, None)
 }
 
-fn inflate_more(inflater: &mut Inflater, mut input: &[u8], inflated: &mut Vec<u8>) -> Result<(), Malformed> {
+fn inflate_more(inflater: &mut Inflater, mut input: &[u8], inflated: &mut Vec<u8>) -> Result<(), InflateError> {
     let may_fold = input.len() > 1;
     WORK.with_borrow_mut(|work| {
         while !input.is_empty() || inflater.has_more() {

@@ -4,14 +4,14 @@ use std::cell::RefCell;
 
 use deltapush::config::Security;
 use deltapush::credentials::Mechanism;
-use deltapush::credentials::{Credentials, Kind};
+use deltapush::credentials::{CredentialKind, Credentials};
 use deltapush::parser::command::{self, Verb};
 use deltapush::parser::id::{self, MAX_NAME};
 use deltapush::parser::reader::ResponseReader;
 use deltapush::parser::response;
 use deltapush::parser::sasl::{self, SaslLine};
 use deltapush::secret::Secret;
-use deltapush::upstream::dialogue::{Dialogue, LoggedIn, LoginError, Purpose, Said, Step};
+use deltapush::upstream::dialogue::{Dialogue, DialogueStep, LoggedIn, LoginError, OutgoingLine, Purpose};
 use deltapush::upstream::id::Introduction;
 
 use super::events;
@@ -71,7 +71,7 @@ fn credentials(settings: u8, secret: bool, who: &[u8]) -> Option<(Credentials, &
             sasl::scram_first(mechanism, &message).ok()?
         }
     };
-    let authorization = sasl::user_name(authorization).filter(|_| credentials.kind == Kind::Password);
+    let authorization = sasl::user_name(authorization).filter(|_| credentials.kind == CredentialKind::Password);
     Some((credentials.on_behalf_of(authorization.unwrap_or_default()), client))
 }
 
@@ -93,28 +93,28 @@ impl Run<'_> {
                 Ok(None) => continue,
                 Err(error) => return self.failed(&error),
             };
-            if matches!(step, Step::StartTls) {
+            if matches!(step, DialogueStep::StartTls) {
                 assert!(!has_tls, "TLS within TLS");
                 has_tls = true;
                 step = dialogue.secured();
             }
             match step {
-                Step::Send(said) => self.sends(&said, has_tls),
-                Step::Challenge(challenge) => {
+                DialogueStep::Send(said) => self.sends(&said, has_tls),
+                DialogueStep::Challenge(challenge) => {
                     self.is_challenged(&challenge);
                     self.relays(&dialogue.client_responds(&Secret::new(RESPONSE.to_vec())));
                 }
-                Step::LoggedIn(logged_in) => {
+                DialogueStep::LoggedIn(logged_in) => {
                     assert!(has_tls, "authenticated before TLS");
                     return self.logged_in(&logged_in);
                 }
-                Step::StartTls => unreachable!("it was dealt with"),
+                DialogueStep::StartTls => unreachable!("it was dealt with"),
             }
         }
     }
 
     /// Whatever the server says and whoever logs in, what is sent is one command, or a part of it that was asked for.
-    fn sends(&self, said: &Said, has_tls: bool) {
+    fn sends(&self, said: &OutgoingLine, has_tls: bool) {
         let bytes = said.bytes.as_slice();
         let (plain, secret) = bytes.split_at(said.secret_from);
         assert!(!self.secret || !has_secret(plain), "the transcript would show it");
@@ -129,7 +129,7 @@ impl Run<'_> {
         let Some(head) = command::head(&sent) else { panic!("what is {}?", sent.escape_ascii()) };
         match head.verb {
             Verb::Login => {
-                assert!(self.credentials.kind == Kind::Password && self.credentials.authorization.is_none());
+                assert!(self.credentials.kind == CredentialKind::Password && self.credentials.authorization.is_none());
                 assert!(has_tls && (plain.is_empty() || plain.ends_with(b" LOGIN ")) || secret.is_empty());
                 if let Some(read) = command::login(&sent) {
                     assert_eq!((&read.user, read.password.expose()), (&self.credentials.user, self.password()));
@@ -186,8 +186,8 @@ impl Run<'_> {
         assert!(!challenge.iter().any(|byte| matches!(byte, b'\r' | b'\n')));
     }
 
-    fn relays(&self, said: &Said) {
-        let is_exchange = matches!(self.credentials.kind, Kind::Exchange(_));
+    fn relays(&self, said: &OutgoingLine) {
+        let is_exchange = matches!(self.credentials.kind, CredentialKind::Exchange(_));
         assert_eq!(said.secret_from, 0);
         match sasl::sasl_line(&said.bytes) {
             SaslLine::Response(response) if is_exchange => assert!(response.expose() == RESPONSE),

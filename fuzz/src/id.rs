@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 use deltapush::config::{JmapAccess, Native};
 use deltapush::parser::id::{self, Field, MAX_FIELDS, MAX_NAME, MAX_VALUE};
 use deltapush::parser::quote::is_quotable;
-use deltapush::proxy::session::{Output, Request, Session, Settings, Upstream};
+use deltapush::proxy::session::{Output, Request, Session, SessionSettings, UpstreamTraits};
 use deltapush::secret::DeviceToken;
 use deltapush::trace::Transcript;
 use deltapush::upstream::id::{Introduction, command, own, with_own_name};
@@ -99,8 +99,8 @@ fn is_read_again(fields: &[Field]) {
     }
 }
 
-static SETTINGS: LazyLock<Arc<Settings>> = LazyLock::new(|| {
-    Arc::new(Settings {
+static SETTINGS: LazyLock<Arc<SessionSettings>> = LazyLock::new(|| {
+    Arc::new(SessionSettings {
         entries: vec![],
         push_status: true,
         native: Native::Passthrough,
@@ -144,7 +144,7 @@ impl Output for Recorded {
 fn through_a_session(command: &[u8], said: Option<&[Field]>, settings: u8) {
     let Some(said) = said else { return };
     let has_id = settings & 1 == 0;
-    let mut session = Session::new(SETTINGS.clone(), Upstream { id: has_id, ..Upstream::default() });
+    let mut session = Session::new(SETTINGS.clone(), UpstreamTraits { id: has_id, ..UpstreamTraits::default() });
     let mut out = Recorded::default();
     assert_eq!(session.from_client(command, &mut out), command.len());
     if !has_id {

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use deltapush::config::Messages;
-use deltapush::push::idle::{Action, IdleMachine, Watch, WatchedMailbox, blindness};
-use deltapush::push::verdict::Judge;
+use deltapush::push::idle::{IdleAction, IdleMachine, WatchTerms, WatchedMailbox, blindness};
+use deltapush::push::verdict::PushFilter;
 use deltapush::store::Position;
 
 use super::events::{self, events};
@@ -49,7 +49,7 @@ pub(crate) fn check(data: &[u8]) {
     run.a_silent_server_is_given_up(now);
 }
 
-fn watch(settings: u8) -> Watch {
+fn watch(settings: u8) -> WatchTerms {
     let has = |bit: u8| settings >> bit & 1 == 1;
     let position = has(0).then_some(Position { uid_validity: 7, uid_next: 10 });
     let mailbox = |name: &str, position| WatchedMailbox { name: name.into(), position, is_left_out: false };
@@ -61,10 +61,10 @@ fn watch(settings: u8) -> Watch {
         spare.push(mailbox("Archive", None));
     }
     let messages = if has(2) { Messages::Chat } else { Messages::All };
-    Watch {
+    WatchTerms {
         mailboxes,
         spare,
-        judge: Judge { addresses: vec!["alice@example.org".into()], messages, encrypted_only: false },
+        judge: PushFilter { addresses: vec!["alice@example.org".into()], messages, encrypted_only: false },
         renewal: RENEWAL,
         notify: has(3),
         blindly: has(4),
@@ -84,34 +84,34 @@ struct Run {
 }
 
 impl Run {
-    fn step(&mut self, now: Instant, act: impl FnOnce(&mut IdleMachine, &mut Vec<Action>)) {
+    fn step(&mut self, now: Instant, act: impl FnOnce(&mut IdleMachine, &mut Vec<IdleAction>)) {
         let mut actions = vec![];
         act(&mut self.machine, &mut actions);
         assert!(!self.has_left || actions.is_empty(), "it has left: {actions:?}");
         self.has_left |=
-            actions.iter().any(|action| matches!(action, Action::Send(bytes) if bytes.ends_with(b" LOGOUT\r\n")));
+            actions.iter().any(|action| matches!(action, IdleAction::Send(bytes) if bytes.ends_with(b" LOGOUT\r\n")));
         assert!(actions.len() <= MAX_ACTIONS, "{actions:?}");
         let mut sent = 0;
         for action in actions {
             assert!(!self.is_over, "nothing comes after the end: {action:?}");
             match action {
-                Action::Send(bytes) => {
+                IdleAction::Send(bytes) => {
                     sent += 1;
                     self.sends(&bytes);
                 }
-                Action::Noticed { mailbox, position, .. } => self.notes(mailbox, position),
-                Action::Failed(failure) => {
+                IdleAction::Noticed { mailbox, position, .. } => self.notes(mailbox, position),
+                IdleAction::Failed(failure) => {
                     assert!(!failure.to_string().is_empty());
                     self.is_over = true;
                 }
                 // `Run` never asks for the session.
-                Action::Released => unreachable!("nobody wants it"),
-                Action::Judged { .. }
-                | Action::Watching
-                | Action::OnlyFirst
-                | Action::Odd(_)
-                | Action::Opened(_)
-                | Action::LeftOut(..) => {}
+                IdleAction::Released => unreachable!("nobody wants it"),
+                IdleAction::Judged { .. }
+                | IdleAction::Watching
+                | IdleAction::OnlyFirst
+                | IdleAction::Odd(_)
+                | IdleAction::Opened(_)
+                | IdleAction::LeftOut(..) => {}
             }
         }
         // Leaving ends IDLE and says LOGOUT at once.

@@ -10,17 +10,19 @@ use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use deltapush::config::{JmapAccess, Native};
-use deltapush::proxy::session::{Glimpse, Output, Request, Session, Set, Settings, Settling, Upstream};
-use deltapush::push::eye::{Eye, Outcome, Wish};
-use deltapush::push::verdict::Judge;
+use deltapush::proxy::session::{
+    ChangedState, DrainStep, ObservedEvent, Output, Request, Session, SessionSettings, UpstreamTraits,
+};
+use deltapush::push::eye::{NewMailObserver, ObserverAction, ObserverOutcome};
+use deltapush::push::verdict::PushFilter;
 use deltapush::secret::DeviceToken;
 use deltapush::store::Position;
 use deltapush::trace::Transcript;
 
 use super::events::{self, events};
 
-static SETTINGS: LazyLock<Arc<Settings>> = LazyLock::new(|| {
-    Arc::new(Settings {
+static SETTINGS: LazyLock<Arc<SessionSettings>> = LazyLock::new(|| {
+    Arc::new(SessionSettings {
         entries: vec![],
         native: Native::Passthrough,
         keepalive: None,
@@ -38,9 +40,9 @@ const NOTED: Position = Position { uid_validity: 7, uid_next: 4 };
 struct Recorded {
     client: Vec<u8>,
     upstream: Vec<u8>,
-    eye: Eye,
-    wishes: Vec<Wish>,
-    outcomes: Vec<Outcome>,
+    eye: NewMailObserver,
+    wishes: Vec<ObserverAction>,
+    outcomes: Vec<ObserverOutcome>,
 }
 
 impl Output for Recorded {
@@ -63,26 +65,26 @@ impl Output for Recorded {
     fn looks_for_mail(&self) -> bool {
         self.eye.looks()
     }
-    fn sees(&mut self, glimpse: Glimpse<'_>) {
+    fn sees(&mut self, glimpse: ObservedEvent<'_>) {
         let now = *BEGAN;
         let wish = match glimpse {
-            Glimpse::Opening | Glimpse::Closed => {
+            ObservedEvent::Opening | ObservedEvent::Closed => {
                 self.eye.close();
                 None
             }
-            Glimpse::Opened(mailbox) => Some(self.eye.opened(mailbox)),
-            Glimpse::Response(line) => self.eye.response(line, &Judge::default(), now),
-            Glimpse::Fetched { from } => self.eye.fetched(from),
+            ObservedEvent::Opened(mailbox) => Some(self.eye.opened(mailbox)),
+            ObservedEvent::Response(line) => self.eye.response(line, &PushFilter::default(), now),
+            ObservedEvent::Fetched { from } => self.eye.fetched(from),
         };
         self.wishes.extend(wish);
         let outcome = match wish {
-            Some(Wish::Compare) => {
+            Some(ObserverAction::Compare) => {
                 let (wish, outcome) = self.eye.compare(Some(NOTED), now);
                 self.wishes.extend(wish);
                 outcome
             }
-            Some(Wish::Resolve) => self.eye.resolve(),
-            Some(Wish::Wait) | None => None,
+            Some(ObserverAction::Resolve) => self.eye.resolve(),
+            Some(ObserverAction::Wait) | None => None,
         };
         self.outcomes.extend(outcome);
     }
@@ -100,10 +102,10 @@ struct Played {
     upstream: String,
     /// What was said to the upstream after the client had gone.
     last_words: String,
-    settling: Settling,
-    set: Set,
-    wishes: Vec<Wish>,
-    outcomes: Vec<Outcome>,
+    settling: DrainStep,
+    set: ChangedState,
+    wishes: Vec<ObserverAction>,
+    outcomes: Vec<ObserverOutcome>,
 }
 
 pub(crate) fn check(data: &[u8]) {
@@ -126,17 +128,17 @@ fn text(bytes: &[u8]) -> String {
 
 /// `C` and `S`: said by client and upstream. `z`: the client is gone, and what it says after that is not heard.
 fn play(settings: u8, script: &[u8], step: usize) -> Played {
-    let upstream = Upstream { metadata: settings & 1 != 0, pushes: false, id: settings & 2 != 0 };
+    let upstream = UpstreamTraits { metadata: settings & 1 != 0, pushes: false, id: settings & 2 != 0 };
     let mut session = Session::new(SETTINGS.clone(), upstream).kept();
     let mut out = Recorded::default();
     let mut waiting = VecDeque::new();
     let mut gone = None;
     let mut answered = 0;
-    let mut settling = Settling::Waiting;
+    let mut settling = DrainStep::Waiting;
     for (kind, said) in events(script) {
         for chunk in said.chunks(step.min(said.len()).max(1)) {
             match kind {
-                b'S' if settling == Settling::Waiting => session.from_upstream(chunk, &mut out),
+                b'S' if settling == DrainStep::Waiting => session.from_upstream(chunk, &mut out),
                 b'C' if gone.is_none() => waiting.extend(chunk),
                 _ => {}
             }
@@ -149,7 +151,7 @@ fn play(settings: u8, script: &[u8], step: usize) -> Played {
             feed(&mut session, &mut waiting, &mut out);
         }
         // Not within: it may be at rest for a moment, and then in the middle of what else was said.
-        if gone.is_some() && settling == Settling::Waiting {
+        if gone.is_some() && settling == DrainStep::Waiting {
             settling = session.settle(&mut out);
         }
         if kind == b'y' {
@@ -169,9 +171,9 @@ fn play(settings: u8, script: &[u8], step: usize) -> Played {
         settling = session.settle(&mut out);
         before
     });
-    if settling == Settling::Settled {
+    if settling == DrainStep::Settled {
         let before = out.upstream.len();
-        assert_eq!((session.settle(&mut out), out.upstream.len()), (Settling::Settled, before), "it rests");
+        assert_eq!((session.settle(&mut out), out.upstream.len()), (DrainStep::Settled, before), "it rests");
     }
     Played {
         client: text(&out.client),

@@ -1,9 +1,9 @@
 //! `proxy::preauth`: what a stranger may send before the login.
 
-use deltapush::credentials::Kind;
+use deltapush::credentials::CredentialKind;
 use deltapush::parser::framer::{Fragment, Framer};
 use deltapush::parser::id::Field;
-use deltapush::proxy::preauth::{Allowance, Event, NotAuthenticated, Protection};
+use deltapush::proxy::preauth::{Allowance, NotAuthenticated, PreauthEvent, Protection};
 
 use super::events::{self, Shown};
 
@@ -17,7 +17,7 @@ const MAX_EVENTS: usize = 3 * ALLOWANCE.logins as usize + 2;
 #[derive(Debug, PartialEq)]
 struct Outcome {
     said: Vec<u8>,
-    events: Vec<Event>,
+    events: Vec<PreauthEvent>,
     id: Option<Vec<Field>>,
 }
 
@@ -35,12 +35,12 @@ pub(crate) fn check(data: &[u8]) {
     answers_are_lines(&whole.said);
     for event in &whole.events {
         match event {
-            Event::StartTls => assert_eq!(protection, Protection::StartTls),
-            Event::Login { tag, .. } => {
+            PreauthEvent::StartTls => assert_eq!(protection, Protection::StartTls),
+            PreauthEvent::Login { tag, .. } => {
                 assert_ne!(protection, Protection::StartTls, "no password is taken before TLS");
                 assert!(!tag.is_empty() && !tag.iter().any(|byte| matches!(byte, b' ' | b'\r' | b'\n')));
             }
-            Event::Close | Event::Response(_) => {}
+            PreauthEvent::Close | PreauthEvent::Response(_) => {}
         }
     }
 }
@@ -59,13 +59,13 @@ fn run<'a>(protection: Protection, chunks: impl Iterator<Item = &'a [u8]>, mut s
             };
             // Every login is refused here, SCRAM after two challenges: with the others it ends sooner.
             match &event {
-                Event::Login { credentials, .. } if matches!(credentials.kind, Kind::Exchange(_)) => {
+                PreauthEvent::Login { credentials, .. } if matches!(credentials.kind, CredentialKind::Exchange(_)) => {
                     challenges = 2;
                 }
-                Event::Login { .. } => is_over = machine.login_refused(&mut outcome.said),
-                Event::Response(_) if challenges == 0 => is_over = machine.login_refused(&mut outcome.said),
-                Event::Response(_) => {}
-                Event::StartTls | Event::Close => is_over = true,
+                PreauthEvent::Login { .. } => is_over = machine.login_refused(&mut outcome.said),
+                PreauthEvent::Response(_) if challenges == 0 => is_over = machine.login_refused(&mut outcome.said),
+                PreauthEvent::Response(_) => {}
+                PreauthEvent::StartTls | PreauthEvent::Close => is_over = true,
             }
             if challenges > 0 {
                 challenges -= 1;

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use deltapush::parser::proxy_protocol::{Header, HeaderError, Source, Step};
+use deltapush::parser::proxy_protocol::{Header, HeaderError, ProxiedSource, ProxyHeaderStep};
 
 use super::events;
 
@@ -31,7 +31,7 @@ pub(crate) fn check(data: &[u8]) {
 }
 
 /// What a connection's beginning says, and how much of it the header is. What ends too soon is taken for no header.
-fn read(mut stream: &[u8]) -> Result<(Source, Vec<u8>), HeaderError> {
+fn read(mut stream: &[u8]) -> Result<(ProxiedSource, Vec<u8>), HeaderError> {
     let mut header = Header::default();
     let mut taken = vec![];
     let mut wanted = Header::FIRST;
@@ -41,8 +41,8 @@ fn read(mut stream: &[u8]) -> Result<(Source, Vec<u8>), HeaderError> {
         taken.extend_from_slice(bytes);
         stream = rest;
         match header.take(bytes)? {
-            Step::Want(more) => wanted = more,
-            Step::Done(source) => return Ok((source, taken)),
+            ProxyHeaderStep::Want(more) => wanted = more,
+            ProxyHeaderStep::Done(source) => return Ok((source, taken)),
         }
     }
 }
@@ -53,7 +53,7 @@ fn what_is_written_is_read(settings: u8, bytes: &[u8]) {
     let is_v6 = settings & 1 == 1;
     let ip = if is_v6 { IpAddr::from(*octets) } else { IpAddr::from([octets[0], octets[1], octets[2], octets[3]]) };
     let port = u16::from_be_bytes([octets[0], settings]);
-    let source = Ok(Source::Client(SocketAddr::new(ip.to_canonical(), port)));
+    let source = Ok(ProxiedSource::Client(SocketAddr::new(ip.to_canonical(), port)));
     let family = if is_v6 { "TCP6" } else { "TCP4" };
     let text = format!("PROXY {family} {ip} {ip} {port} 993\r\n");
     assert_eq!(read(text.as_bytes()).map(|(source, _)| source), source, "{text:?}");

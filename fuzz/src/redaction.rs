@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::sync::{Arc, LazyLock};
 
 use deltapush::config::{JmapAccess, Native};
-use deltapush::proxy::preauth::{Allowance, Event, NotAuthenticated, Protection};
-use deltapush::proxy::session::{Output, Request, Session, Settings, Upstream};
+use deltapush::proxy::preauth::{Allowance, NotAuthenticated, PreauthEvent, Protection};
+use deltapush::proxy::session::{Output, Request, Session, SessionSettings, UpstreamTraits};
 use deltapush::secret::DeviceToken;
 use deltapush::trace::Transcript;
 
@@ -20,10 +20,10 @@ const FRAGMENT: usize = 7;
 /// Dialogues get no longer than this.
 const MAX_EVENTS: usize = 24;
 
-static SETTINGS: LazyLock<[Arc<Settings>; 2]> = LazyLock::new(|| {
+static SETTINGS: LazyLock<[Arc<SessionSettings>; 2]> = LazyLock::new(|| {
     // Every other one has limits that an answer or a command soon goes over.
     [(4000, 4000), (60, 40)].map(|(max_command, max_response)| {
-        Arc::new(Settings {
+        Arc::new(SessionSettings {
             entries: vec![("/shared/vendor/deltachat/turn".into(), format!("turn.example.org:3478:user:{SECRET}"))],
             push_status: true,
             native: Native::Passthrough,
@@ -102,7 +102,7 @@ fn before_login(script: &[u8], step: usize) -> Vec<u8> {
                 while !chunk.is_empty()
                     && let Some(event) = machine.take(&mut chunk, &mut said, Some(&mut shown))
                 {
-                    if event == Event::Close {
+                    if event == PreauthEvent::Close {
                         return shown.0;
                     }
                 }
@@ -155,7 +155,7 @@ impl Output for Recorded {
 }
 
 fn after_login(settings: u8, script: &[u8], step: usize) -> Vec<u8> {
-    let upstream = Upstream { metadata: settings & 4 != 0, pushes: false, id: settings & 16 != 0 };
+    let upstream = UpstreamTraits { metadata: settings & 4 != 0, pushes: false, id: settings & 16 != 0 };
     let session = Session::new(SETTINGS[usize::from(settings >> 3 & 1)].clone(), upstream);
     let mut stage = Stage { session, out: Recorded::default(), waiting: VecDeque::new(), step };
     for (kind, said) in events(script).take(MAX_EVENTS) {

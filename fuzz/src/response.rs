@@ -1,6 +1,6 @@
 //! `parser::response`, `parser::data` and `parser::reader`.
 
-use deltapush::parser::reader::{ResponseReader, TooLong};
+use deltapush::parser::reader::{ResponseReader, ResponseTooLong};
 use deltapush::parser::{data, response};
 
 use super::events;
@@ -21,7 +21,7 @@ pub(crate) fn check(data: &[u8]) {
     }
 }
 
-fn read<'a>(chunks: impl Iterator<Item = &'a [u8]>) -> (Vec<Vec<u8>>, Option<TooLong>) {
+fn read<'a>(chunks: impl Iterator<Item = &'a [u8]>) -> (Vec<Vec<u8>>, Option<ResponseTooLong>) {
     let mut reader = ResponseReader::new(LIMIT);
     let mut responses = vec![];
     for mut chunk in chunks {

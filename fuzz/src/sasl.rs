@@ -4,9 +4,9 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use deltapush::credentials::Mechanism;
-use deltapush::credentials::{Credentials, Kind};
+use deltapush::credentials::{CredentialKind, Credentials};
 use deltapush::parser::sasl::{self, SaslLine};
-use deltapush::proxy::preauth::{Allowance, Event, NotAuthenticated, Protection};
+use deltapush::proxy::preauth::{Allowance, NotAuthenticated, PreauthEvent, Protection};
 
 use super::events::{self, Shown};
 
@@ -59,13 +59,16 @@ fn can_be_handed_on(credentials: &Credentials) {
     let password = credentials.password.expose();
     assert!(!password.is_empty() && !password.contains(&0));
     match credentials.kind {
-        Kind::Password => {
+        CredentialKind::Password => {
             assert!(sasl::plain_message(&credentials.plain_message()).as_ref() == Some(credentials));
         }
-        Kind::Token => assert!(password.iter().all(u8::is_ascii_graphic)),
-        Kind::Exchange(_) => assert!(!password.iter().any(|byte| matches!(byte, b'\r' | b'\n'))),
+        CredentialKind::Token => assert!(password.iter().all(u8::is_ascii_graphic)),
+        CredentialKind::Exchange(_) => assert!(!password.iter().any(|byte| matches!(byte, b'\r' | b'\n'))),
     }
-    assert_eq!(credentials.to_keep().password.expose().is_empty(), matches!(credentials.kind, Kind::Exchange(_)));
+    assert_eq!(
+        credentials.to_keep().password.expose().is_empty(),
+        matches!(credentials.kind, CredentialKind::Exchange(_))
+    );
 }
 
 /// Whatever the name is, what is written by the rules is read as the same.
@@ -103,7 +106,7 @@ fn the_exchange_reads_the_same(name: &str, message: &[u8], initial: bool, expect
         (said, event) = says(&mut machine, &format!("{encoded}\r\n"), &mut shown);
     }
     match event {
-        Some(Event::Login { tag, credentials }) => {
+        Some(PreauthEvent::Login { tag, credentials }) => {
             assert!(tag == b"a" && expected == Some(&credentials) && said.is_empty());
         }
         _ => assert!(expected.is_none() && (said.starts_with(b"a BAD ") || said.starts_with(b"a NO ")), "{event:?}"),
@@ -125,12 +128,12 @@ fn login_asks_twice(user: &[u8], password: &[u8]) {
     assert!(asked.starts_with(b"+ "));
     let (answer, event) = says(&mut machine, &line(password), &mut shown);
     match event {
-        Some(Event::Login { credentials, .. }) => assert!(credentials == Credentials::new(user, password)),
+        Some(PreauthEvent::Login { credentials, .. }) => assert!(credentials == Credentials::new(user, password)),
         _ => assert!(!sasl::is_password(password) && answer.starts_with(b"a BAD ")),
     }
 }
 
-fn says(machine: &mut NotAuthenticated, line: &str, shown: &mut Shown) -> (Vec<u8>, Option<Event>) {
+fn says(machine: &mut NotAuthenticated, line: &str, shown: &mut Shown) -> (Vec<u8>, Option<PreauthEvent>) {
     let mut said = vec![];
     let mut input = line.as_bytes();
     let event = machine.take(&mut input, &mut said, Some(shown));

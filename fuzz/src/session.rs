@@ -11,8 +11,8 @@ use deltapush::config::{JmapAccess, Native};
 use deltapush::parser::capability::{self, Added};
 use deltapush::parser::command;
 use deltapush::parser::reader::ResponseReader;
-use deltapush::parser::response::{self, Condition, Head};
-use deltapush::proxy::session::{Output, Request, Session, Settings, Upstream};
+use deltapush::parser::response::{self, Condition, ResponseHead};
+use deltapush::proxy::session::{Output, Request, Session, SessionSettings, UpstreamTraits};
 use deltapush::secret::DeviceToken;
 use deltapush::trace::Transcript;
 
@@ -22,11 +22,11 @@ use super::events::{self, Shown, events};
 const MAX_COMMAND: usize = 200;
 const MAX_RESPONSE: usize = 150;
 
-static SETTINGS: LazyLock<Vec<Arc<Settings>>> = LazyLock::new(|| {
+static SETTINGS: LazyLock<Vec<Arc<SessionSettings>>> = LazyLock::new(|| {
     let entries =
         [("/shared/comment", "Push here"), ("/shared/vendor/deltachat/maxsmtprecipients", "50"), ("/shared/x", "é")];
     let entries = entries.map(|(entry, value)| (entry.to_owned(), value.to_owned())).to_vec();
-    let settings = |number: u8| Settings {
+    let settings = |number: u8| SessionSettings {
         entries: entries.clone(),
         push_status: number & 2 != 0,
         native: if number & 1 == 0 { Native::Passthrough } else { Native::Takeover },
@@ -137,7 +137,7 @@ fn closes(script: &[u8]) -> bool {
 /// deltapush does. `k`: the client has heard nothing for long. Anything else is said by the client.
 fn play(settings: u8, script: &[u8], step: usize, traced: bool) -> Stage {
     let common = SETTINGS[usize::from(settings & 1 | settings >> 3 & 6)].clone();
-    let upstream = Upstream { metadata: settings & 2 != 0, pushes: settings & 4 != 0, id: settings & 64 != 0 };
+    let upstream = UpstreamTraits { metadata: settings & 2 != 0, pushes: settings & 4 != 0, id: settings & 64 != 0 };
     let mut out = Recorded { transcript: traced.then(Shown::default), ..Recorded::default() };
     if settings & 8 != 0 {
         out.tokens =
@@ -317,8 +317,10 @@ fn is_same(said: &[u8], heard: &[u8]) -> bool {
 
 /// What deltapush may keep or put another line in the place of: the `+` and the end of its own commands, and their values.
 fn may_be_kept(said: &[u8]) -> bool {
-    matches!(response::head(said), Some(Head::Continuation | Head::Tagged { .. } | Head::Metadata))
-        || is_keepalive(said)
+    matches!(
+        response::head(said),
+        Some(ResponseHead::Continuation | ResponseHead::Tagged { .. } | ResponseHead::Metadata)
+    ) || is_keepalive(said)
 }
 
 /// What deltapush says: what goes with a literal, values, and the ends of commands, which have the client's tag.
@@ -326,5 +328,5 @@ fn is_own(heard: &[u8]) -> bool {
     heard == b"+ OK\r\n"
         || heard == b"* ID (\"name\" \"deltapush\")\r\n"
         || heard == STILL_HERE
-        || matches!(response::head(heard), Some(Head::Tagged { .. } | Head::Metadata))
+        || matches!(response::head(heard), Some(ResponseHead::Tagged { .. } | ResponseHead::Metadata))
 }

@@ -7,12 +7,12 @@ use tokio::time::Instant;
 
 /// One moment by both clocks: others are counted from it.
 #[derive(Debug, Clone, Copy)]
-pub struct Clock {
+pub struct DisplayClock {
     instant: Instant,
     wall: Timestamp,
 }
 
-impl Clock {
+impl DisplayClock {
     /// Now.
     #[must_use]
     pub fn now() -> Self {
@@ -45,7 +45,7 @@ mod tests {
     async fn the_past_and_the_future_have_times() {
         let past = Instant::now();
         tokio::time::advance(Duration::from_secs(90)).await;
-        let clock = Clock::now();
+        let clock = DisplayClock::now();
         let seconds = |moment| clock.time_of(moment).duration_since(clock.wall()).as_secs();
         assert_eq!((seconds(past), seconds(Instant::now() + Duration::from_secs(5))), (-90, 5));
     }

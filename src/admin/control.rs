@@ -17,8 +17,8 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::answers::{Answers, say};
-use super::question::{Question, Verdict};
+use super::answers::{ControlServer, say};
+use super::question::{ControlQuestion, ControlVerdict};
 use crate::accept::AcceptFailures;
 
 /// How long a question may take to arrive, and how long whoever asks waits for the first line of its answer.
@@ -37,7 +37,7 @@ pub fn path(directory: &Path) -> PathBuf {
 }
 
 /// Answers on the socket of the state in `directory` until `stop` is cancelled. The caller owns the folder.
-pub async fn serve(directory: PathBuf, answers: Arc<Answers>, stop: CancellationToken) {
+pub async fn serve(directory: PathBuf, answers: Arc<ControlServer>, stop: CancellationToken) {
     let path = path(&directory);
     let listener = match listen(&path) {
         Ok(listener) => listener,
@@ -81,16 +81,16 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-async fn answer(mut stream: UnixStream, answers: &Answers) -> io::Result<()> {
+async fn answer(mut stream: UnixStream, answers: &ControlServer) -> io::Result<()> {
     match timeout(TIME, question(&mut stream)).await?? {
         Some(question) => answers.answer(question, &mut stream).await?,
-        None => say(&mut stream, &Verdict::No("this deltapush does not know the question".into()), "").await?,
+        None => say(&mut stream, &ControlVerdict::No("this deltapush does not know the question".into()), "").await?,
     }
     stream.shutdown().await
 }
 
 /// What is asked: one line. What follows is not read here.
-async fn question(stream: &mut UnixStream) -> io::Result<Option<Question>> {
+async fn question(stream: &mut UnixStream) -> io::Result<Option<ControlQuestion>> {
     let mut line = Vec::new();
     let mut limited = stream.take(MAX_LINE);
     let mut byte = [0];
@@ -121,16 +121,16 @@ pub enum AskError {
 ///
 /// # Errors
 /// [`AskError`] if there is none.
-pub fn ask(directory: &Path, question: &Question) -> Result<impl Read, AskError> {
+pub fn ask(directory: &Path, question: &ControlQuestion) -> Result<impl Read, AskError> {
     let path = path(directory);
     let (verdict, rest) = begin(&path, question).map_err(|error| AskError::NotRunning { path, error })?;
     match verdict {
-        Verdict::Ok => Ok(rest),
-        Verdict::No(words) => Err(AskError::No(words)),
+        ControlVerdict::Ok => Ok(rest),
+        ControlVerdict::No(words) => Err(AskError::No(words)),
     }
 }
 
-fn begin(path: &Path, question: &Question) -> io::Result<(Verdict, BufReader<BlockingStream>)> {
+fn begin(path: &Path, question: &ControlQuestion) -> io::Result<(ControlVerdict, BufReader<BlockingStream>)> {
     let mut stream = BlockingStream::connect(path)?;
     stream.set_read_timeout(Some(TIME))?;
     stream.set_write_timeout(Some(TIME))?;
@@ -147,32 +147,32 @@ fn begin(path: &Path, question: &Question) -> io::Result<(Verdict, BufReader<Blo
 
 #[cfg(test)]
 mod tests {
-    use super::super::report::Report;
+    use super::super::report::StatusReport;
     use super::super::status::Reporter;
     use super::*;
     use crate::config::Config;
-    use crate::live::Live;
+    use crate::live::Reloadable;
     use crate::push::board::Board;
     use crate::push::push_test::Tester;
     use crate::push::registry::Registry;
     use crate::push::watcher::Wishes;
-    use crate::store::Settings;
+    use crate::store::StoreSettings;
 
     #[tokio::test(flavor = "multi_thread")]
     async fn the_owner_is_answered_and_nobody_is_not_running() {
         let directory = tempfile::tempdir().unwrap();
         let status = |directory: &Path| {
-            ask(directory, &Question::Status { names: vec![] }).map(|answer| io::read_to_string(answer).unwrap())
+            ask(directory, &ControlQuestion::Status { names: vec![] }).map(|answer| io::read_to_string(answer).unwrap())
         };
         let error = status(directory.path()).unwrap_err();
         assert!(error.to_string().contains("control.sock") && error.to_string().contains("does it run"), "{error}");
 
         std::fs::write(path(directory.path()), "left behind").unwrap();
-        let (registry, _events, _news) = Registry::open(&Settings::memory(directory.path())).unwrap();
+        let (registry, _events, _news) = Registry::open(&StoreSettings::memory(directory.path())).unwrap();
         let stop = CancellationToken::new();
-        let wishes = Live::new(Wishes::from(&Config::default()));
+        let wishes = Reloadable::new(Wishes::from(&Config::default()));
         let reporter = Reporter::new(registry, Board::default(), wishes);
-        let answers = Arc::new(Answers::new(reporter, Tester::unheard(), Default::default()));
+        let answers = Arc::new(ControlServer::new(reporter, Tester::unheard(), Default::default()));
         let serving = tokio::spawn(serve(directory.path().to_owned(), answers, stop.clone()));
         let asked = directory.path().to_owned();
         let text = tokio::task::spawn_blocking(move || {
@@ -183,7 +183,7 @@ mod tests {
             })
         });
         let text = text.await.unwrap().expect("no answer");
-        let report: Report = serde_json::from_str(&text).unwrap();
+        let report: StatusReport = serde_json::from_str(&text).unwrap();
         assert_eq!((report.counts.accounts, report.accounts.len()), (0, 0));
         let mode = std::fs::metadata(path(directory.path())).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);

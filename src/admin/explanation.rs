@@ -2,7 +2,7 @@
 
 use super::words::{answer, delay, short_hash};
 use crate::telemetry::PostResult;
-use crate::telemetry::history::{Entry, Moment, Timeline, WatchNote, What};
+use crate::telemetry::history::{HistoryEntry, HistoryTime, Timeline, WatchNote, What};
 
 /// A step that took longer than this, in milliseconds, is named as what made the message late.
 const LONG: u64 = 2_000;
@@ -13,17 +13,17 @@ struct Story<'a> {
     /// The index of the entry that says that devices are to be woken.
     noticed: usize,
     /// When the news was heard or, if it was found by looking, found.
-    news: Moment,
+    news: HistoryTime,
     found_by_looking: bool,
     /// The account has one device.
     is_only_device: bool,
 }
 
 /// Explains the last message of an account with so many devices, sentence by sentence; nothing if none deserved a push.
-pub(super) fn explain(timeline: &Timeline, devices: usize, now: Moment) -> Vec<String> {
-    let announced = |entry: &Entry| matches!(entry.what, What::Noticed { announce: true, .. });
+pub(super) fn explain(timeline: &Timeline, devices: usize, now: HistoryTime) -> Vec<String> {
+    let announced = |entry: &HistoryEntry| matches!(entry.what, What::Noticed { announce: true, .. });
     let Some(noticed) = timeline.entries.iter().rposition(announced) else { return Vec::new() };
-    let Some(Entry { at, what: What::Noticed { heard, .. } }) = timeline.entries.get(noticed) else {
+    let Some(HistoryEntry { at, what: What::Noticed { heard, .. } }) = timeline.entries.get(noticed) else {
         return Vec::new();
     };
     let news = at.earlier(heard.unwrap_or(0));
@@ -40,7 +40,7 @@ pub(super) fn explain(timeline: &Timeline, devices: usize, now: Moment) -> Vec<S
 
 impl Story<'_> {
     /// What happened since the message was judged: its POST may begin, even end, before the watch says that it is noticed.
-    fn since(&self) -> impl Iterator<Item = &Entry> {
+    fn since(&self) -> impl Iterator<Item = &HistoryEntry> {
         let entries = &self.timeline.entries;
         let before = entries.get(..self.noticed).unwrap_or_default();
         let last = before.iter().rposition(|entry| matches!(entry.what, What::Noticed { .. }));
@@ -51,7 +51,7 @@ impl Story<'_> {
         let start = judged.unwrap_or(self.noticed);
         let began = entries.get(start).map_or(0, |entry| entry.at.since_start);
         // A POST of an earlier message may end in between.
-        let is_its = move |index: usize, entry: &Entry| match entry.what {
+        let is_its = move |index: usize, entry: &HistoryEntry| match entry.what {
             What::Posted { took, .. } if index < self.noticed => entry.at.earlier(took).since_start >= began,
             _ => true,
         };
@@ -59,7 +59,7 @@ impl Story<'_> {
         later.filter(move |(index, entry)| is_its(*index, entry)).map(|(_, entry)| entry)
     }
 
-    fn beginning(&self, noticed: Moment) -> String {
+    fn beginning(&self, noticed: HistoryTime) -> String {
         if !self.found_by_looking {
             let took = noticed.after(self.news);
             let slow = if took > LONG {
@@ -118,9 +118,9 @@ impl Story<'_> {
     }
 
     /// From the disk to the device's fetch.
-    fn of_device(&self, device: u32, noticed: Moment, now: Moment) -> String {
+    fn of_device(&self, device: u32, noticed: HistoryTime, now: HistoryTime) -> String {
         let name = short_hash(device);
-        let posts: Vec<(Moment, PostResult, u32)> = self
+        let posts: Vec<(HistoryTime, PostResult, u32)> = self
             .since()
             .filter_map(|entry| match entry.what {
                 What::Posted { device: whose, result, took } if whose == device => Some((entry.at, result, took)),
@@ -156,7 +156,7 @@ impl Story<'_> {
     }
 
     /// An app came in `session` for a background fetch, in which it hands over no token.
-    fn background_fetch(&self, came: Moment, session: u64, accepted: Moment) -> String {
+    fn background_fetch(&self, came: HistoryTime, session: u64, accepted: HistoryTime) -> String {
         let who = if self.is_only_device {
             "the device"
         } else {
@@ -173,7 +173,7 @@ impl Story<'_> {
         format!("{who} came for a background fetch {} later and {fetched}", delay(came.after(accepted)))
     }
 
-    fn device_came(&self, device: u32, accepted: Moment, now: Moment) -> String {
+    fn device_came(&self, device: u32, accepted: HistoryTime, now: HistoryTime) -> String {
         let later = || self.since().filter(move |entry| entry.at.since_start >= accepted.since_start);
         let connected = later().find_map(|entry| match entry.what {
             What::Connected { device: Some(whose), .. } if whose == device => Some(entry.at),
@@ -188,7 +188,7 @@ impl Story<'_> {
             _ => None,
         });
         // Of several devices it may have been another one: what is certain counts first.
-        let is_first = |certain: Moment| {
+        let is_first = |certain: HistoryTime| {
             self.is_only_device && background.is_some_and(|(came, _)| came.since_start <= certain.since_start)
         };
         if let Some((came, session)) = background

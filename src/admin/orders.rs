@@ -9,14 +9,14 @@ use tokio::time::{Instant, timeout_at};
 use tracing::info;
 
 use super::answers::say;
-use super::question::{Progress, Verdict};
+use super::question::{ControlVerdict, TaskProgress};
 use super::status::Reporter;
 use super::words::{answer, delay, short_hash};
 use crate::account::AccountId;
 use crate::push::push_test::Tester;
 use crate::secret::DeviceToken;
-use crate::telemetry::history::{Entry, Moment, WatchNote, What};
-use crate::telemetry::{Event, PostResult};
+use crate::telemetry::history::{HistoryEntry, HistoryTime, WatchNote, What};
+use crate::telemetry::{PostResult, TelemetryEvent};
 
 /// The longest wait for a device.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
@@ -35,9 +35,9 @@ pub(super) async fn forget(reporter: &Reporter, account: &AccountId, stream: &mu
                  this account comes back with its next login\n",
                 account.upstream
             );
-            say(stream, &Verdict::Ok, &words).await
+            say(stream, &ControlVerdict::Ok, &words).await
         }
-        Err(error) => say(stream, &Verdict::No(format!("nothing was forgotten: {error}")), "").await,
+        Err(error) => say(stream, &ControlVerdict::No(format!("nothing was forgotten: {error}")), "").await,
     }
 }
 
@@ -48,18 +48,20 @@ pub(super) async fn rewatch(reporter: &Reporter, account: &AccountId, stream: &m
         let words = format!(
             "{account} cannot be watched now: what to log in with is not known, or cannot be used again; log in with its app"
         );
-        return say(stream, &Verdict::No(words), "").await;
+        return say(stream, &ControlVerdict::No(words), "").await;
     }
     info!(%account, upstream = %account.upstream, "the watch begins anew, as the operator asked");
-    say(stream, &Verdict::Ok, "").await?;
+    say(stream, &ControlVerdict::Ok, "").await?;
     tell(stream, format!("the watch of {account} at {} begins anew", account.upstream), None).await?;
     let came = until(reporter, stream, WATCH_WAIT, || watch_since(reporter, account, before)).await?;
     let (words, done) = match came {
-        Some(Entry { what: What::Watch { state: WatchNote::Watching, .. }, .. }) => ("it is watched".into(), true),
-        Some(Entry { what: What::Watch { state: WatchNote::AwaitingLogin, words, .. }, .. }) => {
+        Some(HistoryEntry { what: What::Watch { state: WatchNote::Watching, .. }, .. }) => {
+            ("it is watched".into(), true)
+        }
+        Some(HistoryEntry { what: What::Watch { state: WatchNote::AwaitingLogin, words, .. }, .. }) => {
             (format!("it ended again: {words}"), false)
         }
-        Some(Entry { what: What::Watch { words, .. }, .. }) => {
+        Some(HistoryEntry { what: What::Watch { words, .. }, .. }) => {
             (format!("it was interrupted, and is tried again by itself: {words}"), false)
         }
         _ => ("it has not come so far yet: `deltapush status` shows what it waits for".into(), false),
@@ -73,11 +75,12 @@ fn count(reporter: &Reporter, account: &AccountId) -> u64 {
 }
 
 /// What became of the watch that began after so much had happened.
-fn watch_since(reporter: &Reporter, account: &AccountId, before: u64) -> Option<Entry> {
+fn watch_since(reporter: &Reporter, account: &AccountId, before: u64) -> Option<HistoryEntry> {
     let timeline = reporter.history().timeline(account)?;
     let new = usize::try_from(timeline.count.saturating_sub(before)).unwrap_or(usize::MAX);
     let start = timeline.entries.len().saturating_sub(new);
-    let is = |entry: &Entry, wanted: WatchNote| matches!(entry.what, What::Watch { state, .. } if state == wanted);
+    let is =
+        |entry: &HistoryEntry, wanted: WatchNote| matches!(entry.what, What::Watch { state, .. } if state == wanted);
     let mut entries = timeline.entries.into_iter().skip(start);
     // What the one before it says at its end comes before that.
     entries.by_ref().find(|entry| is(entry, WatchNote::Connecting))?;
@@ -100,9 +103,9 @@ impl PushTest<'_> {
     pub(super) async fn run(self, stream: &mut UnixStream) -> io::Result<()> {
         let tokens = match self.tokens() {
             Ok(tokens) => tokens,
-            Err(words) => return say(stream, &Verdict::No(words), "").await,
+            Err(words) => return say(stream, &ControlVerdict::No(words), "").await,
         };
-        say(stream, &Verdict::Ok, "").await?;
+        say(stream, &ControlVerdict::Ok, "").await?;
         let mut woken = Vec::new();
         for token in tokens {
             woken.extend(self.push(token, stream).await?);
@@ -129,10 +132,10 @@ impl PushTest<'_> {
     }
 
     /// Posts one token. Returns the device and when it was woken, if it was.
-    async fn push(&self, token: DeviceToken, stream: &mut UnixStream) -> io::Result<Option<(u32, Moment)>> {
+    async fn push(&self, token: DeviceToken, stream: &mut UnixStream) -> io::Result<Option<(u32, HistoryTime)>> {
         let (device, name) = (token.short_hash(), token.fingerprint());
         info!(account = %self.account, %token, "a push is made, as the operator asked");
-        self.reporter.board().telemetry().tell(&Event::PushTest { account: self.account, token: &token });
+        self.reporter.board().telemetry().tell(&TelemetryEvent::PushTest { account: self.account, token: &token });
         let began = self.reporter.history().now();
         let Some(result) = self.tester.push(token).await else {
             tell(stream, "deltapush is about to end", Some(false)).await?;
@@ -155,7 +158,12 @@ impl PushTest<'_> {
         connected.iter().any(|connection| connection.device == device && connection.online)
     }
 
-    async fn wait_for(&self, mut woken: Vec<(u32, Moment)>, wait: Duration, stream: &mut UnixStream) -> io::Result<()> {
+    async fn wait_for(
+        &self,
+        mut woken: Vec<(u32, HistoryTime)>,
+        wait: Duration,
+        stream: &mut UnixStream,
+    ) -> io::Result<()> {
         let deadline = Instant::now().checked_add(wait).unwrap_or_else(Instant::now);
         while !woken.is_empty() {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -194,7 +202,7 @@ impl PushTest<'_> {
     }
 
     /// The account's only device has come for a background fetch since it was woken.
-    fn in_background(&self, woken: &[(u32, Moment)]) -> Option<Arrival> {
+    fn in_background(&self, woken: &[(u32, HistoryTime)]) -> Option<Arrival> {
         let [(_, at)] = woken else { return None };
         let is_only_device = self.reporter.registry().tokens(self.account).len() == 1;
         let came = self.reporter.history().summary(self.account).background?;
@@ -206,20 +214,20 @@ impl PushTest<'_> {
     }
 
     /// How many background fetches came since all of these devices were woken.
-    fn background_fetches(&self, woken: &[(u32, Moment)]) -> usize {
+    fn background_fetches(&self, woken: &[(u32, HistoryTime)]) -> usize {
         let since = woken.iter().map(|(_, at)| at.since_start).max().unwrap_or_default();
         let timeline = self.reporter.history().timeline(self.account).unwrap_or_default();
-        let is_one = |entry: &&Entry| {
+        let is_one = |entry: &&HistoryEntry| {
             matches!(entry.what, What::Connected { background: true, .. }) && entry.at.since_start >= since
         };
         timeline.entries.iter().filter(is_one).count()
     }
 
     /// One of the devices that has connected since it was woken, and how long after that.
-    fn first(&self, woken: &[(u32, Moment)]) -> Option<Arrival> {
+    fn first(&self, woken: &[(u32, HistoryTime)]) -> Option<Arrival> {
         let connected = self.reporter.history().summary(self.account).connected;
         woken.iter().enumerate().find_map(|(index, (device, at))| {
-            let came = |seen: &&crate::telemetry::history::Connection| {
+            let came = |seen: &&crate::telemetry::history::DeviceConnection| {
                 seen.device == *device && seen.at.since_start >= at.since_start
             };
             let came = connected.iter().find(came)?;
@@ -265,7 +273,7 @@ async fn until<T>(
 }
 
 async fn tell(stream: &mut UnixStream, words: impl Into<String>, done: Option<bool>) -> io::Result<()> {
-    let mut line = serde_json::to_string(&Progress { words: words.into(), done })?;
+    let mut line = serde_json::to_string(&TaskProgress { words: words.into(), done })?;
     line.push('\n');
     stream.write_all(line.as_bytes()).await
 }

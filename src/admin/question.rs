@@ -5,24 +5,24 @@ use serde::{Deserialize, Serialize};
 /// A question.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "kebab-case")]
-pub enum Question {
-    /// How everything is: a [`Report`](super::report::Report) as JSON.
+pub enum ControlQuestion {
+    /// How everything is: a [`StatusReport`](super::report::StatusReport) as JSON.
     Status {
         /// Only the accounts in whose name or server one of these stands; none for all.
         #[serde(default)]
         names: Vec<String>,
     },
     /// What happened to an account lately: an [`AccountHistory`](super::timeline::AccountHistory) as JSON.
-    Account(Named),
+    Account(AccountName),
     /// Erase all that is kept of an account.
-    Forget(Named),
-    /// Begin the watch of an account anew. The answer is a line of [`Progress`] for each thing that happens.
-    Rewatch(Named),
+    Forget(AccountName),
+    /// Begin the watch of an account anew. The answer is a line of [`TaskProgress`] for each thing that happens.
+    Rewatch(AccountName),
     /// Wake devices of an account, and wait until they connect. The answer is as that of `Rewatch`.
     PushTest {
         /// Which account.
         #[serde(flatten)]
-        account: Named,
+        account: AccountName,
         /// Only the device whose token's short hash begins so.
         device: Option<String>,
         /// How long to wait for it, in seconds.
@@ -34,7 +34,7 @@ pub enum Question {
 
 /// An account by name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Named {
+pub struct AccountName {
     /// Its login name, or `NAME@SERVER`.
     pub name: String,
     /// Its server, with or without the port, where the name alone is not clear.
@@ -43,7 +43,7 @@ pub struct Named {
 
 /// How something goes that takes a while. The last one says how it ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Progress {
+pub struct TaskProgress {
     /// What has happened, for a person.
     pub words: String,
     /// Whether it came about, once that is known.
@@ -76,7 +76,7 @@ pub enum AskedSide {
 /// The first line of an answer. What was asked for follows, up to the end of the connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Verdict {
+pub enum ControlVerdict {
     /// It follows.
     Ok,
     /// It cannot be answered, for this reason in words.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// How a running deltapush and its accounts are.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Report {
+pub struct StatusReport {
     /// The version of the process that answers.
     pub version: String,
     /// When this was put together.
@@ -20,7 +20,7 @@ pub struct Report {
     /// Mail servers at which logins that are not known are refused now, because others failed there.
     pub limited: Vec<LimitedServer>,
     /// The accounts, counted; all of them, also where `accounts` has only some.
-    pub counts: Counts,
+    pub counts: AccountCounts,
     /// New accounts that were refused since the start: `limits.accounts`, `limits.new_accounts_per_address`.
     #[serde(default)]
     pub refused_accounts: u64,
@@ -45,7 +45,7 @@ pub struct ErasedReport {
     pub reason: String,
 }
 
-impl Report {
+impl StatusReport {
     /// Only the accounts in whose name or server one of `names` stands, whatever its case; all, if there are no names. The counts
     /// stay those of all.
     #[must_use]
@@ -74,12 +74,12 @@ pub struct LimitedServer {
 
 /// Accounts and devices, counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counts {
+pub struct AccountCounts {
     /// Accounts with a device.
     pub accounts: usize,
     /// Accounts whose mailbox is watched now.
     pub watched: usize,
-    /// Accounts with a [`Problem`].
+    /// Accounts with a [`AccountProblem`].
     pub problems: usize,
     /// Accounts that wait for their phone to log in, because the password is not known.
     pub waiting: usize,
@@ -122,7 +122,7 @@ pub struct AccountReport {
     /// The last POST for one of its devices that was answered, since the start.
     pub last_push: Option<PushReport>,
     /// What is wrong and what helps, if something is.
-    pub problem: Option<Problem>,
+    pub problem: Option<AccountProblem>,
 }
 
 /// What a watch is doing.
@@ -207,7 +207,7 @@ pub struct DeviceReport {
     /// When a push of it was last accepted.
     pub accepted: Option<Timestamp>,
     /// Its last push was given up, and none was accepted since.
-    pub given_up: Option<GivenUp>,
+    pub given_up: Option<GivenUpReport>,
     /// The notification server says that its token is gone.
     pub quarantine: Option<QuarantineReport>,
 }
@@ -225,7 +225,7 @@ pub struct QuarantineReport {
 
 /// A push that is not tried any more.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GivenUp {
+pub struct GivenUpReport {
     /// When it was given up.
     pub at: Timestamp,
     /// Why, in words.
@@ -259,7 +259,7 @@ pub struct PushReport {
 
 /// Something that keeps pushes from an account.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Problem {
+pub struct AccountProblem {
     /// What happened.
     pub words: String,
     /// What helps.

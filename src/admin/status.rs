@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::clock::Clock;
+use super::clock::DisplayClock;
 use super::explanation::explain;
 use super::fetching;
 use super::report::{
-    AccountReport, Counts, DeviceReport, ErasedReport, GivenUp, LimitedServer, MailboxReport, Notifications, Problem,
-    PushReport, QuarantineReport, Report, WatchKind, WatchReport,
+    AccountCounts, AccountProblem, AccountReport, DeviceReport, ErasedReport, GivenUpReport, LimitedServer,
+    MailboxReport, Notifications, PushReport, QuarantineReport, StatusReport, WatchKind, WatchReport,
 };
 use super::timeline::{self, AccountHistory};
 use super::words::{self, short_hash};
@@ -17,26 +17,26 @@ use crate::account::AccountId;
 use crate::admission::gate::LoginGate;
 use crate::admission::logins::Strain;
 use crate::config::Messages;
-use crate::live::Live;
-use crate::push::board::{Board, LeftOut, WatchEntry, WatchState};
+use crate::live::Reloadable;
+use crate::push::board::{Board, SkippedMailbox, WatchEntry, WatchState};
 use crate::push::registry::Registry;
 use crate::push::watcher::Wishes;
 use crate::store::{AccountStatus, Erased, StoreError, TokenStatus, UnixTime};
 use crate::telemetry::PostResult;
-use crate::telemetry::history::{Connection, History, LastPush, Moment, Summary};
+use crate::telemetry::history::{DeviceConnection, History, HistorySummary, HistoryTime, LastPush};
 
 /// Makes reports.
 pub struct Reporter {
     registry: Registry,
     board: Board,
-    wishes: Live<Wishes>,
+    wishes: Reloadable<Wishes>,
     gate: Option<Arc<LoginGate>>,
 }
 
 impl Reporter {
     /// A reporter on the accounts of `registry`, whose watches `board` shows and for whom `wishes` are configured.
     #[must_use]
-    pub fn new(registry: Registry, board: Board, wishes: Live<Wishes>) -> Self {
+    pub fn new(registry: Registry, board: Board, wishes: Reloadable<Wishes>) -> Self {
         Self { registry, board, wishes, gate: None }
     }
 
@@ -47,7 +47,7 @@ impl Reporter {
     }
 
     /// Mail servers at which logins that are not known are refused now, because others failed there.
-    fn limited(&self, clock: Clock) -> Vec<LimitedServer> {
+    fn limited(&self, clock: DisplayClock) -> Vec<LimitedServer> {
         let strained = self.gate.as_ref().map(|gate| gate.strained()).unwrap_or_default();
         let limited = |(server, strain): (Arc<str>, Strain)| LimitedServer {
             server: server.escape_debug().to_string(),
@@ -66,9 +66,9 @@ impl Reporter {
     ///
     /// # Errors
     /// [`StoreError`]: the state cannot be read.
-    pub async fn report(&self) -> Result<Report, StoreError> {
+    pub async fn report(&self) -> Result<StatusReport, StoreError> {
         let found = self.registry.snapshot().await?;
-        let (clock, history, messages) = (Clock::now(), self.history(), self.wishes.get().messages());
+        let (clock, history, messages) = (DisplayClock::now(), self.history(), self.wishes.get().messages());
         let describe = |status: &AccountStatus| {
             let account = &status.account;
             describe(status, self.board.get(account).as_ref(), &history.summary(account), messages, clock)
@@ -76,7 +76,7 @@ impl Reporter {
         let mut accounts: Vec<AccountReport> = found.iter().map(describe).collect();
         // Stable: by name among those that are alike.
         accounts.sort_by_key(|account| account.problem.is_none());
-        Ok(Report {
+        Ok(StatusReport {
             version: env!("CARGO_PKG_VERSION").into(),
             at: clock.wall(),
             started: clock.time_of(history.began()),
@@ -84,7 +84,7 @@ impl Reporter {
             limited: self.limited(clock),
             counts: count(&accounts),
             refused_accounts: self.registry.refused_accounts(),
-            notifications: Notifications { down_since: history.down_since().map(Moment::time) },
+            notifications: Notifications { down_since: history.down_since().map(HistoryTime::time) },
             accounts,
             erased: self.registry.erased().await?.iter().map(erased).collect(),
         })
@@ -109,14 +109,14 @@ impl Reporter {
     pub async fn account(&self, account: &AccountId) -> Result<Option<AccountHistory>, StoreError> {
         let found = self.registry.snapshot().await?;
         let Some(status) = found.iter().find(|status| status.account == *account) else { return Ok(None) };
-        let (clock, history, messages) = (Clock::now(), self.history(), self.wishes.get().messages());
+        let (clock, history, messages) = (DisplayClock::now(), self.history(), self.wishes.get().messages());
         let timeline = history.timeline(account).unwrap_or_default();
         Ok(Some(AccountHistory {
             account: describe(status, self.board.get(account).as_ref(), &history.summary(account), messages, clock),
             at: clock.wall(),
             started: clock.time_of(history.began()),
             dropped: timeline.full,
-            down_since: history.down_since().map(Moment::time),
+            down_since: history.down_since().map(HistoryTime::time),
             happened: timeline::told(&timeline),
             explanation: explain(&timeline, status.tokens.len(), history.now()),
         }))
@@ -135,10 +135,10 @@ impl Reporter {
     }
 }
 
-fn count(accounts: &[AccountReport]) -> Counts {
+fn count(accounts: &[AccountReport]) -> AccountCounts {
     let devices = || accounts.iter().flat_map(|account| &account.devices);
     let in_state = |state| accounts.iter().filter(|account| account.watch.state == state).count();
-    Counts {
+    AccountCounts {
         accounts: accounts.len(),
         watched: in_state(WatchKind::Watching).saturating_add(in_state(WatchKind::WithClient)),
         problems: accounts.iter().filter(|account| account.problem.is_some()).count(),
@@ -154,9 +154,9 @@ fn count(accounts: &[AccountReport]) -> Counts {
 fn describe(
     status: &AccountStatus,
     watch: Option<&WatchEntry>,
-    summary: &Summary,
+    summary: &HistorySummary,
     messages: Messages,
-    clock: Clock,
+    clock: DisplayClock,
 ) -> AccountReport {
     let (watch, watch_problem) = describe_watch(status, watch, clock);
     let is_only = status.tokens.len() == 1;
@@ -180,7 +180,11 @@ fn describe(
     }
 }
 
-fn describe_watch(status: &AccountStatus, watch: Option<&WatchEntry>, clock: Clock) -> (WatchReport, Option<Problem>) {
+fn describe_watch(
+    status: &AccountStatus,
+    watch: Option<&WatchEntry>,
+    clock: DisplayClock,
+) -> (WatchReport, Option<AccountProblem>) {
     let (state, next, words, problem) = step(status, watch, clock);
     let report = WatchReport {
         state,
@@ -197,7 +201,7 @@ fn describe_watch(status: &AccountStatus, watch: Option<&WatchEntry>, clock: Clo
 
 /// The limits of a watch.
 fn notes(watch: &WatchEntry) -> Vec<String> {
-    let left_out = watch.left_out.iter().map(|LeftOut { mailbox, reason, .. }| {
+    let left_out = watch.left_out.iter().map(|SkippedMailbox { mailbox, reason, .. }| {
         let words = if reason.is_empty() { "the mail server gives no reason" } else { reason.as_str() };
         format!("mailbox {mailbox:?} is not watched: it cannot be opened ({words}); it is tried again now and then")
     });
@@ -213,9 +217,9 @@ fn notes(watch: &WatchEntry) -> Vec<String> {
 fn step(
     status: &AccountStatus,
     watch: Option<&WatchEntry>,
-    clock: Clock,
-) -> (WatchKind, Option<Timestamp>, String, Option<Problem>) {
-    let problem = |words: &str, cure: &str| Some(Problem { words: words.into(), cure: cure.into() });
+    clock: DisplayClock,
+) -> (WatchKind, Option<Timestamp>, String, Option<AccountProblem>) {
+    let problem = |words: &str, cure: &str| Some(AccountProblem { words: words.into(), cure: cure.into() });
     // Where clients' sessions are kept, what they log in with does not matter.
     match watch.map(|watch| &watch.state) {
         Some(WatchState::WithClient) => {
@@ -274,8 +278,8 @@ fn step(
     }
 }
 
-fn device(token: &TokenStatus, is_only: bool, summary: &Summary) -> DeviceReport {
-    let is_it = |connection: &&Connection| short_hash(connection.device) == token.fingerprint;
+fn device(token: &TokenStatus, is_only: bool, summary: &HistorySummary) -> DeviceReport {
+    let is_it = |connection: &&DeviceConnection| short_hash(connection.device) == token.fingerprint;
     let connection = summary.connected.iter().find(is_it);
     DeviceReport {
         token: token.fingerprint.clone(),
@@ -286,12 +290,12 @@ fn device(token: &TokenStatus, is_only: bool, summary: &Summary) -> DeviceReport
             .into_iter()
             .flatten()
             .max_by_key(|at| at.since_start)
-            .map(Moment::time),
+            .map(HistoryTime::time),
         fetches: fetching::evidence(&token.habit),
         online: connection.is_some_and(|connection| connection.online),
         pending: token.pending,
         accepted: token.accepted.map(time),
-        given_up: token.given_up.as_ref().map(|(at, reason)| GivenUp { at: time(*at), reason: reason.clone() }),
+        given_up: token.given_up.as_ref().map(|(at, reason)| GivenUpReport { at: time(*at), reason: reason.clone() }),
         quarantine: token.quarantine.map(|found| QuarantineReport {
             answers: found.answers,
             since: time(found.since),
@@ -309,18 +313,18 @@ fn erased(erased: &Erased) -> ErasedReport {
     }
 }
 
-fn push_problem(device: &DeviceReport) -> Option<Problem> {
+fn push_problem(device: &DeviceReport) -> Option<AccountProblem> {
     if device.quarantine.is_some() {
         let words = format!("the notification server says that the token of device {} is gone (410)", device.token);
         let cure =
             "if the app is still installed there, open it once; else the device is removed by itself after some days";
-        return Some(Problem { words, cure: cure.into() });
+        return Some(AccountProblem { words, cure: cure.into() });
     }
     let given_up = device.given_up.as_ref()?;
     let words = format!("the last push of device {} was given up: {}", device.token, given_up.reason);
     let cure = "the next message is tried again; if it stays so, open the app on that device, which renews its token, and see \
                 whether push.notify_url is right and can be reached";
-    Some(Problem { words, cure: cure.into() })
+    Some(AccountProblem { words, cure: cure.into() })
 }
 
 fn push(last: LastPush) -> PushReport {
@@ -346,7 +350,7 @@ mod tests {
     use super::*;
     use crate::admin::table::{self, Layout};
     use crate::credentials::Mechanism;
-    use crate::store::{FetchHabit, Position, Quarantine};
+    use crate::store::{FetchHabit, Position, QuarantineRecord};
 
     #[tokio::test]
     async fn limits_of_a_watch_are_named() {
@@ -363,8 +367,13 @@ mod tests {
             "{named:?}"
         );
         assert!(named[1].starts_with("the mail server seems to be UW imapd"), "{named:?}");
-        let report =
-            describe(&status(), board.get(&account).as_ref(), &Summary::default(), Messages::All, Clock::now());
+        let report = describe(
+            &status(),
+            board.get(&account).as_ref(),
+            &HistorySummary::default(),
+            Messages::All,
+            DisplayClock::now(),
+        );
         assert_eq!(report.watch.notes, named);
         board.no_longer_left_out(&account, "DeltaChat");
         assert_eq!(notes(&board.get(&account).unwrap()), named[1..]);
@@ -391,11 +400,12 @@ mod tests {
     }
 
     fn told(accounts: &[AccountStatus], board: &Board, layout: Layout) -> String {
-        let clock = Clock::now();
-        let describe =
-            |status| describe(status, board.get(&status.account).as_ref(), &Summary::default(), Messages::Auto, clock);
+        let clock = DisplayClock::now();
+        let describe = |status| {
+            describe(status, board.get(&status.account).as_ref(), &HistorySummary::default(), Messages::Auto, clock)
+        };
         let accounts: Vec<AccountReport> = accounts.iter().map(describe).collect();
-        let report = Report {
+        let report = StatusReport {
             version: "1".into(),
             at: clock.wall(),
             started: clock.wall(),
@@ -412,7 +422,7 @@ mod tests {
             })],
         };
         // What comes over the socket is the same.
-        let report: Report = serde_json::from_str(&serde_json::to_string(&report).unwrap()).unwrap();
+        let report: StatusReport = serde_json::from_str(&serde_json::to_string(&report).unwrap()).unwrap();
         table::status(&report, layout)
     }
 
@@ -424,7 +434,7 @@ mod tests {
         board.proof(&status.account);
         board.set(&status.account, WatchState::Watching);
         tokio::time::advance(Duration::from_secs(75)).await;
-        let since = words::moment(Clock::now().time_of(board.get(&status.account).unwrap().since));
+        let since = words::moment(DisplayClock::now().time_of(board.get(&status.account).unwrap().since));
         let text = told(&[status], &board, Layout::default());
         let (_, account) = text.split_once("\n\n").unwrap();
         assert_eq!(
@@ -469,7 +479,7 @@ mod tests {
         status.has_credentials = true;
         board.set(&status.account, WatchState::Watching);
         status.tokens[0].quarantine =
-            Some(Quarantine { answers: 2, since: UnixTime(90_000), until: UnixTime(4_000_000_000) });
+            Some(QuarantineRecord { answers: 2, since: UnixTime(90_000), until: UnixTime(4_000_000_000) });
         says(&status, "in quarantine since 1970-01-02");
         says(&status, "1 devices in quarantine");
         says(&status, "(410, 2 times), tried again with news after 2096-");

@@ -1,4 +1,4 @@
-//! A [`Report`] as text for a terminal: few accounts in full, many as a table, what is wrong first.
+//! A [`StatusReport`] as text for a terminal: few accounts in full, many as a table, what is wrong first.
 
 use std::fmt::{Display, Write};
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use comfy_table::{ContentArrangement, Table, presets};
 use jiff::Timestamp;
 
-use super::report::{AccountReport, DeviceReport, Report, WatchKind};
+use super::report::{AccountReport, DeviceReport, StatusReport, WatchKind};
 use super::timeline::AccountHistory;
 use super::words::{ago, brief, date, delay, moment, rounded, tame};
 
@@ -74,7 +74,7 @@ fn known(history: &AccountHistory) -> String {
 
 /// The whole report. Writing to a string cannot fail.
 #[must_use]
-pub fn status(report: &Report, layout: Layout) -> String {
+pub fn status(report: &StatusReport, layout: Layout) -> String {
     let mut text = head(report);
     if layout.long || report.accounts.len() <= FEW {
         for account in &report.accounts {
@@ -92,7 +92,7 @@ pub fn status(report: &Report, layout: Layout) -> String {
     text
 }
 
-fn head(report: &Report) -> String {
+fn head(report: &StatusReport) -> String {
     let (counts, up) = (report.counts, report.at.duration_since(report.started).unsigned_abs());
     let mut text = format!(
         "deltapush {}, up {}: {} accounts with a device, {} watched, {} waiting for their phone to log in\n",
@@ -186,7 +186,7 @@ fn problems(accounts: &[&AccountReport], layout: Layout) -> String {
     trimmed(&table)
 }
 
-fn overview(report: &Report, layout: Layout) -> String {
+fn overview(report: &StatusReport, layout: Layout) -> String {
     let header = ["ACCOUNT", "SERVER", "WATCH", "ALIVE", "NEXT", "DEVICES", "LAST MESSAGE", "LAST PUSH", "PENDING"];
     let mut table = table(layout, &header);
     for account in &report.accounts {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::report::AccountReport;
 use super::words::{answer, delay, short_hash};
-use crate::telemetry::history::{Entry, Moment, Timeline, WatchNote, What};
+use crate::telemetry::history::{HistoryEntry, HistoryTime, Timeline, WatchNote, What};
 use crate::telemetry::{Pause, PostResult};
 
 /// An account and what happened to it.
@@ -36,7 +36,7 @@ pub struct Happened {
     /// When.
     pub at: Timestamp,
     /// What.
-    pub kind: Kind,
+    pub kind: TimelineKind,
     /// How long after the link of the chain before it, in milliseconds, if it belongs to a chain.
     pub after_milliseconds: Option<u64>,
     /// The same in words.
@@ -46,7 +46,7 @@ pub struct Happened {
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Kind {
+pub enum TimelineKind {
     /// The mail server told of news.
     News,
     /// A message was judged.
@@ -75,16 +75,16 @@ pub enum Kind {
 pub(super) fn told(timeline: &Timeline) -> Vec<Happened> {
     let mut links = links(timeline);
     // Stable: what happened in the same millisecond stays in its order, but that a verdict follows the news.
-    links.sort_by_key(|link| (link.at.since_start, link.kind != Kind::News));
+    links.sort_by_key(|link| (link.at.since_start, link.kind != TimelineKind::News));
     let mut chain = Chain::default();
     links.iter().map(|link| chain.tell(link, timeline)).collect()
 }
 
 /// An entry, or what an entry says of something before it.
 struct Link<'a> {
-    at: Moment,
-    kind: Kind,
-    entry: &'a Entry,
+    at: HistoryTime,
+    kind: TimelineKind,
+    entry: &'a HistoryEntry,
 }
 
 fn links(timeline: &Timeline) -> Vec<Link<'_>> {
@@ -92,23 +92,23 @@ fn links(timeline: &Timeline) -> Vec<Link<'_>> {
     for entry in &timeline.entries {
         let at = entry.at;
         let kind = match &entry.what {
-            What::Connected { .. } => Kind::Connected,
-            What::Fetched { .. } => Kind::Fetched,
-            What::Watch { .. } => Kind::Watch,
-            What::Judged { .. } => Kind::Judged,
+            What::Connected { .. } => TimelineKind::Connected,
+            What::Fetched { .. } => TimelineKind::Fetched,
+            What::Watch { .. } => TimelineKind::Watch,
+            What::Judged { .. } => TimelineKind::Judged,
             What::Noticed { heard, .. } => {
                 if let Some(heard) = heard {
-                    links.push(Link { at: at.earlier(*heard), kind: Kind::News, entry });
+                    links.push(Link { at: at.earlier(*heard), kind: TimelineKind::News, entry });
                 }
-                Kind::Noticed
+                TimelineKind::Noticed
             }
             What::Posted { took, .. } => {
-                links.push(Link { at: at.earlier(*took), kind: Kind::Post, entry });
-                Kind::Answer
+                links.push(Link { at: at.earlier(*took), kind: TimelineKind::Post, entry });
+                TimelineKind::Answer
             }
-            What::Waits { .. } => Kind::Waits,
-            What::GaveUp { .. } => Kind::GaveUp,
-            What::Tested { .. } => Kind::Test,
+            What::Waits { .. } => TimelineKind::Waits,
+            What::GaveUp { .. } => TimelineKind::GaveUp,
+            What::Tested { .. } => TimelineKind::Test,
         };
         links.push(Link { at, kind, entry });
     }
@@ -119,18 +119,18 @@ fn links(timeline: &Timeline) -> Vec<Link<'_>> {
 #[derive(Default)]
 struct Chain {
     /// The link before.
-    before: Option<Moment>,
+    before: Option<HistoryTime>,
     /// The oldest news that no device has fetched.
-    news: Option<Moment>,
+    news: Option<HistoryTime>,
     /// When a push of each device was accepted that has not connected since.
-    woken: HashMap<u32, Moment>,
+    woken: HashMap<u32, HistoryTime>,
 }
 
 impl Chain {
     fn tell(&mut self, link: &Link<'_>, timeline: &Timeline) -> Happened {
         let at = link.at;
         let (after, words) = match (&link.entry.what, link.kind) {
-            (What::Noticed { mailbox, .. }, Kind::News) => {
+            (What::Noticed { mailbox, .. }, TimelineKind::News) => {
                 self.news.get_or_insert(at);
                 self.before = Some(at);
                 (None, format!("the mail server told of news in {}", timeline.mailbox(*mailbox)))
@@ -142,7 +142,7 @@ impl Chain {
             (What::Noticed { announce, heard, mailbox }, _) => {
                 (self.follow(at), self.noticed(at, *announce, *heard, timeline.mailbox(*mailbox)))
             }
-            (What::Posted { device, .. }, Kind::Post) => {
+            (What::Posted { device, .. }, TimelineKind::Post) => {
                 (self.follow(at), format!("POST for device {}", short_hash(*device)))
             }
             (What::Posted { device, result, .. }, _) => {
@@ -170,12 +170,12 @@ impl Chain {
     }
 
     /// The next link: how long after the one before.
-    fn follow(&mut self, at: Moment) -> Option<u64> {
+    fn follow(&mut self, at: HistoryTime) -> Option<u64> {
         let before = self.before.replace(at);
         before.map(|before| at.after(before))
     }
 
-    fn noticed(&mut self, at: Moment, announce: bool, heard: Option<u32>, mailbox: &str) -> String {
+    fn noticed(&mut self, at: HistoryTime, announce: bool, heard: Option<u32>, mailbox: &str) -> String {
         let how = if heard.is_some() { "" } else { ", found by looking after a new connection" };
         if announce {
             self.news.get_or_insert(at);
@@ -189,7 +189,7 @@ impl Chain {
 
     fn connected(
         &mut self,
-        at: Moment,
+        at: HistoryTime,
         session: u64,
         device: Option<u32>,
         first: bool,
@@ -211,9 +211,9 @@ impl Chain {
     }
 
     /// It tells no token: it is the device that was woken, if only one was.
-    fn background_fetch(&mut self, at: Moment, session: u64) -> (Option<u64>, String) {
+    fn background_fetch(&mut self, at: HistoryTime, session: u64) -> (Option<u64>, String) {
         let words = format!("one of the account's devices came for a background fetch (session {session})");
-        let woken: Vec<Moment> = self.woken.values().copied().collect();
+        let woken: Vec<HistoryTime> = self.woken.values().copied().collect();
         match woken.as_slice() {
             [woken] => {
                 let after = at.after(*woken);
@@ -225,7 +225,7 @@ impl Chain {
         }
     }
 
-    fn fetched(&mut self, at: Moment, session: u64, device: Option<u32>) -> (Option<u64>, String) {
+    fn fetched(&mut self, at: HistoryTime, session: u64, device: Option<u32>) -> (Option<u64>, String) {
         let who = match device {
             Some(device) => format!("device {}", short_hash(device)),
             None => "a client without a token".into(),

@@ -8,7 +8,7 @@ use super::*;
 use crate::account::AccountId;
 use crate::admin::explanation::explain;
 use crate::secret::DeviceToken;
-use crate::telemetry::{Event, LoginResult, Telemetry, Watch};
+use crate::telemetry::{LoginResult, Telemetry, TelemetryEvent, WatchEvent};
 
 /// An account with one device, and what is told of it.
 struct Scene {
@@ -22,51 +22,51 @@ impl Scene {
         let account = AccountId::new("alice", "imap.example.org:993");
         let scene =
             Self { telemetry: Telemetry::default(), account, token: DeviceToken::new(b"openpgp:phone").unwrap() };
-        scene.watch(Watch::Connecting);
-        scene.watch(Watch::Watching);
+        scene.watch(WatchEvent::Connecting);
+        scene.watch(WatchEvent::Watching);
         scene
     }
 
-    fn tell(&self, event: &Event<'_>) {
+    fn tell(&self, event: &TelemetryEvent<'_>) {
         self.telemetry.tell(event);
     }
 
-    fn watch(&self, state: Watch<'_>) {
-        self.tell(&Event::Watch { account: &self.account, state });
+    fn watch(&self, state: WatchEvent<'_>) {
+        self.tell(&TelemetryEvent::Watch { account: &self.account, state });
     }
 
     fn notices(&self, uid: u64, since: Option<Instant>) {
         let (account, since) = (&self.account, since.map(Instant::into_std));
-        self.tell(&Event::Judged { account, mailbox: "INBOX", uid, skipped: None });
-        self.tell(&Event::Noticed { account, mailbox: "INBOX", announce: true, since });
+        self.tell(&TelemetryEvent::Judged { account, mailbox: "INBOX", uid, skipped: None });
+        self.tell(&TelemetryEvent::Noticed { account, mailbox: "INBOX", announce: true, since });
     }
 
     fn posts(&self, result: PostResult, took: Duration) {
         let accounts = std::slice::from_ref(&self.account);
-        self.tell(&Event::Posted { accounts, token: &self.token, result, took });
+        self.tell(&TelemetryEvent::Posted { accounts, token: &self.token, result, took });
     }
 
     fn comes(&self, session: u64) {
         let (account, token) = (&self.account, &self.token);
-        self.tell(&Event::Login { session, account: Some(account), result: LoginResult::Accepted });
-        self.tell(&Event::Registered { session, account, token });
+        self.tell(&TelemetryEvent::Login { session, account: Some(account), result: LoginResult::Accepted });
+        self.tell(&TelemetryEvent::Registered { session, account, token });
     }
 
     fn fetches(&self, session: u64) {
-        self.tell(&Event::Fetched { session, account: &self.account, token: Some(&self.token) });
+        self.tell(&TelemetryEvent::Fetched { session, account: &self.account, token: Some(&self.token) });
     }
 
     fn comes_in_background(&self, session: u64) {
         let account = &self.account;
-        self.tell(&Event::Login { session, account: Some(account), result: LoginResult::Accepted });
-        self.tell(&Event::BackgroundFetch { session, account });
+        self.tell(&TelemetryEvent::Login { session, account: Some(account), result: LoginResult::Accepted });
+        self.tell(&TelemetryEvent::BackgroundFetch { session, account });
     }
 
     fn timeline(&self) -> Timeline {
         self.telemetry.history().timeline(&self.account).unwrap()
     }
 
-    fn told(&self) -> Vec<(Kind, Option<u64>)> {
+    fn told(&self) -> Vec<(TimelineKind, Option<u64>)> {
         told(&self.timeline()).into_iter().map(|happened| (happened.kind, happened.after_milliseconds)).collect()
     }
 
@@ -98,16 +98,16 @@ async fn a_message_is_told_from_the_news_to_the_fetch() {
     pass(800).await;
     scene.fetches(2);
     let wanted = [
-        (Kind::Watch, None),
-        (Kind::Watch, None),
-        (Kind::Connected, None),
-        (Kind::News, None),
-        (Kind::Judged, Some(5)),
-        (Kind::Noticed, Some(0)),
-        (Kind::Post, Some(2)),
-        (Kind::Answer, Some(108)),
-        (Kind::Connected, Some(3900)),
-        (Kind::Fetched, Some(800)),
+        (TimelineKind::Watch, None),
+        (TimelineKind::Watch, None),
+        (TimelineKind::Connected, None),
+        (TimelineKind::News, None),
+        (TimelineKind::Judged, Some(5)),
+        (TimelineKind::Noticed, Some(0)),
+        (TimelineKind::Post, Some(2)),
+        (TimelineKind::Answer, Some(108)),
+        (TimelineKind::Connected, Some(3900)),
+        (TimelineKind::Fetched, Some(800)),
     ];
     assert_eq!(scene.told(), wanted);
     let words: Vec<String> = told(&scene.timeline()).into_iter().map(|happened| happened.words).collect();
@@ -130,7 +130,7 @@ async fn a_message_is_told_from_the_news_to_the_fetch() {
 async fn what_made_a_message_late_is_named() {
     // The watch was away.
     let scene = Scene::new();
-    scene.watch(Watch::Interrupted { reason: "it hung up", next: Duration::from_secs(1) });
+    scene.watch(WatchEvent::Interrupted { reason: "it hung up", next: Duration::from_secs(1) });
     pass(90_000).await;
     scene.notices(1, None);
     let explained = scene.explained();
@@ -169,7 +169,7 @@ async fn what_made_a_message_late_is_named() {
     let scene = Scene::new();
     scene.notices(1, Some(Instant::now()));
     let (accounts, next) = (std::slice::from_ref(&scene.account), Duration::from_secs(9));
-    scene.tell(&Event::Waits { accounts, token: &scene.token, pause: Pause::Coalescing, next });
+    scene.tell(&TelemetryEvent::Waits { accounts, token: &scene.token, pause: Pause::Coalescing, next });
     assert!(scene.explained().ends_with("It waits for the end of the coalescing window (push.coalesce)"));
     pass(9000).await;
     scene.posts(PostResult::Accepted, Duration::ZERO);
@@ -184,15 +184,15 @@ async fn what_made_a_message_late_is_named() {
 async fn what_deserves_no_push_is_no_chain() {
     let scene = Scene::new();
     let account = &scene.account;
-    scene.tell(&Event::Judged { account, mailbox: "INBOX", uid: 7, skipped: Some("already seen") });
+    scene.tell(&TelemetryEvent::Judged { account, mailbox: "INBOX", uid: 7, skipped: Some("already seen") });
     let since = Some(Instant::now().into_std());
-    scene.tell(&Event::Noticed { account, mailbox: "INBOX", announce: false, since });
+    scene.tell(&TelemetryEvent::Noticed { account, mailbox: "INBOX", announce: false, since });
     let words: Vec<String> = told(&scene.timeline()).into_iter().map(|happened| happened.words).collect();
     assert_eq!(words[3], "message with UID 7 in INBOX: wakes nobody: already seen");
     assert_eq!(words[4], "INBOX is looked through: nobody is to be woken");
     assert_eq!(scene.explained(), "");
     scene.fetches(1);
-    assert_eq!(scene.told().last(), Some(&(Kind::Fetched, None)), "it fetches what woke nobody");
+    assert_eq!(scene.told().last(), Some(&(TimelineKind::Fetched, None)), "it fetches what woke nobody");
 }
 
 #[tokio::test(start_paused = true)]
@@ -205,12 +205,12 @@ async fn a_background_fetch_is_the_device_that_was_woken() {
     pass(1000).await;
     scene.comes_in_background(2);
     pass(100).await;
-    scene.tell(&Event::Fetched { session: 2, account: &scene.account, token: None });
-    scene.tell(&Event::LoggedOut { session: 2, account: &scene.account });
+    scene.tell(&TelemetryEvent::Fetched { session: 2, account: &scene.account, token: None });
+    scene.tell(&TelemetryEvent::LoggedOut { session: 2, account: &scene.account });
     // A mail program that looks every minute does not cover it up.
     for session in 3..9 {
         pass(60_000).await;
-        scene.tell(&Event::Login { session, account: Some(&scene.account), result: LoginResult::Accepted });
+        scene.tell(&TelemetryEvent::Login { session, account: Some(&scene.account), result: LoginResult::Accepted });
     }
     let words: Vec<String> = told(&scene.timeline()).into_iter().map(|happened| happened.words).collect();
     let told = "one of the account's devices came for a background fetch (session 2), 1.0 s after the push";
@@ -234,17 +234,17 @@ async fn a_post_that_ends_before_the_message_is_noticed_is_its_own() {
     scene.comes(1);
     pass(1000).await;
     let heard = Instant::now();
-    scene.tell(&Event::Judged { account, mailbox: "INBOX", uid: 7, skipped: None });
+    scene.tell(&TelemetryEvent::Judged { account, mailbox: "INBOX", uid: 7, skipped: None });
     scene.posts(PostResult::Accepted, Duration::ZERO);
-    scene.tell(&Event::Noticed { account, mailbox: "INBOX", announce: true, since: Some(heard.into_std()) });
+    scene.tell(&TelemetryEvent::Noticed { account, mailbox: "INBOX", announce: true, since: Some(heard.into_std()) });
     let explained = scene.explained();
     assert!(explained.contains("accepted within") && !explained.contains("No POST"), "{explained}");
     // The POST of an earlier message that ends now is not this one's.
     pass(60_000).await;
     let heard = Instant::now();
-    scene.tell(&Event::Judged { account, mailbox: "INBOX", uid: 8, skipped: None });
+    scene.tell(&TelemetryEvent::Judged { account, mailbox: "INBOX", uid: 8, skipped: None });
     scene.posts(PostResult::Accepted, Duration::from_secs(30));
-    scene.tell(&Event::Noticed { account, mailbox: "INBOX", announce: true, since: Some(heard.into_std()) });
+    scene.tell(&TelemetryEvent::Noticed { account, mailbox: "INBOX", announce: true, since: Some(heard.into_std()) });
     let explained = scene.explained();
     assert!(explained.contains("No POST has been made since"), "{explained}");
 }

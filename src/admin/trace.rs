@@ -6,20 +6,20 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use super::answers::say;
-use super::question::{AskedSide, AskedTrace, Verdict};
-use crate::trace::{Audience, NoSession, Side, Tracer, Wanted};
+use super::question::{AskedSide, AskedTrace, ControlVerdict};
+use crate::trace::{Audience, ConnectionSide, NoSession, TraceSelection, Tracer};
 
 /// Tells what is asked for, until whoever asked hangs up, or deltapush ends.
 pub(super) async fn follow(tracer: &Tracer, asked: AskedTrace, stream: &mut UnixStream) -> io::Result<()> {
     let wanted = match wanted(asked) {
         Ok(wanted) => wanted,
-        Err(error) => return say(stream, &Verdict::No(error.to_string()), "").await,
+        Err(error) => return say(stream, &ControlVerdict::No(error.to_string()), "").await,
     };
     let Some(mut followed) = tracer.follow(wanted) else {
         let words = "too many follow the protocol already: end one of the other `deltapush trace`";
-        return say(stream, &Verdict::No(words.into()), "").await;
+        return say(stream, &ControlVerdict::No(words.into()), "").await;
     };
-    say(stream, &Verdict::Ok, "").await?;
+    say(stream, &ControlVerdict::Ok, "").await?;
     let (mut hangup, mut out) = stream.split();
     let mut byte = [0];
     loop {
@@ -43,15 +43,15 @@ pub(super) async fn follow(tracer: &Tracer, asked: AskedTrace, stream: &mut Unix
 /// How much is written at once, in bytes, but for one line.
 const MAX_AT_ONCE: usize = 64 * 1024;
 
-fn wanted(asked: AskedTrace) -> Result<Wanted, NoSession> {
+fn wanted(asked: AskedTrace) -> Result<TraceSelection, NoSession> {
     let audience = match (asked.session, asked.account) {
         (Some(session), _) => Audience::Session(session.parse()?),
         (None, Some(account)) => Audience::Account(account),
         (None, None) => Audience::Everyone,
     };
     let side = asked.side.map(|side| match side {
-        AskedSide::Client => Side::Client,
-        AskedSide::Upstream => Side::Upstream,
+        AskedSide::Client => ConnectionSide::Client,
+        AskedSide::Upstream => ConnectionSide::Upstream,
     });
-    Ok(Wanted { audience, side, literals: asked.literals })
+    Ok(TraceSelection { audience, side, literals: asked.literals })
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio_util::sync::CancellationToken;
 
 use super::Prefix;
-use super::places::{Full, Id, Limits, Places};
+use super::places::{Id, Places, SlotLimits, SlotsFull};
 
 /// What all listeners share.
 #[derive(Debug, Default)]
@@ -22,7 +22,7 @@ struct Inside {
 
 /// A connection's place.
 #[derive(Debug)]
-pub struct Place {
+pub struct ConnectionSlot {
     door: Arc<Door>,
     id: Id,
     prefix: Prefix,
@@ -45,7 +45,7 @@ pub struct Trying<'a>(&'a Claim);
 impl Claim {
     /// The login is being tried from now on.
     #[must_use]
-    pub fn try_login(&self, limits: &Limits) -> Trying<'_> {
+    pub fn try_login(&self, limits: &SlotLimits) -> Trying<'_> {
         self.door.inside().places.begin_try(self.id, self.prefix, limits);
         Trying(self)
     }
@@ -62,8 +62,8 @@ impl Door {
     /// Takes a place for a new connection; `id` is of no other, and grows. Somebody else may have to go for it.
     ///
     /// # Errors
-    /// [`Full`] if there is none.
-    pub fn enter(self: &Arc<Self>, id: Id, address: IpAddr, limits: &Limits) -> Result<Place, Full> {
+    /// [`SlotsFull`] if there is none.
+    pub fn enter(self: &Arc<Self>, id: Id, address: IpAddr, limits: &SlotLimits) -> Result<ConnectionSlot, SlotsFull> {
         let prefix = Prefix::of(address);
         let evicted = CancellationToken::new();
         let mut inside = self.inside();
@@ -73,7 +73,7 @@ impl Door {
         }
         inside.evictions.insert(id, evicted.clone());
         drop(inside);
-        Ok(Place { door: Arc::clone(self), id, prefix, evicted: Some(evicted) })
+        Ok(ConnectionSlot { door: Arc::clone(self), id, prefix, evicted: Some(evicted) })
     }
 
     fn inside(&self) -> MutexGuard<'_, Inside> {
@@ -82,7 +82,7 @@ impl Door {
     }
 }
 
-impl Place {
+impl ConnectionSlot {
     /// Resolves when the connection has to go.
     pub fn evicted(&self) -> impl Future<Output = ()> + use<> {
         let evicted = self.evicted.clone();
@@ -110,7 +110,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         let mut inside = self.door.inside();
         if self.evicted.is_none() {
@@ -128,7 +128,7 @@ mod tests {
 
     #[tokio::test]
     async fn places_come_back_and_who_has_to_go_hears_of_it() {
-        let limits = Limits { connections: 2, per_address: 2, before_login: 2, before_login_per_address: 2 };
+        let limits = SlotLimits { connections: 2, per_address: 2, before_login: 2, before_login_per_address: 2 };
         let door = Arc::new(Door::default());
         let enter = |id, last| door.enter(id, [192, 0, 2, last].into(), &limits);
         let mut first = enter(1, 1).unwrap();
@@ -139,10 +139,10 @@ mod tests {
         drop(second);
         drop(first);
         let fourth = enter(4, 4).unwrap();
-        let is_evicted = |place: &Place| place.evicted.as_ref().is_some_and(CancellationToken::is_cancelled);
+        let is_evicted = |place: &ConnectionSlot| place.evicted.as_ref().is_some_and(CancellationToken::is_cancelled);
         assert!(!is_evicted(&third) && !is_evicted(&fourth));
         let claim = third.claim();
-        let trying = claim.try_login(&Limits { before_login: 4, ..limits });
+        let trying = claim.try_login(&SlotLimits { before_login: 4, ..limits });
         let fifth = enter(5, 5).unwrap();
         assert!(!is_evicted(&third) && is_evicted(&fourth));
         drop(third);

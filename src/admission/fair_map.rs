@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 /// Who is responsible for an entry. Of names there are hashes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Origin {
+pub struct EntryOrigin {
     /// The network of the client.
     pub network: i64,
     /// The mail server.
@@ -20,15 +20,15 @@ pub struct Origin {
 /// The map.
 #[derive(Debug)]
 pub(super) struct FairMap<K, V> {
-    entries: HashMap<K, Entry<V>>,
+    entries: HashMap<K, FairMapEntry<V>>,
     capacity: usize,
     lifetime: Duration,
 }
 
 #[derive(Debug)]
-struct Entry<V> {
+struct FairMapEntry<V> {
     used: Instant,
-    origin: Origin,
+    origin: EntryOrigin,
     value: V,
 }
 
@@ -39,7 +39,7 @@ enum Group {
     Upstream(i64),
 }
 
-impl Origin {
+impl EntryOrigin {
     fn groups(self) -> [Group; 2] {
         [Group::Network(self.network), Group::Upstream(self.upstream)]
     }
@@ -70,7 +70,7 @@ impl<K: Hash + Eq + Ord + Copy, V> FairMap<K, V> {
     pub(super) fn entry_evicting(
         &mut self,
         key: K,
-        origin: Origin,
+        origin: EntryOrigin,
         now: Instant,
         evicted: &mut Vec<K>,
         default: impl FnOnce() -> V,
@@ -78,12 +78,12 @@ impl<K: Hash + Eq + Ord + Copy, V> FairMap<K, V> {
         if !self.entries.contains_key(&key) && self.entries.len() >= self.capacity {
             self.make_room(now, evicted);
         }
-        let entry = self.entries.entry(key).or_insert_with(|| Entry { used: now, origin, value: default() });
+        let entry = self.entries.entry(key).or_insert_with(|| FairMapEntry { used: now, origin, value: default() });
         entry.used = now;
         &mut entry.value
     }
 
-    pub(super) fn entry(&mut self, key: K, origin: Origin, now: Instant, default: impl FnOnce() -> V) -> &mut V {
+    pub(super) fn entry(&mut self, key: K, origin: EntryOrigin, now: Instant, default: impl FnOnce() -> V) -> &mut V {
         self.entry_evicting(key, origin, now, &mut Vec::new(), default)
     }
 
@@ -92,7 +92,7 @@ impl<K: Hash + Eq + Ord + Copy, V> FairMap<K, V> {
     }
 
     /// When and on whose account the entry was last used.
-    pub(super) fn used(&self, key: &K) -> Option<(Instant, Origin)> {
+    pub(super) fn used(&self, key: &K) -> Option<(Instant, EntryOrigin)> {
         self.entries.get(key).map(|entry| (entry.used, entry.origin))
     }
 
@@ -126,12 +126,12 @@ struct Crowd<K> {
     /// The youngest first, so that the oldest is popped.
     members: HashMap<Group, Vec<(Instant, K)>>,
     sizes: HashMap<Group, usize>,
-    origins: HashMap<K, Origin>,
+    origins: HashMap<K, EntryOrigin>,
 }
 
 impl<K: Hash + Eq + Ord + Copy> Crowd<K> {
     /// Half of the room is kept for the mail servers of the configuration: beyond it only entries of others go.
-    fn of<V>(entries: &HashMap<K, Entry<V>>, capacity: usize) -> Self {
+    fn of<V>(entries: &HashMap<K, FairMapEntry<V>>, capacity: usize) -> Self {
         let is_crowded = entries.values().filter(|entry| entry.origin.is_open).count() >= capacity / 2;
         let mut crowd = Self { members: HashMap::new(), sizes: HashMap::new(), origins: HashMap::new() };
         for (key, entry) in entries.iter().filter(|(_, entry)| entry.origin.is_open || !is_crowded) {
@@ -180,8 +180,8 @@ impl<K: Hash + Eq + Ord + Copy> Crowd<K> {
 mod tests {
     use super::*;
 
-    fn origin(network: i64, upstream: i64) -> Origin {
-        Origin { network, upstream, is_open: true }
+    fn origin(network: i64, upstream: i64) -> EntryOrigin {
+        EntryOrigin { network, upstream, is_open: true }
     }
 
     #[test]
@@ -218,7 +218,7 @@ mod tests {
         let now = Instant::now();
         let mut map = FairMap::new(200, Duration::from_secs(1000));
         for key in 0..100 {
-            map.entry(key, Origin { network: 1, upstream: 1, is_open: false }, now, || ());
+            map.entry(key, EntryOrigin { network: 1, upstream: 1, is_open: false }, now, || ());
         }
         // From everywhere, each at a server of its own.
         (1000..5000).for_each(|key| *map.entry(key, origin(key, key), now, || ()) = ());

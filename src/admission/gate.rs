@@ -13,9 +13,9 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
 use super::Prefix;
-use super::key::{Key, KeyMaker};
-use super::known::{Changes, KnownEntry};
-use super::logins::{Blocked, Digest, Logins, Outcome, Room, Strain, Try, Verdict};
+use super::key::{AdmissionKey, KeyMaker};
+use super::known::{KnownChanges, KnownEntry};
+use super::logins::{Blocked, Digest, LoginDecision, LoginOutcome, Logins, Room, Strain, Try};
 use crate::account::AccountId;
 use crate::credentials::Credentials;
 use crate::policy::FailedLogins;
@@ -49,18 +49,18 @@ pub struct LoginGate {
 
 /// What a login is answered with, without asking the upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Refusal {
+pub struct Denial {
     /// How long the answer waits.
     pub delay: Duration,
     /// Why.
-    pub reason: Reason,
+    pub reason: DenialReason,
     /// It is to be told in the log: bounded by the limits.
     pub counted: bool,
 }
 
 /// Why the upstream is not asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason {
+pub enum DenialReason {
     /// It has refused these very credentials a moment ago. They are asked about again after this time.
     Repeated(Duration),
     /// Too many logins have failed.
@@ -74,7 +74,7 @@ pub struct Pass {
     gate: Arc<LoginGate>,
     login: Try,
     known: bool,
-    at: Mutex<At>,
+    at: Mutex<UpstreamIdentity>,
     /// The upstream has got the credentials.
     is_sent: AtomicBool,
     is_done: bool,
@@ -82,18 +82,18 @@ pub struct Pass {
 
 /// Where a login is tried.
 #[derive(Debug, Clone, Copy, Default)]
-enum At {
+enum UpstreamIdentity {
     /// Nowhere yet.
     #[default]
     Nowhere,
     /// At this address of a server's.
-    Server(Key),
+    Server(AdmissionKey),
     /// Nowhere: too many have failed at the server's address.
     Closed(Blocked),
 }
 
-impl At {
-    fn server(self) -> Option<Key> {
+impl UpstreamIdentity {
+    fn server(self) -> Option<AdmissionKey> {
         if let Self::Server(address) = self { Some(address) } else { None }
     }
 }
@@ -125,7 +125,7 @@ impl LoginGate {
     }
 
     /// What has changed of what is known since the last time, for the state.
-    pub fn take_changes(&self) -> Changes {
+    pub fn take_changes(&self) -> KnownChanges {
         self.logins().take_changes(Instant::now().into_std())
     }
 
@@ -172,8 +172,8 @@ impl LoginGate {
     /// Waits until the login may be tried or is refused.
     ///
     /// # Errors
-    /// [`Refusal`]: the upstream is not to be asked.
-    pub async fn enter(self: &Arc<Self>, login: Try) -> Result<Pass, Refusal> {
+    /// [`Denial`]: the upstream is not to be asked.
+    pub async fn enter(self: &Arc<Self>, login: Try) -> Result<Pass, Denial> {
         loop {
             let ended = self.ended.notified();
             let mut ended = std::pin::pin!(ended);
@@ -181,17 +181,17 @@ impl LoginGate {
             ended.as_mut().enable();
             let verdict = self.logins().judge(&login, Instant::now().into_std());
             match verdict {
-                Verdict::Pass { known } => {
+                LoginDecision::Pass { known } => {
                     let (gate, at) = (Arc::clone(self), Mutex::default());
                     let is_sent = AtomicBool::new(false);
                     return Ok(Pass { gate, login, known, at, is_sent, is_done: false });
                 }
-                Verdict::Wait => ended.await,
-                Verdict::Repeated { delay, wait } => {
-                    return Err(Refusal { delay, reason: Reason::Repeated(wait), counted: false });
+                LoginDecision::Wait => ended.await,
+                LoginDecision::Repeated { delay, wait } => {
+                    return Err(Denial { delay, reason: DenialReason::Repeated(wait), counted: false });
                 }
-                Verdict::Refuse { delay, counted, blocked } => {
-                    return Err(Refusal { delay, reason: Reason::Limit(blocked), counted });
+                LoginDecision::Refuse { delay, counted, blocked } => {
+                    return Err(Denial { delay, reason: DenialReason::Limit(blocked), counted });
                 }
             }
         }
@@ -216,7 +216,7 @@ impl LoginGate {
         let delay = logins.longest_delay();
         let blocked = logins.invented(login, now);
         Some(blocked.map_or(Invented::AtOnce, |blocked| {
-            Invented::TooMany(Refusal { delay, reason: Reason::Limit(blocked), counted: false })
+            Invented::TooMany(Denial { delay, reason: DenialReason::Limit(blocked), counted: false })
         }))
     }
 
@@ -261,7 +261,7 @@ pub enum Invented {
     /// At once.
     AtOnce,
     /// There are too many from its address.
-    TooMany(Refusal),
+    TooMany(Denial),
 }
 
 impl Try {
@@ -298,19 +298,19 @@ impl Pass {
     }
 
     /// What came of the login. How long its answer is to wait if that was a failed login.
-    pub fn done(mut self, outcome: Outcome) -> Option<Duration> {
+    pub fn done(mut self, outcome: LoginOutcome) -> Option<Duration> {
         self.end(outcome)
     }
 
     /// It got no [`Permit`]. What that is answered with; `None` if others only went before it.
-    pub fn turned_away(mut self) -> Option<Refusal> {
-        let At::Closed(blocked) = *self.at() else {
-            self.end(Outcome::Nothing);
+    pub fn turned_away(mut self) -> Option<Denial> {
+        let UpstreamIdentity::Closed(blocked) = *self.at() else {
+            self.end(LoginOutcome::Nothing);
             return None;
         };
-        self.end(Outcome::Nothing);
+        self.end(LoginOutcome::Nothing);
         let (delay, counted) = self.gate.logins().refuse(&self.login, Instant::now().into_std());
-        Some(Refusal { delay, reason: Reason::Limit(blocked), counted })
+        Some(Denial { delay, reason: DenialReason::Limit(blocked), counted })
     }
 
     /// Waits until the login may be tried at `server`.
@@ -328,22 +328,22 @@ impl Pass {
             ended.as_mut().enable();
             let room = self.gate.logins().enter_server(&self.login, server, self.known, Instant::now().into_std());
             match room {
-                Room::Some => *self.at() = At::Server(server),
+                Room::Some => *self.at() = UpstreamIdentity::Server(server),
                 Room::Later => {
                     ended.await;
                     continue;
                 }
-                Room::None(blocked) => *self.at() = At::Closed(blocked),
+                Room::None(blocked) => *self.at() = UpstreamIdentity::Closed(blocked),
             }
             return room == Room::Some;
         }
     }
 
-    fn at(&self) -> MutexGuard<'_, At> {
+    fn at(&self) -> MutexGuard<'_, UpstreamIdentity> {
         self.at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn end(&mut self, outcome: Outcome) -> Option<Duration> {
+    fn end(&mut self, outcome: LoginOutcome) -> Option<Duration> {
         if std::mem::replace(&mut self.is_done, true) {
             return None;
         }
@@ -367,7 +367,7 @@ impl Permit for Pass {
 impl Drop for Pass {
     fn drop(&mut self) {
         // The server has said nothing of the credentials.
-        self.end(Outcome::Broken);
+        self.end(LoginOutcome::Broken);
     }
 }
 

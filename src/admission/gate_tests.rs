@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::*;
-use crate::admission::logins::Limit;
+use crate::admission::logins::LoginLimit;
 
 fn gate() -> Arc<LoginGate> {
     Arc::new(LoginGate::new(FailedLogins { per_account: 1, ..FailedLogins::default() }).unwrap())
@@ -22,7 +22,7 @@ async fn who_waits_goes_on_when_the_one_before_has_ended_however_that_was() {
     let second = gate.enter(login(&gate, "b"));
     let mut second = std::pin::pin!(second);
     assert!(timeout(Duration::from_secs(9), second.as_mut()).await.is_err());
-    assert_eq!(first.done(Outcome::Nothing), None);
+    assert_eq!(first.done(LoginOutcome::Nothing), None);
     let second = second.await.unwrap();
     let third = tokio::spawn({
         let gate = Arc::clone(&gate);
@@ -31,12 +31,14 @@ async fn who_waits_goes_on_when_the_one_before_has_ended_however_that_was() {
     tokio::task::yield_now().await;
     drop(second);
     let refused = third.await.unwrap().unwrap_err();
-    assert!(matches!(refused.reason, Reason::Limit(Blocked { limit: Limit::Account, .. })) && refused.counted);
+    assert!(
+        matches!(refused.reason, DenialReason::Limit(Blocked { limit: LoginLimit::Account, .. })) && refused.counted
+    );
     tokio::time::advance(Duration::from_secs(600)).await;
     let again = gate.enter(login(&gate, "b")).await.unwrap();
-    assert_eq!(again.done(Outcome::Refused), Some(Duration::from_secs(1)));
+    assert_eq!(again.done(LoginOutcome::Refused), Some(Duration::from_secs(1)));
     let repeated = gate.enter(login(&gate, "b")).await.unwrap_err();
-    assert_eq!(repeated.reason, Reason::Repeated(Duration::from_secs(600)));
+    assert_eq!(repeated.reason, DenialReason::Repeated(Duration::from_secs(600)));
     assert!(gate.enter(login(&gate, "stored")).await.is_ok());
 }
 
@@ -57,13 +59,15 @@ async fn names_of_one_server_share_what_may_fail_there() {
     assert_eq!(third.turned_away(), None);
     // Another address of the server's, because this one was of no use, makes room.
     assert!(first.ask([203, 0, 113, 2].into()).await && enter(4, 1).await.1);
-    assert_eq!(first.done(Outcome::Nothing), None);
-    assert!(second.done(Outcome::Refused).is_some());
+    assert_eq!(first.done(LoginOutcome::Nothing), None);
+    assert!(second.done(LoginOutcome::Refused).is_some());
     // The one before was dropped half way, and counts.
     let (fifth, is_in) = enter(5, 1).await;
     assert!(!is_in);
     let refusal = fifth.turned_away().unwrap();
-    assert!(refusal.counted && matches!(refusal.reason, Reason::Limit(Blocked { limit: Limit::Upstream, .. })));
+    assert!(
+        refusal.counted && matches!(refusal.reason, DenialReason::Limit(Blocked { limit: LoginLimit::Upstream, .. }))
+    );
     assert!(enter(6, 2).await.1, "nothing has failed there");
     tokio::time::advance(Duration::from_secs(600)).await;
     assert!(enter(7, 1).await.1);
@@ -118,7 +122,7 @@ async fn invented_names_are_refused_at_a_server_that_makes_no_accounts() {
     let accept = async |login: Try, makes_accounts: bool| {
         let pass = gate.enter(login).await.unwrap();
         pass.note_server(makes_accounts);
-        assert_eq!(pass.done(Outcome::Accepted), None);
+        assert_eq!(pass.done(LoginOutcome::Accepted), None);
     };
     assert_eq!(gate.refuse_invented(&stranger), None, "nobody knows what this server is");
     accept(real, true).await;
@@ -140,7 +144,7 @@ async fn known_names_come_back_with_the_key_of_the_state_only() {
     let before = gate(&key, &[]);
     let pass = before.enter(invented(&before, "real00000@x")).await.unwrap();
     pass.note_server(false);
-    assert_eq!(pass.done(Outcome::Accepted), None);
+    assert_eq!(pass.done(LoginOutcome::Accepted), None);
     let entries = before.take_changes().used;
     let (after, stranger) = (gate(&key, &entries), gate(&other, &entries));
     let knows =

@@ -1,7 +1,7 @@
 //! Logins with invented names: Delta Chat tries to make an account at the mail server of each person who invites it, as if that
 //! were a chatmail relay, which makes an account at the first login (chatmail/core from 2.61 on).
 
-use crate::credentials::{Credentials, Kind};
+use crate::credentials::{CredentialKind, Credentials};
 
 /// Characters of an invented name before the `@`.
 const NAME: usize = 9;
@@ -15,7 +15,7 @@ const PASSWORD: [usize; 2] = [22, 23];
 pub fn is_invented(credentials: &Credentials) -> bool {
     let Some((local, domain)) = credentials.user.split_once('@') else { return false };
     let password = credentials.password.expose();
-    credentials.kind == Kind::Password
+    credentials.kind == CredentialKind::Password
         && credentials.authorization.is_none()
         && local.len() == NAME
         && local.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())

@@ -5,14 +5,14 @@ use std::net::IpAddr;
 use aws_lc_rs::hmac;
 
 use super::Prefix;
-use super::fair_map::Origin;
+use super::fair_map::EntryOrigin;
 use crate::account::AccountId;
 
 /// A keyed hash that stands for a name. Names of different kinds never have the same one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Key(pub [u8; 16]);
+pub struct AdmissionKey(pub [u8; 16]);
 
-/// Makes [`Key`]s. Its own key is kept in the state, because names are recognized after a restart.
+/// Makes [`AdmissionKey`]s. Its own key is kept in the state, because names are recognized after a restart.
 #[derive(Debug, Clone)]
 pub(super) struct KeyMaker(hmac::Key);
 
@@ -20,17 +20,17 @@ pub(super) struct KeyMaker(hmac::Key);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LoginKeys {
     /// The login name at its mail server.
-    pub account: Key,
+    pub account: AdmissionKey,
     /// The mail server, by its name.
-    pub upstream: Key,
+    pub upstream: AdmissionKey,
     /// The login name and the prefix of the client.
-    pub home: Key,
+    pub home: AdmissionKey,
     /// The mail server and the prefix of the client.
-    pub visit: Key,
+    pub visit: AdmissionKey,
     /// The mail server and the network of the client.
-    pub neighbours: Key,
+    pub neighbours: AdmissionKey,
     /// The mail server, where it is known that it makes no accounts by itself.
-    pub ordinary: Key,
+    pub ordinary: AdmissionKey,
 }
 
 impl KeyMaker {
@@ -53,22 +53,22 @@ impl KeyMaker {
     }
 
     /// The key of a mail server, by its name.
-    pub(super) fn upstream(&self, name: &str) -> Key {
+    pub(super) fn upstream(&self, name: &str) -> AdmissionKey {
         self.key("upstream", &[name.as_bytes()])
     }
 
     /// The key of the address of a mail server.
-    pub(super) fn server(&self, address: IpAddr) -> Key {
+    pub(super) fn server(&self, address: IpAddr) -> AdmissionKey {
         self.key("server", &[&octets(address)])
     }
 
     /// Who is responsible for what is remembered of a login.
-    pub(super) fn origin(&self, prefix: Prefix, upstream: Key, is_open: bool) -> Origin {
+    pub(super) fn origin(&self, prefix: Prefix, upstream: AdmissionKey, is_open: bool) -> EntryOrigin {
         let network = self.key("network", &[&prefix.network().to_be_bytes()]);
-        Origin { network: short(network), upstream: short(upstream), is_open }
+        EntryOrigin { network: short(network), upstream: short(upstream), is_open }
     }
 
-    pub(super) fn key(&self, kind: &str, parts: &[&[u8]]) -> Key {
+    pub(super) fn key(&self, kind: &str, parts: &[&[u8]]) -> AdmissionKey {
         let mut context = hmac::Context::with_key(&self.0);
         for part in std::iter::once(kind.as_bytes()).chain(parts.iter().copied()) {
             context.update(&part.len().to_be_bytes());
@@ -76,12 +76,12 @@ impl KeyMaker {
         }
         let mut key = [0; 16];
         key.iter_mut().zip(context.sign().as_ref()).for_each(|(to, from)| *to = *from);
-        Key(key)
+        AdmissionKey(key)
     }
 }
 
 /// As many bits as SQLite has in a number. Two groups that collide share their room, which harms nobody.
-fn short(Key(key): Key) -> i64 {
+fn short(AdmissionKey(key): AdmissionKey) -> i64 {
     let mut bytes = [0; 8];
     bytes.iter_mut().zip(key).for_each(|(to, from)| *to = from);
     i64::from_be_bytes(bytes)

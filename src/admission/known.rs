@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use super::fair_map::{FairMap, Origin};
-use super::key::Key;
+use super::fair_map::{EntryOrigin, FairMap};
+use super::key::AdmissionKey;
 
 /// How long a login name is known after the last accepted login: as long as a token without its device.
 const NAMES_LIVE: Duration = Duration::from_secs(90 * DAY);
@@ -26,7 +26,7 @@ const MAX_CHANGES: usize = 4096;
 
 /// What an entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum KnownKind {
     /// A login name, or a mail server.
     Name,
     /// A network of clients, for a login name or a mail server.
@@ -37,25 +37,25 @@ pub enum Kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KnownEntry {
     /// What it stands for.
-    pub key: Key,
+    pub key: AdmissionKey,
     /// Which kind it is.
-    pub kind: Kind,
+    pub kind: KnownKind,
     /// Whose login caused it.
-    pub origin: Origin,
+    pub origin: EntryOrigin,
     /// How long ago it was last part of an accepted login.
     pub age: Duration,
 }
 
 /// What the state has to be told.
 #[derive(Debug, Default)]
-pub struct Changes {
+pub struct KnownChanges {
     /// New, or used again.
     pub used: Vec<KnownEntry>,
     /// Forgotten.
-    pub forgotten: Vec<Key>,
+    pub forgotten: Vec<AdmissionKey>,
 }
 
-impl Changes {
+impl KnownChanges {
     pub(super) fn is_empty(&self) -> bool {
         self.used.is_empty() && self.forgotten.is_empty()
     }
@@ -63,11 +63,11 @@ impl Changes {
 
 /// All that is known.
 #[derive(Debug)]
-pub(super) struct Known {
-    names: FairMap<Key, Noted>,
-    places: FairMap<Key, Noted>,
-    changed: HashMap<Key, Kind>,
-    forgotten: Vec<Key>,
+pub(super) struct KnownLogins {
+    names: FairMap<AdmissionKey, Noted>,
+    places: FairMap<AdmissionKey, Noted>,
+    changed: HashMap<AdmissionKey, KnownKind>,
+    forgotten: Vec<AdmissionKey>,
 }
 
 #[derive(Debug, Default)]
@@ -78,7 +78,7 @@ struct Noted {
     written: Option<Instant>,
 }
 
-impl Known {
+impl KnownLogins {
     pub(super) fn new() -> Self {
         Self {
             names: FairMap::new(CAPACITY, NAMES_LIVE),
@@ -88,29 +88,29 @@ impl Known {
         }
     }
 
-    pub(super) fn has_name(&self, key: &Key, now: Instant) -> bool {
+    pub(super) fn has_name(&self, key: &AdmissionKey, now: Instant) -> bool {
         self.names.get(key, now).is_some()
     }
 
     /// When a login with the name was last accepted.
-    pub(super) fn accepted_at(&self, key: &Key) -> Option<Instant> {
+    pub(super) fn accepted_at(&self, key: &AdmissionKey) -> Option<Instant> {
         self.names.used(key).map(|(at, _)| at)
     }
 
     /// Tells whether the name is known for at least so long, or since before the start.
-    pub(super) fn is_old_name(&self, key: &Key, age: Duration, now: Instant) -> bool {
+    pub(super) fn is_old_name(&self, key: &AdmissionKey, age: Duration, now: Instant) -> bool {
         let is_old = |since| now.saturating_duration_since(since) >= age;
         self.names.get(key, now).is_some_and(|noted| noted.since.is_none_or(is_old))
     }
 
-    pub(super) fn has_place(&self, key: &Key, now: Instant) -> bool {
+    pub(super) fn has_place(&self, key: &AdmissionKey, now: Instant) -> bool {
         self.places.get(key, now).is_some()
     }
 
     /// Takes in an entry that was part of an accepted login.
-    pub(super) fn touch(&mut self, kind: Kind, key: Key, origin: Origin, now: Instant) {
+    pub(super) fn touch(&mut self, kind: KnownKind, key: AdmissionKey, origin: EntryOrigin, now: Instant) {
         let Self { names, places, changed, forgotten } = self;
-        let map = if kind == Kind::Name { names } else { places };
+        let map = if kind == KnownKind::Name { names } else { places };
         let new = || Noted { since: Some(now), written: None };
         let noted = map.entry_evicting(key, origin, now, forgotten, new);
         let is_due = noted.written.is_none_or(|then| now.saturating_duration_since(then) >= WRITE_AGAIN);
@@ -122,7 +122,7 @@ impl Known {
         forgotten.truncate(CAPACITY);
     }
 
-    pub(super) fn forget_name(&mut self, key: &Key, now: Instant) {
+    pub(super) fn forget_name(&mut self, key: &AdmissionKey, now: Instant) {
         if self.has_name(key, now) {
             self.names.remove(key);
             self.changed.remove(key);
@@ -131,22 +131,22 @@ impl Known {
     }
 
     /// Hands over the changes since the last time.
-    pub(super) fn take_changes(&mut self, now: Instant) -> Changes {
+    pub(super) fn take_changes(&mut self, now: Instant) -> KnownChanges {
         let changed = std::mem::take(&mut self.changed);
-        let entry = |(key, kind): (Key, Kind)| {
-            let map = if kind == Kind::Name { &self.names } else { &self.places };
+        let entry = |(key, kind): (AdmissionKey, KnownKind)| {
+            let map = if kind == KnownKind::Name { &self.names } else { &self.places };
             let (used, origin) = map.used(&key)?;
             Some(KnownEntry { key, kind, origin, age: now.saturating_duration_since(used) })
         };
         let used = changed.into_iter().filter_map(entry).collect();
-        Changes { used, forgotten: std::mem::take(&mut self.forgotten) }
+        KnownChanges { used, forgotten: std::mem::take(&mut self.forgotten) }
     }
 
     /// Takes back what the state has, the oldest first.
     pub(super) fn restore(&mut self, entries: &[KnownEntry], now: Instant) {
         for KnownEntry { key, kind, origin, age } in entries {
             let Some(used) = now.checked_sub(*age) else { continue };
-            let map = if *kind == Kind::Name { &mut self.names } else { &mut self.places };
+            let map = if *kind == KnownKind::Name { &mut self.names } else { &mut self.places };
             map.entry(*key, *origin, used, Noted::default).written = Some(used);
         }
     }

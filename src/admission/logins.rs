@@ -17,12 +17,12 @@ use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::Prefix;
-use super::fair_map::{FairMap, Origin};
-use super::key::{Key, LoginKeys};
-use super::known::{Changes, Kind, Known, KnownEntry};
+use super::fair_map::{EntryOrigin, FairMap};
+use super::key::{AdmissionKey, LoginKeys};
+use super::known::{KnownChanges, KnownEntry, KnownKind, KnownLogins};
 use super::repeats::Repeats;
-pub use super::window::{Blocked, Limit, Room};
-use super::window::{Window, room};
+pub use super::window::{Blocked, LoginLimit, Room};
+use super::window::{FailureWindow, room};
 use crate::policy::FailedLogins;
 
 /// Names credentials without giving them away: a keyed hash. See [`gate`](super::gate).
@@ -53,7 +53,7 @@ pub struct Try {
     /// Where the client is.
     pub prefix: Prefix,
     /// Whose entries in the maps it makes.
-    pub origin: Origin,
+    pub origin: EntryOrigin,
     /// The account and the mail server.
     pub keys: LoginKeys,
     /// Its credentials. None where they can be used only once.
@@ -66,7 +66,7 @@ pub struct Try {
 
 /// What is to be done about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum LoginDecision {
     /// Ask the upstream, and report the outcome: [`Logins::done`].
     Pass {
         /// It has accepted these credentials before.
@@ -94,7 +94,7 @@ pub enum Verdict {
 
 /// The outcome of a login.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum LoginOutcome {
     /// The upstream accepted it.
     Accepted,
     /// It refused the credentials and said so.
@@ -111,48 +111,48 @@ pub enum Outcome {
 #[derive(Debug)]
 pub struct Logins {
     limits: FailedLogins,
-    addresses: FairMap<Prefix, Window>,
-    accounts: FairMap<Key, Failures>,
+    addresses: FairMap<Prefix, FailureWindow>,
+    accounts: FairMap<AdmissionKey, Failures>,
     /// Of mail servers, by name and by address.
-    upstreams: FairMap<Key, Window>,
+    upstreams: FairMap<AdmissionKey, FailureWindow>,
     /// What login names and networks failed of the reserved part.
-    reserved: FairMap<Key, Window>,
+    reserved: FairMap<AdmissionKey, FailureWindow>,
     /// Credentials that the upstream has refused.
     refused: Repeats,
     /// Credentials that were refused because of a limit.
     denied: FairMap<Digest, ()>,
     /// Credentials that were accepted, latest last.
-    accepted: FairMap<Key, VecDeque<Digest>>,
+    accepted: FairMap<AdmissionKey, VecDeque<Digest>>,
     /// Mail servers that logins from a prefix have brought up.
-    servers: FairMap<Prefix, VecDeque<(Key, Instant)>>,
+    servers: FairMap<Prefix, VecDeque<(AdmissionKey, Instant)>>,
     /// Logins with invented names that were answered without asking.
-    invented: FairMap<Prefix, Window>,
-    known: Known,
-    under_way: UnderWay,
+    invented: FairMap<Prefix, FailureWindow>,
+    known: KnownLogins,
+    under_way: LoginsInFlight,
 }
 
 /// What failed at an account.
 #[derive(Debug, Default)]
 struct Failures {
-    failed: Window,
-    refused: Window,
+    failed: FailureWindow,
+    refused: FailureWindow,
 }
 
 /// Logins under way by account and mail server. As many as there are connections, since none outlives its login.
 #[derive(Debug, Default)]
-struct UnderWay(HashMap<Key, usize>);
+struct LoginsInFlight(HashMap<AdmissionKey, usize>);
 
-impl UnderWay {
-    fn count(&self, key: Key) -> usize {
+impl LoginsInFlight {
+    fn count(&self, key: AdmissionKey) -> usize {
         self.0.get(&key).copied().unwrap_or_default()
     }
 
-    fn begin(&mut self, key: Key) {
+    fn begin(&mut self, key: AdmissionKey) {
         let count = self.0.entry(key).or_default();
         *count = count.saturating_add(1);
     }
 
-    fn end(&mut self, key: Key) {
+    fn end(&mut self, key: AdmissionKey) {
         let Some(count) = self.0.get_mut(&key) else { return };
         *count = count.saturating_sub(1);
         if *count == 0 {
@@ -176,8 +176,8 @@ impl Logins {
             accepted: FairMap::new(CAPACITY, KNOWN),
             servers: FairMap::new(CAPACITY, DAY),
             invented: FairMap::new(CAPACITY, within),
-            known: Known::new(),
-            under_way: UnderWay::default(),
+            known: KnownLogins::new(),
+            under_way: LoginsInFlight::default(),
             limits,
         }
     }
@@ -207,40 +207,40 @@ impl Logins {
     }
 
     /// Hands over what has changed of what is known, for the state.
-    pub fn take_changes(&mut self, now: Instant) -> Changes {
+    pub fn take_changes(&mut self, now: Instant) -> KnownChanges {
         self.known.take_changes(now)
     }
 
-    /// Judges a login. After [`Verdict::Pass`], [`done`](Self::done) has to follow.
-    pub fn judge(&mut self, login: &Try, now: Instant) -> Verdict {
+    /// Judges a login. After [`LoginDecision::Pass`], [`done`](Self::done) has to follow.
+    pub fn judge(&mut self, login: &Try, now: Instant) -> LoginDecision {
         let at_home = self.known.has_place(&login.keys.home, now);
         if let Some(blocked) = self.address_blocked(login, now).filter(|_| !at_home) {
-            return Verdict::Refuse { delay: self.limits.longest_delay, counted: false, blocked };
+            return LoginDecision::Refuse { delay: self.limits.longest_delay, counted: false, blocked };
         }
         if self.is_known(login, now) && (at_home || self.refused_tries(login.keys.account, now) < MAX_REFUSED) {
-            return Verdict::Pass { known: true };
+            return LoginDecision::Pass { known: true };
         }
         if let Some(wait) = self.repeated(login, now) {
-            return Verdict::Repeated { delay: self.delay(login, now), wait };
+            return LoginDecision::Repeated { delay: self.delay(login, now), wait };
         }
         let account = if at_home { Room::Some } else { self.account_room(login.keys.account, now) };
         match account.and(self.upstream_room(login.keys.upstream, login, now)) {
             Room::Some => {
                 self.under_way.begin(login.keys.account);
                 self.under_way.begin(login.keys.upstream);
-                Verdict::Pass { known: false }
+                LoginDecision::Pass { known: false }
             }
-            Room::Later => Verdict::Wait,
+            Room::Later => LoginDecision::Wait,
             Room::None(blocked) => {
                 let (delay, counted) = self.refuse(login, now);
-                Verdict::Refuse { delay, counted, blocked }
+                LoginDecision::Refuse { delay, counted, blocked }
             }
         }
     }
 
     /// Tells whether a login that was let through as `known` or not may be tried at the address of a server. After [`Room::Some`]
     /// either [`done`](Self::done) or [`leave_server`](Self::leave_server) has to follow.
-    pub fn enter_server(&mut self, login: &Try, server: Key, known: bool, now: Instant) -> Room {
+    pub fn enter_server(&mut self, login: &Try, server: AdmissionKey, known: bool, now: Instant) -> Room {
         if known {
             return Room::Some;
         }
@@ -252,7 +252,7 @@ impl Logins {
     }
 
     /// It is not tried there any more.
-    pub fn leave_server(&mut self, server: Key, known: bool) {
+    pub fn leave_server(&mut self, server: AdmissionKey, known: bool) {
         if !known {
             self.under_way.end(server);
         }
@@ -260,12 +260,12 @@ impl Logins {
 
     /// A login for which there is no server. How long the answer is to wait; none if the address has failed too often to be told
     /// of any more.
-    pub fn lost(&mut self, prefix: Prefix, origin: Origin, now: Instant) -> Option<Duration> {
+    pub fn lost(&mut self, prefix: Prefix, origin: EntryOrigin, now: Instant) -> Option<Duration> {
         let failed = self.address_failures(prefix, now);
         if failed >= self.limits.per_address {
             return None;
         }
-        self.addresses.entry(prefix, origin, now, Window::default).note(now, self.limits.per_address);
+        self.addresses.entry(prefix, origin, now, FailureWindow::default).note(now, self.limits.per_address);
         Some(self.delay_after(failed.saturating_add(1)))
     }
 
@@ -286,7 +286,7 @@ impl Logins {
         if makes_accounts {
             self.known.forget_name(&login.keys.ordinary, now);
         } else {
-            self.known.touch(Kind::Name, login.keys.ordinary, login.origin, now);
+            self.known.touch(KnownKind::Name, login.keys.ordinary, login.origin, now);
         }
     }
 
@@ -294,10 +294,10 @@ impl Logins {
     /// from this address that the answer is to wait for [`longest_delay`](Self::longest_delay).
     pub fn invented(&mut self, login: &Try, now: Instant) -> Option<Blocked> {
         let FailedLogins { within, per_address, .. } = self.limits;
-        let window = self.invented.entry(login.prefix, login.origin, now, Window::default);
+        let window = self.invented.entry(login.prefix, login.origin, now, FailureWindow::default);
         let wait = window.wait(per_address, within, now);
         if window.count(within, now) >= per_address {
-            return Some(Blocked { limit: Limit::Address, wait });
+            return Some(Blocked { limit: LoginLimit::Address, wait });
         }
         window.note(now, per_address);
         None
@@ -309,8 +309,8 @@ impl Logins {
         &mut self,
         login: &Try,
         known: bool,
-        server: Option<Key>,
-        outcome: Outcome,
+        server: Option<AdmissionKey>,
+        outcome: LoginOutcome,
         now: Instant,
     ) -> Option<Duration> {
         if !known {
@@ -321,19 +321,19 @@ impl Logins {
             self.leave_server(server, known);
         }
         match outcome {
-            Outcome::Accepted => self.accept(login, server, now),
-            Outcome::Refused => {
+            LoginOutcome::Accepted => self.accept(login, server, now),
+            LoginOutcome::Refused => {
                 self.disown(login, now);
                 return Some(self.fail(login, server, now));
             }
             // What was right before is not wrong because the server cannot look it up.
-            Outcome::Unclear | Outcome::Broken if !known => {
-                if outcome == Outcome::Unclear {
+            LoginOutcome::Unclear | LoginOutcome::Broken if !known => {
+                if outcome == LoginOutcome::Unclear {
                     self.note_refused(login, false, now);
                 }
                 return Some(self.fail(login, server, now));
             }
-            Outcome::Unclear | Outcome::Broken | Outcome::Nothing => {}
+            LoginOutcome::Unclear | LoginOutcome::Broken | LoginOutcome::Nothing => {}
         }
         None
     }
@@ -350,7 +350,7 @@ impl Logins {
     fn address_blocked(&self, login: &Try, now: Instant) -> Option<Blocked> {
         let FailedLogins { within, per_address, .. } = self.limits;
         let failed = self.addresses.get(&login.prefix, now);
-        match room(failed, 0, (Limit::Address, per_address), within, now) {
+        match room(failed, 0, (LoginLimit::Address, per_address), within, now) {
             Room::None(blocked) => Some(blocked),
             Room::Some | Room::Later => self.servers_blocked(login, now),
         }
@@ -363,10 +363,10 @@ impl Logins {
         let oldest = recent.clone().next()?.1;
         let is_one_more = recent.clone().count() >= MAX_SERVERS && recent.all(|(key, _)| *key != login.keys.upstream);
         let wait = DAY.saturating_sub(now.saturating_duration_since(oldest));
-        is_one_more.then_some(Blocked { limit: Limit::Servers, wait })
+        is_one_more.then_some(Blocked { limit: LoginLimit::Servers, wait })
     }
 
-    fn refused_tries(&self, account: Key, now: Instant) -> usize {
+    fn refused_tries(&self, account: AdmissionKey, now: Instant) -> usize {
         self.accounts.get(&account, now).map_or(0, |account| account.refused.count(self.limits.within, now))
     }
 
@@ -374,20 +374,20 @@ impl Logins {
         self.refused.wait(&login.digest?, self.known.accepted_at(&login.keys.upstream), now)
     }
 
-    fn account_room(&self, account: Key, now: Instant) -> Room {
+    fn account_room(&self, account: AdmissionKey, now: Instant) -> Room {
         let failed = self.accounts.get(&account, now).map(|account| &account.failed);
-        let limit = (Limit::Account, self.limits.per_account);
+        let limit = (LoginLimit::Account, self.limits.per_account);
         room(failed, self.under_way.count(account), limit, self.limits.within, now)
     }
 
-    fn accept(&mut self, login: &Try, server: Option<Key>, now: Instant) {
+    fn accept(&mut self, login: &Try, server: Option<AdmissionKey>, now: Instant) {
         let Try { keys: LoginKeys { account, upstream, home, visit, .. }, origin, .. } = *login;
         self.bring_up(login, now);
         for key in [Some(account), Some(upstream), server].into_iter().flatten() {
-            self.known.touch(Kind::Name, key, origin, now);
+            self.known.touch(KnownKind::Name, key, origin, now);
         }
-        self.known.touch(Kind::Place, home, origin, now);
-        self.known.touch(Kind::Place, visit, origin, now);
+        self.known.touch(KnownKind::Place, home, origin, now);
+        self.known.touch(KnownKind::Place, visit, origin, now);
         let Some(digest) = login.digest else { return };
         self.refused.accepted(&digest);
         self.denied.remove(&digest);
@@ -415,20 +415,20 @@ impl Logins {
         }
     }
 
-    fn fail(&mut self, login: &Try, server: Option<Key>, now: Instant) -> Duration {
+    fn fail(&mut self, login: &Try, server: Option<AdmissionKey>, now: Instant) -> Duration {
         let FailedLogins { per_address, per_account, per_upstream, per_upstream_day, .. } = self.limits;
         let Try { keys, origin, .. } = *login;
         self.bring_up(login, now);
-        self.addresses.entry(login.prefix, origin, now, Window::default).note(now, per_address);
+        self.addresses.entry(login.prefix, origin, now, FailureWindow::default).note(now, per_address);
         self.accounts.entry(keys.account, origin, now, Failures::default).failed.note(now, per_account);
         let longest = per_upstream.max(per_upstream_day);
         let upstreams = [Some(keys.upstream), server];
         if upstreams.into_iter().flatten().any(|upstream| self.is_in_reserve(upstream, now)) {
-            self.reserved.entry(keys.account, origin, now, Window::default).note(now, longest);
-            self.reserved.entry(keys.neighbours, origin, now, Window::default).note(now, longest);
+            self.reserved.entry(keys.account, origin, now, FailureWindow::default).note(now, longest);
+            self.reserved.entry(keys.neighbours, origin, now, FailureWindow::default).note(now, longest);
         }
         for upstream in upstreams.into_iter().flatten() {
-            self.upstreams.entry(upstream, origin, now, Window::default).note(now, longest);
+            self.upstreams.entry(upstream, origin, now, FailureWindow::default).note(now, longest);
         }
         self.delay(login, now)
     }
@@ -454,7 +454,7 @@ impl Logins {
             if let Some(digest) = login.digest {
                 self.denied.entry(digest, origin, now, || ());
             }
-            self.addresses.entry(login.prefix, origin, now, Window::default).note(now, self.limits.per_address);
+            self.addresses.entry(login.prefix, origin, now, FailureWindow::default).note(now, self.limits.per_address);
             self.accounts.entry(keys.account, origin, now, Failures::default).refused.note(now, MAX_REFUSED);
         }
         (self.delay(login, now), !is_repeated)

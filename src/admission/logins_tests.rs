@@ -44,16 +44,16 @@ impl Lab {
 
     fn try_it(&mut self, login: &Try, password: &str) -> Got {
         match self.logins.judge(login, self.now) {
-            Verdict::Pass { known } => {
-                let outcome = if password == SECRET { Outcome::Accepted } else { Outcome::Refused };
+            LoginDecision::Pass { known } => {
+                let outcome = if password == SECRET { LoginOutcome::Accepted } else { LoginOutcome::Refused };
                 match self.logins.done(login, known, None, outcome, self.now) {
                     None => Got::In,
                     Some(delay) => Got::Wrong(delay.as_secs()),
                 }
             }
-            Verdict::Refuse { .. } => Got::NotAsked,
-            Verdict::Repeated { .. } => Got::Again,
-            Verdict::Wait => panic!("nothing is under way"),
+            LoginDecision::Refuse { .. } => Got::NotAsked,
+            LoginDecision::Repeated { .. } => Got::Again,
+            LoginDecision::Wait => panic!("nothing is under way"),
         }
     }
 }
@@ -112,11 +112,11 @@ fn the_owner_gets_in_from_anywhere_while_few_guess() {
     }
     assert_eq!(lab.log_in(2, "alice", SECRET), Got::In, "from the train");
     let mut stored = attempt("mail:993", 3, "alice", "another password that a watch knows");
-    let blocked = Blocked { limit: Limit::Account, wait: Duration::from_secs(600) };
-    let refused = Verdict::Refuse { delay: Duration::from_secs(4), counted: true, blocked };
+    let blocked = Blocked { limit: LoginLimit::Account, wait: Duration::from_secs(600) };
+    let refused = LoginDecision::Refuse { delay: Duration::from_secs(4), counted: true, blocked };
     assert_eq!(lab.logins.judge(&stored, lab.now), refused);
     stored.stored = true;
-    assert_eq!(lab.logins.judge(&stored, lab.now), Verdict::Pass { known: true });
+    assert_eq!(lab.logins.judge(&stored, lab.now), LoginDecision::Pass { known: true });
 }
 
 #[test]
@@ -188,13 +188,13 @@ fn logins_at_once_are_counted_as_if_they_failed() {
     let mut lab = Lab::new();
     let tries: Vec<Try> = (0..5).map(|n| attempt("mail:993", n, &format!("user{n}"), "x")).collect();
     for login in &tries[..4] {
-        assert_eq!(lab.logins.judge(login, lab.now), Verdict::Pass { known: false });
+        assert_eq!(lab.logins.judge(login, lab.now), LoginDecision::Pass { known: false });
     }
-    assert_eq!(lab.logins.judge(&tries[4], lab.now), Verdict::Wait);
-    assert_eq!(lab.logins.done(&tries[0], false, None, Outcome::Accepted, lab.now), None);
-    assert_eq!(lab.logins.judge(&tries[4], lab.now), Verdict::Pass { known: false });
+    assert_eq!(lab.logins.judge(&tries[4], lab.now), LoginDecision::Wait);
+    assert_eq!(lab.logins.done(&tries[0], false, None, LoginOutcome::Accepted, lab.now), None);
+    assert_eq!(lab.logins.judge(&tries[4], lab.now), LoginDecision::Pass { known: false });
     for login in &tries[1..] {
-        assert!(lab.logins.done(login, false, None, Outcome::Refused, lab.now).is_some());
+        assert!(lab.logins.done(login, false, None, LoginOutcome::Refused, lab.now).is_some());
     }
     assert_eq!(lab.log_in(9, "user9", SECRET), Got::NotAsked);
     assert_eq!(lab.log_in(9, "user0", "y"), Got::NotAsked);
@@ -205,20 +205,20 @@ fn an_outage_is_no_failed_login() {
     let mut lab = Lab::new();
     for n in 0..100 {
         let login = attempt("mail:993", 1, "alice", &n.to_string());
-        assert_eq!(lab.logins.judge(&login, lab.now), Verdict::Pass { known: false });
-        assert_eq!(lab.logins.done(&login, false, None, Outcome::Nothing, lab.now), None);
+        assert_eq!(lab.logins.judge(&login, lab.now), LoginDecision::Pass { known: false });
+        assert_eq!(lab.logins.done(&login, false, None, LoginOutcome::Nothing, lab.now), None);
     }
     assert_eq!(lab.log_in(1, "alice", SECRET), Got::In);
     // A bare NO to what was right before is an outage too.
     let right = attempt("mail:993", 1, "alice", SECRET);
     for _ in 0..100 {
-        assert_eq!(lab.logins.judge(&right, lab.now), Verdict::Pass { known: true });
-        assert_eq!(lab.logins.done(&right, true, None, Outcome::Unclear, lab.now), None);
+        assert_eq!(lab.logins.judge(&right, lab.now), LoginDecision::Pass { known: true });
+        assert_eq!(lab.logins.done(&right, true, None, LoginOutcome::Unclear, lab.now), None);
     }
     // To what was never right it may be a wrong password.
     let unknown = attempt("mail:993", 1, "alice", "?");
-    assert_eq!(lab.logins.judge(&unknown, lab.now), Verdict::Pass { known: false });
-    assert!(lab.logins.done(&unknown, false, None, Outcome::Unclear, lab.now).is_some());
+    assert_eq!(lab.logins.judge(&unknown, lab.now), LoginDecision::Pass { known: false });
+    assert!(lab.logins.done(&unknown, false, None, LoginOutcome::Unclear, lab.now).is_some());
 }
 
 #[test]
@@ -226,8 +226,8 @@ fn a_password_that_was_changed_is_known_no_more() {
     let mut lab = Lab::new();
     assert_eq!(lab.log_in(1, "alice", SECRET), Got::In);
     let old = attempt("mail:993", 1, "alice", SECRET);
-    assert_eq!(lab.logins.judge(&old, lab.now), Verdict::Pass { known: true });
-    assert!(lab.logins.done(&old, true, None, Outcome::Refused, lab.now).is_some());
+    assert_eq!(lab.logins.judge(&old, lab.now), LoginDecision::Pass { known: true });
+    assert!(lab.logins.done(&old, true, None, LoginOutcome::Refused, lab.now).is_some());
     assert_eq!(lab.log_in(1, "alice", SECRET), Got::Again);
     lab.pass(600);
     assert_eq!(lab.log_in(1, "alice", SECRET), Got::In);
@@ -270,10 +270,10 @@ fn a_longer_memory_counts_from_the_reload_on() {
 }
 
 /// What an attacker does at servers of their own, many times, to have others forgotten.
-fn flood(lab: &mut Lab, of: impl Fn(u16) -> Try, outcome: Outcome) {
+fn flood(lab: &mut Lab, of: impl Fn(u16) -> Try, outcome: LoginOutcome) {
     for n in 0..20_500 {
         let login = of(n);
-        if let Verdict::Pass { known } = lab.logins.judge(&login, lab.now) {
+        if let LoginDecision::Pass { known } = lab.logins.judge(&login, lab.now) {
             lab.logins.done(&login, known, None, outcome, lab.now);
         }
     }
@@ -285,7 +285,7 @@ fn no_flood_makes_the_guard_forget_counts_and_known_credentials_of_others() {
     let from_everywhere = |n: u16| open_attempt("evil:993", n, &format!("x{n}"), "x");
     let own_servers = |n: u16| open_attempt(&format!("evil{n}:993"), 200 + n % 256, &format!("x{n}"), "x");
     let everything = |n: u16| open_attempt(&format!("evil{n}:993"), n, &format!("x{n}"), "x");
-    for outcome in [Outcome::Nothing, Outcome::Broken, Outcome::Refused, Outcome::Accepted] {
+    for outcome in [LoginOutcome::Nothing, LoginOutcome::Broken, LoginOutcome::Refused, LoginOutcome::Accepted] {
         for (number, of) in [own_server, from_everywhere, own_servers, everything].into_iter().enumerate() {
             let mut lab = Lab::new();
             let victim = |address, password: &str| open_attempt("mail:993", address, "alice", password);
@@ -308,8 +308,8 @@ fn nothing_is_entered_before_something_failed() {
     let mut lab = Lab::new();
     for n in 0..100 {
         let login = attempt("mail:993", 1, &format!("user{n}"), "x");
-        assert_eq!(lab.logins.judge(&login, lab.now), Verdict::Pass { known: false });
-        assert_eq!(lab.logins.done(&login, false, None, Outcome::Nothing, lab.now), None);
+        assert_eq!(lab.logins.judge(&login, lab.now), LoginDecision::Pass { known: false });
+        assert_eq!(lab.logins.done(&login, false, None, LoginOutcome::Nothing, lab.now), None);
     }
     let logins = &lab.logins;
     assert_eq!(
@@ -339,13 +339,13 @@ fn a_broken_connection_counts_unless_the_credentials_are_known() {
     assert_eq!(lab.log_in(1, "alice", SECRET), Got::In);
     let known = attempt("mail:993", 1, "alice", SECRET);
     for _ in 0..50 {
-        assert_eq!(lab.logins.judge(&known, lab.now), Verdict::Pass { known: true });
-        assert_eq!(lab.logins.done(&known, true, None, Outcome::Broken, lab.now), None);
+        assert_eq!(lab.logins.judge(&known, lab.now), LoginDecision::Pass { known: true });
+        assert_eq!(lab.logins.done(&known, true, None, LoginOutcome::Broken, lab.now), None);
     }
     for n in 0..4 {
         let login = attempt("mail:993", 2, &format!("user{n}"), "x");
-        assert_eq!(lab.logins.judge(&login, lab.now), Verdict::Pass { known: false });
-        let delay = lab.logins.done(&login, false, None, Outcome::Broken, lab.now);
+        assert_eq!(lab.logins.judge(&login, lab.now), LoginDecision::Pass { known: false });
+        let delay = lab.logins.done(&login, false, None, LoginOutcome::Broken, lab.now);
         assert_eq!(delay, Some(Duration::from_secs(1 << n)));
     }
     assert_eq!(lab.log_in(2, "user9", "x"), Got::NotAsked);
@@ -430,7 +430,7 @@ fn a_refused_phone_that_repeats_its_password_does_not_lock_its_network() {
 fn a_refusal_gives_the_true_waiting_time() {
     let mut lab = Lab::new();
     let blocked = |lab: &mut Lab, login: &Try| match lab.logins.judge(login, lab.now) {
-        Verdict::Refuse { blocked, .. } => (blocked.limit, blocked.wait.as_secs()),
+        LoginDecision::Refuse { blocked, .. } => (blocked.limit, blocked.wait.as_secs()),
         other => panic!("{other:?}"),
     };
     for n in 0..4 {
@@ -438,7 +438,7 @@ fn a_refusal_gives_the_true_waiting_time() {
         lab.pass(30);
     }
     let login = attempt("mail:993", 1, "alice", SECRET);
-    assert_eq!(blocked(&mut lab, &login), (Limit::Upstream, 480));
+    assert_eq!(blocked(&mut lab, &login), (LoginLimit::Upstream, 480));
     let strain = lab.logins.strain(login.keys.upstream, lab.now).unwrap();
     assert_eq!((strain.failed, strain.limit, strain.wait.as_secs()), (4, 4, 480));
     lab.pass(480);
@@ -451,7 +451,7 @@ fn a_refusal_gives_the_true_waiting_time() {
     }
     lab.pass(600);
     let (limit, wait) = blocked(&mut lab, &login);
-    assert!(limit == Limit::Upstream && wait > 3600, "{wait}");
+    assert!(limit == LoginLimit::Upstream && wait > 3600, "{wait}");
     lab.pass(wait);
     assert_eq!(lab.try_it(&login, SECRET), Got::In);
 }

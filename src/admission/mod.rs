@@ -19,5 +19,5 @@ pub mod report;
 mod window;
 
 pub(crate) use bounded::Bounded;
-pub use fair_map::Origin;
+pub use fair_map::EntryOrigin;
 pub use prefix::Prefix;

@@ -13,7 +13,7 @@ use super::Prefix;
 
 /// How many there may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct SlotLimits {
     /// In all.
     pub connections: usize,
     /// From one prefix.
@@ -26,7 +26,7 @@ pub struct Limits {
 
 /// Why a connection is turned away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Full {
+pub enum SlotsFull {
     /// All places are taken by clients that are logged in.
     #[error("all connections are in use")]
     All,
@@ -58,16 +58,16 @@ impl Places {
     /// already.
     ///
     /// # Errors
-    /// [`Full`] if there is none.
-    pub fn enter(&mut self, id: Id, prefix: Prefix, limits: &Limits) -> Result<Option<Id>, Full> {
+    /// [`SlotsFull`] if there is none.
+    pub fn enter(&mut self, id: Id, prefix: Prefix, limits: &SlotLimits) -> Result<Option<Id>, SlotsFull> {
         let number = |of: &HashMap<Prefix, BTreeSet<Id>>| of.get(&prefix).map_or(0, BTreeSet::len);
         let waiting = number(&self.waiting).saturating_add(number(&self.trying));
         let of_prefix = self.by_prefix.get(&prefix).copied().unwrap_or(0);
         if of_prefix >= limits.per_address || waiting >= limits.before_login_per_address {
-            return Err(Full::Address);
+            return Err(SlotsFull::Address);
         }
         let crowded = self.waiting_total >= limits.before_login || self.total >= limits.connections;
-        let evicted = if crowded { Some(self.evict().ok_or(Full::All)?) } else { None };
+        let evicted = if crowded { Some(self.evict().ok_or(SlotsFull::All)?) } else { None };
         self.count(prefix);
         self.waiting_total = self.waiting_total.saturating_add(1);
         self.waiting.entry(prefix).or_default().insert(id);
@@ -81,7 +81,7 @@ impl Places {
     }
 
     /// The connection's login is being tried.
-    pub fn begin_try(&mut self, id: Id, prefix: Prefix, limits: &Limits) {
+    pub fn begin_try(&mut self, id: Id, prefix: Prefix, limits: &SlotLimits) {
         if self.trying_total < limits.before_login / 2 && take(&mut self.waiting, id, prefix) {
             self.trying_total = self.trying_total.saturating_add(1);
             self.trying.entry(prefix).or_default().insert(id);
@@ -154,7 +154,8 @@ fn oldest_of_most(of: &HashMap<Prefix, BTreeSet<Id>>) -> Option<(Id, Prefix)> {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { connections: 10, per_address: 4, before_login: 6, before_login_per_address: 3 };
+    const LIMITS: SlotLimits =
+        SlotLimits { connections: 10, per_address: 4, before_login: 6, before_login_per_address: 3 };
 
     fn prefix(number: u8) -> Prefix {
         Prefix::of([192, 0, 2, number].into())
@@ -166,11 +167,11 @@ mod tests {
         for id in 0..3 {
             assert_eq!(places.enter(id, prefix(1), &LIMITS), Ok(None));
         }
-        assert_eq!(places.enter(3, prefix(1), &LIMITS), Err(Full::Address));
+        assert_eq!(places.enter(3, prefix(1), &LIMITS), Err(SlotsFull::Address));
         places.logged_in(0, prefix(1));
         assert_eq!(places.enter(4, prefix(1), &LIMITS), Ok(None));
         places.logged_in(1, prefix(1));
-        assert_eq!(places.enter(5, prefix(1), &LIMITS), Err(Full::Address), "four in all");
+        assert_eq!(places.enter(5, prefix(1), &LIMITS), Err(SlotsFull::Address), "four in all");
         places.leave_logged_in(prefix(1));
         assert_eq!(places.enter(6, prefix(1), &LIMITS), Ok(None));
     }
@@ -207,7 +208,7 @@ mod tests {
         places.end_try(0, prefix(0));
         assert_eq!(places.enter(10, prefix(10), &LIMITS), Ok(Some(0)), "its login has failed");
         // Where all places are in use, the last of those without a login go as well.
-        let full = Limits { connections: 6, before_login: 100, ..LIMITS };
+        let full = SlotLimits { connections: 6, before_login: 100, ..LIMITS };
         for (id, evicted) in [(11, 7), (12, 8), (13, 9), (14, 10)] {
             let address = u8::try_from(id).unwrap();
             assert_eq!(places.enter(id, prefix(address), &full), Ok(Some(evicted)));
@@ -235,7 +236,7 @@ mod tests {
         // It had to go when its login succeeded.
         places.logged_in(9, prefix(9));
         places.logged_in(10, prefix(10));
-        assert_eq!(places.enter(11, prefix(11), &LIMITS), Err(Full::All));
+        assert_eq!(places.enter(11, prefix(11), &LIMITS), Err(SlotsFull::All));
         (0..11).for_each(|address| places.leave_logged_in(prefix(address)));
         assert_eq!((places.total, places.waiting_total), (0, 0));
         assert!(places.by_prefix.is_empty() && places.waiting.is_empty(), "nothing is kept of who is gone");

@@ -7,10 +7,10 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::fair_map::Origin;
+use super::fair_map::EntryOrigin;
 use super::gate::LoginGate;
-use super::key::Key;
-use super::known::{Changes, Kind, KnownEntry};
+use super::key::AdmissionKey;
+use super::known::{KnownChanges, KnownEntry, KnownKind};
 use crate::push::registry::Registry;
 use crate::store::{KnownLogin, UnixTime};
 
@@ -21,9 +21,9 @@ const EVERY: Duration = Duration::from_secs(10);
 #[must_use]
 pub fn from_state(rows: &[KnownLogin], now: UnixTime) -> Vec<KnownEntry> {
     let entry = |row: &KnownLogin| KnownEntry {
-        key: Key(row.key),
-        kind: if row.is_place { Kind::Place } else { Kind::Name },
-        origin: Origin { network: row.network, upstream: row.upstream, is_open: row.is_open },
+        key: AdmissionKey(row.key),
+        kind: if row.is_place { KnownKind::Place } else { KnownKind::Name },
+        origin: EntryOrigin { network: row.network, upstream: row.upstream, is_open: row.is_open },
         age: row.seen.age(now),
     };
     rows.iter().map(entry).collect()
@@ -33,7 +33,7 @@ pub fn from_state(rows: &[KnownLogin], now: UnixTime) -> Vec<KnownEntry> {
 pub async fn keep_known_logins(gate: Arc<LoginGate>, registry: Registry, stop: CancellationToken) {
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut unwritten = Changes::default();
+    let mut unwritten = KnownChanges::default();
     loop {
         let is_last = stop.run_until_cancelled(ticks.tick()).await.is_none();
         // What could not be written is tried again alone, so that no more than one batch waits here.
@@ -42,7 +42,7 @@ pub async fn keep_known_logins(gate: Arc<LoginGate>, registry: Registry, stop: C
         }
         if !unwritten.is_empty() {
             match write(&registry, &unwritten).await {
-                Ok(()) => unwritten = Changes::default(),
+                Ok(()) => unwritten = KnownChanges::default(),
                 Err(error) => debug!("known login names are not written yet: {error}"),
             }
         }
@@ -52,11 +52,11 @@ pub async fn keep_known_logins(gate: Arc<LoginGate>, registry: Registry, stop: C
     }
 }
 
-async fn write(registry: &Registry, changes: &Changes) -> Result<(), crate::store::StoreError> {
+async fn write(registry: &Registry, changes: &KnownChanges) -> Result<(), crate::store::StoreError> {
     let now = UnixTime::now();
     let row = |entry: &KnownEntry| KnownLogin {
         key: entry.key.0,
-        is_place: entry.kind == Kind::Place,
+        is_place: entry.kind == KnownKind::Place,
         network: entry.origin.network,
         upstream: entry.origin.upstream,
         is_open: entry.origin.is_open,

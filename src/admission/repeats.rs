@@ -10,7 +10,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::fair_map::{FairMap, Origin};
+use super::fair_map::{EntryOrigin, FairMap};
 use super::logins::Digest;
 
 /// The longest wait, unless the first is longer.
@@ -63,7 +63,7 @@ impl Repeats {
     pub(super) fn refused(
         &mut self,
         digest: Digest,
-        origin: Origin,
+        origin: EntryOrigin,
         accepted: Option<Instant>,
         is_clear: bool,
         now: Instant,

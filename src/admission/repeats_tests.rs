@@ -7,19 +7,19 @@ const MINUTE: u64 = 60;
 const DAY_OF_MINUTES: u64 = 24 * 60;
 
 /// A login every minute whose outcome at the server is this, if the server is asked.
-fn tries(lab: &mut Lab, login: &Try, outcome: Outcome) -> bool {
+fn tries(lab: &mut Lab, login: &Try, outcome: LoginOutcome) -> bool {
     match lab.logins.judge(login, lab.now) {
-        Verdict::Pass { known } => {
+        LoginDecision::Pass { known } => {
             lab.logins.done(login, known, None, outcome, lab.now);
             true
         }
-        Verdict::Wait => panic!("nothing is under way"),
-        Verdict::Repeated { .. } | Verdict::Refuse { .. } => false,
+        LoginDecision::Wait => panic!("nothing is under way"),
+        LoginDecision::Repeated { .. } | LoginDecision::Refuse { .. } => false,
     }
 }
 
 /// How often the server is asked about an old password in each of three days. Somebody else logs in every so many minutes.
-fn failures_a_day(outcome: Outcome, others: Option<u64>) -> Vec<usize> {
+fn failures_a_day(outcome: LoginOutcome, others: Option<u64>) -> Vec<usize> {
     let mut lab = Lab::new();
     let mut days = vec![0; 3];
     let phone = attempt("mail:993", 1, "alice", "last year's");
@@ -37,14 +37,14 @@ fn failures_a_day(outcome: Outcome, others: Option<u64>) -> Vec<usize> {
 #[test]
 fn phone_with_an_old_password_fails_some_ten_times_a_day() {
     for others in [1, 7, 60] {
-        let days = failures_a_day(Outcome::Refused, Some(others));
+        let days = failures_a_day(LoginOutcome::Refused, Some(others));
         assert!(days[0] <= 16 && days[1..].iter().all(|day| *day <= 7), "{others}: {days:?}");
     }
     // Nobody else shows that the server is well.
-    let alone = failures_a_day(Outcome::Refused, None);
+    let alone = failures_a_day(LoginOutcome::Refused, None);
     assert!(alone[0] <= 16 && alone[1..].iter().all(|day| *day <= 7), "{alone:?}");
     for others in [Some(1), Some(60), None] {
-        let bare = failures_a_day(Outcome::Unclear, others);
+        let bare = failures_a_day(LoginOutcome::Unclear, others);
         assert!(bare[0] <= 30 && bare[1..].iter().all(|day| *day <= 7), "a bare NO, {others:?}: {bare:?}");
     }
 }
@@ -90,14 +90,14 @@ fn after_an_outage(phones: u16) -> Vec<u64> {
     let mut lab = Lab::new();
     let logins: Vec<Try> = (0..phones).map(|n| attempt("mail:993", n, &format!("user{n}"), SECRET)).collect();
     for login in &logins {
-        assert!(tries(&mut lab, login, Outcome::Accepted));
+        assert!(tries(&mut lab, login, LoginOutcome::Accepted));
     }
     let mut waits = vec![None; logins.len()];
     for minute in 0..4 * 60 {
         lab.pass(MINUTE);
         for (login, wait) in logins.iter().zip(&mut waits).filter(|(_, wait)| wait.is_none()) {
-            let outcome = if minute < 120 { Outcome::Refused } else { Outcome::Accepted };
-            if tries(&mut lab, login, outcome) && outcome == Outcome::Accepted {
+            let outcome = if minute < 120 { LoginOutcome::Refused } else { LoginOutcome::Accepted };
+            if tries(&mut lab, login, outcome) && outcome == LoginOutcome::Accepted {
                 *wait = Some(minute - 120);
             }
         }
@@ -124,14 +124,14 @@ fn waits_double_to_four_hours_and_are_forgotten_after_a_day() {
         assert_eq!(lab.log_in(2, "bob", SECRET), Got::In);
         lab.pass(MINUTE);
         since += 1;
-        if tries(&mut lab, &phone, Outcome::Refused) {
+        if tries(&mut lab, &phone, LoginOutcome::Refused) {
             asked += 1;
             waits.push(std::mem::take(&mut since));
         }
     }
     assert_eq!(waits[1..], [10, 20, 40, 80, 160, 240, 240]);
     lab.pass(25 * 3600);
-    assert!(tries(&mut lab, &phone, Outcome::Refused));
-    let Verdict::Repeated { wait, .. } = lab.logins.judge(&phone, lab.now) else { panic!("asked again at once") };
+    assert!(tries(&mut lab, &phone, LoginOutcome::Refused));
+    let LoginDecision::Repeated { wait, .. } = lab.logins.judge(&phone, lab.now) else { panic!("asked again at once") };
     assert_eq!(wait, Duration::from_secs(600));
 }

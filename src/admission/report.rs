@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tracing::info;
 
-use super::logins::{Blocked, Limit};
+use super::logins::{Blocked, LoginLimit};
 
 /// The log's target, also for filters.
 pub const TARGET: &str = "deltapush::login";
@@ -49,10 +49,10 @@ fn line(address: IpAddr, user: &str, upstream: &str, how: How) -> String {
 
 fn line_of_limit(address: IpAddr, user: &str, upstream: &str, Blocked { limit, wait }: Blocked) -> String {
     let limit = match limit {
-        Limit::Address => "per_address",
-        Limit::Account => "per_account",
-        Limit::Upstream => "per_upstream",
-        Limit::Servers => "too many mail servers",
+        LoginLimit::Address => "per_address",
+        LoginLimit::Account => "per_account",
+        LoginLimit::Upstream => "per_upstream",
+        LoginLimit::Servers => "too many mail servers",
     };
     let (address, wait) = (address.to_canonical(), in_words(wait));
     format!("login not tried from {address}: limit {limit} is reached for {wait}, {}", shown(user, upstream))
@@ -89,7 +89,7 @@ mod tests {
             line(address, "alice@example.org", "imap.example.org:993", How::ByServer),
             "failed login from 192.0.2.1: refused by the mail server, user \"alice@example.org\", upstream \"imap.example.org:993\""
         );
-        let blocked = Blocked { limit: Limit::Upstream, wait: Duration::from_secs(471) };
+        let blocked = Blocked { limit: LoginLimit::Upstream, wait: Duration::from_secs(471) };
         assert_eq!(
             line_of_limit(address, "alice@example.org", "imap.example.org:993", blocked),
             "login not tried from 192.0.2.1: limit per_upstream is reached for 8 minutes, user \"alice@example.org\", \

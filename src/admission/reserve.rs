@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::{DAY, Limit, Logins, Room, Try};
-use crate::admission::key::{Key, LoginKeys};
+use super::{DAY, LoginLimit, Logins, Room, Try};
+use crate::admission::key::{AdmissionKey, LoginKeys};
 use crate::admission::window::room;
 use crate::policy::FailedLogins;
 
@@ -23,7 +23,7 @@ pub struct Strain {
 impl Logins {
     /// The failures that count at a mail server, if logins of strangers are refused for them now.
     #[must_use]
-    pub fn strain(&self, upstream: Key, now: Instant) -> Option<Strain> {
+    pub fn strain(&self, upstream: AdmissionKey, now: Instant) -> Option<Strain> {
         let FailedLogins { within, per_upstream, per_upstream_day, .. } = self.limits;
         let window = self.upstreams.get(&upstream, now)?;
         let has_reserve = self.has_reserve(upstream, now);
@@ -36,26 +36,26 @@ impl Logins {
     }
 
     /// Room at a mail server, by its name or its address.
-    pub(super) fn upstream_room(&self, upstream: Key, login: &Try, now: Instant) -> Room {
+    pub(super) fn upstream_room(&self, upstream: AdmissionKey, login: &Try, now: Instant) -> Room {
         let FailedLogins { within, per_upstream, per_upstream_day, .. } = self.limits;
         let is_reserved = self.has_reserve(upstream, now) && !self.has_claim(login, now);
         let failed = self.upstreams.get(&upstream, now);
         let of = |limit: usize, within: Duration| {
             let limit = if is_reserved { for_strangers(limit) } else { limit };
-            room(failed, self.under_way.count(upstream), (Limit::Upstream, limit), within, now)
+            room(failed, self.under_way.count(upstream), (LoginLimit::Upstream, limit), within, now)
         };
         of(per_upstream, within).and(of(per_upstream_day, DAY))
     }
 
     /// Tells whether a part of the limit of this mail server is reserved: for somebody, that is, who has logged in there some time ago.
-    fn has_reserve(&self, upstream: Key, now: Instant) -> bool {
+    fn has_reserve(&self, upstream: AdmissionKey, now: Instant) -> bool {
         self.known.is_old_name(&upstream, self.limits.within, now)
     }
 
     /// Tells whether the login may use the part that is reserved: by its name or by its network, each of which has a bound.
     fn has_claim(&self, login: &Try, now: Instant) -> bool {
         let FailedLogins { within, per_upstream, per_upstream_day, .. } = self.limits;
-        let is_left = |key: &Key| {
+        let is_left = |key: &AdmissionKey| {
             self.reserved.get(key, now).is_none_or(|used| {
                 used.count(within, now) < for_one(per_upstream) && used.count(DAY, now) < for_one(per_upstream_day)
             })
@@ -66,7 +66,7 @@ impl Logins {
     }
 
     /// Tells whether one more failure at the mail server is one of the reserved part.
-    pub(super) fn is_in_reserve(&self, upstream: Key, now: Instant) -> bool {
+    pub(super) fn is_in_reserve(&self, upstream: AdmissionKey, now: Instant) -> bool {
         let FailedLogins { within, per_upstream, per_upstream_day, .. } = self.limits;
         let Some(failed) = self.upstreams.get(&upstream, now) else { return false };
         let is_used_up = |limit, within| failed.count(within, now) >= for_strangers(limit);

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 /// Times of failures, the latest last; never longer than the largest limit that it is compared with.
 #[derive(Debug, Default)]
-pub(super) struct Window(VecDeque<Instant>);
+pub(super) struct FailureWindow(VecDeque<Instant>);
 
 /// A limit that refuses a login.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Limit {
+pub enum LoginLimit {
     /// Failures from the address of the client.
     Address,
     /// Failures for the account.
@@ -24,7 +24,7 @@ pub enum Limit {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Blocked {
     /// Which one.
-    pub limit: Limit,
+    pub limit: LoginLimit,
     /// Until it is not any more, if nothing else fails.
     pub wait: Duration,
 }
@@ -52,7 +52,7 @@ impl Room {
     }
 }
 
-impl Window {
+impl FailureWindow {
     pub(super) fn note(&mut self, now: Instant, limit: usize) {
         while self.0.len() >= limit.max(1) {
             self.0.pop_front();
@@ -73,9 +73,9 @@ impl Window {
 
 /// Compares what failed, and what is under way and may fail yet, with a limit.
 pub(super) fn room(
-    failed: Option<&Window>,
+    failed: Option<&FailureWindow>,
     under_way: usize,
-    (limit, number): (Limit, usize),
+    (limit, number): (LoginLimit, usize),
     within: Duration,
     now: Instant,
 ) -> Room {
@@ -98,14 +98,17 @@ mod tests {
     fn waiting_time_ends_when_the_decisive_failure_is_old_enough() {
         let (start, within) = (Instant::now(), Duration::from_secs(600));
         let at = |second| start + Duration::from_secs(second);
-        let mut window = Window::default();
+        let mut window = FailureWindow::default();
         [0, 10, 200].into_iter().for_each(|second| window.note(at(second), 4));
         assert_eq!(window.wait(3, within, at(300)), Duration::from_secs(300));
         assert_eq!(window.wait(2, within, at(300)), Duration::from_secs(310));
         assert_eq!(window.wait(4, within, at(300)), Duration::ZERO);
         assert_eq!(window.count(within, at(609)), 2);
-        let full = |number| room(Some(&window), 0, (Limit::Account, number), within, at(300));
-        assert_eq!(full(3), Room::None(Blocked { limit: Limit::Account, wait: Duration::from_secs(300) }));
-        assert_eq!((full(4), room(Some(&window), 1, (Limit::Account, 4), within, at(300))), (Room::Some, Room::Later));
+        let full = |number| room(Some(&window), 0, (LoginLimit::Account, number), within, at(300));
+        assert_eq!(full(3), Room::None(Blocked { limit: LoginLimit::Account, wait: Duration::from_secs(300) }));
+        assert_eq!(
+            (full(4), room(Some(&window), 1, (LoginLimit::Account, 4), within, at(300))),
+            (Room::Some, Room::Later)
+        );
     }
 }

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 
 use super::{Unfulfilled, progress};
 use crate::admin::control;
-use crate::admin::question::{Named, Question};
+use crate::admin::question::{AccountName, ControlQuestion};
 use crate::admin::table::{self, Layout};
 use crate::admin::timeline::AccountHistory;
 use crate::admin::words::tame;
@@ -15,7 +15,7 @@ use crate::config::Config;
 
 /// What may stand behind `deltapush account`.
 #[derive(Debug, Clone, Args)]
-pub struct Arguments {
+pub struct AccountArguments {
     /// Its login name, as `deltapush status` shows it
     #[arg(value_name = "NAME")]
     name: String,
@@ -26,11 +26,11 @@ pub struct Arguments {
     #[arg(long)]
     json: bool,
     #[command(subcommand)]
-    action: Option<Action>,
+    action: Option<AccountCommand>,
 }
 
 #[derive(Debug, Clone, Subcommand)]
-enum Action {
+enum AccountCommand {
     /// Erase all that is kept of it: tokens, what it is watched with, its watch, its history
     Forget {
         /// Do not ask whether that is meant
@@ -45,25 +45,25 @@ enum Action {
 ///
 /// # Errors
 /// [`control::AskError`] if no deltapush answers; [`Unfulfilled`] if it did not come about.
-pub fn run(config: &Config, asked: &Arguments) -> anyhow::Result<()> {
-    let named = Named { name: asked.name.clone(), server: asked.server.clone() };
+pub fn run(config: &Config, asked: &AccountArguments) -> anyhow::Result<()> {
+    let named = AccountName { name: asked.name.clone(), server: asked.server.clone() };
     match asked.action {
         None => show(config, &named, asked.json),
-        Some(Action::Forget { yes }) => forget(config, &named, yes),
-        Some(Action::Rewatch) => progress::follow(config, &Question::Rewatch(named)),
+        Some(AccountCommand::Forget { yes }) => forget(config, &named, yes),
+        Some(AccountCommand::Rewatch) => progress::follow(config, &ControlQuestion::Rewatch(named)),
     }
 }
 
-fn show(config: &Config, named: &Named, json: bool) -> anyhow::Result<()> {
-    let answer = answer(config, &Question::Account(named.clone()))?;
+fn show(config: &Config, named: &AccountName, json: bool) -> anyhow::Result<()> {
+    let answer = answer(config, &ControlQuestion::Account(named.clone()))?;
     let text = if json { answer + "\n" } else { table::account(&history(&answer)?, Layout::of_terminal()) };
     io::stdout().write_all(text.as_bytes()).context("cannot print")
 }
 
-fn forget(config: &Config, named: &Named, yes: bool) -> anyhow::Result<()> {
+fn forget(config: &Config, named: &AccountName, yes: bool) -> anyhow::Result<()> {
     // Exactly the one that was asked about is forgotten, not another that comes meanwhile.
-    let account = history(&answer(config, &Question::Account(named.clone()))?)?.account;
-    let exactly = Named { name: account.name.clone(), server: Some(account.server.clone()) };
+    let account = history(&answer(config, &ControlQuestion::Account(named.clone()))?)?.account;
+    let exactly = AccountName { name: account.name.clone(), server: Some(account.server.clone()) };
     if !yes {
         if !io::stdin().is_terminal() {
             let words = "nothing is forgotten without being asked: say --yes where nobody can answer";
@@ -83,11 +83,11 @@ fn forget(config: &Config, named: &Named, yes: bool) -> anyhow::Result<()> {
             return Err(Unfulfilled("nothing is forgotten".into()).into());
         }
     }
-    let answer = answer(config, &Question::Forget(exactly))?;
+    let answer = answer(config, &ControlQuestion::Forget(exactly))?;
     io::stdout().write_all(answer.as_bytes()).context("cannot print")
 }
 
-fn answer(config: &Config, question: &Question) -> anyhow::Result<String> {
+fn answer(config: &Config, question: &ControlQuestion) -> anyhow::Result<String> {
     let mut answer = String::new();
     control::ask(&config.storage.directory, question)?.read_to_string(&mut answer).context("the answer broke off")?;
     Ok(answer)

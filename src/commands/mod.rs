@@ -19,7 +19,7 @@ pub struct Unfulfilled(pub(crate) String);
 /// Why a command did not do what it was asked for: what happened, and what to do.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
-pub struct Refusal {
+pub struct CommandError {
     /// For a person.
     pub message: String,
     /// Whose move it is.
@@ -40,8 +40,8 @@ pub enum Fault {
 }
 
 impl Fault {
-    fn because(self, message: impl Into<String>) -> Refusal {
-        Refusal { message: printable(&message.into()), fault: self }
+    fn because(self, message: impl Into<String>) -> CommandError {
+        CommandError { message: printable(&message.into()), fault: self }
     }
 }
 

@@ -4,13 +4,13 @@ use std::io::{self, BufRead, IsTerminal};
 
 use zeroize::Zeroizing;
 
-use super::{Fault, Refusal};
+use super::{CommandError, Fault};
 
 /// The longest password that is taken.
 const MAX_LEN: u64 = 1000;
 
 /// Asks for a password on the terminal; with something else as standard input, reads its first line. It may be empty.
-pub(super) fn read(prompt: &str) -> Result<Zeroizing<String>, Refusal> {
+pub(super) fn read(prompt: &str) -> Result<Zeroizing<String>, CommandError> {
     let password = if io::stdin().is_terminal() {
         let typed = rpassword::prompt_password(prompt);
         Zeroizing::new(typed.map_err(|error| Fault::System.because(format!("cannot read the password: {error}")))?)
@@ -23,7 +23,7 @@ pub(super) fn read(prompt: &str) -> Result<Zeroizing<String>, Refusal> {
     Ok(password)
 }
 
-fn first_line(input: impl BufRead) -> Result<Zeroizing<String>, Refusal> {
+fn first_line(input: impl BufRead) -> Result<Zeroizing<String>, CommandError> {
     // As long as it may become: a text that grows leaves copies behind.
     let mut line = Zeroizing::new(String::with_capacity(4096));
     let read = input.take(MAX_LEN.saturating_add(2)).read_line(&mut line);

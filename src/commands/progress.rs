@@ -6,7 +6,7 @@ use anyhow::Context;
 
 use super::Unfulfilled;
 use crate::admin::control;
-use crate::admin::question::{Progress, Question};
+use crate::admin::question::{ControlQuestion, TaskProgress};
 use crate::admin::words::tame;
 use crate::config::Config;
 
@@ -14,11 +14,12 @@ use crate::config::Config;
 ///
 /// # Errors
 /// [`control::AskError`] if no deltapush answers; [`Unfulfilled`] if it did not come about.
-pub fn follow(config: &Config, question: &Question) -> anyhow::Result<()> {
+pub fn follow(config: &Config, question: &ControlQuestion) -> anyhow::Result<()> {
     let answer = BufReader::new(control::ask(&config.storage.directory, question)?);
     for line in answer.lines() {
         let line = line.context("the answer broke off")?;
-        let progress: Progress = serde_json::from_str(&line).context("the answer is of another version's deltapush")?;
+        let progress: TaskProgress =
+            serde_json::from_str(&line).context("the answer is of another version's deltapush")?;
         match progress.done {
             Some(false) => return Err(Unfulfilled(tame(&progress.words)).into()),
             _ => writeln!(io::stdout(), "{}", tame(&progress.words)).context("cannot print")?,

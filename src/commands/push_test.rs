@@ -5,12 +5,12 @@ use std::time::Duration;
 use clap::Args;
 
 use super::progress;
-use crate::admin::question::{Named, Question};
+use crate::admin::question::{AccountName, ControlQuestion};
 use crate::config::Config;
 
 /// What may stand behind `deltapush push-test`.
 #[derive(Debug, Clone, Args)]
-pub struct Arguments {
+pub struct PushTestArguments {
     /// The account's login name, as `deltapush status` shows it
     #[arg(value_name = "NAME")]
     name: String,
@@ -30,8 +30,8 @@ pub struct Arguments {
 /// # Errors
 /// [`AskError`](crate::admin::control::AskError) if no deltapush answers; [`Unfulfilled`](super::Unfulfilled) if a device did not
 /// connect.
-pub fn run(config: &Config, asked: &Arguments) -> anyhow::Result<()> {
-    let account = Named { name: asked.name.clone(), server: asked.server.clone() };
+pub fn run(config: &Config, asked: &PushTestArguments) -> anyhow::Result<()> {
+    let account = AccountName { name: asked.name.clone(), server: asked.server.clone() };
     let (device, seconds) = (asked.device.clone(), asked.wait.as_secs());
-    progress::follow(config, &Question::PushTest { account, device, seconds })
+    progress::follow(config, &ControlQuestion::PushTest { account, device, seconds })
 }

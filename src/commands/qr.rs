@@ -2,17 +2,17 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use super::{Fault, Refusal, password};
+use super::{CommandError, Fault, password};
 use crate::config::{Config, ListenerTls, LoginTemplate, Route, Submission};
-use crate::handout::dclogin::{self, Login};
-use crate::handout::outgoing::{self, Found};
-use crate::handout::qr::{self, Shown};
+use crate::handout::dclogin::{self, LoginCode};
+use crate::handout::outgoing::{self, SubmissionServer};
+use crate::handout::qr::{self, CodeSurface};
 use crate::handout::{self, Incoming, Outgoing};
 use crate::upstream::Upstreams;
 
 /// What the command line says.
 #[derive(Debug, Clone, clap::Args)]
-pub struct Options {
+pub struct QrOptions {
     /// The mail address; its password is asked for, or read from standard input
     pub address: String,
     /// Where its mail is sent, in place of what the configuration says or what is found: smtps://host or smtp://host
@@ -31,7 +31,7 @@ pub struct Options {
 
 /// What goes into a code beside the password.
 #[derive(Debug)]
-pub(super) struct Settings {
+pub(super) struct CodeSettings {
     pub(super) address: String,
     pub(super) incoming: Incoming,
     pub(super) outgoing: Option<Outgoing>,
@@ -41,8 +41,8 @@ pub(super) struct Settings {
 /// Finds the settings, asks for the password, and prints the code on standard output, all else on standard error.
 ///
 /// # Errors
-/// [`Refusal`] if there is no code for this address.
-pub async fn run(config: &Config, options: &Options) -> Result<(), Refusal> {
+/// [`CommandError`] if there is no code for this address.
+pub async fn run(config: &Config, options: &QrOptions) -> Result<(), CommandError> {
     let mut told = io::stderr();
     let settings = find(config, options, &mut told).await?;
     // Blocks, which nobody else has to wait for.
@@ -54,7 +54,7 @@ pub async fn run(config: &Config, options: &Options) -> Result<(), Refusal> {
     printed.map_err(|error| Fault::System.because(format!("cannot print: {error}")))?
 }
 
-async fn find(config: &Config, options: &Options, told: &mut impl Write) -> Result<Settings, Refusal> {
+async fn find(config: &Config, options: &QrOptions, told: &mut impl Write) -> Result<CodeSettings, CommandError> {
     let address = options.address.trim();
     let is_address = address.rsplit_once('@').is_some_and(|(local, domain)| !local.is_empty() && !domain.is_empty());
     if !is_address || address.contains(|c: char| c.is_control() || c.is_whitespace()) {
@@ -81,11 +81,11 @@ async fn find(config: &Config, options: &Options, told: &mut impl Write) -> Resu
         None => outgoing,
     });
     let any_certificate = handout::needs_any_certificate(config, &incoming.host);
-    Ok(Settings { address: address.to_owned(), incoming, outgoing, any_certificate })
+    Ok(CodeSettings { address: address.to_owned(), incoming, outgoing, any_certificate })
 }
 
 /// What the route says of the login at a server that the command line names.
-fn own_login(options: &Options, route: &Route) -> Option<LoginTemplate> {
+fn own_login(options: &QrOptions, route: &Route) -> Option<LoginTemplate> {
     options.smtp.as_ref()?;
     Some(route.smtp_login.clone().unwrap_or_else(|| route.login.clone()))
 }
@@ -95,11 +95,11 @@ async fn look_up(
     route: &Route,
     address: &str,
     told: &mut impl Write,
-) -> Result<Option<Outgoing>, Refusal> {
+) -> Result<Option<Outgoing>, CommandError> {
     let upstreams = Upstreams::new(config).map_err(|error| Fault::Configuration.because(error.to_string()))?;
     say(told, "Looking for where its mail is sent …");
     match outgoing::find(&upstreams, route, &address.to_lowercase(), config.hostname.as_str()).await {
-        Ok(Found { outgoing, how }) => {
+        Ok(SubmissionServer { outgoing, how }) => {
             say(told, &format!("Mail is sent through {}: {how}.", outgoing.server));
             Ok(Some(outgoing))
         }
@@ -118,15 +118,15 @@ async fn look_up(
 
 /// Prints the code on `out`, and on `told` what it is for.
 pub(super) fn print(
-    settings: &Settings,
+    settings: &CodeSettings,
     password: &str,
     as_link: bool,
     out: &mut (impl Write + IsTerminal),
     told: &mut impl Write,
-) -> io::Result<Result<(), Refusal>> {
-    let Settings { address, incoming, outgoing, any_certificate } = settings;
+) -> io::Result<Result<(), CommandError>> {
+    let CodeSettings { address, incoming, outgoing, any_certificate } = settings;
     let outgoing = outgoing.as_ref();
-    let text = dclogin::link(&Login { address, password, incoming, outgoing, any_certificate: *any_certificate });
+    let text = dclogin::link(&LoginCode { address, password, incoming, outgoing, any_certificate: *any_certificate });
     let security = if incoming.tls == ListenerTls::Implicit { "SSL/TLS" } else { "STARTTLS" };
     writeln!(told, "Mail is read at {}, port {}, {security}.", incoming.host, incoming.port)?;
     if *any_certificate {
@@ -144,7 +144,7 @@ pub(super) fn print(
         )?;
         writeln!(out, "{}", *text)?;
     } else {
-        let shown = if out.is_terminal() { Shown::Coloured } else { Shown::Plain };
+        let shown = if out.is_terminal() { CodeSurface::Coloured } else { CodeSurface::Plain };
         let picture = match qr::picture(&text, shown) {
             Ok(picture) => picture,
             Err(error) => return Ok(Err(Fault::Usage.because(error.to_string()))),
@@ -172,8 +172,8 @@ mod tests {
 
     use super::*;
 
-    fn options(address: &str) -> Options {
-        Options { address: address.into(), smtp: None, smtp_login: None, port: None, link: false }
+    fn options(address: &str) -> QrOptions {
+        QrOptions { address: address.into(), smtp: None, smtp_login: None, port: None, link: false }
     }
 
     fn config() -> Config {
@@ -185,11 +185,11 @@ mod tests {
         Config::parse(yaml, Path::new(""), "test").unwrap()
     }
 
-    async fn link(options: Options) -> Result<String, String> {
+    async fn link(options: QrOptions) -> Result<String, String> {
         let settings = find(&config(), &options, &mut Vec::new()).await.map_err(|error| error.to_string())?;
-        let Settings { address, incoming, outgoing, any_certificate } = &settings;
+        let CodeSettings { address, incoming, outgoing, any_certificate } = &settings;
         let (outgoing, any_certificate) = (outgoing.as_ref(), *any_certificate);
-        Ok(dclogin::link(&Login { address, password: "x", incoming, outgoing, any_certificate }).to_string())
+        Ok(dclogin::link(&LoginCode { address, password: "x", incoming, outgoing, any_certificate }).to_string())
     }
 
     #[tokio::test]
@@ -199,7 +199,7 @@ mod tests {
             link(options("Alice@example.org")).await.unwrap(),
             format!("{known}&sh=smtp.example.org&sp=465&ss=ssl&su=Alice&ic=2")
         );
-        let other = Options {
+        let other = QrOptions {
             smtp: Some("smtp://other.example".parse().unwrap()),
             smtp_login: Some("{login}".parse().unwrap()),
             port: Some(993),

@@ -3,14 +3,14 @@
 use std::path::Path;
 
 use crate::config::Storage;
-use crate::store::{self, Keeping, OpenError, Settings};
+use crate::store::{self, CredentialStorage, OpenError, StoreSettings};
 
 /// Checks the state and changes nothing. Returns what was found, for a person.
 ///
 /// # Errors
 /// [`OpenError`]: the state is not sound.
 pub fn check(storage: &Storage) -> Result<String, OpenError> {
-    Ok(store::check(&Settings::new(storage))?.to_string())
+    Ok(store::check(&StoreSettings::new(storage))?.to_string())
 }
 
 /// Copies the state into a new file. Returns what was done, for a person.
@@ -18,14 +18,14 @@ pub fn check(storage: &Storage) -> Result<String, OpenError> {
 /// # Errors
 /// [`OpenError`]: there is no copy.
 pub fn backup(storage: &Storage, file: &Path) -> Result<String, OpenError> {
-    let settings = Settings::new(storage);
+    let settings = StoreSettings::new(storage);
     store::backup(&settings, file)?;
     let done = format!("the state is copied to {}", file.display());
     Ok(match settings.credentials {
-        Keeping::Sealed(key) => {
+        CredentialStorage::Sealed(key) => {
             format!("{done}; the key that seals its passwords is not in it: keep a copy of {key} in another place")
         }
-        Keeping::Memory | Keeping::None => done,
+        CredentialStorage::Memory | CredentialStorage::None => done,
     })
 }
 
@@ -34,15 +34,15 @@ pub fn backup(storage: &Storage, file: &Path) -> Result<String, OpenError> {
 /// # Errors
 /// [`OpenError`]: the old key still holds.
 pub fn rotate_key(storage: &Storage, new_key: Option<&Path>) -> Result<String, OpenError> {
-    let settings = Settings::new(storage);
+    let settings = StoreSettings::new(storage);
     let rotated = store::rotate(&settings, new_key)?;
     let mut said = format!("passwords of {} accounts are sealed with a new key", rotated.resealed);
     match (&rotated.replace, &settings.credentials) {
         (Some(place), _) => said.push_str(&format!(", which {place} must hold before deltapush starts again")),
-        (None, Keeping::Sealed(place)) => {
+        (None, CredentialStorage::Sealed(place)) => {
             said.push_str(&format!(", in {place}; copies of the old one open old backups only"))
         }
-        (None, Keeping::Memory | Keeping::None) => {}
+        (None, CredentialStorage::Memory | CredentialStorage::None) => {}
     }
     if rotated.left > 0 {
         said.push_str(&format!("; {} could not be opened with the old key and wait for a login", rotated.left));
@@ -68,7 +68,7 @@ mod tests {
         }
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "what is not there is not made");
 
-        let (store, _) = store::Store::open(&Settings::new(&storage), drop).unwrap();
+        let (store, _) = store::Store::open(&StoreSettings::new(&storage), drop).unwrap();
         assert!(check(&storage).unwrap().contains("a running deltapush works with it"));
         assert!(matches!(rotate_key(&storage, None), Err(OpenError::InUse { .. })));
         store.close().await;

@@ -6,14 +6,14 @@ use anyhow::Context;
 use clap::Args;
 
 use crate::admin::control;
-use crate::admin::question::Question;
-use crate::admin::report::Report;
+use crate::admin::question::ControlQuestion;
+use crate::admin::report::StatusReport;
 use crate::admin::table::{self, Layout};
 use crate::config::Config;
 
 /// What may stand behind `deltapush status`.
 #[derive(Debug, Clone, Args)]
-pub struct Arguments {
+pub struct StatusArguments {
     /// Only accounts in whose name or server one of these stands
     #[arg(value_name = "NAME")]
     names: Vec<String>,
@@ -29,14 +29,15 @@ pub struct Arguments {
 ///
 /// # Errors
 /// [`control::AskError`] if no deltapush answers; else if nothing can be printed.
-pub fn run(config: &Config, asked: &Arguments) -> anyhow::Result<()> {
-    let question = Question::Status { names: asked.names.clone() };
+pub fn run(config: &Config, asked: &StatusArguments) -> anyhow::Result<()> {
+    let question = ControlQuestion::Status { names: asked.names.clone() };
     let mut answer = String::new();
     control::ask(&config.storage.directory, &question)?.read_to_string(&mut answer).context("the answer broke off")?;
     let text = if asked.json {
         answer + "\n"
     } else {
-        let report: Report = serde_json::from_str(&answer).context("the answer is of another version's deltapush")?;
+        let report: StatusReport =
+            serde_json::from_str(&answer).context("the answer is of another version's deltapush")?;
         table::status(&report, Layout { long: asked.long, ..Layout::of_terminal() })
     };
     io::stdout().write_all(text.as_bytes()).context("cannot print")

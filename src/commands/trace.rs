@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand, ValueEnum};
 
 use crate::admin::control::{self, AskError};
-use crate::admin::question::{AskedSide, AskedTrace, Question};
-use crate::trace::export::{Export, TooLong};
-use crate::trace::{Malformed, Record, Renderer};
+use crate::admin::question::{AskedSide, AskedTrace, ControlQuestion};
+use crate::trace::export::{Export, ExportTooLong};
+use crate::trace::{MalformedLine, Record, Renderer};
 
 /// What is to be done with the protocol.
 #[derive(Args, Clone)]
-pub struct Trace {
+pub struct TraceTask {
     /// Only sessions of accounts with this login name, with what they said before the login
     #[arg(long, value_name = "NAME", conflicts_with = "session")]
     account: Option<String>,
@@ -22,7 +22,7 @@ pub struct Trace {
     session: Option<String>,
     /// Only what goes between client and deltapush, or between deltapush and the mail server
     #[arg(long, value_enum)]
-    side: Option<Side>,
+    side: Option<TraceSide>,
     /// Show literals too, which are messages as a rule; never secrets
     #[arg(long)]
     literals: bool,
@@ -30,11 +30,11 @@ pub struct Trace {
     #[arg(long)]
     json: bool,
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Option<TraceCommand>,
 }
 
 #[derive(Subcommand, Clone)]
-enum Command {
+enum TraceCommand {
     /// Print a file with a trace in JSON Lines for a person
     Show {
         /// The file; - for standard input
@@ -53,16 +53,16 @@ enum Command {
 
 /// One side of a session.
 #[derive(ValueEnum, Clone, Copy)]
-enum Side {
+enum TraceSide {
     Client,
     Upstream,
 }
 
-impl From<Side> for AskedSide {
-    fn from(side: Side) -> Self {
+impl From<TraceSide> for AskedSide {
+    fn from(side: TraceSide) -> Self {
         match side {
-            Side::Client => Self::Client,
-            Side::Upstream => Self::Upstream,
+            TraceSide::Client => Self::Client,
+            TraceSide::Upstream => Self::Upstream,
         }
     }
 }
@@ -93,14 +93,14 @@ pub enum TraceError {
         /// The line.
         line: u64,
         /// What is wrong with it.
-        error: Malformed,
+        error: MalformedLine,
     },
     /// It is more than can be exported.
     #[error(transparent)]
-    TooLong(#[from] TooLong),
+    TooLong(#[from] ExportTooLong),
 }
 
-impl Trace {
+impl TraceTask {
     /// Whether a running deltapush is to be followed, for which the configuration says where it is.
     #[must_use]
     pub fn follows(&self) -> bool {
@@ -112,8 +112,8 @@ impl Trace {
 ///
 /// # Errors
 /// If none runs there, or when it ends.
-pub fn follow(asked: &Trace, directory: &Path) -> Result<(), TraceError> {
-    let question = Question::Trace(AskedTrace {
+pub fn follow(asked: &TraceTask, directory: &Path) -> Result<(), TraceError> {
+    let question = ControlQuestion::Trace(AskedTrace {
         account: asked.account.clone(),
         session: asked.session.clone(),
         side: asked.side.map(Into::into),
@@ -139,11 +139,11 @@ pub fn follow(asked: &Trace, directory: &Path) -> Result<(), TraceError> {
 ///
 /// # Errors
 /// If a file cannot be read or made, or is no trace.
-pub fn work_on_file(asked: &Trace) -> Result<(), TraceError> {
+pub fn work_on_file(asked: &TraceTask) -> Result<(), TraceError> {
     unless_nobody_reads(match &asked.command {
         None => Ok(()),
-        Some(Command::Show { file }) => show(file),
-        Some(Command::Export { file, to }) => export(file, to.as_deref()),
+        Some(TraceCommand::Show { file }) => show(file),
+        Some(TraceCommand::Export { file, to }) => export(file, to.as_deref()),
     })
 }
 

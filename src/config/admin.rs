@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
-use super::at::At;
-use super::error::Problem;
+use super::at::Located;
+use super::error::ConfigProblem;
 use super::{Config, Hostname};
 
 /// The admin listener.
@@ -16,7 +16,7 @@ use super::{Config, Hostname};
 pub struct Admin {
     /// IP address and port; `None` (`off` in the file) for no such listener.
     #[serde(deserialize_with = "address")]
-    pub address: Option<At<SocketAddr>>,
+    pub address: Option<Located<SocketAddr>>,
     /// Whether it speaks TLS, with the certificate that clients see. Default: everywhere but on loopback.
     pub tls: Option<bool>,
     /// Allows to do without TLS elsewhere than on loopback.
@@ -60,7 +60,7 @@ impl Admin {
 }
 
 /// What is wrong with it beside the other keys.
-pub(super) fn problems(config: &Config) -> impl Iterator<Item = Problem> {
+pub(super) fn problems(config: &Config) -> impl Iterator<Item = ConfigProblem> {
     let admin = &config.admin;
     let problem = admin.address.as_ref().and_then(|address| {
         let message = if config.listeners.iter().any(|listener| *listener.address == **address) {
@@ -73,12 +73,12 @@ pub(super) fn problems(config: &Config) -> impl Iterator<Item = Problem> {
         } else {
             return None;
         };
-        Some(Problem::new(address.place(), message))
+        Some(ConfigProblem::new(address.place(), message))
     });
     problem.into_iter()
 }
 
-fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<At<SocketAddr>>, D::Error> {
+fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Located<SocketAddr>>, D::Error> {
     struct Address(Option<SocketAddr>);
     impl<'de> Deserialize<'de> for Address {
         fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -94,7 +94,7 @@ fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<At<Socke
             text.parse().map(|address| Self(Some(address))).map_err(wrong)
         }
     }
-    let read = At::<Address>::deserialize(deserializer)?;
+    let read = Located::<Address>::deserialize(deserializer)?;
     let address = read.0;
     Ok(address.map(|address| read.map(|_| address)))
 }

@@ -8,16 +8,16 @@ use ipnet::IpNet;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
-use super::at::At;
+use super::at::Located;
 
 /// What is allowed. A list that is left out restricts nothing; a login needs a route in any case.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Allow {
     /// Where clients may come from. Default: anywhere.
-    pub networks: Option<At<Vec<Network>>>,
+    pub networks: Option<Located<Vec<Network>>>,
     /// Who may log in. Default: whoever has a route.
-    pub logins: Option<At<Vec<AllowedLogin>>>,
+    pub logins: Option<Located<Vec<AllowedLogin>>>,
 }
 
 /// An address or a network of addresses.
@@ -137,7 +137,7 @@ mod tests {
     }
 
     fn allow(networks: &[&str], logins: &[&str]) -> Allow {
-        fn list<T: FromStr<Err = String>>(texts: &[&str]) -> Option<At<Vec<T>>> {
+        fn list<T: FromStr<Err = String>>(texts: &[&str]) -> Option<Located<Vec<T>>> {
             let all: Vec<T> = texts.iter().map(|text| text.parse().unwrap()).collect();
             (!all.is_empty()).then(|| all.into())
         }

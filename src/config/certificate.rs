@@ -6,8 +6,8 @@ use reqwest::Url;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
-use super::at::At;
-use super::error::Problem;
+use super::at::Located;
+use super::error::ConfigProblem;
 use super::listeners::Hostname;
 use super::{Config, ListenerTls, Trust};
 
@@ -18,13 +18,13 @@ pub struct Certificate {
     /// Where the self-signed certificate, what ACME brought, and the keys are made and kept.
     pub directory: PathBuf,
     /// A certificate of the operator's own in PEM, leaf first.
-    pub chain: Option<At<PathBuf>>,
+    pub chain: Option<Located<PathBuf>>,
     /// Its private key in PEM.
-    pub key: Option<At<PathBuf>>,
+    pub key: Option<Located<PathBuf>>,
     /// An authority that issues certificates by itself.
-    pub acme: Option<At<Acme>>,
+    pub acme: Option<Located<Acme>>,
     /// Certificates for further names, by which the client's server name indication chooses.
-    pub more: Vec<Files>,
+    pub more: Vec<CertificateFiles>,
 }
 
 impl Default for Certificate {
@@ -36,7 +36,7 @@ impl Default for Certificate {
 /// A certificate in two files.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Files {
+pub struct CertificateFiles {
     /// The certificate in PEM, leaf first.
     pub chain: PathBuf,
     /// Its private key in PEM.
@@ -56,7 +56,7 @@ pub struct Acme {
     #[serde(deserialize_with = "directory_url")]
     pub directory: Url,
     /// The names on the certificate; none for `hostname` alone.
-    pub names: Vec<At<Hostname>>,
+    pub names: Vec<Located<Hostname>>,
     /// What the authority's own web server is verified against. Default: Mozilla's list and this machine's.
     pub ca: Option<Trust>,
 }
@@ -102,17 +102,17 @@ fn email<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D
 }
 
 /// What is wrong between the keys of `certificate` and the others.
-pub(super) fn problems(config: &Config) -> impl Iterator<Item = Problem> {
+pub(super) fn problems(config: &Config) -> impl Iterator<Item = ConfigProblem> {
     files(&config.certificate).into_iter().chain(acme(config))
 }
 
-fn files(certificate: &Certificate) -> Option<Problem> {
+fn files(certificate: &Certificate) -> Option<ConfigProblem> {
     match (&certificate.chain, &certificate.key) {
-        (Some(chain), None) => Some(Problem::new(
+        (Some(chain), None) => Some(ConfigProblem::new(
             chain.place(),
             "`chain` without `key`: name the private key's file too, or remove both to have a self-signed certificate",
         )),
-        (None, Some(key)) => Some(Problem::new(
+        (None, Some(key)) => Some(ConfigProblem::new(
             key.place(),
             "`key` without `chain`: name the certificate's file too, or remove both to have a self-signed certificate",
         )),
@@ -120,11 +120,11 @@ fn files(certificate: &Certificate) -> Option<Problem> {
     }
 }
 
-fn acme(config: &Config) -> Option<Problem> {
+fn acme(config: &Config) -> Option<ConfigProblem> {
     let acme = config.certificate.acme.as_ref()?;
     let place = acme.place();
     if !acme.terms_agreed {
-        return Some(Problem::new(
+        return Some(ConfigProblem::new(
             place,
             format!(
                 "`acme` wants `terms_agreed: true`: the terms of service of {} are yours to agree to",
@@ -133,13 +133,13 @@ fn acme(config: &Config) -> Option<Problem> {
         ));
     }
     if let Some(chain) = &config.certificate.chain {
-        return Some(Problem::new(
+        return Some(ConfigProblem::new(
             chain.place(),
             "`chain` beside `acme`: remove one of them, or list the files under `more`",
         ));
     }
     if !config.listeners.iter().any(|listener| listener.tls == ListenerTls::Implicit) {
-        return Some(Problem::new(
+        return Some(ConfigProblem::new(
             place,
             "`acme` needs a listener with `tls: implicit`, through which names are proved",
         ));
@@ -149,7 +149,7 @@ fn acme(config: &Config) -> Option<Problem> {
     let names = named.chain(acme.names.is_empty().then_some(own));
     let unfit = |name: &Hostname| name.as_str().contains('_') || !super::is_dns_name(name.as_str());
     names.into_iter().find(|(_, name)| unfit(name)).map(|(place, name)| {
-        Problem::new(
+        ConfigProblem::new(
             place,
             format!(
                 "no authority issues a certificate for {name} this way: use a host name of letters, digits and hyphens, \

@@ -2,11 +2,11 @@
 
 use std::collections::HashSet;
 
-use super::error::Problem;
+use super::error::ConfigProblem;
 use super::{Config, Listener, ListenerTls};
 
 /// All that is wrong in a configuration whose values are each well-formed, in the order of the file.
-pub(super) fn problems(config: &Config) -> Vec<Problem> {
+pub(super) fn problems(config: &Config) -> Vec<ConfigProblem> {
     let mut problems: Vec<_> = listeners(&config.listeners)
         .chain(super::certificate::problems(config))
         .chain(super::check_routes::problems(config))
@@ -17,10 +17,10 @@ pub(super) fn problems(config: &Config) -> Vec<Problem> {
     problems
 }
 
-fn empty_lists(config: &Config) -> impl Iterator<Item = Problem> {
+fn empty_lists(config: &Config) -> impl Iterator<Item = ConfigProblem> {
     let empty = |is_empty: bool, key| {
         is_empty.then(|| {
-            Problem::new(
+            ConfigProblem::new(
                 Default::default(),
                 format!("`{key}` is an empty list: add one, or remove the key to have the default"),
             )
@@ -29,7 +29,7 @@ fn empty_lists(config: &Config) -> impl Iterator<Item = Problem> {
     empty(config.listeners.is_empty(), "listeners").into_iter().chain(empty(config.routes.is_empty(), "routes"))
 }
 
-fn listeners(listeners: &[Listener]) -> impl Iterator<Item = Problem> {
+fn listeners(listeners: &[Listener]) -> impl Iterator<Item = ConfigProblem> {
     let mut seen = HashSet::new();
     listeners.iter().filter_map(move |listener| {
         let address = &listener.address;
@@ -46,6 +46,6 @@ fn listeners(listeners: &[Listener]) -> impl Iterator<Item = Problem> {
         } else {
             return None;
         };
-        Some(Problem::new(address.place(), message))
+        Some(ConfigProblem::new(address.place(), message))
     })
 }

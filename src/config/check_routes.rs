@@ -1,11 +1,11 @@
 //! Whether routes fit together, and whether they would make deltapush a proxy for strangers.
 
-use super::at::At;
-use super::error::Problem;
+use super::at::Located;
+use super::error::ConfigProblem;
 use super::{Config, DOMAIN_PLACEHOLDER, Domain, Listener, Route, Security};
 
 /// All that is wrong with routes and listeners' names.
-pub(super) fn problems(config: &Config) -> impl Iterator<Item = Problem> {
+pub(super) fn problems(config: &Config) -> impl Iterator<Item = ConfigProblem> {
     config
         .routes
         .iter()
@@ -27,18 +27,18 @@ pub(super) fn problems(config: &Config) -> impl Iterator<Item = Problem> {
             .into_iter()
             .flatten()
             .map(move |problem| {
-                if problem.place == Default::default() { Problem::new(place, problem.message) } else { problem }
+                if problem.place == Default::default() { ConfigProblem::new(place, problem.message) } else { problem }
             })
         })
         .chain(names(&config.listeners))
 }
 
 /// A complaint about the route as a whole.
-fn whole(message: impl Into<String>) -> Option<Problem> {
-    Some(Problem::new(Default::default(), message))
+fn whole(message: impl Into<String>) -> Option<ConfigProblem> {
+    Some(ConfigProblem::new(Default::default(), message))
 }
 
-fn duplicate(route: &Route, before: &[Route], listeners: &[Listener]) -> Option<Problem> {
+fn duplicate(route: &Route, before: &[Route], listeners: &[Listener]) -> Option<ConfigProblem> {
     let met_on = |route: &Route| {
         let name = route.listener.as_deref()?;
         listeners.iter().position(|listener| listener.is_called(name))
@@ -55,7 +55,7 @@ fn duplicate(route: &Route, before: &[Route], listeners: &[Listener]) -> Option<
     whole(format!("there are two routes for `{route}`: remove one of them"))
 }
 
-fn conditions(route: &Route) -> Option<Problem> {
+fn conditions(route: &Route) -> Option<ConfigProblem> {
     let is_empty =
         route.address.is_none() && route.domain.is_none() && route.host.is_none() && route.listener.is_none();
     if is_empty {
@@ -65,37 +65,38 @@ fn conditions(route: &Route) -> Option<Problem> {
     }
     let (address, domain) = (route.address.as_ref()?, route.domain.as_ref()?);
     let misfit = matches!(&**domain, Domain::Named(domain) if *domain != address.domain());
-    misfit.then(|| Problem::new(domain.place(), format!("`{}` is not in this domain: remove `domain`", **address)))
+    misfit
+        .then(|| ConfigProblem::new(domain.place(), format!("`{}` is not in this domain: remove `domain`", **address)))
 }
 
-fn listener(route: &Route, listeners: &[Listener]) -> Option<Problem> {
+fn listener(route: &Route, listeners: &[Listener]) -> Option<ConfigProblem> {
     let name = route.listener.as_ref()?;
     let is_known = listeners.iter().any(|listener| listener.is_called(name));
     (!is_known).then(|| {
-        Problem::new(
+        ConfigProblem::new(
             name.place(),
             format!("no listener is called `{}`: give the `name` or the `address` of one", **name),
         )
     })
 }
 
-fn destination(route: &Route) -> Option<Problem> {
+fn destination(route: &Route) -> Option<ConfigProblem> {
     match (&route.upstream, route.discover) {
         (None, false) => {
             whole("this route has no server: add `upstream: imaps://imap.example.org`, or `discover: true`")
         }
         (Some(upstream), true) => {
-            Some(Problem::new(upstream.place(), "`upstream` beside `discover: true`: remove one of the two"))
+            Some(ConfigProblem::new(upstream.place(), "`upstream` beside `discover: true`: remove one of the two"))
         }
         _ => None,
     }
 }
 
-fn discovery(route: &Route) -> Option<Problem> {
+fn discovery(route: &Route) -> Option<ConfigProblem> {
     if !route.discover {
-        let url = route.autoconfig.as_ref().map(At::place);
+        let url = route.autoconfig.as_ref().map(Located::place);
         let place = url.or_else(|| (!route.targets.is_empty()).then(Default::default))?;
-        return Some(Problem::new(
+        return Some(ConfigProblem::new(
             place,
             "`targets` and `autoconfig` mean nothing without `discover: true`: add it, or remove them",
         ));
@@ -105,7 +106,7 @@ fn discovery(route: &Route) -> Option<Problem> {
 }
 
 /// A route that names no domain is for strangers, if these can reach it and nothing else keeps them out.
-fn open_relay(route: &Route, config: &Config) -> Option<Problem> {
+fn open_relay(route: &Route, config: &Config) -> Option<ConfigProblem> {
     if route.open || route.named_domain().is_some() || config.allow.is_restrictive() {
         return None;
     }
@@ -120,11 +121,11 @@ fn open_relay(route: &Route, config: &Config) -> Option<Problem> {
     ))
 }
 
-fn plain(route: &Route) -> Option<Problem> {
+fn plain(route: &Route) -> Option<ConfigProblem> {
     let upstream = route.upstream.as_ref()?;
     let in_clear = upstream.security == Security::Plain && !upstream.is_on_loopback() && !route.insecure;
     in_clear.then(|| {
-        Problem::new(
+        ConfigProblem::new(
             upstream.place(),
             format!(
                 "passwords would cross the network in clear to {}: \
@@ -135,34 +136,35 @@ fn plain(route: &Route) -> Option<Problem> {
     })
 }
 
-fn placeholder(route: &Route) -> Option<Problem> {
+fn placeholder(route: &Route) -> Option<ConfigProblem> {
     let (upstream, domain) = (route.upstream.as_ref()?, route.named_domain()?);
     let misfit = upstream.has_placeholder() && !super::is_dns_name(domain);
     misfit.then(|| {
-        Problem::new(
+        ConfigProblem::new(
             upstream.place(),
             format!("`{domain}` cannot stand for {DOMAIN_PLACEHOLDER} in a host name: write the host out"),
         )
     })
 }
 
-fn submission(route: &Route) -> Option<Problem> {
+fn submission(route: &Route) -> Option<ConfigProblem> {
     let (smtp, domain) = (route.smtp.as_ref()?, route.named_domain()?);
     let misfit = smtp.host.contains(DOMAIN_PLACEHOLDER) && !super::is_dns_name(domain);
     misfit.then(|| {
-        Problem::new(
+        ConfigProblem::new(
             smtp.place(),
             format!("`{domain}` cannot stand for {DOMAIN_PLACEHOLDER} in a host name: write the host out"),
         )
     })
 }
 
-fn names(listeners: &[Listener]) -> impl Iterator<Item = Problem> {
+fn names(listeners: &[Listener]) -> impl Iterator<Item = ConfigProblem> {
     listeners.iter().enumerate().filter_map(|(index, listener)| {
         let name = listener.name.as_ref()?;
         let before = listeners.get(..index).unwrap_or_default();
         let is_taken = before.iter().any(|other| other.name.as_deref() == Some(&**name));
-        is_taken
-            .then(|| Problem::new(name.place(), format!("two listeners are called `{}`: rename one of them", **name)))
+        is_taken.then(|| {
+            ConfigProblem::new(name.place(), format!("two listeners are called `{}`: rename one of them", **name))
+        })
     })
 }

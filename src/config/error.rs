@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_saphyr::{Error as YamlError, UserMessageFormatter};
 
-use super::at::Place;
+use super::at::FilePosition;
 
 /// Why a configuration cannot be used. `Display` has a line for each problem: `config.yaml:12:5: what is wrong: the cure`.
 #[derive(Debug, thiserror::Error)]
@@ -30,35 +30,35 @@ pub struct Problems {
     /// The file's name, as the operator wrote it.
     pub file: String,
     /// At least one, in the order of the file.
-    pub list: Vec<Problem>,
+    pub list: Vec<ConfigProblem>,
 }
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
+pub struct ConfigProblem {
     /// Where it stands. Line 0 if it is about the file as a whole.
-    pub place: Place,
+    pub place: FilePosition,
     /// What is wrong and what to do.
     pub message: String,
 }
 
-impl Problem {
-    pub(super) fn new(place: Place, message: impl Into<String>) -> Self {
+impl ConfigProblem {
+    pub(super) fn new(place: FilePosition, message: impl Into<String>) -> Self {
         Self { place, message: message.into() }
     }
 
     /// What the YAML reader says, with the key's name wherever it leaves it out.
     pub(super) fn from_yaml(error: &YamlError, text: &str) -> Self {
-        let place = error.location().map(Place::from).unwrap_or_default();
+        let place = error.location().map(FilePosition::from).unwrap_or_default();
         let rendered = error.render_with_formatter(&UserMessageFormatter);
         let suffix = format!(" at line {}, column {}", place.line, place.column);
         let said = rendered.strip_suffix(&suffix).unwrap_or(&rendered);
-        Self { place, message: explain(error.without_snippet(), said, &Line::at(text, place)) }
+        Self { place, message: explain(error.without_snippet(), said, &ConfigLine::at(text, place)) }
     }
 }
 
 impl ConfigError {
-    pub(super) fn invalid(file: &str, list: Vec<Problem>) -> Self {
+    pub(super) fn invalid(file: &str, list: Vec<ConfigProblem>) -> Self {
         Self::Invalid(Problems { file: file.to_owned(), list })
     }
 
@@ -69,7 +69,7 @@ impl ConfigError {
 
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, Problem { place, message }) in self.list.iter().enumerate() {
+        for (index, ConfigProblem { place, message }) in self.list.iter().enumerate() {
             let end_of_previous = if index == 0 { "" } else { "\n" };
             write!(f, "{end_of_previous}{}:", self.file)?;
             if place.line > 0 {
@@ -82,7 +82,7 @@ impl fmt::Display for Problems {
 }
 
 /// The YAML reader's words for programmers, in words for operators.
-fn explain(error: &YamlError, said: &str, line: &Line<'_>) -> String {
+fn explain(error: &YamlError, said: &str, line: &ConfigLine<'_>) -> String {
     let key = line.key.map(|key| format!("`{key}`: ")).unwrap_or_default();
     match error {
         YamlError::SerdeUnknownField { field, expected, .. } => {
@@ -109,13 +109,13 @@ fn explain(error: &YamlError, said: &str, line: &Line<'_>) -> String {
 }
 
 /// The line that an error points to, as far as it is of the form `key: value`.
-struct Line<'a> {
+struct ConfigLine<'a> {
     key: Option<&'a str>,
     value: &'a str,
 }
 
-impl<'a> Line<'a> {
-    fn at(text: &'a str, place: Place) -> Self {
+impl<'a> ConfigLine<'a> {
+    fn at(text: &'a str, place: FilePosition) -> Self {
         let index = usize::try_from(place.line).unwrap_or(usize::MAX).checked_sub(1);
         let line = index.and_then(|index| text.lines().nth(index)).unwrap_or_default();
         let (key, value) = match line.split_once(':') {

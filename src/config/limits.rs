@@ -17,7 +17,7 @@ const MIN_ACCOUNTS: u64 = 1000;
 /// The bounds of a session. Beyond one of them the client gets an answer that says so.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Limits {
+pub struct SessionLimits {
     /// Connections from clients at once.
     #[serde(deserialize_with = "units::count")]
     pub connections: usize,
@@ -78,7 +78,7 @@ pub struct Limits {
     pub failed_logins: FailedLogins,
 }
 
-impl Default for Limits {
+impl Default for SessionLimits {
     fn default() -> Self {
         Self {
             connections: 10_000,
@@ -104,7 +104,7 @@ impl Default for Limits {
     }
 }
 
-impl Limits {
+impl SessionLimits {
     /// Accounts that fit into half of the memory that this process may use.
     #[must_use]
     pub fn accounts_by_memory() -> usize {
@@ -134,6 +134,6 @@ mod tests {
     fn accounts_follow_memory() {
         assert_eq!(total("MemTotal:        2014632 kB\nMemFree: 1 kB\n"), Some(2_014_632 * 1024));
         assert_eq!((accounts_in(8 << 30), accounts_in(1 << 30), accounts_in(0)), (16_384, 2048, 1000));
-        assert!(Limits::accounts_by_memory() >= 1000);
+        assert!(SessionLimits::accounts_by_memory() >= 1000);
     }
 }

@@ -7,7 +7,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
 use super::allow::{Allow, Network};
-use super::at::At;
+use super::at::Located;
 use super::names::is_dns_name;
 
 /// One address that clients connect to.
@@ -16,10 +16,10 @@ use super::names::is_dns_name;
 pub struct Listener {
     /// IP address and port.
     #[serde(deserialize_with = "address")]
-    pub address: At<SocketAddr>,
+    pub address: Located<SocketAddr>,
     /// What routes call it. Default: nothing, then they name its address.
     #[serde(default)]
-    pub name: Option<At<String>>,
+    pub name: Option<Located<String>>,
     /// Who may connect and log in here, of those that `allow` lets in at all. Default: all of them.
     #[serde(default)]
     pub allow: Allow,
@@ -150,7 +150,7 @@ impl<'de> Deserialize<'de> for Hostname {
 }
 
 /// std's parser says only that the syntax is wrong; people write `localhost:1993` or leave the port out.
-fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<At<SocketAddr>, D::Error> {
+fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Located<SocketAddr>, D::Error> {
     struct Address(SocketAddr);
     impl<'de> Deserialize<'de> for Address {
         fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -164,5 +164,5 @@ fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<At<SocketAddr>,
             text.parse().map(Self).map_err(wrong)
         }
     }
-    Ok(At::<Address>::deserialize(deserializer)?.map(|Address(address)| address))
+    Ok(Located::<Address>::deserialize(deserializer)?.map(|Address(address)| address))
 }

@@ -8,7 +8,7 @@ use tracing_subscriber::filter::LevelFilter;
 /// How much is said, and how.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Log {
+pub struct LogSettings {
     /// A level, or a list of them per part: `info,deltapush::push=debug`.
     #[serde(deserialize_with = "level")]
     pub level: String,
@@ -29,7 +29,7 @@ pub enum LogFormat {
     Journal,
 }
 
-impl Default for Log {
+impl Default for LogSettings {
     fn default() -> Self {
         Self { level: "info".to_owned(), format: LogFormat::default() }
     }

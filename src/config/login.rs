@@ -8,10 +8,10 @@ use serde::{Deserialize, Deserializer};
 
 /// A template with exactly one of `{local}` and `{login}`, and perhaps `{domain}`. Default: `{login}`, the name as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct LoginTemplate(Vec<Part>);
+pub struct LoginTemplate(Vec<TemplatePart>);
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Part {
+enum TemplatePart {
     Text(String),
     Login,
     Local,
@@ -20,7 +20,7 @@ enum Part {
 
 impl Default for LoginTemplate {
     fn default() -> Self {
-        Self(vec![Part::Login])
+        Self(vec![TemplatePart::Login])
     }
 }
 
@@ -28,7 +28,7 @@ impl LoginTemplate {
     /// The part before the `@`.
     #[must_use]
     pub fn local() -> Self {
-        Self(vec![Part::Local])
+        Self(vec![TemplatePart::Local])
     }
 
     /// The name that the server is to see. A login without `@` has no domain: it stays as it is where the template asks for
@@ -39,14 +39,14 @@ impl LoginTemplate {
             Some((local, domain)) => (local, Some(domain)),
             None => (login, None),
         };
-        if domain.is_none() && self.0.contains(&Part::Domain) {
+        if domain.is_none() && self.0.contains(&TemplatePart::Domain) {
             return login.to_owned();
         }
         let text = |part| match part {
-            &Part::Login => login,
-            &Part::Local => local,
-            &Part::Domain => domain.unwrap_or_default(),
-            Part::Text(text) => text,
+            &TemplatePart::Login => login,
+            &TemplatePart::Local => local,
+            &TemplatePart::Domain => domain.unwrap_or_default(),
+            TemplatePart::Text(text) => text,
         };
         self.0.iter().map(text).collect()
     }
@@ -54,15 +54,15 @@ impl LoginTemplate {
     /// The login of which [`apply`](Self::apply) could make `applied`, had it this domain.
     #[must_use]
     pub fn solve(&self, applied: &str, domain: Option<&str>) -> Option<String> {
-        let is_unknown = |part: &&Part| matches!(part, Part::Login | Part::Local);
-        let text = |part: &Part| match part {
-            Part::Text(text) => text.clone(),
+        let is_unknown = |part: &&TemplatePart| matches!(part, TemplatePart::Login | TemplatePart::Local);
+        let text = |part: &TemplatePart| match part {
+            TemplatePart::Text(text) => text.clone(),
             _ => domain.unwrap_or_default().to_owned(),
         };
         let before: String = self.0.iter().take_while(|part| !is_unknown(part)).map(text).collect();
         let after: String = self.0.iter().skip_while(|part| !is_unknown(part)).skip(1).map(text).collect();
         let found = applied.strip_prefix(&*before)?.strip_suffix(&*after)?;
-        Some(match domain.filter(|_| self.0.contains(&Part::Local)) {
+        Some(match domain.filter(|_| self.0.contains(&TemplatePart::Local)) {
             Some(domain) => format!("{found}@{domain}"),
             None => found.to_owned(),
         })
@@ -71,7 +71,7 @@ impl LoginTemplate {
     /// Whether it leaves every login as it is.
     #[must_use]
     pub fn is_identity(&self) -> bool {
-        self.0 == [Part::Login]
+        self.0 == [TemplatePart::Login]
     }
 }
 
@@ -81,7 +81,7 @@ impl FromStr for LoginTemplate {
     fn from_str(text: &str) -> Result<Self, String> {
         let cure = "write `local`, or a template with `{local}` and `{domain}`, as \"{local}%{domain}\"";
         if text == "local" {
-            return Ok(Self(vec![Part::Local]));
+            return Ok(Self(vec![TemplatePart::Local]));
         }
         let mut parts = Vec::new();
         let mut rest = text;
@@ -89,20 +89,20 @@ impl FromStr for LoginTemplate {
             let (name, after) =
                 from.split_once('}').ok_or_else(|| format!("{text:?} has a `{{` without `}}`: {cure}"))?;
             if !before.is_empty() {
-                parts.push(Part::Text(before.to_owned()));
+                parts.push(TemplatePart::Text(before.to_owned()));
             }
             parts.push(match name {
-                "login" => Part::Login,
-                "local" => Part::Local,
-                "domain" => Part::Domain,
+                "login" => TemplatePart::Login,
+                "local" => TemplatePart::Local,
+                "domain" => TemplatePart::Domain,
                 _ => return Err(format!("`{{{name}}}` stands for nothing in a login: {cure}")),
             });
             rest = after;
         }
         if !rest.is_empty() {
-            parts.push(Part::Text(rest.to_owned()));
+            parts.push(TemplatePart::Text(rest.to_owned()));
         }
-        if parts.iter().filter(|part| matches!(part, Part::Login | Part::Local)).count() != 1 {
+        if parts.iter().filter(|part| matches!(part, TemplatePart::Login | TemplatePart::Local)).count() != 1 {
             return Err(format!("{text:?} must have either {{local}} or {{login}} in it, once: {cure}"));
         }
         if text.contains(char::is_control) {
@@ -115,10 +115,10 @@ impl FromStr for LoginTemplate {
 impl fmt::Display for LoginTemplate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|part| match part {
-            Part::Text(text) => f.write_str(text),
-            Part::Login => f.write_str("{login}"),
-            Part::Local => f.write_str("{local}"),
-            Part::Domain => f.write_str("{domain}"),
+            TemplatePart::Text(text) => f.write_str(text),
+            TemplatePart::Login => f.write_str("{login}"),
+            TemplatePart::Local => f.write_str("{local}"),
+            TemplatePart::Domain => f.write_str("{domain}"),
         })
     }
 }

@@ -77,7 +77,7 @@ impl<'de> Visitor<'de> for Entries {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Metadata, A::Error> {
         let (mut entries, mut push_status) = (BTreeMap::new(), None);
-        while let Some(Key(key)) = map.next_key()? {
+        while let Some(MetadataKey(key)) = map.next_key()? {
             let Some(name) = key else {
                 if push_status.replace(map.next_value()?).is_some() {
                     return Err(A::Error::duplicate_field(PUSH_STATUS));
@@ -99,9 +99,9 @@ impl<'de> Visitor<'de> for Entries {
 }
 
 /// An entry's name (RFC 5464 section 3.2), or `None` for [`PUSH_STATUS`].
-struct Key(Option<String>);
+struct MetadataKey(Option<String>);
 
-impl<'de> Deserialize<'de> for Key {
+impl<'de> Deserialize<'de> for MetadataKey {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let name = String::deserialize(deserializer)?;
         if name == PUSH_STATUS {

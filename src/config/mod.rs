@@ -43,28 +43,28 @@ use crate::encoding::utf8;
 
 pub use admin::Admin;
 pub use allow::{Allow, AllowedLogin, Network};
-pub use at::{At, Place};
-pub use certificate::{Acme, Certificate, Files};
-pub use dns::Dns;
-pub use error::{ConfigError, Problem, Problems};
+pub use at::{FilePosition, Located};
+pub use certificate::{Acme, Certificate, CertificateFiles};
+pub use dns::DnsSettings;
+pub use error::{ConfigError, ConfigProblem, Problems};
 pub use failed_logins::FailedLogins;
 pub use keep::KeptSessions;
-pub use limits::Limits;
+pub use limits::SessionLimits;
 pub use listeners::{Hostname, Listener, ListenerTls};
-pub use log::{Log, LogFormat};
+pub use log::{LogFormat, LogSettings};
 pub use login::LoginTemplate;
 pub use metadata::{Metadata, MetadataValue};
 pub use names::{is_dns_name, is_loopback};
 pub use push::{Contact, Messages, Native, Push};
-pub use relay::{JmapAccess, Relay};
-pub use routes::{DOMAIN_PLACEHOLDER, Domain, Route, Security, Trust, Upstream};
-pub use sasl::Login;
+pub use relay::{JmapAccess, RelaySettings};
+pub use routes::{DOMAIN_PLACEHOLDER, Domain, Route, Security, Trust, UpstreamAddress};
+pub use sasl::LoginSettings;
 pub use storage::{Keep, Storage};
 pub use submission::Submission;
-pub use trace::{Trace, TraceFiles, TraceFormat};
+pub use trace::{TraceFiles, TraceFormat, TraceSettings};
 pub use units::Size;
-pub use watch::{Account, Accounts, Pace, Rate, Server, known_servers};
-pub use way::{Address, AutoconfigUrl, HostPattern, ProxyProtocol};
+pub use watch::{AccountSettings, AccountSettingsByName, PacingLimits, Rate, ServerSettings, known_servers};
+pub use way::{AddressPattern, AutoconfigUrl, HostPattern, ProxyProtocol};
 
 /// A configuration, checked, its paths resolved. The default is what the shipped config.yaml says, relative to the current
 /// folder.
@@ -82,17 +82,17 @@ pub struct Config {
     /// Who may use the proxy, of those that a route names.
     pub allow: Allow,
     /// How names become addresses.
-    pub dns: Dns,
+    pub dns: DnsSettings,
     /// What clients see of their own server.
-    pub relay: Relay,
+    pub relay: RelaySettings,
     /// From new mail to a waking phone.
     pub push: Push,
     /// The pace at which watching sessions are opened.
-    pub pace: Pace,
+    pub pace: PacingLimits,
     /// What is particular to some servers; the first that fits counts, before what is known of them.
-    pub servers: Vec<Server>,
+    pub servers: Vec<ServerSettings>,
     /// What is particular to some accounts, by login name.
-    pub accounts: Accounts,
+    pub accounts: AccountSettingsByName,
     /// Server metadata that deltapush answers itself.
     pub metadata: Metadata,
     /// What survives a restart.
@@ -100,15 +100,15 @@ pub struct Config {
     /// What becomes of clients' sessions where no password is kept.
     pub keep: KeptSessions,
     /// How clients log in.
-    pub login: Login,
+    pub login: LoginSettings,
     /// What one connection may cost.
-    pub limits: Limits,
+    pub limits: SessionLimits,
     /// Where the operator's web page, metrics and health are served.
     pub admin: Admin,
     /// What is logged.
-    pub log: Log,
+    pub log: LogSettings,
     /// Where the protocol of all sessions is written.
-    pub trace: Trace,
+    pub trace: TraceSettings,
 }
 
 impl Default for Config {
@@ -119,20 +119,20 @@ impl Default for Config {
             certificate: Certificate::default(),
             routes: Route::defaults(),
             allow: Allow::default(),
-            dns: Dns::default(),
-            relay: Relay::default(),
+            dns: DnsSettings::default(),
+            relay: RelaySettings::default(),
             push: Push::default(),
-            pace: Pace::default(),
+            pace: PacingLimits::default(),
             servers: Vec::new(),
-            accounts: Accounts::new(),
+            accounts: AccountSettingsByName::new(),
             metadata: Metadata::default(),
             storage: Storage::default(),
             keep: KeptSessions::default(),
-            login: Login::default(),
-            limits: Limits::default(),
+            login: LoginSettings::default(),
+            limits: SessionLimits::default(),
             admin: Admin::default(),
-            log: Log::default(),
-            trace: Trace::default(),
+            log: LogSettings::default(),
+            trace: TraceSettings::default(),
         }
     }
 }
@@ -161,7 +161,7 @@ impl Config {
         // Snippets would repeat lines of the file in an error, and with them a TURN password.
         let options = serde_saphyr::options! { with_snippet: false };
         let mut config: Self = serde_saphyr::from_str_with_options(text, options)
-            .map_err(|error| ConfigError::invalid(display_name, vec![Problem::from_yaml(&error, text)]))?;
+            .map_err(|error| ConfigError::invalid(display_name, vec![ConfigProblem::from_yaml(&error, text)]))?;
         let problems = check::problems(&config);
         if !problems.is_empty() {
             return Err(ConfigError::invalid(display_name, problems));

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
-use super::at::At;
+use super::at::Located;
 
 /// Whether `name` has the form of a DNS name: labels of 1 to 63 letters, digits, hyphens and underscores, at most 253 bytes
 /// (RFC 1035 section 2.3.4; underscores as in `_imap.example.org`). An IP address is none, nor is anything else whose last
@@ -34,7 +34,7 @@ pub fn is_loopback(host: &str) -> bool {
 }
 
 /// A DNS name that stands there, in lower case.
-pub(super) fn some_host_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<At<String>>, D::Error> {
+pub(super) fn some_host_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Located<String>>, D::Error> {
     struct HostName(String);
     impl<'de> Deserialize<'de> for HostName {
         fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -45,7 +45,7 @@ pub(super) fn some_host_name<'de, D: Deserializer<'de>>(deserializer: D) -> Resu
             Err(D::Error::custom(format!("{text:?} is not a host name: write it as `imap.example.org`")))
         }
     }
-    Ok(Some(At::<HostName>::deserialize(deserializer)?.map(|HostName(name)| name)))
+    Ok(Some(Located::<HostName>::deserialize(deserializer)?.map(|HostName(name)| name)))
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use super::units;
 /// What is changed of what passes between a client and its server.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Relay {
+pub struct RelaySettings {
     /// How long an idling client hears nothing before it gets a keepalive; `None` leaves keepalives to the server.
     #[serde(deserialize_with = "keepalive")]
     pub keepalive: Option<Duration>,
@@ -20,7 +20,7 @@ pub struct Relay {
     pub jmapaccess: JmapAccess,
 }
 
-impl Default for Relay {
+impl Default for RelaySettings {
     fn default() -> Self {
         // Delta Chat gives an IDLE up after five minutes without a byte.
         Self { keepalive: Some(Duration::from_secs(4 * 60 + 50)), jmapaccess: JmapAccess::Strip }

@@ -11,11 +11,11 @@ use std::sync::Arc;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
-use super::at::{At, Place};
+use super::at::{FilePosition, Located};
 use super::login::LoginTemplate;
 use super::names::{is_dns_name, is_loopback};
 use super::submission::Submission;
-use super::way::{Address, AutoconfigUrl, HostPattern, ProxyProtocol};
+use super::way::{AddressPattern, AutoconfigUrl, HostPattern, ProxyProtocol};
 
 /// What stands for the login's domain in an upstream's host.
 pub const DOMAIN_PLACEHOLDER: &str = "{domain}";
@@ -25,28 +25,28 @@ pub const DOMAIN_PLACEHOLDER: &str = "{domain}";
 #[serde(default, deny_unknown_fields)]
 pub struct Route {
     /// The whole login name, without regard to case.
-    pub address: Option<At<Address>>,
+    pub address: Option<Located<AddressPattern>>,
     /// The login's domain. Left out, it is any.
-    pub domain: Option<At<Domain>>,
+    pub domain: Option<Located<Domain>>,
     /// The name that the client asked for in TLS (SNI, RFC 6066 section 3), in lower case.
     #[serde(deserialize_with = "super::names::some_host_name")]
-    pub host: Option<At<String>>,
+    pub host: Option<Located<String>>,
     /// Where the client connected: a listener's name, or its address and port.
-    pub listener: Option<At<String>>,
+    pub listener: Option<Located<String>>,
     /// The server. Absent with `discover`.
-    pub upstream: Option<At<Upstream>>,
+    pub upstream: Option<Located<UpstreamAddress>>,
     /// The login's domain is asked for its server (RFC 6186, RFC 8314, autoconfig). Default: false.
     pub discover: bool,
     /// Hosts outside of the login's domain that DNS alone may name as its server. Default: none.
     pub targets: Vec<HostPattern>,
     /// Where the domain's autoconfig XML is, in place of the usual two addresses; `{domain}` may stand in it.
-    pub autoconfig: Option<At<AutoconfigUrl>>,
+    pub autoconfig: Option<Located<AutoconfigUrl>>,
     /// What its certificate is verified against. Default: webpki.
-    pub ca: At<Trust>,
+    pub ca: Located<Trust>,
     /// What the server gets as login name. Default: what the client gave.
     pub login: LoginTemplate,
     /// Where mail is sent: for the login code, the page and autoconfig. Default: it is looked for.
-    pub smtp: Option<At<Submission>>,
+    pub smtp: Option<Located<Submission>>,
     /// What that server gets as login name. Default: as `login`.
     pub smtp_login: Option<LoginTemplate>,
     /// Allows a host that DNS or the login chose to be in a private network. Default: false.
@@ -64,7 +64,7 @@ pub struct Route {
 impl Route {
     /// The routes of a file that names none.
     pub(super) fn defaults() -> Vec<Self> {
-        let upstream = Upstream {
+        let upstream = UpstreamAddress {
             security: Security::Tls,
             host: format!("imap.{DOMAIN_PLACEHOLDER}"),
             port: Security::Tls.port(),
@@ -90,13 +90,13 @@ impl Route {
     }
 
     /// Where a complaint about it as a whole points to.
-    pub(super) fn place(&self) -> Place {
+    pub(super) fn place(&self) -> FilePosition {
         let places = [
-            self.address.as_ref().map(At::place),
-            self.domain.as_ref().map(At::place),
-            self.host.as_ref().map(At::place),
-            self.listener.as_ref().map(At::place),
-            self.upstream.as_ref().map(At::place),
+            self.address.as_ref().map(Located::place),
+            self.domain.as_ref().map(Located::place),
+            self.host.as_ref().map(Located::place),
+            self.listener.as_ref().map(Located::place),
+            self.upstream.as_ref().map(Located::place),
         ];
         places.into_iter().flatten().next().unwrap_or_default()
     }
@@ -164,7 +164,7 @@ impl fmt::Display for Domain {
 
 /// A server's address as the file gives it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Upstream {
+pub struct UpstreamAddress {
     /// How TLS comes in.
     pub security: Security,
     /// A DNS name or an IP address without brackets; `{domain}` may stand in it for the login's domain.
@@ -173,7 +173,7 @@ pub struct Upstream {
     pub port: u16,
 }
 
-impl Upstream {
+impl UpstreamAddress {
     /// Whether the host depends on the login's domain.
     #[must_use]
     pub fn has_placeholder(&self) -> bool {
@@ -187,7 +187,7 @@ impl Upstream {
     }
 }
 
-impl FromStr for Upstream {
+impl FromStr for UpstreamAddress {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -244,7 +244,7 @@ pub(super) fn is_host(host: &str) -> bool {
     is_address || is_dns_name(&example)
 }
 
-impl fmt::Display for Upstream {
+impl fmt::Display for UpstreamAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (open, close) = if self.host.contains(':') { ("[", "]") } else { ("", "") };
         write!(f, "{}://{open}{}{close}:{}", self.security.scheme(), self.host, self.port)
@@ -263,7 +263,7 @@ pub enum Trust {
     File(Arc<Path>),
 }
 
-impl Default for At<Trust> {
+impl Default for Located<Trust> {
     fn default() -> Self {
         Trust::default().into()
     }
@@ -297,7 +297,7 @@ impl<'de> Deserialize<'de> for Domain {
     }
 }
 
-impl<'de> Deserialize<'de> for Upstream {
+impl<'de> Deserialize<'de> for UpstreamAddress {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
     }
@@ -317,7 +317,7 @@ mod tests {
             ("imaps://[0:0::1]", "imaps://[::1]:993"),
             ("imaps://imap.{domain}:994", "imaps://imap.{domain}:994"),
         ] {
-            assert_eq!(text.parse::<Upstream>().unwrap().to_string(), meaning);
+            assert_eq!(text.parse::<UpstreamAddress>().unwrap().to_string(), meaning);
         }
     }
 
@@ -340,7 +340,7 @@ mod tests {
             ("imaps://{domain}.{domain}", "is not a host name"),
             ("imaps://{user}.example.org", "is not a host name"),
         ] {
-            let error = text.parse::<Upstream>().unwrap_err();
+            let error = text.parse::<UpstreamAddress>().unwrap_err();
             assert!(error.contains(complaint), "{text}: {error}");
         }
     }

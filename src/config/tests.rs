@@ -193,7 +193,7 @@ fn paths_start_from_the_folder_of_the_file() {
     let config = parse("certificate:\n  chain: tls/chain.pem\n  key: /run/key.pem\n  more:\n    - chain: c.pem\n      key: /k.pem\nroutes:\n  - domain: Example.ORG\n    upstream: imaps://mail.example.org\n    ca: ca.pem\n").unwrap();
     assert_eq!(config.certificate.chain.as_deref().unwrap(), Path::new("/etc/deltapush/tls/chain.pem"));
     assert_eq!(config.certificate.key.as_deref().unwrap(), Path::new("/run/key.pem"));
-    let more = Files { chain: "/etc/deltapush/c.pem".into(), key: "/k.pem".into() };
+    let more = CertificateFiles { chain: "/etc/deltapush/c.pem".into(), key: "/k.pem".into() };
     assert_eq!(config.certificate.more, [more]);
     assert_eq!(config.storage.key_path(), Path::new("/etc/deltapush/state/seal.key"));
     assert_eq!(*config.routes[0].ca, Trust::File(Path::new("/etc/deltapush/ca.pem").into()));

@@ -11,7 +11,7 @@ use super::units::{Size, count, size_from};
 
 /// Where traces go. In the file `true` stands for standard output, and a section for files.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Trace {
+pub struct TraceSettings {
     /// Standard output.
     pub print: bool,
     /// Files.
@@ -65,7 +65,7 @@ impl Default for TraceFiles {
     }
 }
 
-impl<'de> Deserialize<'de> for Trace {
+impl<'de> Deserialize<'de> for TraceSettings {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         // What is wrong is said here and not by the visitor: only so the error has the place of the value.
         deserializer.deserialize_any(TrueOrSection)?.ok_or_else(|| {
@@ -80,30 +80,30 @@ impl<'de> Deserialize<'de> for Trace {
 struct TrueOrSection;
 
 impl<'de> Visitor<'de> for TrueOrSection {
-    type Value = Option<Trace>;
+    type Value = Option<TraceSettings>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("true, false, or a section")
     }
 
-    fn visit_bool<E>(self, print: bool) -> Result<Option<Trace>, E> {
-        Ok(Some(Trace { print, files: None }))
+    fn visit_bool<E>(self, print: bool) -> Result<Option<TraceSettings>, E> {
+        Ok(Some(TraceSettings { print, files: None }))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Option<Trace>, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Option<TraceSettings>, A::Error> {
         let files = TraceFiles::deserialize(MapAccessDeserializer::new(map))?;
-        Ok(Some(Trace { print: false, files: Some(files) }))
+        Ok(Some(TraceSettings { print: false, files: Some(files) }))
     }
 
-    fn visit_str<E>(self, _: &str) -> Result<Option<Trace>, E> {
+    fn visit_str<E>(self, _: &str) -> Result<Option<TraceSettings>, E> {
         Ok(None)
     }
 
-    fn visit_i64<E>(self, _: i64) -> Result<Option<Trace>, E> {
+    fn visit_i64<E>(self, _: i64) -> Result<Option<TraceSettings>, E> {
         Ok(None)
     }
 
-    fn visit_u64<E>(self, _: u64) -> Result<Option<Trace>, E> {
+    fn visit_u64<E>(self, _: u64) -> Result<Option<TraceSettings>, E> {
         Ok(None)
     }
 }

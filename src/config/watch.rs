@@ -11,10 +11,10 @@ use serde::{Deserialize, Deserializer};
 use super::names::is_dns_name;
 use super::units;
 
-/// How watching sessions treat a server, unless a [`Server`] says otherwise.
+/// How watching sessions treat a server, unless a [`ServerSettings`] says otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Pace {
+pub struct PacingLimits {
     /// Watching sessions at one server.
     #[serde(deserialize_with = "units::count")]
     pub sessions: usize,
@@ -25,7 +25,7 @@ pub struct Pace {
     pub new_sessions: Rate,
 }
 
-impl Default for Pace {
+impl Default for PacingLimits {
     fn default() -> Self {
         Self { sessions: 20_000, at_once: 16, new_sessions: Rate { count: 50, per: Duration::from_secs(1) } }
     }
@@ -88,7 +88,7 @@ impl<'de> Deserialize<'de> for Rate {
 /// What is particular to one mail server.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Server {
+pub struct ServerSettings {
     /// Its host name, or `*.` and a domain for all hosts below it.
     #[serde(deserialize_with = "host_pattern")]
     pub host: String,
@@ -114,7 +114,7 @@ fn host_pattern<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D:
     Err(D::Error::custom(format!("{text:?} is not a host: write it as `imap.example.org` or `*.example.org`")))
 }
 
-impl Server {
+impl ServerSettings {
     /// Whether this is about `host` (in lower case).
     #[must_use]
     pub fn is_about(&self, host: &str) -> bool {
@@ -145,8 +145,8 @@ const KNOWN: [(&str, usize, u32); 9] = [
 
 /// What is known of servers without a word in the configuration.
 #[must_use]
-pub fn known_servers() -> Vec<Server> {
-    let server = |(host, at_once, a_minute): (&str, usize, u32)| Server {
+pub fn known_servers() -> Vec<ServerSettings> {
+    let server = |(host, at_once, a_minute): (&str, usize, u32)| ServerSettings {
         host: host.to_owned(),
         sessions: None,
         at_once: Some(at_once),
@@ -159,7 +159,7 @@ pub fn known_servers() -> Vec<Server> {
 /// What is particular to one account, by its login name.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Account {
+pub struct AccountSettings {
     /// Further addresses of its own, besides the login name: mail from them wakes nobody.
     pub addresses: Vec<String>,
     /// Mailboxes that are watched besides the one that its clients wait in, as they stand in IMAP (modified UTF-7).
@@ -167,7 +167,7 @@ pub struct Account {
 }
 
 /// Accounts by login name.
-pub type Accounts = BTreeMap<String, Account>;
+pub type AccountSettingsByName = BTreeMap<String, AccountSettings>;
 
 #[cfg(test)]
 mod tests {

@@ -11,9 +11,9 @@ use super::routes::DOMAIN_PLACEHOLDER;
 
 /// A whole login name with a domain, in lower case.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Address(String);
+pub struct AddressPattern(String);
 
-impl Address {
+impl AddressPattern {
     /// The whole, in lower case.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -27,7 +27,7 @@ impl Address {
     }
 }
 
-impl FromStr for Address {
+impl FromStr for AddressPattern {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -40,7 +40,7 @@ impl FromStr for Address {
     }
 }
 
-impl fmt::Display for Address {
+impl fmt::Display for AddressPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -118,7 +118,7 @@ pub enum ProxyProtocol {
     V2,
 }
 
-impl<'de> Deserialize<'de> for Address {
+impl<'de> Deserialize<'de> for AddressPattern {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
     }
@@ -160,9 +160,9 @@ mod tests {
 
     #[test]
     fn an_address_has_both_parts() {
-        assert_eq!("Alice@Example.org".parse::<Address>().unwrap().domain(), "example.org");
+        assert_eq!("Alice@Example.org".parse::<AddressPattern>().unwrap().domain(), "example.org");
         for text in ["alice", "@example.org", "alice@", "a b@example.org"] {
-            assert!(text.parse::<Address>().is_err(), "{text}");
+            assert!(text.parse::<AddressPattern>().is_err(), "{text}");
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::config::{ListenerTls, Security};
 
 /// What a code is made of.
 #[derive(Clone, Copy)]
-pub struct Login<'a> {
+pub struct LoginCode<'a> {
     /// The mail address, which is also the login name at deltapush.
     pub address: &'a str,
     /// The password.
@@ -23,8 +23,8 @@ pub struct Login<'a> {
 
 /// The code's text. It is the password: whoever sees it can read the mail.
 #[must_use]
-pub fn link(login: &Login<'_>) -> Zeroizing<String> {
-    let Login { address, password, incoming, outgoing, any_certificate } = *login;
+pub fn link(login: &LoginCode<'_>) -> Zeroizing<String> {
+    let LoginCode { address, password, incoming, outgoing, any_certificate } = *login;
     let (local, domain) = address.rsplit_once('@').unwrap_or((address, ""));
     // Three times the longest password and some: a text that grows leaves copies behind.
     let room = password.len().saturating_add(address.len()).saturating_mul(3).saturating_add(1024);
@@ -82,7 +82,7 @@ mod tests {
     fn a_code_has_all_that_delta_chat_needs_and_no_more() {
         let incoming = Incoming { host: "push.example.org".into(), port: 993, tls: ListenerTls::Implicit };
         let outgoing = Outgoing { server: "smtp://smtp.{domain}".parse().unwrap(), login: "local".parse().unwrap() };
-        let login = Login {
+        let login = LoginCode {
             address: "al+ice@example.org",
             password: "pä \"&?=+%#/\\",
             incoming: &incoming,
@@ -95,7 +95,7 @@ mod tests {
              &ih=push.example.org&ip=993&is=ssl&sh=smtp.example.org&sp=587&ss=starttls&su=al%2Bice"
         );
         let incoming = Incoming { host: "::1".into(), port: 1143, tls: ListenerTls::StartTls };
-        let login = Login { password: "x", incoming: &incoming, outgoing: None, any_certificate: true, ..login };
+        let login = LoginCode { password: "x", incoming: &incoming, outgoing: None, any_certificate: true, ..login };
         assert_eq!(*link(&login), "dclogin://al%2Bice@example.org/?p=x&v=1&ih=%3A%3A1&ip=1143&is=starttls&ic=2");
     }
 }

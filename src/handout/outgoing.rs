@@ -6,14 +6,14 @@ use std::sync::Arc;
 use super::Outgoing;
 use crate::config::{LoginTemplate, Route, Security, Submission, is_dns_name};
 use crate::upstream::Upstreams;
-use crate::upstream::discovery::{self, Named};
+use crate::upstream::discovery::{self, SubmissionAnswer};
 use crate::upstream::probe;
 use crate::upstream::providers::{self, Provider};
 use crate::upstream::route::{Asked, Servers};
 
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
+pub struct SubmissionServer {
     /// The server.
     pub outgoing: Outgoing,
     /// From where that is known, in words.
@@ -35,7 +35,12 @@ pub struct NotFound {
 ///
 /// # Errors
 /// [`NotFound`] if nothing is known.
-pub async fn find(upstreams: &Upstreams, route: &Route, address: &str, own: &str) -> Result<Found, NotFound> {
+pub async fn find(
+    upstreams: &Upstreams,
+    route: &Route,
+    address: &str,
+    own: &str,
+) -> Result<SubmissionServer, NotFound> {
     let (_, domain) = address.rsplit_once('@').unwrap_or(("", address));
     if let Some(found) = configured(route, domain).or_else(|| known(route, domain, None)) {
         return Ok(found);
@@ -58,7 +63,7 @@ pub async fn find(upstreams: &Upstreams, route: &Route, address: &str, own: &str
         return Ok(found);
     }
     let domain: Arc<str> = domain.into();
-    let question = discovery::Question {
+    let question = discovery::SubmissionQuestion {
         domain: &domain,
         terms: &target.terms,
         reach: target.reach,
@@ -68,39 +73,39 @@ pub async fn find(upstreams: &Upstreams, route: &Route, address: &str, own: &str
         tls: &upstreams.tls,
     };
     let named = discovery::submission(question).await;
-    if let Named::Server(server, login) = named {
+    if let SubmissionAnswer::Server(server, login) = named {
         let login = route.smtp_login.clone().unwrap_or(login);
-        return Ok(Found { outgoing: Outgoing { server, login }, how: "its domain says so" });
+        return Ok(SubmissionServer { outgoing: Outgoing { server, login }, how: "its domain says so" });
     }
     let candidates = usual(&domain, imap.as_deref());
     if let Some(server) = probe::first_submission(upstreams, &target, &candidates).await {
-        return Ok(Found { outgoing: Outgoing { server, login: login_of(route) }, how: "it answers there" });
+        return Ok(SubmissionServer { outgoing: Outgoing { server, login: login_of(route) }, how: "it answers there" });
     }
     Err(not_found(match named {
-        Named::Unproved(host) => format!(
+        SubmissionAnswer::Unproved(host) => format!(
             "; DNS names {host}, which is outside of the domain and could be anybody's: if you know it, say so by `smtp`"
         ),
-        Named::Failed(reason) => format!(": {reason}"),
-        Named::Server(..) | Named::Nothing => String::new(),
+        SubmissionAnswer::Failed(reason) => format!(": {reason}"),
+        SubmissionAnswer::Server(..) | SubmissionAnswer::Nothing => String::new(),
     }))
 }
 
 /// What is known without asking anybody: from the route, or of the provider.
 #[must_use]
-pub fn at_once(route: &Route, domain: &str) -> Option<Found> {
+pub fn at_once(route: &Route, domain: &str) -> Option<SubmissionServer> {
     let upstream = route.upstream.as_deref().map(|upstream| upstream.host.as_str());
     configured(route, domain).or_else(|| known(route, domain, upstream))
 }
 
-fn configured(route: &Route, domain: &str) -> Option<Found> {
+fn configured(route: &Route, domain: &str) -> Option<SubmissionServer> {
     let server = route.smtp.as_deref()?.of(domain);
-    Some(Found { outgoing: Outgoing { server, login: login_of(route) }, how: "the configuration says so" })
+    Some(SubmissionServer { outgoing: Outgoing { server, login: login_of(route) }, how: "the configuration says so" })
 }
 
-fn known(route: &Route, domain: &str, imap: Option<&str>) -> Option<Found> {
+fn known(route: &Route, domain: &str, imap: Option<&str>) -> Option<SubmissionServer> {
     let provider = providers::of_domain(domain).or_else(|| providers::of_host(imap?))?;
     let login = route.smtp_login.clone().unwrap_or_else(|| login_at(provider));
-    Some(Found { outgoing: Outgoing { server: provider.submission(), login }, how: "its provider says so" })
+    Some(SubmissionServer { outgoing: Outgoing { server: provider.submission(), login }, how: "its provider says so" })
 }
 
 fn login_at(provider: &Provider) -> LoginTemplate {

@@ -13,7 +13,7 @@ const RESET: &str = "\x1b[0m";
 
 /// Where the code is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shown {
+pub enum CodeSurface {
     /// On a terminal that knows colours.
     Coloured,
     /// Without colours, such as in a file or a pipe: dark modules are blocks, as on paper.
@@ -23,17 +23,17 @@ pub enum Shown {
 /// The text cannot be a QR code: there is too much of it.
 #[derive(Debug, thiserror::Error)]
 #[error("{0} bytes are too many for a QR code; print the text itself with --link")]
-pub struct TooLong(usize);
+pub struct CodeTooLong(usize);
 
 /// The code of `text`, line by line.
 ///
 /// # Errors
-/// [`TooLong`] beyond some 2,900 bytes.
-pub fn picture(text: &str, shown: Shown) -> Result<Zeroizing<String>, TooLong> {
+/// [`CodeTooLong`] beyond some 2,900 bytes.
+pub fn picture(text: &str, shown: CodeSurface) -> Result<Zeroizing<String>, CodeTooLong> {
     // The least of corrections: screens have no scratches, and fewer modules are easier to see.
     let code = QrCode::with_error_correction_level(text, EcLevel::L).map_err(|error: QrError| {
         debug_assert_eq!(error, QrError::DataTooLong);
-        TooLong(text.len())
+        CodeTooLong(text.len())
     })?;
     let width = code.width();
     let colours = Zeroizing::new(code.to_colors().into_iter().map(|colour| colour == Color::Dark).collect::<Vec<_>>());
@@ -42,7 +42,7 @@ pub fn picture(text: &str, shown: Shown) -> Result<Zeroizing<String>, TooLong> {
         x < width && y < width && colours.get(y.saturating_mul(width).saturating_add(x)).copied().unwrap_or(false)
     };
     let side = width.saturating_add(QUIET.saturating_mul(2));
-    let (begin, end) = if shown == Shown::Coloured { (BLACK_ON_WHITE, RESET) } else { ("", "") };
+    let (begin, end) = if shown == CodeSurface::Coloured { (BLACK_ON_WHITE, RESET) } else { ("", "") };
     let mut out = Zeroizing::new(String::with_capacity(side.saturating_mul(side).saturating_mul(2)));
     for y in (0..side).step_by(2) {
         out.push_str(begin);
@@ -90,18 +90,18 @@ pub(crate) mod tests {
     fn a_reader_gets_the_text_back() {
         for length in [1, 60, 250, 700] {
             let text = format!("dclogin://{}", "aé%&".repeat(length / 4));
-            for shown in [Shown::Coloured, Shown::Plain] {
+            for shown in [CodeSurface::Coloured, CodeSurface::Plain] {
                 let picture = picture(&text, shown).unwrap();
                 assert_eq!(read(&picture), text);
-                assert_eq!(picture.contains('\x1b'), shown == Shown::Coloured);
+                assert_eq!(picture.contains('\x1b'), shown == CodeSurface::Coloured);
             }
         }
-        assert_eq!(picture(&"a".repeat(4000), Shown::Plain).unwrap_err().0, 4000);
+        assert_eq!(picture(&"a".repeat(4000), CodeSurface::Plain).unwrap_err().0, 4000);
     }
 
     #[test]
     fn the_quiet_zone_is_there() {
-        let picture = picture("dclogin://a@b/?p=x", Shown::Plain).unwrap();
+        let picture = picture("dclogin://a@b/?p=x", CodeSurface::Plain).unwrap();
         let lines: Vec<&str> = picture.lines().collect();
         assert!(lines[0].trim().is_empty() && lines[1].trim().is_empty() && !lines[2].trim().is_empty());
         assert!(lines.iter().all(|line| line.starts_with("    ") && line.ends_with("    ")));

@@ -19,18 +19,18 @@ const PACE: Duration = Duration::from_secs(1);
 
 /// Lets through what is within the bounds. Clones count together.
 #[derive(Debug, Clone, Default)]
-pub struct Limit(Arc<Shared>);
+pub struct LogLimit(Arc<LimitShared>);
 
 #[derive(Debug, Default)]
-struct Shared {
+struct LimitShared {
     /// As many as there are places in the code that write a line.
-    kinds: DashMap<Identifier, Kind>,
+    kinds: DashMap<Identifier, LineKind>,
     left_out: AtomicU64,
 }
 
 /// What is known of the lines of one kind.
 #[derive(Debug)]
-struct Kind {
+struct LineKind {
     metadata: &'static Metadata<'static>,
     bucket: Bucket,
     /// How many were left out since this was last said.
@@ -61,7 +61,7 @@ impl Bucket {
     }
 }
 
-impl Limit {
+impl LogLimit {
     /// How many lines were left out since the start.
     #[must_use]
     pub fn left_out(&self) -> u64 {
@@ -85,7 +85,7 @@ impl Limit {
     }
 
     fn lets_pass(&self, metadata: &'static Metadata<'static>, now: Instant) -> bool {
-        let kind = || Kind { metadata, bucket: Bucket::new(now), left_out: 0 };
+        let kind = || LineKind { metadata, bucket: Bucket::new(now), left_out: 0 };
         let mut kind = self.0.kinds.entry(metadata.callsite()).or_insert_with(kind);
         let passes = kind.bucket.take(now);
         if !passes {
@@ -96,7 +96,7 @@ impl Limit {
     }
 }
 
-impl<S: Subscriber> Layer<S> for Limit {
+impl<S: Subscriber> Layer<S> for LogLimit {
     fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
         // Whoever asks for debug lines wants all of them.
         *event.metadata().level() > Level::INFO || self.lets_pass(event.metadata(), Instant::now())
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn what_was_left_out_is_said_and_other_kinds_are_not_concerned() {
-        let (limit, written) = (Limit::default(), Written::default());
+        let (limit, written) = (LogLimit::default(), Written::default());
         let output = tracing_subscriber::fmt::layer().with_writer(written.clone()).with_ansi(false);
         let subscriber = tracing_subscriber::registry().with(limit.clone()).with(output);
         tracing::subscriber::with_default(subscriber, || {

@@ -15,7 +15,7 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 
 use crate::config;
 use crate::config::LogFormat;
-pub use limit::Limit;
+pub use limit::LogLimit;
 
 /// How often it is said what was left out.
 const TELL: Duration = Duration::from_secs(60);
@@ -39,22 +39,22 @@ pub enum LogError {
 
 /// The log of this process.
 #[derive(Debug, Clone)]
-pub struct Log {
+pub struct LogHandle {
     level: reload::Handle<EnvFilter, Registry>,
-    limit: Limit,
+    limit: LogLimit,
 }
 
 /// What stands below the layer that writes.
-type Bounded = Layered<Limit, Layered<reload::Layer<EnvFilter, Registry>, Registry>>;
+type BoundedLayers = Layered<LogLimit, Layered<reload::Layer<EnvFilter, Registry>, Registry>>;
 
-impl Log {
+impl LogHandle {
     /// Begins to write on standard error, or to the journal.
     ///
     /// # Errors
     /// [`LogError`]; only the journal is the operator's to mend.
-    pub fn start(config: &config::Log) -> Result<Self, LogError> {
+    pub fn start(config: &config::LogSettings) -> Result<Self, LogError> {
         let (filter, level) = reload::Layer::new(EnvFilter::try_new(&config.level)?);
-        let limit = Limit::default();
+        let limit = LogLimit::default();
         let bounded = tracing_subscriber::registry().with(filter).with(limit.clone());
         bounded.with(output(config.format)?).try_init()?;
         Ok(Self { level, limit })
@@ -68,7 +68,7 @@ impl Log {
 
     /// What bounds it.
     #[must_use]
-    pub fn limit(&self) -> &Limit {
+    pub fn limit(&self) -> &LogLimit {
         &self.limit
     }
 
@@ -82,7 +82,7 @@ impl Log {
     }
 }
 
-fn output(format: LogFormat) -> Result<Box<dyn Layer<Bounded> + Send + Sync>, LogError> {
+fn output(format: LogFormat) -> Result<Box<dyn Layer<BoundedLayers> + Send + Sync>, LogError> {
     Ok(match format {
         LogFormat::Text => {
             let has_colours = io::stderr().is_terminal();

@@ -174,7 +174,7 @@ pub enum Literals {
 
 /// How a command begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Head<'a> {
+pub struct CommandHead<'a> {
     /// The client's tag. Empty if the line has none.
     pub tag: &'a [u8],
     /// What is asked.
@@ -183,7 +183,7 @@ pub struct Head<'a> {
     pub len: usize,
 }
 
-impl Head<'_> {
+impl CommandHead<'_> {
     /// What servers make of literals in the command that begins with `start`. With more of the command, doubts may go.
     #[must_use]
     pub fn literals(&self, start: &[u8]) -> Literals {
@@ -230,7 +230,7 @@ impl Head<'_> {
 /// another verb than the one that is returned. Only several spaces between tag and verb are allowed. Whatever else a server may
 /// take for a command is [`Verb::Malformed`]: it must not reach one.
 #[must_use]
-pub fn head(start: &[u8]) -> Option<Head<'_>> {
+pub fn head(start: &[u8]) -> Option<CommandHead<'_>> {
     // What lies beyond the limit must not change what was decided within it: the chunks may be of any size.
     let start = start.get(..HEAD_LIMIT).unwrap_or(start);
     let (tag, rest) = split_while(start, is_tag_char);
@@ -241,22 +241,22 @@ pub fn head(start: &[u8]) -> Option<Head<'_>> {
         && !verb.is_empty()
         && matches!(rest, [b' ' | b'\n', ..] | [b'\r', b'\n', ..])
     {
-        return Some(Head { tag, verb: Verb::from_bytes(verb), len: start.len().saturating_sub(rest.len()) });
+        return Some(CommandHead { tag, verb: Verb::from_bytes(verb), len: start.len().saturating_sub(rest.len()) });
     }
     malformed_head(start, tag, spaces, rest)
 }
 
 /// A line that is no command so far: it may become one, unless it has come to an end or to a byte that must not stand there.
 #[cold]
-fn malformed_head<'a>(start: &[u8], tag: &'a [u8], spaces: &[u8], rest: &[u8]) -> Option<Head<'a>> {
+fn malformed_head<'a>(start: &[u8], tag: &'a [u8], spaces: &[u8], rest: &[u8]) -> Option<CommandHead<'a>> {
     let may_go_on = matches!(rest, [] | [b'\r']) && start.len() < HEAD_LIMIT;
     match start {
         // A server that answers an empty line at all says BAD.
-        b"\n" | b"\r\n" => Some(Head { tag: &[], verb: Verb::Other, len: 0 }),
+        b"\n" | b"\r\n" => Some(CommandHead { tag: &[], verb: Verb::Other, len: 0 }),
         _ if may_go_on => None,
         _ => {
             let is_tag = !tag.is_empty() && (!spaces.is_empty() || matches!(rest, [b'\n', ..] | [b'\r', b'\n', ..]));
-            Some(Head { tag: if is_tag { tag } else { &[] }, verb: Verb::Malformed, len: 0 })
+            Some(CommandHead { tag: if is_tag { tag } else { &[] }, verb: Verb::Malformed, len: 0 })
         }
     }
 }

@@ -41,7 +41,7 @@ pub struct Get<'a> {
 
 /// A `SETMETADATA` command.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Set<'a> {
+pub struct SetMetadataCommand<'a> {
     /// The mailbox; empty for the server's own entries.
     pub mailbox: Cow<'a, [u8]>,
     /// Entries and their new values; `None` is NIL, which removes the entry.
@@ -149,9 +149,9 @@ pub fn get(command: &[u8]) -> Option<Get<'_>> {
 
 /// Reads a whole `SETMETADATA` command. `None` if it is not well-formed.
 #[must_use]
-pub fn set(command: &[u8]) -> Option<Set<'_>> {
+pub fn set(command: &[u8]) -> Option<SetMetadataCommand<'_>> {
     let arguments = (preceded(space, astring), preceded(space, parenthesized(pair)));
-    arguments_of(command, arguments).map(|(mailbox, entries)| Set { mailbox, entries })
+    arguments_of(command, arguments).map(|(mailbox, entries)| SetMetadataCommand { mailbox, entries })
 }
 
 fn arguments_of<'a, T>(

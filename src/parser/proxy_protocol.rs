@@ -20,7 +20,7 @@ const LONGEST_V2: usize = 2048;
 
 /// Whose connection it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
+pub enum ProxiedSource {
     /// A client's.
     Client(SocketAddr),
     /// The sender's own (v2 LOCAL), or unknown: the address of the connection counts.
@@ -29,11 +29,11 @@ pub enum Source {
 
 /// What the machine wants next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
+pub enum ProxyHeaderStep {
     /// So many bytes, neither more nor fewer.
     Want(usize),
     /// Nothing: this is whose connection it is.
-    Done(Source),
+    Done(ProxiedSource),
 }
 
 /// Why it is no header.
@@ -64,7 +64,7 @@ impl Header {
     ///
     /// # Errors
     /// [`HeaderError`] if it is none.
-    pub fn take(&mut self, bytes: &[u8]) -> Result<Step, HeaderError> {
+    pub fn take(&mut self, bytes: &[u8]) -> Result<ProxyHeaderStep, HeaderError> {
         self.held.extend_from_slice(bytes);
         if self.held.starts_with(&SIGNATURE) {
             self.binary()
@@ -75,7 +75,7 @@ impl Header {
         }
     }
 
-    fn text(&self) -> Result<Step, HeaderError> {
+    fn text(&self) -> Result<ProxyHeaderStep, HeaderError> {
         let Some(line) = self.held.strip_suffix(b"\r\n") else {
             let ended = self.held.last() == Some(&b'\n');
             return match self.held.len() {
@@ -84,17 +84,17 @@ impl Header {
                 // What follows the line's end is not ours: no more than CRLF is certain to come, of it LF alone after a CR.
                 len => {
                     let certain = if self.held.ends_with(b"\r") { 1 } else { 2 };
-                    Ok(Step::Want(LONGEST_V1.saturating_sub(len).min(certain)))
+                    Ok(ProxyHeaderStep::Want(LONGEST_V1.saturating_sub(len).min(certain)))
                 }
             };
         };
         let line = str::from_utf8(line).map_err(|_| HeaderError::Wrong)?;
-        source_of(line).map(Step::Done).ok_or(HeaderError::Wrong)
+        source_of(line).map(ProxyHeaderStep::Done).ok_or(HeaderError::Wrong)
     }
 
-    fn binary(&self) -> Result<Step, HeaderError> {
+    fn binary(&self) -> Result<ProxyHeaderStep, HeaderError> {
         let Some((fixed, rest)) = self.held.split_first_chunk::<FIXED_V2>() else {
-            return Ok(Step::Want(FIXED_V2.saturating_sub(self.held.len())));
+            return Ok(ProxyHeaderStep::Want(FIXED_V2.saturating_sub(self.held.len())));
         };
         let [.., version_and_command, family, high, low] = *fixed;
         let length = usize::from(u16::from_be_bytes([high, low]));
@@ -102,17 +102,17 @@ impl Header {
             return Err(HeaderError::TooLong);
         }
         if rest.len() < length {
-            return Ok(Step::Want(length.saturating_sub(rest.len())));
+            return Ok(ProxyHeaderStep::Want(length.saturating_sub(rest.len())));
         }
         match version_and_command {
-            0x20 => Ok(Step::Done(Source::Sender)),
-            0x21 => addresses(family, rest).map(Step::Done).ok_or(HeaderError::Wrong),
+            0x20 => Ok(ProxyHeaderStep::Done(ProxiedSource::Sender)),
+            0x21 => addresses(family, rest).map(ProxyHeaderStep::Done).ok_or(HeaderError::Wrong),
             _ => Err(HeaderError::Wrong),
         }
     }
 }
 
-fn source_of(line: &str) -> Option<Source> {
+fn source_of(line: &str) -> Option<ProxiedSource> {
     let mut words = line.split(' ');
     if words.next() != Some("PROXY") {
         return None;
@@ -120,7 +120,7 @@ fn source_of(line: &str) -> Option<Source> {
     let family = words.next()?;
     if family == "UNKNOWN" {
         // Whatever follows is to be ignored.
-        return Some(Source::Sender);
+        return Some(ProxiedSource::Sender);
     }
     let mut address = || words.next()?.parse::<IpAddr>().ok();
     let (source, target) = (address()?, address()?);
@@ -135,24 +135,24 @@ fn source_of(line: &str) -> Option<Source> {
         "TCP6" => source.is_ipv6() && target.is_ipv6(),
         _ => false,
     };
-    (fits && words.next().is_none()).then(|| Source::Client(SocketAddr::new(source.to_canonical(), port)))
+    (fits && words.next().is_none()).then(|| ProxiedSource::Client(SocketAddr::new(source.to_canonical(), port)))
 }
 
 /// The source in the addresses of a v2 header; what follows them (TLVs) says nothing that we need.
-fn addresses(family: u8, bytes: &[u8]) -> Option<Source> {
+fn addresses(family: u8, bytes: &[u8]) -> Option<ProxiedSource> {
     match family {
         0x11 => {
             let (source, rest) = bytes.split_first_chunk::<4>()?;
             let port = port(rest.get(4..)?)?;
-            Some(Source::Client(SocketAddr::new(IpAddr::from(*source), port)))
+            Some(ProxiedSource::Client(SocketAddr::new(IpAddr::from(*source), port)))
         }
         0x21 => {
             let (source, rest) = bytes.split_first_chunk::<16>()?;
             let port = port(rest.get(16..)?)?;
-            Some(Source::Client(SocketAddr::new(Ipv6Addr::from(*source).to_canonical(), port)))
+            Some(ProxiedSource::Client(SocketAddr::new(Ipv6Addr::from(*source).to_canonical(), port)))
         }
         // Unspecified, datagrams, Unix sockets: the receiver may take the connection's own address.
-        0x00 | 0x12 | 0x22 | 0x31 | 0x32 => Some(Source::Sender),
+        0x00 | 0x12 | 0x22 | 0x31 | 0x32 => Some(ProxiedSource::Sender),
         _ => None,
     }
 }
@@ -171,15 +171,15 @@ mod tests {
     use super::*;
 
     /// Feeds the machine as it asks; the outcome and how many bytes it took.
-    fn read(input: &[u8]) -> (Option<Result<Source, HeaderError>>, usize) {
+    fn read(input: &[u8]) -> (Option<Result<ProxiedSource, HeaderError>>, usize) {
         let (mut header, mut taken, mut want) = (Header::default(), 0, Header::FIRST);
         loop {
             assert!(want > 0 && taken <= FIXED_V2 + LONGEST_V2);
             let Some(bytes) = input.get(taken..taken + want) else { return (None, taken) };
             taken += want;
             match header.take(bytes) {
-                Ok(Step::Want(more)) => want = more,
-                Ok(Step::Done(source)) => return (Some(Ok(source)), taken),
+                Ok(ProxyHeaderStep::Want(more)) => want = more,
+                Ok(ProxyHeaderStep::Done(source)) => return (Some(Ok(source)), taken),
                 Err(error) => return (Some(Err(error)), taken),
             }
         }
@@ -193,11 +193,11 @@ mod tests {
     #[test]
     fn lines_of_version_1() {
         for (line, expected) in [
-            ("PROXY TCP4 192.0.2.1 192.0.2.2 56324 993", Ok(Source::Client("192.0.2.1:56324".parse().unwrap()))),
-            ("PROXY TCP6 2001:db8::1 ::1 1 65535", Ok(Source::Client("[2001:db8::1]:1".parse().unwrap()))),
-            ("PROXY TCP6 ::ffff:192.0.2.1 ::1 1 2", Ok(Source::Client("192.0.2.1:1".parse().unwrap()))),
-            ("PROXY UNKNOWN", Ok(Source::Sender)),
-            ("PROXY UNKNOWN ffff::1 whatever", Ok(Source::Sender)),
+            ("PROXY TCP4 192.0.2.1 192.0.2.2 56324 993", Ok(ProxiedSource::Client("192.0.2.1:56324".parse().unwrap()))),
+            ("PROXY TCP6 2001:db8::1 ::1 1 65535", Ok(ProxiedSource::Client("[2001:db8::1]:1".parse().unwrap()))),
+            ("PROXY TCP6 ::ffff:192.0.2.1 ::1 1 2", Ok(ProxiedSource::Client("192.0.2.1:1".parse().unwrap()))),
+            ("PROXY UNKNOWN", Ok(ProxiedSource::Sender)),
+            ("PROXY UNKNOWN ffff::1 whatever", Ok(ProxiedSource::Sender)),
             ("PROXY TCP4 192.0.2.1 192.0.2.2 65536 993", Err(HeaderError::Wrong)),
             ("PROXY TCP4 192.0.2.1 192.0.2.2 +1 993", Err(HeaderError::Wrong)),
             ("PROXY TCP4 192.0.2.1 192.0.2.2 01 993", Err(HeaderError::Wrong)),
@@ -222,11 +222,11 @@ mod tests {
         let v6 =
             [&[0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1], [0; 16].as_slice(), &[0, 7, 3, 0xe1]].concat();
         for (header, expected) in [
-            (v2(0x21, 0x11, &v4), Ok(Source::Client("192.0.2.1:56324".parse().unwrap()))),
-            (v2(0x21, 0x21, &v6), Ok(Source::Client("[2001:db8::1]:7".parse().unwrap()))),
-            (v2(0x20, 0x00, &[]), Ok(Source::Sender)),
-            (v2(0x20, 0x11, &v4), Ok(Source::Sender)),
-            (v2(0x21, 0x00, &v4), Ok(Source::Sender)),
+            (v2(0x21, 0x11, &v4), Ok(ProxiedSource::Client("192.0.2.1:56324".parse().unwrap()))),
+            (v2(0x21, 0x21, &v6), Ok(ProxiedSource::Client("[2001:db8::1]:7".parse().unwrap()))),
+            (v2(0x20, 0x00, &[]), Ok(ProxiedSource::Sender)),
+            (v2(0x20, 0x11, &v4), Ok(ProxiedSource::Sender)),
+            (v2(0x21, 0x00, &v4), Ok(ProxiedSource::Sender)),
             (v2(0x21, 0x11, &v4[..11]), Err(HeaderError::Wrong)),
             (v2(0x21, 0x44, &v4), Err(HeaderError::Wrong)),
             (v2(0x11, 0x11, &v4), Err(HeaderError::Wrong)),
@@ -250,7 +250,7 @@ mod tests {
                 (false, IpAddr::V6(ip)) => v2(0x21, 0x21, &[&ip.octets()[..], &[1; 16], &port.to_be_bytes(), &[0; 2], &tlvs].concat()),
             };
             let (outcome, taken) = read(&[&header, b"\x16\x03\x01".as_slice()].concat());
-            prop_assert_eq!(outcome, Some(Ok(Source::Client(SocketAddr::new(source.ip().to_canonical(), port)))));
+            prop_assert_eq!(outcome, Some(Ok(ProxiedSource::Client(SocketAddr::new(source.ip().to_canonical(), port)))));
             prop_assert_eq!(taken, header.len());
         }
 

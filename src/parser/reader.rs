@@ -5,7 +5,7 @@ use super::framer::{Announcement, Fragment, Framer, LineEnd};
 /// A message went over the reader's limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a message is longer than {limit} bytes")]
-pub struct TooLong {
+pub struct ResponseTooLong {
     /// The limit, in bytes.
     pub limit: usize,
 }
@@ -38,12 +38,12 @@ impl ResponseReader {
     /// input is needed.
     ///
     /// # Errors
-    /// [`TooLong`] if the response exceeds the limit; the stream cannot be read on after that.
-    pub fn next(&mut self, input: &mut &[u8]) -> Result<Option<Vec<u8>>, TooLong> {
+    /// [`ResponseTooLong`] if the response exceeds the limit; the stream cannot be read on after that.
+    pub fn next(&mut self, input: &mut &[u8]) -> Result<Option<Vec<u8>>, ResponseTooLong> {
         while let Some((fragment, rest)) = self.framer.next(input) {
             *input = rest;
             if self.held.len().saturating_add(fragment.bytes().len()) > self.limit {
-                return Err(TooLong { limit: self.limit });
+                return Err(ResponseTooLong { limit: self.limit });
             }
             self.held.extend_from_slice(fragment.bytes());
             match fragment {
@@ -64,7 +64,7 @@ impl ResponseReader {
 mod tests {
     use super::*;
 
-    fn read(chunks: &[&[u8]], limit: usize) -> Result<Vec<String>, TooLong> {
+    fn read(chunks: &[&[u8]], limit: usize) -> Result<Vec<String>, ResponseTooLong> {
         let mut reader = ResponseReader::new(limit);
         let mut responses = vec![];
         for chunk in chunks {
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn a_response_over_the_limit_is_refused_before_it_is_held() {
-        assert_eq!(read(&[b"* OK 0123456789\r\n"], 10), Err(TooLong { limit: 10 }));
-        assert_eq!(read(&[b"* X {99}\r\n", &[b'a'; 99]], 50), Err(TooLong { limit: 50 }));
+        assert_eq!(read(&[b"* OK 0123456789\r\n"], 10), Err(ResponseTooLong { limit: 10 }));
+        assert_eq!(read(&[b"* X {99}\r\n", &[b'a'; 99]], 50), Err(ResponseTooLong { limit: 50 }));
     }
 }

@@ -23,7 +23,7 @@ pub enum Condition {
 
 /// What the response code of a status response may be, told from its beginning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Code {
+pub enum CodeKind {
     /// A capability list.
     Capability,
     /// Perhaps a referral (RFC 2221, RFC 2193): it begins with `[R`.
@@ -34,7 +34,7 @@ pub enum Code {
 
 /// How a response begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Head<'a> {
+pub enum ResponseHead<'a> {
     /// `+`: the server waits for more of a command.
     Continuation,
     /// `A1 + idling`: the same with the tag of a command before it, as some servers say it.
@@ -49,14 +49,14 @@ pub enum Head<'a> {
         /// How the command ended.
         condition: Condition,
         /// What its response code may be.
-        code: Code,
+        code: CodeKind,
     },
     /// `* OK` and its like.
     Status {
         /// Which.
         condition: Condition,
         /// What its response code may be.
-        code: Code,
+        code: CodeKind,
     },
     /// `* CAPABILITY …`
     Capability,
@@ -68,7 +68,7 @@ pub enum Head<'a> {
 
 /// The kind of the line that begins with `start`; `None` if it takes more to tell.
 #[must_use]
-pub fn head(start: &[u8]) -> Option<Head<'_>> {
+pub fn head(start: &[u8]) -> Option<ResponseHead<'_>> {
     // What lies beyond the limit must not change what was decided within it: the chunks may be of any size.
     let start = start.get(..HEAD_LIMIT).unwrap_or(start);
     // A line's end is at the end of what is given; in whole responses with literals it is further in front.
@@ -76,41 +76,41 @@ pub fn head(start: &[u8]) -> Option<Head<'_>> {
     let start = without_spaces(start);
     // Some servers leave out the space. No tag begins like this.
     if start.first() == Some(&b'+') {
-        return Some(Head::Continuation);
+        return Some(ResponseHead::Continuation);
     }
-    let Some((first, rest)) = word(start, complete) else { return complete.then_some(Head::Data) };
+    let Some((first, rest)) = word(start, complete) else { return complete.then_some(ResponseHead::Data) };
     match first {
         b"*" => untagged(rest, complete),
         tag => tagged(tag, rest, complete),
     }
 }
 
-fn untagged(rest: &[u8], complete: bool) -> Option<Head<'_>> {
+fn untagged(rest: &[u8], complete: bool) -> Option<ResponseHead<'_>> {
     // `* 23 FETCH`: by far the most frequent, and decided by its first digit.
     if rest.first().is_some_and(u8::is_ascii_digit) {
-        return Some(Head::Data);
+        return Some(ResponseHead::Data);
     }
-    let Some((name, rest)) = word(rest, complete) else { return complete.then_some(Head::Data) };
+    let Some((name, rest)) = word(rest, complete) else { return complete.then_some(ResponseHead::Data) };
     if let Some(condition) = condition(name) {
-        return Some(Head::Status { condition, code: code(rest, complete)? });
+        return Some(ResponseHead::Status { condition, code: code(rest, complete)? });
     }
     Some(match name {
-        name if name.eq_ignore_ascii_case(b"CAPABILITY") => Head::Capability,
-        name if name.eq_ignore_ascii_case(b"METADATA") => Head::Metadata,
-        _ => Head::Data,
+        name if name.eq_ignore_ascii_case(b"CAPABILITY") => ResponseHead::Capability,
+        name if name.eq_ignore_ascii_case(b"METADATA") => ResponseHead::Metadata,
+        _ => ResponseHead::Data,
     })
 }
 
-fn tagged<'a>(tag: &'a [u8], rest: &'a [u8], complete: bool) -> Option<Head<'a>> {
+fn tagged<'a>(tag: &'a [u8], rest: &'a [u8], complete: bool) -> Option<ResponseHead<'a>> {
     if rest.first() == Some(&b'+') {
-        return Some(Head::TaggedContinuation { tag });
+        return Some(ResponseHead::TaggedContinuation { tag });
     }
-    let Some((name, rest)) = word(rest, complete) else { return complete.then_some(Head::Data) };
+    let Some((name, rest)) = word(rest, complete) else { return complete.then_some(ResponseHead::Data) };
     match condition(name) {
         Some(condition @ (Condition::Ok | Condition::No | Condition::Bad)) => {
-            Some(Head::Tagged { tag, condition, code: code(rest, complete)? })
+            Some(ResponseHead::Tagged { tag, condition, code: code(rest, complete)? })
         }
-        _ => Some(Head::Data),
+        _ => Some(ResponseHead::Data),
     }
 }
 
@@ -141,17 +141,17 @@ fn condition(name: &[u8]) -> Option<Condition> {
 }
 
 /// What the response code that `text` begins with may be; `None` if it takes more to tell.
-fn code(text: &[u8], complete: bool) -> Option<Code> {
+fn code(text: &[u8], complete: bool) -> Option<CodeKind> {
     const CAPABILITY: &[u8] = b"[CAPABILITY ";
     match text {
         [] | [b'['] if !complete => None,
-        [b'[', b'R' | b'r', ..] => Some(Code::Referral),
+        [b'[', b'R' | b'r', ..] => Some(CodeKind::Referral),
         [b'[', b'C' | b'c', ..] => match text.get(..CAPABILITY.len()) {
-            Some(start) if start.eq_ignore_ascii_case(CAPABILITY) => Some(Code::Capability),
+            Some(start) if start.eq_ignore_ascii_case(CAPABILITY) => Some(CodeKind::Capability),
             None if !complete && CAPABILITY.get(..text.len())?.eq_ignore_ascii_case(text) => None,
-            _ => Some(Code::Other),
+            _ => Some(CodeKind::Other),
         },
-        _ => Some(Code::Other),
+        _ => Some(CodeKind::Other),
     }
 }
 
@@ -163,11 +163,11 @@ pub fn may_have_literals(line: &[u8]) -> bool {
     !matches!(
         head(line),
         Some(
-            Head::Continuation
-                | Head::TaggedContinuation { .. }
-                | Head::Tagged { .. }
-                | Head::Status { .. }
-                | Head::Capability
+            ResponseHead::Continuation
+                | ResponseHead::TaggedContinuation { .. }
+                | ResponseHead::Tagged { .. }
+                | ResponseHead::Status { .. }
+                | ResponseHead::Capability
         )
     )
 }
@@ -211,8 +211,8 @@ impl Status<'_> {
 #[must_use]
 pub fn status(line: &[u8]) -> Option<Status<'_>> {
     let (tag, condition) = match head(line)? {
-        Head::Tagged { tag, condition, .. } => (Some(tag), condition),
-        Head::Status { condition, .. } => (None, condition),
+        ResponseHead::Tagged { tag, condition, .. } => (Some(tag), condition),
+        ResponseHead::Status { condition, .. } => (None, condition),
         _ => return None,
     };
     let line = without_spaces(line.trim_ascii_end());
@@ -255,13 +255,12 @@ fn is_code(code: &[u8], name: &str) -> bool {
 #[must_use]
 pub fn capabilities(line: &[u8]) -> Option<impl Iterator<Item = &[u8]>> {
     let list = match head(line)? {
-        Head::Capability => {
+        ResponseHead::Capability => {
             let (_, rest) = word(without_spaces(line.trim_ascii_end()), true)?;
             word(rest, true)?.1
         }
-        Head::Tagged { code: Code::Capability, .. } | Head::Status { code: Code::Capability, .. } => {
-            word(status(line)?.code, true)?.1
-        }
+        ResponseHead::Tagged { code: CodeKind::Capability, .. }
+        | ResponseHead::Status { code: CodeKind::Capability, .. } => word(status(line)?.code, true)?.1,
         _ => return None,
     };
     Some(list.split(|byte| *byte == b' ').filter(|name| !name.is_empty()))
@@ -279,50 +278,50 @@ mod tests {
 
     #[test]
     fn kinds_are_told_apart() {
-        let status = |condition, code| Some(Head::Status { condition, code });
-        let tagged = |condition, code| Some(Head::Tagged { tag: b"A1", condition, code });
-        let cases: [(&str, Option<Head<'_>>); 34] = [
-            ("+idling\r\n", Some(Head::Continuation)),
-            ("+", Some(Head::Continuation)),
-            ("A1 + idling\r\n", Some(Head::TaggedContinuation { tag: b"A1" })),
-            ("A1 +\r\n", Some(Head::TaggedContinuation { tag: b"A1" })),
-            ("+ idling\r\n", Some(Head::Continuation)),
-            ("+\r\n", Some(Head::Continuation)),
-            ("* 1", Some(Head::Data)),
-            ("* OK [CAPABILITY IMAP4rev1] hi\r\n", status(Condition::Ok, Code::Capability)),
-            ("* ok [capability ", status(Condition::Ok, Code::Capability)),
+        let status = |condition, code| Some(ResponseHead::Status { condition, code });
+        let tagged = |condition, code| Some(ResponseHead::Tagged { tag: b"A1", condition, code });
+        let cases: [(&str, Option<ResponseHead<'_>>); 34] = [
+            ("+idling\r\n", Some(ResponseHead::Continuation)),
+            ("+", Some(ResponseHead::Continuation)),
+            ("A1 + idling\r\n", Some(ResponseHead::TaggedContinuation { tag: b"A1" })),
+            ("A1 +\r\n", Some(ResponseHead::TaggedContinuation { tag: b"A1" })),
+            ("+ idling\r\n", Some(ResponseHead::Continuation)),
+            ("+\r\n", Some(ResponseHead::Continuation)),
+            ("* 1", Some(ResponseHead::Data)),
+            ("* OK [CAPABILITY IMAP4rev1] hi\r\n", status(Condition::Ok, CodeKind::Capability)),
+            ("* ok [capability ", status(Condition::Ok, CodeKind::Capability)),
             ("* OK [CAPABIL", None),
-            ("* OK [CAPABILITIES", status(Condition::Ok, Code::Other)),
-            ("* OK hello", status(Condition::Ok, Code::Other)),
-            ("* BYE\r\n", status(Condition::Bye, Code::Other)),
-            ("* PREAUTH [ALERT] x\r\n", status(Condition::Preauth, Code::Other)),
-            ("* CAPABILITY IMAP4rev1\r\n", Some(Head::Capability)),
+            ("* OK [CAPABILITIES", status(Condition::Ok, CodeKind::Other)),
+            ("* OK hello", status(Condition::Ok, CodeKind::Other)),
+            ("* BYE\r\n", status(Condition::Bye, CodeKind::Other)),
+            ("* PREAUTH [ALERT] x\r\n", status(Condition::Preauth, CodeKind::Other)),
+            ("* CAPABILITY IMAP4rev1\r\n", Some(ResponseHead::Capability)),
             ("* capability", None),
-            ("* METADATA \"\"", Some(Head::Metadata)),
-            ("* LIST ()", Some(Head::Data)),
-            ("A1 OK\r\n", tagged(Condition::Ok, Code::Other)),
-            ("A1 NO [AUTHENTICATIONFAILED] x\r\n", tagged(Condition::No, Code::Other)),
-            ("A1 OK [CAPABILITY X] y\r\n", tagged(Condition::Ok, Code::Capability)),
-            ("A1 NO [REFERRAL imap://two.example/] x\r\n", tagged(Condition::No, Code::Referral)),
-            ("A1 no [r", tagged(Condition::No, Code::Referral)),
+            ("* METADATA \"\"", Some(ResponseHead::Metadata)),
+            ("* LIST ()", Some(ResponseHead::Data)),
+            ("A1 OK\r\n", tagged(Condition::Ok, CodeKind::Other)),
+            ("A1 NO [AUTHENTICATIONFAILED] x\r\n", tagged(Condition::No, CodeKind::Other)),
+            ("A1 OK [CAPABILITY X] y\r\n", tagged(Condition::Ok, CodeKind::Capability)),
+            ("A1 NO [REFERRAL imap://two.example/] x\r\n", tagged(Condition::No, CodeKind::Referral)),
+            ("A1 no [r", tagged(Condition::No, CodeKind::Referral)),
             ("A1 NO [", None),
             ("A1 O", None),
-            ("A1 BYE x\r\n", Some(Head::Data)),
-            ("\r\n", Some(Head::Data)),
+            ("A1 BYE x\r\n", Some(ResponseHead::Data)),
+            ("\r\n", Some(ResponseHead::Data)),
             (" ", None),
-            ("  A1   OK  [CAPABILITY X] y\r\n", tagged(Condition::Ok, Code::Capability)),
+            ("  A1   OK  [CAPABILITY X] y\r\n", tagged(Condition::Ok, CodeKind::Capability)),
             (" A1 OK ", None),
-            (" +  idling\r\n", Some(Head::Continuation)),
-            ("*   953 EXISTS\r\n", Some(Head::Data)),
-            (" *  BYE \r\n", status(Condition::Bye, Code::Other)),
-            ("*  CAPABILITY  IMAP4rev1\r\n", Some(Head::Capability)),
+            (" +  idling\r\n", Some(ResponseHead::Continuation)),
+            ("*   953 EXISTS\r\n", Some(ResponseHead::Data)),
+            (" *  BYE \r\n", status(Condition::Bye, CodeKind::Other)),
+            ("*  CAPABILITY  IMAP4rev1\r\n", Some(ResponseHead::Capability)),
         ];
         for (line, expected) in cases {
             assert_eq!(head(line.as_bytes()), expected, "{line:?}");
         }
-        assert_eq!(head(&[b'x'; HEAD_LIMIT]), Some(Head::Data));
+        assert_eq!(head(&[b'x'; HEAD_LIMIT]), Some(ResponseHead::Data));
         let long = format!("{} OK [CAPABILITY X] y\r\n", "x".repeat(HEAD_LIMIT));
-        assert_eq!(head(long.as_bytes()), Some(Head::Data));
+        assert_eq!(head(long.as_bytes()), Some(ResponseHead::Data));
     }
 
     #[test]
@@ -374,7 +373,11 @@ mod tests {
         }
         for line in ["A1 NO [REFERRAL x] Try\r\n", "* bye [referral x]\r\n"] {
             let may_refer = |head| {
-                matches!(head, Head::Tagged { code: Code::Referral, .. } | Head::Status { code: Code::Referral, .. })
+                matches!(
+                    head,
+                    ResponseHead::Tagged { code: CodeKind::Referral, .. }
+                        | ResponseHead::Status { code: CodeKind::Referral, .. }
+                )
             };
             let all = (0..=line.len()).filter_map(|end| head(&line.as_bytes()[..end])).all(may_refer);
             assert!(all, "{line}");

@@ -161,7 +161,7 @@ pub fn encoded_name(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::credentials::Kind;
+    use crate::credentials::CredentialKind;
 
     fn given(credentials: Option<Credentials>) -> Option<(Option<String>, String, String)> {
         let credentials = credentials?;
@@ -214,7 +214,7 @@ mod tests {
     #[test]
     fn tokens_in_both_forms() {
         let xoauth2 = xoauth2_message(b"user=a@b.c\x01auth=Bearer ya29.x~y=\x01\x01");
-        assert_eq!(xoauth2.as_ref().map(|credentials| credentials.kind), Some(Kind::Token));
+        assert_eq!(xoauth2.as_ref().map(|credentials| credentials.kind), Some(CredentialKind::Token));
         assert_eq!(given(xoauth2), plainly("a@b.c", "ya29.x~y="));
         for message in [
             &b""[..],
@@ -250,7 +250,7 @@ mod tests {
     fn the_name_in_a_scram_exchange() {
         let first = |message: &str| scram_first(Mechanism::ScramSha256, message.as_bytes());
         let credentials = first("n,,n=user,r=nonce").unwrap();
-        assert_eq!(credentials.kind, Kind::Exchange(Mechanism::ScramSha256));
+        assert_eq!(credentials.kind, CredentialKind::Exchange(Mechanism::ScramSha256));
         assert_eq!((credentials.user.as_str(), credentials.password.expose()), ("user", &b"n,,n=user,r=nonce"[..]));
         assert_eq!(first("y,,n=a=2Cb=3Dc@d,r=x,ext=1").unwrap().user, "a,b=c@d");
         let other = first("n,a=boss,n=user,r=x").unwrap();

@@ -8,7 +8,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::parser::proxy_protocol::{Header, HeaderError, Source, Step};
+use crate::parser::proxy_protocol::{Header, HeaderError, ProxiedSource, ProxyHeaderStep};
 
 /// How long the header may take: a load balancer sends it at once.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -36,9 +36,9 @@ async fn read(tcp: &mut TcpStream, sender: SocketAddr) -> Result<SocketAddr, Not
         let mut bytes = vec![0; want];
         tcp.read_exact(&mut bytes).await?;
         match header.take(&bytes)? {
-            Step::Want(more) => want = more,
-            Step::Done(Source::Client(address)) => return Ok(address),
-            Step::Done(Source::Sender) => return Ok(sender),
+            ProxyHeaderStep::Want(more) => want = more,
+            ProxyHeaderStep::Done(ProxiedSource::Client(address)) => return Ok(address),
+            ProxyHeaderStep::Done(ProxiedSource::Sender) => return Ok(sender),
         }
     }
 }

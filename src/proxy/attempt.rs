@@ -3,22 +3,22 @@
 
 use std::sync::Arc;
 
-use super::connection::{Connection, NoLogin};
+use super::connection::{IncomingClient, NoLogin};
 use super::conversation::Conversation;
 use super::own_lines;
-use super::preauth::{Event, NotAuthenticated};
+use super::preauth::{NotAuthenticated, PreauthEvent};
 use crate::credentials::Credentials;
 use crate::parser::sasl::SaslLine;
 use crate::secret::Secret;
 use crate::trace::{Mark, Piece, Speaker};
-use crate::upstream::connect::{Attempt, ConnectError, Connected, Progress};
+use crate::upstream::connect::{ConnectError, Connected, LoginRequest, LoginStage};
 use crate::upstream::dialogue::{LoginError, Purpose};
 use crate::upstream::permit::Permit;
-use crate::upstream::refusal::{Refusal, classify, classify_bye};
+use crate::upstream::refusal::{LoginRefusal, classify, classify_bye};
 use crate::upstream::route::Target;
 
 /// A client that waits for its login to be answered, and may be asked for more meanwhile.
-pub(super) struct Waiting<'a> {
+pub(super) struct WaitingClient<'a> {
     pub(super) client: &'a mut Conversation,
     pub(super) machine: &'a mut NotAuthenticated,
     pub(super) received: &'a mut Vec<u8>,
@@ -27,7 +27,7 @@ pub(super) struct Waiting<'a> {
 }
 
 /// Why an attempt brought no session.
-pub(super) enum Failure {
+pub(super) enum AttemptError {
     /// The upstream gave none.
     Upstream(ConnectError),
     /// The client has left an exchange; this is what it hears.
@@ -36,34 +36,34 @@ pub(super) enum Failure {
     Client(NoLogin),
 }
 
-impl From<ConnectError> for Failure {
+impl From<ConnectError> for AttemptError {
     fn from(error: ConnectError) -> Self {
         Self::Upstream(error)
     }
 }
 
-impl From<NoLogin> for Failure {
+impl From<NoLogin> for AttemptError {
     fn from(end: NoLogin) -> Self {
         Self::Client(end)
     }
 }
 
-impl Failure {
+impl AttemptError {
     /// Whether the server has no session left for this account.
     pub(super) fn is_too_many(&self) -> bool {
         let Self::Upstream(error) = self else { return false };
         match error.end() {
             ConnectError::Login(LoginError::Refused { answer, untagged }) => {
-                classify(answer, untagged) == Refusal::TooManySessions
+                classify(answer, untagged) == LoginRefusal::TooManySessions
             }
             // Some say it in a BYE, with or without an alert.
-            ConnectError::Login(LoginError::Bye(words)) => classify_bye(words) == Refusal::TooManySessions,
+            ConnectError::Login(LoginError::Bye(words)) => classify_bye(words) == LoginRefusal::TooManySessions,
             _ => false,
         }
     }
 }
 
-impl Connection {
+impl IncomingClient {
     /// Connects to `target` and logs in there.
     pub(super) async fn attempt(
         &mut self,
@@ -71,20 +71,21 @@ impl Connection {
         credentials: &Credentials,
         probe: bool,
         permit: &dyn Permit,
-        waiting: &mut Waiting<'_>,
-    ) -> Result<Connected, Failure> {
+        waiting: &mut WaitingClient<'_>,
+    ) -> Result<Connected, AttemptError> {
         let upstreams = Arc::clone(&self.proxy.upstreams);
         let purpose = Purpose::Client { probe };
         let origin = Some(self.origin());
         let introduction = (*self.introduction).clone();
         let credentials = credentials.clone();
         let permit = Some(permit);
-        let attempt = Attempt { target, upstreams: &upstreams, credentials, purpose, origin, introduction, permit };
+        let attempt =
+            LoginRequest { target, upstreams: &upstreams, credentials, purpose, origin, introduction, permit };
         let mut progress = attempt.begin(self.trace.transcript()).await?;
         loop {
             match progress {
-                Progress::LoggedIn(connected) => return Ok(*connected),
-                Progress::Challenge { challenge, login } => {
+                LoginStage::LoggedIn(connected) => return Ok(*connected),
+                LoginStage::Challenge { challenge, login } => {
                     let response = self.ask(waiting, &challenge).await?;
                     progress = login.respond(&response, self.trace.transcript()).await?;
                 }
@@ -93,7 +94,7 @@ impl Connection {
     }
 
     /// Hands a challenge of the upstream's to the client, and waits for the answer.
-    async fn ask(&mut self, waiting: &mut Waiting<'_>, challenge: &[u8]) -> Result<Secret, Failure> {
+    async fn ask(&mut self, waiting: &mut WaitingClient<'_>, challenge: &[u8]) -> Result<Secret, AttemptError> {
         waiting.was_asked = true;
         waiting.machine.expect_response();
         // What the server has taken for its challenge is not the client's.
@@ -105,9 +106,9 @@ impl Connection {
         }
         waiting.client.send(&[b"+ ", challenge, b"\r\n"].concat()).await.map_err(NoLogin::from)?;
         match self.next_event(waiting.client, waiting.machine, waiting.received).await? {
-            Event::Response(SaslLine::Response(response)) => Ok(response),
-            Event::Response(SaslLine::Cancelled) => Err(Failure::GaveUp(own_lines::CANCELLED)),
-            Event::Response(SaslLine::Malformed) => Err(Failure::GaveUp(own_lines::NOT_BASE64)),
+            PreauthEvent::Response(SaslLine::Response(response)) => Ok(response),
+            PreauthEvent::Response(SaslLine::Cancelled) => Err(AttemptError::GaveUp(own_lines::CANCELLED)),
+            PreauthEvent::Response(SaslLine::Malformed) => Err(AttemptError::GaveUp(own_lines::NOT_BASE64)),
             _ => Err(NoLogin::Closed.into()),
         }
     }

@@ -10,27 +10,27 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::attempt::Waiting;
+use super::attempt::WaitingClient;
 use super::conversation::Conversation;
 use super::handle::AccountHandle;
 use super::handshake::{self, Accepted, Guests};
-use super::legacy::{Legacy, Returned};
+use super::legacy::{Returned, SessionHandover};
 use super::listener::Proxy;
 use super::login::Entered;
 use super::login_answer;
 use super::own_lines::{self, untagged};
 use super::own_refusals::OwnRefusal;
-use super::preauth::{Allowance, Event, NotAuthenticated, Protection};
-use super::relay::{Beginning, Bounds, Relay};
-use super::session::{Session, Upstream};
+use super::preauth::{Allowance, NotAuthenticated, PreauthEvent, Protection};
+use super::relay::{Bounds, Preread, Relay};
+use super::session::{Session, UpstreamTraits};
 use crate::account::AccountId;
-use crate::admission::door::{Claim, Place};
-use crate::config::{Limits, Listener, ListenerTls};
+use crate::admission::door::{Claim, ConnectionSlot};
+use crate::config::{Listener, ListenerTls, SessionLimits};
 use crate::credentials::Credentials;
 use crate::http::{HttpVersion, public};
-use crate::push::registry::Origin;
+use crate::push::registry::AccountOrigin;
 use crate::push::watcher::kept::Abilities;
-use crate::telemetry::{Event as Told, LoginResult, Telemetry};
+use crate::telemetry::{LoginResult, Telemetry, TelemetryEvent as Told};
 use crate::tls::stream::{Stream, receive_some};
 use crate::trace::{Mark, Recorder, Speaker, Transcript};
 use crate::upstream::connect::Connected;
@@ -40,7 +40,7 @@ use crate::upstream::id::Introduction;
 const READ_BEFORE_LOGIN: usize = 4 * 1024;
 
 /// A connection and what it needs to know.
-pub(super) struct Connection {
+pub(super) struct IncomingClient {
     pub(super) proxy: Arc<Proxy>,
     pub(super) peer: SocketAddr,
     /// How it came. Boxed: it is of no use after the login.
@@ -77,19 +77,19 @@ struct Authenticated {
     credentials: Option<Arc<Credentials>>,
     upstream: Connected,
     returned: Box<Returned>,
-    origin: Origin,
+    origin: AccountOrigin,
 }
 
 /// A session that is relayed from here on.
 struct Begun {
     /// Boxed: a future is as large as the largest of its states, and has to be moved to where it runs.
     relay: Box<Relay<AccountHandle>>,
-    beginning: Beginning,
+    beginning: Preread,
     account: AccountId,
     session: u64,
     /// Given up with the session.
-    _place: Place,
-    counted: Counted,
+    _place: ConnectionSlot,
+    counted: CountedConnection,
 }
 
 /// Why there was no login.
@@ -113,7 +113,7 @@ pub(super) enum NoLogin {
     Proof,
 }
 
-impl Connection {
+impl IncomingClient {
     pub(super) fn new(proxy: Arc<Proxy>, listener: Arc<Listener>, peer: SocketAddr, session: u64) -> Self {
         let mut trace = proxy.tracer.client(session);
         trace.note(|| format!("a client connects from {peer} to {}", listener.address));
@@ -130,7 +130,7 @@ impl Connection {
     pub(super) fn serve(
         self,
         tcp: TcpStream,
-        place: Place,
+        place: ConnectionSlot,
         stop: CancellationToken,
     ) -> impl Future<Output = ()> + Send {
         let beginning = Box::pin(self.begin(tcp, place, stop.clone()));
@@ -144,10 +144,10 @@ impl Connection {
     }
 
     /// From the handshake to the login, if there is one.
-    async fn begin(mut self, tcp: TcpStream, mut place: Place, stop: CancellationToken) -> Option<Begun> {
+    async fn begin(mut self, tcp: TcpStream, mut place: ConnectionSlot, stop: CancellationToken) -> Option<Begun> {
         let (session, peer) = (self.session, self.peer);
         debug!(session, %peer, "client connected");
-        let counted = Counted::new(self.proxy.board.telemetry());
+        let counted = CountedConnection::new(self.proxy.board.telemetry());
         self.entrance.claim = Some(Arc::new(place.claim()));
         let authenticated = match self.log_in(tcp, &place, &stop).await {
             Ok(authenticated) => authenticated,
@@ -167,7 +167,7 @@ impl Connection {
     async fn log_in(
         &mut self,
         tcp: TcpStream,
-        place: &Place,
+        place: &ConnectionSlot,
         stop: &CancellationToken,
     ) -> Result<Authenticated, NoLogin> {
         let mut client = Conversation::default();
@@ -237,7 +237,7 @@ impl Connection {
         let mut received = Vec::new();
         loop {
             match self.next_event(client, &mut machine, &mut received).await? {
-                Event::StartTls => {
+                PreauthEvent::StartTls => {
                     // Whatever followed in plaintext came from anybody: it is dropped (RFC 9051 section 6.2.1).
                     received = Vec::new();
                     let Stream::Plain(tcp) = client.take()? else { return Err(NoLogin::Closed) };
@@ -245,11 +245,11 @@ impl Connection {
                     self.trace.note(|| "TLS begins".to_owned());
                     machine = NotAuthenticated::new(Protection::Tls, allowance).offering_scram(offers_scram);
                 }
-                Event::Login { tag, credentials } => match self
+                PreauthEvent::Login { tag, credentials } => match self
                     .introduced(&machine)
                     .try_login(
                         credentials,
-                        Waiting { client, machine: &mut machine, received: &mut received, was_asked: false },
+                        WaitingClient { client, machine: &mut machine, received: &mut received, was_asked: false },
                     )
                     .await?
                 {
@@ -260,7 +260,7 @@ impl Connection {
                         client.forget_what_was_read();
                         // A vector of its own: the other one has had the password in it.
                         let rest = received.as_slice().to_vec();
-                        let origin = Origin { prefix: self.prefix(), is_open };
+                        let origin = AccountOrigin { prefix: self.prefix(), is_open };
                         let authenticated =
                             Authenticated { client, rest, tag, account, credentials, upstream, returned, origin };
                         return Ok(authenticated);
@@ -277,7 +277,7 @@ impl Connection {
                         }
                     }
                 },
-                Event::Close | Event::Response(_) => return Err(NoLogin::Closed),
+                PreauthEvent::Close | PreauthEvent::Response(_) => return Err(NoLogin::Closed),
             }
         }
     }
@@ -292,7 +292,7 @@ impl Connection {
         client: &mut Conversation,
         machine: &mut NotAuthenticated,
         received: &mut Vec<u8>,
-    ) -> Result<Event, NoLogin> {
+    ) -> Result<PreauthEvent, NoLogin> {
         loop {
             let mut out = Vec::new();
             let mut input = received.as_slice();
@@ -339,7 +339,7 @@ impl Connection {
         self.within(self.proxy.limits.command_time, began)
     }
 
-    async fn too_late(&mut self, client: &mut Conversation) -> Result<Event, NoLogin> {
+    async fn too_late(&mut self, client: &mut Conversation) -> Result<PreauthEvent, NoLogin> {
         self.say(client, untagged(&OwnRefusal::TookTooLong.to_string()).as_bytes()).await?;
         Err(NoLogin::TimedOut)
     }
@@ -352,22 +352,23 @@ impl Connection {
     }
 
     /// From the login on: the client gets the server's answer under its own tag, and everything else as it comes.
-    fn relay(mut self, authenticated: Authenticated) -> (Box<Relay<AccountHandle>>, Beginning) {
+    fn relay(mut self, authenticated: Authenticated) -> (Box<Relay<AccountHandle>>, Preread) {
         let Authenticated { client, rest, tag, account, credentials, upstream, returned, origin } = authenticated;
         let Connected { stream, logged_in, rest: upstream_rest } = upstream;
-        let mut known = Upstream { pushes: logged_in.pushes, ..Upstream::default() };
+        let mut known = UpstreamTraits { pushes: logged_in.pushes, ..UpstreamTraits::default() };
         known.learn(logged_in.capabilities.iter().map(str::as_bytes));
         let session = Session::new(Arc::clone(&self.proxy.session), known);
         let abilities =
             Abilities { idle: logged_in.capabilities.has("IDLE"), notify: logged_in.capabilities.has("NOTIFY") };
         let keeper = self.proxy.keeper.as_ref();
-        let legacy = keeper.map(|keeper| Legacy::new(keeper, &self.proxy.registry, &account, abilities, *returned));
+        let legacy =
+            keeper.map(|keeper| SessionHandover::new(keeper, &self.proxy.registry, &account, abilities, *returned));
         let session = if legacy.is_some() { session.kept() } else { session };
         let answer = login_answer::lines(&tag, &logged_in, |line| session.rewrite(line));
         if let Some(transcript) = self.trace.transcript() {
             transcript.lines(Speaker::ToClient, Mark::Changed, &answer);
         }
-        let beginning = Beginning { client: rest, answer, upstream: upstream_rest };
+        let beginning = Preread { client: rest, answer, upstream: upstream_rest };
         let limits = &self.proxy.limits;
         let bounds =
             Bounds { buffer: limits.buffer.bytes(), idle_time: limits.idle_time, command_time: limits.command_time };
@@ -387,23 +388,23 @@ impl Connection {
 }
 
 /// A connection that is counted, until it is dropped.
-struct Counted(Telemetry);
+struct CountedConnection(Telemetry);
 
-impl Counted {
+impl CountedConnection {
     fn new(telemetry: &Telemetry) -> Self {
         telemetry.tell(&Told::Connected);
         Self(telemetry.clone())
     }
 }
 
-impl Drop for Counted {
+impl Drop for CountedConnection {
     fn drop(&mut self) {
         self.0.tell(&Told::Disconnected);
     }
 }
 
-impl From<&Limits> for Allowance {
-    fn from(limits: &Limits) -> Self {
+impl From<&SessionLimits> for Allowance {
+    fn from(limits: &SessionLimits) -> Self {
         Self {
             command: limits.command.bytes(),
             commands: limits.commands_before_login,
@@ -418,13 +419,13 @@ impl From<&Limits> for Allowance {
 mod tests {
     use super::*;
 
-    fn size_of_future<F>(_: fn(Connection, TcpStream, Place, CancellationToken) -> F) -> usize {
+    fn size_of_future<F>(_: fn(IncomingClient, TcpStream, ConnectionSlot, CancellationToken) -> F) -> usize {
         size_of::<F>()
     }
 
     #[test]
     fn a_session_that_says_nothing_is_small() {
-        let sizes = (size_of::<Session>(), size_of::<Relay<AccountHandle>>(), size_of_future(Connection::serve));
+        let sizes = (size_of::<Session>(), size_of::<Relay<AccountHandle>>(), size_of_future(IncomingClient::serve));
         // In bytes: the session's state; that and what is known of its streams; the task, which has that in a box.
         assert!(sizes.0 <= 448 && sizes.1 <= 1152 && sizes.2 <= 512, "{sizes:?}");
     }

@@ -4,17 +4,17 @@ use std::sync::{Arc, OnceLock};
 
 use tracing::{debug, info, warn};
 
-use super::legacy::Legacy;
-use super::relay::{self, Left, Performed};
-use super::session::{Answer, Glimpse, Request};
+use super::legacy::SessionHandover;
+use super::relay::{self, OrphanedSession, Performed};
+use super::session::{ObservedEvent, Request, RequestOutcome};
 use crate::account::AccountId;
 use crate::credentials::Credentials;
 use crate::push::board::Board;
-use crate::push::registry::{Origin, Registry};
+use crate::push::registry::{AccountOrigin, Registry};
 use crate::push::standing::standing;
 use crate::secret::DeviceToken;
 use crate::store::FetchLesson;
-use crate::telemetry::{Event, Way};
+use crate::telemetry::{Direction, TelemetryEvent};
 
 /// The account of one session.
 pub(super) struct AccountHandle {
@@ -24,17 +24,17 @@ pub(super) struct AccountHandle {
     pub(super) credentials: Option<Arc<Credentials>>,
     pub(super) session: u64,
     /// Where the account comes from, if it is new.
-    pub(super) origin: Origin,
+    pub(super) origin: AccountOrigin,
     pub(super) board: Board,
     /// Pushes wait for other devices: it is noted that the session's device fetches.
     pub(super) has_grace: bool,
     /// The token that the session's device has handed over.
     pub(super) device: OnceLock<DeviceToken>,
     /// What becomes of the session where it may be kept.
-    pub(super) legacy: Option<Box<Legacy>>,
+    pub(super) legacy: Option<Box<SessionHandover>>,
 }
 
-impl relay::Account for AccountHandle {
+impl relay::SessionServices for AccountHandle {
     fn tokens(&self) -> Vec<DeviceToken> {
         self.registry.tokens(&self.account)
     }
@@ -65,7 +65,7 @@ impl relay::Account for AccountHandle {
             self.board.device_fetches(&self.account, token);
         }
         let (session, account) = (self.session, &self.account);
-        self.board.telemetry().tell(&Event::Fetched { session, account, token });
+        self.board.telemetry().tell(&TelemetryEvent::Fetched { session, account, token });
     }
 
     fn learns(&self, lesson: FetchLesson) {
@@ -101,10 +101,10 @@ impl relay::Account for AccountHandle {
 
     fn background_fetch(&self) {
         let (session, account) = (self.session, &self.account);
-        self.board.telemetry().tell(&Event::BackgroundFetch { session, account });
+        self.board.telemetry().tell(&TelemetryEvent::BackgroundFetch { session, account });
     }
 
-    fn sees(&self, glimpse: Glimpse<'_>) {
+    fn sees(&self, glimpse: ObservedEvent<'_>) {
         if let Some(legacy) = &self.legacy {
             legacy.sees(glimpse);
         }
@@ -114,13 +114,13 @@ impl relay::Account for AccountHandle {
         self.legacy.as_ref().is_some_and(|legacy| legacy.looks_for_mail())
     }
 
-    fn inherits(self, left: Left) {
+    fn inherits(self, left: OrphanedSession) {
         if let Some(legacy) = self.legacy {
             legacy.take(left);
         }
     }
 
-    fn relayed(&self, way: Way, bytes: usize) {
+    fn relayed(&self, way: Direction, bytes: usize) {
         self.board.telemetry().metrics().add_relayed(way, bytes);
     }
 
@@ -145,7 +145,7 @@ impl relay::Account for AccountHandle {
                 Ok(admission) => admission,
                 Err(full) => {
                     debug!(session, %account, "the device token was refused: {full}");
-                    return Answer::Refused(full);
+                    return RequestOutcome::Refused(full);
                 }
             };
             let result = match &request {
@@ -153,7 +153,7 @@ impl relay::Account for AccountHandle {
                 Request::RemoveTokens => registry.remove_all(&account).await,
             };
             if let (Ok(()), Request::AddToken(token)) = (&result, &request) {
-                telemetry.tell(&Event::Registered { session, account: &account, token });
+                telemetry.tell(&TelemetryEvent::Registered { session, account: &account, token });
             }
             match (&result, &request) {
                 (Ok(()), Request::AddToken(token)) if known.contains(token) => {

@@ -7,15 +7,15 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tracing::debug;
 
-use super::relay::Left;
+use super::relay::OrphanedSession;
 use super::rest::session_at_rest;
-use super::session::{Glimpse, Set};
+use super::session::{ChangedState, ObservedEvent};
 use crate::account::AccountId;
-use crate::push::eye::{Eye, Outcome, Wish};
-use crate::push::idle::{Manners, is_same};
+use crate::push::eye::{NewMailObserver, ObserverAction, ObserverOutcome};
+use crate::push::idle::{InheritedState, is_same};
 use crate::push::registry::Registry;
-use crate::push::verdict::Judge;
-use crate::push::watcher::kept::{Abilities, Given, Keeper, Presence, Ticket};
+use crate::push::verdict::PushFilter;
+use crate::push::watcher::kept::{Abilities, Given, Presence, ResumeTicket, SessionPool};
 use crate::secret::DeviceToken;
 use crate::store::Announce;
 
@@ -26,57 +26,57 @@ const NOTING_TIME: Duration = Duration::from_secs(1);
 const STORE_PAUSE: Duration = Duration::from_secs(10);
 
 /// A session that may outlive its client.
-pub(super) struct Legacy {
-    watch: Arc<Watch>,
+pub(super) struct SessionHandover {
+    watch: Arc<SessionWatch>,
     presence: Presence,
     abilities: Abilities,
     since: Instant,
-    ticket: Option<Arc<Ticket>>,
+    ticket: Option<Arc<ResumeTicket>>,
 }
 
 /// What a login brings with it where sessions are kept.
 #[derive(Default)]
 pub(super) struct Returned {
     /// What the session may be handed back for when it was kept.
-    pub(super) ticket: Option<Arc<Ticket>>,
+    pub(super) ticket: Option<Arc<ResumeTicket>>,
     /// That its client is there, if it was kept and handed back.
     pub(super) presence: Option<Presence>,
 }
 
 /// What is made of what passes by.
-struct Watch {
-    keeper: Keeper,
+struct SessionWatch {
+    keeper: SessionPool,
     registry: Registry,
     account: AccountId,
-    seen: Mutex<Seen>,
+    seen: Mutex<ObservedState>,
 }
 
 #[derive(Default)]
-struct Seen {
-    eye: Eye,
-    judge: Judge,
+struct ObservedState {
+    eye: NewMailObserver,
+    judge: PushFilter,
     /// What a kept session is taken to tell, and what is told if that has not done it.
-    left: Option<Outcome>,
+    left: Option<ObserverOutcome>,
     /// The token of the session's own device.
     device: Option<DeviceToken>,
     /// How often another mailbox was opened, or none.
     turns: u64,
 }
 
-impl Legacy {
+impl SessionHandover {
     /// What becomes of a session of the account: one that is `returned`, or a new one.
     pub(super) fn new(
-        keeper: &Keeper,
+        keeper: &SessionPool,
         registry: &Registry,
         account: &AccountId,
         abilities: Abilities,
         returned: Returned,
     ) -> Self {
-        let watch = Arc::new(Watch {
+        let watch = Arc::new(SessionWatch {
             keeper: keeper.clone(),
             registry: registry.clone(),
             account: account.clone(),
-            seen: Mutex::new(Seen { judge: keeper.judge(account), ..Seen::default() }),
+            seen: Mutex::new(ObservedState { judge: keeper.judge(account), ..ObservedState::default() }),
         });
         let presence = returned.presence.unwrap_or_else(|| keeper.client(account));
         Self { watch, presence, abilities, since: Instant::now(), ticket: returned.ticket }
@@ -106,24 +106,24 @@ impl Legacy {
         self.watch.lock().eye.looks()
     }
 
-    pub(super) fn sees(&self, glimpse: Glimpse<'_>) {
+    pub(super) fn sees(&self, glimpse: ObservedEvent<'_>) {
         let watch = &self.watch;
         let mut seen = watch.lock();
         let wish = match glimpse {
-            Glimpse::Opening | Glimpse::Closed => {
+            ObservedEvent::Opening | ObservedEvent::Closed => {
                 self.presence.waits_no_more();
                 seen.turns = seen.turns.wrapping_add(1);
                 seen.eye.close();
                 seen.left = None;
                 None
             }
-            Glimpse::Opened(mailbox) => Some(seen.eye.opened(mailbox)),
-            Glimpse::Response(line) => {
-                let Seen { eye, judge, .. } = &mut *seen;
+            ObservedEvent::Opened(mailbox) => Some(seen.eye.opened(mailbox)),
+            ObservedEvent::Response(line) => {
+                let ObservedState { eye, judge, .. } = &mut *seen;
                 judge.encrypted_only = watch.keeper.fetches_encrypted_only(&watch.account);
                 eye.response(line, judge, now())
             }
-            Glimpse::Fetched { from } => {
+            ObservedEvent::Fetched { from } => {
                 if let (Some(_), Some(token), Some(shown)) = (from, &seen.device, seen.eye.shown()) {
                     watch.keeper.device_knows(&watch.account, token, shown);
                 }
@@ -135,13 +135,13 @@ impl Legacy {
     }
 
     /// The client is gone.
-    pub(super) fn take(self, left: Left) {
+    pub(super) fn take(self, left: OrphanedSession) {
         tokio::spawn(self.bring_to_rest(left));
     }
 
-    async fn bring_to_rest(mut self, left: Left) {
+    async fn bring_to_rest(mut self, left: OrphanedSession) {
         let (keeper, account) = (self.watch.keeper.clone(), self.watch.account.clone());
-        let Left { mut stream, unsent, mut session, mut trace } = left;
+        let OrphanedSession { mut stream, unsent, mut session, mut trace } = left;
         self.presence.waits_no_more();
         self.watch.turn();
         if !keeper.needs(&account) {
@@ -152,9 +152,9 @@ impl Legacy {
         match session_at_rest(&mut stream, &unsent, &mut session, &mut trace).await {
             Ok(()) => {
                 let set = session.set();
-                let manners = Manners { utf8: set.utf8, notify: set.notify };
+                let manners = InheritedState { utf8: set.utf8, notify: set.notify };
                 let (abilities, since) = (self.abilities, self.since);
-                let ticket = self.ticket.take().filter(|_| set == Set::default());
+                let ticket = self.ticket.take().filter(|_| set == ChangedState::default());
                 keeper.keep(Given { account, stream, trace, abilities, manners, since, ticket });
             }
             Err(reason) => {
@@ -165,8 +165,8 @@ impl Legacy {
     }
 }
 
-impl Watch {
-    fn lock(&self) -> MutexGuard<'_, Seen> {
+impl SessionWatch {
+    fn lock(&self) -> MutexGuard<'_, ObservedState> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -176,16 +176,16 @@ impl Watch {
         seen.turns = seen.turns.wrapping_add(1);
     }
 
-    fn grant(self: Arc<Self>, wish: Option<Wish>) {
+    fn grant(self: Arc<Self>, wish: Option<ObserverAction>) {
         let Some(wish) = wish else { return };
         tokio::spawn(async move {
             match wish {
-                Wish::Compare => self.compare().await,
-                Wish::Wait => {
+                ObserverAction::Compare => self.compare().await,
+                ObserverAction::Wait => {
                     sleep(self.keeper.settings().wait_for_fetch).await;
                     self.resolve().await;
                 }
-                Wish::Resolve => self.resolve().await,
+                ObserverAction::Resolve => self.resolve().await,
             }
         });
     }
@@ -250,7 +250,7 @@ impl Watch {
     }
 
     /// Notes what was found, unless a kept session does it.
-    async fn note(self: &Arc<Self>, outcome: Outcome) {
+    async fn note(self: &Arc<Self>, outcome: ObserverOutcome) {
         {
             let mut seen = self.lock();
             // Under the lock: a client that waits lets the kept session go, and then looks what was left to it.
@@ -263,7 +263,7 @@ impl Watch {
             }
         }
         let announce = self.announce(&outcome);
-        let Outcome { mailbox, mut position, since, .. } = outcome;
+        let ObserverOutcome { mailbox, mut position, since, .. } = outcome;
         // Another session of the account may have looked.
         let positions = self.registry.positions(&self.account).await.unwrap_or_default();
         let known = positions.into_iter().find(|(name, _)| is_same(name, &mailbox)).map(|(_, known)| known);
@@ -281,13 +281,13 @@ impl Watch {
                 debug!(account = %self.account, "what its client heard of could not be noted: {error}");
                 sleep(STORE_PAUSE).await;
                 self.lock().eye.again(now());
-                Arc::clone(self).grant(Some(Wish::Wait));
+                Arc::clone(self).grant(Some(ObserverAction::Wait));
             }
         }
     }
 
     /// Who is to be woken: nobody whose own session has taken the news.
-    fn announce(&self, outcome: &Outcome) -> Announce {
+    fn announce(&self, outcome: &ObserverOutcome) -> Announce {
         if !outcome.announce {
             return Announce::Nothing;
         }

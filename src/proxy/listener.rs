@@ -11,23 +11,23 @@ use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use super::announced::announced;
-use super::connection::Connection;
+use super::connection::IncomingClient;
 use super::own_lines::untagged;
 use super::own_refusals::OwnRefusal;
 use super::probes::Probes;
 use super::session;
 use crate::accept::AcceptFailures;
-use crate::admission::door::{Door, Place};
+use crate::admission::door::{ConnectionSlot, Door};
 use crate::admission::gate::LoginGate;
 use crate::admission::places;
-use crate::config::{Allow, Config, Limits, Listener, ListenerTls};
-use crate::http::public::Site;
-use crate::live::Live;
+use crate::config::{Allow, Config, Listener, ListenerTls, SessionLimits};
+use crate::http::public::PublicSite;
+use crate::live::Reloadable;
 use crate::push::board::Board;
 use crate::push::registry::{AccountLimits, Registry};
-use crate::push::watcher::kept::Keeper;
-use crate::recognition::Recognizer;
-use crate::telemetry::Event;
+use crate::push::watcher::kept::SessionPool;
+use crate::recognition::PasswordHasher;
+use crate::telemetry::TelemetryEvent;
 use crate::tls::server::ServerTls;
 use crate::tls::stream;
 use crate::trace::Tracer;
@@ -40,22 +40,22 @@ pub struct Proxy {
     pub(super) registry: Registry,
     pub(super) board: Board,
     /// Who keeps clients' sessions, where that is done.
-    pub(super) keeper: Option<Keeper>,
+    pub(super) keeper: Option<SessionPool>,
     /// By whom a password is known again.
-    pub(super) recognizer: Recognizer,
-    pub(super) session: Arc<session::Settings>,
+    pub(super) recognizer: PasswordHasher,
+    pub(super) session: Arc<session::SessionSettings>,
     /// SCRAM is among what is offered before the login.
     pub(super) offers_scram: bool,
     /// Logins with invented names are refused without asking.
     pub(super) refuses_invented: bool,
     /// Pushes wait for other devices.
     pub(super) has_grace: bool,
-    pub(super) limits: Limits,
+    pub(super) limits: SessionLimits,
     /// Who may connect and log in, wherever it is.
     pub(super) allow: Allow,
     pub(super) tracer: Tracer,
     pub(super) probes: Arc<Probes>,
-    pub(crate) site: Arc<Site>,
+    pub(crate) site: Arc<PublicSite>,
     listeners: Vec<Arc<Listener>>,
     pub(super) gate: Arc<LoginGate>,
     door: Arc<Door>,
@@ -83,7 +83,7 @@ impl Proxy {
             registry,
             board,
             keeper: None,
-            recognizer: Recognizer::default(),
+            recognizer: PasswordHasher::default(),
             session: Arc::new(session_settings(config)),
             offers_scram: config.login.scram,
             refuses_invented: config.login.refuse_invented,
@@ -92,7 +92,7 @@ impl Proxy {
             allow: config.allow.clone(),
             tracer,
             probes: Arc::default(),
-            site: Arc::new(Site::new(config)),
+            site: Arc::new(PublicSite::new(config)),
             listeners: config.listeners.iter().cloned().map(Arc::new).collect(),
             gate,
             door: Arc::new(Door::default()),
@@ -103,7 +103,7 @@ impl Proxy {
 
     /// The same proxy, whose clients' sessions are kept if somebody does that.
     #[must_use]
-    pub fn with_keeper(self, keeper: Option<Keeper>) -> Self {
+    pub fn with_keeper(self, keeper: Option<SessionPool>) -> Self {
         Self { keeper, ..self }
     }
 
@@ -150,20 +150,20 @@ impl Proxy {
 /// answer changes nothing but its opinion on push (chatmail/core).
 const MAX_RECIPIENTS: (&str, &str) = ("/shared/vendor/deltachat/maxsmtprecipients", "50");
 
-fn account_limits(limits: &Limits) -> AccountLimits {
+fn account_limits(limits: &SessionLimits) -> AccountLimits {
     AccountLimits {
-        accounts: limits.accounts.unwrap_or_else(Limits::accounts_by_memory),
+        accounts: limits.accounts.unwrap_or_else(SessionLimits::accounts_by_memory),
         new_per_address: limits.new_accounts_per_address,
     }
 }
 
-fn session_settings(config: &Config) -> session::Settings {
+fn session_settings(config: &Config) -> session::SessionSettings {
     let mut entries: Vec<(String, String)> =
         config.metadata.iter().map(|(entry, value)| (entry.to_owned(), value.expose().to_owned())).collect();
     if !entries.iter().any(|(entry, _)| entry.eq_ignore_ascii_case(MAX_RECIPIENTS.0)) {
         entries.push((MAX_RECIPIENTS.0.into(), MAX_RECIPIENTS.1.into()));
     }
-    session::Settings {
+    session::SessionSettings {
         entries,
         push_status: config.metadata.push_status,
         native: config.push.native,
@@ -174,8 +174,8 @@ fn session_settings(config: &Config) -> session::Settings {
     }
 }
 
-impl From<&Limits> for places::Limits {
-    fn from(limits: &Limits) -> Self {
+impl From<&SessionLimits> for places::SlotLimits {
+    fn from(limits: &SessionLimits) -> Self {
         Self {
             connections: limits.connections,
             per_address: limits.per_address,
@@ -188,7 +188,7 @@ impl From<&Limits> for places::Limits {
 /// Accepts clients on `socket`, which `listener` describes, until `stop` is cancelled. Each connection is a task of `tasks`,
 /// under the configuration that counts when it begins.
 pub async fn serve(
-    proxy: Live<Proxy>,
+    proxy: Reloadable<Proxy>,
     socket: TcpListener,
     listener: Arc<Listener>,
     tasks: TaskTracker,
@@ -218,16 +218,16 @@ fn admit(
         return admit_announced(proxy, tcp, peer, listener, tasks, stop);
     }
     if let Some((place, session)) = place(proxy, &tcp, peer, listener) {
-        let connection = Connection::new(Arc::clone(proxy), Arc::clone(listener), peer, session);
+        let connection = IncomingClient::new(Arc::clone(proxy), Arc::clone(listener), peer, session);
         tasks.spawn(connection.serve(tcp, place, stop.clone()));
     }
 }
 
 /// A place for a client, if it may connect.
-fn place(proxy: &Proxy, tcp: &TcpStream, peer: SocketAddr, listener: &Listener) -> Option<(Place, u64)> {
+fn place(proxy: &Proxy, tcp: &TcpStream, peer: SocketAddr, listener: &Listener) -> Option<(ConnectionSlot, u64)> {
     if !proxy.admits(listener, peer.ip()) && !proxy.awaits_authority(listener) {
         debug!(%peer, "turned away: `allow` names no network that it is in");
-        proxy.board.telemetry().tell(&Event::TurnedAway);
+        proxy.board.telemetry().tell(&TelemetryEvent::TurnedAway);
         return None;
     }
     let session = proxy.next_session.fetch_add(1, Ordering::Relaxed);
@@ -235,7 +235,7 @@ fn place(proxy: &Proxy, tcp: &TcpStream, peer: SocketAddr, listener: &Listener) 
         Ok(place) => place,
         Err(full) => {
             debug!(%peer, "turned away: {full}");
-            proxy.board.telemetry().tell(&Event::TurnedAway);
+            proxy.board.telemetry().tell(&TelemetryEvent::TurnedAway);
             refuse(tcp, listener.tls);
             return None;
         }
@@ -257,11 +257,11 @@ fn admit_announced(
     stop: &CancellationToken,
 ) {
     if !listener.proxy_protocol.iter().any(|network| network.contains(sender.ip())) {
-        proxy.board.telemetry().tell(&Event::TurnedAway);
+        proxy.board.telemetry().tell(&TelemetryEvent::TurnedAway);
         return debug!(%sender, "refused: not among the networks of `proxy_protocol`");
     }
     let Ok(waiting) = Arc::clone(&proxy.unannounced).try_acquire_owned() else {
-        proxy.board.telemetry().tell(&Event::TurnedAway);
+        proxy.board.telemetry().tell(&TelemetryEvent::TurnedAway);
         return debug!(%sender, "turned away: too many connections wait for their PROXY protocol header");
     };
     let (proxy, listener, stop) = (Arc::clone(proxy), Arc::clone(listener), stop.clone());
@@ -274,7 +274,7 @@ fn admit_announced(
         };
         drop(waiting);
         if let Some((place, session)) = place(&proxy, &tcp, peer, &listener) {
-            Connection::new(proxy, listener, peer, session).serve(tcp, place, stop).await;
+            IncomingClient::new(proxy, listener, peer, session).serve(tcp, place, stop).await;
         }
     });
 }

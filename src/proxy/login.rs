@@ -7,29 +7,29 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout_at};
 use tracing::{debug, warn};
 
-use super::attempt::{Failure, Waiting};
-use super::connection::{Connection, NoLogin};
+use super::attempt::{AttemptError, WaitingClient};
+use super::connection::{IncomingClient, NoLogin};
 use super::legacy::Returned;
 use super::own_refusals::OwnRefusal;
 use super::preauth::NotAuthenticated;
 use super::refused::Refused;
 use crate::account::AccountId;
 use crate::admission::Prefix;
-use crate::admission::gate::{self, Invented, Pass, Reason};
+use crate::admission::gate::{self, DenialReason, Invented, Pass};
 use crate::admission::invented::is_invented;
-use crate::admission::logins::{Limit, Outcome, Try};
+use crate::admission::logins::{LoginLimit, LoginOutcome, Try};
 use crate::admission::report;
 use crate::admission::report::in_words;
 use crate::config::Native;
-use crate::credentials::{Credentials, Kind};
-use crate::push::watcher::kept::Ticket;
-use crate::recognition::Caller;
+use crate::credentials::{CredentialKind, Credentials};
+use crate::push::watcher::kept::ResumeTicket;
+use crate::recognition::HashRequester;
 use crate::telemetry::LoginResult;
 use crate::upstream::connect::{ConnectError, Connected};
 use crate::upstream::dialogue::LoginError;
 use crate::upstream::dns::Reach;
-use crate::upstream::originating::Origin;
-use crate::upstream::refusal::{Refusal, classify, classify_bye};
+use crate::upstream::originating::ClientOrigin;
+use crate::upstream::refusal::{LoginRefusal, classify, classify_bye};
 use crate::upstream::route::{Asked, Target};
 
 /// How long a server may take to count a session as gone that has just been closed.
@@ -47,10 +47,10 @@ pub(super) struct Entered {
     pub(super) is_open: bool,
 }
 
-impl Connection {
+impl IncomingClient {
     /// On whose behalf it talks to the upstream.
-    pub(super) fn origin(&self) -> Origin {
-        Origin { client: self.peer, connected: self.entrance.connected }
+    pub(super) fn origin(&self) -> ClientOrigin {
+        ClientOrigin { client: self.peer, connected: self.entrance.connected }
     }
 
     /// The server of a login that may be used here.
@@ -85,7 +85,7 @@ impl Connection {
     pub(super) async fn try_login(
         &mut self,
         credentials: Credentials,
-        mut client: Waiting<'_>,
+        mut client: WaitingClient<'_>,
     ) -> Result<Result<Entered, Refused>, NoLogin> {
         let (session, peer) = (self.session, self.peer);
         let target = match self.target(&credentials) {
@@ -110,7 +110,7 @@ impl Connection {
         let _trying = claim.as_ref().map(|claim| claim.try_login(&(&self.proxy.limits).into()));
         let shown = self.ticket_for(&target, &account, &credentials).await;
         if let Some((upstream, returned)) = self.handed_back(&account, shown.as_ref()).await {
-            pass.done(Outcome::Accepted);
+            pass.done(LoginOutcome::Accepted);
             debug!(session, %peer, %account, upstream = %target, "logged in to the session that was kept");
             let (returned, is_open) = (Box::new(returned), target.reach == Reach::PublicOnly);
             return Ok(Ok(Entered { account, credentials: None, upstream, returned, is_open }));
@@ -120,26 +120,26 @@ impl Connection {
         // What the client has answered to one challenge is no answer to another.
         // And a stranger, whom some servers tell so before they look at the password, ends nobody's watch.
         let may_ask = !client.was_asked && (pass.is_known() || shown.is_some());
-        if may_ask && attempt.as_ref().is_err_and(Failure::is_too_many) && self.proxy.board.give_way(&account) {
+        if may_ask && attempt.as_ref().is_err_and(AttemptError::is_too_many) && self.proxy.board.give_way(&account) {
             debug!(session, %account, "too many sessions: the watching session gives way to the client");
             sleep(GIVING_WAY).await;
             attempt = self.attempt(&target, &credentials, probed, &pass, &mut client).await;
         }
         let mut upstream = match attempt {
             Ok(upstream) => upstream,
-            Err(Failure::Client(end)) => return Err(end),
-            Err(Failure::GaveUp(words)) => {
+            Err(AttemptError::Client(end)) => return Err(end),
+            Err(AttemptError::GaveUp(words)) => {
                 // It may have been told meanwhile that it was wrong: some servers say that in a challenge.
-                let failed = pass.done(Outcome::Unclear);
+                let failed = pass.done(LoginOutcome::Unclear);
                 if failed.is_some() {
                     report::failed_login(peer.ip(), &credentials.user, &account.upstream, report::How::ByServer);
                 }
                 return Ok(Err(Refused::new(LoginResult::NoMechanism, words).after(failed.unwrap_or_default())));
             }
-            Err(Failure::Upstream(ConnectError::NoPermit)) => {
+            Err(AttemptError::Upstream(ConnectError::NoPermit)) => {
                 return Ok(Err(self.turned_away(pass.turned_away(), &account, &credentials)));
             }
-            Err(Failure::Upstream(error)) => {
+            Err(AttemptError::Upstream(error)) => {
                 if probed && error.is_timeout() {
                     // It may be the question whether it pushes that it does not answer: it is not asked again soon.
                     self.proxy.probes.remember(&target, false);
@@ -148,7 +148,8 @@ impl Connection {
                 let outcome = outcome(&error, pass.is_sent());
                 let failed = pass.done(outcome);
                 if failed.is_some() {
-                    let how = if outcome == Outcome::Broken { report::How::NoAnswer } else { report::How::ByServer };
+                    let how =
+                        if outcome == LoginOutcome::Broken { report::How::NoAnswer } else { report::How::ByServer };
                     report::failed_login(peer.ip(), &credentials.user, &account.upstream, how);
                 }
                 return Ok(Err(Refused::from_error(error).after(failed.unwrap_or_default())));
@@ -162,7 +163,7 @@ impl Connection {
         }
         // A relay makes an account at the first login.
         pass.note_server(upstream.logged_in.pushes || upstream.logged_in.capabilities.has("XCHATMAIL"));
-        pass.done(Outcome::Accepted);
+        pass.done(LoginOutcome::Accepted);
         if let Err(error) = self.proxy.registry.login_succeeded(&account, &credentials).await {
             debug!(session, %account, "the new password could not be stored for the watching session: {error}");
         }
@@ -174,15 +175,24 @@ impl Connection {
 
     /// The kept session's ticket, if this login is the same: a session is not asked for it, and another password is for the mail
     /// server to judge. It comes after the [`Pass`], so that whoever guesses is counted whichever way it goes.
-    async fn ticket_for(&self, target: &Target, account: &AccountId, credentials: &Credentials) -> Option<Arc<Ticket>> {
+    async fn ticket_for(
+        &self,
+        target: &Target,
+        account: &AccountId,
+        credentials: &Credentials,
+    ) -> Option<Arc<ResumeTicket>> {
         let ticket = self.proxy.keeper.as_ref()?.ticket(account)?;
-        let is_possible = credentials.kind == Kind::Password && ticket.fits(target, self.prefix());
+        let is_possible = credentials.kind == CredentialKind::Password && ticket.fits(target, self.prefix());
         (is_possible && self.proxy.recognizer.is_same(&credentials.password, &ticket.hash, self.caller(account)).await)
             .then_some(ticket)
     }
 
     /// The session that was kept, for who has shown its ticket.
-    async fn handed_back(&self, account: &AccountId, shown: Option<&Arc<Ticket>>) -> Option<(Connected, Returned)> {
+    async fn handed_back(
+        &self,
+        account: &AccountId,
+        shown: Option<&Arc<ResumeTicket>>,
+    ) -> Option<(Connected, Returned)> {
         let (keeper, ticket) = (self.proxy.keeper.as_ref()?, shown?);
         let (stream, presence) = keeper.hand_back(account, ticket).await?;
         let connected = Connected { stream, logged_in: ticket.logged_in(), rest: Vec::new() };
@@ -200,17 +210,18 @@ impl Connection {
         let Some(keeper) = &self.proxy.keeper else { return Returned::default() };
         // What was right before may not be any more.
         keeper.revoke(account);
-        let is_wanted = keeper.settings().hand_back && credentials.kind == Kind::Password && keeper.wants(account);
+        let is_wanted =
+            keeper.settings().hand_back && credentials.kind == CredentialKind::Password && keeper.wants(account);
         if !is_wanted {
             return Returned::default();
         }
         let hash = self.proxy.recognizer.hash(&credentials.password, self.caller(account)).await;
-        let ticket = hash.map(|hash| Ticket::new(hash, target, self.prefix(), &upstream.logged_in));
+        let ticket = hash.map(|hash| ResumeTicket::new(hash, target, self.prefix(), &upstream.logged_in));
         Returned { ticket: ticket.map(Arc::new), presence: None }
     }
 
-    fn caller(&self, account: &AccountId) -> Caller {
-        Caller { account: account.clone(), prefix: self.prefix() }
+    fn caller(&self, account: &AccountId) -> HashRequester {
+        HashRequester { account: account.clone(), prefix: self.prefix() }
     }
 
     pub(super) fn prefix(&self) -> IpAddr {
@@ -260,19 +271,19 @@ impl Connection {
     }
 
     /// The refusal of a login that is not tried; without a reason others only go before it.
-    fn turned_away(&self, refusal: Option<gate::Refusal>, account: &AccountId, credentials: &Credentials) -> Refused {
+    fn turned_away(&self, refusal: Option<gate::Denial>, account: &AccountId, credentials: &Credentials) -> Refused {
         let Self { proxy, session, peer, .. } = self;
-        let Some(gate::Refusal { delay, reason, counted }) = refusal else {
+        let Some(gate::Denial { delay, reason, counted }) = refusal else {
             return Refused::own(LoginResult::Limited, &OwnRefusal::OthersFirst);
         };
         debug!(session, %peer, %account, ?reason, "refused without asking the mail server");
         let own = match reason {
-            Reason::Repeated(wait) => OwnRefusal::Repeated(wait),
-            Reason::Limit(blocked) => {
+            DenialReason::Repeated(wait) => OwnRefusal::Repeated(wait),
+            DenialReason::Limit(blocked) => {
                 if counted {
                     report::not_tried(peer.ip(), &credentials.user, &account.upstream, blocked);
                 }
-                if blocked.limit == Limit::Upstream && proxy.gate.note_strained(&account.upstream) {
+                if blocked.limit == LoginLimit::Upstream && proxy.gate.note_strained(&account.upstream) {
                     warn!(
                         upstream = %account.upstream.escape_debug(),
                         "too many logins failed at this mail server: logins that are not known here are refused for {}; if the \
@@ -288,19 +299,25 @@ impl Connection {
 }
 
 /// What a login that did not succeed says of its credentials, which the server has got if they were `sent`.
-fn outcome(error: &ConnectError, sent: bool) -> Outcome {
+fn outcome(error: &ConnectError, sent: bool) -> LoginOutcome {
     match error.end() {
         ConnectError::Login(LoginError::Refused { answer, untagged }) => match classify(answer, untagged) {
-            Refusal::Credentials => Outcome::Refused,
-            Refusal::Unclear => Outcome::Unclear,
-            Refusal::TooManySessions | Refusal::Temporary | Refusal::Throttled | Refusal::Disabled => Outcome::Nothing,
+            LoginRefusal::Credentials => LoginOutcome::Refused,
+            LoginRefusal::Unclear => LoginOutcome::Unclear,
+            LoginRefusal::TooManySessions
+            | LoginRefusal::Temporary
+            | LoginRefusal::Throttled
+            | LoginRefusal::Disabled => LoginOutcome::Nothing,
         },
-        _ if !sent => Outcome::Nothing,
+        _ if !sent => LoginOutcome::Nothing,
         ConnectError::Login(LoginError::Bye(words)) => match classify_bye(words) {
-            Refusal::Credentials | Refusal::Unclear => Outcome::Broken,
-            Refusal::TooManySessions | Refusal::Temporary | Refusal::Throttled | Refusal::Disabled => Outcome::Nothing,
+            LoginRefusal::Credentials | LoginRefusal::Unclear => LoginOutcome::Broken,
+            LoginRefusal::TooManySessions
+            | LoginRefusal::Temporary
+            | LoginRefusal::Throttled
+            | LoginRefusal::Disabled => LoginOutcome::Nothing,
         },
-        _ => Outcome::Broken,
+        _ => LoginOutcome::Broken,
     }
 }
 

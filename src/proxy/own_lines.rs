@@ -125,7 +125,7 @@ mod tests {
     use super::*;
     use crate::parser::response::ELSEWHERE;
     use crate::secret::DeviceToken;
-    use crate::upstream::refusal::{Refusal, classify};
+    use crate::upstream::refusal::{LoginRefusal, classify};
 
     /// Condition, response code and text.
     fn parts(line: &str) -> (&str, Option<&str>, &str) {
@@ -171,7 +171,7 @@ mod tests {
             let blames = ["wrong password.", "password is wrong", "refused this password", "check your password"];
             assert!(!blames.iter().any(|words| text.to_lowercase().contains(words)), "{line}");
             let may = matches!(code, Some("AUTHORIZATIONFAILED" | "PRIVACYREQUIRED"));
-            assert!(may || classify(line.as_bytes(), b"") != Refusal::Credentials, "{line}");
+            assert!(may || classify(line.as_bytes(), b"") != LoginRefusal::Credentials, "{line}");
         }
         let blaming: Vec<String> = all().into_iter().filter(|line| line.contains("AUTHENTICATION")).collect();
         assert_eq!(blaming.len(), 2, "a password that the server refused, and an account that is none: {blaming:?}");
@@ -246,8 +246,8 @@ mod tests {
         // Codes, and places where the word is looked for in what servers say.
         let known = [
             "NO [AUTHENTICATIONFAILED]",
-            r#"("AUTHENTICATIONFAILED", Refusal::Credentials)"#,
-            r#"("authentication failed", Refusal::Credentials)"#,
+            r#"("AUTHENTICATIONFAILED", LoginRefusal::Credentials)"#,
+            r#"("authentication failed", LoginRefusal::Credentials)"#,
             r#"b"authentication""#,
             r#"contains("authentication")"#,
         ];

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::admission::logins::{Blocked, Limit};
+use crate::admission::logins::{Blocked, LoginLimit};
 use crate::admission::report::in_words;
 use crate::upstream::connect::ConnectError;
 use crate::upstream::dialogue::LoginError;
@@ -100,10 +100,10 @@ impl fmt::Display for OwnRefusal {
         match self {
             Self::Limit(Blocked { limit, wait }) => {
                 let what = match limit {
-                    Limit::Address => "Too many wrong passwords from this network.",
-                    Limit::Account => "Too many wrong passwords for this account.",
-                    Limit::Upstream => "Too many wrong passwords at this mail server.",
-                    Limit::Servers => "Too many different mail servers from this network.",
+                    LoginLimit::Address => "Too many wrong passwords from this network.",
+                    LoginLimit::Account => "Too many wrong passwords for this account.",
+                    LoginLimit::Upstream => "Too many wrong passwords at this mail server.",
+                    LoginLimit::Servers => "Too many different mail servers from this network.",
                 };
                 write!(f, "{what} Try again in {}.", in_words(*wait))
             }
@@ -161,7 +161,7 @@ pub(super) mod tests {
     /// One of each.
     pub(crate) fn all() -> Vec<OwnRefusal> {
         let wait = Duration::from_secs(471);
-        let limits = [Limit::Address, Limit::Account, Limit::Upstream, Limit::Servers];
+        let limits = [LoginLimit::Address, LoginLimit::Account, LoginLimit::Upstream, LoginLimit::Servers];
         let broken = || io::Error::other("x");
         let errors = [
             ConnectError::Unreachable(broken()),

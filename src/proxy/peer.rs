@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::coop;
 
-use super::compress::{Compression, Failed, Malformed};
+use super::compress::{CompressedLayer, DeflateError, InflateError};
 use crate::tls::stream::Stream;
 
 /// One of the two connections.
@@ -25,7 +25,7 @@ pub(super) struct Peer {
     pub(super) closing: Closing,
     pub(super) error: Option<io::Error>,
     /// Boxed: most connections have none.
-    compression: Option<Box<Compression>>,
+    compression: Option<Box<CompressedLayer>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,7 +116,7 @@ impl Peer {
 
     /// Whether [`fold`](Self::fold) may save anything.
     pub(super) fn can_fold(&self) -> bool {
-        let can = |compression: &Compression| compression.inflater.can_fold() || compression.deflater.can_fold();
+        let can = |compression: &CompressedLayer| compression.inflater.can_fold() || compression.deflater.can_fold();
         self.compression.as_deref().is_some_and(can)
     }
 
@@ -140,7 +140,7 @@ impl Peer {
         true
     }
 
-    fn fail_to_compress(&mut self, done: Result<(), Failed>) {
+    fn fail_to_compress(&mut self, done: Result<(), DeflateError>) {
         if let Err(failed) = done {
             tracing::error!("{failed}: the session ends");
             self.fail(io::Error::other(failed));
@@ -220,7 +220,7 @@ impl Peer {
         &mut self,
         buffer: &'b mut [u8],
         cx: &mut Context<'_>,
-    ) -> Option<Result<&'b [u8], Malformed>> {
+    ) -> Option<Result<&'b [u8], InflateError>> {
         let Some(mut compression) = self.compression.take() else { return self.poll_receive(buffer, cx).map(Ok) };
         let inflated = self.poll_inflate(&mut compression, buffer, cx);
         self.compression = Some(compression);
@@ -229,10 +229,10 @@ impl Peer {
 
     fn poll_inflate<'b>(
         &mut self,
-        compression: &mut Compression,
+        compression: &mut CompressedLayer,
         buffer: &'b mut [u8],
         cx: &mut Context<'_>,
-    ) -> Option<Result<&'b [u8], Malformed>> {
+    ) -> Option<Result<&'b [u8], InflateError>> {
         if !compression.has_input() {
             compression.receive(self.poll_receive(buffer, cx)?);
         }

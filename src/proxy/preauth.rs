@@ -5,7 +5,7 @@ use zeroize::Zeroizing;
 
 use super::own_lines::{self, untagged};
 use super::own_refusals::OwnRefusal;
-use super::sasl::{self, Exchange, Said};
+use super::sasl::{self, Exchange, SaslStep};
 use crate::credentials::Credentials;
 use crate::parser::command::{self, Disclosure, Verb};
 use crate::parser::framer::{Fragment, Framer, LineEnd};
@@ -41,7 +41,7 @@ pub enum Protection {
 
 /// What the driver has to do.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum PreauthEvent {
     /// After what is in `out` was sent: a TLS handshake, and a new machine on top of it. What the client sent in plaintext
     /// is to be thrown away.
     StartTls,
@@ -138,7 +138,7 @@ impl NotAuthenticated {
         input: &mut &[u8],
         out: &mut Vec<u8>,
         mut transcript: Option<&mut dyn Transcript>,
-    ) -> Option<Event> {
+    ) -> Option<PreauthEvent> {
         while let Some((fragment, rest)) = self.framer.next(input) {
             *input = rest;
             let before = out.len();
@@ -166,7 +166,7 @@ impl NotAuthenticated {
         end: LineEnd,
         out: &mut Vec<u8>,
         transcript: &mut Option<&mut dyn Transcript>,
-    ) -> Option<Event> {
+    ) -> Option<PreauthEvent> {
         let mut refused = false;
         if let (LineEnd::Literal(announced), None) = (end, &self.sasl) {
             let room = self.allowance.command.saturating_sub(self.held.len()) as u64;
@@ -193,7 +193,7 @@ impl NotAuthenticated {
         }
     }
 
-    fn command(&mut self, command: &[u8], refused: bool, out: &mut Vec<u8>) -> Option<Event> {
+    fn command(&mut self, command: &[u8], refused: bool, out: &mut Vec<u8>) -> Option<PreauthEvent> {
         self.commands = self.commands.saturating_add(1);
         let head = command::head(command).filter(|head| !head.tag.is_empty());
         let (tag, verb) = head.map_or((&b"*"[..], Verb::Other), |head| (head.tag, head.verb));
@@ -216,12 +216,12 @@ impl NotAuthenticated {
                 },
                 Verb::StartTls if self.protection == Protection::StartTls => {
                     answer(out, tag, "OK begin TLS now");
-                    return Some(Event::StartTls);
+                    return Some(PreauthEvent::StartTls);
                 }
                 Verb::Logout => {
                     out.extend_from_slice(untagged(own_lines::LOGOUT).as_bytes());
                     answer(out, tag, "OK LOGOUT completed");
-                    return Some(Event::Close);
+                    return Some(PreauthEvent::Close);
                 }
                 Verb::Id => self.answer_id(tag, command, out),
                 _ => self.answer_simply(tag, verb, out),
@@ -259,36 +259,36 @@ impl NotAuthenticated {
     }
 
     /// What came of AUTHENTICATE, or of a line that belongs to it.
-    fn exchange(&mut self, tag: Vec<u8>, said: Said, out: &mut Vec<u8>) -> Option<Event> {
+    fn exchange(&mut self, tag: Vec<u8>, said: SaslStep, out: &mut Vec<u8>) -> Option<PreauthEvent> {
         match said {
-            Said::Ask(challenge, exchange) => {
+            SaslStep::Ask(challenge, exchange) => {
                 out.extend_from_slice(format!("+ {challenge}\r\n").as_bytes());
                 self.sasl = Some((tag, exchange));
                 None
             }
-            Said::LogIn(credentials) => self.login(&tag, credentials, out),
-            Said::Relay(line) => Some(Event::Response(line)),
-            Said::Refuse(text) => {
+            SaslStep::LogIn(credentials) => self.login(&tag, credentials, out),
+            SaslStep::Relay(line) => Some(PreauthEvent::Response(line)),
+            SaslStep::Refuse(text) => {
                 self.refuse(&tag, text, out);
                 self.close_if_too_many(out)
             }
         }
     }
 
-    /// The client is being sent a challenge of the upstream's: its next line is the answer, an [`Event::Response`].
+    /// The client is being sent a challenge of the upstream's: its next line is the answer, an [`PreauthEvent::Response`].
     pub fn expect_response(&mut self) {
         self.sasl = Some((Vec::new(), Exchange::Relayed));
     }
 
     /// Takes credentials from any mechanism. A name may be stored, compared and sent on: it has a bound of its own.
-    fn login(&mut self, tag: &[u8], credentials: Credentials, out: &mut Vec<u8>) -> Option<Event> {
+    fn login(&mut self, tag: &[u8], credentials: Credentials, out: &mut Vec<u8>) -> Option<PreauthEvent> {
         let names = [Some(credentials.user.as_str()), credentials.authorization.as_deref()];
         if names.into_iter().flatten().any(|name| name.len() > self.allowance.login_name) {
             self.refuse(tag, &OwnRefusal::LongName(self.allowance.login_name).to_string(), out);
             return self.close_if_too_many(out);
         }
         self.logins = self.logins.saturating_add(1);
-        Some(Event::Login { tag: tag.to_vec(), credentials })
+        Some(PreauthEvent::Login { tag: tag.to_vec(), credentials })
     }
 
     /// The upstream refused the last login, and the client was told: whether that was one too many.
@@ -305,20 +305,20 @@ impl NotAuthenticated {
         answer(out, tag, text);
     }
 
-    fn close_if_too_many(&self, out: &mut Vec<u8>) -> Option<Event> {
+    fn close_if_too_many(&self, out: &mut Vec<u8>) -> Option<PreauthEvent> {
         if self.bad < self.allowance.wrong && self.commands < self.allowance.commands {
             return None;
         }
         out.extend_from_slice(untagged(own_lines::TOO_MANY_COMMANDS).as_bytes());
-        Some(Event::Close)
+        Some(PreauthEvent::Close)
     }
 }
 
 /// What goes over the limit unasked ends the connection: reading on, to find where the next command begins, would cost more
 /// than a stranger is worth.
-fn too_long(out: &mut Vec<u8>) -> Event {
+fn too_long(out: &mut Vec<u8>) -> PreauthEvent {
     out.extend_from_slice(untagged(own_lines::COMMAND_TOO_LONG_BYE).as_bytes());
-    Event::Close
+    PreauthEvent::Close
 }
 
 fn answer(out: &mut Vec<u8>, tag: &[u8], text: &str) {

@@ -7,7 +7,7 @@ use crate::credentials::Mechanism;
 use crate::secret::Secret;
 
 /// What came of `input`, in one piece and byte by byte: the answers, and the event with its credentials.
-fn take(protection: Protection, input: &str) -> (String, Option<Event>) {
+fn take(protection: Protection, input: &str) -> (String, Option<PreauthEvent>) {
     let run = |chunks: Vec<&[u8]>| {
         let mut machine = NotAuthenticated::new(protection, ALLOWED);
         let mut out = vec![];
@@ -23,8 +23,8 @@ fn take(protection: Protection, input: &str) -> (String, Option<Event>) {
     whole
 }
 
-fn login(tag: &str, user: &str, password: &str) -> Option<Event> {
-    Some(Event::Login { tag: tag.into(), credentials: Credentials::new(user, password) })
+fn login(tag: &str, user: &str, password: &str) -> Option<PreauthEvent> {
+    Some(PreauthEvent::Login { tag: tag.into(), credentials: Credentials::new(user, password) })
 }
 
 #[test]
@@ -52,7 +52,7 @@ fn before_tls_no_password_is_taken() {
         take(Protection::StartTls, "a LOGIN u p\r\nb AUTHENTICATE PLAIN AHUAcA==\r\nc STARTTLS\r\nd NOOP\r\n");
     let refused = "NO [PRIVACYREQUIRED] This connection is not encrypted. Choose STARTTLS in the settings.";
     assert_eq!(out, format!("a {refused}\r\nb {refused}\r\nc OK begin TLS now\r\n"));
-    assert_eq!(event, Some(Event::StartTls));
+    assert_eq!(event, Some(PreauthEvent::StartTls));
     assert!(
         String::from_utf8(NotAuthenticated::new(Protection::StartTls, ALLOWED).greeting())
             .unwrap()
@@ -70,7 +70,7 @@ fn what_can_be_done_before_login() {
          * ID (\"name\" \"deltapush\")\r\nb OK ID completed\r\nc BAD STARTTLS is not available here.\r\n\
          d BAD This command is unknown, or it needs a login first.\r\n* BYE Logging out.\r\ne OK LOGOUT completed\r\n"
     );
-    assert_eq!(event, Some(Event::Close));
+    assert_eq!(event, Some(PreauthEvent::Close));
 }
 
 #[test]
@@ -78,10 +78,10 @@ fn bad_input_has_an_answer_and_an_end() {
     let (out, _) = take(Protection::Tls, "\r\n\0\r\na LOGIN u\r\nb AUTHENTICATE X\r\nc AUTHENTICATE PLAIN %\r\n");
     assert_eq!(out.lines().filter(|line| line.contains("BAD") || line.contains("NO ")).count(), 5, "{out}");
     let (out, event) = take(Protection::Tls, &"x\r\n".repeat(50));
-    assert_eq!((out.lines().count(), event), (ALLOWED.wrong as usize + 1, Some(Event::Close)));
+    assert_eq!((out.lines().count(), event), (ALLOWED.wrong as usize + 1, Some(PreauthEvent::Close)));
     assert!(out.ends_with("* BYE Too many commands came without a login. Check the server settings in your app.\r\n"));
     let (out, event) = take(Protection::Tls, &"x NOOP\r\n".repeat(500));
-    assert_eq!((out.lines().count(), event), (ALLOWED.commands as usize + 1, Some(Event::Close)));
+    assert_eq!((out.lines().count(), event), (ALLOWED.commands as usize + 1, Some(PreauthEvent::Close)));
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn what_is_too_long_is_refused_and_not_held() {
         let (out, event) = take(Protection::Tls, input);
         assert_eq!(
             (out.as_str(), event),
-            ("* BYE [TOOBIG] The command is too long.\r\n", Some(Event::Close)),
+            ("* BYE [TOOBIG] The command is too long.\r\n", Some(PreauthEvent::Close)),
             "{input}"
         );
     }
@@ -116,7 +116,7 @@ fn every_mechanism_with_and_without_initial_response() {
         ("SCRAM-SHA-256", "n,,n=u,r=x", scram(Mechanism::ScramSha256)),
     ] {
         let message = encoded(message);
-        let event = || Some(Event::Login { tag: b"a".to_vec(), credentials: credentials.clone() });
+        let event = || Some(PreauthEvent::Login { tag: b"a".to_vec(), credentials: credentials.clone() });
         let with = take(Protection::Tls, &format!("a AUTHENTICATE {name} {message}\r\n"));
         assert_eq!(with, (String::new(), event()), "{name}");
         let without = take(Protection::Tls, &format!("a authenticate {}\r\n{message}\r\n", name.to_lowercase()));
@@ -208,10 +208,10 @@ fn an_answer_to_the_upstream_is_read_as_one() {
         assert!(out.is_empty());
         event
     };
-    assert_eq!(answered("eA==\r\n"), Some(Event::Response(SaslLine::Response(Secret::new(b"x".to_vec())))));
-    assert_eq!(answered("\r\n"), Some(Event::Response(SaslLine::Response(Secret::new(vec![])))));
-    assert_eq!(answered("*\r\n"), Some(Event::Response(SaslLine::Cancelled)));
-    assert_eq!(answered("a NOOP\r\n"), Some(Event::Response(SaslLine::Malformed)));
+    assert_eq!(answered("eA==\r\n"), Some(PreauthEvent::Response(SaslLine::Response(Secret::new(b"x".to_vec())))));
+    assert_eq!(answered("\r\n"), Some(PreauthEvent::Response(SaslLine::Response(Secret::new(vec![])))));
+    assert_eq!(answered("*\r\n"), Some(PreauthEvent::Response(SaslLine::Cancelled)));
+    assert_eq!(answered("a NOOP\r\n"), Some(PreauthEvent::Response(SaslLine::Malformed)));
 }
 
 #[test]
@@ -281,7 +281,7 @@ fn names_over_the_limit_are_refused_by_every_mechanism() {
             let (mut out, mut input) = (Vec::new(), command.as_bytes());
             let event = machine.take(&mut input, &mut out, None);
             let out = String::from_utf8(out).unwrap();
-            assert_eq!(matches!(event, Some(Event::Login { .. })), is_taken, "{command} {out}");
+            assert_eq!(matches!(event, Some(PreauthEvent::Login { .. })), is_taken, "{command} {out}");
             assert_eq!(
                 out.contains("a NO [CANNOT] This login name is too long. It may have 320 bytes."),
                 !is_taken,
@@ -291,7 +291,11 @@ fn names_over_the_limit_are_refused_by_every_mechanism() {
     }
     let mut machine = NotAuthenticated::new(Protection::Tls, ALLOWED);
     let (mut out, many) = (Vec::new(), commands(&"x".repeat(400), "bob")[0].repeat(10));
-    assert_eq!(machine.take(&mut many.as_bytes(), &mut out, None), Some(Event::Close), "each is a wrong command");
+    assert_eq!(
+        machine.take(&mut many.as_bytes(), &mut out, None),
+        Some(PreauthEvent::Close),
+        "each is a wrong command"
+    );
 }
 
 #[test]
@@ -304,7 +308,7 @@ fn a_command_before_the_login_is_bounded_however_long_others_may_be() {
     }
     assert_eq!(
         (machine.held.capacity(), machine.take(&mut &b"a"[..], &mut out, None)),
-        (MAX_COMMAND, Some(Event::Close))
+        (MAX_COMMAND, Some(PreauthEvent::Close))
     );
     assert!(machine.held.capacity() == MAX_COMMAND && out.starts_with(b"* BYE [TOOBIG]"));
 }

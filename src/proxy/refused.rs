@@ -7,7 +7,7 @@ use crate::parser::response;
 use crate::telemetry::LoginResult;
 use crate::upstream::connect::ConnectError;
 use crate::upstream::dialogue::LoginError;
-use crate::upstream::refusal::{self, Refusal};
+use crate::upstream::refusal::{self, LoginRefusal};
 
 /// What the client hears when its login does not succeed: untagged lines, and the tagged answer without its tag.
 pub(super) struct Refused {
@@ -40,10 +40,11 @@ impl Refused {
         match error {
             ConnectError::Login(LoginError::Refused { answer, untagged }) => {
                 let result = match refusal::classify(&answer, &untagged) {
-                    Refusal::Credentials | Refusal::Unclear => LoginResult::Refused,
-                    Refusal::TooManySessions | Refusal::Temporary | Refusal::Throttled | Refusal::Disabled => {
-                        LoginResult::Unavailable
-                    }
+                    LoginRefusal::Credentials | LoginRefusal::Unclear => LoginResult::Refused,
+                    LoginRefusal::TooManySessions
+                    | LoginRefusal::Temporary
+                    | LoginRefusal::Throttled
+                    | LoginRefusal::Disabled => LoginResult::Unavailable,
                 };
                 let (answer, untagged) = refusal::for_client(answer, untagged);
                 let (untagged, line) = (stay(&untagged), stay(&[b"* ", answer.as_slice(), b"\r\n"].concat()));

@@ -14,14 +14,14 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::compress::Malformed;
+use super::compress::InflateError;
 use super::own_lines;
 use super::peer::{Closing, Peer};
-use super::session::{Answer, Glimpse, Output, Request, Session};
-use super::turn::{Turn, consume};
+use super::session::{ObservedEvent, Output, Request, RequestOutcome, Session};
+use super::turn::{TurnBudget, consume};
 use crate::secret::DeviceToken;
 use crate::store::FetchLesson;
-use crate::telemetry::Way;
+use crate::telemetry::Direction;
 use crate::tls::stream::{Stream, with_scratch};
 use crate::trace::{Recorder, Transcript};
 
@@ -32,10 +32,10 @@ const LINGER: Duration = Duration::from_secs(30);
 pub const FOLD_TIME: Duration = Duration::from_secs(5);
 
 /// A future that performs a [`Request`] and says what came of it.
-pub type Performed = Pin<Box<dyn Future<Output = Answer> + Send>>;
+pub type Performed = Pin<Box<dyn Future<Output = RequestOutcome> + Send>>;
 
 /// What a session needs to know of its account.
-pub trait Account: Send {
+pub trait SessionServices: Send {
     /// The tokens that it has.
     fn tokens(&self) -> Vec<DeviceToken>;
     /// How push is for it at this moment, in one line for its owner.
@@ -49,17 +49,17 @@ pub trait Account: Send {
     /// A client of it has come for a background fetch.
     fn background_fetch(&self) {}
     /// So many bytes go that way.
-    fn relayed(&self, way: Way, bytes: usize);
+    fn relayed(&self, way: Direction, bytes: usize);
     /// Does what a session asked for.
     fn perform(&self, request: Request) -> Performed;
     /// Something about new mail passes by. Only where sessions are kept.
-    fn sees(&self, _glimpse: Glimpse<'_>) {}
+    fn sees(&self, _glimpse: ObservedEvent<'_>) {}
     /// Whether it is worth a copy what the client fetches.
     fn looks_for_mail(&self) -> bool {
         false
     }
     /// The client is gone, and left this. Only where sessions are kept.
-    fn inherits(self, _left: Left)
+    fn inherits(self, _left: OrphanedSession)
     where
         Self: Sized,
     {
@@ -67,7 +67,7 @@ pub trait Account: Send {
 }
 
 /// What a client has left behind: a session that may go on without it.
-pub struct Left {
+pub struct OrphanedSession {
     /// The connection to the mail server.
     pub stream: Stream,
     /// What it has not taken yet.
@@ -80,7 +80,7 @@ pub struct Left {
 
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
-pub enum End {
+pub enum RelayEnd {
     /// The client closed, or its connection broke.
     #[error("the client is gone{}", .0.as_ref().map(|error| format!(": {error}")).unwrap_or_default())]
     Client(Option<io::Error>),
@@ -92,7 +92,7 @@ pub enum End {
     Upstream(Option<io::Error>),
     /// What the client said after COMPRESS is not compressed as it should be.
     #[error(transparent)]
-    Malformed(Malformed),
+    Malformed(InflateError),
     /// Neither peer said anything for too long.
     #[error("nothing was said for too long")]
     Idle,
@@ -118,7 +118,7 @@ pub struct Relay<A> {
     waiting: Vec<u8>,
     /// Upstream bytes that were read and are left for the next turn.
     unread: Vec<u8>,
-    turn: Turn,
+    turn: TurnBudget,
     /// What waits is compressed: it was read with the COMPRESS, or after it.
     began_to_compress: bool,
     requests: VecDeque<Request>,
@@ -133,7 +133,7 @@ pub struct Relay<A> {
     heard: Instant,
     hears: bool,
     timer: Pin<Box<Sleep>>,
-    end: Option<End>,
+    end: Option<RelayEnd>,
 }
 
 /// A wait for a peer's word that has an end.
@@ -154,7 +154,7 @@ enum Awaited {
 }
 
 /// What both peers have said before the relay began.
-pub struct Beginning {
+pub struct Preread {
     /// Sent by the client after its login.
     pub client: Vec<u8>,
     /// For the client: the answer to its login.
@@ -174,7 +174,7 @@ pub struct Bounds {
     pub command_time: Duration,
 }
 
-impl<A: Account> Relay<A> {
+impl<A: SessionServices> Relay<A> {
     /// A relay between two streams that are past the login.
     pub fn new(
         session: Session,
@@ -192,7 +192,7 @@ impl<A: Account> Relay<A> {
             trace,
             waiting: Vec::new(),
             unread: Vec::new(),
-            turn: Turn::new(),
+            turn: TurnBudget::new(),
             began_to_compress: false,
             requests: VecDeque::new(),
             performing: None,
@@ -210,7 +210,11 @@ impl<A: Account> Relay<A> {
 
     /// Relays until one peer is gone, nothing was said for too long, or `shutdown` is cancelled.
     // Not an async fn: its task would hold what it is given twice, as an argument and as a variable.
-    pub fn run(mut self: Box<Self>, beginning: Beginning, shutdown: &CancellationToken) -> impl Future<Output = End> {
+    pub fn run(
+        mut self: Box<Self>,
+        beginning: Preread,
+        shutdown: &CancellationToken,
+    ) -> impl Future<Output = RelayEnd> {
         self.waiting = beginning.client;
         let mut first = Some((beginning.answer, beginning.upstream));
         async move {
@@ -222,7 +226,7 @@ impl<A: Account> Relay<A> {
                     self.unread = said;
                 }
                 if self.end.is_none() && cancelled.as_mut().poll(cx).is_ready() {
-                    self.finish(End::Shutdown, own_lines::RESTART, cx);
+                    self.finish(RelayEnd::Shutdown, own_lines::RESTART, cx);
                 }
                 let polled = self.poll(cx);
                 if let Poll::Ready(end) = &polled {
@@ -236,18 +240,19 @@ impl<A: Account> Relay<A> {
     }
 
     /// Gives away what is left, if that can go on without the client.
-    fn leave(self, end: End) -> End {
+    fn leave(self, end: RelayEnd) -> RelayEnd {
         let Self { mut session, upstream, unread, account, trace, .. } = self;
         session.keep_unread(&unread);
-        let goes_on = session.may_be_kept() && !matches!(end, End::Upstream(_) | End::Unanswered | End::Shutdown);
+        let goes_on =
+            session.may_be_kept() && !matches!(end, RelayEnd::Upstream(_) | RelayEnd::Unanswered | RelayEnd::Shutdown);
         if let Some((stream, unsent)) = goes_on.then(|| upstream.into_stream()).flatten() {
-            account.inherits(Left { stream, unsent, session, trace });
+            account.inherits(OrphanedSession { stream, unsent, session, trace });
         }
         end
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        self.turn = Turn::new();
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<RelayEnd> {
+        self.turn = TurnBudget::new();
         with_scratch(|buffer| {
             let mut progress = false;
             loop {
@@ -312,10 +317,10 @@ impl<A: Account> Relay<A> {
     }
 
     /// What was waited for did not come. Returns how the session ends, if it does.
-    fn give_up_waiting(&mut self, who: Awaited, cx: &mut Context<'_>) -> Option<(End, &'static str)> {
+    fn give_up_waiting(&mut self, who: Awaited, cx: &mut Context<'_>) -> Option<(RelayEnd, &'static str)> {
         self.wait = None;
         if who == Awaited::Client {
-            return Some((End::Dribble, own_lines::SLOW_COMMAND));
+            return Some((RelayEnd::Dribble, own_lines::SLOW_COMMAND));
         }
         let (session, mut out) = self.parts(cx);
         let goes_on = session.overdue(&mut out);
@@ -328,7 +333,7 @@ impl<A: Account> Relay<A> {
             cx.waker().wake_by_ref();
             return None;
         }
-        Some((End::Unanswered, own_lines::UPSTREAM_SILENT))
+        Some((RelayEnd::Unanswered, own_lines::UPSTREAM_SILENT))
     }
 
     /// Does what can be done now; whether anything was done.
@@ -389,7 +394,7 @@ impl<A: Account> Relay<A> {
                 input.len()
             }
             Some(Err(malformed)) => {
-                self.finish(End::Malformed(malformed), own_lines::NOT_DEFLATE, cx);
+                self.finish(RelayEnd::Malformed(malformed), own_lines::NOT_DEFLATE, cx);
                 0
             }
         };
@@ -443,7 +448,7 @@ impl<A: Account> Relay<A> {
             if !self.session.may_be_kept() {
                 self.upstream.close();
             } else if self.end.is_none() {
-                self.end = Some(End::LoggedOut);
+                self.end = Some(RelayEnd::LoggedOut);
                 self.linger();
             }
             progress = true;
@@ -458,7 +463,7 @@ impl<A: Account> Relay<A> {
                 progress = true;
             } else if self.session.may_be_kept() && self.client.closing == Closing::No && !self.session.owes_answers() {
                 self.client.close();
-                self.end.get_or_insert(End::Client(None));
+                self.end.get_or_insert(RelayEnd::Client(None));
                 self.linger();
                 progress = true;
             }
@@ -486,7 +491,7 @@ impl<A: Account> Relay<A> {
     }
 
     /// Ends the session on deltapush's own account, with the response that is under way; what is queued still goes out.
-    fn finish(&mut self, end: End, bye: &str, cx: &mut Context<'_>) {
+    fn finish(&mut self, end: RelayEnd, bye: &str, cx: &mut Context<'_>) {
         let (session, mut out) = self.parts(cx);
         session.close(bye, &mut out);
         self.end = Some(end);
@@ -499,25 +504,28 @@ impl<A: Account> Relay<A> {
     }
 
     /// Whether all is over.
-    fn poll_end(&mut self) -> Option<End> {
+    fn poll_end(&mut self) -> Option<RelayEnd> {
         if self.client.is_broken() {
-            return Some(End::Client(self.client.error.take()));
+            return Some(RelayEnd::Client(self.client.error.take()));
         }
         if self.client.closing == Closing::Done {
-            return Some(self.end.take().unwrap_or_else(|| End::Upstream(self.upstream.error.take())));
+            return Some(self.end.take().unwrap_or_else(|| RelayEnd::Upstream(self.upstream.error.take())));
         }
         if self.client.eof && self.upstream.is_broken() {
-            return Some(End::Client(None));
+            return Some(RelayEnd::Client(None));
         }
         if (self.client.eof || self.client.closing == Closing::Wanted) && self.end.is_none() {
-            self.end =
-                Some(if self.client.eof { End::Client(None) } else { End::Upstream(self.upstream.error.take()) });
+            self.end = Some(if self.client.eof {
+                RelayEnd::Client(None)
+            } else {
+                RelayEnd::Upstream(self.upstream.error.take())
+            });
             self.linger();
         }
         None
     }
 
-    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<RelayEnd> {
         loop {
             let due = [self.keepalive_due(), self.fold_due()].into_iter().flatten().min();
             if let Some(due) = due.filter(|due| *due < self.timer.deadline()) {
@@ -532,7 +540,7 @@ impl<A: Account> Relay<A> {
             let now = Instant::now();
             let given_up = self.wait.filter(|wait| wait.until <= now);
             let given_up = given_up.and_then(|wait| self.give_up_waiting(wait.who, cx));
-            let over = given_up.or_else(|| (idle_until <= now).then_some((End::Idle, own_lines::IDLE)));
+            let over = given_up.or_else(|| (idle_until <= now).then_some((RelayEnd::Idle, own_lines::IDLE)));
             if let Some((end, bye)) = over {
                 self.finish(end, bye, cx);
                 // Polled again, so that the words go out.
@@ -592,17 +600,17 @@ struct Out<'a, 'b, A> {
     cx: &'a mut Context<'b>,
 }
 
-impl<A: Account> Output for Out<'_, '_, A> {
+impl<A: SessionServices> Output for Out<'_, '_, A> {
     fn to_client(&mut self, bytes: &[u8]) {
         if !bytes.is_empty() {
-            self.account.relayed(Way::ToClient, bytes.len());
+            self.account.relayed(Direction::ToClient, bytes.len());
             self.client.send(bytes, self.cx);
             *self.hears = true;
         }
     }
 
     fn to_upstream(&mut self, bytes: &[u8]) {
-        self.account.relayed(Way::ToUpstream, bytes.len());
+        self.account.relayed(Direction::ToUpstream, bytes.len());
         self.upstream.send(bytes, self.cx);
     }
 
@@ -638,7 +646,7 @@ impl<A: Account> Output for Out<'_, '_, A> {
         self.account.tokens()
     }
 
-    fn sees(&mut self, glimpse: Glimpse<'_>) {
+    fn sees(&mut self, glimpse: ObservedEvent<'_>) {
         self.account.sees(glimpse);
     }
 

@@ -144,7 +144,7 @@ async fn what_is_not_compressed_is_answered_compressed_and_ends_the_session() {
     assert_eq!(client.hear_to_end().await, "* BYE Your app sent data that is not compressed correctly (RFC 4978).\r\n");
     assert_eq!(read_to_end(&mut client.scene.upstream).await, "", "closed in order");
     drop(client.scene.client);
-    assert!(matches!(within(client.scene.relay).await.unwrap(), End::Malformed(_)));
+    assert!(matches!(within(client.scene.relay).await.unwrap(), RelayEnd::Malformed(_)));
 }
 
 #[tokio::test]
@@ -167,7 +167,7 @@ async fn last_words_are_compressed_too() {
     client.scene.client.shutdown().await.unwrap();
     read_to_end(&mut client.scene.upstream).await;
     drop(client.scene.upstream);
-    assert!(matches!(within(client.scene.relay).await.unwrap(), End::Client(None)));
+    assert!(matches!(within(client.scene.relay).await.unwrap(), RelayEnd::Client(None)));
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout};
 
 use super::*;
 use crate::config::{JmapAccess, Native};
-use crate::proxy::session::{Settings, Upstream};
+use crate::proxy::session::{SessionSettings, UpstreamTraits};
 use crate::proxy::turn;
 use crate::trace::Tracer;
 
@@ -21,7 +21,7 @@ struct Willing {
     relayed: Arc<AtomicUsize>,
 }
 
-impl Account for Willing {
+impl SessionServices for Willing {
     fn tokens(&self) -> Vec<DeviceToken> {
         Vec::new()
     }
@@ -30,7 +30,7 @@ impl Account for Willing {
     }
     fn idles_in(&self, _: &str) {}
     fn fetches(&self) {}
-    fn relayed(&self, _: Way, bytes: usize) {
+    fn relayed(&self, _: Direction, bytes: usize) {
         self.relayed.fetch_add(bytes, Ordering::Relaxed);
     }
 
@@ -48,7 +48,7 @@ pub(super) struct Scene {
     pub(super) client: TcpStream,
     pub(super) upstream: TcpStream,
     stop: CancellationToken,
-    pub(super) relay: JoinHandle<End>,
+    pub(super) relay: JoinHandle<RelayEnd>,
     requests: Arc<Mutex<Vec<Request>>>,
     relayed: Arc<AtomicUsize>,
 }
@@ -65,7 +65,7 @@ pub(super) async fn scene(idle_time: Duration) -> Scene {
 
 async fn scene_with(idle_time: Duration, keepalive: Option<Duration>) -> Scene {
     let ((client, near_client), (upstream, near_upstream)) = tokio::join!(pair(), pair());
-    let settings = Settings {
+    let settings = SessionSettings {
         entries: vec![],
         push_status: false,
         native: Native::Passthrough,
@@ -74,7 +74,7 @@ async fn scene_with(idle_time: Duration, keepalive: Option<Duration>) -> Scene {
         max_command: 8192,
         max_response: 8192,
     };
-    let session = Session::new(Arc::new(settings), Upstream::default());
+    let session = Session::new(Arc::new(settings), UpstreamTraits::default());
     let (requests, relayed) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicUsize::new(0)));
     let account = Willing { requests: Arc::clone(&requests), relayed: Arc::clone(&relayed) };
     let streams = (Stream::Plain(near_client), Stream::Plain(near_upstream));
@@ -83,7 +83,7 @@ async fn scene_with(idle_time: Duration, keepalive: Option<Duration>) -> Scene {
     let relay = Box::new(Relay::new(session, streams, account, trace, bounds));
     let stop = CancellationToken::new();
     let stopped = stop.clone();
-    let beginning = Beginning { client: vec![], answer: b"a OK in\r\n".to_vec(), upstream: b"* 1 EXISTS\r\n".to_vec() };
+    let beginning = Preread { client: vec![], answer: b"a OK in\r\n".to_vec(), upstream: b"* 1 EXISTS\r\n".to_vec() };
     let relay = tokio::spawn(async move { relay.run(beginning, &stopped).await });
     let mut scene = Scene { client, upstream, stop, relay, requests, relayed };
     assert_eq!(read(&mut scene.client, 21).await, "a OK in\r\n* 1 EXISTS\r\n");
@@ -118,7 +118,7 @@ async fn a_client_that_closes_its_side_hears_the_rest() {
     scene.upstream.write_all(b"* BYE\r\nb OK\r\n").await.unwrap();
     scene.upstream.shutdown().await.unwrap();
     assert_eq!(read_to_end(&mut scene.client).await, "* BYE\r\nb OK\r\n");
-    assert!(matches!(within(scene.relay).await.unwrap(), End::Client(None)));
+    assert!(matches!(within(scene.relay).await.unwrap(), RelayEnd::Client(None)));
 }
 
 #[tokio::test]
@@ -141,7 +141,7 @@ async fn an_upstream_that_goes_is_announced() {
         said,
         "* 2 EXISTS\r\n* BYE [UNAVAILABLE] The mail server closed the connection. Your app connects again by itself.\r\n"
     );
-    assert!(matches!(within(scene.relay).await.unwrap(), End::Upstream(None)));
+    assert!(matches!(within(scene.relay).await.unwrap(), RelayEnd::Upstream(None)));
 }
 
 #[tokio::test]
@@ -151,14 +151,14 @@ async fn silence_ends_in_words_and_so_does_a_shutdown() {
         read_to_end(&mut silent.client).await,
         "* BYE Nothing was sent for too long. Your app connects again by itself.\r\n"
     );
-    assert!(matches!(within(silent.relay).await.unwrap(), End::Idle));
+    assert!(matches!(within(silent.relay).await.unwrap(), RelayEnd::Idle));
     let mut stopped = scene(LONG).await;
     stopped.stop.cancel();
     assert_eq!(
         read_to_end(&mut stopped.client).await,
         "* BYE [UNAVAILABLE] Deltapush is restarting. Your app connects again by itself.\r\n"
     );
-    assert!(matches!(within(stopped.relay).await.unwrap(), End::Shutdown));
+    assert!(matches!(within(stopped.relay).await.unwrap(), RelayEnd::Shutdown));
 }
 
 #[tokio::test]
@@ -373,7 +373,7 @@ async fn a_command_that_is_held_must_come_to_its_end() {
             "{begun:?}: {text:?}"
         );
         assert!(begin.elapsed() >= COMMAND_TIME && begin.elapsed() < COMMAND_TIME * 2, "{:?}", begin.elapsed());
-        assert!(matches!(scene.relay.await.unwrap(), End::Dribble));
+        assert!(matches!(scene.relay.await.unwrap(), RelayEnd::Dribble));
     }
 }
 
@@ -427,7 +427,7 @@ async fn goodbye_is_said_behind_a_response_that_is_under_way() {
     assert_eq!(read_to_end(&mut scene.upstream).await, "");
     let said = read_to_end(&mut scene.client).await;
     assert_eq!(said, "defghi)\r\n* BYE [UNAVAILABLE] Deltapush is restarting. Your app connects again by itself.\r\n");
-    assert!(matches!(within(scene.relay).await.unwrap(), End::Shutdown));
+    assert!(matches!(within(scene.relay).await.unwrap(), RelayEnd::Shutdown));
 }
 
 #[tokio::test(start_paused = true)]
@@ -435,7 +435,7 @@ async fn a_response_without_an_end_puts_off_no_goodbye_for_ever() {
     let mut scene = scene(Duration::from_secs(1000)).await;
     scene.upstream.write_all(b"* 1 FETCH (BODY[] {9}\r\n").await.unwrap();
     assert_eq!(hear(&mut scene.client).await, "* 1 FETCH (BODY[] {9}\r\n");
-    assert!(matches!(timeout(Duration::from_secs(1100), scene.relay).await.unwrap().unwrap(), End::Idle));
+    assert!(matches!(timeout(Duration::from_secs(1100), scene.relay).await.unwrap().unwrap(), RelayEnd::Idle));
 }
 
 #[tokio::test]

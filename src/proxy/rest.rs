@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::session::{Output, Request, Session, Settling};
+use super::session::{DrainStep, Output, Request, Session};
 use crate::secret::DeviceToken;
 use crate::tls::stream::{Stream, receive};
 use crate::trace::{Recorder, Transcript};
@@ -34,16 +34,16 @@ pub(super) async fn session_at_rest(
         let settling = session.settle(&mut out);
         let to_send = std::mem::take(&mut out.upstream);
         match settling {
-            Settling::Lost(reason) => return Err(reason),
-            Settling::Settled if to_send.is_empty() => return Ok(()),
-            Settling::Settled | Settling::Waiting => {}
+            DrainStep::Lost(reason) => return Err(reason),
+            DrainStep::Settled if to_send.is_empty() => return Ok(()),
+            DrainStep::Settled | DrainStep::Waiting => {}
         }
         let sent = timeout(SILENCE, async {
             stream.write_all(&to_send).await?;
             stream.flush().await
         });
         sent.await.map_err(|_| "the mail server takes nothing any more")?.map_err(|_| GONE)?;
-        if settling == Settling::Settled {
+        if settling == DrainStep::Settled {
             return Ok(());
         }
         let patience = session.patience().map_or(SILENCE, |(_, patience)| patience.min(SILENCE));
@@ -108,7 +108,7 @@ mod tests {
 
     use super::*;
     use crate::config::{JmapAccess, Native};
-    use crate::proxy::session::{Settings, Upstream};
+    use crate::proxy::session::{SessionSettings, UpstreamTraits};
     use crate::trace::Tracer;
 
     /// What comes of a session whose client has sent this and gone; `upstream` has the other end of its connection.
@@ -116,7 +116,7 @@ mod tests {
         client: &str,
         upstream: impl FnOnce(TcpStream) -> F,
     ) -> Result<(), &'static str> {
-        let settings = Settings {
+        let settings = SessionSettings {
             entries: vec![],
             push_status: false,
             native: Native::Passthrough,
@@ -128,7 +128,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut stream = Stream::Plain(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
         let (other, _) = listener.accept().await.unwrap();
-        let mut session = Session::new(Arc::new(settings), Upstream::default()).kept();
+        let mut session = Session::new(Arc::new(settings), UpstreamTraits::default()).kept();
         let mut trace = Tracer::default().client(1);
         let mut out = Nobody { upstream: vec![], trace: &mut trace };
         session.from_client(client.as_bytes(), &mut out);

@@ -22,7 +22,7 @@ pub(super) enum Exchange {
 }
 
 /// What came of a line.
-pub(super) enum Said {
+pub(super) enum SaslStep {
     /// This challenge, in base64, goes to the client, and then it is its turn.
     Ask(&'static str, Exchange),
     /// The client has said who it is.
@@ -34,51 +34,53 @@ pub(super) enum Said {
 }
 
 /// AUTHENTICATE with the mechanism of that name, and perhaps an initial response (RFC 4959).
-pub(super) fn begin(mechanism: &[u8], initial: Option<&[u8]>) -> Said {
-    let Some(mechanism) = Mechanism::from_name(mechanism) else { return Said::Refuse(own_lines::NO_SUCH_MECHANISM) };
+pub(super) fn begin(mechanism: &[u8], initial: Option<&[u8]>) -> SaslStep {
+    let Some(mechanism) = Mechanism::from_name(mechanism) else {
+        return SaslStep::Refuse(own_lines::NO_SUCH_MECHANISM);
+    };
     let exchange = Exchange::First(mechanism);
     match initial {
         Some(line) => exchange.line(line),
-        None if mechanism == Mechanism::Login => Said::Ask(PROMPTS.0, exchange),
-        None => Said::Ask("", exchange),
+        None if mechanism == Mechanism::Login => SaslStep::Ask(PROMPTS.0, exchange),
+        None => SaslStep::Ask("", exchange),
     }
 }
 
 impl Exchange {
     /// Takes the client's line, with or without its line end.
-    pub(super) fn line(self, line: &[u8]) -> Said {
+    pub(super) fn line(self, line: &[u8]) -> SaslStep {
         let response = match (sasl::sasl_line(line), &self) {
-            (line, Self::Relayed) => return Said::Relay(line),
-            (SaslLine::Cancelled, _) => return Said::Refuse(own_lines::CANCELLED),
-            (SaslLine::Malformed, _) => return Said::Refuse(own_lines::NOT_BASE64),
+            (line, Self::Relayed) => return SaslStep::Relay(line),
+            (SaslLine::Cancelled, _) => return SaslStep::Refuse(own_lines::CANCELLED),
+            (SaslLine::Malformed, _) => return SaslStep::Refuse(own_lines::NOT_BASE64),
             (SaslLine::Response(response), _) => response,
         };
         let message = response.expose();
         match self {
             Self::First(Mechanism::Login) => match sasl::user_name(message).filter(|user| !user.is_empty()) {
-                Some(user) => Said::Ask(PROMPTS.1, Self::Password { user }),
-                None => Said::Refuse(own_lines::NOT_A_USER_NAME),
+                Some(user) => SaslStep::Ask(PROMPTS.1, Self::Password { user }),
+                None => SaslStep::Refuse(own_lines::NOT_A_USER_NAME),
             },
-            Self::Password { user } if sasl::is_password(message) => Said::LogIn(Credentials::new(user, message)),
-            Self::Password { .. } => Said::Refuse(own_lines::NOT_A_PASSWORD),
+            Self::Password { user } if sasl::is_password(message) => SaslStep::LogIn(Credentials::new(user, message)),
+            Self::Password { .. } => SaslStep::Refuse(own_lines::NOT_A_PASSWORD),
             Self::First(mechanism) => first(mechanism, message),
             // Returned above.
-            Self::Relayed => Said::Refuse(own_lines::CANCELLED),
+            Self::Relayed => SaslStep::Refuse(own_lines::CANCELLED),
         }
     }
 }
 
-fn first(mechanism: Mechanism, message: &[u8]) -> Said {
+fn first(mechanism: Mechanism, message: &[u8]) -> SaslStep {
     let (credentials, malformed) = match mechanism {
         Mechanism::XOAuth2 => (sasl::xoauth2_message(message), own_lines::NOT_XOAUTH2),
         Mechanism::OAuthBearer => (sasl::oauthbearer_message(message), own_lines::NOT_OAUTHBEARER),
         Mechanism::ScramSha1 | Mechanism::ScramSha256 => match sasl::scram_first(mechanism, message) {
             Err(NoScram::ChannelBinding) => {
-                return Said::Refuse(own_lines::NO_CHANNEL_BINDING);
+                return SaslStep::Refuse(own_lines::NO_CHANNEL_BINDING);
             }
             first => (first.ok(), own_lines::NOT_SCRAM),
         },
         Mechanism::Plain | Mechanism::Login => (sasl::plain_message(message), own_lines::NOT_PLAIN),
     };
-    credentials.map_or(Said::Refuse(malformed), Said::LogIn)
+    credentials.map_or(SaslStep::Refuse(malformed), SaslStep::LogIn)
 }

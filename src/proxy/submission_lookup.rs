@@ -5,10 +5,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::listener::Proxy;
 use crate::http::public::{KNOWN, UNKNOWN};
-use crate::live::Live;
+use crate::live::Reloadable;
 
 /// Looks up where the served domains submit mail, until `stop` is cancelled; at once where the configuration changes.
-pub async fn keep_known(proxy: Live<Proxy>, stop: CancellationToken) {
+pub async fn keep_known(proxy: Reloadable<Proxy>, stop: CancellationToken) {
     let mut changes = proxy.changes();
     let mut again = false;
     loop {

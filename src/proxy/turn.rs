@@ -21,13 +21,13 @@ pub(super) fn consume(left: &mut Vec<u8>, used: usize) {
 
 /// What is left of one turn.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Turn {
+pub(super) struct TurnBudget {
     bytes: usize,
     /// Counted down by the session.
     pub(super) pieces: usize,
 }
 
-impl Turn {
+impl TurnBudget {
     pub(super) const fn new() -> Self {
         Self { bytes: MAX_BYTES, pieces: MAX_PIECES }
     }

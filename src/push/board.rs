@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::account::AccountId;
 use crate::secret::DeviceToken;
 use crate::store::MAX_TOKENS;
-use crate::telemetry::{Event, Telemetry, Watch};
+use crate::telemetry::{Telemetry, TelemetryEvent, WatchEvent};
 
 /// What helps an account without a session.
 const AWAITING_DEVICE: &str = "its devices are called back; watched again when one of them has logged in";
@@ -53,15 +53,15 @@ impl WatchState {
     /// What they are called where they are counted, in the order of [`Board::count_states`].
     pub const NAMES: [&'static str; 4] = ["connecting", "watching", "interrupted", "awaiting_login"];
 
-    fn told(&self) -> Watch<'_> {
+    fn told(&self) -> WatchEvent<'_> {
         match self {
-            Self::Connecting => Watch::Connecting,
-            Self::Watching | Self::WithClient => Watch::Watching,
-            Self::AwaitingDevice { reason } => Watch::AwaitingLogin { reason, cure: AWAITING_DEVICE },
+            Self::Connecting => WatchEvent::Connecting,
+            Self::Watching | Self::WithClient => WatchEvent::Watching,
+            Self::AwaitingDevice { reason } => WatchEvent::AwaitingLogin { reason, cure: AWAITING_DEVICE },
             Self::Interrupted { reason, next } => {
-                Watch::Interrupted { reason, next: next.saturating_duration_since(Instant::now()) }
+                WatchEvent::Interrupted { reason, next: next.saturating_duration_since(Instant::now()) }
             }
-            Self::AwaitingLogin { reason, cure } => Watch::AwaitingLogin { reason, cure },
+            Self::AwaitingLogin { reason, cure } => WatchEvent::AwaitingLogin { reason, cure },
         }
     }
 }
@@ -85,7 +85,7 @@ pub struct WatchEntry {
     /// When the account's devices last fetched through deltapush.
     fetched: Vec<(DeviceToken, Instant)>,
     /// The mailboxes that cannot be opened.
-    pub left_out: Vec<LeftOut>,
+    pub left_out: Vec<SkippedMailbox>,
     /// The server announces what only UW imapd has.
     pub is_uw_imapd: bool,
     /// When the log last named an oddity of the server's.
@@ -94,7 +94,7 @@ pub struct WatchEntry {
 
 /// A mailbox that is not watched because it cannot be opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LeftOut {
+pub struct SkippedMailbox {
     /// Its name.
     pub mailbox: String,
     /// The server's words.
@@ -105,10 +105,10 @@ pub struct LeftOut {
 
 /// All watches. Clones show the same.
 #[derive(Debug, Clone, Default)]
-pub struct Board(Arc<Shared>);
+pub struct Board(Arc<BoardShared>);
 
 #[derive(Debug, Default)]
-struct Shared {
+struct BoardShared {
     entries: DashMap<AccountId, WatchEntry>,
     telemetry: Telemetry,
 }
@@ -117,7 +117,7 @@ impl Board {
     /// A board whose changes are told to `telemetry`.
     #[must_use]
     pub fn new(telemetry: Telemetry) -> Self {
-        Self(Arc::new(Shared { entries: DashMap::default(), telemetry }))
+        Self(Arc::new(BoardShared { entries: DashMap::default(), telemetry }))
     }
 
     /// Where events are told.
@@ -147,7 +147,7 @@ impl Board {
             entry.left_out = before.left_out;
             entry.complained = before.complained;
         }
-        self.0.telemetry.tell(&Event::Watch { account, state: Watch::Connecting });
+        self.0.telemetry.tell(&TelemetryEvent::Watch { account, state: WatchEvent::Connecting });
         give_way
     }
 
@@ -164,7 +164,7 @@ impl Board {
     }
 
     pub(crate) fn set(&self, account: &AccountId, state: WatchState) {
-        self.0.telemetry.tell(&Event::Watch { account, state: state.told() });
+        self.0.telemetry.tell(&TelemetryEvent::Watch { account, state: state.told() });
         if let Some(mut entry) = self.0.entries.get_mut(account) {
             entry.has_session &= state == WatchState::Watching;
             entry.state = state;
@@ -187,7 +187,7 @@ impl Board {
             return Some(known.since);
         }
         let (mailbox, reason) = (mailbox.to_owned(), words.to_owned());
-        entry.left_out.push(LeftOut { mailbox, reason, since: Instant::now() });
+        entry.left_out.push(SkippedMailbox { mailbox, reason, since: Instant::now() });
         None
     }
 
@@ -229,7 +229,7 @@ impl Board {
 
     pub(crate) fn remove(&self, account: &AccountId) {
         if self.0.entries.remove(account).is_some() {
-            self.0.telemetry.tell(&Event::Watch { account, state: Watch::Ended });
+            self.0.telemetry.tell(&TelemetryEvent::Watch { account, state: WatchEvent::Ended });
         }
     }
 

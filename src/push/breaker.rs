@@ -38,7 +38,7 @@ pub(super) enum Blame {
 
 /// A failed POST.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Failed<'a> {
+pub(super) struct BreakerFailure<'a> {
     /// The account to blame. `None` if the failure is known to be the token's own.
     pub(super) account: Option<&'a AccountId>,
     pub(super) blame: Blame,
@@ -58,11 +58,11 @@ pub(super) struct Breaker {
     in_flight: usize,
     /// Accounts that failed since a POST was last accepted, each with its heaviest blame. At most [`CONCLUSIVE`].
     blamed: HashMap<AccountId, u32>,
-    state: State,
+    state: BreakerState,
 }
 
 #[derive(Debug)]
-enum State {
+enum BreakerState {
     Up,
     Down {
         probe_at: Duration,
@@ -76,11 +76,11 @@ enum State {
 impl Breaker {
     pub(super) fn new(max_in_flight: usize) -> Self {
         let max_in_flight = max_in_flight.max(1);
-        Self { max_in_flight, in_flight: max_in_flight, blamed: HashMap::new(), state: State::Up }
+        Self { max_in_flight, in_flight: max_in_flight, blamed: HashMap::new(), state: BreakerState::Up }
     }
 
     pub(super) fn is_down(&self) -> bool {
-        matches!(self.state, State::Down { .. })
+        matches!(self.state, BreakerState::Down { .. })
     }
 
     /// Returns whether one more POST may begin while the server is up.
@@ -91,7 +91,7 @@ impl Breaker {
     /// Returns whether fresh news of the account may be posted at once although the server counts as down: the evidence comes
     /// from few accounts, and this one is not among them.
     pub(super) fn lets_pass(&self, account: &AccountId) -> bool {
-        matches!(self.state, State::Down { is_for_all: false, .. })
+        matches!(self.state, BreakerState::Down { is_for_all: false, .. })
             && self.blamed.len() < CONCLUSIVE
             && !self.blamed.contains_key(account)
     }
@@ -104,14 +104,14 @@ impl Breaker {
     /// When the next probe may begin, if the server is down and no probe is in flight.
     pub(super) fn probe_at(&self) -> Option<Duration> {
         match self.state {
-            State::Down { probe_at, probing: false, .. } => Some(probe_at),
-            State::Down { .. } | State::Up => None,
+            BreakerState::Down { probe_at, probing: false, .. } => Some(probe_at),
+            BreakerState::Down { .. } | BreakerState::Up => None,
         }
     }
 
     /// A probe begins.
     pub(super) fn probed(&mut self) {
-        if let State::Down { probing, .. } = &mut self.state {
+        if let BreakerState::Down { probing, .. } = &mut self.state {
             *probing = true;
         }
     }
@@ -121,27 +121,27 @@ impl Breaker {
         self.blamed.clear();
         let recovered = self.is_down();
         self.in_flight = if recovered { 1 } else { self.in_flight.saturating_add(1).min(self.max_in_flight) };
-        self.state = State::Up;
+        self.state = BreakerState::Up;
         recovered
     }
 
     /// A POST failed.
-    pub(super) fn failed(&mut self, failed: Failed<'_>, now: Duration, rng: &mut Rng) {
+    pub(super) fn failed(&mut self, failed: BreakerFailure<'_>, now: Duration, rng: &mut Rng) {
         if let Some(account) = failed.account {
             self.blame(account, failed.blame);
         }
         let asked = failed.pause.map(|pause| now.saturating_add(pause.min(LONGEST_PAUSE)));
         let asked = asked.filter(|_| failed.account.is_some());
         match &mut self.state {
-            State::Up => {
+            BreakerState::Up => {
                 let is_for_all = failed.is_for_all && asked.is_some();
                 if is_for_all || self.blamed.values().sum::<u32>() >= DOWN_AT {
                     let probe_at = now.saturating_add(jittered(FIRST_PROBE, rng));
                     let probe_at = asked.map_or(probe_at, |asked| asked.max(probe_at));
-                    self.state = State::Down { probe_at, pause: FIRST_PROBE, probing: false, is_for_all };
+                    self.state = BreakerState::Down { probe_at, pause: FIRST_PROBE, probing: false, is_for_all };
                 }
             }
-            State::Down { probe_at, pause, probing, is_for_all } => {
+            BreakerState::Down { probe_at, pause, probing, is_for_all } => {
                 *is_for_all |= failed.is_for_all && asked.is_some();
                 // POSTs that were in flight when the server went down say nothing new.
                 if failed.probe {
@@ -169,7 +169,7 @@ impl Breaker {
 
 /// Paces POSTs to an average rate, with short bursts.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct PostPace {
     /// Between two POSTs, on average.
     interval: Duration,
     burst: Duration,
@@ -177,7 +177,7 @@ pub(super) struct Pace {
     slot: Duration,
 }
 
-impl Pace {
+impl PostPace {
     /// As many POSTs as may be in flight may also begin at once.
     pub(super) fn new(max_in_flight: usize, per_second: u32) -> Self {
         let interval = Duration::from_secs(1).checked_div(per_second.max(1)).unwrap_or_default();
@@ -224,7 +224,7 @@ mod tests {
 
         fn fails(&mut self, number: usize, blame: Blame, now: Duration) {
             self.0.failed(
-                Failed { account: Some(&account(number)), blame, pause: None, is_for_all: false, probe: false },
+                BreakerFailure { account: Some(&account(number)), blame, pause: None, is_for_all: false, probe: false },
                 now,
                 &mut self.1,
             );
@@ -233,8 +233,13 @@ mod tests {
         fn probe_fails(&mut self, now: Duration) {
             self.0.probed();
             let account = account(0);
-            let failed =
-                Failed { account: Some(&account), blame: Blame::Server, pause: None, is_for_all: false, probe: true };
+            let failed = BreakerFailure {
+                account: Some(&account),
+                blame: Blame::Server,
+                pause: None,
+                is_for_all: false,
+                probe: true,
+            };
             self.0.failed(failed, now, &mut self.1);
         }
 
@@ -315,7 +320,8 @@ mod tests {
             let mut world = World::down_at(s(5));
             let account = account(3);
             let (pause, is_for_all) = (Some(asked), false);
-            let failed = Failed { account: Some(&account), blame: Blame::Server, pause, is_for_all, probe: false };
+            let failed =
+                BreakerFailure { account: Some(&account), blame: Blame::Server, pause, is_for_all, probe: false };
             world.0.failed(failed, s(5), &mut world.1);
             assert_eq!(world.0.probe_at(), Some(s(5) + kept));
         }
@@ -326,7 +332,8 @@ mod tests {
         let mut world = World::new();
         let (one, other) = (account(1), account(2));
         let pause = Some(s(100));
-        let mut failed = Failed { account: Some(&one), blame: Blame::Server, pause, is_for_all: false, probe: false };
+        let mut failed =
+            BreakerFailure { account: Some(&one), blame: Blame::Server, pause, is_for_all: false, probe: false };
         world.0.failed(failed, s(5), &mut world.1);
         assert!(!world.0.is_down(), "a 503 may be that of the token's endpoint");
         failed.is_for_all = true;
@@ -341,7 +348,7 @@ mod tests {
 
     #[test]
     fn the_rate_is_capped() {
-        let mut pace = Pace::new(4, 10);
+        let mut pace = PostPace::new(4, 10);
         let (mut now, mut posted) = (s(100), 0);
         while now < s(110) {
             if pace.at() > now {

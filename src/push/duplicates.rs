@@ -14,11 +14,11 @@ const MAX_MESSAGES: usize = 1024;
 #[derive(Debug, Default)]
 pub(super) struct Duplicates {
     /// The oldest first.
-    messages: VecDeque<Message>,
+    messages: VecDeque<PushedMessage>,
 }
 
 #[derive(Debug)]
-struct Message {
+struct PushedMessage {
     /// The short hash of the device's token.
     device: u32,
     /// What tells the message from others.
@@ -53,7 +53,7 @@ impl Duplicates {
             if self.messages.len() >= MAX_MESSAGES {
                 self.messages.pop_front();
             }
-            self.messages.push_back(Message { device, id: *id, account: account.clone(), at: now });
+            self.messages.push_back(PushedMessage { device, id: *id, account: account.clone(), at: now });
         }
         false
     }

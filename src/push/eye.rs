@@ -6,25 +6,25 @@
 
 use std::time::Instant;
 
-use super::idle::heard::{Code, Heard, hear};
+use super::idle::heard::{Heard, MailboxCode, hear};
 use super::idle::is_same;
-use super::verdict::{Judge, Reason, Verdict};
+use super::verdict::{PushDecision, PushFilter, SkipReason};
 use crate::store::Position;
 
 /// What the driver has to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wish {
-    /// Find out what is noted of the mailbox, for [`Eye::compare`].
+pub enum ObserverAction {
+    /// Find out what is noted of the mailbox, for [`NewMailObserver::compare`].
     Compare,
-    /// There is news: [`Eye::resolve`] is to be called in a while.
+    /// There is news: [`NewMailObserver::resolve`] is to be called in a while.
     Wait,
-    /// It is known what the news is: [`Eye::resolve`] is to be called now.
+    /// It is known what the news is: [`NewMailObserver::resolve`] is to be called now.
     Resolve,
 }
 
 /// What is to be noted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outcome {
+pub struct ObserverOutcome {
     /// Of which mailbox.
     pub mailbox: String,
     /// Up to where it has been looked through.
@@ -41,7 +41,7 @@ pub struct Outcome {
 
 /// Up to where a session has shown its client what is in a mailbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Shown {
+pub struct ShownPosition {
     /// Which mailbox.
     pub mailbox: String,
     /// Its UIDVALIDITY.
@@ -50,7 +50,7 @@ pub struct Shown {
     pub uid: u64,
 }
 
-impl Shown {
+impl ShownPosition {
     /// Whether that is all of `news`.
     #[must_use]
     pub fn covers(&self, news: &Self) -> bool {
@@ -58,12 +58,16 @@ impl Shown {
     }
 }
 
-impl Outcome {
+impl ObserverOutcome {
     /// What of it has to have been shown to a device that needs no push; `None` if that is not known.
     #[must_use]
-    pub fn news(&self) -> Option<Shown> {
+    pub fn news(&self) -> Option<ShownPosition> {
         let Self { mailbox, position: Position { uid_validity, .. }, deserving, .. } = self;
-        self.is_fetched.then(|| Shown { mailbox: mailbox.clone(), uid_validity: *uid_validity, uid: *deserving })
+        self.is_fetched.then(|| ShownPosition {
+            mailbox: mailbox.clone(),
+            uid_validity: *uid_validity,
+            uid: *deserving,
+        })
     }
 
     /// This one and a later one of the same mailbox.
@@ -80,7 +84,7 @@ impl Outcome {
 
 /// The machine: one for each session.
 #[derive(Debug, Default)]
-pub struct Eye {
+pub struct NewMailObserver {
     mailbox: Option<String>,
     uid_validity: u64,
     /// UIDNEXT when it was opened.
@@ -102,7 +106,7 @@ pub struct Eye {
     fetched_from: Option<u64>,
 }
 
-impl Eye {
+impl NewMailObserver {
     /// Whether what the client fetches is of interest.
     #[must_use]
     pub fn looks(&self) -> bool {
@@ -115,9 +119,9 @@ impl Eye {
     }
 
     /// The mailbox with this name is open.
-    pub fn opened(&mut self, mailbox: &str) -> Wish {
+    pub fn opened(&mut self, mailbox: &str) -> ObserverAction {
         self.mailbox = Some(mailbox.to_owned());
-        Wish::Compare
+        ObserverAction::Compare
     }
 
     /// The mailbox that is open is nobody's concern, as far as is known.
@@ -139,10 +143,10 @@ impl Eye {
     }
 
     /// A response that passes by.
-    pub fn response(&mut self, line: &[u8], judge: &Judge, now: Instant) -> Option<Wish> {
+    pub fn response(&mut self, line: &[u8], judge: &PushFilter, now: Instant) -> Option<ObserverAction> {
         match hear(line) {
-            Heard::Status(_, Code::UidValidity(value)) => self.uid_validity = value,
-            Heard::Status(_, Code::UidNext(value)) if self.mailbox.is_none() => self.uid_next = Some(value),
+            Heard::Status(_, MailboxCode::UidValidity(value)) => self.uid_validity = value,
+            Heard::Status(_, MailboxCode::UidNext(value)) if self.mailbox.is_none() => self.uid_next = Some(value),
             Heard::Exists(_) if self.mailbox.is_some() => return self.news(now),
             Heard::Fetch(message) if self.looks() => {
                 let Some(uid) = message.uid else {
@@ -154,15 +158,15 @@ impl Eye {
                 let flags = || message.flags.iter().map(AsRef::as_ref);
                 // Without headers flags alone may rule it out; in doubt it is a push.
                 let verdict = match &message.headers {
-                    _ if message.is_unclear => Verdict::Push,
+                    _ if message.is_unclear => PushDecision::Push,
                     Some(headers) => match judge.verdict(flags(), headers) {
                         // Fields that the client did not ask for say nothing.
-                        Verdict::Skip(Reason::NotEncrypted) if !asks_for_rule(line) => Verdict::Push,
+                        PushDecision::Skip(SkipReason::NotEncrypted) if !asks_for_rule(line) => PushDecision::Push,
                         verdict => verdict,
                     },
                     None => judge.by_flags(flags()),
                 };
-                if verdict == Verdict::Push {
+                if verdict == PushDecision::Push {
                     self.deserving = self.deserving.max(uid);
                 }
             }
@@ -171,12 +175,12 @@ impl Eye {
         None
     }
 
-    fn news(&mut self, now: Instant) -> Option<Wish> {
+    fn news(&mut self, now: Instant) -> Option<ObserverAction> {
         let is_first = self.news_since.is_none();
         self.news_since.get_or_insert(now);
         // What was fetched before is not all that is new now.
         self.fetched_from = None;
-        (is_first && self.is_compared).then_some(Wish::Wait)
+        (is_first && self.is_compared).then_some(ObserverAction::Wait)
     }
 
     fn has_news(&self) -> bool {
@@ -184,17 +188,17 @@ impl Eye {
     }
 
     /// The client has fetched; all from a UID on, if one is given.
-    pub fn fetched(&mut self, from: Option<u64>) -> Option<Wish> {
+    pub fn fetched(&mut self, from: Option<u64>) -> Option<ObserverAction> {
         let from = from.filter(|_| self.looks())?;
         self.fetched_from = Some(self.fetched_from.map_or(from, |before| before.min(from)));
-        (self.is_compared && self.has_news() && self.is_complete()).then_some(Wish::Resolve)
+        (self.is_compared && self.has_news() && self.is_complete()).then_some(ObserverAction::Resolve)
     }
 
     /// Up to where the client has been shown what is in the mailbox, as far as that was looked at.
     #[must_use]
-    pub fn shown(&self) -> Option<Shown> {
+    pub fn shown(&self) -> Option<ShownPosition> {
         let mailbox = self.mailbox.clone().filter(|_| self.seen > 0)?;
-        Some(Shown { mailbox, uid_validity: self.uid_validity, uid: self.seen })
+        Some(ShownPosition { mailbox, uid_validity: self.uid_validity, uid: self.seen })
     }
 
     fn is_complete(&self) -> bool {
@@ -203,14 +207,18 @@ impl Eye {
 
     /// What is noted of the mailbox that is open. Returns also what is to be noted at once: of a mailbox that was never looked
     /// through, what is there is old.
-    pub fn compare(&mut self, noted: Option<Position>, now: Instant) -> (Option<Wish>, Option<Outcome>) {
+    pub fn compare(
+        &mut self,
+        noted: Option<Position>,
+        now: Instant,
+    ) -> (Option<ObserverAction>, Option<ObserverOutcome>) {
         let Some(mailbox) = self.mailbox.clone().filter(|_| !self.is_compared) else { return (None, None) };
         self.is_compared = true;
         let current = noted.filter(|noted| noted.uid_validity == self.uid_validity);
         self.from = current.map(|noted| noted.uid_next).or(self.uid_next).unwrap_or_default();
         let is_changed = noted.is_some() && current.is_none();
         let position = Position { uid_validity: self.uid_validity, uid_next: self.from };
-        let first = (current.is_none() && self.uid_next.is_some()).then_some(Outcome {
+        let first = (current.is_none() && self.uid_next.is_some()).then_some(ObserverOutcome {
             mailbox,
             position,
             announce: is_changed,
@@ -223,14 +231,14 @@ impl Eye {
         }
         let wish = match self.has_news() {
             false => None,
-            true if self.is_complete() => Some(Wish::Resolve),
-            true => Some(Wish::Wait),
+            true if self.is_complete() => Some(ObserverAction::Resolve),
+            true => Some(ObserverAction::Wait),
         };
         (wish, first)
     }
 
     /// What the news is, as far as it is known now.
-    pub fn resolve(&mut self) -> Option<Outcome> {
+    pub fn resolve(&mut self) -> Option<ObserverOutcome> {
         let mailbox = self.mailbox.clone().filter(|_| self.is_compared && self.has_news())?;
         let since = self.news_since.take();
         let is_fetched = self.is_complete() && !std::mem::take(&mut self.is_doubtful);
@@ -247,7 +255,7 @@ impl Eye {
             self.fetched_from = None;
         }
         let position = Position { uid_validity: self.uid_validity, uid_next: self.from };
-        Some(Outcome { mailbox, position, announce, is_fetched, deserving: self.deserving, since })
+        Some(ObserverOutcome { mailbox, position, announce, is_fetched, deserving: self.deserving, since })
     }
 
     /// What [`resolve`](Self::resolve) returned could not be noted.
@@ -268,19 +276,19 @@ fn asks_for_rule(line: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    fn eye(noted: Option<(u64, u64)>) -> (Eye, Option<Wish>, Option<Outcome>) {
-        let mut eye = Eye::default();
+    fn eye(noted: Option<(u64, u64)>) -> (NewMailObserver, Option<ObserverAction>, Option<ObserverOutcome>) {
+        let mut eye = NewMailObserver::default();
         for line in ["* 3 EXISTS", "* OK [UIDVALIDITY 7] x", "* OK [UIDNEXT 4] x"] {
             assert_eq!(says(&mut eye, line), None);
         }
-        assert_eq!(eye.opened("INBOX"), Wish::Compare);
+        assert_eq!(eye.opened("INBOX"), ObserverAction::Compare);
         let noted = noted.map(|(uid_validity, uid_next)| Position { uid_validity, uid_next });
         let (wish, first) = eye.compare(noted, Instant::now());
         (eye, wish, first)
     }
 
-    fn says(eye: &mut Eye, line: &str) -> Option<Wish> {
-        let judge = Judge { addresses: vec!["me@lab.test".into()], ..Judge::default() };
+    fn says(eye: &mut NewMailObserver, line: &str) -> Option<ObserverAction> {
+        let judge = PushFilter { addresses: vec!["me@lab.test".into()], ..PushFilter::default() };
         eye.response(format!("{line}\r\n").as_bytes(), &judge, Instant::now())
     }
 
@@ -288,7 +296,7 @@ mod tests {
         format!("* 4 FETCH (UID {uid} FLAGS () BODY[HEADER.FIELDS (FROM)] {{{}}}\r\n{headers})", headers.len())
     }
 
-    fn resolved(eye: &mut Eye) -> Option<(u64, bool, bool)> {
+    fn resolved(eye: &mut NewMailObserver) -> Option<(u64, bool, bool)> {
         eye.resolve().map(|outcome| (outcome.position.uid_next, outcome.announce, outcome.is_fetched))
     }
 
@@ -297,18 +305,18 @@ mod tests {
         let (mut eye, wish, first) = eye(Some((7, 4)));
         assert_eq!((wish, first), (None, None), "nothing is new");
         assert!(!eye.looks());
-        assert_eq!(says(&mut eye, "* 4 EXISTS"), Some(Wish::Wait));
+        assert_eq!(says(&mut eye, "* 4 EXISTS"), Some(ObserverAction::Wait));
         assert_eq!(says(&mut eye, "* 5 EXISTS"), None);
         says(&mut eye, &fetch(4, "From: bob@lab.test\r\n\r\n"));
         says(&mut eye, &fetch(5, "From: me@lab.test\r\n\r\n"));
         assert_eq!(eye.fetched(None), None, "of which messages is not known");
-        assert_eq!(eye.fetched(Some(4)), Some(Wish::Resolve));
+        assert_eq!(eye.fetched(Some(4)), Some(ObserverAction::Resolve));
         assert_eq!(resolved(&mut eye), Some((6, true, true)));
         assert_eq!(resolved(&mut eye), None);
         // Its own mail wakes nobody.
-        assert_eq!(says(&mut eye, "* 6 EXISTS"), Some(Wish::Wait));
+        assert_eq!(says(&mut eye, "* 6 EXISTS"), Some(ObserverAction::Wait));
         says(&mut eye, &fetch(6, "From: me@lab.test\r\n\r\n"));
-        assert_eq!(eye.fetched(Some(6)), Some(Wish::Resolve));
+        assert_eq!(eye.fetched(Some(6)), Some(ObserverAction::Resolve));
         assert_eq!(resolved(&mut eye), Some((7, false, true)));
     }
 
@@ -320,7 +328,7 @@ mod tests {
         assert_eq!(resolved(&mut eye), None);
         // The client comes later.
         says(&mut eye, &fetch(4, "From: bob@lab.test\r\n\r\n"));
-        assert_eq!(eye.fetched(Some(4)), Some(Wish::Resolve));
+        assert_eq!(eye.fetched(Some(4)), Some(ObserverAction::Resolve));
         assert_eq!(resolved(&mut eye), Some((5, false, true)));
     }
 
@@ -332,9 +340,9 @@ mod tests {
             "* 4 FETCH (UID",
         ] {
             let (mut eye, ..) = eye(Some((7, 4)));
-            assert_eq!(says(&mut eye, "*   4 EXISTS  "), Some(Wish::Wait));
+            assert_eq!(says(&mut eye, "*   4 EXISTS  "), Some(ObserverAction::Wait));
             says(&mut eye, answer);
-            assert_eq!(eye.fetched(Some(4)), Some(Wish::Resolve));
+            assert_eq!(eye.fetched(Some(4)), Some(ObserverAction::Resolve));
             let outcome = eye.resolve().unwrap();
             assert!(outcome.announce && outcome.news().is_none(), "{answer}");
             // Once.
@@ -359,7 +367,7 @@ mod tests {
 
     #[test]
     fn what_is_to_be_told_is_told_with_whom_it_is_known_to() {
-        let shown = |uid| Shown { mailbox: "inbox".into(), uid_validity: 7, uid };
+        let shown = |uid| ShownPosition { mailbox: "inbox".into(), uid_validity: 7, uid };
         let (mut eye, ..) = eye(Some((7, 4)));
         says(&mut eye, "* 4 EXISTS");
         says(&mut eye, &fetch(4, "From: bob@lab.test\r\n\r\n"));
@@ -379,7 +387,7 @@ mod tests {
     #[test]
     fn of_two_outcomes_nothing_is_lost() {
         let position = |uid_next| Position { uid_validity: 7, uid_next };
-        let outcome = |uid_next, announce, deserving| Outcome {
+        let outcome = |uid_next, announce, deserving| ObserverOutcome {
             mailbox: "INBOX".into(),
             position: position(uid_next),
             announce,
@@ -394,10 +402,10 @@ mod tests {
     #[test]
     fn what_came_while_nobody_looked_is_news_when_the_mailbox_is_opened() {
         let (mut eye, wish, first) = eye(Some((7, 2)));
-        assert_eq!((wish, first), (Some(Wish::Wait), None));
+        assert_eq!((wish, first), (Some(ObserverAction::Wait), None));
         says(&mut eye, &fetch(2, "From: bob@lab.test\r\n\r\n"));
         says(&mut eye, &fetch(3, "From: bob@lab.test\r\n\r\n"));
-        assert_eq!(eye.fetched(Some(1)), Some(Wish::Resolve));
+        assert_eq!(eye.fetched(Some(1)), Some(ObserverAction::Resolve));
         assert_eq!(resolved(&mut eye), Some((4, true, true)));
     }
 

@@ -8,7 +8,7 @@ use dashmap::DashMap;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until};
 
-use crate::config::{Config, Pace, Server, known_servers};
+use crate::config::{Config, PacingLimits, ServerSettings, known_servers};
 
 /// How one server is treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub struct Treatment {
 pub struct Gates {
     gates: DashMap<Arc<str>, Arc<Gate>>,
     usual: Treatment,
-    servers: Vec<Server>,
+    servers: Vec<ServerSettings>,
 }
 
 /// The gate of one server.
@@ -40,7 +40,7 @@ pub struct Gate {
 }
 
 /// The right to have a session, until it is dropped.
-pub struct Place {
+pub struct WatchPermit {
     _session: OwnedSemaphorePermit,
     making: Option<OwnedSemaphorePermit>,
 }
@@ -49,7 +49,7 @@ impl Gates {
     /// Gates as `config` wants them.
     #[must_use]
     pub fn new(config: &Config) -> Self {
-        let Pace { sessions, at_once, new_sessions } = config.pace;
+        let PacingLimits { sessions, at_once, new_sessions } = config.pace;
         let usual =
             Treatment { sessions, at_once, interval: new_sessions.interval(), idle_renewal: config.push.idle_renewal };
         let servers = config.servers.iter().cloned().chain(known_servers()).collect();
@@ -96,12 +96,12 @@ impl Gate {
     }
 
     /// Waits for a place, first come, first served.
-    pub async fn enter(&self) -> Place {
+    pub async fn enter(&self) -> WatchPermit {
         let session = acquire(&self.sessions).await;
         let making = acquire(&self.at_once).await;
         let turn = self.next_turn();
         sleep_until(turn).await;
-        Place { _session: session, making: Some(making) }
+        WatchPermit { _session: session, making: Some(making) }
     }
 
     fn next_turn(&self) -> Instant {
@@ -112,7 +112,7 @@ impl Gate {
     }
 }
 
-impl Place {
+impl WatchPermit {
     /// The session is made, or will not be: the next one may be begun.
     pub fn made(&mut self) {
         self.making = None;

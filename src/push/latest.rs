@@ -16,33 +16,33 @@ pub trait Merge {
 
 /// Makes a channel.
 #[must_use]
-pub fn channel<K, V>() -> (Sender<K, V>, Receiver<K, V>) {
-    let shared = Arc::new(Shared { waiting: Mutex::new(Waiting::new()), arrived: Notify::new() });
-    (Sender { shared: Arc::clone(&shared) }, Receiver { shared })
+pub fn channel<K, V>() -> (LatestSender<K, V>, Receiver<K, V>) {
+    let shared = Arc::new(LatestShared { waiting: Mutex::new(WaitingValues::new()), arrived: Notify::new() });
+    (LatestSender { shared: Arc::clone(&shared) }, Receiver { shared })
 }
 
 /// Says things.
-pub struct Sender<K, V> {
-    shared: Arc<Shared<K, V>>,
+pub struct LatestSender<K, V> {
+    shared: Arc<LatestShared<K, V>>,
 }
 
 /// Takes them, the key that has waited longest first.
 pub struct Receiver<K, V> {
-    shared: Arc<Shared<K, V>>,
+    shared: Arc<LatestShared<K, V>>,
 }
 
-struct Shared<K, V> {
-    waiting: Mutex<Waiting<K, V>>,
+struct LatestShared<K, V> {
+    waiting: Mutex<WaitingValues<K, V>>,
     arrived: Notify,
 }
 
-struct Waiting<K, V> {
+struct WaitingValues<K, V> {
     /// The keys of `values`, in the order of their arrival.
     order: VecDeque<K>,
     values: HashMap<K, V>,
 }
 
-impl<K: Clone + Eq + Hash, V: Merge> Sender<K, V> {
+impl<K: Clone + Eq + Hash, V: Merge> LatestSender<K, V> {
     /// Says `value` about `key`.
     pub fn send(&self, key: K, value: V) {
         let mut waiting = self.shared.lock();
@@ -77,31 +77,31 @@ impl<K: Clone + Eq + Hash, V> Receiver<K, V> {
         let value = waiting.values.remove(&key)?;
         if waiting.order.is_empty() {
             // What one burst needed is not kept for ever.
-            *waiting = Waiting::new();
+            *waiting = WaitingValues::new();
         }
         Some((key, value))
     }
 }
 
-impl<K, V> Waiting<K, V> {
+impl<K, V> WaitingValues<K, V> {
     fn new() -> Self {
         Self { order: VecDeque::new(), values: HashMap::new() }
     }
 }
 
-impl<K, V> Shared<K, V> {
-    fn lock(&self) -> MutexGuard<'_, Waiting<K, V>> {
+impl<K, V> LatestShared<K, V> {
+    fn lock(&self) -> MutexGuard<'_, WaitingValues<K, V>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<K, V> Clone for Sender<K, V> {
+impl<K, V> Clone for LatestSender<K, V> {
     fn clone(&self) -> Self {
         Self { shared: Arc::clone(&self.shared) }
     }
 }
 
-impl<K, V> std::fmt::Debug for Sender<K, V> {
+impl<K, V> std::fmt::Debug for LatestSender<K, V> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Sender").finish_non_exhaustive()
     }

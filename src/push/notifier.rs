@@ -12,9 +12,9 @@ use tokio_rustls::rustls::RootCertStore;
 
 pub use super::http::ClientError;
 use super::http::Poster;
-use super::push_test::{Progress, Tester, Tests};
+use super::push_test::{PushTestProgress, Tester, Tests};
 use super::registry::{News, Registry, TokenNews};
-use super::schedule::{self, Answer, Failure, Outcome, Schedule, Step};
+use super::schedule::{self, PostAnswer, PostConclusion, PushSchedule, ScheduleStep, TransientFailure};
 use crate::account::AccountId;
 use crate::config::Contact;
 use crate::secret::DeviceToken;
@@ -28,19 +28,19 @@ const MAX_RECORDING: usize = 256;
 const LONG_QUARANTINE: Duration = Duration::from_secs(2 * 3600);
 
 /// What a POST that panicked counts as.
-pub(super) const FAULT: Answer = Answer::Failed { failure: Failure::Unreachable, retry_after: None };
+pub(super) const FAULT: PostAnswer = PostAnswer::Failed { failure: TransientFailure::Unreachable, retry_after: None };
 
 /// How to push.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct NotifierSettings {
     /// Where tokens are posted.
     pub url: Url,
-    /// Whom that server's certificate must come from: [`roots`].
+    /// Whom that server's certificate must come from: [`https_roots`](crate::tls::client::https_roots).
     pub roots: RootCertStore,
     /// Named in the User-Agent field.
     pub contact: Option<Contact>,
     /// Coalescing and limits.
-    pub schedule: schedule::Settings,
+    pub schedule: schedule::ScheduleSettings,
     /// At the end, what is in flight gets this long.
     pub grace: Duration,
 }
@@ -52,20 +52,20 @@ pub struct Notifier {
     telemetry: Telemetry,
     news: TokenNews,
     poster: Poster,
-    schedule: Schedule,
+    schedule: PushSchedule,
     grace: Duration,
     /// The schedule's time zero.
     start: Instant,
     /// Each with how long it took.
-    in_flight: JoinSet<(DeviceToken, Answer, Duration)>,
+    in_flight: JoinSet<(DeviceToken, PostAnswer, Duration)>,
     recording: JoinSet<()>,
     tests: Tests,
 }
 
-enum Event {
+enum NotifierEvent {
     News(DeviceToken, News),
-    Test(Progress),
-    Answered(DeviceToken, Answer, Duration),
+    Test(PushTestProgress),
+    Answered(DeviceToken, PostAnswer, Duration),
     Due,
     Shutdown,
 }
@@ -76,7 +76,7 @@ impl Notifier {
     /// # Errors
     /// [`ClientError`] if there can be no HTTP client.
     pub fn new(
-        settings: Settings,
+        settings: NotifierSettings,
         registry: Registry,
         news: TokenNews,
         telemetry: Telemetry,
@@ -86,7 +86,7 @@ impl Notifier {
             telemetry,
             news,
             poster: Poster::new(settings.url, settings.roots, settings.contact.as_ref())?,
-            schedule: Schedule::new(settings.schedule, fastrand::u64(..)),
+            schedule: PushSchedule::new(settings.schedule, fastrand::u64(..)),
             grace: settings.grace,
             start: Instant::now(),
             in_flight: JoinSet::new(),
@@ -109,22 +109,22 @@ impl Notifier {
             self.bound_recording().await;
             let event = tokio::select! {
                 biased;
-                () = &mut shutdown => Event::Shutdown,
+                () = &mut shutdown => NotifierEvent::Shutdown,
                 Some(answer) = self.in_flight.join_next() => match answer {
-                    Ok((token, answer, took)) => Event::Answered(token, answer, took),
+                    Ok((token, answer, took)) => NotifierEvent::Answered(token, answer, took),
                     Err(_) => continue,
                 },
-                (token, news) = self.news.recv() => Event::News(token, news),
-                progress = self.tests.next() => Event::Test(progress),
-                () = sleep_until_some(due) => Event::Due,
+                (token, news) = self.news.recv() => NotifierEvent::News(token, news),
+                progress = self.tests.next() => NotifierEvent::Test(progress),
+                () = sleep_until_some(due) => NotifierEvent::Due,
             };
             match event {
-                Event::News(token, news) => self.heed(token, news),
-                Event::Test(Progress::Asked(test)) => self.tests.begin(test, self.poster.clone()),
-                Event::Test(Progress::Ended(token, answer, took)) => self.tested(token, answer, took),
-                Event::Answered(token, answer, took) => self.answered(token, answer, took),
-                Event::Due => {}
-                Event::Shutdown => break,
+                NotifierEvent::News(token, news) => self.heed(token, news),
+                NotifierEvent::Test(PushTestProgress::Asked(test)) => self.tests.begin(test, self.poster.clone()),
+                NotifierEvent::Test(PushTestProgress::Ended(token, answer, took)) => self.tested(token, answer, took),
+                NotifierEvent::Answered(token, answer, took) => self.answered(token, answer, took),
+                NotifierEvent::Due => {}
+                NotifierEvent::Shutdown => break,
             }
         }
         self.finish().await;
@@ -134,7 +134,7 @@ impl Notifier {
     fn post_what_is_due(&mut self) -> Option<Instant> {
         loop {
             match self.schedule.next(self.now()) {
-                Step::Post { token, generation: _, limit } => {
+                ScheduleStep::Post { token, generation: _, limit } => {
                     let (poster, began) = (self.poster.clone(), Instant::now());
                     self.in_flight.spawn(async move {
                         // A bug in there must not leave the token in flight for ever.
@@ -142,9 +142,9 @@ impl Notifier {
                         (token, answer.unwrap_or(FAULT), began.elapsed())
                     });
                 }
-                Step::GiveUp { token, generation, reason } => self.gave_up(token, generation, reason),
-                Step::Wait(until) => return self.start.checked_add(until),
-                Step::Idle => return None,
+                ScheduleStep::GiveUp { token, generation, reason } => self.gave_up(token, generation, reason),
+                ScheduleStep::Wait(until) => return self.start.checked_add(until),
+                ScheduleStep::Idle => return None,
             }
         }
     }
@@ -175,19 +175,19 @@ impl Notifier {
         };
         if pause == Pause::Outage || !next.is_zero() {
             let accounts = self.registry.owners(token);
-            self.telemetry.tell(&telemetry::Event::Waits { accounts: &accounts, token, pause, next });
+            self.telemetry.tell(&telemetry::TelemetryEvent::Waits { accounts: &accounts, token, pause, next });
         }
     }
 
-    fn tell_posted(&self, token: &DeviceToken, answer: Answer, took: Duration) {
+    fn tell_posted(&self, token: &DeviceToken, answer: PostAnswer, took: Duration) {
         let (accounts, result) = (self.registry.owners(token), told(answer));
-        self.telemetry.tell(&telemetry::Event::Posted { accounts: &accounts, token, result, took });
+        self.telemetry.tell(&telemetry::TelemetryEvent::Posted { accounts: &accounts, token, result, took });
     }
 
     /// A push that an operator asked for has ended. A refusal changes nothing; an acceptance proves that the token is good.
-    fn tested(&mut self, token: DeviceToken, answer: Answer, took: Duration) {
+    fn tested(&mut self, token: DeviceToken, answer: PostAnswer, took: Duration) {
         self.tell_posted(&token, answer, took);
-        if answer == Answer::Accepted {
+        if answer == PostAnswer::Accepted {
             self.schedule.proved(&token, self.now());
             self.record(move |registry| async move { registry.announced(&token, Generation::default()).await });
         }
@@ -218,43 +218,43 @@ impl Notifier {
         });
     }
 
-    fn answered(&mut self, token: DeviceToken, answer: Answer, took: Duration) {
+    fn answered(&mut self, token: DeviceToken, answer: PostAnswer, took: Duration) {
         self.tell_posted(&token, answer, took);
         let was_down = self.schedule.is_down();
         let outcome = self.schedule.answered(&token, answer, self.now());
         self.tell_of_outages(was_down);
         self.tell_of_waiting(&token);
         match outcome {
-            Outcome::Accepted(generation) => {
+            PostConclusion::Accepted(generation) => {
                 tracing::info!(account = %names(&self.registry.owners(&token)), %token, "push accepted");
                 self.record(move |registry| async move { registry.announced(&token, generation).await });
             }
-            Outcome::Quarantined { answers, until, gave_up } => {
+            PostConclusion::Quarantined { answers, until, gave_up } => {
                 if let Some(generation) = gave_up {
-                    self.gave_up(token.clone(), generation, schedule::GivenUp::Gone);
+                    self.gave_up(token.clone(), generation, schedule::GiveUpReason::Gone);
                 }
                 self.quarantine(token, answers, until);
             }
-            Outcome::Retry(at) => {
+            PostConclusion::Retry(at) => {
                 tracing::debug!(%token, ?answer, "push failed; next attempt in {:?}", at.saturating_sub(self.now()));
             }
-            Outcome::GaveUp(generation, reason) => self.gave_up(token, generation, reason),
-            Outcome::Dropped => {}
+            PostConclusion::GaveUp(generation, reason) => self.gave_up(token, generation, reason),
+            PostConclusion::Dropped => {}
         }
     }
 
-    fn gave_up(&mut self, token: DeviceToken, generation: Generation, reason: schedule::GivenUp) {
+    fn gave_up(&mut self, token: DeviceToken, generation: Generation, reason: schedule::GiveUpReason) {
         let accounts = self.registry.owners(&token);
         tracing::info!(account = %names(&accounts), %token, "push given up: {reason}");
         let reason = reason.to_string();
-        self.telemetry.tell(&telemetry::Event::GaveUp { accounts: &accounts, token: &token, reason: &reason });
+        self.telemetry.tell(&telemetry::TelemetryEvent::GaveUp { accounts: &accounts, token: &token, reason: &reason });
         self.record(move |registry| async move { registry.gave_up(&token, generation, &reason).await });
     }
 
     fn tell_of_outages(&self, was_down: bool) {
         let (waiting, down) = (self.schedule.pending(), self.schedule.is_down());
         if down != was_down {
-            self.telemetry.tell(&telemetry::Event::Outage { down });
+            self.telemetry.tell(&telemetry::TelemetryEvent::Outage { down });
         }
         match (was_down, down) {
             (false, true) => tracing::warn!(waiting, "the notification server is down; it is probed now and then"),
@@ -305,14 +305,14 @@ fn names(accounts: &[AccountId]) -> String {
 }
 
 /// The answer as it is told to whoever looks on.
-pub(super) fn told(answer: Answer) -> PostResult {
+pub(super) fn told(answer: PostAnswer) -> PostResult {
     match answer {
-        Answer::Accepted => PostResult::Accepted,
-        Answer::Gone => PostResult::Gone,
-        Answer::Refused(status) => PostResult::Refused(status),
-        Answer::Failed { failure: Failure::Status(status), .. } => PostResult::Failed(status),
-        Answer::Failed { failure: Failure::TimedOut, .. } => PostResult::TimedOut,
-        Answer::Failed { failure: Failure::Unreachable, .. } => PostResult::Unreachable,
+        PostAnswer::Accepted => PostResult::Accepted,
+        PostAnswer::Gone => PostResult::Gone,
+        PostAnswer::Refused(status) => PostResult::Refused(status),
+        PostAnswer::Failed { failure: TransientFailure::Status(status), .. } => PostResult::Failed(status),
+        PostAnswer::Failed { failure: TransientFailure::TimedOut, .. } => PostResult::TimedOut,
+        PostAnswer::Failed { failure: TransientFailure::Unreachable, .. } => PostResult::Unreachable,
     }
 }
 

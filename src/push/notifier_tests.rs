@@ -81,10 +81,10 @@ struct Running {
 
 impl Running {
     fn start(directory: &TempDir, url: &Url, coalesce: Duration) -> Self {
-        let settings = store::Settings::sealed(directory.path().join("state"));
+        let settings = store::StoreSettings::sealed(directory.path().join("state"));
         let (registry, events, news) = Registry::open(&settings).unwrap();
-        let schedule = schedule::Settings { coalesce, max_in_flight: 16, per_second: 1000 };
-        let settings = Settings {
+        let schedule = schedule::ScheduleSettings { coalesce, max_in_flight: 16, per_second: 1000 };
+        let settings = NotifierSettings {
             url: url.clone(),
             roots: RootCertStore::empty(),
             contact: Contact::parse("https://push.example.org/").ok(),
@@ -304,7 +304,7 @@ async fn at_the_end_what_is_in_flight_is_waited_for_and_kept() {
     it.mail_for("alice").await;
     arrivals.recv().await.unwrap();
     it.stop().await;
-    let settings = store::Settings::sealed(directory.path().join("state"));
+    let settings = store::StoreSettings::sealed(directory.path().join("state"));
     let (_registry, _events, mut news) = Registry::open(&settings).unwrap();
     assert_eq!(news.try_recv(), None, "the answer was written");
 }

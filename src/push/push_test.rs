@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::http::Poster;
 use super::notifier::{FAULT, told};
-use super::schedule::{Answer, FIRST_LIMIT};
+use super::schedule::{FIRST_LIMIT, PostAnswer};
 use crate::secret::DeviceToken;
 use crate::telemetry::PostResult;
 
@@ -25,11 +25,11 @@ pub(super) struct Test {
 }
 
 /// What there is to do next.
-pub(super) enum Progress {
+pub(super) enum PushTestProgress {
     /// A push is asked for.
     Asked(Test),
     /// One has ended, so, after that time.
-    Ended(DeviceToken, Answer, Duration),
+    Ended(DeviceToken, PostAnswer, Duration),
 }
 
 /// Asks for pushes. Clones ask the same notifier.
@@ -56,7 +56,7 @@ impl Tester {
 pub(super) struct Tests {
     tester: Tester,
     asked: mpsc::Receiver<Test>,
-    under_way: JoinSet<(DeviceToken, Answer, Duration)>,
+    under_way: JoinSet<(DeviceToken, PostAnswer, Duration)>,
 }
 
 impl Default for Tests {
@@ -72,15 +72,15 @@ impl Tests {
     }
 
     /// The next one that is asked for, while there is room for it, or that ends. Nothing is lost if the future is dropped.
-    pub(super) async fn next(&mut self) -> Progress {
+    pub(super) async fn next(&mut self) -> PushTestProgress {
         let Self { asked, under_way, .. } = self;
         loop {
             let has_room = under_way.len() < MAX_TESTS;
             tokio::select! {
-                Some(test) = asked.recv(), if has_room => return Progress::Asked(test),
+                Some(test) = asked.recv(), if has_room => return PushTestProgress::Asked(test),
                 Some(ended) = under_way.join_next() => {
                     if let Ok((token, answer, took)) = ended {
-                        return Progress::Ended(token, answer, took);
+                        return PushTestProgress::Ended(token, answer, took);
                     }
                 }
                 else => std::future::pending().await,

@@ -94,13 +94,13 @@ mod tests {
     use super::*;
     use crate::credentials::Mechanism;
     use crate::secret::DeviceToken;
-    use crate::store::Settings;
-    use crate::telemetry::Event;
+    use crate::store::StoreSettings;
+    use crate::telemetry::TelemetryEvent;
 
     #[tokio::test]
     async fn what_is_said_is_true_at_each_moment() {
         let directory = tempfile::tempdir().unwrap();
-        let (registry, _events, _news) = Registry::open(&Settings::memory(directory.path())).unwrap();
+        let (registry, _events, _news) = Registry::open(&StoreSettings::memory(directory.path())).unwrap();
         let (board, account) = (Board::default(), AccountId::new("alice", "imap.example.org:993"));
         let (password, token) = (Credentials::new("alice", "sesame"), DeviceToken::new(b"openpgp:x").unwrap());
         let scram = Credentials::exchange(Mechanism::ScramSha256, "alice", "n,,n=alice,r=x");
@@ -129,9 +129,9 @@ mod tests {
         board.set(&account, WatchState::Watching);
         let accounts = std::slice::from_ref(&account);
         let (result, took) = (PostResult::Refused(403), Duration::ZERO);
-        board.telemetry().tell(&Event::Posted { accounts, token: &token, result, took });
+        board.telemetry().tell(&TelemetryEvent::Posted { accounts, token: &token, result, took });
         says(" UTC the last push was not accepted: status 403");
-        board.telemetry().tell(&Event::Outage { down: true });
+        board.telemetry().tell(&TelemetryEvent::Outage { down: true });
         says(" UTC the notification server was down, and pushes waited");
         registry.close().await;
     }

@@ -10,16 +10,16 @@ use crate::policy::Messages;
 
 /// Whether to wake the account's devices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum PushDecision {
     /// Wake them.
     Push,
     /// Leave them alone.
-    Skip(Reason),
+    Skip(SkipReason),
 }
 
 /// Why a message wakes nobody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason {
+pub enum SkipReason {
     /// It has the flag `\Seen`: some device has shown it.
     Seen,
     /// It has the flag `\Deleted`.
@@ -36,7 +36,7 @@ pub enum Reason {
     NotEncrypted,
 }
 
-impl Reason {
+impl SkipReason {
     /// In words, for a log.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -52,7 +52,7 @@ impl Reason {
     }
 }
 
-impl Verdict {
+impl PushDecision {
     /// Why it wakes nobody, in words; `None` if it does.
     #[must_use]
     pub fn skipped(self) -> Option<&'static str> {
@@ -63,7 +63,7 @@ impl Verdict {
     }
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for PushDecision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Push => f.write_str("push"),
@@ -74,7 +74,7 @@ impl fmt::Display for Verdict {
 
 /// Who judges an account's messages.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Judge {
+pub struct PushFilter {
     /// The account's own addresses.
     pub addresses: Vec<String>,
     /// Which messages wake a device.
@@ -84,12 +84,13 @@ pub struct Judge {
 }
 
 /// Flags that rule a message out.
-const FLAGS: [(&str, Reason); 3] = [("\\Seen", Reason::Seen), ("\\Deleted", Reason::Deleted), ("$Junk", Reason::Junk)];
+const FLAGS: [(&str, SkipReason); 3] =
+    [("\\Seen", SkipReason::Seen), ("\\Deleted", SkipReason::Deleted), ("$Junk", SkipReason::Junk)];
 
 /// Header fields that only chat messages have (chatmail/core).
 const CHAT_FIELDS: [&str; 3] = ["Chat-Version", "Secure-Join", "Autocrypt-Setup-Message"];
 
-impl Judge {
+impl PushFilter {
     /// The header fields that are read, as they stand in a FETCH.
     #[must_use]
     pub fn header_fields(&self) -> &'static str {
@@ -106,30 +107,30 @@ impl Judge {
 
     /// Judges a message whose headers are not known by its `flags`: they may rule it out, otherwise it is a push.
     #[must_use]
-    pub fn by_flags<'a>(&self, flags: impl Iterator<Item = &'a str>) -> Verdict {
-        ruled_out(flags).map_or(Verdict::Push, Verdict::Skip)
+    pub fn by_flags<'a>(&self, flags: impl Iterator<Item = &'a str>) -> PushDecision {
+        ruled_out(flags).map_or(PushDecision::Push, PushDecision::Skip)
     }
 
     /// Judges a message by its `flags` and its `headers` (raw, as fetched). In doubt it is a push: one too many costs a little
     /// battery, one too few a message.
     #[must_use]
-    pub fn verdict<'a>(&self, flags: impl Iterator<Item = &'a str>, headers: &[u8]) -> Verdict {
+    pub fn verdict<'a>(&self, flags: impl Iterator<Item = &'a str>, headers: &[u8]) -> PushDecision {
         if let Some(reason) = ruled_out(flags) {
-            return Verdict::Skip(reason);
+            return PushDecision::Skip(reason);
         }
-        let Some(message) = MessageParser::new().parse_headers(headers) else { return Verdict::Push };
+        let Some(message) = MessageParser::new().parse_headers(headers) else { return PushDecision::Push };
         if message.header_raw("Auto-Submitted").is_some_and(is_automatic) {
-            return Verdict::Skip(Reason::AutoSubmitted);
+            return PushDecision::Skip(SkipReason::AutoSubmitted);
         }
         if sender(&message).is_some_and(|sender| self.addresses.iter().any(|own| own.eq_ignore_ascii_case(sender))) {
-            return Verdict::Skip(Reason::OwnMail);
+            return PushDecision::Skip(SkipReason::OwnMail);
         }
         match self.messages {
-            Messages::Chat if !is_chat(&message) => Verdict::Skip(Reason::NotChat),
+            Messages::Chat if !is_chat(&message) => PushDecision::Skip(SkipReason::NotChat),
             _ if self.wants_encrypted_only() && !encrypted_only::is_fetched(headers) => {
-                Verdict::Skip(Reason::NotEncrypted)
+                PushDecision::Skip(SkipReason::NotEncrypted)
             }
-            _ => Verdict::Push,
+            _ => PushDecision::Push,
         }
     }
 
@@ -151,7 +152,7 @@ pub fn message_id(headers: &[u8]) -> Option<u64> {
 }
 
 /// Why flags rule a message out, if they do.
-fn ruled_out<'a>(flags: impl Iterator<Item = &'a str>) -> Option<Reason> {
+fn ruled_out<'a>(flags: impl Iterator<Item = &'a str>) -> Option<SkipReason> {
     let reason = |flag: &str| FLAGS.iter().find(|(name, _)| name.eq_ignore_ascii_case(flag)).map(|(_, reason)| *reason);
     flags.filter_map(reason).next()
 }
@@ -198,51 +199,51 @@ fn is_chat_message_id(id: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn judge(messages: Messages) -> Judge {
+    fn judge(messages: Messages) -> PushFilter {
         let addresses = vec!["alice@example.org".into(), "al@example.net".into()];
-        Judge { addresses, messages, encrypted_only: false }
+        PushFilter { addresses, messages, encrypted_only: false }
     }
 
-    fn judged(flags: &[&str], headers: &str) -> Verdict {
+    fn judged(flags: &[&str], headers: &str) -> PushDecision {
         judge(Messages::All).verdict(flags.iter().copied(), headers.as_bytes())
     }
 
     #[test]
     fn each_verdict_has_a_counter_of_its_own() {
-        use Reason::{AutoSubmitted, Deleted, Junk, NotChat, NotEncrypted, OwnMail, Seen};
-        let reasons = [Seen, Deleted, Junk, AutoSubmitted, OwnMail, NotChat, NotEncrypted].map(Verdict::Skip);
-        let words: Vec<_> = std::iter::once(Verdict::Push).chain(reasons).map(Verdict::skipped).collect();
+        use SkipReason::{AutoSubmitted, Deleted, Junk, NotChat, NotEncrypted, OwnMail, Seen};
+        let reasons = [Seen, Deleted, Junk, AutoSubmitted, OwnMail, NotChat, NotEncrypted].map(PushDecision::Skip);
+        let words: Vec<_> = std::iter::once(PushDecision::Push).chain(reasons).map(PushDecision::skipped).collect();
         assert_eq!(words, crate::telemetry::metrics::VERDICTS.map(|(words, _)| words));
     }
 
     #[test]
     fn what_wakes_a_device_and_what_does_not() {
-        use Reason::{AutoSubmitted, Deleted, Junk, OwnMail, Seen};
-        let cases: [(&[&str], &str, Verdict); 19] = [
-            (&[], "From: bob@example.org\r\n\r\n", Verdict::Push),
-            (&["\\Recent", "$x", "$NotJunk"], "From: bob@example.org\r\n\r\n", Verdict::Push),
-            (&["\\seen"], "From: bob@example.org\r\n\r\n", Verdict::Skip(Seen)),
-            (&["\\Recent", "\\Deleted"], "From: bob@example.org\r\n\r\n", Verdict::Skip(Deleted)),
-            (&["$JUNK"], "From: bob@example.org\r\n\r\n", Verdict::Skip(Junk)),
-            (&[], "From: Alice <ALICE@example.org>\r\n\r\n", Verdict::Skip(OwnMail)),
-            (&[], "From: al@example.net\r\n\r\n", Verdict::Skip(OwnMail)),
-            (&[], "From: =?utf-8?q?Al=C3=AD?=\r\n <alice@example.org>\r\n\r\n", Verdict::Skip(OwnMail)),
-            (&[], "From: alice@example.org.evil\r\n\r\n", Verdict::Push),
-            (&[], "From: \"alice@example.org\" <bob@example.org>\r\n\r\n", Verdict::Push),
-            (&[], "From: bob@example.org\r\nAuto-Submitted: auto-replied\r\n\r\n", Verdict::Skip(AutoSubmitted)),
-            (&[], "auto-submitted:\r\n Auto-Generated; x=y\r\n\r\n", Verdict::Skip(AutoSubmitted)),
-            (&[], "Auto-Submitted: auto-replied (vacation)\r\n\r\n", Verdict::Skip(AutoSubmitted)),
-            (&[], "Auto-Submitted: no\r\nFrom: b@c\r\n\r\n", Verdict::Push),
-            (&[], "Auto-Submitted: auto-notified\r\n\r\n", Verdict::Push),
-            (&[], "X-Auto-Submitted: auto-replied\r\n\r\n", Verdict::Push),
-            (&[], "", Verdict::Push),
-            (&[], "\r\n", Verdict::Push),
-            (&[], "From\0: \u{fffd}\r\n\r\n", Verdict::Push),
+        use SkipReason::{AutoSubmitted, Deleted, Junk, OwnMail, Seen};
+        let cases: [(&[&str], &str, PushDecision); 19] = [
+            (&[], "From: bob@example.org\r\n\r\n", PushDecision::Push),
+            (&["\\Recent", "$x", "$NotJunk"], "From: bob@example.org\r\n\r\n", PushDecision::Push),
+            (&["\\seen"], "From: bob@example.org\r\n\r\n", PushDecision::Skip(Seen)),
+            (&["\\Recent", "\\Deleted"], "From: bob@example.org\r\n\r\n", PushDecision::Skip(Deleted)),
+            (&["$JUNK"], "From: bob@example.org\r\n\r\n", PushDecision::Skip(Junk)),
+            (&[], "From: Alice <ALICE@example.org>\r\n\r\n", PushDecision::Skip(OwnMail)),
+            (&[], "From: al@example.net\r\n\r\n", PushDecision::Skip(OwnMail)),
+            (&[], "From: =?utf-8?q?Al=C3=AD?=\r\n <alice@example.org>\r\n\r\n", PushDecision::Skip(OwnMail)),
+            (&[], "From: alice@example.org.evil\r\n\r\n", PushDecision::Push),
+            (&[], "From: \"alice@example.org\" <bob@example.org>\r\n\r\n", PushDecision::Push),
+            (&[], "From: bob@example.org\r\nAuto-Submitted: auto-replied\r\n\r\n", PushDecision::Skip(AutoSubmitted)),
+            (&[], "auto-submitted:\r\n Auto-Generated; x=y\r\n\r\n", PushDecision::Skip(AutoSubmitted)),
+            (&[], "Auto-Submitted: auto-replied (vacation)\r\n\r\n", PushDecision::Skip(AutoSubmitted)),
+            (&[], "Auto-Submitted: no\r\nFrom: b@c\r\n\r\n", PushDecision::Push),
+            (&[], "Auto-Submitted: auto-notified\r\n\r\n", PushDecision::Push),
+            (&[], "X-Auto-Submitted: auto-replied\r\n\r\n", PushDecision::Push),
+            (&[], "", PushDecision::Push),
+            (&[], "\r\n", PushDecision::Push),
+            (&[], "From\0: \u{fffd}\r\n\r\n", PushDecision::Push),
         ];
         for (flags, headers, expected) in cases {
             assert_eq!(judged(flags, headers), expected, "{flags:?} {headers:?}");
         }
-        assert_eq!(Judge::default().verdict([].into_iter(), b"From: alice\r\n\r\n"), Verdict::Push);
+        assert_eq!(PushFilter::default().verdict([].into_iter(), b"From: alice\r\n\r\n"), PushDecision::Push);
     }
 
     #[test]
@@ -259,7 +260,7 @@ mod tests {
             ("In-Reply-To: <x@example.org>\r\n\r\n", false),
         ];
         for (headers, is_chat) in cases {
-            let expected = if is_chat { Verdict::Push } else { Verdict::Skip(Reason::NotChat) };
+            let expected = if is_chat { PushDecision::Push } else { PushDecision::Skip(SkipReason::NotChat) };
             assert_eq!(judge(Messages::Chat).verdict([].into_iter(), headers.as_bytes()), expected, "{headers:?}");
         }
     }
@@ -268,17 +269,17 @@ mod tests {
     fn unencrypted_messages_wake_nobody_once_all_apps_are_known_to_leave_them() {
         let plain = b"From: bob@example.org\r\nChat-Version: 1.0\r\n\r\n".as_slice();
         let encrypted = b"From: bob@example.org\r\nContent-Type: multipart/encrypted\r\n\r\n".as_slice();
-        let skipped = Verdict::Skip(Reason::NotEncrypted);
+        let skipped = PushDecision::Skip(SkipReason::NotEncrypted);
         for (messages, encrypted_only, expected) in [
-            (Messages::Auto, false, Verdict::Push),
+            (Messages::Auto, false, PushDecision::Push),
             (Messages::Auto, true, skipped),
             (Messages::Encrypted, false, skipped),
-            (Messages::All, true, Verdict::Push),
-            (Messages::Chat, true, Verdict::Push),
+            (Messages::All, true, PushDecision::Push),
+            (Messages::Chat, true, PushDecision::Push),
         ] {
-            let judge = Judge { encrypted_only, ..judge(messages) };
+            let judge = PushFilter { encrypted_only, ..judge(messages) };
             assert_eq!(judge.verdict([].into_iter(), plain), expected, "{messages:?} {encrypted_only}");
-            assert_eq!(judge.verdict([].into_iter(), encrypted), Verdict::Push, "{messages:?} {encrypted_only}");
+            assert_eq!(judge.verdict([].into_iter(), encrypted), PushDecision::Push, "{messages:?} {encrypted_only}");
         }
     }
 

@@ -20,8 +20,8 @@ use tokio::time::timeout;
 use zeroize::Zeroize;
 
 use crate::secret::Secret;
-pub use turns::Caller;
-use turns::Turns;
+use turns::HashQueue;
+pub use turns::HashRequester;
 
 /// Memory in KiB, passes, lanes.
 const COST: (u32, u32, u32) = (19 * 1024, 2, 1);
@@ -47,30 +47,30 @@ impl fmt::Debug for PasswordHash {
 
 /// Makes hashes, and compares. Clones take turns with each other.
 #[derive(Clone, Default)]
-pub struct Recognizer(Arc<Shared>);
+pub struct PasswordHasher(Arc<HasherShared>);
 
 #[derive(Default)]
-struct Shared {
-    turns: Mutex<Turns<oneshot::Sender<()>>>,
+struct HasherShared {
+    turns: Mutex<HashQueue<oneshot::Sender<()>>>,
     /// Argon2's memory: none until the first hash, and the same one ever since.
     blocks: Mutex<Vec<Block>>,
 }
 
 /// A place in the queue, until it is dropped.
-struct Turn {
-    shared: Arc<Shared>,
+struct HashTurn {
+    shared: Arc<HasherShared>,
     number: u64,
 }
 
-impl fmt::Debug for Recognizer {
+impl fmt::Debug for PasswordHasher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Recognizer")
     }
 }
 
-impl Recognizer {
+impl PasswordHasher {
     /// The hash of a password, with a salt of its own; `None` if there is too much to do, or the caller has too much under way.
-    pub async fn hash(&self, password: &Secret, caller: Caller) -> Option<PasswordHash> {
+    pub async fn hash(&self, password: &Secret, caller: HashRequester) -> Option<PasswordHash> {
         let mut salt = [0; 16];
         SystemRandom::new().fill(&mut salt).ok()?;
         let hash = self.hash_with(password, salt, caller).await?;
@@ -78,12 +78,12 @@ impl Recognizer {
     }
 
     /// Whether a hash is that of this password. How long that takes does not depend on how much is equal.
-    pub async fn is_same(&self, password: &Secret, known: &PasswordHash, caller: Caller) -> bool {
+    pub async fn is_same(&self, password: &Secret, known: &PasswordHash, caller: HashRequester) -> bool {
         let hash = self.hash_with(password, known.salt, caller).await;
         hash.is_some_and(|hash| verify_slices_are_equal(&hash, &known.hash).is_ok())
     }
 
-    async fn hash_with(&self, password: &Secret, salt: [u8; 16], caller: Caller) -> Option<[u8; 32]> {
+    async fn hash_with(&self, password: &Secret, salt: [u8; 16], caller: HashRequester) -> Option<[u8; 32]> {
         let turn = self.turn(caller).await?;
         let password = password.clone();
         let made = spawn_blocking(move || {
@@ -95,22 +95,22 @@ impl Recognizer {
         made.await.ok().flatten()
     }
 
-    async fn turn(&self, caller: Caller) -> Option<Turn> {
+    async fn turn(&self, caller: HashRequester) -> Option<HashTurn> {
         let (wake, woken) = oneshot::channel();
         let number = lock(&self.0.turns).enter(caller, wake, wake_up)?;
-        let turn = Turn { shared: Arc::clone(&self.0), number };
+        let turn = HashTurn { shared: Arc::clone(&self.0), number };
         timeout(PATIENCE, woken).await.ok()?.ok()?;
         Some(turn)
     }
 }
 
-impl Drop for Turn {
+impl Drop for HashTurn {
     fn drop(&mut self) {
         lock(&self.shared.turns).leave(self.number, wake_up);
     }
 }
 
-/// If nobody waits there any more, its [`Turn`] is about to be dropped.
+/// If nobody waits there any more, its [`HashTurn`] is about to be dropped.
 fn wake_up(waiting: oneshot::Sender<()>) {
     let _ = waiting.send(());
 }
@@ -144,15 +144,15 @@ mod tests {
     use super::*;
     use crate::account::AccountId;
 
-    fn alice() -> Caller {
+    fn alice() -> HashRequester {
         let account = AccountId { user: "alice@example.org".into(), upstream: "imap.example.org:993".into() };
-        Caller { account, prefix: [192, 0, 2, 1].into() }
+        HashRequester { account, prefix: [192, 0, 2, 1].into() }
     }
 
     /// Of forty logins at once two get a hash: the others do not wait for it.
     #[tokio::test]
     async fn logins_beyond_an_accounts_share_go_without_a_hash_and_memory_stays_one_wiped_buffer() {
-        let recognizer = Recognizer::default();
+        let recognizer = PasswordHasher::default();
         let hashes: Vec<_> = (0..40)
             .map(|_| {
                 let recognizer = recognizer.clone();
@@ -164,7 +164,7 @@ mod tests {
             made += usize::from(hash.await.unwrap().is_some());
         }
         assert_eq!(made, 2);
-        let blocks = |recognizer: &Recognizer| {
+        let blocks = |recognizer: &PasswordHasher| {
             let blocks = lock(&recognizer.0.blocks);
             assert!(blocks.iter().all(|block| block.as_ref().iter().all(|word| *word == 0)), "it is wiped");
             (blocks.as_ptr() as usize, blocks.len())
@@ -177,7 +177,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_password_is_known_again_and_no_other() {
-        let recognizer = Recognizer::default();
+        let recognizer = PasswordHasher::default();
         let secret = |text: &str| Secret::new(text.as_bytes().to_vec());
         let known = recognizer.hash(&secret("sesame"), alice()).await.unwrap();
         assert!(recognizer.is_same(&secret("sesame"), &known, alice()).await);

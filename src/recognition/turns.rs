@@ -16,7 +16,7 @@ const IN_ALL: usize = 64;
 
 /// The login for which a hash is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Caller {
+pub struct HashRequester {
     /// Its account.
     pub account: AccountId,
     /// The prefix of the client's address.
@@ -25,31 +25,31 @@ pub struct Caller {
 
 /// The queue. The first entry has the turn.
 #[derive(Debug)]
-pub(super) struct Turns<W> {
-    queue: Vec<Entry<W>>,
+pub(super) struct HashQueue<W> {
+    queue: Vec<QueuedHash<W>>,
     next: u64,
 }
 
 #[derive(Debug)]
-struct Entry<W> {
+struct QueuedHash<W> {
     number: u64,
-    caller: Caller,
+    caller: HashRequester,
     /// How many of its prefix were there when it came: those with fewer go first.
     rank: usize,
     /// Wakes it; taken when it has the turn.
     wake: Option<W>,
 }
 
-impl<W> Default for Turns<W> {
+impl<W> Default for HashQueue<W> {
     fn default() -> Self {
         Self { queue: Vec::new(), next: 0 }
     }
 }
 
-impl<W> Turns<W> {
+impl<W> HashQueue<W> {
     /// Queues a caller, and returns its number; `None` if there are too many already. `woken` gets whom to wake.
-    pub(super) fn enter(&mut self, caller: Caller, wake: W, woken: impl FnOnce(W)) -> Option<u64> {
-        let of = |is: &dyn Fn(&Caller) -> bool| self.queue.iter().filter(|entry| is(&entry.caller)).count();
+    pub(super) fn enter(&mut self, caller: HashRequester, wake: W, woken: impl FnOnce(W)) -> Option<u64> {
+        let of = |is: &dyn Fn(&HashRequester) -> bool| self.queue.iter().filter(|entry| is(&entry.caller)).count();
         let rank = of(&|known| known.prefix == caller.prefix);
         if of(&|known| known.account == caller.account) >= PER_ACCOUNT || rank >= PER_PREFIX {
             return None;
@@ -64,7 +64,7 @@ impl<W> Turns<W> {
         }
         let number = self.next;
         self.next = self.next.wrapping_add(1);
-        self.queue.push(Entry { number, caller, rank, wake: Some(wake) });
+        self.queue.push(QueuedHash { number, caller, rank, wake: Some(wake) });
         self.wake_first(woken);
         Some(number)
     }
@@ -95,13 +95,13 @@ mod tests {
     /// A queue whose callers are woken by name, and who was.
     #[derive(Default)]
     struct Scene {
-        turns: Turns<String>,
+        turns: HashQueue<String>,
         woken: Vec<String>,
     }
 
     impl Scene {
         fn enter(&mut self, account: &str, prefix: u8) -> Option<u64> {
-            let caller = Caller {
+            let caller = HashRequester {
                 account: AccountId { user: account.into(), upstream: "imap.example.org:993".into() },
                 prefix: IpAddr::from([192, 0, 2, prefix]),
             };

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-use super::{OpenError, Settings, directory, schema};
+use super::{OpenError, StoreSettings, directory, schema};
 
 /// Writes a copy of the state into a new file of mode 0600. The key that seals credentials is not in it.
 ///
@@ -12,7 +12,7 @@ use super::{OpenError, Settings, directory, schema};
 ///
 /// # Errors
 /// [`OpenError`]; there is no file then, or the one that was there already.
-pub fn backup(settings: &Settings, file: &Path) -> Result<(), OpenError> {
+pub fn backup(settings: &StoreSettings, file: &Path) -> Result<(), OpenError> {
     let connection = schema::look(&settings.directory)?;
     let copy = |draft: &Path, _: &mut File| {
         // SQLite takes a file that is there as long as it is empty, and leaves its mode alone.

@@ -8,14 +8,14 @@ use super::*;
 use crate::account::AccountId;
 use crate::credentials::Credentials;
 use crate::secret::DeviceToken;
-use crate::store::{Moment, Position, Served, Store, UnixTime, check};
+use crate::store::{DualTime, Position, Store, UnixTime, Uptime, check};
 
-const NOW: Moment = Moment { wall: UnixTime(1), served: Served(0) };
+const NOW: DualTime = DualTime { wall: UnixTime(1), served: Uptime(0) };
 
 #[tokio::test]
 async fn a_copy_of_a_state_at_work_is_whole_and_can_be_put_back() {
     let directory = tempfile::tempdir().unwrap();
-    let settings = Settings::sealed(directory.path().join("state"));
+    let settings = StoreSettings::sealed(directory.path().join("state"));
     let file = directory.path().join("copy");
     let (store, _) = Store::open(&settings, drop).unwrap();
     let alice = AccountId::new("alice", "imap.example.org:993");
@@ -45,15 +45,15 @@ async fn a_copy_of_a_state_at_work_is_whole_and_can_be_put_back() {
     fs::create_dir(&restored).unwrap();
     fs::copy(&file, restored.join("state.sqlite")).unwrap();
     fs::write(restored.join("seal.key"), key).unwrap();
-    assert_eq!(check(&Settings::sealed(&restored)).unwrap().accounts, 1);
-    let (_, loaded) = Store::open(&Settings::sealed(&restored), drop).unwrap();
+    assert_eq!(check(&StoreSettings::sealed(&restored)).unwrap().accounts, 1);
+    let (_, loaded) = Store::open(&StoreSettings::sealed(&restored), drop).unwrap();
     assert_eq!(loaded.accounts[0].credentials, Some(credentials));
 }
 
 #[tokio::test]
 async fn nothing_is_overwritten_and_nothing_is_left_behind() {
     let directory = tempfile::tempdir().unwrap();
-    let settings = Settings::sealed(directory.path().join("state"));
+    let settings = StoreSettings::sealed(directory.path().join("state"));
     Store::open(&settings, drop).unwrap().0.close().await;
     let file = directory.path().join("copy");
     fs::write(&file, "mine").unwrap();

@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use rusqlite::Connection;
 
 use super::operations::account_in;
-use super::settings::Keeping;
-use super::{OpenError, Settings, directory, key, schema};
+use super::settings::CredentialStorage;
+use super::{OpenError, StoreSettings, directory, key, schema};
 
 /// What was found in a sound state.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Report {
+pub struct StateReport {
     /// The state's folder.
     pub directory: PathBuf,
     /// Whether a deltapush works with it just now.
@@ -52,7 +52,7 @@ pub enum KeyReport {
 ///
 /// # Errors
 /// [`OpenError`]: it is not there, damaged, a newer version's, or its key is missing or the wrong one.
-pub fn check(settings: &Settings) -> Result<Report, OpenError> {
+pub fn check(settings: &StoreSettings) -> Result<StateReport, OpenError> {
     let in_use = directory::is_claimed(&settings.directory);
     let connection = schema::look(&settings.directory)?;
     // One view of the state, whatever its owner writes meanwhile.
@@ -63,7 +63,7 @@ pub fn check(settings: &Settings) -> Result<Report, OpenError> {
     if found == 0 {
         return Err(OpenError::Absent { path: settings.directory.clone() });
     }
-    Ok(Report {
+    Ok(StateReport {
         directory: settings.directory.clone(),
         in_use,
         schema: (found, schema::newest()),
@@ -92,8 +92,8 @@ fn integrity(connection: &Connection) -> Result<(), OpenError> {
     Ok(())
 }
 
-fn key(connection: &Connection, keeping: &Keeping) -> Result<KeyReport, OpenError> {
-    let Keeping::Sealed(source) = keeping else { return Ok(KeyReport::NotNeeded) };
+fn key(connection: &Connection, keeping: &CredentialStorage) -> Result<KeyReport, OpenError> {
+    let CredentialStorage::Sealed(source) = keeping else { return Ok(KeyReport::NotNeeded) };
     if !key::any_sealed(connection)? {
         return Ok(KeyReport::NothingSealed);
     }
@@ -112,7 +112,7 @@ fn key(connection: &Connection, keeping: &Keeping) -> Result<KeyReport, OpenErro
     Ok(KeyReport::Opens { place: source.to_string(), damaged })
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for StateReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let used = if self.in_use { "a running deltapush works with it" } else { "no deltapush works with it now" };
         writeln!(f, "state      {}; {used}", self.directory.display())?;

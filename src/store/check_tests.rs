@@ -8,13 +8,13 @@ use super::*;
 use crate::account::AccountId;
 use crate::credentials::Credentials;
 use crate::secret::DeviceToken;
-use crate::store::{Moment, Position, Served, Store, UnixTime};
+use crate::store::{DualTime, Position, Store, UnixTime, Uptime};
 
-async fn filled(directory: &Path) -> (Settings, Store) {
-    let settings = Settings::sealed(directory.join("state"));
+async fn filled(directory: &Path) -> (StoreSettings, Store) {
+    let settings = StoreSettings::sealed(directory.join("state"));
     let (store, _) = Store::open(&settings, drop).unwrap();
     for user in ["alice", "bob"] {
-        let now = Moment { wall: UnixTime(1), served: Served(0) };
+        let now = DualTime { wall: UnixTime(1), served: Uptime(0) };
         let credentials = Arc::new(Credentials::new(user, "sesame"));
         let account = AccountId::new(user, "imap.example.org:993");
         store.register(&account, credentials, &DeviceToken::new(user.as_bytes()).unwrap(), now).await.unwrap();
@@ -34,7 +34,7 @@ async fn what_is_sound_is_counted() {
     let directory = tempfile::tempdir().unwrap();
     let (settings, store) = filled(directory.path()).await;
     let place = directory.path().join("state/seal.key").display().to_string();
-    let expected = Report {
+    let expected = StateReport {
         directory: settings.directory.clone(),
         in_use: true,
         schema: (schema::newest(), schema::newest()),
@@ -50,7 +50,7 @@ async fn what_is_sound_is_counted() {
     assert!(matches!(again, OpenError::InUse { .. }), "the owner's claim holds");
     store.close().await;
     let before = files(directory.path());
-    assert_eq!(check(&settings).unwrap(), Report { in_use: false, ..expected });
+    assert_eq!(check(&settings).unwrap(), StateReport { in_use: false, ..expected });
     assert_eq!(files(directory.path()), before);
     let said = check(&settings).unwrap().to_string();
     for part in [
@@ -77,7 +77,7 @@ async fn what_is_not_sound_is_an_error_that_names_the_cure() {
     assert!(!key_path.exists());
     fs::write(&key_path, "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n").unwrap();
     assert!(matches!(check(&settings), Err(OpenError::KeyWrong { .. })));
-    assert_eq!(check(&Settings::memory(&settings.directory)).unwrap().key, KeyReport::NotNeeded);
+    assert_eq!(check(&StoreSettings::memory(&settings.directory)).unwrap().key, KeyReport::NotNeeded);
     fs::write(&key_path, key).unwrap();
 
     // The number of entries of some index page no longer fits its table.

@@ -15,7 +15,7 @@ use super::seal::{KEY_LEN, SealError, Sealer};
 use super::settings::KeySource;
 use crate::encoding::utf8;
 
-pub(super) type Key = Zeroizing<[u8; KEY_LEN]>;
+pub(super) type SealingKey = Zeroizing<[u8; KEY_LEN]>;
 
 /// What is sealed to know a key again.
 const CHECK: &[u8] = b"deltapush key check";
@@ -24,11 +24,11 @@ const CHECK: &[u8] = b"deltapush key check";
 /// rotation that was interrupted is brought to its end.
 pub(super) fn sealer(connection: &Connection, source: &KeySource) -> Result<Sealer, OpenError> {
     match (look(connection, source)?, source) {
-        (Some(Found::Waiting(sealer)), KeySource::File(path)) => {
+        (Some(MatchingKey::Waiting(sealer)), KeySource::File(path)) => {
             put_in_place(path)?;
             return Ok(sealer);
         }
-        (Some(Found::InPlace(sealer) | Found::Waiting(sealer)), _) => return Ok(sealer),
+        (Some(MatchingKey::InPlace(sealer) | MatchingKey::Waiting(sealer)), _) => return Ok(sealer),
         (None, _) => {}
     }
     if any_sealed(connection)? {
@@ -45,14 +45,14 @@ pub(super) fn sealer(connection: &Connection, source: &KeySource) -> Result<Seal
 }
 
 /// A key that the check was made with.
-pub(super) enum Found {
+pub(super) enum MatchingKey {
     /// Where it belongs.
     InPlace(Sealer),
     /// In the file of a rotation that was interrupted.
     Waiting(Sealer),
 }
 
-impl Found {
+impl MatchingKey {
     pub(super) fn sealer(&self) -> &Sealer {
         match self {
             Self::InPlace(sealer) | Self::Waiting(sealer) => sealer,
@@ -61,7 +61,7 @@ impl Found {
 }
 
 /// Looks for the key that the check was made with, and changes nothing.
-pub(super) fn look(connection: &Connection, source: &KeySource) -> Result<Option<Found>, OpenError> {
+pub(super) fn look(connection: &Connection, source: &KeySource) -> Result<Option<MatchingKey>, OpenError> {
     let waiting = match source {
         KeySource::File(path) => Some(waiting_path(path)).filter(|path| path.exists()),
         _ => None,
@@ -72,14 +72,14 @@ pub(super) fn look(connection: &Connection, source: &KeySource) -> Result<Option
         present => present?,
     };
     if let Some(sealer) = fitting(connection, present)? {
-        return Ok(Some(Found::InPlace(sealer)));
+        return Ok(Some(MatchingKey::InPlace(sealer)));
     }
     // The file was not renamed before its content was on disk, so that what is malformed here was never in use.
     let key = waiting.and_then(|path| read(&path).ok().flatten());
-    Ok(fitting(connection, key)?.map(Found::Waiting))
+    Ok(fitting(connection, key)?.map(MatchingKey::Waiting))
 }
 
-fn fitting(connection: &Connection, key: Option<Key>) -> Result<Option<Sealer>, OpenError> {
+fn fitting(connection: &Connection, key: Option<SealingKey>) -> Result<Option<Sealer>, OpenError> {
     let Some(key) = key else { return Ok(None) };
     let sealer = Sealer::new(&key)?;
     let check: Option<Vec<u8>> =
@@ -107,7 +107,7 @@ pub(super) fn note_check(connection: &Connection, sealer: &Sealer) -> Result<(),
 }
 
 /// The key in its place, if there is one.
-fn present(source: &KeySource) -> Result<Option<Key>, OpenError> {
+fn present(source: &KeySource) -> Result<Option<SealingKey>, OpenError> {
     match source {
         KeySource::File(path) => read(path),
         KeySource::Credential(path) => {
@@ -119,7 +119,7 @@ fn present(source: &KeySource) -> Result<Option<Key>, OpenError> {
 }
 
 /// The key in a file, if the file is there.
-pub(super) fn read(path: &Path) -> Result<Option<Key>, OpenError> {
+pub(super) fn read(path: &Path) -> Result<Option<SealingKey>, OpenError> {
     let text = match fs::read(path) {
         Ok(text) => Zeroizing::new(text),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -132,7 +132,7 @@ pub(super) fn read(path: &Path) -> Result<Option<Key>, OpenError> {
     parse(&text, path.display()).map(Some)
 }
 
-fn parse(text: &[u8], place: impl ToString) -> Result<Key, OpenError> {
+fn parse(text: &[u8], place: impl ToString) -> Result<SealingKey, OpenError> {
     let mut bytes = Zeroizing::new(BASE64_STANDARD.decode(utf8(text).trim_ascii()).unwrap_or_default());
     let key = <[u8; KEY_LEN]>::try_from(bytes.as_slice()).map(Zeroizing::new);
     bytes.zeroize();
@@ -140,19 +140,19 @@ fn parse(text: &[u8], place: impl ToString) -> Result<Key, OpenError> {
 }
 
 /// A key that nobody has yet.
-pub(super) fn random() -> Result<Key, OpenError> {
+pub(super) fn random() -> Result<SealingKey, OpenError> {
     let mut key = Zeroizing::new([0; KEY_LEN]);
     aws_lc_rs::rand::fill(&mut *key).map_err(|_| SealError::System)?;
     Ok(key)
 }
 
-fn make(path: &Path) -> Result<Key, OpenError> {
+fn make(path: &Path) -> Result<SealingKey, OpenError> {
     let key = random()?;
     put_new(path, |_, file| file.write_all(encode(&key).as_bytes())).map_err(OpenError::io(path))?;
     Ok(key)
 }
 
-fn encode(key: &Key) -> Zeroizing<String> {
+fn encode(key: &SealingKey) -> Zeroizing<String> {
     // Exactly sized: a string that grows leaves copies of the key behind.
     let mut text = Zeroizing::new(String::with_capacity(KEY_LEN.saturating_mul(2)));
     BASE64_STANDARD.encode_string(**key, &mut text);
@@ -167,7 +167,7 @@ pub(super) fn waiting_path(path: &Path) -> PathBuf {
 
 /// Puts a new key on disk, to wait until the state is sealed with it. One that waited in vain is dropped: the caller has
 /// seen that the state is not sealed with it.
-pub(super) fn let_wait(path: &Path, key: &Key) -> Result<(), OpenError> {
+pub(super) fn let_wait(path: &Path, key: &SealingKey) -> Result<(), OpenError> {
     let waiting = waiting_path(path);
     let io = |error| OpenError::io(&waiting)(error);
     match fs::remove_file(&waiting) {

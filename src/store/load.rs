@@ -10,7 +10,7 @@ use super::mailboxes::idled_of;
 use super::operations::{RowId, account_in, generation, token_in, tokens_of};
 use super::quarantine::token_records;
 use super::seal::Sealer;
-use super::{AccountRecord, Generation, Loaded, Served, Unannounced, UnixTime};
+use super::{AccountRecord, Generation, Loaded, Unannounced, UnixTime, Uptime};
 use crate::account::AccountId;
 use crate::credentials::Credentials;
 use crate::secret::Secret;
@@ -84,7 +84,7 @@ fn call_back(accounts: &[AccountRecord], unannounced: &mut Vec<Unannounced>, now
 }
 
 /// What is noted now and then may lie behind what was noted with a token or a mailbox.
-fn served(connection: &Connection) -> rusqlite::Result<Served> {
+fn served(connection: &Connection) -> rusqlite::Result<Uptime> {
     connection
         .query_row(
             "SELECT max(coalesce(max(seconds), 0), coalesce((SELECT max(last_served) FROM tokens), 0),
@@ -92,7 +92,7 @@ fn served(connection: &Connection) -> rusqlite::Result<Served> {
             [],
             |row| row.get(0),
         )
-        .map(Served)
+        .map(Uptime)
 }
 
 /// Erases all sealed credentials. Whether there were any.

@@ -4,7 +4,7 @@
 use rusqlite::{Connection, params};
 
 use super::operations::{Operation, Result, RowId, account_in, generation, hash};
-use super::{Announce, Change, Idled, MAX_IDLED, Position, Served, UnixTime};
+use super::{Announce, Change, Idled, MAX_IDLED, Position, UnixTime, Uptime};
 use crate::account::AccountId;
 use crate::secret::DeviceToken;
 
@@ -61,7 +61,7 @@ impl Operation<'_> {
         Ok(positions)
     }
 
-    pub(super) fn client_idles(&mut self, account: &AccountId, mailbox: &str, now: Served) -> Result<()> {
+    pub(super) fn client_idles(&mut self, account: &AccountId, mailbox: &str, now: Uptime) -> Result<()> {
         let Some(row) = self.row(account)? else { return Ok(()) };
         self.cached(
             "INSERT INTO idled (account, name, last_idled) VALUES (?, ?, ?)
@@ -77,7 +77,7 @@ impl Operation<'_> {
     }
 
     /// Forgets that clients wait in a mailbox, if none has since `limit`. Returns whether it was remembered.
-    pub(super) fn forget_idled(&mut self, account: &AccountId, mailbox: &str, limit: Served) -> Result<bool> {
+    pub(super) fn forget_idled(&mut self, account: &AccountId, mailbox: &str, limit: Uptime) -> Result<bool> {
         let Some(row) = self.row(account)? else { return Ok(false) };
         let forgotten = self
             .cached("DELETE FROM idled WHERE account = ? AND name = ? AND last_idled < ?")?
@@ -89,7 +89,7 @@ impl Operation<'_> {
     }
 
     /// Notes how long deltapush has served, and drops what was not seen since `limit`. Returns how many tokens.
-    pub(super) fn served(&mut self, now: Served, limit: Served) -> Result<usize> {
+    pub(super) fn served(&mut self, now: Uptime, limit: Uptime) -> Result<usize> {
         self.cached("UPDATE served SET seconds = max(seconds, ?)")?.execute([now.0])?;
         let expired = self.expire_tokens(limit)?;
         let stale = self
@@ -114,7 +114,7 @@ impl Operation<'_> {
 pub(super) fn idled_of(connection: &Connection, row: RowId) -> rusqlite::Result<Vec<Idled>> {
     connection
         .prepare_cached("SELECT name, last_idled FROM idled WHERE account = ? ORDER BY last_idled DESC, name")?
-        .query_map([row], |row| Ok(Idled { name: row.get(0)?, last: Served(row.get(1)?) }))?
+        .query_map([row], |row| Ok(Idled { name: row.get(0)?, last: Uptime(row.get(1)?) }))?
         .collect()
 }
 

@@ -32,16 +32,17 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use backup::backup;
-pub use check::{KeyReport, Report, check};
+pub use check::{KeyReport, StateReport, check};
 pub(crate) use directory::put_new;
 pub use error::{OpenError, StoreError};
 pub use habit::{FetchHabit, FetchLesson, Fetches};
 pub use records::{
-    AccountRecord, AccountStatus, Announce, Change, Erased, Generation, Idled, KnownLogin, Loaded, MAX_ERASED,
-    MAX_IDLED, MAX_TOKENS, Moment, Position, Quarantine, Seen, Served, TokenRecord, TokenStatus, Unannounced, UnixTime,
+    AccountRecord, AccountStatus, Announce, Change, DualTime, Erased, Generation, Idled, KnownLogin, Loaded,
+    MAX_ERASED, MAX_IDLED, MAX_TOKENS, Position, QuarantineRecord, StoredToken, TokenRecord, TokenStatus, Unannounced,
+    UnixTime, Uptime,
 };
 pub use rotate::{Rotated, rotate};
-pub use settings::{Keeping, KeySource, Settings};
+pub use settings::{CredentialStorage, KeySource, StoreSettings};
 
 use crate::account::AccountId;
 use crate::credentials::Credentials;
@@ -68,14 +69,17 @@ impl Store {
     /// # Errors
     /// [`OpenError`], always before anything has been changed: the folder is in use or cannot be used, the state is damaged
     /// or a newer version's, the key is missing or the wrong one.
-    pub fn open(settings: &Settings, changed: impl Fn(Change) + Send + 'static) -> Result<(Self, Loaded), OpenError> {
+    pub fn open(
+        settings: &StoreSettings,
+        changed: impl Fn(Change) + Send + 'static,
+    ) -> Result<(Self, Loaded), OpenError> {
         let lock = directory::claim(&settings.directory)?;
         let mut connection = schema::connect(&settings.directory)?;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         schema::migrate(&transaction)?;
         let sealer = match &settings.credentials {
-            Keeping::Sealed(source) => Some(key::sealer(&transaction, source)?),
-            Keeping::Memory | Keeping::None => None,
+            CredentialStorage::Sealed(source) => Some(key::sealer(&transaction, source)?),
+            CredentialStorage::Memory | CredentialStorage::None => None,
         };
         let erased = sealer.is_none() && load::erase_credentials(&transaction)?;
         let login_key = Some(known_logins::key(&transaction)?);
@@ -100,7 +104,7 @@ impl Store {
         account: &AccountId,
         credentials: impl Into<Option<Arc<Credentials>>>,
         token: &DeviceToken,
-        now: Moment,
+        now: DualTime,
     ) -> Result<(), StoreError> {
         let credentials = credentials.into();
         let sealed = credentials.as_ref().map_or(Ok(Vec::new()), |credentials| self.seal(account, credentials))?;
@@ -136,7 +140,7 @@ impl Store {
         token: &DeviceToken,
         answers: u32,
         until: UnixTime,
-        now: Moment,
+        now: DualTime,
     ) -> Result<bool, StoreError> {
         let token = token.clone();
         self.run(move |state| state.quarantined(&token, answers, until, now)).await
@@ -155,7 +159,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`]; nothing has changed then.
-    pub async fn served(&self, now: Served, limit: Served) -> Result<usize, StoreError> {
+    pub async fn served(&self, now: Uptime, limit: Uptime) -> Result<usize, StoreError> {
         self.run(move |state| state.served(now, limit)).await
     }
 
@@ -163,7 +167,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`]; nothing has changed then.
-    pub async fn client_idles(&self, account: &AccountId, mailbox: &str, now: Served) -> Result<(), StoreError> {
+    pub async fn client_idles(&self, account: &AccountId, mailbox: &str, now: Uptime) -> Result<(), StoreError> {
         let (account, mailbox) = (account.clone(), mailbox.to_owned());
         self.run(move |state| state.client_idles(&account, &mailbox, now)).await
     }
@@ -237,7 +241,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`]; nothing has changed then.
-    pub async fn forget_idled(&self, account: &AccountId, mailbox: &str, limit: Served) -> Result<bool, StoreError> {
+    pub async fn forget_idled(&self, account: &AccountId, mailbox: &str, limit: Uptime) -> Result<bool, StoreError> {
         let (account, mailbox) = (account.clone(), mailbox.to_owned());
         self.run(move |state| state.forget_idled(&account, &mailbox, limit)).await
     }

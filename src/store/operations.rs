@@ -6,7 +6,7 @@ use aws_lc_rs::digest::{Digest, SHA256, digest};
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, params};
 
 use super::habit::habit_in;
-use super::{Change, Generation, MAX_TOKENS, Moment, Seen, Served, StoreError, UnixTime};
+use super::{Change, DualTime, Generation, MAX_TOKENS, StoreError, StoredToken, UnixTime, Uptime};
 use crate::account::AccountId;
 use crate::credentials::Credentials;
 use crate::secret::DeviceToken;
@@ -32,7 +32,7 @@ impl Operation<'_> {
         credentials: Option<Arc<Credentials>>,
         sealed: &[u8],
         token: &DeviceToken,
-        now: Moment,
+        now: DualTime,
     ) -> Result<()> {
         let row: RowId = self
             .cached(
@@ -112,7 +112,7 @@ impl Operation<'_> {
     }
 
     /// Removes the tokens last seen before `limit`. Returns how many.
-    pub(super) fn expire_tokens(&mut self, limit: Served) -> Result<usize> {
+    pub(super) fn expire_tokens(&mut self, limit: Uptime) -> Result<usize> {
         let expired = self
             .cached(
                 "SELECT a.user, a.upstream, t.token FROM tokens t JOIN accounts a ON a.id = t.account
@@ -209,7 +209,7 @@ impl Operation<'_> {
         Ok(row)
     }
 
-    pub(super) fn tokens(&self, row: RowId) -> Result<Vec<Seen>> {
+    pub(super) fn tokens(&self, row: RowId) -> Result<Vec<StoredToken>> {
         Ok(tokens_of(self.connection, row)?)
     }
 
@@ -218,13 +218,13 @@ impl Operation<'_> {
     }
 }
 
-pub(super) fn tokens_of(connection: &Connection, row: RowId) -> rusqlite::Result<Vec<Seen>> {
+pub(super) fn tokens_of(connection: &Connection, row: RowId) -> rusqlite::Result<Vec<StoredToken>> {
     connection
         .prepare_cached(
             "SELECT token, last_seen, fetched_plain, left_plain, left_senders FROM tokens WHERE account = ? ORDER BY id",
         )?
         .query_map([row], |row| {
-            Ok(Seen { token: token_in(row, 0)?, last_seen: UnixTime(row.get(1)?), habit: habit_in(row, 2)? })
+            Ok(StoredToken { token: token_in(row, 0)?, last_seen: UnixTime(row.get(1)?), habit: habit_in(row, 2)? })
         })?
         .collect()
 }

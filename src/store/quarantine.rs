@@ -3,7 +3,7 @@
 use rusqlite::{Connection, Row, params};
 
 use super::operations::{Operation, Result, RowId, account_in, hash, token_in};
-use super::{Change, Erased, MAX_ERASED, Moment, Quarantine, TokenRecord, UnixTime};
+use super::{Change, DualTime, Erased, MAX_ERASED, QuarantineRecord, TokenRecord, UnixTime};
 use crate::account::AccountId;
 use crate::secret::DeviceToken;
 
@@ -26,7 +26,7 @@ impl Operation<'_> {
         token: &DeviceToken,
         answers: u32,
         until: UnixTime,
-        now: Moment,
+        now: DualTime,
     ) -> Result<bool> {
         let key = hash(token);
         let is_over: bool = self
@@ -54,7 +54,7 @@ impl Operation<'_> {
 
     /// A client has handed the token over. If it is in quarantine, the app is there: the token may be posted soon, and the day
     /// before its removal begins again.
-    pub(super) fn handed_over(&mut self, token: &DeviceToken, now: Moment) -> Result<()> {
+    pub(super) fn handed_over(&mut self, token: &DeviceToken, now: DualTime) -> Result<()> {
         let changed = self
             .cached(
                 "UPDATE tokens SET gone_until = min(gone_until, max(?2, gone_last + ?3)), gone_served = ?4
@@ -149,9 +149,9 @@ fn record_in(row: &Row<'_>, first: usize) -> rusqlite::Result<TokenRecord> {
 }
 
 /// From the columns `gone`, `gone_first` and `gone_until`.
-pub(super) fn quarantine_in(row: &Row<'_>, first: usize) -> rusqlite::Result<Option<Quarantine>> {
+pub(super) fn quarantine_in(row: &Row<'_>, first: usize) -> rusqlite::Result<Option<QuarantineRecord>> {
     let answers: u32 = row.get(first)?;
     let time = |index| Ok::<_, rusqlite::Error>(UnixTime(row.get::<_, Option<i64>>(index)?.unwrap_or_default()));
     let (since, until) = (time(first.saturating_add(1))?, time(first.saturating_add(2))?);
-    Ok((answers > 0).then_some(Quarantine { answers, since, until }))
+    Ok((answers > 0).then_some(QuarantineRecord { answers, since, until }))
 }

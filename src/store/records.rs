@@ -46,9 +46,9 @@ impl UnixTime {
 /// Seconds for which deltapush has served with this state, over all its runs, counted by a monotonic clock. How long
 /// something was not seen is measured so: neither a stepped wall clock nor a long outage makes it older.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct Served(pub i64);
+pub struct Uptime(pub i64);
 
-impl Served {
+impl Uptime {
     /// That much later.
     #[must_use]
     pub fn after(self, duration: Duration) -> Self {
@@ -68,11 +68,11 @@ fn seconds(duration: Duration) -> i64 {
 
 /// Now, by both clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Moment {
+pub struct DualTime {
     /// What people are shown.
     pub wall: UnixTime,
     /// What ages are measured with.
-    pub served: Served,
+    pub served: Uptime,
 }
 
 /// Numbers the moments at which something became worth announcing, upwards over all accounts: whatever a token had to
@@ -121,7 +121,7 @@ pub struct Position {
 
 /// A token of an account.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
+pub struct StoredToken {
     /// The token itself.
     pub token: DeviceToken,
     /// When the account's client last handed it over.
@@ -136,12 +136,12 @@ pub struct TokenRecord {
     /// Whether a POST of it was ever accepted.
     pub accepted: bool,
     /// Whether it is in quarantine.
-    pub quarantine: Option<Quarantine>,
+    pub quarantine: Option<QuarantineRecord>,
 }
 
 /// Quarantine of a token: the notification server says that it is gone (410).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Quarantine {
+pub struct QuarantineRecord {
     /// How often it said so.
     pub answers: u32,
     /// When it said so first.
@@ -167,7 +167,7 @@ pub struct Idled {
     /// Its name, as it stood on the wire.
     pub name: String,
     /// When a client was last noted to idle there.
-    pub last: Served,
+    pub last: Uptime,
 }
 
 /// An account as it was found at the start.
@@ -179,7 +179,7 @@ pub struct AccountRecord {
     /// disk or could not be unsealed: then its client must log in once.
     pub credentials: Option<Arc<Credentials>>,
     /// Its tokens, at least one.
-    pub tokens: Vec<Seen>,
+    pub tokens: Vec<StoredToken>,
     /// The mailboxes that its clients idled in, the latest first.
     pub idled: Vec<Idled>,
     /// When its devices were last called back ([`Store::call`](super::Store::call)).
@@ -208,7 +208,7 @@ pub struct Loaded {
     /// Tokens of which the notification server's answers say something.
     pub tokens: Vec<(DeviceToken, TokenRecord)>,
     /// For how long this state has been served with.
-    pub served: Served,
+    pub served: Uptime,
     /// What the guard of logins recognizes, the one not used for longest first.
     pub known_logins: Vec<KnownLogin>,
     /// The key of the hashes in it.
@@ -242,7 +242,7 @@ pub enum Change {
         /// The credentials that came with the change.
         credentials: Option<Arc<Credentials>>,
         /// All its tokens.
-        tokens: Vec<Seen>,
+        tokens: Vec<StoredToken>,
     },
     /// The account is logged in to with these from now on.
     Credentials {
@@ -314,5 +314,5 @@ pub struct TokenStatus {
     /// When and why its last announcement was given up, if none was accepted since.
     pub given_up: Option<(UnixTime, String)>,
     /// Whether it is in quarantine.
-    pub quarantine: Option<Quarantine>,
+    pub quarantine: Option<QuarantineRecord>,
 }

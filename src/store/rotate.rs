@@ -8,10 +8,10 @@ use std::path::Path;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
-use super::key::{self, Key};
+use super::key::{self, SealingKey};
 use super::operations::{RowId, account_in};
 use super::seal::Sealer;
-use super::settings::{Keeping, KeySource, Settings};
+use super::settings::{CredentialStorage, KeySource, StoreSettings};
 use super::{OpenError, directory, schema};
 
 /// What a rotation did.
@@ -31,8 +31,8 @@ pub struct Rotated {
 ///
 /// # Errors
 /// [`OpenError`]; nothing has changed then. While a deltapush works with the state it is [`OpenError::InUse`].
-pub fn rotate(settings: &Settings, new_key: Option<&Path>) -> Result<Rotated, OpenError> {
-    let Keeping::Sealed(source) = &settings.credentials else { return Err(OpenError::NotSealed) };
+pub fn rotate(settings: &StoreSettings, new_key: Option<&Path>) -> Result<Rotated, OpenError> {
+    let CredentialStorage::Sealed(source) = &settings.credentials else { return Err(OpenError::NotSealed) };
     if !settings.directory.exists() {
         return Err(OpenError::Absent { path: settings.directory.clone() });
     }
@@ -66,11 +66,11 @@ struct Rotation<'a> {
     transaction: Transaction<'a>,
     source: &'a KeySource,
     old: Sealer,
-    new: Key,
+    new: SealingKey,
 }
 
 impl<'a> Rotation<'a> {
-    fn begin(connection: &'a mut Connection, source: &'a KeySource, new: Key) -> Result<Self, OpenError> {
+    fn begin(connection: &'a mut Connection, source: &'a KeySource, new: SealingKey) -> Result<Self, OpenError> {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         schema::migrate(&transaction)?;
         let old = key::sealer(&transaction, source)?;

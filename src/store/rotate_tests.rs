@@ -11,7 +11,7 @@ use super::*;
 use crate::account::AccountId;
 use crate::credentials::Credentials;
 use crate::secret::{DeviceToken, Secret};
-use crate::store::{Moment, Served, Store, UnixTime, check};
+use crate::store::{DualTime, Store, UnixTime, Uptime, check};
 
 const USERS: [&str; 3] = ["alice", "bob", "carol"];
 
@@ -21,13 +21,13 @@ struct State {
 
 impl State {
     /// A state with sealed credentials that nobody works with.
-    async fn new(settings: impl FnOnce(PathBuf) -> Settings) -> (Self, Settings) {
+    async fn new(settings: impl FnOnce(PathBuf) -> StoreSettings) -> (Self, StoreSettings) {
         let directory = tempfile::tempdir().unwrap();
         let settings = settings(directory.path().join("state"));
         let (store, _) = Store::open(&settings, drop).unwrap();
         for user in USERS {
             let credentials = Arc::new(Credentials::new(user, format!("sesame-of-{user}")));
-            let now = Moment { wall: UnixTime(1), served: Served(0) };
+            let now = DualTime { wall: UnixTime(1), served: Uptime(0) };
             store.register(&account(user), credentials, &DeviceToken::new(b"token").unwrap(), now).await.unwrap();
         }
         store.close().await;
@@ -53,7 +53,7 @@ fn account(user: &str) -> AccountId {
     AccountId::new(user, "imap.example.org:993")
 }
 
-async fn opens(settings: &Settings) -> bool {
+async fn opens(settings: &StoreSettings) -> bool {
     let (store, loaded) = Store::open(settings, drop).unwrap();
     store.close().await;
     USERS.iter().zip(&loaded.accounts).all(|(user, record)| {
@@ -63,7 +63,7 @@ async fn opens(settings: &Settings) -> bool {
 
 #[tokio::test]
 async fn a_new_key_takes_the_old_ones_place() {
-    let (state, settings) = State::new(Settings::sealed).await;
+    let (state, settings) = State::new(StoreSettings::sealed).await;
     let (key, sealed) = (state.read("seal.key"), state.sealed());
     let done = Rotated { resealed: 3, left: 0, replace: None };
     assert_eq!(rotate(&settings, None).unwrap(), done);
@@ -84,9 +84,9 @@ async fn a_new_key_takes_the_old_ones_place() {
 
 #[tokio::test]
 async fn killed_while_the_new_key_waits() {
-    let (state, settings) = State::new(Settings::sealed).await;
+    let (state, settings) = State::new(StoreSettings::sealed).await;
     let key = state.read("seal.key");
-    let Keeping::Sealed(source) = &settings.credentials else { panic!("sealed") };
+    let CredentialStorage::Sealed(source) = &settings.credentials else { panic!("sealed") };
     let mut connection = schema::connect(&settings.directory).unwrap();
     let rotation = Rotation::begin(&mut connection, source, key::random().unwrap()).unwrap();
     rotation.let_wait().unwrap();
@@ -101,7 +101,7 @@ async fn killed_while_the_new_key_waits() {
 
 #[tokio::test]
 async fn killed_while_the_new_key_is_half_written() {
-    let (state, settings) = State::new(Settings::sealed).await;
+    let (state, settings) = State::new(StoreSettings::sealed).await;
     fs::write(state.path("seal.key.new"), "AAAA").unwrap();
     assert!(opens(&settings).await);
     assert_eq!(rotate(&settings, None).unwrap().resealed, 3);
@@ -110,9 +110,9 @@ async fn killed_while_the_new_key_is_half_written() {
 
 #[tokio::test]
 async fn killed_before_the_new_key_is_in_its_place() {
-    let (state, settings) = State::new(Settings::sealed).await;
+    let (state, settings) = State::new(StoreSettings::sealed).await;
     let key = state.read("seal.key");
-    let Keeping::Sealed(source) = &settings.credentials else { panic!("sealed") };
+    let CredentialStorage::Sealed(source) = &settings.credentials else { panic!("sealed") };
     let mut connection = schema::connect(&settings.directory).unwrap();
     let rotation = Rotation::begin(&mut connection, source, key::random().unwrap()).unwrap();
     rotation.let_wait().unwrap();
@@ -130,9 +130,9 @@ async fn killed_before_the_new_key_is_in_its_place() {
 
 #[tokio::test]
 async fn what_cannot_be_rotated_is_left_as_it_is() {
-    let (state, settings) = State::new(Settings::sealed).await;
+    let (state, settings) = State::new(StoreSettings::sealed).await;
     let before = (state.read("state.sqlite"), state.read("seal.key"));
-    let memory = Settings::memory(settings.directory.clone());
+    let memory = StoreSettings::memory(settings.directory.clone());
     assert!(matches!(rotate(&memory, None), Err(OpenError::NotSealed)));
     let new_key = state.directory.path().join("new.key");
     assert!(matches!(rotate(&settings, Some(&new_key)), Err(OpenError::KeyMalformed { .. })), "it is not there");
@@ -153,7 +153,7 @@ async fn what_cannot_be_rotated_is_left_as_it_is() {
 async fn a_key_from_the_environment_is_replaced_by_the_operator() {
     let variable = |letter: &str| {
         let source = KeySource::Environment(Secret::new(format!("{}=", letter.repeat(43)).into_bytes()));
-        move |directory: PathBuf| Settings { directory, credentials: Keeping::Sealed(source) }
+        move |directory: PathBuf| StoreSettings { directory, credentials: CredentialStorage::Sealed(source) }
     };
     let (state, settings) = State::new(variable("A")).await;
     let error = rotate(&settings, None).unwrap_err();
@@ -169,7 +169,7 @@ async fn a_key_from_the_environment_is_replaced_by_the_operator() {
 
 #[tokio::test]
 async fn damaged_credentials_do_not_stop_the_others() {
-    let (state, settings) = State::new(Settings::sealed).await;
+    let (state, settings) = State::new(StoreSettings::sealed).await;
     let file = Connection::open(state.path("state.sqlite")).unwrap();
     file.execute("UPDATE accounts SET credentials = x'0102' WHERE user = 'bob'", []).unwrap();
     drop(file);

@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 
 use crate::account::AccountId;
 use crate::credentials::Mechanism;
-use crate::credentials::{Credentials, Kind};
+use crate::credentials::{CredentialKind, Credentials};
 
 /// Stands before the nonce, so that another sealing can be told from this one later.
 const FORMAT: u8 = 1;
@@ -16,14 +16,17 @@ const FORMAT: u8 = 1;
 const TAGGED: u8 = 0xff;
 
 /// What the bytes behind it mean. They are on disk: none may change.
-const KINDS: [(u8, Kind); 3] =
-    [(1, Kind::Token), (2, Kind::Exchange(Mechanism::ScramSha1)), (3, Kind::Exchange(Mechanism::ScramSha256))];
+const KINDS: [(u8, CredentialKind); 3] = [
+    (1, CredentialKind::Token),
+    (2, CredentialKind::Exchange(Mechanism::ScramSha1)),
+    (3, CredentialKind::Exchange(Mechanism::ScramSha256)),
+];
 
-fn tag(kind: Kind) -> Option<u8> {
+fn tag(kind: CredentialKind) -> Option<u8> {
     KINDS.iter().find(|(_, known)| *known == kind).map(|(tag, _)| *tag)
 }
 
-fn kind(tag: u8) -> Option<Kind> {
+fn kind(tag: u8) -> Option<CredentialKind> {
     KINDS.iter().find(|(known, _)| *known == tag).map(|(_, kind)| *kind)
 }
 
@@ -73,7 +76,7 @@ impl Sealer {
         let message = self.unseal_bytes(&associated(account), sealed)?;
         let (kind, message) = match message.as_slice() {
             [TAGGED, tag, rest @ ..] => (kind(*tag).ok_or(SealError::NotAuthentic)?, rest),
-            password => (Kind::Password, password),
+            password => (CredentialKind::Password, password),
         };
         let mut parts = message.splitn(3, |byte| *byte == 0);
         let mut text = || parts.next().and_then(|part| std::str::from_utf8(part).ok()).map(str::to_owned);
@@ -147,7 +150,7 @@ mod tests {
         for mechanism in [Mechanism::ScramSha1, Mechanism::ScramSha256] {
             let exchange = Credentials::exchange(mechanism, "alice", "n,,n=alice,r=sesame").on_behalf_of("bob".into());
             let kept = reopened(&exchange);
-            assert_eq!((kept.kind, kept.password.expose()), (Kind::Exchange(mechanism), &b""[..]));
+            assert_eq!((kept.kind, kept.password.expose()), (CredentialKind::Exchange(mechanism), &b""[..]));
             assert_eq!((kept.authorization.as_deref(), kept.user.as_str()), (Some("bob"), "alice"));
         }
         let unknown = sealer(1).seal_bytes(&associated(&account), b"\xff\x63\0alice\0x").unwrap();

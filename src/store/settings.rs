@@ -15,16 +15,16 @@ const VARIABLE: &str = "DELTAPUSH_SEAL_KEY";
 
 /// Where the state is kept, and how.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct StoreSettings {
     /// The folder of the state file, made with mode 0700 if it is not there.
     pub directory: PathBuf,
     /// What becomes of credentials.
-    pub credentials: Keeping,
+    pub credentials: CredentialStorage,
 }
 
 /// What becomes of credentials.
 #[derive(Debug, Clone)]
-pub enum Keeping {
+pub enum CredentialStorage {
     /// They are sealed with the key from there.
     Sealed(KeySource),
     /// They are in memory only.
@@ -44,14 +44,16 @@ pub enum KeySource {
     Environment(Secret),
 }
 
-impl Settings {
+impl StoreSettings {
     /// What the configuration and this process's environment say.
     #[must_use]
     pub fn new(storage: &Storage) -> Self {
         let credentials = match storage.credentials {
-            Keep::Sealed => Keeping::Sealed(KeySource::find(storage.key_path(), |name| std::env::var_os(name))),
-            Keep::Memory => Keeping::Memory,
-            Keep::None => Keeping::None,
+            Keep::Sealed => {
+                CredentialStorage::Sealed(KeySource::find(storage.key_path(), |name| std::env::var_os(name)))
+            }
+            Keep::Memory => CredentialStorage::Memory,
+            Keep::None => CredentialStorage::None,
         };
         Self { directory: storage.directory.clone(), credentials }
     }
@@ -61,25 +63,25 @@ impl Settings {
     pub fn sealed(directory: impl Into<PathBuf>) -> Self {
         let directory = directory.into();
         let key = KeySource::File(directory.join("seal.key"));
-        Self { directory, credentials: Keeping::Sealed(key) }
+        Self { directory, credentials: CredentialStorage::Sealed(key) }
     }
 
     /// A state without credentials.
     #[must_use]
     pub fn memory(directory: impl Into<PathBuf>) -> Self {
-        Self { directory: directory.into(), credentials: Keeping::Memory }
+        Self { directory: directory.into(), credentials: CredentialStorage::Memory }
     }
 
     /// A state without credentials, of accounts whose clients' sessions are kept.
     #[must_use]
     pub fn none(directory: impl Into<PathBuf>) -> Self {
-        Self { directory: directory.into(), credentials: Keeping::None }
+        Self { directory: directory.into(), credentials: CredentialStorage::None }
     }
 
     /// Whether clients' sessions are kept, and no credentials.
     #[must_use]
     pub fn keeps_sessions(&self) -> bool {
-        matches!(self.credentials, Keeping::None)
+        matches!(self.credentials, CredentialStorage::None)
     }
 }
 

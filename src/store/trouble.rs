@@ -7,23 +7,23 @@ const REPEAT: Duration = Duration::from_secs(15 * 60);
 
 /// Whether writing fails at present.
 #[derive(Debug, Default)]
-pub(super) struct Trouble {
-    failing: Option<Failing>,
+pub(super) struct WriteTrouble {
+    failing: Option<WriteFailures>,
 }
 
 #[derive(Debug)]
-struct Failing {
+struct WriteFailures {
     /// When the operator was last told.
     told: Instant,
     /// How many batches of changes were not written since it began.
     failures: u64,
 }
 
-impl Trouble {
+impl WriteTrouble {
     /// Writing failed. If the operator is to be told now: how often it has failed.
     pub(super) fn failed(&mut self, now: Instant) -> Option<u64> {
         let Some(failing) = &mut self.failing else {
-            self.failing = Some(Failing { told: now, failures: 1 });
+            self.failing = Some(WriteFailures { told: now, failures: 1 });
             return Some(1);
         };
         failing.failures = failing.failures.saturating_add(1);
@@ -46,7 +46,7 @@ mod tests {
 
     #[test]
     fn the_operator_is_told_once_then_now_and_then_and_at_the_end() {
-        let mut trouble = Trouble::default();
+        let mut trouble = WriteTrouble::default();
         let start = Instant::now();
         assert_eq!(trouble.written(), None);
         assert_eq!(trouble.failed(start), Some(1));

@@ -12,7 +12,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::operations::{Operation, number};
-use super::trouble::Trouble;
+use super::trouble::WriteTrouble;
 use super::{Change, Generation, OpenError, StoreError, schema};
 
 /// What may wait; who comes later waits to be let in.
@@ -22,18 +22,18 @@ const BATCH: usize = 512;
 
 type Changed = Box<dyn Fn(Change) + Send>;
 /// Gives the answer, once it is known whether the batch was committed.
-type Reply = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+type WorkerReply = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 /// Says why it failed, if it did.
-type Job = Box<dyn FnOnce(&mut Operation<'_>) -> (Option<StoreError>, Reply) + Send>;
+type Job = Box<dyn FnOnce(&mut Operation<'_>) -> (Option<StoreError>, WorkerReply) + Send>;
 
-enum Message {
+enum WorkerMessage {
     Job(Job),
     Close(oneshot::Sender<()>),
 }
 
 /// The way to the thread. It ends when this is dropped, after what is queued.
 pub(super) struct Worker {
-    queue: mpsc::Sender<Message>,
+    queue: mpsc::Sender<WorkerMessage>,
     /// Whether the last writing failed.
     is_failing: watch::Receiver<bool>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -49,13 +49,13 @@ impl Worker {
     ) -> Result<Self, OpenError> {
         let (queue, messages) = mpsc::channel(QUEUE);
         let (failing, is_failing) = watch::channel(false);
-        let state = State {
+        let state = WorkerState {
             is_failing: failing,
             connection,
             _lock: lock,
             generation: number(newest),
             changed,
-            trouble: Trouble::default(),
+            trouble: WriteTrouble::default(),
             journal_holds_erased: false,
         };
         let thread = thread::Builder::new()
@@ -83,18 +83,18 @@ impl Worker {
             let result = operation(state);
             let failed = result.as_ref().err().cloned();
             // Nobody may be waiting any more, which changes nothing about what was done.
-            let reply: Reply =
+            let reply: WorkerReply =
                 Box::new(move |committed| drop(answer.send(result.and_then(|value| committed.map(|()| value)))));
             (failed, reply)
         });
-        self.queue.send(Message::Job(job)).await.map_err(|_| StoreError::Closed)?;
+        self.queue.send(WorkerMessage::Job(job)).await.map_err(|_| StoreError::Closed)?;
         let unanswered = |_| Err(if self.queue.is_closed() { StoreError::Closed } else { StoreError::NotWritten });
         answered.await.unwrap_or_else(unanswered)
     }
 
     pub(super) async fn close(&self) {
         let (answer, answered) = oneshot::channel();
-        if self.queue.send(Message::Close(answer)).await.is_ok() {
+        if self.queue.send(WorkerMessage::Close(answer)).await.is_ok() {
             answered.await.ok();
         }
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -105,7 +105,7 @@ impl Worker {
     }
 }
 
-struct State {
+struct WorkerState {
     is_failing: watch::Sender<bool>,
     connection: Connection,
     /// Held as long as the file is open.
@@ -113,22 +113,22 @@ struct State {
     /// The newest generation that was given out.
     generation: i64,
     changed: Changed,
-    trouble: Trouble,
+    trouble: WriteTrouble,
     /// Whether the journal still has what was erased, because it could not be written back.
     journal_holds_erased: bool,
 }
 
-impl State {
-    fn serve(mut self, mut messages: mpsc::Receiver<Message>) {
+impl WorkerState {
+    fn serve(mut self, mut messages: mpsc::Receiver<WorkerMessage>) {
         let mut batch = Vec::with_capacity(BATCH);
         while messages.blocking_recv_many(&mut batch, BATCH) > 0 {
             let mut jobs = Vec::with_capacity(batch.len());
             let mut closing = None;
             for message in batch.drain(..) {
                 match message {
-                    Message::Job(job) if closing.is_none() => jobs.push(job),
-                    Message::Job(_) => {}
-                    Message::Close(answer) => closing = Some(answer),
+                    WorkerMessage::Job(job) if closing.is_none() => jobs.push(job),
+                    WorkerMessage::Job(_) => {}
+                    WorkerMessage::Close(answer) => closing = Some(answer),
                 }
             }
             self.process(jobs);
@@ -166,7 +166,7 @@ impl State {
     fn commit(
         &mut self,
         jobs: Vec<Job>,
-        replies: &mut Vec<Reply>,
+        replies: &mut Vec<WorkerReply>,
         changes: &mut Vec<Change>,
         failed: &mut Option<StoreError>,
     ) -> Result<(), StoreError> {

@@ -12,15 +12,15 @@ pub(super) trait Label: Copy + PartialEq + 'static {
 
 /// A counter for each of `N` values.
 #[derive(Debug)]
-pub(super) struct Counts<const N: usize>([AtomicU64; N]);
+pub(super) struct CounterArray<const N: usize>([AtomicU64; N]);
 
-impl<const N: usize> Default for Counts<N> {
+impl<const N: usize> Default for CounterArray<N> {
     fn default() -> Self {
         Self(std::array::from_fn(|_| AtomicU64::new(0)))
     }
 }
 
-impl<const N: usize> Counts<N> {
+impl<const N: usize> CounterArray<N> {
     /// One more of what has this place.
     pub(super) fn add(&self, place: usize) {
         if let Some(counter) = self.0.get(place) {
@@ -63,7 +63,7 @@ impl Label for LoginResult {
 
 /// How a POST ended, without the status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(super) enum PostOutcomeKind {
     /// 2xx.
     Accepted,
     /// 410.
@@ -78,7 +78,7 @@ pub(super) enum Answer {
     Unreachable,
 }
 
-impl Label for Answer {
+impl Label for PostOutcomeKind {
     const ALL: &'static [(Self, &'static str)] = &[
         (Self::Accepted, "accepted"),
         (Self::Gone, "gone"),
@@ -89,7 +89,7 @@ impl Label for Answer {
     ];
 }
 
-impl From<PostResult> for Answer {
+impl From<PostResult> for PostOutcomeKind {
     fn from(result: PostResult) -> Self {
         match result {
             PostResult::Accepted => Self::Accepted,
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn each_value_has_a_place_of_its_own() {
-        let counts = Counts::<6>::default();
+        let counts = CounterArray::<6>::default();
         for (times, (label, _)) in LoginResult::ALL.iter().enumerate() {
             (0..times).for_each(|_| counts.add_label(*label));
         }

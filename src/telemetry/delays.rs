@@ -6,7 +6,7 @@ use dashmap::DashMap;
 
 use super::histogram::Histogram;
 use super::series::Series;
-use super::{Event, LoginResult, PostResult, Watch};
+use super::{LoginResult, PostResult, TelemetryEvent, WatchEvent};
 use crate::account::AccountId;
 
 /// Accounts for which something is under way, at most. Beyond it nothing is measured, and nothing else is lost.
@@ -15,7 +15,7 @@ const MAX_ACCOUNTS: usize = 100_000;
 /// The two delays of each account, and what was measured.
 #[derive(Debug, Default)]
 pub struct Delays {
-    under_way: DashMap<AccountId, UnderWay>,
+    under_way: DashMap<AccountId, DelaysInProgress>,
     /// From the notice of a message to the first POST that was accepted for its account.
     pub noticed_to_posted: Histogram,
     /// From there to the next login of a client of that account.
@@ -23,14 +23,14 @@ pub struct Delays {
 }
 
 #[derive(Debug, Default)]
-struct UnderWay {
+struct DelaysInProgress {
     /// When a message was judged that deserves a push, until it is told that this is on disk: the POST may come before.
     judged: Option<Instant>,
     noticed: Option<Instant>,
     posted: Option<Instant>,
 }
 
-impl UnderWay {
+impl DelaysInProgress {
     fn is_over(&self) -> bool {
         self.judged.is_none() && self.noticed.is_none() && self.posted.is_none()
     }
@@ -38,33 +38,33 @@ impl UnderWay {
 
 impl Delays {
     /// Measures what ends with this event; pushes are noted in `series`, at `time` in seconds since 1970.
-    pub(super) fn measure(&self, event: &Event<'_>, now: Instant, series: &Series, time: u64) {
+    pub(super) fn measure(&self, event: &TelemetryEvent<'_>, now: Instant, series: &Series, time: u64) {
         match event {
-            Event::Judged { account, skipped: None, .. } => self.judged(account, now),
+            TelemetryEvent::Judged { account, skipped: None, .. } => self.judged(account, now),
             // The first of several messages counts: it waits longest.
-            Event::Noticed { account, announce, since, .. } => self.change(account, |under_way| {
+            TelemetryEvent::Noticed { account, announce, since, .. } => self.change(account, |under_way| {
                 if let (Some(judged), true) = (under_way.judged.take(), announce) {
                     under_way.noticed.get_or_insert(since.unwrap_or(judged));
                 }
             }),
-            Event::Posted { accounts, result: PostResult::Accepted, .. } => {
+            TelemetryEvent::Posted { accounts, result: PostResult::Accepted, .. } => {
                 for account in *accounts {
                     self.posted(account, now, series, time);
                 }
             }
-            Event::Posted { .. } => {}
-            Event::GaveUp { accounts, .. } => {
+            TelemetryEvent::Posted { .. } => {}
+            TelemetryEvent::GaveUp { accounts, .. } => {
                 // The next one is about another message.
                 accounts.iter().for_each(|account| self.change(account, |under_way| under_way.noticed = None));
             }
-            Event::Login { account: Some(account), result: LoginResult::Accepted, .. } => {
+            TelemetryEvent::Login { account: Some(account), result: LoginResult::Accepted, .. } => {
                 self.change(account, |under_way| {
                     if let Some(posted) = under_way.posted.take() {
                         self.posted_to_connected.observe(now.saturating_duration_since(posted));
                     }
                 });
             }
-            Event::Watch { account, state: Watch::Ended } => drop(self.under_way.remove(*account)),
+            TelemetryEvent::Watch { account, state: WatchEvent::Ended } => drop(self.under_way.remove(*account)),
             _ => {}
         }
     }
@@ -87,7 +87,7 @@ impl Delays {
         });
     }
 
-    fn change(&self, account: &AccountId, what: impl FnOnce(&mut UnderWay)) {
+    fn change(&self, account: &AccountId, what: impl FnOnce(&mut DelaysInProgress)) {
         if let Some(mut under_way) = self.under_way.get_mut(account) {
             what(&mut under_way);
         }
@@ -109,12 +109,13 @@ mod tests {
         let token = DeviceToken::new(b"token").unwrap();
         let accounts = [account.clone()];
         let at = |seconds| start + Duration::from_secs(seconds);
-        let tell = |event: &Event<'_>, seconds| delays.measure(event, at(seconds), &series, seconds);
-        let noticed = |since| Event::Noticed { account: &account, mailbox: "INBOX", announce: true, since };
-        let posted = |result| Event::Posted { accounts: &accounts, token: &token, result, took: Duration::ZERO };
-        let login = Event::Login { session: 1, account: Some(&account), result: LoginResult::Accepted };
+        let tell = |event: &TelemetryEvent<'_>, seconds| delays.measure(event, at(seconds), &series, seconds);
+        let noticed = |since| TelemetryEvent::Noticed { account: &account, mailbox: "INBOX", announce: true, since };
+        let posted =
+            |result| TelemetryEvent::Posted { accounts: &accounts, token: &token, result, took: Duration::ZERO };
+        let login = TelemetryEvent::Login { session: 1, account: Some(&account), result: LoginResult::Accepted };
 
-        let judged = Event::Judged { account: &account, mailbox: "INBOX", uid: 1, skipped: None };
+        let judged = TelemetryEvent::Judged { account: &account, mailbox: "INBOX", uid: 1, skipped: None };
         tell(&login, 0);
         tell(&judged, 1);
         tell(&noticed(Some(start)), 1);
@@ -139,13 +140,18 @@ mod tests {
         let (start, account) = (Instant::now(), AccountId::new("alice@example.org", "imap:993"));
         let token = DeviceToken::new(b"token").unwrap();
         let accounts = [account.clone()];
-        let tell = |event: &Event<'_>, seconds| {
+        let tell = |event: &TelemetryEvent<'_>, seconds| {
             delays.measure(event, start + Duration::from_secs(seconds), &series, seconds);
         };
-        let posted =
-            Event::Posted { accounts: &accounts, token: &token, result: PostResult::Accepted, took: Duration::ZERO };
-        let judged = |skipped| Event::Judged { account: &account, mailbox: "INBOX", uid: 1, skipped };
-        let noticed = |announce| Event::Noticed { account: &account, mailbox: "INBOX", announce, since: Some(start) };
+        let posted = TelemetryEvent::Posted {
+            accounts: &accounts,
+            token: &token,
+            result: PostResult::Accepted,
+            took: Duration::ZERO,
+        };
+        let judged = |skipped| TelemetryEvent::Judged { account: &account, mailbox: "INBOX", uid: 1, skipped };
+        let noticed =
+            |announce| TelemetryEvent::Noticed { account: &account, mailbox: "INBOX", announce, since: Some(start) };
         tell(&judged(None), 1);
         tell(&posted, 3);
         tell(&noticed(true), 3);
@@ -166,13 +172,13 @@ mod tests {
         let (now, account) = (Instant::now(), AccountId::new("alice@example.org", "imap:993"));
         let token = DeviceToken::new(b"token").unwrap();
         let accounts = [account.clone()];
-        let tell = |event: &Event<'_>| delays.measure(event, now, &series, 0);
-        let noticed = Event::Noticed { account: &account, mailbox: "INBOX", announce: true, since: None };
+        let tell = |event: &TelemetryEvent<'_>| delays.measure(event, now, &series, 0);
+        let noticed = TelemetryEvent::Noticed { account: &account, mailbox: "INBOX", announce: true, since: None };
         for end in [
-            Event::GaveUp { accounts: &accounts, token: &token, reason: "too old" },
-            Event::Watch { account: &account, state: Watch::Ended },
+            TelemetryEvent::GaveUp { accounts: &accounts, token: &token, reason: "too old" },
+            TelemetryEvent::Watch { account: &account, state: WatchEvent::Ended },
         ] {
-            tell(&Event::Judged { account: &account, mailbox: "INBOX", uid: 1, skipped: None });
+            tell(&TelemetryEvent::Judged { account: &account, mailbox: "INBOX", uid: 1, skipped: None });
             tell(&noticed);
             assert_eq!(delays.under_way.len(), 1);
             tell(&end);

@@ -7,7 +7,7 @@ use crate::secret::DeviceToken;
 
 /// Something that happened just now.
 #[derive(Debug, Clone, Copy)]
-pub enum Event<'a> {
+pub enum TelemetryEvent<'a> {
     /// A client's connection has found a place.
     Connected,
     /// A connection was turned away: there is no place for it, or its address may not connect.
@@ -60,7 +60,7 @@ pub enum Event<'a> {
         /// Whose watch.
         account: &'a AccountId,
         /// What it does.
-        state: Watch<'a>,
+        state: WatchEvent<'a>,
     },
     /// A watch has judged a message.
     Judged {
@@ -164,7 +164,7 @@ pub enum LoginResult {
 
 /// In which direction bytes go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Way {
+pub enum Direction {
     /// From the account's server, or from deltapush, to the client.
     ToClient,
     /// From the client, or from deltapush, to the account's server.
@@ -173,7 +173,7 @@ pub enum Way {
 
 /// What an account's watch does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Watch<'a> {
+pub enum WatchEvent<'a> {
     /// It waits for its turn at the server, or is logging in.
     Connecting,
     /// The mailbox is watched.

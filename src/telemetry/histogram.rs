@@ -17,7 +17,7 @@ pub struct Histogram {
 
 /// What a histogram counted up to a moment.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Counted {
+pub struct HistogramSnapshot {
     /// How many took at most as long as each of [`BOUNDS`].
     pub within: [u64; BOUNDS.len()],
     /// How many there were.
@@ -36,7 +36,7 @@ impl Histogram {
 
     /// What was counted so far.
     #[must_use]
-    pub fn get(&self) -> Counted {
+    pub fn get(&self) -> HistogramSnapshot {
         let mut count = 0_u64;
         let mut add = |counter: &AtomicU64| {
             count = count.saturating_add(counter.load(Ordering::Relaxed));
@@ -44,7 +44,11 @@ impl Histogram {
         };
         let within = self.within.each_ref().map(&mut add);
         let count = add(&self.longer);
-        Counted { within, count, sum: Duration::from_micros(self.microseconds.load(Ordering::Relaxed)).as_secs_f64() }
+        HistogramSnapshot {
+            within,
+            count,
+            sum: Duration::from_micros(self.microseconds.load(Ordering::Relaxed)).as_secs_f64(),
+        }
     }
 }
 

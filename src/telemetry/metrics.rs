@@ -3,13 +3,13 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use super::counts::{Answer, Counts, Label};
+use super::counts::{CounterArray, Label, PostOutcomeKind};
 use super::delays::Delays;
 use super::histogram::Histogram;
 use super::series::Series;
-use super::{Event, LoginResult, PostResult, Watch, Way};
+use super::{Direction, LoginResult, PostResult, TelemetryEvent, WatchEvent};
 
-/// What a watch may say of a message: in the words of [`Event::Judged`], and as a value of the label `reason`. The first
+/// What a watch may say of a message: in the words of [`TelemetryEvent::Judged`], and as a value of the label `reason`. The first
 /// deserves a push.
 pub const VERDICTS: [(Option<&str>, &str); 8] = [
     (None, "push"),
@@ -31,15 +31,15 @@ pub struct Metrics {
     connected: AtomicU64,
     turned_away: AtomicU64,
     disconnected: AtomicU64,
-    logins: Counts<6>,
+    logins: CounterArray<6>,
     logged_out: AtomicU64,
     registered: AtomicU64,
     to_client: AtomicU64,
     to_upstream: AtomicU64,
     interrupted: AtomicU64,
-    judged: Counts<8>,
+    judged: CounterArray<8>,
     noticed: AtomicU64,
-    posts: Counts<6>,
+    posts: CounterArray<6>,
     given_up: AtomicU64,
     post_time: Histogram,
     /// POSTs in a row of which the notification server's trouble is to blame.
@@ -49,23 +49,23 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    pub(super) fn count(&self, event: &Event<'_>) {
+    pub(super) fn count(&self, event: &TelemetryEvent<'_>) {
         match event {
-            Event::Connected => add(&self.connected, 1),
-            Event::TurnedAway => add(&self.turned_away, 1),
-            Event::Disconnected => add(&self.disconnected, 1),
-            Event::Login { result, .. } => self.logins.add_label(*result),
-            Event::LoggedOut { .. } => add(&self.logged_out, 1),
-            Event::Registered { .. } => add(&self.registered, 1),
-            Event::Watch { state: Watch::Interrupted { .. }, .. } => add(&self.interrupted, 1),
-            Event::Judged { skipped, .. } => self.judged(*skipped),
-            Event::Noticed { announce: true, .. } => add(&self.noticed, 1),
-            Event::Posted { result, took, .. } => {
-                self.posts.add_label(Answer::from(*result));
+            TelemetryEvent::Connected => add(&self.connected, 1),
+            TelemetryEvent::TurnedAway => add(&self.turned_away, 1),
+            TelemetryEvent::Disconnected => add(&self.disconnected, 1),
+            TelemetryEvent::Login { result, .. } => self.logins.add_label(*result),
+            TelemetryEvent::LoggedOut { .. } => add(&self.logged_out, 1),
+            TelemetryEvent::Registered { .. } => add(&self.registered, 1),
+            TelemetryEvent::Watch { state: WatchEvent::Interrupted { .. }, .. } => add(&self.interrupted, 1),
+            TelemetryEvent::Judged { skipped, .. } => self.judged(*skipped),
+            TelemetryEvent::Noticed { announce: true, .. } => add(&self.noticed, 1),
+            TelemetryEvent::Posted { result, took, .. } => {
+                self.posts.add_label(PostOutcomeKind::from(*result));
                 self.post_time.observe(*took);
                 self.note_trouble(*result);
             }
-            Event::GaveUp { .. } => add(&self.given_up, 1),
+            TelemetryEvent::GaveUp { .. } => add(&self.given_up, 1),
             _ => {}
         }
         self.delays.measure(event, Instant::now(), &self.series, now());
@@ -81,17 +81,19 @@ impl Metrics {
     }
 
     fn note_trouble(&self, result: PostResult) {
-        match Answer::from(result) {
-            Answer::Accepted | Answer::Gone | Answer::Refused => self.trouble.store(0, Ordering::Relaxed),
-            Answer::Failed | Answer::TimedOut | Answer::Unreachable => add(&self.trouble, 1),
+        match PostOutcomeKind::from(result) {
+            PostOutcomeKind::Accepted | PostOutcomeKind::Gone | PostOutcomeKind::Refused => {
+                self.trouble.store(0, Ordering::Relaxed)
+            }
+            PostOutcomeKind::Failed | PostOutcomeKind::TimedOut | PostOutcomeKind::Unreachable => add(&self.trouble, 1),
         }
     }
 
     /// So many bytes were relayed that way, as they stand before compression and TLS. Not an event: it happens too often.
-    pub fn add_relayed(&self, way: Way, bytes: usize) {
+    pub fn add_relayed(&self, way: Direction, bytes: usize) {
         match way {
-            Way::ToClient => add(&self.to_client, bytes as u64),
-            Way::ToUpstream => add(&self.to_upstream, bytes as u64),
+            Direction::ToClient => add(&self.to_client, bytes as u64),
+            Direction::ToUpstream => add(&self.to_upstream, bytes as u64),
         }
     }
 
@@ -135,10 +137,10 @@ impl Metrics {
 
     /// Bytes that were relayed that way.
     #[must_use]
-    pub fn relayed(&self, way: Way) -> u64 {
+    pub fn relayed(&self, way: Direction) -> u64 {
         match way {
-            Way::ToClient => get(&self.to_client),
-            Way::ToUpstream => get(&self.to_upstream),
+            Direction::ToClient => get(&self.to_client),
+            Direction::ToUpstream => get(&self.to_upstream),
         }
     }
 
@@ -161,7 +163,7 @@ impl Metrics {
 
     /// POSTs, by their answer.
     pub fn posts(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        labelled(Answer::ALL, self.posts.get())
+        labelled(PostOutcomeKind::ALL, self.posts.get())
     }
 
     /// How long POSTs took, whatever came of them.
@@ -228,7 +230,7 @@ mod tests {
         let metrics = Metrics::default();
         let token = DeviceToken::new(b"token").unwrap();
         let post = |result| {
-            metrics.count(&Event::Posted { accounts: &[], token: &token, result, took: Duration::ZERO });
+            metrics.count(&TelemetryEvent::Posted { accounts: &[], token: &token, result, took: Duration::ZERO });
             metrics.notification_server_answers()
         };
         assert!(metrics.notification_server_answers());
@@ -242,11 +244,11 @@ mod tests {
     fn sessions_are_logins_that_are_not_over() {
         let metrics = Metrics::default();
         let account = crate::account::AccountId::new("alice@example.org", "imap:993");
-        let login = |result| metrics.count(&Event::Login { session: 1, account: None, result });
+        let login = |result| metrics.count(&TelemetryEvent::Login { session: 1, account: None, result });
         login(LoginResult::Accepted);
         login(LoginResult::Accepted);
         login(LoginResult::Refused);
-        metrics.count(&Event::LoggedOut { session: 1, account: &account });
+        metrics.count(&TelemetryEvent::LoggedOut { session: 1, account: &account });
         assert_eq!(metrics.sessions(), 1);
     }
 }

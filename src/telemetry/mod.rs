@@ -1,6 +1,6 @@
 //! What happens, told to whoever looks on: counted for metrics, and kept for a while as the history of each account.
 //!
-//! Those who do something say so once, as an [`Event`]; what becomes of it is decided here. Telling costs a few atomic
+//! Those who do something say so once, as an [`TelemetryEvent`]; what becomes of it is decided here. Telling costs a few atomic
 //! operations, never waits for anybody and never fails.
 
 mod counts;
@@ -13,7 +13,7 @@ pub mod series;
 
 use std::sync::Arc;
 
-pub use event::{Event, LoginResult, Pause, PostResult, Watch, Way};
+pub use event::{Direction, LoginResult, Pause, PostResult, TelemetryEvent, WatchEvent};
 use history::History;
 use metrics::Metrics;
 
@@ -29,7 +29,7 @@ struct Inner {
 
 impl Telemetry {
     /// Something has just happened.
-    pub fn tell(&self, event: &Event<'_>) {
+    pub fn tell(&self, event: &TelemetryEvent<'_>) {
         self.0.metrics.count(event);
         self.0.history.note(event);
     }

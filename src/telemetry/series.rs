@@ -32,23 +32,23 @@ impl Slot {
 
 /// The slots. Told a few times for each message, behind a commit to the disk: a lock that is held for nanoseconds does here.
 #[derive(Debug, Default)]
-pub struct Series(Mutex<Ring>);
+pub struct Series(Mutex<SeriesRing>);
 
 #[derive(Debug)]
-struct Ring {
+struct SeriesRing {
     /// Which slot, counted from 1970, `slots` ends with.
     newest: u64,
     /// Each at the place that its number has modulo their count.
     slots: [Slot; SLOTS],
 }
 
-impl Default for Ring {
+impl Default for SeriesRing {
     fn default() -> Self {
         Self { newest: 0, slots: [Slot::default(); SLOTS] }
     }
 }
 
-impl Ring {
+impl SeriesRing {
     /// Makes the slot of `now` the newest, and empties what was skipped. A clock that goes back stays with the newest.
     fn advance(&mut self, now: u64) {
         let number = now / SLOT_SECONDS;
@@ -99,7 +99,7 @@ impl Series {
         (0..SLOTS as u64).map(|place| *ring.slot(first.saturating_add(place))).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Ring> {
+    fn lock(&self) -> MutexGuard<'_, SeriesRing> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

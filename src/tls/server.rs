@@ -8,7 +8,7 @@ use tokio_rustls::rustls::{self, ServerConfig};
 
 use crate::crypto;
 use crate::tls::acme::challenges::Challenges;
-use crate::tls::certs::{Certificates, LoadError, Set, Wanted};
+use crate::tls::certs::{CertificateSet, CertificateSettings, Certificates, LoadError};
 
 /// ALPN of IMAP, as Delta Chat asks for it on unusual ports.
 const IMAP: &[u8] = b"imap";
@@ -45,8 +45,8 @@ impl ServerTls {
     ///
     /// # Errors
     /// [`ServerTlsError`] naming the file and the cure.
-    pub fn load(wanted: &Wanted) -> Result<Self, ServerTlsError> {
-        Self::new(Certificates::new(wanted.clone(), Set::load(wanted)?))
+    pub fn load(wanted: &CertificateSettings) -> Result<Self, ServerTlsError> {
+        Self::new(Certificates::new(wanted.clone(), CertificateSet::load(wanted)?))
     }
 
     /// TLS 1.2 and 1.3. A client that names no protocol gets IMAP; one that names only protocols that are not spoken is
@@ -111,7 +111,7 @@ mod tests {
         let identity = Identity::load(&hostname, &certificate).unwrap();
         let mut roots = RootCertStore::empty();
         roots.add(identity.chain[0].clone()).unwrap();
-        let wanted = Wanted { hostname, certificate };
+        let wanted = CertificateSettings { hostname, certificate };
         Fixture { tls: ServerTls::load(&wanted).unwrap(), roots, folder }
     }
 
@@ -245,8 +245,8 @@ mod tests {
             key: Some(file("key.pem").into()),
             ..Default::default()
         };
-        let wanted = Wanted { hostname: Hostname::new("a.example").unwrap(), certificate };
-        let error = Set::check(&wanted).unwrap_err().to_string();
+        let wanted = CertificateSettings { hostname: Hostname::new("a.example").unwrap(), certificate };
+        let error = CertificateSet::check(&wanted).unwrap_err().to_string();
         assert!(
             error.starts_with(file("chain.pem").to_str().unwrap()) && error.contains("must belong together"),
             "{error}"

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::Mark;
-use super::record::Part;
+use super::record::LinePart;
 use crate::parser::command::Disclosure;
 
 /// Commands whose answers are awaited. With more of them, answers to the oldest are masked.
@@ -13,13 +13,13 @@ const MAX_AWAITED: usize = 64;
 ///
 /// Only what is known to be harmless is shown: the answer to a command that was never seen, because nobody followed then, is masked.
 #[derive(Default)]
-pub(super) struct Answers {
+pub(super) struct PendingAnswers {
     awaited: VecDeque<(Box<[u8]>, Disclosure)>,
     /// The last command was not shown as a whole. Its data may still be on its way when the server has answered.
     hides_last: bool,
 }
 
-impl Answers {
+impl PendingAnswers {
     /// A command with this tag begins.
     pub(super) fn command(&mut self, tag: &[u8], disclosure: Disclosure) {
         if self.awaited.len() >= MAX_AWAITED {
@@ -31,8 +31,8 @@ impl Answers {
 
     /// Masks in a line for the client what may repeat a command: its words, and the tag of what is no known command. deltapush's
     /// own words repeat nothing but the tag.
-    pub(super) fn mask(&mut self, mark: Mark, is_last: bool, parts: &mut Vec<Part>) {
-        let Some(Part::Text(text)) = parts.first() else { return };
+    pub(super) fn mask(&mut self, mark: Mark, is_last: bool, parts: &mut Vec<LinePart>) {
+        let Some(LinePart::Text(text)) = parts.first() else { return };
         let (tag, rest) = word(text);
         let (condition, words) = word(rest);
         let is_status = is_condition(condition);
@@ -80,36 +80,36 @@ fn word(text: &[u8]) -> (&[u8], &[u8]) {
 }
 
 /// Leaves of a line the bytes `from..to` of its first text; if that is all of the text, what follows too.
-fn mask_outside(parts: &mut Vec<Part>, from: usize, to: usize) {
-    let Some(Part::Text(text)) = parts.first_mut() else { return };
+fn mask_outside(parts: &mut Vec<LinePart>, from: usize, to: usize) {
+    let Some(LinePart::Text(text)) = parts.first_mut() else { return };
     let shows_rest = to >= text.len();
     let after: u64 = text.len().saturating_sub(to) as u64;
     text.truncate(to);
     text.drain(..from.min(to));
     let rest = parts.split_off(1);
     if from > 0 {
-        parts.insert(0, Part::Masked(from as u64));
+        parts.insert(0, LinePart::Masked(from as u64));
     }
     if shows_rest {
         return parts.extend(rest);
     }
     let of_rest = rest.iter().map(|part| match part {
-        Part::Text(text) => text.len() as u64,
-        Part::Masked(size) | Part::Cut(size) | Part::Literal { size, .. } => *size,
+        LinePart::Text(text) => text.len() as u64,
+        LinePart::Masked(size) | LinePart::Cut(size) | LinePart::Literal { size, .. } => *size,
     });
-    parts.push(Part::Masked(of_rest.fold(after, u64::saturating_add)));
+    parts.push(LinePart::Masked(of_rest.fold(after, u64::saturating_add)));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn shown(answers: &mut Answers, mark: Mark, line: &str) -> String {
-        let mut parts = vec![Part::Text(line.into())];
+    fn shown(answers: &mut PendingAnswers, mark: Mark, line: &str) -> String {
+        let mut parts = vec![LinePart::Text(line.into())];
         answers.mask(mark, true, &mut parts);
         let shown = parts.iter().map(|part| match part {
-            Part::Text(text) => String::from_utf8(text.clone()).unwrap(),
-            Part::Masked(bytes) => format!("<{bytes}>"),
+            LinePart::Text(text) => String::from_utf8(text.clone()).unwrap(),
+            LinePart::Masked(bytes) => format!("<{bytes}>"),
             other => panic!("{other:?}"),
         });
         shown.collect()
@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn answers_show_no_more_than_their_commands() {
-        let mut answers = Answers::default();
+        let mut answers = PendingAnswers::default();
         answers.command(b"a", Disclosure::All);
         assert_eq!(shown(&mut answers, Mark::Relayed, "* NO [ALERT] x"), "* NO [ALERT] x");
         answers.command(b"b", Disclosure::Head);
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn answers_to_more_than_are_awaited_are_masked() {
-        let mut answers = Answers::default();
+        let mut answers = PendingAnswers::default();
         for number in 0..=MAX_AWAITED {
             answers.command(number.to_string().as_bytes(), Disclosure::All);
         }

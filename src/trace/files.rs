@@ -13,7 +13,7 @@ use std::time::SystemTime;
 use tracing::warn;
 
 use super::follow::Followed;
-use super::record::{Entry, Record};
+use super::record::{Record, TraceEntry};
 use super::text::Renderer;
 use crate::account::AccountId;
 use crate::config::{TraceFiles, TraceFormat};
@@ -32,9 +32,9 @@ const TEXT: &str = ".trace.txt";
 const STRANGERS: &str = "before-login";
 
 /// The folder with its files.
-pub(super) struct Files {
+pub(super) struct TraceFolder {
     settings: TraceFiles,
-    open: HashMap<String, Open>,
+    open: HashMap<String, OpenFile>,
     /// Where the last line went: what was dropped is told there, if nothing follows.
     last: String,
     /// Files grew since the whole was measured, in bytes.
@@ -42,13 +42,13 @@ pub(super) struct Files {
     was_failing: bool,
 }
 
-struct Open {
+struct OpenFile {
     out: BufWriter<File>,
     size: u64,
     renderer: Renderer,
 }
 
-impl Files {
+impl TraceFolder {
     /// Makes the folder.
     ///
     /// # Errors
@@ -69,7 +69,7 @@ impl Files {
             while let Some(record) = next {
                 match record.entry {
                     // Told in the file of what comes next.
-                    Entry::Dropped(_) if record.account.is_none() => dropped = Some(record),
+                    TraceEntry::Dropped(_) if record.account.is_none() => dropped = Some(record),
                     _ => {
                         self.last = record.account.as_ref().map_or(STRANGERS.to_owned(), file_name);
                         self.tell_dropped(&mut dropped);
@@ -85,7 +85,7 @@ impl Files {
 
     fn tell_dropped(&mut self, dropped: &mut Option<Record>) {
         if let Some(record) = dropped.take() {
-            if let Entry::Dropped(lines) = record.entry {
+            if let TraceEntry::Dropped(lines) = record.entry {
                 warn!("{lines} lines of the trace were dropped: the disk is too slow for it");
             }
             self.write(&record);
@@ -122,7 +122,7 @@ impl Files {
             if self.open.len() >= MAX_OPEN {
                 self.close_all()?;
             }
-            let open = Open::at(&self.path(&name, 0))?;
+            let open = OpenFile::at(&self.path(&name, 0))?;
             self.open.insert(name.clone(), open);
         }
         let format = self.settings.format;
@@ -193,7 +193,7 @@ impl Files {
     }
 }
 
-impl Open {
+impl OpenFile {
     fn at(path: &Path) -> io::Result<Self> {
         let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
         let mut size = file.seek(SeekFrom::End(0))?;
@@ -260,7 +260,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::super::testing::say;
-    use super::super::{Audience, Tracer, Wanted};
+    use super::super::{Audience, TraceSelection, Tracer};
     use super::*;
     use crate::config::Size;
 
@@ -272,7 +272,7 @@ mod tests {
     fn written(settings: &TraceFiles, users: &[&str], lines: usize) -> Vec<PathBuf> {
         let tracer = Tracer::default();
         let audience = Audience::LoggedIn(settings.accounts.clone());
-        let followed = tracer.follow(Wanted { audience, side: None, literals: settings.literals }).unwrap();
+        let followed = tracer.follow(TraceSelection { audience, side: None, literals: settings.literals }).unwrap();
         for (number, user) in users.iter().enumerate() {
             let mut session = tracer.client(number as u64);
             say(&mut session, "a CAPABILITY");
@@ -281,7 +281,7 @@ mod tests {
         }
         say(&mut tracer.client(99), "c STRANGE");
         drop(tracer);
-        Files::new(settings.clone()).unwrap().write_all(followed);
+        TraceFolder::new(settings.clone()).unwrap().write_all(followed);
         let mut paths: Vec<_> = fs::read_dir(&settings.directory).unwrap().map(|entry| entry.unwrap().path()).collect();
         paths.sort();
         paths

@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use tokio::sync::mpsc;
 
 use super::record::Record;
-use super::tracer::{Hub, Wanted};
+use super::tracer::{Hub, TraceSelection};
 
 /// Lines that may wait for a reader.
 const MAX_LINES: usize = 8192;
@@ -17,7 +17,7 @@ const MAX_MEMORY: usize = 8 << 20;
 
 /// What both ends of a queue know.
 #[derive(Default)]
-struct Counts {
+struct QueueCounts {
     /// Lines that were dropped, and not yet told of.
     dropped: AtomicU64,
     /// Memory that the queue takes.
@@ -31,9 +31,9 @@ struct Queued {
 }
 
 /// The end that lines go in.
-pub(super) struct Sender {
+pub(super) struct LineSender {
     queue: mpsc::Sender<Queued>,
-    counts: Arc<Counts>,
+    counts: Arc<QueueCounts>,
     /// What all readers together have missed.
     missed: Arc<AtomicU64>,
     number: u64,
@@ -42,15 +42,15 @@ pub(super) struct Sender {
 /// The end that lines come out of. Dropped, it follows no more.
 pub struct Followed {
     queue: mpsc::Receiver<Queued>,
-    counts: Arc<Counts>,
+    counts: Arc<QueueCounts>,
     hub: Weak<Hub>,
     number: u64,
-    wanted: Wanted,
+    wanted: TraceSelection,
     /// What comes next, after it was told what is missing before it.
     next: Option<Arc<Record>>,
 }
 
-impl Sender {
+impl LineSender {
     pub(super) fn number(&self) -> u64 {
         self.number
     }
@@ -70,11 +70,11 @@ impl Sender {
 }
 
 impl Followed {
-    pub(super) fn new(wanted: &Wanted, hub: Weak<Hub>) -> (Sender, Self) {
+    pub(super) fn new(wanted: &TraceSelection, hub: Weak<Hub>) -> (LineSender, Self) {
         let (sender, queue) = mpsc::channel(MAX_LINES);
-        let counts = Arc::new(Counts::default());
+        let counts = Arc::new(QueueCounts::default());
         let (number, missed) = hub.upgrade().map(|hub| (hub.next_number(), hub.missed())).unwrap_or_default();
-        let sender = Sender { queue: sender, counts: Arc::clone(&counts), missed, number };
+        let sender = LineSender { queue: sender, counts: Arc::clone(&counts), missed, number };
         (sender, Self { queue, counts, hub, number, wanted: wanted.clone(), next: None })
     }
 
@@ -144,14 +144,15 @@ impl Drop for Followed {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Audience, Entry, Mark, Piece, Speaker, Tracer};
+    use super::super::{Audience, Mark, Piece, Speaker, TraceEntry, Tracer};
     use super::*;
 
     #[test]
     fn a_reader_that_stands_still_holds_nobody_up_and_learns_what_it_missed() {
         let tracer = Tracer::default();
-        let mut slow =
-            tracer.follow(Wanted { audience: Audience::Everyone, side: None, literals: false }).expect("a place");
+        let mut slow = tracer
+            .follow(TraceSelection { audience: Audience::Everyone, side: None, literals: false })
+            .expect("a place");
         let mut session = tracer.client(1);
         let mut say = |count: usize, line: &[u8]| {
             for _ in 0..count {
@@ -166,16 +167,16 @@ mod tests {
         say(1, b"b NOOP\r\n");
         lines.extend(std::iter::from_fn(|| slow.try_next()));
         assert_eq!(lines.len(), MAX_LINES + 2);
-        assert_eq!(lines[MAX_LINES].entry, Entry::Dropped(100));
+        assert_eq!(lines[MAX_LINES].entry, TraceEntry::Dropped(100));
         // And what is missing at the end is told too.
         say(MAX_LINES + 3, b"c NOOP\r\n");
         let lines: Vec<_> = std::iter::from_fn(|| slow.try_next()).collect();
-        assert_eq!(lines.last().expect("lines").entry, Entry::Dropped(3));
+        assert_eq!(lines.last().expect("lines").entry, TraceEntry::Dropped(3));
         // Long lines have a bound of their own.
         say(MAX_LINES, &[[b'x'; 4000].as_slice(), b"\r\n"].concat());
         let lines: Vec<_> = std::iter::from_fn(|| slow.try_next()).collect();
         assert!(
-            lines.len() < 2200 && matches!(lines.last().expect("lines").entry, Entry::Dropped(_)),
+            lines.len() < 2200 && matches!(lines.last().expect("lines").entry, TraceEntry::Dropped(_)),
             "{}",
             lines.len()
         );

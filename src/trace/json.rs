@@ -2,14 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::record::{Entry, Part, Record};
+use super::record::{LinePart, Record, TraceEntry};
 use super::{Mark, Speaker};
 use crate::account::AccountId;
 
 /// One line, as docs/trace.md describes it.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Line {
+struct JsonLine {
     time: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     session: Option<String>,
@@ -22,7 +22,7 @@ struct Line {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     did: Option<Did>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    said: Option<Vec<Said>>,
+    said: Option<Vec<JsonPart>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     note: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -51,7 +51,7 @@ enum Did {
 
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
-enum Said {
+enum JsonPart {
     Text(String),
     /// Bytes that are no UTF-8.
     Hex {
@@ -63,7 +63,7 @@ enum Said {
     Literal {
         literal: u64,
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        shown: Vec<Run>,
+        shown: Vec<SessionRun>,
     },
     Cut {
         cut: u64,
@@ -72,14 +72,14 @@ enum Said {
 
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
-enum Run {
+enum SessionRun {
     Text(String),
     Hex { hex: String },
 }
 
 /// What is no line of a trace.
 #[derive(Debug, thiserror::Error)]
-pub enum Malformed {
+pub enum MalformedLine {
     /// It is not such an object.
     #[error("this is no line of a trace in JSON: {0}")]
     Json(#[from] serde_json::Error),
@@ -102,7 +102,7 @@ impl Record {
     #[must_use]
     pub fn to_json(&self) -> String {
         let (account, server) = self.account.as_ref().map(|account| (&*account.user, &*account.upstream)).unzip();
-        let mut line = Line {
+        let mut line = JsonLine {
             time: self.time.to_string(),
             session: self.session.map(|session| session.to_string()),
             account: account.map(str::to_owned),
@@ -114,13 +114,13 @@ impl Record {
             dropped: None,
         };
         match &self.entry {
-            Entry::Said { speaker, mark, parts } => {
+            TraceEntry::Said { speaker, mark, parts } => {
                 line.who = Some((*speaker).into());
                 line.did = Some((*mark).into());
                 line.said = Some(parts.iter().flat_map(said).collect());
             }
-            Entry::Note(words) => line.note = Some(words.clone()),
-            Entry::Dropped(lines) => line.dropped = Some(*lines),
+            TraceEntry::Note(words) => line.note = Some(words.clone()),
+            TraceEntry::Dropped(lines) => line.dropped = Some(*lines),
         }
         // Strings and numbers can always be written.
         serde_json::to_string(&line).unwrap_or_default()
@@ -129,78 +129,79 @@ impl Record {
     /// Reads a line.
     ///
     /// # Errors
-    /// [`Malformed`] if it is none.
-    pub fn from_json(text: &str) -> Result<Self, Malformed> {
-        let line: Line = serde_json::from_str(text)?;
-        let time = line.time.parse().map_err(|_| Malformed::Time(line.time.clone()))?;
+    /// [`MalformedLine`] if it is none.
+    pub fn from_json(text: &str) -> Result<Self, MalformedLine> {
+        let line: JsonLine = serde_json::from_str(text)?;
+        let time = line.time.parse().map_err(|_| MalformedLine::Time(line.time.clone()))?;
         let session = line.session.as_deref().map(str::parse).transpose()?;
         let account = line.account.map(|user| AccountId::new(&user, line.server.as_deref().unwrap_or_default()));
         let entry = match (line.who, line.did, line.said, line.note, line.dropped) {
             (Some(who), Some(did), Some(said), ..) => {
-                Entry::Said { speaker: who.into(), mark: did.into(), parts: parts(said)? }
+                TraceEntry::Said { speaker: who.into(), mark: did.into(), parts: parts(said)? }
             }
-            (.., Some(words), _) => Entry::Note(words),
-            (.., Some(lines)) => Entry::Dropped(lines),
-            _ => return Err(Malformed::Empty),
+            (.., Some(words), _) => TraceEntry::Note(words),
+            (.., Some(lines)) => TraceEntry::Dropped(lines),
+            _ => return Err(MalformedLine::Empty),
         };
         Ok(Self { time, session, account, entry })
     }
 }
 
-fn said(part: &Part) -> Vec<Said> {
+fn said(part: &LinePart) -> Vec<JsonPart> {
     match part {
-        Part::Text(bytes) => runs(bytes)
+        LinePart::Text(bytes) => runs(bytes)
             .map(|run| match run {
-                Run::Text(text) => Said::Text(text),
-                Run::Hex { hex } => Said::Hex { hex },
+                SessionRun::Text(text) => JsonPart::Text(text),
+                SessionRun::Hex { hex } => JsonPart::Hex { hex },
             })
             .collect(),
-        Part::Masked(masked) => vec![Said::Masked { masked: *masked }],
-        Part::Literal { size, shown } => vec![Said::Literal { literal: *size, shown: runs(shown).collect() }],
-        Part::Cut(cut) => vec![Said::Cut { cut: *cut }],
+        LinePart::Masked(masked) => vec![JsonPart::Masked { masked: *masked }],
+        LinePart::Literal { size, shown } => vec![JsonPart::Literal { literal: *size, shown: runs(shown).collect() }],
+        LinePart::Cut(cut) => vec![JsonPart::Cut { cut: *cut }],
     }
 }
 
-fn parts(said: Vec<Said>) -> Result<Vec<Part>, Malformed> {
+fn parts(said: Vec<JsonPart>) -> Result<Vec<LinePart>, MalformedLine> {
     let mut parts = Vec::new();
     for said in said {
         let bytes = match said {
-            Said::Text(text) => text.into_bytes(),
-            Said::Hex { hex } => from_hex(&hex)?,
-            Said::Masked { masked } => {
-                parts.push(Part::Masked(masked));
+            JsonPart::Text(text) => text.into_bytes(),
+            JsonPart::Hex { hex } => from_hex(&hex)?,
+            JsonPart::Masked { masked } => {
+                parts.push(LinePart::Masked(masked));
                 continue;
             }
-            Said::Literal { literal, shown } => {
-                let shown: Result<Vec<_>, _> = shown.iter().map(Run::bytes).collect();
-                parts.push(Part::Literal { size: literal, shown: shown?.concat() });
+            JsonPart::Literal { literal, shown } => {
+                let shown: Result<Vec<_>, _> = shown.iter().map(SessionRun::bytes).collect();
+                parts.push(LinePart::Literal { size: literal, shown: shown?.concat() });
                 continue;
             }
-            Said::Cut { cut } => {
-                parts.push(Part::Cut(cut));
+            JsonPart::Cut { cut } => {
+                parts.push(LinePart::Cut(cut));
                 continue;
             }
         };
         match parts.last_mut() {
-            Some(Part::Text(text)) => text.extend(bytes),
-            _ => parts.push(Part::Text(bytes)),
+            Some(LinePart::Text(text)) => text.extend(bytes),
+            _ => parts.push(LinePart::Text(bytes)),
         }
     }
     Ok(parts)
 }
 
 /// What is UTF-8 as text, the rest in hexadecimal digits.
-fn runs(bytes: &[u8]) -> impl Iterator<Item = Run> {
+fn runs(bytes: &[u8]) -> impl Iterator<Item = SessionRun> {
     bytes.utf8_chunks().flat_map(|chunk| {
-        let text = Some(chunk.valid()).filter(|text| !text.is_empty()).map(|text| Run::Text(text.to_owned()));
+        let text = Some(chunk.valid()).filter(|text| !text.is_empty()).map(|text| SessionRun::Text(text.to_owned()));
         let invalid = Some(chunk.invalid()).filter(|bytes| !bytes.is_empty());
-        let hex = invalid.map(|bytes| Run::Hex { hex: bytes.iter().map(|byte| format!("{byte:02x}")).collect() });
+        let hex =
+            invalid.map(|bytes| SessionRun::Hex { hex: bytes.iter().map(|byte| format!("{byte:02x}")).collect() });
         [text, hex].into_iter().flatten()
     })
 }
 
-impl Run {
-    fn bytes(&self) -> Result<Vec<u8>, Malformed> {
+impl SessionRun {
+    fn bytes(&self) -> Result<Vec<u8>, MalformedLine> {
         match self {
             Self::Text(text) => Ok(text.clone().into_bytes()),
             Self::Hex { hex } => from_hex(hex),
@@ -208,8 +209,8 @@ impl Run {
     }
 }
 
-fn from_hex(hex: &str) -> Result<Vec<u8>, Malformed> {
-    let wrong = || Malformed::Hex(hex.to_owned());
+fn from_hex(hex: &str) -> Result<Vec<u8>, MalformedLine> {
+    let wrong = || MalformedLine::Hex(hex.to_owned());
     if !hex.len().is_multiple_of(2) {
         return Err(wrong());
     }
@@ -274,14 +275,14 @@ mod tests {
             time: "2026-11-28T01:56:40.33Z".parse().unwrap(),
             session: Some(SessionId::Client(1)),
             account: Some(AccountId::new("alice@example.org", "imap.example.org:993")),
-            entry: Entry::Said {
+            entry: TraceEntry::Said {
                 speaker: Speaker::Upstream,
                 mark: Mark::Kept,
                 parts: vec![
-                    Part::Literal { size: 4, shown: vec![b'a', 0xff] },
-                    Part::Text(b"x \"\xc3\xa9\xff\"".to_vec()),
-                    Part::Masked(7),
-                    Part::Cut(2),
+                    LinePart::Literal { size: 4, shown: vec![b'a', 0xff] },
+                    LinePart::Text(b"x \"\xc3\xa9\xff\"".to_vec()),
+                    LinePart::Masked(7),
+                    LinePart::Cut(2),
                 ],
             },
         };
@@ -294,7 +295,7 @@ mod tests {
              {\"masked\":7},{\"cut\":2}]}"
         );
         assert_eq!(Record::from_json(&line).unwrap(), record);
-        for entry in [Entry::Note("x".into()), Entry::Dropped(3)] {
+        for entry in [TraceEntry::Note("x".into()), TraceEntry::Dropped(3)] {
             let record = Record { session: None, account: None, entry, ..record.clone() };
             assert_eq!(Record::from_json(&record.to_json()).unwrap(), record);
         }

@@ -23,15 +23,15 @@ mod tracer;
 use crate::parser::command::Disclosure;
 use crate::parser::framer::{Fragment, Framer, LineEnd};
 use crate::parser::metadata::values;
-use crate::parser::response::{Head, head, may_have_literals};
+use crate::parser::response::{ResponseHead, head, may_have_literals};
 
 pub use follow::Followed;
-pub use json::Malformed;
+pub use json::MalformedLine;
 pub use metadata::show_metadata;
-pub use record::{Entry, NoSession, Part, Record, SessionId, Side};
+pub use record::{ConnectionSide, LinePart, NoSession, Record, SessionId, TraceEntry};
 pub use recorder::Recorder;
 pub use text::Renderer;
-pub use tracer::{Audience, Tracer, Wanted};
+pub use tracer::{Audience, TraceSelection, Tracer};
 
 /// On which side of deltapush something was said, and by whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,7 +92,7 @@ pub trait Transcript {
 
     /// A whole response, its literals as such, and nothing of metadata that may be a token.
     fn response(&mut self, speaker: Speaker, mark: Mark, response: &[u8]) {
-        if head(response) == Some(Head::Metadata) {
+        if head(response) == Some(ResponseHead::Metadata) {
             if let Some(values) = values(response) {
                 return metadata::show_values(self, speaker, mark, &values);
             }

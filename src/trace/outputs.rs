@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use tracing::warn;
 
-use super::files::Files;
+use super::files::TraceFolder;
 use super::follow::Followed;
 use super::text::Renderer;
-use super::tracer::{Audience, Tracer, Wanted};
-use crate::config::Trace;
+use super::tracer::{Audience, TraceSelection, Tracer};
+use crate::config::TraceSettings;
 
 /// How long outputs have to write what is queued when deltapush ends.
 const GRACE: Duration = Duration::from_secs(2);
@@ -20,7 +20,7 @@ const GRACE: Duration = Duration::from_secs(2);
 /// The outputs at work.
 #[derive(Default)]
 pub(super) struct Outputs {
-    wanted: Trace,
+    wanted: TraceSettings,
     /// Their numbers among the followers, and their threads.
     running: Vec<(u64, JoinHandle<()>)>,
 }
@@ -30,22 +30,22 @@ impl Tracer {
     ///
     /// # Errors
     /// If the folder for files cannot be made, or there is no thread; then all is as before.
-    pub fn apply(&self, wanted: &Trace) -> io::Result<()> {
+    pub fn apply(&self, wanted: &TraceSettings) -> io::Result<()> {
         let mut outputs = self.outputs().lock().unwrap_or_else(PoisonError::into_inner);
         if outputs.wanted == *wanted && !outputs.running.is_empty() {
             return Ok(());
         }
-        let files = wanted.files.clone().map(Files::new).transpose()?;
+        let files = wanted.files.clone().map(TraceFolder::new).transpose()?;
         let before = std::mem::take(&mut outputs.running);
         self.end(before);
         if wanted.print {
             let audience = Audience::Everyone;
-            let shown = Wanted { audience, side: None, literals: false };
+            let shown = TraceSelection { audience, side: None, literals: false };
             outputs.running.extend(self.output(shown, |followed| print(&mut io::stdout(), followed))?);
         }
         if let (Some(files), Some(settings)) = (files, &wanted.files) {
             let audience = Audience::LoggedIn(settings.accounts.clone());
-            let written = Wanted { audience, side: None, literals: settings.literals };
+            let written = TraceSelection { audience, side: None, literals: settings.literals };
             outputs.running.extend(self.output(written, |followed| files.write_all(followed))?);
         }
         outputs.wanted = wanted.clone();
@@ -55,14 +55,14 @@ impl Tracer {
     /// Ends the outputs, once what is queued is written or a short time is over.
     pub fn finish(&self) {
         let mut outputs = self.outputs().lock().unwrap_or_else(PoisonError::into_inner);
-        outputs.wanted = Trace::default();
+        outputs.wanted = TraceSettings::default();
         let running = std::mem::take(&mut outputs.running);
         self.end(running);
     }
 
     fn output(
         &self,
-        wanted: Wanted,
+        wanted: TraceSelection,
         write: impl FnOnce(Followed) + Send + 'static,
     ) -> io::Result<Option<(u64, JoinHandle<()>)>> {
         let Some(followed) = self.follow(wanted) else {

@@ -18,12 +18,12 @@ pub struct Record {
     /// The session's account, as soon as it is known.
     pub account: Option<AccountId>,
     /// What it tells.
-    pub entry: Entry,
+    pub entry: TraceEntry,
 }
 
 /// What a line tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Entry {
+pub enum TraceEntry {
     /// Something was said.
     Said {
         /// By whom, to whom.
@@ -31,7 +31,7 @@ pub enum Entry {
         /// What deltapush did with it.
         mark: Mark,
         /// The line, without its line end.
-        parts: Vec<Part>,
+        parts: Vec<LinePart>,
     },
     /// Something happened.
     Note(String),
@@ -41,7 +41,7 @@ pub enum Entry {
 
 /// Part of a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Part {
+pub enum LinePart {
     /// What was said.
     Text(Vec<u8>),
     /// So many bytes that are secret.
@@ -68,7 +68,7 @@ pub enum SessionId {
 
 /// One of a session's two connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
+pub enum ConnectionSide {
     /// What goes between client and deltapush.
     Client,
     /// What goes between deltapush and the upstream.
@@ -78,13 +78,13 @@ pub enum Side {
 impl Record {
     /// What is missing, as of now.
     pub(super) fn dropped(lines: u64) -> Self {
-        Self { time: Timestamp::now(), session: None, account: None, entry: Entry::Dropped(lines) }
+        Self { time: Timestamp::now(), session: None, account: None, entry: TraceEntry::Dropped(lines) }
     }
 
     /// The line as it stands on one side: what was relayed was said there too. `None` if nothing of it was.
     #[must_use]
-    pub fn on(mut self, side: Side) -> Option<Self> {
-        if let Entry::Said { speaker, mark, .. } = &mut self.entry {
+    pub fn on(mut self, side: ConnectionSide) -> Option<Self> {
+        if let TraceEntry::Said { speaker, mark, .. } = &mut self.entry {
             *speaker = side.speaker(*speaker, *mark)?;
         }
         Some(self)
@@ -93,9 +93,9 @@ impl Record {
     /// The line without what stands in literals.
     #[must_use]
     pub fn without_literals(mut self) -> Self {
-        if let Entry::Said { parts, .. } = &mut self.entry {
+        if let TraceEntry::Said { parts, .. } = &mut self.entry {
             for part in parts {
-                if let Part::Literal { shown, .. } = part {
+                if let LinePart::Literal { shown, .. } = part {
                     *shown = Vec::new();
                 }
             }
@@ -106,15 +106,15 @@ impl Record {
     /// About how much memory it takes, in bytes.
     pub(super) fn cost(&self) -> usize {
         let inner = match &self.entry {
-            Entry::Said { parts, .. } => parts.iter().map(Part::held).fold(0, usize::saturating_add),
-            Entry::Note(words) => words.len(),
-            Entry::Dropped(_) => 0,
+            TraceEntry::Said { parts, .. } => parts.iter().map(LinePart::held).fold(0, usize::saturating_add),
+            TraceEntry::Note(words) => words.len(),
+            TraceEntry::Dropped(_) => 0,
         };
         inner.saturating_add(size_of::<Self>())
     }
 }
 
-impl Part {
+impl LinePart {
     /// About how much memory it takes, in bytes.
     pub(super) fn held(&self) -> usize {
         let bytes = match self {
@@ -125,7 +125,7 @@ impl Part {
     }
 }
 
-impl Side {
+impl ConnectionSide {
     /// Who says on this side what `speaker` said, if anybody does.
     #[must_use]
     pub fn speaker(self, speaker: Speaker, mark: Mark) -> Option<Speaker> {
@@ -182,13 +182,13 @@ mod tests {
     #[test]
     fn what_was_relayed_stands_on_both_sides() {
         use Speaker::{Client, ToClient, ToUpstream, Upstream};
-        let on = |side: Side| move |(speaker, mark)| side.speaker(speaker, mark);
+        let on = |side: ConnectionSide| move |(speaker, mark)| side.speaker(speaker, mark);
         let said =
             [(Client, Mark::Relayed), (Client, Mark::Kept), (ToClient, Mark::Relayed), (ToClient, Mark::Changed)];
-        assert_eq!(said.map(on(Side::Client)), [Some(Client), Some(Client), Some(ToClient), Some(ToClient)]);
-        assert_eq!(said.map(on(Side::Upstream)), [Some(ToUpstream), None, Some(Upstream), None]);
+        assert_eq!(said.map(on(ConnectionSide::Client)), [Some(Client), Some(Client), Some(ToClient), Some(ToClient)]);
+        assert_eq!(said.map(on(ConnectionSide::Upstream)), [Some(ToUpstream), None, Some(Upstream), None]);
         let said = [(ToUpstream, Mark::Own), (Upstream, Mark::Kept)];
-        assert_eq!(said.map(on(Side::Client)), [None, None]);
-        assert_eq!(said.map(on(Side::Upstream)), [Some(ToUpstream), Some(Upstream)]);
+        assert_eq!(said.map(on(ConnectionSide::Client)), [None, None]);
+        assert_eq!(said.map(on(ConnectionSide::Upstream)), [Some(ToUpstream), Some(Upstream)]);
     }
 }

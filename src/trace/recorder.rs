@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::answers::Answers;
-use super::record::{Entry, Part, Record, SessionId};
-use super::tracer::{Interest, Known, Tracer};
+use super::answers::PendingAnswers;
+use super::record::{LinePart, Record, SessionId, TraceEntry};
+use super::tracer::{Interest, KnownSession, Tracer};
 use super::{Mark, Piece, Speaker, Transcript};
 use crate::account::AccountId;
 use crate::parser::command::Disclosure;
@@ -34,16 +34,16 @@ pub struct Recorder {
     /// The tracer's state when it was looked at last.
     seen: u64,
     /// Made when somebody follows, given back when nobody does.
-    state: Option<Box<State>>,
+    state: Option<Box<RecorderState>>,
 }
 
 #[derive(Default)]
-struct State {
+struct RecorderState {
     /// Who follows wants to see literals.
     literals: bool,
-    lines: [Line; 4],
+    lines: [OpenLine; 4],
     /// What may be shown of the answers that are to come.
-    answers: Answers,
+    answers: PendingAnswers,
     /// What may be wanted once it is known whose session it is.
     held: VecDeque<Arc<Record>>,
     /// How much memory that takes.
@@ -53,8 +53,8 @@ struct State {
 }
 
 #[derive(Default)]
-struct Line {
-    parts: Vec<Part>,
+struct OpenLine {
+    parts: Vec<LinePart>,
     /// Bytes of text in them.
     text: usize,
     /// Bytes of a literal in them that are shown.
@@ -102,7 +102,7 @@ impl Recorder {
         let before = self.account.replace(account.clone());
         let was_logged_in = std::mem::replace(&mut self.logged_in, logged_in);
         if let Some(state) = &self.state {
-            let before = Known { session: self.session, account: before.as_ref(), logged_in: was_logged_in };
+            let before = KnownSession { session: self.session, account: before.as_ref(), logged_in: was_logged_in };
             let lost = Some(state.held_lost).filter(|lost| *lost > 0).map(|lost| Arc::new(Record::dropped(lost)));
             for record in lost.iter().chain(&state.held) {
                 let record = Arc::new(Record { account: Some(account.clone()), ..Record::clone(record) });
@@ -114,8 +114,8 @@ impl Recorder {
         self.look(now);
     }
 
-    fn known(&self) -> Known<'_> {
-        Known { session: self.session, account: self.account.as_ref(), logged_in: self.logged_in }
+    fn known(&self) -> KnownSession<'_> {
+        KnownSession { session: self.session, account: self.account.as_ref(), logged_in: self.logged_in }
     }
 
     #[cold]
@@ -127,7 +127,7 @@ impl Recorder {
         }
     }
 
-    fn emit(&mut self, entry: Entry) {
+    fn emit(&mut self, entry: TraceEntry) {
         let account = self.account.clone();
         let record = Arc::new(Record { time: Timestamp::now(), session: Some(self.session), account, entry });
         if self.tracer.send(&record, self.known())
@@ -152,7 +152,7 @@ impl Transcript for Recorder {
                     line.end();
                     let mut parts = std::mem::take(line).parts;
                     state.mask(speaker, mark, &mut parts);
-                    self.emit(Entry::Said { speaker, mark, parts });
+                    self.emit(TraceEntry::Said { speaker, mark, parts });
                 }
             }
         }
@@ -165,7 +165,7 @@ impl Transcript for Recorder {
     }
 
     fn note(&mut self, words: &str) {
-        self.emit(Entry::Note(words.to_owned()));
+        self.emit(TraceEntry::Note(words.to_owned()));
     }
 }
 
@@ -178,11 +178,11 @@ impl Drop for Recorder {
         }
         for speaker in [Speaker::Client, Speaker::ToClient, Speaker::ToUpstream, Speaker::Upstream] {
             let line = self.state.as_mut().and_then(|state| state.lines.get_mut(speaker as usize)).map(std::mem::take);
-            if let Some(Line { mark: Some(mark), mut parts, .. }) = line {
+            if let Some(OpenLine { mark: Some(mark), mut parts, .. }) = line {
                 if let Some(state) = &mut self.state {
                     state.mask(speaker, mark, &mut parts);
                 }
-                self.emit(Entry::Said { speaker, mark, parts });
+                self.emit(TraceEntry::Said { speaker, mark, parts });
             }
         }
         let held = self.state.take().filter(|_| !self.logged_in).map(|state| state.held).unwrap_or_default();
@@ -190,9 +190,9 @@ impl Drop for Recorder {
     }
 }
 
-impl State {
+impl RecorderState {
     /// Masks what may repeat a client's command. The answers to deltapush's own commands are [`Mark::Kept`].
-    fn mask(&mut self, speaker: Speaker, mark: Mark, parts: &mut Vec<Part>) {
+    fn mask(&mut self, speaker: Speaker, mark: Mark, parts: &mut Vec<LinePart>) {
         match speaker {
             Speaker::ToClient => self.answers.mask(mark, true, parts),
             Speaker::Upstream if mark == Mark::Replaced => self.answers.mask(mark, false, parts),
@@ -212,7 +212,7 @@ impl State {
     }
 }
 
-impl Line {
+impl OpenLine {
     fn push_text(&mut self, text: &[u8]) {
         let text = text.strip_suffix(b"\n").map_or(text, |text| text.strip_suffix(b"\r").unwrap_or(text));
         let room = if self.has_room() { MAX_LINE.saturating_sub(self.text) } else { 0 };
@@ -220,8 +220,8 @@ impl Line {
         self.text = self.text.saturating_add(shown.len());
         if !shown.is_empty() {
             match self.parts.last_mut() {
-                Some(Part::Text(last)) => last.extend_from_slice(shown),
-                _ => self.parts.push(Part::Text(shown.to_vec())),
+                Some(LinePart::Text(last)) => last.extend_from_slice(shown),
+                _ => self.parts.push(LinePart::Text(shown.to_vec())),
             }
         }
         self.cut(cut.len());
@@ -229,7 +229,7 @@ impl Line {
 
     /// Its line end may have come in two pieces.
     fn end(&mut self) {
-        if let Some(Part::Text(text)) = self.parts.last_mut()
+        if let Some(LinePart::Text(text)) = self.parts.last_mut()
             && text.ends_with(b"\r")
         {
             text.pop();
@@ -239,25 +239,25 @@ impl Line {
     fn mask(&mut self, bytes: usize) {
         let has_room = self.has_room();
         match self.parts.last_mut() {
-            Some(Part::Masked(masked)) => *masked = masked.saturating_add(bytes as u64),
+            Some(LinePart::Masked(masked)) => *masked = masked.saturating_add(bytes as u64),
             _ if bytes == 0 => {}
-            _ if has_room => self.parts.push(Part::Masked(bytes as u64)),
+            _ if has_room => self.parts.push(LinePart::Masked(bytes as u64)),
             _ => self.cut(bytes),
         }
     }
 
     fn push_literal(&mut self, bytes: &[u8], show: bool) {
-        if !matches!(self.parts.last(), Some(Part::Literal { .. })) {
+        if !matches!(self.parts.last(), Some(LinePart::Literal { .. })) {
             if bytes.is_empty() {
                 return;
             }
             if !self.has_room() {
                 return self.cut(bytes.len());
             }
-            self.parts.push(Part::Literal { size: 0, shown: Vec::new() });
+            self.parts.push(LinePart::Literal { size: 0, shown: Vec::new() });
         }
         let room = if show { MAX_LITERAL.saturating_sub(self.shown) } else { 0 };
-        if let Some(Part::Literal { size, shown }) = self.parts.last_mut() {
+        if let Some(LinePart::Literal { size, shown }) = self.parts.last_mut() {
             *size = size.saturating_add(bytes.len() as u64);
             let more = bytes.get(..room).unwrap_or(bytes);
             shown.extend_from_slice(more);
@@ -272,8 +272,8 @@ impl Line {
     fn cut(&mut self, bytes: usize) {
         match self.parts.last_mut() {
             _ if bytes == 0 => {}
-            Some(Part::Cut(cut)) => *cut = cut.saturating_add(bytes as u64),
-            _ => self.parts.push(Part::Cut(bytes as u64)),
+            Some(LinePart::Cut(cut)) => *cut = cut.saturating_add(bytes as u64),
+            _ => self.parts.push(LinePart::Cut(bytes as u64)),
         }
     }
 }
@@ -281,7 +281,7 @@ impl Line {
 #[cfg(test)]
 mod tests {
     use super::super::testing::{Shown, say};
-    use super::super::{Audience, Side, Wanted};
+    use super::super::{Audience, ConnectionSide, TraceSelection};
     use super::*;
 
     fn recorded(pieces: &[(Speaker, Mark, Piece<'_>)]) -> Vec<String> {
@@ -294,7 +294,7 @@ mod tests {
     }
 
     fn follow(tracer: &Tracer, audience: Audience) -> super::super::Followed {
-        tracer.follow(Wanted { audience, side: None, literals: false }).unwrap()
+        tracer.follow(TraceSelection { audience, side: None, literals: false }).unwrap()
     }
 
     fn said(followed: &mut super::super::Followed) -> Vec<String> {
@@ -420,15 +420,15 @@ mod tests {
         (0..1000).for_each(|_| say(&mut talker, "c NOOP"));
         assert!(talker.state.as_ref().unwrap().held_bytes <= MAX_HELD);
         talker.logged_in(&alice);
-        assert!(matches!(all.try_next().unwrap().entry, Entry::Dropped(900..)));
+        assert!(matches!(all.try_next().unwrap().entry, TraceEntry::Dropped(900..)));
     }
 
     #[test]
     fn literals_and_sides_are_for_who_asks() {
         let tracer = Tracer::default();
-        let wanted = |literals, side| Wanted { audience: Audience::Everyone, side, literals };
+        let wanted = |literals, side| TraceSelection { audience: Audience::Everyone, side, literals };
         let mut with = tracer.follow(wanted(true, None)).unwrap();
-        let mut without = tracer.follow(wanted(false, Some(Side::Upstream))).unwrap();
+        let mut without = tracer.follow(wanted(false, Some(ConnectionSide::Upstream))).unwrap();
         let mut session = tracer.client(1);
         let transcript = session.transcript().unwrap();
         transcript.piece(Speaker::Client, Mark::Relayed, Piece::Literal(b"body"));

@@ -8,12 +8,12 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::export::Export;
-use super::files::Files;
+use super::files::TraceFolder;
 use super::*;
 use crate::account::AccountId;
 use crate::config::{JmapAccess, Native, TraceFiles, TraceFormat};
-use crate::proxy::preauth::{Allowance, Event, NotAuthenticated, Protection};
-use crate::proxy::session::{Output, Request, Session, Settings, Upstream};
+use crate::proxy::preauth::{Allowance, NotAuthenticated, PreauthEvent, Protection};
+use crate::proxy::session::{Output, Request, Session, SessionSettings, UpstreamTraits};
 use crate::secret::DeviceToken;
 
 /// A token, a password and a SASL message alike: it can stand wherever one of them can.
@@ -28,10 +28,10 @@ const FRAGMENT: usize = 7;
 /// What may be shown to who asks for literals, and to nobody else.
 const BODY: &str = "Treasure-in-the-cave";
 
-static SETTINGS: LazyLock<[Arc<Settings>; 4]> = LazyLock::new(|| {
+static SETTINGS: LazyLock<[Arc<SessionSettings>; 4]> = LazyLock::new(|| {
     [(4000, Native::Passthrough), (60, Native::Passthrough), (4000, Native::Takeover), (60, Native::Takeover)].map(
         |(max, native)| {
-            Arc::new(Settings {
+            Arc::new(SessionSettings {
                 entries: vec![("/shared/vendor/deltachat/turn".into(), format!("turn.example.org:3478:u:{SECRET}"))],
                 push_status: true,
                 native,
@@ -56,9 +56,9 @@ struct Audiences {
 impl Audiences {
     fn gather() -> Self {
         let (tracer, folder) = (Tracer::default(), tempfile::tempdir().unwrap());
-        let follow = |audience, side, literals| tracer.follow(Wanted { audience, side, literals }).unwrap();
+        let follow = |audience, side, literals| tracer.follow(TraceSelection { audience, side, literals }).unwrap();
         let with_literals = follow(Audience::Everyone, None, true);
-        let one_side = follow(Audience::Account("alice".into()), Some(Side::Upstream), false);
+        let one_side = follow(Audience::Account("alice".into()), Some(ConnectionSide::Upstream), false);
         let written = [(TraceFormat::Json, true), (TraceFormat::Json, false), (TraceFormat::Text, false)];
         let written = written.into_iter().enumerate().map(|(number, (format, literals))| {
             let directory = folder.path().join(number.to_string());
@@ -90,7 +90,7 @@ impl Audiences {
         }
         for (settings, followed) in written {
             let out = if settings.literals { &mut with } else { &mut without };
-            Files::new(settings.clone()).unwrap().write_all(followed);
+            TraceFolder::new(settings.clone()).unwrap().write_all(followed);
             for entry in fs::read_dir(&settings.directory).unwrap() {
                 *out += &fs::read_to_string(entry.unwrap().path()).unwrap();
             }
@@ -146,7 +146,7 @@ fn before_login(trace: &mut Recorder, kind: u8, form: u8, words: &str) -> Vec<St
         let (mut rest, mut said) = (piece.as_bytes(), vec![]);
         while !rest.is_empty() {
             let transcript = trace.transcript().map(|transcript| transcript as &mut dyn Transcript);
-            if let Some(Event::Close) = machine.take(&mut rest, &mut said, transcript) {
+            if let Some(PreauthEvent::Close) = machine.take(&mut rest, &mut said, transcript) {
                 return pieces;
             }
         }
@@ -309,7 +309,7 @@ proptest! {
             trace.tries(&AccountId::new("alice", "imap.example.org:993"));
         }
         trace.logged_in(&AccountId::new("alice", "imap.example.org:993"));
-        let upstream = Upstream { metadata: settings & 4 != 0, pushes: settings & 1 != 0, id: true };
+        let upstream = UpstreamTraits { metadata: settings & 4 != 0, pushes: settings & 1 != 0, id: true };
         let session = Session::new(SETTINGS[settings % 4].clone(), upstream);
         let mut stage = Stage { session, out: Recorded { trace, upstream: vec![], requests: 0, asked: false }, step };
         for (kind, form, words) in &dialogue {
@@ -328,7 +328,7 @@ fn a_body_is_shown_to_who_asks_for_it() {
     let audiences = Audiences::gather();
     let mut trace = audiences.tracer.client(1);
     trace.logged_in(&AccountId::new("alice", "imap.example.org:993"));
-    let session = Session::new(SETTINGS[0].clone(), Upstream::default());
+    let session = Session::new(SETTINGS[0].clone(), UpstreamTraits::default());
     let mut stage = Stage { session, out: Recorded { trace, upstream: vec![], requests: 0, asked: false }, step: 5 };
     [10, 11].into_iter().for_each(|kind| stage.act(kind, 0, "UID 3"));
     drop(stage);

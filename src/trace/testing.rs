@@ -1,6 +1,6 @@
 //! A trace that a test reads.
 
-use super::{Audience, Followed, Mark, Recorder, Renderer, Speaker, Tracer, Wanted};
+use super::{Audience, Followed, Mark, Recorder, Renderer, Speaker, TraceSelection, Tracer};
 
 /// Lets a client say a line.
 pub(crate) fn say(recorder: &mut Recorder, line: &str) {
@@ -16,7 +16,7 @@ impl Shown {
     /// Follows everything.
     pub(crate) fn begin() -> (Self, Recorder) {
         let tracer = Tracer::default();
-        let wanted = Wanted { audience: Audience::Everyone, side: None, literals: false };
+        let wanted = TraceSelection { audience: Audience::Everyone, side: None, literals: false };
         let shown = Self(tracer.follow(wanted).unwrap());
         (shown, tracer.client(1))
     }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
-use super::record::{Entry, Part, Record};
+use super::record::{LinePart, Record, TraceEntry};
 use super::{Mark, Speaker};
 use crate::printable::push_printable;
 
@@ -69,10 +69,10 @@ impl Renderer {
         out
     }
 
-    fn entry(&self, out: &mut String, entry: &Entry) {
+    fn entry(&self, out: &mut String, entry: &TraceEntry) {
         let (ours, none) = (self.code(colour::OURS), self.code(colour::NONE));
         match entry {
-            Entry::Said { speaker, mark, parts } => {
+            TraceEntry::Said { speaker, mark, parts } => {
                 let (label, colour) = match speaker {
                     Speaker::Client => ("C:", colour::CLIENT),
                     Speaker::ToClient => ("S:", colour::TO_CLIENT),
@@ -86,12 +86,12 @@ impl Renderer {
                     let _ = write!(out, "   {ours}[{note}]{none}");
                 }
             }
-            Entry::Note(words) => {
+            TraceEntry::Note(words) => {
                 let _ = write!(out, " {ours}-- ");
                 push_printable(out, words);
                 out.push_str(none);
             }
-            Entry::Dropped(lines) => {
+            TraceEntry::Dropped(lines) => {
                 let _ = write!(out, " {ours}-- {lines} lines were dropped here: whoever reads is too slow{none}");
             }
         }
@@ -112,22 +112,22 @@ fn note(mark: Mark) -> Option<&'static str> {
     }
 }
 
-fn push_part(out: &mut String, part: &Part) {
+fn push_part(out: &mut String, part: &LinePart) {
     // Writing to a string cannot fail.
     let _ = match part {
-        Part::Text(text) => {
+        LinePart::Text(text) => {
             push_printable(out, &String::from_utf8_lossy(text));
             Ok(())
         }
-        Part::Masked(bytes) => write!(out, "<{bytes} bytes masked>"),
-        Part::Literal { size, shown } if shown.is_empty() => write!(out, "<{size} bytes> "),
-        Part::Literal { size, shown } => {
+        LinePart::Masked(bytes) => write!(out, "<{bytes} bytes masked>"),
+        LinePart::Literal { size, shown } if shown.is_empty() => write!(out, "<{size} bytes> "),
+        LinePart::Literal { size, shown } => {
             let more = size.saturating_sub(shown.len() as u64);
             let _ = write!(out, "<{size} bytes: ");
             push_printable(out, &String::from_utf8_lossy(shown));
             if more > 0 { write!(out, "… {more} more> ") } else { write!(out, "> ") }
         }
-        Part::Cut(bytes) => write!(out, "<{bytes} bytes more>"),
+        LinePart::Cut(bytes) => write!(out, "<{bytes} bytes more>"),
     };
 }
 
@@ -137,25 +137,31 @@ mod tests {
     use crate::account::AccountId;
     use crate::trace::SessionId;
 
-    fn record(time: &str, entry: Entry) -> Record {
+    fn record(time: &str, entry: TraceEntry) -> Record {
         let account = Some(AccountId::new("al\x1b@example.org", "imap.example.org:993"));
         Record { time: time.parse().unwrap(), session: Some(SessionId::Watch(2)), account, entry }
     }
 
-    fn said(mark: Mark, parts: Vec<Part>) -> Entry {
-        Entry::Said { speaker: Speaker::Upstream, mark, parts }
+    fn said(mark: Mark, parts: Vec<LinePart>) -> TraceEntry {
+        TraceEntry::Said { speaker: Speaker::Upstream, mark, parts }
     }
 
     #[test]
     fn a_person_sees_who_said_what_and_what_became_of_it() {
         let mut renderer = Renderer::new();
-        let literal = |shown: &[u8]| Part::Literal { size: 5, shown: shown.to_vec() };
+        let literal = |shown: &[u8]| LinePart::Literal { size: 5, shown: shown.to_vec() };
         let lines: String = [
-            record("2026-11-28T23:59:59.5Z", said(Mark::Replaced, vec![Part::Text(b"\x1b[2J \xc3\xa9\xff".to_vec())])),
-            record("2026-11-29T00:00:00Z", said(Mark::Relayed, vec![literal(b""), Part::Text(b")".to_vec())])),
-            record("2026-11-29T00:00:00Z", said(Mark::Own, vec![literal(b"a\r\n"), Part::Masked(3), Part::Cut(2)])),
-            record("2026-11-29T00:00:00Z", Entry::Note("it \x07 ended".into())),
-            record("2026-11-29T00:00:00Z", Entry::Dropped(4)),
+            record(
+                "2026-11-28T23:59:59.5Z",
+                said(Mark::Replaced, vec![LinePart::Text(b"\x1b[2J \xc3\xa9\xff".to_vec())]),
+            ),
+            record("2026-11-29T00:00:00Z", said(Mark::Relayed, vec![literal(b""), LinePart::Text(b")".to_vec())])),
+            record(
+                "2026-11-29T00:00:00Z",
+                said(Mark::Own, vec![literal(b"a\r\n"), LinePart::Masked(3), LinePart::Cut(2)]),
+            ),
+            record("2026-11-29T00:00:00Z", TraceEntry::Note("it \x07 ended".into())),
+            record("2026-11-29T00:00:00Z", TraceEntry::Dropped(4)),
         ]
         .iter()
         .map(|record| renderer.render(record))
@@ -177,7 +183,7 @@ mod tests {
 
     #[test]
     fn colours_are_all_that_is_different_on_a_terminal() {
-        let record = record("2026-11-28T00:00:00Z", said(Mark::Kept, vec![Part::Text(b"* OK".to_vec())]));
+        let record = record("2026-11-28T00:00:00Z", said(Mark::Kept, vec![LinePart::Text(b"* OK".to_vec())]));
         let plain = Renderer::new().of_one_account().render(&record);
         let coloured = Renderer::new().of_one_account().colours(true).render(&record);
         assert_eq!(plain, "2026-11-28 (UTC)\n00:00:00.000 watch-2 U< * OK   [kept by deltapush]\n");

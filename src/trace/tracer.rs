@@ -5,9 +5,9 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use super::follow::{Followed, Sender};
+use super::follow::{Followed, LineSender};
 use super::outputs::Outputs;
-use super::record::{Entry, Record, SessionId, Side};
+use super::record::{ConnectionSide, Record, SessionId, TraceEntry};
 use super::recorder::Recorder;
 use crate::account::AccountId;
 
@@ -30,18 +30,18 @@ pub enum Audience {
 
 /// What somebody wants to follow.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wanted {
+pub struct TraceSelection {
     /// Which sessions.
     pub audience: Audience,
     /// One side of them alone.
-    pub side: Option<Side>,
+    pub side: Option<ConnectionSide>,
     /// What stands in literals too.
     pub literals: bool,
 }
 
 /// What is known of who uses a session.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Known<'a> {
+pub(super) struct KnownSession<'a> {
     pub(super) session: SessionId,
     /// The account that is logged in, or tried to last.
     pub(super) account: Option<&'a AccountId>,
@@ -75,8 +75,8 @@ pub(super) struct Hub {
 }
 
 struct Follower {
-    wanted: Wanted,
-    sender: Sender,
+    wanted: TraceSelection,
+    sender: LineSender,
 }
 
 impl Tracer {
@@ -101,7 +101,7 @@ impl Tracer {
 
     /// Follows from now on, also sessions that are there already; `None` if too many do.
     #[must_use]
-    pub fn follow(&self, wanted: Wanted) -> Option<Followed> {
+    pub fn follow(&self, wanted: TraceSelection) -> Option<Followed> {
         let mut followers = self.0.followers.write().unwrap_or_else(PoisonError::into_inner);
         if followers.len() >= MAX_FOLLOWERS {
             return None;
@@ -118,7 +118,7 @@ impl Tracer {
     }
 
     /// How much a session is wanted, and whether with its literals.
-    pub(super) fn interest(&self, known: Known<'_>) -> (Interest, bool) {
+    pub(super) fn interest(&self, known: KnownSession<'_>) -> (Interest, bool) {
         let followers = self.0.followers.read().unwrap_or_else(PoisonError::into_inner);
         let mut most = (Interest::No, false);
         for follower in &*followers {
@@ -132,7 +132,7 @@ impl Tracer {
     }
 
     /// Hands a line to all who want it. Whether somebody may want it later.
-    pub(super) fn send(&self, record: &Arc<Record>, known: Known<'_>) -> bool {
+    pub(super) fn send(&self, record: &Arc<Record>, known: KnownSession<'_>) -> bool {
         let followers = self.0.followers.read().unwrap_or_else(PoisonError::into_inner);
         let mut held = false;
         for follower in &*followers {
@@ -146,7 +146,7 @@ impl Tracer {
     }
 
     /// Hands a line that was held to those who want it now and could not know `before`.
-    pub(super) fn send_held(&self, record: &Arc<Record>, before: Known<'_>, now: Known<'_>) {
+    pub(super) fn send_held(&self, record: &Arc<Record>, before: KnownSession<'_>, now: KnownSession<'_>) {
         let followers = self.0.followers.read().unwrap_or_else(PoisonError::into_inner);
         for follower in &*followers {
             let audience = &follower.wanted.audience;
@@ -205,7 +205,7 @@ impl Hub {
 impl Follower {
     fn send(&self, record: &Arc<Record>) {
         let is_shown = match (self.wanted.side, &record.entry) {
-            (Some(side), Entry::Said { speaker, mark, .. }) => side.speaker(*speaker, *mark).is_some(),
+            (Some(side), TraceEntry::Said { speaker, mark, .. }) => side.speaker(*speaker, *mark).is_some(),
             _ => true,
         };
         if is_shown {
@@ -215,7 +215,7 @@ impl Follower {
 }
 
 impl Audience {
-    fn interest(&self, known: Known<'_>) -> Interest {
+    fn interest(&self, known: KnownSession<'_>) -> Interest {
         let is = |name: &String, account: &AccountId| account.user.eq_ignore_ascii_case(name);
         match (self, known.account) {
             (Self::Everyone, _) => Interest::Yes,

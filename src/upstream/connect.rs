@@ -12,18 +12,18 @@ use super::Upstreams;
 use super::dialogue::{Dialogue, LoginError, Purpose};
 use super::discovery::DiscoveryError;
 use super::id::Introduction;
-pub use super::login::{Connected, Login, Progress};
-use super::login::{Way, within};
+pub use super::login::{Connected, LoginStage, UpstreamLogin};
+use super::login::{ConnectionTarget, within};
 use super::login_progress::LoginProgress;
 use super::mechanism::Hints;
-use super::originating::Origin;
+use super::originating::ClientOrigin;
 use super::permit::Permit;
-use super::refusal::{Refusal, classify_bye};
+use super::refusal::{LoginRefusal, classify_bye};
 use super::route::{Endpoint, Target};
 use super::{dial, proxy_header};
 use crate::config::Security;
 use crate::credentials::Credentials;
-use crate::parser::reader::TooLong;
+use crate::parser::reader::ResponseTooLong;
 use crate::tls::stream::{self, Stream};
 use crate::trace::Transcript;
 
@@ -91,7 +91,7 @@ impl ConnectError {
     fn is_cut_off(&self) -> bool {
         match self {
             Self::Broken(_) => true,
-            Self::Login(LoginError::Bye(words)) => classify_bye(words) == Refusal::Unclear,
+            Self::Login(LoginError::Bye(words)) => classify_bye(words) == LoginRefusal::Unclear,
             _ => false,
         }
     }
@@ -128,14 +128,14 @@ fn in_words(error: &io::Error) -> String {
     }
 }
 
-impl From<TooLong> for ConnectError {
-    fn from(_: TooLong) -> Self {
+impl From<ResponseTooLong> for ConnectError {
+    fn from(_: ResponseTooLong) -> Self {
         Self::TooMuch
     }
 }
 
 /// How to log in.
-pub struct Attempt<'a> {
+pub struct LoginRequest<'a> {
     /// Where.
     pub target: &'a Target,
     /// What is needed to get there.
@@ -145,7 +145,7 @@ pub struct Attempt<'a> {
     /// What for.
     pub purpose: Purpose,
     /// On whose behalf; `None` for a session of deltapush's own.
-    pub origin: Option<Origin>,
+    pub origin: Option<ClientOrigin>,
     /// Who the client says that it is.
     pub introduction: Introduction,
     /// Whose leave it takes; `None` where failed logins are not counted.
@@ -191,7 +191,7 @@ async fn greeting(
     if let Some(version) = target.terms.proxy_protocol {
         tcp.write_all(&proxy_header::header(version, None)).await.map_err(ConnectError::Broken)?;
     }
-    let way = Way { target, upstreams, server: server.clone() };
+    let way = ConnectionTarget { target, upstreams, server: server.clone() };
     let mut stream = match server.security {
         Security::Tls => way.handshake(tcp).await?,
         Security::StartTls | Security::Plain => Stream::Plain(tcp),
@@ -209,29 +209,29 @@ async fn greeting(
 }
 
 /// Why one server could not be logged in to.
-struct Failed {
+struct ServerFailure {
     error: ConnectError,
     /// Others are not to be tried.
     is_final: bool,
 }
 
-impl Failed {
+impl ServerFailure {
     /// Before anything was said that must not be said twice.
     fn before(error: ConnectError) -> Self {
         Self { error, is_final: false }
     }
 }
 
-impl<'a> Attempt<'a> {
+impl<'a> LoginRequest<'a> {
     /// Connects and logs in. Cancelling it closes the connection.
     ///
     /// # Errors
     /// [`ConnectError`], which says whose fault it was.
     pub async fn connect(self, transcript: Option<&mut (dyn Transcript + Send)>) -> Result<Connected, ConnectError> {
         match self.begin(transcript).await? {
-            Progress::LoggedIn(connected) => Ok(*connected),
+            LoginStage::LoggedIn(connected) => Ok(*connected),
             // The dialogue hands a challenge on only where there is a client.
-            Progress::Challenge { .. } => Err(ConnectError::TooMuch),
+            LoginStage::Challenge { .. } => Err(ConnectError::TooMuch),
         }
     }
 
@@ -239,7 +239,7 @@ impl<'a> Attempt<'a> {
     ///
     /// # Errors
     /// [`ConnectError`], which says whose fault it was.
-    pub async fn begin(self, transcript: Option<&mut (dyn Transcript + Send)>) -> Result<Progress<'a>, ConnectError> {
+    pub async fn begin(self, transcript: Option<&mut (dyn Transcript + Send)>) -> Result<LoginStage<'a>, ConnectError> {
         let time = self.upstreams.time;
         let progress = Arc::<LoginProgress>::default();
         let ended = within(time, self.connect_unbounded(transcript, &progress)).await;
@@ -252,7 +252,7 @@ impl<'a> Attempt<'a> {
         self,
         mut transcript: Option<&mut (dyn Transcript + Send)>,
         progress: &Arc<LoginProgress>,
-    ) -> Result<Progress<'a>, ConnectError> {
+    ) -> Result<LoginStage<'a>, ConnectError> {
         let servers = self.upstreams.servers(self.target).await?;
         let mut failure = None;
         let count = servers.len().min(MAX_SERVERS);
@@ -260,8 +260,8 @@ impl<'a> Attempt<'a> {
             let is_last = number.saturating_add(1) == count;
             match self.connect_to(server, is_last, &mut transcript, progress).await {
                 Ok(progress) => return Ok(progress),
-                Err(Failed { error, is_final: true }) => return Err(error),
-                Err(Failed { error, is_final: false }) => failure = Some(error),
+                Err(ServerFailure { error, is_final: true }) => return Err(error),
+                Err(ServerFailure { error, is_final: false }) => failure = Some(error),
             }
         }
         self.upstreams.doubt(self.target).await;
@@ -274,18 +274,19 @@ impl<'a> Attempt<'a> {
         is_last: bool,
         transcript: &mut Option<&mut (dyn Transcript + Send)>,
         progress: &Arc<LoginProgress>,
-    ) -> Result<Progress<'a>, Failed> {
+    ) -> Result<LoginStage<'a>, ServerFailure> {
         let found = self.upstreams.dns.addresses(&server.host, self.target.reach).await;
-        let addresses = found.map_err(|error| Failed::before(ConnectError::Unreachable(error.into())))?;
+        let addresses = found.map_err(|error| ServerFailure::before(ConnectError::Unreachable(error.into())))?;
         let mut candidates = dial::interleaved(&addresses, server.port);
         self.upstreams.late.sort(&mut candidates);
         let all = candidates.clone();
         let preferred = self.upstreams.methods.find(server, self.credentials.kind, Instant::now());
         let mut hints = Hints { preferred, refused: Vec::new() };
         loop {
-            let tcp =
-                dial::race(&mut candidates).await.map_err(|error| Failed::before(ConnectError::Unreachable(error)))?;
-            let address = tcp.peer_addr().map_err(|error| Failed::before(ConnectError::Broken(error)))?;
+            let tcp = dial::race(&mut candidates)
+                .await
+                .map_err(|error| ServerFailure::before(ConnectError::Unreachable(error)))?;
+            let address = tcp.peer_addr().map_err(|error| ServerFailure::before(ConnectError::Broken(error)))?;
             let shown = transcript.as_mut().map(|transcript| &mut **transcript as &mut (dyn Transcript + Send));
             let mut session = Box::pin(self.session(tcp, server, shown, &hints, progress));
             let patience = if candidates.is_empty() && is_last { None } else { Some(self.upstreams.time.min(ATTEMPT)) };
@@ -317,9 +318,9 @@ impl<'a> Attempt<'a> {
                 hints = Hints { preferred: None, refused };
                 candidates = all.clone();
             } else if progress.has_committed() || !error.is_about_the_way() {
-                return Err(Failed { error, is_final: true });
+                return Err(ServerFailure { error, is_final: true });
             } else if candidates.is_empty() {
-                return Err(Failed::before(error));
+                return Err(ServerFailure::before(error));
             }
         }
     }
@@ -331,7 +332,7 @@ impl<'a> Attempt<'a> {
         transcript: Option<&mut (dyn Transcript + Send)>,
         hints: &Hints,
         progress: &Arc<LoginProgress>,
-    ) -> Result<Progress<'a>, ConnectError> {
+    ) -> Result<LoginStage<'a>, ConnectError> {
         stream::prepare(&tcp).map_err(ConnectError::Unreachable)?;
         // A further connection for the next method is part of the same login.
         if let Some(permit) = self.permit.filter(|_| hints.refused.is_empty()) {
@@ -344,7 +345,7 @@ impl<'a> Attempt<'a> {
             let header = proxy_header::header(version, self.origin.as_ref());
             tcp.write_all(&header).await.map_err(ConnectError::Broken)?;
         }
-        let way = Way { target: self.target, upstreams: self.upstreams, server: server.clone() };
+        let way = ConnectionTarget { target: self.target, upstreams: self.upstreams, server: server.clone() };
         let stream = match server.security {
             Security::Tls => way.handshake(tcp).await?,
             Security::StartTls | Security::Plain => Stream::Plain(tcp),
@@ -352,7 +353,7 @@ impl<'a> Attempt<'a> {
         let dialogue =
             Dialogue::new(self.credentials.clone(), server.security, self.purpose).introducing(self.introduction());
         let dialogue = dialogue.with_hints(hints.clone());
-        Login::new(way, stream, dialogue, self.credentials.kind, Arc::clone(progress))
+        UpstreamLogin::new(way, stream, dialogue, self.credentials.kind, Arc::clone(progress))
             .go_on(transcript, self.permit)
             .await
     }

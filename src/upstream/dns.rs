@@ -94,25 +94,25 @@ pub struct Srv {
 }
 
 /// The resolver.
-pub struct Dns {
+pub struct DnsResolver {
     server: Option<SocketAddr>,
-    current: Mutex<Option<Current>>,
+    current: Mutex<Option<CurrentResolver>>,
     places: Semaphore,
 }
 
-struct Current {
+struct CurrentResolver {
     resolver: TokioResolver,
     files: [Option<SystemTime>; 2],
     looked: Instant,
 }
 
-impl fmt::Debug for Dns {
+impl fmt::Debug for DnsResolver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Dns").field("server", &self.server).finish_non_exhaustive()
     }
 }
 
-impl Dns {
+impl DnsResolver {
     /// A resolver that asks `server`, or those of the system; `/etc/hosts` goes before either.
     #[must_use]
     pub fn new(server: Option<SocketAddr>) -> Self {
@@ -200,7 +200,7 @@ impl Dns {
             return Ok(current.resolver.clone());
         }
         let resolver = self.build()?;
-        *current = Some(Current { resolver: resolver.clone(), files, looked: Instant::now() });
+        *current = Some(CurrentResolver { resolver: resolver.clone(), files, looked: Instant::now() });
         Ok(resolver)
     }
 
@@ -247,7 +247,7 @@ fn refused(error: NetError, what: &'static str, name: &str) -> DnsError {
 #[derive(Debug, Clone)]
 pub struct HttpDns {
     /// The resolver.
-    pub dns: Arc<Dns>,
+    pub dns: Arc<DnsResolver>,
     /// Where names may lead.
     pub reach: Reach,
 }
@@ -269,7 +269,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_needs_no_look_up_and_is_filtered_all_the_same() {
-        let dns = Dns::new(Some("127.0.0.1:9".parse().unwrap()));
+        let dns = DnsResolver::new(Some("127.0.0.1:9".parse().unwrap()));
         let here = ["127.0.0.1".parse::<IpAddr>().unwrap()];
         assert_eq!(dns.addresses("127.0.0.1", Reach::Anywhere).await.unwrap(), here);
         assert!(matches!(dns.addresses("127.0.0.1", Reach::PublicOnly).await, Err(DnsError::NotPublic { .. })));
@@ -278,7 +278,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_hosts_file_counts() {
-        let dns = Dns::new(Some("127.0.0.1:9".parse().unwrap()));
+        let dns = DnsResolver::new(Some("127.0.0.1:9".parse().unwrap()));
         assert!(dns.addresses("localhost", Reach::Anywhere).await.unwrap().iter().all(IpAddr::is_loopback));
         assert!(matches!(dns.addresses("localhost", Reach::PublicOnly).await, Err(DnsError::NotPublic { .. })));
     }

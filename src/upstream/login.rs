@@ -10,11 +10,11 @@ use tokio::time::timeout;
 
 use super::Upstreams;
 use super::connect::ConnectError;
-use super::dialogue::{Dialogue, LoggedIn, Said, Step};
+use super::dialogue::{Dialogue, DialogueStep, LoggedIn, OutgoingLine};
 use super::login_progress::LoginProgress;
 use super::permit::Permit;
 use super::route::{Endpoint, Target};
-use crate::credentials::Kind;
+use crate::credentials::CredentialKind;
 use crate::parser::reader::ResponseReader;
 use crate::secret::Secret;
 use crate::tls::stream::{self, Stream, TlsStream};
@@ -41,13 +41,13 @@ pub struct Connected {
 }
 
 /// Where a connection leads, and what is needed for its TLS.
-pub(super) struct Way<'a> {
+pub(super) struct ConnectionTarget<'a> {
     pub(super) target: &'a Target,
     pub(super) upstreams: &'a Upstreams,
     pub(super) server: Endpoint,
 }
 
-impl Way<'_> {
+impl ConnectionTarget<'_> {
     pub(super) async fn handshake(&self, tcp: TcpStream) -> Result<Stream, ConnectError> {
         let name = self.server.server_name().map_err(|error| ConnectError::Tls(io::Error::other(error)))?;
         let config = Arc::clone(self.upstreams.tls.get(&self.target.terms.trust));
@@ -56,7 +56,7 @@ impl Way<'_> {
 }
 
 /// How far a login has come.
-pub enum Progress<'a> {
+pub enum LoginStage<'a> {
     /// All the way.
     LoggedIn(Box<Connected>),
     /// The server has a challenge for the client, in base64.
@@ -64,29 +64,29 @@ pub enum Progress<'a> {
         /// The challenge.
         challenge: Vec<u8>,
         /// What takes the client's answer.
-        login: Box<Login<'a>>,
+        login: Box<UpstreamLogin<'a>>,
     },
 }
 
 /// A login under way.
-pub struct Login<'a> {
-    way: Way<'a>,
+pub struct UpstreamLogin<'a> {
+    way: ConnectionTarget<'a>,
     stream: Stream,
     dialogue: Dialogue,
     reader: ResponseReader,
     received: Vec<u8>,
     /// How many were read.
     responses: usize,
-    kind: Kind,
+    kind: CredentialKind,
     progress: Arc<LoginProgress>,
 }
 
-impl<'a> Login<'a> {
+impl<'a> UpstreamLogin<'a> {
     pub(super) fn new(
-        way: Way<'a>,
+        way: ConnectionTarget<'a>,
         stream: Stream,
         dialogue: Dialogue,
-        kind: Kind,
+        kind: CredentialKind,
         progress: Arc<LoginProgress>,
     ) -> Self {
         let reader = ResponseReader::new(MAX_RESPONSE);
@@ -101,7 +101,7 @@ impl<'a> Login<'a> {
         mut self,
         response: &Secret,
         mut transcript: Option<&mut (dyn Transcript + Send)>,
-    ) -> Result<Progress<'a>, ConnectError> {
+    ) -> Result<LoginStage<'a>, ConnectError> {
         let progress = Arc::clone(&self.progress);
         let ended = within(self.way.upstreams.time, async move {
             let answer = self.dialogue.client_responds(response);
@@ -117,7 +117,7 @@ impl<'a> Login<'a> {
         mut self,
         mut transcript: Option<&mut (dyn Transcript + Send)>,
         permit: Option<&dyn Permit>,
-    ) -> Result<Progress<'a>, ConnectError> {
+    ) -> Result<LoginStage<'a>, ConnectError> {
         while self.responses < MAX_RESPONSES {
             self.responses = self.responses.saturating_add(1);
             let response = next_response(&mut self.stream, &mut self.reader, &mut self.received).await?;
@@ -127,7 +127,7 @@ impl<'a> Login<'a> {
             let step = self.dialogue.response(&response);
             self.progress.record(&self.dialogue);
             let mut step = step?;
-            if let Some(Step::StartTls) = step {
+            if let Some(DialogueStep::StartTls) = step {
                 if !self.received.is_empty() {
                     return Err(ConnectError::Injected);
                 }
@@ -136,22 +136,22 @@ impl<'a> Login<'a> {
                 step = Some(self.dialogue.secured());
             }
             match step {
-                Some(Step::Send(line)) => {
+                Some(DialogueStep::Send(line)) => {
                     if let Err(error) = self.say(&line, &mut transcript, permit).await {
                         return Err(Box::pin(self.last_words(error, transcript)).await);
                     }
                 }
-                Some(Step::LoggedIn(logged_in)) => {
+                Some(DialogueStep::LoggedIn(logged_in)) => {
                     if let Some(method) = self.dialogue.learned() {
                         self.way.upstreams.methods.note(&self.way.server, self.kind, method, Instant::now());
                     }
                     let Self { stream, received: rest, .. } = self;
-                    return Ok(Progress::LoggedIn(Box::new(Connected { stream, logged_in, rest })));
+                    return Ok(LoginStage::LoggedIn(Box::new(Connected { stream, logged_in, rest })));
                 }
-                Some(Step::Challenge(challenge)) => {
-                    return Ok(Progress::Challenge { challenge, login: Box::new(self) });
+                Some(DialogueStep::Challenge(challenge)) => {
+                    return Ok(LoginStage::Challenge { challenge, login: Box::new(self) });
                 }
-                Some(Step::StartTls) | None => {}
+                Some(DialogueStep::StartTls) | None => {}
             }
         }
         Err(ConnectError::TooMuch)
@@ -181,7 +181,7 @@ impl<'a> Login<'a> {
 
     async fn say(
         &mut self,
-        line: &Said,
+        line: &OutgoingLine,
         transcript: &mut Option<&mut (dyn Transcript + Send)>,
         permit: Option<&dyn Permit>,
     ) -> Result<(), ConnectError> {

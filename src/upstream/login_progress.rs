@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::dialogue::Dialogue;
-use super::mechanism::Way;
+use super::mechanism::LoginMethod;
 
 /// The facts.
 #[derive(Debug, Default)]
@@ -16,7 +16,7 @@ pub(super) struct LoginProgress {
 #[derive(Debug, Default)]
 struct Notes {
     complaint: Option<String>,
-    refused: Option<Vec<Way>>,
+    refused: Option<Vec<LoginMethod>>,
 }
 
 impl LoginProgress {
@@ -43,7 +43,7 @@ impl LoginProgress {
     }
 
     /// The methods to leave out in a new connection ([`Dialogue::refused_methods`]), if one is worth it. Taken once.
-    pub(super) fn take_refused(&self) -> Option<Vec<Way>> {
+    pub(super) fn take_refused(&self) -> Option<Vec<LoginMethod>> {
         self.notes().refused.take()
     }
 

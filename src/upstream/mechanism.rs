@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 
 use super::dialogue::{Capabilities, LoginError};
 use crate::credentials::Mechanism;
-use crate::credentials::{Credentials, Kind};
+use crate::credentials::{CredentialKind, Credentials};
 use crate::parser::quote::{is_quotable, push_quoted};
 use crate::parser::sasl::encoded_name;
 
@@ -22,7 +22,7 @@ const MAX_NAMED: usize = 10;
 
 /// A way to log in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
+pub(super) enum LoginMethod {
     /// The LOGIN command.
     Login,
     /// AUTHENTICATE.
@@ -34,7 +34,7 @@ pub(super) enum Way {
     },
 }
 
-impl Way {
+impl LoginMethod {
     /// The mechanism; `None` for the LOGIN command.
     pub(super) fn mechanism(self) -> Option<Mechanism> {
         match self {
@@ -48,9 +48,9 @@ impl Way {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Hints {
     /// The method that worked there before: tried first.
-    pub(super) preferred: Option<Way>,
+    pub(super) preferred: Option<LoginMethod>,
     /// Methods that were refused in this login: left out.
-    pub(super) refused: Vec<Way>,
+    pub(super) refused: Vec<LoginMethod>,
 }
 
 /// The login methods for a server that offers `capabilities`, in the order in which they are tried. Never empty.
@@ -61,7 +61,7 @@ pub(super) fn methods(
     credentials: &Credentials,
     capabilities: &Capabilities,
     hints: &Hints,
-) -> Result<Vec<Way>, LoginError> {
+) -> Result<Vec<LoginMethod>, LoginError> {
     let mut methods = listed(credentials, capabilities);
     if let Some(at) = hints.preferred.and_then(|preferred| methods.iter().position(|method| *method == preferred)) {
         methods.rotate_left(at);
@@ -73,9 +73,9 @@ pub(super) fn methods(
     Ok(methods)
 }
 
-fn listed(credentials: &Credentials, capabilities: &Capabilities) -> Vec<Way> {
+fn listed(credentials: &Credentials, capabilities: &Capabilities) -> Vec<LoginMethod> {
     let offers = |mechanism: &Mechanism| capabilities.has(&format!("AUTH={}", mechanism.name()));
-    let sasl = |wanted: &[Mechanism]| -> Vec<Way> {
+    let sasl = |wanted: &[Mechanism]| -> Vec<LoginMethod> {
         wanted
             .iter()
             .filter(|mechanism| offers(mechanism))
@@ -84,9 +84,9 @@ fn listed(credentials: &Credentials, capabilities: &Capabilities) -> Vec<Way> {
     };
     match credentials.kind {
         // Only PLAIN has an authorization identity.
-        Kind::Password if credentials.authorization.is_some() => sasl(&[Mechanism::Plain]),
-        Kind::Password => {
-            let login = Some(Way::Login).filter(|_| !capabilities.has("LOGINDISABLED"));
+        CredentialKind::Password if credentials.authorization.is_some() => sasl(&[Mechanism::Plain]),
+        CredentialKind::Password => {
+            let login = Some(LoginMethod::Login).filter(|_| !capabilities.has("LOGINDISABLED"));
             let plain = sasl(&[Mechanism::Plain]);
             let auth_login = sasl(&[Mechanism::Login]);
             // LOGIN is one round trip where PLAIN would be two. Otherwise PLAIN goes first: its strings are UTF-8 by definition.
@@ -100,8 +100,8 @@ fn listed(credentials: &Credentials, capabilities: &Capabilities) -> Vec<Way> {
             }
         }
         // Who has both had XOAUTH2 first.
-        Kind::Token => sasl(&[Mechanism::XOAuth2, Mechanism::OAuthBearer]),
-        Kind::Exchange(mechanism) => sasl(&[mechanism]),
+        CredentialKind::Token => sasl(&[Mechanism::XOAuth2, Mechanism::OAuthBearer]),
+        CredentialKind::Exchange(mechanism) => sasl(&[mechanism]),
     }
 }
 
@@ -110,12 +110,12 @@ fn forms(
     mechanism: Mechanism,
     credentials: &Credentials,
     capabilities: &Capabilities,
-) -> impl Iterator<Item = Way> + use<> {
+) -> impl Iterator<Item = LoginMethod> + use<> {
     // The first prompt of LOGIN is a question of the server's.
     let can_begin = mechanism != Mechanism::Login && capabilities.has("SASL-IR");
     let fits = messages(credentials, mechanism).first().is_some_and(|first| first.len() <= MAX_INITIAL);
-    let initial = Some(Way::Sasl { mechanism, initial: true }).filter(|_| can_begin && fits);
-    initial.into_iter().chain([Way::Sasl { mechanism, initial: false }])
+    let initial = Some(LoginMethod::Sasl { mechanism, initial: true }).filter(|_| can_begin && fits);
+    initial.into_iter().chain([LoginMethod::Sasl { mechanism, initial: false }])
 }
 
 /// Whether LOGIN says the same as PLAIN, in one line.
@@ -130,11 +130,13 @@ fn can_use_login_line(credentials: &Credentials, capabilities: &Capabilities) ->
 /// What the client could use instead, in words.
 fn offered(credentials: &Credentials, capabilities: &Capabilities) -> String {
     let what = match credentials.kind {
-        Kind::Password if credentials.authorization.is_some() => "no AUTH=PLAIN, which another's mailbox needs",
-        Kind::Password => "no login with a password that is sent as it is",
-        Kind::Token => "no login with an access token",
-        Kind::Exchange(Mechanism::ScramSha1) => "no AUTH=SCRAM-SHA-1",
-        Kind::Exchange(_) => "no AUTH=SCRAM-SHA-256",
+        CredentialKind::Password if credentials.authorization.is_some() => {
+            "no AUTH=PLAIN, which another's mailbox needs"
+        }
+        CredentialKind::Password => "no login with a password that is sent as it is",
+        CredentialKind::Token => "no login with an access token",
+        CredentialKind::Exchange(Mechanism::ScramSha1) => "no AUTH=SCRAM-SHA-1",
+        CredentialKind::Exchange(_) => "no AUTH=SCRAM-SHA-256",
     };
     let login = Some("LOGIN".to_owned()).filter(|_| !capabilities.has("LOGINDISABLED"));
     let mechanisms =
@@ -206,22 +208,22 @@ mod tests {
         Capabilities::from_names(list.as_bytes().split(|byte| *byte == b' '))
     }
 
-    fn way(credentials: &Credentials, list: &str) -> Result<Way, String> {
+    fn way(credentials: &Credentials, list: &str) -> Result<LoginMethod, String> {
         let methods = methods(credentials, &capabilities(list), &Hints::default());
         methods.map(|methods| methods[0]).map_err(|error| error.to_string())
     }
 
-    fn sasl(mechanism: Mechanism, initial: bool) -> Result<Way, String> {
-        Ok(Way::Sasl { mechanism, initial })
+    fn sasl(mechanism: Mechanism, initial: bool) -> Result<LoginMethod, String> {
+        Ok(LoginMethod::Sasl { mechanism, initial })
     }
 
     #[test]
     fn a_password_goes_wherever_one_is_taken() {
         let password = Credentials::new("u", "p");
-        assert_eq!(way(&password, "IMAP4rev1"), Ok(Way::Login));
-        assert_eq!(way(&password, "AUTH=LOGIN SASL-IR"), Ok(Way::Login));
+        assert_eq!(way(&password, "IMAP4rev1"), Ok(LoginMethod::Login));
+        assert_eq!(way(&password, "AUTH=LOGIN SASL-IR"), Ok(LoginMethod::Login));
         assert_eq!(way(&password, "AUTH=LOGIN AUTH=PLAIN SASL-IR"), sasl(Mechanism::Plain, true));
-        assert_eq!(way(&password, "AUTH=LOGIN AUTH=PLAIN"), Ok(Way::Login), "a round trip less");
+        assert_eq!(way(&password, "AUTH=LOGIN AUTH=PLAIN"), Ok(LoginMethod::Login), "a round trip less");
         assert_eq!(way(&password, "LOGINDISABLED AUTH=PLAIN"), sasl(Mechanism::Plain, false));
         assert_eq!(way(&Credentials::new("u", "pä"), "AUTH=PLAIN"), sasl(Mechanism::Plain, false));
         assert_eq!(way(&password, "LOGINDISABLED AUTH=PLAIN SASL-IR"), sasl(Mechanism::Plain, true));
@@ -244,9 +246,11 @@ mod tests {
     fn methods_have_an_order_and_experience_changes_it() {
         let password = Credentials::new("u", "p");
         let order = |credentials: &Credentials, list: &str, hints: &Hints| {
-            let shown = |method: Way| match method {
-                Way::Login => "login".to_owned(),
-                Way::Sasl { mechanism, initial } => format!("{}{}", mechanism.name(), if initial { "+" } else { "" }),
+            let shown = |method: LoginMethod| match method {
+                LoginMethod::Login => "login".to_owned(),
+                LoginMethod::Sasl { mechanism, initial } => {
+                    format!("{}{}", mechanism.name(), if initial { "+" } else { "" })
+                }
             };
             let methods = methods(credentials, &capabilities(list), hints).unwrap();
             methods.into_iter().map(shown).collect::<Vec<_>>().join(" ")
@@ -261,10 +265,10 @@ mod tests {
         assert_eq!(order(&token, both, &none), "XOAUTH2+ XOAUTH2 OAUTHBEARER+ OAUTHBEARER");
         let scram = Credentials::exchange(Mechanism::ScramSha256, "u", "n,,n=u,r=x");
         assert_eq!(order(&scram, "AUTH=SCRAM-SHA-256 AUTH=PLAIN SASL-IR", &none), "SCRAM-SHA-256+ SCRAM-SHA-256");
-        let login = Hints { preferred: Some(Way::Login), refused: vec![] };
+        let login = Hints { preferred: Some(LoginMethod::Login), refused: vec![] };
         assert_eq!(order(&password, "AUTH=PLAIN SASL-IR", &login), "login PLAIN+ PLAIN");
         assert_eq!(order(&password, "AUTH=PLAIN LOGINDISABLED", &login), "PLAIN", "not listed any more");
-        let refused = vec![Way::Sasl { mechanism: Mechanism::Plain, initial: true }];
+        let refused = vec![LoginMethod::Sasl { mechanism: Mechanism::Plain, initial: true }];
         let hints = Hints { preferred: None, refused };
         assert_eq!(order(&password, "AUTH=PLAIN SASL-IR", &hints), "PLAIN login");
     }

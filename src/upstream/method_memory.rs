@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::mechanism::Way;
+use super::mechanism::LoginMethod;
 use super::route::Endpoint;
-use crate::credentials::Kind;
+use crate::credentials::CredentialKind;
 
 /// Servers that are remembered.
 const MAX_SERVERS: usize = 1024;
@@ -16,22 +16,22 @@ const MAX_SERVERS: usize = 1024;
 const LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
 /// A server and the kind of credentials.
-type Key = (Arc<str>, u16, Kind);
+type MethodKey = (Arc<str>, u16, CredentialKind);
 
 /// The memory.
 #[derive(Debug, Default)]
-pub struct MethodMemory(Mutex<HashMap<Key, (Way, Instant)>>);
+pub struct MethodMemory(Mutex<HashMap<MethodKey, (LoginMethod, Instant)>>);
 
 impl MethodMemory {
     /// The method that worked before.
-    pub(super) fn find(&self, server: &Endpoint, kind: Kind, now: Instant) -> Option<Way> {
+    pub(super) fn find(&self, server: &Endpoint, kind: CredentialKind, now: Instant) -> Option<LoginMethod> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (method, since) = known.get(&key(server, kind))?;
         (now.saturating_duration_since(*since) < LIFETIME).then_some(*method)
     }
 
     /// Remembers that `method` worked after another one was refused. Evicts the oldest entry when the map is full.
-    pub(super) fn note(&self, server: &Endpoint, kind: Kind, method: Way, now: Instant) {
+    pub(super) fn note(&self, server: &Endpoint, kind: CredentialKind, method: LoginMethod, now: Instant) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let key = key(server, kind);
         if known.len() >= MAX_SERVERS && !known.contains_key(&key) {
@@ -42,7 +42,7 @@ impl MethodMemory {
     }
 }
 
-fn key(server: &Endpoint, kind: Kind) -> Key {
+fn key(server: &Endpoint, kind: CredentialKind) -> MethodKey {
     (Arc::clone(&server.host), server.port, kind)
 }
 
@@ -59,21 +59,26 @@ mod tests {
     #[test]
     fn entries_expire_and_are_of_one_server_and_kind() {
         let (memory, now) = (MethodMemory::default(), Instant::now());
-        memory.note(&server(1), Kind::Password, Way::Login, now);
-        assert_eq!(memory.find(&server(1), Kind::Password, now), Some(Way::Login));
-        assert_eq!(memory.find(&server(2), Kind::Password, now), None);
-        assert_eq!(memory.find(&server(1), Kind::Token, now), None);
-        assert_eq!(memory.find(&server(1), Kind::Password, now + LIFETIME), None);
+        memory.note(&server(1), CredentialKind::Password, LoginMethod::Login, now);
+        assert_eq!(memory.find(&server(1), CredentialKind::Password, now), Some(LoginMethod::Login));
+        assert_eq!(memory.find(&server(2), CredentialKind::Password, now), None);
+        assert_eq!(memory.find(&server(1), CredentialKind::Token, now), None);
+        assert_eq!(memory.find(&server(1), CredentialKind::Password, now + LIFETIME), None);
     }
 
     #[test]
     fn map_is_bounded() {
         let (memory, now) = (MethodMemory::default(), Instant::now());
         for number in 0..MAX_SERVERS + 10 {
-            memory.note(&server(number), Kind::Password, Way::Login, now + Duration::from_millis(number as u64));
+            memory.note(
+                &server(number),
+                CredentialKind::Password,
+                LoginMethod::Login,
+                now + Duration::from_millis(number as u64),
+            );
         }
         assert_eq!(memory.0.lock().unwrap().len(), MAX_SERVERS);
-        assert_eq!(memory.find(&server(9), Kind::Password, now), None);
-        assert!(memory.find(&server(10), Kind::Password, now).is_some());
+        assert_eq!(memory.find(&server(9), CredentialKind::Password, now), None);
+        assert!(memory.find(&server(10), CredentialKind::Password, now).is_some());
     }
 }

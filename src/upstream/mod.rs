@@ -36,7 +36,7 @@ pub struct Upstreams {
     /// How long a connection with its login may take.
     pub time: Duration,
     /// Finding their addresses.
-    pub dns: Arc<dns::Dns>,
+    pub dns: Arc<dns::DnsResolver>,
     /// Finding the servers of domains.
     pub discovery: Arc<discovery::Discovery>,
     /// Addresses that are tried last.
@@ -55,7 +55,7 @@ impl Upstreams {
             routes: route::Routes::new(&config.routes),
             tls: ClientConfigs::new(&config.routes)?,
             time: config.limits.upstream_time,
-            dns: Arc::new(dns::Dns::new(config.dns.server)),
+            dns: Arc::new(dns::DnsResolver::new(config.dns.server)),
             discovery: Arc::default(),
             late: Arc::default(),
             methods: Arc::default(),

@@ -7,14 +7,14 @@ use crate::parser::id::Field;
 
 /// A client's connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Origin {
+pub struct ClientOrigin {
     /// The client's real address and port.
     pub client: SocketAddr,
     /// Where it connected.
     pub connected: SocketAddr,
 }
 
-impl Origin {
+impl ClientOrigin {
     /// The fields of ID (RFC 2971) in Dovecot's words.
     #[must_use]
     pub fn id_fields(&self) -> [Field; 4] {
@@ -34,7 +34,7 @@ mod tests {
 
     #[test]
     fn mapped_addresses_are_told_as_ipv4() {
-        let origin = Origin {
+        let origin = ClientOrigin {
             client: "[::ffff:192.0.2.1]:5000".parse().unwrap(),
             connected: "[2001:db8::1]:993".parse().unwrap(),
         };

@@ -36,7 +36,7 @@ pub async fn capabilities(
     reach: Reach,
 ) -> Result<Capabilities, ConnectError> {
     bounded(async {
-        let look = Look { upstreams, server, trust };
+        let look = ProbeSession { upstreams, server, trust };
         let mut tcp = look.connect(reach).await?;
         if server.security == Security::Tls {
             return ask(&mut look.secure(tcp).await?, true).await;
@@ -60,13 +60,13 @@ pub async fn first_submission(upstreams: &Upstreams, target: &Target, candidates
     let looks = candidates.iter().cloned().map(|candidate| async move {
         let host: Arc<str> = candidate.host.as_str().into();
         let server = Endpoint { identity: Arc::clone(&host), host, port: candidate.port, security: candidate.security };
-        is_submission(Look { upstreams, server: &server, trust: &target.terms.trust }, target.reach).await
+        is_submission(ProbeSession { upstreams, server: &server, trust: &target.terms.trust }, target.reach).await
     });
     let there = join_all(looks).await;
     candidates.iter().zip(there).find_map(|(candidate, is_there)| is_there.then(|| candidate.clone()))
 }
 
-async fn is_submission(look: Look<'_>, reach: Reach) -> bool {
+async fn is_submission(look: ProbeSession<'_>, reach: Reach) -> bool {
     let there = bounded(async {
         let mut tcp = look.connect(reach).await?;
         if look.server.security == Security::Tls {
@@ -86,13 +86,13 @@ async fn bounded<T>(look: impl Future<Output = Result<T, ConnectError>>) -> Resu
     timeout(TIME, Box::pin(look)).await.unwrap_or(Err(ConnectError::TimedOut(TIME)))
 }
 
-struct Look<'a> {
+struct ProbeSession<'a> {
     upstreams: &'a Upstreams,
     server: &'a Endpoint,
     trust: &'a Trust,
 }
 
-impl Look<'_> {
+impl ProbeSession<'_> {
     async fn connect(&self, reach: Reach) -> Result<TcpStream, ConnectError> {
         let addresses = self.upstreams.dns.addresses(&self.server.host, reach).await;
         let addresses = addresses.map_err(|error| ConnectError::Unreachable(error.into()))?;

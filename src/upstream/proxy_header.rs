@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use super::originating::Origin;
+use super::originating::ClientOrigin;
 use crate::config::ProxyProtocol;
 
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
@@ -15,7 +15,7 @@ const TCP4: u8 = 0x11;
 const TCP6: u8 = 0x21;
 
 /// The header for a connection on behalf of `origin`, or of deltapush itself.
-pub(super) fn header(version: ProxyProtocol, origin: Option<&Origin>) -> Vec<u8> {
+pub(super) fn header(version: ProxyProtocol, origin: Option<&ClientOrigin>) -> Vec<u8> {
     let ends = origin.map(|origin| same_family(origin.client, origin.connected));
     match version {
         ProxyProtocol::V1 => match ends {
@@ -73,8 +73,8 @@ fn six(address: IpAddr) -> Ipv6Addr {
 mod tests {
     use super::*;
 
-    fn origin(client: &str, connected: &str) -> Origin {
-        Origin { client: client.parse().unwrap(), connected: connected.parse().unwrap() }
+    fn origin(client: &str, connected: &str) -> ClientOrigin {
+        ClientOrigin { client: client.parse().unwrap(), connected: connected.parse().unwrap() }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::parser::response::{self, Condition, Status};
 
 /// Why a login was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
+pub enum LoginRefusal {
     /// The credentials are not valid, or not any more.
     Credentials,
     /// There are too many sessions of this account: another client needs one.
@@ -23,80 +23,80 @@ pub enum Refusal {
 }
 
 /// Response codes that say it (RFC 5530, RFC 9051 section 7.1, and what Gmail and others send).
-const CODES: [(&str, Refusal); 13] = [
-    ("AUTHENTICATIONFAILED", Refusal::Credentials),
-    ("AUTHORIZATIONFAILED", Refusal::Credentials),
-    ("EXPIRED", Refusal::Credentials),
-    ("WEBALERT", Refusal::Credentials),
-    ("CONTACTADMIN", Refusal::Credentials),
-    ("LIMIT", Refusal::TooManySessions),
-    ("INUSE", Refusal::Temporary),
-    ("UNAVAILABLE", Refusal::Temporary),
-    ("OVERQUOTA", Refusal::Throttled),
-    ("THROTTLED", Refusal::Throttled),
-    ("SERVERBUG", Refusal::Temporary),
-    ("SYS/TEMP", Refusal::Temporary),
-    ("PRIVACYREQUIRED", Refusal::Credentials),
+const CODES: [(&str, LoginRefusal); 13] = [
+    ("AUTHENTICATIONFAILED", LoginRefusal::Credentials),
+    ("AUTHORIZATIONFAILED", LoginRefusal::Credentials),
+    ("EXPIRED", LoginRefusal::Credentials),
+    ("WEBALERT", LoginRefusal::Credentials),
+    ("CONTACTADMIN", LoginRefusal::Credentials),
+    ("LIMIT", LoginRefusal::TooManySessions),
+    ("INUSE", LoginRefusal::Temporary),
+    ("UNAVAILABLE", LoginRefusal::Temporary),
+    ("OVERQUOTA", LoginRefusal::Throttled),
+    ("THROTTLED", LoginRefusal::Throttled),
+    ("SERVERBUG", LoginRefusal::Temporary),
+    ("SYS/TEMP", LoginRefusal::Temporary),
+    ("PRIVACYREQUIRED", LoginRefusal::Credentials),
 ];
 
 /// Words that say it where no code does; the first that is found counts. What is about the moment for certain comes first, and
 /// "try again" late: servers say it of a wrong password too, and what is taken for a moment is counted as no failed login.
-const WORDS: [(&str, Refusal); 35] = [
-    ("enable imap", Refusal::Disabled),
-    ("not enabled for imap", Refusal::Disabled),
-    ("imap is disabled", Refusal::Disabled),
-    ("imap access is disabled", Refusal::Disabled),
-    ("imap disabled", Refusal::Disabled),
+const WORDS: [(&str, LoginRefusal); 35] = [
+    ("enable imap", LoginRefusal::Disabled),
+    ("not enabled for imap", LoginRefusal::Disabled),
+    ("imap is disabled", LoginRefusal::Disabled),
+    ("imap access is disabled", LoginRefusal::Disabled),
+    ("imap disabled", LoginRefusal::Disabled),
     // Of the tries, not of the sessions.
-    ("too many failed", Refusal::Throttled),
-    ("too many invalid", Refusal::Throttled),
-    ("too many incorrect", Refusal::Throttled),
-    ("too many unsuccessful", Refusal::Throttled),
-    ("too many", Refusal::TooManySessions),
-    ("maximum number", Refusal::TooManySessions),
-    ("connection limit", Refusal::TooManySessions),
-    ("simultaneous", Refusal::TooManySessions),
-    ("temporar", Refusal::Temporary),
-    ("unavailable", Refusal::Temporary),
-    ("internal error", Refusal::Temporary),
-    ("server error", Refusal::Temporary),
-    ("rate limit", Refusal::Throttled),
+    ("too many failed", LoginRefusal::Throttled),
+    ("too many invalid", LoginRefusal::Throttled),
+    ("too many incorrect", LoginRefusal::Throttled),
+    ("too many unsuccessful", LoginRefusal::Throttled),
+    ("too many", LoginRefusal::TooManySessions),
+    ("maximum number", LoginRefusal::TooManySessions),
+    ("connection limit", LoginRefusal::TooManySessions),
+    ("simultaneous", LoginRefusal::TooManySessions),
+    ("temporar", LoginRefusal::Temporary),
+    ("unavailable", LoginRefusal::Temporary),
+    ("internal error", LoginRefusal::Temporary),
+    ("server error", LoginRefusal::Temporary),
+    ("rate limit", LoginRefusal::Throttled),
     // Outlook: "Request is throttled. Suggested Backoff Time: 59995 milliseconds".
-    ("throttled", Refusal::Throttled),
+    ("throttled", LoginRefusal::Throttled),
     // Outlook, when what holds the mailbox cannot be reached.
-    ("not connected", Refusal::Temporary),
-    ("invalid credentials", Refusal::Credentials),
-    ("invalid password", Refusal::Credentials),
-    ("wrong password", Refusal::Credentials),
-    ("bad password", Refusal::Credentials),
-    ("invalid user", Refusal::Credentials),
-    ("invalid login", Refusal::Credentials),
-    ("incorrect", Refusal::Credentials),
-    ("try again later", Refusal::Temporary),
-    ("try again in", Refusal::Temporary),
-    ("your password", Refusal::Credentials),
-    ("or password", Refusal::Credentials),
-    ("and password", Refusal::Credentials),
-    ("check your", Refusal::Credentials),
-    ("try again", Refusal::Temporary),
-    ("authentication failed", Refusal::Credentials),
+    ("not connected", LoginRefusal::Temporary),
+    ("invalid credentials", LoginRefusal::Credentials),
+    ("invalid password", LoginRefusal::Credentials),
+    ("wrong password", LoginRefusal::Credentials),
+    ("bad password", LoginRefusal::Credentials),
+    ("invalid user", LoginRefusal::Credentials),
+    ("invalid login", LoginRefusal::Credentials),
+    ("incorrect", LoginRefusal::Credentials),
+    ("try again later", LoginRefusal::Temporary),
+    ("try again in", LoginRefusal::Temporary),
+    ("your password", LoginRefusal::Credentials),
+    ("or password", LoginRefusal::Credentials),
+    ("and password", LoginRefusal::Credentials),
+    ("check your", LoginRefusal::Credentials),
+    ("try again", LoginRefusal::Temporary),
+    ("authentication failed", LoginRefusal::Credentials),
 ];
 
 /// Reads the answer to a login without its tag (condition, code, text) and the untagged lines that came before it: some
 /// servers give the reason in an alert, and a bare NO after it.
 #[must_use]
-pub fn classify(answer: &[u8], untagged: &[u8]) -> Refusal {
+pub fn classify(answer: &[u8], untagged: &[u8]) -> LoginRefusal {
     let refusal = classify_line(&[b"* ", answer, b"\r\n"].concat());
-    if refusal != Refusal::Unclear {
+    if refusal != LoginRefusal::Unclear {
         return refusal;
     }
     let reasons = untagged.split_inclusive(|byte| *byte == b'\n').map(classify_line);
-    reasons.into_iter().find(|reason| *reason != Refusal::Unclear).unwrap_or(Refusal::Unclear)
+    reasons.into_iter().find(|reason| *reason != LoginRefusal::Unclear).unwrap_or(LoginRefusal::Unclear)
 }
 
 /// The same for the words with which a server closes the connection.
 #[must_use]
-pub fn classify_bye(words: &str) -> Refusal {
+pub fn classify_bye(words: &str) -> LoginRefusal {
     classify(format!("NO {words}").as_bytes(), b"")
 }
 
@@ -108,8 +108,8 @@ const FATAL_WORD: &[u8] = b"authentication";
 #[must_use]
 pub fn for_client(answer: Vec<u8>, untagged: Vec<u8>) -> (Vec<u8>, Vec<u8>) {
     match classify(&answer, &untagged) {
-        Refusal::Credentials | Refusal::Unclear => (answer, untagged),
-        Refusal::TooManySessions | Refusal::Temporary | Refusal::Throttled | Refusal::Disabled => {
+        LoginRefusal::Credentials | LoginRefusal::Unclear => (answer, untagged),
+        LoginRefusal::TooManySessions | LoginRefusal::Temporary | LoginRefusal::Throttled | LoginRefusal::Disabled => {
             let lines = untagged.split_inclusive(|byte| *byte == b'\n');
             (reworded(&answer, b"* ", b"\r\n"), lines.flat_map(|line| reworded(line, b"", b"")).collect())
         }
@@ -190,7 +190,7 @@ pub fn allows_next_method(answer: &[u8], untagged: &[u8], has_sent_secret: bool)
     if is_about_the_form(&status.human_text().to_lowercase()) {
         return true;
     }
-    let is_unclear = classify(answer, untagged) == Refusal::Unclear;
+    let is_unclear = classify(answer, untagged) == LoginRefusal::Unclear;
     is_unclear && (status.condition == Condition::Bad || !has_sent_secret)
 }
 
@@ -232,14 +232,14 @@ pub fn words(status: Status<'_>) -> String {
     words
 }
 
-fn classify_line(line: &[u8]) -> Refusal {
-    let Some(status) = response::status(line) else { return Refusal::Unclear };
+fn classify_line(line: &[u8]) -> LoginRefusal {
+    let Some(status) = response::status(line) else { return LoginRefusal::Unclear };
     if let Some((_, refusal)) = CODES.iter().find(|(code, _)| status.has_code(code)) {
         return *refusal;
     }
     let text = status.human_text().to_lowercase();
     let said = WORDS.iter().find(|(words, _)| text.contains(words));
-    said.map_or(Refusal::Unclear, |(_, refusal)| *refusal)
+    said.map_or(LoginRefusal::Unclear, |(_, refusal)| *refusal)
 }
 
 #[cfg(test)]
@@ -249,40 +249,40 @@ mod tests {
     #[test]
     fn a_moment_is_no_wrong_password() {
         let cases = [
-            ("NO [AUTHENTICATIONFAILED] try again later", Refusal::Credentials),
-            ("NO [ALERT] Invalid credentials (Failure)", Refusal::Credentials),
-            ("NO Incorrect username or password", Refusal::Credentials),
-            ("NO Wrong password, please try again", Refusal::Credentials),
-            ("NO Login failed. Check your user name and password and try again.", Refusal::Credentials),
-            ("NO Invalid user name or password, try again later", Refusal::Credentials),
-            ("NO Cannot verify your password now, try again later", Refusal::Temporary),
-            ("NO Too many invalid logon attempts.", Refusal::Throttled),
-            ("NO Too many failed logins, try again in 10 minutes", Refusal::Throttled),
-            ("NO LOGIN Server error - Please try again later", Refusal::Temporary),
-            ("BAD Request is throttled. Suggested Backoff Time: 59995 milliseconds", Refusal::Throttled),
-            ("NO Login failed, try again", Refusal::Temporary),
-            ("NO LOGIN failed.", Refusal::Unclear),
-            ("NO", Refusal::Unclear),
-            ("NO [ALERT] Too many simultaneous connections. (Failure)", Refusal::TooManySessions),
-            ("NO [LIMIT] Maximum number of connections from user+IP exceeded", Refusal::TooManySessions),
-            ("NO Maximum number of connections from user+IP exceeded", Refusal::TooManySessions),
-            ("NO [UNAVAILABLE] Temporary authentication failure.", Refusal::Temporary),
-            ("NO [INUSE] locked", Refusal::Temporary),
-            ("NO [ALERT] Your account is not enabled for IMAP use. (Failure)", Refusal::Disabled),
-            ("BAD [ALERT] Please enable IMAP access in your settings", Refusal::Disabled),
-            ("NO [OVERQUOTA] Account exceeded bandwidth limits", Refusal::Throttled),
-            ("BAD internal error", Refusal::Temporary),
-            ("BAD User is authenticated but not connected.", Refusal::Temporary),
+            ("NO [AUTHENTICATIONFAILED] try again later", LoginRefusal::Credentials),
+            ("NO [ALERT] Invalid credentials (Failure)", LoginRefusal::Credentials),
+            ("NO Incorrect username or password", LoginRefusal::Credentials),
+            ("NO Wrong password, please try again", LoginRefusal::Credentials),
+            ("NO Login failed. Check your user name and password and try again.", LoginRefusal::Credentials),
+            ("NO Invalid user name or password, try again later", LoginRefusal::Credentials),
+            ("NO Cannot verify your password now, try again later", LoginRefusal::Temporary),
+            ("NO Too many invalid logon attempts.", LoginRefusal::Throttled),
+            ("NO Too many failed logins, try again in 10 minutes", LoginRefusal::Throttled),
+            ("NO LOGIN Server error - Please try again later", LoginRefusal::Temporary),
+            ("BAD Request is throttled. Suggested Backoff Time: 59995 milliseconds", LoginRefusal::Throttled),
+            ("NO Login failed, try again", LoginRefusal::Temporary),
+            ("NO LOGIN failed.", LoginRefusal::Unclear),
+            ("NO", LoginRefusal::Unclear),
+            ("NO [ALERT] Too many simultaneous connections. (Failure)", LoginRefusal::TooManySessions),
+            ("NO [LIMIT] Maximum number of connections from user+IP exceeded", LoginRefusal::TooManySessions),
+            ("NO Maximum number of connections from user+IP exceeded", LoginRefusal::TooManySessions),
+            ("NO [UNAVAILABLE] Temporary authentication failure.", LoginRefusal::Temporary),
+            ("NO [INUSE] locked", LoginRefusal::Temporary),
+            ("NO [ALERT] Your account is not enabled for IMAP use. (Failure)", LoginRefusal::Disabled),
+            ("BAD [ALERT] Please enable IMAP access in your settings", LoginRefusal::Disabled),
+            ("NO [OVERQUOTA] Account exceeded bandwidth limits", LoginRefusal::Throttled),
+            ("BAD internal error", LoginRefusal::Temporary),
+            ("BAD User is authenticated but not connected.", LoginRefusal::Temporary),
         ];
         for (answer, expected) in cases {
             assert_eq!(classify(answer.as_bytes(), b""), expected, "{answer}");
         }
         let alert = b"* CAPABILITY X\r\n* NO [ALERT] Too many simultaneous connections\r\n";
-        assert_eq!(classify(b"NO", alert), Refusal::TooManySessions);
-        assert_eq!(classify(b"NO [AUTHENTICATIONFAILED] no", alert), Refusal::Credentials);
-        assert_eq!(classify_bye("Too many connections"), Refusal::TooManySessions);
-        assert_eq!(classify_bye("Too many failed logins"), Refusal::Throttled);
-        assert_eq!(classify_bye("overloaded"), Refusal::Unclear);
+        assert_eq!(classify(b"NO", alert), LoginRefusal::TooManySessions);
+        assert_eq!(classify(b"NO [AUTHENTICATIONFAILED] no", alert), LoginRefusal::Credentials);
+        assert_eq!(classify_bye("Too many connections"), LoginRefusal::TooManySessions);
+        assert_eq!(classify_bye("Too many failed logins"), LoginRefusal::Throttled);
+        assert_eq!(classify_bye("overloaded"), LoginRefusal::Unclear);
     }
 
     #[test]

@@ -19,7 +19,7 @@ const DISCOVERED: &str = ":discovered";
 
 /// All routes, in the order in which they are tried. Cheap to clone, and never changed: a new configuration makes new ones.
 #[derive(Debug, Clone, Default)]
-pub struct Routes(Arc<[Route]>);
+pub struct Routes(Arc<[CompiledRoute]>);
 
 /// What is known of a login when its server is looked for.
 #[derive(Debug, Clone, Copy)]
@@ -33,7 +33,7 @@ pub struct Asked<'a> {
 }
 
 #[derive(Debug)]
-struct Route {
+struct CompiledRoute {
     conditions: config::Route,
     terms: Arc<Terms>,
 }
@@ -94,7 +94,7 @@ impl Routes {
     /// Takes over what the configuration says: the most specific first, those alike in the order of the file.
     #[must_use]
     pub fn new(routes: &[config::Route]) -> Self {
-        let mut all: Vec<_> = routes.iter().map(Route::new).collect();
+        let mut all: Vec<_> = routes.iter().map(CompiledRoute::new).collect();
         // Stable: those of the same rank never fit the same login.
         all.sort_by_key(|route| std::cmp::Reverse(route.conditions.rank()));
         Self(all.into())
@@ -113,7 +113,7 @@ impl Routes {
         Some(&self.find_route(asked)?.conditions)
     }
 
-    fn find_route(&self, asked: &Asked<'_>) -> Option<&Route> {
+    fn find_route(&self, asked: &Asked<'_>) -> Option<&CompiledRoute> {
         if asked.login.contains(['\0', '\r', '\n']) {
             return None;
         }
@@ -136,7 +136,7 @@ impl Routes {
     }
 }
 
-impl Route {
+impl CompiledRoute {
     fn new(route: &config::Route) -> Self {
         let terms = Terms {
             trust: Trust::clone(&route.ca),
@@ -215,7 +215,7 @@ impl Route {
     }
 }
 
-fn endpoint(upstream: &config::Upstream, domain: Option<&str>) -> Option<Endpoint> {
+fn endpoint(upstream: &config::UpstreamAddress, domain: Option<&str>) -> Option<Endpoint> {
     let host = if upstream.has_placeholder() {
         let host = upstream.host.replace(DOMAIN_PLACEHOLDER, domain?);
         // The whole may be too long for a name although its part was not.

@@ -11,18 +11,18 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use super::qr::{self, Settings};
-use super::{Fault, Refusal, password};
-use crate::config::{Config, Hostname, ListenerTls, Submission, Upstream};
+use super::qr::{self, CodeSettings};
+use super::{CommandError, Fault, password};
+use crate::config::{Config, Hostname, ListenerTls, Submission, UpstreamAddress};
 use crate::handout::{self, Outgoing, outgoing};
-use crate::tls::certs::{Set, Wanted};
-use crate::upstream::dns::Dns;
-use place::{Facts, Leads, Place};
-use server::{Address, Server};
+use crate::tls::certs::{CertificateSet, CertificateSettings};
+use crate::upstream::dns::DnsResolver;
+use place::{Facts, InitPlan, Leads};
+use server::{AddressParts, FoundServer};
 
 /// What the command line says.
 #[derive(Debug, Clone, clap::Args)]
-pub struct Options {
+pub struct InitOptions {
     /// Your mail address
     pub address: String,
     /// What people enter in Delta Chat as IMAP server; default: this machine's name if it leads here, or localhost
@@ -30,7 +30,7 @@ pub struct Options {
     pub hostname: Option<Hostname>,
     /// The mail server, if it is not found: imaps://host, or imap://host for STARTTLS
     #[arg(long, value_name = "URL")]
-    pub upstream: Option<Upstream>,
+    pub upstream: Option<UpstreamAddress>,
     /// Where mail is sent, if it is not found: smtps://host, or smtp://host for STARTTLS
     #[arg(long, value_name = "URL")]
     pub smtp: Option<Submission>,
@@ -69,13 +69,13 @@ fn hostname(text: &str) -> Result<Hostname, String> {
 }
 
 #[cfg(test)]
-impl Options {
+impl InitOptions {
     fn of(address: &str) -> Self {
         use clap::Parser;
         #[derive(Parser)]
         struct Line {
             #[command(flatten)]
-            options: Options,
+            options: InitOptions,
         }
         Line::parse_from(["init", address]).options
     }
@@ -84,9 +84,9 @@ impl Options {
 /// Finds out, decides, and writes `file`. All that is found is told on standard output as it comes.
 ///
 /// # Errors
-/// [`Refusal`]; then nothing was written.
-pub async fn run(options: &Options, file: &Path) -> Result<(), Refusal> {
-    let address = Address::parse(&options.address)?;
+/// [`CommandError`]; then nothing was written.
+pub async fn run(options: &InitOptions, file: &Path) -> Result<(), CommandError> {
+    let address = AddressParts::parse(&options.address)?;
     let replaces = may_write(options, file)?;
     let say = &mut |line: &str| {
         // There is nobody to tell if the terminal is gone.
@@ -114,7 +114,7 @@ pub async fn run(options: &Options, file: &Path) -> Result<(), Refusal> {
 }
 
 /// Whether a file that is there is to be replaced; refused if nobody says so.
-fn may_write(options: &Options, file: &Path) -> Result<bool, Refusal> {
+fn may_write(options: &InitOptions, file: &Path) -> Result<bool, CommandError> {
     if !file.exists() {
         return Ok(false);
     }
@@ -142,7 +142,7 @@ fn confirm(question: &str) -> bool {
     io::stdin().lock().read_line(&mut answer).is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
 }
 
-fn ask_password(options: &Options, address: &Address) -> Result<Option<Zeroizing<String>>, Refusal> {
+fn ask_password(options: &InitOptions, address: &AddressParts) -> Result<Option<Zeroizing<String>>, CommandError> {
     if !options.password_stdin && !io::stdin().is_terminal() {
         return Ok(None);
     }
@@ -152,11 +152,11 @@ fn ask_password(options: &Options, address: &Address) -> Result<Option<Zeroizing
 }
 
 async fn find_outgoing(
-    options: &Options,
-    address: &Address,
-    server: &Server,
+    options: &InitOptions,
+    address: &AddressParts,
+    server: &FoundServer,
     say: &mut dyn FnMut(&str),
-) -> Result<Option<Outgoing>, Refusal> {
+) -> Result<Option<Outgoing>, CommandError> {
     if let Some(smtp) = &options.smtp {
         return Ok(Some(Outgoing { server: smtp.clone(), login: server.login.clone() }));
     }
@@ -176,8 +176,8 @@ async fn find_outgoing(
     }
 }
 
-async fn choose(options: &Options, say: &mut dyn FnMut(&str)) -> Result<Place, Refusal> {
-    let dns = Dns::new(options.dns);
+async fn choose(options: &InitOptions, say: &mut dyn FnMut(&str)) -> Result<InitPlan, CommandError> {
+    let dns = DnsResolver::new(options.dns);
     let hostname = match &options.hostname {
         Some(hostname) => hostname.clone(),
         None => match place::own_name(&dns).await {
@@ -207,22 +207,22 @@ async fn choose(options: &Options, say: &mut dyn FnMut(&str)) -> Result<Place, R
 }
 
 /// What `deltapush check` would say of it.
-fn checked(text: &str, file: &Path) -> Result<Config, Refusal> {
+fn checked(text: &str, file: &Path) -> Result<Config, CommandError> {
     let wrong = |error: String| Fault::Configuration.because(error);
     let folder = file.parent().unwrap_or(Path::new(""));
     let config = Config::parse(text, folder, &file.display().to_string()).map_err(|error| wrong(error.to_string()))?;
-    Set::check(&Wanted::from(&config)).map_err(|error| wrong(error.to_string()))?;
+    CertificateSet::check(&CertificateSettings::from(&config)).map_err(|error| wrong(error.to_string()))?;
     Ok(config)
 }
 
 /// Says what to enter in Delta Chat, and shows the code if there is a password for it.
 fn conclude(
     config: &Config,
-    address: &Address,
+    address: &AddressParts,
     file: &Path,
     password: Option<&Zeroizing<String>>,
     say: &mut dyn FnMut(&str),
-) -> Result<(), Refusal> {
+) -> Result<(), CommandError> {
     let route = handout::route_of(config, &address.whole);
     say(&format!("\n{} is written. Start it: deltapush --config {}", file.display(), file.display()));
     say("In Delta Chat, enter for incoming mail:");
@@ -249,7 +249,7 @@ fn conclude(
         say("  certificate checks: accept invalid certificates");
     }
     say("or, once deltapush runs, by this code:\n");
-    let settings = Settings { address: address.whole.clone(), incoming, outgoing, any_certificate };
+    let settings = CodeSettings { address: address.whole.clone(), incoming, outgoing, any_certificate };
     let printed = qr::print(&settings, password, false, &mut io::stdout().lock(), &mut io::stderr());
     printed.map_err(|error| Fault::System.because(format!("cannot print: {error}")))?
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use crate::config::Hostname;
 use crate::upstream::address::is_public;
-use crate::upstream::dns::{Dns, Reach};
+use crate::upstream::dns::{DnsResolver, Reach};
 
 /// Ports for phones, the usual one first; and for a first try on this machine.
 const PUBLIC: [u16; 4] = [993, 1993, 9993, 19_993];
@@ -51,7 +51,7 @@ pub(super) enum Proof {
 
 /// The decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct InitPlan {
     pub(super) hostname: Hostname,
     /// The address part of listeners.
     pub(super) address: IpAddr,
@@ -88,7 +88,7 @@ impl Facts {
 }
 
 /// The decision, with `port` telling of each port that comes into question. `None` if no port can be had.
-pub(super) fn decide(facts: &Facts, mut port: impl FnMut(IpAddr, u16) -> Port) -> Option<Place> {
+pub(super) fn decide(facts: &Facts, mut port: impl FnMut(IpAddr, u16) -> Port) -> Option<InitPlan> {
     let any: IpAddr = if facts.has_ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { [0, 0, 0, 0].into() };
     let (address, candidates): (IpAddr, &[u16]) =
         if facts.is_local() { ([127, 0, 0, 1].into(), &LOCAL) } else { (any, &PUBLIC) };
@@ -110,7 +110,7 @@ pub(super) fn decide(facts: &Facts, mut port: impl FnMut(IpAddr, u16) -> Port) -
     let hostname = facts.hostname.clone();
     if facts.is_local() {
         notes.push("Phones cannot reach this: a public host name (--hostname) is for them.".to_owned());
-        return Some(Place { hostname, address, imaps, web: None, proof: Proof::SelfSigned, notes });
+        return Some(InitPlan { hostname, address, imaps, web: None, proof: Proof::SelfSigned, notes });
     }
     let web = port(address, WEB);
     let proof = match &facts.files {
@@ -119,7 +119,7 @@ pub(super) fn decide(facts: &Facts, mut port: impl FnMut(IpAddr, u16) -> Port) -
     };
     notes.extend(about_name(facts));
     let web = (web == Port::Free).then_some(WEB);
-    Some(Place { hostname, address, imaps, web, proof, notes })
+    Some(InitPlan { hostname, address, imaps, web, proof, notes })
 }
 
 fn proof(facts: &Facts, web: Port, notes: &mut Vec<String>) -> Proof {
@@ -155,14 +155,14 @@ fn about_name(facts: &Facts) -> Option<String> {
 }
 
 /// What this machine is called, if that is a whole name that leads here from outside.
-pub(super) async fn own_name(dns: &Dns) -> Option<Hostname> {
+pub(super) async fn own_name(dns: &DnsResolver) -> Option<Hostname> {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
     let name = Hostname::new(name.trim()).filter(|name| name.as_str().contains('.'))?;
     (leads(dns, &name).await == Leads::Here).then_some(name)
 }
 
 /// Where a name leads.
-pub(super) async fn leads(dns: &Dns, name: &Hostname) -> Leads {
+pub(super) async fn leads(dns: &DnsResolver, name: &Hostname) -> Leads {
     let Ok(addresses) = dns.addresses(name.as_str(), Reach::Anywhere).await else { return Leads::Nowhere };
     if addresses.iter().all(|address| !is_public(*address)) {
         return Leads::Inside;

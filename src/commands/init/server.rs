@@ -7,13 +7,13 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use zeroize::Zeroizing;
 
-use super::super::{Fault, Refusal};
-use super::Options;
-use super::words::{self, Said};
-use crate::config::{Config, LoginTemplate, Security, Trust, Upstream, is_dns_name};
+use super::super::{CommandError, Fault};
+use super::InitOptions;
+use super::words::{self, CapabilitySource};
+use crate::config::{Config, LoginTemplate, Security, Trust, UpstreamAddress, is_dns_name};
 use crate::credentials::Credentials;
 use crate::upstream::Upstreams;
-use crate::upstream::connect::{Attempt, ConnectError};
+use crate::upstream::connect::{ConnectError, LoginRequest};
 use crate::upstream::dialogue::{Capabilities, LoginError, Purpose};
 use crate::upstream::discovery::DiscoveryError;
 use crate::upstream::dns::Reach;
@@ -24,13 +24,13 @@ use crate::upstream::route::{Asked, Endpoint};
 
 /// The address, in its parts.
 #[derive(Debug, Clone)]
-pub(super) struct Address {
+pub(super) struct AddressParts {
     pub(super) whole: String,
     pub(super) domain: String,
 }
 
-impl Address {
-    pub(super) fn parse(text: &str) -> Result<Self, Refusal> {
+impl AddressParts {
+    pub(super) fn parse(text: &str) -> Result<Self, CommandError> {
         let wrong = || Fault::Usage.because(format!("{text:?} is not a mail address: write it as `you@example.org`"));
         let whole = text.trim().to_owned();
         let (local, domain) = whole.rsplit_once('@').ok_or_else(wrong)?;
@@ -45,9 +45,9 @@ impl Address {
 
 /// What was found.
 #[derive(Debug)]
-pub(super) struct Server {
+pub(super) struct FoundServer {
     /// As the route names it; `None` if the route is to look it up each time.
-    pub(super) upstream: Option<Upstream>,
+    pub(super) upstream: Option<UpstreamAddress>,
     /// The server itself.
     pub(super) endpoint: Endpoint,
     pub(super) provider: Option<&'static Provider>,
@@ -55,7 +55,11 @@ pub(super) struct Server {
 }
 
 /// A configuration with one route, as far as it is known: what it takes to look and to log in.
-pub(super) fn provisional(options: &Options, address: &Address, server: Option<&Server>) -> Result<Config, Refusal> {
+pub(super) fn provisional(
+    options: &InitOptions,
+    address: &AddressParts,
+    server: Option<&FoundServer>,
+) -> Result<Config, CommandError> {
     let text = format!("routes:\n{}", route(options, address, server));
     let dns = options.dns.map(|dns| format!("dns:\n  server: {}\n", quoted(&dns.to_string()))).unwrap_or_default();
     Config::parse(&(text + &dns), Path::new(""), "what was given")
@@ -63,7 +67,7 @@ pub(super) fn provisional(options: &Options, address: &Address, server: Option<&
 }
 
 /// The route in YAML.
-pub(super) fn route(options: &Options, address: &Address, server: Option<&Server>) -> String {
+pub(super) fn route(options: &InitOptions, address: &AddressParts, server: Option<&FoundServer>) -> String {
     let mut text = String::new();
     // Writing to a string does not fail.
     let mut line = |first: bool, key: &str, value: &str| {
@@ -104,7 +108,11 @@ fn absolute(ca: &str) -> String {
 }
 
 /// Finds the server: as the command line says, as its provider is known to have it, as the domain says, or by the usual names.
-pub(super) async fn find(options: &Options, address: &Address, say: &mut dyn FnMut(&str)) -> Result<Server, Refusal> {
+pub(super) async fn find(
+    options: &InitOptions,
+    address: &AddressParts,
+    say: &mut dyn FnMut(&str),
+) -> Result<FoundServer, CommandError> {
     if let Some(upstream) = &options.upstream {
         let provider = providers::of_host(&upstream.host);
         return Ok(fixed(upstream.clone(), provider));
@@ -112,9 +120,9 @@ pub(super) async fn find(options: &Options, address: &Address, say: &mut dyn FnM
     if let Some(provider) = providers::of_domain(&address.domain) {
         say(&format!("{} has its mail at {}.", address.domain, provider.name));
         let host = provider.imap_host().to_owned();
-        let upstream = Upstream { security: Security::Tls, host, port: Security::Tls.port() };
+        let upstream = UpstreamAddress { security: Security::Tls, host, port: Security::Tls.port() };
         let login = if provider.imap_by_local_part { LoginTemplate::local() } else { LoginTemplate::default() };
-        return Ok(Server { login, ..fixed(upstream, Some(provider)) });
+        return Ok(FoundServer { login, ..fixed(upstream, Some(provider)) });
     }
     say(&format!("Asking {} for its mail server (SRV records, autoconfig) …", address.domain));
     let config = provisional(options, address, None)?;
@@ -141,31 +149,31 @@ pub(super) async fn find(options: &Options, address: &Address, say: &mut dyn FnM
         .ok_or_else(|| nowhere(&format!("no mail server was found for {}", address.domain)))
 }
 
-fn nowhere(why: &str) -> Refusal {
+fn nowhere(why: &str) -> CommandError {
     Fault::Unavailable.because(format!("{why}; if you know its name, say so: --upstream imaps://imap.example.org"))
 }
 
-fn fixed(upstream: Upstream, provider: Option<&'static Provider>) -> Server {
+fn fixed(upstream: UpstreamAddress, provider: Option<&'static Provider>) -> FoundServer {
     let host: Arc<str> = upstream.host.as_str().into();
     let endpoint = Endpoint { identity: Arc::clone(&host), host, port: upstream.port, security: upstream.security };
-    Server { upstream: Some(upstream), endpoint, provider, login: LoginTemplate::default() }
+    FoundServer { upstream: Some(upstream), endpoint, provider, login: LoginTemplate::default() }
 }
 
 /// A server that the domain named. Where only DNS vouches for its host, the route looks it up each time, with the proof that
 /// this takes; otherwise it is written down.
-fn discovered(endpoint: Endpoint) -> Server {
+fn discovered(endpoint: Endpoint) -> FoundServer {
     let provider = providers::of_host(&endpoint.host);
     let Endpoint { host, port, security, .. } = endpoint.clone();
-    let upstream = (endpoint.identity == host).then(|| Upstream { security, host: host.to_string(), port });
-    Server { upstream, endpoint, provider, login: LoginTemplate::default() }
+    let upstream = (endpoint.identity == host).then(|| UpstreamAddress { security, host: host.to_string(), port });
+    FoundServer { upstream, endpoint, provider, login: LoginTemplate::default() }
 }
 
-async fn by_usual_names(address: &Address, upstreams: &Upstreams, trust: &Trust) -> Option<Server> {
+async fn by_usual_names(address: &AddressParts, upstreams: &Upstreams, trust: &Trust) -> Option<FoundServer> {
     let domain = &address.domain;
     let hosts = [format!("imap.{domain}"), format!("mail.{domain}"), domain.clone()];
     let candidates = [Security::Tls, Security::StartTls]
         .into_iter()
-        .flat_map(|security| hosts.clone().map(|host| Upstream { security, host, port: security.port() }));
+        .flat_map(|security| hosts.clone().map(|host| UpstreamAddress { security, host, port: security.port() }));
     let looks = candidates.map(|upstream| async move {
         let server = fixed(upstream, None);
         let there = probe::capabilities(upstreams, &server.endpoint, trust, Reach::Anywhere).await.is_ok();
@@ -174,19 +182,19 @@ async fn by_usual_names(address: &Address, upstreams: &Upstreams, trust: &Trust)
     join_all(looks).await.into_iter().flatten().next()
 }
 
-pub(super) fn upstreams(config: &Config) -> Result<Upstreams, Refusal> {
+pub(super) fn upstreams(config: &Config) -> Result<Upstreams, CommandError> {
     Upstreams::new(config).map_err(|error| Fault::Configuration.because(error.to_string()))
 }
 
 /// Connects, and tells what the server can do; with a password, what it says after the login, whose name may have to be the part
 /// before the `@`. Returns the login that works.
 pub(super) async fn look(
-    options: &Options,
-    address: &Address,
-    server: &mut Server,
+    options: &InitOptions,
+    address: &AddressParts,
+    server: &mut FoundServer,
     password: Option<&Zeroizing<String>>,
     say: &mut dyn FnMut(&str),
-) -> Result<(), Refusal> {
+) -> Result<(), CommandError> {
     let config = provisional(options, address, Some(server))?;
     let upstreams = upstreams(&config)?;
     let trust = config.routes.first().map(|route| Trust::clone(&route.ca)).unwrap_or_default();
@@ -196,22 +204,22 @@ pub(super) async fn look(
     let before = probe::capabilities(&upstreams, &server.endpoint, &trust, reach).await;
     let before = before.map_err(|error| unreachable(&error, server))?;
     let Some(password) = password else {
-        tell(&before, Said::Before, server, say);
+        tell(&before, CapabilitySource::Before, server, say);
         return Ok(());
     };
     let (capabilities, pushes) = log_in(options, address, server, password, say).await?;
-    tell(&capabilities, Said::After { pushes }, server, say);
+    tell(&capabilities, CapabilitySource::After { pushes }, server, say);
     Ok(())
 }
 
-fn tell(capabilities: &Capabilities, said: Said, server: &Server, say: &mut dyn FnMut(&str)) {
+fn tell(capabilities: &Capabilities, said: CapabilitySource, server: &FoundServer, say: &mut dyn FnMut(&str)) {
     say("This server can do:");
     for line in words::lines(capabilities, said, server.provider) {
         say(&line);
     }
 }
 
-fn unreachable(error: &ConnectError, server: &Server) -> Refusal {
+fn unreachable(error: &ConnectError, server: &FoundServer) -> CommandError {
     let cure = match error {
         ConnectError::Tls(_) => {
             "if its certificate is from an authority of your own, name that: --ca FILE (or --ca system)"
@@ -224,12 +232,12 @@ fn unreachable(error: &ConnectError, server: &Server) -> Refusal {
 }
 
 async fn log_in(
-    options: &Options,
-    address: &Address,
-    server: &mut Server,
+    options: &InitOptions,
+    address: &AddressParts,
+    server: &mut FoundServer,
     password: &Zeroizing<String>,
     say: &mut dyn FnMut(&str),
-) -> Result<(Capabilities, bool), Refusal> {
+) -> Result<(Capabilities, bool), CommandError> {
     let mut logins = vec![server.login.clone()];
     if server.login.is_identity() {
         logins.push(LoginTemplate::local());
@@ -242,7 +250,7 @@ async fn log_in(
         let asked = Asked { login: &address.whole, listener: None, host: None };
         let target = upstreams.routes.find(&asked).ok_or_else(|| Fault::Usage.because("the address fits no route"))?;
         let name = target.login_for(&address.whole);
-        let attempt = Attempt {
+        let attempt = LoginRequest {
             target: &target,
             upstreams: &upstreams,
             credentials: Credentials::new(name.clone(), password.as_bytes().to_vec()),
@@ -276,25 +284,25 @@ mod tests {
 
     #[test]
     fn addresses_are_those_that_have_a_domain() {
-        assert_eq!(Address::parse(" You@Example.ORG ").unwrap().domain, "example.org");
+        assert_eq!(AddressParts::parse(" You@Example.ORG ").unwrap().domain, "example.org");
         for text in
             ["you", "@example.org", "you@", "you@localhost:1", "a b@example.org", "you@127.0.0.1", "y\n@a.example"]
         {
-            assert!(Address::parse(text).is_err(), "{text:?}");
+            assert!(AddressParts::parse(text).is_err(), "{text:?}");
         }
     }
 
     #[test]
     fn a_route_is_for_a_domain_or_for_one_address_of_a_large_provider() {
-        let options = Options::of("you@example.org");
-        let address = Address::parse("you@example.org").unwrap();
+        let options = InitOptions::of("you@example.org");
+        let address = AddressParts::parse("you@example.org").unwrap();
         let server = fixed("imaps://mail.example.org".parse().unwrap(), None);
         let text = route(&options, &address, Some(&server));
         assert_eq!(text, "  - domain: \"example.org\"\n    upstream: \"imaps://mail.example.org:993\"\n");
-        let address = Address::parse("you@web.de").unwrap();
+        let address = AddressParts::parse("you@web.de").unwrap();
         let provider = providers::of_domain("web.de");
         let server =
-            Server { login: LoginTemplate::local(), ..fixed("imaps://imap.web.de".parse().unwrap(), provider) };
+            FoundServer { login: LoginTemplate::local(), ..fixed("imaps://imap.web.de".parse().unwrap(), provider) };
         let text = route(&options, &address, Some(&server));
         assert!(text.starts_with("  - address: \"you@web.de\"\n") && text.contains("login: \"{local}\""), "{text}");
         assert!(provisional(&options, &address, Some(&server)).is_ok());

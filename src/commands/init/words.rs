@@ -5,7 +5,7 @@ use crate::upstream::providers::Provider;
 
 /// When a server said what it can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Said {
+pub(super) enum CapabilitySource {
     /// Before the login: it may say more after it.
     Before,
     /// After the login; whether it pushes by itself.
@@ -16,11 +16,11 @@ pub(super) enum Said {
 }
 
 /// A line for each thing that matters.
-pub(super) fn lines(capabilities: &Capabilities, said: Said, provider: Option<&Provider>) -> Vec<String> {
+pub(super) fn lines(capabilities: &Capabilities, said: CapabilitySource, provider: Option<&Provider>) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     let mut tell = |name: &str, what: &str| lines.push(format!("  {name}: {what}"));
     let has = |name: &str| capabilities.has(name);
-    let is_final = said != Said::Before;
+    let is_final = said != CapabilitySource::Before;
     tell(
         "IDLE",
         match (has("IDLE"), is_final) {
@@ -50,7 +50,7 @@ pub(super) fn lines(capabilities: &Capabilities, said: Said, provider: Option<&P
             (false, false) => later,
         },
     );
-    if said == (Said::After { pushes: true }) {
+    if said == (CapabilitySource::After { pushes: true }) {
         tell("push", "it pushes by itself: Delta Chat needs no deltapush there");
     }
     let ways: Vec<String> = capabilities.mechanisms().collect();
@@ -71,22 +71,22 @@ mod tests {
     use super::*;
     use crate::upstream::providers;
 
-    fn told(names: &str, said: Said, provider: Option<&Provider>) -> String {
+    fn told(names: &str, said: CapabilitySource, provider: Option<&Provider>) -> String {
         lines(&Capabilities::from_names(names.split(' ').map(str::as_bytes)), said, provider).join("\n")
     }
 
     #[test]
     fn what_a_server_can_do_is_told_in_words() {
-        let after = Said::After { pushes: false };
+        let after = CapabilitySource::After { pushes: false };
         let all = told("IMAP4rev1 IDLE NOTIFY COMPRESS=DEFLATE METADATA", after, None);
         assert!(all.contains("IDLE: yes: push works") && !all.contains(": no"), "{all}");
         let none = told("IMAP4rev1", after, None);
         assert!(none.contains("IDLE: no: push cannot work there") && none.contains("each watched mailbox"), "{none}");
-        let before = told("IMAP4rev1 IDLE", Said::Before, None);
+        let before = told("IMAP4rev1 IDLE", CapabilitySource::Before, None);
         assert!(before.contains("IDLE: yes") && before.contains("NOTIFY: not before the login"), "{before}");
-        assert!(told("IDLE", Said::After { pushes: true }, None).contains("needs no deltapush"));
-        assert!(told("AUTH=XOAUTH2 LOGINDISABLED", Said::Before, None).contains("OAuth tokens only"));
-        assert!(!told("AUTH=XOAUTH2 AUTH=PLAIN", Said::Before, None).contains("OAuth"));
+        assert!(told("IDLE", CapabilitySource::After { pushes: true }, None).contains("needs no deltapush"));
+        assert!(told("AUTH=XOAUTH2 LOGINDISABLED", CapabilitySource::Before, None).contains("OAuth tokens only"));
+        assert!(!told("AUTH=XOAUTH2 AUTH=PLAIN", CapabilitySource::Before, None).contains("OAuth"));
         assert!(told("IDLE", after, providers::of_domain("gmail.com")).contains("Gmail: it wants an app password"));
     }
 }

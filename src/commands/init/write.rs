@@ -6,14 +6,14 @@ use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use super::place::{Place, Proof};
+use super::place::{InitPlan, Proof};
 use super::server::quoted;
 use crate::handout::Outgoing;
 
 /// All that is decided.
 pub(super) struct Plan<'a> {
     pub(super) address: &'a str,
-    pub(super) place: &'a Place,
+    pub(super) place: &'a InitPlan,
     /// The route in YAML.
     pub(super) route: String,
     pub(super) outgoing: Option<&'a Outgoing>,
@@ -61,7 +61,7 @@ fn compose(out: &mut String, plan: &Plan<'_>) -> std::fmt::Result {
     writeln!(out, "storage:\n  directory: {}", quoted(&within(plan, "state")))
 }
 
-fn listeners(out: &mut String, place: &Place) -> std::fmt::Result {
+fn listeners(out: &mut String, place: &InitPlan) -> std::fmt::Result {
     writeln!(out, "listeners:")?;
     writeln!(out, "  - address: {}", quoted(&SocketAddr::new(place.address, place.imaps).to_string()))?;
     writeln!(out, "    tls: implicit")?;
@@ -139,12 +139,12 @@ mod tests {
     use super::*;
     use crate::config::{Config, Hostname};
 
-    fn place(proof: Proof, web: Option<u16>) -> Place {
+    fn place(proof: Proof, web: Option<u16>) -> InitPlan {
         let hostname = Hostname::new("push.example.org").unwrap();
-        Place { hostname, address: "::".parse().unwrap(), imaps: 993, web, proof, notes: vec![] }
+        InitPlan { hostname, address: "::".parse().unwrap(), imaps: 993, web, proof, notes: vec![] }
     }
 
-    fn plan(place: &Place) -> Plan<'_> {
+    fn plan(place: &InitPlan) -> Plan<'_> {
         let route = "  - domain: \"example.org\"\n    upstream: \"imaps://imap.example.org:993\"\n".to_owned();
         Plan { address: "you@example.org", place, route, outgoing: None, dns: None, only_me: false, data: None }
     }

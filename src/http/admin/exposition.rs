@@ -2,7 +2,7 @@
 
 use std::fmt::{Display, Write};
 
-use crate::telemetry::histogram::{BOUNDS, Counted};
+use crate::telemetry::histogram::{BOUNDS, HistogramSnapshot};
 
 /// What the format calls itself.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -49,7 +49,7 @@ impl Exposition {
     }
 
     /// Durations in buckets. Its name ends in `_seconds`.
-    pub(super) fn histogram(&mut self, name: &str, help: &str, counted: &Counted) {
+    pub(super) fn histogram(&mut self, name: &str, help: &str, counted: &HistogramSnapshot) {
         self.head(name, help, "histogram");
         let bucket = format!("{name}_bucket");
         for (bound, count) in BOUNDS.iter().zip(counted.within) {
@@ -89,7 +89,7 @@ mod tests {
         let mut text = Exposition::default();
         text.counter("a_total", "A.", 1);
         text.gauges("b", "B.", "state", [("x", 2), ("y", 0)]);
-        let counted = Counted { within: [1; BOUNDS.len()], count: 2, sum: 0.5 };
+        let counted = HistogramSnapshot { within: [1; BOUNDS.len()], count: 2, sum: 0.5 };
         text.histogram("c_seconds", "C.", &counted);
         let text = text.into_text();
         assert!(

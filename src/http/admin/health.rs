@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::site::Site;
+use super::site::AdminSite;
 
 /// For how long it is believed that the state can be written: who asks often costs no disk.
 const BELIEVED: Duration = Duration::from_secs(60);
@@ -38,7 +38,7 @@ impl fmt::Display for Check {
 
 impl Health {
     /// Everything without which there are no pushes, or no clients.
-    pub(super) async fn checks(&self, site: &Site) -> [Check; 3] {
+    pub(super) async fn checks(&self, site: &AdminSite) -> [Check; 3] {
         let (at_work, wanted) = (site.listening.count(), site.listening.wanted());
         let is_writable = self.is_writable(site).await;
         let answers = site.board.telemetry().metrics().notification_server_answers();
@@ -72,7 +72,7 @@ impl Health {
         ]
     }
 
-    async fn is_writable(&self, site: &Site) -> bool {
+    async fn is_writable(&self, site: &AdminSite) -> bool {
         let mut tried = self.tried.lock().await;
         let believed = |(at, well): &(Instant, bool)| at.elapsed() < if *well { BELIEVED } else { DOUBTED };
         match tried.filter(believed) {

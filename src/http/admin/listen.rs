@@ -18,14 +18,15 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
-use super::site::{Site, Visitor};
+use super::site::{AdminSite, Visitor};
 use crate::accept::AcceptFailures;
-use crate::admission::door::{Door, Place};
-use crate::admission::places::Limits;
+use crate::admission::door::{ConnectionSlot, Door};
+use crate::admission::places::SlotLimits;
 use crate::tls::stream;
 
 /// Who may be here: an operator with some devices, a Prometheus or two, and strangers who do not know the password.
-const LIMITS: Limits = Limits { connections: 128, per_address: 64, before_login: 48, before_login_per_address: 24 };
+const LIMITS: SlotLimits =
+    SlotLimits { connections: 128, per_address: 64, before_login: 48, before_login_per_address: 24 };
 
 /// For the TLS handshake.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
@@ -40,7 +41,7 @@ const LIFETIME: Duration = Duration::from_secs(3600);
 const MAX_HEAD: usize = 16 * 1024;
 
 /// Serves `site` on `socket`, with TLS if there is `tls`, until the site stops. Each connection is a task of `tasks`.
-pub async fn serve(socket: TcpListener, site: Arc<Site>, tls: Option<TlsAcceptor>, tasks: TaskTracker) {
+pub async fn serve(socket: TcpListener, site: Arc<AdminSite>, tls: Option<TlsAcceptor>, tasks: TaskTracker) {
     let door = Arc::new(Door::default());
     let mut failures = AcceptFailures::default();
     let mut number = 0_u64;
@@ -63,7 +64,13 @@ pub async fn serve(socket: TcpListener, site: Arc<Site>, tls: Option<TlsAcceptor
     }
 }
 
-async fn visit(tcp: TcpStream, peer: SocketAddr, place: Place, site: Arc<Site>, tls: Option<TlsAcceptor>) {
+async fn visit(
+    tcp: TcpStream,
+    peer: SocketAddr,
+    place: ConnectionSlot,
+    site: Arc<AdminSite>,
+    tls: Option<TlsAcceptor>,
+) {
     if let Err(error) = stream::prepare(&tcp) {
         return debug!(%peer, "connection to the web page lost at once: {error}");
     }
@@ -79,7 +86,12 @@ async fn visit(tcp: TcpStream, peer: SocketAddr, place: Place, site: Arc<Site>, 
     }
 }
 
-async fn converse<S: AsyncRead + AsyncWrite + Unpin>(stream: S, peer: SocketAddr, mut place: Place, site: Arc<Site>) {
+async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    peer: SocketAddr,
+    mut place: ConnectionSlot,
+    site: Arc<AdminSite>,
+) {
     let visitor = Arc::new(Visitor::new(peer.ip()));
     let (stop, known) = (site.stop.clone(), Arc::clone(&visitor));
     let answer = service_fn(move |request: Request<Incoming>| {

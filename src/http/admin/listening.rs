@@ -5,17 +5,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Counts listeners that accept clients. Clones count together.
 #[derive(Debug, Clone, Default)]
-pub struct Listening(Arc<Counts>);
+pub struct Listening(Arc<ListenerCounts>);
 
 #[derive(Debug, Default)]
-struct Counts {
+struct ListenerCounts {
     wanted: AtomicUsize,
     at_work: AtomicUsize,
 }
 
 /// A listener that accepts clients until this is dropped: also by a panic.
 #[derive(Debug)]
-pub struct AtWork(Arc<Counts>);
+pub struct AtWork(Arc<ListenerCounts>);
 
 impl Listening {
     /// One more begins to accept clients.

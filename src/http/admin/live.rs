@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use super::answer::{self, Body, EVENTS};
 use super::page;
-use super::site::Site;
+use super::site::AdminSite;
 
 /// How often it is looked whether something has changed.
 const LOOK: Duration = Duration::from_secs(2);
@@ -26,7 +26,7 @@ const SILENCE: Duration = Duration::from_secs(20);
 const RETRY: &str = "retry: 3000\n\n";
 
 struct Viewer {
-    site: Arc<Site>,
+    site: Arc<AdminSite>,
     query: String,
     /// What was last sent.
     shown: Option<String>,
@@ -35,7 +35,7 @@ struct Viewer {
 }
 
 /// The stream for whoever looks at the page with this query.
-pub(super) fn answer(site: Arc<Site>, query: &str) -> Response<Body> {
+pub(super) fn answer(site: Arc<AdminSite>, query: &str) -> Response<Body> {
     let Ok(place) = Arc::clone(&site.viewers).try_acquire_owned() else {
         return answer::plain(StatusCode::SERVICE_UNAVAILABLE, "Too many pages are open that are refreshed live.\n");
     };

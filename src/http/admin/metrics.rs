@@ -2,12 +2,12 @@
 
 use super::exposition::Exposition;
 use super::process::Process;
-use super::site::Site;
+use super::site::AdminSite;
 use crate::push::board::WatchState;
-use crate::telemetry::Way;
+use crate::telemetry::Direction;
 use crate::telemetry::metrics::Metrics;
 
-impl Site {
+impl AdminSite {
     /// All metrics of this moment.
     pub(super) fn metrics(&self) -> String {
         let mut text = Exposition::default();
@@ -80,7 +80,7 @@ fn clients(text: &mut Exposition, metrics: &Metrics) {
     let registered = "Tokens that clients handed over, those that were known included.";
     text.counter("deltapush_registrations_total", registered, metrics.registered());
     let relayed = "Bytes that were relayed, as they stand before compression and TLS.";
-    let ways = [("to_client", Way::ToClient), ("to_upstream", Way::ToUpstream)];
+    let ways = [("to_client", Direction::ToClient), ("to_upstream", Direction::ToUpstream)];
     let bytes = ways.map(|(word, way)| (word, metrics.relayed(way)));
     text.counters("deltapush_relayed_bytes_total", relayed, "direction", bytes);
 }

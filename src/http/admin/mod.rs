@@ -30,7 +30,7 @@ use tracing::{info, warn};
 use crate::config::Config;
 use crate::tls::server::ServerTls;
 use password::Password;
-use site::{Site, Sources};
+use site::{AdminSite, Sources};
 
 /// Serves the site that `config` wants, until `stop` is cancelled. Where its address cannot be had that is said, and all
 /// else goes on: mail and pushes matter more than looking at them.
@@ -55,6 +55,6 @@ pub async fn start(
     let scheme = if has_tls { "https" } else { "http" };
     info!("web page: {scheme}://{address}/ (any user name, the password in {})", password.path.display());
     let tls = has_tls.then(|| TlsAcceptor::from(tls.for_http()));
-    let site = Site::new(config, password, sources, stop.clone());
+    let site = AdminSite::new(config, password, sources, stop.clone());
     tasks.spawn(listen::serve(socket, Arc::new(site), tls, tasks.clone()));
 }

@@ -20,10 +20,10 @@ use super::listening::Listening;
 use super::live;
 use super::page;
 use super::password::Password;
-use crate::admin::report::Report;
+use crate::admin::report::StatusReport;
 use crate::admin::status::Reporter;
 use crate::config::Config;
-use crate::logging::Limit;
+use crate::logging::LogLimit;
 use crate::push::board::Board;
 use crate::push::registry::Registry;
 use crate::store::StoreError;
@@ -48,26 +48,26 @@ pub struct Sources {
     /// The listeners for clients.
     pub listening: Listening,
     /// What bounds the log.
-    pub log: Limit,
+    pub log: LogLimit,
     /// How many lines of the trace were dropped.
     pub trace_dropped: Box<dyn Fn() -> u64 + Send + Sync>,
 }
 
 /// All that the admin listener serves.
-pub struct Site {
+pub struct AdminSite {
     pub(super) reporter: Reporter,
     pub(super) registry: Registry,
     pub(super) board: Board,
     pub(super) certificates: Arc<Certificates>,
     pub(super) listening: Listening,
-    pub(super) log: Limit,
+    pub(super) log: LogLimit,
     pub(super) started: SystemTime,
     pub(super) hostname: String,
     pub(super) viewers: Arc<Semaphore>,
     pub(super) stop: CancellationToken,
     trace_dropped: Box<dyn Fn() -> u64 + Send + Sync>,
     /// The last report, and when it was made.
-    report: tokio::sync::Mutex<Option<(Instant, Arc<Report>)>>,
+    report: tokio::sync::Mutex<Option<(Instant, Arc<StatusReport>)>>,
     health: Health,
     hosts: Hosts,
     password: Password,
@@ -97,7 +97,7 @@ impl Visitor {
     }
 }
 
-impl Site {
+impl AdminSite {
     /// The site of a deltapush that runs with `config`, until `stop` is cancelled.
     #[must_use]
     pub fn new(config: &Config, password: Password, sources: Sources, stop: CancellationToken) -> Self {
@@ -124,7 +124,7 @@ impl Site {
     }
 
     /// How everything is, or was a moment ago: all who look on share it.
-    pub(super) async fn report(&self) -> Result<Arc<Report>, StoreError> {
+    pub(super) async fn report(&self) -> Result<Arc<StatusReport>, StoreError> {
         let mut last = self.report.lock().await;
         if let Some((_, report)) = last.as_ref().filter(|(at, _)| at.elapsed() < RECENT) {
             return Ok(Arc::clone(report));

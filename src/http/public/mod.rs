@@ -23,7 +23,7 @@ use tokio::time::timeout;
 use crate::http::HttpVersion;
 use crate::tls::stream::TlsStream;
 use site::Expected;
-pub(crate) use site::{KNOWN, Site, UNKNOWN};
+pub(crate) use site::{KNOWN, PublicSite, UNKNOWN};
 
 /// How long a browser may stay: it has one page to read.
 const STAY: Duration = Duration::from_secs(60);
@@ -46,7 +46,7 @@ static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
     let policy = format!(
         "default-src 'none'; script-src '{}'; style-src 'unsafe-inline'; connect-src 'none'; form-action 'none'; \
          base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
-        Site::script_hash()
+        PublicSite::script_hash()
     );
     // A hash in base64 is ASCII.
     HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static("default-src 'none'"))
@@ -59,7 +59,7 @@ const HEADERS: [(HeaderName, &str); 3] =
 const AUTOCONFIG: [&str; 2] = ["/mail/config-v1.1.xml", "/.well-known/autoconfig/mail/config-v1.1.xml"];
 
 /// The answer to a request.
-fn answer<B>(site: &Site, request: &Request<B>) -> Response<Full<Bytes>> {
+fn answer<B>(site: &PublicSite, request: &Request<B>) -> Response<Full<Bytes>> {
     const HTML: &str = "text/html; charset=utf-8";
     const TEXT: &str = "text/plain; charset=utf-8";
     const XML: &str = "text/xml; charset=utf-8";
@@ -92,7 +92,7 @@ fn answer<B>(site: &Site, request: &Request<B>) -> Response<Full<Bytes>> {
 }
 
 /// The document for the address in the query, or for the host that was asked for.
-fn autoconfig<B>(site: &Site, request: &Request<B>) -> Option<String> {
+fn autoconfig<B>(site: &PublicSite, request: &Request<B>) -> Option<String> {
     let in_header = || request.headers().get(HOST).and_then(|host| host.to_str().ok()?.parse::<Authority>().ok());
     let authority = request.uri().authority().cloned().or_else(in_header);
     let host = authority.map(|authority| authority.host().to_ascii_lowercase()).unwrap_or_default();
@@ -105,7 +105,7 @@ fn autoconfig<B>(site: &Site, request: &Request<B>) -> Option<String> {
 
 /// Whether a client that asked for no protocol in its handshake wants HTTP: Delta Chat fetches autoconfig so. Who may want IMAP
 /// must not be kept waiting for its greeting.
-pub(crate) async fn wants_http(stream: &mut TlsStream, host: Option<&str>, site: &Site) -> bool {
+pub(crate) async fn wants_http(stream: &mut TlsStream, host: Option<&str>, site: &PublicSite) -> bool {
     if stream.agreed().alpn_protocol().is_some() {
         return false;
     }
@@ -125,7 +125,7 @@ fn is_request(seen: &[u8]) -> bool {
 }
 
 /// Serves a browser until it goes or has stayed long enough.
-pub(crate) async fn serve(stream: TlsStream, http: HttpVersion, site: Arc<Site>) {
+pub(crate) async fn serve(stream: TlsStream, http: HttpVersion, site: Arc<PublicSite>) {
     let answer = service_fn(move |request: Request<Incoming>| {
         // Whatever body there is is not read: hyper closes or resets what it belongs to.
         let response = answer(&site, &request);
@@ -164,7 +164,7 @@ mod tests {
         let yaml =
             "routes:\n  - {domain: example.org, upstream: imaps://imap.example.org, smtp: \"smtps://smtp.{domain}\"}\n";
         let config = crate::config::Config::parse(yaml, std::path::Path::new(""), "test").unwrap();
-        answer(&Site::new(&config), &request)
+        answer(&PublicSite::new(&config), &request)
     }
 
     #[test]

@@ -29,39 +29,39 @@ pub(crate) const KNOWN: Duration = Duration::from_secs(6 * 3600);
 pub(crate) const UNKNOWN: Duration = Duration::from_secs(600);
 
 /// All that is told, under one configuration.
-pub(crate) struct Site {
+pub(crate) struct PublicSite {
     /// Whether a listener shows it at all.
     pub(crate) is_shown: bool,
     hostname: String,
     /// What everybody may use.
     incoming: Vec<Incoming>,
     any_certificate: bool,
-    served: BTreeMap<Whose, Served>,
+    served: BTreeMap<Whose, ServedDomain>,
     /// What was looked up, with the route that it was looked up for.
     found: Mutex<BTreeMap<Whose, (Route, Outgoing)>>,
     page: Mutex<Option<Bytes>>,
 }
 
-struct Served {
+struct ServedDomain {
     route: Route,
     incoming: Vec<Incoming>,
     /// Where mail is sent, if that is known without asking.
     outgoing: Option<Outgoing>,
 }
 
-impl fmt::Debug for Site {
+impl fmt::Debug for PublicSite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Site").field("hostname", &self.hostname).finish_non_exhaustive()
     }
 }
 
-impl Site {
+impl PublicSite {
     /// What `config` wants to be told.
     pub(crate) fn new(config: &Config) -> Self {
         let served = handout::served(config).into_iter().map(|(whose, route)| {
             let outgoing = outgoing::at_once(route, whose.domain()).map(|found| found.outgoing);
             let incoming = handout::incoming(config, Some(route));
-            (whose, Served { route: route.clone(), incoming, outgoing })
+            (whose, ServedDomain { route: route.clone(), incoming, outgoing })
         });
         Self {
             is_shown: config.listeners.iter().any(|listener| listener.web),
@@ -202,7 +202,7 @@ impl Site {
         upstreams: &Upstreams,
         whose: Whose,
         route: Route,
-    ) -> (Whose, Route, Result<outgoing::Found, outgoing::NotFound>) {
+    ) -> (Whose, Route, Result<outgoing::SubmissionServer, outgoing::NotFound>) {
         let address = match &whose {
             Whose::Address(address) => address.clone(),
             Whose::Domain(domain) => format!("postmaster@{domain}"),
@@ -238,11 +238,11 @@ mod tests {
 
     use super::*;
 
-    fn site(yaml: &str) -> Site {
-        Site::new(&Config::parse(yaml, Path::new(""), "test").unwrap())
+    fn site(yaml: &str) -> PublicSite {
+        PublicSite::new(&Config::parse(yaml, Path::new(""), "test").unwrap())
     }
 
-    fn example() -> Site {
+    fn example() -> PublicSite {
         site(concat!(
             "hostname: push.example.org\nlisteners:\n  - {address: \"0.0.0.0:443\", tls: implicit, web: true}\n",
             "routes:\n  - {domain: example.org, upstream: imaps://imap.example.org, smtp: smtps://smtp.example.org}\n",
@@ -260,7 +260,7 @@ mod tests {
             assert!(!text.contains(kept), "{kept}");
         }
         assert!(text.contains(SCRIPT));
-        let text = Site::new(&Config::default()).page();
+        let text = PublicSite::new(&Config::default()).page();
         let text = str::from_utf8(&text).unwrap();
         assert!(text.contains("<tr><td>localhost<td>1993<td>SSL/TLS\n<tr><td>localhost<td>1143<td>STARTTLS"), "{text}");
     }
@@ -316,11 +316,11 @@ mod tests {
     async fn what_was_found_stays_known_for_a_route_that_stays() {
         let yaml = "routes:\n  - {domain: example.org, upstream: imaps://imap.example.org}\n";
         let config = Config::parse(yaml, Path::new(""), "test").unwrap();
-        let site = Site::new(&config);
+        let site = PublicSite::new(&config);
         let found = Outgoing { server: "smtps://smtp.example.org".parse().unwrap(), login: Default::default() };
         let whose = Whose::Domain("example.org".into());
         site.found.lock().unwrap().insert(whose.clone(), (config.routes[0].clone(), found));
-        let has = |site: &Site| site.autoconfig("example.org", None).unwrap().contains("smtp.example.org");
+        let has = |site: &PublicSite| site.autoconfig("example.org", None).unwrap().contains("smtp.example.org");
         assert!(has(&site.renewed(&config)));
         let changed = yaml.replace("imap.example.org", "mail.example.org");
         assert!(!has(&site.renewed(&Config::parse(&changed, Path::new(""), "test").unwrap())));

@@ -6,7 +6,7 @@ use miniz_oxide::deflate::core::{CompressorOxide, TDEFLFlush, TDEFLStatus, compr
 use zeroize::Zeroizing;
 
 use super::pool::{self, Owner};
-use super::window::Window;
+use super::window::DeflateWindow;
 
 /// How much of what was said last a session keeps for the next compressor, in bytes. IMAP says the same words over and
 /// over: more makes next to no difference (docs/compression.md).
@@ -15,7 +15,7 @@ pub const HISTORY: usize = 1024;
 /// The compressor did not do what was asked for: an error of deltapush's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("deltapush failed to compress what it had to say")]
-pub struct Failed;
+pub struct DeflateError;
 
 /// Makes one stream of raw deflate.
 #[derive(Default)]
@@ -24,7 +24,7 @@ pub struct Deflater {
     /// There from the first byte to the flush after it.
     compressor: Option<Box<CompressorOxide>>,
     /// The end of what was said: a compressor that knows nothing learns it before it goes on.
-    history: Window,
+    history: DeflateWindow,
 }
 
 impl Deflater {
@@ -37,8 +37,8 @@ impl Deflater {
     /// Compresses `bytes`. What is ready goes to `out`, the rest when more comes, or with [`flush`](Self::flush).
     ///
     /// # Errors
-    /// [`Failed`]: the stream cannot go on after that.
-    pub fn write(&mut self, bytes: &[u8], out: &mut impl FnMut(&[u8])) -> Result<(), Failed> {
+    /// [`DeflateError`]: the stream cannot go on after that.
+    pub fn write(&mut self, bytes: &[u8], out: &mut impl FnMut(&[u8])) -> Result<(), DeflateError> {
         if bytes.is_empty() {
             return Ok(());
         }
@@ -48,7 +48,7 @@ impl Deflater {
         };
         compress(&mut compressor, bytes, TDEFLFlush::None, out)?;
         self.compressor = Some(compressor);
-        self.history.push(bytes, HISTORY).map_err(|_| Failed)
+        self.history.push(bytes, HISTORY).map_err(|_| DeflateError)
     }
 
     /// Whether something may not have gone out yet.
@@ -61,8 +61,8 @@ impl Deflater {
     /// back. Nothing is said if nothing was written.
     ///
     /// # Errors
-    /// [`Failed`]: the stream cannot go on after that.
-    pub fn flush(&mut self, out: &mut impl FnMut(&[u8])) -> Result<(), Failed> {
+    /// [`DeflateError`]: the stream cannot go on after that.
+    pub fn flush(&mut self, out: &mut impl FnMut(&[u8])) -> Result<(), DeflateError> {
         let Some(mut compressor) = self.compressor.take() else { return Ok(()) };
         compress(&mut compressor, &[], TDEFLFlush::Sync, out)?;
         pool::give_back(&self.owner, compressor);
@@ -76,11 +76,11 @@ impl Deflater {
     }
 
     /// A compressor that stands where the last flush ended.
-    fn lent(&self) -> Result<Box<CompressorOxide>, Failed> {
+    fn lent(&self) -> Result<Box<CompressorOxide>, DeflateError> {
         let (mut compressor, is_ours) = pool::lend(&self.owner);
         if !is_ours && self.history.len() > 0 {
             let mut history = Zeroizing::new(vec![0; self.history.len()]);
-            self.history.unfold_into(&mut history).map_err(|_| Failed)?;
+            self.history.unfold_into(&mut history).map_err(|_| DeflateError)?;
             // The client has this already: only the compressor has to see it.
             compress(&mut compressor, &history, TDEFLFlush::Sync, &mut |_| {})?;
         }
@@ -104,12 +104,12 @@ fn compress(
     bytes: &[u8],
     flush: TDEFLFlush,
     out: &mut impl FnMut(&[u8]),
-) -> Result<(), Failed> {
+) -> Result<(), DeflateError> {
     let (status, used) = compress_to_output(compressor, bytes, flush, |deflated| {
         out(deflated);
         true
     });
-    if status == TDEFLStatus::Okay && used == bytes.len() { Ok(()) } else { Err(Failed) }
+    if status == TDEFLStatus::Okay && used == bytes.len() { Ok(()) } else { Err(DeflateError) }
 }
 
 impl Drop for Deflater {

@@ -6,7 +6,7 @@ use miniz_oxide::inflate::core::inflate_flags::{
 };
 use miniz_oxide::inflate::core::{BlockBoundaryState, DecompressorOxide, decompress};
 
-use super::window::Window;
+use super::window::DeflateWindow;
 
 /// How far back deflate may point (RFC 1951 section 2), in bytes.
 pub const WINDOW: usize = 32 * 1024;
@@ -20,20 +20,20 @@ const FLAGS: u32 =
 /// What the client sent is no deflate stream, or goes on behind its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("what the client sent is not compressed as RFC 4978 asks for")]
-pub struct Malformed;
+pub struct InflateError;
 
 /// Inflates one stream of raw deflate.
 #[derive(Default)]
 pub struct Inflater {
-    place: Place,
+    place: StreamPosition,
     /// The end of what was inflated: the stream may point back to it. Of the client's words, which may be secret.
-    window: Window,
+    window: DeflateWindow,
     /// The last output was cut short by the room there was for it.
     has_more: bool,
 }
 
 /// Where in the stream it stands.
-enum Place {
+enum StreamPosition {
     /// Between two blocks. A sync or full flush ends here: so many bits of the next block were in the last byte.
     BetweenBlocks { bits: u8, bit_buffer: u8 },
     /// Within a block, with its code tables.
@@ -42,7 +42,7 @@ enum Place {
     Ended,
 }
 
-impl Default for Place {
+impl Default for StreamPosition {
     fn default() -> Self {
         Self::BetweenBlocks { bits: 0, bit_buffer: 0 }
     }
@@ -60,16 +60,16 @@ impl Inflater {
     /// there is input, or [`has_more`](Self::has_more) says so.
     ///
     /// # Errors
-    /// [`Malformed`] if the stream is broken: it cannot be read on after that. All that came before the fault comes out first.
-    pub fn inflate<'w>(&mut self, input: &mut &[u8], work: &'w mut [u8]) -> Result<&'w [u8], Malformed> {
+    /// [`InflateError`] if the stream is broken: it cannot be read on after that. All that came before the fault comes out first.
+    pub fn inflate<'w>(&mut self, input: &mut &[u8], work: &'w mut [u8]) -> Result<&'w [u8], InflateError> {
         debug_assert!(work.len() >= MIN_WORK, "there is room to get on");
         if input.is_empty() && !self.has_more {
             return Ok(&[]);
         }
-        let mut decoder = match std::mem::replace(&mut self.place, Place::Ended) {
-            Place::WithinBlock(decoder) => decoder,
-            Place::BetweenBlocks { bits, bit_buffer } => resumed(bits, bit_buffer),
-            Place::Ended => return Err(Malformed),
+        let mut decoder = match std::mem::replace(&mut self.place, StreamPosition::Ended) {
+            StreamPosition::WithinBlock(decoder) => decoder,
+            StreamPosition::BetweenBlocks { bits, bit_buffer } => resumed(bits, bit_buffer),
+            StreamPosition::Ended => return Err(InflateError),
         };
         let start = self.window.len();
         self.window.unfold_into(work)?;
@@ -82,17 +82,17 @@ impl Inflater {
             match status {
                 TINFLStatus::BlockBoundary if !input.is_empty() => {}
                 TINFLStatus::BlockBoundary => {
-                    let state = decoder.block_boundary_state().ok_or(Malformed)?;
-                    break Place::BetweenBlocks { bits: state.num_bits, bit_buffer: state.bit_buf };
+                    let state = decoder.block_boundary_state().ok_or(InflateError)?;
+                    break StreamPosition::BetweenBlocks { bits: state.num_bits, bit_buffer: state.bit_buf };
                 }
-                TINFLStatus::NeedsMoreInput | TINFLStatus::HasMoreOutput => break Place::WithinBlock(decoder),
-                TINFLStatus::Done if input.is_empty() => break Place::Ended,
+                TINFLStatus::NeedsMoreInput | TINFLStatus::HasMoreOutput => break StreamPosition::WithinBlock(decoder),
+                TINFLStatus::Done if input.is_empty() => break StreamPosition::Ended,
                 _ if end > start => {
                     // First what came before the fault, however the stream was cut; the next call says so.
                     self.has_more = true;
-                    break Place::Ended;
+                    break StreamPosition::Ended;
                 }
-                _ => return Err(Malformed),
+                _ => return Err(InflateError),
             }
         };
         let inflated = work.get(..end).unwrap_or_default();
@@ -109,7 +109,7 @@ impl Inflater {
     /// What it holds on the heap, in bytes.
     #[must_use]
     pub fn held(&self) -> usize {
-        let decoder = if let Place::WithinBlock(decoder) = &self.place { size_of_val(&**decoder) } else { 0 };
+        let decoder = if let StreamPosition::WithinBlock(decoder) = &self.place { size_of_val(&**decoder) } else { 0 };
         self.window.held().saturating_add(decoder)
     }
 

@@ -12,12 +12,12 @@ mod pool;
 mod tests;
 mod window;
 
-pub use deflater::{Deflater, Failed, HISTORY};
-pub use inflater::{Inflater, MIN_WORK, Malformed, WINDOW};
+pub use deflater::{DeflateError, Deflater, HISTORY};
+pub use inflater::{InflateError, Inflater, MIN_WORK, WINDOW};
 
 /// Both directions of a connection that is compressed.
 #[derive(Debug, Default)]
-pub(super) struct Compression {
+pub(super) struct CompressedLayer {
     pub(super) inflater: Inflater,
     pub(super) deflater: Deflater,
     /// What was received and not inflated yet.
@@ -26,7 +26,7 @@ pub(super) struct Compression {
     used: usize,
 }
 
-impl Compression {
+impl CompressedLayer {
     /// Takes in what the connection brought.
     pub(super) fn receive(&mut self, bytes: &[u8]) {
         self.received.extend_from_slice(bytes);
@@ -38,7 +38,7 @@ impl Compression {
     }
 
     /// The next piece of what the client said, in `work`; it may be empty.
-    pub(super) fn inflate<'w>(&mut self, work: &'w mut [u8]) -> Result<&'w [u8], Malformed> {
+    pub(super) fn inflate<'w>(&mut self, work: &'w mut [u8]) -> Result<&'w [u8], InflateError> {
         let mut input = self.received.get(self.used..).unwrap_or_default();
         let output = self.inflater.inflate(&mut input, work);
         self.used = self.received.len().saturating_sub(input.len());

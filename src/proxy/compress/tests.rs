@@ -27,7 +27,7 @@ impl Client {
 }
 
 /// Everything that comes out of `chunks`, each piece checked to be no larger than it may.
-fn inflate<'a>(inflater: &mut Inflater, chunks: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<u8>, Malformed> {
+fn inflate<'a>(inflater: &mut Inflater, chunks: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<u8>, InflateError> {
     let mut work = vec![0xAA; MIN_WORK];
     let mut inflated = vec![];
     for mut input in chunks {
@@ -212,9 +212,9 @@ fn what_is_no_deflate_is_malformed() {
         (&[0b011, 0b10, 0b0, 0], "a distance beyond what was sent"),
         (&[ended.as_slice(), b"x"].concat(), "something behind the last block"),
     ] {
-        assert_eq!(inflate(&mut Inflater::new(), [bytes]), Err(Malformed), "{why}");
+        assert_eq!(inflate(&mut Inflater::new(), [bytes]), Err(InflateError), "{why}");
     }
-    assert_eq!(inflate(&mut Inflater::new(), [&ended[..4], &ended[4..], b"x"]), Err(Malformed));
+    assert_eq!(inflate(&mut Inflater::new(), [&ended[..4], &ended[4..], b"x"]), Err(InflateError));
 }
 
 proptest! {

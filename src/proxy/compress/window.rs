@@ -10,7 +10,7 @@ use miniz_oxide::inflate::core::inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUT
 use miniz_oxide::inflate::core::{DecompressorOxide, decompress};
 use zeroize::Zeroizing;
 
-use super::inflater::Malformed;
+use super::inflater::InflateError;
 use super::pool;
 
 /// What is smaller is not worth it.
@@ -24,7 +24,7 @@ static COMPRESSOR: Mutex<Option<Box<CompressorOxide>>> = Mutex::new(None);
 
 /// The last bytes that were said.
 #[derive(Default)]
-pub(super) struct Window {
+pub(super) struct DeflateWindow {
     /// How many they are.
     len: usize,
     bytes: Zeroizing<Vec<u8>>,
@@ -40,7 +40,7 @@ enum Form {
     Unfoldable,
 }
 
-impl Window {
+impl DeflateWindow {
     /// How many bytes it stands for.
     pub(super) fn len(&self) -> usize {
         self.len
@@ -52,8 +52,8 @@ impl Window {
     }
 
     /// Writes it to the beginning of `work`.
-    pub(super) fn unfold_into(&self, work: &mut [u8]) -> Result<(), Malformed> {
-        let work = work.get_mut(..self.len).ok_or(Malformed)?;
+    pub(super) fn unfold_into(&self, work: &mut [u8]) -> Result<(), InflateError> {
+        let work = work.get_mut(..self.len).ok_or(InflateError)?;
         if self.form != Form::Folded {
             work.copy_from_slice(&self.bytes);
             return Ok(());
@@ -62,7 +62,7 @@ impl Window {
         let mut decoder = Box::<DecompressorOxide>::default();
         let (status, _, written) =
             decompress(&mut decoder, &self.bytes, work, 0, TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF);
-        if status == TINFLStatus::Done && written == self.len { Ok(()) } else { Err(Malformed) }
+        if status == TINFLStatus::Done && written == self.len { Ok(()) } else { Err(InflateError) }
     }
 
     /// Keeps these bytes from now on.
@@ -78,7 +78,7 @@ impl Window {
     }
 
     /// Keeps the last `limit` bytes of these and those that follow them.
-    pub(super) fn push(&mut self, bytes: &[u8], limit: usize) -> Result<(), Malformed> {
+    pub(super) fn push(&mut self, bytes: &[u8], limit: usize) -> Result<(), InflateError> {
         if self.form == Form::Folded || self.bytes.capacity() < limit {
             // A new one, as in `keep`.
             let mut plain = Zeroizing::new(vec![0; limit.max(self.len)]);
@@ -146,7 +146,7 @@ mod tests {
         let commands: Vec<u8> = (0..200)
             .flat_map(|number| format!("a{number} UID STORE {number} +FLAGS (\\Seen)\r\n").into_bytes())
             .collect();
-        let mut window = Window::default();
+        let mut window = DeflateWindow::default();
         for bytes in [&commands[..600], &commands, &commands[7..607]] {
             window.keep(bytes);
             assert!(window.can_fold());
@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn what_is_pushed_is_kept_up_to_the_limit() {
         let text: Vec<u8> = (0..400).flat_map(|number| format!("* {number} EXISTS\r\n").into_bytes()).collect();
-        let mut window = Window::default();
+        let mut window = DeflateWindow::default();
         for (number, part) in text.chunks(70).enumerate() {
             window.push(part, 1024).unwrap();
             if number % 3 == 0 {
@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn what_cannot_be_compressed_or_is_little_stays_as_it_is() {
         let random: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..)).take(32 * 1024).collect();
-        let mut window = Window::default();
+        let mut window = DeflateWindow::default();
         for bytes in [random.as_slice(), &[b'a'; MIN_FOLDED - 1]] {
             window.keep(bytes);
             window.fold();

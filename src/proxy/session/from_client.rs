@@ -1,7 +1,7 @@
 //! Client to upstream: relay or gather, command by command.
 
 use super::intercept::refuses;
-use super::run::Run;
+use super::run::ByteRun;
 use super::{ClientState, MAX_SAID, Output, Session, show, show_in};
 use crate::parser::command::{self, Disclosure, Literals, Verb};
 use crate::parser::framer::{Fragment, LineEnd};
@@ -17,7 +17,7 @@ impl Session {
 
     /// The same for at most `pieces` pieces of the input (lines, or parts of literals), which are counted down.
     pub fn some_from_client(&mut self, input: &[u8], pieces: &mut usize, out: &mut impl Output) -> usize {
-        let mut run = Run::new(input);
+        let mut run = ByteRun::new(input);
         let mut rest = input;
         self.said = 0;
         let compression = self.compression;
@@ -49,7 +49,7 @@ impl Session {
     /// The first bytes of a command, or more of them.
     #[expect(clippy::inline_always, reason = "a rare second caller would keep it out of the loop: 5 % of a NOOP")]
     #[inline(always)]
-    fn take_head<'a>(&mut self, fragment: Fragment<'a>, run: &mut Run<'a>, out: &mut impl Output) {
+    fn take_head<'a>(&mut self, fragment: Fragment<'a>, run: &mut ByteRun<'a>, out: &mut impl Output) {
         let (bytes, end) = line_of(fragment);
         let split = !self.client.held.is_empty();
         if split {
@@ -123,7 +123,7 @@ impl Session {
 
     /// Holds a line until its end: with a literal there it is not relayed as it is.
     #[cold]
-    fn hold_line<'a>(&mut self, bytes: &'a [u8], split: bool, run: &mut Run<'a>, out: &mut impl Output) {
+    fn hold_line<'a>(&mut self, bytes: &'a [u8], split: bool, run: &mut ByteRun<'a>, out: &mut impl Output) {
         out.to_upstream(run.skip(bytes.len()));
         if !split {
             self.client.held.extend_from_slice(bytes);
@@ -136,7 +136,7 @@ impl Session {
 
     /// Begins to discard a command of which nothing is gathered or relayed, and for the literal of which nobody is asked.
     #[cold]
-    fn refuse_head<'a>(&mut self, fragment: Fragment<'a>, run: &mut Run<'a>, out: &mut impl Output) {
+    fn refuse_head<'a>(&mut self, fragment: Fragment<'a>, run: &mut ByteRun<'a>, out: &mut impl Output) {
         let (bytes, end) = line_of(fragment);
         out.to_upstream(run.skip(bytes.len()));
         self.client.held = Vec::new();
@@ -147,7 +147,7 @@ impl Session {
     }
 
     /// More of a command that is relayed.
-    fn take_relayed<'a>(&mut self, fragment: Fragment<'a>, run: &mut Run<'a>, out: &mut impl Output) {
+    fn take_relayed<'a>(&mut self, fragment: Fragment<'a>, run: &mut ByteRun<'a>, out: &mut impl Output) {
         run.extend(fragment.bytes().len());
         self.selection.go_on(fragment.bytes());
         match fragment {
@@ -192,7 +192,7 @@ impl Session {
 
     /// A line within IDLE, which DONE ends. Servers differ in what they make of another line: it is taken for a command, with a
     /// DONE before it, so that none reaches the upstream unread.
-    fn take_continuation<'a>(&mut self, fragment: Fragment<'a>, run: &mut Run<'a>, out: &mut impl Output) {
+    fn take_continuation<'a>(&mut self, fragment: Fragment<'a>, run: &mut ByteRun<'a>, out: &mut impl Output) {
         let (bytes, end) = line_of(fragment);
         let split = !self.client.held.is_empty();
         let line = [&self.client.held, bytes].concat();
@@ -217,7 +217,7 @@ impl Session {
 
     /// A command where DONE should be.
     #[cold]
-    fn end_idle_and_take<'a>(&mut self, fragment: Fragment<'a>, run: &mut Run<'a>, out: &mut impl Output) {
+    fn end_idle_and_take<'a>(&mut self, fragment: Fragment<'a>, run: &mut ByteRun<'a>, out: &mut impl Output) {
         out.to_upstream(run.take());
         show(out, Speaker::ToUpstream, Mark::Own, b"DONE\r\n", false);
         out.to_upstream(b"DONE\r\n");
@@ -225,7 +225,7 @@ impl Session {
     }
 
     /// More of a command that deltapush answers.
-    fn take_gathered<'a>(&mut self, fragment: Fragment<'a>, run: &mut Run<'a>, out: &mut impl Output) {
+    fn take_gathered<'a>(&mut self, fragment: Fragment<'a>, run: &mut ByteRun<'a>, out: &mut impl Output) {
         let bytes = fragment.bytes();
         out.to_upstream(run.skip(bytes.len()));
         self.client.held.extend_from_slice(bytes);
@@ -270,7 +270,7 @@ impl Session {
     }
 
     /// More of a command that went over its limit.
-    fn take_discarded<'a>(&mut self, fragment: Fragment<'a>, run: &mut Run<'a>, out: &mut impl Output) {
+    fn take_discarded<'a>(&mut self, fragment: Fragment<'a>, run: &mut ByteRun<'a>, out: &mut impl Output) {
         out.to_upstream(run.skip(fragment.bytes().len()));
         if let Fragment::Line { end: Some(end), .. } = fragment {
             self.discard_from(end, out);
@@ -328,7 +328,7 @@ fn is_beginning_of_done(line: &[u8]) -> bool {
 #[cold]
 fn show_command(
     start: &[u8],
-    head: &command::Head<'_>,
+    head: &command::CommandHead<'_>,
     is_refused: bool,
     is_answered: bool,
     transcript: &mut dyn Transcript,

@@ -1,17 +1,17 @@
 //! Upstream to client: hand on as it comes, or hold until a response's end what deltapush has a part in.
 
 use super::intercept::Pending;
-use super::run::Run;
-use super::{ClientState, Compression, Held, Output, Session, Shape, UpstreamState, show};
+use super::run::ByteRun;
+use super::{ClientState, CompressionState, Held, Output, Session, Shape, UpstreamState, show};
 use crate::parser::data;
 use crate::parser::framer::{Fragment, LineEnd};
-use crate::parser::response::{self, Code, Condition, Head};
+use crate::parser::response::{self, CodeKind, Condition, ResponseHead};
 use crate::proxy::own_lines::{self, untagged};
 use crate::trace::{Mark, Piece, Speaker};
 
 /// What is to be done with a response, known from its head.
 #[derive(Debug, Clone, Copy)]
-enum Way {
+enum ResponsePath {
     Pass(Shape),
     Hold(Shape, Held),
     Drop,
@@ -31,7 +31,7 @@ impl Session {
     /// The same for at most `pieces` pieces of the input (lines, or parts of literals), which are counted down. Returns how many
     /// bytes were used: the rest has to be given again.
     pub fn some_from_upstream(&mut self, input: &[u8], pieces: &mut usize, out: &mut impl Output) -> usize {
-        let mut run = Run::new(input);
+        let mut run = ByteRun::new(input);
         let mut rest = input;
         let mut left = *pieces;
         while left > 0 && !self.is_over() {
@@ -68,7 +68,7 @@ impl Session {
     /// response that is under way ([`is_over`](Self::is_over)).
     pub fn close(&mut self, bye: &str, out: &mut impl Output) {
         // Behind the OK of a COMPRESS it would have to be compressed.
-        if !self.server.said_bye && self.compression != Compression::Accepted {
+        if !self.server.said_bye && self.compression != CompressionState::Accepted {
             self.server.said_bye = true;
             self.say(out, untagged(bye).as_bytes());
         }
@@ -76,7 +76,7 @@ impl Session {
     }
 
     /// The first bytes of a response, or more of them.
-    fn begin_response<'a>(&mut self, fragment: Fragment<'a>, run: &mut Run<'a>, out: &mut impl Output) {
+    fn begin_response<'a>(&mut self, fragment: Fragment<'a>, run: &mut ByteRun<'a>, out: &mut impl Output) {
         let Fragment::Line { bytes, end } = fragment else { return };
         let split = !self.server.held.is_empty();
         if split {
@@ -89,7 +89,7 @@ impl Session {
             return out.to_client(run.skip(bytes.len()));
         };
         match self.way(head, out) {
-            Way::Pass(shape) => {
+            ResponsePath::Pass(shape) => {
                 self.server.has_news |= shape == DATA && data::is_exists(start);
                 show(out, Speaker::ToClient, Mark::Relayed, start, shape.secret);
                 self.begin_to_see(start);
@@ -107,13 +107,13 @@ impl Session {
                 self.server.state = UpstreamState::Passing(shape);
                 self.passed_line_end(end, shape, run, out);
             }
-            Way::Hold(shape, why) => {
+            ResponsePath::Hold(shape, why) => {
                 out.to_client(run.skip(bytes.len()));
                 self.server.held = if split { held } else { bytes.to_vec() };
                 self.server.state = UpstreamState::Holding(shape, why);
                 self.held_more(end, shape, why, out);
             }
-            Way::Drop => {
+            ResponsePath::Drop => {
                 self.server.state = UpstreamState::Dropping;
                 self.drop_more(fragment, run, out);
             }
@@ -121,7 +121,7 @@ impl Session {
     }
 
     /// More of a line that the client does not get.
-    fn drop_more<'a>(&mut self, fragment: Fragment<'a>, run: &mut Run<'a>, out: &mut impl Output) {
+    fn drop_more<'a>(&mut self, fragment: Fragment<'a>, run: &mut ByteRun<'a>, out: &mut impl Output) {
         out.to_client(run.skip(fragment.bytes().len()));
         show(out, Speaker::Upstream, Mark::Kept, fragment.bytes(), true);
         if matches!(fragment, Fragment::Line { end: Some(_), .. }) {
@@ -132,7 +132,7 @@ impl Session {
     }
 
     /// More of a response that is handed on.
-    fn pass<'a>(&mut self, fragment: Fragment<'a>, shape: Shape, run: &mut Run<'a>, out: &mut impl Output) {
+    fn pass<'a>(&mut self, fragment: Fragment<'a>, shape: Shape, run: &mut ByteRun<'a>, out: &mut impl Output) {
         run.extend(fragment.bytes().len());
         match fragment {
             Fragment::Line { bytes, end } => {
@@ -156,7 +156,7 @@ impl Session {
         }
     }
 
-    fn passed_line_end(&mut self, end: Option<LineEnd>, shape: Shape, run: &mut Run<'_>, out: &mut impl Output) {
+    fn passed_line_end(&mut self, end: Option<LineEnd>, shape: Shape, run: &mut ByteRun<'_>, out: &mut impl Output) {
         match end {
             None => {}
             Some(LineEnd::Literal(announced)) if shape.literals => self.server.framer.begin_literal(announced.size),
@@ -172,7 +172,14 @@ impl Session {
     }
 
     /// More of a response that is held.
-    fn hold<'a>(&mut self, fragment: Fragment<'a>, shape: Shape, why: Held, run: &mut Run<'a>, out: &mut impl Output) {
+    fn hold<'a>(
+        &mut self,
+        fragment: Fragment<'a>,
+        shape: Shape,
+        why: Held,
+        run: &mut ByteRun<'a>,
+        out: &mut impl Output,
+    ) {
         let bytes = fragment.bytes();
         out.to_client(run.skip(bytes.len()));
         self.server.held.extend_from_slice(bytes);
@@ -193,7 +200,7 @@ impl Session {
         show(out, Speaker::ToClient, Mark::Relayed, &held, true);
         out.to_client(&held);
         self.server.state = UpstreamState::Passing(Shape { secret: true, ..shape });
-        self.passed_line_end(end, shape, &mut Run::new(&[]), out);
+        self.passed_line_end(end, shape, &mut ByteRun::new(&[]), out);
     }
 
     fn held_line_end(&mut self, end: Option<LineEnd>, shape: Shape, why: Held, out: &mut impl Output) {
@@ -244,12 +251,12 @@ impl Session {
     }
 
     /// What a response that begins so is, what it means for what the client sends next, and which way it goes.
-    fn way(&mut self, head: Head<'_>, out: &mut impl Output) -> Way {
+    fn way(&mut self, head: ResponseHead<'_>, out: &mut impl Output) -> ResponsePath {
         match head {
-            Head::Continuation => self.continuation(out),
-            Head::TaggedContinuation { tag } if tag == self.client.tag => self.continuation(out),
-            Head::TaggedContinuation { .. } => Way::Pass(STATUS),
-            Head::Tagged { tag, condition, code } => {
+            ResponseHead::Continuation => self.continuation(out),
+            ResponseHead::TaggedContinuation { tag } if tag == self.client.tag => self.continuation(out),
+            ResponseHead::TaggedContinuation { .. } => ResponsePath::Pass(STATUS),
+            ResponseHead::Tagged { tag, condition, code } => {
                 let is_pending = self.pending.iter().any(|pending| pending.tag() == tag);
                 self.ended(tag);
                 let opening = self.selection.answered(tag, condition == Condition::Ok);
@@ -261,33 +268,35 @@ impl Session {
                     out.background_fetch();
                 }
                 match (is_pending, code) {
-                    (true, _) => Way::Hold(STATUS, Held::End),
-                    (false, Code::Capability) => Way::Hold(STATUS, Held::Capabilities),
-                    (false, Code::Referral) => Way::Hold(STATUS, Held::Referral),
-                    (false, Code::Other) => Way::Pass(STATUS),
+                    (true, _) => ResponsePath::Hold(STATUS, Held::End),
+                    (false, CodeKind::Capability) => ResponsePath::Hold(STATUS, Held::Capabilities),
+                    (false, CodeKind::Referral) => ResponsePath::Hold(STATUS, Held::Referral),
+                    (false, CodeKind::Other) => ResponsePath::Pass(STATUS),
                 }
             }
-            Head::Status { condition, code } => {
+            ResponseHead::Status { condition, code } => {
                 self.server.said_bye |= condition == Condition::Bye;
                 match code {
-                    Code::Capability => Way::Hold(STATUS, Held::Capabilities),
-                    Code::Referral => Way::Hold(STATUS, Held::Referral),
-                    Code::Other if condition == Condition::Ok && self.absorbs_keepalives() => {
-                        Way::Hold(STATUS, Held::Ok)
+                    CodeKind::Capability => ResponsePath::Hold(STATUS, Held::Capabilities),
+                    CodeKind::Referral => ResponsePath::Hold(STATUS, Held::Referral),
+                    CodeKind::Other if condition == Condition::Ok && self.absorbs_keepalives() => {
+                        ResponsePath::Hold(STATUS, Held::Ok)
                     }
-                    Code::Other => Way::Pass(STATUS),
+                    CodeKind::Other => ResponsePath::Pass(STATUS),
                 }
             }
-            Head::Capability => Way::Hold(STATUS, Held::Capabilities),
-            Head::Metadata if self.pending.iter().any(Pending::is_get) => Way::Hold(DATA, Held::Metadata),
+            ResponseHead::Capability => ResponsePath::Hold(STATUS, Held::Capabilities),
+            ResponseHead::Metadata if self.pending.iter().any(Pending::is_get) => {
+                ResponsePath::Hold(DATA, Held::Metadata)
+            }
             // Values of a mailbox's entries may be tokens, and who asked for them is not known here.
-            Head::Metadata => Way::Pass(SECRET_DATA),
-            Head::Data => Way::Pass(DATA),
+            ResponseHead::Metadata => ResponsePath::Pass(SECRET_DATA),
+            ResponseHead::Data => ResponsePath::Pass(DATA),
         }
     }
 
     /// `+`: more of the command may come.
-    fn continuation(&mut self, out: &mut impl Output) -> Way {
+    fn continuation(&mut self, out: &mut impl Output) -> ResponsePath {
         match self.client.state {
             ClientState::AwaitingLiteral(size) => {
                 self.client.framer.begin_literal(size);
@@ -303,15 +312,15 @@ impl Session {
             ClientState::AwaitingAgreement(size) => {
                 self.client.framer.begin_literal(size);
                 self.client.state = ClientState::Relaying;
-                return Way::Drop;
+                return ResponsePath::Drop;
             }
             ClientState::Replaying => {
                 self.replay_next(out);
-                return Way::Drop;
+                return ResponsePath::Drop;
             }
             _ => {}
         }
-        Way::Pass(STATUS)
+        ResponsePath::Pass(STATUS)
     }
 
     /// The command with this tag has ended: if the client's next bytes depended on it, they are a new command.

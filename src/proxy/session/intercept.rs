@@ -3,14 +3,14 @@
 
 use std::borrow::Cow;
 
-use super::{Answer, ClientState, Compression, Output, Request, Session, UpstreamState};
+use super::{ClientState, CompressionState, Output, Request, RequestOutcome, Session, UpstreamState};
 use crate::parser::command::{self, Disclosure, Verb, compress_mechanism};
-use crate::parser::metadata::{self, Get, Pair, Set, Values, is_inbox, is_within};
+use crate::parser::metadata::{self, Get, Pair, SetMetadataCommand, Values, is_inbox, is_within};
 use crate::parser::quote::{is_quotable, push_quoted};
 use crate::parser::response::{self, Condition};
 use crate::policy::JmapAccess;
 use crate::proxy::own_lines;
-use crate::push::registry::Full;
+use crate::push::registry::AccountsFull;
 use crate::secret::{DeviceToken, TokenError};
 use crate::trace::{Mark, Piece, Speaker, show_metadata};
 
@@ -27,7 +27,7 @@ const AND: &[u8] = b" | ";
 pub(super) enum Pending {
     /// A `GETMETADATA`: values are filled in where the upstream has none.
     /// `unknown` is what was asked for and deltapush does not know.
-    Get { tag: Vec<u8>, wanted: Vec<Wanted>, mailbox: Vec<u8>, unknown: Vec<Vec<u8>> },
+    Get { tag: Vec<u8>, wanted: Vec<RequestedEntry>, mailbox: Vec<u8>, unknown: Vec<Vec<u8>> },
     /// The rest of a `SETMETADATA` that had a token among its entries. The token is kept when the rest was accepted.
     Set { tag: Vec<u8>, request: Request },
     /// A command that is replayed, with nothing else to it.
@@ -35,7 +35,7 @@ pub(super) enum Pending {
 }
 
 /// An entry that was asked for and that deltapush knows.
-pub(super) struct Wanted {
+pub(super) struct RequestedEntry {
     entry: Vec<u8>,
     value: Vec<u8>,
     /// What is said behind the upstream's own value, if it has one.
@@ -57,7 +57,7 @@ impl Pending {
 }
 
 /// What the client hears once a request was done.
-pub(super) struct Reply {
+pub(super) struct PendingReply {
     tag: Vec<u8>,
     /// The upstream's own `OK`, where it had a part.
     success: Option<Vec<u8>>,
@@ -127,12 +127,12 @@ impl Session {
             Some(name) if !name.eq_ignore_ascii_case(b"DEFLATE") => {
                 self.reply(own_lines::ONLY_DEFLATE, out);
             }
-            Some(_) if self.compression != Compression::Off => {
+            Some(_) if self.compression != CompressionState::Off => {
                 self.reply(own_lines::COMPRESSED, out);
             }
             Some(_) => {
                 self.reply("OK compression begins now", out);
-                self.compression = Compression::Accepted;
+                self.compression = CompressionState::Accepted;
                 if self.own.is_empty() {
                     self.compress(out);
                 }
@@ -142,7 +142,7 @@ impl Session {
 
     /// What follows the OK is compressed.
     pub(super) fn compress(&mut self, out: &mut impl Output) {
-        self.compression = Compression::On;
+        self.compression = CompressionState::On;
         out.compress();
     }
 
@@ -171,9 +171,9 @@ impl Session {
     }
 
     /// The entries among those that `get` asks for that deltapush knows, with their values.
-    fn known(&self, get: &Get<'_>, out: &impl Output) -> Vec<Wanted> {
+    fn known(&self, get: &Get<'_>, out: &impl Output) -> Vec<RequestedEntry> {
         let asked = |entry: &[u8]| get.entries.iter().any(|asked| is_within(entry, asked, get.depth));
-        let wanted = |entry: &[u8], value: &[u8]| Wanted {
+        let wanted = |entry: &[u8], value: &[u8]| RequestedEntry {
             entry: entry.to_vec(),
             value: value.to_vec(),
             addition: None,
@@ -181,7 +181,7 @@ impl Session {
         };
         if get.mailbox.is_empty() {
             let entries = self.settings.entries.iter().filter(|(entry, _)| asked(entry.as_bytes()));
-            let mut known: Vec<Wanted> =
+            let mut known: Vec<RequestedEntry> =
                 entries.map(|(entry, value)| wanted(entry.as_bytes(), value.as_bytes())).collect();
             if self.settings.push_status && asked(COMMENT) {
                 comment(&mut known, get, out.push_status().into_bytes());
@@ -197,7 +197,7 @@ impl Session {
     }
 
     /// Says the values in `wanted`, and NIL for what is `unknown`.
-    fn say_values(&mut self, mailbox: &[u8], unknown: &[Vec<u8>], wanted: &[Wanted], out: &mut impl Output) {
+    fn say_values(&mut self, mailbox: &[u8], unknown: &[Vec<u8>], wanted: &[RequestedEntry], out: &mut impl Output) {
         if wanted.is_empty() && unknown.is_empty() {
             return;
         }
@@ -225,7 +225,7 @@ impl Session {
         };
         let others: Vec<&Pair<'_>> = set.entries.iter().filter(|pair| !is_token(pair)).collect();
         if others.is_empty() {
-            self.requests.push_back(Reply { tag: self.client.tag.clone(), success: None });
+            self.requests.push_back(PendingReply { tag: self.client.tag.clone(), success: None });
             return out.request(request);
         }
         if !self.upstream.metadata {
@@ -329,7 +329,7 @@ impl Session {
         changed.then(|| filled.to_bytes())
     }
 
-    fn wanted(&mut self, of: &[u8]) -> impl Iterator<Item = &mut Wanted> {
+    fn wanted(&mut self, of: &[u8]) -> impl Iterator<Item = &mut RequestedEntry> {
         let gets = self.pending.iter_mut().filter_map(move |pending| match pending {
             Pending::Get { mailbox, wanted, .. } if mailbox == of || is_inbox(mailbox) && is_inbox(of) => Some(wanted),
             _ => None,
@@ -350,14 +350,14 @@ impl Session {
                     self.say_values(&mailbox, &unknown, &wanted, out);
                     return self.say(out, &[&tag, b" OK GETMETADATA completed\r\n".as_slice()].concat());
                 }
-                let missing: Vec<Wanted> = wanted.into_iter().filter(|wanted| !wanted.answered).collect();
+                let missing: Vec<RequestedEntry> = wanted.into_iter().filter(|wanted| !wanted.answered).collect();
                 if !missing.is_empty() {
                     self.say_values(&mailbox, &[], &missing, out);
                 }
                 self.pass_on(line, out);
             }
             Some(Pending::Set { tag, request }) if succeeded => {
-                self.requests.push_back(Reply { tag, success: Some(line.to_vec()) });
+                self.requests.push_back(PendingReply { tag, success: Some(line.to_vec()) });
                 out.request(request);
             }
             _ => self.pass_on(line, out),
@@ -366,7 +366,7 @@ impl Session {
 
     /// The upstream ends a command with a line that is too long to be looked at.
     pub(super) fn forget_pending(&mut self, start: &[u8]) {
-        if let Some(response::Head::Tagged { tag, .. }) = response::head(start) {
+        if let Some(response::ResponseHead::Tagged { tag, .. }) = response::head(start) {
             self.pending.retain(|pending| pending.tag() != tag);
         }
     }
@@ -377,14 +377,14 @@ impl Session {
     }
 
     /// The oldest request was done, or not, and the client may hear so.
-    pub fn answered(&mut self, answer: impl Into<Answer>, out: &mut impl Output) {
-        let Some(Reply { tag, success }) = self.requests.pop_front() else { return };
+    pub fn answered(&mut self, answer: impl Into<RequestOutcome>, out: &mut impl Output) {
+        let Some(PendingReply { tag, success }) = self.requests.pop_front() else { return };
         let own = match answer.into() {
-            Answer::Done => "OK SETMETADATA completed",
-            Answer::Refused(Full::InAll) => own_lines::NO_MORE_ACCOUNTS,
-            Answer::Refused(Full::Address) => own_lines::TOO_MANY_NEW_ACCOUNTS,
-            Answer::Refused(Full::Upstream) => own_lines::NO_MORE_AT_UPSTREAM,
-            Answer::Failed => own_lines::NOT_STORED,
+            RequestOutcome::Done => "OK SETMETADATA completed",
+            RequestOutcome::Refused(AccountsFull::InAll) => own_lines::NO_MORE_ACCOUNTS,
+            RequestOutcome::Refused(AccountsFull::Address) => own_lines::TOO_MANY_NEW_ACCOUNTS,
+            RequestOutcome::Refused(AccountsFull::Upstream) => own_lines::NO_MORE_AT_UPSTREAM,
+            RequestOutcome::Failed => own_lines::NOT_STORED,
         };
         match success.filter(|_| own.starts_with("OK")) {
             Some(line) => self.say(out, &line),
@@ -396,19 +396,19 @@ impl Session {
 
 /// Says how push is behind the configured comment, if there is one, and behind the upstream's. What a client wants no longer than
 /// so is not made longer.
-fn comment(known: &mut Vec<Wanted>, get: &Get<'_>, status: Vec<u8>) {
+fn comment(known: &mut Vec<RequestedEntry>, get: &Get<'_>, status: Vec<u8>) {
     let addition = get.max_size.is_none().then(|| status.clone());
     match known.iter_mut().find(|wanted| wanted.entry.eq_ignore_ascii_case(COMMENT)) {
         Some(configured) => {
             configured.value = [&configured.value, AND, &status].concat();
             configured.addition = addition;
         }
-        None => known.insert(0, Wanted { entry: COMMENT.to_vec(), value: status, addition, answered: false }),
+        None => known.insert(0, RequestedEntry { entry: COMMENT.to_vec(), value: status, addition, answered: false }),
     }
 }
 
 /// Leaves out what is longer than the client wants, and says how long the longest of that is (RFC 5464 section 4.2.1).
-fn within_size(get: &Get<'_>, known: Vec<Wanted>) -> (Vec<Wanted>, Option<usize>) {
+fn within_size(get: &Get<'_>, known: Vec<RequestedEntry>) -> (Vec<RequestedEntry>, Option<usize>) {
     let Some(max) = get.max_size else { return (known, None) };
     let max = usize::try_from(max).unwrap_or(usize::MAX);
     let (short, long): (Vec<_>, Vec<_>) = known.into_iter().partition(|wanted| wanted.value.len() <= max);
@@ -416,7 +416,7 @@ fn within_size(get: &Get<'_>, known: Vec<Wanted>) -> (Vec<Wanted>, Option<usize>
 }
 
 /// The command with all entries but the token, and where its literals have to wait.
-fn set_others(tag: &[u8], set: &Set<'_>, others: &[&Pair<'_>]) -> (Vec<u8>, Vec<usize>) {
+fn set_others(tag: &[u8], set: &SetMetadataCommand<'_>, others: &[&Pair<'_>]) -> (Vec<u8>, Vec<usize>) {
     let mut command = [tag, b" SETMETADATA "].concat();
     let mut cuts = vec![];
     push_client_string(&mut command, &mut cuts, &set.mailbox);

@@ -21,7 +21,7 @@ const MAX_SEEN: usize = 32 * 1024;
 
 /// Something about new mail that passes between client and upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Glimpse<'a> {
+pub enum ObservedEvent<'a> {
     /// Another mailbox is being opened: what follows is about it.
     Opening,
     /// The mailbox with this name is open.
@@ -39,15 +39,15 @@ pub enum Glimpse<'a> {
 
 /// What is noted.
 #[derive(Default)]
-pub(super) struct Keeping {
+pub(super) struct DrainState {
     /// Commands that are complete and whose end has not come, oldest first.
-    in_flight: VecDeque<InFlight>,
+    in_flight: VecDeque<CommandInFlight>,
     /// There were too many of them.
     lost_track: bool,
     /// What came of the lines of the command under way.
     line: Vec<u8>,
     /// What was set in the session.
-    pub(super) set: Set,
+    pub(super) set: ChangedState,
     /// The tag of a LOGOUT that waits for the ends of the commands before it.
     pub(super) logout: Option<Vec<u8>>,
     /// The client is gone, and the session is being brought to rest.
@@ -59,12 +59,12 @@ pub(super) struct Keeping {
 }
 
 /// A command that the upstream has to answer.
-struct InFlight {
+struct CommandInFlight {
     tag: Box<[u8]>,
-    kind: Kind,
+    kind: CommandKind,
 }
 
-enum Kind {
+enum CommandKind {
     Fetch { from: Option<u64> },
     Enable { utf8: bool },
     Other,
@@ -72,7 +72,7 @@ enum Kind {
 
 /// What differs from a session that has just begun, apart from the mailbox that is open.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Set {
+pub struct ChangedState {
     /// Mailbox names are UTF-8 (RFC 6855, RFC 9051), and no longer modified UTF-7.
     pub utf8: bool,
     /// NOTIFY was sent (RFC 5465).
@@ -83,7 +83,7 @@ pub struct Set {
 
 /// How far a session has come to rest whose client is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Settling {
+pub enum DrainStep {
     /// The upstream has to say more.
     Waiting,
     /// Nothing is under way: the next bytes may be a command.
@@ -138,7 +138,7 @@ const TRACELESS: [&str; 34] = [
 /// Words in such a command that enable CONDSTORE or QRESYNC (RFC 7162 section 3.1).
 const ENABLING: [&[u8]; 5] = [b"CONDSTORE", b"QRESYNC", b"MODSEQ", b"CHANGEDSINCE", b"UNCHANGEDSINCE"];
 
-impl Keeping {
+impl DrainState {
     /// How much is held, in bytes.
     pub(super) fn held(&self) -> usize {
         let tags = self.in_flight.iter().map(|command| command.tag.len());
@@ -152,8 +152,8 @@ impl Keeping {
         self.line = Vec::new();
         self.go_on(start);
         match verb {
-            Verb::Select | Verb::Examine => out.sees(Glimpse::Opening),
-            Verb::Close | Verb::Unselect => out.sees(Glimpse::Closed),
+            Verb::Select | Verb::Examine => out.sees(ObservedEvent::Opening),
+            Verb::Close | Verb::Unselect => out.sees(ObservedEvent::Closed),
             _ => {}
         }
     }
@@ -182,10 +182,10 @@ impl Keeping {
 
     /// A command of the client's went upstream that deltapush has gathered.
     pub(super) fn replayed(&mut self, tag: &[u8]) {
-        self.sent(tag, Kind::Other);
+        self.sent(tag, CommandKind::Other);
     }
 
-    fn sent(&mut self, tag: &[u8], kind: Kind) {
+    fn sent(&mut self, tag: &[u8], kind: CommandKind) {
         // An empty line, which no server answers under a tag.
         if tag.is_empty() {
             return;
@@ -195,12 +195,12 @@ impl Keeping {
             self.in_flight.clear();
         }
         if !self.lost_track {
-            self.in_flight.push_back(InFlight { tag: tag.into(), kind });
+            self.in_flight.push_back(CommandInFlight { tag: tag.into(), kind });
         }
     }
 
     /// What the command means for the session.
-    fn take_in(&mut self, line: &[u8]) -> Kind {
+    fn take_in(&mut self, line: &[u8]) -> CommandKind {
         let (verb, arguments) = verb(line);
         let is = |name: &str| name.as_bytes().eq_ignore_ascii_case(&verb);
         let upper = line.to_ascii_uppercase();
@@ -209,16 +209,16 @@ impl Keeping {
         self.set.anything |= !is_traceless || line.len() > MAX_LINE;
         self.set.notify |= is("NOTIFY");
         match verb.as_slice() {
-            _ if is("FETCH") => Kind::Fetch { from: arguments.and_then(lowest_of_open_set) },
-            _ if is("ENABLE") => Kind::Enable { utf8: has(b"UTF8=") || has(b"IMAP4REV2") },
-            _ => Kind::Other,
+            _ if is("FETCH") => CommandKind::Fetch { from: arguments.and_then(lowest_of_open_set) },
+            _ if is("ENABLE") => CommandKind::Enable { utf8: has(b"UTF8=") || has(b"IMAP4REV2") },
+            _ => CommandKind::Other,
         }
     }
 
     /// A message came: what FETCHes that are under way bring may not be all that is new.
     fn outdate(&mut self) {
         for command in &mut self.in_flight {
-            if let Kind::Fetch { from } = &mut command.kind {
+            if let CommandKind::Fetch { from } = &mut command.kind {
                 *from = None;
             }
         }
@@ -229,9 +229,9 @@ impl Keeping {
         let index = self.in_flight.iter().position(|command| *command.tag == *tag)?;
         let ended = self.in_flight.remove(index)?;
         match ended.kind {
-            Kind::Fetch { from } if condition == Condition::Ok => return Some(from),
-            Kind::Enable { utf8 } => self.set.utf8 |= utf8 && condition == Condition::Ok,
-            Kind::Fetch { .. } | Kind::Other => {}
+            CommandKind::Fetch { from } if condition == Condition::Ok => return Some(from),
+            CommandKind::Enable { utf8 } => self.set.utf8 |= utf8 && condition == Condition::Ok,
+            CommandKind::Fetch { .. } | CommandKind::Other => {}
         }
         None
     }
@@ -258,7 +258,7 @@ impl Keeping {
             if data::is_exists(&seen) {
                 self.outdate();
             }
-            out.sees(Glimpse::Response(&seen));
+            out.sees(ObservedEvent::Response(&seen));
         }
     }
 }
@@ -303,7 +303,7 @@ impl Session {
 
     /// What was set in it.
     #[must_use]
-    pub fn set(&self) -> Set {
+    pub fn set(&self) -> ChangedState {
         self.keeping.as_ref().map(|keeping| keeping.set).unwrap_or_default()
     }
 
@@ -356,9 +356,9 @@ impl Session {
     /// Brings a session to rest whose client is gone: sends what ends IDLE, or a command that does no harm, and
     /// says whether the upstream still has to answer. To be called at once, and again after each
     /// [`from_upstream`](Self::from_upstream).
-    pub fn settle(&mut self, out: &mut impl Output) -> Settling {
+    pub fn settle(&mut self, out: &mut impl Output) -> DrainStep {
         let said_bye = self.server.said_bye;
-        let Some(keeping) = &mut self.keeping else { return Settling::Lost("it was not to be kept") };
+        let Some(keeping) = &mut self.keeping else { return DrainStep::Lost("it was not to be kept") };
         if !std::mem::replace(&mut keeping.settling, true) {
             // deltapush's own goodbye to the client is no word of the upstream's.
             self.server.said_bye &= !self.closed;
@@ -368,10 +368,10 @@ impl Session {
             self.from_upstream(&rest, out);
             return self.settle(out);
         } else if said_bye {
-            return Settling::Lost("the mail server closes it");
+            return DrainStep::Lost("the mail server closes it");
         }
         if keeping.lost_track {
-            return Settling::Lost("too many commands were under way");
+            return DrainStep::Lost("too many commands were under way");
         }
         match self.client.state {
             // Nothing of it went upstream.
@@ -387,7 +387,7 @@ impl Session {
             }
             ClientState::Relaying => match self.end_command(out) {
                 Ok(()) => {}
-                Err(reason) => return Settling::Lost(reason),
+                Err(reason) => return DrainStep::Lost(reason),
             },
             ClientState::AwaitingAgreement(_)
             | ClientState::AwaitingLiteral(_)
@@ -396,7 +396,7 @@ impl Session {
         }
         let is_answered = self.keeping.as_ref().is_none_or(|keeping| keeping.in_flight.is_empty());
         let is_at_rest = self.client.state == ClientState::Head && is_answered && self.pending.is_empty();
-        if is_at_rest && !self.is_within_response() { Settling::Settled } else { Settling::Waiting }
+        if is_at_rest && !self.is_within_response() { DrainStep::Settled } else { DrainStep::Waiting }
     }
 
     /// Ends a command of which a part went upstream, if that can do no harm: half a message is never appended, and half a set
@@ -432,7 +432,7 @@ impl Session {
     fn take_in_end(&mut self, tag: &[u8], condition: Condition, opening: Option<bool>, out: &mut impl Output) {
         let Some(keeping) = &mut self.keeping else { return };
         if let Some(from) = keeping.ended(tag, condition) {
-            out.sees(Glimpse::Fetched { from });
+            out.sees(ObservedEvent::Fetched { from });
         }
         if opening.is_some() {
             out.sees(opened(&self.selection));
@@ -472,8 +472,8 @@ impl Session {
 }
 
 /// What stands open.
-fn opened(selection: &Selection) -> Glimpse<'_> {
-    selection.mailbox().map_or(Glimpse::Closed, Glimpse::Opened)
+fn opened(selection: &Selection) -> ObservedEvent<'_> {
+    selection.mailbox().map_or(ObservedEvent::Closed, ObservedEvent::Opened)
 }
 
 fn is_fetch(response: &[u8]) -> bool {

@@ -1,6 +1,6 @@
 //! Dialogues of sessions that are kept: what their clients hear, and how they come to rest.
 
-use super::keeping::{Glimpse, Set, Settling};
+use super::keeping::{ChangedState, DrainStep, ObservedEvent};
 use super::*;
 
 /// Records what a session says, and what it shows.
@@ -29,9 +29,9 @@ impl Output for Recorded {
     fn push_status(&self) -> String {
         String::new()
     }
-    fn sees(&mut self, glimpse: Glimpse<'_>) {
+    fn sees(&mut self, glimpse: ObservedEvent<'_>) {
         self.seen.push(match glimpse {
-            Glimpse::Response(line) => String::from_utf8_lossy(line).trim_end().to_owned(),
+            ObservedEvent::Response(line) => String::from_utf8_lossy(line).trim_end().to_owned(),
             other => format!("{other:?}"),
         });
     }
@@ -52,7 +52,7 @@ struct Stage {
 
 impl Stage {
     fn new(step: usize) -> Self {
-        let settings = Settings {
+        let settings = SessionSettings {
             entries: vec![],
             native: Native::Passthrough,
             keepalive: None,
@@ -61,7 +61,7 @@ impl Stage {
             max_command: 8192,
             max_response: 8192,
         };
-        let session = Session::new(Arc::new(settings), Upstream { id: true, ..Upstream::default() }).kept();
+        let session = Session::new(Arc::new(settings), UpstreamTraits { id: true, ..UpstreamTraits::default() }).kept();
         Self { session, out: Recorded::default(), waiting: vec![], step }
     }
 
@@ -100,14 +100,14 @@ impl Stage {
         String::from_utf8(std::mem::take(&mut self.out.client)).unwrap()
     }
 
-    fn settle(&mut self) -> (Settling, String) {
+    fn settle(&mut self) -> (DrainStep, String) {
         let settling = self.session.settle(&mut self.out);
         (settling, self.sent())
     }
 
     /// The upstream says something, and then the session is asked how it is.
-    fn says(&mut self, text: &str) -> (Settling, String) {
-        let mut settling = Settling::Waiting;
+    fn says(&mut self, text: &str) -> (DrainStep, String) {
+        let mut settling = DrainStep::Waiting;
         for chunk in text.as_bytes().chunks(self.step) {
             self.session.from_upstream(chunk, &mut self.out);
             settling = self.session.settle(&mut self.out);
@@ -120,12 +120,12 @@ fn in_any_chunks(test: impl Fn(Stage)) {
     [1, 3, 4096].into_iter().for_each(|step| test(Stage::new(step)));
 }
 
-fn settled(sent: &str) -> (Settling, String) {
-    (Settling::Settled, sent.to_owned())
+fn settled(sent: &str) -> (DrainStep, String) {
+    (DrainStep::Settled, sent.to_owned())
 }
 
-fn waiting(sent: &str) -> (Settling, String) {
-    (Settling::Waiting, sent.to_owned())
+fn waiting(sent: &str) -> (DrainStep, String) {
+    (DrainStep::Waiting, sent.to_owned())
 }
 
 #[test]
@@ -188,7 +188,7 @@ fn commands_under_way_are_awaited_with_all_their_responses() {
         it.upstream("* 1 FETCH (BODY[] {10}\r\nb O");
         assert!(it.session.owes_answers());
         it.sent();
-        assert!(matches!(it.settle().0, Settling::Lost(_)), "half a STORE may mean anything");
+        assert!(matches!(it.settle().0, DrainStep::Lost(_)), "half a STORE may mean anything");
     });
     in_any_chunks(|mut it| {
         it.client("a UID FETCH 1 BODY[]\r\nb NOOP\r\n");
@@ -204,7 +204,7 @@ fn commands_under_way_are_awaited_with_all_their_responses() {
 fn half_a_message_is_never_appended() {
     in_any_chunks(|mut it| {
         it.client("a APPEND INBOX {20+}\r\nFrom: bob");
-        assert!(matches!(it.settle().0, Settling::Lost(_)));
+        assert!(matches!(it.settle().0, DrainStep::Lost(_)));
         assert_eq!(it.sent(), "");
     });
     // The server may still refuse it.
@@ -217,7 +217,7 @@ fn half_a_message_is_never_appended() {
     in_any_chunks(|mut it| {
         it.client("a APPEND INBOX {20}\r\n");
         it.settle();
-        assert!(matches!(it.says("+ go on\r\n").0, Settling::Lost(_)));
+        assert!(matches!(it.says("+ go on\r\n").0, DrainStep::Lost(_)));
     });
 }
 
@@ -252,16 +252,16 @@ fn what_was_set_is_known() {
         }
         it.session.set()
     };
-    let fresh = Set::default();
+    let fresh = ChangedState::default();
     assert_eq!(set(&[("a SELECT INBOX\r\n", "a OK\r\n"), ("b UID FETCH 1:* (FLAGS)\r\n", "b OK\r\n")]), fresh);
     assert_eq!(set(&[("a ID NIL\r\n", "a OK\r\n"), ("b IDLE\r\n", "+\r\n"), ("DONE\r\n", "b OK\r\n")]), fresh);
-    let anything = Set { anything: true, ..fresh };
+    let anything = ChangedState { anything: true, ..fresh };
     assert_eq!(set(&[("a SELECT INBOX (CONDSTORE)\r\n", "a OK\r\n")]), anything);
     assert_eq!(set(&[("a UID FETCH 1:* (FLAGS) (CHANGEDSINCE 7)\r\n", "a OK\r\n")]), anything);
     assert_eq!(set(&[("a ENABLE QRESYNC\r\n", "a OK\r\n")]), anything);
-    assert_eq!(set(&[("a ENABLE UTF8=ACCEPT\r\n", "a OK\r\n")]), Set { utf8: true, ..anything });
+    assert_eq!(set(&[("a ENABLE UTF8=ACCEPT\r\n", "a OK\r\n")]), ChangedState { utf8: true, ..anything });
     assert_eq!(set(&[("a ENABLE UTF8=ACCEPT\r\n", "a BAD\r\n")]), anything);
-    assert_eq!(set(&[("a NOTIFY NONE\r\n", "a OK\r\n")]), Set { notify: true, ..anything });
+    assert_eq!(set(&[("a NOTIFY NONE\r\n", "a OK\r\n")]), ChangedState { notify: true, ..anything });
     assert_eq!(set(&[("a XYZZY\r\n", "a OK\r\n")]), anything);
 }
 

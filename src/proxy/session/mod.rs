@@ -37,14 +37,14 @@ use crate::parser::command::Verb;
 use crate::parser::framer::Framer;
 use crate::parser::response;
 use crate::policy::{JmapAccess, Native};
-use crate::push::registry::Full;
+use crate::push::registry::AccountsFull;
 use crate::secret::DeviceToken;
 use crate::store::FetchLesson;
 use crate::trace::{Mark, Piece, Speaker, Transcript};
 
 use intercept::Pending;
-use keeping::Keeping;
-pub use keeping::{Glimpse, Set, Settling};
+use keeping::DrainState;
+pub use keeping::{ChangedState, DrainStep, ObservedEvent};
 use prefetch::PrefetchObserver;
 use selection::Selection;
 use visit::Visit;
@@ -71,7 +71,7 @@ const MAX_OWN: usize = 64 * 1024;
 
 /// What all sessions of a process have in common.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct SessionSettings {
     /// The server's own entries (RFC 5464, mailbox `""`), by full name; the upstream's value wins.
     pub entries: Vec<(String, String)>,
     /// Whether `/shared/comment` says how push is for the account ([`Output::push_status`]), behind whatever comment there is.
@@ -90,7 +90,7 @@ pub struct Settings {
 
 /// What is known of the upstream.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Upstream {
+pub struct UpstreamTraits {
     /// It has METADATA or METADATA-SERVER.
     pub metadata: bool,
     /// It has ID.
@@ -99,7 +99,7 @@ pub struct Upstream {
     pub pushes: bool,
 }
 
-impl Upstream {
+impl UpstreamTraits {
     /// Takes in a capability list.
     pub fn learn<'a>(&mut self, capabilities: impl Iterator<Item = &'a [u8]>) {
         (self.metadata, self.id) = (false, false);
@@ -122,16 +122,16 @@ pub enum Request {
 
 /// What came of a [`Request`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
+pub enum RequestOutcome {
     /// It was done.
     Done,
     /// The state could not be written.
     Failed,
     /// It was a token of a new account, and there are too many accounts.
-    Refused(Full),
+    Refused(AccountsFull),
 }
 
-impl From<bool> for Answer {
+impl From<bool> for RequestOutcome {
     fn from(done: bool) -> Self {
         if done { Self::Done } else { Self::Failed }
     }
@@ -161,7 +161,7 @@ pub trait Output {
     /// The tokens that the account has now.
     fn tokens(&self) -> Vec<DeviceToken>;
     /// Something about new mail passes by. Only where sessions are kept.
-    fn sees(&mut self, _glimpse: Glimpse<'_>) {}
+    fn sees(&mut self, _glimpse: ObservedEvent<'_>) {}
     /// Whether it is worth a copy what the client fetches.
     fn looks_for_mail(&self) -> bool {
         false
@@ -174,32 +174,32 @@ pub trait Output {
 
 /// One client's session with its upstream, from the end of the login on. Without `Debug`: what it holds may be a token.
 pub struct Session {
-    settings: Arc<Settings>,
-    upstream: Upstream,
+    settings: Arc<SessionSettings>,
+    upstream: UpstreamTraits,
     client: ClientSide,
     server: UpstreamSide,
     selection: Selection,
     /// Where the session may be kept. Boxed: elsewhere there is none.
-    keeping: Option<Box<Keeping>>,
+    keeping: Option<Box<DrainState>>,
     /// What the app fetches, once it has handed over a token. Boxed: most sessions have none.
     prefetches: Option<Box<PrefetchObserver>>,
     visit: Visit,
     /// Commands whose answers from upstream concern deltapush, oldest first.
     pending: VecDeque<Pending>,
     /// How each request that is under way is answered to the client.
-    requests: VecDeque<intercept::Reply>,
+    requests: VecDeque<intercept::PendingReply>,
     /// What deltapush has to say as soon as no response is under way, response by response.
     own: Vec<Vec<u8>>,
     /// How much it has said since the client's last bytes came.
     said: usize,
-    compression: Compression,
+    compression: CompressionState,
     /// deltapush has ended it: nothing is handed on but the rest of the response that is under way.
     closed: bool,
 }
 
 /// Whether client and deltapush compress what they say (RFC 4978).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Compression {
+enum CompressionState {
     Off,
     /// The client asked for it; the OK waits for a response's end.
     Accepted,
@@ -303,7 +303,7 @@ enum Held {
 impl Session {
     /// A session of which the login just succeeded.
     #[must_use]
-    pub fn new(settings: Arc<Settings>, upstream: Upstream) -> Self {
+    pub fn new(settings: Arc<SessionSettings>, upstream: UpstreamTraits) -> Self {
         Self {
             settings,
             upstream,
@@ -333,7 +333,7 @@ impl Session {
             requests: VecDeque::new(),
             own: Vec::new(),
             said: 0,
-            compression: Compression::Off,
+            compression: CompressionState::Off,
             closed: false,
         }
     }
@@ -348,7 +348,7 @@ impl Session {
             // What follows a token may ask for it.
             && self.requests.is_empty()
             && (self.own.is_empty() || self.own.iter().map(Vec::len).sum::<usize>() < MAX_OWN)
-            && self.compression != Compression::Accepted
+            && self.compression != CompressionState::Accepted
             && !self.closed
             && !self.waits_for_logout()
     }
@@ -413,7 +413,7 @@ impl Session {
     /// What is added to capability lists.
     #[must_use]
     pub fn added(&self) -> Added {
-        Added { push: self.has_tokens(), compress: self.compression != Compression::On }
+        Added { push: self.has_tokens(), compress: self.compression != CompressionState::On }
     }
 
     /// A whole line as the client shall see it; `None` if it stays as it is.
@@ -460,7 +460,7 @@ impl Session {
             self.say_now(out, &response);
         }
         // Its OK was the last of them: no command was taken since.
-        if self.compression == Compression::Accepted {
+        if self.compression == CompressionState::Accepted {
             self.compress(out);
         }
     }

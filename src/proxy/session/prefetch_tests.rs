@@ -47,7 +47,7 @@ impl Output for Learned {
 
 /// Plays lines, `C:` of the client and `S:` of the server, in chunks of `step` bytes. `{…}` is a literal, in which `|` is a line end.
 fn played(script: &str, step: usize) -> Learned {
-    let settings = Settings {
+    let settings = SessionSettings {
         entries: vec![("/shared/vendor/deltachat/maxsmtprecipients".into(), "50".into())],
         native: Native::Passthrough,
         keepalive: None,
@@ -56,7 +56,7 @@ fn played(script: &str, step: usize) -> Learned {
         max_command: 8192,
         max_response: 8192,
     };
-    let mut session = Session::new(Arc::new(settings), Upstream { id: true, ..Upstream::default() });
+    let mut session = Session::new(Arc::new(settings), UpstreamTraits { id: true, ..UpstreamTraits::default() });
     let mut out = Learned::default();
     for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let (peer, text) = line.split_once(": ").unwrap();

@@ -3,13 +3,13 @@
 /// A run of bytes of an input that go on as they are. Each write makes a TLS record of its own, so that pieces are joined
 /// before they are written; and as they are neighbours in the input, joining them copies nothing.
 #[derive(Debug)]
-pub(super) struct Run<'a> {
+pub(super) struct ByteRun<'a> {
     input: &'a [u8],
     start: usize,
     end: usize,
 }
 
-impl<'a> Run<'a> {
+impl<'a> ByteRun<'a> {
     pub(super) fn new(input: &'a [u8]) -> Self {
         Self { input, start: 0, end: 0 }
     }

@@ -117,7 +117,7 @@ fn the_server_hears_of_deltapush_in_the_clients_id() {
 
 #[test]
 fn a_server_without_id_gets_none() {
-    let without = Upstream { id: false, ..PLAIN };
+    let without = UpstreamTraits { id: false, ..PLAIN };
     play_with(
         without,
         Native::Passthrough,
@@ -172,7 +172,7 @@ fn jmap_can_be_left_to_the_server() {
 
 #[test]
 fn what_only_a_proxy_may_say_does_not_pass_in_an_id_that_is_too_long() {
-    let upstream = Upstream { id: true, ..PLAIN };
+    let upstream = UpstreamTraits { id: true, ..PLAIN };
     let long = "v".repeat(1025);
     play_with(
         upstream,

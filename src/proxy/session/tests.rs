@@ -63,8 +63,8 @@ impl Output for Recorded {
     }
 }
 
-fn settings(native: Native) -> Arc<Settings> {
-    Arc::new(Settings {
+fn settings(native: Native) -> Arc<SessionSettings> {
+    Arc::new(SessionSettings {
         entries: vec![
             ("/shared/comment".into(), "Push here".into()),
             ("/shared/vendor/deltachat/maxsmtprecipients".into(), "50".into()),
@@ -79,7 +79,7 @@ fn settings(native: Native) -> Arc<Settings> {
 }
 
 impl Stage {
-    pub(super) fn new(upstream: Upstream, native: Native, byte_by_byte: bool) -> (Self, Shown) {
+    pub(super) fn new(upstream: UpstreamTraits, native: Native, byte_by_byte: bool) -> (Self, Shown) {
         let (shown, trace) = Shown::begin();
         let trace = byte_by_byte.then_some(trace);
         let out = Recorded {
@@ -164,11 +164,11 @@ fn take(from: &mut Vec<u8>, expected: &str, line: &str) {
     *from = rest.to_vec();
 }
 
-pub(super) const PLAIN: Upstream = Upstream { metadata: false, id: true, pushes: false };
-const METADATA: Upstream = Upstream { metadata: true, ..PLAIN };
-const RELAY: Upstream = Upstream { pushes: true, ..METADATA };
+pub(super) const PLAIN: UpstreamTraits = UpstreamTraits { metadata: false, id: true, pushes: false };
+const METADATA: UpstreamTraits = UpstreamTraits { metadata: true, ..PLAIN };
+const RELAY: UpstreamTraits = UpstreamTraits { pushes: true, ..METADATA };
 
-pub(super) fn play_with(upstream: Upstream, native: Native, script: &str) {
+pub(super) fn play_with(upstream: UpstreamTraits, native: Native, script: &str) {
     for byte_by_byte in [false, true] {
         let (mut stage, transcript) = Stage::new(upstream, native, byte_by_byte);
         stage.out.tokens = vec![];
@@ -737,10 +737,11 @@ fn getmetadata_is_answered_as_every_core_needs_it() {
     );
 }
 
-fn with_push_status(entries: &[(&str, &str)], upstream: Upstream) -> Stage {
+fn with_push_status(entries: &[(&str, &str)], upstream: UpstreamTraits) -> Stage {
     let (mut stage, _) = Stage::new(upstream, Native::Passthrough, false);
     let entries = entries.iter().map(|(entry, value)| ((*entry).to_owned(), (*value).to_owned())).collect();
-    let settings = Settings { push_status: true, entries, ..Settings::clone(&settings(Native::Passthrough)) };
+    let settings =
+        SessionSettings { push_status: true, entries, ..SessionSettings::clone(&settings(Native::Passthrough)) };
     stage.session = Session::new(Arc::new(settings), upstream);
     stage
 }

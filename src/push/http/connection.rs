@@ -52,16 +52,16 @@ impl Recipe {
 
 /// The HTTP client in use. Each client has its own pool, so a new client means a new connection.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(super) struct HttpConnection {
     recipe: Recipe,
-    current: Mutex<Current>,
+    current: Mutex<CurrentClient>,
     /// Held by the POST that opens the connection. Without it, POSTs that begin together would open one each: only after the
     /// handshake is it known that the connection speaks HTTP/2 and can carry them all.
     opening: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug)]
-struct Current {
+struct CurrentClient {
     client: Client,
     number: u64,
     /// The last answer: when, and whether by HTTP/1.1.
@@ -79,9 +79,9 @@ pub(super) struct Lease {
     pub(super) is_http1: bool,
 }
 
-impl Connection {
+impl HttpConnection {
     pub(super) fn new(recipe: Recipe) -> reqwest::Result<Self> {
-        let current = Mutex::new(Current { client: recipe.build()?, number: 0, answered: None });
+        let current = Mutex::new(CurrentClient { client: recipe.build()?, number: 0, answered: None });
         Ok(Self { recipe, current, opening: tokio::sync::Mutex::default() })
     }
 
@@ -128,7 +128,7 @@ impl Connection {
         }
     }
 
-    fn renew(&self, current: &mut Current) {
+    fn renew(&self, current: &mut CurrentClient) {
         current.answered = None;
         current.number = current.number.wrapping_add(1);
         match self.recipe.build() {
@@ -138,7 +138,7 @@ impl Connection {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Current> {
+    fn lock(&self) -> MutexGuard<'_, CurrentClient> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -149,9 +149,9 @@ mod tests {
     use crate::push::http::client_config;
     use crate::tls::client::https_roots;
 
-    fn connection() -> Connection {
+    fn connection() -> HttpConnection {
         let tls = client_config(https_roots(None).unwrap()).unwrap();
-        Connection::new(Recipe { tls, user_agent: "test".into(), proxied: false }).unwrap()
+        HttpConnection::new(Recipe { tls, user_agent: "test".into(), proxied: false }).unwrap()
     }
 
     #[tokio::test(start_paused = true)]

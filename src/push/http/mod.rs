@@ -20,8 +20,8 @@ use tokio::time::timeout;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 
-use self::connection::{Connection, Recipe};
-use super::schedule::{Answer, Failure};
+use self::connection::{HttpConnection, Recipe};
+use super::schedule::{PostAnswer, TransientFailure};
 use crate::causes::with_causes;
 use crate::config::Contact;
 use crate::secret::DeviceToken;
@@ -50,14 +50,14 @@ pub enum ClientError {
 #[derive(Debug, Clone)]
 pub(super) struct Poster {
     url: Url,
-    connection: Arc<Connection>,
+    connection: Arc<HttpConnection>,
     /// Permits to read a body.
     bodies: Arc<Semaphore>,
 }
 
 /// A request that ended without an answer.
 struct Unanswered {
-    failure: Failure,
+    failure: TransientFailure,
     /// The connection had worked before, so that a new one may work.
     is_worth_a_retry: bool,
 }
@@ -67,21 +67,21 @@ impl Poster {
         // Plain HTTP is for this machine (the configuration allows nothing else), where no proxy stands between.
         let proxied = url.scheme() != "http";
         let recipe = Recipe { tls: client_config(roots)?, user_agent: user_agent(contact), proxied };
-        let connection = Arc::new(Connection::new(recipe)?);
+        let connection = Arc::new(HttpConnection::new(recipe)?);
         Ok(Self { url, connection, bodies: Arc::new(Semaphore::new(MAX_BODIES)) })
     }
 
     /// Posts the token as it was received. Returns as soon as the status of the answer is known, after `limit` at the latest.
-    pub(super) async fn post(&self, token: &DeviceToken, limit: Duration) -> Answer {
-        let failed = |failure| Answer::Failed { failure, retry_after: None };
+    pub(super) async fn post(&self, token: &DeviceToken, limit: Duration) -> PostAnswer {
+        let failed = |failure| PostAnswer::Failed { failure, retry_after: None };
         match timeout(limit, self.post_up_to_twice(token, limit)).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(unanswered)) => failed(unanswered.failure),
-            Err(_) => failed(Failure::TimedOut),
+            Err(_) => failed(TransientFailure::TimedOut),
         }
     }
 
-    async fn post_up_to_twice(&self, token: &DeviceToken, limit: Duration) -> Result<Answer, Unanswered> {
+    async fn post_up_to_twice(&self, token: &DeviceToken, limit: Duration) -> Result<PostAnswer, Unanswered> {
         let silence = HTTP1_SILENCE.min(limit.checked_div(2).unwrap_or_default());
         match self.request(token, Some(silence)).await {
             Err(Unanswered { is_worth_a_retry: true, .. }) => self.request(token, None).await,
@@ -90,7 +90,7 @@ impl Poster {
     }
 
     /// One request. A used HTTP/1.1 connection has `silence` to answer, if that is limited.
-    async fn request(&self, token: &DeviceToken, silence: Option<Duration>) -> Result<Answer, Unanswered> {
+    async fn request(&self, token: &DeviceToken, silence: Option<Duration>) -> Result<PostAnswer, Unanswered> {
         let turn = self.connection.turn().await;
         let lease = self.connection.lease();
         let sending = lease.client.post(self.url.clone()).body(token.expose().to_owned()).send();
@@ -101,7 +101,7 @@ impl Poster {
                 Err(_) => {
                     tracing::debug!("notification server: no answer over HTTP/1.1 within {silence:?}");
                     self.connection.lost(&lease);
-                    return Err(Unanswered { failure: Failure::TimedOut, is_worth_a_retry: true });
+                    return Err(Unanswered { failure: TransientFailure::TimedOut, is_worth_a_retry: true });
                 }
             },
         };
@@ -117,7 +117,7 @@ impl Poster {
                 self.connection.lost(&lease);
                 let is_worth_a_retry = lease.is_reused && !error.is_connect();
                 tracing::debug!(is_worth_a_retry, "notification server: {}", with_causes(&error.without_url()));
-                Err(Unanswered { failure: Failure::Unreachable, is_worth_a_retry })
+                Err(Unanswered { failure: TransientFailure::Unreachable, is_worth_a_retry })
             }
         }
     }
@@ -160,14 +160,16 @@ fn client_config(roots: RootCertStore) -> Result<ClientConfig, rustls::Error> {
     Ok(config)
 }
 
-fn classify(status: u16, retry_after: Option<Duration>) -> Answer {
+fn classify(status: u16, retry_after: Option<Duration>) -> PostAnswer {
     match status {
-        200..=299 => Answer::Accepted,
-        410 => Answer::Gone,
+        200..=299 => PostAnswer::Accepted,
+        410 => PostAnswer::Gone,
         // Request time-out, too early, too many requests: these pass. So may a redirection, which is never followed,
         // because a token goes to the configured address only.
-        408 | 425 | 429 | 0..=399 | 500.. => Answer::Failed { failure: Failure::Status(status), retry_after },
-        400..=499 => Answer::Refused(status),
+        408 | 425 | 429 | 0..=399 | 500.. => {
+            PostAnswer::Failed { failure: TransientFailure::Status(status), retry_after }
+        }
+        400..=499 => PostAnswer::Refused(status),
     }
 }
 
@@ -188,12 +190,12 @@ mod tests {
 
     #[test]
     fn statuses_mean_what_the_chatmail_relay_takes_them_for() {
-        let failed = |status| Answer::Failed { failure: Failure::Status(status), retry_after: None };
-        assert_eq!(classify(200, None), Answer::Accepted);
-        assert_eq!(classify(204, None), Answer::Accepted);
-        assert_eq!(classify(410, None), Answer::Gone);
+        let failed = |status| PostAnswer::Failed { failure: TransientFailure::Status(status), retry_after: None };
+        assert_eq!(classify(200, None), PostAnswer::Accepted);
+        assert_eq!(classify(204, None), PostAnswer::Accepted);
+        assert_eq!(classify(410, None), PostAnswer::Gone);
         for status in [400, 401, 403, 404, 413, 422] {
-            assert_eq!(classify(status, None), Answer::Refused(status));
+            assert_eq!(classify(status, None), PostAnswer::Refused(status));
         }
         for status in [301, 308, 408, 429, 500, 502, 503, 599] {
             assert_eq!(classify(status, None), failed(status));

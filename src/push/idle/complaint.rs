@@ -1,6 +1,6 @@
 //! The server's own words about what goes wrong: the last untagged NO, BAD or alert of a watching session.
 
-use super::terms::Failure;
+use super::terms::IdleFailure;
 use crate::parser::response::{Condition, Status};
 use crate::upstream::refusal;
 
@@ -43,29 +43,29 @@ impl Complaint {
     }
 
     /// A session's end with the words, unless it has them already.
-    pub(super) fn explain(&self, end: Failure, has_worked: bool) -> Failure {
+    pub(super) fn explain(&self, end: IdleFailure, has_worked: bool) -> IdleFailure {
         let Some(words) = self.0.as_deref() else { return end };
-        let complaint = |end: String| Failure::Complaint { words: words.to_owned(), end, has_worked };
+        let complaint = |end: String| IdleFailure::Complaint { words: words.to_owned(), end, has_worked };
         let also = |text: String| match text.as_str() {
             "" => words.to_owned(),
             known if known.contains(words) => text,
             known => format!("{known}; it also said: {words}"),
         };
         match end {
-            Failure::Bye(text) if text == words => complaint("it closed the session".into()),
-            Failure::Bye(_) | Failure::Silent => complaint(end.to_string()),
-            Failure::Chatter(text) => Failure::Chatter(also(text)),
-            Failure::NoMailbox(text) => Failure::NoMailbox(also(text)),
-            Failure::NoIdle(text) => Failure::NoIdle(also(text)),
-            Failure::IdleRefused(text) => Failure::IdleRefused(also(text)),
-            Failure::NoFetch(text) => Failure::NoFetch(also(text)),
-            Failure::Complaint { .. } => end,
+            IdleFailure::Bye(text) if text == words => complaint("it closed the session".into()),
+            IdleFailure::Bye(_) | IdleFailure::Silent => complaint(end.to_string()),
+            IdleFailure::Chatter(text) => IdleFailure::Chatter(also(text)),
+            IdleFailure::NoMailbox(text) => IdleFailure::NoMailbox(also(text)),
+            IdleFailure::NoIdle(text) => IdleFailure::NoIdle(also(text)),
+            IdleFailure::IdleRefused(text) => IdleFailure::IdleRefused(also(text)),
+            IdleFailure::NoFetch(text) => IdleFailure::NoFetch(also(text)),
+            IdleFailure::Complaint { .. } => end,
         }
     }
 
     /// The end of a connection that broke, or could not be read on; `None` if the server had not complained.
-    pub(super) fn explain_break(&self, end: String, has_worked: bool) -> Option<Failure> {
+    pub(super) fn explain_break(&self, end: String, has_worked: bool) -> Option<IdleFailure> {
         let words = self.0.as_deref()?.to_owned();
-        Some(Failure::Complaint { words, end, has_worked })
+        Some(IdleFailure::Complaint { words, end, has_worked })
     }
 }

@@ -1,14 +1,14 @@
 //! The parts of a response that matter to a watcher.
 
 use crate::parser::data::{self, Data, Fetch, MailboxStatus};
-use crate::parser::response::{self, Condition, Head, Status};
+use crate::parser::response::{self, Condition, ResponseHead, Status};
 
 /// A response, as a watcher reads it.
 pub(in crate::push) enum Heard<'a> {
     /// `+`
     Continuation,
     /// A status response, tagged or not, and its code about the mailbox.
-    Status(Status<'a>, Code),
+    Status(Status<'a>, MailboxCode),
     /// `* n EXISTS`; `None` if the number cannot be read.
     Exists(Option<u64>),
     /// `* n EXPUNGE`
@@ -25,7 +25,7 @@ pub(in crate::push) enum Heard<'a> {
 
 /// A response code about a mailbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::push) enum Code {
+pub(in crate::push) enum MailboxCode {
     UidValidity(u64),
     UidNext(u64),
     /// `NOTIFICATIONOVERFLOW` (RFC 5465 section 5.8): the server stops notifying.
@@ -35,7 +35,7 @@ pub(in crate::push) enum Code {
 
 /// Reads a whole response.
 pub(in crate::push) fn hear(line: &[u8]) -> Heard<'_> {
-    if matches!(response::head(line), Some(Head::Continuation | Head::TaggedContinuation { .. })) {
+    if matches!(response::head(line), Some(ResponseHead::Continuation | ResponseHead::TaggedContinuation { .. })) {
         return Heard::Continuation;
     }
     match data::data(line) {
@@ -52,9 +52,9 @@ pub(in crate::push) fn hear(line: &[u8]) -> Heard<'_> {
     }
 }
 
-fn code(status: &Status<'_>) -> Code {
+fn code(status: &Status<'_>) -> MailboxCode {
     if status.condition != Condition::Ok {
-        return Code::None;
+        return MailboxCode::None;
     }
     let mut words = status.code.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
     let name = words.next().unwrap_or_default();
@@ -62,9 +62,9 @@ fn code(status: &Status<'_>) -> Code {
     let mut argument = || words.next().unwrap_or_default();
     match name {
         // A value that is no number is like none: only whether it changes matters.
-        _ if is("UIDVALIDITY") => Code::UidValidity(data::identifier(argument()).unwrap_or_default()),
-        _ if is("UIDNEXT") => data::number(argument()).map_or(Code::None, Code::UidNext),
-        _ if is("NOTIFICATIONOVERFLOW") => Code::NotificationOverflow,
-        _ => Code::None,
+        _ if is("UIDVALIDITY") => MailboxCode::UidValidity(data::identifier(argument()).unwrap_or_default()),
+        _ if is("UIDNEXT") => data::number(argument()).map_or(MailboxCode::None, MailboxCode::UidNext),
+        _ if is("NOTIFICATIONOVERFLOW") => MailboxCode::NotificationOverflow,
+        _ => MailboxCode::None,
     }
 }

@@ -4,9 +4,9 @@
 //! as is safe, so that the same messages are not fetched again.
 
 use super::ids::Ids;
-use super::mailbox::Open;
+use super::mailbox::OpenMailbox;
 use crate::parser::data::Fetch;
-use crate::push::verdict::{Judge, Verdict, message_id};
+use crate::push::verdict::{PushDecision, PushFilter, message_id};
 
 /// The most messages that one look fetches. If there are more, the newest are fetched, and the rest deserves a push unseen.
 pub(super) const MAX_MESSAGES: u64 = 100;
@@ -42,7 +42,7 @@ impl Oddity {
 
 /// A look under way.
 #[derive(Debug)]
-pub(super) struct Look {
+pub(super) struct CatchUp {
     /// Messages below this UID are known.
     from: u64,
     /// Messages up to this sequence number are known.
@@ -91,9 +91,9 @@ pub(super) struct Looked {
     pub(super) oddity: Option<Oddity>,
 }
 
-impl Look {
+impl CatchUp {
     /// A look at the messages from a UID on, and the beginning of its command.
-    pub(super) fn from_uid(open: &Open, from: u64, without_uids: bool) -> (Self, String) {
+    pub(super) fn from_uid(open: &OpenMailbox, from: u64, without_uids: bool) -> (Self, String) {
         let known = open.looked.unwrap_or_default();
         let unknown = open.exists.map(|exists| exists.saturating_sub(known));
         // Nothing says that it is close to the end.
@@ -120,7 +120,7 @@ impl Look {
     }
 
     /// A look at the newest messages, all of which count as new.
-    pub(super) fn newest(open: &Open, count: u64) -> (Self, String) {
+    pub(super) fn newest(open: &OpenMailbox, count: u64) -> (Self, String) {
         let look = Self::new(open, 1, 0);
         let below = |number: u64| number.saturating_sub(count).saturating_add(1).max(1);
         let command = match (open.exists, open.uid_next) {
@@ -131,7 +131,7 @@ impl Look {
         (look, command)
     }
 
-    fn new(open: &Open, from: u64, known: u64) -> Self {
+    fn new(open: &OpenMailbox, from: u64, known: u64) -> Self {
         Self {
             from,
             known,
@@ -155,7 +155,7 @@ impl Look {
     }
 
     /// Takes an answer, and decides about its message if that can be decided by now.
-    pub(super) fn take(&mut self, message: &Fetch<'_>, judge: &Judge) -> Option<Verdict> {
+    pub(super) fn take(&mut self, message: &Fetch<'_>, judge: &PushFilter) -> Option<PushDecision> {
         self.answers = self.answers.saturating_add(1);
         self.highest = self.highest.max(message.sequence.unwrap_or_default());
         if let Some(uid) = message.uid {
@@ -172,7 +172,7 @@ impl Look {
             return None;
         }
         let Some(headers) = &message.headers else {
-            if judge.by_flags(flags()) == Verdict::Push {
+            if judge.by_flags(flags()) == PushDecision::Push {
                 self.take_partial(message);
             } else if message.uid.is_some() {
                 // Its flags rule it out: what else there is to say of it does not matter.
@@ -186,7 +186,7 @@ impl Look {
         self.forget_partial(message);
         self.count_new(message);
         let verdict = judge.verdict(flags(), headers);
-        if verdict == Verdict::Push {
+        if verdict == PushDecision::Push {
             self.announce = true;
             self.ids.add(message_id(headers));
         }

@@ -18,7 +18,7 @@ pub(super) const LOOK_BACK: u64 = 32;
 
 /// The open mailbox, as the server describes it.
 #[derive(Debug, Default)]
-pub(super) struct Open {
+pub(super) struct OpenMailbox {
     /// How many messages there are. `None` if the server has not said it, or the numbers do not add up: that is not zero.
     pub(super) exists: Option<u64>,
     /// An EXISTS came.
@@ -49,7 +49,7 @@ pub(super) enum Begin {
     FetchNewest(u64),
 }
 
-impl Open {
+impl OpenMailbox {
     /// Compares what is there with what was noted.
     pub(super) fn begin(&self, noted: Option<Position>, late: bool) -> Begin {
         let may_have_messages = self.exists != Some(0);

@@ -31,16 +31,16 @@ use std::time::{Duration, Instant};
 pub use look::Oddity;
 pub use mailbox::{WatchedMailbox, is_same};
 pub use retry::retry_after;
-pub use terms::{Action, Failure, Manners, Watch, blindness};
+pub use terms::{IdleAction, IdleFailure, InheritedState, WatchTerms, blindness};
 
 use crate::parser::response::{Condition, Status};
-use crate::upstream::refusal::{self, Refusal, classify};
+use crate::upstream::refusal::{self, LoginRefusal, classify};
 use complaint::Complaint;
-use heard::{Code, Heard, hear};
+use heard::{Heard, MailboxCode, hear};
 use ids::Ids;
-use look::Look;
-use mailbox::Open;
-use retry::LeftOut;
+use look::CatchUp;
+use mailbox::OpenMailbox;
+use retry::SkippedMailboxes;
 
 /// How long the answer to a command may take.
 const ANSWER_TIME: Duration = Duration::from_secs(60);
@@ -69,7 +69,7 @@ const NOTIFY_TIME: Duration = Duration::from_secs(2);
 
 /// What is awaited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum IdleState {
     /// Nothing was sent yet.
     New,
     /// The end of EXAMINE.
@@ -106,10 +106,10 @@ enum Notify {
 /// The machine.
 #[derive(Debug)]
 pub struct IdleMachine {
-    watch: Watch,
-    state: State,
+    watch: WatchTerms,
+    state: IdleState,
     tag: u32,
-    /// By when the awaited has to come; in [`State::Idle`], when to do something.
+    /// By when the awaited has to come; in [`IdleState::Idle`], when to do something.
     deadline: Instant,
     /// When to leave IDLE to renew it.
     renew_at: Instant,
@@ -127,10 +127,10 @@ pub struct IdleMachine {
     current: usize,
     /// Indexes of the mailboxes that have to be visited.
     to_visit: Vec<usize>,
-    open: Open,
+    open: OpenMailbox,
     notify: Notify,
     /// What was set in the session before it was this one's.
-    manners: Manners,
+    manners: InheritedState,
     /// The session is to be given back.
     releasing: bool,
     /// The open mailbox may have more than was fetched.
@@ -146,7 +146,7 @@ pub struct IdleMachine {
     /// When the last of it came.
     last_news: Option<Instant>,
     /// The fetch under way.
-    look: Option<Box<Look>>,
+    look: Option<Box<CatchUp>>,
     /// Looks in a row that brought nothing new.
     looks: u32,
     /// The server gives no UIDs: new messages are found by their sequence numbers.
@@ -154,7 +154,7 @@ pub struct IdleMachine {
     /// One above the highest UID that was seen.
     seen_next: u64,
     /// Mailboxes that could not be opened.
-    left_out: Option<Box<LeftOut>>,
+    left_out: Option<Box<SkippedMailboxes>>,
     /// The server's last words about something that goes wrong.
     complaint: Complaint,
 }
@@ -162,13 +162,13 @@ pub struct IdleMachine {
 impl IdleMachine {
     /// A machine for a session that is logged in and has nothing selected.
     #[must_use]
-    pub fn new(watch: Watch, now: Instant) -> Self {
+    pub fn new(watch: WatchTerms, now: Instant) -> Self {
         let notify = if watch.notify { Notify::Unset } else { Notify::Absent };
         // The first one last: it is the one that stays open.
         let to_visit = (0..watch.mailboxes.len()).filter(|index| watch.notify || *index == 0).collect();
         Self {
             watch,
-            state: State::New,
+            state: IdleState::New,
             tag: 0,
             deadline: now,
             renew_at: now,
@@ -179,9 +179,9 @@ impl IdleMachine {
             failed_to_fetch: false,
             current: 0,
             to_visit,
-            open: Open::default(),
+            open: OpenMailbox::default(),
             notify,
-            manners: Manners::default(),
+            manners: InheritedState::default(),
             releasing: false,
             has_news: false,
             expected: 0,
@@ -200,7 +200,7 @@ impl IdleMachine {
 
     /// The same, in a session that had another user before, who may have left a mailbox open.
     #[must_use]
-    pub fn in_session(mut self, manners: Manners) -> Self {
+    pub fn in_session(mut self, manners: InheritedState) -> Self {
         self.manners = manners;
         self
     }
@@ -208,18 +208,18 @@ impl IdleMachine {
     /// Whether it was in the middle of a fetch: if the session ends now, that may be why.
     #[must_use]
     pub fn is_fetching(&self) -> bool {
-        self.state == State::Fetch || self.failed_to_fetch
+        self.state == IdleState::Fetch || self.failed_to_fetch
     }
 
     /// The end of the session as the driver saw it, with the server's last words if it gives no reason itself.
     #[must_use]
-    pub fn explain(&self, end: Failure) -> Failure {
+    pub fn explain(&self, end: IdleFailure) -> IdleFailure {
         self.complaint.explain(end, self.has_idled)
     }
 
     /// The same for a connection that broke, or cannot be read on; `None` if the server had not complained.
     #[must_use]
-    pub fn explain_break(&self, end: String) -> Option<Failure> {
+    pub fn explain_break(&self, end: String) -> Option<IdleFailure> {
         self.complaint.explain_break(end, self.has_idled)
     }
 
@@ -240,46 +240,46 @@ impl IdleMachine {
     }
 
     /// Begins.
-    pub fn start(&mut self, now: Instant, actions: &mut Vec<Action>) {
+    pub fn start(&mut self, now: Instant, actions: &mut Vec<IdleAction>) {
         self.go_on(now, actions);
     }
 
     /// Time has passed.
-    pub fn tick(&mut self, now: Instant, actions: &mut Vec<Action>) {
+    pub fn tick(&mut self, now: Instant, actions: &mut Vec<IdleAction>) {
         if now < self.deadline {
             return;
         }
         match self.state {
             // What NOTIFY promised has not come, the grace is over, or it is time to renew.
-            State::Idle => self.done(now, actions),
-            State::New | State::Over => {}
-            _ => self.fail(Failure::Silent, actions),
+            IdleState::Idle => self.done(now, actions),
+            IdleState::New | IdleState::Over => {}
+            _ => self.fail(IdleFailure::Silent, actions),
         }
     }
 
     /// deltapush ends: leaves in good order. What is said after that counts no more; what is new will be found at the next
     /// start.
-    pub fn leave(&mut self, now: Instant, actions: &mut Vec<Action>) {
+    pub fn leave(&mut self, now: Instant, actions: &mut Vec<IdleAction>) {
         match self.state {
-            State::New | State::Over => return,
-            State::IdleStart | State::Idle => actions.push(Action::Send(b"DONE\r\n".to_vec())),
+            IdleState::New | IdleState::Over => return,
+            IdleState::IdleStart | IdleState::Idle => actions.push(IdleAction::Send(b"DONE\r\n".to_vec())),
             _ => {}
         }
-        self.command(b"LOGOUT", State::Over, now, actions);
+        self.command(b"LOGOUT", IdleState::Over, now, actions);
     }
 
     /// Somebody else wants the session: what is new is looked at, then it is brought to where it was after its login. Not for a
     /// session with NOTIFY, which cannot be undone.
-    pub fn release(&mut self, now: Instant, actions: &mut Vec<Action>) {
+    pub fn release(&mut self, now: Instant, actions: &mut Vec<IdleAction>) {
         self.releasing = true;
-        if self.state == State::Idle {
+        if self.state == IdleState::Idle {
             self.done(now, actions);
         }
     }
 
     /// Takes a whole response.
-    pub fn response(&mut self, line: &[u8], now: Instant, actions: &mut Vec<Action>) {
-        if self.state == State::Over {
+    pub fn response(&mut self, line: &[u8], now: Instant, actions: &mut Vec<IdleAction>) {
+        if self.state == IdleState::Over {
             if let Heard::Status(status, _) = hear(line) {
                 self.complaint.record_last(status);
             }
@@ -287,7 +287,7 @@ impl IdleMachine {
         }
         self.chatter = self.chatter.saturating_add(1);
         if self.chatter > MAX_CHATTER {
-            return self.fail(Failure::Chatter(String::new()), actions);
+            return self.fail(IdleFailure::Chatter(String::new()), actions);
         }
         match hear(line) {
             Heard::Continuation => self.continuation(now, actions),
@@ -301,40 +301,42 @@ impl IdleMachine {
         }
     }
 
-    fn status(&mut self, status: Status<'_>, code: Code, now: Instant, actions: &mut Vec<Action>) {
+    fn status(&mut self, status: Status<'_>, code: MailboxCode, now: Instant, actions: &mut Vec<IdleAction>) {
         self.complaint.record(status);
         match code {
-            Code::UidValidity(value) => self.open.uid_validity = value,
-            Code::UidNext(value) if self.state == State::Examine => self.open.uid_next = Some(value),
-            Code::NotificationOverflow => {
+            MailboxCode::UidValidity(value) => self.open.uid_validity = value,
+            MailboxCode::UidNext(value) if self.state == IdleState::Examine => self.open.uid_next = Some(value),
+            MailboxCode::NotificationOverflow => {
                 self.without_notify(actions);
                 self.has_news = true;
                 self.look_soon(now, actions);
             }
-            Code::UidNext(_) | Code::None => {}
+            MailboxCode::UidNext(_) | MailboxCode::None => {}
         }
         match status.tag {
             Some(tag) if tag == self.current_tag().as_bytes() => self.ended(status, now, actions),
             None if status.condition == Condition::Bye => {
-                self.fail(Failure::Bye(refusal::words(status)), actions);
+                self.fail(IdleFailure::Bye(refusal::words(status)), actions);
             }
             // One command is under way: it is the one that was not understood (RFC 9051 section 7.1.3).
-            None if status.condition == Condition::Bad && !matches!(self.state, State::Idle | State::IdleEnd) => {
+            None if status.condition == Condition::Bad
+                && !matches!(self.state, IdleState::Idle | IdleState::IdleEnd) =>
+            {
                 self.ended(status, now, actions);
             }
             _ => {}
         }
     }
 
-    fn continuation(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        if self.state != State::IdleStart {
+    fn continuation(&mut self, now: Instant, actions: &mut Vec<IdleAction>) {
+        if self.state != IdleState::IdleStart {
             return;
         }
-        self.state = State::Idle;
+        self.state = IdleState::Idle;
         self.has_idled = true;
         self.renew_at = after(now, self.watch.renewal);
         self.deadline = self.renew_at;
-        actions.push(Action::Watching);
+        actions.push(IdleAction::Watching);
         if self.releasing {
             return self.done(now, actions);
         }
@@ -345,49 +347,51 @@ impl IdleMachine {
     }
 
     /// The command under way has ended.
-    fn ended(&mut self, status: Status<'_>, now: Instant, actions: &mut Vec<Action>) {
+    fn ended(&mut self, status: Status<'_>, now: Instant, actions: &mut Vec<IdleAction>) {
         let text = self.complaint.with_answer(status);
         match (self.state, status.condition == Condition::Ok) {
-            (State::Examine, true) => self.examined(now, actions),
-            (State::Examine, false) => self.not_opened(text, now, actions),
-            (State::FindLast, _) => self.found_last(now, actions),
-            (State::Fetch, true) => {
+            (IdleState::Examine, true) => self.examined(now, actions),
+            (IdleState::Examine, false) => self.not_opened(text, now, actions),
+            (IdleState::FindLast, _) => self.found_last(now, actions),
+            (IdleState::Fetch, true) => {
                 self.looked(true, actions);
                 self.go_on(now, actions);
             }
-            (State::Fetch, false) => {
+            (IdleState::Fetch, false) => {
                 // What it has said before it gave up counts.
                 self.looked(false, actions);
                 match self.open.exists {
                     // The mailbox may be empty, from which some servers refuse to fetch.
                     None => self.go_on(now, actions),
-                    Some(_) => self.fail(Failure::NoFetch(text), actions),
+                    Some(_) => self.fail(IdleFailure::NoFetch(text), actions),
                 }
             }
-            (State::Notify, true) => {
+            (IdleState::Notify, true) => {
                 self.notify = Notify::Set;
                 self.go_on(now, actions);
             }
             // Without it what its user before has set would go on, and that may be silence.
-            (State::Notify, false) if self.manners.notify => self.fail(Failure::IdleRefused(text), actions),
-            (State::Notify, false) => {
+            (IdleState::Notify, false) if self.manners.notify => self.fail(IdleFailure::IdleRefused(text), actions),
+            (IdleState::Notify, false) => {
                 self.without_notify(actions);
                 self.go_on(now, actions);
             }
-            (State::IdleStart, false) if self.knows_no_idle(status) => self.fail(Failure::NoIdle(text), actions),
-            (State::IdleStart, false) => self.fail(Failure::IdleRefused(text), actions),
+            (IdleState::IdleStart, false) if self.knows_no_idle(status) => {
+                self.fail(IdleFailure::NoIdle(text), actions)
+            }
+            (IdleState::IdleStart, false) => self.fail(IdleFailure::IdleRefused(text), actions),
             // A server may end IDLE by itself, with or without a reason.
-            (State::Idle | State::IdleStart, _) if self.is_short_idle(now) => {
+            (IdleState::Idle | IdleState::IdleStart, _) if self.is_short_idle(now) => {
                 let words = if text.is_empty() { "it ends at once".into() } else { format!("it ends at once: {text}") };
-                self.fail(Failure::IdleRefused(words), actions);
+                self.fail(IdleFailure::IdleRefused(words), actions);
             }
-            (State::Idle | State::IdleStart | State::IdleEnd, _) => self.go_on(now, actions),
-            (State::Close, true) => {
-                self.state = State::Over;
-                actions.push(Action::Released);
+            (IdleState::Idle | IdleState::IdleStart | IdleState::IdleEnd, _) => self.go_on(now, actions),
+            (IdleState::Close, true) => {
+                self.state = IdleState::Over;
+                actions.push(IdleAction::Released);
             }
-            (State::Close, false) => self.fail(Failure::NoMailbox(text), actions),
-            (State::New | State::Over, _) => {}
+            (IdleState::Close, false) => self.fail(IdleFailure::NoMailbox(text), actions),
+            (IdleState::New | IdleState::Over, _) => {}
         }
     }
 
@@ -396,7 +400,7 @@ impl IdleMachine {
     fn knows_no_idle(&self, refused: Status<'_>) -> bool {
         let moment = matches!(
             classify(&[b"BAD ", refused.text].concat(), b""),
-            Refusal::TooManySessions | Refusal::Temporary | Refusal::Throttled | Refusal::Disabled
+            LoginRefusal::TooManySessions | LoginRefusal::Temporary | LoginRefusal::Throttled | LoginRefusal::Disabled
         );
         // An untagged BAD is more of a complaint than a statement about the command.
         refused.tag.is_some() && refused.condition == Condition::Bad && !self.has_idled && !moment
@@ -410,7 +414,7 @@ impl IdleMachine {
     }
 
     /// The next thing to do: look once more if something may have come, visit what has to be visited, come back, wait.
-    fn go_on(&mut self, now: Instant, actions: &mut Vec<Action>) {
+    fn go_on(&mut self, now: Instant, actions: &mut Vec<IdleAction>) {
         if std::mem::take(&mut self.expected) > 0 {
             // NOTIFY brought less than it promised: what it brought counts as not seen.
             self.has_news = true;
@@ -423,7 +427,7 @@ impl IdleMachine {
         }
         if self.releasing {
             // It is read-only: nothing is expunged (RFC 9051 section 6.4.1).
-            return self.command(b"CLOSE", State::Close, now, actions);
+            return self.command(b"CLOSE", IdleState::Close, now, actions);
         }
         self.try_again(now);
         if let Some(index) = self.to_visit.pop() {
@@ -434,43 +438,43 @@ impl IdleMachine {
         }
         if self.notify == Notify::Unset {
             let command = self.notify_command();
-            return self.command(&command, State::Notify, now, actions);
+            return self.command(&command, IdleState::Notify, now, actions);
         }
         self.has_news &= !may_look;
         self.news_since = None;
         self.last_news = None;
         self.began = now;
-        self.command(b"IDLE", State::IdleStart, now, actions);
+        self.command(b"IDLE", IdleState::IdleStart, now, actions);
     }
 
-    fn done(&mut self, now: Instant, actions: &mut Vec<Action>) {
+    fn done(&mut self, now: Instant, actions: &mut Vec<IdleAction>) {
         self.short_idles = 0;
         if now >= after(self.began, PAUSE.saturating_mul(2)) {
             self.looks = 0;
         } else if now >= after(self.began, PAUSE) {
             self.looks = self.looks.min(MAX_LOOKS.saturating_sub(1));
         }
-        self.state = State::IdleEnd;
+        self.state = IdleState::IdleEnd;
         self.deadline = after(now, ANSWER_TIME);
-        actions.push(Action::Send(b"DONE\r\n".to_vec()));
+        actions.push(IdleAction::Send(b"DONE\r\n".to_vec()));
     }
 
-    fn fail(&mut self, failure: Failure, actions: &mut Vec<Action>) {
-        self.failed_to_fetch = self.state == State::Fetch;
-        self.state = State::Over;
-        actions.push(Action::Failed(self.complaint.explain(failure, self.has_idled)));
+    fn fail(&mut self, failure: IdleFailure, actions: &mut Vec<IdleAction>) {
+        self.failed_to_fetch = self.state == IdleState::Fetch;
+        self.state = IdleState::Over;
+        actions.push(IdleAction::Failed(self.complaint.explain(failure, self.has_idled)));
     }
 
     fn current_tag(&self) -> String {
         format!("w{}", self.tag)
     }
 
-    fn command(&mut self, command: &[u8], next: State, now: Instant, actions: &mut Vec<Action>) {
+    fn command(&mut self, command: &[u8], next: IdleState, now: Instant, actions: &mut Vec<IdleAction>) {
         self.tag = self.tag.wrapping_add(1);
         self.chatter = 0;
         self.state = next;
         self.deadline = after(now, ANSWER_TIME);
-        actions.push(Action::Send([self.current_tag().as_bytes(), b" ", command, b"\r\n"].concat()));
+        actions.push(IdleAction::Send([self.current_tag().as_bytes(), b" ", command, b"\r\n"].concat()));
     }
 }
 

@@ -3,20 +3,20 @@
 use std::time::Instant;
 
 use super::ids::Ids;
-use super::look::{Look, Oddity};
+use super::look::{CatchUp, Oddity};
 use super::mailbox::is_same;
-use super::terms::Action;
-use super::{ANSWER_TIME, FETCH_TIME, IdleMachine, MAX_LOOKS, NOTIFY_TIME, Notify, PAUSE, State, after};
+use super::terms::IdleAction;
+use super::{ANSWER_TIME, FETCH_TIME, IdleMachine, IdleState, MAX_LOOKS, NOTIFY_TIME, Notify, PAUSE, after};
 use crate::parser::data::{Fetch, MailboxStatus};
-use crate::push::verdict::{Verdict, message_id};
+use crate::push::verdict::{PushDecision, message_id};
 use crate::store::Position;
 
 impl IdleMachine {
     /// Any EXISTS means that there may be something new, even one that names no higher number: servers exist that say
     /// nothing of what was expunged.
-    pub(super) fn exists(&mut self, count: Option<u64>, now: Instant, actions: &mut Vec<Action>) {
+    pub(super) fn exists(&mut self, count: Option<u64>, now: Instant, actions: &mut Vec<IdleAction>) {
         let grown = self.open.counts(count);
-        if self.state == State::Examine {
+        if self.state == IdleState::Examine {
             // The first one belongs to the answer, the second one is news that UIDNEXT may not know of.
             self.has_news |= std::mem::replace(&mut self.open.is_counted, true);
             return;
@@ -24,7 +24,7 @@ impl IdleMachine {
         self.news_since.get_or_insert(now);
         self.last_news = Some(now);
         let headers_follow = self.notify == Notify::Set && self.watch.grace.is_zero() && grown > 0;
-        if self.state == State::Idle && headers_follow {
+        if self.state == IdleState::Idle && headers_follow {
             if self.expected == 0 {
                 self.deadline = self.renew_at.min(after(now, NOTIFY_TIME));
             }
@@ -44,8 +44,8 @@ impl IdleMachine {
     }
 
     /// A response that is not understood and may be news: looking costs a round trip, not looking a message.
-    pub(super) fn unclear(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        if matches!(self.state, State::IdleStart | State::Idle | State::IdleEnd) {
+    pub(super) fn unclear(&mut self, now: Instant, actions: &mut Vec<IdleAction>) {
+        if matches!(self.state, IdleState::IdleStart | IdleState::Idle | IdleState::IdleEnd) {
             self.news_since.get_or_insert(now);
             self.has_news = true;
             self.look_soon(now, actions);
@@ -53,8 +53,8 @@ impl IdleMachine {
     }
 
     /// There is news: leave IDLE for it, at once or after the grace.
-    pub(super) fn look_soon(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        if self.state != State::Idle {
+    pub(super) fn look_soon(&mut self, now: Instant, actions: &mut Vec<IdleAction>) {
+        if self.state != IdleState::Idle {
             return;
         }
         let wait = if self.looks >= MAX_LOOKS { self.watch.grace.max(PAUSE) } else { self.watch.grace };
@@ -66,7 +66,7 @@ impl IdleMachine {
     }
 
     /// NOTIFY: something happened in a mailbox that is not open.
-    pub(super) fn other_mailbox(&mut self, status: &MailboxStatus<'_>, now: Instant, actions: &mut Vec<Action>) {
+    pub(super) fn other_mailbox(&mut self, status: &MailboxStatus<'_>, now: Instant, actions: &mut Vec<IdleAction>) {
         let MailboxStatus { ref name, uid_validity, uid_next } = *status;
         let found =
             self.watch.mailboxes.iter().position(|mailbox| is_same(&self.manners.on_the_wire(&mailbox.name), name));
@@ -83,10 +83,12 @@ impl IdleMachine {
         self.look_soon(now, actions);
     }
 
-    pub(super) fn fetched(&mut self, message: &Fetch<'_>, now: Instant, actions: &mut Vec<Action>) {
+    pub(super) fn fetched(&mut self, message: &Fetch<'_>, now: Instant, actions: &mut Vec<IdleAction>) {
         match self.state {
-            State::FindLast => self.seen_next = self.seen_next.max(message.uid.unwrap_or_default().saturating_add(1)),
-            State::Fetch => {
+            IdleState::FindLast => {
+                self.seen_next = self.seen_next.max(message.uid.unwrap_or_default().saturating_add(1))
+            }
+            IdleState::Fetch => {
                 self.deadline = after(now, ANSWER_TIME).min(after(self.began, FETCH_TIME));
                 let Some(look) = &mut self.look else { return };
                 let before = look.new;
@@ -97,21 +99,21 @@ impl IdleMachine {
                 self.judged(message.uid, verdict, actions);
             }
             // Also one that no EXISTS has announced: some servers forget to say what was expunged, and the numbers do not add up.
-            State::Idle if self.notify == Notify::Set && self.watch.grace.is_zero() => {
+            IdleState::Idle if self.notify == Notify::Set && self.watch.grace.is_zero() => {
                 self.notified(message, now, actions);
             }
             _ => {}
         }
     }
 
-    fn judged(&self, uid: Option<u64>, verdict: Option<Verdict>, actions: &mut Vec<Action>) {
+    fn judged(&self, uid: Option<u64>, verdict: Option<PushDecision>, actions: &mut Vec<IdleAction>) {
         let (Some(uid), Some(verdict)) = (uid, verdict) else { return };
         let mailbox = self.watch.mailboxes.get(self.current).map(|mailbox| mailbox.name.clone()).unwrap_or_default();
-        actions.push(Action::Judged { mailbox, uid, verdict });
+        actions.push(IdleAction::Judged { mailbox, uid, verdict });
     }
 
     /// NOTIFY brought a message's headers; when it has brought all, they count.
-    fn notified(&mut self, message: &Fetch<'_>, now: Instant, actions: &mut Vec<Action>) {
+    fn notified(&mut self, message: &Fetch<'_>, now: Instant, actions: &mut Vec<IdleAction>) {
         let (Some(uid), Some(headers), false) = (message.uid, &message.headers, message.is_unclear) else {
             // Without headers it is news of flags only.
             if message.headers.is_some() || message.is_unclear {
@@ -125,7 +127,7 @@ impl IdleMachine {
         self.chatter = 0;
         self.seen_next = self.seen_next.max(uid.saturating_add(1));
         let verdict = self.watch.judge.verdict(message.flags.iter().map(AsRef::as_ref), headers);
-        if verdict == Verdict::Push {
+        if verdict == PushDecision::Push {
             self.announce = true;
             self.ids.add(message_id(headers));
         }
@@ -138,13 +140,13 @@ impl IdleMachine {
     }
 
     /// Looks for messages from the highest UID on that was seen.
-    pub(super) fn look(&mut self, now: Instant, actions: &mut Vec<Action>) {
+    pub(super) fn look(&mut self, now: Instant, actions: &mut Vec<IdleAction>) {
         self.looks = self.looks.saturating_add(1);
-        let (look, set) = Look::from_uid(&self.open, self.seen_next, self.without_uids);
+        let (look, set) = CatchUp::from_uid(&self.open, self.seen_next, self.without_uids);
         self.fetch(look, &set, now, actions);
     }
 
-    pub(super) fn fetch(&mut self, look: Look, set: &str, now: Instant, actions: &mut Vec<Action>) {
+    pub(super) fn fetch(&mut self, look: CatchUp, set: &str, now: Instant, actions: &mut Vec<IdleAction>) {
         self.has_news = false;
         self.announce = false;
         self.ids = Ids::default();
@@ -152,11 +154,11 @@ impl IdleMachine {
         self.began = now;
         self.look = Some(Box::new(look));
         let command = format!("{set} {}", self.items());
-        self.command(command.as_bytes(), State::Fetch, now, actions);
+        self.command(command.as_bytes(), IdleState::Fetch, now, actions);
     }
 
     /// The FETCH has ended. With `is_whole` it has brought all that it will: the position moves.
-    pub(super) fn looked(&mut self, is_whole: bool, actions: &mut Vec<Action>) {
+    pub(super) fn looked(&mut self, is_whole: bool, actions: &mut Vec<IdleAction>) {
         let Some(mut look) = self.look.take() else { return };
         let ended = look.end(is_whole);
         self.announce = ended.announce;
@@ -177,7 +179,7 @@ impl IdleMachine {
             self.looks = 0;
         }
         if let Some(oddity) = ended.oddity.filter(|_| is_whole) {
-            actions.push(Action::Odd(oddity));
+            actions.push(IdleAction::Odd(oddity));
         }
         if is_whole || self.announce {
             self.note(self.seen_next, actions);
@@ -186,7 +188,7 @@ impl IdleMachine {
     }
 
     /// Notes how far the open mailbox was looked through, with what is to be announced.
-    pub(super) fn note(&mut self, uid_next: u64, actions: &mut Vec<Action>) {
+    pub(super) fn note(&mut self, uid_next: u64, actions: &mut Vec<IdleAction>) {
         let position = Position { uid_validity: self.open.uid_validity, uid_next };
         self.seen_next = uid_next;
         self.open.looked = self.open.exists;
@@ -195,7 +197,7 @@ impl IdleMachine {
         let (since, last) = (self.news_since.take(), self.last_news.take());
         let Some(mailbox) = self.watch.mailboxes.get_mut(self.current) else { return };
         if announce || mailbox.position != Some(position) {
-            actions.push(Action::Noticed { mailbox: mailbox.name.clone(), position, announce, since, last, ids });
+            actions.push(IdleAction::Noticed { mailbox: mailbox.name.clone(), position, announce, since, last, ids });
         }
         mailbox.position = Some(position);
     }

@@ -253,7 +253,7 @@ fn a_mailbox_that_is_gone_does_not_stop_the_others() {
     let [one, three, eight] = [1, 3, 8].map(|number| opened(number, 7, 10));
     let chats = opened(7, 3, 5);
     play_watch(
-        Watch { mailboxes, notify: true, ..watch(None) },
+        WatchTerms { mailboxes, notify: true, ..watch(None) },
         &format!(
             "> w1 EXAMINE \"INBOX\"
          {one}
@@ -294,7 +294,7 @@ fn without_notify_the_spare_mailbox_is_watched_until_the_first_is_back() {
          (later 9m)
          > DONE
         ";
-    let watch = Watch { mailboxes: vec![mailbox("DeltaChat", Some((3, 5)))], spare, ..watch(None) };
+    let watch = WatchTerms { mailboxes: vec![mailbox("DeltaChat", Some((3, 5)))], spare, ..watch(None) };
     let (first, back, inbox) = (opened(2, 7, 10), opened(5, 3, 5), opened(6, 7, 11));
     let script =
         format!("{REFUSED}{first}> w3 IDLE\n{idle}S: w3 OK\n> w4 IDLE\n{idle}S: w4 OK\n> w5 EXAMINE \"DeltaChat\"\n");
@@ -324,5 +324,5 @@ fn without_notify_the_spare_mailbox_is_watched_until_the_first_is_back() {
          > w2 EXAMINE \"INBOX\"
          S: w2 NO not this either
          (failed)";
-    assert_eq!(play_watch(watch, refused), Some(Failure::NoMailbox("not this either".into())));
+    assert_eq!(play_watch(watch, refused), Some(IdleFailure::NoMailbox("not this either".into())));
 }

@@ -124,15 +124,15 @@ impl Model {
         self.act(actions);
     }
 
-    fn act(&mut self, actions: Vec<Action>) {
+    fn act(&mut self, actions: Vec<IdleAction>) {
         for action in actions {
             match action {
-                Action::Send(bytes) => self.answer(&String::from_utf8(bytes).unwrap()),
-                Action::Noticed { position, announce, .. } => {
+                IdleAction::Send(bytes) => self.answer(&String::from_utf8(bytes).unwrap()),
+                IdleAction::Noticed { position, announce, .. } => {
                     self.position = Some(position);
                     self.announcements += usize::from(announce);
                 }
-                Action::Failed(failure) => panic!("{failure}"),
+                IdleAction::Failed(failure) => panic!("{failure}"),
                 _ => {}
             }
         }
@@ -313,9 +313,9 @@ impl Model {
     }
 }
 
-fn watch(manners: Manners, position: Option<Position>) -> Watch {
+fn watch(manners: Manners, position: Option<Position>) -> WatchTerms {
     let position = position.map(|position| (position.uid_validity, position.uid_next));
-    Watch { notify: manners.has_notify, ..testing::watch(position) }
+    WatchTerms { notify: manners.has_notify, ..testing::watch(position) }
 }
 
 proptest! {

@@ -16,13 +16,13 @@ pub fn retry_after(refusals: u32) -> Duration {
 
 /// The mailboxes that are left out of a session.
 #[derive(Debug, Default)]
-pub(super) struct LeftOut {
+pub(super) struct SkippedMailboxes {
     mailboxes: Vec<WatchedMailbox>,
     refusals: u32,
     due: Option<Instant>,
 }
 
-impl LeftOut {
+impl SkippedMailboxes {
     pub(super) fn is_empty(&self) -> bool {
         self.mailboxes.is_empty()
     }

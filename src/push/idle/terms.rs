@@ -6,18 +6,18 @@ use std::time::{Duration, Instant};
 use super::look::Oddity;
 use super::mailbox::WatchedMailbox;
 use crate::parser::utf7;
-use crate::push::verdict::{Judge, Verdict};
+use crate::push::verdict::{PushDecision, PushFilter};
 use crate::store::Position;
 
 /// What is watched, and how.
 #[derive(Debug, Clone)]
-pub struct Watch {
+pub struct WatchTerms {
     /// The mailboxes. In the first the session waits; the others need NOTIFY.
     pub mailboxes: Vec<WatchedMailbox>,
     /// Mailboxes to watch if none of the others can be opened, in this order.
     pub spare: Vec<WatchedMailbox>,
     /// Who decides.
-    pub judge: Judge,
+    pub judge: PushFilter,
     /// How long one IDLE lasts. The caller has jittered it.
     pub renewal: Duration,
     /// The server has NOTIFY.
@@ -33,14 +33,14 @@ pub struct Watch {
 
 /// What the one who used the session before has set in it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Manners {
+pub struct InheritedState {
     /// Names of mailboxes are UTF-8, and no longer modified UTF-7 (RFC 6855 section 3, RFC 9051 section 5.1).
     pub utf8: bool,
     /// NOTIFY was sent.
     pub notify: bool,
 }
 
-impl Manners {
+impl InheritedState {
     /// The name of a mailbox, noted in modified UTF-7, as it is said in this session.
     pub(super) fn on_the_wire(self, name: &str) -> Cow<'_, str> {
         let decoded = self.utf8.then(|| utf7::decode(name)).flatten();
@@ -50,7 +50,7 @@ impl Manners {
 
 /// What the driver has to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
+pub enum IdleAction {
     /// Send this to the upstream.
     Send(Vec<u8>),
     /// Note the position, and with `announce` that there is something to announce: both at once.
@@ -76,7 +76,7 @@ pub enum Action {
         /// Its UID.
         uid: u64,
         /// The decision.
-        verdict: Verdict,
+        verdict: PushDecision,
     },
     /// The mailbox is watched from now on: the upstream has just said so.
     Watching,
@@ -91,12 +91,12 @@ pub enum Action {
     /// The session is as it was after its login, and somebody else's.
     Released,
     /// This session is over.
-    Failed(Failure),
+    Failed(IdleFailure),
 }
 
 /// Why a watching session is over.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Failure {
+pub enum IdleFailure {
     /// The upstream says good-bye.
     #[error("the mail server closed the session: {0}")]
     Bye(String),

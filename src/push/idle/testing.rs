@@ -3,16 +3,16 @@
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::push::verdict::Judge;
+use crate::push::verdict::PushFilter;
 use crate::store::Position;
 
 pub(super) const ITEMS: &str = "(UID FLAGS BODY.PEEK[HEADER.FIELDS (FROM AUTO-SUBMITTED MESSAGE-ID)]<0.16384>)";
 
-pub(super) fn watch(position: Option<(u64, u64)>) -> Watch {
-    Watch {
+pub(super) fn watch(position: Option<(u64, u64)>) -> WatchTerms {
+    WatchTerms {
         mailboxes: vec![mailbox("INBOX", position)],
         spare: vec![],
-        judge: Judge { addresses: vec!["alice@example.org".into()], ..Judge::default() },
+        judge: PushFilter { addresses: vec!["alice@example.org".into()], ..PushFilter::default() },
         renewal: Duration::from_secs(540),
         notify: false,
         blindly: false,
@@ -26,7 +26,7 @@ pub(super) fn mailbox(name: &str, position: Option<(u64, u64)>) -> WatchedMailbo
     WatchedMailbox { name: name.into(), position, is_left_out: false }
 }
 
-pub(super) fn play(position: Option<(u64, u64)>, script: &str) -> Option<Failure> {
+pub(super) fn play(position: Option<(u64, u64)>, script: &str) -> Option<IdleFailure> {
     play_watch(watch(position), script)
 }
 
@@ -34,12 +34,12 @@ pub(super) fn play(position: Option<(u64, u64)>, script: &str) -> Option<Failure
 /// done must stand in parentheses: `(noted VALIDITY NEXT)`, `(announced VALIDITY NEXT)`, `(watching)`, `(failed)`,
 /// `(released)`. `(wanted)`: somebody else wants the session. A literal is written as `{text}`, with `|` for a line end; `ITEMS`
 /// stands for what is fetched.
-pub(super) fn play_watch(watch: Watch, script: &str) -> Option<Failure> {
-    play_in(Manners::default(), watch, script)
+pub(super) fn play_watch(watch: WatchTerms, script: &str) -> Option<IdleFailure> {
+    play_in(InheritedState::default(), watch, script)
 }
 
 /// The same in a session in which something was set before.
-pub(super) fn play_in(manners: Manners, watch: Watch, script: &str) -> Option<Failure> {
+pub(super) fn play_in(manners: InheritedState, watch: WatchTerms, script: &str) -> Option<IdleFailure> {
     let began = Instant::now();
     let mut machine = IdleMachine::new(watch, began).in_session(manners);
     let mut is_released = false;
@@ -55,7 +55,7 @@ pub(super) fn play_in(manners: Manners, watch: Watch, script: &str) -> Option<Fa
         match kind {
             "S:" => {
                 machine.response(with_literals(text).as_bytes(), now, &mut actions);
-                actions.retain(|action| !matches!(action, Action::Judged { .. }));
+                actions.retain(|action| !matches!(action, IdleAction::Judged { .. }));
             }
             "(later" => {
                 now += humantime::parse_duration(text.trim_end_matches(')')).unwrap();
@@ -66,28 +66,30 @@ pub(super) fn play_in(manners: Manners, watch: Watch, script: &str) -> Option<Fa
                 assert!(!actions.is_empty(), "nothing was done at {line:?}");
                 let expected = line.replace("ITEMS", ITEMS);
                 match actions.remove(0) {
-                    Action::Send(bytes) => {
+                    IdleAction::Send(bytes) => {
                         assert_eq!(format!("> {}", String::from_utf8_lossy(&bytes).trim_end()), expected)
                     }
-                    Action::Noticed { mailbox, position, announce, .. } => {
+                    IdleAction::Noticed { mailbox, position, announce, .. } => {
                         let word = if announce { "announced" } else { "noted" };
                         let of = if mailbox == "INBOX" { String::new() } else { format!(" of {mailbox}") };
                         assert_eq!(format!("({word} {} {}{of})", position.uid_validity, position.uid_next), expected);
                     }
-                    Action::OnlyFirst => assert_eq!("(only the first)", expected),
-                    Action::LeftOut(mailbox, words) => assert_eq!(format!("(left out {mailbox}: {words})"), expected),
-                    Action::Opened(mailbox) => assert_eq!(format!("(opened {mailbox})"), expected),
-                    Action::Odd(oddity) => assert_eq!(format!("(odd {oddity:?})"), expected),
-                    Action::Watching => assert_eq!("(watching)", expected),
-                    Action::Released => {
+                    IdleAction::OnlyFirst => assert_eq!("(only the first)", expected),
+                    IdleAction::LeftOut(mailbox, words) => {
+                        assert_eq!(format!("(left out {mailbox}: {words})"), expected)
+                    }
+                    IdleAction::Opened(mailbox) => assert_eq!(format!("(opened {mailbox})"), expected),
+                    IdleAction::Odd(oddity) => assert_eq!(format!("(odd {oddity:?})"), expected),
+                    IdleAction::Watching => assert_eq!("(watching)", expected),
+                    IdleAction::Released => {
                         assert_eq!("(released)", expected);
                         is_released = true;
                     }
-                    Action::Failed(error) => {
+                    IdleAction::Failed(error) => {
                         assert_eq!("(failed)", expected);
                         failure = Some(error);
                     }
-                    Action::Judged { .. } => unreachable!("taken out above"),
+                    IdleAction::Judged { .. } => unreachable!("taken out above"),
                 }
             }
         }
@@ -120,7 +122,7 @@ pub(super) const QUIET: &str = "> w1 EXAMINE \"INBOX\"
     (watching)
     ";
 
-pub(super) fn after_quiet(script: &str) -> Option<Failure> {
+pub(super) fn after_quiet(script: &str) -> Option<IdleFailure> {
     play(Some((7, 10)), &format!("{QUIET}{script}"))
 }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::testing::*;
 use super::*;
-use crate::push::verdict::{Judge, Verdict};
+use crate::push::verdict::{PushDecision, PushFilter};
 
 #[test]
 fn the_first_watch_notes_where_it_begins_and_announces_nothing() {
@@ -220,7 +220,7 @@ fn idle_is_renewed_and_its_answer_has_a_deadline() {
          (failed)
          S: w3 OK too late",
     );
-    assert_eq!(failure, Some(Failure::Silent));
+    assert_eq!(failure, Some(IdleFailure::Silent));
 }
 
 /// GMX and mail.com forget an IDLE after 10 to 15 minutes without a word. Whether the renewal comes before that or not: if no
@@ -228,7 +228,7 @@ fn idle_is_renewed_and_its_answer_has_a_deadline() {
 #[test]
 fn an_idle_dropped_in_silence_is_found_within_the_blindness() {
     for renewal in [30, 540, 12 * 60, 29 * 60 - 1] {
-        let watch = Watch { renewal: Duration::from_secs(renewal), ..watch(Some((7, 10))) };
+        let watch = WatchTerms { renewal: Duration::from_secs(renewal), ..watch(Some((7, 10))) };
         let script = format!(
             "{QUIET}(later {}s)
              (later 1s)
@@ -238,14 +238,14 @@ fn an_idle_dropped_in_silence_is_found_within_the_blindness() {
              (failed)",
             renewal - 1
         );
-        assert_eq!(play_watch(watch, &script), Some(Failure::Silent));
+        assert_eq!(play_watch(watch, &script), Some(IdleFailure::Silent));
         assert_eq!(blindness(Duration::from_secs(renewal)), Duration::from_secs(renewal + 60));
     }
 }
 
 #[test]
 fn every_command_has_a_deadline() {
-    assert_eq!(play(None, "> w1 EXAMINE \"INBOX\"\n (later 1m)\n (failed)"), Some(Failure::Silent));
+    assert_eq!(play(None, "> w1 EXAMINE \"INBOX\"\n (later 1m)\n (failed)"), Some(IdleFailure::Silent));
 }
 
 #[test]
@@ -257,15 +257,18 @@ fn a_server_that_ends_idle_by_itself_is_idled_again() {
 fn what_goes_wrong_is_told_apart() {
     let beginning = "> w1 EXAMINE \"INBOX\"\n S: * 1 EXISTS\n S: * OK [UIDVALIDITY 7]\n S: * OK [UIDNEXT 10]\n ";
     let failure = |script: &str| play(Some((7, 10)), &format!("{beginning}{script}")).unwrap();
-    assert_eq!(failure("S: w1 NO not there\n (failed)"), Failure::NoMailbox("not there".into()));
-    assert_eq!(failure("S: w1 OK\n > w2 IDLE\n S: w2 BAD [CLIENTBUG] what\n (failed)"), Failure::NoIdle("what".into()));
-    assert_eq!(failure("S: w1 OK\n > w2 IDLE\n S: w2 NO later\n (failed)"), Failure::IdleRefused("later".into()));
-    assert_eq!(failure("S: * BYE\n (failed)"), Failure::Bye(String::new()));
+    assert_eq!(failure("S: w1 NO not there\n (failed)"), IdleFailure::NoMailbox("not there".into()));
+    assert_eq!(
+        failure("S: w1 OK\n > w2 IDLE\n S: w2 BAD [CLIENTBUG] what\n (failed)"),
+        IdleFailure::NoIdle("what".into())
+    );
+    assert_eq!(failure("S: w1 OK\n > w2 IDLE\n S: w2 NO later\n (failed)"), IdleFailure::IdleRefused("later".into()));
+    assert_eq!(failure("S: * BYE\n (failed)"), IdleFailure::Bye(String::new()));
     let not_connected = "User is authenticated but not connected.";
-    let refused = Failure::IdleRefused(not_connected.into());
+    let refused = IdleFailure::IdleRefused(not_connected.into());
     assert_eq!(failure(&format!("S: w1 OK\n > w2 IDLE\n S: w2 BAD {not_connected}\n (failed)")), refused);
     let later = after_quiet("(later 9m)\n > DONE\n S: w2 OK\n > w3 IDLE\n S: w3 BAD what\n (failed)");
-    assert_eq!(later, Some(Failure::IdleRefused("what".into())), "IDLE has worked in this session");
+    assert_eq!(later, Some(IdleFailure::IdleRefused("what".into())), "IDLE has worked in this session");
 }
 
 #[test]
@@ -295,7 +298,7 @@ fn a_server_that_ends_idle_at_once_is_not_asked_for_ever() {
          S: w4 OK done
          (failed)",
     );
-    assert_eq!(failure, Some(Failure::IdleRefused("it ends at once".into())));
+    assert_eq!(failure, Some(IdleFailure::IdleRefused("it ends at once".into())));
 }
 
 #[test]
@@ -304,7 +307,7 @@ fn a_long_fetch_may_go_on_as_long_as_it_brings_something() {
     let beginning = "S: * 99 EXISTS\n > DONE\n S: w2 OK\n > w3 UID FETCH 10:* ITEMS\n";
     after_quiet(&format!("{beginning}{}S: w3 OK\n (noted 7 11)\n > w4 IDLE", message.repeat(9)));
     let failure = after_quiet(&format!("{beginning}{}(later 10s)\n(failed)", message.repeat(10)));
-    assert_eq!(failure, Some(Failure::Silent));
+    assert_eq!(failure, Some(IdleFailure::Silent));
 }
 
 #[test]
@@ -338,7 +341,7 @@ fn mail_that_came_and_went_is_noted() {
 #[test]
 fn a_first_look_that_comes_late_looks_back() {
     play_watch(
-        Watch { late: true, ..watch(None) },
+        WatchTerms { late: true, ..watch(None) },
         "> w1 EXAMINE \"INBOX\"
          S: * 4 EXISTS
          S: * OK [UIDVALIDITY 7]
@@ -369,7 +372,7 @@ fn years_pass_in_silence_without_harm() {
         machine.response(format!("w{tag} OK\r\n").as_bytes(), now, &mut actions);
         tag += 1;
         renewals += 1;
-        assert!(!actions.iter().any(|action| matches!(action, Action::Failed(_) | Action::Noticed { .. })));
+        assert!(!actions.iter().any(|action| matches!(action, IdleAction::Failed(_) | IdleAction::Noticed { .. })));
         actions.clear();
     }
     assert_eq!(renewals, 5 * 365 * 86400 / 540);
@@ -389,7 +392,7 @@ const NOTIFIED: &str = "> w1 EXAMINE \"INBOX\"
     ";
 
 fn with_notify(script: &str) {
-    play_watch(Watch { notify: true, ..watch(Some((7, 10))) }, &format!("{NOTIFIED}{script}"));
+    play_watch(WatchTerms { notify: true, ..watch(Some((7, 10))) }, &format!("{NOTIFIED}{script}"));
 }
 
 #[test]
@@ -449,7 +452,7 @@ fn an_overflow_of_notify_leads_back_to_idle_alone() {
 #[test]
 fn notify_refused_is_no_harm() {
     play_watch(
-        Watch { notify: true, ..watch(Some((7, 10))) },
+        WatchTerms { notify: true, ..watch(Some((7, 10))) },
         "> w1 EXAMINE \"INBOX\"
          S: * 4 EXISTS
          S: * OK [UIDVALIDITY 7]
@@ -469,7 +472,7 @@ fn notify_refused_is_no_harm() {
 fn a_mailbox_that_notify_gave_up_while_it_was_opened_is_left_out_once() {
     let mailboxes = vec![mailbox("INBOX", Some((7, 10))), mailbox("Gone", None)];
     play_watch(
-        Watch { notify: true, mailboxes, ..watch(None) },
+        WatchTerms { notify: true, mailboxes, ..watch(None) },
         "> w1 EXAMINE \"Gone\"
          S: * OK [NOTIFICATIONOVERFLOW] too much
          (only the first)
@@ -482,7 +485,7 @@ fn a_mailbox_that_notify_gave_up_while_it_was_opened_is_left_out_once() {
 fn one_session_watches_several_mailboxes_with_notify() {
     let mailboxes = vec![mailbox("INBOX", Some((7, 10))), mailbox("DeltaChat", Some((3, 5))), mailbox("Gone", None)];
     play_watch(
-        Watch { notify: true, mailboxes, ..watch(None) },
+        WatchTerms { notify: true, mailboxes, ..watch(None) },
         "> w1 EXAMINE \"Gone\"
          S: w1 NO not there
          (left out Gone: not there)
@@ -543,7 +546,7 @@ fn where_notify_fails_the_other_mailboxes_are_given_up() {
          > w3 NOTIFY SET STATUS (SELECTED (MessageNew ITEMS MessageExpunge)) (MAILBOXES (\"DeltaChat\") (MessageNew MessageExpunge))
          ";
     let play = |script: &str| {
-        play_watch(Watch { notify: true, mailboxes: mailboxes(), ..watch(None) }, &format!("{beginning}{script}"))
+        play_watch(WatchTerms { notify: true, mailboxes: mailboxes(), ..watch(None) }, &format!("{beginning}{script}"))
     };
     play("S: w3 NO no\n (only the first)\n > w4 IDLE");
     play("S: * STATUS DeltaChat (MESSAGES 5 UIDNEXT 6 UIDVALIDITY 3)\n S: w3 OK\n > w4 EXAMINE \"DeltaChat\"");
@@ -580,9 +583,9 @@ fn what_a_refused_fetch_has_shown_counts_and_a_hopeless_one_is_not_tried() {
          (announced 7 11)
          (failed)",
     );
-    assert_eq!(failure, Some(Failure::NoFetch("some are gone".into())));
+    assert_eq!(failure, Some(IdleFailure::NoFetch("some are gone".into())));
     play_watch(
-        Watch { blindly: true, ..watch(Some((7, 10))) },
+        WatchTerms { blindly: true, ..watch(Some((7, 10))) },
         "> w1 EXAMINE \"INBOX\"
          S: * 9 EXISTS
          S: * OK [UIDVALIDITY 7]
@@ -596,13 +599,13 @@ fn what_a_refused_fetch_has_shown_counts_and_a_hopeless_one_is_not_tried() {
 #[test]
 fn without_notify_one_session_watches_one_mailbox() {
     let mailboxes = vec![mailbox("DeltaChat", Some((7, 10))), mailbox("INBOX", None)];
-    play_watch(Watch { mailboxes, ..watch(None) }, "> w1 EXAMINE \"DeltaChat\"");
+    play_watch(WatchTerms { mailboxes, ..watch(None) }, "> w1 EXAMINE \"DeltaChat\"");
 }
 
 #[test]
 fn with_a_grace_another_device_may_read_first() {
     play_watch(
-        Watch { grace: Duration::from_secs(20), ..watch(Some((7, 10))) },
+        WatchTerms { grace: Duration::from_secs(20), ..watch(Some((7, 10))) },
         &format!(
             "{QUIET}S: * 5 EXISTS
              (later 10s)
@@ -666,8 +669,8 @@ fn a_session_that_is_wanted_back_is_as_it_was_after_its_login() {
 
 #[test]
 fn what_was_set_in_the_session_before_is_respected() {
-    let utf8 = Manners { utf8: true, notify: false };
-    let draft = Watch { mailboxes: vec![mailbox("Entw&APw-rfe", Some((7, 10)))], ..watch(None) };
+    let utf8 = InheritedState { utf8: true, notify: false };
+    let draft = WatchTerms { mailboxes: vec![mailbox("Entw&APw-rfe", Some((7, 10)))], ..watch(None) };
     let opened = "S: * 4 EXISTS
          S: * OK [UIDVALIDITY 7] ok
          S: * OK [UIDNEXT 10] ok
@@ -676,14 +679,14 @@ fn what_was_set_in_the_session_before_is_respected() {
          S: + idling
          (watching)";
     play_in(utf8, draft.clone(), &format!("> w1 EXAMINE \"Entwürfe\"\n{opened}"));
-    play_in(Manners::default(), draft, &format!("> w1 EXAMINE \"Entw&APw-rfe\"\n{opened}"));
+    play_in(InheritedState::default(), draft, &format!("> w1 EXAMINE \"Entw&APw-rfe\"\n{opened}"));
     // What a NOTIFY before has silenced would stay silent.
-    let notify = Manners { utf8: false, notify: true };
+    let notify = InheritedState { utf8: false, notify: true };
     let script = format!(
         "> w1 EXAMINE \"INBOX\"\n{}\n> w2 NOTIFY SET (SELECTED (MessageNew {ITEMS} MessageExpunge))\nS: w2 NO\n(failed)",
         opened.split("\n         > w2").next().unwrap()
     );
-    assert!(play_in(notify, Watch { notify: true, ..watch(Some((7, 10))) }, &script).is_some());
+    assert!(play_in(notify, WatchTerms { notify: true, ..watch(Some((7, 10))) }, &script).is_some());
 }
 
 #[test]
@@ -704,9 +707,9 @@ fn server_that_talks_without_news_is_given_up() {
     machine.response(b"* 9 EXPUNGE\r\n", now, &mut actions);
     assert_eq!(actions, []);
     machine.response(b"* OK still here\r\n", now, &mut actions);
-    assert_eq!(actions, [Action::Failed(Failure::Chatter(String::new()))]);
+    assert_eq!(actions, [IdleAction::Failed(IdleFailure::Chatter(String::new()))]);
     assert_eq!(
-        Failure::Chatter(String::new()).to_string(),
+        IdleFailure::Chatter(String::new()).to_string(),
         "the mail server sent more than 20000 lines without a new message"
     );
 }
@@ -724,19 +727,19 @@ fn new_messages_and_new_commands_are_no_chatter() {
         let line = format!("* 9 FETCH (UID {uid} FLAGS () BODY[HEADER.FIELDS (FROM)] {{0}}\r\n)\r\n");
         machine.response(line.as_bytes(), now, &mut actions);
     }
-    assert!(actions.iter().all(|action| !matches!(action, Action::Failed(_))));
+    assert!(actions.iter().all(|action| !matches!(action, IdleAction::Failed(_))));
     machine.response(b"w2 OK done\r\n", now, &mut actions);
     machine.response(b"+ idling\r\n", now, &mut actions);
-    assert!(actions.contains(&Action::Watching), "{:?}", actions.last());
+    assert!(actions.contains(&IdleAction::Watching), "{:?}", actions.last());
 }
 
 /// What was noted, and of each message that was looked at whether it wakes a device, after these responses to the first fetch.
-fn found(judge: Judge, encrypted_only: bool, messages: &[&str]) -> (Vec<bool>, bool, Vec<u64>) {
+fn found(judge: PushFilter, encrypted_only: bool, messages: &[&str]) -> (Vec<bool>, bool, Vec<u64>) {
     let now = Instant::now();
-    let mut machine = IdleMachine::new(Watch { judge, ..watch(Some((7, 10))) }, now);
+    let mut machine = IdleMachine::new(WatchTerms { judge, ..watch(Some((7, 10))) }, now);
     let mut actions = vec![];
     machine.start(now, &mut actions);
-    let says = |machine: &mut IdleMachine, line: &str, actions: &mut Vec<Action>| {
+    let says = |machine: &mut IdleMachine, line: &str, actions: &mut Vec<IdleAction>| {
         machine.response(with_literals(line).as_bytes(), now, actions);
     };
     for line in ["* 5 EXISTS", "* OK [UIDVALIDITY 7] x", "* OK [UIDNEXT 20] x", "w1 OK x"] {
@@ -752,12 +755,12 @@ fn found(judge: Judge, encrypted_only: bool, messages: &[&str]) -> (Vec<bool>, b
     }
     says(&mut machine, "w2 OK x", &mut actions);
     let judged = actions.iter().filter_map(|action| match action {
-        Action::Judged { verdict, .. } => Some(*verdict == Verdict::Push),
+        IdleAction::Judged { verdict, .. } => Some(*verdict == PushDecision::Push),
         _ => None,
     });
     let judged = judged.collect();
     let noticed = actions.iter().find_map(|action| match action {
-        Action::Noticed { announce, ids, .. } => Some((*announce, ids.clone())),
+        IdleAction::Noticed { announce, ids, .. } => Some((*announce, ids.clone())),
         _ => None,
     });
     let (announce, ids) = noticed.unwrap();
@@ -766,7 +769,7 @@ fn found(judge: Judge, encrypted_only: bool, messages: &[&str]) -> (Vec<bool>, b
 
 #[test]
 fn what_is_learned_counts_in_the_middle_of_a_session() {
-    let judge = Judge { messages: crate::policy::Messages::Auto, ..Judge::default() };
+    let judge = PushFilter { messages: crate::policy::Messages::Auto, ..PushFilter::default() };
     let plain = ["From: bob@b.org"];
     assert_eq!(found(judge.clone(), false, &plain).0, [true]);
     assert_eq!(found(judge.clone(), true, &plain), (vec![false], false, vec![]));
@@ -777,8 +780,8 @@ fn what_is_learned_counts_in_the_middle_of_a_session() {
 fn messages_that_wake_a_device_are_told_apart_if_all_have_ids() {
     let id = |number| format!("From: bob@b.org|Message-ID: <{number}@b.org>");
     let (one, two) = (id(1), id(2));
-    let all = found(Judge::default(), false, &[&one, &two]).2;
+    let all = found(PushFilter::default(), false, &[&one, &two]).2;
     assert_eq!(all.len(), 2);
-    assert_eq!(found(Judge::default(), false, &[&two]).2, all[1..]);
-    assert!(found(Judge::default(), false, &[&one, "From: bob@b.org"]).2.is_empty(), "of one it is not known");
+    assert_eq!(found(PushFilter::default(), false, &[&two]).2, all[1..]);
+    assert!(found(PushFilter::default(), false, &[&one, "From: bob@b.org"]).2.is_empty(), "of one it is not known");
 }

@@ -2,15 +2,15 @@
 
 use std::time::Instant;
 
-use super::look::Look;
-use super::mailbox::{Begin, LOOK_BACK, Open};
-use super::terms::{Action, Failure};
-use super::{IdleMachine, Notify, State};
+use super::look::CatchUp;
+use super::mailbox::{Begin, LOOK_BACK, OpenMailbox};
+use super::terms::{IdleAction, IdleFailure};
+use super::{IdleMachine, IdleState, Notify};
 use crate::parser::quote::push_quoted;
 
 impl IdleMachine {
     /// A mailbox is open: is there anything since the noted position?
-    pub(super) fn examined(&mut self, now: Instant, actions: &mut Vec<Action>) {
+    pub(super) fn examined(&mut self, now: Instant, actions: &mut Vec<IdleAction>) {
         self.is_open_again(actions);
         let noted = self.watch.mailboxes.get(self.current).and_then(|mailbox| mailbox.position);
         match self.open.begin(noted, self.watch.late) {
@@ -25,7 +25,7 @@ impl IdleMachine {
             }
             Begin::FindLast => {
                 self.seen_next = 1;
-                self.command(b"UID FETCH * (UID)", State::FindLast, now, actions);
+                self.command(b"UID FETCH * (UID)", IdleState::FindLast, now, actions);
             }
             begin @ (Begin::FetchUids(_) | Begin::FetchNewest(_)) if self.watch.blindly => {
                 self.announce = true;
@@ -36,7 +36,7 @@ impl IdleMachine {
                         self.note(next, actions);
                         self.go_on(now, actions);
                     }
-                    None => self.command(b"UID FETCH * (UID)", State::FindLast, now, actions),
+                    None => self.command(b"UID FETCH * (UID)", IdleState::FindLast, now, actions),
                 }
             }
             Begin::FetchUids(from) => {
@@ -45,14 +45,14 @@ impl IdleMachine {
             }
             Begin::FetchNewest(next) => {
                 self.seen_next = next;
-                let (look, set) = Look::newest(&self.open, LOOK_BACK);
+                let (look, set) = CatchUp::newest(&self.open, LOOK_BACK);
                 self.fetch(look, &set, now, actions);
             }
         }
     }
 
     /// The last UID was asked for.
-    pub(super) fn found_last(&mut self, now: Instant, actions: &mut Vec<Action>) {
+    pub(super) fn found_last(&mut self, now: Instant, actions: &mut Vec<IdleAction>) {
         if self.seen_next == 1 && self.open.exists != Some(0) {
             self.without_uids = true;
             // The message with number n has at least UID n.
@@ -63,18 +63,18 @@ impl IdleMachine {
     }
 
     /// A mailbox cannot be opened: it is left out, and the others are watched, or a spare one.
-    pub(super) fn not_opened(&mut self, words: String, now: Instant, actions: &mut Vec<Action>) {
+    pub(super) fn not_opened(&mut self, words: String, now: Instant, actions: &mut Vec<IdleAction>) {
         // It may be left out already: NOTIFY can fail while it is being opened.
         if self.current < self.watch.mailboxes.len() {
             if self.watch.mailboxes.len() == 1 {
                 if self.watch.spare.is_empty() {
-                    return self.fail(Failure::NoMailbox(words), actions);
+                    return self.fail(IdleFailure::NoMailbox(words), actions);
                 }
                 self.watch.mailboxes.push(self.watch.spare.remove(0));
             }
             let mut left_out = self.watch.mailboxes.remove(self.current);
             left_out.is_left_out = true;
-            actions.push(Action::LeftOut(left_out.name.clone(), words));
+            actions.push(IdleAction::LeftOut(left_out.name.clone(), words));
             self.left_out.get_or_insert_default().add(left_out, now);
         }
         let removed = self.current;
@@ -89,12 +89,12 @@ impl IdleMachine {
     }
 
     /// The open mailbox may be one that was left out.
-    fn is_open_again(&mut self, actions: &mut Vec<Action>) {
+    fn is_open_again(&mut self, actions: &mut Vec<IdleAction>) {
         let Some(mailbox) = self.watch.mailboxes.get_mut(self.current).filter(|mailbox| mailbox.is_left_out) else {
             return;
         };
         mailbox.is_left_out = false;
-        actions.push(Action::Opened(mailbox.name.clone()));
+        actions.push(IdleAction::Opened(mailbox.name.clone()));
         if self.notify == Notify::Set {
             // It is to name this one too.
             self.notify = Notify::Unset;
@@ -124,24 +124,24 @@ impl IdleMachine {
     }
 
     /// NOTIFY is not to be had, whatever the capabilities say: the other mailboxes are not this session's any more.
-    pub(super) fn without_notify(&mut self, actions: &mut Vec<Action>) {
+    pub(super) fn without_notify(&mut self, actions: &mut Vec<IdleAction>) {
         self.notify = Notify::Absent;
         if self.watch.mailboxes.len() > 1 || self.left_out.take().is_some() {
             self.watch.mailboxes.truncate(1);
             self.to_visit.retain(|index| *index == 0);
-            actions.push(Action::OnlyFirst);
+            actions.push(IdleAction::OnlyFirst);
         }
     }
 
-    pub(super) fn examine(&mut self, index: usize, now: Instant, actions: &mut Vec<Action>) {
+    pub(super) fn examine(&mut self, index: usize, now: Instant, actions: &mut Vec<IdleAction>) {
         self.current = index;
         self.has_news = false;
         self.news_since = None;
         self.last_news = None;
-        self.open = Open::default();
+        self.open = OpenMailbox::default();
         let mut command = b"EXAMINE ".to_vec();
         let name = self.watch.mailboxes.get(index).map(|mailbox| mailbox.name.as_str()).unwrap_or_default();
         push_quoted(&mut command, self.manners.on_the_wire(name).as_bytes());
-        self.command(&command, State::Examine, now, actions);
+        self.command(&command, IdleState::Examine, now, actions);
     }
 }

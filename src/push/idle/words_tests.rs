@@ -8,7 +8,7 @@ fn ends(script: &str) -> String {
     end_of(script).to_string()
 }
 
-fn end_of(script: &str) -> Failure {
+fn end_of(script: &str) -> IdleFailure {
     let beginning = "> w1 EXAMINE \"INBOX\"\n S: * OK [UIDVALIDITY 7]\n S: * OK [UIDNEXT 10]\n";
     play(Some((7, 10)), &format!("{beginning} {script}\n (failed)")).unwrap()
 }
@@ -38,7 +38,7 @@ fn server_words_are_the_reason() {
         ends("S: * NO [ALERT] Go to our page\n S: w1 NO failed"),
         "the mailbox cannot be opened: failed (before it: Go to our page)"
     );
-    assert!(end_of("S: w1 OK\n > w2 IDLE\n S: * BAD [ALERT] not you") == Failure::IdleRefused("not you".into()));
+    assert!(end_of("S: w1 OK\n > w2 IDLE\n S: * BAD [ALERT] not you") == IdleFailure::IdleRefused("not you".into()));
     let long = ends(&format!("S: * BAD {}\u{1b}[31m", "x".repeat(5000)));
     assert!(long.len() < 400, "{long}");
 }
@@ -50,7 +50,7 @@ fn words_before_a_success_are_no_reason() {
         "the mail server did not answer within 60s"
     );
     let ended = end_of("S: w1 OK\n > w2 IDLE\n S: +\n (watching)\n S: * BAD [ALERT] maintenance\n S: * BYE");
-    assert!(matches!(&ended, Failure::Complaint { has_worked: true, .. }), "{ended:?}");
+    assert!(matches!(&ended, IdleFailure::Complaint { has_worked: true, .. }), "{ended:?}");
 }
 
 #[test]
@@ -86,16 +86,16 @@ fn words_are_added_to_an_end_that_the_driver_noticed() {
     machine.start(now, &mut actions);
     let broke = || "the connection broke".to_owned();
     assert_eq!(machine.explain_break(broke()), None);
-    assert_eq!(machine.explain(Failure::Silent), Failure::Silent);
+    assert_eq!(machine.explain(IdleFailure::Silent), IdleFailure::Silent);
     machine.response(b"* NO [ALERT] disk trouble\r\n", now, &mut actions);
     let explained = machine.explain_break(broke()).unwrap();
     assert_eq!(explained.to_string(), "the mail server said \"disk trouble\"; then: the connection broke");
     assert_eq!(machine.explain(explained.clone()), explained, "once");
     machine.response(b"w1 NO not now\r\n", now, &mut actions);
-    let Some(Action::Failed(failure)) = actions.pop() else { panic!("{actions:?}") };
+    let Some(IdleAction::Failed(failure)) = actions.pop() else { panic!("{actions:?}") };
     machine.response(b"* BYE come back tomorrow\r\n", now, &mut actions);
     assert_eq!(
         machine.explain(failure),
-        Failure::NoMailbox("not now (before it: disk trouble); it also said: come back tomorrow".into())
+        IdleFailure::NoMailbox("not now (before it: disk trouble); it also said: come back tomorrow".into())
     );
 }

@@ -7,16 +7,17 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use dashmap::mapref::one::Ref;
 
+use super::latest::LatestSender;
 use super::unwritten::Unwritten;
-use super::waiting::Waiting;
-use super::{AccountEvent, INBOX, News, RECENTLY, latest};
+use super::waiting::WaitingAccounts;
+use super::{AccountEvent, INBOX, News, RECENTLY};
 use crate::account::AccountId;
-use crate::credentials::{Credentials, Kind};
-use crate::push::schedule::{PATIENCE, QUARANTINE, Quarantined, Standing};
+use crate::credentials::{CredentialKind, Credentials};
+use crate::push::schedule::{PATIENCE, QUARANTINE, Quarantined, TokenState};
 use crate::secret::DeviceToken;
 use crate::store::{
-    AccountRecord, AccountStatus, Announce, Change, FetchLesson, Fetches, Generation, Idled, Loaded, Position, Seen,
-    Served, TokenRecord, Unannounced, UnixTime,
+    AccountRecord, AccountStatus, Announce, Change, FetchLesson, Fetches, Generation, Idled, Loaded, Position,
+    StoredToken, TokenRecord, Unannounced, UnixTime, Uptime,
 };
 
 /// For how long at least a token is tried that had something to announce when deltapush ended.
@@ -24,24 +25,24 @@ const LAST_TRY: Duration = Duration::from_secs(10 * 60);
 
 /// The copy in memory.
 #[derive(Debug)]
-pub(super) struct Accounts {
-    map: DashMap<AccountId, Account>,
+pub(super) struct AccountTable {
+    map: DashMap<AccountId, AccountEntry>,
     tokens: DashMap<DeviceToken, Token>,
     /// How many have no credentials.
-    waiting: Waiting,
-    events: latest::Sender<AccountId, AccountEvent>,
-    news: latest::Sender<DeviceToken, News>,
+    waiting: WaitingAccounts,
+    events: LatestSender<AccountId, AccountEvent>,
+    news: LatestSender<DeviceToken, News>,
     pub(super) unwritten: Unwritten,
     /// No account has credentials, and none is waited for.
     keeps_sessions: bool,
 }
 
 #[derive(Debug)]
-struct Account {
+struct AccountEntry {
     /// None if they are not on disk or could not be unsealed: a login of the client brings them. What cannot be used again is
     /// kept too, for then a login brings nothing.
     credentials: Option<Arc<Credentials>>,
-    tokens: Vec<Seen>,
+    tokens: Vec<StoredToken>,
     /// The mailboxes that its clients idled in, the latest first.
     idled: Vec<Idled>,
     /// The server refused these credentials: the next login that succeeds starts the watch again, even with the same ones.
@@ -60,7 +61,7 @@ struct Token {
     record: TokenRecord,
 }
 
-impl Account {
+impl AccountEntry {
     /// What a watch logs in with.
     fn usable(&self) -> Option<&Arc<Credentials>> {
         self.credentials.as_ref().filter(|credentials| credentials.can_be_used_again())
@@ -77,27 +78,27 @@ impl Account {
 }
 
 /// For how long, in no unit.
-fn lasts(kind: Kind) -> u8 {
+fn lasts(kind: CredentialKind) -> u8 {
     match kind {
-        Kind::Exchange(_) => 0,
-        Kind::Token => 1,
-        Kind::Password => 2,
+        CredentialKind::Exchange(_) => 0,
+        CredentialKind::Token => 1,
+        CredentialKind::Password => 2,
     }
 }
 
 /// How a login compares with what is known.
-pub(super) enum Login {
+pub(super) enum LoginComparison {
     Same,
     Changed,
 }
 
-impl Accounts {
+impl AccountTable {
     pub(super) fn new(
-        events: latest::Sender<AccountId, AccountEvent>,
-        news: latest::Sender<DeviceToken, News>,
+        events: LatestSender<AccountId, AccountEvent>,
+        news: LatestSender<DeviceToken, News>,
         keeps_sessions: bool,
     ) -> Self {
-        let (map, tokens, waiting) = (DashMap::new(), DashMap::new(), Waiting::default());
+        let (map, tokens, waiting) = (DashMap::new(), DashMap::new(), WaitingAccounts::default());
         Self { map, tokens, waiting, events, news, unwritten: Unwritten::default(), keeps_sessions }
     }
 
@@ -120,8 +121,10 @@ impl Accounts {
         let AccountRecord { account, credentials, tokens, idled, called } = record;
         self.now_has(&account, &[], &tokens);
         let watchable = credentials.as_ref().is_some_and(|credentials| credentials.can_be_used_again());
-        self.map
-            .insert(account.clone(), Account { credentials, tokens, idled, refused: false, from_before: true, called });
+        self.map.insert(
+            account.clone(),
+            AccountEntry { credentials, tokens, idled, refused: false, from_before: true, called },
+        );
         if watchable {
             self.events.send(account, AccountEvent::Watch);
         }
@@ -158,12 +161,12 @@ impl Accounts {
         }
     }
 
-    fn apply_tokens(&self, account: AccountId, credentials: Option<Arc<Credentials>>, tokens: Vec<Seen>) {
+    fn apply_tokens(&self, account: AccountId, credentials: Option<Arc<Credentials>>, tokens: Vec<StoredToken>) {
         match self.map.entry(account.clone()) {
             Entry::Vacant(vacant) => {
                 self.now_has(&account, &[], &tokens);
                 let (idled, called) = (Vec::new(), None);
-                vacant.insert(Account { credentials, tokens, idled, refused: false, from_before: false, called });
+                vacant.insert(AccountEntry { credentials, tokens, idled, refused: false, from_before: false, called });
                 self.events.send(account, AccountEvent::Watch);
             }
             Entry::Occupied(mut known) => {
@@ -196,14 +199,14 @@ impl Accounts {
         self.tokens.iter().filter(|known| known.record.quarantine.is_some()).count()
     }
 
-    pub(super) fn standing(&self, token: &DeviceToken, now: UnixTime) -> Option<Standing> {
+    pub(super) fn standing(&self, token: &DeviceToken, now: UnixTime) -> Option<TokenState> {
         let known = self.tokens.get(token)?;
         let quarantine = known.record.quarantine.map(|quarantine| Quarantined {
             answers: quarantine.answers,
             // A wall clock that was set back makes no wait longer than it ever is.
             wait: now.age(quarantine.until).min(QUARANTINE),
         });
-        Some(Standing { account: known.owners.first()?.clone(), accepted: known.record.accepted, quarantine })
+        Some(TokenState { account: known.owners.first()?.clone(), accepted: known.record.accepted, quarantine })
     }
 
     fn apply_credentials(&self, account: &AccountId, credentials: Arc<Credentials>) {
@@ -241,7 +244,7 @@ impl Accounts {
     }
 
     /// The tokens of an account have changed from `before` to `now`.
-    fn now_has(&self, account: &AccountId, before: &[Seen], now: &[Seen]) {
+    fn now_has(&self, account: &AccountId, before: &[StoredToken], now: &[StoredToken]) {
         for seen in now {
             let mut token = self.tokens.entry(seen.token.clone()).or_default();
             if !token.owners.contains(account) {
@@ -311,7 +314,7 @@ impl Accounts {
         accounts
     }
 
-    pub(super) fn must_note_idle(&self, account: &AccountId, mailbox: &str, since: Served) -> bool {
+    pub(super) fn must_note_idle(&self, account: &AccountId, mailbox: &str, since: Uptime) -> bool {
         let noted = |idled: &Idled| idled.name == mailbox && idled.last > since;
         self.map.get(account).is_some_and(|known| !known.idled.iter().any(noted))
     }
@@ -330,7 +333,7 @@ impl Accounts {
 
     pub(super) fn fetches_encrypted_only(&self, account: &AccountId) -> bool {
         self.map.get(account).is_some_and(|known| {
-            let is_so = |seen: &Seen| seen.habit.fetches() == Some(Fetches::EncryptedOnly);
+            let is_so = |seen: &StoredToken| seen.habit.fetches() == Some(Fetches::EncryptedOnly);
             !known.tokens.is_empty() && known.tokens.iter().all(is_so)
         })
     }
@@ -348,8 +351,8 @@ impl Accounts {
         status.has_credentials = self.keeps_sessions || known.as_ref().is_some_and(|known| known.usable().is_some());
         let kind = known.as_ref().and_then(|known| known.credentials.as_ref()).map(|credentials| credentials.kind);
         status.unusable = match kind {
-            Some(Kind::Exchange(mechanism)) => Some(mechanism),
-            Some(Kind::Password | Kind::Token) | None => None,
+            Some(CredentialKind::Exchange(mechanism)) => Some(mechanism),
+            Some(CredentialKind::Password | CredentialKind::Token) | None => None,
         };
         status.refused = known.is_some_and(|known| known.refused);
     }
@@ -363,10 +366,10 @@ impl Accounts {
         }
     }
 
-    pub(super) fn compare(&self, account: &AccountId, credentials: &Credentials) -> Login {
+    pub(super) fn compare(&self, account: &AccountId, credentials: &Credentials) -> LoginComparison {
         let known = self.map.get(account);
         let same = known.is_none_or(|known| !known.refused && known.credentials.as_deref() == Some(credentials));
-        if same { Login::Same } else { Login::Changed }
+        if same { LoginComparison::Same } else { LoginComparison::Changed }
     }
 
     pub(super) fn is_current(
@@ -378,7 +381,8 @@ impl Accounts {
     ) -> bool {
         let Some(known) = self.map.get(account) else { return false };
         // What was seen in the future was seen before the clock was set back: that is put right at once.
-        let recent = |seen: &Seen| seen.token == *token && seen.last_seen <= now && seen.last_seen.age(now) < RECENTLY;
+        let recent =
+            |seen: &StoredToken| seen.token == *token && seen.last_seen <= now && seen.last_seen.age(now) < RECENTLY;
         // A token in quarantine is written again, once after each answer: the app is there.
         let waits = |known: Ref<'_, DeviceToken, Token>| known.record.quarantine.is_some_and(|found| found.until > now);
         let is_quarantined = self.tokens.get(token).is_some_and(waits);

@@ -15,17 +15,17 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::latest::{self, Merge};
-use super::schedule::Standing;
+use super::schedule::TokenState;
 use crate::account::AccountId;
 use crate::credentials::Credentials;
 use crate::secret::{DeviceToken, Secret};
 use crate::store::{
-    AccountStatus, Announce, Erased, FetchLesson, Generation, KnownLogin, Moment, OpenError, Position, Served,
-    Settings, Store, StoreError, UnixTime,
+    AccountStatus, Announce, DualTime, Erased, FetchLesson, Generation, KnownLogin, OpenError, Position, Store,
+    StoreError, StoreSettings, UnixTime, Uptime,
 };
-use accounts::{Accounts, Login};
+use accounts::{AccountTable, LoginComparison};
 use newcomers::Newcomers;
-pub use newcomers::{AccountLimits, Full, Origin};
+pub use newcomers::{AccountLimits, AccountOrigin, AccountsFull};
 pub use upkeep::{MAX_AGE, upkeep};
 
 /// The mailbox that every account has.
@@ -103,8 +103,8 @@ pub type TokenNews = latest::Receiver<DeviceToken, News>;
 #[derive(Debug, Clone)]
 pub struct Registry {
     store: Store,
-    accounts: Arc<Accounts>,
-    clock: Clock,
+    accounts: Arc<AccountTable>,
+    clock: UptimeClock,
     keeps_sessions: bool,
     login_memory: Arc<Mutex<LoginMemory>>,
     newcomers: Arc<Mutex<Newcomers>>,
@@ -135,14 +135,14 @@ fn lock(newcomers: &Mutex<Newcomers>) -> MutexGuard<'_, Newcomers> {
 
 /// Counts for how long deltapush has served with the state. Stands still while the machine is suspended.
 #[derive(Debug, Clone, Copy)]
-struct Clock {
+struct UptimeClock {
     /// For how long it had when it started.
-    before: Served,
+    before: Uptime,
     started: Instant,
 }
 
-impl Clock {
-    fn now(self) -> Served {
+impl UptimeClock {
+    fn now(self) -> Uptime {
         self.before.after(self.started.elapsed())
     }
 }
@@ -153,16 +153,16 @@ impl Registry {
     ///
     /// # Errors
     /// [`OpenError`], the operator's to mend.
-    pub fn open(settings: &Settings) -> Result<(Self, AccountEvents, TokenNews), OpenError> {
+    pub fn open(settings: &StoreSettings) -> Result<(Self, AccountEvents, TokenNews), OpenError> {
         let (events, account_events) = latest::channel();
         let (news, token_news) = latest::channel();
-        let accounts = Arc::new(Accounts::new(events, news, settings.keeps_sessions()));
+        let accounts = Arc::new(AccountTable::new(events, news, settings.keeps_sessions()));
         let following = Arc::clone(&accounts);
         let (store, mut loaded) = Store::open(settings, move |change| following.apply(change))?;
         let login_memory =
             LoginMemory { key: loaded.login_key.take(), entries: std::mem::take(&mut loaded.known_logins) };
         let login_memory = Arc::new(Mutex::new(login_memory));
-        let clock = Clock { before: loaded.served, started: Instant::now() };
+        let clock = UptimeClock { before: loaded.served, started: Instant::now() };
         accounts.restore(loaded);
         let keeps_sessions = settings.keeps_sessions();
         let newcomers = Arc::default();
@@ -185,8 +185,8 @@ impl Registry {
     /// [`register`](Self::register), and kept until that is done.
     ///
     /// # Errors
-    /// [`Full`], for the client; the operator is warned.
-    pub fn admit(&self, account: &AccountId, origin: Origin) -> Result<Option<Admission>, Full> {
+    /// [`AccountsFull`], for the client; the operator is warned.
+    pub fn admit(&self, account: &AccountId, origin: AccountOrigin) -> Result<Option<Admission>, AccountsFull> {
         if self.is_known(account) {
             return Ok(None);
         }
@@ -301,8 +301,8 @@ impl Registry {
         }
         let credentials = self.accounts.lasting(account, credentials);
         match self.accounts.compare(account, &credentials) {
-            Login::Same => Ok(()),
-            Login::Changed => self.store.credentials_changed(account, Arc::new(credentials)).await,
+            LoginComparison::Same => Ok(()),
+            LoginComparison::Changed => self.store.credentials_changed(account, Arc::new(credentials)).await,
         }
     }
 
@@ -473,7 +473,7 @@ impl Registry {
 
     /// What the schedule must know of a token. None if no account has it.
     #[must_use]
-    pub fn standing(&self, token: &DeviceToken) -> Option<Standing> {
+    pub fn standing(&self, token: &DeviceToken) -> Option<TokenState> {
         self.accounts.standing(token, UnixTime::now())
     }
 
@@ -485,8 +485,8 @@ impl Registry {
         self.store.erased(UnixTime::now()).await
     }
 
-    fn now(&self) -> Moment {
-        Moment { wall: UnixTime::now(), served: self.clock.now() }
+    fn now(&self) -> DualTime {
+        DualTime { wall: UnixTime::now(), served: self.clock.now() }
     }
 
     /// Removes tokens that no client has handed over, and forgets mailboxes that no client has idled in, for `max_age` of
@@ -541,7 +541,7 @@ impl Registry {
 
     /// Finds out whether the state can be written, by writing for how long deltapush has served.
     pub async fn try_writing(&self) -> bool {
-        self.store.served(self.clock.now(), Served::default()).await.is_ok()
+        self.store.served(self.clock.now(), Uptime::default()).await.is_ok()
     }
 
     /// The store underneath.
@@ -552,7 +552,7 @@ impl Registry {
 
     /// Writes what is queued and closes the state.
     pub async fn close(&self) {
-        if let Err(error) = self.store.served(self.clock.now(), Served::default()).await {
+        if let Err(error) = self.store.served(self.clock.now(), Uptime::default()).await {
             tracing::debug!("the time served since it was last noted is not counted: {error}");
         }
         self.store.close().await;

@@ -34,7 +34,7 @@ impl Default for AccountLimits {
 
 /// Where an account comes from that may be new.
 #[derive(Debug, Clone, Copy)]
-pub struct Origin {
+pub struct AccountOrigin {
     /// The prefix of the client's address.
     pub prefix: IpAddr,
     /// The login's domain named the mail server: anybody can have a domain, and any number of logins there.
@@ -43,7 +43,7 @@ pub struct Origin {
 
 /// Why a new account is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Full {
+pub enum AccountsFull {
     /// There are too many.
     #[error("this deltapush takes no more accounts, ask its operator")]
     InAll,
@@ -79,11 +79,11 @@ impl Newcomers {
     /// under way until [`stored`](Self::stored).
     pub(super) fn admit(
         &mut self,
-        origin: Origin,
+        origin: AccountOrigin,
         accounts: usize,
         at_upstream: impl FnOnce() -> usize,
         now: Instant,
-    ) -> Result<(), Full> {
+    ) -> Result<(), AccountsFull> {
         let admitted = self.may_come(origin, accounts.saturating_add(self.under_way), at_upstream, now);
         match admitted {
             Ok(()) => self.under_way = self.under_way.saturating_add(1),
@@ -94,20 +94,20 @@ impl Newcomers {
 
     fn may_come(
         &mut self,
-        origin: Origin,
+        origin: AccountOrigin,
         accounts: usize,
         at_upstream: impl FnOnce() -> usize,
         now: Instant,
-    ) -> Result<(), Full> {
+    ) -> Result<(), AccountsFull> {
         let AccountLimits { accounts: most, new_per_address } = self.limits;
         if accounts >= most {
-            return Err(Full::InAll);
+            return Err(AccountsFull::InAll);
         }
         if !origin.is_open {
             return Ok(());
         }
         if at_upstream() >= most.div_ceil(UPSTREAM_SHARE) {
-            return Err(Full::Upstream);
+            return Err(AccountsFull::Upstream);
         }
         let is_old = |came: &Came| now.saturating_duration_since(came.since) >= DAY;
         if self.by_prefix.len() >= MAX_PREFIXES && !self.by_prefix.contains_key(&origin.prefix) {
@@ -124,7 +124,7 @@ impl Newcomers {
             *came = Came { since: now, count: 0 };
         }
         if came.count >= new_per_address {
-            return Err(Full::Address);
+            return Err(AccountsFull::Address);
         }
         came.count = came.count.saturating_add(1);
         Ok(())
@@ -150,8 +150,8 @@ mod tests {
         Newcomers { limits: AccountLimits { accounts, new_per_address }, ..Newcomers::default() }
     }
 
-    fn from(last: u8, is_open: bool) -> Origin {
-        Origin { prefix: [192, 0, 2, last].into(), is_open }
+    fn from(last: u8, is_open: bool) -> AccountOrigin {
+        AccountOrigin { prefix: [192, 0, 2, last].into(), is_open }
     }
 
     #[test]
@@ -159,9 +159,9 @@ mod tests {
         let (mut newcomers, now) = (newcomers(10, 100), Instant::now());
         assert_eq!(newcomers.admit(from(1, false), 8, || 8, now), Ok(()));
         assert_eq!(newcomers.admit(from(1, false), 8, || 8, now), Ok(()));
-        assert_eq!(newcomers.admit(from(1, false), 8, || 8, now), Err(Full::InAll));
+        assert_eq!(newcomers.admit(from(1, false), 8, || 8, now), Err(AccountsFull::InAll));
         newcomers.stored();
-        assert_eq!(newcomers.admit(from(1, false), 9, || 9, now), Err(Full::InAll));
+        assert_eq!(newcomers.admit(from(1, false), 9, || 9, now), Err(AccountsFull::InAll));
         newcomers.stored();
         assert_eq!(newcomers.admit(from(1, false), 9, || 9, now), Ok(()));
         assert_eq!(newcomers.refused, 2);
@@ -170,12 +170,12 @@ mod tests {
     #[test]
     fn open_routes_have_a_share_for_each_server_and_for_each_address_and_day() {
         let (mut newcomers, now) = (newcomers(100, 3), Instant::now());
-        assert_eq!(newcomers.admit(from(1, true), 60, || 50, now), Err(Full::Upstream));
+        assert_eq!(newcomers.admit(from(1, true), 60, || 50, now), Err(AccountsFull::Upstream));
         assert_eq!(newcomers.admit(from(1, false), 60, || 50, now), Ok(()));
         for _ in 0..3 {
             assert_eq!(newcomers.admit(from(1, true), 60, || 1, now), Ok(()));
         }
-        assert_eq!(newcomers.admit(from(1, true), 60, || 1, now), Err(Full::Address));
+        assert_eq!(newcomers.admit(from(1, true), 60, || 1, now), Err(AccountsFull::Address));
         assert_eq!(newcomers.admit(from(2, true), 60, || 1, now), Ok(()), "others still come");
         assert_eq!(newcomers.admit(from(1, false), 60, || 1, now), Ok(()), "the operator named that server");
         assert_eq!(newcomers.admit(from(1, true), 60, || 1, now + DAY), Ok(()));
@@ -187,7 +187,7 @@ mod tests {
         // Each beyond the bound looks for the oldest: a few show it.
         for number in 0..10_100_u32 {
             let prefix = std::net::Ipv4Addr::from_bits(number).into();
-            newcomers.admit(Origin { prefix, is_open: true }, 0, || 0, now).unwrap();
+            newcomers.admit(AccountOrigin { prefix, is_open: true }, 0, || 0, now).unwrap();
             assert!(newcomers.by_prefix.len() <= MAX_PREFIXES);
         }
     }
@@ -196,7 +196,7 @@ mod tests {
     fn operator_is_warned_now_and_then() {
         let (mut newcomers, now) = (newcomers(0, 1), Instant::now());
         let warned = |newcomers: &mut Newcomers, seconds| newcomers.is_news(now + Duration::from_secs(seconds));
-        assert_eq!(newcomers.admit(from(1, true), 0, || 0, now), Err(Full::InAll));
+        assert_eq!(newcomers.admit(from(1, true), 0, || 0, now), Err(AccountsFull::InAll));
         assert_eq!(
             (warned(&mut newcomers, 0), warned(&mut newcomers, 60), warned(&mut newcomers, 900)),
             (Some(1), None, Some(1))

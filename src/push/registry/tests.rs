@@ -12,7 +12,7 @@ struct Opened {
 }
 
 fn open(directory: &TempDir) -> Opened {
-    let settings = Settings::sealed(directory.path().join("state"));
+    let settings = StoreSettings::sealed(directory.path().join("state"));
     let (registry, events, news) = Registry::open(&settings).unwrap();
     Opened { registry, events, news }
 }
@@ -291,7 +291,7 @@ fn what_waits_for_a_busy_supervisor_is_merged() {
 async fn without_credentials_on_disk_devices_are_called_back_and_watched_again() {
     let directory = tempfile::tempdir().unwrap();
     let open = || {
-        let (registry, events, news) = Registry::open(&Settings::memory(directory.path().join("state"))).unwrap();
+        let (registry, events, news) = Registry::open(&StoreSettings::memory(directory.path().join("state"))).unwrap();
         Opened { registry, events, news }
     };
     let bob = AccountId::new("bob", "imap.example.org:993");

@@ -5,21 +5,21 @@ use std::sync::PoisonError;
 
 /// The number of accounts without credentials.
 #[derive(Debug, Default)]
-pub(super) struct Waiting {
-    counts: Mutex<Counts>,
+pub(super) struct WaitingAccounts {
+    counts: Mutex<WaitingCounts>,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
-struct Counts {
+struct WaitingCounts {
     waiting: usize,
     /// What the operator was last told.
     told: usize,
 }
 
-impl Waiting {
+impl WaitingAccounts {
     /// At the start so many wait.
     pub(super) fn begin(&self, waiting: usize) {
-        *self.lock() = Counts { waiting, told: waiting };
+        *self.lock() = WaitingCounts { waiting, told: waiting };
         if waiting > 0 {
             tracing::info!(
                 waiting,
@@ -45,12 +45,12 @@ impl Waiting {
         self.lock().waiting
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Counts> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, WaitingCounts> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Counts {
+impl WaitingCounts {
     /// Half of what was last told is news, and the end is.
     fn is_news(self) -> bool {
         self.waiting <= self.told.div_euclid(2) && self.waiting < self.told
@@ -63,7 +63,7 @@ mod tests {
 
     #[test]
     fn each_half_is_news_and_the_end_is() {
-        let waiting = Waiting::default();
+        let waiting = WaitingAccounts::default();
         waiting.begin(100);
         let mut told = vec![];
         for _ in 0..150 {

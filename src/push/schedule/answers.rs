@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use super::entry::{InFlight, Place, Quarantine};
+use super::entry::{PostInFlight, QueuePlace, TokenQuarantine};
 use super::turns::Class;
-use super::{Answer, Failure, GivenUp, NEWS_PAUSE, Outcome, PATIENCE, RetryQueue, Schedule, enqueue};
+use super::{
+    GiveUpReason, NEWS_PAUSE, PATIENCE, PostAnswer, PostConclusion, PushSchedule, RetryQueue, TransientFailure, enqueue,
+};
 use crate::account::AccountId;
-use crate::push::breaker::{Blame, Failed, LONGEST_PAUSE, LONGEST_PROBE, jittered};
+use crate::push::breaker::{Blame, BreakerFailure, LONGEST_PAUSE, LONGEST_PROBE, jittered};
 use crate::secret::DeviceToken;
 use crate::store::Generation;
 
@@ -25,66 +27,73 @@ const LAST_ANSWER: u32 = 3;
 
 /// A POST that was not accepted.
 #[derive(Clone, Copy)]
-struct Attempt {
+struct FailedPost {
     posted: Generation,
     class: Class,
-    failure: Failure,
+    failure: TransientFailure,
     retry_after: Option<Duration>,
 }
 
-impl Schedule {
+impl PushSchedule {
     /// The POST of `token` ended with `answer`.
-    pub fn answered(&mut self, token: &DeviceToken, answer: Answer, now: Duration) -> Outcome {
-        let Some(entry) = self.tokens.get_mut(token) else { return Outcome::Dropped };
-        let Place::InFlight(flight) = entry.place else { return Outcome::Dropped };
-        let InFlight { generation, class, .. } = flight;
+    pub fn answered(&mut self, token: &DeviceToken, answer: PostAnswer, now: Duration) -> PostConclusion {
+        let Some(entry) = self.tokens.get_mut(token) else { return PostConclusion::Dropped };
+        let QueuePlace::InFlight(flight) = entry.place else { return PostConclusion::Dropped };
+        let PostInFlight { generation, class, .. } = flight;
         let account = entry.account.clone();
         self.flying.ended(class);
         self.turns.ended(&account, flight.began, now);
         let (failure, retry_after) = match answer {
-            Answer::Accepted => {
+            PostAnswer::Accepted => {
                 entry.clear_failures();
                 entry.proven = true;
                 self.turns.accepted(&account, now);
                 self.settle(token, generation, now);
                 self.succeeded(account, now);
-                return Outcome::Accepted(generation);
+                return PostConclusion::Accepted(generation);
             }
-            Answer::Gone => (Failure::Status(410), None),
-            Answer::Refused(status) => (Failure::Status(status), None),
-            Answer::Failed { failure, retry_after } => (failure, retry_after),
+            PostAnswer::Gone => (TransientFailure::Status(410), None),
+            PostAnswer::Refused(status) => (TransientFailure::Status(status), None),
+            PostAnswer::Failed { failure, retry_after } => (failure, retry_after),
         };
-        if failure == Failure::TimedOut {
+        if failure == TransientFailure::TimedOut {
             self.turns.timed_out(&account, now);
         }
-        let attempt = Attempt { posted: generation, class, failure, retry_after };
+        let attempt = FailedPost { posted: generation, class, failure, retry_after };
         self.failed(token, &account, attempt, flight, now);
         match answer {
             _ if self.tokens.get(token).is_none_or(|entry| entry.wanted.is_none()) => {
                 self.tokens.remove(token);
-                Outcome::Dropped
+                PostConclusion::Dropped
             }
-            Answer::Gone => self.gone(token, attempt, now),
+            PostAnswer::Gone => self.gone(token, attempt, now),
             _ => self.give_up_or_retry(token, &account, attempt, answer, now),
         }
     }
 
     /// Notes the failure, with the token and with the breaker.
-    fn failed(&mut self, token: &DeviceToken, account: &AccountId, attempt: Attempt, flight: InFlight, now: Duration) {
+    fn failed(
+        &mut self,
+        token: &DeviceToken,
+        account: &AccountId,
+        attempt: FailedPost,
+        flight: PostInFlight,
+        now: Duration,
+    ) {
         let others = self.accepted_of_others(account);
         let Some(entry) = self.tokens.get_mut(token) else { return };
         let was_known = entry.is_known_to_fail();
-        entry.failed(attempt.failure != Failure::Unreachable, others, now);
+        entry.failed(attempt.failure != TransientFailure::Unreachable, others, now);
         // A token that was waited for only briefly, or while others were accepted, has hung by itself.
-        let hung = attempt.failure == Failure::TimedOut
+        let hung = attempt.failure == TransientFailure::TimedOut
             && (flight.is_short || others.is_some_and(|accepted| accepted > flight.began));
         let is_evidence = !was_known && !entry.is_known_to_fail() && !hung;
         let is_the_servers = attempt.failure.is_the_servers();
-        let failed = Failed {
+        let failed = BreakerFailure {
             account: is_evidence.then_some(account),
             blame: if is_the_servers { Blame::Server } else { Blame::Token },
             pause: attempt.retry_after.filter(|_| is_the_servers),
-            is_for_all: attempt.failure == Failure::Status(429) && attempt.retry_after.is_some(),
+            is_for_all: attempt.failure == TransientFailure::Status(429) && attempt.retry_after.is_some(),
             probe: flight.probe,
         };
         let breaker = if attempt.class.is_proven() { &mut self.breaker } else { &mut self.newcomers };
@@ -95,33 +104,35 @@ impl Schedule {
         &mut self,
         token: &DeviceToken,
         account: &AccountId,
-        attempt: Attempt,
-        answer: Answer,
+        attempt: FailedPost,
+        answer: PostAnswer,
         now: Duration,
-    ) -> Outcome {
+    ) -> PostConclusion {
         let is_own = self.is_own_failure(account, attempt.failure);
-        let Some(entry) = self.tokens.get_mut(token) else { return Outcome::Dropped };
+        let Some(entry) = self.tokens.get_mut(token) else { return PostConclusion::Dropped };
         let reason = match answer {
-            Answer::Refused(status) if is_own && (entry.hopeless || entry.is_the_cause()) => GivenUp::Refused(status),
-            Answer::Failed { failure, .. } if is_own && entry.hopeless => GivenUp::Hopeless(failure),
+            PostAnswer::Refused(status) if is_own && (entry.hopeless || entry.is_the_cause()) => {
+                GiveUpReason::Refused(status)
+            }
+            PostAnswer::Failed { failure, .. } if is_own && entry.hopeless => GiveUpReason::Hopeless(failure),
             _ => return self.retry(token, attempt, now),
         };
         entry.hopeless = true;
         self.settle(token, attempt.posted, now);
-        Outcome::GaveUp(attempt.posted, reason)
+        PostConclusion::GaveUp(attempt.posted, reason)
     }
 
     /// Whether a failure is the token's own: others are accepted, and no other account has failed since.
-    fn is_own_failure(&self, account: &AccountId, failure: Failure) -> bool {
-        failure != Failure::Unreachable
+    fn is_own_failure(&self, account: &AccountId, failure: TransientFailure) -> bool {
+        failure != TransientFailure::Unreachable
             && self.accepted_of_others(account).is_some()
             && ![true, false].iter().any(|proven| self.breaker(*proven).blames_others(account))
     }
 
     /// The server says that the token is gone. One such answer is no proof, and none is while the server is down.
-    fn gone(&mut self, token: &DeviceToken, attempt: Attempt, now: Duration) -> Outcome {
+    fn gone(&mut self, token: &DeviceToken, attempt: FailedPost, now: Duration) -> PostConclusion {
         let is_down = self.breaker(attempt.class.is_proven()).is_down();
-        let Some(entry) = self.tokens.get_mut(token) else { return Outcome::Dropped };
+        let Some(entry) = self.tokens.get_mut(token) else { return PostConclusion::Dropped };
         let before = entry.quarantine.map_or(0, |quarantine| quarantine.answers);
         if before == 0 && (is_down || entry.alone == 0 && entry.failures < GONE_UNCONFIRMED) {
             return self.retry(token, attempt, now);
@@ -129,18 +140,18 @@ impl Schedule {
         let answers = before.saturating_add(u32::from(!is_down));
         let wait = if answers <= 1 || is_down { FIRST_QUARANTINE } else { QUARANTINE };
         let until = now.saturating_add(wait);
-        entry.quarantine = Some(Quarantine { answers, until });
+        entry.quarantine = Some(TokenQuarantine { answers, until });
         let gives_up = answers >= LAST_ANSWER && !is_down;
         entry.wanted = entry.wanted.filter(|wanted| !gives_up || wanted.generation > attempt.posted);
         if let Some(wanted) = &mut entry.wanted {
             wanted.deadline = wanted.deadline.max(until.saturating_add(PATIENCE));
-            entry.place = Place::Due(enqueue(&mut self.due, &mut self.sequence, until, token.clone()));
+            entry.place = QueuePlace::Due(enqueue(&mut self.due, &mut self.sequence, until, token.clone()));
         } else {
             self.rest(token, now);
         }
         match is_down {
-            true => Outcome::Retry(until),
-            false => Outcome::Quarantined { answers, until, gave_up: gives_up.then_some(attempt.posted) },
+            true => PostConclusion::Retry(until),
+            false => PostConclusion::Quarantined { answers, until, gave_up: gives_up.then_some(attempt.posted) },
         }
     }
 
@@ -151,22 +162,25 @@ impl Schedule {
         entry.wanted = entry.wanted.filter(|wanted| wanted.generation > posted);
         if entry.wanted.is_some() {
             let key = enqueue(&mut self.due, &mut self.sequence, entry.quiet_until, token.clone());
-            entry.place = Place::Due(key);
+            entry.place = QueuePlace::Due(key);
         } else {
             self.rest(token, now);
         }
     }
 
-    fn retry(&mut self, token: &DeviceToken, attempt: Attempt, now: Duration) -> Outcome {
-        let Attempt { posted, failure, .. } = attempt;
-        let Some(account) = self.tokens.get(token).map(|entry| entry.account.clone()) else { return Outcome::Dropped };
+    fn retry(&mut self, token: &DeviceToken, attempt: FailedPost, now: Duration) -> PostConclusion {
+        let FailedPost { posted, failure, .. } = attempt;
+        let Some(account) = self.tokens.get(token).map(|entry| entry.account.clone()) else {
+            return PostConclusion::Dropped;
+        };
         let others = self.accepted_of_others(&account);
-        let Some(entry) = self.tokens.get_mut(token) else { return Outcome::Dropped };
-        let Some(wanted) = entry.wanted else { return Outcome::Dropped };
+        let Some(entry) = self.tokens.get_mut(token) else { return PostConclusion::Dropped };
+        let Some(wanted) = entry.wanted else { return PostConclusion::Dropped };
         let since = entry.failing.map_or(now, |failing| failing.since);
         let earliest = now.saturating_add(NEWS_PAUSE);
         // After a 410, at least as long as an outage of a minute.
-        let failures = if failure == Failure::Status(410) { entry.failures.saturating_add(1) } else { entry.failures };
+        let failures =
+            if failure == TransientFailure::Status(410) { entry.failures.saturating_add(1) } else { entry.failures };
         let mut wait = back_off(failures, &mut self.rng);
         // Perhaps the server is down and nobody else shows it: the token is the probe.
         let may_be_an_outage = others.is_none_or(|accepted| accepted < since);
@@ -180,7 +194,7 @@ impl Schedule {
         let after = attempt.retry_after.map(|after| after.min(LONGEST_PAUSE));
         let at = after.map_or(at, |after| at.max(now.saturating_add(after)));
         // News puts the deadline off. A token that alone has failed for as long is no better for it.
-        let is_alone = failure != Failure::Unreachable && entry.is_the_cause();
+        let is_alone = failure != TransientFailure::Unreachable && entry.is_the_cause();
         let limit = match is_alone {
             true => wanted.deadline.min(since.saturating_add(PATIENCE)),
             false => wanted.deadline,
@@ -190,18 +204,18 @@ impl Schedule {
             // The next announcement has its own five hours.
             (entry.failing, entry.alone) = (None, 0);
             self.rest(token, now);
-            return Outcome::GaveUp(wanted.generation, GivenUp::TooLate);
+            return PostConclusion::GaveUp(wanted.generation, GiveUpReason::TooLate);
         }
         entry.place = match after {
             // What the server asked for is kept, whatever comes.
-            Some(_) => Place::Due(enqueue(&mut self.due, &mut self.sequence, at, token.clone())),
+            Some(_) => QueuePlace::Due(enqueue(&mut self.due, &mut self.sequence, at, token.clone())),
             None => {
                 let queue = entry.retry_queue();
                 let key = enqueue(self.retries.get_mut(queue), &mut self.sequence, at, token.clone());
-                Place::Retry { queue, key, earliest }
+                QueuePlace::Retry { queue, key, earliest }
             }
         };
-        Outcome::Retry(at)
+        PostConclusion::Retry(at)
     }
 
     /// A POST of the account was accepted. If the server had been down, its tokens need not wait for their retries any more:
@@ -222,7 +236,7 @@ impl Schedule {
     fn release(&mut self, queue: RetryQueue, now: Duration) {
         for (_, token) in std::mem::take(self.retries.get_mut(queue)) {
             if let Some(entry) = self.tokens.get_mut(&token) {
-                entry.place = Place::Due(enqueue(&mut self.due, &mut self.sequence, now, token));
+                entry.place = QueuePlace::Due(enqueue(&mut self.due, &mut self.sequence, now, token));
             }
         }
     }

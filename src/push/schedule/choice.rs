@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use super::entry::{InFlight, Place, RetryQueue};
-use super::turns::{Class, Turn};
-use super::{FIRST_LIMIT, GivenUp, Key, RETRY_LIMIT, SHORT_LIMIT, Schedule, Step};
+use super::entry::{PostInFlight, QueuePlace, RetryQueue};
+use super::turns::{Class, DueTurn};
+use super::{FIRST_LIMIT, GiveUpReason, PushSchedule, RETRY_LIMIT, SHORT_LIMIT, ScheduleKey, ScheduleStep};
 use crate::account::AccountId;
 use crate::push::breaker::Breaker;
 
@@ -54,21 +54,21 @@ pub(super) struct Choice {
     class: Class,
     probe: bool,
     /// A retry whose time has not come: the server is probed with it.
-    early: Option<(RetryQueue, Key)>,
+    early: Option<(RetryQueue, ScheduleKey)>,
 }
 
 impl Choice {
     fn first<'a>(
-        mut due: impl Iterator<Item = (Turn, &'a AccountId)>,
+        mut due: impl Iterator<Item = (DueTurn, &'a AccountId)>,
         class: Class,
         probe: bool,
-    ) -> Option<(Turn, Self)> {
+    ) -> Option<(DueTurn, Self)> {
         let (turn, account) = due.next()?;
         Some((turn, Self { account: account.clone(), class, probe, early: None }))
     }
 }
 
-impl Schedule {
+impl PushSchedule {
     /// The POST that is next, if one may begin.
     pub(super) fn choose(&self, now: Duration) -> Option<Choice> {
         let fresh = earlier(self.fresh(true, now), self.fresh(false, now));
@@ -78,7 +78,7 @@ impl Schedule {
         choice.or_else(|| self.early_probe(true, now)).or_else(|| self.early_probe(false, now))
     }
 
-    fn fresh(&self, proven: bool, now: Duration) -> Option<(Turn, Choice)> {
+    fn fresh(&self, proven: bool, now: Duration) -> Option<(DueTurn, Choice)> {
         let class = Class::of(proven, false);
         let breaker = self.breaker(proven);
         if !proven && self.flying.unproven >= share(self.max_in_flight) {
@@ -93,7 +93,7 @@ impl Schedule {
         Choice::first(bystander(), class, false).or_else(probe)
     }
 
-    fn retry_due(&self, proven: bool, now: Duration) -> Option<(Turn, Choice)> {
+    fn retry_due(&self, proven: bool, now: Duration) -> Option<(DueTurn, Choice)> {
         let class = Class::of(proven, true);
         let breaker = self.breaker(proven);
         let shares = share(self.max_in_flight);
@@ -137,7 +137,7 @@ impl Schedule {
     }
 
     /// The POST begins, unless its time is over.
-    pub(super) fn begin(&mut self, choice: Choice, now: Duration) -> Step {
+    pub(super) fn begin(&mut self, choice: Choice, now: Duration) -> ScheduleStep {
         let Choice { account, class, probe, early } = choice;
         let is_crowded = self.is_crowded(class.is_proven());
         let token = match early {
@@ -148,17 +148,17 @@ impl Schedule {
             }
             None => self.turns.take(&account, class, now),
         };
-        let Some(token) = token else { return Step::Wait(now) };
+        let Some(token) = token else { return ScheduleStep::Wait(now) };
         let found = self.tokens.get_mut(&token).and_then(|entry| Some((entry.wanted?, entry)));
         let Some((wanted, entry)) = found else { return self.not_begun(&account, now) };
         let generation = wanted.generation;
         if now > wanted.deadline {
             self.rest(&token, now);
             self.not_begun(&account, now);
-            return Step::GiveUp { token, generation, reason: GivenUp::TooLate };
+            return ScheduleStep::GiveUp { token, generation, reason: GiveUpReason::TooLate };
         }
         let is_short = is_crowded && !class.is_retry() && !probe;
-        entry.place = Place::InFlight(InFlight { generation, class, probe, began: now, is_short });
+        entry.place = QueuePlace::InFlight(PostInFlight { generation, class, probe, began: now, is_short });
         let limit = match class.is_retry() {
             true => RETRY_LIMIT,
             false if is_short => SHORT_LIMIT,
@@ -170,20 +170,20 @@ impl Schedule {
         if probe {
             self.breaker_of(class.is_proven()).probed();
         }
-        Step::Post { token, generation, limit }
+        ScheduleStep::Post { token, generation, limit }
     }
 
-    fn not_begun(&mut self, account: &AccountId, now: Duration) -> Step {
+    fn not_begun(&mut self, account: &AccountId, now: Duration) -> ScheduleStep {
         self.turns.ended(account, now, now);
-        Step::Wait(now)
+        ScheduleStep::Wait(now)
     }
 
     /// When something may be posted next for the sake of time alone.
-    pub(super) fn wait(&self, now: Duration) -> Step {
+    pub(super) fn wait(&self, now: Duration) -> ScheduleStep {
         let queues = [&self.due, &self.retries.proven, &self.retries.unproven, &self.retries.alone];
         let first = queues.into_iter().filter_map(|queue| queue.keys().next().map(|key| key.0));
         let probes = [true, false].into_iter().filter_map(|proven| self.next_probe(proven));
-        first.chain(probes).filter(|at| *at > now).min().map_or(Step::Idle, Step::Wait)
+        first.chain(probes).filter(|at| *at > now).min().map_or(ScheduleStep::Idle, ScheduleStep::Wait)
     }
 
     fn next_probe(&self, proven: bool) -> Option<Duration> {
@@ -210,6 +210,6 @@ fn is_probe_due(breaker: &Breaker, now: Duration) -> bool {
     breaker.probe_at().is_some_and(|at| at <= now)
 }
 
-fn earlier(one: Option<(Turn, Choice)>, other: Option<(Turn, Choice)>) -> Option<Choice> {
+fn earlier(one: Option<(DueTurn, Choice)>, other: Option<(DueTurn, Choice)>) -> Option<Choice> {
     one.into_iter().chain(other).min_by_key(|(turn, _)| *turn).map(|(_, choice)| choice)
 }

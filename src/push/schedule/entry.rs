@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::turns::Class;
-use super::{Key, Queue, Standing};
+use super::{Queue, ScheduleKey, TokenState};
 use crate::account::AccountId;
 use crate::store::Generation;
 
@@ -11,37 +11,37 @@ use crate::store::Generation;
 pub(super) const CHANCES: u32 = 3;
 
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct ScheduledToken {
     /// The account that takes turns for the token: the first that has it.
     pub(super) account: AccountId,
     /// Whether a POST of the token was ever accepted.
     pub(super) proven: bool,
     /// What there is to announce.
-    pub(super) wanted: Option<Wanted>,
+    pub(super) wanted: Option<PendingPush>,
     /// Before this time there is no POST: an accepted one is too recent.
     pub(super) quiet_until: Duration,
     /// POSTs that failed since one was accepted.
     pub(super) failures: u32,
     /// First and last of these.
-    pub(super) failing: Option<Failing>,
+    pub(super) failing: Option<FailureCount>,
     /// Failures of which each came after another account's POST had been accepted since the one before.
     pub(super) alone: u32,
     /// Given up while others were accepted: each announcement gets one attempt, until one is accepted.
     pub(super) hopeless: bool,
     /// The server says that the token is gone (410).
-    pub(super) quarantine: Option<Quarantine>,
-    pub(super) place: Place,
+    pub(super) quarantine: Option<TokenQuarantine>,
+    pub(super) place: QueuePlace,
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Failing {
+pub(super) struct FailureCount {
     pub(super) since: Duration,
     pub(super) last: Duration,
 }
 
 /// Quarantine of a token that the notification server says is gone.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Quarantine {
+pub(super) struct TokenQuarantine {
     /// How often the server said so, at times far enough apart.
     pub(super) answers: u32,
     /// No POST before this time.
@@ -49,21 +49,21 @@ pub(super) struct Quarantine {
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Wanted {
+pub(super) struct PendingPush {
     pub(super) generation: Generation,
     /// After this time it is given up.
     pub(super) deadline: Duration,
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Place {
-    InFlight(InFlight),
+pub(super) enum QueuePlace {
+    InFlight(PostInFlight),
     /// In `due`.
-    Due(Key),
+    Due(ScheduleKey),
     /// In one of `retries`. `earliest` is when news may bring it forward to.
     Retry {
         queue: RetryQueue,
-        key: Key,
+        key: ScheduleKey,
         earliest: Duration,
     },
     /// In `turns`, since this time.
@@ -72,12 +72,12 @@ pub(super) enum Place {
         since: Duration,
     },
     /// In `quiet`.
-    Quiet(Key),
+    Quiet(ScheduleKey),
 }
 
 /// A POST under way.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct InFlight {
+pub(super) struct PostInFlight {
     pub(super) generation: Generation,
     pub(super) class: Class,
     pub(super) probe: bool,
@@ -119,8 +119,8 @@ impl Retries {
     }
 }
 
-impl Entry {
-    pub(super) fn new(account: AccountId, proven: bool, place: Place) -> Self {
+impl ScheduledToken {
+    pub(super) fn new(account: AccountId, proven: bool, place: QueuePlace) -> Self {
         Self {
             account,
             proven,
@@ -137,7 +137,7 @@ impl Entry {
 
     /// Takes over a shorter wait in quarantine: a client has handed the token over again. A wait from before the last answer
     /// does not count.
-    pub(super) fn shorten_quarantine(&mut self, standing: &Standing, now: Duration) {
+    pub(super) fn shorten_quarantine(&mut self, standing: &TokenState, now: Duration) {
         if let (Some(quarantine), Some(known)) = (&mut self.quarantine, standing.quarantine)
             && quarantine.answers == known.answers
         {
@@ -165,7 +165,7 @@ impl Entry {
     /// Notes a failure that may be the token's own, if `may_be_own`. Another account's POST was last accepted at `others`.
     pub(super) fn failed(&mut self, may_be_own: bool, others: Option<Duration>, now: Duration) {
         self.failures = self.failures.saturating_add(1);
-        let failing = self.failing.get_or_insert(Failing { since: now, last: now });
+        let failing = self.failing.get_or_insert(FailureCount { since: now, last: now });
         let accepted_between = others.is_some_and(|accepted| accepted > failing.last);
         failing.last = now;
         if may_be_own && accepted_between {
@@ -186,7 +186,7 @@ impl Entry {
     }
 }
 
-impl Wanted {
+impl PendingPush {
     pub(super) fn merge(self, newer: Self) -> Self {
         Self { generation: self.generation.max(newer.generation), deadline: self.deadline.max(newer.deadline) }
     }

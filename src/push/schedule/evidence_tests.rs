@@ -5,12 +5,12 @@
 use super::tests::{SETTINGS, World, account, s, token};
 use super::*;
 
-const FAILURES: [Answer; 5] = [
-    Answer::Gone,
-    Answer::Refused(403),
-    Answer::Failed { failure: Failure::Status(500), retry_after: None },
-    Answer::Failed { failure: Failure::Status(503), retry_after: None },
-    Answer::Failed { failure: Failure::TimedOut, retry_after: None },
+const FAILURES: [PostAnswer; 5] = [
+    PostAnswer::Gone,
+    PostAnswer::Refused(403),
+    PostAnswer::Failed { failure: TransientFailure::Status(500), retry_after: None },
+    PostAnswer::Failed { failure: TransientFailure::Status(503), retry_after: None },
+    PostAnswer::Failed { failure: TransientFailure::TimedOut, retry_after: None },
 ];
 
 /// Somebody whose POSTs are always accepted, and somebody else who fails with the server alone.
@@ -18,7 +18,7 @@ const WELL: usize = 1_000;
 const WITNESS: usize = 2_000;
 
 /// So many accounts, each with a token that is known to fail, and a server that is well.
-fn known_to_fail(accounts: usize, answer: Answer) -> World {
+fn known_to_fail(accounts: usize, answer: PostAnswer) -> World {
     let mut world = World::new(SETTINGS);
     for number in 0..accounts {
         world.notice(number);
@@ -29,23 +29,23 @@ fn known_to_fail(accounts: usize, answer: Answer) -> World {
             world.notice(WELL);
             news = world.now + s(11);
         }
-        step(&mut world, news, |number| if number < accounts { answer } else { Answer::Accepted });
+        step(&mut world, news, |number| if number < accounts { answer } else { PostAnswer::Accepted });
     }
     assert!(!world.schedule.is_down());
     world
 }
 
 /// Posts and answers, or waits no longer than `until`. Returns the number of the token that was posted.
-fn step(world: &mut World, until: Duration, server: impl Fn(usize) -> Answer) -> Option<usize> {
+fn step(world: &mut World, until: Duration, server: impl Fn(usize) -> PostAnswer) -> Option<usize> {
     match world.next() {
-        Step::Post { token: posted, .. } => {
+        ScheduleStep::Post { token: posted, .. } => {
             let number = posted.expose().trim_start_matches("openpgp:").parse().unwrap();
             world.answered(number, server(number));
             return Some(number);
         }
-        Step::Wait(at) => world.now = at.min(until),
-        Step::Idle => world.now = until,
-        Step::GiveUp { .. } => {}
+        ScheduleStep::Wait(at) => world.now = at.min(until),
+        ScheduleStep::Idle => world.now = until,
+        ScheduleStep::GiveUp { .. } => {}
     }
     None
 }
@@ -70,14 +70,17 @@ fn tokens_that_are_known_to_fail_do_not_show_that_the_server_is_down() {
         assert!(failed >= 20, "{answer:?}: they were tried: {failed}");
         // And fresh news goes out at once.
         world.notice(WELL);
-        assert!(matches!(world.next(), Step::Post { token: posted, .. } if posted == token(WELL)), "{answer:?}");
+        assert!(
+            matches!(world.next(), ScheduleStep::Post { token: posted, .. } if posted == token(WELL)),
+            "{answer:?}"
+        );
     }
 }
 
 /// Two accounts blame the server; tokens that are known to fail answer in between. The third account tips the scale all the same.
 #[test]
 fn tokens_that_are_known_to_fail_do_not_show_that_the_server_is_well() {
-    let down = Answer::Failed { failure: Failure::Unreachable, retry_after: None };
+    let down = PostAnswer::Failed { failure: TransientFailure::Unreachable, retry_after: None };
     for answer in FAILURES {
         let mut world = known_to_fail(3, answer);
         for witness in 0..3 {

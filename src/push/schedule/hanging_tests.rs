@@ -126,20 +126,20 @@ fn short_limit_costs_a_slow_token_seconds() {
 /// A server that is slow for everybody is no server that is down, and all are posted.
 #[test]
 fn slots_with_a_short_limit_are_no_evidence_against_a_slow_server() {
-    let mut schedule = Schedule::new(Settings { coalesce: s(10), max_in_flight: 16, per_second: 1000 }, 1);
+    let mut schedule = PushSchedule::new(ScheduleSettings { coalesce: s(10), max_in_flight: 16, per_second: 1000 }, 1);
     let mut limits = Vec::new();
     for number in 0..16 {
         let account = tests::account(number);
-        let standing = Standing { account, accepted: true, quarantine: None };
+        let standing = TokenState { account, accepted: true, quarantine: None };
         schedule.notice(tests::token(number), &standing, Generation(1), Duration::ZERO, Duration::ZERO);
-        let Step::Post { limit, .. } = schedule.next(Duration::ZERO) else { panic!("there is room") };
+        let ScheduleStep::Post { limit, .. } = schedule.next(Duration::ZERO) else { panic!("there is room") };
         limits.push(limit);
     }
     assert_eq!(limits, [[FIRST_LIMIT; 12].as_slice(), &[SHORT_LIMIT; 4]].concat());
     for number in 12..16 {
-        let timed_out = Answer::Failed { failure: Failure::TimedOut, retry_after: None };
+        let timed_out = PostAnswer::Failed { failure: TransientFailure::TimedOut, retry_after: None };
         let outcome = schedule.answered(&tests::token(number), timed_out, SHORT_LIMIT);
-        assert!(matches!(outcome, Outcome::Retry(_)), "{outcome:?}");
+        assert!(matches!(outcome, PostConclusion::Retry(_)), "{outcome:?}");
     }
     assert!(!schedule.is_down());
 }

@@ -22,12 +22,12 @@ use std::time::Duration;
 
 pub use answers::QUARANTINE;
 use choice::Flying;
-use entry::{Entry, Place, Quarantine, Retries, RetryQueue, Wanted};
+use entry::{PendingPush, QueuePlace, Retries, RetryQueue, ScheduledToken, TokenQuarantine};
 use fastrand::Rng;
-pub use post::{Answer, Failure, GivenUp, Outcome};
-use turns::Turns;
+pub use post::{GiveUpReason, PostAnswer, PostConclusion, TransientFailure};
+use turns::AccountTurns;
 
-use super::breaker::{Breaker, Pace};
+use super::breaker::{Breaker, PostPace};
 use crate::account::AccountId;
 use crate::secret::DeviceToken;
 use crate::store::Generation;
@@ -48,7 +48,7 @@ const NEWS_PAUSE: Duration = Duration::from_secs(64);
 
 /// The schedule's limits.
 #[derive(Debug, Clone, Copy)]
-pub struct Settings {
+pub struct ScheduleSettings {
     /// The time after an accepted POST in which its token is not posted again.
     pub coalesce: Duration,
     /// POSTs that may be in flight at once.
@@ -59,7 +59,7 @@ pub struct Settings {
 
 /// State of a token outside of the schedule, for one that the schedule does not know.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Standing {
+pub struct TokenState {
     /// The account that takes turns for it.
     pub account: AccountId,
     /// Whether a POST of it was ever accepted.
@@ -79,8 +79,8 @@ pub struct Quarantined {
 
 /// The next thing to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
-    /// Post the token, and give the answer to [`Schedule::answered`].
+pub enum ScheduleStep {
+    /// Post the token, and give the answer to [`PushSchedule::answered`].
     Post {
         /// The token.
         token: DeviceToken,
@@ -96,7 +96,7 @@ pub enum Step {
         /// Up to where it is given up.
         generation: Generation,
         /// Why.
-        reason: GivenUp,
+        reason: GiveUpReason,
     },
     /// Nothing before this time, unless there is news or an answer.
     Wait(Duration),
@@ -106,22 +106,22 @@ pub enum Step {
 
 /// The schedule of all tokens. Every step costs a logarithm of their number.
 #[derive(Debug)]
-pub struct Schedule {
+pub struct PushSchedule {
     coalesce: Duration,
     max_in_flight: usize,
-    tokens: HashMap<DeviceToken, Entry>,
+    tokens: HashMap<DeviceToken, ScheduledToken>,
     /// Tokens that are posted at their time, not earlier.
     due: Queue,
     /// Tokens that are posted at their time, or earlier: as a probe, or when the server is back.
     retries: Retries,
     /// Tokens that may be posted now.
-    turns: Turns,
+    turns: AccountTurns,
     /// Tokens with nothing to announce, until they need not be remembered any more.
     quiet: Queue,
     flying: Flying,
     /// How many POSTs of fresh news have begun since the last retry.
     fresh_in_a_row: u32,
-    pace: Pace,
+    pace: PostPace,
     /// For tokens that were accepted before.
     breaker: Breaker,
     /// For tokens that were never accepted. It holds up none of the others.
@@ -134,13 +134,13 @@ pub struct Schedule {
 }
 
 /// A time, and a number that makes it unique.
-type Key = (Duration, u64);
-type Queue = BTreeMap<Key, DeviceToken>;
+type ScheduleKey = (Duration, u64);
+type Queue = BTreeMap<ScheduleKey, DeviceToken>;
 
-impl Schedule {
+impl PushSchedule {
     /// An empty schedule. The seed is for jitter.
     #[must_use]
-    pub fn new(settings: Settings, seed: u64) -> Self {
+    pub fn new(settings: ScheduleSettings, seed: u64) -> Self {
         let max_in_flight = settings.max_in_flight.max(1);
         Self {
             coalesce: settings.coalesce,
@@ -148,11 +148,11 @@ impl Schedule {
             tokens: HashMap::new(),
             due: Queue::new(),
             retries: Retries::default(),
-            turns: Turns::default(),
+            turns: AccountTurns::default(),
             quiet: Queue::new(),
             flying: Flying::default(),
             fresh_in_a_row: 0,
-            pace: Pace::new(max_in_flight, settings.per_second),
+            pace: PostPace::new(max_in_flight, settings.per_second),
             breaker: Breaker::new(max_in_flight),
             newcomers: Breaker::new(choice::share(max_in_flight)),
             accepted: [None, None],
@@ -180,9 +180,9 @@ impl Schedule {
     pub fn next_post(&self, token: &DeviceToken) -> Option<(Duration, bool)> {
         let entry = self.tokens.get(token)?;
         let at = match entry.place {
-            Place::Due(key) | Place::Retry { key, .. } => key.0,
-            Place::Ready { since, .. } => since,
-            Place::InFlight { .. } | Place::Quiet(_) => return None,
+            QueuePlace::Due(key) | QueuePlace::Retry { key, .. } => key.0,
+            QueuePlace::Ready { since, .. } => since,
+            QueuePlace::InFlight { .. } | QueuePlace::Quiet(_) => return None,
         };
         Some((at, entry.failures > 0 || entry.quarantine.is_some()))
     }
@@ -191,18 +191,18 @@ impl Schedule {
     pub fn notice(
         &mut self,
         token: DeviceToken,
-        standing: &Standing,
+        standing: &TokenState,
         generation: Generation,
         age: Duration,
         now: Duration,
     ) {
         let Self { tokens, due, retries, quiet, sequence, .. } = self;
         let entry = tokens.entry(token.clone()).or_insert_with(|| {
-            let place = Place::Quiet(enqueue(quiet, sequence, now, token.clone()));
-            let mut entry = Entry::new(standing.account.clone(), standing.accepted, place);
+            let place = QueuePlace::Quiet(enqueue(quiet, sequence, now, token.clone()));
+            let mut entry = ScheduledToken::new(standing.account.clone(), standing.accepted, place);
             entry.quarantine = standing
                 .quarantine
-                .map(|found| Quarantine { answers: found.answers, until: now.saturating_add(found.wait) });
+                .map(|found| TokenQuarantine { answers: found.answers, until: now.saturating_add(found.wait) });
             entry
         });
         entry.shorten_quarantine(standing, now);
@@ -211,31 +211,31 @@ impl Schedule {
         if let Some(quarantine) = entry.quarantine {
             deadline = deadline.max(quarantine.until.max(now).saturating_add(PATIENCE));
         }
-        let wanted = Wanted { generation, deadline };
+        let wanted = PendingPush { generation, deadline };
         entry.wanted = Some(entry.wanted.map_or(wanted, |older| older.merge(wanted)));
         match entry.place {
-            Place::InFlight { .. } | Place::Ready { .. } => {}
-            Place::Due(key) => {
+            QueuePlace::InFlight { .. } | QueuePlace::Ready { .. } => {}
+            QueuePlace::Due(key) => {
                 if let Some(quarantine) = entry.quarantine
                     && quarantine.until < key.0
                 {
                     due.remove(&key);
-                    entry.place = Place::Due(enqueue(due, sequence, quarantine.until.max(now), token));
+                    entry.place = QueuePlace::Due(enqueue(due, sequence, quarantine.until.max(now), token));
                 }
             }
-            Place::Quiet(key) => {
+            QueuePlace::Quiet(key) => {
                 quiet.remove(&key);
                 entry.account = standing.account.clone();
                 let at = entry.quiet_until.max(now).max(entry.quarantine.map_or(Duration::ZERO, |found| found.until));
-                entry.place = Place::Due(enqueue(due, sequence, at, token));
+                entry.place = QueuePlace::Due(enqueue(due, sequence, at, token));
             }
-            Place::Retry { queue, key, earliest } => {
+            QueuePlace::Retry { queue, key, earliest } => {
                 let at = earliest.max(now);
                 if at < key.0 {
                     let waiting = retries.get_mut(queue);
                     waiting.remove(&key);
                     let key = enqueue(waiting, sequence, at, token);
-                    entry.place = Place::Retry { queue, key, earliest };
+                    entry.place = QueuePlace::Retry { queue, key, earliest };
                 }
             }
         }
@@ -248,15 +248,15 @@ impl Schedule {
         entry.clear_failures();
         match entry.place {
             // Its answer is still to come.
-            Place::InFlight { .. } => return,
-            Place::Due(key) => drop(self.due.remove(&key)),
-            Place::Retry { queue, key, .. } => drop(self.retries.get_mut(queue).remove(&key)),
-            Place::Ready { class, .. } => self.turns.remove(&entry.account, class, token, now),
-            Place::Quiet(key) => drop(self.quiet.remove(&key)),
+            QueuePlace::InFlight { .. } => return,
+            QueuePlace::Due(key) => drop(self.due.remove(&key)),
+            QueuePlace::Retry { queue, key, .. } => drop(self.retries.get_mut(queue).remove(&key)),
+            QueuePlace::Ready { class, .. } => self.turns.remove(&entry.account, class, token, now),
+            QueuePlace::Quiet(key) => drop(self.quiet.remove(&key)),
         }
         // It may come back within its window.
         let until = entry.quiet_until;
-        entry.place = Place::Quiet(enqueue(&mut self.quiet, &mut self.sequence, until, token.clone()));
+        entry.place = QueuePlace::Quiet(enqueue(&mut self.quiet, &mut self.sequence, until, token.clone()));
     }
 
     /// An operator's test push of the token was accepted, outside of the schedule: nothing speaks against it any more.
@@ -266,11 +266,11 @@ impl Schedule {
         entry.clear_failures();
         entry.proven = true;
         match entry.place {
-            Place::Due(key) if was_quarantined => {
+            QueuePlace::Due(key) if was_quarantined => {
                 self.due.remove(&key);
-                entry.place = Place::Due(enqueue(&mut self.due, &mut self.sequence, now, token.clone()));
+                entry.place = QueuePlace::Due(enqueue(&mut self.due, &mut self.sequence, now, token.clone()));
             }
-            Place::Quiet(key) => {
+            QueuePlace::Quiet(key) => {
                 self.quiet.remove(&key);
                 self.rest(token, now);
             }
@@ -279,16 +279,16 @@ impl Schedule {
     }
 
     /// The next thing to do at `now`. To be asked until the answer is to wait.
-    pub fn next(&mut self, now: Duration) -> Step {
+    pub fn next(&mut self, now: Duration) -> ScheduleStep {
         self.clear_quiet(now);
         self.turns.clean(now);
         self.make_ready(now);
         if self.flying.all >= self.max_in_flight {
-            return Step::Idle;
+            return ScheduleStep::Idle;
         }
         match self.choose(now) {
             None => self.wait(now),
-            Some(_) if self.pace.at() > now => Step::Wait(self.pace.at()),
+            Some(_) if self.pace.at() > now => ScheduleStep::Wait(self.pace.at()),
             Some(choice) => self.begin(choice, now),
         }
     }
@@ -302,7 +302,7 @@ impl Schedule {
             if let Some(entry) = self.tokens.get_mut(&token) {
                 let class = entry.class();
                 self.turns.push(&entry.account, class, token, now);
-                entry.place = Place::Ready { class, since: now };
+                entry.place = QueuePlace::Ready { class, since: now };
             }
         }
     }
@@ -317,7 +317,7 @@ impl Schedule {
             0 => entry.quiet_until,
             _ => now.saturating_add(FAILURE_MEMORY),
         };
-        entry.place = Place::Quiet(enqueue(&mut self.quiet, &mut self.sequence, until, token.clone()));
+        entry.place = QueuePlace::Quiet(enqueue(&mut self.quiet, &mut self.sequence, until, token.clone()));
     }
 
     fn breaker_of(&mut self, proven: bool) -> &mut Breaker {
@@ -334,7 +334,7 @@ impl Schedule {
     }
 }
 
-fn enqueue(queue: &mut Queue, sequence: &mut u64, at: Duration, token: DeviceToken) -> Key {
+fn enqueue(queue: &mut Queue, sequence: &mut u64, at: Duration, token: DeviceToken) -> ScheduleKey {
     *sequence = sequence.wrapping_add(1);
     let key = (at, *sequence);
     queue.insert(key, token);

@@ -7,7 +7,7 @@ use crate::store::Generation;
 
 /// How a POST ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
+pub enum PostAnswer {
     /// The server took it (2xx).
     Accepted,
     /// The server says that the token is gone (410).
@@ -17,7 +17,7 @@ pub enum Answer {
     /// Something that may heal.
     Failed {
         /// The kind of failure.
-        failure: Failure,
+        failure: TransientFailure,
         /// How long the server wants to be left alone (`Retry-After`, RFC 9110 section 10.2.3).
         retry_after: Option<Duration>,
     },
@@ -25,7 +25,7 @@ pub enum Answer {
 
 /// A failure that may heal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Failure {
+pub enum TransientFailure {
     /// Answered with this status.
     Status(u16),
     /// Not answered in time.
@@ -34,7 +34,7 @@ pub enum Failure {
     Unreachable,
 }
 
-impl Failure {
+impl TransientFailure {
     /// Whether the server is the likely cause. A 500 may be the token's: the notification server answers so to a malformed
     /// one. The other statuses and a time-out may come from the token's endpoint as well, as others' answers show then.
     pub(super) fn is_the_servers(self) -> bool {
@@ -42,7 +42,7 @@ impl Failure {
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for TransientFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Status(status) => write!(f, "status {status}"),
@@ -54,13 +54,13 @@ impl fmt::Display for Failure {
 
 /// Why an announcement was given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum GivenUp {
+pub enum GiveUpReason {
     /// Nothing was accepted for as long as [`PATIENCE`](super::PATIENCE).
     #[error("not accepted within five hours")]
     TooLate,
     /// It fails for this token, and has failed so for hours while others were accepted: one attempt was enough.
     #[error("the notification server fails for this token alone, again with {0}")]
-    Hopeless(Failure),
+    Hopeless(TransientFailure),
     /// The server refused it several times while it accepted others.
     #[error("the notification server refuses the token with status {0}")]
     Refused(u16),
@@ -71,7 +71,7 @@ pub enum GivenUp {
 
 /// Conclusion from an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum PostConclusion {
     /// Announced up to this generation.
     Accepted(Generation),
     /// The token is in quarantine: the server says that it is gone.
@@ -86,7 +86,7 @@ pub enum Outcome {
     /// It is tried again, at this time unless the server is down or there is news.
     Retry(Duration),
     /// Given up up to this generation.
-    GaveUp(Generation, GivenUp),
+    GaveUp(Generation, GiveUpReason),
     /// The token was forgotten meanwhile.
     Dropped,
 }

@@ -10,8 +10,8 @@ const HOUR: Duration = s(3600);
 /// Another account's token is accepted now.
 fn accept_another(world: &mut World) {
     world.notice(2);
-    while let Step::Post { token: posted, .. } = world.next() {
-        let answer = if posted == token(1) { Answer::Gone } else { Answer::Accepted };
+    while let ScheduleStep::Post { token: posted, .. } = world.next() {
+        let answer = if posted == token(1) { PostAnswer::Gone } else { PostAnswer::Accepted };
         world.schedule.answered(&posted, answer, world.now);
     }
 }
@@ -21,9 +21,11 @@ fn until_posted(world: &mut World) -> Duration {
     let (began, mut news) = (world.now, world.now);
     loop {
         match world.next() {
-            Step::Post { token: posted, .. } if posted == token(1) => return world.now - began,
-            Step::Post { token: posted, .. } => drop(world.schedule.answered(&posted, Answer::Accepted, world.now)),
-            Step::Wait(until) if until < news => world.now = until,
+            ScheduleStep::Post { token: posted, .. } if posted == token(1) => return world.now - began,
+            ScheduleStep::Post { token: posted, .. } => {
+                world.schedule.answered(&posted, PostAnswer::Accepted, world.now);
+            }
+            ScheduleStep::Wait(until) if until < news => world.now = until,
             _ => {
                 world.now = world.now.max(news);
                 assert!(world.now - began < s(10 * 24 * 3600), "never posted");
@@ -39,14 +41,16 @@ fn a_token_that_is_gone_is_tried_after_a_minute_an_hour_and_a_day() {
     let mut world = World::new(SETTINGS);
     let news = world.notice(1);
     assert_eq!(until_posted(&mut world), Duration::ZERO);
-    assert!(matches!(world.answered(1, Answer::Gone), Outcome::Retry(_)), "once is no proof");
+    assert!(matches!(world.answered(1, PostAnswer::Gone), PostConclusion::Retry(_)), "once is no proof");
     let confirmed = until_posted(&mut world);
     assert!((s(40)..s(90)).contains(&confirmed), "{confirmed:?}");
     let mut waits = Vec::new();
     for answers in 1..=3 {
         let gave_up = (answers == 3).then_some(news);
-        let outcome = world.answered(1, Answer::Gone);
-        let Outcome::Quarantined { answers: said, until, gave_up: given } = outcome else { panic!("{outcome:?}") };
+        let outcome = world.answered(1, PostAnswer::Gone);
+        let PostConclusion::Quarantined { answers: said, until, gave_up: given } = outcome else {
+            panic!("{outcome:?}")
+        };
         assert_eq!((said, given), (answers, gave_up));
         waits.push(until - world.now);
         if answers < 3 {
@@ -60,7 +64,7 @@ fn a_token_that_is_gone_is_tried_after_a_minute_an_hour_and_a_day() {
     world.notice(1);
     assert_eq!(world.schedule.next_post(&token(1)), Some((world.now + QUARANTINE, true)));
     until_posted(&mut world);
-    assert!(matches!(world.answered(1, Answer::Accepted), Outcome::Accepted(_)));
+    assert!(matches!(world.answered(1, PostAnswer::Accepted), PostConclusion::Accepted(_)));
     world.now += s(20);
     world.notice(1);
     assert_eq!(until_posted(&mut world), Duration::ZERO, "accepted once, it is like any other");
@@ -89,7 +93,7 @@ fn a_token_that_is_handed_over_again_is_tried_soon_and_its_count_stays() {
     world.schedule.notice(token(1), &standing, Generation(2), Duration::ZERO, world.now);
     assert_eq!(world.wait(), s(60));
     world.posts();
-    assert!(matches!(world.answered(1, Answer::Gone), Outcome::Quarantined { answers: 3, .. }));
+    assert!(matches!(world.answered(1, PostAnswer::Gone), PostConclusion::Quarantined { answers: 3, .. }));
     // A state from before that answer opens nothing.
     world.schedule.notice(token(1), &standing, Generation(3), Duration::ZERO, world.now);
     assert_eq!(world.schedule.next_post(&token(1)), Some((world.now + QUARANTINE, true)));
@@ -104,14 +108,14 @@ fn many_tokens_that_are_gone_at_once_are_an_outage() {
     let (began, mut accepted) = (world.now, 0);
     while accepted < 100 {
         match world.next() {
-            Step::Post { token, .. } => {
-                let answer = if world.now - began < s(3 * 3600) { Answer::Gone } else { Answer::Accepted };
+            ScheduleStep::Post { token, .. } => {
+                let answer = if world.now - began < s(3 * 3600) { PostAnswer::Gone } else { PostAnswer::Accepted };
                 match world.schedule.answered(&token, answer, world.now) {
-                    Outcome::Accepted(_) => accepted += 1,
-                    outcome => assert!(matches!(outcome, Outcome::Retry(_)), "{outcome:?}"),
+                    PostConclusion::Accepted(_) => accepted += 1,
+                    outcome => assert!(matches!(outcome, PostConclusion::Retry(_)), "{outcome:?}"),
                 }
             }
-            Step::Wait(until) => world.now = until,
+            ScheduleStep::Wait(until) => world.now = until,
             other => panic!("{other:?}"),
         }
     }
@@ -126,6 +130,6 @@ fn an_accepted_test_ends_the_quarantine() {
     world.schedule.notice(token(1), &standing, Generation(1), Duration::ZERO, world.now);
     world.schedule.proved(&token(1), world.now);
     assert_eq!(world.posts(), Generation(1));
-    world.answered(1, Answer::Accepted);
+    world.answered(1, PostAnswer::Accepted);
     accept_another(&mut world);
 }

@@ -8,42 +8,42 @@ use std::collections::BTreeSet;
 use super::tests::{account, s, token};
 use super::*;
 
-pub(super) const DEFAULTS: Settings = Settings { coalesce: s(10), max_in_flight: 16, per_second: 50 };
+pub(super) const DEFAULTS: ScheduleSettings = ScheduleSettings { coalesce: s(10), max_in_flight: 16, per_second: 50 };
 const LATENCY: Duration = Duration::from_millis(50);
 
 /// What a server does with a POST.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Does {
-    Answers(Answer),
+    Answers(PostAnswer),
     Hangs,
 }
 
 pub(super) const fn status(status: u16) -> Does {
-    Does::Answers(Answer::Failed { failure: Failure::Status(status), retry_after: None })
+    Does::Answers(PostAnswer::Failed { failure: TransientFailure::Status(status), retry_after: None })
 }
 
-pub(super) const ACCEPTS: Does = Does::Answers(Answer::Accepted);
+pub(super) const ACCEPTS: Does = Does::Answers(PostAnswer::Accepted);
 
 fn table() -> Vec<Does> {
     let mut table: Vec<Does> =
-        [400, 401, 403, 404, 413, 451].map(|status| Does::Answers(Answer::Refused(status))).to_vec();
+        [400, 401, 403, 404, 413, 451].map(|status| Does::Answers(PostAnswer::Refused(status))).to_vec();
     table.extend([301, 408, 425, 429, 500, 502, 503, 504].map(status));
-    let asks = Answer::Failed { failure: Failure::Status(503), retry_after: Some(s(30)) };
-    let broken = Answer::Failed { failure: Failure::Unreachable, retry_after: None };
-    table.extend([Does::Answers(Answer::Gone), Does::Answers(asks), Does::Answers(broken), Does::Hangs]);
+    let asks = PostAnswer::Failed { failure: TransientFailure::Status(503), retry_after: Some(s(30)) };
+    let broken = PostAnswer::Failed { failure: TransientFailure::Unreachable, retry_after: None };
+    table.extend([Does::Answers(PostAnswer::Gone), Does::Answers(asks), Does::Answers(broken), Does::Hangs]);
     table
 }
 
 /// Tokens, each of an account, and a server.
 pub(super) struct Play<'a> {
-    pub(super) schedule: Schedule,
+    pub(super) schedule: PushSchedule,
     now: Duration,
     generation: u64,
     /// What the server does with a token at a time since the beginning.
     server: &'a dyn Fn(usize, Duration) -> Does,
     /// Answers to come, and those whose POST failed so.
     flying: BTreeSet<(Duration, u64, usize)>,
-    answers: HashMap<u64, Answer>,
+    answers: HashMap<u64, PostAnswer>,
     posts: u64,
     /// News that is not announced yet, and from when on it could have been.
     pub(super) owed: HashMap<usize, Duration>,
@@ -51,13 +51,13 @@ pub(super) struct Play<'a> {
     /// The longest wait of each token.
     pub(super) waits: HashMap<usize, Duration>,
     quarantined: Vec<usize>,
-    given_up: Vec<(usize, GivenUp)>,
+    given_up: Vec<(usize, GiveUpReason)>,
 }
 
 impl<'a> Play<'a> {
     pub(super) fn new(server: &'a dyn Fn(usize, Duration) -> Does) -> Self {
         Self {
-            schedule: Schedule::new(DEFAULTS, 1),
+            schedule: PushSchedule::new(DEFAULTS, 1),
             now: Duration::ZERO,
             generation: 0,
             server,
@@ -75,7 +75,7 @@ impl<'a> Play<'a> {
     pub(super) fn notice(&mut self, number: usize, owner: usize, accepted: bool) {
         self.generation += 1;
         let accepted = accepted || self.accepted.contains_key(&number);
-        let standing = Standing { account: account(owner), accepted, quarantine: None };
+        let standing = TokenState { account: account(owner), accepted, quarantine: None };
         self.schedule.notice(token(number), &standing, Generation(self.generation), Duration::ZERO, self.now);
         let window = self.accepted.get(&number).map_or(Duration::ZERO, |at| *at + DEFAULTS.coalesce);
         self.owed.entry(number).or_insert(window.max(self.now));
@@ -85,16 +85,16 @@ impl<'a> Play<'a> {
     pub(super) fn until(&mut self, end: Duration) {
         loop {
             let wake = match self.schedule.next(self.now) {
-                Step::Post { token: posted, limit, .. } => {
+                ScheduleStep::Post { token: posted, limit, .. } => {
                     self.post(&posted, limit);
                     continue;
                 }
-                Step::GiveUp { token: posted, reason, .. } => {
+                ScheduleStep::GiveUp { token: posted, reason, .. } => {
                     self.given_up.push((number_of(&posted), reason));
                     continue;
                 }
-                Step::Wait(until) => until,
-                Step::Idle => end,
+                ScheduleStep::Wait(until) => until,
+                ScheduleStep::Idle => end,
             };
             let answer = self.flying.first().map_or(end, |(at, ..)| *at);
             if wake.min(answer) >= end {
@@ -113,7 +113,7 @@ impl<'a> Play<'a> {
         self.posts += 1;
         let (after, answer) = match (self.server)(number, self.now) {
             Does::Answers(answer) => (LATENCY, answer),
-            Does::Hangs => (limit, Answer::Failed { failure: Failure::TimedOut, retry_after: None }),
+            Does::Hangs => (limit, PostAnswer::Failed { failure: TransientFailure::TimedOut, retry_after: None }),
         };
         self.flying.insert((self.now + after, self.posts, number));
         self.answers.insert(self.posts, answer);
@@ -123,7 +123,7 @@ impl<'a> Play<'a> {
         let (_, post, number) = self.flying.pop_first().unwrap();
         let answer = self.answers.remove(&post).unwrap();
         match self.schedule.answered(&token(number), answer, self.now) {
-            Outcome::Accepted(generation) => {
+            PostConclusion::Accepted(generation) => {
                 self.accepted.insert(number, self.now);
                 let since = self.owed.remove(&number).unwrap_or(self.now);
                 let wait = self.waits.entry(number).or_default();
@@ -133,9 +133,9 @@ impl<'a> Play<'a> {
                 }
                 assert!(generation.0 <= self.generation);
             }
-            Outcome::Quarantined { .. } => self.quarantined.push(number),
-            Outcome::GaveUp(_, reason) => self.given_up.push((number, reason)),
-            Outcome::Retry(_) | Outcome::Dropped => {}
+            PostConclusion::Quarantined { .. } => self.quarantined.push(number),
+            PostConclusion::GaveUp(_, reason) => self.given_up.push((number, reason)),
+            PostConclusion::Retry(_) | PostConclusion::Dropped => {}
         }
     }
 }
@@ -266,7 +266,7 @@ fn dead_endpoints_of_several_accounts_delay_nobody_and_become_hopeless() {
         }
         play.until(s(25 * 3600));
         assert!(play.waits[&50] < s(2), "{:?}", play.waits[&50]);
-        let hopeless = play.given_up.iter().filter(|(_, reason)| matches!(reason, GivenUp::Hopeless(_))).count();
+        let hopeless = play.given_up.iter().filter(|(_, reason)| matches!(reason, GiveUpReason::Hopeless(_))).count();
         assert!(hopeless > 11, "{:?}", play.given_up.len());
     }
 }
@@ -275,7 +275,7 @@ fn dead_endpoints_of_several_accounts_delay_nobody_and_become_hopeless() {
 #[test]
 fn a_fresh_installation_survives_an_outage() {
     let outage = Duration::ZERO..s(3600);
-    for does in [Does::Hangs, status(503), status(500), Does::Answers(Answer::Gone)] {
+    for does in [Does::Hangs, status(503), status(500), Does::Answers(PostAnswer::Gone)] {
         let server = |_, now| if outage.contains(&now) { does } else { ACCEPTS };
         let mut play = Play::new(&server);
         (0..100).for_each(|number| play.notice(number, number, false));

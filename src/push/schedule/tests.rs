@@ -5,9 +5,9 @@
 use super::*;
 use proptest::prelude::*;
 
-pub(super) const SETTINGS: Settings = Settings { coalesce: s(10), max_in_flight: 16, per_second: 1000 };
-pub(super) const FAILED: Answer = Answer::Failed { failure: Failure::Status(500), retry_after: None };
-const DOWN: Answer = Answer::Failed { failure: Failure::Unreachable, retry_after: None };
+pub(super) const SETTINGS: ScheduleSettings = ScheduleSettings { coalesce: s(10), max_in_flight: 16, per_second: 1000 };
+pub(super) const FAILED: PostAnswer = PostAnswer::Failed { failure: TransientFailure::Status(500), retry_after: None };
+const DOWN: PostAnswer = PostAnswer::Failed { failure: TransientFailure::Unreachable, retry_after: None };
 
 pub(super) const fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -23,7 +23,7 @@ pub(super) fn account(number: usize) -> AccountId {
 
 /// A schedule with its clock.
 pub(super) struct World {
-    pub(super) schedule: Schedule,
+    pub(super) schedule: PushSchedule,
     pub(super) now: Duration,
     generation: u64,
     /// Whether tokens were accepted before.
@@ -33,12 +33,18 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(settings: Settings) -> Self {
-        Self { schedule: Schedule::new(settings, 1), now: s(1_000_000), generation: 0, accepted: true, per_account: 1 }
+    pub(super) fn new(settings: ScheduleSettings) -> Self {
+        Self {
+            schedule: PushSchedule::new(settings, 1),
+            now: s(1_000_000),
+            generation: 0,
+            accepted: true,
+            per_account: 1,
+        }
     }
 
-    pub(super) fn standing(&self, number: usize) -> Standing {
-        Standing { account: account(number / self.per_account), accepted: self.accepted, quarantine: None }
+    pub(super) fn standing(&self, number: usize) -> TokenState {
+        TokenState { account: account(number / self.per_account), accepted: self.accepted, quarantine: None }
     }
 
     pub(super) fn notice(&mut self, number: usize) -> Generation {
@@ -48,25 +54,25 @@ impl World {
         Generation(self.generation)
     }
 
-    pub(super) fn next(&mut self) -> Step {
+    pub(super) fn next(&mut self) -> ScheduleStep {
         self.schedule.next(self.now)
     }
 
     pub(super) fn posts(&mut self) -> Generation {
         match self.next() {
-            Step::Post { generation, .. } => generation,
+            ScheduleStep::Post { generation, .. } => generation,
             other => panic!("expected a POST, not {other:?}"),
         }
     }
 
-    pub(super) fn answered(&mut self, number: usize, answer: Answer) -> Outcome {
+    pub(super) fn answered(&mut self, number: usize, answer: PostAnswer) -> PostConclusion {
         self.schedule.answered(&token(number), answer, self.now)
     }
 
     /// Waits as the schedule says. Returns for how long.
     pub(super) fn wait(&mut self) -> Duration {
         match self.next() {
-            Step::Wait(until) => {
+            ScheduleStep::Wait(until) => {
                 assert!(until > self.now, "waiting takes time");
                 std::mem::replace(&mut self.now, until).abs_diff(until)
             }
@@ -78,19 +84,19 @@ impl World {
 #[test]
 fn first_news_at_once_and_later_news_once_at_the_windows_end() {
     let mut world = World::new(SETTINGS);
-    assert_eq!(world.next(), Step::Idle);
+    assert_eq!(world.next(), ScheduleStep::Idle);
     let first = world.notice(1);
     assert_eq!(world.posts(), first);
-    assert_eq!(world.next(), Step::Idle, "one POST per token in flight");
+    assert_eq!(world.next(), ScheduleStep::Idle, "one POST per token in flight");
     world.notice(1);
     world.now += s(2);
-    assert_eq!(world.answered(1, Answer::Accepted), Outcome::Accepted(first));
+    assert_eq!(world.answered(1, PostAnswer::Accepted), PostConclusion::Accepted(first));
     world.now += s(3);
     let last = world.notice(1);
     assert_eq!(world.wait(), s(7), "from the accepted POST on, not from the news");
     assert_eq!(world.posts(), last);
-    assert_eq!(world.answered(1, Answer::Accepted), Outcome::Accepted(last));
-    assert_eq!(world.next(), Step::Idle);
+    assert_eq!(world.answered(1, PostAnswer::Accepted), PostConclusion::Accepted(last));
+    assert_eq!(world.next(), ScheduleStep::Idle);
     world.now += s(11);
     world.notice(1);
     world.posts();
@@ -102,10 +108,10 @@ fn nothing_is_remembered_of_a_token_at_rest() {
     for number in 0..16 {
         world.notice(number);
         world.posts();
-        world.answered(number, Answer::Accepted);
+        world.answered(number, PostAnswer::Accepted);
     }
     world.now += s(10);
-    assert_eq!(world.next(), Step::Idle);
+    assert_eq!(world.next(), ScheduleStep::Idle);
     assert!(world.schedule.tokens.is_empty() && world.schedule.quiet.is_empty() && world.schedule.turns.is_empty());
 }
 
@@ -119,9 +125,9 @@ fn retries_grow_by_powers_of_eight_and_end_after_five_hours() {
     loop {
         assert_eq!(world.posts(), news);
         match world.answered(1, FAILED) {
-            Outcome::Retry(at) => assert!(at > world.now),
+            PostConclusion::Retry(at) => assert!(at > world.now),
             outcome => {
-                assert_eq!(outcome, Outcome::GaveUp(news, GivenUp::TooLate));
+                assert_eq!(outcome, PostConclusion::GaveUp(news, GiveUpReason::TooLate));
                 break;
             }
         }
@@ -132,11 +138,11 @@ fn retries_grow_by_powers_of_eight_and_end_after_five_hours() {
         assert!((middle * 3 / 4..=middle * 5 / 4).contains(wait), "{waits:?}");
     }
     assert!(world.now - began <= PATIENCE && world.now - began > PATIENCE - s(5200), "{waits:?}");
-    assert_eq!(world.next(), Step::Idle);
+    assert_eq!(world.next(), ScheduleStep::Idle);
 
     let news = world.notice(1);
     assert_eq!(world.posts(), news, "later news gets its chance at once");
-    let Outcome::Retry(at) = world.answered(1, FAILED) else { panic!("retried") };
+    let PostConclusion::Retry(at) = world.answered(1, FAILED) else { panic!("retried") };
     assert!(at - world.now > s(3000), "but no burst of attempts: it has failed for hours");
 }
 
@@ -146,7 +152,7 @@ fn news_brings_a_retry_forward_but_not_without_end() {
     world.notice(1);
     for _ in 0..4 {
         world.posts();
-        assert!(matches!(world.answered(1, FAILED), Outcome::Retry(_)));
+        assert!(matches!(world.answered(1, FAILED), PostConclusion::Retry(_)));
         if world.schedule.tokens[&token(1)].failures < 4 {
             world.wait();
         }
@@ -160,15 +166,15 @@ fn news_brings_a_retry_forward_but_not_without_end() {
 fn a_refusal_is_believed_once_others_were_accepted_in_between_three_times() {
     let mut world = World::new(SETTINGS);
     let news = world.notice(1);
-    let (outcomes, lasted) = fail_with(&mut world, Answer::Refused(403));
+    let (outcomes, lasted) = fail_with(&mut world, PostAnswer::Refused(403));
     assert!(outcomes.len() > 3 && lasted > s(500), "an outage of some minutes is survived: {outcomes:?}");
-    assert_eq!(outcomes.last(), Some(&Outcome::GaveUp(news, GivenUp::Refused(403))));
+    assert_eq!(outcomes.last(), Some(&PostConclusion::GaveUp(news, GiveUpReason::Refused(403))));
     world.now += s(100);
     let news = world.notice(1);
     world.posts();
     assert_eq!(
-        world.answered(1, Answer::Refused(403)),
-        Outcome::GaveUp(news, GivenUp::Refused(403)),
+        world.answered(1, PostAnswer::Refused(403)),
+        PostConclusion::GaveUp(news, GiveUpReason::Refused(403)),
         "one attempt from now on"
     );
 }
@@ -178,12 +184,12 @@ fn retry_after_is_honoured_whatever_comes() {
     let mut world = World::new(SETTINGS);
     world.notice(1);
     world.posts();
-    let answer = Answer::Failed { failure: Failure::Status(500), retry_after: Some(s(300)) };
-    assert_eq!(world.answered(1, answer), Outcome::Retry(world.now + s(300)));
+    let answer = PostAnswer::Failed { failure: TransientFailure::Status(500), retry_after: Some(s(300)) };
+    assert_eq!(world.answered(1, answer), PostConclusion::Retry(world.now + s(300)));
     world.notice(1);
     world.notice(2);
     world.posts();
-    world.answered(2, Answer::Accepted);
+    world.answered(2, PostAnswer::Accepted);
     assert_eq!(world.wait(), s(300));
 }
 
@@ -193,8 +199,8 @@ fn retry_after_of_a_day_is_believed_for_an_hour() {
         let mut world = World::new(SETTINGS);
         world.notice(1);
         world.posts();
-        let answer = Answer::Failed { failure: Failure::Status(status), retry_after: Some(s(86_400)) };
-        assert_eq!(world.answered(1, answer), Outcome::Retry(world.now + s(3600)), "{status}");
+        let answer = PostAnswer::Failed { failure: TransientFailure::Status(status), retry_after: Some(s(86_400)) };
+        assert_eq!(world.answered(1, answer), PostConclusion::Retry(world.now + s(3600)), "{status}");
         assert_eq!(world.wait(), s(3600));
         world.posts();
     }
@@ -202,33 +208,33 @@ fn retry_after_of_a_day_is_believed_for_an_hour() {
 
 /// A world in which token 1 fails with a 500 whenever it is posted, and token 2 has news every ten minutes, all accepted.
 /// Returns the outcomes of token 1 until one is no retry, and how long that took.
-fn fail_beside_another(world: &mut World) -> (Vec<Outcome>, Duration) {
+fn fail_beside_another(world: &mut World) -> (Vec<PostConclusion>, Duration) {
     fail_with(world, FAILED)
 }
 
 /// The same with another answer.
-fn fail_with(world: &mut World, answer: Answer) -> (Vec<Outcome>, Duration) {
+fn fail_with(world: &mut World, answer: PostAnswer) -> (Vec<PostConclusion>, Duration) {
     let began = world.now;
     let mut outcomes = Vec::new();
     let mut news = world.now;
     loop {
         match world.next() {
-            Step::Post { token: posted, .. } if posted == token(1) => {
+            ScheduleStep::Post { token: posted, .. } if posted == token(1) => {
                 outcomes.push(world.answered(1, answer));
-                if !matches!(outcomes.last(), Some(Outcome::Retry(_))) {
+                if !matches!(outcomes.last(), Some(PostConclusion::Retry(_))) {
                     return (outcomes, world.now - began);
                 }
             }
-            Step::Post { .. } => {
-                world.answered(2, Answer::Accepted);
+            ScheduleStep::Post { .. } => {
+                world.answered(2, PostAnswer::Accepted);
             }
-            Step::Wait(until) if until < news => world.now = until,
-            Step::Wait(_) | Step::Idle => {
+            ScheduleStep::Wait(until) if until < news => world.now = until,
+            ScheduleStep::Wait(_) | ScheduleStep::Idle => {
                 world.now = world.now.max(news);
                 news += s(600);
                 world.notice(2);
             }
-            Step::GiveUp { .. } => panic!("not while the server is well"),
+            ScheduleStep::GiveUp { .. } => panic!("not while the server is well"),
         }
     }
 }
@@ -239,29 +245,32 @@ fn a_token_that_alone_fails_gets_one_attempt_per_announcement_until_it_is_accept
     let news = world.notice(1);
     let (outcomes, _) = fail_beside_another(&mut world);
     assert!(outcomes.len() > 5, "it has had its chances: {outcomes:?}");
-    assert_eq!(outcomes.last(), Some(&Outcome::GaveUp(news, GivenUp::TooLate)));
+    assert_eq!(outcomes.last(), Some(&PostConclusion::GaveUp(news, GiveUpReason::TooLate)));
     // For days, and each is recorded.
     for _ in 0..10 {
         world.now += s(100_000);
         let news = world.notice(1);
         let (outcomes, _) = fail_beside_another(&mut world);
-        assert_eq!(outcomes, [Outcome::GaveUp(news, GivenUp::Hopeless(Failure::Status(500)))]);
+        assert_eq!(outcomes, [PostConclusion::GaveUp(news, GiveUpReason::Hopeless(TransientFailure::Status(500)))]);
     }
     // What comes while it is posted is an announcement of its own.
     world.now += s(20);
     let first = world.notice(1);
     while world.posts() != first {
-        world.answered(2, Answer::Accepted);
+        world.answered(2, PostAnswer::Accepted);
     }
     let second = world.notice(1);
-    assert_eq!(world.answered(1, FAILED), Outcome::GaveUp(first, GivenUp::Hopeless(Failure::Status(500))));
+    assert_eq!(
+        world.answered(1, FAILED),
+        PostConclusion::GaveUp(first, GiveUpReason::Hopeless(TransientFailure::Status(500)))
+    );
     world.wait();
     assert_eq!(world.posts(), second);
-    assert_eq!(world.answered(1, Answer::Accepted), Outcome::Accepted(second));
+    assert_eq!(world.answered(1, PostAnswer::Accepted), PostConclusion::Accepted(second));
     world.now += s(20);
     world.notice(1);
     let (outcomes, _) = fail_beside_another(&mut world);
-    assert!(matches!(outcomes[0], Outcome::Retry(_)), "accepted once, it is like any other");
+    assert!(matches!(outcomes[0], PostConclusion::Retry(_)), "accepted once, it is like any other");
 }
 
 #[test]
@@ -269,32 +278,32 @@ fn an_outage_of_the_server_is_no_fault_of_a_hopeless_token() {
     let mut world = World::new(SETTINGS);
     world.notice(1);
     fail_beside_another(&mut world);
-    for answer in [DOWN, Answer::Failed { failure: Failure::Status(503), retry_after: None }] {
+    for answer in [DOWN, PostAnswer::Failed { failure: TransientFailure::Status(503), retry_after: None }] {
         world.now += s(20);
         world.notice(2);
         world.posts();
-        assert!(matches!(world.answered(2, answer), Outcome::Retry(_)));
+        assert!(matches!(world.answered(2, answer), PostConclusion::Retry(_)));
         let failed = world.now;
         world.notice(1);
         while world.schedule.tokens[&token(1)].failures > 0
-            && !matches!(world.schedule.tokens[&token(1)].place, Place::InFlight { .. })
+            && !matches!(world.schedule.tokens[&token(1)].place, QueuePlace::InFlight { .. })
         {
-            if matches!(world.next(), Step::Wait(_)) {
+            if matches!(world.next(), ScheduleStep::Wait(_)) {
                 world.wait();
             }
         }
-        assert!(matches!(world.answered(1, answer), Outcome::Retry(_)), "another account has failed as well");
+        assert!(matches!(world.answered(1, answer), PostConclusion::Retry(_)), "another account has failed as well");
         assert!(world.now - failed < s(200));
         // Both find the server well.
         world.now += s(10_000);
         for _ in 0..2 {
-            let Step::Post { token: posted, .. } = world.next() else { continue };
+            let ScheduleStep::Post { token: posted, .. } = world.next() else { continue };
             let is_bad = posted == token(1);
             if is_bad {
                 let outcome = world.answered(1, FAILED);
-                assert!(matches!(outcome, Outcome::Retry(_) | Outcome::GaveUp(..)), "{outcome:?}");
+                assert!(matches!(outcome, PostConclusion::Retry(_) | PostConclusion::GaveUp(..)), "{outcome:?}");
             } else {
-                world.answered(2, Answer::Accepted);
+                world.answered(2, PostAnswer::Accepted);
             }
         }
     }
@@ -308,10 +317,11 @@ fn news_again_and_again_does_not_put_the_end_off_for_ever() {
         world.notice(1);
         world.notice(2);
         let mut gave_up = false;
-        while let Step::Post { token: posted, .. } = world.next() {
+        while let ScheduleStep::Post { token: posted, .. } = world.next() {
             let is_bad = posted == token(1);
-            let outcome = world.answered(if is_bad { 1 } else { 2 }, if is_bad { FAILED } else { Answer::Accepted });
-            gave_up |= matches!(outcome, Outcome::GaveUp(_, GivenUp::TooLate));
+            let outcome =
+                world.answered(if is_bad { 1 } else { 2 }, if is_bad { FAILED } else { PostAnswer::Accepted });
+            gave_up |= matches!(outcome, PostConclusion::GaveUp(_, GiveUpReason::TooLate));
         }
         if gave_up {
             break;
@@ -332,21 +342,21 @@ fn nobody_is_hopeless_after_a_500_for_all() {
     let mut given_up = 0;
     while given_up < 3 {
         match world.next() {
-            Step::Post { token, .. } => {
+            ScheduleStep::Post { token, .. } => {
                 let outcome = world.schedule.answered(&token, FAILED, world.now);
-                given_up += usize::from(matches!(outcome, Outcome::GaveUp(_, GivenUp::TooLate)));
+                given_up += usize::from(matches!(outcome, PostConclusion::GaveUp(_, GiveUpReason::TooLate)));
             }
-            Step::GiveUp { .. } => given_up += 1,
-            Step::Wait(until) => world.now = until,
-            Step::Idle => panic!("something is still pending"),
+            ScheduleStep::GiveUp { .. } => given_up += 1,
+            ScheduleStep::Wait(until) => world.now = until,
+            ScheduleStep::Idle => panic!("something is still pending"),
         }
     }
     world.notice(1);
     world.posts();
-    world.answered(1, Answer::Accepted);
+    world.answered(1, PostAnswer::Accepted);
     world.notice(2);
     world.posts();
-    assert!(matches!(world.answered(2, FAILED), Outcome::Retry(_)));
+    assert!(matches!(world.answered(2, FAILED), PostConclusion::Retry(_)));
 }
 
 #[test]
@@ -355,11 +365,11 @@ fn a_hopeless_token_that_is_removed_leaves_nothing_behind() {
     world.notice(1);
     fail_beside_another(&mut world);
     world.now += FAILURE_MEMORY * 100;
-    assert_eq!(world.next(), Step::Idle);
+    assert_eq!(world.next(), ScheduleStep::Idle);
     assert!(world.schedule.tokens.contains_key(&token(1)));
     world.schedule.forget(&token(1), world.now);
     world.now += s(11);
-    assert_eq!(world.next(), Step::Idle);
+    assert_eq!(world.next(), ScheduleStep::Idle);
     assert!(world.schedule.tokens.is_empty());
 }
 
@@ -368,25 +378,25 @@ fn a_forgotten_token_is_not_posted_wherever_it_stands() {
     let mut world = World::new(SETTINGS);
     world.notice(1);
     world.schedule.forget(&token(1), world.now);
-    assert_eq!(world.next(), Step::Idle);
+    assert_eq!(world.next(), ScheduleStep::Idle);
 
     world.notice(2);
     world.posts();
     world.schedule.forget(&token(2), world.now);
-    assert_eq!(world.answered(2, FAILED), Outcome::Dropped);
-    assert_eq!(world.next(), Step::Idle);
+    assert_eq!(world.answered(2, FAILED), PostConclusion::Dropped);
+    assert_eq!(world.next(), ScheduleStep::Idle);
 
     world.notice(3);
     world.posts();
     world.answered(3, FAILED);
     world.schedule.forget(&token(3), world.now);
-    assert_eq!(world.next(), Step::Idle);
+    assert_eq!(world.next(), ScheduleStep::Idle);
 
     world.notice(4);
     world.posts();
     world.schedule.forget(&token(4), world.now);
     let again = world.notice(4);
-    assert_eq!(world.answered(4, Answer::Accepted), Outcome::Accepted(Generation(again.0 - 1)));
+    assert_eq!(world.answered(4, PostAnswer::Accepted), PostConclusion::Accepted(Generation(again.0 - 1)));
     world.wait();
     assert_eq!(world.posts(), again, "a token that came back has its news announced");
 }
@@ -399,15 +409,19 @@ fn what_a_restart_finds_has_only_the_rest_of_its_time() {
         world.schedule.notice(token(number), &standing, Generation(u64::try_from(number).unwrap()), age, world.now);
     }
     world.posts();
-    assert_eq!(world.answered(1, FAILED), Outcome::GaveUp(Generation(1), GivenUp::TooLate));
+    assert_eq!(world.answered(1, FAILED), PostConclusion::GaveUp(Generation(1), GiveUpReason::TooLate));
     world.posts();
-    assert_eq!(world.answered(2, Answer::Accepted), Outcome::Accepted(Generation(2)), "one attempt at least");
+    assert_eq!(
+        world.answered(2, PostAnswer::Accepted),
+        PostConclusion::Accepted(Generation(2)),
+        "one attempt at least"
+    );
 }
 
 /// While the server is down only probes go out; when it is back everything drains within its limits, nothing is lost.
 #[test]
 fn ten_thousand_tokens_are_one_probe_and_then_a_paced_drain() {
-    let mut world = World::new(Settings { per_second: 50, ..SETTINGS });
+    let mut world = World::new(ScheduleSettings { per_second: 50, ..SETTINGS });
     for number in 0..10_000 {
         world.notice(number);
     }
@@ -418,21 +432,21 @@ fn ten_thousand_tokens_are_one_probe_and_then_a_paced_drain() {
     let mut drained = began;
     while accepted < 10_000 {
         match world.next() {
-            Step::Post { token, .. } => flying.push(token),
-            Step::GiveUp { .. } => panic!("nothing is five hours old"),
+            ScheduleStep::Post { token, .. } => flying.push(token),
+            ScheduleStep::GiveUp { .. } => panic!("nothing is five hours old"),
             step => {
                 if world.now >= back {
                     most = most.max(flying.len());
                 }
-                let answer = if world.now < back { DOWN } else { Answer::Accepted };
+                let answer = if world.now < back { DOWN } else { PostAnswer::Accepted };
                 for token in flying.drain(..) {
                     match world.schedule.answered(&token, answer, world.now) {
-                        Outcome::Accepted(_) => accepted += 1,
+                        PostConclusion::Accepted(_) => accepted += 1,
                         _ => posts_while_down += 1,
                     }
                 }
                 drained = world.now;
-                if let Step::Wait(until) = step {
+                if let ScheduleStep::Wait(until) = step {
                     world.now = world.now.max(until);
                 }
             }
@@ -455,18 +469,18 @@ fn news_older_than_five_hours_is_given_up_when_the_server_comes_back() {
     let mut given_up = 0;
     while given_up < 100 {
         match world.next() {
-            Step::Post { token, .. } => {
-                if let Outcome::GaveUp(..) = world.schedule.answered(&token, DOWN, world.now) {
+            ScheduleStep::Post { token, .. } => {
+                if let PostConclusion::GaveUp(..) = world.schedule.answered(&token, DOWN, world.now) {
                     given_up += 1;
                 }
             }
-            Step::GiveUp { .. } => given_up += 1,
-            Step::Wait(until) => world.now = until,
-            Step::Idle => panic!("something is still pending"),
+            ScheduleStep::GiveUp { .. } => given_up += 1,
+            ScheduleStep::Wait(until) => world.now = until,
+            ScheduleStep::Idle => panic!("something is still pending"),
         }
     }
     assert!(world.now - begin >= PATIENCE - s(5200) && world.now - begin < PATIENCE + s(200));
-    assert_eq!(world.next(), Step::Idle);
+    assert_eq!(world.next(), ScheduleStep::Idle);
     assert_eq!(world.schedule.pending(), 0);
 }
 
@@ -477,7 +491,7 @@ fn one_token_alone_is_probed_while_the_server_is_down() {
     let began = world.now;
     while world.now - began < s(3600) {
         world.posts();
-        assert!(matches!(world.answered(1, DOWN), Outcome::Retry(_)));
+        assert!(matches!(world.answered(1, DOWN), PostConclusion::Retry(_)));
         assert!(world.wait() <= s(160), "it is found out within minutes that the server is back");
     }
 }
@@ -493,12 +507,12 @@ fn after_an_outage_nobody_waits_for_a_retry() {
     let mut accepted = 0;
     while accepted < 5 {
         match world.next() {
-            Step::Post { token, .. } => {
-                let answer = if world.now < back { DOWN } else { Answer::Accepted };
+            ScheduleStep::Post { token, .. } => {
+                let answer = if world.now < back { DOWN } else { PostAnswer::Accepted };
                 let outcome = world.schedule.answered(&token, answer, world.now);
-                accepted += usize::from(matches!(outcome, Outcome::Accepted(_)));
+                accepted += usize::from(matches!(outcome, PostConclusion::Accepted(_)));
             }
-            Step::Wait(until) => world.now = until,
+            ScheduleStep::Wait(until) => world.now = until,
             other => panic!("{other:?}"),
         }
     }
@@ -514,10 +528,10 @@ fn ten_thousand_tokens_for_years_take_no_time() {
             world.notice(day % 10 * 1000 + number);
         }
         for _ in 0..10 {
-            let Step::Post { token, .. } = world.next() else { panic!("due") };
-            world.schedule.answered(&token, Answer::Accepted, world.now);
+            let ScheduleStep::Post { token, .. } = world.next() else { panic!("due") };
+            world.schedule.answered(&token, PostAnswer::Accepted, world.now);
         }
-        assert_eq!(world.next(), Step::Idle);
+        assert_eq!(world.next(), ScheduleStep::Idle);
         world.now += s(86_400);
     }
 }
@@ -527,22 +541,22 @@ enum Happens {
     News(usize),
     Forget(usize),
     Time(u64),
-    Answer(usize, Answer),
+    Answer(usize, PostAnswer),
 }
 
-fn answers() -> impl Strategy<Value = Answer> {
+fn answers() -> impl Strategy<Value = PostAnswer> {
     let retry_after = proptest::option::of((0_u64..5000).prop_map(Duration::from_secs));
     let failure = prop_oneof![
-        Just(Failure::Status(500)),
-        Just(Failure::Status(503)),
-        Just(Failure::TimedOut),
-        Just(Failure::Unreachable)
+        Just(TransientFailure::Status(500)),
+        Just(TransientFailure::Status(503)),
+        Just(TransientFailure::TimedOut),
+        Just(TransientFailure::Unreachable)
     ];
     prop_oneof![
-        4 => Just(Answer::Accepted),
-        1 => Just(Answer::Gone),
-        1 => Just(Answer::Refused(400)),
-        4 => (failure, retry_after).prop_map(|(failure, retry_after)| Answer::Failed { failure, retry_after }),
+        4 => Just(PostAnswer::Accepted),
+        1 => Just(PostAnswer::Gone),
+        1 => Just(PostAnswer::Refused(400)),
+        4 => (failure, retry_after).prop_map(|(failure, retry_after)| PostAnswer::Failed { failure, retry_after }),
     ]
 }
 
@@ -565,10 +579,10 @@ struct Model {
 }
 
 impl Model {
-    fn step(&mut self, world: &mut World, settings: Settings) -> Option<Duration> {
+    fn step(&mut self, world: &mut World, settings: ScheduleSettings) -> Option<Duration> {
         loop {
             match world.next() {
-                Step::Post { token, generation, .. } => {
+                ScheduleStep::Post { token, generation, .. } => {
                     assert!(!self.flying.iter().any(|(flying, _)| *flying == token), "one POST per token");
                     assert_eq!(self.owed.get(&token), Some(&generation), "only what is owed, and all of it");
                     if let Some(accepted) = self.accepted.get(&token) {
@@ -581,35 +595,35 @@ impl Model {
                     accounts.for_each(|account| *counts.entry(account).or_default() += 1);
                     assert!(counts.values().all(|count| *count <= turns::PER_ACCOUNT), "{counts:?}");
                 }
-                Step::GiveUp { token, generation, .. } => self.settle(&token, generation),
-                Step::Wait(until) => {
+                ScheduleStep::GiveUp { token, generation, .. } => self.settle(&token, generation),
+                ScheduleStep::Wait(until) => {
                     assert!(until > world.now);
                     return Some(until);
                 }
-                Step::Idle => return None,
+                ScheduleStep::Idle => return None,
             }
         }
     }
 
-    fn answer(&mut self, world: &mut World, index: usize, answer: Answer) {
+    fn answer(&mut self, world: &mut World, index: usize, answer: PostAnswer) {
         if self.flying.is_empty() {
             return;
         }
         let (token, posted) = self.flying.remove(index % self.flying.len());
         match world.schedule.answered(&token, answer, world.now) {
-            Outcome::Accepted(generation) => {
-                assert_eq!((answer, generation), (Answer::Accepted, posted));
+            PostConclusion::Accepted(generation) => {
+                assert_eq!((answer, generation), (PostAnswer::Accepted, posted));
                 self.accepted.insert(token.clone(), world.now);
                 self.settle(&token, generation);
             }
-            Outcome::Quarantined { gave_up, until, .. } => {
-                assert_eq!(answer, Answer::Gone);
+            PostConclusion::Quarantined { gave_up, until, .. } => {
+                assert_eq!(answer, PostAnswer::Gone);
                 assert!(until > world.now);
                 gave_up.into_iter().for_each(|generation| self.settle(&token, generation));
             }
-            Outcome::GaveUp(generation, _) => self.settle(&token, generation),
-            Outcome::Retry(at) => assert!(at > world.now),
-            Outcome::Dropped => assert_eq!(self.owed.get(&token), None),
+            PostConclusion::GaveUp(generation, _) => self.settle(&token, generation),
+            PostConclusion::Retry(at) => assert!(at > world.now),
+            PostConclusion::Dropped => assert_eq!(self.owed.get(&token), None),
         }
     }
 
@@ -625,7 +639,7 @@ proptest! {
         history in proptest::collection::vec(happens(), 0..200),
         max_in_flight in 1_usize..5,
     ) {
-        let settings = Settings { coalesce: s(10), max_in_flight, per_second: 5 };
+        let settings = ScheduleSettings { coalesce: s(10), max_in_flight, per_second: 5 };
         let mut world = World::new(settings);
         world.per_account = 3;
         let mut model = Model::default();
@@ -649,7 +663,7 @@ proptest! {
         loop {
             let until = model.step(&mut world, settings);
             if !model.flying.is_empty() {
-                model.answer(&mut world, 0, Answer::Accepted);
+                model.answer(&mut world, 0, PostAnswer::Accepted);
             } else if let Some(until) = until {
                 world.now = until;
             } else {
@@ -662,7 +676,7 @@ proptest! {
         // Hopeless ones are, until they are forgotten by everybody.
         (0..8).for_each(|number| world.schedule.forget(&token(number), world.now));
         world.now += FAILURE_MEMORY * 2;
-        prop_assert_eq!(world.next(), Step::Idle);
+        prop_assert_eq!(world.next(), ScheduleStep::Idle);
         prop_assert!(world.schedule.tokens.is_empty(), "nothing is remembered for ever");
         prop_assert!(world.schedule.turns.is_empty());
     }

@@ -62,13 +62,13 @@ impl Class {
 }
 
 /// When an account is due, with a number that makes it unique.
-pub(super) type Turn = (Duration, u64);
+pub(super) type DueTurn = (Duration, u64);
 
 #[derive(Debug, Default)]
-pub(super) struct Turns {
+pub(super) struct AccountTurns {
     lanes: HashMap<AccountId, Lane>,
     /// For each class the accounts that have a token waiting in it and may post.
-    order: [BTreeMap<Turn, AccountId>; CLASSES],
+    order: [BTreeMap<DueTurn, AccountId>; CLASSES],
     /// Served accounts in their order, to forget those that are at rest.
     served: VecDeque<(Duration, AccountId)>,
     /// Begun POSTs in their order, to find those that are in flight for long.
@@ -85,7 +85,7 @@ struct Lane {
     /// When its POSTs in flight began.
     in_flight: Vec<Duration>,
     served: Option<Duration>,
-    turn: Turn,
+    turn: DueTurn,
     /// When a POST was last not answered for long, until one is accepted.
     slow_since: Option<Duration>,
 }
@@ -125,7 +125,7 @@ impl Lane {
     }
 }
 
-impl Turns {
+impl AccountTurns {
     /// Tokens that wait here.
     pub(super) fn len(&self) -> usize {
         self.len
@@ -168,7 +168,7 @@ impl Turns {
     }
 
     /// The accounts that may post a token of the class, the one that is due first in front.
-    pub(super) fn due(&self, class: Class) -> impl Iterator<Item = (Turn, &AccountId)> {
+    pub(super) fn due(&self, class: Class) -> impl Iterator<Item = (DueTurn, &AccountId)> {
         self.order.get(class as usize).into_iter().flatten().map(|(turn, account)| (*turn, account))
     }
 
@@ -296,7 +296,7 @@ mod tests {
         DeviceToken::new(name.as_bytes()).unwrap()
     }
 
-    fn served(turns: &mut Turns, now: Duration) -> Option<String> {
+    fn served(turns: &mut AccountTurns, now: Duration) -> Option<String> {
         let account = turns.due(Class::New).next()?.1.clone();
         turns.take(&account, Class::New, now);
         turns.ended(&account, now, now);
@@ -305,7 +305,7 @@ mod tests {
 
     #[test]
     fn accounts_take_turns_and_a_new_one_comes_first() {
-        let (mut turns, now) = (Turns::default(), Duration::from_secs(100));
+        let (mut turns, now) = (AccountTurns::default(), Duration::from_secs(100));
         for number in 0..3 {
             for name in ["a", "b"] {
                 turns.push(&account(name), Class::New, token(&format!("{name}{number}")), now);
@@ -322,7 +322,7 @@ mod tests {
 
     #[test]
     fn an_account_has_two_posts_in_flight_at_most() {
-        let (mut turns, now) = (Turns::default(), Duration::ZERO);
+        let (mut turns, now) = (AccountTurns::default(), Duration::ZERO);
         let alice = account("a");
         for number in 0..4 {
             turns.push(&alice, Class::Fresh, token(&number.to_string()), now);

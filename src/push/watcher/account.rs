@@ -13,19 +13,19 @@ use tokio::sync::{Notify, watch as channel};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, error, warn};
 
-use super::Context;
-use super::session::{self, End, Spare, Task};
+use super::WatchContext;
+use super::session::{self, Spare, Task, WatchEnd};
 use crate::account::AccountId;
-use crate::credentials::{Credentials, Kind};
+use crate::credentials::{CredentialKind, Credentials};
 use crate::push::backoff::Backoff;
 use crate::push::board::WatchState;
 use crate::push::gate::Gate;
-use crate::push::idle::{self, Failure};
+use crate::push::idle::{self, IdleFailure};
 use crate::push::registry::INBOX;
 use crate::upstream::Upstreams;
 use crate::upstream::connect::ConnectError;
 use crate::upstream::dialogue::LoginError;
-use crate::upstream::refusal::{Refusal, classify, classify_bye, is_about_expiry};
+use crate::upstream::refusal::{LoginRefusal, classify, classify_bye, is_about_expiry};
 
 /// A session that has lasted so long was well: the next wait is a short one again.
 const WELL: Duration = Duration::from_secs(300);
@@ -40,7 +40,7 @@ const LATE: Duration = Duration::from_secs(60);
 const SPREAD: Duration = Duration::from_secs(2);
 
 /// Watches an account until that makes no sense any more.
-pub(super) async fn watch(context: Arc<Context>, account: AccountId) {
+pub(super) async fn watch(context: Arc<WatchContext>, account: AccountId) {
     if context.registry.credentials(&account).is_none() {
         context.board.remove(&account);
         return;
@@ -63,7 +63,7 @@ pub(super) async fn watch(context: Arc<Context>, account: AccountId) {
 
 /// An account that is watched.
 struct Watched<'a> {
-    context: &'a Context,
+    context: &'a WatchContext,
     account: &'a AccountId,
     gate: Arc<Gate>,
     give_way: Arc<Notify>,
@@ -111,7 +111,7 @@ impl Watched<'_> {
             }
             let Some(credentials) = self.context.registry.credentials(self.account) else { return };
             let (end, lasted) = self.session(mailboxes, is_first, &credentials, &failed_fetches).await;
-            if matches!(end, End::Leaving) || self.context.leaving.is_cancelled() {
+            if matches!(end, WatchEnd::Leaving) || self.context.leaving.is_cancelled() {
                 // Not the end of the watch, which would cut the account's other sessions off.
                 return std::future::pending().await;
             }
@@ -136,7 +136,7 @@ impl Watched<'_> {
                 Next::Confirm | Next::AwaitLogin => {
                     match end {
                         _ if !self.gave_up(&end, &credentials) => {}
-                        End::NoRoute => self.until_routed(&credentials).await,
+                        WatchEnd::NoRoute => self.until_routed(&credentials).await,
                         _ => return,
                     }
                     continue;
@@ -145,7 +145,7 @@ impl Watched<'_> {
             self.interrupted(&end, wait, credentials.kind);
             match end {
                 // A full disk: nothing to wait for once there is room again.
-                End::Store(error) if error.is_about_the_disk() => {
+                WatchEnd::Store(error) if error.is_about_the_disk() => {
                     // Its end is the reason to go on, whichever it is.
                     let _ = timeout(wait, self.until_writable()).await;
                 }
@@ -156,8 +156,8 @@ impl Watched<'_> {
 
     /// The mailbox that this session could not open, with the server's words, where other sessions watch the account's others.
     /// INBOX is never left out: without it the account counts as not watched.
-    fn left_out<'e>(&self, mailboxes: &'e [String], end: &'e End) -> Option<(&'e str, &'e str)> {
-        let End::Failed(Failure::NoMailbox(words)) = end else { return None };
+    fn left_out<'e>(&self, mailboxes: &'e [String], end: &'e WatchEnd) -> Option<(&'e str, &'e str)> {
+        let WatchEnd::Failed(IdleFailure::NoMailbox(words)) = end else { return None };
         let mailbox = mailboxes.first().filter(|mailbox| !idle::is_same(mailbox, INBOX))?;
         let has_others = self.has_others && *self.notify.borrow() == Some(false);
         has_others.then_some((mailbox.as_str(), words.as_str()))
@@ -170,7 +170,7 @@ impl Watched<'_> {
         is_first: bool,
         credentials: &Credentials,
         failed_fetches: &AtomicU32,
-    ) -> (End, Duration) {
+    ) -> (WatchEnd, Duration) {
         // One of several must not hide that the others watch.
         if !self.has_others || !self.context.board.is_watching(self.account) {
             self.context.board.set(self.account, WatchState::Connecting);
@@ -195,9 +195,9 @@ impl Watched<'_> {
         let end = tokio::select! {
             end = session => match end {
                 Ok(Err(end)) => end,
-                Err(_) => End::Panicked,
+                Err(_) => WatchEnd::Panicked,
             },
-            () = self.give_way.notified() => End::GaveWay,
+            () = self.give_way.notified() => WatchEnd::GaveWay,
         };
         (end, began.elapsed())
     }
@@ -227,12 +227,12 @@ impl Watched<'_> {
     }
 
     /// The watch ends. Not if other credentials came meanwhile: returns whether it really does.
-    fn gave_up(&self, end: &End, credentials: &Credentials) -> bool {
+    fn gave_up(&self, end: &WatchEnd, credentials: &Credentials) -> bool {
         let Self { context, account, .. } = self;
         if context.registry.credentials(account).is_some_and(|newer| *newer != *credentials) {
             return false;
         }
-        let until = if matches!(end, End::NoRoute) { "one does" } else { "the client logs in again" };
+        let until = if matches!(end, WatchEnd::NoRoute) { "one does" } else { "the client logs in again" };
         warn!(%account, upstream = %account.upstream, "{end}; not watched until {until}");
         context.registry.login_refused(account);
         context
@@ -242,12 +242,12 @@ impl Watched<'_> {
     }
 
     /// A server that drops a session is everyday life; one that cannot be watched is the operator's to know.
-    fn interrupted(&self, end: &End, wait: Duration, kind: Kind) {
+    fn interrupted(&self, end: &WatchEnd, wait: Duration, kind: CredentialKind) {
         let account = self.account;
         let seconds = wait.as_secs_f32();
         match end {
-            End::Panicked => error!(%account, "not watched: {end}; next attempt in {seconds:.0}s"),
-            End::Failed(Failure::Chatter(_)) => warn!(
+            WatchEnd::Panicked => error!(%account, "not watched: {end}; next attempt in {seconds:.0}s"),
+            WatchEnd::Failed(IdleFailure::Chatter(_)) => warn!(
                 %account, upstream = %account.upstream, "watching interrupted: {end}; next attempt in {seconds:.1}s"
             ),
             // That the state cannot be written is said where it happens, once for all.
@@ -262,11 +262,11 @@ impl Watched<'_> {
 }
 
 /// What helps where a watch has ended.
-fn cure(end: &End, kind: Kind) -> &'static str {
+fn cure(end: &WatchEnd, kind: CredentialKind) -> &'static str {
     match end {
-        End::Failed(Failure::NoIdle(_)) => "it cannot be watched; tried again when the app logs in",
-        End::NoRoute => "name its server in a route again",
-        _ if kind == Kind::Token => {
+        WatchEnd::Failed(IdleFailure::NoIdle(_)) => "it cannot be watched; tried again when the app logs in",
+        WatchEnd::NoRoute => "name its server in a route again",
+        _ if kind == CredentialKind::Token => {
             "its access token has expired, or was withdrawn; watched again when a client has logged in with a new one"
         }
         _ => "log in with the app, with the right password, to start it again",
@@ -279,51 +279,56 @@ fn is_cut_off(handshake: &io::Error) -> bool {
     matches!(handshake.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
 }
 
-fn next_step(end: &End, kind: Kind) -> Next {
+fn next_step(end: &WatchEnd, kind: CredentialKind) -> Next {
     match end {
-        End::Connect(ConnectError::Login(error)) => match error {
+        WatchEnd::Connect(ConnectError::Login(error)) => match error {
             LoginError::Refused { answer, untagged } => match classify(answer, untagged) {
-                Refusal::Credentials => Next::AwaitLogin,
+                LoginRefusal::Credentials => Next::AwaitLogin,
                 // Access tokens expire, and what has expired will not come back: trying it again would look like guessing.
-                Refusal::Unclear if kind == Kind::Token => Next::AwaitLogin,
-                Refusal::Unclear => Next::Confirm,
-                Refusal::Temporary => Next::Soon,
-                Refusal::TooManySessions | Refusal::Throttled | Refusal::Disabled => Next::Later,
+                LoginRefusal::Unclear if kind == CredentialKind::Token => Next::AwaitLogin,
+                LoginRefusal::Unclear => Next::Confirm,
+                LoginRefusal::Temporary => Next::Soon,
+                LoginRefusal::TooManySessions | LoginRefusal::Throttled | LoginRefusal::Disabled => Next::Later,
             },
             LoginError::Bye(words)
-                if matches!(classify_bye(words), Refusal::TooManySessions | Refusal::Throttled | Refusal::Disabled) =>
+                if matches!(
+                    classify_bye(words),
+                    LoginRefusal::TooManySessions | LoginRefusal::Throttled | LoginRefusal::Disabled
+                ) =>
             {
                 Next::Later
             }
-            LoginError::Bye(words) if kind == Kind::Token && is_about_expiry(words) => Next::AwaitLogin,
+            LoginError::Bye(words) if kind == CredentialKind::Token && is_about_expiry(words) => Next::AwaitLogin,
             LoginError::Bye(_) => Next::Soon,
             _ => Next::Later,
         },
         // A server that restarts hangs up in the middle of a handshake.
-        End::Connect(ConnectError::Tls(error)) if is_cut_off(error) => Next::Soon,
+        WatchEnd::Connect(ConnectError::Tls(error)) if is_cut_off(error) => Next::Soon,
         // A certificate that cannot be verified is the operator's to mend, and a complaint the account's owner's.
-        End::Connect(ConnectError::Tls(_) | ConnectError::NotFound(_) | ConnectError::Complaint { .. })
-        | End::Panicked
-        | End::GaveWay
-        | End::HandedBack
-        | End::Leaving => Next::Later,
-        End::Failed(Failure::NoIdle(_)) | End::NoRoute => Next::AwaitLogin,
-        End::Failed(
-            Failure::NoMailbox(_)
-            | Failure::IdleRefused(_)
-            | Failure::NoFetch(_)
-            | Failure::Complaint { has_worked: false, .. },
+        WatchEnd::Connect(ConnectError::Tls(_) | ConnectError::NotFound(_) | ConnectError::Complaint { .. })
+        | WatchEnd::Panicked
+        | WatchEnd::GaveWay
+        | WatchEnd::HandedBack
+        | WatchEnd::Leaving => Next::Later,
+        WatchEnd::Failed(IdleFailure::NoIdle(_)) | WatchEnd::NoRoute => Next::AwaitLogin,
+        WatchEnd::Failed(
+            IdleFailure::NoMailbox(_)
+            | IdleFailure::IdleRefused(_)
+            | IdleFailure::NoFetch(_)
+            | IdleFailure::Complaint { has_worked: false, .. },
         ) => Next::Later,
-        End::Failed(Failure::Bye(_) | Failure::Silent | Failure::Chatter(_) | Failure::Complaint { .. })
-        | End::Connect(_)
-        | End::Broken(_)
-        | End::TooLong(_)
-        | End::Store(_) => Next::Soon,
+        WatchEnd::Failed(
+            IdleFailure::Bye(_) | IdleFailure::Silent | IdleFailure::Chatter(_) | IdleFailure::Complaint { .. },
+        )
+        | WatchEnd::Connect(_)
+        | WatchEnd::Broken(_)
+        | WatchEnd::TooLong(_)
+        | WatchEnd::Store(_) => Next::Soon,
     }
 }
 
 /// What a session that never ends well returns.
-pub(super) type Ended = Result<Infallible, End>;
+pub(super) type Ended = Result<Infallible, WatchEnd>;
 
 #[cfg(test)]
 mod tests {
@@ -333,7 +338,7 @@ mod tests {
     fn a_moment_ends_no_watch_and_a_refused_password_does() {
         let refused = |answer: &str| {
             let error = LoginError::Refused { answer: answer.into(), untagged: vec![] };
-            next_step(&End::Connect(error.into()), Kind::Password)
+            next_step(&WatchEnd::Connect(error.into()), CredentialKind::Password)
         };
         assert_eq!(refused("NO [AUTHENTICATIONFAILED] no"), Next::AwaitLogin);
         assert_eq!(refused("NO [EXPIRED] no"), Next::AwaitLogin);
@@ -343,25 +348,26 @@ mod tests {
         assert_eq!(refused("NO LOGIN failed."), Next::Confirm);
         assert_eq!(refused("BAD [ALERT] Please enable IMAP access in your settings"), Next::Later);
         let expired = LoginError::Refused { answer: b"NO AUTHENTICATE failed.".to_vec(), untagged: vec![] };
-        assert_eq!(next_step(&End::Connect(expired.into()), Kind::Token), Next::AwaitLogin);
-        let expired = || End::Connect(LoginError::Bye("Session invalidated - AccessTokenExpired".into()).into());
-        assert_eq!(next_step(&expired(), Kind::Token), Next::AwaitLogin);
-        assert_eq!(next_step(&expired(), Kind::Password), Next::Soon);
-        let next_step = |end: &End| next_step(end, Kind::Password);
-        assert_eq!(next_step(&End::Connect(LoginError::Bye("overloaded".into()).into())), Next::Soon);
-        assert_eq!(next_step(&End::Connect(LoginError::Bye("Too many connections".into()).into())), Next::Later);
+        assert_eq!(next_step(&WatchEnd::Connect(expired.into()), CredentialKind::Token), Next::AwaitLogin);
+        let expired = || WatchEnd::Connect(LoginError::Bye("Session invalidated - AccessTokenExpired".into()).into());
+        assert_eq!(next_step(&expired(), CredentialKind::Token), Next::AwaitLogin);
+        assert_eq!(next_step(&expired(), CredentialKind::Password), Next::Soon);
+        let next_step = |end: &WatchEnd| next_step(end, CredentialKind::Password);
+        assert_eq!(next_step(&WatchEnd::Connect(LoginError::Bye("overloaded".into()).into())), Next::Soon);
+        assert_eq!(next_step(&WatchEnd::Connect(LoginError::Bye("Too many connections".into()).into())), Next::Later);
         let guessed = "Too many invalid logon attempts.";
-        assert_eq!(next_step(&End::Connect(LoginError::Bye(guessed.into()).into())), Next::Later);
-        assert_eq!(next_step(&End::Failed(Failure::Silent)), Next::Soon);
-        let handshake = |kind: io::ErrorKind| next_step(&End::Connect(ConnectError::Tls(kind.into())));
+        assert_eq!(next_step(&WatchEnd::Connect(LoginError::Bye(guessed.into()).into())), Next::Later);
+        assert_eq!(next_step(&WatchEnd::Failed(IdleFailure::Silent)), Next::Soon);
+        let handshake = |kind: io::ErrorKind| next_step(&WatchEnd::Connect(ConnectError::Tls(kind.into())));
         assert_eq!(handshake(io::ErrorKind::UnexpectedEof), Next::Soon, "the server restarts");
         assert_eq!(handshake(io::ErrorKind::InvalidData), Next::Later, "its certificate is not trusted");
         for (has_worked, expected) in [(false, Next::Later), (true, Next::Soon)] {
-            let complaint = Failure::Complaint { words: "enable IMAP".into(), end: "it hung up".into(), has_worked };
-            assert_eq!(next_step(&End::Failed(complaint)), expected);
+            let complaint =
+                IdleFailure::Complaint { words: "enable IMAP".into(), end: "it hung up".into(), has_worked };
+            assert_eq!(next_step(&WatchEnd::Failed(complaint)), expected);
         }
         let disabled = LoginError::Bye("Please enable IMAP access in your settings".into());
-        assert_eq!(next_step(&End::Connect(disabled.into())), Next::Later);
-        assert_eq!(next_step(&End::Failed(Failure::NoIdle("BAD".into()))), Next::AwaitLogin);
+        assert_eq!(next_step(&WatchEnd::Connect(disabled.into())), Next::Later);
+        assert_eq!(next_step(&WatchEnd::Failed(IdleFailure::NoIdle("BAD".into()))), Next::AwaitLogin);
     }
 }

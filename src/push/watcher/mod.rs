@@ -24,16 +24,16 @@ use super::duplicates::Duplicates;
 use super::gate::Gates;
 use super::idle::Oddity;
 use super::registry::{AccountEvent, AccountEvents, Registry};
-use super::verdict::Judge;
+use super::verdict::PushFilter;
 use crate::account::AccountId;
-use crate::config::{self, Account, Accounts, Config, Messages};
-use crate::live::Live;
+use crate::config::{self, AccountSettings, AccountSettingsByName, Config, Messages};
+use crate::live::Reloadable;
 use crate::secret::DeviceToken;
 use crate::store::Announce;
-use crate::telemetry::Event;
+use crate::telemetry::TelemetryEvent;
 use crate::trace::Tracer;
 use crate::upstream::Upstreams;
-use kept::{Caller, Keeper};
+use kept::{DeviceWaker, SessionPool};
 
 /// How long sessions have to log out when deltapush ends.
 const LOGOUT_TIME: Duration = Duration::from_secs(3);
@@ -43,19 +43,19 @@ const GONE: Duration = Duration::from_secs(24 * 3600);
 
 /// All watches of the process.
 pub struct Watchers {
-    context: Arc<Context>,
+    context: Arc<WatchContext>,
     /// Where clients' sessions are kept.
-    kept: Option<(Keeper, Caller)>,
+    kept: Option<(SessionPool, DeviceWaker)>,
     running: HashMap<AccountId, AbortHandle>,
 }
 
 /// What all watches have in common.
-struct Context {
+struct WatchContext {
     registry: Registry,
-    upstreams: Live<Upstreams>,
+    upstreams: Reloadable<Upstreams>,
     gates: Gates,
     board: Board,
-    wishes: Live<Wishes>,
+    wishes: Reloadable<Wishes>,
     tracer: Tracer,
     /// Messages that devices with several accounts here are woken for.
     duplicates: Mutex<Duplicates>,
@@ -72,7 +72,7 @@ pub struct Wishes {
     grace: Duration,
     /// For so long a device is not woken again for a message that it was woken for in another account.
     coalesce: Duration,
-    accounts: Accounts,
+    accounts: AccountSettingsByName,
 }
 
 impl From<&Config> for Wishes {
@@ -90,7 +90,7 @@ impl Wishes {
     }
 
     /// What is configured for an account that goes by these names.
-    fn accounts_of(&self, logins: &[String]) -> impl Iterator<Item = &Account> {
+    fn accounts_of(&self, logins: &[String]) -> impl Iterator<Item = &AccountSettings> {
         logins.iter().filter_map(|login| self.accounts.get(login))
     }
 }
@@ -101,12 +101,12 @@ impl Watchers {
     pub fn new(
         config: &Config,
         registry: Registry,
-        upstreams: Live<Upstreams>,
-        wishes: Live<Wishes>,
+        upstreams: Reloadable<Upstreams>,
+        wishes: Reloadable<Wishes>,
         board: Board,
         tracer: Tracer,
     ) -> Self {
-        let context = Context {
+        let context = WatchContext {
             registry,
             upstreams,
             gates: Gates::new(config),
@@ -119,13 +119,13 @@ impl Watchers {
         };
         let context = Arc::new(context);
         let keeps = context.registry.keeps_sessions();
-        let kept = keeps.then(|| Keeper::new(Arc::clone(&context), config.keep.clone()));
+        let kept = keeps.then(|| SessionPool::new(Arc::clone(&context), config.keep.clone()));
         Self { context, kept, running: HashMap::new() }
     }
 
     /// Who keeps clients' sessions, where that is done.
     #[must_use]
-    pub fn keeper(&self) -> Option<Keeper> {
+    pub fn keeper(&self) -> Option<SessionPool> {
         self.kept.as_ref().map(|(keeper, _)| keeper.clone())
     }
 
@@ -144,7 +144,7 @@ impl Watchers {
                 }
                 AccountEvent::Unwatch => {
                     self.end(&account);
-                    self.context.board.telemetry().tell(&Event::Forgotten { account: &account });
+                    self.context.board.telemetry().tell(&TelemetryEvent::Forgotten { account: &account });
                     info!(%account, "no device is left, the mailbox is watched no more");
                 }
             }
@@ -181,7 +181,7 @@ impl Watchers {
 }
 
 /// Sessions of accounts that have no device any more are not kept.
-async fn forget(keeper: Keeper, mut events: AccountEvents, stop: CancellationToken) {
+async fn forget(keeper: SessionPool, mut events: AccountEvents, stop: CancellationToken) {
     while let Some((account, event)) = stop.run_until_cancelled(events.recv()).await {
         if event == AccountEvent::Unwatch {
             keeper.forget(&account);
@@ -196,7 +196,7 @@ impl Drop for Watchers {
     }
 }
 
-impl Context {
+impl WatchContext {
     /// The mailboxes to watch, the one that the account's clients wait in first.
     fn mailboxes(&self, account: &AccountId) -> Vec<String> {
         let mut mailboxes = self.registry.mailboxes(account);
@@ -274,12 +274,12 @@ impl Context {
     }
 
     /// Who judges the account's messages.
-    fn judge(&self, account: &AccountId) -> Judge {
+    fn judge(&self, account: &AccountId) -> PushFilter {
         let (wishes, logins) = (self.wishes.get(), self.logins(account));
         let own = logins.iter().filter(|login| login.contains('@'));
         let configured = wishes.accounts_of(&logins).flat_map(|account| &account.addresses);
         let encrypted_only = self.registry.fetches_encrypted_only(account);
-        Judge { addresses: own.chain(configured).cloned().collect(), messages: wishes.messages, encrypted_only }
+        PushFilter { addresses: own.chain(configured).cloned().collect(), messages: wishes.messages, encrypted_only }
     }
 
     /// The names that the account's user goes by: the server's, and the client's where a route turns one into the other.

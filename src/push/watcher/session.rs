@@ -10,20 +10,20 @@ use tokio::time::{sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use super::Context;
+use super::WatchContext;
 use super::account::Ended;
 use crate::account::AccountId;
 use crate::credentials::Credentials;
-use crate::parser::reader::{ResponseReader, TooLong};
+use crate::parser::reader::{ResponseReader, ResponseTooLong};
 use crate::push::board::WatchState;
-use crate::push::gate::{Place, Treatment};
-use crate::push::idle::{Action, Failure, IdleMachine, Manners, Watch, WatchedMailbox, is_same};
+use crate::push::gate::{Treatment, WatchPermit};
+use crate::push::idle::{IdleAction, IdleFailure, IdleMachine, InheritedState, WatchTerms, WatchedMailbox, is_same};
 use crate::push::registry::INBOX;
 use crate::store::{Announce, Position, StoreError};
-use crate::telemetry::Event;
+use crate::telemetry::TelemetryEvent;
 use crate::tls::stream::{Stream, receive};
 use crate::trace::{Mark, Recorder, Speaker};
-use crate::upstream::connect::{Attempt, ConnectError, Connected};
+use crate::upstream::connect::{ConnectError, Connected, LoginRequest};
 use crate::upstream::dialogue::Purpose;
 use crate::upstream::id::Introduction;
 
@@ -45,15 +45,15 @@ const HEAD_START: Duration = Duration::from_secs(2);
 
 /// Why a watching session ended.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum End {
+pub(super) enum WatchEnd {
     #[error(transparent)]
     Connect(#[from] ConnectError),
     #[error(transparent)]
-    Failed(#[from] Failure),
+    Failed(#[from] IdleFailure),
     #[error("the connection to the mail server broke: {0}")]
     Broken(#[from] std::io::Error),
     #[error("the mail server sent a response that is too long: {0}")]
-    TooLong(#[from] TooLong),
+    TooLong(#[from] ResponseTooLong),
     #[error("the state cannot be written: {0}")]
     Store(#[from] StoreError),
     #[error("no route of the configuration leads to the account's mail server any more")]
@@ -70,7 +70,7 @@ pub(super) enum End {
 
 /// What a session is to do.
 pub(super) struct Task<'a> {
-    pub(super) context: &'a Context,
+    pub(super) context: &'a WatchContext,
     pub(super) account: &'a AccountId,
     /// The mailboxes; all but the first need NOTIFY.
     pub(super) mailboxes: &'a [String],
@@ -87,7 +87,7 @@ pub(super) struct Task<'a> {
     /// What is to be done once the mailbox is watched.
     pub(super) when_watching: Option<&'a (dyn Fn() + Send + Sync)>,
     /// Who wants the session back, if it can be given.
-    pub(super) wanted: Option<Wanted>,
+    pub(super) wanted: Option<SessionReturn>,
 }
 
 /// The mailboxes to watch where the first one cannot be opened.
@@ -102,7 +102,7 @@ pub(super) enum Spare {
 }
 
 /// Gets a session's connection back, once.
-pub(super) type Wanted = oneshot::Receiver<oneshot::Sender<Stream>>;
+pub(super) type SessionReturn = oneshot::Receiver<oneshot::Sender<Stream>>;
 
 /// A session that somebody else has logged in and used.
 pub(super) struct Taken {
@@ -110,7 +110,7 @@ pub(super) struct Taken {
     pub(super) trace: Recorder,
     pub(super) has_notify: bool,
     /// What its user has set in it.
-    pub(super) manners: Manners,
+    pub(super) manners: InheritedState,
 }
 
 /// So many sessions in a row that ended in the middle of a fetch, and it is not tried again: one message that a server or
@@ -118,7 +118,7 @@ pub(super) struct Taken {
 const MAX_FAILED_FETCHES: u32 = 2;
 
 /// Logs in and watches until something ends it.
-pub(super) async fn run(task: Task<'_>, credentials: &Credentials, mut place: Place) -> Ended {
+pub(super) async fn run(task: Task<'_>, credentials: &Credentials, mut place: WatchPermit) -> Ended {
     let mut trace = task.context.tracer.watch(task.account);
     trace.note(|| format!("a watch of {:?} begins", task.mailboxes));
     // Boxed: what a login needs is given back after it.
@@ -133,7 +133,7 @@ pub(super) async fn run(task: Task<'_>, credentials: &Credentials, mut place: Pl
     place.made();
     task.context.board.proof(task.account);
     if !logged_in.capabilities.has("IDLE") {
-        return Err(Failure::NoIdle("it is not among its capabilities".into()).into());
+        return Err(IdleFailure::NoIdle("it is not among its capabilities".into()).into());
     }
     let notify = logged_in.capabilities.has("NOTIFY");
     task.context.board.is_uw_imapd(task.account, logged_in.capabilities.has("SCAN"));
@@ -142,7 +142,7 @@ pub(super) async fn run(task: Task<'_>, credentials: &Credentials, mut place: Pl
     }
     let machine = IdleMachine::new(Box::pin(watch(&task, notify)).await?, now());
     let failed_fetches = task.failed_fetches;
-    Session::new(task, stream, trace, machine).run(rest, failed_fetches).await
+    WatchSession::new(task, stream, trace, machine).run(rest, failed_fetches).await
 }
 
 /// Watches in a session that is there.
@@ -153,22 +153,22 @@ pub(super) async fn take_over(task: Task<'_>, taken: Taken) -> Ended {
     trace.note(|| format!("the client is gone, and a watch of {:?} begins in its session", task.mailboxes));
     let machine = IdleMachine::new(watch(&task, has_notify).await?, now()).in_session(manners);
     let failed_fetches = task.failed_fetches;
-    Session::new(task, stream, trace, machine).run(Vec::new(), failed_fetches).await
+    WatchSession::new(task, stream, trace, machine).run(Vec::new(), failed_fetches).await
 }
 
-async fn connect(task: &Task<'_>, credentials: &Credentials, trace: &mut Recorder) -> Result<Connected, End> {
+async fn connect(task: &Task<'_>, credentials: &Credentials, trace: &mut Recorder) -> Result<Connected, WatchEnd> {
     let upstreams = &*task.context.upstreams.get();
     let found = upstreams.routes.find_again(&task.account.upstream, credentials.owner());
-    let (target, _) = found.ok_or(End::NoRoute)?;
+    let (target, _) = found.ok_or(WatchEnd::NoRoute)?;
     let credentials = credentials.clone();
     let (origin, introduction) = (None, Introduction::default());
     let (target, purpose) = (&target, Purpose::Watch);
-    let attempt = Attempt { target, upstreams, credentials, purpose, origin, introduction, permit: None };
+    let attempt = LoginRequest { target, upstreams, credentials, purpose, origin, introduction, permit: None };
     Ok(attempt.connect(trace.transcript()).await?)
 }
 
 /// What the machine has to know.
-async fn watch(task: &Task<'_>, notify: bool) -> Result<Watch, StoreError> {
+async fn watch(task: &Task<'_>, notify: bool) -> Result<WatchTerms, StoreError> {
     let positions = task.context.registry.positions(task.account).await?;
     let first = task.mailboxes.len().min(if notify { usize::MAX } else { 1 });
     let (wanted, others) = task.mailboxes.split_at_checked(first).unwrap_or_default();
@@ -184,7 +184,7 @@ async fn watch(task: &Task<'_>, notify: bool) -> Result<Watch, StoreError> {
     if task.spare != Spare::None && !task.mailboxes.iter().any(|name| is_same(name, INBOX)) {
         spare.push(with_position(&INBOX.to_owned()));
     }
-    Ok(Watch {
+    Ok(WatchTerms {
         mailboxes: wanted.iter().map(with_position).collect(),
         spare,
         judge: task.context.judge(task.account),
@@ -198,8 +198,8 @@ async fn watch(task: &Task<'_>, notify: bool) -> Result<Watch, StoreError> {
 }
 
 /// A session under way: the machine and its I/O.
-struct Session<'a> {
-    context: &'a Context,
+struct WatchSession<'a> {
+    context: &'a WatchContext,
     account: &'a AccountId,
     stream: Stream,
     trace: Recorder,
@@ -209,12 +209,12 @@ struct Session<'a> {
     was_watching: bool,
     leaving: CancellationToken,
     when_watching: Option<&'a (dyn Fn() + Send + Sync)>,
-    wanted: Option<Wanted>,
+    wanted: Option<SessionReturn>,
     /// Where the connection is handed back to, once the session is as it was after its login.
     wanted_by: Option<oneshot::Sender<Stream>>,
 }
 
-impl<'a> Session<'a> {
+impl<'a> WatchSession<'a> {
     /// Boxed: a future would hold it as an argument and as a variable.
     fn new(task: Task<'a>, stream: Stream, trace: Recorder, machine: IdleMachine) -> Box<Self> {
         Box::new(Self {
@@ -235,7 +235,7 @@ impl<'a> Session<'a> {
 
     async fn run(mut self: Box<Self>, received: Vec<u8>, failed_fetches: &AtomicU32) -> Ended {
         let end = self.go_on(received, failed_fetches).await;
-        if let (Err(End::HandedBack), Some(wanted_by)) = (&end, self.wanted_by.take()) {
+        if let (Err(WatchEnd::HandedBack), Some(wanted_by)) = (&end, self.wanted_by.take()) {
             // Who does not wait any more has another session by now.
             let _ = wanted_by.send(self.stream);
             return end;
@@ -250,18 +250,18 @@ impl<'a> Session<'a> {
     async fn with_last_words(mut self: Box<Self>, end: Ended) -> Ended {
         let Err(end) = end;
         let end = match end {
-            End::Failed(failure) => self.machine.explain(failure).into(),
-            End::Broken(_) => {
+            WatchEnd::Failed(failure) => self.machine.explain(failure).into(),
+            WatchEnd::Broken(_) => {
                 let (mut received, mut actions) = (Vec::new(), Vec::new());
                 let _ = timeout(LAST_WORDS_TIME, self.read_rest(&mut received)).await;
                 let _ = self.respond(&mut received, &mut actions);
                 let own = actions.into_iter().find_map(|action| match action {
-                    Action::Failed(failure) => Some(failure),
+                    IdleAction::Failed(failure) => Some(failure),
                     _ => None,
                 });
-                own.or_else(|| self.machine.explain_break(end.to_string())).map_or(end, End::Failed)
+                own.or_else(|| self.machine.explain_break(end.to_string())).map_or(end, WatchEnd::Failed)
             }
-            End::TooLong(_) => self.machine.explain_break(end.to_string()).map_or(end, End::Failed),
+            WatchEnd::TooLong(_) => self.machine.explain_break(end.to_string()).map_or(end, WatchEnd::Failed),
             _ => end,
         };
         self.trace.note(|| format!("the watch ends: {end}"));
@@ -292,7 +292,7 @@ impl<'a> Session<'a> {
             tokio::select! {
                 read = receive(&mut self.stream, &mut received) => {
                     if read? == 0 {
-                        return Err(Failure::Bye("without a word".into()).into());
+                        return Err(IdleFailure::Bye("without a word".into()).into());
                     }
                     self.context.board.proof(self.account);
                 }
@@ -303,14 +303,14 @@ impl<'a> Session<'a> {
                 }
                 () = self.leaving.cancelled() => {
                     Box::pin(self.leave(&mut actions)).await?;
-                    return Err(End::Leaving);
+                    return Err(WatchEnd::Leaving);
                 }
             }
         }
     }
 
     /// Logs out, and waits until the server has closed the connection. How long that may take is for the caller to say.
-    async fn leave(&mut self, actions: &mut Vec<Action>) -> Result<(), End> {
+    async fn leave(&mut self, actions: &mut Vec<IdleAction>) -> Result<(), WatchEnd> {
         self.machine.leave(now(), actions);
         self.act(actions).await?;
         let mut received = Vec::new();
@@ -321,7 +321,7 @@ impl<'a> Session<'a> {
     }
 
     /// Gives the machine what was received, as much of it as one turn may handle. The rest stays.
-    fn respond(&mut self, received: &mut Vec<u8>, actions: &mut Vec<Action>) -> Result<(), TooLong> {
+    fn respond(&mut self, received: &mut Vec<u8>, actions: &mut Vec<IdleAction>) -> Result<(), ResponseTooLong> {
         let bytes = std::mem::take(received);
         let mut input = bytes.as_slice();
         if !input.is_empty() {
@@ -339,39 +339,39 @@ impl<'a> Session<'a> {
     }
 
     /// Does what the machine wants; whether something was looked through.
-    async fn act(&mut self, actions: &mut Vec<Action>) -> Result<bool, End> {
+    async fn act(&mut self, actions: &mut Vec<IdleAction>) -> Result<bool, WatchEnd> {
         let mut has_noted = false;
         for action in std::mem::take(actions) {
             match action {
-                Action::Send(bytes) => Box::pin(self.send(&bytes)).await?,
-                Action::Noticed { mailbox, position, announce, since, last, ids } => {
+                IdleAction::Send(bytes) => Box::pin(self.send(&bytes)).await?,
+                IdleAction::Noticed { mailbox, position, announce, since, last, ids } => {
                     let wakes = self.context.without_copies(self.account, self.announce(announce, last), &ids);
                     let announce = self.wakes_any(&wakes);
                     // Boxed, like all that is done once in a while: the session waits in between.
                     Box::pin(self.note(&mailbox, position, wakes, ids)).await?;
-                    self.tell(&Event::Noticed { account: self.account, mailbox: &mailbox, announce, since });
+                    self.tell(&TelemetryEvent::Noticed { account: self.account, mailbox: &mailbox, announce, since });
                     has_noted = true;
                 }
-                Action::Judged { mailbox, uid, verdict } => {
+                IdleAction::Judged { mailbox, uid, verdict } => {
                     debug!(account = %self.account, uid, "new message: {verdict}");
                     let skipped = verdict.skipped();
-                    self.tell(&Event::Judged { account: self.account, mailbox: &mailbox, uid, skipped });
+                    self.tell(&TelemetryEvent::Judged { account: self.account, mailbox: &mailbox, uid, skipped });
                 }
-                Action::LeftOut(mailbox, words) => Box::pin(self.left_out(mailbox, words)).await,
-                Action::Opened(mailbox) => {
+                IdleAction::LeftOut(mailbox, words) => Box::pin(self.left_out(mailbox, words)).await,
+                IdleAction::Opened(mailbox) => {
                     info!(account = %self.account, "mailbox {mailbox:?} can be opened again, and is watched");
                     self.context.board.no_longer_left_out(self.account, &mailbox);
                 }
-                Action::Odd(oddity) => self.context.odd(self.account, oddity),
-                Action::Watching => self.watching(),
-                Action::OnlyFirst => {
+                IdleAction::Odd(oddity) => self.context.odd(self.account, oddity),
+                IdleAction::Watching => self.watching(),
+                IdleAction::OnlyFirst => {
                     if let Some(known) = self.notify {
                         known.send_replace(Some(false));
                     }
                 }
-                Action::Released if self.reader.is_empty() => return Err(End::HandedBack),
-                Action::Released => return Err(Failure::Bye("in the middle of a response".into()).into()),
-                Action::Failed(failure) => return Err(failure.into()),
+                IdleAction::Released if self.reader.is_empty() => return Err(WatchEnd::HandedBack),
+                IdleAction::Released => return Err(IdleFailure::Bye("in the middle of a response".into()).into()),
+                IdleAction::Failed(failure) => return Err(failure.into()),
             }
         }
         Ok(has_noted)
@@ -415,7 +415,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn tell(&self, event: &Event<'_>) {
+    fn tell(&self, event: &TelemetryEvent<'_>) {
         self.context.board.telemetry().tell(event);
     }
 
@@ -429,7 +429,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    async fn send(&mut self, bytes: &[u8]) -> Result<(), End> {
+    async fn send(&mut self, bytes: &[u8]) -> Result<(), WatchEnd> {
         if let Some(transcript) = self.trace.transcript() {
             transcript.lines(Speaker::ToUpstream, Mark::Own, bytes);
         }
@@ -437,13 +437,13 @@ impl<'a> Session<'a> {
             self.stream.write_all(bytes).await?;
             self.stream.flush().await
         });
-        written.await.map_err(|_| Failure::Silent)??;
+        written.await.map_err(|_| IdleFailure::Silent)??;
         Ok(())
     }
 }
 
 /// Waits until somebody wants the session back; for ever if nobody can, or nobody any more.
-async fn wanted(wanted: &mut Option<Wanted>) -> Option<oneshot::Sender<Stream>> {
+async fn wanted(wanted: &mut Option<SessionReturn>) -> Option<oneshot::Sender<Stream>> {
     let Some(waiting) = wanted else { return std::future::pending().await };
     let by = waiting.await.ok();
     *wanted = None;
@@ -461,13 +461,13 @@ fn now() -> std::time::Instant {
 mod tests {
     use super::*;
 
-    fn size_of_future<'a, F>(_: fn(Task<'a>, &'a Credentials, Place) -> F) -> usize {
+    fn size_of_future<'a, F>(_: fn(Task<'a>, &'a Credentials, WatchPermit) -> F) -> usize {
         size_of::<F>()
     }
 
     #[test]
     fn a_session_that_waits_is_small() {
-        let sizes = (size_of::<IdleMachine>(), size_of::<Session<'_>>(), size_of_future(run));
+        let sizes = (size_of::<IdleMachine>(), size_of::<WatchSession<'_>>(), size_of_future(run));
         // In bytes: the machine; that and what is known of its stream; all that is kept for a session.
         assert!(sizes.0 <= 392 && sizes.1 <= 680 && sizes.2 <= 1168, "{sizes:?}");
     }

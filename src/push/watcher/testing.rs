@@ -12,16 +12,16 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::kept::Keeper;
+use super::kept::SessionPool;
 use super::{Watchers, Wishes};
 use crate::account::AccountId;
 use crate::config::Config;
 use crate::credentials::Credentials;
-use crate::live::Live;
+use crate::live::Reloadable;
 use crate::push::board::Board;
 use crate::push::registry::{Registry, TokenNews};
 use crate::secret::DeviceToken;
-use crate::store::Settings;
+use crate::store::StoreSettings;
 use crate::trace::Tracer;
 use crate::upstream::Upstreams;
 use crate::upstream::route::Asked;
@@ -147,7 +147,7 @@ pub(super) struct Watching {
     pub(super) account: AccountId,
     pub(super) registry: Registry,
     pub(super) board: Board,
-    pub(super) keeper: Option<Keeper>,
+    pub(super) keeper: Option<SessionPool>,
     pub(super) news: TokenNews,
     _end: tokio_util::sync::DropGuard,
     _directory: TempDir,
@@ -155,7 +155,7 @@ pub(super) struct Watching {
 
 impl Watching {
     /// Nothing is watched until the account has a token.
-    pub(super) fn start(server: &Server, settings: fn(std::path::PathBuf) -> Settings) -> Self {
+    pub(super) fn start(server: &Server, settings: fn(std::path::PathBuf) -> StoreSettings) -> Self {
         let port = server.port;
         let yaml = format!("routes: [{{domain: \"*\", upstream: \"imap+plain://127.0.0.1:{port}\"}}]\n");
         let config = Config::parse(&yaml, Path::new(""), "test").unwrap();
@@ -164,9 +164,9 @@ impl Watching {
         let upstreams = Upstreams::new(&config).unwrap();
         let asked = Asked { login: "alice@lab.test", listener: None, host: None };
         let account = AccountId::new("alice@lab.test", &upstreams.routes.find(&asked).unwrap().name());
-        let (board, wishes) = (Board::default(), Live::new(Wishes::from(&config)));
+        let (board, wishes) = (Board::default(), Reloadable::new(Wishes::from(&config)));
         let (known, shown) = (registry.clone(), board.clone());
-        let watchers = Watchers::new(&config, known, Live::new(upstreams), wishes, shown, Tracer::default());
+        let watchers = Watchers::new(&config, known, Reloadable::new(upstreams), wishes, shown, Tracer::default());
         let (keeper, end) = (watchers.keeper(), CancellationToken::new());
         tokio::spawn(watchers.run(events, end.clone()));
         Self { account, registry, board, keeper, news, _end: end.drop_guard(), _directory: directory }

@@ -9,8 +9,8 @@ use tokio::time::Instant;
 use super::kept::{Abilities, Given};
 use super::testing::*;
 use crate::push::board::WatchState;
-use crate::push::idle::Manners;
-use crate::store::{Generation, Settings, full_disk};
+use crate::push::idle::InheritedState;
+use crate::store::{Generation, StoreSettings, full_disk};
 use crate::tls::stream::Stream;
 use crate::trace::Tracer;
 
@@ -53,7 +53,7 @@ async fn is_forgotten(server: &Server, watching: &Watching) {
 async fn mailbox_that_is_gone_is_forgotten_and_does_not_come_back() {
     for capabilities in ["IDLE", "IDLE NOTIFY"] {
         let server = Server::start(capabilities, &["INBOX"]).await;
-        let watching = Watching::start(&server, Settings::memory);
+        let watching = Watching::start(&server, StoreSettings::memory);
         watching.register().await;
         wait_in_both(&watching).await;
         is_forgotten(&server, &watching).await;
@@ -68,7 +68,7 @@ async fn mailbox_that_is_gone_is_forgotten_and_does_not_come_back() {
 #[tokio::test]
 async fn restarted_watch_knows_which_mailbox_is_left_out() {
     let server = Server::start("IDLE NOTIFY", &["INBOX"]).await;
-    let watching = Watching::start(&server, Settings::memory);
+    let watching = Watching::start(&server, StoreSettings::memory);
     watching.register().await;
     wait_in_both(&watching).await;
     let since = || watching.board.get(&watching.account).and_then(|entry| Some(entry.left_out.first()?.since));
@@ -87,7 +87,7 @@ fn given(watching: &Watching, stream: Stream, notify: bool) -> Given {
         stream,
         trace: Tracer::default().watch(&watching.account),
         abilities: Abilities { idle: true, notify },
-        manners: Manners::default(),
+        manners: InheritedState::default(),
         since: Instant::now(),
         ticket: None,
     }
@@ -97,7 +97,7 @@ fn given(watching: &Watching, stream: Stream, notify: bool) -> Given {
 async fn kept_session_forgets_a_mailbox_that_is_gone() {
     for notify in [false, true] {
         let server = Server::start("IDLE NOTIFY", &["INBOX"]).await;
-        let watching = Watching::start(&server, Settings::none);
+        let watching = Watching::start(&server, StoreSettings::none);
         watching.register().await;
         wait_in_both(&watching).await;
         let session = Stream::Plain(server.session().await);
@@ -110,7 +110,7 @@ async fn kept_session_forgets_a_mailbox_that_is_gone() {
 #[tokio::test]
 async fn watch_is_woken_when_the_full_disk_has_room_again() {
     let server = Server::start("IDLE", &["INBOX"]).await;
-    let mut watching = Watching::start(&server, Settings::memory);
+    let mut watching = Watching::start(&server, StoreSettings::memory);
     watching.register().await;
     let account = watching.account.clone();
     let board = watching.board.clone();
@@ -173,7 +173,7 @@ async fn words_that_were_not_read_when_writing_failed_are_the_reason() {
         ("", "the connection to the mail server broke"),
     ] {
         let server = Server::start("IDLE", &["INBOX"]).await;
-        let watching = Watching::start(&server, Settings::none);
+        let watching = Watching::start(&server, StoreSettings::none);
         watching.register().await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();

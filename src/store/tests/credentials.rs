@@ -17,7 +17,7 @@ async fn passwords_are_nowhere_in_the_files() {
 }
 
 fn memory(directory: &Path) -> (Store, Loaded) {
-    Store::open(&Settings::memory(directory.join("state")), drop).unwrap()
+    Store::open(&StoreSettings::memory(directory.join("state")), drop).unwrap()
 }
 
 #[tokio::test]
@@ -124,19 +124,19 @@ async fn the_first_versions_state_is_taken_over() {
     assert_eq!(loaded.accounts[0].credentials, Some(credentials("alice")));
     assert_eq!(
         loaded.accounts[0].tokens,
-        [Seen { token: token("one"), last_seen: UnixTime(3), habit: FetchHabit::default() }]
+        [StoredToken { token: token("one"), last_seen: UnixTime(3), habit: FetchHabit::default() }]
     );
     let pending = Unannounced { token: token("one"), generation: Generation(9), since: UnixTime(4) };
     assert_eq!(loaded.unannounced, [pending]);
     assert_eq!(store.positions(&account("alice")).await.unwrap(), [("INBOX".to_owned(), POSITION)]);
     assert_eq!(store.status().await.unwrap()[0].tokens[0].given_up, Some((UnixTime(6), "refused".into())));
-    assert_eq!(store.served(Served(89), Served(89 - 90)).await.unwrap(), 0);
+    assert_eq!(store.served(Uptime(89), Uptime(89 - 90)).await.unwrap(), 0);
     store.noticed(&account("alice"), "INBOX", POSITION, true, NOW).await.unwrap();
     assert_eq!(generation(&changes), Generation(10));
 }
 
 fn check_version(state: &Path) -> (i64, i64) {
-    check(&Settings::sealed(state)).unwrap().schema
+    check(&StoreSettings::sealed(state)).unwrap().schema
 }
 
 /// With the wrong key even the schema stays what it is: the version that wrote it can still run.
@@ -148,7 +148,7 @@ async fn a_wrong_key_stops_a_migration_too() {
     let old = schema::first_version(&state);
     old.execute("INSERT INTO accounts VALUES (1, 'alice', 'imap.example.org:993', x'01', 1)", []).unwrap();
     drop(old);
-    let error = Store::open(&Settings::sealed(&state), drop).unwrap_err();
+    let error = Store::open(&StoreSettings::sealed(&state), drop).unwrap_err();
     assert!(matches!(error, OpenError::KeyMissing { .. }), "{error}");
     let file = rusqlite::Connection::open(state.join("state.sqlite")).unwrap();
     assert_eq!(schema::version(&file).unwrap(), 1);
@@ -158,7 +158,7 @@ async fn a_wrong_key_stops_a_migration_too() {
 async fn the_key_may_come_from_systemd_or_the_environment() {
     let directory = tempfile::tempdir().unwrap();
     let state = directory.path().join("state");
-    let with = |source| Settings { directory: state.clone(), credentials: Keeping::Sealed(source) };
+    let with = |source| StoreSettings { directory: state.clone(), credentials: CredentialStorage::Sealed(source) };
     let text = |byte: &str| format!("{}=\n", byte.repeat(43));
     let variable = |byte| with(KeySource::Environment(crate::secret::Secret::new(text(byte).into_bytes())));
     let credential = directory.path().join("deltapush-seal-key");

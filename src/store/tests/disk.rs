@@ -61,7 +61,7 @@ async fn what_a_reader_keeps_in_the_journal_is_erased_when_it_has_gone() {
     assert!(begun.elapsed() < Duration::from_secs(3), "nobody waits for it");
     assert!(holds(directory.path(), b"alice"), "the reader may still look at it");
     drop(reading);
-    store.client_idles(&account("nobody"), "INBOX", Served(1)).await.unwrap();
+    store.client_idles(&account("nobody"), "INBOX", Uptime(1)).await.unwrap();
     assert!(!holds(directory.path(), b"alice"));
 }
 

@@ -12,13 +12,13 @@ use std::time::Duration;
 use super::*;
 
 const NOW: UnixTime = UnixTime(1_700_000_000);
-const MOMENT: Moment = Moment { wall: NOW, served: Served(0) };
+const MOMENT: DualTime = DualTime { wall: NOW, served: Uptime(0) };
 const POSITION: Position = Position { uid_validity: 7, uid_next: 42 };
 
 type Changes = Arc<Mutex<Vec<Change>>>;
 
-fn settings(directory: &Path) -> Settings {
-    Settings::sealed(directory.join("state"))
+fn settings(directory: &Path) -> StoreSettings {
+    StoreSettings::sealed(directory.join("state"))
 }
 
 fn open(directory: &Path) -> (Store, Loaded, Changes) {
@@ -81,7 +81,7 @@ async fn what_was_answered_survives_a_kill() {
         account: account("alice"),
         credentials: Some(credentials("alice")),
         tokens: ["one", "two"]
-            .map(|name| Seen { token: token(name), last_seen: NOW, habit: FetchHabit::default() })
+            .map(|name| StoredToken { token: token(name), last_seen: NOW, habit: FetchHabit::default() })
             .to_vec(),
         idled: vec![],
         called: None,
@@ -132,7 +132,7 @@ async fn the_last_token_takes_the_account_with_it_and_leaves_no_trace() {
         credentials: None,
         tokens: names
             .iter()
-            .map(|name| Seen { token: token(name), last_seen: NOW, habit: FetchHabit::default() })
+            .map(|name| StoredToken { token: token(name), last_seen: NOW, habit: FetchHabit::default() })
             .collect(),
     };
     let gone = |name| Change::Gone { token: token(name) };
@@ -156,7 +156,7 @@ async fn a_token_that_is_gone_goes_from_every_account_after_a_day_and_three_answ
     register(&store, "carol", "carols").await;
     let gone = |answers, hours: i64| {
         let seconds = 10 + hours * 3600;
-        let now = Moment { wall: UnixTime(seconds), served: Served(seconds) };
+        let now = DualTime { wall: UnixTime(seconds), served: Uptime(seconds) };
         let store = store.clone();
         async move { store.quarantined(&token("shared"), answers, UnixTime(seconds + 3600), now).await.unwrap() }
     };
@@ -170,14 +170,14 @@ async fn a_token_that_is_gone_goes_from_every_account_after_a_day_and_three_answ
     assert!(!gone(3, 23).await, "not a day yet");
     assert!(!gone(4, 26).await, "nothing was accepted since the last time");
     let status = store.status().await.unwrap();
-    let quarantine = Quarantine { answers: 4, since: UnixTime(10), until: UnixTime(10 + 27 * 3600) };
+    let quarantine = QuarantineRecord { answers: 4, since: UnixTime(10), until: UnixTime(10 + 27 * 3600) };
     assert_eq!(status[0].tokens[0].quarantine, Some(quarantine));
     store.close().await;
     let (store, loaded, changes) = open(directory.path());
     let record = TokenRecord { accepted: false, quarantine: Some(quarantine) };
     assert!(loaded.tokens.contains(&(token("shared"), record)), "it survives a restart");
     store.announced(&token("carols"), Generation(0), UnixTime(30 * 3600)).await.unwrap();
-    let now = Moment { wall: UnixTime(40 * 3600), served: Served(40 * 3600) };
+    let now = DualTime { wall: UnixTime(40 * 3600), served: Uptime(40 * 3600) };
     assert!(store.quarantined(&token("shared"), 5, UnixTime(50 * 3600), now).await.unwrap());
     let erased = store.erased(now.wall).await.unwrap();
     assert_eq!(erased.iter().map(|erased| erased.account.clone()).collect::<Vec<_>>(), [account("alice")]);
@@ -200,7 +200,7 @@ async fn a_token_that_is_gone_goes_from_every_account_after_a_day_and_three_answ
 async fn a_token_in_quarantine_that_another_one_replaces_goes() {
     let directory = tempfile::tempdir().unwrap();
     let (store, ..) = open(directory.path());
-    let at = |seconds| Moment { wall: UnixTime(seconds), served: Served(seconds) };
+    let at = |seconds| DualTime { wall: UnixTime(seconds), served: Uptime(seconds) };
     let hand_over = |name: &'static str, seconds| {
         let store = store.clone();
         async move {
@@ -309,11 +309,14 @@ async fn the_token_not_seen_for_longest_makes_room() {
     let alice = account("alice");
     for index in 0..MAX_TOKENS {
         // The second one is the oldest, whatever the wall clock says.
-        let served = if index == 1 { Served(1) } else { Served(2) };
-        let seen = Moment { wall: UnixTime(if index == 1 { i64::MAX } else { 0 }), served };
+        let served = if index == 1 { Uptime(1) } else { Uptime(2) };
+        let seen = DualTime { wall: UnixTime(if index == 1 { i64::MAX } else { 0 }), served };
         store.register(&alice, credentials("alice"), &token(&index.to_string()), seen).await.unwrap();
     }
-    store.register(&alice, credentials("alice"), &token("new"), Moment { wall: NOW, served: Served(0) }).await.unwrap();
+    store
+        .register(&alice, credentials("alice"), &token("new"), DualTime { wall: NOW, served: Uptime(0) })
+        .await
+        .unwrap();
     let changes = changes.lock().unwrap();
     assert!(changes.contains(&Change::Gone { token: token("1") }));
     let Some(Change::Tokens { tokens, .. }) = changes.last() else { panic!("{:?}", changes.last()) };
@@ -327,16 +330,16 @@ async fn tokens_expire_by_the_time_served_and_each_account_by_its_own() {
     let (store, _, changes) = open(directory.path());
     for (user, served) in [("alice", 10), ("bob", 30)] {
         // The wall clock has been stepped far ahead for one and far back for the other.
-        let seen = Moment { wall: UnixTime(if user == "bob" { 0 } else { i64::MAX }), served: Served(served) };
+        let seen = DualTime { wall: UnixTime(if user == "bob" { 0 } else { i64::MAX }), served: Uptime(served) };
         store.register(&account(user), credentials(user), &token("shared"), seen).await.unwrap();
-        store.client_idles(&account(user), "INBOX", Served(served)).await.unwrap();
-        store.client_idles(&account(user), "Old", Served(1)).await.unwrap();
+        store.client_idles(&account(user), "INBOX", Uptime(served)).await.unwrap();
+        store.client_idles(&account(user), "Old", Uptime(1)).await.unwrap();
     }
     changes.lock().unwrap().clear();
-    assert_eq!(store.served(Served(40), Served(20)).await.unwrap(), 1);
-    assert_eq!(store.served(Served(35), Served(20)).await.unwrap(), 0);
+    assert_eq!(store.served(Uptime(40), Uptime(20)).await.unwrap(), 1);
+    assert_eq!(store.served(Uptime(35), Uptime(20)).await.unwrap(), 0);
     let bobs =
-        Change::Idled { account: account("bob"), mailboxes: vec![Idled { name: "INBOX".into(), last: Served(30) }] };
+        Change::Idled { account: account("bob"), mailboxes: vec![Idled { name: "INBOX".into(), last: Uptime(30) }] };
     let alices = Change::Tokens { account: account("alice"), credentials: None, tokens: vec![] };
     assert_eq!(*changes.lock().unwrap(), [alices, bobs], "the token itself lives on with bob");
     assert!(!holds(directory.path(), b"alice"));
@@ -344,32 +347,32 @@ async fn tokens_expire_by_the_time_served_and_each_account_by_its_own() {
     let (_, loaded, _) = open(directory.path());
     assert_eq!(loaded.accounts.len(), 1);
     assert_eq!(loaded.accounts[0].account, account("bob"));
-    assert_eq!(loaded.served, Served(40), "the count never goes back");
+    assert_eq!(loaded.served, Uptime(40), "the count never goes back");
 }
 
 #[tokio::test]
 async fn the_count_of_the_time_served_is_not_behind_what_was_noted_with_it() {
     let directory = tempfile::tempdir().unwrap();
     let (store, ..) = open(directory.path());
-    let seen = Moment { wall: NOW, served: Served(50) };
+    let seen = DualTime { wall: NOW, served: Uptime(50) };
     store.register(&account("alice"), credentials("alice"), &token("one"), seen).await.unwrap();
-    assert_eq!(open(killed(directory.path()).path()).1.served, Served(50));
-    store.client_idles(&account("alice"), "INBOX", Served(60)).await.unwrap();
-    assert_eq!(open(killed(directory.path()).path()).1.served, Served(60));
+    assert_eq!(open(killed(directory.path()).path()).1.served, Uptime(50));
+    store.client_idles(&account("alice"), "INBOX", Uptime(60)).await.unwrap();
+    assert_eq!(open(killed(directory.path()).path()).1.served, Uptime(60));
 }
 
 #[tokio::test]
 async fn the_mailboxes_idled_in_latest_are_remembered() {
     let directory = tempfile::tempdir().unwrap();
     let (store, _, changes) = open(directory.path());
-    store.client_idles(&account("alice"), "INBOX", Served(1)).await.unwrap();
+    store.client_idles(&account("alice"), "INBOX", Uptime(1)).await.unwrap();
     assert_eq!(*changes.lock().unwrap(), [], "nothing is kept of an account without a token");
     register(&store, "alice", "one").await;
     for (mailbox, served) in [("INBOX", 1), ("A", 2), ("B", 3), ("C", 4), ("INBOX", 5), ("D", 0)] {
-        store.client_idles(&account("alice"), mailbox, Served(served)).await.unwrap();
+        store.client_idles(&account("alice"), mailbox, Uptime(served)).await.unwrap();
     }
     let expected = [("INBOX", 5), ("C", 4), ("B", 3), ("D", 0)];
-    let expected = expected.map(|(name, last)| Idled { name: name.into(), last: Served(last) });
+    let expected = expected.map(|(name, last)| Idled { name: name.into(), last: Uptime(last) });
     let told = Change::Idled { account: account("alice"), mailboxes: expected.to_vec() };
     assert_eq!(changes.lock().unwrap().last(), Some(&told), "what has just come stays");
     assert_eq!(open(killed(directory.path()).path()).1.accounts[0].idled, expected);

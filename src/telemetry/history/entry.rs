@@ -7,14 +7,14 @@ use crate::telemetry::{Pause, PostResult};
 
 /// When something happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Moment {
+pub struct HistoryTime {
     /// In milliseconds of the monotonic clock, counted from the start: what delays are measured with.
     pub since_start: u64,
     /// What the wall clock said, in milliseconds since 1970.
     pub wall: i64,
 }
 
-impl Moment {
+impl HistoryTime {
     /// Now, in a process that began at `began`.
     pub(super) fn now(began: Instant) -> Self {
         Self { since_start: milliseconds(began.elapsed()), wall: Timestamp::now().as_millisecond() }
@@ -45,9 +45,9 @@ impl Moment {
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct HistoryEntry {
     /// When.
-    pub at: Moment,
+    pub at: HistoryTime,
     /// What.
     pub what: What,
 }
@@ -163,6 +163,6 @@ mod tests {
 
     #[test]
     fn an_entry_is_small() {
-        assert!(size_of::<Entry>() <= 48, "{}", size_of::<Entry>());
+        assert!(size_of::<HistoryEntry>() <= 48, "{}", size_of::<HistoryEntry>());
     }
 }

@@ -15,13 +15,13 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 
-use super::{Event, LoginResult, Watch};
+use super::{LoginResult, TelemetryEvent, WatchEvent};
 use crate::account::AccountId;
 use crate::secret::DeviceToken;
 use entry::short;
-pub use entry::{Entry, Moment, WatchNote, What};
+pub use entry::{HistoryEntry, HistoryTime, WatchNote, What};
+use ring::{HistoryRing, cut};
 pub use ring::{LastPush, MAX_ENTRIES};
-use ring::{Ring, cut};
 
 /// What rounding to milliseconds leaves out at most.
 const ALMOST_A_MILLISECOND: Duration = Duration::from_nanos(999_999);
@@ -34,32 +34,32 @@ pub const MAX_ACCOUNTS: usize = 20_000;
 pub struct History {
     began: Instant,
     /// Boxed: a map keeps room for more than it has.
-    accounts: DashMap<AccountId, Box<Ring>>,
+    accounts: DashMap<AccountId, Box<HistoryRing>>,
     /// Since when the notification server is down.
-    down: std::sync::Mutex<Option<Moment>>,
+    down: std::sync::Mutex<Option<HistoryTime>>,
     changed: Notify,
 }
 
 /// What is known of an account at a glance.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Summary {
+pub struct HistorySummary {
     /// When a message was last noticed.
-    pub last_message: Option<Moment>,
+    pub last_message: Option<HistoryTime>,
     /// The last POST that has ended.
     pub last_push: Option<LastPush>,
     /// When each device last connected.
-    pub connected: Vec<Connection>,
+    pub connected: Vec<DeviceConnection>,
     /// When one of the devices last came for a background fetch.
-    pub background: Option<Moment>,
+    pub background: Option<HistoryTime>,
 }
 
 /// A device that has connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Connection {
+pub struct DeviceConnection {
     /// The short hash of its token.
     pub device: u32,
     /// When it handed its token over.
-    pub at: Moment,
+    pub at: HistoryTime,
     /// The connection in which it did.
     pub session: u64,
     /// That connection has not ended.
@@ -70,7 +70,7 @@ pub struct Connection {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Timeline {
     /// The oldest first.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<HistoryEntry>,
     /// Older ones were dropped; otherwise these are all since the start.
     pub full: bool,
     /// How many there ever were. It grows with whatever happens.
@@ -94,29 +94,29 @@ impl Default for History {
 }
 
 impl History {
-    pub(super) fn note(&self, event: &Event<'_>) {
-        let now = Moment::now(self.began);
+    pub(super) fn note(&self, event: &TelemetryEvent<'_>) {
+        let now = HistoryTime::now(self.began);
         match event {
-            Event::Login { session, account: Some(account), result: LoginResult::Accepted } => {
+            TelemetryEvent::Login { session, account: Some(account), result: LoginResult::Accepted } => {
                 self.of_known(account, |ring| ring.login(now, *session));
             }
-            Event::Registered { session, account, token } => {
+            TelemetryEvent::Registered { session, account, token } => {
                 self.of(account, |ring| ring.registered(now, *session, token.short_hash()));
             }
-            Event::BackgroundFetch { session, account } => {
+            TelemetryEvent::BackgroundFetch { session, account } => {
                 self.of_known(account, |ring| ring.background_fetch(now, *session));
             }
-            Event::Fetched { session, account, token } => {
+            TelemetryEvent::Fetched { session, account, token } => {
                 let (session, device) = (*session, token.map(DeviceToken::short_hash));
                 self.of_known(account, |ring| ring.push(now, What::Fetched { session, device }));
             }
-            Event::Watch { account, state } => self.watch(now, account, *state),
-            Event::LoggedOut { session, account } => self.of_known(account, |ring| ring.logged_out(*session)),
-            Event::Judged { account, mailbox, uid, skipped } => self.of_known(account, |ring| {
+            TelemetryEvent::Watch { account, state } => self.watch(now, account, *state),
+            TelemetryEvent::LoggedOut { session, account } => self.of_known(account, |ring| ring.logged_out(*session)),
+            TelemetryEvent::Judged { account, mailbox, uid, skipped } => self.of_known(account, |ring| {
                 let mailbox = ring.mailbox(mailbox);
                 ring.push(now, What::Judged { mailbox, uid: *uid, skipped: *skipped });
             }),
-            Event::Noticed { account, mailbox, announce, since } => self.of_known(account, |ring| {
+            TelemetryEvent::Noticed { account, mailbox, announce, since } => self.of_known(account, |ring| {
                 // A look that finds nothing is no message.
                 if !announce && since.is_none() {
                     return;
@@ -128,47 +128,50 @@ impl History {
                 ring.last_message = Some(now);
                 ring.push(now, What::Noticed { mailbox, announce: *announce, heard });
             }),
-            Event::Posted { accounts, token, result, took } => {
+            TelemetryEvent::Posted { accounts, token, result, took } => {
                 let device = token.short_hash();
                 self.of_all(accounts, |ring| ring.posted(now, device, *result, short(*took)));
             }
-            Event::Waits { accounts, token, pause, next } => {
+            TelemetryEvent::Waits { accounts, token, pause, next } => {
                 let (device, next) = (token.short_hash(), short(*next));
                 self.of_all(accounts, |ring| ring.push(now, What::Waits { device, pause: *pause, next }));
             }
-            Event::GaveUp { accounts, token, reason } => {
+            TelemetryEvent::GaveUp { accounts, token, reason } => {
                 let device = token.short_hash();
                 self.of_all(accounts, |ring| ring.push(now, What::GaveUp { device, words: cut(reason) }));
             }
-            Event::PushTest { account, token } => {
+            TelemetryEvent::PushTest { account, token } => {
                 let device = token.short_hash();
                 self.of(account, |ring| ring.push(now, What::Tested { device }));
             }
-            Event::Outage { down } => *self.down() = down.then_some(now),
-            Event::Forgotten { account } => {
+            TelemetryEvent::Outage { down } => *self.down() = down.then_some(now),
+            TelemetryEvent::Forgotten { account } => {
                 self.accounts.remove(*account);
             }
-            Event::Connected | Event::TurnedAway | Event::Disconnected | Event::Login { .. } => return,
+            TelemetryEvent::Connected
+            | TelemetryEvent::TurnedAway
+            | TelemetryEvent::Disconnected
+            | TelemetryEvent::Login { .. } => return,
         }
         self.changed.notify_waiters();
     }
 
-    fn watch(&self, now: Moment, account: &AccountId, state: Watch<'_>) {
+    fn watch(&self, now: HistoryTime, account: &AccountId, state: WatchEvent<'_>) {
         let (state, words) = match state {
-            Watch::Connecting => (WatchNote::Connecting, ""),
-            Watch::Watching => (WatchNote::Watching, ""),
-            Watch::Interrupted { reason, .. } => (WatchNote::Interrupted, reason),
-            Watch::AwaitingLogin { reason, .. } => (WatchNote::AwaitingLogin, reason),
+            WatchEvent::Connecting => (WatchNote::Connecting, ""),
+            WatchEvent::Watching => (WatchNote::Watching, ""),
+            WatchEvent::Interrupted { reason, .. } => (WatchNote::Interrupted, reason),
+            WatchEvent::AwaitingLogin { reason, .. } => (WatchNote::AwaitingLogin, reason),
             // Either another one begins at once, or the account goes.
-            Watch::Ended => return,
+            WatchEvent::Ended => return,
         };
-        let note = |ring: &mut Ring| ring.watch(now, state, words);
+        let note = |ring: &mut HistoryRing| ring.watch(now, state, words);
         // What a watch says with its last breath, when its account has gone already, begins no history.
         if state == WatchNote::Connecting { self.of(account, note) } else { self.of_known(account, note) }
     }
 
     /// For what only happens to accounts with a device.
-    fn of(&self, account: &AccountId, note: impl FnOnce(&mut Ring)) {
+    fn of(&self, account: &AccountId, note: impl FnOnce(&mut HistoryRing)) {
         if let Some(mut ring) = self.accounts.get_mut(account) {
             return note(&mut ring);
         }
@@ -177,25 +180,25 @@ impl History {
         }
     }
 
-    fn of_known(&self, account: &AccountId, note: impl FnOnce(&mut Ring)) {
+    fn of_known(&self, account: &AccountId, note: impl FnOnce(&mut HistoryRing)) {
         if let Some(mut ring) = self.accounts.get_mut(account) {
             note(&mut ring);
         }
     }
 
-    fn of_all(&self, accounts: &[AccountId], note: impl Fn(&mut Ring)) {
+    fn of_all(&self, accounts: &[AccountId], note: impl Fn(&mut HistoryRing)) {
         accounts.iter().for_each(|account| self.of(account, &note));
     }
 
-    fn down(&self) -> std::sync::MutexGuard<'_, Option<Moment>> {
+    fn down(&self) -> std::sync::MutexGuard<'_, Option<HistoryTime>> {
         self.down.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// What is known of an account at a glance.
     #[must_use]
-    pub fn summary(&self, account: &AccountId) -> Summary {
-        let Some(ring) = self.accounts.get(account) else { return Summary::default() };
-        Summary {
+    pub fn summary(&self, account: &AccountId) -> HistorySummary {
+        let Some(ring) = self.accounts.get(account) else { return HistorySummary::default() };
+        HistorySummary {
             last_message: ring.last_message,
             last_push: ring.last_push,
             connected: ring.connected.clone(),
@@ -213,7 +216,7 @@ impl History {
 
     /// Since when the notification server counts as down, if it does.
     #[must_use]
-    pub fn down_since(&self) -> Option<Moment> {
+    pub fn down_since(&self) -> Option<HistoryTime> {
         *self.down()
     }
 
@@ -225,8 +228,8 @@ impl History {
 
     /// Now, as its moments are counted.
     #[must_use]
-    pub fn now(&self) -> Moment {
-        Moment::now(self.began)
+    pub fn now(&self) -> HistoryTime {
+        HistoryTime::now(self.began)
     }
 
     /// Wakes whoever has called this before, when something has happened.

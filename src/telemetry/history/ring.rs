@@ -1,7 +1,7 @@
 //! What is kept of one account: the latest entries, and a few facts that outlive them.
 
-use super::Connection;
-use super::entry::{Entry, Moment, WatchNote, What};
+use super::DeviceConnection;
+use super::entry::{HistoryEntry, HistoryTime, WatchNote, What};
 use crate::telemetry::PostResult;
 
 /// So many entries are kept: a message makes six, so those of about eight messages.
@@ -24,17 +24,17 @@ const MAX_DEVICES: usize = crate::store::MAX_TOKENS;
 
 /// The history of one account.
 #[derive(Debug, Default)]
-pub(super) struct Ring {
+pub(super) struct HistoryRing {
     /// The oldest first.
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Vec<HistoryEntry>,
     /// Older ones were dropped.
     pub(super) full: bool,
     pub(super) mailboxes: Vec<Box<str>>,
     /// When each device last handed over its token, the latest last.
-    pub(super) connected: Vec<Connection>,
+    pub(super) connected: Vec<DeviceConnection>,
     /// When a client last came for a background fetch.
-    pub(super) background: Option<Moment>,
-    pub(super) last_message: Option<Moment>,
+    pub(super) background: Option<HistoryTime>,
+    pub(super) last_message: Option<HistoryTime>,
     pub(super) last_push: Option<LastPush>,
     /// How many entries there ever were.
     pub(super) count: u64,
@@ -44,7 +44,7 @@ pub(super) struct Ring {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LastPush {
     /// When.
-    pub at: Moment,
+    pub at: HistoryTime,
     /// Whose token, by its short hash.
     pub device: u32,
     /// How.
@@ -53,8 +53,8 @@ pub struct LastPush {
     pub delay: Option<u64>,
 }
 
-impl Ring {
-    pub(super) fn push(&mut self, at: Moment, what: What) {
+impl HistoryRing {
+    pub(super) fn push(&mut self, at: HistoryTime, what: What) {
         while self.entries.len() >= MAX_ENTRIES || self.words() > MAX_ALL_WORDS {
             self.entries.remove(0);
             self.full = true;
@@ -62,7 +62,7 @@ impl Ring {
         if self.entries.len() == self.entries.capacity() {
             self.entries.reserve_exact(GROWTH);
         }
-        self.entries.push(Entry { at, what });
+        self.entries.push(HistoryEntry { at, what });
         self.count = self.count.saturating_add(1);
     }
 
@@ -75,7 +75,7 @@ impl Ring {
     }
 
     /// A client logged in. Of a client that does nothing but come again, the first and the latest time are kept.
-    pub(super) fn login(&mut self, at: Moment, session: u64) {
+    pub(super) fn login(&mut self, at: HistoryTime, session: u64) {
         let mut skipped = 0;
         if let [.., before, last] = self.entries.as_slice()
             && let (What::Connected { .. }, What::Connected { skipped: more, background: false, .. }) =
@@ -88,7 +88,7 @@ impl Ring {
     }
 
     /// A client without a token came for a background fetch.
-    pub(super) fn background_fetch(&mut self, at: Moment, connection: u64) {
+    pub(super) fn background_fetch(&mut self, at: HistoryTime, connection: u64) {
         self.background = Some(at);
         match self.connection(connection) {
             Some(What::Connected { background, .. }) => {
@@ -105,12 +105,12 @@ impl Ring {
     /// The entry of this connection's login.
     fn connection(&mut self, connection: u64) -> Option<&mut What> {
         let is_its =
-            |entry: &&mut Entry| matches!(entry.what, What::Connected { session, .. } if session == connection);
+            |entry: &&mut HistoryEntry| matches!(entry.what, What::Connected { session, .. } if session == connection);
         self.entries.iter_mut().rev().find(is_its).map(|entry| &mut entry.what)
     }
 
     /// A client handed over its token.
-    pub(super) fn registered(&mut self, at: Moment, connection: u64, token: u32) {
+    pub(super) fn registered(&mut self, at: HistoryTime, connection: u64, token: u32) {
         let known = self.connected.iter().position(|known| known.device == token);
         if let Some(known) = known {
             self.connected.remove(known);
@@ -118,7 +118,7 @@ impl Ring {
             self.connected.remove(0);
         }
         self.connected.reserve_exact(1);
-        self.connected.push(Connection { device: token, at, session: connection, online: true });
+        self.connected.push(DeviceConnection { device: token, at, session: connection, online: true });
         match self.connection(connection) {
             Some(What::Connected { device, first, background, .. }) => {
                 *background = false;
@@ -141,9 +141,10 @@ impl Ring {
     }
 
     /// The watch does something else. What comes again and again while a server is away is one entry.
-    pub(super) fn watch(&mut self, at: Moment, state: WatchNote, words: &str) {
+    pub(super) fn watch(&mut self, at: HistoryTime, state: WatchNote, words: &str) {
         let words = cut(words);
-        if let Some(Entry { what: What::Watch { state: last, words: before, times }, .. }) = self.entries.last_mut()
+        if let Some(HistoryEntry { what: What::Watch { state: last, words: before, times }, .. }) =
+            self.entries.last_mut()
             && *last == WatchNote::Interrupted
             && matches!(state, WatchNote::Interrupted | WatchNote::Connecting)
         {
@@ -166,21 +167,21 @@ impl Ring {
         u8::try_from(index).unwrap_or(u8::MAX)
     }
 
-    pub(super) fn posted(&mut self, at: Moment, device: u32, result: PostResult, took: u32) {
+    pub(super) fn posted(&mut self, at: HistoryTime, device: u32, result: PostResult, took: u32) {
         let delay = self.news_of(device, at.earlier(took)).map(|news| at.after(news));
         self.last_push = Some(LastPush { at, device, result, delay });
         self.push(at, What::Posted { device, result, took });
     }
 
     /// When the oldest news came that a POST begun at `began` tells this device.
-    fn news_of(&self, device: u32, began: Moment) -> Option<Moment> {
+    fn news_of(&self, device: u32, began: HistoryTime) -> Option<HistoryTime> {
         let told = self.entries.iter().rev().find_map(|entry| match entry.what {
             What::Posted { device: whose, result: PostResult::Accepted, took } if whose == device => {
                 Some(entry.at.earlier(took))
             }
             _ => None,
         });
-        let is_told = |at: Moment| told.is_some_and(|told| at.since_start <= told.since_start);
+        let is_told = |at: HistoryTime| told.is_some_and(|told| at.since_start <= told.since_start);
         let mut new =
             self.entries.iter().filter(|entry| !is_told(entry.at) && entry.at.since_start <= began.since_start);
         let noticed = new.clone().find_map(|entry| match entry.what {

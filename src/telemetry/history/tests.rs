@@ -23,30 +23,30 @@ struct Scene {
 impl Scene {
     fn new() -> Self {
         let scene = Self { history: History::default(), account: account("alice"), token: token("phone") };
-        scene.watch(Watch::Connecting);
+        scene.watch(WatchEvent::Connecting);
         scene
     }
 
     fn registers(&self, session: u64) {
         let (account, token) = (&self.account, &self.token);
-        self.history.note(&Event::Login { session, account: Some(account), result: LoginResult::Accepted });
-        self.history.note(&Event::Registered { session, account, token });
+        self.history.note(&TelemetryEvent::Login { session, account: Some(account), result: LoginResult::Accepted });
+        self.history.note(&TelemetryEvent::Registered { session, account, token });
     }
 
     fn notices(&self, since: Option<Instant>) {
         let account = &self.account;
-        self.history.note(&Event::Judged { account, mailbox: "INBOX", uid: 1, skipped: None });
+        self.history.note(&TelemetryEvent::Judged { account, mailbox: "INBOX", uid: 1, skipped: None });
         let since = since.map(Instant::into_std);
-        self.history.note(&Event::Noticed { account, mailbox: "INBOX", announce: true, since });
+        self.history.note(&TelemetryEvent::Noticed { account, mailbox: "INBOX", announce: true, since });
     }
 
     fn posts(&self, result: PostResult, took: Duration) {
         let accounts = std::slice::from_ref(&self.account);
-        self.history.note(&Event::Posted { accounts, token: &self.token, result, took });
+        self.history.note(&TelemetryEvent::Posted { accounts, token: &self.token, result, took });
     }
 
-    fn watch(&self, state: Watch<'_>) {
-        self.history.note(&Event::Watch { account: &self.account, state });
+    fn watch(&self, state: WatchEvent<'_>) {
+        self.history.note(&TelemetryEvent::Watch { account: &self.account, state });
     }
 
     fn entries(&self) -> Vec<What> {
@@ -104,9 +104,9 @@ async fn a_device_is_told_by_its_connection() {
     let summary = scene.history.summary(&scene.account);
     let [connection] = summary.connected.as_slice() else { panic!("{summary:?}") };
     assert_eq!((connection.session, connection.at.since_start, connection.online), (2, 1000, true));
-    scene.history.note(&Event::LoggedOut { session: 1, account: &scene.account });
+    scene.history.note(&TelemetryEvent::LoggedOut { session: 1, account: &scene.account });
     assert!(scene.history.summary(&scene.account).connected[0].online, "the older connection has ended");
-    scene.history.note(&Event::LoggedOut { session: 2, account: &scene.account });
+    scene.history.note(&TelemetryEvent::LoggedOut { session: 2, account: &scene.account });
     assert!(!scene.history.summary(&scene.account).connected[0].online);
 }
 
@@ -117,13 +117,13 @@ async fn what_repeats_itself_drives_nothing_out() {
     scene.notices(None);
     for session in 2..1000 {
         scene.registers(session);
-        scene.watch(Watch::Connecting);
+        scene.watch(WatchEvent::Connecting);
         // The server is away, and the phone comes again and again.
     }
-    (0..1000).for_each(|_| scene.watch(Watch::Interrupted { reason: "away", next: Duration::ZERO }));
+    (0..1000).for_each(|_| scene.watch(WatchEvent::Interrupted { reason: "away", next: Duration::ZERO }));
     for _ in 0..1000 {
-        scene.watch(Watch::Connecting);
-        scene.watch(Watch::Interrupted { reason: "still away", next: Duration::ZERO });
+        scene.watch(WatchEvent::Connecting);
+        scene.watch(WatchEvent::Interrupted { reason: "still away", next: Duration::ZERO });
     }
     let entries = scene.entries();
     let is_outage = |what: &What| matches!(what, What::Watch { times: 2000, words, .. } if **words == *"still away");
@@ -143,13 +143,18 @@ async fn entries_words_names_and_accounts_are_bounded() {
     for number in 0..1000_u32 {
         let long = format!("{number} {}", "ü".repeat(500));
         let account = &scene.account;
-        scene.history.note(&Event::Judged { account, mailbox: &long, uid: number.into(), skipped: Some("junk") });
-        scene.watch(Watch::AwaitingLogin { reason: &long, cure: "" });
+        scene.history.note(&TelemetryEvent::Judged {
+            account,
+            mailbox: &long,
+            uid: number.into(),
+            skipped: Some("junk"),
+        });
+        scene.watch(WatchEvent::AwaitingLogin { reason: &long, cure: "" });
         let (accounts, token) = (std::slice::from_ref(account), token(&format!("t{number}")));
-        scene.history.note(&Event::GaveUp { accounts, token: &token, reason: &long });
-        scene.history.note(&Event::Registered { session: number.into(), account, token: &token });
+        scene.history.note(&TelemetryEvent::GaveUp { accounts, token: &token, reason: &long });
+        scene.history.note(&TelemetryEvent::Registered { session: number.into(), account, token: &token });
         let next = Duration::from_secs(8);
-        scene.history.note(&Event::Waits { accounts, token: &token, pause: Pause::Failed, next });
+        scene.history.note(&TelemetryEvent::Waits { accounts, token: &token, pause: Pause::Failed, next });
     }
     let ring = scene.history.accounts.get(&scene.account).unwrap();
     assert!(ring.full && ring.entries.len() <= MAX_ENTRIES && ring.entries.capacity() <= MAX_ENTRIES);
@@ -166,7 +171,9 @@ async fn entries_words_names_and_accounts_are_bounded() {
     assert_eq!(ring.connected.len(), crate::store::MAX_TOKENS);
     drop(ring);
     for number in 0..MAX_ACCOUNTS + 10 {
-        scene.history.note(&Event::Watch { account: &account(&number.to_string()), state: Watch::Connecting });
+        scene
+            .history
+            .note(&TelemetryEvent::Watch { account: &account(&number.to_string()), state: WatchEvent::Connecting });
     }
     assert_eq!(scene.history.accounts.len(), MAX_ACCOUNTS);
 }
@@ -175,14 +182,14 @@ async fn entries_words_names_and_accounts_are_bounded() {
 async fn who_has_no_device_has_no_history_and_who_goes_leaves_none() {
     let scene = Scene::new();
     let account = &scene.account;
-    scene.history.note(&Event::Forgotten { account });
-    scene.watch(Watch::Watching);
-    scene.history.note(&Event::Login { session: 1, account: Some(account), result: LoginResult::Accepted });
-    scene.history.note(&Event::Fetched { session: 1, account, token: None });
+    scene.history.note(&TelemetryEvent::Forgotten { account });
+    scene.watch(WatchEvent::Watching);
+    scene.history.note(&TelemetryEvent::Login { session: 1, account: Some(account), result: LoginResult::Accepted });
+    scene.history.note(&TelemetryEvent::Fetched { session: 1, account, token: None });
     assert_eq!(scene.history.timeline(account), None);
     scene.registers(2);
     assert!(scene.history.timeline(account).is_some());
-    scene.history.note(&Event::Forgotten { account });
+    scene.history.note(&TelemetryEvent::Forgotten { account });
     assert_eq!(scene.history.timeline(account), None);
 }
 
@@ -194,8 +201,8 @@ async fn whoever_waits_hears_of_what_happens() {
     changed.as_mut().enable();
     scene.registers(1);
     changed.await;
-    scene.history.note(&Event::Outage { down: true });
+    scene.history.note(&TelemetryEvent::Outage { down: true });
     assert!(scene.history.down_since().is_some());
-    scene.history.note(&Event::Outage { down: false });
+    scene.history.note(&TelemetryEvent::Outage { down: false });
     assert_eq!(scene.history.down_since(), None);
 }

@@ -34,10 +34,10 @@ impl Challenges {
     ///
     /// # Errors
     /// [`ProofError`].
-    pub fn offer(&self, name: &str, digest: [u8; 32]) -> Result<Offer, ProofError> {
+    pub fn offer(&self, name: &str, digest: [u8; 32]) -> Result<ChallengeProof, ProofError> {
         let name = name.to_ascii_lowercase();
         self.proofs().insert(name.clone(), Arc::new(proof(&name, &digest)?));
-        Ok(Offer { challenges: self.clone(), name })
+        Ok(ChallengeProof { challenges: self.clone(), name })
     }
 
     /// Whether an authority may come.
@@ -62,12 +62,12 @@ impl Challenges {
 
 /// A proof that is on offer.
 #[derive(Debug)]
-pub struct Offer {
+pub struct ChallengeProof {
     challenges: Challenges,
     name: String,
 }
 
-impl Drop for Offer {
+impl Drop for ChallengeProof {
     fn drop(&mut self) {
         self.challenges.proofs().remove(&self.name);
     }

@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The largest answer that is read: a chain of certificates has some kilobytes.
 const MAX_BODY: usize = 256 * 1024;
 
-type Answer = Result<BytesResponse, Error>;
+type HttpAnswer = Result<BytesResponse, Error>;
 
 /// The client.
 pub(super) struct Https(reqwest::Client);
@@ -41,12 +41,12 @@ impl Https {
 }
 
 impl HttpClient for Https {
-    fn request(&self, request: Request<BodyWrapper<Bytes>>) -> Pin<Box<dyn Future<Output = Answer> + Send>> {
+    fn request(&self, request: Request<BodyWrapper<Bytes>>) -> Pin<Box<dyn Future<Output = HttpAnswer> + Send>> {
         Box::pin(ask(self.0.clone(), request))
     }
 }
 
-async fn ask(client: reqwest::Client, request: Request<BodyWrapper<Bytes>>) -> Answer {
+async fn ask(client: reqwest::Client, request: Request<BodyWrapper<Bytes>>) -> HttpAnswer {
     let (head, body) = request.into_parts();
     let body = body.collect().await.map_err(other)?.to_bytes();
     let sent = client.request(head.method, head.uri.to_string()).headers(head.headers).body(body).send();

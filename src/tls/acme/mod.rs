@@ -16,10 +16,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::order::AcmeError;
-use self::schedule::Schedule;
+use self::schedule::RenewalSchedule;
 use crate::config::Acme;
 use crate::tls::acme::challenges::Challenges;
-use crate::tls::certs::{Certificates, Wanted};
+use crate::tls::certs::{CertificateSettings, Certificates};
 
 /// How long one attempt may take, from the first request to the certificate.
 const PATIENCE: Duration = Duration::from_secs(5 * 60);
@@ -30,14 +30,14 @@ const LOOK: Duration = Duration::from_secs(60 * 60);
 /// Sees to it that there is a certificate from the configured authority, if there is one, until `stop` is cancelled.
 pub async fn keep_issued(certificates: Arc<Certificates>, challenges: Challenges, stop: CancellationToken) {
     let mut changes = certificates.wanted().changes();
-    let mut schedule = Schedule::new(fastrand::f64());
+    let mut schedule = RenewalSchedule::new(fastrand::f64());
     loop {
         let wait = due(&certificates, &schedule).map(|due| until(due).min(LOOK));
         tokio::select! {
             () = stop.cancelled() => return,
             () = changes.next() => {
                 // The operator may have mended what was wrong.
-                schedule = Schedule::new(fastrand::f64());
+                schedule = RenewalSchedule::new(fastrand::f64());
                 continue;
             }
             () = sleep(wait.unwrap_or(LOOK)) => {}
@@ -55,7 +55,7 @@ pub async fn keep_issued(certificates: Arc<Certificates>, challenges: Challenges
     }
 }
 
-fn due(certificates: &Certificates, schedule: &Schedule) -> Option<Timestamp> {
+fn due(certificates: &Certificates, schedule: &RenewalSchedule) -> Option<Timestamp> {
     certificates.wanted().get().certificate.acme.as_ref()?;
     Some(schedule.due(certificates.get().issued()))
 }
@@ -67,8 +67,8 @@ fn until(due: Timestamp) -> Duration {
 async fn renew(
     certificates: &Arc<Certificates>,
     challenges: &Challenges,
-    schedule: &Schedule,
-    wanted: &Arc<Wanted>,
+    schedule: &RenewalSchedule,
+    wanted: &Arc<CertificateSettings>,
     acme: &Acme,
 ) -> Result<(), AcmeError> {
     // Authorities issue a few of the same kind in a week: one that could not be used for what was wrong here is not wasted.
@@ -87,7 +87,7 @@ async fn refresh(certificates: &Arc<Certificates>) -> Result<(), AcmeError> {
     Ok(())
 }
 
-fn succeeded(certificates: &Certificates, schedule: &mut Schedule) {
+fn succeeded(certificates: &Certificates, schedule: &mut RenewalSchedule) {
     let now = Timestamp::now();
     schedule.succeeded();
     let set = certificates.get();
@@ -107,7 +107,7 @@ fn succeeded(certificates: &Certificates, schedule: &mut Schedule) {
     }
 }
 
-fn failed(schedule: &mut Schedule, acme: &Acme, error: &AcmeError) {
+fn failed(schedule: &mut RenewalSchedule, acme: &Acme, error: &AcmeError) {
     let wait = schedule.failed(Timestamp::now());
     warn!(
         "no certificate from {}: {error}; the one before stays at work, next attempt in {}; {}",

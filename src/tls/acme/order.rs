@@ -16,10 +16,10 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use super::account;
 use crate::causes::with_causes;
 use crate::config::{Acme, Hostname};
-use crate::tls::acme::challenges::{Challenges, Offer, ProofError};
+use crate::tls::acme::challenges::{ChallengeProof, Challenges, ProofError};
 use crate::tls::certs::identity::{CertificateError, issued_path, kept_key, write_atomically};
 use crate::tls::certs::x509::Leaf;
-use crate::tls::certs::{LoadError, Wanted};
+use crate::tls::certs::{CertificateSettings, LoadError};
 use crate::tls::client::TrustError;
 
 /// How the state of an order is asked for: soon at first, then less and less often.
@@ -98,7 +98,11 @@ fn printable(words: &str) -> String {
 }
 
 /// Asks for a certificate, proves the names, and keeps what comes.
-pub(super) async fn obtain(wanted: &Arc<Wanted>, acme: &Acme, challenges: &Challenges) -> Result<(), AcmeError> {
+pub(super) async fn obtain(
+    wanted: &Arc<CertificateSettings>,
+    acme: &Acme,
+    challenges: &Challenges,
+) -> Result<(), AcmeError> {
     let folder = &wanted.certificate.directory;
     let names = acme.names_or(&wanted.hostname);
     let read = Arc::clone(wanted);
@@ -150,7 +154,7 @@ async fn prove(order: &mut Order, challenges: &Challenges) -> Result<(), AcmeErr
 }
 
 /// Lets the authority look for each name that it does not know to be ours yet.
-async fn begin(order: &mut Order, challenges: &Challenges) -> Result<Vec<Offer>, AcmeError> {
+async fn begin(order: &mut Order, challenges: &Challenges) -> Result<Vec<ChallengeProof>, AcmeError> {
     let mut offers = Vec::new();
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {

@@ -12,7 +12,7 @@ const LONGEST: Duration = Duration::from_secs(12 * 60 * 60);
 
 /// The machine: takes times, says times.
 #[derive(Debug)]
-pub(super) struct Schedule {
+pub(super) struct RenewalSchedule {
     /// Between 0 and 1, drawn once: not all that started together ask together.
     jitter: f64,
     failures: u32,
@@ -20,7 +20,7 @@ pub(super) struct Schedule {
     not_before: Timestamp,
 }
 
-impl Schedule {
+impl RenewalSchedule {
     pub(super) fn new(jitter: f64) -> Self {
         Self { jitter, failures: 0, not_before: Timestamp::MIN }
     }
@@ -66,16 +66,16 @@ mod tests {
         for (life, earliest, latest) in [(90_i64, 57, 60), (6, 3, 4)] {
             let day = 86_400;
             for jitter in [0.0, 0.5, 0.999] {
-                let due = Schedule::new(jitter).due(Some((at(day), at(day + life * day)))).as_second() / day - 1;
+                let due = RenewalSchedule::new(jitter).due(Some((at(day), at(day + life * day)))).as_second() / day - 1;
                 assert!((earliest..=latest).contains(&due), "{life} {due}");
             }
         }
-        assert!(Schedule::new(0.5).due(None) < at(0));
+        assert!(RenewalSchedule::new(0.5).due(None) < at(0));
     }
 
     #[test]
     fn failures_make_it_wait_longer_but_never_for_ever() {
-        let mut schedule = Schedule::new(0.5);
+        let mut schedule = RenewalSchedule::new(0.5);
         let waits: Vec<u64> = (0..50).map(|_| schedule.failed(at(0)).as_secs() / 60).collect();
         assert_eq!(waits[..4], [9, 19, 38, 76]);
         assert_eq!(waits[49], 684);

@@ -36,14 +36,14 @@ pub struct Identity {
     /// The leaf's private key; its Debug output does not show it.
     pub key: PrivateKeyDer<'static>,
     /// Where it is from, and how long it lasts.
-    pub summary: Summary,
+    pub summary: CertificateSummary,
 }
 
 /// What there is to say about a certificate at the start.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Summary {
+pub struct CertificateSummary {
     /// Where it is from.
-    pub origin: Origin,
+    pub origin: CertificateOrigin,
     /// The file that holds it.
     pub path: PathBuf,
     /// When it expires; `None` for one that is still to be made.
@@ -54,7 +54,7 @@ pub struct Summary {
 
 /// Where a certificate is from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
+pub enum CertificateOrigin {
     /// The operator's own files.
     Files,
     /// From an authority, by ACME.
@@ -142,7 +142,7 @@ impl Identity {
     }
 }
 
-impl Summary {
+impl CertificateSummary {
     /// What [`Identity::load`] would do, without writing anything.
     ///
     /// # Errors
@@ -164,8 +164,8 @@ fn from_files(hostname: &Hostname, chain_path: &Path, key_path: &Path) -> Result
     let key = pem_file::private_key(key_path, OWN_FILE_CURE)?;
     let leaf = Leaf::of(&chain).map_err(|problem| unusable(chain_path, problem, OWN_FILE_CURE))?;
     check_pair(&chain, &key, chain_path, key_path)?;
-    let summary = Summary {
-        origin: Origin::Files,
+    let summary = CertificateSummary {
+        origin: CertificateOrigin::Files,
         path: chain_path.to_owned(),
         not_after: leaf.not_after(),
         names_host: leaf.names(hostname),
@@ -245,32 +245,33 @@ impl<'a> SelfSigned<'a> {
         if !leaf.has_key(key) || !names_all {
             return None;
         }
-        let summary = Summary { origin: Origin::Issued, path: path.clone(), not_after, names_host };
+        let summary =
+            CertificateSummary { origin: CertificateOrigin::Issued, path: path.clone(), not_after, names_host };
         Some(Identity { chain, key: PrivateKeyDer::Pkcs8(key.serialize_der().into()), summary })
     }
 
-    fn check(&self) -> Result<Summary, CertificateError> {
-        let Some(key) = self.kept_key()? else { return Ok(self.summary(Origin::Made, None)) };
+    fn check(&self) -> Result<CertificateSummary, CertificateError> {
+        let Some(key) = self.kept_key()? else { return Ok(self.summary(CertificateOrigin::Made, None)) };
         if let Some(issued) = self.issued(&key) {
             return Ok(issued.summary);
         }
         match self.kept_chain(&key)? {
-            Some(chain) => Ok(self.summary(Origin::Kept, Some(&chain))),
-            None => Ok(self.summary(Origin::Renewed, None)),
+            Some(chain) => Ok(self.summary(CertificateOrigin::Kept, Some(&chain))),
+            None => Ok(self.summary(CertificateOrigin::Renewed, None)),
         }
     }
 
     fn load(&self) -> Result<Identity, CertificateError> {
         let (key, origin) = match self.kept_key()? {
-            Some(key) => (key, Origin::Renewed),
-            None => (self.make_key()?, Origin::Made),
+            Some(key) => (key, CertificateOrigin::Renewed),
+            None => (self.make_key()?, CertificateOrigin::Made),
         };
         tighten(&self.key_path)?;
         if let Some(issued) = self.issued(&key) {
             return Ok(issued);
         }
         match self.kept_chain(&key)? {
-            Some(chain) => Ok(self.identity(&key, chain, Origin::Kept)),
+            Some(chain) => Ok(self.identity(&key, chain, CertificateOrigin::Kept)),
             None => Ok(self.identity(&key, self.sign(&key)?, origin)),
         }
     }
@@ -322,14 +323,14 @@ impl<'a> SelfSigned<'a> {
         Ok(vec![certificate.der().clone()])
     }
 
-    fn identity(&self, key: &KeyPair, chain: Vec<CertificateDer<'static>>, origin: Origin) -> Identity {
+    fn identity(&self, key: &KeyPair, chain: Vec<CertificateDer<'static>>, origin: CertificateOrigin) -> Identity {
         let summary = self.summary(origin, Some(&chain));
         Identity { chain, key: PrivateKeyDer::Pkcs8(key.serialize_der().into()), summary }
     }
 
-    fn summary(&self, origin: Origin, chain: Option<&[CertificateDer<'static>]>) -> Summary {
+    fn summary(&self, origin: CertificateOrigin, chain: Option<&[CertificateDer<'static>]>) -> CertificateSummary {
         let not_after = chain.and_then(|chain| Leaf::of(chain).ok()?.not_after());
-        Summary { origin, path: self.chain_path.clone(), not_after, names_host: true }
+        CertificateSummary { origin, path: self.chain_path.clone(), not_after, names_host: true }
     }
 }
 
@@ -394,8 +395,8 @@ mod tests {
             Identity::load(&Hostname::new(hostname).unwrap(), &self.certificate())
         }
 
-        fn check(&self, hostname: &str) -> Result<Summary, CertificateError> {
-            Summary::check(&Hostname::new(hostname).unwrap(), &self.certificate())
+        fn check(&self, hostname: &str) -> Result<CertificateSummary, CertificateError> {
+            CertificateSummary::check(&Hostname::new(hostname).unwrap(), &self.certificate())
         }
 
         /// Puts a certificate with `days` left in the place of the kept one, signed with the kept key.
@@ -414,10 +415,10 @@ mod tests {
     #[test]
     fn a_certificate_is_made_once_and_kept() {
         let folder = Folder::new();
-        assert_eq!(folder.check("_imap.example.org").unwrap().origin, Origin::Made);
+        assert_eq!(folder.check("_imap.example.org").unwrap().origin, CertificateOrigin::Made);
         assert!(!folder.file("").exists());
         let made = folder.load("_imap.example.org").unwrap();
-        assert_eq!(made.summary.origin, Origin::Made);
+        assert_eq!(made.summary.origin, CertificateOrigin::Made);
         assert_eq!(mode(&folder.file("_imap.example.org.key.pem")), 0o600);
         assert_eq!(mode(&folder.file("")), 0o700);
         assert_eq!(fs::read_dir(folder.file("")).unwrap().count(), 2);
@@ -425,7 +426,7 @@ mod tests {
         assert!((823..=825).contains(&days), "{days}");
 
         let kept = folder.load("_imap.example.org").unwrap();
-        assert_eq!(kept.summary.origin, Origin::Kept);
+        assert_eq!(kept.summary.origin, CertificateOrigin::Kept);
         assert_eq!((kept.chain, kept.key), (made.chain, made.key));
         assert_eq!(folder.check("_imap.example.org").unwrap(), kept.summary);
     }
@@ -435,18 +436,18 @@ mod tests {
         let folder = Folder::new();
         let made = folder.load("a.example").unwrap();
         folder.age("a.example", "a.example", 31);
-        assert_eq!(folder.load("a.example").unwrap().summary.origin, Origin::Kept);
+        assert_eq!(folder.load("a.example").unwrap().summary.origin, CertificateOrigin::Kept);
         for (made_out_for, days) in [("a.example", 29), ("b.example", 300)] {
             folder.age("a.example", made_out_for, days);
-            assert_eq!(folder.check("a.example").unwrap().origin, Origin::Renewed);
+            assert_eq!(folder.check("a.example").unwrap().origin, CertificateOrigin::Renewed);
             let renewed = folder.load("a.example").unwrap();
-            assert_eq!((renewed.summary.origin, &renewed.key), (Origin::Renewed, &made.key));
-            assert_eq!(folder.load("a.example").unwrap().summary.origin, Origin::Kept);
+            assert_eq!((renewed.summary.origin, &renewed.key), (CertificateOrigin::Renewed, &made.key));
+            assert_eq!(folder.load("a.example").unwrap().summary.origin, CertificateOrigin::Kept);
         }
         let other = folder.load("b.example").unwrap();
         assert_ne!(other.key, made.key);
         fs::copy(folder.file("b.example.key.pem"), folder.file("a.example.key.pem")).unwrap();
-        assert_eq!(folder.load("a.example").unwrap().summary.origin, Origin::Renewed);
+        assert_eq!(folder.load("a.example").unwrap().summary.origin, CertificateOrigin::Renewed);
     }
 
     #[test]
@@ -470,7 +471,7 @@ mod tests {
             fs::write(folder.file(file), format!("\u{feff}{}", text.replace('\n', "\r\n"))).unwrap();
         }
         let kept = folder.load("a.example").unwrap();
-        assert_eq!((kept.summary.origin, kept.key, kept.chain), (Origin::Kept, made.key, made.chain));
+        assert_eq!((kept.summary.origin, kept.key, kept.chain), (CertificateOrigin::Kept, made.key, made.chain));
         let key = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
         fs::write(folder.file("a.example.key.pem"), key).unwrap();
         let error = folder.load("a.example").unwrap_err().to_string();
@@ -521,7 +522,7 @@ mod tests {
             let leaf = Leaf::of(&identity.chain).unwrap();
             assert!(leaf.names(&Hostname::new(hostname).unwrap()));
             assert!(!leaf.names(&Hostname::new("192.0.2.2").unwrap()));
-            assert_eq!(folder.load(hostname).unwrap().summary.origin, Origin::Kept);
+            assert_eq!(folder.load(hostname).unwrap().summary.origin, CertificateOrigin::Kept);
         }
     }
 
@@ -542,7 +543,7 @@ mod tests {
         assert!(error.starts_with(key.to_str().unwrap()) && error.contains("`certificate.key`"), "{error}");
         fs::write(&key, made.signing_key.serialize_pem()).unwrap();
         let summary = load("mail.example.org").unwrap().summary;
-        assert_eq!((summary.origin, summary.names_host), (Origin::Files, true));
+        assert_eq!((summary.origin, summary.names_host), (CertificateOrigin::Files, true));
         assert!(!load("example.org").unwrap().summary.names_host);
         assert!(!load("a.mail.example.org").unwrap().summary.names_host);
         assert!(!folder.path().join("certs").exists());

@@ -14,8 +14,8 @@ use tokio_rustls::rustls::sign::CertifiedKey;
 
 use crate::config::{self, Hostname};
 use crate::crypto;
-use crate::live::Live;
-use crate::tls::certs::identity::{CertificateError, Identity, Origin, Summary};
+use crate::live::Reloadable;
+use crate::tls::certs::identity::{CertificateError, CertificateOrigin, CertificateSummary, Identity};
 use crate::tls::certs::x509::Leaf;
 use crate::tls::client::{TrustError, roots};
 
@@ -45,14 +45,14 @@ pub enum LoadError {
 
 /// What the configuration says of certificates.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wanted {
+pub struct CertificateSettings {
     /// The name that people enter.
     pub hostname: Hostname,
     /// Where certificates come from.
     pub certificate: config::Certificate,
 }
 
-impl From<&config::Config> for Wanted {
+impl From<&config::Config> for CertificateSettings {
     fn from(config: &config::Config) -> Self {
         Self { hostname: config.hostname.clone(), certificate: config.certificate.clone() }
     }
@@ -60,40 +60,40 @@ impl From<&config::Config> for Wanted {
 
 /// The certificates of one moment: the first is shown to clients that name no host, or one that no certificate is for.
 #[derive(Debug)]
-pub struct Set {
-    default: Shown,
-    more: Vec<Shown>,
+pub struct CertificateSet {
+    default: PresentedCertificate,
+    more: Vec<PresentedCertificate>,
 }
 
 #[derive(Debug)]
-struct Shown {
+struct PresentedCertificate {
     certified: Arc<CertifiedKey>,
-    summary: Summary,
+    summary: CertificateSummary,
 }
 
-impl Set {
+impl CertificateSet {
     /// Reads all, makes or renews what is self-signed. Blocks on files.
     ///
     /// # Errors
     /// [`LoadError`] naming the file and the cure.
-    pub fn load(wanted: &Wanted) -> Result<Self, LoadError> {
+    pub fn load(wanted: &CertificateSettings) -> Result<Self, LoadError> {
         check_trust(wanted)?;
-        let default = Shown::new(Identity::load(&wanted.hostname, &wanted.certificate)?)?;
+        let default = PresentedCertificate::new(Identity::load(&wanted.hostname, &wanted.certificate)?)?;
         let more = further(wanted).collect::<Result<_, _>>()?;
         Ok(Self { default, more })
     }
 
-    /// What [`Set::load`] would do, without writing anything: of the first certificate, and of the others.
+    /// What [`CertificateSet::load`] would do, without writing anything: of the first certificate, and of the others.
     ///
     /// # Errors
     /// [`LoadError`] if it would fail on what is there.
-    pub fn check(wanted: &Wanted) -> Result<(Summary, Vec<Summary>), LoadError> {
+    pub fn check(wanted: &CertificateSettings) -> Result<(CertificateSummary, Vec<CertificateSummary>), LoadError> {
         check_trust(wanted)?;
         let own_files = wanted.certificate.chain.is_some() && wanted.certificate.key.is_some();
         let first = if own_files {
-            Shown::new(Identity::load(&wanted.hostname, &wanted.certificate)?)?.summary
+            PresentedCertificate::new(Identity::load(&wanted.hostname, &wanted.certificate)?)?.summary
         } else {
-            Summary::check(&wanted.hostname, &wanted.certificate)?
+            CertificateSummary::check(&wanted.hostname, &wanted.certificate)?
         };
         let more = further(wanted).map(|shown| shown.map(|shown| shown.summary)).collect::<Result<_, _>>()?;
         Ok((first, more))
@@ -101,21 +101,22 @@ impl Set {
 
     /// What there is to say about the first.
     #[must_use]
-    pub fn summary(&self) -> &Summary {
+    pub fn summary(&self) -> &CertificateSummary {
         &self.default.summary
     }
 
     /// From when to when the first is valid, if an authority issued it by ACME.
     pub(crate) fn issued(&self) -> Option<(Timestamp, Timestamp)> {
-        let is_issued = self.default.summary.origin == Origin::Issued;
+        let is_issued = self.default.summary.origin == CertificateOrigin::Issued;
         Leaf::of(&self.default.certified.cert).ok().filter(|_| is_issued)?.validity()
     }
 
     /// What clients take offence at, or soon will, for the operator to mend. What deltapush makes or has issued it renews
     /// itself.
     pub(crate) fn troubles(&self, hostname: &Hostname, now: Timestamp) -> Vec<String> {
-        let own =
-            std::iter::once(&self.default).chain(&self.more).filter(|shown| shown.summary.origin == Origin::Files);
+        let own = std::iter::once(&self.default)
+            .chain(&self.more)
+            .filter(|shown| shown.summary.origin == CertificateOrigin::Files);
         let mut troubles: Vec<String> = own.filter_map(|shown| shown.trouble_with_time(now)).collect();
         if !self.default.summary.names_host {
             let path = self.default.summary.path.display();
@@ -126,12 +127,12 @@ impl Set {
         troubles
     }
 
-    fn choose(&self, name: Option<&str>) -> &Shown {
+    fn choose(&self, name: Option<&str>) -> &PresentedCertificate {
         if self.more.is_empty() {
             return &self.default;
         }
         let name = name.and_then(Hostname::new);
-        let fits = |shown: &&Shown| {
+        let fits = |shown: &&PresentedCertificate| {
             let leaf = Leaf::of(&shown.certified.cert);
             name.as_ref().is_some_and(|name| leaf.is_ok_and(|leaf| leaf.names(name)))
         };
@@ -140,17 +141,21 @@ impl Set {
 }
 
 /// A file that is wrong is told at once, not when a certificate is due.
-fn check_trust(wanted: &Wanted) -> Result<(), LoadError> {
+fn check_trust(wanted: &CertificateSettings) -> Result<(), LoadError> {
     let trust = wanted.certificate.acme.as_deref().and_then(|acme| acme.ca.as_ref());
     trust.map(roots).transpose()?;
     Ok(())
 }
 
-fn further(wanted: &Wanted) -> impl Iterator<Item = Result<Shown, LoadError>> {
-    wanted.certificate.more.iter().map(|files| Shown::new(Identity::read(&wanted.hostname, &files.chain, &files.key)?))
+fn further(wanted: &CertificateSettings) -> impl Iterator<Item = Result<PresentedCertificate, LoadError>> {
+    wanted
+        .certificate
+        .more
+        .iter()
+        .map(|files| PresentedCertificate::new(Identity::read(&wanted.hostname, &files.chain, &files.key)?))
 }
 
-impl Shown {
+impl PresentedCertificate {
     fn new(identity: Identity) -> Result<Self, LoadError> {
         let Identity { chain, key, summary } = identity;
         let mismatch = |source| LoadError::Mismatch { path: summary.path.display().to_string(), source };
@@ -179,8 +184,8 @@ impl Shown {
 /// The certificates that new connections see, and where they come from.
 #[derive(Debug)]
 pub struct Certificates {
-    wanted: Live<Wanted>,
-    set: Live<Set>,
+    wanted: Reloadable<CertificateSettings>,
+    set: Reloadable<CertificateSet>,
     /// Held while certificates are read, so that what was read last counts.
     turn: Mutex<()>,
 }
@@ -188,24 +193,24 @@ pub struct Certificates {
 impl Certificates {
     /// Begins with `set`, which was loaded as `wanted` says.
     #[must_use]
-    pub fn new(wanted: Wanted, set: Set) -> Self {
-        Self { wanted: Live::new(wanted), set: Live::new(set), turn: Mutex::default() }
+    pub fn new(wanted: CertificateSettings, set: CertificateSet) -> Self {
+        Self { wanted: Reloadable::new(wanted), set: Reloadable::new(set), turn: Mutex::default() }
     }
 
     /// Those at work.
     #[must_use]
-    pub fn get(&self) -> Arc<Set> {
+    pub fn get(&self) -> Arc<CertificateSet> {
         self.set.get()
     }
 
     /// What the configuration says.
     #[must_use]
-    pub fn wanted(&self) -> &Live<Wanted> {
+    pub fn wanted(&self) -> &Reloadable<CertificateSettings> {
         &self.wanted
     }
 
     /// Puts `set`, loaded as `wanted` says, to work. Sessions go on as they are.
-    pub fn replace(&self, wanted: Wanted, set: Set) {
+    pub fn replace(&self, wanted: CertificateSettings, set: CertificateSet) {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         self.wanted.set(wanted);
         self.set.set(set);
@@ -217,7 +222,7 @@ impl Certificates {
     /// [`LoadError`]; those at work stay there.
     pub fn refresh(&self) -> Result<(), LoadError> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        self.set.set(Set::load(&self.wanted.get())?);
+        self.set.set(CertificateSet::load(&self.wanted.get())?);
         Ok(())
     }
 }
@@ -235,24 +240,24 @@ mod tests {
 
     use super::*;
 
-    fn files(folder: &tempfile::TempDir, name: &str) -> config::Files {
+    fn files(folder: &tempfile::TempDir, name: &str) -> config::CertificateFiles {
         let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
         let file = |kind: &str| folder.path().join(format!("{}.{kind}", name.replace('*', "any")));
         fs::write(file("chain"), made.cert.pem()).unwrap();
         fs::write(file("key"), made.signing_key.serialize_pem()).unwrap();
-        config::Files { chain: file("chain"), key: file("key") }
+        config::CertificateFiles { chain: file("chain"), key: file("key") }
     }
 
-    fn wanted(folder: &tempfile::TempDir, more: Vec<config::Files>) -> Wanted {
+    fn wanted(folder: &tempfile::TempDir, more: Vec<config::CertificateFiles>) -> CertificateSettings {
         let certificate = config::Certificate { directory: folder.path().into(), more, ..Default::default() };
-        Wanted { hostname: Hostname::new("_imap.example.org").unwrap(), certificate }
+        CertificateSettings { hostname: Hostname::new("_imap.example.org").unwrap(), certificate }
     }
 
     #[test]
     fn the_name_that_a_client_asks_for_decides() {
         let folder = tempfile::tempdir().unwrap();
         let more = vec![files(&folder, "a.example"), files(&folder, "*.b.example"), files(&folder, "a.example")];
-        let set = Set::load(&wanted(&folder, more.clone())).unwrap();
+        let set = CertificateSet::load(&wanted(&folder, more.clone())).unwrap();
         let default = set.summary().path.clone();
         let path = |name: Option<&str>| -> PathBuf { set.choose(name).summary.path.clone() };
         assert_eq!(path(None), default);
@@ -278,7 +283,7 @@ mod tests {
             fs::write(file("key"), key.serialize_pem()).unwrap();
             let mut wanted = wanted(&folder, Vec::new());
             (wanted.certificate.chain, wanted.certificate.key) = (Some(file("chain").into()), Some(file("key").into()));
-            Set::load(&wanted).unwrap().troubles(&wanted.hostname, now)
+            CertificateSet::load(&wanted).unwrap().troubles(&wanted.hostname, now)
         };
         let name = "_imap.example.org";
         for (from, until) in [(-60, 30), (-75, 15), (-4, 2), (-350, 15)] {
@@ -293,7 +298,7 @@ mod tests {
         let told = troubles("other.example", -1, 80);
         assert!(told.len() == 1 && told[0].contains("not made out for _imap.example.org"), "{told:?}");
         // What deltapush renews by itself.
-        let made = Set::load(&wanted(&folder, Vec::new())).unwrap();
+        let made = CertificateSet::load(&wanted(&folder, Vec::new())).unwrap();
         let late = now.checked_add(day * 900).unwrap();
         assert!(made.troubles(&Hostname::new(name).unwrap(), late).is_empty());
     }
@@ -307,7 +312,7 @@ mod tests {
             ..Default::default()
         };
         wanted.certificate.acme = Some(acme.into());
-        for error in [Set::load(&wanted).unwrap_err(), Set::check(&wanted).unwrap_err()] {
+        for error in [CertificateSet::load(&wanted).unwrap_err(), CertificateSet::check(&wanted).unwrap_err()] {
             assert!(error.to_string().contains("/nonexistent"), "{error}");
         }
     }
@@ -317,8 +322,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (mut broken, other) = (files(&folder, "a.example"), files(&folder, "b.example"));
         broken.key = other.key;
-        for error in [Set::load(&wanted(&folder, vec![broken.clone()])).unwrap_err(), {
-            Set::check(&wanted(&folder, vec![broken.clone()])).unwrap_err()
+        for error in [CertificateSet::load(&wanted(&folder, vec![broken.clone()])).unwrap_err(), {
+            CertificateSet::check(&wanted(&folder, vec![broken.clone()])).unwrap_err()
         }] {
             let error = error.to_string();
             assert!(error.starts_with(broken.chain.to_str().unwrap()) && error.contains("belong together"), "{error}");

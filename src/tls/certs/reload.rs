@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::tls::certs::{Certificates, Wanted};
+use crate::tls::certs::{CertificateSettings, Certificates};
 
 /// How often files are looked at: a handful of system calls.
 const LOOK: Duration = Duration::from_secs(5);
@@ -24,10 +24,10 @@ const ANYWAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// What tells whether the files are those that were read: for each, its device, inode, size, and time of change in seconds
 /// and nanoseconds. Links count as what they lead to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Seen(Vec<(PathBuf, Option<[i128; 5]>)>);
+struct FileStamp(Vec<(PathBuf, Option<[i128; 5]>)>);
 
-impl Seen {
-    fn now(wanted: &Wanted) -> Self {
+impl FileStamp {
+    fn now(wanted: &CertificateSettings) -> Self {
         let certificate = &wanted.certificate;
         let own = certificate.chain.iter().chain(&certificate.key).map(|path| &**path);
         let more = certificate.more.iter().flat_map(|files| [&files.chain, &files.key]);
@@ -50,13 +50,13 @@ impl Seen {
 /// Reads certificates again when their files have changed, until `stop` is cancelled. What is broken is told once, and the
 /// certificates at work stay.
 pub async fn keep_current(certificates: Arc<Certificates>, stop: CancellationToken) {
-    let mut read = Seen::now(&certificates.wanted().get());
+    let mut read = FileStamp::now(&certificates.wanted().get());
     let mut before = read.clone();
     let mut last = Instant::now();
     tell_troubles(&certificates);
     while stop.run_until_cancelled(sleep(LOOK)).await.is_some() {
         let looked_at = Arc::clone(&certificates);
-        let Ok(now) = spawn_blocking(move || Seen::now(&looked_at.wanted().get())).await else { continue };
+        let Ok(now) = spawn_blocking(move || FileStamp::now(&looked_at.wanted().get())).await else { continue };
         // Chain and key are two files: they are read when nothing has changed for a while.
         let changed = now != read && now == before;
         before = now.clone();
@@ -103,15 +103,15 @@ mod tests {
         fs::write(file("2"), "one").unwrap();
         std::os::unix::fs::symlink(file("1"), file("live")).unwrap();
         let certificate = config::Certificate { chain: Some(file("live").into()), ..Default::default() };
-        let wanted = Wanted { hostname: Hostname::new("a.example").unwrap(), certificate };
-        let first = Seen::now(&wanted);
-        assert_eq!(first, Seen::now(&wanted));
+        let wanted = CertificateSettings { hostname: Hostname::new("a.example").unwrap(), certificate };
+        let first = FileStamp::now(&wanted);
+        assert_eq!(first, FileStamp::now(&wanted));
         fs::remove_file(file("live")).unwrap();
-        let gone = Seen::now(&wanted);
+        let gone = FileStamp::now(&wanted);
         std::os::unix::fs::symlink(file("2"), file("live")).unwrap();
-        let second = Seen::now(&wanted);
+        let second = FileStamp::now(&wanted);
         fs::write(file("2"), "more").unwrap();
-        let third = Seen::now(&wanted);
+        let third = FileStamp::now(&wanted);
         assert!(first != gone && gone != second && second != first && third != second);
     }
 }

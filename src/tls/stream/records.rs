@@ -20,7 +20,7 @@ pub(super) enum Records {
 
 /// Where a connection stands once all that was received is used, as far as records are whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum TlsState {
     /// In the handshake, which needs more of the peer.
     Handshaking,
     /// Both sides may speak.
@@ -39,7 +39,7 @@ enum Say<'a> {
 }
 
 /// What was done in one step.
-enum Step {
+enum RecordStep {
     /// Something; there may be more.
     Done,
     /// Nothing: the handshake needs more of the peer.
@@ -79,19 +79,19 @@ impl Records {
         incoming: &mut [u8],
         received: &mut dyn FnMut(&[u8]),
         outgoing: &mut Vec<u8>,
-    ) -> (usize, Result<Standing, Error>) {
+    ) -> (usize, Result<TlsState, Error>) {
         let mut used = 0_usize;
-        let mut standing = Standing::Established;
+        let mut standing = TlsState::Established;
         loop {
             let rest = incoming.get_mut(used..).unwrap_or_default();
             let (discard, step) = self.step(rest, received, outgoing, &mut Say::Nothing);
             used = used.saturating_add(discard);
             match step {
-                Ok(Step::Done) => {}
-                Ok(Step::PeerClosed) => standing = Standing::PeerClosed,
-                Ok(Step::Said(_)) if !self.common().is_handshaking() => return (used, Ok(standing)),
-                Ok(Step::Said(_) | Step::Blocked) => return (used, Ok(Standing::Handshaking)),
-                Ok(Step::Closed) => return (used, Ok(Standing::PeerClosed)),
+                Ok(RecordStep::Done) => {}
+                Ok(RecordStep::PeerClosed) => standing = TlsState::PeerClosed,
+                Ok(RecordStep::Said(_)) if !self.common().is_handshaking() => return (used, Ok(standing)),
+                Ok(RecordStep::Said(_) | RecordStep::Blocked) => return (used, Ok(TlsState::Handshaking)),
+                Ok(RecordStep::Closed) => return (used, Ok(TlsState::PeerClosed)),
                 Err(error) => {
                     // As long as rustls has something to say about it, it looks at nothing else.
                     while self.common().wants_write() {
@@ -134,9 +134,9 @@ impl Records {
                 return Err(Error::General("more was received than was used".into()));
             }
             match step? {
-                Step::Said(len) => return Ok(len),
-                Step::Done | Step::PeerClosed => {}
-                Step::Blocked | Step::Closed => return Err(Error::HandshakeNotComplete),
+                RecordStep::Said(len) => return Ok(len),
+                RecordStep::Done | RecordStep::PeerClosed => {}
+                RecordStep::Blocked | RecordStep::Closed => return Err(Error::HandshakeNotComplete),
             }
         }
     }
@@ -147,7 +147,7 @@ impl Records {
         received: &mut dyn FnMut(&[u8]),
         outgoing: &mut Vec<u8>,
         say: &mut Say<'_>,
-    ) -> (usize, Result<Step, Error>) {
+    ) -> (usize, Result<RecordStep, Error>) {
         match self {
             Self::Client(client) => step(client.process_tls_records(incoming), received, outgoing, say),
             Self::Server(server) => step(server.process_tls_records(incoming), received, outgoing, say),
@@ -161,7 +161,7 @@ fn step<D>(
     received: &mut dyn FnMut(&[u8]),
     outgoing: &mut Vec<u8>,
     say: &mut Say<'_>,
-) -> (usize, Result<Step, Error>) {
+) -> (usize, Result<RecordStep, Error>) {
     let mut discard = status.discard;
     let done = match status.state {
         Ok(ConnectionState::ReadTraffic(mut traffic)) => loop {
@@ -171,26 +171,26 @@ fn step<D>(
                     received(record.payload);
                 }
                 Some(Err(error)) => break Err(error),
-                None => break Ok(Step::Done),
+                None => break Ok(RecordStep::Done),
             }
         },
-        Ok(ConnectionState::EncodeTlsData(data)) => encode(data, outgoing).map(|()| Step::Done),
+        Ok(ConnectionState::EncodeTlsData(data)) => encode(data, outgoing).map(|()| RecordStep::Done),
         Ok(ConnectionState::TransmitTlsData(transmit)) => {
             // It is in `outgoing`, and goes before all that comes after it.
             transmit.done();
-            Ok(Step::Done)
+            Ok(RecordStep::Done)
         }
-        Ok(ConnectionState::BlockedHandshake) => Ok(Step::Blocked),
+        Ok(ConnectionState::BlockedHandshake) => Ok(RecordStep::Blocked),
         Ok(ConnectionState::WriteTraffic(mut traffic)) => {
             let said = match say {
                 Say::Nothing => Ok(0),
                 Say::Data(plain, sealed) => traffic.encrypt(plain, sealed),
                 Say::Close => append(outgoing, |room| traffic.queue_close_notify(room), needed_to_encrypt),
             };
-            said.map(Step::Said).map_err(|error| Error::General(error.to_string()))
+            said.map(RecordStep::Said).map_err(|error| Error::General(error.to_string()))
         }
-        Ok(ConnectionState::PeerClosed) => Ok(Step::PeerClosed),
-        Ok(ConnectionState::Closed) => Ok(Step::Closed),
+        Ok(ConnectionState::PeerClosed) => Ok(RecordStep::PeerClosed),
+        Ok(ConnectionState::Closed) => Ok(RecordStep::Closed),
         // Early data is not asked for, and never taken.
         Ok(state) => Err(Error::General(format!("unexpected state: {state:?}"))),
         Err(error) => Err(error),

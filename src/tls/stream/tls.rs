@@ -18,7 +18,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::server::{Acceptor, ClientHello, ServerConfig};
 use tokio_rustls::rustls::{self, CommonState};
 
-use super::records::{Records, Standing};
+use super::records::{Records, TlsState};
 
 /// The most that is sealed at once: four records.
 const MAX_PLAIN: usize = 64 * 1024;
@@ -112,8 +112,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
             let sent = poll_fn(|cx| self.poll_drain(cx)).await;
             let standing = standing.map_err(invalid)?;
             sent?;
-            if standing != Standing::Handshaking {
-                self.peer_closed = standing == Standing::PeerClosed;
+            if standing != TlsState::Handshaking {
+                self.peer_closed = standing == TlsState::PeerClosed;
                 if self.peer_closed {
                     // After its last word nothing counts.
                     self.incoming.clear();
@@ -242,7 +242,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
         if standing.is_ok() && self.outgoing.len() > MAX_OUTGOING {
             standing = Err(rustls::Error::General("the peer takes no answer".into()));
         }
-        self.peer_closed = standing == Ok(Standing::PeerClosed);
+        self.peer_closed = standing == Ok(TlsState::PeerClosed);
         self.fault = standing.err().map(Box::new);
         // A new one, so that no more is kept than has to be. After the peer's last word nothing counts.
         let counts = !self.peer_closed && self.fault.is_none();

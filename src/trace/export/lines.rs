@@ -5,7 +5,7 @@ use super::vocabulary::{is_harmless, is_harmless_string, is_of_a_date};
 
 /// Where in a response a line stands: a literal cuts it in two.
 #[derive(Debug, Default)]
-pub(super) struct Context {
+pub(super) struct LinePosition {
     has_begun: bool,
     /// In a list of capabilities, which are nobody's names.
     capabilities: bool,
@@ -21,7 +21,7 @@ pub(super) struct Context {
 }
 
 /// What a string is, where that is known from its place.
-enum Place {
+enum StringRole {
     Anywhere,
     Date,
     Subject,
@@ -31,7 +31,7 @@ enum Place {
     Envelope,
 }
 
-impl Context {
+impl LinePosition {
     /// A field of an ENVELOPE goes by.
     pub(super) fn field(&mut self) {
         let depth = self.depth;
@@ -61,21 +61,21 @@ impl Context {
         }
     }
 
-    fn place(&self) -> Place {
+    fn place(&self) -> StringRole {
         match self.envelope {
-            None => Place::Anywhere,
-            Some((own, 0)) if own == self.depth => Place::Date,
-            Some((own, 1)) if own == self.depth => Place::Subject,
-            Some((own, _)) if own == self.depth => Place::Envelope,
-            Some(_) if self.address == 2 => Place::Mailbox,
-            Some(_) if self.address == 3 => Place::Host,
-            Some(_) => Place::Envelope,
+            None => StringRole::Anywhere,
+            Some((own, 0)) if own == self.depth => StringRole::Date,
+            Some((own, 1)) if own == self.depth => StringRole::Subject,
+            Some((own, _)) if own == self.depth => StringRole::Envelope,
+            Some(_) if self.address == 2 => StringRole::Mailbox,
+            Some(_) if self.address == 3 => StringRole::Host,
+            Some(_) => StringRole::Envelope,
         }
     }
 }
 
 /// A line, or what of it stands between a literal and the next, blanked.
-pub(super) fn blank(names: &mut Names, context: &mut Context, text: &[u8]) -> Vec<u8> {
+pub(super) fn blank(names: &mut Names, context: &mut LinePosition, text: &[u8]) -> Vec<u8> {
     let text = String::from_utf8_lossy(text);
     let mut out = String::new();
     let mut rest = &*text;
@@ -127,7 +127,7 @@ pub(super) fn blank(names: &mut Names, context: &mut Context, text: &[u8]) -> Ve
 /// What happened, in deltapush's own words.
 pub(super) fn blank_note(names: &mut Names, words: &str) -> String {
     // No word of it is a tag.
-    let mut context = Context { has_begun: true, ..Context::default() };
+    let mut context = LinePosition { has_begun: true, ..LinePosition::default() };
     String::from_utf8_lossy(&blank(names, &mut context, words.as_bytes())).into_owned()
 }
 
@@ -174,21 +174,23 @@ fn quoted(text: &str) -> (&str, Option<&str>) {
     (inner, None)
 }
 
-fn blank_string(names: &mut Names, place: &Place, content: &str) -> String {
+fn blank_string(names: &mut Names, place: &StringRole, content: &str) -> String {
     let is_date = || content.split([' ', '-', ':', ',', '(', ')']).all(is_of_a_date);
     match place {
         _ if content.is_empty() => String::new(),
-        Place::Mailbox => names.user(content),
-        Place::Host => names.host(content),
-        Place::Date if is_date() => content.to_owned(),
-        Place::Anywhere if is_harmless_string(content) || is_date() => content.to_owned(),
-        Place::Anywhere | Place::Envelope | Place::Date if content.contains('@') && !content.contains(' ') => {
+        StringRole::Mailbox => names.user(content),
+        StringRole::Host => names.host(content),
+        StringRole::Date if is_date() => content.to_owned(),
+        StringRole::Anywhere if is_harmless_string(content) || is_date() => content.to_owned(),
+        StringRole::Anywhere | StringRole::Envelope | StringRole::Date
+            if content.contains('@') && !content.contains(' ') =>
+        {
             let inner = content.trim_start_matches('<').trim_end_matches('>');
             let (before, after) = if inner == content { ("", "") } else { ("<", ">") };
             format!("{before}{}{after}", names.login(inner))
         }
-        Place::Anywhere if is_host(content) || is_address(content) => names.host(content),
-        Place::Anywhere => match below_inbox(content) {
+        StringRole::Anywhere if is_host(content) || is_address(content) => names.host(content),
+        StringRole::Anywhere => match below_inbox(content) {
             Some((inbox, name)) => format!("{inbox}{}", word_for_string(names, name)),
             None => word_for_string(names, content),
         },

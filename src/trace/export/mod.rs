@@ -11,11 +11,11 @@ mod vocabulary;
 
 use std::collections::HashMap;
 
-use lines::{Context, blank, blank_note};
+use lines::{LinePosition, blank, blank_note};
 use names::Names;
 
 use super::Speaker;
-use super::record::{Entry, Part, Record, SessionId};
+use super::record::{LinePart, Record, SessionId, TraceEntry};
 use crate::account::AccountId;
 
 /// How much is exported at most, in bytes: more than rotating files have, and less than fills a memory.
@@ -34,17 +34,17 @@ pub struct Export {
 /// It is more than can be exported at once.
 #[derive(Debug, thiserror::Error)]
 #[error("more than {} MiB cannot be exported at once: cut the trace to the sessions in question, by `--session` or with grep", MAX_LEN >> 20)]
-pub struct TooLong;
+pub struct ExportTooLong;
 
 impl Export {
     /// Takes the next line.
     ///
     /// # Errors
-    /// [`TooLong`] if it is one too many.
-    pub fn take(&mut self, record: Record) -> Result<(), TooLong> {
+    /// [`ExportTooLong`] if it is one too many.
+    pub fn take(&mut self, record: Record) -> Result<(), ExportTooLong> {
         self.len = self.len.saturating_add(record.cost());
         self.records.push(record);
-        if self.len > MAX_LEN { Err(TooLong) } else { Ok(()) }
+        if self.len > MAX_LEN { Err(ExportTooLong) } else { Ok(()) }
     }
 
     /// The lines as a stranger may see them.
@@ -58,15 +58,15 @@ impl Export {
 }
 
 fn pass(names: &mut Names, mut records: Vec<Record>) -> Vec<Record> {
-    let mut streams: HashMap<(Option<SessionId>, usize), Stream> = HashMap::new();
+    let mut streams: HashMap<(Option<SessionId>, usize), PeerStream> = HashMap::new();
     for index in 0..records.len() {
         let Some(record) = records.get_mut(index) else { continue };
         let session = record.session;
         record.account = record.account.take().map(|account| blank_account(names, &account));
         match &mut record.entry {
-            Entry::Note(words) => *words = blank_note(names, words),
-            Entry::Dropped(_) => {}
-            Entry::Said { speaker, parts, .. } => {
+            TraceEntry::Note(words) => *words = blank_note(names, words),
+            TraceEntry::Dropped(_) => {}
+            TraceEntry::Said { speaker, parts, .. } => {
                 let stream = streams.entry((session, side_of(*speaker))).or_default();
                 let resized = stream.blank(names, parts);
                 let before = stream.last.replace(index);
@@ -86,29 +86,29 @@ fn side_of(speaker: Speaker) -> usize {
 
 /// What one peer says in one session.
 #[derive(Default)]
-struct Stream {
-    context: Context,
+struct PeerStream {
+    context: LinePosition,
     /// Its last line announced a literal.
     announced: bool,
     /// Where its last line stands.
     last: Option<usize>,
 }
 
-impl Stream {
+impl PeerStream {
     /// Blanks a line. Returns the size of its literal, if that has changed.
-    fn blank(&mut self, names: &mut Names, parts: &mut [Part]) -> Option<u64> {
+    fn blank(&mut self, names: &mut Names, parts: &mut [LinePart]) -> Option<u64> {
         if !self.announced {
-            self.context = Context::default();
+            self.context = LinePosition::default();
         }
         let mut resized = None;
         for part in parts.iter_mut() {
             match part {
-                Part::Text(text) => *text = blank(names, &mut self.context, text),
-                Part::Masked(size) => {
+                LinePart::Text(text) => *text = blank(names, &mut self.context, text),
+                LinePart::Masked(size) => {
                     *size = MASKED;
                     self.context.field();
                 }
-                Part::Literal { size, shown } => {
+                LinePart::Literal { size, shown } => {
                     let is_whole = u64::try_from(shown.len()) == Ok(*size);
                     *shown = Some(&*shown)
                         .filter(|_| is_whole)
@@ -120,10 +120,10 @@ impl Stream {
                     }
                     self.context.field();
                 }
-                Part::Cut(_) => {}
+                LinePart::Cut(_) => {}
             }
         }
-        self.announced = matches!(parts.last(), Some(Part::Text(text)) if announcement(text).is_some());
+        self.announced = matches!(parts.last(), Some(LinePart::Text(text)) if announcement(text).is_some());
         resized
     }
 }
@@ -149,8 +149,8 @@ fn announcement(text: &[u8]) -> Option<std::ops::Range<usize>> {
 
 /// Corrects the size of the literal that a line announces.
 fn announce(record: &mut Record, size: u64) {
-    let Entry::Said { parts, .. } = &mut record.entry else { return };
-    if let Some(Part::Text(text)) = parts.last_mut()
+    let TraceEntry::Said { parts, .. } = &mut record.entry else { return };
+    if let Some(LinePart::Text(text)) = parts.last_mut()
         && let Some(place) = announcement(text)
     {
         text.splice(place, size.to_string().into_bytes());

@@ -3,19 +3,19 @@
 use super::*;
 use crate::trace::Mark;
 
-fn said(session: u64, speaker: Speaker, parts: Vec<Part>) -> Record {
+fn said(session: u64, speaker: Speaker, parts: Vec<LinePart>) -> Record {
     let account = Some(AccountId::new("alice.smith@private.example.net", "imap.private.example.net:993"));
     let time = "2026-11-28T00:00:00Z".parse().unwrap();
     Record {
         time,
         session: Some(SessionId::Client(session)),
         account,
-        entry: Entry::Said { speaker, mark: Mark::Relayed, parts },
+        entry: TraceEntry::Said { speaker, mark: Mark::Relayed, parts },
     }
 }
 
-fn text(text: &str) -> Part {
-    Part::Text(text.as_bytes().to_vec())
+fn text(text: &str) -> LinePart {
+    LinePart::Text(text.as_bytes().to_vec())
 }
 
 fn exported(records: Vec<Record>) -> Vec<Record> {
@@ -32,9 +32,9 @@ fn lines(lines: &[&str]) -> Vec<String> {
     exported(records)
         .into_iter()
         .map(|record| match record.entry {
-            Entry::Said { parts, .. } => match parts.as_slice() {
+            TraceEntry::Said { parts, .. } => match parts.as_slice() {
                 [] => String::new(),
-                [Part::Text(text)] => String::from_utf8(text.clone()).unwrap(),
+                [LinePart::Text(text)] => String::from_utf8(text.clone()).unwrap(),
                 other => panic!("{other:?}"),
             },
             other => panic!("{other:?}"),
@@ -98,26 +98,26 @@ fn names_are_replaced_and_the_same_name_by_the_same_word() {
 #[test]
 fn headers_are_shown_without_names_and_messages_not_at_all() {
     let header = "From: Alice Smith <alice.smith@private.example.net>\r\nSubject: My secret\r\n plan\r\nX-Family: Smith\r\nAuto-Submitted: auto-replied\r\n\r\n";
-    let literal = |bytes: &str| Part::Literal { size: bytes.len() as u64, shown: bytes.as_bytes().to_vec() };
+    let literal = |bytes: &str| LinePart::Literal { size: bytes.len() as u64, shown: bytes.as_bytes().to_vec() };
     let shown = exported(vec![
         said(1, Speaker::Upstream, vec![text(&format!("* 1 FETCH (BODY[HEADER] {{{}}}", header.len()))]),
         said(2, Speaker::Upstream, vec![text("* 1 EXISTS")]),
         said(1, Speaker::Upstream, vec![literal(header), text(" BODY[TEXT] {8}")]),
         said(1, Speaker::Upstream, vec![literal("Dear Bob"), text(")")]),
-        said(1, Speaker::Client, vec![text("A1 LOGIN"), Part::Masked(31)]),
+        said(1, Speaker::Client, vec![text("A1 LOGIN"), LinePart::Masked(31)]),
     ]);
-    let Entry::Said { parts, .. } = &shown[2].entry else { panic!("{shown:?}") };
-    let Part::Literal { size, shown: header } = &parts[0] else { panic!("{parts:?}") };
+    let TraceEntry::Said { parts, .. } = &shown[2].entry else { panic!("{shown:?}") };
+    let LinePart::Literal { size, shown: header } = &parts[0] else { panic!("{parts:?}") };
     assert_eq!(
         String::from_utf8_lossy(header),
         "From: word1 word2 <user1@host1.example>\r\nSubject: word3 word4\r\n word5\r\nX-word6: word2\r\nAuto-Submitted: auto-replied\r\n\r\n"
     );
-    let Entry::Said { parts, .. } = &shown[0].entry else { panic!("{shown:?}") };
+    let TraceEntry::Said { parts, .. } = &shown[0].entry else { panic!("{shown:?}") };
     assert_eq!(parts, &[text(&format!("* 1 FETCH (BODY[HEADER] {{{size}}}"))]);
-    let Entry::Said { parts, .. } = &shown[3].entry else { panic!("{shown:?}") };
-    assert_eq!(parts, &[Part::Literal { size: 8, shown: vec![] }, text(")")]);
-    let Entry::Said { parts, .. } = &shown[4].entry else { panic!("{shown:?}") };
-    assert_eq!(parts, &[text("A1 LOGIN"), Part::Masked(MASKED)], "nobody needs to know how long a password is");
+    let TraceEntry::Said { parts, .. } = &shown[3].entry else { panic!("{shown:?}") };
+    assert_eq!(parts, &[LinePart::Literal { size: 8, shown: vec![] }, text(")")]);
+    let TraceEntry::Said { parts, .. } = &shown[4].entry else { panic!("{shown:?}") };
+    assert_eq!(parts, &[text("A1 LOGIN"), LinePart::Masked(MASKED)], "nobody needs to know how long a password is");
 }
 
 mod any {
@@ -136,7 +136,7 @@ mod any {
             let line = pieces.join(&format!(" {name} "));
             let records = vec![
                 said(1, Speaker::Upstream, vec![text(&format!("A1 OK {line}"))]),
-                Record { entry: Entry::Note(line), ..said(1, Speaker::Client, vec![]) },
+                Record { entry: TraceEntry::Note(line), ..said(1, Speaker::Client, vec![]) },
             ];
             for record in exported(records) {
                 prop_assert!(!record.to_json().to_lowercase().contains("zxqvkjwy"), "{}", record.to_json());

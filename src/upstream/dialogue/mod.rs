@@ -10,17 +10,17 @@ use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
 use super::id::{self, Introduction};
-use super::mechanism::{self, Hints, Way};
+use super::mechanism::{self, Hints, LoginMethod};
 use super::refusal;
 use crate::credentials::Credentials;
 use crate::credentials::Mechanism;
 use crate::parser::id::Field;
 use crate::parser::metadata;
 use crate::parser::quote::push_quoted;
-use crate::parser::response::{self, Condition, Head, Status};
+use crate::parser::response::{self, Condition, ResponseHead, Status};
 use crate::policy::Security;
 use crate::secret::Secret;
-pub use types::{Capabilities, LoggedIn, LoginError, Purpose, Said, Step};
+pub use types::{Capabilities, DialogueStep, LoggedIn, LoginError, OutgoingLine, Purpose};
 
 /// The entry that a server which pushes by itself answers (chatmail relays; chatmail/core reads it).
 const MAX_RECIPIENTS: &str = "/shared/vendor/deltachat/maxsmtprecipients";
@@ -35,7 +35,7 @@ const MAX_CHALLENGE: usize = 8192;
 const MAX_CHALLENGES: usize = 2;
 
 /// What is to be awaited.
-enum State {
+enum DialogueState {
     Greeting,
     /// The list before the login; the server did not volunteer it, or TLS made it invalid.
     Capability,
@@ -76,7 +76,7 @@ pub struct Dialogue {
     purpose: Purpose,
     introduction: Introduction,
     introduced: Introduced,
-    state: State,
+    state: DialogueState,
     tag: u32,
     capabilities: Option<Capabilities>,
     has_tls: bool,
@@ -90,9 +90,9 @@ pub struct Dialogue {
     /// Which methods to begin with or to leave out.
     hints: Hints,
     /// The method under way.
-    method: Option<Way>,
+    method: Option<LoginMethod>,
     /// Methods that are left to try, the next one last.
-    untried: Vec<Way>,
+    untried: Vec<LoginMethod>,
     /// The password, the token or the first message of an exchange was sent by the method under way.
     has_sent_secret: bool,
     /// The server has responded to the method under way.
@@ -117,7 +117,7 @@ impl Dialogue {
             purpose,
             introduction: Introduction::default(),
             introduced: Introduced::Impossible,
-            state: State::Greeting,
+            state: DialogueState::Greeting,
             tag: 0,
             capabilities: None,
             has_tls: security == Security::Tls,
@@ -155,13 +155,13 @@ impl Dialogue {
     ///
     /// # Errors
     /// [`LoginError`] if the login has failed.
-    pub fn response(&mut self, line: &[u8]) -> Result<Option<Step>, LoginError> {
+    pub fn response(&mut self, line: &[u8]) -> Result<Option<DialogueStep>, LoginError> {
         if let Some(names) = response::capabilities(line) {
             self.capabilities = Some(Capabilities::from_names(names));
         }
         match (response::head(line), response::status(line)) {
-            (Some(Head::Continuation), _) => self.continuation(line),
-            (Some(Head::TaggedContinuation { tag }), _) if tag == self.current_tag().as_bytes() => {
+            (Some(ResponseHead::Continuation), _) => self.continuation(line),
+            (Some(ResponseHead::TaggedContinuation { tag }), _) if tag == self.current_tag().as_bytes() => {
                 self.continuation(line.get(tag.len()..).unwrap_or_default().trim_ascii_start())
             }
             (_, Some(status)) if status.tag.is_none() => self.untagged_status(line, status),
@@ -175,7 +175,7 @@ impl Dialogue {
         }
     }
 
-    fn untagged_status(&mut self, line: &[u8], status: Status<'_>) -> Result<Option<Step>, LoginError> {
+    fn untagged_status(&mut self, line: &[u8], status: Status<'_>) -> Result<Option<DialogueStep>, LoginError> {
         self.note_complaint(line, status);
         if status.condition == Condition::Bye {
             self.goodbye = Some(self.is_next_allowed(Status { condition: Condition::No, ..status }));
@@ -184,14 +184,16 @@ impl Dialogue {
             (Condition::Bye, _) if self.repeats_secret(line) => Err(LoginError::Bye("it repeats the login".into())),
             (Condition::Bye, _) => Err(LoginError::Bye(refusal::words(status))),
             (Condition::Preauth, _) => Err(LoginError::Preauth),
-            (Condition::Ok, State::Greeting) => {
+            (Condition::Ok, DialogueState::Greeting) => {
                 if status.has_code("ALERT") {
                     self.keep_for_client(line);
                 }
                 self.greeted()
             }
-            (_, State::Greeting) if self.repeats_secret(line) => Err(LoginError::Bye("it repeats the login".into())),
-            (_, State::Greeting) => Err(LoginError::Bye(refusal::words(status))),
+            (_, DialogueState::Greeting) if self.repeats_secret(line) => {
+                Err(LoginError::Bye("it repeats the login".into()))
+            }
+            (_, DialogueState::Greeting) => Err(LoginError::Bye(refusal::words(status))),
             // One command is under way: it is the one that was not understood (RFC 9051 section 7.1.3).
             (Condition::Bad, _) => {
                 self.has_lost_step = true;
@@ -208,8 +210,8 @@ impl Dialogue {
     fn untagged(&mut self, line: &[u8]) {
         let is_alert = response::status(line).is_some_and(|status| status.has_code("ALERT"));
         match self.state {
-            State::Sasl(..) | State::Literal(_) | State::Login => self.keep_for_client(line),
-            State::Probe => self.read_probe(line),
+            DialogueState::Sasl(..) | DialogueState::Literal(_) | DialogueState::Login => self.keep_for_client(line),
+            DialogueState::Probe => self.read_probe(line),
             _ if is_alert => self.keep_for_client(line),
             _ => {}
         }
@@ -225,36 +227,36 @@ impl Dialogue {
         }
     }
 
-    fn greeted(&mut self) -> Result<Option<Step>, LoginError> {
+    fn greeted(&mut self) -> Result<Option<DialogueStep>, LoginError> {
         match &self.capabilities {
-            None => Ok(Some(self.ask_capabilities(State::Capability))),
+            None => Ok(Some(self.ask_capabilities(DialogueState::Capability))),
             Some(_) => self.after_capabilities(),
         }
     }
 
-    fn ask_capabilities(&mut self, state: State) -> Step {
+    fn ask_capabilities(&mut self, state: DialogueState) -> DialogueStep {
         self.state = state;
         self.command("CAPABILITY\r\n", b"")
     }
 
-    fn after_capabilities(&mut self) -> Result<Option<Step>, LoginError> {
+    fn after_capabilities(&mut self) -> Result<Option<DialogueStep>, LoginError> {
         if self.security != Security::StartTls || self.has_tls {
             return self.introduce_or_log_in().map(Some);
         }
         if !self.capable("STARTTLS") {
             return Err(LoginError::NoStartTls);
         }
-        self.state = State::StartTls;
+        self.state = DialogueState::StartTls;
         Ok(Some(self.command("STARTTLS\r\n", b"")))
     }
 
     /// The connection has TLS now: what was said before it counts no more (RFC 9051 section 6.2.1).
-    pub fn secured(&mut self) -> Step {
+    pub fn secured(&mut self) -> DialogueStep {
         self.has_tls = true;
         self.capabilities = None;
         self.for_client = Vec::new();
         self.lines_for_client = 0;
-        self.ask_capabilities(State::Capability)
+        self.ask_capabilities(DialogueState::Capability)
     }
 
     fn capable(&self, name: &str) -> bool {
@@ -262,42 +264,42 @@ impl Dialogue {
     }
 
     /// Says who asks, where the server wants to know it before the login and there is somebody to name.
-    fn introduce_or_log_in(&mut self) -> Result<Step, LoginError> {
+    fn introduce_or_log_in(&mut self) -> Result<DialogueStep, LoginError> {
         if !self.capable("ID") {
             return self.log_in();
         }
         self.introduced = Introduced::No;
         match self.introduction.before_login() {
-            Some(fields) => Ok(self.say_id(State::IdBefore, &fields)),
+            Some(fields) => Ok(self.say_id(DialogueState::IdBefore, &fields)),
             None => self.log_in(),
         }
     }
 
-    fn say_id(&mut self, state: State, fields: &[Field]) -> Step {
+    fn say_id(&mut self, state: DialogueState, fields: &[Field]) -> DialogueStep {
         self.state = state;
         self.command(&id::command(fields), b"")
     }
 
-    fn log_in(&mut self) -> Result<Step, LoginError> {
+    fn log_in(&mut self) -> Result<DialogueStep, LoginError> {
         let none = Capabilities::default();
         let capabilities = self.capabilities.as_ref().unwrap_or(&none);
         self.untried = mechanism::methods(&self.credentials, capabilities, &self.hints)?;
         self.untried.reverse();
         let first = self.untried.pop();
-        Ok(self.try_method(first.unwrap_or(Way::Login)))
+        Ok(self.try_method(first.unwrap_or(LoginMethod::Login)))
     }
 
-    fn try_method(&mut self, method: Way) -> Step {
+    fn try_method(&mut self, method: LoginMethod) -> DialogueStep {
         self.method = Some(method);
         self.has_sent_secret = false;
         self.was_answered = false;
         self.challenges = 0;
-        let Way::Sasl { mechanism, initial } = method else { return self.login_command() };
+        let LoginMethod::Sasl { mechanism, initial } = method else { return self.login_command() };
         let mut messages = mechanism::messages(&self.credentials, mechanism);
         messages.reverse();
         let first = if initial { messages.pop() } else { None };
         self.has_sent_secret = first.is_some() && messages.is_empty();
-        self.state = State::Sasl(mechanism, messages);
+        self.state = DialogueState::Sasl(mechanism, messages);
         let command = format!("AUTHENTICATE {}", mechanism.name());
         match first {
             Some(first) => self.command(&format!("{command} "), &line_of(&first)),
@@ -306,14 +308,14 @@ impl Dialogue {
     }
 
     /// The method under way was refused: tries the next one if the refusal allows it.
-    fn method_refused(&mut self, status: Status<'_>) -> Result<Step, LoginError> {
+    fn method_refused(&mut self, status: Status<'_>) -> Result<DialogueStep, LoginError> {
         let allowed = self.is_next_allowed(status);
         let Some(refused) = self.method.filter(|_| allowed) else { return Err(self.refused(status)) };
         self.has_refused = true;
         self.hints.refused.push(refused);
         if status.condition == Condition::No {
             // It is the mechanism that it does not take, and not the form of the command.
-            let is_same = |method: &Way| method.mechanism() == refused.mechanism();
+            let is_same = |method: &LoginMethod| method.mechanism() == refused.mechanism();
             let (same, others) = std::mem::take(&mut self.untried).into_iter().partition(is_same);
             self.untried = others;
             self.hints.refused.extend::<Vec<_>>(same);
@@ -331,14 +333,14 @@ impl Dialogue {
     }
 
     /// The method that worked, if another one was refused before.
-    pub(super) fn learned(&self) -> Option<Way> {
+    pub(super) fn learned(&self) -> Option<LoginMethod> {
         self.method.filter(|_| !self.hints.refused.is_empty())
     }
 
     /// The methods to leave out in a new connection, should this one end now: those refused here, if the server has not
     /// responded to the next one, or the one under way, if the end is the response to it and does not judge the password.
     /// `None` if a new connection would not help.
-    pub(super) fn refused_methods(&self) -> Option<Vec<Way>> {
+    pub(super) fn refused_methods(&self) -> Option<Vec<LoginMethod>> {
         if !self.is_logging_in() {
             return None;
         }
@@ -368,25 +370,25 @@ impl Dialogue {
     }
 
     fn is_logging_in(&self) -> bool {
-        matches!(self.state, State::Sasl(..) | State::Literal(_) | State::Login)
+        matches!(self.state, DialogueState::Sasl(..) | DialogueState::Literal(_) | DialogueState::Login)
     }
 
-    fn login_command(&mut self) -> Step {
+    fn login_command(&mut self) -> DialogueStep {
         let mut pieces = mechanism::login_arguments(&self.credentials);
         let first = pieces.pop().unwrap_or_default();
         self.has_sent_secret = pieces.is_empty();
-        self.state = if pieces.is_empty() { State::Login } else { State::Literal(pieces) };
+        self.state = if pieces.is_empty() { DialogueState::Login } else { DialogueState::Literal(pieces) };
         self.command("LOGIN ", &first)
     }
 
-    fn continuation(&mut self, line: &[u8]) -> Result<Option<Step>, LoginError> {
+    fn continuation(&mut self, line: &[u8]) -> Result<Option<DialogueStep>, LoginError> {
         let is_first = !std::mem::replace(&mut self.was_answered, true);
         let next = match &mut self.state {
-            State::Sasl(Mechanism::Plain, messages) if messages.is_empty() && is_first && is_empty(line) => {
+            DialogueState::Sasl(Mechanism::Plain, messages) if messages.is_empty() && is_first && is_empty(line) => {
                 // It has overlooked the initial response: PLAIN has no challenges.
                 line_of(&mechanism::messages(&self.credentials, Mechanism::Plain).pop().unwrap_or_default())
             }
-            State::Sasl(mechanism, messages) => match messages.pop() {
+            DialogueState::Sasl(mechanism, messages) => match messages.pop() {
                 Some(message) => {
                     self.has_sent_secret = messages.is_empty();
                     line_of(&message)
@@ -396,48 +398,48 @@ impl Dialogue {
                     return self.challenged(mechanism, line).map(Some);
                 }
             },
-            State::Literal(pieces) => {
+            DialogueState::Literal(pieces) => {
                 let next = pieces.pop().unwrap_or_default();
                 if pieces.is_empty() {
                     self.has_sent_secret = true;
-                    self.state = State::Login;
+                    self.state = DialogueState::Login;
                 }
                 next
             }
             _ => return Err(LoginError::Protocol("it waits for more of a command that is complete")),
         };
-        Ok(Some(Step::Send(Said::secretly(next))))
+        Ok(Some(DialogueStep::Send(OutgoingLine::secretly(next))))
     }
 
     /// A challenge after all that deltapush has to say by itself: SCRAM goes on between client and server, and a server that
     /// refuses a token says why.
-    fn challenged(&mut self, mechanism: Mechanism, line: &[u8]) -> Result<Step, LoginError> {
+    fn challenged(&mut self, mechanism: Mechanism, line: &[u8]) -> Result<DialogueStep, LoginError> {
         self.challenges = self.challenges.saturating_add(1);
         if self.challenges > MAX_CHALLENGES {
             return Err(LoginError::Protocol("its challenges do not end"));
         }
         let is_plain = matches!(mechanism, Mechanism::Plain | Mechanism::Login);
         if is_plain || self.purpose == Purpose::Watch {
-            return Ok(Step::Send(acknowledgement(mechanism)));
+            return Ok(DialogueStep::Send(acknowledgement(mechanism)));
         }
         let challenge = line.trim_ascii_end().strip_prefix(b"+").unwrap_or_default().trim_ascii_start();
         if challenge.len() > MAX_CHALLENGE || STANDARD.decode(challenge).is_err() {
             return Err(LoginError::Protocol("its challenge is too long, or not base64"));
         }
-        Ok(Step::Challenge(challenge.to_vec()))
+        Ok(DialogueStep::Challenge(challenge.to_vec()))
     }
 
-    /// Takes the client's answer to a [`Step::Challenge`]; what is returned goes to the server.
-    pub fn client_responds(&mut self, response: &Secret) -> Said {
+    /// Takes the client's answer to a [`DialogueStep::Challenge`]; what is returned goes to the server.
+    pub fn client_responds(&mut self, response: &Secret) -> OutgoingLine {
         match self.state {
-            State::Sasl(Mechanism::ScramSha1 | Mechanism::ScramSha256, _) => {
+            DialogueState::Sasl(Mechanism::ScramSha1 | Mechanism::ScramSha256, _) => {
                 let encoded = Zeroizing::new(STANDARD.encode(response.expose()));
                 let line = line_of(&encoded);
                 self.relayed.push(encoded);
-                Said::secretly(line)
+                OutgoingLine::secretly(line)
             }
             // The client's mechanism may be another than the server's.
-            State::Sasl(mechanism, _) => acknowledgement(mechanism),
+            DialogueState::Sasl(mechanism, _) => acknowledgement(mechanism),
             _ => acknowledgement(Mechanism::Plain),
         }
     }
@@ -445,27 +447,29 @@ impl Dialogue {
     /// Whether a continuation request is part of a SASL exchange, so that what it says is not for a transcript.
     #[must_use]
     pub fn is_in_exchange(&self) -> bool {
-        matches!(self.state, State::Sasl(..))
+        matches!(self.state, DialogueState::Sasl(..))
     }
 
-    fn tagged(&mut self, status: Status<'_>) -> Result<Option<Step>, LoginError> {
+    fn tagged(&mut self, status: Status<'_>) -> Result<Option<DialogueStep>, LoginError> {
         let accepted = status.condition == Condition::Ok;
         match (&self.state, accepted) {
-            (State::Capability, true) => self.after_capabilities(),
-            (State::StartTls, true) => Ok(Some(Step::StartTls)),
-            (State::StartTls, false) => Err(LoginError::NoStartTls),
+            (DialogueState::Capability, true) => self.after_capabilities(),
+            (DialogueState::StartTls, true) => Ok(Some(DialogueStep::StartTls)),
+            (DialogueState::StartTls, false) => Err(LoginError::NoStartTls),
             // Whether the server likes to know who asks makes no difference.
-            (State::IdBefore, _) => {
+            (DialogueState::IdBefore, _) => {
                 self.introduced = if accepted { Introduced::Accepted } else { Introduced::Refused };
                 self.log_in().map(Some)
             }
-            (State::Login, true) => Ok(Some(self.accepted(status))),
-            (State::Sasl(_, unsaid), true) if unsaid.is_empty() => Ok(Some(self.accepted(status))),
-            (State::Sasl(..) | State::Literal(_) | State::Login, false) => self.method_refused(status).map(Some),
-            (State::Capability, false) => Err(self.refused(status)),
-            (State::CapabilityAfter, _) => Ok(Some(self.after_login())),
-            (State::Id, _) => Ok(Some(self.after_id())),
-            (State::Probe, _) => Ok(Some(self.finish())),
+            (DialogueState::Login, true) => Ok(Some(self.accepted(status))),
+            (DialogueState::Sasl(_, unsaid), true) if unsaid.is_empty() => Ok(Some(self.accepted(status))),
+            (DialogueState::Sasl(..) | DialogueState::Literal(_) | DialogueState::Login, false) => {
+                self.method_refused(status).map(Some)
+            }
+            (DialogueState::Capability, false) => Err(self.refused(status)),
+            (DialogueState::CapabilityAfter, _) => Ok(Some(self.after_login())),
+            (DialogueState::Id, _) => Ok(Some(self.after_id())),
+            (DialogueState::Probe, _) => Ok(Some(self.finish())),
             _ => Err(LoginError::Protocol("an answer that fits no command")),
         }
     }
@@ -497,7 +501,7 @@ impl Dialogue {
             || messages.chain(self.relayed.iter().cloned()).any(|message| message.len() > 4 && has(message.as_bytes()))
     }
 
-    fn accepted(&mut self, status: Status<'_>) -> Step {
+    fn accepted(&mut self, status: Status<'_>) -> DialogueStep {
         self.answer = if self.repeats_secret(status.text) { b"OK done".to_vec() } else { answer_of(status) };
         // What was listed before the login counts no more, unless it came with it.
         let fresh = status.has_code("CAPABILITY")
@@ -505,13 +509,13 @@ impl Dialogue {
                 .for_client
                 .split_inclusive(|byte| *byte == b'\n')
                 .any(|line| response::capabilities(line).is_some());
-        if fresh { self.after_login() } else { self.ask_capabilities(State::CapabilityAfter) }
+        if fresh { self.after_login() } else { self.ask_capabilities(DialogueState::CapabilityAfter) }
     }
 
-    fn after_login(&mut self) -> Step {
+    fn after_login(&mut self) -> DialogueStep {
         self.pushes = self.capable("XDELTAPUSH");
         if self.has_to_introduce() {
-            return self.say_id(State::Id, &self.introduction.after_login());
+            return self.say_id(DialogueState::Id, &self.introduction.after_login());
         }
         self.after_id()
     }
@@ -529,7 +533,7 @@ impl Dialogue {
             }
     }
 
-    fn after_id(&mut self) -> Step {
+    fn after_id(&mut self) -> DialogueStep {
         let has_metadata = self.capable("METADATA") || self.capable("METADATA-SERVER");
         match self.purpose {
             Purpose::Client { probe: true } if has_metadata && !self.pushes => self.ask_whether_it_pushes(),
@@ -537,8 +541,8 @@ impl Dialogue {
         }
     }
 
-    fn ask_whether_it_pushes(&mut self) -> Step {
-        self.state = State::Probe;
+    fn ask_whether_it_pushes(&mut self) -> DialogueStep {
+        self.state = DialogueState::Probe;
         let mut command = b"GETMETADATA \"\" (".to_vec();
         command.extend_from_slice(MAX_RECIPIENTS.as_bytes());
         command.extend_from_slice(b")\r\n");
@@ -554,8 +558,8 @@ impl Dialogue {
         }
     }
 
-    fn finish(&mut self) -> Step {
-        Step::LoggedIn(LoggedIn {
+    fn finish(&mut self) -> DialogueStep {
+        DialogueStep::LoggedIn(LoggedIn {
             answer: std::mem::take(&mut self.answer),
             untagged: std::mem::take(&mut self.for_client),
             capabilities: self.capabilities.clone().unwrap_or_default(),
@@ -574,21 +578,21 @@ impl Dialogue {
     }
 
     /// A command under a new tag, `secret` last.
-    fn command(&mut self, text: &str, secret: &[u8]) -> Step {
+    fn command(&mut self, text: &str, secret: &[u8]) -> DialogueStep {
         self.tag = self.tag.saturating_add(1);
         let plain = format!("{} {text}", self.current_tag());
         let mut bytes = Zeroizing::new(Vec::with_capacity(plain.len().saturating_add(secret.len())));
         bytes.extend_from_slice(plain.as_bytes());
         bytes.extend_from_slice(secret);
-        Step::Send(Said { bytes, secret_from: plain.len() })
+        DialogueStep::Send(OutgoingLine { bytes, secret_from: plain.len() })
     }
 }
 
 /// An empty line ends an exchange in which everything was said (RFC 4422 section 3), and the server its refusal.
-fn acknowledgement(mechanism: Mechanism) -> Said {
+fn acknowledgement(mechanism: Mechanism) -> OutgoingLine {
     // RFC 7628 section 3.2.3 wants a separator.
     let line = if mechanism == Mechanism::OAuthBearer { "AQ==" } else { "" };
-    Said::secretly(line_of(line))
+    OutgoingLine::secretly(line_of(line))
 }
 
 /// Whether a continuation request has an empty challenge.

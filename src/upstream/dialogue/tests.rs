@@ -26,13 +26,13 @@ fn play_dialogue(mut dialogue: Dialogue, script: &str) -> Result<Option<LoggedIn
             "S:" => {
                 assert_eq!(String::from_utf8_lossy(&sent), "", "not expected");
                 let mut step = dialogue.response(format!("{text}\r\n").as_bytes())?;
-                if matches!(step, Some(Step::StartTls)) {
+                if matches!(step, Some(DialogueStep::StartTls)) {
                     step = Some(dialogue.secured());
                 }
                 match step {
-                    Some(Step::Send(said)) => sent.extend_from_slice(&said.bytes),
-                    Some(Step::LoggedIn(logged_in)) => result = Some(logged_in),
-                    Some(Step::Challenge(challenge)) => asked.extend(challenge),
+                    Some(DialogueStep::Send(said)) => sent.extend_from_slice(&said.bytes),
+                    Some(DialogueStep::LoggedIn(logged_in)) => result = Some(logged_in),
+                    Some(DialogueStep::Challenge(challenge)) => asked.extend(challenge),
                     _ => {}
                 }
             }
@@ -606,7 +606,7 @@ fn tokens_go_on_to_the_other_mechanism_and_exchanges_never_to_a_password() {
 
 #[test]
 fn experience_is_used_and_falls_back() {
-    let hints = || Hints { preferred: Some(Way::Login), refused: vec![] };
+    let hints = || Hints { preferred: Some(LoginMethod::Login), refused: vec![] };
     let dialogue = || Dialogue::new(simple(), Security::Tls, Purpose::Watch).with_hints(hints());
     let start = "S: * OK [CAPABILITY AUTH=PLAIN SASL-IR] hi\n > dp1 LOGIN \"u\" \"p\"\n";
     assert!(play_dialogue(dialogue(), &format!("{start} S: dp1 OK [CAPABILITY X] in")).unwrap().is_some());

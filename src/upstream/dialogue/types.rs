@@ -17,23 +17,23 @@ pub enum Purpose {
 }
 
 /// What is said to the server.
-pub struct Said {
+pub struct OutgoingLine {
     /// The bytes, with their line end.
     pub bytes: Zeroizing<Vec<u8>>,
     /// Where the secret begins: what stands from there on is not for a transcript.
     pub secret_from: usize,
 }
 
-impl Said {
+impl OutgoingLine {
     pub(super) fn secretly(bytes: Zeroizing<Vec<u8>>) -> Self {
         Self { bytes, secret_from: 0 }
     }
 }
 
 /// What the driver has to do next.
-pub enum Step {
+pub enum DialogueStep {
     /// Send this.
-    Send(Said),
+    Send(OutgoingLine),
     /// A TLS handshake. Whatever was received after the answer to STARTTLS came in plaintext and from anybody: the
     /// driver gives up if there is any.
     StartTls,

@@ -2,7 +2,7 @@
 //!
 //! A document that Delta Chat can use must be of use here too, so this reader is as tolerant as its own (`auto_mozilla.rs` of chatmail
 //! core): names in any case, any encoding, any root element, a missing `socketType`; unknown entities are skipped. What is not
-//! well-formed XML is a [`Flaw`] with its line, for whoever has to correct it.
+//! well-formed XML is a [`DocumentFlaw`] with its line, for whoever has to correct it.
 
 use std::str;
 
@@ -11,7 +11,7 @@ use quick_xml::escape::resolve_predefined_entity;
 use quick_xml::events::{BytesRef, BytesStart, Event};
 use quick_xml::reader::Reader;
 
-use super::Offer;
+use super::DiscoveredServer;
 use super::fetch::MAX_BODY;
 use crate::config::{Security, is_dns_name};
 use crate::encoding::{utf8, utf16};
@@ -25,7 +25,7 @@ const MAX_PROBLEM: usize = 200;
 
 /// Which servers are looked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum ServerKind {
     /// Where mail is read.
     #[default]
     Imap,
@@ -33,7 +33,7 @@ pub(super) enum Kind {
     Smtp,
 }
 
-impl Kind {
+impl ServerKind {
     /// The element of such a server, in lower case, its `type`, and its usual ports with TLS and with STARTTLS.
     fn description(self) -> (&'static str, &'static str, [u16; 2]) {
         match self {
@@ -45,14 +45,14 @@ impl Kind {
 
 /// Why a document cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Flaw {
+pub(super) struct DocumentFlaw {
     /// The line, from 1.
     pub(super) line: usize,
     /// What is wrong there; of bounded length and without control characters.
     pub(super) problem: String,
 }
 
-impl Flaw {
+impl DocumentFlaw {
     fn at(document: &str, offset: u64, problem: &str) -> Self {
         let before = document.bytes().take(usize::try_from(offset).unwrap_or(usize::MAX));
         let line = before.filter(|byte| *byte == b'\n').count().saturating_add(1);
@@ -97,10 +97,10 @@ pub(super) fn is_autoconfig(document: &str) -> bool {
 /// Reads the servers of this kind with TLS, in the order of the document. Empty if the document has no server of the kind.
 ///
 /// # Errors
-/// [`Flaw`] if the document is not well-formed, or if none of its servers of this kind can be used: the first of them.
-pub(super) fn servers(document: &str, domain: &str, kind: Kind) -> Result<Vec<Offer>, Flaw> {
+/// [`DocumentFlaw`] if the document is not well-formed, or if none of its servers of this kind can be used: the first of them.
+pub(super) fn servers(document: &str, domain: &str, kind: ServerKind) -> Result<Vec<DiscoveredServer>, DocumentFlaw> {
     let mut reader = Reader::from_str(document);
-    let mut found = Found { domain, kind, ..Found::default() };
+    let mut found = ParsedServers { domain, kind, ..ParsedServers::default() };
     loop {
         // Taken before: errors of quick-xml have a place of their own.
         let offset = reader.buffer_position();
@@ -113,24 +113,24 @@ pub(super) fn servers(document: &str, domain: &str, kind: Kind) -> Result<Vec<Of
             Ok(Event::Eof) => break,
             // No entity of a document type is known, so none is resolved and none is fetched.
             Ok(Event::DocType(_) | Event::Empty(_) | Event::Comment(_) | Event::Decl(_) | Event::PI(_)) => {}
-            Err(error) => return Err(Flaw::at(document, reader.error_position(), &error.to_string())),
+            Err(error) => return Err(DocumentFlaw::at(document, reader.error_position(), &error.to_string())),
         }
         if found.depth > MAX_DEPTH {
-            return Err(Flaw::at(document, offset, "elements are nested too deep"));
+            return Err(DocumentFlaw::at(document, offset, "elements are nested too deep"));
         }
     }
     found.end_of_document();
     match found.refused {
-        Some((offset, problem)) if found.offers.is_empty() => Err(Flaw::at(document, offset, &problem)),
+        Some((offset, problem)) if found.offers.is_empty() => Err(DocumentFlaw::at(document, offset, &problem)),
         _ => Ok(found.offers),
     }
 }
 
 /// What was read so far.
 #[derive(Default)]
-struct Found<'a> {
+struct ParsedServers<'a> {
     domain: &'a str,
-    kind: Kind,
+    kind: ServerKind,
     depth: usize,
     /// The depth at which a server of the kind began, and its place in the document.
     server: Option<(usize, u64)>,
@@ -141,12 +141,12 @@ struct Found<'a> {
     port: Option<String>,
     socket: String,
     username: String,
-    offers: Vec<Offer>,
+    offers: Vec<DiscoveredServer>,
     /// The place of the first server that cannot be used, and the reason.
     refused: Option<(u64, String)>,
 }
 
-impl Found<'_> {
+impl ParsedServers<'_> {
     fn start(&mut self, start: &BytesStart<'_>, offset: u64) {
         self.depth = self.depth.saturating_add(1);
         self.element = AsRef::<str>::as_ref(&start.local_name()).to_lowercase();
@@ -203,18 +203,18 @@ impl Found<'_> {
         }
     }
 
-    fn add(&mut self, offers: Vec<Offer>) {
+    fn add(&mut self, offers: Vec<DiscoveredServer>) {
         for offer in offers {
             if self.offers.len() < MAX_SERVERS {
                 let priority = u16::try_from(self.offers.len()).unwrap_or(u16::MAX);
-                self.offers.push(Offer { priority, ..offer });
+                self.offers.push(DiscoveredServer { priority, ..offer });
             }
         }
     }
 
     /// The server that was just read, once for each way to connect that is to be tried. A login never goes in clear to where a document
     /// says.
-    fn offers(&self) -> Result<Vec<Offer>, String> {
+    fn offers(&self) -> Result<Vec<DiscoveredServer>, String> {
         let host = self.host.as_deref().ok_or("a server without a hostname")?.replace("%EMAILDOMAIN%", self.domain);
         let host = host.strip_suffix('.').unwrap_or(&host).to_ascii_lowercase();
         if !is_dns_name(&host) {
@@ -225,7 +225,7 @@ impl Found<'_> {
         let ways = self.ways(port.parse().unwrap_or(0))?;
         let by_local_part = self.username == "%EMAILLOCALPART%";
         let host = host.into();
-        let offer = |(security, port)| Offer {
+        let offer = |(security, port)| DiscoveredServer {
             host: std::sync::Arc::clone(&host),
             port,
             security,

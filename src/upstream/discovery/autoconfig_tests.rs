@@ -25,9 +25,9 @@ const DOCUMENT: &str = r#"<?xml version="1.0"?>
 </clientConfig>"#;
 const BOTH: [&str; 2] = ["imap.example.org 993 Tls", "mail.example.net 143 StartTls"];
 
-fn read(document: &str) -> Result<Vec<String>, Flaw> {
-    let shown = |offer: &Offer| format!("{} {} {:?}", offer.host, offer.port, offer.security);
-    servers(document, "example.org", Kind::Imap).map(|offers| offers.iter().map(shown).collect())
+fn read(document: &str) -> Result<Vec<String>, DocumentFlaw> {
+    let shown = |offer: &DiscoveredServer| format!("{} {} {:?}", offer.host, offer.port, offer.security);
+    servers(document, "example.org", ServerKind::Imap).map(|offers| offers.iter().map(shown).collect())
 }
 
 /// What is read of one server, or why it is not.
@@ -35,17 +35,22 @@ fn read_server(inside: &str) -> String {
     let document = format!("<clientConfig>\n<incomingServer type=\"imap\">{inside}</incomingServer></clientConfig>");
     match read(&document) {
         Ok(servers) => servers.join(", "),
-        Err(Flaw { line, problem }) => format!("{line}: {problem}"),
+        Err(DocumentFlaw { line, problem }) => format!("{line}: {problem}"),
     }
 }
 
 #[test]
 fn submission_servers_with_tls_are_read_with_their_login() {
-    let found = servers(DOCUMENT, "example.org", Kind::Smtp).unwrap();
-    let shown = |offer: &Offer| format!("{} {} {:?} {}", offer.host, offer.port, offer.security, offer.by_local_part);
+    let found = servers(DOCUMENT, "example.org", ServerKind::Smtp).unwrap();
+    let shown = |offer: &DiscoveredServer| {
+        format!("{} {} {:?} {}", offer.host, offer.port, offer.security, offer.by_local_part)
+    };
     assert_eq!(found.iter().map(shown).collect::<Vec<_>>(), ["smtp.example.org 465 Tls true"]);
     let unsaid = DOCUMENT.replace(">465<", ">587<").replace("SSL", "");
-    assert_eq!(shown(&servers(&unsaid, "example.org", Kind::Smtp).unwrap()[0]), "smtp.example.org 587 StartTls true");
+    assert_eq!(
+        shown(&servers(&unsaid, "example.org", ServerKind::Smtp).unwrap()[0]),
+        "smtp.example.org 587 StartTls true"
+    );
 }
 
 #[test]
@@ -141,7 +146,10 @@ fn flaw_is_named_with_its_line() {
     assert!(mismatched.problem.contains("incomingServer"), "{mismatched:?}");
     assert_eq!(flaw(&DOCUMENT.replace("IMAP.", "A & B")).line, 7);
     assert_eq!(flaw(DOCUMENT.strip_suffix("Config>").unwrap()).line, DOCUMENT.lines().count());
-    assert_eq!(flaw(&"<a>\n".repeat(MAX_DEPTH + 1)), Flaw { line: 65, problem: "elements are nested too deep".into() });
+    assert_eq!(
+        flaw(&"<a>\n".repeat(MAX_DEPTH + 1)),
+        DocumentFlaw { line: 65, problem: "elements are nested too deep".into() }
+    );
     let long = flaw(&format!("<a></{}\n\u{1b}>", "x".repeat(5000)));
     assert!(long.problem.chars().count() <= MAX_PROBLEM && !long.problem.contains(char::is_control), "{long:?}");
 }
@@ -238,16 +246,16 @@ proptest! {
             2 => document.encode_utf16().flat_map(u16::to_le_bytes).collect(),
             _ => [b"\xfe\xff".to_vec(), document.encode_utf16().flat_map(u16::to_be_bytes).collect()].concat(),
         };
-        let found = servers(&decoded(&bytes), "example.org", Kind::Imap).unwrap();
+        let found = servers(&decoded(&bytes), "example.org", ServerKind::Imap).unwrap();
         prop_assert_eq!(found.len(), 1);
-        let Offer { host, port, security, by_local_part, .. } = &found[0];
+        let DiscoveredServer { host, port, security, by_local_part, .. } = &found[0];
         prop_assert_eq!((&**host, *port, *security, *by_local_part), ("imap.example.org", 993, Security::Tls, true));
     }
 
     #[test]
     fn no_bytes_panic_and_every_flaw_is_within_the_document(
         edits in prop::collection::vec((0..DOCUMENT.len(), any::<u8>(), 0..4_u8), 0..20),
-        kind in prop::sample::select(vec![Kind::Imap, Kind::Smtp]),
+        kind in prop::sample::select(vec![ServerKind::Imap, ServerKind::Smtp]),
     ) {
         let mut bytes = DOCUMENT.as_bytes().to_vec();
         for (at, byte, what) in edits {
@@ -269,7 +277,7 @@ proptest! {
     #[test]
     fn no_noise_panics(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         let text = decoded(&bytes);
-        let _ = servers(&text, "example.org", Kind::Imap);
+        let _ = servers(&text, "example.org", ServerKind::Imap);
         let _ = is_autoconfig(&text);
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError};
 use tracing::{debug, info};
 
 use super::Search;
-use super::autoconfig::{self, Flaw};
+use super::autoconfig::{self, DocumentFlaw};
 use super::fetch::{Fetched, fetch};
 use crate::config::AutoconfigUrl;
 use crate::upstream::dns::HttpDns;
@@ -31,14 +31,14 @@ impl fmt::Display for UnusableDocument {
 
 /// Why no document serves, where that may be the reason that nothing was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Trouble {
+pub(super) enum DocumentTrouble {
     /// A document is there and cannot be used.
     Unusable(Arc<UnusableDocument>),
     /// A document could not be fetched, which may pass.
     Failed(String),
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for DocumentTrouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unusable(document) => document.fmt(f),
@@ -51,15 +51,15 @@ impl fmt::Display for Trouble {
 /// the next place is asked.
 ///
 /// # Errors
-/// [`Trouble`] if nothing was found and a document that was not read may be the reason: one that cannot be used before one that
+/// [`DocumentTrouble`] if nothing was found and a document that was not read may be the reason: one that cannot be used before one that
 /// cannot be had.
 pub(super) async fn documents<T>(
     search: &Search<'_>,
-    read: impl Fn(&str) -> Result<Option<T>, Flaw>,
-) -> Result<Option<T>, Trouble> {
+    read: impl Fn(&str) -> Result<Option<T>, DocumentFlaw>,
+) -> Result<Option<T>, DocumentTrouble> {
     let usual = AutoconfigUrl::usual();
     let configured = search.terms.autoconfig.as_ref();
-    let mut look = Look { is_configured: configured.is_some(), ..Look::default() };
+    let mut look = DocumentLookup { is_configured: configured.is_some(), ..DocumentLookup::default() };
     let mut found = None;
     for place in configured.map_or(usual.as_slice(), std::slice::from_ref) {
         let url = place.of(search.domain);
@@ -82,7 +82,7 @@ pub(super) async fn documents<T>(
 
 /// One look through the places of a domain.
 #[derive(Default)]
-struct Look {
+struct DocumentLookup {
     /// The operator named the place.
     is_configured: bool,
     unusable: Vec<Arc<UnusableDocument>>,
@@ -90,13 +90,18 @@ struct Look {
     failure: Option<String>,
 }
 
-impl Look {
+impl DocumentLookup {
     /// Takes what came from one place. Returns what `read` finds in it.
-    fn take<T>(&mut self, url: &str, fetched: Fetched, read: &impl Fn(&str) -> Result<Option<T>, Flaw>) -> Option<T> {
+    fn take<T>(
+        &mut self,
+        url: &str,
+        fetched: Fetched,
+        read: &impl Fn(&str) -> Result<Option<T>, DocumentFlaw>,
+    ) -> Option<T> {
         let result = match fetched {
             Fetched::Document(bytes) => examine(&autoconfig::decoded(&bytes), self.is_configured, read),
             Fetched::TooLong(beginning) => {
-                let too_long = |text: &str| Err(Flaw::too_long(text));
+                let too_long = |text: &str| Err(DocumentFlaw::too_long(text));
                 examine(&autoconfig::decoded(&beginning), self.is_configured, &too_long)
             }
             Fetched::Absent => Ok(None),
@@ -105,15 +110,15 @@ impl Look {
                 Ok(None)
             }
         };
-        result.unwrap_or_else(|Flaw { line, problem }| {
+        result.unwrap_or_else(|DocumentFlaw { line, problem }| {
             self.unusable.push(Arc::new(UnusableDocument { url: url.to_owned(), line, problem }));
             None
         })
     }
 
-    fn trouble(self) -> Option<Trouble> {
-        let unusable = self.unusable.into_iter().next().map(Trouble::Unusable);
-        unusable.or(self.failure.map(Trouble::Failed))
+    fn trouble(self) -> Option<DocumentTrouble> {
+        let unusable = self.unusable.into_iter().next().map(DocumentTrouble::Unusable);
+        unusable.or(self.failure.map(DocumentTrouble::Failed))
     }
 }
 
@@ -122,12 +127,12 @@ impl Look {
 fn examine<T>(
     text: &str,
     is_configured: bool,
-    read: &impl Fn(&str) -> Result<Option<T>, Flaw>,
-) -> Result<Option<T>, Flaw> {
+    read: &impl Fn(&str) -> Result<Option<T>, DocumentFlaw>,
+) -> Result<Option<T>, DocumentFlaw> {
     if autoconfig::is_autoconfig(text) {
         read(text)
     } else if is_configured {
-        Err(Flaw::foreign(text))
+        Err(DocumentFlaw::foreign(text))
     } else {
         debug!("the answer of the web server is no autoconfig document");
         Ok(None)
@@ -140,7 +145,7 @@ mod tests {
 
     #[test]
     fn page_of_another_kind_is_a_flaw_only_where_the_operator_named_it() {
-        let read = |_: &str| Err::<Option<()>, _>(Flaw::too_long(""));
+        let read = |_: &str| Err::<Option<()>, _>(DocumentFlaw::too_long(""));
         for page in ["", "<!DOCTYPE html>\n<html><body><br></html>", "not found"] {
             assert_eq!(examine(page, false, &read), Ok(None), "{page}");
             assert!(examine(page, true, &read).unwrap_err().problem.starts_with("no autoconfig document"), "{page}");
@@ -151,16 +156,16 @@ mod tests {
     #[test]
     fn document_that_cannot_be_used_is_named_and_the_next_place_asked() {
         let read = |text: &str| {
-            autoconfig::servers(text, "a.example", autoconfig::Kind::Imap).map(|found| found.first().cloned())
+            autoconfig::servers(text, "a.example", autoconfig::ServerKind::Imap).map(|found| found.first().cloned())
         };
         let broken = || Fetched::Document(b"<clientConfig>\n<a>Meyer & Co</a></clientConfig>".into());
         let good = b"<incomingServer type='imap'><hostname>a.example</hostname><port>993</port></incomingServer>";
-        let mut look = Look::default();
+        let mut look = DocumentLookup::default();
         assert!(look.take("https://1.example/", broken(), &read).is_none());
         assert_eq!(&*look.take("https://2.example/", Fetched::Document(good.into()), &read).unwrap().host, "a.example");
         assert_eq!((&*look.unusable[0].url, look.unusable[0].line), ("https://1.example/", 2));
 
-        let mut look = Look::default();
+        let mut look = DocumentLookup::default();
         look.take("https://1.example/", Fetched::Failed("timeout".into()), &read);
         assert_eq!(look.failure.as_deref(), Some("timeout"));
         look.take("https://2.example/", broken(), &read);

@@ -19,15 +19,15 @@ use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::dns::{Dns, DnsError, Reach};
+use super::dns::{DnsError, DnsResolver, Reach};
 use super::route::{Endpoint, Terms};
 use crate::config::Security;
 use crate::tls::client::ClientConfigs;
-use autoconfig::Kind;
+use autoconfig::ServerKind;
 pub use document::UnusableDocument;
-use document::{Trouble, documents};
+use document::{DocumentTrouble, documents};
 use srv::Service;
-pub use submission::{Named, Question, submission};
+pub use submission::{SubmissionAnswer, SubmissionQuestion, submission};
 
 /// Domains that are looked for at once; further ones wait for their turn.
 const AT_ONCE: usize = 128;
@@ -45,7 +45,7 @@ const STALE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// A server as its domain names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Offer {
+struct DiscoveredServer {
     host: Arc<str>,
     port: u16,
     security: Security,
@@ -77,20 +77,20 @@ pub enum DiscoveryError {
     Unusable(Arc<UnusableDocument>),
 }
 
-type Key = (Arc<str>, Arc<Terms>, Reach);
-type Entry = Arc<AsyncMutex<Option<Known>>>;
-type Answer = Result<(Vec<Trusted>, Duration), DiscoveryError>;
+type DiscoveryKey = (Arc<str>, Arc<Terms>, Reach);
+type CachedDiscovery = Arc<AsyncMutex<Option<KnownServer>>>;
+type DiscoveryAnswer = Result<(Vec<Trusted>, Duration), DiscoveryError>;
 
 /// An offer, and the name that its certificate must be made out for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Trusted {
-    offer: Offer,
+    offer: DiscoveredServer,
     identity: Arc<str>,
 }
 
 /// What was found.
 #[derive(Debug, Clone)]
-struct Known {
+struct KnownServer {
     result: Result<Vec<Trusted>, DiscoveryError>,
     /// When it was found.
     found: Instant,
@@ -105,7 +105,7 @@ struct Known {
 /// The discovery, with what it remembers.
 #[derive(Debug)]
 pub struct Discovery {
-    known: Mutex<HashMap<Key, (Entry, Instant)>>,
+    known: Mutex<HashMap<DiscoveryKey, (CachedDiscovery, Instant)>>,
     places: Semaphore,
 }
 
@@ -126,7 +126,7 @@ impl Discovery {
         domain: &Arc<str>,
         terms: &Arc<Terms>,
         reach: Reach,
-        dns: &Arc<Dns>,
+        dns: &Arc<DnsResolver>,
         tls: &ClientConfigs,
     ) -> Result<Vec<Endpoint>, DiscoveryError> {
         let entry = self.entry((Arc::clone(domain), Arc::clone(terms), reach));
@@ -140,7 +140,7 @@ impl Discovery {
             drop(place);
             debug!(%domain, "looked for the IMAP server: {answer:?}");
             let unusable = search.unusable.into_inner().unwrap_or_else(PoisonError::into_inner);
-            *known = Some(Known { unusable, ..remembered(known.take(), answer, now) });
+            *known = Some(KnownServer { unusable, ..remembered(known.take(), answer, now) });
         }
         let result = known.as_ref().map_or(Ok(Vec::new()), |known| known.result.clone());
         drop(known);
@@ -164,30 +164,31 @@ impl Discovery {
         }
     }
 
-    fn entry(&self, key: Key) -> Entry {
+    fn entry(&self, key: DiscoveryKey) -> CachedDiscovery {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         if known.len() >= REMEMBERED && !known.contains_key(&key) {
             let oldest = known.iter().min_by_key(|(_, (_, used))| *used).map(|(key, _)| key.clone());
             oldest.and_then(|oldest| known.remove(&oldest));
         }
-        let (entry, used) = known.entry(key).or_insert_with(|| (Entry::default(), now));
+        let (entry, used) = known.entry(key).or_insert_with(|| (CachedDiscovery::default(), now));
         *used = now;
         Arc::clone(entry)
     }
 }
 
 /// What is known after an answer: the old servers still, if the new answer is that nobody answers.
-fn remembered(before: Option<Known>, answer: Answer, now: Instant) -> Known {
+fn remembered(before: Option<KnownServer>, answer: DiscoveryAnswer, now: Instant) -> KnownServer {
     let after = |time: Duration| now.checked_add(time).unwrap_or(now);
-    let known = |result, time| Known { result, found: now, looked: now, until: after(time), unusable: Vec::new() };
+    let known =
+        |result, time| KnownServer { result, found: now, looked: now, until: after(time), unusable: Vec::new() };
     match answer {
         Ok((servers, lasts)) => known(Ok(servers), lasts.clamp(SHORTEST, LONGEST)),
         Err(error @ (DiscoveryError::Failed { .. } | DiscoveryError::Unusable(_))) => {
-            let still_good = |known: &Known| known.result.is_ok() && known.found.elapsed() < STALE;
+            let still_good = |known: &KnownServer| known.result.is_ok() && known.found.elapsed() < STALE;
             let lasts = if matches!(error, DiscoveryError::Failed { .. }) { FAILED } else { ABSENT };
             match before.filter(still_good) {
-                Some(before) => Known { looked: now, until: after(SHORTEST), ..before },
+                Some(before) => KnownServer { looked: now, until: after(SHORTEST), ..before },
                 None => known(Err(error), lasts),
             }
         }
@@ -198,9 +199,9 @@ fn remembered(before: Option<Known>, answer: Answer, now: Instant) -> Known {
 fn endpoints(servers: &[Trusted]) -> Vec<Endpoint> {
     let offers: Vec<_> = servers.iter().map(|server| server.offer.clone()).collect();
     let ordered = srv::in_order(&offers, |most| fastrand::u32(0..=most));
-    let endpoint = |offer: Offer| {
+    let endpoint = |offer: DiscoveredServer| {
         let identity = servers.iter().find(|server| server.offer == offer).map(|server| Arc::clone(&server.identity));
-        let Offer { host, port, security, .. } = offer;
+        let DiscoveredServer { host, port, security, .. } = offer;
         identity.map(|identity| Endpoint { host, port, security, identity })
     };
     ordered.into_iter().filter_map(endpoint).collect()
@@ -211,80 +212,85 @@ struct Search<'a> {
     domain: &'a Arc<str>,
     terms: &'a Terms,
     reach: Reach,
-    dns: &'a Arc<Dns>,
+    dns: &'a Arc<DnsResolver>,
     tls: &'a ClientConfigs,
     /// Documents that were there and could not be used.
     unusable: Mutex<Vec<Arc<UnusableDocument>>>,
 }
 
 /// What one source said.
-enum Source {
-    Offers(Vec<Offer>, Duration),
+enum SourceAnswer {
+    Offers(Vec<DiscoveredServer>, Duration),
     NotOffered,
     Absent,
-    Trouble(Trouble),
+    Trouble(DocumentTrouble),
 }
 
 impl Search<'_> {
-    async fn run(&self) -> Answer {
+    async fn run(&self) -> DiscoveryAnswer {
         let by_srv = self.by_srv().await;
-        if let Source::Offers(offers, lasts) = by_srv {
+        if let SourceAnswer::Offers(offers, lasts) = by_srv {
             let confirmed = if offers.iter().all(|offer| self.is_expected(&offer.host)) {
                 Vec::new()
             } else {
                 match self.by_autoconfig().await {
-                    Source::Offers(offers, _) => offers,
+                    SourceAnswer::Offers(offers, _) => offers,
                     _ => Vec::new(),
                 }
             };
             return Ok((offers.into_iter().map(|offer| self.trusted(offer, &confirmed)).collect(), lasts));
         }
-        if matches!(by_srv, Source::NotOffered) {
+        if matches!(by_srv, SourceAnswer::NotOffered) {
             return Err(DiscoveryError::NotOffered(Arc::clone(self.domain)));
         }
         let failed = |reason: String| DiscoveryError::Failed { domain: Arc::clone(self.domain), reason: reason.into() };
         match (self.by_autoconfig().await, by_srv) {
-            (Source::Offers(offers, lasts), _) => {
-                let by_host = |offer: Offer| Trusted { identity: Arc::clone(&offer.host), offer };
+            (SourceAnswer::Offers(offers, lasts), _) => {
+                let by_host = |offer: DiscoveredServer| Trusted { identity: Arc::clone(&offer.host), offer };
                 Ok((offers.into_iter().map(by_host).collect(), lasts))
             }
             // It may pass that DNS fails.
-            (Source::Trouble(Trouble::Unusable(document)), Source::Trouble(Trouble::Failed(reason))) => {
-                Err(failed(format!("{reason}; {document}")))
+            (
+                SourceAnswer::Trouble(DocumentTrouble::Unusable(document)),
+                SourceAnswer::Trouble(DocumentTrouble::Failed(reason)),
+            ) => Err(failed(format!("{reason}; {document}"))),
+            (SourceAnswer::Trouble(DocumentTrouble::Unusable(document)), _) => Err(DiscoveryError::Unusable(document)),
+            (SourceAnswer::Trouble(trouble), _) | (_, SourceAnswer::Trouble(trouble)) => {
+                Err(failed(trouble.to_string()))
             }
-            (Source::Trouble(Trouble::Unusable(document)), _) => Err(DiscoveryError::Unusable(document)),
-            (Source::Trouble(trouble), _) | (_, Source::Trouble(trouble)) => Err(failed(trouble.to_string())),
             _ => Err(DiscoveryError::Absent(Arc::clone(self.domain))),
         }
     }
 
     /// TLS from the first byte is preferred (RFC 8314 section 5.1), STARTTLS taken where that is not offered.
-    async fn by_srv(&self) -> Source {
+    async fn by_srv(&self) -> SourceAnswer {
         let mut denied = Vec::new();
         for (service, security) in [("_imaps._tcp", Security::Tls), ("_imap._tcp", Security::StartTls)] {
             match self.dns.services(service, self.domain).await {
                 Ok((records, lasts)) => match srv::service(&records, security) {
-                    Service::Offered(offers) => return Source::Offers(offers, lasts),
+                    Service::Offered(offers) => return SourceAnswer::Offers(offers, lasts),
                     Service::NotOffered => denied.push(service),
                 },
                 Err(DnsError::Absent { .. } | DnsError::NotPublic { .. }) => {}
                 // That TLS is not there is not known: the other is not taken in its place.
-                Err(error @ DnsError::Failed { .. }) => return Source::Trouble(Trouble::Failed(error.to_string())),
+                Err(error @ DnsError::Failed { .. }) => {
+                    return SourceAnswer::Trouble(DocumentTrouble::Failed(error.to_string()));
+                }
             }
         }
-        if denied.len() == 2 { Source::NotOffered } else { Source::Absent }
+        if denied.len() == 2 { SourceAnswer::NotOffered } else { SourceAnswer::Absent }
     }
 
-    async fn by_autoconfig(&self) -> Source {
+    async fn by_autoconfig(&self) -> SourceAnswer {
         match documents(self, |document| {
-            let offers = autoconfig::servers(document, self.domain, Kind::Imap)?;
+            let offers = autoconfig::servers(document, self.domain, ServerKind::Imap)?;
             Ok((!offers.is_empty()).then_some(offers))
         })
         .await
         {
-            Ok(Some(offers)) => Source::Offers(offers, UNSAID),
-            Ok(None) => Source::Absent,
-            Err(trouble) => Source::Trouble(trouble),
+            Ok(Some(offers)) => SourceAnswer::Offers(offers, UNSAID),
+            Ok(None) => SourceAnswer::Absent,
+            Err(trouble) => SourceAnswer::Trouble(trouble),
         }
     }
 
@@ -294,7 +300,7 @@ impl Search<'_> {
         is_within || self.terms.targets.iter().any(|pattern| pattern.fits(host))
     }
 
-    fn trusted(&self, offer: Offer, confirmed: &[Offer]) -> Trusted {
+    fn trusted(&self, offer: DiscoveredServer, confirmed: &[DiscoveredServer]) -> Trusted {
         let is_confirmed = confirmed.iter().any(|other| other.host == offer.host);
         let by_name = is_confirmed || self.is_expected(&offer.host);
         Trusted { identity: Arc::clone(if by_name { &offer.host } else { self.domain }), offer }
@@ -305,12 +311,19 @@ impl Search<'_> {
 mod tests {
     use super::*;
 
-    fn offer(host: &str) -> Offer {
-        Offer { host: host.into(), port: 993, security: Security::Tls, priority: 0, weight: 0, by_local_part: false }
+    fn offer(host: &str) -> DiscoveredServer {
+        DiscoveredServer {
+            host: host.into(),
+            port: 993,
+            security: Security::Tls,
+            priority: 0,
+            weight: 0,
+            by_local_part: false,
+        }
     }
 
     fn identity(host: &str, targets: &[&str], confirmed: &[&str]) -> String {
-        let (domain, dns) = ("example.org".into(), Arc::new(Dns::new(None)));
+        let (domain, dns) = ("example.org".into(), Arc::new(DnsResolver::new(None)));
         let terms = Terms {
             trust: Default::default(),
             targets: targets.iter().map(|target| target.parse().unwrap()).collect(),

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use super::Offer;
+use super::DiscoveredServer;
 use crate::config::Security;
 use crate::upstream::dns::Srv;
 
@@ -11,7 +11,7 @@ use crate::upstream::dns::Srv;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Service {
     /// It is there.
-    Offered(Vec<Offer>),
+    Offered(Vec<DiscoveredServer>),
     /// The domain says that it has none: the target is the root (RFC 2782, RFC 6186 section 3.4).
     NotOffered,
 }
@@ -21,7 +21,7 @@ pub(super) fn service(records: &[Srv], security: Security) -> Service {
     let offers: Vec<_> = records
         .iter()
         .filter(|record| crate::config::is_dns_name(&record.target) && record.port > 0)
-        .map(|record| Offer {
+        .map(|record| DiscoveredServer {
             host: record.target.as_str().into(),
             port: record.port,
             security,
@@ -34,8 +34,8 @@ pub(super) fn service(records: &[Srv], security: Security) -> Service {
 }
 
 /// Lower priorities first; among equals at random, the heavier the sooner (RFC 2782). `random(n)` gives a number from 0 to n.
-pub(super) fn in_order(offers: &[Offer], mut random: impl FnMut(u32) -> u32) -> Vec<Offer> {
-    let mut by_priority: BTreeMap<u16, Vec<&Offer>> = BTreeMap::new();
+pub(super) fn in_order(offers: &[DiscoveredServer], mut random: impl FnMut(u32) -> u32) -> Vec<DiscoveredServer> {
+    let mut by_priority: BTreeMap<u16, Vec<&DiscoveredServer>> = BTreeMap::new();
     for offer in offers {
         by_priority.entry(offer.priority).or_default().push(offer);
     }
@@ -65,7 +65,7 @@ mod tests {
         Srv { priority, weight, port: 993, target: target.to_owned() }
     }
 
-    fn offers(records: &[Srv]) -> Vec<Offer> {
+    fn offers(records: &[Srv]) -> Vec<DiscoveredServer> {
         match service(records, Security::Tls) {
             Service::Offered(offers) => offers,
             Service::NotOffered => panic!("not offered"),

@@ -6,17 +6,17 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::autoconfig::{self, Flaw, Kind};
+use super::autoconfig::{self, DocumentFlaw, ServerKind};
 use super::srv::{self, Service};
-use super::{Offer, Search, documents};
+use super::{DiscoveredServer, Search, documents};
 use crate::config::{LoginTemplate, Security, Submission};
 use crate::tls::client::ClientConfigs;
-use crate::upstream::dns::{Dns, DnsError, Reach};
+use crate::upstream::dns::{DnsError, DnsResolver, Reach};
 use crate::upstream::route::Terms;
 
 /// What is asked, and whom.
 #[derive(Clone, Copy)]
-pub struct Question<'a> {
+pub struct SubmissionQuestion<'a> {
     /// The domain, in lower case.
     pub domain: &'a Arc<str>,
     /// What its route says.
@@ -28,14 +28,14 @@ pub struct Question<'a> {
     /// deltapush's own name: autoconfig that leads to it is its own and says nothing new.
     pub own: &'a str,
     /// The resolver.
-    pub dns: &'a Arc<Dns>,
+    pub dns: &'a Arc<DnsResolver>,
     /// Verifying certificates.
     pub tls: &'a ClientConfigs,
 }
 
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Named {
+pub enum SubmissionAnswer {
     /// The domain names this server, and what it wants as login.
     Server(Submission, LoginTemplate),
     /// DNS names this host alone, which nothing vouches for.
@@ -47,15 +47,16 @@ pub enum Named {
 }
 
 /// Looks for the submission server of a domain. Bounded in time, as each of its steps is.
-pub async fn submission(question: Question<'_>) -> Named {
-    let Question { domain, terms, reach, dns, tls, .. } = question;
+pub async fn submission(question: SubmissionQuestion<'_>) -> SubmissionAnswer {
+    let SubmissionQuestion { domain, terms, reach, dns, tls, .. } = question;
     let search = Search { domain, terms, reach, dns, tls, unusable: Mutex::default() };
     let records = by_srv(dns, domain).await;
     let (offers, silent) = match records {
         Ok(offers) => (offers, None),
         Err(reason) => (Vec::new(), Some(reason)),
     };
-    let is_expected = |offer: &&Offer| search.is_expected(&offer.host) || question.imap == Some(&*offer.host);
+    let is_expected =
+        |offer: &&DiscoveredServer| search.is_expected(&offer.host) || question.imap == Some(&*offer.host);
     if let Some(offer) = offers.iter().find(is_expected) {
         return server(offer);
     }
@@ -63,22 +64,22 @@ pub async fn submission(question: Question<'_>) -> Named {
     match (named, offers.first(), silent) {
         (Ok(Some(named)), _, _) => {
             let both = offers.iter().find(|offer| named.iter().any(|other| other.host == offer.host));
-            both.or(named.first()).map_or(Named::Nothing, server)
+            both.or(named.first()).map_or(SubmissionAnswer::Nothing, server)
         }
-        (_, Some(offer), _) => Named::Unproved(offer.host.to_string()),
-        (Err(trouble), _, _) => Named::Failed(trouble.to_string()),
-        (_, _, Some(reason)) => Named::Failed(reason),
-        (Ok(None), _, _) => Named::Nothing,
+        (_, Some(offer), _) => SubmissionAnswer::Unproved(offer.host.to_string()),
+        (Err(trouble), _, _) => SubmissionAnswer::Failed(trouble.to_string()),
+        (_, _, Some(reason)) => SubmissionAnswer::Failed(reason),
+        (Ok(None), _, _) => SubmissionAnswer::Nothing,
     }
 }
 
-fn server(offer: &Offer) -> Named {
+fn server(offer: &DiscoveredServer) -> SubmissionAnswer {
     let login = if offer.by_local_part { LoginTemplate::local() } else { LoginTemplate::default() };
-    Named::Server(Submission::new(offer.security, offer.host.to_string(), offer.port), login)
+    SubmissionAnswer::Server(Submission::new(offer.security, offer.host.to_string(), offer.port), login)
 }
 
 /// TLS from the first byte is preferred. In the order in which they are to be tried.
-async fn by_srv(dns: &Dns, domain: &str) -> Result<Vec<Offer>, String> {
+async fn by_srv(dns: &DnsResolver, domain: &str) -> Result<Vec<DiscoveredServer>, String> {
     for (service, security) in [("_submissions._tcp", Security::Tls), ("_submission._tcp", Security::StartTls)] {
         match dns.services(service, domain).await {
             Ok((records, _)) => {
@@ -95,10 +96,10 @@ async fn by_srv(dns: &Dns, domain: &str) -> Result<Vec<Offer>, String> {
 }
 
 /// The submission servers of a document that is not deltapush's own.
-fn of_document(document: &str, domain: &str, own: &str) -> Result<Option<Vec<Offer>>, Flaw> {
+fn of_document(document: &str, domain: &str, own: &str) -> Result<Option<Vec<DiscoveredServer>>, DocumentFlaw> {
     // IMAP servers that cannot be used are no obstacle here.
-    let imap = autoconfig::servers(document, domain, Kind::Imap).unwrap_or_default();
-    let found = autoconfig::servers(document, domain, Kind::Smtp)?;
+    let imap = autoconfig::servers(document, domain, ServerKind::Imap).unwrap_or_default();
+    let found = autoconfig::servers(document, domain, ServerKind::Smtp)?;
     let is_own = imap.iter().any(|offer| *offer.host == *own);
     Ok((!is_own && !found.is_empty()).then_some(found))
 }
@@ -118,7 +119,7 @@ mod tests {
         let found = of_document(&document, "example.org", "other.example.org").unwrap().unwrap();
         assert_eq!(
             server(&found[0]),
-            Named::Server("smtps://smtp.example.org".parse().unwrap(), LoginTemplate::local())
+            SubmissionAnswer::Server("smtps://smtp.example.org".parse().unwrap(), LoginTemplate::local())
         );
         assert_eq!(of_document(&xml::document("example.org", &incoming, None), "example.org", "x.example"), Ok(None));
     }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use deltapush::trace::{Entry, Mark, Part, Record, SessionId, Side, Speaker};
+use deltapush::trace::{ConnectionSide, LinePart, Mark, Record, SessionId, Speaker, TraceEntry};
 
 use super::client::{Client, quoted};
 use super::deltapush::{Deltapush, Options};
@@ -19,7 +19,7 @@ pub(crate) const TOKEN: &str = "openpgp:replayed";
 struct Line<'a> {
     speaker: Speaker,
     mark: Mark,
-    parts: &'a [Part],
+    parts: &'a [LinePart],
 }
 
 /// A trace, session by session.
@@ -34,7 +34,7 @@ impl Replay {
         let mut sessions: BTreeMap<usize, (SessionId, Vec<Record>)> = BTreeMap::new();
         for line in text.lines().filter(|line| !line.is_empty()) {
             let record = Record::from_json(line).unwrap_or_else(|error| panic!("{error}: {line}"));
-            assert!(!matches!(record.entry, Entry::Dropped(_)), "lines are missing: this cannot be replayed");
+            assert!(!matches!(record.entry, TraceEntry::Dropped(_)), "lines are missing: this cannot be replayed");
             let Some(id) = record.session else { continue };
             let place = order.iter().position(|known| *known == id).unwrap_or_else(|| {
                 order.push(id);
@@ -65,7 +65,7 @@ impl Replay {
 
 fn lines(records: &[Record]) -> impl Iterator<Item = Line<'_>> {
     records.iter().filter_map(|record| match &record.entry {
-        Entry::Said { speaker, mark, parts } => Some(Line { speaker: *speaker, mark: *mark, parts }),
+        TraceEntry::Said { speaker, mark, parts } => Some(Line { speaker: *speaker, mark: *mark, parts }),
         _ => None,
     })
 }
@@ -74,13 +74,13 @@ impl Line<'_> {
     /// The text before anything that is not shown.
     fn start(&self) -> String {
         match self.parts.first() {
-            Some(Part::Text(text)) => String::from_utf8_lossy(text).into_owned(),
+            Some(LinePart::Text(text)) => String::from_utf8_lossy(text).into_owned(),
             _ => String::new(),
         }
     }
 
     fn is_masked(&self) -> bool {
-        self.parts.iter().any(|part| matches!(part, Part::Masked(_)))
+        self.parts.iter().any(|part| matches!(part, LinePart::Masked(_)))
     }
 
     fn word(&self, index: usize) -> String {
@@ -96,16 +96,16 @@ impl Line<'_> {
         let mut bytes = Vec::new();
         for part in self.parts {
             match part {
-                Part::Text(text) => bytes.extend_from_slice(text),
-                Part::Masked(_) => bytes.extend_from_slice(masked.as_bytes()),
-                Part::Literal { size, shown } if shown.is_empty() => {
+                LinePart::Text(text) => bytes.extend_from_slice(text),
+                LinePart::Masked(_) => bytes.extend_from_slice(masked.as_bytes()),
+                LinePart::Literal { size, shown } if shown.is_empty() => {
                     bytes.resize(bytes.len() + usize::try_from(*size).unwrap(), b'x');
                 }
-                Part::Literal { size, shown } => {
+                LinePart::Literal { size, shown } => {
                     assert_eq!(u64::try_from(shown.len()).unwrap(), *size, "a part of a literal cannot be replayed");
                     bytes.extend_from_slice(shown);
                 }
-                Part::Cut(_) => panic!("a line that was cut cannot be replayed"),
+                LinePart::Cut(_) => panic!("a line that was cut cannot be replayed"),
             }
         }
         bytes.extend_from_slice(b"\r\n");
@@ -119,7 +119,7 @@ fn dialogue(records: &[Record]) -> String {
     let mut login: Option<String> = None;
     let mut logs_out = false;
     for line in lines(records) {
-        let Some(speaker) = Side::Upstream.speaker(line.speaker, line.mark) else { continue };
+        let Some(speaker) = ConnectionSide::Upstream.speaker(line.speaker, line.mark) else { continue };
         // What belongs to an exchange under way is the business of `LOGIN`.
         if login.as_ref().is_some_and(|tag| speaker == Speaker::ToUpstream || line.word(0) == "+" && *tag != "+") {
             continue;
@@ -158,7 +158,7 @@ fn escaped(bytes: &[u8]) -> String {
 async fn play_client(deltapush: &Deltapush, records: &[Record]) {
     let mut client = Client::plain(deltapush.plain).await;
     for line in lines(records) {
-        match Side::Client.speaker(line.speaker, line.mark) {
+        match ConnectionSide::Client.speaker(line.speaker, line.mark) {
             Some(Speaker::Client) if line.is_login() => {
                 client.send(&format!("{} LOGIN {USER} {PASSWORD}", line.word(0))).await;
             }

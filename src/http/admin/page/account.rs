@@ -6,12 +6,12 @@ use super::overview::{badge, device_line};
 use super::query::value;
 use super::{ago, frame};
 use crate::account::AccountId;
-use crate::admin::timeline::{AccountHistory, Happened, Kind};
+use crate::admin::timeline::{AccountHistory, Happened, TimelineKind};
 use crate::admin::words;
-use crate::http::admin::site::Site;
+use crate::http::admin::site::AdminSite;
 
 /// The page of the account that the query names; `None` if there is none.
-pub(in crate::http::admin) async fn account(site: &Site, query: &str) -> Option<Markup> {
+pub(in crate::http::admin) async fn account(site: &AdminSite, query: &str) -> Option<Markup> {
     let account = AccountId::new(&value(query, "name"), &value(query, "server"));
     let history = site.reporter.account(&account).await.ok()??;
     Some(frame(site, &words::tame(&account.user), false, &content(&history)))
@@ -63,8 +63,8 @@ fn timeline(history: &AccountHistory) -> Markup {
 
 fn entry(happened: &Happened) -> Markup {
     let class = match happened.kind {
-        Kind::Answer | Kind::Connected | Kind::Fetched => "step",
-        Kind::GaveUp | Kind::Waits => "step warn",
+        TimelineKind::Answer | TimelineKind::Connected | TimelineKind::Fetched => "step",
+        TimelineKind::GaveUp | TimelineKind::Waits => "step warn",
         _ => "step plain",
     };
     html! {

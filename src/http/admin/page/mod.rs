@@ -7,13 +7,13 @@ mod query;
 use jiff::Timestamp;
 use maud::{DOCTYPE, Markup, html};
 
-use super::site::Site;
+use super::site::AdminSite;
 use crate::admin::words;
 pub(super) use account::account;
 pub(super) use overview::{live_part, overview};
 
 /// A page around `content`. One that is `live` refreshes itself; without a script it is loaded anew now and then.
-fn frame(site: &Site, title: &str, is_live: bool, content: &Markup) -> Markup {
+fn frame(site: &AdminSite, title: &str, is_live: bool, content: &Markup) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {

@@ -7,17 +7,17 @@ use maud::{Markup, html};
 
 use super::query::{address, value};
 use super::{ago, frame};
-use crate::admin::report::{AccountReport, DeviceReport, PushReport, Report, WatchKind};
+use crate::admin::report::{AccountReport, DeviceReport, PushReport, StatusReport, WatchKind};
 use crate::admin::words;
 use crate::http::admin::plot;
-use crate::http::admin::site::Site;
+use crate::http::admin::site::AdminSite;
 use crate::telemetry::metrics::now;
 
 /// Accounts on a page. Those with a problem come first.
 const PER_PAGE: usize = 100;
 
 /// The whole page for this query.
-pub(in crate::http::admin) async fn overview(site: &Site, query: &str) -> Markup {
+pub(in crate::http::admin) async fn overview(site: &AdminSite, query: &str) -> Markup {
     let search = value(query, "q");
     let content = html! {
         form method="get" action="/" role="search" {
@@ -30,7 +30,7 @@ pub(in crate::http::admin) async fn overview(site: &Site, query: &str) -> Markup
 }
 
 /// The part of it that changes.
-pub(in crate::http::admin) async fn live_part(site: &Site, query: &str) -> Markup {
+pub(in crate::http::admin) async fn live_part(site: &AdminSite, query: &str) -> Markup {
     let search = value(query, "q");
     let page = value(query, "page").parse().unwrap_or(1);
     let metrics = site.board.telemetry().metrics();
@@ -50,7 +50,7 @@ pub(in crate::http::admin) async fn live_part(site: &Site, query: &str) -> Marku
 }
 
 /// In one line: is all well?
-fn verdict(site: &Site, report: &Report) -> Markup {
+fn verdict(site: &AdminSite, report: &StatusReport) -> Markup {
     let counts = report.counts;
     let (sound, server) = (site.registry.is_writable(), site.board.telemetry().metrics().notification_server_answers());
     html! {
@@ -74,7 +74,7 @@ fn verdict(site: &Site, report: &Report) -> Markup {
     }
 }
 
-fn numbers(report: &Report) -> Markup {
+fn numbers(report: &StatusReport) -> Markup {
     let counts = report.counts;
     let up = report.at.duration_since(report.started).as_secs().max(0).unsigned_abs();
     let up = words::brief(Duration::from_secs(up.saturating_sub(up % 60).max(60)));
@@ -94,7 +94,7 @@ fn number(name: &str, value: impl std::fmt::Display) -> Markup {
     html! { div { dt { (name) } dd { (value.to_string()) } } }
 }
 
-fn accounts(report: &Report, search: &str, page: usize) -> Markup {
+fn accounts(report: &StatusReport, search: &str, page: usize) -> Markup {
     let narrowed = (!search.is_empty()).then(|| report.clone().narrowed(&[search.to_owned()]));
     let report = narrowed.as_ref().unwrap_or(report);
     let found = report.accounts.len();

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use super::{Context, Keeper};
+use super::{SessionPool, WatchContext};
 use crate::account::AccountId;
 use crate::push::backoff::Backoff;
 use crate::push::latest::{self, Merge};
@@ -40,21 +40,21 @@ impl Merge for Call {
 }
 
 /// The one who calls.
-pub(in crate::push::watcher) struct Caller {
-    keeper: Keeper,
+pub(in crate::push::watcher) struct DeviceWaker {
+    keeper: SessionPool,
     calls: latest::Receiver<AccountId, Call>,
     /// Accounts, by when they are due.
     due: BTreeSet<(Instant, AccountId)>,
     /// When an account is due, to find it there.
     when: HashMap<AccountId, Instant>,
     /// Servers that were asked whether they are there.
-    servers: HashMap<Arc<str>, Server>,
-    asking: JoinSet<Answer>,
+    servers: HashMap<Arc<str>, ReachedServer>,
+    asking: JoinSet<ReachabilityAnswer>,
     /// When the next call may be made.
     next: Instant,
 }
 
-struct Server {
+struct ReachedServer {
     answered: Option<Instant>,
     backoff: Backoff,
     /// Accounts that wait for the answer; `None` if it is not being asked.
@@ -64,10 +64,10 @@ struct Server {
 }
 
 /// Which server was asked, and whether it is there.
-type Answer = (Arc<str>, Result<(), ConnectError>);
+type ReachabilityAnswer = (Arc<str>, Result<(), ConnectError>);
 
-impl Caller {
-    pub(super) fn new(keeper: Keeper, calls: latest::Receiver<AccountId, Call>) -> Self {
+impl DeviceWaker {
+    pub(super) fn new(keeper: SessionPool, calls: latest::Receiver<AccountId, Call>) -> Self {
         let (due, when, servers) = (BTreeSet::new(), HashMap::new(), HashMap::new());
         Self { keeper, calls, due, when, servers, asking: JoinSet::new(), next: Instant::now() }
     }
@@ -148,10 +148,10 @@ impl Caller {
     /// Whether the account's server is known to be there. If not, it is asked, and the account is due again when it is.
     fn is_reachable(&mut self, account: &AccountId) -> bool {
         let now = Instant::now();
-        let is_there = |server: &Server| server.answered.is_some_and(|at| now.duration_since(at) < ANSWERED);
+        let is_there = |server: &ReachedServer| server.answered.is_some_and(|at| now.duration_since(at) < ANSWERED);
         // Servers of which nobody waits for anything are forgotten.
         self.servers.retain(|_, server| server.asking.is_some() || server.next > now || is_there(server));
-        let server = self.servers.entry(Arc::clone(&account.upstream)).or_insert_with(|| Server {
+        let server = self.servers.entry(Arc::clone(&account.upstream)).or_insert_with(|| ReachedServer {
             answered: None,
             backoff: Backoff::new(),
             asking: None,
@@ -196,7 +196,7 @@ impl Caller {
     }
 }
 
-async fn ask(context: Arc<Context>, account: AccountId) -> Answer {
+async fn ask(context: Arc<WatchContext>, account: AccountId) -> ReachabilityAnswer {
     let upstreams = context.upstreams.get();
     let found = upstreams.routes.find_again(&account.upstream, account.owner());
     let answer = match found {

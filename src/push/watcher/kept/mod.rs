@@ -22,23 +22,23 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::Context;
+use super::WatchContext;
 use super::account::Ended;
-use super::session::{self, End, Spare, Taken, Task, Wanted};
+use super::session::{self, SessionReturn, Spare, Taken, Task, WatchEnd};
 use crate::account::AccountId;
 use crate::config::{KeptSessions, Messages};
 use crate::push::board::WatchState;
-use crate::push::eye::Shown;
-use crate::push::idle::{self, Failure, Manners, is_same};
+use crate::push::eye::ShownPosition;
+use crate::push::idle::{self, IdleFailure, InheritedState, is_same};
 use crate::push::latest;
-use crate::push::verdict::Judge;
+use crate::push::verdict::PushFilter;
 use crate::secret::DeviceToken;
-use crate::telemetry::Event;
+use crate::telemetry::TelemetryEvent;
 use crate::tls::stream::{Stream, receive};
 use crate::trace::Recorder;
 use caller::Call;
-pub(super) use caller::Caller;
-pub use ticket::Ticket;
+pub(super) use caller::DeviceWaker;
+pub use ticket::ResumeTicket;
 
 /// How long a client whose session the mail server has ended may take to come back by itself before it is called.
 const RETURN_TIME: Duration = Duration::from_secs(30);
@@ -54,37 +54,37 @@ const LATE: Duration = Duration::from_secs(60);
 
 /// Keeps sessions. Clones are handles of the same one.
 #[derive(Clone)]
-pub struct Keeper(Arc<Shared>);
+pub struct SessionPool(Arc<PoolShared>);
 
-struct Shared {
-    context: Arc<Context>,
+struct PoolShared {
+    context: Arc<WatchContext>,
     settings: KeptSessions,
-    accounts: DashMap<AccountId, Entry>,
+    accounts: DashMap<AccountId, PooledAccount>,
     /// Room for accounts with a kept session.
     places: Arc<Semaphore>,
     next: AtomicU64,
-    calls: latest::Sender<AccountId, Call>,
+    calls: latest::LatestSender<AccountId, Call>,
 }
 
 /// What there is of an account.
 #[derive(Default)]
-struct Entry {
+struct PooledAccount {
     /// Clients that are logged in, and sessions that are just being taken over.
     clients: usize,
     /// Clients of these that wait for mail in the only mailbox that is watched.
     waiting: usize,
     /// Kept sessions, the newest last: more than one only until that one watches.
-    sessions: Vec<Session>,
+    sessions: Vec<PooledSession>,
     place: Option<OwnedSemaphorePermit>,
     /// What its devices have been shown through deltapush.
     shown: shown::ByDevice,
 }
 
-struct Session {
+struct PooledSession {
     number: u64,
     leave: CancellationToken,
     /// What it is handed back for, and how it is asked to be.
-    back: Option<(Arc<Ticket>, oneshot::Sender<oneshot::Sender<Stream>>)>,
+    back: Option<(Arc<ResumeTicket>, oneshot::Sender<oneshot::Sender<Stream>>)>,
 }
 
 /// A session that is handed over: authenticated, and nothing under way in it.
@@ -98,11 +98,11 @@ pub struct Given {
     /// What the server can do.
     pub abilities: Abilities,
     /// What the client has set in it.
-    pub manners: Manners,
+    pub manners: InheritedState,
     /// When the client had logged in.
     pub since: Instant,
     /// What it may be handed back for: only a session in which nothing was set.
-    pub ticket: Option<Arc<Ticket>>,
+    pub ticket: Option<Arc<ResumeTicket>>,
 }
 
 /// What a server must be able to do, or may be, for a session to watch.
@@ -116,7 +116,7 @@ pub struct Abilities {
 
 /// That a client of the account is there, until it is dropped.
 pub struct Presence {
-    keeper: Keeper,
+    keeper: SessionPool,
     account: AccountId,
     /// It waits for mail in the only mailbox that is watched.
     waits: AtomicBool,
@@ -124,13 +124,13 @@ pub struct Presence {
     pub reason: &'static str,
 }
 
-impl Keeper {
-    pub(super) fn new(context: Arc<Context>, settings: KeptSessions) -> (Self, Caller) {
+impl SessionPool {
+    pub(super) fn new(context: Arc<WatchContext>, settings: KeptSessions) -> (Self, DeviceWaker) {
         let (calls, called) = latest::channel();
         let places = Arc::new(Semaphore::new(settings.sessions.min(Semaphore::MAX_PERMITS)));
         let (accounts, next) = (DashMap::new(), AtomicU64::new(1));
-        let keeper = Self(Arc::new(Shared { context, settings, accounts, places, next, calls }));
-        (keeper.clone(), Caller::new(keeper, called))
+        let keeper = Self(Arc::new(PoolShared { context, settings, accounts, places, next, calls }));
+        (keeper.clone(), DeviceWaker::new(keeper, called))
     }
 
     /// How sessions are kept.
@@ -180,7 +180,7 @@ impl Keeper {
     pub(super) fn forget(&self, account: &AccountId) {
         self.let_go(account);
         self.0.context.board.remove(account);
-        self.0.context.board.telemetry().tell(&Event::Forgotten { account });
+        self.0.context.board.telemetry().tell(&TelemetryEvent::Forgotten { account });
     }
 
     fn let_go(&self, account: &AccountId) {
@@ -191,17 +191,17 @@ impl Keeper {
 
     /// What the account's kept session would be handed back for.
     #[must_use]
-    pub fn ticket(&self, account: &AccountId) -> Option<Arc<Ticket>> {
+    pub fn ticket(&self, account: &AccountId) -> Option<Arc<ResumeTicket>> {
         let entry = self.0.accounts.get(account)?;
         let newest = entry.sessions.iter().rev().find(|session| !session.leave.is_cancelled())?;
         newest.back.as_ref().map(|(ticket, _)| Arc::clone(ticket))
     }
 
     /// Hands a session back to a client that has shown its ticket: as it was after its login.
-    pub async fn hand_back(&self, account: &AccountId, ticket: &Arc<Ticket>) -> Option<(Stream, Presence)> {
+    pub async fn hand_back(&self, account: &AccountId, ticket: &Arc<ResumeTicket>) -> Option<(Stream, Presence)> {
         let wanted = {
             let mut entry = self.0.accounts.get_mut(account)?;
-            let is_its = |session: &&mut Session| {
+            let is_its = |session: &&mut PooledSession| {
                 session.back.as_ref().is_some_and(|(known, _)| Arc::ptr_eq(known, ticket))
                     && !session.leave.is_cancelled()
             };
@@ -240,7 +240,7 @@ impl Keeper {
             let watched = AssertUnwindSafe(keeper.watch(given, number, leave, wanted)).catch_unwind();
             let end = match watched.await {
                 Ok(Err(end)) => end,
-                Err(_) => End::Panicked,
+                Err(_) => WatchEnd::Panicked,
             };
             keeper.ended(&account, number, &end);
         });
@@ -256,10 +256,10 @@ impl Keeper {
     /// Who judges the account's messages by what a client fetches of them. A client need not ask for the fields that tell a
     /// chat message.
     #[must_use]
-    pub fn judge(&self, account: &AccountId) -> Judge {
+    pub fn judge(&self, account: &AccountId) -> PushFilter {
         let judge = self.0.context.judge(account);
         let messages = if judge.messages == Messages::Chat { Messages::All } else { judge.messages };
-        Judge { messages, ..judge }
+        PushFilter { messages, ..judge }
     }
 
     /// Whether the apps of all the account's devices are known to fetch encrypted messages only.
@@ -269,7 +269,7 @@ impl Keeper {
     }
 
     /// The device with this token has been shown that in a session of its own.
-    pub fn device_knows(&self, account: &AccountId, token: &DeviceToken, shown: Shown) {
+    pub fn device_knows(&self, account: &AccountId, token: &DeviceToken, shown: ShownPosition) {
         if let Some(mut entry) = self.0.accounts.get_mut(account) {
             entry.shown.note(token, shown);
         }
@@ -277,19 +277,19 @@ impl Keeper {
 
     /// The tokens of the devices that have been shown all of `news`.
     #[must_use]
-    pub fn who_knows(&self, account: &AccountId, news: &Shown) -> Vec<DeviceToken> {
+    pub fn who_knows(&self, account: &AccountId, news: &ShownPosition) -> Vec<DeviceToken> {
         self.0.accounts.get(account).map(|entry| entry.shown.know(news)).unwrap_or_default()
     }
 
     /// A client's session has told of news, which is noted.
     pub fn tell_noticed(&self, account: &AccountId, mailbox: &str, since: Option<std::time::Instant>, announce: bool) {
-        self.0.context.board.telemetry().tell(&Event::Noticed { account, mailbox, announce, since });
+        self.0.context.board.telemetry().tell(&TelemetryEvent::Noticed { account, mailbox, announce, since });
     }
 
     fn begin(
         &self,
         account: &AccountId,
-        back: Option<(Arc<Ticket>, oneshot::Sender<oneshot::Sender<Stream>>)>,
+        back: Option<(Arc<ResumeTicket>, oneshot::Sender<oneshot::Sender<Stream>>)>,
     ) -> Option<(u64, CancellationToken)> {
         let mut entry = self.0.accounts.entry(account.clone()).or_default();
         if entry.place.is_none() {
@@ -297,7 +297,7 @@ impl Keeper {
         }
         let number = self.0.next.fetch_add(1, Ordering::Relaxed);
         let leave = self.0.context.leaving.child_token();
-        entry.sessions.push(Session { number, leave: leave.clone(), back });
+        entry.sessions.push(PooledSession { number, leave: leave.clone(), back });
         Some((number, leave))
     }
 
@@ -306,13 +306,13 @@ impl Keeper {
         given: Given,
         number: u64,
         leave: CancellationToken,
-        wanted: Wanted,
-    ) -> Result<Infallible, End> {
+        wanted: SessionReturn,
+    ) -> Result<Infallible, WatchEnd> {
         let Given { account, stream, trace, abilities, manners, since, ticket: _ } = given;
         let context = &*self.0.context;
         if !abilities.idle {
             tokio::spawn(log_out(stream));
-            return Err(Failure::NoIdle("it is not among its capabilities".into()).into());
+            return Err(IdleFailure::NoIdle("it is not among its capabilities".into()).into());
         }
         let mailboxes = context.mailboxes(&account);
         let treatment = *context.gates.of(&context.host(&account).await).treatment();
@@ -342,7 +342,7 @@ impl Keeper {
     async fn until_told(&self, task: Task<'_>, taken: Taken, give_way: &Notify) -> Ended {
         tokio::select! {
             end = Box::pin(session::take_over(task, taken)) => end,
-            () = give_way.notified() => Err(End::GaveWay),
+            () = give_way.notified() => Err(WatchEnd::GaveWay),
         }
     }
 
@@ -353,7 +353,7 @@ impl Keeper {
         }
     }
 
-    fn ended(&self, account: &AccountId, number: u64, end: &End) {
+    fn ended(&self, account: &AccountId, number: u64, end: &WatchEnd) {
         if let Some(mut entry) = self.0.accounts.get_mut(account) {
             entry.sessions.retain(|session| session.number != number);
             if entry.sessions.is_empty() {
@@ -362,14 +362,14 @@ impl Keeper {
         }
         let upstream = &account.upstream;
         match end {
-            End::Leaving => debug!(%account, "a kept session has logged out"),
-            End::HandedBack => debug!(%account, "a kept session is its client's again"),
-            End::Panicked => error!(%account, "a kept session ended: {end}"),
-            End::Failed(Failure::NoIdle(_)) => warn!(%account, %upstream, "a session is not kept: {end}"),
+            WatchEnd::Leaving => debug!(%account, "a kept session has logged out"),
+            WatchEnd::HandedBack => debug!(%account, "a kept session is its client's again"),
+            WatchEnd::Panicked => error!(%account, "a kept session ended: {end}"),
+            WatchEnd::Failed(IdleFailure::NoIdle(_)) => warn!(%account, %upstream, "a session is not kept: {end}"),
             _ => info!(%account, %upstream, "a kept session ended: {end}"),
         }
         // Whoever it gave way to is about to come in.
-        let delay = if matches!(end, End::GaveWay) { RETURN_TIME } else { Duration::ZERO };
+        let delay = if matches!(end, WatchEnd::GaveWay) { RETURN_TIME } else { Duration::ZERO };
         self.is_left_alone(account, &end.to_string(), delay);
     }
 

@@ -1,16 +1,16 @@
 //! Up to where devices have been shown what is in a mailbox, by their own sessions: what nobody needs to tell them.
 
-use crate::push::eye::Shown;
+use crate::push::eye::ShownPosition;
 use crate::secret::DeviceToken;
 use crate::store::MAX_TOKENS;
 
 /// The last word on each device of an account.
 #[derive(Default)]
-pub(super) struct ByDevice(Vec<(DeviceToken, Shown)>);
+pub(super) struct ByDevice(Vec<(DeviceToken, ShownPosition)>);
 
 impl ByDevice {
     /// This device has been shown that.
-    pub(super) fn note(&mut self, token: &DeviceToken, shown: Shown) {
+    pub(super) fn note(&mut self, token: &DeviceToken, shown: ShownPosition) {
         self.0.retain(|(known, _)| known != token);
         if self.0.len() >= MAX_TOKENS {
             self.0.remove(0);
@@ -20,7 +20,7 @@ impl ByDevice {
 
     /// The devices that have been shown all of `news`. Not those that fetched at the right time: their server may not have
     /// told them of it yet.
-    pub(super) fn know(&self, news: &Shown) -> Vec<DeviceToken> {
+    pub(super) fn know(&self, news: &ShownPosition) -> Vec<DeviceToken> {
         self.0.iter().filter(|(_, shown)| shown.covers(news)).map(|(token, _)| token.clone()).collect()
     }
 }
@@ -33,8 +33,8 @@ mod tests {
         DeviceToken::new(name.as_bytes()).unwrap()
     }
 
-    fn shown(mailbox: &str, uid_validity: u64, uid: u64) -> Shown {
-        Shown { mailbox: mailbox.to_owned(), uid_validity, uid }
+    fn shown(mailbox: &str, uid_validity: u64, uid: u64) -> ShownPosition {
+        ShownPosition { mailbox: mailbox.to_owned(), uid_validity, uid }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::upstream::dialogue::{Capabilities, LoggedIn};
 use crate::upstream::route::Target;
 
 /// What is known of a session's login.
-pub struct Ticket {
+pub struct ResumeTicket {
     /// What its password is known by.
     pub hash: PasswordHash,
     target: Target,
@@ -20,7 +20,7 @@ pub struct Ticket {
     pushes: bool,
 }
 
-impl Ticket {
+impl ResumeTicket {
     /// A ticket for a session that was logged in so. `client`: where its client is, to the precision in which clients are told
     /// apart.
     #[must_use]
