@@ -10,7 +10,7 @@
 //!
 //! Protocol logic is free of I/O: machines take bytes and time and return actions, and one driver each does the I/O.
 //! `proxy::session` is driven by `proxy::relay`, `proxy::preauth` by `proxy::connection`, `push::idle` by `push::watcher`,
-//! `push::schedule` by `push::notifier`, `upstream::dialogue` by `upstream::login`.
+//! `push::schedule` by `push::notifier`, `upstream::login_machine` by `upstream::login`.
 //!
 //! ARCHITECTURE.md has the table of layers and the invariants, docs/threat-model.md the threat model.
 
@@ -22,23 +22,23 @@ pub mod activation;
 pub mod admin;
 pub mod admission;
 mod causes;
+pub mod client_setup;
 pub mod commands;
 pub mod config;
 pub mod credentials;
 pub mod crypto;
 mod encoding;
-pub mod handout;
 pub mod http;
-pub mod live;
 pub mod logging;
 pub mod parser;
+pub mod password_hash;
 pub mod pem_file;
 pub mod policy;
 mod printable;
 pub mod proxy;
 pub mod push;
-pub mod recognition;
 pub mod reload;
+pub mod reloadable;
 mod run;
 pub mod secret;
 pub mod store;

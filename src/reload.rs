@@ -6,9 +6,9 @@ use std::sync::Arc;
 use tracing::{info, warn};
 
 use crate::config::{Config, ConfigError};
-use crate::live::Reloadable;
 use crate::proxy::listener::Proxy;
 use crate::push::watcher::Wishes;
+use crate::reloadable::Reloadable;
 use crate::tls::certs::reload;
 use crate::tls::certs::{CertificateSet, CertificateSettings, Certificates, LoadError};
 use crate::tls::client::TrustError;

@@ -1,4 +1,4 @@
-//! `upstream::dialogue`: what a server may say while deltapush logs in to it.
+//! `upstream::login_machine`: what a server may say while deltapush logs in to it.
 
 use std::cell::RefCell;
 
@@ -11,8 +11,8 @@ use deltapush::parser::reader::ResponseReader;
 use deltapush::parser::response;
 use deltapush::parser::sasl::{self, SaslLine};
 use deltapush::secret::Secret;
-use deltapush::upstream::dialogue::{Dialogue, DialogueStep, LoggedIn, LoginError, OutgoingLine, Purpose};
 use deltapush::upstream::id::Introduction;
+use deltapush::upstream::login_machine::{Dialogue, DialogueStep, LoggedIn, LoginError, OutgoingLine, Purpose};
 
 use super::events;
 

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use deltapush::config::Messages;
+use deltapush::push::filter::PushFilter;
 use deltapush::push::idle::{IdleAction, IdleMachine, WatchTerms, WatchedMailbox, blindness};
-use deltapush::push::verdict::PushFilter;
 use deltapush::store::Position;
 
 use super::events::{self, events};

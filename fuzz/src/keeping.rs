@@ -1,4 +1,4 @@
-//! `proxy::session` where sessions are kept, and `push::eye`: a session that its client leaves at any moment.
+//! `proxy::session` where sessions are kept, and `push::observer`: a session that its client leaves at any moment.
 //!
 //! An input is a sequence of events, as for `session`; then the client is gone, and what the upstream says after that brings the
 //! session to rest, or not. The same events, one byte at a time, give the same output and the same end; nothing but DONE, `*` and
@@ -13,8 +13,8 @@ use deltapush::config::{JmapAccess, Native};
 use deltapush::proxy::session::{
     ChangedState, DrainStep, ObservedEvent, Output, Request, Session, SessionSettings, UpstreamTraits,
 };
-use deltapush::push::eye::{NewMailObserver, ObserverAction, ObserverOutcome};
-use deltapush::push::verdict::PushFilter;
+use deltapush::push::filter::PushFilter;
+use deltapush::push::observer::{NewMailObserver, ObserverAction, ObserverOutcome};
 use deltapush::secret::DeviceToken;
 use deltapush::store::Position;
 use deltapush::trace::Transcript;

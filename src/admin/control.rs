@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::answers::{ControlServer, say};
+use super::control_server::{ControlServer, say};
 use super::question::{ControlQuestion, ControlVerdict};
 use crate::accept::AcceptFailures;
 
@@ -151,11 +151,11 @@ mod tests {
     use super::super::status::Reporter;
     use super::*;
     use crate::config::Config;
-    use crate::live::Reloadable;
-    use crate::push::board::Board;
     use crate::push::push_test::Tester;
     use crate::push::registry::Registry;
+    use crate::push::watch_status::Board;
     use crate::push::watcher::Wishes;
+    use crate::reloadable::Reloadable;
     use crate::store::StoreSettings;
 
     #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 //! Which messages wake an account's devices, and what is known of what their apps fetch, in words.
 
-use super::words::date;
+use super::format::date;
 use crate::config::Messages;
 use crate::store::{FetchHabit, Fetches, TokenStatus};
 

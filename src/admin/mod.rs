@@ -1,16 +1,16 @@
 //! What a running deltapush tells its operator.
 
-pub mod answers;
+mod actions;
 pub mod clock;
 pub mod control;
-mod explanation;
+pub mod control_server;
 mod fetching;
-mod names;
-mod orders;
+pub mod format;
+mod latency_report;
+mod lookup;
 pub mod question;
 pub mod report;
 pub mod status;
 pub mod table;
 pub mod timeline;
 mod trace;
-pub mod words;

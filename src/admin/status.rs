@@ -5,22 +5,22 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 
 use super::clock::DisplayClock;
-use super::explanation::explain;
 use super::fetching;
+use super::format::{self, short_hash};
+use super::latency_report::explain;
 use super::report::{
     AccountCounts, AccountProblem, AccountReport, DeviceReport, ErasedReport, GivenUpReport, LimitedServer,
     MailboxReport, Notifications, PushReport, QuarantineReport, StatusReport, WatchKind, WatchReport,
 };
 use super::timeline::{self, AccountHistory};
-use super::words::{self, short_hash};
 use crate::account::AccountId;
-use crate::admission::gate::LoginGate;
-use crate::admission::logins::Strain;
+use crate::admission::failed_logins::Strain;
+use crate::admission::login_limiter::LoginGate;
 use crate::config::Messages;
-use crate::live::Reloadable;
-use crate::push::board::{Board, SkippedMailbox, WatchEntry, WatchState};
 use crate::push::registry::Registry;
+use crate::push::watch_status::{Board, SkippedMailbox, WatchEntry, WatchState};
 use crate::push::watcher::Wishes;
+use crate::reloadable::Reloadable;
 use crate::store::{AccountStatus, Erased, StoreError, TokenStatus, UnixTime};
 use crate::telemetry::PostResult;
 use crate::telemetry::history::{DeviceConnection, History, HistorySummary, HistoryTime, LastPush};
@@ -97,7 +97,7 @@ impl Reporter {
         Some(format!(
             "{} is not here any more: erased {}, because {}. It comes back when its app connects through deltapush",
             found.account,
-            words::moment(time(found.at)),
+            format::moment(time(found.at)),
             found.reason
         ))
     }
@@ -332,7 +332,7 @@ fn push(last: LastPush) -> PushReport {
         at: last.at.time(),
         token: short_hash(last.device),
         accepted: last.result == PostResult::Accepted,
-        answer: words::answer(last.result),
+        answer: format::answer(last.result),
         delay_milliseconds: last.delay,
     }
 }
@@ -434,7 +434,7 @@ mod tests {
         board.proof(&status.account);
         board.set(&status.account, WatchState::Watching);
         tokio::time::advance(Duration::from_secs(75)).await;
-        let since = words::moment(DisplayClock::now().time_of(board.get(&status.account).unwrap().since));
+        let since = format::moment(DisplayClock::now().time_of(board.get(&status.account).unwrap().since));
         let text = told(&[status], &board, Layout::default());
         let (_, account) = text.split_once("\n\n").unwrap();
         assert_eq!(

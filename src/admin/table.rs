@@ -6,9 +6,9 @@ use std::time::Duration;
 use comfy_table::{ContentArrangement, Table, presets};
 use jiff::Timestamp;
 
+use super::format::{ago, brief, date, delay, moment, rounded, tame};
 use super::report::{AccountReport, DeviceReport, StatusReport, WatchKind};
 use super::timeline::AccountHistory;
-use super::words::{ago, brief, date, delay, moment, rounded, tame};
 
 /// Up to so many accounts are shown in full.
 const FEW: usize = 5;

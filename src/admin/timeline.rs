@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::format::{answer, delay, short_hash};
 use super::report::AccountReport;
-use super::words::{answer, delay, short_hash};
 use crate::telemetry::history::{HistoryEntry, HistoryTime, Timeline, WatchNote, What};
 use crate::telemetry::{Pause, PostResult};
 

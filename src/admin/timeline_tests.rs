@@ -6,7 +6,7 @@ use tokio::time::{Instant, advance};
 
 use super::*;
 use crate::account::AccountId;
-use crate::admin::explanation::explain;
+use crate::admin::latency_report::explain;
 use crate::secret::DeviceToken;
 use crate::telemetry::{LoginResult, Telemetry, TelemetryEvent, WatchEvent};
 

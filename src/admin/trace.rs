@@ -5,7 +5,7 @@ use std::io;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-use super::answers::say;
+use super::control_server::say;
 use super::question::{AskedSide, AskedTrace, ControlVerdict};
 use crate::trace::{Audience, ConnectionSide, NoSession, TraceSelection, Tracer};
 

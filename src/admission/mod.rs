@@ -1,21 +1,21 @@
 //! What one stranger may take from the others: places, and tries at passwords. Sans-IO: addresses and time in, verdicts out.
 //!
-//! [`places`]: who may connect. [`logins`]: whose login is tried; [`known`] is what it recognizes after a restart. [`door`] and
-//! [`gate`] are the two for tasks.
+//! [`slot_table`]: who may connect. [`failed_logins`]: whose login is tried; [`known`] is what it recognizes after a restart. [`connection_slots`] and
+//! [`login_limiter`] are the two for tasks.
 
 mod bounded;
-pub mod door;
+pub mod connection_slots;
+pub mod failed_logins;
 mod fair_map;
-pub mod gate;
 pub mod invented;
 pub mod key;
 pub mod known;
-pub mod logins;
-pub mod places;
+pub mod login_limiter;
 mod prefix;
 pub mod remember;
 mod repeats;
 pub mod report;
+pub mod slot_table;
 mod window;
 
 pub(crate) use bounded::Bounded;

@@ -8,9 +8,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::fair_map::EntryOrigin;
-use super::gate::LoginGate;
 use super::key::AdmissionKey;
 use super::known::{KnownChanges, KnownEntry, KnownKind};
+use super::login_limiter::LoginGate;
 use crate::push::registry::Registry;
 use crate::store::{KnownLogin, UnixTime};
 

@@ -10,8 +10,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::failed_logins::Digest;
 use super::fair_map::{EntryOrigin, FairMap};
-use super::logins::Digest;
 
 /// The longest wait, unless the first is longer.
 const LONGEST: Duration = Duration::from_secs(4 * 3600);
@@ -29,7 +29,7 @@ const OUTAGE_DOUBLINGS: u32 = 2;
 /// account alone.
 const UNCLEAR_CHANCES: (u32, u32) = (2, 11);
 
-/// Capacity of the map, as of the others of [`logins`](super::logins).
+/// Capacity of the map, as of the others of [`logins`](super::failed_logins).
 const CAPACITY: usize = 20_000;
 
 /// Refusals of the same credentials.

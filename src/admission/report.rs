@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tracing::info;
 
-use super::logins::{Blocked, LoginLimit};
+use super::failed_logins::{Blocked, LoginLimit};
 
 /// The log's target, also for filters.
 pub const TARGET: &str = "deltapush::login";

@@ -7,10 +7,10 @@ use clap::{Args, Subcommand};
 
 use super::{Unfulfilled, progress};
 use crate::admin::control;
+use crate::admin::format::tame;
 use crate::admin::question::{AccountName, ControlQuestion};
 use crate::admin::table::{self, Layout};
 use crate::admin::timeline::AccountHistory;
-use crate::admin::words::tame;
 use crate::config::Config;
 
 /// What may stand behind `deltapush account`.

@@ -6,8 +6,8 @@ use anyhow::Context;
 
 use super::Unfulfilled;
 use crate::admin::control;
+use crate::admin::format::tame;
 use crate::admin::question::{ControlQuestion, TaskProgress};
-use crate::admin::words::tame;
 use crate::config::Config;
 
 /// Asks, and prints what happens until it is known how it ended.

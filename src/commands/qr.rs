@@ -3,11 +3,11 @@
 use std::io::{self, IsTerminal, Write};
 
 use super::{CommandError, Fault, password};
+use crate::client_setup::dclogin::{self, LoginCode};
+use crate::client_setup::outgoing::{self, SubmissionServer};
+use crate::client_setup::qr::{self, CodeSurface};
+use crate::client_setup::{self, Incoming, Outgoing};
 use crate::config::{Config, ListenerTls, LoginTemplate, Route, Submission};
-use crate::handout::dclogin::{self, LoginCode};
-use crate::handout::outgoing::{self, SubmissionServer};
-use crate::handout::qr::{self, CodeSurface};
-use crate::handout::{self, Incoming, Outgoing};
 use crate::upstream::Upstreams;
 
 /// What the command line says.
@@ -60,12 +60,12 @@ async fn find(config: &Config, options: &QrOptions, told: &mut impl Write) -> Re
     if !is_address || address.contains(|c: char| c.is_control() || c.is_whitespace()) {
         return Err(Fault::Usage.because(format!("{address:?} is not a mail address: write it as `alice@example.org`")));
     }
-    let Some(route) = handout::route_of(config, address) else {
+    let Some(route) = client_setup::route_of(config, address) else {
         return Err(Fault::Configuration.because(format!(
             "{address} may not log in here: no route names it or its domain, or `allow` does not; see docs/routes.md"
         )));
     };
-    let mut reachable = handout::incoming(config, Some(route)).into_iter();
+    let mut reachable = client_setup::incoming(config, Some(route)).into_iter();
     let Some(mut incoming) = reachable.next() else {
         return Err(Fault::Configuration.because(
             "no listener with TLS is there for this address: Delta Chat's login code needs `tls: implicit` or `starttls`",
@@ -80,7 +80,7 @@ async fn find(config: &Config, options: &QrOptions, told: &mut impl Write) -> Re
         Some(login) => Outgoing { login, ..outgoing },
         None => outgoing,
     });
-    let any_certificate = handout::needs_any_certificate(config, &incoming.host);
+    let any_certificate = client_setup::needs_any_certificate(config, &incoming.host);
     Ok(CodeSettings { address: address.to_owned(), incoming, outgoing, any_certificate })
 }
 

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
-use super::at::Located;
 use super::error::ConfigProblem;
+use super::located::Located;
 use super::{Config, Hostname};
 
 /// The admin listener.

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
-use super::at::Located;
+use super::located::Located;
 
 /// What is allowed. A list that is left out restricts nothing; a login needs a route in any case.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]

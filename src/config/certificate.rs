@@ -6,9 +6,9 @@ use reqwest::Url;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
-use super::at::Located;
 use super::error::ConfigProblem;
 use super::listeners::Hostname;
+use super::located::Located;
 use super::{Config, ListenerTls, Trust};
 
 /// The certificates that clients see.

@@ -1,7 +1,7 @@
 //! Whether routes fit together, and whether they would make deltapush a proxy for strangers.
 
-use super::at::Located;
 use super::error::ConfigProblem;
+use super::located::Located;
 use super::{Config, DOMAIN_PLACEHOLDER, Domain, Listener, Route, Security};
 
 /// All that is wrong with routes and listeners' names.

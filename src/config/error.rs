@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_saphyr::{Error as YamlError, UserMessageFormatter};
 
-use super::at::FilePosition;
+use super::located::FilePosition;
 
 /// Why a configuration cannot be used. `Display` has a line for each problem: `config.yaml:12:5: what is wrong: the cure`.
 #[derive(Debug, thiserror::Error)]

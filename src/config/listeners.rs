@@ -7,7 +7,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
 use super::allow::{Allow, Network};
-use super::at::Located;
+use super::located::Located;
 use super::names::is_dns_name;
 
 /// One address that clients connect to.

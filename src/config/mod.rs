@@ -5,7 +5,6 @@
 
 mod admin;
 mod allow;
-mod at;
 mod certificate;
 mod check;
 mod check_routes;
@@ -15,12 +14,14 @@ mod failed_logins;
 mod keep;
 mod limits;
 mod listeners;
+mod located;
 mod log;
 mod login;
 mod metadata;
 mod names;
 mod push;
 mod relay;
+mod route_types;
 mod routes;
 mod sasl;
 mod storage;
@@ -28,7 +29,6 @@ mod submission;
 mod trace;
 mod units;
 mod watch;
-mod way;
 
 #[cfg(test)]
 mod tests;
@@ -43,7 +43,6 @@ use crate::encoding::utf8;
 
 pub use admin::Admin;
 pub use allow::{Allow, AllowedLogin, Network};
-pub use at::{FilePosition, Located};
 pub use certificate::{Acme, Certificate, CertificateFiles};
 pub use dns::DnsSettings;
 pub use error::{ConfigError, ConfigProblem, Problems};
@@ -51,12 +50,14 @@ pub use failed_logins::FailedLogins;
 pub use keep::KeptSessions;
 pub use limits::SessionLimits;
 pub use listeners::{Hostname, Listener, ListenerTls};
+pub use located::{FilePosition, Located};
 pub use log::{LogFormat, LogSettings};
 pub use login::LoginTemplate;
 pub use metadata::{Metadata, MetadataValue};
 pub use names::{is_dns_name, is_loopback};
 pub use push::{Contact, Messages, Native, Push};
 pub use relay::{JmapAccess, RelaySettings};
+pub use route_types::{AddressPattern, AutoconfigUrl, HostPattern, ProxyProtocol};
 pub use routes::{DOMAIN_PLACEHOLDER, Domain, Route, Security, Trust, UpstreamAddress};
 pub use sasl::LoginSettings;
 pub use storage::{Keep, Storage};
@@ -64,7 +65,6 @@ pub use submission::Submission;
 pub use trace::{TraceFiles, TraceFormat, TraceSettings};
 pub use units::Size;
 pub use watch::{AccountSettings, AccountSettingsByName, PacingLimits, Rate, ServerSettings, known_servers};
-pub use way::{AddressPattern, AutoconfigUrl, HostPattern, ProxyProtocol};
 
 /// A configuration, checked, its paths resolved. The default is what the shipped config.yaml says, relative to the current
 /// folder.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
-use super::at::Located;
+use super::located::Located;
 
 /// Whether `name` has the form of a DNS name: labels of 1 to 63 letters, digits, hyphens and underscores, at most 253 bytes
 /// (RFC 1035 section 2.3.4; underscores as in `_imap.example.org`). An IP address is none, nor is anything else whose last

@@ -11,11 +11,11 @@ use std::sync::Arc;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
-use super::at::{FilePosition, Located};
+use super::located::{FilePosition, Located};
 use super::login::LoginTemplate;
 use super::names::{is_dns_name, is_loopback};
+use super::route_types::{AddressPattern, AutoconfigUrl, HostPattern, ProxyProtocol};
 use super::submission::Submission;
-use super::way::{AddressPattern, AutoconfigUrl, HostPattern, ProxyProtocol};
 
 /// What stands for the login's domain in an upstream's host.
 pub const DOMAIN_PLACEHOLDER: &str = "{domain}";

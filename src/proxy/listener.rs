@@ -10,23 +10,23 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
-use super::announced::announced;
 use super::connection::IncomingClient;
+use super::native_push_cache::Probes;
 use super::own_lines::untagged;
 use super::own_refusals::OwnRefusal;
-use super::probes::Probes;
+use super::proxy_header::announced;
 use super::session;
 use crate::accept::AcceptFailures;
-use crate::admission::door::{ConnectionSlot, Door};
-use crate::admission::gate::LoginGate;
-use crate::admission::places;
+use crate::admission::connection_slots::{ConnectionSlot, Door};
+use crate::admission::login_limiter::LoginGate;
+use crate::admission::slot_table;
 use crate::config::{Allow, Config, Listener, ListenerTls, SessionLimits};
 use crate::http::public::PublicSite;
-use crate::live::Reloadable;
-use crate::push::board::Board;
+use crate::password_hash::PasswordHasher;
 use crate::push::registry::{AccountLimits, Registry};
-use crate::push::watcher::kept::SessionPool;
-use crate::recognition::PasswordHasher;
+use crate::push::watch_status::Board;
+use crate::push::watcher::session_pool::SessionPool;
+use crate::reloadable::Reloadable;
 use crate::telemetry::TelemetryEvent;
 use crate::tls::server::ServerTls;
 use crate::tls::stream;
@@ -174,7 +174,7 @@ fn session_settings(config: &Config) -> session::SessionSettings {
     }
 }
 
-impl From<&SessionLimits> for places::SlotLimits {
+impl From<&SessionLimits> for slot_table::SlotLimits {
     fn from(limits: &SessionLimits) -> Self {
         Self {
             connections: limits.connections,

@@ -7,27 +7,27 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout_at};
 use tracing::{debug, warn};
 
-use super::attempt::{AttemptError, WaitingClient};
 use super::connection::{IncomingClient, NoLogin};
-use super::legacy::Returned;
+use super::handover::Returned;
+use super::login_attempt::{AttemptError, WaitingClient};
+use super::login_error_response::Refused;
 use super::own_refusals::OwnRefusal;
 use super::preauth::NotAuthenticated;
-use super::refused::Refused;
 use crate::account::AccountId;
 use crate::admission::Prefix;
-use crate::admission::gate::{self, DenialReason, Invented, Pass};
+use crate::admission::failed_logins::{LoginLimit, LoginOutcome, Try};
 use crate::admission::invented::is_invented;
-use crate::admission::logins::{LoginLimit, LoginOutcome, Try};
+use crate::admission::login_limiter::{self, DenialReason, Invented, Pass};
 use crate::admission::report;
 use crate::admission::report::in_words;
 use crate::config::Native;
 use crate::credentials::{CredentialKind, Credentials};
-use crate::push::watcher::kept::ResumeTicket;
-use crate::recognition::HashRequester;
+use crate::password_hash::HashRequester;
+use crate::push::watcher::session_pool::ResumeTicket;
 use crate::telemetry::LoginResult;
 use crate::upstream::connect::{ConnectError, Connected};
-use crate::upstream::dialogue::LoginError;
 use crate::upstream::dns::Reach;
+use crate::upstream::login_machine::LoginError;
 use crate::upstream::originating::ClientOrigin;
 use crate::upstream::refusal::{LoginRefusal, classify, classify_bye};
 use crate::upstream::route::{Asked, Target};
@@ -271,9 +271,14 @@ impl IncomingClient {
     }
 
     /// The refusal of a login that is not tried; without a reason others only go before it.
-    fn turned_away(&self, refusal: Option<gate::Denial>, account: &AccountId, credentials: &Credentials) -> Refused {
+    fn turned_away(
+        &self,
+        refusal: Option<login_limiter::Denial>,
+        account: &AccountId,
+        credentials: &Credentials,
+    ) -> Refused {
         let Self { proxy, session, peer, .. } = self;
-        let Some(gate::Denial { delay, reason, counted }) = refusal else {
+        let Some(login_limiter::Denial { delay, reason, counted }) = refusal else {
             return Refused::own(LoginResult::Limited, &OwnRefusal::OthersFirst);
         };
         debug!(session, %peer, %account, ?reason, "refused without asking the mail server");

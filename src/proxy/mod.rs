@@ -1,25 +1,25 @@
 //! One client connection, from accept to close.
 
-mod announced;
-mod attempt;
+mod client_stream;
 pub mod compress;
 mod connection;
-mod conversation;
-mod handle;
+mod drain;
+mod handover;
 pub(crate) mod handshake;
-mod legacy;
 pub mod listener;
 mod login;
 mod login_answer;
+mod login_attempt;
+mod login_error_response;
+mod native_push_cache;
 mod own_lines;
 mod own_refusals;
 mod peer;
 pub mod preauth;
-mod probes;
-mod refused;
+mod proxy_header;
 pub mod relay;
-mod rest;
 mod sasl;
 pub mod session;
+mod session_services;
 pub mod submission_lookup;
 mod turn;

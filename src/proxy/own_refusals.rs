@@ -4,11 +4,11 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::admission::logins::{Blocked, LoginLimit};
+use crate::admission::failed_logins::{Blocked, LoginLimit};
 use crate::admission::report::in_words;
 use crate::upstream::connect::ConnectError;
-use crate::upstream::dialogue::LoginError;
 use crate::upstream::discovery::DiscoveryError;
+use crate::upstream::login_machine::LoginError;
 
 /// Why deltapush itself refuses a login, or ends a connection before one.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::listener::Proxy;
 use crate::http::public::{KNOWN, UNKNOWN};
-use crate::live::Reloadable;
+use crate::reloadable::Reloadable;
 
 /// Looks up where the served domains submit mail, until `stop` is cancelled; at once where the configuration changes.
 pub async fn keep_known(proxy: Reloadable<Proxy>, stop: CancellationToken) {

@@ -1,19 +1,19 @@
 //! From new mail to a waking phone: who has a token, and when it is posted.
 
 mod backoff;
-pub mod board;
 mod breaker;
 mod duplicates;
 pub mod encrypted_only;
-pub mod eye;
-pub mod gate;
+pub mod filter;
 mod http;
 pub mod idle;
 pub mod latest;
 pub mod notifier;
+pub mod observer;
+pub mod pacing;
+pub mod push_status_line;
 pub mod push_test;
 pub mod registry;
 pub mod schedule;
-pub mod standing;
-pub mod verdict;
+pub mod watch_status;
 pub mod watcher;

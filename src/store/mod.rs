@@ -25,8 +25,8 @@ mod schema;
 mod seal;
 mod settings;
 mod status;
-mod trouble;
 mod worker;
+mod write_failures;
 
 use std::fmt;
 use std::sync::Arc;

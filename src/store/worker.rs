@@ -12,7 +12,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::operations::{Operation, number};
-use super::trouble::WriteTrouble;
+use super::write_failures::WriteTrouble;
 use super::{Change, Generation, OpenError, StoreError, schema};
 
 /// What may wait; who comes later waits to be let in.

@@ -1,4 +1,4 @@
-//! From a target to an authenticated session: TCP, TLS, and the [`dialogue`](super::dialogue) driven over them.
+//! From a target to an authenticated session: TCP, TLS, and the [`dialogue`](super::login_machine) driven over them.
 
 use std::io;
 use std::sync::Arc;
@@ -9,18 +9,18 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::Upstreams;
-use super::dialogue::{Dialogue, LoginError, Purpose};
 use super::discovery::DiscoveryError;
 use super::id::Introduction;
 pub use super::login::{Connected, LoginStage, UpstreamLogin};
 use super::login::{ConnectionTarget, within};
+use super::login_machine::{Dialogue, LoginError, Purpose};
 use super::login_progress::LoginProgress;
 use super::mechanism::Hints;
 use super::originating::ClientOrigin;
 use super::permit::Permit;
 use super::refusal::{LoginRefusal, classify_bye};
 use super::route::{Endpoint, Target};
-use super::{dial, proxy_header};
+use super::{happy_eyeballs, proxy_header};
 use crate::config::Security;
 use crate::credentials::Credentials;
 use crate::parser::reader::ResponseTooLong;
@@ -168,7 +168,7 @@ pub async fn reach(target: &Target, upstreams: &Upstreams) -> Result<(), Connect
                     continue;
                 }
             };
-            match dial::race(&mut dial::interleaved(&addresses, server.port)).await {
+            match happy_eyeballs::race(&mut happy_eyeballs::interleaved(&addresses, server.port)).await {
                 Ok(tcp) => match greeting(tcp, target, upstreams, server).await {
                     Ok(()) => return Ok(()),
                     Err(error) => failure = error,
@@ -277,13 +277,13 @@ impl<'a> LoginRequest<'a> {
     ) -> Result<LoginStage<'a>, ServerFailure> {
         let found = self.upstreams.dns.addresses(&server.host, self.target.reach).await;
         let addresses = found.map_err(|error| ServerFailure::before(ConnectError::Unreachable(error.into())))?;
-        let mut candidates = dial::interleaved(&addresses, server.port);
+        let mut candidates = happy_eyeballs::interleaved(&addresses, server.port);
         self.upstreams.late.sort(&mut candidates);
         let all = candidates.clone();
         let preferred = self.upstreams.methods.find(server, self.credentials.kind, Instant::now());
         let mut hints = Hints { preferred, refused: Vec::new() };
         loop {
-            let tcp = dial::race(&mut candidates)
+            let tcp = happy_eyeballs::race(&mut candidates)
                 .await
                 .map_err(|error| ServerFailure::before(ConnectError::Unreachable(error)))?;
             let address = tcp.peer_addr().map_err(|error| ServerFailure::before(ConnectError::Broken(error)))?;

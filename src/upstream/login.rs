@@ -1,4 +1,4 @@
-//! A login under way: the [`dialogue`](super::dialogue) driven over one connection, with pauses where the client has to answer.
+//! A login under way: the [`dialogue`](super::login_machine) driven over one connection, with pauses where the client has to answer.
 
 use std::io;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::Upstreams;
 use super::connect::ConnectError;
-use super::dialogue::{Dialogue, DialogueStep, LoggedIn, OutgoingLine};
+use super::login_machine::{Dialogue, DialogueStep, LoggedIn, OutgoingLine};
 use super::login_progress::LoginProgress;
 use super::permit::Permit;
 use super::route::{Endpoint, Target};

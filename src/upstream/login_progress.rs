@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::dialogue::Dialogue;
+use super::login_machine::Dialogue;
 use super::mechanism::LoginMethod;
 
 /// The facts.

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
-use super::dialogue::{Capabilities, LoginError};
+use super::login_machine::{Capabilities, LoginError};
 use crate::credentials::Mechanism;
 use crate::credentials::{CredentialKind, Credentials};
 use crate::parser::quote::{is_quotable, push_quoted};

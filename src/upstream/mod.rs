@@ -8,13 +8,13 @@ use crate::tls::client::{ClientConfigs, TrustError};
 
 pub mod address;
 pub mod connect;
-mod dial;
-pub mod dialogue;
 pub mod discovery;
 pub mod dns;
+mod happy_eyeballs;
 pub mod id;
 mod late_addresses;
 mod login;
+pub mod login_machine;
 mod login_progress;
 mod mechanism;
 pub mod method_memory;

@@ -11,9 +11,9 @@ use tokio::time::timeout;
 
 use super::Upstreams;
 use super::connect::ConnectError;
-use super::dial;
-use super::dialogue::{Capabilities, LoginError};
 use super::dns::Reach;
+use super::happy_eyeballs;
+use super::login_machine::{Capabilities, LoginError};
 use super::route::{Endpoint, Target};
 use crate::config::{Security, Submission, Trust};
 use crate::parser::response::{self, Condition};
@@ -96,8 +96,8 @@ impl ProbeSession<'_> {
     async fn connect(&self, reach: Reach) -> Result<TcpStream, ConnectError> {
         let addresses = self.upstreams.dns.addresses(&self.server.host, reach).await;
         let addresses = addresses.map_err(|error| ConnectError::Unreachable(error.into()))?;
-        let mut candidates = dial::interleaved(&addresses, self.server.port);
-        dial::race(&mut candidates).await.map_err(ConnectError::Unreachable)
+        let mut candidates = happy_eyeballs::interleaved(&addresses, self.server.port);
+        happy_eyeballs::race(&mut candidates).await.map_err(ConnectError::Unreachable)
     }
 
     async fn secure(&self, tcp: TcpStream) -> Result<TlsStream, ConnectError> {

@@ -13,8 +13,8 @@ use zeroize::Zeroizing;
 
 use super::qr::{self, CodeSettings};
 use super::{CommandError, Fault, password};
+use crate::client_setup::{self, Outgoing, outgoing};
 use crate::config::{Config, Hostname, ListenerTls, Submission, UpstreamAddress};
-use crate::handout::{self, Outgoing, outgoing};
 use crate::tls::certs::{CertificateSet, CertificateSettings};
 use crate::upstream::dns::DnsResolver;
 use place::{Facts, InitPlan, Leads};
@@ -223,10 +223,10 @@ fn conclude(
     password: Option<&Zeroizing<String>>,
     say: &mut dyn FnMut(&str),
 ) -> Result<(), CommandError> {
-    let route = handout::route_of(config, &address.whole);
+    let route = client_setup::route_of(config, &address.whole);
     say(&format!("\n{} is written. Start it: deltapush --config {}", file.display(), file.display()));
     say("In Delta Chat, enter for incoming mail:");
-    let reachable = handout::incoming(config, route);
+    let reachable = client_setup::incoming(config, route);
     for incoming in &reachable {
         let security = if incoming.tls == ListenerTls::Implicit { "SSL/TLS" } else { "STARTTLS" };
         say(&format!("  IMAP server {}, port {}, security {security}", incoming.host, incoming.port));
@@ -244,7 +244,7 @@ fn conclude(
         ));
         return Ok(());
     };
-    let any_certificate = handout::needs_any_certificate(config, &incoming.host);
+    let any_certificate = client_setup::needs_any_certificate(config, &incoming.host);
     if any_certificate {
         say("  certificate checks: accept invalid certificates");
     }

@@ -14,10 +14,10 @@ use crate::config::{Config, LoginTemplate, Security, Trust, UpstreamAddress, is_
 use crate::credentials::Credentials;
 use crate::upstream::Upstreams;
 use crate::upstream::connect::{ConnectError, LoginRequest};
-use crate::upstream::dialogue::{Capabilities, LoginError, Purpose};
 use crate::upstream::discovery::DiscoveryError;
 use crate::upstream::dns::Reach;
 use crate::upstream::id::Introduction;
+use crate::upstream::login_machine::{Capabilities, LoginError, Purpose};
 use crate::upstream::probe;
 use crate::upstream::providers::{self, Provider};
 use crate::upstream::route::{Asked, Endpoint};

@@ -1,6 +1,6 @@
 //! What a mail server's capabilities mean to somebody who wants push, in words. Pure.
 
-use crate::upstream::dialogue::Capabilities;
+use crate::upstream::login_machine::Capabilities;
 use crate::upstream::providers::Provider;
 
 /// When a server said what it can do.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::place::{InitPlan, Proof};
 use super::server::quoted;
-use crate::handout::Outgoing;
+use crate::client_setup::Outgoing;
 
 /// All that is decided.
 pub(super) struct Plan<'a> {

@@ -20,8 +20,8 @@ use tracing::debug;
 
 use super::site::{AdminSite, Visitor};
 use crate::accept::AcceptFailures;
-use crate::admission::door::{ConnectionSlot, Door};
-use crate::admission::places::SlotLimits;
+use crate::admission::connection_slots::{ConnectionSlot, Door};
+use crate::admission::slot_table::SlotLimits;
 use crate::tls::stream;
 
 /// Who may be here: an operator with some devices, a Prometheus or two, and strangers who do not know the password.

@@ -3,7 +3,7 @@
 use super::exposition::Exposition;
 use super::process::Process;
 use super::site::AdminSite;
-use crate::push::board::WatchState;
+use crate::push::watch_status::WatchState;
 use crate::telemetry::Direction;
 use crate::telemetry::metrics::Metrics;
 

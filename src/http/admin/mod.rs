@@ -1,12 +1,11 @@
 //! The admin listener: a page for the operator, metrics for Prometheus, and whether all is well.
 //!
 //! [`listen`] accepts visitors, [`site`] says who may see what, `page` is the page and `live` what refreshes it. `metrics` is
-//! written in the format of `exposition`; `health` has words for what does not work. [`password`], `guesses` and `hosts` keep
+//! written in the format of `exposition`; `health` has words for what does not work. [`password`], `throttle` and `hosts` keep
 //! strangers out.
 
 mod answer;
 mod exposition;
-mod guesses;
 mod health;
 mod hosts;
 pub mod listen;
@@ -18,6 +17,7 @@ pub mod password;
 mod plot;
 mod process;
 pub mod site;
+mod throttle;
 
 use std::sync::Arc;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use maud::{Markup, html};
 
-use crate::admin::words;
+use crate::admin::format;
 use crate::telemetry::metrics::now;
 use crate::telemetry::series::{SLOT_SECONDS, SLOTS, Slot};
 
@@ -47,7 +47,7 @@ fn counted(number: u64, one: &str, more: &str) -> String {
 }
 
 fn in_words(duration: Duration) -> String {
-    words::delay(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+    format::delay(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
 }
 
 fn message_bars(slots: &[Slot]) -> Vec<Bar> {

@@ -13,19 +13,19 @@ use tracing::info;
 
 use super::answer::{self, Body, CSS, HTML, JS, SVG, TEXT};
 use super::exposition;
-use super::guesses::Guesses;
 use super::health::Health;
 use super::hosts::Hosts;
 use super::listening::Listening;
 use super::live;
 use super::page;
 use super::password::Password;
+use super::throttle::Guesses;
 use crate::admin::report::StatusReport;
 use crate::admin::status::Reporter;
 use crate::config::Config;
 use crate::logging::LogLimit;
-use crate::push::board::Board;
 use crate::push::registry::Registry;
+use crate::push::watch_status::Board;
 use crate::store::StoreError;
 use crate::tls::certs::Certificates;
 

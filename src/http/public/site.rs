@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 use tracing::debug;
 
 use super::sealed;
+use crate::client_setup::{self, Incoming, Outgoing, Whose, outgoing, xml};
 use crate::config::{Config, ListenerTls, Route};
-use crate::handout::{self, Incoming, Outgoing, Whose, outgoing, xml};
 use crate::upstream::Upstreams;
 
 /// The scripts of the page: a library that makes QR codes (MIT licence, in its head), and our own.
@@ -58,16 +58,16 @@ impl fmt::Debug for PublicSite {
 impl PublicSite {
     /// What `config` wants to be told.
     pub(crate) fn new(config: &Config) -> Self {
-        let served = handout::served(config).into_iter().map(|(whose, route)| {
+        let served = client_setup::served(config).into_iter().map(|(whose, route)| {
             let outgoing = outgoing::at_once(route, whose.domain()).map(|found| found.outgoing);
-            let incoming = handout::incoming(config, Some(route));
+            let incoming = client_setup::incoming(config, Some(route));
             (whose, ServedDomain { route: route.clone(), incoming, outgoing })
         });
         Self {
             is_shown: config.listeners.iter().any(|listener| listener.web),
             hostname: config.hostname.to_string(),
-            incoming: handout::incoming(config, None),
-            any_certificate: handout::needs_any_certificate(config, config.hostname.as_str()),
+            incoming: client_setup::incoming(config, None),
+            any_certificate: client_setup::needs_any_certificate(config, config.hostname.as_str()),
             served: served.collect(),
             found: Mutex::default(),
             page: Mutex::default(),

@@ -1,6 +1,6 @@
 //! The server's own words about what goes wrong: the last untagged NO, BAD or alert of a watching session.
 
-use super::terms::IdleFailure;
+use super::types::IdleFailure;
 use crate::parser::response::{Condition, Status};
 use crate::upstream::refusal;
 

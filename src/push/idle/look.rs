@@ -6,7 +6,7 @@
 use super::ids::Ids;
 use super::mailbox::OpenMailbox;
 use crate::parser::data::Fetch;
-use crate::push::verdict::{PushDecision, PushFilter, message_id};
+use crate::push::filter::{PushDecision, PushFilter, message_id};
 
 /// The most messages that one look fetches. If there are more, the newest are fetched, and the rest deserves a push unseen.
 pub(super) const MAX_MESSAGES: u64 = 100;

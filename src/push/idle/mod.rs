@@ -7,7 +7,6 @@
 
 mod commands;
 mod complaint;
-pub(super) mod heard;
 mod ids;
 mod look;
 mod mailbox;
@@ -16,12 +15,13 @@ mod news;
 mod odd_tests;
 #[cfg(test)]
 mod property_tests;
+pub(super) mod response;
 mod retry;
-mod terms;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
+mod types;
 mod visits;
 #[cfg(test)]
 mod words_tests;
@@ -31,15 +31,15 @@ use std::time::{Duration, Instant};
 pub use look::Oddity;
 pub use mailbox::{WatchedMailbox, is_same};
 pub use retry::retry_after;
-pub use terms::{IdleAction, IdleFailure, InheritedState, WatchTerms, blindness};
+pub use types::{IdleAction, IdleFailure, InheritedState, WatchTerms, blindness};
 
 use crate::parser::response::{Condition, Status};
 use crate::upstream::refusal::{self, LoginRefusal, classify};
 use complaint::Complaint;
-use heard::{Heard, MailboxCode, hear};
 use ids::Ids;
 use look::CatchUp;
 use mailbox::OpenMailbox;
+use response::{Heard, MailboxCode, hear};
 use retry::SkippedMailboxes;
 
 /// How long the answer to a command may take.

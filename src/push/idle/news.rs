@@ -5,10 +5,10 @@ use std::time::Instant;
 use super::ids::Ids;
 use super::look::{CatchUp, Oddity};
 use super::mailbox::is_same;
-use super::terms::IdleAction;
+use super::types::IdleAction;
 use super::{ANSWER_TIME, FETCH_TIME, IdleMachine, IdleState, MAX_LOOKS, NOTIFY_TIME, Notify, PAUSE, after};
 use crate::parser::data::{Fetch, MailboxStatus};
-use crate::push::verdict::{PushDecision, message_id};
+use crate::push::filter::{PushDecision, message_id};
 use crate::store::Position;
 
 impl IdleMachine {

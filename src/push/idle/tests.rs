@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::testing::*;
 use super::*;
-use crate::push::verdict::{PushDecision, PushFilter};
+use crate::push::filter::{PushDecision, PushFilter};
 
 #[test]
 fn the_first_watch_notes_where_it_begins_and_announces_nothing() {

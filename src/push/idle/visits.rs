@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::look::CatchUp;
 use super::mailbox::{Begin, LOOK_BACK, OpenMailbox};
-use super::terms::{IdleAction, IdleFailure};
+use super::types::{IdleAction, IdleFailure};
 use super::{IdleMachine, IdleState, Notify};
 use crate::parser::quote::push_quoted;
 

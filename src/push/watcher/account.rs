@@ -18,13 +18,13 @@ use super::session::{self, Spare, Task, WatchEnd};
 use crate::account::AccountId;
 use crate::credentials::{CredentialKind, Credentials};
 use crate::push::backoff::Backoff;
-use crate::push::board::WatchState;
-use crate::push::gate::Gate;
 use crate::push::idle::{self, IdleFailure};
+use crate::push::pacing::Gate;
 use crate::push::registry::INBOX;
+use crate::push::watch_status::WatchState;
 use crate::upstream::Upstreams;
 use crate::upstream::connect::ConnectError;
-use crate::upstream::dialogue::LoginError;
+use crate::upstream::login_machine::LoginError;
 use crate::upstream::refusal::{LoginRefusal, classify, classify_bye, is_about_expiry};
 
 /// A session that has lasted so long was well: the next wait is a short one again.

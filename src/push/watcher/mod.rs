@@ -2,8 +2,8 @@
 //! comes back after whatever happens.
 
 mod account;
-pub mod kept;
 mod session;
+pub mod session_pool;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -19,21 +19,21 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
-use super::board::Board;
 use super::duplicates::Duplicates;
-use super::gate::Gates;
+use super::filter::PushFilter;
 use super::idle::Oddity;
+use super::pacing::Gates;
 use super::registry::{AccountEvent, AccountEvents, Registry};
-use super::verdict::PushFilter;
+use super::watch_status::Board;
 use crate::account::AccountId;
 use crate::config::{self, AccountSettings, AccountSettingsByName, Config, Messages};
-use crate::live::Reloadable;
+use crate::reloadable::Reloadable;
 use crate::secret::DeviceToken;
 use crate::store::Announce;
 use crate::telemetry::TelemetryEvent;
 use crate::trace::Tracer;
 use crate::upstream::Upstreams;
-use kept::{DeviceWaker, SessionPool};
+use session_pool::{DeviceWaker, SessionPool};
 
 /// How long sessions have to log out when deltapush ends.
 const LOGOUT_TIME: Duration = Duration::from_secs(3);

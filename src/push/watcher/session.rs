@@ -15,17 +15,17 @@ use super::account::Ended;
 use crate::account::AccountId;
 use crate::credentials::Credentials;
 use crate::parser::reader::{ResponseReader, ResponseTooLong};
-use crate::push::board::WatchState;
-use crate::push::gate::{Treatment, WatchPermit};
 use crate::push::idle::{IdleAction, IdleFailure, IdleMachine, InheritedState, WatchTerms, WatchedMailbox, is_same};
+use crate::push::pacing::{Treatment, WatchPermit};
 use crate::push::registry::INBOX;
+use crate::push::watch_status::WatchState;
 use crate::store::{Announce, Position, StoreError};
 use crate::telemetry::TelemetryEvent;
 use crate::tls::stream::{Stream, receive};
 use crate::trace::{Mark, Recorder, Speaker};
 use crate::upstream::connect::{ConnectError, Connected, LoginRequest};
-use crate::upstream::dialogue::Purpose;
 use crate::upstream::id::Introduction;
+use crate::upstream::login_machine::Purpose;
 
 /// The longest response that a watching session reads: flags and some header fields, of which it asks for 16 KiB at most, or a
 /// capability list.

@@ -12,14 +12,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::kept::SessionPool;
+use super::session_pool::SessionPool;
 use super::{Watchers, Wishes};
 use crate::account::AccountId;
 use crate::config::Config;
 use crate::credentials::Credentials;
-use crate::live::Reloadable;
-use crate::push::board::Board;
 use crate::push::registry::{Registry, TokenNews};
+use crate::push::watch_status::Board;
+use crate::reloadable::Reloadable;
 use crate::secret::DeviceToken;
 use crate::store::StoreSettings;
 use crate::trace::Tracer;

@@ -6,10 +6,10 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
-use super::kept::{Abilities, Given};
+use super::session_pool::{Abilities, Given};
 use super::testing::*;
-use crate::push::board::WatchState;
 use crate::push::idle::InheritedState;
+use crate::push::watch_status::WatchState;
 use crate::store::{Generation, StoreSettings, full_disk};
 use crate::tls::stream::Stream;
 use crate::trace::Tracer;

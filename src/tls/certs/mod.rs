@@ -14,7 +14,7 @@ use tokio_rustls::rustls::sign::CertifiedKey;
 
 use crate::config::{self, Hostname};
 use crate::crypto;
-use crate::live::Reloadable;
+use crate::reloadable::Reloadable;
 use crate::tls::certs::identity::{CertificateError, CertificateOrigin, CertificateSummary, Identity};
 use crate::tls::certs::x509::Leaf;
 use crate::tls::client::{TrustError, roots};

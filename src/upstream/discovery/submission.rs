@@ -107,7 +107,7 @@ fn of_document(document: &str, domain: &str, own: &str) -> Result<Option<Vec<Dis
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::handout::{Incoming, Outgoing, xml};
+    use crate::client_setup::{Incoming, Outgoing, xml};
 
     #[test]
     fn a_document_of_deltapush_itself_says_nothing_new() {

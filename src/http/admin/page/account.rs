@@ -6,15 +6,15 @@ use super::overview::{badge, device_line};
 use super::query::value;
 use super::{ago, frame};
 use crate::account::AccountId;
+use crate::admin::format;
 use crate::admin::timeline::{AccountHistory, Happened, TimelineKind};
-use crate::admin::words;
 use crate::http::admin::site::AdminSite;
 
 /// The page of the account that the query names; `None` if there is none.
 pub(in crate::http::admin) async fn account(site: &AdminSite, query: &str) -> Option<Markup> {
     let account = AccountId::new(&value(query, "name"), &value(query, "server"));
     let history = site.reporter.account(&account).await.ok()??;
-    Some(frame(site, &words::tame(&account.user), false, &content(&history)))
+    Some(frame(site, &format::tame(&account.user), false, &content(&history)))
 }
 
 fn content(history: &AccountHistory) -> Markup {
@@ -22,16 +22,16 @@ fn content(history: &AccountHistory) -> Markup {
     let watch = &account.watch;
     html! {
         p { a href="/" { "← All accounts" } }
-        h2 { (words::tame(&account.name)) " " span.quiet { "at " (words::tame(&account.server)) } }
+        h2 { (format::tame(&account.name)) " " span.quiet { "at " (format::tame(&account.server)) } }
         p {
             (badge(watch.state))
-            @if let Some(since) = watch.since { " since " (words::moment(since)) }
+            @if let Some(since) = watch.since { " since " (format::moment(since)) }
             "; " span.quiet { (watch.next_step) }
         }
         @if let Some(problem) = &account.problem {
-            p.state.warn { (words::tame(&problem.words)) "; " (words::tame(&problem.cure)) }
+            p.state.warn { (format::tame(&problem.words)) "; " (format::tame(&problem.cure)) }
         }
-        @for note in &watch.notes { p.state.warn { (words::tame(note)) } }
+        @for note in &watch.notes { p.state.warn { (format::tame(note)) } }
         @if let Some(proof) = watch.last_proof { p { "The mail server last said something " (ago(proof, now)) "." } }
         p { "Its devices are woken for " (account.messages) "." }
         @if let Some(came) = account.background_fetch { p { "A device came for a background fetch " (ago(came, now)) "." } }
@@ -39,7 +39,7 @@ fn content(history: &AccountHistory) -> Markup {
         ul { @for device in &account.devices { li { (device_line(device, now)) } } }
         @if !history.explanation.is_empty() {
             h2 { "The last message" }
-            ul { @for line in &history.explanation { li { (words::tame(line)) } } }
+            ul { @for line in &history.explanation { li { (format::tame(line)) } } }
         }
         h2 { "What happened lately" }
         (timeline(history))
@@ -69,10 +69,10 @@ fn entry(happened: &Happened) -> Markup {
     };
     html! {
         li class=(class) {
-            time datetime=(happened.at.strftime("%Y-%m-%dT%H:%M:%SZ")) { (words::moment(happened.at)) }
+            time datetime=(happened.at.strftime("%Y-%m-%dT%H:%M:%SZ")) { (format::moment(happened.at)) }
             span {
-                (words::tame(&happened.words))
-                @if let Some(after) = happened.after_milliseconds { " " span.quiet { "+" (words::delay(after)) } }
+                (format::tame(&happened.words))
+                @if let Some(after) = happened.after_milliseconds { " " span.quiet { "+" (format::delay(after)) } }
             }
         }
     }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use maud::{DOCTYPE, Markup, html};
 
 use super::site::AdminSite;
-use crate::admin::words;
+use crate::admin::format;
 pub(super) use account::account;
 pub(super) use overview::{live_part, overview};
 
@@ -53,7 +53,7 @@ fn ago(time: Timestamp, now: Timestamp) -> Markup {
         3600..172_800 => format!("{} h ago", seconds / 3600),
         _ => format!("{} days ago", seconds / 86_400),
     };
-    html! { time datetime=(time.strftime("%Y-%m-%dT%H:%M:%SZ")) title=(words::moment(time)) { (words) } }
+    html! { time datetime=(time.strftime("%Y-%m-%dT%H:%M:%SZ")) title=(format::moment(time)) { (words) } }
 }
 
 #[cfg(test)]

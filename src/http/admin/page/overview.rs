@@ -7,8 +7,8 @@ use maud::{Markup, html};
 
 use super::query::{address, value};
 use super::{ago, frame};
+use crate::admin::format;
 use crate::admin::report::{AccountReport, DeviceReport, PushReport, StatusReport, WatchKind};
-use crate::admin::words;
 use crate::http::admin::plot;
 use crate::http::admin::site::AdminSite;
 use crate::telemetry::metrics::now;
@@ -58,7 +58,7 @@ fn verdict(site: &AdminSite, report: &StatusReport) -> Markup {
             p.state.bad { "The state cannot be written: is the disk full? Tokens are refused meanwhile." }
         }
         @if let Some(since) = report.notifications.down_since {
-            p.state.bad { "The notification server is down since " (words::moment(since)) ": pushes wait, and are sent when it is back." }
+            p.state.bad { "The notification server is down since " (format::moment(since)) ": pushes wait, and are sent when it is back." }
         } @else if !server {
             p.state.bad { "The notification server did not answer the last times: pushes wait, and are sent when it is back." }
         }
@@ -77,7 +77,7 @@ fn verdict(site: &AdminSite, report: &StatusReport) -> Markup {
 fn numbers(report: &StatusReport) -> Markup {
     let counts = report.counts;
     let up = report.at.duration_since(report.started).as_secs().max(0).unsigned_abs();
-    let up = words::brief(Duration::from_secs(up.saturating_sub(up % 60).max(60)));
+    let up = format::brief(Duration::from_secs(up.saturating_sub(up % 60).max(60)));
     html! {
         dl.numbers {
             (number("accounts", counts.accounts))
@@ -131,11 +131,11 @@ fn row(account: &AccountReport, now: Timestamp) -> Markup {
     let link = address("/account", &[("name", &account.name), ("server", &account.server)]);
     html! {
         tr {
-            td { a href=(link) { (words::tame(&account.name)) } br; span.quiet { (words::tame(&account.server)) } }
+            td { a href=(link) { (format::tame(&account.name)) } br; span.quiet { (format::tame(&account.server)) } }
             td data-name="Watch" {
                 (badge(account.watch.state))
                 @if let Some(problem) = &account.problem {
-                    p.problem { (words::tame(&problem.words)) "; " span.quiet { (words::tame(&problem.cure)) } }
+                    p.problem { (format::tame(&problem.words)) "; " span.quiet { (format::tame(&problem.cure)) } }
                 }
             }
             td data-name="Last message" {
@@ -176,7 +176,7 @@ fn push_words(push: &PushReport, now: Timestamp) -> Markup {
     html! {
         @if push.accepted { "accepted " (ago(push.at, now)) } @else { (push.answer) ", " (ago(push.at, now)) }
         @if let Some(delay) = push.delay_milliseconds {
-            " " br; span.quiet { (words::delay(delay)) " after the message" }
+            " " br; span.quiet { (format::delay(delay)) " after the message" }
         }
     }
 }

@@ -25,7 +25,7 @@ pub use super::window::{Blocked, LoginLimit, Room};
 use super::window::{FailureWindow, room};
 use crate::policy::FailedLogins;
 
-/// Names credentials without giving them away: a keyed hash. See [`gate`](super::gate).
+/// Names credentials without giving them away: a keyed hash. See [`gate`](super::login_limiter).
 pub type Digest = [u8; 32];
 
 /// For how long an upstream counts what failed in a day.
@@ -480,7 +480,7 @@ mod reserve;
 pub use reserve::Strain;
 
 #[cfg(test)]
-#[path = "logins_tests.rs"]
+#[path = "failed_logins_tests.rs"]
 mod tests;
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::*;
-use crate::admission::logins::LoginLimit;
+use crate::admission::failed_logins::LoginLimit;
 
 fn gate() -> Arc<LoginGate> {
     Arc::new(LoginGate::new(FailedLogins { per_account: 1, ..FailedLogins::default() }).unwrap())

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::look::Oddity;
 use super::mailbox::WatchedMailbox;
 use crate::parser::utf7;
-use crate::push::verdict::{PushDecision, PushFilter};
+use crate::push::filter::{PushDecision, PushFilter};
 use crate::store::Position;
 
 /// What is watched, and how.
@@ -65,7 +65,7 @@ pub enum IdleAction {
         since: Option<Instant>,
         /// When it told of the last of it.
         last: Option<Instant>,
-        /// What tells those messages from others that deserve a push ([`message_id`](crate::push::verdict::message_id)); none if
+        /// What tells those messages from others that deserve a push ([`message_id`](crate::push::filter::message_id)); none if
         /// that is not known of each.
         ids: Vec<u64>,
     },

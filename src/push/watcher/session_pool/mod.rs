@@ -2,11 +2,11 @@
 //!
 //! The proxy hands a session over that has come to rest; it is watched in by the same machine as deltapush's own. Of each
 //! account the newest is kept: the one before logs out as soon as the new one watches. When the last one has ended and no
-//! client is there, the account's devices are called back (`caller`).
+//! client is there, the account's devices are called back (`device_waker`).
 
-mod caller;
+mod device_waker;
+mod resume_ticket;
 mod shown;
-mod ticket;
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
@@ -27,18 +27,18 @@ use super::account::Ended;
 use super::session::{self, SessionReturn, Spare, Taken, Task, WatchEnd};
 use crate::account::AccountId;
 use crate::config::{KeptSessions, Messages};
-use crate::push::board::WatchState;
-use crate::push::eye::ShownPosition;
+use crate::push::filter::PushFilter;
 use crate::push::idle::{self, IdleFailure, InheritedState, is_same};
 use crate::push::latest;
-use crate::push::verdict::PushFilter;
+use crate::push::observer::ShownPosition;
+use crate::push::watch_status::WatchState;
 use crate::secret::DeviceToken;
 use crate::telemetry::TelemetryEvent;
 use crate::tls::stream::{Stream, receive};
 use crate::trace::Recorder;
-use caller::Call;
-pub(super) use caller::DeviceWaker;
-pub use ticket::ResumeTicket;
+use device_waker::Call;
+pub(super) use device_waker::DeviceWaker;
+pub use resume_ticket::ResumeTicket;
 
 /// How long a client whose session the mail server has ended may take to come back by itself before it is called.
 const RETURN_TIME: Duration = Duration::from_secs(30);

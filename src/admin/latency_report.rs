@@ -1,6 +1,6 @@
 //! Why was my message late? What became of the last message that deserved a push, and which step took how long.
 
-use super::words::{answer, delay, short_hash};
+use super::format::{answer, delay, short_hash};
 use crate::telemetry::PostResult;
 use crate::telemetry::history::{HistoryEntry, HistoryTime, Timeline, WatchNote, What};
 

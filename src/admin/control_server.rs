@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 
-use super::names;
-use super::orders::{self, PushTest};
+use super::actions::{self, PushTest};
+use super::lookup;
 use super::question::{AccountName, ControlQuestion, ControlVerdict};
 use super::status::Reporter;
 use super::trace;
@@ -44,11 +44,11 @@ impl ControlServer {
                 }
             },
             ControlQuestion::Forget(named) => match self.find(&named) {
-                Ok(account) => orders::forget(&self.reporter, &account, stream).await,
+                Ok(account) => actions::forget(&self.reporter, &account, stream).await,
                 Err(words) => say(stream, &ControlVerdict::No(words), "").await,
             },
             ControlQuestion::Rewatch(named) => match self.find(&named) {
-                Ok(account) => orders::rewatch(&self.reporter, &account, stream).await,
+                Ok(account) => actions::rewatch(&self.reporter, &account, stream).await,
                 Err(words) => say(stream, &ControlVerdict::No(words), "").await,
             },
             ControlQuestion::PushTest { account: named, device, seconds } => match self.find(&named) {
@@ -64,7 +64,7 @@ impl ControlServer {
     }
 
     fn find(&self, named: &AccountName) -> Result<AccountId, String> {
-        names::find(self.reporter.registry().accounts(), &named.name, named.server.as_deref())
+        lookup::find(self.reporter.registry().accounts(), &named.name, named.server.as_deref())
     }
 
     async fn status(&self, names: &[String], stream: &mut UnixStream) -> io::Result<()> {

@@ -4,14 +4,14 @@ use std::sync::{Arc, OnceLock};
 
 use tracing::{debug, info, warn};
 
-use super::legacy::SessionHandover;
+use super::handover::SessionHandover;
 use super::relay::{self, OrphanedSession, Performed};
 use super::session::{ObservedEvent, Request, RequestOutcome};
 use crate::account::AccountId;
 use crate::credentials::Credentials;
-use crate::push::board::Board;
+use crate::push::push_status_line::standing;
 use crate::push::registry::{AccountOrigin, Registry};
-use crate::push::standing::standing;
+use crate::push::watch_status::Board;
 use crate::secret::DeviceToken;
 use crate::store::FetchLesson;
 use crate::telemetry::{Direction, TelemetryEvent};

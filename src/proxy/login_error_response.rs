@@ -6,7 +6,7 @@ use super::own_refusals::OwnRefusal;
 use crate::parser::response;
 use crate::telemetry::LoginResult;
 use crate::upstream::connect::ConnectError;
-use crate::upstream::dialogue::LoginError;
+use crate::upstream::login_machine::LoginError;
 use crate::upstream::refusal::{self, LoginRefusal};
 
 /// What the client hears when its login does not succeed: untagged lines, and the tagged answer without its tag.

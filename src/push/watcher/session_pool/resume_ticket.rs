@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use crate::recognition::PasswordHash;
-use crate::upstream::dialogue::{Capabilities, LoggedIn};
+use crate::password_hash::PasswordHash;
+use crate::upstream::login_machine::{Capabilities, LoggedIn};
 use crate::upstream::route::Target;
 
 /// What is known of a session's login.

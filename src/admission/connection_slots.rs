@@ -1,4 +1,4 @@
-//! [`places`](super::places) for tasks: a place is given back when it is dropped, and who has to go hears of it.
+//! [`places`](super::slot_table) for tasks: a place is given back when it is dropped, and who has to go hears of it.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio_util::sync::CancellationToken;
 
 use super::Prefix;
-use super::places::{Id, Places, SlotLimits, SlotsFull};
+use super::slot_table::{Id, Places, SlotLimits, SlotsFull};
 
 /// What all listeners share.
 #[derive(Debug, Default)]

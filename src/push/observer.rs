@@ -6,9 +6,9 @@
 
 use std::time::Instant;
 
-use super::idle::heard::{Heard, MailboxCode, hear};
+use super::filter::{PushDecision, PushFilter, SkipReason};
 use super::idle::is_same;
-use super::verdict::{PushDecision, PushFilter, SkipReason};
+use super::idle::response::{Heard, MailboxCode, hear};
 use crate::store::Position;
 
 /// What the driver has to do next.

@@ -1,6 +1,6 @@
 //! Up to where devices have been shown what is in a mailbox, by their own sessions: what nobody needs to tell them.
 
-use crate::push::eye::ShownPosition;
+use crate::push::observer::ShownPosition;
 use crate::secret::DeviceToken;
 use crate::store::MAX_TOKENS;
 

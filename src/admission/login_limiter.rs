@@ -1,4 +1,4 @@
-//! [`logins`](super::logins) for tasks: one that has to wait waits here, and what is under way is counted to its end,
+//! [`logins`](super::failed_logins) for tasks: one that has to wait waits here, and what is under way is counted to its end,
 //! whatever ends it.
 
 use std::collections::VecDeque;
@@ -13,9 +13,9 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
 use super::Prefix;
+use super::failed_logins::{Blocked, Digest, LoginDecision, LoginOutcome, Logins, Room, Strain, Try};
 use super::key::{AdmissionKey, KeyMaker};
 use super::known::{KnownChanges, KnownEntry};
-use super::logins::{Blocked, Digest, LoginDecision, LoginOutcome, Logins, Room, Strain, Try};
 use crate::account::AccountId;
 use crate::credentials::Credentials;
 use crate::policy::FailedLogins;
@@ -372,5 +372,5 @@ impl Drop for Pass {
 }
 
 #[cfg(test)]
-#[path = "gate_tests.rs"]
+#[path = "login_limiter_tests.rs"]
 mod tests;

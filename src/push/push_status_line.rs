@@ -2,8 +2,8 @@
 
 use tokio::time::Instant;
 
-use super::board::{Board, WatchState};
 use super::registry::Registry;
+use super::watch_status::{Board, WatchState};
 use crate::account::AccountId;
 use crate::credentials::Credentials;
 use crate::telemetry::PostResult;

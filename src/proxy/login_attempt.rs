@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
+use super::client_stream::Conversation;
 use super::connection::{IncomingClient, NoLogin};
-use super::conversation::Conversation;
 use super::own_lines;
 use super::preauth::{NotAuthenticated, PreauthEvent};
 use crate::credentials::Credentials;
@@ -12,7 +12,7 @@ use crate::parser::sasl::SaslLine;
 use crate::secret::Secret;
 use crate::trace::{Mark, Piece, Speaker};
 use crate::upstream::connect::{ConnectError, Connected, LoginRequest, LoginStage};
-use crate::upstream::dialogue::{LoginError, Purpose};
+use crate::upstream::login_machine::{LoginError, Purpose};
 use crate::upstream::permit::Permit;
 use crate::upstream::refusal::{LoginRefusal, classify, classify_bye};
 use crate::upstream::route::Target;

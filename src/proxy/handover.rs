@@ -1,4 +1,4 @@
-//! What a client leaves behind where its session is kept: brought to rest, and handed to the [keeper](crate::push::watcher::kept).
+//! What a client leaves behind where its session is kept: brought to rest, and handed to the [keeper](crate::push::watcher::session_pool).
 //! While it is there, what passes through its session wakes the account's other devices.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,15 +7,15 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tracing::debug;
 
+use super::drain::session_at_rest;
 use super::relay::OrphanedSession;
-use super::rest::session_at_rest;
 use super::session::{ChangedState, ObservedEvent};
 use crate::account::AccountId;
-use crate::push::eye::{NewMailObserver, ObserverAction, ObserverOutcome};
+use crate::push::filter::PushFilter;
 use crate::push::idle::{InheritedState, is_same};
+use crate::push::observer::{NewMailObserver, ObserverAction, ObserverOutcome};
 use crate::push::registry::Registry;
-use crate::push::verdict::PushFilter;
-use crate::push::watcher::kept::{Abilities, Given, Presence, ResumeTicket, SessionPool};
+use crate::push::watcher::session_pool::{Abilities, Given, Presence, ResumeTicket, SessionPool};
 use crate::secret::DeviceToken;
 use crate::store::Announce;
 

@@ -8,10 +8,10 @@ use tokio::net::UnixStream;
 use tokio::time::{Instant, timeout_at};
 use tracing::info;
 
-use super::answers::say;
+use super::control_server::say;
+use super::format::{answer, delay, short_hash};
 use super::question::{ControlVerdict, TaskProgress};
 use super::status::Reporter;
-use super::words::{answer, delay, short_hash};
 use crate::account::AccountId;
 use crate::push::push_test::Tester;
 use crate::secret::DeviceToken;
