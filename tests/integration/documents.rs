@@ -84,9 +84,6 @@ fn every_link_between_documents_leads_somewhere() {
 /// The table of contents of the book.
 const SUMMARY: &str = "SUMMARY.md";
 
-/// Pages that still have another form.
-const OTHER_FORM: [&str; 1] = ["deltapush-own-lines.md"];
-
 #[test]
 fn each_page_is_in_the_summary_names_its_readers_and_ends_with_help() {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
@@ -103,9 +100,6 @@ fn each_page_is_in_the_summary_names_its_readers_and_ends_with_help() {
         }
         assert_eq!(listed.iter().filter(|its| **its == page).count(), 1, "{page} must be in docs/SUMMARY.md, once");
         pages += 1;
-        if OTHER_FORM.contains(&page) {
-            continue;
-        }
         if let Err(fault) = check_form(&fs::read_to_string(&path).unwrap()) {
             panic!("docs/{page}: {fault}");
         }
