@@ -21,6 +21,7 @@ pub mod account;
 pub mod activation;
 pub mod admin;
 pub mod admission;
+mod backoff;
 mod causes;
 pub mod client_setup;
 pub mod commands;

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::failed_logins::Digest;
 use super::fair_map::{EntryOrigin, FairMap};
+use crate::backoff::Doubling;
 
 /// The longest wait, unless the first is longer.
 const LONGEST: Duration = Duration::from_secs(4 * 3600);
@@ -114,6 +115,6 @@ impl Refusals {
             _ => uncertain.saturating_sub(OUTAGE).saturating_add(OUTAGE_DOUBLINGS),
         };
         let doublings = doublings.max(certain);
-        Some(first.saturating_mul(2u32.saturating_pow(doublings)).min(LONGEST.max(first)))
+        Some(Doubling::new(first, LONGEST.max(first)).after(doublings))
     }
 }

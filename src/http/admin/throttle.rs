@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::admission::{Bounded, Prefix};
+use crate::backoff::Doubling;
 
 /// Addresses that are remembered; IPv6 counts by /64.
 const ADDRESSES: usize = 10_000;
@@ -11,9 +12,8 @@ const ADDRESSES: usize = 10_000;
 /// For how long a wrong password counts.
 const WITHIN: Duration = Duration::from_secs(3600);
 
-/// The wait after the first wrong password; each further one doubles it.
-const FIRST: Duration = Duration::from_secs(1);
-const LONGEST: Duration = Duration::from_secs(60);
+/// The wait after a wrong password.
+const WAITS: Doubling = Doubling::new(Duration::from_secs(1), Duration::from_secs(60));
 
 /// Who guessed wrong.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(super) struct Guesses(Bounded<Prefix, Guesser>);
 
 #[derive(Debug, Clone, Copy)]
 struct Guesser {
-    wait: Duration,
+    wrong: u32,
     until: Instant,
 }
 
@@ -41,9 +41,9 @@ impl Guesses {
     /// It was wrong. Returns whether it is the first in a row.
     pub(super) fn wrong(&mut self, address: IpAddr, now: Instant) -> bool {
         let is_first = self.0.get(&Prefix::of(address), now).is_none();
-        let guesser = self.0.entry(Prefix::of(address), now, || Guesser { wait: Duration::ZERO, until: now });
-        let wait = if is_first { FIRST } else { guesser.wait.saturating_mul(2).clamp(FIRST, LONGEST) };
-        *guesser = Guesser { wait, until: now.checked_add(wait).unwrap_or(now) };
+        let guesser = self.0.entry(Prefix::of(address), now, || Guesser { wrong: 0, until: now });
+        let wait = WAITS.after(guesser.wrong);
+        *guesser = Guesser { wrong: guesser.wrong.saturating_add(1), until: now.checked_add(wait).unwrap_or(now) };
         is_first
     }
 
@@ -64,10 +64,10 @@ mod tests {
         let at = |seconds| start + Duration::from_secs(seconds);
         assert!(guesses.wait(one, start).is_none());
         assert!(guesses.wrong(one, start));
-        assert_eq!(guesses.wait(one, start), Some(FIRST));
+        assert_eq!(guesses.wait(one, start), Some(WAITS.after(0)));
         assert!(guesses.wait(one, at(1)).is_none() && guesses.wait(other, start).is_none());
         assert!(!guesses.wrong(one, at(1)));
-        assert_eq!(guesses.wait(one, at(1)), Some(FIRST * 2));
+        assert_eq!(guesses.wait(one, at(1)), Some(WAITS.after(1)));
         // A day of trying at once when it is allowed.
         let mut now = at(1);
         let mut tries = 0;

@@ -3,15 +3,15 @@
 use std::time::{Duration, Instant};
 
 use super::mailbox::WatchedMailbox;
+use crate::backoff::Doubling;
 
-/// The wait before the first repetition, and the longest. It doubles.
-const FIRST: Duration = Duration::from_secs(600);
-const LONGEST: Duration = Duration::from_secs(6 * 3600);
+/// The waits before a mailbox is tried again.
+const WAITS: Doubling = Doubling::new(Duration::from_secs(600), Duration::from_secs(6 * 3600));
 
 /// How long to wait before a mailbox is tried again that could not be opened so many times.
 #[must_use]
 pub fn retry_after(refusals: u32) -> Duration {
-    FIRST.saturating_mul(1 << refusals.saturating_sub(1).min(6)).min(LONGEST)
+    WAITS.after(refusals.saturating_sub(1))
 }
 
 /// The mailboxes that are left out of a session.

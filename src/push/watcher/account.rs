@@ -101,7 +101,7 @@ impl Watched<'_> {
 
     /// Session after session.
     async fn run(&self, mailboxes: &[String], is_first: bool) {
-        let mut backoff = Backoff::new();
+        let mut backoff = Backoff::default();
         let mut was_refused = false;
         let mut refusals: u32 = 0;
         let failed_fetches = AtomicU32::new(0);
@@ -116,7 +116,7 @@ impl Watched<'_> {
                 return std::future::pending().await;
             }
             if lasted >= WELL {
-                backoff = Backoff::new();
+                backoff = Backoff::default();
                 was_refused = false;
                 refusals = 0;
             }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::backoff::Doubling;
+
 /// The wait after a first failure. Let's Encrypt accepts five failed proofs of a name in an hour.
 const SHORTEST: Duration = Duration::from_secs(10 * 60);
 
@@ -45,8 +47,7 @@ impl RenewalSchedule {
 
     /// Notes a failure; returns how long to wait.
     pub(super) fn failed(&mut self, now: Timestamp) -> Duration {
-        let doubled = SHORTEST.saturating_mul(2_u32.saturating_pow(self.failures)).min(LONGEST);
-        let wait = doubled.mul_f64(1.0 - self.jitter / 10.0);
+        let wait = Doubling::new(SHORTEST, LONGEST).after(self.failures).mul_f64(1.0 - self.jitter / 10.0);
         self.failures = self.failures.saturating_add(1);
         self.not_before = now.checked_add(wait).unwrap_or(Timestamp::MAX);
         wait

@@ -153,7 +153,7 @@ impl DeviceWaker {
         self.servers.retain(|_, server| server.asking.is_some() || server.next > now || is_there(server));
         let server = self.servers.entry(Arc::clone(&account.upstream)).or_insert_with(|| ReachedServer {
             answered: None,
-            backoff: Backoff::new(),
+            backoff: Backoff::default(),
             asking: None,
             next: now,
         });
@@ -182,7 +182,7 @@ impl DeviceWaker {
         match answer {
             Ok(()) => {
                 server.answered = Some(now);
-                server.backoff = Backoff::new();
+                server.backoff = Backoff::default();
                 server.next = now;
             }
             Err(error) => {
