@@ -1,4 +1,4 @@
-//! What the commands beside `run` do, and what they say of it.
+//! The commands other than `run`, and their output.
 
 pub mod account;
 pub mod init;

@@ -1,4 +1,4 @@
-//! `deltapush state`: look at the state, copy it, seal it anew.
+//! `deltapush state`: checks the state, copies it, seals it with a new key.
 
 use std::path::Path;
 
@@ -23,7 +23,9 @@ pub fn backup(storage: &Storage, file: &Path) -> Result<String, OpenError> {
     let done = format!("the state is copied to {}", file.display());
     Ok(match settings.credentials {
         CredentialStorage::Sealed(key) => {
-            format!("{done}; the key that seals its passwords is not in it: keep a copy of {key} in another place")
+            format!(
+                "{done}; the copy does not contain the key that seals its passwords: keep a copy of {key} in another place"
+            )
         }
         CredentialStorage::Memory | CredentialStorage::None => done,
     })

@@ -1,4 +1,4 @@
-//! `deltapush trace`: follow the protocol of running sessions, read what was written of it, hand it to others.
+//! `deltapush trace`: follows the protocol of running sessions; prints and anonymizes trace files.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, IsTerminal, Read, Write};
@@ -14,19 +14,20 @@ use crate::trace::{MalformedLine, Record, Renderer};
 /// What is to be done with the protocol.
 #[derive(Args, Clone)]
 pub struct TraceTask {
-    /// Only sessions of accounts with this login name, with what they said before the login
+    /// Show only sessions of accounts with this login name, including the part before the login
     #[arg(long, value_name = "NAME", conflicts_with = "session")]
     account: Option<String>,
-    /// Only this session, as the trace and the log call it: 7 (or '#7') for a client's, watch-7 for one of deltapush's own
+    /// Show only this session, by its ID in trace and log: 7 (or '#7') for a client's, watch-7 for one of
+    /// deltapush's own
     #[arg(long, value_name = "ID")]
     session: Option<String>,
-    /// Only what goes between client and deltapush, or between deltapush and the mail server
+    /// Show only one side: between client and deltapush, or between deltapush and the mail server
     #[arg(long, value_enum)]
     side: Option<TraceSide>,
-    /// Show literals too, which are messages as a rule; never secrets
+    /// Show literals too (mostly messages); never secrets
     #[arg(long)]
     literals: bool,
-    /// As JSON Lines, which `export` reads
+    /// Print JSON Lines, the input of `export`
     #[arg(long)]
     json: bool,
     #[command(subcommand)]
@@ -35,17 +36,17 @@ pub struct TraceTask {
 
 #[derive(Subcommand, Clone)]
 enum TraceCommand {
-    /// Print a file with a trace in JSON Lines for a person
+    /// Print a trace file (JSON Lines) in readable form
     Show {
-        /// The file; - for standard input
+        /// Trace file; - for standard input
         file: PathBuf,
     },
-    /// Make of a file with a trace in JSON Lines one that can be handed to a stranger: addresses, subjects, names of people and
-    /// hosts are replaced, each by the same word wherever it stands
+    /// Anonymize a trace file (JSON Lines): addresses, subjects and the names of people and hosts are replaced, each
+    /// by the same word everywhere
     Export {
-        /// The file; - for standard input
+        /// Trace file; - for standard input
         file: PathBuf,
-        /// Where to write it, a file that is not there yet; default: standard output
+        /// Output file, which must not exist yet; default: standard output
         #[arg(long, value_name = "FILE")]
         to: Option<PathBuf>,
     },
@@ -74,7 +75,7 @@ pub enum TraceError {
     #[error(transparent)]
     Ask(#[from] AskError),
     /// The deltapush that was followed has ended.
-    #[error("deltapush has ended, and with it what there was to follow")]
+    #[error("deltapush has ended, and the trace with it")]
     Ended,
     /// A file cannot be read, or made.
     #[error("{}: {error}", path.display())]
@@ -121,7 +122,7 @@ pub fn follow(asked: &TraceTask, directory: &Path) -> Result<(), TraceError> {
     });
     let mut answer = BufReader::new(control::ask(directory, &question)?);
     if io::stderr().is_terminal() {
-        writeln!(io::stderr(), "following what is said from now on; Ctrl-C ends it")?;
+        writeln!(io::stderr(), "following the protocol from now on; press Ctrl-C to stop")?;
     }
     let mut renderer = renderer();
     if asked.account.is_some() {

@@ -1,4 +1,4 @@
-//! The configuration that `deltapush init` writes: its text, and the file, which appears whole or not at all.
+//! The configuration that `deltapush init` writes: its text, and the atomically created file.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -34,30 +34,24 @@ pub(super) fn text(plan: &Plan<'_>) -> String {
 
 fn compose(out: &mut String, plan: &Plan<'_>) -> std::fmt::Result {
     let Plan { address, place, .. } = plan;
-    writeln!(out, "# deltapush for {address}, made by `deltapush init`.")?;
-    writeln!(out, "# What is not said here has its default. `deltapush check` says whether a change is right.\n")?;
-    writeln!(out, "# What people enter in Delta Chat as IMAP server.")?;
+    writeln!(out, "# Configuration of deltapush for {address}, created by `deltapush init`.")?;
+    writeln!(out, "# Keys that are not set here have their defaults. Run `deltapush check` after a change.\n")?;
+    writeln!(out, "# IMAP server name that users enter in Delta Chat.")?;
     writeln!(out, "hostname: {}\n", quoted(place.hostname.as_str()))?;
     listeners(out, place)?;
     certificate(out, plan)?;
     allow(out, plan)?;
-    writeln!(out, "# Whose mailbox is on which server. Nobody else may use this proxy.\nroutes:")?;
+    writeln!(out, "# Mail server of each address or domain. Only logins that match a route are accepted.\nroutes:")?;
     out.push_str(&plan.route);
     if let Some(Outgoing { server, login }) = plan.outgoing {
-        writeln!(out, "    # Where mail is sent: told to Delta Chat, never used by deltapush.")?;
+        writeln!(out, "    # SMTP server: passed on to Delta Chat, never used by deltapush.")?;
         writeln!(out, "    smtp: {}\n    smtp_login: {}", quoted(&server.to_string()), quoted(&login.to_string()))?;
     }
-    writeln!(
-        out,
-        "  # - domain: family.example\n  #   discover: true          # that domain says where its server is\n"
-    )?;
+    writeln!(out, "  # - domain: family.example\n  #   discover: true          # look the server up at the domain\n")?;
     if let Some(dns) = plan.dns {
         writeln!(out, "dns:\n  server: {}\n", quoted(&dns.to_string()))?;
     }
-    writeln!(
-        out,
-        "# What survives a restart: accounts, tokens, passwords sealed with a key. Keep it on this machine."
-    )?;
+    writeln!(out, "# State: accounts, tokens, and passwords sealed with a key. Keep it on this machine.")?;
     writeln!(out, "storage:\n  directory: {}", quoted(&within(plan, "state")))
 }
 
@@ -81,7 +75,7 @@ fn listeners(out: &mut String, place: &InitPlan) -> std::fmt::Result {
 fn allow(out: &mut String, Plan { address, only_me, .. }: &Plan<'_>) -> std::fmt::Result {
     writeln!(
         out,
-        "# Who may log in, by address or domain. Any other login is refused here, and the mail server never sees it."
+        "# Accepted logins, by address or domain. deltapush refuses all others; the mail server never sees them."
     )?;
     let mark = if *only_me { "" } else { "# " };
     writeln!(out, "{mark}allow:\n{mark}  logins: [{}]\n", quoted(address))
