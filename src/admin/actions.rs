@@ -1,4 +1,4 @@
-//! What an operator can have done to an account: forget it, watch it anew, wake its devices.
+//! Actions on an account by the operator's command: erase it, restart its watch, wake its devices.
 
 use std::io;
 use std::time::Duration;
@@ -29,15 +29,15 @@ pub(super) async fn forget(reporter: &Reporter, account: &AccountId, stream: &mu
     let devices = reporter.registry().tokens(account).len();
     match reporter.registry().remove_all(account).await {
         Ok(()) => {
-            info!(%account, upstream = %account.upstream, devices, "forgotten, as the operator asked");
+            info!(%account, upstream = %account.upstream, devices, "account erased by the operator's command");
             let words = format!(
-                "{account} at {} is forgotten: {devices} tokens, what it was watched with, and its watch. A device that still has \
-                 this account comes back with its next login\n",
+                "{account} at {} is erased: {devices} tokens, its stored credentials and its watch. A device that \
+                 still uses this account registers again with its next login\n",
                 account.upstream
             );
             say(stream, &ControlVerdict::Ok, &words).await
         }
-        Err(error) => say(stream, &ControlVerdict::No(format!("nothing was forgotten: {error}")), "").await,
+        Err(error) => say(stream, &ControlVerdict::No(format!("nothing was erased: {error}")), "").await,
     }
 }
 
@@ -45,26 +45,25 @@ pub(super) async fn forget(reporter: &Reporter, account: &AccountId, stream: &mu
 pub(super) async fn rewatch(reporter: &Reporter, account: &AccountId, stream: &mut UnixStream) -> io::Result<()> {
     let before = count(reporter, account);
     if !reporter.registry().rewatch(account) {
-        let words = format!(
-            "{account} cannot be watched now: what to log in with is not known, or cannot be used again; log in with its app"
-        );
+        let words =
+            format!("{account} cannot be watched now: deltapush has no usable credentials for it; log in with its app");
         return say(stream, &ControlVerdict::No(words), "").await;
     }
-    info!(%account, upstream = %account.upstream, "the watch begins anew, as the operator asked");
+    info!(%account, upstream = %account.upstream, "watch restarted by the operator's command");
     say(stream, &ControlVerdict::Ok, "").await?;
-    tell(stream, format!("the watch of {account} at {} begins anew", account.upstream), None).await?;
+    tell(stream, format!("the watch of {account} at {} restarts", account.upstream), None).await?;
     let came = until(reporter, stream, WATCH_WAIT, || watch_since(reporter, account, before)).await?;
     let (words, done) = match came {
         Some(HistoryEntry { what: What::Watch { state: WatchNote::Watching, .. }, .. }) => {
             ("it is watched".into(), true)
         }
         Some(HistoryEntry { what: What::Watch { state: WatchNote::AwaitingLogin, words, .. }, .. }) => {
-            (format!("it ended again: {words}"), false)
+            (format!("the watch ended again: {words}"), false)
         }
         Some(HistoryEntry { what: What::Watch { words, .. }, .. }) => {
-            (format!("it was interrupted, and is tried again by itself: {words}"), false)
+            (format!("the watch was interrupted, deltapush retries automatically: {words}"), false)
         }
-        _ => ("it has not come so far yet: `deltapush status` shows what it waits for".into(), false),
+        _ => ("the watch has not started yet: `deltapush status` shows the reason".into(), false),
     };
     tell(stream, words, Some(done)).await
 }
@@ -134,19 +133,19 @@ impl PushTest<'_> {
     /// Posts one token. Returns the device and when it was woken, if it was.
     async fn push(&self, token: DeviceToken, stream: &mut UnixStream) -> io::Result<Option<(u32, HistoryTime)>> {
         let (device, name) = (token.short_hash(), token.fingerprint());
-        info!(account = %self.account, %token, "a push is made, as the operator asked");
+        info!(account = %self.account, %token, "test push made by the operator's command");
         self.reporter.board().telemetry().tell(&TelemetryEvent::PushTest { account: self.account, token: &token });
         let began = self.reporter.history().now();
         let Some(result) = self.tester.push(token).await else {
-            tell(stream, "deltapush is about to end", Some(false)).await?;
+            tell(stream, "deltapush is shutting down", Some(false)).await?;
             return Ok(None);
         };
         let took = delay(self.reporter.history().now().after(began));
         tell(stream, format!("device {name}: POST, {} ({took})", answer(result)), None).await?;
         if self.is_online(device) {
             let words = format!(
-                "device {name} is connected at this moment, so that a push may change nothing that can be seen from here; put the app \
-                 into the background, or end it, and test again"
+                "device {name} is connected now, so this test cannot show whether the push wakes it; put the app into \
+                 the background or close it, then test again"
             );
             tell(stream, words, None).await?;
         }
@@ -177,7 +176,7 @@ impl PushTest<'_> {
         let background = self.background_fetches(&woken);
         if !woken.is_empty() && background > 0 {
             let words = format!(
-                "{background} background fetches of the account's devices came since, in which an app does not say which device it is"
+                "{background} background fetches of the account's devices arrived since; a background fetch does not identify its device"
             );
             // Each of the devices may have come.
             tell(stream, words, (background >= woken.len()).then_some(true)).await?;
@@ -209,7 +208,7 @@ impl PushTest<'_> {
         (is_only_device && came.since_start >= at.since_start).then(|| Arrival {
             index: 0,
             took: came.after(*at),
-            how: "came for a background fetch",
+            how: "connected for a background fetch",
         })
     }
 

@@ -1,5 +1,5 @@
-//! The Unix socket on which a running deltapush answers its operator's commands. It lies in the state's folder, for its owner
-//! only.
+//! The Unix socket on which a running deltapush answers the operator's commands. It is in the state's folder and
+//! accessible to its owner only.
 
 use std::fs::Permissions;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -84,7 +84,16 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
 async fn answer(mut stream: UnixStream, answers: &ControlServer) -> io::Result<()> {
     match timeout(TIME, question(&mut stream)).await?? {
         Some(question) => answers.answer(question, &mut stream).await?,
-        None => say(&mut stream, &ControlVerdict::No("this deltapush does not know the question".into()), "").await?,
+        None => {
+            say(
+                &mut stream,
+                &ControlVerdict::No(
+                    "the running deltapush does not know this request: it is of another version".into(),
+                ),
+                "",
+            )
+            .await?
+        }
     }
     stream.shutdown().await
 }
@@ -105,7 +114,7 @@ async fn question(stream: &mut UnixStream) -> io::Result<Option<ControlQuestion>
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
     /// There is none, or it says nothing.
-    #[error("no deltapush answers at {}: {error}; does it run, with this configuration, as this user?", path.display())]
+    #[error("no deltapush answers at {}: {error}; check that it runs with this configuration and as this user", path.display())]
     NotRunning {
         /// Where it was asked.
         path: PathBuf,
@@ -140,7 +149,7 @@ fn begin(path: &Path, question: &ControlQuestion) -> io::Result<(ControlVerdict,
     let mut answer = BufReader::new(stream);
     let mut first = String::new();
     (&mut answer).take(MAX_LINE).read_line(&mut first)?;
-    let verdict = serde_json::from_str(&first).map_err(|_| io::Error::other("it gives no answer"))?;
+    let verdict = serde_json::from_str(&first).map_err(|_| io::Error::other("its answer is not valid"))?;
     answer.get_ref().set_read_timeout(None)?;
     Ok((verdict, answer))
 }
@@ -165,7 +174,10 @@ mod tests {
             ask(directory, &ControlQuestion::Status { names: vec![] }).map(|answer| io::read_to_string(answer).unwrap())
         };
         let error = status(directory.path()).unwrap_err();
-        assert!(error.to_string().contains("control.sock") && error.to_string().contains("does it run"), "{error}");
+        assert!(
+            error.to_string().contains("control.sock") && error.to_string().contains("check that it runs"),
+            "{error}"
+        );
 
         std::fs::write(path(directory.path()), "left behind").unwrap();
         let (registry, _events, _news) = Registry::open(&StoreSettings::memory(directory.path())).unwrap();

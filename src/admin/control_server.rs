@@ -1,4 +1,4 @@
-//! The answers to an operator's questions.
+//! Dispatches the requests of the control socket.
 
 use std::io;
 use std::time::Duration;
@@ -77,7 +77,7 @@ impl ControlServer {
     async fn account(&self, account: &AccountId, stream: &mut UnixStream) -> io::Result<()> {
         match self.reporter.account(account).await {
             Ok(Some(history)) => say(stream, &ControlVerdict::Ok, &serde_json::to_string(&history)?).await,
-            Ok(None) => say(stream, &ControlVerdict::No(format!("{account} has just gone")), "").await,
+            Ok(None) => say(stream, &ControlVerdict::No(format!("{account} was erased meanwhile")), "").await,
             Err(error) => say(stream, &ControlVerdict::No(format!("the state cannot be read: {error}")), "").await,
         }
     }

@@ -1,4 +1,4 @@
-//! Words that several answers have in common.
+//! Formatting shared by status, history and web page: times, delays, POST results.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ pub fn answer(result: PostResult) -> String {
     match result {
         PostResult::Accepted => "accepted".into(),
         PostResult::Gone => {
-            "the notification server says that the token is gone (410): the app was removed, or its push \
-                             service has forgotten the device"
+            "the notification server rejected the token as gone (410): the app was removed, or its push service no \
+                             longer knows the device"
                 .into()
         }
         PostResult::Refused(status) => format!("the notification server refuses the token (status {status})"),
-        PostResult::Failed(status) => format!("the notification server has trouble (status {status})"),
+        PostResult::Failed(status) => format!("the notification server reported an error (status {status})"),
         PostResult::TimedOut => "the notification server did not answer in time".into(),
         PostResult::Unreachable => "the notification server could not be reached".into(),
     }

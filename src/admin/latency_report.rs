@@ -1,4 +1,4 @@
-//! Why was my message late? What became of the last message that deserved a push, and which step took how long.
+//! The latency report: how long each step took from the last message to push until the device fetched it.
 
 use super::format::{answer, delay, short_hash};
 use crate::telemetry::PostResult;
@@ -68,7 +68,7 @@ impl Story<'_> {
                 ""
             };
             return format!(
-                "The last message that deserved a push was on disk {} after the mail server told of it{slow}",
+                "The last message to push was stored {} after the mail server announced it{slow}",
                 delay(took)
             );
         }
@@ -81,14 +81,11 @@ impl Story<'_> {
         });
         match interrupted {
             Some((at, words)) => format!(
-                "The last message that deserved a push was found by looking, {} after the watch had been interrupted ({words}): it may \
-                 have come at any time in between",
+                "The last message to push was found by catch-up, {} after the watch had been interrupted ({words}): it \
+                 may have arrived at any time in between",
                 delay(self.news.after(at))
             ),
-            None => {
-                "The last message that deserved a push was found by looking, when the watch began: it had come before"
-                    .into()
-            }
+            None => "The last message to push was found by catch-up when the watch began: it had arrived before".into(),
         }
     }
 
@@ -110,10 +107,10 @@ impl Story<'_> {
         let What::Waits { pause, .. } = waits.what else { return None };
         Some(match pause {
             crate::telemetry::Pause::Coalescing => {
-                "It waits for the end of the coalescing window (push.coalesce)".into()
+                "The push waits for the end of the coalescing window (push.coalesce)".into()
             }
-            crate::telemetry::Pause::Failed => "It waits for the next attempt".into(),
-            crate::telemetry::Pause::Outage => "It waits for the notification server, which is down".into(),
+            crate::telemetry::Pause::Failed => "The push waits for the next attempt".into(),
+            crate::telemetry::Pause::Outage => "The push waits for the notification server, which is down".into(),
         })
     }
 
@@ -141,7 +138,7 @@ impl Story<'_> {
         let failed = posts.iter().take_while(|(_, result, _)| *result != PostResult::Accepted).count();
         let why = match failed {
             0 if waited > LONG => {
-                ", held back by the coalescing window (push.coalesce), the pace (push.max_per_second) or an outage"
+                ", delayed by the coalescing window (push.coalesce), the rate limit (push.max_per_second) or an outage"
             }
             0 => "",
             _ => ", after attempts that failed",
@@ -157,20 +154,17 @@ impl Story<'_> {
 
     /// An app came in `session` for a background fetch, in which it hands over no token.
     fn background_fetch(&self, came: HistoryTime, session: u64, accepted: HistoryTime) -> String {
-        let who = if self.is_only_device {
-            "the device"
-        } else {
-            "one of the account's devices, which does not say which one it is,"
-        };
+        let who =
+            if self.is_only_device { "the device" } else { "one of the account's devices (it is not known which one)" };
         let fetched = self.since().find_map(|entry| match entry.what {
             What::Fetched { session: whose, .. } if whose == session => Some(entry.at),
             _ => None,
         });
         let fetched = fetched.map_or_else(
-            || "has not asked for the message".to_owned(),
-            |fetched| format!("asked for the message {} after the news", delay(fetched.after(self.news))),
+            || "has not requested the message".to_owned(),
+            |fetched| format!("requested the message {} after the new mail", delay(fetched.after(self.news))),
         );
-        format!("{who} came for a background fetch {} later and {fetched}", delay(came.after(accepted)))
+        format!("{who} connected for a background fetch {} later and {fetched}", delay(came.after(accepted)))
     }
 
     fn device_came(&self, device: u32, accepted: HistoryTime, now: HistoryTime) -> String {
@@ -206,16 +200,16 @@ impl Story<'_> {
                 };
                 let fetched = match fetched {
                     Some(fetched) => format!(
-                        "it fetched {} after that, {} after the news",
+                        "it fetched {} after that, {} after the new mail",
                         delay(fetched.after(connected)),
                         delay(fetched.after(self.news))
                     ),
-                    None => "it has not asked for the message since".into(),
+                    None => "it has not requested the message since".into(),
                 };
                 format!("the device connected {}{slow} later; {fetched}", delay(took))
             }
             (None, Some(fetched)) => {
-                format!("it was connected already and fetched {} after the news", delay(fetched.after(self.news)))
+                format!("it was connected already and fetched {} after the new mail", delay(fetched.after(self.news)))
             }
             (None, None) => format!(
                 "it has not connected since, for {}: the push service has not reached it, or the phone does not let the app run \

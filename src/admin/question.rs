@@ -1,4 +1,4 @@
-//! What an operator's command may ask of a running deltapush, and how the answer begins: a line of JSON each.
+//! Requests of the control socket and the first line of the answer: one line of JSON each.
 
 use serde::{Deserialize, Serialize};
 

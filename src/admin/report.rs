@@ -1,7 +1,6 @@
-//! How everything is, as data: what the table, `--json` and the web page are made of. No secret is in it: tokens are named by a
-//! short hash.
-//!
-//! Times are RFC 3339 in JSON. What is said to be known *since the start* is in memory only, and absent after a restart.
+//! The status as data, from which the table, `--json` and the web page are made. It contains no secret: tokens are
+//! named by a short hash.
+//! Times are RFC 3339 in JSON. Values marked *since the start* are in memory only and absent after a restart.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -113,7 +112,7 @@ pub struct AccountReport {
     pub devices: Vec<DeviceReport>,
     /// Which messages wake them, in words.
     pub messages: String,
-    /// When a device last came for a background fetch, since the start. It does not tell which one it is.
+    /// When a device last connected for a background fetch, since the start. It does not tell which one it is.
     pub background_fetch: Option<Timestamp>,
     /// The mailboxes that were looked through, by name.
     pub mailboxes: Vec<MailboxReport>,

@@ -1,5 +1,5 @@
-//! What happened to an account lately, as a chain: news → verdict → POST → answer → the device connects → it fetches, with the time
-//! from one to the next.
+//! The recent history of an account as a chain: new mail → push decision → POST → answer → the device connects → it
+//! fetches, with the time between the steps.
 
 use std::collections::HashMap;
 
@@ -133,10 +133,10 @@ impl Chain {
             (What::Noticed { mailbox, .. }, TimelineKind::News) => {
                 self.news.get_or_insert(at);
                 self.before = Some(at);
-                (None, format!("the mail server told of news in {}", timeline.mailbox(*mailbox)))
+                (None, format!("the mail server announced new mail in {}", timeline.mailbox(*mailbox)))
             }
             (What::Judged { mailbox, uid, skipped }, _) => {
-                let verdict = skipped.map_or("deserves a push".into(), |reason| format!("wakes nobody: {reason}"));
+                let verdict = skipped.map_or("to be pushed".into(), |reason| format!("no push: {reason}"));
                 (self.follow(at), format!("message with UID {uid} in {}: {verdict}", timeline.mailbox(*mailbox)))
             }
             (What::Noticed { announce, heard, mailbox }, _) => {
@@ -149,7 +149,10 @@ impl Chain {
                 if *result == PostResult::Accepted {
                     self.woken.insert(*device, at);
                 }
-                (self.follow(at), format!("the POST's answer for device {}: {}", short_hash(*device), answer(*result)))
+                (
+                    self.follow(at),
+                    format!("the answer to the POST for device {}: {}", short_hash(*device), answer(*result)),
+                )
             }
             (What::Waits { device, pause, next }, _) => (None, waits(*device, *pause, *next)),
             (What::GaveUp { device, words }, _) => {
@@ -163,7 +166,7 @@ impl Chain {
             (What::Watch { state, words, times }, _) => (None, watch(*state, words, *times)),
             (What::Tested { device }, _) => {
                 self.before = Some(at);
-                (None, format!("a push of device {} was asked for, as a test", short_hash(*device)))
+                (None, format!("a test push of device {} was requested", short_hash(*device)))
             }
         };
         Happened { at: at.time(), kind: link.kind, after_milliseconds: after, words }
@@ -176,14 +179,14 @@ impl Chain {
     }
 
     fn noticed(&mut self, at: HistoryTime, announce: bool, heard: Option<u32>, mailbox: &str) -> String {
-        let how = if heard.is_some() { "" } else { ", found by looking after a new connection" };
+        let how = if heard.is_some() { "" } else { ", found by catch-up after a new connection" };
         if announce {
             self.news.get_or_insert(at);
-            format!("noticed in {mailbox}, on disk{how}: the account's devices are to be woken")
+            format!("new mail in {mailbox} stored on disk{how}: deltapush wakes the account's devices")
         } else {
             // Whoever fetches next does so for something else.
             self.news = None;
-            format!("{mailbox} is looked through{how}: nobody is to be woken")
+            format!("{mailbox} was checked{how}: no device to wake")
         }
     }
 
@@ -197,7 +200,7 @@ impl Chain {
     ) -> (Option<u64>, String) {
         let more = if skipped > 0 { format!(" (and {skipped} times in between)") } else { String::new() };
         let Some(device) = device else {
-            return (None, format!("a client connected that has handed over no token (session {session}){more}"));
+            return (None, format!("a client without a token connected (session {session}){more}"));
         };
         let new = if first { ", for the first time since the start" } else { "" };
         let words = format!("device {} connected (session {session}){new}{more}", short_hash(device));
@@ -212,7 +215,7 @@ impl Chain {
 
     /// It tells no token: it is the device that was woken, if only one was.
     fn background_fetch(&mut self, at: HistoryTime, session: u64) -> (Option<u64>, String) {
-        let words = format!("one of the account's devices came for a background fetch (session {session})");
+        let words = format!("one of the account's devices connected for a background fetch (session {session})");
         let woken: Vec<HistoryTime> = self.woken.values().copied().collect();
         match woken.as_slice() {
             [woken] => {
@@ -230,9 +233,9 @@ impl Chain {
             Some(device) => format!("device {}", short_hash(device)),
             None => "a client without a token".into(),
         };
-        let words = format!("{who} asked for new messages (session {session})");
+        let words = format!("{who} requested new messages (session {session})");
         match self.news.take() {
-            Some(news) => (self.follow(at), format!("{words}, {} after the news", delay(at.after(news)))),
+            Some(news) => (self.follow(at), format!("{words}, {} after the new mail", delay(at.after(news)))),
             None => (None, words),
         }
     }
@@ -243,12 +246,12 @@ fn waits(device: u32, pause: Pause, next: u32) -> String {
     match pause {
         Pause::Coalescing => {
             format!(
-                "device {device} was woken a moment ago: what came since is told by one more push in {next} (push.coalesce)"
+                "device {device} was woken a moment ago: one more push in {next} covers the mail since then (push.coalesce)"
             )
         }
         Pause::Failed => format!("the push of device {device} is tried again in {next}"),
         Pause::Outage => {
-            format!("the push of device {device} waits: the notification server is down, and probed now and then")
+            format!("the push of device {device} waits: the notification server is down and is probed regularly")
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Running sessions for who follows them.
+//! Streams the trace of running sessions to `deltapush trace`.
 
 use std::io;
 
@@ -16,7 +16,7 @@ pub(super) async fn follow(tracer: &Tracer, asked: AskedTrace, stream: &mut Unix
         Err(error) => return say(stream, &ControlVerdict::No(error.to_string()), "").await,
     };
     let Some(mut followed) = tracer.follow(wanted) else {
-        let words = "too many follow the protocol already: end one of the other `deltapush trace`";
+        let words = "too many `deltapush trace` commands run already: end one of them";
         return say(stream, &ControlVerdict::No(words.into()), "").await;
     };
     say(stream, &ControlVerdict::Ok, "").await?;
