@@ -1,4 +1,4 @@
-//! Answers as HTTP wants them, with the header fields that let a browser do nothing but show them.
+//! HTTP answers of the admin listener, with security headers that permit a browser only to display them.
 
 use std::convert::Infallible;
 
@@ -62,7 +62,7 @@ pub(super) fn plain(status: StatusCode, words: impl Into<String>) -> Response<Bo
 
 /// There is nothing to be changed here.
 pub(super) fn not_allowed() -> Response<Body> {
-    let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "This can only be read.\n");
+    let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD are supported here.\n");
     response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
     response
 }

@@ -1,4 +1,4 @@
-//! The text format in which Prometheus reads metrics (version 0.0.4).
+//! Prometheus text exposition format, version 0.0.4.
 
 use std::fmt::{Display, Write};
 

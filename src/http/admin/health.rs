@@ -1,4 +1,4 @@
-//! Whether deltapush can do its work, in words.
+//! Health checks: listeners, state, notification server.
 
 use std::fmt;
 use std::time::Duration;
@@ -64,8 +64,8 @@ impl Health {
                 is_well: answers,
                 what: "notification server",
                 words: match answers {
-                    true => "answered when it was last asked, or was not asked yet",
-                    false => "did not answer the last times: pushes wait, and are sent when it is back",
+                    true => "answered the last request, or has had none yet",
+                    false => "did not answer the last requests: pushes wait, and are sent when it is back",
                 }
                 .into(),
             },

@@ -1,4 +1,4 @@
-//! Accepting visitors of the admin listener, within limits of their own.
+//! Accepts connections on the admin listener, within their own limits.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -59,7 +59,7 @@ pub async fn serve(socket: TcpListener, site: Arc<AdminSite>, tls: Option<TlsAcc
                 let (site, tls) = (Arc::clone(&site), tls.clone());
                 tasks.spawn(visit(tcp, peer, place, site, tls));
             }
-            Err(full) => debug!(%peer, "turned away from the web page: {full}"),
+            Err(full) => debug!(%peer, "connection to the web page refused: {full}"),
         }
     }
 }
@@ -80,8 +80,8 @@ async fn visit(
         () = place.evicted() => {}
         accepted = handshake => match accepted {
             Ok(Ok(stream)) => converse(stream, peer, place, site).await,
-            Ok(Err(error)) => debug!(%peer, "no TLS with a visitor of the web page: {error}"),
-            Err(_) => debug!(%peer, "no TLS with a visitor of the web page in time"),
+            Ok(Err(error)) => debug!(%peer, "TLS with a browser on the web page failed: {error}"),
+            Err(_) => debug!(%peer, "TLS with a browser on the web page timed out"),
         },
     }
 }

@@ -1,4 +1,4 @@
-//! Which listeners are at work.
+//! Counts the listeners that accept clients.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,4 +1,4 @@
-//! The overview as it changes, by server-sent events (HTML Living Standard, section 9.2).
+//! Live updates of the overview by server-sent events (HTML Living Standard, section 9.2).
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ struct Viewer {
 /// The stream for whoever looks at the page with this query.
 pub(super) fn answer(site: Arc<AdminSite>, query: &str) -> Response<Body> {
     let Ok(place) = Arc::clone(&site.viewers).try_acquire_owned() else {
-        return answer::plain(StatusCode::SERVICE_UNAVAILABLE, "Too many pages are open that are refreshed live.\n");
+        return answer::plain(StatusCode::SERVICE_UNAVAILABLE, "Too many pages with live updates are open.\n");
     };
     let viewer = Viewer { site, query: query.to_owned(), shown: None, said: Instant::now(), _place: place };
     let frames = unfold(viewer, |mut viewer| async move {

@@ -1,4 +1,4 @@
-//! The password of the web page: where it comes from, and whether somebody knows it.
+//! The password of the web page: its source, and the check of a given one.
 
 use std::fs;
 use std::io::{self, Read, Write};

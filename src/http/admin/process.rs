@@ -1,4 +1,4 @@
-//! What the system knows of this process, under the names that Prometheus's own clients use.
+//! Process metrics from the operating system, with the names of Prometheus's client libraries.
 
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -36,16 +36,16 @@ impl Process {
 
     pub(super) fn expose(&self, text: &mut Exposition, started: SystemTime) {
         let began = started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        text.gauge("process_start_time_seconds", "When the process started, in seconds since 1970.", began);
+        text.gauge("process_start_time_seconds", "Start time of the process, in seconds since 1970.", began);
         if let Some(seconds) = self.cpu_seconds {
-            text.counter("process_cpu_seconds_total", "Processor time that it took, in seconds.", seconds);
+            text.counter("process_cpu_seconds_total", "CPU time used, in seconds.", seconds);
         }
         let gauges = [
-            ("process_resident_memory_bytes", "Memory that it has, in bytes.", self.resident_bytes),
-            ("process_virtual_memory_bytes", "Addresses that it has, in bytes.", self.virtual_bytes),
-            ("process_threads", "Threads that it has.", self.threads),
+            ("process_resident_memory_bytes", "Resident memory, in bytes.", self.resident_bytes),
+            ("process_virtual_memory_bytes", "Virtual memory, in bytes.", self.virtual_bytes),
+            ("process_threads", "Number of threads.", self.threads),
             ("process_open_fds", "Open files and connections.", self.open_files.map(|count| count as u64)),
-            ("process_max_fds", "How many may be open.", self.max_files),
+            ("process_max_fds", "Limit of open files.", self.max_files),
         ];
         for (name, help, value) in gauges {
             if let Some(value) = value {

@@ -1,4 +1,4 @@
-//! What is found where on the admin listener, and who may see it.
+//! Paths of the admin listener and their access control.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -170,9 +170,9 @@ impl AdminSite {
             "/live" => live::answer(self, query),
             "/account" => match page::account(&self, query).await {
                 Some(page) => answer::whole(HTML, page.into_string()),
-                None => answer::plain(StatusCode::NOT_FOUND, "There is no such account with a device here.\n"),
+                None => answer::plain(StatusCode::NOT_FOUND, "There is no account of this name with a device.\n"),
             },
-            _ => answer::plain(StatusCode::NOT_FOUND, "There is nothing here. The overview is at /\n"),
+            _ => answer::plain(StatusCode::NOT_FOUND, "This page does not exist. The overview is at /\n"),
         }
     }
 
@@ -188,11 +188,11 @@ impl AdminSite {
     fn misdirected<B>(&self, request: &Request<B>) -> Option<Response<Body>> {
         let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
         match host {
-            None => Some(answer::plain(StatusCode::BAD_REQUEST, "A request must say which host it asks for.\n")),
+            None => Some(answer::plain(StatusCode::BAD_REQUEST, "The request names no host: send a Host header.\n")),
             Some(host) if self.hosts.have(host) => None,
             Some(_) => Some(answer::plain(
                 StatusCode::MISDIRECTED_REQUEST,
-                "This name is not known to lead here. If it does: `admin.hosts` in config.yaml.\n",
+                "deltapush does not serve this page under this host name. If the name is yours, add it to `admin.hosts` in config.yaml.\n",
             )),
         }
     }
@@ -216,12 +216,12 @@ impl AdminSite {
                 return None;
             }
             if guesses.wrong(visitor.address, now) {
-                info!("a wrong password for the web page came from {}", visitor.address.to_canonical());
+                info!("wrong password for the web page from {}", visitor.address.to_canonical());
             }
         }
         let mut response = answer::plain(
             StatusCode::UNAUTHORIZED,
-            "The password is needed, with any user name. deltapush says at its start in which file it is.\n",
+            "Log in with any user name and the password. The log shows at the start of deltapush which file contains it.\n",
         );
         let challenge = HeaderValue::from_static("Basic realm=\"deltapush\", charset=\"UTF-8\"");
         response.headers_mut().insert(WWW_AUTHENTICATE, challenge);

@@ -1,4 +1,4 @@
-//! Guessing the password is slow: after a wrong one, its address has to wait before the next is looked at. Sans-IO.
+//! Slows down guessing of the password: after a wrong one, its address must wait before the next attempt. Sans-IO.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};

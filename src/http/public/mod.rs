@@ -1,5 +1,5 @@
-//! What browsers and mail programs find on a port that they share with IMAP: a page that says what to enter in Delta Chat and puts
-//! its login code together, and autoconfig.
+//! HTTP on a port shared with IMAP, for browsers and mail programs: a page with the settings for Delta Chat and its
+//! login code, and autoconfig.
 
 mod sealed;
 mod site;
@@ -70,8 +70,10 @@ fn answer<B>(site: &PublicSite, request: &Request<B>) -> Response<Full<Bytes>> {
             Some(document) => (StatusCode::OK, XML, document.into()),
             None => (StatusCode::NOT_FOUND, TEXT, "No mail of this domain is served here.\n".into()),
         },
-        (&Method::GET | &Method::HEAD, _) => (StatusCode::NOT_FOUND, TEXT, "There is one page here: /\n".into()),
-        _ => (StatusCode::METHOD_NOT_ALLOWED, TEXT, "This page can only be read.\n".into()),
+        (&Method::GET | &Method::HEAD, _) => {
+            (StatusCode::NOT_FOUND, TEXT, "This page does not exist. The only page is /\n".into())
+        }
+        _ => (StatusCode::METHOD_NOT_ALLOWED, TEXT, "Only GET and HEAD are supported here.\n".into()),
     };
     let length = HeaderValue::from(body.len());
     let body = if method == Method::HEAD { Bytes::new() } else { body };

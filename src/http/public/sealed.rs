@@ -1,8 +1,7 @@
-//! Settings that stand in the page for everybody to take, and that only those can read who know whom they are for.
-//!
-//! The page must tell who types an address in where that address sends its mail, without asking this server. It must not tell
-//! anybody else which domains are served here. So each entry is sealed with a key made of the domain's name, or of the address:
-//! to read one is to have guessed the name, which autoconfig answers as well. The guess costs more than a question would.
+//! Encrypted settings in the public page, readable only with the address or domain for which they are.
+//! The page must show the SMTP server of an entered address without a request to this server, and must not disclose
+//! which domains are served here. Therefore each entry is sealed with a key derived from the domain or the address:
+//! reading one means guessing the name, which autoconfig answers as well, at a lower cost.
 
 use std::num::NonZeroU32;
 

@@ -1,4 +1,4 @@
-//! What browsers and mail programs are told: the page, and autoconfig of the domains that routes name.
+//! Content of the public page, and autoconfig for the domains that routes name.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -179,7 +179,7 @@ impl PublicSite {
         for (whose, route, answer) in answers {
             match answer {
                 Ok(found) => {
-                    debug!(domain = whose.domain(), "mail is sent through {}: {}", found.outgoing.server, found.how);
+                    debug!(domain = whose.domain(), "SMTP server {}: {}", found.outgoing.server, found.how);
                     let new = (route, found.outgoing);
                     let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
                     has_changed |= found.get(&whose) != Some(&new);
@@ -187,7 +187,7 @@ impl PublicSite {
                 }
                 Err(error) => {
                     is_complete = false;
-                    debug!("{error}: the page and autoconfig leave it out; `smtp` of its route would tell");
+                    debug!("{error}: the page and autoconfig contain no SMTP server; set `smtp` in its route");
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! The page: made whole by the server, so that it works without a script. maud escapes whatever is put into it.
+//! The page, rendered on the server so that it works without scripts. maud escapes all inserted text.
 
 mod account;
 mod overview;

@@ -1,4 +1,4 @@
-//! The overview: is all well, what came, and each account.
+//! The overview: health, recent mail, and each account.
 
 use std::time::Duration;
 
@@ -60,7 +60,7 @@ fn verdict(site: &AdminSite, report: &StatusReport) -> Markup {
         @if let Some(since) = report.notifications.down_since {
             p.state.bad { "The notification server is down since " (format::moment(since)) ": pushes wait, and are sent when it is back." }
         } @else if !server {
-            p.state.bad { "The notification server did not answer the last times: pushes wait, and are sent when it is back." }
+            p.state.bad { "The notification server did not answer the last requests: pushes wait, and are sent when it is back." }
         }
         @if counts.problems > 0 {
             p.state.warn { (counted(counts.problems, "account needs", "accounts need")) " attention." }
@@ -106,8 +106,8 @@ fn accounts(report: &StatusReport, search: &str, page: usize) -> Markup {
         h2 { "Accounts" }
         @if found == 0 {
             p.quiet {
-                @if search.is_empty() { "An account is here as soon as Delta Chat has logged in through deltapush and handed over its push token." }
-                @else { "None is called so." }
+                @if search.is_empty() { "An account appears here when Delta Chat has logged in through deltapush and handed over its push token." }
+                @else { "No account matches." }
             }
         } @else {
             table {
