@@ -1,4 +1,4 @@
-//! Where the operator's web page, metrics and health are served.
+//! The admin listener: the operator's web page, metrics and health.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -64,11 +64,11 @@ pub(super) fn problems(config: &Config) -> impl Iterator<Item = ConfigProblem> {
     let admin = &config.admin;
     let problem = admin.address.as_ref().and_then(|address| {
         let message = if config.listeners.iter().any(|listener| *listener.address == **address) {
-            format!("{address} is a listener's already: give `admin` a port of its own, or say `address: off`")
+            format!("a listener has the address {address}: give `admin` another port, or set `address: off`")
         } else if !admin.has_tls() && !admin.is_on_loopback() && !admin.insecure {
             format!(
-                "without TLS the password would cross the network in clear at {address}: leave `tls: false` away, use an \
-                 address on loopback, or say `insecure: true` beside it"
+                "without TLS the password would cross the network in clear at {address}: remove `tls: false`, use an \
+                 address on loopback, or add `insecure: true`"
             )
         } else {
             return None;

@@ -1,4 +1,4 @@
-//! Who may use the proxy: from which networks, and with which logins.
+//! Access to the proxy: allowed networks and logins.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -77,7 +77,7 @@ impl FromStr for Network {
             return Ok(Self(address.to_canonical().into()));
         }
         let network: IpNet = text.parse().map_err(|_| {
-            format!("{text:?} is no address and no network: write it as `192.0.2.1`, `192.0.2.0/24` or `2001:db8::/32`")
+            format!("{text:?} is neither an address nor a network: write it as `192.0.2.1`, `192.0.2.0/24` or `2001:db8::/32`")
         })?;
         if network.trunc() != network {
             return Err(format!("{text:?} has bits beyond its prefix: write {}", network.trunc()));

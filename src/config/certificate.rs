@@ -127,7 +127,7 @@ fn acme(config: &Config) -> Option<ConfigProblem> {
         return Some(ConfigProblem::new(
             place,
             format!(
-                "`acme` wants `terms_agreed: true`: the terms of service of {} are yours to agree to",
+                "`acme` needs `terms_agreed: true`: read the terms of service of {} and agree to them",
                 acme.directory.host_str().unwrap_or_default()
             ),
         ));
@@ -135,13 +135,13 @@ fn acme(config: &Config) -> Option<ConfigProblem> {
     if let Some(chain) = &config.certificate.chain {
         return Some(ConfigProblem::new(
             chain.place(),
-            "`chain` beside `acme`: remove one of them, or list the files under `more`",
+            "`chain` and `acme` exclude each other: remove one of them, or list the files under `more`",
         ));
     }
     if !config.listeners.iter().any(|listener| listener.tls == ListenerTls::Implicit) {
         return Some(ConfigProblem::new(
             place,
-            "`acme` needs a listener with `tls: implicit`, through which names are proved",
+            "`acme` needs a listener with `tls: implicit`, to which the authority connects",
         ));
     }
     let own = (place, &config.hostname);

@@ -1,4 +1,4 @@
-//! Who is asked where a mail server is.
+//! The DNS server for lookups of mail servers.
 
 use std::net::SocketAddr;
 

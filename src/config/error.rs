@@ -1,4 +1,4 @@
-//! What is wrong with a configuration, where it stands, and what to do about it.
+//! Errors of a configuration: the problem, its position and its remedy.
 
 use std::fmt;
 use std::io;
@@ -92,10 +92,10 @@ fn explain(error: &YamlError, said: &str, line: &ConfigLine<'_>) -> String {
         YamlError::SerdeMissingField { field, .. } => format!("`{field}` is missing here: add the line `{field}: …`"),
         YamlError::DuplicateMappingKey { .. } => format!("{said}: keep one of the two"),
         YamlError::MultipleDocuments { .. } => {
-            "a second document starts here: remove the line `---` and what follows".to_owned()
+            "a second document starts here: remove the line `---` and everything after it".to_owned()
         }
         _ if line.value.is_empty() && line.key.is_some() => {
-            format!("{key}nothing is said here: give a value or remove the line")
+            format!("{key}empty value: give a value or remove the line")
         }
         _ if line.value.starts_with('*') => format!("{key}a value that starts with * must stand in quotes: \"*\""),
         YamlError::Unexpected { .. } if said.contains("mapping start") => {

@@ -1,4 +1,4 @@
-//! What becomes of clients' sessions with `storage.credentials: none`, when the client is gone.
+//! Kept sessions: clients' sessions after the client hung up, with `storage.credentials: none`.
 
 use std::time::Duration;
 

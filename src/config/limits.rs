@@ -1,4 +1,4 @@
-//! What one connection may cost.
+//! Limits on connections, commands and accounts.
 
 use std::fs;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Where clients connect, and under which name.
+//! Listeners: addresses and host name for clients.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

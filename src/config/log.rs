@@ -1,4 +1,4 @@
-//! What is logged.
+//! Level and format of the log.
 
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};

@@ -1,7 +1,6 @@
-//! What config.yaml may say: a type per section with its defaults, and checks that no type can express.
-//!
-//! Nothing is ignored: an unknown key, a wrong unit or a combination that would expose passwords is a [`ConfigError`] that
-//! says where it stands and what to write instead.
+//! The configuration file: a type per section with its defaults, and checks that no type can express.
+//! Nothing is ignored: an unknown key, a wrong unit or a combination that would expose passwords is a [`ConfigError`]
+//! with the position and the remedy.
 
 mod admin;
 mod allow;

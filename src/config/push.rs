@@ -1,4 +1,4 @@
-//! From new mail to a waking phone.
+//! Pushes: notification server, coalescing, message filter.
 
 pub use crate::policy::{Messages, Native};
 use std::fmt;
@@ -80,7 +80,7 @@ impl Contact {
         // The characters of a comment without quoting (RFC 9110 section 5.6.5), and no space.
         if !text.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'(' | b')' | b'\\')) {
             return Err(format!(
-                "{text:?} has characters that a contact must not have: spaces, ( ) \\, or other than ASCII"
+                "{text:?} contains characters that are not allowed in a contact: spaces, ( ) \\, non-ASCII"
             ));
         }
         if text.len() > Self::MAX {
@@ -142,7 +142,7 @@ pub(super) fn some_idle_renewal<'de, D: Deserializer<'de>>(deserializer: D) -> R
 fn idle_renewal<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let renewal = units::duration(deserializer)?;
     let problem = if renewal < Duration::from_secs(30) {
-        "is a burden for servers and networks: 30s at least"
+        "is too short for servers and networks: 30s at least"
     } else if renewal >= Duration::from_secs(29 * 60) {
         "is too long, servers may log an idle client out after 30m (RFC 2177): less than 29m"
     } else {

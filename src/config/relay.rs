@@ -1,4 +1,4 @@
-//! What clients see of their own server.
+//! Changes to the traffic between client and mail server.
 
 pub use crate::policy::JmapAccess;
 use std::time::Duration;
@@ -34,7 +34,7 @@ fn keepalive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Durati
     }
     let keepalive = units::parse_duration(&text).map_err(|problem| D::Error::custom(format!("{problem}, or `off`")))?;
     let problem = if keepalive < Duration::from_secs(1) {
-        "is a burden for devices: 1s at least"
+        "is too short, it drains batteries: 1s at least"
     } else if keepalive >= Duration::from_secs(29 * 60) {
         "is longer than a client idles (RFC 2177): less than 29m, or `off`"
     } else {

@@ -1,4 +1,4 @@
-//! Values that only routes have: exact addresses, host patterns, where autoconfig is, which PROXY header.
+//! Value types of routes: exact addresses, host patterns, the autoconfig URL, the PROXY header.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,4 +1,4 @@
-//! Whose mailbox is on which server.
+//! Routes: the rules that lead a login name to a mail server.
 
 pub use crate::policy::Security;
 use std::fmt;
@@ -204,7 +204,9 @@ impl FromStr for UpstreamAddress {
                 )
             })?;
         if rest.contains('@') {
-            return Err("a login name does not belong here, it is the client's: write `imaps://host:port`".to_owned());
+            return Err(
+                "a login name is not allowed here, since the client sends it: write `imaps://host:port`".to_owned()
+            );
         }
         if let Some(path) = rest.find(['/', '?', '#']).and_then(|start| rest.get(start..)) {
             return Err(format!("nothing may follow host and port: remove {path:?}"));
@@ -326,7 +328,7 @@ mod tests {
         for (text, complaint) in [
             ("imap.example.org", "has no scheme"),
             ("http://imap.example.org", "\"http\" is not a scheme"),
-            ("imaps://bob@example.org", "a login name does not belong here"),
+            ("imaps://bob@example.org", "a login name is not allowed here"),
             ("imaps://example.org/INBOX", "remove \"/INBOX\""),
             ("imaps://example.org:0", "not a host with an optional port"),
             ("imaps://example.org:99999", "not a host with an optional port"),

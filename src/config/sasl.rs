@@ -1,4 +1,4 @@
-//! How clients log in.
+//! Login mechanisms and refusals for clients.
 
 use serde::Deserialize;
 

@@ -1,4 +1,4 @@
-//! What survives a restart, and where it lies.
+//! The persistent state: folder, stored credentials, key.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! Where the mail of an account is sent: handed out to people and their programs, never used by deltapush itself.
+//! The SMTP server of an account: passed on to users and their programs, never used by deltapush itself.
 
 use std::fmt;
 use std::num::NonZeroU16;
@@ -58,7 +58,7 @@ impl FromStr for Submission {
         };
         let (host, port) = split_port(rest)
             .filter(|(host, _)| is_host(host))
-            .ok_or_else(|| format!("{rest:?} is no server: {cure}"))?;
+            .ok_or_else(|| format!("{rest:?} is not a server: {cure}"))?;
         Ok(Self { security, host, port: port.map_or(Self::usual_port(security), NonZeroU16::get) })
     }
 }

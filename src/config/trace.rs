@@ -1,4 +1,4 @@
-//! Where the protocol of all sessions is written.
+//! Output of the trace.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -70,7 +70,7 @@ impl<'de> Deserialize<'de> for TraceSettings {
         // What is wrong is said here and not by the visitor: only so the error has the place of the value.
         deserializer.deserialize_any(TrueOrSection)?.ok_or_else(|| {
             D::Error::custom(
-                "say `true` to print it, `false`, or `directory: trace` in a line below it to write it to files",
+                "write `true` to print it, `false`, or `directory: trace` in a line below it to write it to files",
             )
         })
     }

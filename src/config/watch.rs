@@ -1,4 +1,4 @@
-//! How mailboxes are watched: at which pace sessions are opened, per server, and what is particular to an account.
+//! Watching of mailboxes: pacing per mail server, and settings per account.
 
 use std::collections::BTreeMap;
 use std::fmt;
