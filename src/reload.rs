@@ -1,4 +1,4 @@
-//! Another configuration while deltapush runs: checked as a whole, then put to work without a session being dropped.
+//! Reload of the configuration while deltapush runs: checked as a whole, then applied without dropping a session.
 
 use std::io;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ pub enum ReloadError {
     #[error(transparent)]
     Trust(#[from] TrustError),
     /// It would be right after a restart only, together with listeners that cannot be opened or closed before.
-    #[error("this takes a restart, since listeners stay as they are until then:\n{0}")]
+    #[error("listeners change only at a restart; restart deltapush to apply this:\n{0}")]
     Listeners(#[source] ConfigError),
     /// The folder that traces go to cannot be made.
     #[error("the trace cannot be written to its folder: {0}")]
@@ -68,7 +68,7 @@ impl Reloader {
         });
         let (config, wanted, set, upstreams) = read.await.map_err(|_| ReloadError::Panicked)??;
         for key in told {
-            warn!("`{key}` has changed in the configuration: it counts from the next start on");
+            warn!("`{key}` has changed in the configuration: restart deltapush to apply it");
         }
         self.certificates.replace(wanted, set);
         reload::tell_troubles(&self.certificates);
@@ -76,10 +76,10 @@ impl Reloader {
         self.wishes.set(Wishes::from(&config));
         self.proxy.set(self.proxy.get().renewed(&config, self.upstreams.get()));
         if before.hostname != config.hostname {
-            info!("in Delta Chat the IMAP server is {} from now on", config.hostname);
+            info!("the IMAP server to enter in Delta Chat is now {}", config.hostname);
         }
         self.config.set(config);
-        info!("the configuration was read again and counts from now on");
+        info!("the configuration was read again and is in effect");
         Ok(())
     }
 }

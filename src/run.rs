@@ -1,4 +1,4 @@
-//! All parts together, from open listeners to the last goodbye.
+//! Runs all parts of the server, from the open listeners to the end of the last session.
 
 use std::io;
 use std::sync::Arc;
@@ -242,7 +242,7 @@ impl Server {
         stop.cancel();
         tasks.close();
         if timeout(GRACE, tasks.wait()).await.is_err() {
-            warn!("some sessions did not end within {}s and are cut", GRACE.as_secs());
+            warn!("some sessions did not end within {}s and were aborted", GRACE.as_secs());
         }
         stop_pushing.cancel();
         if !pushing.is_finished() && pushing.await.is_err() {
@@ -316,6 +316,6 @@ fn introduce(config: &Config, listeners: &[BoundListener], tls: &ServerTls, regi
     info!("state: {} ({} accounts with a token)", config.storage.directory.display(), registry.len());
     info!("notifications go to {}", config.push.notify_url);
     if let Some(files) = &config.trace.files {
-        info!("trace: what sessions say is written to {}", files.directory.display());
+        info!("trace: the protocol of sessions is written to {}", files.directory.display());
     }
 }

@@ -1,5 +1,5 @@
 //! The login code that Delta Chat scans: `dclogin:`, version 1, as its core reads it (chatmail/core, `qr/dclogin_scheme.rs`). The
-//! page's script builds the same: `web/script.js`.
+//! page's script builds the same: `http/public/script.js`.
 
 use zeroize::Zeroizing;
 

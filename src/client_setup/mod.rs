@@ -1,5 +1,5 @@
-//! What people enter in their mail program to use deltapush, and how it reaches them: as a login code for Delta Chat, as
-//! autoconfig XML, on the page. Nothing here opens a connection, but for [`outgoing`], which finds out where mail is sent.
+//! The settings that clients need to use deltapush: as a login code for Delta Chat, as autoconfig XML, on the public
+//! page. Only [`outgoing`], which finds the SMTP server, opens connections.
 
 pub mod dclogin;
 pub mod outgoing;

@@ -1,5 +1,5 @@
-//! Where an account's mail is sent: as its route says, as its provider is known to want it, as its domain says, or by the usual
-//! names, if a server with the right certificate is there.
+//! Finds an account's SMTP server: from its route, its known provider, its domain, or by the usual names if a server
+//! there has a valid certificate.
 
 use std::sync::Arc;
 
@@ -51,7 +51,7 @@ pub async fn find(
     }
     let asked = Asked { login: address, listener: None, host: route.host.as_deref().map(String::as_str) };
     // Conditions on listeners aside: where the mailbox is, is the same for all of them, as a rule.
-    let target = upstreams.routes.find(&asked).ok_or_else(|| not_found(", and no route is for it".to_owned()))?;
+    let target = upstreams.routes.find(&asked).ok_or_else(|| not_found(", and no route matches it".to_owned()))?;
     let imap = match &target.servers {
         Servers::Fixed(endpoint) => Some(endpoint.host.to_string()),
         // Where it cannot be found now, the others may be.
@@ -75,15 +75,18 @@ pub async fn find(
     let named = discovery::submission(question).await;
     if let SubmissionAnswer::Server(server, login) = named {
         let login = route.smtp_login.clone().unwrap_or(login);
-        return Ok(SubmissionServer { outgoing: Outgoing { server, login }, how: "its domain says so" });
+        return Ok(SubmissionServer { outgoing: Outgoing { server, login }, how: "published by its domain" });
     }
     let candidates = usual(&domain, imap.as_deref());
     if let Some(server) = probe::first_submission(upstreams, &target, &candidates).await {
-        return Ok(SubmissionServer { outgoing: Outgoing { server, login: login_of(route) }, how: "it answers there" });
+        return Ok(SubmissionServer {
+            outgoing: Outgoing { server, login: login_of(route) },
+            how: "found by its usual name",
+        });
     }
     Err(not_found(match named {
         SubmissionAnswer::Unproved(host) => format!(
-            "; DNS names {host}, which is outside of the domain and could be anybody's: if you know it, say so by `smtp`"
+            "; DNS names {host}, which is outside the domain and could belong to anyone: if you trust it, set it as `smtp`"
         ),
         SubmissionAnswer::Failed(reason) => format!(": {reason}"),
         SubmissionAnswer::Server(..) | SubmissionAnswer::Nothing => String::new(),
@@ -99,13 +102,16 @@ pub fn at_once(route: &Route, domain: &str) -> Option<SubmissionServer> {
 
 fn configured(route: &Route, domain: &str) -> Option<SubmissionServer> {
     let server = route.smtp.as_deref()?.of(domain);
-    Some(SubmissionServer { outgoing: Outgoing { server, login: login_of(route) }, how: "the configuration says so" })
+    Some(SubmissionServer { outgoing: Outgoing { server, login: login_of(route) }, how: "from the configuration" })
 }
 
 fn known(route: &Route, domain: &str, imap: Option<&str>) -> Option<SubmissionServer> {
     let provider = providers::of_domain(domain).or_else(|| providers::of_host(imap?))?;
     let login = route.smtp_login.clone().unwrap_or_else(|| login_at(provider));
-    Some(SubmissionServer { outgoing: Outgoing { server: provider.submission(), login }, how: "its provider says so" })
+    Some(SubmissionServer {
+        outgoing: Outgoing { server: provider.submission(), login },
+        how: "known for its provider",
+    })
 }
 
 fn login_at(provider: &Provider) -> LoginTemplate {

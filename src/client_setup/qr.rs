@@ -1,4 +1,4 @@
-//! A QR code for a terminal: two modules in one character, with the quiet zone that readers need (ISO/IEC 18004: four modules).
+//! QR code for a terminal: two modules per character, with the quiet zone of ISO/IEC 18004 (four modules).
 
 use qrcode::types::QrError;
 use qrcode::{Color, EcLevel, QrCode};
@@ -22,7 +22,7 @@ pub enum CodeSurface {
 
 /// The text cannot be a QR code: there is too much of it.
 #[derive(Debug, thiserror::Error)]
-#[error("{0} bytes are too many for a QR code; print the text itself with --link")]
+#[error("{0} bytes do not fit into a QR code; print the code as text with --link")]
 pub struct CodeTooLong(usize);
 
 /// The code of `text`, line by line.

@@ -1,5 +1,5 @@
-//! Bounds on the log: what peers can cause again and again fills no disk. Each kind of line (each place in the code that
-//! writes one) may come in a burst and then at a pace; what goes beyond it is counted, and the count is said.
+//! Rate limit of the log, so that peers cannot fill the disk. Each kind of line (each place in the code that writes
+//! one) has a burst and a rate; lines beyond are counted, and the count is logged.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

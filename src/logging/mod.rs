@@ -30,7 +30,7 @@ pub enum LogError {
     #[error("cannot set up logging: {0}")]
     Level(#[from] ParseError),
     /// systemd's journal does not answer.
-    #[error("systemd's journal cannot be reached: {0}; is this a machine with systemd? `log.format: text` needs none")]
+    #[error("cannot connect to systemd's journal: {0}; on a machine without systemd, set `log.format: text`")]
     Journal(#[source] io::Error),
     /// There is one already.
     #[error("cannot set up logging: {0}")]
