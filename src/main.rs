@@ -32,8 +32,8 @@ use zeroizing_alloc::ZeroAlloc;
 #[global_allocator]
 static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
-/// Turns of tasks between two looks at the sockets. With the runtime's default of 61, sessions that always have something to do
-/// keep everybody else waiting for 61 of their turns at each step of a login.
+/// Polls of tasks between two checks of the sockets. With the runtime's default of 61, busy sessions delay each step
+/// of a login by 61 of their polls.
 const EVENT_INTERVAL: u32 = 8;
 
 // From sysexits.h, which systemd shows by name.
@@ -176,7 +176,7 @@ fn answer_usage(answer: &clap::Error) -> ExitCode {
     if answer.use_stderr() { ExitCode::from(EX_USAGE) } else { ExitCode::SUCCESS }
 }
 
-/// Errors of deltapush's own tell their causes themselves; those of others are told as a chain.
+/// Formats an error: deltapush's own contain their causes; others are printed as a chain.
 fn told(error: &anyhow::Error) -> String {
     let own = error.is::<ConfigError>()
         || error.is::<RunError>()

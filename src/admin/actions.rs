@@ -21,10 +21,10 @@ use crate::telemetry::{PostResult, TelemetryEvent};
 /// The longest wait for a device.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
-/// How long it is waited for what becomes of a watch that begins anew.
+/// Time limit for reporting the outcome of a restarted watch.
 const WATCH_WAIT: Duration = Duration::from_secs(60);
 
-/// Erases all that is kept of an account.
+/// Erases an account with its tokens, credentials, watch and history.
 pub(super) async fn forget(reporter: &Reporter, account: &AccountId, stream: &mut UnixStream) -> io::Result<()> {
     let devices = reporter.registry().tokens(account).len();
     match reporter.registry().remove_all(account).await {
@@ -41,7 +41,7 @@ pub(super) async fn forget(reporter: &Reporter, account: &AccountId, stream: &mu
     }
 }
 
-/// Begins the watch of an account anew and says what becomes of it.
+/// Restarts the watch of an account and reports the outcome.
 pub(super) async fn rewatch(reporter: &Reporter, account: &AccountId, stream: &mut UnixStream) -> io::Result<()> {
     let before = count(reporter, account);
     if !reporter.registry().rewatch(account) {
@@ -68,12 +68,12 @@ pub(super) async fn rewatch(reporter: &Reporter, account: &AccountId, stream: &m
     tell(stream, words, Some(done)).await
 }
 
-/// How much has happened to an account.
+/// The number of history entries of an account.
 fn count(reporter: &Reporter, account: &AccountId) -> u64 {
     reporter.history().timeline(account).map_or(0, |timeline| timeline.count)
 }
 
-/// What became of the watch that began after so much had happened.
+/// The outcome of the watch that started after this many history entries.
 fn watch_since(reporter: &Reporter, account: &AccountId, before: u64) -> Option<HistoryEntry> {
     let timeline = reporter.history().timeline(account)?;
     let new = usize::try_from(timeline.count.saturating_sub(before)).unwrap_or(usize::MAX);
@@ -91,9 +91,9 @@ pub(super) struct PushTest<'a> {
     pub(super) reporter: &'a Reporter,
     pub(super) tester: &'a Tester,
     pub(super) account: &'a AccountId,
-    /// Which device, if not all.
+    /// The device; `None` for all.
     pub(super) device: Option<&'a str>,
-    /// How long to wait for it.
+    /// Time to wait for it.
     pub(super) wait: Duration,
 }
 
@@ -200,7 +200,7 @@ impl PushTest<'_> {
         Ok(())
     }
 
-    /// The account's only device has come for a background fetch since it was woken.
+    /// Returns the connection of the account's only device for a background fetch since it was woken.
     fn in_background(&self, woken: &[(u32, HistoryTime)]) -> Option<Arrival> {
         let [(_, at)] = woken else { return None };
         let is_only_device = self.reporter.registry().tokens(self.account).len() == 1;
@@ -212,7 +212,7 @@ impl PushTest<'_> {
         })
     }
 
-    /// How many background fetches came since all of these devices were woken.
+    /// Counts the background fetches since all of these devices were woken.
     fn background_fetches(&self, woken: &[(u32, HistoryTime)]) -> usize {
         let since = woken.iter().map(|(_, at)| at.since_start).max().unwrap_or_default();
         let timeline = self.reporter.history().timeline(self.account).unwrap_or_default();
@@ -222,7 +222,7 @@ impl PushTest<'_> {
         timeline.entries.iter().filter(is_one).count()
     }
 
-    /// One of the devices that has connected since it was woken, and how long after that.
+    /// Finds a device that has connected since it was woken, and the time in between.
     fn first(&self, woken: &[(u32, HistoryTime)]) -> Option<Arrival> {
         let connected = self.reporter.history().summary(self.account).connected;
         woken.iter().enumerate().find_map(|(index, (device, at))| {
@@ -235,19 +235,19 @@ impl PushTest<'_> {
     }
 }
 
-/// A device that was woken and came.
+/// A device that connected after it was woken.
 struct Arrival {
-    /// Which of those that are waited for.
+    /// Its index among the awaited devices.
     index: usize,
-    /// How long after the push, in milliseconds.
+    /// Time since the push, in milliseconds.
     took: u64,
     how: &'static str,
 }
 
-/// Waits until `condition` gives something; `None` after `wait`.
+/// Waits until `condition` returns a value; `None` after `wait`.
 ///
 /// # Errors
-/// If whoever asked is gone.
+/// If the operator's command has hung up.
 async fn until<T>(
     reporter: &Reporter,
     stream: &mut UnixStream,

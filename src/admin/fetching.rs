@@ -4,7 +4,7 @@ use super::format::date;
 use crate::config::Messages;
 use crate::store::{FetchHabit, Fetches, TokenStatus};
 
-/// Which messages wake devices with these tokens.
+/// Describes which messages wake devices with these tokens.
 pub(super) fn messages(messages: Messages, tokens: &[TokenStatus]) -> &'static str {
     let all = |fetches| !tokens.is_empty() && tokens.iter().all(|token| token.habit.fetches() == Some(fetches));
     let any = |fetches| tokens.iter().any(|token| token.habit.fetches() == fetches);
@@ -18,7 +18,7 @@ pub(super) fn messages(messages: Messages, tokens: &[TokenStatus]) -> &'static s
     }
 }
 
-/// What an app fetches, with the evidence; empty if nothing is known.
+/// Describes what an app fetches, with the evidence; empty if unknown.
 pub(super) fn evidence(habit: &FetchHabit) -> String {
     let time =
         |time: Option<crate::store::UnixTime>| time.map(|time| date(super::status::time(time))).unwrap_or_default();

@@ -4,22 +4,22 @@ use super::format::{answer, delay, short_hash};
 use crate::telemetry::PostResult;
 use crate::telemetry::history::{HistoryEntry, HistoryTime, Timeline, WatchNote, What};
 
-/// A step that took longer than this, in milliseconds, is named as what made the message late.
+/// A step longer than this, in milliseconds, is reported as a cause of the delay.
 const LONG: u64 = 2_000;
 
-/// The last news and what followed it.
+/// The last new mail and the events after it.
 struct Story<'a> {
     timeline: &'a Timeline,
-    /// The index of the entry that says that devices are to be woken.
+    /// The index of the entry with the decision to wake the devices.
     noticed: usize,
-    /// When the news was heard or, if it was found by looking, found.
+    /// The time of the mail server's announcement or, for mail found by catch-up, of the discovery.
     news: HistoryTime,
     found_by_looking: bool,
     /// The account has one device.
     is_only_device: bool,
 }
 
-/// Explains the last message of an account with so many devices, sentence by sentence; nothing if none deserved a push.
+/// Explains the last pushed message of an account with this many devices, by sentences; empty if there was none.
 pub(super) fn explain(timeline: &Timeline, devices: usize, now: HistoryTime) -> Vec<String> {
     let announced = |entry: &HistoryEntry| matches!(entry.what, What::Noticed { announce: true, .. });
     let Some(noticed) = timeline.entries.iter().rposition(announced) else { return Vec::new() };
@@ -39,7 +39,7 @@ pub(super) fn explain(timeline: &Timeline, devices: usize, now: HistoryTime) -> 
 }
 
 impl Story<'_> {
-    /// What happened since the message was judged: its POST may begin, even end, before the watch says that it is noticed.
+    /// The events since the push decision: the POST may begin, even end, before the watch records the message.
     fn since(&self) -> impl Iterator<Item = &HistoryEntry> {
         let entries = &self.timeline.entries;
         let before = entries.get(..self.noticed).unwrap_or_default();
@@ -89,7 +89,7 @@ impl Story<'_> {
         }
     }
 
-    /// The devices that there was a POST for since.
+    /// The devices with a POST since then.
     fn devices(&self) -> Vec<u32> {
         let mut devices = Vec::new();
         for entry in self.since() {
@@ -114,7 +114,7 @@ impl Story<'_> {
         })
     }
 
-    /// From the disk to the device's fetch.
+    /// The steps from the record on disk to the device's fetch.
     fn of_device(&self, device: u32, noticed: HistoryTime, now: HistoryTime) -> String {
         let name = short_hash(device);
         let posts: Vec<(HistoryTime, PostResult, u32)> = self
@@ -152,7 +152,7 @@ impl Story<'_> {
         format!("{push}; {}", self.device_came(device, accepted, now))
     }
 
-    /// An app came in `session` for a background fetch, in which it hands over no token.
+    /// Describes a background fetch in `session`, in which an app hands over no token.
     fn background_fetch(&self, came: HistoryTime, session: u64, accepted: HistoryTime) -> String {
         let who =
             if self.is_only_device { "the device" } else { "one of the account's devices (it is not known which one)" };

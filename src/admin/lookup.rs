@@ -2,7 +2,7 @@
 
 use crate::account::AccountId;
 
-/// How many names are offered where one is not known.
+/// Number of similar names that are listed for an unknown name.
 const MAX_OFFERED: usize = 5;
 
 /// The account that goes by `name`: its login name, in whatever case if that is clear, or `NAME@SERVER` where the same login name is
@@ -28,7 +28,7 @@ pub(super) fn find(accounts: Vec<AccountId>, name: &str, server: Option<&str>) -
     }
 }
 
-/// Names are shown with what a terminal would obey escaped: what is shown can be typed in.
+/// Compares with the escaped form too: an operator types in the name as it was shown.
 fn is_called(account: &AccountId, name: &str) -> bool {
     *account.user == *name || account.to_string() == name
 }

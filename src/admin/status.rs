@@ -34,19 +34,19 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    /// A reporter on the accounts of `registry`, whose watches `board` shows and for whom `wishes` are configured.
+    /// Creates a reporter on the accounts of `registry`, with their watches in `board` and the configured `wishes`.
     #[must_use]
     pub fn new(registry: Registry, board: Board, wishes: Reloadable<Wishes>) -> Self {
         Self { registry, board, wishes, gate: None }
     }
 
-    /// The same, which also shows the mail servers that refuse logins of strangers.
+    /// Adds the mail servers at which logins of unknown accounts are refused.
     #[must_use]
     pub fn with_gate(self, gate: Arc<LoginGate>) -> Self {
         Self { gate: Some(gate), ..self }
     }
 
-    /// Mail servers at which logins that are not known are refused now, because others failed there.
+    /// Mail servers at which logins of unknown accounts are refused now, because of failed logins there.
     fn limited(&self, clock: DisplayClock) -> Vec<LimitedServer> {
         let strained = self.gate.as_ref().map(|gate| gate.strained()).unwrap_or_default();
         let limited = |(server, strain): (Arc<str>, Strain)| LimitedServer {
@@ -62,7 +62,7 @@ impl Reporter {
         strained.into_iter().map(limited).collect()
     }
 
-    /// How everything is.
+    /// The status report.
     ///
     /// # Errors
     /// [`StoreError`]: the state cannot be read.
@@ -90,7 +90,7 @@ impl Reporter {
         })
     }
 
-    /// The account that deltapush erased by itself lately and that is called so, in words; none if there is no such account.
+    /// Describes the account of this name that deltapush erased without a command lately; `None` if there is none.
     pub(super) async fn erased(&self, name: &str) -> Option<String> {
         let erased = self.registry.erased().await.ok()?;
         let found = erased.iter().find(|erased| *erased.account.user == *name || erased.account.to_string() == name)?;
@@ -102,7 +102,7 @@ impl Reporter {
         ))
     }
 
-    /// What happened to an account lately; `None` if it has no device.
+    /// The recent history of an account; `None` if it has no device.
     ///
     /// # Errors
     /// [`StoreError`]: the state cannot be read.
@@ -213,7 +213,7 @@ fn notes(watch: &WatchEntry) -> Vec<String> {
     left_out.chain(uw_imapd).collect()
 }
 
-/// What a watch is doing, when and what comes next, and what is wrong.
+/// The state of a watch, its next step with the time, and its problem.
 fn step(
     status: &AccountStatus,
     watch: Option<&WatchEntry>,

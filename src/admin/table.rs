@@ -10,20 +10,20 @@ use super::format::{ago, brief, date, delay, moment, rounded, tame};
 use super::report::{AccountReport, DeviceReport, StatusReport, WatchKind};
 use super::timeline::AccountHistory;
 
-/// Up to so many accounts are shown in full.
+/// The maximum number of accounts that are shown in full.
 const FEW: usize = 5;
 
-/// How to show a report.
+/// Layout of a report.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Layout {
-    /// All accounts in full, however many there are.
+    /// All accounts in full, regardless of their number.
     pub long: bool,
-    /// The width of the terminal, in columns; `None` where there is none: nothing is broken into lines then.
+    /// The width of the terminal, in columns; `None` without a terminal: lines are not wrapped then.
     pub width: Option<u16>,
 }
 
 impl Layout {
-    /// As wide as the terminal that the output goes to, if it does.
+    /// The layout for standard output: the terminal's width, if it is one.
     #[must_use]
     pub fn of_terminal() -> Self {
         let width = terminal_size::terminal_size_of(std::io::stdout()).map(|(width, _)| width.0);
@@ -31,7 +31,7 @@ impl Layout {
     }
 }
 
-/// An account, and what happened to it.
+/// An account and its history.
 #[must_use]
 pub fn account(history: &AccountHistory, layout: Layout) -> String {
     let mut text = String::new();
@@ -59,7 +59,7 @@ pub fn account(history: &AccountHistory, layout: Layout) -> String {
     text
 }
 
-/// How far back it goes.
+/// The period that the history covers.
 fn known(history: &AccountHistory) -> String {
     let started = moment(history.started);
     match (history.happened.first(), history.dropped) {
@@ -72,7 +72,7 @@ fn known(history: &AccountHistory) -> String {
     }
 }
 
-/// The whole report. Writing to a string cannot fail.
+/// Renders the whole report. Writing to a string cannot fail.
 #[must_use]
 pub fn status(report: &StatusReport, layout: Layout) -> String {
     let mut text = head(report);
@@ -210,7 +210,7 @@ fn overview(report: &StatusReport, layout: Layout) -> String {
     trimmed(&table)
 }
 
-/// In short. What was before the start is known of the devices.
+/// The last push in short. For the time before the start, the devices' records are used.
 fn last_push(account: &AccountReport, now: Timestamp) -> String {
     if let Some(push) = &account.last_push {
         let delay = push.delay_milliseconds.map(|taken| format!(" in {}", delay(taken))).unwrap_or_default();

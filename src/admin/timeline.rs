@@ -14,44 +14,44 @@ use crate::telemetry::{Pause, PostResult};
 /// An account and what happened to it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AccountHistory {
-    /// How it is now.
+    /// Its present status.
     pub account: AccountReport,
-    /// When this was put together.
+    /// The time of the report.
     pub at: Timestamp,
-    /// When the process started: nothing is known of what was before.
+    /// The start of the process: earlier events are unknown.
     pub started: Timestamp,
-    /// Since the start so much has happened that the oldest of it was dropped.
+    /// The oldest events since the start were dropped.
     pub dropped: bool,
-    /// Since when the notification server is down, if it is.
+    /// Start of the notification server's outage, if there is one.
     pub down_since: Option<Timestamp>,
-    /// What happened, the oldest first.
+    /// The events, the oldest first.
     pub happened: Vec<Happened>,
-    /// What became of the last message that deserved a push, and what took long, in words; empty if there was none.
+    /// The latency report of the last pushed message, as text; empty if there was none.
     pub explanation: Vec<String>,
 }
 
-/// Something that happened.
+/// An event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Happened {
-    /// When.
+    /// The time.
     pub at: Timestamp,
-    /// What.
+    /// The kind of event.
     pub kind: TimelineKind,
-    /// How long after the link of the chain before it, in milliseconds, if it belongs to a chain.
+    /// Time since the previous link of its chain, in milliseconds, if it belongs to a chain.
     pub after_milliseconds: Option<u64>,
-    /// The same in words.
+    /// The event, as text.
     pub words: String,
 }
 
-/// What happened.
+/// The kind of event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TimelineKind {
-    /// The mail server told of news.
+    /// The mail server announced new mail.
     News,
-    /// A message was judged.
+    /// A push decision on a message.
     Judged,
-    /// What was found is on disk.
+    /// New mail was recorded on disk.
     Noticed,
     /// A POST has begun.
     Post,
@@ -59,19 +59,19 @@ pub enum TimelineKind {
     Answer,
     /// A push waits for its time.
     Waits,
-    /// A push is not tried any more.
+    /// A push was given up.
     GaveUp,
     /// A client has connected.
     Connected,
     /// A client has asked for messages.
     Fetched,
-    /// The watch does something else.
+    /// The watch changed its state.
     Watch,
-    /// An operator asked for a push.
+    /// An operator requested a test push.
     Test,
 }
 
-/// Tells the chain.
+/// Builds the chain of events.
 pub(super) fn told(timeline: &Timeline) -> Vec<Happened> {
     let mut links = links(timeline);
     // Stable: what happened in the same millisecond stays in its order, but that a verdict follows the news.
@@ -80,7 +80,7 @@ pub(super) fn told(timeline: &Timeline) -> Vec<Happened> {
     links.iter().map(|link| chain.tell(link, timeline)).collect()
 }
 
-/// An entry, or what an entry says of something before it.
+/// An entry, or an earlier event that an entry contains.
 struct Link<'a> {
     at: HistoryTime,
     kind: TimelineKind,
@@ -115,14 +115,14 @@ fn links(timeline: &Timeline) -> Vec<Link<'_>> {
     links
 }
 
-/// How far it was told.
+/// Progress of building the chain.
 #[derive(Default)]
 struct Chain {
-    /// The link before.
+    /// The previous link.
     before: Option<HistoryTime>,
-    /// The oldest news that no device has fetched.
+    /// The oldest new mail that no device has fetched.
     news: Option<HistoryTime>,
-    /// When a push of each device was accepted that has not connected since.
+    /// The accepted pushes of devices that have not connected since.
     woken: HashMap<u32, HistoryTime>,
 }
 
@@ -213,7 +213,7 @@ impl Chain {
         }
     }
 
-    /// It tells no token: it is the device that was woken, if only one was.
+    /// A background fetch has no token: it is attributed to the woken device, if only one was woken.
     fn background_fetch(&mut self, at: HistoryTime, session: u64) -> (Option<u64>, String) {
         let words = format!("one of the account's devices connected for a background fetch (session {session})");
         let woken: Vec<HistoryTime> = self.woken.values().copied().collect();

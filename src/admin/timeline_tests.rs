@@ -1,4 +1,4 @@
-//! What is told of an account, link by link.
+//! Tests of the history of an account, link by link.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::admin::latency_report::explain;
 use crate::secret::DeviceToken;
 use crate::telemetry::{LoginResult, Telemetry, TelemetryEvent, WatchEvent};
 
-/// An account with one device, and what is told of it.
+/// An account with one device, and its history.
 struct Scene {
     telemetry: Telemetry,
     account: AccountId,

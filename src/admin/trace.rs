@@ -9,7 +9,7 @@ use super::control_server::say;
 use super::question::{AskedSide, AskedTrace, ControlVerdict};
 use crate::trace::{Audience, ConnectionSide, NoSession, TraceSelection, Tracer};
 
-/// Tells what is asked for, until whoever asked hangs up, or deltapush ends.
+/// Streams the selected lines until the operator's command hangs up or deltapush ends.
 pub(super) async fn follow(tracer: &Tracer, asked: AskedTrace, stream: &mut UnixStream) -> io::Result<()> {
     let wanted = match wanted(asked) {
         Ok(wanted) => wanted,
@@ -40,7 +40,7 @@ pub(super) async fn follow(tracer: &Tracer, asked: AskedTrace, stream: &mut Unix
     }
 }
 
-/// How much is written at once, in bytes, but for one line.
+/// Size of one write, in bytes, except for a single longer line.
 const MAX_AT_ONCE: usize = 64 * 1024;
 
 fn wanted(asked: AskedTrace) -> Result<TraceSelection, NoSession> {

@@ -13,7 +13,7 @@ use crate::admin::table::{self, Layout};
 use crate::admin::timeline::AccountHistory;
 use crate::config::Config;
 
-/// What may stand behind `deltapush account`.
+/// Arguments of `deltapush account`.
 #[derive(Debug, Clone, Args)]
 pub struct AccountArguments {
     /// Login name of the account, as `deltapush status` shows it
@@ -41,10 +41,10 @@ enum AccountCommand {
     Rewatch,
 }
 
-/// Asks, and does what is wanted.
+/// Shows the account, or executes the action.
 ///
 /// # Errors
-/// [`control::AskError`] if no deltapush answers; [`Unfulfilled`] if it did not come about.
+/// [`control::AskError`] if no deltapush answers; [`Unfulfilled`] if the action did not succeed.
 pub fn run(config: &Config, asked: &AccountArguments) -> anyhow::Result<()> {
     let named = AccountName { name: asked.name.clone(), server: asked.server.clone() };
     match asked.action {

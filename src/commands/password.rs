@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::{CommandError, Fault};
 
-/// The longest password that is taken.
+/// The maximum length of a password, in bytes.
 const MAX_LEN: u64 = 1000;
 
 /// Asks for a password on the terminal; with something else as standard input, reads its first line. It may be empty.

@@ -10,10 +10,10 @@ use crate::admin::format::tame;
 use crate::admin::question::{ControlQuestion, TaskProgress};
 use crate::config::Config;
 
-/// Asks, and prints what happens until it is known how it ended.
+/// Sends the request and prints the progress until the outcome is known.
 ///
 /// # Errors
-/// [`control::AskError`] if no deltapush answers; [`Unfulfilled`] if it did not come about.
+/// [`control::AskError`] if no deltapush answers; [`Unfulfilled`] if the action did not succeed.
 pub fn follow(config: &Config, question: &ControlQuestion) -> anyhow::Result<()> {
     let answer = BufReader::new(control::ask(&config.storage.directory, question)?);
     for line in answer.lines() {

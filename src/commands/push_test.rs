@@ -8,7 +8,7 @@ use super::progress;
 use crate::admin::question::{AccountName, ControlQuestion};
 use crate::config::Config;
 
-/// What may stand behind `deltapush push-test`.
+/// Arguments of `deltapush push-test`.
 #[derive(Debug, Clone, Args)]
 pub struct PushTestArguments {
     /// Login name of the account, as `deltapush status` shows it

@@ -10,7 +10,7 @@ use crate::client_setup::{self, Incoming, Outgoing};
 use crate::config::{Config, ListenerTls, LoginTemplate, Route, Submission};
 use crate::upstream::Upstreams;
 
-/// What the command line says.
+/// Arguments on the command line.
 #[derive(Debug, Clone, clap::Args)]
 pub struct QrOptions {
     /// Mail address; the password is read from the terminal or from standard input
@@ -29,7 +29,7 @@ pub struct QrOptions {
     pub link: bool,
 }
 
-/// What goes into a code beside the password.
+/// The settings in a login code, without the password.
 #[derive(Debug)]
 pub(super) struct CodeSettings {
     pub(super) address: String,
@@ -84,7 +84,7 @@ async fn find(config: &Config, options: &QrOptions, told: &mut impl Write) -> Re
     Ok(CodeSettings { address: address.to_owned(), incoming, outgoing, any_certificate })
 }
 
-/// What the route says of the login at a server that the command line names.
+/// The login name at an SMTP server of the command line, from the route.
 fn own_login(options: &QrOptions, route: &Route) -> Option<LoginTemplate> {
     options.smtp.as_ref()?;
     Some(route.smtp_login.clone().unwrap_or_else(|| route.login.clone()))
@@ -116,7 +116,7 @@ async fn look_up(
     }
 }
 
-/// Prints the code on `out`, and on `told` what it is for.
+/// Prints the code on `out`, and explanations on `told`.
 pub(super) fn print(
     settings: &CodeSettings,
     password: &str,
@@ -161,7 +161,7 @@ pub(super) fn print(
     Ok(Ok(()))
 }
 
-/// A line for a person. There is nobody to tell if the terminal is gone.
+/// Prints a line for the user. A closed terminal is ignored.
 fn say(told: &mut impl Write, line: &str) {
     let _ = writeln!(told, "{line}");
 }

@@ -43,7 +43,7 @@ fn restrictions(out: &mut impl Write, place: &str, allow: &Allow) -> io::Result<
 
 fn joined(list: &[impl ToString]) -> String {
     let list: Vec<_> = list.iter().map(ToString::to_string).collect();
-    if list.is_empty() { "nobody".to_owned() } else { list.join(", ") }
+    if list.is_empty() { "none".to_owned() } else { list.join(", ") }
 }
 
 fn in_words(route: &Route) -> String {
@@ -70,7 +70,7 @@ fn in_words(route: &Route) -> String {
     format!("{route} to {} ({notes})", route.destination())
 }
 
-/// Where `login` would go, in words for a person: for a client of `listener`, by name or address, that asks for `host` in
+/// Describes the route of `login`: for a client of `listener`, by name or address, that requests `host` in
 /// TLS. Looks the server up, and connects to nothing but DNS and autoconfig.
 ///
 /// # Errors

@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::config::Storage;
 use crate::store::{self, CredentialStorage, OpenError, StoreSettings};
 
-/// Checks the state and changes nothing. Returns what was found, for a person.
+/// Checks the state and changes nothing. Returns a message for the operator.
 ///
 /// # Errors
 /// [`OpenError`]: the state is not sound.
@@ -13,7 +13,7 @@ pub fn check(storage: &Storage) -> Result<String, OpenError> {
     Ok(store::check(&StoreSettings::new(storage))?.to_string())
 }
 
-/// Copies the state into a new file. Returns what was done, for a person.
+/// Copies the state into a new file. Returns a message for the operator.
 ///
 /// # Errors
 /// [`OpenError`]: there is no copy.
@@ -31,7 +31,7 @@ pub fn backup(storage: &Storage, file: &Path) -> Result<String, OpenError> {
     })
 }
 
-/// Seals the state's credentials with a new key. Returns what was done, for a person.
+/// Seals the state's credentials with a new key. Returns a message for the operator.
 ///
 /// # Errors
 /// [`OpenError`]: the old key still holds.
@@ -56,7 +56,7 @@ pub fn rotate_key(storage: &Storage, new_key: Option<&Path>) -> Result<String, O
 mod tests {
     use super::*;
 
-    /// What people see, from the first start to a rotation.
+    /// The messages to the operator, from the first start to a rotation.
     #[tokio::test]
     async fn each_command_says_what_it_did() {
         let directory = tempfile::tempdir().unwrap();

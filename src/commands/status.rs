@@ -11,7 +11,7 @@ use crate::admin::report::StatusReport;
 use crate::admin::table::{self, Layout};
 use crate::config::Config;
 
-/// What may stand behind `deltapush status`.
+/// Arguments of `deltapush status`.
 #[derive(Debug, Clone, Args)]
 pub struct StatusArguments {
     /// Show only accounts whose name or server contains one of these

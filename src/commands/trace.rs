@@ -11,7 +11,7 @@ use crate::admin::question::{AskedSide, AskedTrace, ControlQuestion};
 use crate::trace::export::{Export, ExportTooLong};
 use crate::trace::{MalformedLine, Record, Renderer};
 
-/// What is to be done with the protocol.
+/// Arguments of `deltapush trace`.
 #[derive(Args, Clone)]
 pub struct TraceTask {
     /// Show only sessions of accounts with this login name, including the part before the login
@@ -68,41 +68,41 @@ impl From<TraceSide> for AskedSide {
     }
 }
 
-/// Why there is no trace, or no more of it.
+/// Failure to follow, read or write a trace.
 #[derive(Debug, thiserror::Error)]
 pub enum TraceError {
-    /// No running deltapush tells of its sessions.
+    /// No running deltapush answers, or it refused.
     #[error(transparent)]
     Ask(#[from] AskError),
     /// The deltapush that was followed has ended.
     #[error("deltapush has ended, and the trace with it")]
     Ended,
-    /// A file cannot be read, or made.
+    /// A file cannot be read or created.
     #[error("{}: {error}", path.display())]
     File {
         /// The file.
         path: PathBuf,
-        /// What happened.
+        /// The cause.
         error: io::Error,
     },
     /// Reading or writing failed.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// What was read is no trace.
+    /// The input is not a trace.
     #[error("line {line}: {error}")]
     Malformed {
         /// The line.
         line: u64,
-        /// What is wrong with it.
+        /// The problem.
         error: MalformedLine,
     },
-    /// It is more than can be exported.
+    /// The input is too large to be exported.
     #[error(transparent)]
     TooLong(#[from] ExportTooLong),
 }
 
 impl TraceTask {
-    /// Whether a running deltapush is to be followed, for which the configuration says where it is.
+    /// Whether to follow a running deltapush, which the configuration locates.
     #[must_use]
     pub fn follows(&self) -> bool {
         self.command.is_none()
@@ -136,7 +136,7 @@ pub fn follow(asked: &TraceTask, directory: &Path) -> Result<(), TraceError> {
     unless_nobody_reads(told.and(Err(TraceError::Ended)))
 }
 
-/// Does what is to be done with a file.
+/// Executes the action on a trace file.
 ///
 /// # Errors
 /// If a file cannot be read or made, or is no trace.
@@ -148,7 +148,7 @@ pub fn work_on_file(asked: &TraceTask) -> Result<(), TraceError> {
     })
 }
 
-/// Whoever reads may have seen enough, as `head` has.
+/// The reader may have closed the pipe, as `head` does.
 fn unless_nobody_reads(done: Result<(), TraceError>) -> Result<(), TraceError> {
     match done {
         Err(TraceError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),

@@ -20,7 +20,7 @@ use crate::upstream::dns::DnsResolver;
 use place::{Facts, InitPlan, Leads};
 use server::{AddressParts, FoundServer};
 
-/// What the command line says.
+/// Arguments on the command line.
 #[derive(Debug, Clone, clap::Args)]
 pub struct InitOptions {
     /// Your mail address
@@ -82,7 +82,7 @@ impl InitOptions {
     }
 }
 
-/// Finds out, decides, and writes `file`. All that is found is told on standard output as it comes.
+/// Collects the facts, decides, and writes `file`. Prints each finding on standard output.
 ///
 /// # Errors
 /// [`CommandError`]; then nothing was written.
@@ -114,7 +114,7 @@ pub async fn run(options: &InitOptions, file: &Path) -> Result<(), CommandError>
     conclude(&config, &address, file, password.as_ref(), say)
 }
 
-/// Whether a file that is there is to be replaced; refused if nobody says so.
+/// Decides whether an existing file is replaced; refuses without confirmation.
 fn may_write(options: &InitOptions, file: &Path) -> Result<bool, CommandError> {
     if !file.exists() {
         return Ok(false);
@@ -129,7 +129,7 @@ fn may_write(options: &InitOptions, file: &Path) -> Result<bool, CommandError> {
     )))
 }
 
-/// Asks on the terminal; no without one.
+/// Asks on the terminal; without one the answer is no.
 fn confirm(question: &str) -> bool {
     if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
         return false;
@@ -210,7 +210,7 @@ async fn choose(options: &InitOptions, say: &mut dyn FnMut(&str)) -> Result<Init
     Ok(place)
 }
 
-/// What `deltapush check` would say of it.
+/// The result of `deltapush check` for it.
 fn checked(text: &str, file: &Path) -> Result<Config, CommandError> {
     let wrong = |error: String| Fault::Configuration.because(error);
     let folder = file.parent().unwrap_or(Path::new(""));
@@ -219,7 +219,7 @@ fn checked(text: &str, file: &Path) -> Result<Config, CommandError> {
     Ok(config)
 }
 
-/// Says what to enter in Delta Chat, and shows the code if there is a password for it.
+/// Prints the settings for Delta Chat, and the code if a password was given.
 fn conclude(
     config: &Config,
     address: &AddressParts,

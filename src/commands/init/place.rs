@@ -12,10 +12,10 @@ use crate::upstream::dns::{DnsResolver, Reach};
 /// Ports for phones, the usual one first; and for a first try on this machine.
 const PUBLIC: [u16; 4] = [993, 1993, 9993, 19_993];
 const LOCAL: [u16; 3] = [1993, 2993, 3993];
-/// The port that networks let through, where certificates are proved and browsers come.
+/// The port that networks let through, for browsers and ACME validation.
 const WEB: u16 = 443;
 
-/// Whether a port can be had.
+/// Availability of a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Port {
     Free,
@@ -24,12 +24,12 @@ pub(super) enum Port {
     Forbidden,
 }
 
-/// Where a name leads.
+/// The target of a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Leads {
     /// To an address of this machine.
     Here,
-    /// To another public address: a router or a load balancer's, one hopes.
+    /// To another public address, presumably of a router or load balancer.
     Elsewhere,
     /// Into the local network, or to this machine alone.
     Inside,
@@ -37,7 +37,7 @@ pub(super) enum Leads {
     Nowhere,
 }
 
-/// Which certificate clients are to see.
+/// The certificate for clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Proof {
     Acme,
@@ -45,7 +45,7 @@ pub(super) enum Proof {
         chain: PathBuf,
         key: PathBuf,
     },
-    /// Made by deltapush itself.
+    /// Created by deltapush.
     SelfSigned,
 }
 
@@ -59,11 +59,11 @@ pub(super) struct InitPlan {
     /// The second listener, for the page and for networks that block the first port.
     pub(super) web: Option<u16>,
     pub(super) proof: Proof,
-    /// What a person has to know of it.
+    /// Notes for the user.
     pub(super) notes: Vec<String>,
 }
 
-/// What is known before the decision.
+/// Facts before the decision.
 pub(super) struct Facts {
     pub(super) hostname: Hostname,
     pub(super) leads: Leads,
@@ -74,12 +74,12 @@ pub(super) struct Facts {
 }
 
 impl Facts {
-    /// Whether only this machine is to reach it.
+    /// Whether it is for this machine only.
     pub(super) fn is_local(&self) -> bool {
         crate::config::is_loopback(self.hostname.as_str())
     }
 
-    /// Whether an authority could vouch for the name.
+    /// Whether a certificate authority could issue a certificate for the name.
     pub(super) fn could_be_certified(&self) -> bool {
         let name = self.hostname.as_str();
         let is_public_name = name.contains('.') && !name.contains('_') && name.parse::<IpAddr>().is_err();
@@ -87,7 +87,7 @@ impl Facts {
     }
 }
 
-/// The decision, with `port` telling of each port that comes into question. `None` if no port can be had.
+/// Decides, with `port` as the check of a port's availability. `None` if no port is free.
 pub(super) fn decide(facts: &Facts, mut port: impl FnMut(IpAddr, u16) -> Port) -> Option<InitPlan> {
     let any: IpAddr = if facts.has_ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { [0, 0, 0, 0].into() };
     let (address, candidates): (IpAddr, &[u16]) =
@@ -158,14 +158,14 @@ fn about_name(facts: &Facts) -> Option<String> {
     }
 }
 
-/// What this machine is called, if that is a whole name that leads here from outside.
+/// The name of this machine, if it is fully qualified and resolves to a public address of this machine.
 pub(super) async fn own_name(dns: &DnsResolver) -> Option<Hostname> {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
     let name = Hostname::new(name.trim()).filter(|name| name.as_str().contains('.'))?;
     (leads(dns, &name).await == Leads::Here).then_some(name)
 }
 
-/// Where a name leads.
+/// The target of a name.
 pub(super) async fn leads(dns: &DnsResolver, name: &Hostname) -> Leads {
     let Ok(addresses) = dns.addresses(name.as_str(), Reach::Anywhere).await else { return Leads::Nowhere };
     if addresses.iter().all(|address| !is_public(*address)) {

@@ -43,10 +43,10 @@ impl AddressParts {
     }
 }
 
-/// What was found.
+/// The result of the search.
 #[derive(Debug)]
 pub(super) struct FoundServer {
-    /// As the route names it; `None` if the route is to look it up each time.
+    /// The address in the route; `None` if the route looks it up each time.
     pub(super) upstream: Option<UpstreamAddress>,
     /// The server itself.
     pub(super) endpoint: Endpoint,
@@ -54,7 +54,7 @@ pub(super) struct FoundServer {
     pub(super) login: LoginTemplate,
 }
 
-/// A configuration with one route, as far as it is known: what it takes to look and to log in.
+/// A provisional configuration with one route, sufficient for discovery and login.
 pub(super) fn provisional(
     options: &InitOptions,
     address: &AddressParts,

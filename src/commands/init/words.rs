@@ -3,7 +3,7 @@
 use crate::upstream::login_machine::Capabilities;
 use crate::upstream::providers::Provider;
 
-/// When a server said what it can do.
+/// The time at which a server announced its capabilities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CapabilitySource {
     /// Before the login: it may say more after it.
@@ -15,7 +15,7 @@ pub(super) enum CapabilitySource {
     },
 }
 
-/// A line for each thing that matters.
+/// Explains each relevant capability in one line.
 pub(super) fn lines(capabilities: &Capabilities, said: CapabilitySource, provider: Option<&Provider>) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     let mut tell = |name: &str, what: &str| lines.push(format!("  {name}: {what}"));

@@ -10,7 +10,7 @@ use super::place::{InitPlan, Proof};
 use super::server::quoted;
 use crate::client_setup::Outgoing;
 
-/// All that is decided.
+/// The decisions.
 pub(super) struct Plan<'a> {
     pub(super) address: &'a str,
     pub(super) place: &'a InitPlan,
@@ -18,13 +18,13 @@ pub(super) struct Plan<'a> {
     pub(super) route: String,
     pub(super) outgoing: Option<&'a Outgoing>,
     pub(super) dns: Option<SocketAddr>,
-    /// Nobody but the address may log in.
+    /// Only the address may log in.
     pub(super) only_me: bool,
-    /// Where certificates and state are kept.
+    /// The folder of certificates and state.
     pub(super) data: Option<PathBuf>,
 }
 
-/// The text of the file.
+/// Renders the file.
 pub(super) fn text(plan: &Plan<'_>) -> String {
     let mut out = String::new();
     // Writing to a string does not fail.
@@ -71,7 +71,7 @@ fn listeners(out: &mut String, place: &InitPlan) -> std::fmt::Result {
     Ok(())
 }
 
-/// Offered in any case: with it, no stranger makes a login fail at the mail server.
+/// Written in any case, at least as a comment: with it, no stranger can cause failed logins at the mail server.
 fn allow(out: &mut String, Plan { address, only_me, .. }: &Plan<'_>) -> std::fmt::Result {
     writeln!(
         out,
@@ -101,13 +101,13 @@ fn within(plan: &Plan<'_>, name: &str) -> String {
     plan.data.as_ref().map_or_else(|| name.to_owned(), |data| data.join(name).display().to_string())
 }
 
-/// Where certificates and state belong if the configuration lies in /etc, as the systemd unit has it.
+/// The folder for certificates and state if the configuration is in /etc, as with the systemd unit.
 pub(super) fn data_folder(file: &Path) -> Option<PathBuf> {
     let file = std::path::absolute(file).ok()?;
     file.starts_with("/etc").then(|| "/var/lib/deltapush".into())
 }
 
-/// Writes the file. What is there is replaced only if `replaces`, and then as a whole.
+/// Writes the file. Replaces an existing one only if `replaces`, and atomically.
 pub(super) fn write(file: &Path, text: &str, replaces: bool) -> io::Result<()> {
     let folder = match file.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
