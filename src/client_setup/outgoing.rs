@@ -11,27 +11,27 @@ use crate::upstream::probe;
 use crate::upstream::providers::{self, Provider};
 use crate::upstream::route::{Asked, Servers};
 
-/// What was found.
+/// The result of the search.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SubmissionServer {
     /// The server.
     pub outgoing: Outgoing,
-    /// From where that is known, in words.
+    /// The source of this knowledge, as text.
     pub how: &'static str,
 }
 
-/// Nothing is known.
+/// No SMTP server was found.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("no SMTP server of {domain} was found{detail}")]
 pub struct NotFound {
     /// The domain.
     pub domain: String,
-    /// What else there is to say, with a comma or a semicolon before it; may be empty.
+    /// Details, with a leading comma or semicolon; may be empty.
     pub detail: String,
 }
 
-/// Finds where mail from `address` (in lower case) is sent. `route` is its route, `own` deltapush's own name. Bounded in time: under a
-/// minute, a few seconds as a rule.
+/// Finds the SMTP server of `address` (in lower case). `route` is its route, `own` deltapush's own name. Takes a few
+/// seconds as a rule, less than a minute always.
 ///
 /// # Errors
 /// [`NotFound`] if nothing is known.
@@ -93,7 +93,7 @@ pub async fn find(
     }))
 }
 
-/// What is known without asking anybody: from the route, or of the provider.
+/// The SMTP server known without a lookup: from the route, or for the provider.
 #[must_use]
 pub fn at_once(route: &Route, domain: &str) -> Option<SubmissionServer> {
     let upstream = route.upstream.as_deref().map(|upstream| upstream.host.as_str());
@@ -122,7 +122,7 @@ fn login_of(route: &Route) -> LoginTemplate {
     route.smtp_login.clone().unwrap_or_else(|| route.login.clone())
 }
 
-/// The servers that may be there, the likeliest first: what Delta Chat itself would try, and the IMAP server's own host.
+/// Candidate servers, the likeliest first: those that Delta Chat itself would try, and the IMAP server's own host.
 fn usual(domain: &str, imap: Option<&str>) -> Vec<Submission> {
     let mut hosts = vec![format!("smtp.{domain}"), format!("mail.{domain}")];
     hosts.extend(imap.map(str::to_owned));

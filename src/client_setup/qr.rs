@@ -7,11 +7,11 @@ use zeroize::Zeroizing;
 /// Light modules around the code.
 const QUIET: usize = 4;
 
-/// Black on white whatever the terminal's own colours are: colours 16 and 231 are not changed by themes.
+/// Black on white in every terminal: themes do not change colours 16 and 231.
 const BLACK_ON_WHITE: &str = "\x1b[38;5;16;48;5;231m";
 const RESET: &str = "\x1b[0m";
 
-/// Where the code is shown.
+/// The output medium of the code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CodeSurface {
     /// On a terminal that knows colours.
@@ -64,7 +64,7 @@ pub fn picture(text: &str, shown: CodeSurface) -> Result<Zeroizing<String>, Code
 pub(crate) mod tests {
     use super::*;
 
-    /// What a reader sees in a picture.
+    /// The modules that a reader sees in a picture.
     pub(crate) fn read(picture: &str) -> String {
         let rows: Vec<Vec<char>> = picture
             .lines()

@@ -24,17 +24,17 @@ use crate::admission::connection_slots::{ConnectionSlot, Door};
 use crate::admission::slot_table::SlotLimits;
 use crate::tls::stream;
 
-/// Who may be here: an operator with some devices, a Prometheus or two, and strangers who do not know the password.
+/// Connections at once: an operator with some devices, a Prometheus or two, and strangers without the password.
 const LIMITS: SlotLimits =
     SlotLimits { connections: 128, per_address: 64, before_login: 48, before_login_per_address: 24 };
 
 /// For the TLS handshake.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 
-/// For the head of a request, and for the silence before it.
+/// Time limit for the head of a request, including the wait before it.
 const HEAD_TIME: Duration = Duration::from_secs(30);
 
-/// How long a connection may last: browsers open the next by themselves.
+/// The maximum duration of a connection: browsers open the next by themselves.
 const LIFETIME: Duration = Duration::from_secs(3600);
 
 /// The most that is held of a request.

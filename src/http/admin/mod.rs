@@ -31,8 +31,8 @@ use crate::tls::server::ServerTls;
 use password::Password;
 use site::{AdminSite, Sources};
 
-/// Serves the site that `config` wants, until `stop` is cancelled. Where its address cannot be had that is said, and all
-/// else goes on: mail and pushes matter more than looking at them.
+/// Serves the admin site of `config` until `stop` is cancelled. If its address cannot be opened, logs that and
+/// returns: mail and pushes go on without it.
 pub async fn start(
     config: &Config,
     password: Password,

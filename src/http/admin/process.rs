@@ -5,10 +5,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::exposition::Exposition;
 
-/// Clock ticks in a second, as Linux counts them for programs (`USER_HZ`): the same on all machines that deltapush runs on.
+/// Clock ticks per second (`USER_HZ`): the same on all machines on which deltapush runs.
 const TICKS: f64 = 100.0;
 
-/// What there is to say. What the system does not tell is left out.
+/// The metrics. Values that the system does not provide are absent.
 #[derive(Debug, Default)]
 pub(super) struct Process {
     cpu_seconds: Option<f64>,
@@ -20,7 +20,7 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// As it is now. Blocks for as long as a few files in /proc take, and one more for each open file.
+    /// Reads the present values. Blocks on a few files in /proc, and one more for each open file.
     pub(super) fn now() -> Self {
         let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();

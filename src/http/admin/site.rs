@@ -32,24 +32,24 @@ use crate::tls::certs::Certificates;
 /// Pages that are refreshed live at once.
 const VIEWERS: usize = 16;
 
-/// For how long a report is good enough: with thousands of accounts it takes some milliseconds.
+/// Validity of a report: with thousands of accounts a new one takes some milliseconds.
 const RECENT: Duration = Duration::from_secs(1);
 
-/// What the site shows is from here.
+/// Sources of the site's data.
 pub struct Sources {
-    /// Accounts, as they are told to people.
+    /// Status reports.
     pub reporter: Reporter,
     /// Accounts.
     pub registry: Registry,
-    /// Watches, and what happened.
+    /// Watches and history.
     pub board: Board,
     /// The certificates at work.
     pub certificates: Arc<Certificates>,
     /// The listeners for clients.
     pub listening: Listening,
-    /// What bounds the log.
+    /// The limit of the log.
     pub log: LogLimit,
-    /// How many lines of the trace were dropped.
+    /// Counter of dropped trace lines.
     pub trace_dropped: Box<dyn Fn() -> u64 + Send + Sync>,
 }
 
@@ -76,7 +76,7 @@ pub struct AdminSite {
     is_on_loopback: bool,
 }
 
-/// Whoever made a connection.
+/// The peer of a connection.
 #[derive(Debug)]
 pub(super) struct Visitor {
     pub(super) address: IpAddr,
@@ -123,7 +123,7 @@ impl AdminSite {
         }
     }
 
-    /// How everything is, or was a moment ago: all who look on share it.
+    /// The status report, at most a moment old; shared by all requests.
     pub(super) async fn report(&self) -> Result<Arc<StatusReport>, StoreError> {
         let mut last = self.report.lock().await;
         if let Some((_, report)) = last.as_ref().filter(|(at, _)| at.elapsed() < RECENT) {
@@ -138,7 +138,7 @@ impl AdminSite {
         (self.trace_dropped)()
     }
 
-    /// Answers a request. Whatever body it has is not read.
+    /// Answers a request without reading its body.
     pub(super) async fn answer<B>(self: Arc<Self>, request: &Request<B>, visitor: &Visitor) -> Response<Body> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return answer::not_allowed();
@@ -184,7 +184,7 @@ impl AdminSite {
         answer::plain(status, lines)
     }
 
-    /// Refuses who was led here by a name that is not ours.
+    /// Refuses requests with a foreign host name.
     fn misdirected<B>(&self, request: &Request<B>) -> Option<Response<Body>> {
         let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
         match host {
@@ -197,7 +197,7 @@ impl AdminSite {
         }
     }
 
-    /// Refuses who does not give the password.
+    /// Refuses requests without the password.
     fn unauthorized<B>(&self, request: &Request<B>, visitor: &Visitor) -> Option<Response<Body>> {
         let given = request.headers().get(AUTHORIZATION);
         let now = Instant::now();

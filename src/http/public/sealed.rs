@@ -12,14 +12,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-/// How often a name is hashed on its way to a key: some milliseconds.
+/// Iterations of the key derivation: some milliseconds.
 const ITERATIONS: NonZeroU32 = NonZeroU32::new(20_000).unwrap();
 
-/// Entries are filled up to this many bytes, so that their length says nothing.
+/// Entries are padded to this length, in bytes, to hide their size.
 const LENGTH: usize = 512;
 
-/// Seals `entries`, names with what is for them. An entry that is too long is left out. `None` if the system has no random
-/// numbers.
+/// Seals `entries`: names and their settings. An entry that is too long is omitted. `None` if the system provides no
+/// random numbers.
 pub(super) fn seal<'a>(entries: impl Iterator<Item = (&'a str, Value)>) -> Option<Value> {
     let mut salt = [0; 16];
     rand::fill(&mut salt).ok()?;

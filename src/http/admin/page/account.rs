@@ -50,7 +50,7 @@ fn content(history: &AccountHistory) -> Markup {
     }
 }
 
-/// The newest first: that is what one looks for.
+/// The history, newest first.
 fn timeline(history: &AccountHistory) -> Markup {
     html! {
         @if history.happened.is_empty() {
