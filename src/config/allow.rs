@@ -10,13 +10,13 @@ use serde::{Deserialize, Deserializer};
 
 use super::located::Located;
 
-/// What is allowed. A list that is left out restricts nothing; a login needs a route in any case.
+/// Restrictions of access. A missing list restricts nothing; a login needs a route in any case.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Allow {
-    /// Where clients may come from. Default: anywhere.
+    /// Networks of clients. Default: all.
     pub networks: Option<Located<Vec<Network>>>,
-    /// Who may log in. Default: whoever has a route.
+    /// Accepted logins. Default: all with a route.
     pub logins: Option<Located<Vec<AllowedLogin>>>,
 }
 

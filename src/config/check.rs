@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::error::ConfigProblem;
 use super::{Config, Listener, ListenerTls};
 
-/// All that is wrong in a configuration whose values are each well-formed, in the order of the file.
+/// All problems of a configuration whose values are each well-formed, in the order of the file.
 pub(super) fn problems(config: &Config) -> Vec<ConfigProblem> {
     let mut problems: Vec<_> = listeners(&config.listeners)
         .chain(super::certificate::problems(config))

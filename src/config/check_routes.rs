@@ -4,7 +4,7 @@ use super::error::ConfigProblem;
 use super::located::Located;
 use super::{Config, DOMAIN_PLACEHOLDER, Domain, Listener, Route, Security};
 
-/// All that is wrong with routes and listeners' names.
+/// All problems of routes and listeners' names.
 pub(super) fn problems(config: &Config) -> impl Iterator<Item = ConfigProblem> {
     config
         .routes
@@ -33,7 +33,7 @@ pub(super) fn problems(config: &Config) -> impl Iterator<Item = ConfigProblem> {
         .chain(names(&config.listeners))
 }
 
-/// A complaint about the route as a whole.
+/// A problem of the route as a whole.
 fn whole(message: impl Into<String>) -> Option<ConfigProblem> {
     Some(ConfigProblem::new(Default::default(), message))
 }

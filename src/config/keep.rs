@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::units;
 use super::watch::Rate;
 
-/// How clients' sessions are kept, and devices called back. Of no effect where passwords are kept.
+/// Kept sessions and call-backs of devices. Without effect where passwords are stored.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct KeptSessions {

@@ -23,7 +23,7 @@ pub struct FilePosition {
 }
 
 impl<T> Located<T> {
-    /// Where the value was read.
+    /// The position of the value.
     pub fn place(&self) -> FilePosition {
         self.place
     }

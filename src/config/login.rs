@@ -31,8 +31,8 @@ impl LoginTemplate {
         Self(vec![TemplatePart::Local])
     }
 
-    /// The name that the server is to see. A login without `@` has no domain: it stays as it is where the template asks for
-    /// one.
+    /// The login name for the mail server. A login without `@` has no domain: it stays unchanged if the template
+    /// needs one.
     #[must_use]
     pub fn apply(&self, login: &str) -> String {
         let (local, domain) = match login.rsplit_once('@') {

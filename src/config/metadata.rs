@@ -9,14 +9,14 @@ use serde::{Deserialize, Deserializer};
 /// The entry that a current Delta Chat core takes as the sign of a server that pushes, and as a number.
 const MAX_SMTP_RECIPIENTS: &str = "/shared/vendor/deltachat/maxsmtprecipients";
 
-/// The key beside the entries that is none.
+/// The only key that is not a metadata entry.
 const PUSH_STATUS: &str = "push_status";
 
 /// Entries of the server as a whole, by name. Names are in lower case, since RFC 5464 section 3.2 compares them without it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Metadata {
     entries: BTreeMap<String, MetadataValue>,
-    /// Whether `/shared/comment` says in one line how push is for the account, behind whatever comment there is.
+    /// Whether the push status line is appended to `/shared/comment`.
     pub push_status: bool,
 }
 

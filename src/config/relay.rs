@@ -8,14 +8,14 @@ use serde::{Deserialize, Deserializer};
 
 use super::units;
 
-/// What is changed of what passes between a client and its server.
+/// Changes to the traffic between a client and its server.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RelaySettings {
-    /// How long an idling client hears nothing before it gets a keepalive; `None` leaves keepalives to the server.
+    /// Time of silence in IDLE after which a client gets a keepalive; `None` leaves keepalives to the server.
     #[serde(deserialize_with = "keepalive")]
     pub keepalive: Option<Duration>,
-    /// Whether clients may learn of a way to their mail that leads around deltapush (RFC 9698).
+    /// Whether clients see a JMAP URL, which would bypass deltapush (RFC 9698).
     #[serde(with = "JmapAccessName")]
     pub jmapaccess: JmapAccess,
 }

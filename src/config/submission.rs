@@ -13,7 +13,7 @@ use super::routes::{DOMAIN_PLACEHOLDER, is_host, split_port};
 /// A submission server (RFC 6409) as the file gives it. Passwords go there, so there is no way without TLS.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Submission {
-    /// How TLS comes in; never [`Security::Plain`].
+    /// The TLS mode; never [`Security::Plain`].
     pub security: Security,
     /// A DNS name or an IP address without brackets, in lower case; `{domain}` may stand in it for the address's domain.
     pub host: String,
@@ -28,7 +28,7 @@ impl Submission {
         Self { security, host: host.into(), port }
     }
 
-    /// The port that is meant where none is given (RFC 8314 section 7.3, RFC 6409 section 3.1).
+    /// The default port (RFC 8314 section 7.3, RFC 6409 section 3.1).
     #[must_use]
     pub const fn usual_port(security: Security) -> u16 {
         match security {

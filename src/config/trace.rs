@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::units::{Size, count, size_from};
 
-/// Where traces go. In the file `true` stands for standard output, and a section for files.
+/// Outputs of the trace. In the file `true` means standard output, and a section files.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TraceSettings {
     /// Standard output.
@@ -28,15 +28,15 @@ pub struct TraceFiles {
     pub accounts: Vec<String>,
     /// How lines are written.
     pub format: TraceFormat,
-    /// What stands in literals too: messages.
+    /// Include the content of literals, which are mostly messages.
     pub literals: bool,
-    /// How long a file may get.
+    /// The maximum size of a file.
     #[serde(deserialize_with = "size_from::<{ 64 << 10 }, _>")]
     pub size: Size,
-    /// How many files an account may have.
+    /// The maximum number of files per account.
     #[serde(deserialize_with = "count")]
     pub files: usize,
-    /// How much all of them together may take; the oldest go first.
+    /// The maximum size of all files; the oldest are removed first.
     #[serde(deserialize_with = "size_from::<{ 1 << 20 }, _>")]
     pub total: Size,
 }

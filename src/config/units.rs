@@ -96,7 +96,7 @@ pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Dur
     }
 }
 
-/// A duration in humantime's notation, or what is wrong with it.
+/// A duration in humantime's notation, or the problem with it.
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
         .map_err(|_| format!("{text:?} is not a duration: write it as `10s`, `9m` or `1h 30m`"))
