@@ -203,7 +203,7 @@ fn describe_watch(
 fn notes(watch: &WatchEntry) -> Vec<String> {
     let left_out = watch.left_out.iter().map(|SkippedMailbox { mailbox, reason, .. }| {
         let words = if reason.is_empty() { "the mail server gives no reason" } else { reason.as_str() };
-        format!("mailbox {mailbox:?} is not watched: the mail server does not open it ({words}); deltapush retries regularly")
+        format!("mailbox {mailbox:?} is not watched: it cannot be opened ({words}); deltapush retries regularly")
     });
     let uw_imapd = watch.is_uw_imapd.then(|| {
         "the mail server seems to be UW imapd, which does not announce new mail to an idle session: pushes may come \
@@ -371,9 +371,7 @@ mod tests {
         board.is_uw_imapd(&account, true);
         let named = notes(&board.get(&account).unwrap());
         assert!(
-            named[0].starts_with(
-                "mailbox \"DeltaChat\" is not watched: the mail server does not open it (no such mailbox)"
-            ),
+            named[0].starts_with("mailbox \"DeltaChat\" is not watched: it cannot be opened (no such mailbox)"),
             "{named:?}"
         );
         assert!(named[1].starts_with("the mail server seems to be UW imapd"), "{named:?}");

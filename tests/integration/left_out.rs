@@ -104,7 +104,7 @@ async fn inbox_is_watched(mut scene: Scene, gone: &str, sessions: usize) {
     for _ in 0..sessions {
         scene.upstream.reached().await;
     }
-    let not_watched = format!("mailbox \"{gone}\" is not watched: the mail server does not open it (no such mailbox)");
+    let not_watched = format!("mailbox \"{gone}\" is not watched: it cannot be opened (no such mailbox)");
     let status = || scene.deltapush.status();
     let shown = poll(Duration::from_secs(20), || {
         let status = status();

@@ -104,7 +104,7 @@ async fn a_core_accepts_the_code_of_qr() {
     let user = dovecot.user("code-of-qr");
     let shown = deltapush(proxy.dir(), &["qr", &user], &format!("{PASSWORD}\n"));
     assert!(shown.status.success(), "{}", text(&shown.stderr));
-    assert!(text(&shown.stderr).contains("whoever sees it"), "{}", text(&shown.stderr));
+    assert!(text(&shown.stderr).contains("anyone who sees it"), "{}", text(&shown.stderr));
     assert!(!text(&shown.stderr).contains(PASSWORD));
     let code = read_terminal(text(&shown.stdout));
 
@@ -116,7 +116,7 @@ async fn a_core_accepts_the_code_of_qr() {
     for (arguments, input, exit, complaint) in [
         (&["qr", "alice@else.test"][..], "x", 78, "cannot log in here"),
         (&["qr", &user], "", 64, "no password was given"),
-        (&["qr", &user], &"x".repeat(1001), 64, "more than 1000 bytes"),
+        (&["qr", &user], &"x".repeat(1001), 64, "longer than 1000 bytes"),
         (&["qr", "alice"], "x", 64, "is not a mail address"),
     ] {
         let refused = deltapush(proxy.dir(), arguments, input);
@@ -141,7 +141,8 @@ async fn the_page_makes_a_code_in_the_browser_that_a_core_accepts() {
 
     browser.fill("#address", "alice@else.test");
     browser.click("#password");
-    browser.wait_until("return document.getElementById('says').textContent.includes('Nothing is known here')");
+    browser
+        .wait_until("return document.getElementById('says').textContent.includes('has no settings for this address')");
     browser.fill("#address", &user);
     browser.fill("#password", PASSWORD);
     let known = format!("return document.getElementById('smtp-port').value === '{}'", submission.port);
@@ -311,7 +312,7 @@ async fn init_looks_logs_in_and_writes_what_runs() {
     // What is there stays, unless somebody says otherwise.
     let refused = deltapush(folder.path(), &arguments, PASSWORD);
     assert_eq!(refused.status.code(), Some(64));
-    assert!(text(&refused.stderr).contains("say --overwrite"), "{}", text(&refused.stderr));
+    assert!(text(&refused.stderr).contains("replace it with --overwrite"), "{}", text(&refused.stderr));
     assert_eq!(fs::read_to_string(folder.path().join("config.yaml")).unwrap(), written);
     let again = [&arguments[..], &["--overwrite"]].concat();
     assert!(deltapush(folder.path(), &again, PASSWORD).status.success());

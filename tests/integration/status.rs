@@ -131,7 +131,7 @@ async fn the_timeline_tells_why_a_message_was_late() {
     }
     let unknown = scene.deltapush.asked(&["account", "timelin"]);
     assert_eq!(unknown.status.code(), Some(69));
-    assert!(said(&unknown).contains("there is timeline@lab.test; `deltapush status` lists"), "{unknown:?}");
+    assert!(said(&unknown).contains("similar names: timeline@lab.test; `deltapush status` lists"), "{unknown:?}");
 }
 
 #[tokio::test]
@@ -139,11 +139,11 @@ async fn an_account_is_forgotten_when_that_is_meant() {
     let mut scene = Scene::new(Setup::Vanilla, "forget").await;
     scene.register(TOKEN).await;
     let not_meant = scene.deltapush.asked(&["account", &scene.user, "forget"]);
-    assert!(not_meant.status.code() == Some(75) && said(&not_meant).contains("say --yes"), "{not_meant:?}");
+    assert!(not_meant.status.code() == Some(75) && said(&not_meant).contains("confirm with --yes"), "{not_meant:?}");
     assert_eq!(scene.dovecot.watches(&scene.user).len(), 1);
 
     let meant = scene.deltapush.asked(&["account", &scene.user, "forget", "--yes"]);
-    assert!(meant.status.success() && said(&meant).contains("is forgotten: 1 tokens"), "{meant:?}");
+    assert!(meant.status.success() && said(&meant).contains("is erased: 1 tokens"), "{meant:?}");
     asked(&scene.deltapush, &["status", "--json"], |report| report["counts"]["accounts"] == 0).await;
     assert!(!scene.deltapush.asked(&["account", &scene.user]).status.success(), "its history has gone as well");
     let ended = poll(PATIENCE, || scene.deltapush.log().contains("the mailbox is watched no more")).await;
@@ -199,7 +199,7 @@ async fn a_watch_that_a_refused_password_has_ended_begins_anew() {
 
     let again = beside(&deltapush, &["account", "alice@lab.test", "rewatch"]).await;
     assert_eq!(again.status.code(), Some(75), "{again:?}");
-    assert!(said(&again).contains("begins anew") && said(&again).contains("it ended again"), "{again:?}");
+    assert!(said(&again).contains("restarts") && said(&again).contains("the watch ended again"), "{again:?}");
     let at_last = beside(&deltapush, &["account", "alice@lab.test", "rewatch"]).await;
     assert!(at_last.status.success() && said(&at_last).contains("it is watched"), "{at_last:?}");
     drop(client);

@@ -28,7 +28,7 @@ async fn the_page_is_readable_everywhere_and_follows_what_happens() {
     scene.deliver_news().await;
     scene.expect_pushes(&["secret-token"]).await;
     let html = browser.wait_for("after the message");
-    assert!(html.contains("accepted <time") && html.contains("1 message to be announced"), "{html}");
+    assert!(html.contains("accepted <time") && html.contains("1 message to be pushed"), "{html}");
     assert!(html.contains("class=\"main\"") && !html.contains("secret-token"), "{html}");
 
     let mut sizes = HashSet::new();
