@@ -1,4 +1,4 @@
-//! The command line: flags, configuration, logging, runtime, run, exit code. Nothing else.
+//! The command line: flags, configuration, logging, runtime, exit code.
 
 use std::alloc::System;
 use std::io::{self, Write};
@@ -32,8 +32,8 @@ use zeroizing_alloc::ZeroAlloc;
 #[global_allocator]
 static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
-/// Turns of tasks between two looks at the sockets. With the runtime's default of 61, sessions that always have something to do
-/// keep everybody else waiting for 61 of their turns at each step of a login.
+/// Polls of tasks between two checks of the sockets. With the runtime's default of 61, busy sessions delay each step
+/// of a login by 61 of their polls.
 const EVENT_INTERVAL: u32 = 8;
 
 // From sysexits.h, which systemd shows by name.
@@ -53,11 +53,11 @@ const EX_CONFIG: u8 = 78;
 #[derive(Parser, Clone)]
 #[command(version, max_term_width = 100, after_help = AFTER_HELP)]
 struct Cli {
-    /// The configuration [default: config.yaml in the current folder]
+    /// Configuration file [default: config.yaml in the current folder]
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
-    /// Print the protocol of every session on standard output, or write it to files in a folder, some for each account;
-    /// passwords and tokens are masked, literals (message bodies) shown as their size
+    /// Print the protocol of every session on standard output, or write it to files per account in a folder;
+    /// passwords and tokens are masked, literals (message bodies) are shown as their size
     #[arg(long, global = true, value_name = "FOLDER", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
     trace: Option<PathBuf>,
     #[command(subcommand)]
@@ -68,48 +68,49 @@ struct Cli {
 enum MainCommand {
     /// Serve until SIGTERM or SIGINT (Ctrl-C); this is the default
     Run,
-    /// Check the configuration and the files that it names, say what would run, change nothing
+    /// Check the configuration and the files that it names, print the resulting setup, change nothing
     Check {
-        /// Say where this login would go: its route, its server, the login that the server gets
+        /// Show the route of this login, its mail server and the login name used there
         #[arg(long, value_name = "LOGIN")]
         login: Option<String>,
-        /// With --login: a client of this listener, by name or address
+        /// With --login: assume a client of this listener (name or address)
         #[arg(long, value_name = "LISTENER", requires = "login")]
         listener: Option<String>,
-        /// With --login: a client that asks for this name in TLS (SNI)
+        /// With --login: assume a client that requests this name in TLS (SNI)
         #[arg(long, value_name = "NAME", requires = "login")]
         host: Option<String>,
     },
-    /// Make a configuration for a mail address: find its server, see what that can do, choose ports and certificate
+    /// Create a configuration for a mail address: find its server, read its capabilities, choose ports and certificate
     Init(commands::init::InitOptions),
-    /// Print the login code with which Delta Chat is set up in one scan; the password is asked for, and not kept
+    /// Print the login code that sets up Delta Chat in one scan; asks for the password and does not store it
     Qr(commands::qr::QrOptions),
-    /// Say how a running deltapush and its accounts are: watches, devices, pushes, what is wrong
+    /// Show the status of the running server and its accounts
     Status(commands::status::StatusArguments),
-    /// Show what happened to one account lately: message, verdict, push, answer, the device's return; or forget or rewatch it
+    /// Show the recent history of an account, from the new message to the device's connection; or erase the
+    /// account, or restart its watch
     Account(commands::account::AccountArguments),
     /// Wake an account's devices once and wait until they connect
     PushTest(commands::push_test::PushTestArguments),
-    /// Follow the protocol of running sessions, from now on and until Ctrl-C
+    /// Follow the protocol of running sessions until Ctrl-C
     #[command(args_conflicts_with_subcommands = true)]
     Trace(commands::trace::TraceTask),
-    /// Look after what survives a restart: accounts, tokens, sealed passwords
+    /// Check, copy or re-seal the stored state: accounts, tokens, sealed passwords
     #[command(subcommand)]
     State(StateCommand),
 }
 
 #[derive(Subcommand, Clone)]
 enum StateCommand {
-    /// Check that the state is sound and that the key opens it; change nothing
+    /// Check that the state is valid and that the key opens it; change nothing
     Check,
-    /// Copy the state into a new file, also while deltapush runs; the key is not in it
+    /// Copy the state into a new file, also while deltapush runs; the copy does not contain the key
     Backup {
-        /// The file, which must not be there yet
+        /// New file, which must not exist yet
         file: PathBuf,
     },
-    /// Seal all passwords with a new key, while deltapush does not run
+    /// Seal all passwords with a new key; deltapush must not be running
     RotateKey {
-        /// A file with the new key, 32 bytes in base64; needed if the key comes from systemd or the environment
+        /// File with the new key, 32 bytes in base64; required if the key comes from systemd or the environment
         #[arg(long, value_name = "FILE")]
         new_key_file: Option<PathBuf>,
     },
@@ -117,27 +118,27 @@ enum StateCommand {
 
 const AFTER_HELP: &str = "\
 Examples:
-  deltapush init you@example.org                  make a configuration for this address
-  deltapush qr you@example.org                    print the code that sets Delta Chat up
-  deltapush                                       serve as ./config.yaml says
-  deltapush check --config /etc/deltapush.yaml    see whether a configuration is right
-  deltapush check --login alice@example.org       see where a login would go
-  deltapush status                                see what is watched, pushed, and wrong
-  deltapush account alice@example.org             see why a message was late
-  deltapush push-test alice@example.org           see whether a push wakes her phone
-  deltapush trace --account alice@example.org     see what her client and server say to each other
+  deltapush init you@example.org                  create a configuration for this address
+  deltapush qr you@example.org                    print the login code for Delta Chat
+  deltapush                                       serve with ./config.yaml
+  deltapush check --config /etc/deltapush.yaml    check a configuration
+  deltapush check --login alice@example.org       show the route of a login
+  deltapush status                                show watches, pushes and problems
+  deltapush account alice@example.org             show why a message was late
+  deltapush push-test alice@example.org           test whether a push wakes her phone
+  deltapush trace --account alice@example.org     follow the protocol between her client and server
   deltapush state backup /backup/state.sqlite     copy the state, also while deltapush runs
 
 Exit codes:
-   0  all is well
+   0  success
   64  wrong usage of the command line
-  65  what was to be read is no trace
-  69  no running deltapush answers, or it cannot; no mail server is found
+  65  the input is not a trace file
+  69  no running deltapush answers, or it refused the request; no mail server was found
   70  a bug in deltapush
-  71  the operating system refused something, such as a port
-  74  the state cannot be opened, is damaged, or its key does not fit
-  75  what was asked for did not come about: no device connected, the mailbox is not watched
-  78  the configuration, or a file that it names, is wrong";
+  71  a call to the operating system failed, for example opening a port
+  74  the state cannot be opened or is damaged, or its key does not fit
+  75  the requested action did not succeed: no device connected, the mailbox is not watched
+  78  the configuration or a file that it names is not valid";
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -175,7 +176,7 @@ fn answer_usage(answer: &clap::Error) -> ExitCode {
     if answer.use_stderr() { ExitCode::from(EX_USAGE) } else { ExitCode::SUCCESS }
 }
 
-/// Errors of deltapush's own tell their causes themselves; those of others are told as a chain.
+/// Formats an error: deltapush's own contain their causes; others are printed as a chain.
 fn told(error: &anyhow::Error) -> String {
     let own = error.is::<ConfigError>()
         || error.is::<RunError>()
@@ -256,7 +257,9 @@ async fn follow(mut hangup: Signal, cli: Cli, log: LogHandle, reloader: Reloader
         };
         match read {
             Ok(Ok(config)) => follow_one(config, &log, &reloader).await,
-            Ok(Err(error)) => warn!("the new configuration is refused, the one before goes on:\n{}", told(&error)),
+            Ok(Err(error)) => {
+                warn!("the new configuration is not valid, deltapush keeps the previous one:\n{}", told(&error))
+            }
             Err(_) => error!("reading the configuration panicked, which is a bug in deltapush"),
         }
         tell_systemd(&[NotifyState::Ready]);
@@ -266,7 +269,7 @@ async fn follow(mut hangup: Signal, cli: Cli, log: LogHandle, reloader: Reloader
 async fn follow_one(config: Config, log: &LogHandle, reloader: &Reloader) {
     let wanted = config.log.level.clone();
     if let Err(error) = reloader.apply(config).await {
-        return warn!("the new configuration is refused, the one before goes on: {error}");
+        return warn!("the new configuration is not valid, deltapush keeps the previous one: {error}");
     }
     if !log.set_level(&wanted) {
         error!("cannot set the log level {wanted}, which is a bug in deltapush");
@@ -276,7 +279,7 @@ async fn follow_one(config: Config, log: &LogHandle, reloader: &Reloader) {
 /// Does nothing where systemd did not start this process and ask for it.
 fn tell_systemd(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
-        info!("systemd cannot be told how this is: {error}");
+        info!("cannot report the state to systemd: {error}");
     }
 }
 
@@ -346,7 +349,7 @@ fn describe(
     certificate: &CertificateSummary,
     more: &[CertificateSummary],
 ) -> io::Result<()> {
-    writeln!(out, "The configuration is right. deltapush would run as follows.")?;
+    writeln!(out, "The configuration is valid. deltapush would run as follows.")?;
     for listener in &config.listeners {
         let insecure = if listener.insecure { ", insecure" } else { "" };
         let web = if listener.web { ", web" } else { "" };
@@ -355,13 +358,13 @@ fn describe(
     }
     writeln!(out, "certificate  {}, for {}", about(certificate), config.hostname)?;
     if !certificate.names_host {
-        writeln!(out, "             WARNING: it is not made out for {}: clients will refuse it", config.hostname)?;
+        writeln!(out, "             WARNING: it is not valid for {}: clients will refuse it", config.hostname)?;
     }
     if certificate.not_after.is_some_and(|end| end < jiff::Timestamp::now()) {
         writeln!(out, "             WARNING: it has expired: clients will refuse it")?;
     }
     for further in more {
-        writeln!(out, "             {}, for the names on it", about(further))?;
+        writeln!(out, "             {}, for the names in it", about(further))?;
     }
     if let Some(acme) = &config.certificate.acme {
         let names = acme.names_or(&config.hostname).join(", ");
@@ -386,7 +389,7 @@ fn describe(
     match StoreSettings::new(&config.storage).credentials {
         CredentialStorage::Sealed(key) => writeln!(out, "passwords    sealed with the key in {key}"),
         CredentialStorage::Memory => writeln!(out, "passwords    in memory only"),
-        CredentialStorage::None => writeln!(out, "passwords    not kept: clients' own sessions go on watching"),
+        CredentialStorage::None => writeln!(out, "passwords    not stored: kept client sessions watch the mailboxes"),
     }
 }
 
@@ -397,8 +400,8 @@ fn about(certificate: &CertificateSummary) -> String {
     match certificate.origin {
         CertificateOrigin::Files | CertificateOrigin::Issued => format!("{path}{until}"),
         CertificateOrigin::Kept => format!("{path}, self-signed{until}"),
-        CertificateOrigin::Renewed => format!("{path}, self-signed, to be made anew with the key that is there"),
-        CertificateOrigin::Made => format!("{path}, self-signed, to be made at the start"),
+        CertificateOrigin::Renewed => format!("{path}, self-signed, will be renewed with the existing key"),
+        CertificateOrigin::Made => format!("{path}, self-signed, will be created at the start"),
     }
 }
 
@@ -433,8 +436,8 @@ mod tests {
         let out = String::from_utf8(out).unwrap();
         for line in [
             "listen       127.0.0.1:1993 (TLS: implicit)\n",
-            "certificate  certs/localhost.cert.pem, self-signed, to be made at the start, for localhost\n",
-            "WARNING: it is not made out for localhost",
+            "certificate  certs/localhost.cert.pem, self-signed, will be created at the start, for localhost\n",
+            "WARNING: it is not valid for localhost",
             "route        * to imaps://imap.{domain}:993 (CA: webpki)\n",
             "push         https://notifications.delta.chat/notify\n",
             "state        state\n",

@@ -1,4 +1,4 @@
-//! Another configuration while deltapush runs: checked as a whole, then put to work without a session being dropped.
+//! Reload of the configuration while deltapush runs: checked as a whole, then applied without dropping a session.
 
 use std::io;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::tls::client::TrustError;
 use crate::trace::Tracer;
 use crate::upstream::Upstreams;
 
-/// Why a configuration is not put to work. The one before goes on.
+/// Failure to apply a configuration. The previous one stays in effect.
 #[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
     /// A certificate that it names cannot be used.
@@ -24,8 +24,8 @@ pub enum ReloadError {
     /// A list of authorities that it names cannot be used.
     #[error(transparent)]
     Trust(#[from] TrustError),
-    /// It would be right after a restart only, together with listeners that cannot be opened or closed before.
-    #[error("this takes a restart, since listeners stay as they are until then:\n{0}")]
+    /// It is valid only after a restart, because of listeners that cannot be opened or closed before.
+    #[error("listeners change only at a restart; restart deltapush to apply this:\n{0}")]
     Listeners(#[source] ConfigError),
     /// The folder that traces go to cannot be made.
     #[error("the trace cannot be written to its folder: {0}")]
@@ -35,7 +35,7 @@ pub enum ReloadError {
     Panicked,
 }
 
-/// What may be replaced in a running [`Server`](crate::Server). Clones are of the same one.
+/// The replaceable parts of a running [`Server`](crate::Server). Clones share them.
 #[derive(Clone)]
 pub struct Reloader {
     pub(crate) config: Reloadable<Config>,
@@ -47,11 +47,11 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    /// Lets `config` count for what begins from now on; sessions that are there keep what they began with. What only a
-    /// restart can change is told in the log and stays as it is.
+    /// Applies `config` to new connections and watches; existing sessions keep their configuration. Keys that need a
+    /// restart are logged and stay as they are.
     ///
     /// # Errors
-    /// [`ReloadError`] if a file that it names does not serve; then nothing has changed.
+    /// [`ReloadError`] if a file that it names cannot be used; then nothing has changed.
     pub async fn apply(&self, config: Config) -> Result<(), ReloadError> {
         let (before, upstreams) = (self.config.get(), self.upstreams.get());
         let told = fixed(&before, &config);
@@ -68,7 +68,7 @@ impl Reloader {
         });
         let (config, wanted, set, upstreams) = read.await.map_err(|_| ReloadError::Panicked)??;
         for key in told {
-            warn!("`{key}` has changed in the configuration: it counts from the next start on");
+            warn!("`{key}` has changed in the configuration: restart deltapush to apply it");
         }
         self.certificates.replace(wanted, set);
         reload::tell_troubles(&self.certificates);
@@ -76,15 +76,15 @@ impl Reloader {
         self.wishes.set(Wishes::from(&config));
         self.proxy.set(self.proxy.get().renewed(&config, self.upstreams.get()));
         if before.hostname != config.hostname {
-            info!("in Delta Chat the IMAP server is {} from now on", config.hostname);
+            info!("the IMAP server to enter in Delta Chat is now {}", config.hostname);
         }
         self.config.set(config);
-        info!("the configuration was read again and counts from now on");
+        info!("the configuration was read again and is in effect");
         Ok(())
     }
 }
 
-/// The keys that differ, of those that a running process cannot follow.
+/// The changed keys that need a restart.
 fn fixed(before: &Config, now: &Config) -> Vec<&'static str> {
     let push = |config: &Config| {
         let push = &config.push;
@@ -114,7 +114,7 @@ fn have_same_sockets(before: &Config, now: &Config) -> bool {
     before.len() == now.len() && before.iter().all(|opened| now.iter().any(|listener| listener.is_same_socket(opened)))
 }
 
-/// The configuration with what cannot change as it was, so that it is told again when it still differs at the next reading.
+/// The configuration with the previous values of keys that need a restart, so that the next reload logs them again.
 fn with_fixed(mut config: Config, before: &Config) -> Config {
     let now = std::mem::take(&mut config.listeners);
     config.listeners = (before.listeners.iter())

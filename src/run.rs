@@ -1,4 +1,4 @@
-//! All parts together, from open listeners to the last goodbye.
+//! Runs all parts of the server, from the open listeners to the end of the last session.
 
 use std::io;
 use std::sync::Arc;
@@ -41,16 +41,16 @@ use crate::tls::server::{ServerTls, ServerTlsError};
 use crate::trace::Tracer;
 use crate::upstream::Upstreams;
 
-/// How long sessions have for their goodbyes after a shutdown was asked for.
+/// Time limit for sessions to end after the start of a shutdown.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// How long notifications that are under way have to end after that.
+/// Time limit for notifications in flight after that.
 const PUSH_GRACE: Duration = Duration::from_secs(5);
 
-/// Why deltapush could not start.
+/// Failure to start deltapush.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// An address cannot be listened on.
+    /// A listener's address cannot be opened.
     #[error("cannot listen on {address}: {error}; is it in use, or does the port need privileges?")]
     Listen {
         /// The address.
@@ -84,19 +84,19 @@ pub enum RunError {
     Notifier(#[from] ClientError),
 }
 
-/// A socket that listens, and what clients find there.
+/// A listening socket and its configuration.
 #[derive(Debug)]
 pub struct BoundListener {
     /// The socket.
     pub socket: TcpListener,
-    /// What the configuration says of it.
+    /// Its configuration.
     pub listener: Arc<config::Listener>,
 }
 
-/// Opens the listeners that `config` names; what is among `passed` is taken from there.
+/// Opens the listeners of `config`; sockets in `passed` are used where they match.
 ///
 /// # Errors
-/// [`RunError::Listen`] with the address that cannot be had.
+/// [`RunError::Listen`] with the address that cannot be opened.
 pub async fn bind(config: &Config, mut passed: Sockets) -> Result<Vec<BoundListener>, RunError> {
     let mut bound = Vec::new();
     for listener in &config.listeners {
@@ -126,14 +126,14 @@ pub struct Server {
     watchers: Watchers,
     account_events: AccountEvents,
     notifier: Notifier,
-    /// What opens the web page, if there is one.
+    /// The password of the web page, if there is one.
     password: Option<Password>,
     log: LogLimit,
 }
 
 impl Server {
-    /// Reads and makes what `config` names: certificates, the state, lists of authorities, the outputs of the trace. Blocks
-    /// for as long as the disk takes.
+    /// Loads or creates what `config` names: certificates, the state, lists of authorities, the outputs of the trace.
+    /// Blocks on the disk.
     ///
     /// # Errors
     /// [`RunError`], the operator's to mend.
@@ -173,13 +173,13 @@ impl Server {
         Ok(Self { config, tls, reloader, board, registry, gate, watchers, account_events, notifier, password, log })
     }
 
-    /// The same, with the metrics saying what `limit` has left out of the log.
+    /// Adds the lines that `limit` has left out of the log to the metrics.
     #[must_use]
     pub fn counting_log(self, limit: LogLimit) -> Self {
         Self { log: limit, ..self }
     }
 
-    /// What puts another configuration to work while it runs.
+    /// The handle that applies another configuration while the server runs.
     #[must_use]
     pub fn reloader(&self) -> Reloader {
         self.reloader.clone()
@@ -191,7 +191,7 @@ impl Server {
         &self.config
     }
 
-    /// Serves clients on `listeners` until `shutdown` resolves, and ends in good order.
+    /// Serves clients on `listeners` until `shutdown` resolves, then shuts down in order.
     ///
     /// # Errors
     /// [`RunError::Internal`] if a part without which there are no pushes ended by itself: the process is best started again.
@@ -242,7 +242,7 @@ impl Server {
         stop.cancel();
         tasks.close();
         if timeout(GRACE, tasks.wait()).await.is_err() {
-            warn!("some sessions did not end within {}s and are cut", GRACE.as_secs());
+            warn!("some sessions did not end within {}s and were aborted", GRACE.as_secs());
         }
         stop_pushing.cancel();
         if !pushing.is_finished() && pushing.await.is_err() {
@@ -265,11 +265,11 @@ fn notifier_settings(config: &Config) -> Result<notifier::NotifierSettings, Trus
     Ok(notifier::NotifierSettings { url, roots, contact, schedule, grace: PUSH_GRACE })
 }
 
-/// Descriptors that are needed beside those of connections: the state, listeners, the log, notifications.
+/// Descriptors in addition to those of connections: the state, listeners, the log, notifications.
 const OTHER_FILES: u64 = 100;
 
-/// Lets the process have as many connections as the configuration allows: two descriptors for each client, one for each of
-/// the accounts that are watched now.
+/// Raises the limit of open files to the configured connections: two descriptors per client, one per account that is
+/// watched now.
 fn raise_file_limit(config: &Config, accounts: usize) {
     let clients = (config.limits.connections as u64).saturating_mul(2);
     let needed = clients.saturating_add(accounts as u64).saturating_add(OTHER_FILES);
@@ -284,7 +284,7 @@ fn raise_file_limit(config: &Config, accounts: usize) {
     }
 }
 
-/// Says in a few lines what to enter in Delta Chat and where things are kept.
+/// Logs the settings for Delta Chat and the paths in use.
 fn introduce(config: &Config, listeners: &[BoundListener], tls: &ServerTls, registry: &Registry) {
     info!("deltapush {} is ready", env!("CARGO_PKG_VERSION"));
     for BoundListener { socket, listener } in listeners {
@@ -316,6 +316,6 @@ fn introduce(config: &Config, listeners: &[BoundListener], tls: &ServerTls, regi
     info!("state: {} ({} accounts with a token)", config.storage.directory.display(), registry.len());
     info!("notifications go to {}", config.push.notify_url);
     if let Some(files) = &config.trace.files {
-        info!("trace: what sessions say is written to {}", files.directory.display());
+        info!("trace: the protocol of sessions is written to {}", files.directory.display());
     }
 }

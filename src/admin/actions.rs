@@ -1,4 +1,4 @@
-//! What an operator can have done to an account: forget it, watch it anew, wake its devices.
+//! Actions on an account by the operator's command: erase it, restart its watch, wake its devices.
 
 use std::io;
 use std::time::Duration;
@@ -21,60 +21,59 @@ use crate::telemetry::{PostResult, TelemetryEvent};
 /// The longest wait for a device.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
-/// How long it is waited for what becomes of a watch that begins anew.
+/// Time limit for reporting the outcome of a restarted watch.
 const WATCH_WAIT: Duration = Duration::from_secs(60);
 
-/// Erases all that is kept of an account.
+/// Erases an account with its tokens, credentials, watch and history.
 pub(super) async fn forget(reporter: &Reporter, account: &AccountId, stream: &mut UnixStream) -> io::Result<()> {
     let devices = reporter.registry().tokens(account).len();
     match reporter.registry().remove_all(account).await {
         Ok(()) => {
-            info!(%account, upstream = %account.upstream, devices, "forgotten, as the operator asked");
+            info!(%account, upstream = %account.upstream, devices, "account erased by the operator's command");
             let words = format!(
-                "{account} at {} is forgotten: {devices} tokens, what it was watched with, and its watch. A device that still has \
-                 this account comes back with its next login\n",
+                "{account} at {} is erased: {devices} tokens, its stored credentials and its watch. A device that \
+                 still uses this account registers again with its next login\n",
                 account.upstream
             );
             say(stream, &ControlVerdict::Ok, &words).await
         }
-        Err(error) => say(stream, &ControlVerdict::No(format!("nothing was forgotten: {error}")), "").await,
+        Err(error) => say(stream, &ControlVerdict::No(format!("nothing was erased: {error}")), "").await,
     }
 }
 
-/// Begins the watch of an account anew and says what becomes of it.
+/// Restarts the watch of an account and reports the outcome.
 pub(super) async fn rewatch(reporter: &Reporter, account: &AccountId, stream: &mut UnixStream) -> io::Result<()> {
     let before = count(reporter, account);
     if !reporter.registry().rewatch(account) {
-        let words = format!(
-            "{account} cannot be watched now: what to log in with is not known, or cannot be used again; log in with its app"
-        );
+        let words =
+            format!("{account} cannot be watched now: deltapush has no usable credentials for it; log in with its app");
         return say(stream, &ControlVerdict::No(words), "").await;
     }
-    info!(%account, upstream = %account.upstream, "the watch begins anew, as the operator asked");
+    info!(%account, upstream = %account.upstream, "watch restarted by the operator's command");
     say(stream, &ControlVerdict::Ok, "").await?;
-    tell(stream, format!("the watch of {account} at {} begins anew", account.upstream), None).await?;
+    tell(stream, format!("the watch of {account} at {} restarts", account.upstream), None).await?;
     let came = until(reporter, stream, WATCH_WAIT, || watch_since(reporter, account, before)).await?;
     let (words, done) = match came {
         Some(HistoryEntry { what: What::Watch { state: WatchNote::Watching, .. }, .. }) => {
             ("it is watched".into(), true)
         }
         Some(HistoryEntry { what: What::Watch { state: WatchNote::AwaitingLogin, words, .. }, .. }) => {
-            (format!("it ended again: {words}"), false)
+            (format!("the watch ended again: {words}"), false)
         }
         Some(HistoryEntry { what: What::Watch { words, .. }, .. }) => {
-            (format!("it was interrupted, and is tried again by itself: {words}"), false)
+            (format!("the watch was interrupted, deltapush retries automatically: {words}"), false)
         }
-        _ => ("it has not come so far yet: `deltapush status` shows what it waits for".into(), false),
+        _ => ("the watch has not started yet: `deltapush status` shows the reason".into(), false),
     };
     tell(stream, words, Some(done)).await
 }
 
-/// How much has happened to an account.
+/// The number of history entries of an account.
 fn count(reporter: &Reporter, account: &AccountId) -> u64 {
     reporter.history().timeline(account).map_or(0, |timeline| timeline.count)
 }
 
-/// What became of the watch that began after so much had happened.
+/// The outcome of the watch that started after this many history entries.
 fn watch_since(reporter: &Reporter, account: &AccountId, before: u64) -> Option<HistoryEntry> {
     let timeline = reporter.history().timeline(account)?;
     let new = usize::try_from(timeline.count.saturating_sub(before)).unwrap_or(usize::MAX);
@@ -92,9 +91,9 @@ pub(super) struct PushTest<'a> {
     pub(super) reporter: &'a Reporter,
     pub(super) tester: &'a Tester,
     pub(super) account: &'a AccountId,
-    /// Which device, if not all.
+    /// The device; `None` for all.
     pub(super) device: Option<&'a str>,
-    /// How long to wait for it.
+    /// Time to wait for it.
     pub(super) wait: Duration,
 }
 
@@ -134,19 +133,19 @@ impl PushTest<'_> {
     /// Posts one token. Returns the device and when it was woken, if it was.
     async fn push(&self, token: DeviceToken, stream: &mut UnixStream) -> io::Result<Option<(u32, HistoryTime)>> {
         let (device, name) = (token.short_hash(), token.fingerprint());
-        info!(account = %self.account, %token, "a push is made, as the operator asked");
+        info!(account = %self.account, %token, "test push made by the operator's command");
         self.reporter.board().telemetry().tell(&TelemetryEvent::PushTest { account: self.account, token: &token });
         let began = self.reporter.history().now();
         let Some(result) = self.tester.push(token).await else {
-            tell(stream, "deltapush is about to end", Some(false)).await?;
+            tell(stream, "deltapush is shutting down", Some(false)).await?;
             return Ok(None);
         };
         let took = delay(self.reporter.history().now().after(began));
         tell(stream, format!("device {name}: POST, {} ({took})", answer(result)), None).await?;
         if self.is_online(device) {
             let words = format!(
-                "device {name} is connected at this moment, so that a push may change nothing that can be seen from here; put the app \
-                 into the background, or end it, and test again"
+                "device {name} is connected now, so this test cannot show whether the push wakes it; put the app into \
+                 the background or close it, then test again"
             );
             tell(stream, words, None).await?;
         }
@@ -177,7 +176,7 @@ impl PushTest<'_> {
         let background = self.background_fetches(&woken);
         if !woken.is_empty() && background > 0 {
             let words = format!(
-                "{background} background fetches of the account's devices came since, in which an app does not say which device it is"
+                "{background} background fetches of the account's devices arrived since; a background fetch does not identify its device"
             );
             // Each of the devices may have come.
             tell(stream, words, (background >= woken.len()).then_some(true)).await?;
@@ -201,7 +200,7 @@ impl PushTest<'_> {
         Ok(())
     }
 
-    /// The account's only device has come for a background fetch since it was woken.
+    /// Returns the connection of the account's only device for a background fetch since it was woken.
     fn in_background(&self, woken: &[(u32, HistoryTime)]) -> Option<Arrival> {
         let [(_, at)] = woken else { return None };
         let is_only_device = self.reporter.registry().tokens(self.account).len() == 1;
@@ -209,11 +208,11 @@ impl PushTest<'_> {
         (is_only_device && came.since_start >= at.since_start).then(|| Arrival {
             index: 0,
             took: came.after(*at),
-            how: "came for a background fetch",
+            how: "connected for a background fetch",
         })
     }
 
-    /// How many background fetches came since all of these devices were woken.
+    /// Counts the background fetches since all of these devices were woken.
     fn background_fetches(&self, woken: &[(u32, HistoryTime)]) -> usize {
         let since = woken.iter().map(|(_, at)| at.since_start).max().unwrap_or_default();
         let timeline = self.reporter.history().timeline(self.account).unwrap_or_default();
@@ -223,7 +222,7 @@ impl PushTest<'_> {
         timeline.entries.iter().filter(is_one).count()
     }
 
-    /// One of the devices that has connected since it was woken, and how long after that.
+    /// Finds a device that has connected since it was woken, and the time in between.
     fn first(&self, woken: &[(u32, HistoryTime)]) -> Option<Arrival> {
         let connected = self.reporter.history().summary(self.account).connected;
         woken.iter().enumerate().find_map(|(index, (device, at))| {
@@ -236,19 +235,19 @@ impl PushTest<'_> {
     }
 }
 
-/// A device that was woken and came.
+/// A device that connected after it was woken.
 struct Arrival {
-    /// Which of those that are waited for.
+    /// Its index among the awaited devices.
     index: usize,
-    /// How long after the push, in milliseconds.
+    /// Time since the push, in milliseconds.
     took: u64,
     how: &'static str,
 }
 
-/// Waits until `condition` gives something; `None` after `wait`.
+/// Waits until `condition` returns a value; `None` after `wait`.
 ///
 /// # Errors
-/// If whoever asked is gone.
+/// If the operator's command has hung up.
 async fn until<T>(
     reporter: &Reporter,
     stream: &mut UnixStream,

@@ -1,4 +1,4 @@
-//! Moments of the monotonic clock as times that people read.
+//! Converts moments of the monotonic clock to wall-clock times.
 
 use std::time::Duration;
 

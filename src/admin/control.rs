@@ -1,5 +1,5 @@
-//! The Unix socket on which a running deltapush answers its operator's commands. It lies in the state's folder, for its owner
-//! only.
+//! The Unix socket on which a running deltapush answers the operator's commands. It is in the state's folder and
+//! accessible to its owner only.
 
 use std::fs::Permissions;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -21,22 +21,22 @@ use super::control_server::{ControlServer, say};
 use super::question::{ControlQuestion, ControlVerdict};
 use crate::accept::AcceptFailures;
 
-/// How long a question may take to arrive, and how long whoever asks waits for the first line of its answer.
+/// Time limit for a request to arrive, and for the first line of its answer.
 const TIME: Duration = Duration::from_secs(10);
 
-/// The longest question, and the longest first line of an answer, in bytes.
+/// The maximum length of a request, and of the first line of an answer, in bytes.
 const MAX_LINE: u64 = 8 * 1024;
 
-/// Questions that are answered at once: an operator is one person with a few terminals.
+/// Concurrent requests: an operator is one person with a few terminals.
 const MAX_QUESTIONS: usize = 16;
 
-/// Where the socket of the state in `directory` lies.
+/// The path of the socket for the state in `directory`.
 #[must_use]
 pub fn path(directory: &Path) -> PathBuf {
     directory.join("control.sock")
 }
 
-/// Answers on the socket of the state in `directory` until `stop` is cancelled. The caller owns the folder.
+/// Serves the socket for the state in `directory` until `stop` is cancelled. The caller owns the folder.
 pub async fn serve(directory: PathBuf, answers: Arc<ControlServer>, stop: CancellationToken) {
     let path = path(&directory);
     let listener = match listen(&path) {
@@ -84,12 +84,21 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
 async fn answer(mut stream: UnixStream, answers: &ControlServer) -> io::Result<()> {
     match timeout(TIME, question(&mut stream)).await?? {
         Some(question) => answers.answer(question, &mut stream).await?,
-        None => say(&mut stream, &ControlVerdict::No("this deltapush does not know the question".into()), "").await?,
+        None => {
+            say(
+                &mut stream,
+                &ControlVerdict::No(
+                    "the running deltapush does not know this request: it is of another version".into(),
+                ),
+                "",
+            )
+            .await?
+        }
     }
     stream.shutdown().await
 }
 
-/// What is asked: one line. What follows is not read here.
+/// Reads the request: one line, and nothing after it.
 async fn question(stream: &mut UnixStream) -> io::Result<Option<ControlQuestion>> {
     let mut line = Vec::new();
     let mut limited = stream.take(MAX_LINE);
@@ -101,23 +110,24 @@ async fn question(stream: &mut UnixStream) -> io::Result<Option<ControlQuestion>
     Ok(serde_json::from_slice(&line).ok())
 }
 
-/// Why a running deltapush could not be asked, or has no answer.
+/// Failure of a request to the running deltapush.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
-    /// There is none, or it says nothing.
-    #[error("no deltapush answers at {}: {error}; does it run, with this configuration, as this user?", path.display())]
+    /// None runs, or it gives no valid answer.
+    #[error("no deltapush answers at {}: {error}; check that it runs with this configuration and as this user", path.display())]
     NotRunning {
-        /// Where it was asked.
+        /// The path of the socket.
         path: PathBuf,
-        /// What happened.
+        /// The cause.
         error: io::Error,
     },
-    /// It says why it cannot answer.
+    /// It refused the request, for this reason.
     #[error("{0}")]
     No(String),
 }
 
-/// Asks the deltapush that owns the state in `directory`. Returns its answer as it comes, without a limit on its time.
+/// Sends a request to the deltapush that owns the state in `directory`. Returns a reader of the answer, without a time
+/// limit.
 ///
 /// # Errors
 /// [`AskError`] if there is none.
@@ -140,7 +150,7 @@ fn begin(path: &Path, question: &ControlQuestion) -> io::Result<(ControlVerdict,
     let mut answer = BufReader::new(stream);
     let mut first = String::new();
     (&mut answer).take(MAX_LINE).read_line(&mut first)?;
-    let verdict = serde_json::from_str(&first).map_err(|_| io::Error::other("it gives no answer"))?;
+    let verdict = serde_json::from_str(&first).map_err(|_| io::Error::other("its answer is not valid"))?;
     answer.get_ref().set_read_timeout(None)?;
     Ok((verdict, answer))
 }
@@ -165,7 +175,10 @@ mod tests {
             ask(directory, &ControlQuestion::Status { names: vec![] }).map(|answer| io::read_to_string(answer).unwrap())
         };
         let error = status(directory.path()).unwrap_err();
-        assert!(error.to_string().contains("control.sock") && error.to_string().contains("does it run"), "{error}");
+        assert!(
+            error.to_string().contains("control.sock") && error.to_string().contains("check that it runs"),
+            "{error}"
+        );
 
         std::fs::write(path(directory.path()), "left behind").unwrap();
         let (registry, _events, _news) = Registry::open(&StoreSettings::memory(directory.path())).unwrap();

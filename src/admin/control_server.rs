@@ -1,4 +1,4 @@
-//! The answers to an operator's questions.
+//! Dispatches the requests of the control socket.
 
 use std::io;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::account::AccountId;
 use crate::push::push_test::Tester;
 use crate::trace::Tracer;
 
-/// Who knows the answers.
+/// The server side of the control socket.
 pub struct ControlServer {
     reporter: Reporter,
     tester: Tester,
@@ -23,16 +23,16 @@ pub struct ControlServer {
 }
 
 impl ControlServer {
-    /// Answers out of what `reporter` and `tracer` know; devices are woken by `tester`.
+    /// Answers from `reporter` and `tracer`; wakes devices by `tester`.
     #[must_use]
     pub fn new(reporter: Reporter, tester: Tester, tracer: Tracer) -> Self {
         Self { reporter, tester, tracer }
     }
 
-    /// Answers one question on its connection.
+    /// Answers one request on its connection.
     ///
     /// # Errors
-    /// If whoever asked is gone.
+    /// If the operator's command has hung up.
     pub(super) async fn answer(&self, question: ControlQuestion, stream: &mut UnixStream) -> io::Result<()> {
         match question {
             ControlQuestion::Status { names } => self.status(&names, stream).await,
@@ -77,13 +77,13 @@ impl ControlServer {
     async fn account(&self, account: &AccountId, stream: &mut UnixStream) -> io::Result<()> {
         match self.reporter.account(account).await {
             Ok(Some(history)) => say(stream, &ControlVerdict::Ok, &serde_json::to_string(&history)?).await,
-            Ok(None) => say(stream, &ControlVerdict::No(format!("{account} has just gone")), "").await,
+            Ok(None) => say(stream, &ControlVerdict::No(format!("{account} was erased meanwhile")), "").await,
             Err(error) => say(stream, &ControlVerdict::No(format!("the state cannot be read: {error}")), "").await,
         }
     }
 }
 
-/// Says a whole answer.
+/// Sends a complete answer.
 pub(super) async fn say(stream: &mut UnixStream, verdict: &ControlVerdict, body: &str) -> io::Result<()> {
     let mut text = serde_json::to_string(verdict)?;
     text.push('\n');

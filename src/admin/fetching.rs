@@ -1,10 +1,10 @@
-//! Which messages wake an account's devices, and what is known of what their apps fetch, in words.
+//! Describes which messages wake an account's devices, and the evidence of what their apps fetch.
 
 use super::format::date;
 use crate::config::Messages;
 use crate::store::{FetchHabit, Fetches, TokenStatus};
 
-/// Which messages wake devices with these tokens.
+/// Describes which messages wake devices with these tokens.
 pub(super) fn messages(messages: Messages, tokens: &[TokenStatus]) -> &'static str {
     let all = |fetches| !tokens.is_empty() && tokens.iter().all(|token| token.habit.fetches() == Some(fetches));
     let any = |fetches| tokens.iter().any(|token| token.habit.fetches() == fetches);
@@ -13,12 +13,12 @@ pub(super) fn messages(messages: Messages, tokens: &[TokenStatus]) -> &'static s
         Messages::Chat => "chat messages (push.messages: chat)",
         Messages::Encrypted => "encrypted messages (push.messages: encrypted)",
         Messages::Auto if all(Fetches::EncryptedOnly) => "encrypted messages: its apps fetch no others",
-        Messages::Auto if any(Some(Fetches::All)) => "all messages: an app of its fetches unencrypted ones too",
-        Messages::Auto => "all messages: it is not known yet which ones its apps fetch",
+        Messages::Auto if any(Some(Fetches::All)) => "all messages: one of its apps fetches unencrypted ones too",
+        Messages::Auto => "all messages: deltapush does not know yet which ones its apps fetch",
     }
 }
 
-/// What an app fetches, with the evidence; empty if nothing is known.
+/// Describes what an app fetches, with the evidence; empty if unknown.
 pub(super) fn evidence(habit: &FetchHabit) -> String {
     let time =
         |time: Option<crate::store::UnixTime>| time.map(|time| date(super::status::time(time))).unwrap_or_default();
@@ -26,14 +26,14 @@ pub(super) fn evidence(habit: &FetchHabit) -> String {
     match habit.fetches() {
         Some(Fetches::EncryptedOnly) => {
             format!(
-                "its app fetches encrypted messages only: it left unencrypted ones of {senders} senders, last {}",
+                "its app fetches encrypted messages only: it did not fetch unencrypted ones of {senders} senders, last {}",
                 time(habit.left)
             )
         }
         Some(Fetches::All) => format!("its app fetches unencrypted messages too, last {}", time(habit.fetched)),
         None if senders > 0 => {
             format!(
-                "its app left unencrypted messages of {senders} senders, last {}; it is certain after 3",
+                "its app did not fetch unencrypted messages of {senders} senders, last {}; deltapush is certain after 3",
                 time(habit.left)
             )
         }
@@ -69,9 +69,9 @@ mod tests {
             messages(Messages::Auto, &tokens)
         };
         assert!(said(&[&encrypted]).starts_with("encrypted messages"));
-        assert!(said(&[&encrypted, &all]).contains("an app of its fetches unencrypted"));
-        assert!(said(&[&encrypted, &FetchHabit::default()]).contains("not known yet"));
-        assert!(said(&[]).contains("not known yet"));
+        assert!(said(&[&encrypted, &all]).contains("one of its apps fetches unencrypted"));
+        assert!(said(&[&encrypted, &FetchHabit::default()]).contains("does not know yet"));
+        assert!(said(&[]).contains("does not know yet"));
         assert!(evidence(&encrypted).ends_with("of 3 senders, last 1970-01-01"));
         assert!(evidence(&all).ends_with("last 1970-01-01"));
         assert_eq!(evidence(&FetchHabit::default()), "");

@@ -1,4 +1,4 @@
-//! Words that several answers have in common.
+//! Formatting shared by status, history and web page: times, delays, POST results.
 
 use std::time::Duration;
 
@@ -6,18 +6,18 @@ use jiff::Timestamp;
 
 use crate::telemetry::PostResult;
 
-/// How a POST ended, for a person: with what it means.
+/// Describes the result of a POST and its meaning.
 #[must_use]
 pub fn answer(result: PostResult) -> String {
     match result {
         PostResult::Accepted => "accepted".into(),
         PostResult::Gone => {
-            "the notification server says that the token is gone (410): the app was removed, or its push \
-                             service has forgotten the device"
+            "the notification server rejected the token as gone (410): the app was removed, or its push service no \
+                             longer knows the device"
                 .into()
         }
         PostResult::Refused(status) => format!("the notification server refuses the token (status {status})"),
-        PostResult::Failed(status) => format!("the notification server has trouble (status {status})"),
+        PostResult::Failed(status) => format!("the notification server reported an error (status {status})"),
         PostResult::TimedOut => "the notification server did not answer in time".into(),
         PostResult::Unreachable => "the notification server could not be reached".into(),
     }
@@ -29,7 +29,7 @@ pub fn short_hash(device: u32) -> String {
     format!("{device:08x}")
 }
 
-/// A duration with as much precision as a person wants: whole seconds.
+/// A duration in whole seconds.
 #[must_use]
 pub fn rounded(duration: Duration) -> String {
     humantime::format_duration(Duration::from_secs(duration.as_secs())).to_string()
@@ -46,7 +46,7 @@ pub fn brief(duration: Duration) -> String {
     }
 }
 
-/// How long something took that usually takes less than a minute.
+/// A duration that is usually below a minute.
 #[must_use]
 pub fn delay(milliseconds: u64) -> String {
     match milliseconds {
@@ -58,7 +58,7 @@ pub fn delay(milliseconds: u64) -> String {
     }
 }
 
-/// How long before `now` something was: `3m 5s ago`.
+/// The time from a moment to `now`: `3m 5s ago`.
 #[must_use]
 pub fn ago(time: Timestamp, now: Timestamp) -> String {
     match brief(now.duration_since(time).max(jiff::SignedDuration::ZERO).unsigned_abs()).as_str() {
@@ -79,7 +79,7 @@ pub fn moment(time: Timestamp) -> String {
     time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
-/// A text of others on one line, without characters that a terminal would obey.
+/// Foreign text on one line, with the control characters of terminals escaped.
 #[must_use]
 pub fn tame(text: &str) -> String {
     text.chars()

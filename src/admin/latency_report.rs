@@ -1,25 +1,25 @@
-//! Why was my message late? What became of the last message that deserved a push, and which step took how long.
+//! The latency report: how long each step took from the last message to push until the device fetched it.
 
 use super::format::{answer, delay, short_hash};
 use crate::telemetry::PostResult;
 use crate::telemetry::history::{HistoryEntry, HistoryTime, Timeline, WatchNote, What};
 
-/// A step that took longer than this, in milliseconds, is named as what made the message late.
+/// A step longer than this, in milliseconds, is reported as a cause of the delay.
 const LONG: u64 = 2_000;
 
-/// The last news and what followed it.
+/// The last new mail and the events after it.
 struct Story<'a> {
     timeline: &'a Timeline,
-    /// The index of the entry that says that devices are to be woken.
+    /// The index of the entry with the decision to wake the devices.
     noticed: usize,
-    /// When the news was heard or, if it was found by looking, found.
+    /// The time of the mail server's announcement or, for mail found by catch-up, of the discovery.
     news: HistoryTime,
     found_by_looking: bool,
     /// The account has one device.
     is_only_device: bool,
 }
 
-/// Explains the last message of an account with so many devices, sentence by sentence; nothing if none deserved a push.
+/// Explains the last pushed message of an account with this many devices, by sentences; empty if there was none.
 pub(super) fn explain(timeline: &Timeline, devices: usize, now: HistoryTime) -> Vec<String> {
     let announced = |entry: &HistoryEntry| matches!(entry.what, What::Noticed { announce: true, .. });
     let Some(noticed) = timeline.entries.iter().rposition(announced) else { return Vec::new() };
@@ -39,7 +39,7 @@ pub(super) fn explain(timeline: &Timeline, devices: usize, now: HistoryTime) -> 
 }
 
 impl Story<'_> {
-    /// What happened since the message was judged: its POST may begin, even end, before the watch says that it is noticed.
+    /// The events since the push decision: the POST may begin, even end, before the watch records the message.
     fn since(&self) -> impl Iterator<Item = &HistoryEntry> {
         let entries = &self.timeline.entries;
         let before = entries.get(..self.noticed).unwrap_or_default();
@@ -68,7 +68,7 @@ impl Story<'_> {
                 ""
             };
             return format!(
-                "The last message that deserved a push was on disk {} after the mail server told of it{slow}",
+                "The last message to push was stored {} after the mail server announced it{slow}",
                 delay(took)
             );
         }
@@ -81,18 +81,15 @@ impl Story<'_> {
         });
         match interrupted {
             Some((at, words)) => format!(
-                "The last message that deserved a push was found by looking, {} after the watch had been interrupted ({words}): it may \
-                 have come at any time in between",
+                "The last message to push was found by catch-up, {} after the watch had been interrupted ({words}): it \
+                 may have arrived at any time in between",
                 delay(self.news.after(at))
             ),
-            None => {
-                "The last message that deserved a push was found by looking, when the watch began: it had come before"
-                    .into()
-            }
+            None => "The last message to push was found by catch-up when the watch began: it had arrived before".into(),
         }
     }
 
-    /// The devices that there was a POST for since.
+    /// The devices with a POST since then.
     fn devices(&self) -> Vec<u32> {
         let mut devices = Vec::new();
         for entry in self.since() {
@@ -110,14 +107,14 @@ impl Story<'_> {
         let What::Waits { pause, .. } = waits.what else { return None };
         Some(match pause {
             crate::telemetry::Pause::Coalescing => {
-                "It waits for the end of the coalescing window (push.coalesce)".into()
+                "The push waits for the end of the coalescing window (push.coalesce)".into()
             }
-            crate::telemetry::Pause::Failed => "It waits for the next attempt".into(),
-            crate::telemetry::Pause::Outage => "It waits for the notification server, which is down".into(),
+            crate::telemetry::Pause::Failed => "The push waits for the next attempt".into(),
+            crate::telemetry::Pause::Outage => "The push waits for the notification server, which is down".into(),
         })
     }
 
-    /// From the disk to the device's fetch.
+    /// The steps from the record on disk to the device's fetch.
     fn of_device(&self, device: u32, noticed: HistoryTime, now: HistoryTime) -> String {
         let name = short_hash(device);
         let posts: Vec<(HistoryTime, PostResult, u32)> = self
@@ -141,7 +138,7 @@ impl Story<'_> {
         let failed = posts.iter().take_while(|(_, result, _)| *result != PostResult::Accepted).count();
         let why = match failed {
             0 if waited > LONG => {
-                ", held back by the coalescing window (push.coalesce), the pace (push.max_per_second) or an outage"
+                ", delayed by the coalescing window (push.coalesce), the rate limit (push.max_per_second) or an outage"
             }
             0 => "",
             _ => ", after attempts that failed",
@@ -155,22 +152,19 @@ impl Story<'_> {
         format!("{push}; {}", self.device_came(device, accepted, now))
     }
 
-    /// An app came in `session` for a background fetch, in which it hands over no token.
+    /// Describes a background fetch in `session`, in which an app hands over no token.
     fn background_fetch(&self, came: HistoryTime, session: u64, accepted: HistoryTime) -> String {
-        let who = if self.is_only_device {
-            "the device"
-        } else {
-            "one of the account's devices, which does not say which one it is,"
-        };
+        let who =
+            if self.is_only_device { "the device" } else { "one of the account's devices (it is not known which one)" };
         let fetched = self.since().find_map(|entry| match entry.what {
             What::Fetched { session: whose, .. } if whose == session => Some(entry.at),
             _ => None,
         });
         let fetched = fetched.map_or_else(
-            || "has not asked for the message".to_owned(),
-            |fetched| format!("asked for the message {} after the news", delay(fetched.after(self.news))),
+            || "has not requested the message".to_owned(),
+            |fetched| format!("requested the message {} after the new mail", delay(fetched.after(self.news))),
         );
-        format!("{who} came for a background fetch {} later and {fetched}", delay(came.after(accepted)))
+        format!("{who} connected for a background fetch {} later and {fetched}", delay(came.after(accepted)))
     }
 
     fn device_came(&self, device: u32, accepted: HistoryTime, now: HistoryTime) -> String {
@@ -206,16 +200,16 @@ impl Story<'_> {
                 };
                 let fetched = match fetched {
                     Some(fetched) => format!(
-                        "it fetched {} after that, {} after the news",
+                        "it fetched {} after that, {} after the new mail",
                         delay(fetched.after(connected)),
                         delay(fetched.after(self.news))
                     ),
-                    None => "it has not asked for the message since".into(),
+                    None => "it has not requested the message since".into(),
                 };
                 format!("the device connected {}{slow} later; {fetched}", delay(took))
             }
             (None, Some(fetched)) => {
-                format!("it was connected already and fetched {} after the news", delay(fetched.after(self.news)))
+                format!("it was connected already and fetched {} after the new mail", delay(fetched.after(self.news)))
             }
             (None, None) => format!(
                 "it has not connected since, for {}: the push service has not reached it, or the phone does not let the app run \

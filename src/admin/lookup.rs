@@ -1,8 +1,8 @@
-//! Which account is meant by a name.
+//! Finds the account that the operator's name selects.
 
 use crate::account::AccountId;
 
-/// How many names are offered where one is not known.
+/// Number of similar names that are listed for an unknown name.
 const MAX_OFFERED: usize = 5;
 
 /// The account that goes by `name`: its login name, in whatever case if that is clear, or `NAME@SERVER` where the same login name is
@@ -23,12 +23,12 @@ pub(super) fn find(accounts: Vec<AccountId>, name: &str, server: Option<&str>) -
         [only] => Ok(AccountId::clone(only)),
         several => {
             let ways = several.iter().map(|account| format!("\n  {account} --server {}", account.upstream));
-            Err(format!("{name} is {} accounts; say which one:{}", several.len(), ways.collect::<String>()))
+            Err(format!("{name} matches {} accounts; choose one:{}", several.len(), ways.collect::<String>()))
         }
     }
 }
 
-/// Names are shown with what a terminal would obey escaped: what is shown can be typed in.
+/// Compares with the escaped form too: an operator types in the name as it was shown.
 fn is_called(account: &AccountId, name: &str) -> bool {
     *account.user == *name || account.to_string() == name
 }
@@ -56,7 +56,7 @@ fn unknown(accounts: &[AccountId], name: &str, server: Option<&str>) -> String {
         .filter(|known| known.to_lowercase().contains(&part))
         .take(MAX_OFFERED)
         .collect();
-    let offered = if like.is_empty() { String::new() } else { format!("; there is {}", like.join(", ")) };
+    let offered = if like.is_empty() { String::new() } else { format!("; similar names: {}", like.join(", ")) };
     format!("no account with a device is called {name}{at}{offered}; `deltapush status` lists all of them")
 }
 
@@ -99,12 +99,12 @@ mod tests {
     fn what_is_not_clear_is_said() {
         let several = found("bob", None).unwrap_err();
         assert!(
-            several.contains("bob is 2 accounts") && several.contains("\n  bob --server imap.example.net:993"),
+            several.contains("bob matches 2 accounts") && several.contains("\n  bob --server imap.example.net:993"),
             "{several}"
         );
-        assert!(found("ALICE@example.org", None).unwrap_err().contains("is 2 accounts"));
+        assert!(found("ALICE@example.org", None).unwrap_err().contains("matches 2 accounts"));
         let none = found("bo", None).unwrap_err();
-        assert!(none.contains("there is bob, bob, boss\\nalice; `deltapush status`"), "{none}");
+        assert!(none.contains("similar names: bob, bob, boss\\nalice; `deltapush status`"), "{none}");
         assert!(found("bob", Some("elsewhere")).unwrap_err().contains("called bob at elsewhere;"));
     }
 }

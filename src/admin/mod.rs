@@ -1,4 +1,4 @@
-//! What a running deltapush tells its operator.
+//! The operator's commands on the server side: control socket, status, history and actions.
 
 mod actions;
 pub mod clock;

@@ -1,4 +1,4 @@
-//! What an operator's command may ask of a running deltapush, and how the answer begins: a line of JSON each.
+//! Requests of the control socket and the first line of the answer: one line of JSON each.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,29 +6,29 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "kebab-case")]
 pub enum ControlQuestion {
-    /// How everything is: a [`StatusReport`](super::report::StatusReport) as JSON.
+    /// The status: a [`StatusReport`](super::report::StatusReport) as JSON.
     Status {
-        /// Only the accounts in whose name or server one of these stands; none for all.
+        /// Only the accounts whose name or server contains one of these; empty for all.
         #[serde(default)]
         names: Vec<String>,
     },
-    /// What happened to an account lately: an [`AccountHistory`](super::timeline::AccountHistory) as JSON.
+    /// The recent history of an account: an [`AccountHistory`](super::timeline::AccountHistory) as JSON.
     Account(AccountName),
-    /// Erase all that is kept of an account.
+    /// Erase an account.
     Forget(AccountName),
-    /// Begin the watch of an account anew. The answer is a line of [`TaskProgress`] for each thing that happens.
+    /// Restart the watch of an account. The answer is a line of [`TaskProgress`] for each event.
     Rewatch(AccountName),
     /// Wake devices of an account, and wait until they connect. The answer is as that of `Rewatch`.
     PushTest {
         /// Which account.
         #[serde(flatten)]
         account: AccountName,
-        /// Only the device whose token's short hash begins so.
+        /// Only the device whose token's short hash has this prefix.
         device: Option<String>,
-        /// How long to wait for it, in seconds.
+        /// Time to wait for it, in seconds.
         seconds: u64,
     },
-    /// The protocol of running sessions as JSON Lines, until whoever asks hangs up.
+    /// The protocol of running sessions as JSON Lines, until the operator's command hangs up.
     Trace(AskedTrace),
 }
 
@@ -41,25 +41,25 @@ pub struct AccountName {
     pub server: Option<String>,
 }
 
-/// How something goes that takes a while. The last one says how it ended.
+/// Progress of a long action. The last one contains the outcome.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskProgress {
-    /// What has happened, for a person.
+    /// The event, as text.
     pub words: String,
-    /// Whether it came about, once that is known.
+    /// The outcome, once it is known: `true` for success.
     pub done: Option<bool>,
 }
 
-/// What of the protocol is asked for.
+/// Selection of sessions and lines to follow.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AskedTrace {
-    /// A login name: only sessions of accounts that go by it.
+    /// Only sessions of accounts with this login name.
     pub account: Option<String>,
     /// A session, as the trace calls it: only that one.
     pub session: Option<String>,
     /// One side only.
     pub side: Option<AskedSide>,
-    /// What stands in literals too.
+    /// Include the content of literals.
     pub literals: bool,
 }
 
@@ -73,7 +73,7 @@ pub enum AskedSide {
     Upstream,
 }
 
-/// The first line of an answer. What was asked for follows, up to the end of the connection.
+/// The first line of an answer. The rest follows up to the end of the connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ControlVerdict {

@@ -1,23 +1,22 @@
-//! How everything is, as data: what the table, `--json` and the web page are made of. No secret is in it: tokens are named by a
-//! short hash.
-//!
-//! Times are RFC 3339 in JSON. What is said to be known *since the start* is in memory only, and absent after a restart.
+//! The status as data, from which the table, `--json` and the web page are made. It contains no secret: tokens are
+//! named by a short hash.
+//! Times are RFC 3339 in JSON. Values marked *since the start* are in memory only and absent after a restart.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// How a running deltapush and its accounts are.
+/// The status of the running server and its accounts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StatusReport {
     /// The version of the process that answers.
     pub version: String,
-    /// When this was put together.
+    /// The time of the report.
     pub at: Timestamp,
     /// When the process started.
     pub started: Timestamp,
     /// Clients that are connected now.
     pub connections: u64,
-    /// Mail servers at which logins that are not known are refused now, because others failed there.
+    /// Mail servers at which logins of unknown accounts are refused now, because of failed logins there.
     pub limited: Vec<LimitedServer>,
     /// The accounts, counted; all of them, also where `accounts` has only some.
     pub counts: AccountCounts,
@@ -28,11 +27,11 @@ pub struct StatusReport {
     pub notifications: Notifications,
     /// The accounts, those with a problem first, then by name.
     pub accounts: Vec<AccountReport>,
-    /// Accounts that deltapush erased by itself in the last 30 days, the latest first.
+    /// Accounts that deltapush erased without a command in the last 30 days, the latest first.
     pub erased: Vec<ErasedReport>,
 }
 
-/// An account that deltapush erased by itself.
+/// An account that deltapush erased without a command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErasedReport {
     /// Its login name.
@@ -46,8 +45,8 @@ pub struct ErasedReport {
 }
 
 impl StatusReport {
-    /// Only the accounts in whose name or server one of `names` stands, whatever its case; all, if there are no names. The counts
-    /// stay those of all.
+    /// Keeps only the accounts whose name or server contains one of `names`, case-insensitively; all if there are no
+    /// names. The counts stay those of all accounts.
     #[must_use]
     pub fn narrowed(mut self, names: &[String]) -> Self {
         let names: Vec<String> = names.iter().map(|name| name.to_lowercase()).collect();
@@ -57,18 +56,18 @@ impl StatusReport {
     }
 }
 
-/// A mail server at which so many logins failed that those which are not known are refused.
+/// A mail server at which logins of unknown accounts are refused, because of failed logins there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LimitedServer {
     /// Its name.
     pub server: String,
-    /// Failed logins that count.
+    /// Failed logins within the time.
     pub failed: usize,
-    /// How many may fail.
+    /// The limit of failed logins.
     pub limit: usize,
-    /// In this time.
+    /// The time over which they are counted.
     pub within_seconds: u64,
-    /// When logins that are not known are tried again.
+    /// The end of the refusal.
     pub until: Timestamp,
 }
 
@@ -87,16 +86,16 @@ pub struct AccountCounts {
     pub unusable: usize,
     /// Devices; one that has several accounts counts in each.
     pub devices: usize,
-    /// Devices that have something to be told that was not accepted yet.
+    /// Devices with a push that is not accepted yet.
     pub pending: usize,
-    /// Devices in quarantine: the notification server says that their token is gone.
+    /// Devices in quarantine: the notification server rejected their token as gone.
     pub quarantined: usize,
 }
 
-/// The notification server, as it was last seen.
+/// The last known condition of the notification server.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notifications {
-    /// Since when it counts as down, if it does: pushes wait meanwhile.
+    /// Start of the outage, if there is one: pushes wait meanwhile.
     pub down_since: Option<Timestamp>,
 }
 
@@ -111,29 +110,29 @@ pub struct AccountReport {
     pub watch: WatchReport,
     /// Its devices, the one registered first first.
     pub devices: Vec<DeviceReport>,
-    /// Which messages wake them, in words.
+    /// The messages that wake them, as text.
     pub messages: String,
-    /// When a device last came for a background fetch, since the start. It does not tell which one it is.
+    /// When a device last connected for a background fetch, since the start. It does not tell which one it is.
     pub background_fetch: Option<Timestamp>,
-    /// The mailboxes that were looked through, by name.
+    /// The checked mailboxes, by name.
     pub mailboxes: Vec<MailboxReport>,
-    /// When a message was last noticed, since the start.
+    /// The last new mail, since the start.
     pub last_message: Option<Timestamp>,
     /// The last POST for one of its devices that was answered, since the start.
     pub last_push: Option<PushReport>,
-    /// What is wrong and what helps, if something is.
+    /// The problem and its remedy, if there is one.
     pub problem: Option<AccountProblem>,
 }
 
-/// What a watch is doing.
+/// The state of a watch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum WatchKind {
     /// The mailbox is watched.
     Watching,
-    /// A client of the account waits for mail itself, and what it hears wakes the others.
+    /// A client of the account waits for mail itself; the observer of its session wakes the other devices.
     WithClient,
-    /// It waits for its turn at the server, or is logging in.
+    /// It waits for a permit of the pacing, or is logging in.
     Connecting,
     /// It was interrupted and tries again.
     Interrupted,
@@ -141,16 +140,16 @@ pub enum WatchKind {
     Ended,
     /// The password is not known: it waits for the phone to log in.
     WaitingForLogin,
-    /// No session is left to watch in: one of the account's devices has to come.
+    /// No session is left to watch in: one of the account's devices must connect.
     WaitingForDevice,
-    /// It is impossible: what the client logs in with cannot be used again.
+    /// It is impossible: the client's login leaves no credentials.
     Unusable,
     /// It has not been started yet.
     NotStarted,
 }
 
 impl WatchKind {
-    /// In a word or two.
+    /// A short label.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -170,17 +169,17 @@ impl WatchKind {
 /// A watch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WatchReport {
-    /// What it is doing.
+    /// Its state.
     pub state: WatchKind,
     /// Since when.
     pub since: Option<Timestamp>,
-    /// When the mail server last said something to it.
+    /// The time of the mail server's last sign of life.
     pub last_proof: Option<Timestamp>,
-    /// News may be so late, in seconds, if the connection has died in silence just after the last proof of life.
+    /// The longest delay of new mail, in seconds, if the connection died silently just after the last sign of life.
     pub blindness_seconds: Option<u64>,
-    /// What comes next, in words.
+    /// The next step, as text.
     pub next_step: String,
-    /// When that is, if it has a time of its own.
+    /// The time of the next step, if known.
     pub next: Option<Timestamp>,
     /// Limits of the watch, a sentence each.
     #[serde(default)]
@@ -200,30 +199,30 @@ pub struct DeviceReport {
     pub connected: Option<Timestamp>,
     /// It is connected now.
     pub online: bool,
-    /// What its app fetches, with the evidence, in words; empty until that is known.
+    /// The kind of messages that its app fetches, with the evidence, as text; empty while unknown.
     pub fetches: String,
-    /// It has something to be told that was not accepted yet.
+    /// It has a push that is not accepted yet.
     pub pending: bool,
     /// When a push of it was last accepted.
     pub accepted: Option<Timestamp>,
     /// Its last push was given up, and none was accepted since.
     pub given_up: Option<GivenUpReport>,
-    /// The notification server says that its token is gone.
+    /// The notification server rejected its token as gone.
     pub quarantine: Option<QuarantineReport>,
 }
 
-/// Quarantine of a device: the notification server says that its token is gone (410).
+/// Quarantine of a device: the notification server rejected its token as gone (410).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QuarantineReport {
-    /// How often it said so.
+    /// The number of such answers.
     pub answers: u32,
     /// Since when.
     pub since: Timestamp,
-    /// Not before this time it is tried again, with news.
+    /// The earliest time of the next attempt, which new mail causes.
     pub until: Timestamp,
 }
 
-/// A push that is not tried any more.
+/// A push that was given up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GivenUpReport {
     /// When it was given up.
@@ -237,7 +236,7 @@ pub struct GivenUpReport {
 pub struct MailboxReport {
     /// Its name, as it stands on the wire (modified UTF-7).
     pub name: String,
-    /// It was looked through below this UID.
+    /// Messages below this UID were checked.
     pub uid_next: u64,
 }
 
@@ -246,22 +245,22 @@ pub struct MailboxReport {
 pub struct PushReport {
     /// When it ended.
     pub at: Timestamp,
-    /// Whose token it was, by its short hash.
+    /// The short hash of the token.
     pub token: String,
-    /// The notification server took it.
+    /// The notification server accepted it.
     pub accepted: bool,
     /// The answer, in words.
     pub answer: String,
-    /// From the moment at which the mail server told of the news to the answer, in milliseconds; unknown where the message was
-    /// found by looking, after an interruption.
+    /// Time from the mail server's announcement of the new mail to the answer, in milliseconds; unknown for messages
+    /// found by catch-up.
     pub delay_milliseconds: Option<u64>,
 }
 
-/// Something that keeps pushes from an account.
+/// A problem that prevents pushes for an account.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccountProblem {
-    /// What happened.
+    /// The problem.
     pub words: String,
-    /// What helps.
+    /// The remedy.
     pub cure: String,
 }

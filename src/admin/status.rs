@@ -1,4 +1,4 @@
-//! Puts together how every account is: its watch with the last proof of life, its devices, what is wrong and what helps.
+//! Builds the status report of all accounts: watch with the last sign of life, devices, problems and remedies.
 
 use std::sync::Arc;
 
@@ -34,19 +34,19 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    /// A reporter on the accounts of `registry`, whose watches `board` shows and for whom `wishes` are configured.
+    /// Creates a reporter on the accounts of `registry`, with their watches in `board` and the configured `wishes`.
     #[must_use]
     pub fn new(registry: Registry, board: Board, wishes: Reloadable<Wishes>) -> Self {
         Self { registry, board, wishes, gate: None }
     }
 
-    /// The same, which also shows the mail servers that refuse logins of strangers.
+    /// Adds the mail servers at which logins of unknown accounts are refused.
     #[must_use]
     pub fn with_gate(self, gate: Arc<LoginGate>) -> Self {
         Self { gate: Some(gate), ..self }
     }
 
-    /// Mail servers at which logins that are not known are refused now, because others failed there.
+    /// Mail servers at which logins of unknown accounts are refused now, because of failed logins there.
     fn limited(&self, clock: DisplayClock) -> Vec<LimitedServer> {
         let strained = self.gate.as_ref().map(|gate| gate.strained()).unwrap_or_default();
         let limited = |(server, strain): (Arc<str>, Strain)| LimitedServer {
@@ -62,7 +62,7 @@ impl Reporter {
         strained.into_iter().map(limited).collect()
     }
 
-    /// How everything is.
+    /// The status report.
     ///
     /// # Errors
     /// [`StoreError`]: the state cannot be read.
@@ -90,19 +90,19 @@ impl Reporter {
         })
     }
 
-    /// The account that deltapush erased by itself lately and that is called so, in words; none if there is no such account.
+    /// Describes the account of this name that deltapush erased without a command lately; `None` if there is none.
     pub(super) async fn erased(&self, name: &str) -> Option<String> {
         let erased = self.registry.erased().await.ok()?;
         let found = erased.iter().find(|erased| *erased.account.user == *name || erased.account.to_string() == name)?;
         Some(format!(
-            "{} is not here any more: erased {}, because {}. It comes back when its app connects through deltapush",
+            "{} was erased {}, because {}. It is registered again when its app connects through deltapush",
             found.account,
             format::moment(time(found.at)),
             found.reason
         ))
     }
 
-    /// What happened to an account lately; `None` if it has no device.
+    /// The recent history of an account; `None` if it has no device.
     ///
     /// # Errors
     /// [`StoreError`]: the state cannot be read.
@@ -203,17 +203,17 @@ fn describe_watch(
 fn notes(watch: &WatchEntry) -> Vec<String> {
     let left_out = watch.left_out.iter().map(|SkippedMailbox { mailbox, reason, .. }| {
         let words = if reason.is_empty() { "the mail server gives no reason" } else { reason.as_str() };
-        format!("mailbox {mailbox:?} is not watched: it cannot be opened ({words}); it is tried again now and then")
+        format!("mailbox {mailbox:?} is not watched: it cannot be opened ({words}); deltapush retries regularly")
     });
     let uw_imapd = watch.is_uw_imapd.then(|| {
-        "the mail server seems to be UW imapd, which does not announce new mail to a session that waits: pushes may come late \
-         or not at all; another server program for the same mailboxes, such as Dovecot, helps"
+        "the mail server seems to be UW imapd, which does not announce new mail to an idle session: pushes may come \
+         late or not at all; another server program for the same mailboxes, such as Dovecot, helps"
             .to_owned()
     });
     left_out.chain(uw_imapd).collect()
 }
 
-/// What a watch is doing, when and what comes next, and what is wrong.
+/// The state of a watch, its next step with the time, and its problem.
 fn step(
     status: &AccountStatus,
     watch: Option<&WatchEntry>,
@@ -226,44 +226,52 @@ fn step(
             return (
                 WatchKind::WithClient,
                 None,
-                "its own client waits for mail, and what it hears wakes the others".into(),
+                "the client's own session reports new mail, and deltapush wakes the other devices".into(),
                 None,
             );
         }
         Some(WatchState::AwaitingDevice { reason }) => {
-            let next = "its devices are called back, and it is watched when one has logged in";
+            let next = "deltapush wakes its devices, and the watch starts when one of them logs in";
             return (
                 WatchKind::WaitingForDevice,
                 None,
                 next.into(),
-                problem(reason, "its devices are called back, or open the app"),
+                problem(reason, "deltapush wakes its devices; or open the app"),
             );
         }
         _ => {}
     }
     if let Some(mechanism) = status.unusable {
-        let words = format!("its client logs in with {}, which leaves nothing to log in with again", mechanism.name());
-        let cure = "let it send a password (LOGIN, or AUTHENTICATE PLAIN), and it is watched";
+        let words = format!(
+            "its client logs in with {}, which gives deltapush no credentials for a login of its own",
+            mechanism.name()
+        );
+        let cure = "make the client send a password (LOGIN, or AUTHENTICATE PLAIN)";
         return (
             WatchKind::Unusable,
             None,
-            "nothing, until its client logs in otherwise".into(),
+            "nothing, until its client logs in with a password".into(),
             problem(&words, cure),
         );
     }
     if !status.has_credentials {
-        let (words, cure) = ("the password is not known", "open the app: it is watched as soon as its phone logs in");
-        return (WatchKind::WaitingForLogin, None, "watched when its phone has logged in".into(), problem(words, cure));
+        let (words, cure) = ("the password is not known", "open the app: the watch starts when its phone logs in");
+        return (
+            WatchKind::WaitingForLogin,
+            None,
+            "the watch starts when its phone logs in".into(),
+            problem(words, cure),
+        );
     }
     match watch.map(|watch| &watch.state) {
         Some(WatchState::Watching) => {
-            (WatchKind::Watching, None, "waits for news; says IDLE anew now and then".into(), None)
+            (WatchKind::Watching, None, "waits for new mail; renews IDLE regularly".into(), None)
         }
         Some(WatchState::Connecting) => {
-            (WatchKind::Connecting, None, "logs in when it is its turn at the server".into(), None)
+            (WatchKind::Connecting, None, "logs in when the pacing of its server permits it".into(), None)
         }
         Some(WatchState::Interrupted { reason, next }) => {
-            let cure = "it is tried again by itself; what came meanwhile is found then";
+            let cure = "deltapush retries automatically, and then finds the mail that arrived meanwhile";
             let at = clock.time_of(*next);
             (WatchKind::Interrupted, Some(at), "next attempt".into(), problem(reason, cure))
         }
@@ -274,7 +282,7 @@ fn step(
             let (words, cure) = ("the mail server refused the login", "log in with the app to start it again");
             (WatchKind::Ended, None, format!("nothing, until: {cure}"), problem(words, cure))
         }
-        _ => (WatchKind::NotStarted, None, "it is about to begin".into(), None),
+        _ => (WatchKind::NotStarted, None, "starts soon".into(), None),
     }
 }
 
@@ -315,15 +323,15 @@ fn erased(erased: &Erased) -> ErasedReport {
 
 fn push_problem(device: &DeviceReport) -> Option<AccountProblem> {
     if device.quarantine.is_some() {
-        let words = format!("the notification server says that the token of device {} is gone (410)", device.token);
+        let words = format!("the notification server rejected the token of device {} as gone (410)", device.token);
         let cure =
-            "if the app is still installed there, open it once; else the device is removed by itself after some days";
+            "if the app is still installed there, open it once; otherwise deltapush removes the device after some days";
         return Some(AccountProblem { words, cure: cure.into() });
     }
     let given_up = device.given_up.as_ref()?;
-    let words = format!("the last push of device {} was given up: {}", device.token, given_up.reason);
-    let cure = "the next message is tried again; if it stays so, open the app on that device, which renews its token, and see \
-                whether push.notify_url is right and can be reached";
+    let words = format!("deltapush gave up the last push of device {}: {}", device.token, given_up.reason);
+    let cure = "the next message causes a new push; if that fails too, open the app on that device, which renews its \
+                token, and check that push.notify_url is correct and reachable";
     Some(AccountProblem { words, cure: cure.into() })
 }
 
@@ -442,10 +450,10 @@ mod tests {
             format!(
                 "alice@example.org at imap.example.org:993\n  \
                  watch    watching since {since}\n  \
-                 alive    last proof of life 1m 15s ago; a dead connection is found within 10m\n  \
-                 mailbox  INBOX looked through below UID 42\n  \
-                 pushes   all messages: it is not known yet which ones its apps fetch\n  \
-                 device   1a2b3c4d since 1970-01-01, last seen 1970-01-02; something is to be announced; \
+                 alive    last sign of life 1m 15s ago; a dead connection is detected within 10m\n  \
+                 mailbox  INBOX checked below UID 42\n  \
+                 pushes   all messages: deltapush does not know yet which ones its apps fetch\n  \
+                 device   1a2b3c4d since 1970-01-01, last seen 1970-01-02; a push is pending; \
                  last push accepted 1970-01-02 01:00:00 UTC\n"
             )
         );
@@ -467,9 +475,9 @@ mod tests {
         says(&status, "  watch    ended: wrong password; log in\n");
         // Where sessions are kept, what its client logs in with does not matter.
         board.set(&status.account, WatchState::AwaitingDevice { reason: "it hung up".into() });
-        says(&status, "  watch    waiting for a device: it hung up; its devices are called back, or open the app\n");
+        says(&status, "  watch    waiting for a device: it hung up; deltapush wakes its devices; or open the app\n");
         board.set(&status.account, WatchState::WithClient);
-        says(&status, "  watch    its own client waits for mail, and what it hears wakes the others\n");
+        says(&status, "  watch    the client's own session reports new mail, and deltapush wakes the other devices\n");
         board.set(&status.account, WatchState::Connecting);
         status.unusable = Some(Mechanism::ScramSha256);
         says(&status, "cannot be watched: its client logs in with SCRAM-SHA-256, which");
@@ -482,11 +490,14 @@ mod tests {
             Some(QuarantineRecord { answers: 2, since: UnixTime(90_000), until: UnixTime(4_000_000_000) });
         says(&status, "in quarantine since 1970-01-02");
         says(&status, "1 devices in quarantine");
-        says(&status, "(410, 2 times), tried again with news after 2096-");
+        says(&status, "(410, 2 times), tried again with new mail after 2096-");
         says(&status, "erin at imap.example.org:993: of a reason");
         status.tokens[0].quarantine = None;
         status.tokens[0].given_up = Some((UnixTime(90_000), "not accepted within five hours".into()));
-        says(&status, "  problem  the last push of device 1a2b3c4d was given up: not accepted within five hours; ");
+        says(
+            &status,
+            "  problem  deltapush gave up the last push of device 1a2b3c4d: not accepted within five hours; ",
+        );
     }
 
     #[tokio::test(start_paused = true)]

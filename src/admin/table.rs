@@ -1,4 +1,4 @@
-//! A [`StatusReport`] as text for a terminal: few accounts in full, many as a table, what is wrong first.
+//! Renders a [`StatusReport`] as text for a terminal: few accounts in full, many as a table, problems first.
 
 use std::fmt::{Display, Write};
 use std::time::Duration;
@@ -10,20 +10,20 @@ use super::format::{ago, brief, date, delay, moment, rounded, tame};
 use super::report::{AccountReport, DeviceReport, StatusReport, WatchKind};
 use super::timeline::AccountHistory;
 
-/// Up to so many accounts are shown in full.
+/// The maximum number of accounts that are shown in full.
 const FEW: usize = 5;
 
-/// How to show a report.
+/// Layout of a report.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Layout {
-    /// All accounts in full, however many there are.
+    /// All accounts in full, regardless of their number.
     pub long: bool,
-    /// The width of the terminal, in columns; `None` where there is none: nothing is broken into lines then.
+    /// The width of the terminal, in columns; `None` without a terminal: lines are not wrapped then.
     pub width: Option<u16>,
 }
 
 impl Layout {
-    /// As wide as the terminal that the output goes to, if it does.
+    /// The layout for standard output: the terminal's width, if it is one.
     #[must_use]
     pub fn of_terminal() -> Self {
         let width = terminal_size::terminal_size_of(std::io::stdout()).map(|(width, _)| width.0);
@@ -31,7 +31,7 @@ impl Layout {
     }
 }
 
-/// An account, and what happened to it.
+/// An account and its history.
 #[must_use]
 pub fn account(history: &AccountHistory, layout: Layout) -> String {
     let mut text = String::new();
@@ -41,7 +41,7 @@ pub fn account(history: &AccountHistory, layout: Layout) -> String {
     }
     let _ = writeln!(text, "\n{}", known(history));
     if !history.happened.is_empty() {
-        let mut table = table(layout, &["TIME (UTC)", "AFTER", "WHAT HAPPENED"]);
+        let mut table = table(layout, &["TIME (UTC)", "AFTER", "EVENT"]);
         for happened in &history.happened {
             let after = happened.after_milliseconds.map_or(String::new(), |after| format!("+{}", delay(after)));
             let time = happened.at.strftime("%m-%d %H:%M:%S%.3f").to_string();
@@ -50,7 +50,7 @@ pub fn account(history: &AccountHistory, layout: Layout) -> String {
         let _ = writeln!(text, "{}", trimmed(&table));
     }
     if !history.explanation.is_empty() {
-        let mut table = table(layout, &["WHY IT TOOK AS LONG AS IT TOOK"]);
+        let mut table = table(layout, &["DELAYS"]);
         for sentence in &history.explanation {
             table.add_row([format!("{}.", tame(sentence))]);
         }
@@ -59,20 +59,20 @@ pub fn account(history: &AccountHistory, layout: Layout) -> String {
     text
 }
 
-/// How far back it goes.
+/// The period that the history covers.
 fn known(history: &AccountHistory) -> String {
     let started = moment(history.started);
     match (history.happened.first(), history.dropped) {
-        (None, _) => format!("Nothing has happened since deltapush started ({started}); what was before is not kept."),
+        (None, _) => format!("No events since deltapush started ({started}); earlier events are not stored."),
         (Some(first), true) => {
             let first = moment(first.at);
-            format!("What happened since {first}; older things are dropped, since little is kept of each account.")
+            format!("Events since {first}; older events are dropped, because the history of an account is limited.")
         }
-        (Some(_), false) => format!("What happened since deltapush started ({started}); what was before is not kept."),
+        (Some(_), false) => format!("Events since deltapush started ({started}); earlier events are not stored."),
     }
 }
 
-/// The whole report. Writing to a string cannot fail.
+/// Renders the whole report. Writing to a string cannot fail.
 #[must_use]
 pub fn status(report: &StatusReport, layout: Layout) -> String {
     let mut text = head(report);
@@ -88,7 +88,9 @@ pub fn status(report: &StatusReport, layout: Layout) -> String {
         let _ = write!(text, "\n{}\n", problems(&troubled, layout));
     }
     let _ = write!(text, "\n{}\n", overview(report, layout));
-    text.push_str("\n`deltapush status NAME` shows an account with its devices, `deltapush account NAME` what happened to it lately\n");
+    text.push_str(
+        "\n`deltapush status NAME` shows an account with its devices, `deltapush account NAME` its recent history\n",
+    );
     text
 }
 
@@ -121,8 +123,8 @@ fn head(report: &StatusReport) -> String {
     if let Some(since) = report.notifications.down_since {
         let _ = writeln!(
             text,
-            "the notification server is down since {}: pushes wait and are kept; if this lasts, see whether this machine \
-             reaches push.notify_url",
+            "the notification server is down since {}: pushes wait and are not lost; if this lasts, check that this \
+             machine reaches push.notify_url",
             moment(since)
         );
     }
@@ -130,7 +132,7 @@ fn head(report: &StatusReport) -> String {
         let (failed, within) = (limited.failed, rounded(Duration::from_secs(limited.within_seconds)));
         let _ = writeln!(
             text,
-            "{}: {failed} logins failed there within {within} (limit {}): logins that are not known here are refused until {}; \
+            "{}: {failed} logins failed there within {within} (limit {}): deltapush refuses logins of unknown accounts until {}; \
              see limits.failed_logins",
             tame(&limited.server),
             limited.limit,
@@ -141,8 +143,8 @@ fn head(report: &StatusReport) -> String {
         let quarantined = counts.quarantined;
         let _ = writeln!(
             text,
-            "{quarantined} devices in quarantine: the notification server says that their token is gone (410); they are tried \
-             again with news"
+            "{quarantined} devices in quarantine: the notification server rejected their tokens as gone (410); \
+             deltapush tries them again with new mail"
         );
     }
     for erased in report.erased.iter().take(FEW) {
@@ -177,7 +179,7 @@ fn trimmed(table: &Table) -> String {
 }
 
 fn problems(accounts: &[&AccountReport], layout: Layout) -> String {
-    let mut table = table(layout, &["PROBLEM OF", "WHAT HAPPENED", "WHAT HELPS"]);
+    let mut table = table(layout, &["ACCOUNT OR DEVICE", "PROBLEM", "REMEDY"]);
     for account in accounts {
         let Some(problem) = &account.problem else { continue };
         let next = account.watch.next.map(|_| " (see NEXT below)").unwrap_or_default();
@@ -208,7 +210,7 @@ fn overview(report: &StatusReport, layout: Layout) -> String {
     trimmed(&table)
 }
 
-/// In short. What was before the start is known of the devices.
+/// The last push in short. For the time before the start, the devices' records are used.
 fn last_push(account: &AccountReport, now: Timestamp) -> String {
     if let Some(push) = &account.last_push {
         let delay = push.delay_milliseconds.map(|taken| format!(" in {}", delay(taken))).unwrap_or_default();
@@ -233,23 +235,23 @@ fn in_full(text: &mut String, account: &AccountReport, now: Timestamp) {
     if let Some(blindness) = account.watch.blindness_seconds {
         let proof = account.watch.last_proof.map_or("none yet".into(), |proof| ago(proof, now));
         let blindness = rounded(Duration::from_secs(blindness));
-        line("alive", &format_args!("last proof of life {proof}; a dead connection is found within {blindness}"));
+        line("alive", &format_args!("last sign of life {proof}; a dead connection is detected within {blindness}"));
     }
     for note in &account.watch.notes {
         line("note", &tame(note));
     }
     for mailbox in &account.mailboxes {
-        line("mailbox", &format_args!("{} looked through below UID {}", tame(&mailbox.name), mailbox.uid_next));
+        line("mailbox", &format_args!("{} checked below UID {}", tame(&mailbox.name), mailbox.uid_next));
     }
     line("pushes", &account.messages);
     if let Some(last) = account.background_fetch {
-        line("app", &format_args!("a device came for a background fetch {} ({})", ago(last, now), moment(last)));
+        line("app", &format_args!("a device connected for a background fetch {} ({})", ago(last, now), moment(last)));
     }
     if let Some(last) = account.last_message {
-        line("message", &format_args!("last noticed {} ({})", ago(last, now), moment(last)));
+        line("message", &format_args!("last new mail {} ({})", ago(last, now), moment(last)));
     }
     if let Some(push) = &account.last_push {
-        let delay = push.delay_milliseconds.map(|taken| format!(", {} after the news", delay(taken)));
+        let delay = push.delay_milliseconds.map(|taken| format!(", {} after the new mail", delay(taken)));
         let (when, answer) = (ago(push.at, now), tame(&push.answer));
         line("push", &format_args!("last for {}, {when}{}: {answer}", push.token, delay.unwrap_or_default()));
     }
@@ -301,12 +303,12 @@ fn device_line(device: &DeviceReport, now: Timestamp) -> String {
         let _ = write!(line, ", connected {}", ago(connected, now));
     }
     if device.pending {
-        line.push_str("; something is to be announced");
+        line.push_str("; a push is pending");
     }
     if let Some(quarantine) = &device.quarantine {
         let _ = write!(
             line,
-            "; in quarantine since {} (410, {} times), tried again with news {}",
+            "; in quarantine since {} (410, {} times), tried again with new mail {}",
             moment(quarantine.since),
             quarantine.answers,
             if quarantine.until > now { format!("after {}", moment(quarantine.until)) } else { "at once".into() },

@@ -1,5 +1,5 @@
-//! What happened to an account lately, as a chain: news → verdict → POST → answer → the device connects → it fetches, with the time
-//! from one to the next.
+//! The recent history of an account as a chain: new mail → push decision → POST → answer → the device connects → it
+//! fetches, with the time between the steps.
 
 use std::collections::HashMap;
 
@@ -14,44 +14,44 @@ use crate::telemetry::{Pause, PostResult};
 /// An account and what happened to it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AccountHistory {
-    /// How it is now.
+    /// Its present status.
     pub account: AccountReport,
-    /// When this was put together.
+    /// The time of the report.
     pub at: Timestamp,
-    /// When the process started: nothing is known of what was before.
+    /// The start of the process: earlier events are unknown.
     pub started: Timestamp,
-    /// Since the start so much has happened that the oldest of it was dropped.
+    /// The oldest events since the start were dropped.
     pub dropped: bool,
-    /// Since when the notification server is down, if it is.
+    /// Start of the notification server's outage, if there is one.
     pub down_since: Option<Timestamp>,
-    /// What happened, the oldest first.
+    /// The events, the oldest first.
     pub happened: Vec<Happened>,
-    /// What became of the last message that deserved a push, and what took long, in words; empty if there was none.
+    /// The latency report of the last pushed message, as text; empty if there was none.
     pub explanation: Vec<String>,
 }
 
-/// Something that happened.
+/// An event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Happened {
-    /// When.
+    /// The time.
     pub at: Timestamp,
-    /// What.
+    /// The kind of event.
     pub kind: TimelineKind,
-    /// How long after the link of the chain before it, in milliseconds, if it belongs to a chain.
+    /// Time since the previous link of its chain, in milliseconds, if it belongs to a chain.
     pub after_milliseconds: Option<u64>,
-    /// The same in words.
+    /// The event, as text.
     pub words: String,
 }
 
-/// What happened.
+/// The kind of event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TimelineKind {
-    /// The mail server told of news.
+    /// The mail server announced new mail.
     News,
-    /// A message was judged.
+    /// A push decision on a message.
     Judged,
-    /// What was found is on disk.
+    /// New mail was recorded on disk.
     Noticed,
     /// A POST has begun.
     Post,
@@ -59,19 +59,19 @@ pub enum TimelineKind {
     Answer,
     /// A push waits for its time.
     Waits,
-    /// A push is not tried any more.
+    /// A push was given up.
     GaveUp,
     /// A client has connected.
     Connected,
     /// A client has asked for messages.
     Fetched,
-    /// The watch does something else.
+    /// The watch changed its state.
     Watch,
-    /// An operator asked for a push.
+    /// An operator requested a test push.
     Test,
 }
 
-/// Tells the chain.
+/// Builds the chain of events.
 pub(super) fn told(timeline: &Timeline) -> Vec<Happened> {
     let mut links = links(timeline);
     // Stable: what happened in the same millisecond stays in its order, but that a verdict follows the news.
@@ -80,7 +80,7 @@ pub(super) fn told(timeline: &Timeline) -> Vec<Happened> {
     links.iter().map(|link| chain.tell(link, timeline)).collect()
 }
 
-/// An entry, or what an entry says of something before it.
+/// An entry, or an earlier event that an entry contains.
 struct Link<'a> {
     at: HistoryTime,
     kind: TimelineKind,
@@ -115,14 +115,14 @@ fn links(timeline: &Timeline) -> Vec<Link<'_>> {
     links
 }
 
-/// How far it was told.
+/// Progress of building the chain.
 #[derive(Default)]
 struct Chain {
-    /// The link before.
+    /// The previous link.
     before: Option<HistoryTime>,
-    /// The oldest news that no device has fetched.
+    /// The oldest new mail that no device has fetched.
     news: Option<HistoryTime>,
-    /// When a push of each device was accepted that has not connected since.
+    /// The accepted pushes of devices that have not connected since.
     woken: HashMap<u32, HistoryTime>,
 }
 
@@ -133,10 +133,10 @@ impl Chain {
             (What::Noticed { mailbox, .. }, TimelineKind::News) => {
                 self.news.get_or_insert(at);
                 self.before = Some(at);
-                (None, format!("the mail server told of news in {}", timeline.mailbox(*mailbox)))
+                (None, format!("the mail server announced new mail in {}", timeline.mailbox(*mailbox)))
             }
             (What::Judged { mailbox, uid, skipped }, _) => {
-                let verdict = skipped.map_or("deserves a push".into(), |reason| format!("wakes nobody: {reason}"));
+                let verdict = skipped.map_or("to be pushed".into(), |reason| format!("no push: {reason}"));
                 (self.follow(at), format!("message with UID {uid} in {}: {verdict}", timeline.mailbox(*mailbox)))
             }
             (What::Noticed { announce, heard, mailbox }, _) => {
@@ -149,7 +149,10 @@ impl Chain {
                 if *result == PostResult::Accepted {
                     self.woken.insert(*device, at);
                 }
-                (self.follow(at), format!("the POST's answer for device {}: {}", short_hash(*device), answer(*result)))
+                (
+                    self.follow(at),
+                    format!("the answer to the POST for device {}: {}", short_hash(*device), answer(*result)),
+                )
             }
             (What::Waits { device, pause, next }, _) => (None, waits(*device, *pause, *next)),
             (What::GaveUp { device, words }, _) => {
@@ -163,7 +166,7 @@ impl Chain {
             (What::Watch { state, words, times }, _) => (None, watch(*state, words, *times)),
             (What::Tested { device }, _) => {
                 self.before = Some(at);
-                (None, format!("a push of device {} was asked for, as a test", short_hash(*device)))
+                (None, format!("a test push of device {} was requested", short_hash(*device)))
             }
         };
         Happened { at: at.time(), kind: link.kind, after_milliseconds: after, words }
@@ -176,14 +179,14 @@ impl Chain {
     }
 
     fn noticed(&mut self, at: HistoryTime, announce: bool, heard: Option<u32>, mailbox: &str) -> String {
-        let how = if heard.is_some() { "" } else { ", found by looking after a new connection" };
+        let how = if heard.is_some() { "" } else { ", found by catch-up after a new connection" };
         if announce {
             self.news.get_or_insert(at);
-            format!("noticed in {mailbox}, on disk{how}: the account's devices are to be woken")
+            format!("new mail in {mailbox} stored on disk{how}: deltapush wakes the account's devices")
         } else {
             // Whoever fetches next does so for something else.
             self.news = None;
-            format!("{mailbox} is looked through{how}: nobody is to be woken")
+            format!("{mailbox} was checked{how}: no device to wake")
         }
     }
 
@@ -197,7 +200,7 @@ impl Chain {
     ) -> (Option<u64>, String) {
         let more = if skipped > 0 { format!(" (and {skipped} times in between)") } else { String::new() };
         let Some(device) = device else {
-            return (None, format!("a client connected that has handed over no token (session {session}){more}"));
+            return (None, format!("a client without a token connected (session {session}){more}"));
         };
         let new = if first { ", for the first time since the start" } else { "" };
         let words = format!("device {} connected (session {session}){new}{more}", short_hash(device));
@@ -210,9 +213,9 @@ impl Chain {
         }
     }
 
-    /// It tells no token: it is the device that was woken, if only one was.
+    /// A background fetch has no token: it is attributed to the woken device, if only one was woken.
     fn background_fetch(&mut self, at: HistoryTime, session: u64) -> (Option<u64>, String) {
-        let words = format!("one of the account's devices came for a background fetch (session {session})");
+        let words = format!("one of the account's devices connected for a background fetch (session {session})");
         let woken: Vec<HistoryTime> = self.woken.values().copied().collect();
         match woken.as_slice() {
             [woken] => {
@@ -230,9 +233,9 @@ impl Chain {
             Some(device) => format!("device {}", short_hash(device)),
             None => "a client without a token".into(),
         };
-        let words = format!("{who} asked for new messages (session {session})");
+        let words = format!("{who} requested new messages (session {session})");
         match self.news.take() {
-            Some(news) => (self.follow(at), format!("{words}, {} after the news", delay(at.after(news)))),
+            Some(news) => (self.follow(at), format!("{words}, {} after the new mail", delay(at.after(news)))),
             None => (None, words),
         }
     }
@@ -243,12 +246,12 @@ fn waits(device: u32, pause: Pause, next: u32) -> String {
     match pause {
         Pause::Coalescing => {
             format!(
-                "device {device} was woken a moment ago: what came since is told by one more push in {next} (push.coalesce)"
+                "device {device} was woken a moment ago: one more push in {next} covers the mail since then (push.coalesce)"
             )
         }
         Pause::Failed => format!("the push of device {device} is tried again in {next}"),
         Pause::Outage => {
-            format!("the push of device {device} waits: the notification server is down, and probed now and then")
+            format!("the push of device {device} waits: the notification server is down and is probed regularly")
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What is told of an account, link by link.
+//! Tests of the history of an account, link by link.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::admin::latency_report::explain;
 use crate::secret::DeviceToken;
 use crate::telemetry::{LoginResult, Telemetry, TelemetryEvent, WatchEvent};
 
-/// An account with one device, and what is told of it.
+/// An account with one device, and its history.
 struct Scene {
     telemetry: Telemetry,
     account: AccountId,
@@ -112,15 +112,15 @@ async fn a_message_is_told_from_the_news_to_the_fetch() {
     assert_eq!(scene.told(), wanted);
     let words: Vec<String> = told(&scene.timeline()).into_iter().map(|happened| happened.words).collect();
     let device = scene.token.fingerprint();
-    assert_eq!(words[4], "message with UID 42 in INBOX: deserves a push");
+    assert_eq!(words[4], "message with UID 42 in INBOX: to be pushed");
     assert_eq!(words[8], format!("device {device} connected (session 2), 3.9 s after its push"));
-    assert_eq!(words[9], format!("device {device} asked for new messages (session 2), 4.8 s after the news"));
+    assert_eq!(words[9], format!("device {device} requested new messages (session 2), 4.8 s after the new mail"));
     let explained = scene.explained();
     for part in [
-        "was on disk 5 ms after the mail server told of it",
+        "was stored 5 ms after the mail server announced it",
         "POST 2 ms after that, accepted within 108 ms",
         "the device connected 3.9 s (the push service's time, and the phone's",
-        "it fetched 800 ms after that, 4.8 s after the news",
+        "it fetched 800 ms after that, 4.8 s after the new mail",
     ] {
         assert!(explained.contains(part), "no {part:?} in {explained}");
     }
@@ -135,7 +135,7 @@ async fn what_made_a_message_late_is_named() {
     scene.notices(1, None);
     let explained = scene.explained();
     assert!(
-        explained.contains("found by looking, 1m 30s after the watch had been interrupted (it hung up)"),
+        explained.contains("found by catch-up, 1m 30s after the watch had been interrupted (it hung up)"),
         "{explained}"
     );
     assert!(explained.contains("No POST has been made since"), "{explained}");
@@ -163,18 +163,22 @@ async fn what_made_a_message_late_is_named() {
     scene.posts(PostResult::Accepted, Duration::ZERO);
     pass(300).await;
     scene.fetches(1);
-    assert!(scene.explained().contains("connected already and fetched 300 ms after the news"), "{}", scene.explained());
+    assert!(
+        scene.explained().contains("connected already and fetched 300 ms after the new mail"),
+        "{}",
+        scene.explained()
+    );
 
     // Coalesced.
     let scene = Scene::new();
     scene.notices(1, Some(Instant::now()));
     let (accounts, next) = (std::slice::from_ref(&scene.account), Duration::from_secs(9));
     scene.tell(&TelemetryEvent::Waits { accounts, token: &scene.token, pause: Pause::Coalescing, next });
-    assert!(scene.explained().ends_with("It waits for the end of the coalescing window (push.coalesce)"));
+    assert!(scene.explained().ends_with("The push waits for the end of the coalescing window (push.coalesce)"));
     pass(9000).await;
     scene.posts(PostResult::Accepted, Duration::ZERO);
     assert!(
-        scene.explained().contains("POST 9.0 s after that, held back by the coalescing window"),
+        scene.explained().contains("POST 9.0 s after that, delayed by the coalescing window"),
         "{}",
         scene.explained()
     );
@@ -188,8 +192,8 @@ async fn what_deserves_no_push_is_no_chain() {
     let since = Some(Instant::now().into_std());
     scene.tell(&TelemetryEvent::Noticed { account, mailbox: "INBOX", announce: false, since });
     let words: Vec<String> = told(&scene.timeline()).into_iter().map(|happened| happened.words).collect();
-    assert_eq!(words[3], "message with UID 7 in INBOX: wakes nobody: already seen");
-    assert_eq!(words[4], "INBOX is looked through: nobody is to be woken");
+    assert_eq!(words[3], "message with UID 7 in INBOX: no push: already seen");
+    assert_eq!(words[4], "INBOX was checked: no device to wake");
     assert_eq!(scene.explained(), "");
     scene.fetches(1);
     assert_eq!(scene.told().last(), Some(&(TimelineKind::Fetched, None)), "it fetches what woke nobody");
@@ -213,17 +217,15 @@ async fn a_background_fetch_is_the_device_that_was_woken() {
         scene.tell(&TelemetryEvent::Login { session, account: Some(&scene.account), result: LoginResult::Accepted });
     }
     let words: Vec<String> = told(&scene.timeline()).into_iter().map(|happened| happened.words).collect();
-    let told = "one of the account's devices came for a background fetch (session 2), 1.0 s after the push";
+    let told = "one of the account's devices connected for a background fetch (session 2), 1.0 s after the push";
     assert!(words.iter().any(|words| words == told), "{words:#?}");
     let explained = scene.explained();
-    let wanted = "the device came for a background fetch 1.0 s later and asked for the message 1.1 s after the news";
+    let wanted =
+        "the device connected for a background fetch 1.0 s later and requested the message 1.1 s after the new mail";
     assert!(explained.contains(wanted), "{explained}");
     assert!(!explained.contains("push service"), "{explained}");
     let explained = scene.explained_with(2);
-    assert!(
-        explained.contains("one of the account's devices, which does not say which one it is, came"),
-        "{explained}"
-    );
+    assert!(explained.contains("one of the account's devices (it is not known which one) connected"), "{explained}");
     assert!(!explained.contains("push service"), "{explained}");
 }
 

@@ -1,4 +1,4 @@
-//! Running sessions for who follows them.
+//! Streams the trace of running sessions to `deltapush trace`.
 
 use std::io;
 
@@ -9,14 +9,14 @@ use super::control_server::say;
 use super::question::{AskedSide, AskedTrace, ControlVerdict};
 use crate::trace::{Audience, ConnectionSide, NoSession, TraceSelection, Tracer};
 
-/// Tells what is asked for, until whoever asked hangs up, or deltapush ends.
+/// Streams the selected lines until the operator's command hangs up or deltapush ends.
 pub(super) async fn follow(tracer: &Tracer, asked: AskedTrace, stream: &mut UnixStream) -> io::Result<()> {
     let wanted = match wanted(asked) {
         Ok(wanted) => wanted,
         Err(error) => return say(stream, &ControlVerdict::No(error.to_string()), "").await,
     };
     let Some(mut followed) = tracer.follow(wanted) else {
-        let words = "too many follow the protocol already: end one of the other `deltapush trace`";
+        let words = "too many `deltapush trace` commands run already: end one of them";
         return say(stream, &ControlVerdict::No(words.into()), "").await;
     };
     say(stream, &ControlVerdict::Ok, "").await?;
@@ -40,7 +40,7 @@ pub(super) async fn follow(tracer: &Tracer, asked: AskedTrace, stream: &mut Unix
     }
 }
 
-/// How much is written at once, in bytes, but for one line.
+/// Size of one write, in bytes, except for a single longer line.
 const MAX_AT_ONCE: usize = 64 * 1024;
 
 fn wanted(asked: AskedTrace) -> Result<TraceSelection, NoSession> {

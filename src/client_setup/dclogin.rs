@@ -1,27 +1,27 @@
 //! The login code that Delta Chat scans: `dclogin:`, version 1, as its core reads it (chatmail/core, `qr/dclogin_scheme.rs`). The
-//! page's script builds the same: `web/script.js`.
+//! page's script builds the same: `http/public/script.js`.
 
 use zeroize::Zeroizing;
 
 use super::{Incoming, Outgoing};
 use crate::config::{ListenerTls, Security};
 
-/// What a code is made of.
+/// The contents of a login code.
 #[derive(Clone, Copy)]
 pub struct LoginCode<'a> {
     /// The mail address, which is also the login name at deltapush.
     pub address: &'a str,
     /// The password.
     pub password: &'a str,
-    /// Where mail is read.
+    /// The IMAP server.
     pub incoming: &'a Incoming,
-    /// Where mail is sent; without it Delta Chat tries `smtp.` and `mail.` and the address's domain.
+    /// The SMTP server; without it Delta Chat tries `smtp.` and `mail.` and the address's domain.
     pub outgoing: Option<&'a Outgoing>,
-    /// Whether Delta Chat is to take any certificate, at both servers.
+    /// Whether Delta Chat accepts any certificate, at both servers.
     pub any_certificate: bool,
 }
 
-/// The code's text. It is the password: whoever sees it can read the mail.
+/// The text of the code. It contains the password.
 #[must_use]
 pub fn link(login: &LoginCode<'_>) -> Zeroizing<String> {
     let LoginCode { address, password, incoming, outgoing, any_certificate } = *login;

@@ -1,5 +1,5 @@
-//! What people enter in their mail program to use deltapush, and how it reaches them: as a login code for Delta Chat, as
-//! autoconfig XML, on the page. Nothing here opens a connection, but for [`outgoing`], which finds out where mail is sent.
+//! The settings that clients need to use deltapush: as a login code for Delta Chat, as autoconfig XML, on the public
+//! page. Only [`outgoing`], which finds the SMTP server, opens connections.
 
 pub mod dclogin;
 pub mod outgoing;
@@ -10,27 +10,27 @@ use std::collections::BTreeMap;
 
 use crate::config::{Config, Listener, ListenerTls, LoginTemplate, Route, Submission};
 
-/// Where mail is read: one of deltapush's listeners.
+/// The IMAP server for clients: one of deltapush's listeners.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Incoming {
     /// The host name or IP address, without brackets.
     pub host: String,
     /// The TCP port.
     pub port: u16,
-    /// How TLS comes in; never [`ListenerTls::None`].
+    /// The TLS mode; never [`ListenerTls::None`].
     pub tls: ListenerTls,
 }
 
-/// Where mail is sent: the provider's own server.
+/// The SMTP server for clients: the provider's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outgoing {
     /// The server.
     pub server: Submission,
-    /// What it wants as login name.
+    /// The login name for it.
     pub login: LoginTemplate,
 }
 
-/// Whom something is handed out to.
+/// The addresses that settings are for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Whose {
     /// All addresses of this domain, in lower case.
@@ -55,8 +55,8 @@ impl Whose {
     }
 }
 
-/// The listeners that a client of `route` may use, the one to prefer first. One that only this machine reaches counts only if all
-/// are such. IPv4 and IPv6 may have a listener each: what people enter is named once.
+/// The listeners that a client of `route` may use, the preferred one first. Listeners on loopback count only if there
+/// are no others. Listeners for IPv4 and IPv6 with the same settings are returned once.
 #[must_use]
 pub fn incoming(config: &Config, route: Option<&Route>) -> Vec<Incoming> {
     let host = route.and_then(|route| route.host.as_deref()).map_or(config.hostname.as_str(), String::as_str);
@@ -79,16 +79,16 @@ pub fn incoming(config: &Config, route: Option<&Route>) -> Vec<Incoming> {
     found
 }
 
-/// Whether clients have to be told to take any certificate: it is self-signed, and Delta Chat takes that as it is only for a name
-/// that starts with an underscore.
+/// Whether clients must be set to accept any certificate: it is self-signed, and the host name does not start with an
+/// underscore, for which Delta Chat accepts that.
 #[must_use]
 pub fn needs_any_certificate(config: &Config, host: &str) -> bool {
     let certificate = &config.certificate;
     certificate.chain.is_none() && certificate.acme.is_none() && !host.starts_with('_')
 }
 
-/// Whom the routes name, and the route that says most to a client of theirs: one that holds for all listeners and host names
-/// before one that needs a certain one. Logins that `allow` refuses are left out.
+/// The addresses and domains that routes name, each with the most general route: one for all listeners and host names
+/// before one for particular ones. Logins that `allow` refuses are omitted.
 #[must_use]
 pub fn served(config: &Config) -> BTreeMap<Whose, &Route> {
     let mut served: BTreeMap<Whose, &Route> = BTreeMap::new();
@@ -112,7 +112,7 @@ pub fn served(config: &Config) -> BTreeMap<Whose, &Route> {
     served
 }
 
-/// What `address` (any case) gets: its own route, or that of its domain, or one for everybody.
+/// The route of `address` (any case): its own, or that of its domain, or the default.
 #[must_use]
 pub fn route_of<'a>(config: &'a Config, address: &str) -> Option<&'a Route> {
     let address = address.to_lowercase();

@@ -1,5 +1,5 @@
-//! Where an account's mail is sent: as its route says, as its provider is known to want it, as its domain says, or by the usual
-//! names, if a server with the right certificate is there.
+//! Finds an account's SMTP server: from its route, its known provider, its domain, or by the usual names if a server
+//! there has a valid certificate.
 
 use std::sync::Arc;
 
@@ -11,27 +11,27 @@ use crate::upstream::probe;
 use crate::upstream::providers::{self, Provider};
 use crate::upstream::route::{Asked, Servers};
 
-/// What was found.
+/// The result of the search.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SubmissionServer {
     /// The server.
     pub outgoing: Outgoing,
-    /// From where that is known, in words.
+    /// The source of this knowledge, as text.
     pub how: &'static str,
 }
 
-/// Nothing is known.
+/// No SMTP server was found.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("no SMTP server of {domain} was found{detail}")]
 pub struct NotFound {
     /// The domain.
     pub domain: String,
-    /// What else there is to say, with a comma or a semicolon before it; may be empty.
+    /// Details, with a leading comma or semicolon; may be empty.
     pub detail: String,
 }
 
-/// Finds where mail from `address` (in lower case) is sent. `route` is its route, `own` deltapush's own name. Bounded in time: under a
-/// minute, a few seconds as a rule.
+/// Finds the SMTP server of `address` (in lower case). `route` is its route, `own` deltapush's own name. Takes a few
+/// seconds as a rule, less than a minute always.
 ///
 /// # Errors
 /// [`NotFound`] if nothing is known.
@@ -51,7 +51,7 @@ pub async fn find(
     }
     let asked = Asked { login: address, listener: None, host: route.host.as_deref().map(String::as_str) };
     // Conditions on listeners aside: where the mailbox is, is the same for all of them, as a rule.
-    let target = upstreams.routes.find(&asked).ok_or_else(|| not_found(", and no route is for it".to_owned()))?;
+    let target = upstreams.routes.find(&asked).ok_or_else(|| not_found(", and no route matches it".to_owned()))?;
     let imap = match &target.servers {
         Servers::Fixed(endpoint) => Some(endpoint.host.to_string()),
         // Where it cannot be found now, the others may be.
@@ -75,22 +75,25 @@ pub async fn find(
     let named = discovery::submission(question).await;
     if let SubmissionAnswer::Server(server, login) = named {
         let login = route.smtp_login.clone().unwrap_or(login);
-        return Ok(SubmissionServer { outgoing: Outgoing { server, login }, how: "its domain says so" });
+        return Ok(SubmissionServer { outgoing: Outgoing { server, login }, how: "published by its domain" });
     }
     let candidates = usual(&domain, imap.as_deref());
     if let Some(server) = probe::first_submission(upstreams, &target, &candidates).await {
-        return Ok(SubmissionServer { outgoing: Outgoing { server, login: login_of(route) }, how: "it answers there" });
+        return Ok(SubmissionServer {
+            outgoing: Outgoing { server, login: login_of(route) },
+            how: "found by its usual name",
+        });
     }
     Err(not_found(match named {
         SubmissionAnswer::Unproved(host) => format!(
-            "; DNS names {host}, which is outside of the domain and could be anybody's: if you know it, say so by `smtp`"
+            "; DNS names {host}, which is outside the domain and could belong to anyone: if you trust it, set it as `smtp`"
         ),
         SubmissionAnswer::Failed(reason) => format!(": {reason}"),
         SubmissionAnswer::Server(..) | SubmissionAnswer::Nothing => String::new(),
     }))
 }
 
-/// What is known without asking anybody: from the route, or of the provider.
+/// The SMTP server known without a lookup: from the route, or for the provider.
 #[must_use]
 pub fn at_once(route: &Route, domain: &str) -> Option<SubmissionServer> {
     let upstream = route.upstream.as_deref().map(|upstream| upstream.host.as_str());
@@ -99,13 +102,16 @@ pub fn at_once(route: &Route, domain: &str) -> Option<SubmissionServer> {
 
 fn configured(route: &Route, domain: &str) -> Option<SubmissionServer> {
     let server = route.smtp.as_deref()?.of(domain);
-    Some(SubmissionServer { outgoing: Outgoing { server, login: login_of(route) }, how: "the configuration says so" })
+    Some(SubmissionServer { outgoing: Outgoing { server, login: login_of(route) }, how: "from the configuration" })
 }
 
 fn known(route: &Route, domain: &str, imap: Option<&str>) -> Option<SubmissionServer> {
     let provider = providers::of_domain(domain).or_else(|| providers::of_host(imap?))?;
     let login = route.smtp_login.clone().unwrap_or_else(|| login_at(provider));
-    Some(SubmissionServer { outgoing: Outgoing { server: provider.submission(), login }, how: "its provider says so" })
+    Some(SubmissionServer {
+        outgoing: Outgoing { server: provider.submission(), login },
+        how: "known for its provider",
+    })
 }
 
 fn login_at(provider: &Provider) -> LoginTemplate {
@@ -116,7 +122,7 @@ fn login_of(route: &Route) -> LoginTemplate {
     route.smtp_login.clone().unwrap_or_else(|| route.login.clone())
 }
 
-/// The servers that may be there, the likeliest first: what Delta Chat itself would try, and the IMAP server's own host.
+/// Candidate servers, the likeliest first: those that Delta Chat itself would try, and the IMAP server's own host.
 fn usual(domain: &str, imap: Option<&str>) -> Vec<Submission> {
     let mut hosts = vec![format!("smtp.{domain}"), format!("mail.{domain}")];
     hosts.extend(imap.map(str::to_owned));

@@ -1,4 +1,4 @@
-//! A QR code for a terminal: two modules in one character, with the quiet zone that readers need (ISO/IEC 18004: four modules).
+//! QR code for a terminal: two modules per character, with the quiet zone of ISO/IEC 18004 (four modules).
 
 use qrcode::types::QrError;
 use qrcode::{Color, EcLevel, QrCode};
@@ -7,11 +7,11 @@ use zeroize::Zeroizing;
 /// Light modules around the code.
 const QUIET: usize = 4;
 
-/// Black on white whatever the terminal's own colours are: colours 16 and 231 are not changed by themes.
+/// Black on white in every terminal: themes do not change colours 16 and 231.
 const BLACK_ON_WHITE: &str = "\x1b[38;5;16;48;5;231m";
 const RESET: &str = "\x1b[0m";
 
-/// Where the code is shown.
+/// The output medium of the code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CodeSurface {
     /// On a terminal that knows colours.
@@ -22,7 +22,7 @@ pub enum CodeSurface {
 
 /// The text cannot be a QR code: there is too much of it.
 #[derive(Debug, thiserror::Error)]
-#[error("{0} bytes are too many for a QR code; print the text itself with --link")]
+#[error("{0} bytes do not fit into a QR code; print the code as text with --link")]
 pub struct CodeTooLong(usize);
 
 /// The code of `text`, line by line.
@@ -64,7 +64,7 @@ pub fn picture(text: &str, shown: CodeSurface) -> Result<Zeroizing<String>, Code
 pub(crate) mod tests {
     use super::*;
 
-    /// What a reader sees in a picture.
+    /// The modules that a reader sees in a picture.
     pub(crate) fn read(picture: &str) -> String {
         let rows: Vec<Vec<char>> = picture
             .lines()

@@ -1,4 +1,5 @@
-//! Autoconfig XML for mail programs (draft-ietf-mailmaint-autoconfig): written here; `upstream::discovery` reads that of others.
+//! Writes autoconfig XML for mail programs (draft-ietf-mailmaint-autoconfig); `upstream::discovery` reads such
+//! documents.
 
 use quick_xml::escape::escape;
 

@@ -1,4 +1,4 @@
-//! `deltapush account NAME`: what happened to an account lately, and what can be done about it.
+//! `deltapush account NAME`: the recent history of an account, and the actions on it.
 
 use std::io::{self, IsTerminal, Read, Write};
 
@@ -13,16 +13,16 @@ use crate::admin::table::{self, Layout};
 use crate::admin::timeline::AccountHistory;
 use crate::config::Config;
 
-/// What may stand behind `deltapush account`.
+/// Arguments of `deltapush account`.
 #[derive(Debug, Clone, Args)]
 pub struct AccountArguments {
-    /// Its login name, as `deltapush status` shows it
+    /// Login name of the account, as `deltapush status` shows it
     #[arg(value_name = "NAME")]
     name: String,
-    /// Its mail server, where the same login name is on two of them (or write NAME@SERVER)
+    /// Mail server, if the login name exists on several of them (or write NAME@SERVER)
     #[arg(long, value_name = "HOST[:PORT]", global = true)]
     server: Option<String>,
-    /// As JSON, for programs
+    /// Print JSON, for programs
     #[arg(long)]
     json: bool,
     #[command(subcommand)]
@@ -31,20 +31,20 @@ pub struct AccountArguments {
 
 #[derive(Debug, Clone, Subcommand)]
 enum AccountCommand {
-    /// Erase all that is kept of it: tokens, what it is watched with, its watch, its history
+    /// Erase the account: its tokens, stored credentials, watch and history
     Forget {
-        /// Do not ask whether that is meant
+        /// Do not ask for confirmation
         #[arg(long)]
         yes: bool,
     },
-    /// Begin its watch anew now, also one that ended because its login was refused, or that waits for its next attempt
+    /// Restart the watch now, also after a refused login or while it waits for its next attempt
     Rewatch,
 }
 
-/// Asks, and does what is wanted.
+/// Shows the account, or executes the action.
 ///
 /// # Errors
-/// [`control::AskError`] if no deltapush answers; [`Unfulfilled`] if it did not come about.
+/// [`control::AskError`] if no deltapush answers; [`Unfulfilled`] if the action did not succeed.
 pub fn run(config: &Config, asked: &AccountArguments) -> anyhow::Result<()> {
     let named = AccountName { name: asked.name.clone(), server: asked.server.clone() };
     match asked.action {
@@ -66,13 +66,13 @@ fn forget(config: &Config, named: &AccountName, yes: bool) -> anyhow::Result<()>
     let exactly = AccountName { name: account.name.clone(), server: Some(account.server.clone()) };
     if !yes {
         if !io::stdin().is_terminal() {
-            let words = "nothing is forgotten without being asked: say --yes where nobody can answer";
+            let words = "nothing was erased: there is no terminal to confirm on; confirm with --yes";
             return Err(Unfulfilled(words.into()).into());
         }
         let devices = account.devices.len();
         write!(
             io::stderr(),
-            "{} at {}: {devices} devices will get no push until they log in again. Forget it? [y/N] ",
+            "{} at {}: {devices} devices will get no push until they log in again. Erase it? [y/N] ",
             tame(&account.name),
             tame(&account.server)
         )
@@ -80,7 +80,7 @@ fn forget(config: &Config, named: &AccountName, yes: bool) -> anyhow::Result<()>
         let mut said = String::new();
         io::stdin().read_line(&mut said).context("cannot read the answer")?;
         if !matches!(said.trim().to_lowercase().as_str(), "y" | "yes") {
-            return Err(Unfulfilled("nothing is forgotten".into()).into());
+            return Err(Unfulfilled("nothing was erased".into()).into());
         }
     }
     let answer = answer(config, &ControlQuestion::Forget(exactly))?;
@@ -89,10 +89,12 @@ fn forget(config: &Config, named: &AccountName, yes: bool) -> anyhow::Result<()>
 
 fn answer(config: &Config, question: &ControlQuestion) -> anyhow::Result<String> {
     let mut answer = String::new();
-    control::ask(&config.storage.directory, question)?.read_to_string(&mut answer).context("the answer broke off")?;
+    control::ask(&config.storage.directory, question)?
+        .read_to_string(&mut answer)
+        .context("the answer of deltapush is incomplete")?;
     Ok(answer)
 }
 
 fn history(answer: &str) -> anyhow::Result<AccountHistory> {
-    serde_json::from_str(answer).context("the answer is of another version's deltapush")
+    serde_json::from_str(answer).context("cannot read the answer: the running deltapush is of another version")
 }

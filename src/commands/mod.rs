@@ -1,4 +1,4 @@
-//! What the commands beside `run` do, and what they say of it.
+//! The commands other than `run`, and their output.
 
 pub mod account;
 pub mod init;
@@ -11,31 +11,31 @@ pub mod state;
 pub mod status;
 pub mod trace;
 
-/// What was asked for was tried, and did not come about; for this reason in words.
+/// The requested action was tried without success, for this reason.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Unfulfilled(pub(crate) String);
 
-/// Why a command did not do what it was asked for: what happened, and what to do.
+/// Failure of a command: the problem and the remedy.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct CommandError {
     /// For a person.
     pub message: String,
-    /// Whose move it is.
+    /// The kind of fault.
     pub fault: Fault,
 }
 
-/// Whose move it is after a refusal.
+/// The kind of fault behind a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// Something else has to stand on the command line, or to be typed in.
+    /// The command line or the input is wrong.
     Usage,
-    /// The configuration, or a file that it names, has to be changed.
+    /// The configuration, or a file that it names, is wrong.
     Configuration,
-    /// A server has to be there.
+    /// A server is missing.
     Unavailable,
-    /// The system does not let it.
+    /// The operating system refused.
     System,
 }
 
@@ -45,7 +45,7 @@ impl Fault {
     }
 }
 
-/// Text that may have a server's words in it, for a terminal: nothing in it can steer one.
+/// Text with foreign parts for a terminal, with control characters escaped.
 fn printable(text: &str) -> String {
     text.replace(|c: char| c.is_control() && c != '\n', "\u{fffd}")
 }

@@ -1,4 +1,5 @@
-//! A password from a person: typed in without being shown, or piped in; never an argument, which others on the machine could see.
+//! Reads a password from the terminal without echo, or from standard input; never from an argument, which other
+//! users of the machine could see.
 
 use std::io::{self, BufRead, IsTerminal};
 
@@ -6,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::{CommandError, Fault};
 
-/// The longest password that is taken.
+/// The maximum length of a password, in bytes.
 const MAX_LEN: u64 = 1000;
 
 /// Asks for a password on the terminal; with something else as standard input, reads its first line. It may be empty.
@@ -18,7 +19,7 @@ pub(super) fn read(prompt: &str) -> Result<Zeroizing<String>, CommandError> {
         first_line(io::stdin().lock())?
     };
     if password.len() as u64 > MAX_LEN {
-        return Err(Fault::Usage.because(format!("a password of more than {MAX_LEN} bytes is not taken")));
+        return Err(Fault::Usage.because(format!("the password is longer than {MAX_LEN} bytes")));
     }
     Ok(password)
 }

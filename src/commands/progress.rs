@@ -1,4 +1,4 @@
-//! Follows what takes a while, line by line.
+//! Prints the progress of a long action line by line.
 
 use std::io::{self, BufRead, BufReader, Write};
 
@@ -10,16 +10,16 @@ use crate::admin::format::tame;
 use crate::admin::question::{ControlQuestion, TaskProgress};
 use crate::config::Config;
 
-/// Asks, and prints what happens until it is known how it ended.
+/// Sends the request and prints the progress until the outcome is known.
 ///
 /// # Errors
-/// [`control::AskError`] if no deltapush answers; [`Unfulfilled`] if it did not come about.
+/// [`control::AskError`] if no deltapush answers; [`Unfulfilled`] if the action did not succeed.
 pub fn follow(config: &Config, question: &ControlQuestion) -> anyhow::Result<()> {
     let answer = BufReader::new(control::ask(&config.storage.directory, question)?);
     for line in answer.lines() {
-        let line = line.context("the answer broke off")?;
-        let progress: TaskProgress =
-            serde_json::from_str(&line).context("the answer is of another version's deltapush")?;
+        let line = line.context("the answer of deltapush is incomplete")?;
+        let progress: TaskProgress = serde_json::from_str(&line)
+            .context("cannot read the answer: the running deltapush is of another version")?;
         match progress.done {
             Some(false) => return Err(Unfulfilled(tame(&progress.words)).into()),
             _ => writeln!(io::stdout(), "{}", tame(&progress.words)).context("cannot print")?,
@@ -28,5 +28,5 @@ pub fn follow(config: &Config, question: &ControlQuestion) -> anyhow::Result<()>
             return Ok(());
         }
     }
-    Err(Unfulfilled("deltapush ended meanwhile".into()).into())
+    Err(Unfulfilled("deltapush ended before the action was complete".into()).into())
 }

@@ -1,4 +1,4 @@
-//! `deltapush push-test NAME`: can the account's devices be woken?
+//! `deltapush push-test NAME`: tests whether pushes wake the account's devices.
 
 use std::time::Duration;
 
@@ -8,19 +8,19 @@ use super::progress;
 use crate::admin::question::{AccountName, ControlQuestion};
 use crate::config::Config;
 
-/// What may stand behind `deltapush push-test`.
+/// Arguments of `deltapush push-test`.
 #[derive(Debug, Clone, Args)]
 pub struct PushTestArguments {
-    /// The account's login name, as `deltapush status` shows it
+    /// Login name of the account, as `deltapush status` shows it
     #[arg(value_name = "NAME")]
     name: String,
-    /// Its mail server, where the same login name is on two of them (or write NAME@SERVER)
+    /// Mail server, if the login name exists on several of them (or write NAME@SERVER)
     #[arg(long, value_name = "HOST[:PORT]")]
     server: Option<String>,
-    /// Only this device: the short hash of its token, or how that begins
+    /// Wake only this device: the short hash of its token, or its first characters
     #[arg(long, value_name = "HASH")]
     device: Option<String>,
-    /// How long to wait for it to connect, 10m at most; Ctrl-C ends the wait sooner
+    /// Time to wait until the devices connect, 10m at most; Ctrl-C ends the wait
     #[arg(long, value_name = "TIME", default_value = "2m", value_parser = humantime::parse_duration)]
     wait: Duration,
 }

@@ -10,26 +10,26 @@ use crate::client_setup::{self, Incoming, Outgoing};
 use crate::config::{Config, ListenerTls, LoginTemplate, Route, Submission};
 use crate::upstream::Upstreams;
 
-/// What the command line says.
+/// Arguments on the command line.
 #[derive(Debug, Clone, clap::Args)]
 pub struct QrOptions {
-    /// The mail address; its password is asked for, or read from standard input
+    /// Mail address; the password is read from the terminal or from standard input
     pub address: String,
-    /// Where its mail is sent, in place of what the configuration says or what is found: smtps://host or smtp://host
+    /// SMTP server, instead of the configured or discovered one: smtps://host or smtp://host
     #[arg(long, value_name = "URL")]
     pub smtp: Option<Submission>,
-    /// What that server wants as login name: `local` for the part before the @, or a template as in the configuration
+    /// Login name at the SMTP server: `local` for the part before the @, or a template as in the configuration
     #[arg(long, value_name = "LOGIN")]
     pub smtp_login: Option<LoginTemplate>,
-    /// The port at which clients reach this deltapush, if it is another than the one that it listens on
+    /// Port at which clients reach this deltapush, if it differs from the listener's port
     #[arg(long, value_name = "PORT")]
     pub port: Option<u16>,
-    /// Print the text of the code, not a picture: whoever sees it has the password
+    /// Print the code as text instead of a picture; the text contains the password
     #[arg(long)]
     pub link: bool,
 }
 
-/// What goes into a code beside the password.
+/// The settings in a login code, without the password.
 #[derive(Debug)]
 pub(super) struct CodeSettings {
     pub(super) address: String,
@@ -46,9 +46,9 @@ pub async fn run(config: &Config, options: &QrOptions) -> Result<(), CommandErro
     let mut told = io::stderr();
     let settings = find(config, options, &mut told).await?;
     // Blocks, which nobody else has to wait for.
-    let password = password::read(&format!("Password of {} (it is not shown, and not kept): ", settings.address))?;
+    let password = password::read(&format!("Password of {} (not shown, not stored): ", settings.address))?;
     if password.is_empty() {
-        return Err(Fault::Usage.because("no password was given: type it in, or pipe it in"));
+        return Err(Fault::Usage.because("no password was given: type it, or pipe it to standard input"));
     }
     let printed = print(&settings, &password, options.link, &mut io::stdout().lock(), &mut told);
     printed.map_err(|error| Fault::System.because(format!("cannot print: {error}")))?
@@ -62,13 +62,13 @@ async fn find(config: &Config, options: &QrOptions, told: &mut impl Write) -> Re
     }
     let Some(route) = client_setup::route_of(config, address) else {
         return Err(Fault::Configuration.because(format!(
-            "{address} may not log in here: no route names it or its domain, or `allow` does not; see docs/routes.md"
+            "{address} cannot log in here: no route matches it, or `allow` does not list it; see docs/routes.md"
         )));
     };
     let mut reachable = client_setup::incoming(config, Some(route)).into_iter();
     let Some(mut incoming) = reachable.next() else {
         return Err(Fault::Configuration.because(
-            "no listener with TLS is there for this address: Delta Chat's login code needs `tls: implicit` or `starttls`",
+            "no listener with TLS serves this address: Delta Chat's login code needs `tls: implicit` or `starttls`",
         ));
     };
     incoming.port = options.port.unwrap_or(incoming.port);
@@ -84,7 +84,7 @@ async fn find(config: &Config, options: &QrOptions, told: &mut impl Write) -> Re
     Ok(CodeSettings { address: address.to_owned(), incoming, outgoing, any_certificate })
 }
 
-/// What the route says of the login at a server that the command line names.
+/// The login name at an SMTP server of the command line, from the route.
 fn own_login(options: &QrOptions, route: &Route) -> Option<LoginTemplate> {
     options.smtp.as_ref()?;
     Some(route.smtp_login.clone().unwrap_or_else(|| route.login.clone()))
@@ -97,18 +97,18 @@ async fn look_up(
     told: &mut impl Write,
 ) -> Result<Option<Outgoing>, CommandError> {
     let upstreams = Upstreams::new(config).map_err(|error| Fault::Configuration.because(error.to_string()))?;
-    say(told, "Looking for where its mail is sent …");
+    say(told, "Looking for the SMTP server …");
     match outgoing::find(&upstreams, route, &address.to_lowercase(), config.hostname.as_str()).await {
         Ok(SubmissionServer { outgoing, how }) => {
-            say(told, &format!("Mail is sent through {}: {how}.", outgoing.server));
+            say(told, &format!("SMTP server {}: {how}.", outgoing.server));
             Ok(Some(outgoing))
         }
         Err(error) => {
             say(
                 told,
                 &format!(
-                    "{error}.\nThe code leaves it out, and Delta Chat will try the usual names; \
-                     --smtp smtps://smtp.example.org puts one in."
+                    "{error}.\nThe code contains none, so Delta Chat will try the usual names; add one with --smtp \
+                     smtps://smtp.example.org."
                 ),
             );
             Ok(None)
@@ -116,7 +116,7 @@ async fn look_up(
     }
 }
 
-/// Prints the code on `out`, and on `told` what it is for.
+/// Prints the code on `out`, and explanations on `told`.
 pub(super) fn print(
     settings: &CodeSettings,
     password: &str,
@@ -128,18 +128,18 @@ pub(super) fn print(
     let outgoing = outgoing.as_ref();
     let text = dclogin::link(&LoginCode { address, password, incoming, outgoing, any_certificate: *any_certificate });
     let security = if incoming.tls == ListenerTls::Implicit { "SSL/TLS" } else { "STARTTLS" };
-    writeln!(told, "Mail is read at {}, port {}, {security}.", incoming.host, incoming.port)?;
+    writeln!(told, "IMAP server {}, port {}, {security}.", incoming.host, incoming.port)?;
     if *any_certificate {
         writeln!(
             told,
-            "The certificate is self-signed: the code tells Delta Chat to take any, of the SMTP server too. \
+            "The certificate is self-signed: the code makes Delta Chat accept any certificate, also of the SMTP server. \
              See docs/certificates.md for better ways."
         )?;
     }
     if as_link {
         writeln!(
             told,
-            "WARNING: this text is the password. Whoever sees it, in a chat, a clipboard or this terminal's history, can read \
+            "WARNING: this text contains the password. Anyone who sees it, in a chat, a clipboard or this terminal's history, can read \
              the mail."
         )?;
         writeln!(out, "{}", *text)?;
@@ -154,14 +154,14 @@ pub(super) fn print(
         writeln!(
             told,
             "Scan it with Delta Chat: add a profile, use other server, scan.\n\
-             The code is the password: whoever sees it, or a photo of it, can read the mail. Clear the terminal after."
+             The code contains the password: anyone who sees it, or a photo of it, can read the mail. Clear the terminal afterwards."
         )?;
     }
     out.flush()?;
     Ok(Ok(()))
 }
 
-/// A line for a person. There is nobody to tell if the terminal is gone.
+/// Prints a line for the user. A closed terminal is ignored.
 fn say(told: &mut impl Write, line: &str) {
     let _ = writeln!(told, "{line}");
 }
@@ -214,7 +214,7 @@ mod tests {
             ("alice", "is not a mail address"),
             ("a b@example.org", "is not a mail address"),
             ("a\n@example.org", "is not a mail address"),
-            ("eve@evil.example", "may not log in here"),
+            ("eve@evil.example", "cannot log in here"),
         ] {
             let error = link(options(address)).await.unwrap_err();
             assert!(error.contains(complaint), "{address}: {error}");

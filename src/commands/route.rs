@@ -1,4 +1,4 @@
-//! What `deltapush check` says of routes: in which order they are tried, and where one login would go.
+//! The routes in the output of `deltapush check`: their order, and the route of one login.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -43,7 +43,7 @@ fn restrictions(out: &mut impl Write, place: &str, allow: &Allow) -> io::Result<
 
 fn joined(list: &[impl ToString]) -> String {
     let list: Vec<_> = list.iter().map(ToString::to_string).collect();
-    if list.is_empty() { "nobody".to_owned() } else { list.join(", ") }
+    if list.is_empty() { "none".to_owned() } else { list.join(", ") }
 }
 
 fn in_words(route: &Route) -> String {
@@ -70,7 +70,7 @@ fn in_words(route: &Route) -> String {
     format!("{route} to {} ({notes})", route.destination())
 }
 
-/// Where `login` would go, in words for a person: for a client of `listener`, by name or address, that asks for `host` in
+/// Describes the route of `login`: for a client of `listener`, by name or address, that requests `host` in
 /// TLS. Looks the server up, and connects to nothing but DNS and autoconfig.
 ///
 /// # Errors
@@ -89,10 +89,10 @@ pub async fn where_to(
     let host = host.map(str::to_ascii_lowercase);
     let asked = Asked { login, listener, host: host.as_deref() };
     if !config.allow.allows(login) || listener.is_some_and(|listener| !listener.allow.allows(login)) {
-        return Ok(format!("{login} is refused: `allow` does not name it\n"));
+        return Ok(format!("{login} is refused: `allow` does not list it\n"));
     }
     let (Some(route), Some(target)) = (upstreams.routes.explain(&asked), upstreams.routes.find(&asked)) else {
-        return Ok(format!("{login} is refused: no route is for it\n"));
+        return Ok(format!("{login} is refused: no route matches it\n"));
     };
     let mut said = format!("route        {}\naccount      {} at {target}\n", in_words(route), target.login_for(login));
     let how = if matches!(target.servers, Servers::Discovered(_)) { ", discovered" } else { "" };
@@ -102,7 +102,7 @@ pub async fn where_to(
     }
     match found {
         Err(DiscoveryError::Unusable(_)) => said.push_str(
-            "server       none: nothing else names it; have the document corrected, or name the server by `upstream` in the route\n",
+            "server       none: no other source names it; have the document corrected, or set `upstream` in the route\n",
         ),
         Err(error) => {
             let _ = writeln!(said, "server       none: {error}");

@@ -1,11 +1,11 @@
-//! `deltapush state`: look at the state, copy it, seal it anew.
+//! `deltapush state`: checks the state, copies it, seals it with a new key.
 
 use std::path::Path;
 
 use crate::config::Storage;
 use crate::store::{self, CredentialStorage, OpenError, StoreSettings};
 
-/// Checks the state and changes nothing. Returns what was found, for a person.
+/// Checks the state and changes nothing. Returns a message for the operator.
 ///
 /// # Errors
 /// [`OpenError`]: the state is not sound.
@@ -13,7 +13,7 @@ pub fn check(storage: &Storage) -> Result<String, OpenError> {
     Ok(store::check(&StoreSettings::new(storage))?.to_string())
 }
 
-/// Copies the state into a new file. Returns what was done, for a person.
+/// Copies the state into a new file. Returns a message for the operator.
 ///
 /// # Errors
 /// [`OpenError`]: there is no copy.
@@ -23,13 +23,15 @@ pub fn backup(storage: &Storage, file: &Path) -> Result<String, OpenError> {
     let done = format!("the state is copied to {}", file.display());
     Ok(match settings.credentials {
         CredentialStorage::Sealed(key) => {
-            format!("{done}; the key that seals its passwords is not in it: keep a copy of {key} in another place")
+            format!(
+                "{done}; the copy does not contain the key that seals its passwords: keep a copy of {key} in another place"
+            )
         }
         CredentialStorage::Memory | CredentialStorage::None => done,
     })
 }
 
-/// Seals the state's credentials with a new key. Returns what was done, for a person.
+/// Seals the state's credentials with a new key. Returns a message for the operator.
 ///
 /// # Errors
 /// [`OpenError`]: the old key still holds.
@@ -54,7 +56,7 @@ pub fn rotate_key(storage: &Storage, new_key: Option<&Path>) -> Result<String, O
 mod tests {
     use super::*;
 
-    /// What people see, from the first start to a rotation.
+    /// The messages to the operator, from the first start to a rotation.
     #[tokio::test]
     async fn each_command_says_what_it_did() {
         let directory = tempfile::tempdir().unwrap();

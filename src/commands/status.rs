@@ -1,4 +1,4 @@
-//! `deltapush status`: how a running deltapush and its accounts are.
+//! `deltapush status`: the status of the running server and its accounts.
 
 use std::io::{self, Read, Write};
 
@@ -11,16 +11,16 @@ use crate::admin::report::StatusReport;
 use crate::admin::table::{self, Layout};
 use crate::config::Config;
 
-/// What may stand behind `deltapush status`.
+/// Arguments of `deltapush status`.
 #[derive(Debug, Clone, Args)]
 pub struct StatusArguments {
-    /// Only accounts in whose name or server one of these stands
+    /// Show only accounts whose name or server contains one of these
     #[arg(value_name = "NAME")]
     names: Vec<String>,
-    /// Each account in full, however many there are
+    /// Show every account in full, regardless of their number
     #[arg(long, conflicts_with = "json")]
     long: bool,
-    /// As JSON, for programs
+    /// Print JSON, for programs
     #[arg(long)]
     json: bool,
 }
@@ -32,12 +32,14 @@ pub struct StatusArguments {
 pub fn run(config: &Config, asked: &StatusArguments) -> anyhow::Result<()> {
     let question = ControlQuestion::Status { names: asked.names.clone() };
     let mut answer = String::new();
-    control::ask(&config.storage.directory, &question)?.read_to_string(&mut answer).context("the answer broke off")?;
+    control::ask(&config.storage.directory, &question)?
+        .read_to_string(&mut answer)
+        .context("the answer of deltapush is incomplete")?;
     let text = if asked.json {
         answer + "\n"
     } else {
-        let report: StatusReport =
-            serde_json::from_str(&answer).context("the answer is of another version's deltapush")?;
+        let report: StatusReport = serde_json::from_str(&answer)
+            .context("cannot read the answer: the running deltapush is of another version")?;
         table::status(&report, Layout { long: asked.long, ..Layout::of_terminal() })
     };
     io::stdout().write_all(text.as_bytes()).context("cannot print")

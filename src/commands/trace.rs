@@ -1,4 +1,4 @@
-//! `deltapush trace`: follow the protocol of running sessions, read what was written of it, hand it to others.
+//! `deltapush trace`: follows the protocol of running sessions; prints and anonymizes trace files.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, IsTerminal, Read, Write};
@@ -11,22 +11,23 @@ use crate::admin::question::{AskedSide, AskedTrace, ControlQuestion};
 use crate::trace::export::{Export, ExportTooLong};
 use crate::trace::{MalformedLine, Record, Renderer};
 
-/// What is to be done with the protocol.
+/// Arguments of `deltapush trace`.
 #[derive(Args, Clone)]
 pub struct TraceTask {
-    /// Only sessions of accounts with this login name, with what they said before the login
+    /// Show only sessions of accounts with this login name, including the part before the login
     #[arg(long, value_name = "NAME", conflicts_with = "session")]
     account: Option<String>,
-    /// Only this session, as the trace and the log call it: 7 (or '#7') for a client's, watch-7 for one of deltapush's own
+    /// Show only this session, by its ID in trace and log: 7 (or '#7') for a client's, watch-7 for one of
+    /// deltapush's own
     #[arg(long, value_name = "ID")]
     session: Option<String>,
-    /// Only what goes between client and deltapush, or between deltapush and the mail server
+    /// Show only one side: between client and deltapush, or between deltapush and the mail server
     #[arg(long, value_enum)]
     side: Option<TraceSide>,
-    /// Show literals too, which are messages as a rule; never secrets
+    /// Show literals too (mostly messages); never secrets
     #[arg(long)]
     literals: bool,
-    /// As JSON Lines, which `export` reads
+    /// Print JSON Lines, the input of `export`
     #[arg(long)]
     json: bool,
     #[command(subcommand)]
@@ -35,17 +36,17 @@ pub struct TraceTask {
 
 #[derive(Subcommand, Clone)]
 enum TraceCommand {
-    /// Print a file with a trace in JSON Lines for a person
+    /// Print a trace file (JSON Lines) in readable form
     Show {
-        /// The file; - for standard input
+        /// Trace file; - for standard input
         file: PathBuf,
     },
-    /// Make of a file with a trace in JSON Lines one that can be handed to a stranger: addresses, subjects, names of people and
-    /// hosts are replaced, each by the same word wherever it stands
+    /// Anonymize a trace file (JSON Lines): addresses, subjects and the names of people and hosts are replaced, each
+    /// by the same word everywhere
     Export {
-        /// The file; - for standard input
+        /// Trace file; - for standard input
         file: PathBuf,
-        /// Where to write it, a file that is not there yet; default: standard output
+        /// Output file, which must not exist yet; default: standard output
         #[arg(long, value_name = "FILE")]
         to: Option<PathBuf>,
     },
@@ -67,41 +68,41 @@ impl From<TraceSide> for AskedSide {
     }
 }
 
-/// Why there is no trace, or no more of it.
+/// Failure to follow, read or write a trace.
 #[derive(Debug, thiserror::Error)]
 pub enum TraceError {
-    /// No running deltapush tells of its sessions.
+    /// No running deltapush answers, or it refused.
     #[error(transparent)]
     Ask(#[from] AskError),
     /// The deltapush that was followed has ended.
-    #[error("deltapush has ended, and with it what there was to follow")]
+    #[error("deltapush has ended, and the trace with it")]
     Ended,
-    /// A file cannot be read, or made.
+    /// A file cannot be read or created.
     #[error("{}: {error}", path.display())]
     File {
         /// The file.
         path: PathBuf,
-        /// What happened.
+        /// The cause.
         error: io::Error,
     },
     /// Reading or writing failed.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// What was read is no trace.
+    /// The input is not a trace.
     #[error("line {line}: {error}")]
     Malformed {
         /// The line.
         line: u64,
-        /// What is wrong with it.
+        /// The problem.
         error: MalformedLine,
     },
-    /// It is more than can be exported.
+    /// The input is too large to be exported.
     #[error(transparent)]
     TooLong(#[from] ExportTooLong),
 }
 
 impl TraceTask {
-    /// Whether a running deltapush is to be followed, for which the configuration says where it is.
+    /// Whether to follow a running deltapush, which the configuration locates.
     #[must_use]
     pub fn follows(&self) -> bool {
         self.command.is_none()
@@ -121,7 +122,7 @@ pub fn follow(asked: &TraceTask, directory: &Path) -> Result<(), TraceError> {
     });
     let mut answer = BufReader::new(control::ask(directory, &question)?);
     if io::stderr().is_terminal() {
-        writeln!(io::stderr(), "following what is said from now on; Ctrl-C ends it")?;
+        writeln!(io::stderr(), "following the protocol from now on; press Ctrl-C to stop")?;
     }
     let mut renderer = renderer();
     if asked.account.is_some() {
@@ -135,7 +136,7 @@ pub fn follow(asked: &TraceTask, directory: &Path) -> Result<(), TraceError> {
     unless_nobody_reads(told.and(Err(TraceError::Ended)))
 }
 
-/// Does what is to be done with a file.
+/// Executes the action on a trace file.
 ///
 /// # Errors
 /// If a file cannot be read or made, or is no trace.
@@ -147,7 +148,7 @@ pub fn work_on_file(asked: &TraceTask) -> Result<(), TraceError> {
     })
 }
 
-/// Whoever reads may have seen enough, as `head` has.
+/// The reader may have closed the pipe, as `head` does.
 fn unless_nobody_reads(done: Result<(), TraceError>) -> Result<(), TraceError> {
     match done {
         Err(TraceError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),

@@ -1,4 +1,4 @@
-//! Where the operator's web page, metrics and health are served.
+//! The admin listener: the operator's web page, metrics and health.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -19,11 +19,11 @@ pub struct Admin {
     pub address: Option<Located<SocketAddr>>,
     /// Whether it speaks TLS, with the certificate that clients see. Default: everywhere but on loopback.
     pub tls: Option<bool>,
-    /// Allows to do without TLS elsewhere than on loopback.
+    /// Permits operation without TLS on other addresses than loopback.
     pub insecure: bool,
     /// The file with the password. Default: see [`Admin::password_path`].
     pub password_file: Option<PathBuf>,
-    /// Further names that the listener may be called by in a browser, beside the hostname and localhost.
+    /// Host names for browsers in addition to the hostname and localhost.
     pub hosts: Vec<Hostname>,
 }
 
@@ -52,23 +52,23 @@ impl Admin {
         self.tls.unwrap_or(!self.is_on_loopback())
     }
 
-    /// Where the password lies, if systemd gives none: `password_file`, or `admin.password` in the state's folder.
+    /// The path of the password, if systemd provides none: `password_file`, or `admin.password` in the state's folder.
     #[must_use]
     pub fn password_path(&self, state: &Path) -> PathBuf {
         self.password_file.clone().unwrap_or_else(|| state.join("admin.password"))
     }
 }
 
-/// What is wrong with it beside the other keys.
+/// Its conflicts with other keys.
 pub(super) fn problems(config: &Config) -> impl Iterator<Item = ConfigProblem> {
     let admin = &config.admin;
     let problem = admin.address.as_ref().and_then(|address| {
         let message = if config.listeners.iter().any(|listener| *listener.address == **address) {
-            format!("{address} is a listener's already: give `admin` a port of its own, or say `address: off`")
+            format!("a listener has the address {address}: give `admin` another port, or set `address: off`")
         } else if !admin.has_tls() && !admin.is_on_loopback() && !admin.insecure {
             format!(
-                "without TLS the password would cross the network in clear at {address}: leave `tls: false` away, use an \
-                 address on loopback, or say `insecure: true` beside it"
+                "without TLS the password would cross the network in clear at {address}: remove `tls: false`, use an \
+                 address on loopback, or add `insecure: true`"
             )
         } else {
             return None;

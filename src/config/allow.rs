@@ -1,4 +1,4 @@
-//! Who may use the proxy: from which networks, and with which logins.
+//! Access to the proxy: allowed networks and logins.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -10,13 +10,13 @@ use serde::{Deserialize, Deserializer};
 
 use super::located::Located;
 
-/// What is allowed. A list that is left out restricts nothing; a login needs a route in any case.
+/// Restrictions of access. A missing list restricts nothing; a login needs a route in any case.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Allow {
-    /// Where clients may come from. Default: anywhere.
+    /// Networks of clients. Default: all.
     pub networks: Option<Located<Vec<Network>>>,
-    /// Who may log in. Default: whoever has a route.
+    /// Accepted logins. Default: all with a route.
     pub logins: Option<Located<Vec<AllowedLogin>>>,
 }
 
@@ -77,7 +77,7 @@ impl FromStr for Network {
             return Ok(Self(address.to_canonical().into()));
         }
         let network: IpNet = text.parse().map_err(|_| {
-            format!("{text:?} is no address and no network: write it as `192.0.2.1`, `192.0.2.0/24` or `2001:db8::/32`")
+            format!("{text:?} is neither an address nor a network: write it as `192.0.2.1`, `192.0.2.0/24` or `2001:db8::/32`")
         })?;
         if network.trunc() != network {
             return Err(format!("{text:?} has bits beyond its prefix: write {}", network.trunc()));

@@ -15,13 +15,13 @@ use super::{Config, ListenerTls, Trust};
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Certificate {
-    /// Where the self-signed certificate, what ACME brought, and the keys are made and kept.
+    /// Folder of the self-signed certificate, certificates from ACME, and their keys.
     pub directory: PathBuf,
     /// A certificate of the operator's own in PEM, leaf first.
     pub chain: Option<Located<PathBuf>>,
     /// Its private key in PEM.
     pub key: Option<Located<PathBuf>>,
-    /// An authority that issues certificates by itself.
+    /// An authority that issues certificates automatically.
     pub acme: Option<Located<Acme>>,
     /// Certificates for further names, by which the client's server name indication chooses.
     pub more: Vec<CertificateFiles>,
@@ -47,9 +47,9 @@ pub struct CertificateFiles {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Acme {
-    /// That the operator agrees to the authority's terms of service. There is no certificate without.
+    /// The operator's agreement to the authority's terms of service. Required.
     pub terms_agreed: bool,
-    /// Where the authority may write to.
+    /// Contact address for the authority.
     #[serde(deserialize_with = "email")]
     pub email: Option<String>,
     /// The URL of the authority's directory.
@@ -57,7 +57,7 @@ pub struct Acme {
     pub directory: Url,
     /// The names on the certificate; none for `hostname` alone.
     pub names: Vec<Located<Hostname>>,
-    /// What the authority's own web server is verified against. Default: Mozilla's list and this machine's.
+    /// Trusted authorities for the ACME server's own certificate. Default: Mozilla's list and this machine's.
     pub ca: Option<Trust>,
 }
 
@@ -68,7 +68,7 @@ impl Default for Acme {
 }
 
 impl Acme {
-    /// The names that the certificate is to be made out for; at least one.
+    /// The names for the certificate; at least one.
     #[must_use]
     pub fn names_or(&self, hostname: &Hostname) -> Vec<String> {
         if self.names.is_empty() {
@@ -101,7 +101,7 @@ fn email<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D
     Err(D::Error::custom(format!("{text:?} is not a mail address: write it as `you@example.org`")))
 }
 
-/// What is wrong between the keys of `certificate` and the others.
+/// Conflicts between the keys of `certificate` and the others.
 pub(super) fn problems(config: &Config) -> impl Iterator<Item = ConfigProblem> {
     files(&config.certificate).into_iter().chain(acme(config))
 }
@@ -127,7 +127,7 @@ fn acme(config: &Config) -> Option<ConfigProblem> {
         return Some(ConfigProblem::new(
             place,
             format!(
-                "`acme` wants `terms_agreed: true`: the terms of service of {} are yours to agree to",
+                "`acme` needs `terms_agreed: true`: read the terms of service of {} and agree to them",
                 acme.directory.host_str().unwrap_or_default()
             ),
         ));
@@ -135,13 +135,13 @@ fn acme(config: &Config) -> Option<ConfigProblem> {
     if let Some(chain) = &config.certificate.chain {
         return Some(ConfigProblem::new(
             chain.place(),
-            "`chain` beside `acme`: remove one of them, or list the files under `more`",
+            "`chain` and `acme` exclude each other: remove one of them, or list the files under `more`",
         ));
     }
     if !config.listeners.iter().any(|listener| listener.tls == ListenerTls::Implicit) {
         return Some(ConfigProblem::new(
             place,
-            "`acme` needs a listener with `tls: implicit`, through which names are proved",
+            "`acme` needs a listener with `tls: implicit`, to which the authority connects",
         ));
     }
     let own = (place, &config.hostname);

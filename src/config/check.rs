@@ -1,11 +1,11 @@
-//! What each key alone cannot know: whether they fit together, and whether they endanger anyone.
+//! Checks across keys: consistency, and combinations that are not safe.
 
 use std::collections::HashSet;
 
 use super::error::ConfigProblem;
 use super::{Config, Listener, ListenerTls};
 
-/// All that is wrong in a configuration whose values are each well-formed, in the order of the file.
+/// All problems of a configuration whose values are each well-formed, in the order of the file.
 pub(super) fn problems(config: &Config) -> Vec<ConfigProblem> {
     let mut problems: Vec<_> = listeners(&config.listeners)
         .chain(super::certificate::problems(config))
@@ -22,7 +22,7 @@ fn empty_lists(config: &Config) -> impl Iterator<Item = ConfigProblem> {
         is_empty.then(|| {
             ConfigProblem::new(
                 Default::default(),
-                format!("`{key}` is an empty list: add one, or remove the key to have the default"),
+                format!("`{key}` is an empty list: add an entry, or remove the key to use the default"),
             )
         })
     };
@@ -34,12 +34,12 @@ fn listeners(listeners: &[Listener]) -> impl Iterator<Item = ConfigProblem> {
     listeners.iter().filter_map(move |listener| {
         let address = &listener.address;
         let message = if !seen.insert(**address) {
-            format!("{address} is listened on twice: remove one of the two")
+            format!("two listeners have the address {address}: remove one of them")
         } else if listener.tls == ListenerTls::None && !listener.insecure && !listener.is_on_loopback() {
             format!(
                 "with `tls: none` passwords would cross the network in clear at {address}: \
                  use `tls: implicit` or `starttls`, an address on loopback, \
-                 or say `insecure: true` beside it"
+                 or add `insecure: true`"
             )
         } else if listener.web && listener.tls != ListenerTls::Implicit {
             format!("`web: true` at {address} needs `tls: implicit`: browsers speak TLS from the first byte")

@@ -1,10 +1,10 @@
-//! Whether routes fit together, and whether they would make deltapush a proxy for strangers.
+//! Checks across routes: consistency, and no open proxy for strangers.
 
 use super::error::ConfigProblem;
 use super::located::Located;
 use super::{Config, DOMAIN_PLACEHOLDER, Domain, Listener, Route, Security};
 
-/// All that is wrong with routes and listeners' names.
+/// All problems of routes and listeners' names.
 pub(super) fn problems(config: &Config) -> impl Iterator<Item = ConfigProblem> {
     config
         .routes
@@ -33,7 +33,7 @@ pub(super) fn problems(config: &Config) -> impl Iterator<Item = ConfigProblem> {
         .chain(names(&config.listeners))
 }
 
-/// A complaint about the route as a whole.
+/// A problem of the route as a whole.
 fn whole(message: impl Into<String>) -> Option<ConfigProblem> {
     Some(ConfigProblem::new(Default::default(), message))
 }
@@ -59,9 +59,7 @@ fn conditions(route: &Route) -> Option<ConfigProblem> {
     let is_empty =
         route.address.is_none() && route.domain.is_none() && route.host.is_none() && route.listener.is_none();
     if is_empty {
-        return whole(
-            "this route says of no login that it is for it: add `domain: example.org`, or `domain: \"*\"` for all others",
-        );
+        return whole("this route matches no login: add `domain: example.org`, or `domain: \"*\"` for all others");
     }
     let (address, domain) = (route.address.as_ref()?, route.domain.as_ref()?);
     let misfit = matches!(&**domain, Domain::Named(domain) if *domain != address.domain());
@@ -85,9 +83,10 @@ fn destination(route: &Route) -> Option<ConfigProblem> {
         (None, false) => {
             whole("this route has no server: add `upstream: imaps://imap.example.org`, or `discover: true`")
         }
-        (Some(upstream), true) => {
-            Some(ConfigProblem::new(upstream.place(), "`upstream` beside `discover: true`: remove one of the two"))
-        }
+        (Some(upstream), true) => Some(ConfigProblem::new(
+            upstream.place(),
+            "`upstream` and `discover: true` exclude each other: remove one of them",
+        )),
         _ => None,
     }
 }
@@ -98,7 +97,7 @@ fn discovery(route: &Route) -> Option<ConfigProblem> {
         let place = url.or_else(|| (!route.targets.is_empty()).then(Default::default))?;
         return Some(ConfigProblem::new(
             place,
-            "`targets` and `autoconfig` mean nothing without `discover: true`: add it, or remove them",
+            "`targets` and `autoconfig` have no effect without `discover: true`: add it, or remove them",
         ));
     }
     let domain = route.named_domain().filter(|domain| !super::is_dns_name(domain))?;
@@ -115,8 +114,8 @@ fn open_relay(route: &Route, config: &Config) -> Option<ConfigProblem> {
     let listener = config.listeners.iter().filter(is_met).find(is_open)?;
     whole(format!(
         "a \"*\" route lets strangers use this proxy through {}: \
-         name the domains instead, say who may use it under `allow`, listen on loopback only, \
-         or say `open: true` beside it",
+         name the domains instead, restrict the logins under `allow`, listen on loopback only, \
+         or add `open: true`",
         listener.address
     ))
 }
@@ -129,7 +128,7 @@ fn plain(route: &Route) -> Option<ConfigProblem> {
             upstream.place(),
             format!(
                 "passwords would cross the network in clear to {}: \
-                 use `imaps://` or `imap://`, or say `insecure: true` beside it",
+                 use `imaps://` or `imap://`, or add `insecure: true`",
                 upstream.host
             ),
         )

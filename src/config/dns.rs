@@ -1,10 +1,10 @@
-//! Who is asked where a mail server is.
+//! The DNS server for lookups of mail servers.
 
 use std::net::SocketAddr;
 
 use serde::Deserialize;
 
-/// How names become addresses.
+/// Name resolution.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DnsSettings {

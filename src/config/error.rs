@@ -1,4 +1,4 @@
-//! What is wrong with a configuration, where it stands, and what to do about it.
+//! Errors of a configuration: the problem, its position and its remedy.
 
 use std::fmt;
 use std::io;
@@ -8,7 +8,7 @@ use serde_saphyr::{Error as YamlError, UserMessageFormatter};
 
 use super::located::FilePosition;
 
-/// Why a configuration cannot be used. `Display` has a line for each problem: `config.yaml:12:5: what is wrong: the cure`.
+/// Failure to use a configuration. `Display` has a line for each problem: `config.yaml:12:5: problem: remedy`.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
@@ -19,12 +19,12 @@ pub enum ConfigError {
         /// Why not.
         source: io::Error,
     },
-    /// The file says something that deltapush cannot do, or must not.
+    /// The file contains invalid or unsafe settings.
     #[error("{0}")]
     Invalid(Problems),
 }
 
-/// All that is wrong in one file.
+/// All problems of one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problems {
     /// The file's name, as the operator wrote it.
@@ -33,12 +33,12 @@ pub struct Problems {
     pub list: Vec<ConfigProblem>,
 }
 
-/// One thing that is wrong.
+/// One problem.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigProblem {
-    /// Where it stands. Line 0 if it is about the file as a whole.
+    /// Its position. Line 0 if it concerns the file as a whole.
     pub place: FilePosition,
-    /// What is wrong and what to do.
+    /// The problem and the remedy.
     pub message: String,
 }
 
@@ -47,7 +47,7 @@ impl ConfigProblem {
         Self { place, message: message.into() }
     }
 
-    /// What the YAML reader says, with the key's name wherever it leaves it out.
+    /// Converts an error of the YAML reader, adding the key's name where it is missing.
     pub(super) fn from_yaml(error: &YamlError, text: &str) -> Self {
         let place = error.location().map(FilePosition::from).unwrap_or_default();
         let rendered = error.render_with_formatter(&UserMessageFormatter);
@@ -81,7 +81,7 @@ impl fmt::Display for Problems {
     }
 }
 
-/// The YAML reader's words for programmers, in words for operators.
+/// Rephrases an error of the YAML reader for operators.
 fn explain(error: &YamlError, said: &str, line: &ConfigLine<'_>) -> String {
     let key = line.key.map(|key| format!("`{key}`: ")).unwrap_or_default();
     match error {
@@ -92,10 +92,10 @@ fn explain(error: &YamlError, said: &str, line: &ConfigLine<'_>) -> String {
         YamlError::SerdeMissingField { field, .. } => format!("`{field}` is missing here: add the line `{field}: …`"),
         YamlError::DuplicateMappingKey { .. } => format!("{said}: keep one of the two"),
         YamlError::MultipleDocuments { .. } => {
-            "a second document starts here: remove the line `---` and what follows".to_owned()
+            "a second document starts here: remove the line `---` and everything after it".to_owned()
         }
         _ if line.value.is_empty() && line.key.is_some() => {
-            format!("{key}nothing is said here: give a value or remove the line")
+            format!("{key}empty value: give a value or remove the line")
         }
         _ if line.value.starts_with('*') => format!("{key}a value that starts with * must stand in quotes: \"*\""),
         YamlError::Unexpected { .. } if said.contains("mapping start") => {

@@ -1,4 +1,5 @@
-//! What failed logins may cost: the person who mistypes, the account that is guessed at, and the server that would ban us.
+//! Limits on failed logins, for the user who mistypes, the account under attack, and the mail server that would
+//! ban deltapush.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What becomes of clients' sessions with `storage.credentials: none`, when the client is gone.
+//! Kept sessions: clients' sessions after the client hung up, with `storage.credentials: none`.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::units;
 use super::watch::Rate;
 
-/// How clients' sessions are kept, and devices called back. Of no effect where passwords are kept.
+/// Kept sessions and call-backs of devices. Without effect where passwords are stored.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct KeptSessions {

@@ -1,4 +1,4 @@
-//! What one connection may cost.
+//! Limits on connections, commands and accounts.
 
 use std::fs;
 use std::time::Duration;
@@ -14,7 +14,7 @@ const ACCOUNT_MEMORY: u64 = 256 * 1024;
 /// Accounts for which the smallest machine has room, and where its memory is not known.
 const MIN_ACCOUNTS: u64 = 1000;
 
-/// The bounds of a session. Beyond one of them the client gets an answer that says so.
+/// Limits of sessions. A client that exceeds one gets an answer that names it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SessionLimits {
@@ -55,7 +55,7 @@ pub struct SessionLimits {
     /// The longest response line that is held to be rewritten.
     #[serde(deserialize_with = "units::size_from::<8192, _>")]
     pub response: Size,
-    /// What may wait in one direction for a peer that reads slowly.
+    /// The buffer in one direction for a slow peer.
     #[serde(deserialize_with = "units::size_from::<4096, _>")]
     pub buffer: Size,
     /// For the TLS handshake with a client.
@@ -67,13 +67,13 @@ pub struct SessionLimits {
     /// From connection to login.
     #[serde(deserialize_with = "units::duration")]
     pub login_time: Duration,
-    /// Reaching the account's own server and logging in there.
+    /// Connection to the mail server and login there.
     #[serde(deserialize_with = "units::duration")]
     pub upstream_time: Duration,
-    /// How long both sides may be silent.
+    /// The maximum silence of both sides.
     #[serde(deserialize_with = "units::duration")]
     pub idle_time: Duration,
-    /// What failed logins may cost.
+    /// Limits on failed logins.
     #[serde(with = "FailedLoginsKeys")]
     pub failed_logins: FailedLogins,
 }

@@ -1,4 +1,4 @@
-//! Where clients connect, and under which name.
+//! Listeners: addresses and host name for clients.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -17,39 +17,40 @@ pub struct Listener {
     /// IP address and port.
     #[serde(deserialize_with = "address")]
     pub address: Located<SocketAddr>,
-    /// What routes call it. Default: nothing, then they name its address.
+    /// Its name in routes. Default: none, routes use its address.
     #[serde(default)]
     pub name: Option<Located<String>>,
-    /// Who may connect and log in here, of those that `allow` lets in at all. Default: all of them.
+    /// Restrictions of access on this listener, in addition to `allow`. Default: none.
     #[serde(default)]
     pub allow: Allow,
-    /// How TLS comes in. It has no default: nobody should have to remember which one was meant.
+    /// The TLS mode. Deliberately without a default.
     pub tls: ListenerTls,
     /// Allows `tls: none` elsewhere than on loopback. Default: false.
     #[serde(default)]
     pub insecure: bool,
-    /// Whether browsers get a page here that says how to enter this server in Delta Chat. Default: false.
+    /// Whether browsers get the page with the settings for Delta Chat here. Default: false.
     #[serde(default)]
     pub web: bool,
-    /// From where connections begin with a PROXY protocol header; others are refused. Empty: none does.
+    /// Networks of load balancers that send a PROXY protocol header; connections from others are refused. Empty: no
+    /// header is expected.
     #[serde(default)]
     pub proxy_protocol: Vec<Network>,
 }
 
-/// How TLS comes into a client's connection.
+/// TLS mode of a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ListenerTls {
     /// TLS from the first byte (RFC 8314 section 3.2, port 993).
     Implicit,
-    /// STARTTLS, without which nobody logs in (RFC 9051 section 6.2.1, port 143).
+    /// STARTTLS, required before the login (RFC 9051 section 6.2.1, port 143).
     StartTls,
     /// None at all.
     None,
 }
 
 impl Listener {
-    /// A listener of which no more is said than this.
+    /// A listener with defaults for all other keys.
     #[must_use]
     pub fn new(address: SocketAddr, tls: ListenerTls) -> Self {
         Self {
@@ -69,7 +70,7 @@ impl Listener {
         vec![Self::new(on_loopback(1993), ListenerTls::Implicit), Self::new(on_loopback(1143), ListenerTls::StartTls)]
     }
 
-    /// Whether a route means it by `text`: its name, or its address and port.
+    /// Whether `text` in a route refers to it: its name, or its address and port.
     #[must_use]
     pub fn is_called(&self, text: &str) -> bool {
         self.name.as_ref().is_some_and(|name| **name == text) || text.parse() == Ok(*self.address)

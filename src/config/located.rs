@@ -1,4 +1,4 @@
-//! A configured value that remembers where it stands, for complaints that only become clear when all is read.
+//! A configured value with its position, for errors that are found only after reading the whole file.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -23,7 +23,7 @@ pub struct FilePosition {
 }
 
 impl<T> Located<T> {
-    /// Where the value was read.
+    /// The position of the value.
     pub fn place(&self) -> FilePosition {
         self.place
     }

@@ -1,22 +1,22 @@
-//! What is logged.
+//! Level and format of the log.
 
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-/// How much is said, and how.
+/// Level and format of the log.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogSettings {
     /// A level, or a list of them per part: `info,deltapush::push=debug`.
     #[serde(deserialize_with = "level")]
     pub level: String,
-    /// How a line looks, and where it goes.
+    /// Format and destination of a line.
     pub format: LogFormat,
 }
 
-/// How a line of the log looks, and where it goes.
+/// Format and destination of log lines.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {

@@ -1,4 +1,4 @@
-//! What a route makes of the login name before the account's own server sees it.
+//! Rewriting of the login name by a route, before it is sent to the mail server.
 
 use std::fmt;
 use std::str::FromStr;
@@ -31,8 +31,8 @@ impl LoginTemplate {
         Self(vec![TemplatePart::Local])
     }
 
-    /// The name that the server is to see. A login without `@` has no domain: it stays as it is where the template asks for
-    /// one.
+    /// The login name for the mail server. A login without `@` has no domain: it stays unchanged if the template
+    /// needs one.
     #[must_use]
     pub fn apply(&self, login: &str) -> String {
         let (local, domain) = match login.rsplit_once('@') {
@@ -95,7 +95,7 @@ impl FromStr for LoginTemplate {
                 "login" => TemplatePart::Login,
                 "local" => TemplatePart::Local,
                 "domain" => TemplatePart::Domain,
-                _ => return Err(format!("`{{{name}}}` stands for nothing in a login: {cure}")),
+                _ => return Err(format!("`{{{name}}}` is not a placeholder of a login: {cure}")),
             });
             rest = after;
         }
@@ -103,10 +103,10 @@ impl FromStr for LoginTemplate {
             parts.push(TemplatePart::Text(rest.to_owned()));
         }
         if parts.iter().filter(|part| matches!(part, TemplatePart::Login | TemplatePart::Local)).count() != 1 {
-            return Err(format!("{text:?} must have either {{local}} or {{login}} in it, once: {cure}"));
+            return Err(format!("{text:?} must contain either {{local}} or {{login}}, once: {cure}"));
         }
         if text.contains(char::is_control) {
-            return Err(format!("{text:?} has a control character in it: {cure}"));
+            return Err(format!("{text:?} contains a control character: {cure}"));
         }
         Ok(Self(parts))
     }

@@ -1,4 +1,4 @@
-//! Server metadata (RFC 5464) that deltapush answers where the account's own server has no value.
+//! Server metadata (RFC 5464) that deltapush answers where the mail server has no value.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,14 +9,14 @@ use serde::{Deserialize, Deserializer};
 /// The entry that a current Delta Chat core takes as the sign of a server that pushes, and as a number.
 const MAX_SMTP_RECIPIENTS: &str = "/shared/vendor/deltachat/maxsmtprecipients";
 
-/// The key beside the entries that is none.
+/// The only key that is not a metadata entry.
 const PUSH_STATUS: &str = "push_status";
 
 /// Entries of the server as a whole, by name. Names are in lower case, since RFC 5464 section 3.2 compares them without it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Metadata {
     entries: BTreeMap<String, MetadataValue>,
-    /// Whether `/shared/comment` says in one line how push is for the account, behind whatever comment there is.
+    /// Whether the push status line is appended to `/shared/comment`.
     pub push_status: bool,
 }
 
@@ -91,7 +91,7 @@ impl<'de> Visitor<'de> for Entries {
                 )));
             }
             if entries.insert(name.clone(), value).is_some() {
-                return Err(A::Error::custom(format!("`{name}` is here twice (case does not count): keep one")));
+                return Err(A::Error::custom(format!("`{name}` occurs twice (case is ignored): keep one")));
             }
         }
         Ok(Metadata { entries, push_status: push_status.unwrap_or(true) })
@@ -110,9 +110,9 @@ impl<'de> Deserialize<'de> for MetadataKey {
         let name = name.to_ascii_lowercase();
         let is_allowed = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'*' | b'%' | b'"' | b'\\');
         let problem = if !name.starts_with("/shared/") {
-            "metadata entries here start with `/shared/`, as in `/shared/comment` (beside them stands `push_status`)"
+            "metadata entries must start with `/shared/`, as in `/shared/comment` (the only other key is `push_status`)"
         } else if name.ends_with('/') || name.contains("//") || !name.bytes().all(is_allowed) {
-            "metadata entries have non-empty parts of printable ASCII without * % \" and \\"
+            "the parts of a metadata entry must be non-empty printable ASCII without * % \" and \\"
         } else {
             return Ok(Self(Some(name)));
         };

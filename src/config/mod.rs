@@ -1,7 +1,6 @@
-//! What config.yaml may say: a type per section with its defaults, and checks that no type can express.
-//!
-//! Nothing is ignored: an unknown key, a wrong unit or a combination that would expose passwords is a [`ConfigError`] that
-//! says where it stands and what to write instead.
+//! The configuration file: a type per section with its defaults, and checks that no type can express.
+//! Nothing is ignored: an unknown key, a wrong unit or a combination that would expose passwords is a [`ConfigError`]
+//! with the position and the remedy.
 
 mod admin;
 mod allow;
@@ -73,41 +72,41 @@ pub use watch::{AccountSettings, AccountSettingsByName, PacingLimits, Rate, Serv
 pub struct Config {
     /// The name that people enter in Delta Chat as IMAP server.
     pub hostname: Hostname,
-    /// Where clients connect. At least one.
+    /// The listeners. At least one.
     pub listeners: Vec<Listener>,
     /// The certificate that clients see.
     pub certificate: Certificate,
-    /// Whose mailbox is on which server. At least one, no two with the same conditions.
+    /// The routes. At least one, no two with the same conditions.
     pub routes: Vec<Route>,
-    /// Who may use the proxy, of those that a route names.
+    /// Restrictions of access, in addition to the routes.
     pub allow: Allow,
-    /// How names become addresses.
+    /// Name resolution.
     pub dns: DnsSettings,
-    /// What clients see of their own server.
+    /// Changes to the traffic between client and mail server.
     pub relay: RelaySettings,
     /// From new mail to a waking phone.
     pub push: Push,
     /// The pace at which watching sessions are opened.
     pub pace: PacingLimits,
-    /// What is particular to some servers; the first that fits counts, before what is known of them.
+    /// Settings per mail server; the first match wins, before the built-in ones.
     pub servers: Vec<ServerSettings>,
-    /// What is particular to some accounts, by login name.
+    /// Settings per account, by login name.
     pub accounts: AccountSettingsByName,
     /// Server metadata that deltapush answers itself.
     pub metadata: Metadata,
-    /// What survives a restart.
+    /// The persistent state.
     pub storage: Storage,
-    /// What becomes of clients' sessions where no password is kept.
+    /// Kept sessions, where no password is stored.
     pub keep: KeptSessions,
-    /// How clients log in.
+    /// Login mechanisms and refusals for clients.
     pub login: LoginSettings,
-    /// What one connection may cost.
+    /// Limits on connections, commands and accounts.
     pub limits: SessionLimits,
-    /// Where the operator's web page, metrics and health are served.
+    /// The admin listener: web page, metrics and health.
     pub admin: Admin,
-    /// What is logged.
+    /// Level and format of the log.
     pub log: LogSettings,
-    /// Where the protocol of all sessions is written.
+    /// Outputs of the trace.
     pub trace: TraceSettings,
 }
 

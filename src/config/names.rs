@@ -1,4 +1,4 @@
-//! Host names, as far as a configuration or a login may give one.
+//! Host names in a configuration or a login.
 
 use std::net::IpAddr;
 

@@ -1,4 +1,4 @@
-//! From new mail to a waking phone.
+//! Pushes: notification server, coalescing, message filter.
 
 pub use crate::policy::{Messages, Native};
 use std::fmt;
@@ -19,12 +19,12 @@ pub struct Push {
     /// The notification server: https, or http on loopback.
     #[serde(deserialize_with = "notify_url")]
     pub notify_url: Url,
-    /// What its certificate is verified against. Default: Mozilla's list and this machine's.
+    /// Trusted authorities for its certificate. Default: Mozilla's list and this machine's.
     pub ca: Option<Trust>,
     /// Contact for the people who run the notification server, named in each request.
     #[serde(deserialize_with = "contact")]
     pub contact: Option<Contact>,
-    /// What to do at an upstream that pushes by itself.
+    /// Behaviour at an upstream with push of its own.
     #[serde(with = "NativeName")]
     pub native: Native,
     /// At most one notification per token in this time.
@@ -33,13 +33,13 @@ pub struct Push {
     /// Which messages wake a device.
     #[serde(with = "MessagesName")]
     pub messages: Messages,
-    /// How long another device has to show a message before a push is sent; zero for not at all.
+    /// The grace: time in which another device may fetch a message before a push is sent; zero for none.
     #[serde(deserialize_with = "units::duration_or_none")]
     pub grace: Duration,
     /// How long a watching session stays in IDLE before it renews it; up to a tenth less, at random.
     #[serde(deserialize_with = "idle_renewal")]
     pub idle_renewal: Duration,
-    /// How many notifications may be under way at once.
+    /// Concurrent notifications.
     #[serde(deserialize_with = "units::count")]
     pub max_in_flight: usize,
     /// The most notifications sent in a second, over all: it is other people's server.
@@ -75,12 +75,12 @@ impl Contact {
     /// Reads `https://…`, `http://…`, `mailto:you@example.org` or `you@example.org`.
     ///
     /// # Errors
-    /// Says what is wrong with the text.
+    /// The problem of the text.
     pub fn parse(text: &str) -> Result<Self, String> {
         // The characters of a comment without quoting (RFC 9110 section 5.6.5), and no space.
         if !text.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'(' | b')' | b'\\')) {
             return Err(format!(
-                "{text:?} has characters that a contact must not have: spaces, ( ) \\, or other than ASCII"
+                "{text:?} contains characters that are not allowed in a contact: spaces, ( ) \\, non-ASCII"
             ));
         }
         if text.len() > Self::MAX {
@@ -142,7 +142,7 @@ pub(super) fn some_idle_renewal<'de, D: Deserializer<'de>>(deserializer: D) -> R
 fn idle_renewal<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let renewal = units::duration(deserializer)?;
     let problem = if renewal < Duration::from_secs(30) {
-        "is a burden for servers and networks: 30s at least"
+        "is too short for servers and networks: 30s at least"
     } else if renewal >= Duration::from_secs(29 * 60) {
         "is too long, servers may log an idle client out after 30m (RFC 2177): less than 29m"
     } else {

@@ -1,4 +1,4 @@
-//! What clients see of their own server.
+//! Changes to the traffic between client and mail server.
 
 pub use crate::policy::JmapAccess;
 use std::time::Duration;
@@ -8,14 +8,14 @@ use serde::{Deserialize, Deserializer};
 
 use super::units;
 
-/// What is changed of what passes between a client and its server.
+/// Changes to the traffic between a client and its server.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RelaySettings {
-    /// How long an idling client hears nothing before it gets a keepalive; `None` leaves keepalives to the server.
+    /// Time of silence in IDLE after which a client gets a keepalive; `None` leaves keepalives to the server.
     #[serde(deserialize_with = "keepalive")]
     pub keepalive: Option<Duration>,
-    /// Whether clients may learn of a way to their mail that leads around deltapush (RFC 9698).
+    /// Whether clients see a JMAP URL, which would bypass deltapush (RFC 9698).
     #[serde(with = "JmapAccessName")]
     pub jmapaccess: JmapAccess,
 }
@@ -34,7 +34,7 @@ fn keepalive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Durati
     }
     let keepalive = units::parse_duration(&text).map_err(|problem| D::Error::custom(format!("{problem}, or `off`")))?;
     let problem = if keepalive < Duration::from_secs(1) {
-        "is a burden for devices: 1s at least"
+        "is too short, it drains batteries: 1s at least"
     } else if keepalive >= Duration::from_secs(29 * 60) {
         "is longer than a client idles (RFC 2177): less than 29m, or `off`"
     } else {

@@ -1,4 +1,4 @@
-//! Values that only routes have: exact addresses, host patterns, where autoconfig is, which PROXY header.
+//! Value types of routes: exact addresses, host patterns, the autoconfig URL, the PROXY header.
 
 use std::fmt;
 use std::str::FromStr;
@@ -20,7 +20,7 @@ impl AddressPattern {
         &self.0
     }
 
-    /// What follows the last `@`.
+    /// The part after the last `@`.
     #[must_use]
     pub fn domain(&self) -> &str {
         self.0.rsplit_once('@').map_or("", |(_, domain)| domain)
@@ -72,7 +72,7 @@ impl FromStr for HostPattern {
     }
 }
 
-/// Where autoconfig XML is: an `https://` address, `{domain}` in it standing for the login's domain.
+/// The URL of autoconfig XML: an `https://` address, in which `{domain}` stands for the login's domain.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct AutoconfigUrl(String);
 
@@ -108,7 +108,7 @@ impl FromStr for AutoconfigUrl {
     }
 }
 
-/// Which header of the PROXY protocol.
+/// The version of the PROXY protocol header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ProxyProtocol {

@@ -1,4 +1,4 @@
-//! Whose mailbox is on which server.
+//! Routes: the rules that lead a login name to a mail server.
 
 pub use crate::policy::Security;
 use std::fmt;
@@ -17,10 +17,10 @@ use super::names::{is_dns_name, is_loopback};
 use super::route_types::{AddressPattern, AutoconfigUrl, HostPattern, ProxyProtocol};
 use super::submission::Submission;
 
-/// What stands for the login's domain in an upstream's host.
+/// The placeholder for the login's domain in an upstream's host.
 pub const DOMAIN_PLACEHOLDER: &str = "{domain}";
 
-/// Whose logins, and where their server is. All conditions that are there must fit.
+/// A route: conditions on logins, and their mail server. All given conditions must match.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Route {
@@ -31,23 +31,23 @@ pub struct Route {
     /// The name that the client asked for in TLS (SNI, RFC 6066 section 3), in lower case.
     #[serde(deserialize_with = "super::names::some_host_name")]
     pub host: Option<Located<String>>,
-    /// Where the client connected: a listener's name, or its address and port.
+    /// The client's listener: its name, or its address and port.
     pub listener: Option<Located<String>>,
     /// The server. Absent with `discover`.
     pub upstream: Option<Located<UpstreamAddress>>,
-    /// The login's domain is asked for its server (RFC 6186, RFC 8314, autoconfig). Default: false.
+    /// Looks the mail server up at the login's domain (RFC 6186, RFC 8314, autoconfig). Default: false.
     pub discover: bool,
     /// Hosts outside of the login's domain that DNS alone may name as its server. Default: none.
     pub targets: Vec<HostPattern>,
-    /// Where the domain's autoconfig XML is, in place of the usual two addresses; `{domain}` may stand in it.
+    /// The URL of the domain's autoconfig XML, instead of the usual two; `{domain}` may stand in it.
     pub autoconfig: Option<Located<AutoconfigUrl>>,
-    /// What its certificate is verified against. Default: webpki.
+    /// Trusted authorities for its certificate. Default: webpki.
     pub ca: Located<Trust>,
-    /// What the server gets as login name. Default: what the client gave.
+    /// The login name for the mail server. Default: the client's.
     pub login: LoginTemplate,
-    /// Where mail is sent: for the login code, the page and autoconfig. Default: it is looked for.
+    /// The SMTP server, for the login code, the page and autoconfig. Default: it is looked up.
     pub smtp: Option<Located<Submission>>,
-    /// What that server gets as login name. Default: as `login`.
+    /// The login name for the SMTP server. Default: as `login`.
     pub smtp_login: Option<LoginTemplate>,
     /// Allows a host that DNS or the login chose to be in a private network. Default: false.
     pub private: bool,
@@ -82,14 +82,14 @@ impl Route {
         }
     }
 
-    /// How specific it is: of two routes that fit, the greater one counts.
+    /// Its specificity: of two matching routes, the greater one wins.
     #[must_use]
     pub fn rank(&self) -> [bool; 4] {
         let is_named = matches!(self.domain.as_deref(), Some(Domain::Named(_)));
         [self.address.is_some(), is_named, self.host.is_some(), self.listener.is_some()]
     }
 
-    /// Where a complaint about it as a whole points to.
+    /// The position for problems of the route as a whole.
     pub(super) fn place(&self) -> FilePosition {
         let places = [
             self.address.as_ref().map(Located::place),
@@ -101,7 +101,7 @@ impl Route {
         places.into_iter().flatten().next().unwrap_or_default()
     }
 
-    /// Where it leads, in words.
+    /// Its destination, as text.
     #[must_use]
     pub fn destination(&self) -> String {
         match &self.upstream {
@@ -111,7 +111,7 @@ impl Route {
     }
 }
 
-/// Whose logins, in words.
+/// The logins that it matches, as text.
 impl fmt::Display for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.address, &self.domain) {
@@ -204,7 +204,9 @@ impl FromStr for UpstreamAddress {
                 )
             })?;
         if rest.contains('@') {
-            return Err("a login name does not belong here, it is the client's: write `imaps://host:port`".to_owned());
+            return Err(
+                "a login name is not allowed here, since the client sends it: write `imaps://host:port`".to_owned()
+            );
         }
         if let Some(path) = rest.find(['/', '?', '#']).and_then(|start| rest.get(start..)) {
             return Err(format!("nothing may follow host and port: remove {path:?}"));
@@ -251,7 +253,7 @@ impl fmt::Display for UpstreamAddress {
     }
 }
 
-/// Whom an upstream's certificate must come from.
+/// Trusted certificate authorities for an upstream.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Trust {
     /// Mozilla's list, built in.
@@ -326,7 +328,7 @@ mod tests {
         for (text, complaint) in [
             ("imap.example.org", "has no scheme"),
             ("http://imap.example.org", "\"http\" is not a scheme"),
-            ("imaps://bob@example.org", "a login name does not belong here"),
+            ("imaps://bob@example.org", "a login name is not allowed here"),
             ("imaps://example.org/INBOX", "remove \"/INBOX\""),
             ("imaps://example.org:0", "not a host with an optional port"),
             ("imaps://example.org:99999", "not a host with an optional port"),

@@ -1,14 +1,15 @@
-//! How clients log in.
+//! Login mechanisms and refusals for clients.
 
 use serde::Deserialize;
 
-/// How clients log in.
+/// Login mechanisms and refusals for clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LoginSettings {
-    /// Whether SCRAM is among the mechanisms that are offered. It is accepted in any case, but leaves nothing to watch with.
+    /// Whether SCRAM is offered. It is accepted in any case, but gives no credentials for a watch.
     pub scram: bool,
-    /// Whether logins with names that Delta Chat has invented, to make an account, are refused without asking the mail server.
+    /// Whether logins with invented names, by which Delta Chat creates accounts, are refused without asking the mail
+    /// server.
     pub refuse_invented: bool,
 }
 

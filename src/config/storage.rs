@@ -1,30 +1,30 @@
-//! What survives a restart, and where it lies.
+//! The persistent state: folder, stored credentials, key.
 
 use std::path::PathBuf;
 
 use serde::Deserialize;
 
-/// Where accounts, tokens, mailbox positions and sealed passwords are kept.
+/// Storage of accounts, tokens, mailbox positions and sealed passwords.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Storage {
     /// Made with mode 0700 at the first start.
     pub directory: PathBuf,
-    /// What becomes of passwords.
+    /// Storage of passwords.
     pub credentials: Keep,
-    /// The key that seals passwords, if it is to lie elsewhere than in the directory. See [`Storage::key_path`].
+    /// The path of the key that seals passwords, if not in the directory. See [`Storage::key_path`].
     pub key_file: Option<PathBuf>,
 }
 
-/// What becomes of the passwords that watchers log in with.
+/// Storage of the passwords for watches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Keep {
-    /// On disk, sealed with a key that is no part of the state.
+    /// On disk, sealed with a key that is not part of the state.
     Sealed,
     /// In memory only: after a restart each device has to log in once.
     Memory,
-    /// Nowhere: the client's own session goes on watching when the client is gone. See docs/keeping.md.
+    /// Not stored: the client's own session is kept and watched after the client hung up. See docs/keeping.md.
     None,
 }
 
@@ -35,7 +35,8 @@ impl Default for Storage {
 }
 
 impl Storage {
-    /// Where the sealing key lies, if nothing else gives it: `key_file`, or `seal.key` in the directory.
+    /// The path of the sealing key, if systemd or the environment provide none: `key_file`, or `seal.key` in the
+    /// directory.
     #[must_use]
     pub fn key_path(&self) -> PathBuf {
         self.key_file.clone().unwrap_or_else(|| self.directory.join("seal.key"))

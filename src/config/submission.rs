@@ -1,4 +1,4 @@
-//! Where the mail of an account is sent: handed out to people and their programs, never used by deltapush itself.
+//! The SMTP server of an account: passed on to users and their programs, never used by deltapush itself.
 
 use std::fmt;
 use std::num::NonZeroU16;
@@ -13,7 +13,7 @@ use super::routes::{DOMAIN_PLACEHOLDER, is_host, split_port};
 /// A submission server (RFC 6409) as the file gives it. Passwords go there, so there is no way without TLS.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Submission {
-    /// How TLS comes in; never [`Security::Plain`].
+    /// The TLS mode; never [`Security::Plain`].
     pub security: Security,
     /// A DNS name or an IP address without brackets, in lower case; `{domain}` may stand in it for the address's domain.
     pub host: String,
@@ -28,7 +28,7 @@ impl Submission {
         Self { security, host: host.into(), port }
     }
 
-    /// The port that is meant where none is given (RFC 8314 section 7.3, RFC 6409 section 3.1).
+    /// The default port (RFC 8314 section 7.3, RFC 6409 section 3.1).
     #[must_use]
     pub const fn usual_port(security: Security) -> u16 {
         match security {
@@ -58,7 +58,7 @@ impl FromStr for Submission {
         };
         let (host, port) = split_port(rest)
             .filter(|(host, _)| is_host(host))
-            .ok_or_else(|| format!("{rest:?} is no server: {cure}"))?;
+            .ok_or_else(|| format!("{rest:?} is not a server: {cure}"))?;
         Ok(Self { security, host, port: port.map_or(Self::usual_port(security), NonZeroU16::get) })
     }
 }

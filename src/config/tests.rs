@@ -251,10 +251,10 @@ fn every_mistake_has_its_place_and_its_cure() {
             "config.yaml:4:5: unknown field `port`",
         ),
         ("listeners:\n  - address: 127.0.0.1:1\n", "config.yaml:2:5: `tls` is missing here"),
-        ("routes:\n  - upstream: imaps://a.example\n", "config.yaml:2:15: this route says of no login"),
+        ("routes:\n  - upstream: imaps://a.example\n", "config.yaml:2:15: this route matches no login"),
         ("trace: true\ntrace: false\n", "config.yaml:2:1: duplicate mapping key `trace`"),
-        ("log:\n  # level: info\n", "config.yaml:1:4: `log`: nothing is said here: give a value or remove the line"),
-        ("hostname:\n", "config.yaml:1:9: `hostname`: nothing is said here"),
+        ("log:\n  # level: info\n", "config.yaml:1:4: `log`: empty value: give a value or remove the line"),
+        ("hostname:\n", "config.yaml:1:9: `hostname`: empty value"),
         ("listeners: []\n", "config.yaml: `listeners` is an empty list"),
         ("routes: []\n", "config.yaml: `routes` is an empty list"),
         ("push: 5\n", "config.yaml:1:7: `push`: expected further `key: value` lines"),
@@ -276,7 +276,7 @@ fn every_mistake_has_its_place_and_its_cure() {
         ),
         (
             "hostname: localhost\ntrace: maybe\n",
-            "config.yaml:2:8: `trace`: say `true` to print it, `false`, or `directory: trace`",
+            "config.yaml:2:8: `trace`: write `true` to print it, `false`, or `directory: trace`",
         ),
         (
             "hostname: localhost\ntrace:\n  sise: 1MiB\n",
@@ -284,13 +284,13 @@ fn every_mistake_has_its_place_and_its_cure() {
         ),
         (
             "hostname: localhost\ntrace:\n  size: 1KiB\n",
-            "config.yaml:3:9: `size`: 1KiB is too little: 64KiB is the least",
+            "config.yaml:3:9: `size`: 1KiB is too small: the minimum is 64KiB",
         ),
         ("hostname: localhost\ntrace:\n  files: 0\n", "config.yaml:3:10: `files`: must be at least 1"),
         ("push:\n  coalesce: 10\n", "config.yaml:2:13: `coalesce`: \"10\" is not a duration: write it as `10s`"),
         ("push:\n  coalesce: 0s\n", "config.yaml:2:13: `coalesce`: must be more than 0s"),
         ("push:\n  idle_renewal: 29m\n", "config.yaml:2:17: `idle_renewal`: 29m is too long"),
-        ("push:\n  idle_renewal: 29s\n", "config.yaml:2:17: `idle_renewal`: 29s is a burden"),
+        ("push:\n  idle_renewal: 29s\n", "config.yaml:2:17: `idle_renewal`: 29s is too short"),
         ("push:\n  max_in_flight: 0\n", "config.yaml:2:18: `max_in_flight`: must be at least 1"),
         ("push:\n  max_in_flight: -4\n", "config.yaml:2:18: `max_in_flight`: \"-4\" is not a whole number"),
         (
@@ -308,31 +308,34 @@ fn every_mistake_has_its_place_and_its_cure() {
         ("push:\n  contact: a@b@c\n", "config.yaml:2:12: `contact`: \"a@b@c\" is not a contact"),
         (
             "push:\n  contact: \"a@b.example\\r\\nX: y\"\n",
-            "config.yaml:2:12: `contact`: \"a@b.example\\r\\nX: y\" has char",
+            "config.yaml:2:12: `contact`: \"a@b.example\\r\\nX: y\" contains char",
         ),
         (
             "push:\n  contact: https://a.example/(x)\n",
-            "config.yaml:2:12: `contact`: \"https://a.example/(x)\" has char",
+            "config.yaml:2:12: `contact`: \"https://a.example/(x)\" contains char",
         ),
         ("limits:\n  connections: 0\n", "config.yaml:2:16: `connections`: must be at least 1"),
         ("limits:\n  accounts: many\n", "config.yaml:2:13: `accounts`: \"many\" is neither a whole number nor `auto`"),
         ("limits:\n  accounts: 0\n", "config.yaml:2:13: `accounts`: must be at least 1"),
         ("limits:\n  command: 64\n", "config.yaml:2:12: `command`: \"64\" is not a size: write it as `512B`"),
-        ("limits:\n  command: 0B\n", "config.yaml:2:12: `command`: 0B is too little: 8KiB is the least that works"),
-        ("limits:\n  buffer: 1B\n", "config.yaml:2:11: `buffer`: 1B is too little: 4KiB"),
+        ("limits:\n  command: 0B\n", "config.yaml:2:12: `command`: 0B is too small: the minimum is 8KiB"),
+        ("limits:\n  buffer: 1B\n", "config.yaml:2:11: `buffer`: 1B is too small: the minimum is 4KiB"),
         ("limits:\n  login_time: 0s\n", "config.yaml:2:15: `login_time`: must be more than 0s"),
         ("log:\n  level: inof\n", "config.yaml:2:10: `level`: \"inof\" is not a log level"),
         ("metadata:\n  /private/comment: x\n", "config.yaml:2:3: "),
-        ("metadata:\n  /private/comment: x\n", "metadata entries here start with `/shared/`"),
+        ("metadata:\n  /private/comment: x\n", "metadata entries must start with `/shared/`"),
         ("metadata:\n  /shared/a%: x\n", "printable ASCII without * %"),
         ("metadata:\n  /shared/comment: \"a\\0b\"\n", "config.yaml:2:20: `/shared/comment`: the value has a NUL"),
         ("metadata:\n  push_status: true\n  push_status: false\n", "push_status"),
         ("metadata:\n  push_status: maybe\n", "config.yaml:2:16: "),
-        ("metadata:\n  /shared/comment: a\n  /shared/Comment: b\n", "`/shared/comment` is here twice"),
+        ("metadata:\n  /shared/comment: a\n  /shared/Comment: b\n", "`/shared/comment` occurs twice"),
         ("metadata:\n  /shared/vendor/deltachat/maxsmtprecipients: many\n", "must be a number of at least 1"),
         ("relay:\n  keepalive: 10\n", "config.yaml:2:14: `keepalive`: \"10\" is not a duration: write it as"),
         ("relay:\n  keepalive: soon\n", "or `off`"),
-        ("relay:\n  keepalive: 0s\n", "config.yaml:2:14: `keepalive`: 0s is a burden for devices: 1s at least"),
+        (
+            "relay:\n  keepalive: 0s\n",
+            "config.yaml:2:14: `keepalive`: 0s is too short, it drains batteries: 1s at least",
+        ),
         ("relay:\n  keepalive: 30m\n", "30m is longer than a client idles (RFC 2177): less than 29m, or `off`"),
         (
             "relay:\n  jmapaccess: yes\n",
@@ -374,11 +377,11 @@ fn every_mistake_has_its_place_and_its_cure() {
         ("routes:\n  - domain: a.example\n", "config.yaml:2:13: this route has no server"),
         (
             "routes:\n  - domain: a.example\n    discover: true\n    upstream: imaps://a.example\n",
-            "config.yaml:4:15: `upstream` beside `discover: true`",
+            "config.yaml:4:15: `upstream` and `discover: true` exclude each other",
         ),
         (
             "routes:\n  - domain: a.example\n    upstream: imaps://a.example\n    targets: [a.example]\n",
-            "config.yaml:2:13: `targets` and `autoconfig` mean nothing without `discover: true`",
+            "config.yaml:2:13: `targets` and `autoconfig` have no effect without `discover: true`",
         ),
         (
             "routes:\n  - domain: bücher.example\n    discover: true\n",
@@ -386,7 +389,7 @@ fn every_mistake_has_its_place_and_its_cure() {
         ),
         (
             "routes:\n  - domain: a.example\n    upstream: imaps://a.example\n    login: \"{user}\"\n",
-            "config.yaml:4:12: `login`: `{user}` stands for nothing",
+            "config.yaml:4:12: `login`: `{user}` is not a placeholder",
         ),
         ("allow:\n  networks: [10.0.0.1/8]\n", "\"10.0.0.1/8\" has bits beyond its prefix: write 10.0.0.0/8"),
         ("allow:\n  logins: [\"*\"]\n", "\"*\" is neither a login nor a domain"),
@@ -416,7 +419,7 @@ fn a_certificate_from_an_authority_takes_two_lines() {
         (
             " { email: a@b.example }",
             "",
-            "config.yaml:3:9: `acme` wants `terms_agreed: true`: the terms of service of acme-v02",
+            "config.yaml:3:9: `acme` needs `terms_agreed: true`: read the terms of service of acme-v02",
         ),
         (" { terms_agreed: true, email: me }", "", "config.yaml:3:38: `acme`: \"me\" is not a mail address"),
         (" { terms_agreed: true, directory: http://a.example/ }", "", "is not the URL of an ACME directory"),
@@ -426,7 +429,11 @@ fn a_certificate_from_an_authority_takes_two_lines() {
             "config.yaml:3:39: no authority issues a certificate for _imap",
         ),
         (" { terms_agreed: true, names: [192.0.2.1] }", "", "no authority issues a certificate for 192.0.2.1"),
-        (" { terms_agreed: true }", "  chain: a\n  key: b\n", "config.yaml:4:10: `chain` beside `acme`"),
+        (
+            " { terms_agreed: true }",
+            "  chain: a\n  key: b\n",
+            "config.yaml:4:10: `chain` and `acme` exclude each other",
+        ),
         (
             " { terms_agreed: true }",
             "listeners:\n  - address: 127.0.0.1:1\n    tls: starttls\n",
@@ -517,7 +524,7 @@ fn what_contradicts_itself_is_told_all_at_once() {
     ));
     let lines: Vec<_> = said.lines().collect();
     assert_eq!(lines.len(), 4, "{said}");
-    assert!(lines[0].starts_with("config.yaml:4:14: 127.0.0.1:993 is listened on twice"), "{said}");
+    assert!(lines[0].starts_with("config.yaml:4:14: two listeners have the address 127.0.0.1:993"), "{said}");
     assert!(lines[1].starts_with("config.yaml:7:10: `chain` without `key`"), "{said}");
     assert!(lines[2].starts_with("config.yaml:10:15: `bücher.example` cannot stand for {domain}"), "{said}");
     assert!(lines[3].starts_with("config.yaml:11:13: there are two routes for `bücher.example`"), "{said}");
@@ -560,7 +567,7 @@ fn the_admin_listener_gives_nothing_away() {
         "{error}"
     );
     let error = complaint("admin:\n  address: 127.0.0.1:1993\n");
-    assert!(error.contains("127.0.0.1:1993 is a listener's already"), "{error}");
+    assert!(error.contains("a listener has the address 127.0.0.1:1993"), "{error}");
     let error = complaint("admin:\n  address: localhost:1980\n");
     assert!(error.contains("is not an IP address and port") && error.contains("or `off`"), "{error}");
 }

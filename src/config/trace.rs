@@ -1,4 +1,4 @@
-//! Where the protocol of all sessions is written.
+//! Output of the trace.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::units::{Size, count, size_from};
 
-/// Where traces go. In the file `true` stands for standard output, and a section for files.
+/// Outputs of the trace. In the file `true` means standard output, and a section files.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TraceSettings {
     /// Standard output.
@@ -28,15 +28,15 @@ pub struct TraceFiles {
     pub accounts: Vec<String>,
     /// How lines are written.
     pub format: TraceFormat,
-    /// What stands in literals too: messages.
+    /// Include the content of literals, which are mostly messages.
     pub literals: bool,
-    /// How long a file may get.
+    /// The maximum size of a file.
     #[serde(deserialize_with = "size_from::<{ 64 << 10 }, _>")]
     pub size: Size,
-    /// How many files an account may have.
+    /// The maximum number of files per account.
     #[serde(deserialize_with = "count")]
     pub files: usize,
-    /// How much all of them together may take; the oldest go first.
+    /// The maximum size of all files; the oldest are removed first.
     #[serde(deserialize_with = "size_from::<{ 1 << 20 }, _>")]
     pub total: Size,
 }
@@ -70,7 +70,7 @@ impl<'de> Deserialize<'de> for TraceSettings {
         // What is wrong is said here and not by the visitor: only so the error has the place of the value.
         deserializer.deserialize_any(TrueOrSection)?.ok_or_else(|| {
             D::Error::custom(
-                "say `true` to print it, `false`, or `directory: trace` in a line below it to write it to files",
+                "write `true` to print it, `false`, or `directory: trace` in a line below it to write it to files",
             )
         })
     }

@@ -72,7 +72,7 @@ impl<'de> Deserialize<'de> for Size {
 pub(super) fn size_from<'de, const MIN: usize, D: Deserializer<'de>>(deserializer: D) -> Result<Size, D::Error> {
     let size = Size::deserialize(deserializer)?;
     if size.bytes() < MIN {
-        return Err(D::Error::custom(format!("{size} is too little: {} is the least that works", Size(MIN))));
+        return Err(D::Error::custom(format!("{size} is too small: the minimum is {}", Size(MIN))));
     }
     Ok(size)
 }
@@ -83,7 +83,7 @@ pub(super) fn size_between<'de, const MIN: usize, const MAX: usize, D: Deseriali
 ) -> Result<Size, D::Error> {
     let size = size_from::<MIN, D>(deserializer)?;
     if size.bytes() > MAX {
-        return Err(D::Error::custom(format!("{size} is too much: {} is the most", Size(MAX))));
+        return Err(D::Error::custom(format!("{size} is too large: the maximum is {}", Size(MAX))));
     }
     Ok(size)
 }
@@ -96,7 +96,7 @@ pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Dur
     }
 }
 
-/// A duration in humantime's notation, or what is wrong with it.
+/// A duration in humantime's notation, or the problem with it.
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
         .map_err(|_| format!("{text:?} is not a duration: write it as `10s`, `9m` or `1h 30m`"))

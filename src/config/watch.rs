@@ -1,4 +1,4 @@
-//! How mailboxes are watched: at which pace sessions are opened, per server, and what is particular to an account.
+//! Watching of mailboxes: pacing per mail server, and settings per account.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,17 +11,17 @@ use serde::{Deserialize, Deserializer};
 use super::names::is_dns_name;
 use super::units;
 
-/// How watching sessions treat a server, unless a [`ServerSettings`] says otherwise.
+/// Pacing of watch sessions at a server without [`ServerSettings`] of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PacingLimits {
     /// Watching sessions at one server.
     #[serde(deserialize_with = "units::count")]
     pub sessions: usize,
-    /// Sessions that may be in the making at once at one server.
+    /// Concurrent logins of watch sessions at one server.
     #[serde(deserialize_with = "units::count")]
     pub at_once: usize,
-    /// How many new sessions one server gets in a time.
+    /// The rate of new sessions at one server.
     pub new_sessions: Rate,
 }
 
@@ -31,7 +31,7 @@ impl Default for PacingLimits {
     }
 }
 
-/// So many in so much time, written as `10/s`, `30/min` or `100/h`.
+/// A rate, written as `10/s`, `30/min` or `100/h`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
     count: u32,
@@ -85,7 +85,7 @@ impl<'de> Deserialize<'de> for Rate {
     }
 }
 
-/// What is particular to one mail server.
+/// Settings of one mail server.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServerSettings {
@@ -95,13 +95,13 @@ pub struct ServerSettings {
     /// Watching sessions there.
     #[serde(default)]
     pub sessions: Option<usize>,
-    /// Sessions in the making at once.
+    /// Concurrent logins.
     #[serde(default)]
     pub at_once: Option<usize>,
     /// New sessions in a time.
     #[serde(default)]
     pub new_sessions: Option<Rate>,
-    /// How long one IDLE lasts there.
+    /// Duration of one IDLE there.
     #[serde(default, deserialize_with = "super::push::some_idle_renewal")]
     pub idle_renewal: Option<Duration>,
 }
@@ -143,7 +143,7 @@ const KNOWN: [(&str, usize, u32); 9] = [
     ("*.yandex.com", 4, 120),
 ];
 
-/// What is known of servers without a word in the configuration.
+/// Known settings of large providers.
 #[must_use]
 pub fn known_servers() -> Vec<ServerSettings> {
     let server = |(host, at_once, a_minute): (&str, usize, u32)| ServerSettings {
@@ -156,11 +156,11 @@ pub fn known_servers() -> Vec<ServerSettings> {
     KNOWN.into_iter().map(server).collect()
 }
 
-/// What is particular to one account, by its login name.
+/// Settings of one account.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AccountSettings {
-    /// Further addresses of its own, besides the login name: mail from them wakes nobody.
+    /// Further addresses of the account besides the login name: mail from them causes no push.
     pub addresses: Vec<String>,
     /// Mailboxes that are watched besides the one that its clients wait in, as they stand in IMAP (modified UTF-7).
     pub mailboxes: Vec<String>,

@@ -1,5 +1,5 @@
-//! Bounds on the log: what peers can cause again and again fills no disk. Each kind of line (each place in the code that
-//! writes one) may come in a burst and then at a pace; what goes beyond it is counted, and the count is said.
+//! Rate limit of the log, so that peers cannot fill the disk. Each kind of line (each place in the code that writes
+//! one) has a burst and a rate; lines beyond are counted, and the count is logged.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,13 +11,13 @@ use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
-/// Lines of one kind that may come at once: a restart of a large server says so much at the most.
+/// Burst of lines of one kind: the maximum at a restart of a large server.
 const BURST: u64 = 1000;
 
 /// After that, one in this time: 86,400 lines of a kind in a day, some ten megabytes.
 const PACE: Duration = Duration::from_secs(1);
 
-/// Lets through what is within the bounds. Clones count together.
+/// Drops log lines beyond the limit. Clones share the counts.
 #[derive(Debug, Clone, Default)]
 pub struct LogLimit(Arc<LimitShared>);
 
@@ -28,16 +28,16 @@ struct LimitShared {
     left_out: AtomicU64,
 }
 
-/// What is known of the lines of one kind.
+/// The count of lines of one kind.
 #[derive(Debug)]
 struct LineKind {
     metadata: &'static Metadata<'static>,
     bucket: Bucket,
-    /// How many were left out since this was last said.
+    /// Lines left out since the last report.
     left_out: u64,
 }
 
-/// Sans-IO: time in, verdicts out.
+/// Sans-IO: time in, decisions out.
 #[derive(Debug)]
 struct Bucket {
     tokens: u64,
@@ -68,7 +68,7 @@ impl LogLimit {
         self.0.left_out.load(Ordering::Relaxed)
     }
 
-    /// Says in the log how many lines of which kind were left out since this was last called.
+    /// Logs the number of lines of each kind that were left out since the last call.
     pub fn tell(&self) {
         let kinds: Vec<_> = (self.0.kinds.iter_mut())
             .filter_map(|mut kind| Some((kind.metadata, std::mem::take(&mut kind.left_out))).filter(|(_, n)| *n > 0))

@@ -17,20 +17,20 @@ use crate::config;
 use crate::config::LogFormat;
 pub use limit::LogLimit;
 
-/// How often it is said what was left out.
+/// Interval of reports on lines that were left out.
 const TELL: Duration = Duration::from_secs(60);
 
-/// What systemd's journal calls the fields of a line: `DELTAPUSH_ACCOUNT`, `DELTAPUSH_SESSION`.
+/// The prefix of fields in systemd's journal: `DELTAPUSH_ACCOUNT`, `DELTAPUSH_SESSION`.
 const PREFIX: &str = "DELTAPUSH";
 
-/// Why there is no log.
+/// Failure to start the log.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// The level is none. It was checked when the configuration was read.
     #[error("cannot set up logging: {0}")]
     Level(#[from] ParseError),
     /// systemd's journal does not answer.
-    #[error("systemd's journal cannot be reached: {0}; is this a machine with systemd? `log.format: text` needs none")]
+    #[error("cannot connect to systemd's journal: {0}; on a machine without systemd, set `log.format: text`")]
     Journal(#[source] io::Error),
     /// There is one already.
     #[error("cannot set up logging: {0}")]
@@ -44,7 +44,7 @@ pub struct LogHandle {
     limit: LogLimit,
 }
 
-/// What stands below the layer that writes.
+/// The subscriber below the writing layer.
 type BoundedLayers = Layered<LogLimit, Layered<reload::Layer<EnvFilter, Registry>, Registry>>;
 
 impl LogHandle {
@@ -60,19 +60,19 @@ impl LogHandle {
         Ok(Self { level, limit })
     }
 
-    /// Lets another level count. It was checked when the configuration was read: `false` is a bug.
+    /// Sets another level. It was checked when the configuration was read: `false` is a bug.
     #[must_use]
     pub fn set_level(&self, level: &str) -> bool {
         EnvFilter::try_new(level).is_ok_and(|filter| self.level.reload(filter).is_ok())
     }
 
-    /// What bounds it.
+    /// The limit of the log.
     #[must_use]
     pub fn limit(&self) -> &LogLimit {
         &self.limit
     }
 
-    /// Says now and then what was left out, for as long as it is polled.
+    /// Logs periodically which lines were left out, for as long as it is polled.
     pub async fn tell_what_was_left_out(self) {
         let mut minutes = interval(TELL);
         loop {
@@ -94,7 +94,7 @@ fn output(format: LogFormat) -> Result<Box<dyn Layer<BoundedLayers> + Send + Syn
     })
 }
 
-/// With the priorities that journalctl's users expect: the crate's own make "notice" of what is for information.
+/// Maps levels to the priorities that users of journalctl expect: the crate's default maps info to "notice".
 fn journal() -> io::Result<tracing_journald::Layer> {
     use tracing_journald::{Priority, PriorityMappings};
     let priorities = PriorityMappings {

@@ -223,7 +223,7 @@ async fn changed_files_are_read_again_and_broken_ones_are_not_used() {
 
     // By a signal: refused as well, then taken.
     deltapush.signal("HUP");
-    let refused = || deltapush.log().contains("the new configuration is refused, the one before goes on: ");
+    let refused = || deltapush.log().contains("the new configuration is not valid, deltapush keeps the previous one: ");
     assert!(poll(Duration::from_secs(10), refused).await, "{}", deltapush.log());
     let third = make(folder.path(), "a", "localhost");
     deltapush.signal("HUP");

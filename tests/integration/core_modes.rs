@@ -97,7 +97,7 @@ async fn lives_through_everything(credentials: &'static str) {
     alice.hears("wake up").await;
     let report = deltapush.asked(&["account", &alice.user]);
     let report = String::from_utf8_lossy(&report.stdout).into_owned();
-    assert!(report.contains("came for a background fetch"), "{report}\n{}", deltapush.log());
+    assert!(report.contains("connected for a background fetch"), "{report}\n{}", deltapush.log());
     alice.core.call("start_io_for_all_accounts", json!([])).await;
     alice.says(&alices_chat, "good night").await;
     bob.hears("good night").await;

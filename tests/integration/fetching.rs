@@ -82,7 +82,7 @@ fn said(output: &Output) -> String {
 #[tokio::test]
 async fn a_core_that_accepts_encrypted_mail_only_teaches_so() {
     let mut app = App::start(Version::CurrentWithToken, "learn-encrypted", None).await;
-    app.is_woken_for("not known yet").await;
+    app.is_woken_for("does not know yet").await;
     app.gets_unencrypted(&["bob", "eve", "carol"]).await;
     app.is_woken_for("encrypted messages: its apps fetch no others").await;
     // Those before were announced: nothing was known then.
@@ -92,10 +92,10 @@ async fn a_core_that_accepts_encrypted_mail_only_teaches_so() {
     app.gets_unencrypted(&["mallory"]).await;
     app.notify.stays_at(before, QUIET).await;
     let report = app.is_woken_for("encrypted messages").await;
-    let skipped = "wakes nobody: not encrypted: the app would not fetch it";
+    let skipped = "no push: not encrypted: the app would not fetch it";
     assert!(report["happened"].to_string().contains(skipped), "{report:#}");
     let evidence = report["account"]["devices"][0]["fetches"].as_str().unwrap();
-    assert!(evidence.contains("encrypted messages only: it left unencrypted ones of 3 senders"), "{evidence}");
+    assert!(evidence.contains("encrypted messages only: it did not fetch unencrypted ones of 3 senders"), "{evidence}");
 
     // The app is away: it would delete what it cannot decrypt, perhaps before the watch hears of it.
     app.core.call("stop_io_for_all_accounts", json!([])).await;
@@ -115,23 +115,23 @@ async fn a_core_that_accepts_encrypted_mail_only_teaches_so() {
     app.core.call("start_io_for_all_accounts", json!([])).await;
     app.core.event(app.account, "ImapInboxIdle").await;
     app.gets_unencrypted(&["trent"]).await;
-    app.is_woken_for("an app of its fetches unencrypted ones too").await;
+    app.is_woken_for("one of its apps fetches unencrypted ones too").await;
 }
 
 #[tokio::test]
 async fn a_core_that_accepts_unencrypted_mail_teaches_so() {
     let mut app = App::start(Version::CurrentWithToken, "learn-all", Some("0")).await;
     app.gets_unencrypted(&["bob"]).await;
-    app.is_woken_for("an app of its fetches unencrypted ones too").await;
+    app.is_woken_for("one of its apps fetches unencrypted ones too").await;
     app.gets_unencrypted(&["eve", "carol", "mallory"]).await;
-    app.is_woken_for("an app of its fetches unencrypted ones too").await;
+    app.is_woken_for("one of its apps fetches unencrypted ones too").await;
 }
 
 #[tokio::test]
 async fn core_2_23_is_woken_for_all_messages() {
     let mut app = App::start(Version::WithToken, "learn-2-23", None).await;
     app.gets_unencrypted(&["bob", "eve", "carol", "mallory"]).await;
-    app.is_woken_for("an app of its fetches unencrypted ones too").await;
+    app.is_woken_for("one of its apps fetches unencrypted ones too").await;
 }
 
 /// Connects as an app does for a background fetch.
@@ -155,15 +155,15 @@ async fn a_background_fetch_ends_a_test_push_and_explains_the_last_message() {
     drop(client);
     let tested = tokio::task::spawn_blocking(move || testing.wait_with_output().unwrap()).await.unwrap();
     assert!(tested.status.success(), "{tested:?}");
-    assert!(said(&tested).contains("came for a background fetch"), "{tested:?}");
+    assert!(said(&tested).contains("connected for a background fetch"), "{tested:?}");
 
     scene.deliver_news().await;
     scene.expect_pushes(&[TOKEN; 2]).await;
     fetches_in_background(&scene).await;
     let report = json_of(&scene.deltapush.asked(&["account", &scene.user, "--json"]));
     let explained = report["explanation"].to_string();
-    assert!(explained.contains("the device came for a background fetch"), "{report:#}");
-    assert!(explained.contains("and asked for the message") && !explained.contains("push service"), "{explained}");
+    assert!(explained.contains("the device connected for a background fetch"), "{report:#}");
+    assert!(explained.contains("and requested the message") && !explained.contains("push service"), "{explained}");
     assert!(report["account"]["devices"][0]["connected"].is_string(), "{report:#}");
 }
 
@@ -179,7 +179,7 @@ async fn a_background_fetch_of_one_of_two_devices_is_named_as_such() {
     fetches_in_background(&scene).await;
     let tested = tokio::task::spawn_blocking(move || testing.wait_with_output().unwrap()).await.unwrap();
     assert_eq!(tested.status.code(), Some(75), "one of them has not come: {tested:?}");
-    assert!(said(&tested).contains("1 background fetches of the account's devices came since"), "{tested:?}");
+    assert!(said(&tested).contains("1 background fetches of the account's devices arrived since"), "{tested:?}");
     assert!(said(&tested).contains("unless one of these background fetches was its own"), "{tested:?}");
     assert!(!said(&tested).contains("push service"), "{tested:?}");
 }

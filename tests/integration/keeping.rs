@@ -134,7 +134,7 @@ async fn the_newest_session_is_kept_and_the_one_before_logs_out() {
     let client = waiting(&scene, "openpgp:newest").await;
     // The client waits itself now: nobody else needs to.
     assert!(poll(PATIENCE, || scene.dovecot.who(&scene.user) == 1).await, "{:#?}", scene.dovecot.sessions(&scene.user));
-    status_says(&scene, "its own client waits").await;
+    status_says(&scene, "the client's own session reports").await;
     drop(client);
     scene.dovecot.wait_for_watch(&scene.user, 2).await;
     scene.deliver_news().await;
@@ -291,7 +291,7 @@ async fn a_real_core_logs_in_and_goes_and_is_woken_and_called_back() {
     core.add_account(&user, deltapush.imaps, submission.port).await;
     core.call("start_io_for_all_accounts", json!([])).await;
     // It waits in INBOX itself.
-    let waits = poll(PATIENCE, || deltapush.status().contains("its own client waits")).await;
+    let waits = poll(PATIENCE, || deltapush.status().contains("the client's own session reports")).await;
     assert!(waits, "{}\n{:#?}", deltapush.status(), dovecot.sessions(&user));
     core.kill().await;
     let watching = poll(PATIENCE, || deltapush.status().contains("watch    watching")).await;
@@ -315,7 +315,11 @@ async fn a_real_core_logs_in_and_goes_and_is_woken_and_called_back() {
     let mut core = Core::start(Version::WithToken).await;
     core.add_account(&user, deltapush.imaps, submission.port).await;
     core.call("start_io_for_all_accounts", json!([])).await;
-    assert!(poll(PATIENCE, || deltapush.status().contains("its own client waits")).await, "{}", deltapush.status());
+    assert!(
+        poll(PATIENCE, || deltapush.status().contains("the client's own session reports")).await,
+        "{}",
+        deltapush.status()
+    );
     core.kill().await;
     assert!(poll(PATIENCE, || deltapush.status().contains("watch    watching")).await, "{}", deltapush.status());
     let posted = notify.posted().len();

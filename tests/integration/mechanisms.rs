@@ -384,7 +384,7 @@ async fn dovecot_is_logged_in_to_by_every_mechanism() {
         if is_watched {
             dovecot.wait_for_watch(&user, 1).await;
         } else {
-            let words = format!("its client logs in with {mechanism}, which leaves nothing");
+            let words = format!("its client logs in with {mechanism}, which gives deltapush no credentials");
             assert!(poll(PATIENCE, || deltapush.status().contains(&words)).await, "{}", deltapush.status());
             assert!(dovecot.watches(&user).is_empty());
         }

@@ -17,7 +17,7 @@ async fn expect(deltapush: &Deltapush, words: &str) {
     assert!(said, "{words} is not in the log:\n{}", deltapush.log());
 }
 
-const TAKEN: &str = "the configuration was read again and counts from now on";
+const TAKEN: &str = "the configuration was read again and is in effect";
 
 #[tokio::test]
 async fn routes_limits_and_the_log_change_and_no_session_is_dropped() {
@@ -60,7 +60,7 @@ async fn a_broken_configuration_is_refused_with_its_place() {
     let deltapush = Deltapush::start(&Options::dovecot(dovecot));
     let user = dovecot.user("reload-broken");
     deltapush.reconfigure(|text| text.replace("hostname: localhost", "hostnam: localhost"));
-    expect(&deltapush, "the new configuration is refused, the one before goes on:").await;
+    expect(&deltapush, "the new configuration is not valid, deltapush keeps the previous one:").await;
     expect(&deltapush, "config.yaml:2:1: unknown field `hostnam`").await;
     Client::plain(deltapush.plain).await.log_in(&user).await;
 
@@ -76,7 +76,7 @@ async fn a_broken_configuration_is_refused_with_its_place() {
             .replace("directory: state", "directory: s")
     });
     expect(&deltapush, TAKEN).await;
-    expect(&deltapush, "`storage` has changed in the configuration: it counts from the next start on").await;
+    expect(&deltapush, "`storage` has changed in the configuration: restart deltapush to apply it").await;
     expect(&deltapush, "`push.notify_url, ca, contact, coalesce, max_in_flight or max_per_second` has changed").await;
     assert!(!deltapush.log().contains("of listeners` has changed"));
     Client::plain(deltapush.plain).await.log_in(&user).await;
@@ -91,7 +91,7 @@ async fn a_watch_whose_route_has_gone_waits_until_it_is_there_again() {
     assert!(poll(PATIENCE, || status(&scene, "watch    watching")).await, "{}", scene.deltapush.status());
     scene.deltapush.reconfigure(|text| text.replace("imaps://localhost:", "imaps://127.0.0.1:"));
     expect(&scene.deltapush, TAKEN).await;
-    // The watch begins anew with another mailbox, and finds no way.
+    // The watch restarts with another mailbox, and finds no way.
     client.command("c3 CREATE Other").await;
     client.command("c4 SELECT Other").await;
     client.send("c5 IDLE").await;
@@ -119,7 +119,8 @@ async fn what_is_said_of_a_listener_changes_but_for_its_socket() {
 
     let other = format!("127.0.0.1:{}", super::support::ports::free_port());
     deltapush.reconfigure(|text| text.replace(&format!("127.0.0.1:{}", deltapush.plain), &other));
-    expect(&deltapush, "`address or tls of listeners` has changed in the configuration: it counts from the next").await;
+    expect(&deltapush, "`address or tls of listeners` has changed in the configuration: restart deltapush to apply it")
+        .await;
     Client::plain(deltapush.plain).await.expect_prefix("* OK").await;
     assert!(TcpStream::connect(&other).await.is_err());
 }

@@ -413,7 +413,7 @@ async fn only_those_who_are_allowed_come_in() {
     assert_eq!(said, "NO [AUTHORIZATIONFAILED] This address may not be used here. Ask whoever runs this server.");
     assert_eq!(server.connections(), 0);
     assert!(log_in(&deltapush, "alice@lab.test").await.starts_with("OK"));
-    assert!(deltapush.check_login("alice@else.test").contains("`allow` does not name it"));
+    assert!(deltapush.check_login("alice@else.test").contains("`allow` does not list it"));
 }
 
 /// Logs in through a route to a Dovecot that trusts deltapush, from another address, under another login; waits for the watch.

@@ -104,19 +104,19 @@ async fn a_core_accepts_the_code_of_qr() {
     let user = dovecot.user("code-of-qr");
     let shown = deltapush(proxy.dir(), &["qr", &user], &format!("{PASSWORD}\n"));
     assert!(shown.status.success(), "{}", text(&shown.stderr));
-    assert!(text(&shown.stderr).contains("whoever sees it"), "{}", text(&shown.stderr));
+    assert!(text(&shown.stderr).contains("anyone who sees it"), "{}", text(&shown.stderr));
     assert!(!text(&shown.stderr).contains(PASSWORD));
     let code = read_terminal(text(&shown.stdout));
 
     let link = deltapush(proxy.dir(), &["qr", "--link", &user], PASSWORD);
     assert_eq!(text(&link.stdout).trim_end(), code);
-    assert!(text(&link.stderr).contains("WARNING: this text is the password"), "{}", text(&link.stderr));
+    assert!(text(&link.stderr).contains("WARNING: this text contains the password"), "{}", text(&link.stderr));
     accept(&code, &user, dovecot, &proxy).await;
 
     for (arguments, input, exit, complaint) in [
-        (&["qr", "alice@else.test"][..], "x", 78, "may not log in here"),
+        (&["qr", "alice@else.test"][..], "x", 78, "cannot log in here"),
         (&["qr", &user], "", 64, "no password was given"),
-        (&["qr", &user], &"x".repeat(1001), 64, "more than 1000 bytes"),
+        (&["qr", &user], &"x".repeat(1001), 64, "longer than 1000 bytes"),
         (&["qr", "alice"], "x", 64, "is not a mail address"),
     ] {
         let refused = deltapush(proxy.dir(), arguments, input);
@@ -141,7 +141,8 @@ async fn the_page_makes_a_code_in_the_browser_that_a_core_accepts() {
 
     browser.fill("#address", "alice@else.test");
     browser.click("#password");
-    browser.wait_until("return document.getElementById('says').textContent.includes('Nothing is known here')");
+    browser
+        .wait_until("return document.getElementById('says').textContent.includes('has no settings for this address')");
     browser.fill("#address", &user);
     browser.fill("#password", PASSWORD);
     let known = format!("return document.getElementById('smtp-port').value === '{}'", submission.port);
@@ -292,8 +293,8 @@ async fn init_looks_logs_in_and_writes_what_runs() {
         &*format!("The login as {user} works."),
         "IDLE: yes: push works",
         "NOTIFY: yes",
-        "COMPRESS: no: deltapush compresses",
-        "config.yaml is written. Start it: deltapush --config config.yaml",
+        "COMPRESS: no: deltapush itself compresses",
+        "Created config.yaml. Start deltapush: deltapush --config config.yaml",
         "IMAP server localhost, port ",
         "certificate checks: accept invalid certificates",
     ] {
@@ -311,7 +312,7 @@ async fn init_looks_logs_in_and_writes_what_runs() {
     // What is there stays, unless somebody says otherwise.
     let refused = deltapush(folder.path(), &arguments, PASSWORD);
     assert_eq!(refused.status.code(), Some(64));
-    assert!(text(&refused.stderr).contains("say --overwrite"), "{}", text(&refused.stderr));
+    assert!(text(&refused.stderr).contains("replace it with --overwrite"), "{}", text(&refused.stderr));
     assert_eq!(fs::read_to_string(folder.path().join("config.yaml")).unwrap(), written);
     let again = [&arguments[..], &["--overwrite"]].concat();
     assert!(deltapush(folder.path(), &again, PASSWORD).status.success());
@@ -350,9 +351,9 @@ async fn init_finds_a_server_by_srv_and_says_what_it_lacks() {
     let made = tokio::task::spawn_blocking(run).await.unwrap();
     let (said, complaints) = (text(&made.stdout), text(&made.stderr));
     assert!(made.status.success(), "{said}{complaints}");
-    assert!(said.contains("IDLE: not before the login"), "{said}");
-    assert!(said.contains("Mail is sent through smtps://smtp.lab.test:465: its domain says so."), "{said}");
-    assert!(said.contains("DNS knows no address of _imap.lab.test yet"), "{said}");
+    assert!(said.contains("IDLE: not announced before the login"), "{said}");
+    assert!(said.contains("SMTP server smtps://smtp.lab.test:465: published by its domain."), "{said}");
+    assert!(said.contains("DNS has no address for _imap.lab.test yet"), "{said}");
     assert!(said.contains("deltapush qr you@lab.test --config config.yaml"), "{said}");
     let written = fs::read_to_string(folder.path().join("config.yaml")).unwrap();
     let upstream = format!("upstream: \"imaps://imap.lab.test:{}\"", server.port);

@@ -152,9 +152,13 @@ async fn the_status_shows_life_and_ends_with_the_process() {
     scene.register("openpgp:status").await;
     wait_for_status(&scene, "watch    watching").await;
     let status = scene.deltapush.status();
-    for wanted in
-        ["status@lab.test at localhost:", "last proof of life ", "is found within 10m", "mailbox  INBOX", "no push yet"]
-    {
+    for wanted in [
+        "status@lab.test at localhost:",
+        "last sign of life ",
+        "is detected within 10m",
+        "mailbox  INBOX",
+        "no push yet",
+    ] {
         assert!(status.contains(wanted), "no {wanted:?} in\n{status}");
     }
     assert!(!status.contains("openpgp:"), "{status}");

@@ -1,4 +1,4 @@
-//! `deltapush init`: from a mail address to a configuration. What can be found out is not asked.
+//! `deltapush init`: creates a configuration from a mail address. It asks only what it cannot find out.
 
 mod place;
 mod server;
@@ -20,45 +20,46 @@ use crate::upstream::dns::DnsResolver;
 use place::{Facts, InitPlan, Leads};
 use server::{AddressParts, FoundServer};
 
-/// What the command line says.
+/// Arguments on the command line.
 #[derive(Debug, Clone, clap::Args)]
 pub struct InitOptions {
     /// Your mail address
     pub address: String,
-    /// What people enter in Delta Chat as IMAP server; default: this machine's name if it leads here, or localhost
+    /// IMAP server name that users enter in Delta Chat; default: this machine's name if it resolves to this
+    /// machine, else localhost
     #[arg(long, value_name = "NAME", value_parser = hostname)]
     pub hostname: Option<Hostname>,
-    /// The mail server, if it is not found: imaps://host, or imap://host for STARTTLS
+    /// Mail server, if it is not found: imaps://host, or imap://host for STARTTLS
     #[arg(long, value_name = "URL")]
     pub upstream: Option<UpstreamAddress>,
-    /// Where mail is sent, if it is not found: smtps://host, or smtp://host for STARTTLS
+    /// SMTP server, if it is not found: smtps://host, or smtp://host for STARTTLS
     #[arg(long, value_name = "URL")]
     pub smtp: Option<Submission>,
-    /// What the mail server's certificate is verified against: webpki, system, or a PEM file
+    /// Certificate authorities for the mail server: webpki, system, or a PEM file
     #[arg(long, value_name = "FILE")]
     pub ca: Option<String>,
-    /// Let what the domain names be in a private network
+    /// Allow mail servers with private addresses
     #[arg(long)]
     pub private: bool,
-    /// Ask this DNS server
+    /// Use this DNS server
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub dns: Option<SocketAddr>,
-    /// A certificate of your own, in PEM
+    /// Your own certificate chain, in PEM
     #[arg(long, value_name = "FILE", requires = "key")]
     pub chain: Option<PathBuf>,
-    /// Its private key, in PEM
+    /// Private key of that certificate, in PEM
     #[arg(long, value_name = "FILE", requires = "chain")]
     pub key: Option<PathBuf>,
-    /// Agree to the terms of service of Let's Encrypt (at letsencrypt.org/repository), for a certificate by itself
+    /// Agree to the terms of service of Let's Encrypt (letsencrypt.org/repository) to get a certificate automatically
     #[arg(long)]
     pub agree_to_terms: bool,
-    /// Let nobody log in but this address (allow.logins)
+    /// Accept only logins of this address (allow.logins)
     #[arg(long)]
     pub only_me: bool,
-    /// Replace a configuration that is there
+    /// Replace an existing configuration
     #[arg(long)]
     pub overwrite: bool,
-    /// Read the account's password from standard input: to log in once, and for the login code
+    /// Read the account's password from standard input, for one test login and the login code
     #[arg(long)]
     pub password_stdin: bool,
 }
@@ -81,7 +82,7 @@ impl InitOptions {
     }
 }
 
-/// Finds out, decides, and writes `file`. All that is found is told on standard output as it comes.
+/// Collects the facts, decides, and writes `file`. Prints each finding on standard output.
 ///
 /// # Errors
 /// [`CommandError`]; then nothing was written.
@@ -103,7 +104,7 @@ pub async fn run(options: &InitOptions, file: &Path) -> Result<(), CommandError>
         route: server::route(options, &address, Some(&server)),
         outgoing: outgoing.as_ref(),
         dns: options.dns,
-        only_me: options.only_me || confirm(&format!("Shall nobody log in here but {}?", address.whole)),
+        only_me: options.only_me || confirm(&format!("Accept only logins of {}?", address.whole)),
         data: write::data_folder(file),
     };
     let text = write::text(&plan);
@@ -113,22 +114,22 @@ pub async fn run(options: &InitOptions, file: &Path) -> Result<(), CommandError>
     conclude(&config, &address, file, password.as_ref(), say)
 }
 
-/// Whether a file that is there is to be replaced; refused if nobody says so.
+/// Decides whether an existing file is replaced; refuses without confirmation.
 fn may_write(options: &InitOptions, file: &Path) -> Result<bool, CommandError> {
     if !file.exists() {
         return Ok(false);
     }
-    let question = format!("{} is there already. Replace it?", file.display());
+    let question = format!("{} exists already. Replace it?", file.display());
     if options.overwrite || confirm(&question) {
         return Ok(true);
     }
     Err(Fault::Usage.because(format!(
-        "{} is there already, and stays as it is: name another by --config, or say --overwrite",
+        "{} exists already and was not changed: choose another file with --config, or replace it with --overwrite",
         file.display()
     )))
 }
 
-/// Asks on the terminal; no without one.
+/// Asks on the terminal; without one the answer is no.
 fn confirm(question: &str) -> bool {
     if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
         return false;
@@ -146,8 +147,10 @@ fn ask_password(options: &InitOptions, address: &AddressParts) -> Result<Option<
     if !options.password_stdin && !io::stdin().is_terminal() {
         return Ok(None);
     }
-    let prompt =
-        format!("Password of {} (for one login and the code; it is not kept; Enter leaves both out): ", address.whole);
+    let prompt = format!(
+        "Password of {} (for one test login and the login code; it is not stored; press Enter to skip both): ",
+        address.whole
+    );
     Ok(Some(password::read(&prompt)?).filter(|password| !password.is_empty()))
 }
 
@@ -160,17 +163,17 @@ async fn find_outgoing(
     if let Some(smtp) = &options.smtp {
         return Ok(Some(Outgoing { server: smtp.clone(), login: server.login.clone() }));
     }
-    say("Looking for where mail is sent (SMTP) …");
+    say("Looking for the SMTP server …");
     let config = server::provisional(options, address, Some(server))?;
     let upstreams = server::upstreams(&config)?;
     let Some(route) = config.routes.first() else { return Ok(None) };
     match outgoing::find(&upstreams, route, &address.whole.to_lowercase(), "").await {
         Ok(found) => {
-            say(&format!("Mail is sent through {}: {}.", found.outgoing.server, found.how));
+            say(&format!("SMTP server {}: {}.", found.outgoing.server, found.how));
             Ok(Some(found.outgoing))
         }
         Err(error) => {
-            say(&format!("{error}. Delta Chat will try the usual names; `smtp` in the route tells it."));
+            say(&format!("{error}. Delta Chat will try the usual names; set `smtp` in the route to name one."));
             Ok(None)
         }
     }
@@ -182,7 +185,7 @@ async fn choose(options: &InitOptions, say: &mut dyn FnMut(&str)) -> Result<Init
         Some(hostname) => hostname.clone(),
         None => match place::own_name(&dns).await {
             Some(name) => {
-                say(&format!("This machine is called {name}, which leads here."));
+                say(&format!("This machine's name is {name}; it resolves to this machine."));
                 name
             }
             None => Hostname::localhost(),
@@ -195,18 +198,19 @@ async fn choose(options: &InitOptions, say: &mut dyn FnMut(&str)) -> Result<Init
     let mut facts = Facts { hostname, leads, files, terms_agreed: options.agree_to_terms, has_ipv6: place::has_ipv6() };
     if facts.could_be_certified() && !facts.terms_agreed {
         facts.terms_agreed = confirm(
-            "Let's Encrypt gives a certificate by itself, if you agree to its terms of service \
+            "Let's Encrypt issues a certificate automatically if you agree to its terms of service \
              (https://letsencrypt.org/repository/). Agree?",
         );
     }
     let place = place::decide(&facts, place::port).ok_or_else(|| {
-        Fault::System.because("no port can be had for clients: end what listens on 993 and 1993, and try again")
+        Fault::System
+            .because("no port for clients is free: stop the programs that listen on 993 and 1993, then try again")
     })?;
     place.notes.iter().for_each(|note| say(note));
     Ok(place)
 }
 
-/// What `deltapush check` would say of it.
+/// The result of `deltapush check` for it.
 fn checked(text: &str, file: &Path) -> Result<Config, CommandError> {
     let wrong = |error: String| Fault::Configuration.because(error);
     let folder = file.parent().unwrap_or(Path::new(""));
@@ -215,7 +219,7 @@ fn checked(text: &str, file: &Path) -> Result<Config, CommandError> {
     Ok(config)
 }
 
-/// Says what to enter in Delta Chat, and shows the code if there is a password for it.
+/// Prints the settings for Delta Chat, and the code if a password was given.
 fn conclude(
     config: &Config,
     address: &AddressParts,
@@ -224,7 +228,7 @@ fn conclude(
     say: &mut dyn FnMut(&str),
 ) -> Result<(), CommandError> {
     let route = client_setup::route_of(config, &address.whole);
-    say(&format!("\n{} is written. Start it: deltapush --config {}", file.display(), file.display()));
+    say(&format!("\nCreated {}. Start deltapush: deltapush --config {}", file.display(), file.display()));
     say("In Delta Chat, enter for incoming mail:");
     let reachable = client_setup::incoming(config, route);
     for incoming in &reachable {
@@ -238,7 +242,7 @@ fn conclude(
     }
     let (Some(password), Some(incoming)) = (password, reachable.into_iter().next()) else {
         say(&format!(
-            "or scan the code that this prints, once deltapush runs: deltapush qr {} --config {}",
+            "or, once deltapush runs, scan the code that this command prints: deltapush qr {} --config {}",
             address.whole,
             file.display()
         ));
@@ -248,7 +252,7 @@ fn conclude(
     if any_certificate {
         say("  certificate checks: accept invalid certificates");
     }
-    say("or, once deltapush runs, by this code:\n");
+    say("or, once deltapush runs, scan this code:\n");
     let settings = CodeSettings { address: address.whole.clone(), incoming, outgoing, any_certificate };
     let printed = qr::print(&settings, password, false, &mut io::stdout().lock(), &mut io::stderr());
     printed.map_err(|error| Fault::System.because(format!("cannot print: {error}")))?

@@ -1,5 +1,5 @@
-//! Where deltapush is to listen, under which name, and with which certificate: found out from this machine, then decided. What is
-//! decided is pure.
+//! Listen addresses, host name and certificate of a new configuration. Facts are collected from this machine; the
+//! decision is pure.
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};
@@ -12,10 +12,10 @@ use crate::upstream::dns::{DnsResolver, Reach};
 /// Ports for phones, the usual one first; and for a first try on this machine.
 const PUBLIC: [u16; 4] = [993, 1993, 9993, 19_993];
 const LOCAL: [u16; 3] = [1993, 2993, 3993];
-/// The port that networks let through, where certificates are proved and browsers come.
+/// The port that networks let through, for browsers and ACME validation.
 const WEB: u16 = 443;
 
-/// Whether a port can be had.
+/// Availability of a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Port {
     Free,
@@ -24,12 +24,12 @@ pub(super) enum Port {
     Forbidden,
 }
 
-/// Where a name leads.
+/// The target of a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Leads {
     /// To an address of this machine.
     Here,
-    /// To another public address: a router or a load balancer's, one hopes.
+    /// To another public address, presumably of a router or load balancer.
     Elsewhere,
     /// Into the local network, or to this machine alone.
     Inside,
@@ -37,7 +37,7 @@ pub(super) enum Leads {
     Nowhere,
 }
 
-/// Which certificate clients are to see.
+/// The certificate for clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Proof {
     Acme,
@@ -45,7 +45,7 @@ pub(super) enum Proof {
         chain: PathBuf,
         key: PathBuf,
     },
-    /// Made by deltapush itself.
+    /// Created by deltapush.
     SelfSigned,
 }
 
@@ -59,11 +59,11 @@ pub(super) struct InitPlan {
     /// The second listener, for the page and for networks that block the first port.
     pub(super) web: Option<u16>,
     pub(super) proof: Proof,
-    /// What a person has to know of it.
+    /// Notes for the user.
     pub(super) notes: Vec<String>,
 }
 
-/// What is known before the decision.
+/// Facts before the decision.
 pub(super) struct Facts {
     pub(super) hostname: Hostname,
     pub(super) leads: Leads,
@@ -74,12 +74,12 @@ pub(super) struct Facts {
 }
 
 impl Facts {
-    /// Whether only this machine is to reach it.
+    /// Whether it is for this machine only.
     pub(super) fn is_local(&self) -> bool {
         crate::config::is_loopback(self.hostname.as_str())
     }
 
-    /// Whether an authority could vouch for the name.
+    /// Whether a certificate authority could issue a certificate for the name.
     pub(super) fn could_be_certified(&self) -> bool {
         let name = self.hostname.as_str();
         let is_public_name = name.contains('.') && !name.contains('_') && name.parse::<IpAddr>().is_err();
@@ -87,7 +87,7 @@ impl Facts {
     }
 }
 
-/// The decision, with `port` telling of each port that comes into question. `None` if no port can be had.
+/// Decides, with `port` as the check of a port's availability. `None` if no port is free.
 pub(super) fn decide(facts: &Facts, mut port: impl FnMut(IpAddr, u16) -> Port) -> Option<InitPlan> {
     let any: IpAddr = if facts.has_ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { [0, 0, 0, 0].into() };
     let (address, candidates): (IpAddr, &[u16]) =
@@ -100,16 +100,16 @@ pub(super) fn decide(facts: &Facts, mut port: impl FnMut(IpAddr, u16) -> Port) -
                 imaps = Some(*candidate);
                 break;
             }
-            Port::Taken => notes.push(format!("Port {candidate} is taken by another program.")),
+            Port::Taken => notes.push(format!("Port {candidate} is in use by another program.")),
             Port::Forbidden => notes.push(format!(
-                "Port {candidate} needs privileges: run this as root, or as the systemd unit does, to have it."
+                "Port {candidate} needs privileges: run this command as root, or with the capabilities that the systemd unit grants."
             )),
         }
     }
     let imaps = imaps?;
     let hostname = facts.hostname.clone();
     if facts.is_local() {
-        notes.push("Phones cannot reach this: a public host name (--hostname) is for them.".to_owned());
+        notes.push("Phones cannot reach this address: give a public host name with --hostname.".to_owned());
         return Some(InitPlan { hostname, address, imaps, web: None, proof: Proof::SelfSigned, notes });
     }
     let web = port(address, WEB);
@@ -125,19 +125,19 @@ pub(super) fn decide(facts: &Facts, mut port: impl FnMut(IpAddr, u16) -> Port) -
 fn proof(facts: &Facts, web: Port, notes: &mut Vec<String>) -> Proof {
     let name = &facts.hostname;
     if name.as_str().starts_with('_') {
-        notes.push(format!("{name} starts with an underscore: Delta Chat takes a self-signed certificate for it."));
+        notes.push(format!("{name} starts with an underscore: Delta Chat accepts a self-signed certificate for it."));
         return Proof::SelfSigned;
     }
     let cannot = match (facts.could_be_certified(), web, facts.terms_agreed) {
-        (false, ..) => "an authority cannot vouch for this name or address",
-        (_, Port::Taken, _) => "port 443, by which a certificate is proved, is taken by another program",
-        (_, Port::Forbidden, _) => "port 443, by which a certificate is proved, needs privileges",
-        (_, _, false) => "the terms of Let's Encrypt were not agreed to (--agree-to-terms)",
+        (false, ..) => "a certificate authority issues none for this name or address",
+        (_, Port::Taken, _) => "port 443, to which the certificate authority connects, is in use by another program",
+        (_, Port::Forbidden, _) => "port 443, to which the certificate authority connects, needs privileges",
+        (_, _, false) => "you did not agree to the terms of Let's Encrypt (--agree-to-terms)",
         (true, Port::Free, true) => return Proof::Acme,
     };
     notes.push(format!(
-        "The certificate will be self-signed, since {cannot}. People have to choose \"accept invalid certificates\"; \
-         docs/certificates.md has better ways, such as a name that starts with an underscore."
+        "The certificate will be self-signed, because {cannot}. Users have to choose \"accept invalid certificates\"; \
+         docs/certificates.md describes better ways, such as a name that starts with an underscore."
     ));
     Proof::SelfSigned
 }
@@ -147,21 +147,25 @@ fn about_name(facts: &Facts) -> Option<String> {
     match facts.leads {
         Leads::Here => None,
         Leads::Elsewhere => Some(format!(
-            "{name} leads to an address that this machine does not have: its router has to hand the ports on to here."
+            "{name} resolves to an address that this machine does not have: forward the ports from that address (your router) to this machine."
         )),
-        Leads::Inside => Some(format!("{name} leads into a local network: phones reach it only from there.")),
-        Leads::Nowhere => Some(format!("DNS knows no address of {name} yet: make a record (A, AAAA) that leads here.")),
+        Leads::Inside => {
+            Some(format!("{name} resolves to an address in a local network: phones reach it only from there."))
+        }
+        Leads::Nowhere => Some(format!(
+            "DNS has no address for {name} yet: create a record (A, AAAA) with the address of this machine."
+        )),
     }
 }
 
-/// What this machine is called, if that is a whole name that leads here from outside.
+/// The name of this machine, if it is fully qualified and resolves to a public address of this machine.
 pub(super) async fn own_name(dns: &DnsResolver) -> Option<Hostname> {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
     let name = Hostname::new(name.trim()).filter(|name| name.as_str().contains('.'))?;
     (leads(dns, &name).await == Leads::Here).then_some(name)
 }
 
-/// Where a name leads.
+/// The target of a name.
 pub(super) async fn leads(dns: &DnsResolver, name: &Hostname) -> Leads {
     let Ok(addresses) = dns.addresses(name.as_str(), Reach::Anywhere).await else { return Leads::Nowhere };
     if addresses.iter().all(|address| !is_public(*address)) {
@@ -215,13 +219,16 @@ mod tests {
         let without_ipv6 = Facts { has_ipv6: false, ..facts("push.example.org") };
         assert!(told(&without_ipv6, &[], &[]).starts_with("0.0.0.0 993"));
         let nowhere = Facts { leads: Leads::Nowhere, ..facts("push.example.org") };
-        assert!(told(&nowhere, &[], &[]).contains("Acme | DNS knows no address of push.example.org yet"));
+        assert!(told(&nowhere, &[], &[]).contains("Acme | DNS has no address for push.example.org yet"));
     }
 
     #[test]
     fn ports_that_cannot_be_had_are_left_to_others() {
         let busy = told(&facts("push.example.org"), &[993, 443], &[]);
-        assert!(busy.starts_with(":: 1993 None SelfSigned | Port 993 is taken") && busy.contains("port 443"), "{busy}");
+        assert!(
+            busy.starts_with(":: 1993 None SelfSigned | Port 993 is in use") && busy.contains("port 443"),
+            "{busy}"
+        );
         let unprivileged = told(&facts("push.example.org"), &[], &[993, 443]);
         assert!(unprivileged.starts_with(":: 1993 None SelfSigned | Port 993 needs privileges"), "{unprivileged}");
         assert_eq!(told(&facts("push.example.org"), &PUBLIC, &[]), "nowhere");
@@ -233,11 +240,11 @@ mod tests {
         assert!(underscore.contains("SelfSigned | _imap.example.org starts with an underscore"), "{underscore}");
         assert!(told(&facts("192.0.2.1"), &[], &[]).contains("SelfSigned | The certificate will be self-signed"));
         let local = told(&facts("localhost"), &[1993], &[]);
-        assert!(local.starts_with("127.0.0.1 2993 None SelfSigned | Port 1993 is taken"), "{local}");
+        assert!(local.starts_with("127.0.0.1 2993 None SelfSigned | Port 1993 is in use"), "{local}");
         let files = Facts { files: Some(("a".into(), "b".into())), ..facts("push.example.org") };
         assert!(told(&files, &[443], &[]).starts_with(":: 993 None Files"));
         let inside = Facts { leads: Leads::Inside, ..facts("push.lan.example") };
-        assert!(told(&inside, &[], &[]).contains("leads into a local network"));
+        assert!(told(&inside, &[], &[]).contains("resolves to an address in a local network"));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Which server an address's mailbox is on, and what that server can do: found out, each finding told as it comes.
+//! Discovers the mail server of an address and its capabilities, and prints each finding.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -43,10 +43,10 @@ impl AddressParts {
     }
 }
 
-/// What was found.
+/// The result of the search.
 #[derive(Debug)]
 pub(super) struct FoundServer {
-    /// As the route names it; `None` if the route is to look it up each time.
+    /// The address in the route; `None` if the route looks it up each time.
     pub(super) upstream: Option<UpstreamAddress>,
     /// The server itself.
     pub(super) endpoint: Endpoint,
@@ -54,7 +54,7 @@ pub(super) struct FoundServer {
     pub(super) login: LoginTemplate,
 }
 
-/// A configuration with one route, as far as it is known: what it takes to look and to log in.
+/// A provisional configuration with one route, sufficient for discovery and login.
 pub(super) fn provisional(
     options: &InitOptions,
     address: &AddressParts,
@@ -62,7 +62,7 @@ pub(super) fn provisional(
 ) -> Result<Config, CommandError> {
     let text = format!("routes:\n{}", route(options, address, server));
     let dns = options.dns.map(|dns| format!("dns:\n  server: {}\n", quoted(&dns.to_string()))).unwrap_or_default();
-    Config::parse(&(text + &dns), Path::new(""), "what was given")
+    Config::parse(&(text + &dns), Path::new(""), "the command line")
         .map_err(|error| Fault::Usage.because(error.to_string()))
 }
 
@@ -118,25 +118,25 @@ pub(super) async fn find(
         return Ok(fixed(upstream.clone(), provider));
     }
     if let Some(provider) = providers::of_domain(&address.domain) {
-        say(&format!("{} has its mail at {}.", address.domain, provider.name));
+        say(&format!("{} has its mailboxes at {}.", address.domain, provider.name));
         let host = provider.imap_host().to_owned();
         let upstream = UpstreamAddress { security: Security::Tls, host, port: Security::Tls.port() };
         let login = if provider.imap_by_local_part { LoginTemplate::local() } else { LoginTemplate::default() };
         return Ok(FoundServer { login, ..fixed(upstream, Some(provider)) });
     }
-    say(&format!("Asking {} for its mail server (SRV records, autoconfig) …", address.domain));
+    say(&format!("Looking up the mail server of {} (SRV records, autoconfig) …", address.domain));
     let config = provisional(options, address, None)?;
     let upstreams = upstreams(&config)?;
     let asked = Asked { login: &address.whole, listener: None, host: None };
-    let target = upstreams.routes.find(&asked).ok_or_else(|| Fault::Usage.because("the address fits no route"))?;
+    let target = upstreams.routes.find(&asked).ok_or_else(|| Fault::Usage.because("no route matches the address"))?;
     let found = upstreams.servers(&target).await;
     for document in upstreams.unusable_documents(&target).await {
-        say(&format!("{document}. Whoever runs that web server can correct it."));
+        say(&format!("{document}. The operator of that web server can correct it."));
     }
     match found {
         Ok(servers) => match servers.into_iter().next() {
             Some(endpoint) => return Ok(discovered(endpoint)),
-            None => say("It names none."),
+            None => say("The domain names no mail server."),
         },
         Err(error @ DiscoveryError::NotOffered(_)) => return Err(nowhere(&error.to_string())),
         // Said above.
@@ -150,7 +150,7 @@ pub(super) async fn find(
 }
 
 fn nowhere(why: &str) -> CommandError {
-    Fault::Unavailable.because(format!("{why}; if you know its name, say so: --upstream imaps://imap.example.org"))
+    Fault::Unavailable.because(format!("{why}; if you know its name, give it with --upstream imaps://imap.example.org"))
 }
 
 fn fixed(upstream: UpstreamAddress, provider: Option<&'static Provider>) -> FoundServer {
@@ -213,7 +213,7 @@ pub(super) async fn look(
 }
 
 fn tell(capabilities: &Capabilities, said: CapabilitySource, server: &FoundServer, say: &mut dyn FnMut(&str)) {
-    say("This server can do:");
+    say("Capabilities of this server:");
     for line in words::lines(capabilities, said, server.provider) {
         say(&line);
     }
@@ -222,10 +222,10 @@ fn tell(capabilities: &Capabilities, said: CapabilitySource, server: &FoundServe
 fn unreachable(error: &ConnectError, server: &FoundServer) -> CommandError {
     let cure = match error {
         ConnectError::Tls(_) => {
-            "if its certificate is from an authority of your own, name that: --ca FILE (or --ca system)"
+            "if your own authority issued its certificate, name that authority with --ca FILE (or --ca system)"
         }
         _ => {
-            "if it is in a network of your own: --private; if another has the mailbox: --upstream imaps://imap.example.org"
+            "if it is in your own network, add --private; if the mailbox is on another server, add --upstream imaps://imap.example.org"
         }
     };
     Fault::Unavailable.because(format!("{}: {error}; {cure}", server.endpoint))
@@ -248,7 +248,8 @@ async fn log_in(
         let config = provisional(options, address, Some(server))?;
         let upstreams = upstreams(&config)?;
         let asked = Asked { login: &address.whole, listener: None, host: None };
-        let target = upstreams.routes.find(&asked).ok_or_else(|| Fault::Usage.because("the address fits no route"))?;
+        let target =
+            upstreams.routes.find(&asked).ok_or_else(|| Fault::Usage.because("no route matches the address"))?;
         let name = target.login_for(&address.whole);
         let attempt = LoginRequest {
             target: &target,
@@ -265,7 +266,7 @@ async fn log_in(
                 return Ok((connected.logged_in.capabilities, connected.logged_in.pushes));
             }
             Err(ConnectError::Login(error @ LoginError::Refused { .. })) => {
-                say(&format!("The login as {name} does not: {error}."));
+                say(&format!("The login as {name} failed: {error}."));
                 refusal = Some(error);
             }
             Err(error) => return Err(unreachable(&error, server)),
@@ -275,7 +276,7 @@ async fn log_in(
     let hint = hint.map(|hint| format!("; {hint}")).unwrap_or_default();
     let why = refusal.map(|error| error.to_string()).unwrap_or_default();
     Err(Fault::Usage
-        .because(format!("{why}{hint}; try again with the right password, or without one to leave the login out")))
+        .because(format!("{why}{hint}; try again with the correct password, or without one to skip the login")))
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
-//! What a mail server's capabilities mean to somebody who wants push, in words. Pure.
+//! Explains a mail server's capabilities with regard to push. Pure.
 
 use crate::upstream::login_machine::Capabilities;
 use crate::upstream::providers::Provider;
 
-/// When a server said what it can do.
+/// The time at which a server announced its capabilities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CapabilitySource {
     /// Before the login: it may say more after it.
@@ -15,7 +15,7 @@ pub(super) enum CapabilitySource {
     },
 }
 
-/// A line for each thing that matters.
+/// Explains each relevant capability in one line.
 pub(super) fn lines(capabilities: &Capabilities, said: CapabilitySource, provider: Option<&Provider>) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     let mut tell = |name: &str, what: &str| lines.push(format!("  {name}: {what}"));
@@ -25,11 +25,11 @@ pub(super) fn lines(capabilities: &Capabilities, said: CapabilitySource, provide
         "IDLE",
         match (has("IDLE"), is_final) {
             (true, _) => "yes: push works",
-            (false, true) => "no: push cannot work there; deltapush would only pass things on",
-            (false, false) => "not before the login: whether push works shows after it",
+            (false, true) => "no: push cannot work there; deltapush would only relay",
+            (false, false) => "not announced before the login: known only after it",
         },
     );
-    let later = "not before the login";
+    let later = "not announced before the login";
     tell(
         "NOTIFY",
         match (has("NOTIFY"), is_final) {
@@ -40,25 +40,25 @@ pub(super) fn lines(capabilities: &Capabilities, said: CapabilitySource, provide
     );
     tell(
         "COMPRESS",
-        if has("COMPRESS=DEFLATE") { "yes" } else { "no: deltapush compresses what goes to phones by itself" },
+        if has("COMPRESS=DEFLATE") { "yes" } else { "no: deltapush itself compresses the connections to phones" },
     );
     tell(
         "METADATA",
         match (has("METADATA"), is_final) {
-            (true, _) => "yes: what it keeps passes; push tokens stay here",
-            (false, true) => "no: deltapush answers what Delta Chat asks",
+            (true, _) => "yes: deltapush relays it, but keeps push tokens here",
+            (false, true) => "no: deltapush answers Delta Chat's requests itself",
             (false, false) => later,
         },
     );
     if said == (CapabilitySource::After { pushes: true }) {
-        tell("push", "it pushes by itself: Delta Chat needs no deltapush there");
+        tell("push", "this server sends push notifications itself: Delta Chat needs no deltapush there");
     }
     let ways: Vec<String> = capabilities.mechanisms().collect();
     let only_tokens = !ways.is_empty()
         && ways.iter().all(|way| matches!(way.as_str(), "XOAUTH2" | "OAUTHBEARER"))
         && has("LOGINDISABLED");
     if only_tokens {
-        tell("login", "by OAuth tokens only, which current versions of Delta Chat do not have");
+        tell("login", "OAuth tokens only, which current versions of Delta Chat do not support");
     }
     if let Some(provider) = provider.filter(|provider| !provider.hint.is_empty()) {
         tell(provider.name, provider.hint);
@@ -83,7 +83,7 @@ mod tests {
         let none = told("IMAP4rev1", after, None);
         assert!(none.contains("IDLE: no: push cannot work there") && none.contains("each watched mailbox"), "{none}");
         let before = told("IMAP4rev1 IDLE", CapabilitySource::Before, None);
-        assert!(before.contains("IDLE: yes") && before.contains("NOTIFY: not before the login"), "{before}");
+        assert!(before.contains("IDLE: yes") && before.contains("NOTIFY: not announced before the login"), "{before}");
         assert!(told("IDLE", CapabilitySource::After { pushes: true }, None).contains("needs no deltapush"));
         assert!(told("AUTH=XOAUTH2 LOGINDISABLED", CapabilitySource::Before, None).contains("OAuth tokens only"));
         assert!(!told("AUTH=XOAUTH2 AUTH=PLAIN", CapabilitySource::Before, None).contains("OAuth"));

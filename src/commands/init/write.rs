@@ -1,4 +1,4 @@
-//! The configuration that `deltapush init` writes: its text, and the file, which appears whole or not at all.
+//! The configuration that `deltapush init` writes: its text, and the atomically created file.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -10,7 +10,7 @@ use super::place::{InitPlan, Proof};
 use super::server::quoted;
 use crate::client_setup::Outgoing;
 
-/// All that is decided.
+/// The decisions.
 pub(super) struct Plan<'a> {
     pub(super) address: &'a str,
     pub(super) place: &'a InitPlan,
@@ -18,13 +18,13 @@ pub(super) struct Plan<'a> {
     pub(super) route: String,
     pub(super) outgoing: Option<&'a Outgoing>,
     pub(super) dns: Option<SocketAddr>,
-    /// Nobody but the address may log in.
+    /// Only the address may log in.
     pub(super) only_me: bool,
-    /// Where certificates and state are kept.
+    /// The folder of certificates and state.
     pub(super) data: Option<PathBuf>,
 }
 
-/// The text of the file.
+/// Renders the file.
 pub(super) fn text(plan: &Plan<'_>) -> String {
     let mut out = String::new();
     // Writing to a string does not fail.
@@ -34,30 +34,24 @@ pub(super) fn text(plan: &Plan<'_>) -> String {
 
 fn compose(out: &mut String, plan: &Plan<'_>) -> std::fmt::Result {
     let Plan { address, place, .. } = plan;
-    writeln!(out, "# deltapush for {address}, made by `deltapush init`.")?;
-    writeln!(out, "# What is not said here has its default. `deltapush check` says whether a change is right.\n")?;
-    writeln!(out, "# What people enter in Delta Chat as IMAP server.")?;
+    writeln!(out, "# Configuration of deltapush for {address}, created by `deltapush init`.")?;
+    writeln!(out, "# Keys that are not set here have their defaults. Run `deltapush check` after a change.\n")?;
+    writeln!(out, "# IMAP server name that users enter in Delta Chat.")?;
     writeln!(out, "hostname: {}\n", quoted(place.hostname.as_str()))?;
     listeners(out, place)?;
     certificate(out, plan)?;
     allow(out, plan)?;
-    writeln!(out, "# Whose mailbox is on which server. Nobody else may use this proxy.\nroutes:")?;
+    writeln!(out, "# Mail server of each address or domain. Only logins that match a route are accepted.\nroutes:")?;
     out.push_str(&plan.route);
     if let Some(Outgoing { server, login }) = plan.outgoing {
-        writeln!(out, "    # Where mail is sent: told to Delta Chat, never used by deltapush.")?;
+        writeln!(out, "    # SMTP server: passed on to Delta Chat, never used by deltapush.")?;
         writeln!(out, "    smtp: {}\n    smtp_login: {}", quoted(&server.to_string()), quoted(&login.to_string()))?;
     }
-    writeln!(
-        out,
-        "  # - domain: family.example\n  #   discover: true          # that domain says where its server is\n"
-    )?;
+    writeln!(out, "  # - domain: family.example\n  #   discover: true          # look the server up at the domain\n")?;
     if let Some(dns) = plan.dns {
         writeln!(out, "dns:\n  server: {}\n", quoted(&dns.to_string()))?;
     }
-    writeln!(
-        out,
-        "# What survives a restart: accounts, tokens, passwords sealed with a key. Keep it on this machine."
-    )?;
+    writeln!(out, "# State: accounts, tokens, and passwords sealed with a key. Keep it on this machine.")?;
     writeln!(out, "storage:\n  directory: {}", quoted(&within(plan, "state")))
 }
 
@@ -77,11 +71,11 @@ fn listeners(out: &mut String, place: &InitPlan) -> std::fmt::Result {
     Ok(())
 }
 
-/// Offered in any case: with it, no stranger makes a login fail at the mail server.
+/// Written in any case, at least as a comment: with it, no stranger can cause failed logins at the mail server.
 fn allow(out: &mut String, Plan { address, only_me, .. }: &Plan<'_>) -> std::fmt::Result {
     writeln!(
         out,
-        "# Who may log in, by address or domain. Any other login is refused here, and the mail server never sees it."
+        "# Accepted logins, by address or domain. deltapush refuses all others; the mail server never sees them."
     )?;
     let mark = if *only_me { "" } else { "# " };
     writeln!(out, "{mark}allow:\n{mark}  logins: [{}]\n", quoted(address))
@@ -107,13 +101,13 @@ fn within(plan: &Plan<'_>, name: &str) -> String {
     plan.data.as_ref().map_or_else(|| name.to_owned(), |data| data.join(name).display().to_string())
 }
 
-/// Where certificates and state belong if the configuration lies in /etc, as the systemd unit has it.
+/// The folder for certificates and state if the configuration is in /etc, as with the systemd unit.
 pub(super) fn data_folder(file: &Path) -> Option<PathBuf> {
     let file = std::path::absolute(file).ok()?;
     file.starts_with("/etc").then(|| "/var/lib/deltapush".into())
 }
 
-/// Writes the file. What is there is replaced only if `replaces`, and then as a whole.
+/// Writes the file. Replaces an existing one only if `replaces`, and atomically.
 pub(super) fn write(file: &Path, text: &str, replaces: bool) -> io::Result<()> {
     let folder = match file.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,

@@ -1,4 +1,4 @@
-//! Answers as HTTP wants them, with the header fields that let a browser do nothing but show them.
+//! HTTP answers of the admin listener, with security headers that permit a browser only to display them.
 
 use std::convert::Infallible;
 
@@ -9,7 +9,7 @@ use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
 use hyper::header::{REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
 use hyper::{Response, StatusCode};
 
-/// What an answer consists of.
+/// The body of an answer.
 pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 pub(super) const HTML: &str = "text/html; charset=utf-8";
@@ -43,12 +43,12 @@ pub(super) fn with_body(kind: &'static str, body: Body) -> Response<Body> {
     response
 }
 
-/// Something that was made for this request. hyper leaves it out where only the head was asked for.
+/// An answer made for this request. hyper omits the body for HEAD.
 pub(super) fn whole(kind: &'static str, text: String) -> Response<Body> {
     with_body(kind, Full::new(Bytes::from(text)).boxed_unsync())
 }
 
-/// Something that is always the same.
+/// A constant answer.
 pub(super) fn fixed(kind: &'static str, text: &'static str) -> Response<Body> {
     with_body(kind, Full::new(Bytes::from_static(text.as_bytes())).boxed_unsync())
 }
@@ -60,9 +60,9 @@ pub(super) fn plain(status: StatusCode, words: impl Into<String>) -> Response<Bo
     response
 }
 
-/// There is nothing to be changed here.
+/// Answer to methods other than GET and HEAD.
 pub(super) fn not_allowed() -> Response<Body> {
-    let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "This can only be read.\n");
+    let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD are supported here.\n");
     response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
     response
 }

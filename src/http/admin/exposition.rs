@@ -1,10 +1,10 @@
-//! The text format in which Prometheus reads metrics (version 0.0.4).
+//! Prometheus text exposition format, version 0.0.4.
 
 use std::fmt::{Display, Write};
 
 use crate::telemetry::histogram::{BOUNDS, HistogramSnapshot};
 
-/// What the format calls itself.
+/// The media type of the format.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// A text of metrics that grows. Names, labels and their values are deltapush's own words: nothing to escape.

@@ -1,4 +1,4 @@
-//! Whether deltapush can do its work, in words.
+//! Health checks: listeners, state, notification server.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,20 +8,20 @@ use tokio::time::Instant;
 
 use super::site::AdminSite;
 
-/// For how long it is believed that the state can be written: who asks often costs no disk.
+/// Validity of a successful write check, so that frequent requests cause no disk writes.
 const BELIEVED: Duration = Duration::from_secs(60);
 
-/// And that it cannot.
+/// Validity of a failed write check.
 const DOUBTED: Duration = Duration::from_secs(5);
 
-/// What was found out about the state.
+/// The last write check of the state.
 #[derive(Debug, Default)]
 pub(super) struct Health {
-    /// When writing was last tried, and whether it went well.
+    /// Time and result of the last write check.
     tried: Mutex<Option<(Instant, bool)>>,
 }
 
-/// One thing that has to work.
+/// A health check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Check {
     pub(super) is_well: bool,
@@ -37,7 +37,7 @@ impl fmt::Display for Check {
 }
 
 impl Health {
-    /// Everything without which there are no pushes, or no clients.
+    /// All checks: listeners, state, notification server.
     pub(super) async fn checks(&self, site: &AdminSite) -> [Check; 3] {
         let (at_work, wanted) = (site.listening.count(), site.listening.wanted());
         let is_writable = self.is_writable(site).await;
@@ -64,8 +64,8 @@ impl Health {
                 is_well: answers,
                 what: "notification server",
                 words: match answers {
-                    true => "answered when it was last asked, or was not asked yet",
-                    false => "did not answer the last times: pushes wait, and are sent when it is back",
+                    true => "answered the last request, or has had none yet",
+                    false => "did not answer the last requests: pushes wait, and are sent when it is back",
                 }
                 .into(),
             },

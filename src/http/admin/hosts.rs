@@ -1,5 +1,5 @@
-//! By which names a browser may ask for the page. A name of somebody else's that leads to this address (DNS rebinding) would
-//! let that somebody's scripts read the page with the browser's own password.
+//! Host names under which browsers may request the page. Protects against DNS rebinding: under a foreign name that
+//! resolves to this address, foreign scripts could read the page with the browser's stored password.
 
 use std::net::IpAddr;
 

@@ -1,4 +1,4 @@
-//! Accepting visitors of the admin listener, within limits of their own.
+//! Accepts connections on the admin listener, within their own limits.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -24,17 +24,17 @@ use crate::admission::connection_slots::{ConnectionSlot, Door};
 use crate::admission::slot_table::SlotLimits;
 use crate::tls::stream;
 
-/// Who may be here: an operator with some devices, a Prometheus or two, and strangers who do not know the password.
+/// Connections at once: an operator with some devices, a Prometheus or two, and strangers without the password.
 const LIMITS: SlotLimits =
     SlotLimits { connections: 128, per_address: 64, before_login: 48, before_login_per_address: 24 };
 
 /// For the TLS handshake.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 
-/// For the head of a request, and for the silence before it.
+/// Time limit for the head of a request, including the wait before it.
 const HEAD_TIME: Duration = Duration::from_secs(30);
 
-/// How long a connection may last: browsers open the next by themselves.
+/// The maximum duration of a connection: browsers open the next by themselves.
 const LIFETIME: Duration = Duration::from_secs(3600);
 
 /// The most that is held of a request.
@@ -59,7 +59,7 @@ pub async fn serve(socket: TcpListener, site: Arc<AdminSite>, tls: Option<TlsAcc
                 let (site, tls) = (Arc::clone(&site), tls.clone());
                 tasks.spawn(visit(tcp, peer, place, site, tls));
             }
-            Err(full) => debug!(%peer, "turned away from the web page: {full}"),
+            Err(full) => debug!(%peer, "connection to the web page refused: {full}"),
         }
     }
 }
@@ -80,8 +80,8 @@ async fn visit(
         () = place.evicted() => {}
         accepted = handshake => match accepted {
             Ok(Ok(stream)) => converse(stream, peer, place, site).await,
-            Ok(Err(error)) => debug!(%peer, "no TLS with a visitor of the web page: {error}"),
-            Err(_) => debug!(%peer, "no TLS with a visitor of the web page in time"),
+            Ok(Err(error)) => debug!(%peer, "TLS with a browser on the web page failed: {error}"),
+            Err(_) => debug!(%peer, "TLS with a browser on the web page timed out"),
         },
     }
 }

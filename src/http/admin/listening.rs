@@ -1,4 +1,4 @@
-//! Which listeners are at work.
+//! Counts the listeners that accept clients.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,13 +26,13 @@ impl Listening {
         AtWork(Arc::clone(&self.0))
     }
 
-    /// How many are at work.
+    /// The number of listeners that accept clients.
     #[must_use]
     pub fn count(&self) -> usize {
         self.0.at_work.load(Ordering::Relaxed)
     }
 
-    /// How many there were to be.
+    /// The number of configured listeners.
     #[must_use]
     pub fn wanted(&self) -> usize {
         self.0.wanted.load(Ordering::Relaxed)

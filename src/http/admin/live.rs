@@ -1,4 +1,4 @@
-//! The overview as it changes, by server-sent events (HTML Living Standard, section 9.2).
+//! Live updates of the overview by server-sent events (HTML Living Standard, section 9.2).
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -15,29 +15,28 @@ use super::answer::{self, Body, EVENTS};
 use super::page;
 use super::site::AdminSite;
 
-/// How often it is looked whether something has changed.
+/// Interval of checks for changes.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// After so long without a change something is said all the same, so that no proxy on the way closes the connection, and a
-/// visitor who is gone is noticed.
+/// Interval of keep-alive comments, so that no proxy closes the connection and a lost browser is noticed.
 const SILENCE: Duration = Duration::from_secs(20);
 
-/// In milliseconds: after how long a browser comes back that lost the connection.
+/// Reconnection delay for browsers, in milliseconds.
 const RETRY: &str = "retry: 3000\n\n";
 
 struct Viewer {
     site: Arc<AdminSite>,
     query: String,
-    /// What was last sent.
+    /// The last sent event.
     shown: Option<String>,
     said: Instant,
     _place: OwnedSemaphorePermit,
 }
 
-/// The stream for whoever looks at the page with this query.
+/// The event stream of the page with this query.
 pub(super) fn answer(site: Arc<AdminSite>, query: &str) -> Response<Body> {
     let Ok(place) = Arc::clone(&site.viewers).try_acquire_owned() else {
-        return answer::plain(StatusCode::SERVICE_UNAVAILABLE, "Too many pages are open that are refreshed live.\n");
+        return answer::plain(StatusCode::SERVICE_UNAVAILABLE, "Too many pages with live updates are open.\n");
     };
     let viewer = Viewer { site, query: query.to_owned(), shown: None, said: Instant::now(), _place: place };
     let frames = unfold(viewer, |mut viewer| async move {
@@ -48,7 +47,7 @@ pub(super) fn answer(site: Arc<AdminSite>, query: &str) -> Response<Body> {
 }
 
 impl Viewer {
-    /// What is to be sent next; `None` at the end.
+    /// The next event; `None` at the end.
     async fn next(&mut self) -> Option<String> {
         loop {
             if self.shown.is_some() {

@@ -1,8 +1,7 @@
-//! The admin listener: a page for the operator, metrics for Prometheus, and whether all is well.
-//!
-//! [`listen`] accepts visitors, [`site`] says who may see what, `page` is the page and `live` what refreshes it. `metrics` is
-//! written in the format of `exposition`; `health` has words for what does not work. [`password`], `throttle` and `hosts` keep
-//! strangers out.
+//! The admin listener: a page for the operator, metrics for Prometheus, health checks.
+//! [`listen`] accepts connections, [`site`] authorizes and dispatches requests, `page` renders the page and `live`
+//! refreshes it. `metrics` uses the format of `exposition`; `health` describes what does not work. [`password`],
+//! `throttle` and `hosts` protect access.
 
 mod answer;
 mod exposition;
@@ -32,8 +31,8 @@ use crate::tls::server::ServerTls;
 use password::Password;
 use site::{AdminSite, Sources};
 
-/// Serves the site that `config` wants, until `stop` is cancelled. Where its address cannot be had that is said, and all
-/// else goes on: mail and pushes matter more than looking at them.
+/// Serves the admin site of `config` until `stop` is cancelled. If its address cannot be opened, logs that and
+/// returns: mail and pushes go on without it.
 pub async fn start(
     config: &Config,
     password: Password,

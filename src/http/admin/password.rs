@@ -1,4 +1,4 @@
-//! The password of the web page: where it comes from, and whether somebody knows it.
+//! The password of the web page: its source, and the check of a given one.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -18,19 +18,19 @@ use crate::store::put_new;
 /// The credential's name for systemd (`LoadCredential=`, systemd.exec(5)).
 const CREDENTIAL: &str = "deltapush-admin-password";
 
-/// The shortest password that is taken, in bytes: whoever can reach the listener may guess at it for years.
+/// The minimum length of the password, in bytes: it must withstand years of guessing.
 const MIN_LEN: usize = 12;
 
 /// The longest one.
 const MAX_LEN: usize = 1024;
 
-/// The most that is read of a file: the longest password in UTF-16, with a byte order mark and a line end, and one byte more.
+/// The maximum read from a file: the longest password in UTF-16, with byte order mark and line end, and one byte more.
 const MAX_FILE: usize = 2 * MAX_LEN + 7;
 
 /// Random bytes in a password that is made here.
 const MADE_LEN: usize = 24;
 
-/// Why there is no password.
+/// Failure to load the password.
 #[derive(Debug, thiserror::Error)]
 pub enum PasswordError {
     /// The file cannot be read or made.
@@ -41,7 +41,7 @@ pub enum PasswordError {
         /// Why.
         source: io::Error,
     },
-    /// What is in it is none.
+    /// The content is not a valid password.
     #[error(
         "the password of the web page: {} must hold one line of {MIN_LEN} to {MAX_LEN} characters",
         path.display()
@@ -52,7 +52,7 @@ pub enum PasswordError {
     },
 }
 
-/// What knows the password again. The password itself is not kept.
+/// A verifier of the password. The password itself is not stored.
 #[derive(Debug, Clone)]
 pub struct Password {
     digest: Digest,
@@ -61,7 +61,7 @@ pub struct Password {
 }
 
 impl Password {
-    /// Reads the password, or makes one if the state's folder is to have it and does not. Blocks on files.
+    /// Reads the password, or creates one in the state's folder if it belongs there and is missing. Blocks on files.
     ///
     /// # Errors
     /// [`PasswordError`], the operator's to mend.
@@ -69,7 +69,7 @@ impl Password {
         Self::find(config, std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from))
     }
 
-    /// Whether [`Password::load`] would do, without making anything.
+    /// Checks whether [`Password::load`] would succeed, without creating anything.
     ///
     /// # Errors
     /// [`PasswordError`] if it would not.

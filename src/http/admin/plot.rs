@@ -1,4 +1,4 @@
-//! The last day as two plots in SVG, without a script: what came, and how late the pushes were.
+//! Two SVG plots of the last day, without scripts: messages, and delays of pushes.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ pub(super) fn plots(slots: &[Slot]) -> Markup {
     };
     html! {
         div.plots {
-            (plot("Messages", &counted(messages, "message to be announced", "messages to be announced"), &message_bars(slots),
+            (plot("Messages", &counted(messages, "message to be pushed", "messages to be pushed"), &message_bars(slots),
                 |value| format!("{value:.0}")))
             (plot("Push delay", &late, &delay_bars(slots), |value| in_words(Duration::from_secs_f64(value))))
         }
@@ -144,15 +144,13 @@ mod tests {
         slots[143] =
             Slot { messages: 4, pushes: 2, delay: Duration::from_secs(3), longest: Duration::from_millis(2500) };
         let text = plots(&slots).into_string();
-        assert!(text.contains("Messages, the last 24 hours: 5 messages to be announced"), "{text}");
+        assert!(text.contains("Messages, the last 24 hours: 5 messages to be pushed"), "{text}");
         assert!(text.contains("1.5 s on average, 2.5 s at most"), "{text}");
         assert_eq!(text.matches("<rect").count(), 4);
         let heights =
             text.split(" height=\"").skip(1).map(|rest| rest.split('"').next().unwrap().parse::<f64>().unwrap());
         assert!(heights.into_iter().all(|height| (0.0..=HEIGHT).contains(&height)), "{text}");
         let empty = plots(&vec![Slot::default(); SLOTS]).into_string();
-        assert!(
-            empty.contains("0 messages to be announced") && empty.contains("no push yet") && !empty.contains("<rect")
-        );
+        assert!(empty.contains("0 messages to be pushed") && empty.contains("no push yet") && !empty.contains("<rect"));
     }
 }

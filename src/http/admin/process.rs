@@ -1,14 +1,14 @@
-//! What the system knows of this process, under the names that Prometheus's own clients use.
+//! Process metrics from the operating system, with the names of Prometheus's client libraries.
 
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::exposition::Exposition;
 
-/// Clock ticks in a second, as Linux counts them for programs (`USER_HZ`): the same on all machines that deltapush runs on.
+/// Clock ticks per second (`USER_HZ`): the same on all machines on which deltapush runs.
 const TICKS: f64 = 100.0;
 
-/// What there is to say. What the system does not tell is left out.
+/// The metrics. Values that the system does not provide are absent.
 #[derive(Debug, Default)]
 pub(super) struct Process {
     cpu_seconds: Option<f64>,
@@ -20,7 +20,7 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// As it is now. Blocks for as long as a few files in /proc take, and one more for each open file.
+    /// Reads the present values. Blocks on a few files in /proc, and one more for each open file.
     pub(super) fn now() -> Self {
         let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -36,16 +36,16 @@ impl Process {
 
     pub(super) fn expose(&self, text: &mut Exposition, started: SystemTime) {
         let began = started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        text.gauge("process_start_time_seconds", "When the process started, in seconds since 1970.", began);
+        text.gauge("process_start_time_seconds", "Start time of the process, in seconds since 1970.", began);
         if let Some(seconds) = self.cpu_seconds {
-            text.counter("process_cpu_seconds_total", "Processor time that it took, in seconds.", seconds);
+            text.counter("process_cpu_seconds_total", "CPU time used, in seconds.", seconds);
         }
         let gauges = [
-            ("process_resident_memory_bytes", "Memory that it has, in bytes.", self.resident_bytes),
-            ("process_virtual_memory_bytes", "Addresses that it has, in bytes.", self.virtual_bytes),
-            ("process_threads", "Threads that it has.", self.threads),
+            ("process_resident_memory_bytes", "Resident memory, in bytes.", self.resident_bytes),
+            ("process_virtual_memory_bytes", "Virtual memory, in bytes.", self.virtual_bytes),
+            ("process_threads", "Number of threads.", self.threads),
             ("process_open_fds", "Open files and connections.", self.open_files.map(|count| count as u64)),
-            ("process_max_fds", "How many may be open.", self.max_files),
+            ("process_max_fds", "Limit of open files.", self.max_files),
         ];
         for (name, help, value) in gauges {
             if let Some(value) = value {

@@ -1,4 +1,4 @@
-//! What is found where on the admin listener, and who may see it.
+//! Paths of the admin listener and their access control.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,24 +32,24 @@ use crate::tls::certs::Certificates;
 /// Pages that are refreshed live at once.
 const VIEWERS: usize = 16;
 
-/// For how long a report is good enough: with thousands of accounts it takes some milliseconds.
+/// Validity of a report: with thousands of accounts a new one takes some milliseconds.
 const RECENT: Duration = Duration::from_secs(1);
 
-/// What the site shows is from here.
+/// Sources of the site's data.
 pub struct Sources {
-    /// Accounts, as they are told to people.
+    /// Status reports.
     pub reporter: Reporter,
     /// Accounts.
     pub registry: Registry,
-    /// Watches, and what happened.
+    /// Watches and history.
     pub board: Board,
     /// The certificates at work.
     pub certificates: Arc<Certificates>,
     /// The listeners for clients.
     pub listening: Listening,
-    /// What bounds the log.
+    /// The limit of the log.
     pub log: LogLimit,
-    /// How many lines of the trace were dropped.
+    /// Counter of dropped trace lines.
     pub trace_dropped: Box<dyn Fn() -> u64 + Send + Sync>,
 }
 
@@ -76,7 +76,7 @@ pub struct AdminSite {
     is_on_loopback: bool,
 }
 
-/// Whoever made a connection.
+/// The peer of a connection.
 #[derive(Debug)]
 pub(super) struct Visitor {
     pub(super) address: IpAddr,
@@ -123,7 +123,7 @@ impl AdminSite {
         }
     }
 
-    /// How everything is, or was a moment ago: all who look on share it.
+    /// The status report, at most a moment old; shared by all requests.
     pub(super) async fn report(&self) -> Result<Arc<StatusReport>, StoreError> {
         let mut last = self.report.lock().await;
         if let Some((_, report)) = last.as_ref().filter(|(at, _)| at.elapsed() < RECENT) {
@@ -138,7 +138,7 @@ impl AdminSite {
         (self.trace_dropped)()
     }
 
-    /// Answers a request. Whatever body it has is not read.
+    /// Answers a request without reading its body.
     pub(super) async fn answer<B>(self: Arc<Self>, request: &Request<B>, visitor: &Visitor) -> Response<Body> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return answer::not_allowed();
@@ -170,9 +170,9 @@ impl AdminSite {
             "/live" => live::answer(self, query),
             "/account" => match page::account(&self, query).await {
                 Some(page) => answer::whole(HTML, page.into_string()),
-                None => answer::plain(StatusCode::NOT_FOUND, "There is no such account with a device here.\n"),
+                None => answer::plain(StatusCode::NOT_FOUND, "There is no account of this name with a device.\n"),
             },
-            _ => answer::plain(StatusCode::NOT_FOUND, "There is nothing here. The overview is at /\n"),
+            _ => answer::plain(StatusCode::NOT_FOUND, "This page does not exist. The overview is at /\n"),
         }
     }
 
@@ -184,20 +184,20 @@ impl AdminSite {
         answer::plain(status, lines)
     }
 
-    /// Refuses who was led here by a name that is not ours.
+    /// Refuses requests with a foreign host name.
     fn misdirected<B>(&self, request: &Request<B>) -> Option<Response<Body>> {
         let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
         match host {
-            None => Some(answer::plain(StatusCode::BAD_REQUEST, "A request must say which host it asks for.\n")),
+            None => Some(answer::plain(StatusCode::BAD_REQUEST, "The request names no host: send a Host header.\n")),
             Some(host) if self.hosts.have(host) => None,
             Some(_) => Some(answer::plain(
                 StatusCode::MISDIRECTED_REQUEST,
-                "This name is not known to lead here. If it does: `admin.hosts` in config.yaml.\n",
+                "deltapush does not serve this page under this host name. If the name is yours, add it to `admin.hosts` in config.yaml.\n",
             )),
         }
     }
 
-    /// Refuses who does not give the password.
+    /// Refuses requests without the password.
     fn unauthorized<B>(&self, request: &Request<B>, visitor: &Visitor) -> Option<Response<Body>> {
         let given = request.headers().get(AUTHORIZATION);
         let now = Instant::now();
@@ -216,12 +216,12 @@ impl AdminSite {
                 return None;
             }
             if guesses.wrong(visitor.address, now) {
-                info!("a wrong password for the web page came from {}", visitor.address.to_canonical());
+                info!("wrong password for the web page from {}", visitor.address.to_canonical());
             }
         }
         let mut response = answer::plain(
             StatusCode::UNAUTHORIZED,
-            "The password is needed, with any user name. deltapush says at its start in which file it is.\n",
+            "Log in with any user name and the password. The log shows at the start of deltapush which file contains it.\n",
         );
         let challenge = HeaderValue::from_static("Basic realm=\"deltapush\", charset=\"UTF-8\"");
         response.headers_mut().insert(WWW_AUTHENTICATE, challenge);

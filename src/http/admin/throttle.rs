@@ -1,4 +1,4 @@
-//! Guessing the password is slow: after a wrong one, its address has to wait before the next is looked at. Sans-IO.
+//! Slows down guessing of the password: after a wrong one, its address must wait before the next attempt. Sans-IO.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -9,13 +9,13 @@ use crate::backoff::Doubling;
 /// Addresses that are remembered; IPv6 counts by /64.
 const ADDRESSES: usize = 10_000;
 
-/// For how long a wrong password counts.
+/// Time after which a wrong password is forgotten.
 const WITHIN: Duration = Duration::from_secs(3600);
 
 /// The wait after a wrong password.
 const WAITS: Doubling = Doubling::new(Duration::from_secs(1), Duration::from_secs(60));
 
-/// Who guessed wrong.
+/// Addresses with wrong passwords.
 #[derive(Debug)]
 pub(super) struct Guesses(Bounded<Prefix, Guesser>);
 
@@ -32,13 +32,13 @@ impl Default for Guesses {
 }
 
 impl Guesses {
-    /// How long this address has to wait before another password of it is looked at.
+    /// The time until another password of this address is checked.
     pub(super) fn wait(&self, address: IpAddr, now: Instant) -> Option<Duration> {
         let guesser = self.0.get(&Prefix::of(address), now)?;
         Some(guesser.until.saturating_duration_since(now)).filter(|wait| !wait.is_zero())
     }
 
-    /// It was wrong. Returns whether it is the first in a row.
+    /// Records a wrong password. Returns whether it is the first in a row.
     pub(super) fn wrong(&mut self, address: IpAddr, now: Instant) -> bool {
         let is_first = self.0.get(&Prefix::of(address), now).is_none();
         let guesser = self.0.entry(Prefix::of(address), now, || Guesser { wrong: 0, until: now });
@@ -47,7 +47,7 @@ impl Guesses {
         is_first
     }
 
-    /// It was right.
+    /// Records the correct password.
     pub(super) fn right(&mut self, address: IpAddr) {
         self.0.remove(&Prefix::of(address));
     }

@@ -1,5 +1,5 @@
-//! What browsers and mail programs find on a port that they share with IMAP: a page that says what to enter in Delta Chat and puts
-//! its login code together, and autoconfig.
+//! HTTP on a port shared with IMAP, for browsers and mail programs: a page with the settings for Delta Chat and its
+//! login code, and autoconfig.
 
 mod sealed;
 mod site;
@@ -25,13 +25,13 @@ use crate::tls::stream::TlsStream;
 use site::Expected;
 pub(crate) use site::{KNOWN, PublicSite, UNKNOWN};
 
-/// How long a browser may stay: it has one page to read.
+/// The maximum duration of a connection: there is one page to read.
 const STAY: Duration = Duration::from_secs(60);
 
-/// How long the head of a request may take.
+/// Time limit for the head of a request.
 const HEAD_TIME: Duration = Duration::from_secs(10);
 
-/// How long who may want either is waited for to speak first, as HTTP does.
+/// Time to wait for a client that may speak HTTP or IMAP: an HTTP client speaks first.
 const HESITATION: Duration = Duration::from_millis(500);
 
 /// The most that is held of a request.
@@ -40,8 +40,8 @@ const MAX_HEAD: usize = 16 * 1024;
 /// Requests of one connection at once.
 const MAX_STREAMS: u32 = 8;
 
-/// What a browser may do with what it gets here: nothing, but for the page's own style and script. The script, which sees a
-/// password, may connect to nothing.
+/// Content security policy: only the page's own style and script. The script, which handles a password, may not
+/// connect to anything.
 static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
     let policy = format!(
         "default-src 'none'; script-src '{}'; style-src 'unsafe-inline'; connect-src 'none'; form-action 'none'; \
@@ -55,7 +55,7 @@ static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
 const HEADERS: [(HeaderName, &str); 3] =
     [(X_CONTENT_TYPE_OPTIONS, "nosniff"), (REFERRER_POLICY, "no-referrer"), (CACHE_CONTROL, "no-store")];
 
-/// Where programs look for autoconfig: at a host of its own, and at the domain's.
+/// The paths of autoconfig: at the `autoconfig.` host and at the domain.
 const AUTOCONFIG: [&str; 2] = ["/mail/config-v1.1.xml", "/.well-known/autoconfig/mail/config-v1.1.xml"];
 
 /// The answer to a request.
@@ -70,8 +70,10 @@ fn answer<B>(site: &PublicSite, request: &Request<B>) -> Response<Full<Bytes>> {
             Some(document) => (StatusCode::OK, XML, document.into()),
             None => (StatusCode::NOT_FOUND, TEXT, "No mail of this domain is served here.\n".into()),
         },
-        (&Method::GET | &Method::HEAD, _) => (StatusCode::NOT_FOUND, TEXT, "There is one page here: /\n".into()),
-        _ => (StatusCode::METHOD_NOT_ALLOWED, TEXT, "This page can only be read.\n".into()),
+        (&Method::GET | &Method::HEAD, _) => {
+            (StatusCode::NOT_FOUND, TEXT, "This page does not exist. The only page is /\n".into())
+        }
+        _ => (StatusCode::METHOD_NOT_ALLOWED, TEXT, "Only GET and HEAD are supported here.\n".into()),
     };
     let length = HeaderValue::from(body.len());
     let body = if method == Method::HEAD { Bytes::new() } else { body };
@@ -103,8 +105,8 @@ fn autoconfig<B>(site: &PublicSite, request: &Request<B>) -> Option<String> {
     site.autoconfig(&host, address.as_deref().filter(|address| !address.is_empty()))
 }
 
-/// Whether a client that asked for no protocol in its handshake wants HTTP: Delta Chat fetches autoconfig so. Who may want IMAP
-/// must not be kept waiting for its greeting.
+/// Detects HTTP from a client without ALPN, as Delta Chat fetches autoconfig. A client that may speak IMAP must get
+/// its greeting without delay.
 pub(crate) async fn wants_http(stream: &mut TlsStream, host: Option<&str>, site: &PublicSite) -> bool {
     if stream.agreed().alpn_protocol().is_some() {
         return false;
@@ -118,13 +120,13 @@ pub(crate) async fn wants_http(stream: &mut TlsStream, host: Option<&str>, site:
     first.is_ok_and(|seen| seen.is_ok_and(is_request))
 }
 
-/// Whether bytes that a client sends first are the beginning of a request that is answered.
+/// Whether a client's first bytes are the beginning of a supported request.
 fn is_request(seen: &[u8]) -> bool {
     let begins = |method: &[u8]| !seen.is_empty() && (seen.starts_with(method) || method.starts_with(seen));
     begins(b"GET /") || begins(b"HEAD /")
 }
 
-/// Serves a browser until it goes or has stayed long enough.
+/// Serves a browser until it disconnects or its time is over.
 pub(crate) async fn serve(stream: TlsStream, http: HttpVersion, site: Arc<PublicSite>) {
     let answer = service_fn(move |request: Request<Incoming>| {
         // Whatever body there is is not read: hyper closes or resets what it belongs to.

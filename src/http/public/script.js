@@ -1,5 +1,5 @@
 // Puts the login code together, here in the browser: what is typed in is never sent anywhere. The page's policy forbids this
-// script every connection. The code's text is that of src/handout/dclogin.rs.
+// script every connection. The code's text is that of src/client_setup/dclogin.rs.
 
 const $ = (id) => document.getElementById(id);
 const sealed = JSON.parse($("settings").textContent);
@@ -81,8 +81,8 @@ async function lookUp() {
   $("smtp-security").value = outgoing?.security ?? "ssl";
   $("smtp-login").value = outgoing?.login ?? "{login}";
   const says = !address ? "" : !known
-    ? "Nothing is known here of this address. If its mail is served here all the same, go on."
-    : outgoing ? "" : "Where this address sends its mail is not known here. Left empty, Delta Chat tries the usual names.";
+    ? "This server has no settings for this address. If it serves the address all the same, continue."
+    : outgoing ? "" : "The SMTP server of this address is not known. If you leave the fields empty, Delta Chat tries the usual names.";
   $("says").textContent = says;
   $("sending").open = Boolean(address) && !outgoing;
 }
@@ -105,7 +105,7 @@ $("login").addEventListener("submit", async (event) => {
   try {
     draw(content);
   } catch {
-    $("says").textContent = "That is too much for a QR code.";
+    $("says").textContent = "The settings do not fit into a QR code.";
     return;
   }
   $("open").href = content;

@@ -1,8 +1,7 @@
-//! Settings that stand in the page for everybody to take, and that only those can read who know whom they are for.
-//!
-//! The page must tell who types an address in where that address sends its mail, without asking this server. It must not tell
-//! anybody else which domains are served here. So each entry is sealed with a key made of the domain's name, or of the address:
-//! to read one is to have guessed the name, which autoconfig answers as well. The guess costs more than a question would.
+//! Encrypted settings in the public page, readable only with the address or domain for which they are.
+//! The page must show the SMTP server of an entered address without a request to this server, and must not disclose
+//! which domains are served here. Therefore each entry is sealed with a key derived from the domain or the address:
+//! reading one means guessing the name, which autoconfig answers as well, at a lower cost.
 
 use std::num::NonZeroU32;
 
@@ -13,14 +12,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-/// How often a name is hashed on its way to a key: some milliseconds.
+/// Iterations of the key derivation: some milliseconds.
 const ITERATIONS: NonZeroU32 = NonZeroU32::new(20_000).unwrap();
 
-/// Entries are filled up to this many bytes, so that their length says nothing.
+/// Entries are padded to this length, in bytes, to hide their size.
 const LENGTH: usize = 512;
 
-/// Seals `entries`, names with what is for them. An entry that is too long is left out. `None` if the system has no random
-/// numbers.
+/// Seals `entries`: names and their settings. An entry that is too long is omitted. `None` if the system provides no
+/// random numbers.
 pub(super) fn seal<'a>(entries: impl Iterator<Item = (&'a str, Value)>) -> Option<Value> {
     let mut salt = [0; 16];
     rand::fill(&mut salt).ok()?;

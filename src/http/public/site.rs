@@ -1,4 +1,4 @@
-//! What browsers and mail programs are told: the page, and autoconfig of the domains that routes name.
+//! Content of the public page, and autoconfig for the domains that routes name.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,23 +21,23 @@ use crate::upstream::Upstreams;
 /// The scripts of the page: a library that makes QR codes (MIT licence, in its head), and our own.
 const SCRIPT: &str = concat!(include_str!("qrcodegen.js"), include_str!("script.js"));
 
-/// Domains that are asked at once where they send mail.
+/// Concurrent lookups of SMTP servers.
 const AT_ONCE: usize = 8;
 
-/// How long an answer counts, and how soon those are asked again of which nothing is known.
+/// Validity of a lookup, and time until failed lookups are repeated.
 pub(crate) const KNOWN: Duration = Duration::from_secs(6 * 3600);
 pub(crate) const UNKNOWN: Duration = Duration::from_secs(600);
 
-/// All that is told, under one configuration.
+/// The content of the public site for one configuration.
 pub(crate) struct PublicSite {
     /// Whether a listener shows it at all.
     pub(crate) is_shown: bool,
     hostname: String,
-    /// What everybody may use.
+    /// The settings for everybody.
     incoming: Vec<Incoming>,
     any_certificate: bool,
     served: BTreeMap<Whose, ServedDomain>,
-    /// What was looked up, with the route that it was looked up for.
+    /// Lookup results, with the route of each.
     found: Mutex<BTreeMap<Whose, (Route, Outgoing)>>,
     page: Mutex<Option<Bytes>>,
 }
@@ -45,7 +45,7 @@ pub(crate) struct PublicSite {
 struct ServedDomain {
     route: Route,
     incoming: Vec<Incoming>,
-    /// Where mail is sent, if that is known without asking.
+    /// The SMTP server, if it is known without a lookup.
     outgoing: Option<Outgoing>,
 }
 
@@ -56,7 +56,7 @@ impl fmt::Debug for PublicSite {
 }
 
 impl PublicSite {
-    /// What `config` wants to be told.
+    /// The content for `config`.
     pub(crate) fn new(config: &Config) -> Self {
         let served = client_setup::served(config).into_iter().map(|(whose, route)| {
             let outgoing = outgoing::at_once(route, whose.domain()).map(|found| found.outgoing);
@@ -74,7 +74,7 @@ impl PublicSite {
         }
     }
 
-    /// The same for another configuration: what was looked up for routes that have not changed stays known.
+    /// The content for another configuration, with the lookup results of unchanged routes.
     pub(crate) fn renewed(&self, config: &Config) -> Self {
         let new = Self::new(config);
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -88,7 +88,7 @@ impl PublicSite {
         page.get_or_insert_with(|| self.render().into()).clone()
     }
 
-    /// What the page's script may be known by (CSP level 3 section 2.3.1).
+    /// The hash source of the page's script (CSP level 3 section 2.3.1).
     pub(super) fn script_hash() -> String {
         format!("sha256-{}", STANDARD.encode(digest(&SHA256, SCRIPT.as_bytes())))
     }
@@ -108,7 +108,7 @@ impl PublicSite {
             .replace("{script}", SCRIPT)
     }
 
-    /// What the page's script needs to know.
+    /// The settings for the page's script.
     fn settings(&self) -> Value {
         let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         let entries = self.served.iter().filter_map(|(whose, served)| {
@@ -132,8 +132,8 @@ impl PublicSite {
         json!({"host": host, "port": port, "security": security, "anyCertificate": any})
     }
 
-    /// The autoconfig document for who asks at `host` (without port, in lower case), perhaps with an address. `None` if neither is
-    /// served here.
+    /// The autoconfig document for a request to `host` (without port, in lower case), optionally with an address.
+    /// `None` if neither is served here.
     pub(super) fn autoconfig(&self, host: &str, address: Option<&str>) -> Option<String> {
         let address = address.map(str::to_lowercase);
         let own = address.as_ref().map(|address| Whose::Address(address.clone()));
@@ -148,7 +148,7 @@ impl PublicSite {
         Some(xml::document(whose.domain(), &served.incoming, outgoing))
     }
 
-    /// Whether somebody who asks for `host` in TLS, and for no protocol, may want HTTP.
+    /// Whether a client that requests `host` in TLS, without ALPN, may speak HTTP.
     pub(super) fn expects(&self, host: &str) -> Expected {
         if host == self.hostname && !self.has_domain(host) {
             return Expected::Imap;
@@ -164,7 +164,7 @@ impl PublicSite {
         self.served.contains_key(&Whose::Domain(domain.to_owned()))
     }
 
-    /// Looks up where mail is sent, for those of whom that is not known. Returns whether it is known of all now.
+    /// Looks up unknown SMTP servers. Returns whether all are known now.
     pub(crate) async fn look_up(&self, upstreams: &Upstreams, again: bool) -> bool {
         let is_known =
             |whose: &Whose| !again && self.found.lock().unwrap_or_else(PoisonError::into_inner).contains_key(whose);
@@ -179,7 +179,7 @@ impl PublicSite {
         for (whose, route, answer) in answers {
             match answer {
                 Ok(found) => {
-                    debug!(domain = whose.domain(), "mail is sent through {}: {}", found.outgoing.server, found.how);
+                    debug!(domain = whose.domain(), "SMTP server {}: {}", found.outgoing.server, found.how);
                     let new = (route, found.outgoing);
                     let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
                     has_changed |= found.get(&whose) != Some(&new);
@@ -187,7 +187,7 @@ impl PublicSite {
                 }
                 Err(error) => {
                     is_complete = false;
-                    debug!("{error}: the page and autoconfig leave it out; `smtp` of its route would tell");
+                    debug!("{error}: the page and autoconfig contain no SMTP server; set `smtp` in its route");
                 }
             }
         }
@@ -215,7 +215,7 @@ impl PublicSite {
 /// The host below a domain at which mail programs ask first.
 const AUTOCONFIG: &str = "autoconfig.";
 
-/// What a connection may be for that says nothing of it in its handshake.
+/// The possible protocols of a connection without ALPN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Expected {
     /// IMAP: the server speaks first.

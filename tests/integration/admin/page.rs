@@ -28,7 +28,7 @@ async fn the_page_is_readable_everywhere_and_follows_what_happens() {
     scene.deliver_news().await;
     scene.expect_pushes(&["secret-token"]).await;
     let html = browser.wait_for("after the message");
-    assert!(html.contains("accepted <time") && html.contains("1 message to be announced"), "{html}");
+    assert!(html.contains("accepted <time") && html.contains("1 message to be pushed"), "{html}");
     assert!(html.contains("class=\"main\"") && !html.contains("secret-token"), "{html}");
 
     let mut sizes = HashSet::new();
@@ -49,7 +49,7 @@ async fn the_page_is_readable_everywhere_and_follows_what_happens() {
     assert!(shown.html.contains("http-equiv=\"refresh\"") && !shown.html.contains(">live<"), "{}", shown.html);
     let found =
         browser.open(&admin.url_with_password("/?q=nobody"), Look { width: 390, scheme: "light", script: false });
-    assert!(found.html.contains("None is called so") && !found.html.contains(&scene.user), "{}", found.html);
+    assert!(found.html.contains("No account matches") && !found.html.contains(&scene.user), "{}", found.html);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -64,7 +64,7 @@ async fn an_account_has_a_page_with_its_history() {
     for (width, device) in [(390, "phone"), (1280, "desk")] {
         let url = admin.url_with_password(&format!("/account?{link}"));
         let shown = browser.open(&url, Look { width, scheme: "light", script: true });
-        assert!(shown.html.contains(&scene.user) && shown.html.contains("deserves a push"), "{}", shown.html);
+        assert!(shown.html.contains(&scene.user) && shown.html.contains("to be pushed"), "{}", shown.html);
         assert!(shown.width <= f64::from(width), "wider than a {device}: {}", shown.width);
         assert!(shown.complaints.is_empty(), "{:?}", shown.complaints);
         browser.shoot(&pictures().join(format!("account-{device}.png")), 0);

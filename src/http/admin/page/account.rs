@@ -1,4 +1,4 @@
-//! One account: its watch, its devices, and what happened lately, from the message to the phone.
+//! The page of one account: its watch, its devices and its recent history.
 
 use maud::{Markup, html};
 
@@ -32,25 +32,25 @@ fn content(history: &AccountHistory) -> Markup {
             p.state.warn { (format::tame(&problem.words)) "; " (format::tame(&problem.cure)) }
         }
         @for note in &watch.notes { p.state.warn { (format::tame(note)) } }
-        @if let Some(proof) = watch.last_proof { p { "The mail server last said something " (ago(proof, now)) "." } }
+        @if let Some(proof) = watch.last_proof { p { "Last sign of life of the mail server: " (ago(proof, now)) "." } }
         p { "Its devices are woken for " (account.messages) "." }
-        @if let Some(came) = account.background_fetch { p { "A device came for a background fetch " (ago(came, now)) "." } }
+        @if let Some(came) = account.background_fetch { p { "A device connected for a background fetch " (ago(came, now)) "." } }
         h2 { "Devices" }
         ul { @for device in &account.devices { li { (device_line(device, now)) } } }
         @if !history.explanation.is_empty() {
             h2 { "The last message" }
             ul { @for line in &history.explanation { li { (format::tame(line)) } } }
         }
-        h2 { "What happened lately" }
+        h2 { "Recent events" }
         (timeline(history))
         p.quiet {
-            @if history.dropped { "What was before is not kept. " }
-            "deltapush started " (ago(history.started, now)) ". Load this page anew to see what came since."
+            @if history.dropped { "Earlier events are not stored. " }
+            "deltapush started " (ago(history.started, now)) ". Reload this page to see newer events."
         }
     }
 }
 
-/// The newest first: that is what one looks for.
+/// The history, newest first.
 fn timeline(history: &AccountHistory) -> Markup {
     html! {
         @if history.happened.is_empty() {

@@ -1,4 +1,4 @@
-//! The page: made whole by the server, so that it works without a script. maud escapes whatever is put into it.
+//! The page, rendered on the server so that it works without scripts. maud escapes all inserted text.
 
 mod account;
 mod overview;
@@ -12,7 +12,7 @@ use crate::admin::format;
 pub(super) use account::account;
 pub(super) use overview::{live_part, overview};
 
-/// A page around `content`. One that is `live` refreshes itself; without a script it is loaded anew now and then.
+/// A page around `content`. With `live` it refreshes itself; without scripts it reloads periodically.
 fn frame(site: &AdminSite, title: &str, is_live: bool, content: &Markup) -> Markup {
     html! {
         (DOCTYPE)
@@ -44,7 +44,7 @@ fn frame(site: &AdminSite, title: &str, is_live: bool, content: &Markup) -> Mark
     }
 }
 
-/// How long ago something was, as precisely as a glance needs it: what is shown changes once a minute at most.
+/// The time since a moment, coarse enough that the text changes at most once a minute.
 fn ago(time: Timestamp, now: Timestamp) -> Markup {
     let seconds = now.duration_since(time).as_secs().max(0);
     let words = match seconds {

@@ -1,4 +1,4 @@
-//! The overview: is all well, what came, and each account.
+//! The overview: health, recent mail, and each account.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ pub(in crate::http::admin) async fn overview(site: &AdminSite, query: &str) -> M
     frame(site, &site.hostname, true, &content)
 }
 
-/// The part of it that changes.
+/// The part that live updates replace.
 pub(in crate::http::admin) async fn live_part(site: &AdminSite, query: &str) -> Markup {
     let search = value(query, "q");
     let page = value(query, "page").parse().unwrap_or(1);
@@ -49,7 +49,7 @@ pub(in crate::http::admin) async fn live_part(site: &AdminSite, query: &str) -> 
     }
 }
 
-/// In one line: is all well?
+/// The overall condition in one line.
 fn verdict(site: &AdminSite, report: &StatusReport) -> Markup {
     let counts = report.counts;
     let (sound, server) = (site.registry.is_writable(), site.board.telemetry().metrics().notification_server_answers());
@@ -60,7 +60,7 @@ fn verdict(site: &AdminSite, report: &StatusReport) -> Markup {
         @if let Some(since) = report.notifications.down_since {
             p.state.bad { "The notification server is down since " (format::moment(since)) ": pushes wait, and are sent when it is back." }
         } @else if !server {
-            p.state.bad { "The notification server did not answer the last times: pushes wait, and are sent when it is back." }
+            p.state.bad { "The notification server did not answer the last requests: pushes wait, and are sent when it is back." }
         }
         @if counts.problems > 0 {
             p.state.warn { (counted(counts.problems, "account needs", "accounts need")) " attention." }
@@ -106,8 +106,8 @@ fn accounts(report: &StatusReport, search: &str, page: usize) -> Markup {
         h2 { "Accounts" }
         @if found == 0 {
             p.quiet {
-                @if search.is_empty() { "An account is here as soon as Delta Chat has logged in through deltapush and handed over its push token." }
-                @else { "None is called so." }
+                @if search.is_empty() { "An account appears here when Delta Chat has logged in through deltapush and handed over its push token." }
+                @else { "No account matches." }
             }
         } @else {
             table {
@@ -149,7 +149,7 @@ fn row(account: &AccountReport, now: Timestamp) -> Markup {
     }
 }
 
-/// What a watch does, in a word that has a colour too.
+/// The state of a watch as a coloured word.
 pub(super) fn badge(state: WatchKind) -> Markup {
     let class = match state {
         WatchKind::Watching | WatchKind::WithClient => "good",
@@ -160,7 +160,7 @@ pub(super) fn badge(state: WatchKind) -> Markup {
     html! { span.badge.(class) { (state.as_str()) } }
 }
 
-/// The last POST since the start; before that, what is on disk.
+/// The last POST since the start; otherwise the record on disk.
 fn last_push(account: &AccountReport, now: Timestamp) -> Markup {
     let known = account.devices.iter().filter_map(|device| device.accepted).max();
     html! {
@@ -181,7 +181,7 @@ fn push_words(push: &PushReport, now: Timestamp) -> Markup {
     }
 }
 
-/// A device, with what it waits for.
+/// A device and its pending or failed push.
 pub(super) fn device_line(device: &DeviceReport, now: Timestamp) -> Markup {
     html! {
         code { (device.token) }

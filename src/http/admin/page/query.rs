@@ -1,4 +1,4 @@
-//! What a page's address asks for: `?q=alice&page=2`.
+//! Query parameters of a page: `?q=alice&page=2`.
 
 use reqwest::Url;
 
