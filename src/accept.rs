@@ -76,7 +76,7 @@ fn cure(error: &io::Error) -> &'static str {
     match Errno::from_io_error(error) {
         Some(Errno::MFILE) => "; raise the limit on open files (systemd: LimitNOFILE=) or lower limits.connections",
         Some(Errno::NFILE) => "; raise the system's limit on open files (sysctl fs.file-max)",
-        Some(Errno::NOBUFS | Errno::NOMEM) => "; the machine is short of memory",
+        Some(Errno::NOBUFS | Errno::NOMEM) => "; this machine has too little free memory",
         _ => "",
     }
 }

@@ -28,10 +28,10 @@ pub struct SlotLimits {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SlotsFull {
     /// All places are taken by clients that are logged in.
-    #[error("all connections are in use")]
+    #[error("all connection slots are in use (limits.connections)")]
     All,
     /// The address has too many.
-    #[error("too many connections from this address")]
+    #[error("the address has too many connections (limits.per_address)")]
     Address,
 }
 

@@ -145,7 +145,10 @@ impl SessionHandover {
         self.presence.waits_no_more();
         self.watch.turn();
         if !keeper.needs(&account) {
-            debug!(%account, "a session is not kept: the account has no device, or another client that waits");
+            debug!(
+                %account,
+                "session not kept: the account has no device, or another of its clients waits for new mail"
+            );
             return keeper
                 .log_out_when_at_rest(session_at_rest(&mut stream, &unsent, &mut session, &mut trace).await, stream);
         }
@@ -158,7 +161,7 @@ impl SessionHandover {
                 keeper.keep(Given { account, stream, trace, abilities, manners, since, ticket });
             }
             Err(reason) => {
-                debug!(%account, "a session is not kept: {reason}");
+                debug!(%account, "session not kept: {reason}");
                 self.presence.reason = reason;
             }
         }
@@ -278,7 +281,10 @@ impl SessionWatch {
         match noted {
             Ok(()) => self.keeper.tell_noticed(&self.account, &mailbox, since, outcome.announce),
             Err(error) => {
-                debug!(account = %self.account, "what its client heard of could not be noted: {error}");
+                debug!(
+                    account = %self.account,
+                    "cannot store the new mail of the client's session, tries again: {error}"
+                );
                 sleep(STORE_PAUSE).await;
                 self.lock().eye.again(now());
                 Arc::clone(self).grant(Some(ObserverAction::Wait));

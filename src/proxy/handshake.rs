@@ -39,7 +39,7 @@ pub(super) async fn accept(tls: &ServerTls, tcp: TcpStream, guests: Guests) -> i
         return Ok(Accepted::Proof);
     }
     let config = match guests {
-        Guests::None => return Err(io::Error::other("`allow` names no network that it is in")),
+        Guests::None => return Err(io::Error::other("no network of `allow` contains the client's address")),
         Guests::Imap => &tls.imap,
         Guests::Web => &tls.web,
     };
