@@ -49,7 +49,7 @@ impl Complaint {
         let also = |text: String| match text.as_str() {
             "" => words.to_owned(),
             known if known.contains(words) => text,
-            known => format!("{known}; it also said: {words}"),
+            known => format!("{known}; the mail server also said: {words}"),
         };
         match end {
             IdleFailure::Bye(text) if text == words => complaint("it closed the session".into()),

@@ -32,10 +32,10 @@ impl Oddity {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::NoAnswer => "it does not say anything about the messages that it announced",
-            Self::NoHeaders => "it gives no headers of a message",
-            Self::NoUid => "it gives no UID of a message",
-            Self::Unclear => "it describes a message in a way that deltapush cannot read",
+            Self::NoAnswer => "it sends no data of messages that it announced",
+            Self::NoHeaders => "it sends no headers of a message",
+            Self::NoUid => "it sends no UID of a message",
+            Self::Unclear => "it describes a message in a form that deltapush cannot parse",
         }
     }
 }

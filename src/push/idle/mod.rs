@@ -382,7 +382,11 @@ impl IdleMachine {
             (IdleState::IdleStart, false) => self.fail(IdleFailure::IdleRefused(text), actions),
             // A server may end IDLE by itself, with or without a reason.
             (IdleState::Idle | IdleState::IdleStart, _) if self.is_short_idle(now) => {
-                let words = if text.is_empty() { "it ends at once".into() } else { format!("it ends at once: {text}") };
+                let words = if text.is_empty() {
+                    "it ends IDLE at once".into()
+                } else {
+                    format!("it ends IDLE at once: {text}")
+                };
                 self.fail(IdleFailure::IdleRefused(words), actions);
             }
             (IdleState::Idle | IdleState::IdleStart | IdleState::IdleEnd, _) => self.go_on(now, actions),

@@ -45,13 +45,13 @@ pub struct AccountOrigin {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AccountsFull {
     /// There are too many.
-    #[error("this deltapush takes no more accounts, ask its operator")]
+    #[error("all accounts of limits.accounts are in use")]
     InAll,
     /// Too many came from the client's address.
-    #[error("too many new accounts came from your address, try again tomorrow")]
+    #[error("too many new accounts came from the client's network today")]
     Address,
     /// Too many are at the mail server.
-    #[error("this deltapush takes no more accounts at your mail server, ask its operator")]
+    #[error("the account's mail server has too many accounts here")]
     Upstream,
 }
 

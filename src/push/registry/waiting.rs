@@ -23,7 +23,8 @@ impl WaitingAccounts {
         if waiting > 0 {
             tracing::info!(
                 waiting,
-                "accounts are not watched until one of their devices logs in: those are notified once, so that they do"
+                "accounts are not watched until one of their devices logs in: deltapush pushes once to each of these \
+                 devices, so that it does"
             );
         }
     }
