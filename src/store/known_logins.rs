@@ -27,7 +27,7 @@ pub(super) fn key(connection: &Connection) -> std::result::Result<Secret, OpenEr
     let mut key = vec![0; 32];
     rand::fill(&mut key).map_err(|_| OpenError::Io {
         path: "random numbers".into(),
-        source: std::io::Error::other("the operating system has none"),
+        source: std::io::Error::other("the operating system provides none"),
     })?;
     connection.execute("INSERT INTO meta (name, value) VALUES (?, ?)", params![KEY, key])?;
     Ok(Secret::new(key))
