@@ -85,7 +85,7 @@ async fn refresh(certificates: &Arc<Certificates>, changed: bool) {
             info!("certificates read again: {}, valid until {until}", set.summary().path.display());
         }
         Ok(Ok(())) => {}
-        Ok(Err(error)) => warn!("the certificates on disk are not used, those before stay at work: {error}"),
+        Ok(Err(error)) => warn!("the certificates on disk cannot be used, the previous ones stay in use: {error}"),
         Err(_) => error!("reading the certificates panicked, which is a bug in deltapush"),
     }
 }
