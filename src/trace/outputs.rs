@@ -66,7 +66,7 @@ impl Tracer {
         write: impl FnOnce(Followed) + Send + 'static,
     ) -> io::Result<Option<(u64, JoinHandle<()>)>> {
         let Some(followed) = self.follow(wanted) else {
-            warn!("the trace is not written: too many follow it already");
+            warn!("the trace is not written: too many programs follow it already");
             return Ok(None);
         };
         let number = followed.number();

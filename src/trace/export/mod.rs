@@ -33,7 +33,11 @@ pub struct Export {
 
 /// It is more than can be exported at once.
 #[derive(Debug, thiserror::Error)]
-#[error("more than {} MiB cannot be exported at once: cut the trace to the sessions in question, by `--session` or with grep", MAX_LEN >> 20)]
+#[error(
+    "more than {} MiB cannot be exported at once: reduce the trace to the sessions in question, by `--session` or \
+     with grep",
+    MAX_LEN >> 20
+)]
 pub struct ExportTooLong;
 
 impl Export {
