@@ -17,7 +17,7 @@ async fn reason(session: impl Display, reason: impl AsRef<str>) {
 }
 
 const BROKE: &str = "then: the connection to the mail server broke";
-const HUNG_UP: &str = "then: the mail server closed the session: without a word";
+const HUNG_UP: &str = "then: the mail server closed the session: without a reason";
 
 #[tokio::test]
 async fn words_before_a_reset_are_the_reason() {
