@@ -1,5 +1,5 @@
-//! Errors of `accept`, by whose they are. accept(2) hands on what befell a connection that waited; that concerns nobody else. Without a
-//! free file descriptor every call fails at once, and the loop has to wait.
+//! Errors of `accept`, by cause. accept(2) reports errors of a connection that waited, which concern no other
+//! connection. Without a free file descriptor every call fails at once, and the loop has to wait.
 
 use std::io;
 use std::time::Duration;

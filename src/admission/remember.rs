@@ -1,4 +1,4 @@
-//! Writes what the guard knows to the state, in batches: no login waits for the disk.
+//! Writes known logins to the state in batches: no login waits for the disk.
 
 use std::sync::Arc;
 use std::time::Duration;

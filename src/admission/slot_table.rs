@@ -1,4 +1,4 @@
-//! Who may connect: places in all, for one address, and before the login.
+//! Connection slots: limits in all, per address, and before the login.
 //!
 //! Where all places before the login are taken, a new connection is let in all the same, and the oldest one of the prefix
 //! that has most of them goes. To turn the new one away would let whoever holds the places keep everybody out for as long as

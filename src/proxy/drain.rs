@@ -1,4 +1,4 @@
-//! Brings a session whose client is gone to rest: what is under way is ended or awaited, in bounded time.
+//! Drains a session after its client disconnected: commands in flight are completed or aborted within a time limit.
 
 use std::time::Duration;
 

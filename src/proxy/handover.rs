@@ -1,5 +1,6 @@
-//! What a client leaves behind where its session is kept: brought to rest, and handed to the [keeper](crate::push::watcher::session_pool).
-//! While it is there, what passes through its session wakes the account's other devices.
+//! Handover of a client's upstream session when the client disconnects: it is drained and given to the [pool of kept
+//! sessions](crate::push::watcher::session_pool). While the client is connected, new mail seen in its session wakes the
+//! account's other devices.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! The TLS handshake with a client, and what it is here for: IMAP, a page, or the proof of a name.
+//! The TLS handshake with a client, and the client's purpose: IMAP, the public page, or validation of a name by a
+//! certificate authority.
 
 use std::io;
 use std::sync::Arc;

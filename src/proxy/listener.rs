@@ -1,4 +1,4 @@
-//! Accepting clients, within the limits.
+//! The accept loop of a listener: admits clients within the limits.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

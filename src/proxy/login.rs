@@ -1,4 +1,4 @@
-//! One login of a client's: may it be tried, where, and what came of it.
+//! Client login: admission, routing, the upstream attempt and its outcome.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Which upstreams push by themselves, as far as they were asked.
+//! Cache of the mail servers that send push notifications themselves.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What a session can do for its account: keep its tokens, tell where it waits.
+//! Services of one client session for its account: storing tokens, and recording the mailbox in which the client waits.
 
 use std::sync::{Arc, OnceLock};
 

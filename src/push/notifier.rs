@@ -1,4 +1,4 @@
-//! Posts tokens: the driver of the [`schedule`]. One task; what it posts and writes runs beside it, bounded.
+//! Driver of the [`schedule`]: posts tokens. One task; its POSTs and writes run concurrently, within limits.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;

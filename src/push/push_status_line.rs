@@ -1,4 +1,4 @@
-//! Whether push works for an account, in one line for its owner: what the app shows as the server's comment.
+//! The state of push for an account in one line for its owner: the app shows it as the server's comment.
 
 use tokio::time::Instant;
 

@@ -1,5 +1,5 @@
-//! What is known of each watch: the last proof of life, what is wrong, what comes next. For people who look, and for the
-//! proxy, which may ask a watch to give way.
+//! Status of each watch: last activity, current trouble, next attempt. For people, and for the proxy, which may ask a
+//! watch to yield its session.
 
 use std::sync::Arc;
 use std::time::Duration;

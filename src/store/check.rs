@@ -1,4 +1,4 @@
-//! Whether the state is sound: looked at without changing anything, also while a deltapush works with it.
+//! The check behind `deltapush state check`: changes nothing, and works while a deltapush uses the state.
 
 use std::fmt;
 use std::path::PathBuf;

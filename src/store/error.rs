@@ -1,4 +1,4 @@
-//! What can go wrong with the state, at the start and later.
+//! Errors of the state, at the start and later.
 
 use std::io;
 use std::path::{Path, PathBuf};

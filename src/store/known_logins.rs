@@ -1,4 +1,5 @@
-//! What the guard of logins recognizes after a restart, in SQL: keyed hashes of login names, networks and mail servers.
+//! Known logins in SQL: keyed hashes of login names, networks and mail servers, so that admission recognizes them after
+//! a restart.
 
 use aws_lc_rs::rand;
 use rusqlite::{Connection, OptionalExtension, params};

@@ -1,4 +1,4 @@
-//! What must survive a restart: accounts with their sealed credentials, tokens with what they still have to announce, and
+//! The state that survives a restart: accounts with their sealed credentials, tokens with their pending pushes, and
 //! mailbox positions.
 //!
 //! Callers see these, not SQL. Underneath is one SQLite file that one thread owns (`worker`): whatever is queued when

@@ -1,4 +1,4 @@
-//! What stands in the state, as its callers see it.
+//! Records of the state, as its callers see them.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

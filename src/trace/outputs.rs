@@ -1,5 +1,5 @@
-//! What the configuration wants traced: on standard output, in files. Each output is a thread, so that neither a terminal nor a
-//! disk slows a session.
+//! Trace outputs of the configuration: standard output and files. Each output is a thread, so that neither a terminal
+//! nor a disk slows a session.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::PoisonError;

@@ -1,4 +1,4 @@
-//! One line of a trace, before anybody has written it down.
+//! One record of a trace, independent of its format.
 
 use std::fmt;
 use std::str::FromStr;

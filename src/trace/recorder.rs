@@ -1,4 +1,4 @@
-//! Makes lines of what one session says, while somebody follows it.
+//! The recorder of one session: makes trace records while a reader follows it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! From a target to an authenticated session: TCP, TLS, and the [`dialogue`](super::login_machine) driven over them.
+//! From a target to an authenticated session: TCP, TLS, and the driver of the [login machine](super::login_machine).
 
 use std::io;
 use std::sync::Arc;

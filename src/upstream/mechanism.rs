@@ -1,4 +1,4 @@
-//! How credentials are given to a server: by a mechanism that it offers and that they are good for.
+//! Choice of the login mechanism: one that the server offers and that fits the credentials.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

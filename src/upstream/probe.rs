@@ -1,4 +1,4 @@
-//! A look at a server without logging in: whether it is there with the right certificate, and what it says that it can do.
+//! Probe of a server without a login: reachability, certificate and capabilities.
 
 use std::io;
 use std::sync::Arc;

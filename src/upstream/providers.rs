@@ -1,5 +1,5 @@
-//! What large providers publish of their mail servers: names, ports, and what they want as login. Facts from their own help
-//! pages; used where a domain need not be asked, and for domains of others whose mail such a provider has. None was tried
+//! Published facts about large providers' mail servers: names, ports, and login requirements. From their own help
+//! pages; used where a domain need not be asked, and for other domains whose mail such a provider has. None was tried
 //! live.
 
 use crate::config::{Security, Submission};

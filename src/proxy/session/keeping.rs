@@ -1,5 +1,5 @@
-//! What a session notes that may go on without its client: what the upstream still has to answer, what was set in it, and
-//! what its client sees of new mail. Only where sessions are kept (docs/keeping.md); others have none of it.
+//! State that a session records in case it goes on without its client: outstanding responses, settings changed in it,
+//! and new mail that its client sees. Only where sessions are kept (docs/keeping.md).
 
 use std::collections::VecDeque;
 

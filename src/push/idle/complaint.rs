@@ -1,4 +1,4 @@
-//! The server's own words about what goes wrong: the last untagged NO, BAD or alert of a watching session.
+//! The mail server's own words about trouble: the last untagged NO, BAD or alert of a watch session.
 
 use super::types::IdleFailure;
 use crate::parser::response::{Condition, Status};

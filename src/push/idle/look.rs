@@ -1,4 +1,4 @@
-//! One look for new messages: the FETCH that is sent, the answers to it, and whether they deserve a push.
+//! One search for new messages: the FETCH that is sent, the responses to it, and the push decisions.
 //!
 //! An answer may lack its UID, its headers, or its meaning. In doubt it is a push, and the look still moves the position as far
 //! as is safe, so that the same messages are not fetched again.

@@ -1,4 +1,4 @@
-//! A watching session after its login, as a machine: responses and time in, actions out.
+//! A watch session after its login, as a machine: responses and time in, actions out.
 //!
 //! EXAMINE (never SELECT: nothing is marked seen, no flag is taken away), fetch what came since the noted position, then wait
 //! in IDLE (RFC 2177). On news: DONE, fetch, IDLE again. Where the server has NOTIFY (RFC 5465) flags and headers come with

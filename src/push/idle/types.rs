@@ -1,4 +1,4 @@
-//! What a watching session is told to do, what it asks its driver for, and how it ends.
+//! Types of the watch machine: its input, its actions, and the reasons why it ends.
 
 use std::borrow::Cow;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! Who has a token: accounts, their tokens and credentials, in memory in front of the store.
+//! The registry of accounts, their tokens and credentials: a copy in memory in front of the store.
 //!
 //! Memory follows the disk: each change is made in the store, and what the store has committed is applied here, on its
 //! thread and in its order. A caller that is dropped while it waits leaves nothing half done.

@@ -1,5 +1,5 @@
-//! New accounts: how many there may be in all, and how many of open routes from one address and at one mail server. Without
-//! I/O. Accounts that are known are never refused.
+//! Limits on new accounts: in all, and for open routes per address and per mail server. Without I/O. Known accounts are
+//! never refused.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -1,4 +1,4 @@
-//! What becomes of what was not seen for long.
+//! Expiry of tokens that no device has handed over for long.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! How many accounts wait for a device to log in, and when the operator is told so.
+//! The number of accounts that wait for a device to log in, and the log lines about it.
 
 use std::sync::Mutex;
 use std::sync::PoisonError;

@@ -1,4 +1,4 @@
-//! The watch of one account: session after session, with what is to be done in between.
+//! The watch of one account: one session after the other, with the waits in between.
 
 use std::convert::Infallible;
 use std::io;

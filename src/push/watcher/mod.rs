@@ -1,5 +1,5 @@
-//! The watches: one task per account that has a token. It connects, logs in, drives the [`idle`](super::idle) machine, and
-//! comes back after whatever happens.
+//! The watches: one task per account that has a token. It connects, logs in, drives the [`idle`](super::idle) machine,
+//! and reconnects whatever happens.
 
 mod account;
 mod session;

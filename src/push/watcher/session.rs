@@ -1,4 +1,4 @@
-//! One watching session: connection, login, and the [`idle`](crate::push::idle) machine with its I/O.
+//! One watch session: connection, login, and the driver of the [`idle`](crate::push::idle) machine.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;

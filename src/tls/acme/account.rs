@@ -1,4 +1,4 @@
-//! The account with the authority: made once, its key kept beside the certificates.
+//! The account at the certificate authority: made once, its key stored with the certificates.
 
 use std::fs;
 use std::io;

@@ -1,5 +1,5 @@
-//! Certificates from an authority that speaks ACME (RFC 8555): asked for, proved by TLS-ALPN-01 (RFC 8737), renewed in time.
-//! `order` talks to the authority, `schedule` says when.
+//! Certificates from an authority that speaks ACME (RFC 8555): requested, validated by TLS-ALPN-01 (RFC 8737), renewed
+//! in time. `order` talks to the authority, `schedule` decides when.
 
 mod account;
 pub mod challenges;

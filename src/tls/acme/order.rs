@@ -1,4 +1,4 @@
-//! One order (RFC 8555 section 7.4): from the wish for a certificate to its file.
+//! One ACME order (RFC 8555 section 7.4): from the request for a certificate to its file.
 
 use std::path::PathBuf;
 use std::sync::Arc;

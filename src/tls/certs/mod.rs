@@ -1,4 +1,4 @@
-//! The certificates at work: which one a client sees, and replacing them while sessions go on.
+//! The certificates in use: selection for a client, and replacement while sessions go on.
 
 pub mod identity;
 pub mod reload;

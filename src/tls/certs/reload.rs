@@ -1,4 +1,5 @@
-//! Certificate files that somebody replaces while deltapush runs: found by looking, read again, refused if broken.
+//! Reload of certificate files that another program replaces while deltapush runs: found by polling, read again,
+//! refused if broken.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

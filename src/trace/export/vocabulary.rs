@@ -1,5 +1,5 @@
-//! What may stand in an export as it is: the words of the protocol, and those that servers use to tell how it went. Whoever
-//! misses a word adds it here; one that could be a name of somebody does not belong here.
+//! Vocabulary of an export: words of the protocol, and words that servers and deltapush use in their responses and
+//! notes. Add a missing word here, unless it could be a person's name.
 
 use std::collections::HashSet;
 use std::sync::LazyLock;

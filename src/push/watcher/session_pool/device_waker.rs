@@ -1,6 +1,6 @@
-//! Calls devices back: every token of an account whose session has ended is posted once, so that one of them comes and logs
-//! in. Not more often than `keep.call_again`, not faster than `keep.calls`, and not while the mail server is away: a device
-//! that comes in vain is gone again.
+//! Wakes the devices of an account whose last session has ended: each of its tokens is posted once, so that a device
+//! logs in. Not more often than `keep.call_again`, not faster than `keep.calls`, and not while the mail server does not
+//! answer: a device that connects in vain is gone again.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! Clients' own sessions, which go on watching when the client is gone (docs/keeping.md).
+//! The pool of kept sessions: clients' upstream sessions that go on watching after the client disconnected
+//! (docs/keeping.md).
 //!
 //! The proxy hands a session over that has come to rest; it is watched in by the same machine as deltapush's own. Of each
 //! account the newest is kept: the one before logs out as soon as the new one watches. When the last one has ended and no
