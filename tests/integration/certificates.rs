@@ -99,7 +99,7 @@ async fn an_authority_may_come_from_anywhere_and_is_not_asked_twice() {
     let before = shown(port, NAME, &root).await.unwrap();
     deltapush.restart();
     assert_eq!(shown(port, NAME, &root).await.unwrap(), before);
-    assert_eq!(deltapush.log().matches("asking localhost for a certificate").count(), 1, "{}", deltapush.log());
+    assert_eq!(deltapush.log().matches("requesting a certificate from localhost").count(), 1, "{}", deltapush.log());
 }
 
 /// What is mended here costs no certificate there: authorities issue few of the same kind.
@@ -117,7 +117,7 @@ async fn nothing_is_asked_for_while_something_is_broken_here() {
     let issued = || deltapush.log().matches("valid until ").count() > 0;
     assert!(poll(Duration::from_secs(30), issued).await, "{}", deltapush.log());
     fs::write(file("chain"), "broken").unwrap();
-    let asked = || deltapush.log().matches("asking localhost for a certificate").count();
+    let asked = || deltapush.log().matches("requesting a certificate from localhost").count();
     let (before, told) =
         (asked(), || deltapush.log().contains("deltapush requests no certificate before this is corrected"));
     assert!(poll(Duration::from_secs(30), told).await, "{}", deltapush.log());
