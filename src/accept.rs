@@ -1,5 +1,5 @@
-//! Errors of `accept`, by whose they are. accept(2) hands on what befell a connection that waited; that concerns nobody else. Without a
-//! free file descriptor every call fails at once, and the loop has to wait.
+//! Errors of `accept`, by cause. accept(2) reports errors of a connection that waited, which concern no other
+//! connection. Without a free file descriptor every call fails at once, and the loop has to wait.
 
 use std::io;
 use std::time::Duration;
@@ -76,7 +76,7 @@ fn cure(error: &io::Error) -> &'static str {
     match Errno::from_io_error(error) {
         Some(Errno::MFILE) => "; raise the limit on open files (systemd: LimitNOFILE=) or lower limits.connections",
         Some(Errno::NFILE) => "; raise the system's limit on open files (sysctl fs.file-max)",
-        Some(Errno::NOBUFS | Errno::NOMEM) => "; the machine is short of memory",
+        Some(Errno::NOBUFS | Errno::NOMEM) => "; this machine has too little free memory",
         _ => "",
     }
 }

@@ -77,7 +77,7 @@ impl ExpectedContent {
 enum PemFlaw {
     #[error("cannot be read: {0}")]
     Io(#[from] io::Error),
-    #[error("longer than 4 MiB, so it is no file of certificates or keys")]
+    #[error("it is longer than 4 MiB, so it is not a file of certificates or keys")]
     TooLong,
     #[error("the file is empty: no {} in it", .0.name())]
     Empty(ExpectedContent),
@@ -122,10 +122,12 @@ impl PemContent {
             Self::Swapped(ExpectedContent::Key) => "a certificate",
             Self::Pkcs12(_) => "a PKCS#12 container (.p12, .pfx)",
             Self::Pkcs7 { .. } => "a PKCS#7 container (.p7b)",
-            Self::TrustedCertificate => "one in the form that only OpenSSL reads (TRUSTED CERTIFICATE)",
-            Self::Request => "a request for a certificate; the authority's answer to it is wanted",
+            Self::TrustedCertificate => "one in the format that only OpenSSL reads (TRUSTED CERTIFICATE)",
+            Self::Request => {
+                "a certificate signing request; the certificate that the authority issued for it is needed"
+            }
             Self::PublicKey => "a public key",
-            Self::SshKey => "a key in the form of OpenSSH",
+            Self::SshKey => "a key in the format of OpenSSH",
         }
     }
 }

@@ -140,7 +140,7 @@ fn swapped_and_unfinished_files_are_recognised() {
         assert!(error.ends_with(": no private key in it, but a certificate; the usual cure"), "{error}");
     }
     for error in [of_chain("request.pem"), of_chain("request.der"), of_key("request.pem")] {
-        assert!(error.contains("but a request for a certificate"), "{error}");
+        assert!(error.contains("but a certificate signing request"), "{error}");
     }
     assert!(of_key("public.pem").contains("but a public key"), "{}", of_key("public.pem"));
 }
@@ -157,7 +157,7 @@ fn empty_unknown_and_damaged_files_are_told_apart() {
         ("0sesame", "no private key in it: it is not PEM"),
         (
             "-----BEGIN OPENSSH PRIVATE KEY-----\nAA\n-----END OPENSSH PRIVATE KEY-----",
-            "a key in the form of OpenSSH; convert a copy",
+            "a key in the format of OpenSSH; convert a copy",
         ),
         ("-----BEGIN X509 CRL-----\nAA\n-----END X509 CRL-----", "no private key in it"),
         (key.split_once("-----END").unwrap().0, "is damaged: there is no line `-----END …`"),

@@ -1,4 +1,4 @@
-//! A map that strangers fill, and that stays small: what is old goes, and what is oldest goes when it is full.
+//! A bounded map with expiry for keys chosen by untrusted peers. It drops expired entries first, then the oldest.
 
 use std::collections::HashMap;
 use std::hash::Hash;

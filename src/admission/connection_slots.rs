@@ -1,4 +1,5 @@
-//! [`places`](super::slot_table) for tasks: a place is given back when it is dropped, and who has to go hears of it.
+//! The [slot table](super::slot_table) for tasks: a slot is given back when it is dropped, and a connection that has to
+//! close is notified.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -1,5 +1,5 @@
-//! Admission of logins: limits on failures, so that nobody guesses passwords through deltapush, and no mail server bans its
-//! address for those who try.
+//! Admission of logins: limits on failures, so that nobody guesses passwords through deltapush, and no mail server bans
+//! its address because of failed logins.
 //!
 //! - A login is admitted while the failures, and the logins under way that may fail yet, stay below every limit: of the address,
 //!   of the account, of the mail server. Logins under way count too, or a hundred at once would all get through.

@@ -1,5 +1,5 @@
-//! A bounded map with expiry whose entries are caused by untrusted peers. When it is full, entries of those go that have most:
-//! of a network of clients, or of a mail server. A peer that fills it pushes out what it has put there itself.
+//! A bounded map with expiry for entries caused by untrusted peers. When it is full, it drops entries of the network or
+//! mail server that has most of them: a peer that fills it displaces its own entries.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};

@@ -1,5 +1,5 @@
-//! Logins with invented names: Delta Chat tries to make an account at the mail server of each person who invites it, as if that
-//! were a chatmail relay, which makes an account at the first login (chatmail/core from 2.61 on).
+//! Logins with invented names: Delta Chat tries to make an account at the mail server of each person who invites it, as
+//! if that server were a chatmail relay, which makes an account at the first login (chatmail/core from 2.61 on).
 
 use crate::credentials::{CredentialKind, Credentials};
 

@@ -1,4 +1,5 @@
-//! Names as the guard keeps them: keyed hashes of a fixed size, so that no name takes memory and none can be read back.
+//! Keyed hashes of fixed size for login names, networks and mail servers: they take little memory, and no name can be
+//! read back.
 
 use std::net::IpAddr;
 

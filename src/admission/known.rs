@@ -1,5 +1,5 @@
-//! Login names, networks and mail servers that were part of an accepted login. Kept over restarts: changes are collected here,
-//! and written to the state in batches.
+//! Login names, networks and mail servers of accepted logins. They survive restarts: changes are collected here and
+//! written to the state in batches.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};

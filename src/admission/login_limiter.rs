@@ -1,5 +1,5 @@
-//! [`logins`](super::failed_logins) for tasks: one that has to wait waits here, and what is under way is counted to its end,
-//! whatever ends it.
+//! The [limits on failed logins](super::failed_logins) for tasks: it makes logins wait, and counts a login in progress
+//! to its end, however it ends.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;

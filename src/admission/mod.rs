@@ -1,7 +1,8 @@
-//! What one stranger may take from the others: places, and tries at passwords. Sans-IO: addresses and time in, verdicts out.
+//! Admission control: connection slots and limits on login attempts, so that one peer cannot use up what all share.
+//! Sans-IO: addresses and time in, decisions out.
 //!
-//! [`slot_table`]: who may connect. [`failed_logins`]: whose login is tried; [`known`] is what it recognizes after a restart. [`connection_slots`] and
-//! [`login_limiter`] are the two for tasks.
+//! [`slot_table`]: connection slots. [`failed_logins`]: limits on login attempts; [`known`] is what they recognize after a
+//! restart. [`connection_slots`] and [`login_limiter`] are their async sides, for tasks.
 
 mod bounded;
 pub mod connection_slots;

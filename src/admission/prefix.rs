@@ -1,4 +1,4 @@
-//! The part of an address that stands for whoever is behind it.
+//! The address prefix that stands for one network of clients.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};

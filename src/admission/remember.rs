@@ -1,4 +1,4 @@
-//! Writes what the guard knows to the state, in batches: no login waits for the disk.
+//! Writes known logins to the state in batches: no login waits for the disk.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,7 +43,7 @@ pub async fn keep_known_logins(gate: Arc<LoginGate>, registry: Registry, stop: C
         if !unwritten.is_empty() {
             match write(&registry, &unwritten).await {
                 Ok(()) => unwritten = KnownChanges::default(),
-                Err(error) => debug!("known login names are not written yet: {error}"),
+                Err(error) => debug!("cannot store the known login names, tries again later: {error}"),
             }
         }
         if is_last {

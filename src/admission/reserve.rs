@@ -1,4 +1,5 @@
-//! The limit of a mail server, and the half of it that is reserved for login names and networks that are known there.
+//! The limit of failed logins per mail server, half of which is reserved for login names and networks that are known
+//! there.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Who may connect: places in all, for one address, and before the login.
+//! Connection slots: limits in all, per address, and before the login.
 //!
 //! Where all places before the login are taken, a new connection is let in all the same, and the oldest one of the prefix
 //! that has most of them goes. To turn the new one away would let whoever holds the places keep everybody out for as long as
@@ -28,10 +28,10 @@ pub struct SlotLimits {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SlotsFull {
     /// All places are taken by clients that are logged in.
-    #[error("all connections are in use")]
+    #[error("all connection slots are in use (limits.connections)")]
     All,
     /// The address has too many.
-    #[error("too many connections from this address")]
+    #[error("the address has too many connections (limits.per_address)")]
     Address,
 }
 

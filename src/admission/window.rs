@@ -1,4 +1,4 @@
-//! Failures in a sliding window of time, and what a limit on them says.
+//! Failures in a sliding window of time, compared with a limit.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

@@ -71,7 +71,7 @@ mod tests {
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "what is not there is not made");
 
         let (store, _) = store::Store::open(&StoreSettings::new(&storage), drop).unwrap();
-        assert!(check(&storage).unwrap().contains("a running deltapush works with it"));
+        assert!(check(&storage).unwrap().contains("in use by a running deltapush"));
         assert!(matches!(rotate_key(&storage, None), Err(OpenError::InUse { .. })));
         store.close().await;
 

@@ -1,4 +1,4 @@
-//! A client's connection before its login, while deltapush alone speaks with it.
+//! The connection of a client before its login, when only deltapush talks to it.
 
 use std::io;
 use std::time::Duration;

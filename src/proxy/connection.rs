@@ -95,21 +95,21 @@ struct Begun {
 /// Why there was no login.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NoLogin {
-    #[error("no TLS with the client: {0}")]
+    #[error("the TLS handshake with the client failed: {0}")]
     Handshake(io::Error),
-    #[error("the client is gone: {0}")]
+    #[error("the connection to the client broke: {0}")]
     Gone(#[from] io::Error),
     #[error("the client did not log in in time")]
     TimedOut,
-    #[error("the client was told to go, or went")]
+    #[error("the client or deltapush closed the connection")]
     Closed,
-    #[error("others needed its place more")]
+    #[error("a newer connection took its connection slot")]
     Evicted,
     #[error("deltapush shuts down")]
     Shutdown,
-    #[error("it was a browser, and has seen the page")]
+    #[error("the client was a browser and got the public page")]
     Page,
-    #[error("it was a certificate authority, which has seen that the name leads here")]
+    #[error("the client was a certificate authority and validated the host name")]
     Proof,
 }
 
@@ -152,8 +152,8 @@ impl IncomingClient {
         let authenticated = match self.log_in(tcp, &place, &stop).await {
             Ok(authenticated) => authenticated,
             Err(error) => {
-                self.trace.note(|| format!("it ends without a login: {error}"));
-                debug!(session, %peer, "no login: {error}");
+                self.trace.note(|| format!("the connection ends without a login: {error}"));
+                debug!(session, %peer, "connection ended without a login: {error}");
                 return None;
             }
         };

@@ -1,4 +1,4 @@
-//! Brings a session whose client is gone to rest: what is under way is ended or awaited, in bounded time.
+//! Drains a session after its client disconnected: commands in flight are completed or aborted within a time limit.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ pub(super) async fn session_at_rest(
     session: &mut Session,
     trace: &mut Recorder,
 ) -> Result<(), &'static str> {
-    const GONE: &str = "the mail server closed it";
+    const GONE: &str = "the mail server closed the session";
     let deadline = Instant::now().checked_add(REST_TIME).unwrap_or_else(Instant::now);
     let mut out = Nobody { upstream: unsent.to_vec(), trace };
     let mut answers: usize = 0;
@@ -42,7 +42,7 @@ pub(super) async fn session_at_rest(
             stream.write_all(&to_send).await?;
             stream.flush().await
         });
-        sent.await.map_err(|_| "the mail server takes nothing any more")?.map_err(|_| GONE)?;
+        sent.await.map_err(|_| "the mail server accepts no more data")?.map_err(|_| GONE)?;
         if settling == DrainStep::Settled {
             return Ok(());
         }
@@ -56,10 +56,10 @@ pub(super) async fn session_at_rest(
             },
             // IDLE without a `+` is ended all the same.
             Err(_) if session.patience().is_some() && session.overdue(&mut out) => {}
-            Err(_) => return Err("the mail server did not end what was under way"),
+            Err(_) => return Err("the mail server did not complete the client's commands in time"),
         }
         if answers > MAX_ANSWERS {
-            return Err("the mail server had too much to say");
+            return Err("the mail server sent too much data for the client's last commands");
         }
         session.from_upstream(&received, &mut out);
     }
@@ -161,7 +161,7 @@ mod tests {
             let _open = upstream;
             std::future::pending().await
         });
-        assert_eq!(rest.await, Err("the mail server did not end what was under way"));
+        assert_eq!(rest.await, Err("the mail server did not complete the client's commands in time"));
     }
 
     #[tokio::test]
@@ -169,7 +169,7 @@ mod tests {
         let rest = rest("a NOOP\r\n", |mut upstream| async move {
             reads(&mut upstream, "a NOOP\r\n").await;
         });
-        assert_eq!(rest.await, Err("the mail server closed it"));
+        assert_eq!(rest.await, Err("the mail server closed the session"));
     }
 
     #[tokio::test]
@@ -179,6 +179,6 @@ mod tests {
             // Until nobody reads it any more.
             while upstream.write_all(&[b'x'; 64 * 1024]).await.is_ok() {}
         });
-        assert_eq!(rest.await, Err("the mail server had too much to say"));
+        assert_eq!(rest.await, Err("the mail server sent too much data for the client's last commands"));
     }
 }

@@ -1,5 +1,6 @@
-//! What a client leaves behind where its session is kept: brought to rest, and handed to the [keeper](crate::push::watcher::session_pool).
-//! While it is there, what passes through its session wakes the account's other devices.
+//! Handover of a client's upstream session when the client disconnects: it is drained and given to the [pool of kept
+//! sessions](crate::push::watcher::session_pool). While the client is connected, new mail seen in its session wakes the
+//! account's other devices.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -145,7 +146,10 @@ impl SessionHandover {
         self.presence.waits_no_more();
         self.watch.turn();
         if !keeper.needs(&account) {
-            debug!(%account, "a session is not kept: the account has no device, or another client that waits");
+            debug!(
+                %account,
+                "session not kept: the account has no device, or another of its clients waits for new mail"
+            );
             return keeper
                 .log_out_when_at_rest(session_at_rest(&mut stream, &unsent, &mut session, &mut trace).await, stream);
         }
@@ -158,7 +162,7 @@ impl SessionHandover {
                 keeper.keep(Given { account, stream, trace, abilities, manners, since, ticket });
             }
             Err(reason) => {
-                debug!(%account, "a session is not kept: {reason}");
+                debug!(%account, "session not kept: {reason}");
                 self.presence.reason = reason;
             }
         }
@@ -278,7 +282,10 @@ impl SessionWatch {
         match noted {
             Ok(()) => self.keeper.tell_noticed(&self.account, &mailbox, since, outcome.announce),
             Err(error) => {
-                debug!(account = %self.account, "what its client heard of could not be noted: {error}");
+                debug!(
+                    account = %self.account,
+                    "cannot store the new mail of the client's session, tries again: {error}"
+                );
                 sleep(STORE_PAUSE).await;
                 self.lock().eye.again(now());
                 Arc::clone(self).grant(Some(ObserverAction::Wait));

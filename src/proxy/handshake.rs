@@ -1,4 +1,5 @@
-//! The TLS handshake with a client, and what it is here for: IMAP, a page, or the proof of a name.
+//! The TLS handshake with a client, and the client's purpose: IMAP, the public page, or validation of a name by a
+//! certificate authority.
 
 use std::io;
 use std::sync::Arc;
@@ -39,7 +40,7 @@ pub(super) async fn accept(tls: &ServerTls, tcp: TcpStream, guests: Guests) -> i
         return Ok(Accepted::Proof);
     }
     let config = match guests {
-        Guests::None => return Err(io::Error::other("`allow` names no network that it is in")),
+        Guests::None => return Err(io::Error::other("no network of `allow` contains the client's address")),
         Guests::Imap => &tls.imap,
         Guests::Web => &tls.web,
     };

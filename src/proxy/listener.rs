@@ -1,4 +1,4 @@
-//! Accepting clients, within the limits.
+//! The accept loop of a listener: admits clients within the limits.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -226,7 +226,7 @@ fn admit(
 /// A place for a client, if it may connect.
 fn place(proxy: &Proxy, tcp: &TcpStream, peer: SocketAddr, listener: &Listener) -> Option<(ConnectionSlot, u64)> {
     if !proxy.admits(listener, peer.ip()) && !proxy.awaits_authority(listener) {
-        debug!(%peer, "turned away: `allow` names no network that it is in");
+        debug!(%peer, "connection refused: no network of `allow` contains the client's address");
         proxy.board.telemetry().tell(&TelemetryEvent::TurnedAway);
         return None;
     }
@@ -234,14 +234,14 @@ fn place(proxy: &Proxy, tcp: &TcpStream, peer: SocketAddr, listener: &Listener) 
     let place = match proxy.door.enter(session, peer.ip(), &(&proxy.limits).into()) {
         Ok(place) => place,
         Err(full) => {
-            debug!(%peer, "turned away: {full}");
+            debug!(%peer, "connection refused: {full}");
             proxy.board.telemetry().tell(&TelemetryEvent::TurnedAway);
             refuse(tcp, listener.tls);
             return None;
         }
     };
     if let Err(error) = stream::prepare(tcp) {
-        debug!(%peer, "connection lost at once: {error}");
+        debug!(%peer, "the connection to the client broke at once: {error}");
         return None;
     }
     Some((place, session))
@@ -258,18 +258,21 @@ fn admit_announced(
 ) {
     if !listener.proxy_protocol.iter().any(|network| network.contains(sender.ip())) {
         proxy.board.telemetry().tell(&TelemetryEvent::TurnedAway);
-        return debug!(%sender, "refused: not among the networks of `proxy_protocol`");
+        return debug!(
+            %sender,
+            "connection refused: no network of `proxy_protocol` contains the load balancer's address"
+        );
     }
     let Ok(waiting) = Arc::clone(&proxy.unannounced).try_acquire_owned() else {
         proxy.board.telemetry().tell(&TelemetryEvent::TurnedAway);
-        return debug!(%sender, "turned away: too many connections wait for their PROXY protocol header");
+        return debug!(%sender, "connection refused: too many connections wait for their PROXY protocol header");
     };
     let (proxy, listener, stop) = (Arc::clone(proxy), Arc::clone(listener), stop.clone());
     tasks.spawn(async move {
         // Boxed: a session that is only relayed does not carry it.
         let peer = match stop.run_until_cancelled(Box::pin(announced(&mut tcp, sender))).await {
             Some(Ok(peer)) => peer,
-            Some(Err(error)) => return debug!(%sender, "refused: {error}"),
+            Some(Err(error)) => return debug!(%sender, "connection refused: {error}"),
             None => return,
         };
         drop(waiting);

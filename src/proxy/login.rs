@@ -1,4 +1,4 @@
-//! One login of a client's: may it be tried, where, and what came of it.
+//! Client login: admission, routing, the upstream attempt and its outcome.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -57,16 +57,22 @@ impl IncomingClient {
     fn target(&self, credentials: &Credentials) -> Result<Target, Refused> {
         let (session, peer, login) = (self.session, self.peer, credentials.owner());
         if !self.proxy.allows(&self.entrance.listener, login) {
-            debug!(session, %peer, user = %login.escape_debug(), "refused: `allow` does not name this login");
+            debug!(
+                session, %peer, user = %login.escape_debug(),
+                "login refused: `allow` does not contain this login name"
+            );
             return Err(self.lost(credentials, &OwnRefusal::NotAllowed));
         }
         let asked = Asked { login, listener: Some(&self.entrance.listener), host: self.entrance.host.as_deref() };
         let target = self.proxy.upstreams.routes.find(&asked).ok_or_else(|| {
-            debug!(session, %peer, user = %login.escape_debug(), "refused: no route for this login");
+            debug!(session, %peer, user = %login.escape_debug(), "login refused: no route matches this login name");
             self.lost(credentials, &OwnRefusal::NoRoute)
         })?;
         if target.reach == Reach::PublicOnly && !is_of_one_domain(credentials) {
-            debug!(session, %peer, user = %login.escape_debug(), "refused: a mailbox of one domain, a login of another");
+            debug!(
+                session, %peer, user = %login.escape_debug(),
+                "login refused: the mailbox and the login name have different domains"
+            );
             return Err(self.lost(credentials, &OwnRefusal::OtherDomain));
         }
         Ok(target)
@@ -111,7 +117,7 @@ impl IncomingClient {
         let shown = self.ticket_for(&target, &account, &credentials).await;
         if let Some((upstream, returned)) = self.handed_back(&account, shown.as_ref()).await {
             pass.done(LoginOutcome::Accepted);
-            debug!(session, %peer, %account, upstream = %target, "logged in to the session that was kept");
+            debug!(session, %peer, %account, upstream = %target, "logged in by resuming a kept session");
             let (returned, is_open) = (Box::new(returned), target.reach == Reach::PublicOnly);
             return Ok(Ok(Entered { account, credentials: None, upstream, returned, is_open }));
         }
@@ -121,7 +127,10 @@ impl IncomingClient {
         // And a stranger, whom some servers tell so before they look at the password, ends nobody's watch.
         let may_ask = !client.was_asked && (pass.is_known() || shown.is_some());
         if may_ask && attempt.as_ref().is_err_and(AttemptError::is_too_many) && self.proxy.board.give_way(&account) {
-            debug!(session, %account, "too many sessions: the watching session gives way to the client");
+            debug!(
+                session, %account,
+                "the mail server allows no more sessions: the watch session yields to the client"
+            );
             sleep(GIVING_WAY).await;
             attempt = self.attempt(&target, &credentials, probed, &pass, &mut client).await;
         }
@@ -165,7 +174,7 @@ impl IncomingClient {
         pass.note_server(upstream.logged_in.pushes || upstream.logged_in.capabilities.has("XCHATMAIL"));
         pass.done(LoginOutcome::Accepted);
         if let Err(error) = self.proxy.registry.login_succeeded(&account, &credentials).await {
-            debug!(session, %account, "the new password could not be stored for the watching session: {error}");
+            debug!(session, %account, "cannot store the new password for the watch: {error}");
         }
         let kept = self.proxy.keeper.is_none().then(|| Arc::new(credentials.to_keep()));
         let returned = Box::new(self.ticket(&target, &account, &credentials, &upstream).await);
@@ -250,7 +259,10 @@ impl IncomingClient {
         }
         match proxy.gate.refuse_invented(login)? {
             Invented::AtOnce => {
-                debug!(session, %peer, %account, "an invented name, as Delta Chat tries them: answered without asking");
+                debug!(
+                    session, %peer, %account,
+                    "login refused without asking the mail server: an invented name, as Delta Chat tries them"
+                );
                 Some(Refused::own(LoginResult::NotAllowed, &OwnRefusal::Invented))
             }
             Invented::TooMany(refusal) => Some(self.turned_away(Some(refusal), account, credentials)),
@@ -264,7 +276,7 @@ impl IncomingClient {
             Ok(Ok(pass)) => Ok(pass),
             Ok(Err(refusal)) => Err(self.turned_away(Some(refusal), account, credentials)),
             Err(_) => {
-                debug!(session, %peer, %account, "other logins at its mail server took all the time for this one");
+                debug!(session, %peer, %account, "login not tried: other logins at its mail server took all the time");
                 Err(self.turned_away(None, account, credentials))
             }
         }
@@ -281,7 +293,7 @@ impl IncomingClient {
         let Some(login_limiter::Denial { delay, reason, counted }) = refusal else {
             return Refused::own(LoginResult::Limited, &OwnRefusal::OthersFirst);
         };
-        debug!(session, %peer, %account, ?reason, "refused without asking the mail server");
+        debug!(session, %peer, %account, ?reason, "login refused without asking the mail server");
         let own = match reason {
             DenialReason::Repeated(wait) => OwnRefusal::Repeated(wait),
             DenialReason::Limit(blocked) => {
@@ -291,8 +303,9 @@ impl IncomingClient {
                 if blocked.limit == LoginLimit::Upstream && proxy.gate.note_strained(&account.upstream) {
                     warn!(
                         upstream = %account.upstream.escape_debug(),
-                        "too many logins failed at this mail server: logins that are not known here are refused for {}; if the \
-                         server does not ban this machine, raise limits.failed_logins.per_upstream and per_upstream_day",
+                        "too many logins failed at this mail server: deltapush refuses logins with unknown names for {}; \
+                         if the server does not ban this machine, raise limits.failed_logins.per_upstream and \
+                         per_upstream_day",
                         in_words(blocked.wait)
                     );
                 }

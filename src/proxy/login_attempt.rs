@@ -1,5 +1,5 @@
-//! One attempt to log in to the account's own server, in which the client may have to say more: SCRAM goes on between the two,
-//! and a server explains why it refuses an access token.
+//! One login attempt at the account's mail server, in which the client may have to answer: SCRAM is passed on between
+//! the two, and a server explains why it refuses an access token.
 
 use std::sync::Arc;
 

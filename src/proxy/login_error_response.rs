@@ -1,4 +1,4 @@
-//! What a client hears when its login does not succeed.
+//! The response to a client whose login failed.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Which upstreams push by themselves, as far as they were asked.
+//! Cache of the mail servers that send push notifications themselves.
 
 use std::time::Duration;
 
@@ -40,7 +40,11 @@ impl Probes {
         }
         let before = self.known.insert(target.name(), (pushes, Instant::now()));
         if pushes && before.is_none_or(|(before, _)| !before) {
-            info!(upstream = %target, "this mail server pushes by itself: tokens are left to it (push.native: passthrough)");
+            info!(
+                upstream = %target,
+                "this mail server sends push notifications itself: deltapush passes device tokens on to it \
+                 (push.native: passthrough)"
+            );
         }
     }
 }

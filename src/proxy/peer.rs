@@ -142,7 +142,7 @@ impl Peer {
 
     fn fail_to_compress(&mut self, done: Result<(), DeflateError>) {
         if let Err(failed) = done {
-            tracing::error!("{failed}: the session ends");
+            tracing::error!("{failed}: deltapush ends the session; this is a bug in deltapush");
             self.fail(io::Error::other(failed));
         }
     }

@@ -1,4 +1,5 @@
-//! The address of a client behind a load balancer, as the PROXY protocol announces it: [`proxy_protocol`] with its I/O.
+//! The address of a client behind a load balancer, as the PROXY protocol announces it:
+//! [`proxy_protocol`](crate::parser::proxy_protocol) with its I/O.
 
 use std::io;
 use std::net::SocketAddr;

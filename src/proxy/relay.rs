@@ -82,22 +82,24 @@ pub struct OrphanedSession {
 #[derive(Debug, thiserror::Error)]
 pub enum RelayEnd {
     /// The client closed, or its connection broke.
-    #[error("the client is gone{}", .0.as_ref().map(|error| format!(": {error}")).unwrap_or_default())]
+    #[error("the client disconnected{}", .0.as_ref().map(|error| format!(": {error}")).unwrap_or_default())]
     Client(Option<io::Error>),
     /// The client said LOGOUT, and deltapush answered.
     #[error("the client logged out")]
     LoggedOut,
     /// The upstream closed, or its connection broke.
-    #[error("the mail server is gone{}", .0.as_ref().map(|error| format!(": {error}")).unwrap_or_default())]
+    #[error(
+        "the mail server closed the connection{}", .0.as_ref().map(|error| format!(": {error}")).unwrap_or_default()
+    )]
     Upstream(Option<io::Error>),
     /// What the client said after COMPRESS is not compressed as it should be.
     #[error(transparent)]
     Malformed(InflateError),
     /// Neither peer said anything for too long.
-    #[error("nothing was said for too long")]
+    #[error("neither side sent anything for too long")]
     Idle,
     /// The client began a command that deltapush holds, and did not end it.
-    #[error("a command took too long")]
+    #[error("a command took too long to arrive")]
     Dribble,
     /// The upstream did not say what the client's next bytes had to wait for.
     #[error("the mail server did not answer in time")]
@@ -327,7 +329,7 @@ impl<A: SessionServices> Relay<A> {
         self.note_time(false);
         if goes_on {
             self.trace.note(|| {
-                "the mail server has not answered: what the client says next is taken all the same".to_owned()
+                "the mail server has not answered: deltapush reads the client's next commands nevertheless".to_owned()
             });
             // Polled again, so that it is.
             cx.waker().wake_by_ref();
@@ -617,8 +619,9 @@ impl<A: SessionServices> Output for Out<'_, '_, A> {
     fn compress(&mut self) {
         self.client.compress();
         *self.began_to_compress = true;
-        self.trace
-            .note(|| "between client and deltapush all is compressed from here on, and shown as it is".to_owned());
+        self.trace.note(|| {
+            "from here on, client and deltapush compress what they send; the trace shows it uncompressed".to_owned()
+        });
     }
 
     fn request(&mut self, request: Request) {

@@ -1,4 +1,4 @@
-//! What a session can do for its account: keep its tokens, tell where it waits.
+//! Services of one client session for its account: storing tokens, and recording the mailbox in which the client waits.
 
 use std::sync::{Arc, OnceLock};
 
@@ -54,7 +54,7 @@ impl relay::SessionServices for AccountHandle {
         let (registry, account, mailbox) = (self.registry.clone(), self.account.clone(), mailbox.to_owned());
         tokio::spawn(async move {
             if let Err(error) = registry.client_idles(&account, &mailbox).await {
-                debug!(%account, "where the client waits could not be noted: {error}");
+                debug!(%account, "cannot store the mailbox in which the client waits: {error}");
             }
         });
     }
@@ -85,14 +85,22 @@ impl relay::SessionServices for AccountHandle {
         tokio::spawn(async move {
             let before = registry.fetches_encrypted_only(&account);
             if let Err(error) = registry.learned(&account, &token, lesson).await {
-                debug!(%account, %token, "what its app fetches could not be noted: {error}");
+                debug!(%account, %token, "cannot store which messages the app fetches: {error}");
             }
             match (before, registry.fetches_encrypted_only(&account)) {
                 (false, true) => {
-                    info!(%account, "its apps fetch encrypted messages only: with push.messages: auto no others wake them")
+                    info!(
+                        %account,
+                        "the account's apps fetch encrypted messages only: with push.messages: auto, deltapush pushes \
+                         no others"
+                    )
                 }
                 (true, false) => {
-                    info!(%account, "an app fetches unencrypted messages: with push.messages: auto they wake it again")
+                    info!(
+                        %account,
+                        "an app of the account fetches unencrypted messages: with push.messages: auto, deltapush \
+                         pushes these again"
+                    )
                 }
                 _ => {}
             }
@@ -144,7 +152,7 @@ impl relay::SessionServices for AccountHandle {
             let _admission = match admitted {
                 Ok(admission) => admission,
                 Err(full) => {
-                    debug!(session, %account, "the device token was refused: {full}");
+                    debug!(session, %account, "device token refused: {full}");
                     return RequestOutcome::Refused(full);
                 }
             };
@@ -162,7 +170,11 @@ impl relay::SessionServices for AccountHandle {
                 (Ok(()), Request::AddToken(token)) => {
                     info!(session, %account, %token, "device token registered");
                     if registry.credentials(&account).is_none() && !registry.keeps_sessions() {
-                        info!(session, %account, "not watched: its client's login leaves nothing to log in with again");
+                        info!(
+                            session, %account,
+                            "account not watched: deltapush cannot use this login's credentials again; log in with a \
+                             password (PLAIN or LOGIN) to have it watched"
+                        );
                     }
                 }
                 (Ok(()), Request::RemoveTokens) => info!(session, %account, "device tokens removed"),

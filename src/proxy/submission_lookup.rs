@@ -1,4 +1,4 @@
-//! Keeps what the public page says of mail submission up to date.
+//! Periodic look-up of mail submission servers for the public page.
 
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;

@@ -1,4 +1,4 @@
-//! Does a message deserve a push? A pure function of its flags and a few of its headers.
+//! The push filter: decides from a message's flags and some of its headers whether it is worth a push. A pure function.
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};

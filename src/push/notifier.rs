@@ -1,4 +1,4 @@
-//! Posts tokens: the driver of the [`schedule`]. One task; what it posts and writes runs beside it, bounded.
+//! Driver of the [`schedule`]: posts tokens. One task; its POSTs and writes run concurrently, within limits.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -202,8 +202,8 @@ impl Notifier {
             %account,
             %token,
             answers,
-            "the notification server says that the token is gone (410); it is kept and tried again with news in {next}. \
-             If the app is still installed, open it once on that device"
+            "the notification server says that the token is gone (410); deltapush keeps it and tries it again with \
+             the first new mail after {next}. If the app is still installed, open it once on that device"
         );
         self.record(move |registry| async move {
             if registry.quarantined(&token, answers, wait).await? {
@@ -257,7 +257,9 @@ impl Notifier {
             self.telemetry.tell(&telemetry::TelemetryEvent::Outage { down });
         }
         match (was_down, down) {
-            (false, true) => tracing::warn!(waiting, "the notification server is down; it is probed now and then"),
+            (false, true) => {
+                tracing::warn!(waiting, "the notification server is down; deltapush probes it from time to time")
+            }
             (true, false) => tracing::info!(waiting, "the notification server is back"),
             _ => {}
         }
@@ -272,7 +274,7 @@ impl Notifier {
         let written = write(self.registry.clone());
         self.recording.spawn(async move {
             if let Err(error) = written.await {
-                tracing::debug!("the result of a push was not kept, it may be posted once more: {error}");
+                tracing::debug!("cannot store the result of a push, so it may be posted once more: {error}");
             }
         });
     }

@@ -1,4 +1,4 @@
-//! What a client's own session tells of new mail, as a machine: what passes by and time in, what is to be noted out.
+//! The observer of new mail in a client's own session, as a machine: responses and time in, new mail and positions out.
 //!
 //! The client waits in IDLE, hears EXISTS, and fetches. From what it fetches the messages are judged as a watch would do it,
 //! and the mailbox counts as looked through once a FETCH of all that is new has passed. Without one nothing is known but that

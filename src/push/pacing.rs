@@ -1,5 +1,5 @@
-//! The order in which watching sessions come to a server: so many at once, so many in a time, so many in all. Ten thousand
-//! that were cut off together come back one after the other.
+//! Per-server pacing of watch sessions: limits on concurrent logins, login rate and total sessions. Ten thousand
+//! sessions that were cut off together reconnect one after the other.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

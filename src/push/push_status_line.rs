@@ -1,4 +1,4 @@
-//! Whether push works for an account, in one line for its owner: what the app shows as the server's comment.
+//! The state of push for an account in one line for its owner: the app shows it as the server's comment.
 
 use tokio::time::Instant;
 
@@ -22,10 +22,10 @@ pub fn standing(registry: &Registry, board: &Board, account: &AccountId, credent
         Some(credentials) => credentials.can_be_used_again(),
     };
     let line = match (can_watch, is_known) {
-        (false, _) => "no push: what this app logs in with cannot be used again to watch for messages; it can be watched when it logs in \
-                       with a password (PLAIN or LOGIN)"
+        (false, _) => "no push: deltapush cannot use this app's login again to watch for messages; log in with a \
+                       password (PLAIN or LOGIN)"
             .into(),
-        (true, false) => "push is ready, and begins when this app has handed over its push token".into(),
+        (true, false) => "push is ready and begins when this app has handed over its push token".into(),
         (true, true) => watched(board, account),
     };
     cut(line)
@@ -41,10 +41,10 @@ fn watched(board: &Board, account: &AccountId) -> String {
             format!("push was late at {}: watching was interrupted ({reason}); next attempt in {next} s", now())
         }
         WatchState::WithClient => {
-            format!("push active, this app or another one waits itself since {}", minute(watch.since))
+            format!("push active, this app or another one waits for messages itself since {}", minute(watch.since))
         }
         WatchState::AwaitingDevice { reason } => {
-            format!("push had stopped at {}: {reason}; it goes on now that this app is here", minute(watch.since))
+            format!("push stopped at {}: {reason}; it goes on now that this app is connected", minute(watch.since))
         }
         // No more words: they could be taken for a state that is well.
         WatchState::AwaitingLogin { reason, cure } => {
@@ -62,7 +62,7 @@ fn trouble(board: &Board, account: &AccountId) -> String {
     }
     let words = match history.summary(account).last_push.map(|push| push.result) {
         None | Some(PostResult::Accepted) => return String::new(),
-        Some(PostResult::Gone) => "the app's push token was not valid any more".into(),
+        Some(PostResult::Gone) => "the app's push token is not valid any more".into(),
         Some(PostResult::Refused(status) | PostResult::Failed(status)) => format!("status {status}"),
         Some(PostResult::TimedOut | PostResult::Unreachable) => "the notification server cannot be reached".into(),
     };
@@ -108,8 +108,11 @@ mod tests {
             let said = standing(&registry, &board, &account, Some(&password));
             assert!(said.contains(wanted) && !said.contains("sesame"), "no {wanted:?} in {said:?}");
         };
-        says("push is ready, and begins when this app has handed over");
-        assert!(standing(&registry, &board, &account, Some(&scram)).starts_with("no push: what this app logs in with"));
+        says("push is ready and begins when this app has handed over");
+        assert!(
+            standing(&registry, &board, &account, Some(&scram))
+                .starts_with("no push: deltapush cannot use this app's login again")
+        );
 
         registry.register(&account, &password, &token).await.unwrap();
         says("push active, about to watch");

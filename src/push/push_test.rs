@@ -1,5 +1,5 @@
-//! Pushes that an operator asks for, to see whether a device can be woken: each is posted at once, past the schedule, and changes
-//! nothing of what is to be announced.
+//! Test pushes that an operator requests: each is posted at once, outside the schedule, and changes nothing of the
+//! pending pushes.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! What is known of each watch: the last proof of life, what is wrong, what comes next. For people who look, and for the
-//! proxy, which may ask a watch to give way.
+//! Status of each watch: last activity, current trouble, next attempt. For people, and for the proxy, which may ask a
+//! watch to yield its session.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::store::MAX_TOKENS;
 use crate::telemetry::{Telemetry, TelemetryEvent, WatchEvent};
 
 /// What helps an account without a session.
-const AWAITING_DEVICE: &str = "its devices are called back; watched again when one of them has logged in";
+const AWAITING_DEVICE: &str = "deltapush wakes its devices; push goes on when one of them has logged in";
 
 /// How long the log names no other oddity of an account's server.
 const COMPLAINT_PAUSE: Duration = Duration::from_secs(3600);

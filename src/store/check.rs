@@ -1,4 +1,4 @@
-//! Whether the state is sound: looked at without changing anything, also while a deltapush works with it.
+//! The check behind `deltapush state check`: changes nothing, and works while a deltapush uses the state.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -114,17 +114,17 @@ fn key(connection: &Connection, keeping: &CredentialStorage) -> Result<KeyReport
 
 impl fmt::Display for StateReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let used = if self.in_use { "a running deltapush works with it" } else { "no deltapush works with it now" };
+        let used = if self.in_use { "in use by a running deltapush" } else { "not in use by a deltapush" };
         writeln!(f, "state      {}; {used}", self.directory.display())?;
         writeln!(f, "integrity  ok")?;
         let (found, newest) = self.schema;
-        let note = if found < newest { format!(", brought to {newest} at the next start") } else { String::new() };
+        let note = if found < newest { format!(", migrated to {newest} at the next start") } else { String::new() };
         writeln!(f, "schema     version {found}{note}")?;
         writeln!(f, "accounts   {}, {} of them with sealed credentials", self.accounts, self.sealed)?;
-        writeln!(f, "tokens     {}, {} of them with something to announce", self.tokens, self.pending)?;
+        writeln!(f, "tokens     {}, {} of them with a push to send", self.tokens, self.pending)?;
         writeln!(f, "mailboxes  {}", self.mailboxes)?;
         match &self.key {
-            KeyReport::NotNeeded => write!(f, "key        none is needed: credentials are in memory only"),
+            KeyReport::NotNeeded => write!(f, "key        not needed: credentials are in memory only"),
             KeyReport::NothingSealed => write!(f, "key        nothing is sealed"),
             KeyReport::Opens { place, damaged: 0 } => write!(f, "key        {place} opens all sealed credentials"),
             KeyReport::Opens { place, damaged } => write!(

@@ -54,7 +54,7 @@ async fn what_is_sound_is_counted() {
     assert_eq!(files(directory.path()), before);
     let said = check(&settings).unwrap().to_string();
     for part in [
-        "no deltapush works",
+        "not in use",
         "integrity  ok",
         &format!("version {}\n", schema::newest()),
         "2, 2 of them",
@@ -86,7 +86,7 @@ async fn what_is_not_sound_is_an_error_that_names_the_cure() {
     file.execute("UPDATE sqlite_schema SET rootpage = (SELECT rootpage FROM sqlite_schema WHERE name = 'meta') WHERE name = 'tokens_by_hash'", []).unwrap();
     drop(file);
     let error = check(&settings).unwrap_err();
-    assert!(matches!(error, OpenError::Damaged { .. }) && error.to_string().contains("put a backup back"), "{error}");
+    assert!(matches!(error, OpenError::Damaged { .. }) && error.to_string().contains("restore a backup"), "{error}");
 
     fs::write(&state_path, &state).unwrap();
     let file = Connection::open(&state_path).unwrap();

@@ -1,4 +1,4 @@
-//! What can go wrong with the state, at the start and later.
+//! Errors of the state, at the start and later.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use super::seal::SealError;
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// A file or folder of the state cannot be made, read or written.
-    #[error("the state cannot be kept in {}: {source}", path.display())]
+    #[error("the state directory {} cannot be used: {source}", path.display())]
     Io {
         /// Which file or folder.
         path: PathBuf,
@@ -27,7 +27,9 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// A command is to look at a state that is not there.
-    #[error("there is no state in {}: deltapush makes it at its first start; is storage.directory right?", path.display())]
+    #[error(
+        "there is no state in {}: deltapush creates it at its first start; check storage.directory", path.display()
+    )]
     Absent {
         /// The folder.
         path: PathBuf,
@@ -50,21 +52,27 @@ pub enum OpenError {
     Database(#[source] rusqlite::Error),
     /// SQLite finds faults in the file.
     #[error(
-        "the state file is damaged: put a backup back, or start with an empty storage.directory (every client then has to connect once); SQLite says: {what}"
+        "the state file is damaged: restore a backup, or start with an empty storage.directory (every client then has \
+         to connect once); SQLite says: {what}"
     )]
     Damaged {
         /// The first fault.
         what: String,
     },
     /// Credentials are sealed, and the key is not there.
-    #[error("credentials are sealed but their key is missing at {}: put the key file back, or start once with `storage.credentials: memory`, which erases them (every device then has to log in once)", path.display())]
+    #[error(
+        "credentials are sealed but their key is missing at {}: restore the key file, or start once with \
+         `storage.credentials: memory`, which erases them (every device then has to log in once)",
+        path.display()
+    )]
     KeyMissing {
         /// Where it was looked for.
         path: PathBuf,
     },
     /// Credentials are sealed with another key.
     #[error(
-        "the key in {place} is not the one that the credentials are sealed with: put the right key back, or start once with `storage.credentials: memory`, which erases them (every device then has to log in once)"
+        "the key in {place} is not the one that the credentials are sealed with: restore the right key, or start once \
+         with `storage.credentials: memory`, which erases them (every device then has to log in once)"
     )]
     KeyWrong {
         /// Where the wrong key is.

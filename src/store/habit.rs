@@ -1,4 +1,4 @@
-//! What a device's app fetches, as observed in its sessions: kept with its token.
+//! Fetch habits of a device's app, as observed in its sessions: stored with its token.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use rusqlite::{OptionalExtension, Row, params};

@@ -127,7 +127,7 @@ pub(super) fn read(path: &Path) -> Result<Option<SealingKey>, OpenError> {
     };
     let mode = fs::metadata(path).map_err(OpenError::io(path))?.permissions().mode();
     if mode & 0o077 != 0 {
-        tracing::warn!("others may read the key file {}: give it mode 0600", path.display());
+        tracing::warn!("other users may read the key file {}: give it mode 0600", path.display());
     }
     parse(&text, path.display()).map(Some)
 }

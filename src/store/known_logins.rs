@@ -1,4 +1,5 @@
-//! What the guard of logins recognizes after a restart, in SQL: keyed hashes of login names, networks and mail servers.
+//! Known logins in SQL: keyed hashes of login names, networks and mail servers, so that admission recognizes them after
+//! a restart.
 
 use aws_lc_rs::rand;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -27,7 +28,7 @@ pub(super) fn key(connection: &Connection) -> std::result::Result<Secret, OpenEr
     let mut key = vec![0; 32];
     rand::fill(&mut key).map_err(|_| OpenError::Io {
         path: "random numbers".into(),
-        source: std::io::Error::other("the operating system has none"),
+        source: std::io::Error::other("the operating system provides none"),
     })?;
     connection.execute("INSERT INTO meta (name, value) VALUES (?, ?)", params![KEY, key])?;
     Ok(Secret::new(key))

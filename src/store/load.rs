@@ -1,4 +1,4 @@
-//! Reads everything, once, at the start.
+//! Loads the whole state, once, at the start.
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -1,5 +1,4 @@
-//! What can be done to the mailboxes of an account, in SQL: up to where they have been looked through, and which ones clients
-//! wait for mail in.
+//! Operations on the mailboxes of an account, in SQL: their positions, and the ones in which clients wait for mail.
 
 use rusqlite::{Connection, params};
 

@@ -1,4 +1,4 @@
-//! What must survive a restart: accounts with their sealed credentials, tokens with what they still have to announce, and
+//! The state that survives a restart: accounts with their sealed credentials, tokens with their pending pushes, and
 //! mailbox positions.
 //!
 //! Callers see these, not SQL. Underneath is one SQLite file that one thread owns (`worker`): whatever is queued when
@@ -87,7 +87,9 @@ impl Store {
         transaction.commit()?;
         if erased {
             schema::truncate_journal(&connection)?;
-            tracing::info!("the sealed credentials in the state were erased: storage.credentials wants none on disk");
+            tracing::info!(
+                "deltapush erased the sealed credentials in the state: storage.credentials allows none on disk"
+            );
         }
         let newest = loaded.unannounced.iter().map(|found| found.generation).max();
         let worker = Worker::start(connection, lock, newest.unwrap_or_default(), Box::new(changed))?;

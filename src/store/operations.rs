@@ -1,4 +1,4 @@
-//! What can be done to accounts, their credentials and their tokens, in SQL.
+//! Operations on accounts, their credentials and their tokens, in SQL.
 
 use std::sync::Arc;
 

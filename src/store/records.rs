@@ -1,4 +1,4 @@
-//! What stands in the state, as its callers see it.
+//! Records of the state, as its callers see them.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -202,7 +202,7 @@ pub struct Unannounced {
 pub struct Loaded {
     /// The accounts.
     pub accounts: Vec<AccountRecord>,
-    /// The tokens to be posted: first those with something to announce, the longest waiting first, then those of accounts
+    /// The tokens to be posted: first those with a push to send, the longest waiting first, then those of accounts
     /// without credentials, so that their devices come back and log in.
     pub unannounced: Vec<Unannounced>,
     /// Tokens of which the notification server's answers say something.

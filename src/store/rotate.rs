@@ -1,4 +1,4 @@
-//! A new key for what is sealed.
+//! Replacement of the key that seals credentials.
 //!
 //! A kill at any instant leaves a state that opens: the new key is on disk before anything is sealed with it, all is sealed
 //! anew in one transaction together with the check that a key is known by, and whoever opens the state takes the key that

@@ -1,4 +1,4 @@
-//! The state file: how it is opened, what stands in it, how older versions become this one.
+//! The schema of the state file: opening, tables, and migrations of older versions.
 
 use std::path::Path;
 use std::time::Duration;

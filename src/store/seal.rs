@@ -40,13 +40,13 @@ pub(super) const KEY_LEN: usize = 32;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SealError {
     /// A NUL in the login name, which no login can have (RFC 4616 section 2).
-    #[error("the login name has a NUL in it and cannot be kept")]
+    #[error("the login name contains a NUL character and cannot be stored")]
     Nul,
     /// Made with another key or for another account, or changed since.
     #[error("the sealed credentials do not belong to this account and key, or are damaged")]
     NotAuthentic,
     /// The system's cryptography failed.
-    #[error("the credentials cannot be sealed: the system gives no random numbers")]
+    #[error("the credentials cannot be sealed: the operating system provides no random numbers")]
     System,
 }
 

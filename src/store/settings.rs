@@ -1,4 +1,4 @@
-//! Where the state is, and what becomes of credentials in it.
+//! Settings of the state: its directory, and the storage of credentials.
 
 use std::ffi::OsString;
 use std::fmt;

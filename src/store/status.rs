@@ -1,4 +1,4 @@
-//! The state as a person is shown it, in SQL.
+//! The state for `status` and other reports, in SQL.
 
 use std::collections::HashMap;
 

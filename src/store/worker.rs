@@ -200,7 +200,7 @@ impl WorkerState {
                 if let Some(failures) = self.trouble.failed(Instant::now()) {
                     tracing::warn!(
                         failures,
-                        "{error}; relaying goes on, tokens are refused meanwhile, and new mail is pushed from memory"
+                        "{error}; meanwhile deltapush relays, refuses tokens, and pushes new mail from memory"
                     );
                 }
             }
@@ -217,7 +217,7 @@ impl WorkerState {
     fn truncate_journal(&mut self) {
         match schema::truncate_journal(&self.connection) {
             Ok(done) => self.journal_holds_erased = !done,
-            Err(error) => tracing::debug!("what was erased stays in the state's journal for now: {error}"),
+            Err(error) => tracing::debug!("erased data stays in the state's journal for now: {error}"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What the operator is told when the state cannot be written: once, then now and then, and when it is over. Sans-IO.
+//! The log lines about a state that cannot be written: once, then now and then, and at the end. Sans-IO.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Counters that are told apart by one label, all of whose values are known: so that each series is there from the start.
+//! Counters with one label whose values are all known, so that each series exists from the start.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

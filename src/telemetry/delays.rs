@@ -1,4 +1,4 @@
-//! How long it takes from a message to a waking phone, put together from events that are told in different places.
+//! Delays from a message to the device that fetches it, put together from events of several modules.
 
 use std::time::Instant;
 

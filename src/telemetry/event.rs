@@ -1,4 +1,4 @@
-//! What may happen.
+//! Telemetry events.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! What happens, told to whoever looks on: counted for metrics, and kept for a while as the history of each account.
+//! Telemetry: events, counted for metrics and kept for a while as the history of each account.
 //!
 //! Those who do something say so once, as an [`TelemetryEvent`]; what becomes of it is decided here. Telling costs a few atomic
 //! operations, never waits for anybody and never fails.

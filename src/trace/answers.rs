@@ -1,4 +1,4 @@
-//! Answers to commands that are not shown as a whole: a server may repeat in them what it did not understand.
+//! Responses to commands that are masked in part: a server may repeat in its response what it did not understand.
 
 use std::collections::VecDeque;
 

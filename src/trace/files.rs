@@ -1,4 +1,4 @@
-//! Traces in files, some for each account, that take the place of the oldest.
+//! Trace files, several for each account, rotated.
 //!
 //! A file is called after the login name as far as that is safe, and a hash, so that no two accounts share one and no name leads
 //! out of the folder. `NAME.trace.jsonl` is written, `NAME.1.trace.jsonl` was before it, and so on.

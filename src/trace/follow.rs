@@ -1,5 +1,5 @@
-//! One reader of the trace, with a queue of its own. Whoever is too slow misses lines, and is told how many; sessions never
-//! wait.
+//! One reader of the trace, with a queue of its own. A reader that is too slow misses lines and gets their number;
+//! sessions never wait.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};

@@ -81,10 +81,10 @@ enum SessionRun {
 #[derive(Debug, thiserror::Error)]
 pub enum MalformedLine {
     /// It is not such an object.
-    #[error("this is no line of a trace in JSON: {0}")]
+    #[error("this is not a line of a trace in JSON: {0}")]
     Json(#[from] serde_json::Error),
     /// Its time is none.
-    #[error("{0:?} is no time")]
+    #[error("{0:?} is not a time")]
     Time(String),
     /// Its session is none.
     #[error(transparent)]

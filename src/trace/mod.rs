@@ -1,4 +1,4 @@
-//! The protocol of a session for people to read: who said what, with secrets masked.
+//! The trace: the protocol of sessions for people to read, with secrets masked.
 //!
 //! What is secret is known from the parser's state where the bytes pass, never guessed from the text: the caller says
 //! [`Piece::Masked`] instead of handing the bytes over. A [`Recorder`] in each session makes lines of it as long as somebody

@@ -1,5 +1,5 @@
-//! What the configuration wants traced: on standard output, in files. Each output is a thread, so that neither a terminal nor a
-//! disk slows a session.
+//! Trace outputs of the configuration: standard output and files. Each output is a thread, so that neither a terminal
+//! nor a disk slows a session.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::PoisonError;
@@ -66,7 +66,7 @@ impl Tracer {
         write: impl FnOnce(Followed) + Send + 'static,
     ) -> io::Result<Option<(u64, JoinHandle<()>)>> {
         let Some(followed) = self.follow(wanted) else {
-            warn!("the trace is not written: too many follow it already");
+            warn!("the trace is not written: too many programs follow it already");
             return Ok(None);
         };
         let number = followed.number();

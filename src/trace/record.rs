@@ -1,4 +1,4 @@
-//! One line of a trace, before anybody has written it down.
+//! One record of a trace, independent of its format.
 
 use std::fmt;
 use std::str::FromStr;
@@ -150,7 +150,7 @@ impl fmt::Display for SessionId {
 
 /// What is no [`SessionId`].
 #[derive(Debug, thiserror::Error)]
-#[error("a session is called #7, or 7, or watch-7, as the trace shows it")]
+#[error("a session is named #7, 7 or watch-7, as the trace shows it")]
 pub struct NoSession;
 
 impl FromStr for SessionId {

@@ -1,4 +1,4 @@
-//! Makes lines of what one session says, while somebody follows it.
+//! The recorder of one session: makes trace records while a reader follows it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -326,7 +326,7 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "#1 S: * OK hi   [said by deltapush]",
+                "#1 S: * OK hi   [sent by deltapush]",
                 "#1 C: a APPEND x {5}",
                 "#1 C: <5 bytes> ",
                 "#1 C: b LOGIN <7 bytes masked>   [kept by deltapush]",
@@ -434,7 +434,7 @@ mod tests {
         transcript.piece(Speaker::Client, Mark::Relayed, Piece::Literal(b"body"));
         transcript.piece(Speaker::Client, Mark::Relayed, Piece::Text(b"\r\n"));
         transcript.lines(Speaker::ToClient, Mark::Own, b"* OK\r\n");
-        assert_eq!(said(&mut with), ["#1 C: <4 bytes: body> ", "#1 S: * OK   [said by deltapush]"]);
+        assert_eq!(said(&mut with), ["#1 C: <4 bytes: body> ", "#1 S: * OK   [sent by deltapush]"]);
         assert_eq!(said(&mut without), ["#1 U> <4 bytes> "]);
     }
 

@@ -92,7 +92,7 @@ impl Renderer {
                 out.push_str(none);
             }
             TraceEntry::Dropped(lines) => {
-                let _ = write!(out, " {ours}-- {lines} lines were dropped here: whoever reads is too slow{none}");
+                let _ = write!(out, " {ours}-- {lines} lines were dropped here: the reader is too slow{none}");
             }
         }
     }
@@ -108,7 +108,7 @@ fn note(mark: Mark) -> Option<&'static str> {
         Mark::Kept => Some("kept by deltapush"),
         Mark::Replaced => Some("replaced by deltapush"),
         Mark::Changed => Some("changed by deltapush"),
-        Mark::Own => Some("said by deltapush"),
+        Mark::Own => Some("sent by deltapush"),
     }
 }
 
@@ -174,9 +174,9 @@ mod tests {
                  23:59:59.500 {who} U< \\u{{1b}}[2J é\u{fffd}   [replaced by deltapush]\n\
                  2026-11-29 (UTC)\n\
                  00:00:00.000 {who} U< <5 bytes> )\n\
-                 00:00:00.000 {who} U< <5 bytes: a\\r\\n… 2 more> <3 bytes masked><2 bytes more>   [said by deltapush]\n\
+                 00:00:00.000 {who} U< <5 bytes: a\\r\\n… 2 more> <3 bytes masked><2 bytes more>   [sent by deltapush]\n\
                  00:00:00.000 {who} -- it \\u{{7}} ended\n\
-                 00:00:00.000 {who} -- 4 lines were dropped here: whoever reads is too slow\n"
+                 00:00:00.000 {who} -- 4 lines were dropped here: the reader is too slow\n"
             )
         );
     }

@@ -1,5 +1,5 @@
-//! Who follows which sessions. All sessions share one [`Tracer`]; while nobody follows, all that one of them does for it is to
-//! read a number.
+//! The tracer that all sessions share: it knows which reader follows which sessions. While there is none, a session
+//! only reads a number.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,4 +1,4 @@
-//! From a target to an authenticated session: TCP, TLS, and the [`dialogue`](super::login_machine) driven over them.
+//! From a target to an authenticated session: TCP, TLS, and the driver of the [login machine](super::login_machine).
 
 use std::io;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ pub enum ConnectError {
     #[error("cannot reach the mail server: {0}")]
     Unreachable(#[source] io::Error),
     /// The TLS handshake failed, perhaps because of the certificate.
-    #[error("no TLS with the mail server: {}", in_words(.0))]
+    #[error("the TLS handshake with the mail server failed: {}", in_words(.0))]
     Tls(#[source] io::Error),
     /// The connection broke.
     #[error("the connection to the mail server broke: {}", in_words(.0))]
@@ -49,7 +49,7 @@ pub enum ConnectError {
     #[error("the mail server did not answer within {}", humantime::format_duration(*.0))]
     TimedOut(Duration),
     /// A response was too long, or there were too many.
-    #[error("the mail server says too much before the login is done")]
+    #[error("the mail server sent too much data before the login was complete")]
     TooMuch,
     /// Plaintext came after the answer to STARTTLS: somebody may have put it there.
     #[error(
@@ -123,7 +123,7 @@ impl ConnectError {
 /// What an I/O error means to a person: rustls explains a connection that just ends at length.
 fn in_words(error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::UnexpectedEof => "it hung up".into(),
+        io::ErrorKind::UnexpectedEof => "it closed the connection".into(),
         _ => error.to_string(),
     }
 }
@@ -205,7 +205,7 @@ async fn greeting(
     if received.starts_with(b"* OK") || received.starts_with(b"* PREAUTH") {
         return Ok(());
     }
-    Err(ConnectError::Broken(io::Error::other("it turns everybody away")))
+    Err(ConnectError::Broken(io::Error::other("its greeting refuses every client")))
 }
 
 /// Why one server could not be logged in to.

@@ -183,7 +183,7 @@ impl DnsResolver {
             let _place = self.places.acquire().await;
             looked_up.await
         };
-        let late = || DnsError::Failed { name: name.to_owned(), reason: "it takes too long".to_owned() };
+        let late = || DnsError::Failed { name: name.to_owned(), reason: "the time limit has passed".to_owned() };
         // Boxed: the resolver's futures are large.
         timeout(LOOKUP, Box::pin(one)).await.map_err(|_| late())
     }

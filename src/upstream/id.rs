@@ -1,5 +1,5 @@
-//! What an upstream gets to know of who asks (RFC 2971): what the client says of itself, and deltapush's name. Never an empty
-//! list, which some servers refuse.
+//! The ID command to an upstream (RFC 2971): the client's own fields, and deltapush's name. Never an empty list, which
+//! some servers refuse.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,5 @@
-//! A login under way: the [`dialogue`](super::login_machine) driven over one connection, with pauses where the client has to answer.
+//! A login in progress: the driver of the [login machine](super::login_machine) over one connection, with pauses where
+//! the client has to answer.
 
 use std::io;
 use std::sync::Arc;

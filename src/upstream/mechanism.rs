@@ -1,4 +1,4 @@
-//! How credentials are given to a server: by a mechanism that it offers and that they are good for.
+//! Choice of the login mechanism: one that the server offers and that fits the credentials.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -131,9 +131,9 @@ fn can_use_login_line(credentials: &Credentials, capabilities: &Capabilities) ->
 fn offered(credentials: &Credentials, capabilities: &Capabilities) -> String {
     let what = match credentials.kind {
         CredentialKind::Password if credentials.authorization.is_some() => {
-            "no AUTH=PLAIN, which another's mailbox needs"
+            "no AUTH=PLAIN, which a login to another user's mailbox needs"
         }
-        CredentialKind::Password => "no login with a password that is sent as it is",
+        CredentialKind::Password => "no LOGIN and no AUTH=PLAIN",
         CredentialKind::Token => "no login with an access token",
         CredentialKind::Exchange(Mechanism::ScramSha1) => "no AUTH=SCRAM-SHA-1",
         CredentialKind::Exchange(_) => "no AUTH=SCRAM-SHA-256",
@@ -143,7 +143,7 @@ fn offered(credentials: &Credentials, capabilities: &Capabilities) -> String {
         capabilities.mechanisms().filter(|name| !name.ends_with("-PLUS")).map(|name| format!("AUTH={name}"));
     let names: Vec<String> = login.into_iter().chain(mechanisms).take(MAX_NAMED).collect();
     match names.as_slice() {
-        [] => format!("{what}, nor any other"),
+        [] => format!("{what}, and no other way to log in"),
         names => format!("{what}, but {}", names.join(" ")),
     }
 }
@@ -231,15 +231,18 @@ mod tests {
         assert_eq!(way(&Credentials::new("u", "p".repeat(9000)), "AUTH=PLAIN SASL-IR"), sasl(Mechanism::Plain, false));
         assert_eq!(way(&password.clone().on_behalf_of("v".into()), "AUTH=PLAIN"), sasl(Mechanism::Plain, false));
         for (list, expected) in [
-            ("LOGINDISABLED AUTH=XOAUTH2 AUTH=OAUTHBEARER", "that is sent as it is, but AUTH=XOAUTH2 AUTH=OAUTHBEARER"),
-            ("LOGINDISABLED AUTH=SCRAM-SHA-256 AUTH=SCRAM-SHA-256-PLUS", "sent as it is, but AUTH=SCRAM-SHA-256"),
-            ("LOGINDISABLED", "sent as it is, nor any other"),
+            ("LOGINDISABLED AUTH=XOAUTH2 AUTH=OAUTHBEARER", "no AUTH=PLAIN, but AUTH=XOAUTH2 AUTH=OAUTHBEARER"),
+            ("LOGINDISABLED AUTH=SCRAM-SHA-256 AUTH=SCRAM-SHA-256-PLUS", "no AUTH=PLAIN, but AUTH=SCRAM-SHA-256"),
+            ("LOGINDISABLED", "no LOGIN and no AUTH=PLAIN, and no other way to log in"),
         ] {
             let refused = way(&password, list).unwrap_err();
             assert!(refused.ends_with(expected), "{refused}");
         }
         let other = way(&password.on_behalf_of("v".into()), "AUTH=LOGIN").unwrap_err();
-        assert!(other.ends_with("no AUTH=PLAIN, which another's mailbox needs, but LOGIN AUTH=LOGIN"), "{other}");
+        assert!(
+            other.ends_with("no AUTH=PLAIN, which a login to another user's mailbox needs, but LOGIN AUTH=LOGIN"),
+            "{other}"
+        );
     }
 
     #[test]

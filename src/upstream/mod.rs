@@ -1,4 +1,4 @@
-//! The account's own server: whose it is, and how it is reached.
+//! Mail servers of accounts: routes, discovery, connections and logins.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! Who is behind a connection to an upstream, told by ID before the login: what Dovecot takes from the networks in its
-//! `login_trusted_networks`, and logs and limits by.
+//! The client's address in an ID command before the login: Dovecot takes it from the networks in its
+//! `login_trusted_networks`, and logs and limits by it.
 
 use std::net::SocketAddr;
 

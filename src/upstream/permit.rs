@@ -1,4 +1,4 @@
-//! Leave to log in at a server, from whoever counts what failed there.
+//! Permission to log in at a server, given by the code that counts failed logins there.
 
 use std::net::IpAddr;
 

@@ -1,4 +1,4 @@
-//! A look at a server without logging in: whether it is there with the right certificate, and what it says that it can do.
+//! Probe of a server without a login: reachability, certificate and capabilities.
 
 use std::io;
 use std::sync::Arc;
@@ -120,7 +120,7 @@ async fn ask(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), greets: bool) -
             found = Some(Capabilities::from_names(names));
         }
         if text.starts_with("dp1 ") {
-            return found.ok_or(LoginError::Protocol("it does not say what it can do").into());
+            return found.ok_or(LoginError::Protocol("it does not list its capabilities").into());
         }
     }
     Err(ConnectError::TooMuch)
@@ -158,8 +158,8 @@ mod tests {
             ("* OK hi\r\n* CAPABILITY IMAP4rev1 IDLE\r\ndp1 OK done\r\n", "IDLE"),
             ("* OK hi\r\n* 1 EXISTS\r\n* CAPABILITY IMAP4rev1\r\ndp1 OK done\r\n", "none"),
             ("* BYE too busy\r\n", "too busy"),
-            ("* OK hi\r\ndp1 BAD what\r\n", "does not say"),
-            ("220 mail.example.org ESMTP\r\n", "hung up"),
+            ("* OK hi\r\ndp1 BAD what\r\n", "does not list its capabilities"),
+            ("220 mail.example.org ESMTP\r\n", "closed the connection"),
         ] {
             let (mut here, mut there) = tokio::io::duplex(64 * 1024);
             there.write_all(said.as_bytes()).await.unwrap();

@@ -1,5 +1,5 @@
-//! What large providers publish of their mail servers: names, ports, and what they want as login. Facts from their own help
-//! pages; used where a domain need not be asked, and for domains of others whose mail such a provider has. None was tried
+//! Published facts about large providers' mail servers: names, ports, and login requirements. From their own help
+//! pages; used where a domain need not be asked, and for other domains whose mail such a provider has. None was tried
 //! live.
 
 use crate::config::{Security, Submission};
@@ -38,9 +38,10 @@ const fn plain(
 }
 
 const APP_PASSWORD: &str =
-    "it wants an app password, made in the account's security settings, in place of the usual one";
-const CODE: &str = "it wants an authorization code, made in the web mailer's settings, in place of the usual password";
-const SWITCH_ON: &str = "IMAP has to be switched on in the web mailer's settings first";
+    "it requires an app password, created in the account's security settings, instead of the usual one";
+const CODE: &str =
+    "it requires an authorization code, created in the web mailer's settings, instead of the usual password";
+const SWITCH_ON: &str = "IMAP must be switched on in the web mailer's settings first";
 
 const PROVIDERS: &[Provider] = &[
     plain(
@@ -48,15 +49,15 @@ const PROVIDERS: &[Provider] = &[
         &["gmail.com", "googlemail.com"],
         &["imap.gmail.com", "imap.googlemail.com"],
         ("smtp.gmail.com", TLS),
-        "it wants an app password, made in the account's security settings, in place of the usual one; it allows 15 \
-         sessions for each account",
+        "it requires an app password, created in the account's security settings, instead of the usual one; it allows \
+         15 sessions for each account",
     ),
     plain(
         "Outlook.com and Microsoft 365",
         &["outlook.com", "outlook.de", "hotmail.com", "hotmail.de", "live.com", "live.de", "msn.com"],
         &["outlook.office365.com", "imap-mail.outlook.com"],
         ("smtp.office365.com", STARTTLS),
-        "it takes no passwords any more, only OAuth tokens, which current versions of Delta Chat do not have",
+        "it accepts no passwords any more, only OAuth tokens, which current versions of Delta Chat do not have",
     ),
     plain(
         "Yahoo",
@@ -107,7 +108,7 @@ const PROVIDERS: &[Provider] = &[
         &["t-online.de", "magenta.de"],
         &["secureimap.t-online.de"],
         ("securesmtp.t-online.de", TLS),
-        "it wants the separate password for mail programs, made in the customer centre",
+        "it requires the separate password for mail programs, created in the customer centre",
     ),
     plain(
         "Posteo",
@@ -121,7 +122,7 @@ const PROVIDERS: &[Provider] = &[
         &["mailbox.org"],
         &["imap.mailbox.org"],
         ("smtp.mailbox.org", TLS),
-        "it limits logins in time, for all programs of an account together",
+        "it limits the rate of logins, for all programs of an account together",
     ),
     plain(
         "Fastmail",
@@ -138,14 +139,14 @@ const PROVIDERS: &[Provider] = &[
         &["mail.ru", "inbox.ru", "list.ru", "bk.ru", "internet.ru"],
         &["imap.mail.ru"],
         ("smtp.mail.ru", TLS),
-        "it has no IDLE that works, so push cannot work there; it wants a password for external applications",
+        "its IDLE does not work, so push cannot work there; it requires a password for external applications",
     ),
     plain(
         "Yandex",
         &["yandex.com", "yandex.ru", "ya.ru", "yandex.by", "yandex.kz"],
         &["imap.yandex.com", "imap.yandex.ru"],
         ("smtp.yandex.com", TLS),
-        "it wants an app password; IMAP has to be switched on in the web mailer's settings first",
+        "it requires an app password; IMAP must be switched on in the web mailer's settings first",
     ),
     plain("o2.pl", &["o2.pl", "tlen.pl"], &["poczta.o2.pl"], ("poczta.o2.pl", TLS), SWITCH_ON),
     plain("WP", &["wp.pl"], &["imap.wp.pl"], ("smtp.wp.pl", TLS), SWITCH_ON),

@@ -1,4 +1,5 @@
-//! What a server means when it refuses a login: the password, or the moment. A pure function of its answer.
+//! Classification of a server's refusal of a login: the password, or a temporary condition. A pure function of its
+//! answer.
 //!
 //! A moment that is taken for a password ends a watch for nothing; a password that is taken for a moment is tried again and
 //! again, until the server locks the account.

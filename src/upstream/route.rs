@@ -121,7 +121,7 @@ impl Routes {
     }
 
     /// The server of an account that is known: where and as whom it logged in through any of the routes, listener and TLS name
-    /// aside, and as whom the client did. `None` if no route leads there any more.
+    /// aside, and as whom the client did. `None` if no route leads to it any more.
     #[must_use]
     pub fn find_again(&self, upstream: &str, applied: &str) -> Option<(Target, String)> {
         let found: Vec<_> = self.0.iter().filter_map(|route| route.find_again(upstream, applied)).collect();

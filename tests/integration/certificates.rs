@@ -88,7 +88,7 @@ async fn an_authority_may_come_from_anywhere_and_is_not_asked_twice() {
     let pebble = Pebble::start(port, Duration::from_secs(3600));
     let options = Options { more: "allow: { networks: [192.0.2.0/24] }".to_owned(), ..by_acme(&pebble) };
     let mut deltapush = Deltapush::start_on(port, &options);
-    let issued = || deltapush.log().contains(", to be renewed about ");
+    let issued = || deltapush.log().contains(", renewal due about ");
     assert!(poll(Duration::from_secs(30), issued).await, "{}", deltapush.log());
     let root = pebble.root().await;
     assert!(shown(port, NAME, &root).await.is_none(), "others are still turned away");
@@ -99,7 +99,7 @@ async fn an_authority_may_come_from_anywhere_and_is_not_asked_twice() {
     let before = shown(port, NAME, &root).await.unwrap();
     deltapush.restart();
     assert_eq!(shown(port, NAME, &root).await.unwrap(), before);
-    assert_eq!(deltapush.log().matches("asking localhost for a certificate").count(), 1, "{}", deltapush.log());
+    assert_eq!(deltapush.log().matches("requesting a certificate from localhost").count(), 1, "{}", deltapush.log());
 }
 
 /// What is mended here costs no certificate there: authorities issue few of the same kind.
@@ -117,8 +117,9 @@ async fn nothing_is_asked_for_while_something_is_broken_here() {
     let issued = || deltapush.log().matches("valid until ").count() > 0;
     assert!(poll(Duration::from_secs(30), issued).await, "{}", deltapush.log());
     fs::write(file("chain"), "broken").unwrap();
-    let asked = || deltapush.log().matches("asking localhost for a certificate").count();
-    let (before, told) = (asked(), || deltapush.log().contains("nothing is asked for before that is mended"));
+    let asked = || deltapush.log().matches("requesting a certificate from localhost").count();
+    let (before, told) =
+        (asked(), || deltapush.log().contains("deltapush requests no certificate before this is corrected"));
     assert!(poll(Duration::from_secs(30), told).await, "{}", deltapush.log());
     assert!(deltapush.log().contains("more.chain") && asked() == before, "{}", deltapush.log());
 }
@@ -129,10 +130,10 @@ async fn a_refusal_is_told_with_its_cure_and_the_old_certificate_stays() {
     // It looks for the proof where nobody listens.
     let pebble = Pebble::start(free_port(), Duration::from_secs(3600));
     let deltapush = Deltapush::start_on(port, &by_acme(&pebble));
-    let wanted = "no certificate from localhost: it could not see that the names lead here: imap.example.org: ";
+    let wanted = "no certificate from localhost: it could not validate the names: imap.example.org: ";
     assert!(poll(Duration::from_secs(20), || deltapush.log().contains(wanted)).await, "{}", deltapush.log());
     let log = deltapush.log();
-    assert!(log.contains("next attempt in ") && log.contains("port 443 there to a listener"), "{log}");
+    assert!(log.contains("next attempt in ") && log.contains("its port 443 to a listener"), "{log}");
     let self_signed = deltapush.dir().join(format!("certs/{NAME}.cert.pem"));
     assert!(shown(port, NAME, &self_signed).await.is_some());
 }
@@ -216,7 +217,7 @@ async fn changed_files_are_read_again_and_broken_ones_are_not_used() {
 
     let good = fs::read(path("a.chain")).unwrap();
     fs::copy(path("b.key"), path("a.key")).unwrap();
-    let told = || deltapush.log().matches("those before stay at work: ").count();
+    let told = || deltapush.log().matches("the previous ones stay in use: ").count();
     assert!(poll(Duration::from_secs(20), || told() == 1).await, "{}", deltapush.log());
     assert!(deltapush.log().contains("must belong together"), "{}", deltapush.log());
     assert_eq!(shown(port, "localhost", &path("a.chain")).await.unwrap(), second);

@@ -38,7 +38,7 @@ pub(crate) async fn chat(version: Version, dovecot: &Dovecot, imap: u16, name: &
 fn expect_compression(deltapush: &Deltapush, dovecot: &Dovecot, name: &str) {
     let trace = deltapush.trace();
     let count = |words: &str| trace.matches(words).count();
-    let (logins, begun) = (count(" deltapush ready   [said by deltapush]"), count("OK compression begins now"));
+    let (logins, begun) = (count(" deltapush ready   [sent by deltapush]"), count("OK compression begins now"));
     assert!(begun >= 2, "{trace}");
     // One that was just made, or that only asked whether the password is right, may not have come so far.
     assert!(begun + 4 >= logins, "{begun} of {logins} sessions\n{trace}");

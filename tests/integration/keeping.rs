@@ -114,7 +114,7 @@ async fn half_a_message_is_not_appended_and_the_device_is_called_back() {
     client.send_raw(b"c3 APPEND INBOX {400+}\r\nFrom: bob@elsewhere.test\r\n\r\nhalf of it").await;
     assert!(poll(PATIENCE, || scene.dovecot.sessions(&scene.user)[0].contains("half of it")).await);
     drop(client);
-    status_says(&scene, "waiting for a device: the client went in the middle of a command").await;
+    status_says(&scene, "waiting for a device: the client disconnected in the middle of a command").await;
     let mut direct = scene.direct().await;
     let status = direct.command("d1 STATUS INBOX (MESSAGES)").await;
     assert!(status.text().contains("MESSAGES 0"), "{status:?}");
@@ -189,7 +189,7 @@ async fn after_a_restart_devices_are_called_back() {
     scene.dovecot.wait_for_watch(&scene.user, 1).await;
     scene.deltapush.restart();
     assert!(poll(PATIENCE, || scene.dovecot.who(&scene.user) == 0).await, "it logs out");
-    status_says(&scene, "waiting for a device: deltapush was started again").await;
+    status_says(&scene, "waiting for a device: deltapush was restarted").await;
     scene.expect_pushes(&["openpgp:restart"]).await;
     // A POST that is not noted as accepted is made again.
     status_says(&scene, "last push accepted").await;
@@ -352,7 +352,7 @@ async fn accounts_whose_clients_use_scram_or_a_token_are_watched() {
 
 /// What `deltapush` says to have handed sessions back.
 fn handed_back(scene: &Scene) -> usize {
-    scene.deltapush.log().matches("logged in to the session that was kept").count()
+    scene.deltapush.log().matches("logged in by resuming a kept session").count()
 }
 
 #[tokio::test]

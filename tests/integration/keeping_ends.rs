@@ -33,7 +33,7 @@ async fn a_client_whose_connection_breaks_leaves_its_session_behind() {
     SockRef::from(stream.get_ref()).set_linger(Some(Duration::ZERO)).unwrap();
     drop(stream);
     scene.dovecot.wait_for_watch(&scene.user, 1).await;
-    let reason = "session ended: the client is gone: Connection reset by peer";
+    let reason = "session ended: the client disconnected: Connection reset by peer";
     assert!(poll(PATIENCE, || scene.deltapush.log().contains(reason)).await);
     status_says(&scene, "watch    watching").await;
     scene.deliver_news().await;
@@ -74,7 +74,7 @@ async fn after_a_restart_accounts_are_called_one_after_the_other() {
         scene.dovecot.wait_for_watch(user, 1).await;
     }
     scene.deltapush.restart();
-    let is_due = |status: &str| status.matches("waiting for a device: deltapush was started again").count() == 2;
+    let is_due = |status: &str| status.matches("waiting for a device: deltapush was restarted").count() == 2;
     assert!(poll(PATIENCE, || is_due(&scene.deltapush.status())).await, "{}", scene.deltapush.status());
     scene.notify.wait_for(1, PATIENCE).await;
     // The other one's turn is in an hour.

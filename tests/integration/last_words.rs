@@ -17,7 +17,7 @@ async fn reason(session: impl Display, reason: impl AsRef<str>) {
 }
 
 const BROKE: &str = "then: the connection to the mail server broke";
-const HUNG_UP: &str = "then: the mail server closed the session: without a word";
+const HUNG_UP: &str = "then: the mail server closed the session: without a reason";
 
 #[tokio::test]
 async fn words_before_a_reset_are_the_reason() {
@@ -44,7 +44,7 @@ async fn words_before_an_end_without_a_word_are_the_reason() {
         // In the session's first command the refusal is its answer, and what follows is said too.
         reason(
             "C: w1 EXAMINE \"INBOX\"\nS= w1 NO not now\\r\\n* BYE [ALERT] Enable IMAP access\\r\\n\nRESET",
-            "the mailbox cannot be opened: not now; it also said: Enable IMAP access"
+            "the mailbox cannot be opened: not now; the mail server also said: Enable IMAP access"
         ),
     );
 }

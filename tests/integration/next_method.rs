@@ -150,7 +150,7 @@ async fn wrong_password_is_asked_once_after_another_method_was_refused() {
     let result = result(&[first.clone(), second.clone(), refused.clone()]).await;
     assert_eq!(result, "NO [AUTHENTICATIONFAILED] no");
     let scene = Scene::begin(&[&first, &second, &by_login(CLIENT), &refused]).await;
-    let scene = scene.says("not watched until the client logs in again").await;
+    let scene = scene.says("account not watched until the client logs in again").await;
     assert!(poll(Duration::from_secs(5), || scene.upstream.connections() == 4).await);
     scene.stays_away().await.end().await;
 }

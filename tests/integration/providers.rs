@@ -175,7 +175,7 @@ async fn comes_back(login: &str, session: &str, words: &str) {
 /// A session whose end leads to a pause of minutes.
 async fn pauses(session: impl AsRef<str>, words: impl Display) {
     let scene = Scene::begin(&[&format!("{PLAIN}{CLIENT}"), session.as_ref()]).await;
-    scene.says(&format!("not watched: {words}")).await.stays_away().await.goes_on().end().await;
+    scene.says(&format!("account not watched: {words}")).await.stays_away().await.goes_on().end().await;
 }
 
 /// A login that is refused for a moment, after which all is well.
@@ -276,7 +276,7 @@ async fn outlook_is_authenticated_but_not_connected() {
     let at_login = format!("BAD {WORDS}");
     tokio::join!(
         pauses(at_examine, format!("the mailbox cannot be opened: {WORDS}")),
-        pauses(at_idle, format!("the mail server refused to IDLE: {WORDS}")),
+        pauses(at_idle, format!("the mail server refused IDLE: {WORDS}")),
         is_asked_again_soon(&at_login),
     );
 }
@@ -428,7 +428,8 @@ async fn posteo_counts_sessions_by_address_and_the_watch_gives_way() {
     let reply = second.command("c1 LOGIN alice@lab.test sesame").await;
     assert!(reply.result.starts_with("OK"), "{reply:?}");
     assert_eq!(second.command("c2 NOOP").await.result, "OK");
-    let scene = scene.says("not watched: the mail server has no session left, and the account's own client").await;
+    let scene =
+        scene.says("account not watched: the mail server allows no more sessions, and the account's own client").await;
     let scene = scene.stays_away().await.goes_on();
     drop(second);
     scene.end().await;
@@ -487,7 +488,7 @@ async fn who_is_unsafe_hears_so() {
 /// mail.ru: no IDLE, which is said and not made up for by polling. The next login leads to one more look.
 #[tokio::test]
 async fn mailru_cannot_be_watched() {
-    const WORDS: &str = "the mail server knows no IDLE, and deltapush does not poll";
+    const WORDS: &str = "the mail server does not support IDLE, and deltapush does not poll";
     let without = "
         S: * OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] Welcome
         LOGIN
@@ -500,7 +501,8 @@ async fn mailru_cannot_be_watched() {
     tokio::join!(
         async {
             let scene = Scene::begin(&[&client, &watch, &client, &watch]).await;
-            let scene = scene.says(&format!("{WORDS}: it is not among its capabilities; not watched until")).await;
+            let scene =
+                scene.says(&format!("{WORDS}: IDLE is not among its capabilities; account not watched until")).await;
             let scene = scene.stays_away().await;
             let mut again = Client::plain(scene.deltapush.plain).await;
             again.expect_prefix("* OK").await;
@@ -512,7 +514,8 @@ async fn mailru_cannot_be_watched() {
         },
         async {
             let scene = Scene::begin(&[&format!("{PLAIN}{CLIENT}"), &advertised]).await;
-            let scene = scene.says(&format!("{WORDS}: Unknown command; not watched until the client logs in")).await;
+            let scene =
+                scene.says(&format!("{WORDS}: Unknown command; account not watched until the client logs in")).await;
             scene.stays_away().await.end().await;
         },
     );
@@ -521,7 +524,7 @@ async fn mailru_cannot_be_watched() {
 #[tokio::test]
 async fn yandex_hangs_up_at_random() {
     let session = format!("{EXAMINE}{IDLE}CLOSE");
-    comes_back(PLAIN, &session, "the mail server closed the session: without a word").await;
+    comes_back(PLAIN, &session, "the mail server closed the session: without a reason").await;
 }
 
 /// o2.pl has ID before the login, where it does not work.
@@ -579,7 +582,8 @@ async fn stalwart_bans_so_a_refused_password_is_tried_once() {
     let first = format!("{}{EXAMINE}{IDLE}S: * BYE password changed\nCLOSE", works("sesame"));
     let (again, second) = (format!("{}{CLIENT}", works("new")), catch_up(&works("new")));
     let scene = Scene::begin(&[&client, &first, changed, &again, &second]).await;
-    let words = "the mail server refused the login: NO [AUTHENTICATIONFAILED] Authentication failed; not watched until";
+    let words =
+        "the mail server refused the login: NO [AUTHENTICATIONFAILED] Authentication failed; account not watched until";
     let scene = scene.says(words).await.stays_away().await;
     assert_eq!(scene.upstream.connections(), 3);
     let mut anew = Client::plain(scene.deltapush.plain).await;
@@ -630,7 +634,8 @@ async fn a_server_that_is_out_of_order_for_a_moment_is_asked_again_soon() {
 async fn codes_about_the_account_end_the_watch_until_the_client_logs_in() {
     let ends = |answer: &'static str| async move {
         let scene = Scene::begin(&[&format!("{PLAIN}{CLIENT}"), &refused(answer)]).await;
-        let words = format!("the mail server refused the login: {answer}; not watched until the client logs in again");
+        let words =
+            format!("the mail server refused the login: {answer}; account not watched until the client logs in again");
         scene.says(&words).await.stays_away().await.end().await;
     };
     tokio::join!(ends("NO [AUTHORIZATIONFAILED] No such mailbox"), ends("NO [EXPIRED] That password has expired"));
@@ -745,8 +750,8 @@ async fn an_answer_without_a_uid_is_announced_once() {
         "
     );
     let scene = Scene::watched(PLAIN, &[&session]).await.gets_pushed().await;
-    let scene = scene.says("the mail server is not understood: it gives no UID of a message").await;
-    assert_eq!(scene.deltapush.log().matches("is not understood").count(), 1);
+    let scene = scene.says("the responses of the mail server are incomplete: it sends no UID of a message").await;
+    assert_eq!(scene.deltapush.log().matches("responses of the mail server are incomplete").count(), 1);
     scene.end().await;
 }
 

@@ -96,9 +96,9 @@ async fn a_watch_whose_route_has_gone_waits_until_it_is_there_again() {
     client.command("c4 SELECT Other").await;
     client.send("c5 IDLE").await;
     client.expect_prefix("+").await;
-    expect(&scene.deltapush, "not watched until one does").await;
+    expect(&scene.deltapush, "account not watched until one does").await;
     assert!(
-        poll(PATIENCE, || status(&scene, "name its server in a route again")).await,
+        poll(PATIENCE, || status(&scene, "add a route to its mail server to the configuration")).await,
         "{}",
         scene.deltapush.status()
     );
@@ -134,7 +134,7 @@ async fn who_announces_nobody_takes_a_place_before_the_login() {
     for _ in 0..5 {
         silent.push(TcpStream::connect(("127.0.0.1", deltapush.imaps)).await.unwrap());
     }
-    expect(&deltapush, "turned away: too many connections wait for their PROXY protocol header").await;
+    expect(&deltapush, "connection refused: too many connections wait for their PROXY protocol header").await;
     // Other listeners do not notice.
     Client::plain(deltapush.plain).await.expect_prefix("* OK").await;
     // Nor do those that come after these have been cut.
@@ -180,5 +180,5 @@ async fn the_announced_address_counts_and_only_the_named_may_announce() {
     let mut tcp = TcpStream::connect(("127.0.0.1", deltapush.imaps)).await.unwrap();
     let _ = tcp.write_all(&headers[0]).await;
     assert!(tcp.read_u8().await.is_err());
-    expect(&deltapush, "refused: not among the networks of `proxy_protocol`").await;
+    expect(&deltapush, "connection refused: no network of `proxy_protocol` contains the load balancer's address").await;
 }

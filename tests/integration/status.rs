@@ -146,7 +146,7 @@ async fn an_account_is_forgotten_when_that_is_meant() {
     assert!(meant.status.success() && said(&meant).contains("is erased: 1 tokens"), "{meant:?}");
     asked(&scene.deltapush, &["status", "--json"], |report| report["counts"]["accounts"] == 0).await;
     assert!(!scene.deltapush.asked(&["account", &scene.user]).status.success(), "its history has gone as well");
-    let ended = poll(PATIENCE, || scene.deltapush.log().contains("the mailbox is watched no more")).await;
+    let ended = poll(PATIENCE, || scene.deltapush.log().contains("the account has no device any more")).await;
     assert!(ended, "it is watched still");
     scene.deliver_news().await;
     scene.notify.stays_at(0, QUIET).await;
@@ -240,7 +240,7 @@ async fn the_comment_tells_the_phones_owner_how_push_is() {
     let scene = Scene::new(Setup::Vanilla, "comment").await;
     let asked = "GETMETADATA \"\" (/shared/comment /shared/admin /shared/vendor/deltachat/maxsmtprecipients)";
     let first = scene.client().await.command(&format!("c2 {asked}")).await.text();
-    assert!(first.contains("push is ready, and begins when this app has handed over its push token"), "{first}");
+    assert!(first.contains("push is ready and begins when this app has handed over its push token"), "{first}");
     scene.register(TOKEN).await;
     let is_watching = |report: &Value| report["counts"]["watched"] == 1;
     self::asked(&scene.deltapush, &["status", "--json"], is_watching).await;
@@ -270,7 +270,7 @@ async fn a_core_shows_how_push_is_in_its_account_information() {
     let mut phone = Core::start(Version::WithToken).await;
     let account = phone.add_account(&user, deltapush.imaps, submission.port).await;
     phone.call("start_io_for_all_accounts", json!([])).await;
-    shows(&mut phone, account, "push is ready, and begins when this app has handed over its push token").await;
+    shows(&mut phone, account, "push is ready and begins when this app has handed over its push token").await;
     asked(&deltapush, &["status", "--json"], |report| report["counts"]["watched"] == 1).await;
     let mut second = Core::start(Version::Current).await;
     let account = second.add_account(&user, deltapush.imaps, submission.port).await;

@@ -100,9 +100,9 @@ async fn running_sessions_are_followed_from_a_second_terminal() {
 
     let who = format!(" {} ", scene.user);
     all.sees(&[&who, "C: c3 SETMETADATA \"INBOX\" (/private/devicetoken <24 bytes masked>)", "[kept by"]).await;
-    all.sees(&[&who, "S: c3 OK SETMETADATA completed", "[said by deltapush]"]).await;
+    all.sees(&[&who, "S: c3 OK SETMETADATA completed", "[sent by deltapush]"]).await;
     all.sees(&[&who, "C: c4 SELECT INBOX"]).await;
-    let seen = all.sees(&[&who, "-- between client and deltapush all is compressed"]).await;
+    let seen = all.sees(&[&who, "-- from here on, client and deltapush compress"]).await;
     assert!(!seen.contains('\u{1b}'), "there is no terminal to be coloured: {seen}");
     let seen = one.sees(&["\"who\":\"U>\"", "c4 SELECT INBOX"]).await;
     assert!(!seen.contains("SETMETADATA"), "the upstream never heard of it: {seen}");
@@ -153,10 +153,10 @@ async fn what_cannot_be_followed_is_said() {
         (output.status.code(), String::from_utf8(output.stderr).unwrap())
     };
     let (code, words) = wrong(&["--session", "seven"]);
-    assert!(code == Some(69) && words.contains("#7, or 7, or watch-7"), "{code:?} {words}");
+    assert!(code == Some(69) && words.contains("#7, 7 or watch-7"), "{code:?} {words}");
     let no_trace = scene.deltapush.dir().join("config.yaml");
     let (code, words) = wrong(&["show", no_trace.to_str().unwrap()]);
-    assert!(code == Some(65) && words.starts_with("line 2: this is no line of a trace"), "{code:?} {words}");
+    assert!(code == Some(65) && words.starts_with("line 2: this is not a line of a trace"), "{code:?} {words}");
     let (code, _) = wrong(&["show", "/nonexistent"]);
     assert_eq!(code, Some(71));
 }

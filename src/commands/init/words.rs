@@ -87,6 +87,6 @@ mod tests {
         assert!(told("IDLE", CapabilitySource::After { pushes: true }, None).contains("needs no deltapush"));
         assert!(told("AUTH=XOAUTH2 LOGINDISABLED", CapabilitySource::Before, None).contains("OAuth tokens only"));
         assert!(!told("AUTH=XOAUTH2 AUTH=PLAIN", CapabilitySource::Before, None).contains("OAuth"));
-        assert!(told("IDLE", after, providers::of_domain("gmail.com")).contains("Gmail: it wants an app password"));
+        assert!(told("IDLE", after, providers::of_domain("gmail.com")).contains("Gmail: it requires an app password"));
     }
 }

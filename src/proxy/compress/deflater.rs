@@ -14,7 +14,7 @@ pub const HISTORY: usize = 1024;
 
 /// The compressor did not do what was asked for: an error of deltapush's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("deltapush failed to compress what it had to say")]
+#[error("deltapush could not compress its data")]
 pub struct DeflateError;
 
 /// Makes one stream of raw deflate.

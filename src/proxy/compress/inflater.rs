@@ -19,7 +19,7 @@ const FLAGS: u32 =
 
 /// What the client sent is no deflate stream, or goes on behind its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("what the client sent is not compressed as RFC 4978 asks for")]
+#[error("the client sent data that is not compressed correctly (RFC 4978)")]
 pub struct InflateError;
 
 /// Inflates one stream of raw deflate.

@@ -1,4 +1,4 @@
-//! The process's compressors: a third of a megabyte each, lent to whoever has something to say.
+//! The process's compressors: a third of a megabyte each, lent to sessions that have data to send.
 //!
 //! The few that were used last are kept, with what they know: to a session that has more to say soon, its own is lent again.
 //! There is one for each thread that compresses at a time; those beyond the few are made and dropped.

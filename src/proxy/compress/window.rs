@@ -1,5 +1,5 @@
-//! The last bytes that one side has said, which inflating and compressing go on from: as they are, or folded to what they take
-//! when they are compressed themselves.
+//! The last bytes of one direction, which inflating and compressing refer back to: stored as they are, or compressed
+//! themselves.
 
 use std::sync::{Mutex, PoisonError};
 

@@ -1,4 +1,4 @@
-//! Upstream to client: hand on as it comes, or hold until a response's end what deltapush has a part in.
+//! Upstream to client: relays data as it comes, and holds a response until its end where deltapush has a part in it.
 
 use super::intercept::Pending;
 use super::run::ByteRun;

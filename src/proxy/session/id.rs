@@ -1,4 +1,4 @@
-//! The client says who it is (RFC 2971): the server hears so together with deltapush's name.
+//! The client's ID command (RFC 2971): the mail server gets it with deltapush's name added.
 
 use super::intercept::push_client_string;
 use super::{Output, Session};

@@ -1,5 +1,5 @@
-//! The commands that deltapush answers itself, alone or together with the upstream: RFC 5464 metadata, and what must not
-//! cross a relay.
+//! Commands that deltapush answers itself, alone or together with the upstream: METADATA (RFC 5464), and commands that
+//! must not cross a relay.
 
 use std::borrow::Cow;
 

@@ -1,5 +1,5 @@
-//! What an idling client hears when there is no news: one line just often enough that nobody on the way forgets the
-//! connection, instead of whatever the server says for that purpose.
+//! Keepalives for an idling client: one line just often enough that no router on the way forgets the connection,
+//! instead of the server's own.
 //!
 //! Only in IDLE (RFC 2177). There the client has said that it waits; everywhere else the server's autologout makes it speak
 //! itself (RFC 9051 section 5.4), in NOTIFY without IDLE too.

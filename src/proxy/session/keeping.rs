@@ -1,5 +1,5 @@
-//! What a session notes that may go on without its client: what the upstream still has to answer, what was set in it, and
-//! what its client sees of new mail. Only where sessions are kept (docs/keeping.md); others have none of it.
+//! State that a session records in case it goes on without its client: outstanding responses, settings changed in it,
+//! and new mail that its client sees. Only where sessions are kept (docs/keeping.md).
 
 use std::collections::VecDeque;
 
@@ -358,7 +358,7 @@ impl Session {
     /// [`from_upstream`](Self::from_upstream).
     pub fn settle(&mut self, out: &mut impl Output) -> DrainStep {
         let said_bye = self.server.said_bye;
-        let Some(keeping) = &mut self.keeping else { return DrainStep::Lost("it was not to be kept") };
+        let Some(keeping) = &mut self.keeping else { return DrainStep::Lost("its configuration keeps no sessions") };
         if !std::mem::replace(&mut keeping.settling, true) {
             // deltapush's own goodbye to the client is no word of the upstream's.
             self.server.said_bye &= !self.closed;
@@ -368,10 +368,10 @@ impl Session {
             self.from_upstream(&rest, out);
             return self.settle(out);
         } else if said_bye {
-            return DrainStep::Lost("the mail server closes it");
+            return DrainStep::Lost("the mail server is closing the session");
         }
         if keeping.lost_track {
-            return DrainStep::Lost("too many commands were under way");
+            return DrainStep::Lost("too many commands were in flight");
         }
         match self.client.state {
             // Nothing of it went upstream.
@@ -405,7 +405,7 @@ impl Session {
         let left = usize::try_from(self.client.framer.left_of_literal()).unwrap_or(usize::MAX);
         let tag = self.client.tag.clone();
         let Some(keeping) = self.keeping.as_mut().filter(|keeping| keeping.is_harmless() && left <= MAX_LINE) else {
-            return Err("the client went in the middle of a command");
+            return Err("the client disconnected in the middle of a command");
         };
         out.to_upstream(&[vec![b'x'; left], b"\r\n".to_vec()].concat());
         self.client.framer = crate::parser::framer::Framer::new();

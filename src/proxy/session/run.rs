@@ -1,4 +1,4 @@
-//! Neighbouring pieces of one input that are handed on together.
+//! Adjacent pieces of one input that are relayed together.
 
 /// A run of bytes of an input that go on as they are. Each write makes a TLS record of its own, so that pieces are joined
 /// before they are written; and as they are neighbours in the input, joining them copies nothing.

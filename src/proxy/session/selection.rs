@@ -1,4 +1,4 @@
-//! Which mailbox the client has open: what it idles in is what its account's watcher must look at.
+//! The mailbox that the client has selected: the account's watch must include the one in which the client idles.
 
 use crate::parser::command::{self, Verb};
 

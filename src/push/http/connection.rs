@@ -134,7 +134,9 @@ impl HttpConnection {
         match self.recipe.build() {
             Ok(client) => current.client = client,
             // It could be built at the start. The old one opens new connections too, once its pool has found the dead one.
-            Err(error) => tracing::debug!("no new HTTP client for the notification server: {error}"),
+            Err(error) => tracing::debug!(
+                "cannot build a new HTTP client for the notification server, the old one stays in use: {error}"
+            ),
         }
     }
 

@@ -99,7 +99,7 @@ impl Poster {
             Some(silence) => match timeout(silence, sending).await {
                 Ok(sent) => sent,
                 Err(_) => {
-                    tracing::debug!("notification server: no answer over HTTP/1.1 within {silence:?}");
+                    tracing::debug!("the notification server did not answer over HTTP/1.1 within {silence:?}");
                     self.connection.lost(&lease);
                     return Err(Unanswered { failure: TransientFailure::TimedOut, is_worth_a_retry: true });
                 }
@@ -116,7 +116,11 @@ impl Poster {
             Err(error) => {
                 self.connection.lost(&lease);
                 let is_worth_a_retry = lease.is_reused && !error.is_connect();
-                tracing::debug!(is_worth_a_retry, "notification server: {}", with_causes(&error.without_url()));
+                tracing::debug!(
+                    is_worth_a_retry,
+                    "POST to the notification server failed: {}",
+                    with_causes(&error.without_url())
+                );
                 Err(Unanswered { failure: TransientFailure::Unreachable, is_worth_a_retry })
             }
         }

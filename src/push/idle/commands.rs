@@ -1,4 +1,4 @@
-//! Commands with the items that are asked for.
+//! Commands of a watch session, with their FETCH items.
 
 use super::IdleMachine;
 use crate::parser::quote::push_quoted;

@@ -1,4 +1,4 @@
-//! The server's own words about what goes wrong: the last untagged NO, BAD or alert of a watching session.
+//! The mail server's own words about trouble: the last untagged NO, BAD or alert of a watch session.
 
 use super::types::IdleFailure;
 use crate::parser::response::{Condition, Status};
@@ -49,7 +49,7 @@ impl Complaint {
         let also = |text: String| match text.as_str() {
             "" => words.to_owned(),
             known if known.contains(words) => text,
-            known => format!("{known}; it also said: {words}"),
+            known => format!("{known}; the mail server also said: {words}"),
         };
         match end {
             IdleFailure::Bye(text) if text == words => complaint("it closed the session".into()),

@@ -1,4 +1,4 @@
-//! One look for new messages: the FETCH that is sent, the answers to it, and whether they deserve a push.
+//! One search for new messages: the FETCH that is sent, the responses to it, and the push decisions.
 //!
 //! An answer may lack its UID, its headers, or its meaning. In doubt it is a push, and the look still moves the position as far
 //! as is safe, so that the same messages are not fetched again.
@@ -32,10 +32,10 @@ impl Oddity {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::NoAnswer => "it does not say anything about the messages that it announced",
-            Self::NoHeaders => "it gives no headers of a message",
-            Self::NoUid => "it gives no UID of a message",
-            Self::Unclear => "it describes a message in a way that deltapush cannot read",
+            Self::NoAnswer => "it sends no data of messages that it announced",
+            Self::NoHeaders => "it sends no headers of a message",
+            Self::NoUid => "it sends no UID of a message",
+            Self::Unclear => "it describes a message in a form that deltapush cannot parse",
         }
     }
 }

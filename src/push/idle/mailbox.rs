@@ -1,4 +1,4 @@
-//! A watched mailbox: how far it was looked through, and what is known of it.
+//! A watched mailbox: its position and its state.
 
 use crate::store::Position;
 

@@ -1,4 +1,4 @@
-//! A watching session after its login, as a machine: responses and time in, actions out.
+//! A watch session after its login, as a machine: responses and time in, actions out.
 //!
 //! EXAMINE (never SELECT: nothing is marked seen, no flag is taken away), fetch what came since the noted position, then wait
 //! in IDLE (RFC 2177). On news: DONE, fetch, IDLE again. Where the server has NOTIFY (RFC 5465) flags and headers come with
@@ -382,7 +382,11 @@ impl IdleMachine {
             (IdleState::IdleStart, false) => self.fail(IdleFailure::IdleRefused(text), actions),
             // A server may end IDLE by itself, with or without a reason.
             (IdleState::Idle | IdleState::IdleStart, _) if self.is_short_idle(now) => {
-                let words = if text.is_empty() { "it ends at once".into() } else { format!("it ends at once: {text}") };
+                let words = if text.is_empty() {
+                    "it ends IDLE at once".into()
+                } else {
+                    format!("it ends IDLE at once: {text}")
+                };
                 self.fail(IdleFailure::IdleRefused(words), actions);
             }
             (IdleState::Idle | IdleState::IdleStart | IdleState::IdleEnd, _) => self.go_on(now, actions),

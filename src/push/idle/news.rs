@@ -1,4 +1,4 @@
-//! News: EXISTS, EXPUNGE, FETCH and STATUS responses, and what comes of a look.
+//! New mail: EXISTS, EXPUNGE, FETCH and STATUS responses, and the outcome of a search.
 
 use std::time::Instant;
 

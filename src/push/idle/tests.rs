@@ -298,7 +298,7 @@ fn a_server_that_ends_idle_at_once_is_not_asked_for_ever() {
          S: w4 OK done
          (failed)",
     );
-    assert_eq!(failure, Some(IdleFailure::IdleRefused("it ends at once".into())));
+    assert_eq!(failure, Some(IdleFailure::IdleRefused("it ends IDLE at once".into())));
 }
 
 #[test]

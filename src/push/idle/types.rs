@@ -1,4 +1,4 @@
-//! What a watching session is told to do, what it asks its driver for, and how it ends.
+//! Types of the watch machine: its input, its actions, and the reasons why it ends.
 
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
@@ -120,13 +120,13 @@ pub enum IdleFailure {
     #[error("the mailbox cannot be opened: {0}")]
     NoMailbox(String),
     /// There is no IDLE, and deltapush does not poll.
-    #[error("the mail server knows no IDLE, and deltapush does not poll: {0}")]
+    #[error("the mail server does not support IDLE, and deltapush does not poll: {0}")]
     NoIdle(String),
     /// IDLE is there, and was refused now.
-    #[error("the mail server refused to IDLE: {0}")]
+    #[error("the mail server refused IDLE: {0}")]
     IdleRefused(String),
     /// The fetch was refused.
-    #[error("the mail server refused to say what is new: {0}")]
+    #[error("the mail server refused the FETCH of new messages: {0}")]
     NoFetch(String),
 }
 

@@ -58,17 +58,17 @@ fn words_are_part_of_every_end() {
     let idle = "S: w1 OK\n > w2 IDLE\n S: +\n (watching)\n";
     assert_eq!(
         ends("S: * OK [ALERT] Go to our page\n S: w1 OK\n > w2 IDLE\n S: * NO maintenance\n S: w2 BAD unknown command"),
-        "the mail server knows no IDLE, and deltapush does not poll: unknown command (before it: maintenance)"
+        "the mail server does not support IDLE, and deltapush does not poll: unknown command (before it: maintenance)"
     );
     let short = |number| format!("S: w{number} NO maintenance\n > w{} IDLE\n S: +\n (watching)\n", number + 1);
     assert_eq!(
         ends(&format!("{idle}{}{}S: w4 NO maintenance", short(2), short(3))),
-        "the mail server refused to IDLE: it ends at once: maintenance"
+        "the mail server refused IDLE: it ends IDLE at once: maintenance"
     );
     let fetch = "S: * 5 EXISTS\n > DONE\n S: w2 OK\n > w3 UID FETCH 10:* ITEMS\n";
     assert_eq!(
         ends(&format!("{idle}{fetch}S: * NO [ALERT] disk trouble\n S: w3 NO sorry")),
-        "the mail server refused to say what is new: sorry (before it: disk trouble)"
+        "the mail server refused the FETCH of new messages: sorry (before it: disk trouble)"
     );
     let chatter = "S: * 9 EXPUNGE\n".repeat(MAX_CHATTER as usize - 1);
     assert_eq!(
@@ -96,6 +96,8 @@ fn words_are_added_to_an_end_that_the_driver_noticed() {
     machine.response(b"* BYE come back tomorrow\r\n", now, &mut actions);
     assert_eq!(
         machine.explain(failure),
-        IdleFailure::NoMailbox("not now (before it: disk trouble); it also said: come back tomorrow".into())
+        IdleFailure::NoMailbox(
+            "not now (before it: disk trouble); the mail server also said: come back tomorrow".into()
+        )
     );
 }

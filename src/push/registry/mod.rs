@@ -1,4 +1,4 @@
-//! Who has a token: accounts, their tokens and credentials, in memory in front of the store.
+//! The registry of accounts, their tokens and credentials: a copy in memory in front of the store.
 //!
 //! Memory follows the disk: each change is made in the store, and what the store has committed is applied here, on its
 //! thread and in its order. A caller that is dropped while it waits leaves nothing half done.
@@ -198,7 +198,7 @@ impl Registry {
                 tracing::warn!(
                     accounts = self.accounts.len(),
                     refused,
-                    "a new account was refused ({full}); see limits.accounts and limits.new_accounts_per_address"
+                    "new account refused: {full}; see limits.accounts and limits.new_accounts_per_address"
                 );
             }
             return Err(full);
@@ -553,7 +553,7 @@ impl Registry {
     /// Writes what is queued and closes the state.
     pub async fn close(&self) {
         if let Err(error) = self.store.served(self.clock.now(), Uptime::default()).await {
-            tracing::debug!("the time served since it was last noted is not counted: {error}");
+            tracing::debug!("cannot store the running time since it was last stored: {error}");
         }
         self.store.close().await;
     }

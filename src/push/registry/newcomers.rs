@@ -1,5 +1,5 @@
-//! New accounts: how many there may be in all, and how many of open routes from one address and at one mail server. Without
-//! I/O. Accounts that are known are never refused.
+//! Limits on new accounts: in all, and for open routes per address and per mail server. Without I/O. Known accounts are
+//! never refused.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -45,13 +45,13 @@ pub struct AccountOrigin {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AccountsFull {
     /// There are too many.
-    #[error("this deltapush takes no more accounts, ask its operator")]
+    #[error("all accounts of limits.accounts are in use")]
     InAll,
     /// Too many came from the client's address.
-    #[error("too many new accounts came from your address, try again tomorrow")]
+    #[error("too many new accounts came from the client's network today")]
     Address,
     /// Too many are at the mail server.
-    #[error("this deltapush takes no more accounts at your mail server, ask its operator")]
+    #[error("the account's mail server has too many accounts here")]
     Upstream,
 }
 

@@ -1,5 +1,5 @@
-//! News that was pushed although it could not be written: the disk is full, and in doubt it is a push. Each message is pushed
-//! once so, however often it is found again, and is not announced a second time when it can be written at last.
+//! New mail that was pushed although it could not be written, because the disk is full. Each message is pushed once,
+//! however often it is found again, and is not announced a second time when it can be written at last.
 
 use dashmap::DashMap;
 

@@ -1,4 +1,4 @@
-//! What becomes of what was not seen for long.
+//! Expiry of tokens that no device has handed over for long.
 
 use std::time::Duration;
 
@@ -36,8 +36,8 @@ pub async fn upkeep(registry: Registry, stop: CancellationToken) {
         }
         match registry.expire(MAX_AGE).await {
             Ok(0) => {}
-            Ok(tokens) => tracing::info!(tokens, "tokens that no device has handed over for 90 days are removed"),
-            Err(error) => tracing::debug!("tokens not seen for long are not removed yet: {error}"),
+            Ok(tokens) => tracing::info!(tokens, "removed tokens that no device has handed over for 90 days"),
+            Err(error) => tracing::debug!("cannot remove old tokens yet: {error}"),
         }
     }
 }

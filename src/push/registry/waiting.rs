@@ -1,4 +1,4 @@
-//! How many accounts wait for a device to log in, and when the operator is told so.
+//! The number of accounts that wait for a device to log in, and the log lines about it.
 
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -23,7 +23,8 @@ impl WaitingAccounts {
         if waiting > 0 {
             tracing::info!(
                 waiting,
-                "accounts are not watched until one of their devices logs in: those are notified once, so that they do"
+                "accounts are not watched until one of their devices logs in: deltapush pushes once to each of these \
+                 devices, so that it does"
             );
         }
     }

@@ -1,4 +1,4 @@
-//! The watch of one account: session after session, with what is to be done in between.
+//! The watch of one account: one session after the other, with the waits in between.
 
 use std::convert::Infallible;
 use std::io;
@@ -233,7 +233,7 @@ impl Watched<'_> {
             return false;
         }
         let until = if matches!(end, WatchEnd::NoRoute) { "one does" } else { "the client logs in again" };
-        warn!(%account, upstream = %account.upstream, "{end}; not watched until {until}");
+        warn!(%account, upstream = %account.upstream, "{end}; account not watched until {until}");
         context.registry.login_refused(account);
         context
             .board
@@ -246,15 +246,23 @@ impl Watched<'_> {
         let account = self.account;
         let seconds = wait.as_secs_f32();
         match end {
-            WatchEnd::Panicked => error!(%account, "not watched: {end}; next attempt in {seconds:.0}s"),
+            WatchEnd::Panicked => error!(%account, "account not watched: {end}; next attempt in {seconds:.0}s"),
             WatchEnd::Failed(IdleFailure::Chatter(_)) => warn!(
-                %account, upstream = %account.upstream, "watching interrupted: {end}; next attempt in {seconds:.1}s"
+                %account, upstream = %account.upstream, "watch interrupted: {end}; next attempt in {seconds:.1}s"
             ),
             // That the state cannot be written is said where it happens, once for all.
             _ if next_step(end, kind) == Next::Soon => {
-                debug!(%account, upstream = %account.upstream, "watching interrupted: {end}; next attempt in {seconds:.1}s");
+                debug!(
+                    %account, upstream = %account.upstream,
+                    "watch interrupted: {end}; next attempt in {seconds:.1}s"
+                );
             }
-            _ => warn!(%account, upstream = %account.upstream, "not watched: {end}; next attempt in {seconds:.0}s"),
+            _ => {
+                warn!(
+                    %account, upstream = %account.upstream,
+                    "account not watched: {end}; next attempt in {seconds:.0}s"
+                )
+            }
         }
         let next = Instant::now().checked_add(wait).unwrap_or_else(Instant::now);
         self.context.board.set(account, WatchState::Interrupted { reason: end.to_string(), next });
@@ -264,12 +272,12 @@ impl Watched<'_> {
 /// What helps where a watch has ended.
 fn cure(end: &WatchEnd, kind: CredentialKind) -> &'static str {
     match end {
-        WatchEnd::Failed(IdleFailure::NoIdle(_)) => "it cannot be watched; tried again when the app logs in",
-        WatchEnd::NoRoute => "name its server in a route again",
+        WatchEnd::Failed(IdleFailure::NoIdle(_)) => "deltapush tries again when the app logs in",
+        WatchEnd::NoRoute => "add a route to its mail server to the configuration",
         _ if kind == CredentialKind::Token => {
-            "its access token has expired, or was withdrawn; watched again when a client has logged in with a new one"
+            "its access token has expired or was withdrawn; push goes on when a client has logged in with a new one"
         }
-        _ => "log in with the app, with the right password, to start it again",
+        _ => "log in with the app and the right password to start it again",
     }
 }
 
@@ -362,8 +370,11 @@ mod tests {
         assert_eq!(handshake(io::ErrorKind::UnexpectedEof), Next::Soon, "the server restarts");
         assert_eq!(handshake(io::ErrorKind::InvalidData), Next::Later, "its certificate is not trusted");
         for (has_worked, expected) in [(false, Next::Later), (true, Next::Soon)] {
-            let complaint =
-                IdleFailure::Complaint { words: "enable IMAP".into(), end: "it hung up".into(), has_worked };
+            let complaint = IdleFailure::Complaint {
+                words: "enable IMAP".into(),
+                end: "it closed the connection".into(),
+                has_worked,
+            };
             assert_eq!(next_step(&WatchEnd::Failed(complaint)), expected);
         }
         let disabled = LoginError::Bye("Please enable IMAP access in your settings".into());

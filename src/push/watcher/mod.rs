@@ -1,5 +1,5 @@
-//! The watches: one task per account that has a token. It connects, logs in, drives the [`idle`](super::idle) machine, and
-//! comes back after whatever happens.
+//! The watches: one task per account that has a token. It connects, logs in, drives the [`idle`](super::idle) machine,
+//! and reconnects whatever happens.
 
 mod account;
 mod session;
@@ -145,7 +145,7 @@ impl Watchers {
                 AccountEvent::Unwatch => {
                     self.end(&account);
                     self.context.board.telemetry().tell(&TelemetryEvent::Forgotten { account: &account });
-                    info!(%account, "no device is left, the mailbox is watched no more");
+                    info!(%account, "watch ended: the account has no device any more");
                 }
             }
         }
@@ -157,7 +157,7 @@ impl Watchers {
         self.context.leaving.cancel();
         self.context.sessions.close();
         if timeout(LOGOUT_TIME, self.context.sessions.wait()).await.is_err() {
-            debug!("{} watching sessions did not log out in time", self.context.sessions.len());
+            debug!("{} watch sessions did not log out in time", self.context.sessions.len());
         }
     }
 
@@ -185,7 +185,7 @@ async fn forget(keeper: SessionPool, mut events: AccountEvents, stop: Cancellati
     while let Some((account, event)) = stop.run_until_cancelled(events.recv()).await {
         if event == AccountEvent::Unwatch {
             keeper.forget(&account);
-            info!(%account, "no device is left, the mailbox is watched no more");
+            info!(%account, "watch ended: the account has no device any more");
         }
     }
 }
@@ -241,20 +241,24 @@ impl WatchContext {
         let since = self.board.left_out(account, mailbox, words);
         match since {
             None => {
-                warn!(%account, "mailbox {mailbox:?} is not watched: it cannot be opened ({words}); tried again now and then");
+                warn!(
+                    %account,
+                    "mailbox {mailbox:?} is not watched: it cannot be opened ({words}); deltapush tries again from \
+                     time to time"
+                );
             }
             Some(since) if since.elapsed() >= GONE => match self.registry.forget_mailbox(account, mailbox).await {
                 Ok(true) => {
                     info!(
                         %account,
-                        "mailbox {mailbox:?} could not be opened for a day, and no client has waited in it for a week: it is \
-                         not watched any more"
+                        "mailbox {mailbox:?} could not be opened for a day, and no client has waited in it for a \
+                         week: deltapush does not watch it any more"
                     );
                     self.board.no_longer_left_out(account, mailbox);
                     return true;
                 }
                 Ok(false) => {}
-                Err(error) => debug!(%account, "mailbox {mailbox:?} is not forgotten yet: {error}"),
+                Err(error) => debug!(%account, "cannot erase mailbox {mailbox:?} yet: {error}"),
             },
             Some(_) => {}
         }
@@ -267,7 +271,7 @@ impl WatchContext {
             warn!(
                 %account,
                 upstream = %account.upstream,
-                "the mail server is not understood: {}; in doubt the devices are woken",
+                "the responses of the mail server are incomplete: {}; in doubt, deltapush pushes",
                 oddity.as_str()
             );
         }

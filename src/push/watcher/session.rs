@@ -1,4 +1,4 @@
-//! One watching session: connection, login, and the [`idle`](crate::push::idle) machine with its I/O.
+//! One watch session: connection, login, and the driver of the [`idle`](crate::push::idle) machine.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -58,13 +58,13 @@ pub(super) enum WatchEnd {
     Store(#[from] StoreError),
     #[error("no route of the configuration leads to the account's mail server any more")]
     NoRoute,
-    #[error("the mail server has no session left, and the account's own client comes first")]
+    #[error("the mail server allows no more sessions, and the account's own client comes first")]
     GaveWay,
-    #[error("deltapush ends")]
+    #[error("deltapush shuts down")]
     Leaving,
-    #[error("its client is back and has it")]
+    #[error("its client is back and has resumed the session")]
     HandedBack,
-    #[error("a bug in deltapush ended it")]
+    #[error("a bug in deltapush ended the session")]
     Panicked,
 }
 
@@ -125,7 +125,7 @@ pub(super) async fn run(task: Task<'_>, credentials: &Credentials, mut place: Wa
     let Connected { stream, logged_in, rest } = match Box::pin(connect(&task, credentials, &mut trace)).await {
         Ok(connected) => connected,
         Err(end) => {
-            trace.note(|| format!("it ends without a login: {end}"));
+            trace.note(|| format!("the connection ends without a login: {end}"));
             return Err(end);
         }
     };
@@ -133,7 +133,7 @@ pub(super) async fn run(task: Task<'_>, credentials: &Credentials, mut place: Wa
     place.made();
     task.context.board.proof(task.account);
     if !logged_in.capabilities.has("IDLE") {
-        return Err(IdleFailure::NoIdle("it is not among its capabilities".into()).into());
+        return Err(IdleFailure::NoIdle("IDLE is not among its capabilities".into()).into());
     }
     let notify = logged_in.capabilities.has("NOTIFY");
     task.context.board.is_uw_imapd(task.account, logged_in.capabilities.has("SCAN"));
@@ -150,7 +150,7 @@ pub(super) async fn take_over(task: Task<'_>, taken: Taken) -> Ended {
     let _under_way = task.context.sessions.token();
     task.context.board.proof(task.account);
     let Taken { stream, mut trace, has_notify, manners } = taken;
-    trace.note(|| format!("the client is gone, and a watch of {:?} begins in its session", task.mailboxes));
+    trace.note(|| format!("the client disconnected, and a watch of {:?} begins in its session", task.mailboxes));
     let machine = IdleMachine::new(watch(&task, has_notify).await?, now()).in_session(manners);
     let failed_fetches = task.failed_fetches;
     WatchSession::new(task, stream, trace, machine).run(Vec::new(), failed_fetches).await
@@ -292,7 +292,7 @@ impl<'a> WatchSession<'a> {
             tokio::select! {
                 read = receive(&mut self.stream, &mut received) => {
                     if read? == 0 {
-                        return Err(IdleFailure::Bye("without a word".into()).into());
+                        return Err(IdleFailure::Bye("without a reason".into()).into());
                     }
                     self.context.board.proof(self.account);
                 }

@@ -176,7 +176,8 @@ async fn the_key_may_come_from_systemd_or_the_environment() {
     let wrong = Store::open(&variable("E"), drop).unwrap_err();
     assert!(matches!(wrong, OpenError::KeyWrong { .. }), "{wrong}");
     assert!(
-        wrong.to_string().contains("variable DELTAPUSH_SEAL_KEY is not the one") && wrong.to_string().contains("put")
+        wrong.to_string().contains("variable DELTAPUSH_SEAL_KEY is not the one")
+            && wrong.to_string().contains("restore the right key")
     );
     fs::write(&credential, "not a key").unwrap();
     let malformed = Store::open(&with(KeySource::Credential(credential)), drop).unwrap_err();
@@ -199,11 +200,11 @@ async fn a_wrong_or_missing_key_names_the_cure_and_changes_nothing() {
 
     fs::remove_file(&path).unwrap();
     let missing = Store::open(&settings(directory.path()), drop).unwrap_err();
-    assert!(matches!(missing, OpenError::KeyMissing { .. }) && missing.to_string().contains("put the key file back"));
+    assert!(matches!(missing, OpenError::KeyMissing { .. }) && missing.to_string().contains("restore the key file"));
     assert!(!path.exists(), "no new key is made over what the old one sealed");
     fs::write(&path, "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n").unwrap();
     let wrong = Store::open(&settings(directory.path()), drop).unwrap_err();
-    assert!(matches!(wrong, OpenError::KeyWrong { .. }) && wrong.to_string().contains("put the right key back"));
+    assert!(matches!(wrong, OpenError::KeyWrong { .. }) && wrong.to_string().contains("restore the right key"));
     assert_eq!(state(), before);
 
     fs::write(&path, key).unwrap();

@@ -1,4 +1,4 @@
-//! What is kept of an event: little, and no secret.
+//! History entry of an event: small, and without secrets.
 
 use jiff::Timestamp;
 use tokio::time::Instant;

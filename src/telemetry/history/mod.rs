@@ -1,4 +1,4 @@
-//! What happened to each account lately: in memory, since the start, and bounded.
+//! Recent history of each account: in memory, since the start, and bounded.
 //!
 //! An entry takes 40 bytes. An account has [`MAX_ENTRIES`] of them at most, with 2 KiB of words. Measured, with all that the map
 //! needs: 1.3 KiB for an account that has had one message, 3.2 KiB for one that is full. Accounts without a device have none.

@@ -1,4 +1,4 @@
-//! What is kept of one account: the latest entries, and a few facts that outlive them.
+//! History of one account: the latest entries, and a few facts that outlive them.
 
 use super::DeviceConnection;
 use super::entry::{HistoryEntry, HistoryTime, WatchNote, What};

@@ -1,4 +1,4 @@
-//! The account with the authority: made once, its key kept beside the certificates.
+//! The account at the certificate authority: made once, its key stored with the certificates.
 
 use std::fs;
 use std::io;
@@ -46,7 +46,7 @@ fn read(path: &Path) -> Result<Option<AccountCredentials>, AcmeError> {
     let wrong = |problem: String| AcmeError::Account { path: path.to_owned(), problem };
     match fs::read_to_string(path).map(Zeroizing::new) {
         // What a parser says may repeat what it read.
-        Ok(text) => serde_json::from_str(&text).map(Some).map_err(|_| wrong("it holds no account".to_owned())),
+        Ok(text) => serde_json::from_str(&text).map(Some).map_err(|_| wrong("it contains no account".to_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(wrong(error.to_string())),
     }

@@ -1,5 +1,5 @@
-//! Certificates from an authority that speaks ACME (RFC 8555): asked for, proved by TLS-ALPN-01 (RFC 8737), renewed in time.
-//! `order` talks to the authority, `schedule` says when.
+//! Certificates from an authority that speaks ACME (RFC 8555): requested, validated by TLS-ALPN-01 (RFC 8737), renewed
+//! in time. `order` talks to the authority, `schedule` decides when.
 
 mod account;
 pub mod challenges;
@@ -76,7 +76,7 @@ async fn renew(
     if due(certificates, schedule).is_none_or(|due| !until(due).is_zero()) {
         return Ok(());
     }
-    info!("asking {} for a certificate for {}", host(acme), acme.names_or(&wanted.hostname).join(", "));
+    info!("requesting a certificate from {} for {}", host(acme), acme.names_or(&wanted.hostname).join(", "));
     order::obtain(wanted, acme, challenges).await?;
     refresh(certificates).await
 }
@@ -95,12 +95,13 @@ fn succeeded(certificates: &Certificates, schedule: &mut RenewalSchedule) {
         Some(validity) if schedule.due(Some(validity)) > now => {
             let due = schedule.due(Some(validity));
             let path = set.summary().path.display();
-            info!("certificate: {path}, valid until {}, to be renewed about {due}", validity.1);
+            info!("certificate: {path}, valid until {}, renewal due about {due}", validity.1);
         }
         _ => {
             let wait = schedule.failed(now);
             warn!(
-                "the new certificate is not of use, or to be renewed already; next attempt in {}; is this machine's clock right?",
+                "the new certificate cannot be used, or its renewal is due already; next attempt in {}; check this \
+                 machine's clock",
                 in_words(wait)
             );
         }
@@ -110,7 +111,7 @@ fn succeeded(certificates: &Certificates, schedule: &mut RenewalSchedule) {
 fn failed(schedule: &mut RenewalSchedule, acme: &Acme, error: &AcmeError) {
     let wait = schedule.failed(Timestamp::now());
     warn!(
-        "no certificate from {}: {error}; the one before stays at work, next attempt in {}; {}",
+        "no certificate from {}: {error}; the previous one stays in use, next attempt in {}; {}",
         host(acme),
         in_words(wait),
         error.cure()

@@ -1,4 +1,4 @@
-//! One order (RFC 8555 section 7.4): from the wish for a certificate to its file.
+//! One ACME order (RFC 8555 section 7.4): from the request for a certificate to its file.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,11 +31,11 @@ const POLLING: RetryPolicy =
 pub(super) enum AcmeError {
     #[error("{}", in_words(.0))]
     Protocol(#[from] ProtocolError),
-    #[error("it could not see that the names lead here: {0}")]
+    #[error("it could not validate the names: {0}")]
     NotProved(String),
     #[error("it does not offer TLS-ALPN-01 for {0}")]
     NoChallenge(String),
-    #[error("it issued a certificate that does not fit: {0}")]
+    #[error("it issued a certificate that cannot be used: {0}")]
     Unusable(String),
     #[error("{}: {problem}", path.display())]
     Account { path: PathBuf, problem: String },
@@ -49,7 +49,7 @@ pub(super) enum AcmeError {
     Proof(#[from] ProofError),
     #[error("cannot ask for a certificate: {0}")]
     Request(#[from] rcgen::Error),
-    #[error("it took longer than {}", humantime::format_duration(*.0))]
+    #[error("the order took longer than {}", humantime::format_duration(*.0))]
     TimedOut(Duration),
     #[error("a part of deltapush panicked")]
     Panicked,
@@ -64,13 +64,15 @@ impl AcmeError {
                 "check the network, and that `certificate.acme.directory` and `ca` fit the authority"
             }
             Self::NotProved(_) => {
-                "the names must lead to this machine, and port 443 there to a listener of deltapush with `tls: implicit`"
+                "the names must lead to this machine, and its port 443 to a listener of deltapush with `tls: implicit`"
             }
             Self::NoChallenge(_) => {
                 "use another authority, or another program for the certificate (`certificate.chain`)"
             }
-            Self::Account { .. } => "make it readable, or remove it to have a new account made",
-            Self::Files(_) | Self::Load(_) | Self::Trust(_) => "nothing is asked for before that is mended",
+            Self::Account { .. } => "make it readable, or remove it so that deltapush creates a new account",
+            Self::Files(_) | Self::Load(_) | Self::Trust(_) => {
+                "deltapush requests no certificate before this is corrected"
+            }
             Self::Unusable(_) => "use another authority",
             Self::Proof(_) | Self::Request(_) | Self::Panicked => "this is a bug in deltapush",
         }

@@ -118,8 +118,8 @@ pub enum CertificateError {
 
 const OWN_FILE_CURE: &str = "`certificate.chain` and `certificate.key` name PEM files that deltapush may read";
 const KEPT_KEY_CURE: &str =
-    "restore it from a backup, or remove it to have a new one made, which people may have to accept anew in Delta Chat";
-const KEPT_CHAIN_CURE: &str = "make it readable, or remove it to have it made anew with the same key";
+    "restore it from a backup, or remove it: deltapush then creates a new one, which people may have to accept again";
+const KEPT_CHAIN_CURE: &str = "make it readable, or remove it so that deltapush creates it again with the same key";
 
 impl Identity {
     /// Reads the operator's files, or the self-signed certificate, which is made or renewed where needed. Blocks on files.
@@ -344,7 +344,10 @@ fn tighten(path: &Path) -> Result<(), CertificateError> {
     let mode = fs::metadata(path).map_err(write_error)?.permissions().mode();
     if mode & 0o077 != 0 {
         fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(write_error)?;
-        tracing::warn!(path = %path.display(), "others on this machine could read the private key; now only its owner can");
+        tracing::warn!(
+            path = %path.display(),
+            "other users of this machine could read the private key; deltapush has made it readable for its owner only"
+        );
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The certificates at work: which one a client sees, and replacing them while sessions go on.
+//! The certificates in use: selection for a client, and replacement while sessions go on.
 
 pub mod identity;
 pub mod reload;
@@ -121,7 +121,7 @@ impl CertificateSet {
         if !self.default.summary.names_host {
             let path = self.default.summary.path.display();
             troubles.push(format!(
-                "{path}: the certificate is not made out for {hostname}: clients that go there refuse it"
+                "{path}: the certificate is not valid for {hostname}: clients that connect to this name refuse it"
             ));
         }
         troubles
@@ -172,9 +172,11 @@ impl PresentedCertificate {
         if until <= now {
             Some(format!("{path}: the certificate expired at {until}: clients refuse it; renew it"))
         } else if from > now {
-            Some(format!("{path}: the certificate is valid from {from} on only; is this machine's clock right?"))
+            Some(format!("{path}: the certificate is not valid before {from}; check this machine's clock"))
         } else if until.duration_since(now) < notice {
-            Some(format!("{path}: the certificate expires at {until} and was not renewed yet: see to what renews it"))
+            Some(format!(
+                "{path}: the certificate expires at {until} and was not renewed yet: check the program that renews it"
+            ))
         } else {
             None
         }
@@ -290,13 +292,13 @@ mod tests {
             assert_eq!(troubles(name, from, until), Vec::<String>::new(), "{from} {until}");
         }
         for (from, until, expected) in
-            [(-80, 10, "expires at"), (-5, 1, "expires at"), (-90, -1, "expired at"), (1, 90, "valid from")]
+            [(-80, 10, "expires at"), (-5, 1, "expires at"), (-90, -1, "expired at"), (1, 90, "not valid before")]
         {
             let told = troubles(name, from, until);
             assert!(told.len() == 1 && told[0].contains(expected) && told[0].contains("chain: the cert"), "{told:?}");
         }
         let told = troubles("other.example", -1, 80);
-        assert!(told.len() == 1 && told[0].contains("not made out for _imap.example.org"), "{told:?}");
+        assert!(told.len() == 1 && told[0].contains("not valid for _imap.example.org"), "{told:?}");
         // What deltapush renews by itself.
         let made = CertificateSet::load(&wanted(&folder, Vec::new())).unwrap();
         let late = now.checked_add(day * 900).unwrap();

@@ -1,4 +1,5 @@
-//! Certificate files that somebody replaces while deltapush runs: found by looking, read again, refused if broken.
+//! Reload of certificate files that another program replaces while deltapush runs: found by polling, read again,
+//! refused if broken.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -85,7 +86,7 @@ async fn refresh(certificates: &Arc<Certificates>, changed: bool) {
             info!("certificates read again: {}, valid until {until}", set.summary().path.display());
         }
         Ok(Ok(())) => {}
-        Ok(Err(error)) => warn!("the certificates on disk are not used, those before stay at work: {error}"),
+        Ok(Err(error)) => warn!("the certificates on disk cannot be used, the previous ones stay in use: {error}"),
         Err(_) => error!("reading the certificates panicked, which is a bug in deltapush"),
     }
 }

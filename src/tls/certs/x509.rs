@@ -1,4 +1,4 @@
-//! What there is to know about a server's own certificate: for whom, for which key, and for how long.
+//! Facts about a server's own certificate: its names, its key, and its validity.
 
 use std::net::IpAddr;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! TLS records in memory: rustls with the buffers of whoever calls, so that a connection that is idle owns none.
+//! TLS records in memory: rustls with the buffers of its caller, so that an idle connection owns none.
 //!
 //! What was received and is not used belongs to the caller, and has to come again, as it was left, in front of what follows:
 //! rustls remembers where in it the pieces of a message are. After an error nothing may be asked any more.

@@ -1,4 +1,4 @@
-//! TLS over TCP that owns no buffer while nothing is under way.
+//! TLS over TCP that owns no buffer while it is idle.
 //!
 //! tokio-rustls keeps 4 KiB for each connection, and reads as little at a time. Here a thread has one buffer for all its
 //! connections; a connection keeps what could not be used or sent yet, and gives that memory back with it.

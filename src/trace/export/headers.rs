@@ -1,5 +1,5 @@
-//! Blanking a header of a message, where a trace has literals: what a watch looks at stays, what people are called does not.
-//! Anything else that stands in a literal is left out as a whole.
+//! Blanking of message headers in literals of a trace: fields that a watch reads stay, names of people do not. Any
+//! other literal is left out as a whole.
 
 use super::lines::blank_strictly;
 use super::names::Names;

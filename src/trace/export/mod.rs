@@ -1,5 +1,5 @@
-//! A trace for a stranger: what a protocol consists of stays, what people and their machines are called is replaced, by the same
-//! word wherever it stands.
+//! Export of a trace for strangers: the words of the protocol stay, names of people and machines are replaced, each by
+//! the same word everywhere.
 //!
 //! Only what is known to be harmless stays (`vocabulary`); what is not known is replaced, so that a name in an unexpected place
 //! does not slip through. Secrets are not in a trace to begin with.
@@ -33,7 +33,11 @@ pub struct Export {
 
 /// It is more than can be exported at once.
 #[derive(Debug, thiserror::Error)]
-#[error("more than {} MiB cannot be exported at once: cut the trace to the sessions in question, by `--session` or with grep", MAX_LEN >> 20)]
+#[error(
+    "more than {} MiB cannot be exported at once: reduce the trace to the sessions in question, by `--session` or \
+     with grep",
+    MAX_LEN >> 20
+)]
 pub struct ExportTooLong;
 
 impl Export {

@@ -1,4 +1,4 @@
-//! Who is called what in an export.
+//! Replacement names in an export.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -1,5 +1,5 @@
-//! What may stand in an export as it is: the words of the protocol, and those that servers use to tell how it went. Whoever
-//! misses a word adds it here; one that could be a name of somebody does not belong here.
+//! Vocabulary of an export: words of the protocol, and words that servers and deltapush use in their responses and
+//! notes. Add a missing word here, unless it could be a person's name.
 
 use std::collections::HashSet;
 use std::sync::LazyLock;
@@ -56,6 +56,8 @@ take taken takes temporarily temporary than that the their them then there these
 today token tokens too tried tries trust try turn two type uids unable unavailable unexpected unknown unsupported until up updated
 upstream use used user username users using utf valid value values verify version via wait waiting was watch watched watches
 web well what when where which while who why will with within without word words work working write writing wrong yes you your
+accepts allows among anything arrive broke capabilities flight got incomplete neither nevertheless newer public shows slot
+took uncompressed validated yields
 idling idle hang tight app ask correctly restarting runs whoever certificates browser proof leads authority needed place page hear heard browsers evicted
 dovecot cyrus courier stalwart gimap gmail google exchange microsoft outlook yahoo debian ubuntu postfix apache james
 zimbra hmail mdaemon openxchange coremail delta deltachat chat chatmail k-9 thunderbird mozilla apple iphone linux android

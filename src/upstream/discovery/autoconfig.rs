@@ -68,7 +68,7 @@ impl DocumentFlaw {
 
     /// Something that is no autoconfig document.
     pub(super) fn foreign(document: &str) -> Self {
-        Self::at(document, 0, "no autoconfig document: there is no clientConfig in it and no server")
+        Self::at(document, 0, "not an autoconfig document: it contains no clientConfig and no server")
     }
 }
 

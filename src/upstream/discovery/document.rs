@@ -134,7 +134,7 @@ fn examine<T>(
     } else if is_configured {
         Err(DocumentFlaw::foreign(text))
     } else {
-        debug!("the answer of the web server is no autoconfig document");
+        debug!("the answer of the web server is not an autoconfig document");
         Ok(None)
     }
 }
@@ -148,7 +148,10 @@ mod tests {
         let read = |_: &str| Err::<Option<()>, _>(DocumentFlaw::too_long(""));
         for page in ["", "<!DOCTYPE html>\n<html><body><br></html>", "not found"] {
             assert_eq!(examine(page, false, &read), Ok(None), "{page}");
-            assert!(examine(page, true, &read).unwrap_err().problem.starts_with("no autoconfig document"), "{page}");
+            assert!(
+                examine(page, true, &read).unwrap_err().problem.starts_with("not an autoconfig document"),
+                "{page}"
+            );
         }
         assert!(examine("<CLIENTCONFIG>", false, &read).unwrap_err().problem.contains("64 KiB"));
     }

@@ -37,7 +37,7 @@ pub(super) async fn fetch(url: &str, tls: &Arc<ClientConfig>, dns: HttpDns) -> F
     match timeout(FETCH, Box::pin(fetch_unbounded(url, tls, dns))).await {
         Ok(Ok(fetched)) => fetched,
         Ok(Err(error)) => failed(&error.without_url()),
-        Err(_) => Fetched::Failed("it takes too long".to_owned()),
+        Err(_) => Fetched::Failed("the time limit has passed".to_owned()),
     }
 }
 
@@ -81,7 +81,7 @@ fn failed(error: &reqwest::Error) -> Fetched {
 /// To names only, whose addresses the resolver filters: an address in the URL would go past it.
 fn follow(attempt: Attempt<'_>) -> reqwest::redirect::Action {
     if attempt.previous().len() > MAX_REDIRECTIONS || !has_name(attempt.url()) {
-        return attempt.error("the web server redirects to where it must not be followed");
+        return attempt.error("the web server redirects to an address that is not allowed");
     }
     attempt.follow()
 }

@@ -1,5 +1,5 @@
-//! Where a domain says that its IMAP server is: SRV records (RFC 6186, RFC 8314), then autoconfig XML. Answers are remembered, and
-//! an answer goes on to count for a while where a newer one cannot be had.
+//! Discovery of a domain's IMAP server: SRV records (RFC 6186, RFC 8314), then autoconfig XML. Results are cached, and
+//! a cached one counts for a while longer where no newer one can be had.
 //!
 //! Whom to trust: autoconfig comes over HTTPS from the domain, whose certificate vouches for it. SRV records come from
 //! anywhere. So a host that only these name must show a certificate for the login's domain, unless it is within that

@@ -1,4 +1,5 @@
-//! Where a domain says that its mail is sent: SRV records (RFC 8314 section 5.1, RFC 6186 section 3.3), then autoconfig.
+//! Discovery of a domain's submission server: SRV records (RFC 8314 section 5.1, RFC 6186 section 3.3), then
+//! autoconfig.
 //!
 //! What is found is handed to people, who send their password there. So a host that only DNS names must be within the domain, or
 //! be named by the route (`targets`), be the IMAP server's own, or be named by autoconfig too, for which the domain's

@@ -105,7 +105,7 @@ pub enum LoginError {
     #[error("the mail server offers no STARTTLS; use `imaps://` in the route if it has a TLS port")]
     NoStartTls,
     /// It considers the connection authenticated already, as whom nobody knows.
-    #[error("the mail server greets with PREAUTH, which says nothing of whose mailbox it is")]
+    #[error("the mail server greets with PREAUTH, which does not name the owner of the mailbox")]
     Preauth,
     /// It said something that makes no sense.
     #[error("the mail server does not speak IMAP as expected ({0})")]

@@ -1,6 +1,6 @@
-//! Calls devices back: every token of an account whose session has ended is posted once, so that one of them comes and logs
-//! in. Not more often than `keep.call_again`, not faster than `keep.calls`, and not while the mail server is away: a device
-//! that comes in vain is gone again.
+//! Wakes the devices of an account whose last session has ended: each of its tokens is posted once, so that a device
+//! logs in. Not more often than `keep.call_again`, not faster than `keep.calls`, and not while the mail server does not
+//! answer: a device that connects in vain is gone again.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -79,12 +79,12 @@ impl DeviceWaker {
         if !accounts.is_empty() {
             info!(
                 accounts = accounts.len(),
-                "no session was kept over the restart: devices that do not come by themselves are called back"
+                "no session survived the restart: deltapush wakes devices that do not log in by themselves"
             );
         }
         let start = after(Instant::now(), AFTER_START);
         for account in accounts {
-            self.keeper.is_left_alone(&account, "deltapush was started again", AFTER_START);
+            self.keeper.is_left_alone(&account, "deltapush was restarted", AFTER_START);
             self.put(account, start);
         }
         loop {
@@ -129,7 +129,11 @@ impl DeviceWaker {
         let settings = keeper.settings();
         if let Some(since) = context.registry.since_call(&account).filter(|since| *since < settings.call_again) {
             let rest = settings.call_again.saturating_sub(since);
-            debug!(%account, "its devices were called a while ago: not again within {}s", rest.as_secs());
+            debug!(
+                %account,
+                "deltapush woke the account's devices a while ago and does not wake them again within {}s",
+                rest.as_secs()
+            );
             return self.put(account, after(now, rest));
         }
         if !self.is_reachable(&account) {
@@ -137,9 +141,9 @@ impl DeviceWaker {
         }
         self.next = after(Instant::now(), settings.calls.interval());
         match context.registry.call(&account).await {
-            Ok(()) => info!(%account, "its devices are called back: no session is left to watch its mailbox in"),
+            Ok(()) => info!(%account, "deltapush wakes the account's devices: no session is left to watch its mailbox"),
             Err(error) => {
-                debug!(%account, "its devices could not be called back: {error}");
+                debug!(%account, "cannot wake the account's devices: {error}");
                 self.put(account, after(Instant::now(), STORE_PAUSE));
             }
         }
@@ -186,7 +190,7 @@ impl DeviceWaker {
                 server.next = now;
             }
             Err(error) => {
-                debug!(%upstream, "devices are not called back to a mail server that is away: {error}");
+                debug!(%upstream, "devices are not woken, because their mail server does not answer: {error}");
                 server.answered = None;
                 server.next = after(now, server.backoff.next());
             }
@@ -201,7 +205,7 @@ async fn ask(context: Arc<WatchContext>, account: AccountId) -> ReachabilityAnsw
     let found = upstreams.routes.find_again(&account.upstream, account.owner());
     let answer = match found {
         Some((target, _)) => connect::reach(&target, &upstreams).await,
-        None => Err(ConnectError::Unreachable(std::io::Error::other("no route leads there any more"))),
+        None => Err(ConnectError::Unreachable(std::io::Error::other("no route leads to it any more"))),
     };
     (account.upstream, answer)
 }

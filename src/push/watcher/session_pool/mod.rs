@@ -1,4 +1,5 @@
-//! Clients' own sessions, which go on watching when the client is gone (docs/keeping.md).
+//! The pool of kept sessions: clients' upstream sessions that go on watching after the client disconnected
+//! (docs/keeping.md).
 //!
 //! The proxy hands a session over that has come to rest; it is watched in by the same machine as deltapush's own. Of each
 //! account the newest is kept: the one before logs out as soon as the new one watches. When the last one has ended and no
@@ -231,7 +232,7 @@ impl SessionPool {
         let (want, wanted) = oneshot::channel();
         let back = given.ticket.take().filter(|_| !given.abilities.notify).map(|ticket| (ticket, want));
         let Some((number, leave)) = self.begin(&given.account, back) else {
-            debug!(account = %given.account, "not kept: `keep.sessions` are");
+            debug!(account = %given.account, "session not kept: as many as `keep.sessions` allows are kept already");
             tokio::spawn(log_out(given.stream));
             return;
         };
@@ -312,7 +313,7 @@ impl SessionPool {
         let context = &*self.0.context;
         if !abilities.idle {
             tokio::spawn(log_out(stream));
-            return Err(IdleFailure::NoIdle("it is not among its capabilities".into()).into());
+            return Err(IdleFailure::NoIdle("IDLE is not among its capabilities".into()).into());
         }
         let mailboxes = context.mailboxes(&account);
         let treatment = *context.gates.of(&context.host(&account).await).treatment();
@@ -363,9 +364,9 @@ impl SessionPool {
         let upstream = &account.upstream;
         match end {
             WatchEnd::Leaving => debug!(%account, "a kept session has logged out"),
-            WatchEnd::HandedBack => debug!(%account, "a kept session is its client's again"),
+            WatchEnd::HandedBack => debug!(%account, "a client has resumed its kept session"),
             WatchEnd::Panicked => error!(%account, "a kept session ended: {end}"),
-            WatchEnd::Failed(IdleFailure::NoIdle(_)) => warn!(%account, %upstream, "a session is not kept: {end}"),
+            WatchEnd::Failed(IdleFailure::NoIdle(_)) => warn!(%account, %upstream, "session not kept: {end}"),
             _ => info!(%account, %upstream, "a kept session ended: {end}"),
         }
         // Whoever it gave way to is about to come in.

@@ -1,4 +1,4 @@
-//! What a kept session is handed back for: who comes with the same password, by the same way, gets it.
+//! The ticket that resumes a kept session: a client that logs in with the same password over the same route gets it.
 
 use std::net::IpAddr;
 

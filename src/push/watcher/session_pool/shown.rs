@@ -1,4 +1,4 @@
-//! Up to where devices have been shown what is in a mailbox, by their own sessions: what nobody needs to tell them.
+//! Positions that devices have seen in their own sessions: they need no push for these messages.
 
 use crate::push::observer::ShownPosition;
 use crate::secret::DeviceToken;
