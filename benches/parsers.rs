@@ -14,7 +14,8 @@ fn main() {
 
 #[divan::bench(args = ALL.map(|(name, _)| name))]
 fn parsers(bencher: Bencher<'_, '_>, wanted: &str) {
-    let mut works = ALL.into_iter().filter(|(name, _)| *name == wanted).map(|(_, prepare)| prepare());
+    let mut works =
+        ALL.into_iter().filter(|(name, _)| *name == wanted).map(|(_, prepare)| prepare());
     let Some(work) = works.next() else { return };
     bencher.bench_local(work);
 }

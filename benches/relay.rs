@@ -48,7 +48,8 @@ fn main() -> ExitCode {
         // Cargo says `--bench` for `cargo bench` only.
         arguments => {
             let is_full = arguments.contains(&"--bench") && !arguments.contains(&"--short");
-            let (size, sessions) = if is_full { (LARGE, IDLE_SESSIONS) } else { (SHORT, FEW_IDLE_SESSIONS) };
+            let (size, sessions) =
+                if is_full { (LARGE, IDLE_SESSIONS) } else { (SHORT, FEW_IDLE_SESSIONS) };
             measure::all(size, sessions)
         }
     };

@@ -50,7 +50,9 @@ impl AcceptFailures {
     /// Handles an error of the listener called `listener`: returns when the next connection may be accepted.
     pub(crate) async fn handle(&mut self, error: &io::Error, listener: &str) {
         match self.react(error, Instant::now()) {
-            Reaction::GoOn => debug!("a connection to {listener} was lost before it was accepted: {error}"),
+            Reaction::GoOn => {
+                debug!("a connection to {listener} was lost before it was accepted: {error}")
+            }
             Reaction::Pause { log } => {
                 if log {
                     warn!("{listener} cannot accept connections: {error}{}", cure(error));
@@ -64,7 +66,8 @@ impl AcceptFailures {
         if Errno::from_io_error(error).is_some_and(|errno| OF_ONE_CONNECTION.contains(&errno)) {
             return Reaction::GoOn;
         }
-        let log = self.logged.is_none_or(|logged| now.saturating_duration_since(logged) >= LOG_INTERVAL);
+        let log =
+            self.logged.is_none_or(|logged| now.saturating_duration_since(logged) >= LOG_INTERVAL);
         if log {
             self.logged = Some(now);
         }
@@ -74,7 +77,9 @@ impl AcceptFailures {
 
 fn cure(error: &io::Error) -> &'static str {
     match Errno::from_io_error(error) {
-        Some(Errno::MFILE) => "; raise the limit on open files (systemd: LimitNOFILE=) or lower limits.connections",
+        Some(Errno::MFILE) => {
+            "; raise the limit on open files (systemd: LimitNOFILE=) or lower limits.connections"
+        }
         Some(Errno::NFILE) => "; raise the system's limit on open files (sysctl fs.file-max)",
         Some(Errno::NOBUFS | Errno::NOMEM) => "; this machine has too little free memory",
         _ => "",
@@ -103,7 +108,9 @@ mod tests {
     async fn lasting_errors_pause_the_listener_with_one_line_a_minute() {
         let mut failures = AcceptFailures::default();
         let (mut lines, start) = (0, Instant::now());
-        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM].into_iter().cycle().take(900) {
+        for errno in
+            [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM].into_iter().cycle().take(900)
+        {
             let before = failures.logged;
             failures.handle(&error(errno), "a listener").await;
             lines += u32::from(failures.logged != before);

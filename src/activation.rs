@@ -19,7 +19,9 @@ impl Sockets {
             let taken = passed.take_tcp_listener(index).ok().flatten();
             match taken.and_then(|socket| Some((socket.local_addr().ok()?, socket))) {
                 Some(found) => sockets.push(found),
-                None => warn!("socket {index} of those that systemd passed on is no TCP socket that listens"),
+                None => warn!(
+                    "socket {index} of those that systemd passed on is no TCP socket that listens"
+                ),
             }
         }
         Self(sockets)
@@ -34,7 +36,9 @@ impl Sockets {
     /// Tells of those that no listener of the configuration has taken; they are closed.
     pub fn finish(self) {
         for (address, _) in self.0 {
-            warn!("systemd passed on a socket for {address}, but no listener of the configuration has that address");
+            warn!(
+                "systemd passed on a socket for {address}, but no listener of the configuration has that address"
+            );
         }
     }
 }

@@ -37,7 +37,10 @@ impl Mechanism {
     /// The mechanism of that name, in any case.
     #[must_use]
     pub fn from_name(name: &[u8]) -> Option<Self> {
-        Self::ALL.iter().find(|(_, known)| known.as_bytes().eq_ignore_ascii_case(name)).map(|(mechanism, _)| *mechanism)
+        Self::ALL
+            .iter()
+            .find(|(_, known)| known.as_bytes().eq_ignore_ascii_case(name))
+            .map(|(mechanism, _)| *mechanism)
     }
 
     /// Its registered name.
@@ -91,7 +94,11 @@ impl Credentials {
 
     /// The first message of an exchange by `mechanism`.
     #[must_use]
-    pub fn exchange(mechanism: Mechanism, user: impl Into<String>, first: impl Into<Vec<u8>>) -> Self {
+    pub fn exchange(
+        mechanism: Mechanism,
+        user: impl Into<String>,
+        first: impl Into<Vec<u8>>,
+    ) -> Self {
         Self { kind: CredentialKind::Exchange(mechanism), ..Self::new(user, first) }
     }
 
@@ -128,9 +135,11 @@ impl Credentials {
     #[must_use]
     pub fn plain_message(&self) -> Zeroizing<Vec<u8>> {
         let authorization = self.authorization.as_deref().unwrap_or_default();
-        let parts = [authorization.as_bytes(), b"\0", self.user.as_bytes(), b"\0", self.password.expose()];
+        let parts =
+            [authorization.as_bytes(), b"\0", self.user.as_bytes(), b"\0", self.password.expose()];
         // Exactly sized: a vector that grows leaves copies of a password behind.
-        let mut message = Zeroizing::new(Vec::with_capacity(parts.iter().map(|part| part.len()).sum()));
+        let mut message =
+            Zeroizing::new(Vec::with_capacity(parts.iter().map(|part| part.len()).sum()));
         for part in parts {
             message.extend_from_slice(part);
         }

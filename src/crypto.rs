@@ -53,7 +53,8 @@ mod tests {
         let (ours, default) = (provider(), aws_lc_rs::default_provider());
         assert_eq!(ours.cipher_suites.len(), default.cipher_suites.len());
         assert!(default.cipher_suites.iter().all(|suite| ours.cipher_suites.contains(suite)));
-        let names: Vec<CipherSuite> = ours.cipher_suites.iter().map(SupportedCipherSuite::suite).collect();
+        let names: Vec<CipherSuite> =
+            ours.cipher_suites.iter().map(SupportedCipherSuite::suite).collect();
         assert_eq!(names[0], CipherSuite::TLS13_AES_128_GCM_SHA256);
         assert_eq!(names[3], CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256);
     }

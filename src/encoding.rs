@@ -13,7 +13,8 @@ pub(crate) fn utf8(bytes: &[u8]) -> Cow<'_, [u8]> {
         return rest.into();
     }
     let from_utf16 = |rest: &[u8], unit| utf16(rest, unit).into_bytes().into();
-    match (bytes.strip_prefix(UTF16_LITTLE_ENDIAN_MARK), bytes.strip_prefix(UTF16_BIG_ENDIAN_MARK)) {
+    match (bytes.strip_prefix(UTF16_LITTLE_ENDIAN_MARK), bytes.strip_prefix(UTF16_BIG_ENDIAN_MARK))
+    {
         (Some(rest), _) => from_utf16(rest, u16::from_le_bytes),
         (_, Some(rest)) => from_utf16(rest, u16::from_be_bytes),
         _ => bytes.into(),

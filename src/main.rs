@@ -147,15 +147,22 @@ fn main() -> ExitCode {
     };
     let outcome = match &cli.command {
         None | Some(MainCommand::Run) => load(&cli).and_then(|config| run(&cli, config)),
-        Some(MainCommand::Check { login: None, .. }) => load(&cli).and_then(|config| check(&config)),
-        Some(MainCommand::Check { login: Some(login), listener, host }) => {
-            load(&cli).and_then(|config| check_login(&config, login, listener.as_deref(), host.as_deref()))
+        Some(MainCommand::Check { login: None, .. }) => {
+            load(&cli).and_then(|config| check(&config))
         }
+        Some(MainCommand::Check { login: Some(login), listener, host }) => load(&cli)
+            .and_then(|config| check_login(&config, login, listener.as_deref(), host.as_deref())),
         Some(MainCommand::Init(options)) => init(&cli, options),
         Some(MainCommand::Qr(options)) => load(&cli).and_then(|config| qr(&config, options)),
-        Some(MainCommand::Status(asked)) => load(&cli).and_then(|config| commands::status::run(&config, asked)),
-        Some(MainCommand::Account(asked)) => load(&cli).and_then(|config| commands::account::run(&config, asked)),
-        Some(MainCommand::PushTest(asked)) => load(&cli).and_then(|config| commands::push_test::run(&config, asked)),
+        Some(MainCommand::Status(asked)) => {
+            load(&cli).and_then(|config| commands::status::run(&config, asked))
+        }
+        Some(MainCommand::Account(asked)) => {
+            load(&cli).and_then(|config| commands::account::run(&config, asked))
+        }
+        Some(MainCommand::PushTest(asked)) => {
+            load(&cli).and_then(|config| commands::push_test::run(&config, asked))
+        }
         Some(MainCommand::Trace(asked)) => trace(&cli, asked),
         Some(MainCommand::State(command)) => load(&cli).and_then(|config| state(&config, command)),
     };
@@ -193,15 +200,23 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         Some(RunError::Certificate(_) | RunError::Trust(_) | RunError::Password(_)) => EX_CONFIG,
         Some(RunError::State(_)) => EX_IOERR,
         Some(RunError::Internal(_)) => EX_SOFTWARE,
-        Some(RunError::Listen { .. } | RunError::Notifier(_) | RunError::Random | RunError::Trace(_)) => EX_OSERR,
+        Some(
+            RunError::Listen { .. } | RunError::Notifier(_) | RunError::Random | RunError::Trace(_),
+        ) => EX_OSERR,
         None if error.is::<CommandError>() => error.downcast_ref().map_or(EX_OSERR, exit_code_of),
         None if error.is::<ConfigError>() => EX_CONFIG,
         None if error.is::<OpenError>() => EX_IOERR,
         None if error.is::<AskError>() => EX_UNAVAILABLE,
         None if error.is::<LogError>() => EX_CONFIG,
         None if error.is::<Unfulfilled>() => EX_TEMPFAIL,
-        None if matches!(error.downcast_ref(), Some(TraceError::Ask(_) | TraceError::Ended)) => EX_UNAVAILABLE,
-        None if matches!(error.downcast_ref(), Some(TraceError::Malformed { .. } | TraceError::TooLong(_))) => {
+        None if matches!(error.downcast_ref(), Some(TraceError::Ask(_) | TraceError::Ended)) => {
+            EX_UNAVAILABLE
+        }
+        None if matches!(
+            error.downcast_ref(),
+            Some(TraceError::Malformed { .. } | TraceError::TooLong(_))
+        ) =>
+        {
             EX_DATAERR
         }
         None => EX_OSERR,
@@ -218,18 +233,24 @@ fn exit_code_of(refusal: &CommandError) -> u8 {
 }
 
 fn load(cli: &Cli) -> anyhow::Result<Config> {
-    let mut config = Config::load(cli.config.as_deref().unwrap_or(Path::new(Config::DEFAULT_FILE)))?;
+    let mut config =
+        Config::load(cli.config.as_deref().unwrap_or(Path::new(Config::DEFAULT_FILE)))?;
     match cli.trace.as_deref() {
         None => {}
         Some(stdout) if stdout == Path::new("-") => config.trace.print = true,
-        Some(folder) => folder.clone_into(&mut config.trace.files.get_or_insert_default().directory),
+        Some(folder) => {
+            folder.clone_into(&mut config.trace.files.get_or_insert_default().directory)
+        }
     }
     Ok(config)
 }
 
 fn run(cli: &Cli, config: Config) -> anyhow::Result<()> {
     let log = LogHandle::start(&config.log)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().event_interval(EVENT_INTERVAL).build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .event_interval(EVENT_INTERVAL)
+        .build();
     runtime.context("cannot start the runtime")?.block_on(async {
         let shutdown = shutdown().context("cannot listen for signals")?;
         let hangup = signal(SignalKind::hangup()).context("cannot listen for signals")?;
@@ -250,7 +271,9 @@ fn run(cli: &Cli, config: Config) -> anyhow::Result<()> {
 async fn follow(mut hangup: Signal, cli: Cli, log: LogHandle, reloader: Reloader) {
     while hangup.recv().await.is_some() {
         let now = NotifyState::monotonic_usec_now();
-        tell_systemd(&[Some(NotifyState::Reloading), now.ok()].into_iter().flatten().collect::<Vec<_>>());
+        tell_systemd(
+            &[Some(NotifyState::Reloading), now.ok()].into_iter().flatten().collect::<Vec<_>>(),
+        );
         let read = {
             let cli = cli.clone();
             tokio::task::spawn_blocking(move || load(&cli)).await
@@ -258,7 +281,10 @@ async fn follow(mut hangup: Signal, cli: Cli, log: LogHandle, reloader: Reloader
         match read {
             Ok(Ok(config)) => follow_one(config, &log, &reloader).await,
             Ok(Err(error)) => {
-                warn!("the new configuration is not valid, deltapush keeps the previous one:\n{}", told(&error))
+                warn!(
+                    "the new configuration is not valid, deltapush keeps the previous one:\n{}",
+                    told(&error)
+                )
             }
             Err(_) => error!("reading the configuration panicked, which is a bug in deltapush"),
         }
@@ -269,7 +295,9 @@ async fn follow(mut hangup: Signal, cli: Cli, log: LogHandle, reloader: Reloader
 async fn follow_one(config: Config, log: &LogHandle, reloader: &Reloader) {
     let wanted = config.log.level.clone();
     if let Err(error) = reloader.apply(config).await {
-        return warn!("the new configuration is not valid, deltapush keeps the previous one: {error}");
+        return warn!(
+            "the new configuration is not valid, deltapush keeps the previous one: {error}"
+        );
     }
     if !log.set_level(&wanted) {
         error!("cannot set the log level {wanted}, which is a bug in deltapush");
@@ -311,9 +339,15 @@ fn check(config: &Config) -> anyhow::Result<()> {
     describe(&mut io::stdout().lock(), config, &certificate, &more).context("cannot print")
 }
 
-fn check_login(config: &Config, login: &str, listener: Option<&str>, host: Option<&str>) -> anyhow::Result<()> {
-    let said =
-        small_runtime()?.block_on(commands::route::where_to(config, login, listener, host)).map_err(RunError::from)?;
+fn check_login(
+    config: &Config,
+    login: &str,
+    listener: Option<&str>,
+    host: Option<&str>,
+) -> anyhow::Result<()> {
+    let said = small_runtime()?
+        .block_on(commands::route::where_to(config, login, listener, host))
+        .map_err(RunError::from)?;
     write!(io::stdout(), "{said}").context("cannot print")
 }
 
@@ -327,7 +361,10 @@ fn qr(config: &Config, options: &commands::qr::QrOptions) -> anyhow::Result<()> 
 }
 
 fn small_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")
 }
 
 fn state(config: &Config, command: &StateCommand) -> anyhow::Result<()> {
@@ -354,11 +391,19 @@ fn describe(
         let insecure = if listener.insecure { ", insecure" } else { "" };
         let web = if listener.web { ", web" } else { "" };
         let announced = if listener.proxy_protocol.is_empty() { "" } else { ", PROXY protocol" };
-        writeln!(out, "listen       {} (TLS: {}{insecure}{web}{announced})", listener.address, listener.tls)?;
+        writeln!(
+            out,
+            "listen       {} (TLS: {}{insecure}{web}{announced})",
+            listener.address, listener.tls
+        )?;
     }
     writeln!(out, "certificate  {}, for {}", about(certificate), config.hostname)?;
     if !certificate.names_host {
-        writeln!(out, "             WARNING: it is not valid for {}: clients will refuse it", config.hostname)?;
+        writeln!(
+            out,
+            "             WARNING: it is not valid for {}: clients will refuse it",
+            config.hostname
+        )?;
     }
     if certificate.not_after.is_some_and(|end| end < jiff::Timestamp::now()) {
         writeln!(out, "             WARNING: it has expired: clients will refuse it")?;
@@ -387,20 +432,28 @@ fn describe(
         writeln!(out, "trace        written to {}", files.directory.display())?;
     }
     match StoreSettings::new(&config.storage).credentials {
-        CredentialStorage::Sealed(key) => writeln!(out, "passwords    sealed with the key in {key}"),
+        CredentialStorage::Sealed(key) => {
+            writeln!(out, "passwords    sealed with the key in {key}")
+        }
         CredentialStorage::Memory => writeln!(out, "passwords    in memory only"),
-        CredentialStorage::None => writeln!(out, "passwords    not stored: kept client sessions watch the mailboxes"),
+        CredentialStorage::None => {
+            writeln!(out, "passwords    not stored: kept client sessions watch the mailboxes")
+        }
     }
 }
 
 fn about(certificate: &CertificateSummary) -> String {
     let path = certificate.path.display();
-    let until =
-        certificate.not_after.map(|end| format!(", valid until {}", end.strftime("%Y-%m-%d"))).unwrap_or_default();
+    let until = certificate
+        .not_after
+        .map(|end| format!(", valid until {}", end.strftime("%Y-%m-%d")))
+        .unwrap_or_default();
     match certificate.origin {
         CertificateOrigin::Files | CertificateOrigin::Issued => format!("{path}{until}"),
         CertificateOrigin::Kept => format!("{path}, self-signed{until}"),
-        CertificateOrigin::Renewed => format!("{path}, self-signed, will be renewed with the existing key"),
+        CertificateOrigin::Renewed => {
+            format!("{path}, self-signed, will be renewed with the existing key")
+        }
         CertificateOrigin::Made => format!("{path}, self-signed, will be created at the start"),
     }
 }
@@ -419,7 +472,10 @@ mod tests {
     fn flags_may_stand_before_and_after_the_command() {
         for line in [["deltapush", "--trace", "check"], ["deltapush", "check", "--trace"]] {
             let cli = Cli::try_parse_from(line).unwrap();
-            assert!(cli.trace == Some("-".into()) && matches!(cli.command, Some(MainCommand::Check { .. })));
+            assert!(
+                cli.trace == Some("-".into())
+                    && matches!(cli.command, Some(MainCommand::Check { .. }))
+            );
         }
         assert!(Cli::try_parse_from(["deltapush"]).unwrap().command.is_none());
         assert!(Cli::try_parse_from(["deltapush", "chekc"]).is_err_and(|error| error.use_stderr()));
@@ -429,8 +485,12 @@ mod tests {
     fn check_says_what_would_run() {
         let config = Config::default();
         let path = "certs/localhost.cert.pem".into();
-        let certificate =
-            CertificateSummary { origin: CertificateOrigin::Made, path, not_after: None, names_host: false };
+        let certificate = CertificateSummary {
+            origin: CertificateOrigin::Made,
+            path,
+            not_after: None,
+            names_host: false,
+        };
         let mut out = Vec::new();
         describe(&mut out, &config, &certificate, &[]).unwrap();
         let out = String::from_utf8(out).unwrap();

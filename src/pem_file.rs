@@ -116,13 +116,17 @@ enum PemContent {
 impl PemContent {
     fn description(self) -> &'static str {
         match self {
-            Self::EncryptedKey { .. } => "one that is encrypted with a passphrase, for which deltapush cannot ask",
+            Self::EncryptedKey { .. } => {
+                "one that is encrypted with a passphrase, for which deltapush cannot ask"
+            }
             Self::Der(_) => "one in DER, the binary form",
             Self::Swapped(ExpectedContent::Certificates) => "a private key",
             Self::Swapped(ExpectedContent::Key) => "a certificate",
             Self::Pkcs12(_) => "a PKCS#12 container (.p12, .pfx)",
             Self::Pkcs7 { .. } => "a PKCS#7 container (.p7b)",
-            Self::TrustedCertificate => "one in the format that only OpenSSL reads (TRUSTED CERTIFICATE)",
+            Self::TrustedCertificate => {
+                "one in the format that only OpenSSL reads (TRUSTED CERTIFICATE)"
+            }
             Self::Request => {
                 "a certificate signing request; the certificate that the authority issued for it is needed"
             }
@@ -138,7 +142,9 @@ impl PemFlaw {
         let Self::Other { wanted, found } = *self else { return None };
         let command = match found {
             PemContent::EncryptedKey { der: false } => "pkey",
-            PemContent::EncryptedKey { der: true } | PemContent::Der(ExpectedContent::Key) => "pkey -inform DER",
+            PemContent::EncryptedKey { der: true } | PemContent::Der(ExpectedContent::Key) => {
+                "pkey -inform DER"
+            }
             PemContent::Der(ExpectedContent::Certificates) => "x509 -inform DER",
             PemContent::Pkcs12(ExpectedContent::Certificates) => "pkcs12 -nokeys",
             PemContent::Pkcs12(ExpectedContent::Key) => "pkcs12 -nocerts -nodes",
@@ -152,7 +158,11 @@ impl PemFlaw {
             }
             PemContent::Swapped(_) | PemContent::Request | PemContent::PublicKey => return None,
         };
-        let new = path.with_extension(if wanted == ExpectedContent::Key { "plain-key.pem" } else { "chain.pem" });
+        let new = path.with_extension(if wanted == ExpectedContent::Key {
+            "plain-key.pem"
+        } else {
+            "chain.pem"
+        });
         Some(format!(
             "convert it by `openssl {command} -in {} -out {}`, and name the new file",
             quoted(path),
@@ -165,7 +175,10 @@ impl PemFlaw {
 ///
 /// # Errors
 /// [`PemError`], which says `cure` where it knows no better one.
-pub(crate) fn certificates(path: &Path, cure: &'static str) -> Result<Vec<CertificateDer<'static>>, PemError> {
+pub(crate) fn certificates(
+    path: &Path,
+    cure: &'static str,
+) -> Result<Vec<CertificateDer<'static>>, PemError> {
     let read = read(path).and_then(|content| certificates_in(&content));
     read.map_err(|flaw| PemError { path: path.to_owned(), flaw, cure })
 }
@@ -174,7 +187,10 @@ pub(crate) fn certificates(path: &Path, cure: &'static str) -> Result<Vec<Certif
 ///
 /// # Errors
 /// [`PemError`], which says `cure` where it knows no better one.
-pub(crate) fn private_key(path: &Path, cure: &'static str) -> Result<PrivateKeyDer<'static>, PemError> {
+pub(crate) fn private_key(
+    path: &Path,
+    cure: &'static str,
+) -> Result<PrivateKeyDer<'static>, PemError> {
     let read = read(path).and_then(|content| private_key_in(&content));
     read.map_err(|flaw| PemError { path: path.to_owned(), flaw, cure })
 }
@@ -183,7 +199,11 @@ pub(crate) fn private_key(path: &Path, cure: &'static str) -> Result<PrivateKeyD
 pub(crate) fn quoted(path: &Path) -> Cow<'_, str> {
     let text = path.to_string_lossy();
     let is_plain = |char: char| char.is_ascii_alphanumeric() || "/._-+@:,=".contains(char);
-    if text.chars().all(is_plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")).into() }
+    if text.chars().all(is_plain) {
+        text
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''")).into()
+    }
 }
 
 fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, PemFlaw> {
@@ -197,9 +217,15 @@ fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, PemFlaw> {
 
 fn certificates_in(content: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemFlaw> {
     let (wanted, sections) = (ExpectedContent::Certificates, Sections::of(content));
-    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&sections.of_kind(wanted)).collect();
-    let certificates = read.map_err(|error| PemFlaw::Damaged { wanted, problem: problem(&error) })?;
-    if certificates.is_empty() { Err(recognize(content, &sections, wanted)) } else { Ok(certificates) }
+    let read: Result<Vec<_>, _> =
+        CertificateDer::pem_slice_iter(&sections.of_kind(wanted)).collect();
+    let certificates =
+        read.map_err(|error| PemFlaw::Damaged { wanted, problem: problem(&error) })?;
+    if certificates.is_empty() {
+        Err(recognize(content, &sections, wanted))
+    } else {
+        Ok(certificates)
+    }
 }
 
 fn private_key_in(content: &[u8]) -> Result<PrivateKeyDer<'static>, PemFlaw> {
@@ -213,8 +239,12 @@ fn private_key_in(content: &[u8]) -> Result<PrivateKeyDer<'static>, PemFlaw> {
 /// The PEM reader's errors quote the content.
 fn problem(error: &pem::Error) -> &'static str {
     match error {
-        pem::Error::MissingSectionEnd { .. } => "there is no line `-----END …`; the file is cut off",
-        pem::Error::IllegalSectionStart { .. } => "a line that starts with `-----BEGIN ` does not end with `-----`",
+        pem::Error::MissingSectionEnd { .. } => {
+            "there is no line `-----END …`; the file is cut off"
+        }
+        pem::Error::IllegalSectionStart { .. } => {
+            "a line that starts with `-----BEGIN ` does not end with `-----`"
+        }
         pem::Error::Base64Decode(_) => "it is not base64",
         _ => "it is not PEM",
     }
@@ -222,7 +252,8 @@ fn problem(error: &pem::Error) -> &'static str {
 
 /// Says what a file is that has no section of those that are wanted.
 fn recognize(content: &[u8], sections: &Sections, wanted: ExpectedContent) -> PemFlaw {
-    let found = if sections.0.is_empty() { binary(content, wanted) } else { section(sections, wanted) };
+    let found =
+        if sections.0.is_empty() { binary(content, wanted) } else { section(sections, wanted) };
     match found {
         Some(found) => PemFlaw::Other { wanted, found },
         None if content.trim_ascii().is_empty() => PemFlaw::Empty(wanted),
@@ -235,13 +266,17 @@ fn section(sections: &Sections, wanted: ExpectedContent) -> Option<PemContent> {
     let is_key_wanted = wanted == ExpectedContent::Key;
     let other = if is_key_wanted { CERTIFICATES } else { KEYS };
     match () {
-        () if !is_key_wanted && has(&["TRUSTED CERTIFICATE"]) => Some(PemContent::TrustedCertificate),
+        () if !is_key_wanted && has(&["TRUSTED CERTIFICATE"]) => {
+            Some(PemContent::TrustedCertificate)
+        }
         () if !is_key_wanted && has(&["PKCS7"]) => Some(PemContent::Pkcs7 { der: false }),
         () if is_key_wanted && sections.0.iter().any(Section::is_encrypted) => {
             Some(PemContent::EncryptedKey { der: false })
         }
         () if is_key_wanted && has(&["OPENSSH PRIVATE KEY"]) => Some(PemContent::SshKey),
-        () if has(other) || sections.0.iter().any(Section::is_encrypted) => Some(PemContent::Swapped(wanted)),
+        () if has(other) || sections.0.iter().any(Section::is_encrypted) => {
+            Some(PemContent::Swapped(wanted))
+        }
         () if has(&["CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST"]) => Some(PemContent::Request),
         () if has(&["PUBLIC KEY"]) => Some(PemContent::PublicKey),
         () => None,
@@ -253,9 +288,11 @@ fn binary(content: &[u8], wanted: ExpectedContent) -> Option<PemContent> {
     const PKCS: &[u8] = b"\x2a\x86\x48\x86\xf7\x0d\x01";
     let inside = in_sequence(content)?;
     // What follows the tag and the length of an object identifier that begins with `PKCS`.
-    let identifier = |bytes: &[u8]| bytes.strip_prefix(b"\x06")?.get(1..)?.strip_prefix(PKCS)?.first().copied();
-    let is_wanted =
-        |kind: ExpectedContent| Some(if kind == wanted { PemContent::Der(kind) } else { PemContent::Swapped(wanted) });
+    let identifier =
+        |bytes: &[u8]| bytes.strip_prefix(b"\x06")?.get(1..)?.strip_prefix(PKCS)?.first().copied();
+    let is_wanted = |kind: ExpectedContent| {
+        Some(if kind == wanted { PemContent::Der(kind) } else { PemContent::Swapped(wanted) })
+    };
     if inside.starts_with(b"\x02\x01\x03\x30") {
         Some(PemContent::Pkcs12(wanted))
     } else if identifier(inside) == Some(7) {
@@ -317,15 +354,24 @@ impl Sections {
 
     /// Those that are wanted and can be read, as a PEM file.
     fn of_kind(&self, wanted: ExpectedContent) -> Zeroizing<Vec<u8>> {
-        let is_one = |section: &&Section| wanted.labels().contains(&&*section.label) && !section.is_encrypted();
-        Zeroizing::new(self.0.iter().filter(is_one).flat_map(|section| section.lines.iter().copied()).collect())
+        let is_one = |section: &&Section| {
+            wanted.labels().contains(&&*section.label) && !section.is_encrypted()
+        };
+        Zeroizing::new(
+            self.0
+                .iter()
+                .filter(is_one)
+                .flat_map(|section| section.lines.iter().copied())
+                .collect(),
+        )
     }
 }
 
 impl Section {
     /// Whether it is a private key under a passphrase.
     fn is_encrypted(&self) -> bool {
-        let is_marked = |line: &[u8]| line.starts_with(b"Proc-Type:") && line.ends_with(b"ENCRYPTED");
+        let is_marked =
+            |line: &[u8]| line.starts_with(b"Proc-Type:") && line.ends_with(b"ENCRYPTED");
         let is_key = KEYS.contains(&&*self.label);
         self.label == "ENCRYPTED PRIVATE KEY"
             || (is_key && self.lines.split(|byte| *byte == b'\n').nth(1).is_some_and(is_marked))

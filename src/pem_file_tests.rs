@@ -31,9 +31,14 @@ impl Folder {
     }
 
     fn openssl(&self, command: &str) {
-        let run = Command::new("openssl").current_dir(self.0.path()).args(command.split(' ')).output();
+        let run =
+            Command::new("openssl").current_dir(self.0.path()).args(command.split(' ')).output();
         let run = run.expect("install the openssl command line tool (Debian: openssl)");
-        assert!(run.status.success(), "openssl {command}: {}", String::from_utf8_lossy(&run.stderr));
+        assert!(
+            run.status.success(),
+            "openssl {command}: {}",
+            String::from_utf8_lossy(&run.stderr)
+        );
     }
 }
 
@@ -60,11 +65,16 @@ fn keys_under_a_passphrase_are_recognised_and_the_cure_works() {
     folder.openssl("pkcs8 -topk8 -in key.pem -out pkcs8.pem -passout pass:sesame");
     folder.openssl("ec -in key.pem -aes128 -passout pass:sesame -out legacy.pem");
     folder.openssl("pkcs8 -topk8 -in key.pem -outform DER -out pkcs8.der -passout pass:sesame");
-    folder.openssl("pkcs8 -topk8 -v1 PBE-SHA1-3DES -in key.pem -outform DER -out old.der -passout pass:sesame");
+    folder.openssl(
+        "pkcs8 -topk8 -v1 PBE-SHA1-3DES -in key.pem -outform DER -out old.der -passout pass:sesame",
+    );
     let expected = private_key(&folder.path("key.pem"), "").unwrap();
     for name in ["pkcs8.pem", "legacy.pem", "pkcs8.der", "old.der"] {
         let error = key_error(&folder.path(name));
-        assert!(error.contains("encrypted with a passphrase") && error.contains("`openssl pkey "), "{name}: {error}");
+        assert!(
+            error.contains("encrypted with a passphrase") && error.contains("`openssl pkey "),
+            "{name}: {error}"
+        );
         follow(&error, "-passin pass:sesame");
         let converted = folder.path(name).with_extension("plain-key.pem");
         let key = private_key(&converted, "").unwrap();
@@ -93,9 +103,16 @@ fn other_forms_of_certificates_are_recognised_and_the_cure_works() {
         ("trusted.pem", "TRUSTED CERTIFICATE", ""),
     ] {
         let error = chain_error(&folder.path(name));
-        assert!(error.contains("no certificate in it, but ") && error.contains(form), "{name}: {error}");
+        assert!(
+            error.contains("no certificate in it, but ") && error.contains(form),
+            "{name}: {error}"
+        );
         follow(&error, passphrase);
-        assert_eq!(certificates(&folder.path(name).with_extension("chain.pem"), "").unwrap(), expected, "{name}");
+        assert_eq!(
+            certificates(&folder.path(name).with_extension("chain.pem"), "").unwrap(),
+            expected,
+            "{name}"
+        );
     }
 }
 
@@ -114,7 +131,10 @@ fn other_forms_of_keys_are_recognised_and_the_cure_works() {
         ("both.p12", "PKCS#12", "-passin pass:sesame"),
     ] {
         let error = key_error(&folder.path(name));
-        assert!(error.contains("no private key in it, but ") && error.contains(form), "{name}: {error}");
+        assert!(
+            error.contains("no private key in it, but ") && error.contains(form),
+            "{name}: {error}"
+        );
         follow(&error, passphrase);
         let converted = folder.path(name).with_extension("plain-key.pem");
         private_key(&converted, "").unwrap();
@@ -134,10 +154,16 @@ fn swapped_and_unfinished_files_are_recognised() {
     let of_chain = |name: &str| chain_error(&folder.path(name));
     let of_key = |name: &str| key_error(&folder.path(name));
     for error in [of_chain("key.pem"), of_chain("key.der"), of_chain("encrypted.pem")] {
-        assert!(error.ends_with(": no certificate in it, but a private key; the usual cure"), "{error}");
+        assert!(
+            error.ends_with(": no certificate in it, but a private key; the usual cure"),
+            "{error}"
+        );
     }
     for error in [of_key("cert.pem"), of_key("cert.der")] {
-        assert!(error.ends_with(": no private key in it, but a certificate; the usual cure"), "{error}");
+        assert!(
+            error.ends_with(": no private key in it, but a certificate; the usual cure"),
+            "{error}"
+        );
     }
     for error in [of_chain("request.pem"), of_chain("request.der"), of_key("request.pem")] {
         assert!(error.contains("but a certificate signing request"), "{error}");
@@ -180,9 +206,13 @@ fn marks_line_ends_indentation_and_other_sections_are_no_obstacle() {
     let folder = Folder::new();
     let text = |name: &str| String::from_utf8(folder.bytes(name)).unwrap();
     let (key, chain) = (text("key.pem"), text("cert.pem"));
-    let (expected_key, expected_chain) =
-        (private_key(&folder.path("key.pem"), "").unwrap(), certificates(&folder.path("cert.pem"), "").unwrap());
-    let utf16 = |text: &str| [vec![0xff, 0xfe], text.encode_utf16().flat_map(u16::to_le_bytes).collect()].concat();
+    let (expected_key, expected_chain) = (
+        private_key(&folder.path("key.pem"), "").unwrap(),
+        certificates(&folder.path("cert.pem"), "").unwrap(),
+    );
+    let utf16 = |text: &str| {
+        [vec![0xff, 0xfe], text.encode_utf16().flat_map(u16::to_le_bytes).collect()].concat()
+    };
     type Form = fn(&str) -> String;
     let forms: [(&str, Form); 6] = [
         ("mark", |text| format!("\u{feff}{text}")),
@@ -193,10 +223,26 @@ fn marks_line_ends_indentation_and_other_sections_are_no_obstacle() {
         ("all", |text| format!("\u{feff}  {}", text.replace('\n', " \r\n  "))),
     ];
     for (name, form) in forms {
-        assert_eq!(private_key(&folder.write(name, form(&key)), "").unwrap(), expected_key, "{name}");
-        assert_eq!(certificates(&folder.write(name, form(&chain)), "").unwrap(), expected_chain, "{name}");
-        assert_eq!(private_key(&folder.write(name, utf16(&form(&key))), "").unwrap(), expected_key, "{name}");
-        assert_eq!(certificates(&folder.write(name, utf16(&form(&chain))), "").unwrap(), expected_chain, "{name}");
+        assert_eq!(
+            private_key(&folder.write(name, form(&key)), "").unwrap(),
+            expected_key,
+            "{name}"
+        );
+        assert_eq!(
+            certificates(&folder.write(name, form(&chain)), "").unwrap(),
+            expected_chain,
+            "{name}"
+        );
+        assert_eq!(
+            private_key(&folder.write(name, utf16(&form(&key))), "").unwrap(),
+            expected_key,
+            "{name}"
+        );
+        assert_eq!(
+            certificates(&folder.write(name, utf16(&form(&chain))), "").unwrap(),
+            expected_chain,
+            "{name}"
+        );
     }
     let damaged = "-----BEGIN X509 CRL-----\n*\n-----END X509 CRL-----\n";
     let together = folder.write("together.pem", format!("{damaged}{key}{chain}\u{feff}{chain}"));
@@ -213,7 +259,10 @@ fn paths_are_quoted_for_the_shell_where_they_must_be() {
     let made = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
     fs::write(&named, made.cert.der()).unwrap();
     follow(&chain_error(&named), "");
-    assert_eq!(certificates(&named.with_extension("chain.pem"), "").unwrap(), [made.cert.der().clone()]);
+    assert_eq!(
+        certificates(&named.with_extension("chain.pem"), "").unwrap(),
+        [made.cert.der().clone()]
+    );
 }
 
 proptest::proptest! {

@@ -25,6 +25,9 @@ mod tests {
 
     #[test]
     fn control_characters_are_escaped_and_all_else_stays() {
-        assert_eq!(printable(b" a\rb\n\x1b[2J \xc2\x9bx \xc3\xa9\xff\\ "), "a\\rb\\n\\u{1b}[2J \\u{9b}x é\u{fffd}\\");
+        assert_eq!(
+            printable(b" a\rb\n\x1b[2J \xc2\x9bx \xc3\xa9\xff\\ "),
+            "a\\rb\\n\\u{1b}[2J \\u{9b}x é\u{fffd}\\"
+        );
     }
 }

@@ -99,7 +99,10 @@ fn fixed(before: &Config, now: &Config) -> Vec<&'static str> {
         ("keep", before.keep != now.keep),
         ("admin", before.admin != now.admin),
         ("log.format", before.log.format != now.log.format),
-        ("push.notify_url, ca, contact, coalesce, max_in_flight or max_per_second", push(before) != push(now)),
+        (
+            "push.notify_url, ca, contact, coalesce, max_in_flight or max_per_second",
+            push(before) != push(now),
+        ),
         ("push.idle_renewal", before.push.idle_renewal != now.push.idle_renewal),
         ("pace", before.pace != now.pace),
         ("servers", before.servers != now.servers),
@@ -111,14 +114,17 @@ fn fixed(before: &Config, now: &Config) -> Vec<&'static str> {
 
 fn have_same_sockets(before: &Config, now: &Config) -> bool {
     let (before, now) = (&before.listeners, &now.listeners);
-    before.len() == now.len() && before.iter().all(|opened| now.iter().any(|listener| listener.is_same_socket(opened)))
+    before.len() == now.len()
+        && before.iter().all(|opened| now.iter().any(|listener| listener.is_same_socket(opened)))
 }
 
 /// The configuration with the previous values of keys that need a restart, so that the next reload logs them again.
 fn with_fixed(mut config: Config, before: &Config) -> Config {
     let now = std::mem::take(&mut config.listeners);
     config.listeners = (before.listeners.iter())
-        .map(|opened| now.iter().find(|listener| listener.is_same_socket(opened)).unwrap_or(opened).clone())
+        .map(|opened| {
+            now.iter().find(|listener| listener.is_same_socket(opened)).unwrap_or(opened).clone()
+        })
         .collect();
     config.storage.clone_from(&before.storage);
     config.keep.clone_from(&before.keep);
@@ -153,7 +159,10 @@ mod tests {
         assert!(with_fixed(now.clone(), &before).listeners[0].web);
         now.listeners[1].tls = crate::config::ListenerTls::StartTls;
         assert_eq!(fixed(&before, &now), ["address or tls of listeners"]);
-        assert!(!with_fixed(now, &before).listeners[0].web, "the socket that is open stays as it was");
+        assert!(
+            !with_fixed(now, &before).listeners[0].web,
+            "the socket that is open stays as it was"
+        );
     }
 
     #[test]

@@ -142,11 +142,18 @@ impl Server {
         let upstreams = Reloadable::new(Upstreams::new(&config)?);
         let state = store::StoreSettings::new(&config.storage);
         let (registry, account_events, token_news) = Registry::open(&state)?;
-        let password = config.admin.address.is_some().then(|| Password::load(&config)).transpose()?;
+        let password =
+            config.admin.address.is_some().then(|| Password::load(&config)).transpose()?;
         let telemetry = Telemetry::default();
-        let notifier = Notifier::new(notifier_settings(&config)?, registry.clone(), token_news, telemetry.clone())?;
+        let notifier = Notifier::new(
+            notifier_settings(&config)?,
+            registry.clone(),
+            token_news,
+            telemetry.clone(),
+        )?;
         let board = Board::new(telemetry);
-        let gate = LoginGate::new(config.limits.failed_logins.clone()).map_err(|_| RunError::Random)?;
+        let gate =
+            LoginGate::new(config.limits.failed_logins.clone()).map_err(|_| RunError::Random)?;
         let memory = registry.take_login_memory();
         let gate = match &memory.key {
             Some(key) => gate.restored(key, &from_state(&memory.entries, UnixTime::now())),
@@ -157,10 +164,25 @@ impl Server {
         let tracer = Tracer::default();
         tracer.apply(&config.trace).map_err(RunError::Trace)?;
         let (shown, told) = (board.clone(), tracer.clone());
-        let watchers = Watchers::new(&config, registry.clone(), upstreams.clone(), wishes.clone(), shown, told);
+        let watchers = Watchers::new(
+            &config,
+            registry.clone(),
+            upstreams.clone(),
+            wishes.clone(),
+            shown,
+            told,
+        );
         let (shown, told) = (board.clone(), tracer.clone());
-        let proxy = Proxy::new(&config, tls.clone(), upstreams.get(), registry.clone(), shown, Arc::clone(&gate), told)
-            .with_keeper(watchers.keeper());
+        let proxy = Proxy::new(
+            &config,
+            tls.clone(),
+            upstreams.get(),
+            registry.clone(),
+            shown,
+            Arc::clone(&gate),
+            told,
+        )
+        .with_keeper(watchers.keeper());
         let reloader = Reloader {
             config: Reloadable::new(config.clone()),
             certificates: Arc::clone(&tls.certificates),
@@ -170,7 +192,19 @@ impl Server {
             tracer,
         };
         let log = LogLimit::default();
-        Ok(Self { config, tls, reloader, board, registry, gate, watchers, account_events, notifier, password, log })
+        Ok(Self {
+            config,
+            tls,
+            reloader,
+            board,
+            registry,
+            gate,
+            watchers,
+            account_events,
+            notifier,
+            password,
+            log,
+        })
     }
 
     /// Adds the lines that `limit` has left out of the log to the metrics.
@@ -195,11 +229,26 @@ impl Server {
     ///
     /// # Errors
     /// [`RunError::Internal`] if a part without which there are no pushes ended by itself: the process is best started again.
-    pub async fn run(self, listeners: Vec<BoundListener>, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
+    pub async fn run(
+        self,
+        listeners: Vec<BoundListener>,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), RunError> {
         raise_file_limit(&self.config, self.registry.len());
         introduce(&self.config, &listeners, &self.tls, &self.registry);
-        let Self { config, tls, reloader, board, registry, gate, watchers, account_events, notifier, password, log } =
-            self;
+        let Self {
+            config,
+            tls,
+            reloader,
+            board,
+            registry,
+            gate,
+            watchers,
+            account_events,
+            notifier,
+            password,
+            log,
+        } = self;
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         let Reloader { proxy, tracer, wishes, .. } = reloader;
@@ -207,7 +256,8 @@ impl Server {
         if let Some(password) = password {
             let tracer = tracer.clone();
             let sources = site::Sources {
-                reporter: Reporter::new(registry.clone(), board.clone(), wishes.clone()).with_gate(Arc::clone(&gate)),
+                reporter: Reporter::new(registry.clone(), board.clone(), wishes.clone())
+                    .with_gate(Arc::clone(&gate)),
                 registry: registry.clone(),
                 board: board.clone(),
                 certificates: Arc::clone(&tls.certificates),
@@ -222,7 +272,8 @@ impl Server {
         let answers = Arc::new(ControlServer::new(reporter, notifier.tester(), tracer.clone()));
         tasks.spawn(control::serve(config.storage.directory.clone(), answers, stop.clone()));
         for BoundListener { socket, listener } in listeners {
-            let serving = listener::serve(proxy.clone(), socket, listener, tasks.clone(), stop.clone());
+            let serving =
+                listener::serve(proxy.clone(), socket, listener, tasks.clone(), stop.clone());
             tasks.spawn(listening.begin().during(serving));
         }
         tasks.spawn(keep_known(proxy.clone(), stop.clone()));
@@ -294,12 +345,20 @@ fn introduce(config: &Config, listeners: &[BoundListener], tls: &ServerTls, regi
             ListenerTls::StartTls => "STARTTLS",
             ListenerTls::None => "off",
         };
-        info!("in Delta Chat: IMAP server {}, port {}, security {security}", config.hostname, address.port());
+        info!(
+            "in Delta Chat: IMAP server {}, port {}, security {security}",
+            config.hostname,
+            address.port()
+        );
     }
     let certificates = tls.certificates.get();
     let certificate = certificates.summary();
-    let is_from_an_authority = matches!(certificate.origin, CertificateOrigin::Files | CertificateOrigin::Issued);
-    if !is_from_an_authority && config.certificate.acme.is_none() && !config.hostname.as_str().starts_with('_') {
+    let is_from_an_authority =
+        matches!(certificate.origin, CertificateOrigin::Files | CertificateOrigin::Issued);
+    if !is_from_an_authority
+        && config.certificate.acme.is_none()
+        && !config.hostname.as_str().starts_with('_')
+    {
         info!(
             "the certificate is self-signed: choose \"accept invalid certificates\" in Delta Chat, or see certs/README.md"
         );
@@ -313,7 +372,11 @@ fn introduce(config: &Config, listeners: &[BoundListener], tls: &ServerTls, regi
         };
         info!("logins of {route} go to {}{note}", route.destination());
     }
-    info!("state: {} ({} accounts with a token)", config.storage.directory.display(), registry.len());
+    info!(
+        "state: {} ({} accounts with a token)",
+        config.storage.directory.display(),
+        registry.len()
+    );
     info!("notifications go to {}", config.push.notify_url);
     if let Some(files) = &config.trace.files {
         info!("trace: the protocol of sessions is written to {}", files.directory.display());

@@ -62,7 +62,9 @@ impl DeviceToken {
             return Err(TokenError::TooLong);
         }
         match std::str::from_utf8(value) {
-            Ok(text) if !text.is_empty() && value.iter().all(u8::is_ascii_graphic) => Ok(Self(text.into())),
+            Ok(text) if !text.is_empty() && value.iter().all(u8::is_ascii_graphic) => {
+                Ok(Self(text.into()))
+            }
             _ => Err(TokenError::NotPrintable),
         }
     }
@@ -105,7 +107,8 @@ mod tests {
 
     #[test]
     fn debug_output_gives_nothing_away() {
-        let (secret, token) = (Secret::new(b"sesame".to_vec()), DeviceToken::new(b"openpgp:sesame").unwrap());
+        let (secret, token) =
+            (Secret::new(b"sesame".to_vec()), DeviceToken::new(b"openpgp:sesame").unwrap());
         let shown = format!("{secret:?} {token:?} {token}");
         assert!(!shown.contains("sesame") && !shown.contains("115, 101"), "{shown}");
     }

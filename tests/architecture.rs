@@ -11,8 +11,16 @@ use std::path::{Path, PathBuf};
 use syn::visit::{self, Visit};
 
 /// Paths that no machine may name. `tokio` stands for all crates of its family.
-const BANNED_IN_MACHINES: [&str; 8] =
-    ["tokio", "std::net", "std::fs", "std::thread", "serde", "crate::config", "Instant::now", "SystemTime::now"];
+const BANNED_IN_MACHINES: [&str; 8] = [
+    "tokio",
+    "std::net",
+    "std::fs",
+    "std::thread",
+    "serde",
+    "crate::config",
+    "Instant::now",
+    "SystemTime::now",
+];
 
 /// The paths that a source file names outside of its tests, as they stand there, `use` trees taken apart.
 #[derive(Default)]
@@ -21,20 +29,26 @@ struct Paths(BTreeSet<String>);
 impl Paths {
     fn of(file: &Path) -> BTreeSet<String> {
         let source = fs::read_to_string(file).unwrap();
-        let file = syn::parse_file(&source).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        let file =
+            syn::parse_file(&source).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
         let mut paths = Self::default();
         paths.visit_file(&file);
         paths.0
     }
 
     fn take_tree(&mut self, before: &str, tree: &syn::UseTree) {
-        match tree {
-            syn::UseTree::Path(path) => self.take_tree(&join(before, &path.ident.to_string()), &path.tree),
-            syn::UseTree::Name(name) => drop(self.0.insert(join(before, &name.ident.to_string()))),
-            syn::UseTree::Rename(name) => drop(self.0.insert(join(before, &name.ident.to_string()))),
-            syn::UseTree::Glob(_) => drop(self.0.insert(before.to_owned())),
-            syn::UseTree::Group(group) => group.items.iter().for_each(|tree| self.take_tree(before, tree)),
-        }
+        let path = match tree {
+            syn::UseTree::Path(path) => {
+                return self.take_tree(&join(before, &path.ident.to_string()), &path.tree);
+            }
+            syn::UseTree::Group(group) => {
+                return group.items.iter().for_each(|tree| self.take_tree(before, tree));
+            }
+            syn::UseTree::Name(name) => join(before, &name.ident.to_string()),
+            syn::UseTree::Rename(name) => join(before, &name.ident.to_string()),
+            syn::UseTree::Glob(_) => before.to_owned(),
+        };
+        self.0.insert(path);
     }
 }
 
@@ -44,7 +58,11 @@ fn join(before: &str, name: &str) -> String {
 
 fn is_test(attributes: &[syn::Attribute]) -> bool {
     attributes.iter().any(|attribute| {
-        let condition = attribute.path().is_ident("cfg").then(|| attribute.parse_args::<syn::Path>().ok()).flatten();
+        let condition = attribute
+            .path()
+            .is_ident("cfg")
+            .then(|| attribute.parse_args::<syn::Path>().ok())
+            .flatten();
         condition.is_some_and(|condition| condition.is_ident("test"))
     })
 }
@@ -69,7 +87,8 @@ impl<'ast> Visit<'ast> for Paths {
     }
 
     fn visit_path(&mut self, path: &'ast syn::Path) {
-        let segments: Vec<String> = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
+        let segments: Vec<String> =
+            path.segments.iter().map(|segment| segment.ident.to_string()).collect();
         self.0.insert(segments.join("::"));
         visit::visit_path(self, path);
     }
@@ -109,8 +128,9 @@ fn files_of(module: &Path) -> Vec<PathBuf> {
 /// The rows of the table below a heading of ARCHITECTURE.md: in each, the words in backticks of its cells.
 fn table(heading: &str) -> Vec<Vec<Vec<String>>> {
     let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
-    let (_, section) =
-        text.split_once(&format!("\n## {heading}\n")).unwrap_or_else(|| panic!("no heading {heading:?}"));
+    let (_, section) = text
+        .split_once(&format!("\n## {heading}\n"))
+        .unwrap_or_else(|| panic!("no heading {heading:?}"));
     let section = section.split_once("\n## ").map_or(section, |(section, _)| section);
     let rows = section.lines().filter(|line| line.starts_with('|')).skip(2);
     let quoted = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect();
@@ -122,7 +142,9 @@ fn table(heading: &str) -> Vec<Vec<Vec<String>>> {
 fn layers() -> BTreeMap<String, BTreeSet<String>> {
     let mut layers: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for row in table("Layers").into_iter().rev() {
-        let [_, modules, own] = row.as_slice() else { panic!("a row of \"Layers\" has three cells: {row:?}") };
+        let [_, modules, own] = row.as_slice() else {
+            panic!("a row of \"Layers\" has three cells: {row:?}")
+        };
         let below: BTreeSet<String> = layers.keys().cloned().collect();
         for module in modules {
             let before = layers.insert(module.clone(), below.clone());
@@ -130,7 +152,10 @@ fn layers() -> BTreeMap<String, BTreeSet<String>> {
         }
         for pair in own.chunks(2) {
             let [module, used] = pair else { panic!("`a` uses `b`, and `a` uses `c`: {own:?}") };
-            assert!(modules.contains(module) && modules.contains(used), "{pair:?} are not both of {modules:?}");
+            assert!(
+                modules.contains(module) && modules.contains(used),
+                "{pair:?} are not both of {modules:?}"
+            );
             layers.entry(module.clone()).or_default().insert(used.clone());
         }
     }
@@ -147,7 +172,11 @@ fn modules_use_only_what_their_layer_may() {
             modules.insert(name);
         }
     }
-    assert_eq!(modules, layers.keys().cloned().collect(), "src/ on the left, the table \"Layers\" on the right");
+    assert_eq!(
+        modules,
+        layers.keys().cloned().collect(),
+        "src/ on the left, the table \"Layers\" on the right"
+    );
     let mut crossings = Vec::new();
     for (module, allowed) in &layers {
         for file in files_of(&root().join("src").join(module)) {
@@ -155,9 +184,13 @@ fn modules_use_only_what_their_layer_may() {
                 let used = path
                     .strip_prefix("crate::")
                     .or_else(|| path.strip_prefix("deltapush::").filter(|_| module == "main"));
-                let used = used.and_then(|path| path.split("::").next()).filter(|used| modules.contains(*used));
-                if let Some(used) = used.filter(|used| *used != module && !allowed.contains(*used)) {
-                    crossings.push(format!("{}: {module} may not use {used} ({path})", file.display()));
+                let used = used
+                    .and_then(|path| path.split("::").next())
+                    .filter(|used| modules.contains(*used));
+                if let Some(used) = used.filter(|used| *used != module && !allowed.contains(*used))
+                {
+                    crossings
+                        .push(format!("{}: {module} may not use {used} ({path})", file.display()));
                 }
             }
         }
@@ -199,8 +232,12 @@ fn machines_know_no_runtime_no_clock_and_no_configuration() {
                                 || path.ends_with(&format!("::{banned}"))
                         })
                 };
-                crossings
-                    .extend(paths.iter().filter(|path| banned(path)).map(|path| format!("{}: {path}", file.display())));
+                crossings.extend(
+                    paths
+                        .iter()
+                        .filter(|path| banned(path))
+                        .map(|path| format!("{}: {path}", file.display())),
+                );
             }
         }
     }

@@ -21,7 +21,8 @@ const BUFFER: usize = 64 * 1024;
 pub(crate) async fn run(folder: &str, port: &str, upstream: &str) -> Result<()> {
     rlimit::increase_nofile_limit(u64::MAX)?;
     let authority = Authority::in_folder(Path::new(folder));
-    let (acceptor, connector) = (authority.acceptor(true, Order::Ours)?, authority.connector(true, Order::Ours)?);
+    let (acceptor, connector) =
+        (authority.acceptor(true, Order::Ours)?, authority.connector(true, Order::Ours)?);
     let listener: TcpListener = server::listen(port.parse()?)?;
     loop {
         // Fails where the client is gone already.
@@ -32,7 +33,12 @@ pub(crate) async fn run(folder: &str, port: &str, upstream: &str) -> Result<()> 
     }
 }
 
-async fn relay(client: TcpStream, upstream: String, acceptor: TlsAcceptor, connector: TlsConnector) -> Result<()> {
+async fn relay(
+    client: TcpStream,
+    upstream: String,
+    acceptor: TlsAcceptor,
+    connector: TlsConnector,
+) -> Result<()> {
     client.set_nodelay(true)?;
     let mut client = acceptor.accept(client).await?;
     let upstream = TcpStream::connect(upstream).await?;

@@ -35,7 +35,12 @@ struct Layer {
 
 impl Client {
     /// Connects from an address on loopback, any port, and logs in.
-    pub(crate) async fn connect(from: SocketAddr, to: SocketAddr, tls: &TlsConnector, user: &str) -> Result<Self> {
+    pub(crate) async fn connect(
+        from: SocketAddr,
+        to: SocketAddr,
+        tls: &TlsConnector,
+        user: &str,
+    ) -> Result<Self> {
         let socket = TcpSocket::new_v4()?;
         socket.set_nodelay(true)?;
         socket.bind(from)?;
@@ -79,7 +84,10 @@ impl Client {
     /// Fetches the headers of 50 messages, as a client lists a mailbox.
     pub(crate) async fn headers(&mut self) -> Result<()> {
         let fields = "MESSAGE-ID DATE FROM TO CHAT-VERSION AUTOCRYPT-SETUP-MESSAGE IN-REPLY-TO";
-        self.command(&format!("UID FETCH 1:50 (UID RFC822.SIZE BODY.PEEK[HEADER.FIELDS ({fields})])")).await
+        self.command(&format!(
+            "UID FETCH 1:50 (UID RFC822.SIZE BODY.PEEK[HEADER.FIELDS ({fields})])"
+        ))
+        .await
     }
 
     /// Says a command that is answered by a tagged OK, after whatever else.
@@ -92,7 +100,12 @@ impl Client {
     pub(crate) async fn compress(&mut self) -> Result<()> {
         self.command("COMPRESS DEFLATE").await?;
         let work = vec![0; MIN_WORK].into();
-        self.layer = Some(Layer { deflater: Deflater::new(), inflater: Inflater::new(), inflated: Vec::new(), work });
+        self.layer = Some(Layer {
+            deflater: Deflater::new(),
+            inflater: Inflater::new(),
+            inflated: Vec::new(),
+            work,
+        });
         Ok(())
     }
 
@@ -161,7 +174,8 @@ impl Layer {
             let len = bytes.len();
             ensure!(len > 0, "the connection was closed");
             while !bytes.is_empty() || self.inflater.has_more() {
-                let inflated = self.inflater.inflate(&mut bytes, &mut self.work).context("from deltapush")?;
+                let inflated =
+                    self.inflater.inflate(&mut bytes, &mut self.work).context("from deltapush")?;
                 self.inflated.extend_from_slice(inflated);
             }
             stream.consume(len);

@@ -7,7 +7,8 @@ use anyhow::{Result, ensure};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 /// A line of base64 as mail has them. Its length is no divisor of any buffer's.
-const LINE: &[u8; 78] = b"RGVsdGFwdXNoIHBhc3NlcyBvbiB3aGF0IGl0IG5lZWQgbm90IGhvbGQsIGxpbmUgYnkgbGluZS4h\r\n";
+const LINE: &[u8; 78] =
+    b"RGVsdGFwdXNoIHBhc3NlcyBvbiB3aGF0IGl0IG5lZWQgbm90IGhvbGQsIGxpbmUgYnkgbGluZS4h\r\n";
 
 /// How long a slow reader waits before it begins: long enough to write all to somebody who would hold it.
 pub(crate) const PAUSE: Duration = Duration::from_secs(1);

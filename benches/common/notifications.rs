@@ -30,7 +30,10 @@ impl Notifications {
 
     /// When the next POST began.
     pub(crate) async fn next(&mut self, patience: Duration) -> Result<Instant> {
-        timeout(patience, self.posted.recv()).await.context("a push is missing")?.context("the server has ended")
+        timeout(patience, self.posted.recv())
+            .await
+            .context("a push is missing")?
+            .context("the server has ended")
     }
 }
 
@@ -58,6 +61,7 @@ async fn serve(mut stream: TcpStream, posted: mpsc::UnboundedSender<Instant>) ->
 fn is_whole(request: &[u8]) -> bool {
     let text = String::from_utf8_lossy(request).to_ascii_lowercase();
     let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
-    let size = head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
+    let size =
+        head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
     body.len() >= size.unwrap_or(0_usize)
 }

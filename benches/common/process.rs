@@ -23,7 +23,8 @@ impl Process {
 
     /// Forgets the peak, and returns the memory that is resident now, in bytes.
     pub(crate) fn reset_peak(&self) -> Result<u64> {
-        fs::write(self.folder.join("clear_refs"), "5").context("cannot reset the peak of memory")?;
+        fs::write(self.folder.join("clear_refs"), "5")
+            .context("cannot reset the peak of memory")?;
         self.resident()
     }
 
@@ -44,8 +45,9 @@ impl Process {
 
     /// How many sockets it has open.
     pub(crate) fn sockets(&self) -> Result<usize> {
-        let is_socket =
-            |file: &PathBuf| fs::read_link(file).is_ok_and(|to| to.to_string_lossy().starts_with("socket:"));
+        let is_socket = |file: &PathBuf| {
+            fs::read_link(file).is_ok_and(|to| to.to_string_lossy().starts_with("socket:"))
+        };
         let files = fs::read_dir(self.folder.join("fd"))?;
         Ok(files.filter_map(|entry| Some(entry.ok()?.path())).filter(is_socket).count())
     }
@@ -71,14 +73,17 @@ impl Process {
         let stat = fs::read_to_string(self.folder.join("stat"))?;
         // The name before the last bracket may have anything in it. Field 14 is the time in user mode, 15 in the kernel.
         let fields = stat.rsplit_once(')').context("no name")?.1.split_ascii_whitespace();
-        let ticks = fields.skip(11).take(2).map(|field| Ok(field.parse::<u32>()?)).sum::<Result<u32>>()?;
+        let ticks =
+            fields.skip(11).take(2).map(|field| Ok(field.parse::<u32>()?)).sum::<Result<u32>>()?;
         Ok(TICK * ticks)
     }
 
     fn field(&self, file: &str, name: &str) -> Result<u64> {
         let path = self.folder.join(file);
         let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-        let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB")?.parse().ok());
+        let value = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB")?.parse().ok());
         let kib: u64 = value.with_context(|| format!("no {name} in {}", path.display()))?;
         Ok(kib.saturating_mul(1024))
     }
@@ -94,10 +99,12 @@ impl Group {
         let of_session = |pid: u32| {
             let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
             // The name before the last bracket may have anything in it. Then come state, parent, group, session.
-            let session: u32 = stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(3)?.parse().ok()?;
+            let session: u32 =
+                stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(3)?.parse().ok()?;
             (session == self.leader).then(|| Process::of(pid))
         };
-        let pids = fs::read_dir("/proc")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        let pids = fs::read_dir("/proc")?
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
         Ok(pids.filter_map(of_session).collect())
     }
 

@@ -10,7 +10,9 @@ use std::sync::LazyLock;
 use anyhow::{Context, Result, bail, ensure};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
+use tokio::io::{
+    AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
+};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
@@ -29,7 +31,8 @@ const BUFFER: usize = 64 * 1024;
 /// The longest literal of a login.
 const LONGEST_LOGIN: usize = 1024;
 
-const BEFORE_LOGIN: &str = "CAPABILITY IMAP4rev1 SASL-IR LOGIN-REFERRALS ID ENABLE IDLE LITERAL+ AUTH=PLAIN";
+const BEFORE_LOGIN: &str =
+    "CAPABILITY IMAP4rev1 SASL-IR LOGIN-REFERRALS ID ENABLE IDLE LITERAL+ AUTH=PLAIN";
 const AFTER_LOGIN: &str = "CAPABILITY IMAP4rev1 SASL-IR LOGIN-REFERRALS ID ENABLE IDLE SORT THREAD=REFERENCES \
      MULTIAPPEND UNSELECT CHILDREN NAMESPACE UIDPLUS LIST-EXTENDED ESEARCH SEARCHRES WITHIN LIST-STATUS BINARY MOVE \
      SPECIAL-USE LITERAL+";
@@ -68,7 +71,12 @@ pub(super) struct Session<'a, S> {
 
 impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
     pub(super) fn new(stream: S, shared: &'a Shared) -> Self {
-        Self { stream: BufReader::with_capacity(BUFFER, stream), out: Vec::new(), shared, inbox: None }
+        Self {
+            stream: BufReader::with_capacity(BUFFER, stream),
+            out: Vec::new(),
+            shared,
+            inbox: None,
+        }
     }
 
     pub(super) async fn run(mut self) -> Result<()> {
@@ -94,7 +102,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
                 } else {
                     self.authenticate(arguments).await?
                 };
-                self.inbox = account(&user).and_then(|account| Some(self.shared.inboxes.get(account)?.subscribe()));
+                self.inbox = account(&user)
+                    .and_then(|account| Some(self.shared.inboxes.get(account)?.subscribe()));
                 self.say(&format!("{tag} OK [{AFTER_LOGIN}] logged in\r\n"));
                 return Ok(());
             }
@@ -130,7 +139,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             }
             let mut literal = vec![0; size];
             self.stream.read_exact(&mut literal).await?;
-            user = user.or(if before.is_empty() { Some(String::from_utf8(literal)?) } else { None });
+            user =
+                user.or(if before.is_empty() { Some(String::from_utf8(literal)?) } else { None });
             line = format!(" {}", self.line().await?.trim_start());
         }
         let first = || arguments.split(' ').next().unwrap_or_default().trim_matches('"').to_owned();

@@ -49,7 +49,12 @@ pub(crate) const HOST: &str = "127.0.0.1";
 impl Authority {
     pub(crate) fn in_folder(folder: &Path) -> Self {
         let file = |name| folder.join(name);
-        Self { ca: file("ca.pem"), certificate: file("certificate.pem"), key: file("key.pem"), both: file("both.pem") }
+        Self {
+            ca: file("ca.pem"),
+            certificate: file("certificate.pem"),
+            key: file("key.pem"),
+            both: file("both.pem"),
+        }
     }
 
     pub(crate) fn make(folder: &Path) -> Result<Self> {

@@ -77,7 +77,9 @@ impl<const HAS_PLACE: bool> Output for Peers<HAS_PLACE> {
             return None;
         }
         // That there is none is not known beforehand.
-        black_box(&mut self.recorder).transcript().map(|transcript| transcript as &mut dyn Transcript)
+        black_box(&mut self.recorder)
+            .transcript()
+            .map(|transcript| transcript as &mut dyn Transcript)
     }
 }
 
@@ -146,8 +148,12 @@ fn command_heads() -> Work {
 
 fn command_arguments() -> Work {
     Box::new(|| {
-        black_box(command::login(black_box(b"A1 LOGIN alice@example.org \"open \\\"sesame\\\"\"\r\n")));
-        black_box(command::authenticate(black_box(b"A1 AUTHENTICATE PLAIN AGFsaWNlQGxhYi50ZXN0AHNlc2FtZQ==\r\n")));
+        black_box(command::login(black_box(
+            b"A1 LOGIN alice@example.org \"open \\\"sesame\\\"\"\r\n",
+        )));
+        black_box(command::authenticate(black_box(
+            b"A1 AUTHENTICATE PLAIN AGFsaWNlQGxhYi50ZXN0AHNlc2FtZQ==\r\n",
+        )));
         black_box(command::mailbox(black_box(b"A2 SELECT \"INBOX/Delta Chat\" (CONDSTORE)\r\n")));
     })
 }
@@ -164,7 +170,11 @@ fn capability_rewriting() -> Work {
     ];
     Box::new(|| {
         for line in LINES {
-            black_box(capability::rewrite(black_box(line), Added { push: true, compress: true }, JmapAccess::Strip));
+            black_box(capability::rewrite(
+                black_box(line),
+                Added { push: true, compress: true },
+                JmapAccess::Strip,
+            ));
             black_box(response::without_referral(black_box(line)));
         }
     })
@@ -188,14 +198,18 @@ fn relay_noops<const TRACE: bool>() -> Work {
     Box::new(move || {
         for _ in 0..100 {
             session.from_client(black_box(b"A0001 NOOP\r\n"), &mut out);
-            session.from_upstream(black_box(b"A0001 OK NOOP completed (0.001 + 0.000 secs).\r\n"), &mut out);
+            session.from_upstream(
+                black_box(b"A0001 OK NOOP completed (0.001 + 0.000 secs).\r\n"),
+                &mut out,
+            );
         }
     })
 }
 
 fn relay_headers<const TRACE: bool>() -> Work {
     let (mut session, mut out) = (session(), Peers::<TRACE>::default());
-    let headers = b"Subject: a subject of some length\r\nFrom: Alice <alice@example.org>\r\n".repeat(8);
+    let headers =
+        b"Subject: a subject of some length\r\nFrom: Alice <alice@example.org>\r\n".repeat(8);
     let mut answer = Vec::new();
     for number in 1000..1050 {
         let head = format!(
@@ -208,7 +222,8 @@ fn relay_headers<const TRACE: bool>() -> Work {
     }
     answer.extend_from_slice(b"A1 OK Fetch completed.\r\n");
     Box::new(move || {
-        let command = b"A1 UID FETCH 1000:1049 (UID FLAGS BODY.PEEK[HEADER.FIELDS (SUBJECT FROM)])\r\n";
+        let command =
+            b"A1 UID FETCH 1000:1049 (UID FLAGS BODY.PEEK[HEADER.FIELDS (SUBJECT FROM)])\r\n";
         session.from_client(black_box(command), &mut out);
         session.from_upstream(black_box(&answer), &mut out);
     })

@@ -42,7 +42,12 @@ async fn connection(mut client: TcpStream, server: u16, round_trip: Duration) ->
     Ok(())
 }
 
-async fn pump(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, connected: Instant, one_way: Duration) -> Result<()> {
+async fn pump(
+    mut from: ReadHalf<'_>,
+    mut to: WriteHalf<'_>,
+    connected: Instant,
+    one_way: Duration,
+) -> Result<()> {
     let (sender, mut chunks) = mpsc::channel::<(Instant, Vec<u8>)>(MAX_CHUNKS);
     let reading = async {
         loop {

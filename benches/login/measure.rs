@@ -70,13 +70,20 @@ pub(crate) async fn all(fetches: usize, is_long: bool) -> Result<()> {
             let figures = |of: fn(&Sample) -> Duration| {
                 let mut times: Vec<Duration> = samples.iter().map(of).collect();
                 times.sort_unstable();
-                let (median, worst) = (times[times.len() / 2], times[(times.len() * 99).div_ceil(100) - 1]);
+                let (median, worst) =
+                    (times[times.len() / 2], times[(times.len() * 99).div_ceil(100) - 1]);
                 format!("{:.1} ms ({:.1})", median.as_secs_f64() * 1e3, worst.as_secs_f64() * 1e3)
             };
-            let (logged_in, fetched, in_all) =
-                (figures(|sample| sample.logged_in), figures(|sample| sample.fetched), figures(|sample| sample.in_all));
+            let (logged_in, fetched, in_all) = (
+                figures(|sample| sample.logged_in),
+                figures(|sample| sample.fetched),
+                figures(|sample| sample.in_all),
+            );
             let behind = if way == Way::Direct { "–".into() } else { format!("{server} ms") };
-            println!("| {phone} ms | {behind} | {} | {logged_in} | {fetched} | {in_all} |", way.name());
+            println!(
+                "| {phone} ms | {behind} | {} | {logged_in} | {fetched} | {in_all} |",
+                way.name()
+            );
         }
     }
     Ok(())
@@ -122,7 +129,11 @@ async fn measure(
     }
     let expected = if way == Way::None { 0 } else { fetches };
     poll(Duration::from_secs(5), || logins() - before >= expected).await;
-    ensure!(logins() - before == expected, "{way:?}: {} logins at the mail server", logins() - before);
+    ensure!(
+        logins() - before == expected,
+        "{way:?}: {} logins at the mail server",
+        logins() - before
+    );
     Ok(samples)
 }
 

@@ -50,7 +50,8 @@ struct Worst {
 fn worst(figure: &Figure, against: impl Fn(&Row) -> Option<(f64, String)>) -> Option<Worst> {
     let cost = |ratio: f64| if figure.better == Better::Less { ratio } else { 1.0 / ratio };
     let rows = figure.rows.iter().filter_map(|row| Some((row, against(row)?)));
-    let (row, (ratio, whom)) = rows.max_by(|(_, (a, _)), (_, (b, _))| cost(*a).total_cmp(&cost(*b)))?;
+    let (row, (ratio, whom)) =
+        rows.max_by(|(_, (a, _)), (_, (b, _))| cost(*a).total_cmp(&cost(*b)))?;
     Some(Worst { cost: cost(ratio), text: format!("{ratio:.2} × {whom} ({})", row.name) })
 }
 
@@ -61,7 +62,8 @@ fn to_peers(figure: &Figure, bar: &str, entrants: &[Entrant]) -> Option<Bar> {
         Some((ratio, entrants.get(best)?.name().to_owned()))
     };
     let all = worst(figure, |row| to_best(row, &Kind::is_peer))?;
-    let with_tls = worst(figure, |row| to_best(row, &|kind| kind.is_peer() && kind != Kind::NginxMail));
+    let with_tls =
+        worst(figure, |row| to_best(row, &|kind| kind.is_peer() && kind != Kind::NginxMail));
     Some(Bar {
         figure: figure.title.to_owned(),
         bar: bar.to_owned(),
@@ -72,7 +74,9 @@ fn to_peers(figure: &Figure, bar: &str, entrants: &[Entrant]) -> Option<Bar> {
 }
 
 fn to_bytes(figure: &Figure, entrants: &[Entrant]) -> Option<Bar> {
-    let worst = worst(figure, |row| Some((Figure::to_kind(row, Kind::Bytes, entrants)?, "bytes".to_owned())))?;
+    let worst = worst(figure, |row| {
+        Some((Figure::to_kind(row, Kind::Bytes, entrants)?, "bytes".to_owned()))
+    })?;
     Some(Bar {
         figure: figure.title.to_owned(),
         bar: "within 10 % of bytes".to_owned(),
@@ -90,8 +94,15 @@ fn memory(page: &Page, entrants: &[Entrant]) -> Vec<Bar> {
     if let Some(ratio) = plain.and_then(|row| Figure::to_kind(row, Kind::Haproxy, entrants)) {
         bars.push(below("Idle session: memory, to HAProxy's", 0.5, ratio, 2));
     }
-    if let (Some(plain), Some(compressed)) = (plain.and_then(ours), idle.compressed.rows.last().and_then(ours)) {
-        bars.push(below("Idle session, compressed: memory, to a plain one's", 1.25, compressed / plain, 2));
+    if let (Some(plain), Some(compressed)) =
+        (plain.and_then(ours), idle.compressed.rows.last().and_then(ours))
+    {
+        bars.push(below(
+            "Idle session, compressed: memory, to a plain one's",
+            1.25,
+            compressed / plain,
+            2,
+        ));
     }
     bars
 }

@@ -35,8 +35,14 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// All that deltapush is measured beside.
-    pub(crate) const BESIDE: [Self; 6] =
-        [Self::Bytes, Self::NginxStream, Self::Haproxy, Self::NginxMail, Self::Stunnel, Self::Dovecot];
+    pub(crate) const BESIDE: [Self; 6] = [
+        Self::Bytes,
+        Self::NginxStream,
+        Self::Haproxy,
+        Self::NginxMail,
+        Self::Stunnel,
+        Self::Dovecot,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -69,11 +75,18 @@ impl Kind {
         const NGINX: (&str, &str) = ("/usr/sbin/nginx", "nginx");
         match self {
             Self::Deltapush | Self::Bytes => &[],
-            Self::NginxStream => &[NGINX, ("/usr/lib/nginx/modules/ngx_stream_module.so", "libnginx-mod-stream")],
-            Self::NginxMail => &[NGINX, ("/usr/lib/nginx/modules/ngx_mail_module.so", "libnginx-mod-mail")],
+            Self::NginxStream => {
+                &[NGINX, ("/usr/lib/nginx/modules/ngx_stream_module.so", "libnginx-mod-stream")]
+            }
+            Self::NginxMail => {
+                &[NGINX, ("/usr/lib/nginx/modules/ngx_mail_module.so", "libnginx-mod-mail")]
+            }
             Self::Haproxy => &[("/usr/sbin/haproxy", "haproxy")],
             Self::Stunnel => &[("/usr/bin/stunnel4", "stunnel4")],
-            Self::Dovecot => &[("/usr/sbin/dovecot", "dovecot-core"), ("/usr/lib/dovecot/imap-login", "dovecot-imapd")],
+            Self::Dovecot => &[
+                ("/usr/sbin/dovecot", "dovecot-core"),
+                ("/usr/lib/dovecot/imap-login", "dovecot-imapd"),
+            ],
         }
     }
 
@@ -90,9 +103,14 @@ impl Kind {
         let output = Command::new(program).arg(flag).output().ok()?;
         let text = [output.stdout, output.stderr].concat();
         let text = String::from_utf8_lossy(&text).into_owned();
-        let is_version = |word: &&str| word.contains('.') && word.starts_with(|first: char| first.is_ascii_digit());
+        let is_version = |word: &&str| {
+            word.contains('.') && word.starts_with(|first: char| first.is_ascii_digit())
+        };
         let words = text.split(|c: char| c.is_whitespace() || c == '/');
-        words.into_iter().find(is_version).map(|word| word.split('-').next().unwrap_or(word).to_owned())
+        words
+            .into_iter()
+            .find(is_version)
+            .map(|word| word.split('-').next().unwrap_or(word).to_owned())
     }
 }
 
@@ -125,7 +143,10 @@ impl Entrant {
     /// Each kind once, and deltapush once for each build.
     pub(crate) fn all(kinds: &[Kind], builds: &[Build]) -> Vec<Self> {
         let of_kind = |kind: &Kind| match *kind {
-            Kind::Deltapush => builds.iter().map(|build| Self { kind: *kind, build: Some(build.clone()) }).collect(),
+            Kind::Deltapush => builds
+                .iter()
+                .map(|build| Self { kind: *kind, build: Some(build.clone()) })
+                .collect(),
             kind => vec![Self { kind, build: None }],
         };
         kinds.iter().flat_map(of_kind).collect()
@@ -146,7 +167,11 @@ pub(crate) struct Candidate {
 
 impl Candidate {
     /// Starts it, and waits until it takes connections.
-    pub(crate) fn start(entrant: &Entrant, authority: &Authority, upstream: &Upstream) -> Result<Self> {
+    pub(crate) fn start(
+        entrant: &Entrant,
+        authority: &Authority,
+        upstream: &Upstream,
+    ) -> Result<Self> {
         // Taken away when the program ends.
         let folder = tempfile::Builder::new().prefix("deltapush-peers-").tempdir()?.keep();
         let port = free_port();
@@ -157,14 +182,26 @@ impl Candidate {
             guarded.stop();
             bail!("{} does not start:\n{log}", entrant.name());
         }
-        let leader = fs::read_to_string(folder.join("pid"))?.trim().parse().context("no process id")?;
-        Ok(Self { address: ([127, 0, 0, 1], port).into(), group: Group { leader }, _guarded: guarded })
+        let leader =
+            fs::read_to_string(folder.join("pid"))?.trim().parse().context("no process id")?;
+        Ok(Self {
+            address: ([127, 0, 0, 1], port).into(),
+            group: Group { leader },
+            _guarded: guarded,
+        })
     }
 }
 
 /// Writes the configuration into the folder; what a shell has to do there to run the program.
-fn prepare(entrant: &Entrant, folder: &Path, port: u16, authority: &Authority, upstream: &Upstream) -> Result<String> {
-    let write = |name: &str, text: String| -> Result<()> { Ok(fs::write(folder.join(name), text)?) };
+fn prepare(
+    entrant: &Entrant,
+    folder: &Path,
+    port: u16,
+    authority: &Authority,
+    upstream: &Upstream,
+) -> Result<String> {
+    let write =
+        |name: &str, text: String| -> Result<()> { Ok(fs::write(folder.join(name), text)?) };
     let place = configure::Place { folder, port, authority, upstream };
     let kind = entrant.kind;
     Ok(match kind {
@@ -177,11 +214,22 @@ fn prepare(entrant: &Entrant, folder: &Path, port: u16, authority: &Authority, u
             let certificates = authority.certificate.parent().context("no folder")?;
             let (program, command) = (std::env::current_exe()?, bare::COMMAND);
             let upstream = upstream.tls;
-            format!("exec '{}' {command} '{}' {port} 127.0.0.1:{upstream}", program.display(), certificates.display())
+            format!(
+                "exec '{}' {command} '{}' {port} 127.0.0.1:{upstream}",
+                program.display(),
+                certificates.display()
+            )
         }
         Kind::NginxStream | Kind::NginxMail => {
             let is_mail = kind == Kind::NginxMail;
-            write("nginx.conf", if is_mail { configure::nginx_mail(&place) } else { configure::nginx_stream(&place) })?;
+            write(
+                "nginx.conf",
+                if is_mail {
+                    configure::nginx_mail(&place)
+                } else {
+                    configure::nginx_stream(&place)
+                },
+            )?;
             "exec /usr/sbin/nginx -e stderr -p . -c nginx.conf".to_owned()
         }
         Kind::Haproxy => {

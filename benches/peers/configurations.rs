@@ -116,7 +116,8 @@ events {{
 
 pub(crate) fn haproxy(place: &Place<'_>) -> String {
     let (both, ca) = (place.authority.both.display(), place.authority.ca.display());
-    let (port, upstream, cores, sessions) = (place.port, place.upstream.tls, cores(), limits::most_sessions());
+    let (port, upstream, cores, sessions) =
+        (place.port, place.upstream.tls, cores(), limits::most_sessions());
     format!(
         "global
   nbthread {cores}
@@ -157,7 +158,8 @@ pub(crate) fn stunnel(place: &Place<'_>, between: u16) -> [String; 2] {
 pub(crate) fn dovecot(place: &Place<'_>) -> String {
     let at = place.folder.display();
     let Files { certificate, key, .. } = files(place);
-    let (port, upstream, cores, connections) = (place.port, place.upstream.tls, cores(), limits::files());
+    let (port, upstream, cores, connections) =
+        (place.port, place.upstream.tls, cores(), limits::files());
     let mut text = format!(
         "protocols = imap
 listen = {HOST}
@@ -205,8 +207,9 @@ service stats {{
     };
     if id("-u") != "0" {
         let (user, group) = (id("-un"), id("-gn"));
-        text +=
-            &format!("default_internal_user = {user}\ndefault_login_user = {user}\ndefault_internal_group = {group}\n");
+        text += &format!(
+            "default_internal_user = {user}\ndefault_login_user = {user}\ndefault_internal_group = {group}\n"
+        );
     }
     text
 }

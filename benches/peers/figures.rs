@@ -24,14 +24,16 @@ impl Series {
 
     /// Half of what lies between the extremes, as a part of the median.
     pub(crate) fn spread(&self) -> f64 {
-        let (least, most) = (self.0.iter().copied().reduce(f64::min), self.0.iter().copied().reduce(f64::max));
+        let (least, most) =
+            (self.0.iter().copied().reduce(f64::min), self.0.iter().copied().reduce(f64::max));
         (most.unwrap_or_default() - least.unwrap_or_default()) / 2.0 / self.median()
     }
 
     /// The median of what comes out in each round: noise meets both alike.
     /// None where it was too little to be measured.
     pub(crate) fn ratio_to(&self, other: &Self) -> Option<f64> {
-        let ratio = Self(self.0.iter().zip(&other.0).map(|(ours, theirs)| ours / theirs).collect()).median();
+        let ratio = Self(self.0.iter().zip(&other.0).map(|(ours, theirs)| ours / theirs).collect())
+            .median();
         (ratio.is_finite() && ratio > 0.0).then_some(ratio)
     }
 }
@@ -64,10 +66,16 @@ impl Figure {
     }
 
     /// The best of those that count.
-    pub(crate) fn best(&self, row: &Row, entrants: &[Entrant], counts: impl Fn(Kind) -> bool) -> Option<usize> {
+    pub(crate) fn best(
+        &self,
+        row: &Row,
+        entrants: &[Entrant],
+        counts: impl Fn(Kind) -> bool,
+    ) -> Option<usize> {
         let cost = |(column, entrant): (usize, &Entrant)| {
             let median = row.cells.get(column)?.as_ref()?.median();
-            counts(entrant.kind).then_some((column, if self.better == Better::Less { median } else { -median }))
+            counts(entrant.kind)
+                .then_some((column, if self.better == Better::Less { median } else { -median }))
         };
         let costs = entrants.iter().enumerate().filter_map(cost);
         costs.min_by(|(_, a), (_, b)| a.total_cmp(b)).map(|(column, _)| column)
@@ -118,13 +126,19 @@ impl Driven {
     pub(crate) fn add(&mut self, measurement: &Measurement, samples: &[Option<Vec<Sample>>]) {
         let row = |of: &dyn Fn(&Sample) -> f64| Row {
             name: measurement.name(),
-            cells: samples.iter().map(|rounds| Some(Series(rounds.as_ref()?.iter().map(of).collect()))).collect(),
+            cells: samples
+                .iter()
+                .map(|rounds| Some(Series(rounds.as_ref()?.iter().map(of).collect())))
+                .collect(),
         };
         let rate = |sample: &Sample| number(sample.count) / sample.elapsed.as_secs_f64();
         let each = |sample: &Sample| sample.processor.as_secs_f64() / number(sample.count);
         match measurement.work {
             Work::Fetch(size) | Work::Append(size) => {
-                #[expect(clippy::cast_precision_loss, reason = "a size has fewer digits than an f64")]
+                #[expect(
+                    clippy::cast_precision_loss,
+                    reason = "a size has fewer digits than an f64"
+                )]
                 let size = size as f64;
                 self.throughput.rows.push(row(&|sample| rate(sample) * size / 1e6));
                 self.per_gib.rows.push(row(&|sample| each(sample) / size * f64::from(1 << 30)));

@@ -65,7 +65,11 @@ struct Crowd {
 }
 
 /// Measures all, each in a process that has done nothing else.
-pub(crate) async fn all(options: &Options, authority: &Authority, upstream: &Upstream) -> Result<Idle> {
+pub(crate) async fn all(
+    options: &Options,
+    authority: &Authority,
+    upstream: &Upstream,
+) -> Result<Idle> {
     use Better::Less;
     let mut idle = Idle {
         plain: Figure::new("Idle sessions: KiB each", Less, 1),
@@ -81,17 +85,27 @@ pub(crate) async fn all(options: &Options, authority: &Authority, upstream: &Ups
         for entrant in &entrants {
             let (mut crowds, mut failure) = (Vec::new(), None);
             if !compressed || entrant.kind == Kind::Deltapush {
-                failure = one(options, entrant, authority, upstream, manner, &mut crowds).await.err();
+                failure =
+                    one(options, entrant, authority, upstream, manner, &mut crowds).await.err();
             }
             if let Some(error) = failure {
-                idle.notes.push(measure::failed(options, entrant, error.context(entrant.name().to_owned()))?);
+                idle.notes.push(measure::failed(
+                    options,
+                    entrant,
+                    error.context(entrant.name().to_owned()),
+                )?);
             }
             by_entrant.push(crowds);
         }
-        for (index, sessions) in options.crowds().iter().map(|crowd| limits::sessions(*crowd)).enumerate() {
+        for (index, sessions) in
+            options.crowds().iter().map(|crowd| limits::sessions(*crowd)).enumerate()
+        {
             let row = |of: fn(&Crowd) -> f64| Row {
                 name: format!("{sessions} sessions"),
-                cells: by_entrant.iter().map(|crowds| Some(Series(vec![of(crowds.get(index)?)]))).collect(),
+                cells: by_entrant
+                    .iter()
+                    .map(|crowds| Some(Series(vec![of(crowds.get(index)?)])))
+                    .collect(),
             };
             if compressed {
                 idle.compressed.rows.push(row(|crowd| crowd.kib_each));
@@ -131,7 +145,8 @@ async fn one(
         let spent = candidate.group.processor_time()?.saturating_sub(before);
         crowds.push(Crowd {
             kib_each: kib(candidate.group.pss()?.saturating_sub(memory)) / number(crowd),
-            sockets_each: number(candidate.group.sockets()?.saturating_sub(sockets)) / number(crowd),
+            sockets_each: number(candidate.group.sockets()?.saturating_sub(sockets))
+                / number(crowd),
             percent: spent.as_secs_f64() / options.quiet_time().as_secs_f64() * 100.0,
         });
         println!(
@@ -171,7 +186,12 @@ pub(crate) async fn grow(
 }
 
 /// Does what a client does before it waits.
-async fn open(candidate: std::net::SocketAddr, tls: &TlsConnector, number: usize, manner: Manner) -> Result<Client> {
+async fn open(
+    candidate: std::net::SocketAddr,
+    tls: &TlsConnector,
+    number: usize,
+    manner: Manner,
+) -> Result<Client> {
     let mut client = load::session(candidate, tls, number).await?;
     let saying = async {
         match manner {
@@ -179,7 +199,9 @@ async fn open(candidate: std::net::SocketAddr, tls: &TlsConnector, number: usize
             Manner::Compressed => client.compress().await?,
             Manner::WithToken => {
                 let token = program::token(number);
-                client.command(&format!("SETMETADATA INBOX (/private/devicetoken \"{token}\")")).await?;
+                client
+                    .command(&format!("SETMETADATA INBOX (/private/devicetoken \"{token}\")"))
+                    .await?;
             }
         }
         client.command("SELECT INBOX").await?;

@@ -5,7 +5,8 @@ use std::sync::LazyLock;
 /// Descriptors beside those of connections.
 const OTHER_FILES: usize = 600;
 
-static FILES: LazyLock<u64> = LazyLock::new(|| rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1024));
+static FILES: LazyLock<u64> =
+    LazyLock::new(|| rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1024));
 
 /// How many files a process may open: this one raises its limit first, and those that it starts inherit it.
 pub(crate) fn files() -> u64 {
@@ -29,6 +30,7 @@ pub(crate) fn watched_sessions(wanted: usize) -> usize {
 }
 
 fn at_most(wanted: usize, descriptors_each: usize) -> usize {
-    let possible = usize::try_from(files()).unwrap_or(usize::MAX).saturating_sub(OTHER_FILES) / descriptors_each;
+    let possible = usize::try_from(files()).unwrap_or(usize::MAX).saturating_sub(OTHER_FILES)
+        / descriptors_each;
     wanted.min(possible / 100 * 100)
 }

@@ -49,9 +49,15 @@ fn next_source() -> SocketAddr {
 }
 
 /// Opens a session through a candidate.
-pub(crate) async fn session(candidate: SocketAddr, tls: &TlsConnector, number: usize) -> Result<Client> {
+pub(crate) async fn session(
+    candidate: SocketAddr,
+    tls: &TlsConnector,
+    number: usize,
+) -> Result<Client> {
     let user = format!("client{number}@lab.test");
-    timeout(PATIENCE, Client::connect(next_source(), candidate, tls, &user)).await.context("no session in time")?
+    timeout(PATIENCE, Client::connect(next_source(), candidate, tls, &user))
+        .await
+        .context("no session in time")?
 }
 
 /// One session's part of a measurement.
@@ -108,7 +114,13 @@ pub(crate) async fn drive(
         timeout(PATIENCE, client.log_out()).await.context("no end of a session in time")??;
     }
     all.times.sort_unstable();
-    Ok(Sample { count: all.times.len(), elapsed, processor, times: all.times, resumed: all.resumed })
+    Ok(Sample {
+        count: all.times.len(),
+        elapsed,
+        processor,
+        times: all.times,
+        resumed: all.resumed,
+    })
 }
 
 /// What a session does before it counts: enough for buffers to have grown. Logins are sessions of their own.
@@ -135,7 +147,12 @@ async fn work_until(mut client: Client, work: Work, until: Instant) -> Result<Pa
     }
 }
 
-async fn log_in_until(address: SocketAddr, tls: TlsConnector, number: usize, until: Instant) -> Result<Part> {
+async fn log_in_until(
+    address: SocketAddr,
+    tls: TlsConnector,
+    number: usize,
+    until: Instant,
+) -> Result<Part> {
     let mut part = Part::default();
     loop {
         let began = Instant::now();

@@ -24,17 +24,24 @@ const ATTEMPTS: u32 = 5;
 /// What is known of the machine, as lines.
 pub(crate) async fn describe(options: &Options) -> Result<Vec<String>> {
     let processors = fs::read_to_string("/proc/cpuinfo")?;
-    let model = processors.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).unzip().1;
+    let model = processors
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
+        .unzip()
+        .1;
     let cores = processors.lines().filter(|line| line.starts_with("processor")).count();
     let memory = fs::read_to_string("/proc/meminfo")?;
-    let kib: u64 = memory.split_ascii_whitespace().nth(1).context("no size of the memory")?.parse()?;
+    let kib: u64 =
+        memory.split_ascii_whitespace().nth(1).context("no size of the memory")?.parse()?;
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
     // What follows the numbers names whoever built it.
     let kernel = kernel.trim().split('-').next().unwrap_or_default();
     let versions: BTreeSet<String> = options
         .entrants()
         .iter()
-        .filter_map(|entrant| Some(format!("{} {}", entrant.kind.program(), entrant.kind.version()?)))
+        .filter_map(|entrant| {
+            Some(format!("{} {}", entrant.kind.program(), entrant.kind.version()?))
+        })
         .collect();
     let (date, files) = (Zoned::now().strftime("%Y-%m-%d"), limits::files());
     let (mut best_encryption, mut best_loopback) = (0.0_f64, 0.0_f64);
@@ -102,7 +109,8 @@ fn encryption(time: Duration) -> Result<f64> {
         let mut nonce = [0; NONCE_LEN];
         nonce[..4].copy_from_slice(&bytes.to_be_bytes());
         let nonce = Nonce::assume_unique_for_key(nonce);
-        let _tag = key.seal_in_place_separate_tag(nonce, Aad::empty(), &mut record).map_err(failed)?;
+        let _tag =
+            key.seal_in_place_separate_tag(nonce, Aad::empty(), &mut record).map_err(failed)?;
         bytes = bytes.wrapping_add(RECORD as u32);
     }
     Ok(f64::from(bytes) / 1e6 / began.elapsed().as_secs_f64())
@@ -129,7 +137,10 @@ async fn loopback(time: Duration) -> Result<f64> {
         }
     }
     sending.await??;
-    #[expect(clippy::cast_precision_loss, reason = "a number of bytes has fewer digits than an f64")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a number of bytes has fewer digits than an f64"
+    )]
     let megabytes = bytes as f64 / 1e6;
     Ok(megabytes / began.elapsed().as_secs_f64())
 }

@@ -25,13 +25,14 @@ pub(crate) async fn all(options: &Options) -> Result<()> {
     let began = Instant::now();
     let folder = tempfile::Builder::new().prefix("deltapush-peers-").tempdir()?;
     let authority = Authority::make(folder.path())?;
-    let mut outcome = Outcome { driven: Driven::new(), notes: Vec::new(), meanwhile: Meanwhile::default() };
+    let mut outcome =
+        Outcome { driven: Driven::new(), notes: Vec::new(), meanwhile: Meanwhile::default() };
 
     let is_full_login = |work: Work| work == Work::Login { resumed: false };
     for resumption in [true, false] {
-        let wanted = Measurement::all(options.extent())
-            .into_iter()
-            .filter(|measurement| is_full_login(measurement.work) != resumption && options.wants(&measurement.name()));
+        let wanted = Measurement::all(options.extent()).into_iter().filter(|measurement| {
+            is_full_login(measurement.work) != resumption && options.wants(&measurement.name())
+        });
         let wanted: Vec<Measurement> = wanted.collect();
         if !wanted.is_empty() {
             let upstream = Upstream::start(&authority, resumption)?;
@@ -97,7 +98,9 @@ async fn drive(
     let ours = || -> Result<Duration> {
         let candidates = candidates.iter().map(|(_, candidate)| candidate.group.processor_time());
         let all: Duration = candidates.sum::<Result<_>>()?;
-        Ok(all + upstream.group.processor_time()? + Process::of(std::process::id()).processor_time()?)
+        Ok(all
+            + upstream.group.processor_time()?
+            + Process::of(std::process::id()).processor_time()?)
     };
     let before = Meanwhile::now(ours()?)?;
     for measurement in measurements {
@@ -132,7 +135,8 @@ async fn one(
     authority: &Authority,
     candidate: &Candidate,
 ) -> Result<Sample> {
-    let tls = authority.connector(measurement.work == Work::Login { resumed: true }, Order::Usual)?;
+    let tls =
+        authority.connector(measurement.work == Work::Login { resumed: true }, Order::Usual)?;
     if matches!(measurement.work, Work::Login { .. }) {
         // So that each has a TLS session to resume, and what is made once is there.
         load::drive(candidate, measurement, &tls, Duration::ZERO).await?;
@@ -153,10 +157,14 @@ pub(crate) fn failed(options: &Options, entrant: &Entrant, error: anyhow::Error)
 fn note_resumption(entrants: &[Entrant], samples: &[Option<Vec<Sample>>], notes: &mut Vec<String>) {
     for (entrant, rounds) in entrants.iter().zip(samples) {
         let Some(rounds) = rounds else { continue };
-        let (resumed, all) =
-            rounds.iter().fold((0, 0), |(resumed, all), round| (resumed + round.resumed, all + round.count));
+        let (resumed, all) = rounds
+            .iter()
+            .fold((0, 0), |(resumed, all), round| (resumed + round.resumed, all + round.count));
         if resumed * 10 < all * 9 {
-            notes.push(format!("{} resumed {resumed} of {all} TLS sessions of clients", entrant.name()));
+            notes.push(format!(
+                "{} resumed {resumed} of {all} TLS sessions of clients",
+                entrant.name()
+            ));
         }
     }
 }

@@ -80,7 +80,8 @@ impl Options {
     pub(crate) fn entrants(&self) -> Vec<Entrant> {
         let beside = self.beside.as_deref().unwrap_or(&Kind::BESIDE);
         let kinds: Vec<Kind> = [Kind::Deltapush].iter().chain(beside).copied().collect();
-        let own = Build { name: "deltapush".to_owned(), file: env!("CARGO_BIN_EXE_deltapush").into() };
+        let own =
+            Build { name: "deltapush".to_owned(), file: env!("CARGO_BIN_EXE_deltapush").into() };
         let builds: Vec<Build> = [own].into_iter().chain(self.also.iter().cloned()).collect();
         Entrant::all(&kinds, &builds)
     }

@@ -49,8 +49,9 @@ impl Page {
         }
         text += &format!("- measuring took {} s", self.took.as_secs());
         if let Some(others) = self.meanwhile.others() {
-            text +=
-                &format!("; while programs were driven, others on this machine took {others:.0} % of its processors");
+            text += &format!(
+                "; while programs were driven, others on this machine took {others:.0} % of its processors"
+            );
         }
         text += "\n";
         for figure in self.figures() {
@@ -67,9 +68,11 @@ impl Page {
     }
 
     fn table(&self, figure: &Figure) -> String {
-        let better = if figure.better == Better::More { "more is better" } else { "less is better" };
+        let better =
+            if figure.better == Better::More { "more is better" } else { "less is better" };
         let mut text = format!("\n### {}\n\n{better}\n\n|", figure.title);
-        let has_ratio = figure.rows.iter().any(|row| figure.to_best_peer(row, &self.entrants).is_some());
+        let has_ratio =
+            figure.rows.iter().any(|row| figure.to_best_peer(row, &self.entrants).is_some());
         let columns: Vec<usize> = (0..self.entrants.len())
             .filter(|column| figure.rows.iter().any(|row| row.cells[*column].is_some()))
             .collect();
@@ -86,8 +89,10 @@ impl Page {
                 text += &format!(" | {}", cell(figure, row, *column));
             }
             if has_ratio {
-                let ratios =
-                    [figure.to_best_peer(row, &self.entrants), Figure::to_kind(row, Kind::Bytes, &self.entrants)];
+                let ratios = [
+                    figure.to_best_peer(row, &self.entrants),
+                    Figure::to_kind(row, Kind::Bytes, &self.entrants),
+                ];
                 for ratio in ratios {
                     text += &ratio.map_or(" | –".to_owned(), |ratio| format!(" | {ratio:.2}"));
                 }
@@ -119,7 +124,10 @@ impl Page {
         row("from the start until all are watched", format!("{:.2} s", watched.start));
         row("as many bare TLS handshakes at the same pace", format!("{:.2} s", watched.handshakes));
         row("from a message to its POST: median", format!("{:.2} ms", watched.percentile(50)));
-        row("from a message to its POST: 99th percentile", format!("{:.2} ms", watched.percentile(99)));
+        row(
+            "from a message to its POST: 99th percentile",
+            format!("{:.2} ms", watched.percentile(99)),
+        );
         text
     }
 
@@ -135,7 +143,11 @@ impl Page {
             .to_owned();
         for bar in bars {
             let met = if bar.is_met { "met" } else { "**missed**" };
-            let _ = writeln!(text, "| {} | {} | {} | {met} | {} |", bar.figure, bar.bar, bar.measured, bar.with_tls);
+            let _ = writeln!(
+                text,
+                "| {} | {} | {} | {met} | {} |",
+                bar.figure, bar.bar, bar.measured, bar.with_tls
+            );
         }
         text
     }
@@ -159,8 +171,10 @@ pub(crate) fn write(text: &str, plot: &str) -> Result<()> {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
     let page = docs.join("performance.md");
     let old = fs::read_to_string(&page)?;
-    let (before, rest) = old.split_once(BEGIN).context("docs/performance.md has no place for what is measured")?;
-    let (_, after) = rest.split_once(END).context("docs/performance.md has no end of what is measured")?;
+    let (before, rest) =
+        old.split_once(BEGIN).context("docs/performance.md has no place for what is measured")?;
+    let (_, after) =
+        rest.split_once(END).context("docs/performance.md has no end of what is measured")?;
     let plot_line = "![deltapush and its peers, to the best peer](performance.svg)";
     fs::write(&page, format!("{before}{BEGIN}\n{text}\n{plot_line}\n{END}{after}"))?;
     Ok(fs::write(docs.join("performance.svg"), plot)?)

@@ -14,8 +14,15 @@ const HEAD: f64 = 50.0;
 /// The ends of the scale; what lies beyond is drawn at the end.
 const LEAST: f64 = 1.0 / 16.0;
 const MOST: f64 = 4.0;
-const TICKS: [(f64, &str); 7] =
-    [(1.0 / 16.0, "1/16"), (0.125, "1/8"), (0.25, "1/4"), (0.5, "1/2"), (1.0, "best peer"), (2.0, "2"), (4.0, "4")];
+const TICKS: [(f64, &str); 7] = [
+    (1.0 / 16.0, "1/16"),
+    (0.125, "1/8"),
+    (0.25, "1/4"),
+    (0.5, "1/2"),
+    (1.0, "best peer"),
+    (2.0, "2"),
+    (4.0, "4"),
+];
 
 /// Draws all figures that have a best peer.
 pub(crate) fn svg(figures: &[&Figure], entrants: &[Entrant]) -> String {
@@ -48,7 +55,8 @@ pub(crate) fn svg(figures: &[&Figure], entrants: &[Entrant]) -> String {
          <rect width=\"{WIDTH}\" height=\"{height}\" fill=\"white\"/>\n"
     );
     for (value, name) in TICKS {
-        let (x, colour) = (place(value), if (value - 1.0).abs() < f64::EPSILON { "#888" } else { "#ddd" });
+        let (x, colour) =
+            (place(value), if (value - 1.0).abs() < f64::EPSILON { "#888" } else { "#ddd" });
         line(&mut svg, (x, HEAD), (x, height - LINE), colour);
         text(&mut svg, x, HEAD - 6.0, "middle", name, false);
     }
@@ -56,12 +64,21 @@ pub(crate) fn svg(figures: &[&Figure], entrants: &[Entrant]) -> String {
     svg + &body + "</svg>\n"
 }
 
-fn draw_row(body: &mut String, y: f64, figure: &Figure, row: &Row, best: usize, entrants: &[Entrant]) {
+fn draw_row(
+    body: &mut String,
+    y: f64,
+    figure: &Figure,
+    row: &Row,
+    best: usize,
+    entrants: &[Entrant],
+) {
     line(body, (LEFT, y), (WIDTH - RIGHT, y), "#eee");
     let Some(Some(best)) = row.cells.get(best) else { return };
     // deltapush comes last, so that no dot lies on its own.
     for (entrant, cell) in entrants.iter().zip(&row.cells).rev() {
-        let Some(ratio) = cell.as_ref().and_then(|cell: &Series| cell.ratio_to(best)) else { continue };
+        let Some(ratio) = cell.as_ref().and_then(|cell: &Series| cell.ratio_to(best)) else {
+            continue;
+        };
         let good = if figure.better == Better::More { ratio } else { 1.0 / ratio };
         dot(body, place(good), y, entrant);
     }
@@ -98,10 +115,16 @@ fn dot(svg: &mut String, x: f64, y: f64, entrant: &Entrant) {
 
 fn line(svg: &mut String, from: (f64, f64), to: (f64, f64), colour: &str) {
     let ((x1, y1), (x2, y2)) = (from, to);
-    let _ = writeln!(svg, "<line x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\" stroke=\"{colour}\"/>");
+    let _ = writeln!(
+        svg,
+        "<line x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\" stroke=\"{colour}\"/>"
+    );
 }
 
 fn text(svg: &mut String, x: f64, y: f64, anchor: &str, text: &str, bold: bool) {
     let weight = if bold { " font-weight=\"bold\"" } else { "" };
-    let _ = writeln!(svg, "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\"{weight}>{text}</text>");
+    let _ = writeln!(
+        svg,
+        "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\"{weight}>{text}</text>"
+    );
 }

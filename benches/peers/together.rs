@@ -28,9 +28,14 @@ pub(crate) struct Together {
 }
 
 /// As many as the largest crowd has, or as there may be in one process.
-pub(crate) async fn measure(options: &Options, authority: &Authority, upstream: &Upstream) -> Result<Together> {
+pub(crate) async fn measure(
+    options: &Options,
+    authority: &Authority,
+    upstream: &Upstream,
+) -> Result<Together> {
     let entrants = options.entrants();
-    let candidate = Candidate::start(entrants.first().context("nobody is measured")?, authority, upstream)?;
+    let candidate =
+        Candidate::start(entrants.first().context("nobody is measured")?, authority, upstream)?;
     let sessions = limits::watched_sessions(options.crowds().last().copied().unwrap_or_default());
     let tls = authority.connector(false, Order::Usual)?;
     let mut clients = Vec::new();

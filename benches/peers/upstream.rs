@@ -55,7 +55,8 @@ pub(crate) async fn run(folder: &str, arguments: &[&str]) -> Result<()> {
     let plain: u16 = plain.parse()?;
     let authority = Authority::in_folder(Path::new(folder));
     let acceptor = authority.acceptor(!flags.contains(&NO_RESUMPTION), Order::Usual)?;
-    let _servers = (Server::start_at(tls.parse()?, 0, Some(acceptor))?, Server::start_at(plain, 0, None)?);
+    let _servers =
+        (Server::start_at(tls.parse()?, 0, Some(acceptor))?, Server::start_at(plain, 0, None)?);
     let listener = server::listen(http.parse()?)?;
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };

@@ -67,15 +67,18 @@ pub(crate) async fn measure(options: &Options, authority: &Authority) -> Result<
     let server = Server::start(accounts, Some(authority.acceptor(true, Order::Usual)?))?;
     let mut handshakes = Series::default();
     for _ in 0..rounds {
-        handshakes
-            .0
-            .push(handshake(server.port, accounts, &authority.connector(true, Order::Ours)?).await?.as_secs_f64());
+        handshakes.0.push(
+            handshake(server.port, accounts, &authority.connector(true, Order::Ours)?)
+                .await?
+                .as_secs_f64(),
+        );
     }
     let mut notifications = Notifications::start().await?;
     let folder = tempfile::Builder::new().prefix("deltapush-peers-").tempdir()?;
     let upstream = Upstream { port: server.port, ca: Some(authority.ca.clone()) };
     let pace = format!("pace:\n  at_once: {AT_ONCE}\n  new_sessions: {A_SECOND}/s\n");
-    let mut program = Program::prepare(folder.path(), &upstream, &notifications.url, accounts, &pace).await?;
+    let mut program =
+        Program::prepare(folder.path(), &upstream, &notifications.url, accounts, &pace).await?;
     let bench = Bench { server, accounts };
 
     let mut starts = Series::default();
@@ -96,7 +99,9 @@ pub(crate) async fn measure(options: &Options, authority: &Authority) -> Result<
     drop(program);
     let few = folder.path().join("few");
     std::fs::create_dir(&few)?;
-    let few = bench.memory_for_one(Program::prepare(&few, &upstream, &notifications.url, 1, &pace).await?).await?;
+    let few = bench
+        .memory_for_one(Program::prepare(&few, &upstream, &notifications.url, 1, &pace).await?)
+        .await?;
     Ok(Watched {
         accounts,
         kib_each: kib(memory.saturating_sub(few)) / number(accounts),
@@ -133,14 +138,22 @@ impl Bench {
         let deadline = Instant::now() + PATIENCE;
         while !condition(self.server.watched()) {
             let watched = self.server.watched();
-            ensure!(Instant::now() < deadline, "{watched} of {} accounts are watched in the end", self.accounts);
+            ensure!(
+                Instant::now() < deadline,
+                "{watched} of {} accounts are watched in the end",
+                self.accounts
+            );
             sleep(Duration::from_millis(5)).await;
         }
         Ok(())
     }
 
     /// One message after the other, each to another account: how long until its POST, in milliseconds.
-    async fn deliver(&self, messages: usize, notifications: &mut Notifications) -> Result<Vec<f64>> {
+    async fn deliver(
+        &self,
+        messages: usize,
+        notifications: &mut Notifications,
+    ) -> Result<Vec<f64>> {
         let mut times = Vec::with_capacity(messages);
         for number in 0..messages {
             sleep(Duration::from_millis(fastrand::u64(PAUSE))).await;

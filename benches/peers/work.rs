@@ -52,7 +52,9 @@ impl Measurement {
         let mut all = Vec::new();
         for work in [Work::Fetch, Work::Append] {
             for size in sizes {
-                all.extend(crowds.iter().map(|sessions| Self { work: work(*size), sessions: *sessions }));
+                all.extend(
+                    crowds.iter().map(|sessions| Self { work: work(*size), sessions: *sessions }),
+                );
             }
         }
         let small = [

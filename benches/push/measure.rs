@@ -43,15 +43,22 @@ pub(crate) async fn all(deliveries: usize) -> Result<()> {
         "| Dovecot | delivery to POST: median | p99 | delivery to EXISTS: median | deltapush itself: median | p99 |"
     );
     println!("| --- | ---: | ---: | ---: | ---: | ---: |");
-    for (name, setup) in [("with NOTIFY", Setup::Vanilla), ("without NOTIFY", Setup::WithoutNotify)] {
+    for (name, setup) in [("with NOTIFY", Setup::Vanilla), ("without NOTIFY", Setup::WithoutNotify)]
+    {
         let samples = measure(setup, deliveries).await?;
         let figures = |of: fn(&Sample) -> Duration| {
             let mut times: Vec<Duration> = samples.iter().map(of).collect();
             times.sort_unstable();
-            (milliseconds(times[times.len() / 2]), milliseconds(times[(times.len() * 99).div_ceil(100) - 1]))
+            (
+                milliseconds(times[times.len() / 2]),
+                milliseconds(times[(times.len() * 99).div_ceil(100) - 1]),
+            )
         };
-        let ((total, total_99), (exists, _), (own, own_99)) =
-            (figures(|sample| sample.total), figures(|sample| sample.exists), figures(|sample| sample.own));
+        let ((total, total_99), (exists, _), (own, own_99)) = (
+            figures(|sample| sample.total),
+            figures(|sample| sample.exists),
+            figures(|sample| sample.own),
+        );
         println!("| {name} | {total} | {total_99} | {exists} | {own} | {own_99} |");
     }
     Ok(())
@@ -79,7 +86,11 @@ async fn measure(setup: Setup, deliveries: usize) -> Result<Vec<Sample>> {
     let dovecot = Dovecot::exclusive(setup);
     let relay = Relay::start(dovecot.imap).await?;
     let mut notifications = Notifications::start().await?;
-    let options = Options { notify_url: notifications.url.clone(), coalesce: "1ms", ..Options::plain(relay.port) };
+    let options = Options {
+        notify_url: notifications.url.clone(),
+        coalesce: "1ms",
+        ..Options::plain(relay.port)
+    };
     let deltapush = Deltapush::start(&options);
     let user = dovecot.user("bench");
     let mut client = Client::tls(deltapush.imaps, &deltapush.certificate()).await;
@@ -93,11 +104,15 @@ async fn measure(setup: Setup, deliveries: usize) -> Result<Vec<Sample>> {
         sleep(Duration::from_millis(fastrand::u64(PAUSE))).await;
         relay.forget();
         let message = message("bob@elsewhere.test", &user, &format!("news {number}"), "");
-        let delivered = lmtp::try_deliver(dovecot.lmtp, "bob@elsewhere.test", &user, &message).await?;
+        let delivered =
+            lmtp::try_deliver(dovecot.lmtp, "bob@elsewhere.test", &user, &message).await?;
         let posted = notifications.next(PATIENCE).await?;
         samples.push(sample(delivered, posted, &relay.passed())?);
     }
-    ensure!(notifications.next(Duration::from_secs(1)).await.is_err(), "there are more pushes than messages");
+    ensure!(
+        notifications.next(Duration::from_secs(1)).await.is_err(),
+        "there are more pushes than messages"
+    );
     Ok(samples)
 }
 
@@ -108,8 +123,9 @@ fn sample(delivered: Instant, posted: Instant, passed: &[Passed]) -> Result<Samp
     };
     let exists = until_posted.iter().position(|passed| contains(passed, " EXISTS"));
     // What is news after it belongs to the next wait: the last word that the push depended on is the end of a FETCH.
-    let decisive =
-        until_posted.iter().rposition(|passed| contains(passed, "FETCH") || contains(passed, "Fetch completed"));
+    let decisive = until_posted
+        .iter()
+        .rposition(|passed| contains(passed, "FETCH") || contains(passed, "Fetch completed"));
     let (Some(exists), Some(decisive)) = (exists, decisive) else {
         anyhow::bail!("a push without news: {passed:#?}");
     };

@@ -26,7 +26,11 @@ pub(crate) struct Costs {
 
 impl Costs {
     /// Opens so many sessions of each kind beside each other.
-    pub(crate) async fn measure(proxy: &Proxy, authority: &Authority, sessions: usize) -> Result<Self> {
+    pub(crate) async fn measure(
+        proxy: &Proxy,
+        authority: &Authority,
+        sessions: usize,
+    ) -> Result<Self> {
         let process = Process::of(proxy.pid());
         let mut clients = Vec::new();
         for compressed in [false, true] {
@@ -43,7 +47,10 @@ impl Costs {
         }
         let after = process.resident()?;
         let each = |growth: u64| growth / sessions as u64;
-        Ok(Self { plain: each(between.saturating_sub(before)), compressed: each(after.saturating_sub(between)) })
+        Ok(Self {
+            plain: each(between.saturating_sub(before)),
+            compressed: each(after.saturating_sub(between)),
+        })
     }
 
     /// Whether a compressed session takes at most a quarter more.

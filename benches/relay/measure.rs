@@ -52,7 +52,8 @@ pub(crate) async fn all(size: u64, sessions: usize) -> Result<bool> {
     println!("a message of {} MiB, TLS on both sides, best of {ROUNDS}", size / MIB);
     println!("          deltapush    bare copy    ratio    growth of deltapush's memory");
     let mut growth = 0;
-    let mut deltapush = Candidate::start(Kind::Deltapush, folder.path(), &authority, upstream).await?;
+    let mut deltapush =
+        Candidate::start(Kind::Deltapush, folder.path(), &authority, upstream).await?;
     let mut bare = Candidate::start(Kind::BareCopy, folder.path(), &authority, upstream).await?;
     for way in [Way::Fetch, Way::Append] {
         let (mut ours, mut theirs) = (Figures::none(), Figures::none());
@@ -80,7 +81,10 @@ pub(crate) async fn all(size: u64, sessions: usize) -> Result<bool> {
         println!("a compressed session takes more than a quarter more");
     }
     if growth >= MAX_GROWTH {
-        println!("deltapush's memory grew by {} KiB or more: it holds what it should only pass on", MAX_GROWTH / KIB);
+        println!(
+            "deltapush's memory grew by {} KiB or more: it holds what it should only pass on",
+            MAX_GROWTH / KIB
+        );
     }
     Ok(growth < MAX_GROWTH && costs.are_close())
 }
@@ -94,7 +98,9 @@ fn row(way: Way, size: u64, ours: &Figures, theirs: &Figures) -> String {
     let rate = |figures: &Figures| size as f64 / 1e6 / figures.fastest.as_secs_f64();
     let (our_rate, their_rate) = (rate(ours), rate(theirs));
     let (ratio, growth) = (our_rate / their_rate, ours.growth / KIB);
-    format!("{name:<8}{our_rate:>6.0} MB/s  {their_rate:>6.0} MB/s    {ratio:>5.2}    {growth:>5} KiB")
+    format!(
+        "{name:<8}{our_rate:>6.0} MB/s  {their_rate:>6.0} MB/s    {ratio:>5.2}    {growth:>5} KiB"
+    )
 }
 
 impl Figures {
@@ -111,7 +117,12 @@ struct Candidate {
 }
 
 impl Candidate {
-    async fn start(kind: Kind, folder: &Path, authority: &Authority, upstream: SocketAddr) -> Result<Self> {
+    async fn start(
+        kind: Kind,
+        folder: &Path,
+        authority: &Authority,
+        upstream: SocketAddr,
+    ) -> Result<Self> {
         let proxy = Proxy::start(kind, folder, authority, upstream)?;
         let client = proxy.client(authority).await?;
         let mut candidate = Self { client, memory: Process::of(proxy.pid()), _proxy: proxy };
@@ -146,7 +157,8 @@ impl Candidate {
             }
         };
         let done = tokio::time::timeout(PATIENCE, transfer).await;
-        done.map_err(|_| anyhow!("not done within {} s", PATIENCE.as_secs()))?.with_context(|| format!("{way:?}"))?;
+        done.map_err(|_| anyhow!("not done within {} s", PATIENCE.as_secs()))?
+            .with_context(|| format!("{way:?}"))?;
         Ok(start.elapsed())
     }
 }

@@ -28,7 +28,12 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    pub(crate) fn start(kind: Kind, folder: &Path, authority: &Authority, upstream: SocketAddr) -> Result<Self> {
+    pub(crate) fn start(
+        kind: Kind,
+        folder: &Path,
+        authority: &Authority,
+        upstream: SocketAddr,
+    ) -> Result<Self> {
         // Free until the process takes it, unless another program is quicker: then it ends, and so does the benchmark.
         let port = TcpListener::bind((HOST, 0))?.local_addr()?.port();
         let mut command = match kind {
@@ -41,11 +46,17 @@ impl Proxy {
             }
             Kind::BareCopy => {
                 let mut command = Command::new(std::env::current_exe()?);
-                command.arg(bare::COMMAND).arg(folder).args([port.to_string(), upstream.to_string()]);
+                command
+                    .arg(bare::COMMAND)
+                    .arg(folder)
+                    .args([port.to_string(), upstream.to_string()]);
                 command
             }
         };
-        let child = command.stdin(Stdio::null()).spawn().with_context(|| format!("cannot start {kind:?}"))?;
+        let child = command
+            .stdin(Stdio::null())
+            .spawn()
+            .with_context(|| format!("cannot start {kind:?}"))?;
         Ok(Self { port, child })
     }
 
@@ -81,7 +92,8 @@ impl Drop for Proxy {
 }
 
 fn configuration(port: u16, authority: &Authority, upstream: SocketAddr) -> String {
-    let (certificate, key, ca) = (authority.certificate.display(), authority.key.display(), authority.ca.display());
+    let (certificate, key, ca) =
+        (authority.certificate.display(), authority.key.display(), authority.ca.display());
     // All clients come from one address.
     format!(
         "hostname: {HOST}\n\

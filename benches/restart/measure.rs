@@ -28,13 +28,18 @@ const OTHER_FILES: u64 = 100;
 /// If an account is not watched, or a message not announced.
 pub(crate) async fn all(accounts: usize, tls: bool) -> Result<()> {
     let limit = rlimit::increase_nofile_limit(u64::MAX)?;
-    ensure!(limit >= accounts as u64 + OTHER_FILES, "{limit} open files are too few for {accounts} accounts");
+    ensure!(
+        limit >= accounts as u64 + OTHER_FILES,
+        "{limit} open files are too few for {accounts} accounts"
+    );
     let folder = tempfile::Builder::new().prefix("deltapush-bench-").tempdir()?;
     let authority = Authority::new(folder.path());
-    let server = Server::start(accounts, tls.then(|| TlsAcceptor::from(authority.server_config())))?;
+    let server =
+        Server::start(accounts, tls.then(|| TlsAcceptor::from(authority.server_config())))?;
     let notifications = NotifyServer::start().await;
     let upstream = Upstream { port: server.port, ca: tls.then(|| authority.ca.clone()) };
-    let mut program = Program::prepare(folder.path(), &upstream, &notifications.url, accounts, "").await?;
+    let mut program =
+        Program::prepare(folder.path(), &upstream, &notifications.url, accounts, "").await?;
     let news: Vec<usize> = (0..accounts).step_by(WITH_NEWS).collect();
     let bench = Bench { server, notifications, accounts };
 
@@ -77,12 +82,16 @@ impl Bench {
         let watched = began.elapsed();
         let announced = || {
             let posted = self.notifications.posted();
-            let tokens: HashSet<&str> = posted.iter().skip(before).map(|posted| posted.token.as_str()).collect();
+            let tokens: HashSet<&str> =
+                posted.iter().skip(before).map(|posted| posted.token.as_str()).collect();
             news.iter().all(|account| tokens.contains(token(*account).as_str()))
         };
         self.wait_until(announced).await?;
         let posted = self.notifications.posted();
-        let last = posted.last().filter(|_| !news.is_empty()).map(|last| last.at.saturating_duration_since(began));
+        let last = posted
+            .last()
+            .filter(|_| !news.is_empty())
+            .map(|last| last.at.saturating_duration_since(began));
         // Those with news leave IDLE for it.
         self.wait_until(|| self.server.watched() == self.accounts).await?;
         let (peak, sessions) = self.server.take_peak();

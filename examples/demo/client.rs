@@ -24,7 +24,10 @@ impl Client {
     /// Connects as Delta Chat does to a port other than 993: TLS with ALPN `imap`. It trusts `certificate` alone.
     pub(crate) async fn connect(address: SocketAddr, certificate: &Path) -> Result<Self> {
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(certificate).context("cannot read deltapush's certificate")?)?;
+        roots.add(
+            CertificateDer::from_pem_file(certificate)
+                .context("cannot read deltapush's certificate")?,
+        )?;
         let mut config = ClientConfig::builder_with_provider(deltapush::crypto::provider())
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
@@ -33,7 +36,10 @@ impl Client {
         let tcp = TcpStream::connect(address).await?;
         tcp.set_nodelay(true)?;
         let name = ServerName::try_from("localhost")?;
-        let stream = TlsConnector::from(Arc::new(config)).connect(name, tcp).await.context("no TLS with deltapush")?;
+        let stream = TlsConnector::from(Arc::new(config))
+            .connect(name, tcp)
+            .await
+            .context("no TLS with deltapush")?;
         let mut client = Self { stream: BufStream::new(stream), commands: 0 };
         let greeting = client.line().await?;
         ensure!(greeting.starts_with("* OK"), "deltapush greets with {greeting:?}");

@@ -71,7 +71,10 @@ impl MailServer {
     /// What a session has said so far.
     pub(crate) fn lines_of(&self, session: usize) -> Vec<String> {
         let all = self.heard.borrow();
-        all.iter().filter(|heard| heard.session == session).map(|heard| heard.line.clone()).collect()
+        all.iter()
+            .filter(|heard| heard.session == session)
+            .map(|heard| heard.line.clone())
+            .collect()
     }
 }
 
@@ -132,10 +135,16 @@ impl<'a> Session<'a> {
             "CAPABILITY" => self.say(&format!("* CAPABILITY {CAPABILITIES}")).await?,
             "LOGOUT" => self.say("* BYE until next time").await?,
             "NOOP" => {}
-            "LOGIN" if arguments == format!(r#""{USER}" "{PASSWORD}""#) => self.is_authenticated = true,
+            "LOGIN" if arguments == format!(r#""{USER}" "{PASSWORD}""#) => {
+                self.is_authenticated = true
+            }
             "AUTHENTICATE" if is_login(arguments) => self.is_authenticated = true,
-            "LOGIN" | "AUTHENTICATE" => return Ok("NO [AUTHENTICATIONFAILED] wrong name or password"),
-            "SELECT" | "EXAMINE" | "IDLE" | "UID" if !self.is_authenticated => return Ok("BAD log in first"),
+            "LOGIN" | "AUTHENTICATE" => {
+                return Ok("NO [AUTHENTICATIONFAILED] wrong name or password");
+            }
+            "SELECT" | "EXAMINE" | "IDLE" | "UID" if !self.is_authenticated => {
+                return Ok("BAD log in first");
+            }
             "SELECT" => self.open().await?,
             "EXAMINE" => {
                 self.open().await?;
@@ -170,13 +179,19 @@ impl<'a> Session<'a> {
 
     /// `FETCH n:* (… BODY.PEEK[HEADER.FIELDS (names)])`; the answer always has UID and flags.
     async fn fetch(&mut self, arguments: &str) -> Result<()> {
-        let first = arguments.split([' ', ':']).nth(1).and_then(|number| number.parse().ok()).unwrap_or(1);
-        let names = arguments.split_once("FIELDS (").and_then(|(_, rest)| rest.split_once(')')).unwrap_or_default().0;
+        let first =
+            arguments.split([' ', ':']).nth(1).and_then(|number| number.parse().ok()).unwrap_or(1);
+        let names = arguments
+            .split_once("FIELDS (")
+            .and_then(|(_, rest)| rest.split_once(')'))
+            .unwrap_or_default()
+            .0;
         let messages = self.mailbox.borrow_and_update().clone();
         for (number, message) in (1_usize..).zip(messages).filter(|(number, _)| *number >= first) {
             let header = header_fields(message, names);
             let section = format!("BODY[HEADER.FIELDS ({names})] {{{}}}", header.len());
-            self.say(&format!("* {number} FETCH (UID {number} FLAGS () {section}\r\n{header})")).await?;
+            self.say(&format!("* {number} FETCH (UID {number} FLAGS () {section}\r\n{header})"))
+                .await?;
         }
         Ok(())
     }
@@ -189,7 +204,8 @@ impl<'a> Session<'a> {
 /// SASL PLAIN (RFC 4616) with its initial response.
 fn is_login(arguments: &str) -> bool {
     arguments.split_once(' ').is_some_and(|(mechanism, response)| {
-        mechanism.eq_ignore_ascii_case("PLAIN") && response == BASE64_STANDARD.encode(format!("\0{USER}\0{PASSWORD}"))
+        mechanism.eq_ignore_ascii_case("PLAIN")
+            && response == BASE64_STANDARD.encode(format!("\0{USER}\0{PASSWORD}"))
     })
 }
 

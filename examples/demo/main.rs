@@ -33,9 +33,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const USER: &str = "alice@demo.example";
 const PASSWORD: &str = "sesame";
 
-const OLD_MAIL: &str =
-    "From: Carol <carol@demo.example>\r\nSubject: Read long ago\r\n\r\nNobody is woken for this.\r\n";
-const NEW_MAIL: &str = "From: Bob <bob@demo.example>\r\nSubject: Dinner at eight?\r\n\r\nSee you there.\r\n";
+const OLD_MAIL: &str = "From: Carol <carol@demo.example>\r\nSubject: Read long ago\r\n\r\nNobody is woken for this.\r\n";
+const NEW_MAIL: &str =
+    "From: Bob <bob@demo.example>\r\nSubject: Dinner at eight?\r\n\r\nSee you there.\r\n";
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -55,14 +55,26 @@ async fn main() -> ExitCode {
 
 /// Plays the cycle and returns how long after the message the notification came.
 async fn show(screen: &mut Screen) -> Result<Duration> {
-    let folder = tempfile::Builder::new().prefix("deltapush-demo-").tempdir().context("cannot make a folder")?;
+    let folder = tempfile::Builder::new()
+        .prefix("deltapush-demo-")
+        .tempdir()
+        .context("cannot make a folder")?;
     let mut mail = MailServer::start(OLD_MAIL).await?;
     let mut notifications = NotificationServer::start().await?;
     let deltapush = Deltapush::start(folder.path(), mail.address, notifications.address).await?;
     screen.title("deltapush at work. All is in this process; nothing leaves this machine.")?;
-    screen.step(Who::MailServer, &format!("on {}: an ordinary one, it knows no push", mail.address))?;
-    screen.step(Who::PushServer, &format!("on {}: like notifications.delta.chat", notifications.address))?;
-    screen.step(Who::Deltapush, &format!("on {}: between client and mail server", deltapush.address))?;
+    screen.step(
+        Who::MailServer,
+        &format!("on {}: an ordinary one, it knows no push", mail.address),
+    )?;
+    screen.step(
+        Who::PushServer,
+        &format!("on {}: like notifications.delta.chat", notifications.address),
+    )?;
+    screen.step(
+        Who::Deltapush,
+        &format!("on {}: between client and mail server", deltapush.address),
+    )?;
 
     let token = hand_over_token(screen, &mut mail, &deltapush, folder.path()).await?;
     watch(screen, &mut mail).await?;
@@ -78,7 +90,12 @@ async fn show(screen: &mut Screen) -> Result<Duration> {
 
     let body = within("the notification", notifications.next()).await??;
     let latency = delivered.elapsed();
-    ensure!(body == token, "the notification's body is not the token: {} bytes of {}", body.len(), token.len());
+    ensure!(
+        body == token,
+        "the notification's body is not the token: {} bytes of {}",
+        body.len(),
+        token.len()
+    );
     screen.step(Who::PushServer, "gets the token as it was: the phone would wake now")?;
     screen.line("deltapush", &format!("POST /notify, {}", shortened(&body)))?;
 
@@ -94,43 +111,64 @@ async fn hand_over_token(
     folder: &Path,
 ) -> Result<String> {
     let certificate = folder.join("certs/localhost.cert.pem");
-    let mut client = within("the client's connection", Client::connect(deltapush.address, &certificate)).await??;
+    let mut client =
+        within("the client's connection", Client::connect(deltapush.address, &certificate))
+            .await??;
     let login = format!(r#"LOGIN "{USER}" "{PASSWORD}""#);
     within("the client's login", client.command(&login)).await?.context("the login failed")?;
     screen.step(Who::Client, &format!("logs in through deltapush, with TLS, as {USER}"))?;
     let told = within("the capabilities", client.command("CAPABILITY")).await??;
-    let told = told.iter().find_map(|line| line.strip_prefix("* CAPABILITY ")).context("no capability list")?;
+    let told = told
+        .iter()
+        .find_map(|line| line.strip_prefix("* CAPABILITY "))
+        .context("no capability list")?;
     screen.line("server", mail_server::CAPABILITIES)?;
     screen.added("to client", mail_server::CAPABILITIES, told)?;
     for name in ["METADATA", "XDELTAPUSH"] {
-        ensure!(told.split(' ').any(|told| told == name), "{name} is not among the capabilities: {told}");
+        ensure!(
+            told.split(' ').any(|told| told == name),
+            "{name} is not among the capabilities: {told}"
+        );
     }
 
     let token = client::new_token();
     let command = format!(r#"SETMETADATA "INBOX" (/private/devicetoken "{token}")"#);
-    within("the answer to the token", client.command(&command)).await?.context("the token was refused")?;
+    within("the answer to the token", client.command(&command))
+        .await?
+        .context("the token was refused")?;
     screen.step(Who::Client, "hands over its push token, as Delta Chat does")?;
     screen.line("client", &command.replace(&token, &shortened(&token)))?;
 
     drop(client);
-    within("the end of the client's session", mail.heard(|heard| heard.session == 1 && heard.line == mail_server::END))
-        .await?;
+    within(
+        "the end of the client's session",
+        mail.heard(|heard| heard.session == 1 && heard.line == mail_server::END),
+    )
+    .await?;
     screen.step(Who::Client, "hangs up: the app is closed, the phone asleep")?;
     Ok(token)
 }
 
 /// deltapush has a session of its own by now, or soon.
 async fn watch(screen: &mut Screen, mail: &mut MailServer) -> Result<()> {
-    let heard: Heard =
-        within("an IDLE of deltapush's own", mail.heard(|heard| heard.session > 1 && heard.line == "IDLE")).await?;
+    let heard: Heard = within(
+        "an IDLE of deltapush's own",
+        mail.heard(|heard| heard.session > 1 && heard.line == "IDLE"),
+    )
+    .await?;
     let own = heard.session;
     screen.step(Who::Deltapush, "stays: it watches the mailbox, read-only, not polling")?;
     let said = mail.lines_of(own);
     for verb in ["EXAMINE", "IDLE"] {
-        let line = said.iter().find(|line| line.starts_with(verb)).with_context(|| format!("no {verb}"))?;
+        let line = said
+            .iter()
+            .find(|line| line.starts_with(verb))
+            .with_context(|| format!("no {verb}"))?;
         screen.line("deltapush", line)?;
     }
-    if let Some(line) = said.iter().find(|line| line.starts_with("SELECT") || line.contains("STORE")) {
+    if let Some(line) =
+        said.iter().find(|line| line.starts_with("SELECT") || line.contains("STORE"))
+    {
         bail!("deltapush changes the mailbox: {line}");
     }
     Ok(())
@@ -174,7 +212,9 @@ impl Deltapush {
 
 /// Waits for `event`, but not for ever.
 async fn within<T>(what: &str, event: impl Future<Output = T>) -> Result<T> {
-    timeout(PATIENCE, event).await.map_err(|_| anyhow!("waited {} s in vain for {what}", PATIENCE.as_secs()))
+    timeout(PATIENCE, event)
+        .await
+        .map_err(|_| anyhow!("waited {} s in vain for {what}", PATIENCE.as_secs()))
 }
 
 /// The beginning of a token, and how long it is.

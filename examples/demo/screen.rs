@@ -61,7 +61,8 @@ impl Screen {
     /// The list `after`, in which what `before` lacks stands out.
     pub(crate) fn added(&mut self, who: &str, before: &str, after: &str) -> Result<()> {
         let known: Vec<&str> = before.split(' ').collect();
-        let (same, new): (Vec<&str>, Vec<&str>) = after.split(' ').partition(|name| known.contains(name));
+        let (same, new): (Vec<&str>, Vec<&str>) =
+            after.split(' ').partition(|name| known.contains(name));
         let same = self.painted(DIM, &format!("{who:>10}: {}", same.join(" ")));
         let new = self.painted(BOLD, &new.join(" "));
         Ok(writeln!(self.out, "{same} {new}")?)
@@ -69,7 +70,11 @@ impl Screen {
 
     pub(crate) fn succeeded(&mut self, latency: Duration) -> Result<()> {
         let verdict = self.painted(GREEN, "The push arrived");
-        Ok(writeln!(self.out, "\n{verdict} {:.1} ms after the message.", latency.as_secs_f64() * 1e3)?)
+        Ok(writeln!(
+            self.out,
+            "\n{verdict} {:.1} ms after the message.",
+            latency.as_secs_f64() * 1e3
+        )?)
     }
 
     pub(crate) fn failed(&mut self, error: &anyhow::Error) {

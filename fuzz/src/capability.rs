@@ -14,7 +14,10 @@ pub(crate) fn check(data: &[u8]) {
     if line[..end].strip_suffix(b"\r").unwrap_or(&line[..end]).iter().any(u8::is_ascii_control) {
         // No list of atoms: what of it is a name is nobody's to say. It comes to an end, and that is all.
         let all = Added { push: true, compress: true };
-        let _ = (rewrite(line, all, JmapAccess::Strip), rewrite(line, Added::default(), JmapAccess::Pass));
+        let _ = (
+            rewrite(line, all, JmapAccess::Strip),
+            rewrite(line, Added::default(), JmapAccess::Pass),
+        );
         return;
     }
     let added = Added { push: settings & 1 == 0, compress: settings & 2 != 0 };
@@ -27,8 +30,10 @@ pub(crate) fn check(data: &[u8]) {
     let Some(changed) = rewrite(line) else {
         return;
     };
-    let after: Vec<&[u8]> = response::capabilities(&changed).expect("the list is still one").collect();
-    let kept: Vec<&[u8]> = before.iter().copied().filter(|name| can_cross(name, jmapaccess)).collect();
+    let after: Vec<&[u8]> =
+        response::capabilities(&changed).expect("the list is still one").collect();
+    let kept: Vec<&[u8]> =
+        before.iter().copied().filter(|name| can_cross(name, jmapaccess)).collect();
     assert!(after.starts_with(&kept), "what may cross crosses, in its order");
     let mut own: Vec<&[u8]> = vec![];
     if added.push {
@@ -58,7 +63,8 @@ fn around_the_list(line: &[u8], before: &[&[u8]], changed: &[u8], after: &[&[u8]
             13
         } else {
             // The code follows the condition, the second word.
-            let mut spaces = line.iter().enumerate().filter(|(_, byte)| **byte == b' ').map(|(index, _)| index);
+            let mut spaces =
+                line.iter().enumerate().filter(|(_, byte)| **byte == b' ').map(|(index, _)| index);
             spaces.nth(1).expect("a condition") + "[CAPABILITY ".len() + 1
         };
         line[..end].to_vec()
@@ -68,10 +74,13 @@ fn around_the_list(line: &[u8], before: &[&[u8]], changed: &[u8], after: &[&[u8]
     let rest = |line: &[u8], names: &[&[u8]]| -> Vec<u8> {
         let list: usize = names.iter().map(|name| name.len()).sum();
         // What follows the head, spaces aside, is the list and then the tail.
-        let tail: Vec<u8> = line[head(line).len()..].iter().copied().filter(|byte| *byte != b' ').collect();
+        let tail: Vec<u8> =
+            line[head(line).len()..].iter().copied().filter(|byte| *byte != b' ').collect();
         tail[list..].to_vec()
     };
-    let trimmed = |tail: Vec<u8>| -> Vec<u8> { tail.into_iter().filter(|byte| !byte.is_ascii_whitespace()).collect() };
+    let trimmed = |tail: Vec<u8>| -> Vec<u8> {
+        tail.into_iter().filter(|byte| !byte.is_ascii_whitespace()).collect()
+    };
     assert_eq!(trimmed(rest(line, before)), trimmed(rest(changed, after)));
     let ending = |line: &[u8]| line.ends_with(b"\r\n");
     assert_eq!(ending(line), ending(changed));

@@ -54,7 +54,9 @@ fn a_login_can_be_read_again(user: &[u8], password: &[u8]) {
         }
         let start = command.len();
         push_server_string(&mut command, string);
-        assert!(!is_quotable(string) || !command[start..].contains(&b'\n') && command[start] == b'"');
+        assert!(
+            !is_quotable(string) || !command[start..].contains(&b'\n') && command[start] == b'"'
+        );
     }
     command.extend_from_slice(b"\r\n");
     let read = command::login(&command);

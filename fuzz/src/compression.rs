@@ -39,7 +39,10 @@ fn any_bytes(stream: &[u8], step: usize) {
         // What follows the end is a fault.
         Ok(expected) => assert!(inflated == expected),
         Err(error) => {
-            assert!(error.output.starts_with(&inflated) && (fault.is_some() || inflated.len() < MAX_INFLATED))
+            assert!(
+                error.output.starts_with(&inflated)
+                    && (fault.is_some() || inflated.len() < MAX_INFLATED)
+            )
         }
     }
 }
@@ -55,7 +58,11 @@ fn inflate<'a>(chunks: impl Iterator<Item = &'a [u8]>) -> (Vec<u8>, Option<Infla
     (inflated, None)
 }
 
-fn inflate_more(inflater: &mut Inflater, mut input: &[u8], inflated: &mut Vec<u8>) -> Result<(), InflateError> {
+fn inflate_more(
+    inflater: &mut Inflater,
+    mut input: &[u8],
+    inflated: &mut Vec<u8>,
+) -> Result<(), InflateError> {
     let may_fold = input.len() > 1;
     WORK.with_borrow_mut(|work| {
         while !input.is_empty() || inflater.has_more() {
@@ -88,7 +95,9 @@ struct Side {
 impl Side {
     fn write(&mut self, bytes: &[u8]) {
         let mut deflated = vec![];
-        self.deflater.write(bytes, &mut |bytes| deflated.extend_from_slice(bytes)).expect("it compresses");
+        self.deflater
+            .write(bytes, &mut |bytes| deflated.extend_from_slice(bytes))
+            .expect("it compresses");
         self.said.extend_from_slice(bytes);
         self.hears(&deflated);
     }

@@ -9,7 +9,10 @@ pub(crate) fn check(data: &[u8]) {
     match Config::parse(text, Path::new("/etc/deltapush"), "config.yaml") {
         Ok(config) => {
             assert!(!config.listeners.is_empty() && !config.routes.is_empty());
-            assert!(config.certificate.directory.is_absolute() && config.storage.directory.is_absolute());
+            assert!(
+                config.certificate.directory.is_absolute()
+                    && config.storage.directory.is_absolute()
+            );
         }
         Err(ConfigError::Read { .. }) => panic!("nothing was read"),
         Err(ConfigError::Invalid(problems)) => {
@@ -18,7 +21,11 @@ pub(crate) fn check(data: &[u8]) {
             for problem in &problems.list {
                 assert!(!problem.message.trim().is_empty(), "in words");
                 assert!(problem.place.line <= lines + 1, "{:?} of {lines}", problem.place);
-                assert!((problem.place.line > 0) == (problem.place.column > 0), "{:?}", problem.place);
+                assert!(
+                    (problem.place.line > 0) == (problem.place.column > 0),
+                    "{:?}",
+                    problem.place
+                );
             }
             for line in problems.to_string().lines() {
                 assert!(!line.is_empty());

@@ -12,7 +12,9 @@ use deltapush::parser::response;
 use deltapush::parser::sasl::{self, SaslLine};
 use deltapush::secret::Secret;
 use deltapush::upstream::id::Introduction;
-use deltapush::upstream::login_machine::{Dialogue, DialogueStep, LoggedIn, LoginError, OutgoingLine, Purpose};
+use deltapush::upstream::login_machine::{
+    Dialogue, DialogueStep, LoggedIn, LoginError, OutgoingLine, Purpose,
+};
 
 use super::events;
 
@@ -43,8 +45,13 @@ pub(crate) fn check(data: &[u8]) {
     // No client gets through with a longer name of a field.
     let name = &client[..client.len().min(MAX_NAME)];
     let introduction = Introduction {
-        client: (settings & 64 != 0).then(|| vec![(b"name".to_vec(), Some(client.to_vec())), (name.to_vec(), None)]),
-        extra: if settings & 128 == 0 { vec![] } else { vec![(b"x-originating-ip".to_vec(), Some(b"::1".to_vec()))] },
+        client: (settings & 64 != 0)
+            .then(|| vec![(b"name".to_vec(), Some(client.to_vec())), (name.to_vec(), None)]),
+        extra: if settings & 128 == 0 {
+            vec![]
+        } else {
+            vec![(b"x-originating-ip".to_vec(), Some(b"::1".to_vec()))]
+        },
     };
     let dialogue = Dialogue::new(credentials.clone(), security, purpose).introducing(introduction);
     let run = Run { credentials: &credentials, secret, security, sent: RefCell::default() };
@@ -62,7 +69,8 @@ fn credentials(settings: u8, secret: bool, who: &[u8]) -> Option<(Credentials, &
         0 if secret => Credentials::new(user, SECRET),
         0 => Credentials::new(user, Some(password).filter(|password| sasl::is_password(password))?),
         1 => {
-            let message = [b"user=", user.as_bytes(), b"\x01auth=Bearer ", ascii, b"\x01\x01"].concat();
+            let message =
+                [b"user=", user.as_bytes(), b"\x01auth=Bearer ", ascii, b"\x01\x01"].concat();
             sasl::xoauth2_message(&message)?
         }
         number => {
@@ -71,7 +79,8 @@ fn credentials(settings: u8, secret: bool, who: &[u8]) -> Option<(Credentials, &
             sasl::scram_first(mechanism, &message).ok()?
         }
     };
-    let authorization = sasl::user_name(authorization).filter(|_| credentials.kind == CredentialKind::Password);
+    let authorization =
+        sasl::user_name(authorization).filter(|_| credentials.kind == CredentialKind::Password);
     Some((credentials.on_behalf_of(authorization.unwrap_or_default()), client))
 }
 
@@ -129,10 +138,19 @@ impl Run<'_> {
         let Some(head) = command::head(&sent) else { panic!("what is {}?", sent.escape_ascii()) };
         match head.verb {
             Verb::Login => {
-                assert!(self.credentials.kind == CredentialKind::Password && self.credentials.authorization.is_none());
-                assert!(has_tls && (plain.is_empty() || plain.ends_with(b" LOGIN ")) || secret.is_empty());
+                assert!(
+                    self.credentials.kind == CredentialKind::Password
+                        && self.credentials.authorization.is_none()
+                );
+                assert!(
+                    has_tls && (plain.is_empty() || plain.ends_with(b" LOGIN "))
+                        || secret.is_empty()
+                );
                 if let Some(read) = command::login(&sent) {
-                    assert_eq!((&read.user, read.password.expose()), (&self.credentials.user, self.password()));
+                    assert_eq!(
+                        (&read.user, read.password.expose()),
+                        (&self.credentials.user, self.password())
+                    );
                 } else {
                     // Half of it: it goes on after a literal's announcement.
                     assert!(bytes.ends_with(b"}\r\n"), "{}", sent.escape_ascii());
@@ -140,7 +158,12 @@ impl Run<'_> {
             }
             Verb::Authenticate => self.authenticates(&sent, has_tls),
             verb => {
-                assert_eq!(sent.iter().filter(|byte| **byte == b'\n').count(), 1, "{}", sent.escape_ascii());
+                assert_eq!(
+                    sent.iter().filter(|byte| **byte == b'\n').count(),
+                    1,
+                    "{}",
+                    sent.escape_ascii()
+                );
                 if verb == Verb::Id {
                     assert!(has_tls && id::fields(&sent).is_some(), "{}", sent.escape_ascii());
                 }
@@ -156,7 +179,9 @@ impl Run<'_> {
         assert!(messages.len() <= expected(mechanism), "nothing is said after it");
         if mechanism == Mechanism::Login {
             let all = [credentials.user.as_bytes(), self.password()];
-            assert!(messages.iter().zip(all).all(|(message, expected)| message.expose() == expected));
+            assert!(
+                messages.iter().zip(all).all(|(message, expected)| message.expose() == expected)
+            );
             return assert!(credentials.authorization.is_none());
         }
         let Some(message) = messages.first() else { return };
@@ -166,14 +191,21 @@ impl Run<'_> {
             }
             Mechanism::XOAuth2 => sasl::xoauth2_message(message.expose()),
             Mechanism::OAuthBearer => sasl::oauthbearer_message(message.expose()),
-            Mechanism::ScramSha1 | Mechanism::ScramSha256 => sasl::scram_first(mechanism, message.expose()).ok(),
+            Mechanism::ScramSha1 | Mechanism::ScramSha256 => {
+                sasl::scram_first(mechanism, message.expose()).ok()
+            }
             Mechanism::Login => unreachable!("it was dealt with"),
         };
-        assert!(read.as_ref() == Some(credentials), "{mechanism:?}: {}", message.expose().escape_ascii());
+        assert!(
+            read.as_ref() == Some(credentials),
+            "{mechanism:?}: {}",
+            message.expose().escape_ascii()
+        );
     }
 
     fn has_said_all(&self, sent: &[u8]) -> bool {
-        let is_authenticate = command::head(sent).is_some_and(|head| head.verb == Verb::Authenticate);
+        let is_authenticate =
+            command::head(sent).is_some_and(|head| head.verb == Verb::Authenticate);
         is_authenticate && {
             let (mechanism, messages) = messages(sent);
             messages.len() == expected(mechanism)
@@ -213,7 +245,11 @@ impl Run<'_> {
     /// What the client gets is an answer of one line and whole responses, without the password that the server may repeat.
     fn is_for_the_client(&self, answer: &[u8], untagged: &[u8]) {
         let line = [b"a1 ", answer, b"\r\n"].concat();
-        assert!(response::status(&line).is_some_and(|status| status.tag == Some(b"a1")), "{}", line.escape_ascii());
+        assert!(
+            response::status(&line).is_some_and(|status| status.tag == Some(b"a1")),
+            "{}",
+            line.escape_ascii()
+        );
         assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
         assert!(!self.secret || !has_secret(untagged));
         let mut rest = untagged;
@@ -230,12 +266,17 @@ impl Run<'_> {
 fn messages(sent: &[u8]) -> (Mechanism, Vec<Secret>) {
     let mut lines = sent.split_inclusive(|byte| *byte == b'\n');
     let command = lines.next().unwrap_or_default();
-    let Some((name, initial)) = command::authenticate(command) else { panic!("{}", command.escape_ascii()) };
+    let Some((name, initial)) = command::authenticate(command) else {
+        panic!("{}", command.escape_ascii())
+    };
     let decoded = |line: &[u8]| match sasl::sasl_line(line) {
         SaslLine::Response(message) => message,
         other => panic!("{other:?}"),
     };
-    (Mechanism::from_name(name).expect("a known one"), initial.into_iter().chain(lines).map(decoded).collect())
+    (
+        Mechanism::from_name(name).expect("a known one"),
+        initial.into_iter().chain(lines).map(decoded).collect(),
+    )
 }
 
 /// How many messages deltapush says by itself.

@@ -6,7 +6,9 @@ const SEPARATOR: u8 = 0xfe;
 
 /// What happens: the kind is an event's first byte, the rest is what is said.
 pub(crate) fn events(data: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
-    data.split(|byte| *byte == SEPARATOR).filter_map(|event| event.split_first()).map(|(kind, said)| (*kind, said))
+    data.split(|byte| *byte == SEPARATOR)
+        .filter_map(|event| event.split_first())
+        .map(|(kind, said)| (*kind, said))
 }
 
 /// The first byte, for settings, and the rest.
@@ -24,7 +26,12 @@ pub(crate) fn contains(haystack: &[u8], needle: &[u8]) -> bool {
 pub(crate) struct Shown(pub(crate) Vec<u8>);
 
 impl deltapush::trace::Transcript for Shown {
-    fn piece(&mut self, _: deltapush::trace::Speaker, _: deltapush::trace::Mark, piece: deltapush::trace::Piece<'_>) {
+    fn piece(
+        &mut self,
+        _: deltapush::trace::Speaker,
+        _: deltapush::trace::Mark,
+        piece: deltapush::trace::Piece<'_>,
+    ) {
         if let deltapush::trace::Piece::Text(text) = piece {
             self.0.extend_from_slice(text);
         }

@@ -20,18 +20,31 @@ pub(crate) fn check(data: &[u8]) {
     let whole = pieces(stream.chunks(stream.len().max(1)), follows);
     assert_eq!(pieces(stream.chunks(1), follows), whole, "byte by byte");
     assert_eq!(pieces(stream.chunks(step), follows), whole, "in chunks of {step}");
-    assert_eq!(whole.iter().map(|piece| piece.len).sum::<usize>(), stream.len(), "a byte was lost or made up");
+    assert_eq!(
+        whole.iter().map(|piece| piece.len).sum::<usize>(),
+        stream.len(),
+        "a byte was lost or made up"
+    );
     let mut rest = stream;
     for (index, piece) in whole.iter().enumerate() {
         let (bytes, after) = rest.split_at(piece.len);
         rest = after;
         let is_last = index + 1 == whole.len();
-        assert!(piece.is_literal || is_last || piece.end.is_some(), "only the last line may be unfinished");
-        assert!(piece.is_literal || piece.end.is_some() == bytes.ends_with(b"\n"), "a line ends with its line feed");
+        assert!(
+            piece.is_literal || is_last || piece.end.is_some(),
+            "only the last line may be unfinished"
+        );
+        assert!(
+            piece.is_literal || piece.end.is_some() == bytes.ends_with(b"\n"),
+            "a line ends with its line feed"
+        );
     }
 }
 
-fn pieces<'a>(chunks: impl Iterator<Item = &'a [u8]>, follows: impl Fn(Announcement) -> bool) -> Vec<Piece> {
+fn pieces<'a>(
+    chunks: impl Iterator<Item = &'a [u8]>,
+    follows: impl Fn(Announcement) -> bool,
+) -> Vec<Piece> {
     let mut framer = Framer::new();
     let mut pieces: Vec<Piece> = vec![];
     let mut is_open = false;

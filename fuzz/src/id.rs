@@ -14,7 +14,8 @@ use deltapush::upstream::id::{Introduction, command, own, with_own_name};
 use super::events;
 
 /// What only a proxy may say.
-const OF_PROXIES: [&str; 5] = ["x-originating-", "x-connected-", "x-proxy-", "x-session-", "x-forward-"];
+const OF_PROXIES: [&str; 5] =
+    ["x-originating-", "x-connected-", "x-proxy-", "x-session-", "x-forward-"];
 
 pub(crate) fn check(data: &[u8]) {
     let (settings, arguments) = events::settings(data);
@@ -42,7 +43,8 @@ pub(crate) fn check(data: &[u8]) {
 
 fn is_within_bounds(fields: &[Field]) {
     assert!(fields.len() <= MAX_FIELDS);
-    let is_value = |value: &Option<Vec<u8>>| value.as_ref().is_none_or(|value| value.len() <= MAX_VALUE);
+    let is_value =
+        |value: &Option<Vec<u8>>| value.as_ref().is_none_or(|value| value.len() <= MAX_VALUE);
     assert!(fields.iter().all(|(name, value)| name.len() <= MAX_NAME && is_value(value)));
 }
 
@@ -51,11 +53,16 @@ fn goes_on(client: &[Field]) {
     is_bounded_and_honest(&fields);
     if fields != own() {
         let (via, rest) = fields.split_last().expect("never an empty list");
-        assert!(via.0 == b"x-via" && via.1.as_ref().is_some_and(|value| events::contains(value, b"deltapush ")));
+        assert!(
+            via.0 == b"x-via"
+                && via.1.as_ref().is_some_and(|value| events::contains(value, b"deltapush "))
+        );
         assert!(rest.iter().all(|field| client.contains(field)), "nothing is made up");
     }
     if client.len() <= MAX_FIELDS
-        && client.iter().all(|(name, value)| is_plain(name) && value.as_deref().is_none_or(is_plain))
+        && client
+            .iter()
+            .all(|(name, value)| is_plain(name) && value.as_deref().is_none_or(is_plain))
     {
         is_within_bounds(&fields);
     }
@@ -77,7 +84,8 @@ fn is_bounded_and_honest(fields: &[Field]) {
 }
 
 fn before_the_login(client: &[Field], extra: usize) {
-    let extra: Vec<Field> = (0..extra).map(|_| (b"x-originating-ip".to_vec(), Some(b"::1".to_vec()))).collect();
+    let extra: Vec<Field> =
+        (0..extra).map(|_| (b"x-originating-ip".to_vec(), Some(b"::1".to_vec()))).collect();
     let introduction = Introduction { client: Some(client.to_vec()), extra: extra.clone() };
     let fields = introduction.before_login().expect("there is something to say");
     assert!(fields.len() <= MAX_FIELDS && fields.ends_with(&extra));
@@ -89,12 +97,12 @@ fn before_the_login(client: &[Field], extra: usize) {
 fn is_read_again(fields: &[Field]) {
     let line = command(fields);
     assert_eq!(line.bytes().filter(|byte| *byte == b'\n').count(), 1);
-    let is_quoted = |(name, value): &&Field| is_quotable(name) && value.as_deref().is_none_or(is_quotable);
+    let is_quoted =
+        |(name, value): &&Field| is_quotable(name) && value.as_deref().is_none_or(is_quotable);
     let quoted: Vec<Field> = fields.iter().filter(is_quoted).cloned().collect();
-    if quoted
-        .iter()
-        .all(|(name, value)| name.len() <= MAX_NAME && value.as_ref().is_none_or(|value| value.len() <= MAX_VALUE))
-    {
+    if quoted.iter().all(|(name, value)| {
+        name.len() <= MAX_NAME && value.as_ref().is_none_or(|value| value.len() <= MAX_VALUE)
+    }) {
         assert_eq!(id::fields(format!("a {line}").as_bytes()), Some(quoted), "{line:?}");
     }
 }
@@ -144,7 +152,8 @@ impl Output for Recorded {
 fn through_a_session(command: &[u8], said: Option<&[Field]>, settings: u8) {
     let Some(said) = said else { return };
     let has_id = settings & 1 == 0;
-    let mut session = Session::new(SETTINGS.clone(), UpstreamTraits { id: has_id, ..UpstreamTraits::default() });
+    let mut session =
+        Session::new(SETTINGS.clone(), UpstreamTraits { id: has_id, ..UpstreamTraits::default() });
     let mut out = Recorded::default();
     assert_eq!(session.from_client(command, &mut out), command.len());
     if !has_id {
@@ -153,7 +162,11 @@ fn through_a_session(command: &[u8], said: Option<&[Field]>, settings: u8) {
     }
     let mut asked = 0;
     while id::fields(&out.upstream).is_none() {
-        assert!(out.upstream.ends_with(b"}\r\n") && asked <= 2 * MAX_FIELDS, "{}", out.upstream.escape_ascii());
+        assert!(
+            out.upstream.ends_with(b"}\r\n") && asked <= 2 * MAX_FIELDS,
+            "{}",
+            out.upstream.escape_ascii()
+        );
         asked += 1;
         session.from_upstream(b"+ go on\r\n", &mut out);
     }

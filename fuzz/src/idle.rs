@@ -40,7 +40,9 @@ pub(crate) fn check(data: &[u8]) {
             let tag = format!("w{}", run.tag);
             let line: Vec<u8> = said
                 .iter()
-                .flat_map(|byte| if *byte == b'@' { tag.as_bytes() } else { std::slice::from_ref(byte) })
+                .flat_map(
+                    |byte| if *byte == b'@' { tag.as_bytes() } else { std::slice::from_ref(byte) },
+                )
                 .copied()
                 .collect();
             run.step(now, |machine, actions| machine.response(&line, now, actions));
@@ -52,7 +54,8 @@ pub(crate) fn check(data: &[u8]) {
 fn watch(settings: u8) -> WatchTerms {
     let has = |bit: u8| settings >> bit & 1 == 1;
     let position = has(0).then_some(Position { uid_validity: 7, uid_next: 10 });
-    let mailbox = |name: &str, position| WatchedMailbox { name: name.into(), position, is_left_out: false };
+    let mailbox =
+        |name: &str, position| WatchedMailbox { name: name.into(), position, is_left_out: false };
     let mut mailboxes = vec![mailbox("INBOX", position)];
     let mut spare = vec![];
     if has(1) {
@@ -64,7 +67,11 @@ fn watch(settings: u8) -> WatchTerms {
     WatchTerms {
         mailboxes,
         spare,
-        judge: PushFilter { addresses: vec!["alice@example.org".into()], messages, encrypted_only: false },
+        judge: PushFilter {
+            addresses: vec!["alice@example.org".into()],
+            messages,
+            encrypted_only: false,
+        },
         renewal: RENEWAL,
         notify: has(3),
         blindly: has(4),
@@ -88,8 +95,9 @@ impl Run {
         let mut actions = vec![];
         act(&mut self.machine, &mut actions);
         assert!(!self.has_left || actions.is_empty(), "it has left: {actions:?}");
-        self.has_left |=
-            actions.iter().any(|action| matches!(action, IdleAction::Send(bytes) if bytes.ends_with(b" LOGOUT\r\n")));
+        self.has_left |= actions.iter().any(
+            |action| matches!(action, IdleAction::Send(bytes) if bytes.ends_with(b" LOGOUT\r\n")),
+        );
         assert!(actions.len() <= MAX_ACTIONS, "{actions:?}");
         let mut sent = 0;
         for action in actions {
@@ -117,7 +125,10 @@ impl Run {
         // Leaving ends IDLE and says LOGOUT at once.
         assert!(sent <= if self.has_left { 2 } else { 1 }, "one command at a time");
         if !self.is_over && !self.has_left {
-            assert!(self.machine.deadline() <= now + RENEWAL.max(FETCH_TIME), "it would wait too long");
+            assert!(
+                self.machine.deadline() <= now + RENEWAL.max(FETCH_TIME),
+                "it would wait too long"
+            );
         }
     }
 

@@ -11,7 +11,8 @@ use std::time::Instant;
 
 use deltapush::config::{JmapAccess, Native};
 use deltapush::proxy::session::{
-    ChangedState, DrainStep, ObservedEvent, Output, Request, Session, SessionSettings, UpstreamTraits,
+    ChangedState, DrainStep, ObservedEvent, Output, Request, Session, SessionSettings,
+    UpstreamTraits,
 };
 use deltapush::push::filter::PushFilter;
 use deltapush::push::observer::{NewMailObserver, ObserverAction, ObserverOutcome};
@@ -128,7 +129,8 @@ fn text(bytes: &[u8]) -> String {
 
 /// `C` and `S`: said by client and upstream. `z`: the client is gone, and what it says after that is not heard.
 fn play(settings: u8, script: &[u8], step: usize) -> Played {
-    let upstream = UpstreamTraits { metadata: settings & 1 != 0, pushes: false, id: settings & 2 != 0 };
+    let upstream =
+        UpstreamTraits { metadata: settings & 1 != 0, pushes: false, id: settings & 2 != 0 };
     let mut session = Session::new(SETTINGS.clone(), upstream).kept();
     let mut out = Recorded::default();
     let mut waiting = VecDeque::new();
@@ -173,7 +175,11 @@ fn play(settings: u8, script: &[u8], step: usize) -> Played {
     });
     if settling == DrainStep::Settled {
         let before = out.upstream.len();
-        assert_eq!((session.settle(&mut out), out.upstream.len()), (DrainStep::Settled, before), "it rests");
+        assert_eq!(
+            (session.settle(&mut out), out.upstream.len()),
+            (DrainStep::Settled, before),
+            "it rests"
+        );
     }
     Played {
         client: text(&out.client),

@@ -48,6 +48,7 @@ targets!(framer command response capability metadata session redaction preauth d
 /// # Panics
 /// If it does not hold for `data`, or there is none of this name.
 pub fn check(target: &str, data: &[u8]) {
-    let (_, property) = TARGETS.iter().find(|(name, _)| *name == target).expect("a target of that name");
+    let (_, property) =
+        TARGETS.iter().find(|(name, _)| *name == target).expect("a target of that name");
     property(data);
 }

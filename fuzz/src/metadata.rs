@@ -17,7 +17,11 @@ pub(crate) fn check(line: &[u8]) {
     if let Some(values) = metadata::values(line) {
         read_again(&values);
     }
-    let _ = (syntax::astring(line).is_ok(), syntax::nstring(line).is_ok(), syntax::literal(line).is_ok());
+    let _ = (
+        syntax::astring(line).is_ok(),
+        syntax::nstring(line).is_ok(),
+        syntax::literal(line).is_ok(),
+    );
 }
 
 /// It is written bare into commands and responses.

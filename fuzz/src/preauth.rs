@@ -8,7 +8,8 @@ use deltapush::proxy::preauth::{Allowance, NotAuthenticated, PreauthEvent, Prote
 use super::events::{self, Shown};
 
 /// Short, so that inputs go over it.
-const ALLOWANCE: Allowance = Allowance { command: 200, commands: 9, wrong: 6, logins: 3, login_name: 320 };
+const ALLOWANCE: Allowance =
+    Allowance { command: 200, commands: 9, wrong: 6, logins: 3, login_name: 320 };
 
 /// More events than any connection may have: each but a login and the answers to two challenges ends it.
 const MAX_EVENTS: usize = 3 * ALLOWANCE.logins as usize + 2;
@@ -38,32 +39,43 @@ pub(crate) fn check(data: &[u8]) {
             PreauthEvent::StartTls => assert_eq!(protection, Protection::StartTls),
             PreauthEvent::Login { tag, .. } => {
                 assert_ne!(protection, Protection::StartTls, "no password is taken before TLS");
-                assert!(!tag.is_empty() && !tag.iter().any(|byte| matches!(byte, b' ' | b'\r' | b'\n')));
+                assert!(
+                    !tag.is_empty() && !tag.iter().any(|byte| matches!(byte, b' ' | b'\r' | b'\n'))
+                );
             }
             PreauthEvent::Close | PreauthEvent::Response(_) => {}
         }
     }
 }
 
-fn run<'a>(protection: Protection, chunks: impl Iterator<Item = &'a [u8]>, mut shown: Option<&mut Shown>) -> Outcome {
+fn run<'a>(
+    protection: Protection,
+    chunks: impl Iterator<Item = &'a [u8]>,
+    mut shown: Option<&mut Shown>,
+) -> Outcome {
     let mut machine = NotAuthenticated::new(protection, ALLOWANCE).offering_scram(true);
     let mut outcome = Outcome { said: machine.greeting(), events: vec![], id: None };
     let mut challenges = 0;
     let mut is_over = false;
     for mut chunk in chunks {
         while !is_over && !chunk.is_empty() {
-            let transcript = shown.as_deref_mut().map(|shown| shown as &mut dyn deltapush::trace::Transcript);
+            let transcript =
+                shown.as_deref_mut().map(|shown| shown as &mut dyn deltapush::trace::Transcript);
             let Some(event) = machine.take(&mut chunk, &mut outcome.said, transcript) else {
                 assert!(chunk.is_empty());
                 break;
             };
             // Every login is refused here, SCRAM after two challenges: with the others it ends sooner.
             match &event {
-                PreauthEvent::Login { credentials, .. } if matches!(credentials.kind, CredentialKind::Exchange(_)) => {
+                PreauthEvent::Login { credentials, .. }
+                    if matches!(credentials.kind, CredentialKind::Exchange(_)) =>
+                {
                     challenges = 2;
                 }
                 PreauthEvent::Login { .. } => is_over = machine.login_refused(&mut outcome.said),
-                PreauthEvent::Response(_) if challenges == 0 => is_over = machine.login_refused(&mut outcome.said),
+                PreauthEvent::Response(_) if challenges == 0 => {
+                    is_over = machine.login_refused(&mut outcome.said)
+                }
                 PreauthEvent::Response(_) => {}
                 PreauthEvent::StartTls | PreauthEvent::Close => is_over = true,
             }
@@ -86,7 +98,9 @@ fn answers_are_lines(said: &[u8]) {
     let mut rest = said;
     while let Some((fragment, after)) = framer.next(rest) {
         rest = after;
-        let Fragment::Line { bytes, end } = fragment else { unreachable!("no literal is announced") };
+        let Fragment::Line { bytes, end } = fragment else {
+            unreachable!("no literal is announced")
+        };
         assert!(end.is_some() && bytes.ends_with(b"\r\n"), "{}", bytes.escape_ascii());
         assert!(!bytes[..bytes.len() - 2].iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)));
     }

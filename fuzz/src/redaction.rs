@@ -24,7 +24,10 @@ static SETTINGS: LazyLock<[Arc<SessionSettings>; 2]> = LazyLock::new(|| {
     // Every other one has limits that an answer or a command soon goes over.
     [(4000, 4000), (60, 40)].map(|(max_command, max_response)| {
         Arc::new(SessionSettings {
-            entries: vec![("/shared/vendor/deltachat/turn".into(), format!("turn.example.org:3478:user:{SECRET}"))],
+            entries: vec![(
+                "/shared/vendor/deltachat/turn".into(),
+                format!("turn.example.org:3478:user:{SECRET}"),
+            )],
             push_status: true,
             native: Native::Passthrough,
             keepalive: None,
@@ -38,7 +41,11 @@ static SETTINGS: LazyLock<[Arc<SessionSettings>; 2]> = LazyLock::new(|| {
 pub(crate) fn check(data: &[u8]) {
     let (settings, script) = events::settings(data);
     let step = if settings & 1 == 0 { usize::MAX } else { usize::from(settings >> 4) + 1 };
-    let shown = if settings & 2 == 0 { before_login(script, step) } else { after_login(settings, script, step) };
+    let shown = if settings & 2 == 0 {
+        before_login(script, step)
+    } else {
+        after_login(settings, script, step)
+    };
     for fragment in SECRET.as_bytes().windows(FRAGMENT) {
         assert!(!events::contains(&shown, fragment), "{}", shown.escape_ascii());
     }
@@ -49,7 +56,10 @@ fn words(said: &[u8]) -> String {
     let plain = |byte: &&u8| matches!(byte, b' '..=b'~') && !b"\"\\{}()".contains(byte);
     let words: String = said.iter().filter(plain).map(|byte| char::from(*byte)).collect();
     let has_secret = words.len() >= FRAGMENT
-        && SECRET.as_bytes().windows(FRAGMENT).any(|fragment| events::contains(words.as_bytes(), fragment));
+        && SECRET
+            .as_bytes()
+            .windows(FRAGMENT)
+            .any(|fragment| events::contains(words.as_bytes(), fragment));
     if has_secret { String::new() } else { words }
 }
 
@@ -87,7 +97,9 @@ fn before_login(script: &[u8], step: usize) -> Vec<u8> {
             // A mistyped verb, and a password where none belongs.
             b'm' => command(&format!("c LOGN {words} "), form, "\r\n"),
             b'p' => vec![format!("d AUTHENTICATE PLAIN {SECRET}\r\n").into()],
-            b'P' => vec![format!("e AUTHENTICATE {words}\r\n").into(), format!("{SECRET}\r\n").into()],
+            b'P' => {
+                vec![format!("e AUTHENTICATE {words}\r\n").into(), format!("{SECRET}\r\n").into()]
+            }
             b'q' => vec!["f AUTHENTICATE PLAIN\r\n".into(), format!("{SECRET}\r\n").into()],
             b'r' => {
                 let line = || format!("{SECRET}\r\n").into();
@@ -155,7 +167,8 @@ impl Output for Recorded {
 }
 
 fn after_login(settings: u8, script: &[u8], step: usize) -> Vec<u8> {
-    let upstream = UpstreamTraits { metadata: settings & 4 != 0, pushes: false, id: settings & 16 != 0 };
+    let upstream =
+        UpstreamTraits { metadata: settings & 4 != 0, pushes: false, id: settings & 16 != 0 };
     let session = Session::new(SETTINGS[usize::from(settings >> 3 & 1)].clone(), upstream);
     let mut stage = Stage { session, out: Recorded::default(), waiting: VecDeque::new(), step };
     for (kind, said) in events(script).take(MAX_EVENTS) {
@@ -172,27 +185,47 @@ impl Stage {
         let token = "/private/devicetoken";
         let pieces = match kind {
             b's' => command(&format!("a SETMETADATA INBOX ({token} "), form, ")\r\n"),
-            b'S' => command(&format!("b SETMETADATA \"inbox\" (/shared/comment \"{words}\" {token} "), form, ")\r\n"),
-            b't' => command(&format!("c setmetadata inbox ({token} "), form, " /private/x {3}\r\nabc)\r\n"),
+            b'S' => command(
+                &format!("b SETMETADATA \"inbox\" (/shared/comment \"{words}\" {token} "),
+                form,
+                ")\r\n",
+            ),
+            b't' => command(
+                &format!("c setmetadata inbox ({token} "),
+                form,
+                " /private/x {3}\r\nabc)\r\n",
+            ),
             // Not well-formed.
             b'u' => command(&format!("d SETMETADATA INBOX {words} "), form, "\r\n"),
             b'g' => vec![format!("e GETMETADATA INBOX {token}\r\n").into()],
-            b'h' => vec!["f GETMETADATA (DEPTH infinity) \"\" (/shared/vendor /shared/comment)\r\n".into()],
+            b'h' => vec![
+                "f GETMETADATA (DEPTH infinity) \"\" (/shared/vendor /shared/comment)\r\n".into(),
+            ],
             b'A' => command("g APPEND x ", 2 + form % 2, &format!(" {words}\r\n")),
             b'p' => vec![format!("h AUTHENTICATE PLAIN {SECRET}\r\n").into()],
             b'q' => vec!["i AUTHENTICATE PLAIN\r\n".into(), format!("{SECRET}\r\n").into()],
             b'l' => command(&format!("j LOGIN {words} "), form, "\r\n"),
             b'I' => vec!["k IDLE\r\n".into(), "DONE\r\n".into()],
             // What an upstream says unasked.
-            b'0' => return self.upstream_says(&format!("* METADATA \"INBOX\" ({token} \"{SECRET}\")\r\n")),
-            b'1' => return self.upstream_says(&format!("* METADATA INBOX ({words} {token} {SECRET})\r\n")),
+            b'0' => {
+                return self
+                    .upstream_says(&format!("* METADATA \"INBOX\" ({token} \"{SECRET}\")\r\n"));
+            }
+            b'1' => {
+                return self
+                    .upstream_says(&format!("* METADATA INBOX ({words} {token} {SECRET})\r\n"));
+            }
             b'2' => {
                 let len = SECRET.len();
-                return self.upstream_says(&format!("* METADATA INBOX ({token} {{{len}}}\r\n{SECRET})\r\n"));
+                return self.upstream_says(&format!(
+                    "* METADATA INBOX ({token} {{{len}}}\r\n{SECRET})\r\n"
+                ));
             }
             b'3' => {
                 let len = SECRET.len();
-                return self.upstream_says(&format!("* 1 FETCH ({words} BODY[] {{{len}}}\r\n{SECRET})\r\n"));
+                return self.upstream_says(&format!(
+                    "* 1 FETCH ({words} BODY[] {{{len}}}\r\n{SECRET})\r\n"
+                ));
             }
             b'4' => return self.upstream_says(&format!("* {words}\r\n")),
             _ => vec![format!("l {words}\r\n").into()],
@@ -239,7 +272,9 @@ impl Stage {
             let line = got.strip_suffix(b"\r\n").unwrap_or_default();
             let tag = char::from(*got.first().unwrap_or(&b'x'));
             let is_asked = line.ends_with(b"}") && !line.ends_with(b"+}")
-                || [&b"k IDLE"[..], b"i AUTHENTICATE PLAIN"].iter().any(|command| line.ends_with(command));
+                || [&b"k IDLE"[..], b"i AUTHENTICATE PLAIN"]
+                    .iter()
+                    .any(|command| line.ends_with(command));
             if std::mem::take(&mut self.out.requests) > 0 {
                 self.session.answered(agrees, &mut self.out);
             } else if got.is_empty() {
@@ -248,11 +283,14 @@ impl Stage {
                 self.upstream_says(&format!("+ {}\r\n", if tag == 'i' { SECRET } else { "go on" }));
             } else {
                 if tag == 'e' {
-                    self.upstream_says(&format!("* METADATA INBOX (/private/devicetoken \"{SECRET}\")\r\n"));
+                    self.upstream_says(&format!(
+                        "* METADATA INBOX (/private/devicetoken \"{SECRET}\")\r\n"
+                    ));
                 }
                 let condition = if agrees { "OK" } else { "NO" };
                 // Whichever it was: an end of a command that is not there is relayed and means nothing.
-                let begins = got.split_inclusive(|byte| *byte == b'\n').filter_map(|line| line.first());
+                let begins =
+                    got.split_inclusive(|byte| *byte == b'\n').filter_map(|line| line.first());
                 let mut tags: Vec<char> = begins.copied().chain(*b"gk").map(char::from).collect();
                 tags.retain(|tag| ('a'..='l').contains(tag));
                 tags.sort_unstable();

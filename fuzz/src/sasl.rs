@@ -10,7 +10,8 @@ use deltapush::proxy::preauth::{Allowance, NotAuthenticated, PreauthEvent, Prote
 
 use super::events::{self, Shown};
 
-const ALLOWANCE: Allowance = Allowance { command: 2000, commands: 5, wrong: 5, logins: 5, login_name: 320 };
+const ALLOWANCE: Allowance =
+    Allowance { command: 2000, commands: 5, wrong: 5, logins: 5, login_name: 320 };
 
 /// As much of a message as nobody says by chance.
 const FRAGMENT: usize = 12;
@@ -18,7 +19,10 @@ const FRAGMENT: usize = 12;
 pub(crate) fn check(data: &[u8]) {
     let (settings, message) = events::settings(data);
     let (mechanism, name) = Mechanism::ALL[usize::from(settings) % Mechanism::ALL.len()];
-    assert_eq!((Mechanism::from_name(name.to_ascii_lowercase().as_bytes()), mechanism.name()), (Some(mechanism), name));
+    assert_eq!(
+        (Mechanism::from_name(name.to_ascii_lowercase().as_bytes()), mechanism.name()),
+        (Some(mechanism), name)
+    );
     a_line_is_read(message);
     let read = read(mechanism, message);
     if let Some(credentials) = &read {
@@ -60,10 +64,14 @@ fn can_be_handed_on(credentials: &Credentials) {
     assert!(!password.is_empty() && !password.contains(&0));
     match credentials.kind {
         CredentialKind::Password => {
-            assert!(sasl::plain_message(&credentials.plain_message()).as_ref() == Some(credentials));
+            assert!(
+                sasl::plain_message(&credentials.plain_message()).as_ref() == Some(credentials)
+            );
         }
         CredentialKind::Token => assert!(password.iter().all(u8::is_ascii_graphic)),
-        CredentialKind::Exchange(_) => assert!(!password.iter().any(|byte| matches!(byte, b'\r' | b'\n'))),
+        CredentialKind::Exchange(_) => {
+            assert!(!password.iter().any(|byte| matches!(byte, b'\r' | b'\n')))
+        }
     }
     assert_eq!(
         credentials.to_keep().password.expose().is_empty(),
@@ -78,26 +86,38 @@ fn what_is_written_is_read(bytes: &[u8]) {
     let encoded = sasl::encoded_name(&user);
     assert!(!encoded.contains(','));
     let scram = format!("y,a=x,n={encoded},r=abc");
-    let credentials = sasl::scram_first(Mechanism::ScramSha256, scram.as_bytes()).expect("well-formed");
+    let credentials =
+        sasl::scram_first(Mechanism::ScramSha256, scram.as_bytes()).expect("well-formed");
     assert_eq!(credentials.user, user);
     if token.is_empty() || !token.iter().all(u8::is_ascii_graphic) {
         return;
     }
     let expected = Credentials::bearer(user.as_str(), token);
-    let oauth = [format!("n,a={encoded},\u{1}host=x\u{1}auth=bearer ").as_bytes(), token, b"\x01\x01"].concat();
+    let oauth =
+        [format!("n,a={encoded},\u{1}host=x\u{1}auth=bearer ").as_bytes(), token, b"\x01\x01"]
+            .concat();
     // A separator within the name ends a field, and there is none of that name.
     if !user.contains('\u{1}') {
         assert!(sasl::oauthbearer_message(&oauth).as_ref() == Some(&expected));
-        let google = [format!("user={user}\u{1}auth=Bearer ").as_bytes(), token, b"\x01\x01"].concat();
+        let google =
+            [format!("user={user}\u{1}auth=Bearer ").as_bytes(), token, b"\x01\x01"].concat();
         assert!(sasl::xoauth2_message(&google).as_ref() == Some(&expected));
     }
 }
 
 /// With and without initial response.
-fn the_exchange_reads_the_same(name: &str, message: &[u8], initial: bool, expected: Option<&Credentials>) {
+fn the_exchange_reads_the_same(
+    name: &str,
+    message: &[u8],
+    initial: bool,
+    expected: Option<&Credentials>,
+) {
     let encoded = if message.is_empty() && initial { "=".into() } else { STANDARD.encode(message) };
-    let command =
-        if initial { format!("a AUTHENTICATE {name} {encoded}\r\n") } else { format!("a AUTHENTICATE {name}\r\n") };
+    let command = if initial {
+        format!("a AUTHENTICATE {name} {encoded}\r\n")
+    } else {
+        format!("a AUTHENTICATE {name}\r\n")
+    };
     let mut shown = Shown::default();
     let mut machine = NotAuthenticated::new(Protection::Tls, ALLOWANCE);
     let (mut said, mut event) = says(&mut machine, &command, &mut shown);
@@ -109,7 +129,10 @@ fn the_exchange_reads_the_same(name: &str, message: &[u8], initial: bool, expect
         Some(PreauthEvent::Login { tag, credentials }) => {
             assert!(tag == b"a" && expected == Some(&credentials) && said.is_empty());
         }
-        _ => assert!(expected.is_none() && (said.starts_with(b"a BAD ") || said.starts_with(b"a NO ")), "{event:?}"),
+        _ => assert!(
+            expected.is_none() && (said.starts_with(b"a BAD ") || said.starts_with(b"a NO ")),
+            "{event:?}"
+        ),
     }
     for fragment in encoded.as_bytes().chunks_exact(FRAGMENT) {
         assert!(!events::contains(&shown.0, fragment), "{}", shown.0.escape_ascii());
@@ -128,12 +151,18 @@ fn login_asks_twice(user: &[u8], password: &[u8]) {
     assert!(asked.starts_with(b"+ "));
     let (answer, event) = says(&mut machine, &line(password), &mut shown);
     match event {
-        Some(PreauthEvent::Login { credentials, .. }) => assert!(credentials == Credentials::new(user, password)),
+        Some(PreauthEvent::Login { credentials, .. }) => {
+            assert!(credentials == Credentials::new(user, password))
+        }
         _ => assert!(!sasl::is_password(password) && answer.starts_with(b"a BAD ")),
     }
 }
 
-fn says(machine: &mut NotAuthenticated, line: &str, shown: &mut Shown) -> (Vec<u8>, Option<PreauthEvent>) {
+fn says(
+    machine: &mut NotAuthenticated,
+    line: &str,
+    shown: &mut Shown,
+) -> (Vec<u8>, Option<PreauthEvent>) {
     let mut said = vec![];
     let mut input = line.as_bytes();
     let event = machine.take(&mut input, &mut said, Some(shown));

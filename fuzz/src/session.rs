@@ -23,8 +23,11 @@ const MAX_COMMAND: usize = 200;
 const MAX_RESPONSE: usize = 150;
 
 static SETTINGS: LazyLock<Vec<Arc<SessionSettings>>> = LazyLock::new(|| {
-    let entries =
-        [("/shared/comment", "Push here"), ("/shared/vendor/deltachat/maxsmtprecipients", "50"), ("/shared/x", "é")];
+    let entries = [
+        ("/shared/comment", "Push here"),
+        ("/shared/vendor/deltachat/maxsmtprecipients", "50"),
+        ("/shared/x", "é"),
+    ];
     let entries = entries.map(|(entry, value)| (entry.to_owned(), value.to_owned())).to_vec();
     let settings = |number: u8| SessionSettings {
         entries: entries.clone(),
@@ -137,11 +140,16 @@ fn closes(script: &[u8]) -> bool {
 /// deltapush does. `k`: the client has heard nothing for long. Anything else is said by the client.
 fn play(settings: u8, script: &[u8], step: usize, traced: bool) -> Stage {
     let common = SETTINGS[usize::from(settings & 1 | settings >> 3 & 6)].clone();
-    let upstream = UpstreamTraits { metadata: settings & 2 != 0, pushes: settings & 4 != 0, id: settings & 64 != 0 };
+    let upstream = UpstreamTraits {
+        metadata: settings & 2 != 0,
+        pushes: settings & 4 != 0,
+        id: settings & 64 != 0,
+    };
     let mut out = Recorded { transcript: traced.then(Shown::default), ..Recorded::default() };
     if settings & 8 != 0 {
-        out.tokens =
-            [&b"openpgp:dG9rZW4x"[..], b"openpgp:dG9rZW4y"].map(|token| DeviceToken::new(token).unwrap()).to_vec();
+        out.tokens = [&b"openpgp:dG9rZW4x"[..], b"openpgp:dG9rZW4y"]
+            .map(|token| DeviceToken::new(token).unwrap())
+            .to_vec();
     }
     let has_keepalive = common.keepalive.is_some();
     let session = Session::new(common, upstream);
@@ -166,7 +174,9 @@ fn play(settings: u8, script: &[u8], step: usize, traced: bool) -> Stage {
             b'y' | b'n' => {}
             b'k' => stage.keeps_alive(),
             b'x' => stage.session.upstream_closed(&mut stage.out),
-            b'X' => stage.session.close("BYE [UNAVAILABLE] Deltapush is restarting.", &mut stage.out),
+            b'X' => {
+                stage.session.close("BYE [UNAVAILABLE] Deltapush is restarting.", &mut stage.out)
+            }
             _ => stage.client_says(said),
         }
         stage.feed();
@@ -218,7 +228,11 @@ impl Stage {
         let command = (2 * MAX_COMMAND + 100).max(command::HEAD_LIMIT) + MAX_SELECT;
         let response = MAX_RESPONSE.max(response::HEAD_LIMIT);
         let piece = self.step.min(said.max(self.waiting.len()).max(self.taken.len()));
-        assert!(self.session.held() <= command + response + 3 * piece, "{} bytes are held", self.session.held());
+        assert!(
+            self.session.held() <= command + response + 3 * piece,
+            "{} bytes are held",
+            self.session.held()
+        );
     }
 }
 
@@ -267,7 +281,11 @@ fn has_own(stream: &[u8]) -> bool {
 /// What does not concern deltapush comes out as it went in, as far as it can be told apart already.
 fn what_is_foreign_goes_up(stage: &Stage) {
     if is_foreign(&stage.taken) {
-        assert!(stage.taken.starts_with(&stage.out.upstream), "to the upstream: {}", text(&stage.out.upstream));
+        assert!(
+            stage.taken.starts_with(&stage.out.upstream),
+            "to the upstream: {}",
+            text(&stage.out.upstream)
+        );
         assert!(stage.taken.len() - stage.out.upstream.len() < command::HEAD_LIMIT);
         assert!(stage.out.requests.is_empty());
     }
@@ -275,8 +293,13 @@ fn what_is_foreign_goes_up(stage: &Stage) {
 
 /// The same toward the client.
 fn what_is_foreign_comes_down(stage: &Stage) {
-    if stage.idles_with_the_upstream() && is_foreign(&stage.taken) && !has_own(&stage.from_upstream) {
-        assert!(stage.from_upstream.starts_with(&stage.out.client), "to the client: {}", text(&stage.out.client));
+    if stage.idles_with_the_upstream() && is_foreign(&stage.taken) && !has_own(&stage.from_upstream)
+    {
+        assert!(
+            stage.from_upstream.starts_with(&stage.out.client),
+            "to the client: {}",
+            text(&stage.out.client)
+        );
         assert!(stage.from_upstream.len() - stage.out.client.len() < response::HEAD_LIMIT);
     }
 }
@@ -292,7 +315,9 @@ fn what_the_client_hears(stage: &Stage) {
         for start in told {
             let kept = said[start..].iter().take_while(|said| may_be_kept(said)).count();
             let reach = said[start..].iter().enumerate().take(kept + 1);
-            next.extend(reach.filter(|(_, said)| is_same(said, &heard)).map(|(ahead, _)| start + ahead + 1));
+            next.extend(
+                reach.filter(|(_, said)| is_same(said, &heard)).map(|(ahead, _)| start + ahead + 1),
+            );
         }
         assert!(!next.is_empty(), "the upstream never said {}", text(&heard));
         told = next;
@@ -328,5 +353,8 @@ fn is_own(heard: &[u8]) -> bool {
     heard == b"+ OK\r\n"
         || heard == b"* ID (\"name\" \"deltapush\")\r\n"
         || heard == STILL_HERE
-        || matches!(response::head(heard), Some(ResponseHead::Tagged { .. } | ResponseHead::Metadata))
+        || matches!(
+            response::head(heard),
+            Some(ResponseHead::Tagged { .. } | ResponseHead::Metadata)
+        )
 }

@@ -113,7 +113,11 @@ impl Wire {
 struct Pipe(Rc<RefCell<Wire>>);
 
 impl AsyncRead for Pipe {
-    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let mut wire = self.0.borrow_mut();
         let count = wire.step.min(buf.remaining()).min(wire.arrived.len());
         if count == 0 {
@@ -127,7 +131,11 @@ impl AsyncRead for Pipe {
 }
 
 impl AsyncWrite for Pipe {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let mut wire = self.0.borrow_mut();
         let count = wire.room.min(buf.len());
         if count == 0 {
@@ -212,7 +220,10 @@ pub(crate) fn check(data: &[u8]) {
     if setting(7) {
         return no_handshake(&pipe, configs, setting(0), script);
     }
-    let change = script.first_chunk().filter(|_| setting(5)).map(|bytes| usize::from(u16::from_be_bytes(*bytes)));
+    let change = script
+        .first_chunk()
+        .filter(|_| setting(5))
+        .map(|bytes| usize::from(u16::from_be_bytes(*bytes)));
     let name = ServerName::try_from("a.example").expect("a name");
     let tls = if setting(0) {
         let config = if setting(2) { &configs.small_client } else { &configs.client };
@@ -221,26 +232,47 @@ pub(crate) fn check(data: &[u8]) {
         let config = if setting(2) { &configs.small_server } else { &configs.server };
         Connection::from(ServerConnection::new(Arc::clone(config)).expect("a server"))
     };
-    let mut peer = Peer { tls, said: vec![], heard: vec![], has_closed: false, saw_end: false, fault: false };
+    let mut peer =
+        Peer { tls, said: vec![], heard: vec![], has_closed: false, saw_end: false, fault: false };
     let ours = if setting(0) {
         let config = Arc::clone(&configs.server);
         let ours = async { Hello::receive(pipe.clone()).await?.answer(config).await };
         handshake(ours, &pipe, &mut peer, change)
     } else {
-        handshake(TlsStream::connect(Arc::clone(&configs.client), name, pipe.clone()), &pipe, &mut peer, change)
+        handshake(
+            TlsStream::connect(Arc::clone(&configs.client), name, pipe.clone()),
+            &pipe,
+            &mut peer,
+            change,
+        )
     };
     match ours {
         Some(Ok(tls)) => {
             let (said, heard, woken) = (vec![], vec![], Arc::default());
-            Dialogue { pipe, tls, peer, said, heard, end: None, is_doubtful: change.is_some(), keys: 0, woken }
-                .play(script)
+            Dialogue {
+                pipe,
+                tls,
+                peer,
+                said,
+                heard,
+                end: None,
+                is_doubtful: change.is_some(),
+                keys: 0,
+                woken,
+            }
+            .play(script)
         }
         _ => assert!(change.is_some() && peer.heard.is_empty(), "a handshake fails"),
     }
 }
 
 /// Until it is done, or both wait; one byte of what the peer says may be changed.
-fn handshake<F: Future>(ours: F, pipe: &Pipe, peer: &mut Peer, mut change: Option<usize>) -> Option<F::Output> {
+fn handshake<F: Future>(
+    ours: F,
+    pipe: &Pipe,
+    peer: &mut Peer,
+    mut change: Option<usize>,
+) -> Option<F::Output> {
     let mut ours = pin!(ours);
     for _ in 0..20 {
         let mut wire = pipe.0.borrow_mut();
@@ -368,7 +400,10 @@ impl Dialogue {
         }
     }
 
-    fn poll<T>(&mut self, poll: impl FnOnce(Pin<&mut TlsStream<Pipe>>, &mut Context<'_>) -> Poll<T>) -> Poll<T> {
+    fn poll<T>(
+        &mut self,
+        poll: impl FnOnce(Pin<&mut TlsStream<Pipe>>, &mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
         let waker = Waker::from(Arc::clone(&self.woken));
         poll(Pin::new(&mut self.tls), &mut Context::from_waker(&waker))
     }
@@ -385,7 +420,9 @@ impl Dialogue {
                     assert!(has_closed || self.is_doubtful, "a write fails: {error}");
                     return;
                 }
-                Poll::Pending => return assert!(self.pipe.0.borrow().room == 0, "it waits for nothing"),
+                Poll::Pending => {
+                    return assert!(self.pipe.0.borrow().room == 0, "it waits for nothing");
+                }
             }
         }
     }
@@ -396,7 +433,10 @@ impl Dialogue {
         let mut buffer = ReadBuf::new(&mut buffer);
         let polled = self.poll(|tls, cx| tls.poll_read(cx, &mut buffer));
         let read = buffer.filled();
-        assert!(read.is_empty() || (self.end.is_none() && matches!(polled, Poll::Ready(Ok(())))), "data after the end");
+        assert!(
+            read.is_empty() || (self.end.is_none() && matches!(polled, Poll::Ready(Ok(())))),
+            "data after the end"
+        );
         self.heard.extend_from_slice(read);
         match polled {
             Poll::Ready(Ok(())) if !read.is_empty() => return true,
@@ -407,7 +447,10 @@ impl Dialogue {
             }
             Poll::Pending => {
                 let goes_on = self.woken.0.swap(false, Ordering::Relaxed);
-                assert!(goes_on || self.pipe.0.borrow().arrived.is_empty(), "it waits for what is there");
+                assert!(
+                    goes_on || self.pipe.0.borrow().arrived.is_empty(),
+                    "it waits for what is there"
+                );
                 return goes_on;
             }
         }
@@ -424,9 +467,15 @@ impl Dialogue {
         assert!(self.tls.held() <= MAX_HELD, "{} bytes are held", self.tls.held());
         assert!(!self.peer.fault || self.is_doubtful, "the peer finds fault");
         match self.end {
-            Some(Ok(())) => assert!(self.peer.has_closed && self.heard == self.peer.said, "an end too soon"),
-            Some(Err(ErrorKind::UnexpectedEof)) => assert!(self.pipe.0.borrow().is_cut, "no one has hung up"),
-            Some(Err(kind)) => assert!(kind == ErrorKind::InvalidData && self.is_doubtful, "{kind}"),
+            Some(Ok(())) => {
+                assert!(self.peer.has_closed && self.heard == self.peer.said, "an end too soon")
+            }
+            Some(Err(ErrorKind::UnexpectedEof)) => {
+                assert!(self.pipe.0.borrow().is_cut, "no one has hung up")
+            }
+            Some(Err(kind)) => {
+                assert!(kind == ErrorKind::InvalidData && self.is_doubtful, "{kind}")
+            }
             None => {}
         }
     }

@@ -25,7 +25,11 @@ const LONGEST_WAIT: Duration = Duration::from_secs(600);
 const WATCH_WAIT: Duration = Duration::from_secs(60);
 
 /// Erases an account with its tokens, credentials, watch and history.
-pub(super) async fn forget(reporter: &Reporter, account: &AccountId, stream: &mut UnixStream) -> io::Result<()> {
+pub(super) async fn forget(
+    reporter: &Reporter,
+    account: &AccountId,
+    stream: &mut UnixStream,
+) -> io::Result<()> {
     let devices = reporter.registry().tokens(account).len();
     match reporter.registry().remove_all(account).await {
         Ok(()) => {
@@ -37,29 +41,38 @@ pub(super) async fn forget(reporter: &Reporter, account: &AccountId, stream: &mu
             );
             say(stream, &ControlVerdict::Ok, &words).await
         }
-        Err(error) => say(stream, &ControlVerdict::No(format!("nothing was erased: {error}")), "").await,
+        Err(error) => {
+            say(stream, &ControlVerdict::No(format!("nothing was erased: {error}")), "").await
+        }
     }
 }
 
 /// Restarts the watch of an account and reports the outcome.
-pub(super) async fn rewatch(reporter: &Reporter, account: &AccountId, stream: &mut UnixStream) -> io::Result<()> {
+pub(super) async fn rewatch(
+    reporter: &Reporter,
+    account: &AccountId,
+    stream: &mut UnixStream,
+) -> io::Result<()> {
     let before = count(reporter, account);
     if !reporter.registry().rewatch(account) {
-        let words =
-            format!("{account} cannot be watched now: deltapush has no usable credentials for it; log in with its app");
+        let words = format!(
+            "{account} cannot be watched now: deltapush has no usable credentials for it; log in with its app"
+        );
         return say(stream, &ControlVerdict::No(words), "").await;
     }
     info!(%account, upstream = %account.upstream, "watch restarted by the operator's command");
     say(stream, &ControlVerdict::Ok, "").await?;
     tell(stream, format!("the watch of {account} at {} restarts", account.upstream), None).await?;
-    let came = until(reporter, stream, WATCH_WAIT, || watch_since(reporter, account, before)).await?;
+    let came =
+        until(reporter, stream, WATCH_WAIT, || watch_since(reporter, account, before)).await?;
     let (words, done) = match came {
         Some(HistoryEntry { what: What::Watch { state: WatchNote::Watching, .. }, .. }) => {
             ("it is watched".into(), true)
         }
-        Some(HistoryEntry { what: What::Watch { state: WatchNote::AwaitingLogin, words, .. }, .. }) => {
-            (format!("the watch ended again: {words}"), false)
-        }
+        Some(HistoryEntry {
+            what: What::Watch { state: WatchNote::AwaitingLogin, words, .. },
+            ..
+        }) => (format!("the watch ended again: {words}"), false),
         Some(HistoryEntry { what: What::Watch { words, .. }, .. }) => {
             (format!("the watch was interrupted, deltapush retries automatically: {words}"), false)
         }
@@ -78,12 +91,12 @@ fn watch_since(reporter: &Reporter, account: &AccountId, before: u64) -> Option<
     let timeline = reporter.history().timeline(account)?;
     let new = usize::try_from(timeline.count.saturating_sub(before)).unwrap_or(usize::MAX);
     let start = timeline.entries.len().saturating_sub(new);
-    let is =
-        |entry: &HistoryEntry, wanted: WatchNote| matches!(entry.what, What::Watch { state, .. } if state == wanted);
+    let is = |entry: &HistoryEntry, wanted: WatchNote| matches!(entry.what, What::Watch { state, .. } if state == wanted);
     let mut entries = timeline.entries.into_iter().skip(start);
     // What the one before it says at its end comes before that.
     entries.by_ref().find(|entry| is(entry, WatchNote::Connecting))?;
-    entries.find(|entry| matches!(entry.what, What::Watch { .. }) && !is(entry, WatchNote::Connecting))
+    entries
+        .find(|entry| matches!(entry.what, What::Watch { .. }) && !is(entry, WatchNote::Connecting))
 }
 
 /// A test of one account's devices.
@@ -114,15 +127,23 @@ impl PushTest<'_> {
         }
         let wait = self.wait.min(LONGEST_WAIT);
         let what = if woken.len() == 1 { "the device" } else { "the devices" };
-        tell(stream, format!("waiting up to {} for {what} to connect", humantime::format_duration(wait)), None).await?;
+        tell(
+            stream,
+            format!("waiting up to {} for {what} to connect", humantime::format_duration(wait)),
+            None,
+        )
+        .await?;
         self.wait_for(woken, wait, stream).await
     }
 
     fn tokens(&self) -> Result<Vec<DeviceToken>, String> {
         let all = self.reporter.registry().tokens(self.account);
         let Some(device) = self.device else { return Ok(all) };
-        let wanted: Vec<DeviceToken> =
-            all.iter().filter(|token| token.fingerprint().starts_with(&device.to_lowercase())).cloned().collect();
+        let wanted: Vec<DeviceToken> = all
+            .iter()
+            .filter(|token| token.fingerprint().starts_with(&device.to_lowercase()))
+            .cloned()
+            .collect();
         if !wanted.is_empty() {
             return Ok(wanted);
         }
@@ -131,10 +152,17 @@ impl PushTest<'_> {
     }
 
     /// Posts one token. Returns the device and when it was woken, if it was.
-    async fn push(&self, token: DeviceToken, stream: &mut UnixStream) -> io::Result<Option<(u32, HistoryTime)>> {
+    async fn push(
+        &self,
+        token: DeviceToken,
+        stream: &mut UnixStream,
+    ) -> io::Result<Option<(u32, HistoryTime)>> {
         let (device, name) = (token.short_hash(), token.fingerprint());
         info!(account = %self.account, %token, "test push made by the operator's command");
-        self.reporter.board().telemetry().tell(&TelemetryEvent::PushTest { account: self.account, token: &token });
+        self.reporter
+            .board()
+            .telemetry()
+            .tell(&TelemetryEvent::PushTest { account: self.account, token: &token });
         let began = self.reporter.history().now();
         let Some(result) = self.tester.push(token).await else {
             tell(stream, "deltapush is shutting down", Some(false)).await?;
@@ -166,11 +194,16 @@ impl PushTest<'_> {
         let deadline = Instant::now().checked_add(wait).unwrap_or_else(Instant::now);
         while !woken.is_empty() {
             let left = deadline.saturating_duration_since(Instant::now());
-            let found =
-                until(self.reporter, stream, left, || self.first(&woken).or_else(|| self.in_background(&woken)));
+            let found = until(self.reporter, stream, left, || {
+                self.first(&woken).or_else(|| self.in_background(&woken))
+            });
             let Some(Arrival { index, took, how }) = found.await? else { break };
             let (device, _) = woken.remove(index);
-            let words = format!("device {} {how} {} after the push was made", short_hash(device), delay(took));
+            let words = format!(
+                "device {} {how} {} after the push was made",
+                short_hash(device),
+                delay(took)
+            );
             tell(stream, words, woken.is_empty().then_some(true)).await?;
         }
         let background = self.background_fetches(&woken);
@@ -187,7 +220,9 @@ impl PushTest<'_> {
         for (index, (device, _)) in woken.iter().enumerate() {
             let device = short_hash(*device);
             let words = if background > 0 {
-                format!("device {device} has not connected, unless one of these background fetches was its own")
+                format!(
+                    "device {device} has not connected, unless one of these background fetches was its own"
+                )
             } else {
                 format!(
                     "device {device} has not connected: the push service has not reached it, or the phone does not let the app run \
@@ -217,7 +252,8 @@ impl PushTest<'_> {
         let since = woken.iter().map(|(_, at)| at.since_start).max().unwrap_or_default();
         let timeline = self.reporter.history().timeline(self.account).unwrap_or_default();
         let is_one = |entry: &&HistoryEntry| {
-            matches!(entry.what, What::Connected { background: true, .. }) && entry.at.since_start >= since
+            matches!(entry.what, What::Connected { background: true, .. })
+                && entry.at.since_start >= since
         };
         timeline.entries.iter().filter(is_one).count()
     }
@@ -271,7 +307,11 @@ async fn until<T>(
     }
 }
 
-async fn tell(stream: &mut UnixStream, words: impl Into<String>, done: Option<bool>) -> io::Result<()> {
+async fn tell(
+    stream: &mut UnixStream,
+    words: impl Into<String>,
+    done: Option<bool>,
+) -> io::Result<()> {
     let mut line = serde_json::to_string(&TaskProgress { words: words.into(), done })?;
     line.push('\n');
     stream.write_all(line.as_bytes()).await

@@ -28,7 +28,9 @@ impl DisplayClock {
     /// A moment before or after now, by the wall clock. Time in which the machine was suspended is not in it.
     #[must_use]
     pub fn time_of(self, moment: Instant) -> Timestamp {
-        let ahead = moment.checked_duration_since(self.instant).and_then(|ahead| self.wall.checked_add(ahead).ok());
+        let ahead = moment
+            .checked_duration_since(self.instant)
+            .and_then(|ahead| self.wall.checked_add(ahead).ok());
         ahead.unwrap_or_else(|| self.before(self.instant.saturating_duration_since(moment)))
     }
 

@@ -42,7 +42,9 @@ pub async fn serve(directory: PathBuf, answers: Arc<ControlServer>, stop: Cancel
     let listener = match listen(&path) {
         Ok(listener) => listener,
         // Mail and pushes matter more than looking at them.
-        Err(error) => return warn!("`deltapush status` will not work: {}: {error}", path.display()),
+        Err(error) => {
+            return warn!("`deltapush status` will not work: {}: {error}", path.display());
+        }
     };
     let places = Arc::new(Semaphore::new(MAX_QUESTIONS));
     let mut failures = AcceptFailures::default();
@@ -88,7 +90,8 @@ async fn answer(mut stream: UnixStream, answers: &ControlServer) -> io::Result<(
             say(
                 &mut stream,
                 &ControlVerdict::No(
-                    "the running deltapush does not know this request: it is of another version".into(),
+                    "the running deltapush does not know this request: it is of another version"
+                        .into(),
                 ),
                 "",
             )
@@ -133,14 +136,18 @@ pub enum AskError {
 /// [`AskError`] if there is none.
 pub fn ask(directory: &Path, question: &ControlQuestion) -> Result<impl Read, AskError> {
     let path = path(directory);
-    let (verdict, rest) = begin(&path, question).map_err(|error| AskError::NotRunning { path, error })?;
+    let (verdict, rest) =
+        begin(&path, question).map_err(|error| AskError::NotRunning { path, error })?;
     match verdict {
         ControlVerdict::Ok => Ok(rest),
         ControlVerdict::No(words) => Err(AskError::No(words)),
     }
 }
 
-fn begin(path: &Path, question: &ControlQuestion) -> io::Result<(ControlVerdict, BufReader<BlockingStream>)> {
+fn begin(
+    path: &Path,
+    question: &ControlQuestion,
+) -> io::Result<(ControlVerdict, BufReader<BlockingStream>)> {
     let mut stream = BlockingStream::connect(path)?;
     stream.set_read_timeout(Some(TIME))?;
     stream.set_write_timeout(Some(TIME))?;
@@ -150,7 +157,8 @@ fn begin(path: &Path, question: &ControlQuestion) -> io::Result<(ControlVerdict,
     let mut answer = BufReader::new(stream);
     let mut first = String::new();
     (&mut answer).take(MAX_LINE).read_line(&mut first)?;
-    let verdict = serde_json::from_str(&first).map_err(|_| io::Error::other("its answer is not valid"))?;
+    let verdict =
+        serde_json::from_str(&first).map_err(|_| io::Error::other("its answer is not valid"))?;
     answer.get_ref().set_read_timeout(None)?;
     Ok((verdict, answer))
 }
@@ -172,16 +180,19 @@ mod tests {
     async fn the_owner_is_answered_and_nobody_is_not_running() {
         let directory = tempfile::tempdir().unwrap();
         let status = |directory: &Path| {
-            ask(directory, &ControlQuestion::Status { names: vec![] }).map(|answer| io::read_to_string(answer).unwrap())
+            ask(directory, &ControlQuestion::Status { names: vec![] })
+                .map(|answer| io::read_to_string(answer).unwrap())
         };
         let error = status(directory.path()).unwrap_err();
         assert!(
-            error.to_string().contains("control.sock") && error.to_string().contains("check that it runs"),
+            error.to_string().contains("control.sock")
+                && error.to_string().contains("check that it runs"),
             "{error}"
         );
 
         std::fs::write(path(directory.path()), "left behind").unwrap();
-        let (registry, _events, _news) = Registry::open(&StoreSettings::memory(directory.path())).unwrap();
+        let (registry, _events, _news) =
+            Registry::open(&StoreSettings::memory(directory.path())).unwrap();
         let stop = CancellationToken::new();
         let wishes = Reloadable::new(Wishes::from(&Config::default()));
         let reporter = Reporter::new(registry, Board::default(), wishes);

@@ -33,7 +33,11 @@ impl ControlServer {
     ///
     /// # Errors
     /// If the operator's command has hung up.
-    pub(super) async fn answer(&self, question: ControlQuestion, stream: &mut UnixStream) -> io::Result<()> {
+    pub(super) async fn answer(
+        &self,
+        question: ControlQuestion,
+        stream: &mut UnixStream,
+    ) -> io::Result<()> {
         match question {
             ControlQuestion::Status { names } => self.status(&names, stream).await,
             ControlQuestion::Account(named) => match self.find(&named) {
@@ -51,14 +55,16 @@ impl ControlServer {
                 Ok(account) => actions::rewatch(&self.reporter, &account, stream).await,
                 Err(words) => say(stream, &ControlVerdict::No(words), "").await,
             },
-            ControlQuestion::PushTest { account: named, device, seconds } => match self.find(&named) {
-                Ok(account) => {
-                    let (reporter, tester, account) = (&self.reporter, &self.tester, &account);
-                    let (device, wait) = (device.as_deref(), Duration::from_secs(seconds));
-                    PushTest { reporter, tester, account, device, wait }.run(stream).await
+            ControlQuestion::PushTest { account: named, device, seconds } => {
+                match self.find(&named) {
+                    Ok(account) => {
+                        let (reporter, tester, account) = (&self.reporter, &self.tester, &account);
+                        let (device, wait) = (device.as_deref(), Duration::from_secs(seconds));
+                        PushTest { reporter, tester, account, device, wait }.run(stream).await
+                    }
+                    Err(words) => say(stream, &ControlVerdict::No(words), "").await,
                 }
-                Err(words) => say(stream, &ControlVerdict::No(words), "").await,
-            },
+            }
             ControlQuestion::Trace(asked) => trace::follow(&self.tracer, asked, stream).await,
         }
     }
@@ -69,22 +75,40 @@ impl ControlServer {
 
     async fn status(&self, names: &[String], stream: &mut UnixStream) -> io::Result<()> {
         match self.reporter.report().await {
-            Ok(report) => say(stream, &ControlVerdict::Ok, &serde_json::to_string(&report.narrowed(names))?).await,
-            Err(error) => say(stream, &ControlVerdict::No(format!("the state cannot be read: {error}")), "").await,
+            Ok(report) => {
+                say(stream, &ControlVerdict::Ok, &serde_json::to_string(&report.narrowed(names))?)
+                    .await
+            }
+            Err(error) => {
+                say(stream, &ControlVerdict::No(format!("the state cannot be read: {error}")), "")
+                    .await
+            }
         }
     }
 
     async fn account(&self, account: &AccountId, stream: &mut UnixStream) -> io::Result<()> {
         match self.reporter.account(account).await {
-            Ok(Some(history)) => say(stream, &ControlVerdict::Ok, &serde_json::to_string(&history)?).await,
-            Ok(None) => say(stream, &ControlVerdict::No(format!("{account} was erased meanwhile")), "").await,
-            Err(error) => say(stream, &ControlVerdict::No(format!("the state cannot be read: {error}")), "").await,
+            Ok(Some(history)) => {
+                say(stream, &ControlVerdict::Ok, &serde_json::to_string(&history)?).await
+            }
+            Ok(None) => {
+                say(stream, &ControlVerdict::No(format!("{account} was erased meanwhile")), "")
+                    .await
+            }
+            Err(error) => {
+                say(stream, &ControlVerdict::No(format!("the state cannot be read: {error}")), "")
+                    .await
+            }
         }
     }
 }
 
 /// Sends a complete answer.
-pub(super) async fn say(stream: &mut UnixStream, verdict: &ControlVerdict, body: &str) -> io::Result<()> {
+pub(super) async fn say(
+    stream: &mut UnixStream,
+    verdict: &ControlVerdict,
+    body: &str,
+) -> io::Result<()> {
     let mut text = serde_json::to_string(verdict)?;
     text.push('\n');
     text.push_str(body);

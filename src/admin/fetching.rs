@@ -6,22 +6,29 @@ use crate::store::{FetchHabit, Fetches, TokenStatus};
 
 /// Describes which messages wake devices with these tokens.
 pub(super) fn messages(messages: Messages, tokens: &[TokenStatus]) -> &'static str {
-    let all = |fetches| !tokens.is_empty() && tokens.iter().all(|token| token.habit.fetches() == Some(fetches));
+    let all = |fetches| {
+        !tokens.is_empty() && tokens.iter().all(|token| token.habit.fetches() == Some(fetches))
+    };
     let any = |fetches| tokens.iter().any(|token| token.habit.fetches() == fetches);
     match messages {
         Messages::All => "all messages (push.messages: all)",
         Messages::Chat => "chat messages (push.messages: chat)",
         Messages::Encrypted => "encrypted messages (push.messages: encrypted)",
-        Messages::Auto if all(Fetches::EncryptedOnly) => "encrypted messages: its apps fetch no others",
-        Messages::Auto if any(Some(Fetches::All)) => "all messages: one of its apps fetches unencrypted ones too",
+        Messages::Auto if all(Fetches::EncryptedOnly) => {
+            "encrypted messages: its apps fetch no others"
+        }
+        Messages::Auto if any(Some(Fetches::All)) => {
+            "all messages: one of its apps fetches unencrypted ones too"
+        }
         Messages::Auto => "all messages: deltapush does not know yet which ones its apps fetch",
     }
 }
 
 /// Describes what an app fetches, with the evidence; empty if unknown.
 pub(super) fn evidence(habit: &FetchHabit) -> String {
-    let time =
-        |time: Option<crate::store::UnixTime>| time.map(|time| date(super::status::time(time))).unwrap_or_default();
+    let time = |time: Option<crate::store::UnixTime>| {
+        time.map(|time| date(super::status::time(time))).unwrap_or_default()
+    };
     let senders = habit.senders.len();
     match habit.fetches() {
         Some(Fetches::EncryptedOnly) => {
@@ -30,7 +37,9 @@ pub(super) fn evidence(habit: &FetchHabit) -> String {
                 time(habit.left)
             )
         }
-        Some(Fetches::All) => format!("its app fetches unencrypted messages too, last {}", time(habit.fetched)),
+        Some(Fetches::All) => {
+            format!("its app fetches unencrypted messages too, last {}", time(habit.fetched))
+        }
         None if senders > 0 => {
             format!(
                 "its app did not fetch unencrypted messages of {senders} senders, last {}; deltapush is certain after 3",
@@ -62,10 +71,15 @@ mod tests {
 
     #[test]
     fn the_most_inclusive_device_decides() {
-        let encrypted = FetchHabit { left: Some(UnixTime(0)), senders: vec![[0; 8], [1; 8], [2; 8]], fetched: None };
+        let encrypted = FetchHabit {
+            left: Some(UnixTime(0)),
+            senders: vec![[0; 8], [1; 8], [2; 8]],
+            fetched: None,
+        };
         let all = FetchHabit { fetched: Some(UnixTime(0)), ..FetchHabit::default() };
         let said = |habits: &[&FetchHabit]| {
-            let tokens: Vec<TokenStatus> = habits.iter().map(|habit| token((*habit).clone())).collect();
+            let tokens: Vec<TokenStatus> =
+                habits.iter().map(|habit| token((*habit).clone())).collect();
             messages(Messages::Auto, &tokens)
         };
         assert!(said(&[&encrypted]).starts_with("encrypted messages"));

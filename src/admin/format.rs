@@ -52,7 +52,11 @@ pub fn delay(milliseconds: u64) -> String {
     match milliseconds {
         0..=999 => format!("{milliseconds} ms"),
         1_000..=59_999 => {
-            format!("{}.{} s", milliseconds.div_euclid(1000), milliseconds.rem_euclid(1000).div_euclid(100))
+            format!(
+                "{}.{} s",
+                milliseconds.div_euclid(1000),
+                milliseconds.rem_euclid(1000).div_euclid(100)
+            )
         }
         _ => brief(Duration::from_millis(milliseconds)),
     }
@@ -83,7 +87,11 @@ pub fn moment(time: Timestamp) -> String {
 #[must_use]
 pub fn tame(text: &str) -> String {
     text.chars()
-        .map(|char| if char.is_control() { char.escape_default().to_string() } else { char.to_string() })
+        .map(
+            |char| {
+                if char.is_control() { char.escape_default().to_string() } else { char.to_string() }
+            },
+        )
         .collect()
 }
 
@@ -93,7 +101,10 @@ mod tests {
 
     #[test]
     fn durations_are_as_precise_as_a_person_wants() {
-        assert_eq!((delay(7).as_str(), delay(1_960).as_str(), delay(61_500).as_str()), ("7 ms", "1.9 s", "1m 1s"));
+        assert_eq!(
+            (delay(7).as_str(), delay(1_960).as_str(), delay(61_500).as_str()),
+            ("7 ms", "1.9 s", "1m 1s")
+        );
         assert_eq!(brief(Duration::from_secs(3 * 3600 + 12 * 60 + 5)), "3h 12m");
         let now = Timestamp::from_second(1000).unwrap();
         assert_eq!(ago(Timestamp::from_second(910).unwrap(), now), "1m 30s ago");

@@ -21,13 +21,22 @@ struct Story<'a> {
 
 /// Explains the last pushed message of an account with this many devices, by sentences; empty if there was none.
 pub(super) fn explain(timeline: &Timeline, devices: usize, now: HistoryTime) -> Vec<String> {
-    let announced = |entry: &HistoryEntry| matches!(entry.what, What::Noticed { announce: true, .. });
+    let announced =
+        |entry: &HistoryEntry| matches!(entry.what, What::Noticed { announce: true, .. });
     let Some(noticed) = timeline.entries.iter().rposition(announced) else { return Vec::new() };
-    let Some(HistoryEntry { at, what: What::Noticed { heard, .. } }) = timeline.entries.get(noticed) else {
+    let Some(HistoryEntry { at, what: What::Noticed { heard, .. } }) =
+        timeline.entries.get(noticed)
+    else {
         return Vec::new();
     };
     let news = at.earlier(heard.unwrap_or(0));
-    let story = Story { timeline, noticed, news, found_by_looking: heard.is_none(), is_only_device: devices == 1 };
+    let story = Story {
+        timeline,
+        noticed,
+        news,
+        found_by_looking: heard.is_none(),
+        is_only_device: devices == 1,
+    };
     let mut said = vec![story.beginning(*at)];
     let devices = story.devices();
     if devices.is_empty() {
@@ -52,7 +61,9 @@ impl Story<'_> {
         let began = entries.get(start).map_or(0, |entry| entry.at.since_start);
         // A POST of an earlier message may end in between.
         let is_its = move |index: usize, entry: &HistoryEntry| match entry.what {
-            What::Posted { took, .. } if index < self.noticed => entry.at.earlier(took).since_start >= began,
+            What::Posted { took, .. } if index < self.noticed => {
+                entry.at.earlier(took).since_start >= began
+            }
             _ => true,
         };
         let later = entries.iter().enumerate().skip(start);
@@ -74,9 +85,9 @@ impl Story<'_> {
         }
         let before = self.timeline.entries.get(..self.noticed).unwrap_or_default();
         let interrupted = before.iter().rev().find_map(|entry| match &entry.what {
-            What::Watch { state: WatchNote::Interrupted | WatchNote::AwaitingLogin, words, .. } => {
-                Some((entry.at, words))
-            }
+            What::Watch {
+                state: WatchNote::Interrupted | WatchNote::AwaitingLogin, words, ..
+            } => Some((entry.at, words)),
             _ => None,
         });
         match interrupted {
@@ -110,7 +121,9 @@ impl Story<'_> {
                 "The push waits for the end of the coalescing window (push.coalesce)".into()
             }
             crate::telemetry::Pause::Failed => "The push waits for the next attempt".into(),
-            crate::telemetry::Pause::Outage => "The push waits for the notification server, which is down".into(),
+            crate::telemetry::Pause::Outage => {
+                "The push waits for the notification server, which is down".into()
+            }
         })
     }
 
@@ -120,12 +133,15 @@ impl Story<'_> {
         let posts: Vec<(HistoryTime, PostResult, u32)> = self
             .since()
             .filter_map(|entry| match entry.what {
-                What::Posted { device: whose, result, took } if whose == device => Some((entry.at, result, took)),
+                What::Posted { device: whose, result, took } if whose == device => {
+                    Some((entry.at, result, took))
+                }
                 _ => None,
             })
             .collect();
         let Some((at, last, _)) = posts.last().copied() else { return String::new() };
-        let Some((accepted, _, took)) = posts.iter().find(|(_, result, _)| *result == PostResult::Accepted).copied()
+        let Some((accepted, _, took)) =
+            posts.iter().find(|(_, result, _)| *result == PostResult::Accepted).copied()
         else {
             let tries = posts.len();
             return format!(
@@ -135,7 +151,8 @@ impl Story<'_> {
             );
         };
         let waited = accepted.earlier(took).after(noticed);
-        let failed = posts.iter().take_while(|(_, result, _)| *result != PostResult::Accepted).count();
+        let failed =
+            posts.iter().take_while(|(_, result, _)| *result != PostResult::Accepted).count();
         let why = match failed {
             0 if waited > LONG => {
                 ", delayed by the coalescing window (push.coalesce), the rate limit (push.max_per_second) or an outage"
@@ -143,7 +160,8 @@ impl Story<'_> {
             0 => "",
             _ => ", after attempts that failed",
         };
-        let slow = if u64::from(took) > LONG { ": the notification server took that long" } else { "" };
+        let slow =
+            if u64::from(took) > LONG { ": the notification server took that long" } else { "" };
         let push = format!(
             "Device {name}: POST {} after that{why}, accepted within {}{slow}",
             delay(waited),
@@ -154,21 +172,33 @@ impl Story<'_> {
 
     /// Describes a background fetch in `session`, in which an app hands over no token.
     fn background_fetch(&self, came: HistoryTime, session: u64, accepted: HistoryTime) -> String {
-        let who =
-            if self.is_only_device { "the device" } else { "one of the account's devices (it is not known which one)" };
+        let who = if self.is_only_device {
+            "the device"
+        } else {
+            "one of the account's devices (it is not known which one)"
+        };
         let fetched = self.since().find_map(|entry| match entry.what {
             What::Fetched { session: whose, .. } if whose == session => Some(entry.at),
             _ => None,
         });
         let fetched = fetched.map_or_else(
             || "has not requested the message".to_owned(),
-            |fetched| format!("requested the message {} after the new mail", delay(fetched.after(self.news))),
+            |fetched| {
+                format!(
+                    "requested the message {} after the new mail",
+                    delay(fetched.after(self.news))
+                )
+            },
         );
-        format!("{who} connected for a background fetch {} later and {fetched}", delay(came.after(accepted)))
+        format!(
+            "{who} connected for a background fetch {} later and {fetched}",
+            delay(came.after(accepted))
+        )
     }
 
     fn device_came(&self, device: u32, accepted: HistoryTime, now: HistoryTime) -> String {
-        let later = || self.since().filter(move |entry| entry.at.since_start >= accepted.since_start);
+        let later =
+            || self.since().filter(move |entry| entry.at.since_start >= accepted.since_start);
         let connected = later().find_map(|entry| match entry.what {
             What::Connected { device: Some(whose), .. } if whose == device => Some(entry.at),
             _ => None,
@@ -183,7 +213,8 @@ impl Story<'_> {
         });
         // Of several devices it may have been another one: what is certain counts first.
         let is_first = |certain: HistoryTime| {
-            self.is_only_device && background.is_some_and(|(came, _)| came.since_start <= certain.since_start)
+            self.is_only_device
+                && background.is_some_and(|(came, _)| came.since_start <= certain.since_start)
         };
         if let Some((came, session)) = background
             && connected.or(fetched).is_none_or(is_first)
@@ -209,7 +240,10 @@ impl Story<'_> {
                 format!("the device connected {}{slow} later; {fetched}", delay(took))
             }
             (None, Some(fetched)) => {
-                format!("it was connected already and fetched {} after the new mail", delay(fetched.after(self.news)))
+                format!(
+                    "it was connected already and fetched {} after the new mail",
+                    delay(fetched.after(self.news))
+                )
             }
             (None, None) => format!(
                 "it has not connected since, for {}: the push service has not reached it, or the phone does not let the app run \

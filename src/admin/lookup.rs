@@ -10,20 +10,32 @@ const MAX_OFFERED: usize = 5;
 ///
 /// # Errors
 /// Words for a person, if there is none, or more than one.
-pub(super) fn find(accounts: Vec<AccountId>, name: &str, server: Option<&str>) -> Result<AccountId, String> {
-    let on_server = |account: &AccountId| server.is_none_or(|server| is_server(&account.upstream, server));
+pub(super) fn find(
+    accounts: Vec<AccountId>,
+    name: &str,
+    server: Option<&str>,
+) -> Result<AccountId, String> {
+    let on_server =
+        |account: &AccountId| server.is_none_or(|server| is_server(&account.upstream, server));
     let here: Vec<AccountId> = accounts.into_iter().filter(on_server).collect();
     let ways: [&dyn Fn(&AccountId) -> bool; 3] =
         [&|account| is_called(account, name), &|account| names_server(account, name), &|account| {
             account.to_string().to_lowercase() == name.to_lowercase()
         }];
-    let found = ways.iter().map(|way| here.iter().filter(|account| way(account)).collect::<Vec<_>>());
+    let found =
+        ways.iter().map(|way| here.iter().filter(|account| way(account)).collect::<Vec<_>>());
     match found.into_iter().find(|found| !found.is_empty()).unwrap_or_default().as_slice() {
         [] => Err(unknown(&here, name, server)),
         [only] => Ok(AccountId::clone(only)),
         several => {
-            let ways = several.iter().map(|account| format!("\n  {account} --server {}", account.upstream));
-            Err(format!("{name} matches {} accounts; choose one:{}", several.len(), ways.collect::<String>()))
+            let ways = several
+                .iter()
+                .map(|account| format!("\n  {account} --server {}", account.upstream));
+            Err(format!(
+                "{name} matches {} accounts; choose one:{}",
+                several.len(),
+                ways.collect::<String>()
+            ))
         }
     }
 }
@@ -37,7 +49,10 @@ fn is_called(account: &AccountId, name: &str) -> bool {
 fn names_server(account: &AccountId, name: &str) -> bool {
     let mut cuts = name.match_indices('@');
     cuts.any(|(at, _)| {
-        let (user, server) = (name.get(..at).unwrap_or_default(), name.get(at.saturating_add(1)..).unwrap_or_default());
+        let (user, server) = (
+            name.get(..at).unwrap_or_default(),
+            name.get(at.saturating_add(1)..).unwrap_or_default(),
+        );
         is_called(account, user) && is_server(&account.upstream, server)
     })
 }
@@ -56,8 +71,14 @@ fn unknown(accounts: &[AccountId], name: &str, server: Option<&str>) -> String {
         .filter(|known| known.to_lowercase().contains(&part))
         .take(MAX_OFFERED)
         .collect();
-    let offered = if like.is_empty() { String::new() } else { format!("; similar names: {}", like.join(", ")) };
-    format!("no account with a device is called {name}{at}{offered}; `deltapush status` lists all of them")
+    let offered = if like.is_empty() {
+        String::new()
+    } else {
+        format!("; similar names: {}", like.join(", "))
+    };
+    format!(
+        "no account with a device is called {name}{at}{offered}; `deltapush status` lists all of them"
+    )
 }
 
 #[cfg(test)]
@@ -88,7 +109,11 @@ mod tests {
             ("bob", Some("imap.example.net"), "bob at imap.example.net:993"),
             ("bob", Some("IMAP.example.org:993"), "bob at imap.example.org:993"),
             ("bob@imap.example.net", None, "bob at imap.example.net:993"),
-            ("alice@example.org@imap.example.org:993", None, "alice@example.org at imap.example.org:993"),
+            (
+                "alice@example.org@imap.example.org:993",
+                None,
+                "alice@example.org at imap.example.org:993",
+            ),
             ("boss\\nalice", None, "boss\\nalice at imap.example.org:993"),
         ] {
             assert_eq!(found(name, server).as_deref(), Ok(wanted));
@@ -99,12 +124,16 @@ mod tests {
     fn what_is_not_clear_is_said() {
         let several = found("bob", None).unwrap_err();
         assert!(
-            several.contains("bob matches 2 accounts") && several.contains("\n  bob --server imap.example.net:993"),
+            several.contains("bob matches 2 accounts")
+                && several.contains("\n  bob --server imap.example.net:993"),
             "{several}"
         );
         assert!(found("ALICE@example.org", None).unwrap_err().contains("matches 2 accounts"));
         let none = found("bo", None).unwrap_err();
-        assert!(none.contains("similar names: bob, bob, boss\\nalice; `deltapush status`"), "{none}");
+        assert!(
+            none.contains("similar names: bob, bob, boss\\nalice; `deltapush status`"),
+            "{none}"
+        );
         assert!(found("bob", Some("elsewhere")).unwrap_err().contains("called bob at elsewhere;"));
     }
 }

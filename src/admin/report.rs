@@ -50,8 +50,11 @@ impl StatusReport {
     #[must_use]
     pub fn narrowed(mut self, names: &[String]) -> Self {
         let names: Vec<String> = names.iter().map(|name| name.to_lowercase()).collect();
-        let is_meant = |text: &str| names.iter().any(|name| text.to_lowercase().contains(name.as_str()));
-        self.accounts.retain(|account| names.is_empty() || is_meant(&account.name) || is_meant(&account.server));
+        let is_meant =
+            |text: &str| names.iter().any(|name| text.to_lowercase().contains(name.as_str()));
+        self.accounts.retain(|account| {
+            names.is_empty() || is_meant(&account.name) || is_meant(&account.server)
+        });
         self
     }
 }

@@ -9,8 +9,9 @@ use super::fetching;
 use super::format::{self, short_hash};
 use super::latency_report::explain;
 use super::report::{
-    AccountCounts, AccountProblem, AccountReport, DeviceReport, ErasedReport, GivenUpReport, LimitedServer,
-    MailboxReport, Notifications, PushReport, QuarantineReport, StatusReport, WatchKind, WatchReport,
+    AccountCounts, AccountProblem, AccountReport, DeviceReport, ErasedReport, GivenUpReport,
+    LimitedServer, MailboxReport, Notifications, PushReport, QuarantineReport, StatusReport,
+    WatchKind, WatchReport,
 };
 use super::timeline::{self, AccountHistory};
 use crate::account::AccountId;
@@ -56,7 +57,9 @@ impl Reporter {
             within_seconds: strain.within.as_secs(),
             until: clock
                 .wall()
-                .saturating_add(SignedDuration::from_secs(i64::try_from(strain.wait.as_secs()).unwrap_or_default()))
+                .saturating_add(SignedDuration::from_secs(
+                    i64::try_from(strain.wait.as_secs()).unwrap_or_default(),
+                ))
                 .unwrap_or(clock.wall()),
         };
         strained.into_iter().map(limited).collect()
@@ -68,10 +71,17 @@ impl Reporter {
     /// [`StoreError`]: the state cannot be read.
     pub async fn report(&self) -> Result<StatusReport, StoreError> {
         let found = self.registry.snapshot().await?;
-        let (clock, history, messages) = (DisplayClock::now(), self.history(), self.wishes.get().messages());
+        let (clock, history, messages) =
+            (DisplayClock::now(), self.history(), self.wishes.get().messages());
         let describe = |status: &AccountStatus| {
             let account = &status.account;
-            describe(status, self.board.get(account).as_ref(), &history.summary(account), messages, clock)
+            describe(
+                status,
+                self.board.get(account).as_ref(),
+                &history.summary(account),
+                messages,
+                clock,
+            )
         };
         let mut accounts: Vec<AccountReport> = found.iter().map(describe).collect();
         // Stable: by name among those that are alike.
@@ -84,7 +94,9 @@ impl Reporter {
             limited: self.limited(clock),
             counts: count(&accounts),
             refused_accounts: self.registry.refused_accounts(),
-            notifications: Notifications { down_since: history.down_since().map(HistoryTime::time) },
+            notifications: Notifications {
+                down_since: history.down_since().map(HistoryTime::time),
+            },
             accounts,
             erased: self.registry.erased().await?.iter().map(erased).collect(),
         })
@@ -93,7 +105,9 @@ impl Reporter {
     /// Describes the account of this name that deltapush erased without a command lately; `None` if there is none.
     pub(super) async fn erased(&self, name: &str) -> Option<String> {
         let erased = self.registry.erased().await.ok()?;
-        let found = erased.iter().find(|erased| *erased.account.user == *name || erased.account.to_string() == name)?;
+        let found = erased
+            .iter()
+            .find(|erased| *erased.account.user == *name || erased.account.to_string() == name)?;
         Some(format!(
             "{} was erased {}, because {}. It is registered again when its app connects through deltapush",
             found.account,
@@ -108,11 +122,20 @@ impl Reporter {
     /// [`StoreError`]: the state cannot be read.
     pub async fn account(&self, account: &AccountId) -> Result<Option<AccountHistory>, StoreError> {
         let found = self.registry.snapshot().await?;
-        let Some(status) = found.iter().find(|status| status.account == *account) else { return Ok(None) };
-        let (clock, history, messages) = (DisplayClock::now(), self.history(), self.wishes.get().messages());
+        let Some(status) = found.iter().find(|status| status.account == *account) else {
+            return Ok(None);
+        };
+        let (clock, history, messages) =
+            (DisplayClock::now(), self.history(), self.wishes.get().messages());
         let timeline = history.timeline(account).unwrap_or_default();
         Ok(Some(AccountHistory {
-            account: describe(status, self.board.get(account).as_ref(), &history.summary(account), messages, clock),
+            account: describe(
+                status,
+                self.board.get(account).as_ref(),
+                &history.summary(account),
+                messages,
+                clock,
+            ),
             at: clock.wall(),
             started: clock.time_of(history.began()),
             dropped: timeline.full,
@@ -142,7 +165,8 @@ fn count(accounts: &[AccountReport]) -> AccountCounts {
         accounts: accounts.len(),
         watched: in_state(WatchKind::Watching).saturating_add(in_state(WatchKind::WithClient)),
         problems: accounts.iter().filter(|account| account.problem.is_some()).count(),
-        waiting: in_state(WatchKind::WaitingForLogin).saturating_add(in_state(WatchKind::WaitingForDevice)),
+        waiting: in_state(WatchKind::WaitingForLogin)
+            .saturating_add(in_state(WatchKind::WaitingForDevice)),
         unusable: in_state(WatchKind::Unusable),
         devices: devices().count(),
         pending: devices().filter(|device| device.pending).count(),
@@ -160,7 +184,8 @@ fn describe(
 ) -> AccountReport {
     let (watch, watch_problem) = describe_watch(status, watch, clock);
     let is_only = status.tokens.len() == 1;
-    let devices: Vec<DeviceReport> = status.tokens.iter().map(|token| device(token, is_only, summary)).collect();
+    let devices: Vec<DeviceReport> =
+        status.tokens.iter().map(|token| device(token, is_only, summary)).collect();
     let problem = watch_problem.or_else(|| devices.iter().find_map(push_problem));
     AccountReport {
         name: status.account.user.to_string(),
@@ -172,7 +197,10 @@ fn describe(
         mailboxes: status
             .mailboxes
             .iter()
-            .map(|(name, position)| MailboxReport { name: name.clone(), uid_next: position.uid_next })
+            .map(|(name, position)| MailboxReport {
+                name: name.clone(),
+                uid_next: position.uid_next,
+            })
             .collect(),
         last_message: summary.last_message.map(|at| at.time()),
         last_push: summary.last_push.map(push),
@@ -191,7 +219,9 @@ fn describe_watch(
         since: watch.map(|watch| clock.time_of(watch.since)),
         last_proof: watch.and_then(|watch| watch.last_proof).map(|proof| clock.time_of(proof)),
         // What a client's own session hears is not looked at for that.
-        blindness_seconds: watch.map(|watch| watch.blindness.as_secs()).filter(|seconds| *seconds > 0),
+        blindness_seconds: watch
+            .map(|watch| watch.blindness.as_secs())
+            .filter(|seconds| *seconds > 0),
         next_step: words,
         next,
         notes: watch.map(notes).unwrap_or_default(),
@@ -219,14 +249,16 @@ fn step(
     watch: Option<&WatchEntry>,
     clock: DisplayClock,
 ) -> (WatchKind, Option<Timestamp>, String, Option<AccountProblem>) {
-    let problem = |words: &str, cure: &str| Some(AccountProblem { words: words.into(), cure: cure.into() });
+    let problem =
+        |words: &str, cure: &str| Some(AccountProblem { words: words.into(), cure: cure.into() });
     // Where clients' sessions are kept, what they log in with does not matter.
     match watch.map(|watch| &watch.state) {
         Some(WatchState::WithClient) => {
             return (
                 WatchKind::WithClient,
                 None,
-                "the client's own session reports new mail, and deltapush wakes the other devices".into(),
+                "the client's own session reports new mail, and deltapush wakes the other devices"
+                    .into(),
                 None,
             );
         }
@@ -255,7 +287,8 @@ fn step(
         );
     }
     if !status.has_credentials {
-        let (words, cure) = ("the password is not known", "open the app: the watch starts when its phone logs in");
+        let (words, cure) =
+            ("the password is not known", "open the app: the watch starts when its phone logs in");
         return (
             WatchKind::WaitingForLogin,
             None,
@@ -267,11 +300,15 @@ fn step(
         Some(WatchState::Watching) => {
             (WatchKind::Watching, None, "waits for new mail; renews IDLE regularly".into(), None)
         }
-        Some(WatchState::Connecting) => {
-            (WatchKind::Connecting, None, "logs in when the pacing of its server permits it".into(), None)
-        }
+        Some(WatchState::Connecting) => (
+            WatchKind::Connecting,
+            None,
+            "logs in when the pacing of its server permits it".into(),
+            None,
+        ),
         Some(WatchState::Interrupted { reason, next }) => {
-            let cure = "deltapush retries automatically, and then finds the mail that arrived meanwhile";
+            let cure =
+                "deltapush retries automatically, and then finds the mail that arrived meanwhile";
             let at = clock.time_of(*next);
             (WatchKind::Interrupted, Some(at), "next attempt".into(), problem(reason, cure))
         }
@@ -279,7 +316,8 @@ fn step(
             (WatchKind::Ended, None, format!("nothing, until: {cure}"), problem(reason, cure))
         }
         None if status.refused => {
-            let (words, cure) = ("the mail server refused the login", "log in with the app to start it again");
+            let (words, cure) =
+                ("the mail server refused the login", "log in with the app to start it again");
             (WatchKind::Ended, None, format!("nothing, until: {cure}"), problem(words, cure))
         }
         _ => (WatchKind::NotStarted, None, "starts soon".into(), None),
@@ -294,16 +332,22 @@ fn device(token: &TokenStatus, is_only: bool, summary: &HistorySummary) -> Devic
         first_seen: time(token.first_seen),
         last_seen: time(token.last_seen),
         // In a background fetch an app does not tell which device it is: the account's only one, if it has one.
-        connected: [connection.map(|connection| connection.at), summary.background.filter(|_| is_only)]
-            .into_iter()
-            .flatten()
-            .max_by_key(|at| at.since_start)
-            .map(HistoryTime::time),
+        connected: [
+            connection.map(|connection| connection.at),
+            summary.background.filter(|_| is_only),
+        ]
+        .into_iter()
+        .flatten()
+        .max_by_key(|at| at.since_start)
+        .map(HistoryTime::time),
         fetches: fetching::evidence(&token.habit),
         online: connection.is_some_and(|connection| connection.online),
         pending: token.pending,
         accepted: token.accepted.map(time),
-        given_up: token.given_up.as_ref().map(|(at, reason)| GivenUpReport { at: time(*at), reason: reason.clone() }),
+        given_up: token
+            .given_up
+            .as_ref()
+            .map(|(at, reason)| GivenUpReport { at: time(*at), reason: reason.clone() }),
         quarantine: token.quarantine.map(|found| QuarantineReport {
             answers: found.answers,
             since: time(found.since),
@@ -323,13 +367,16 @@ fn erased(erased: &Erased) -> ErasedReport {
 
 fn push_problem(device: &DeviceReport) -> Option<AccountProblem> {
     if device.quarantine.is_some() {
-        let words = format!("the notification server rejected the token of device {} as gone (410)", device.token);
-        let cure =
-            "if the app is still installed there, open it once; otherwise deltapush removes the device after some days";
+        let words = format!(
+            "the notification server rejected the token of device {} as gone (410)",
+            device.token
+        );
+        let cure = "if the app is still installed there, open it once; otherwise deltapush removes the device after some days";
         return Some(AccountProblem { words, cure: cure.into() });
     }
     let given_up = device.given_up.as_ref()?;
-    let words = format!("deltapush gave up the last push of device {}: {}", device.token, given_up.reason);
+    let words =
+        format!("deltapush gave up the last push of device {}: {}", device.token, given_up.reason);
     let cure = "the next message causes a new push; if that fails too, open the app on that device, which renews its \
                 token, and check that push.notify_url is correct and reachable";
     Some(AccountProblem { words, cure: cure.into() })
@@ -362,7 +409,8 @@ mod tests {
 
     #[tokio::test]
     async fn limits_of_a_watch_are_named() {
-        let (board, account) = (Board::default(), AccountId::new("alice@example.org", "imap.example.org:993"));
+        let (board, account) =
+            (Board::default(), AccountId::new("alice@example.org", "imap.example.org:993"));
         board.begin(&account, Duration::ZERO);
         assert_eq!(board.left_out(&account, "DeltaChat", "no such mailbox"), None);
         board.is_uw_imapd(&account, true);
@@ -371,7 +419,9 @@ mod tests {
         board.is_uw_imapd(&account, true);
         let named = notes(&board.get(&account).unwrap());
         assert!(
-            named[0].starts_with("mailbox \"DeltaChat\" is not watched: it cannot be opened (no such mailbox)"),
+            named[0].starts_with(
+                "mailbox \"DeltaChat\" is not watched: it cannot be opened (no such mailbox)"
+            ),
             "{named:?}"
         );
         assert!(named[1].starts_with("the mail server seems to be UW imapd"), "{named:?}");
@@ -410,7 +460,13 @@ mod tests {
     fn told(accounts: &[AccountStatus], board: &Board, layout: Layout) -> String {
         let clock = DisplayClock::now();
         let describe = |status| {
-            describe(status, board.get(&status.account).as_ref(), &HistorySummary::default(), Messages::Auto, clock)
+            describe(
+                status,
+                board.get(&status.account).as_ref(),
+                &HistorySummary::default(),
+                Messages::Auto,
+                clock,
+            )
         };
         let accounts: Vec<AccountReport> = accounts.iter().map(describe).collect();
         let report = StatusReport {
@@ -430,7 +486,8 @@ mod tests {
             })],
         };
         // What comes over the socket is the same.
-        let report: StatusReport = serde_json::from_str(&serde_json::to_string(&report).unwrap()).unwrap();
+        let report: StatusReport =
+            serde_json::from_str(&serde_json::to_string(&report).unwrap()).unwrap();
         table::status(&report, layout)
     }
 
@@ -442,7 +499,8 @@ mod tests {
         board.proof(&status.account);
         board.set(&status.account, WatchState::Watching);
         tokio::time::advance(Duration::from_secs(75)).await;
-        let since = format::moment(DisplayClock::now().time_of(board.get(&status.account).unwrap().since));
+        let since =
+            format::moment(DisplayClock::now().time_of(board.get(&status.account).unwrap().since));
         let text = told(&[status], &board, Layout::default());
         let (_, account) = text.split_once("\n\n").unwrap();
         assert_eq!(
@@ -469,15 +527,27 @@ mod tests {
             assert!(text.contains(wanted), "no {wanted:?} in\n{text}");
         };
         let next = Instant::now() + Duration::from_secs(120);
-        board.set(&status.account, WatchState::Interrupted { reason: "it hung up\x1b[2J".into(), next });
+        board.set(
+            &status.account,
+            WatchState::Interrupted { reason: "it hung up\x1b[2J".into(), next },
+        );
         says(&status, "  watch    interrupted: it hung up\\u{1b}[2J; next attempt in 2m\n");
-        board.set(&status.account, WatchState::AwaitingLogin { reason: "wrong password".into(), cure: "log in" });
+        board.set(
+            &status.account,
+            WatchState::AwaitingLogin { reason: "wrong password".into(), cure: "log in" },
+        );
         says(&status, "  watch    ended: wrong password; log in\n");
         // Where sessions are kept, what its client logs in with does not matter.
         board.set(&status.account, WatchState::AwaitingDevice { reason: "it hung up".into() });
-        says(&status, "  watch    waiting for a device: it hung up; deltapush wakes its devices; or open the app\n");
+        says(
+            &status,
+            "  watch    waiting for a device: it hung up; deltapush wakes its devices; or open the app\n",
+        );
         board.set(&status.account, WatchState::WithClient);
-        says(&status, "  watch    the client's own session reports new mail, and deltapush wakes the other devices\n");
+        says(
+            &status,
+            "  watch    the client's own session reports new mail, and deltapush wakes the other devices\n",
+        );
         board.set(&status.account, WatchState::Connecting);
         status.unusable = Some(Mechanism::ScramSha256);
         says(&status, "cannot be watched: its client logs in with SCRAM-SHA-256, which");
@@ -486,14 +556,18 @@ mod tests {
         says(&status, "waits for its phone to log in: the password is not known; open the app");
         status.has_credentials = true;
         board.set(&status.account, WatchState::Watching);
-        status.tokens[0].quarantine =
-            Some(QuarantineRecord { answers: 2, since: UnixTime(90_000), until: UnixTime(4_000_000_000) });
+        status.tokens[0].quarantine = Some(QuarantineRecord {
+            answers: 2,
+            since: UnixTime(90_000),
+            until: UnixTime(4_000_000_000),
+        });
         says(&status, "in quarantine since 1970-01-02");
         says(&status, "1 devices in quarantine");
         says(&status, "(410, 2 times), tried again with new mail after 2096-");
         says(&status, "erin at imap.example.org:993: of a reason");
         status.tokens[0].quarantine = None;
-        status.tokens[0].given_up = Some((UnixTime(90_000), "not accepted within five hours".into()));
+        status.tokens[0].given_up =
+            Some((UnixTime(90_000), "not accepted within five hours".into()));
         says(
             &status,
             "  problem  deltapush gave up the last push of device 1a2b3c4d: not accepted within five hours; ",
@@ -505,7 +579,10 @@ mod tests {
         let board = Board::default();
         let mut accounts: Vec<AccountStatus> = (0..1000)
             .map(|number| AccountStatus {
-                account: AccountId::new(&format!("user-{number:04}@example.org"), "imap.example.org:993"),
+                account: AccountId::new(
+                    &format!("user-{number:04}@example.org"),
+                    "imap.example.org:993",
+                ),
                 ..status()
             })
             .collect();
@@ -518,8 +595,9 @@ mod tests {
         for width in [40, 80, 200] {
             let text = told(&accounts, &board, Layout { width: Some(width), ..Layout::default() });
             let (_, tables) = text.split_once("\n\n").unwrap();
-            let too_wide =
-                tables.lines().find(|line| !line.starts_with('`') && line.chars().count() > usize::from(width));
+            let too_wide = tables
+                .lines()
+                .find(|line| !line.starts_with('`') && line.chars().count() > usize::from(width));
             assert_eq!(too_wide, None, "{width}");
         }
         let text = told(&accounts, &board, Layout::default());

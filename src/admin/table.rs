@@ -37,13 +37,19 @@ pub fn account(history: &AccountHistory, layout: Layout) -> String {
     let mut text = String::new();
     in_full(&mut text, &history.account, history.at);
     if let Some(since) = history.down_since {
-        let _ = writeln!(text, "  pushes   wait: the notification server is down since {}", moment(since));
+        let _ = writeln!(
+            text,
+            "  pushes   wait: the notification server is down since {}",
+            moment(since)
+        );
     }
     let _ = writeln!(text, "\n{}", known(history));
     if !history.happened.is_empty() {
         let mut table = table(layout, &["TIME (UTC)", "AFTER", "EVENT"]);
         for happened in &history.happened {
-            let after = happened.after_milliseconds.map_or(String::new(), |after| format!("+{}", delay(after)));
+            let after = happened
+                .after_milliseconds
+                .map_or(String::new(), |after| format!("+{}", delay(after)));
             let time = happened.at.strftime("%m-%d %H:%M:%S%.3f").to_string();
             table.add_row([time, after, tame(&happened.words)]);
         }
@@ -63,12 +69,18 @@ pub fn account(history: &AccountHistory, layout: Layout) -> String {
 fn known(history: &AccountHistory) -> String {
     let started = moment(history.started);
     match (history.happened.first(), history.dropped) {
-        (None, _) => format!("No events since deltapush started ({started}); earlier events are not stored."),
+        (None, _) => {
+            format!("No events since deltapush started ({started}); earlier events are not stored.")
+        }
         (Some(first), true) => {
             let first = moment(first.at);
-            format!("Events since {first}; older events are dropped, because the history of an account is limited.")
+            format!(
+                "Events since {first}; older events are dropped, because the history of an account is limited."
+            )
         }
-        (Some(_), false) => format!("Events since deltapush started ({started}); earlier events are not stored."),
+        (Some(_), false) => {
+            format!("Events since deltapush started ({started}); earlier events are not stored.")
+        }
     }
 }
 
@@ -83,7 +95,8 @@ pub fn status(report: &StatusReport, layout: Layout) -> String {
         }
         return text;
     }
-    let troubled: Vec<&AccountReport> = report.accounts.iter().filter(|account| account.problem.is_some()).collect();
+    let troubled: Vec<&AccountReport> =
+        report.accounts.iter().filter(|account| account.problem.is_some()).collect();
     if !troubled.is_empty() {
         let _ = write!(text, "\n{}\n", problems(&troubled, layout));
     }
@@ -106,7 +119,10 @@ fn head(report: &StatusReport) -> String {
     );
     if counts.unusable > 0 {
         let unusable = counts.unusable;
-        let _ = writeln!(text, "{unusable} of them cannot be watched because of how their clients log in");
+        let _ = writeln!(
+            text,
+            "{unusable} of them cannot be watched because of how their clients log in"
+        );
     }
     let _ = writeln!(
         text,
@@ -129,7 +145,8 @@ fn head(report: &StatusReport) -> String {
         );
     }
     for limited in &report.limited {
-        let (failed, within) = (limited.failed, rounded(Duration::from_secs(limited.within_seconds)));
+        let (failed, within) =
+            (limited.failed, rounded(Duration::from_secs(limited.within_seconds)));
         let _ = writeln!(
             text,
             "{}: {failed} logins failed there within {within} (limit {}): deltapush refuses logins of unknown accounts until {}; \
@@ -183,16 +200,31 @@ fn problems(accounts: &[&AccountReport], layout: Layout) -> String {
     for account in accounts {
         let Some(problem) = &account.problem else { continue };
         let next = account.watch.next.map(|_| " (see NEXT below)").unwrap_or_default();
-        table.add_row([tame(&account.name), tame(&problem.words), format!("{}{next}", problem.cure)]);
+        table.add_row([
+            tame(&account.name),
+            tame(&problem.words),
+            format!("{}{next}", problem.cure),
+        ]);
     }
     trimmed(&table)
 }
 
 fn overview(report: &StatusReport, layout: Layout) -> String {
-    let header = ["ACCOUNT", "SERVER", "WATCH", "ALIVE", "NEXT", "DEVICES", "LAST MESSAGE", "LAST PUSH", "PENDING"];
+    let header = [
+        "ACCOUNT",
+        "SERVER",
+        "WATCH",
+        "ALIVE",
+        "NEXT",
+        "DEVICES",
+        "LAST MESSAGE",
+        "LAST PUSH",
+        "PENDING",
+    ];
     let mut table = table(layout, &header);
     for account in &report.accounts {
-        let some_ago = |time: Option<Timestamp>| time.map_or("-".into(), |time| ago(time, report.at));
+        let some_ago =
+            |time: Option<Timestamp>| time.map_or("-".into(), |time| ago(time, report.at));
         let next = account.watch.next.map_or("-".into(), |next| ahead(next, report.at));
         let pending = account.devices.iter().filter(|device| device.pending).count();
         table.add_row([
@@ -213,7 +245,10 @@ fn overview(report: &StatusReport, layout: Layout) -> String {
 /// The last push in short. For the time before the start, the devices' records are used.
 fn last_push(account: &AccountReport, now: Timestamp) -> String {
     if let Some(push) = &account.last_push {
-        let delay = push.delay_milliseconds.map(|taken| format!(" in {}", delay(taken))).unwrap_or_default();
+        let delay = push
+            .delay_milliseconds
+            .map(|taken| format!(" in {}", delay(taken)))
+            .unwrap_or_default();
         let answer = if push.accepted { "accepted" } else { "not accepted" };
         return format!("{}: {answer}{delay}", ago(push.at, now));
     }
@@ -235,25 +270,44 @@ fn in_full(text: &mut String, account: &AccountReport, now: Timestamp) {
     if let Some(blindness) = account.watch.blindness_seconds {
         let proof = account.watch.last_proof.map_or("none yet".into(), |proof| ago(proof, now));
         let blindness = rounded(Duration::from_secs(blindness));
-        line("alive", &format_args!("last sign of life {proof}; a dead connection is detected within {blindness}"));
+        line(
+            "alive",
+            &format_args!(
+                "last sign of life {proof}; a dead connection is detected within {blindness}"
+            ),
+        );
     }
     for note in &account.watch.notes {
         line("note", &tame(note));
     }
     for mailbox in &account.mailboxes {
-        line("mailbox", &format_args!("{} checked below UID {}", tame(&mailbox.name), mailbox.uid_next));
+        line(
+            "mailbox",
+            &format_args!("{} checked below UID {}", tame(&mailbox.name), mailbox.uid_next),
+        );
     }
     line("pushes", &account.messages);
     if let Some(last) = account.background_fetch {
-        line("app", &format_args!("a device connected for a background fetch {} ({})", ago(last, now), moment(last)));
+        line(
+            "app",
+            &format_args!(
+                "a device connected for a background fetch {} ({})",
+                ago(last, now),
+                moment(last)
+            ),
+        );
     }
     if let Some(last) = account.last_message {
         line("message", &format_args!("last new mail {} ({})", ago(last, now), moment(last)));
     }
     if let Some(push) = &account.last_push {
-        let delay = push.delay_milliseconds.map(|taken| format!(", {} after the new mail", delay(taken)));
+        let delay =
+            push.delay_milliseconds.map(|taken| format!(", {} after the new mail", delay(taken)));
         let (when, answer) = (ago(push.at, now), tame(&push.answer));
-        line("push", &format_args!("last for {}, {when}{}: {answer}", push.token, delay.unwrap_or_default()));
+        line(
+            "push",
+            &format_args!("last for {}, {when}{}: {answer}", push.token, delay.unwrap_or_default()),
+        );
     }
     for device in &account.devices {
         line("device", &device_line(device, now));
@@ -278,9 +332,9 @@ fn watch_line(account: &AccountReport, now: Timestamp) -> String {
         None => (String::new(), ""),
     };
     match watch.state {
-        WatchKind::Watching => {
-            watch.since.map_or("watching".into(), |since| format!("watching since {}", moment(since)))
-        }
+        WatchKind::Watching => watch
+            .since
+            .map_or("watching".into(), |since| format!("watching since {}", moment(since))),
         WatchKind::WithClient => watch.next_step.clone(),
         WatchKind::Connecting => "connecting, or waiting for its turn".into(),
         WatchKind::Interrupted => {
@@ -296,7 +350,12 @@ fn watch_line(account: &AccountReport, now: Timestamp) -> String {
 }
 
 fn device_line(device: &DeviceReport, now: Timestamp) -> String {
-    let mut line = format!("{} since {}, last seen {}", device.token, date(device.first_seen), date(device.last_seen));
+    let mut line = format!(
+        "{} since {}, last seen {}",
+        device.token,
+        date(device.first_seen),
+        date(device.last_seen)
+    );
     if device.online {
         line.push_str(", connected now");
     } else if let Some(connected) = device.connected {
@@ -311,12 +370,21 @@ fn device_line(device: &DeviceReport, now: Timestamp) -> String {
             "; in quarantine since {} (410, {} times), tried again with new mail {}",
             moment(quarantine.since),
             quarantine.answers,
-            if quarantine.until > now { format!("after {}", moment(quarantine.until)) } else { "at once".into() },
+            if quarantine.until > now {
+                format!("after {}", moment(quarantine.until))
+            } else {
+                "at once".into()
+            },
         );
     }
     match (&device.given_up, device.accepted) {
         (Some(given_up), _) => {
-            let _ = write!(line, "; last push given up {}: {}", moment(given_up.at), tame(&given_up.reason));
+            let _ = write!(
+                line,
+                "; last push given up {}: {}",
+                moment(given_up.at),
+                tame(&given_up.reason)
+            );
         }
         (None, Some(when)) => {
             let _ = write!(line, "; last push accepted {}", moment(when));

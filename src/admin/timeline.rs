@@ -133,11 +133,18 @@ impl Chain {
             (What::Noticed { mailbox, .. }, TimelineKind::News) => {
                 self.news.get_or_insert(at);
                 self.before = Some(at);
-                (None, format!("the mail server announced new mail in {}", timeline.mailbox(*mailbox)))
+                (
+                    None,
+                    format!("the mail server announced new mail in {}", timeline.mailbox(*mailbox)),
+                )
             }
             (What::Judged { mailbox, uid, skipped }, _) => {
-                let verdict = skipped.map_or("to be pushed".into(), |reason| format!("no push: {reason}"));
-                (self.follow(at), format!("message with UID {uid} in {}: {verdict}", timeline.mailbox(*mailbox)))
+                let verdict =
+                    skipped.map_or("to be pushed".into(), |reason| format!("no push: {reason}"));
+                (
+                    self.follow(at),
+                    format!("message with UID {uid} in {}: {verdict}", timeline.mailbox(*mailbox)),
+                )
             }
             (What::Noticed { announce, heard, mailbox }, _) => {
                 (self.follow(at), self.noticed(at, *announce, *heard, timeline.mailbox(*mailbox)))
@@ -151,14 +158,20 @@ impl Chain {
                 }
                 (
                     self.follow(at),
-                    format!("the answer to the POST for device {}: {}", short_hash(*device), answer(*result)),
+                    format!(
+                        "the answer to the POST for device {}: {}",
+                        short_hash(*device),
+                        answer(*result)
+                    ),
                 )
             }
             (What::Waits { device, pause, next }, _) => (None, waits(*device, *pause, *next)),
             (What::GaveUp { device, words }, _) => {
                 (None, format!("the push of device {} was given up: {words}", short_hash(*device)))
             }
-            (What::Connected { session, background: true, .. }, _) => self.background_fetch(at, *session),
+            (What::Connected { session, background: true, .. }, _) => {
+                self.background_fetch(at, *session)
+            }
             (What::Connected { session, device, first, skipped, background: false }, _) => {
                 self.connected(at, *session, *device, *first, *skipped)
             }
@@ -178,11 +191,19 @@ impl Chain {
         before.map(|before| at.after(before))
     }
 
-    fn noticed(&mut self, at: HistoryTime, announce: bool, heard: Option<u32>, mailbox: &str) -> String {
+    fn noticed(
+        &mut self,
+        at: HistoryTime,
+        announce: bool,
+        heard: Option<u32>,
+        mailbox: &str,
+    ) -> String {
         let how = if heard.is_some() { "" } else { ", found by catch-up after a new connection" };
         if announce {
             self.news.get_or_insert(at);
-            format!("new mail in {mailbox} stored on disk{how}: deltapush wakes the account's devices")
+            format!(
+                "new mail in {mailbox} stored on disk{how}: deltapush wakes the account's devices"
+            )
         } else {
             // Whoever fetches next does so for something else.
             self.news = None;
@@ -198,16 +219,21 @@ impl Chain {
         first: bool,
         skipped: u16,
     ) -> (Option<u64>, String) {
-        let more = if skipped > 0 { format!(" (and {skipped} times in between)") } else { String::new() };
+        let more =
+            if skipped > 0 { format!(" (and {skipped} times in between)") } else { String::new() };
         let Some(device) = device else {
             return (None, format!("a client without a token connected (session {session}){more}"));
         };
         let new = if first { ", for the first time since the start" } else { "" };
-        let words = format!("device {} connected (session {session}){new}{more}", short_hash(device));
+        let words =
+            format!("device {} connected (session {session}){new}{more}", short_hash(device));
         match self.woken.remove(&device) {
             Some(woken) => {
                 self.before = Some(at);
-                (Some(at.after(woken)), format!("{words}, {} after its push", delay(at.after(woken))))
+                (
+                    Some(at.after(woken)),
+                    format!("{words}, {} after its push", delay(at.after(woken))),
+                )
             }
             None => (None, words),
         }
@@ -215,7 +241,9 @@ impl Chain {
 
     /// A background fetch has no token: it is attributed to the woken device, if only one was woken.
     fn background_fetch(&mut self, at: HistoryTime, session: u64) -> (Option<u64>, String) {
-        let words = format!("one of the account's devices connected for a background fetch (session {session})");
+        let words = format!(
+            "one of the account's devices connected for a background fetch (session {session})"
+        );
         let woken: Vec<HistoryTime> = self.woken.values().copied().collect();
         match woken.as_slice() {
             [woken] => {
@@ -228,14 +256,21 @@ impl Chain {
         }
     }
 
-    fn fetched(&mut self, at: HistoryTime, session: u64, device: Option<u32>) -> (Option<u64>, String) {
+    fn fetched(
+        &mut self,
+        at: HistoryTime,
+        session: u64,
+        device: Option<u32>,
+    ) -> (Option<u64>, String) {
         let who = match device {
             Some(device) => format!("device {}", short_hash(device)),
             None => "a client without a token".into(),
         };
         let words = format!("{who} requested new messages (session {session})");
         match self.news.take() {
-            Some(news) => (self.follow(at), format!("{words}, {} after the new mail", delay(at.after(news)))),
+            Some(news) => {
+                (self.follow(at), format!("{words}, {} after the new mail", delay(at.after(news))))
+            }
             None => (None, words),
         }
     }
@@ -251,7 +286,9 @@ fn waits(device: u32, pause: Pause, next: u32) -> String {
         }
         Pause::Failed => format!("the push of device {device} is tried again in {next}"),
         Pause::Outage => {
-            format!("the push of device {device} waits: the notification server is down and is probed regularly")
+            format!(
+                "the push of device {device} waits: the notification server is down and is probed regularly"
+            )
         }
     }
 }

@@ -20,8 +20,11 @@ struct Scene {
 impl Scene {
     fn new() -> Self {
         let account = AccountId::new("alice", "imap.example.org:993");
-        let scene =
-            Self { telemetry: Telemetry::default(), account, token: DeviceToken::new(b"openpgp:phone").unwrap() };
+        let scene = Self {
+            telemetry: Telemetry::default(),
+            account,
+            token: DeviceToken::new(b"openpgp:phone").unwrap(),
+        };
         scene.watch(WatchEvent::Connecting);
         scene.watch(WatchEvent::Watching);
         scene
@@ -48,17 +51,29 @@ impl Scene {
 
     fn comes(&self, session: u64) {
         let (account, token) = (&self.account, &self.token);
-        self.tell(&TelemetryEvent::Login { session, account: Some(account), result: LoginResult::Accepted });
+        self.tell(&TelemetryEvent::Login {
+            session,
+            account: Some(account),
+            result: LoginResult::Accepted,
+        });
         self.tell(&TelemetryEvent::Registered { session, account, token });
     }
 
     fn fetches(&self, session: u64) {
-        self.tell(&TelemetryEvent::Fetched { session, account: &self.account, token: Some(&self.token) });
+        self.tell(&TelemetryEvent::Fetched {
+            session,
+            account: &self.account,
+            token: Some(&self.token),
+        });
     }
 
     fn comes_in_background(&self, session: u64) {
         let account = &self.account;
-        self.tell(&TelemetryEvent::Login { session, account: Some(account), result: LoginResult::Accepted });
+        self.tell(&TelemetryEvent::Login {
+            session,
+            account: Some(account),
+            result: LoginResult::Accepted,
+        });
         self.tell(&TelemetryEvent::BackgroundFetch { session, account });
     }
 
@@ -67,7 +82,10 @@ impl Scene {
     }
 
     fn told(&self) -> Vec<(TimelineKind, Option<u64>)> {
-        told(&self.timeline()).into_iter().map(|happened| (happened.kind, happened.after_milliseconds)).collect()
+        told(&self.timeline())
+            .into_iter()
+            .map(|happened| (happened.kind, happened.after_milliseconds))
+            .collect()
     }
 
     fn explained(&self) -> String {
@@ -110,11 +128,15 @@ async fn a_message_is_told_from_the_news_to_the_fetch() {
         (TimelineKind::Fetched, Some(800)),
     ];
     assert_eq!(scene.told(), wanted);
-    let words: Vec<String> = told(&scene.timeline()).into_iter().map(|happened| happened.words).collect();
+    let words: Vec<String> =
+        told(&scene.timeline()).into_iter().map(|happened| happened.words).collect();
     let device = scene.token.fingerprint();
     assert_eq!(words[4], "message with UID 42 in INBOX: to be pushed");
     assert_eq!(words[8], format!("device {device} connected (session 2), 3.9 s after its push"));
-    assert_eq!(words[9], format!("device {device} requested new messages (session 2), 4.8 s after the new mail"));
+    assert_eq!(
+        words[9],
+        format!("device {device} requested new messages (session 2), 4.8 s after the new mail")
+    );
     let explained = scene.explained();
     for part in [
         "was stored 5 ms after the mail server announced it",
@@ -135,7 +157,9 @@ async fn what_made_a_message_late_is_named() {
     scene.notices(1, None);
     let explained = scene.explained();
     assert!(
-        explained.contains("found by catch-up, 1m 30s after the watch had been interrupted (it hung up)"),
+        explained.contains(
+            "found by catch-up, 1m 30s after the watch had been interrupted (it hung up)"
+        ),
         "{explained}"
     );
     assert!(explained.contains("No POST has been made since"), "{explained}");
@@ -148,11 +172,13 @@ async fn what_made_a_message_late_is_named() {
     pass(600_000).await;
     let explained = scene.explained();
     assert!(
-        explained.contains("POST 7.9 s after that, after attempts that failed, accepted within 50 ms"),
+        explained
+            .contains("POST 7.9 s after that, after attempts that failed, accepted within 50 ms"),
         "{explained}"
     );
     assert!(
-        explained.contains("it has not connected since, for 10m: the push service has not reached it"),
+        explained
+            .contains("it has not connected since, for 10m: the push service has not reached it"),
         "{explained}"
     );
 
@@ -173,8 +199,17 @@ async fn what_made_a_message_late_is_named() {
     let scene = Scene::new();
     scene.notices(1, Some(Instant::now()));
     let (accounts, next) = (std::slice::from_ref(&scene.account), Duration::from_secs(9));
-    scene.tell(&TelemetryEvent::Waits { accounts, token: &scene.token, pause: Pause::Coalescing, next });
-    assert!(scene.explained().ends_with("The push waits for the end of the coalescing window (push.coalesce)"));
+    scene.tell(&TelemetryEvent::Waits {
+        accounts,
+        token: &scene.token,
+        pause: Pause::Coalescing,
+        next,
+    });
+    assert!(
+        scene
+            .explained()
+            .ends_with("The push waits for the end of the coalescing window (push.coalesce)")
+    );
     pass(9000).await;
     scene.posts(PostResult::Accepted, Duration::ZERO);
     assert!(
@@ -188,15 +223,25 @@ async fn what_made_a_message_late_is_named() {
 async fn what_deserves_no_push_is_no_chain() {
     let scene = Scene::new();
     let account = &scene.account;
-    scene.tell(&TelemetryEvent::Judged { account, mailbox: "INBOX", uid: 7, skipped: Some("already seen") });
+    scene.tell(&TelemetryEvent::Judged {
+        account,
+        mailbox: "INBOX",
+        uid: 7,
+        skipped: Some("already seen"),
+    });
     let since = Some(Instant::now().into_std());
     scene.tell(&TelemetryEvent::Noticed { account, mailbox: "INBOX", announce: false, since });
-    let words: Vec<String> = told(&scene.timeline()).into_iter().map(|happened| happened.words).collect();
+    let words: Vec<String> =
+        told(&scene.timeline()).into_iter().map(|happened| happened.words).collect();
     assert_eq!(words[3], "message with UID 7 in INBOX: no push: already seen");
     assert_eq!(words[4], "INBOX was checked: no device to wake");
     assert_eq!(scene.explained(), "");
     scene.fetches(1);
-    assert_eq!(scene.told().last(), Some(&(TimelineKind::Fetched, None)), "it fetches what woke nobody");
+    assert_eq!(
+        scene.told().last(),
+        Some(&(TimelineKind::Fetched, None)),
+        "it fetches what woke nobody"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -214,18 +259,25 @@ async fn a_background_fetch_is_the_device_that_was_woken() {
     // A mail program that looks every minute does not cover it up.
     for session in 3..9 {
         pass(60_000).await;
-        scene.tell(&TelemetryEvent::Login { session, account: Some(&scene.account), result: LoginResult::Accepted });
+        scene.tell(&TelemetryEvent::Login {
+            session,
+            account: Some(&scene.account),
+            result: LoginResult::Accepted,
+        });
     }
-    let words: Vec<String> = told(&scene.timeline()).into_iter().map(|happened| happened.words).collect();
+    let words: Vec<String> =
+        told(&scene.timeline()).into_iter().map(|happened| happened.words).collect();
     let told = "one of the account's devices connected for a background fetch (session 2), 1.0 s after the push";
     assert!(words.iter().any(|words| words == told), "{words:#?}");
     let explained = scene.explained();
-    let wanted =
-        "the device connected for a background fetch 1.0 s later and requested the message 1.1 s after the new mail";
+    let wanted = "the device connected for a background fetch 1.0 s later and requested the message 1.1 s after the new mail";
     assert!(explained.contains(wanted), "{explained}");
     assert!(!explained.contains("push service"), "{explained}");
     let explained = scene.explained_with(2);
-    assert!(explained.contains("one of the account's devices (it is not known which one) connected"), "{explained}");
+    assert!(
+        explained.contains("one of the account's devices (it is not known which one) connected"),
+        "{explained}"
+    );
     assert!(!explained.contains("push service"), "{explained}");
 }
 
@@ -238,7 +290,12 @@ async fn a_post_that_ends_before_the_message_is_noticed_is_its_own() {
     let heard = Instant::now();
     scene.tell(&TelemetryEvent::Judged { account, mailbox: "INBOX", uid: 7, skipped: None });
     scene.posts(PostResult::Accepted, Duration::ZERO);
-    scene.tell(&TelemetryEvent::Noticed { account, mailbox: "INBOX", announce: true, since: Some(heard.into_std()) });
+    scene.tell(&TelemetryEvent::Noticed {
+        account,
+        mailbox: "INBOX",
+        announce: true,
+        since: Some(heard.into_std()),
+    });
     let explained = scene.explained();
     assert!(explained.contains("accepted within") && !explained.contains("No POST"), "{explained}");
     // The POST of an earlier message that ends now is not this one's.
@@ -246,7 +303,12 @@ async fn a_post_that_ends_before_the_message_is_noticed_is_its_own() {
     let heard = Instant::now();
     scene.tell(&TelemetryEvent::Judged { account, mailbox: "INBOX", uid: 8, skipped: None });
     scene.posts(PostResult::Accepted, Duration::from_secs(30));
-    scene.tell(&TelemetryEvent::Noticed { account, mailbox: "INBOX", announce: true, since: Some(heard.into_std()) });
+    scene.tell(&TelemetryEvent::Noticed {
+        account,
+        mailbox: "INBOX",
+        announce: true,
+        since: Some(heard.into_std()),
+    });
     let explained = scene.explained();
     assert!(explained.contains("No POST has been made since"), "{explained}");
 }

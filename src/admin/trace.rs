@@ -10,7 +10,11 @@ use super::question::{AskedSide, AskedTrace, ControlVerdict};
 use crate::trace::{Audience, ConnectionSide, NoSession, TraceSelection, Tracer};
 
 /// Streams the selected lines until the operator's command hangs up or deltapush ends.
-pub(super) async fn follow(tracer: &Tracer, asked: AskedTrace, stream: &mut UnixStream) -> io::Result<()> {
+pub(super) async fn follow(
+    tracer: &Tracer,
+    asked: AskedTrace,
+    stream: &mut UnixStream,
+) -> io::Result<()> {
     let wanted = match wanted(asked) {
         Ok(wanted) => wanted,
         Err(error) => return say(stream, &ControlVerdict::No(error.to_string()), "").await,

@@ -19,7 +19,10 @@ impl<K: Hash + Eq + Clone, V> Bounded<K, V> {
     }
 
     pub(crate) fn get(&self, key: &K, now: Instant) -> Option<&V> {
-        self.entries.get(key).filter(|(used, _)| now.saturating_duration_since(*used) < self.lifetime).map(|(_, v)| v)
+        self.entries
+            .get(key)
+            .filter(|(used, _)| now.saturating_duration_since(*used) < self.lifetime)
+            .map(|(_, v)| v)
     }
 
     /// The entry, made by `default` if it is not there. It is used now.
@@ -46,7 +49,8 @@ impl<K: Hash + Eq + Clone, V> Bounded<K, V> {
         if surplus == 0 {
             return;
         }
-        let mut ages: Vec<(Instant, K)> = entries.iter().map(|(key, (used, _))| (*used, key.clone())).collect();
+        let mut ages: Vec<(Instant, K)> =
+            entries.iter().map(|(key, (used, _))| (*used, key.clone())).collect();
         ages.sort_unstable_by_key(|(used, _)| *used);
         for (_, key) in ages.iter().take(surplus) {
             entries.remove(key);
@@ -72,7 +76,8 @@ mod tests {
             *map.entry(second, at(second), || 0) = second;
             assert!(map.len() <= 80);
             assert!(
-                map.get(&second, at(second)).is_some() && second < 10 || map.get(&(second - 9), at(second)).is_some()
+                map.get(&second, at(second)).is_some() && second < 10
+                    || map.get(&(second - 9), at(second)).is_some()
             );
         }
         assert_eq!(map.get(&499, at(1498)), Some(&499));

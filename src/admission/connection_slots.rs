@@ -64,7 +64,12 @@ impl Door {
     ///
     /// # Errors
     /// [`SlotsFull`] if there is none.
-    pub fn enter(self: &Arc<Self>, id: Id, address: IpAddr, limits: &SlotLimits) -> Result<ConnectionSlot, SlotsFull> {
+    pub fn enter(
+        self: &Arc<Self>,
+        id: Id,
+        address: IpAddr,
+        limits: &SlotLimits,
+    ) -> Result<ConnectionSlot, SlotsFull> {
         let prefix = Prefix::of(address);
         let evicted = CancellationToken::new();
         let mut inside = self.inside();
@@ -129,7 +134,12 @@ mod tests {
 
     #[tokio::test]
     async fn places_come_back_and_who_has_to_go_hears_of_it() {
-        let limits = SlotLimits { connections: 2, per_address: 2, before_login: 2, before_login_per_address: 2 };
+        let limits = SlotLimits {
+            connections: 2,
+            per_address: 2,
+            before_login: 2,
+            before_login_per_address: 2,
+        };
         let door = Arc::new(Door::default());
         let enter = |id, last| door.enter(id, [192, 0, 2, last].into(), &limits);
         let mut first = enter(1, 1).unwrap();
@@ -140,7 +150,9 @@ mod tests {
         drop(second);
         drop(first);
         let fourth = enter(4, 4).unwrap();
-        let is_evicted = |place: &ConnectionSlot| place.evicted.as_ref().is_some_and(CancellationToken::is_cancelled);
+        let is_evicted = |place: &ConnectionSlot| {
+            place.evicted.as_ref().is_some_and(CancellationToken::is_cancelled)
+        };
         assert!(!is_evicted(&third) && !is_evicted(&fourth));
         let claim = third.claim();
         let trying = claim.try_login(&SlotLimits { before_login: 4, ..limits });

@@ -215,9 +215,15 @@ impl Logins {
     pub fn judge(&mut self, login: &Try, now: Instant) -> LoginDecision {
         let at_home = self.known.has_place(&login.keys.home, now);
         if let Some(blocked) = self.address_blocked(login, now).filter(|_| !at_home) {
-            return LoginDecision::Refuse { delay: self.limits.longest_delay, counted: false, blocked };
+            return LoginDecision::Refuse {
+                delay: self.limits.longest_delay,
+                counted: false,
+                blocked,
+            };
         }
-        if self.is_known(login, now) && (at_home || self.refused_tries(login.keys.account, now) < MAX_REFUSED) {
+        if self.is_known(login, now)
+            && (at_home || self.refused_tries(login.keys.account, now) < MAX_REFUSED)
+        {
             return LoginDecision::Pass { known: true };
         }
         if let Some(wait) = self.repeated(login, now) {
@@ -240,7 +246,13 @@ impl Logins {
 
     /// Tells whether a login that was let through as `known` or not may be tried at the address of a server. After [`Room::Some`]
     /// either [`done`](Self::done) or [`leave_server`](Self::leave_server) has to follow.
-    pub fn enter_server(&mut self, login: &Try, server: AdmissionKey, known: bool, now: Instant) -> Room {
+    pub fn enter_server(
+        &mut self,
+        login: &Try,
+        server: AdmissionKey,
+        known: bool,
+        now: Instant,
+    ) -> Room {
         if known {
             return Room::Some;
         }
@@ -265,7 +277,9 @@ impl Logins {
         if failed >= self.limits.per_address {
             return None;
         }
-        self.addresses.entry(prefix, origin, now, FailureWindow::default).note(now, self.limits.per_address);
+        self.addresses
+            .entry(prefix, origin, now, FailureWindow::default)
+            .note(now, self.limits.per_address);
         Some(self.delay_after(failed.saturating_add(1)))
     }
 
@@ -340,7 +354,10 @@ impl Logins {
 
     fn is_known(&self, login: &Try, now: Instant) -> bool {
         let accepted = || self.accepted.get(&login.keys.account, now);
-        login.stored || login.digest.is_some_and(|digest| accepted().is_some_and(|known| known.contains(&digest)))
+        login.stored
+            || login
+                .digest
+                .is_some_and(|digest| accepted().is_some_and(|known| known.contains(&digest)))
     }
 
     fn address_failures(&self, prefix: Prefix, now: Instant) -> usize {
@@ -361,13 +378,16 @@ impl Logins {
         let servers = self.servers.get(&login.prefix, now).filter(|_| login.origin.is_open)?;
         let mut recent = servers.iter().filter(|(_, at)| now.saturating_duration_since(*at) < DAY);
         let oldest = recent.clone().next()?.1;
-        let is_one_more = recent.clone().count() >= MAX_SERVERS && recent.all(|(key, _)| *key != login.keys.upstream);
+        let is_one_more = recent.clone().count() >= MAX_SERVERS
+            && recent.all(|(key, _)| *key != login.keys.upstream);
         let wait = DAY.saturating_sub(now.saturating_duration_since(oldest));
         is_one_more.then_some(Blocked { limit: LoginLimit::Servers, wait })
     }
 
     fn refused_tries(&self, account: AdmissionKey, now: Instant) -> usize {
-        self.accounts.get(&account, now).map_or(0, |account| account.refused.count(self.limits.within, now))
+        self.accounts
+            .get(&account, now)
+            .map_or(0, |account| account.refused.count(self.limits.within, now))
     }
 
     fn repeated(&self, login: &Try, now: Instant) -> Option<Duration> {
@@ -416,16 +436,26 @@ impl Logins {
     }
 
     fn fail(&mut self, login: &Try, server: Option<AdmissionKey>, now: Instant) -> Duration {
-        let FailedLogins { per_address, per_account, per_upstream, per_upstream_day, .. } = self.limits;
+        let FailedLogins { per_address, per_account, per_upstream, per_upstream_day, .. } =
+            self.limits;
         let Try { keys, origin, .. } = *login;
         self.bring_up(login, now);
-        self.addresses.entry(login.prefix, origin, now, FailureWindow::default).note(now, per_address);
-        self.accounts.entry(keys.account, origin, now, Failures::default).failed.note(now, per_account);
+        self.addresses
+            .entry(login.prefix, origin, now, FailureWindow::default)
+            .note(now, per_address);
+        self.accounts
+            .entry(keys.account, origin, now, Failures::default)
+            .failed
+            .note(now, per_account);
         let longest = per_upstream.max(per_upstream_day);
         let upstreams = [Some(keys.upstream), server];
         if upstreams.into_iter().flatten().any(|upstream| self.is_in_reserve(upstream, now)) {
-            self.reserved.entry(keys.account, origin, now, FailureWindow::default).note(now, longest);
-            self.reserved.entry(keys.neighbours, origin, now, FailureWindow::default).note(now, longest);
+            self.reserved
+                .entry(keys.account, origin, now, FailureWindow::default)
+                .note(now, longest);
+            self.reserved
+                .entry(keys.neighbours, origin, now, FailureWindow::default)
+                .note(now, longest);
         }
         for upstream in upstreams.into_iter().flatten() {
             self.upstreams.entry(upstream, origin, now, FailureWindow::default).note(now, longest);
@@ -438,7 +468,9 @@ impl Logins {
             return;
         }
         let servers = self.servers.entry(login.prefix, login.origin, now, VecDeque::new);
-        servers.retain(|(key, at)| *key != login.keys.upstream && now.saturating_duration_since(*at) < DAY);
+        servers.retain(|(key, at)| {
+            *key != login.keys.upstream && now.saturating_duration_since(*at) < DAY
+        });
         while servers.len() >= MAX_SERVERS {
             servers.pop_front();
         }
@@ -448,14 +480,20 @@ impl Logins {
     /// Notes a login that is refused because of a limit. How long its answer is to wait, and whether it counted: the same
     /// credentials count once, since repeating them finds nothing out, and a phone repeats them every minute.
     pub fn refuse(&mut self, login: &Try, now: Instant) -> (Duration, bool) {
-        let is_repeated = login.digest.is_some_and(|digest| self.denied.get(&digest, now).is_some());
+        let is_repeated =
+            login.digest.is_some_and(|digest| self.denied.get(&digest, now).is_some());
         if !is_repeated {
             let Try { keys, origin, .. } = *login;
             if let Some(digest) = login.digest {
                 self.denied.entry(digest, origin, now, || ());
             }
-            self.addresses.entry(login.prefix, origin, now, FailureWindow::default).note(now, self.limits.per_address);
-            self.accounts.entry(keys.account, origin, now, Failures::default).refused.note(now, MAX_REFUSED);
+            self.addresses
+                .entry(login.prefix, origin, now, FailureWindow::default)
+                .note(now, self.limits.per_address);
+            self.accounts
+                .entry(keys.account, origin, now, Failures::default)
+                .refused
+                .note(now, MAX_REFUSED);
         }
         (self.delay(login, now), !is_repeated)
     }

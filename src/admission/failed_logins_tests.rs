@@ -45,7 +45,8 @@ impl Lab {
     fn try_it(&mut self, login: &Try, password: &str) -> Got {
         match self.logins.judge(login, self.now) {
             LoginDecision::Pass { known } => {
-                let outcome = if password == SECRET { LoginOutcome::Accepted } else { LoginOutcome::Refused };
+                let outcome =
+                    if password == SECRET { LoginOutcome::Accepted } else { LoginOutcome::Refused };
                 match self.logins.done(login, known, None, outcome, self.now) {
                     None => Got::In,
                     Some(delay) => Got::Wrong(delay.as_secs()),
@@ -93,7 +94,10 @@ fn one_account_is_guessed_at_from_many_addresses() {
     let mut asked = 0;
     for n in 0..10_000 {
         lab.pass(1);
-        asked += usize::from(matches!(lab.log_in(100 + n % 5000, "alice", &format!("guess{n}")), Got::Wrong(_)));
+        asked += usize::from(matches!(
+            lab.log_in(100 + n % 5000, "alice", &format!("guess{n}")),
+            Got::Wrong(_)
+        ));
     }
     // 10,000 seconds are 17 times ten minutes.
     assert!((3..=17 * 3).contains(&asked), "{asked}");
@@ -149,8 +153,12 @@ fn no_server_sees_what_fail2ban_or_stalwart_would_ban() {
 
 /// How many of them lie within so many seconds, at most.
 fn most_within(time: u64, moments: &[Instant]) -> usize {
-    let in_time =
-        |from: &Instant| moments.iter().filter(|at| **at >= *from && **at - *from < Duration::from_secs(time)).count();
+    let in_time = |from: &Instant| {
+        moments
+            .iter()
+            .filter(|at| **at >= *from && **at - *from < Duration::from_secs(time))
+            .count()
+    };
     moments.iter().map(in_time).max().unwrap_or_default()
 }
 
@@ -186,7 +194,8 @@ fn strangers_use_up_half_and_all_together_no_more_than_the_server_takes() {
 #[test]
 fn logins_at_once_are_counted_as_if_they_failed() {
     let mut lab = Lab::new();
-    let tries: Vec<Try> = (0..5).map(|n| attempt("mail:993", n, &format!("user{n}"), "x")).collect();
+    let tries: Vec<Try> =
+        (0..5).map(|n| attempt("mail:993", n, &format!("user{n}"), "x")).collect();
     for login in &tries[..4] {
         assert_eq!(lab.logins.judge(login, lab.now), LoginDecision::Pass { known: false });
     }
@@ -260,7 +269,8 @@ fn what_strangers_make_it_remember_is_bounded() {
 #[test]
 fn a_longer_memory_counts_from_the_reload_on() {
     let mut lab = Lab::new();
-    lab.logins.set_limits(FailedLogins { within: Duration::from_secs(3600), ..FailedLogins::default() });
+    lab.logins
+        .set_limits(FailedLogins { within: Duration::from_secs(3600), ..FailedLogins::default() });
     for n in 0..3 {
         assert!(matches!(lab.log_in(n, "alice", &format!("guess{n}")), Got::Wrong(_)));
     }
@@ -283,12 +293,18 @@ fn flood(lab: &mut Lab, of: impl Fn(u16) -> Try, outcome: LoginOutcome) {
 fn no_flood_makes_the_guard_forget_counts_and_known_credentials_of_others() {
     let own_server = |n: u16| open_attempt("evil:993", 200, &format!("x{n}"), "x");
     let from_everywhere = |n: u16| open_attempt("evil:993", n, &format!("x{n}"), "x");
-    let own_servers = |n: u16| open_attempt(&format!("evil{n}:993"), 200 + n % 256, &format!("x{n}"), "x");
+    let own_servers =
+        |n: u16| open_attempt(&format!("evil{n}:993"), 200 + n % 256, &format!("x{n}"), "x");
     let everything = |n: u16| open_attempt(&format!("evil{n}:993"), n, &format!("x{n}"), "x");
-    for outcome in [LoginOutcome::Nothing, LoginOutcome::Broken, LoginOutcome::Refused, LoginOutcome::Accepted] {
-        for (number, of) in [own_server, from_everywhere, own_servers, everything].into_iter().enumerate() {
+    for outcome in
+        [LoginOutcome::Nothing, LoginOutcome::Broken, LoginOutcome::Refused, LoginOutcome::Accepted]
+    {
+        for (number, of) in
+            [own_server, from_everywhere, own_servers, everything].into_iter().enumerate()
+        {
             let mut lab = Lab::new();
-            let victim = |address, password: &str| open_attempt("mail:993", address, "alice", password);
+            let victim =
+                |address, password: &str| open_attempt("mail:993", address, "alice", password);
             assert_eq!(lab.try_it(&victim(50_000, SECRET), SECRET), Got::In);
             for n in 0..3 {
                 let guess = format!("guess{n}");
@@ -298,7 +314,11 @@ fn no_flood_makes_the_guard_forget_counts_and_known_credentials_of_others() {
             let told = format!("{outcome:?}, flood {number}");
             assert_eq!(lab.try_it(&victim(51_000, "guess9"), "guess9"), Got::NotAsked, "{told}");
             assert_eq!(lab.try_it(&victim(50_000, SECRET), SECRET), Got::In, "{told}");
-            assert_eq!(lab.try_it(&victim(52_000, SECRET), SECRET), Got::In, "from elsewhere: {told}");
+            assert_eq!(
+                lab.try_it(&victim(52_000, SECRET), SECRET),
+                Got::In,
+                "from elsewhere: {told}"
+            );
         }
     }
 }
@@ -378,19 +398,22 @@ fn who_is_known_gets_in_after_a_restart_though_strangers_used_up_their_part() {
 
     // A name that is known gives no more tries than before, and one of what is reserved in ten minutes.
     let mut lab = restarted();
-    let tries =
-        (0..30_u16).filter(|n| matches!(lab.log_in(41_000 + n * 256, "alice", &format!("g{n}")), Got::Wrong(_)));
+    let tries = (0..30_u16).filter(|n| {
+        matches!(lab.log_in(41_000 + n * 256, "alice", &format!("g{n}")), Got::Wrong(_))
+    });
     assert_eq!(tries.count(), 1);
     // So does a network: neither its names nor its addresses add up.
     let mut lab = restarted();
-    let tries = (0..30_u16).filter(|n| matches!(lab.log_in(1, &format!("x{n}"), &format!("g{n}")), Got::Wrong(_)));
+    let tries = (0..30_u16)
+        .filter(|n| matches!(lab.log_in(1, &format!("x{n}"), &format!("g{n}")), Got::Wrong(_)));
     assert_eq!(tries.count(), 1);
     assert_eq!(lab.log_in(40_000, "alice", SECRET), Got::In, "the rest is for others");
     // Where nobody else fails, a name is guessed at three times, as ever.
     let mut lab = Lab::new();
     lab.logins.restore(&known.used, lab.now);
-    let tries =
-        (0..30_u16).filter(|n| matches!(lab.log_in(41_000 + n * 256, "alice", &format!("g{n}")), Got::Wrong(_)));
+    let tries = (0..30_u16).filter(|n| {
+        matches!(lab.log_in(41_000 + n * 256, "alice", &format!("g{n}")), Got::Wrong(_))
+    });
     assert_eq!(tries.count(), 3);
 }
 
@@ -414,7 +437,10 @@ fn known_names_expire() {
 fn a_refused_phone_that_repeats_its_password_does_not_lock_its_network() {
     let mut lab = Lab::new();
     for n in 0..4 {
-        assert!(matches!(lab.log_in(20_000 + n * 256, &format!("stranger{n}"), "x"), Got::Wrong(_)));
+        assert!(matches!(
+            lab.log_in(20_000 + n * 256, &format!("stranger{n}"), "x"),
+            Got::Wrong(_)
+        ));
     }
     // Each minute, as the app does.
     for _ in 0..9 {
@@ -434,7 +460,10 @@ fn a_refusal_gives_the_true_waiting_time() {
         other => panic!("{other:?}"),
     };
     for n in 0..4 {
-        assert!(matches!(lab.log_in(20_000 + n * 256, &format!("stranger{n}"), "x"), Got::Wrong(_)));
+        assert!(matches!(
+            lab.log_in(20_000 + n * 256, &format!("stranger{n}"), "x"),
+            Got::Wrong(_)
+        ));
         lab.pass(30);
     }
     let login = attempt("mail:993", 1, "alice", SECRET);
@@ -447,7 +476,10 @@ fn a_refusal_gives_the_true_waiting_time() {
     let mut failed = 4;
     while failed < 90 {
         lab.pass(151);
-        failed += u16::from(matches!(lab.log_in(failed * 256, &format!("u{failed}"), "x"), Got::Wrong(_)));
+        failed += u16::from(matches!(
+            lab.log_in(failed * 256, &format!("u{failed}"), "x"),
+            Got::Wrong(_)
+        ));
     }
     lab.pass(600);
     let (limit, wait) = blocked(&mut lab, &login);

@@ -78,12 +78,22 @@ impl<K: Hash + Eq + Ord + Copy, V> FairMap<K, V> {
         if !self.entries.contains_key(&key) && self.entries.len() >= self.capacity {
             self.make_room(now, evicted);
         }
-        let entry = self.entries.entry(key).or_insert_with(|| FairMapEntry { used: now, origin, value: default() });
+        let entry = self.entries.entry(key).or_insert_with(|| FairMapEntry {
+            used: now,
+            origin,
+            value: default(),
+        });
         entry.used = now;
         &mut entry.value
     }
 
-    pub(super) fn entry(&mut self, key: K, origin: EntryOrigin, now: Instant, default: impl FnOnce() -> V) -> &mut V {
+    pub(super) fn entry(
+        &mut self,
+        key: K,
+        origin: EntryOrigin,
+        now: Instant,
+        default: impl FnOnce() -> V,
+    ) -> &mut V {
         self.entry_evicting(key, origin, now, &mut Vec::new(), default)
     }
 
@@ -132,9 +142,12 @@ struct Crowd<K> {
 impl<K: Hash + Eq + Ord + Copy> Crowd<K> {
     /// Half of the room is kept for the mail servers of the configuration: beyond it only entries of others go.
     fn of<V>(entries: &HashMap<K, FairMapEntry<V>>, capacity: usize) -> Self {
-        let is_crowded = entries.values().filter(|entry| entry.origin.is_open).count() >= capacity / 2;
-        let mut crowd = Self { members: HashMap::new(), sizes: HashMap::new(), origins: HashMap::new() };
-        for (key, entry) in entries.iter().filter(|(_, entry)| entry.origin.is_open || !is_crowded) {
+        let is_crowded =
+            entries.values().filter(|entry| entry.origin.is_open).count() >= capacity / 2;
+        let mut crowd =
+            Self { members: HashMap::new(), sizes: HashMap::new(), origins: HashMap::new() };
+        for (key, entry) in entries.iter().filter(|(_, entry)| entry.origin.is_open || !is_crowded)
+        {
             crowd.origins.insert(*key, entry.origin);
             for group in entry.origin.groups() {
                 crowd.members.entry(group).or_default().push((entry.used, *key));
@@ -150,17 +163,23 @@ impl<K: Hash + Eq + Ord + Copy> Crowd<K> {
     /// So many of them, one by one from the group that is largest then, its oldest first.
     fn leave(mut self, count: usize) -> Vec<K> {
         let rank = |members: &Vec<(Instant, K)>| Reverse(members.last().map(|(used, _)| *used));
-        let mut ranked: BinaryHeap<_> =
-            self.members.iter().map(|(group, members)| (members.len(), rank(members), *group)).collect();
+        let mut ranked: BinaryHeap<_> = self
+            .members
+            .iter()
+            .map(|(group, members)| (members.len(), rank(members), *group))
+            .collect();
         let mut leaving = Vec::new();
         while leaving.len() < count {
             let Some((size, _, group)) = ranked.pop() else { break };
-            let (Some(actual), Some(members)) = (self.sizes.get(&group).copied(), self.members.get_mut(&group)) else {
+            let (Some(actual), Some(members)) =
+                (self.sizes.get(&group).copied(), self.members.get_mut(&group))
+            else {
                 continue;
             };
             if actual == size {
                 // Those that have gone as members of another group are still in the list.
-                let oldest = std::iter::from_fn(|| members.pop()).find(|(_, key)| self.origins.contains_key(key));
+                let oldest = std::iter::from_fn(|| members.pop())
+                    .find(|(_, key)| self.origins.contains_key(key));
                 let Some((_, key)) = oldest else { continue };
                 let Some(origin) = self.origins.remove(&key) else { continue };
                 for group in origin.groups() {
@@ -203,7 +222,8 @@ mod tests {
         let now = Instant::now();
         for (network, upstream) in [(true, false), (false, true), (true, true)] {
             let mut map = FairMap::new(200, Duration::from_secs(1000));
-            (0..50).for_each(|key| *map.entry(key, origin(key % 7, 7 + key % 5), now, || key) = key);
+            (0..50)
+                .for_each(|key| *map.entry(key, origin(key % 7, 7 + key % 5), now, || key) = key);
             let later = now + Duration::from_secs(1);
             for key in 1000..5000 {
                 let of = origin(if network { 99 } else { key }, if upstream { 99 } else { key });

@@ -33,15 +33,22 @@ mod tests {
         let is = |user: &str, password: &str| is_invented(&Credentials::new(user, password));
         let (short, long) = ("x".repeat(22), format!("{}x1", "Aa0".repeat(7)));
         assert!(is("ci7x0a9bq@example.org", &short) && is("123456789@example.org", &long));
-        for user in
-            ["ci7x0a9b@example.org", "ci7x0a9bqq@example.org", "Ci7x0a9bq@example.org", "ci7x0a9bq", "ci7.0a9bq@x"]
-        {
+        for user in [
+            "ci7x0a9b@example.org",
+            "ci7x0a9bqq@example.org",
+            "Ci7x0a9bq@example.org",
+            "ci7x0a9bq",
+            "ci7.0a9bq@x",
+        ] {
             assert!(!is(user, &short), "{user}");
         }
-        for password in ["x".repeat(21), "x".repeat(24), format!("{}-", "x".repeat(21)), String::new()] {
+        for password in
+            ["x".repeat(21), "x".repeat(24), format!("{}-", "x".repeat(21)), String::new()]
+        {
             assert!(!is("ci7x0a9bq@example.org", &password), "{password}");
         }
-        let other = Credentials::new("ci7x0a9bq@example.org", short.as_str()).on_behalf_of("bob".into());
+        let other =
+            Credentials::new("ci7x0a9bq@example.org", short.as_str()).on_behalf_of("bob".into());
         assert!(!is_invented(&other));
         assert!(!is_invented(&Credentials::bearer("ci7x0a9bq@example.org", short.as_str())));
     }

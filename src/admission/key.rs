@@ -64,7 +64,12 @@ impl KeyMaker {
     }
 
     /// Who is responsible for what is remembered of a login.
-    pub(super) fn origin(&self, prefix: Prefix, upstream: AdmissionKey, is_open: bool) -> EntryOrigin {
+    pub(super) fn origin(
+        &self,
+        prefix: Prefix,
+        upstream: AdmissionKey,
+        is_open: bool,
+    ) -> EntryOrigin {
         let network = self.key("network", &[&prefix.network().to_be_bytes()]);
         EntryOrigin { network: short(network), upstream: short(upstream), is_open }
     }

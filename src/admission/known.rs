@@ -108,12 +108,19 @@ impl KnownLogins {
     }
 
     /// Takes in an entry that was part of an accepted login.
-    pub(super) fn touch(&mut self, kind: KnownKind, key: AdmissionKey, origin: EntryOrigin, now: Instant) {
+    pub(super) fn touch(
+        &mut self,
+        kind: KnownKind,
+        key: AdmissionKey,
+        origin: EntryOrigin,
+        now: Instant,
+    ) {
         let Self { names, places, changed, forgotten } = self;
         let map = if kind == KnownKind::Name { names } else { places };
         let new = || Noted { since: Some(now), written: None };
         let noted = map.entry_evicting(key, origin, now, forgotten, new);
-        let is_due = noted.written.is_none_or(|then| now.saturating_duration_since(then) >= WRITE_AGAIN);
+        let is_due =
+            noted.written.is_none_or(|then| now.saturating_duration_since(then) >= WRITE_AGAIN);
         if is_due && changed.len() < MAX_CHANGES {
             noted.written = Some(now);
             changed.insert(key, kind);

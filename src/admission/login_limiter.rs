@@ -13,7 +13,9 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
 use super::Prefix;
-use super::failed_logins::{Blocked, Digest, LoginDecision, LoginOutcome, Logins, Room, Strain, Try};
+use super::failed_logins::{
+    Blocked, Digest, LoginDecision, LoginOutcome, Logins, Room, Strain, Try,
+};
 use super::key::{AdmissionKey, KeyMaker};
 use super::known::{KnownChanges, KnownEntry};
 use crate::account::AccountId;
@@ -144,11 +146,19 @@ impl LoginGate {
 
     /// What the gate has to know of a login from `prefix` to `account`; `stored`: what the account is watched with, if it is.
     #[must_use]
-    pub fn login(&self, prefix: Prefix, account: &AccountId, given: &Credentials, stored: Option<&Credentials>) -> Try {
+    pub fn login(
+        &self,
+        prefix: Prefix,
+        account: &AccountId,
+        given: &Credentials,
+        stored: Option<&Credentials>,
+    ) -> Try {
         // An exchange is another one each time.
-        let digest = given.can_be_used_again().then(|| self.digest(account, given.password.expose()));
+        let digest =
+            given.can_be_used_again().then(|| self.digest(account, given.password.expose()));
         // Hashes are compared, not passwords: how long that takes says nothing.
-        let stored = stored.is_some_and(|stored| digest == Some(self.digest(account, stored.password.expose())));
+        let stored = stored
+            .is_some_and(|stored| digest == Some(self.digest(account, stored.password.expose())));
         // Whose password is tried, and not for whose mailbox, nor how the name is spelled: a guesser has many of either.
         let guessed = AccountId::new(&given.user.to_lowercase(), &account.upstream);
         let keys = self.names.login(&guessed, prefix);
@@ -165,7 +175,10 @@ impl LoginGate {
         // A block that takes the place of the end of the password in the context, which stands on the stack.
         context.update(&[0; 64]);
         let mut digest = Digest::default();
-        digest.iter_mut().zip(context.sign().as_ref().iter().take(self.kept)).for_each(|(to, from)| *to = *from);
+        digest
+            .iter_mut()
+            .zip(context.sign().as_ref().iter().take(self.kept))
+            .for_each(|(to, from)| *to = *from);
         digest
     }
 
@@ -188,7 +201,11 @@ impl LoginGate {
                 }
                 LoginDecision::Wait => ended.await,
                 LoginDecision::Repeated { delay, wait } => {
-                    return Err(Denial { delay, reason: DenialReason::Repeated(wait), counted: false });
+                    return Err(Denial {
+                        delay,
+                        reason: DenialReason::Repeated(wait),
+                        counted: false,
+                    });
                 }
                 LoginDecision::Refuse { delay, counted, blocked } => {
                     return Err(Denial { delay, reason: DenialReason::Limit(blocked), counted });
@@ -216,7 +233,11 @@ impl LoginGate {
         let delay = logins.longest_delay();
         let blocked = logins.invented(login, now);
         Some(blocked.map_or(Invented::AtOnce, |blocked| {
-            Invented::TooMany(Denial { delay, reason: DenialReason::Limit(blocked), counted: false })
+            Invented::TooMany(Denial {
+                delay,
+                reason: DenialReason::Limit(blocked),
+                counted: false,
+            })
         }))
     }
 
@@ -245,7 +266,9 @@ impl LoginGate {
     pub fn strained(&self) -> Vec<(Arc<str>, Strain)> {
         let names = self.strained.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (logins, now) = (self.logins(), Instant::now().into_std());
-        let strain = |name: Arc<str>| logins.strain(self.names.upstream(&name), now).map(|strain| (name, strain));
+        let strain = |name: Arc<str>| {
+            logins.strain(self.names.upstream(&name), now).map(|strain| (name, strain))
+        };
         names.into_iter().filter_map(strain).collect()
     }
 
@@ -326,7 +349,12 @@ impl Pass {
             let mut ended = std::pin::pin!(ended);
             // From here on an end is not missed.
             ended.as_mut().enable();
-            let room = self.gate.logins().enter_server(&self.login, server, self.known, Instant::now().into_std());
+            let room = self.gate.logins().enter_server(
+                &self.login,
+                server,
+                self.known,
+                Instant::now().into_std(),
+            );
             match room {
                 Room::Some => *self.at() = UpstreamIdentity::Server(server),
                 Room::Later => {
@@ -348,7 +376,13 @@ impl Pass {
             return None;
         }
         let server = self.at().server();
-        let delay = self.gate.logins().done(&self.login, self.known, server, outcome, Instant::now().into_std());
+        let delay = self.gate.logins().done(
+            &self.login,
+            self.known,
+            server,
+            outcome,
+            Instant::now().into_std(),
+        );
         self.gate.ended.notify_waiters();
         delay
     }

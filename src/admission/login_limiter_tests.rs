@@ -12,7 +12,12 @@ fn gate() -> Arc<LoginGate> {
 fn login(gate: &LoginGate, password: &str) -> Try {
     let account = AccountId::new("alice", "mail:993");
     let stored = Credentials::new("alice", "stored");
-    gate.login(Prefix::of([192, 0, 2, 1].into()), &account, &Credentials::new("alice", password), Some(&stored))
+    gate.login(
+        Prefix::of([192, 0, 2, 1].into()),
+        &account,
+        &Credentials::new("alice", password),
+        Some(&stored),
+    )
 }
 
 #[tokio::test(start_paused = true)]
@@ -32,7 +37,8 @@ async fn who_waits_goes_on_when_the_one_before_has_ended_however_that_was() {
     drop(second);
     let refused = third.await.unwrap().unwrap_err();
     assert!(
-        matches!(refused.reason, DenialReason::Limit(Blocked { limit: LoginLimit::Account, .. })) && refused.counted
+        matches!(refused.reason, DenialReason::Limit(Blocked { limit: LoginLimit::Account, .. }))
+            && refused.counted
     );
     tokio::time::advance(Duration::from_secs(600)).await;
     let again = gate.enter(login(&gate, "b")).await.unwrap();
@@ -44,10 +50,17 @@ async fn who_waits_goes_on_when_the_one_before_has_ended_however_that_was() {
 
 #[tokio::test(start_paused = true)]
 async fn names_of_one_server_share_what_may_fail_there() {
-    let gate = Arc::new(LoginGate::new(FailedLogins { per_upstream: 2, ..FailedLogins::default() }).unwrap());
+    let gate = Arc::new(
+        LoginGate::new(FailedLogins { per_upstream: 2, ..FailedLogins::default() }).unwrap(),
+    );
     let enter = async |n: u8, address: u8| {
         let account = AccountId::new("alice", &format!("mail{n}:993"));
-        let login = gate.login(Prefix::of([192, 0, 2, n].into()), &account, &Credentials::new("alice", "x"), None);
+        let login = gate.login(
+            Prefix::of([192, 0, 2, n].into()),
+            &account,
+            &Credentials::new("alice", "x"),
+            None,
+        );
         let pass = gate.enter(login).await.unwrap();
         let permitted = pass.ask([203, 0, 113, address].into()).await;
         (pass, permitted)
@@ -66,7 +79,11 @@ async fn names_of_one_server_share_what_may_fail_there() {
     assert!(!is_in);
     let refusal = fifth.turned_away().unwrap();
     assert!(
-        refusal.counted && matches!(refusal.reason, DenialReason::Limit(Blocked { limit: LoginLimit::Upstream, .. }))
+        refusal.counted
+            && matches!(
+                refusal.reason,
+                DenialReason::Limit(Blocked { limit: LoginLimit::Upstream, .. })
+            )
     );
     assert!(enter(6, 2).await.1, "nothing has failed there");
     tokio::time::advance(Duration::from_secs(600)).await;
@@ -105,7 +122,11 @@ fn credentials_are_told_apart_without_being_kept() {
     let other = Arc::new(LoginGate::new(FailedLogins::default()).unwrap());
     assert_eq!(login(&gate, "a").digest, login(&gate, "a").digest);
     assert_ne!(login(&gate, "a").digest, login(&gate, "b").digest);
-    assert_ne!(login(&gate, "a").digest, login(&other, "a").digest, "each process has a key of its own");
+    assert_ne!(
+        login(&gate, "a").digest,
+        login(&other, "a").digest,
+        "each process has a key of its own"
+    );
     assert!(login(&gate, "stored").stored && !login(&gate, "Stored").stored);
 }
 
@@ -147,8 +168,9 @@ async fn known_names_come_back_with_the_key_of_the_state_only() {
     assert_eq!(pass.done(LoginOutcome::Accepted), None);
     let entries = before.take_changes().used;
     let (after, stranger) = (gate(&key, &entries), gate(&other, &entries));
-    let knows =
-        |gate: &LoginGate| gate.logins().is_known_name(&invented(gate, "real00000@x"), Instant::now().into_std());
+    let knows = |gate: &LoginGate| {
+        gate.logins().is_known_name(&invented(gate, "real00000@x"), Instant::now().into_std())
+    };
     assert!(knows(&after) && !knows(&stranger));
     assert_eq!(after.refuse_invented(&invented(&after, "k3v9x0a2b@x")), Some(Invented::AtOnce));
 }

@@ -27,7 +27,9 @@ impl Prefix {
         match self.0 {
             IpAddr::V4(address) => u64::from(address.to_bits() >> 8),
             // Beyond what a number of IPv4 can be.
-            IpAddr::V6(address) => u64::try_from(address.to_bits() >> 80).unwrap_or_default() | (1 << 63),
+            IpAddr::V6(address) => {
+                u64::try_from(address.to_bits() >> 80).unwrap_or_default() | (1 << 63)
+            }
         }
     }
 

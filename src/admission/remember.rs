@@ -43,7 +43,9 @@ pub async fn keep_known_logins(gate: Arc<LoginGate>, registry: Registry, stop: C
         if !unwritten.is_empty() {
             match write(&registry, &unwritten).await {
                 Ok(()) => unwritten = KnownChanges::default(),
-                Err(error) => debug!("cannot store the known login names, tries again later: {error}"),
+                Err(error) => {
+                    debug!("cannot store the known login names, tries again later: {error}")
+                }
             }
         }
         if is_last {
@@ -52,7 +54,10 @@ pub async fn keep_known_logins(gate: Arc<LoginGate>, registry: Registry, stop: C
     }
 }
 
-async fn write(registry: &Registry, changes: &KnownChanges) -> Result<(), crate::store::StoreError> {
+async fn write(
+    registry: &Registry,
+    changes: &KnownChanges,
+) -> Result<(), crate::store::StoreError> {
     let now = UnixTime::now();
     let row = |entry: &KnownEntry| KnownLogin {
         key: entry.key.0,
@@ -60,7 +65,9 @@ async fn write(registry: &Registry, changes: &KnownChanges) -> Result<(), crate:
         network: entry.origin.network,
         upstream: entry.origin.upstream,
         is_open: entry.origin.is_open,
-        seen: UnixTime(now.0.saturating_sub(i64::try_from(entry.age.as_secs()).unwrap_or_default())),
+        seen: UnixTime(
+            now.0.saturating_sub(i64::try_from(entry.age.as_secs()).unwrap_or_default()),
+        ),
     };
     let used = changes.used.iter().map(row).collect();
     let forgotten = changes.forgotten.iter().map(|key| key.0).collect();

@@ -70,7 +70,8 @@ impl Repeats {
         now: Instant,
     ) {
         let before = self.refused.get(&digest, now).and_then(|_| self.refused.used(&digest));
-        let is_certain = before.zip(accepted).is_some_and(|((before, _), accepted)| accepted > before);
+        let is_certain =
+            before.zip(accepted).is_some_and(|((before, _), accepted)| accepted > before);
         if before.is_none() {
             self.refused.remove(&digest);
         }
@@ -86,12 +87,18 @@ impl Repeats {
     }
 
     /// How long the server is not to be asked about the credentials; `None` if it may be.
-    pub(super) fn wait(&self, digest: &Digest, accepted: Option<Instant>, now: Instant) -> Option<Duration> {
+    pub(super) fn wait(
+        &self,
+        digest: &Digest,
+        accepted: Option<Instant>,
+        now: Instant,
+    ) -> Option<Duration> {
         let refusals = self.refused.get(digest, now)?;
         let (last, _) = self.refused.used(digest)?;
         let is_well = accepted.is_some_and(|accepted| accepted > last);
         let whole = refusals.whole_wait(self.first, is_well)?;
-        Some(whole.saturating_sub(now.saturating_duration_since(last))).filter(|wait| !wait.is_zero())
+        Some(whole.saturating_sub(now.saturating_duration_since(last)))
+            .filter(|wait| !wait.is_zero())
     }
 
     #[cfg(test)]

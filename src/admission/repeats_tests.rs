@@ -45,7 +45,10 @@ fn phone_with_an_old_password_fails_some_ten_times_a_day() {
     assert!(alone[0] <= 16 && alone[1..].iter().all(|day| *day <= 7), "{alone:?}");
     for others in [Some(1), Some(60), None] {
         let bare = failures_a_day(LoginOutcome::Unclear, others);
-        assert!(bare[0] <= 30 && bare[1..].iter().all(|day| *day <= 7), "a bare NO, {others:?}: {bare:?}");
+        assert!(
+            bare[0] <= 30 && bare[1..].iter().all(|day| *day <= 7),
+            "a bare NO, {others:?}: {bare:?}"
+        );
     }
 }
 
@@ -88,7 +91,8 @@ fn corrected_password_is_tried_at_once() {
 /// of that each of them gets in, in minutes.
 fn after_an_outage(phones: u16) -> Vec<u64> {
     let mut lab = Lab::new();
-    let logins: Vec<Try> = (0..phones).map(|n| attempt("mail:993", n, &format!("user{n}"), SECRET)).collect();
+    let logins: Vec<Try> =
+        (0..phones).map(|n| attempt("mail:993", n, &format!("user{n}"), SECRET)).collect();
     for login in &logins {
         assert!(tries(&mut lab, login, LoginOutcome::Accepted));
     }
@@ -132,6 +136,8 @@ fn waits_double_to_four_hours_and_are_forgotten_after_a_day() {
     assert_eq!(waits[1..], [10, 20, 40, 80, 160, 240, 240]);
     lab.pass(25 * 3600);
     assert!(tries(&mut lab, &phone, LoginOutcome::Refused));
-    let LoginDecision::Repeated { wait, .. } = lab.logins.judge(&phone, lab.now) else { panic!("asked again at once") };
+    let LoginDecision::Repeated { wait, .. } = lab.logins.judge(&phone, lab.now) else {
+        panic!("asked again at once")
+    };
     assert_eq!(wait, Duration::from_secs(600));
 }

@@ -47,7 +47,12 @@ fn line(address: IpAddr, user: &str, upstream: &str, how: How) -> String {
     format!("failed login from {}: {how}, {}", address.to_canonical(), shown(user, upstream))
 }
 
-fn line_of_limit(address: IpAddr, user: &str, upstream: &str, Blocked { limit, wait }: Blocked) -> String {
+fn line_of_limit(
+    address: IpAddr,
+    user: &str,
+    upstream: &str,
+    Blocked { limit, wait }: Blocked,
+) -> String {
     let limit = match limit {
         LoginLimit::Address => "per_address",
         LoginLimit::Account => "per_account",
@@ -55,7 +60,10 @@ fn line_of_limit(address: IpAddr, user: &str, upstream: &str, Blocked { limit, w
         LoginLimit::Servers => "too many mail servers",
     };
     let (address, wait) = (address.to_canonical(), in_words(wait));
-    format!("login not tried from {address}: limit {limit} is reached for {wait}, {}", shown(user, upstream))
+    format!(
+        "login not tried from {address}: limit {limit} is reached for {wait}, {}",
+        shown(user, upstream)
+    )
 }
 
 fn shown(user: &str, upstream: &str) -> String {
@@ -74,7 +82,8 @@ fn shown(user: &str, upstream: &str) -> String {
 /// A duration for people, rounded up: "8 minutes".
 pub(crate) fn in_words(duration: Duration) -> String {
     let minutes = duration.as_secs().div_ceil(60).max(1);
-    let (count, unit) = if minutes < 90 { (minutes, "minute") } else { (minutes.div_ceil(60), "hour") };
+    let (count, unit) =
+        if minutes < 90 { (minutes, "minute") } else { (minutes.div_ceil(60), "hour") };
     format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
 }
 
@@ -100,7 +109,10 @@ mod tests {
         assert!(told.starts_with(
             "failed login from 192.0.2.1: refused without asking the mail server, user \"x\\u{22}\\u{d}\\u{a}"
         ));
-        assert!(told.bytes().all(|byte| (b' '..=b'~').contains(&byte) || !byte.is_ascii()), "{told}");
+        assert!(
+            told.bytes().all(|byte| (b' '..=b'~').contains(&byte) || !byte.is_ascii()),
+            "{told}"
+        );
         assert_eq!(told.matches('"').count(), 4, "{told}");
         assert!(line(address, &"x".repeat(100_000), "imap:993", How::ByServer).len() < 300);
     }

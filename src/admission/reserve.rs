@@ -30,10 +30,18 @@ impl Logins {
         let has_reserve = self.has_reserve(upstream, now);
         let of = |limit: usize, within: Duration| {
             let limit = if has_reserve { for_strangers(limit) } else { limit };
-            Strain { failed: window.count(within, now), limit, within, wait: window.wait(limit, within, now) }
+            Strain {
+                failed: window.count(within, now),
+                limit,
+                within,
+                wait: window.wait(limit, within, now),
+            }
         };
         let strains = [of(per_upstream, within), of(per_upstream_day, DAY)];
-        strains.into_iter().filter(|strain| strain.failed >= strain.limit).max_by_key(|strain| strain.wait)
+        strains
+            .into_iter()
+            .filter(|strain| strain.failed >= strain.limit)
+            .max_by_key(|strain| strain.wait)
     }
 
     /// Room at a mail server, by its name or its address.
@@ -58,7 +66,8 @@ impl Logins {
         let FailedLogins { within, per_upstream, per_upstream_day, .. } = self.limits;
         let is_left = |key: &AdmissionKey| {
             self.reserved.get(key, now).is_none_or(|used| {
-                used.count(within, now) < for_one(per_upstream) && used.count(DAY, now) < for_one(per_upstream_day)
+                used.count(within, now) < for_one(per_upstream)
+                    && used.count(DAY, now) < for_one(per_upstream_day)
             })
         };
         let LoginKeys { account, visit, neighbours, .. } = &login.keys;
@@ -71,7 +80,8 @@ impl Logins {
         let FailedLogins { within, per_upstream, per_upstream_day, .. } = self.limits;
         let Some(failed) = self.upstreams.get(&upstream, now) else { return false };
         let is_used_up = |limit, within| failed.count(within, now) >= for_strangers(limit);
-        self.has_reserve(upstream, now) && (is_used_up(per_upstream, within) || is_used_up(per_upstream_day, DAY))
+        self.has_reserve(upstream, now)
+            && (is_used_up(per_upstream, within) || is_used_up(per_upstream_day, DAY))
     }
 }
 

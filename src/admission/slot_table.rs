@@ -59,7 +59,12 @@ impl Places {
     ///
     /// # Errors
     /// [`SlotsFull`] if there is none.
-    pub fn enter(&mut self, id: Id, prefix: Prefix, limits: &SlotLimits) -> Result<Option<Id>, SlotsFull> {
+    pub fn enter(
+        &mut self,
+        id: Id,
+        prefix: Prefix,
+        limits: &SlotLimits,
+    ) -> Result<Option<Id>, SlotsFull> {
         let number = |of: &HashMap<Prefix, BTreeSet<Id>>| of.get(&prefix).map_or(0, BTreeSet::len);
         let waiting = number(&self.waiting).saturating_add(number(&self.trying));
         let of_prefix = self.by_prefix.get(&prefix).copied().unwrap_or(0);
@@ -75,7 +80,8 @@ impl Places {
     }
 
     fn evict(&mut self) -> Option<Id> {
-        let (id, prefix) = oldest_of_most(&self.waiting).or_else(|| oldest_of_most(&self.trying))?;
+        let (id, prefix) =
+            oldest_of_most(&self.waiting).or_else(|| oldest_of_most(&self.trying))?;
         self.leave(id, prefix);
         Some(id)
     }
@@ -146,7 +152,8 @@ fn take(from: &mut HashMap<Prefix, BTreeSet<Id>>, id: Id, prefix: Prefix) -> boo
 }
 
 fn oldest_of_most(of: &HashMap<Prefix, BTreeSet<Id>>) -> Option<(Id, Prefix)> {
-    let most = of.iter().max_by_key(|(_, ids)| (ids.len(), std::cmp::Reverse(ids.first().copied())));
+    let most =
+        of.iter().max_by_key(|(_, ids)| (ids.len(), std::cmp::Reverse(ids.first().copied())));
     most.and_then(|(prefix, ids)| Some((*ids.first()?, *prefix)))
 }
 
@@ -154,8 +161,12 @@ fn oldest_of_most(of: &HashMap<Prefix, BTreeSet<Id>>) -> Option<(Id, Prefix)> {
 mod tests {
     use super::*;
 
-    const LIMITS: SlotLimits =
-        SlotLimits { connections: 10, per_address: 4, before_login: 6, before_login_per_address: 3 };
+    const LIMITS: SlotLimits = SlotLimits {
+        connections: 10,
+        per_address: 4,
+        before_login: 6,
+        before_login_per_address: 3,
+    };
 
     fn prefix(number: u8) -> Prefix {
         Prefix::of([192, 0, 2, number].into())
@@ -183,7 +194,11 @@ mod tests {
             assert_eq!(places.enter(id, prefix(address), &LIMITS), Ok(None));
         }
         assert_eq!(places.enter(7, prefix(4), &LIMITS), Ok(Some(2)), "address 2 has most");
-        assert_eq!(places.enter(8, prefix(5), &LIMITS), Ok(Some(3)), "2 and 3 have as many: the older one");
+        assert_eq!(
+            places.enter(8, prefix(5), &LIMITS),
+            Ok(Some(3)),
+            "2 and 3 have as many: the older one"
+        );
         assert_eq!(places.enter(9, prefix(6), &LIMITS), Ok(Some(5)));
         assert_eq!(places.enter(10, prefix(7), &LIMITS), Ok(Some(1)), "one each: the oldest");
         // The evicted ones end a little later; that changes nothing.
@@ -203,7 +218,10 @@ mod tests {
         // The fourth is one too many.
         (0..4).for_each(|id| places.begin_try(id, prefix(u8::try_from(id).unwrap()), &LIMITS));
         for (id, evicted) in [(6, 3), (7, 4), (8, 5), (9, 6)] {
-            assert_eq!(places.enter(id, prefix(u8::try_from(id).unwrap()), &LIMITS), Ok(Some(evicted)));
+            assert_eq!(
+                places.enter(id, prefix(u8::try_from(id).unwrap()), &LIMITS),
+                Ok(Some(evicted))
+            );
         }
         places.end_try(0, prefix(0));
         assert_eq!(places.enter(10, prefix(10), &LIMITS), Ok(Some(0)), "its login has failed");
@@ -239,6 +257,9 @@ mod tests {
         assert_eq!(places.enter(11, prefix(11), &LIMITS), Err(SlotsFull::All));
         (0..11).for_each(|address| places.leave_logged_in(prefix(address)));
         assert_eq!((places.total, places.waiting_total), (0, 0));
-        assert!(places.by_prefix.is_empty() && places.waiting.is_empty(), "nothing is kept of who is gone");
+        assert!(
+            places.by_prefix.is_empty() && places.waiting.is_empty(),
+            "nothing is kept of who is gone"
+        );
     }
 }

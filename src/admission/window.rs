@@ -44,7 +44,9 @@ impl Room {
     /// What both say: of two limits that are reached the one that lasts longer.
     pub(super) fn and(self, other: Self) -> Self {
         match (self, other) {
-            (Self::None(one), Self::None(two)) => Self::None(if one.wait >= two.wait { one } else { two }),
+            (Self::None(one), Self::None(two)) => {
+                Self::None(if one.wait >= two.wait { one } else { two })
+            }
             (Self::None(blocked), _) | (_, Self::None(blocked)) => Self::None(blocked),
             (Self::Later, _) | (_, Self::Later) => Self::Later,
             (Self::Some, Self::Some) => Self::Some,
@@ -61,13 +63,19 @@ impl FailureWindow {
     }
 
     pub(super) fn count(&self, within: Duration, now: Instant) -> usize {
-        self.0.iter().rev().take_while(|then| now.saturating_duration_since(**then) < within).count()
+        self.0
+            .iter()
+            .rev()
+            .take_while(|then| now.saturating_duration_since(**then) < within)
+            .count()
     }
 
     /// How long until fewer than `limit` count; nothing if that is so already.
     pub(super) fn wait(&self, limit: usize, within: Duration, now: Instant) -> Duration {
         let decisive = self.0.len().checked_sub(limit.max(1)).and_then(|index| self.0.get(index));
-        decisive.map_or(Duration::ZERO, |then| within.saturating_sub(now.saturating_duration_since(*then)))
+        decisive.map_or(Duration::ZERO, |then| {
+            within.saturating_sub(now.saturating_duration_since(*then))
+        })
     }
 }
 
@@ -105,7 +113,10 @@ mod tests {
         assert_eq!(window.wait(4, within, at(300)), Duration::ZERO);
         assert_eq!(window.count(within, at(609)), 2);
         let full = |number| room(Some(&window), 0, (LoginLimit::Account, number), within, at(300));
-        assert_eq!(full(3), Room::None(Blocked { limit: LoginLimit::Account, wait: Duration::from_secs(300) }));
+        assert_eq!(
+            full(3),
+            Room::None(Blocked { limit: LoginLimit::Account, wait: Duration::from_secs(300) })
+        );
         assert_eq!(
             (full(4), room(Some(&window), 1, (LoginLimit::Account, 4), within, at(300))),
             (Room::Some, Room::Later)

@@ -63,7 +63,8 @@ fn push_server(text: &mut String, kind: char, host: &str, port: u16, security: &
 
 /// All but the unreserved characters as `%XX` (RFC 3986 section 2.3): nothing in a password can end its part.
 fn push_encoded(out: &mut String, text: &str) {
-    const HEX: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'];
+    const HEX: [char; 16] =
+        ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'];
     let digit = |value: u8| HEX.get(usize::from(value)).copied().unwrap_or_default();
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
@@ -80,8 +81,12 @@ mod tests {
 
     #[test]
     fn a_code_has_all_that_delta_chat_needs_and_no_more() {
-        let incoming = Incoming { host: "push.example.org".into(), port: 993, tls: ListenerTls::Implicit };
-        let outgoing = Outgoing { server: "smtp://smtp.{domain}".parse().unwrap(), login: "local".parse().unwrap() };
+        let incoming =
+            Incoming { host: "push.example.org".into(), port: 993, tls: ListenerTls::Implicit };
+        let outgoing = Outgoing {
+            server: "smtp://smtp.{domain}".parse().unwrap(),
+            login: "local".parse().unwrap(),
+        };
         let login = LoginCode {
             address: "al+ice@example.org",
             password: "pä \"&?=+%#/\\",
@@ -95,7 +100,16 @@ mod tests {
              &ih=push.example.org&ip=993&is=ssl&sh=smtp.example.org&sp=587&ss=starttls&su=al%2Bice"
         );
         let incoming = Incoming { host: "::1".into(), port: 1143, tls: ListenerTls::StartTls };
-        let login = LoginCode { password: "x", incoming: &incoming, outgoing: None, any_certificate: true, ..login };
-        assert_eq!(*link(&login), "dclogin://al%2Bice@example.org/?p=x&v=1&ih=%3A%3A1&ip=1143&is=starttls&ic=2");
+        let login = LoginCode {
+            password: "x",
+            incoming: &incoming,
+            outgoing: None,
+            any_certificate: true,
+            ..login
+        };
+        assert_eq!(
+            *link(&login),
+            "dclogin://al%2Bice@example.org/?p=x&v=1&ih=%3A%3A1&ip=1143&is=starttls&ic=2"
+        );
     }
 }

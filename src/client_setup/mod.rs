@@ -59,7 +59,9 @@ impl Whose {
 /// are no others. Listeners for IPv4 and IPv6 with the same settings are returned once.
 #[must_use]
 pub fn incoming(config: &Config, route: Option<&Route>) -> Vec<Incoming> {
-    let host = route.and_then(|route| route.host.as_deref()).map_or(config.hostname.as_str(), String::as_str);
+    let host = route
+        .and_then(|route| route.host.as_deref())
+        .map_or(config.hostname.as_str(), String::as_str);
     let on_listener = route.and_then(|route| route.listener.as_deref());
     let is_public = config.listeners.iter().any(|listener| !listener.is_on_loopback());
     let is_met = |listener: &&Listener| {
@@ -69,7 +71,8 @@ pub fn incoming(config: &Config, route: Option<&Route>) -> Vec<Incoming> {
     };
     let mut found: Vec<Incoming> = Vec::new();
     for listener in config.listeners.iter().filter(is_met) {
-        let incoming = Incoming { host: host.to_owned(), port: listener.address.port(), tls: listener.tls };
+        let incoming =
+            Incoming { host: host.to_owned(), port: listener.address.port(), tls: listener.tls };
         if !found.contains(&incoming) {
             found.push(incoming);
         }
@@ -138,7 +141,10 @@ mod tests {
     }
 
     fn shown(config: &Config, route: Option<&Route>) -> Vec<String> {
-        incoming(config, route).iter().map(|one| format!("{} {} {}", one.host, one.port, one.tls)).collect()
+        incoming(config, route)
+            .iter()
+            .map(|one| format!("{} {} {}", one.host, one.port, one.tls))
+            .collect()
     }
 
     #[test]
@@ -152,10 +158,17 @@ mod tests {
         ));
         assert_eq!(
             shown(&config, None),
-            ["push.example.org 993 implicit", "push.example.org 443 implicit", "push.example.org 143 starttls"]
+            [
+                "push.example.org 993 implicit",
+                "push.example.org 443 implicit",
+                "push.example.org 143 starttls"
+            ]
         );
         assert_eq!(shown(&config, config.routes.first()), ["imap.a.example 993 implicit"]);
-        assert_eq!(shown(&Config::default(), None), ["localhost 1993 implicit", "localhost 1143 starttls"]);
+        assert_eq!(
+            shown(&Config::default(), None),
+            ["localhost 1993 implicit", "localhost 1143 starttls"]
+        );
     }
 
     #[test]
@@ -168,9 +181,11 @@ mod tests {
             "  - {domain: \"*\", upstream: \"imaps://imap.{domain}\"}\n",
             "allow:\n  logins: [a.example, bob@b.example, eve@d.example]\n",
         ));
-        let served: Vec<_> = served(&config).keys().map(|whose| whose.as_str().to_owned()).collect();
+        let served: Vec<_> =
+            served(&config).keys().map(|whose| whose.as_str().to_owned()).collect();
         assert_eq!(served, ["a.example", "bob@b.example"]);
-        let upstream = |address: &str| Some(route_of(&config, address)?.upstream.as_ref()?.host.clone());
+        let upstream =
+            |address: &str| Some(route_of(&config, address)?.upstream.as_ref()?.host.clone());
         assert_eq!(upstream("Alice@A.example").as_deref(), Some("two.example"));
         assert_eq!(upstream("bob@b.example").as_deref(), Some("b.example"));
         assert_eq!(upstream("eve@d.example").as_deref(), Some("imap.{domain}"));
@@ -182,7 +197,10 @@ mod tests {
     #[test]
     fn only_a_self_signed_certificate_has_to_be_waved_through() {
         let mut config = Config::default();
-        assert!(needs_any_certificate(&config, "localhost") && !needs_any_certificate(&config, "_imap.example.org"));
+        assert!(
+            needs_any_certificate(&config, "localhost")
+                && !needs_any_certificate(&config, "_imap.example.org")
+        );
         config.certificate.acme = Some(crate::config::Acme::default().into());
         assert!(!needs_any_certificate(&config, "imap.example.org"));
     }

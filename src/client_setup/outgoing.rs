@@ -49,15 +49,21 @@ pub async fn find(
     if !is_dns_name(domain) {
         return Err(not_found("; set `smtp` in its route".to_owned()));
     }
-    let asked = Asked { login: address, listener: None, host: route.host.as_deref().map(String::as_str) };
+    let asked =
+        Asked { login: address, listener: None, host: route.host.as_deref().map(String::as_str) };
     // Conditions on listeners aside: where the mailbox is, is the same for all of them, as a rule.
-    let target = upstreams.routes.find(&asked).ok_or_else(|| not_found(", and no route matches it".to_owned()))?;
+    let target = upstreams
+        .routes
+        .find(&asked)
+        .ok_or_else(|| not_found(", and no route matches it".to_owned()))?;
     let imap = match &target.servers {
         Servers::Fixed(endpoint) => Some(endpoint.host.to_string()),
         // Where it cannot be found now, the others may be.
-        Servers::Discovered(_) => {
-            upstreams.servers(&target).await.ok().and_then(|servers| Some(servers.first()?.host.to_string()))
-        }
+        Servers::Discovered(_) => upstreams
+            .servers(&target)
+            .await
+            .ok()
+            .and_then(|servers| Some(servers.first()?.host.to_string())),
     };
     if let Some(found) = imap.as_deref().and_then(|host| known(route, domain, Some(host))) {
         return Ok(found);
@@ -75,7 +81,10 @@ pub async fn find(
     let named = discovery::submission(question).await;
     if let SubmissionAnswer::Server(server, login) = named {
         let login = route.smtp_login.clone().unwrap_or(login);
-        return Ok(SubmissionServer { outgoing: Outgoing { server, login }, how: "published by its domain" });
+        return Ok(SubmissionServer {
+            outgoing: Outgoing { server, login },
+            how: "published by its domain",
+        });
     }
     let candidates = usual(&domain, imap.as_deref());
     if let Some(server) = probe::first_submission(upstreams, &target, &candidates).await {
@@ -102,7 +111,10 @@ pub fn at_once(route: &Route, domain: &str) -> Option<SubmissionServer> {
 
 fn configured(route: &Route, domain: &str) -> Option<SubmissionServer> {
     let server = route.smtp.as_deref()?.of(domain);
-    Some(SubmissionServer { outgoing: Outgoing { server, login: login_of(route) }, how: "from the configuration" })
+    Some(SubmissionServer {
+        outgoing: Outgoing { server, login: login_of(route) },
+        how: "from the configuration",
+    })
 }
 
 fn known(route: &Route, domain: &str, imap: Option<&str>) -> Option<SubmissionServer> {
@@ -129,7 +141,8 @@ fn usual(domain: &str, imap: Option<&str>) -> Vec<Submission> {
     let mut found: Vec<Submission> = Vec::new();
     for security in [Security::Tls, Security::StartTls] {
         for host in &hosts {
-            let candidate = Submission::new(security, host.clone(), Submission::usual_port(security));
+            let candidate =
+                Submission::new(security, host.clone(), Submission::usual_port(security));
             if !found.contains(&candidate) {
                 found.push(candidate);
             }
@@ -146,7 +159,8 @@ mod tests {
     use crate::config::Config;
 
     fn known_at_once(route: &str, domain: &str) -> Option<String> {
-        let config = Config::parse(&format!("routes:\n  - {route}"), Path::new(""), "test").unwrap();
+        let config =
+            Config::parse(&format!("routes:\n  - {route}"), Path::new(""), "test").unwrap();
         let Outgoing { server, login } = at_once(&config.routes[0], domain)?.outgoing;
         Some(format!("{server} {login}"))
     }
@@ -158,15 +172,25 @@ mod tests {
         let own = of(", smtp: smtps://smtp.example.org, login: local, smtp_login: \"{login}\"");
         assert_eq!(known_at_once(&own, "web.de").unwrap(), "smtps://smtp.example.org:465 {login}");
         let by_host = "{domain: a.example, upstream: imaps://imap.mailbox.org}";
-        assert_eq!(known_at_once(by_host, "a.example").unwrap(), "smtps://smtp.mailbox.org:465 {login}");
+        assert_eq!(
+            known_at_once(by_host, "a.example").unwrap(),
+            "smtps://smtp.mailbox.org:465 {login}"
+        );
         let pattern = "{domain: a.example, upstream: imaps://a.example, smtp: \"smtps://smtp.{domain}\", login: local}";
-        assert_eq!(known_at_once(pattern, "a.example").unwrap(), "smtps://smtp.a.example:465 {local}");
-        assert_eq!(known_at_once("{domain: a.example, upstream: imaps://a.example}", "a.example"), None);
+        assert_eq!(
+            known_at_once(pattern, "a.example").unwrap(),
+            "smtps://smtp.a.example:465 {local}"
+        );
+        assert_eq!(
+            known_at_once("{domain: a.example, upstream: imaps://a.example}", "a.example"),
+            None
+        );
     }
 
     #[test]
     fn usual_servers_are_tried_with_tls_first() {
-        let shown: Vec<_> = usual("a.example", Some("mail.a.example")).iter().map(ToString::to_string).collect();
+        let shown: Vec<_> =
+            usual("a.example", Some("mail.a.example")).iter().map(ToString::to_string).collect();
         assert_eq!(
             shown,
             [

@@ -31,19 +31,26 @@ pub struct CodeTooLong(usize);
 /// [`CodeTooLong`] beyond some 2,900 bytes.
 pub fn picture(text: &str, shown: CodeSurface) -> Result<Zeroizing<String>, CodeTooLong> {
     // The least of corrections: screens have no scratches, and fewer modules are easier to see.
-    let code = QrCode::with_error_correction_level(text, EcLevel::L).map_err(|error: QrError| {
-        debug_assert_eq!(error, QrError::DataTooLong);
-        CodeTooLong(text.len())
-    })?;
+    let code =
+        QrCode::with_error_correction_level(text, EcLevel::L).map_err(|error: QrError| {
+            debug_assert_eq!(error, QrError::DataTooLong);
+            CodeTooLong(text.len())
+        })?;
     let width = code.width();
-    let colours = Zeroizing::new(code.to_colors().into_iter().map(|colour| colour == Color::Dark).collect::<Vec<_>>());
+    let colours = Zeroizing::new(
+        code.to_colors().into_iter().map(|colour| colour == Color::Dark).collect::<Vec<_>>(),
+    );
     let is_dark = |x: usize, y: usize| {
         let (Some(x), Some(y)) = (x.checked_sub(QUIET), y.checked_sub(QUIET)) else { return false };
-        x < width && y < width && colours.get(y.saturating_mul(width).saturating_add(x)).copied().unwrap_or(false)
+        x < width
+            && y < width
+            && colours.get(y.saturating_mul(width).saturating_add(x)).copied().unwrap_or(false)
     };
     let side = width.saturating_add(QUIET.saturating_mul(2));
-    let (begin, end) = if shown == CodeSurface::Coloured { (BLACK_ON_WHITE, RESET) } else { ("", "") };
-    let mut out = Zeroizing::new(String::with_capacity(side.saturating_mul(side).saturating_mul(2)));
+    let (begin, end) =
+        if shown == CodeSurface::Coloured { (BLACK_ON_WHITE, RESET) } else { ("", "") };
+    let mut out =
+        Zeroizing::new(String::with_capacity(side.saturating_mul(side).saturating_mul(2)));
     for y in (0..side).step_by(2) {
         out.push_str(begin);
         for x in 0..side {
@@ -68,7 +75,9 @@ pub(crate) mod tests {
     pub(crate) fn read(picture: &str) -> String {
         let rows: Vec<Vec<char>> = picture
             .lines()
-            .map(|line| line.trim_start_matches(BLACK_ON_WHITE).trim_end_matches(RESET).chars().collect())
+            .map(|line| {
+                line.trim_start_matches(BLACK_ON_WHITE).trim_end_matches(RESET).chars().collect()
+            })
             .collect();
         let side = rows[0].len();
         assert!(rows.iter().all(|row| row.len() == side), "{picture}");
@@ -80,7 +89,11 @@ pub(crate) mod tests {
         };
         const SCALE: usize = 4;
         let image = |x: usize, y: usize| if is_dark(x / SCALE, y / SCALE) { 0 } else { 255 };
-        let mut image = rqrr::PreparedImage::prepare_from_greyscale(side * SCALE, rows.len() * 2 * SCALE, image);
+        let mut image = rqrr::PreparedImage::prepare_from_greyscale(
+            side * SCALE,
+            rows.len() * 2 * SCALE,
+            image,
+        );
         let grids = image.detect_grids();
         assert_eq!(grids.len(), 1, "{picture}");
         grids[0].decode().unwrap().1
@@ -103,7 +116,9 @@ pub(crate) mod tests {
     fn the_quiet_zone_is_there() {
         let picture = picture("dclogin://a@b/?p=x", CodeSurface::Plain).unwrap();
         let lines: Vec<&str> = picture.lines().collect();
-        assert!(lines[0].trim().is_empty() && lines[1].trim().is_empty() && !lines[2].trim().is_empty());
+        assert!(
+            lines[0].trim().is_empty() && lines[1].trim().is_empty() && !lines[2].trim().is_empty()
+        );
         assert!(lines.iter().all(|line| line.starts_with("    ") && line.ends_with("    ")));
     }
 }

@@ -21,7 +21,14 @@ pub fn document(domain: &str, incoming: &[Incoming], outgoing: Option<&Outgoing>
     if let Some(Outgoing { server: sending, login }) = outgoing {
         let security = if sending.security == Security::Tls { "SSL" } else { "STARTTLS" };
         let host = &sending.of(domain).host;
-        text.push_str(&server("outgoingServer", "smtp", host, sending.port, security, &placeholders(login)));
+        text.push_str(&server(
+            "outgoingServer",
+            "smtp",
+            host,
+            sending.port,
+            security,
+            &placeholders(login),
+        ));
     }
     text.push_str("  </emailProvider>\n</clientConfig>\n");
     text
@@ -54,8 +61,10 @@ mod tests {
             Incoming { host: "push.example.org".into(), port: 993, tls: ListenerTls::Implicit },
             Incoming { host: "push.example.org".into(), port: 143, tls: ListenerTls::StartTls },
         ];
-        let outgoing =
-            Outgoing { server: "smtp://smtp.{domain}".parse().unwrap(), login: "a&b<{local}".parse().unwrap() };
+        let outgoing = Outgoing {
+            server: "smtp://smtp.{domain}".parse().unwrap(),
+            login: "a&b<{local}".parse().unwrap(),
+        };
         let text = document("example.org", &incoming, Some(&outgoing));
         for part in [
             "<emailProvider id=\"example.org\">\n    <domain>example.org</domain>",

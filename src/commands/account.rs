@@ -56,7 +56,11 @@ pub fn run(config: &Config, asked: &AccountArguments) -> anyhow::Result<()> {
 
 fn show(config: &Config, named: &AccountName, json: bool) -> anyhow::Result<()> {
     let answer = answer(config, &ControlQuestion::Account(named.clone()))?;
-    let text = if json { answer + "\n" } else { table::account(&history(&answer)?, Layout::of_terminal()) };
+    let text = if json {
+        answer + "\n"
+    } else {
+        table::account(&history(&answer)?, Layout::of_terminal())
+    };
     io::stdout().write_all(text.as_bytes()).context("cannot print")
 }
 
@@ -66,7 +70,8 @@ fn forget(config: &Config, named: &AccountName, yes: bool) -> anyhow::Result<()>
     let exactly = AccountName { name: account.name.clone(), server: Some(account.server.clone()) };
     if !yes {
         if !io::stdin().is_terminal() {
-            let words = "nothing was erased: there is no terminal to confirm on; confirm with --yes";
+            let words =
+                "nothing was erased: there is no terminal to confirm on; confirm with --yes";
             return Err(Unfulfilled(words.into()).into());
         }
         let devices = account.devices.len();
@@ -96,5 +101,6 @@ fn answer(config: &Config, question: &ControlQuestion) -> anyhow::Result<String>
 }
 
 fn history(answer: &str) -> anyhow::Result<AccountHistory> {
-    serde_json::from_str(answer).context("cannot read the answer: the running deltapush is of another version")
+    serde_json::from_str(answer)
+        .context("cannot read the answer: the running deltapush is of another version")
 }

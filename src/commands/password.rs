@@ -12,12 +12,15 @@ const MAX_LEN: u64 = 1000;
 
 /// Asks for a password on the terminal; with something else as standard input, reads its first line. It may be empty.
 pub(super) fn read(prompt: &str) -> Result<Zeroizing<String>, CommandError> {
-    let password = if io::stdin().is_terminal() {
-        let typed = rpassword::prompt_password(prompt);
-        Zeroizing::new(typed.map_err(|error| Fault::System.because(format!("cannot read the password: {error}")))?)
-    } else {
-        first_line(io::stdin().lock())?
-    };
+    let password =
+        if io::stdin().is_terminal() {
+            let typed = rpassword::prompt_password(prompt);
+            Zeroizing::new(typed.map_err(|error| {
+                Fault::System.because(format!("cannot read the password: {error}"))
+            })?)
+        } else {
+            first_line(io::stdin().lock())?
+        };
     if password.len() as u64 > MAX_LEN {
         return Err(Fault::Usage.because(format!("the password is longer than {MAX_LEN} bytes")));
     }
@@ -28,7 +31,9 @@ fn first_line(input: impl BufRead) -> Result<Zeroizing<String>, CommandError> {
     // As long as it may become: a text that grows leaves copies behind.
     let mut line = Zeroizing::new(String::with_capacity(4096));
     let read = input.take(MAX_LEN.saturating_add(2)).read_line(&mut line);
-    read.map_err(|error| Fault::Usage.because(format!("cannot read a password from standard input: {error}")))?;
+    read.map_err(|error| {
+        Fault::Usage.because(format!("cannot read a password from standard input: {error}"))
+    })?;
     let length = line.trim_end_matches(['\r', '\n']).len();
     line.truncate(length);
     Ok(line)
@@ -40,9 +45,13 @@ mod tests {
 
     #[test]
     fn the_first_line_is_the_password() {
-        for (input, password) in
-            [("sesame\nmore\n", "sesame"), (" pä ss \r\n", " pä ss "), ("no end", "no end"), ("", ""), ("\n", "")]
-        {
+        for (input, password) in [
+            ("sesame\nmore\n", "sesame"),
+            (" pä ss \r\n", " pä ss "),
+            ("no end", "no end"),
+            ("", ""),
+            ("\n", ""),
+        ] {
             assert_eq!(*first_line(input.as_bytes()).unwrap(), password);
         }
         assert!(first_line(b"\xff\xfe\n".as_slice()).is_err());

@@ -46,19 +46,30 @@ pub async fn run(config: &Config, options: &QrOptions) -> Result<(), CommandErro
     let mut told = io::stderr();
     let settings = find(config, options, &mut told).await?;
     // Blocks, which nobody else has to wait for.
-    let password = password::read(&format!("Password of {} (not shown, not stored): ", settings.address))?;
+    let password =
+        password::read(&format!("Password of {} (not shown, not stored): ", settings.address))?;
     if password.is_empty() {
-        return Err(Fault::Usage.because("no password was given: type it, or pipe it to standard input"));
+        return Err(
+            Fault::Usage.because("no password was given: type it, or pipe it to standard input")
+        );
     }
     let printed = print(&settings, &password, options.link, &mut io::stdout().lock(), &mut told);
     printed.map_err(|error| Fault::System.because(format!("cannot print: {error}")))?
 }
 
-async fn find(config: &Config, options: &QrOptions, told: &mut impl Write) -> Result<CodeSettings, CommandError> {
+async fn find(
+    config: &Config,
+    options: &QrOptions,
+    told: &mut impl Write,
+) -> Result<CodeSettings, CommandError> {
     let address = options.address.trim();
-    let is_address = address.rsplit_once('@').is_some_and(|(local, domain)| !local.is_empty() && !domain.is_empty());
+    let is_address = address
+        .rsplit_once('@')
+        .is_some_and(|(local, domain)| !local.is_empty() && !domain.is_empty());
     if !is_address || address.contains(|c: char| c.is_control() || c.is_whitespace()) {
-        return Err(Fault::Usage.because(format!("{address:?} is not a mail address: write it as `alice@example.org`")));
+        return Err(Fault::Usage.because(format!(
+            "{address:?} is not a mail address: write it as `alice@example.org`"
+        )));
     }
     let Some(route) = client_setup::route_of(config, address) else {
         return Err(Fault::Configuration.because(format!(
@@ -76,9 +87,11 @@ async fn find(config: &Config, options: &QrOptions, told: &mut impl Write) -> Re
         Some(server) => Some(Outgoing { server: server.clone(), login: LoginTemplate::default() }),
         None => look_up(config, route, address, told).await?,
     };
-    let outgoing = outgoing.map(|outgoing| match options.smtp_login.clone().or_else(|| own_login(options, route)) {
-        Some(login) => Outgoing { login, ..outgoing },
-        None => outgoing,
+    let outgoing = outgoing.map(|outgoing| {
+        match options.smtp_login.clone().or_else(|| own_login(options, route)) {
+            Some(login) => Outgoing { login, ..outgoing },
+            None => outgoing,
+        }
     });
     let any_certificate = client_setup::needs_any_certificate(config, &incoming.host);
     Ok(CodeSettings { address: address.to_owned(), incoming, outgoing, any_certificate })
@@ -96,9 +109,11 @@ async fn look_up(
     address: &str,
     told: &mut impl Write,
 ) -> Result<Option<Outgoing>, CommandError> {
-    let upstreams = Upstreams::new(config).map_err(|error| Fault::Configuration.because(error.to_string()))?;
+    let upstreams =
+        Upstreams::new(config).map_err(|error| Fault::Configuration.because(error.to_string()))?;
     say(told, "Looking for the SMTP server …");
-    match outgoing::find(&upstreams, route, &address.to_lowercase(), config.hostname.as_str()).await {
+    match outgoing::find(&upstreams, route, &address.to_lowercase(), config.hostname.as_str()).await
+    {
         Ok(SubmissionServer { outgoing, how }) => {
             say(told, &format!("SMTP server {}: {how}.", outgoing.server));
             Ok(Some(outgoing))
@@ -126,7 +141,13 @@ pub(super) fn print(
 ) -> io::Result<Result<(), CommandError>> {
     let CodeSettings { address, incoming, outgoing, any_certificate } = settings;
     let outgoing = outgoing.as_ref();
-    let text = dclogin::link(&LoginCode { address, password, incoming, outgoing, any_certificate: *any_certificate });
+    let text = dclogin::link(&LoginCode {
+        address,
+        password,
+        incoming,
+        outgoing,
+        any_certificate: *any_certificate,
+    });
     let security = if incoming.tls == ListenerTls::Implicit { "SSL/TLS" } else { "STARTTLS" };
     writeln!(told, "IMAP server {}, port {}, {security}.", incoming.host, incoming.port)?;
     if *any_certificate {
@@ -186,10 +207,18 @@ mod tests {
     }
 
     async fn link(options: QrOptions) -> Result<String, String> {
-        let settings = find(&config(), &options, &mut Vec::new()).await.map_err(|error| error.to_string())?;
+        let settings =
+            find(&config(), &options, &mut Vec::new()).await.map_err(|error| error.to_string())?;
         let CodeSettings { address, incoming, outgoing, any_certificate } = &settings;
         let (outgoing, any_certificate) = (outgoing.as_ref(), *any_certificate);
-        Ok(dclogin::link(&LoginCode { address, password: "x", incoming, outgoing, any_certificate }).to_string())
+        Ok(dclogin::link(&LoginCode {
+            address,
+            password: "x",
+            incoming,
+            outgoing,
+            any_certificate,
+        })
+        .to_string())
     }
 
     #[tokio::test]
@@ -209,7 +238,12 @@ mod tests {
             link(other).await.unwrap(),
             format!("{}&sh=other.example&sp=587&ss=starttls&ic=2", known.replace("1993", "993"))
         );
-        assert!(link(options("bob@web.de")).await.unwrap().contains("&sh=smtp.web.de&sp=587&ss=starttls&su=bob&"));
+        assert!(
+            link(options("bob@web.de"))
+                .await
+                .unwrap()
+                .contains("&sh=smtp.web.de&sp=587&ss=starttls&su=bob&")
+        );
         for (address, complaint) in [
             ("alice", "is not a mail address"),
             ("a b@example.org", "is not a mail address"),

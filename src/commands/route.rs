@@ -18,7 +18,11 @@ pub fn describe(out: &mut impl Write, config: &Config) -> io::Result<()> {
     for route in Routes::new(&config.routes).iter() {
         writeln!(out, "route        {}", in_words(route))?;
     }
-    if config.routes.iter().any(|route| route.upstream.as_ref().is_some_and(|upstream| upstream.has_placeholder())) {
+    if config
+        .routes
+        .iter()
+        .any(|route| route.upstream.as_ref().is_some_and(|upstream| upstream.has_placeholder()))
+    {
         writeln!(out, "             {DOMAIN_PLACEHOLDER} is the part of the login after the @")?;
     }
     restrictions(out, "", &config.allow)?;
@@ -82,19 +86,31 @@ pub async fn where_to(
     host: Option<&str>,
 ) -> Result<String, TrustError> {
     let upstreams = Upstreams::new(config)?;
-    if let Some(unknown) = listener.filter(|name| !config.listeners.iter().any(|listener| listener.is_called(name))) {
-        return Ok(format!("no listener is called {unknown}: give the `name` or the `address` of one\n"));
+    if let Some(unknown) =
+        listener.filter(|name| !config.listeners.iter().any(|listener| listener.is_called(name)))
+    {
+        return Ok(format!(
+            "no listener is called {unknown}: give the `name` or the `address` of one\n"
+        ));
     }
-    let listener = listener.and_then(|name| config.listeners.iter().find(|listener| listener.is_called(name)));
+    let listener =
+        listener.and_then(|name| config.listeners.iter().find(|listener| listener.is_called(name)));
     let host = host.map(str::to_ascii_lowercase);
     let asked = Asked { login, listener, host: host.as_deref() };
-    if !config.allow.allows(login) || listener.is_some_and(|listener| !listener.allow.allows(login)) {
+    if !config.allow.allows(login) || listener.is_some_and(|listener| !listener.allow.allows(login))
+    {
         return Ok(format!("{login} is refused: `allow` does not list it\n"));
     }
-    let (Some(route), Some(target)) = (upstreams.routes.explain(&asked), upstreams.routes.find(&asked)) else {
+    let (Some(route), Some(target)) =
+        (upstreams.routes.explain(&asked), upstreams.routes.find(&asked))
+    else {
         return Ok(format!("{login} is refused: no route matches it\n"));
     };
-    let mut said = format!("route        {}\naccount      {} at {target}\n", in_words(route), target.login_for(login));
+    let mut said = format!(
+        "route        {}\naccount      {} at {target}\n",
+        in_words(route),
+        target.login_for(login)
+    );
     let how = if matches!(target.servers, Servers::Discovered(_)) { ", discovered" } else { "" };
     let found = upstreams.servers(&target).await;
     for document in upstreams.unusable_documents(&target).await {
@@ -118,8 +134,11 @@ pub async fn where_to(
 
 async fn about(upstreams: &Upstreams, server: &Endpoint, reach: Reach) -> String {
     let scheme = server.security.scheme();
-    let identity =
-        if server.identity == server.host { String::new() } else { format!(", certificate for {}", server.identity) };
+    let identity = if server.identity == server.host {
+        String::new()
+    } else {
+        format!(", certificate for {}", server.identity)
+    };
     let addresses = match upstreams.dns.addresses(&server.host, reach).await {
         Ok(addresses) => joined(&addresses),
         Err(error) => format!("not reachable: {error}"),

@@ -40,14 +40,19 @@ pub fn rotate_key(storage: &Storage, new_key: Option<&Path>) -> Result<String, O
     let rotated = store::rotate(&settings, new_key)?;
     let mut said = format!("passwords of {} accounts are sealed with a new key", rotated.resealed);
     match (&rotated.replace, &settings.credentials) {
-        (Some(place), _) => said.push_str(&format!(", which {place} must hold before deltapush starts again")),
+        (Some(place), _) => {
+            said.push_str(&format!(", which {place} must hold before deltapush starts again"))
+        }
         (None, CredentialStorage::Sealed(place)) => {
             said.push_str(&format!(", in {place}; copies of the old one open old backups only"))
         }
         (None, CredentialStorage::Memory | CredentialStorage::None) => {}
     }
     if rotated.left > 0 {
-        said.push_str(&format!("; {} could not be opened with the old key and wait for a login", rotated.left));
+        said.push_str(&format!(
+            "; {} could not be opened with the old key and wait for a login",
+            rotated.left
+        ));
     }
     Ok(said)
 }
@@ -68,7 +73,11 @@ mod tests {
         ] {
             assert!(matches!(error, OpenError::Absent { .. }), "{error}");
         }
-        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "what is not there is not made");
+        assert_eq!(
+            std::fs::read_dir(directory.path()).unwrap().count(),
+            0,
+            "what is not there is not made"
+        );
 
         let (store, _) = store::Store::open(&StoreSettings::new(&storage), drop).unwrap();
         assert!(check(&storage).unwrap().contains("in use by a running deltapush"));
@@ -76,8 +85,15 @@ mod tests {
         store.close().await;
 
         assert!(check(&storage).unwrap().contains("nothing is sealed"));
-        assert!(backup(&storage, &directory.path().join("copy")).unwrap().contains("state/seal.key in another place"));
+        assert!(
+            backup(&storage, &directory.path().join("copy"))
+                .unwrap()
+                .contains("state/seal.key in another place")
+        );
         let said = rotate_key(&storage, None).unwrap();
-        assert!(said.starts_with("passwords of 0 accounts are sealed with a new key, in /"), "{said}");
+        assert!(
+            said.starts_with("passwords of 0 accounts are sealed with a new key, in /"),
+            "{said}"
+        );
     }
 }

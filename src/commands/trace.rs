@@ -158,7 +158,9 @@ fn unless_nobody_reads(done: Result<(), TraceError>) -> Result<(), TraceError> {
 
 fn show(file: &Path) -> Result<(), TraceError> {
     let (mut renderer, mut out) = (renderer(), io::stdout().lock());
-    each(&mut BufReader::new(input(file)?), |record| Ok(out.write_all(renderer.render(&record).as_bytes())?))
+    each(&mut BufReader::new(input(file)?), |record| {
+        Ok(out.write_all(renderer.render(&record).as_bytes())?)
+    })
 }
 
 fn renderer() -> Renderer {
@@ -173,7 +175,9 @@ fn export(file: &Path, to: Option<&Path>) -> Result<(), TraceError> {
         None => Box::new(io::stdout().lock()),
         Some(path) => {
             let made = File::options().write(true).create_new(true).open(path);
-            Box::new(BufWriter::new(made.map_err(|error| TraceError::File { path: path.to_owned(), error })?))
+            Box::new(BufWriter::new(
+                made.map_err(|error| TraceError::File { path: path.to_owned(), error })?,
+            ))
         }
     };
     for record in export.finish() {
@@ -186,14 +190,18 @@ fn input(file: &Path) -> Result<Box<dyn Read>, TraceError> {
     if file == Path::new("-") {
         return Ok(Box::new(io::stdin()));
     }
-    let opened = File::open(file).map_err(|error| TraceError::File { path: file.to_owned(), error })?;
+    let opened =
+        File::open(file).map_err(|error| TraceError::File { path: file.to_owned(), error })?;
     Ok(Box::new(opened))
 }
 
 /// The longest line of a trace: literals and lines are bounded, and escaped at worst.
 const MAX_LINE: u64 = 4 << 20;
 
-fn each(input: &mut impl BufRead, mut each: impl FnMut(Record) -> Result<(), TraceError>) -> Result<(), TraceError> {
+fn each(
+    input: &mut impl BufRead,
+    mut each: impl FnMut(Record) -> Result<(), TraceError>,
+) -> Result<(), TraceError> {
     let mut number: u64 = 0;
     loop {
         let mut line = Vec::new();
@@ -203,7 +211,10 @@ fn each(input: &mut impl BufRead, mut each: impl FnMut(Record) -> Result<(), Tra
         number = number.saturating_add(1);
         if !line.trim_ascii().is_empty() {
             let text = String::from_utf8_lossy(&line);
-            each(Record::from_json(text.trim()).map_err(|error| TraceError::Malformed { line: number, error })?)?;
+            each(
+                Record::from_json(text.trim())
+                    .map_err(|error| TraceError::Malformed { line: number, error })?,
+            )?;
         }
     }
 }

@@ -78,7 +78,9 @@ pub(super) fn problems(config: &Config) -> impl Iterator<Item = ConfigProblem> {
     problem.into_iter()
 }
 
-fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Located<SocketAddr>>, D::Error> {
+fn address<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Located<SocketAddr>>, D::Error> {
     struct Address(Option<SocketAddr>);
     impl<'de> Deserialize<'de> for Address {
         fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -32,7 +32,9 @@ impl Allow {
     /// Whether a client may connect from `address`. IPv4 in IPv6 counts as IPv4.
     #[must_use]
     pub fn admits(&self, address: IpAddr) -> bool {
-        self.networks.as_ref().is_none_or(|networks| networks.iter().any(|network| network.contains(address)))
+        self.networks
+            .as_ref()
+            .is_none_or(|networks| networks.iter().any(|network| network.contains(address)))
     }
 
     /// Whether `login` may be used, without regard to case.
@@ -57,7 +59,8 @@ impl Allow {
     #[must_use]
     pub fn is_restrictive(&self) -> bool {
         let is_everything = |network: &Network| network.0.prefix_len() == 0;
-        self.logins.is_some() || self.networks.as_ref().is_some_and(|networks| !networks.iter().any(is_everything))
+        self.logins.is_some()
+            || self.networks.as_ref().is_some_and(|networks| !networks.iter().any(is_everything))
     }
 }
 
@@ -91,7 +94,11 @@ impl FromStr for AllowedLogin {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (local, domain) = text.rsplit_once('@').unwrap_or(("-", text));
-        if text == "*" || local.is_empty() || domain.is_empty() || text.contains(char::is_whitespace) {
+        if text == "*"
+            || local.is_empty()
+            || domain.is_empty()
+            || text.contains(char::is_whitespace)
+        {
             return Err(format!(
                 "{text:?} is neither a login nor a domain: write `alice@example.org` or `example.org`"
             ));
@@ -181,8 +188,14 @@ mod tests {
 
     #[test]
     fn everything_is_no_restriction() {
-        assert!(!Allow::default().is_restrictive() && !allow(&["10.0.0.0/8", "::/0"], &[]).is_restrictive());
-        assert!(allow(&["10.0.0.0/8"], &[]).is_restrictive() && allow(&["0.0.0.0/0"], &["a.example"]).is_restrictive());
+        assert!(
+            !Allow::default().is_restrictive()
+                && !allow(&["10.0.0.0/8", "::/0"], &[]).is_restrictive()
+        );
+        assert!(
+            allow(&["10.0.0.0/8"], &[]).is_restrictive()
+                && allow(&["0.0.0.0/0"], &["a.example"]).is_restrictive()
+        );
     }
 
     #[test]

@@ -63,7 +63,13 @@ pub struct Acme {
 
 impl Default for Acme {
     fn default() -> Self {
-        Self { terms_agreed: false, email: None, directory: lets_encrypt(), names: Vec::new(), ca: None }
+        Self {
+            terms_agreed: false,
+            email: None,
+            directory: lets_encrypt(),
+            names: Vec::new(),
+            ca: None,
+        }
     }
 }
 
@@ -87,14 +93,17 @@ fn directory_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Url, D::E
     let text = String::deserialize(deserializer)?;
     let url = Url::parse(&text).ok().filter(|url| url.scheme() == "https" && url.has_host());
     url.ok_or_else(|| {
-        D::Error::custom(format!("{text:?} is not the URL of an ACME directory: write it as `https://host/path`"))
+        D::Error::custom(format!(
+            "{text:?} is not the URL of an ACME directory: write it as `https://host/path`"
+        ))
     })
 }
 
 fn email<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     let text = String::deserialize(deserializer)?;
-    let is_address = text.split_once('@').is_some_and(|(local, domain)| !local.is_empty() && !domain.is_empty())
-        && text.chars().all(|c| c.is_ascii_graphic());
+    let is_address =
+        text.split_once('@').is_some_and(|(local, domain)| !local.is_empty() && !domain.is_empty())
+            && text.chars().all(|c| c.is_ascii_graphic());
     if is_address {
         return Ok(Some(text));
     }

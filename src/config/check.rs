@@ -22,11 +22,15 @@ fn empty_lists(config: &Config) -> impl Iterator<Item = ConfigProblem> {
         is_empty.then(|| {
             ConfigProblem::new(
                 Default::default(),
-                format!("`{key}` is an empty list: add an entry, or remove the key to use the default"),
+                format!(
+                    "`{key}` is an empty list: add an entry, or remove the key to use the default"
+                ),
             )
         })
     };
-    empty(config.listeners.is_empty(), "listeners").into_iter().chain(empty(config.routes.is_empty(), "routes"))
+    empty(config.listeners.is_empty(), "listeners")
+        .into_iter()
+        .chain(empty(config.routes.is_empty(), "routes"))
 }
 
 fn listeners(listeners: &[Listener]) -> impl Iterator<Item = ConfigProblem> {

@@ -27,7 +27,11 @@ pub(super) fn problems(config: &Config) -> impl Iterator<Item = ConfigProblem> {
             .into_iter()
             .flatten()
             .map(move |problem| {
-                if problem.place == Default::default() { ConfigProblem::new(place, problem.message) } else { problem }
+                if problem.place == Default::default() {
+                    ConfigProblem::new(place, problem.message)
+                } else {
+                    problem
+                }
             })
         })
         .chain(names(&config.listeners))
@@ -56,15 +60,23 @@ fn duplicate(route: &Route, before: &[Route], listeners: &[Listener]) -> Option<
 }
 
 fn conditions(route: &Route) -> Option<ConfigProblem> {
-    let is_empty =
-        route.address.is_none() && route.domain.is_none() && route.host.is_none() && route.listener.is_none();
+    let is_empty = route.address.is_none()
+        && route.domain.is_none()
+        && route.host.is_none()
+        && route.listener.is_none();
     if is_empty {
-        return whole("this route matches no login: add `domain: example.org`, or `domain: \"*\"` for all others");
+        return whole(
+            "this route matches no login: add `domain: example.org`, or `domain: \"*\"` for all others",
+        );
     }
     let (address, domain) = (route.address.as_ref()?, route.domain.as_ref()?);
     let misfit = matches!(&**domain, Domain::Named(domain) if *domain != address.domain());
-    misfit
-        .then(|| ConfigProblem::new(domain.place(), format!("`{}` is not in this domain: remove `domain`", **address)))
+    misfit.then(|| {
+        ConfigProblem::new(
+            domain.place(),
+            format!("`{}` is not in this domain: remove `domain`", **address),
+        )
+    })
 }
 
 fn listener(route: &Route, listeners: &[Listener]) -> Option<ConfigProblem> {
@@ -80,9 +92,9 @@ fn listener(route: &Route, listeners: &[Listener]) -> Option<ConfigProblem> {
 
 fn destination(route: &Route) -> Option<ConfigProblem> {
     match (&route.upstream, route.discover) {
-        (None, false) => {
-            whole("this route has no server: add `upstream: imaps://imap.example.org`, or `discover: true`")
-        }
+        (None, false) => whole(
+            "this route has no server: add `upstream: imaps://imap.example.org`, or `discover: true`",
+        ),
         (Some(upstream), true) => Some(ConfigProblem::new(
             upstream.place(),
             "`upstream` and `discover: true` exclude each other: remove one of them",
@@ -101,7 +113,9 @@ fn discovery(route: &Route) -> Option<ConfigProblem> {
         ));
     }
     let domain = route.named_domain().filter(|domain| !super::is_dns_name(domain))?;
-    whole(format!("the server of `{domain}` cannot be looked up: write the domain in ASCII, as `xn--…`"))
+    whole(format!(
+        "the server of `{domain}` cannot be looked up: write the domain in ASCII, as `xn--…`"
+    ))
 }
 
 /// A route that names no domain is for strangers, if these can reach it and nothing else keeps them out.
@@ -109,8 +123,10 @@ fn open_relay(route: &Route, config: &Config) -> Option<ConfigProblem> {
     if route.open || route.named_domain().is_some() || config.allow.is_restrictive() {
         return None;
     }
-    let is_met = |listener: &&Listener| route.listener.as_ref().is_none_or(|name| listener.is_called(name));
-    let is_open = |listener: &&Listener| !listener.is_on_loopback() && !listener.allow.is_restrictive();
+    let is_met =
+        |listener: &&Listener| route.listener.as_ref().is_none_or(|name| listener.is_called(name));
+    let is_open =
+        |listener: &&Listener| !listener.is_on_loopback() && !listener.allow.is_restrictive();
     let listener = config.listeners.iter().filter(is_met).find(is_open)?;
     whole(format!(
         "a \"*\" route lets strangers use this proxy through {}: \
@@ -122,7 +138,8 @@ fn open_relay(route: &Route, config: &Config) -> Option<ConfigProblem> {
 
 fn plain(route: &Route) -> Option<ConfigProblem> {
     let upstream = route.upstream.as_ref()?;
-    let in_clear = upstream.security == Security::Plain && !upstream.is_on_loopback() && !route.insecure;
+    let in_clear =
+        upstream.security == Security::Plain && !upstream.is_on_loopback() && !route.insecure;
     in_clear.then(|| {
         ConfigProblem::new(
             upstream.place(),
@@ -163,7 +180,10 @@ fn names(listeners: &[Listener]) -> impl Iterator<Item = ConfigProblem> {
         let before = listeners.get(..index).unwrap_or_default();
         let is_taken = before.iter().any(|other| other.name.as_deref() == Some(&**name));
         is_taken.then(|| {
-            ConfigProblem::new(name.place(), format!("two listeners are called `{}`: rename one of them", **name))
+            ConfigProblem::new(
+                name.place(),
+                format!("two listeners are called `{}`: rename one of them", **name),
+            )
         })
     })
 }

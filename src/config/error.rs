@@ -53,7 +53,10 @@ impl ConfigProblem {
         let rendered = error.render_with_formatter(&UserMessageFormatter);
         let suffix = format!(" at line {}, column {}", place.line, place.column);
         let said = rendered.strip_suffix(&suffix).unwrap_or(&rendered);
-        Self { place, message: explain(error.without_snippet(), said, &ConfigLine::at(text, place)) }
+        Self {
+            place,
+            message: explain(error.without_snippet(), said, &ConfigLine::at(text, place)),
+        }
     }
 }
 
@@ -87,17 +90,26 @@ fn explain(error: &YamlError, said: &str, line: &ConfigLine<'_>) -> String {
     match error {
         YamlError::SerdeUnknownField { field, expected, .. } => {
             let known: Vec<_> = expected.iter().map(|name| format!("`{name}`")).collect();
-            format!("unknown field `{}`, expected one of {}", field.escape_debug(), known.join(", "))
+            format!(
+                "unknown field `{}`, expected one of {}",
+                field.escape_debug(),
+                known.join(", ")
+            )
         }
-        YamlError::SerdeMissingField { field, .. } => format!("`{field}` is missing here: add the line `{field}: …`"),
+        YamlError::SerdeMissingField { field, .. } => {
+            format!("`{field}` is missing here: add the line `{field}: …`")
+        }
         YamlError::DuplicateMappingKey { .. } => format!("{said}: keep one of the two"),
         YamlError::MultipleDocuments { .. } => {
-            "a second document starts here: remove the line `---` and everything after it".to_owned()
+            "a second document starts here: remove the line `---` and everything after it"
+                .to_owned()
         }
         _ if line.value.is_empty() && line.key.is_some() => {
             format!("{key}empty value: give a value or remove the line")
         }
-        _ if line.value.starts_with('*') => format!("{key}a value that starts with * must stand in quotes: \"*\""),
+        _ if line.value.starts_with('*') => {
+            format!("{key}a value that starts with * must stand in quotes: \"*\"")
+        }
         YamlError::Unexpected { .. } if said.contains("mapping start") => {
             format!("{key}expected further `key: value` lines below it, each indented")
         }
@@ -123,7 +135,8 @@ impl<'a> ConfigLine<'a> {
             None => ("", line.trim()),
         };
         // A key of this file is a word or a metadata entry; anything else is not worth repeating.
-        let is_key = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || "_/".contains(c));
+        let is_key =
+            !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || "_/".contains(c));
         let value = if value.starts_with('#') { "" } else { value };
         Self { key: is_key.then_some(key), value }
     }

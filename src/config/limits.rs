@@ -110,7 +110,9 @@ impl SessionLimits {
     pub fn accounts_by_memory() -> usize {
         let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| total(&text));
         // What a container may use; absent or `max` elsewhere.
-        let group = fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse().ok());
+        let group = fs::read_to_string("/sys/fs/cgroup/memory.max")
+            .ok()
+            .and_then(|text| text.trim().parse().ok());
         let memory = [machine, group].into_iter().flatten().min();
         usize::try_from(accounts_in(memory.unwrap_or_default())).unwrap_or(usize::MAX)
     }
@@ -122,7 +124,9 @@ fn accounts_in(memory: u64) -> u64 {
 
 /// `MemTotal` of proc_meminfo(5), in bytes.
 fn total(meminfo: &str) -> Option<u64> {
-    let value = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"))?;
+    let value = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"))?;
     Some(value.parse::<u64>().ok()?.saturating_mul(1024))
 }
 
@@ -133,7 +137,10 @@ mod tests {
     #[test]
     fn accounts_follow_memory() {
         assert_eq!(total("MemTotal:        2014632 kB\nMemFree: 1 kB\n"), Some(2_014_632 * 1024));
-        assert_eq!((accounts_in(8 << 30), accounts_in(1 << 30), accounts_in(0)), (16_384, 2048, 1000));
+        assert_eq!(
+            (accounts_in(8 << 30), accounts_in(1 << 30), accounts_in(0)),
+            (16_384, 2048, 1000)
+        );
         assert!(SessionLimits::accounts_by_memory() >= 1000);
     }
 }

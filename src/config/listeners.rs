@@ -67,7 +67,10 @@ impl Listener {
     /// The listeners of a file that names none.
     pub(super) fn defaults() -> Vec<Self> {
         let on_loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        vec![Self::new(on_loopback(1993), ListenerTls::Implicit), Self::new(on_loopback(1143), ListenerTls::StartTls)]
+        vec![
+            Self::new(on_loopback(1993), ListenerTls::Implicit),
+            Self::new(on_loopback(1143), ListenerTls::StartTls),
+        ]
     }
 
     /// Whether `text` in a route refers to it: its name, or its address and port.

@@ -54,13 +54,15 @@ impl LoginTemplate {
     /// The login of which [`apply`](Self::apply) could make `applied`, had it this domain.
     #[must_use]
     pub fn solve(&self, applied: &str, domain: Option<&str>) -> Option<String> {
-        let is_unknown = |part: &&TemplatePart| matches!(part, TemplatePart::Login | TemplatePart::Local);
+        let is_unknown =
+            |part: &&TemplatePart| matches!(part, TemplatePart::Login | TemplatePart::Local);
         let text = |part: &TemplatePart| match part {
             TemplatePart::Text(text) => text.clone(),
             _ => domain.unwrap_or_default().to_owned(),
         };
         let before: String = self.0.iter().take_while(|part| !is_unknown(part)).map(text).collect();
-        let after: String = self.0.iter().skip_while(|part| !is_unknown(part)).skip(1).map(text).collect();
+        let after: String =
+            self.0.iter().skip_while(|part| !is_unknown(part)).skip(1).map(text).collect();
         let found = applied.strip_prefix(&*before)?.strip_suffix(&*after)?;
         Some(match domain.filter(|_| self.0.contains(&TemplatePart::Local)) {
             Some(domain) => format!("{found}@{domain}"),
@@ -79,15 +81,17 @@ impl FromStr for LoginTemplate {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let cure = "write `local`, or a template with `{local}` and `{domain}`, as \"{local}%{domain}\"";
+        let cure =
+            "write `local`, or a template with `{local}` and `{domain}`, as \"{local}%{domain}\"";
         if text == "local" {
             return Ok(Self(vec![TemplatePart::Local]));
         }
         let mut parts = Vec::new();
         let mut rest = text;
         while let Some((before, from)) = rest.split_once('{') {
-            let (name, after) =
-                from.split_once('}').ok_or_else(|| format!("{text:?} has a `{{` without `}}`: {cure}"))?;
+            let (name, after) = from
+                .split_once('}')
+                .ok_or_else(|| format!("{text:?} has a `{{` without `}}`: {cure}"))?;
             if !before.is_empty() {
                 parts.push(TemplatePart::Text(before.to_owned()));
             }
@@ -102,8 +106,15 @@ impl FromStr for LoginTemplate {
         if !rest.is_empty() {
             parts.push(TemplatePart::Text(rest.to_owned()));
         }
-        if parts.iter().filter(|part| matches!(part, TemplatePart::Login | TemplatePart::Local)).count() != 1 {
-            return Err(format!("{text:?} must contain either {{local}} or {{login}}, once: {cure}"));
+        if parts
+            .iter()
+            .filter(|part| matches!(part, TemplatePart::Login | TemplatePart::Local))
+            .count()
+            != 1
+        {
+            return Err(format!(
+                "{text:?} must contain either {{local}} or {{login}}, once: {cure}"
+            ));
         }
         if text.contains(char::is_control) {
             return Err(format!("{text:?} contains a control character: {cure}"));
@@ -161,7 +172,10 @@ mod tests {
     #[test]
     fn what_is_no_template_is_refused_with_a_cure() {
         for text in ["", "{domain}", "{user}", "{local", "{local}{login}", "bob", "{local}\r\n"] {
-            assert!(text.parse::<LoginTemplate>().unwrap_err().contains("write `local`"), "{text:?}");
+            assert!(
+                text.parse::<LoginTemplate>().unwrap_err().contains("write `local`"),
+                "{text:?}"
+            );
         }
     }
 }

@@ -85,13 +85,17 @@ impl<'de> Visitor<'de> for Entries {
                 continue;
             };
             let value: MetadataValue = map.next_value()?;
-            if name == MAX_SMTP_RECIPIENTS && value.0.parse::<u32>().ok().is_none_or(|count| count == 0) {
+            if name == MAX_SMTP_RECIPIENTS
+                && value.0.parse::<u32>().ok().is_none_or(|count| count == 0)
+            {
                 return Err(A::Error::custom(format!(
                     "`{name}` must be a number of at least 1: Delta Chat reads it as one"
                 )));
             }
             if entries.insert(name.clone(), value).is_some() {
-                return Err(A::Error::custom(format!("`{name}` occurs twice (case is ignored): keep one")));
+                return Err(A::Error::custom(format!(
+                    "`{name}` occurs twice (case is ignored): keep one"
+                )));
             }
         }
         Ok(Metadata { entries, push_status: push_status.unwrap_or(true) })
@@ -108,7 +112,8 @@ impl<'de> Deserialize<'de> for MetadataKey {
             return Ok(Self(None));
         }
         let name = name.to_ascii_lowercase();
-        let is_allowed = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'*' | b'%' | b'"' | b'\\');
+        let is_allowed =
+            |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'*' | b'%' | b'"' | b'\\');
         let problem = if !name.starts_with("/shared/") {
             "metadata entries must start with `/shared/`, as in `/shared/comment` (the only other key is `push_status`)"
         } else if name.ends_with('/') || name.contains("//") || !name.bytes().all(is_allowed) {
@@ -124,10 +129,15 @@ impl<'de> Deserialize<'de> for MetadataValue {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let value = String::deserialize(deserializer)?;
         if value.contains('\0') {
-            return Err(D::Error::custom("the value has a NUL character, which IMAP cannot carry: remove it"));
+            return Err(D::Error::custom(
+                "the value has a NUL character, which IMAP cannot carry: remove it",
+            ));
         }
         if value.len() > Self::MAX_LEN {
-            return Err(D::Error::custom(format!("the value is longer than {} bytes: shorten it", Self::MAX_LEN)));
+            return Err(D::Error::custom(format!(
+                "the value is longer than {} bytes: shorten it",
+                Self::MAX_LEN
+            )));
         }
         Ok(Self(value))
     }

@@ -63,7 +63,9 @@ pub use storage::{Keep, Storage};
 pub use submission::Submission;
 pub use trace::{TraceFiles, TraceFormat, TraceSettings};
 pub use units::Size;
-pub use watch::{AccountSettings, AccountSettingsByName, PacingLimits, Rate, ServerSettings, known_servers};
+pub use watch::{
+    AccountSettings, AccountSettingsByName, PacingLimits, Rate, ServerSettings, known_servers,
+};
 
 /// A configuration, checked, its paths resolved. The default is what the shipped config.yaml says, relative to the current
 /// folder.
@@ -159,8 +161,10 @@ impl Config {
     pub fn parse(text: &str, base_dir: &Path, display_name: &str) -> Result<Self, ConfigError> {
         // Snippets would repeat lines of the file in an error, and with them a TURN password.
         let options = serde_saphyr::options! { with_snippet: false };
-        let mut config: Self = serde_saphyr::from_str_with_options(text, options)
-            .map_err(|error| ConfigError::invalid(display_name, vec![ConfigProblem::from_yaml(&error, text)]))?;
+        let mut config: Self =
+            serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+                ConfigError::invalid(display_name, vec![ConfigProblem::from_yaml(&error, text)])
+            })?;
         let problems = check::problems(&config);
         if !problems.is_empty() {
             return Err(ConfigError::invalid(display_name, problems));
@@ -183,13 +187,22 @@ impl Config {
         resolve(&mut self.certificate.directory);
         self.certificate.chain.as_deref_mut().map(resolve);
         self.certificate.key.as_deref_mut().map(resolve);
-        self.certificate.more.iter_mut().flat_map(|files| [&mut files.chain, &mut files.key]).for_each(resolve);
+        self.certificate
+            .more
+            .iter_mut()
+            .flat_map(|files| [&mut files.chain, &mut files.key])
+            .for_each(resolve);
         resolve(&mut self.storage.directory);
         self.trace.files.as_mut().map(|files| &mut files.directory).map(resolve);
         self.storage.key_file.as_mut().map(resolve);
         self.admin.password_file.as_mut().map(resolve);
         let acme = self.certificate.acme.as_deref_mut().and_then(|acme| acme.ca.as_mut());
-        let authorities = self.routes.iter_mut().map(|route| &mut *route.ca).chain(self.push.ca.as_mut()).chain(acme);
+        let authorities = self
+            .routes
+            .iter_mut()
+            .map(|route| &mut *route.ca)
+            .chain(self.push.ca.as_mut())
+            .chain(acme);
         for trust in authorities {
             if let Trust::File(path) = trust {
                 *path = base_dir.join(&path).into();
@@ -208,6 +221,9 @@ fn read(path: &Path) -> io::Result<String> {
     text.map_err(|error| {
         let before = content.get(..error.valid_up_to()).unwrap_or_default();
         let line = before.iter().filter(|byte| **byte == b'\n').count().saturating_add(1);
-        io::Error::new(io::ErrorKind::InvalidData, format!("line {line} is not UTF-8: save the file in that encoding"))
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("line {line} is not UTF-8: save the file in that encoding"),
+        )
     })
 }

@@ -34,7 +34,9 @@ pub fn is_loopback(host: &str) -> bool {
 }
 
 /// A DNS name that stands there, in lower case.
-pub(super) fn some_host_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Located<String>>, D::Error> {
+pub(super) fn some_host_name<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Located<String>>, D::Error> {
     struct HostName(String);
     impl<'de> Deserialize<'de> for HostName {
         fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -42,7 +44,9 @@ pub(super) fn some_host_name<'de, D: Deserializer<'de>>(deserializer: D) -> Resu
             if is_dns_name(&text) {
                 return Ok(Self(text.to_ascii_lowercase()));
             }
-            Err(D::Error::custom(format!("{text:?} is not a host name: write it as `imap.example.org`")))
+            Err(D::Error::custom(format!(
+                "{text:?} is not a host name: write it as `imap.example.org`"
+            )))
         }
     }
     Ok(Some(Located::<HostName>::deserialize(deserializer)?.map(|HostName(name)| name)))
@@ -54,7 +58,14 @@ mod tests {
 
     #[test]
     fn dns_names() {
-        for name in ["localhost", "example.org", "_imap.example.org", "xn--bcher-kva.example", "a-b.c1", "1and1.com"] {
+        for name in [
+            "localhost",
+            "example.org",
+            "_imap.example.org",
+            "xn--bcher-kva.example",
+            "a-b.c1",
+            "1and1.com",
+        ] {
             assert!(is_dns_name(name), "{name}");
         }
         let (long_label, long_name) = ("a".repeat(64), "a.".repeat(127) + "org");
@@ -86,10 +97,14 @@ mod tests {
 
     #[test]
     fn loopback_is_this_machine_only() {
-        for host in ["127.0.0.1", "127.8.9.1", "::1", "[::1]", "localhost", "LocalHost", "::ffff:127.0.0.1"] {
+        for host in
+            ["127.0.0.1", "127.8.9.1", "::1", "[::1]", "localhost", "LocalHost", "::ffff:127.0.0.1"]
+        {
             assert!(is_loopback(host), "{host}");
         }
-        for host in ["0.0.0.0", "::", "192.168.1.1", "localhost.example.org", "127.0.0.1.example.org", ""] {
+        for host in
+            ["0.0.0.0", "::", "192.168.1.1", "localhost.example.org", "127.0.0.1.example.org", ""]
+        {
             assert!(!is_loopback(host), "{host}");
         }
     }

@@ -78,7 +78,8 @@ impl Contact {
     /// The problem of the text.
     pub fn parse(text: &str) -> Result<Self, String> {
         // The characters of a comment without quoting (RFC 9110 section 5.6.5), and no space.
-        if !text.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'(' | b')' | b'\\')) {
+        if !text.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'(' | b')' | b'\\'))
+        {
             return Err(format!(
                 "{text:?} contains characters that are not allowed in a contact: spaces, ( ) \\, non-ASCII"
             ));
@@ -86,18 +87,24 @@ impl Contact {
         if text.len() > Self::MAX {
             return Err(format!("is too long: {} characters at most", Self::MAX));
         }
-        let is_web = Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "https" | "http") && url.has_host());
+        let is_web = Url::parse(text)
+            .is_ok_and(|url| matches!(url.scheme(), "https" | "http") && url.has_host());
         if is_web {
             return Ok(Self(text.into()));
         }
         let address = text.strip_prefix("mailto:").unwrap_or(text);
         let is_address = address.split_once('@').is_some_and(|(local, domain)| {
-            !local.is_empty() && !domain.is_empty() && !local.contains([':', '/']) && !domain.contains(['@', ':', '/'])
+            !local.is_empty()
+                && !domain.is_empty()
+                && !local.contains([':', '/'])
+                && !domain.contains(['@', ':', '/'])
         });
         if is_address {
             return Ok(Self(format!("mailto:{address}")));
         }
-        Err(format!("{text:?} is not a contact: write `https://example.org/contact` or `you@example.org`"))
+        Err(format!(
+            "{text:?} is not a contact: write `https://example.org/contact` or `you@example.org`"
+        ))
     }
 }
 
@@ -119,7 +126,9 @@ fn contact<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Contact>
 fn notify_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Url, D::Error> {
     let text = String::deserialize(deserializer)?;
     let url = Url::parse(&text).map_err(|error| {
-        D::Error::custom(format!("{text:?} is not a URL ({error}): write it as `https://host/path`"))
+        D::Error::custom(format!(
+            "{text:?} is not a URL ({error}): write it as `https://host/path`"
+        ))
     })?;
     let host = url.host_str().unwrap_or_default();
     match url.scheme() {
@@ -128,14 +137,16 @@ fn notify_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Url, D::Erro
         "http" => Err(D::Error::custom(
             "a token must not cross the network in clear: use `https://` (`http://` is for this machine only)",
         )),
-        scheme => {
-            Err(D::Error::custom(format!("{scheme:?} is not a scheme for the notification server: use `https://`")))
-        }
+        scheme => Err(D::Error::custom(format!(
+            "{scheme:?} is not a scheme for the notification server: use `https://`"
+        ))),
     }
 }
 
 /// The same for a value that may be absent.
-pub(super) fn some_idle_renewal<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+pub(super) fn some_idle_renewal<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Duration>, D::Error> {
     idle_renewal(deserializer).map(Some)
 }
 

@@ -32,7 +32,8 @@ fn keepalive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Durati
     if text == "off" {
         return Ok(None);
     }
-    let keepalive = units::parse_duration(&text).map_err(|problem| D::Error::custom(format!("{problem}, or `off`")))?;
+    let keepalive = units::parse_duration(&text)
+        .map_err(|problem| D::Error::custom(format!("{problem}, or `off`")))?;
     let problem = if keepalive < Duration::from_secs(1) {
         "is too short, it drains batteries: 1s at least"
     } else if keepalive >= Duration::from_secs(29 * 60) {

@@ -32,10 +32,16 @@ impl FromStr for AddressPattern {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text.rsplit_once('@') {
-            Some((local, domain)) if !local.is_empty() && !domain.is_empty() && !text.contains(char::is_whitespace) => {
+            Some((local, domain))
+                if !local.is_empty()
+                    && !domain.is_empty()
+                    && !text.contains(char::is_whitespace) =>
+            {
                 Ok(Self(text.to_lowercase()))
             }
-            _ => Err(format!("{text:?} is not an address: write it as `alice@example.org`, or use `domain`")),
+            _ => Err(format!(
+                "{text:?} is not an address: write it as `alice@example.org`, or use `domain`"
+            )),
         }
     }
 }
@@ -82,7 +88,9 @@ impl AutoconfigUrl {
     pub fn usual() -> [Self; 2] {
         [
             Self(format!("https://autoconfig.{DOMAIN_PLACEHOLDER}/mail/config-v1.1.xml")),
-            Self(format!("https://{DOMAIN_PLACEHOLDER}/.well-known/autoconfig/mail/config-v1.1.xml")),
+            Self(format!(
+                "https://{DOMAIN_PLACEHOLDER}/.well-known/autoconfig/mail/config-v1.1.xml"
+            )),
         ]
     }
 
@@ -98,7 +106,9 @@ impl FromStr for AutoconfigUrl {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let example = text.replace(DOMAIN_PLACEHOLDER, "example.org");
-        let url = reqwest::Url::parse(&example).ok().filter(|url| url.scheme() == "https" && url.username().is_empty());
+        let url = reqwest::Url::parse(&example)
+            .ok()
+            .filter(|url| url.scheme() == "https" && url.username().is_empty());
         match url {
             Some(_) => Ok(Self(text.to_owned())),
             None => Err(format!(
@@ -143,10 +153,16 @@ mod tests {
     #[test]
     fn a_pattern_means_all_below_it_and_not_itself() {
         let pattern: HostPattern = "*.Example.org".parse().unwrap();
-        assert!(pattern.fits("imap.example.org") && !pattern.fits("example.org") && !pattern.fits("evilexample.org"));
+        assert!(
+            pattern.fits("imap.example.org")
+                && !pattern.fits("example.org")
+                && !pattern.fits("evilexample.org")
+        );
         assert!(!pattern.fits(".example.org"));
         assert!("imap.example.org".parse::<HostPattern>().unwrap().fits("imap.example.org"));
-        assert!("*".parse::<HostPattern>().is_err() && "*.127.0.0.1".parse::<HostPattern>().is_err());
+        assert!(
+            "*".parse::<HostPattern>().is_err() && "*.127.0.0.1".parse::<HostPattern>().is_err()
+        );
     }
 
     #[test]

@@ -69,7 +69,11 @@ impl Route {
             host: format!("imap.{DOMAIN_PLACEHOLDER}"),
             port: Security::Tls.port(),
         };
-        vec![Self { domain: Some(Domain::Any.into()), upstream: Some(upstream.into()), ..Self::default() }]
+        vec![Self {
+            domain: Some(Domain::Any.into()),
+            upstream: Some(upstream.into()),
+            ..Self::default()
+        }]
     }
 
     /// The login's domain, where it is given.
@@ -145,7 +149,9 @@ impl FromStr for Domain {
         let is_plain = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_');
         match text {
             "*" => Ok(Self::Any),
-            _ if !text.is_empty() && text.chars().all(is_plain) => Ok(Self::Named(text.to_lowercase())),
+            _ if !text.is_empty() && text.chars().all(is_plain) => {
+                Ok(Self::Named(text.to_lowercase()))
+            }
             _ => Err(format!(
                 "{text:?} is not a domain: write it as `example.org`, without `@`, or \"*\" for all others"
             )),
@@ -191,9 +197,9 @@ impl FromStr for UpstreamAddress {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (scheme, rest) = text
-            .split_once("://")
-            .ok_or_else(|| format!("{text:?} has no scheme: write it as `imaps://imap.example.org`"))?;
+        let (scheme, rest) = text.split_once("://").ok_or_else(|| {
+            format!("{text:?} has no scheme: write it as `imaps://imap.example.org`")
+        })?;
         let security = [Security::Tls, Security::StartTls, Security::Plain]
             .into_iter()
             .find(|security| security.scheme() == scheme)
@@ -229,14 +235,20 @@ pub(super) fn split_port(text: &str) -> Option<(String, Option<NonZeroU16>)> {
         Some(rest) => {
             let (address, port) = rest.split_once(']')?;
             let address: Ipv6Addr = address.parse().ok()?;
-            (address.to_string(), if port.is_empty() { None } else { Some(port.strip_prefix(':')?) })
+            (
+                address.to_string(),
+                if port.is_empty() { None } else { Some(port.strip_prefix(':')?) },
+            )
         }
         None => match text.split_once(':') {
             Some((host, port)) => (host.to_lowercase(), Some(port)),
             None => (text.to_lowercase(), None),
         },
     };
-    let port = port.map(|port| port.parse().ok().filter(|_| !port.starts_with('+')).ok_or(())).transpose().ok()?;
+    let port = port
+        .map(|port| port.parse().ok().filter(|_| !port.starts_with('+')).ok_or(()))
+        .transpose()
+        .ok()?;
     Some((host, port))
 }
 

@@ -48,9 +48,9 @@ impl FromStr for Submission {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let cure =
-            "write it as `smtps://smtp.example.org` (TLS, port 465) or `smtp://smtp.example.org` (STARTTLS, port 587)";
-        let (scheme, rest) = text.split_once("://").ok_or_else(|| format!("{text:?} has no scheme: {cure}"))?;
+        let cure = "write it as `smtps://smtp.example.org` (TLS, port 465) or `smtp://smtp.example.org` (STARTTLS, port 587)";
+        let (scheme, rest) =
+            text.split_once("://").ok_or_else(|| format!("{text:?} has no scheme: {cure}"))?;
         let security = match scheme {
             "smtps" => Security::Tls,
             "smtp" => Security::StartTls,
@@ -93,10 +93,18 @@ mod tests {
         }
         let pattern: Submission = "smtps://smtp.{domain}".parse().unwrap();
         assert_eq!(pattern.of("example.org").to_string(), "smtps://smtp.example.org:465");
-        for text in
-            ["smtp.example.org", "smtp+plain://a.example", "smtps://a b", "smtps://bob@a.example", "smtps://a:0", ""]
-        {
-            assert!(text.parse::<Submission>().unwrap_err().contains("smtps://smtp.example.org"), "{text}");
+        for text in [
+            "smtp.example.org",
+            "smtp+plain://a.example",
+            "smtps://a b",
+            "smtps://bob@a.example",
+            "smtps://a:0",
+            "",
+        ] {
+            assert!(
+                text.parse::<Submission>().unwrap_err().contains("smtps://smtp.example.org"),
+                "{text}"
+            );
         }
     }
 }

@@ -148,25 +148,35 @@ fn what_the_shipped_file_only_suggests_is_valid_too() {
         "key_file:",
         "password_file:",
     ];
-    let is_suggestion = |line: &&str| suggested.iter().any(|start| line.starts_with(&format!("  # {start}")));
+    let is_suggestion =
+        |line: &&str| suggested.iter().any(|start| line.starts_with(&format!("  # {start}")));
     assert_eq!(SHIPPED.lines().filter(is_suggestion).count(), 16);
     let text: Vec<_> = SHIPPED
         .lines()
-        .map(|line| if is_suggestion(&line) { line.replacen("# ", "", 1) } else { line.replace("allow: {}", "allow:") })
+        .map(|line| {
+            if is_suggestion(&line) {
+                line.replacen("# ", "", 1)
+            } else {
+                line.replace("allow: {}", "allow:")
+            }
+        })
         .collect();
     let config = parse(&text.join("\n")).unwrap();
     assert_eq!(config.routes.len(), 3);
     assert!(config.allow.is_restrictive() && config.routes[2].discover);
     assert_eq!(config.metadata.iter().count(), 3);
     assert!(
-        config.certificate.chain.is_some() && config.certificate.key.is_some() && config.storage.key_file.is_some()
+        config.certificate.chain.is_some()
+            && config.certificate.key.is_some()
+            && config.storage.key_file.is_some()
     );
 }
 
 #[test]
 fn what_the_shipped_file_says_of_trace_files_is_what_they_are_without_it() {
     let (_, section) = SHIPPED.split_once("\n# trace:\n").unwrap();
-    let lines: String = section.lines().map(|line| format!("{}\n", line.strip_prefix("# ").unwrap())).collect();
+    let lines: String =
+        section.lines().map(|line| format!("{}\n", line.strip_prefix("# ").unwrap())).collect();
     let config = parse(&format!("trace:\n{lines}")).unwrap();
     let directory = Path::new("/etc/deltapush/trace").into();
     assert_eq!(config.trace.files, Some(TraceFiles { directory, ..TraceFiles::default() }));
@@ -191,13 +201,19 @@ fn paths_start_from_the_folder_of_the_file() {
     assert_eq!(push("ca.pem"), Some(Trust::File(Path::new("/etc/deltapush/ca.pem").into())));
     assert_eq!((push("webpki"), push("system")), (Some(Trust::WebPki), Some(Trust::System)));
     let config = parse("certificate:\n  chain: tls/chain.pem\n  key: /run/key.pem\n  more:\n    - chain: c.pem\n      key: /k.pem\nroutes:\n  - domain: Example.ORG\n    upstream: imaps://mail.example.org\n    ca: ca.pem\n").unwrap();
-    assert_eq!(config.certificate.chain.as_deref().unwrap(), Path::new("/etc/deltapush/tls/chain.pem"));
+    assert_eq!(
+        config.certificate.chain.as_deref().unwrap(),
+        Path::new("/etc/deltapush/tls/chain.pem")
+    );
     assert_eq!(config.certificate.key.as_deref().unwrap(), Path::new("/run/key.pem"));
     let more = CertificateFiles { chain: "/etc/deltapush/c.pem".into(), key: "/k.pem".into() };
     assert_eq!(config.certificate.more, [more]);
     assert_eq!(config.storage.key_path(), Path::new("/etc/deltapush/state/seal.key"));
     assert_eq!(*config.routes[0].ca, Trust::File(Path::new("/etc/deltapush/ca.pem").into()));
-    assert_eq!(**config.routes[0].domain.as_ref().unwrap(), Domain::Named("example.org".to_owned()));
+    assert_eq!(
+        **config.routes[0].domain.as_ref().unwrap(),
+        Domain::Named("example.org".to_owned())
+    );
 }
 
 #[test]
@@ -206,14 +222,16 @@ fn a_file_is_loaded_relative_to_itself() {
     let path = folder.path().join("other.yaml");
     let missing = Config::load(&path).unwrap_err().to_string();
     assert!(
-        missing.starts_with(&format!("{}: cannot be read", path.display())) && missing.contains("--config"),
+        missing.starts_with(&format!("{}: cannot be read", path.display()))
+            && missing.contains("--config"),
         "{missing}"
     );
     fs::write(&path, "trace: true\n").unwrap();
     let config = Config::load(&path).unwrap();
     assert!(config.trace.print && config.trace.files.is_none());
     assert_eq!(config.storage.directory, folder.path().join("state"));
-    fs::write(&path, "trace:\n  accounts: [a@example.org]\n  format: text\n  total: 2MiB\n").unwrap();
+    fs::write(&path, "trace:\n  accounts: [a@example.org]\n  format: text\n  total: 2MiB\n")
+        .unwrap();
     let files = Config::load(&path).unwrap().trace.files.unwrap();
     assert_eq!(files.directory, folder.path().join("trace"));
     assert_eq!(
@@ -222,7 +240,10 @@ fn a_file_is_loaded_relative_to_itself() {
     );
     fs::write(&path, "\n\u{20}\n  x: 1\n").unwrap();
     assert!(
-        Config::load(&path).unwrap_err().to_string().starts_with(&format!("{}:3:3: unknown field `x`", path.display()))
+        Config::load(&path)
+            .unwrap_err()
+            .to_string()
+            .starts_with(&format!("{}:3:3: unknown field `x`", path.display()))
     );
     fs::write(&path, "#".repeat(1 << 20)).unwrap();
     assert!(Config::load(&path).unwrap_err().to_string().contains("1 MiB"));
@@ -230,18 +251,26 @@ fn a_file_is_loaded_relative_to_itself() {
 
 #[test]
 fn contact_is_a_url_or_a_mail_address() {
-    let contact = |text: &str| parse(&format!("push:\n  contact: {text}\n")).unwrap().push.contact.unwrap().to_string();
+    let contact = |text: &str| {
+        parse(&format!("push:\n  contact: {text}\n")).unwrap().push.contact.unwrap().to_string()
+    };
     assert_eq!(contact("https://push.example.org/about"), "https://push.example.org/about");
     assert_eq!(contact("admin@example.org"), "mailto:admin@example.org");
     assert_eq!(contact("mailto:admin@example.org"), "mailto:admin@example.org");
-    assert!(complaint(&format!("push:\n  contact: https://a.example/{}\n", "x".repeat(200))).contains("too long"));
+    assert!(
+        complaint(&format!("push:\n  contact: https://a.example/{}\n", "x".repeat(200)))
+            .contains("too long")
+    );
 }
 
 #[test]
 fn every_mistake_has_its_place_and_its_cure() {
     for (text, expected) in [
         // Unknown, missing, doubled, empty.
-        ("lisen: 1\n", "config.yaml:1:1: unknown field `lisen`, expected one of `hostname`, `listeners`"),
+        (
+            "lisen: 1\n",
+            "config.yaml:1:1: unknown field `lisen`, expected one of `hostname`, `listeners`",
+        ),
         (
             "push:\n  notify_url: https://a.example/\n  colaesce: 5s\n",
             "config.yaml:3:3: unknown field `colaesce`, expected one of `notify_url`",
@@ -251,9 +280,15 @@ fn every_mistake_has_its_place_and_its_cure() {
             "config.yaml:4:5: unknown field `port`",
         ),
         ("listeners:\n  - address: 127.0.0.1:1\n", "config.yaml:2:5: `tls` is missing here"),
-        ("routes:\n  - upstream: imaps://a.example\n", "config.yaml:2:15: this route matches no login"),
+        (
+            "routes:\n  - upstream: imaps://a.example\n",
+            "config.yaml:2:15: this route matches no login",
+        ),
         ("trace: true\ntrace: false\n", "config.yaml:2:1: duplicate mapping key `trace`"),
-        ("log:\n  # level: info\n", "config.yaml:1:4: `log`: empty value: give a value or remove the line"),
+        (
+            "log:\n  # level: info\n",
+            "config.yaml:1:4: `log`: empty value: give a value or remove the line",
+        ),
         ("hostname:\n", "config.yaml:1:9: `hostname`: empty value"),
         ("listeners: []\n", "config.yaml: `listeners` is an empty list"),
         ("routes: []\n", "config.yaml: `routes` is an empty list"),
@@ -286,13 +321,22 @@ fn every_mistake_has_its_place_and_its_cure() {
             "hostname: localhost\ntrace:\n  size: 1KiB\n",
             "config.yaml:3:9: `size`: 1KiB is too small: the minimum is 64KiB",
         ),
-        ("hostname: localhost\ntrace:\n  files: 0\n", "config.yaml:3:10: `files`: must be at least 1"),
-        ("push:\n  coalesce: 10\n", "config.yaml:2:13: `coalesce`: \"10\" is not a duration: write it as `10s`"),
+        (
+            "hostname: localhost\ntrace:\n  files: 0\n",
+            "config.yaml:3:10: `files`: must be at least 1",
+        ),
+        (
+            "push:\n  coalesce: 10\n",
+            "config.yaml:2:13: `coalesce`: \"10\" is not a duration: write it as `10s`",
+        ),
         ("push:\n  coalesce: 0s\n", "config.yaml:2:13: `coalesce`: must be more than 0s"),
         ("push:\n  idle_renewal: 29m\n", "config.yaml:2:17: `idle_renewal`: 29m is too long"),
         ("push:\n  idle_renewal: 29s\n", "config.yaml:2:17: `idle_renewal`: 29s is too short"),
         ("push:\n  max_in_flight: 0\n", "config.yaml:2:18: `max_in_flight`: must be at least 1"),
-        ("push:\n  max_in_flight: -4\n", "config.yaml:2:18: `max_in_flight`: \"-4\" is not a whole number"),
+        (
+            "push:\n  max_in_flight: -4\n",
+            "config.yaml:2:18: `max_in_flight`: \"-4\" is not a whole number",
+        ),
         (
             "push:\n  native: both\n",
             "config.yaml:2:11: `native`: unknown variant `both`, expected one of passthrough, takeover",
@@ -301,10 +345,22 @@ fn every_mistake_has_its_place_and_its_cure() {
             "push:\n  notify_url: http://notifications.delta.chat/notify\n",
             "config.yaml:2:15: `notify_url`: a token must not cross the network in clear",
         ),
-        ("push:\n  notify_url: ftp://localhost/\n", "config.yaml:2:15: `notify_url`: \"ftp\" is not a scheme"),
-        ("push:\n  notify_url: notifications\n", "config.yaml:2:15: `notify_url`: \"notifications\" is not a URL"),
-        ("push:\n  contact: me\n", "config.yaml:2:12: `contact`: \"me\" is not a contact: write `https://"),
-        ("push:\n  contact: ftp://a.example/\n", "config.yaml:2:12: `contact`: \"ftp://a.example/\" is not a contact"),
+        (
+            "push:\n  notify_url: ftp://localhost/\n",
+            "config.yaml:2:15: `notify_url`: \"ftp\" is not a scheme",
+        ),
+        (
+            "push:\n  notify_url: notifications\n",
+            "config.yaml:2:15: `notify_url`: \"notifications\" is not a URL",
+        ),
+        (
+            "push:\n  contact: me\n",
+            "config.yaml:2:12: `contact`: \"me\" is not a contact: write `https://",
+        ),
+        (
+            "push:\n  contact: ftp://a.example/\n",
+            "config.yaml:2:12: `contact`: \"ftp://a.example/\" is not a contact",
+        ),
         ("push:\n  contact: a@b@c\n", "config.yaml:2:12: `contact`: \"a@b@c\" is not a contact"),
         (
             "push:\n  contact: \"a@b.example\\r\\nX: y\"\n",
@@ -315,28 +371,55 @@ fn every_mistake_has_its_place_and_its_cure() {
             "config.yaml:2:12: `contact`: \"https://a.example/(x)\" contains char",
         ),
         ("limits:\n  connections: 0\n", "config.yaml:2:16: `connections`: must be at least 1"),
-        ("limits:\n  accounts: many\n", "config.yaml:2:13: `accounts`: \"many\" is neither a whole number nor `auto`"),
+        (
+            "limits:\n  accounts: many\n",
+            "config.yaml:2:13: `accounts`: \"many\" is neither a whole number nor `auto`",
+        ),
         ("limits:\n  accounts: 0\n", "config.yaml:2:13: `accounts`: must be at least 1"),
-        ("limits:\n  command: 64\n", "config.yaml:2:12: `command`: \"64\" is not a size: write it as `512B`"),
-        ("limits:\n  command: 0B\n", "config.yaml:2:12: `command`: 0B is too small: the minimum is 8KiB"),
-        ("limits:\n  buffer: 1B\n", "config.yaml:2:11: `buffer`: 1B is too small: the minimum is 4KiB"),
+        (
+            "limits:\n  command: 64\n",
+            "config.yaml:2:12: `command`: \"64\" is not a size: write it as `512B`",
+        ),
+        (
+            "limits:\n  command: 0B\n",
+            "config.yaml:2:12: `command`: 0B is too small: the minimum is 8KiB",
+        ),
+        (
+            "limits:\n  buffer: 1B\n",
+            "config.yaml:2:11: `buffer`: 1B is too small: the minimum is 4KiB",
+        ),
         ("limits:\n  login_time: 0s\n", "config.yaml:2:15: `login_time`: must be more than 0s"),
         ("log:\n  level: inof\n", "config.yaml:2:10: `level`: \"inof\" is not a log level"),
         ("metadata:\n  /private/comment: x\n", "config.yaml:2:3: "),
         ("metadata:\n  /private/comment: x\n", "metadata entries must start with `/shared/`"),
         ("metadata:\n  /shared/a%: x\n", "printable ASCII without * %"),
-        ("metadata:\n  /shared/comment: \"a\\0b\"\n", "config.yaml:2:20: `/shared/comment`: the value has a NUL"),
+        (
+            "metadata:\n  /shared/comment: \"a\\0b\"\n",
+            "config.yaml:2:20: `/shared/comment`: the value has a NUL",
+        ),
         ("metadata:\n  push_status: true\n  push_status: false\n", "push_status"),
         ("metadata:\n  push_status: maybe\n", "config.yaml:2:16: "),
-        ("metadata:\n  /shared/comment: a\n  /shared/Comment: b\n", "`/shared/comment` occurs twice"),
-        ("metadata:\n  /shared/vendor/deltachat/maxsmtprecipients: many\n", "must be a number of at least 1"),
-        ("relay:\n  keepalive: 10\n", "config.yaml:2:14: `keepalive`: \"10\" is not a duration: write it as"),
+        (
+            "metadata:\n  /shared/comment: a\n  /shared/Comment: b\n",
+            "`/shared/comment` occurs twice",
+        ),
+        (
+            "metadata:\n  /shared/vendor/deltachat/maxsmtprecipients: many\n",
+            "must be a number of at least 1",
+        ),
+        (
+            "relay:\n  keepalive: 10\n",
+            "config.yaml:2:14: `keepalive`: \"10\" is not a duration: write it as",
+        ),
         ("relay:\n  keepalive: soon\n", "or `off`"),
         (
             "relay:\n  keepalive: 0s\n",
             "config.yaml:2:14: `keepalive`: 0s is too short, it drains batteries: 1s at least",
         ),
-        ("relay:\n  keepalive: 30m\n", "30m is longer than a client idles (RFC 2177): less than 29m, or `off`"),
+        (
+            "relay:\n  keepalive: 30m\n",
+            "30m is longer than a client idles (RFC 2177): less than 29m, or `off`",
+        ),
         (
             "relay:\n  jmapaccess: yes\n",
             "config.yaml:2:15: `jmapaccess`: unknown variant `yes`, expected one of strip, pass",
@@ -391,7 +474,10 @@ fn every_mistake_has_its_place_and_its_cure() {
             "routes:\n  - domain: a.example\n    upstream: imaps://a.example\n    login: \"{user}\"\n",
             "config.yaml:4:12: `login`: `{user}` is not a placeholder",
         ),
-        ("allow:\n  networks: [10.0.0.1/8]\n", "\"10.0.0.1/8\" has bits beyond its prefix: write 10.0.0.0/8"),
+        (
+            "allow:\n  networks: [10.0.0.1/8]\n",
+            "\"10.0.0.1/8\" has bits beyond its prefix: write 10.0.0.0/8",
+        ),
         ("allow:\n  logins: [\"*\"]\n", "\"*\" is neither a login nor a domain"),
         ("dns:\n  server: localhost\n", "config.yaml:2:11: `server`: "),
         (
@@ -406,7 +492,9 @@ fn every_mistake_has_its_place_and_its_cure() {
 
 #[test]
 fn a_certificate_from_an_authority_takes_two_lines() {
-    let text = |acme: &str, more: &str| format!("hostname: imap.example.org\ncertificate:\n  acme:{acme}\n{more}");
+    let text = |acme: &str, more: &str| {
+        format!("hostname: imap.example.org\ncertificate:\n  acme:{acme}\n{more}")
+    };
     let certificate = parse(&text("\n    terms_agreed: true", "")).unwrap().certificate;
     let acme = certificate.acme.unwrap();
     assert_eq!(acme.directory.as_str(), "https://acme-v02.api.letsencrypt.org/directory");
@@ -421,14 +509,26 @@ fn a_certificate_from_an_authority_takes_two_lines() {
             "",
             "config.yaml:3:9: `acme` needs `terms_agreed: true`: read the terms of service of acme-v02",
         ),
-        (" { terms_agreed: true, email: me }", "", "config.yaml:3:38: `acme`: \"me\" is not a mail address"),
-        (" { terms_agreed: true, directory: http://a.example/ }", "", "is not the URL of an ACME directory"),
+        (
+            " { terms_agreed: true, email: me }",
+            "",
+            "config.yaml:3:38: `acme`: \"me\" is not a mail address",
+        ),
+        (
+            " { terms_agreed: true, directory: http://a.example/ }",
+            "",
+            "is not the URL of an ACME directory",
+        ),
         (
             " { terms_agreed: true, names: [_imap.example.org] }",
             "",
             "config.yaml:3:39: no authority issues a certificate for _imap",
         ),
-        (" { terms_agreed: true, names: [192.0.2.1] }", "", "no authority issues a certificate for 192.0.2.1"),
+        (
+            " { terms_agreed: true, names: [192.0.2.1] }",
+            "",
+            "no authority issues a certificate for 192.0.2.1",
+        ),
         (
             " { terms_agreed: true }",
             "  chain: a\n  key: b\n",
@@ -448,12 +548,19 @@ fn a_certificate_from_an_authority_takes_two_lines() {
 #[test]
 fn web_pages_need_tls_and_announced_addresses_a_network() {
     let text = |more: &str| format!("listeners:\n  - address: 127.0.0.1:1\n{more}");
-    let listener = &parse(&text("    tls: implicit\n    web: true\n    proxy_protocol: [10.0.0.0/8, \"::1\"]\n"))
-        .unwrap()
-        .listeners[0];
+    let listener = &parse(&text(
+        "    tls: implicit\n    web: true\n    proxy_protocol: [10.0.0.0/8, \"::1\"]\n",
+    ))
+    .unwrap()
+    .listeners[0];
     assert!(listener.web && listener.proxy_protocol.len() == 2);
-    assert!(complaint(&text("    tls: starttls\n    web: true\n")).contains("needs `tls: implicit`"));
-    assert!(complaint(&text("    tls: none\n    proxy_protocol: [10.0.0.1/8]\n")).contains("beyond its prefix"));
+    assert!(
+        complaint(&text("    tls: starttls\n    web: true\n")).contains("needs `tls: implicit`")
+    );
+    assert!(
+        complaint(&text("    tls: none\n    proxy_protocol: [10.0.0.1/8]\n"))
+            .contains("beyond its prefix")
+    );
 }
 
 #[test]
@@ -469,7 +576,8 @@ fn plain_listeners_stay_on_loopback_unless_said_otherwise() {
     for public in ["0.0.0.0:143", "[::]:143", "192.168.1.2:143"] {
         let said = complaint(&listener(public, ""));
         assert!(
-            said.starts_with("config.yaml:2:14: with `tls: none` passwords") && said.contains("`insecure: true`"),
+            said.starts_with("config.yaml:2:14: with `tls: none` passwords")
+                && said.contains("`insecure: true`"),
             "{said}"
         );
         parse(&listener(public, "    insecure: true\n")).unwrap();
@@ -485,8 +593,9 @@ fn nobody_becomes_an_open_proxy_by_accident() {
     };
     let said = complaint(&text(""));
     assert!(
-        said.starts_with("config.yaml:5:13: a \"*\" route lets strangers use this proxy through 0.0.0.0:993")
-            && said.contains("`open: true`"),
+        said.starts_with(
+            "config.yaml:5:13: a \"*\" route lets strangers use this proxy through 0.0.0.0:993"
+        ) && said.contains("`open: true`"),
         "{said}"
     );
     parse(&text("    open: true\n")).unwrap();
@@ -505,12 +614,19 @@ fn nobody_becomes_an_open_proxy_by_accident() {
 
 #[test]
 fn plain_upstreams_stay_on_loopback_unless_said_otherwise() {
-    let text = |upstream: &str, more: &str| format!("routes:\n  - domain: \"*\"\n    upstream: {upstream}\n{more}");
+    let text = |upstream: &str, more: &str| {
+        format!("routes:\n  - domain: \"*\"\n    upstream: {upstream}\n{more}")
+    };
     parse(&text("imap+plain://localhost", "")).unwrap();
     parse(&text("\"imap+plain://[::1]:1143\"", "")).unwrap();
-    for upstream in ["imap+plain://mail.example.org", "imap+plain://{domain}", "imap+plain://10.0.0.1"] {
+    for upstream in
+        ["imap+plain://mail.example.org", "imap+plain://{domain}", "imap+plain://10.0.0.1"]
+    {
         let said = complaint(&text(upstream, ""));
-        assert!(said.starts_with("config.yaml:3:15: passwords would cross the network in clear to"), "{said}");
+        assert!(
+            said.starts_with("config.yaml:3:15: passwords would cross the network in clear to"),
+            "{said}"
+        );
         parse(&text(upstream, "    insecure: true\n")).unwrap();
     }
 }
@@ -524,11 +640,23 @@ fn what_contradicts_itself_is_told_all_at_once() {
     ));
     let lines: Vec<_> = said.lines().collect();
     assert_eq!(lines.len(), 4, "{said}");
-    assert!(lines[0].starts_with("config.yaml:4:14: two listeners have the address 127.0.0.1:993"), "{said}");
+    assert!(
+        lines[0].starts_with("config.yaml:4:14: two listeners have the address 127.0.0.1:993"),
+        "{said}"
+    );
     assert!(lines[1].starts_with("config.yaml:7:10: `chain` without `key`"), "{said}");
-    assert!(lines[2].starts_with("config.yaml:10:15: `bücher.example` cannot stand for {domain}"), "{said}");
-    assert!(lines[3].starts_with("config.yaml:11:13: there are two routes for `bücher.example`"), "{said}");
-    assert!(complaint("certificate:\n  key: a.pem\n").starts_with("config.yaml:2:8: `key` without `chain`"));
+    assert!(
+        lines[2].starts_with("config.yaml:10:15: `bücher.example` cannot stand for {domain}"),
+        "{said}"
+    );
+    assert!(
+        lines[3].starts_with("config.yaml:11:13: there are two routes for `bücher.example`"),
+        "{said}"
+    );
+    assert!(
+        complaint("certificate:\n  key: a.pem\n")
+            .starts_with("config.yaml:2:8: `key` without `chain`")
+    );
 }
 
 #[test]
@@ -536,14 +664,21 @@ fn a_turn_password_is_never_shown() {
     let text = "metadata:\n  /shared/vendor/deltachat/TURN: turn.example:3478:1758650868:sesame\n  /shared/vendor/deltachat/maxsmtprecipients: 50\n";
     let config = parse(text).unwrap();
     assert!(!format!("{config:?}").contains("sesame"));
-    assert!(config.metadata.get("/SHARED/vendor/deltachat/turn").unwrap().expose().ends_with("sesame"));
+    assert!(
+        config.metadata.get("/SHARED/vendor/deltachat/turn").unwrap().expose().ends_with("sesame")
+    );
     assert!(!complaint(&format!("{text}  /shared/a: b: c\n")).contains("sesame"));
-    assert!(!complaint(&text.replace("turn.example", "\"\\0").replace("sesame", "sesame\"")).contains("sesame"));
+    assert!(
+        !complaint(&text.replace("turn.example", "\"\\0").replace("sesame", "sesame\""))
+            .contains("sesame")
+    );
 }
 
 #[test]
 fn keepalives_can_be_left_to_the_server() {
-    for (text, expected) in [("4m50s", Some(290)), ("4m 50s", Some(290)), ("off", None), ("1s", Some(1))] {
+    for (text, expected) in
+        [("4m50s", Some(290)), ("4m 50s", Some(290)), ("off", None), ("1s", Some(1))]
+    {
         let config = parse(&format!("relay:\n  keepalive: {text}\n")).unwrap();
         assert_eq!(config.relay.keepalive, expected.map(Duration::from_secs), "{text}");
     }
@@ -563,13 +698,18 @@ fn the_admin_listener_gives_nothing_away() {
     assert!(admin("  address: 192.0.2.1:1980\n  tls: false\n  insecure: true\n").is_ok());
     let error = complaint("admin:\n  address: 192.0.2.1:1980\n  tls: false\n");
     assert!(
-        error.starts_with("config.yaml:2:12: without TLS the password would cross the network in clear"),
+        error.starts_with(
+            "config.yaml:2:12: without TLS the password would cross the network in clear"
+        ),
         "{error}"
     );
     let error = complaint("admin:\n  address: 127.0.0.1:1993\n");
     assert!(error.contains("a listener has the address 127.0.0.1:1993"), "{error}");
     let error = complaint("admin:\n  address: localhost:1980\n");
-    assert!(error.contains("is not an IP address and port") && error.contains("or `off`"), "{error}");
+    assert!(
+        error.contains("is not an IP address and port") && error.contains("or `off`"),
+        "{error}"
+    );
 }
 
 #[test]

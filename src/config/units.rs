@@ -33,8 +33,9 @@ impl Size {
     }
 
     fn parse(text: &str) -> Option<Self> {
-        let (digits, factor) =
-            UNITS.iter().find_map(|(unit, factor)| Some((text.strip_suffix(unit)?.trim_end(), factor)))?;
+        let (digits, factor) = UNITS
+            .iter()
+            .find_map(|(unit, factor)| Some((text.strip_suffix(unit)?.trim_end(), factor)))?;
         let all_digits = digits.bytes().all(|byte| byte.is_ascii_digit());
         let count: usize = digits.parse().ok().filter(|_| all_digits)?;
         count.checked_mul(*factor).map(Self)
@@ -63,13 +64,19 @@ impl fmt::Debug for Size {
 impl<'de> Deserialize<'de> for Size {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let wrong = || D::Error::custom(format!("{text:?} is not a size: write it as `512B`, `64KiB` or `1MiB`"));
+        let wrong = || {
+            D::Error::custom(format!(
+                "{text:?} is not a size: write it as `512B`, `64KiB` or `1MiB`"
+            ))
+        };
         Self::parse(&text).ok_or_else(wrong)
     }
 }
 
 /// A size of at least `MIN` bytes.
-pub(super) fn size_from<'de, const MIN: usize, D: Deserializer<'de>>(deserializer: D) -> Result<Size, D::Error> {
+pub(super) fn size_from<'de, const MIN: usize, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Size, D::Error> {
     let size = Size::deserialize(deserializer)?;
     if size.bytes() < MIN {
         return Err(D::Error::custom(format!("{size} is too small: the minimum is {}", Size(MIN))));
@@ -103,10 +110,13 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
 }
 
 /// A duration, or none as `0s`.
-pub(super) fn duration_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+pub(super) fn duration_or_none<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
-    humantime::parse_duration(&text)
-        .map_err(|_| D::Error::custom(format!("{text:?} is not a duration: write it as `10s`, or `0s` for none")))
+    humantime::parse_duration(&text).map_err(|_| {
+        D::Error::custom(format!("{text:?} is not a duration: write it as `10s`, or `0s` for none"))
+    })
 }
 
 /// A whole number of at least one.
@@ -122,13 +132,17 @@ pub(super) fn count<'de, N: FromStr + From<u8> + PartialEq, D: Deserializer<'de>
 }
 
 /// A whole number of at least one, or `None` as `auto`.
-pub(super) fn count_or_auto<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
+pub(super) fn count_or_auto<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<usize>, D::Error> {
     let text = String::deserialize(deserializer)?;
     match (text.as_str(), text.parse()) {
         ("auto", _) => Ok(None),
         (_, Ok(0)) => Err(D::Error::custom("must be at least 1")),
         (_, Ok(count)) => Ok(Some(count)),
-        (_, Err(_)) => Err(D::Error::custom(format!("{text:?} is neither a whole number nor `auto`"))),
+        (_, Err(_)) => {
+            Err(D::Error::custom(format!("{text:?} is neither a whole number nor `auto`")))
+        }
     }
 }
 

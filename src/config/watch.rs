@@ -27,7 +27,11 @@ pub struct PacingLimits {
 
 impl Default for PacingLimits {
     fn default() -> Self {
-        Self { sessions: 20_000, at_once: 16, new_sessions: Rate { count: 50, per: Duration::from_secs(1) } }
+        Self {
+            sessions: 20_000,
+            at_once: 16,
+            new_sessions: Rate { count: 50, per: Duration::from_secs(1) },
+        }
     }
 }
 
@@ -80,8 +84,11 @@ impl fmt::Debug for Rate {
 impl<'de> Deserialize<'de> for Rate {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        text.parse()
-            .map_err(|()| D::Error::custom(format!("{text:?} is not a rate: write it as `10/s`, `30/min` or `100/h`")))
+        text.parse().map_err(|()| {
+            D::Error::custom(format!(
+                "{text:?} is not a rate: write it as `10/s`, `30/min` or `100/h`"
+            ))
+        })
     }
 }
 
@@ -108,10 +115,14 @@ pub struct ServerSettings {
 
 fn host_pattern<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let text = String::deserialize(deserializer)?.to_ascii_lowercase();
-    if is_dns_name(text.strip_prefix("*.").unwrap_or(&text)) || text.parse::<std::net::IpAddr>().is_ok() {
+    if is_dns_name(text.strip_prefix("*.").unwrap_or(&text))
+        || text.parse::<std::net::IpAddr>().is_ok()
+    {
         return Ok(text);
     }
-    Err(D::Error::custom(format!("{text:?} is not a host: write it as `imap.example.org` or `*.example.org`")))
+    Err(D::Error::custom(format!(
+        "{text:?} is not a host: write it as `imap.example.org` or `*.example.org`"
+    )))
 }
 
 impl ServerSettings {

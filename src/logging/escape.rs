@@ -55,7 +55,9 @@ fn escaped(event: &[u8], has_colours: bool) -> String {
 /// Whether what follows the escape character sets a colour, as the formatter does, and does nothing else.
 fn is_colour(sequence: &str) -> bool {
     let parameters = sequence.strip_prefix('[').and_then(|rest| rest.split_once('m'));
-    parameters.is_some_and(|(parameters, _)| parameters.bytes().all(|byte| byte.is_ascii_digit() || byte == b';'))
+    parameters.is_some_and(|(parameters, _)| {
+        parameters.bytes().all(|byte| byte.is_ascii_digit() || byte == b';')
+    })
 }
 
 #[cfg(test)]
@@ -82,8 +84,9 @@ mod tests {
         let sink = Sink::default();
         let writer = sink.clone();
         let inner = move || writer.clone();
-        let layer =
-            tracing_subscriber::fmt::layer().with_ansi(has_colours).with_writer(Escaping { inner, has_colours });
+        let layer = tracing_subscriber::fmt::layer()
+            .with_ansi(has_colours)
+            .with_writer(Escaping { inner, has_colours });
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
             tracing::debug!(field = %words, "the mail server said: {words}");
         });
@@ -95,9 +98,13 @@ mod tests {
         for has_colours in [false, true] {
             let line = logged(has_colours, "no\r2026 INFO all is well\n\x07\x1b[2J\u{9b}1m é");
             let text = line.strip_suffix('\n').unwrap();
-            let controls: Vec<char> = text.chars().filter(|character| character.is_control()).collect();
+            let controls: Vec<char> =
+                text.chars().filter(|character| character.is_control()).collect();
             assert!(controls.iter().all(|control| has_colours && *control == ESCAPE), "{line:?}");
-            assert!(text.contains("no\\r2026 INFO all is well\\n") && text.contains('é'), "{line:?}");
+            assert!(
+                text.contains("no\\r2026 INFO all is well\\n") && text.contains('é'),
+                "{line:?}"
+            );
             assert!(!text.contains("\x1b[2J"), "{line:?}");
         }
     }

@@ -51,7 +51,8 @@ impl Bucket {
     }
 
     fn take(&mut self, now: Instant) -> bool {
-        let steps = now.saturating_duration_since(self.filled).as_nanos().div_euclid(PACE.as_nanos());
+        let steps =
+            now.saturating_duration_since(self.filled).as_nanos().div_euclid(PACE.as_nanos());
         let steps = u32::try_from(steps).unwrap_or(u32::MAX);
         self.tokens = self.tokens.saturating_add(steps.into()).min(BURST);
         self.filled = self.filled.checked_add(PACE.saturating_mul(steps)).unwrap_or(now);
@@ -71,7 +72,9 @@ impl LogLimit {
     /// Logs the number of lines of each kind that were left out since the last call.
     pub fn tell(&self) {
         let kinds: Vec<_> = (self.0.kinds.iter_mut())
-            .filter_map(|mut kind| Some((kind.metadata, std::mem::take(&mut kind.left_out))).filter(|(_, n)| *n > 0))
+            .filter_map(|mut kind| {
+                Some((kind.metadata, std::mem::take(&mut kind.left_out))).filter(|(_, n)| *n > 0)
+            })
             .collect();
         // Outside of the map: saying it goes through the map again.
         for (metadata, left_out) in kinds {

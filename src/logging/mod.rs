@@ -30,7 +30,9 @@ pub enum LogError {
     #[error("cannot set up logging: {0}")]
     Level(#[from] ParseError),
     /// systemd's journal does not answer.
-    #[error("cannot connect to systemd's journal: {0}; on a machine without systemd, set `log.format: text`")]
+    #[error(
+        "cannot connect to systemd's journal: {0}; on a machine without systemd, set `log.format: text`"
+    )]
     Journal(#[source] io::Error),
     /// There is one already.
     #[error("cannot set up logging: {0}")]
@@ -89,7 +91,9 @@ fn output(format: LogFormat) -> Result<Box<dyn Layer<BoundedLayers> + Send + Syn
             let writer = escape::Escaping { inner: io::stderr, has_colours };
             Box::new(fmt::layer().with_writer(writer).with_ansi(has_colours))
         }
-        LogFormat::Json => Box::new(fmt::layer().json().flatten_event(true).with_writer(io::stderr)),
+        LogFormat::Json => {
+            Box::new(fmt::layer().json().flatten_event(true).with_writer(io::stderr))
+        }
         LogFormat::Journal => Box::new(journal().map_err(LogError::Journal)?),
     })
 }

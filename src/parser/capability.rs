@@ -9,11 +9,14 @@ use crate::policy::JmapAccess;
 #[must_use]
 pub fn can_cross(name: &[u8], jmapaccess: JmapAccess) -> bool {
     let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
-    let begins =
-        |prefix: &str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()));
+    let begins = |prefix: &str| {
+        name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
+    };
     let ends = |suffix: &str| {
         let start = name.len().checked_sub(suffix.len());
-        start.and_then(|start| name.get(start..)).is_some_and(|end| end.eq_ignore_ascii_case(suffix.as_bytes()))
+        start
+            .and_then(|start| name.get(start..))
+            .is_some_and(|end| end.eq_ignore_ascii_case(suffix.as_bytes()))
     };
     !(is("STARTTLS")
         || begins("COMPRESS=")
@@ -49,8 +52,11 @@ const COMPRESS: &str = "COMPRESS=DEFLATE";
 #[must_use]
 pub fn rewrite(line: &[u8], added: Added, jmapaccess: JmapAccess) -> Option<Vec<u8>> {
     let names: Vec<&[u8]> = response::capabilities(line)?.collect();
-    let is_in = |list: &[&[u8]], name: &str| list.iter().any(|other| other.eq_ignore_ascii_case(name.as_bytes()));
-    let kept: Vec<&[u8]> = names.iter().copied().filter(|name| can_cross(name, jmapaccess)).collect();
+    let is_in = |list: &[&[u8]], name: &str| {
+        list.iter().any(|other| other.eq_ignore_ascii_case(name.as_bytes()))
+    };
+    let kept: Vec<&[u8]> =
+        names.iter().copied().filter(|name| can_cross(name, jmapaccess)).collect();
     let missing: Vec<&str> = added.names().filter(|name| !is_in(&kept, name)).collect();
     let list: Vec<&[u8]> = kept.into_iter().chain(missing.into_iter().map(str::as_bytes)).collect();
     if list == names {
@@ -66,12 +72,17 @@ fn around_list(line: &[u8]) -> Option<(&[u8], &[u8])> {
         // After a space: a list that is not there at all has no place.
         None => {
             line.strip_prefix(b"* ")?.get(b"CAPABILITY".len()).filter(|byte| **byte == b' ')?;
-            let line_end = line.iter().rev().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+            let line_end =
+                line.iter().rev().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
             (b"* CAPABILITY ".len(), line.len().checked_sub(line_end)?)
         }
         // From the end of the line: a tag may have a bracket in it.
         Some(status) => {
-            let code = line.trim_ascii_end().len().checked_sub(status.text.len())?.checked_add(b"[".len())?;
+            let code = line
+                .trim_ascii_end()
+                .len()
+                .checked_sub(status.text.len())?
+                .checked_add(b"[".len())?;
             (code.checked_add(b"CAPABILITY ".len())?, code.checked_add(status.code.len())?)
         }
     };
@@ -85,7 +96,8 @@ mod tests {
     const PUSH: Added = Added { push: true, compress: false };
 
     fn rewritten(line: &str) -> Option<String> {
-        rewrite(line.as_bytes(), PUSH, JmapAccess::Strip).map(|line| String::from_utf8(line).unwrap())
+        rewrite(line.as_bytes(), PUSH, JmapAccess::Strip)
+            .map(|line| String::from_utf8(line).unwrap())
     }
 
     #[test]
@@ -124,18 +136,25 @@ mod tests {
         assert_eq!(rewritten("* 1 FETCH (BODY \"[CAPABILITY X]\")\r\n"), None);
         assert_eq!(rewritten("* CAPABILITY IMAP4rev1  METADATA XDELTAPUSH\r\n"), None);
         assert_eq!(rewritten("* OK [CAPABILITY IMAP4rev1 unclosed\r\n"), None);
-        assert_eq!(rewrite(b"* CAPABILITY IMAP4rev1\r\n", Added::default(), JmapAccess::Strip), None);
+        assert_eq!(
+            rewrite(b"* CAPABILITY IMAP4rev1\r\n", Added::default(), JmapAccess::Strip),
+            None
+        );
     }
 
     #[test]
     fn compression_is_deltapushs_own_and_stands_in_a_list_once() {
         let rewritten = |line: &str, added| {
-            rewrite(line.as_bytes(), added, JmapAccess::Strip).map(|line| String::from_utf8(line).unwrap())
+            rewrite(line.as_bytes(), added, JmapAccess::Strip)
+                .map(|line| String::from_utf8(line).unwrap())
         };
         let compress = Added { push: false, compress: true };
         let offered = Some("* CAPABILITY IMAP4rev1 COMPRESS=DEFLATE\r\n".to_owned());
         assert_eq!(rewritten("* CAPABILITY IMAP4rev1\r\n", compress), offered);
-        assert_eq!(rewritten("* CAPABILITY COMPRESS=X IMAP4rev1 compress=deflate\r\n", compress), offered);
+        assert_eq!(
+            rewritten("* CAPABILITY COMPRESS=X IMAP4rev1 compress=deflate\r\n", compress),
+            offered
+        );
         assert_eq!(rewritten("* CAPABILITY IMAP4rev1 COMPRESS=DEFLATE\r\n", compress), None);
         let both = Added { push: true, compress: true };
         assert_eq!(
@@ -160,6 +179,9 @@ mod tests {
 
     #[test]
     fn an_empty_list_is_filled() {
-        assert_eq!(rewritten("* CAPABILITY \r\n").as_deref(), Some("* CAPABILITY METADATA XDELTAPUSH\r\n"));
+        assert_eq!(
+            rewritten("* CAPABILITY \r\n").as_deref(),
+            Some("* CAPABILITY METADATA XDELTAPUSH\r\n")
+        );
     }
 }

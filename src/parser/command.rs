@@ -188,8 +188,16 @@ impl CommandHead<'_> {
     #[must_use]
     pub fn literals(&self, start: &[u8]) -> Literals {
         use Verb::{Capability, Close, Idle, Logout, Noop, Other, Uid, Unselect};
-        let is_one_of = |names: &[&[u8]], word: &[u8]| names.iter().any(|name| name.eq_ignore_ascii_case(word));
-        let verb = || start.get(..self.len).unwrap_or_default().rsplit(|byte| *byte == b' ').next().unwrap_or_default();
+        let is_one_of =
+            |names: &[&[u8]], word: &[u8]| names.iter().any(|name| name.eq_ignore_ascii_case(word));
+        let verb = || {
+            start
+                .get(..self.len)
+                .unwrap_or_default()
+                .rsplit(|byte| *byte == b' ')
+                .next()
+                .unwrap_or_default()
+        };
         let is_read = match self.verb {
             Capability | Close | Idle | Logout | Noop | Unselect => return Literals::Misplaced,
             Other if is_one_of(&WITHOUT_ARGUMENTS, verb()) => return Literals::Misplaced,
@@ -207,7 +215,9 @@ impl CommandHead<'_> {
     /// How much may be shown of the command that begins with `start`. What stands where no arguments belong is not shown.
     #[must_use]
     pub fn disclosure(&self, start: &[u8]) -> Disclosure {
-        use Verb::{Append, Authenticate, Compress, Examine, Fetch, GetMetadata, Id, Login, Malformed};
+        use Verb::{
+            Append, Authenticate, Compress, Examine, Fetch, GetMetadata, Id, Login, Malformed,
+        };
         use Verb::{Other, Select, SetMetadata, Uid};
         let (head, rest) = start.split_at_checked(self.len).unwrap_or_default();
         let word = head.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
@@ -215,7 +225,9 @@ impl CommandHead<'_> {
         match self.verb {
             Malformed => Disclosure::Nothing,
             Authenticate | Login | SetMetadata => Disclosure::Head,
-            Append | Compress | Examine | Fetch | GetMetadata | Id | Select | Uid => Disclosure::All,
+            Append | Compress | Examine | Fetch | GetMetadata | Id | Select | Uid => {
+                Disclosure::All
+            }
             Other if is_one_of(&HARMLESS) => Disclosure::All,
             Other if !is_one_of(&WITHOUT_ARGUMENTS) => Disclosure::Nothing,
             _ if rest.ends_with(b"\n") && rest.trim_ascii().is_empty() => Disclosure::All,
@@ -241,21 +253,31 @@ pub fn head(start: &[u8]) -> Option<CommandHead<'_>> {
         && !verb.is_empty()
         && matches!(rest, [b' ' | b'\n', ..] | [b'\r', b'\n', ..])
     {
-        return Some(CommandHead { tag, verb: Verb::from_bytes(verb), len: start.len().saturating_sub(rest.len()) });
+        return Some(CommandHead {
+            tag,
+            verb: Verb::from_bytes(verb),
+            len: start.len().saturating_sub(rest.len()),
+        });
     }
     malformed_head(start, tag, spaces, rest)
 }
 
 /// A line that is no command so far: it may become one, unless it has come to an end or to a byte that must not stand there.
 #[cold]
-fn malformed_head<'a>(start: &[u8], tag: &'a [u8], spaces: &[u8], rest: &[u8]) -> Option<CommandHead<'a>> {
+fn malformed_head<'a>(
+    start: &[u8],
+    tag: &'a [u8],
+    spaces: &[u8],
+    rest: &[u8],
+) -> Option<CommandHead<'a>> {
     let may_go_on = matches!(rest, [] | [b'\r']) && start.len() < HEAD_LIMIT;
     match start {
         // A server that answers an empty line at all says BAD.
         b"\n" | b"\r\n" => Some(CommandHead { tag: &[], verb: Verb::Other, len: 0 }),
         _ if may_go_on => None,
         _ => {
-            let is_tag = !tag.is_empty() && (!spaces.is_empty() || matches!(rest, [b'\n', ..] | [b'\r', b'\n', ..]));
+            let is_tag = !tag.is_empty()
+                && (!spaces.is_empty() || matches!(rest, [b'\n', ..] | [b'\r', b'\n', ..]));
             Some(CommandHead { tag: if is_tag { tag } else { &[] }, verb: Verb::Malformed, len: 0 })
         }
     }
@@ -298,7 +320,8 @@ pub fn compress_mechanism(command: &[u8]) -> Option<&[u8]> {
 /// well-formed, the user name is not UTF-8 or has a line end in it, or there is a NUL.
 #[must_use]
 pub fn login(command: &[u8]) -> Option<Credentials> {
-    let (user, password) = arguments(command, (preceded(space, astring), preceded(space, astring)))?;
+    let (user, password) =
+        arguments(command, (preceded(space, astring), preceded(space, astring)))?;
     let user = user_name(&user).filter(|_| is_password(&password))?;
     // A password with escapes was unescaped into a buffer of its own, which is taken over here and not copied.
     Some(Credentials::new(user, password.into_owned()))
@@ -323,8 +346,10 @@ pub fn authenticate(command: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
 }
 
 fn base64_or_empty(input: &[u8]) -> Parsed<'_, &[u8]> {
-    nom::bytes::complete::take_while1(|byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'='))
-        .parse(input)
+    nom::bytes::complete::take_while1(|byte: u8| {
+        byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=')
+    })
+    .parse(input)
 }
 
 #[cfg(test)]
@@ -332,12 +357,17 @@ mod tests {
     use super::*;
 
     fn tag_and_verb(start: &str) -> Option<(String, Verb)> {
-        head(start.as_bytes()).map(|head| (String::from_utf8_lossy(head.tag).into_owned(), head.verb))
+        head(start.as_bytes())
+            .map(|head| (String::from_utf8_lossy(head.tag).into_owned(), head.verb))
     }
 
     #[test]
     fn what_lies_beyond_the_limit_decides_nothing() {
-        for tag in ["x".repeat(HEAD_LIMIT), "x".repeat(HEAD_LIMIT - 4), format!("a{}", " ".repeat(HEAD_LIMIT))] {
+        for tag in [
+            "x".repeat(HEAD_LIMIT),
+            "x".repeat(HEAD_LIMIT - 4),
+            format!("a{}", " ".repeat(HEAD_LIMIT)),
+        ] {
             let long = format!("{tag} SETMETADATA INBOX");
             assert_eq!(head(long.as_bytes()), head(&long.as_bytes()[..HEAD_LIMIT]));
             assert_eq!(head(long.as_bytes()).unwrap().verb, Verb::Malformed);
@@ -355,7 +385,10 @@ mod tests {
         assert_eq!(tag_and_verb("A1 IDLE\r"), None);
         assert_eq!(tag_and_verb("A1 IDLE\r\n"), Some(("A1".into(), Verb::Idle)));
         assert_eq!(tag_and_verb("A1 ID ("), Some(("A1".into(), Verb::Id)));
-        assert_eq!(tag_and_verb("a.b-3 setMetaData \"INBOX"), Some(("a.b-3".into(), Verb::SetMetadata)));
+        assert_eq!(
+            tag_and_verb("a.b-3 setMetaData \"INBOX"),
+            Some(("a.b-3".into(), Verb::SetMetadata))
+        );
         assert_eq!(tag_and_verb("A1  UID FETCH"), Some(("A1".into(), Verb::Uid)));
         assert_eq!(tag_and_verb("A1 NAMESPACE\r\n"), Some(("A1".into(), Verb::Other)));
         assert_eq!(tag_and_verb("A1 XLIST_2.0 x"), Some(("A1".into(), Verb::Other)));
@@ -412,7 +445,11 @@ mod tests {
             ("sesame\r\n", Disclosure::Nothing),
             ("\r\n", Disclosure::Nothing),
         ] {
-            assert_eq!(head(line.as_bytes()).unwrap().disclosure(line.as_bytes()), expected, "{line:?}");
+            assert_eq!(
+                head(line.as_bytes()).unwrap().disclosure(line.as_bytes()),
+                expected,
+                "{line:?}"
+            );
         }
     }
 
@@ -425,9 +462,14 @@ mod tests {
             "a LOGIN user {3}\r\npxw\r\n".into(),
         ] {
             let credentials = login(command.as_bytes()).expect(&command);
-            assert_eq!((credentials.user.as_str(), credentials.password.expose()), ("user", &b"pxw"[..]), "{command}");
+            assert_eq!(
+                (credentials.user.as_str(), credentials.password.expose()),
+                ("user", &b"pxw"[..]),
+                "{command}"
+            );
         }
-        let credentials = login("a LOGIN \"alice@lab.test\" \"p w\\\"\\\\gr\u{fc}n\"\r\n".as_bytes()).unwrap();
+        let credentials =
+            login("a LOGIN \"alice@lab.test\" \"p w\\\"\\\\gr\u{fc}n\"\r\n".as_bytes()).unwrap();
         assert_eq!(credentials.password.expose(), "p w\"\\gr\u{fc}n".as_bytes());
         for command in [
             "a LOGIN user\r\n",
@@ -462,8 +504,14 @@ mod tests {
     #[test]
     fn authenticate_with_and_without_initial_response() {
         assert_eq!(authenticate(b"a AUTHENTICATE PLAIN\r\n"), Some((&b"PLAIN"[..], None)));
-        assert_eq!(authenticate(b"a authenticate plain AGEAYg==\r\n"), Some((&b"plain"[..], Some(&b"AGEAYg=="[..]))));
-        assert_eq!(authenticate(b"a AUTHENTICATE PLAIN =\r\n"), Some((&b"PLAIN"[..], Some(&b"="[..]))));
+        assert_eq!(
+            authenticate(b"a authenticate plain AGEAYg==\r\n"),
+            Some((&b"plain"[..], Some(&b"AGEAYg=="[..])))
+        );
+        assert_eq!(
+            authenticate(b"a AUTHENTICATE PLAIN =\r\n"),
+            Some((&b"PLAIN"[..], Some(&b"="[..])))
+        );
         assert_eq!(authenticate(b"a AUTHENTICATE\r\n"), None);
     }
 }

@@ -78,14 +78,17 @@ pub fn data(response: &[u8]) -> Data<'_> {
 /// A number of at most 63 bits.
 #[must_use]
 pub fn number(digits: &[u8]) -> Option<u64> {
-    let value = std::str::from_utf8(digits).ok().filter(|_| is_digits(digits))?.parse::<i64>().ok()?;
+    let value =
+        std::str::from_utf8(digits).ok().filter(|_| is_digits(digits))?.parse::<i64>().ok()?;
     u64::try_from(value).ok()
 }
 
 /// A number that is only compared with others of its kind, such as UIDVALIDITY: one of more than 63 bits keeps its lowest.
 #[must_use]
 pub fn identifier(digits: &[u8]) -> Option<u64> {
-    let low = |value: u64, digit: &u8| value.wrapping_mul(10).wrapping_add(u64::from(digit.wrapping_sub(b'0')));
+    let low = |value: u64, digit: &u8| {
+        value.wrapping_mul(10).wrapping_add(u64::from(digit.wrapping_sub(b'0')))
+    };
     is_digits(digits).then(|| digits.iter().fold(0, low) & (u64::MAX >> 1))
 }
 
@@ -95,7 +98,8 @@ pub fn identifier(digits: &[u8]) -> Option<u64> {
 #[inline]
 pub fn is_exists(line: &[u8]) -> bool {
     let line = line.strip_suffix(b"\r\n").unwrap_or(line);
-    line.last().is_some_and(|last| matches!(last, b'S' | b's') || last.is_ascii_whitespace()) && ends_with_exists(line)
+    line.last().is_some_and(|last| matches!(last, b'S' | b's') || last.is_ascii_whitespace())
+        && ends_with_exists(line)
 }
 
 #[inline(never)]
@@ -180,7 +184,9 @@ fn status<'a>(scanner: &mut Scanner<'a>) -> MailboxStatus<'a> {
             _ if name.eq_ignore_ascii_case(b"UIDVALIDITY") => {
                 status.uid_validity = scanner.digits().and_then(identifier)
             }
-            _ if name.eq_ignore_ascii_case(b"UIDNEXT") => status.uid_next = scanner.digits().and_then(number),
+            _ if name.eq_ignore_ascii_case(b"UIDNEXT") => {
+                status.uid_next = scanner.digits().and_then(number)
+            }
             _ => {}
         }
     }
@@ -215,7 +221,8 @@ impl<'a> Scanner<'a> {
     /// The bytes up to white space, a parenthesis, or the beginning of a string. Empty if one of these is next.
     fn word(&mut self) -> &'a [u8] {
         self.peek();
-        let ends = |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, b'(' | b')' | b'"' | b'{');
+        let ends =
+            |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, b'(' | b')' | b'"' | b'{');
         let end = self.0.iter().position(ends).unwrap_or(self.0.len());
         self.skip(end)
     }
@@ -248,7 +255,8 @@ impl<'a> Scanner<'a> {
                 b']' => in_section = false,
                 _ => {}
             }
-            !in_section && (byte.is_ascii_whitespace() || matches!(byte, b'(' | b')' | b'"' | b'{' | b'~'))
+            !in_section
+                && (byte.is_ascii_whitespace() || matches!(byte, b'(' | b')' | b'"' | b'{' | b'~'))
         };
         let end = self.0.iter().position(ends).unwrap_or(self.0.len());
         self.skip(end)
@@ -347,9 +355,13 @@ mod tests {
 
     #[test]
     fn counts_are_read_with_any_white_space() {
-        for line in
-            ["* 953 EXISTS\r\n", "*   953 EXISTS\r\n", " * 953\t exists \r\n", "* 953 EXISTS\n", "953 EXISTS\r\n"]
-        {
+        for line in [
+            "* 953 EXISTS\r\n",
+            "*   953 EXISTS\r\n",
+            " * 953\t exists \r\n",
+            "* 953 EXISTS\n",
+            "953 EXISTS\r\n",
+        ] {
             assert_eq!(data(line.as_bytes()), Data::Exists(Some(953)), "{line:?}");
         }
         for line in ["* EXISTS\r\n", "* 99999999999999999999 EXISTS\r\n"] {
@@ -359,9 +371,15 @@ mod tests {
         for line in ["* 4\r\n", "* 4 EXIST\r\n"] {
             assert_eq!(data(line.as_bytes()), Data::Unclear, "{line:?}");
         }
-        for line in
-            ["* 4 RECENT\r\n", "* FLAGS ()\r\n", "* OK 4 EXISTS\r\n", "w4 OK\r\n", "\r\n", "+ 4 EXISTS\r\n", "*\r\n"]
-        {
+        for line in [
+            "* 4 RECENT\r\n",
+            "* FLAGS ()\r\n",
+            "* OK 4 EXISTS\r\n",
+            "w4 OK\r\n",
+            "\r\n",
+            "+ 4 EXISTS\r\n",
+            "*\r\n",
+        ] {
             assert_eq!(data(line.as_bytes()), Data::Other, "{line:?}");
         }
     }
@@ -391,7 +409,10 @@ mod tests {
         let wide = fetched("* 1 FETCH (UID 19564493749 FLAGS () BODY[] NIL)\r\n");
         assert_eq!((wide.uid, wide.headers, wide.is_unclear), (Some(19_564_493_749), None, false));
         let absent = fetched("* 1 FETCH (FLAGS () BODY[] \"\")\r\n");
-        assert_eq!((absent.uid, absent.headers, absent.is_unclear), (None, Some(b"".into()), false));
+        assert_eq!(
+            (absent.uid, absent.headers, absent.is_unclear),
+            (None, Some(b"".into()), false)
+        );
         for unclear in [
             "* 1 FETCH (UID 99999999999999999999 FLAGS () BODY[] \"\")\r\n",
             "* 1 FETCH (UID FLAGS () BODY[] \"\")\r\n",
@@ -415,7 +436,9 @@ mod tests {
         };
         for name in ["a\"b", "DeltaChat"] {
             let quoted = name.replace('"', "\\\"");
-            let line = format!("*  STATUS  \"{quoted}\"  ( MESSAGES 3  UIDVALIDITY 1713632002544 UIDNEXT  9 )\r\n");
+            let line = format!(
+                "*  STATUS  \"{quoted}\"  ( MESSAGES 3  UIDVALIDITY 1713632002544 UIDNEXT  9 )\r\n"
+            );
             assert_eq!(data(line.as_bytes()), Data::Status(expected(name)));
         }
         assert_eq!(
@@ -430,8 +453,11 @@ mod tests {
         assert_eq!(number(b"9223372036854775808"), None);
         assert_eq!((number(b""), number(b"+1"), number(b"007")), (None, None, Some(7)));
         assert_eq!(identifier(b"1713632002544"), Some(1_713_632_002_544));
-        let (one, other) = (identifier(b"98765432109876543210"), identifier(b"98765432109876543211"));
-        assert!(one.is_some() && one != other && number(one.unwrap().to_string().as_bytes()).is_some());
+        let (one, other) =
+            (identifier(b"98765432109876543210"), identifier(b"98765432109876543211"));
+        assert!(
+            one.is_some() && one != other && number(one.unwrap().to_string().as_bytes()).is_some()
+        );
         assert_eq!(identifier(b"x"), None);
     }
 

@@ -184,8 +184,9 @@ fn announcement(line: &[u8]) -> Option<Announcement> {
     if !matches!(before.last(), None | Some(b' ' | b'(')) {
         return None;
     }
-    let size =
-        number.iter().try_fold(0_u64, |size, digit| size.checked_mul(10)?.checked_add(u64::from(digit & 0x0f)))?;
+    let size = number.iter().try_fold(0_u64, |size, digit| {
+        size.checked_mul(10)?.checked_add(u64::from(digit & 0x0f))
+    })?;
     Some(Announcement { size, synchronizing, binary })
 }
 
@@ -200,7 +201,8 @@ mod tests {
 
     #[test]
     fn all_forms_of_announcement_are_known() {
-        let literal = |size, synchronizing, binary| Some(Announcement { size, synchronizing, binary });
+        let literal =
+            |size, synchronizing, binary| Some(Announcement { size, synchronizing, binary });
         assert_eq!(announced("a LOGIN {5}\r\n"), literal(5, true, false));
         assert_eq!(announced("a LOGIN {5+}\r\n"), literal(5, false, false));
         assert_eq!(announced("a APPEND x ~{0}\r\n"), literal(0, true, true));
@@ -235,7 +237,10 @@ mod tests {
     fn a_literal_comes_only_when_the_caller_says_so() {
         let mut framer = Framer::new();
         let (_, rest) = framer.next(b"* OK text {3}\r\nabc\r\n").unwrap();
-        assert_eq!(framer.next(rest).unwrap().0, Fragment::Line { bytes: b"abc\r\n", end: Some(LineEnd::Plain) });
+        assert_eq!(
+            framer.next(rest).unwrap().0,
+            Fragment::Line { bytes: b"abc\r\n", end: Some(LineEnd::Plain) }
+        );
         framer.begin_literal(3);
         let (fragment, rest) = framer.next(b"abcd\r\n").unwrap();
         assert_eq!(fragment, Fragment::Literal { bytes: b"abc", last: true });
@@ -275,13 +280,18 @@ mod tests {
         let piece = prop_oneof![
             "[ -~]{0,40}\r\n".prop_map(String::into_bytes),
             "[ -~]{0,8}\n".prop_map(String::into_bytes),
-            ("[ -~]{0,30}", 0u64..40, any::<bool>(), any::<bool>()).prop_map(|(text, size, plus, binary)| {
-                let mut bytes =
-                    format!("{text} {}{{{size}{}}}\r\n", if binary { "~" } else { "" }, if plus { "+" } else { "" })
-                        .into_bytes();
-                bytes.extend((0..size).map(|n| b"\r\n{}\0"[n as usize % 5]));
-                bytes
-            }),
+            ("[ -~]{0,30}", 0u64..40, any::<bool>(), any::<bool>()).prop_map(
+                |(text, size, plus, binary)| {
+                    let mut bytes = format!(
+                        "{text} {}{{{size}{}}}\r\n",
+                        if binary { "~" } else { "" },
+                        if plus { "+" } else { "" }
+                    )
+                    .into_bytes();
+                    bytes.extend((0..size).map(|n| b"\r\n{}\0"[n as usize % 5]));
+                    bytes
+                }
+            ),
             proptest::collection::vec(any::<u8>(), 0..20),
         ];
         proptest::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())

@@ -14,9 +14,12 @@ const MAX_DEPTH: usize = 8;
 #[must_use]
 pub fn parse(response: &[u8]) -> Option<imap_proto::Response<'_>> {
     let untagged = response.strip_prefix(b"* ")?;
-    let begins = |name: &[u8]| untagged.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name));
-    let is_wanted =
-        untagged.first().is_some_and(u8::is_ascii_digit) || begins(b"STATUS ") || begins(b"OK ") && untagged.is_ascii();
+    let begins = |name: &[u8]| {
+        untagged.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name))
+    };
+    let is_wanted = untagged.first().is_some_and(u8::is_ascii_digit)
+        || begins(b"STATUS ")
+        || begins(b"OK ") && untagged.is_ascii();
     if !is_wanted || !is_harmless(response) {
         return None;
     }
@@ -67,7 +70,12 @@ mod tests {
         assert!(parse(fetch(60_000).as_bytes()).is_none());
         assert!(!is_harmless(fetch(8).as_bytes()) && is_harmless(fetch(7).as_bytes()));
         assert!(is_harmless(b"* 1 FETCH (X {12}\r\n(((((((((((()\r\n"));
-        assert!(parse(b"* 1 FETCH (UID 3 FLAGS (\\Seen) BODY[HEADER.FIELDS (FROM)]<0> {2}\r\n\r\n)\r\n").is_some());
+        assert!(
+            parse(
+                b"* 1 FETCH (UID 3 FLAGS (\\Seen) BODY[HEADER.FIELDS (FROM)]<0> {2}\r\n\r\n)\r\n"
+            )
+            .is_some()
+        );
     }
 
     #[test]

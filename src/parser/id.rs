@@ -33,14 +33,21 @@ pub fn fields(command: &[u8]) -> Option<Vec<Field>> {
     let pair = separated_pair(string, space, nstring);
     let list = delimited(char('('), separated_list0(space, pair), char(')'));
     let (rest, fields) =
-        terminated(preceded(space, alt((value(vec![], tag_no_case("NIL")), list))), line_end).parse(arguments).ok()?;
+        terminated(preceded(space, alt((value(vec![], tag_no_case("NIL")), list))), line_end)
+            .parse(arguments)
+            .ok()?;
     let is_within = |(name, value): &(Cow<'_, [u8]>, Option<Cow<'_, [u8]>>)| {
         name.len() <= MAX_NAME && value.as_ref().is_none_or(|value| value.len() <= MAX_VALUE)
     };
     if !rest.is_empty() || fields.len() > MAX_FIELDS || !fields.iter().all(is_within) {
         return None;
     }
-    Some(fields.into_iter().map(|(name, value)| (name.into_owned(), value.map(Cow::into_owned))).collect())
+    Some(
+        fields
+            .into_iter()
+            .map(|(name, value)| (name.into_owned(), value.map(Cow::into_owned)))
+            .collect(),
+    )
 }
 
 #[cfg(test)]
@@ -50,7 +57,9 @@ mod tests {
     fn parsed(arguments: &str) -> Option<String> {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let fields = fields(format!("a ID{arguments}\r\n").as_bytes())?;
-        let shown = |(name, value): &Field| format!("{}={}", text(name), value.as_deref().map_or("NIL".into(), text));
+        let shown = |(name, value): &Field| {
+            format!("{}={}", text(name), value.as_deref().map_or("NIL".into(), text))
+        };
         Some(fields.iter().map(shown).collect::<Vec<_>>().join(","))
     }
 
@@ -70,12 +79,21 @@ mod tests {
     fn what_the_rfc_does_not_allow_is_refused() {
         let pairs = |count: usize| format!(" ({})", vec!["\"a\" \"b\""; count].join(" "));
         assert!(parsed(&pairs(30)).is_some() && parsed(&pairs(31)).is_none());
-        let sized = |name: usize, value: usize| format!(" (\"{}\" \"{}\")", "n".repeat(name), "v".repeat(value));
+        let sized = |name: usize, value: usize| {
+            format!(" (\"{}\" \"{}\")", "n".repeat(name), "v".repeat(value))
+        };
         assert!(parsed(&sized(30, 1024)).is_some());
         assert!(parsed(&sized(31, 1)).is_none() && parsed(&sized(1, 1025)).is_none());
-        for wrong in
-            ["", " ", " name", " (\"name\")", " (name \"x\")", " (\"a\" \"b\") x", " (\"a\" \"b\"", " (NIL NIL)"]
-        {
+        for wrong in [
+            "",
+            " ",
+            " name",
+            " (\"name\")",
+            " (name \"x\")",
+            " (\"a\" \"b\") x",
+            " (\"a\" \"b\"",
+            " (NIL NIL)",
+        ] {
             assert_eq!(parsed(wrong), None, "{wrong:?}");
         }
     }

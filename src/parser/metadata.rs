@@ -83,7 +83,9 @@ pub fn is_within(entry: &[u8], asked: &[u8], depth: Depth) -> bool {
 
 /// Whether `entry` is a name that RFC 5464 section 3.2 allows.
 fn is_entry_name(entry: &[u8]) -> bool {
-    let begins = |prefix: &[u8]| entry.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
+    let begins = |prefix: &[u8]| {
+        entry.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+    };
     (begins(b"/shared") || begins(b"/private"))
         && !entry.ends_with(b"/")
         // Brackets and quotes, which the RFC does not rule out, would have to be quoted wherever the name is written.
@@ -151,7 +153,8 @@ pub fn get(command: &[u8]) -> Option<Get<'_>> {
 #[must_use]
 pub fn set(command: &[u8]) -> Option<SetMetadataCommand<'_>> {
     let arguments = (preceded(space, astring), preceded(space, parenthesized(pair)));
-    arguments_of(command, arguments).map(|(mailbox, entries)| SetMetadataCommand { mailbox, entries })
+    arguments_of(command, arguments)
+        .map(|(mailbox, entries)| SetMetadataCommand { mailbox, entries })
 }
 
 fn arguments_of<'a, T>(
@@ -167,8 +170,13 @@ fn arguments_of<'a, T>(
 /// other line.
 #[must_use]
 pub fn values(response: &[u8]) -> Option<Values<'_>> {
-    let list = delimited(char('('), separated_list0(space, (astring, preceded(space, nstring))), char(')'));
-    let parsed: IResult<&[u8], _> = (tag_no_case("* METADATA"), space, astring, space, list, line_end).parse(response);
+    let list = delimited(
+        char('('),
+        separated_list0(space, (astring, preceded(space, nstring))),
+        char(')'),
+    );
+    let parsed: IResult<&[u8], _> =
+        (tag_no_case("* METADATA"), space, astring, space, list, line_end).parse(response);
     let (rest, (_, _, mailbox, _, entries, ())) = parsed.ok()?;
     rest.is_empty().then_some(Values { mailbox, entries })
 }
@@ -228,7 +236,8 @@ mod tests {
             assert_eq!(&*set.mailbox, b"INBOX");
             assert_eq!(shown(&set.entries), expected, "{command}");
         }
-        let several = set(b"a SETMETADATA \"\" (/shared/comment NIL /private/comment \"\")\r\n").unwrap();
+        let several =
+            set(b"a SETMETADATA \"\" (/shared/comment NIL /private/comment \"\")\r\n").unwrap();
         assert_eq!(
             shown(&several.entries),
             [("/shared/comment".into(), None), ("/private/comment".into(), Some(String::new()))]
@@ -249,18 +258,24 @@ mod tests {
         ] {
             assert_eq!(set(command.as_bytes()), None, "{command}");
         }
-        for command in
-            ["a GETMETADATA \"\"\r\n", "a GETMETADATA \"\" ()\r\n", "a GETMETADATA (DEPTH 2) \"\" /shared/a\r\n"]
-        {
+        for command in [
+            "a GETMETADATA \"\"\r\n",
+            "a GETMETADATA \"\" ()\r\n",
+            "a GETMETADATA (DEPTH 2) \"\" /shared/a\r\n",
+        ] {
             assert_eq!(get(command.as_bytes()), None, "{command}");
         }
     }
 
     #[test]
     fn get_with_options_on_either_side() {
-        let expected = get(b"a GETMETADATA (MAXSIZE 1024 DEPTH 1) \"\" (/shared/comment)\r\n").unwrap();
+        let expected =
+            get(b"a GETMETADATA (MAXSIZE 1024 DEPTH 1) \"\" (/shared/comment)\r\n").unwrap();
         assert_eq!((expected.max_size, expected.depth), (Some(1024), Depth::One));
-        assert_eq!(get(b"a GETMETADATA \"\" (MAXSIZE 1024 DEPTH 1) /shared/comment\r\n").unwrap(), expected);
+        assert_eq!(
+            get(b"a GETMETADATA \"\" (MAXSIZE 1024 DEPTH 1) /shared/comment\r\n").unwrap(),
+            expected
+        );
         let plain = get(b"a GETMETADATA \"\" (/shared/comment /shared/admin)\r\n").unwrap();
         assert_eq!((plain.entries.len(), plain.depth), (2, Depth::Zero));
     }

@@ -126,7 +126,8 @@ fn source_of(line: &str) -> Option<ProxiedSource> {
     let (source, target) = (address()?, address()?);
     let mut port = || {
         let word = words.next()?;
-        let plain = word.bytes().all(|byte| byte.is_ascii_digit()) && (word == "0" || !word.starts_with('0'));
+        let plain = word.bytes().all(|byte| byte.is_ascii_digit())
+            && (word == "0" || !word.starts_with('0'));
         word.parse::<u16>().ok().filter(|_| plain)
     };
     let (port, _) = (port()?, port()?);
@@ -135,7 +136,8 @@ fn source_of(line: &str) -> Option<ProxiedSource> {
         "TCP6" => source.is_ipv6() && target.is_ipv6(),
         _ => false,
     };
-    (fits && words.next().is_none()).then(|| ProxiedSource::Client(SocketAddr::new(source.to_canonical(), port)))
+    (fits && words.next().is_none())
+        .then(|| ProxiedSource::Client(SocketAddr::new(source.to_canonical(), port)))
 }
 
 /// The source in the addresses of a v2 header; what follows them (TLVs) says nothing that we need.
@@ -149,7 +151,10 @@ fn addresses(family: u8, bytes: &[u8]) -> Option<ProxiedSource> {
         0x21 => {
             let (source, rest) = bytes.split_first_chunk::<16>()?;
             let port = port(rest.get(16..)?)?;
-            Some(ProxiedSource::Client(SocketAddr::new(Ipv6Addr::from(*source).to_canonical(), port)))
+            Some(ProxiedSource::Client(SocketAddr::new(
+                Ipv6Addr::from(*source).to_canonical(),
+                port,
+            )))
         }
         // Unspecified, datagrams, Unix sockets: the receiver may take the connection's own address.
         0x00 | 0x12 | 0x22 | 0x31 | 0x32 => Some(ProxiedSource::Sender),
@@ -193,9 +198,18 @@ mod tests {
     #[test]
     fn lines_of_version_1() {
         for (line, expected) in [
-            ("PROXY TCP4 192.0.2.1 192.0.2.2 56324 993", Ok(ProxiedSource::Client("192.0.2.1:56324".parse().unwrap()))),
-            ("PROXY TCP6 2001:db8::1 ::1 1 65535", Ok(ProxiedSource::Client("[2001:db8::1]:1".parse().unwrap()))),
-            ("PROXY TCP6 ::ffff:192.0.2.1 ::1 1 2", Ok(ProxiedSource::Client("192.0.2.1:1".parse().unwrap()))),
+            (
+                "PROXY TCP4 192.0.2.1 192.0.2.2 56324 993",
+                Ok(ProxiedSource::Client("192.0.2.1:56324".parse().unwrap())),
+            ),
+            (
+                "PROXY TCP6 2001:db8::1 ::1 1 65535",
+                Ok(ProxiedSource::Client("[2001:db8::1]:1".parse().unwrap())),
+            ),
+            (
+                "PROXY TCP6 ::ffff:192.0.2.1 ::1 1 2",
+                Ok(ProxiedSource::Client("192.0.2.1:1".parse().unwrap())),
+            ),
             ("PROXY UNKNOWN", Ok(ProxiedSource::Sender)),
             ("PROXY UNKNOWN ffff::1 whatever", Ok(ProxiedSource::Sender)),
             ("PROXY TCP4 192.0.2.1 192.0.2.2 65536 993", Err(HeaderError::Wrong)),
@@ -212,15 +226,22 @@ mod tests {
             assert_eq!(outcome, Some(expected), "{line}");
             assert!(expected.is_err() || taken == line.len() + 2, "{line}");
         }
-        assert_eq!(read(&[b"PROXY UNKNOWN ".as_slice(), &[b'x'; 200]].concat()).0, Some(Err(HeaderError::TooLong)));
+        assert_eq!(
+            read(&[b"PROXY UNKNOWN ".as_slice(), &[b'x'; 200]].concat()).0,
+            Some(Err(HeaderError::TooLong))
+        );
         assert_eq!(read(b"PROXY UNKNOWN \n").0, Some(Err(HeaderError::Wrong)));
     }
 
     #[test]
     fn headers_of_version_2() {
         let v4 = [192, 0, 2, 1, 192, 0, 2, 2, 0xdc, 4, 3, 0xe1, 4, 0, 1, 9];
-        let v6 =
-            [&[0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1], [0; 16].as_slice(), &[0, 7, 3, 0xe1]].concat();
+        let v6 = [
+            &[0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
+            [0; 16].as_slice(),
+            &[0, 7, 3, 0xe1],
+        ]
+        .concat();
         for (header, expected) in [
             (v2(0x21, 0x11, &v4), Ok(ProxiedSource::Client("192.0.2.1:56324".parse().unwrap()))),
             (v2(0x21, 0x21, &v6), Ok(ProxiedSource::Client("[2001:db8::1]:7".parse().unwrap()))),

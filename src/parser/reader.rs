@@ -47,12 +47,14 @@ impl ResponseReader {
             }
             self.held.extend_from_slice(fragment.bytes());
             match fragment {
-                Fragment::Line { end: Some(LineEnd::Literal(Announcement { size, .. })), .. }
-                    if super::response::may_have_literals(&self.held) =>
-                {
+                Fragment::Line {
+                    end: Some(LineEnd::Literal(Announcement { size, .. })), ..
+                } if super::response::may_have_literals(&self.held) => {
                     self.framer.begin_literal(size);
                 }
-                Fragment::Line { end: Some(_), .. } => return Ok(Some(std::mem::take(&mut self.held))),
+                Fragment::Line { end: Some(_), .. } => {
+                    return Ok(Some(std::mem::take(&mut self.held)));
+                }
                 Fragment::Line { end: None, .. } | Fragment::Literal { .. } => {}
             }
         }
@@ -79,7 +81,11 @@ mod tests {
     #[test]
     fn responses_come_whole_in_any_chunking() {
         let stream = b"* OK hello {5}\r\n* 1 FETCH (A {4}\r\na\r\nb B {0}\r\n)\r\na1 OK done\r\n";
-        let expected = vec!["* OK hello {5}\r\n", "* 1 FETCH (A {4}\r\na\r\nb B {0}\r\n)\r\n", "a1 OK done\r\n"];
+        let expected = vec![
+            "* OK hello {5}\r\n",
+            "* 1 FETCH (A {4}\r\na\r\nb B {0}\r\n)\r\n",
+            "a1 OK done\r\n",
+        ];
         assert_eq!(read(&[stream], 100).unwrap(), expected);
         assert_eq!(read(&stream.chunks(1).collect::<Vec<_>>(), 100).unwrap(), expected);
     }

@@ -72,13 +72,17 @@ pub fn head(start: &[u8]) -> Option<ResponseHead<'_>> {
     // What lies beyond the limit must not change what was decided within it: the chunks may be of any size.
     let start = start.get(..HEAD_LIMIT).unwrap_or(start);
     // A line's end is at the end of what is given; in whole responses with literals it is further in front.
-    let complete = start.ends_with(b"\n") || start.len() >= HEAD_LIMIT || memchr::memchr(b'\n', start).is_some();
+    let complete = start.ends_with(b"\n")
+        || start.len() >= HEAD_LIMIT
+        || memchr::memchr(b'\n', start).is_some();
     let start = without_spaces(start);
     // Some servers leave out the space. No tag begins like this.
     if start.first() == Some(&b'+') {
         return Some(ResponseHead::Continuation);
     }
-    let Some((first, rest)) = word(start, complete) else { return complete.then_some(ResponseHead::Data) };
+    let Some((first, rest)) = word(start, complete) else {
+        return complete.then_some(ResponseHead::Data);
+    };
     match first {
         b"*" => untagged(rest, complete),
         tag => tagged(tag, rest, complete),
@@ -90,7 +94,9 @@ fn untagged(rest: &[u8], complete: bool) -> Option<ResponseHead<'_>> {
     if rest.first().is_some_and(u8::is_ascii_digit) {
         return Some(ResponseHead::Data);
     }
-    let Some((name, rest)) = word(rest, complete) else { return complete.then_some(ResponseHead::Data) };
+    let Some((name, rest)) = word(rest, complete) else {
+        return complete.then_some(ResponseHead::Data);
+    };
     if let Some(condition) = condition(name) {
         return Some(ResponseHead::Status { condition, code: code(rest, complete)? });
     }
@@ -105,7 +111,9 @@ fn tagged<'a>(tag: &'a [u8], rest: &'a [u8], complete: bool) -> Option<ResponseH
     if rest.first() == Some(&b'+') {
         return Some(ResponseHead::TaggedContinuation { tag });
     }
-    let Some((name, rest)) = word(rest, complete) else { return complete.then_some(ResponseHead::Data) };
+    let Some((name, rest)) = word(rest, complete) else {
+        return complete.then_some(ResponseHead::Data);
+    };
     match condition(name) {
         Some(condition @ (Condition::Ok | Condition::No | Condition::Bad)) => {
             Some(ResponseHead::Tagged { tag, condition, code: code(rest, complete)? })
@@ -229,7 +237,8 @@ pub(crate) const ELSEWHERE: &str = "Another server is responsible.";
 pub fn without_referral(line: &[u8]) -> Option<Vec<u8>> {
     let status = status(line).filter(|status| status.has_code("REFERRAL"))?;
     // From the end of the line: a tag may have a bracket in it.
-    let (start, mut words) = line.split_at_checked(line.trim_ascii_end().len().checked_sub(status.text.len())?)?;
+    let (start, mut words) =
+        line.split_at_checked(line.trim_ascii_end().len().checked_sub(status.text.len())?)?;
     // What stood behind it would be the code then.
     while let Some(code) = code_of(words).filter(|code| is_code(code, "REFERRAL")) {
         words = words.get(code.len().checked_add(2)?..)?;
@@ -248,7 +257,10 @@ fn code_of(text: &[u8]) -> Option<&[u8]> {
 }
 
 fn is_code(code: &[u8], name: &str) -> bool {
-    code.split(|byte| *byte == b' ').next().unwrap_or_default().eq_ignore_ascii_case(name.as_bytes())
+    code.split(|byte| *byte == b' ')
+        .next()
+        .unwrap_or_default()
+        .eq_ignore_ascii_case(name.as_bytes())
 }
 
 /// What a whole line says of the server's capabilities: those of a `* CAPABILITY` response or of a `[CAPABILITY …]` code.
@@ -260,7 +272,9 @@ pub fn capabilities(line: &[u8]) -> Option<impl Iterator<Item = &[u8]>> {
             word(rest, true)?.1
         }
         ResponseHead::Tagged { code: CodeKind::Capability, .. }
-        | ResponseHead::Status { code: CodeKind::Capability, .. } => word(status(line)?.code, true)?.1,
+        | ResponseHead::Status { code: CodeKind::Capability, .. } => {
+            word(status(line)?.code, true)?.1
+        }
         _ => return None,
     };
     Some(list.split(|byte| *byte == b' ').filter(|name| !name.is_empty()))
@@ -302,7 +316,10 @@ mod tests {
             ("A1 OK\r\n", tagged(Condition::Ok, CodeKind::Other)),
             ("A1 NO [AUTHENTICATIONFAILED] x\r\n", tagged(Condition::No, CodeKind::Other)),
             ("A1 OK [CAPABILITY X] y\r\n", tagged(Condition::Ok, CodeKind::Capability)),
-            ("A1 NO [REFERRAL imap://two.example/] x\r\n", tagged(Condition::No, CodeKind::Referral)),
+            (
+                "A1 NO [REFERRAL imap://two.example/] x\r\n",
+                tagged(Condition::No, CodeKind::Referral),
+            ),
             ("A1 no [r", tagged(Condition::No, CodeKind::Referral)),
             ("A1 NO [", None),
             ("A1 O", None),
@@ -332,7 +349,8 @@ mod tests {
             "*  12 EXISTS\r\n",
             "* NO\r\n",
         ] {
-            let known: Vec<_> = (0..=line.len()).filter_map(|end| head(&line.as_bytes()[..end])).collect();
+            let known: Vec<_> =
+                (0..=line.len()).filter_map(|end| head(&line.as_bytes()[..end])).collect();
             assert!(known.windows(2).all(|pair| pair[0] == pair[1]), "{line:?}: {known:?}");
         }
     }
@@ -344,7 +362,10 @@ mod tests {
         assert!(parsed.has_code("authenticationfailed"));
         assert_eq!(parsed.human_text(), "Invalid credentials");
         let parsed = status(b"* OK [ALERT] {5}\r\n").unwrap();
-        assert_eq!((parsed.tag, parsed.code, parsed.human_text().as_str()), (None, &b"ALERT"[..], "{5}"));
+        assert_eq!(
+            (parsed.tag, parsed.code, parsed.human_text().as_str()),
+            (None, &b"ALERT"[..], "{5}")
+        );
         let parsed = status(b"A1 OK\r\n").unwrap();
         assert_eq!((parsed.code, parsed.text), (&b""[..], &b""[..]));
         let parsed = status(b"  A1  NO   [TRYCREATE]  no such \r\n").unwrap();
@@ -358,17 +379,32 @@ mod tests {
 
     #[test]
     fn referrals_are_taken_out() {
-        let without = |line: &str| without_referral(line.as_bytes()).map(|line| String::from_utf8(line).unwrap());
+        let without = |line: &str| {
+            without_referral(line.as_bytes()).map(|line| String::from_utf8(line).unwrap())
+        };
         assert_eq!(
             without("A1 NO [REFERRAL IMAP://u;AUTH=*@two.example/] Try two.\r\n").as_deref(),
             Some("A1 NO Try two.\r\n")
         );
-        assert_eq!(without("A[1 NO [REFERRAL x] Try two.\r\n").as_deref(), Some("A[1 NO Try two.\r\n"));
-        assert_eq!(without("A1 NO [REFERRAL x] [REFERRAL y]Two.\r\n").as_deref(), Some("A1 NO Two.\r\n"));
-        assert_eq!(without("* BYE [referral x]\r\n").as_deref(), Some("* BYE Another server is responsible.\r\n"));
+        assert_eq!(
+            without("A[1 NO [REFERRAL x] Try two.\r\n").as_deref(),
+            Some("A[1 NO Try two.\r\n")
+        );
+        assert_eq!(
+            without("A1 NO [REFERRAL x] [REFERRAL y]Two.\r\n").as_deref(),
+            Some("A1 NO Two.\r\n")
+        );
+        assert_eq!(
+            without("* BYE [referral x]\r\n").as_deref(),
+            Some("* BYE Another server is responsible.\r\n")
+        );
         assert_eq!(without("A[1 NO [REFERRAL x] Try\r\n").as_deref(), Some("A[1 NO Try\r\n"));
-        for line in ["A1 NO [REFERRALS x] y\r\n", "A1 OK [READ-WRITE] y\r\n", "* 1 EXISTS\r\n", "A1 NO [REFERRAL x\r\n"]
-        {
+        for line in [
+            "A1 NO [REFERRALS x] y\r\n",
+            "A1 OK [READ-WRITE] y\r\n",
+            "* 1 EXISTS\r\n",
+            "A1 NO [REFERRAL x\r\n",
+        ] {
             assert_eq!(without(line), None, "{line}");
         }
         for line in ["A1 NO [REFERRAL x] Try\r\n", "* bye [referral x]\r\n"] {
@@ -379,7 +415,8 @@ mod tests {
                         | ResponseHead::Status { code: CodeKind::Referral, .. }
                 )
             };
-            let all = (0..=line.len()).filter_map(|end| head(&line.as_bytes()[..end])).all(may_refer);
+            let all =
+                (0..=line.len()).filter_map(|end| head(&line.as_bytes()[..end])).all(may_refer);
             assert!(all, "{line}");
         }
     }
@@ -387,11 +424,18 @@ mod tests {
     #[test]
     fn capabilities_stand_in_three_places() {
         let list = |line: &str| {
-            capabilities(line.as_bytes())
-                .map(|names| names.map(|name| String::from_utf8_lossy(name).into_owned()).collect::<Vec<_>>().join(","))
+            capabilities(line.as_bytes()).map(|names| {
+                names
+                    .map(|name| String::from_utf8_lossy(name).into_owned())
+                    .collect::<Vec<_>>()
+                    .join(",")
+            })
         };
         assert_eq!(list("* CAPABILITY IMAP4rev1 IDLE\r\n").as_deref(), Some("IMAP4rev1,IDLE"));
-        assert_eq!(list("* OK [CAPABILITY IMAP4rev1 IDLE] hi\r\n").as_deref(), Some("IMAP4rev1,IDLE"));
+        assert_eq!(
+            list("* OK [CAPABILITY IMAP4rev1 IDLE] hi\r\n").as_deref(),
+            Some("IMAP4rev1,IDLE")
+        );
         assert_eq!(list("A1 OK [CAPABILITY IDLE] CAPABILITY X\r\n").as_deref(), Some("IDLE"));
         assert_eq!(list("* OK hi\r\n"), None);
     }

@@ -62,7 +62,8 @@ const SEPARATOR: u8 = 1;
 /// The credentials in a message of XOAUTH2: `user=` name ^A `auth=Bearer ` token ^A ^A. `None` if it is malformed.
 #[must_use]
 pub fn xoauth2_message(message: &[u8]) -> Option<Credentials> {
-    let mut fields = message.strip_suffix(&[SEPARATOR, SEPARATOR])?.split(|byte| *byte == SEPARATOR);
+    let mut fields =
+        message.strip_suffix(&[SEPARATOR, SEPARATOR])?.split(|byte| *byte == SEPARATOR);
     let user = fields.next()?.strip_prefix(b"user=").filter(|user| !user.is_empty())?;
     let token = bearer(fields.next()?)?;
     if fields.next().is_some() {
@@ -75,7 +76,8 @@ pub fn xoauth2_message(message: &[u8]) -> Option<Credentials> {
 /// does not say whose token it is: without a name there is no telling whose server to ask.
 #[must_use]
 pub fn oauthbearer_message(message: &[u8]) -> Option<Credentials> {
-    let mut fields = message.strip_suffix(&[SEPARATOR, SEPARATOR])?.split(|byte| *byte == SEPARATOR);
+    let mut fields =
+        message.strip_suffix(&[SEPARATOR, SEPARATOR])?.split(|byte| *byte == SEPARATOR);
     let (user, rest) = gs2_header(fields.next()?).ok()?;
     let user = user.filter(|_| rest.is_empty())?;
     // `host` and `port` name deltapush: they are not handed on.
@@ -108,19 +110,23 @@ pub fn scram_first(mechanism: Mechanism, message: &[u8]) -> Result<Credentials, 
     let (authorization, bare) = gs2_header(message)?;
     // What begins with m= is an extension that must be understood, and nobody has defined one.
     let mut attributes = bare.split(|byte| *byte == b',');
-    let user = attributes.next().and_then(|name| name.strip_prefix(b"n=")).ok_or(NoScram::Malformed)?;
+    let user =
+        attributes.next().and_then(|name| name.strip_prefix(b"n=")).ok_or(NoScram::Malformed)?;
     let user = sasl_name(user).ok_or(NoScram::Malformed)?;
-    let has_nonce = attributes.next().is_some_and(|nonce| nonce.starts_with(b"r=") && nonce.len() > 2);
+    let has_nonce =
+        attributes.next().is_some_and(|nonce| nonce.starts_with(b"r=") && nonce.len() > 2);
     if !has_nonce || !message.iter().all(|byte| !matches!(byte, 0 | b'\r' | b'\n')) {
         return Err(NoScram::Malformed);
     }
-    Ok(Credentials::exchange(mechanism, user, message).on_behalf_of(authorization.unwrap_or_default()))
+    Ok(Credentials::exchange(mechanism, user, message)
+        .on_behalf_of(authorization.unwrap_or_default()))
 }
 
 /// The GS2 header (RFC 5801 section 4): the authorization identity, and what follows.
 fn gs2_header(message: &[u8]) -> Result<(Option<String>, &[u8]), NoScram> {
     let mut parts = message.splitn(3, |byte| *byte == b',');
-    let (Some(flag), Some(authorization), Some(rest)) = (parts.next(), parts.next(), parts.next()) else {
+    let (Some(flag), Some(authorization), Some(rest)) = (parts.next(), parts.next(), parts.next())
+    else {
         return Err(NoScram::Malformed);
     };
     match flag {
@@ -214,7 +220,10 @@ mod tests {
     #[test]
     fn tokens_in_both_forms() {
         let xoauth2 = xoauth2_message(b"user=a@b.c\x01auth=Bearer ya29.x~y=\x01\x01");
-        assert_eq!(xoauth2.as_ref().map(|credentials| credentials.kind), Some(CredentialKind::Token));
+        assert_eq!(
+            xoauth2.as_ref().map(|credentials| credentials.kind),
+            Some(CredentialKind::Token)
+        );
         assert_eq!(given(xoauth2), plainly("a@b.c", "ya29.x~y="));
         for message in [
             &b""[..],
@@ -251,7 +260,10 @@ mod tests {
         let first = |message: &str| scram_first(Mechanism::ScramSha256, message.as_bytes());
         let credentials = first("n,,n=user,r=nonce").unwrap();
         assert_eq!(credentials.kind, CredentialKind::Exchange(Mechanism::ScramSha256));
-        assert_eq!((credentials.user.as_str(), credentials.password.expose()), ("user", &b"n,,n=user,r=nonce"[..]));
+        assert_eq!(
+            (credentials.user.as_str(), credentials.password.expose()),
+            ("user", &b"n,,n=user,r=nonce"[..])
+        );
         assert_eq!(first("y,,n=a=2Cb=3Dc@d,r=x,ext=1").unwrap().user, "a,b=c@d");
         let other = first("n,a=boss,n=user,r=x").unwrap();
         assert_eq!((other.authorization.as_deref(), other.user.as_str()), (Some("boss"), "user"));

@@ -62,7 +62,9 @@ pub fn atom(input: &[u8]) -> Parsed<'_, &[u8]> {
 pub fn quoted(input: &[u8]) -> Parsed<'_, Cow<'_, [u8]>> {
     let plain = take_while1(|byte| !matches!(byte, b'"' | b'\\' | b'\r' | b'\n' | 0));
     let escaped = preceded(char('\\'), alt((tag("\""), tag("\\"))));
-    let (rest, raw) = delimited(char('"'), recognize(many0_count(alt((plain, escaped)))), char('"')).parse(input)?;
+    let (rest, raw) =
+        delimited(char('"'), recognize(many0_count(alt((plain, escaped)))), char('"'))
+            .parse(input)?;
     Ok((rest, unescape(raw)))
 }
 

@@ -17,8 +17,10 @@ pub fn decode(name: &str) -> Option<String> {
             decoded.push('&');
         } else {
             let bytes = BASE64.decode(shifted).ok()?;
-            let units: Vec<u16> =
-                bytes.chunks(2).map(|pair| Some(u16::from_be_bytes(pair.try_into().ok()?))).collect::<Option<_>>()?;
+            let units: Vec<u16> = bytes
+                .chunks(2)
+                .map(|pair| Some(u16::from_be_bytes(pair.try_into().ok()?)))
+                .collect::<Option<_>>()?;
             decoded.push_str(&String::from_utf16(&units).ok()?);
         }
         decoded.push_str(plain);

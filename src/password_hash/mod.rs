@@ -78,12 +78,22 @@ impl PasswordHasher {
     }
 
     /// Whether a hash is that of this password. How long that takes does not depend on how much is equal.
-    pub async fn is_same(&self, password: &Secret, known: &PasswordHash, caller: HashRequester) -> bool {
+    pub async fn is_same(
+        &self,
+        password: &Secret,
+        known: &PasswordHash,
+        caller: HashRequester,
+    ) -> bool {
         let hash = self.hash_with(password, known.salt, caller).await;
         hash.is_some_and(|hash| verify_slices_are_equal(&hash, &known.hash).is_ok())
     }
 
-    async fn hash_with(&self, password: &Secret, salt: [u8; 16], caller: HashRequester) -> Option<[u8; 32]> {
+    async fn hash_with(
+        &self,
+        password: &Secret,
+        salt: [u8; 16],
+        caller: HashRequester,
+    ) -> Option<[u8; 32]> {
         let turn = self.turn(caller).await?;
         let password = password.clone();
         let made = spawn_blocking(move || {
@@ -120,14 +130,22 @@ fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[inline(never)]
-#[expect(clippy::needless_pass_by_value, reason = "the password is wiped before the hash is returned")]
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the password is wiped before the hash is returned"
+)]
 fn argon2id(password: Secret, salt: [u8; 16], blocks: &mut Vec<Block>) -> Option<[u8; 32]> {
     let (memory, passes, lanes) = COST;
     let params = Params::new(memory, passes, lanes, None).ok()?;
     blocks.resize(params.block_count(), Block::default());
     let mut hash = [0; 32];
     let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
-    let made = argon2.hash_password_into_with_memory(password.expose(), &salt, &mut hash, blocks.as_mut_slice());
+    let made = argon2.hash_password_into_with_memory(
+        password.expose(),
+        &salt,
+        &mut hash,
+        blocks.as_mut_slice(),
+    );
     blocks.iter_mut().for_each(Zeroize::zeroize);
     made.ok().map(|()| hash)
 }
@@ -145,7 +163,8 @@ mod tests {
     use crate::account::AccountId;
 
     fn alice() -> HashRequester {
-        let account = AccountId { user: "alice@example.org".into(), upstream: "imap.example.org:993".into() };
+        let account =
+            AccountId { user: "alice@example.org".into(), upstream: "imap.example.org:993".into() };
         HashRequester { account, prefix: [192, 0, 2, 1].into() }
     }
 
@@ -156,7 +175,9 @@ mod tests {
         let hashes: Vec<_> = (0..40)
             .map(|_| {
                 let recognizer = recognizer.clone();
-                tokio::spawn(async move { recognizer.hash(&Secret::new(b"sesame".to_vec()), alice()).await })
+                tokio::spawn(async move {
+                    recognizer.hash(&Secret::new(b"sesame".to_vec()), alice()).await
+                })
             })
             .collect();
         let mut made = 0;
@@ -166,11 +187,17 @@ mod tests {
         assert_eq!(made, 2);
         let blocks = |recognizer: &PasswordHasher| {
             let blocks = lock(&recognizer.0.blocks);
-            assert!(blocks.iter().all(|block| block.as_ref().iter().all(|word| *word == 0)), "it is wiped");
+            assert!(
+                blocks.iter().all(|block| block.as_ref().iter().all(|word| *word == 0)),
+                "it is wiped"
+            );
             (blocks.as_ptr() as usize, blocks.len())
         };
         let first = blocks(&recognizer);
-        assert!(recognizer.hash(&Secret::new(b"sesame".to_vec()), alice()).await.is_some(), "all have left");
+        assert!(
+            recognizer.hash(&Secret::new(b"sesame".to_vec()), alice()).await.is_some(),
+            "all have left"
+        );
         assert_eq!(blocks(&recognizer), first);
         assert_eq!(first.1, 19 * 1024);
     }
@@ -182,7 +209,11 @@ mod tests {
         let known = recognizer.hash(&secret("sesame"), alice()).await.unwrap();
         assert!(recognizer.is_same(&secret("sesame"), &known, alice()).await);
         assert!(!recognizer.is_same(&secret("Sesame"), &known, alice()).await);
-        assert_ne!(recognizer.hash(&secret("sesame"), alice()).await.unwrap(), known, "each has a salt of its own");
+        assert_ne!(
+            recognizer.hash(&secret("sesame"), alice()).await.unwrap(),
+            known,
+            "each has a salt of its own"
+        );
         assert_eq!(format!("{known:?}"), "[hash]");
     }
 
@@ -190,7 +221,11 @@ mod tests {
     /// (argon2id, version 19, t=2, m=65536, p=1).
     #[test]
     fn it_is_argon2id() {
-        let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::new(65536, 2, 1, None).unwrap());
+        let argon2 = Argon2::new(
+            Algorithm::Argon2id,
+            Version::V0x13,
+            Params::new(65536, 2, 1, None).unwrap(),
+        );
         let mut hash = [0; 32];
         argon2.hash_password_into(b"password", b"somesalt", &mut hash).unwrap();
         assert_eq!(hash[..8], [0x09, 0x31, 0x61, 0x15, 0xd5, 0xcf, 0x24, 0xed]);

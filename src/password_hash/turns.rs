@@ -48,15 +48,27 @@ impl<W> Default for HashQueue<W> {
 
 impl<W> HashQueue<W> {
     /// Queues a caller, and returns its number; `None` if there are too many already. `woken` gets whom to wake.
-    pub(super) fn enter(&mut self, caller: HashRequester, wake: W, woken: impl FnOnce(W)) -> Option<u64> {
-        let of = |is: &dyn Fn(&HashRequester) -> bool| self.queue.iter().filter(|entry| is(&entry.caller)).count();
+    pub(super) fn enter(
+        &mut self,
+        caller: HashRequester,
+        wake: W,
+        woken: impl FnOnce(W),
+    ) -> Option<u64> {
+        let of = |is: &dyn Fn(&HashRequester) -> bool| {
+            self.queue.iter().filter(|entry| is(&entry.caller)).count()
+        };
         let rank = of(&|known| known.prefix == caller.prefix);
         if of(&|known| known.account == caller.account) >= PER_ACCOUNT || rank >= PER_PREFIX {
             return None;
         }
         if self.queue.len() >= IN_ALL {
             // The one with the most of its kind before it goes, if it has more than the one who comes; the first is at work.
-            let last = self.queue.iter().enumerate().skip(1).max_by_key(|(_, entry)| (entry.rank, entry.number))?;
+            let last = self
+                .queue
+                .iter()
+                .enumerate()
+                .skip(1)
+                .max_by_key(|(_, entry)| (entry.rank, entry.number))?;
             if last.1.rank <= rank {
                 return None;
             }
@@ -71,10 +83,13 @@ impl<W> HashQueue<W> {
 
     /// A caller is done, or waits no more.
     pub(super) fn leave(&mut self, number: u64, woken: impl FnOnce(W)) {
-        let Some(index) = self.queue.iter().position(|entry| entry.number == number) else { return };
+        let Some(index) = self.queue.iter().position(|entry| entry.number == number) else {
+            return;
+        };
         self.queue.remove(index);
         if index == 0
-            && let Some((next, _)) = self.queue.iter().enumerate().min_by_key(|(_, entry)| (entry.rank, entry.number))
+            && let Some((next, _)) =
+                self.queue.iter().enumerate().min_by_key(|(_, entry)| (entry.rank, entry.number))
         {
             self.queue.swap(0, next);
         }
@@ -102,7 +117,10 @@ mod tests {
     impl Scene {
         fn enter(&mut self, account: &str, prefix: u8) -> Option<u64> {
             let caller = HashRequester {
-                account: AccountId { user: account.into(), upstream: "imap.example.org:993".into() },
+                account: AccountId {
+                    user: account.into(),
+                    upstream: "imap.example.org:993".into(),
+                },
                 prefix: IpAddr::from([192, 0, 2, prefix]),
             };
             let woken = &mut self.woken;
@@ -123,7 +141,11 @@ mod tests {
         let other = scene.enter("other", 2).unwrap();
         assert_eq!(scene.woken, ["busy"]);
         scene.leave(busy[0]);
-        assert_eq!(scene.woken, ["busy", "other"], "the second of a prefix comes after the first of another");
+        assert_eq!(
+            scene.woken,
+            ["busy", "other"],
+            "the second of a prefix comes after the first of another"
+        );
         scene.leave(other);
         assert_eq!(scene.woken, ["busy", "other", "busy"]);
         assert!(scene.enter("busy", 3).is_some(), "one has left");
@@ -152,7 +174,8 @@ mod tests {
     #[test]
     fn who_gives_up_waiting_leaves_no_gap() {
         let mut scene = Scene::default();
-        let numbers: Vec<u64> = (1..=3).map(|n| scene.enter(&format!("a{n}"), n).unwrap()).collect();
+        let numbers: Vec<u64> =
+            (1..=3).map(|n| scene.enter(&format!("a{n}"), n).unwrap()).collect();
         scene.leave(numbers[1]);
         scene.leave(numbers[0]);
         scene.leave(numbers[0]);

@@ -114,14 +114,28 @@ pub(super) enum NoLogin {
 }
 
 impl IncomingClient {
-    pub(super) fn new(proxy: Arc<Proxy>, listener: Arc<Listener>, peer: SocketAddr, session: u64) -> Self {
+    pub(super) fn new(
+        proxy: Arc<Proxy>,
+        listener: Arc<Listener>,
+        peer: SocketAddr,
+        session: u64,
+    ) -> Self {
         let mut trace = proxy.tracer.client(session);
         trace.note(|| format!("a client connects from {peer} to {}", listener.address));
         let now = Instant::now();
         let deadline = now.checked_add(proxy.limits.login_time).unwrap_or(now);
         let connected = *listener.address;
         let entrance = Box::new(Entrance { listener, connected, host: None, claim: None });
-        Self { proxy, peer, entrance, session, trace, deadline, introduction: Box::default(), command: None }
+        Self {
+            proxy,
+            peer,
+            entrance,
+            session,
+            trace,
+            deadline,
+            introduction: Box::default(),
+            command: None,
+        }
     }
 
     /// Serves the client until it is gone.
@@ -144,7 +158,12 @@ impl IncomingClient {
     }
 
     /// From the handshake to the login, if there is one.
-    async fn begin(mut self, tcp: TcpStream, mut place: ConnectionSlot, stop: CancellationToken) -> Option<Begun> {
+    async fn begin(
+        mut self,
+        tcp: TcpStream,
+        mut place: ConnectionSlot,
+        stop: CancellationToken,
+    ) -> Option<Begun> {
         let (session, peer) = (self.session, self.peer);
         debug!(session, %peer, "client connected");
         let counted = CountedConnection::new(self.proxy.board.telemetry());
@@ -180,7 +199,11 @@ impl IncomingClient {
         Err(error)
     }
 
-    async fn converse(&mut self, tcp: TcpStream, client: &mut Conversation) -> Result<Authenticated, NoLogin> {
+    async fn converse(
+        &mut self,
+        tcp: TcpStream,
+        client: &mut Conversation,
+    ) -> Result<Authenticated, NoLogin> {
         // The address that is listened on may stand for all of this machine's.
         self.entrance.connected = tcp.local_addr()?;
         let (stream, protection) = match self.entrance.listener.tls {
@@ -208,7 +231,9 @@ impl IncomingClient {
         let accepted = timeout_at(deadline, handshake::accept(&self.proxy.tls, tcp, guests)).await;
         match accepted.map_err(|_| NoLogin::TimedOut)?.map_err(NoLogin::Handshake)? {
             Accepted::Imap(mut stream, host) => {
-                if guests == Guests::Web && public::wants_http(&mut stream, host.as_deref(), &self.proxy.site).await {
+                if guests == Guests::Web
+                    && public::wants_http(&mut stream, host.as_deref(), &self.proxy.site).await
+                {
                     public::serve(stream, HttpVersion::One, Arc::clone(&self.proxy.site)).await;
                     return Err(NoLogin::Page);
                 }
@@ -229,7 +254,11 @@ impl IncomingClient {
     }
 
     /// Greets and answers until a login succeeds.
-    async fn greet(&mut self, client: &mut Conversation, protection: Protection) -> Result<Authenticated, NoLogin> {
+    async fn greet(
+        &mut self,
+        client: &mut Conversation,
+        protection: Protection,
+    ) -> Result<Authenticated, NoLogin> {
         let allowance = Allowance::from(&self.proxy.limits);
         let offers_scram = self.proxy.offers_scram;
         let mut machine = NotAuthenticated::new(protection, allowance).offering_scram(offers_scram);
@@ -243,13 +272,19 @@ impl IncomingClient {
                     let Stream::Plain(tcp) = client.take()? else { return Err(NoLogin::Closed) };
                     client.resume(self.handshake(tcp, Guests::Imap).await?);
                     self.trace.note(|| "TLS begins".to_owned());
-                    machine = NotAuthenticated::new(Protection::Tls, allowance).offering_scram(offers_scram);
+                    machine = NotAuthenticated::new(Protection::Tls, allowance)
+                        .offering_scram(offers_scram);
                 }
                 PreauthEvent::Login { tag, credentials } => match self
                     .introduced(&machine)
                     .try_login(
                         credentials,
-                        WaitingClient { client, machine: &mut machine, received: &mut received, was_asked: false },
+                        WaitingClient {
+                            client,
+                            machine: &mut machine,
+                            received: &mut received,
+                            was_asked: false,
+                        },
                     )
                     .await?
                 {
@@ -261,15 +296,25 @@ impl IncomingClient {
                         // A vector of its own: the other one has had the password in it.
                         let rest = received.as_slice().to_vec();
                         let origin = AccountOrigin { prefix: self.prefix(), is_open };
-                        let authenticated =
-                            Authenticated { client, rest, tag, account, credentials, upstream, returned, origin };
+                        let authenticated = Authenticated {
+                            client,
+                            rest,
+                            tag,
+                            account,
+                            credentials,
+                            upstream,
+                            returned,
+                            origin,
+                        };
                         return Ok(authenticated);
                     }
                     Err(refused) => {
                         self.tell_login(None, refused.result);
                         // Nothing is held meanwhile but the client's own place.
                         tokio::time::sleep_until(self.within(refused.delay, Instant::now())).await;
-                        let mut answer = [&refused.untagged, &tag, b" ".as_slice(), &refused.answer, b"\r\n"].concat();
+                        let mut answer =
+                            [&refused.untagged, &tag, b" ".as_slice(), &refused.answer, b"\r\n"]
+                                .concat();
                         let is_last = machine.login_refused(&mut answer);
                         self.say(client, &answer).await?;
                         if is_last {
@@ -310,7 +355,9 @@ impl IncomingClient {
             let deadline = self.command_deadline(machine.under_way());
             // Asked for first: input that is always there must not put the end off.
             let is_late = Instant::now() >= deadline;
-            let read = timeout_at(deadline, receive_some(client.stream()?, received, READ_BEFORE_LOGIN)).await;
+            let read =
+                timeout_at(deadline, receive_some(client.stream()?, received, READ_BEFORE_LOGIN))
+                    .await;
             match read {
                 _ if is_late => return self.too_late(client).await,
                 Ok(Ok(0)) => return Err(NoLogin::Closed),
@@ -353,16 +400,20 @@ impl IncomingClient {
 
     /// From the login on: the client gets the server's answer under its own tag, and everything else as it comes.
     fn relay(mut self, authenticated: Authenticated) -> (Box<Relay<AccountHandle>>, Preread) {
-        let Authenticated { client, rest, tag, account, credentials, upstream, returned, origin } = authenticated;
+        let Authenticated { client, rest, tag, account, credentials, upstream, returned, origin } =
+            authenticated;
         let Connected { stream, logged_in, rest: upstream_rest } = upstream;
         let mut known = UpstreamTraits { pushes: logged_in.pushes, ..UpstreamTraits::default() };
         known.learn(logged_in.capabilities.iter().map(str::as_bytes));
         let session = Session::new(Arc::clone(&self.proxy.session), known);
-        let abilities =
-            Abilities { idle: logged_in.capabilities.has("IDLE"), notify: logged_in.capabilities.has("NOTIFY") };
+        let abilities = Abilities {
+            idle: logged_in.capabilities.has("IDLE"),
+            notify: logged_in.capabilities.has("NOTIFY"),
+        };
         let keeper = self.proxy.keeper.as_ref();
-        let legacy =
-            keeper.map(|keeper| SessionHandover::new(keeper, &self.proxy.registry, &account, abilities, *returned));
+        let legacy = keeper.map(|keeper| {
+            SessionHandover::new(keeper, &self.proxy.registry, &account, abilities, *returned)
+        });
         let session = if legacy.is_some() { session.kept() } else { session };
         let answer = login_answer::lines(&tag, &logged_in, |line| session.rewrite(line));
         if let Some(transcript) = self.trace.transcript() {
@@ -370,8 +421,11 @@ impl IncomingClient {
         }
         let beginning = Preread { client: rest, answer, upstream: upstream_rest };
         let limits = &self.proxy.limits;
-        let bounds =
-            Bounds { buffer: limits.buffer.bytes(), idle_time: limits.idle_time, command_time: limits.command_time };
+        let bounds = Bounds {
+            buffer: limits.buffer.bytes(),
+            idle_time: limits.idle_time,
+            command_time: limits.command_time,
+        };
         let account = AccountHandle {
             registry: self.proxy.registry.clone(),
             account,
@@ -419,13 +473,19 @@ impl From<&SessionLimits> for Allowance {
 mod tests {
     use super::*;
 
-    fn size_of_future<F>(_: fn(IncomingClient, TcpStream, ConnectionSlot, CancellationToken) -> F) -> usize {
+    fn size_of_future<F>(
+        _: fn(IncomingClient, TcpStream, ConnectionSlot, CancellationToken) -> F,
+    ) -> usize {
         size_of::<F>()
     }
 
     #[test]
     fn a_session_that_says_nothing_is_small() {
-        let sizes = (size_of::<Session>(), size_of::<Relay<AccountHandle>>(), size_of_future(IncomingClient::serve));
+        let sizes = (
+            size_of::<Session>(),
+            size_of::<Relay<AccountHandle>>(),
+            size_of_future(IncomingClient::serve),
+        );
         // In bytes: the session's state; that and what is known of its streams; the task, which has that in a box.
         assert!(sizes.0 <= 448 && sizes.1 <= 1152 && sizes.2 <= 512, "{sizes:?}");
     }

@@ -47,7 +47,8 @@ pub(super) async fn session_at_rest(
             return Ok(());
         }
         let patience = session.patience().map_or(SILENCE, |(_, patience)| patience.min(SILENCE));
-        let silent = Instant::now().checked_add(patience).map_or(deadline, |silent| silent.min(deadline));
+        let silent =
+            Instant::now().checked_add(patience).map_or(deadline, |silent| silent.min(deadline));
         let mut received = Vec::new();
         match timeout_at(silent, receive(stream, &mut received)).await {
             Ok(read) => match read.map_err(|_| GONE)? {
@@ -126,7 +127,8 @@ mod tests {
             max_response: 8192,
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut stream = Stream::Plain(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
+        let mut stream =
+            Stream::Plain(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
         let (other, _) = listener.accept().await.unwrap();
         let mut session = Session::new(Arc::new(settings), UpstreamTraits::default()).kept();
         let mut trace = Tracer::default().client(1);
@@ -161,7 +163,10 @@ mod tests {
             let _open = upstream;
             std::future::pending().await
         });
-        assert_eq!(rest.await, Err("the mail server did not complete the client's commands in time"));
+        assert_eq!(
+            rest.await,
+            Err("the mail server did not complete the client's commands in time")
+        );
     }
 
     #[tokio::test]
@@ -179,6 +184,9 @@ mod tests {
             // Until nobody reads it any more.
             while upstream.write_all(&[b'x'; 64 * 1024]).await.is_ok() {}
         });
-        assert_eq!(rest.await, Err("the mail server sent too much data for the client's last commands"));
+        assert_eq!(
+            rest.await,
+            Err("the mail server sent too much data for the client's last commands")
+        );
     }
 }

@@ -77,7 +77,10 @@ impl SessionHandover {
             keeper: keeper.clone(),
             registry: registry.clone(),
             account: account.clone(),
-            seen: Mutex::new(ObservedState { judge: keeper.judge(account), ..ObservedState::default() }),
+            seen: Mutex::new(ObservedState {
+                judge: keeper.judge(account),
+                ..ObservedState::default()
+            }),
         });
         let presence = returned.presence.unwrap_or_else(|| keeper.client(account));
         Self { watch, presence, abilities, since: Instant::now(), ticket: returned.ticket }
@@ -125,7 +128,8 @@ impl SessionHandover {
                 eye.response(line, judge, now())
             }
             ObservedEvent::Fetched { from } => {
-                if let (Some(_), Some(token), Some(shown)) = (from, &seen.device, seen.eye.shown()) {
+                if let (Some(_), Some(token), Some(shown)) = (from, &seen.device, seen.eye.shown())
+                {
                     watch.keeper.device_knows(&watch.account, token, shown);
                 }
                 seen.eye.fetched(from)
@@ -150,8 +154,10 @@ impl SessionHandover {
                 %account,
                 "session not kept: the account has no device, or another of its clients waits for new mail"
             );
-            return keeper
-                .log_out_when_at_rest(session_at_rest(&mut stream, &unsent, &mut session, &mut trace).await, stream);
+            return keeper.log_out_when_at_rest(
+                session_at_rest(&mut stream, &unsent, &mut session, &mut trace).await,
+                stream,
+            );
         }
         match session_at_rest(&mut stream, &unsent, &mut session, &mut trace).await {
             Ok(()) => {
@@ -200,7 +206,9 @@ impl SessionWatch {
             (seen.turns, seen.eye.mailbox().map(str::to_owned))
         };
         let Some(mailbox) = mailbox else { return };
-        if !self.keeper.wants(&self.account) || !self.keeper.is_watched_mailbox(&self.account, &mailbox) {
+        if !self.keeper.wants(&self.account)
+            || !self.keeper.is_watched_mailbox(&self.account, &mailbox)
+        {
             let mut seen = self.lock();
             if seen.turns == turn {
                 seen.eye.ignore();
@@ -217,7 +225,10 @@ impl SessionWatch {
                 return;
             }
         };
-        let noted = positions.into_iter().find(|(name, _)| is_same(name, &mailbox)).map(|(_, position)| position);
+        let noted = positions
+            .into_iter()
+            .find(|(name, _)| is_same(name, &mailbox))
+            .map(|(_, position)| position);
         let (wish, first) = {
             let mut seen = self.lock();
             // What is noted of one mailbox says nothing of another that is open by now.
@@ -270,7 +281,8 @@ impl SessionWatch {
         let ObserverOutcome { mailbox, mut position, since, .. } = outcome;
         // Another session of the account may have looked.
         let positions = self.registry.positions(&self.account).await.unwrap_or_default();
-        let known = positions.into_iter().find(|(name, _)| is_same(name, &mailbox)).map(|(_, known)| known);
+        let known =
+            positions.into_iter().find(|(name, _)| is_same(name, &mailbox)).map(|(_, known)| known);
         if let Some(known) = known.filter(|known| known.uid_validity == position.uid_validity) {
             self.lock().eye.advance(known);
             if known.uid_next >= position.uid_next && (outcome.is_fetched || !outcome.announce) {
@@ -298,7 +310,10 @@ impl SessionWatch {
         if !outcome.announce {
             return Announce::Nothing;
         }
-        let mut others = outcome.news().map(|news| self.keeper.who_knows(&self.account, &news)).unwrap_or_default();
+        let mut others = outcome
+            .news()
+            .map(|news| self.keeper.who_knows(&self.account, &news))
+            .unwrap_or_default();
         let at_once = self.keeper.settings().wait_for_fetch.is_zero();
         others.extend(self.lock().device.clone().filter(|_| outcome.is_fetched || at_once));
         Announce::AllBut(others)

@@ -33,14 +33,20 @@ pub(super) enum Guests {
 }
 
 /// Takes a client in, if it is one of those.
-pub(super) async fn accept(tls: &ServerTls, tcp: TcpStream, guests: Guests) -> io::Result<Accepted> {
+pub(super) async fn accept(
+    tls: &ServerTls,
+    tcp: TcpStream,
+    guests: Guests,
+) -> io::Result<Accepted> {
     let hello = Hello::receive(tcp).await?;
     if let Some(proof) = tls.challenges.answer(&hello.client_hello()) {
         hello.answer(proof).await?.shutdown().await?;
         return Ok(Accepted::Proof);
     }
     let config = match guests {
-        Guests::None => return Err(io::Error::other("no network of `allow` contains the client's address")),
+        Guests::None => {
+            return Err(io::Error::other("no network of `allow` contains the client's address"));
+        }
         Guests::Imap => &tls.imap,
         Guests::Web => &tls.web,
     };

@@ -96,7 +96,9 @@ impl Proxy {
             listeners: config.listeners.iter().cloned().map(Arc::new).collect(),
             gate,
             door: Arc::new(Door::default()),
-            unannounced: Arc::new(Semaphore::new(config.limits.before_login.min(Semaphore::MAX_PERMITS))),
+            unannounced: Arc::new(Semaphore::new(
+                config.limits.before_login.min(Semaphore::MAX_PERMITS),
+            )),
             next_session: Arc::new(AtomicU64::new(1)),
         }
     }
@@ -119,7 +121,15 @@ impl Proxy {
             recognizer: self.recognizer.clone(),
             next_session: Arc::clone(&self.next_session),
             site: Arc::new(self.site.renewed(config)),
-            ..Self::new(config, tls, upstreams, registry, board, Arc::clone(&self.gate), self.tracer.clone())
+            ..Self::new(
+                config,
+                tls,
+                upstreams,
+                registry,
+                board,
+                Arc::clone(&self.gate),
+                self.tracer.clone(),
+            )
         }
     }
 }
@@ -137,7 +147,12 @@ impl Proxy {
 
     /// A listener that was opened as `opened`, as the configuration now has it.
     fn current(&self, opened: &Arc<Listener>) -> Arc<Listener> {
-        Arc::clone(self.listeners.iter().find(|listener| listener.is_same_socket(opened)).unwrap_or(opened))
+        Arc::clone(
+            self.listeners
+                .iter()
+                .find(|listener| listener.is_same_socket(opened))
+                .unwrap_or(opened),
+        )
     }
 
     /// Whether this login may be used, whatever the routes say.
@@ -158,8 +173,11 @@ fn account_limits(limits: &SessionLimits) -> AccountLimits {
 }
 
 fn session_settings(config: &Config) -> session::SessionSettings {
-    let mut entries: Vec<(String, String)> =
-        config.metadata.iter().map(|(entry, value)| (entry.to_owned(), value.expose().to_owned())).collect();
+    let mut entries: Vec<(String, String)> = config
+        .metadata
+        .iter()
+        .map(|(entry, value)| (entry.to_owned(), value.expose().to_owned()))
+        .collect();
     if !entries.iter().any(|(entry, _)| entry.eq_ignore_ascii_case(MAX_RECIPIENTS.0)) {
         entries.push((MAX_RECIPIENTS.0.into(), MAX_RECIPIENTS.1.into()));
     }
@@ -218,13 +236,19 @@ fn admit(
         return admit_announced(proxy, tcp, peer, listener, tasks, stop);
     }
     if let Some((place, session)) = place(proxy, &tcp, peer, listener) {
-        let connection = IncomingClient::new(Arc::clone(proxy), Arc::clone(listener), peer, session);
+        let connection =
+            IncomingClient::new(Arc::clone(proxy), Arc::clone(listener), peer, session);
         tasks.spawn(connection.serve(tcp, place, stop.clone()));
     }
 }
 
 /// A place for a client, if it may connect.
-fn place(proxy: &Proxy, tcp: &TcpStream, peer: SocketAddr, listener: &Listener) -> Option<(ConnectionSlot, u64)> {
+fn place(
+    proxy: &Proxy,
+    tcp: &TcpStream,
+    peer: SocketAddr,
+    listener: &Listener,
+) -> Option<(ConnectionSlot, u64)> {
     if !proxy.admits(listener, peer.ip()) && !proxy.awaits_authority(listener) {
         debug!(%peer, "connection refused: no network of `allow` contains the client's address");
         proxy.board.telemetry().tell(&TelemetryEvent::TurnedAway);

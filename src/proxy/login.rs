@@ -63,7 +63,11 @@ impl IncomingClient {
             );
             return Err(self.lost(credentials, &OwnRefusal::NotAllowed));
         }
-        let asked = Asked { login, listener: Some(&self.entrance.listener), host: self.entrance.host.as_deref() };
+        let asked = Asked {
+            login,
+            listener: Some(&self.entrance.listener),
+            host: self.entrance.host.as_deref(),
+        };
         let target = self.proxy.upstreams.routes.find(&asked).ok_or_else(|| {
             debug!(session, %peer, user = %login.escape_debug(), "login refused: no route matches this login name");
             self.lost(credentials, &OwnRefusal::NoRoute)
@@ -121,12 +125,16 @@ impl IncomingClient {
             let (returned, is_open) = (Box::new(returned), target.reach == Reach::PublicOnly);
             return Ok(Ok(Entered { account, credentials: None, upstream, returned, is_open }));
         }
-        let probed = self.proxy.session.native == Native::Passthrough && !self.proxy.probes.is_known(&target);
+        let probed = self.proxy.session.native == Native::Passthrough
+            && !self.proxy.probes.is_known(&target);
         let mut attempt = self.attempt(&target, &credentials, probed, &pass, &mut client).await;
         // What the client has answered to one challenge is no answer to another.
         // And a stranger, whom some servers tell so before they look at the password, ends nobody's watch.
         let may_ask = !client.was_asked && (pass.is_known() || shown.is_some());
-        if may_ask && attempt.as_ref().is_err_and(AttemptError::is_too_many) && self.proxy.board.give_way(&account) {
+        if may_ask
+            && attempt.as_ref().is_err_and(AttemptError::is_too_many)
+            && self.proxy.board.give_way(&account)
+        {
             debug!(
                 session, %account,
                 "the mail server allows no more sessions: the watch session yields to the client"
@@ -141,9 +149,16 @@ impl IncomingClient {
                 // It may have been told meanwhile that it was wrong: some servers say that in a challenge.
                 let failed = pass.done(LoginOutcome::Unclear);
                 if failed.is_some() {
-                    report::failed_login(peer.ip(), &credentials.user, &account.upstream, report::How::ByServer);
+                    report::failed_login(
+                        peer.ip(),
+                        &credentials.user,
+                        &account.upstream,
+                        report::How::ByServer,
+                    );
                 }
-                return Ok(Err(Refused::new(LoginResult::NoMechanism, words).after(failed.unwrap_or_default())));
+                return Ok(Err(
+                    Refused::new(LoginResult::NoMechanism, words).after(failed.unwrap_or_default())
+                ));
             }
             Err(AttemptError::Upstream(ConnectError::NoPermit)) => {
                 return Ok(Err(self.turned_away(pass.turned_away(), &account, &credentials)));
@@ -157,8 +172,11 @@ impl IncomingClient {
                 let outcome = outcome(&error, pass.is_sent());
                 let failed = pass.done(outcome);
                 if failed.is_some() {
-                    let how =
-                        if outcome == LoginOutcome::Broken { report::How::NoAnswer } else { report::How::ByServer };
+                    let how = if outcome == LoginOutcome::Broken {
+                        report::How::NoAnswer
+                    } else {
+                        report::How::ByServer
+                    };
                     report::failed_login(peer.ip(), &credentials.user, &account.upstream, how);
                 }
                 return Ok(Err(Refused::from_error(error).after(failed.unwrap_or_default())));
@@ -171,7 +189,9 @@ impl IncomingClient {
             upstream.logged_in.pushes |= self.proxy.probes.pushes(&target);
         }
         // A relay makes an account at the first login.
-        pass.note_server(upstream.logged_in.pushes || upstream.logged_in.capabilities.has("XCHATMAIL"));
+        pass.note_server(
+            upstream.logged_in.pushes || upstream.logged_in.capabilities.has("XCHATMAIL"),
+        );
         pass.done(LoginOutcome::Accepted);
         if let Err(error) = self.proxy.registry.login_succeeded(&account, &credentials).await {
             debug!(session, %account, "cannot store the new password for the watch: {error}");
@@ -191,8 +211,14 @@ impl IncomingClient {
         credentials: &Credentials,
     ) -> Option<Arc<ResumeTicket>> {
         let ticket = self.proxy.keeper.as_ref()?.ticket(account)?;
-        let is_possible = credentials.kind == CredentialKind::Password && ticket.fits(target, self.prefix());
-        (is_possible && self.proxy.recognizer.is_same(&credentials.password, &ticket.hash, self.caller(account)).await)
+        let is_possible =
+            credentials.kind == CredentialKind::Password && ticket.fits(target, self.prefix());
+        (is_possible
+            && self
+                .proxy
+                .recognizer
+                .is_same(&credentials.password, &ticket.hash, self.caller(account))
+                .await)
             .then_some(ticket)
     }
 
@@ -219,13 +245,15 @@ impl IncomingClient {
         let Some(keeper) = &self.proxy.keeper else { return Returned::default() };
         // What was right before may not be any more.
         keeper.revoke(account);
-        let is_wanted =
-            keeper.settings().hand_back && credentials.kind == CredentialKind::Password && keeper.wants(account);
+        let is_wanted = keeper.settings().hand_back
+            && credentials.kind == CredentialKind::Password
+            && keeper.wants(account);
         if !is_wanted {
             return Returned::default();
         }
         let hash = self.proxy.recognizer.hash(&credentials.password, self.caller(account)).await;
-        let ticket = hash.map(|hash| ResumeTicket::new(hash, target, self.prefix(), &upstream.logged_in));
+        let ticket =
+            hash.map(|hash| ResumeTicket::new(hash, target, self.prefix(), &upstream.logged_in));
         Returned { ticket: ticket.map(Arc::new), presence: None }
     }
 
@@ -247,12 +275,22 @@ impl IncomingClient {
     fn to_try(&self, target: &Target, account: &AccountId, credentials: &Credentials) -> Try {
         let registry = &self.proxy.registry;
         let stored = registry.credentials(account);
-        let login = self.proxy.gate.login(Prefix::of(self.peer.ip()), account, credentials, stored.as_deref());
+        let login = self.proxy.gate.login(
+            Prefix::of(self.peer.ip()),
+            account,
+            credentials,
+            stored.as_deref(),
+        );
         login.at_open_server(target.is_named_by_login()).registered(registry.is_known(account))
     }
 
     /// The refusal of a login with an invented name, of which the mail server need not hear.
-    fn refuse_invented(&self, login: &Try, account: &AccountId, credentials: &Credentials) -> Option<Refused> {
+    fn refuse_invented(
+        &self,
+        login: &Try,
+        account: &AccountId,
+        credentials: &Credentials,
+    ) -> Option<Refused> {
         let Self { proxy, session, peer, .. } = self;
         if !proxy.refuses_invented || !is_invented(credentials) {
             return None;
@@ -265,12 +303,19 @@ impl IncomingClient {
                 );
                 Some(Refused::own(LoginResult::NotAllowed, &OwnRefusal::Invented))
             }
-            Invented::TooMany(refusal) => Some(self.turned_away(Some(refusal), account, credentials)),
+            Invented::TooMany(refusal) => {
+                Some(self.turned_away(Some(refusal), account, credentials))
+            }
         }
     }
 
     /// Waits until the upstream may be asked.
-    async fn pass(&self, login: Try, account: &AccountId, credentials: &Credentials) -> Result<Pass, Refused> {
+    async fn pass(
+        &self,
+        login: Try,
+        account: &AccountId,
+        credentials: &Credentials,
+    ) -> Result<Pass, Refused> {
         let Self { proxy, session, peer, .. } = self;
         match timeout_at(self.deadline, proxy.gate.enter(login)).await {
             Ok(Ok(pass)) => Ok(pass),
@@ -300,7 +345,9 @@ impl IncomingClient {
                 if counted {
                     report::not_tried(peer.ip(), &credentials.user, &account.upstream, blocked);
                 }
-                if blocked.limit == LoginLimit::Upstream && proxy.gate.note_strained(&account.upstream) {
+                if blocked.limit == LoginLimit::Upstream
+                    && proxy.gate.note_strained(&account.upstream)
+                {
                     warn!(
                         upstream = %account.upstream.escape_debug(),
                         "too many logins failed at this mail server: deltapush refuses logins with unknown names for {}; \
@@ -319,14 +366,16 @@ impl IncomingClient {
 /// What a login that did not succeed says of its credentials, which the server has got if they were `sent`.
 fn outcome(error: &ConnectError, sent: bool) -> LoginOutcome {
     match error.end() {
-        ConnectError::Login(LoginError::Refused { answer, untagged }) => match classify(answer, untagged) {
-            LoginRefusal::Credentials => LoginOutcome::Refused,
-            LoginRefusal::Unclear => LoginOutcome::Unclear,
-            LoginRefusal::TooManySessions
-            | LoginRefusal::Temporary
-            | LoginRefusal::Throttled
-            | LoginRefusal::Disabled => LoginOutcome::Nothing,
-        },
+        ConnectError::Login(LoginError::Refused { answer, untagged }) => {
+            match classify(answer, untagged) {
+                LoginRefusal::Credentials => LoginOutcome::Refused,
+                LoginRefusal::Unclear => LoginOutcome::Unclear,
+                LoginRefusal::TooManySessions
+                | LoginRefusal::Temporary
+                | LoginRefusal::Throttled
+                | LoginRefusal::Disabled => LoginOutcome::Nothing,
+            }
+        }
         _ if !sent => LoginOutcome::Nothing,
         ConnectError::Login(LoginError::Bye(words)) => match classify_bye(words) {
             LoginRefusal::Credentials | LoginRefusal::Unclear => LoginOutcome::Broken,
@@ -372,9 +421,11 @@ mod tests {
 
     #[test]
     fn a_domain_has_no_passwords_of_another_tried() {
-        let login = |user: &str, other: &str| Credentials::new(user, "x").on_behalf_of(other.into());
+        let login =
+            |user: &str, other: &str| Credentials::new(user, "x").on_behalf_of(other.into());
         assert!(
-            is_of_one_domain(&Credentials::new("alice", "x")) && is_of_one_domain(&login("a@B.example", "c@b.Example"))
+            is_of_one_domain(&Credentials::new("alice", "x"))
+                && is_of_one_domain(&login("a@B.example", "c@b.Example"))
         );
         assert!(!is_of_one_domain(&login("victim@big.example", "x@mine.example")));
         assert!(!is_of_one_domain(&login("victim", "x@mine.example")));
@@ -391,11 +442,16 @@ mod tests {
         let tried = |login: &str, given: &Credentials| {
             let asked = Asked { login: given.owner(), listener: None, host: None };
             let target = routes(login).find(&asked).unwrap();
-            applied(&target, given.clone()).map_err(|refused| String::from_utf8(refused.answer).unwrap())
+            applied(&target, given.clone())
+                .map_err(|refused| String::from_utf8(refused.answer).unwrap())
         };
         let password = Credentials::new("alice@example.org", "sesame");
         assert_eq!(tried("local", &password).unwrap().user, "alice");
-        let scram = Credentials::exchange(Mechanism::ScramSha256, "alice@example.org", "n,,n=alice@example.org,r=x");
+        let scram = Credentials::exchange(
+            Mechanism::ScramSha256,
+            "alice@example.org",
+            "n,,n=alice@example.org,r=x",
+        );
         assert!(tried("local", &scram).unwrap_err().starts_with("NO [CANNOT]"));
         assert_eq!(tried("{login}", &scram).unwrap(), scram);
         let boss = scram.on_behalf_of("boss@example.org".into());

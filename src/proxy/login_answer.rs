@@ -7,7 +7,11 @@ use crate::upstream::login_machine::{Capabilities, LoggedIn};
 /// The lines for the client, under its tag. `rewrite` adapts a line of the server's, and returns `None` where it stays as it is.
 ///
 /// A status response has one response code (RFC 9051 section 7.1). Another code than the list goes ahead in an untagged OK.
-pub(super) fn lines(tag: &[u8], logged_in: &LoggedIn, rewrite: impl Fn(&[u8]) -> Option<Vec<u8>>) -> Vec<u8> {
+pub(super) fn lines(
+    tag: &[u8],
+    logged_in: &LoggedIn,
+    rewrite: impl Fn(&[u8]) -> Option<Vec<u8>>,
+) -> Vec<u8> {
     let adapted = |line: &[u8]| rewrite(line).unwrap_or_else(|| line.to_vec());
     let untagged = logged_in.untagged.split_inclusive(|byte| *byte == b'\n');
     let mut lines: Vec<u8> = untagged.flat_map(adapted).collect();
@@ -24,7 +28,8 @@ pub(super) fn lines(tag: &[u8], logged_in: &LoggedIn, rewrite: impl Fn(&[u8]) ->
 /// The OK with the list in it, and what has to go ahead of it.
 fn with_list(answer: &[u8], capabilities: &Capabilities) -> (Option<Vec<u8>>, Vec<u8>) {
     let as_it_is = (None, answer.to_vec());
-    let Some(status) = response::status(answer).filter(|status| !status.has_code("CAPABILITY")) else {
+    let Some(status) = response::status(answer).filter(|status| !status.has_code("CAPABILITY"))
+    else {
         return as_it_is;
     };
     let names: Vec<&str> = capabilities.iter().filter(|name| is_name(name)).collect();
@@ -38,7 +43,8 @@ fn with_list(answer: &[u8], capabilities: &Capabilities) -> (Option<Vec<u8>>, Ve
 
 /// Whether a name fits into a response code.
 fn is_name(name: &str) -> bool {
-    !name.is_empty() && name.bytes().all(|byte| matches!(byte, b'!'..=b'~') && !b"[](){}\"\\%*".contains(&byte))
+    !name.is_empty()
+        && name.bytes().all(|byte| matches!(byte, b'!'..=b'~') && !b"[](){}\"\\%*".contains(&byte))
 }
 
 #[cfg(test)]
@@ -56,7 +62,8 @@ mod tests {
         };
         let added = Added { push: true, compress: false };
         let rewrite = |line: &[u8]| {
-            capability::rewrite(line, added, JmapAccess::Strip).or_else(|| response::without_referral(line))
+            capability::rewrite(line, added, JmapAccess::Strip)
+                .or_else(|| response::without_referral(line))
         };
         String::from_utf8(lines(b"A[1", &logged_in, rewrite)).unwrap()
     }
@@ -79,7 +86,11 @@ mod tests {
                     "* CAPABILITY IMAP4rev1 LITERAL- METADATA XDELTAPUSH\r\n{OK} a@gmail.test authenticated (Success)\r\n"
                 ),
             ),
-            ("OK [ALERT] Quota is full", "", format!("* OK [ALERT] Quota is full\r\n{OK} Quota is full\r\n")),
+            (
+                "OK [ALERT] Quota is full",
+                "",
+                format!("* OK [ALERT] Quota is full\r\n{OK} Quota is full\r\n"),
+            ),
             ("OK [REFERRAL imap://two.test/] moved", "", format!("{OK} moved\r\n")),
         ] {
             assert_eq!(answered(answer, untagged, LIST), expected, "{answer}");

@@ -57,7 +57,9 @@ impl AttemptError {
                 classify(answer, untagged) == LoginRefusal::TooManySessions
             }
             // Some say it in a BYE, with or without an alert.
-            ConnectError::Login(LoginError::Bye(words)) => classify_bye(words) == LoginRefusal::TooManySessions,
+            ConnectError::Login(LoginError::Bye(words)) => {
+                classify_bye(words) == LoginRefusal::TooManySessions
+            }
             _ => false,
         }
     }
@@ -79,8 +81,15 @@ impl IncomingClient {
         let introduction = (*self.introduction).clone();
         let credentials = credentials.clone();
         let permit = Some(permit);
-        let attempt =
-            LoginRequest { target, upstreams: &upstreams, credentials, purpose, origin, introduction, permit };
+        let attempt = LoginRequest {
+            target,
+            upstreams: &upstreams,
+            credentials,
+            purpose,
+            origin,
+            introduction,
+            permit,
+        };
         let mut progress = attempt.begin(self.trace.transcript()).await?;
         loop {
             match progress {
@@ -94,7 +103,11 @@ impl IncomingClient {
     }
 
     /// Hands a challenge of the upstream's to the client, and waits for the answer.
-    async fn ask(&mut self, waiting: &mut WaitingClient<'_>, challenge: &[u8]) -> Result<Secret, AttemptError> {
+    async fn ask(
+        &mut self,
+        waiting: &mut WaitingClient<'_>,
+        challenge: &[u8],
+    ) -> Result<Secret, AttemptError> {
         waiting.was_asked = true;
         waiting.machine.expect_response();
         // What the server has taken for its challenge is not the client's.
@@ -107,8 +120,12 @@ impl IncomingClient {
         waiting.client.send(&[b"+ ", challenge, b"\r\n"].concat()).await.map_err(NoLogin::from)?;
         match self.next_event(waiting.client, waiting.machine, waiting.received).await? {
             PreauthEvent::Response(SaslLine::Response(response)) => Ok(response),
-            PreauthEvent::Response(SaslLine::Cancelled) => Err(AttemptError::GaveUp(own_lines::CANCELLED)),
-            PreauthEvent::Response(SaslLine::Malformed) => Err(AttemptError::GaveUp(own_lines::NOT_BASE64)),
+            PreauthEvent::Response(SaslLine::Cancelled) => {
+                Err(AttemptError::GaveUp(own_lines::CANCELLED))
+            }
+            PreauthEvent::Response(SaslLine::Malformed) => {
+                Err(AttemptError::GaveUp(own_lines::NOT_BASE64))
+            }
             _ => Err(NoLogin::Closed.into()),
         }
     }

@@ -47,7 +47,8 @@ impl Refused {
                     | LoginRefusal::Disabled => LoginResult::Unavailable,
                 };
                 let (answer, untagged) = refusal::for_client(answer, untagged);
-                let (untagged, line) = (stay(&untagged), stay(&[b"* ", answer.as_slice(), b"\r\n"].concat()));
+                let (untagged, line) =
+                    (stay(&untagged), stay(&[b"* ", answer.as_slice(), b"\r\n"].concat()));
                 let answer = line.get(2..).unwrap_or_default().trim_ascii_end().to_vec();
                 Self { untagged, answer, delay: Duration::ZERO, result }
             }
@@ -63,7 +64,9 @@ impl Refused {
 /// Lines without referrals to servers that the client would reach without deltapush.
 fn stay(lines: &[u8]) -> Vec<u8> {
     let lines = lines.split_inclusive(|byte| *byte == b'\n');
-    lines.flat_map(|line| response::without_referral(line).unwrap_or_else(|| line.to_vec())).collect()
+    lines
+        .flat_map(|line| response::without_referral(line).unwrap_or_else(|| line.to_vec()))
+        .collect()
 }
 
 #[cfg(test)]
@@ -80,12 +83,18 @@ mod tests {
         );
         let bye = LoginError::Bye("too many\r\nsessions".into());
         let refused = Refused::from_error(bye.into());
-        assert_eq!(refused.answer, b"NO [UNAVAILABLE] The mail server closed the connection: too many  sessions.");
+        assert_eq!(
+            refused.answer,
+            b"NO [UNAVAILABLE] The mail server closed the connection: too many  sessions."
+        );
         let answer = b"NO [AUTHENTICATIONFAILED] wrong".to_vec();
-        let refused = Refused::from_error(LoginError::Refused { answer: answer.clone(), untagged: vec![] }.into());
+        let refused = Refused::from_error(
+            LoginError::Refused { answer: answer.clone(), untagged: vec![] }.into(),
+        );
         assert_eq!(refused.answer, answer);
         let answer = b"NO [REFERRAL IMAP://u@two.example/] Try two.example".to_vec();
-        let untagged = b"* OK [REFERRAL IMAP://u@two.example/] moved\r\n* NO [ALERT] x\r\n".to_vec();
+        let untagged =
+            b"* OK [REFERRAL IMAP://u@two.example/] moved\r\n* NO [ALERT] x\r\n".to_vec();
         let refused = Refused::from_error(LoginError::Refused { answer, untagged }.into());
         assert_eq!(refused.answer, b"NO Try two.example");
         assert_eq!(refused.untagged, b"* OK moved\r\n* NO [ALERT] x\r\n");

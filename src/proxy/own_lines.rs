@@ -150,8 +150,14 @@ mod tests {
         for line in all() {
             let (condition, code, text) = parts(&line);
             assert!(["NO", "BAD", "BYE"].contains(&condition), "{line}");
-            assert!(line.len() <= 160 && line.is_ascii() && !line.contains(['\r', '\n', ';']), "{line}");
-            assert!(text.starts_with(|first: char| first.is_ascii_uppercase()) && text.ends_with('.'), "{line}");
+            assert!(
+                line.len() <= 160 && line.is_ascii() && !line.contains(['\r', '\n', ';']),
+                "{line}"
+            );
+            assert!(
+                text.starts_with(|first: char| first.is_ascii_uppercase()) && text.ends_with('.'),
+                "{line}"
+            );
             let sentences = text.split_inclusive(". ").count();
             assert!(sentences <= 2, "{line}");
             assert!(code.is_none_or(|code| !code.is_empty()), "{line}");
@@ -168,13 +174,23 @@ mod tests {
                 continue;
             }
             assert!(!line.to_lowercase().contains("authentication"), "{line}");
-            let blames = ["wrong password.", "password is wrong", "refused this password", "check your password"];
+            let blames = [
+                "wrong password.",
+                "password is wrong",
+                "refused this password",
+                "check your password",
+            ];
             assert!(!blames.iter().any(|words| text.to_lowercase().contains(words)), "{line}");
             let may = matches!(code, Some("AUTHORIZATIONFAILED" | "PRIVACYREQUIRED"));
             assert!(may || classify(line.as_bytes(), b"") != LoginRefusal::Credentials, "{line}");
         }
-        let blaming: Vec<String> = all().into_iter().filter(|line| line.contains("AUTHENTICATION")).collect();
-        assert_eq!(blaming.len(), 2, "a password that the server refused, and an account that is none: {blaming:?}");
+        let blaming: Vec<String> =
+            all().into_iter().filter(|line| line.contains("AUTHENTICATION")).collect();
+        assert_eq!(
+            blaming.len(),
+            2,
+            "a password that the server refused, and an account that is none: {blaming:?}"
+        );
     }
 
     #[test]
@@ -195,7 +211,8 @@ mod tests {
     /// Sources of what clients hear, without their tests and comments: name and lines.
     fn sources() -> Vec<(PathBuf, Vec<String>)> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-        let mut folders = ["proxy", "admission", "upstream", "push"].map(|folder| root.join(folder)).to_vec();
+        let mut folders =
+            ["proxy", "admission", "upstream", "push"].map(|folder| root.join(folder)).to_vec();
         let mut files = vec![root.join("secret.rs"), root.join("parser/response.rs")];
         while let Some(folder) = folders.pop() {
             for entry in fs::read_dir(folder).unwrap() {
@@ -211,7 +228,8 @@ mod tests {
             let text = fs::read_to_string(&path).unwrap();
             let tests = ["#[cfg(test)]\nmod tests {", "#[cfg(test)]\npub(super) mod tests {"];
             let end = tests.iter().filter_map(|tests| text.find(tests)).min().unwrap_or(text.len());
-            let code = text.split_at(end).0.lines().filter(|line| !line.trim_start().starts_with("//"));
+            let code =
+                text.split_at(end).0.lines().filter(|line| !line.trim_start().starts_with("//"));
             let lines = code.map(str::to_owned).collect();
             (path, lines)
         };
@@ -221,18 +239,24 @@ mod tests {
     /// All refusals stand in this file and in own_refusals.rs, so that the tests above see all of them.
     #[test]
     fn no_other_file_has_a_refusal_in_it() {
-        let begins = ["\"NO ", "\"BAD ", "\"BYE ", "\"* BYE", "\"* NO", "\"* BAD", " NO [", " BAD [", " BYE ["];
+        let begins = [
+            "\"NO ", "\"BAD ", "\"BYE ", "\"* BYE", "\"* NO", "\"* BAD", " NO [", " BAD [",
+            " BYE [",
+        ];
         let sources = sources();
         assert!(sources.len() > 80, "{}", sources.len());
         let mut found = Vec::new();
         for (path, lines) in &sources {
             let name = path.file_name().unwrap().to_str().unwrap();
             if !["own_lines.rs", "own_refusals.rs"].contains(&name) {
-                found.extend(lines.iter().filter(|line| begins.iter().any(|begin| line.contains(begin))));
+                found.extend(
+                    lines.iter().filter(|line| begins.iter().any(|begin| line.contains(begin))),
+                );
             }
         }
         // For a server's answer that repeats the password; and words of servers that are to be classified.
-        let allowed = ["NO The login was refused.", r#"format!("NO {words}")"#, r#"[b"BAD ", refused.text]"#];
+        let allowed =
+            ["NO The login was refused.", r#"format!("NO {words}")"#, r#"[b"BAD ", refused.text]"#];
         found.retain(|line| !allowed.iter().any(|known| line.contains(known)));
         assert!(found.is_empty(), "{found:#?}");
     }
@@ -242,7 +266,8 @@ mod tests {
     fn no_source_has_the_word_by_which_old_cores_blame_the_password() {
         let sources = sources();
         let lines = sources.iter().flat_map(|(_, lines)| lines);
-        let blaming: Vec<&String> = lines.filter(|line| line.to_lowercase().contains("authentication")).collect();
+        let blaming: Vec<&String> =
+            lines.filter(|line| line.to_lowercase().contains("authentication")).collect();
         // Codes, and places where the word is looked for in what servers say.
         let known = [
             "NO [AUTHENTICATIONFAILED]",
@@ -251,7 +276,8 @@ mod tests {
             r#"b"authentication""#,
             r#"contains("authentication")"#,
         ];
-        let unknown: Vec<_> = blaming.iter().filter(|line| !known.iter().any(|known| line.contains(known))).collect();
+        let unknown: Vec<_> =
+            blaming.iter().filter(|line| !known.iter().any(|known| line.contains(known))).collect();
         assert!(unknown.is_empty(), "{unknown:#?}");
         assert_eq!(blaming.len(), known.len(), "{blaming:#?}");
     }

@@ -55,7 +55,9 @@ impl OwnRefusal {
         Self::Unavailable(match error {
             ConnectError::Login(LoginError::Bye(words)) => return Self::Bye(harmless(words)),
             ConnectError::Complaint { words, .. } => return Self::Complaint(harmless(words)),
-            ConnectError::Login(LoginError::NoMechanism(offered)) => return Self::NoMechanism(harmless(offered)),
+            ConnectError::Login(LoginError::NoMechanism(offered)) => {
+                return Self::NoMechanism(harmless(offered));
+            }
             ConnectError::Unreachable(_) => "The mail server cannot be reached. Try again later.",
             ConnectError::Tls(_) | ConnectError::Login(LoginError::NoStartTls) => {
                 "There is no secure connection to the mail server. Ask whoever runs this server."
@@ -81,9 +83,11 @@ impl OwnRefusal {
     /// The condition, with a response code (RFC 5530).
     fn condition(&self) -> &'static str {
         match self {
-            Self::Limit(_) | Self::OthersFirst | Self::Unavailable(_) | Self::Bye(_) | Self::Complaint(_) => {
-                "NO [UNAVAILABLE]"
-            }
+            Self::Limit(_)
+            | Self::OthersFirst
+            | Self::Unavailable(_)
+            | Self::Bye(_)
+            | Self::Complaint(_) => "NO [UNAVAILABLE]",
             Self::Repeated(_) | Self::Invented => "NO [AUTHENTICATIONFAILED]",
             Self::NotAllowed | Self::NoRoute | Self::OtherDomain => "NO [AUTHORIZATIONFAILED]",
             Self::NotEncrypted => "NO [PRIVACYREQUIRED]",
@@ -161,7 +165,8 @@ pub(super) mod tests {
     /// One of each.
     pub(crate) fn all() -> Vec<OwnRefusal> {
         let wait = Duration::from_secs(471);
-        let limits = [LoginLimit::Address, LoginLimit::Account, LoginLimit::Upstream, LoginLimit::Servers];
+        let limits =
+            [LoginLimit::Address, LoginLimit::Account, LoginLimit::Upstream, LoginLimit::Servers];
         let broken = || io::Error::other("x");
         let errors = [
             ConnectError::Unreachable(broken()),
@@ -176,7 +181,10 @@ pub(super) mod tests {
             DiscoveryError::Failed { domain: "lab.test".into(), reason: "x".into() }.into(),
             LoginError::Bye("Authentication service is down".into()).into(),
             LoginError::NoMechanism("no PLAIN, but LOGIN".into()).into(),
-            ConnectError::Complaint { words: "Enable IMAP.".into(), end: Box::new(ConnectError::TimedOut(wait)) },
+            ConnectError::Complaint {
+                words: "Enable IMAP.".into(),
+                end: Box::new(ConnectError::TimedOut(wait)),
+            },
             LoginError::Preauth.into(),
             LoginError::NoStartTls.into(),
             LoginError::Protocol("x").into(),
@@ -206,8 +214,10 @@ pub(super) mod tests {
             let line = refusal.to_string();
             let text = line.split_once("] ").map_or(line.as_str(), |(_, text)| text).to_lowercase();
             assert!(!text.contains("authentication"), "{line}");
-            let blames = line.to_lowercase().contains("authentication") || text.contains("password is wrong");
-            let is_about_the_password = matches!(refusal, OwnRefusal::Repeated(_) | OwnRefusal::Invented);
+            let blames = line.to_lowercase().contains("authentication")
+                || text.contains("password is wrong");
+            let is_about_the_password =
+                matches!(refusal, OwnRefusal::Repeated(_) | OwnRefusal::Invented);
             assert_eq!(blames, is_about_the_password, "{line}");
         }
     }
@@ -219,7 +229,10 @@ pub(super) mod tests {
         let missing: Vec<String> = all()
             .iter()
             .filter(|refusal| {
-                !matches!(refusal, OwnRefusal::Bye(_) | OwnRefusal::Complaint(_) | OwnRefusal::NoMechanism(_))
+                !matches!(
+                    refusal,
+                    OwnRefusal::Bye(_) | OwnRefusal::Complaint(_) | OwnRefusal::NoMechanism(_)
+                )
             })
             .map(ToString::to_string)
             .filter(|line| !documented(line))

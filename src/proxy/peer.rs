@@ -116,7 +116,9 @@ impl Peer {
 
     /// Whether [`fold`](Self::fold) may save anything.
     pub(super) fn can_fold(&self) -> bool {
-        let can = |compression: &CompressedLayer| compression.inflater.can_fold() || compression.deflater.can_fold();
+        let can = |compression: &CompressedLayer| {
+            compression.inflater.can_fold() || compression.deflater.can_fold()
+        };
         self.compression.as_deref().is_some_and(can)
     }
 
@@ -131,7 +133,9 @@ impl Peer {
     /// Has the other side get all that was sent; whether anything was to be done. Each time costs a few bytes: it is for when
     /// nothing more is at hand.
     pub(super) fn flush_compressed(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(mut compression) = self.compression.take_if(|compression| compression.deflater.is_unflushed()) else {
+        let Some(mut compression) =
+            self.compression.take_if(|compression| compression.deflater.is_unflushed())
+        else {
             return false;
         };
         let done = compression.deflater.flush(&mut |deflated| self.write(deflated, cx));
@@ -221,7 +225,9 @@ impl Peer {
         buffer: &'b mut [u8],
         cx: &mut Context<'_>,
     ) -> Option<Result<&'b [u8], InflateError>> {
-        let Some(mut compression) = self.compression.take() else { return self.poll_receive(buffer, cx).map(Ok) };
+        let Some(mut compression) = self.compression.take() else {
+            return self.poll_receive(buffer, cx).map(Ok);
+        };
         let inflated = self.poll_inflate(&mut compression, buffer, cx);
         self.compression = Some(compression);
         inflated
@@ -275,7 +281,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         // Buffers as on a slow way: less than what may wait here fits into them.
         socket2::SockRef::from(&listener).set_recv_buffer_size(8 * 1024).unwrap();
-        let (far, near) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        let (far, near) =
+            tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
         let (near, mut far) = (far.unwrap(), near.unwrap().0);
         socket2::SockRef::from(&near).set_send_buffer_size(8 * 1024).unwrap();
         let mut peer = Peer::new(Stream::Plain(near));

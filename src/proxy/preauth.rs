@@ -123,7 +123,9 @@ impl NotAuthenticated {
         let mut list = "IMAP4rev1 LITERAL+ SASL-IR ID".to_owned();
         list.push_str(match self.protection {
             Protection::StartTls => " STARTTLS LOGINDISABLED",
-            Protection::Tls | Protection::None => " AUTH=PLAIN AUTH=LOGIN AUTH=XOAUTH2 AUTH=OAUTHBEARER",
+            Protection::Tls | Protection::None => {
+                " AUTH=PLAIN AUTH=LOGIN AUTH=XOAUTH2 AUTH=OAUTHBEARER"
+            }
         });
         if self.offers_scram && self.protection != Protection::StartTls {
             list.push_str(" AUTH=SCRAM-SHA-1 AUTH=SCRAM-SHA-256");
@@ -142,7 +144,8 @@ impl NotAuthenticated {
         while let Some((fragment, rest)) = self.framer.next(input) {
             *input = rest;
             let before = out.len();
-            let is_too_long = self.held.len().saturating_add(fragment.bytes().len()) > self.allowance.command;
+            let is_too_long =
+                self.held.len().saturating_add(fragment.bytes().len()) > self.allowance.command;
             if !is_too_long {
                 self.held.extend_from_slice(fragment.bytes());
             }
@@ -152,7 +155,11 @@ impl NotAuthenticated {
                 Fragment::Line { end: None, .. } | Fragment::Literal { .. } => continue,
             };
             if let Some(transcript) = transcript.as_deref_mut() {
-                transcript.lines(Speaker::ToClient, Mark::Own, out.get(before..).unwrap_or_default());
+                transcript.lines(
+                    Speaker::ToClient,
+                    Mark::Own,
+                    out.get(before..).unwrap_or_default(),
+                );
             }
             if event.is_some() {
                 return event;
@@ -183,7 +190,8 @@ impl NotAuthenticated {
                 }
             }
         }
-        let command = std::mem::replace(&mut self.held, Zeroizing::new(Vec::with_capacity(USUAL_COMMAND)));
+        let command =
+            std::mem::replace(&mut self.held, Zeroizing::new(Vec::with_capacity(USUAL_COMMAND)));
         if let Some(transcript) = transcript {
             show(*transcript, &command, self.sasl.is_some());
         }
@@ -193,7 +201,12 @@ impl NotAuthenticated {
         }
     }
 
-    fn command(&mut self, command: &[u8], refused: bool, out: &mut Vec<u8>) -> Option<PreauthEvent> {
+    fn command(
+        &mut self,
+        command: &[u8],
+        refused: bool,
+        out: &mut Vec<u8>,
+    ) -> Option<PreauthEvent> {
         self.commands = self.commands.saturating_add(1);
         let head = command::head(command).filter(|head| !head.tag.is_empty());
         let (tag, verb) = head.map_or((&b"*"[..], Verb::Other), |head| (head.tag, head.verb));
@@ -234,7 +247,9 @@ impl NotAuthenticated {
     fn answer_simply(&mut self, tag: &[u8], verb: Verb, out: &mut Vec<u8>) {
         match verb {
             Verb::Capability => {
-                out.extend_from_slice(format!("* CAPABILITY {}\r\n", self.capabilities()).as_bytes());
+                out.extend_from_slice(
+                    format!("* CAPABILITY {}\r\n", self.capabilities()).as_bytes(),
+                );
                 answer(out, tag, "OK CAPABILITY completed");
             }
             Verb::Noop => answer(out, tag, "OK NOOP completed"),
@@ -259,7 +274,12 @@ impl NotAuthenticated {
     }
 
     /// What came of AUTHENTICATE, or of a line that belongs to it.
-    fn exchange(&mut self, tag: Vec<u8>, said: SaslStep, out: &mut Vec<u8>) -> Option<PreauthEvent> {
+    fn exchange(
+        &mut self,
+        tag: Vec<u8>,
+        said: SaslStep,
+        out: &mut Vec<u8>,
+    ) -> Option<PreauthEvent> {
         match said {
             SaslStep::Ask(challenge, exchange) => {
                 out.extend_from_slice(format!("+ {challenge}\r\n").as_bytes());
@@ -281,7 +301,12 @@ impl NotAuthenticated {
     }
 
     /// Takes credentials from any mechanism. A name may be stored, compared and sent on: it has a bound of its own.
-    fn login(&mut self, tag: &[u8], credentials: Credentials, out: &mut Vec<u8>) -> Option<PreauthEvent> {
+    fn login(
+        &mut self,
+        tag: &[u8],
+        credentials: Credentials,
+        out: &mut Vec<u8>,
+    ) -> Option<PreauthEvent> {
         let names = [Some(credentials.user.as_str()), credentials.authorization.as_deref()];
         if names.into_iter().flatten().any(|name| name.len() > self.allowance.login_name) {
             self.refuse(tag, &OwnRefusal::LongName(self.allowance.login_name).to_string(), out);

@@ -26,7 +26,10 @@ pub(super) enum NotAnnounced {
 }
 
 /// Reads the header that comes before anything else. The address of the client, or `sender`'s if it speaks for itself.
-pub(super) async fn announced(tcp: &mut TcpStream, sender: SocketAddr) -> Result<SocketAddr, NotAnnounced> {
+pub(super) async fn announced(
+    tcp: &mut TcpStream,
+    sender: SocketAddr,
+) -> Result<SocketAddr, NotAnnounced> {
     timeout(PATIENCE, read(tcp, sender)).await.map_err(|_| NotAnnounced::TimedOut)?
 }
 

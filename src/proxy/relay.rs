@@ -245,8 +245,8 @@ impl<A: SessionServices> Relay<A> {
     fn leave(self, end: RelayEnd) -> RelayEnd {
         let Self { mut session, upstream, unread, account, trace, .. } = self;
         session.keep_unread(&unread);
-        let goes_on =
-            session.may_be_kept() && !matches!(end, RelayEnd::Upstream(_) | RelayEnd::Unanswered | RelayEnd::Shutdown);
+        let goes_on = session.may_be_kept()
+            && !matches!(end, RelayEnd::Upstream(_) | RelayEnd::Unanswered | RelayEnd::Shutdown);
         if let Some((stream, unsent)) = goes_on.then(|| upstream.into_stream()).flatten() {
             account.inherits(OrphanedSession { stream, unsent, session, trace });
         }
@@ -313,13 +313,18 @@ impl<A: SessionServices> Relay<A> {
             return (self.client.waiting() == 0).then_some((Awaited::Upstream, number, patience));
         }
         // Not while the client is to hear something first: its `+` may be the end of that.
-        let is_clients_turn = self.waiting.is_empty() && self.client.waiting() == 0 && !self.is_backed_up();
+        let is_clients_turn =
+            self.waiting.is_empty() && self.client.waiting() == 0 && !self.is_backed_up();
         let number = self.session.holds_command().filter(|_| is_clients_turn)?;
         Some((Awaited::Client, number, self.command_time))
     }
 
     /// What was waited for did not come. Returns how the session ends, if it does.
-    fn give_up_waiting(&mut self, who: Awaited, cx: &mut Context<'_>) -> Option<(RelayEnd, &'static str)> {
+    fn give_up_waiting(
+        &mut self,
+        who: Awaited,
+        cx: &mut Context<'_>,
+    ) -> Option<(RelayEnd, &'static str)> {
         self.wait = None;
         if who == Awaited::Client {
             return Some((RelayEnd::Dribble, own_lines::SLOW_COMMAND));
@@ -359,7 +364,8 @@ impl<A: SessionServices> Relay<A> {
             self.client.receive_compressed(&std::mem::take(&mut self.waiting));
             return true;
         }
-        let may_go_on = self.session.takes_client_input() && !self.is_backed_up() && !self.turn.is_over();
+        let may_go_on =
+            self.session.takes_client_input() && !self.is_backed_up() && !self.turn.is_over();
         if self.waiting.is_empty() || !may_go_on {
             return false;
         }
@@ -380,8 +386,10 @@ impl<A: SessionServices> Relay<A> {
 
     fn read_client(&mut self, buffer: &mut [u8], cx: &mut Context<'_>) -> bool {
         // After a COMPRESS, what waits is handed over first: what is read now would join it, inflated.
-        let must_wait =
-            !self.waiting.is_empty() || self.began_to_compress || self.is_backed_up() || self.turn.is_over();
+        let must_wait = !self.waiting.is_empty()
+            || self.began_to_compress
+            || self.is_backed_up()
+            || self.turn.is_over();
         if self.client.eof || must_wait || self.end.is_some() {
             return false;
         }
@@ -463,7 +471,10 @@ impl<A: SessionServices> Relay<A> {
             if !self.session.may_be_kept() && self.upstream.closing == Closing::No {
                 self.upstream.close();
                 progress = true;
-            } else if self.session.may_be_kept() && self.client.closing == Closing::No && !self.session.owes_answers() {
+            } else if self.session.may_be_kept()
+                && self.client.closing == Closing::No
+                && !self.session.owes_answers()
+            {
                 self.client.close();
                 self.end.get_or_insert(RelayEnd::Client(None));
                 self.linger();
@@ -511,7 +522,9 @@ impl<A: SessionServices> Relay<A> {
             return Some(RelayEnd::Client(self.client.error.take()));
         }
         if self.client.closing == Closing::Done {
-            return Some(self.end.take().unwrap_or_else(|| RelayEnd::Upstream(self.upstream.error.take())));
+            return Some(
+                self.end.take().unwrap_or_else(|| RelayEnd::Upstream(self.upstream.error.take())),
+            );
         }
         if self.client.eof && self.upstream.is_broken() {
             return Some(RelayEnd::Client(None));
@@ -542,7 +555,8 @@ impl<A: SessionServices> Relay<A> {
             let now = Instant::now();
             let given_up = self.wait.filter(|wait| wait.until <= now);
             let given_up = given_up.and_then(|wait| self.give_up_waiting(wait.who, cx));
-            let over = given_up.or_else(|| (idle_until <= now).then_some((RelayEnd::Idle, own_lines::IDLE)));
+            let over = given_up
+                .or_else(|| (idle_until <= now).then_some((RelayEnd::Idle, own_lines::IDLE)));
             if let Some((end, bye)) = over {
                 self.finish(end, bye, cx);
                 // Polled again, so that the words go out.
@@ -560,13 +574,16 @@ impl<A: SessionServices> Relay<A> {
                 cx.waker().wake_by_ref();
             }
             // Once for all that was said meanwhile: that a peer speaks costs no change of the timer.
-            self.timer.as_mut().reset(self.wait.map_or(idle_until, |wait| wait.until.min(idle_until)));
+            self.timer
+                .as_mut()
+                .reset(self.wait.map_or(idle_until, |wait| wait.until.min(idle_until)));
         }
     }
 
     /// When the client has to hear something, if it waits for that and takes what it is sent.
     fn keepalive_due(&self) -> Option<Instant> {
-        let takes = self.end.is_none() && self.client.closing == Closing::No && self.client.waiting() == 0;
+        let takes =
+            self.end.is_none() && self.client.closing == Closing::No && self.client.waiting() == 0;
         self.heard.checked_add(self.session.keepalive().filter(|_| takes)?)
     }
 

@@ -61,7 +61,8 @@ impl Client {
         let len = within(self.scene.client.read(&mut bytes)).await.unwrap();
         let mut input = &bytes[..len];
         while !input.is_empty() || self.inflater.has_more() {
-            self.heard.extend_from_slice(self.inflater.inflate(&mut input, &mut self.work).unwrap());
+            self.heard
+                .extend_from_slice(self.inflater.inflate(&mut input, &mut self.work).unwrap());
         }
         len
     }
@@ -85,7 +86,10 @@ async fn what_was_folded_in_a_silence_is_still_known() {
     let mut client = Client::begin(LONG).await;
     for round in 0..3 {
         // Each time it points back to all that was said before.
-        let command = format!("a UID FETCH 1:99 (FLAGS BODY.PEEK[HEADER.FIELDS ({})])\r\n", "SUBJECT FROM ".repeat(80));
+        let command = format!(
+            "a UID FETCH 1:99 (FLAGS BODY.PEEK[HEADER.FIELDS ({})])\r\n",
+            "SUBJECT FROM ".repeat(80)
+        );
         client.say(&command).await;
         assert_eq!(read(&mut client.scene.upstream, command.len()).await, command);
         tokio::time::advance(FOLD_TIME + Duration::from_secs(round)).await;
@@ -109,7 +113,10 @@ async fn what_comes_with_the_command_is_inflated() {
     assert_eq!(read(&mut scene.client, 24).await, "* 1 FETCH (BODY[] {3}\r\na");
     scene.client.write_all(&sent).await.unwrap();
     assert_eq!(read(&mut scene.upstream, 8).await, "y NOOP\r\n");
-    assert!(timeout(Duration::from_millis(100), scene.upstream.read_u8()).await.is_err(), "too early");
+    assert!(
+        timeout(Duration::from_millis(100), scene.upstream.read_u8()).await.is_err(),
+        "too early"
+    );
     scene.upstream.write_all(b"bc)\r\n").await.unwrap();
     assert_eq!(read(&mut scene.client, 34).await, "bc)\r\nz OK compression begins now\r\n");
     assert_eq!(read(&mut scene.upstream, 8).await, "a NOOP\r\n");
@@ -118,11 +125,13 @@ async fn what_comes_with_the_command_is_inflated() {
 #[tokio::test]
 async fn large_messages_pass_both_ways() {
     let mut client = Client::begin(LONG).await;
-    let message: String = (0..60_000).map(|number| format!("line {number} of a message\r\n")).collect();
+    let message: String =
+        (0..60_000).map(|number| format!("line {number} of a message\r\n")).collect();
     let append = format!("a APPEND x {{{}+}}\r\n{message}\r\n", message.len());
     let (said, mut upstream) = (client.deflated(append.as_bytes()), vec![0; append.len()]);
     let (reader, writer) = (&mut client.scene.upstream, &mut client.scene.client);
-    let (read, written) = tokio::join!(within(reader.read_exact(&mut upstream)), writer.write_all(&said));
+    let (read, written) =
+        tokio::join!(within(reader.read_exact(&mut upstream)), writer.write_all(&said));
     written.unwrap();
     read.unwrap();
     assert!(upstream == append.as_bytes());
@@ -141,7 +150,10 @@ async fn large_messages_pass_both_ways() {
 async fn what_is_not_compressed_is_answered_compressed_and_ends_the_session() {
     let mut client = Client::begin(LONG).await;
     client.scene.client.write_all(b"a1 NOOP\r\na2 NOOP\r\n").await.unwrap();
-    assert_eq!(client.hear_to_end().await, "* BYE Your app sent data that is not compressed correctly (RFC 4978).\r\n");
+    assert_eq!(
+        client.hear_to_end().await,
+        "* BYE Your app sent data that is not compressed correctly (RFC 4978).\r\n"
+    );
     assert_eq!(read_to_end(&mut client.scene.upstream).await, "", "closed in order");
     drop(client.scene.client);
     assert!(matches!(within(client.scene.relay).await.unwrap(), RelayEnd::Malformed(_)));
@@ -188,7 +200,8 @@ async fn a_bomb_waits_for_an_upstream_that_does_not_read() {
 async fn a_bomb_that_nobody_has_to_take_lets_others_go_on() {
     let mut client = Client::begin(LONG).await;
     // Too long for what is gathered: it is dropped as it comes, so that no peer slows it down.
-    let bomb = client.deflated(&[b"a GETMETADATA ".as_slice(), &[b'x'; 256 << 20], b"\r\n"].concat());
+    let bomb =
+        client.deflated(&[b"a GETMETADATA ".as_slice(), &[b'x'; 256 << 20], b"\r\n"].concat());
     client.scene.client.write_all(&bomb).await.unwrap();
     let mut slowest = Duration::ZERO;
     let others = async {

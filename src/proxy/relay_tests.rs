@@ -55,7 +55,8 @@ pub(super) struct Scene {
 
 pub(super) async fn pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (far, near) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+    let (far, near) =
+        tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
     (far.unwrap(), near.unwrap().0)
 }
 
@@ -83,7 +84,11 @@ async fn scene_with(idle_time: Duration, keepalive: Option<Duration>) -> Scene {
     let relay = Box::new(Relay::new(session, streams, account, trace, bounds));
     let stop = CancellationToken::new();
     let stopped = stop.clone();
-    let beginning = Preread { client: vec![], answer: b"a OK in\r\n".to_vec(), upstream: b"* 1 EXISTS\r\n".to_vec() };
+    let beginning = Preread {
+        client: vec![],
+        answer: b"a OK in\r\n".to_vec(),
+        upstream: b"* 1 EXISTS\r\n".to_vec(),
+    };
     let relay = tokio::spawn(async move { relay.run(beginning, &stopped).await });
     let mut scene = Scene { client, upstream, stop, relay, requests, relayed };
     assert_eq!(read(&mut scene.client, 21).await, "a OK in\r\n* 1 EXISTS\r\n");
@@ -164,7 +169,11 @@ async fn silence_ends_in_words_and_so_does_a_shutdown() {
 #[tokio::test]
 async fn a_request_is_done_and_answered() {
     let mut scene = scene(LONG).await;
-    scene.client.write_all(b"b SETMETADATA INBOX (/private/devicetoken \"t\")\r\nc NOOP\r\n").await.unwrap();
+    scene
+        .client
+        .write_all(b"b SETMETADATA INBOX (/private/devicetoken \"t\")\r\nc NOOP\r\n")
+        .await
+        .unwrap();
     assert_eq!(read(&mut scene.client, 28).await, "b OK SETMETADATA completed\r\n");
     assert_eq!(read(&mut scene.upstream, 8).await, "c NOOP\r\n");
     assert_eq!(scene.requests.lock().unwrap().len(), 1);
@@ -362,17 +371,24 @@ async fn a_command_that_is_held_must_come_to_its_end() {
         let begin = Instant::now();
         let mut text = String::new();
         for _ in 0..1000 {
-            let more = timeout(Duration::from_secs(1), scene.client.read_to_string(&mut text)).await;
+            let more =
+                timeout(Duration::from_secs(1), scene.client.read_to_string(&mut text)).await;
             if more.is_ok() {
                 break;
             }
             scene.client.write_all(b"x").await.unwrap();
         }
         assert!(
-            text.ends_with("* BYE A command took too long to arrive. Your app connects again by itself.\r\n"),
+            text.ends_with(
+                "* BYE A command took too long to arrive. Your app connects again by itself.\r\n"
+            ),
             "{begun:?}: {text:?}"
         );
-        assert!(begin.elapsed() >= COMMAND_TIME && begin.elapsed() < COMMAND_TIME * 2, "{:?}", begin.elapsed());
+        assert!(
+            begin.elapsed() >= COMMAND_TIME && begin.elapsed() < COMMAND_TIME * 2,
+            "{:?}",
+            begin.elapsed()
+        );
         assert!(matches!(scene.relay.await.unwrap(), RelayEnd::Dribble));
     }
 }
@@ -422,11 +438,17 @@ async fn goodbye_is_said_behind_a_response_that_is_under_way() {
     scene.upstream.write_all(b"* 1 FETCH (BODY[] {9}\r\nabc").await.unwrap();
     assert_eq!(read(&mut scene.client, 26).await, "* 1 FETCH (BODY[] {9}\r\nabc");
     scene.stop.cancel();
-    assert!(timeout(Duration::from_millis(100), scene.client.read_u8()).await.is_err(), "within a response");
+    assert!(
+        timeout(Duration::from_millis(100), scene.client.read_u8()).await.is_err(),
+        "within a response"
+    );
     scene.upstream.write_all(b"defghi)\r\n").await.unwrap();
     assert_eq!(read_to_end(&mut scene.upstream).await, "");
     let said = read_to_end(&mut scene.client).await;
-    assert_eq!(said, "defghi)\r\n* BYE [UNAVAILABLE] Deltapush is restarting. Your app connects again by itself.\r\n");
+    assert_eq!(
+        said,
+        "defghi)\r\n* BYE [UNAVAILABLE] Deltapush is restarting. Your app connects again by itself.\r\n"
+    );
     assert!(matches!(within(scene.relay).await.unwrap(), RelayEnd::Shutdown));
 }
 
@@ -435,14 +457,21 @@ async fn a_response_without_an_end_puts_off_no_goodbye_for_ever() {
     let mut scene = scene(Duration::from_secs(1000)).await;
     scene.upstream.write_all(b"* 1 FETCH (BODY[] {9}\r\n").await.unwrap();
     assert_eq!(hear(&mut scene.client).await, "* 1 FETCH (BODY[] {9}\r\n");
-    assert!(matches!(timeout(Duration::from_secs(1100), scene.relay).await.unwrap().unwrap(), RelayEnd::Idle));
+    assert!(matches!(
+        timeout(Duration::from_secs(1100), scene.relay).await.unwrap().unwrap(),
+        RelayEnd::Idle
+    ));
 }
 
 #[tokio::test]
 async fn what_was_asked_for_before_a_side_was_closed_is_done_and_answered() {
     for client_closes in [true, false] {
         let mut scene = scene(LONG).await;
-        scene.client.write_all(b"b SETMETADATA INBOX (/private/devicetoken \"t\")\r\n").await.unwrap();
+        scene
+            .client
+            .write_all(b"b SETMETADATA INBOX (/private/devicetoken \"t\")\r\n")
+            .await
+            .unwrap();
         if client_closes {
             scene.client.shutdown().await.unwrap();
         }

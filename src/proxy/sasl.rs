@@ -57,11 +57,15 @@ impl Exchange {
         };
         let message = response.expose();
         match self {
-            Self::First(Mechanism::Login) => match sasl::user_name(message).filter(|user| !user.is_empty()) {
-                Some(user) => SaslStep::Ask(PROMPTS.1, Self::Password { user }),
-                None => SaslStep::Refuse(own_lines::NOT_A_USER_NAME),
-            },
-            Self::Password { user } if sasl::is_password(message) => SaslStep::LogIn(Credentials::new(user, message)),
+            Self::First(Mechanism::Login) => {
+                match sasl::user_name(message).filter(|user| !user.is_empty()) {
+                    Some(user) => SaslStep::Ask(PROMPTS.1, Self::Password { user }),
+                    None => SaslStep::Refuse(own_lines::NOT_A_USER_NAME),
+                }
+            }
+            Self::Password { user } if sasl::is_password(message) => {
+                SaslStep::LogIn(Credentials::new(user, message))
+            }
             Self::Password { .. } => SaslStep::Refuse(own_lines::NOT_A_PASSWORD),
             Self::First(mechanism) => first(mechanism, message),
             // Returned above.
@@ -74,12 +78,14 @@ fn first(mechanism: Mechanism, message: &[u8]) -> SaslStep {
     let (credentials, malformed) = match mechanism {
         Mechanism::XOAuth2 => (sasl::xoauth2_message(message), own_lines::NOT_XOAUTH2),
         Mechanism::OAuthBearer => (sasl::oauthbearer_message(message), own_lines::NOT_OAUTHBEARER),
-        Mechanism::ScramSha1 | Mechanism::ScramSha256 => match sasl::scram_first(mechanism, message) {
-            Err(NoScram::ChannelBinding) => {
-                return SaslStep::Refuse(own_lines::NO_CHANNEL_BINDING);
+        Mechanism::ScramSha1 | Mechanism::ScramSha256 => {
+            match sasl::scram_first(mechanism, message) {
+                Err(NoScram::ChannelBinding) => {
+                    return SaslStep::Refuse(own_lines::NO_CHANNEL_BINDING);
+                }
+                first => (first.ok(), own_lines::NOT_SCRAM),
             }
-            first => (first.ok(), own_lines::NOT_SCRAM),
-        },
+        }
         Mechanism::Plain | Mechanism::Login => (sasl::plain_message(message), own_lines::NOT_PLAIN),
     };
     credentials.map_or(SaslStep::Refuse(malformed), SaslStep::LogIn)

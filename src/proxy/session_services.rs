@@ -51,7 +51,8 @@ impl relay::SessionServices for AccountHandle {
         if self.device.get().is_none() || !self.registry.must_note_idle(&self.account, mailbox) {
             return;
         }
-        let (registry, account, mailbox) = (self.registry.clone(), self.account.clone(), mailbox.to_owned());
+        let (registry, account, mailbox) =
+            (self.registry.clone(), self.account.clone(), mailbox.to_owned());
         tokio::spawn(async move {
             if let Err(error) = registry.client_idles(&account, &mailbox).await {
                 debug!(%account, "cannot store the mailbox in which the client waits: {error}");
@@ -81,7 +82,8 @@ impl relay::SessionServices for AccountHandle {
         if !self.registry.must_note_lesson(&self.account, token, &lesson) {
             return;
         }
-        let (registry, account, token) = (self.registry.clone(), self.account.clone(), token.clone());
+        let (registry, account, token) =
+            (self.registry.clone(), self.account.clone(), token.clone());
         tokio::spawn(async move {
             let before = registry.fetches_encrypted_only(&account);
             if let Err(error) = registry.learned(&account, &token, lesson).await {
@@ -140,7 +142,8 @@ impl relay::SessionServices for AccountHandle {
                 legacy.has_device(token);
             }
         }
-        let (registry, account, session) = (self.registry.clone(), self.account.clone(), self.session);
+        let (registry, account, session) =
+            (self.registry.clone(), self.account.clone(), self.session);
         let credentials = self.credentials.clone();
         let known = registry.tokens(&account);
         let telemetry = self.board.telemetry().clone();
@@ -157,7 +160,9 @@ impl relay::SessionServices for AccountHandle {
                 }
             };
             let result = match &request {
-                Request::AddToken(token) => registry.register(&account, credentials.as_deref(), token).await,
+                Request::AddToken(token) => {
+                    registry.register(&account, credentials.as_deref(), token).await
+                }
                 Request::RemoveTokens => registry.remove_all(&account).await,
             };
             if let (Ok(()), Request::AddToken(token)) = (&result, &request) {
@@ -177,8 +182,12 @@ impl relay::SessionServices for AccountHandle {
                         );
                     }
                 }
-                (Ok(()), Request::RemoveTokens) => info!(session, %account, "device tokens removed"),
-                (Err(error), _) => warn!(session, %account, "the device token could not be stored: {error}"),
+                (Ok(()), Request::RemoveTokens) => {
+                    info!(session, %account, "device tokens removed")
+                }
+                (Err(error), _) => {
+                    warn!(session, %account, "the device token could not be stored: {error}")
+                }
             }
             result.is_ok().into()
         })

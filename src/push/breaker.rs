@@ -76,7 +76,12 @@ enum BreakerState {
 impl Breaker {
     pub(super) fn new(max_in_flight: usize) -> Self {
         let max_in_flight = max_in_flight.max(1);
-        Self { max_in_flight, in_flight: max_in_flight, blamed: HashMap::new(), state: BreakerState::Up }
+        Self {
+            max_in_flight,
+            in_flight: max_in_flight,
+            blamed: HashMap::new(),
+            state: BreakerState::Up,
+        }
     }
 
     pub(super) fn is_down(&self) -> bool {
@@ -120,7 +125,8 @@ impl Breaker {
     pub(super) fn succeeded(&mut self) -> bool {
         self.blamed.clear();
         let recovered = self.is_down();
-        self.in_flight = if recovered { 1 } else { self.in_flight.saturating_add(1).min(self.max_in_flight) };
+        self.in_flight =
+            if recovered { 1 } else { self.in_flight.saturating_add(1).min(self.max_in_flight) };
         self.state = BreakerState::Up;
         recovered
     }
@@ -138,7 +144,12 @@ impl Breaker {
                 if is_for_all || self.blamed.values().sum::<u32>() >= DOWN_AT {
                     let probe_at = now.saturating_add(jittered(FIRST_PROBE, rng));
                     let probe_at = asked.map_or(probe_at, |asked| asked.max(probe_at));
-                    self.state = BreakerState::Down { probe_at, pause: FIRST_PROBE, probing: false, is_for_all };
+                    self.state = BreakerState::Down {
+                        probe_at,
+                        pause: FIRST_PROBE,
+                        probing: false,
+                        is_for_all,
+                    };
                 }
             }
             BreakerState::Down { probe_at, pause, probing, is_for_all } => {
@@ -181,7 +192,8 @@ impl PostPace {
     /// As many POSTs as may be in flight may also begin at once.
     pub(super) fn new(max_in_flight: usize, per_second: u32) -> Self {
         let interval = Duration::from_secs(1).checked_div(per_second.max(1)).unwrap_or_default();
-        let burst = interval.saturating_mul(u32::try_from(max_in_flight.saturating_sub(1)).unwrap_or(u32::MAX));
+        let burst = interval
+            .saturating_mul(u32::try_from(max_in_flight.saturating_sub(1)).unwrap_or(u32::MAX));
         Self { interval, burst, slot: Duration::ZERO }
     }
 
@@ -224,7 +236,13 @@ mod tests {
 
         fn fails(&mut self, number: usize, blame: Blame, now: Duration) {
             self.0.failed(
-                BreakerFailure { account: Some(&account(number)), blame, pause: None, is_for_all: false, probe: false },
+                BreakerFailure {
+                    account: Some(&account(number)),
+                    blame,
+                    pause: None,
+                    is_for_all: false,
+                    probe: false,
+                },
                 now,
                 &mut self.1,
             );
@@ -275,7 +293,11 @@ mod tests {
             world.fails(1, Blame::Token, s(0));
             world.fails(1, Blame::Server, s(0));
         }
-        assert!(!world.0.is_down() && world.0.blames_others(&account(2)) && !world.0.blames_others(&account(1)));
+        assert!(
+            !world.0.is_down()
+                && world.0.blames_others(&account(2))
+                && !world.0.blames_others(&account(1))
+        );
         (2..10).for_each(|number| world.fails(number, Blame::Token, s(0)));
         assert!(world.0.is_down(), "but with eight others it does");
     }
@@ -320,8 +342,13 @@ mod tests {
             let mut world = World::down_at(s(5));
             let account = account(3);
             let (pause, is_for_all) = (Some(asked), false);
-            let failed =
-                BreakerFailure { account: Some(&account), blame: Blame::Server, pause, is_for_all, probe: false };
+            let failed = BreakerFailure {
+                account: Some(&account),
+                blame: Blame::Server,
+                pause,
+                is_for_all,
+                probe: false,
+            };
             world.0.failed(failed, s(5), &mut world.1);
             assert_eq!(world.0.probe_at(), Some(s(5) + kept));
         }
@@ -332,8 +359,13 @@ mod tests {
         let mut world = World::new();
         let (one, other) = (account(1), account(2));
         let pause = Some(s(100));
-        let mut failed =
-            BreakerFailure { account: Some(&one), blame: Blame::Server, pause, is_for_all: false, probe: false };
+        let mut failed = BreakerFailure {
+            account: Some(&one),
+            blame: Blame::Server,
+            pause,
+            is_for_all: false,
+            probe: false,
+        };
         world.0.failed(failed, s(5), &mut world.1);
         assert!(!world.0.is_down(), "a 503 may be that of the token's endpoint");
         failed.is_for_all = true;

@@ -39,12 +39,18 @@ impl Duplicates {
         window: Duration,
         now: Instant,
     ) -> bool {
-        while self.messages.front().is_some_and(|oldest| now.saturating_duration_since(oldest.at) > window) {
+        while self
+            .messages
+            .front()
+            .is_some_and(|oldest| now.saturating_duration_since(oldest.at) > window)
+        {
             self.messages.pop_front();
         }
         let device = token.short_hash();
         let is_known = |id: &u64| {
-            self.messages.iter().any(|known| known.device == device && known.id == *id && known.account != *account)
+            self.messages
+                .iter()
+                .any(|known| known.device == device && known.id == *id && known.account != *account)
         };
         if !ids.is_empty() && ids.iter().all(is_known) {
             return true;
@@ -53,7 +59,12 @@ impl Duplicates {
             if self.messages.len() >= MAX_MESSAGES {
                 self.messages.pop_front();
             }
-            self.messages.push_back(PushedMessage { device, id: *id, account: account.clone(), at: now });
+            self.messages.push_back(PushedMessage {
+                device,
+                id: *id,
+                account: account.clone(),
+                at: now,
+            });
         }
         false
     }
@@ -75,21 +86,29 @@ mod tests {
         let began = Instant::now();
         let at = |seconds| began + Duration::from_secs(seconds);
         let [one, two] = [b"openpgp:1", b"openpgp:2"].map(|token| DeviceToken::new(token).unwrap());
-        let [alice, bob] = ["alice", "bob"].map(|user| AccountId::new(user, "imap.example.org:993"));
+        let [alice, bob] =
+            ["alice", "bob"].map(|user| AccountId::new(user, "imap.example.org:993"));
         let mut known = Duplicates::default();
         assert!(!known.was_woken(&one, &[7], &alice, WINDOW, at(0)));
         assert!(known.was_woken(&one, &[7], &bob, WINDOW, at(9)));
-        assert!(!known.was_woken(&one, &[7], &alice, WINDOW, at(9)), "its own account finds it again");
+        assert!(
+            !known.was_woken(&one, &[7], &alice, WINDOW, at(9)),
+            "its own account finds it again"
+        );
         assert!(!known.was_woken(&two, &[7], &bob, WINDOW, at(9)), "another device");
         assert!(!known.was_woken(&one, &[7, 8], &bob, WINDOW, at(9)), "one of them is new");
         assert!(!known.was_woken(&one, &[], &bob, WINDOW, at(9)), "nothing is known of them");
-        assert!(!known.was_woken(&one, &[7], &AccountId::new("eve", "x"), WINDOW, at(30)), "that was long ago");
+        assert!(
+            !known.was_woken(&one, &[7], &AccountId::new("eve", "x"), WINDOW, at(30)),
+            "that was long ago"
+        );
     }
 
     #[test]
     fn what_could_not_be_written_has_woken_nobody() {
         let (now, token) = (Instant::now(), DeviceToken::new(b"openpgp:1").unwrap());
-        let [alice, bob] = ["alice", "bob"].map(|user| AccountId::new(user, "imap.example.org:993"));
+        let [alice, bob] =
+            ["alice", "bob"].map(|user| AccountId::new(user, "imap.example.org:993"));
         let mut known = Duplicates::default();
         assert!(!known.was_woken(&token, &[7, 8], &alice, WINDOW, now));
         known.forget(&[7], &alice);

@@ -38,10 +38,13 @@ fn field<'a>(headers: &'a [u8], name: &str) -> Option<Cow<'a, str>> {
     let mut lines = headers.split_inclusive(|byte| *byte == b'\n').peekable();
     while let Some(line) = lines.next() {
         let Some((found, value)) = line.split_at_checked(name.len()) else { continue };
-        let value = value.strip_prefix(b":").filter(|_| found.eq_ignore_ascii_case(name.as_bytes()));
+        let value =
+            value.strip_prefix(b":").filter(|_| found.eq_ignore_ascii_case(name.as_bytes()));
         let Some(value) = value else { continue };
         let mut unfolded = String::from_utf8_lossy(value.trim_ascii());
-        while let Some(more) = lines.next_if(|line| line.starts_with(b" ") || line.starts_with(b"\t")) {
+        while let Some(more) =
+            lines.next_if(|line| line.starts_with(b" ") || line.starts_with(b"\t"))
+        {
             let unfolded = unfolded.to_mut();
             unfolded.push(' ');
             unfolded.push_str(&String::from_utf8_lossy(more.trim_ascii()));
@@ -68,10 +71,15 @@ fn is_bounce(from: &str) -> bool {
 /// Names, and addresses in lower case.
 fn addresses(from: &str) -> Vec<(Option<String>, Option<String>)> {
     let header = format!("From: {from}\r\n\r\n");
-    let Some(message) = MessageParser::new().parse_headers(header.as_bytes()) else { return Vec::new() };
+    let Some(message) = MessageParser::new().parse_headers(header.as_bytes()) else {
+        return Vec::new();
+    };
     let Some(HeaderValue::Address(found)) = message.header("From") else { return Vec::new() };
     let owned = |text: Option<&str>| text.map(str::to_owned);
-    found.iter().map(|one| (owned(one.name.as_deref()), one.address.as_deref().map(str::to_lowercase))).collect()
+    found
+        .iter()
+        .map(|one| (owned(one.name.as_deref()), one.address.as_deref().map(str::to_lowercase)))
+        .collect()
 }
 
 #[cfg(test)]
@@ -84,16 +92,31 @@ mod tests {
     const CASES: [(&str, bool); 24] = [
         ("From: bob@example.org", false),
         ("From: bob@example.org\r\nContent-Type: text/plain; charset=utf-8", false),
-        ("From: bob@example.org\r\nContent-Type: multipart/mixed; boundary=\"multipart/encrypted\"", false),
-        ("From: bob@example.org\r\nContent-Type: multipart/signed; protocol=\"application/pgp-signature\"", false),
-        ("From: bob@example.org\r\nContent-Type: application/pkcs7-mime; smime-type=enveloped-data", false),
+        (
+            "From: bob@example.org\r\nContent-Type: multipart/mixed; boundary=\"multipart/encrypted\"",
+            false,
+        ),
+        (
+            "From: bob@example.org\r\nContent-Type: multipart/signed; protocol=\"application/pgp-signature\"",
+            false,
+        ),
+        (
+            "From: bob@example.org\r\nContent-Type: application/pkcs7-mime; smime-type=enveloped-data",
+            false,
+        ),
         ("From: bob@example.org\r\nContent-Type: multipart/encrypted", true),
-        ("From: bob@example.org\r\nContent-Type: multipart/encrypted; protocol=\"application/pgp-encrypted\"", true),
+        (
+            "From: bob@example.org\r\nContent-Type: multipart/encrypted; protocol=\"application/pgp-encrypted\"",
+            true,
+        ),
         ("From: bob@example.org\r\nContent-Type: Multipart/ENCRYPTED;\r\n\tprotocol=x", true),
         ("From: bob@example.org\r\nContent-Type:\r\n multipart/encrypted ; protocol=x", true),
         ("From: bob@example.org\r\nContent-Type: multipart/encrypted2", false),
         ("From: bob@example.org\r\nX-Content-Type: multipart/encrypted", false),
-        ("From: bob@example.org\r\nContent-Type: text/plain\r\nContent-Type: multipart/encrypted", false),
+        (
+            "From: bob@example.org\r\nContent-Type: text/plain\r\nContent-Type: multipart/encrypted",
+            false,
+        ),
         ("From: bob@example.org\r\nChat-Version: 1.0", false),
         ("From: bob@example.org\r\nIn-Reply-To: <0a1b@localhost>\r\nChat-Version: 1.0", false),
         ("From: bob@example.org\r\nAutocrypt-Setup-Message: v1", false),
@@ -126,7 +149,10 @@ mod tests {
     fn senders_are_of_unfetched_messages_only() {
         let sender = |fields: &str| sender_of_unfetched(format!("{fields}\r\n\r\n").as_bytes());
         assert_eq!(sender("From: Bob <BOB@Example.org>").as_deref(), Some("bob@example.org"));
-        assert_eq!(sender("From: Bob\r\n <bob@example.org>, eve@example.org").as_deref(), Some("bob@example.org"));
+        assert_eq!(
+            sender("From: Bob\r\n <bob@example.org>, eve@example.org").as_deref(),
+            Some("bob@example.org")
+        );
         assert_eq!(sender("From: bob@example.org\r\nContent-Type: multipart/encrypted"), None);
         assert_eq!(sender("Subject: from nobody"), None);
         assert_eq!(sender("From: Undisclosed"), None);

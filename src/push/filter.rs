@@ -97,7 +97,9 @@ impl PushFilter {
         match self.messages {
             Messages::All => "FROM AUTO-SUBMITTED MESSAGE-ID",
             // Also while all are wanted: that may change in the middle of a session.
-            Messages::Auto | Messages::Encrypted => "FROM AUTO-SUBMITTED MESSAGE-ID CONTENT-TYPE SECURE-JOIN",
+            Messages::Auto | Messages::Encrypted => {
+                "FROM AUTO-SUBMITTED MESSAGE-ID CONTENT-TYPE SECURE-JOIN"
+            }
             Messages::Chat => {
                 "FROM AUTO-SUBMITTED MESSAGE-ID CHAT-VERSION SECURE-JOIN AUTOCRYPT-SETUP-MESSAGE CONTENT-TYPE IN-REPLY-TO \
                  REFERENCES"
@@ -114,15 +116,23 @@ impl PushFilter {
     /// Judges a message by its `flags` and its `headers` (raw, as fetched). In doubt it is a push: one too many costs a little
     /// battery, one too few a message.
     #[must_use]
-    pub fn verdict<'a>(&self, flags: impl Iterator<Item = &'a str>, headers: &[u8]) -> PushDecision {
+    pub fn verdict<'a>(
+        &self,
+        flags: impl Iterator<Item = &'a str>,
+        headers: &[u8],
+    ) -> PushDecision {
         if let Some(reason) = ruled_out(flags) {
             return PushDecision::Skip(reason);
         }
-        let Some(message) = MessageParser::new().parse_headers(headers) else { return PushDecision::Push };
+        let Some(message) = MessageParser::new().parse_headers(headers) else {
+            return PushDecision::Push;
+        };
         if message.header_raw("Auto-Submitted").is_some_and(is_automatic) {
             return PushDecision::Skip(SkipReason::AutoSubmitted);
         }
-        if sender(&message).is_some_and(|sender| self.addresses.iter().any(|own| own.eq_ignore_ascii_case(sender))) {
+        if sender(&message)
+            .is_some_and(|sender| self.addresses.iter().any(|own| own.eq_ignore_ascii_case(sender)))
+        {
             return PushDecision::Skip(SkipReason::OwnMail);
         }
         match self.messages {
@@ -137,7 +147,8 @@ impl PushFilter {
     /// Whether only messages wake a device that an app fetches which accepts encrypted mail only.
     #[must_use]
     pub fn wants_encrypted_only(&self) -> bool {
-        self.messages == Messages::Encrypted || self.messages == Messages::Auto && self.encrypted_only
+        self.messages == Messages::Encrypted
+            || self.messages == Messages::Auto && self.encrypted_only
     }
 }
 
@@ -153,7 +164,9 @@ pub fn message_id(headers: &[u8]) -> Option<u64> {
 
 /// Why flags rule a message out, if they do.
 fn ruled_out<'a>(flags: impl Iterator<Item = &'a str>) -> Option<SkipReason> {
-    let reason = |flag: &str| FLAGS.iter().find(|(name, _)| name.eq_ignore_ascii_case(flag)).map(|(_, reason)| *reason);
+    let reason = |flag: &str| {
+        FLAGS.iter().find(|(name, _)| name.eq_ignore_ascii_case(flag)).map(|(_, reason)| *reason)
+    };
     flags.filter_map(reason).next()
 }
 
@@ -176,7 +189,11 @@ fn sender<'a>(message: &'a Message<'_>) -> Option<&'a str> {
 fn is_chat(message: &Message<'_>) -> bool {
     let has_field = |name: &str| message.header_raw(name).is_some();
     let is_encrypted = || {
-        let content_type = message.header_raw("Content-Type").unwrap_or_default().trim_start().to_ascii_lowercase();
+        let content_type = message
+            .header_raw("Content-Type")
+            .unwrap_or_default()
+            .trim_start()
+            .to_ascii_lowercase();
         content_type.starts_with("multipart/encrypted")
     };
     let answers_chat = || {
@@ -211,8 +228,10 @@ mod tests {
     #[test]
     fn each_verdict_has_a_counter_of_its_own() {
         use SkipReason::{AutoSubmitted, Deleted, Junk, NotChat, NotEncrypted, OwnMail, Seen};
-        let reasons = [Seen, Deleted, Junk, AutoSubmitted, OwnMail, NotChat, NotEncrypted].map(PushDecision::Skip);
-        let words: Vec<_> = std::iter::once(PushDecision::Push).chain(reasons).map(PushDecision::skipped).collect();
+        let reasons = [Seen, Deleted, Junk, AutoSubmitted, OwnMail, NotChat, NotEncrypted]
+            .map(PushDecision::Skip);
+        let words: Vec<_> =
+            std::iter::once(PushDecision::Push).chain(reasons).map(PushDecision::skipped).collect();
         assert_eq!(words, crate::telemetry::metrics::VERDICTS.map(|(words, _)| words));
     }
 
@@ -223,16 +242,36 @@ mod tests {
             (&[], "From: bob@example.org\r\n\r\n", PushDecision::Push),
             (&["\\Recent", "$x", "$NotJunk"], "From: bob@example.org\r\n\r\n", PushDecision::Push),
             (&["\\seen"], "From: bob@example.org\r\n\r\n", PushDecision::Skip(Seen)),
-            (&["\\Recent", "\\Deleted"], "From: bob@example.org\r\n\r\n", PushDecision::Skip(Deleted)),
+            (
+                &["\\Recent", "\\Deleted"],
+                "From: bob@example.org\r\n\r\n",
+                PushDecision::Skip(Deleted),
+            ),
             (&["$JUNK"], "From: bob@example.org\r\n\r\n", PushDecision::Skip(Junk)),
             (&[], "From: Alice <ALICE@example.org>\r\n\r\n", PushDecision::Skip(OwnMail)),
             (&[], "From: al@example.net\r\n\r\n", PushDecision::Skip(OwnMail)),
-            (&[], "From: =?utf-8?q?Al=C3=AD?=\r\n <alice@example.org>\r\n\r\n", PushDecision::Skip(OwnMail)),
+            (
+                &[],
+                "From: =?utf-8?q?Al=C3=AD?=\r\n <alice@example.org>\r\n\r\n",
+                PushDecision::Skip(OwnMail),
+            ),
             (&[], "From: alice@example.org.evil\r\n\r\n", PushDecision::Push),
             (&[], "From: \"alice@example.org\" <bob@example.org>\r\n\r\n", PushDecision::Push),
-            (&[], "From: bob@example.org\r\nAuto-Submitted: auto-replied\r\n\r\n", PushDecision::Skip(AutoSubmitted)),
-            (&[], "auto-submitted:\r\n Auto-Generated; x=y\r\n\r\n", PushDecision::Skip(AutoSubmitted)),
-            (&[], "Auto-Submitted: auto-replied (vacation)\r\n\r\n", PushDecision::Skip(AutoSubmitted)),
+            (
+                &[],
+                "From: bob@example.org\r\nAuto-Submitted: auto-replied\r\n\r\n",
+                PushDecision::Skip(AutoSubmitted),
+            ),
+            (
+                &[],
+                "auto-submitted:\r\n Auto-Generated; x=y\r\n\r\n",
+                PushDecision::Skip(AutoSubmitted),
+            ),
+            (
+                &[],
+                "Auto-Submitted: auto-replied (vacation)\r\n\r\n",
+                PushDecision::Skip(AutoSubmitted),
+            ),
             (&[], "Auto-Submitted: no\r\nFrom: b@c\r\n\r\n", PushDecision::Push),
             (&[], "Auto-Submitted: auto-notified\r\n\r\n", PushDecision::Push),
             (&[], "X-Auto-Submitted: auto-replied\r\n\r\n", PushDecision::Push),
@@ -243,7 +282,10 @@ mod tests {
         for (flags, headers, expected) in cases {
             assert_eq!(judged(flags, headers), expected, "{flags:?} {headers:?}");
         }
-        assert_eq!(PushFilter::default().verdict([].into_iter(), b"From: alice\r\n\r\n"), PushDecision::Push);
+        assert_eq!(
+            PushFilter::default().verdict([].into_iter(), b"From: alice\r\n\r\n"),
+            PushDecision::Push
+        );
     }
 
     #[test]
@@ -253,22 +295,31 @@ mod tests {
             ("From: b@c\r\nChat-Version: 1.0\r\n\r\n", true),
             ("Secure-Join: vc-request\r\n\r\n", true),
             ("Autocrypt-Setup-Message: v1\r\n\r\n", true),
-            ("Content-Type: Multipart/Encrypted;\r\n protocol=\"application/pgp-encrypted\"\r\n\r\n", true),
+            (
+                "Content-Type: Multipart/Encrypted;\r\n protocol=\"application/pgp-encrypted\"\r\n\r\n",
+                true,
+            ),
             ("Content-Type: multipart/mixed\r\n\r\n", false),
             ("In-Reply-To: <0a1b@localhost>\r\n\r\n", true),
             ("References: <x@y>\r\n <Mr.abc.def@example.org>\r\n\r\n", true),
             ("In-Reply-To: <x@example.org>\r\n\r\n", false),
         ];
         for (headers, is_chat) in cases {
-            let expected = if is_chat { PushDecision::Push } else { PushDecision::Skip(SkipReason::NotChat) };
-            assert_eq!(judge(Messages::Chat).verdict([].into_iter(), headers.as_bytes()), expected, "{headers:?}");
+            let expected =
+                if is_chat { PushDecision::Push } else { PushDecision::Skip(SkipReason::NotChat) };
+            assert_eq!(
+                judge(Messages::Chat).verdict([].into_iter(), headers.as_bytes()),
+                expected,
+                "{headers:?}"
+            );
         }
     }
 
     #[test]
     fn unencrypted_messages_wake_nobody_once_all_apps_are_known_to_leave_them() {
         let plain = b"From: bob@example.org\r\nChat-Version: 1.0\r\n\r\n".as_slice();
-        let encrypted = b"From: bob@example.org\r\nContent-Type: multipart/encrypted\r\n\r\n".as_slice();
+        let encrypted =
+            b"From: bob@example.org\r\nContent-Type: multipart/encrypted\r\n\r\n".as_slice();
         let skipped = PushDecision::Skip(SkipReason::NotEncrypted);
         for (messages, encrypted_only, expected) in [
             (Messages::Auto, false, PushDecision::Push),
@@ -278,16 +329,30 @@ mod tests {
             (Messages::Chat, true, PushDecision::Push),
         ] {
             let judge = PushFilter { encrypted_only, ..judge(messages) };
-            assert_eq!(judge.verdict([].into_iter(), plain), expected, "{messages:?} {encrypted_only}");
-            assert_eq!(judge.verdict([].into_iter(), encrypted), PushDecision::Push, "{messages:?} {encrypted_only}");
+            assert_eq!(
+                judge.verdict([].into_iter(), plain),
+                expected,
+                "{messages:?} {encrypted_only}"
+            );
+            assert_eq!(
+                judge.verdict([].into_iter(), encrypted),
+                PushDecision::Push,
+                "{messages:?} {encrypted_only}"
+            );
         }
     }
 
     #[test]
     fn messages_are_told_apart_by_their_ids() {
         let id = |headers: &str| message_id(headers.as_bytes());
-        assert_eq!(id("Message-ID: <a@b>\r\n\r\n"), id("From: x@y\r\nmessage-id:\r\n <a@b>\r\n\r\n"));
+        assert_eq!(
+            id("Message-ID: <a@b>\r\n\r\n"),
+            id("From: x@y\r\nmessage-id:\r\n <a@b>\r\n\r\n")
+        );
         assert_ne!(id("Message-ID: <a@b>\r\n\r\n"), id("Message-ID: <a@c>\r\n\r\n"));
-        assert_eq!((id("From: x@y\r\n\r\n"), id("Message-ID:\r\n\r\n"), id("")), (None, None, None));
+        assert_eq!(
+            (id("From: x@y\r\n\r\n"), id("Message-ID:\r\n\r\n"), id("")),
+            (None, None, None)
+        );
     }
 }

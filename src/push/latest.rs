@@ -17,7 +17,10 @@ pub trait Merge {
 /// Makes a channel.
 #[must_use]
 pub fn channel<K, V>() -> (LatestSender<K, V>, Receiver<K, V>) {
-    let shared = Arc::new(LatestShared { waiting: Mutex::new(WaitingValues::new()), arrived: Notify::new() });
+    let shared = Arc::new(LatestShared {
+        waiting: Mutex::new(WaitingValues::new()),
+        arrived: Notify::new(),
+    });
     (LatestSender { shared: Arc::clone(&shared) }, Receiver { shared })
 }
 

@@ -14,7 +14,9 @@ pub use super::http::ClientError;
 use super::http::Poster;
 use super::push_test::{PushTestProgress, Tester, Tests};
 use super::registry::{News, Registry, TokenNews};
-use super::schedule::{self, PostAnswer, PostConclusion, PushSchedule, ScheduleStep, TransientFailure};
+use super::schedule::{
+    self, PostAnswer, PostConclusion, PushSchedule, ScheduleStep, TransientFailure,
+};
 use crate::account::AccountId;
 use crate::config::Contact;
 use crate::secret::DeviceToken;
@@ -28,7 +30,8 @@ const MAX_RECORDING: usize = 256;
 const LONG_QUARANTINE: Duration = Duration::from_secs(2 * 3600);
 
 /// What a POST that panicked counts as.
-pub(super) const FAULT: PostAnswer = PostAnswer::Failed { failure: TransientFailure::Unreachable, retry_after: None };
+pub(super) const FAULT: PostAnswer =
+    PostAnswer::Failed { failure: TransientFailure::Unreachable, retry_after: None };
 
 /// How to push.
 #[derive(Debug, Clone)]
@@ -120,8 +123,12 @@ impl Notifier {
             };
             match event {
                 NotifierEvent::News(token, news) => self.heed(token, news),
-                NotifierEvent::Test(PushTestProgress::Asked(test)) => self.tests.begin(test, self.poster.clone()),
-                NotifierEvent::Test(PushTestProgress::Ended(token, answer, took)) => self.tested(token, answer, took),
+                NotifierEvent::Test(PushTestProgress::Asked(test)) => {
+                    self.tests.begin(test, self.poster.clone())
+                }
+                NotifierEvent::Test(PushTestProgress::Ended(token, answer, took)) => {
+                    self.tested(token, answer, took)
+                }
                 NotifierEvent::Answered(token, answer, took) => self.answered(token, answer, took),
                 NotifierEvent::Due => {}
                 NotifierEvent::Shutdown => break,
@@ -138,11 +145,14 @@ impl Notifier {
                     let (poster, began) = (self.poster.clone(), Instant::now());
                     self.in_flight.spawn(async move {
                         // A bug in there must not leave the token in flight for ever.
-                        let answer = AssertUnwindSafe(poster.post(&token, limit)).catch_unwind().await;
+                        let answer =
+                            AssertUnwindSafe(poster.post(&token, limit)).catch_unwind().await;
                         (token, answer.unwrap_or(FAULT), began.elapsed())
                     });
                 }
-                ScheduleStep::GiveUp { token, generation, reason } => self.gave_up(token, generation, reason),
+                ScheduleStep::GiveUp { token, generation, reason } => {
+                    self.gave_up(token, generation, reason)
+                }
                 ScheduleStep::Wait(until) => return self.start.checked_add(until),
                 ScheduleStep::Idle => return None,
             }
@@ -175,13 +185,23 @@ impl Notifier {
         };
         if pause == Pause::Outage || !next.is_zero() {
             let accounts = self.registry.owners(token);
-            self.telemetry.tell(&telemetry::TelemetryEvent::Waits { accounts: &accounts, token, pause, next });
+            self.telemetry.tell(&telemetry::TelemetryEvent::Waits {
+                accounts: &accounts,
+                token,
+                pause,
+                next,
+            });
         }
     }
 
     fn tell_posted(&self, token: &DeviceToken, answer: PostAnswer, took: Duration) {
         let (accounts, result) = (self.registry.owners(token), told(answer));
-        self.telemetry.tell(&telemetry::TelemetryEvent::Posted { accounts: &accounts, token, result, took });
+        self.telemetry.tell(&telemetry::TelemetryEvent::Posted {
+            accounts: &accounts,
+            token,
+            result,
+            took,
+        });
     }
 
     /// A push that an operator asked for has ended. A refusal changes nothing; an acceptance proves that the token is good.
@@ -189,7 +209,9 @@ impl Notifier {
         self.tell_posted(&token, answer, took);
         if answer == PostAnswer::Accepted {
             self.schedule.proved(&token, self.now());
-            self.record(move |registry| async move { registry.announced(&token, Generation::default()).await });
+            self.record(move |registry| async move {
+                registry.announced(&token, Generation::default()).await
+            });
         }
     }
 
@@ -227,7 +249,9 @@ impl Notifier {
         match outcome {
             PostConclusion::Accepted(generation) => {
                 tracing::info!(account = %names(&self.registry.owners(&token)), %token, "push accepted");
-                self.record(move |registry| async move { registry.announced(&token, generation).await });
+                self.record(
+                    move |registry| async move { registry.announced(&token, generation).await },
+                );
             }
             PostConclusion::Quarantined { answers, until, gave_up } => {
                 if let Some(generation) = gave_up {
@@ -243,12 +267,23 @@ impl Notifier {
         }
     }
 
-    fn gave_up(&mut self, token: DeviceToken, generation: Generation, reason: schedule::GiveUpReason) {
+    fn gave_up(
+        &mut self,
+        token: DeviceToken,
+        generation: Generation,
+        reason: schedule::GiveUpReason,
+    ) {
         let accounts = self.registry.owners(&token);
         tracing::info!(account = %names(&accounts), %token, "push given up: {reason}");
         let reason = reason.to_string();
-        self.telemetry.tell(&telemetry::TelemetryEvent::GaveUp { accounts: &accounts, token: &token, reason: &reason });
-        self.record(move |registry| async move { registry.gave_up(&token, generation, &reason).await });
+        self.telemetry.tell(&telemetry::TelemetryEvent::GaveUp {
+            accounts: &accounts,
+            token: &token,
+            reason: &reason,
+        });
+        self.record(
+            move |registry| async move { registry.gave_up(&token, generation, &reason).await },
+        );
     }
 
     fn tell_of_outages(&self, was_down: bool) {
@@ -258,7 +293,10 @@ impl Notifier {
         }
         match (was_down, down) {
             (false, true) => {
-                tracing::warn!(waiting, "the notification server is down; deltapush probes it from time to time")
+                tracing::warn!(
+                    waiting,
+                    "the notification server is down; deltapush probes it from time to time"
+                )
             }
             (true, false) => tracing::info!(waiting, "the notification server is back"),
             _ => {}
@@ -274,7 +312,9 @@ impl Notifier {
         let written = write(self.registry.clone());
         self.recording.spawn(async move {
             if let Err(error) = written.await {
-                tracing::debug!("cannot store the result of a push, so it may be posted once more: {error}");
+                tracing::debug!(
+                    "cannot store the result of a push, so it may be posted once more: {error}"
+                );
             }
         });
     }
@@ -312,9 +352,13 @@ pub(super) fn told(answer: PostAnswer) -> PostResult {
         PostAnswer::Accepted => PostResult::Accepted,
         PostAnswer::Gone => PostResult::Gone,
         PostAnswer::Refused(status) => PostResult::Refused(status),
-        PostAnswer::Failed { failure: TransientFailure::Status(status), .. } => PostResult::Failed(status),
+        PostAnswer::Failed { failure: TransientFailure::Status(status), .. } => {
+            PostResult::Failed(status)
+        }
         PostAnswer::Failed { failure: TransientFailure::TimedOut, .. } => PostResult::TimedOut,
-        PostAnswer::Failed { failure: TransientFailure::Unreachable, .. } => PostResult::Unreachable,
+        PostAnswer::Failed { failure: TransientFailure::Unreachable, .. } => {
+            PostResult::Unreachable
+        }
     }
 }
 

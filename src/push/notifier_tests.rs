@@ -91,7 +91,8 @@ impl Running {
             schedule,
             grace: Duration::from_secs(5),
         };
-        let notifier = Notifier::new(settings, registry.clone(), news, Telemetry::default()).unwrap();
+        let notifier =
+            Notifier::new(settings, registry.clone(), news, Telemetry::default()).unwrap();
         let tester = notifier.tester();
         let (shutdown, asked) = oneshot::channel::<()>();
         let task = tokio::spawn(notifier.run(async move { drop(asked.await) }));
@@ -100,7 +101,10 @@ impl Running {
 
     async fn register(&self, user: &str, token: &str) {
         let token = DeviceToken::new(token.as_bytes()).unwrap();
-        self.registry.register(&account(user), &Credentials::new(user, "sesame"), &token).await.unwrap();
+        self.registry
+            .register(&account(user), &Credentials::new(user, "sesame"), &token)
+            .await
+            .unwrap();
     }
 
     async fn mail_for(&self, user: &str) {
@@ -131,7 +135,10 @@ async fn the_token_is_the_body_as_it_was_received() {
     assert_eq!(request.body, "openpgp:abc+/=");
     let agent = concat!("deltapush/", env!("CARGO_PKG_VERSION"), " (+https://push.example.org/)");
     assert_eq!(request.headers["user-agent"], agent);
-    assert!(!request.headers.contains_key("content-type") && !request.headers.contains_key("accept-encoding"));
+    assert!(
+        !request.headers.contains_key("content-type")
+            && !request.headers.contains_key("accept-encoding")
+    );
     assert!(server.is_left_alone().await);
     it.stop().await;
     let it = Running::start(&directory, &server.url, WINDOW);

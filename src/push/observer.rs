@@ -54,7 +54,9 @@ impl ShownPosition {
     /// Whether that is all of `news`.
     #[must_use]
     pub fn covers(&self, news: &Self) -> bool {
-        is_same(&self.mailbox, &news.mailbox) && self.uid_validity == news.uid_validity && self.uid >= news.uid
+        is_same(&self.mailbox, &news.mailbox)
+            && self.uid_validity == news.uid_validity
+            && self.uid >= news.uid
     }
 }
 
@@ -143,15 +145,23 @@ impl NewMailObserver {
     }
 
     /// A response that passes by.
-    pub fn response(&mut self, line: &[u8], judge: &PushFilter, now: Instant) -> Option<ObserverAction> {
+    pub fn response(
+        &mut self,
+        line: &[u8],
+        judge: &PushFilter,
+        now: Instant,
+    ) -> Option<ObserverAction> {
         match hear(line) {
             Heard::Status(_, MailboxCode::UidValidity(value)) => self.uid_validity = value,
-            Heard::Status(_, MailboxCode::UidNext(value)) if self.mailbox.is_none() => self.uid_next = Some(value),
+            Heard::Status(_, MailboxCode::UidNext(value)) if self.mailbox.is_none() => {
+                self.uid_next = Some(value)
+            }
             Heard::Exists(_) if self.mailbox.is_some() => return self.news(now),
             Heard::Fetch(message) if self.looks() => {
                 let Some(uid) = message.uid else {
                     // With flags alone it is news of an old one.
-                    self.is_doubtful |= self.has_news() && (message.is_unclear || message.headers.is_some());
+                    self.is_doubtful |=
+                        self.has_news() && (message.is_unclear || message.headers.is_some());
                     return None;
                 };
                 self.seen = self.seen.max(uid);
@@ -161,7 +171,9 @@ impl NewMailObserver {
                     _ if message.is_unclear => PushDecision::Push,
                     Some(headers) => match judge.verdict(flags(), headers) {
                         // Fields that the client did not ask for say nothing.
-                        PushDecision::Skip(SkipReason::NotEncrypted) if !asks_for_rule(line) => PushDecision::Push,
+                        PushDecision::Skip(SkipReason::NotEncrypted) if !asks_for_rule(line) => {
+                            PushDecision::Push
+                        }
                         verdict => verdict,
                     },
                     None => judge.by_flags(flags()),
@@ -191,7 +203,8 @@ impl NewMailObserver {
     pub fn fetched(&mut self, from: Option<u64>) -> Option<ObserverAction> {
         let from = from.filter(|_| self.looks())?;
         self.fetched_from = Some(self.fetched_from.map_or(from, |before| before.min(from)));
-        (self.is_compared && self.has_news() && self.is_complete()).then_some(ObserverAction::Resolve)
+        (self.is_compared && self.has_news() && self.is_complete())
+            .then_some(ObserverAction::Resolve)
     }
 
     /// Up to where the client has been shown what is in the mailbox, as far as that was looked at.
@@ -212,7 +225,9 @@ impl NewMailObserver {
         noted: Option<Position>,
         now: Instant,
     ) -> (Option<ObserverAction>, Option<ObserverOutcome>) {
-        let Some(mailbox) = self.mailbox.clone().filter(|_| !self.is_compared) else { return (None, None) };
+        let Some(mailbox) = self.mailbox.clone().filter(|_| !self.is_compared) else {
+            return (None, None);
+        };
         self.is_compared = true;
         let current = noted.filter(|noted| noted.uid_validity == self.uid_validity);
         self.from = current.map(|noted| noted.uid_next).or(self.uid_next).unwrap_or_default();
@@ -247,7 +262,9 @@ impl NewMailObserver {
         }
         let is_known = std::mem::replace(&mut self.is_announced, !is_fetched);
         let announce = match is_fetched {
-            true => self.deserving >= self.from && self.deserving > 0 && !(is_known && since.is_none()),
+            true => {
+                self.deserving >= self.from && self.deserving > 0 && !(is_known && since.is_none())
+            }
             false => true,
         };
         if is_fetched {
@@ -255,7 +272,14 @@ impl NewMailObserver {
             self.fetched_from = None;
         }
         let position = Position { uid_validity: self.uid_validity, uid_next: self.from };
-        Some(ObserverOutcome { mailbox, position, announce, is_fetched, deserving: self.deserving, since })
+        Some(ObserverOutcome {
+            mailbox,
+            position,
+            announce,
+            is_fetched,
+            deserving: self.deserving,
+            since,
+        })
     }
 
     /// What [`resolve`](Self::resolve) returned could not be noted.
@@ -276,7 +300,9 @@ fn asks_for_rule(line: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    fn eye(noted: Option<(u64, u64)>) -> (NewMailObserver, Option<ObserverAction>, Option<ObserverOutcome>) {
+    fn eye(
+        noted: Option<(u64, u64)>,
+    ) -> (NewMailObserver, Option<ObserverAction>, Option<ObserverOutcome>) {
         let mut eye = NewMailObserver::default();
         for line in ["* 3 EXISTS", "* OK [UIDVALIDITY 7] x", "* OK [UIDNEXT 4] x"] {
             assert_eq!(says(&mut eye, line), None);
@@ -293,11 +319,15 @@ mod tests {
     }
 
     fn fetch(uid: u64, headers: &str) -> String {
-        format!("* 4 FETCH (UID {uid} FLAGS () BODY[HEADER.FIELDS (FROM)] {{{}}}\r\n{headers})", headers.len())
+        format!(
+            "* 4 FETCH (UID {uid} FLAGS () BODY[HEADER.FIELDS (FROM)] {{{}}}\r\n{headers})",
+            headers.len()
+        )
     }
 
     fn resolved(eye: &mut NewMailObserver) -> Option<(u64, bool, bool)> {
-        eye.resolve().map(|outcome| (outcome.position.uid_next, outcome.announce, outcome.is_fetched))
+        eye.resolve()
+            .map(|outcome| (outcome.position.uid_next, outcome.announce, outcome.is_fetched))
     }
 
     #[test]
@@ -416,6 +446,10 @@ mod tests {
         assert_eq!((wish, first.position.uid_next, first.announce), (None, 4, false));
         let (_, wish, first) = eye(Some((6, 99)));
         let first = first.unwrap();
-        assert_eq!((wish, first.position.uid_next, first.announce), (None, 4, true), "another UIDVALIDITY");
+        assert_eq!(
+            (wish, first.position.uid_next, first.announce),
+            (None, 4, true),
+            "another UIDVALIDITY"
+        );
     }
 }

@@ -50,8 +50,12 @@ impl Gates {
     #[must_use]
     pub fn new(config: &Config) -> Self {
         let PacingLimits { sessions, at_once, new_sessions } = config.pace;
-        let usual =
-            Treatment { sessions, at_once, interval: new_sessions.interval(), idle_renewal: config.push.idle_renewal };
+        let usual = Treatment {
+            sessions,
+            at_once,
+            interval: new_sessions.interval(),
+            idle_renewal: config.push.idle_renewal,
+        };
         let servers = config.servers.iter().cloned().chain(known_servers()).collect();
         Self { gates: DashMap::new(), usual, servers }
     }
@@ -64,15 +68,24 @@ impl Gates {
         }
         // Servers that nobody watches any more are forgotten when a new one comes.
         self.gates.retain(|_, gate| Arc::strong_count(gate) > 1);
-        Arc::clone(&self.gates.entry(Arc::clone(host)).or_insert_with(|| Arc::new(Gate::new(self.treatment(host)))))
+        Arc::clone(
+            &self
+                .gates
+                .entry(Arc::clone(host))
+                .or_insert_with(|| Arc::new(Gate::new(self.treatment(host)))),
+        )
     }
 
     fn treatment(&self, host: &str) -> Treatment {
-        let Some(server) = self.servers.iter().find(|server| server.is_about(host)) else { return self.usual };
+        let Some(server) = self.servers.iter().find(|server| server.is_about(host)) else {
+            return self.usual;
+        };
         Treatment {
             sessions: server.sessions.unwrap_or(self.usual.sessions).max(1),
             at_once: server.at_once.unwrap_or(self.usual.at_once).max(1),
-            interval: server.new_sessions.map_or(self.usual.interval, crate::config::Rate::interval),
+            interval: server
+                .new_sessions
+                .map_or(self.usual.interval, crate::config::Rate::interval),
             idle_renewal: server.idle_renewal.unwrap_or(self.usual.idle_renewal),
         }
     }
@@ -140,7 +153,8 @@ mod tests {
 
     #[test]
     fn what_the_configuration_says_comes_before_what_is_known() {
-        let gates = gates("servers:\n  - host: imap.gmail.com\n    at_once: 7\n    idle_renewal: 5m\n");
+        let gates =
+            gates("servers:\n  - host: imap.gmail.com\n    at_once: 7\n    idle_renewal: 5m\n");
         let gmail = *gates.of(&"imap.gmail.com".into()).treatment();
         assert_eq!(
             (gmail.at_once, gmail.idle_renewal, gmail.interval),
@@ -158,12 +172,18 @@ mod tests {
         let mut first = gate.enter().await;
         let second = gate.enter().await;
         assert_eq!(began.elapsed().as_secs(), 1);
-        assert!(tokio::time::timeout(Duration::from_secs(9), gate.enter()).await.is_err(), "two are in the making");
+        assert!(
+            tokio::time::timeout(Duration::from_secs(9), gate.enter()).await.is_err(),
+            "two are in the making"
+        );
         first.made();
         let mut third = gate.enter().await;
         third.made();
         let _fourth = gate.enter().await;
-        assert!(tokio::time::timeout(Duration::from_secs(9), gate.enter()).await.is_err(), "four are there");
+        assert!(
+            tokio::time::timeout(Duration::from_secs(9), gate.enter()).await.is_err(),
+            "four are there"
+        );
         drop(second);
         gate.enter().await;
     }
@@ -172,7 +192,8 @@ mod tests {
     fn servers_that_nobody_watches_are_forgotten() {
         let gates = gates("{}");
         let kept = gates.of(&"a.example.org".into());
-        (0..100).for_each(|number| drop(gates.of(&format!("{number}.example.org").as_str().into())));
+        (0..100)
+            .for_each(|number| drop(gates.of(&format!("{number}.example.org").as_str().into())));
         assert!(gates.gates.len() <= 2 && Arc::ptr_eq(&kept, &gates.of(&"a.example.org".into())));
     }
 }

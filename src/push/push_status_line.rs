@@ -14,7 +14,12 @@ const MAX_LINE: usize = 300;
 /// How push is for `account`, whose client has logged in with `credentials`; none where its session is kept. A client that asks before it hands over its token
 /// hears that push begins then. Delta Chat keeps what it has heard for as long as the app runs: what may pass has its time.
 #[must_use]
-pub fn standing(registry: &Registry, board: &Board, account: &AccountId, credentials: Option<&Credentials>) -> String {
+pub fn standing(
+    registry: &Registry,
+    board: &Board,
+    account: &AccountId,
+    credentials: Option<&Credentials>,
+) -> String {
     let is_known = registry.is_known(account);
     let can_watch = match credentials {
         None => true,
@@ -32,19 +37,30 @@ pub fn standing(registry: &Registry, board: &Board, account: &AccountId, credent
 }
 
 fn watched(board: &Board, account: &AccountId) -> String {
-    let Some(watch) = board.get(account) else { return "push active, about to watch the mailbox".into() };
+    let Some(watch) = board.get(account) else {
+        return "push active, about to watch the mailbox".into();
+    };
     let line = match watch.state {
         WatchState::Watching => format!("push active, watching since {}", minute(watch.since)),
         WatchState::Connecting => "push active, about to watch the mailbox".into(),
         WatchState::Interrupted { reason, next } => {
             let next = next.saturating_duration_since(Instant::now()).as_secs();
-            format!("push was late at {}: watching was interrupted ({reason}); next attempt in {next} s", now())
+            format!(
+                "push was late at {}: watching was interrupted ({reason}); next attempt in {next} s",
+                now()
+            )
         }
         WatchState::WithClient => {
-            format!("push active, this app or another one waits for messages itself since {}", minute(watch.since))
+            format!(
+                "push active, this app or another one waits for messages itself since {}",
+                minute(watch.since)
+            )
         }
         WatchState::AwaitingDevice { reason } => {
-            format!("push stopped at {}: {reason}; it goes on now that this app is connected", minute(watch.since))
+            format!(
+                "push stopped at {}: {reason}; it goes on now that this app is connected",
+                minute(watch.since)
+            )
         }
         // No more words: they could be taken for a state that is well.
         WatchState::AwaitingLogin { reason, cure } => {
@@ -63,8 +79,12 @@ fn trouble(board: &Board, account: &AccountId) -> String {
     let words = match history.summary(account).last_push.map(|push| push.result) {
         None | Some(PostResult::Accepted) => return String::new(),
         Some(PostResult::Gone) => "the app's push token is not valid any more".into(),
-        Some(PostResult::Refused(status) | PostResult::Failed(status)) => format!("status {status}"),
-        Some(PostResult::TimedOut | PostResult::Unreachable) => "the notification server cannot be reached".into(),
+        Some(PostResult::Refused(status) | PostResult::Failed(status)) => {
+            format!("status {status}")
+        }
+        Some(PostResult::TimedOut | PostResult::Unreachable) => {
+            "the notification server cannot be reached".into()
+        }
     };
     format!("; but at {} the last push was not accepted: {words}", now())
 }
@@ -80,7 +100,8 @@ fn minute(moment: Instant) -> String {
 
 /// On one line, and not too long.
 fn cut(line: String) -> String {
-    let mut line: String = line.chars().map(|char| if char.is_control() { ' ' } else { char }).collect();
+    let mut line: String =
+        line.chars().map(|char| if char.is_control() { ' ' } else { char }).collect();
     while line.len() > MAX_LINE {
         line.pop();
     }
@@ -100,9 +121,11 @@ mod tests {
     #[tokio::test]
     async fn what_is_said_is_true_at_each_moment() {
         let directory = tempfile::tempdir().unwrap();
-        let (registry, _events, _news) = Registry::open(&StoreSettings::memory(directory.path())).unwrap();
+        let (registry, _events, _news) =
+            Registry::open(&StoreSettings::memory(directory.path())).unwrap();
         let (board, account) = (Board::default(), AccountId::new("alice", "imap.example.org:993"));
-        let (password, token) = (Credentials::new("alice", "sesame"), DeviceToken::new(b"openpgp:x").unwrap());
+        let (password, token) =
+            (Credentials::new("alice", "sesame"), DeviceToken::new(b"openpgp:x").unwrap());
         let scram = Credentials::exchange(Mechanism::ScramSha256, "alice", "n,,n=alice,r=x");
         let says = |wanted: &str| {
             let said = standing(&registry, &board, &account, Some(&password));

@@ -92,7 +92,10 @@ impl Tests {
         let Test { token, answer } = test;
         self.under_way.spawn(async move {
             let began = Instant::now();
-            let ended = AssertUnwindSafe(poster.post(&token, FIRST_LIMIT)).catch_unwind().await.unwrap_or(FAULT);
+            let ended = AssertUnwindSafe(poster.post(&token, FIRST_LIMIT))
+                .catch_unwind()
+                .await
+                .unwrap_or(FAULT);
             // Whoever asked may have gone.
             let _ = answer.send(told(ended));
             (token, ended, began.elapsed())

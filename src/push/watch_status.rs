@@ -14,7 +14,8 @@ use crate::store::MAX_TOKENS;
 use crate::telemetry::{Telemetry, TelemetryEvent, WatchEvent};
 
 /// What helps an account without a session.
-const AWAITING_DEVICE: &str = "deltapush wakes its devices; push goes on when one of them has logged in";
+const AWAITING_DEVICE: &str =
+    "deltapush wakes its devices; push goes on when one of them has logged in";
 
 /// How long the log names no other oddity of an account's server.
 const COMPLAINT_PAUSE: Duration = Duration::from_secs(3600);
@@ -51,16 +52,20 @@ pub enum WatchState {
 
 impl WatchState {
     /// What they are called where they are counted, in the order of [`Board::count_states`].
-    pub const NAMES: [&'static str; 4] = ["connecting", "watching", "interrupted", "awaiting_login"];
+    pub const NAMES: [&'static str; 4] =
+        ["connecting", "watching", "interrupted", "awaiting_login"];
 
     fn told(&self) -> WatchEvent<'_> {
         match self {
             Self::Connecting => WatchEvent::Connecting,
             Self::Watching | Self::WithClient => WatchEvent::Watching,
-            Self::AwaitingDevice { reason } => WatchEvent::AwaitingLogin { reason, cure: AWAITING_DEVICE },
-            Self::Interrupted { reason, next } => {
-                WatchEvent::Interrupted { reason, next: next.saturating_duration_since(Instant::now()) }
+            Self::AwaitingDevice { reason } => {
+                WatchEvent::AwaitingLogin { reason, cure: AWAITING_DEVICE }
             }
+            Self::Interrupted { reason, next } => WatchEvent::Interrupted {
+                reason,
+                next: next.saturating_duration_since(Instant::now()),
+            },
             Self::AwaitingLogin { reason, cure } => WatchEvent::AwaitingLogin { reason, cure },
         }
     }
@@ -180,7 +185,12 @@ impl Board {
     }
 
     /// A mailbox cannot be opened. Returns since when, if that is known already.
-    pub(crate) fn left_out(&self, account: &AccountId, mailbox: &str, words: &str) -> Option<Instant> {
+    pub(crate) fn left_out(
+        &self,
+        account: &AccountId,
+        mailbox: &str,
+        words: &str,
+    ) -> Option<Instant> {
         let mut entry = self.0.entries.get_mut(account)?;
         if let Some(known) = entry.left_out.iter_mut().find(|known| known.mailbox == mailbox) {
             words.clone_into(&mut known.reason);
@@ -242,10 +252,9 @@ impl Board {
     /// Whether the account is watched now.
     #[must_use]
     pub fn is_watching(&self, account: &AccountId) -> bool {
-        self.0
-            .entries
-            .get(account)
-            .is_some_and(|entry| matches!(entry.state, WatchState::Watching | WatchState::WithClient))
+        self.0.entries.get(account).is_some_and(|entry| {
+            matches!(entry.state, WatchState::Watching | WatchState::WithClient)
+        })
     }
 
     /// How many watches do what, in the order of [`WatchState::NAMES`].
@@ -258,7 +267,9 @@ impl Board {
                 WatchState::Connecting => &mut *connecting,
                 WatchState::Watching | WatchState::WithClient => &mut *watching,
                 WatchState::Interrupted { .. } => &mut *interrupted,
-                WatchState::AwaitingLogin { .. } | WatchState::AwaitingDevice { .. } => &mut *awaiting,
+                WatchState::AwaitingLogin { .. } | WatchState::AwaitingDevice { .. } => {
+                    &mut *awaiting
+                }
             };
             *count = count.saturating_add(1);
         }
@@ -280,7 +291,12 @@ impl Board {
     #[must_use]
     pub fn fetched_since(&self, account: &AccountId, since: Instant) -> Vec<DeviceToken> {
         let Some(entry) = self.0.entries.get(account) else { return Vec::new() };
-        entry.fetched.iter().filter(|(_, at)| *at >= since).map(|(token, _)| token.clone()).collect()
+        entry
+            .fetched
+            .iter()
+            .filter(|(_, at)| *at >= since)
+            .map(|(token, _)| token.clone())
+            .collect()
     }
 
     /// The server has no session left for the person's own client: the watch leaves it its own, and comes back in minutes.

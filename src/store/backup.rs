@@ -22,7 +22,9 @@ pub fn backup(settings: &StoreSettings, file: &Path) -> Result<(), OpenError> {
     };
     directory::put_new(file, copy).map_err(|error| match error {
         CopyError::Io(source) => OpenError::Backup { path: file.to_owned(), source },
-        CopyError::Database(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) => {
+        CopyError::Database(error)
+            if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) =>
+        {
             OpenError::Backup { path: file.to_owned(), source: io::ErrorKind::StorageFull.into() }
         }
         CopyError::Database(error) => error.into(),

@@ -20,7 +20,10 @@ async fn a_copy_of_a_state_at_work_is_whole_and_can_be_put_back() {
     let (store, _) = Store::open(&settings, drop).unwrap();
     let alice = AccountId::new("alice", "imap.example.org:993");
     let credentials = Arc::new(Credentials::new("alice", "sesame"));
-    store.register(&alice, credentials.clone(), &DeviceToken::new(b"token").unwrap(), NOW).await.unwrap();
+    store
+        .register(&alice, credentials.clone(), &DeviceToken::new(b"token").unwrap(), NOW)
+        .await
+        .unwrap();
     let writing = tokio::spawn({
         let (store, alice) = (store.clone(), alice.clone());
         async move {
@@ -61,8 +64,13 @@ async fn nothing_is_overwritten_and_nothing_is_left_behind() {
     assert!(error.to_string().contains("exists"), "{error}");
     assert_eq!(fs::read_to_string(&file).unwrap(), "mine");
 
-    fs::write(directory.path().join("state/state.sqlite"), "no database, but as long as it takes").unwrap();
-    assert!(matches!(backup(&settings, &directory.path().join("other")), Err(OpenError::Database(_))));
-    let left: Vec<_> = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    fs::write(directory.path().join("state/state.sqlite"), "no database, but as long as it takes")
+        .unwrap();
+    assert!(matches!(
+        backup(&settings, &directory.path().join("other")),
+        Err(OpenError::Database(_))
+    ));
+    let left: Vec<_> =
+        fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left.len(), 2, "{left:?}");
 }

@@ -77,7 +77,8 @@ pub fn check(settings: &StoreSettings) -> Result<StateReport, OpenError> {
 }
 
 fn count(connection: &Connection, sql: &str) -> rusqlite::Result<u64> {
-    Ok(u64::try_from(connection.query_row(sql, [], |row| row.get::<_, i64>(0))?).unwrap_or_default())
+    Ok(u64::try_from(connection.query_row(sql, [], |row| row.get::<_, i64>(0))?)
+        .unwrap_or_default())
 }
 
 fn integrity(connection: &Connection) -> Result<(), OpenError> {
@@ -99,8 +100,9 @@ fn key(connection: &Connection, keeping: &CredentialStorage) -> Result<KeyReport
     }
     let found = key::look(connection, source)?;
     let found = found.map_or_else(|| key::unfit(source).and_then(Err), Ok)?;
-    let mut statement =
-        connection.prepare("SELECT user, upstream, credentials FROM accounts WHERE length(credentials) > 0")?;
+    let mut statement = connection.prepare(
+        "SELECT user, upstream, credentials FROM accounts WHERE length(credentials) > 0",
+    )?;
     let mut rows = statement.query([])?;
     let mut damaged = 0_u64;
     while let Some(row) = rows.next()? {
@@ -114,19 +116,32 @@ fn key(connection: &Connection, keeping: &CredentialStorage) -> Result<KeyReport
 
 impl fmt::Display for StateReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let used = if self.in_use { "in use by a running deltapush" } else { "not in use by a deltapush" };
+        let used =
+            if self.in_use { "in use by a running deltapush" } else { "not in use by a deltapush" };
         writeln!(f, "state      {}; {used}", self.directory.display())?;
         writeln!(f, "integrity  ok")?;
         let (found, newest) = self.schema;
-        let note = if found < newest { format!(", migrated to {newest} at the next start") } else { String::new() };
+        let note = if found < newest {
+            format!(", migrated to {newest} at the next start")
+        } else {
+            String::new()
+        };
         writeln!(f, "schema     version {found}{note}")?;
-        writeln!(f, "accounts   {}, {} of them with sealed credentials", self.accounts, self.sealed)?;
+        writeln!(
+            f,
+            "accounts   {}, {} of them with sealed credentials",
+            self.accounts, self.sealed
+        )?;
         writeln!(f, "tokens     {}, {} of them with a push to send", self.tokens, self.pending)?;
         writeln!(f, "mailboxes  {}", self.mailboxes)?;
         match &self.key {
-            KeyReport::NotNeeded => write!(f, "key        not needed: credentials are in memory only"),
+            KeyReport::NotNeeded => {
+                write!(f, "key        not needed: credentials are in memory only")
+            }
             KeyReport::NothingSealed => write!(f, "key        nothing is sealed"),
-            KeyReport::Opens { place, damaged: 0 } => write!(f, "key        {place} opens all sealed credentials"),
+            KeyReport::Opens { place, damaged: 0 } => {
+                write!(f, "key        {place} opens all sealed credentials")
+            }
             KeyReport::Opens { place, damaged } => write!(
                 f,
                 "key        {place} is the right one, but {damaged} credentials are damaged: those accounts wait for a login"

@@ -17,7 +17,10 @@ async fn filled(directory: &Path) -> (StoreSettings, Store) {
         let now = DualTime { wall: UnixTime(1), served: Uptime(0) };
         let credentials = Arc::new(Credentials::new(user, "sesame"));
         let account = AccountId::new(user, "imap.example.org:993");
-        store.register(&account, credentials, &DeviceToken::new(user.as_bytes()).unwrap(), now).await.unwrap();
+        store
+            .register(&account, credentials, &DeviceToken::new(user.as_bytes()).unwrap(), now)
+            .await
+            .unwrap();
         let position = Position { uid_validity: 1, uid_next: 1 };
         store.noticed(&account, "INBOX", position, user == "bob", UnixTime(1)).await.unwrap();
     }
@@ -70,14 +73,18 @@ async fn what_is_not_sound_is_an_error_that_names_the_cure() {
     let (settings, store) = filled(directory.path()).await;
     store.close().await;
     let [state, key] = files(directory.path());
-    let (state_path, key_path) = (settings.directory.join("state.sqlite"), settings.directory.join("seal.key"));
+    let (state_path, key_path) =
+        (settings.directory.join("state.sqlite"), settings.directory.join("seal.key"));
 
     fs::remove_file(&key_path).unwrap();
     assert!(matches!(check(&settings), Err(OpenError::KeyMissing { .. })));
     assert!(!key_path.exists());
     fs::write(&key_path, "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n").unwrap();
     assert!(matches!(check(&settings), Err(OpenError::KeyWrong { .. })));
-    assert_eq!(check(&StoreSettings::memory(&settings.directory)).unwrap().key, KeyReport::NotNeeded);
+    assert_eq!(
+        check(&StoreSettings::memory(&settings.directory)).unwrap().key,
+        KeyReport::NotNeeded
+    );
     fs::write(&key_path, key).unwrap();
 
     // The number of entries of some index page no longer fits its table.
@@ -86,7 +93,11 @@ async fn what_is_not_sound_is_an_error_that_names_the_cure() {
     file.execute("UPDATE sqlite_schema SET rootpage = (SELECT rootpage FROM sqlite_schema WHERE name = 'meta') WHERE name = 'tokens_by_hash'", []).unwrap();
     drop(file);
     let error = check(&settings).unwrap_err();
-    assert!(matches!(error, OpenError::Damaged { .. }) && error.to_string().contains("restore a backup"), "{error}");
+    assert!(
+        matches!(error, OpenError::Damaged { .. })
+            && error.to_string().contains("restore a backup"),
+        "{error}"
+    );
 
     fs::write(&state_path, &state).unwrap();
     let file = Connection::open(&state_path).unwrap();

@@ -18,7 +18,11 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// Makes the folder if it is not there, and claims it for this process. The claim ends when the file is dropped, also by
 /// the death of the process.
 pub(super) fn claim(directory: &Path) -> Result<File, OpenError> {
-    DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(OpenError::io(directory))?;
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+        .map_err(OpenError::io(directory))?;
     let lock = private_file(&directory.join(LOCK))?;
     for _ in 0..ATTEMPTS {
         match lock.try_lock() {
@@ -38,7 +42,13 @@ pub(super) fn is_claimed(directory: &Path) -> bool {
 
 /// Opens a file for writing, and makes it with mode 0600 if it is not there.
 pub(super) fn private_file(path: &Path) -> Result<File, OpenError> {
-    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map_err(OpenError::io(path))
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(OpenError::io(path))
 }
 
 /// Makes a file of mode 0600 that is not there yet, with what `write` puts in. It appears whole and on disk or not at
@@ -68,7 +78,8 @@ fn write_draft<E: From<io::Error>>(
 
 /// Makes what was done to the names in the folder of `path` last.
 pub(super) fn sync_folder_of(path: &Path) -> io::Result<()> {
-    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder =
+        path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(folder)?.sync_all()
 }
 

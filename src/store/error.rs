@@ -79,7 +79,9 @@ pub enum OpenError {
         place: String,
     },
     /// Not a key.
-    #[error("{place} does not hold a key: 32 bytes in base64 are expected; put the right key there")]
+    #[error(
+        "{place} does not hold a key: 32 bytes in base64 are expected; put the right key there"
+    )]
     KeyMalformed {
         /// Where it was looked for.
         place: String,
@@ -143,7 +145,10 @@ impl StoreError {
         match self {
             Self::DiskFull | Self::NotWritten => true,
             Self::Database(error) => {
-                matches!(error.sqlite_error_code(), Some(ErrorCode::SystemIoFailure | ErrorCode::ReadOnly))
+                matches!(
+                    error.sqlite_error_code(),
+                    Some(ErrorCode::SystemIoFailure | ErrorCode::ReadOnly)
+                )
             }
             Self::Closed | Self::Seal(_) => false,
         }
@@ -164,7 +169,8 @@ impl From<rusqlite::Error> for StoreError {
 
 /// No room for the file, its journal, or the journal's index, which SQLite calls by another name.
 fn is_full(error: &rusqlite::Error) -> bool {
-    let no_room_for_index =
-        error.sqlite_error().is_some_and(|error| error.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE);
+    let no_room_for_index = error
+        .sqlite_error()
+        .is_some_and(|error| error.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE);
     no_room_for_index || error.sqlite_error_code() == Some(ErrorCode::DiskFull)
 }

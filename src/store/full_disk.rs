@@ -8,7 +8,9 @@ pub(crate) async fn fill(store: &Store) {
     let tables = ["accounts", "tokens", "mailboxes", "idled", "served"];
     let prepare = move |state: &mut Operation<'_>| {
         state.connection.execute_batch("CREATE TABLE IF NOT EXISTS ballast (data)")?;
-        for (table, change) in tables.into_iter().flat_map(|table| [(table, "INSERT"), (table, "UPDATE")]) {
+        for (table, change) in
+            tables.into_iter().flat_map(|table| [(table, "INSERT"), (table, "UPDATE")])
+        {
             state.connection.execute_batch(&format!(
                 "CREATE TEMP TRIGGER IF NOT EXISTS {change}_{table} BEFORE {change} ON main.{table}
                  BEGIN INSERT INTO ballast VALUES (zeroblob(100000)); END"

@@ -66,7 +66,9 @@ impl FetchHabit {
         now: UnixTime,
         recently: std::time::Duration,
     ) -> bool {
-        let is_recent = |noted: Option<UnixTime>| noted.is_some_and(|noted| noted <= now && noted.age(now) < recently);
+        let is_recent = |noted: Option<UnixTime>| {
+            noted.is_some_and(|noted| noted <= now && noted.age(now) < recently)
+        };
         match lesson {
             FetchLesson::FetchedUnencrypted => {
                 let is_news = !self.senders.is_empty() || !is_recent(self.fetched);
@@ -91,8 +93,10 @@ impl FetchHabit {
 /// Hashes a sender with the token: the hash of one sender differs from device to device. Whoever has the token can try addresses
 /// against it.
 fn sender_hash(token: &DeviceToken, sender: &str) -> SenderHash {
-    let digest =
-        digest(&SHA256, [token.expose().as_bytes(), b"\0", sender.to_lowercase().as_bytes()].concat().as_slice());
+    let digest = digest(
+        &SHA256,
+        [token.expose().as_bytes(), b"\0", sender.to_lowercase().as_bytes()].concat().as_slice(),
+    );
     digest.as_ref().first_chunk().copied().unwrap_or_default()
 }
 
@@ -164,10 +168,18 @@ mod tests {
         assert_eq!(learn(&left(&["b@x"]), 3), (true, None));
         assert_eq!(learn(&left(&["c@x", "d@x", "e@x"]), 4), (true, Some(Fetches::EncryptedOnly)));
         assert_eq!(learn(&left(&["f@x"]), 5), (false, Some(Fetches::EncryptedOnly)));
-        assert_eq!(learn(&left(&["f@x"]), 9999), (true, Some(Fetches::EncryptedOnly)), "once an hour");
+        assert_eq!(
+            learn(&left(&["f@x"]), 9999),
+            (true, Some(Fetches::EncryptedOnly)),
+            "once an hour"
+        );
         assert_eq!(learn(&FetchLesson::FetchedUnencrypted, 10_000), (true, Some(Fetches::All)));
         assert_eq!(learn(&FetchLesson::FetchedUnencrypted, 10_001), (false, Some(Fetches::All)));
-        assert_eq!(learn(&left(&["a@x", "b@x"]), 10_002), (true, Some(Fetches::All)), "the evidence begins again");
+        assert_eq!(
+            learn(&left(&["a@x", "b@x"]), 10_002),
+            (true, Some(Fetches::All)),
+            "the evidence begins again"
+        );
         assert_eq!(learn(&left(&["c@x"]), 10_003), (true, Some(Fetches::EncryptedOnly)));
     }
 

@@ -28,7 +28,9 @@ pub(super) fn sealer(connection: &Connection, source: &KeySource) -> Result<Seal
             put_in_place(path)?;
             return Ok(sealer);
         }
-        (Some(MatchingKey::InPlace(sealer) | MatchingKey::Waiting(sealer)), _) => return Ok(sealer),
+        (Some(MatchingKey::InPlace(sealer) | MatchingKey::Waiting(sealer)), _) => {
+            return Ok(sealer);
+        }
         (None, _) => {}
     }
     if any_sealed(connection)? {
@@ -61,7 +63,10 @@ impl MatchingKey {
 }
 
 /// Looks for the key that the check was made with, and changes nothing.
-pub(super) fn look(connection: &Connection, source: &KeySource) -> Result<Option<MatchingKey>, OpenError> {
+pub(super) fn look(
+    connection: &Connection,
+    source: &KeySource,
+) -> Result<Option<MatchingKey>, OpenError> {
     let waiting = match source {
         KeySource::File(path) => Some(waiting_path(path)).filter(|path| path.exists()),
         _ => None,
@@ -82,9 +87,11 @@ pub(super) fn look(connection: &Connection, source: &KeySource) -> Result<Option
 fn fitting(connection: &Connection, key: Option<SealingKey>) -> Result<Option<Sealer>, OpenError> {
     let Some(key) = key else { return Ok(None) };
     let sealer = Sealer::new(&key)?;
-    let check: Option<Vec<u8>> =
-        connection.query_row("SELECT value FROM meta WHERE name = 'key_check'", [], |row| row.get(0)).optional()?;
-    let fits = check.is_some_and(|check| sealer.unseal_bytes(CHECK, &check).is_ok_and(|plain| *plain == CHECK));
+    let check: Option<Vec<u8>> = connection
+        .query_row("SELECT value FROM meta WHERE name = 'key_check'", [], |row| row.get(0))
+        .optional()?;
+    let fits = check
+        .is_some_and(|check| sealer.unseal_bytes(CHECK, &check).is_ok_and(|plain| *plain == CHECK));
     Ok(fits.then_some(sealer))
 }
 
@@ -97,12 +104,17 @@ pub(super) fn unfit(source: &KeySource) -> Result<OpenError, OpenError> {
 }
 
 pub(super) fn any_sealed(connection: &Connection) -> rusqlite::Result<bool> {
-    connection.query_row("SELECT EXISTS (SELECT 1 FROM accounts WHERE length(credentials) > 0)", [], |row| row.get(0))
+    connection.query_row(
+        "SELECT EXISTS (SELECT 1 FROM accounts WHERE length(credentials) > 0)",
+        [],
+        |row| row.get(0),
+    )
 }
 
 pub(super) fn note_check(connection: &Connection, sealer: &Sealer) -> Result<(), OpenError> {
     let check = sealer.seal_bytes(CHECK, CHECK)?;
-    connection.execute("INSERT OR REPLACE INTO meta (name, value) VALUES ('key_check', ?)", [check])?;
+    connection
+        .execute("INSERT OR REPLACE INTO meta (name, value) VALUES ('key_check', ?)", [check])?;
     Ok(())
 }
 
@@ -133,7 +145,8 @@ pub(super) fn read(path: &Path) -> Result<Option<SealingKey>, OpenError> {
 }
 
 fn parse(text: &[u8], place: impl ToString) -> Result<SealingKey, OpenError> {
-    let mut bytes = Zeroizing::new(BASE64_STANDARD.decode(utf8(text).trim_ascii()).unwrap_or_default());
+    let mut bytes =
+        Zeroizing::new(BASE64_STANDARD.decode(utf8(text).trim_ascii()).unwrap_or_default());
     let key = <[u8; KEY_LEN]>::try_from(bytes.as_slice()).map(Zeroizing::new);
     bytes.zeroize();
     key.map_err(|_| OpenError::KeyMalformed { place: place.to_string() })
@@ -148,7 +161,8 @@ pub(super) fn random() -> Result<SealingKey, OpenError> {
 
 fn make(path: &Path) -> Result<SealingKey, OpenError> {
     let key = random()?;
-    put_new(path, |_, file| file.write_all(encode(&key).as_bytes())).map_err(OpenError::io(path))?;
+    put_new(path, |_, file| file.write_all(encode(&key).as_bytes()))
+        .map_err(OpenError::io(path))?;
     Ok(key)
 }
 
@@ -187,7 +201,9 @@ pub(super) fn let_wait(path: &Path, key: &SealingKey) -> Result<(), OpenError> {
 
 /// Replaces the key in its place by the one that waits. Only for a state that is sealed with that one.
 pub(super) fn put_in_place(path: &Path) -> Result<(), OpenError> {
-    fs::rename(waiting_path(path), path).and_then(|()| sync_folder_of(path)).map_err(OpenError::io(path))
+    fs::rename(waiting_path(path), path)
+        .and_then(|()| sync_folder_of(path))
+        .map_err(OpenError::io(path))
 }
 
 #[cfg(test)]
@@ -213,7 +229,8 @@ mod tests {
         let path = directory.path().join("seal.key");
         let key = make(&path).unwrap();
         let text = fs::read_to_string(&path).unwrap().replace('\n', "\r\n");
-        let utf16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
+        let utf16 =
+            |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
         for content in [format!("\u{feff}{text}").into_bytes(), utf16(&format!("\u{feff}{text}"))] {
             fs::write(&path, &content).unwrap();
             assert_eq!(read(&path).unwrap().unwrap(), key, "{content:x?}");
@@ -230,7 +247,9 @@ mod tests {
             let variable = KeySource::Environment(crate::secret::Secret::new(text.into()));
             let error = present(&variable).unwrap_err();
             assert!(
-                error.to_string().starts_with("the environment variable DELTAPUSH_SEAL_KEY does not hold"),
+                error
+                    .to_string()
+                    .starts_with("the environment variable DELTAPUSH_SEAL_KEY does not hold"),
                 "{error}"
             );
         }

@@ -52,7 +52,12 @@ pub(super) fn load(connection: &Connection) -> rusqlite::Result<Vec<KnownLogin>>
 }
 
 impl Operation<'_> {
-    pub(super) fn know_logins(&mut self, used: &[KnownLogin], forgotten: &[[u8; 16]], now: UnixTime) -> Result<()> {
+    pub(super) fn know_logins(
+        &mut self,
+        used: &[KnownLogin],
+        forgotten: &[[u8; 16]],
+        now: UnixTime,
+    ) -> Result<()> {
         for key in forgotten {
             self.cached("DELETE FROM known_logins WHERE key = ?")?.execute([key])?;
         }
@@ -70,7 +75,8 @@ impl Operation<'_> {
                 row.seen.0
             ])?;
         }
-        self.cached("DELETE FROM known_logins WHERE seen < ?")?.execute([now.0.saturating_sub(LIFE)])?;
+        self.cached("DELETE FROM known_logins WHERE seen < ?")?
+            .execute([now.0.saturating_sub(LIFE)])?;
         self.cached(
             "DELETE FROM known_logins WHERE key IN (SELECT key FROM known_logins ORDER BY seen DESC LIMIT -1 OFFSET ?)",
         )?

@@ -42,7 +42,14 @@ pub(super) fn load(
     }
     let known_logins = known_logins::load(connection)?;
     let tokens = token_records(connection)?;
-    Ok(Loaded { accounts, unannounced, tokens, served: served(connection)?, known_logins, login_key })
+    Ok(Loaded {
+        accounts,
+        unannounced,
+        tokens,
+        served: served(connection)?,
+        known_logins,
+        login_key,
+    })
 }
 
 fn unseal(sealer: &Sealer, account: &AccountId, sealed: &[u8]) -> Option<Arc<Credentials>> {
@@ -76,11 +83,16 @@ fn unannounced(connection: &Connection) -> rusqlite::Result<Vec<Unannounced>> {
 /// not be on disk: as long as they have not, every start finds the same.
 fn call_back(accounts: &[AccountRecord], unannounced: &mut Vec<Unannounced>, now: UnixTime) {
     let waiting = accounts.iter().filter(|record| record.credentials.is_none());
-    let tokens: HashSet<_> = waiting.flat_map(|record| &record.tokens).map(|seen| seen.token.clone()).collect();
+    let tokens: HashSet<_> =
+        waiting.flat_map(|record| &record.tokens).map(|seen| seen.token.clone()).collect();
     let newest = unannounced.iter().map(|found| found.generation.0).max().unwrap_or_default();
     let generation = Generation(newest.saturating_add(1));
     unannounced.retain(|found| !tokens.contains(&found.token));
-    unannounced.extend(tokens.into_iter().map(|token| Unannounced { token, generation, since: now }));
+    unannounced.extend(tokens.into_iter().map(|token| Unannounced {
+        token,
+        generation,
+        since: now,
+    }));
 }
 
 /// What is noted now and then may lie behind what was noted with a token or a mailbox.
@@ -97,6 +109,7 @@ fn served(connection: &Connection) -> rusqlite::Result<Uptime> {
 
 /// Erases all sealed credentials. Whether there were any.
 pub(super) fn erase_credentials(connection: &Connection) -> rusqlite::Result<bool> {
-    let erased = connection.execute("UPDATE accounts SET credentials = x'' WHERE length(credentials) > 0", [])?;
+    let erased = connection
+        .execute("UPDATE accounts SET credentials = x'' WHERE length(credentials) > 0", [])?;
     Ok(erased > 0)
 }

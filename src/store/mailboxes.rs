@@ -22,7 +22,12 @@ impl Operation<'_> {
              ON CONFLICT (account, name)
              DO UPDATE SET uid_validity = excluded.uid_validity, uid_next = excluded.uid_next",
         )?
-        .execute(params![row, mailbox, stored(position.uid_validity), stored(position.uid_next)])?;
+        .execute(params![
+            row,
+            mailbox,
+            stored(position.uid_validity),
+            stored(position.uid_next)
+        ])?;
         self.announce(row, announce, now)
     }
 
@@ -42,8 +47,10 @@ impl Operation<'_> {
         let tokens = self.tokens(row)?.into_iter().map(|seen| seen.token);
         let tokens: Vec<DeviceToken> = tokens.filter(|token| announce.includes(token)).collect();
         for token in &tokens {
-            self.cached("UPDATE tokens SET pending = ?, pending_since = ? WHERE account = ? AND hash = ?")?
-                .execute(params![*self.generation, now.0, row, hash(token).as_ref()])?;
+            self.cached(
+                "UPDATE tokens SET pending = ?, pending_since = ? WHERE account = ? AND hash = ?",
+            )?
+            .execute(params![*self.generation, now.0, row, hash(token).as_ref()])?;
         }
         self.changes.push(Change::Pending { tokens, generation: generation(*self.generation) });
         Ok(())
@@ -60,7 +67,12 @@ impl Operation<'_> {
         Ok(positions)
     }
 
-    pub(super) fn client_idles(&mut self, account: &AccountId, mailbox: &str, now: Uptime) -> Result<()> {
+    pub(super) fn client_idles(
+        &mut self,
+        account: &AccountId,
+        mailbox: &str,
+        now: Uptime,
+    ) -> Result<()> {
         let Some(row) = self.row(account)? else { return Ok(()) };
         self.cached(
             "INSERT INTO idled (account, name, last_idled) VALUES (?, ?, ?)
@@ -76,7 +88,12 @@ impl Operation<'_> {
     }
 
     /// Forgets that clients wait in a mailbox, if none has since `limit`. Returns whether it was remembered.
-    pub(super) fn forget_idled(&mut self, account: &AccountId, mailbox: &str, limit: Uptime) -> Result<bool> {
+    pub(super) fn forget_idled(
+        &mut self,
+        account: &AccountId,
+        mailbox: &str,
+        limit: Uptime,
+    ) -> Result<bool> {
         let Some(row) = self.row(account)? else { return Ok(false) };
         let forgotten = self
             .cached("DELETE FROM idled WHERE account = ? AND name = ? AND last_idled < ?")?
@@ -112,7 +129,9 @@ impl Operation<'_> {
 
 pub(super) fn idled_of(connection: &Connection, row: RowId) -> rusqlite::Result<Vec<Idled>> {
     connection
-        .prepare_cached("SELECT name, last_idled FROM idled WHERE account = ? ORDER BY last_idled DESC, name")?
+        .prepare_cached(
+            "SELECT name, last_idled FROM idled WHERE account = ? ORDER BY last_idled DESC, name",
+        )?
         .query_map([row], |row| Ok(Idled { name: row.get(0)?, last: Uptime(row.get(1)?) }))?
         .collect()
 }

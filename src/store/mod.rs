@@ -37,9 +37,9 @@ pub(crate) use directory::put_new;
 pub use error::{OpenError, StoreError};
 pub use habit::{FetchHabit, FetchLesson, Fetches};
 pub use records::{
-    AccountRecord, AccountStatus, Announce, Change, DualTime, Erased, Generation, Idled, KnownLogin, Loaded,
-    MAX_ERASED, MAX_IDLED, MAX_TOKENS, Position, QuarantineRecord, StoredToken, TokenRecord, TokenStatus, Unannounced,
-    UnixTime, Uptime,
+    AccountRecord, AccountStatus, Announce, Change, DualTime, Erased, Generation, Idled,
+    KnownLogin, Loaded, MAX_ERASED, MAX_IDLED, MAX_TOKENS, Position, QuarantineRecord, StoredToken,
+    TokenRecord, TokenStatus, Unannounced, UnixTime, Uptime,
 };
 pub use rotate::{Rotated, rotate};
 pub use settings::{CredentialStorage, KeySource, StoreSettings};
@@ -83,7 +83,13 @@ impl Store {
         };
         let erased = sealer.is_none() && load::erase_credentials(&transaction)?;
         let login_key = Some(known_logins::key(&transaction)?);
-        let loaded = load::load(&transaction, sealer.as_ref(), settings.keeps_sessions(), login_key, UnixTime::now())?;
+        let loaded = load::load(
+            &transaction,
+            sealer.as_ref(),
+            settings.keeps_sessions(),
+            login_key,
+            UnixTime::now(),
+        )?;
         transaction.commit()?;
         if erased {
             schema::truncate_journal(&connection)?;
@@ -92,7 +98,8 @@ impl Store {
             );
         }
         let newest = loaded.unannounced.iter().map(|found| found.generation).max();
-        let worker = Worker::start(connection, lock, newest.unwrap_or_default(), Box::new(changed))?;
+        let worker =
+            Worker::start(connection, lock, newest.unwrap_or_default(), Box::new(changed))?;
         Ok((Self { worker: Arc::new(worker), sealer: sealer.map(Arc::new) }, loaded))
     }
 
@@ -109,7 +116,9 @@ impl Store {
         now: DualTime,
     ) -> Result<(), StoreError> {
         let credentials = credentials.into();
-        let sealed = credentials.as_ref().map_or(Ok(Vec::new()), |credentials| self.seal(account, credentials))?;
+        let sealed = credentials
+            .as_ref()
+            .map_or(Ok(Vec::new()), |credentials| self.seal(account, credentials))?;
         let (account, token) = (account.clone(), token.clone());
         self.run(move |state| state.register(&account, credentials, &sealed, &token, now)).await
     }
@@ -118,7 +127,11 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`]; nothing has changed then.
-    pub async fn remove_token(&self, account: &AccountId, token: &DeviceToken) -> Result<(), StoreError> {
+    pub async fn remove_token(
+        &self,
+        account: &AccountId,
+        token: &DeviceToken,
+    ) -> Result<(), StoreError> {
         let (account, token) = (account.clone(), token.clone());
         self.run(move |state| state.remove_token(&account, &token)).await
     }
@@ -169,7 +182,12 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`]; nothing has changed then.
-    pub async fn client_idles(&self, account: &AccountId, mailbox: &str, now: Uptime) -> Result<(), StoreError> {
+    pub async fn client_idles(
+        &self,
+        account: &AccountId,
+        mailbox: &str,
+        now: Uptime,
+    ) -> Result<(), StoreError> {
         let (account, mailbox) = (account.clone(), mailbox.to_owned());
         self.run(move |state| state.client_idles(&account, &mailbox, now)).await
     }
@@ -243,7 +261,12 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`]; nothing has changed then.
-    pub async fn forget_idled(&self, account: &AccountId, mailbox: &str, limit: Uptime) -> Result<bool, StoreError> {
+    pub async fn forget_idled(
+        &self,
+        account: &AccountId,
+        mailbox: &str,
+        limit: Uptime,
+    ) -> Result<bool, StoreError> {
         let (account, mailbox) = (account.clone(), mailbox.to_owned());
         self.run(move |state| state.forget_idled(&account, &mailbox, limit)).await
     }
@@ -252,7 +275,10 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn positions(&self, account: &AccountId) -> Result<Vec<(String, Position)>, StoreError> {
+    pub async fn positions(
+        &self,
+        account: &AccountId,
+    ) -> Result<Vec<(String, Position)>, StoreError> {
         let account = account.clone();
         self.run(move |state| state.positions(&account)).await
     }

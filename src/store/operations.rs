@@ -101,14 +101,21 @@ impl Operation<'_> {
     }
 
     /// Removes the token from all accounts. Those that have no other are erased, for this reason.
-    pub(super) fn forget_token(&mut self, token: &DeviceToken, reason: &str, now: UnixTime) -> Result<()> {
+    pub(super) fn forget_token(
+        &mut self,
+        token: &DeviceToken,
+        reason: &str,
+        now: UnixTime,
+    ) -> Result<()> {
         let accounts = self
             .cached("SELECT id, user, upstream FROM accounts WHERE id IN (SELECT account FROM tokens WHERE hash = ?)")?
             .query_map([hash(token).as_ref()], |row| Ok((row.get(0)?, account_in(row, 1)?)))?
             .collect::<rusqlite::Result<Vec<_>>>()?;
         self.cached("DELETE FROM tokens WHERE hash = ?")?.execute([hash(token).as_ref()])?;
         self.left(token.clone())?;
-        accounts.iter().try_for_each(|(row, account)| self.tell_or_erase_because(*row, account, reason, now))
+        accounts
+            .iter()
+            .try_for_each(|(row, account)| self.tell_or_erase_because(*row, account, reason, now))
     }
 
     /// Removes the tokens last seen before `limit`. Returns how many.
@@ -141,7 +148,12 @@ impl Operation<'_> {
         Ok(())
     }
 
-    pub(super) fn announced(&mut self, token: &DeviceToken, generation: Generation, now: UnixTime) -> Result<()> {
+    pub(super) fn announced(
+        &mut self,
+        token: &DeviceToken,
+        generation: Generation,
+        now: UnixTime,
+    ) -> Result<()> {
         let known = self
             .cached(
                 "UPDATE tokens SET accepted = ?, given_up = NULL, given_up_reason = NULL,
@@ -182,7 +194,13 @@ impl Operation<'_> {
     }
 
     /// The same, where deltapush erases by itself: the reason is kept for a while.
-    fn tell_or_erase_because(&mut self, row: RowId, account: &AccountId, reason: &str, now: UnixTime) -> Result<()> {
+    fn tell_or_erase_because(
+        &mut self,
+        row: RowId,
+        account: &AccountId,
+        reason: &str,
+        now: UnixTime,
+    ) -> Result<()> {
         self.tell_or_erase(row, account)?;
         if self.row(account)?.is_none() {
             self.note_erased(account, reason, now)?;
@@ -230,13 +248,21 @@ pub(super) fn tokens_of(connection: &Connection, row: RowId) -> rusqlite::Result
 }
 
 pub(super) fn account_in(row: &Row<'_>, first: usize) -> rusqlite::Result<AccountId> {
-    Ok(AccountId { user: row.get::<_, Arc<str>>(first)?, upstream: row.get::<_, Arc<str>>(first.saturating_add(1))? })
+    Ok(AccountId {
+        user: row.get::<_, Arc<str>>(first)?,
+        upstream: row.get::<_, Arc<str>>(first.saturating_add(1))?,
+    })
 }
 
 pub(super) fn token_in(row: &Row<'_>, index: usize) -> rusqlite::Result<DeviceToken> {
     let text = row.get_ref(index)?.as_bytes()?;
-    DeviceToken::new(text)
-        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(index, rusqlite::types::Type::Text, Box::new(error)))
+    DeviceToken::new(text).map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(
+            index,
+            rusqlite::types::Type::Text,
+            Box::new(error),
+        )
+    })
 }
 
 pub(super) fn generation(value: i64) -> Generation {

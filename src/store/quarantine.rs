@@ -97,20 +97,20 @@ impl Operation<'_> {
     }
 
     /// Remembers for a while that an account was erased.
-    pub(super) fn note_erased(&mut self, account: &AccountId, reason: &str, now: UnixTime) -> Result<()> {
-        self.cached("DELETE FROM erased WHERE user = ?1 AND upstream = ?2 OR at < ?3")?.execute(params![
-            account.user,
-            account.upstream,
-            now.0.saturating_sub(MEMORY)
-        ])?;
-        self.cached("INSERT INTO erased (user, upstream, at, reason) VALUES (?, ?, ?, ?)")?.execute(params![
-            account.user,
-            account.upstream,
-            now.0,
-            reason
-        ])?;
-        self.cached("DELETE FROM erased WHERE id NOT IN (SELECT id FROM erased ORDER BY id DESC LIMIT ?)")?
-            .execute([i64::try_from(MAX_ERASED).unwrap_or(i64::MAX)])?;
+    pub(super) fn note_erased(
+        &mut self,
+        account: &AccountId,
+        reason: &str,
+        now: UnixTime,
+    ) -> Result<()> {
+        self.cached("DELETE FROM erased WHERE user = ?1 AND upstream = ?2 OR at < ?3")?
+            .execute(params![account.user, account.upstream, now.0.saturating_sub(MEMORY)])?;
+        self.cached("INSERT INTO erased (user, upstream, at, reason) VALUES (?, ?, ?, ?)")?
+            .execute(params![account.user, account.upstream, now.0, reason])?;
+        self.cached(
+            "DELETE FROM erased WHERE id NOT IN (SELECT id FROM erased ORDER BY id DESC LIMIT ?)",
+        )?
+        .execute([i64::try_from(MAX_ERASED).unwrap_or(i64::MAX)])?;
         Ok(())
     }
 
@@ -126,7 +126,11 @@ impl Operation<'_> {
         let erased = self
             .cached("SELECT user, upstream, at, reason FROM erased WHERE at >= ? ORDER BY id DESC")?
             .query_map([now.0.saturating_sub(MEMORY)], |row| {
-                Ok(Erased { account: account_in(row, 0)?, at: UnixTime(row.get(2)?), reason: row.get(3)? })
+                Ok(Erased {
+                    account: account_in(row, 0)?,
+                    at: UnixTime(row.get(2)?),
+                    reason: row.get(3)?,
+                })
             })?
             .collect::<rusqlite::Result<_>>()?;
         Ok(erased)
@@ -134,7 +138,9 @@ impl Operation<'_> {
 }
 
 /// All tokens of which something is known.
-pub(super) fn token_records(connection: &Connection) -> rusqlite::Result<Vec<(DeviceToken, TokenRecord)>> {
+pub(super) fn token_records(
+    connection: &Connection,
+) -> rusqlite::Result<Vec<(DeviceToken, TokenRecord)>> {
     connection
         .prepare(
             "SELECT token, max(accepted) IS NOT NULL, max(gone), max(gone_first), max(gone_until) FROM tokens
@@ -145,13 +151,21 @@ pub(super) fn token_records(connection: &Connection) -> rusqlite::Result<Vec<(De
 }
 
 fn record_in(row: &Row<'_>, first: usize) -> rusqlite::Result<TokenRecord> {
-    Ok(TokenRecord { accepted: row.get(first)?, quarantine: quarantine_in(row, first.saturating_add(1))? })
+    Ok(TokenRecord {
+        accepted: row.get(first)?,
+        quarantine: quarantine_in(row, first.saturating_add(1))?,
+    })
 }
 
 /// From the columns `gone`, `gone_first` and `gone_until`.
-pub(super) fn quarantine_in(row: &Row<'_>, first: usize) -> rusqlite::Result<Option<QuarantineRecord>> {
+pub(super) fn quarantine_in(
+    row: &Row<'_>,
+    first: usize,
+) -> rusqlite::Result<Option<QuarantineRecord>> {
     let answers: u32 = row.get(first)?;
-    let time = |index| Ok::<_, rusqlite::Error>(UnixTime(row.get::<_, Option<i64>>(index)?.unwrap_or_default()));
+    let time = |index| {
+        Ok::<_, rusqlite::Error>(UnixTime(row.get::<_, Option<i64>>(index)?.unwrap_or_default()))
+    };
     let (since, until) = (time(first.saturating_add(1))?, time(first.saturating_add(2))?);
     Ok((answers > 0).then_some(QuarantineRecord { answers, since, until }))
 }

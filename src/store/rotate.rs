@@ -32,14 +32,15 @@ pub struct Rotated {
 /// # Errors
 /// [`OpenError`]; nothing has changed then. While a deltapush works with the state it is [`OpenError::InUse`].
 pub fn rotate(settings: &StoreSettings, new_key: Option<&Path>) -> Result<Rotated, OpenError> {
-    let CredentialStorage::Sealed(source) = &settings.credentials else { return Err(OpenError::NotSealed) };
+    let CredentialStorage::Sealed(source) = &settings.credentials else {
+        return Err(OpenError::NotSealed);
+    };
     if !settings.directory.exists() {
         return Err(OpenError::Absent { path: settings.directory.clone() });
     }
     let new = match (new_key, source) {
-        (Some(path), _) => {
-            key::read(path)?.ok_or_else(|| OpenError::KeyMalformed { place: path.display().to_string() })?
-        }
+        (Some(path), _) => key::read(path)?
+            .ok_or_else(|| OpenError::KeyMalformed { place: path.display().to_string() })?,
         (None, KeySource::File(_)) => key::random()?,
         (None, _) => return Err(OpenError::NewKeyNeeded { place: source.to_string() }),
     };
@@ -70,7 +71,11 @@ struct Rotation<'a> {
 }
 
 impl<'a> Rotation<'a> {
-    fn begin(connection: &'a mut Connection, source: &'a KeySource, new: SealingKey) -> Result<Self, OpenError> {
+    fn begin(
+        connection: &'a mut Connection,
+        source: &'a KeySource,
+        new: SealingKey,
+    ) -> Result<Self, OpenError> {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         schema::migrate(&transaction)?;
         let old = key::sealer(&transaction, source)?;
@@ -96,8 +101,10 @@ impl<'a> Rotation<'a> {
             match self.old.unseal(&account, &sealed) {
                 Ok(credentials) => {
                     let sealed = new.seal(&account, &credentials)?;
-                    self.transaction
-                        .execute("UPDATE accounts SET credentials = ? WHERE id = ?", params![sealed, row])?;
+                    self.transaction.execute(
+                        "UPDATE accounts SET credentials = ? WHERE id = ?",
+                        params![sealed, row],
+                    )?;
                     resealed = resealed.saturating_add(1);
                 }
                 Err(_) => left = left.saturating_add(1),

@@ -28,7 +28,10 @@ impl State {
         for user in USERS {
             let credentials = Arc::new(Credentials::new(user, format!("sesame-of-{user}")));
             let now = DualTime { wall: UnixTime(1), served: Uptime(0) };
-            store.register(&account(user), credentials, &DeviceToken::new(b"token").unwrap(), now).await.unwrap();
+            store
+                .register(&account(user), credentials, &DeviceToken::new(b"token").unwrap(), now)
+                .await
+                .unwrap();
         }
         store.close().await;
         (Self { directory }, settings)
@@ -71,15 +74,18 @@ async fn a_new_key_takes_the_old_ones_place() {
     assert_eq!(fs::metadata(state.path("seal.key")).unwrap().permissions().mode() & 0o777, 0o600);
     assert!(!state.path("seal.key.new").exists());
     for old in sealed {
-        let found = fs::read_dir(state.path(""))
-            .unwrap()
-            .any(|file| fs::read(file.unwrap().path()).unwrap().windows(old.len()).any(|window| window == old));
+        let found = fs::read_dir(state.path("")).unwrap().any(|file| {
+            fs::read(file.unwrap().path()).unwrap().windows(old.len()).any(|window| window == old)
+        });
         assert!(!found, "what the old key opens is erased");
     }
     assert!(opens(&settings).await);
     assert_eq!(rotate(&settings, None).unwrap(), done, "again and again");
     fs::write(state.path("seal.key"), key).unwrap();
-    assert!(matches!(Store::open(&settings, drop), Err(OpenError::KeyWrong { .. })), "the old key is worth nothing");
+    assert!(
+        matches!(Store::open(&settings, drop), Err(OpenError::KeyWrong { .. })),
+        "the old key is worth nothing"
+    );
 }
 
 #[tokio::test]
@@ -95,7 +101,11 @@ async fn killed_while_the_new_key_waits() {
     assert!(state.path("seal.key.new").exists());
     assert!(check(&settings).is_ok() && opens(&settings).await);
     assert_eq!(state.read("seal.key"), key, "nothing is sealed with the new one");
-    assert_eq!(rotate(&settings, None).unwrap().resealed, 3, "what was left behind is not in the way");
+    assert_eq!(
+        rotate(&settings, None).unwrap().resealed,
+        3,
+        "what was left behind is not in the way"
+    );
     assert!(opens(&settings).await && !state.path("seal.key.new").exists());
 }
 
@@ -135,7 +145,10 @@ async fn what_cannot_be_rotated_is_left_as_it_is() {
     let memory = StoreSettings::memory(settings.directory.clone());
     assert!(matches!(rotate(&memory, None), Err(OpenError::NotSealed)));
     let new_key = state.directory.path().join("new.key");
-    assert!(matches!(rotate(&settings, Some(&new_key)), Err(OpenError::KeyMalformed { .. })), "it is not there");
+    assert!(
+        matches!(rotate(&settings, Some(&new_key)), Err(OpenError::KeyMalformed { .. })),
+        "it is not there"
+    );
     fs::write(&new_key, "AAAA").unwrap();
     assert!(matches!(rotate(&settings, Some(&new_key)), Err(OpenError::KeyMalformed { .. })));
     let (store, _) = Store::open(&settings, drop).unwrap();
@@ -152,13 +165,20 @@ async fn what_cannot_be_rotated_is_left_as_it_is() {
 #[tokio::test]
 async fn a_key_from_the_environment_is_replaced_by_the_operator() {
     let variable = |letter: &str| {
-        let source = KeySource::Environment(Secret::new(format!("{}=", letter.repeat(43)).into_bytes()));
-        move |directory: PathBuf| StoreSettings { directory, credentials: CredentialStorage::Sealed(source) }
+        let source =
+            KeySource::Environment(Secret::new(format!("{}=", letter.repeat(43)).into_bytes()));
+        move |directory: PathBuf| StoreSettings {
+            directory,
+            credentials: CredentialStorage::Sealed(source),
+        }
     };
     let (state, settings) = State::new(variable("A")).await;
     let error = rotate(&settings, None).unwrap_err();
     assert!(matches!(error, OpenError::NewKeyNeeded { .. }), "{error}");
-    assert!(error.to_string().contains("variable DELTAPUSH_SEAL_KEY") && error.to_string().contains("--new-key-file"));
+    assert!(
+        error.to_string().contains("variable DELTAPUSH_SEAL_KEY")
+            && error.to_string().contains("--new-key-file")
+    );
     let new_key = state.directory.path().join("new.key");
     fs::write(&new_key, format!("{}=\n", "E".repeat(43))).unwrap();
     let rotated = rotate(&settings, Some(&new_key)).unwrap();

@@ -155,7 +155,8 @@ pub(super) fn migrate(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
 pub(super) fn truncate_journal(connection: &Connection) -> rusqlite::Result<bool> {
     // Nobody waits for a reader: a backup takes as long as it takes.
     connection.busy_timeout(Duration::ZERO)?;
-    let busy = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
+    let busy =
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
     connection.busy_timeout(BUSY)?;
     busy.map(|busy| busy == 0)
 }
@@ -188,9 +189,14 @@ mod tests {
     fn it_is_durable_and_erases_what_is_deleted() {
         let directory = tempfile::tempdir().unwrap();
         let connection = connect(directory.path()).unwrap();
-        let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap();
-        assert_eq!((pragma("synchronous"), pragma("foreign_keys"), pragma("secure_delete")), (2, 1, 1));
-        let mode: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0)).unwrap();
+        let pragma =
+            |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap();
+        assert_eq!(
+            (pragma("synchronous"), pragma("foreign_keys"), pragma("secure_delete")),
+            (2, 1, 1)
+        );
+        let mode: String =
+            connection.pragma_query_value(None, "journal_mode", |row| row.get(0)).unwrap();
         assert_eq!(mode, "wal");
     }
 }

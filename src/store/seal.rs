@@ -61,25 +61,35 @@ impl Sealer {
         Ok(Self { key })
     }
 
-    pub(super) fn seal(&self, account: &AccountId, credentials: &Credentials) -> Result<Vec<u8>, SealError> {
+    pub(super) fn seal(
+        &self,
+        account: &AccountId,
+        credentials: &Credentials,
+    ) -> Result<Vec<u8>, SealError> {
         let authorization = credentials.authorization.as_deref().unwrap_or_default();
         if credentials.user.contains('\0') || authorization.contains('\0') {
             return Err(SealError::Nul);
         }
         let kept = credentials.to_keep();
         let message = kept.plain_message();
-        let tagged = tag(kept.kind).map(|tag| Zeroizing::new([&[TAGGED, tag], message.as_slice()].concat()));
+        let tagged =
+            tag(kept.kind).map(|tag| Zeroizing::new([&[TAGGED, tag], message.as_slice()].concat()));
         self.seal_bytes(&associated(account), tagged.as_deref().unwrap_or(&message))
     }
 
-    pub(super) fn unseal(&self, account: &AccountId, sealed: &[u8]) -> Result<Credentials, SealError> {
+    pub(super) fn unseal(
+        &self,
+        account: &AccountId,
+        sealed: &[u8],
+    ) -> Result<Credentials, SealError> {
         let message = self.unseal_bytes(&associated(account), sealed)?;
         let (kind, message) = match message.as_slice() {
             [TAGGED, tag, rest @ ..] => (kind(*tag).ok_or(SealError::NotAuthentic)?, rest),
             password => (CredentialKind::Password, password),
         };
         let mut parts = message.splitn(3, |byte| *byte == 0);
-        let mut text = || parts.next().and_then(|part| std::str::from_utf8(part).ok()).map(str::to_owned);
+        let mut text =
+            || parts.next().and_then(|part| std::str::from_utf8(part).ok()).map(str::to_owned);
         let (Some(authorization), Some(user)) = (text(), text()) else {
             return Err(SealError::NotAuthentic);
         };
@@ -94,13 +104,21 @@ impl Sealer {
         // Exactly sized and encrypted in place: nothing unsealed is left behind in memory.
         let mut text = Vec::with_capacity(plain.len().saturating_add(TAG_LEN));
         text.extend_from_slice(plain);
-        let nonce =
-            self.key.seal_in_place_append_tag(Aad::from(associated), &mut text).map_err(|_| SealError::System)?;
+        let nonce = self
+            .key
+            .seal_in_place_append_tag(Aad::from(associated), &mut text)
+            .map_err(|_| SealError::System)?;
         Ok([&[FORMAT], nonce.as_ref().as_slice(), &text].concat())
     }
 
-    pub(super) fn unseal_bytes(&self, associated: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealError> {
-        let Some((&FORMAT, rest)) = sealed.split_first() else { return Err(SealError::NotAuthentic) };
+    pub(super) fn unseal_bytes(
+        &self,
+        associated: &[u8],
+        sealed: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, SealError> {
+        let Some((&FORMAT, rest)) = sealed.split_first() else {
+            return Err(SealError::NotAuthentic);
+        };
         let (nonce, text) = rest.split_first_chunk::<NONCE_LEN>().ok_or(SealError::NotAuthentic)?;
         let mut text = Zeroizing::new(text.to_vec());
         let plain = self
@@ -116,7 +134,13 @@ impl Sealer {
 /// What the sealed bytes are bound to. The length keeps `ab` on `c` apart from `a` on `bc`.
 fn associated(account: &AccountId) -> Vec<u8> {
     let length = u64::try_from(account.user.len()).unwrap_or(u64::MAX).to_be_bytes();
-    [b"deltapush credentials\0", length.as_slice(), account.user.as_bytes(), account.upstream.as_bytes()].concat()
+    [
+        b"deltapush credentials\0",
+        length.as_slice(),
+        account.user.as_bytes(),
+        account.upstream.as_bytes(),
+    ]
+    .concat()
 }
 
 #[cfg(test)]
@@ -148,9 +172,13 @@ mod tests {
         let token = Credentials::bearer("alice", "ya29.sesame");
         assert_eq!(reopened(&token), token);
         for mechanism in [Mechanism::ScramSha1, Mechanism::ScramSha256] {
-            let exchange = Credentials::exchange(mechanism, "alice", "n,,n=alice,r=sesame").on_behalf_of("bob".into());
+            let exchange = Credentials::exchange(mechanism, "alice", "n,,n=alice,r=sesame")
+                .on_behalf_of("bob".into());
             let kept = reopened(&exchange);
-            assert_eq!((kept.kind, kept.password.expose()), (CredentialKind::Exchange(mechanism), &b""[..]));
+            assert_eq!(
+                (kept.kind, kept.password.expose()),
+                (CredentialKind::Exchange(mechanism), &b""[..])
+            );
             assert_eq!((kept.authorization.as_deref(), kept.user.as_str()), (Some("bob"), "alice"));
         }
         let unknown = sealer(1).seal_bytes(&associated(&account), b"\xff\x63\0alice\0x").unwrap();
@@ -161,7 +189,10 @@ mod tests {
     fn passwords_sealed_before_there_were_tokens_open() {
         let account = AccountId::new("alice", "imap.example.org:993");
         let sealed = sealer(1).seal_bytes(&associated(&account), b"\0alice\0sesame").unwrap();
-        assert_eq!(sealer(1).unseal(&account, &sealed).unwrap(), Credentials::new("alice", "sesame"));
+        assert_eq!(
+            sealer(1).unseal(&account, &sealed).unwrap(),
+            Credentials::new("alice", "sesame")
+        );
     }
 
     #[test]
@@ -178,9 +209,11 @@ mod tests {
         let account = AccountId::new("alice", "imap.example.org:993");
         let sealed = sealer(1).seal(&account, &Credentials::new("alice", "sesame")).unwrap();
         assert_eq!(sealer(2).unseal(&account, &sealed), Err(SealError::NotAuthentic));
-        for other in
-            [("alice", "imap.example.org:143"), ("bob", "imap.example.org:993"), ("alicei", "map.example.org:993")]
-        {
+        for other in [
+            ("alice", "imap.example.org:143"),
+            ("bob", "imap.example.org:993"),
+            ("alicei", "map.example.org:993"),
+        ] {
             let other = AccountId::new(other.0, other.1);
             assert_eq!(sealer(1).unseal(&other, &sealed), Err(SealError::NotAuthentic));
         }

@@ -50,7 +50,9 @@ impl StoreSettings {
     pub fn new(storage: &Storage) -> Self {
         let credentials = match storage.credentials {
             Keep::Sealed => {
-                CredentialStorage::Sealed(KeySource::find(storage.key_path(), |name| std::env::var_os(name)))
+                CredentialStorage::Sealed(KeySource::find(storage.key_path(), |name| {
+                    std::env::var_os(name)
+                }))
             }
             Keep::Memory => CredentialStorage::Memory,
             Keep::None => CredentialStorage::None,
@@ -88,7 +90,8 @@ impl StoreSettings {
 impl KeySource {
     /// The first that is there of systemd's credential, the environment variable, and the file.
     fn find(file: PathBuf, variable: impl Fn(&str) -> Option<OsString>) -> Self {
-        let credential = variable("CREDENTIALS_DIRECTORY").map(|directory| Path::new(&directory).join(CREDENTIAL));
+        let credential = variable("CREDENTIALS_DIRECTORY")
+            .map(|directory| Path::new(&directory).join(CREDENTIAL));
         match (credential.filter(|path| path.exists()), variable(VARIABLE)) {
             (Some(path), _) => Self::Credential(path),
             (None, Some(value)) => Self::Environment(Secret::new(value.into_vec())),
@@ -115,17 +118,28 @@ mod tests {
     fn the_first_source_that_is_there_counts() {
         let directory = tempfile::tempdir().unwrap();
         let find = |set: &[(&str, &str)]| {
-            let set: Vec<_> = set.iter().map(|(name, value)| ((*name).to_owned(), OsString::from(value))).collect();
-            let variable = |name: &str| set.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+            let set: Vec<_> = set
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), OsString::from(value)))
+                .collect();
+            let variable = |name: &str| {
+                set.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
+            };
             KeySource::find("/etc/seal.key".into(), variable).to_string()
         };
         let credentials = ("CREDENTIALS_DIRECTORY", directory.path().to_str().unwrap());
         let environment = ("DELTAPUSH_SEAL_KEY", "sesame");
         assert_eq!(find(&[]), "/etc/seal.key");
         assert_eq!(find(&[credentials]), "/etc/seal.key", "the folder may hold other credentials");
-        assert_eq!(find(&[credentials, environment]), "the environment variable DELTAPUSH_SEAL_KEY");
+        assert_eq!(
+            find(&[credentials, environment]),
+            "the environment variable DELTAPUSH_SEAL_KEY"
+        );
         let path = directory.path().join("deltapush-seal-key");
         std::fs::write(&path, "x").unwrap();
-        assert_eq!(find(&[credentials, environment]), format!("systemd's credential {}", path.display()));
+        assert_eq!(
+            find(&[credentials, environment]),
+            format!("systemd's credential {}", path.display())
+        );
     }
 }

@@ -56,11 +56,13 @@ impl Operation<'_> {
 
     fn positions_by_account(&self) -> Result<HashMap<RowId, Vec<(String, Position)>>> {
         let mut found: HashMap<RowId, Vec<_>> = HashMap::new();
-        let mut statement =
-            self.cached("SELECT account, name, uid_validity, uid_next FROM mailboxes ORDER BY account, name")?;
+        let mut statement = self.cached(
+            "SELECT account, name, uid_validity, uid_next FROM mailboxes ORDER BY account, name",
+        )?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
-            let position = Position { uid_validity: loaded(row.get(2)?), uid_next: loaded(row.get(3)?) };
+            let position =
+                Position { uid_validity: loaded(row.get(2)?), uid_next: loaded(row.get(3)?) };
             found.entry(row.get(0)?).or_default().push((row.get(1)?, position));
         }
         Ok(found)

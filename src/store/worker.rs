@@ -83,12 +83,15 @@ impl Worker {
             let result = operation(state);
             let failed = result.as_ref().err().cloned();
             // Nobody may be waiting any more, which changes nothing about what was done.
-            let reply: WorkerReply =
-                Box::new(move |committed| drop(answer.send(result.and_then(|value| committed.map(|()| value)))));
+            let reply: WorkerReply = Box::new(move |committed| {
+                drop(answer.send(result.and_then(|value| committed.map(|()| value))))
+            });
             (failed, reply)
         });
         self.queue.send(WorkerMessage::Job(job)).await.map_err(|_| StoreError::Closed)?;
-        let unanswered = |_| Err(if self.queue.is_closed() { StoreError::Closed } else { StoreError::NotWritten });
+        let unanswered = |_| {
+            Err(if self.queue.is_closed() { StoreError::Closed } else { StoreError::NotWritten })
+        };
         answered.await.unwrap_or_else(unanswered)
     }
 
@@ -170,11 +173,13 @@ impl WorkerState {
         changes: &mut Vec<Change>,
         failed: &mut Option<StoreError>,
     ) -> Result<(), StoreError> {
-        let mut transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut transaction =
+            self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         for job in jobs {
             let savepoint = transaction.savepoint()?;
             let before = changes.len();
-            let mut operation = Operation { connection: &savepoint, generation: &mut self.generation, changes };
+            let mut operation =
+                Operation { connection: &savepoint, generation: &mut self.generation, changes };
             let (failure, reply) = job(&mut operation);
             replies.push(reply);
             if failure.is_none() {
@@ -217,7 +222,9 @@ impl WorkerState {
     fn truncate_journal(&mut self) {
         match schema::truncate_journal(&self.connection) {
             Ok(done) => self.journal_holds_erased = !done,
-            Err(error) => tracing::debug!("erased data stays in the state's journal for now: {error}"),
+            Err(error) => {
+                tracing::debug!("erased data stays in the state's journal for now: {error}")
+            }
         }
     }
 }

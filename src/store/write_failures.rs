@@ -51,7 +51,9 @@ mod tests {
         assert_eq!(trouble.written(), None);
         assert_eq!(trouble.failed(start), Some(1));
         // A day in which every second something is not written.
-        let told = (1..86_400).filter(|second| trouble.failed(start + Duration::from_secs(*second)).is_some()).count();
+        let told = (1..86_400)
+            .filter(|second| trouble.failed(start + Duration::from_secs(*second)).is_some())
+            .count();
         assert_eq!(told, 95);
         assert_eq!(trouble.written(), Some(86_400));
         assert_eq!(trouble.written(), None);

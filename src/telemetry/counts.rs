@@ -37,12 +37,16 @@ impl<const N: usize> CounterArray<N> {
 
     /// How many of these there were.
     pub(super) fn get_label<L: Label>(&self, label: L) -> u64 {
-        place(label).and_then(|place| self.0.get(place)).map_or(0, |counter| counter.load(Ordering::Relaxed))
+        place(label)
+            .and_then(|place| self.0.get(place))
+            .map_or(0, |counter| counter.load(Ordering::Relaxed))
     }
 
     /// All counts, in the order of the places.
     pub(super) fn get(&self) -> [u64; N] {
-        std::array::from_fn(|place| self.0.get(place).map_or(0, |counter| counter.load(Ordering::Relaxed)))
+        std::array::from_fn(|place| {
+            self.0.get(place).map_or(0, |counter| counter.load(Ordering::Relaxed))
+        })
     }
 }
 

@@ -38,15 +38,23 @@ impl DelaysInProgress {
 
 impl Delays {
     /// Measures what ends with this event; pushes are noted in `series`, at `time` in seconds since 1970.
-    pub(super) fn measure(&self, event: &TelemetryEvent<'_>, now: Instant, series: &Series, time: u64) {
+    pub(super) fn measure(
+        &self,
+        event: &TelemetryEvent<'_>,
+        now: Instant,
+        series: &Series,
+        time: u64,
+    ) {
         match event {
             TelemetryEvent::Judged { account, skipped: None, .. } => self.judged(account, now),
             // The first of several messages counts: it waits longest.
-            TelemetryEvent::Noticed { account, announce, since, .. } => self.change(account, |under_way| {
-                if let (Some(judged), true) = (under_way.judged.take(), announce) {
-                    under_way.noticed.get_or_insert(since.unwrap_or(judged));
-                }
-            }),
+            TelemetryEvent::Noticed { account, announce, since, .. } => {
+                self.change(account, |under_way| {
+                    if let (Some(judged), true) = (under_way.judged.take(), announce) {
+                        under_way.noticed.get_or_insert(since.unwrap_or(judged));
+                    }
+                })
+            }
             TelemetryEvent::Posted { accounts, result: PostResult::Accepted, .. } => {
                 for account in *accounts {
                     self.posted(account, now, series, time);
@@ -55,16 +63,22 @@ impl Delays {
             TelemetryEvent::Posted { .. } => {}
             TelemetryEvent::GaveUp { accounts, .. } => {
                 // The next one is about another message.
-                accounts.iter().for_each(|account| self.change(account, |under_way| under_way.noticed = None));
+                accounts
+                    .iter()
+                    .for_each(|account| self.change(account, |under_way| under_way.noticed = None));
             }
-            TelemetryEvent::Login { account: Some(account), result: LoginResult::Accepted, .. } => {
+            TelemetryEvent::Login {
+                account: Some(account), result: LoginResult::Accepted, ..
+            } => {
                 self.change(account, |under_way| {
                     if let Some(posted) = under_way.posted.take() {
                         self.posted_to_connected.observe(now.saturating_duration_since(posted));
                     }
                 });
             }
-            TelemetryEvent::Watch { account, state: WatchEvent::Ended } => drop(self.under_way.remove(*account)),
+            TelemetryEvent::Watch { account, state: WatchEvent::Ended } => {
+                drop(self.under_way.remove(*account))
+            }
             _ => {}
         }
     }
@@ -109,13 +123,29 @@ mod tests {
         let token = DeviceToken::new(b"token").unwrap();
         let accounts = [account.clone()];
         let at = |seconds| start + Duration::from_secs(seconds);
-        let tell = |event: &TelemetryEvent<'_>, seconds| delays.measure(event, at(seconds), &series, seconds);
-        let noticed = |since| TelemetryEvent::Noticed { account: &account, mailbox: "INBOX", announce: true, since };
-        let posted =
-            |result| TelemetryEvent::Posted { accounts: &accounts, token: &token, result, took: Duration::ZERO };
-        let login = TelemetryEvent::Login { session: 1, account: Some(&account), result: LoginResult::Accepted };
+        let tell = |event: &TelemetryEvent<'_>, seconds| {
+            delays.measure(event, at(seconds), &series, seconds)
+        };
+        let noticed = |since| TelemetryEvent::Noticed {
+            account: &account,
+            mailbox: "INBOX",
+            announce: true,
+            since,
+        };
+        let posted = |result| TelemetryEvent::Posted {
+            accounts: &accounts,
+            token: &token,
+            result,
+            took: Duration::ZERO,
+        };
+        let login = TelemetryEvent::Login {
+            session: 1,
+            account: Some(&account),
+            result: LoginResult::Accepted,
+        };
 
-        let judged = TelemetryEvent::Judged { account: &account, mailbox: "INBOX", uid: 1, skipped: None };
+        let judged =
+            TelemetryEvent::Judged { account: &account, mailbox: "INBOX", uid: 1, skipped: None };
         tell(&login, 0);
         tell(&judged, 1);
         tell(&noticed(Some(start)), 1);
@@ -125,7 +155,11 @@ mod tests {
         tell(&posted(PostResult::Accepted), 4);
         tell(&posted(PostResult::Accepted), 9);
         let counted = delays.noticed_to_posted.get();
-        assert_eq!((counted.count, counted.sum), (1, 4.0), "from when the server told of the first message");
+        assert_eq!(
+            (counted.count, counted.sum),
+            (1, 4.0),
+            "from when the server told of the first message"
+        );
         tell(&login, 10);
         tell(&login, 11);
         let counted = delays.posted_to_connected.get();
@@ -149,9 +183,18 @@ mod tests {
             result: PostResult::Accepted,
             took: Duration::ZERO,
         };
-        let judged = |skipped| TelemetryEvent::Judged { account: &account, mailbox: "INBOX", uid: 1, skipped };
-        let noticed =
-            |announce| TelemetryEvent::Noticed { account: &account, mailbox: "INBOX", announce, since: Some(start) };
+        let judged = |skipped| TelemetryEvent::Judged {
+            account: &account,
+            mailbox: "INBOX",
+            uid: 1,
+            skipped,
+        };
+        let noticed = |announce| TelemetryEvent::Noticed {
+            account: &account,
+            mailbox: "INBOX",
+            announce,
+            since: Some(start),
+        };
         tell(&judged(None), 1);
         tell(&posted, 3);
         tell(&noticed(true), 3);
@@ -173,12 +216,22 @@ mod tests {
         let token = DeviceToken::new(b"token").unwrap();
         let accounts = [account.clone()];
         let tell = |event: &TelemetryEvent<'_>| delays.measure(event, now, &series, 0);
-        let noticed = TelemetryEvent::Noticed { account: &account, mailbox: "INBOX", announce: true, since: None };
+        let noticed = TelemetryEvent::Noticed {
+            account: &account,
+            mailbox: "INBOX",
+            announce: true,
+            since: None,
+        };
         for end in [
             TelemetryEvent::GaveUp { accounts: &accounts, token: &token, reason: "too old" },
             TelemetryEvent::Watch { account: &account, state: WatchEvent::Ended },
         ] {
-            tell(&TelemetryEvent::Judged { account: &account, mailbox: "INBOX", uid: 1, skipped: None });
+            tell(&TelemetryEvent::Judged {
+                account: &account,
+                mailbox: "INBOX",
+                uid: 1,
+                skipped: None,
+            });
             tell(&noticed);
             assert_eq!(delays.under_way.len(), 1);
             tell(&end);

@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// The upper bounds of the buckets, in seconds: from what nobody notices to what everybody does.
-pub const BOUNDS: [f64; 14] = [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0];
+pub const BOUNDS: [f64; 14] =
+    [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0];
 
 /// Durations, counted.
 #[derive(Debug, Default)]
@@ -29,9 +30,13 @@ pub struct HistogramSnapshot {
 impl Histogram {
     pub(super) fn observe(&self, took: Duration) {
         let seconds = took.as_secs_f64();
-        let bucket = BOUNDS.iter().position(|bound| seconds <= *bound).and_then(|place| self.within.get(place));
+        let bucket = BOUNDS
+            .iter()
+            .position(|bound| seconds <= *bound)
+            .and_then(|place| self.within.get(place));
         bucket.unwrap_or(&self.longer).fetch_add(1, Ordering::Relaxed);
-        self.microseconds.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.microseconds
+            .fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// What was counted so far.

@@ -57,7 +57,9 @@ impl Metrics {
             TelemetryEvent::Login { result, .. } => self.logins.add_label(*result),
             TelemetryEvent::LoggedOut { .. } => add(&self.logged_out, 1),
             TelemetryEvent::Registered { .. } => add(&self.registered, 1),
-            TelemetryEvent::Watch { state: WatchEvent::Interrupted { .. }, .. } => add(&self.interrupted, 1),
+            TelemetryEvent::Watch { state: WatchEvent::Interrupted { .. }, .. } => {
+                add(&self.interrupted, 1)
+            }
             TelemetryEvent::Judged { skipped, .. } => self.judged(*skipped),
             TelemetryEvent::Noticed { announce: true, .. } => add(&self.noticed, 1),
             TelemetryEvent::Posted { result, took, .. } => {
@@ -85,7 +87,9 @@ impl Metrics {
             PostOutcomeKind::Accepted | PostOutcomeKind::Gone | PostOutcomeKind::Refused => {
                 self.trouble.store(0, Ordering::Relaxed)
             }
-            PostOutcomeKind::Failed | PostOutcomeKind::TimedOut | PostOutcomeKind::Unreachable => add(&self.trouble, 1),
+            PostOutcomeKind::Failed | PostOutcomeKind::TimedOut | PostOutcomeKind::Unreachable => {
+                add(&self.trouble, 1)
+            }
         }
     }
 
@@ -230,11 +234,20 @@ mod tests {
         let metrics = Metrics::default();
         let token = DeviceToken::new(b"token").unwrap();
         let post = |result| {
-            metrics.count(&TelemetryEvent::Posted { accounts: &[], token: &token, result, took: Duration::ZERO });
+            metrics.count(&TelemetryEvent::Posted {
+                accounts: &[],
+                token: &token,
+                result,
+                took: Duration::ZERO,
+            });
             metrics.notification_server_answers()
         };
         assert!(metrics.notification_server_answers());
-        assert!(post(PostResult::TimedOut) && post(PostResult::Failed(503)) && !post(PostResult::Unreachable));
+        assert!(
+            post(PostResult::TimedOut)
+                && post(PostResult::Failed(503))
+                && !post(PostResult::Unreachable)
+        );
         assert!(post(PostResult::Gone));
         let posts: Vec<_> = metrics.posts().map(|(_, count)| count).collect();
         assert_eq!(posts, [0, 1, 0, 1, 1, 1]);
@@ -244,7 +257,8 @@ mod tests {
     fn sessions_are_logins_that_are_not_over() {
         let metrics = Metrics::default();
         let account = crate::account::AccountId::new("alice@example.org", "imap:993");
-        let login = |result| metrics.count(&TelemetryEvent::Login { session: 1, account: None, result });
+        let login =
+            |result| metrics.count(&TelemetryEvent::Login { session: 1, account: None, result });
         login(LoginResult::Accepted);
         login(LoginResult::Accepted);
         login(LoginResult::Refused);

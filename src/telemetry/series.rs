@@ -119,14 +119,19 @@ mod tests {
         let slots = series.get(start + SLOT_SECONDS);
         assert_eq!(slots.len(), SLOTS);
         let (before, last) = (slots[SLOTS - 2], slots[SLOTS - 1]);
-        assert_eq!((before.messages, before.pushes, before.longest), (1, 2, Duration::from_secs(3)));
+        assert_eq!(
+            (before.messages, before.pushes, before.longest),
+            (1, 2, Duration::from_secs(3))
+        );
         assert_eq!(before.average(), Some(Duration::from_secs(2)));
         assert_eq!(last, Slot { messages: 1, ..Slot::default() });
         let slots = series.get(start + SLOT_SECONDS * 143);
         assert_eq!((slots[0].messages, slots[1].messages), (1, 1));
         let slots = series.get(start + SLOT_SECONDS * 144);
         assert_eq!((slots[0].messages, slots[1].messages), (1, 0));
-        assert!(series.get(start + SLOT_SECONDS * 1000).iter().all(|slot| *slot == Slot::default()));
+        assert!(
+            series.get(start + SLOT_SECONDS * 1000).iter().all(|slot| *slot == Slot::default())
+        );
     }
 
     #[test]

@@ -15,8 +15,7 @@ use crate::pem_file::{self, PemError};
 /// How many servers' sessions are remembered for resumption, per kind of trust. Watchers come back to the same few.
 const REMEMBERED_SERVERS: usize = 256;
 
-const FILE_CURE: &str =
-    "`ca` is webpki, system, or the path of a certificate authority's file in PEM (`-----BEGIN CERTIFICATE-----`)";
+const FILE_CURE: &str = "`ca` is webpki, system, or the path of a certificate authority's file in PEM (`-----BEGIN CERTIFICATE-----`)";
 
 /// The client configurations of all routes.
 #[derive(Debug, Clone)]
@@ -127,7 +126,9 @@ fn system(found: CertificateResult) -> Result<RootCertStore, TrustError> {
 fn file(path: &Path) -> Result<RootCertStore, TrustError> {
     let mut roots = RootCertStore::empty();
     for certificate in pem_file::certificates(path, FILE_CURE)? {
-        roots.add(certificate).map_err(|source| TrustError::Unusable { path: path.to_owned(), source })?;
+        roots
+            .add(certificate)
+            .map_err(|source| TrustError::Unusable { path: path.to_owned(), source })?;
     }
     Ok(roots)
 }
@@ -136,7 +137,10 @@ fn file(path: &Path) -> Result<RootCertStore, TrustError> {
 mod tests {
     use std::fs;
 
-    use rustls::{ClientConnection, HandshakeKind, ServerConfig, ServerConnection, SupportedProtocolVersion, version};
+    use rustls::{
+        ClientConnection, HandshakeKind, ServerConfig, ServerConnection, SupportedProtocolVersion,
+        version,
+    };
 
     use super::*;
     use crate::config::Config;
@@ -144,7 +148,9 @@ mod tests {
     fn configs(folder: &Path, cas: &[&str]) -> Result<ClientConfigs, TrustError> {
         let mut yaml = "routes:\n".to_owned();
         for (index, ca) in cas.iter().enumerate() {
-            yaml += &format!("  - domain: d{index}.example\n    upstream: imaps://a.example\n    ca: {ca}\n");
+            yaml += &format!(
+                "  - domain: d{index}.example\n    upstream: imaps://a.example\n    ca: {ca}\n"
+            );
         }
         ClientConfigs::new(&Config::parse(&yaml, folder, "test").unwrap().routes)
     }
@@ -159,7 +165,8 @@ mod tests {
         let (first, second) = (folder.path().join("first.pem"), folder.path().join("second.pem"));
         fs::write(&first, authority()).unwrap();
         fs::write(&second, authority() + &authority()).unwrap();
-        let configs = configs(folder.path(), &["webpki", "first.pem", "second.pem", "first.pem"]).unwrap();
+        let configs =
+            configs(folder.path(), &["webpki", "first.pem", "second.pem", "first.pem"]).unwrap();
         assert_eq!(configs.others.len(), 2);
         let of_file = |path: &Path| configs.get(&Trust::File(path.into()));
         assert!(!Arc::ptr_eq(of_file(&first), of_file(&second)));
@@ -184,7 +191,8 @@ mod tests {
         let client = configs.get(&Trust::File(folder.path().join("ca.pem").into()));
         let visit = |_| {
             let mut server = ServerConnection::new(Arc::clone(&server)).unwrap();
-            let mut client = ClientConnection::new(Arc::clone(client), "a.example".try_into().unwrap()).unwrap();
+            let mut client =
+                ClientConnection::new(Arc::clone(client), "a.example".try_into().unwrap()).unwrap();
             for _ in 0..5 {
                 let mut wire = Vec::new();
                 while client.wants_write() {
@@ -219,7 +227,11 @@ mod tests {
         let error = system(found).unwrap_err().to_string();
         assert!(error.contains("ca-certificates") && error.contains("`ca: webpki`"), "{error}");
         let mut found = CertificateResult::default();
-        let usable = rcgen::generate_simple_self_signed(["ca.example".to_owned()]).unwrap().cert.der().clone();
+        let usable = rcgen::generate_simple_self_signed(["ca.example".to_owned()])
+            .unwrap()
+            .cert
+            .der()
+            .clone();
         found.certs.extend([vec![1, 2, 3].into(), usable]);
         assert_eq!(system(found).unwrap().len(), 1);
     }
@@ -228,8 +240,11 @@ mod tests {
     fn a_file_that_does_not_serve_is_named_with_a_cure() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("empty.pem"), "nothing here\n").unwrap();
-        fs::write(folder.path().join("broken.pem"), "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
-            .unwrap();
+        fs::write(
+            folder.path().join("broken.pem"),
+            "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+        )
+        .unwrap();
         for (ca, expected) in [
             ("missing.pem", "cannot be read"),
             ("webki", "`ca` is webpki, system"),
@@ -237,7 +252,10 @@ mod tests {
             ("broken.pem", "cannot be used"),
         ] {
             let error = configs(folder.path(), &[ca]).unwrap_err().to_string();
-            assert!(error.contains(expected) && error.starts_with(folder.path().to_str().unwrap()), "{error}");
+            assert!(
+                error.contains(expected) && error.starts_with(folder.path().to_str().unwrap()),
+                "{error}"
+            );
         }
     }
 }

@@ -71,7 +71,12 @@ impl ServerTls {
         imap.max_early_data_size = 0;
         let mut web = imap.clone();
         web.alpn_protocols = [IMAP, HTTP_2, HTTP_1].map(<[u8]>::to_vec).into();
-        Ok(Self { imap: Arc::new(imap), web: Arc::new(web), certificates, challenges: Challenges::default() })
+        Ok(Self {
+            imap: Arc::new(imap),
+            web: Arc::new(web),
+            certificates,
+            challenges: Challenges::default(),
+        })
     }
 
     /// The same certificates for a listener that speaks HTTP/1.1 alone.
@@ -90,8 +95,8 @@ mod tests {
     use rustls::client::ClientConfig;
     use rustls::pki_types::ServerName;
     use rustls::{
-        ClientConnection, HandshakeKind, ProtocolVersion, RootCertStore, ServerConnection, SupportedProtocolVersion,
-        version,
+        ClientConnection, HandshakeKind, ProtocolVersion, RootCertStore, ServerConnection,
+        SupportedProtocolVersion, version,
     };
 
     use super::*;
@@ -106,7 +111,8 @@ mod tests {
 
     fn fixture() -> Fixture {
         let folder = tempfile::tempdir().unwrap();
-        let certificate = config::Certificate { directory: folder.path().into(), ..Default::default() };
+        let certificate =
+            config::Certificate { directory: folder.path().into(), ..Default::default() };
         let hostname = Hostname::new("_imap.example.org").unwrap();
         let identity = Identity::load(&hostname, &certificate).unwrap();
         let mut roots = RootCertStore::empty();
@@ -116,7 +122,11 @@ mod tests {
     }
 
     impl Fixture {
-        fn client(&self, versions: &[&'static SupportedProtocolVersion], alpn: &[&[u8]]) -> Arc<ClientConfig> {
+        fn client(
+            &self,
+            versions: &[&'static SupportedProtocolVersion],
+            alpn: &[&[u8]],
+        ) -> Arc<ClientConfig> {
             let mut client = ClientConfig::builder_with_provider(crypto::provider())
                 .with_protocol_versions(versions)
                 .unwrap()
@@ -126,7 +136,10 @@ mod tests {
             Arc::new(client)
         }
 
-        fn handshake(&self, client: &Arc<ClientConfig>) -> Result<(ServerConnection, ClientConnection), rustls::Error> {
+        fn handshake(
+            &self,
+            client: &Arc<ClientConfig>,
+        ) -> Result<(ServerConnection, ClientConnection), rustls::Error> {
             self.handshake_with(&self.tls.imap, client)
         }
 
@@ -161,12 +174,16 @@ mod tests {
     #[test]
     fn both_versions_are_spoken_and_resumed() {
         let fixture = fixture();
-        for (version, expected) in
-            [(&version::TLS12, ProtocolVersion::TLSv1_2), (&version::TLS13, ProtocolVersion::TLSv1_3)]
-        {
+        for (version, expected) in [
+            (&version::TLS12, ProtocolVersion::TLSv1_2),
+            (&version::TLS13, ProtocolVersion::TLSv1_3),
+        ] {
             let client = fixture.client(&[version], &[b"imap"]);
             let (first, _) = fixture.handshake(&client).unwrap();
-            assert_eq!((first.protocol_version(), first.handshake_kind()), (Some(expected), Some(HandshakeKind::Full)));
+            assert_eq!(
+                (first.protocol_version(), first.handshake_kind()),
+                (Some(expected), Some(HandshakeKind::Full))
+            );
             let (second, _) = fixture.handshake(&client).unwrap();
             assert_eq!(second.handshake_kind(), Some(HandshakeKind::Resumed), "{expected:?}");
         }
@@ -218,7 +235,8 @@ mod tests {
     fn alpn_is_imap_or_nothing_and_http_where_it_is_wanted() {
         let fixture = fixture();
         let protocol = |server: &Arc<ServerConfig>, alpn: &[&[u8]]| {
-            let handshake = fixture.handshake_with(server, &fixture.client(rustls::ALL_VERSIONS, alpn));
+            let handshake =
+                fixture.handshake_with(server, &fixture.client(rustls::ALL_VERSIONS, alpn));
             handshake.map(|(server, _)| server.alpn_protocol().map(<[u8]>::to_vec))
         };
         let ServerTls { imap, web, .. } = &fixture.tls;
@@ -226,7 +244,10 @@ mod tests {
             assert_eq!(protocol(server, &[]).unwrap(), None);
             assert_eq!(protocol(server, &[b"imap"]).unwrap().as_deref(), Some(IMAP));
             assert_eq!(protocol(server, &[b"h2", b"imap"]).unwrap().as_deref(), Some(IMAP));
-            assert_eq!(protocol(server, &[b"acme-tls/1"]).unwrap_err(), rustls::Error::NoApplicationProtocol);
+            assert_eq!(
+                protocol(server, &[b"acme-tls/1"]).unwrap_err(),
+                rustls::Error::NoApplicationProtocol
+            );
         }
         assert_eq!(protocol(imap, &[b"h2"]).unwrap_err(), rustls::Error::NoApplicationProtocol);
         assert_eq!(protocol(web, &[b"http/1.1", b"h2"]).unwrap().as_deref(), Some(HTTP_2));
@@ -245,10 +266,12 @@ mod tests {
             key: Some(file("key.pem").into()),
             ..Default::default()
         };
-        let wanted = CertificateSettings { hostname: Hostname::new("a.example").unwrap(), certificate };
+        let wanted =
+            CertificateSettings { hostname: Hostname::new("a.example").unwrap(), certificate };
         let error = CertificateSet::check(&wanted).unwrap_err().to_string();
         assert!(
-            error.starts_with(file("chain.pem").to_str().unwrap()) && error.contains("must belong together"),
+            error.starts_with(file("chain.pem").to_str().unwrap())
+                && error.contains("must belong together"),
             "{error}"
         );
     }

@@ -41,14 +41,21 @@ impl PendingAnswers {
             b"*" if self.hides() => Disclosure::Head,
             b"*" => Disclosure::All,
             // It answers the command under way, whichever that is.
-            _ if tag.starts_with(b"+") && (self.awaited.is_empty() || self.hides()) => Disclosure::Head,
+            _ if tag.starts_with(b"+") && (self.awaited.is_empty() || self.hides()) => {
+                Disclosure::Head
+            }
             _ if tag.starts_with(b"+") => Disclosure::All,
             _ if !is_status && !condition.starts_with(b"+") => return,
             tag => self.disclosure(tag, is_last && is_status),
         };
         let shown_from = if disclosure == Disclosure::Nothing { tag.len() } else { 0 };
-        let words = if tag.starts_with(b"+") { text.len().min(1) } else { text.len().saturating_sub(words.len()) };
-        let shown_to = if disclosure == Disclosure::All || mark == Mark::Own { text.len() } else { words };
+        let words = if tag.starts_with(b"+") {
+            text.len().min(1)
+        } else {
+            text.len().saturating_sub(words.len())
+        };
+        let shown_to =
+            if disclosure == Disclosure::All || mark == Mark::Own { text.len() } else { words };
         mask_outside(parts, shown_from, shown_to);
     }
 
@@ -60,8 +67,10 @@ impl PendingAnswers {
     /// What may be shown of the answer to the command with this tag, which is its last if it ends it.
     fn disclosure(&mut self, tag: &[u8], ends: bool) -> Disclosure {
         let same = self.awaited.iter().filter(|(awaited, _)| **awaited == *tag);
-        let disclosure = same.map(|(_, disclosure)| *disclosure).min().unwrap_or(Disclosure::Nothing);
-        if let Some(index) = self.awaited.iter().position(|(awaited, _)| ends && **awaited == *tag) {
+        let disclosure =
+            same.map(|(_, disclosure)| *disclosure).min().unwrap_or(Disclosure::Nothing);
+        if let Some(index) = self.awaited.iter().position(|(awaited, _)| ends && **awaited == *tag)
+        {
             self.awaited.remove(index);
         }
         disclosure

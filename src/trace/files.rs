@@ -55,8 +55,13 @@ impl TraceFolder {
     /// If that is not possible.
     pub(super) fn new(settings: TraceFiles) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(&settings.directory)?;
-        let mut files =
-            Self { settings, open: HashMap::new(), last: STRANGERS.to_owned(), grown: 0, was_failing: false };
+        let mut files = Self {
+            settings,
+            open: HashMap::new(),
+            last: STRANGERS.to_owned(),
+            grown: 0,
+            was_failing: false,
+        };
         files.remove_oldest()?;
         Ok(files)
     }
@@ -108,7 +113,10 @@ impl TraceFolder {
         if let Err(error) = result
             && !self.was_failing
         {
-            warn!("the trace cannot be written to {}, lines are lost: {error}", self.settings.directory.display());
+            warn!(
+                "the trace cannot be written to {}, lines are lost: {error}",
+                self.settings.directory.display()
+            );
         }
         if failed {
             self.open.clear();
@@ -195,7 +203,8 @@ impl TraceFolder {
 
 impl OpenFile {
     fn at(path: &Path) -> io::Result<Self> {
-        let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+        let mut file =
+            OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
         let mut size = file.seek(SeekFrom::End(0))?;
         let mut out = Vec::new();
         if size > 0 {
@@ -240,7 +249,9 @@ fn file_name(account: &AccountId) -> String {
     let mut name = String::new();
     for byte in account.user.bytes() {
         match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'@' | b'-' | b'_' => name.push(char::from(byte)),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'@' | b'-' | b'_' => {
+                name.push(char::from(byte))
+            }
             // Neither `..` nor a hidden file.
             b'.' if !name.is_empty() && !name.ends_with('.') => name.push('.'),
             _ => name.push_str(&format!("%{byte:02X}")),
@@ -272,7 +283,9 @@ mod tests {
     fn written(settings: &TraceFiles, users: &[&str], lines: usize) -> Vec<PathBuf> {
         let tracer = Tracer::default();
         let audience = Audience::LoggedIn(settings.accounts.clone());
-        let followed = tracer.follow(TraceSelection { audience, side: None, literals: settings.literals }).unwrap();
+        let followed = tracer
+            .follow(TraceSelection { audience, side: None, literals: settings.literals })
+            .unwrap();
         for (number, user) in users.iter().enumerate() {
             let mut session = tracer.client(number as u64);
             say(&mut session, "a CAPABILITY");
@@ -282,7 +295,8 @@ mod tests {
         say(&mut tracer.client(99), "c STRANGE");
         drop(tracer);
         TraceFolder::new(settings.clone()).unwrap().write_all(followed);
-        let mut paths: Vec<_> = fs::read_dir(&settings.directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let mut paths: Vec<_> =
+            fs::read_dir(&settings.directory).unwrap().map(|entry| entry.unwrap().path()).collect();
         paths.sort();
         paths
     }
@@ -290,7 +304,15 @@ mod tests {
     #[test]
     fn each_account_has_files_of_its_own_for_its_owner_only() {
         let folder = tempfile::tempdir().unwrap();
-        let names = ["alice@example.org", "../../etc/passwd", "..", ".x", "a\nb/\0\u{e9}", "", &"long".repeat(100)];
+        let names = [
+            "alice@example.org",
+            "../../etc/passwd",
+            "..",
+            ".x",
+            "a\nb/\0\u{e9}",
+            "",
+            &"long".repeat(100),
+        ];
         let paths = written(&settings(folder.path()), &names, 1);
         assert_eq!(paths.len(), names.len() + 1, "{paths:?}");
         for path in &paths {
@@ -306,7 +328,9 @@ mod tests {
         };
         let alice = read("/alice@example.org-");
         assert!(alice.contains("a CAPABILITY") && alice.lines().count() == 2, "{alice}");
-        assert!(alice.lines().all(|line| Record::from_json(line).unwrap().account.unwrap().user.starts_with("alice@")));
+        assert!(alice.lines().all(|line| {
+            Record::from_json(line).unwrap().account.unwrap().user.starts_with("alice@")
+        }));
         assert!(read("/before-login.").contains("c STRANGE"));
     }
 
@@ -317,7 +341,10 @@ mod tests {
         let paths = written(&settings, &["alice"], 200);
         let of_alice = paths.iter().filter(|path| path.to_str().unwrap().contains("alice-"));
         let sizes: Vec<_> = of_alice.map(|path| fs::metadata(path).unwrap().len()).collect();
-        assert!(sizes.len() == 3 && sizes.iter().all(|size| (1..=2000).contains(size)), "{sizes:?}");
+        assert!(
+            sizes.len() == 3 && sizes.iter().all(|size| (1..=2000).contains(size)),
+            "{sizes:?}"
+        );
         let newest = paths.iter().find(|path| {
             path.to_str().unwrap().contains("alice-")
                 && !path.to_str().unwrap().contains(".1.")
@@ -326,16 +353,23 @@ mod tests {
         assert!(fs::read_to_string(newest.unwrap()).unwrap().contains("NOOP 199"));
 
         // One goes on where the last has stopped, even if that was in the middle of a line.
-        let path = paths.iter().find(|path| path.to_str().unwrap().contains("before-login")).unwrap();
+        let path =
+            paths.iter().find(|path| path.to_str().unwrap().contains("before-login")).unwrap();
         OpenOptions::new().append(true).open(path).unwrap().write_all(b"{\"time\":").unwrap();
         written(&settings, &[], 0);
         let lines = fs::read_to_string(path).unwrap();
-        assert_eq!(lines.lines().filter(|line| Record::from_json(line).is_ok()).count(), 2, "{lines}");
+        assert_eq!(
+            lines.lines().filter(|line| Record::from_json(line).is_ok()).count(),
+            2,
+            "{lines}"
+        );
 
         // All of them together too.
         let settings = TraceFiles { total: Size::new(3000), ..settings };
-        let total: u64 =
-            written(&settings, &["bob", "carol"], 100).iter().map(|path| fs::metadata(path).unwrap().len()).sum();
+        let total: u64 = written(&settings, &["bob", "carol"], 100)
+            .iter()
+            .map(|path| fs::metadata(path).unwrap().len())
+            .sum();
         assert!(total <= 3000 + 3000 / 16 + 200, "{total}");
     }
 
@@ -343,12 +377,14 @@ mod tests {
     fn a_person_may_have_text_and_of_some_accounts_only() {
         let folder = tempfile::tempdir().unwrap();
         let accounts = vec!["bob".to_owned()];
-        let settings = TraceFiles { format: TraceFormat::Text, accounts, ..settings(folder.path()) };
+        let settings =
+            TraceFiles { format: TraceFormat::Text, accounts, ..settings(folder.path()) };
         let paths = written(&settings, &["alice", "bob"], 1);
         let [path] = paths.as_slice() else { panic!("{paths:?}") };
         let text = fs::read_to_string(path).unwrap();
         assert!(
-            path.to_str().unwrap().ends_with(".trace.txt") && text.contains(" #1 C: b NOOP 0   [kept by deltapush]"),
+            path.to_str().unwrap().ends_with(".trace.txt")
+                && text.contains(" #1 C: b NOOP 0   [kept by deltapush]"),
             "{text}"
         );
     }

@@ -73,7 +73,8 @@ impl Followed {
     pub(super) fn new(wanted: &TraceSelection, hub: Weak<Hub>) -> (LineSender, Self) {
         let (sender, queue) = mpsc::channel(MAX_LINES);
         let counts = Arc::new(QueueCounts::default());
-        let (number, missed) = hub.upgrade().map(|hub| (hub.next_number(), hub.missed())).unwrap_or_default();
+        let (number, missed) =
+            hub.upgrade().map(|hub| (hub.next_number(), hub.missed())).unwrap_or_default();
         let sender = LineSender { queue: sender, counts: Arc::clone(&counts), missed, number };
         (sender, Self { queue, counts, hub, number, wanted: wanted.clone(), next: None })
     }
@@ -176,7 +177,8 @@ mod tests {
         say(MAX_LINES, &[[b'x'; 4000].as_slice(), b"\r\n"].concat());
         let lines: Vec<_> = std::iter::from_fn(|| slow.try_next()).collect();
         assert!(
-            lines.len() < 2200 && matches!(lines.last().expect("lines").entry, TraceEntry::Dropped(_)),
+            lines.len() < 2200
+                && matches!(lines.last().expect("lines").entry, TraceEntry::Dropped(_)),
             "{}",
             lines.len()
         );

@@ -101,7 +101,8 @@ impl Record {
     /// The line, without a line end.
     #[must_use]
     pub fn to_json(&self) -> String {
-        let (account, server) = self.account.as_ref().map(|account| (&*account.user, &*account.upstream)).unzip();
+        let (account, server) =
+            self.account.as_ref().map(|account| (&*account.user, &*account.upstream)).unzip();
         let mut line = JsonLine {
             time: self.time.to_string(),
             session: self.session.map(|session| session.to_string()),
@@ -134,7 +135,9 @@ impl Record {
         let line: JsonLine = serde_json::from_str(text)?;
         let time = line.time.parse().map_err(|_| MalformedLine::Time(line.time.clone()))?;
         let session = line.session.as_deref().map(str::parse).transpose()?;
-        let account = line.account.map(|user| AccountId::new(&user, line.server.as_deref().unwrap_or_default()));
+        let account = line
+            .account
+            .map(|user| AccountId::new(&user, line.server.as_deref().unwrap_or_default()));
         let entry = match (line.who, line.did, line.said, line.note, line.dropped) {
             (Some(who), Some(did), Some(said), ..) => {
                 TraceEntry::Said { speaker: who.into(), mark: did.into(), parts: parts(said)? }
@@ -156,7 +159,9 @@ fn said(part: &LinePart) -> Vec<JsonPart> {
             })
             .collect(),
         LinePart::Masked(masked) => vec![JsonPart::Masked { masked: *masked }],
-        LinePart::Literal { size, shown } => vec![JsonPart::Literal { literal: *size, shown: runs(shown).collect() }],
+        LinePart::Literal { size, shown } => {
+            vec![JsonPart::Literal { literal: *size, shown: runs(shown).collect() }]
+        }
         LinePart::Cut(cut) => vec![JsonPart::Cut { cut: *cut }],
     }
 }
@@ -192,10 +197,13 @@ fn parts(said: Vec<JsonPart>) -> Result<Vec<LinePart>, MalformedLine> {
 /// What is UTF-8 as text, the rest in hexadecimal digits.
 fn runs(bytes: &[u8]) -> impl Iterator<Item = SessionRun> {
     bytes.utf8_chunks().flat_map(|chunk| {
-        let text = Some(chunk.valid()).filter(|text| !text.is_empty()).map(|text| SessionRun::Text(text.to_owned()));
+        let text = Some(chunk.valid())
+            .filter(|text| !text.is_empty())
+            .map(|text| SessionRun::Text(text.to_owned()));
         let invalid = Some(chunk.invalid()).filter(|bytes| !bytes.is_empty());
-        let hex =
-            invalid.map(|bytes| SessionRun::Hex { hex: bytes.iter().map(|byte| format!("{byte:02x}")).collect() });
+        let hex = invalid.map(|bytes| SessionRun::Hex {
+            hex: bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+        });
         [text, hex].into_iter().flatten()
     })
 }
@@ -215,7 +223,9 @@ fn from_hex(hex: &str) -> Result<Vec<u8>, MalformedLine> {
         return Err(wrong());
     }
     let pairs = hex.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).ok());
-    pairs.map(|pair| u8::from_str_radix(pair.unwrap_or_default(), 16).map_err(|_| wrong())).collect()
+    pairs
+        .map(|pair| u8::from_str_radix(pair.unwrap_or_default(), 16).map_err(|_| wrong()))
+        .collect()
 }
 
 impl From<Speaker> for Who {
@@ -299,7 +309,9 @@ mod tests {
             let record = Record { session: None, account: None, entry, ..record.clone() };
             assert_eq!(Record::from_json(&record.to_json()).unwrap(), record);
         }
-        for line in ["", "{}", "{\"time\":\"x\",\"note\":\"\"}", "{\"time\":\"2026-11-28T01:56:40Z\"}"] {
+        for line in
+            ["", "{}", "{\"time\":\"x\",\"note\":\"\"}", "{\"time\":\"2026-11-28T01:56:40Z\"}"]
+        {
             assert!(Record::from_json(line).is_err(), "{line}");
         }
     }

@@ -22,7 +22,14 @@ pub(super) fn show_values(
     values: &Values<'_>,
 ) {
     transcript.piece(speaker, mark, Piece::Text(b"* METADATA"));
-    show_pairs(transcript, speaker, mark, &values.mailbox, &values.entries, values.mailbox.is_empty());
+    show_pairs(
+        transcript,
+        speaker,
+        mark,
+        &values.mailbox,
+        &values.entries,
+        values.mailbox.is_empty(),
+    );
     transcript.piece(speaker, mark, Piece::Text(b"\r\n"));
 }
 
@@ -56,7 +63,10 @@ fn show_pairs(
         show(Piece::Text(b" "));
         match value {
             None => show(Piece::Text(b"NIL")),
-            Some(value) if !is_servers || !SHOWN_ENTRIES.iter().any(|shown| shown.eq_ignore_ascii_case(entry)) => {
+            Some(value)
+                if !is_servers
+                    || !SHOWN_ENTRIES.iter().any(|shown| shown.eq_ignore_ascii_case(entry)) =>
+            {
                 show(Piece::Masked(value.len()));
             }
             Some(value) if is_quotable(value) => {
@@ -80,10 +90,22 @@ mod tests {
     fn tokens_are_masked_whoever_says_them_unasked() {
         for (response, shown) in [
             ("* METADATA \"\" (/shared/comment \"hi\")\r\n", "\"\" (/shared/comment \"hi\")"),
-            ("* METADATA INBOX (/private/devicetoken \"sesame\")\r\n", "(/private/devicetoken <6 bytes masked>)"),
-            ("* METADATA INBOX (/private/DeviceToken {6}\r\nsesame)\r\n", "(/private/DeviceToken <6 bytes masked>)"),
-            ("* METADATA INBOX (/shared/comment \"sesame\")\r\n", "(/shared/comment <6 bytes masked>)"),
-            ("* METADATA \"\" (/private/comment \"sesame\")\r\n", "(/private/comment <6 bytes masked>)"),
+            (
+                "* METADATA INBOX (/private/devicetoken \"sesame\")\r\n",
+                "(/private/devicetoken <6 bytes masked>)",
+            ),
+            (
+                "* METADATA INBOX (/private/DeviceToken {6}\r\nsesame)\r\n",
+                "(/private/DeviceToken <6 bytes masked>)",
+            ),
+            (
+                "* METADATA INBOX (/shared/comment \"sesame\")\r\n",
+                "(/shared/comment <6 bytes masked>)",
+            ),
+            (
+                "* METADATA \"\" (/private/comment \"sesame\")\r\n",
+                "(/private/comment <6 bytes masked>)",
+            ),
             ("* METADATA INBOX (/private/devicetoken sesame)\r\n", " <46 bytes masked>"),
         ] {
             let (trace, mut recorder) = Shown::begin();

@@ -41,7 +41,9 @@ impl Tracer {
         if wanted.print {
             let audience = Audience::Everyone;
             let shown = TraceSelection { audience, side: None, literals: false };
-            outputs.running.extend(self.output(shown, |followed| print(&mut io::stdout(), followed))?);
+            outputs
+                .running
+                .extend(self.output(shown, |followed| print(&mut io::stdout(), followed))?);
         }
         if let (Some(files), Some(settings)) = (files, &wanted.files) {
             let audience = Audience::LoggedIn(settings.accounts.clone());
@@ -70,7 +72,8 @@ impl Tracer {
             return Ok(None);
         };
         let number = followed.number();
-        let thread = thread::Builder::new().name("deltapush-trace".into()).spawn(move || write(followed))?;
+        let thread =
+            thread::Builder::new().name("deltapush-trace".into()).spawn(move || write(followed))?;
         Ok(Some((number, thread)))
     }
 
@@ -89,7 +92,8 @@ impl Tracer {
 
 /// Prints until nothing more comes, or nobody reads: a closed terminal must not end a session.
 fn print(out: &mut (impl Write + IsTerminal), mut followed: Followed) {
-    let colours = out.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let colours =
+        out.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let mut renderer = Renderer::new().colours(colours);
     while let Some(record) = followed.wait() {
         if out.write_all(renderer.render(&record).as_bytes()).and_then(|()| out.flush()).is_err() {

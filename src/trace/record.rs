@@ -78,7 +78,12 @@ pub enum ConnectionSide {
 impl Record {
     /// What is missing, as of now.
     pub(super) fn dropped(lines: u64) -> Self {
-        Self { time: Timestamp::now(), session: None, account: None, entry: TraceEntry::Dropped(lines) }
+        Self {
+            time: Timestamp::now(),
+            session: None,
+            account: None,
+            entry: TraceEntry::Dropped(lines),
+        }
     }
 
     /// The line as it stands on one side: what was relayed was said there too. `None` if nothing of it was.
@@ -106,7 +111,9 @@ impl Record {
     /// About how much memory it takes, in bytes.
     pub(super) fn cost(&self) -> usize {
         let inner = match &self.entry {
-            TraceEntry::Said { parts, .. } => parts.iter().map(LinePart::held).fold(0, usize::saturating_add),
+            TraceEntry::Said { parts, .. } => {
+                parts.iter().map(LinePart::held).fold(0, usize::saturating_add)
+            }
             TraceEntry::Note(words) => words.len(),
             TraceEntry::Dropped(_) => 0,
         };
@@ -183,10 +190,20 @@ mod tests {
     fn what_was_relayed_stands_on_both_sides() {
         use Speaker::{Client, ToClient, ToUpstream, Upstream};
         let on = |side: ConnectionSide| move |(speaker, mark)| side.speaker(speaker, mark);
-        let said =
-            [(Client, Mark::Relayed), (Client, Mark::Kept), (ToClient, Mark::Relayed), (ToClient, Mark::Changed)];
-        assert_eq!(said.map(on(ConnectionSide::Client)), [Some(Client), Some(Client), Some(ToClient), Some(ToClient)]);
-        assert_eq!(said.map(on(ConnectionSide::Upstream)), [Some(ToUpstream), None, Some(Upstream), None]);
+        let said = [
+            (Client, Mark::Relayed),
+            (Client, Mark::Kept),
+            (ToClient, Mark::Relayed),
+            (ToClient, Mark::Changed),
+        ];
+        assert_eq!(
+            said.map(on(ConnectionSide::Client)),
+            [Some(Client), Some(Client), Some(ToClient), Some(ToClient)]
+        );
+        assert_eq!(
+            said.map(on(ConnectionSide::Upstream)),
+            [Some(ToUpstream), None, Some(Upstream), None]
+        );
         let said = [(ToUpstream, Mark::Own), (Upstream, Mark::Kept)];
         assert_eq!(said.map(on(ConnectionSide::Client)), [None, None]);
         assert_eq!(said.map(on(ConnectionSide::Upstream)), [Some(ToUpstream), Some(Upstream)]);

@@ -102,10 +102,17 @@ impl Recorder {
         let before = self.account.replace(account.clone());
         let was_logged_in = std::mem::replace(&mut self.logged_in, logged_in);
         if let Some(state) = &self.state {
-            let before = KnownSession { session: self.session, account: before.as_ref(), logged_in: was_logged_in };
-            let lost = Some(state.held_lost).filter(|lost| *lost > 0).map(|lost| Arc::new(Record::dropped(lost)));
+            let before = KnownSession {
+                session: self.session,
+                account: before.as_ref(),
+                logged_in: was_logged_in,
+            };
+            let lost = Some(state.held_lost)
+                .filter(|lost| *lost > 0)
+                .map(|lost| Arc::new(Record::dropped(lost)));
             for record in lost.iter().chain(&state.held) {
-                let record = Arc::new(Record { account: Some(account.clone()), ..Record::clone(record) });
+                let record =
+                    Arc::new(Record { account: Some(account.clone()), ..Record::clone(record) });
                 self.tracer.send_held(&record, before, self.known());
             }
         }
@@ -115,7 +122,11 @@ impl Recorder {
     }
 
     fn known(&self) -> KnownSession<'_> {
-        KnownSession { session: self.session, account: self.account.as_ref(), logged_in: self.logged_in }
+        KnownSession {
+            session: self.session,
+            account: self.account.as_ref(),
+            logged_in: self.logged_in,
+        }
     }
 
     #[cold]
@@ -129,7 +140,12 @@ impl Recorder {
 
     fn emit(&mut self, entry: TraceEntry) {
         let account = self.account.clone();
-        let record = Arc::new(Record { time: Timestamp::now(), session: Some(self.session), account, entry });
+        let record = Arc::new(Record {
+            time: Timestamp::now(),
+            session: Some(self.session),
+            account,
+            entry,
+        });
         if self.tracer.send(&record, self.known())
             && let Some(state) = &mut self.state
         {
@@ -176,8 +192,13 @@ impl Drop for Recorder {
         if self.state.is_none() || self.transcript().is_none() {
             return;
         }
-        for speaker in [Speaker::Client, Speaker::ToClient, Speaker::ToUpstream, Speaker::Upstream] {
-            let line = self.state.as_mut().and_then(|state| state.lines.get_mut(speaker as usize)).map(std::mem::take);
+        for speaker in [Speaker::Client, Speaker::ToClient, Speaker::ToUpstream, Speaker::Upstream]
+        {
+            let line = self
+                .state
+                .as_mut()
+                .and_then(|state| state.lines.get_mut(speaker as usize))
+                .map(std::mem::take);
             if let Some(OpenLine { mark: Some(mark), mut parts, .. }) = line {
                 if let Some(state) = &mut self.state {
                     state.mask(speaker, mark, &mut parts);
@@ -185,7 +206,12 @@ impl Drop for Recorder {
                 self.emit(TraceEntry::Said { speaker, mark, parts });
             }
         }
-        let held = self.state.take().filter(|_| !self.logged_in).map(|state| state.held).unwrap_or_default();
+        let held = self
+            .state
+            .take()
+            .filter(|_| !self.logged_in)
+            .map(|state| state.held)
+            .unwrap_or_default();
         held.iter().for_each(|record| self.tracer.send_lost(record));
     }
 }
@@ -214,7 +240,8 @@ impl RecorderState {
 
 impl OpenLine {
     fn push_text(&mut self, text: &[u8]) {
-        let text = text.strip_suffix(b"\n").map_or(text, |text| text.strip_suffix(b"\r").unwrap_or(text));
+        let text =
+            text.strip_suffix(b"\n").map_or(text, |text| text.strip_suffix(b"\r").unwrap_or(text));
         let room = if self.has_room() { MAX_LINE.saturating_sub(self.text) } else { 0 };
         let (shown, cut) = text.split_at_checked(room).unwrap_or((text, &[]));
         self.text = self.text.saturating_add(shown.len());
@@ -290,7 +317,12 @@ mod tests {
             recorder.transcript().unwrap().piece(*speaker, *mark, *piece);
         }
         drop(recorder);
-        shown.text().lines().skip(1).map(|line| line.split_once(' ').unwrap().1.to_owned()).collect()
+        shown
+            .text()
+            .lines()
+            .skip(1)
+            .map(|line| line.split_once(' ').unwrap().1.to_owned())
+            .collect()
     }
 
     fn follow(tracer: &Tracer, audience: Audience) -> super::super::Followed {
@@ -299,7 +331,8 @@ mod tests {
 
     fn said(followed: &mut super::super::Followed) -> Vec<String> {
         let mut renderer = super::super::Renderer::new();
-        let lines = std::iter::from_fn(|| followed.try_next()).map(|record| renderer.render(&record));
+        let lines =
+            std::iter::from_fn(|| followed.try_next()).map(|record| renderer.render(&record));
         lines
             .flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>())
             .filter(|line| !line.ends_with("(UTC)"))
@@ -349,15 +382,21 @@ mod tests {
         pieces.push((Speaker::Client, Mark::Kept, Piece::Text(b"\n")));
         let lines = recorded(&pieces);
         assert!(lines[0].ends_with("x<904 bytes more>"), "{}", lines[0]);
-        assert!(lines[1].ends_with("yy<1 bytes masked><204 bytes more>   [kept by deltapush]"), "{}", lines[1]);
+        assert!(
+            lines[1].ends_with("yy<1 bytes masked><204 bytes more>   [kept by deltapush]"),
+            "{}",
+            lines[1]
+        );
     }
 
     #[test]
     fn who_follows_an_account_sees_how_it_logged_in_and_nothing_of_others() {
-        let (alice, bob) = (AccountId::new("alice@x.example", "x"), AccountId::new("bob@x.example", "x"));
+        let (alice, bob) =
+            (AccountId::new("alice@x.example", "x"), AccountId::new("bob@x.example", "x"));
         let tracer = Tracer::default();
         let mut followed = follow(&tracer, Audience::Account("Alice@x.example".into()));
-        let (mut first, mut second, mut watch) = (tracer.client(1), tracer.client(2), tracer.watch(&bob));
+        let (mut first, mut second, mut watch) =
+            (tracer.client(1), tracer.client(2), tracer.watch(&bob));
         say(&mut first, "a NOOP");
         say(&mut second, "b NOOP");
         assert!(watch.transcript().is_none(), "whose it is is known");
@@ -426,7 +465,8 @@ mod tests {
     #[test]
     fn literals_and_sides_are_for_who_asks() {
         let tracer = Tracer::default();
-        let wanted = |literals, side| TraceSelection { audience: Audience::Everyone, side, literals };
+        let wanted =
+            |literals, side| TraceSelection { audience: Audience::Everyone, side, literals };
         let mut with = tracer.follow(wanted(true, None)).unwrap();
         let mut without = tracer.follow(wanted(false, Some(ConnectionSide::Upstream))).unwrap();
         let mut session = tracer.client(1);

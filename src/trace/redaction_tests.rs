@@ -29,19 +29,26 @@ const FRAGMENT: usize = 7;
 const BODY: &str = "Treasure-in-the-cave";
 
 static SETTINGS: LazyLock<[Arc<SessionSettings>; 4]> = LazyLock::new(|| {
-    [(4000, Native::Passthrough), (60, Native::Passthrough), (4000, Native::Takeover), (60, Native::Takeover)].map(
-        |(max, native)| {
-            Arc::new(SessionSettings {
-                entries: vec![("/shared/vendor/deltachat/turn".into(), format!("turn.example.org:3478:u:{SECRET}"))],
-                push_status: true,
-                native,
-                keepalive: Some(Duration::from_secs(290)),
-                jmapaccess: JmapAccess::Strip,
-                max_command: max,
-                max_response: max,
-            })
-        },
-    )
+    [
+        (4000, Native::Passthrough),
+        (60, Native::Passthrough),
+        (4000, Native::Takeover),
+        (60, Native::Takeover),
+    ]
+    .map(|(max, native)| {
+        Arc::new(SessionSettings {
+            entries: vec![(
+                "/shared/vendor/deltachat/turn".into(),
+                format!("turn.example.org:3478:u:{SECRET}"),
+            )],
+            push_status: true,
+            native,
+            keepalive: Some(Duration::from_secs(290)),
+            jmapaccess: JmapAccess::Strip,
+            max_command: max,
+            max_response: max,
+        })
+    })
 });
 
 /// All who see something of a session.
@@ -56,10 +63,14 @@ struct Audiences {
 impl Audiences {
     fn gather() -> Self {
         let (tracer, folder) = (Tracer::default(), tempfile::tempdir().unwrap());
-        let follow = |audience, side, literals| tracer.follow(TraceSelection { audience, side, literals }).unwrap();
+        let follow = |audience, side, literals| {
+            tracer.follow(TraceSelection { audience, side, literals }).unwrap()
+        };
         let with_literals = follow(Audience::Everyone, None, true);
-        let one_side = follow(Audience::Account("alice".into()), Some(ConnectionSide::Upstream), false);
-        let written = [(TraceFormat::Json, true), (TraceFormat::Json, false), (TraceFormat::Text, false)];
+        let one_side =
+            follow(Audience::Account("alice".into()), Some(ConnectionSide::Upstream), false);
+        let written =
+            [(TraceFormat::Json, true), (TraceFormat::Json, false), (TraceFormat::Text, false)];
         let written = written.into_iter().enumerate().map(|(number, (format, literals))| {
             let directory = folder.path().join(number.to_string());
             let settings = TraceFiles { directory, format, literals, ..TraceFiles::default() };
@@ -73,7 +84,9 @@ impl Audiences {
     fn shown(self) -> (String, String) {
         let Self { tracer, with_literals, one_side, written, folder } = self;
         drop(tracer);
-        let all = |mut followed: Followed| std::iter::from_fn(move || followed.try_next()).collect::<Vec<_>>();
+        let all = |mut followed: Followed| {
+            std::iter::from_fn(move || followed.try_next()).collect::<Vec<_>>()
+        };
         let (with_literals, one_side) = (all(with_literals), all(one_side));
         let (mut without, mut with) = (String::new(), String::new());
         let mut export = Export::default();
@@ -138,7 +151,11 @@ fn before_login(trace: &mut Recorder, kind: u8, form: u8, words: &str) -> Vec<St
         2 => command(&format!("a LOGN {words} "), form, "\r\n"),
         3 => command(&format!("a APPEND {words} "), form, "\r\n"),
         4 => vec![format!("a AUTHENTICATE PLAIN {SECRET}\r\n")],
-        5 => vec!["a AUTHENTICATE LOGIN\r\n".into(), format!("{SECRET}\r\n"), format!("{SECRET}\r\n")],
+        5 => vec![
+            "a AUTHENTICATE LOGIN\r\n".into(),
+            format!("{SECRET}\r\n"),
+            format!("{SECRET}\r\n"),
+        ],
         6 => vec![format!("a AUTHENTICATE XOAUTH2 {SECRET}\r\n"), format!("{SECRET}\r\n")],
         _ => vec!["a AUTHENTICATE OAUTHBEARER\r\n".into(), format!("{SECRET}\r\n")],
     };
@@ -203,7 +220,12 @@ impl Stage {
             // A server repeats what it did not understand, tagged and untagged.
             16 => return self.echoed(&format!("b LOGN user {SECRET_TAG}\r\n"), "b"),
             17 => return self.echoed(&format!("{SECRET_TAG} {SECRET_TAG} user\r\n"), SECRET_TAG),
-            18 => return self.echoed(&format!("b SETMETADATA x (/private/comment \"{SECRET_TAG}\")\r\n"), "b"),
+            18 => {
+                return self.echoed(
+                    &format!("b SETMETADATA x (/private/comment \"{SECRET_TAG}\")\r\n"),
+                    "b",
+                );
+            }
             // The data of a literal that the server refuses.
             19 => {
                 self.client_says("b CREATE {16}\r\n");
@@ -211,21 +233,47 @@ impl Stage {
                 return self.echoed(&format!("{SECRET_TAG} {SECRET_TAG}\r\n"), SECRET_TAG);
             }
             20 => vec![format!("b NOOP {SECRET}\r\n"), format!("b STARTTLS {SECRET}\r\n")],
-            21 => return self.upstream_says(&format!("* METADATA \"\" (/private/comment \"{SECRET}\")\r\n")),
-            22 => vec![format!("a+1 LOGIN user {SECRET}\r\n"), format!("{SECRET}\r\n"), format!("\t{SECRET} b\r\n")],
+            21 => {
+                return self.upstream_says(&format!(
+                    "* METADATA \"\" (/private/comment \"{SECRET}\")\r\n"
+                ));
+            }
+            22 => vec![
+                format!("a+1 LOGIN user {SECRET}\r\n"),
+                format!("{SECRET}\r\n"),
+                format!("\t{SECRET} b\r\n"),
+            ],
             23 => vec![format!("b SETMETADATA INBOX (/shared/comment \"{SECRET}\")\r\n")],
             0 => command(&format!("b SETMETADATA INBOX ({token} "), form, ")\r\n"),
-            1 => command(&format!("b SETMETADATA \"inbox\" (/shared/comment \"{words}\" {token} "), form, ")\r\n"),
+            1 => command(
+                &format!("b SETMETADATA \"inbox\" (/shared/comment \"{words}\" {token} "),
+                form,
+                ")\r\n",
+            ),
             2 => command(&format!("b SETMETADATA INBOX {words} "), form, "\r\n"),
             3 => vec![format!("b GETMETADATA INBOX {token}\r\n")],
-            4 => vec!["b GETMETADATA (DEPTH infinity) \"\" (/shared/vendor /shared/comment)\r\n".into()],
+            4 => vec![
+                "b GETMETADATA (DEPTH infinity) \"\" (/shared/vendor /shared/comment)\r\n".into(),
+            ],
             5 => command(&format!("b LOGIN {words} "), form, "\r\n"),
             6 => vec!["b AUTHENTICATE PLAIN\r\n".into(), format!("{SECRET}\r\n")],
             // Mistyped: nobody knows that this is a password.
             7 => command("b LOGN user ", 2 + form % 2, "\r\n"),
-            8 => return self.upstream_says(&format!("* METADATA \"INBOX\" ({token} \"{SECRET}\")\r\n")),
-            9 => return self.upstream_says(&format!("* METADATA INBOX ({token} {{{len}}}\r\n{SECRET})\r\n")),
-            10 => return self.upstream_says(&format!("* 1 FETCH ({words} BODY[] {{{}}}\r\n{BODY})\r\n", BODY.len())),
+            8 => {
+                return self
+                    .upstream_says(&format!("* METADATA \"INBOX\" ({token} \"{SECRET}\")\r\n"));
+            }
+            9 => {
+                return self.upstream_says(&format!(
+                    "* METADATA INBOX ({token} {{{len}}}\r\n{SECRET})\r\n"
+                ));
+            }
+            10 => {
+                return self.upstream_says(&format!(
+                    "* 1 FETCH ({words} BODY[] {{{}}}\r\n{BODY})\r\n",
+                    BODY.len()
+                ));
+            }
             11 => vec![format!("b APPEND x {{{}}}\r\n", BODY.len()), format!("{BODY}\r\n")],
             12 => vec!["b IDLE\r\n".into(), "DONE\r\n".into()],
             13 => vec!["b COMPRESS DEFLATE\r\n".into()],
@@ -259,7 +307,9 @@ impl Stage {
         self.out.asked = false;
         if !std::mem::take(&mut self.out.upstream).is_empty() {
             let said = command.trim_end();
-            self.upstream_says(&format!("* BAD what is {said}?\r\n* NO {said}\r\n{tag} BAD [X {said}] {said}\r\n"));
+            self.upstream_says(&format!(
+                "* BAD what is {said}?\r\n* NO {said}\r\n{tag} BAD [X {said}] {said}\r\n"
+            ));
         }
     }
 
@@ -272,22 +322,32 @@ impl Stage {
     /// Answers what came; whether it asks for more.
     fn answer(&mut self, form: u8) -> bool {
         let got = std::mem::take(&mut self.out.upstream);
-        let waits = got.ends_with(b"}\r\n") || got.ends_with(b"IDLE\r\n") || got.ends_with(b"PLAIN\r\n");
+        let waits =
+            got.ends_with(b"}\r\n") || got.ends_with(b"IDLE\r\n") || got.ends_with(b"PLAIN\r\n");
         let asks = self.out.asked || waits && form % 5 != 4;
         self.out.asked = false;
         if std::mem::take(&mut self.out.requests) > 0 {
             self.session.answered(form.is_multiple_of(2), &mut self.out);
         } else if waits && form % 5 != 4 {
-            self.upstream_says(if got.ends_with(b"PLAIN\r\n") { "+ Sesame+Oeffne+Dich==\r\n" } else { "+ go on\r\n" });
+            self.upstream_says(if got.ends_with(b"PLAIN\r\n") {
+                "+ Sesame+Oeffne+Dich==\r\n"
+            } else {
+                "+ go on\r\n"
+            });
         } else if !got.is_empty() {
-            self.upstream_says(&format!("* METADATA INBOX (/private/devicetoken \"{SECRET}\")\r\nb OK done\r\n"));
+            self.upstream_says(&format!(
+                "* METADATA INBOX (/private/devicetoken \"{SECRET}\")\r\nb OK done\r\n"
+            ));
         }
         asks
     }
 }
 
 fn has_any_of(shown: &str, secret: &str) -> bool {
-    secret.as_bytes().windows(FRAGMENT).any(|part| memchr::memmem::find(shown.as_bytes(), part).is_some())
+    secret
+        .as_bytes()
+        .windows(FRAGMENT)
+        .any(|part| memchr::memmem::find(shown.as_bytes(), part).is_some())
 }
 
 proptest! {
@@ -329,7 +389,11 @@ fn a_body_is_shown_to_who_asks_for_it() {
     let mut trace = audiences.tracer.client(1);
     trace.logged_in(&AccountId::new("alice", "imap.example.org:993"));
     let session = Session::new(SETTINGS[0].clone(), UpstreamTraits::default());
-    let mut stage = Stage { session, out: Recorded { trace, upstream: vec![], requests: 0, asked: false }, step: 5 };
+    let mut stage = Stage {
+        session,
+        out: Recorded { trace, upstream: vec![], requests: 0, asked: false },
+        step: 5,
+    };
     [10, 11].into_iter().for_each(|kind| stage.act(kind, 0, "UID 3"));
     drop(stage);
     let (without, with) = audiences.shown();

@@ -54,7 +54,8 @@ impl Renderer {
         let mut out = String::new();
         let day = record.time.to_zoned(TimeZone::UTC).date();
         if self.day.replace(day) != Some(day) {
-            let _ = writeln!(out, "{}{day} (UTC){}", self.code(colour::DIM), self.code(colour::NONE));
+            let _ =
+                writeln!(out, "{}{day} (UTC){}", self.code(colour::DIM), self.code(colour::NONE));
         }
         let _ = write!(out, "{}{}", self.code(colour::DIM), record.time.strftime("%H:%M:%S%.3f"));
         if let Some(session) = record.session {
@@ -92,7 +93,10 @@ impl Renderer {
                 out.push_str(none);
             }
             TraceEntry::Dropped(lines) => {
-                let _ = write!(out, " {ours}-- {lines} lines were dropped here: the reader is too slow{none}");
+                let _ = write!(
+                    out,
+                    " {ours}-- {lines} lines were dropped here: the reader is too slow{none}"
+                );
             }
         }
     }
@@ -155,7 +159,10 @@ mod tests {
                 "2026-11-28T23:59:59.5Z",
                 said(Mark::Replaced, vec![LinePart::Text(b"\x1b[2J \xc3\xa9\xff".to_vec())]),
             ),
-            record("2026-11-29T00:00:00Z", said(Mark::Relayed, vec![literal(b""), LinePart::Text(b")".to_vec())])),
+            record(
+                "2026-11-29T00:00:00Z",
+                said(Mark::Relayed, vec![literal(b""), LinePart::Text(b")".to_vec())]),
+            ),
             record(
                 "2026-11-29T00:00:00Z",
                 said(Mark::Own, vec![literal(b"a\r\n"), LinePart::Masked(3), LinePart::Cut(2)]),
@@ -183,13 +190,18 @@ mod tests {
 
     #[test]
     fn colours_are_all_that_is_different_on_a_terminal() {
-        let record = record("2026-11-28T00:00:00Z", said(Mark::Kept, vec![LinePart::Text(b"* OK".to_vec())]));
+        let record = record(
+            "2026-11-28T00:00:00Z",
+            said(Mark::Kept, vec![LinePart::Text(b"* OK".to_vec())]),
+        );
         let plain = Renderer::new().of_one_account().render(&record);
         let coloured = Renderer::new().of_one_account().colours(true).render(&record);
         assert_eq!(plain, "2026-11-28 (UTC)\n00:00:00.000 watch-2 U< * OK   [kept by deltapush]\n");
         assert!(coloured.matches('\x1b').count() > 4, "{coloured:?}");
-        let without: String =
-            coloured.split('\x1b').map(|piece| piece.split_once('m').map_or(piece, |(_, rest)| rest)).collect();
+        let without: String = coloured
+            .split('\x1b')
+            .map(|piece| piece.split_once('m').map_or(piece, |(_, rest)| rest))
+            .collect();
         assert_eq!(without, plain);
     }
 }

@@ -146,11 +146,18 @@ impl Tracer {
     }
 
     /// Hands a line that was held to those who want it now and could not know `before`.
-    pub(super) fn send_held(&self, record: &Arc<Record>, before: KnownSession<'_>, now: KnownSession<'_>) {
+    pub(super) fn send_held(
+        &self,
+        record: &Arc<Record>,
+        before: KnownSession<'_>,
+        now: KnownSession<'_>,
+    ) {
         let followers = self.0.followers.read().unwrap_or_else(PoisonError::into_inner);
         for follower in &*followers {
             let audience = &follower.wanted.audience;
-            if audience.interest(before) == Interest::Perhaps && audience.interest(now) == Interest::Yes {
+            if audience.interest(before) == Interest::Perhaps
+                && audience.interest(now) == Interest::Yes
+            {
                 follower.send(record);
             }
         }
@@ -159,8 +166,7 @@ impl Tracer {
     /// Hands a line of a session that never logged in to those who wait for logins.
     pub(super) fn send_lost(&self, record: &Arc<Record>) {
         let followers = self.0.followers.read().unwrap_or_else(PoisonError::into_inner);
-        let all =
-            |follower: &&Follower| matches!(&follower.wanted.audience, Audience::LoggedIn(names) if names.is_empty());
+        let all = |follower: &&Follower| matches!(&follower.wanted.audience, Audience::LoggedIn(names) if names.is_empty());
         followers.iter().filter(all).for_each(|follower| follower.send(record));
     }
 
@@ -205,7 +211,9 @@ impl Hub {
 impl Follower {
     fn send(&self, record: &Arc<Record>) {
         let is_shown = match (self.wanted.side, &record.entry) {
-            (Some(side), TraceEntry::Said { speaker, mark, .. }) => side.speaker(*speaker, *mark).is_some(),
+            (Some(side), TraceEntry::Said { speaker, mark, .. }) => {
+                side.speaker(*speaker, *mark).is_some()
+            }
             _ => true,
         };
         if is_shown {

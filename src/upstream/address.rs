@@ -21,7 +21,11 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
         [100, second, ..] => second & 0b1100_0000 == 0b0100_0000,
         [172, second, ..] => second & 0b1111_0000 == 0b0001_0000,
         // Protocol assignments; documentation (RFC 5737); 6to4 relays; AS112 (RFC 7534, RFC 7535); AMT.
-        [192, 0, 0 | 2, _] | [192, 88, 99, _] | [192, 31, 196, _] | [192, 175, 48, _] | [192, 52, 193, _] => true,
+        [192, 0, 0 | 2, _]
+        | [192, 88, 99, _]
+        | [192, 31, 196, _]
+        | [192, 175, 48, _]
+        | [192, 52, 193, _] => true,
         [198, 51, 100, _] | [203, 0, 113, _] => true,
         // Benchmarks (RFC 2544).
         [198, 18 | 19, ..] => true,
@@ -38,7 +42,9 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
     };
     match address.segments() {
         // NAT64 (RFC 6052) leads to the IPv4 address at its end, 6to4 (RFC 3056) to the one behind its prefix.
-        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => is_public_v4(v4_of(high, low)),
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => {
+            is_public_v4(v4_of(high, low))
+        }
         // Protocol assignments with Teredo and ORCHID, documentation (RFC 3849, RFC 9637), AS112.
         [0x2001, second, ..] if second < 0x200 || second == 0xdb8 => false,
         [0x3fff, second, ..] if second < 0x1000 => false,

@@ -168,7 +168,9 @@ pub async fn reach(target: &Target, upstreams: &Upstreams) -> Result<(), Connect
                     continue;
                 }
             };
-            match happy_eyeballs::race(&mut happy_eyeballs::interleaved(&addresses, server.port)).await {
+            match happy_eyeballs::race(&mut happy_eyeballs::interleaved(&addresses, server.port))
+                .await
+            {
                 Ok(tcp) => match greeting(tcp, target, upstreams, server).await {
                     Ok(()) => return Ok(()),
                     Err(error) => failure = error,
@@ -227,7 +229,10 @@ impl<'a> LoginRequest<'a> {
     ///
     /// # Errors
     /// [`ConnectError`], which says whose fault it was.
-    pub async fn connect(self, transcript: Option<&mut (dyn Transcript + Send)>) -> Result<Connected, ConnectError> {
+    pub async fn connect(
+        self,
+        transcript: Option<&mut (dyn Transcript + Send)>,
+    ) -> Result<Connected, ConnectError> {
         match self.begin(transcript).await? {
             LoginStage::LoggedIn(connected) => Ok(*connected),
             // The dialogue hands a challenge on only where there is a client.
@@ -239,7 +244,10 @@ impl<'a> LoginRequest<'a> {
     ///
     /// # Errors
     /// [`ConnectError`], which says whose fault it was.
-    pub async fn begin(self, transcript: Option<&mut (dyn Transcript + Send)>) -> Result<LoginStage<'a>, ConnectError> {
+    pub async fn begin(
+        self,
+        transcript: Option<&mut (dyn Transcript + Send)>,
+    ) -> Result<LoginStage<'a>, ConnectError> {
         let time = self.upstreams.time;
         let progress = Arc::<LoginProgress>::default();
         let ended = within(time, self.connect_unbounded(transcript, &progress)).await;
@@ -265,7 +273,8 @@ impl<'a> LoginRequest<'a> {
             }
         }
         self.upstreams.doubt(self.target).await;
-        Err(failure.unwrap_or_else(|| ConnectError::Unreachable(io::ErrorKind::AddrNotAvailable.into())))
+        Err(failure
+            .unwrap_or_else(|| ConnectError::Unreachable(io::ErrorKind::AddrNotAvailable.into())))
     }
 
     async fn connect_to(
@@ -276,7 +285,8 @@ impl<'a> LoginRequest<'a> {
         progress: &Arc<LoginProgress>,
     ) -> Result<LoginStage<'a>, ServerFailure> {
         let found = self.upstreams.dns.addresses(&server.host, self.target.reach).await;
-        let addresses = found.map_err(|error| ServerFailure::before(ConnectError::Unreachable(error.into())))?;
+        let addresses = found
+            .map_err(|error| ServerFailure::before(ConnectError::Unreachable(error.into())))?;
         let mut candidates = happy_eyeballs::interleaved(&addresses, server.port);
         self.upstreams.late.sort(&mut candidates);
         let all = candidates.clone();
@@ -286,10 +296,18 @@ impl<'a> LoginRequest<'a> {
             let tcp = happy_eyeballs::race(&mut candidates)
                 .await
                 .map_err(|error| ServerFailure::before(ConnectError::Unreachable(error)))?;
-            let address = tcp.peer_addr().map_err(|error| ServerFailure::before(ConnectError::Broken(error)))?;
-            let shown = transcript.as_mut().map(|transcript| &mut **transcript as &mut (dyn Transcript + Send));
+            let address = tcp
+                .peer_addr()
+                .map_err(|error| ServerFailure::before(ConnectError::Broken(error)))?;
+            let shown = transcript
+                .as_mut()
+                .map(|transcript| &mut **transcript as &mut (dyn Transcript + Send));
             let mut session = Box::pin(self.session(tcp, server, shown, &hints, progress));
-            let patience = if candidates.is_empty() && is_last { None } else { Some(self.upstreams.time.min(ATTEMPT)) };
+            let patience = if candidates.is_empty() && is_last {
+                None
+            } else {
+                Some(self.upstreams.time.min(ATTEMPT))
+            };
             let in_time = match patience {
                 None => None,
                 Some(patience) => timeout(patience, &mut session).await.ok(),
@@ -313,7 +331,9 @@ impl<'a> LoginRequest<'a> {
             };
             // It hangs up on a method that it does not know: the next one has a connection of its own. Each leaves out more.
             let is_cut_off = error.is_cut_off();
-            let refused = progress.take_refused().filter(|refused| is_cut_off && refused.len() > hints.refused.len());
+            let refused = progress
+                .take_refused()
+                .filter(|refused| is_cut_off && refused.len() > hints.refused.len());
             if let Some(refused) = refused {
                 hints = Hints { preferred: None, refused };
                 candidates = all.clone();
@@ -345,13 +365,17 @@ impl<'a> LoginRequest<'a> {
             let header = proxy_header::header(version, self.origin.as_ref());
             tcp.write_all(&header).await.map_err(ConnectError::Broken)?;
         }
-        let way = ConnectionTarget { target: self.target, upstreams: self.upstreams, server: server.clone() };
+        let way = ConnectionTarget {
+            target: self.target,
+            upstreams: self.upstreams,
+            server: server.clone(),
+        };
         let stream = match server.security {
             Security::Tls => way.handshake(tcp).await?,
             Security::StartTls | Security::Plain => Stream::Plain(tcp),
         };
-        let dialogue =
-            Dialogue::new(self.credentials.clone(), server.security, self.purpose).introducing(self.introduction());
+        let dialogue = Dialogue::new(self.credentials.clone(), server.security, self.purpose)
+            .introducing(self.introduction());
         let dialogue = dialogue.with_hints(hints.clone());
         UpstreamLogin::new(way, stream, dialogue, self.credentials.kind, Arc::clone(progress))
             .go_on(transcript, self.permit)

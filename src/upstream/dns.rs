@@ -128,8 +128,10 @@ impl DnsResolver {
             Ok(address) => vec![address],
             Err(_) => self.look_up_addresses(host, reach).await?,
         };
-        let allowed: Vec<_> =
-            found.into_iter().filter(|address| reach == Reach::Anywhere || is_public(*address)).collect();
+        let allowed: Vec<_> = found
+            .into_iter()
+            .filter(|address| reach == Reach::Anywhere || is_public(*address))
+            .collect();
         if allowed.is_empty() {
             return Err(DnsError::NotPublic { name: host.to_owned() });
         }
@@ -154,7 +156,11 @@ impl DnsResolver {
     ///
     /// # Errors
     /// [`DnsError`] if there is none, or no answer.
-    pub async fn services(&self, service: &str, domain: &str) -> Result<(Vec<Srv>, Duration), DnsError> {
+    pub async fn services(
+        &self,
+        service: &str,
+        domain: &str,
+    ) -> Result<(Vec<Srv>, Duration), DnsError> {
         let host = format!("{service}.{domain}.");
         let failed = |error| refused(error, "service", &host);
         let name = Name::from_ascii(&host).map_err(|error| failed(error.into()))?;
@@ -177,13 +183,20 @@ impl DnsResolver {
         Ok((records, lasts))
     }
 
-    async fn bounded<T>(&self, name: &str, looked_up: impl Future<Output = T>) -> Result<T, DnsError> {
+    async fn bounded<T>(
+        &self,
+        name: &str,
+        looked_up: impl Future<Output = T>,
+    ) -> Result<T, DnsError> {
         let one = async {
             // The semaphore is never closed.
             let _place = self.places.acquire().await;
             looked_up.await
         };
-        let late = || DnsError::Failed { name: name.to_owned(), reason: "the time limit has passed".to_owned() };
+        let late = || DnsError::Failed {
+            name: name.to_owned(),
+            reason: "the time limit has passed".to_owned(),
+        };
         // Boxed: the resolver's futures are large.
         timeout(LOOKUP, Box::pin(one)).await.map_err(|_| late())
     }
@@ -191,16 +204,20 @@ impl DnsResolver {
     /// The resolver as the system's files have it now; what it remembers is lost when they change.
     fn resolver(&self) -> Result<TokioResolver, NetError> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(current) = current.as_ref().filter(|current| current.looked.elapsed() < LOOK_AGAIN) {
+        if let Some(current) =
+            current.as_ref().filter(|current| current.looked.elapsed() < LOOK_AGAIN)
+        {
             return Ok(current.resolver.clone());
         }
-        let files = SYSTEM_FILES.map(|file| Path::new(file).metadata().and_then(|file| file.modified()).ok());
+        let files = SYSTEM_FILES
+            .map(|file| Path::new(file).metadata().and_then(|file| file.modified()).ok());
         if let Some(current) = current.as_mut().filter(|current| current.files == files) {
             current.looked = Instant::now();
             return Ok(current.resolver.clone());
         }
         let resolver = self.build()?;
-        *current = Some(CurrentResolver { resolver: resolver.clone(), files, looked: Instant::now() });
+        *current =
+            Some(CurrentResolver { resolver: resolver.clone(), files, looked: Instant::now() });
         Ok(resolver)
     }
 
@@ -257,7 +274,8 @@ impl reqwest::dns::Resolve for HttpDns {
         let Self { dns, reach } = self.clone();
         Box::pin(async move {
             let found = dns.addresses(name.as_str(), reach).await?;
-            let addresses: reqwest::dns::Addrs = Box::new(found.into_iter().map(|address| SocketAddr::new(address, 0)));
+            let addresses: reqwest::dns::Addrs =
+                Box::new(found.into_iter().map(|address| SocketAddr::new(address, 0)));
             Ok(addresses)
         })
     }
@@ -272,14 +290,29 @@ mod tests {
         let dns = DnsResolver::new(Some("127.0.0.1:9".parse().unwrap()));
         let here = ["127.0.0.1".parse::<IpAddr>().unwrap()];
         assert_eq!(dns.addresses("127.0.0.1", Reach::Anywhere).await.unwrap(), here);
-        assert!(matches!(dns.addresses("127.0.0.1", Reach::PublicOnly).await, Err(DnsError::NotPublic { .. })));
-        assert!(matches!(dns.addresses("::ffff:10.0.0.1", Reach::PublicOnly).await, Err(DnsError::NotPublic { .. })));
+        assert!(matches!(
+            dns.addresses("127.0.0.1", Reach::PublicOnly).await,
+            Err(DnsError::NotPublic { .. })
+        ));
+        assert!(matches!(
+            dns.addresses("::ffff:10.0.0.1", Reach::PublicOnly).await,
+            Err(DnsError::NotPublic { .. })
+        ));
     }
 
     #[tokio::test]
     async fn the_hosts_file_counts() {
         let dns = DnsResolver::new(Some("127.0.0.1:9".parse().unwrap()));
-        assert!(dns.addresses("localhost", Reach::Anywhere).await.unwrap().iter().all(IpAddr::is_loopback));
-        assert!(matches!(dns.addresses("localhost", Reach::PublicOnly).await, Err(DnsError::NotPublic { .. })));
+        assert!(
+            dns.addresses("localhost", Reach::Anywhere)
+                .await
+                .unwrap()
+                .iter()
+                .all(IpAddr::is_loopback)
+        );
+        assert!(matches!(
+            dns.addresses("localhost", Reach::PublicOnly).await,
+            Err(DnsError::NotPublic { .. })
+        ));
     }
 }

@@ -17,7 +17,8 @@ const CONNECT_TIME: Duration = Duration::from_secs(10);
 
 /// The order in which addresses are tried: the families take turns, IPv6 first (RFC 8305 section 4).
 pub(super) fn interleaved(addresses: &[IpAddr], port: u16) -> Vec<SocketAddr> {
-    let (six, four): (Vec<IpAddr>, Vec<IpAddr>) = addresses.iter().copied().partition(IpAddr::is_ipv6);
+    let (six, four): (Vec<IpAddr>, Vec<IpAddr>) =
+        addresses.iter().copied().partition(IpAddr::is_ipv6);
     let longer = six.len().max(four.len());
     let mut order: Vec<SocketAddr> = Vec::new();
     for index in 0..longer {
@@ -64,7 +65,9 @@ pub(super) async fn race(candidates: &mut Vec<SocketAddr>) -> io::Result<TcpStre
 }
 
 async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
-    timeout(CONNECT_TIME, TcpStream::connect(address)).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    timeout(CONNECT_TIME, TcpStream::connect(address))
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 #[cfg(test)]
@@ -78,8 +81,11 @@ mod tests {
     #[test]
     fn families_take_turns_and_their_number_is_bounded() {
         let addresses: Vec<IpAddr> =
-            ["1.0.0.1", "1.0.0.2", "1.0.0.1", "2600::1", "2600::2", "2600::3"].map(|text| text.parse().unwrap()).into();
-        let order: Vec<_> = interleaved(&addresses, 993).iter().map(|address| address.ip().to_string()).collect();
+            ["1.0.0.1", "1.0.0.2", "1.0.0.1", "2600::1", "2600::2", "2600::3"]
+                .map(|text| text.parse().unwrap())
+                .into();
+        let order: Vec<_> =
+            interleaved(&addresses, 993).iter().map(|address| address.ip().to_string()).collect();
         assert_eq!(order, ["2600::1", "1.0.0.1", "2600::2", "1.0.0.2", "2600::3"]);
         let many: Vec<_> = (0..100).map(|last| Ipv4Addr::new(1, 0, 0, last).into()).collect();
         assert_eq!(interleaved(&many, 1).len(), MAX_ADDRESSES);
@@ -103,7 +109,8 @@ mod tests {
     #[tokio::test]
     async fn a_silent_address_delays_by_a_quarter_of_a_second() {
         // A full backlog drops what comes: Linux answers no further SYN.
-        let silent = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        let silent =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         silent.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
         silent.listen(0).unwrap();
         let silent = std::net::TcpListener::from(silent);
@@ -119,7 +126,11 @@ mod tests {
         let mut candidates = vec![blackhole, listener.local_addr().unwrap()];
         let tcp = race(&mut candidates).await.unwrap();
         assert_eq!(tcp.peer_addr().unwrap(), listener.local_addr().unwrap());
-        assert!((ATTEMPT_DELAY..ATTEMPT_DELAY * 4).contains(&began.elapsed()), "{:?}", began.elapsed());
+        assert!(
+            (ATTEMPT_DELAY..ATTEMPT_DELAY * 4).contains(&began.elapsed()),
+            "{:?}",
+            began.elapsed()
+        );
         assert_eq!(candidates, [blackhole]);
         full.iter().for_each(tokio::task::JoinHandle::abort);
     }

@@ -14,13 +14,15 @@ const DELTAPUSH: &str = concat!("deltapush ", env!("CARGO_PKG_VERSION"));
 
 /// How fields begin by which a proxy tells a Dovecot that trusts it whom it speaks for. From a client they would be a lie that
 /// is believed, because deltapush may be trusted.
-const OF_PROXIES: [&[u8]; 5] = [b"x-originating-", b"x-connected-", b"x-proxy-", b"x-session-", b"x-forward-"];
+const OF_PROXIES: [&[u8]; 5] =
+    [b"x-originating-", b"x-connected-", b"x-proxy-", b"x-session-", b"x-forward-"];
 
 /// The fields that an upstream gets for what a client said: its own, without those that only a proxy may send, and
 /// deltapush's name. For a client that said nothing, those of deltapush.
 #[must_use]
 pub fn with_own_name(client: &[Field]) -> Vec<Field> {
-    let mut fields: Vec<Field> = client.iter().filter(|(name, _)| !is_of_proxies(name)).cloned().collect();
+    let mut fields: Vec<Field> =
+        client.iter().filter(|(name, _)| !is_of_proxies(name)).cloned().collect();
     if fields.is_empty() {
         return own();
     }
@@ -40,12 +42,15 @@ pub fn with_own_name(client: &[Field]) -> Vec<Field> {
 /// What deltapush says of itself where it asks on its own account.
 #[must_use]
 pub fn own() -> Vec<Field> {
-    let field = |name: &str, value: &str| (name.as_bytes().to_vec(), Some(value.as_bytes().to_vec()));
+    let field =
+        |name: &str, value: &str| (name.as_bytes().to_vec(), Some(value.as_bytes().to_vec()));
     vec![field("name", "deltapush"), field("version", env!("CARGO_PKG_VERSION"))]
 }
 
 fn is_of_proxies(name: &[u8]) -> bool {
-    OF_PROXIES.iter().any(|start| name.get(..start.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(start)))
+    OF_PROXIES
+        .iter()
+        .any(|start| name.get(..start.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(start)))
 }
 
 /// Whether a command may have a field that only a proxy may send.
@@ -91,7 +96,8 @@ impl Introduction {
 #[must_use]
 pub fn command(fields: &[Field]) -> String {
     let quotable = |bytes: &Vec<u8>| is_quotable(bytes);
-    let fields = fields.iter().filter(|(name, value)| quotable(name) && value.as_ref().is_none_or(quotable));
+    let fields =
+        fields.iter().filter(|(name, value)| quotable(name) && value.as_ref().is_none_or(quotable));
     let shown: Vec<String> = fields
         .map(|(name, value)| match value {
             Some(value) => format!("{} {}", quoted(name), quoted(value)),
@@ -111,11 +117,17 @@ mod tests {
     use super::*;
 
     fn fields(pairs: &[(&str, &str)]) -> Vec<Field> {
-        pairs.iter().map(|(name, value)| (name.as_bytes().to_vec(), Some(value.as_bytes().to_vec()))).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| (name.as_bytes().to_vec(), Some(value.as_bytes().to_vec())))
+            .collect()
     }
 
     fn sent(client: &[(&str, &str)]) -> String {
-        command(&with_own_name(&fields(client))).replace(env!("CARGO_PKG_VERSION"), "1.0").trim_end().to_owned()
+        command(&with_own_name(&fields(client)))
+            .replace(env!("CARGO_PKG_VERSION"), "1.0")
+            .trim_end()
+            .to_owned()
     }
 
     #[test]
@@ -125,7 +137,10 @@ mod tests {
             sent(&[("name", "Delta \"Chat\"")]),
             "ID (\"name\" \"Delta \\\"Chat\\\"\" \"x-via\" \"deltapush 1.0\")"
         );
-        assert_eq!(sent(&[("X-Via", "other"), ("os", "x")]), "ID (\"os\" \"x\" \"x-via\" \"other, deltapush 1.0\")");
+        assert_eq!(
+            sent(&[("X-Via", "other"), ("os", "x")]),
+            "ID (\"os\" \"x\" \"x-via\" \"other, deltapush 1.0\")"
+        );
         let long = "v".repeat(1020);
         assert_eq!(sent(&[("x-via", &long)]), "ID (\"x-via\" \"deltapush 1.0\")");
         assert_eq!(sent(&[("name", "gr\u{fc}n")]), "ID (\"x-via\" \"deltapush 1.0\")");
@@ -135,8 +150,10 @@ mod tests {
     fn there_are_never_more_fields_than_allowed() {
         let many = with_own_name(&fields(&[("f", "x"); 30]));
         assert_eq!((many.len(), many.last().unwrap().0.as_slice()), (30, VIA));
-        let introduction =
-            Introduction { client: Some(fields(&[("f", "x"); 30])), extra: fields(&[("x-originating-ip", "::1"); 3]) };
+        let introduction = Introduction {
+            client: Some(fields(&[("f", "x"); 30])),
+            extra: fields(&[("x-originating-ip", "::1"); 3]),
+        };
         let before = introduction.before_login().unwrap();
         assert_eq!(
             (before.len(), before[26].0.as_slice(), before[29].0.as_slice()),

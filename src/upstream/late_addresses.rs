@@ -23,7 +23,8 @@ impl LateAddresses {
         let mut late = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         late.retain(|(_, since)| since.elapsed() < MEMORY);
         if !late.is_empty() {
-            candidates.sort_by_key(|candidate| late.iter().any(|(address, _)| address == candidate));
+            candidates
+                .sort_by_key(|candidate| late.iter().any(|(address, _)| address == candidate));
         }
     }
 
@@ -74,7 +75,8 @@ mod tests {
         let mut candidates = addresses([1, 2, 3]);
         late.sort(&mut candidates);
         assert_eq!(candidates, addresses([1, 2, 3]));
-        let many: Vec<_> = (0..2000_u16).map(|port| SocketAddr::from(([192, 0, 2, 9], port))).collect();
+        let many: Vec<_> =
+            (0..2000_u16).map(|port| SocketAddr::from(([192, 0, 2, 9], port))).collect();
         late.used(addresses([1])[0], &many);
         assert_eq!(late.0.lock().unwrap().len(), MAX_ADDRESSES);
     }

@@ -50,7 +50,10 @@ pub(super) struct ConnectionTarget<'a> {
 
 impl ConnectionTarget<'_> {
     pub(super) async fn handshake(&self, tcp: TcpStream) -> Result<Stream, ConnectError> {
-        let name = self.server.server_name().map_err(|error| ConnectError::Tls(io::Error::other(error)))?;
+        let name = self
+            .server
+            .server_name()
+            .map_err(|error| ConnectError::Tls(io::Error::other(error)))?;
         let config = Arc::clone(self.upstreams.tls.get(&self.target.terms.trust));
         Ok(TlsStream::connect(config, name, tcp).await.map_err(ConnectError::Tls)?.into())
     }
@@ -121,7 +124,8 @@ impl<'a> UpstreamLogin<'a> {
     ) -> Result<LoginStage<'a>, ConnectError> {
         while self.responses < MAX_RESPONSES {
             self.responses = self.responses.saturating_add(1);
-            let response = next_response(&mut self.stream, &mut self.reader, &mut self.received).await?;
+            let response =
+                next_response(&mut self.stream, &mut self.reader, &mut self.received).await?;
             if let Some(transcript) = transcript.as_deref_mut() {
                 show_response(transcript, &self.dialogue, &response);
             }
@@ -144,10 +148,19 @@ impl<'a> UpstreamLogin<'a> {
                 }
                 Some(DialogueStep::LoggedIn(logged_in)) => {
                     if let Some(method) = self.dialogue.learned() {
-                        self.way.upstreams.methods.note(&self.way.server, self.kind, method, Instant::now());
+                        self.way.upstreams.methods.note(
+                            &self.way.server,
+                            self.kind,
+                            method,
+                            Instant::now(),
+                        );
                     }
                     let Self { stream, received: rest, .. } = self;
-                    return Ok(LoginStage::LoggedIn(Box::new(Connected { stream, logged_in, rest })));
+                    return Ok(LoginStage::LoggedIn(Box::new(Connected {
+                        stream,
+                        logged_in,
+                        rest,
+                    })));
                 }
                 Some(DialogueStep::Challenge(challenge)) => {
                     return Ok(LoginStage::Challenge { challenge, login: Box::new(self) });
@@ -232,13 +245,16 @@ async fn next_response(
 
 /// Shows what the server said: of a challenge nothing but that, and nothing in which it repeats a secret.
 fn show_response(transcript: &mut dyn Transcript, dialogue: &Dialogue, response: &[u8]) {
-    let challenge = response.strip_prefix(b"+").filter(|_| dialogue.is_in_exchange()).map(<[u8]>::trim_ascii);
+    let challenge =
+        response.strip_prefix(b"+").filter(|_| dialogue.is_in_exchange()).map(<[u8]>::trim_ascii);
     let masked = match challenge {
         Some([]) => None,
         Some(challenge) => Some((&b"+ "[..], challenge.len())),
         None => dialogue.repeats_secret(response).then_some((&b""[..], response.len())),
     };
-    let Some((plain, masked)) = masked else { return transcript.response(Speaker::Upstream, Mark::Kept, response) };
+    let Some((plain, masked)) = masked else {
+        return transcript.response(Speaker::Upstream, Mark::Kept, response);
+    };
     let mut piece = |piece| transcript.piece(Speaker::Upstream, Mark::Kept, piece);
     piece(Piece::Text(plain));
     piece(Piece::Masked(masked));

@@ -63,7 +63,9 @@ pub(super) fn methods(
     hints: &Hints,
 ) -> Result<Vec<LoginMethod>, LoginError> {
     let mut methods = listed(credentials, capabilities);
-    if let Some(at) = hints.preferred.and_then(|preferred| methods.iter().position(|method| *method == preferred)) {
+    if let Some(at) =
+        hints.preferred.and_then(|preferred| methods.iter().position(|method| *method == preferred))
+    {
         methods.rotate_left(at);
     }
     methods.retain(|method| !hints.refused.contains(method));
@@ -84,13 +86,16 @@ fn listed(credentials: &Credentials, capabilities: &Capabilities) -> Vec<LoginMe
     };
     match credentials.kind {
         // Only PLAIN has an authorization identity.
-        CredentialKind::Password if credentials.authorization.is_some() => sasl(&[Mechanism::Plain]),
+        CredentialKind::Password if credentials.authorization.is_some() => {
+            sasl(&[Mechanism::Plain])
+        }
         CredentialKind::Password => {
             let login = Some(LoginMethod::Login).filter(|_| !capabilities.has("LOGINDISABLED"));
             let plain = sasl(&[Mechanism::Plain]);
             let auth_login = sasl(&[Mechanism::Login]);
             // LOGIN is one round trip where PLAIN would be two. Otherwise PLAIN goes first: its strings are UTF-8 by definition.
-            let is_login_shorter = !capabilities.has("SASL-IR") && can_use_login_line(credentials, capabilities);
+            let is_login_shorter =
+                !capabilities.has("SASL-IR") && can_use_login_line(credentials, capabilities);
             if is_login_shorter {
                 login.into_iter().chain(plain).chain(auth_login).collect()
             } else if plain.is_empty() {
@@ -113,8 +118,10 @@ fn forms(
 ) -> impl Iterator<Item = LoginMethod> + use<> {
     // The first prompt of LOGIN is a question of the server's.
     let can_begin = mechanism != Mechanism::Login && capabilities.has("SASL-IR");
-    let fits = messages(credentials, mechanism).first().is_some_and(|first| first.len() <= MAX_INITIAL);
-    let initial = Some(LoginMethod::Sasl { mechanism, initial: true }).filter(|_| can_begin && fits);
+    let fits =
+        messages(credentials, mechanism).first().is_some_and(|first| first.len() <= MAX_INITIAL);
+    let initial =
+        Some(LoginMethod::Sasl { mechanism, initial: true }).filter(|_| can_begin && fits);
     initial.into_iter().chain([LoginMethod::Sasl { mechanism, initial: false }])
 }
 
@@ -139,8 +146,10 @@ fn offered(credentials: &Credentials, capabilities: &Capabilities) -> String {
         CredentialKind::Exchange(_) => "no AUTH=SCRAM-SHA-256",
     };
     let login = Some("LOGIN".to_owned()).filter(|_| !capabilities.has("LOGINDISABLED"));
-    let mechanisms =
-        capabilities.mechanisms().filter(|name| !name.ends_with("-PLUS")).map(|name| format!("AUTH={name}"));
+    let mechanisms = capabilities
+        .mechanisms()
+        .filter(|name| !name.ends_with("-PLUS"))
+        .map(|name| format!("AUTH={name}"));
     let names: Vec<String> = login.into_iter().chain(mechanisms).take(MAX_NAMED).collect();
     match names.as_slice() {
         [] => format!("{what}, and no other way to log in"),
@@ -223,16 +232,38 @@ mod tests {
         assert_eq!(way(&password, "IMAP4rev1"), Ok(LoginMethod::Login));
         assert_eq!(way(&password, "AUTH=LOGIN SASL-IR"), Ok(LoginMethod::Login));
         assert_eq!(way(&password, "AUTH=LOGIN AUTH=PLAIN SASL-IR"), sasl(Mechanism::Plain, true));
-        assert_eq!(way(&password, "AUTH=LOGIN AUTH=PLAIN"), Ok(LoginMethod::Login), "a round trip less");
+        assert_eq!(
+            way(&password, "AUTH=LOGIN AUTH=PLAIN"),
+            Ok(LoginMethod::Login),
+            "a round trip less"
+        );
         assert_eq!(way(&password, "LOGINDISABLED AUTH=PLAIN"), sasl(Mechanism::Plain, false));
         assert_eq!(way(&Credentials::new("u", "pä"), "AUTH=PLAIN"), sasl(Mechanism::Plain, false));
-        assert_eq!(way(&password, "LOGINDISABLED AUTH=PLAIN SASL-IR"), sasl(Mechanism::Plain, true));
-        assert_eq!(way(&password, "LOGINDISABLED AUTH=LOGIN SASL-IR"), sasl(Mechanism::Login, false));
-        assert_eq!(way(&Credentials::new("u", "p".repeat(9000)), "AUTH=PLAIN SASL-IR"), sasl(Mechanism::Plain, false));
-        assert_eq!(way(&password.clone().on_behalf_of("v".into()), "AUTH=PLAIN"), sasl(Mechanism::Plain, false));
+        assert_eq!(
+            way(&password, "LOGINDISABLED AUTH=PLAIN SASL-IR"),
+            sasl(Mechanism::Plain, true)
+        );
+        assert_eq!(
+            way(&password, "LOGINDISABLED AUTH=LOGIN SASL-IR"),
+            sasl(Mechanism::Login, false)
+        );
+        assert_eq!(
+            way(&Credentials::new("u", "p".repeat(9000)), "AUTH=PLAIN SASL-IR"),
+            sasl(Mechanism::Plain, false)
+        );
+        assert_eq!(
+            way(&password.clone().on_behalf_of("v".into()), "AUTH=PLAIN"),
+            sasl(Mechanism::Plain, false)
+        );
         for (list, expected) in [
-            ("LOGINDISABLED AUTH=XOAUTH2 AUTH=OAUTHBEARER", "no AUTH=PLAIN, but AUTH=XOAUTH2 AUTH=OAUTHBEARER"),
-            ("LOGINDISABLED AUTH=SCRAM-SHA-256 AUTH=SCRAM-SHA-256-PLUS", "no AUTH=PLAIN, but AUTH=SCRAM-SHA-256"),
+            (
+                "LOGINDISABLED AUTH=XOAUTH2 AUTH=OAUTHBEARER",
+                "no AUTH=PLAIN, but AUTH=XOAUTH2 AUTH=OAUTHBEARER",
+            ),
+            (
+                "LOGINDISABLED AUTH=SCRAM-SHA-256 AUTH=SCRAM-SHA-256-PLUS",
+                "no AUTH=PLAIN, but AUTH=SCRAM-SHA-256",
+            ),
             ("LOGINDISABLED", "no LOGIN and no AUTH=PLAIN, and no other way to log in"),
         ] {
             let refused = way(&password, list).unwrap_err();
@@ -240,7 +271,9 @@ mod tests {
         }
         let other = way(&password.on_behalf_of("v".into()), "AUTH=LOGIN").unwrap_err();
         assert!(
-            other.ends_with("no AUTH=PLAIN, which a login to another user's mailbox needs, but LOGIN AUTH=LOGIN"),
+            other.ends_with(
+                "no AUTH=PLAIN, which a login to another user's mailbox needs, but LOGIN AUTH=LOGIN"
+            ),
             "{other}"
         );
     }
@@ -259,18 +292,31 @@ mod tests {
             methods.into_iter().map(shown).collect::<Vec<_>>().join(" ")
         };
         let none = Hints::default();
-        assert_eq!(order(&password, "AUTH=PLAIN AUTH=LOGIN SASL-IR", &none), "PLAIN+ PLAIN LOGIN login");
+        assert_eq!(
+            order(&password, "AUTH=PLAIN AUTH=LOGIN SASL-IR", &none),
+            "PLAIN+ PLAIN LOGIN login"
+        );
         assert_eq!(order(&password, "AUTH=PLAIN LOGINDISABLED", &none), "PLAIN");
         assert_eq!(order(&password, "AUTH=LOGIN", &none), "login LOGIN");
-        assert_eq!(order(&password.clone().on_behalf_of("v".into()), "AUTH=PLAIN AUTH=LOGIN", &none), "PLAIN");
+        assert_eq!(
+            order(&password.clone().on_behalf_of("v".into()), "AUTH=PLAIN AUTH=LOGIN", &none),
+            "PLAIN"
+        );
         let token = Credentials::bearer("u", "t");
         let both = "AUTH=PLAIN AUTH=OAUTHBEARER AUTH=XOAUTH2 SASL-IR";
         assert_eq!(order(&token, both, &none), "XOAUTH2+ XOAUTH2 OAUTHBEARER+ OAUTHBEARER");
         let scram = Credentials::exchange(Mechanism::ScramSha256, "u", "n,,n=u,r=x");
-        assert_eq!(order(&scram, "AUTH=SCRAM-SHA-256 AUTH=PLAIN SASL-IR", &none), "SCRAM-SHA-256+ SCRAM-SHA-256");
+        assert_eq!(
+            order(&scram, "AUTH=SCRAM-SHA-256 AUTH=PLAIN SASL-IR", &none),
+            "SCRAM-SHA-256+ SCRAM-SHA-256"
+        );
         let login = Hints { preferred: Some(LoginMethod::Login), refused: vec![] };
         assert_eq!(order(&password, "AUTH=PLAIN SASL-IR", &login), "login PLAIN+ PLAIN");
-        assert_eq!(order(&password, "AUTH=PLAIN LOGINDISABLED", &login), "PLAIN", "not listed any more");
+        assert_eq!(
+            order(&password, "AUTH=PLAIN LOGINDISABLED", &login),
+            "PLAIN",
+            "not listed any more"
+        );
         let refused = vec![LoginMethod::Sasl { mechanism: Mechanism::Plain, initial: true }];
         let hints = Hints { preferred: None, refused };
         assert_eq!(order(&password, "AUTH=PLAIN SASL-IR", &hints), "PLAIN login");
@@ -279,16 +325,28 @@ mod tests {
     #[test]
     fn tokens_and_exchanges_go_where_they_are_known() {
         let token = Credentials::bearer("u", "t");
-        assert_eq!(way(&token, "AUTH=PLAIN AUTH=XOAUTH2 AUTH=OAUTHBEARER SASL-IR"), sasl(Mechanism::XOAuth2, true));
+        assert_eq!(
+            way(&token, "AUTH=PLAIN AUTH=XOAUTH2 AUTH=OAUTHBEARER SASL-IR"),
+            sasl(Mechanism::XOAuth2, true)
+        );
         assert_eq!(way(&token, "AUTH=PLAIN AUTH=OAUTHBEARER"), sasl(Mechanism::OAuthBearer, false));
         let refused = way(&token, "AUTH=PLAIN").unwrap_err();
-        assert!(refused.ends_with("no login with an access token, but LOGIN AUTH=PLAIN"), "{refused}");
+        assert!(
+            refused.ends_with("no login with an access token, but LOGIN AUTH=PLAIN"),
+            "{refused}"
+        );
         let scram = |mechanism| Credentials::exchange(mechanism, "u", "n,,n=u,r=x");
         let list = "AUTH=PLAIN AUTH=SCRAM-SHA-256 SASL-IR";
         assert_eq!(way(&scram(Mechanism::ScramSha256), list), sasl(Mechanism::ScramSha256, true));
         let refused = way(&scram(Mechanism::ScramSha1), list).unwrap_err();
-        assert!(refused.ends_with("no AUTH=SCRAM-SHA-1, but LOGIN AUTH=PLAIN AUTH=SCRAM-SHA-256"), "{refused}");
-        assert!(!refused.to_lowercase().contains("authentication"), "Delta Chat would blame the password");
+        assert!(
+            refused.ends_with("no AUTH=SCRAM-SHA-1, but LOGIN AUTH=PLAIN AUTH=SCRAM-SHA-256"),
+            "{refused}"
+        );
+        assert!(
+            !refused.to_lowercase().contains("authentication"),
+            "Delta Chat would blame the password"
+        );
     }
 
     #[test]

@@ -24,18 +24,30 @@ pub struct MethodMemory(Mutex<HashMap<MethodKey, (LoginMethod, Instant)>>);
 
 impl MethodMemory {
     /// The method that worked before.
-    pub(super) fn find(&self, server: &Endpoint, kind: CredentialKind, now: Instant) -> Option<LoginMethod> {
+    pub(super) fn find(
+        &self,
+        server: &Endpoint,
+        kind: CredentialKind,
+        now: Instant,
+    ) -> Option<LoginMethod> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (method, since) = known.get(&key(server, kind))?;
         (now.saturating_duration_since(*since) < LIFETIME).then_some(*method)
     }
 
     /// Remembers that `method` worked after another one was refused. Evicts the oldest entry when the map is full.
-    pub(super) fn note(&self, server: &Endpoint, kind: CredentialKind, method: LoginMethod, now: Instant) {
+    pub(super) fn note(
+        &self,
+        server: &Endpoint,
+        kind: CredentialKind,
+        method: LoginMethod,
+        now: Instant,
+    ) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let key = key(server, kind);
         if known.len() >= MAX_SERVERS && !known.contains_key(&key) {
-            let oldest = known.iter().min_by_key(|(_, (_, since))| *since).map(|(key, _)| key.clone());
+            let oldest =
+                known.iter().min_by_key(|(_, (_, since))| *since).map(|(key, _)| key.clone());
             oldest.and_then(|oldest| known.remove(&oldest));
         }
         known.insert(key, (method, now));
@@ -60,7 +72,10 @@ mod tests {
     fn entries_expire_and_are_of_one_server_and_kind() {
         let (memory, now) = (MethodMemory::default(), Instant::now());
         memory.note(&server(1), CredentialKind::Password, LoginMethod::Login, now);
-        assert_eq!(memory.find(&server(1), CredentialKind::Password, now), Some(LoginMethod::Login));
+        assert_eq!(
+            memory.find(&server(1), CredentialKind::Password, now),
+            Some(LoginMethod::Login)
+        );
         assert_eq!(memory.find(&server(2), CredentialKind::Password, now), None);
         assert_eq!(memory.find(&server(1), CredentialKind::Token, now), None);
         assert_eq!(memory.find(&server(1), CredentialKind::Password, now + LIFETIME), None);

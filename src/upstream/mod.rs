@@ -67,7 +67,11 @@ impl Upstreams {
     /// # Errors
     /// [`TrustError`] if a file of certificate authorities does not serve.
     pub fn renewed(&self, before: &Config, config: &Config) -> Result<Self, TrustError> {
-        let new = Self { late: Arc::clone(&self.late), methods: Arc::clone(&self.methods), ..Self::new(config)? };
+        let new = Self {
+            late: Arc::clone(&self.late),
+            methods: Arc::clone(&self.methods),
+            ..Self::new(config)?
+        };
         if before.dns != config.dns || before.routes != config.routes {
             return Ok(new);
         }
@@ -78,20 +82,30 @@ impl Upstreams {
     ///
     /// # Errors
     /// [`discovery::DiscoveryError`] if they are looked up and not found.
-    pub async fn servers(&self, target: &route::Target) -> Result<Vec<route::Endpoint>, discovery::DiscoveryError> {
+    pub async fn servers(
+        &self,
+        target: &route::Target,
+    ) -> Result<Vec<route::Endpoint>, discovery::DiscoveryError> {
         match &target.servers {
             route::Servers::Fixed(endpoint) => Ok(vec![endpoint.clone()]),
             route::Servers::Discovered(domain) => {
-                self.discovery.servers(domain, &target.terms, target.reach, &self.dns, &self.tls).await
+                self.discovery
+                    .servers(domain, &target.terms, target.reach, &self.dns, &self.tls)
+                    .await
             }
         }
     }
 
     /// The autoconfig documents that could not be used when a target's servers were last looked up.
-    pub async fn unusable_documents(&self, target: &route::Target) -> Vec<Arc<discovery::UnusableDocument>> {
+    pub async fn unusable_documents(
+        &self,
+        target: &route::Target,
+    ) -> Vec<Arc<discovery::UnusableDocument>> {
         match &target.servers {
             route::Servers::Fixed(_) => Vec::new(),
-            route::Servers::Discovered(domain) => self.discovery.unusable(domain, &target.terms, target.reach).await,
+            route::Servers::Discovered(domain) => {
+                self.discovery.unusable(domain, &target.terms, target.reach).await
+            }
         }
     }
 

@@ -38,7 +38,8 @@ mod tests {
             client: "[::ffff:192.0.2.1]:5000".parse().unwrap(),
             connected: "[2001:db8::1]:993".parse().unwrap(),
         };
-        let values = origin.id_fields().map(|(_, value)| String::from_utf8(value.unwrap()).unwrap());
+        let values =
+            origin.id_fields().map(|(_, value)| String::from_utf8(value.unwrap()).unwrap());
         assert_eq!(values, ["192.0.2.1", "5000", "2001:db8::1", "993"]);
     }
 }

@@ -56,14 +56,30 @@ pub async fn capabilities(
 }
 
 /// The first of `candidates` at which a submission server with the right certificate is; all are tried at once.
-pub async fn first_submission(upstreams: &Upstreams, target: &Target, candidates: &[Submission]) -> Option<Submission> {
+pub async fn first_submission(
+    upstreams: &Upstreams,
+    target: &Target,
+    candidates: &[Submission],
+) -> Option<Submission> {
     let looks = candidates.iter().cloned().map(|candidate| async move {
         let host: Arc<str> = candidate.host.as_str().into();
-        let server = Endpoint { identity: Arc::clone(&host), host, port: candidate.port, security: candidate.security };
-        is_submission(ProbeSession { upstreams, server: &server, trust: &target.terms.trust }, target.reach).await
+        let server = Endpoint {
+            identity: Arc::clone(&host),
+            host,
+            port: candidate.port,
+            security: candidate.security,
+        };
+        is_submission(
+            ProbeSession { upstreams, server: &server, trust: &target.terms.trust },
+            target.reach,
+        )
+        .await
     });
     let there = join_all(looks).await;
-    candidates.iter().zip(there).find_map(|(candidate, is_there)| is_there.then(|| candidate.clone()))
+    candidates
+        .iter()
+        .zip(there)
+        .find_map(|(candidate, is_there)| is_there.then(|| candidate.clone()))
 }
 
 async fn is_submission(look: ProbeSession<'_>, reach: Reach) -> bool {
@@ -82,7 +98,9 @@ async fn is_submission(look: ProbeSession<'_>, reach: Reach) -> bool {
     there.await.is_ok()
 }
 
-async fn bounded<T>(look: impl Future<Output = Result<T, ConnectError>>) -> Result<T, ConnectError> {
+async fn bounded<T>(
+    look: impl Future<Output = Result<T, ConnectError>>,
+) -> Result<T, ConnectError> {
     timeout(TIME, Box::pin(look)).await.unwrap_or(Err(ConnectError::TimedOut(TIME)))
 }
 
@@ -101,13 +119,21 @@ impl ProbeSession<'_> {
     }
 
     async fn secure(&self, tcp: TcpStream) -> Result<TlsStream, ConnectError> {
-        let name = self.server.server_name().map_err(|error| ConnectError::Tls(io::Error::other(error)))?;
-        TlsStream::connect(Arc::clone(self.upstreams.tls.get(self.trust)), name, tcp).await.map_err(ConnectError::Tls)
+        let name = self
+            .server
+            .server_name()
+            .map_err(|error| ConnectError::Tls(io::Error::other(error)))?;
+        TlsStream::connect(Arc::clone(self.upstreams.tls.get(self.trust)), name, tcp)
+            .await
+            .map_err(ConnectError::Tls)
     }
 }
 
 /// Reads the greeting, if there is one to come, and asks for the list.
-async fn ask(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), greets: bool) -> Result<Capabilities, ConnectError> {
+async fn ask(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    greets: bool,
+) -> Result<Capabilities, ConnectError> {
     if greets {
         line(stream, "* ").await?;
     }
@@ -138,7 +164,9 @@ async fn line(stream: &mut (impl AsyncRead + Unpin), start: &str) -> Result<Stri
             line.push(stream.read_u8().await.map_err(ConnectError::Broken)?);
         }
         let text = String::from_utf8_lossy(&line).into_owned();
-        if let Some(status) = response::status(&line).filter(|status| status.condition == Condition::Bye) {
+        if let Some(status) =
+            response::status(&line).filter(|status| status.condition == Condition::Bye)
+        {
             return Err(LoginError::Bye(status.human_text()).into());
         }
         if text.starts_with(start) {

@@ -34,13 +34,19 @@ const fn plain(
     smtp: (&'static str, Security),
     hint: &'static str,
 ) -> Provider {
-    Provider { name, domains, imap, smtp, imap_by_local_part: false, smtp_by_local_part: false, hint }
+    Provider {
+        name,
+        domains,
+        imap,
+        smtp,
+        imap_by_local_part: false,
+        smtp_by_local_part: false,
+        hint,
+    }
 }
 
-const APP_PASSWORD: &str =
-    "it requires an app password, created in the account's security settings, instead of the usual one";
-const CODE: &str =
-    "it requires an authorization code, created in the web mailer's settings, instead of the usual password";
+const APP_PASSWORD: &str = "it requires an app password, created in the account's security settings, instead of the usual one";
+const CODE: &str = "it requires an authorization code, created in the web mailer's settings, instead of the usual password";
 const SWITCH_ON: &str = "IMAP must be switched on in the web mailer's settings first";
 
 const PROVIDERS: &[Provider] = &[
@@ -54,7 +60,15 @@ const PROVIDERS: &[Provider] = &[
     ),
     plain(
         "Outlook.com and Microsoft 365",
-        &["outlook.com", "outlook.de", "hotmail.com", "hotmail.de", "live.com", "live.de", "msn.com"],
+        &[
+            "outlook.com",
+            "outlook.de",
+            "hotmail.com",
+            "hotmail.de",
+            "live.com",
+            "live.de",
+            "msn.com",
+        ],
         &["outlook.office365.com", "imap-mail.outlook.com"],
         ("smtp.office365.com", STARTTLS),
         "it accepts no passwords any more, only OAuth tokens, which current versions of Delta Chat do not have",
@@ -94,8 +108,20 @@ const PROVIDERS: &[Provider] = &[
         ("mail.gmx.net", TLS),
         SWITCH_ON,
     ),
-    plain("GMX", &["gmx.com", "gmx.us", "gmx.co.uk", "gmx.fr"], &["imap.gmx.com"], ("mail.gmx.com", TLS), SWITCH_ON),
-    plain("mail.com", &["mail.com", "email.com"], &["imap.mail.com"], ("smtp.mail.com", STARTTLS), SWITCH_ON),
+    plain(
+        "GMX",
+        &["gmx.com", "gmx.us", "gmx.co.uk", "gmx.fr"],
+        &["imap.gmx.com"],
+        ("mail.gmx.com", TLS),
+        SWITCH_ON,
+    ),
+    plain(
+        "mail.com",
+        &["mail.com", "email.com"],
+        &["imap.mail.com"],
+        ("smtp.mail.com", STARTTLS),
+        SWITCH_ON,
+    ),
     Provider {
         imap_by_local_part: true,
         smtp_by_local_part: true,
@@ -112,7 +138,15 @@ const PROVIDERS: &[Provider] = &[
     ),
     plain(
         "Posteo",
-        &["posteo.de", "posteo.net", "posteo.org", "posteo.eu", "posteo.at", "posteo.ch", "posteo.us"],
+        &[
+            "posteo.de",
+            "posteo.net",
+            "posteo.org",
+            "posteo.eu",
+            "posteo.at",
+            "posteo.ch",
+            "posteo.us",
+        ],
         &["posteo.de"],
         ("posteo.de", TLS),
         "it counts the sessions of all devices that come through one proxy together",
@@ -150,14 +184,32 @@ const PROVIDERS: &[Provider] = &[
     ),
     plain("o2.pl", &["o2.pl", "tlen.pl"], &["poczta.o2.pl"], ("poczta.o2.pl", TLS), SWITCH_ON),
     plain("WP", &["wp.pl"], &["imap.wp.pl"], ("smtp.wp.pl", TLS), SWITCH_ON),
-    plain("Seznam", &["seznam.cz", "email.cz", "post.cz"], &["imap.seznam.cz"], ("smtp.seznam.cz", TLS), ""),
+    plain(
+        "Seznam",
+        &["seznam.cz", "email.cz", "post.cz"],
+        &["imap.seznam.cz"],
+        ("smtp.seznam.cz", TLS),
+        "",
+    ),
     plain("Bluewin", &["bluewin.ch"], &["imaps.bluewin.ch"], ("smtpauths.bluewin.ch", TLS), ""),
     plain("freenet", &["freenet.de"], &["mx.freenet.de"], ("mx.freenet.de", STARTTLS), ""),
     plain("Zoho", &["zohomail.com"], &["imap.zoho.com"], ("smtp.zoho.com", TLS), SWITCH_ON),
     plain("Zoho", &["zohomail.eu"], &["imap.zoho.eu"], ("smtp.zoho.eu", TLS), SWITCH_ON),
-    plain("Purelymail", &["purelymail.com"], &["imap.purelymail.com"], ("smtp.purelymail.com", TLS), ""),
+    plain(
+        "Purelymail",
+        &["purelymail.com"],
+        &["imap.purelymail.com"],
+        ("smtp.purelymail.com", TLS),
+        "",
+    ),
     plain("Migadu", &[], &["imap.migadu.com"], ("smtp.migadu.com", TLS), ""),
-    plain("Infomaniak", &["ik.me", "ikmail.com"], &["mail.infomaniak.com"], ("mail.infomaniak.com", TLS), ""),
+    plain(
+        "Infomaniak",
+        &["ik.me", "ikmail.com"],
+        &["mail.infomaniak.com"],
+        ("mail.infomaniak.com", TLS),
+        "",
+    ),
     plain("Disroot", &["disroot.org"], &["disroot.org"], ("disroot.org", STARTTLS), ""),
     plain("Systemli", &["systemli.org"], &["mail.systemli.org"], ("mail.systemli.org", TLS), ""),
     Provider {
@@ -207,10 +259,18 @@ mod tests {
         for provider in PROVIDERS {
             assert!(!provider.imap.is_empty(), "{}", provider.name);
             for host in provider.imap {
-                assert!(is_dns_name(host) && hosts.insert(host) && host.to_lowercase() == *host, "{host}");
+                assert!(
+                    is_dns_name(host) && hosts.insert(host) && host.to_lowercase() == *host,
+                    "{host}"
+                );
             }
             for domain in provider.domains {
-                assert!(is_dns_name(domain) && domains.insert(domain) && domain.to_lowercase() == *domain, "{domain}");
+                assert!(
+                    is_dns_name(domain)
+                        && domains.insert(domain)
+                        && domain.to_lowercase() == *domain,
+                    "{domain}"
+                );
             }
             let smtp = provider.submission();
             assert_eq!(smtp.to_string().parse::<Submission>().unwrap(), smtp);
@@ -220,7 +280,10 @@ mod tests {
     #[test]
     fn providers_are_found_by_domain_and_by_server() {
         assert_eq!(of_domain("web.de").map(|provider| provider.imap_by_local_part), Some(true));
-        assert_eq!(of_host("imap.ionos.de").unwrap().submission().to_string(), "smtps://smtp.ionos.de:465");
+        assert_eq!(
+            of_host("imap.ionos.de").unwrap().submission().to_string(),
+            "smtps://smtp.ionos.de:465"
+        );
         assert_eq!(of_domain("example.org"), None);
         assert_eq!(of_host("mail.example.org"), None);
     }

@@ -23,7 +23,8 @@ pub(super) fn header(version: ProxyProtocol, origin: Option<&ClientOrigin>) -> V
             Some((client, connected)) => {
                 let family = if client.is_ipv4() { "TCP4" } else { "TCP6" };
                 let (from, to) = (client.ip(), connected.ip());
-                format!("PROXY {family} {from} {to} {} {}\r\n", client.port(), connected.port()).into_bytes()
+                format!("PROXY {family} {from} {to} {} {}\r\n", client.port(), connected.port())
+                    .into_bytes()
             }
         },
         ProxyProtocol::V2 => binary(ends),
@@ -79,15 +80,25 @@ mod tests {
 
     #[test]
     fn version_1_is_a_line() {
-        let said =
-            |client, connected| String::from_utf8(header(ProxyProtocol::V1, Some(&origin(client, connected)))).unwrap();
-        assert_eq!(said("192.0.2.1:5000", "198.51.100.1:993"), "PROXY TCP4 192.0.2.1 198.51.100.1 5000 993\r\n");
+        let said = |client, connected| {
+            String::from_utf8(header(ProxyProtocol::V1, Some(&origin(client, connected)))).unwrap()
+        };
+        assert_eq!(
+            said("192.0.2.1:5000", "198.51.100.1:993"),
+            "PROXY TCP4 192.0.2.1 198.51.100.1 5000 993\r\n"
+        );
         assert_eq!(
             said("[::ffff:192.0.2.1]:5000", "198.51.100.1:993"),
             "PROXY TCP4 192.0.2.1 198.51.100.1 5000 993\r\n"
         );
-        assert_eq!(said("[2001:db8::1]:5000", "[2001:db8::2]:993"), "PROXY TCP6 2001:db8::1 2001:db8::2 5000 993\r\n");
-        assert_eq!(said("[2001:db8::1]:5000", "192.0.2.1:993"), "PROXY TCP6 2001:db8::1 ::ffff:192.0.2.1 5000 993\r\n");
+        assert_eq!(
+            said("[2001:db8::1]:5000", "[2001:db8::2]:993"),
+            "PROXY TCP6 2001:db8::1 2001:db8::2 5000 993\r\n"
+        );
+        assert_eq!(
+            said("[2001:db8::1]:5000", "192.0.2.1:993"),
+            "PROXY TCP6 2001:db8::1 ::ffff:192.0.2.1 5000 993\r\n"
+        );
         assert_eq!(header(ProxyProtocol::V1, None), b"PROXY UNKNOWN\r\n");
     }
 
@@ -95,7 +106,10 @@ mod tests {
     fn version_2_is_binary() {
         let said = |client, connected| header(ProxyProtocol::V2, Some(&origin(client, connected)));
         let rest = b"\x21\x11\x00\x0c\xc0\x00\x02\x01\xc6\x33\x64\x01\x13\x88\x03\xe1";
-        assert_eq!(said("192.0.2.1:5000", "198.51.100.1:993"), [SIGNATURE.as_slice(), rest].concat());
+        assert_eq!(
+            said("192.0.2.1:5000", "198.51.100.1:993"),
+            [SIGNATURE.as_slice(), rest].concat()
+        );
         let six = said("[2001:db8::1]:5000", "[2001:db8::2]:993");
         assert_eq!((six.len(), &six[12..16]), (16 + 36, b"\x21\x21\x00\x24".as_slice()));
         assert_eq!(header(ProxyProtocol::V2, None), [SIGNATURE.as_slice(), b"\x20\0\0\0"].concat());

@@ -92,7 +92,10 @@ pub fn classify(answer: &[u8], untagged: &[u8]) -> LoginRefusal {
         return refusal;
     }
     let reasons = untagged.split_inclusive(|byte| *byte == b'\n').map(classify_line);
-    reasons.into_iter().find(|reason| *reason != LoginRefusal::Unclear).unwrap_or(LoginRefusal::Unclear)
+    reasons
+        .into_iter()
+        .find(|reason| *reason != LoginRefusal::Unclear)
+        .unwrap_or(LoginRefusal::Unclear)
 }
 
 /// The same for the words with which a server closes the connection.
@@ -110,9 +113,15 @@ const FATAL_WORD: &[u8] = b"authentication";
 pub fn for_client(answer: Vec<u8>, untagged: Vec<u8>) -> (Vec<u8>, Vec<u8>) {
     match classify(&answer, &untagged) {
         LoginRefusal::Credentials | LoginRefusal::Unclear => (answer, untagged),
-        LoginRefusal::TooManySessions | LoginRefusal::Temporary | LoginRefusal::Throttled | LoginRefusal::Disabled => {
+        LoginRefusal::TooManySessions
+        | LoginRefusal::Temporary
+        | LoginRefusal::Throttled
+        | LoginRefusal::Disabled => {
             let lines = untagged.split_inclusive(|byte| *byte == b'\n');
-            (reworded(&answer, b"* ", b"\r\n"), lines.flat_map(|line| reworded(line, b"", b"")).collect())
+            (
+                reworded(&answer, b"* ", b"\r\n"),
+                lines.flat_map(|line| reworded(line, b"", b"")).collect(),
+            )
         }
     }
 }
@@ -154,7 +163,8 @@ pub fn is_about_expiry(words: &str) -> bool {
 }
 
 /// What a server may take offence at in the form of a login. With a verb of `REJECTS` beside it, it judges no password.
-const FORMS: [&str; 6] = ["mechanism", "method", "command", "sasl", "auth type", "initial response"];
+const FORMS: [&str; 6] =
+    ["mechanism", "method", "command", "sasl", "auth type", "initial response"];
 
 /// See `FORMS`.
 const REJECTS: [&str; 13] = [
@@ -200,7 +210,8 @@ fn is_about_the_form(text: &str) -> bool {
     if text.contains("temporar") || text.contains("credentials") || text.contains("password") {
         return false;
     }
-    let names_authenticate = text.contains("authenticat") && any(REJECTS.get(..CLEAR_REJECTS).unwrap_or_default());
+    let names_authenticate =
+        text.contains("authenticat") && any(REJECTS.get(..CLEAR_REJECTS).unwrap_or_default());
     any(&SYNTAX) || any(&FORMS) && any(&REJECTS) || names_authenticate
 }
 
@@ -254,22 +265,40 @@ mod tests {
             ("NO [ALERT] Invalid credentials (Failure)", LoginRefusal::Credentials),
             ("NO Incorrect username or password", LoginRefusal::Credentials),
             ("NO Wrong password, please try again", LoginRefusal::Credentials),
-            ("NO Login failed. Check your user name and password and try again.", LoginRefusal::Credentials),
+            (
+                "NO Login failed. Check your user name and password and try again.",
+                LoginRefusal::Credentials,
+            ),
             ("NO Invalid user name or password, try again later", LoginRefusal::Credentials),
             ("NO Cannot verify your password now, try again later", LoginRefusal::Temporary),
             ("NO Too many invalid logon attempts.", LoginRefusal::Throttled),
             ("NO Too many failed logins, try again in 10 minutes", LoginRefusal::Throttled),
             ("NO LOGIN Server error - Please try again later", LoginRefusal::Temporary),
-            ("BAD Request is throttled. Suggested Backoff Time: 59995 milliseconds", LoginRefusal::Throttled),
+            (
+                "BAD Request is throttled. Suggested Backoff Time: 59995 milliseconds",
+                LoginRefusal::Throttled,
+            ),
             ("NO Login failed, try again", LoginRefusal::Temporary),
             ("NO LOGIN failed.", LoginRefusal::Unclear),
             ("NO", LoginRefusal::Unclear),
-            ("NO [ALERT] Too many simultaneous connections. (Failure)", LoginRefusal::TooManySessions),
-            ("NO [LIMIT] Maximum number of connections from user+IP exceeded", LoginRefusal::TooManySessions),
-            ("NO Maximum number of connections from user+IP exceeded", LoginRefusal::TooManySessions),
+            (
+                "NO [ALERT] Too many simultaneous connections. (Failure)",
+                LoginRefusal::TooManySessions,
+            ),
+            (
+                "NO [LIMIT] Maximum number of connections from user+IP exceeded",
+                LoginRefusal::TooManySessions,
+            ),
+            (
+                "NO Maximum number of connections from user+IP exceeded",
+                LoginRefusal::TooManySessions,
+            ),
             ("NO [UNAVAILABLE] Temporary authentication failure.", LoginRefusal::Temporary),
             ("NO [INUSE] locked", LoginRefusal::Temporary),
-            ("NO [ALERT] Your account is not enabled for IMAP use. (Failure)", LoginRefusal::Disabled),
+            (
+                "NO [ALERT] Your account is not enabled for IMAP use. (Failure)",
+                LoginRefusal::Disabled,
+            ),
             ("BAD [ALERT] Please enable IMAP access in your settings", LoginRefusal::Disabled),
             ("NO [OVERQUOTA] Account exceeded bandwidth limits", LoginRefusal::Throttled),
             ("BAD internal error", LoginRefusal::Temporary),
@@ -310,9 +339,17 @@ mod tests {
             ("NO Too many connections", false, false),
             ("NO [PRIVACYREQUIRED] x", false, false),
         ] {
-            assert_eq!(allows_next_method(answer.as_bytes(), b"", has_sent_secret), expected, "{answer}");
+            assert_eq!(
+                allows_next_method(answer.as_bytes(), b"", has_sent_secret),
+                expected,
+                "{answer}"
+            );
         }
-        assert!(!allows_next_method(b"BAD", b"* NO [ALERT] Too many simultaneous connections\r\n", true));
+        assert!(!allows_next_method(
+            b"BAD",
+            b"* NO [ALERT] Too many simultaneous connections\r\n",
+            true
+        ));
     }
 
     #[test]
@@ -331,16 +368,28 @@ mod tests {
             (String::from_utf8(answer).unwrap(), String::from_utf8(untagged).unwrap())
         };
         for (answer, expected) in [
-            ("NO [UNAVAILABLE] Temporary authentication failure.", "NO [UNAVAILABLE] Temporary login failure."),
+            (
+                "NO [UNAVAILABLE] Temporary authentication failure.",
+                "NO [UNAVAILABLE] Temporary login failure.",
+            ),
             ("NO [ALERT] Authentication is down, try again", "NO [ALERT] Login is down, try again"),
             ("NO [AUTHENTICATION-RATE x] Too many AUTHENTICATIONS", "NO Too many LoginS"),
-            ("BAD User is authenticated but not connected.", "BAD User is authenticated but not connected."),
-            ("NO [AUTHENTICATIONFAILED] Authentication failed.", "NO [AUTHENTICATIONFAILED] Authentication failed."),
+            (
+                "BAD User is authenticated but not connected.",
+                "BAD User is authenticated but not connected.",
+            ),
+            (
+                "NO [AUTHENTICATIONFAILED] Authentication failed.",
+                "NO [AUTHENTICATIONFAILED] Authentication failed.",
+            ),
             ("NO Authentication went wrong", "NO Authentication went wrong"),
         ] {
             assert_eq!(heard(answer, "").0, expected);
         }
         let untagged = "* CAPABILITY X\r\n* NO [ALERT] Too many authentications\r\n";
-        assert_eq!(heard("NO no", untagged).1, "* CAPABILITY X\r\n* NO [ALERT] Too many logins\r\n");
+        assert_eq!(
+            heard("NO no", untagged).1,
+            "* CAPABILITY X\r\n* NO [ALERT] Too many logins\r\n"
+        );
     }
 }

@@ -10,8 +10,8 @@ use tokio_rustls::rustls::pki_types::{InvalidDnsNameError, ServerName};
 
 use super::dns::Reach;
 use crate::config::{
-    self, AutoconfigUrl, DOMAIN_PLACEHOLDER, HostPattern, Listener, LoginTemplate, ProxyProtocol, Security, Trust,
-    is_dns_name,
+    self, AutoconfigUrl, DOMAIN_PLACEHOLDER, HostPattern, Listener, LoginTemplate, ProxyProtocol,
+    Security, Trust, is_dns_name,
 };
 
 /// What stands for the port in the name of a server that is looked up.
@@ -124,7 +124,8 @@ impl Routes {
     /// aside, and as whom the client did. `None` if no route leads to it any more.
     #[must_use]
     pub fn find_again(&self, upstream: &str, applied: &str) -> Option<(Target, String)> {
-        let found: Vec<_> = self.0.iter().filter_map(|route| route.find_again(upstream, applied)).collect();
+        let found: Vec<_> =
+            self.0.iter().filter_map(|route| route.find_again(upstream, applied)).collect();
         // Two routes may differ in encryption alone: a watch takes the safer one.
         let safe = found.iter().position(|(target, _)| !target.is_plain()).unwrap_or(0);
         found.into_iter().nth(safe)
@@ -159,7 +160,8 @@ impl CompiledRoute {
     /// Whether what is around the login fits.
     fn is_met(&self, asked: &Asked<'_>) -> bool {
         let Self { conditions, .. } = self;
-        let on_listener = |name: &str| asked.listener.is_some_and(|listener| listener.is_called(name));
+        let on_listener =
+            |name: &str| asked.listener.is_some_and(|listener| listener.is_called(name));
         conditions.host.as_ref().is_none_or(|host| Some(host.as_str()) == asked.host)
             && conditions.listener.as_ref().is_none_or(|name| on_listener(name))
     }
@@ -175,13 +177,25 @@ impl CompiledRoute {
             }
             Some(upstream) => {
                 let endpoint = endpoint(upstream, domain.as_deref())?;
-                (endpoint.to_string(), Servers::Fixed(endpoint), upstream.has_placeholder() && !is_named)
+                (
+                    endpoint.to_string(),
+                    Servers::Fixed(endpoint),
+                    upstream.has_placeholder() && !is_named,
+                )
             }
         };
-        let reach = if is_chosen && !self.conditions.private { Reach::PublicOnly } else { Reach::Anywhere };
+        let reach =
+            if is_chosen && !self.conditions.private { Reach::PublicOnly } else { Reach::Anywhere };
         let login = self.conditions.login.clone();
         let is_open = is_chosen && !is_named;
-        Some(Target { name: name.into(), servers, terms: Arc::clone(&self.terms), reach, is_open, login })
+        Some(Target {
+            name: name.into(),
+            servers,
+            terms: Arc::clone(&self.terms),
+            reach,
+            is_open,
+            login,
+        })
     }
 
     /// The target, and the client's login, that lead to `upstream` with `applied` as login.
@@ -208,7 +222,9 @@ impl CompiledRoute {
 
     /// The domain that a login must have had to be led to `upstream`.
     fn domain_in<'a>(&self, upstream: &'a str) -> Option<&'a str> {
-        let Some(configured) = self.conditions.upstream.as_deref() else { return upstream.strip_suffix(DISCOVERED) };
+        let Some(configured) = self.conditions.upstream.as_deref() else {
+            return upstream.strip_suffix(DISCOVERED);
+        };
         let (before, after) = configured.host.split_once(DOMAIN_PLACEHOLDER)?;
         let (host, _) = upstream.rsplit_once(':')?;
         host.strip_prefix(before)?.strip_suffix(after)
@@ -224,7 +240,12 @@ fn endpoint(upstream: &config::UpstreamAddress, domain: Option<&str>) -> Option<
         upstream.host.clone()
     };
     let host: Arc<str> = host.into();
-    Some(Endpoint { identity: Arc::clone(&host), host, port: upstream.port, security: upstream.security })
+    Some(Endpoint {
+        identity: Arc::clone(&host),
+        host,
+        port: upstream.port,
+        security: upstream.security,
+    })
 }
 
 impl Target {

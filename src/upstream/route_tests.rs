@@ -35,7 +35,8 @@ fn the_domain_decides_and_the_exact_route_comes_first() {
     let target = find(&routes, "bob@EXAMPLE.org").unwrap();
     assert_eq!((&target.terms.trust, target.reach), (&Trust::System, Reach::Anywhere));
     let host: Arc<str> = "mail.example.net".into();
-    let endpoint = Endpoint { identity: host.clone(), host, port: 143, security: Security::StartTls };
+    let endpoint =
+        Endpoint { identity: host.clone(), host, port: 143, security: Security::StartTls };
     assert_eq!(endpoint_of(target), endpoint);
     let target = find(&routes, "bob@Else.example").unwrap();
     assert_eq!((&target.terms.trust, target.reach), (&Trust::WebPki, Reach::PublicOnly));
@@ -52,7 +53,15 @@ fn the_domain_decides_and_the_exact_route_comes_first() {
 fn without_a_default_route_others_are_refused() {
     let routes = routes("  - domain: example.org\n    upstream: imaps://mail.example.org\n");
     assert_eq!(resolved(&routes, "bob@example.org").unwrap(), "mail.example.org:993");
-    for login in ["bob@example.com", "bob@sub.example.org", "bob", "", "example.org", "bob@", "bob@example.org."] {
+    for login in [
+        "bob@example.com",
+        "bob@sub.example.org",
+        "bob",
+        "",
+        "example.org",
+        "bob@",
+        "bob@example.org.",
+    ] {
         assert_eq!(resolved(&routes, login), None, "{login}");
     }
 }
@@ -112,14 +121,20 @@ fn a_login_cannot_choose_a_host_inside() {
 #[test]
 fn a_name_that_only_the_prefix_makes_too_long_is_refused() {
     let routes = routes("  - domain: \"*\"\n    upstream: imaps://imap.{domain}\n");
-    let domain = [&*"a".repeat(63), &"b".repeat(63), &"c".repeat(63), &"d".repeat(57), "org"].join(".");
+    let domain =
+        [&*"a".repeat(63), &"b".repeat(63), &"c".repeat(63), &"d".repeat(57), "org"].join(".");
     assert!(is_dns_name(&domain));
     assert_eq!(resolved(&routes, &format!("bob@{domain}")), None);
 }
 
 #[test]
 fn certificates_are_checked_for_names_and_addresses() {
-    let endpoint = |host: &str| Endpoint { host: host.into(), port: 1, security: Security::Tls, identity: host.into() };
+    let endpoint = |host: &str| Endpoint {
+        host: host.into(),
+        port: 1,
+        security: Security::Tls,
+        identity: host.into(),
+    };
     assert!(matches!(endpoint("_imap.example.org").server_name(), Ok(ServerName::DnsName(_))));
     assert!(matches!(endpoint("::1").server_name(), Ok(ServerName::IpAddress(_))));
     assert!(matches!(endpoint("192.0.2.1").server_name(), Ok(ServerName::IpAddress(_))));
@@ -149,7 +164,8 @@ const MANY: &str = r#"
 
 fn many() -> (Routes, Vec<Listener>) {
     let listeners = "listeners:\n  - address: 127.0.0.1:1\n    tls: implicit\n    name: office\n  - address: 127.0.0.1:2\n    tls: implicit\n";
-    let config = Config::parse(&format!("{listeners}routes:{MANY}"), Path::new(""), "test").unwrap();
+    let config =
+        Config::parse(&format!("{listeners}routes:{MANY}"), Path::new(""), "test").unwrap();
     (Routes::new(&config.routes), config.listeners)
 }
 
@@ -188,7 +204,8 @@ fn an_account_is_found_again_without_listener_and_tls_name() {
         ("alice.example:993", "alice%example.org", "alice@example.org"),
         ("alice-office.example:993", "alice@example.org", "alice@example.org"),
     ] {
-        let (target, found) = routes.find_again(upstream, applied).unwrap_or_else(|| panic!("{upstream} {applied}"));
+        let (target, found) =
+            routes.find_again(upstream, applied).unwrap_or_else(|| panic!("{upstream} {applied}"));
         assert_eq!((target.name().as_str(), found.as_str()), (upstream, login));
         assert_eq!(target.login_for(&found), applied);
     }
@@ -205,13 +222,17 @@ fn an_account_is_found_again_without_listener_and_tls_name() {
 
 #[test]
 fn a_domain_from_the_login_is_found_again_by_host_or_name() {
-    let fixed = routes("  - domain: \"*\"\n    upstream: imaps://imap.{domain}\n    login: local\n");
+    let fixed =
+        routes("  - domain: \"*\"\n    upstream: imaps://imap.{domain}\n    login: local\n");
     let (_, login) = fixed.find_again("imap.else.example:993", "bob").unwrap();
     assert_eq!(login, "bob@else.example");
     assert!(fixed.find_again("imap.localhost:993", "bob").is_none());
     let found = routes("  - domain: \"*\"\n    discover: true\n    login: local\n");
     let target = find(&found, "Bob@Else.example").unwrap();
-    assert_eq!((target.name().as_str(), target.reach), ("else.example:discovered", Reach::PublicOnly));
+    assert_eq!(
+        (target.name().as_str(), target.reach),
+        ("else.example:discovered", Reach::PublicOnly)
+    );
     assert_eq!(found.find_again("else.example:discovered", "Bob").unwrap().1, "Bob@else.example");
     assert!(found.find_again("else.example:993", "bob").is_none());
     assert!(find(&found, "bob@localhost").is_none() && find(&found, "bob").is_none());
@@ -232,8 +253,17 @@ fn a_watch_prefers_a_route_with_encryption() {
 fn private_servers_are_reached_where_the_route_says_so() {
     let reach = |yaml: &str| find(&routes(yaml), "bob@a.example").unwrap().reach;
     assert_eq!(reach("  - domain: a.example\n    discover: true\n"), Reach::PublicOnly);
-    assert_eq!(reach("  - domain: a.example\n    discover: true\n    private: true\n"), Reach::Anywhere);
-    assert_eq!(reach("  - domain: a.example\n    upstream: imaps://imap.{domain}\n"), Reach::Anywhere);
-    assert_eq!(reach("  - domain: \"*\"\n    upstream: imaps://imap.{domain}\n    private: true\n"), Reach::Anywhere);
+    assert_eq!(
+        reach("  - domain: a.example\n    discover: true\n    private: true\n"),
+        Reach::Anywhere
+    );
+    assert_eq!(
+        reach("  - domain: a.example\n    upstream: imaps://imap.{domain}\n"),
+        Reach::Anywhere
+    );
+    assert_eq!(
+        reach("  - domain: \"*\"\n    upstream: imaps://imap.{domain}\n    private: true\n"),
+        Reach::Anywhere
+    );
     assert_eq!(reach("  - domain: \"*\"\n    upstream: imaps://fixed.example\n"), Reach::Anywhere);
 }

@@ -72,10 +72,12 @@ async fn an_authority_issues_and_renews_while_sessions_go_on() {
     assert_eq!(public_key(&renewed.into()), public_key(&issued), "Delta Chat remembers the key");
     assert!(is_alive(&mut first).await, "a session outlives the renewal");
 
-    let files: Vec<PathBuf> = fs::read_dir(deltapush.dir().join("certs")).unwrap().map(|f| f.unwrap().path()).collect();
+    let files: Vec<PathBuf> =
+        fs::read_dir(deltapush.dir().join("certs")).unwrap().map(|f| f.unwrap().path()).collect();
     for file in &files {
         use std::os::unix::fs::PermissionsExt as _;
-        let secret = fs::read_to_string(file).unwrap().contains("PRIVATE KEY") || file.extension().unwrap() == "json";
+        let secret = fs::read_to_string(file).unwrap().contains("PRIVATE KEY")
+            || file.extension().unwrap() == "json";
         let mode = fs::metadata(file).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode, if secret { 0o600 } else { 0o644 }, "{}", file.display());
     }
@@ -86,7 +88,8 @@ async fn an_authority_issues_and_renews_while_sessions_go_on() {
 async fn an_authority_may_come_from_anywhere_and_is_not_asked_twice() {
     let port = free_port();
     let pebble = Pebble::start(port, Duration::from_secs(3600));
-    let options = Options { more: "allow: { networks: [192.0.2.0/24] }".to_owned(), ..by_acme(&pebble) };
+    let options =
+        Options { more: "allow: { networks: [192.0.2.0/24] }".to_owned(), ..by_acme(&pebble) };
     let mut deltapush = Deltapush::start_on(port, &options);
     let issued = || deltapush.log().contains(", renewal due about ");
     assert!(poll(Duration::from_secs(30), issued).await, "{}", deltapush.log());
@@ -99,7 +102,12 @@ async fn an_authority_may_come_from_anywhere_and_is_not_asked_twice() {
     let before = shown(port, NAME, &root).await.unwrap();
     deltapush.restart();
     assert_eq!(shown(port, NAME, &root).await.unwrap(), before);
-    assert_eq!(deltapush.log().matches("requesting a certificate from localhost").count(), 1, "{}", deltapush.log());
+    assert_eq!(
+        deltapush.log().matches("requesting a certificate from localhost").count(),
+        1,
+        "{}",
+        deltapush.log()
+    );
 }
 
 /// What is mended here costs no certificate there: authorities issue few of the same kind.
@@ -118,8 +126,9 @@ async fn nothing_is_asked_for_while_something_is_broken_here() {
     assert!(poll(Duration::from_secs(30), issued).await, "{}", deltapush.log());
     fs::write(file("chain"), "broken").unwrap();
     let asked = || deltapush.log().matches("requesting a certificate from localhost").count();
-    let (before, told) =
-        (asked(), || deltapush.log().contains("deltapush requests no certificate before this is corrected"));
+    let (before, told) = (asked(), || {
+        deltapush.log().contains("deltapush requests no certificate before this is corrected")
+    });
     assert!(poll(Duration::from_secs(30), told).await, "{}", deltapush.log());
     assert!(deltapush.log().contains("more.chain") && asked() == before, "{}", deltapush.log());
 }
@@ -130,10 +139,18 @@ async fn a_refusal_is_told_with_its_cure_and_the_old_certificate_stays() {
     // It looks for the proof where nobody listens.
     let pebble = Pebble::start(free_port(), Duration::from_secs(3600));
     let deltapush = Deltapush::start_on(port, &by_acme(&pebble));
-    let wanted = "no certificate from localhost: it could not validate the names: imap.example.org: ";
-    assert!(poll(Duration::from_secs(20), || deltapush.log().contains(wanted)).await, "{}", deltapush.log());
+    let wanted =
+        "no certificate from localhost: it could not validate the names: imap.example.org: ";
+    assert!(
+        poll(Duration::from_secs(20), || deltapush.log().contains(wanted)).await,
+        "{}",
+        deltapush.log()
+    );
     let log = deltapush.log();
-    assert!(log.contains("next attempt in ") && log.contains("its port 443 to a listener"), "{log}");
+    assert!(
+        log.contains("next attempt in ") && log.contains("its port 443 to a listener"),
+        "{log}"
+    );
     let self_signed = deltapush.dir().join(format!("certs/{NAME}.cert.pem"));
     assert!(shown(port, NAME, &self_signed).await.is_some());
 }
@@ -147,32 +164,56 @@ async fn one_port_serves_imap_and_a_page() {
         let mut stream = handshake(port, "localhost", trusting(&trusted, alpn)).await.unwrap();
         assert!(line(&mut stream).await.starts_with("* OK"), "{alpn:?}");
     }
-    for (alpn, version) in
-        [(&[b"h2".as_slice(), b"http/1.1"][..], reqwest::Version::HTTP_2), (&[b"http/1.1"], reqwest::Version::HTTP_11)]
-    {
-        let client = reqwest::Client::builder().tls_backend_preconfigured(trusting(&trusted, alpn)).build().unwrap();
+    for (alpn, version) in [
+        (&[b"h2".as_slice(), b"http/1.1"][..], reqwest::Version::HTTP_2),
+        (&[b"http/1.1"], reqwest::Version::HTTP_11),
+    ] {
+        let client = reqwest::Client::builder()
+            .tls_backend_preconfigured(trusting(&trusted, alpn))
+            .build()
+            .unwrap();
         let page = client.get(format!("https://localhost:{port}/")).send().await.unwrap();
         assert_eq!((page.status().as_u16(), page.version()), (200, version));
         let text = page.text().await.unwrap();
-        assert!(text.contains("Delta Chat") && text.contains(&format!("<td>localhost<td>{port}<td>SSL/TLS")), "{text}");
+        assert!(
+            text.contains("Delta Chat")
+                && text.contains(&format!("<td>localhost<td>{port}<td>SSL/TLS")),
+            "{text}"
+        );
         let head = client.head(format!("https://localhost:{port}/")).send().await.unwrap();
         assert_eq!(head.headers()["content-length"], text.len().to_string());
         assert_eq!(head.headers()["x-content-type-options"], "nosniff");
-        let post = client.post(format!("https://localhost:{port}/")).body(vec![0; 100_000]).send().await;
+        let post =
+            client.post(format!("https://localhost:{port}/")).body(vec![0; 100_000]).send().await;
         assert!(post.is_err() || post.is_ok_and(|answer| answer.status() == 405));
-        assert_eq!(client.get(format!("https://localhost:{port}/x")).send().await.unwrap().status().as_u16(), 404);
+        assert_eq!(
+            client
+                .get(format!("https://localhost:{port}/x"))
+                .send()
+                .await
+                .unwrap()
+                .status()
+                .as_u16(),
+            404
+        );
     }
     assert!(handshake(port, "localhost", trusting(&trusted, &[b"acme-tls/1"])).await.is_err());
 
     let without = Deltapush::start(&Options::plain(9));
-    assert!(handshake(without.imaps, "localhost", trusting(&without.certificate(), &[b"h2"])).await.is_err());
+    assert!(
+        handshake(without.imaps, "localhost", trusting(&without.certificate(), &[b"h2"]))
+            .await
+            .is_err()
+    );
 }
 
 #[tokio::test]
 async fn addresses_and_names_with_an_underscore_are_verified_like_others() {
     for name in ["127.0.0.1", "_imap.example.org"] {
         let deltapush = Deltapush::start(&Options { hostname: name, ..Options::plain(9) });
-        let mut stream = handshake(deltapush.imaps, name, trusting(&deltapush.certificate(), &[])).await.unwrap();
+        let mut stream = handshake(deltapush.imaps, name, trusting(&deltapush.certificate(), &[]))
+            .await
+            .unwrap();
         assert!(line(&mut stream).await.starts_with("* OK"), "{name}");
         assert!(shown(deltapush.imaps, "localhost", &deltapush.certificate()).await.is_none());
     }
@@ -194,13 +235,17 @@ fn make(folder: &Path, file: &str, name: &str) -> Vec<u8> {
 async fn changed_files_are_read_again_and_broken_ones_are_not_used() {
     let folder = tempfile::tempdir().unwrap();
     let path = |file: &str| folder.path().join(file);
-    let (first, other) = (make(folder.path(), "a", "localhost"), make(folder.path(), "b", "mail.example.net"));
-    let files =
-        |name: &str| serde_json::json!({"chain": path(&format!("{name}.chain")), "key": path(&format!("{name}.key"))});
+    let (first, other) =
+        (make(folder.path(), "a", "localhost"), make(folder.path(), "b", "mail.example.net"));
+    let files = |name: &str| serde_json::json!({"chain": path(&format!("{name}.chain")), "key": path(&format!("{name}.key"))});
     let mut certificate = files("a");
     certificate["more"] = serde_json::json!([files("b")]);
-    let certificate =
-        certificate.as_object().unwrap().iter().map(|(key, value)| format!("{key}: {value}\n  ")).collect();
+    let certificate = certificate
+        .as_object()
+        .unwrap()
+        .iter()
+        .map(|(key, value)| format!("{key}: {value}\n  "))
+        .collect();
     let deltapush = Deltapush::start(&Options { certificate, ..Options::plain(9) });
     let port = deltapush.imaps;
     assert_eq!(shown(port, "localhost", &path("a.chain")).await.unwrap(), first);
@@ -210,7 +255,8 @@ async fn changed_files_are_read_again_and_broken_ones_are_not_used() {
 
     // By looking, without a signal.
     let second = make(folder.path(), "a", "localhost");
-    let read = poll(Duration::from_secs(20), || deltapush.log().contains("certificates read again")).await;
+    let read =
+        poll(Duration::from_secs(20), || deltapush.log().contains("certificates read again")).await;
     assert!(read, "{}", deltapush.log());
     assert_eq!(shown(port, "localhost", &path("a.chain")).await.unwrap(), second);
     assert_ne!(first, second);
@@ -224,7 +270,11 @@ async fn changed_files_are_read_again_and_broken_ones_are_not_used() {
 
     // By a signal: refused as well, then taken.
     deltapush.signal("HUP");
-    let refused = || deltapush.log().contains("the new configuration is not valid, deltapush keeps the previous one: ");
+    let refused = || {
+        deltapush
+            .log()
+            .contains("the new configuration is not valid, deltapush keeps the previous one: ")
+    };
     assert!(poll(Duration::from_secs(10), refused).await, "{}", deltapush.log());
     let third = make(folder.path(), "a", "localhost");
     deltapush.signal("HUP");
@@ -254,9 +304,16 @@ async fn sessions_are_resumed_with_clients_and_with_dovecot() {
             let mut stream = handshake_again(port, "localhost", config).await.unwrap();
             kinds.push(kind_after_greeting(&mut stream).await);
         }
-        assert_eq!(kinds, [HandshakeKind::Full, HandshakeKind::Resumed, HandshakeKind::Resumed], "port {port}");
+        assert_eq!(
+            kinds,
+            [HandshakeKind::Full, HandshakeKind::Resumed, HandshakeKind::Resumed],
+            "port {port}"
+        );
     }
-    Client::tls(deltapush.imaps, &deltapush.certificate()).await.log_in(&dovecot.user("resumption")).await;
+    Client::tls(deltapush.imaps, &deltapush.certificate())
+        .await
+        .log_in(&dovecot.user("resumption"))
+        .await;
 }
 
 /// The certificates of both servers are self-signed.
@@ -275,7 +332,8 @@ async fn a_strict_core_accepts_a_self_signed_certificate_for_a_name_with_an_unde
         let user = dovecot.user(&format!("strict-{accepted}"));
         let mut made = core.add_strict_account(&user, (name, deltapush.imaps), smtp).await;
         // The core's own patience with names and connections is short when the machine is busy; a person tries again.
-        let is_settled = |made: &Result<_, _>| made.is_ok() || !accepted && deltapush.log().contains(REFUSED);
+        let is_settled =
+            |made: &Result<_, _>| made.is_ok() || !accepted && deltapush.log().contains(REFUSED);
         for _ in 0..3 {
             if !is_settled(&made) {
                 made = core.add_strict_account(&user, (name, deltapush.imaps), smtp).await;

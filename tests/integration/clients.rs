@@ -19,8 +19,16 @@ pub(crate) async fn run(mut command: Command, input: &str) -> Vec<u8> {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = tokio::process::Command::from(command).kill_on_drop(true).spawn().unwrap();
     child.stdin.take().unwrap().write_all(input.as_bytes()).await.unwrap();
-    let output = timeout(PATIENCE, child.wait_with_output()).await.expect("the client takes too long").unwrap();
-    assert!(output.status.success(), "{}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+    let output = timeout(PATIENCE, child.wait_with_output())
+        .await
+        .expect("the client takes too long")
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}: {}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
     output.stdout
 }
 
@@ -36,8 +44,12 @@ async fn imaplib_sees_the_same_through_the_proxy() {
     let dovecot = dovecot::shared(Setup::Vanilla);
     let deltapush = Deltapush::start(&Options::dovecot(dovecot));
     for way in ["", ".plain"] {
-        let mut direct =
-            imaplib(dovecot.imaps, &dovecot.authority.ca, &dovecot.user(&format!("imaplib-direct{way}"))).await;
+        let mut direct = imaplib(
+            dovecot.imaps,
+            &dovecot.authority.ca,
+            &dovecot.user(&format!("imaplib-direct{way}")),
+        )
+        .await;
         let user = dovecot.user(&format!("imaplib-proxy{way}"));
         let mut through = imaplib(deltapush.imaps, &deltapush.certificate(), &user).await;
         assert_eq!(through["same"], true, "{through}");
@@ -71,8 +83,10 @@ async fn curl_uploads_and_fetches_through_the_proxy() {
     let deltapush = Deltapush::start(&Options::dovecot(dovecot));
     let (user, trusted) = (dovecot.user("curl"), deltapush.certificate());
     let dir = tempfile::tempdir().unwrap();
-    let (file, mail) =
-        (dir.path().join("mail"), format!("Subject: up and down\r\n\r\n{}", "body {9}\r\n".repeat(50_000)));
+    let (file, mail) = (
+        dir.path().join("mail"),
+        format!("Subject: up and down\r\n\r\n{}", "body {9}\r\n".repeat(50_000)),
+    );
     std::fs::write(&file, &mail).unwrap();
 
     let inbox = format!("imaps://localhost:{}/INBOX", deltapush.imaps);

@@ -81,8 +81,12 @@ impl Compared for Server {
     }
     fn login(&self, account: &str) -> [String; 2] {
         match self {
-            Self::Courier(_) => [format!("LOGIN {account} {{{}}}", PASSWORD.len()), PASSWORD.to_owned()],
-            Self::Dovecot(_) | Self::Cyrus(_) => ["AUTHENTICATE PLAIN".to_owned(), sasl_plain(account, PASSWORD)],
+            Self::Courier(_) => {
+                [format!("LOGIN {account} {{{}}}", PASSWORD.len()), PASSWORD.to_owned()]
+            }
+            Self::Dovecot(_) | Self::Cyrus(_) => {
+                ["AUTHENTICATE PLAIN".to_owned(), sasl_plain(account, PASSWORD)]
+            }
         }
     }
     fn takes_literal_plus(&self) -> bool {
@@ -125,7 +129,9 @@ const SECOND: &str = "From: carol@elsewhere.test\r\nSubject: second\r\nMessage-I
 fn script(more: &[&str], prefix: &str) -> Vec<Step> {
     let named = |command: &str| {
         let command = command.replace("\"Fold er\"", &format!("\"{prefix}Fold er\""));
-        command.replace("Fold&", &format!("{prefix}Fold&")).replace(" Other", &format!(" {prefix}Other"))
+        command
+            .replace("Fold&", &format!("{prefix}Fold&"))
+            .replace(" Other", &format!(" {prefix}Other"))
     };
     let say = |command: &str| Step::Say(named(command));
     let date = "\"01-Jun-2026 12:00:00 +0000\"";
@@ -219,10 +225,19 @@ fn script(more: &[&str], prefix: &str) -> Vec<Step> {
         .map(say),
     );
     steps.push(Step::Idle);
-    steps
-        .extend(["NOTIFY NONE", "DELETE Other", "UNSUBSCRIBE \"Fold er\"", "LIST \"\" * RETURN (SUBSCRIBED)"].map(say));
+    steps.extend(
+        [
+            "NOTIFY NONE",
+            "DELETE Other",
+            "UNSUBSCRIBE \"Fold er\"",
+            "LIST \"\" * RETURN (SUBSCRIBED)",
+        ]
+        .map(say),
+    );
     steps.push(Step::Pipelined(
-        ["NOOP", "STATUS INBOX (MESSAGES)", "UID FETCH * (FLAGS)", "NONSENSE"].map(String::from).to_vec(),
+        ["NOOP", "STATUS INBOX (MESSAGES)", "UID FETCH * (FLAGS)", "NONSENSE"]
+            .map(String::from)
+            .to_vec(),
     ));
     steps.push(say("LOGOUT"));
     steps
@@ -235,7 +250,12 @@ struct Recording {
 }
 
 impl Recording {
-    async fn new(server: &impl Compared, mut client: Client, account: &str, steps: &[Step]) -> Self {
+    async fn new(
+        server: &impl Compared,
+        mut client: Client,
+        account: &str,
+        steps: &[Step],
+    ) -> Self {
         client.expect_prefix("* OK").await;
         let mut said = vec![];
         let mut played = 0;
@@ -259,7 +279,10 @@ impl Recording {
     fn smoothed(&self) -> Vec<(String, String)> {
         let smooth = |text: &str| {
             // Whether a mailbox is marked goes by the second in which its folder was changed.
-            let mut text = text.replace(&self.account, "ACCOUNT").replace("\\UnMarked", "").replace("\\Marked", "");
+            let mut text = text
+                .replace(&self.account, "ACCOUNT")
+                .replace("\\UnMarked", "")
+                .replace("\\Marked", "");
             for start in ["UIDVALIDITY ", "APPENDUID ", "COPYUID "] {
                 text = without_number(&text, start);
             }
@@ -296,15 +319,23 @@ async fn play(server: &impl Compared, client: &mut Client, account: &str, tag: &
             while !client.response().await.starts_with('+') {}
             // News that a server holds back for a moment come together.
             tokio::time::sleep(Duration::from_millis(300)).await;
-            server.deliver(account, &format!("Subject: {tag}\r\nFrom: bob@elsewhere.test\r\n\r\nnews\r\n")).await;
+            server
+                .deliver(
+                    account,
+                    &format!("Subject: {tag}\r\nFrom: bob@elsewhere.test\r\n\r\nnews\r\n"),
+                )
+                .await;
             while !client.response().await.contains(" EXISTS") {}
             tokio::time::sleep(Duration::from_millis(700)).await;
             client.send("DONE").await;
             client.until_tagged(tag).await;
         }
         Step::Pipelined(commands) => {
-            let all: Vec<String> =
-                commands.iter().enumerate().map(|(index, command)| format!("{tag}x{index} {command}\r\n")).collect();
+            let all: Vec<String> = commands
+                .iter()
+                .enumerate()
+                .map(|(index, command)| format!("{tag}x{index} {command}\r\n"))
+                .collect();
             client.send_raw(all.concat().as_bytes()).await;
             // In whatever order they end.
             let mut ended = 0;
@@ -342,7 +373,9 @@ fn as_documented(line: &str) -> String {
     };
     let (list, end) = rest.split_at(rest.find([']', '\r']).unwrap());
     let names: Vec<&str> = list.split(' ').collect();
-    let is_stripped = |name: &&str| STRIPPED.contains(name) || name.starts_with("AUTH=") && name.ends_with("-PLUS");
+    let is_stripped = |name: &&str| {
+        STRIPPED.contains(name) || name.starts_with("AUTH=") && name.ends_with("-PLUS")
+    };
     let kept: Vec<&str> = names.into_iter().filter(|name| !is_stripped(name)).collect();
     let added = ADDED.into_iter().filter(|name| !kept.contains(name));
     let list: Vec<&str> = kept.iter().copied().chain(added).collect();
@@ -360,7 +393,8 @@ pub(crate) async fn compare(server: &impl Compared, name: &str, more: &[&str]) {
     let mut steps = script(more, server.prefix());
     steps.retain(|step| server.takes_literal_plus() || !format!("{step:?}").contains("+}"));
     steps.retain(|step| server.tells_news_at_once() || !matches!(step, Step::Idle));
-    let [first, again, behind] = ["a", "b", "c"].map(|run| server.account(&format!("compared-{name}-{run}")));
+    let [first, again, behind] =
+        ["a", "b", "c"].map(|run| server.account(&format!("compared-{name}-{run}")));
     let deltapush = Deltapush::start(&server.options());
     let first = Recording::new(server, server.direct().await, &first, &steps).await;
     let again = Recording::new(server, server.direct().await, &again, &steps).await;
@@ -377,10 +411,14 @@ pub(crate) async fn compare(server: &impl Compared, name: &str, more: &[&str]) {
     };
     let mut documented: Vec<(String, String)> = direct.iter().map(documented).collect();
     // A server that does not list in its OK what it can do is asked, and the client hears it there.
-    let list =
-        documented.iter().find_map(|(_, text)| Some(text.strip_prefix("* CAPABILITY ")?.lines().next()?.to_owned()));
+    let list = documented
+        .iter()
+        .find_map(|(_, text)| Some(text.strip_prefix("* CAPABILITY ")?.lines().next()?.to_owned()));
     let list = format!(" OK [CAPABILITY {}] ", list.expect("an answer to CAPABILITY"));
-    for (_, text) in documented.iter_mut().filter(|(step, text)| step == "LOGIN" && !text.contains("CAPABILITY ")) {
+    for (_, text) in documented
+        .iter_mut()
+        .filter(|(step, text)| step == "LOGIN" && !text.contains("CAPABILITY "))
+    {
         *text = text.replacen(" OK ", &list, 1);
     }
     assert_ne!(documented, direct, "not even a capability list differs");
@@ -390,8 +428,11 @@ pub(crate) async fn compare(server: &impl Compared, name: &str, more: &[&str]) {
 fn same(expected: &[(String, String)], got: &[(String, String)], what: &str) {
     assert_eq!(expected.len(), got.len());
     let mut differences = String::new();
-    for ((step, expected), (_, got)) in expected.iter().zip(got).filter(|((_, expected), (_, got))| expected != got) {
-        differences += &format!("the answer to {step} differs\n--- direct\n{expected}\n--- {what}\n{got}\n");
+    for ((step, expected), (_, got)) in
+        expected.iter().zip(got).filter(|((_, expected), (_, got))| expected != got)
+    {
+        differences +=
+            &format!("the answer to {step} differs\n--- direct\n{expected}\n--- {what}\n{got}\n");
     }
     assert!(differences.is_empty(), "{what}, {differences}");
 }

@@ -47,12 +47,24 @@ impl Person {
 async fn lives_through_everything(credentials: &'static str) {
     let dovecot = dovecot::shared(Setup::Vanilla);
     let mut notify = NotifyServer::start().await;
-    let options = Options { notify_url: notify.url.clone(), credentials, ..Options::dovecot(dovecot) };
+    let options =
+        Options { notify_url: notify.url.clone(), credentials, ..Options::dovecot(dovecot) };
     let mut deltapush = Deltapush::start(&options);
     let submission = Submission::start(dovecot).await;
-    let mut alice =
-        Person::start(dovecot, &format!("modes-{credentials}-alice"), deltapush.imaps, submission.port).await;
-    let mut bob = Person::start(dovecot, &format!("modes-{credentials}-bob"), deltapush.imaps, submission.port).await;
+    let mut alice = Person::start(
+        dovecot,
+        &format!("modes-{credentials}-alice"),
+        deltapush.imaps,
+        submission.port,
+    )
+    .await;
+    let mut bob = Person::start(
+        dovecot,
+        &format!("modes-{credentials}-bob"),
+        deltapush.imaps,
+        submission.port,
+    )
+    .await;
 
     let card = bob.core.vcard(bob.account).await;
     alice.core.write_to(alice.account, card, "there").await;
@@ -109,14 +121,19 @@ impl Person {
         let event = self.core.event(self.account, "IncomingMsg").await;
         let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
         loop {
-            let message = self.core.call("get_message", json!([self.account, event["msgId"]])).await;
+            let message =
+                self.core.call("get_message", json!([self.account, event["msgId"]])).await;
             match message["file"].as_str().map(fs::read) {
                 Some(Ok(got)) if got == bytes => return,
-                _ if tokio::time::Instant::now() > deadline => panic!("the file has not come: {message}"),
+                _ if tokio::time::Instant::now() > deadline => {
+                    panic!("the file has not come: {message}")
+                }
                 _ => {}
             }
             if message["downloadState"] == "Available" {
-                self.core.call("download_full_message", json!([self.account, event["msgId"]])).await;
+                self.core
+                    .call("download_full_message", json!([self.account, event["msgId"]]))
+                    .await;
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }

@@ -15,7 +15,8 @@ pub(crate) async fn chat(version: Version, dovecot: &Dovecot, imap: u16, name: &
     let mut people = Vec::new();
     for side in ["alice", "bob"] {
         let mut core = Core::start(version).await;
-        let account = core.add_account(&dovecot.user(&format!("{name}-{side}")), imap, submission.port).await;
+        let account =
+            core.add_account(&dovecot.user(&format!("{name}-{side}")), imap, submission.port).await;
         core.call("start_io_for_all_accounts", json!([])).await;
         // What is in a mailbox when a core opens it for the first time is old.
         core.event(account, "ImapInboxIdle").await;
@@ -38,12 +39,15 @@ pub(crate) async fn chat(version: Version, dovecot: &Dovecot, imap: u16, name: &
 fn expect_compression(deltapush: &Deltapush, dovecot: &Dovecot, name: &str) {
     let trace = deltapush.trace();
     let count = |words: &str| trace.matches(words).count();
-    let (logins, begun) = (count(" deltapush ready   [sent by deltapush]"), count("OK compression begins now"));
+    let (logins, begun) =
+        (count(" deltapush ready   [sent by deltapush]"), count("OK compression begins now"));
     assert!(begun >= 2, "{trace}");
     // One that was just made, or that only asked whether the password is right, may not have come so far.
     assert!(begun + 4 >= logins, "{begun} of {logins} sessions\n{trace}");
     for side in ["alice", "bob"] {
-        assert!(!dovecot.sessions(&format!("{name}-{side}@lab.test")).concat().contains("COMPRESS"));
+        assert!(
+            !dovecot.sessions(&format!("{name}-{side}@lab.test")).concat().contains("COMPRESS")
+        );
     }
 }
 
@@ -74,7 +78,8 @@ async fn cores_chat_through_the_proxy_with_a_server_that_pushes_by_itself() {
 async fn a_phone_is_woken_after_its_app_has_gone() {
     let dovecot = dovecot::shared(Setup::Vanilla);
     let mut notify = NotifyServer::start().await;
-    let deltapush = Deltapush::start(&Options { notify_url: notify.url.clone(), ..Options::dovecot(dovecot) });
+    let deltapush =
+        Deltapush::start(&Options { notify_url: notify.url.clone(), ..Options::dovecot(dovecot) });
     let submission = Submission::start(dovecot).await;
     let user = dovecot.user("core-push");
     let mut core = Core::start(Version::WithToken).await;

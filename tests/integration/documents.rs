@@ -13,7 +13,10 @@ fn every_test_that_a_document_names_is_there() {
     let sources = ["src", "tests"].map(|folder| files_below(&root.join(folder), "rs")).concat();
     let tests: BTreeSet<String> =
         sources.iter().flat_map(|path| tests_of(&fs::read_to_string(path).unwrap())).collect();
-    assert!(tests.contains("every_test_that_a_document_names_is_there"), "the sources were not read: {tests:?}");
+    assert!(
+        tests.contains("every_test_that_a_document_names_is_there"),
+        "the sources were not read: {tests:?}"
+    );
     for (document, at_least) in CLAIMS {
         let text = fs::read_to_string(root.join(document)).unwrap();
         let mut columns = None;
@@ -62,12 +65,18 @@ fn every_link_between_documents_leads_somewhere() {
     let mut links = 0;
     for document in &documents {
         let text = fs::read_to_string(document).unwrap();
-        for link in text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link) {
+        for link in
+            text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link)
+        {
             if link.starts_with("https://") {
                 continue;
             }
             let (path, heading) = link.split_once('#').unwrap_or((link, ""));
-            let target = if path.is_empty() { document.clone() } else { document.parent().unwrap().join(path) };
+            let target = if path.is_empty() {
+                document.clone()
+            } else {
+                document.parent().unwrap().join(path)
+            };
             assert!(target.exists(), "{} links to {link}, which is not there", document.display());
             let is_heading = |line: &str| line.starts_with('#') && anchor(line) == heading;
             assert!(
@@ -88,9 +97,14 @@ const SUMMARY: &str = "SUMMARY.md";
 fn each_page_is_in_the_summary_names_its_readers_and_ends_with_help() {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
     let summary = fs::read_to_string(docs.join(SUMMARY)).unwrap();
-    let listed: Vec<&str> =
-        summary.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(page, _)| page).collect();
-    let parts: Vec<&str> = summary.lines().filter_map(|line| line.strip_prefix("# ")).skip(1).collect();
+    let listed: Vec<&str> = summary
+        .split("](")
+        .skip(1)
+        .filter_map(|rest| rest.split_once(')'))
+        .map(|(page, _)| page)
+        .collect();
+    let parts: Vec<&str> =
+        summary.lines().filter_map(|line| line.strip_prefix("# ")).skip(1).collect();
     assert_eq!(parts, ["Operate", "Understand", "Reference", "Contribute"]);
     let mut pages = 0;
     for path in files_below(&docs, "md") {
@@ -98,7 +112,11 @@ fn each_page_is_in_the_summary_names_its_readers_and_ends_with_help() {
         if page == SUMMARY {
             continue;
         }
-        assert_eq!(listed.iter().filter(|its| **its == page).count(), 1, "{page} must be in docs/SUMMARY.md, once");
+        assert_eq!(
+            listed.iter().filter(|its| **its == page).count(),
+            1,
+            "{page} must be in docs/SUMMARY.md, once"
+        );
         pages += 1;
         if let Err(fault) = check_form(&fs::read_to_string(&path).unwrap()) {
             panic!("docs/{page}: {fault}");
@@ -109,8 +127,7 @@ fn each_page_is_in_the_summary_names_its_readers_and_ends_with_help() {
 
 #[test]
 fn pages_of_another_form_are_found() {
-    let form =
-        "# Title\n\nFor operators: text.\n\n## One\n\n```sh\n## no heading\n```\n\n## If it does not work\n\nHelp.\n";
+    let form = "# Title\n\nFor operators: text.\n\n## One\n\n```sh\n## no heading\n```\n\n## If it does not work\n\nHelp.\n";
     assert_eq!(check_form(form), Ok(()));
     assert!(check_form(&form.replace("For operators: ", "")).is_err());
     assert!(check_form(&form.replace("# Title\n\n", "")).is_err());
@@ -147,7 +164,11 @@ fn check_form(page: &str) -> Result<(), &'static str> {
 /// What a heading is called in links.
 fn anchor(heading: &str) -> String {
     let words = heading.trim_start_matches('#').trim().to_lowercase();
-    words.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_')).collect::<String>().replace(' ', "-")
+    words
+        .chars()
+        .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'))
+        .collect::<String>()
+        .replace(' ', "-")
 }
 
 fn files_below(folder: &Path, extension: &str) -> Vec<PathBuf> {

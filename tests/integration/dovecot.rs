@@ -33,13 +33,15 @@ async fn every_listener_and_every_form_of_login_leads_to_the_account() {
 
     let mut client = scene.connect().await;
     client.expect_prefix("* OK").await;
-    let reply = format!("c1 LOGIN {{{}+}}\r\n{user} {{{}+}}\r\n{PASSWORD}", user.len(), PASSWORD.len());
+    let reply =
+        format!("c1 LOGIN {{{}+}}\r\n{user} {{{}+}}\r\n{PASSWORD}", user.len(), PASSWORD.len());
     client.send(&reply).await;
     assert!(client.until_tagged("c1").await.result.starts_with("OK"), "{}", client.dialogue());
 
     let mut client = scene.connect().await;
     client.expect_prefix("* OK").await;
-    let reply = client.command(&format!("c1 AUTHENTICATE PLAIN {}", sasl_plain(user, PASSWORD))).await;
+    let reply =
+        client.command(&format!("c1 AUTHENTICATE PLAIN {}", sasl_plain(user, PASSWORD))).await;
     assert!(reply.result.starts_with("OK"), "{reply:?}");
 
     let mut client = scene.connect().await;
@@ -85,12 +87,16 @@ async fn a_mailbox_looks_the_same_with_and_without_the_proxy() {
 
     let mut direct = scene.direct().await;
     direct.command("c4 SELECT INBOX").await;
-    for command in
-        ["c5 FETCH 1:2 (UID FLAGS RFC822.SIZE BODY.PEEK[])", "c6 UID SEARCH ALL", "c7 LIST \"\" *", "c8 FETCH 9 ()"]
-    {
+    for command in [
+        "c5 FETCH 1:2 (UID FLAGS RFC822.SIZE BODY.PEEK[])",
+        "c6 UID SEARCH ALL",
+        "c7 LIST \"\" *",
+        "c8 FETCH 9 ()",
+    ] {
         let (through, directly) = (client.command(command).await, direct.command(command).await);
         let (left, right) = (comparable(&through), comparable(&directly));
-        let same = left.bytes().zip(right.bytes()).take_while(|(left, right)| left == right).count();
+        let same =
+            left.bytes().zip(right.bytes()).take_while(|(left, right)| left == right).count();
         assert!(left == right, "{command}: through the proxy it differs after {same} bytes");
         assert_eq!(command.starts_with("c5"), through.text().len() > 2 * body.len(), "{command}");
     }
@@ -147,7 +153,9 @@ async fn a_server_without_metadata_gets_its_metadata_from_deltapush() {
     let quoted = text.contains(r#""push by \"deltapush\" | push is ready, "#);
     assert!(quoted || text.contains("}\r\npush by \"deltapush\" | push is ready, "), "{text}");
 
-    for wrong in ["c3 GETMETADATA", "c4 SETMETADATA INBOX", "c5 SETMETADATA INBOX (/private/devicetoken)"] {
+    for wrong in
+        ["c3 GETMETADATA", "c4 SETMETADATA INBOX", "c5 SETMETADATA INBOX (/private/devicetoken)"]
+    {
         let reply = client.command(wrong).await;
         assert!(reply.result.starts_with("BAD"), "{wrong}: {reply:?}");
     }
@@ -210,12 +218,14 @@ async fn all_tokens_of_an_account_are_pushed_and_a_removed_one_no_more() {
 async fn other_entries_beside_a_token_reach_a_server_that_keeps_them() {
     let mut scene = Scene::new(Setup::Metadata, "entries").await;
     let mut client = scene.client().await;
-    let both = "c2 SETMETADATA INBOX (/private/comment \"mine\" /private/devicetoken \"openpgp:entries\")";
+    let both =
+        "c2 SETMETADATA INBOX (/private/comment \"mine\" /private/devicetoken \"openpgp:entries\")";
     let reply = client.command(both).await;
     assert!(reply.result.starts_with("OK"), "{reply:?}");
     drop(client);
     let mut direct = scene.direct().await;
-    let kept = direct.command("c2 GETMETADATA INBOX (/private/comment /private/devicetoken)").await.text();
+    let kept =
+        direct.command("c2 GETMETADATA INBOX (/private/comment /private/devicetoken)").await.text();
     assert!(kept.contains("mine") && !kept.contains("openpgp:"), "{kept}");
     scene.dovecot.wait_for_watch(&scene.user, 1).await;
     scene.deliver_news().await;
@@ -316,7 +326,8 @@ async fn a_token_that_the_notification_server_calls_gone_is_kept() {
     scene.deliver_news().await;
     scene.expect_pushes(&["openpgp:gone"]).await;
     scene.notify.stays_at(1, QUIET).await;
-    let known = scene.client().await.command("c2 GETMETADATA INBOX /private/devicetoken").await.text();
+    let known =
+        scene.client().await.command("c2 GETMETADATA INBOX /private/devicetoken").await.text();
     assert!(known.contains("openpgp:gone"), "{known}");
     scene.deltapush.restart();
     scene.expect_pushes(&["openpgp:gone", "openpgp:gone"]).await;
@@ -366,9 +377,12 @@ async fn a_burst_of_mail_is_one_push_now_and_one_at_the_end_of_the_pause() {
 async fn a_server_that_pushes_by_itself_gets_the_token() {
     let mut scene = Scene::new(Setup::Chatmail, "native").await;
     let mut client = scene.client().await;
-    let reply = client.command("c2 SETMETADATA \"INBOX\" (/private/devicetoken {14+}\r\nopenpgp:native)").await;
+    let reply = client
+        .command("c2 SETMETADATA \"INBOX\" (/private/devicetoken {14+}\r\nopenpgp:native)")
+        .await;
     assert!(reply.result.starts_with("OK"), "{reply:?}");
-    let known = scene.direct().await.command("c2 GETMETADATA INBOX /private/devicetoken").await.text();
+    let known =
+        scene.direct().await.command("c2 GETMETADATA INBOX /private/devicetoken").await.text();
     assert!(known.contains("openpgp:native"), "{known}");
     drop(client);
     scene.deliver_news().await;
@@ -379,9 +393,11 @@ async fn a_server_that_pushes_by_itself_gets_the_token() {
 
 #[tokio::test]
 async fn takeover_keeps_tokens_from_a_server_that_pushes_by_itself() {
-    let mut scene = Scene::with(Setup::Chatmail, "takeover", |options| options.native = "takeover").await;
+    let mut scene =
+        Scene::with(Setup::Chatmail, "takeover", |options| options.native = "takeover").await;
     scene.register("openpgp:takeover").await;
-    let known = scene.direct().await.command("c2 GETMETADATA INBOX /private/devicetoken").await.text();
+    let known =
+        scene.direct().await.command("c2 GETMETADATA INBOX /private/devicetoken").await.text();
     assert!(!known.contains("openpgp:"), "{known}");
     scene.deliver_news().await;
     scene.expect_pushes(&["openpgp:takeover"]).await;
@@ -401,7 +417,9 @@ async fn secrets_stay_out_of_log_trace_and_state() {
         client.expect_prefix("* OK").await;
         client.send(&login).await;
         assert!(client.until_tagged("c1").await.result.starts_with("OK"), "{}", client.dialogue());
-        let reply = client.command("c2 SETMETADATA INBOX (/private/devicetoken {15+}\r\nopenpgp:secrets)").await;
+        let reply = client
+            .command("c2 SETMETADATA INBOX (/private/devicetoken {15+}\r\nopenpgp:secrets)")
+            .await;
         assert!(reply.result.starts_with("OK"), "{reply:?}");
         client.command("c3 GETMETADATA INBOX /private/devicetoken").await;
     }
@@ -411,7 +429,10 @@ async fn secrets_stay_out_of_log_trace_and_state() {
     scene.deltapush.terminate();
 
     let (log, trace) = (scene.deltapush.log(), scene.deltapush.trace());
-    assert!(trace.contains("SETMETADATA") && trace.contains("EXAMINE"), "not much of a trace:\n{trace}");
+    assert!(
+        trace.contains("SETMETADATA") && trace.contains("EXAMINE"),
+        "not much of a trace:\n{trace}"
+    );
     let sasl = sasl_plain(&user, PASSWORD);
     for (place, text) in [("log", &log), ("trace", &trace)] {
         for secret in ["\"quoted", "\\back", sasl.as_str(), "openpgp:secrets"] {

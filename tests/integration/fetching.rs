@@ -35,7 +35,8 @@ impl App {
     async fn start(version: Version, name: &str, force_encryption: Option<&str>) -> Self {
         let dovecot = dovecot::shared(Setup::Vanilla);
         let notify = NotifyServer::start().await;
-        let options = Options { notify_url: notify.url.clone(), trace: true, ..Options::dovecot(dovecot) };
+        let options =
+            Options { notify_url: notify.url.clone(), trace: true, ..Options::dovecot(dovecot) };
         let deltapush = Deltapush::start(&options);
         let submission = Submission::start(dovecot).await;
         let user = dovecot.user(name);
@@ -65,7 +66,12 @@ impl App {
             last = json_of(&self.deltapush.asked(&["account", &self.user, "--json"]));
             last["account"]["messages"].as_str().unwrap().contains(words)
         });
-        assert!(is_so.await, "not {words:?}: {last:#}\n{}\n{}", self.deltapush.log(), self.deltapush.trace());
+        assert!(
+            is_so.await,
+            "not {words:?}: {last:#}\n{}\n{}",
+            self.deltapush.log(),
+            self.deltapush.trace()
+        );
         last
     }
 }
@@ -95,11 +101,16 @@ async fn a_core_that_accepts_encrypted_mail_only_teaches_so() {
     let skipped = "no push: not encrypted: the app would not fetch it";
     assert!(report["happened"].to_string().contains(skipped), "{report:#}");
     let evidence = report["account"]["devices"][0]["fetches"].as_str().unwrap();
-    assert!(evidence.contains("encrypted messages only: it did not fetch unencrypted ones of 3 senders"), "{evidence}");
+    assert!(
+        evidence
+            .contains("encrypted messages only: it did not fetch unencrypted ones of 3 senders"),
+        "{evidence}"
+    );
 
     // The app is away: it would delete what it cannot decrypt, perhaps before the watch hears of it.
     app.core.call("stop_io_for_all_accounts", json!([])).await;
-    let headers = "Content-Type: multipart/encrypted; protocol=\"application/pgp-encrypted\"; boundary=x\r\n";
+    let headers =
+        "Content-Type: multipart/encrypted; protocol=\"application/pgp-encrypted\"; boundary=x\r\n";
     let encrypted = message("bob@elsewhere.test", &app.user, "x", "").replacen(
         "Content-Type: text/plain; charset=utf-8\r\n",
         headers,
@@ -144,7 +155,8 @@ async fn fetches_in_background(scene: &Scene) {
 
 #[tokio::test]
 async fn a_background_fetch_ends_a_test_push_and_explains_the_last_message() {
-    let mut scene = Scene::with(Setup::Vanilla, "background-test", |options| options.coalesce = "10ms").await;
+    let mut scene =
+        Scene::with(Setup::Vanilla, "background-test", |options| options.coalesce = "10ms").await;
     scene.register(TOKEN).await;
     let testing = scene.deltapush.asking(&["push-test", &scene.user, "--wait", "1m"]);
     scene.expect_pushes(&[TOKEN]).await;
@@ -153,7 +165,8 @@ async fn a_background_fetch_ends_a_test_push_and_explains_the_last_message() {
     client.command("c1 ID (\"name\" \"Delta Chat\")").await;
     client.command("c2 SELECT INBOX").await;
     drop(client);
-    let tested = tokio::task::spawn_blocking(move || testing.wait_with_output().unwrap()).await.unwrap();
+    let tested =
+        tokio::task::spawn_blocking(move || testing.wait_with_output().unwrap()).await.unwrap();
     assert!(tested.status.success(), "{tested:?}");
     assert!(said(&tested).contains("connected for a background fetch"), "{tested:?}");
 
@@ -163,13 +176,17 @@ async fn a_background_fetch_ends_a_test_push_and_explains_the_last_message() {
     let report = json_of(&scene.deltapush.asked(&["account", &scene.user, "--json"]));
     let explained = report["explanation"].to_string();
     assert!(explained.contains("the device connected for a background fetch"), "{report:#}");
-    assert!(explained.contains("and requested the message") && !explained.contains("push service"), "{explained}");
+    assert!(
+        explained.contains("and requested the message") && !explained.contains("push service"),
+        "{explained}"
+    );
     assert!(report["account"]["devices"][0]["connected"].is_string(), "{report:#}");
 }
 
 #[tokio::test]
 async fn a_background_fetch_of_one_of_two_devices_is_named_as_such() {
-    let mut scene = Scene::with(Setup::Vanilla, "background-two", |options| options.coalesce = "10ms").await;
+    let mut scene =
+        Scene::with(Setup::Vanilla, "background-two", |options| options.coalesce = "10ms").await;
     scene.register(TOKEN).await;
     let mut client = scene.client().await;
     client.command("c2 SETMETADATA INBOX (/private/devicetoken \"openpgp:tablet\")").await;
@@ -177,16 +194,24 @@ async fn a_background_fetch_of_one_of_two_devices_is_named_as_such() {
     let testing = scene.deltapush.asking(&["push-test", &scene.user, "--wait", "3s"]);
     scene.expect_pushes(&[TOKEN, "openpgp:tablet"]).await;
     fetches_in_background(&scene).await;
-    let tested = tokio::task::spawn_blocking(move || testing.wait_with_output().unwrap()).await.unwrap();
+    let tested =
+        tokio::task::spawn_blocking(move || testing.wait_with_output().unwrap()).await.unwrap();
     assert_eq!(tested.status.code(), Some(75), "one of them has not come: {tested:?}");
-    assert!(said(&tested).contains("1 background fetches of the account's devices arrived since"), "{tested:?}");
-    assert!(said(&tested).contains("unless one of these background fetches was its own"), "{tested:?}");
+    assert!(
+        said(&tested).contains("1 background fetches of the account's devices arrived since"),
+        "{tested:?}"
+    );
+    assert!(
+        said(&tested).contains("unless one of these background fetches was its own"),
+        "{tested:?}"
+    );
     assert!(!said(&tested).contains("push service"), "{tested:?}");
 }
 
 #[tokio::test]
 async fn a_device_with_two_accounts_is_woken_once_for_a_message_to_both() {
-    let mut scene = Scene::with(Setup::Vanilla, "copies-one", |options| options.coalesce = "3s").await;
+    let mut scene =
+        Scene::with(Setup::Vanilla, "copies-one", |options| options.coalesce = "3s").await;
     scene.register(TOKEN).await;
     let other = scene.dovecot.user("copies-two");
     let mut client = scene.connect().await;

@@ -50,14 +50,20 @@ impl Crowd {
     async fn gather(scene: &Scene, addresses: u32) -> Self {
         // Each takes a descriptor here, and this process has other tests.
         let files = rlimit::increase_nofile_limit(u64::MAX).unwrap();
-        assert!(files > 10_000, "{files} open files are allowed, the crowd needs 10,000: ulimit -n");
+        assert!(
+            files > 10_000,
+            "{files} open files are allowed, the crowd needs 10,000: ulimit -n"
+        );
         let (mut silent, mut dribbling) = (Vec::new(), Vec::new());
         for n in 0..EACH {
             for kind in [Kind::Dribbling, Kind::Deaf, Kind::Half] {
-                let stream = join(scene, Ipv4Addr::from_bits(0x7F01_0000 + n % addresses), kind).await;
+                let stream =
+                    join(scene, Ipv4Addr::from_bits(0x7F01_0000 + n % addresses), kind).await;
                 match kind {
                     Kind::Dribbling => dribbling.push(stream),
-                    Kind::Deaf | Kind::Half | Kind::LargeHello | Kind::LongCommand => silent.push(stream),
+                    Kind::Deaf | Kind::Half | Kind::LargeHello | Kind::LongCommand => {
+                        silent.push(stream)
+                    }
                 }
             }
         }
@@ -85,13 +91,18 @@ async fn join(scene: &Scene, address: Ipv4Addr, kind: Kind) -> TcpStream {
     // Small, so that what is not read is soon felt by who writes it.
     socket.set_recv_buffer_size(2048).unwrap();
     socket.bind((address, 0).into()).unwrap();
-    let port =
-        if matches!(kind, Kind::Half | Kind::LargeHello) { scene.deltapush.imaps } else { scene.deltapush.plain };
+    let port = if matches!(kind, Kind::Half | Kind::LargeHello) {
+        scene.deltapush.imaps
+    } else {
+        scene.deltapush.plain
+    };
     let mut stream = socket.connect((Ipv4Addr::LOCALHOST, port).into()).await.unwrap();
     let words: &[u8] = match kind {
         Kind::Dribbling => b"",
         Kind::Deaf => &b"a CAPABILITY\r\n".repeat(90),
-        Kind::LargeHello => &[b"\x16\x03\x01\x40\x00\x01\x00\xff\xff\x03\x03".as_slice(), &[0; 7 * 1024]].concat(),
+        Kind::LargeHello => {
+            &[b"\x16\x03\x01\x40\x00\x01\x00\xff\xff\x03\x03".as_slice(), &[0; 7 * 1024]].concat()
+        }
         Kind::LongCommand => &[b"a LOGIN x \"".as_slice(), &[b'y'; 16 * 1024 - 20]].concat(),
         Kind::Half => b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
     };
@@ -101,7 +112,8 @@ async fn join(scene: &Scene, address: Ipv4Addr, kind: Kind) -> TcpStream {
 }
 
 async fn log_in(scene: &Scene) -> Client {
-    let mut client = Client::tls_from(HOME, scene.deltapush.imaps, &scene.deltapush.certificate()).await;
+    let mut client =
+        Client::tls_from(HOME, scene.deltapush.imaps, &scene.deltapush.certificate()).await;
     client.log_in(&scene.user).await;
     client
 }
@@ -142,14 +154,19 @@ async fn a_crowd_at_one_address_is_turned_away_at_once() {
     serves(&mut before, "c2").await;
     let grown = scene.deltapush.memory().saturating_sub(memory);
     assert!(grown < 50 * COST + 8 * 1024, "{grown} KiB for 50 connections");
-    assert!(shrinks_to(&mut crowd, 50).await, "{}: limits.before_login_per_address", crowd.silent.len());
+    assert!(
+        shrinks_to(&mut crowd, 50).await,
+        "{}: limits.before_login_per_address",
+        crowd.silent.len()
+    );
 }
 
 #[tokio::test]
 async fn a_crowd_from_everywhere_pushes_out_itself() {
     // No other limit than the one for places shall end them.
     let scene = Scene::with(Setup::Vanilla, "crowd-many", |options| {
-        options.more = "limits:\n  handshake_time: 5m\n  command_time: 5m\n  login_time: 5m\n".to_owned();
+        options.more =
+            "limits:\n  handshake_time: 5m\n  command_time: 5m\n  login_time: 5m\n".to_owned();
     })
     .await;
     let mut before = log_in(&scene).await;
@@ -192,9 +209,12 @@ async fn a_crowd_that_is_let_in_costs_little_and_its_time_ends() {
 async fn connection_with_a_large_hello_or_a_long_command_costs_little_more() {
     const MANY: usize = 500;
     const MOST: usize = 64;
-    for (kind, user) in [(Kind::LargeHello, "crowd-large-hello"), (Kind::LongCommand, "crowd-long-command")] {
+    for (kind, user) in
+        [(Kind::LargeHello, "crowd-large-hello"), (Kind::LongCommand, "crowd-long-command")]
+    {
         let scene = Scene::with(Setup::Vanilla, user, |options| {
-            options.more = "limits:\n  per_address: 1000\n  before_login_per_address: 1000\n".to_owned();
+            options.more =
+                "limits:\n  per_address: 1000\n  before_login_per_address: 1000\n".to_owned();
         })
         .await;
         drop(log_in(&scene).await);

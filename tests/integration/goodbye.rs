@@ -76,11 +76,16 @@ async fn a_mail_server_that_does_not_answer_holds_the_end_up_for_seconds_only() 
     let mut client = Client::plain(deltapush.plain).await;
     client.expect_prefix("* OK").await;
     client.command("c1 LOGIN alice@lab.test sesame").await;
-    let reply = client.command("c2 SETMETADATA INBOX (/private/devicetoken \"openpgp:hang\")").await;
+    let reply =
+        client.command("c2 SETMETADATA INBOX (/private/devicetoken \"openpgp:hang\")").await;
     assert!(reply.result.starts_with("OK"), "{reply:?}");
     drop(client);
     upstream.reached().await;
     let begin = Instant::now();
     let status = tokio::task::block_in_place(|| deltapush.terminate());
-    assert!(status.success() && begin.elapsed() < Duration::from_secs(6), "{status}, {:?}", begin.elapsed());
+    assert!(
+        status.success() && begin.elapsed() < Duration::from_secs(6),
+        "{status}, {:?}",
+        begin.elapsed()
+    );
 }

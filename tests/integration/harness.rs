@@ -76,7 +76,13 @@ async fn a_core_hands_its_token_to_a_server_that_pushes() {
 async fn cores_chat_when_directly_connected() {
     let dovecot = dovecot::shared(Setup::Vanilla);
     for version in [Version::WithToken, Version::Current] {
-        super::cores::chat(version, dovecot, dovecot.imaps, &format!("direct-{version:?}").to_lowercase()).await;
+        super::cores::chat(
+            version,
+            dovecot,
+            dovecot.imaps,
+            &format!("direct-{version:?}").to_lowercase(),
+        )
+        .await;
     }
 }
 
@@ -117,7 +123,9 @@ async fn a_scripted_dialogue_plays_over_tls_and_byte_by_byte() {
 }
 
 #[tokio::test]
-#[should_panic(expected = ">> C: c2 NOOP\n   S= c2 OK\\r\\n\n   C= raw\\0\\xff\n   got \"c2 NOOP \"")]
+#[should_panic(
+    expected = ">> C: c2 NOOP\n   S= c2 OK\\r\\n\n   C= raw\\0\\xff\n   got \"c2 NOOP \""
+)]
 async fn a_scripted_dialogue_that_goes_otherwise_is_shown() {
     let server = Scripted::start(&[DIALOGUE]).await;
     let mut client = Client::plain(server.port).await;

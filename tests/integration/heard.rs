@@ -35,13 +35,23 @@ async fn hears(login: &str, command: &str, lines: &[&str], end: &str) {
 async fn odd_answers_reach_the_client_as_they_are() {
     tokio::join!(
         hears(PLAIN, "c2 IDLE", &["+ idling", "* BYE Connection is closed. 13"], "CLOSE"),
-        hears(PLAIN, "c2 SELECT INBOX", &["c2 BAD User is authenticated but not connected."], "EOF"),
+        hears(
+            PLAIN,
+            "c2 SELECT INBOX",
+            &["c2 BAD User is authenticated but not connected."],
+            "EOF"
+        ),
         hears(PLAIN, "c2 IDLE", &["* 5 EXISTS", "+ IDLE accepted, awaiting DONE command."], "EOF"),
         hears(PLAIN, "c2 IDLE", &["c2 BAD [CLIENTBUG] Unknown command"], "EOF"),
         hears(PLAIN, "c2 SELECT INBOX", &["c2 NO SELECT Unsafe Login"], "EOF"),
         hears(PLAIN, "c2 NOOP", &["c2 OK"], "EOF"),
         hears(PLAIN, "c2 NOOP", &["* BYE"], "CLOSE"),
-        hears(PLAIN, "c2 FETCH 1 FLAGS", &["c2 NO [OVERQUOTA] Account exceeded bandwidth limits. (Failure)"], "EOF"),
+        hears(
+            PLAIN,
+            "c2 FETCH 1 FLAGS",
+            &["c2 NO [OVERQUOTA] Account exceeded bandwidth limits. (Failure)"],
+            "EOF"
+        ),
         hears(PLAIN, "c2 IDLE", &["+", "* OK [ALERT] Still here"], "EOF"),
     );
 }
@@ -55,7 +65,9 @@ async fn a_limit_at_the_login_is_the_servers_word() {
         "NO [LIMIT] Rate limit hit",
         "NO [LIMIT] Too many logins",
     ] {
-        let refused = format!("S: * OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] ready\nLOGIN\nS: <tag> {answer}\nEOF");
+        let refused = format!(
+            "S: * OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] ready\nLOGIN\nS: <tag> {answer}\nEOF"
+        );
         let upstream = Scripted::start(&[&refused]).await;
         let deltapush = Deltapush::start(&Options::plain(upstream.port));
         let mut client = Client::plain(deltapush.plain).await;
@@ -69,7 +81,8 @@ async fn a_limit_at_the_login_is_the_servers_word() {
 /// Gmail takes IDLE with nothing selected, and never says anything then: the connection must still live through a NAT.
 #[tokio::test]
 async fn gmail_idles_in_silence_with_nothing_selected() {
-    let dialogue = format!("{PLAIN}C: c2 IDLE\nS: + idling\nC: DONE\nS: c2 OK IDLE terminated (Success)\nEOF");
+    let dialogue =
+        format!("{PLAIN}C: c2 IDLE\nS: + idling\nC: DONE\nS: c2 OK IDLE terminated (Success)\nEOF");
     let upstream = Scripted::start(&[&dialogue]).await;
     let mut options = Options::plain(upstream.port);
     options.more = "relay:\n  keepalive: 1s\n".to_owned();
@@ -108,7 +121,10 @@ async fn netease_hears_who_asks_before_a_client_opens_a_mailbox() {
     let mut client = Client::plain(deltapush.plain).await;
     client.expect_prefix("* OK").await;
     assert!(client.command("c1 LOGIN alice@lab.test sesame").await.result.starts_with("OK"));
-    assert_eq!(client.command("c2 SELECT INBOX").await.text(), "* 0 EXISTS\nOK [READ-WRITE] SELECT completed");
+    assert_eq!(
+        client.command("c2 SELECT INBOX").await.text(),
+        "* 0 EXISTS\nOK [READ-WRITE] SELECT completed"
+    );
     drop(client);
     upstream.finish().await;
 }
@@ -147,9 +163,16 @@ async fn icloud_keeps_its_own_push_service_beside_deltapushs() {
     let mut client = Client::plain(deltapush.plain).await;
     client.expect_prefix("* OK").await;
     let reply = client.command("c1 LOGIN alice@lab.test sesame").await;
-    assert!(reply.result.contains("METADATA CONDSTORE QRESYNC XAPPLEPUSHSERVICE XDELTAPUSH COMPRESS"), "{reply:?}");
-    let pushes = client.command("c2 XAPPLEPUSHSERVICE \"aps-version\" \"2\" mailboxes (INBOX)").await;
-    assert_eq!(pushes.text(), "* XAPPLEPUSHSERVICE \"aps-version\" \"2\" \"aps-topic\" \"com.apple.mail\"\nOK");
+    assert!(
+        reply.result.contains("METADATA CONDSTORE QRESYNC XAPPLEPUSHSERVICE XDELTAPUSH COMPRESS"),
+        "{reply:?}"
+    );
+    let pushes =
+        client.command("c2 XAPPLEPUSHSERVICE \"aps-version\" \"2\" mailboxes (INBOX)").await;
+    assert_eq!(
+        pushes.text(),
+        "* XAPPLEPUSHSERVICE \"aps-version\" \"2\" \"aps-topic\" \"com.apple.mail\"\nOK"
+    );
     let set = client.command("c3 SETMETADATA INBOX (/private/devicetoken \"openpgp:alice\")").await;
     assert_eq!(set.result, "OK SETMETADATA completed");
     upstream.reached().await;

@@ -17,7 +17,11 @@ async fn scene(setup: Setup, name: &str) -> Scene {
     scene_with(setup, name, |_| ()).await
 }
 
-pub(crate) async fn scene_with(setup: Setup, name: &str, change: impl FnOnce(&mut Options)) -> Scene {
+pub(crate) async fn scene_with(
+    setup: Setup,
+    name: &str,
+    change: impl FnOnce(&mut Options),
+) -> Scene {
     Scene::with(setup, name, |options| {
         options.credentials = "none";
         options.trace = true;
@@ -28,7 +32,9 @@ pub(crate) async fn scene_with(setup: Setup, name: &str, change: impl FnOnce(&mu
 
 /// Registers a token as Delta Chat does.
 pub(crate) async fn register(client: &mut Client, token: &str) {
-    let reply = client.command(&format!("c2 SETMETADATA \"INBOX\" (/private/devicetoken {})", quoted(token))).await;
+    let reply = client
+        .command(&format!("c2 SETMETADATA \"INBOX\" (/private/devicetoken {})", quoted(token)))
+        .await;
     assert!(reply.result.starts_with("OK"), "{reply:?}");
 }
 
@@ -114,7 +120,8 @@ async fn half_a_message_is_not_appended_and_the_device_is_called_back() {
     client.send_raw(b"c3 APPEND INBOX {400+}\r\nFrom: bob@elsewhere.test\r\n\r\nhalf of it").await;
     assert!(poll(PATIENCE, || scene.dovecot.sessions(&scene.user)[0].contains("half of it")).await);
     drop(client);
-    status_says(&scene, "waiting for a device: the client disconnected in the middle of a command").await;
+    status_says(&scene, "waiting for a device: the client disconnected in the middle of a command")
+        .await;
     let mut direct = scene.direct().await;
     let status = direct.command("d1 STATUS INBOX (MESSAGES)").await;
     assert!(status.text().contains("MESSAGES 0"), "{status:?}");
@@ -133,7 +140,11 @@ async fn the_newest_session_is_kept_and_the_one_before_logs_out() {
     scene.dovecot.wait_for_watch(&scene.user, 1).await;
     let client = waiting(&scene, "openpgp:newest").await;
     // The client waits itself now: nobody else needs to.
-    assert!(poll(PATIENCE, || scene.dovecot.who(&scene.user) == 1).await, "{:#?}", scene.dovecot.sessions(&scene.user));
+    assert!(
+        poll(PATIENCE, || scene.dovecot.who(&scene.user) == 1).await,
+        "{:#?}",
+        scene.dovecot.sessions(&scene.user)
+    );
     status_says(&scene, "the client's own session reports").await;
     drop(client);
     scene.dovecot.wait_for_watch(&scene.user, 2).await;
@@ -161,7 +172,11 @@ async fn a_session_that_ends_calls_the_device_which_comes_back() {
     drop(log_in().await);
     dovecot.wait_for_watch(&user, 1).await;
     dovecot.stop();
-    assert!(poll(PATIENCE, || deltapush.status().contains("waiting for a device")).await, "{}", deltapush.status());
+    assert!(
+        poll(PATIENCE, || deltapush.status().contains("waiting for a device")).await,
+        "{}",
+        deltapush.status()
+    );
     // Nobody is called to a server that is away.
     notify.stays_at(0, QUIET).await;
     dovecot.start_again();
@@ -177,7 +192,11 @@ async fn a_session_that_ends_calls_the_device_which_comes_back() {
     notify.wait_for(3, PATIENCE).await;
     // Once an hour, and not more often.
     dovecot.stop();
-    assert!(poll(PATIENCE, || deltapush.status().contains("waiting for a device")).await, "{}", deltapush.status());
+    assert!(
+        poll(PATIENCE, || deltapush.status().contains("waiting for a device")).await,
+        "{}",
+        deltapush.status()
+    );
     dovecot.start_again();
     notify.stays_at(3, 2 * QUIET).await;
 }
@@ -252,7 +271,10 @@ async fn a_device_that_fetched_before_the_last_of_the_news_is_woken() {
     away.send("c5 LOGOUT").await;
     away.expect_prefix("* BYE").await;
     scene.expect_pushes(&["openpgp:here"]).await;
-    assert!(poll(PATIENCE, || scene.dovecot.who(&scene.user) == 1).await, "its session is not kept");
+    assert!(
+        poll(PATIENCE, || scene.dovecot.who(&scene.user) == 1).await,
+        "its session is not kept"
+    );
     scene.deliver_news().await;
     here.expect_prefix("* 2 EXISTS").await;
     here.send("DONE").await;
@@ -291,12 +313,14 @@ async fn a_real_core_logs_in_and_goes_and_is_woken_and_called_back() {
     core.add_account(&user, deltapush.imaps, submission.port).await;
     core.call("start_io_for_all_accounts", json!([])).await;
     // It waits in INBOX itself.
-    let waits = poll(PATIENCE, || deltapush.status().contains("the client's own session reports")).await;
+    let waits =
+        poll(PATIENCE, || deltapush.status().contains("the client's own session reports")).await;
     assert!(waits, "{}\n{:#?}", deltapush.status(), dovecot.sessions(&user));
     core.kill().await;
     let watching = poll(PATIENCE, || deltapush.status().contains("watch    watching")).await;
     assert!(watching, "{}", deltapush.status());
-    let logins = |dovecot: &Dovecot| dovecot.log().matches(&format!("Login: user=<{user}>")).count();
+    let logins =
+        |dovecot: &Dovecot| dovecot.log().matches(&format!("Login: user=<{user}>")).count();
     let before = logins(&dovecot);
     assert!(poll(PATIENCE, || dovecot.who(&user) == 1).await, "one session");
     for number in 1..=3 {
@@ -321,7 +345,11 @@ async fn a_real_core_logs_in_and_goes_and_is_woken_and_called_back() {
         deltapush.status()
     );
     core.kill().await;
-    assert!(poll(PATIENCE, || deltapush.status().contains("watch    watching")).await, "{}", deltapush.status());
+    assert!(
+        poll(PATIENCE, || deltapush.status().contains("watch    watching")).await,
+        "{}",
+        deltapush.status()
+    );
     let posted = notify.posted().len();
     dovecot.deliver_news(&user, "and now?").await;
     notify.wait_for(posted + 1, PATIENCE).await;
@@ -347,7 +375,9 @@ async fn accounts_whose_clients_use_scram_or_a_token_are_watched() {
         scene.dovecot.expect_logins(&scene.user, count + 1).await;
     }
     scene.deliver_news().await;
-    scene.expect_pushes(&["openpgp:SCRAM-SHA-256", "openpgp:SCRAM-SHA-256", "openpgp:XOAUTH2"]).await;
+    scene
+        .expect_pushes(&["openpgp:SCRAM-SHA-256", "openpgp:SCRAM-SHA-256", "openpgp:XOAUTH2"])
+        .await;
 }
 
 /// What `deltapush` says to have handed sessions back.
@@ -369,13 +399,19 @@ async fn who_comes_back_with_the_same_password_gets_the_session_back() {
     for round in 1..=3 {
         let mut client = scene.connect().await;
         let reply = client.log_in(&scene.user).await;
-        assert!(reply.result.contains("[CAPABILITY ") && reply.result.contains("XDELTAPUSH"), "{reply:?}");
+        assert!(
+            reply.result.contains("[CAPABILITY ") && reply.result.contains("XDELTAPUSH"),
+            "{reply:?}"
+        );
         assert_eq!(handed_back(&scene), round);
         // As in a new session nothing is open.
         let fetched = client.command("c2 FETCH 1 FLAGS").await;
         assert!(fetched.result.starts_with("BAD"), "{fetched:?}");
         let selected = client.command("c3 SELECT INBOX").await;
-        assert!(selected.text().contains("* 1 EXISTS") && selected.result.contains("READ-WRITE"), "{selected:?}");
+        assert!(
+            selected.text().contains("* 1 EXISTS") && selected.result.contains("READ-WRITE"),
+            "{selected:?}"
+        );
         let fetched = client.command("c4 UID FETCH 1:* (FLAGS)").await;
         assert!(fetched.result.starts_with("OK"), "{fetched:?}");
         client.send("c5 LOGOUT").await;
@@ -394,7 +430,8 @@ async fn who_comes_back_with_the_same_password_gets_the_session_back() {
     let again = client.command(&format!("c2 LOGIN {} wrong", scene.user)).await;
     assert!(again.result.contains("has refused this password"), "{again:?}");
     // Another right one opens a session of its own.
-    let other = client.command(&format!("c3 LOGIN {} {}", scene.user, dovecot::SIMPLE_PASSWORD)).await;
+    let other =
+        client.command(&format!("c3 LOGIN {} {}", scene.user, dovecot::SIMPLE_PASSWORD)).await;
     assert!(other.result.starts_with("OK"), "{other:?}");
     scene.dovecot.expect_logins(&scene.user, 3).await;
     assert_eq!(handed_back(&scene), 3);

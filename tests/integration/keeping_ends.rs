@@ -74,8 +74,13 @@ async fn after_a_restart_accounts_are_called_one_after_the_other() {
         scene.dovecot.wait_for_watch(user, 1).await;
     }
     scene.deltapush.restart();
-    let is_due = |status: &str| status.matches("waiting for a device: deltapush was restarted").count() == 2;
-    assert!(poll(PATIENCE, || is_due(&scene.deltapush.status())).await, "{}", scene.deltapush.status());
+    let is_due =
+        |status: &str| status.matches("waiting for a device: deltapush was restarted").count() == 2;
+    assert!(
+        poll(PATIENCE, || is_due(&scene.deltapush.status())).await,
+        "{}",
+        scene.deltapush.status()
+    );
     scene.notify.wait_for(1, PATIENCE).await;
     // The other one's turn is in an hour.
     scene.notify.stays_at(1, QUIET).await;

@@ -9,7 +9,8 @@ use super::support::poll;
 /// A watch's session ends like this, and log and status give that reason.
 async fn reason(session: impl Display, reason: impl AsRef<str>) {
     let reason = reason.as_ref();
-    let scene = Scene::begin(&[&format!("{PLAIN}{CLIENT}"), &format!("{PLAIN}{session}"), "HANG"]).await;
+    let scene =
+        Scene::begin(&[&format!("{PLAIN}{CLIENT}"), &format!("{PLAIN}{session}"), "HANG"]).await;
     let scene = scene.says(reason).await;
     let shown = poll(Duration::from_secs(10), || scene.deltapush.status().contains(reason)).await;
     assert!(shown, "no {reason:?} in the status:\n{}", scene.deltapush.status());
@@ -24,11 +25,20 @@ async fn words_before_a_reset_are_the_reason() {
     let waits = format!("{EXAMINE}{IDLE}");
     let opens = "C: w1 EXAMINE \"INBOX\"\n";
     tokio::join!(
-        reason(format!("{waits}S: * BAD [ALERT] not you\nRESET"), format!("said \"not you\"; {BROKE}")),
-        reason(format!("{waits}S: * NO the disk is gone\nRESET"), format!("said \"the disk is gone\"; {BROKE}")),
+        reason(
+            format!("{waits}S: * BAD [ALERT] not you\nRESET"),
+            format!("said \"not you\"; {BROKE}")
+        ),
+        reason(
+            format!("{waits}S: * NO the disk is gone\nRESET"),
+            format!("said \"the disk is gone\"; {BROKE}")
+        ),
     );
     tokio::join!(
-        reason(format!("{opens}S: * OK [ALERT] Read our page\nRESET"), format!("said \"Read our page\"; {BROKE}")),
+        reason(
+            format!("{opens}S: * OK [ALERT] Read our page\nRESET"),
+            format!("said \"Read our page\"; {BROKE}")
+        ),
         reason(
             format!("{waits}S: * BYE [ALERT] Enable IMAP access\nRESET"),
             "said \"Enable IMAP access\"; then: it closed the session"
@@ -40,7 +50,10 @@ async fn words_before_a_reset_are_the_reason() {
 async fn words_before_an_end_without_a_word_are_the_reason() {
     let waits = format!("{EXAMINE}{IDLE}");
     tokio::join!(
-        reason(format!("{waits}S: * BAD [ALERT] not you\nCLOSE"), format!("said \"not you\"; {HUNG_UP}")),
+        reason(
+            format!("{waits}S: * BAD [ALERT] not you\nCLOSE"),
+            format!("said \"not you\"; {HUNG_UP}")
+        ),
         // In the session's first command the refusal is its answer, and what follows is said too.
         reason(
             "C: w1 EXAMINE \"INBOX\"\nS= w1 NO not now\\r\\n* BYE [ALERT] Enable IMAP access\\r\\n\nRESET",
@@ -60,7 +73,11 @@ async fn words_before_a_reset_in_the_login_are_the_reason() {
         RESET
     ";
     let scene = Scene::begin(&[&client, login, "HANG"]).await;
-    let scene = scene.says("said \"Closed for repairs\"; then: the mail server closed the connection").await;
-    let shown = poll(Duration::from_secs(10), || scene.deltapush.status().contains("Closed for repairs")).await;
+    let scene = scene
+        .says("said \"Closed for repairs\"; then: the mail server closed the connection")
+        .await;
+    let shown =
+        poll(Duration::from_secs(10), || scene.deltapush.status().contains("Closed for repairs"))
+            .await;
     assert!(shown, "{}", scene.deltapush.status());
 }

@@ -104,7 +104,8 @@ async fn inbox_is_watched(mut scene: Scene, gone: &str, sessions: usize) {
     for _ in 0..sessions {
         scene.upstream.reached().await;
     }
-    let not_watched = format!("mailbox \"{gone}\" is not watched: it cannot be opened (no such mailbox)");
+    let not_watched =
+        format!("mailbox \"{gone}\" is not watched: it cannot be opened (no such mailbox)");
     let status = || scene.deltapush.status();
     let shown = poll(Duration::from_secs(20), || {
         let status = status();
@@ -143,11 +144,17 @@ async fn kept_session_watches_the_mailboxes_that_can_be_opened() {
     let inbox = |number| opened(number, "INBOX", 4);
     for (login, mailboxes, gone, watch) in [
         (&idle, ["INBOX", "DeltaChat"], "DeltaChat", gone(1, "DeltaChat") + &inbox(2) + &news(3)),
-        (&both, ["INBOX", "DeltaChat"], "DeltaChat", all(inbox(1) + &gone(2, "DeltaChat") + &inbox(3), 4)),
+        (
+            &both,
+            ["INBOX", "DeltaChat"],
+            "DeltaChat",
+            all(inbox(1) + &gone(2, "DeltaChat") + &inbox(3), 4),
+        ),
         (&both, ["Work", "INBOX"], "Work", all(gone(1, "Work") + &inbox(2), 3)),
     ] {
         let dialogue = format!("{}C: DONE\nS: c6 OK\n{watch}", client(login, mailboxes));
-        let mut scene = Scene::begin_with(&[&dialogue], |options| options.credentials = "none").await;
+        let mut scene =
+            Scene::begin_with(&[&dialogue], |options| options.credentials = "none").await;
         wait_in(&mut scene, mailboxes, false).await;
         let noted = poll(Duration::from_secs(10), || noted(scene.deltapush.dir()) == 2);
         assert!(noted.await, "where the client waits was not noted");
@@ -165,13 +172,22 @@ async fn session_per_mailbox_watches_those_that_can_be_opened() {
     let (before, watched) = (inbox("C: w2 IDLE\nS: + idling\nREACHED\nEOF"), inbox(&news(2)));
     let refused = |mailbox| format!("{idle}{}REACHED\nEOF", gone(1, mailbox));
     // Where it is the only one, INBOX is watched in its place.
-    let alone = format!("{idle}{}{}C: w3 IDLE\nS: + idling\nREACHED\nEOF", gone(1, "Work"), opened(2, "INBOX", 4));
+    let alone = format!(
+        "{idle}{}{}C: w3 IDLE\nS: + idling\nREACHED\nEOF",
+        gone(1, "Work"),
+        opened(2, "INBOX", 4)
+    );
     for (mailboxes, gone, sessions) in [
-        (["INBOX", "DeltaChat"], "DeltaChat", vec![before.clone(), refused("DeltaChat"), watched.clone()]),
+        (
+            ["INBOX", "DeltaChat"],
+            "DeltaChat",
+            vec![before.clone(), refused("DeltaChat"), watched.clone()],
+        ),
         (["Work", "INBOX"], "Work", vec![before, alone, watched, refused("Work")]),
     ] {
         let client = format!("{}EOF", client(&idle, mailboxes));
-        let dialogues: Vec<&str> = [&client].into_iter().chain(&sessions).map(String::as_str).collect();
+        let dialogues: Vec<&str> =
+            [&client].into_iter().chain(&sessions).map(String::as_str).collect();
         let mut scene = Scene::begin(&dialogues).await;
         scene.upstream.reached().await;
         wait_in(&mut scene, mailboxes, gone == "Work").await;

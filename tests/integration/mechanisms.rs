@@ -41,7 +41,11 @@ impl Scene {
         let upstream = Scripted::start(dialogues).await;
         let deltapush = Deltapush::start(&Options { trace: true, ..Options::plain(upstream.port) });
         let mut client = Client::plain(deltapush.plain).await;
-        client.expect_prefix("* OK [CAPABILITY IMAP4rev1 LITERAL+ SASL-IR ID AUTH=PLAIN AUTH=LOGIN AUTH=XOAUTH2").await;
+        client
+            .expect_prefix(
+                "* OK [CAPABILITY IMAP4rev1 LITERAL+ SASL-IR ID AUTH=PLAIN AUTH=LOGIN AUTH=XOAUTH2",
+            )
+            .await;
         Self { upstream, deltapush, client }
     }
 
@@ -73,7 +77,10 @@ impl Scene {
         assert!(deltapush.trace().contains("masked"), "no trace");
         let shown = deltapush.trace() + &deltapush.log();
         for secret in secrets {
-            assert!(!shown.contains(secret) && !shown.contains(&encoded(secret)), "{secret} is shown:\n{shown}");
+            assert!(
+                !shown.contains(secret) && !shown.contains(&encoded(secret)),
+                "{secret} is shown:\n{shown}"
+            );
         }
     }
 }
@@ -98,16 +105,30 @@ async fn a_password_is_given_in_the_way_that_the_server_wants() {
         encoded("sesame"),
         IN.0
     );
-    let alone = format!("{}C: dp1 LOGIN \"alice@lab.test\" \"sesame\"\n{}", greeting("AUTH=SCRAM-SHA-1"), IN.0);
-    let initial =
-        format!("{}C: dp1 AUTHENTICATE PLAIN {plain}\n{}", greeting("LOGINDISABLED AUTH=PLAIN SASL-IR"), IN.0);
-    let without =
-        format!("{}C: dp1 AUTHENTICATE PLAIN\nS: +\nC: {plain}\n{}", greeting("LOGINDISABLED AUTH=PLAIN"), IN.0);
+    let alone = format!(
+        "{}C: dp1 LOGIN \"alice@lab.test\" \"sesame\"\n{}",
+        greeting("AUTH=SCRAM-SHA-1"),
+        IN.0
+    );
+    let initial = format!(
+        "{}C: dp1 AUTHENTICATE PLAIN {plain}\n{}",
+        greeting("LOGINDISABLED AUTH=PLAIN SASL-IR"),
+        IN.0
+    );
+    let without = format!(
+        "{}C: dp1 AUTHENTICATE PLAIN\nS: +\nC: {plain}\n{}",
+        greeting("LOGINDISABLED AUTH=PLAIN"),
+        IN.0
+    );
     for server in [asked, alone, initial, without] {
         let said = format!("c1 AUTHENTICATE PLAIN {plain}");
         Scene::plays(&[&server], &[(&said, IN.1)], &["sesame", &plain]).await;
         let (user, password) = (encoded("alice@lab.test"), encoded("sesame"));
-        let client = [("c1 AUTHENTICATE LOGIN", "+ VXNlcm5hbWU6"), (&user, "+ UGFzc3dvcmQ6"), (&password, IN.1)];
+        let client = [
+            ("c1 AUTHENTICATE LOGIN", "+ VXNlcm5hbWU6"),
+            (&user, "+ UGFzc3dvcmQ6"),
+            (&password, IN.1),
+        ];
         Scene::plays(&[&server], &client, &["sesame", &plain]).await;
     }
 }
@@ -120,10 +141,23 @@ async fn no_password_reaches_a_command_line_with_a_line_end_or_a_nul() {
         IN.0
     );
     let message = encoded("\0alice@lab.test\0se\r\ndp2 LOGOUT");
-    Scene::plays(&[&server], &[(&format!("c1 AUTHENTICATE PLAIN {message}"), IN.1)], &["dp2 LOGOUT"]).await;
-    Scene::plays(&[&server], &[("c1 LOGIN alice@lab.test {14+}\r\nse\r\ndp2 LOGOUT", IN.1)], &["dp2 LOGOUT"]).await;
+    Scene::plays(
+        &[&server],
+        &[(&format!("c1 AUTHENTICATE PLAIN {message}"), IN.1)],
+        &["dp2 LOGOUT"],
+    )
+    .await;
+    Scene::plays(
+        &[&server],
+        &[("c1 LOGIN alice@lab.test {14+}\r\nse\r\ndp2 LOGOUT", IN.1)],
+        &["dp2 LOGOUT"],
+    )
+    .await;
     for (said, heard) in [
-        ("c1 LOGIN alice@lab.test {4+}\r\nse\0s", "c1 BAD [CLIENTBUG] LOGIN needs a user name and a password."),
+        (
+            "c1 LOGIN alice@lab.test {4+}\r\nse\0s",
+            "c1 BAD [CLIENTBUG] LOGIN needs a user name and a password.",
+        ),
         (
             "c1 LOGIN {19+}\r\nalice@lab.test\r\nx y sesame",
             "c1 BAD [CLIENTBUG] LOGIN needs a user name and a password.",
@@ -166,15 +200,18 @@ async fn tokens_are_converted_into_what_the_server_has() {
 async fn a_server_explains_to_the_client_why_it_refuses_a_token() {
     let why = encoded(r#"{"status":"invalid_token","scope":"secret-scope"}"#);
     for (server, dummy) in [("OAUTHBEARER", "AQ=="), ("XOAUTH2", "")] {
-        let message = if server == "XOAUTH2" { xoauth2("old-token") } else { oauthbearer("old-token") };
+        let message =
+            if server == "XOAUTH2" { xoauth2("old-token") } else { oauthbearer("old-token") };
         let start = format!(
             "{}C: dp1 AUTHENTICATE {server} {message}\nS: + {why}\n",
             greeting(&format!("AUTH={server} SASL-IR"))
         );
         let refusal = "NO [AUTHENTICATIONFAILED] Authentication failed.";
         let dialogue = format!("{start}C: {dummy}\nS: dp1 {refusal}\nEOF");
-        let (said, challenge) =
-            (format!("c1 AUTHENTICATE OAUTHBEARER {}", oauthbearer("old-token")), format!("+ {why}"));
+        let (said, challenge) = (
+            format!("c1 AUTHENTICATE OAUTHBEARER {}", oauthbearer("old-token")),
+            format!("+ {why}"),
+        );
         let refused = format!("c1 {refusal}");
         let secrets = ["old-token", "secret-scope", &why];
         Scene::plays(&[&dialogue], &[(&said, &challenge), ("AQ==", &refused)], &secrets).await;
@@ -193,9 +230,15 @@ async fn a_server_explains_to_the_client_why_it_refuses_a_token() {
 #[tokio::test]
 async fn a_server_that_has_nothing_fitting_is_named_with_what_it_has() {
     let cases = [
-        ("LOGINDISABLED AUTH=SCRAM-SHA-256", format!("c1 AUTHENTICATE PLAIN {}", encoded("\0alice@lab.test\0sesame"))),
+        (
+            "LOGINDISABLED AUTH=SCRAM-SHA-256",
+            format!("c1 AUTHENTICATE PLAIN {}", encoded("\0alice@lab.test\0sesame")),
+        ),
         ("AUTH=PLAIN", format!("c1 AUTHENTICATE XOAUTH2 {}", xoauth2("sesame"))),
-        ("AUTH=PLAIN", format!("c1 AUTHENTICATE SCRAM-SHA-1 {}", encoded("n,,n=alice@lab.test,r=x"))),
+        (
+            "AUTH=PLAIN",
+            format!("c1 AUTHENTICATE SCRAM-SHA-1 {}", encoded("n,,n=alice@lab.test,r=x")),
+        ),
     ];
     let answers = [
         "c1 NO [CANNOT] The mail server offers no LOGIN and no AUTH=PLAIN, but AUTH=SCRAM-SHA-256.",
@@ -211,21 +254,37 @@ async fn a_server_that_has_nothing_fitting_is_named_with_what_it_has() {
 #[tokio::test]
 async fn a_refusal_keeps_its_meaning_without_the_word() {
     for (answer, heard) in [
-        ("NO [UNAVAILABLE] Temporary authentication failure.", "NO [UNAVAILABLE] Temporary login failure."),
+        (
+            "NO [UNAVAILABLE] Temporary authentication failure.",
+            "NO [UNAVAILABLE] Temporary login failure.",
+        ),
         (
             "NO [ALERT] Too many simultaneous connections. (Failure)",
             "NO [ALERT] Too many simultaneous connections. (Failure)",
         ),
-        ("BAD User is authenticated but not connected.", "BAD User is authenticated but not connected."),
-        ("NO [AUTHENTICATIONFAILED] Authentication failed.", "NO [AUTHENTICATIONFAILED] Authentication failed."),
+        (
+            "BAD User is authenticated but not connected.",
+            "BAD User is authenticated but not connected.",
+        ),
+        (
+            "NO [AUTHENTICATIONFAILED] Authentication failed.",
+            "NO [AUTHENTICATIONFAILED] Authentication failed.",
+        ),
     ] {
         let server = format!("{}LOGIN\nS: <tag> {answer}\nEOF", greeting("AUTH=PLAIN SASL-IR"));
-        Scene::plays(&[&server], &[("c1 LOGIN alice@lab.test sesame", &format!("c1 {heard}"))], &["sesame"]).await;
+        Scene::plays(
+            &[&server],
+            &[("c1 LOGIN alice@lab.test sesame", &format!("c1 {heard}"))],
+            &["sesame"],
+        )
+        .await;
     }
 }
 
-const TOKEN: (&str, &str) =
-    ("c2 SETMETADATA INBOX (/private/devicetoken \"openpgp:alice\")", "c2 OK SETMETADATA completed");
+const TOKEN: (&str, &str) = (
+    "c2 SETMETADATA INBOX (/private/devicetoken \"openpgp:alice\")",
+    "c2 OK SETMETADATA completed",
+);
 
 #[tokio::test]
 async fn mox_is_logged_in_to_with_scram_and_cannot_be_watched_then() {
@@ -234,7 +293,8 @@ async fn mox_is_logged_in_to_with_scram_and_cannot_be_watched_then() {
     let last = encoded("c=biws,r=client-nonce-and-servers,p=cHJvb2Y=");
     let server_final = encoded("v=c2lnbmF0dXJl");
     let secrets = ["client-nonce", first.as_str(), &server_first, &last, &server_final];
-    let capabilities = "LITERAL+ IDLE ENABLE AUTH=SCRAM-SHA-256-PLUS AUTH=SCRAM-SHA-256 AUTH=PLAIN SASL-IR";
+    let capabilities =
+        "LITERAL+ IDLE ENABLE AUTH=SCRAM-SHA-256-PLUS AUTH=SCRAM-SHA-256 AUTH=PLAIN SASL-IR";
     let server = format!(
         "{}
         C: dp1 AUTHENTICATE SCRAM-SHA-256 {first}
@@ -281,8 +341,11 @@ async fn a_scram_exchange_can_fail_and_be_broken_off() {
             "c1 NO [UNAVAILABLE] The mail server gave an answer that cannot be used. Ask whoever runs this server.",
         ),
     ] {
-        let client: Vec<_> =
-            said.iter().copied().chain([(answer, heard), ("c2 NOOP", "c2 OK NOOP completed")]).collect();
+        let client: Vec<_> = said
+            .iter()
+            .copied()
+            .chain([(answer, heard), ("c2 NOOP", "c2 OK NOOP completed")])
+            .collect();
         Scene::plays(&[&ends], &client, &[&first, &encoded("r=xy,s=eA==,i=1")]).await;
     }
 }
@@ -322,7 +385,9 @@ async fn outlooks_token_is_watched_with_until_it_expires_and_again_with_the_next
     let again = format!("{}{OUTLOOK_IN}{WATCHING}EOF", outlook("token-two"));
     let mut scene = Scene::begin(&[&client, &watch, &expired, &renewed, &again]).await;
     let logged_in = "c1 OK [CAPABILITY IMAP4rev1 IDLE METADATA XDELTAPUSH COMPRESS=DEFLATE] AUTHENTICATE completed.";
-    scene.says(&[(&format!("c1 AUTHENTICATE XOAUTH2 {}", xoauth2("token-one")), logged_in), TOKEN]).await;
+    scene
+        .says(&[(&format!("c1 AUTHENTICATE XOAUTH2 {}", xoauth2("token-one")), logged_in), TOKEN])
+        .await;
     scene.upstream.reached().await;
     scene.upstream.open_gate();
     scene.status_says("its access token has expired or was withdrawn").await;
@@ -341,13 +406,25 @@ async fn outlooks_token_is_watched_with_until_it_expires_and_again_with_the_next
 }
 
 /// What `sasl_client.py` tells.
-pub(crate) async fn sasl(deltapush: &Deltapush, user: &str, mechanism: &str, way: &str, secret: &str) -> Value {
+pub(crate) async fn sasl(
+    deltapush: &Deltapush,
+    user: &str,
+    mechanism: &str,
+    way: &str,
+    secret: &str,
+) -> Value {
     let mut script: Command = python::script("sasl_client.py");
-    script.arg(deltapush.imaps.to_string()).arg(deltapush.certificate()).args([user, mechanism, way]);
+    script
+        .arg(deltapush.imaps.to_string())
+        .arg(deltapush.certificate())
+        .args([user, mechanism, way]);
     script.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = tokio::process::Command::from(script).kill_on_drop(true).spawn().unwrap();
     child.stdin.take().unwrap().write_all(format!("{secret}\n").as_bytes()).await.unwrap();
-    let output = timeout(PATIENCE, child.wait_with_output()).await.expect("the client takes too long").unwrap();
+    let output = timeout(PATIENCE, child.wait_with_output())
+        .await
+        .expect("the client takes too long")
+        .unwrap();
     assert!(output.status.success(), "{mechanism}: {}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }
@@ -357,7 +434,11 @@ async fn dovecot_is_logged_in_to_by_every_mechanism() {
     let dovecot = dovecot::shared(Setup::Mechanisms);
     // Each mechanism fails twice on purpose.
     let more = "limits:\n  failed_logins:\n    delay: 10ms\n    longest_delay: 50ms\n    per_address: 1000\n    per_upstream: 1000\n";
-    let deltapush = Deltapush::start(&Options { trace: true, more: more.to_owned(), ..Options::dovecot(dovecot) });
+    let deltapush = Deltapush::start(&Options {
+        trace: true,
+        more: more.to_owned(),
+        ..Options::dovecot(dovecot)
+    });
     for (mechanism, secret, is_watched) in [
         ("PLAIN", PASSWORD, true),
         ("LOGIN", PASSWORD, true),
@@ -380,12 +461,22 @@ async fn dovecot_is_logged_in_to_by_every_mechanism() {
         let refused = sasl(&deltapush, &user, mechanism, "challenge", "wrong").await;
         assert_eq!(refused["said"], "NO", "{mechanism}: {refused}");
         let is_token = secret == TOKEN_KEY;
-        assert_eq!(refused["explained"].as_array().unwrap().len(), usize::from(is_token), "{mechanism}: {refused}");
+        assert_eq!(
+            refused["explained"].as_array().unwrap().len(),
+            usize::from(is_token),
+            "{mechanism}: {refused}"
+        );
         if is_watched {
             dovecot.wait_for_watch(&user, 1).await;
         } else {
-            let words = format!("its client logs in with {mechanism}, which gives deltapush no credentials");
-            assert!(poll(PATIENCE, || deltapush.status().contains(&words)).await, "{}", deltapush.status());
+            let words = format!(
+                "its client logs in with {mechanism}, which gives deltapush no credentials"
+            );
+            assert!(
+                poll(PATIENCE, || deltapush.status().contains(&words)).await,
+                "{}",
+                deltapush.status()
+            );
             assert!(dovecot.watches(&user).is_empty());
         }
     }

@@ -19,8 +19,10 @@ async fn junk_delays_no_neighbour(name: &'static str, answer: Answer) {
     scene.notify.always("openpgp:junk", Some(answer));
     let mut client = scene.client().await;
     for number in 0..JUNK {
-        let set =
-            format!("c2 SETMETADATA \"INBOX\" (/private/devicetoken {})", quoted(&format!("openpgp:junk{number}")));
+        let set = format!(
+            "c2 SETMETADATA \"INBOX\" (/private/devicetoken {})",
+            quoted(&format!("openpgp:junk{number}"))
+        );
         assert!(client.command(&set).await.result.starts_with("OK"));
     }
     drop(client);
@@ -41,14 +43,20 @@ async fn junk_delays_no_neighbour(name: &'static str, answer: Answer) {
     scene.dovecot.deliver_news(&neighbour, "news").await;
     let posted_to_neighbour = || {
         let posted = scene.notify.posted();
-        posted.into_iter().find(|posted| posted.token == "openpgp:neighbour").map(|posted| posted.at)
+        posted
+            .into_iter()
+            .find(|posted| posted.token == "openpgp:neighbour")
+            .map(|posted| posted.at)
     };
     while posted_to_neighbour().is_none() {
         assert!(delivered.elapsed() < PATIENCE, "never posted");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let wait = posted_to_neighbour().unwrap().duration_since(delivered);
-    println!("{name}: {wait:?} after the delivery began, {} POSTs in all", scene.notify.posted().len());
+    println!(
+        "{name}: {wait:?} after the delivery began, {} POSTs in all",
+        scene.notify.posted().len()
+    );
     // Dovecot holds news back for half a second.
     assert!(wait < Duration::from_millis(2_500), "{name}: {wait:?}");
     assert!(!scene.deltapush.log().contains("notification server is down"));
@@ -74,7 +82,8 @@ async fn outage_loses_no_push(name: &'static str, status: u16) {
     tokio::time::sleep(Duration::from_secs(3)).await;
     scene.notify.always("openpgp:", None);
     scene.notify.wait_for(2, PATIENCE).await;
-    let reply = scene.client().await.command("c2 GETMETADATA INBOX /private/devicetoken").await.text();
+    let reply =
+        scene.client().await.command("c2 GETMETADATA INBOX /private/devicetoken").await.text();
     assert!(reply.contains("openpgp:phone"), "{name}: {reply}");
 }
 
@@ -101,7 +110,8 @@ async fn outage_with_410_erases_nothing(name: &'static str, accounts: usize, pat
     scene.notify.always("openpgp:", Some(Answer::Status(410)));
     let mut users = vec![scene.user.clone()];
     users.extend((1..accounts).map(|number| scene.dovecot.user(&format!("{name}-{number}"))));
-    let tokens: BTreeSet<String> = (0..accounts).map(|number| format!("openpgp:{number}")).collect();
+    let tokens: BTreeSet<String> =
+        (0..accounts).map(|number| format!("openpgp:{number}")).collect();
     for (number, user) in users.iter().enumerate() {
         let mut client = scene.connect().await;
         client.log_in(user).await;
@@ -129,7 +139,11 @@ async fn outage_with_410_erases_nothing(name: &'static str, accounts: usize, pat
         scene.dovecot.deliver_news(user, "more news").await;
     }
     scene.notify.wait_for(before + 2 * accounts, PATIENCE).await;
-    assert_eq!(pushed(&scene, before + accounts), tokens, "{name}: watched and pushed after a restart");
+    assert_eq!(
+        pushed(&scene, before + accounts),
+        tokens,
+        "{name}: watched and pushed after a restart"
+    );
     let log = scene.deltapush.log();
     assert!(!log.contains("erased") && !log.contains("quarantine"), "{name}: {log}");
 }

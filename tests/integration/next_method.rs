@@ -50,10 +50,12 @@ async fn method_that_a_client_learned_spares_the_watch_the_detour() {
 #[tokio::test]
 async fn method_that_a_watch_learned_spares_the_client_the_detour() {
     // PLAIN works until deltapush is started again, with nothing learned.
-    let plain = |then: &str| format!("{GREETING}LOGIN\nS: <tag> OK [CAPABILITY IMAP4rev1 IDLE] in\n{then}");
+    let plain =
+        |then: &str| format!("{GREETING}LOGIN\nS: <tag> OK [CAPABILITY IMAP4rev1 IDLE] in\n{then}");
     let waits = format!("{EXAMINE}{IDLE}REACHED\nEOF");
     let [first, second] = detour();
-    let dialogues = [plain(CLIENT), plain(&waits), first, second, by_login(&waits), by_login(CLIENT)];
+    let dialogues =
+        [plain(CLIENT), plain(&waits), first, second, by_login(&waits), by_login(CLIENT)];
     let mut scene = Scene::begin(&dialogues.each_ref().map(String::as_str)).await;
     scene.upstream.reached().await;
     scene.deltapush.restart();
@@ -94,7 +96,11 @@ async fn goodbye_and_a_bare_end_refuse_a_method_that_has_sent_no_password() {
     );
     for end in ["CLOSE", "RESET", "S: * BYE\nCLOSE", "S: * BYE Go away\nRESET"] {
         let first = format!("{disabled}C: dp1 AUTHENTICATE PLAIN\n{end}");
-        let result = tokio::time::timeout(Duration::from_secs(60), client_stays(&[first, by_auth_login.clone()])).await;
+        let result = tokio::time::timeout(
+            Duration::from_secs(60),
+            client_stays(&[first, by_auth_login.clone()]),
+        )
+        .await;
         assert!(result.unwrap().starts_with("OK"), "{end}");
     }
 }
@@ -102,7 +108,9 @@ async fn goodbye_and_a_bare_end_refuse_a_method_that_has_sent_no_password() {
 /// With a password in the command's line, a goodbye says for certain that it is about the method, or it ends the login.
 #[tokio::test]
 async fn goodbye_about_the_method_is_followed_by_the_next_one() {
-    let first = format!("{GREETING}C~ dp1 AUTHENTICATE PLAIN A\nS: * BYE Unsupported SASL mechanism\nCLOSE");
+    let first = format!(
+        "{GREETING}C~ dp1 AUTHENTICATE PLAIN A\nS: * BYE Unsupported SASL mechanism\nCLOSE"
+    );
     let second = format!("{GREETING}C: dp1 AUTHENTICATE PLAIN\nCLOSE");
     assert!(client_stays(&[first, second, by_login(CLIENT)]).await.starts_with("OK"));
 }

@@ -7,8 +7,9 @@ use super::support::server::Server;
 
 /// What must not reach a server, in spellings of which some server reads each.
 fn spellings(command: &str) -> Vec<String> {
-    let (verb, arguments) =
-        command.split_once(' ').map_or((command, String::new()), |(verb, rest)| (verb, format!(" {rest}")));
+    let (verb, arguments) = command
+        .split_once(' ')
+        .map_or((command, String::new()), |(verb, rest)| (verb, format!(" {rest}")));
     let plain = format!("a1 {verb}{arguments}");
     let smuggled = format!("{plain}\r\n");
     vec![
@@ -47,10 +48,17 @@ async fn nothing_odd_reaches(server: Server) {
     assert!(reply.result.starts_with("OK"), "{reply:?}");
     let said = reply.untagged.concat();
     // Each of them was refused, and none carried out.
-    assert!(!said.contains(" OK") && !said.contains("* ID") && !said.contains("AUTHENTICATIONFAILED"), "{said}");
+    assert!(
+        !said.contains(" OK") && !said.contains("* ID") && !said.contains("AUTHENTICATIONFAILED"),
+        "{said}"
+    );
     assert_eq!(reply.untagged.len(), 3 * 9 + 79 * 2, "{:?}", reply.untagged);
     // The session is still the account's own.
-    assert!(client.command("y SELECT INBOX").await.result.starts_with("OK"), "{}", client.dialogue());
+    assert!(
+        client.command("y SELECT INBOX").await.result.starts_with("OK"),
+        "{}",
+        client.dialogue()
+    );
 }
 
 #[tokio::test]

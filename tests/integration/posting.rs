@@ -10,7 +10,9 @@ use super::support::certs::Authority;
 use super::support::client::Client;
 use super::support::deltapush::{Deltapush, Options};
 use super::support::notify::{Answer, NotifyServer};
-use super::support::notify_wire::{Deed, Http, INTERNAL_ERROR, NotifyWire, REFUSED_STREAM, Request};
+use super::support::notify_wire::{
+    Deed, Http, INTERNAL_ERROR, NotifyWire, REFUSED_STREAM, Request,
+};
 use super::support::poll;
 use super::support::scripted::Scripted;
 
@@ -79,8 +81,11 @@ impl Scene {
 
     /// An account without a token, whose mailbox gets `messages` messages.
     async fn new(notify_url: &str, messages: usize, change: impl FnOnce(&mut Options)) -> Self {
-        let upstream = Scripted::start(&[&format!("{LOGIN}EOF"), &format!("{LOGIN}{}", watch(messages))]).await;
-        let mut options = Options { notify_url: notify_url.to_owned(), ..Options::plain(upstream.port) };
+        let upstream =
+            Scripted::start(&[&format!("{LOGIN}EOF"), &format!("{LOGIN}{}", watch(messages))])
+                .await;
+        let mut options =
+            Options { notify_url: notify_url.to_owned(), ..Options::plain(upstream.port) };
         change(&mut options);
         let deltapush = Deltapush::start(&options);
         let mut client = Client::plain(deltapush.plain).await;
@@ -130,7 +135,10 @@ async fn many_posts_are_one_connection_of_http2() {
     assert_eq!(tokens, (0..TOKENS).map(token).collect(), "the body is the token, and nothing else");
     let agent = concat!("deltapush/", env!("CARGO_PKG_VERSION"), " (+mailto:admin@example.org)");
     for post in &posted {
-        assert_eq!((post.version, post.headers["user-agent"].to_str().unwrap()), (Version::HTTP_2, agent));
+        assert_eq!(
+            (post.version, post.headers["user-agent"].to_str().unwrap()),
+            (Version::HTTP_2, agent)
+        );
     }
     let connections: HashSet<_> = posted.iter().map(|posted| posted.connection).collect();
     assert_eq!(connections.len(), 1, "{} posts", posted.len());
@@ -142,7 +150,8 @@ async fn a_redirection_is_not_followed_to_wherever() {
     let dir = tempfile::tempdir().unwrap();
     let authority = Authority::new(dir.path());
     let config = authority.server_config();
-    let (mut notify, mut elsewhere) = (NotifyServer::start_tls(&config).await, NotifyServer::start_tls(&config).await);
+    let (mut notify, mut elsewhere) =
+        (NotifyServer::start_tls(&config).await, NotifyServer::start_tls(&config).await);
     notify.answer([Answer::Redirect(elsewhere.url.clone())]);
     let scene = Scene::begin(&notify, Some(authority.ca.clone()), 1).await;
     scene.mail();
@@ -228,7 +237,11 @@ const AT_ONCE: Duration = Duration::from_secs(1);
 
 #[tokio::test]
 async fn broken_http1_connection_is_replaced_at_once_and_a_silent_one_in_time() {
-    let breaks = [(Deed::Close, AT_ONCE), (Deed::TcpReset, AT_ONCE), (Deed::Silence, Duration::from_secs(17))];
+    let breaks = [
+        (Deed::Close, AT_ONCE),
+        (Deed::TcpReset, AT_ONCE),
+        (Deed::Silence, Duration::from_secs(17)),
+    ];
     broken_connections_are_replaced(Http::One, &breaks).await;
 }
 
@@ -256,16 +269,21 @@ async fn all_posts_of_a_dead_connection_arrive_on_the_next() {
     it.scene.mail();
     it.ended("push accepted", 16).await;
     let requests = it.notify.requests();
-    let after: HashSet<_> = requests[8..].iter().filter(|request| request.connection == 1).map(|r| &r.token).collect();
+    let after: HashSet<_> =
+        requests[8..].iter().filter(|request| request.connection == 1).map(|r| &r.token).collect();
     assert_eq!(after.len(), 8, "{requests:?}");
-    assert!(requests[8..].iter().all(|request| request.at - requests[8].at < Duration::from_secs(12)), "{requests:?}");
+    assert!(
+        requests[8..].iter().all(|request| request.at - requests[8].at < Duration::from_secs(12)),
+        "{requests:?}"
+    );
     assert!(!it.scene.deltapush.log().contains("push failed"));
 }
 
 /// A server that breaks off each request must not get each of them twice.
 #[tokio::test]
 async fn first_request_of_a_connection_is_not_repeated_at_once() {
-    for (http, deed) in [(Http::One, Deed::TcpReset), (Http::Two, Deed::GoAway { refused: false })] {
+    for (http, deed) in [(Http::One, Deed::TcpReset), (Http::Two, Deed::GoAway { refused: false })]
+    {
         let mut it = WireScene::begin(http, 1, 1, "").await;
         it.notify.next([deed.clone(), deed]);
         it.requests_after_mail(1, Duration::from_secs(20)).await;
@@ -350,7 +368,8 @@ async fn every_kind_of_token_reaches_the_notification_server_as_it_was_handed_ov
         0 => format!("\"{token}\""),
         _ => format!("{{{}+}}\r\n{token}", token.len()),
     };
-    let mut scene = Scene::new(&notify.url, 1, |options| options.notify_ca = Some(authority.ca.clone())).await;
+    let mut scene =
+        Scene::new(&notify.url, 1, |options| options.notify_ca = Some(authority.ca.clone())).await;
     let mut wanted = HashSet::new();
     for (number, token) in tokens.iter().enumerate() {
         for variant in 0..2 {

@@ -101,14 +101,16 @@ impl Scene {
     pub(super) async fn begin_with(dialogues: &[&str], change: impl FnOnce(&mut Options)) -> Self {
         let upstream = Scripted::start(dialogues).await;
         let notify = NotifyServer::start().await;
-        let mut options = Options { notify_url: notify.url.clone(), ..Options::plain(upstream.port) };
+        let mut options =
+            Options { notify_url: notify.url.clone(), ..Options::plain(upstream.port) };
         change(&mut options);
         let deltapush = Deltapush::start(&options);
         let mut client = Client::plain(deltapush.plain).await;
         client.expect_prefix("* OK").await;
         let reply = client.command("c1 LOGIN alice@lab.test sesame").await;
         assert!(reply.result.starts_with("OK"), "{reply:?}");
-        let set = client.command("c2 SETMETADATA INBOX (/private/devicetoken \"openpgp:alice\")").await;
+        let set =
+            client.command("c2 SETMETADATA INBOX (/private/devicetoken \"openpgp:alice\")").await;
         assert!(set.result.starts_with("OK"), "{set:?}");
         Self { upstream, notify, deltapush, client }
     }
@@ -116,8 +118,10 @@ impl Scene {
     /// The client's login and the watch's sessions begin with the same words.
     async fn watched(login: &str, sessions: &[&str]) -> Self {
         let client = format!("{login}{CLIENT}");
-        let sessions: Vec<String> = sessions.iter().map(|session| format!("{login}{session}")).collect();
-        let dialogues: Vec<&str> = [&client].into_iter().chain(&sessions).map(String::as_str).collect();
+        let sessions: Vec<String> =
+            sessions.iter().map(|session| format!("{login}{session}")).collect();
+        let dialogues: Vec<&str> =
+            [&client].into_iter().chain(&sessions).map(String::as_str).collect();
         Self::begin(&dialogues).await
     }
 
@@ -147,7 +151,10 @@ impl Scene {
     /// It will come back by itself.
     pub(super) fn goes_on(self) -> Self {
         let log = self.deltapush.log();
-        assert!(!log.contains("until the client logs in again"), "taken for a wrong password, or for good");
+        assert!(
+            !log.contains("until the client logs in again"),
+            "taken for a wrong password, or for good"
+        );
         self
     }
 
@@ -175,7 +182,14 @@ async fn comes_back(login: &str, session: &str, words: &str) {
 /// A session whose end leads to a pause of minutes.
 async fn pauses(session: impl AsRef<str>, words: impl Display) {
     let scene = Scene::begin(&[&format!("{PLAIN}{CLIENT}"), session.as_ref()]).await;
-    scene.says(&format!("account not watched: {words}")).await.stays_away().await.goes_on().end().await;
+    scene
+        .says(&format!("account not watched: {words}"))
+        .await
+        .stays_away()
+        .await
+        .goes_on()
+        .end()
+        .await;
 }
 
 /// A login that is refused for a moment, after which all is well.
@@ -265,7 +279,14 @@ async fn outlook_closes_with_a_number() {
     let (client, first) = outlook(&bye);
     let second = catch_up(&format!("{OUTLOOK}{OUTLOOK_ID}"));
     let scene = Scene::begin(&[&client, &first, &second]).await;
-    scene.gets_pushed().await.says("closed the session: Connection is closed. 13").await.goes_on().end().await;
+    scene
+        .gets_pushed()
+        .await
+        .says("closed the session: Connection is closed. 13")
+        .await
+        .goes_on()
+        .end()
+        .await;
 }
 
 #[tokio::test]
@@ -291,8 +312,14 @@ async fn outlook_throttles() {
 #[tokio::test]
 async fn yahoo_limits_rates() {
     tokio::join!(
-        pauses(refused("NO [LIMIT] Rate limit hit"), "the mail server refused the login: NO [LIMIT] Rate limit hit"),
-        pauses(refused("NO Rate limit exceeded, wait"), "the mail server refused the login: NO Rate limit exceeded"),
+        pauses(
+            refused("NO [LIMIT] Rate limit hit"),
+            "the mail server refused the login: NO [LIMIT] Rate limit hit"
+        ),
+        pauses(
+            refused("NO Rate limit exceeded, wait"),
+            "the mail server refused the login: NO Rate limit exceeded"
+        ),
     );
 }
 
@@ -327,9 +354,16 @@ async fn gmx_refuses_to_hear_who_asks() {
         LOGIN
         S: <tag> OK [CAPABILITY IMAP4rev1 ID IDLE] LOGIN completed
     ";
-    let watch = format!("{login}C~ dp2 ID (\"name\" \"deltapush\" \nS: dp2 BAD expected something else\n");
+    let watch =
+        format!("{login}C~ dp2 ID (\"name\" \"deltapush\" \nS: dp2 BAD expected something else\n");
     let session = format!("{watch}{EXAMINE}{IDLE}{}", news());
-    Scene::begin(&[&format!("{login}{CLIENT}"), &session]).await.gets_pushed().await.goes_on().end().await;
+    Scene::begin(&[&format!("{login}{CLIENT}"), &session])
+        .await
+        .gets_pushed()
+        .await
+        .goes_on()
+        .end()
+        .await;
 }
 
 /// iCloud's and WEB.DE's user is the local part, and WEB.DE sorts strangers into a folder of their own. The mailbox that the
@@ -350,11 +384,15 @@ async fn webde_has_users_without_a_domain_and_a_folder_for_strangers() {
         S: + idling
         EOF"
     );
-    let (inbox, strangers) = (format!("{login}{EXAMINE}{IDLE}EOF"), EXAMINE.replace("INBOX", "Unbekannt"));
+    let (inbox, strangers) =
+        (format!("{login}{EXAMINE}{IDLE}EOF"), EXAMINE.replace("INBOX", "Unbekannt"));
     let strangers = format!("{login}{strangers}{IDLE}{}", news());
     let upstream = Scripted::start(&[&client, &inbox, &strangers]).await;
     let notify = NotifyServer::start().await;
-    let deltapush = Deltapush::start(&Options { notify_url: notify.url.clone(), ..Options::plain(upstream.port) });
+    let deltapush = Deltapush::start(&Options {
+        notify_url: notify.url.clone(),
+        ..Options::plain(upstream.port)
+    });
     let mut client = Client::plain(deltapush.plain).await;
     client.expect_prefix("* OK").await;
     assert!(client.command("c1 LOGIN alice sesame").await.result.starts_with("OK"));
@@ -476,12 +514,19 @@ async fn netease_wants_to_know_who_asks_before_it_opens_a_mailbox() {
         {EXAMINE}{IDLE}{}",
         news()
     );
-    Scene::begin(&[&format!("{login}{CLIENT}"), &watch]).await.gets_pushed().await.goes_on().end().await;
+    Scene::begin(&[&format!("{login}{CLIENT}"), &watch])
+        .await
+        .gets_pushed()
+        .await
+        .goes_on()
+        .end()
+        .await;
 }
 
 #[tokio::test]
 async fn who_is_unsafe_hears_so() {
-    let unsafe_login = format!("{PLAIN}C: w1 EXAMINE \"INBOX\"\nS: w1 NO EXAMINE Unsafe Login.\nEOF");
+    let unsafe_login =
+        format!("{PLAIN}C: w1 EXAMINE \"INBOX\"\nS: w1 NO EXAMINE Unsafe Login.\nEOF");
     pauses(&unsafe_login, "the mailbox cannot be opened: EXAMINE Unsafe Login.").await;
 }
 
@@ -497,25 +542,35 @@ async fn mailru_cannot_be_watched() {
     // ID comes only with the login, so that deltapush says it for the client too.
     let id = "C~ dp2 ID (\nS: dp2 OK\nEOF";
     let (client, watch) = (format!("{without}{id}"), format!("{without}{id}"));
-    let advertised = format!("{PLAIN}{EXAMINE}C: w2 IDLE\nS: w2 BAD [CLIENTBUG] Unknown command\nEOF");
+    let advertised =
+        format!("{PLAIN}{EXAMINE}C: w2 IDLE\nS: w2 BAD [CLIENTBUG] Unknown command\nEOF");
     tokio::join!(
         async {
             let scene = Scene::begin(&[&client, &watch, &client, &watch]).await;
-            let scene =
-                scene.says(&format!("{WORDS}: IDLE is not among its capabilities; account not watched until")).await;
+            let scene = scene
+                .says(&format!(
+                    "{WORDS}: IDLE is not among its capabilities; account not watched until"
+                ))
+                .await;
             let scene = scene.stays_away().await;
             let mut again = Client::plain(scene.deltapush.plain).await;
             again.expect_prefix("* OK").await;
             assert!(again.command("c1 LOGIN alice@lab.test sesame").await.result.starts_with("OK"));
             let upstream = &scene.upstream;
-            assert!(poll(Duration::from_secs(10), || upstream.connections() == 4).await, "not looked at again");
+            assert!(
+                poll(Duration::from_secs(10), || upstream.connections() == 4).await,
+                "not looked at again"
+            );
             drop(again);
             scene.stays_away().await.end().await;
         },
         async {
             let scene = Scene::begin(&[&format!("{PLAIN}{CLIENT}"), &advertised]).await;
-            let scene =
-                scene.says(&format!("{WORDS}: Unknown command; account not watched until the client logs in")).await;
+            let scene = scene
+                .says(&format!(
+                    "{WORDS}: Unknown command; account not watched until the client logs in"
+                ))
+                .await;
             scene.stays_away().await.end().await;
         },
     );
@@ -540,7 +595,13 @@ async fn o2_has_id_before_the_login_that_works_after_it() {
     ";
     let watch = format!("{login}C~ dp3 ID (\"name\" \"deltapush\" \nS: * ID NIL\nS: dp3 OK done\n");
     let session = format!("{watch}{EXAMINE}{IDLE}{}", news());
-    Scene::begin(&[&format!("{login}{CLIENT}"), &session]).await.gets_pushed().await.goes_on().end().await;
+    Scene::begin(&[&format!("{login}{CLIENT}"), &session])
+        .await
+        .gets_pushed()
+        .await
+        .goes_on()
+        .end()
+        .await;
 }
 
 /// Purelymail says BYE to an ID that it did not offer: whatever came instead of EXAMINE would fail the dialogue.
@@ -582,8 +643,7 @@ async fn stalwart_bans_so_a_refused_password_is_tried_once() {
     let first = format!("{}{EXAMINE}{IDLE}S: * BYE password changed\nCLOSE", works("sesame"));
     let (again, second) = (format!("{}{CLIENT}", works("new")), catch_up(&works("new")));
     let scene = Scene::begin(&[&client, &first, changed, &again, &second]).await;
-    let words =
-        "the mail server refused the login: NO [AUTHENTICATIONFAILED] Authentication failed; account not watched until";
+    let words = "the mail server refused the login: NO [AUTHENTICATIONFAILED] Authentication failed; account not watched until";
     let scene = scene.says(words).await.stays_away().await;
     assert_eq!(scene.upstream.connections(), 3);
     let mut anew = Client::plain(scene.deltapush.plain).await;
@@ -634,18 +694,24 @@ async fn a_server_that_is_out_of_order_for_a_moment_is_asked_again_soon() {
 async fn codes_about_the_account_end_the_watch_until_the_client_logs_in() {
     let ends = |answer: &'static str| async move {
         let scene = Scene::begin(&[&format!("{PLAIN}{CLIENT}"), &refused(answer)]).await;
-        let words =
-            format!("the mail server refused the login: {answer}; account not watched until the client logs in again");
+        let words = format!(
+            "the mail server refused the login: {answer}; account not watched until the client logs in again"
+        );
         scene.says(&words).await.stays_away().await.end().await;
     };
-    tokio::join!(ends("NO [AUTHORIZATIONFAILED] No such mailbox"), ends("NO [EXPIRED] That password has expired"));
+    tokio::join!(
+        ends("NO [AUTHORIZATIONFAILED] No such mailbox"),
+        ends("NO [EXPIRED] That password has expired")
+    );
 }
 
 /// A session that lives as long as an access token: an hour. The next one logs in anew, which a password always can.
 #[tokio::test]
 async fn outlook_ends_a_session_with_its_token() {
-    let session = format!("{EXAMINE}{IDLE}S: * BYE Session invalidated - AccessTokenExpired\nCLOSE");
-    comes_back(PLAIN, &session, "closed the session: Session invalidated - AccessTokenExpired").await;
+    let session =
+        format!("{EXAMINE}{IDLE}S: * BYE Session invalidated - AccessTokenExpired\nCLOSE");
+    comes_back(PLAIN, &session, "closed the session: Session invalidated - AccessTokenExpired")
+        .await;
 }
 
 /// Yahoo and AOL: many capabilities that the watch has no use for.
@@ -686,7 +752,13 @@ async fn mox_notifies() {
         S: dp2 OK done
         {CLIENT}"
     );
-    Scene::begin(&[&client, &format!("{login}{session}")]).await.gets_pushed().await.goes_on().end().await;
+    Scene::begin(&[&client, &format!("{login}{session}")])
+        .await
+        .gets_pushed()
+        .await
+        .goes_on()
+        .end()
+        .await;
 }
 
 /// Stalwart: 16 sessions, and no word during IDLE.
@@ -750,8 +822,13 @@ async fn an_answer_without_a_uid_is_announced_once() {
         "
     );
     let scene = Scene::watched(PLAIN, &[&session]).await.gets_pushed().await;
-    let scene = scene.says("the responses of the mail server are incomplete: it sends no UID of a message").await;
-    assert_eq!(scene.deltapush.log().matches("responses of the mail server are incomplete").count(), 1);
+    let scene = scene
+        .says("the responses of the mail server are incomplete: it sends no UID of a message")
+        .await;
+    assert_eq!(
+        scene.deltapush.log().matches("responses of the mail server are incomplete").count(),
+        1
+    );
     scene.end().await;
 }
 
@@ -785,7 +862,10 @@ async fn a_deleted_mailbox_does_not_stop_inbox() {
         REACHED
         EOF"
     );
-    tokio::join!(inbox_is_watched("", "w2 IDLE", &with_idle), inbox_is_watched(" NOTIFY", "", &with_notify));
+    tokio::join!(
+        inbox_is_watched("", "w2 IDLE", &with_idle),
+        inbox_is_watched(" NOTIFY", "", &with_notify)
+    );
 }
 
 async fn inbox_is_watched(notify: &str, idle: &str, session: &str) {
@@ -805,7 +885,8 @@ async fn inbox_is_watched(notify: &str, idle: &str, session: &str) {
         S: + idling
         EOF"
     );
-    let set = if idle.is_empty() { "C~ w2 NOTIFY SET (\nS: w2 OK\nC: w3 IDLE" } else { "C: w2 IDLE" };
+    let set =
+        if idle.is_empty() { "C~ w2 NOTIFY SET (\nS: w2 OK\nC: w3 IDLE" } else { "C: w2 IDLE" };
     let before = format!("{login}{EXAMINE}{set}\nS: + idling\nEOF");
     let mut scene = Scene::begin(&[&client, &before, &format!("{login}{session}")]).await;
     scene = scene.says("watching account=alice").await;

@@ -23,7 +23,8 @@ fn keys_of(yaml: &str) -> Option<Vec<String>> {
 
 /// All keys that hold a value, found out from the program's own refusals. `around` is the configuration up to a section.
 fn leaves(path: &str, around: &dyn Fn(&str) -> String, found: &mut Vec<String>) {
-    let keys = keys_of(&around(&format!("{{{NOBODY}: 1}}"))).unwrap_or_else(|| panic!("{path} is no section"));
+    let keys = keys_of(&around(&format!("{{{NOBODY}: 1}}")))
+        .unwrap_or_else(|| panic!("{path} is no section"));
     for key in keys {
         let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
         // A section, a list of sections, or sections that have names.
@@ -37,8 +38,10 @@ fn leaves(path: &str, around: &dyn Fn(&str) -> String, found: &mut Vec<String>) 
             is_section
         });
         // One that may be a plain value too has a row of its own for that.
-        let is_value =
-            !is_section || ["true", "false"].iter().any(|value| parse(&around(&format!("{{{key}: {value}}}"))).is_ok());
+        let is_value = !is_section
+            || ["true", "false"]
+                .iter()
+                .any(|value| parse(&around(&format!("{{{key}: {value}}}"))).is_ok());
         if is_value {
             found.push(path);
         }
@@ -47,12 +50,17 @@ fn leaves(path: &str, around: &dyn Fn(&str) -> String, found: &mut Vec<String>) 
 
 /// Key and default of each row.
 fn documented() -> BTreeMap<String, String> {
-    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md")).unwrap();
+    let text =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md"))
+            .unwrap();
     let rows = text.lines().filter(|line| line.starts_with("| `"));
     let mut keys = BTreeMap::new();
     for row in rows {
         let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
-        assert!(cells.len() == 3 && cells.iter().all(|cell| !cell.is_empty()), "key, default, meaning: {row}");
+        assert!(
+            cells.len() == 3 && cells.iter().all(|cell| !cell.is_empty()),
+            "key, default, meaning: {row}"
+        );
         let key = cells[0].trim_matches('`').to_owned();
         assert!(keys.insert(key, cells[1].to_owned()).is_none(), "twice: {row}");
     }
@@ -68,7 +76,10 @@ fn every_key_that_deltapush_takes_is_in_the_reference_and_no_other() {
     let missing: Vec<_> = taken.iter().filter(|key| !documented.contains_key(*key)).collect();
     assert!(missing.is_empty(), "docs/configuration.md does not have {missing:?}");
     let too_many: Vec<_> = documented.keys().filter(|key| !taken.contains(key)).collect();
-    assert!(too_many.is_empty(), "docs/configuration.md has {too_many:?}, which deltapush does not take");
+    assert!(
+        too_many.is_empty(),
+        "docs/configuration.md has {too_many:?}, which deltapush does not take"
+    );
 }
 
 #[test]
@@ -76,13 +87,20 @@ fn the_reference_has_the_defaults_that_count() {
     let nothing_said = parse("{}").unwrap();
     let mut compared = 0;
     for (key, default) in documented() {
-        let Some(value) = default.strip_prefix('`').and_then(|value| value.strip_suffix('`')) else { continue };
+        let Some(value) = default.strip_prefix('`').and_then(|value| value.strip_suffix('`'))
+        else {
+            continue;
+        };
         // Sections that are not there by default have defaults only once they are.
         if key.contains("[]") || key.contains("NAME") || key.starts_with("trace.") {
             continue;
         }
-        let yaml = key.rsplit('.').fold(value.to_owned(), |inside, name| format!("{{{name}: {inside}}}"));
-        assert!(parse(&yaml).unwrap_or_else(|error| panic!("{yaml}: {error}")) == nothing_said, "{key} is not {value}");
+        let yaml =
+            key.rsplit('.').fold(value.to_owned(), |inside, name| format!("{{{name}: {inside}}}"));
+        assert!(
+            parse(&yaml).unwrap_or_else(|error| panic!("{yaml}: {error}")) == nothing_said,
+            "{key} is not {value}"
+        );
         compared += 1;
     }
     assert!(compared > 40, "{compared}");
@@ -99,11 +117,19 @@ fn every_configuration_in_the_documents_is_right() {
                 continue;
             }
             let text = fs::read_to_string(&path).unwrap();
-            for example in text.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap()) {
+            for example in
+                text.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap())
+            {
                 // Some show one section only; a public listener wants a route that names a domain.
-                let routes = "\nroutes: [{domain: example.org, upstream: imaps://mail.example.org}]\n";
-                let whole = if example.contains("routes:") { example.to_owned() } else { format!("{example}{routes}") };
-                parse(&whole).unwrap_or_else(|error| panic!("{}: {error}\n{example}", path.display()));
+                let routes =
+                    "\nroutes: [{domain: example.org, upstream: imaps://mail.example.org}]\n";
+                let whole = if example.contains("routes:") {
+                    example.to_owned()
+                } else {
+                    format!("{example}{routes}")
+                };
+                parse(&whole)
+                    .unwrap_or_else(|error| panic!("{}: {error}\n{example}", path.display()));
                 examples += 1;
             }
         }

@@ -47,7 +47,9 @@ async fn routes_limits_and_the_log_change_and_no_session_is_dropped() {
     assert!(session.command("c2 NOOP").await.result.starts_with("OK"));
     assert_eq!(deltapush.log(), before, "at this level these say nothing");
 
-    deltapush.reconfigure(|text| text.replace("other.example", domain).replace("connections: 2", "connections: 3"));
+    deltapush.reconfigure(|text| {
+        text.replace("other.example", domain).replace("connections: 2", "connections: 3")
+    });
     let taken = || deltapush.log().matches(TAKEN).count() == 2;
     assert!(poll(Duration::from_secs(10), taken).await, "{}", deltapush.log());
     Client::plain(deltapush.plain).await.log_in(&user).await;
@@ -60,12 +62,15 @@ async fn a_broken_configuration_is_refused_with_its_place() {
     let deltapush = Deltapush::start(&Options::dovecot(dovecot));
     let user = dovecot.user("reload-broken");
     deltapush.reconfigure(|text| text.replace("hostname: localhost", "hostnam: localhost"));
-    expect(&deltapush, "the new configuration is not valid, deltapush keeps the previous one:").await;
+    expect(&deltapush, "the new configuration is not valid, deltapush keeps the previous one:")
+        .await;
     expect(&deltapush, "config.yaml:2:1: unknown field `hostnam`").await;
     Client::plain(deltapush.plain).await.log_in(&user).await;
 
     // A file that it names, and does not serve.
-    deltapush.reconfigure(|text| text.replace("hostnam:", "hostname:").replace("\n    ca: ", "\n    ca: /nonexistent"));
+    deltapush.reconfigure(|text| {
+        text.replace("hostnam:", "hostname:").replace("\n    ca: ", "\n    ca: /nonexistent")
+    });
     expect(&deltapush, "cannot be read: No such file or directory").await;
     Client::plain(deltapush.plain).await.log_in(&user).await;
 
@@ -76,8 +81,13 @@ async fn a_broken_configuration_is_refused_with_its_place() {
             .replace("directory: state", "directory: s")
     });
     expect(&deltapush, TAKEN).await;
-    expect(&deltapush, "`storage` has changed in the configuration: restart deltapush to apply it").await;
-    expect(&deltapush, "`push.notify_url, ca, contact, coalesce, max_in_flight or max_per_second` has changed").await;
+    expect(&deltapush, "`storage` has changed in the configuration: restart deltapush to apply it")
+        .await;
+    expect(
+        &deltapush,
+        "`push.notify_url, ca, contact, coalesce, max_in_flight or max_per_second` has changed",
+    )
+    .await;
     assert!(!deltapush.log().contains("of listeners` has changed"));
     Client::plain(deltapush.plain).await.log_in(&user).await;
 }
@@ -88,7 +98,11 @@ async fn a_watch_whose_route_has_gone_waits_until_it_is_there_again() {
     let mut client = scene.client().await;
     client.command("c2 SETMETADATA \"INBOX\" (/private/devicetoken \"openpgp:route\")").await;
     let status = |scene: &Scene, wanted: &str| scene.deltapush.status().contains(wanted);
-    assert!(poll(PATIENCE, || status(&scene, "watch    watching")).await, "{}", scene.deltapush.status());
+    assert!(
+        poll(PATIENCE, || status(&scene, "watch    watching")).await,
+        "{}",
+        scene.deltapush.status()
+    );
     scene.deltapush.reconfigure(|text| text.replace("imaps://localhost:", "imaps://127.0.0.1:"));
     expect(&scene.deltapush, TAKEN).await;
     // The watch restarts with another mailbox, and finds no way.
@@ -98,19 +112,25 @@ async fn a_watch_whose_route_has_gone_waits_until_it_is_there_again() {
     client.expect_prefix("+").await;
     expect(&scene.deltapush, "account not watched until one does").await;
     assert!(
-        poll(PATIENCE, || status(&scene, "add a route to its mail server to the configuration")).await,
+        poll(PATIENCE, || status(&scene, "add a route to its mail server to the configuration"))
+            .await,
         "{}",
         scene.deltapush.status()
     );
     scene.deltapush.reconfigure(|text| text.replace("imaps://127.0.0.1:", "imaps://localhost:"));
-    assert!(poll(PATIENCE, || status(&scene, "watch    watching")).await, "{}", scene.deltapush.status());
+    assert!(
+        poll(PATIENCE, || status(&scene, "watch    watching")).await,
+        "{}",
+        scene.deltapush.status()
+    );
 }
 
 #[tokio::test]
 async fn what_is_said_of_a_listener_changes_but_for_its_socket() {
     let deltapush = Deltapush::start(&Options::plain(9));
-    deltapush
-        .reconfigure(|text| text.replace("tls: starttls", "tls: starttls\n    allow: { networks: [192.0.2.0/24] }"));
+    deltapush.reconfigure(|text| {
+        text.replace("tls: starttls", "tls: starttls\n    allow: { networks: [192.0.2.0/24] }")
+    });
     expect(&deltapush, TAKEN).await;
     let mut refused = TcpStream::connect(("127.0.0.1", deltapush.starttls)).await.unwrap();
     assert!(timeout(Duration::from_secs(5), refused.read_u8()).await.unwrap().is_err());
@@ -134,7 +154,11 @@ async fn who_announces_nobody_takes_a_place_before_the_login() {
     for _ in 0..5 {
         silent.push(TcpStream::connect(("127.0.0.1", deltapush.imaps)).await.unwrap());
     }
-    expect(&deltapush, "connection refused: too many connections wait for their PROXY protocol header").await;
+    expect(
+        &deltapush,
+        "connection refused: too many connections wait for their PROXY protocol header",
+    )
+    .await;
     // Other listeners do not notice.
     Client::plain(deltapush.plain).await.expect_prefix("* OK").await;
     // Nor do those that come after these have been cut.
@@ -153,8 +177,11 @@ async fn the_announced_address_counts_and_only_the_named_may_announce() {
     let deltapush = Deltapush::start(&options);
     let headers = [
         b"PROXY TCP4 203.0.113.7 192.0.2.1 4711 993\r\n".to_vec(),
-        [b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".as_slice(), &[203, 0, 113, 8, 192, 0, 2, 1, 0x12, 0x67, 3, 0xe1]]
-            .concat(),
+        [
+            b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".as_slice(),
+            &[203, 0, 113, 8, 192, 0, 2, 1, 0x12, 0x67, 3, 0xe1],
+        ]
+        .concat(),
     ];
     for (header, peer) in headers.iter().zip(["peer=203.0.113.7:4711", "peer=203.0.113.8:4711"]) {
         let mut tcp = TcpStream::connect(("127.0.0.1", deltapush.imaps)).await.unwrap();
@@ -175,10 +202,17 @@ async fn the_announced_address_counts_and_only_the_named_may_announce() {
     let mut tcp = TcpStream::connect(("127.0.0.1", deltapush.imaps)).await.unwrap();
     assert!(timeout(Duration::from_secs(10), tcp.read_u8()).await.expect("it is cut").is_err());
 
-    let options = Options { listener: "proxy_protocol: [10.0.0.0/8, \"2001:db8::/32\"]", ..Options::plain(9) };
+    let options = Options {
+        listener: "proxy_protocol: [10.0.0.0/8, \"2001:db8::/32\"]",
+        ..Options::plain(9)
+    };
     let deltapush = Deltapush::start(&options);
     let mut tcp = TcpStream::connect(("127.0.0.1", deltapush.imaps)).await.unwrap();
     let _ = tcp.write_all(&headers[0]).await;
     assert!(tcp.read_u8().await.is_err());
-    expect(&deltapush, "connection refused: no network of `proxy_protocol` contains the load balancer's address").await;
+    expect(
+        &deltapush,
+        "connection refused: no network of `proxy_protocol` contains the load balancer's address",
+    )
+    .await;
 }

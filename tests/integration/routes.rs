@@ -64,7 +64,11 @@ fn encrypted(authority: &Authority) -> Manner {
 
 /// The log is written beside the answer to the client.
 async fn expect_log(deltapush: &Deltapush, words: &str) {
-    assert!(poll(Duration::from_secs(10), || deltapush.log().contains(words)).await, "{}", deltapush.log());
+    assert!(
+        poll(Duration::from_secs(10), || deltapush.log().contains(words)).await,
+        "{}",
+        deltapush.log()
+    );
 }
 
 async fn log_in(deltapush: &Deltapush, login: &str) -> String {
@@ -89,8 +93,13 @@ async fn a_server_is_found_by_srv_and_remembered() {
     let deltapush = lab.start(DISCOVERED);
     assert!(log_in(&deltapush, "alice@lab.test").await.starts_with("OK"));
     let said = deltapush.check_login("alice@lab.test");
-    let expected = format!("server       imaps://imap.lab.test:{} (127.0.0.1), discovered", lab.server.port);
-    assert!(said.contains("account      alice@lab.test at lab.test:discovered") && said.contains(&expected), "{said}");
+    let expected =
+        format!("server       imaps://imap.lab.test:{} (127.0.0.1), discovered", lab.server.port);
+    assert!(
+        said.contains("account      alice@lab.test at lab.test:discovered")
+            && said.contains(&expected),
+        "{said}"
+    );
     // What was found counts for longer than its TTL of a second, and without anybody asked.
     lab.dns.clear();
     lab.dns.address("imap.lab.test", "127.0.0.1");
@@ -110,8 +119,13 @@ async fn a_server_with_starttls_is_found_by_srv() {
     let deltapush = Deltapush::start(&Options { routes, more: dns.yaml(), ..Options::plain(0) });
     let user = dovecot.user("srv-starttls");
     Client::plain(deltapush.plain).await.log_in(&user).await;
-    let logged_in = |line: &str| line.contains(&format!("Login: user=<{user}>")) && line.contains(", TLS,");
-    assert!(poll(Duration::from_secs(5), || dovecot.log().lines().any(logged_in)).await, "{}", dovecot.log());
+    let logged_in =
+        |line: &str| line.contains(&format!("Login: user=<{user}>")) && line.contains(", TLS,");
+    assert!(
+        poll(Duration::from_secs(5), || dovecot.log().lines().any(logged_in)).await,
+        "{}",
+        dovecot.log()
+    );
 }
 
 #[tokio::test]
@@ -125,10 +139,14 @@ async fn a_discovered_server_inside_is_not_reached() {
     let said = log_in(&deltapush, "alice@lab.test").await;
     assert!(said.starts_with("NO [UNAVAILABLE] The mail server cannot be reached."), "{said}");
     expect_log(&deltapush, "no address on the public internet").await;
-    let upstream = format!("    domain: \"*\"\n    upstream: imaps://imap.{{domain}}:{}\n", lab.server.port);
+    let upstream =
+        format!("    domain: \"*\"\n    upstream: imaps://imap.{{domain}}:{}\n", lab.server.port);
     let deltapush = lab.start(&upstream);
     let said = log_in(&deltapush, "alice@lab.test").await;
-    assert!(said.starts_with("NO [UNAVAILABLE]") && !said.to_lowercase().contains("authentication"), "{said}");
+    assert!(
+        said.starts_with("NO [UNAVAILABLE]") && !said.to_lowercase().contains("authentication"),
+        "{said}"
+    );
     assert_eq!(lab.server.connections(), 0);
 }
 
@@ -138,7 +156,10 @@ async fn a_host_that_only_dns_names_must_be_certified_for_the_domain() {
     lab.dns.service("_imaps._tcp.lab.test", 10, "imap.provider.test.", lab.server.port);
     lab.dns.address("imap.provider.test", "127.0.0.1");
     let said = log_in(&lab.start(DISCOVERED), "alice@lab.test").await;
-    assert!(said.starts_with("NO [UNAVAILABLE] There is no secure connection to the mail server"), "{said}");
+    assert!(
+        said.starts_with("NO [UNAVAILABLE] There is no secure connection to the mail server"),
+        "{said}"
+    );
     let trusting = format!("{DISCOVERED}    targets: [\"*.provider.test\"]\n");
     assert!(log_in(&lab.start(&trusting), "alice@lab.test").await.starts_with("OK"));
 }
@@ -150,7 +171,10 @@ async fn a_domain_that_offers_no_imap_is_believed() {
     lab.dns.service("_imap._tcp.lab.test", 0, ".", 0);
     let deltapush = lab.start(DISCOVERED);
     let said = log_in(&deltapush, "alice@lab.test").await;
-    assert!(said.ends_with("There is no mail server for this address. Check the address."), "{said}");
+    assert!(
+        said.ends_with("There is no mail server for this address. Check the address."),
+        "{said}"
+    );
     expect_log(&deltapush, "lab.test says that it has no IMAP server").await;
     let asked = lab.dns.questions();
     log_in(&deltapush, "alice@lab.test").await;
@@ -163,7 +187,10 @@ async fn a_domain_that_names_no_server_is_told_apart_from_one_that_cannot_be_ask
     let lab = Lab::new(&[]).await;
     let deltapush = lab.start(DISCOVERED);
     let said = log_in(&deltapush, "alice@lab.test").await;
-    assert!(said.ends_with("There is no mail server for this address. Check the address."), "{said}");
+    assert!(
+        said.ends_with("There is no mail server for this address. Check the address."),
+        "{said}"
+    );
     let reason = "lab.test names no IMAP server, neither by SRV records nor by autoconfig";
     expect_log(&deltapush, reason).await;
     let nobody = super::support::ports::free_port();
@@ -176,7 +203,10 @@ async fn a_domain_that_names_no_server_is_told_apart_from_one_that_cannot_be_ask
 }
 
 /// A web server that gives every request the same answer, and counts them.
-async fn web(authority: &Authority, answer: impl AsRef<[u8]> + Send + Sync + 'static) -> (u16, Arc<AtomicUsize>) {
+async fn web(
+    authority: &Authority,
+    answer: impl AsRef<[u8]> + Send + Sync + 'static,
+) -> (u16, Arc<AtomicUsize>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let requests = Arc::new(AtomicUsize::new(0));
@@ -204,15 +234,21 @@ async fn a_server_is_found_by_autoconfig() {
         lab.server.port
     );
     let head = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length:";
-    let (port, _) = web(&lab.authority, format!("{head} {}\r\n\r\n{document}", document.len())).await;
+    let (port, _) =
+        web(&lab.authority, format!("{head} {}\r\n\r\n{document}", document.len())).await;
     lab.dns.address("config.lab.test", "127.0.0.1");
     lab.dns.address("imap.provider.test", "127.0.0.1");
     let url = format!("    autoconfig: https://config.{{domain}}:{port}/{{domain}}\n");
     // Not without the leave to go inside.
-    let inside = lab.start(&format!("{}{url}", DISCOVERED.replace("private: true", "private: false")));
+    let inside =
+        lab.start(&format!("{}{url}", DISCOVERED.replace("private: true", "private: false")));
     let said = log_in(&inside, "alice@lab.test").await;
     assert!(said.contains("cannot be found at the moment. Try again later."), "{said}");
-    assert!(inside.log().contains("config.lab.test has no address on the public internet"), "{}", inside.log());
+    assert!(
+        inside.log().contains("config.lab.test has no address on the public internet"),
+        "{}",
+        inside.log()
+    );
     let deltapush = lab.start(&format!("{DISCOVERED}{url}"));
     assert!(log_in(&deltapush, "alice@lab.test").await.starts_with("OK"));
 }
@@ -227,30 +263,39 @@ async fn autoconfig_with_references_and_in_latin1_is_read() {
          <hostname>imap&#46;provider.test</hostname><port>{}</port><socketType>ssl</socketType></IncomingServer></emailProvider></clientConfig>",
         lab.server.port
     );
-    let latin1: Vec<u8> = document.chars().map(|char| u8::try_from(u32::from(char)).unwrap()).collect();
-    let head = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", latin1.len());
+    let latin1: Vec<u8> =
+        document.chars().map(|char| u8::try_from(u32::from(char)).unwrap()).collect();
+    let head =
+        format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", latin1.len());
     let (port, _) = web(&lab.authority, [head.into_bytes(), latin1].concat()).await;
     lab.dns.address("config.lab.test", "127.0.0.1");
     lab.dns.address("imap.provider.test", "127.0.0.1");
-    let deltapush = lab.start(&format!("{DISCOVERED}    autoconfig: https://config.lab.test:{port}/\n"));
+    let deltapush =
+        lab.start(&format!("{DISCOVERED}    autoconfig: https://config.lab.test:{port}/\n"));
     assert!(log_in(&deltapush, "alice@lab.test").await.starts_with("OK"));
 }
 
 #[tokio::test]
 async fn autoconfig_that_cannot_be_used_is_named_with_its_line() {
     let lab = Lab::new(&[]).await;
-    let document =
-        "<clientConfig>\n<emailProvider>\n<displayName>Meyer & Co</displayName>\n</emailProvider></clientConfig>";
+    let document = "<clientConfig>\n<emailProvider>\n<displayName>Meyer & Co</displayName>\n</emailProvider></clientConfig>";
     let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{document}", document.len());
-    let long = format!("HTTP/1.1 200 OK\r\nContent-Length: 70000\r\n\r\n<clientConfig>{}", " ".repeat(69_986));
+    let long = format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: 70000\r\n\r\n<clientConfig>{}",
+        " ".repeat(69_986)
+    );
     lab.dns.address("config.lab.test", "127.0.0.1");
-    for (answer, problem) in [(answer, "line 3: "), (long, "line 1: the document is longer than 64 KiB")] {
+    for (answer, problem) in
+        [(answer, "line 3: "), (long, "line 1: the document is longer than 64 KiB")]
+    {
         let (port, _) = web(&lab.authority, answer).await;
         let url = format!("https://config.lab.test:{port}/");
         let deltapush = lab.start(&format!("{DISCOVERED}    autoconfig: {url}\n"));
         let said = log_in(&deltapush, "alice@lab.test").await;
         assert!(
-            said.ends_with("The mail server for this address cannot be found. Ask whoever runs this server."),
+            said.ends_with(
+                "The mail server for this address cannot be found. Ask whoever runs this server."
+            ),
             "{said}"
         );
         let expected = format!("the autoconfig document {url} cannot be used: {problem}");
@@ -259,7 +304,10 @@ async fn autoconfig_that_cannot_be_used_is_named_with_its_line() {
         check.current_dir(deltapush.dir()).args(["check", "--login", "alice@lab.test"]);
         let checked = check.output().await.unwrap();
         let printed = String::from_utf8(checked.stdout).unwrap();
-        assert!(printed.contains(&expected) && printed.contains("server       none: "), "{printed}");
+        assert!(
+            printed.contains(&expected) && printed.contains("server       none: "),
+            "{printed}"
+        );
     }
 }
 
@@ -267,7 +315,9 @@ async fn autoconfig_that_cannot_be_used_is_named_with_its_line() {
 async fn a_redirection_to_an_address_is_not_followed() {
     let lab = Lab::new(&[]).await;
     let (inside, requests) = web(&lab.authority, String::new()).await;
-    let redirect = format!("HTTP/1.1 302 Found\r\nLocation: https://127.0.0.1:{inside}/\r\nContent-Length: 0\r\n\r\n");
+    let redirect = format!(
+        "HTTP/1.1 302 Found\r\nLocation: https://127.0.0.1:{inside}/\r\nContent-Length: 0\r\n\r\n"
+    );
     let (port, asked) = web(&lab.authority, redirect).await;
     lab.dns.address("config.lab.test", "127.0.0.1");
     let url = format!("    autoconfig: https://config.lab.test:{port}/\n");
@@ -311,8 +361,12 @@ async fn no_other_address_is_tried_once_the_credentials_were_sent() {
     let deltapush = lab.start(&lab.fixed());
     let breaks = async {
         let (tcp, _) = first.accept().await.unwrap();
-        let mut stream = TlsAcceptor::from(lab.authority.server_config()).accept(tcp).await.unwrap();
-        stream.write_all(b"* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] hello\r\n").await.unwrap();
+        let mut stream =
+            TlsAcceptor::from(lab.authority.server_config()).accept(tcp).await.unwrap();
+        stream
+            .write_all(b"* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] hello\r\n")
+            .await
+            .unwrap();
         let mut heard = [0; 100];
         assert!(stream.read(&mut heard).await.unwrap() > 0);
     };
@@ -344,9 +398,11 @@ async fn address_that_is_of_no_use_is_tried_last_the_next_time() {
 #[tokio::test]
 async fn a_reconnection_goes_where_the_name_leads_by_then() {
     let lab = Lab::new(&[&format!("{LOGIN}{WATCHING}EOF"), LOGIN]).await;
-    let sessions = [format!("{LOGIN}EOF"), format!("{LOGIN}{WATCHING}GATE\nS: * BYE moving\nCLOSE")];
+    let sessions =
+        [format!("{LOGIN}EOF"), format!("{LOGIN}{WATCHING}GATE\nS: * BYE moving\nCLOSE")];
     let before = (Ipv6Addr::LOCALHOST, lab.server.port).into();
-    let before = Scripted::start_at(before, encrypted(&lab.authority), &[&sessions[0], &sessions[1]]).await;
+    let before =
+        Scripted::start_at(before, encrypted(&lab.authority), &[&sessions[0], &sessions[1]]).await;
     lab.dns.address("imap.lab.test", "::1");
     let deltapush = lab.start(&lab.fixed());
     let mut client = Client::plain(deltapush.plain).await;
@@ -371,7 +427,10 @@ async fn a_reconnection_goes_where_the_name_leads_by_then() {
 #[tokio::test]
 async fn the_route_that_says_most_of_a_login_leads_the_way() {
     let named = |name: &str| {
-        LOGIN.replace("LOGIN", "C~ dp1 AUTHENTICATE PLAIN ").replace("<tag>", "dp1").replace("welcome", name)
+        LOGIN
+            .replace("LOGIN", "C~ dp1 AUTHENTICATE PLAIN ")
+            .replace("<tag>", "dp1")
+            .replace("welcome", name)
     };
     let mut routes = String::new();
     let mut servers = Vec::new();
@@ -383,10 +442,15 @@ async fn the_route_that_says_most_of_a_login_leads_the_way() {
         ("address: alice@lab.test", "address"),
     ] {
         let server = Scripted::start(&[&named(name), &named(name)]).await;
-        routes += &format!("  - {condition}\n    upstream: imap+plain://127.0.0.1:{}\n", server.port);
+        routes +=
+            &format!("  - {condition}\n    upstream: imap+plain://127.0.0.1:{}\n", server.port);
         servers.push(server);
     }
-    let deltapush = Deltapush::start(&Options { routes: Some(routes), listener: "name: office", ..Options::plain(0) });
+    let deltapush = Deltapush::start(&Options {
+        routes: Some(routes),
+        listener: "name: office",
+        ..Options::plain(0)
+    });
     let office = async || Client::tls(deltapush.imaps, &deltapush.certificate()).await;
     let elsewhere = async || Client::plain(deltapush.plain).await;
     for (client, login, name) in [
@@ -410,7 +474,10 @@ async fn only_those_who_are_allowed_come_in() {
     let mut stranger = Client::plain_from(Ipv4Addr::new(127, 0, 0, 5), deltapush.plain).await;
     assert_eq!(stranger.expect_eof().await, "");
     let said = log_in(&deltapush, "alice@else.test").await;
-    assert_eq!(said, "NO [AUTHORIZATIONFAILED] This address may not be used here. Ask whoever runs this server.");
+    assert_eq!(
+        said,
+        "NO [AUTHORIZATIONFAILED] This address may not be used here. Ask whoever runs this server."
+    );
     assert_eq!(server.connections(), 0);
     assert!(log_in(&deltapush, "alice@lab.test").await.starts_with("OK"));
     assert!(deltapush.check_login("alice@else.test").contains("`allow` does not list it"));
@@ -438,7 +505,11 @@ async fn through(name: &str, scheme: &str, port: u16, terms: &str) {
     assert!(seen, "{}", dovecot.log());
     client.command("c2 SETMETADATA \"INBOX\" (/private/devicetoken \"openpgp:route\")").await;
     dovecot.wait_for_watch(&user, 1).await;
-    assert!(poll(Duration::from_secs(5), || logged_in("rip=127.0.0.1,")).await, "{}", dovecot.log());
+    assert!(
+        poll(Duration::from_secs(5), || logged_in("rip=127.0.0.1,")).await,
+        "{}",
+        dovecot.log()
+    );
     // The account is found again without the client.
     deltapush.restart();
     dovecot.wait_for_watch(&user, 2).await;
@@ -474,7 +545,10 @@ async fn a_route_may_go_by_the_name_asked_for_in_tls() {
     let deltapush = Deltapush::start(&Options { routes: Some(routes), ..Options::plain(0) });
     // Without TLS there is no such name.
     let said = log_in(&deltapush, "alice").await;
-    assert!(said.starts_with("NO [AUTHORIZATIONFAILED] This server is not set up for this address"), "{said}");
+    assert!(
+        said.starts_with("NO [AUTHORIZATIONFAILED] This server is not set up for this address"),
+        "{said}"
+    );
     let mut client = Client::tls(deltapush.imaps, &deltapush.certificate()).await;
     client.expect_prefix("* OK").await;
     let login = client.command("c1 LOGIN alice sesame").await;

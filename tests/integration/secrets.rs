@@ -24,7 +24,8 @@ const SOON: Duration = Duration::from_secs(5);
 
 /// A token of the size that Delta Chat's have.
 fn token(name: &str) -> String {
-    let body: String = (0..900_u32).map(|n| char::from(b'a' + u8::try_from(n * 7 % 26).unwrap())).collect();
+    let body: String =
+        (0..900_u32).map(|n| char::from(b'a' + u8::try_from(n * 7 % 26).unwrap())).collect();
     format!("openpgp:{name}{body}{name}")
 }
 
@@ -69,7 +70,10 @@ impl Sought {
         let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
         let mut found = Vec::new();
         let mut searched = 0;
-        for line in maps.lines().filter(|line| line.split(' ').nth(1).is_some_and(|mode| mode.starts_with("rw"))) {
+        for line in maps
+            .lines()
+            .filter(|line| line.split(' ').nth(1).is_some_and(|mode| mode.starts_with("rw")))
+        {
             let (start, end) = line.split(' ').next().unwrap().split_once('-').unwrap();
             let start = u64::from_str_radix(start, 16).unwrap();
             let end = u64::from_str_radix(end, 16).unwrap();
@@ -78,7 +82,9 @@ impl Sought {
             // A mapping may be gone by now.
             if memory.read_exact(&mut bytes).is_ok() {
                 searched += bytes.len();
-                found.extend(self.found_in(&bytes).into_iter().map(|name| format!("{name} in {line}")));
+                found.extend(
+                    self.found_in(&bytes).into_iter().map(|name| format!("{name} in {line}")),
+                );
             }
         }
         assert!(searched > 1 << 20, "{searched} bytes were searched");
@@ -187,10 +193,14 @@ async fn not_even_the_most_talkative_log_has_a_secret() {
     })
     .await;
     scene.deltapush.reconfigure(|text| text.replace(TALKATIVE.0, TALKATIVE.1));
-    assert!(poll(PATIENCE, || scene.deltapush.log().contains("the configuration was read again")).await);
+    assert!(
+        poll(PATIENCE, || scene.deltapush.log().contains("the configuration was read again")).await
+    );
     let sought = Sought::password(&scene.user).and_token(&token);
     let mut client = scene.client().await;
-    let reply = client.command(&format!("c2 SETMETADATA INBOX (/private/devicetoken {})", quoted(&token))).await;
+    let reply = client
+        .command(&format!("c2 SETMETADATA INBOX (/private/devicetoken {})", quoted(&token)))
+        .await;
     assert!(reply.result.starts_with("OK"), "{reply:?}");
     log_out(client).await;
     scene.dovecot.wait_for_watch(&scene.user, 1).await;
@@ -199,16 +209,23 @@ async fn not_even_the_most_talkative_log_has_a_secret() {
     let log = scene.deltapush.log();
     assert!(["TRACE", "hyper_util::", "h2::"].iter().all(|part| log.contains(part)), "{log}");
     assert_eq!(sought.found_in(log.as_bytes()), Vec::<&str>::new(), "in the log");
-    assert_eq!(sought.found_in(scene.deltapush.trace().as_bytes()), Vec::<&str>::new(), "in the trace");
+    assert_eq!(
+        sought.found_in(scene.deltapush.trace().as_bytes()),
+        Vec::<&str>::new(),
+        "in the trace"
+    );
 }
 
 #[tokio::test]
 async fn nothing_is_left_of_a_token_that_went_to_a_server_that_pushes_itself() {
     let token = token("passes");
-    let scene = Scene::with(Setup::Chatmail, "leaves-no-token", |options| options.trace = true).await;
+    let scene =
+        Scene::with(Setup::Chatmail, "leaves-no-token", |options| options.trace = true).await;
     let sought = Sought::password(&scene.user).and_token(&token);
     let mut client = scene.client().await;
-    let reply = client.command(&format!("c2 SETMETADATA INBOX (/private/devicetoken {})", quoted(&token))).await;
+    let reply = client
+        .command(&format!("c2 SETMETADATA INBOX (/private/devicetoken {})", quoted(&token)))
+        .await;
     assert!(reply.result.starts_with("OK"), "{reply:?}");
     let reply = client.command("c3 GETMETADATA INBOX /private/devicetoken").await;
     assert!(reply.text().contains(&token), "{reply:?}");
@@ -222,14 +239,19 @@ async fn nothing_is_left_of_an_account_whose_token_was_removed() {
     let scene = scene("leaves-no-account", "memory").await;
     let sought = Sought::password(&scene.user).and_token(&token);
     let mut client = scene.client().await;
-    let reply = client.command(&format!("c2 SETMETADATA INBOX (/private/devicetoken {})", quoted(&token))).await;
+    let reply = client
+        .command(&format!("c2 SETMETADATA INBOX (/private/devicetoken {})", quoted(&token)))
+        .await;
     assert!(reply.result.starts_with("OK"), "{reply:?}");
     scene.dovecot.wait_for_watch(&scene.user, 1).await;
     assert!(!sought.found_in_memory(&scene.deltapush).is_empty());
     let reply = client.command("c3 SETMETADATA INBOX (/private/devicetoken NIL)").await;
     assert!(reply.result.starts_with("OK"), "{reply:?}");
     log_out(client).await;
-    let none_left = poll(PATIENCE, || Sought::password(&scene.user).found_in_memory(&scene.deltapush).is_empty()).await;
+    let none_left = poll(PATIENCE, || {
+        Sought::password(&scene.user).found_in_memory(&scene.deltapush).is_empty()
+    })
+    .await;
     assert!(none_left, "{:#?}", Sought::password(&scene.user).found_in_memory(&scene.deltapush));
     // SQLite does not wipe the memory that it gives back, and a token that was kept went through it: docs/security.md.
     sought.expect_none_outside_memory(&scene.deltapush);
@@ -251,7 +273,9 @@ async fn where_sessions_are_kept_the_password_is_gone_as_soon_as_it_was_accepted
     // The search finds what is there.
     let mut before = Client::tls(scene.deltapush.imaps, &pem).await;
     before.expect_prefix("* OK").await;
-    before.send_raw(format!("c1 LOGIN {user} {{{}+}}\r\n{PASSWORD}", PASSWORD.len() + 1).as_bytes()).await;
+    before
+        .send_raw(format!("c1 LOGIN {user} {{{}+}}\r\n{PASSWORD}", PASSWORD.len() + 1).as_bytes())
+        .await;
     assert!(poll(PATIENCE, || !sought.found_in_memory(&scene.deltapush).is_empty()).await);
     drop(before);
     for (round, login) in logins.iter().enumerate() {
@@ -276,7 +300,8 @@ async fn where_sessions_are_kept_the_password_is_gone_as_soon_as_it_was_accepted
         }
         sought.expect_none(&scene.deltapush).await;
         drop(clients);
-        let watches = || scene.dovecot.sessions(&user).iter().filter(|said| said.contains("EXAMINE")).count();
+        let watches =
+            || scene.dovecot.sessions(&user).iter().filter(|said| said.contains("EXAMINE")).count();
         assert!(poll(PATIENCE, || watches() > round).await);
         sought.expect_none(&scene.deltapush).await;
     }

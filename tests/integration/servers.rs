@@ -20,7 +20,10 @@ async fn client(deltapush: &Deltapush, user: &str) -> Client {
 
 /// The bytes that come for news within an IDLE; other lines before them are the server's affair.
 async fn idles_until(client: &mut Client, line: &str) {
-    let seen = tokio::time::timeout(PATIENCE, async { while client.patient_line(PATIENCE).await != line {} }).await;
+    let seen = tokio::time::timeout(PATIENCE, async {
+        while client.patient_line(PATIENCE).await != line {}
+    })
+    .await;
     assert!(seen.is_ok(), "no {line:?}:\n{}", client.dialogue());
 }
 
@@ -34,7 +37,11 @@ async fn relays_a_session(server: &Server, name: &str) {
     client.expect_prefix("+").await;
     client.send(&body).await;
     assert!(client.until_tagged("c2").await.result.starts_with("OK"), "{}", client.dialogue());
-    assert!(client.command("c3 SELECT INBOX").await.result.starts_with("OK"), "{}", client.dialogue());
+    assert!(
+        client.command("c3 SELECT INBOX").await.result.starts_with("OK"),
+        "{}",
+        client.dialogue()
+    );
     client.send("c4 IDLE").await;
     client.expect_prefix("+").await;
     server.deliver_news(&user).await;
@@ -43,8 +50,16 @@ async fn relays_a_session(server: &Server, name: &str) {
     assert!(client.until_tagged("c4").await.result.starts_with("OK"), "{}", client.dialogue());
     let stored = client.command("c5 STORE 2 +FLAGS (\\Seen \\Answered)").await;
     assert!(stored.result.starts_with("OK"), "{stored:?}");
-    assert!(client.command("c6 CREATE INBOX.Family").await.result.starts_with("OK"), "{}", client.dialogue());
-    assert!(client.command("c7 COPY 1 INBOX.Family").await.result.starts_with("OK"), "{}", client.dialogue());
+    assert!(
+        client.command("c6 CREATE INBOX.Family").await.result.starts_with("OK"),
+        "{}",
+        client.dialogue()
+    );
+    assert!(
+        client.command("c7 COPY 1 INBOX.Family").await.result.starts_with("OK"),
+        "{}",
+        client.dialogue()
+    );
 
     // Selecting anew would say that the old selection is closed, to the one and not to the other.
     let mut client = self::client(&deltapush, &user).await;
@@ -56,12 +71,16 @@ async fn relays_a_session(server: &Server, name: &str) {
         "d5 LIST \"\" *",
         "d6 STATUS INBOX.Family (MESSAGES UIDNEXT UIDVALIDITY)",
     ] {
-        let (through, directly) = (client.command(command).await.text(), direct.command(command).await.text());
+        let (through, directly) =
+            (client.command(command).await.text(), direct.command(command).await.text());
         // Each session counts its own new messages.
-        let plain = |text: &str| text.replace(" \\Recent", "").replace("\\Recent ", "").replace("\\Recent", "");
+        let plain = |text: &str| {
+            text.replace(" \\Recent", "").replace("\\Recent ", "").replace("\\Recent", "")
+        };
         let lines = |text: &str| -> Vec<String> {
             let lines = without_time(&plain(text));
-            let kept = lines.lines().filter(|line| !line.ends_with("RECENT") && !line.contains("UNSEEN"));
+            let kept =
+                lines.lines().filter(|line| !line.ends_with("RECENT") && !line.contains("UNSEEN"));
             kept.map(str::to_owned).collect()
         };
         assert_eq!(lines(&through), lines(&directly), "{command}");
@@ -75,23 +94,39 @@ async fn relays_a_session(server: &Server, name: &str) {
 /// A token handed over, mail that wakes, the server gone for a while, and mail that wakes again.
 async fn wakes_a_phone_and_again_after_a_restart(mut server: Server, name: &str) {
     let mut notify = NotifyServer::start().await;
-    let deltapush = Deltapush::start(&Options { notify_url: notify.url.clone(), ..server.options() });
+    let deltapush =
+        Deltapush::start(&Options { notify_url: notify.url.clone(), ..server.options() });
     let user = server.user(name);
     let mut phone = client(&deltapush, &user).await;
     let capabilities = phone.command("c2 CAPABILITY").await.text();
     for word in ["METADATA", "XDELTAPUSH", "IDLE"] {
-        assert!(capabilities.split([' ', '\n']).any(|there| there == word), "no {word} in {capabilities}");
+        assert!(
+            capabilities.split([' ', '\n']).any(|there| there == word),
+            "no {word} in {capabilities}"
+        );
     }
-    let set = phone.command(&format!("c3 SETMETADATA INBOX (/private/devicetoken {})", quoted("openpgp:phone"))).await;
+    let set = phone
+        .command(&format!(
+            "c3 SETMETADATA INBOX (/private/devicetoken {})",
+            quoted("openpgp:phone")
+        ))
+        .await;
     assert!(set.result.starts_with("OK"), "{set:?}");
     // Courier writes the mailbox's UIDVALIDITY down at the first SELECT; what only EXAMINEs sees another each time.
-    assert!(phone.command("c4 SELECT INBOX").await.result.starts_with("OK"), "{}", phone.dialogue());
+    assert!(
+        phone.command("c4 SELECT INBOX").await.result.starts_with("OK"),
+        "{}",
+        phone.dialogue()
+    );
     drop(phone);
     is_watched(&deltapush).await;
     server.deliver_news(&user).await;
     assert_eq!(notify.wait_for(1, PATIENCE).await[0].token, "openpgp:phone");
     if let Some(sessions) = server.sessions(&user) {
-        assert!(sessions.iter().any(|said| said.contains("EXAMINE")), "the watch used SELECT: {sessions:#?}");
+        assert!(
+            sessions.iter().any(|said| said.contains("EXAMINE")),
+            "the watch used SELECT: {sessions:#?}"
+        );
     }
 
     server.stop();
@@ -104,7 +139,11 @@ async fn wakes_a_phone_and_again_after_a_restart(mut server: Server, name: &str)
     is_watched(&deltapush).await;
     assert_eq!(notify.posted().len(), 2, "what was pushed before is pushed again");
     let mut again = client(&deltapush, &user).await;
-    assert!(again.command("c2 SELECT INBOX").await.text().contains("* 2 EXISTS"), "{}", again.dialogue());
+    assert!(
+        again.command("c2 SELECT INBOX").await.text().contains("* 2 EXISTS"),
+        "{}",
+        again.dialogue()
+    );
 }
 
 async fn is_watched(deltapush: &Deltapush) {

@@ -25,7 +25,12 @@ use super::support::tunnel::Tunnel;
 fn deltapush(folder: &Path, arguments: &[&str], input: &str) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_deltapush"));
     command.current_dir(folder).args(arguments);
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     // It may have refused, and not read.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     child.wait_with_output().unwrap()
@@ -46,8 +51,11 @@ fn read_code(width: usize, height: usize, is_dark: impl Fn(usize, usize) -> bool
 
 /// The code that stands on a terminal, in half blocks.
 fn read_terminal(shown: &str) -> String {
-    let rows: Vec<Vec<char>> =
-        shown.lines().map(|line| line.chars().collect()).filter(|row: &Vec<char>| row.len() > 20).collect();
+    let rows: Vec<Vec<char>> = shown
+        .lines()
+        .map(|line| line.chars().collect())
+        .filter(|row: &Vec<char>| row.len() > 20)
+        .collect();
     let is_code = |row: &Vec<char>| row.iter().all(|c| matches!(c, '█' | '▀' | '▄' | ' '));
     let rows: Vec<_> = rows.into_iter().filter(is_code).collect();
     let side = rows[0].len();
@@ -100,7 +108,8 @@ async fn accept(code: &str, user: &str, dovecot: &Dovecot, deltapush: &Deltapush
 async fn a_core_accepts_the_code_of_qr() {
     let dovecot = dovecot::shared(Setup::Vanilla);
     let submission = Submission::start(dovecot).await;
-    let proxy = Deltapush::start(&options(dovecot, &format!("smtps://localhost:{}", submission.port)));
+    let proxy =
+        Deltapush::start(&options(dovecot, &format!("smtps://localhost:{}", submission.port)));
     let user = dovecot.user("code-of-qr");
     let shown = deltapush(proxy.dir(), &["qr", &user], &format!("{PASSWORD}\n"));
     assert!(shown.status.success(), "{}", text(&shown.stderr));
@@ -110,7 +119,11 @@ async fn a_core_accepts_the_code_of_qr() {
 
     let link = deltapush(proxy.dir(), &["qr", "--link", &user], PASSWORD);
     assert_eq!(text(&link.stdout).trim_end(), code);
-    assert!(text(&link.stderr).contains("WARNING: this text contains the password"), "{}", text(&link.stderr));
+    assert!(
+        text(&link.stderr).contains("WARNING: this text contains the password"),
+        "{}",
+        text(&link.stderr)
+    );
     accept(&code, &user, dovecot, &proxy).await;
 
     for (arguments, input, exit, complaint) in [
@@ -121,7 +134,11 @@ async fn a_core_accepts_the_code_of_qr() {
     ] {
         let refused = deltapush(proxy.dir(), arguments, input);
         assert_eq!(refused.status.code(), Some(exit), "{arguments:?}");
-        assert!(text(&refused.stderr).contains(complaint) && refused.stdout.is_empty(), "{}", text(&refused.stderr));
+        assert!(
+            text(&refused.stderr).contains(complaint) && refused.stdout.is_empty(),
+            "{}",
+            text(&refused.stderr)
+        );
     }
 }
 
@@ -129,7 +146,8 @@ async fn a_core_accepts_the_code_of_qr() {
 async fn the_page_makes_a_code_in_the_browser_that_a_core_accepts() {
     let dovecot = dovecot::shared(Setup::Vanilla);
     let submission = Submission::start(dovecot).await;
-    let proxy = Deltapush::start(&options(dovecot, &format!("smtps://localhost:{}", submission.port)));
+    let proxy =
+        Deltapush::start(&options(dovecot, &format!("smtps://localhost:{}", submission.port)));
     let user = dovecot.user("code-of-the-page");
     let page = format!("https://localhost:{}/", proxy.imaps);
     let mut browser = Browser::start();
@@ -137,7 +155,10 @@ async fn the_page_makes_a_code_in_the_browser_that_a_core_accepts() {
     assert_eq!(shown.complaints, Vec::<serde_json::Value>::new());
     browser.wait_until("return !document.getElementById('login').hidden");
     let requests = browser.requests();
-    assert!(requests.contains(&page) && requests.iter().all(|url| url.starts_with(&page)), "{requests:?}");
+    assert!(
+        requests.contains(&page) && requests.iter().all(|url| url.starts_with(&page)),
+        "{requests:?}"
+    );
 
     browser.fill("#address", "alice@else.test");
     browser.click("#password");
@@ -145,13 +166,15 @@ async fn the_page_makes_a_code_in_the_browser_that_a_core_accepts() {
         .wait_until("return document.getElementById('says').textContent.includes('has no settings for this address')");
     browser.fill("#address", &user);
     browser.fill("#password", PASSWORD);
-    let known = format!("return document.getElementById('smtp-port').value === '{}'", submission.port);
+    let known =
+        format!("return document.getElementById('smtp-port').value === '{}'", submission.port);
     browser.wait_until(&known);
     browser.click("#login button");
     browser.wait_until("return !document.getElementById('code').hidden");
     let folder = tempfile::tempdir().unwrap();
-    let picture =
-        std::env::var_os("DELTAPUSH_SCREENSHOTS").map_or(folder.path().to_owned(), Into::into).join("code.png");
+    let picture = std::env::var_os("DELTAPUSH_SCREENSHOTS")
+        .map_or(folder.path().to_owned(), Into::into)
+        .join("code.png");
     browser.shoot(&picture, 4000);
     let code = read_png(&fs::read(picture).unwrap());
     assert_eq!(browser.run("return document.getElementById('open').getAttribute('href')"), code);
@@ -171,7 +194,10 @@ async fn the_page_makes_a_code_in_the_browser_that_a_core_accepts() {
 
 /// A certificate for `names` as two files in `folder`, and the hash of its key as Delta Chat remembers it.
 pub(crate) fn certificate(folder: &Path, file: &str, names: &[&str]) -> String {
-    let made = rcgen::generate_simple_self_signed(names.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap();
+    let made = rcgen::generate_simple_self_signed(
+        names.iter().map(ToString::to_string).collect::<Vec<_>>(),
+    )
+    .unwrap();
     fs::write(folder.join(format!("{file}.pem")), made.cert.pem()).unwrap();
     fs::write(folder.join(format!("{file}.key")), made.signing_key.serialize_pem()).unwrap();
     let info = made.signing_key.subject_public_key_info();
@@ -190,7 +216,8 @@ async fn find_from_the_address(web_host: &'static str, name: &str) {
     let submission = Submission::start_with(dovecot, &file("smtp.pem"), &file("smtp.key")).await;
     let files = format!("chain: {}\n  key: {}", json!(file("imap.pem")), json!(file("imap.key")));
     let options = options(dovecot, "smtps://smtp.lab.test");
-    let proxy = Deltapush::start(&Options { hostname: "push.lab.test", certificate: files, ..options });
+    let proxy =
+        Deltapush::start(&Options { hostname: "push.lab.test", certificate: files, ..options });
     let tunnel = Tunnel::start(&[
         (format!("{web_host}:443"), proxy.imaps),
         (format!("push.lab.test:{}", proxy.imaps), proxy.imaps),
@@ -199,9 +226,11 @@ async fn find_from_the_address(web_host: &'static str, name: &str) {
     .await;
     let user = dovecot.user(name);
     let mut core = Core::start(Version::Current).await;
-    let verified = [("push.lab.test", reading.clone()), (web_host, reading), ("smtp.lab.test", sending)];
+    let verified =
+        [("push.lab.test", reading.clone()), (web_host, reading), ("smtp.lab.test", sending)];
     let account = core.add_account_behind(tunnel.port, &verified).await;
-    core.call("add_or_update_transport", json!([account, {"addr": user, "password": PASSWORD}])).await;
+    core.call("add_or_update_transport", json!([account, {"addr": user, "password": PASSWORD}]))
+        .await;
     dovecot.expect_logins(&user, 1).await;
     let asked = tunnel.asked();
     assert!(asked.contains(&format!("push.lab.test:{}", proxy.imaps)), "{asked:?}");
@@ -232,7 +261,12 @@ async fn an_imap_client_that_names_the_domain_is_greeted_all_the_same() {
         dovecot.imaps,
         json!(dovecot.authority.ca)
     );
-    let options = Options { routes: Some(routes), certificate: files, listener: "web: true", ..Options::plain(0) };
+    let options = Options {
+        routes: Some(routes),
+        certificate: files,
+        listener: "web: true",
+        ..Options::plain(0)
+    };
     let proxy = Deltapush::start(&options);
     dovecot.user("greeted");
     let mut client = Client::tls(proxy.imaps, &folder.path().join("imap.pem")).await;
@@ -246,11 +280,19 @@ async fn where_mail_is_sent_is_found_and_handed_out() {
     let dns = DnsServer::start().await;
     dns.service("_submissions._tcp.lab.test", 10, "smtp.lab.test.", 465);
     let routes = "  - domain: lab.test\n    upstream: imaps://imap.lab.test\n".to_owned();
-    let options = Options { routes: Some(routes), listener: "web: true", more: dns.yaml(), ..Options::plain(0) };
+    let options = Options {
+        routes: Some(routes),
+        listener: "web: true",
+        more: dns.yaml(),
+        ..Options::plain(0)
+    };
     let proxy = Deltapush::start(&options);
     let tls = trusting(&proxy.certificate(), &[b"h2", b"http/1.1"]);
     let client = reqwest::Client::builder().tls_backend_preconfigured(tls).build().unwrap();
-    let url = format!("https://localhost:{}/mail/config-v1.1.xml?emailaddress=alice%40lab.test", proxy.imaps);
+    let url = format!(
+        "https://localhost:{}/mail/config-v1.1.xml?emailaddress=alice%40lab.test",
+        proxy.imaps
+    );
     let mut document = String::new();
     for _ in 0..200 {
         document = client.get(&url).send().await.unwrap().text().await.unwrap();
@@ -259,9 +301,15 @@ async fn where_mail_is_sent_is_found_and_handed_out() {
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert!(document.contains("<hostname>smtp.lab.test</hostname>\n      <port>465</port>"), "{document}");
     assert!(
-        document.contains(&format!("<hostname>localhost</hostname>\n      <port>{}</port>", proxy.imaps)),
+        document.contains("<hostname>smtp.lab.test</hostname>\n      <port>465</port>"),
+        "{document}"
+    );
+    assert!(
+        document.contains(&format!(
+            "<hostname>localhost</hostname>\n      <port>{}</port>",
+            proxy.imaps
+        )),
         "{document}"
     );
 }
@@ -301,7 +349,10 @@ async fn init_looks_logs_in_and_writes_what_runs() {
         assert!(said.contains(expected), "{expected}\n{said}");
     }
     let code = read_terminal(said);
-    assert!(code.contains("&ih=localhost&") && code.contains("&sh=smtp.lab.test&sp=465&ss=ssl"), "{code}");
+    assert!(
+        code.contains("&ih=localhost&") && code.contains("&sh=smtp.lab.test&sp=465&ss=ssl"),
+        "{code}"
+    );
     assert!(!said.contains(PASSWORD) && !complaints.contains(PASSWORD));
     let written = fs::read_to_string(folder.path().join("config.yaml")).unwrap();
     assert!(written.contains("# ") && !written.contains("quoted"), "{written}");
@@ -312,7 +363,11 @@ async fn init_looks_logs_in_and_writes_what_runs() {
     // What is there stays, unless somebody says otherwise.
     let refused = deltapush(folder.path(), &arguments, PASSWORD);
     assert_eq!(refused.status.code(), Some(64));
-    assert!(text(&refused.stderr).contains("replace it with --overwrite"), "{}", text(&refused.stderr));
+    assert!(
+        text(&refused.stderr).contains("replace it with --overwrite"),
+        "{}",
+        text(&refused.stderr)
+    );
     assert_eq!(fs::read_to_string(folder.path().join("config.yaml")).unwrap(), written);
     let again = [&arguments[..], &["--overwrite"]].concat();
     assert!(deltapush(folder.path(), &again, PASSWORD).status.success());
@@ -320,7 +375,11 @@ async fn init_looks_logs_in_and_writes_what_runs() {
     let wrong = [&arguments[..], &["--config", "other.yaml"]].concat();
     let refused = deltapush(folder.path(), &wrong, "wrong");
     assert_eq!(refused.status.code(), Some(64));
-    assert!(text(&refused.stderr).contains("the mail server refused the login"), "{}", text(&refused.stderr));
+    assert!(
+        text(&refused.stderr).contains("the mail server refused the login"),
+        "{}",
+        text(&refused.stderr)
+    );
     assert!(!folder.path().join("other.yaml").exists());
 }
 
@@ -343,21 +402,35 @@ async fn init_finds_a_server_by_srv_and_says_what_it_lacks() {
     dns.service("_submissions._tcp.lab.test", 10, "smtp.lab.test.", 465);
     dns.address("imap.lab.test", "127.0.0.1");
     let (address, ca) = (dns.address.to_string(), authority.ca.to_str().unwrap().to_owned());
-    let arguments =
-        ["init", "you@lab.test", "--dns", &address, "--ca", &ca, "--private", "--hostname", "_imap.lab.test"];
+    let arguments = [
+        "init",
+        "you@lab.test",
+        "--dns",
+        &address,
+        "--ca",
+        &ca,
+        "--private",
+        "--hostname",
+        "_imap.lab.test",
+    ];
     let path = folder.path().to_owned();
     let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
-    let run = move || deltapush(&path, &arguments.iter().map(String::as_str).collect::<Vec<_>>(), "");
+    let run =
+        move || deltapush(&path, &arguments.iter().map(String::as_str).collect::<Vec<_>>(), "");
     let made = tokio::task::spawn_blocking(run).await.unwrap();
     let (said, complaints) = (text(&made.stdout), text(&made.stderr));
     assert!(made.status.success(), "{said}{complaints}");
     assert!(said.contains("IDLE: not announced before the login"), "{said}");
-    assert!(said.contains("SMTP server smtps://smtp.lab.test:465: published by its domain."), "{said}");
+    assert!(
+        said.contains("SMTP server smtps://smtp.lab.test:465: published by its domain."),
+        "{said}"
+    );
     assert!(said.contains("DNS has no address for _imap.lab.test yet"), "{said}");
     assert!(said.contains("deltapush qr you@lab.test --config config.yaml"), "{said}");
     let written = fs::read_to_string(folder.path().join("config.yaml")).unwrap();
     let upstream = format!("upstream: \"imaps://imap.lab.test:{}\"", server.port);
-    for line in [&*upstream, "hostname: \"_imap.lab.test\"", "smtp: \"smtps://smtp.lab.test:465\""] {
+    for line in [&*upstream, "hostname: \"_imap.lab.test\"", "smtp: \"smtps://smtp.lab.test:465\""]
+    {
         assert!(written.contains(line), "{line}\n{written}");
     }
     assert!(deltapush(folder.path(), &["check"], "").status.success());
@@ -369,10 +442,20 @@ async fn init_says_what_to_do_where_nothing_is_found() {
     let dns = DnsServer::start().await;
     let folder = tempfile::tempdir().unwrap();
     let (path, address) = (folder.path().to_owned(), dns.address.to_string());
-    let run = move || deltapush(&path, &["init", "you@nowhere.test", "--dns", &address, "--hostname", "localhost"], "");
+    let run = move || {
+        deltapush(
+            &path,
+            &["init", "you@nowhere.test", "--dns", &address, "--hostname", "localhost"],
+            "",
+        )
+    };
     let refused = tokio::task::spawn_blocking(run).await.unwrap();
     assert_eq!(refused.status.code(), Some(69), "{}", text(&refused.stdout));
-    assert!(text(&refused.stderr).contains("--upstream imaps://imap.example.org"), "{}", text(&refused.stderr));
+    assert!(
+        text(&refused.stderr).contains("--upstream imaps://imap.example.org"),
+        "{}",
+        text(&refused.stderr)
+    );
     assert!(text(&refused.stdout).contains("Trying the usual names"), "{}", text(&refused.stdout));
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing was written");
 }

@@ -32,15 +32,21 @@ async fn keepalives(client: &mut Client, time: Duration) -> (usize, Duration) {
 
 #[tokio::test]
 async fn an_idling_client_hears_a_talkative_dovecot_at_its_own_pace() {
-    let shaped =
-        Scene::with(Setup::Talkative, "shaped", |options| options.more = "relay:\n  keepalive: 5s\n".to_owned());
-    let passed =
-        Scene::with(Setup::Talkative, "passed", |options| options.more = "relay:\n  keepalive: off\n".to_owned());
+    let shaped = Scene::with(Setup::Talkative, "shaped", |options| {
+        options.more = "relay:\n  keepalive: 5s\n".to_owned()
+    });
+    let passed = Scene::with(Setup::Talkative, "passed", |options| {
+        options.more = "relay:\n  keepalive: off\n".to_owned()
+    });
     let (shaped, passed) = tokio::join!(shaped, passed);
     let (mut client, mut other) = (shaped.client().await, passed.client().await);
     let time = Duration::from_secs(12);
-    let ((heard, first), (all, _)) = tokio::join!(keepalives(&mut client, time), keepalives(&mut other, time));
-    assert!(heard == 2 && first > Duration::from_millis(4500), "{heard} in {time:?}, the first after {first:?}");
+    let ((heard, first), (all, _)) =
+        tokio::join!(keepalives(&mut client, time), keepalives(&mut other, time));
+    assert!(
+        heard == 2 && first > Duration::from_millis(4500),
+        "{heard} in {time:?}, the first after {first:?}"
+    );
     assert!(all >= 5, "Dovecot speaks every 2 s, and {all} came");
     // News are not held up, and neither client has lost its place.
     for (scene, client) in [(&shaped, &mut client), (&passed, &mut other)] {
@@ -57,10 +63,22 @@ async fn an_idling_client_hears_a_talkative_dovecot_at_its_own_pace() {
 async fn dovecot_hears_of_both_in_an_id() {
     let scene = Scene::new(Setup::Vanilla, "id").await;
     let mut client = scene.client().await;
-    let reply = client.command("c2 ID (\"name\" \"Delta Chat\" \"x-originating-ip\" \"192.0.2.1\")").await;
+    let reply =
+        client.command("c2 ID (\"name\" \"Delta Chat\" \"x-originating-ip\" \"192.0.2.1\")").await;
     assert!(reply.text().starts_with("* ID (\"name\" \"Dovecot\")\nOK ID completed"), "{reply:?}");
-    let wanted = concat!("c2 ID (\"name\" \"Delta Chat\" \"x-via\" \"deltapush ", env!("CARGO_PKG_VERSION"), "\")\r\n");
-    assert!(poll(Duration::from_secs(5), || scene.dovecot.sessions(&scene.user).concat().contains(wanted)).await);
+    let wanted = concat!(
+        "c2 ID (\"name\" \"Delta Chat\" \"x-via\" \"deltapush ",
+        env!("CARGO_PKG_VERSION"),
+        "\")\r\n"
+    );
+    assert!(
+        poll(Duration::from_secs(5), || scene
+            .dovecot
+            .sessions(&scene.user)
+            .concat()
+            .contains(wanted))
+        .await
+    );
 }
 
 /// Logs in after an ID, against a dialogue from its greeting on.
@@ -69,7 +87,10 @@ async fn introduced(dialogue: &str, id: &str) -> (Scripted, Deltapush, Client) {
     let deltapush = Deltapush::start(&Options::plain(upstream.port));
     let mut client = Client::plain(deltapush.plain).await;
     client.expect_prefix("* OK").await;
-    assert_eq!(client.command(&format!("c1 ID {id}")).await.text(), "* ID (\"name\" \"deltapush\")\nOK ID completed");
+    assert_eq!(
+        client.command(&format!("c1 ID {id}")).await.text(),
+        "* ID (\"name\" \"deltapush\")\nOK ID completed"
+    );
     let reply = client.command("c2 LOGIN alice@lab.test sesame").await;
     assert!(reply.result.starts_with("OK"), "{reply:?}");
     (upstream, deltapush, client)
@@ -112,7 +133,10 @@ async fn a_server_that_hangs_up_on_an_id_that_it_did_not_offer_never_gets_one() 
         EOF
     ";
     let (upstream, _deltapush, mut client) = introduced(dialogue, "NIL").await;
-    assert_eq!(client.command("c3 ID NIL").await.text(), "* ID (\"name\" \"deltapush\")\nOK ID completed");
+    assert_eq!(
+        client.command("c3 ID NIL").await.text(),
+        "* ID (\"name\" \"deltapush\")\nOK ID completed"
+    );
     client.send("c4 NOOP").await;
     client.expect("c4 OK").await;
     drop(client);

@@ -14,8 +14,7 @@ use super::support::client::Client;
 
 /// Starts deltapush as systemd does: the socket is descriptor 3.
 fn start(folder: &Path, socket: &TcpListener) -> Child {
-    let script =
-        r#"LISTEN_PID=$$ LISTEN_FDS=1; export LISTEN_PID LISTEN_FDS; exec "$0" --config "$1" run 3<&0 0</dev/null"#;
+    let script = r#"LISTEN_PID=$$ LISTEN_FDS=1; export LISTEN_PID LISTEN_FDS; exec "$0" --config "$1" run 3<&0 0</dev/null"#;
     let mut command = Command::new("sh");
     command.args(["-c", script, env!("CARGO_BIN_EXE_deltapush")]).arg(folder.join("config.yaml"));
     command.env("NOTIFY_SOCKET", folder.join("notify"));
@@ -24,7 +23,10 @@ fn start(folder: &Path, socket: &TcpListener) -> Child {
 }
 
 fn signal(child: &Child, name: &str) {
-    let sent = Command::new("sh").args(["-c", r#"kill -"$0" "$1""#, name, &child.id().to_string()]).status().unwrap();
+    let sent = Command::new("sh")
+        .args(["-c", r#"kill -"$0" "$1""#, name, &child.id().to_string()])
+        .status()
+        .unwrap();
     assert!(sent.success());
 }
 
@@ -41,7 +43,9 @@ async fn a_restart_refuses_no_connection() {
     let port = socket.local_addr().unwrap().port();
     let systemd = UnixDatagram::bind(folder.path().join("notify")).unwrap();
     systemd.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    let config = format!("listeners:\n  - address: 127.0.0.1:{port}\n    tls: none\nadmin:\n  address: off\n");
+    let config = format!(
+        "listeners:\n  - address: 127.0.0.1:{port}\n    tls: none\nadmin:\n  address: off\n"
+    );
     fs::write(folder.path().join("config.yaml"), &config).unwrap();
 
     let mut first = start(folder.path(), &socket);

@@ -33,7 +33,11 @@ async fn beside(deltapush: &Deltapush, arguments: &[&str]) -> Output {
 }
 
 /// Asks again until the answer is as wanted.
-async fn asked(deltapush: &Deltapush, arguments: &[&str], wanted: impl Fn(&Value) -> bool) -> Value {
+async fn asked(
+    deltapush: &Deltapush,
+    arguments: &[&str],
+    wanted: impl Fn(&Value) -> bool,
+) -> Value {
     let mut last = Value::Null;
     let seen = poll(PATIENCE, || {
         last = json_of(&deltapush.asked(arguments));
@@ -61,15 +65,23 @@ async fn a_push_is_in_the_status_with_its_answer_and_delay() {
     let is_there = |report: &Value| !report["accounts"][0]["devices"][0]["accepted"].is_null();
     let report = asked(&scene.deltapush, &["status", "--json"], is_there).await;
     let account = &report["accounts"][0];
-    assert_eq!((&account["name"], &account["watch"]["state"]), (&json!(scene.user), &json!("watching")));
+    assert_eq!(
+        (&account["name"], &account["watch"]["state"]),
+        (&json!(scene.user), &json!("watching"))
+    );
     assert_eq!(
         (&account["last_push"]["accepted"], &account["last_push"]["answer"]),
         (&json!(true), &json!("accepted"))
     );
     assert!(account["last_push"]["delay_milliseconds"].is_u64(), "{account:#}");
     assert_eq!(account["last_push"]["token"], account["devices"][0]["token"]);
-    for time in [&account["last_message"], &account["watch"]["last_proof"], &account["watch"]["since"]] {
-        assert!(time.as_str().is_some_and(|time| time.starts_with("20") && time.ends_with('Z')), "{account:#}");
+    for time in
+        [&account["last_message"], &account["watch"]["last_proof"], &account["watch"]["since"]]
+    {
+        assert!(
+            time.as_str().is_some_and(|time| time.starts_with("20") && time.ends_with('Z')),
+            "{account:#}"
+        );
     }
     let counts = json!({
         "accounts": 1, "watched": 1, "problems": 0, "waiting": 0, "unusable": 0, "devices": 1, "pending": 0,
@@ -79,13 +91,20 @@ async fn a_push_is_in_the_status_with_its_answer_and_delay() {
     assert!(!report.to_string().contains("openpgp:"), "{report}");
 
     let text = scene.deltapush.status();
-    for wanted in
-        ["watch    watching since 20", "message  last new mail ", " after the new mail: accepted", "last push accepted"]
-    {
+    for wanted in [
+        "watch    watching since 20",
+        "message  last new mail ",
+        " after the new mail: accepted",
+        "last push accepted",
+    ] {
         assert!(text.contains(wanted), "no {wanted:?} in\n{text}");
     }
-    let narrowed =
-        |name| json_of(&scene.deltapush.asked(&["status", "--json", name]))["accounts"].as_array().unwrap().len();
+    let narrowed = |name| {
+        json_of(&scene.deltapush.asked(&["status", "--json", name]))["accounts"]
+            .as_array()
+            .unwrap()
+            .len()
+    };
     assert_eq!((narrowed("STATUS-push"), narrowed("nobody")), (1, 0));
 }
 
@@ -93,21 +112,28 @@ async fn a_push_is_in_the_status_with_its_answer_and_delay() {
 async fn the_timeline_tells_why_a_message_was_late() {
     let mut scene = Scene::new(Setup::Vanilla, "timeline").await;
     scene.register(TOKEN).await;
-    let vacation = message("bob@elsewhere.test", &scene.user, "away", "Auto-Submitted: auto-replied\r\n");
+    let vacation =
+        message("bob@elsewhere.test", &scene.user, "away", "Auto-Submitted: auto-replied\r\n");
     scene.dovecot.deliver("bob@elsewhere.test", &scene.user, &vacation).await;
     let user = scene.user.clone();
     let arguments = ["account", user.as_str(), "--json"];
-    let judged = |history: &Value| history["happened"].to_string().contains("no push: sent automatically");
+    let judged =
+        |history: &Value| history["happened"].to_string().contains("no push: sent automatically");
     asked(&scene.deltapush, &arguments, judged).await;
     scene.deliver_news().await;
     scene.expect_pushes(&[TOKEN]).await;
     let answered = |history: &Value| history["happened"].to_string().contains("\"answer\"");
     let history = asked(&scene.deltapush, &arguments, answered).await;
-    assert!(history["explanation"].to_string().contains("it has not connected since"), "{history:#}");
+    assert!(
+        history["explanation"].to_string().contains("it has not connected since"),
+        "{history:#}"
+    );
     let _client = comes_back(&scene).await;
 
-    let history =
-        asked(&scene.deltapush, &arguments, |history| history["happened"].to_string().contains("\"fetched\"")).await;
+    let history = asked(&scene.deltapush, &arguments, |history| {
+        history["happened"].to_string().contains("\"fetched\"")
+    })
+    .await;
     let happened = history["happened"].as_array().unwrap();
     let chain: Vec<(&str, bool)> = happened
         .iter()
@@ -118,7 +144,8 @@ async fn the_timeline_tells_why_a_message_was_late() {
     let count = |kind: &str| chain.iter().filter(|link| link.0 == kind).count();
     let counts = ["connected", "news", "judged", "noticed", "post", "answer", "fetched"].map(count);
     assert_eq!(counts, [2, 2, 2, 2, 1, 1, 1], "{history:#}");
-    let news: Vec<&str> = chain.iter().map(|link| link.0).filter(|kind| ["news", "judged"].contains(kind)).collect();
+    let news: Vec<&str> =
+        chain.iter().map(|link| link.0).filter(|kind| ["news", "judged"].contains(kind)).collect();
     assert_eq!(news, ["news", "judged", "news", "judged"], "{history:#}");
     let end = ["post", "answer", "connected", "fetched"].map(|kind| (kind, true));
     assert!(chain.iter().filter(|link| end.contains(*link)).eq(&end), "{history:#}");
@@ -131,7 +158,10 @@ async fn the_timeline_tells_why_a_message_was_late() {
     }
     let unknown = scene.deltapush.asked(&["account", "timelin"]);
     assert_eq!(unknown.status.code(), Some(69));
-    assert!(said(&unknown).contains("similar names: timeline@lab.test; `deltapush status` lists"), "{unknown:?}");
+    assert!(
+        said(&unknown).contains("similar names: timeline@lab.test; `deltapush status` lists"),
+        "{unknown:?}"
+    );
 }
 
 #[tokio::test]
@@ -139,21 +169,33 @@ async fn an_account_is_forgotten_when_that_is_meant() {
     let mut scene = Scene::new(Setup::Vanilla, "forget").await;
     scene.register(TOKEN).await;
     let not_meant = scene.deltapush.asked(&["account", &scene.user, "forget"]);
-    assert!(not_meant.status.code() == Some(75) && said(&not_meant).contains("confirm with --yes"), "{not_meant:?}");
+    assert!(
+        not_meant.status.code() == Some(75) && said(&not_meant).contains("confirm with --yes"),
+        "{not_meant:?}"
+    );
     assert_eq!(scene.dovecot.watches(&scene.user).len(), 1);
 
     let meant = scene.deltapush.asked(&["account", &scene.user, "forget", "--yes"]);
     assert!(meant.status.success() && said(&meant).contains("is erased: 1 tokens"), "{meant:?}");
-    asked(&scene.deltapush, &["status", "--json"], |report| report["counts"]["accounts"] == 0).await;
-    assert!(!scene.deltapush.asked(&["account", &scene.user]).status.success(), "its history has gone as well");
-    let ended = poll(PATIENCE, || scene.deltapush.log().contains("the account has no device any more")).await;
+    asked(&scene.deltapush, &["status", "--json"], |report| report["counts"]["accounts"] == 0)
+        .await;
+    assert!(
+        !scene.deltapush.asked(&["account", &scene.user]).status.success(),
+        "its history has gone as well"
+    );
+    let ended =
+        poll(PATIENCE, || scene.deltapush.log().contains("the account has no device any more"))
+            .await;
     assert!(ended, "it is watched still");
     scene.deliver_news().await;
     scene.notify.stays_at(0, QUIET).await;
     scene.deltapush.terminate();
-    let database = rusqlite::Connection::open(scene.deltapush.dir().join("state/state.sqlite")).unwrap();
+    let database =
+        rusqlite::Connection::open(scene.deltapush.dir().join("state/state.sqlite")).unwrap();
     for table in ["accounts", "tokens", "mailboxes"] {
-        let rows: i64 = database.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap();
+        let rows: i64 = database
+            .query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0))
+            .unwrap();
         assert_eq!(rows, 0, "{table}");
     }
 }
@@ -199,7 +241,10 @@ async fn a_watch_that_a_refused_password_has_ended_begins_anew() {
 
     let again = beside(&deltapush, &["account", "alice@lab.test", "rewatch"]).await;
     assert_eq!(again.status.code(), Some(75), "{again:?}");
-    assert!(said(&again).contains("restarts") && said(&again).contains("the watch ended again"), "{again:?}");
+    assert!(
+        said(&again).contains("restarts") && said(&again).contains("the watch ended again"),
+        "{again:?}"
+    );
     let at_last = beside(&deltapush, &["account", "alice@lab.test", "rewatch"]).await;
     assert!(at_last.status.success() && said(&at_last).contains("it is watched"), "{at_last:?}");
     drop(client);
@@ -207,22 +252,30 @@ async fn a_watch_that_a_refused_password_has_ended_begins_anew() {
 
 #[tokio::test]
 async fn a_test_push_waits_for_its_device() {
-    let mut scene = Scene::with(Setup::Vanilla, "push-test", |options| options.coalesce = "1h").await;
+    let mut scene =
+        Scene::with(Setup::Vanilla, "push-test", |options| options.coalesce = "1h").await;
     scene.register(TOKEN).await;
     scene.deliver_news().await;
     scene.expect_pushes(&[TOKEN]).await;
     // A window of an hour has begun, and a test is not held back by it.
     let nobody = beside(&scene.deltapush, &["push-test", &scene.user, "--wait", "1s"]).await;
     assert_eq!(nobody.status.code(), Some(75), "{nobody:?}");
-    assert!(said(&nobody).contains("POST, accepted (") && said(&nobody).contains("has not connected"), "{nobody:?}");
+    assert!(
+        said(&nobody).contains("POST, accepted (") && said(&nobody).contains("has not connected"),
+        "{nobody:?}"
+    );
     scene.expect_pushes(&[TOKEN; 2]).await;
 
     let testing = scene.deltapush.asking(&["push-test", &scene.user, "--wait", "1m"]);
     scene.expect_pushes(&[TOKEN; 3]).await;
     let _client = comes_back(&scene).await;
-    let tested = tokio::task::spawn_blocking(move || testing.wait_with_output().unwrap()).await.unwrap();
+    let tested =
+        tokio::task::spawn_blocking(move || testing.wait_with_output().unwrap()).await.unwrap();
     assert!(tested.status.success(), "{tested:?}");
-    assert!(said(&tested).contains(" connected ") && said(&tested).contains(" after the push was made"), "{tested:?}");
+    assert!(
+        said(&tested).contains(" connected ") && said(&tested).contains(" after the push was made"),
+        "{tested:?}"
+    );
 
     // It is connected still, and that is said.
     let tested = beside(&scene.deltapush, &["push-test", &scene.user, "--wait", "1s"]).await;
@@ -240,7 +293,10 @@ async fn the_comment_tells_the_phones_owner_how_push_is() {
     let scene = Scene::new(Setup::Vanilla, "comment").await;
     let asked = "GETMETADATA \"\" (/shared/comment /shared/admin /shared/vendor/deltachat/maxsmtprecipients)";
     let first = scene.client().await.command(&format!("c2 {asked}")).await.text();
-    assert!(first.contains("push is ready and begins when this app has handed over its push token"), "{first}");
+    assert!(
+        first.contains("push is ready and begins when this app has handed over its push token"),
+        "{first}"
+    );
     scene.register(TOKEN).await;
     let is_watching = |report: &Value| report["counts"]["watched"] == 1;
     self::asked(&scene.deltapush, &["status", "--json"], is_watching).await;
@@ -263,14 +319,20 @@ async fn the_comment_tells_the_phones_owner_how_push_is() {
 async fn a_core_shows_how_push_is_in_its_account_information() {
     let dovecot = dovecot::shared(Setup::Vanilla);
     let notify = NotifyServer::start().await;
-    let deltapush = Deltapush::start(&Options { notify_url: notify.url.clone(), ..Options::dovecot(dovecot) });
+    let deltapush =
+        Deltapush::start(&Options { notify_url: notify.url.clone(), ..Options::dovecot(dovecot) });
     let submission = Submission::start(dovecot).await;
     let user = dovecot.user("core-comment");
     // The app asks when it starts, before it hands over its token, and keeps what it has heard.
     let mut phone = Core::start(Version::WithToken).await;
     let account = phone.add_account(&user, deltapush.imaps, submission.port).await;
     phone.call("start_io_for_all_accounts", json!([])).await;
-    shows(&mut phone, account, "push is ready and begins when this app has handed over its push token").await;
+    shows(
+        &mut phone,
+        account,
+        "push is ready and begins when this app has handed over its push token",
+    )
+    .await;
     asked(&deltapush, &["status", "--json"], |report| report["counts"]["watched"] == 1).await;
     let mut second = Core::start(Version::Current).await;
     let account = second.add_account(&user, deltapush.imaps, submission.port).await;

@@ -34,11 +34,17 @@ async fn log_in(deltapush: &Deltapush, address: Ipv4Addr, user: &str, password: 
 async fn friends_knock(scene: &Scene) {
     for name in ["k3v9x0a2b", "zzzzzzzzz", "012345678", "qwertyui0"] {
         let began = Instant::now();
-        let answer = log_in(&scene.deltapush, TABLE, &format!("{name}@lab.test"), INVENTED_PASSWORD).await.result;
+        let answer =
+            log_in(&scene.deltapush, TABLE, &format!("{name}@lab.test"), INVENTED_PASSWORD)
+                .await
+                .result;
         let expected = "NO [AUTHENTICATIONFAILED] There is no account with this name here.";
         assert!(answer.starts_with(expected), "{answer}\n{}", scene.deltapush.log());
         assert!(began.elapsed() < Duration::from_secs(5), "answered at once");
-        assert!(!scene.dovecot.log().contains(&format!("user=<{name}")), "the server heard of {name}");
+        assert!(
+            !scene.dovecot.log().contains(&format!("user=<{name}")),
+            "the server heard of {name}"
+        );
     }
 }
 
@@ -52,13 +58,22 @@ async fn friends_at_one_table_keep_nobody_out() {
         let host = scene.user.clone();
         let person = format!("person-{host}");
         // The host of the table uses the proxy.
-        assert!(log_in(&scene.deltapush, TABLE, &host, SIMPLE_PASSWORD).await.result.starts_with("OK"));
+        assert!(
+            log_in(&scene.deltapush, TABLE, &host, SIMPLE_PASSWORD).await.result.starts_with("OK")
+        );
         friends_knock(&scene).await;
-        assert!(log_in(&scene.deltapush, TABLE, &person, SIMPLE_PASSWORD).await.result.starts_with("OK"));
+        assert!(
+            log_in(&scene.deltapush, TABLE, &person, SIMPLE_PASSWORD)
+                .await
+                .result
+                .starts_with("OK")
+        );
         // What is known of the server stays.
         scene.deltapush.restart();
         friends_knock(&scene).await;
-        assert!(log_in(&scene.deltapush, TABLE, &host, SIMPLE_PASSWORD).await.result.starts_with("OK"));
+        assert!(
+            log_in(&scene.deltapush, TABLE, &host, SIMPLE_PASSWORD).await.result.starts_with("OK")
+        );
         let log = scene.deltapush.log();
         assert_eq!(found_by_fail2ban(&log, scene.deltapush.dir()), Vec::<String>::new(), "{log}");
     }
@@ -71,7 +86,8 @@ async fn fresh_apps_that_are_invited_leave_room_for_a_person_with_the_right_pass
     let dovecot = dovecot::shared(Setup::Vanilla);
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| json!(folder.path().join(name));
-    let hash = certificate(folder.path(), "imap", &["push.lab.test", "autoconfig.lab.test", "lab.test"]);
+    let hash =
+        certificate(folder.path(), "imap", &["push.lab.test", "autoconfig.lab.test", "lab.test"]);
     let submission = Submission::start(dovecot).await;
     let deltapush = Deltapush::start(&Options {
         hostname: "push.lab.test",
@@ -89,7 +105,8 @@ async fn fresh_apps_that_are_invited_leave_room_for_a_person_with_the_right_pass
     ])
     .await;
     let mut friends = Core::start(Version::Current).await;
-    let verified = ["push.lab.test", "autoconfig.lab.test", "lab.test"].map(|name| (name, hash.clone()));
+    let verified =
+        ["push.lab.test", "autoconfig.lab.test", "lab.test"].map(|name| (name, hash.clone()));
     for n in 1..=4 {
         let friend = friends.add_account_behind(tunnel.port, &verified).await;
         let answer = friends.response("init_transports", json!([friend, link])).await;
@@ -100,7 +117,10 @@ async fn fresh_apps_that_are_invited_leave_room_for_a_person_with_the_right_pass
             .count();
         assert_eq!(answered, n, "{:?}\n{log}", tunnel.asked());
     }
-    assert!(!deltapush.log().contains("failed login from") && !deltapush.log().contains("login not tried"));
+    assert!(
+        !deltapush.log().contains("failed login from")
+            && !deltapush.log().contains("login not tried")
+    );
     let person = dovecot.user("person-with-the-right-password");
     let answer = log_in(&deltapush, Ipv4Addr::LOCALHOST, &person, SIMPLE_PASSWORD).await.result;
     assert!(answer.starts_with("OK"), "{answer}");
@@ -113,10 +133,24 @@ async fn a_relay_and_whoever_turns_it_off_are_asked() {
     let off = "login:\n  refuse_invented: false\n".to_owned() + QUICK;
     for (setup, more) in [(Setup::Chatmail, QUICK.to_owned()), (Setup::Vanilla, off)] {
         let scene = Scene::with(setup, "asked", |options| options.more = more).await;
-        assert!(log_in(&scene.deltapush, TABLE, &scene.user, SIMPLE_PASSWORD).await.result.starts_with("OK"));
-        let answer = log_in(&scene.deltapush, TABLE, "k3v9x0a2c@lab.test", INVENTED_PASSWORD).await.result;
-        assert!(answer.starts_with("NO [AUTHENTICATIONFAILED]") && !answer.contains("no account"), "{answer}");
-        assert!(scene.deltapush.log().contains("refused by the mail server, user \"k3v9x0a2c@lab.test\""));
+        assert!(
+            log_in(&scene.deltapush, TABLE, &scene.user, SIMPLE_PASSWORD)
+                .await
+                .result
+                .starts_with("OK")
+        );
+        let answer =
+            log_in(&scene.deltapush, TABLE, "k3v9x0a2c@lab.test", INVENTED_PASSWORD).await.result;
+        assert!(
+            answer.starts_with("NO [AUTHENTICATIONFAILED]") && !answer.contains("no account"),
+            "{answer}"
+        );
+        assert!(
+            scene
+                .deltapush
+                .log()
+                .contains("refused by the mail server, user \"k3v9x0a2c@lab.test\"")
+        );
     }
 }
 
@@ -129,21 +163,36 @@ async fn strangers_use_up_their_part_and_the_owner_gets_in_after_a_restart() {
         })
         .await;
         let owner = scene.user.clone();
-        assert!(log_in(&scene.deltapush, Ipv4Addr::LOCALHOST, &owner, SIMPLE_PASSWORD).await.result.starts_with("OK"));
+        assert!(
+            log_in(&scene.deltapush, Ipv4Addr::LOCALHOST, &owner, SIMPLE_PASSWORD)
+                .await
+                .result
+                .starts_with("OK")
+        );
         scene.deltapush.restart();
         let mut refused = 0;
         for n in 0..6 {
             let address = Ipv4Addr::new(127, 0, 10 + n, 1);
-            let answer = log_in(&scene.deltapush, address, &format!("stranger{n}@lab.test"), "guess").await.result;
+            let answer =
+                log_in(&scene.deltapush, address, &format!("stranger{n}@lab.test"), "guess")
+                    .await
+                    .result;
             let limit = "NO [UNAVAILABLE] Too many wrong passwords at this mail server. Try again in 10 minutes.";
             assert!(
-                if n < 2 { answer.starts_with("NO [AUTHENTICATIONFAILED]") } else { answer == limit },
+                if n < 2 {
+                    answer.starts_with("NO [AUTHENTICATIONFAILED]")
+                } else {
+                    answer == limit
+                },
                 "{n} {answer}"
             );
             refused += usize::from(n >= 2);
         }
         let status = scene.deltapush.status();
-        let told = format!("localhost:{}: 2 logins failed there within 10m (limit 2)", scene.dovecot.imaps);
+        let told = format!(
+            "localhost:{}: 2 logins failed there within 10m (limit 2)",
+            scene.dovecot.imaps
+        );
         assert!(status.contains(&told), "{status}");
         // From elsewhere, as phones are.
         let elsewhere = Ipv4Addr::new(127, 0, 99, 1);
@@ -151,7 +200,11 @@ async fn strangers_use_up_their_part_and_the_owner_gets_in_after_a_restart() {
         assert!(answer.starts_with("OK"), "{answer}\n{}", scene.deltapush.log());
         // Two of them guessed; the others may have had the right password.
         let log = scene.deltapush.log();
-        assert_eq!(found_by_fail2ban(&log, scene.deltapush.dir()), ["127.0.10.1", "127.0.11.1"], "{log}");
+        assert_eq!(
+            found_by_fail2ban(&log, scene.deltapush.dir()),
+            ["127.0.10.1", "127.0.11.1"],
+            "{log}"
+        );
         assert_eq!(log.matches("login not tried from").count(), refused, "{log}");
         assert_eq!(log.matches("too many logins failed at this mail server").count(), 1, "{log}");
     }
@@ -160,21 +213,32 @@ async fn strangers_use_up_their_part_and_the_owner_gets_in_after_a_restart() {
 #[tokio::test]
 async fn a_server_that_breaks_off_after_the_credentials_has_a_limit_too() {
     let dialogue = "S: * OK [CAPABILITY IMAP4rev1 AUTH=PLAIN SASL-IR] ready\nLOGIN\n";
-    let (closes, says_bye) = (format!("{dialogue}CLOSE"), format!("{dialogue}S: * BYE go away\nCLOSE"));
+    let (closes, says_bye) =
+        (format!("{dialogue}CLOSE"), format!("{dialogue}S: * BYE go away\nCLOSE"));
     let server = Scripted::start(&[&closes, &says_bye, &closes, &says_bye]).await;
-    let deltapush = Deltapush::start(&Options { more: QUICK.to_owned(), ..Options::plain(server.port) });
+    let deltapush =
+        Deltapush::start(&Options { more: QUICK.to_owned(), ..Options::plain(server.port) });
     for n in 0..6 {
         // What the script takes for a login.
-        let answer = log_in(&deltapush, Ipv4Addr::new(127, 0, 10 + n, 1), "alice@lab.test", "sesame").await.result;
+        let answer =
+            log_in(&deltapush, Ipv4Addr::new(127, 0, 10 + n, 1), "alice@lab.test", "sesame")
+                .await
+                .result;
         let expected = match n {
             0 | 2 => "NO [UNAVAILABLE] The mail server broke off the connection.",
             1 => "NO [UNAVAILABLE] The mail server closed the connection: go away.",
-            _ => "NO [UNAVAILABLE] Too many wrong passwords for this account. Try again in 10 minutes.",
+            _ => {
+                "NO [UNAVAILABLE] Too many wrong passwords for this account. Try again in 10 minutes."
+            }
         };
         assert!(answer.starts_with(expected), "{n}: {answer}\n{}", deltapush.log());
     }
     let log = deltapush.log();
-    assert_eq!(log.matches(": not answered by the mail server, user \"alice@lab.test\"").count(), 3, "{log}");
+    assert_eq!(
+        log.matches(": not answered by the mail server, user \"alice@lab.test\"").count(),
+        3,
+        "{log}"
+    );
     assert_eq!(server.connections(), 3);
     // It may be an outage: nobody is banned for it.
     assert_eq!(found_by_fail2ban(&log, deltapush.dir()), Vec::<String>::new(), "{log}");
@@ -183,7 +247,10 @@ async fn a_server_that_breaks_off_after_the_credentials_has_a_limit_too() {
 /// Names of 60 KB, and how many of them; more with DELTAPUSH_LONG_NAMES.
 #[tokio::test]
 async fn names_without_end_are_refused_and_take_no_memory() {
-    let count: usize = std::env::var("DELTAPUSH_LONG_NAMES").ok().and_then(|count| count.parse().ok()).unwrap_or(1000);
+    let count: usize = std::env::var("DELTAPUSH_LONG_NAMES")
+        .ok()
+        .and_then(|count| count.parse().ok())
+        .unwrap_or(1000);
     let deltapush = Deltapush::start(&Options { more: QUICK.to_owned(), ..Options::plain(1) });
     let mut memory = 0;
     for n in 0..count / 10 {

@@ -50,7 +50,10 @@ impl Way {
     fn command(&self, program: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(program);
         command.args(arguments).current_dir(self.home.path());
-        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap()).env("HOME", self.home.path());
+        command
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap())
+            .env("HOME", self.home.path());
         command.env("TERM", "xterm").env("LANG", "C.UTF-8").stdin(Stdio::null());
         command
     }
@@ -63,7 +66,12 @@ impl Way {
         let ended = timeout(PATIENCE, child.wait_with_output()).await;
         let output = ended.unwrap_or_else(|_| panic!("{program} takes too long")).unwrap();
         let said = [output.stdout, output.stderr].concat();
-        assert!(output.status.success(), "{program} {}: {}", output.status, String::from_utf8_lossy(&said));
+        assert!(
+            output.status.success(),
+            "{program} {}: {}",
+            output.status,
+            String::from_utf8_lossy(&said)
+        );
     }
 
     async fn direct(&self) -> Client {
@@ -91,8 +99,10 @@ impl Way {
             for message in client.command("l3 FETCH 1:* (FLAGS BODY.PEEK[])").await.untagged {
                 let (flags, text) = message.split_once("BODY[]").unwrap_or((&message, ""));
                 let flags = flags.split_once("FLAGS").map_or("", |(_, flags)| flags);
-                let flags: BTreeSet<&str> =
-                    flags.split(['(', ')', ' ']).filter(|flag| !flag.is_empty() && *flag != "\\Recent").collect();
+                let flags: BTreeSet<&str> = flags
+                    .split(['(', ')', ' '])
+                    .filter(|flag| !flag.is_empty() && *flag != "\\Recent")
+                    .collect();
                 let text = text.split_once("\r\n").map_or("", |(_, text)| text);
                 found.insert(format!("{mailbox} {flags:?} {}", comparable(text)));
             }
@@ -109,8 +119,12 @@ impl Way {
                 let path = entry.unwrap().path();
                 if path.is_dir() {
                     folders.push(path);
-                } else if path.file_name().unwrap() == "mbox" || folder.ends_with("cur") || folder.ends_with("new") {
-                    let place = folder.strip_prefix(self.home.path()).unwrap().display().to_string();
+                } else if path.file_name().unwrap() == "mbox"
+                    || folder.ends_with("cur")
+                    || folder.ends_with("new")
+                {
+                    let place =
+                        folder.strip_prefix(self.home.path()).unwrap().display().to_string();
                     let name = path.file_name().unwrap().to_string_lossy().into_owned();
                     let flags = name.split_once(":2,").map_or("", |(_, flags)| flags);
                     let text = String::from_utf8_lossy(&fs::read(&path).unwrap()).into_owned();
@@ -124,7 +138,9 @@ impl Way {
     /// The file of a message that a program put on the disk.
     fn file_of(&self, folder: &str, subject: &str) -> PathBuf {
         let needle = format!("Subject: {subject}");
-        let files = ["cur", "new"].into_iter().flat_map(|part| fs::read_dir(self.path(folder).join(part)).unwrap());
+        let files = ["cur", "new"]
+            .into_iter()
+            .flat_map(|part| fs::read_dir(self.path(folder).join(part)).unwrap());
         let mut files = files.map(|entry| entry.unwrap().path());
         files.find(|path| fs::read_to_string(path).unwrap().contains(&needle)).unwrap()
     }
@@ -140,9 +156,18 @@ fn message(subject: &str) -> String {
 
 /// A text without what programs put in that differs from run to run.
 fn comparable(text: &str) -> String {
-    const OWN: [&str; 8] =
-        ["X-TUID:", "X-OfflineIMAP", "Received:", "\t", "  ", "Delivered-To:", "Return-Path:", "Date:"];
-    let kept = |line: &&str| !OWN.iter().any(|own| line.starts_with(own)) && !line.starts_with("From ");
+    const OWN: [&str; 8] = [
+        "X-TUID:",
+        "X-OfflineIMAP",
+        "Received:",
+        "\t",
+        "  ",
+        "Delivered-To:",
+        "Return-Path:",
+        "Date:",
+    ];
+    let kept =
+        |line: &&str| !OWN.iter().any(|own| line.starts_with(own)) && !line.starts_with("From ");
     text.lines()
         .filter(kept)
         .map(|line| line.trim_end_matches('\r'))
@@ -162,15 +187,20 @@ async fn same(name: &str, local: usize, job: impl AsyncFn(&Way)) {
         user: dovecot.user(&format!("{name}-{side}")),
         home: tempfile::tempdir().unwrap(),
     };
-    let ways =
-        [way("direct", dovecot.imaps, &dovecot.authority.ca), way("proxy", deltapush.imaps, &deltapush.certificate())];
+    let ways = [
+        way("direct", dovecot.imaps, &dovecot.authority.ca),
+        way("proxy", deltapush.imaps, &deltapush.certificate()),
+    ];
     let mut left = Vec::new();
     for way in &ways {
         let mut client = way.direct().await;
         client.command("c2 CREATE Family").await;
-        for (mailbox, flags, subject) in
-            [("INBOX", "\\Seen", "one"), ("INBOX", "\\Flagged", "two"), ("INBOX", "", "three"), ("Family", "", "four")]
-        {
+        for (mailbox, flags, subject) in [
+            ("INBOX", "\\Seen", "one"),
+            ("INBOX", "\\Flagged", "two"),
+            ("INBOX", "", "three"),
+            ("Family", "", "four"),
+        ] {
             way.append(&mut client, mailbox, flags, subject).await;
         }
         drop(client);
@@ -183,7 +213,10 @@ async fn same(name: &str, local: usize, job: impl AsyncFn(&Way)) {
     }
     assert_eq!(left[0].1.len(), local, "{:#?}", left[0].1);
     assert_eq!(left[0], left[1]);
-    assert!(deltapush.log().contains(&format!("account={}", ways[1].user)), "it did not come through deltapush");
+    assert!(
+        deltapush.log().contains(&format!("account={}", ways[1].user)),
+        "it did not come through deltapush"
+    );
 }
 
 /// Both sides change, and are made the same.
@@ -202,7 +235,8 @@ SubFolders Verbatim\n\nChannel all\nFar :far:\nNear :near:\nPatterns *\nCreate B
         let base = cur.to_str().unwrap().split(":2,").next().unwrap().to_owned();
         fs::rename(&two, format!("{base}:2,FRS")).unwrap();
         fs::remove_file(way.file_of("mail/INBOX", "one")).unwrap();
-        fs::write(way.path("mail/Family/new/1.local"), message("five").replace("\r\n", "\n")).unwrap();
+        fs::write(way.path("mail/Family/new/1.local"), message("five").replace("\r\n", "\n"))
+            .unwrap();
         let mut client = way.direct().await;
         way.append(&mut client, "Family", "\\Answered", "six").await;
         client.command("c3 SELECT INBOX").await;
@@ -223,8 +257,11 @@ sslcacertfile = TRUSTED\n";
         way.write("offlineimaprc", &way.fill(RC));
         way.run("offlineimap", &["-o", "-c", "offlineimaprc"]).await;
         fs::remove_file(way.file_of("mail/INBOX", "one")).unwrap();
-        fs::write(way.path("mail/Family/new/1_0.1.local,U=0,FMD5=0:2,"), message("five").replace("\r\n", "\n"))
-            .unwrap();
+        fs::write(
+            way.path("mail/Family/new/1_0.1.local,U=0,FMD5=0:2,"),
+            message("five").replace("\r\n", "\n"),
+        )
+        .unwrap();
         let mut client = way.direct().await;
         way.append(&mut client, "Family", "\\Answered", "six").await;
         drop(client);
@@ -249,7 +286,9 @@ ROOT\n[options]\nread_all = true\ndelete = true\n";
             fs::set_permissions(way.home.path(), fs::Permissions::from_mode(0o755)).unwrap();
             way.run("chown", &["-R", "mail:mail", "mail"]).await;
         }
-        let rc = RC.replace("SIMPLE", SIMPLE_PASSWORD).replace("ROOT", if root { "user = mail\n" } else { "" });
+        let rc = RC
+            .replace("SIMPLE", SIMPLE_PASSWORD)
+            .replace("ROOT", if root { "user = mail\n" } else { "" });
         way.write("getmailrc", &way.fill(&rc));
         let home = way.home.path().to_str().unwrap();
         way.run("getmail", &["--getmaildir", home, "--rcfile", "getmailrc"]).await;
@@ -296,15 +335,26 @@ my_hdr Message-ID: <filed@lab.test>\n";
 #[tokio::test]
 async fn curl_puts_marks_files_and_removes() {
     same("curl-tool", 0, async |way| {
-        way.write("curlrc", &way.fill(&format!("user = \"USER:{SIMPLE_PASSWORD}\"\ncacert = \"TRUSTED\"\n")));
+        way.write(
+            "curlrc",
+            &way.fill(&format!("user = \"USER:{SIMPLE_PASSWORD}\"\ncacert = \"TRUSTED\"\n")),
+        );
         let mail = way.write("mail", &message("five"));
         let inbox = way.fill("imaps://localhost:PORT/INBOX");
         let curl = async |arguments: &[&str]| {
-            let all = [&["--silent", "--show-error", "--fail", "--max-time", "30", "--config", "curlrc"], arguments];
+            let all = [
+                &["--silent", "--show-error", "--fail", "--max-time", "30", "--config", "curlrc"],
+                arguments,
+            ];
             way.run("curl", &all.concat()).await;
         };
         curl(&["--upload-file", mail.to_str().unwrap(), &inbox]).await;
-        for command in ["STORE 3 +FLAGS (\\Flagged $Work)", "COPY 2 Family", "STORE 1 +FLAGS (\\Deleted)", "EXPUNGE"] {
+        for command in [
+            "STORE 3 +FLAGS (\\Flagged $Work)",
+            "COPY 2 Family",
+            "STORE 1 +FLAGS (\\Deleted)",
+            "EXPUNGE",
+        ] {
             curl(&[&inbox, "--request", command]).await;
         }
     })
@@ -326,21 +376,30 @@ async fn imaplib_puts_marks_and_removes() {
 /// fetchmail waits in IDLE, and what is delivered meanwhile is there at once.
 #[tokio::test]
 async fn fetchmail_fetches_within_its_idle() {
-    const RC: &str = "set no bouncemail\npoll localhost protocol imap service PORT timeout 120 auth password
+    const RC: &str =
+        "set no bouncemail\npoll localhost protocol imap service PORT timeout 120 auth password
   user \"USER\" password \"SIMPLE\" ssl sslcertck sslcertfile \"TRUSTED\" idle keep fetchall
   mda \"/bin/sh -c 'cat >>HOME/mbox; echo ========== >>HOME/mbox'\"\n";
     same("fetchmail", 1, async |way| {
         way.write("fetchmailrc", &way.fill(&RC.replace("SIMPLE", SIMPLE_PASSWORD)));
         let log = fs::File::create(way.path("log")).unwrap();
-        let mut fetchmail = way.command("fetchmail", &["-f", "fetchmailrc", "--pidfile", "pid", "-v", "--nosyslog"]);
+        let mut fetchmail = way
+            .command("fetchmail", &["-f", "fetchmailrc", "--pidfile", "pid", "-v", "--nosyslog"]);
         fetchmail.stdout(log.try_clone().unwrap()).stderr(log);
-        let mut child = tokio::process::Command::from(fetchmail).kill_on_drop(true).spawn().unwrap();
+        let mut child =
+            tokio::process::Command::from(fetchmail).kill_on_drop(true).spawn().unwrap();
         let said = || fs::read_to_string(way.path("log")).unwrap_or_default();
         let idles = || way.dovecot.sessions(&way.user).concat().matches(" IDLE\r\n").count();
         assert!(poll(PATIENCE, || idles() == 1).await, "no IDLE:\n{}", said());
         way.dovecot.deliver("bob@elsewhere.test", &way.user, &message("late")).await;
-        let there = || fs::read_to_string(way.path("mbox")).is_ok_and(|mbox| mbox.contains("Subject: late"));
-        assert!(poll(Duration::from_secs(15), there).await, "it did not come within the IDLE:\n{}", said());
+        let there = || {
+            fs::read_to_string(way.path("mbox")).is_ok_and(|mbox| mbox.contains("Subject: late"))
+        };
+        assert!(
+            poll(Duration::from_secs(15), there).await,
+            "it did not come within the IDLE:\n{}",
+            said()
+        );
         // It waits again when it has done all, flags too.
         assert!(poll(PATIENCE, || idles() == 2).await, "no second IDLE:\n{}", said());
         assert!(child.try_wait().unwrap().is_none(), "fetchmail has ended:\n{}", said());

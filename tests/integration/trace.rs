@@ -32,7 +32,9 @@ impl Following {
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let (sender, lines) = channel();
         let out = BufReader::new(child.stdout.take().unwrap());
-        std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        std::thread::spawn(move || {
+            out.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
         let mut following = Self { child, lines, seen: vec![] };
         // Whoever connects now is seen by one who follows everything, or a session of its own is seen.
         tokio::time::sleep(Duration::from_millis(500)).await;
@@ -47,7 +49,8 @@ impl Following {
 
     /// Waits until a line has all these words.
     async fn sees(&mut self, words: &[&str]) -> String {
-        let found = |seen: &str| seen.lines().any(|line| words.iter().all(|word| line.contains(word)));
+        let found =
+            |seen: &str| seen.lines().any(|line| words.iter().all(|word| line.contains(word)));
         let came = poll(PATIENCE, || found(&self.take())).await;
         let seen = self.take();
         assert!(came, "no line with {words:?} in\n{seen}");
@@ -91,15 +94,27 @@ async fn running_sessions_are_followed_from_a_second_terminal() {
     scene.dovecot.wait_for_watch(&scene.user, 1).await;
 
     let mut all = Following::start(&scene.deltapush, &[]).await;
-    let mut one = Following::start(&scene.deltapush, &["--account", &scene.user, "--side", "upstream", "--json"]).await;
-    let mut watch = Following::start(&scene.deltapush, &["--session", "watch-1", "--literals"]).await;
-    client.command(&format!("c3 SETMETADATA INBOX (/private/devicetoken {})", quoted(SECRET))).await;
+    let mut one = Following::start(
+        &scene.deltapush,
+        &["--account", &scene.user, "--side", "upstream", "--json"],
+    )
+    .await;
+    let mut watch =
+        Following::start(&scene.deltapush, &["--session", "watch-1", "--literals"]).await;
+    client
+        .command(&format!("c3 SETMETADATA INBOX (/private/devicetoken {})", quoted(SECRET)))
+        .await;
     client.command("c4 SELECT INBOX").await;
     client.command("c5 COMPRESS DEFLATE").await;
     scene.deliver_news().await;
 
     let who = format!(" {} ", scene.user);
-    all.sees(&[&who, "C: c3 SETMETADATA \"INBOX\" (/private/devicetoken <24 bytes masked>)", "[kept by"]).await;
+    all.sees(&[
+        &who,
+        "C: c3 SETMETADATA \"INBOX\" (/private/devicetoken <24 bytes masked>)",
+        "[kept by",
+    ])
+    .await;
     all.sees(&[&who, "S: c3 OK SETMETADATA completed", "[sent by deltapush]"]).await;
     all.sees(&[&who, "C: c4 SELECT INBOX"]).await;
     let seen = all.sees(&[&who, "-- from here on, client and deltapush compress"]).await;
@@ -120,25 +135,34 @@ async fn running_sessions_are_followed_from_a_second_terminal() {
     all.sees(&[&who, "S: c1 NO [AUTHENTICATIONFAILED]"]).await;
     for following in [&mut all, &mut one, &mut watch, &mut second] {
         let seen = following.take();
-        assert!(!seen.contains("Q29uZmlk") && !seen.contains(PASSWORD) && !seen.contains(&quoted(PASSWORD)), "{seen}");
+        assert!(
+            !seen.contains("Q29uZmlk")
+                && !seen.contains(PASSWORD)
+                && !seen.contains(&quoted(PASSWORD)),
+            "{seen}"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_reader_that_has_stopped_slows_nobody() {
     let scene = Scene::new(Setup::Vanilla, "stopped-reader").await;
-    let mut child = command(scene.deltapush.dir(), &["--json"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child =
+        command(scene.deltapush.dir(), &["--json"]).stdout(Stdio::piped()).spawn().unwrap();
     tokio::time::sleep(Duration::from_millis(500)).await;
     let mut client = scene.client().await;
     // More than its pipe, its socket and its queue hold.
     for round in 0..40 {
-        let many: String = (0..500).map(|number| format!("n{number} NOOP {}\r\n", "x".repeat(200))).collect();
+        let many: String =
+            (0..500).map(|number| format!("n{number} NOOP {}\r\n", "x".repeat(200))).collect();
         client.send_raw(format!("{many}c{round} NOOP\r\n").as_bytes()).await;
         client.until_tagged(&format!("c{round}")).await;
     }
     // Now it reads on, and is told what it has missed.
     let out = BufReader::new(child.stdout.take().unwrap());
-    let told = std::thread::spawn(move || out.lines().map_while(Result::ok).find(|line| line.contains("\"dropped\":")));
+    let told = std::thread::spawn(move || {
+        out.lines().map_while(Result::ok).find(|line| line.contains("\"dropped\":"))
+    });
     let came = poll(PATIENCE, || told.is_finished()).await;
     child.kill().unwrap();
     child.wait().unwrap();
@@ -156,7 +180,10 @@ async fn what_cannot_be_followed_is_said() {
     assert!(code == Some(69) && words.contains("#7, 7 or watch-7"), "{code:?} {words}");
     let no_trace = scene.deltapush.dir().join("config.yaml");
     let (code, words) = wrong(&["show", no_trace.to_str().unwrap()]);
-    assert!(code == Some(65) && words.starts_with("line 2: this is not a line of a trace"), "{code:?} {words}");
+    assert!(
+        code == Some(65) && words.starts_with("line 2: this is not a line of a trace"),
+        "{code:?} {words}"
+    );
     let (code, _) = wrong(&["show", "/nonexistent"]);
     assert_eq!(code, Some(71));
 }
@@ -166,7 +193,9 @@ async fn recorded(scene: &mut Scene) -> PathBuf {
     let mut client = scene.client().await;
     client.command("c2 ID (\"name\" \"Delta Chat\" \"version\" \"2.23.0\")").await;
     client.command("c3 GETMETADATA \"\" (/shared/comment /shared/admin)").await;
-    client.command(&format!("c4 SETMETADATA INBOX (/private/devicetoken {})", quoted(SECRET))).await;
+    client
+        .command(&format!("c4 SETMETADATA INBOX (/private/devicetoken {})", quoted(SECRET)))
+        .await;
     scene.dovecot.wait_for_watch(&scene.user, 1).await;
     client.command("c5 LIST \"\" *").await;
     client.command("c6 CREATE Divorce").await;
@@ -188,7 +217,9 @@ async fn recorded(scene: &mut Scene) -> PathBuf {
     let folder = scene.deltapush.dir().join("trace");
     let written = || {
         let file = files(&folder, &scene.user).into_iter().next();
-        file.filter(|file| fs::read_to_string(file).is_ok_and(|text| text.contains("the session ends")))
+        file.filter(|file| {
+            fs::read_to_string(file).is_ok_and(|text| text.contains("the session ends"))
+        })
     };
     assert!(poll(PATIENCE, || written().is_some()).await, "{:?}", files(&folder, ""));
     written().unwrap()
@@ -204,12 +235,17 @@ async fn a_session_that_was_written_down_is_exported_and_played_again() {
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     let (dir, file) = (scene.deltapush.dir().to_owned(), file.to_str().unwrap().to_owned());
     let shown = String::from_utf8(run(&dir, &["show", &file]).stdout).unwrap();
-    assert!(shown.contains(" C: c7 SELECT INBOX\n") && shown.contains("-- the session ends"), "{shown}");
+    assert!(
+        shown.contains(" C: c7 SELECT INBOX\n") && shown.contains("-- the session ends"),
+        "{shown}"
+    );
 
     let export = dir.join("export.jsonl");
     run(&dir, &["export", &file, "--to", export.to_str().unwrap()]);
     let exported = fs::read_to_string(&export).unwrap();
-    for name in ["record@", "lab.test", "news", "Divorce", "lawyer", "elsewhere", "Q29uZmlk", PASSWORD] {
+    for name in
+        ["record@", "lab.test", "news", "Divorce", "lawyer", "elsewhere", "Q29uZmlk", PASSWORD]
+    {
         assert!(!exported.contains(name), "{name} in\n{exported}");
     }
     if let Some(folder) = std::env::var_os("DELTAPUSH_RECORD") {
@@ -222,9 +258,11 @@ async fn a_session_that_was_written_down_is_exported_and_played_again() {
 async fn replay(exported: &str) {
     let mut notify = NotifyServer::start().await;
     let url = notify.url.clone();
-    let (upstream, _deltapush) = Replay::read(exported).play(|options| options.notify_url = url).await;
+    let (upstream, _deltapush) =
+        Replay::read(exported).play(|options| options.notify_url = url).await;
     upstream.finish().await;
-    let has_news = exported.lines().any(|line| line.contains("\"watch-") && line.contains(" EXISTS\""));
+    let has_news =
+        exported.lines().any(|line| line.contains("\"watch-") && line.contains(" EXISTS\""));
     let posted = if has_news { notify.wait_for(1, PATIENCE).await } else { vec![] };
     assert!(posted.iter().all(|posted| posted.token == TOKEN));
 }
@@ -248,7 +286,12 @@ async fn files_begin_and_end_with_a_reload() {
     scene.deltapush.reconfigure(|text| format!("{text}\ntrace:\n  format: text\n"));
     assert!(poll(PATIENCE, || folder.exists()).await);
     client.command("c2 NOOP").await;
-    let text = || files(&folder, &scene.user).first().map(|file| fs::read_to_string(file).unwrap()).unwrap_or_default();
+    let text = || {
+        files(&folder, &scene.user)
+            .first()
+            .map(|file| fs::read_to_string(file).unwrap())
+            .unwrap_or_default()
+    };
     assert!(poll(PATIENCE, || text().contains(" C: c2 NOOP\n")).await, "{}", text());
     scene.deltapush.reconfigure(|text| text.replace("trace:\n  format: text\n", ""));
     let again = || scene.deltapush.log().matches("the configuration was read again").count() == 2;

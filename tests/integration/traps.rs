@@ -186,7 +186,12 @@ async fn pipelined_commands_are_told_apart() {
     )
     .await;
     client
-        .send_raw(format!("c2 NOOP\r\nc3 {OWN}\r\nc4 APPEND INBOX {{3+}}\r\nc3 \r\nc5 {OWN}\r\nc6 NOOP\r\n").as_bytes())
+        .send_raw(
+            format!(
+                "c2 NOOP\r\nc3 {OWN}\r\nc4 APPEND INBOX {{3+}}\r\nc3 \r\nc5 {OWN}\r\nc6 NOOP\r\n"
+            )
+            .as_bytes(),
+        )
         .await;
     let mut tagged = Vec::new();
     let mut answers = 0;
@@ -199,7 +204,12 @@ async fn pipelined_commands_are_told_apart() {
         }
     }
     tagged.sort();
-    assert_eq!((tagged.join(" "), answers), ("c2 c3 c4 c5 c6".to_owned(), 2), "{}", client.dialogue());
+    assert_eq!(
+        (tagged.join(" "), answers),
+        ("c2 c3 c4 c5 c6".to_owned(), 2),
+        "{}",
+        client.dialogue()
+    );
     drop(client);
     upstream.finish().await;
 }
@@ -312,7 +322,10 @@ async fn a_greeting_may_keep_its_capabilities_to_itself() {
          S: <tag> OK [CAPABILITY IMAP4rev1 IDLE] in",
     )
     .await;
-    assert!(reply.result.starts_with("OK") && has_words(&reply.text(), &["METADATA", "XDELTAPUSH"]), "{reply:?}");
+    assert!(
+        reply.result.starts_with("OK") && has_words(&reply.text(), &["METADATA", "XDELTAPUSH"]),
+        "{reply:?}"
+    );
     drop(client);
     upstream.finish().await;
 }
@@ -329,7 +342,10 @@ async fn gmail_tells_its_capabilities_before_the_tagged_ok() {
     .await;
     assert!(reply.result.ends_with("alice@lab.test authenticated (Success)"), "{reply:?}");
     let told = reply.text();
-    assert!(has_words(&told, &["METADATA", "XDELTAPUSH", "X-GM-EXT-1", "COMPRESS=DEFLATE"]), "{told}");
+    assert!(
+        has_words(&told, &["METADATA", "XDELTAPUSH", "X-GM-EXT-1", "COMPRESS=DEFLATE"]),
+        "{told}"
+    );
     drop(client);
     upstream.finish().await;
 }
@@ -431,9 +447,11 @@ async fn an_upstream_with_a_strange_certificate_learns_no_password() {
     // From an authority that is not trusted, and from one that is, for others.
     let other = tempfile::tempdir().unwrap();
     let others = Authority::naming(other.path(), &["other.example", "127.0.0.2"]);
-    for (shown, ca, host) in
-        [(&strange, &trusted.ca, "localhost"), (&others, &others.ca, "localhost"), (&others, &others.ca, "127.0.0.1")]
-    {
+    for (shown, ca, host) in [
+        (&strange, &trusted.ca, "localhost"),
+        (&others, &others.ca, "localhost"),
+        (&others, &others.ca, "127.0.0.1"),
+    ] {
         let manner = Manner { bytewise: false, tls: Some(shown.server_config()) };
         let upstream = Scripted::start_with(manner, &["S: * OK"]).await;
         let deltapush = Deltapush::start(&Options {
@@ -445,7 +463,9 @@ async fn an_upstream_with_a_strange_certificate_learns_no_password() {
         client.expect_prefix("* OK").await;
         let reply = client.command(CREDENTIALS).await;
         assert!(
-            reply.result.starts_with("NO [UNAVAILABLE] There is no secure connection to the mail server"),
+            reply
+                .result
+                .starts_with("NO [UNAVAILABLE] There is no secure connection to the mail server"),
             "{reply:?}"
         );
         assert!(upstream.connections() > 0);
@@ -472,7 +492,10 @@ async fn an_upstream_without_starttls_learns_no_password() {
         }
         heard
     });
-    let deltapush = Deltapush::start(&Options { upstream: format!("imap://localhost:{port}"), ..Options::plain(0) });
+    let deltapush = Deltapush::start(&Options {
+        upstream: format!("imap://localhost:{port}"),
+        ..Options::plain(0)
+    });
     let mut client = Client::plain(deltapush.plain).await;
     client.expect_prefix("* OK").await;
     let reply = client.command(CREDENTIALS).await;
@@ -489,7 +512,9 @@ async fn a_login_without_a_route_is_refused_without_a_connection() {
     let deltapush = Deltapush::start(&options);
     let mut client = Client::plain(deltapush.plain).await;
     client.expect_prefix("* OK").await;
-    for (tag, user) in [("c2", "eve@other.test"), ("c3", "eve"), ("c4", "alice@lab.test@other.test")] {
+    for (tag, user) in
+        [("c2", "eve@other.test"), ("c3", "eve"), ("c4", "alice@lab.test@other.test")]
+    {
         let reply = client.command(&format!("{tag} LOGIN {user} sesame")).await;
         assert!(reply.result.starts_with("NO [AUTHORIZATIONFAILED]"), "{user}: {reply:?}");
     }
@@ -553,7 +578,8 @@ async fn a_token_beyond_all_measure_is_refused() {
     )
     .await;
     let long = "x".repeat(5000);
-    let reply = client.command(&format!("c2 SETMETADATA INBOX (/private/devicetoken \"{long}\")")).await;
+    let reply =
+        client.command(&format!("c2 SETMETADATA INBOX (/private/devicetoken \"{long}\")")).await;
     assert!(reply.result.starts_with("NO"), "{reply:?}");
     // Refused before a byte of it was sent: what comes next is a command.
     let reply = client.command("c3 SETMETADATA INBOX (/private/devicetoken {1000000}").await;

@@ -49,7 +49,8 @@ async fn the_mailbox_that_the_client_idles_in_is_watched() {
 #[tokio::test]
 async fn configured_mailboxes_are_watched_by_the_same_session() {
     let mut scene = Scene::with(Setup::Vanilla, "two-mailboxes", |options| {
-        options.more = "accounts:\n  two-mailboxes@lab.test:\n    mailboxes: [Family, Missing]\n".to_owned();
+        options.more =
+            "accounts:\n  two-mailboxes@lab.test:\n    mailboxes: [Family, Missing]\n".to_owned();
     })
     .await;
     scene.direct().await.command("d1 CREATE Family").await;
@@ -67,7 +68,8 @@ async fn configured_mailboxes_are_watched_by_the_same_session() {
 
 #[tokio::test]
 async fn only_chat_messages_wake_where_only_they_are_wanted() {
-    let mut scene = Scene::with(Setup::Vanilla, "chat-only", |options| options.push = "messages: chat").await;
+    let mut scene =
+        Scene::with(Setup::Vanilla, "chat-only", |options| options.push = "messages: chat").await;
     scene.register("openpgp:chat").await;
     scene.deliver_news().await;
     scene.notify.stays_at(0, QUIET).await;
@@ -78,7 +80,8 @@ async fn only_chat_messages_wake_where_only_they_are_wanted() {
 
 #[tokio::test]
 async fn within_the_grace_another_device_may_show_the_message() {
-    let mut scene = Scene::with(Setup::Vanilla, "grace", |options| options.push = "grace: 2s").await;
+    let mut scene =
+        Scene::with(Setup::Vanilla, "grace", |options| options.push = "grace: 2s").await;
     scene.register("openpgp:grace").await;
     let mut direct = scene.direct().await;
     direct.command("d1 SELECT INBOX").await;
@@ -93,7 +96,8 @@ async fn within_the_grace_another_device_may_show_the_message() {
 
 #[tokio::test]
 async fn a_device_whose_session_fetched_within_the_grace_is_left_out() {
-    let mut scene = Scene::with(Setup::Vanilla, "grace-own", |options| options.push = "grace: 3s").await;
+    let mut scene =
+        Scene::with(Setup::Vanilla, "grace-own", |options| options.push = "grace: 3s").await;
     scene.register("openpgp:away").await;
     // The second device stays, and fetches what comes.
     let mut client = scene.client().await;
@@ -112,7 +116,8 @@ async fn a_device_whose_session_fetched_within_the_grace_is_left_out() {
 
 #[tokio::test]
 async fn a_device_that_fetched_only_the_first_of_the_news_is_woken() {
-    let mut scene = Scene::with(Setup::Vanilla, "grace-first", |options| options.push = "grace: 6s").await;
+    let mut scene =
+        Scene::with(Setup::Vanilla, "grace-first", |options| options.push = "grace: 6s").await;
     scene.register("openpgp:away").await;
     let mut client = scene.client().await;
     client.command("c2 SETMETADATA \"INBOX\" (/private/devicetoken \"openpgp:gone\")").await;
@@ -133,13 +138,18 @@ async fn a_device_that_fetched_only_the_first_of_the_news_is_woken() {
 
 #[tokio::test]
 async fn without_credentials_on_disk_the_devices_are_woken_after_a_restart() {
-    let mut scene = Scene::with(Setup::Vanilla, "memory", |options| options.credentials = "memory").await;
+    let mut scene =
+        Scene::with(Setup::Vanilla, "memory", |options| options.credentials = "memory").await;
     scene.register("openpgp:memory").await;
     scene.deliver_news().await;
     scene.expect_pushes(&["openpgp:memory"]).await;
     scene.deltapush.restart();
     scene.expect_pushes(&["openpgp:memory"; 2]).await;
-    assert!(scene.deltapush.status().contains("waits for its phone"), "{}", scene.deltapush.status());
+    assert!(
+        scene.deltapush.status().contains("waits for its phone"),
+        "{}",
+        scene.deltapush.status()
+    );
     // The phone comes back, and all goes on: also what came while nobody could look.
     scene.deliver_news().await;
     scene.client().await;

@@ -65,8 +65,9 @@ pub struct InitOptions {
 }
 
 fn hostname(text: &str) -> Result<Hostname, String> {
-    Hostname::new(text)
-        .ok_or_else(|| format!("{text:?} is neither a host name nor an IP address: write it without port"))
+    Hostname::new(text).ok_or_else(|| {
+        format!("{text:?} is neither a host name nor an IP address: write it without port")
+    })
 }
 
 #[cfg(test)]
@@ -109,8 +110,9 @@ pub async fn run(options: &InitOptions, file: &Path) -> Result<(), CommandError>
     };
     let text = write::text(&plan);
     let config = checked(&text, file)?;
-    write::write(file, &text, replaces)
-        .map_err(|error| Fault::System.because(format!("cannot write {}: {error}", file.display())))?;
+    write::write(file, &text, replaces).map_err(|error| {
+        Fault::System.because(format!("cannot write {}: {error}", file.display()))
+    })?;
     conclude(&config, &address, file, password.as_ref(), say)
 }
 
@@ -143,7 +145,10 @@ fn confirm(question: &str) -> bool {
     io::stdin().lock().read_line(&mut answer).is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
 }
 
-fn ask_password(options: &InitOptions, address: &AddressParts) -> Result<Option<Zeroizing<String>>, CommandError> {
+fn ask_password(
+    options: &InitOptions,
+    address: &AddressParts,
+) -> Result<Option<Zeroizing<String>>, CommandError> {
     if !options.password_stdin && !io::stdin().is_terminal() {
         return Ok(None);
     }
@@ -173,13 +178,18 @@ async fn find_outgoing(
             Ok(Some(found.outgoing))
         }
         Err(error) => {
-            say(&format!("{error}. Delta Chat will try the usual names; set `smtp` in the route to name one."));
+            say(&format!(
+                "{error}. Delta Chat will try the usual names; set `smtp` in the route to name one."
+            ));
             Ok(None)
         }
     }
 }
 
-async fn choose(options: &InitOptions, say: &mut dyn FnMut(&str)) -> Result<InitPlan, CommandError> {
+async fn choose(
+    options: &InitOptions,
+    say: &mut dyn FnMut(&str),
+) -> Result<InitPlan, CommandError> {
     let dns = DnsResolver::new(options.dns);
     let hostname = match &options.hostname {
         Some(hostname) => hostname.clone(),
@@ -194,8 +204,18 @@ async fn choose(options: &InitOptions, say: &mut dyn FnMut(&str)) -> Result<Init
     let is_local = crate::config::is_loopback(hostname.as_str());
     let leads = if is_local { Leads::Here } else { place::leads(&dns, &hostname).await };
     let whole = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
-    let files = options.chain.as_ref().zip(options.key.as_ref()).map(|(chain, key)| (whole(chain), whole(key)));
-    let mut facts = Facts { hostname, leads, files, terms_agreed: options.agree_to_terms, has_ipv6: place::has_ipv6() };
+    let files = options
+        .chain
+        .as_ref()
+        .zip(options.key.as_ref())
+        .map(|(chain, key)| (whole(chain), whole(key)));
+    let mut facts = Facts {
+        hostname,
+        leads,
+        files,
+        terms_agreed: options.agree_to_terms,
+        has_ipv6: place::has_ipv6(),
+    };
     if facts.could_be_certified() && !facts.terms_agreed {
         facts.terms_agreed = confirm(
             "Let's Encrypt issues a certificate automatically if you agree to its terms of service \
@@ -214,8 +234,10 @@ async fn choose(options: &InitOptions, say: &mut dyn FnMut(&str)) -> Result<Init
 fn checked(text: &str, file: &Path) -> Result<Config, CommandError> {
     let wrong = |error: String| Fault::Configuration.because(error);
     let folder = file.parent().unwrap_or(Path::new(""));
-    let config = Config::parse(text, folder, &file.display().to_string()).map_err(|error| wrong(error.to_string()))?;
-    CertificateSet::check(&CertificateSettings::from(&config)).map_err(|error| wrong(error.to_string()))?;
+    let config = Config::parse(text, folder, &file.display().to_string())
+        .map_err(|error| wrong(error.to_string()))?;
+    CertificateSet::check(&CertificateSettings::from(&config))
+        .map_err(|error| wrong(error.to_string()))?;
     Ok(config)
 }
 
@@ -228,17 +250,29 @@ fn conclude(
     say: &mut dyn FnMut(&str),
 ) -> Result<(), CommandError> {
     let route = client_setup::route_of(config, &address.whole);
-    say(&format!("\nCreated {}. Start deltapush: deltapush --config {}", file.display(), file.display()));
+    say(&format!(
+        "\nCreated {}. Start deltapush: deltapush --config {}",
+        file.display(),
+        file.display()
+    ));
     say("In Delta Chat, enter for incoming mail:");
     let reachable = client_setup::incoming(config, route);
     for incoming in &reachable {
         let security = if incoming.tls == ListenerTls::Implicit { "SSL/TLS" } else { "STARTTLS" };
-        say(&format!("  IMAP server {}, port {}, security {security}", incoming.host, incoming.port));
+        say(&format!(
+            "  IMAP server {}, port {}, security {security}",
+            incoming.host, incoming.port
+        ));
     }
     say(&format!("  login name {}, and the password of the account", address.whole));
-    let outgoing = route.and_then(|route| outgoing::at_once(route, &address.domain)).map(|found| found.outgoing);
+    let outgoing = route
+        .and_then(|route| outgoing::at_once(route, &address.domain))
+        .map(|found| found.outgoing);
     if let Some(Outgoing { server, login }) = &outgoing {
-        say(&format!("and for outgoing mail:\n  {server}, login name {}", login.apply(&address.whole)));
+        say(&format!(
+            "and for outgoing mail:\n  {server}, login name {}",
+            login.apply(&address.whole)
+        ));
     }
     let (Some(password), Some(incoming)) = (password, reachable.into_iter().next()) else {
         say(&format!(
@@ -253,7 +287,9 @@ fn conclude(
         say("  certificate checks: accept invalid certificates");
     }
     say("or, once deltapush runs, scan this code:\n");
-    let settings = CodeSettings { address: address.whole.clone(), incoming, outgoing, any_certificate };
-    let printed = qr::print(&settings, password, false, &mut io::stdout().lock(), &mut io::stderr());
+    let settings =
+        CodeSettings { address: address.whole.clone(), incoming, outgoing, any_certificate };
+    let printed =
+        qr::print(&settings, password, false, &mut io::stdout().lock(), &mut io::stderr());
     printed.map_err(|error| Fault::System.because(format!("cannot print: {error}")))?
 }

@@ -82,14 +82,16 @@ impl Facts {
     /// Whether a certificate authority could issue a certificate for the name.
     pub(super) fn could_be_certified(&self) -> bool {
         let name = self.hostname.as_str();
-        let is_public_name = name.contains('.') && !name.contains('_') && name.parse::<IpAddr>().is_err();
+        let is_public_name =
+            name.contains('.') && !name.contains('_') && name.parse::<IpAddr>().is_err();
         !self.is_local() && is_public_name && self.files.is_none() && self.leads != Leads::Inside
     }
 }
 
 /// Decides, with `port` as the check of a port's availability. `None` if no port is free.
 pub(super) fn decide(facts: &Facts, mut port: impl FnMut(IpAddr, u16) -> Port) -> Option<InitPlan> {
-    let any: IpAddr = if facts.has_ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { [0, 0, 0, 0].into() };
+    let any: IpAddr =
+        if facts.has_ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { [0, 0, 0, 0].into() };
     let (address, candidates): (IpAddr, &[u16]) =
         if facts.is_local() { ([127, 0, 0, 1].into(), &LOCAL) } else { (any, &PUBLIC) };
     let mut notes = Vec::new();
@@ -109,8 +111,17 @@ pub(super) fn decide(facts: &Facts, mut port: impl FnMut(IpAddr, u16) -> Port) -
     let imaps = imaps?;
     let hostname = facts.hostname.clone();
     if facts.is_local() {
-        notes.push("Phones cannot reach this address: give a public host name with --hostname.".to_owned());
-        return Some(InitPlan { hostname, address, imaps, web: None, proof: Proof::SelfSigned, notes });
+        notes.push(
+            "Phones cannot reach this address: give a public host name with --hostname.".to_owned(),
+        );
+        return Some(InitPlan {
+            hostname,
+            address,
+            imaps,
+            web: None,
+            proof: Proof::SelfSigned,
+            notes,
+        });
     }
     let web = port(address, WEB);
     let proof = match &facts.files {
@@ -125,13 +136,19 @@ pub(super) fn decide(facts: &Facts, mut port: impl FnMut(IpAddr, u16) -> Port) -
 fn proof(facts: &Facts, web: Port, notes: &mut Vec<String>) -> Proof {
     let name = &facts.hostname;
     if name.as_str().starts_with('_') {
-        notes.push(format!("{name} starts with an underscore: Delta Chat accepts a self-signed certificate for it."));
+        notes.push(format!(
+            "{name} starts with an underscore: Delta Chat accepts a self-signed certificate for it."
+        ));
         return Proof::SelfSigned;
     }
     let cannot = match (facts.could_be_certified(), web, facts.terms_agreed) {
         (false, ..) => "a certificate authority issues none for this name or address",
-        (_, Port::Taken, _) => "port 443, to which the certificate authority connects, is in use by another program",
-        (_, Port::Forbidden, _) => "port 443, to which the certificate authority connects, needs privileges",
+        (_, Port::Taken, _) => {
+            "port 443, to which the certificate authority connects, is in use by another program"
+        }
+        (_, Port::Forbidden, _) => {
+            "port 443, to which the certificate authority connects, needs privileges"
+        }
         (_, _, false) => "you did not agree to the terms of Let's Encrypt (--agree-to-terms)",
         (true, Port::Free, true) => return Proof::Acme,
     };
@@ -149,9 +166,9 @@ fn about_name(facts: &Facts) -> Option<String> {
         Leads::Elsewhere => Some(format!(
             "{name} resolves to an address that this machine does not have: forward the ports from that address (your router) to this machine."
         )),
-        Leads::Inside => {
-            Some(format!("{name} resolves to an address in a local network: phones reach it only from there."))
-        }
+        Leads::Inside => Some(format!(
+            "{name} resolves to an address in a local network: phones reach it only from there."
+        )),
         Leads::Nowhere => Some(format!(
             "DNS has no address for {name} yet: create a record (A, AAAA) with the address of this machine."
         )),
@@ -167,12 +184,15 @@ pub(super) async fn own_name(dns: &DnsResolver) -> Option<Hostname> {
 
 /// The target of a name.
 pub(super) async fn leads(dns: &DnsResolver, name: &Hostname) -> Leads {
-    let Ok(addresses) = dns.addresses(name.as_str(), Reach::Anywhere).await else { return Leads::Nowhere };
+    let Ok(addresses) = dns.addresses(name.as_str(), Reach::Anywhere).await else {
+        return Leads::Nowhere;
+    };
     if addresses.iter().all(|address| !is_public(*address)) {
         return Leads::Inside;
     }
     // Only an address of this machine can be listened on.
-    let is_here = |address: &IpAddr| is_public(*address) && TcpListener::bind((*address, 0)).is_ok();
+    let is_here =
+        |address: &IpAddr| is_public(*address) && TcpListener::bind((*address, 0)).is_ok();
     if addresses.iter().any(is_here) { Leads::Here } else { Leads::Elsewhere }
 }
 
@@ -206,7 +226,14 @@ mod tests {
             _ => Port::Free,
         });
         let Some(place) = place else { return "nowhere".into() };
-        format!("{} {} {:?} {:?} | {}", place.address, place.imaps, place.web, place.proof, place.notes.join(" "))
+        format!(
+            "{} {} {:?} {:?} | {}",
+            place.address,
+            place.imaps,
+            place.web,
+            place.proof,
+            place.notes.join(" ")
+        )
     }
 
     #[test]
@@ -214,33 +241,49 @@ mod tests {
         assert_eq!(told(&facts("push.example.org"), &[], &[]), ":: 993 Some(443) Acme | ");
         let refused = Facts { terms_agreed: false, ..facts("push.example.org") };
         assert!(
-            told(&refused, &[], &[]).starts_with(":: 993 Some(443) SelfSigned | The certificate will be self-signed")
+            told(&refused, &[], &[])
+                .starts_with(":: 993 Some(443) SelfSigned | The certificate will be self-signed")
         );
         let without_ipv6 = Facts { has_ipv6: false, ..facts("push.example.org") };
         assert!(told(&without_ipv6, &[], &[]).starts_with("0.0.0.0 993"));
         let nowhere = Facts { leads: Leads::Nowhere, ..facts("push.example.org") };
-        assert!(told(&nowhere, &[], &[]).contains("Acme | DNS has no address for push.example.org yet"));
+        assert!(
+            told(&nowhere, &[], &[]).contains("Acme | DNS has no address for push.example.org yet")
+        );
     }
 
     #[test]
     fn ports_that_cannot_be_had_are_left_to_others() {
         let busy = told(&facts("push.example.org"), &[993, 443], &[]);
         assert!(
-            busy.starts_with(":: 1993 None SelfSigned | Port 993 is in use") && busy.contains("port 443"),
+            busy.starts_with(":: 1993 None SelfSigned | Port 993 is in use")
+                && busy.contains("port 443"),
             "{busy}"
         );
         let unprivileged = told(&facts("push.example.org"), &[], &[993, 443]);
-        assert!(unprivileged.starts_with(":: 1993 None SelfSigned | Port 993 needs privileges"), "{unprivileged}");
+        assert!(
+            unprivileged.starts_with(":: 1993 None SelfSigned | Port 993 needs privileges"),
+            "{unprivileged}"
+        );
         assert_eq!(told(&facts("push.example.org"), &PUBLIC, &[]), "nowhere");
     }
 
     #[test]
     fn other_names_get_the_certificate_that_fits_them() {
         let underscore = told(&facts("_imap.example.org"), &[], &[]);
-        assert!(underscore.contains("SelfSigned | _imap.example.org starts with an underscore"), "{underscore}");
-        assert!(told(&facts("192.0.2.1"), &[], &[]).contains("SelfSigned | The certificate will be self-signed"));
+        assert!(
+            underscore.contains("SelfSigned | _imap.example.org starts with an underscore"),
+            "{underscore}"
+        );
+        assert!(
+            told(&facts("192.0.2.1"), &[], &[])
+                .contains("SelfSigned | The certificate will be self-signed")
+        );
         let local = told(&facts("localhost"), &[1993], &[]);
-        assert!(local.starts_with("127.0.0.1 2993 None SelfSigned | Port 1993 is in use"), "{local}");
+        assert!(
+            local.starts_with("127.0.0.1 2993 None SelfSigned | Port 1993 is in use"),
+            "{local}"
+        );
         let files = Facts { files: Some(("a".into(), "b".into())), ..facts("push.example.org") };
         assert!(told(&files, &[443], &[]).starts_with(":: 993 None Files"));
         let inside = Facts { leads: Leads::Inside, ..facts("push.lan.example") };

@@ -31,7 +31,10 @@ pub(super) struct AddressParts {
 
 impl AddressParts {
     pub(super) fn parse(text: &str) -> Result<Self, CommandError> {
-        let wrong = || Fault::Usage.because(format!("{text:?} is not a mail address: write it as `you@example.org`"));
+        let wrong = || {
+            Fault::Usage
+                .because(format!("{text:?} is not a mail address: write it as `you@example.org`"))
+        };
         let whole = text.trim().to_owned();
         let (local, domain) = whole.rsplit_once('@').ok_or_else(wrong)?;
         let domain = domain.to_lowercase();
@@ -61,19 +64,29 @@ pub(super) fn provisional(
     server: Option<&FoundServer>,
 ) -> Result<Config, CommandError> {
     let text = format!("routes:\n{}", route(options, address, server));
-    let dns = options.dns.map(|dns| format!("dns:\n  server: {}\n", quoted(&dns.to_string()))).unwrap_or_default();
+    let dns = options
+        .dns
+        .map(|dns| format!("dns:\n  server: {}\n", quoted(&dns.to_string())))
+        .unwrap_or_default();
     Config::parse(&(text + &dns), Path::new(""), "the command line")
         .map_err(|error| Fault::Usage.because(error.to_string()))
 }
 
 /// The route in YAML.
-pub(super) fn route(options: &InitOptions, address: &AddressParts, server: Option<&FoundServer>) -> String {
+pub(super) fn route(
+    options: &InitOptions,
+    address: &AddressParts,
+    server: Option<&FoundServer>,
+) -> String {
     let mut text = String::new();
     // Writing to a string does not fail.
     let mut line = |first: bool, key: &str, value: &str| {
         let _ = writeln!(text, "  {} {key}: {value}", if first { "-" } else { " " });
     };
-    match server.and_then(|server| server.provider).filter(|provider| provider.domains.contains(&&*address.domain)) {
+    match server
+        .and_then(|server| server.provider)
+        .filter(|provider| provider.domains.contains(&&*address.domain))
+    {
         // All the world has addresses there: the proxy is for this one.
         Some(_) => line(true, "address", &quoted(&address.whole)),
         None => line(true, "domain", &quoted(&address.domain)),
@@ -103,7 +116,8 @@ pub(super) fn quoted(text: &str) -> String {
 fn absolute(ca: &str) -> String {
     match ca {
         "webpki" | "system" => ca.to_owned(),
-        path => std::path::absolute(path).map_or_else(|_| path.to_owned(), |path| path.display().to_string()),
+        path => std::path::absolute(path)
+            .map_or_else(|_| path.to_owned(), |path| path.display().to_string()),
     }
 }
 
@@ -120,15 +134,23 @@ pub(super) async fn find(
     if let Some(provider) = providers::of_domain(&address.domain) {
         say(&format!("{} has its mailboxes at {}.", address.domain, provider.name));
         let host = provider.imap_host().to_owned();
-        let upstream = UpstreamAddress { security: Security::Tls, host, port: Security::Tls.port() };
-        let login = if provider.imap_by_local_part { LoginTemplate::local() } else { LoginTemplate::default() };
+        let upstream =
+            UpstreamAddress { security: Security::Tls, host, port: Security::Tls.port() };
+        let login = if provider.imap_by_local_part {
+            LoginTemplate::local()
+        } else {
+            LoginTemplate::default()
+        };
         return Ok(FoundServer { login, ..fixed(upstream, Some(provider)) });
     }
     say(&format!("Looking up the mail server of {} (SRV records, autoconfig) …", address.domain));
     let config = provisional(options, address, None)?;
     let upstreams = upstreams(&config)?;
     let asked = Asked { login: &address.whole, listener: None, host: None };
-    let target = upstreams.routes.find(&asked).ok_or_else(|| Fault::Usage.because("no route matches the address"))?;
+    let target = upstreams
+        .routes
+        .find(&asked)
+        .ok_or_else(|| Fault::Usage.because("no route matches the address"))?;
     let found = upstreams.servers(&target).await;
     for document in upstreams.unusable_documents(&target).await {
         say(&format!("{document}. The operator of that web server can correct it."));
@@ -150,12 +172,19 @@ pub(super) async fn find(
 }
 
 fn nowhere(why: &str) -> CommandError {
-    Fault::Unavailable.because(format!("{why}; if you know its name, give it with --upstream imaps://imap.example.org"))
+    Fault::Unavailable.because(format!(
+        "{why}; if you know its name, give it with --upstream imaps://imap.example.org"
+    ))
 }
 
 fn fixed(upstream: UpstreamAddress, provider: Option<&'static Provider>) -> FoundServer {
     let host: Arc<str> = upstream.host.as_str().into();
-    let endpoint = Endpoint { identity: Arc::clone(&host), host, port: upstream.port, security: upstream.security };
+    let endpoint = Endpoint {
+        identity: Arc::clone(&host),
+        host,
+        port: upstream.port,
+        security: upstream.security,
+    };
     FoundServer { upstream: Some(upstream), endpoint, provider, login: LoginTemplate::default() }
 }
 
@@ -164,19 +193,28 @@ fn fixed(upstream: UpstreamAddress, provider: Option<&'static Provider>) -> Foun
 fn discovered(endpoint: Endpoint) -> FoundServer {
     let provider = providers::of_host(&endpoint.host);
     let Endpoint { host, port, security, .. } = endpoint.clone();
-    let upstream = (endpoint.identity == host).then(|| UpstreamAddress { security, host: host.to_string(), port });
+    let upstream = (endpoint.identity == host).then(|| UpstreamAddress {
+        security,
+        host: host.to_string(),
+        port,
+    });
     FoundServer { upstream, endpoint, provider, login: LoginTemplate::default() }
 }
 
-async fn by_usual_names(address: &AddressParts, upstreams: &Upstreams, trust: &Trust) -> Option<FoundServer> {
+async fn by_usual_names(
+    address: &AddressParts,
+    upstreams: &Upstreams,
+    trust: &Trust,
+) -> Option<FoundServer> {
     let domain = &address.domain;
     let hosts = [format!("imap.{domain}"), format!("mail.{domain}"), domain.clone()];
-    let candidates = [Security::Tls, Security::StartTls]
-        .into_iter()
-        .flat_map(|security| hosts.clone().map(|host| UpstreamAddress { security, host, port: security.port() }));
+    let candidates = [Security::Tls, Security::StartTls].into_iter().flat_map(|security| {
+        hosts.clone().map(|host| UpstreamAddress { security, host, port: security.port() })
+    });
     let looks = candidates.map(|upstream| async move {
         let server = fixed(upstream, None);
-        let there = probe::capabilities(upstreams, &server.endpoint, trust, Reach::Anywhere).await.is_ok();
+        let there =
+            probe::capabilities(upstreams, &server.endpoint, trust, Reach::Anywhere).await.is_ok();
         there.then_some(server)
     });
     join_all(looks).await.into_iter().flatten().next()
@@ -198,7 +236,11 @@ pub(super) async fn look(
     let config = provisional(options, address, Some(server))?;
     let upstreams = upstreams(&config)?;
     let trust = config.routes.first().map(|route| Trust::clone(&route.ca)).unwrap_or_default();
-    let reach = if server.upstream.is_some() || options.private { Reach::Anywhere } else { Reach::PublicOnly };
+    let reach = if server.upstream.is_some() || options.private {
+        Reach::Anywhere
+    } else {
+        Reach::PublicOnly
+    };
     let scheme = server.endpoint.security.scheme();
     say(&format!("Connecting to {scheme}://{} …", server.endpoint));
     let before = probe::capabilities(&upstreams, &server.endpoint, &trust, reach).await;
@@ -212,7 +254,12 @@ pub(super) async fn look(
     Ok(())
 }
 
-fn tell(capabilities: &Capabilities, said: CapabilitySource, server: &FoundServer, say: &mut dyn FnMut(&str)) {
+fn tell(
+    capabilities: &Capabilities,
+    said: CapabilitySource,
+    server: &FoundServer,
+    say: &mut dyn FnMut(&str),
+) {
     say("Capabilities of this server:");
     for line in words::lines(capabilities, said, server.provider) {
         say(&line);
@@ -248,8 +295,10 @@ async fn log_in(
         let config = provisional(options, address, Some(server))?;
         let upstreams = upstreams(&config)?;
         let asked = Asked { login: &address.whole, listener: None, host: None };
-        let target =
-            upstreams.routes.find(&asked).ok_or_else(|| Fault::Usage.because("no route matches the address"))?;
+        let target = upstreams
+            .routes
+            .find(&asked)
+            .ok_or_else(|| Fault::Usage.because("no route matches the address"))?;
         let name = target.login_for(&address.whole);
         let attempt = LoginRequest {
             target: &target,
@@ -275,8 +324,9 @@ async fn log_in(
     let hint = server.provider.map(|provider| provider.hint).filter(|hint| !hint.is_empty());
     let hint = hint.map(|hint| format!("; {hint}")).unwrap_or_default();
     let why = refusal.map(|error| error.to_string()).unwrap_or_default();
-    Err(Fault::Usage
-        .because(format!("{why}{hint}; try again with the correct password, or without one to skip the login")))
+    Err(Fault::Usage.because(format!(
+        "{why}{hint}; try again with the correct password, or without one to skip the login"
+    )))
 }
 
 #[cfg(test)]
@@ -286,9 +336,15 @@ mod tests {
     #[test]
     fn addresses_are_those_that_have_a_domain() {
         assert_eq!(AddressParts::parse(" You@Example.ORG ").unwrap().domain, "example.org");
-        for text in
-            ["you", "@example.org", "you@", "you@localhost:1", "a b@example.org", "you@127.0.0.1", "y\n@a.example"]
-        {
+        for text in [
+            "you",
+            "@example.org",
+            "you@",
+            "you@localhost:1",
+            "a b@example.org",
+            "you@127.0.0.1",
+            "y\n@a.example",
+        ] {
             assert!(AddressParts::parse(text).is_err(), "{text:?}");
         }
     }
@@ -299,13 +355,22 @@ mod tests {
         let address = AddressParts::parse("you@example.org").unwrap();
         let server = fixed("imaps://mail.example.org".parse().unwrap(), None);
         let text = route(&options, &address, Some(&server));
-        assert_eq!(text, "  - domain: \"example.org\"\n    upstream: \"imaps://mail.example.org:993\"\n");
+        assert_eq!(
+            text,
+            "  - domain: \"example.org\"\n    upstream: \"imaps://mail.example.org:993\"\n"
+        );
         let address = AddressParts::parse("you@web.de").unwrap();
         let provider = providers::of_domain("web.de");
-        let server =
-            FoundServer { login: LoginTemplate::local(), ..fixed("imaps://imap.web.de".parse().unwrap(), provider) };
+        let server = FoundServer {
+            login: LoginTemplate::local(),
+            ..fixed("imaps://imap.web.de".parse().unwrap(), provider)
+        };
         let text = route(&options, &address, Some(&server));
-        assert!(text.starts_with("  - address: \"you@web.de\"\n") && text.contains("login: \"{local}\""), "{text}");
+        assert!(
+            text.starts_with("  - address: \"you@web.de\"\n")
+                && text.contains("login: \"{local}\""),
+            "{text}"
+        );
         assert!(provisional(&options, &address, Some(&server)).is_ok());
         assert!(route(&options, &address, None).contains("discover: true"));
     }

@@ -16,7 +16,11 @@ pub(super) enum CapabilitySource {
 }
 
 /// Explains each relevant capability in one line.
-pub(super) fn lines(capabilities: &Capabilities, said: CapabilitySource, provider: Option<&Provider>) -> Vec<String> {
+pub(super) fn lines(
+    capabilities: &Capabilities,
+    said: CapabilitySource,
+    provider: Option<&Provider>,
+) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     let mut tell = |name: &str, what: &str| lines.push(format!("  {name}: {what}"));
     let has = |name: &str| capabilities.has(name);
@@ -40,7 +44,11 @@ pub(super) fn lines(capabilities: &Capabilities, said: CapabilitySource, provide
     );
     tell(
         "COMPRESS",
-        if has("COMPRESS=DEFLATE") { "yes" } else { "no: deltapush itself compresses the connections to phones" },
+        if has("COMPRESS=DEFLATE") {
+            "yes"
+        } else {
+            "no: deltapush itself compresses the connections to phones"
+        },
     );
     tell(
         "METADATA",
@@ -51,7 +59,10 @@ pub(super) fn lines(capabilities: &Capabilities, said: CapabilitySource, provide
         },
     );
     if said == (CapabilitySource::After { pushes: true }) {
-        tell("push", "this server sends push notifications itself: Delta Chat needs no deltapush there");
+        tell(
+            "push",
+            "this server sends push notifications itself: Delta Chat needs no deltapush there",
+        );
     }
     let ways: Vec<String> = capabilities.mechanisms().collect();
     let only_tokens = !ways.is_empty()
@@ -72,7 +83,8 @@ mod tests {
     use crate::upstream::providers;
 
     fn told(names: &str, said: CapabilitySource, provider: Option<&Provider>) -> String {
-        lines(&Capabilities::from_names(names.split(' ').map(str::as_bytes)), said, provider).join("\n")
+        lines(&Capabilities::from_names(names.split(' ').map(str::as_bytes)), said, provider)
+            .join("\n")
     }
 
     #[test]
@@ -81,12 +93,29 @@ mod tests {
         let all = told("IMAP4rev1 IDLE NOTIFY COMPRESS=DEFLATE METADATA", after, None);
         assert!(all.contains("IDLE: yes: push works") && !all.contains(": no"), "{all}");
         let none = told("IMAP4rev1", after, None);
-        assert!(none.contains("IDLE: no: push cannot work there") && none.contains("each watched mailbox"), "{none}");
+        assert!(
+            none.contains("IDLE: no: push cannot work there")
+                && none.contains("each watched mailbox"),
+            "{none}"
+        );
         let before = told("IMAP4rev1 IDLE", CapabilitySource::Before, None);
-        assert!(before.contains("IDLE: yes") && before.contains("NOTIFY: not announced before the login"), "{before}");
-        assert!(told("IDLE", CapabilitySource::After { pushes: true }, None).contains("needs no deltapush"));
-        assert!(told("AUTH=XOAUTH2 LOGINDISABLED", CapabilitySource::Before, None).contains("OAuth tokens only"));
+        assert!(
+            before.contains("IDLE: yes")
+                && before.contains("NOTIFY: not announced before the login"),
+            "{before}"
+        );
+        assert!(
+            told("IDLE", CapabilitySource::After { pushes: true }, None)
+                .contains("needs no deltapush")
+        );
+        assert!(
+            told("AUTH=XOAUTH2 LOGINDISABLED", CapabilitySource::Before, None)
+                .contains("OAuth tokens only")
+        );
         assert!(!told("AUTH=XOAUTH2 AUTH=PLAIN", CapabilitySource::Before, None).contains("OAuth"));
-        assert!(told("IDLE", after, providers::of_domain("gmail.com")).contains("Gmail: it requires an app password"));
+        assert!(
+            told("IDLE", after, providers::of_domain("gmail.com"))
+                .contains("Gmail: it requires an app password")
+        );
     }
 }

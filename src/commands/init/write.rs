@@ -35,29 +35,50 @@ pub(super) fn text(plan: &Plan<'_>) -> String {
 fn compose(out: &mut String, plan: &Plan<'_>) -> std::fmt::Result {
     let Plan { address, place, .. } = plan;
     writeln!(out, "# Configuration of deltapush for {address}, created by `deltapush init`.")?;
-    writeln!(out, "# Keys that are not set here have their defaults. Run `deltapush check` after a change.\n")?;
+    writeln!(
+        out,
+        "# Keys that are not set here have their defaults. Run `deltapush check` after a change.\n"
+    )?;
     writeln!(out, "# IMAP server name that users enter in Delta Chat.")?;
     writeln!(out, "hostname: {}\n", quoted(place.hostname.as_str()))?;
     listeners(out, place)?;
     certificate(out, plan)?;
     allow(out, plan)?;
-    writeln!(out, "# Mail server of each address or domain. Only logins that match a route are accepted.\nroutes:")?;
+    writeln!(
+        out,
+        "# Mail server of each address or domain. Only logins that match a route are accepted.\nroutes:"
+    )?;
     out.push_str(&plan.route);
     if let Some(Outgoing { server, login }) = plan.outgoing {
         writeln!(out, "    # SMTP server: passed on to Delta Chat, never used by deltapush.")?;
-        writeln!(out, "    smtp: {}\n    smtp_login: {}", quoted(&server.to_string()), quoted(&login.to_string()))?;
+        writeln!(
+            out,
+            "    smtp: {}\n    smtp_login: {}",
+            quoted(&server.to_string()),
+            quoted(&login.to_string())
+        )?;
     }
-    writeln!(out, "  # - domain: family.example\n  #   discover: true          # look the server up at the domain\n")?;
+    writeln!(
+        out,
+        "  # - domain: family.example\n  #   discover: true          # look the server up at the domain\n"
+    )?;
     if let Some(dns) = plan.dns {
         writeln!(out, "dns:\n  server: {}\n", quoted(&dns.to_string()))?;
     }
-    writeln!(out, "# State: accounts, tokens, and passwords sealed with a key. Keep it on this machine.")?;
+    writeln!(
+        out,
+        "# State: accounts, tokens, and passwords sealed with a key. Keep it on this machine."
+    )?;
     writeln!(out, "storage:\n  directory: {}", quoted(&within(plan, "state")))
 }
 
 fn listeners(out: &mut String, place: &InitPlan) -> std::fmt::Result {
     writeln!(out, "listeners:")?;
-    writeln!(out, "  - address: {}", quoted(&SocketAddr::new(place.address, place.imaps).to_string()))?;
+    writeln!(
+        out,
+        "  - address: {}",
+        quoted(&SocketAddr::new(place.address, place.imaps).to_string())
+    )?;
     writeln!(out, "    tls: implicit")?;
     if let Some(web) = place.web {
         writeln!(
@@ -85,7 +106,10 @@ fn certificate(out: &mut String, plan: &Plan<'_>) -> std::fmt::Result {
     writeln!(out, "certificate:\n  directory: {}", quoted(&within(plan, "certs")))?;
     match &plan.place.proof {
         Proof::Acme => {
-            writeln!(out, "  acme:\n    terms_agreed: true      # Let's Encrypt: https://letsencrypt.org/repository/")?;
+            writeln!(
+                out,
+                "  acme:\n    terms_agreed: true      # Let's Encrypt: https://letsencrypt.org/repository/"
+            )?;
         }
         Proof::Files { chain, key } => {
             let path = |path: &Path| quoted(&path.display().to_string());
@@ -125,7 +149,9 @@ pub(super) fn write(file: &Path, text: &str, replaces: bool) -> io::Result<()> {
     name.push(".new");
     let new = folder.join(name);
     let mut made = File::create(&new)?;
-    made.write_all(text.as_bytes()).and_then(|()| made.sync_all()).and_then(|()| fs::rename(&new, file))
+    made.write_all(text.as_bytes())
+        .and_then(|()| made.sync_all())
+        .and_then(|()| fs::rename(&new, file))
 }
 
 #[cfg(test)]
@@ -139,15 +165,29 @@ mod tests {
     }
 
     fn plan(place: &InitPlan) -> Plan<'_> {
-        let route = "  - domain: \"example.org\"\n    upstream: \"imaps://imap.example.org:993\"\n".to_owned();
-        Plan { address: "you@example.org", place, route, outgoing: None, dns: None, only_me: false, data: None }
+        let route = "  - domain: \"example.org\"\n    upstream: \"imaps://imap.example.org:993\"\n"
+            .to_owned();
+        Plan {
+            address: "you@example.org",
+            place,
+            route,
+            outgoing: None,
+            dns: None,
+            only_me: false,
+            data: None,
+        }
     }
 
     #[test]
     fn every_text_is_a_right_configuration() {
-        let outgoing = Outgoing { server: "smtps://smtp.example.org".parse().unwrap(), login: Default::default() };
+        let outgoing = Outgoing {
+            server: "smtps://smtp.example.org".parse().unwrap(),
+            login: Default::default(),
+        };
         let files = Proof::Files { chain: "/a b/chain.pem".into(), key: "/k\"ey".into() };
-        for (proof, web) in [(Proof::Acme, Some(443)), (files, None), (Proof::SelfSigned, Some(443))] {
+        for (proof, web) in
+            [(Proof::Acme, Some(443)), (files, None), (Proof::SelfSigned, Some(443))]
+        {
             let place = place(proof.clone(), web);
             let full = Plan {
                 outgoing: Some(&outgoing),
@@ -158,12 +198,15 @@ mod tests {
             };
             for plan in [full, plan(&place)] {
                 let text = text(&plan);
-                let config =
-                    Config::parse(&text, Path::new("/etc/deltapush"), "test").unwrap_or_else(|e| panic!("{e}\n{text}"));
+                let config = Config::parse(&text, Path::new("/etc/deltapush"), "test")
+                    .unwrap_or_else(|e| panic!("{e}\n{text}"));
                 assert_eq!(config.certificate.acme.is_some(), proof == Proof::Acme);
                 assert_eq!(config.listeners.iter().any(|listener| listener.web), web.is_some());
                 assert_eq!(config.allow.logins.is_some(), plan.only_me);
-                assert!(config.allow.allows("you@example.org") && config.allow.allows("x@example.org") != plan.only_me);
+                assert!(
+                    config.allow.allows("you@example.org")
+                        && config.allow.allows("x@example.org") != plan.only_me
+                );
                 assert_eq!(config.routes[0].smtp.is_some(), plan.outgoing.is_some());
                 assert_eq!(config.storage.directory.starts_with("/var/lib"), plan.data.is_some());
             }

@@ -5,7 +5,9 @@ use std::convert::Infallible;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue,
+};
 use hyper::header::{REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
 use hyper::{Response, StatusCode};
 
@@ -62,7 +64,8 @@ pub(super) fn plain(status: StatusCode, words: impl Into<String>) -> Response<Bo
 
 /// Answer to methods other than GET and HEAD.
 pub(super) fn not_allowed() -> Response<Body> {
-    let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD are supported here.\n");
+    let mut response =
+        plain(StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD are supported here.\n");
     response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
     response
 }

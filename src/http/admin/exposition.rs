@@ -64,7 +64,12 @@ impl Exposition {
         self.0
     }
 
-    fn labelled<V: Display>(&mut self, name: &str, label: &str, values: impl IntoIterator<Item = (&'static str, V)>) {
+    fn labelled<V: Display>(
+        &mut self,
+        name: &str,
+        label: &str,
+        values: impl IntoIterator<Item = (&'static str, V)>,
+    ) {
         for (word, value) in values {
             self.sample(name, &format!("{{{label}=\"{word}\"}}"), value);
         }

@@ -74,7 +74,8 @@ impl Health {
 
     async fn is_writable(&self, site: &AdminSite) -> bool {
         let mut tried = self.tried.lock().await;
-        let believed = |(at, well): &(Instant, bool)| at.elapsed() < if *well { BELIEVED } else { DOUBTED };
+        let believed =
+            |(at, well): &(Instant, bool)| at.elapsed() < if *well { BELIEVED } else { DOUBTED };
         match tried.filter(believed) {
             Some((_, well)) => well && site.registry.is_writable(),
             None => {

@@ -17,7 +17,8 @@ impl Hosts {
     /// Whether the value of a Host field (RFC 9110 section 7.2) is one of them. An address cannot be anybody else's name.
     pub(super) fn have(&self, host: &str) -> bool {
         let name = without_port(host);
-        let literal = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(name);
+        let literal =
+            name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(name);
         literal.parse::<IpAddr>().is_ok()
             || name.eq_ignore_ascii_case("localhost")
             || self.0.iter().any(|known| known.as_str().eq_ignore_ascii_case(name))
@@ -37,7 +38,8 @@ mod tests {
 
     #[test]
     fn names_that_are_not_ours_are_refused() {
-        let mut config = Config { hostname: Hostname::new("push.example.org").unwrap(), ..Config::default() };
+        let mut config =
+            Config { hostname: Hostname::new("push.example.org").unwrap(), ..Config::default() };
         config.admin.hosts = vec![Hostname::new("admin.example.org").unwrap()];
         let hosts = Hosts::new(&config);
         for ours in [

@@ -25,8 +25,12 @@ use crate::admission::slot_table::SlotLimits;
 use crate::tls::stream;
 
 /// Connections at once: an operator with some devices, a Prometheus or two, and strangers without the password.
-const LIMITS: SlotLimits =
-    SlotLimits { connections: 128, per_address: 64, before_login: 48, before_login_per_address: 24 };
+const LIMITS: SlotLimits = SlotLimits {
+    connections: 128,
+    per_address: 64,
+    before_login: 48,
+    before_login_per_address: 24,
+};
 
 /// For the TLS handshake.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
@@ -41,7 +45,12 @@ const LIFETIME: Duration = Duration::from_secs(3600);
 const MAX_HEAD: usize = 16 * 1024;
 
 /// Serves `site` on `socket`, with TLS if there is `tls`, until the site stops. Each connection is a task of `tasks`.
-pub async fn serve(socket: TcpListener, site: Arc<AdminSite>, tls: Option<TlsAcceptor>, tasks: TaskTracker) {
+pub async fn serve(
+    socket: TcpListener,
+    site: Arc<AdminSite>,
+    tls: Option<TlsAcceptor>,
+    tasks: TaskTracker,
+) {
     let door = Arc::new(Door::default());
     let mut failures = AcceptFailures::default();
     let mut number = 0_u64;

@@ -36,9 +36,13 @@ struct Viewer {
 /// The event stream of the page with this query.
 pub(super) fn answer(site: Arc<AdminSite>, query: &str) -> Response<Body> {
     let Ok(place) = Arc::clone(&site.viewers).try_acquire_owned() else {
-        return answer::plain(StatusCode::SERVICE_UNAVAILABLE, "Too many pages with live updates are open.\n");
+        return answer::plain(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "Too many pages with live updates are open.\n",
+        );
     };
-    let viewer = Viewer { site, query: query.to_owned(), shown: None, said: Instant::now(), _place: place };
+    let viewer =
+        Viewer { site, query: query.to_owned(), shown: None, said: Instant::now(), _place: place };
     let frames = unfold(viewer, |mut viewer| async move {
         let text = viewer.next().await?;
         Some((Ok::<_, Infallible>(Frame::data(Bytes::from(text))), viewer))

@@ -13,7 +13,12 @@ impl AdminSite {
         let mut text = Exposition::default();
         let metrics = self.board.telemetry().metrics();
         let version = [(env!("CARGO_PKG_VERSION"), 1)];
-        text.gauges("deltapush_build_info", "Always 1: the version is in the label.", "version", version);
+        text.gauges(
+            "deltapush_build_info",
+            "Always 1: the version is in the label.",
+            "version",
+            version,
+        );
         clients(&mut text, metrics);
         self.watches(&mut text, metrics);
         pushes(&mut text, metrics);
@@ -31,19 +36,32 @@ impl AdminSite {
         let states = self.board.count_states();
         // Where sessions are kept, all that wait are among the watches.
         let without_session = if self.registry.keeps_sessions() { states[3] } else { 0 };
-        text.gauge("deltapush_accounts_waiting", waiting, self.registry.waiting().saturating_add(without_session));
-        text.gauges("deltapush_watches", "Watches, by state.", "state", WatchState::NAMES.into_iter().zip(states));
+        text.gauge(
+            "deltapush_accounts_waiting",
+            waiting,
+            self.registry.waiting().saturating_add(without_session),
+        );
+        text.gauges(
+            "deltapush_watches",
+            "Watches, by state.",
+            "state",
+            WatchState::NAMES.into_iter().zip(states),
+        );
         let interrupted = "Interrupted watches, which retry automatically.";
         text.counter("deltapush_watch_interruptions_total", interrupted, metrics.interrupted());
         let judged = "New messages, by push decision: push, or the reason for none.";
-        text.counters("deltapush_messages_judged_total", judged, "verdict", metrics.judged_by_reason());
+        text.counters(
+            "deltapush_messages_judged_total",
+            judged,
+            "verdict",
+            metrics.judged_by_reason(),
+        );
         let noticed = "Times that new mail to be pushed was stored on disk.";
         text.counter("deltapush_noticed_total", noticed, metrics.noticed());
     }
 
     fn tokens(&self, text: &mut Exposition) {
-        let quarantined =
-            "Tokens in quarantine: the notification server rejected them as gone (410). They are tried again rarely.";
+        let quarantined = "Tokens in quarantine: the notification server rejected them as gone (410). They are tried again rarely.";
         text.gauge("deltapush_tokens_quarantined", quarantined, self.registry.quarantined_tokens());
     }
 
@@ -66,7 +84,11 @@ impl AdminSite {
 }
 
 fn clients(text: &mut Exposition, metrics: &Metrics) {
-    text.counter("deltapush_connections_total", "Client connections that got a connection slot.", metrics.connected());
+    text.counter(
+        "deltapush_connections_total",
+        "Client connections that got a connection slot.",
+        metrics.connected(),
+    );
     let away = "Client connections that were refused: no connection slot was free, or their address may not connect.";
     text.counter("deltapush_connections_turned_away_total", away, metrics.turned_away());
     text.gauge("deltapush_connections_open", "Clients that are connected.", metrics.connections());
@@ -87,11 +109,23 @@ fn pushes(text: &mut Exposition, metrics: &Metrics) {
         "answer",
         metrics.posts(),
     );
-    text.histogram("deltapush_post_duration_seconds", "Duration of POSTs.", &metrics.post_time().get());
-    text.counter("deltapush_pushes_given_up_total", "Pushes that were given up.", metrics.given_up());
+    text.histogram(
+        "deltapush_post_duration_seconds",
+        "Duration of POSTs.",
+        &metrics.post_time().get(),
+    );
+    text.counter(
+        "deltapush_pushes_given_up_total",
+        "Pushes that were given up.",
+        metrics.given_up(),
+    );
     let delays = metrics.delays();
     let posted = "Time from the discovery of a message to the first accepted POST for its account.";
     text.histogram("deltapush_noticed_to_posted_seconds", posted, &delays.noticed_to_posted.get());
     let connected = "Time from that POST to the next login of a client of that account.";
-    text.histogram("deltapush_posted_to_connected_seconds", connected, &delays.posted_to_connected.get());
+    text.histogram(
+        "deltapush_posted_to_connected_seconds",
+        connected,
+        &delays.posted_to_connected.get(),
+    );
 }

@@ -52,7 +52,10 @@ pub async fn start(
     };
     let has_tls = config.admin.has_tls();
     let scheme = if has_tls { "https" } else { "http" };
-    info!("web page: {scheme}://{address}/ (any user name, the password in {})", password.path.display());
+    info!(
+        "web page: {scheme}://{address}/ (any user name, the password in {})",
+        password.path.display()
+    );
     let tls = has_tls.then(|| TlsAcceptor::from(tls.for_http()));
     let site = AdminSite::new(config, password, sources, stop.clone());
     tasks.spawn(listen::serve(socket, Arc::new(site), tls, tasks.clone()));

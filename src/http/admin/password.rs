@@ -76,12 +76,18 @@ impl Password {
     pub fn check(config: &Config) -> Result<(), PasswordError> {
         let path = config.admin.password_path(&config.storage.directory);
         let is_there = config.admin.password_file.is_some() || path.exists();
-        if config.admin.address.is_some() && is_there { Self::load(config).map(drop) } else { Ok(()) }
+        if config.admin.address.is_some() && is_there {
+            Self::load(config).map(drop)
+        } else {
+            Ok(())
+        }
     }
 
     fn find(config: &Config, credentials: Option<PathBuf>) -> Result<Self, PasswordError> {
-        let credential = credentials.map(|folder| folder.join(CREDENTIAL)).filter(|path| path.exists());
-        let path = credential.unwrap_or_else(|| config.admin.password_path(&config.storage.directory));
+        let credential =
+            credentials.map(|folder| folder.join(CREDENTIAL)).filter(|path| path.exists());
+        let path =
+            credential.unwrap_or_else(|| config.admin.password_path(&config.storage.directory));
         if config.admin.password_file.is_none() && !path.exists() {
             make(&path).map_err(|source| PasswordError::Io { path: path.clone(), source })?;
         }
@@ -134,7 +140,8 @@ fn given(authorization: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
 
 fn make(path: &Path) -> io::Result<()> {
     let mut random = Zeroizing::new([0; MADE_LEN]);
-    aws_lc_rs::rand::fill(&mut *random).map_err(|_| io::Error::other("the operating system has no random numbers"))?;
+    aws_lc_rs::rand::fill(&mut *random)
+        .map_err(|_| io::Error::other("the operating system has no random numbers"))?;
     let mut line = Zeroizing::new(BASE64_URL_SAFE_NO_PAD.encode(random.as_slice()));
     line.push('\n');
     put_new(path, |_, file| file.write_all(line.as_bytes()))
@@ -159,7 +166,11 @@ mod tests {
         let text = fs::read_to_string(&path).unwrap();
         assert_eq!(text.trim().len(), 32);
         assert!(password.is_in(&basic(&format!("anybody:{}", text.trim()))));
-        assert!(Password::find(&config, None).unwrap().is_in(format!("Bearer {}", text.trim()).as_bytes()));
+        assert!(
+            Password::find(&config, None)
+                .unwrap()
+                .is_in(format!("Bearer {}", text.trim()).as_bytes())
+        );
         assert!(!format!("{password:?}").contains(text.trim()));
     }
 
@@ -169,12 +180,19 @@ mod tests {
         let file = folder.path().join("password");
         fs::write(&file, "open:sesame, now\r\n").unwrap();
         let password = Password::read(file).unwrap();
-        assert!(password.is_in(&basic("admin:open:sesame, now")) && password.is_in(&basic(":open:sesame, now")));
+        assert!(
+            password.is_in(&basic("admin:open:sesame, now"))
+                && password.is_in(&basic(":open:sesame, now"))
+        );
         assert!(password.is_in(b"bearer  open:sesame, now"));
-        for wrong in ["admin:open:sesame, no", "admin:open:sesame, now ", "open:sesame, now", "admin:", ""] {
+        for wrong in
+            ["admin:open:sesame, no", "admin:open:sesame, now ", "open:sesame, now", "admin:", ""]
+        {
             assert!(!password.is_in(&basic(wrong)), "{wrong}");
         }
-        for wrong in ["", "Basic", "Basic ", "Basic %%%", "Digest open:sesame, now", "open:sesame, now"] {
+        for wrong in
+            ["", "Basic", "Basic ", "Basic %%%", "Digest open:sesame, now", "open:sesame, now"]
+        {
             assert!(!password.is_in(wrong.as_bytes()), "{wrong}");
         }
     }
@@ -183,7 +201,8 @@ mod tests {
     fn byte_order_mark_is_no_part_of_the_password() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("password");
-        let utf16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
+        let utf16 =
+            |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
         let text = "\u{feff}open sesame now\r\n";
         for content in [text.as_bytes().to_vec(), utf16(text)] {
             fs::write(&file, content).unwrap();

@@ -53,7 +53,8 @@ fn in_words(duration: Duration) -> String {
 fn message_bars(slots: &[Slot]) -> Vec<Bar> {
     let bars = slots.iter().enumerate().filter(|(_, slot)| slot.messages > 0);
     bars.map(|(place, slot)| {
-        let words = format!("{}: {}", span(place), counted(slot.messages.into(), "message", "messages"));
+        let words =
+            format!("{}: {}", span(place), counted(slot.messages.into(), "message", "messages"));
         Bar { slot: place, value: slot.messages.into(), class: "main", words }
     })
     .collect()
@@ -76,7 +77,8 @@ fn delay_bars(slots: &[Slot]) -> Vec<Bar> {
 /// From when to when a slot is, of those that end now.
 fn span(place: usize) -> String {
     let time = |seconds: u64| {
-        let time = Timestamp::from_second(i64::try_from(seconds).unwrap_or_default()).unwrap_or_default();
+        let time =
+            Timestamp::from_second(i64::try_from(seconds).unwrap_or_default()).unwrap_or_default();
         time.strftime("%H:%M").to_string()
     };
     let newest = now() / SLOT_SECONDS;
@@ -106,7 +108,10 @@ fn plot(title: &str, words: &str, bars: &[Bar], label: impl Fn(f64) -> String) -
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a slot's number is far below what a float holds exactly")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a slot's number is far below what a float holds exactly"
+)]
 fn drawn(bar: &Bar, top: f64) -> Markup {
     // What there is can be seen, however little it is beside the rest.
     let height = (bar.value / top * HEIGHT).clamp(0.8, HEIGHT);
@@ -122,7 +127,11 @@ fn round_up(value: f64) -> f64 {
         return 1.0;
     }
     let power = 10_f64.powf(value.log10().floor());
-    [1.0, 2.0, 5.0, 10.0].into_iter().map(|step| step * power).find(|step| *step >= value).unwrap_or(value)
+    [1.0, 2.0, 5.0, 10.0]
+        .into_iter()
+        .map(|step| step * power)
+        .find(|step| *step >= value)
+        .unwrap_or(value)
 }
 
 #[cfg(test)]
@@ -131,8 +140,15 @@ mod tests {
 
     #[test]
     fn axes_end_with_round_numbers() {
-        for (value, top) in [(0.0, 1.0), (1.0, 1.0), (1.1, 2.0), (3.0, 5.0), (7.0, 10.0), (140.0, 200.0), (0.03, 0.05)]
-        {
+        for (value, top) in [
+            (0.0, 1.0),
+            (1.0, 1.0),
+            (1.1, 2.0),
+            (3.0, 5.0),
+            (7.0, 10.0),
+            (140.0, 200.0),
+            (0.03, 0.05),
+        ] {
             assert!((round_up(value) - top).abs() < 1e-9, "{value}");
         }
     }
@@ -141,16 +157,26 @@ mod tests {
     fn a_plot_says_in_words_what_it_shows_and_nothing_leaves_it() {
         let mut slots = vec![Slot::default(); SLOTS];
         slots[3] = Slot { messages: 1, ..Slot::default() };
-        slots[143] =
-            Slot { messages: 4, pushes: 2, delay: Duration::from_secs(3), longest: Duration::from_millis(2500) };
+        slots[143] = Slot {
+            messages: 4,
+            pushes: 2,
+            delay: Duration::from_secs(3),
+            longest: Duration::from_millis(2500),
+        };
         let text = plots(&slots).into_string();
         assert!(text.contains("Messages, the last 24 hours: 5 messages to be pushed"), "{text}");
         assert!(text.contains("1.5 s on average, 2.5 s at most"), "{text}");
         assert_eq!(text.matches("<rect").count(), 4);
-        let heights =
-            text.split(" height=\"").skip(1).map(|rest| rest.split('"').next().unwrap().parse::<f64>().unwrap());
+        let heights = text
+            .split(" height=\"")
+            .skip(1)
+            .map(|rest| rest.split('"').next().unwrap().parse::<f64>().unwrap());
         assert!(heights.into_iter().all(|height| (0.0..=HEIGHT).contains(&height)), "{text}");
         let empty = plots(&vec![Slot::default(); SLOTS]).into_string();
-        assert!(empty.contains("0 messages to be pushed") && empty.contains("no push yet") && !empty.contains("<rect"));
+        assert!(
+            empty.contains("0 messages to be pushed")
+                && empty.contains("no push yet")
+                && !empty.contains("<rect")
+        );
     }
 }

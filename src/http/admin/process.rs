@@ -36,7 +36,11 @@ impl Process {
 
     pub(super) fn expose(&self, text: &mut Exposition, started: SystemTime) {
         let began = started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        text.gauge("process_start_time_seconds", "Start time of the process, in seconds since 1970.", began);
+        text.gauge(
+            "process_start_time_seconds",
+            "Start time of the process, in seconds since 1970.",
+            began,
+        );
         if let Some(seconds) = self.cpu_seconds {
             text.counter("process_cpu_seconds_total", "CPU time used, in seconds.", seconds);
         }
@@ -44,7 +48,11 @@ impl Process {
             ("process_resident_memory_bytes", "Resident memory, in bytes.", self.resident_bytes),
             ("process_virtual_memory_bytes", "Virtual memory, in bytes.", self.virtual_bytes),
             ("process_threads", "Number of threads.", self.threads),
-            ("process_open_fds", "Open files and connections.", self.open_files.map(|count| count as u64)),
+            (
+                "process_open_fds",
+                "Open files and connections.",
+                self.open_files.map(|count| count as u64),
+            ),
             ("process_max_fds", "Limit of open files.", self.max_files),
         ];
         for (name, help, value) in gauges {
@@ -81,7 +89,8 @@ mod tests {
     fn this_process_has_all_of_them() {
         let process = Process::now();
         assert!(
-            process.resident_bytes.unwrap() > 100_000 && process.virtual_bytes >= process.resident_bytes,
+            process.resident_bytes.unwrap() > 100_000
+                && process.virtual_bytes >= process.resident_bytes,
             "{process:?}"
         );
         assert!(process.threads.unwrap() >= 1 && process.open_files.unwrap() >= 3, "{process:?}");

@@ -100,8 +100,14 @@ impl Visitor {
 impl AdminSite {
     /// The site of a deltapush that runs with `config`, until `stop` is cancelled.
     #[must_use]
-    pub fn new(config: &Config, password: Password, sources: Sources, stop: CancellationToken) -> Self {
-        let Sources { reporter, registry, board, certificates, listening, log, trace_dropped } = sources;
+    pub fn new(
+        config: &Config,
+        password: Password,
+        sources: Sources,
+        stop: CancellationToken,
+    ) -> Self {
+        let Sources { reporter, registry, board, certificates, listening, log, trace_dropped } =
+            sources;
         Self {
             reporter,
             registry,
@@ -139,7 +145,11 @@ impl AdminSite {
     }
 
     /// Answers a request without reading its body.
-    pub(super) async fn answer<B>(self: Arc<Self>, request: &Request<B>, visitor: &Visitor) -> Response<Body> {
+    pub(super) async fn answer<B>(
+        self: Arc<Self>,
+        request: &Request<B>,
+        visitor: &Visitor,
+    ) -> Response<Body> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return answer::not_allowed();
         }
@@ -157,7 +167,9 @@ impl AdminSite {
             "/style.css" => return answer::fixed(CSS, include_str!("style.css")),
             "/live.js" => return answer::fixed(JS, include_str!("live.js")),
             "/icon.svg" => return answer::fixed(SVG, include_str!("icon.svg")),
-            "/metrics" if self.is_on_loopback => return answer::whole(exposition::CONTENT_TYPE, self.metrics()),
+            "/metrics" if self.is_on_loopback => {
+                return answer::whole(exposition::CONTENT_TYPE, self.metrics());
+            }
             _ => {}
         }
         if let Some(refused) = self.unauthorized(request, visitor) {
@@ -170,16 +182,25 @@ impl AdminSite {
             "/live" => live::answer(self, query),
             "/account" => match page::account(&self, query).await {
                 Some(page) => answer::whole(HTML, page.into_string()),
-                None => answer::plain(StatusCode::NOT_FOUND, "There is no account of this name with a device.\n"),
+                None => answer::plain(
+                    StatusCode::NOT_FOUND,
+                    "There is no account of this name with a device.\n",
+                ),
             },
-            _ => answer::plain(StatusCode::NOT_FOUND, "This page does not exist. The overview is at /\n"),
+            _ => answer::plain(
+                StatusCode::NOT_FOUND,
+                "This page does not exist. The overview is at /\n",
+            ),
         }
     }
 
     async fn readiness(&self) -> Response<Body> {
         let checks = self.health.checks(self).await;
-        let status =
-            if checks.iter().all(|check| check.is_well) { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        let status = if checks.iter().all(|check| check.is_well) {
+            StatusCode::OK
+        } else {
+            StatusCode::SERVICE_UNAVAILABLE
+        };
         let lines: String = checks.iter().map(|check| format!("{check}\n")).collect();
         answer::plain(status, lines)
     }
@@ -188,7 +209,10 @@ impl AdminSite {
     fn misdirected<B>(&self, request: &Request<B>) -> Option<Response<Body>> {
         let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
         match host {
-            None => Some(answer::plain(StatusCode::BAD_REQUEST, "The request names no host: send a Host header.\n")),
+            None => Some(answer::plain(
+                StatusCode::BAD_REQUEST,
+                "The request names no host: send a Host header.\n",
+            )),
             Some(host) if self.hosts.have(host) => None,
             Some(_) => Some(answer::plain(
                 StatusCode::MISDIRECTED_REQUEST,
@@ -204,8 +228,10 @@ impl AdminSite {
         let mut guesses = self.guesses.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(given) = given {
             if let Some(wait) = guesses.wait(visitor.address, now) {
-                let mut response =
-                    answer::plain(StatusCode::TOO_MANY_REQUESTS, "A wrong password was given. Wait a moment.\n");
+                let mut response = answer::plain(
+                    StatusCode::TOO_MANY_REQUESTS,
+                    "A wrong password was given. Wait a moment.\n",
+                );
                 let seconds = wait.as_secs().saturating_add(1);
                 response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
                 return Some(response);

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST};
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST,
+};
 use hyper::header::{HeaderName, HeaderValue, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
 use hyper::http::uri::Authority;
 use hyper::server::conn::{http1, http2};
@@ -52,11 +54,15 @@ static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
     HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static("default-src 'none'"))
 });
 
-const HEADERS: [(HeaderName, &str); 3] =
-    [(X_CONTENT_TYPE_OPTIONS, "nosniff"), (REFERRER_POLICY, "no-referrer"), (CACHE_CONTROL, "no-store")];
+const HEADERS: [(HeaderName, &str); 3] = [
+    (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (REFERRER_POLICY, "no-referrer"),
+    (CACHE_CONTROL, "no-store"),
+];
 
 /// The paths of autoconfig: at the `autoconfig.` host and at the domain.
-const AUTOCONFIG: [&str; 2] = ["/mail/config-v1.1.xml", "/.well-known/autoconfig/mail/config-v1.1.xml"];
+const AUTOCONFIG: [&str; 2] =
+    ["/mail/config-v1.1.xml", "/.well-known/autoconfig/mail/config-v1.1.xml"];
 
 /// The answer to a request.
 fn answer<B>(site: &PublicSite, request: &Request<B>) -> Response<Full<Bytes>> {
@@ -66,14 +72,20 @@ fn answer<B>(site: &PublicSite, request: &Request<B>) -> Response<Full<Bytes>> {
     let method = request.method();
     let (status, kind, body) = match (method, request.uri().path()) {
         (&Method::GET | &Method::HEAD, "/") => (StatusCode::OK, HTML, site.page()),
-        (&Method::GET | &Method::HEAD, path) if AUTOCONFIG.contains(&path) => match autoconfig(site, request) {
-            Some(document) => (StatusCode::OK, XML, document.into()),
-            None => (StatusCode::NOT_FOUND, TEXT, "No mail of this domain is served here.\n".into()),
-        },
+        (&Method::GET | &Method::HEAD, path) if AUTOCONFIG.contains(&path) => {
+            match autoconfig(site, request) {
+                Some(document) => (StatusCode::OK, XML, document.into()),
+                None => {
+                    (StatusCode::NOT_FOUND, TEXT, "No mail of this domain is served here.\n".into())
+                }
+            }
+        }
         (&Method::GET | &Method::HEAD, _) => {
             (StatusCode::NOT_FOUND, TEXT, "This page does not exist. The only page is /\n".into())
         }
-        _ => (StatusCode::METHOD_NOT_ALLOWED, TEXT, "Only GET and HEAD are supported here.\n".into()),
+        _ => {
+            (StatusCode::METHOD_NOT_ALLOWED, TEXT, "Only GET and HEAD are supported here.\n".into())
+        }
     };
     let length = HeaderValue::from(body.len());
     let body = if method == Method::HEAD { Bytes::new() } else { body };
@@ -95,19 +107,27 @@ fn answer<B>(site: &PublicSite, request: &Request<B>) -> Response<Full<Bytes>> {
 
 /// The document for the address in the query, or for the host that was asked for.
 fn autoconfig<B>(site: &PublicSite, request: &Request<B>) -> Option<String> {
-    let in_header = || request.headers().get(HOST).and_then(|host| host.to_str().ok()?.parse::<Authority>().ok());
+    let in_header = || {
+        request.headers().get(HOST).and_then(|host| host.to_str().ok()?.parse::<Authority>().ok())
+    };
     let authority = request.uri().authority().cloned().or_else(in_header);
     let host = authority.map(|authority| authority.host().to_ascii_lowercase()).unwrap_or_default();
     // The rest of the address does not matter; its parser needs some.
     let url = Url::parse("https://host.invalid").ok()?;
     let url = url.join(&format!("?{}", request.uri().query().unwrap_or_default())).ok()?;
-    let address = url.query_pairs().find_map(|(key, value)| (key == "emailaddress").then(|| value.into_owned()));
+    let address = url
+        .query_pairs()
+        .find_map(|(key, value)| (key == "emailaddress").then(|| value.into_owned()));
     site.autoconfig(&host, address.as_deref().filter(|address| !address.is_empty()))
 }
 
 /// Detects HTTP from a client without ALPN, as Delta Chat fetches autoconfig. A client that may speak IMAP must get
 /// its greeting without delay.
-pub(crate) async fn wants_http(stream: &mut TlsStream, host: Option<&str>, site: &PublicSite) -> bool {
+pub(crate) async fn wants_http(
+    stream: &mut TlsStream,
+    host: Option<&str>,
+    site: &PublicSite,
+) -> bool {
     if stream.agreed().alpn_protocol().is_some() {
         return false;
     }
@@ -122,7 +142,8 @@ pub(crate) async fn wants_http(stream: &mut TlsStream, host: Option<&str>, site:
 
 /// Whether a client's first bytes are the beginning of a supported request.
 fn is_request(seen: &[u8]) -> bool {
-    let begins = |method: &[u8]| !seen.is_empty() && (seen.starts_with(method) || method.starts_with(seen));
+    let begins =
+        |method: &[u8]| !seen.is_empty() && (seen.starts_with(method) || method.starts_with(seen));
     begins(b"GET /") || begins(b"HEAD /")
 }
 
@@ -162,9 +183,13 @@ mod tests {
     use super::*;
 
     fn answer_to(method: Method, uri: &str) -> Response<Full<Bytes>> {
-        let request = Request::builder().method(method).uri(uri).header(HOST, "push.example.org:443").body(()).unwrap();
-        let yaml =
-            "routes:\n  - {domain: example.org, upstream: imaps://imap.example.org, smtp: \"smtps://smtp.{domain}\"}\n";
+        let request = Request::builder()
+            .method(method)
+            .uri(uri)
+            .header(HOST, "push.example.org:443")
+            .body(())
+            .unwrap();
+        let yaml = "routes:\n  - {domain: example.org, upstream: imaps://imap.example.org, smtp: \"smtps://smtp.{domain}\"}\n";
         let config = crate::config::Config::parse(yaml, std::path::Path::new(""), "test").unwrap();
         answer(&PublicSite::new(&config), &request)
     }
@@ -207,7 +232,9 @@ mod tests {
 
     #[test]
     fn a_browser_may_do_nothing_with_it_but_show_it() {
-        for (method, path) in [(Method::GET, "/"), (Method::HEAD, "/"), (Method::GET, "/x"), (Method::PUT, "/")] {
+        for (method, path) in
+            [(Method::GET, "/"), (Method::HEAD, "/"), (Method::GET, "/x"), (Method::PUT, "/")]
+        {
             let response = answer_to(method, path);
             let header = |name: HeaderName| response.headers()[name].to_str().unwrap().to_owned();
             let policy = header(CONTENT_SECURITY_POLICY);
@@ -215,7 +242,10 @@ mod tests {
             assert!(policy.contains("connect-src 'none'; form-action 'none'"), "{policy}");
             assert_eq!(header(X_CONTENT_TYPE_OPTIONS), "nosniff");
             assert_eq!(header(CACHE_CONTROL), "no-store");
-            assert_eq!(header(CONTENT_TYPE).starts_with("text/html"), response.status() == StatusCode::OK);
+            assert_eq!(
+                header(CONTENT_TYPE).starts_with("text/html"),
+                response.status() == StatusCode::OK
+            );
         }
         let length = |method: Method| answer_to(method, "/x").headers()[CONTENT_LENGTH].clone();
         assert_eq!(length(Method::GET), length(Method::HEAD));

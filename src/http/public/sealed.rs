@@ -23,10 +23,12 @@ const LENGTH: usize = 512;
 pub(super) fn seal<'a>(entries: impl Iterator<Item = (&'a str, Value)>) -> Option<Value> {
     let mut salt = [0; 16];
     rand::fill(&mut salt).ok()?;
-    let mut sealed: Vec<(String, String)> = entries.filter_map(|(name, value)| one(&salt, name, &value)).collect();
+    let mut sealed: Vec<(String, String)> =
+        entries.filter_map(|(name, value)| one(&salt, name, &value)).collect();
     // Their order says nothing either.
     sealed.sort();
-    let entries: Vec<_> = sealed.into_iter().map(|(id, data)| json!({"id": id, "data": data})).collect();
+    let entries: Vec<_> =
+        sealed.into_iter().map(|(id, data)| json!({"id": id, "data": data})).collect();
     Some(json!({"salt": STANDARD.encode(salt), "iterations": ITERATIONS.get(), "entries": entries}))
 }
 
@@ -41,7 +43,8 @@ fn one(salt: &[u8], name: &str, value: &Value) -> Option<(String, String)> {
     data.resize(LENGTH, b' ');
     let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).ok()?);
     // The salt is new for each page, so a key seals one entry only, and needs no nonce.
-    key.seal_in_place_append_tag(Nonce::assume_unique_for_key([0; 12]), Aad::empty(), &mut data).ok()?;
+    key.seal_in_place_append_tag(Nonce::assume_unique_for_key([0; 12]), Aad::empty(), &mut data)
+        .ok()?;
     Some((STANDARD.encode(id), STANDARD.encode(data)))
 }
 
@@ -51,14 +54,19 @@ mod tests {
 
     #[test]
     fn nothing_can_be_seen_of_what_is_sealed() {
-        let entries = [("a.example", json!({"host": "smtp.a.example"})), ("bob@b.example", json!({}))];
+        let entries =
+            [("a.example", json!({"host": "smtp.a.example"})), ("bob@b.example", json!({}))];
         let sealed = seal(entries.clone().into_iter()).unwrap();
         let text = sealed.to_string();
         assert!(!text.contains("example") && !text.contains("smtp"), "{text}");
         let length = |entry: &Value| entry["data"].as_str().unwrap().len();
         let list = sealed["entries"].as_array().unwrap();
         assert!(list.len() == 2 && length(&list[0]) == length(&list[1]));
-        assert_ne!(seal(entries.into_iter()).unwrap()["entries"], sealed["entries"], "another salt each time");
+        assert_ne!(
+            seal(entries.into_iter()).unwrap()["entries"],
+            sealed["entries"],
+            "another salt each time"
+        );
         let too_long = seal([("a.example", json!("x".repeat(LENGTH)))].into_iter()).unwrap();
         assert_eq!(too_long["entries"], json!([]));
     }

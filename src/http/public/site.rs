@@ -78,7 +78,9 @@ impl PublicSite {
     pub(crate) fn renewed(&self, config: &Config) -> Self {
         let new = Self::new(config);
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        found.retain(|whose, (route, _)| new.served.get(whose).is_some_and(|served| served.route == *route));
+        found.retain(|whose, (route, _)| {
+            new.served.get(whose).is_some_and(|served| served.route == *route)
+        });
         Self { found: Mutex::new(found), ..new }
     }
 
@@ -113,14 +115,17 @@ impl PublicSite {
         let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         let entries = self.served.iter().filter_map(|(whose, served)| {
             let looked_up = || found.get(whose).map(|(_, outgoing)| outgoing);
-            let outgoing = served.outgoing.as_ref().or_else(looked_up).map(|out| sending(out, whose.domain()));
+            let outgoing =
+                served.outgoing.as_ref().or_else(looked_up).map(|out| sending(out, whose.domain()));
             let incoming = self.reading(served.incoming.first()?);
             Some((whose.as_str(), json!({"incoming": incoming, "outgoing": outgoing})))
         });
         let mut settings = sealed::seal(entries).unwrap_or_else(|| json!({"entries": []}));
         if let Some(object) = settings.as_object_mut() {
-            object
-                .insert("incoming".to_owned(), self.incoming.first().map_or(Value::Null, |first| self.reading(first)));
+            object.insert(
+                "incoming".to_owned(),
+                self.incoming.first().map_or(Value::Null, |first| self.reading(first)),
+            );
         }
         settings
     }
@@ -142,9 +147,11 @@ impl PublicSite {
             None => host.strip_prefix(AUTOCONFIG).unwrap_or(host),
         };
         let domain = Whose::Domain(domain.to_owned());
-        let (whose, served) = own.iter().chain([&domain]).find_map(|whose| self.served.get_key_value(whose))?;
+        let (whose, served) =
+            own.iter().chain([&domain]).find_map(|whose| self.served.get_key_value(whose))?;
         let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-        let outgoing = served.outgoing.as_ref().or_else(|| found.get(whose).map(|(_, outgoing)| outgoing));
+        let outgoing =
+            served.outgoing.as_ref().or_else(|| found.get(whose).map(|(_, outgoing)| outgoing));
         Some(xml::document(whose.domain(), &served.incoming, outgoing))
     }
 
@@ -166,10 +173,15 @@ impl PublicSite {
 
     /// Looks up unknown SMTP servers. Returns whether all are known now.
     pub(crate) async fn look_up(&self, upstreams: &Upstreams, again: bool) -> bool {
-        let is_known =
-            |whose: &Whose| !again && self.found.lock().unwrap_or_else(PoisonError::into_inner).contains_key(whose);
-        let asked = self.served.iter().filter(|(whose, served)| served.outgoing.is_none() && !is_known(whose));
-        let asked: Vec<_> = asked.map(|(whose, served)| (whose.clone(), served.route.clone())).collect();
+        let is_known = |whose: &Whose| {
+            !again && self.found.lock().unwrap_or_else(PoisonError::into_inner).contains_key(whose)
+        };
+        let asked = self
+            .served
+            .iter()
+            .filter(|(whose, served)| served.outgoing.is_none() && !is_known(whose));
+        let asked: Vec<_> =
+            asked.map(|(whose, served)| (whose.clone(), served.route.clone())).collect();
         let answers: Vec<_> = stream::iter(asked)
             .map(|(whose, route)| self.ask(upstreams, whose, route))
             .buffer_unordered(AT_ONCE)
@@ -179,7 +191,10 @@ impl PublicSite {
         for (whose, route, answer) in answers {
             match answer {
                 Ok(found) => {
-                    debug!(domain = whose.domain(), "SMTP server {}: {}", found.outgoing.server, found.how);
+                    debug!(
+                        domain = whose.domain(),
+                        "SMTP server {}: {}", found.outgoing.server, found.how
+                    );
                     let new = (route, found.outgoing);
                     let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
                     has_changed |= found.get(&whose) != Some(&new);
@@ -187,7 +202,9 @@ impl PublicSite {
                 }
                 Err(error) => {
                     is_complete = false;
-                    debug!("{error}: the page and autoconfig contain no SMTP server; set `smtp` in its route");
+                    debug!(
+                        "{error}: the page and autoconfig contain no SMTP server; set `smtp` in its route"
+                    );
                 }
             }
         }
@@ -256,13 +273,26 @@ mod tests {
         let page = example().page();
         let text = str::from_utf8(&page).unwrap();
         assert!(text.contains("<tr><td>push.example.org<td>443<td>SSL/TLS\n\n</table>"), "{text}");
-        for kept in ["smtp.example.org", "other.example", "gmail", "{rows}", "{settings}", "{hostname}", "{script}"] {
+        for kept in [
+            "smtp.example.org",
+            "other.example",
+            "gmail",
+            "{rows}",
+            "{settings}",
+            "{hostname}",
+            "{script}",
+        ] {
             assert!(!text.contains(kept), "{kept}");
         }
         assert!(text.contains(SCRIPT));
         let text = PublicSite::new(&Config::default()).page();
         let text = str::from_utf8(&text).unwrap();
-        assert!(text.contains("<tr><td>localhost<td>1993<td>SSL/TLS\n<tr><td>localhost<td>1143<td>STARTTLS"), "{text}");
+        assert!(
+            text.contains(
+                "<tr><td>localhost<td>1993<td>SSL/TLS\n<tr><td>localhost<td>1143<td>STARTTLS"
+            ),
+            "{text}"
+        );
     }
 
     #[test]
@@ -292,7 +322,8 @@ mod tests {
         }
         let other = site.autoconfig("other.example", None).unwrap();
         assert!(
-            other.contains("<hostname>imap.other.example</hostname>") && !other.contains("outgoingServer"),
+            other.contains("<hostname>imap.other.example</hostname>")
+                && !other.contains("outgoingServer"),
             "{other}"
         );
     }
@@ -317,10 +348,15 @@ mod tests {
         let yaml = "routes:\n  - {domain: example.org, upstream: imaps://imap.example.org}\n";
         let config = Config::parse(yaml, Path::new(""), "test").unwrap();
         let site = PublicSite::new(&config);
-        let found = Outgoing { server: "smtps://smtp.example.org".parse().unwrap(), login: Default::default() };
+        let found = Outgoing {
+            server: "smtps://smtp.example.org".parse().unwrap(),
+            login: Default::default(),
+        };
         let whose = Whose::Domain("example.org".into());
         site.found.lock().unwrap().insert(whose.clone(), (config.routes[0].clone(), found));
-        let has = |site: &PublicSite| site.autoconfig("example.org", None).unwrap().contains("smtp.example.org");
+        let has = |site: &PublicSite| {
+            site.autoconfig("example.org", None).unwrap().contains("smtp.example.org")
+        };
         assert!(has(&site.renewed(&config)));
         let changed = yaml.replace("imap.example.org", "mail.example.org");
         assert!(!has(&site.renewed(&Config::parse(&changed, Path::new(""), "test").unwrap())));

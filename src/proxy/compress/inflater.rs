@@ -2,7 +2,8 @@
 
 use miniz_oxide::inflate::TINFLStatus;
 use miniz_oxide::inflate::core::inflate_flags::{
-    TINFL_FLAG_HAS_MORE_INPUT, TINFL_FLAG_STOP_ON_BLOCK_BOUNDARY, TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF,
+    TINFL_FLAG_HAS_MORE_INPUT, TINFL_FLAG_STOP_ON_BLOCK_BOUNDARY,
+    TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF,
 };
 use miniz_oxide::inflate::core::{BlockBoundaryState, DecompressorOxide, decompress};
 
@@ -14,8 +15,9 @@ pub const WINDOW: usize = 32 * 1024;
 /// The least room that [`Inflater::inflate`] needs to get on: a window, and as much again for its output.
 pub const MIN_WORK: usize = 2 * WINDOW;
 
-const FLAGS: u32 =
-    TINFL_FLAG_HAS_MORE_INPUT | TINFL_FLAG_STOP_ON_BLOCK_BOUNDARY | TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
+const FLAGS: u32 = TINFL_FLAG_HAS_MORE_INPUT
+    | TINFL_FLAG_STOP_ON_BLOCK_BOUNDARY
+    | TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
 
 /// What the client sent is no deflate stream, or goes on behind its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -61,7 +63,11 @@ impl Inflater {
     ///
     /// # Errors
     /// [`InflateError`] if the stream is broken: it cannot be read on after that. All that came before the fault comes out first.
-    pub fn inflate<'w>(&mut self, input: &mut &[u8], work: &'w mut [u8]) -> Result<&'w [u8], InflateError> {
+    pub fn inflate<'w>(
+        &mut self,
+        input: &mut &[u8],
+        work: &'w mut [u8],
+    ) -> Result<&'w [u8], InflateError> {
         debug_assert!(work.len() >= MIN_WORK, "there is room to get on");
         if input.is_empty() && !self.has_more {
             return Ok(&[]);
@@ -83,9 +89,14 @@ impl Inflater {
                 TINFLStatus::BlockBoundary if !input.is_empty() => {}
                 TINFLStatus::BlockBoundary => {
                     let state = decoder.block_boundary_state().ok_or(InflateError)?;
-                    break StreamPosition::BetweenBlocks { bits: state.num_bits, bit_buffer: state.bit_buf };
+                    break StreamPosition::BetweenBlocks {
+                        bits: state.num_bits,
+                        bit_buffer: state.bit_buf,
+                    };
                 }
-                TINFLStatus::NeedsMoreInput | TINFLStatus::HasMoreOutput => break StreamPosition::WithinBlock(decoder),
+                TINFLStatus::NeedsMoreInput | TINFLStatus::HasMoreOutput => {
+                    break StreamPosition::WithinBlock(decoder);
+                }
                 TINFLStatus::Done if input.is_empty() => break StreamPosition::Ended,
                 _ if end > start => {
                     // First what came before the fault, however the stream was cut; the next call says so.
@@ -109,7 +120,11 @@ impl Inflater {
     /// What it holds on the heap, in bytes.
     #[must_use]
     pub fn held(&self) -> usize {
-        let decoder = if let StreamPosition::WithinBlock(decoder) = &self.place { size_of_val(&**decoder) } else { 0 };
+        let decoder = if let StreamPosition::WithinBlock(decoder) = &self.place {
+            size_of_val(&**decoder)
+        } else {
+            0
+        };
         self.window.held().saturating_add(decoder)
     }
 
@@ -127,7 +142,8 @@ impl Inflater {
 
 /// A decoder that goes on between two blocks.
 fn resumed(bits: u8, bit_buffer: u8) -> Box<DecompressorOxide> {
-    let state = BlockBoundaryState { num_bits: bits, bit_buf: bit_buffer, ..BlockBoundaryState::default() };
+    let state =
+        BlockBoundaryState { num_bits: bits, bit_buf: bit_buffer, ..BlockBoundaryState::default() };
     Box::new(DecompressorOxide::from_block_boundary_state(&state))
 }
 

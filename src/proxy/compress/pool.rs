@@ -68,7 +68,9 @@ pub(super) fn give_back(owner: &Owner, compressor: Box<CompressorOxide>) {
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        let Some(Idle { mut compressor, .. }) = take(|idle| idle.owner == Some(self.0)) else { return };
+        let Some(Idle { mut compressor, .. }) = take(|idle| idle.owner == Some(self.0)) else {
+            return;
+        };
         wipe(&mut compressor);
         // To the front: the next one to be lent.
         with_idle(|idle| {

@@ -27,7 +27,10 @@ impl Client {
 }
 
 /// Everything that comes out of `chunks`, each piece checked to be no larger than it may.
-fn inflate<'a>(inflater: &mut Inflater, chunks: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<u8>, InflateError> {
+fn inflate<'a>(
+    inflater: &mut Inflater,
+    chunks: impl IntoIterator<Item = &'a [u8]>,
+) -> Result<Vec<u8>, InflateError> {
     let mut work = vec![0xAA; MIN_WORK];
     let mut inflated = vec![];
     for mut input in chunks {
@@ -64,10 +67,15 @@ fn mixed(len: usize) -> Vec<u8> {
                 let len = random.usize(1..2000);
                 bytes.extend(std::iter::repeat_with(|| random.u8(..)).take(len));
             }
-            1 => bytes.extend_from_slice(b"* 23 FETCH (UID 1023 FLAGS (\\Seen) RFC822.SIZE 4096)\r\n"),
+            1 => bytes
+                .extend_from_slice(b"* 23 FETCH (UID 1023 FLAGS (\\Seen) RFC822.SIZE 4096)\r\n"),
             // As far back as deflate can point.
-            2 if bytes.len() >= WINDOW => bytes.extend_from_within(bytes.len() - WINDOW..bytes.len() - WINDOW + 200),
-            _ if bytes.len() > far => bytes.extend_from_within(bytes.len() - far..bytes.len() - far / 2),
+            2 if bytes.len() >= WINDOW => {
+                bytes.extend_from_within(bytes.len() - WINDOW..bytes.len() - WINDOW + 200)
+            }
+            _ if bytes.len() > far => {
+                bytes.extend_from_within(bytes.len() - far..bytes.len() - far / 2)
+            }
             _ => bytes.extend_from_slice(b"a1 NOOP\r\n"),
         }
     }
@@ -95,7 +103,8 @@ fn sessions_that_take_turns_do_not_mix() {
     for turn in 0..200 {
         let number = turn * 7 % sessions.len();
         let (deflater, inflater) = &mut sessions[number];
-        let said = [format!("session {number}, ").as_bytes(), &text[turn * 10..][..turn * 31]].concat();
+        let said =
+            [format!("session {number}, ").as_bytes(), &text[turn * 10..][..turn * 31]].concat();
         let deflated = deflate(deflater, &said, true);
         deflated_len += deflated.len();
         assert_eq!(inflate(inflater, [deflated.as_slice()]).unwrap(), said);
@@ -134,7 +143,8 @@ fn any_flush_and_any_level_of_the_client_is_understood() {
     for flush in [TDEFLFlush::None, TDEFLFlush::Sync, TDEFLFlush::Full] {
         for level in [0, 6] {
             let (mut client, text) = (Client::new(level), mixed(100_000));
-            let mut deflated: Vec<u8> = text.chunks(7001).flat_map(|part| client.say(part, flush)).collect();
+            let mut deflated: Vec<u8> =
+                text.chunks(7001).flat_map(|part| client.say(part, flush)).collect();
             deflated.extend(client.say(b"", TDEFLFlush::Sync));
             for chunk in [500, 4096, deflated.len()] {
                 let inflated = inflate(&mut Inflater::new(), deflated.chunks(chunk)).unwrap();
@@ -144,14 +154,18 @@ fn any_flush_and_any_level_of_the_client_is_understood() {
             let text = mixed(5000);
             let mut whole = Client::new(level).say(&text, TDEFLFlush::Sync);
             whole.extend(Client::new(level).say(&text, TDEFLFlush::Full));
-            assert!(inflate(&mut Inflater::new(), whole.chunks(1)).unwrap() == text.repeat(2), "level {level}");
+            assert!(
+                inflate(&mut Inflater::new(), whole.chunks(1)).unwrap() == text.repeat(2),
+                "level {level}"
+            );
         }
     }
 }
 
 #[test]
 fn an_idle_session_holds_what_the_client_has_sent_and_a_little_more() {
-    let (mut deflater, mut inflater, mut client) = (Deflater::new(), Inflater::new(), Client::new(6));
+    let (mut deflater, mut inflater, mut client) =
+        (Deflater::new(), Inflater::new(), Client::new(6));
     let said = mixed(2048);
     for part in said.chunks(64) {
         inflate(&mut inflater, [client.say(part, TDEFLFlush::Sync).as_slice()]).unwrap();
@@ -161,8 +175,13 @@ fn an_idle_session_holds_what_the_client_has_sent_and_a_little_more() {
     // The most there is: after a lot, between blocks, and within one.
     inflate(&mut inflater, [client.say(&mixed(200_000), TDEFLFlush::Sync).as_slice()]).unwrap();
     assert_eq!(inflater.held(), WINDOW);
-    inflate(&mut inflater, [client.say(&mixed(200_000), TDEFLFlush::Sync).get(..999).unwrap()]).unwrap();
-    assert!(inflater.held() > WINDOW && inflater.held() < WINDOW + 12 * 1024, "{}", inflater.held());
+    inflate(&mut inflater, [client.say(&mixed(200_000), TDEFLFlush::Sync).get(..999).unwrap()])
+        .unwrap();
+    assert!(
+        inflater.held() > WINDOW && inflater.held() < WINDOW + 12 * 1024,
+        "{}",
+        inflater.held()
+    );
 }
 
 #[test]
@@ -204,7 +223,11 @@ fn what_is_no_deflate_is_malformed() {
     let ended = client.say(b"a LOGOUT\r\n", TDEFLFlush::Finish);
     let mut inflater = Inflater::new();
     assert_eq!(inflate(&mut inflater, [ended.as_slice()]).unwrap(), b"a LOGOUT\r\n");
-    assert_eq!(inflate(&mut inflater, [b"".as_slice()]).unwrap(), b"", "the end of a stream is no fault");
+    assert_eq!(
+        inflate(&mut inflater, [b"".as_slice()]).unwrap(),
+        b"",
+        "the end of a stream is no fault"
+    );
     for (bytes, why) in [
         (&b"a1 NOOP\r\n"[..], "plain text"),
         (&[0b111], "a block of the reserved kind"),

@@ -60,8 +60,13 @@ impl DeflateWindow {
         }
         // Boxed: 10 KiB are much for a stack.
         let mut decoder = Box::<DecompressorOxide>::default();
-        let (status, _, written) =
-            decompress(&mut decoder, &self.bytes, work, 0, TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF);
+        let (status, _, written) = decompress(
+            &mut decoder,
+            &self.bytes,
+            work,
+            0,
+            TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF,
+        );
         if status == TINFLStatus::Done && written == self.len { Ok(()) } else { Err(InflateError) }
     }
 
@@ -144,19 +149,28 @@ mod tests {
     #[test]
     fn what_was_folded_comes_back() {
         let commands: Vec<u8> = (0..200)
-            .flat_map(|number| format!("a{number} UID STORE {number} +FLAGS (\\Seen)\r\n").into_bytes())
+            .flat_map(|number| {
+                format!("a{number} UID STORE {number} +FLAGS (\\Seen)\r\n").into_bytes()
+            })
             .collect();
         let mut window = DeflateWindow::default();
         for bytes in [&commands[..600], &commands, &commands[7..607]] {
             window.keep(bytes);
             assert!(window.can_fold());
             window.fold();
-            assert!(window.len() == bytes.len() && window.held() < bytes.len() / 3, "{}", window.held());
+            assert!(
+                window.len() == bytes.len() && window.held() < bytes.len() / 3,
+                "{}",
+                window.held()
+            );
             assert!(!window.can_fold());
             let mut work = vec![1; 10_000];
             for _ in 0..2 {
                 window.unfold_into(&mut work).unwrap();
-                assert!(work[..bytes.len()] == *bytes && work[bytes.len()..].iter().all(|byte| *byte == 1));
+                assert!(
+                    work[..bytes.len()] == *bytes
+                        && work[bytes.len()..].iter().all(|byte| *byte == 1)
+                );
             }
         }
         window.unfold_into(&mut [0; 599]).unwrap_err();
@@ -164,7 +178,8 @@ mod tests {
 
     #[test]
     fn what_is_pushed_is_kept_up_to_the_limit() {
-        let text: Vec<u8> = (0..400).flat_map(|number| format!("* {number} EXISTS\r\n").into_bytes()).collect();
+        let text: Vec<u8> =
+            (0..400).flat_map(|number| format!("* {number} EXISTS\r\n").into_bytes()).collect();
         let mut window = DeflateWindow::default();
         for (number, part) in text.chunks(70).enumerate() {
             window.push(part, 1024).unwrap();
@@ -175,7 +190,9 @@ mod tests {
             let kept = &said[said.len().saturating_sub(1024)..];
             let mut work = [0; 1024];
             window.unfold_into(&mut work).unwrap();
-            assert!(window.len() == kept.len() && work[..kept.len()] == *kept && window.held() <= 1024);
+            assert!(
+                window.len() == kept.len() && work[..kept.len()] == *kept && window.held() <= 1024
+            );
         }
         window.push(&text, 1024).unwrap();
         let mut work = [0; 1024];

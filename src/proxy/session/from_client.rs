@@ -16,14 +16,23 @@ impl Session {
     }
 
     /// The same for at most `pieces` pieces of the input (lines, or parts of literals), which are counted down.
-    pub fn some_from_client(&mut self, input: &[u8], pieces: &mut usize, out: &mut impl Output) -> usize {
+    pub fn some_from_client(
+        &mut self,
+        input: &[u8],
+        pieces: &mut usize,
+        out: &mut impl Output,
+    ) -> usize {
         let mut run = ByteRun::new(input);
         let mut rest = input;
         self.said = 0;
         let compression = self.compression;
         let mut left = *pieces;
         // Small questions have large answers: a few lines at a time, so that the client's pace is felt.
-        while left > 0 && self.takes_client_input() && self.said < MAX_SAID && self.compression == compression {
+        while left > 0
+            && self.takes_client_input()
+            && self.said < MAX_SAID
+            && self.compression == compression
+        {
             let Some((fragment, after)) = self.client.framer.next(rest) else { break };
             rest = after;
             left = left.saturating_sub(1);
@@ -47,9 +56,17 @@ impl Session {
     }
 
     /// The first bytes of a command, or more of them.
-    #[expect(clippy::inline_always, reason = "a rare second caller would keep it out of the loop: 5 % of a NOOP")]
+    #[expect(
+        clippy::inline_always,
+        reason = "a rare second caller would keep it out of the loop: 5 % of a NOOP"
+    )]
     #[inline(always)]
-    fn take_head<'a>(&mut self, fragment: Fragment<'a>, run: &mut ByteRun<'a>, out: &mut impl Output) {
+    fn take_head<'a>(
+        &mut self,
+        fragment: Fragment<'a>,
+        run: &mut ByteRun<'a>,
+        out: &mut impl Output,
+    ) {
         let (bytes, end) = line_of(fragment);
         let split = !self.client.held.is_empty();
         if split {
@@ -69,14 +86,16 @@ impl Session {
         self.client.tag.extend_from_slice(head.tag);
         let head_len = head.len;
         // In nearly all cases the line is at hand, and has no literal.
-        let literals = if end == Some(LineEnd::Plain) { Literals::Data } else { head.literals(start) };
+        let literals =
+            if end == Some(LineEnd::Plain) { Literals::Data } else { head.literals(start) };
         let is_answered = self.answers(head.verb);
         let is_refused = refuses(head.verb) || literals == Literals::Misplaced && end.is_some();
         if literals != Literals::Data && end.is_none() && !is_answered && !is_refused {
             return self.hold_line(bytes, split, run, out);
         }
-        self.client.shows_arguments =
-            out.transcript().is_some_and(|transcript| show_command(start, &head, is_refused, is_answered, transcript));
+        self.client.shows_arguments = out.transcript().is_some_and(|transcript| {
+            show_command(start, &head, is_refused, is_answered, transcript)
+        });
         if is_refused {
             return self.refuse_head(fragment, run, out);
         }
@@ -123,7 +142,13 @@ impl Session {
 
     /// Holds a line until its end: with a literal there it is not relayed as it is.
     #[cold]
-    fn hold_line<'a>(&mut self, bytes: &'a [u8], split: bool, run: &mut ByteRun<'a>, out: &mut impl Output) {
+    fn hold_line<'a>(
+        &mut self,
+        bytes: &'a [u8],
+        split: bool,
+        run: &mut ByteRun<'a>,
+        out: &mut impl Output,
+    ) {
         out.to_upstream(run.skip(bytes.len()));
         if !split {
             self.client.held.extend_from_slice(bytes);
@@ -136,7 +161,12 @@ impl Session {
 
     /// Begins to discard a command of which nothing is gathered or relayed, and for the literal of which nobody is asked.
     #[cold]
-    fn refuse_head<'a>(&mut self, fragment: Fragment<'a>, run: &mut ByteRun<'a>, out: &mut impl Output) {
+    fn refuse_head<'a>(
+        &mut self,
+        fragment: Fragment<'a>,
+        run: &mut ByteRun<'a>,
+        out: &mut impl Output,
+    ) {
         let (bytes, end) = line_of(fragment);
         out.to_upstream(run.skip(bytes.len()));
         self.client.held = Vec::new();
@@ -147,7 +177,12 @@ impl Session {
     }
 
     /// More of a command that is relayed.
-    fn take_relayed<'a>(&mut self, fragment: Fragment<'a>, run: &mut ByteRun<'a>, out: &mut impl Output) {
+    fn take_relayed<'a>(
+        &mut self,
+        fragment: Fragment<'a>,
+        run: &mut ByteRun<'a>,
+        out: &mut impl Output,
+    ) {
         run.extend(fragment.bytes().len());
         self.selection.go_on(fragment.bytes());
         match fragment {
@@ -192,7 +227,12 @@ impl Session {
 
     /// A line within IDLE, which DONE ends. Servers differ in what they make of another line: it is taken for a command, with a
     /// DONE before it, so that none reaches the upstream unread.
-    fn take_continuation<'a>(&mut self, fragment: Fragment<'a>, run: &mut ByteRun<'a>, out: &mut impl Output) {
+    fn take_continuation<'a>(
+        &mut self,
+        fragment: Fragment<'a>,
+        run: &mut ByteRun<'a>,
+        out: &mut impl Output,
+    ) {
         let (bytes, end) = line_of(fragment);
         let split = !self.client.held.is_empty();
         let line = [&self.client.held, bytes].concat();
@@ -217,7 +257,12 @@ impl Session {
 
     /// A command where DONE should be.
     #[cold]
-    fn end_idle_and_take<'a>(&mut self, fragment: Fragment<'a>, run: &mut ByteRun<'a>, out: &mut impl Output) {
+    fn end_idle_and_take<'a>(
+        &mut self,
+        fragment: Fragment<'a>,
+        run: &mut ByteRun<'a>,
+        out: &mut impl Output,
+    ) {
         out.to_upstream(run.take());
         show(out, Speaker::ToUpstream, Mark::Own, b"DONE\r\n", false);
         out.to_upstream(b"DONE\r\n");
@@ -225,7 +270,12 @@ impl Session {
     }
 
     /// More of a command that deltapush answers.
-    fn take_gathered<'a>(&mut self, fragment: Fragment<'a>, run: &mut ByteRun<'a>, out: &mut impl Output) {
+    fn take_gathered<'a>(
+        &mut self,
+        fragment: Fragment<'a>,
+        run: &mut ByteRun<'a>,
+        out: &mut impl Output,
+    ) {
         let bytes = fragment.bytes();
         out.to_upstream(run.skip(bytes.len()));
         self.client.held.extend_from_slice(bytes);
@@ -270,7 +320,12 @@ impl Session {
     }
 
     /// More of a command that went over its limit.
-    fn take_discarded<'a>(&mut self, fragment: Fragment<'a>, run: &mut ByteRun<'a>, out: &mut impl Output) {
+    fn take_discarded<'a>(
+        &mut self,
+        fragment: Fragment<'a>,
+        run: &mut ByteRun<'a>,
+        out: &mut impl Output,
+    ) {
         out.to_upstream(run.skip(fragment.bytes().len()));
         if let Fragment::Line { end: Some(end), .. } = fragment {
             self.discard_from(end, out);
@@ -305,7 +360,10 @@ fn synchronizing(line: &[u8]) -> Vec<u8> {
 /// Whether a command that begins with `start` asks for messages. In doubt it does not.
 fn is_fetch(verb: Verb, start: &[u8], head_len: usize) -> bool {
     let begins_with_fetch = || {
-        start.get(head_len..).and_then(|rest| rest.get(..7)).is_some_and(|word| word.eq_ignore_ascii_case(b" FETCH "))
+        start
+            .get(head_len..)
+            .and_then(|rest| rest.get(..7))
+            .is_some_and(|word| word.eq_ignore_ascii_case(b" FETCH "))
     };
     verb == Verb::Fetch || verb == Verb::Uid && begins_with_fetch()
 }
@@ -340,12 +398,22 @@ fn show_command(
     match (is_refused, is_answered) {
         (true, _) => {
             transcript.piece(Speaker::Client, Mark::Kept, Piece::Text(shown));
-            transcript.piece(Speaker::Client, Mark::Kept, Piece::Masked(arguments.trim_ascii_end().len()));
+            transcript.piece(
+                Speaker::Client,
+                Mark::Kept,
+                Piece::Masked(arguments.trim_ascii_end().len()),
+            );
             transcript.piece(Speaker::Client, Mark::Kept, Piece::Text(b"\r\n"));
         }
         (false, false) => {
             transcript.piece(Speaker::Client, Mark::Relayed, Piece::Text(shown));
-            show_in(transcript, Speaker::Client, Mark::Relayed, arguments, disclosure != Disclosure::All);
+            show_in(
+                transcript,
+                Speaker::Client,
+                Mark::Relayed,
+                arguments,
+                disclosure != Disclosure::All,
+            );
         }
         (false, true) => {}
     }
@@ -364,6 +432,7 @@ fn line_of(fragment: Fragment<'_>) -> (&[u8], Option<LineEnd>) {
 /// not know, such as a mistyped LOGIN, it may be a password.
 fn show_literal(out: &mut impl Output, verb: Verb, bytes: &[u8]) {
     let Some(transcript) = out.transcript() else { return };
-    let piece = if verb == Verb::Append { Piece::Literal(bytes) } else { Piece::Masked(bytes.len()) };
+    let piece =
+        if verb == Verb::Append { Piece::Literal(bytes) } else { Piece::Masked(bytes.len()) };
     transcript.piece(Speaker::Client, Mark::Relayed, piece);
 }

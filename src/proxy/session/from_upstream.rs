@@ -30,7 +30,12 @@ impl Session {
 
     /// The same for at most `pieces` pieces of the input (lines, or parts of literals), which are counted down. Returns how many
     /// bytes were used: the rest has to be given again.
-    pub fn some_from_upstream(&mut self, input: &[u8], pieces: &mut usize, out: &mut impl Output) -> usize {
+    pub fn some_from_upstream(
+        &mut self,
+        input: &[u8],
+        pieces: &mut usize,
+        out: &mut impl Output,
+    ) -> usize {
         let mut run = ByteRun::new(input);
         let mut rest = input;
         let mut left = *pieces;
@@ -41,7 +46,9 @@ impl Session {
             match self.server.state {
                 UpstreamState::Head => self.begin_response(fragment, &mut run, out),
                 UpstreamState::Passing(shape) => self.pass(fragment, shape, &mut run, out),
-                UpstreamState::Holding(shape, why) => self.hold(fragment, shape, why, &mut run, out),
+                UpstreamState::Holding(shape, why) => {
+                    self.hold(fragment, shape, why, &mut run, out)
+                }
                 UpstreamState::Dropping => self.drop_more(fragment, &mut run, out),
             }
         }
@@ -76,7 +83,12 @@ impl Session {
     }
 
     /// The first bytes of a response, or more of them.
-    fn begin_response<'a>(&mut self, fragment: Fragment<'a>, run: &mut ByteRun<'a>, out: &mut impl Output) {
+    fn begin_response<'a>(
+        &mut self,
+        fragment: Fragment<'a>,
+        run: &mut ByteRun<'a>,
+        out: &mut impl Output,
+    ) {
         let Fragment::Line { bytes, end } = fragment else { return };
         let split = !self.server.held.is_empty();
         if split {
@@ -121,7 +133,12 @@ impl Session {
     }
 
     /// More of a line that the client does not get.
-    fn drop_more<'a>(&mut self, fragment: Fragment<'a>, run: &mut ByteRun<'a>, out: &mut impl Output) {
+    fn drop_more<'a>(
+        &mut self,
+        fragment: Fragment<'a>,
+        run: &mut ByteRun<'a>,
+        out: &mut impl Output,
+    ) {
         out.to_client(run.skip(fragment.bytes().len()));
         show(out, Speaker::Upstream, Mark::Kept, fragment.bytes(), true);
         if matches!(fragment, Fragment::Line { end: Some(_), .. }) {
@@ -132,7 +149,13 @@ impl Session {
     }
 
     /// More of a response that is handed on.
-    fn pass<'a>(&mut self, fragment: Fragment<'a>, shape: Shape, run: &mut ByteRun<'a>, out: &mut impl Output) {
+    fn pass<'a>(
+        &mut self,
+        fragment: Fragment<'a>,
+        shape: Shape,
+        run: &mut ByteRun<'a>,
+        out: &mut impl Output,
+    ) {
         run.extend(fragment.bytes().len());
         match fragment {
             Fragment::Line { bytes, end } => {
@@ -149,17 +172,29 @@ impl Session {
                     observer.more_of_response(bytes, || false);
                 }
                 if let Some(transcript) = out.transcript() {
-                    let piece = if shape.secret { Piece::Masked(bytes.len()) } else { Piece::Literal(bytes) };
+                    let piece = if shape.secret {
+                        Piece::Masked(bytes.len())
+                    } else {
+                        Piece::Literal(bytes)
+                    };
                     transcript.piece(Speaker::ToClient, Mark::Relayed, piece);
                 }
             }
         }
     }
 
-    fn passed_line_end(&mut self, end: Option<LineEnd>, shape: Shape, run: &mut ByteRun<'_>, out: &mut impl Output) {
+    fn passed_line_end(
+        &mut self,
+        end: Option<LineEnd>,
+        shape: Shape,
+        run: &mut ByteRun<'_>,
+        out: &mut impl Output,
+    ) {
         match end {
             None => {}
-            Some(LineEnd::Literal(announced)) if shape.literals => self.server.framer.begin_literal(announced.size),
+            Some(LineEnd::Literal(announced)) if shape.literals => {
+                self.server.framer.begin_literal(announced.size)
+            }
             Some(_) => {
                 self.server.state = UpstreamState::Head;
                 if !self.own.is_empty() || self.is_logout_due() {
@@ -203,10 +238,18 @@ impl Session {
         self.passed_line_end(end, shape, &mut ByteRun::new(&[]), out);
     }
 
-    fn held_line_end(&mut self, end: Option<LineEnd>, shape: Shape, why: Held, out: &mut impl Output) {
+    fn held_line_end(
+        &mut self,
+        end: Option<LineEnd>,
+        shape: Shape,
+        why: Held,
+        out: &mut impl Output,
+    ) {
         match end {
             None => {}
-            Some(LineEnd::Literal(announced)) if shape.literals => self.server.framer.begin_literal(announced.size),
+            Some(LineEnd::Literal(announced)) if shape.literals => {
+                self.server.framer.begin_literal(announced.size)
+            }
             Some(_) => {
                 let held = std::mem::take(&mut self.server.held);
                 self.server.state = UpstreamState::Head;
@@ -254,7 +297,9 @@ impl Session {
     fn way(&mut self, head: ResponseHead<'_>, out: &mut impl Output) -> ResponsePath {
         match head {
             ResponseHead::Continuation => self.continuation(out),
-            ResponseHead::TaggedContinuation { tag } if tag == self.client.tag => self.continuation(out),
+            ResponseHead::TaggedContinuation { tag } if tag == self.client.tag => {
+                self.continuation(out)
+            }
             ResponseHead::TaggedContinuation { .. } => ResponsePath::Pass(STATUS),
             ResponseHead::Tagged { tag, condition, code } => {
                 let is_pending = self.pending.iter().any(|pending| pending.tag() == tag);
@@ -325,7 +370,9 @@ impl Session {
 
     /// The command with this tag has ended: if the client's next bytes depended on it, they are a new command.
     fn ended(&mut self, tag: &[u8]) {
-        use ClientState::{AwaitingAgreement, AwaitingContinuation, AwaitingLiteral, Continuing, Head, Replaying};
+        use ClientState::{
+            AwaitingAgreement, AwaitingContinuation, AwaitingLiteral, Continuing, Head, Replaying,
+        };
         match self.client.state {
             AwaitingLiteral(_) | AwaitingContinuation | Replaying if self.client.tag == tag => {
                 self.client.state = Head;

@@ -3,7 +3,9 @@
 
 use std::borrow::Cow;
 
-use super::{ClientState, CompressionState, Output, Request, RequestOutcome, Session, UpstreamState};
+use super::{
+    ClientState, CompressionState, Output, Request, RequestOutcome, Session, UpstreamState,
+};
 use crate::parser::command::{self, Disclosure, Verb, compress_mechanism};
 use crate::parser::metadata::{self, Get, Pair, SetMetadataCommand, Values, is_inbox, is_within};
 use crate::parser::quote::{is_quotable, push_quoted};
@@ -91,7 +93,9 @@ impl Session {
             Verb::Compress => self.answer_compress(command, out),
             Verb::GetJmapAccess => self.reply(own_lines::NO_JMAP, out),
             Verb::Id => self.answer_id(command, cuts, out),
-            Verb::Logout if !command::has_no_arguments(command) => self.reply(own_lines::LOGOUT_SYNTAX, out),
+            Verb::Logout if !command::has_no_arguments(command) => {
+                self.reply(own_lines::LOGOUT_SYNTAX, out)
+            }
             Verb::Logout => self.answer_logout(out),
             _ => self.refuse(out),
         }
@@ -104,7 +108,13 @@ impl Session {
             Verb::Authenticate | Verb::Login => self.reply(own_lines::LOGGED_IN, out),
             Verb::StartTls => self.reply(own_lines::LATE_STARTTLS, out),
             // With a literal, of which the size is of no importance.
-            Verb::Noop | Verb::Capability | Verb::Close | Verb::Idle | Verb::Logout | Verb::Other | Verb::Unselect => {
+            Verb::Noop
+            | Verb::Capability
+            | Verb::Close
+            | Verb::Idle
+            | Verb::Logout
+            | Verb::Other
+            | Verb::Unselect => {
                 self.reply(own_lines::NO_LITERAL, out);
             }
             Verb::Referral | Verb::Unauthenticate => self.reply(own_lines::NOT_AVAILABLE, out),
@@ -148,10 +158,18 @@ impl Session {
 
     fn answer_get(&mut self, command: &[u8], cuts: &[usize], out: &mut impl Output) {
         self.visit.metadata();
-        let Some(get) = metadata::get(command) else { return self.leave_to_upstream(command, cuts, out) };
+        let Some(get) = metadata::get(command) else {
+            return self.leave_to_upstream(command, cuts, out);
+        };
         let known = self.known(&get, out);
-        let is_known = |asked: &[u8]| known.iter().any(|wanted| is_within(&wanted.entry, asked, get.depth));
-        let unknown = get.entries.iter().filter(|asked| !is_known(asked)).map(|asked| asked.to_vec()).collect();
+        let is_known =
+            |asked: &[u8]| known.iter().any(|wanted| is_within(&wanted.entry, asked, get.depth));
+        let unknown = get
+            .entries
+            .iter()
+            .filter(|asked| !is_known(asked))
+            .map(|asked| asked.to_vec())
+            .collect();
         let is_concerned = !known.is_empty();
         let (wanted, longest) = within_size(&get, known);
         if self.upstream.metadata {
@@ -172,7 +190,8 @@ impl Session {
 
     /// The entries among those that `get` asks for that deltapush knows, with their values.
     fn known(&self, get: &Get<'_>, out: &impl Output) -> Vec<RequestedEntry> {
-        let asked = |entry: &[u8]| get.entries.iter().any(|asked| is_within(entry, asked, get.depth));
+        let asked =
+            |entry: &[u8]| get.entries.iter().any(|asked| is_within(entry, asked, get.depth));
         let wanted = |entry: &[u8], value: &[u8]| RequestedEntry {
             entry: entry.to_vec(),
             value: value.to_vec(),
@@ -193,16 +212,28 @@ impl Session {
         }
         let tokens = out.tokens();
         let tokens: Vec<&str> = tokens.iter().map(DeviceToken::expose).collect();
-        if tokens.is_empty() { vec![] } else { vec![wanted(DEVICE_TOKEN, tokens.join(" ").as_bytes())] }
+        if tokens.is_empty() {
+            vec![]
+        } else {
+            vec![wanted(DEVICE_TOKEN, tokens.join(" ").as_bytes())]
+        }
     }
 
     /// Says the values in `wanted`, and NIL for what is `unknown`.
-    fn say_values(&mut self, mailbox: &[u8], unknown: &[Vec<u8>], wanted: &[RequestedEntry], out: &mut impl Output) {
+    fn say_values(
+        &mut self,
+        mailbox: &[u8],
+        unknown: &[Vec<u8>],
+        wanted: &[RequestedEntry],
+        out: &mut impl Output,
+    ) {
         if wanted.is_empty() && unknown.is_empty() {
             return;
         }
         let unknown = unknown.iter().map(|entry| (entry.into(), None));
-        let known = wanted.iter().map(|wanted| (wanted.entry.as_slice().into(), Some(wanted.value.as_slice().into())));
+        let known = wanted
+            .iter()
+            .map(|wanted| (wanted.entry.as_slice().into(), Some(wanted.value.as_slice().into())));
         let entries: Vec<Pair<'_>> = known.chain(unknown).collect();
         let values = Values { mailbox: mailbox.into(), entries };
         self.say(out, &values.to_bytes());
@@ -210,8 +241,11 @@ impl Session {
 
     fn answer_set(&mut self, command: &[u8], cuts: &[usize], out: &mut impl Output) {
         self.visit.metadata();
-        let Some(set) = metadata::set(command) else { return self.leave_to_upstream(command, cuts, out) };
-        let is_token = |pair: &&Pair<'_>| is_inbox(&set.mailbox) && pair.0.eq_ignore_ascii_case(DEVICE_TOKEN);
+        let Some(set) = metadata::set(command) else {
+            return self.leave_to_upstream(command, cuts, out);
+        };
+        let is_token =
+            |pair: &&Pair<'_>| is_inbox(&set.mailbox) && pair.0.eq_ignore_ascii_case(DEVICE_TOKEN);
         let Some((_, token)) = set.entries.iter().rfind(is_token) else {
             return self.leave_to_upstream(command, cuts, out);
         };
@@ -314,7 +348,10 @@ impl Session {
         let mut filled = Values { mailbox: values.mailbox.clone(), entries: vec![] };
         for (entry, theirs) in &values.entries {
             let mut value = None;
-            for wanted in self.wanted(&values.mailbox).filter(|wanted| wanted.entry.eq_ignore_ascii_case(entry)) {
+            for wanted in self
+                .wanted(&values.mailbox)
+                .filter(|wanted| wanted.entry.eq_ignore_ascii_case(entry))
+            {
                 wanted.answered = true;
                 // Of two commands under way this answers one, and which is not known: it gets one value.
                 value = value.or_else(|| match (theirs, &wanted.addition) {
@@ -331,7 +368,11 @@ impl Session {
 
     fn wanted(&mut self, of: &[u8]) -> impl Iterator<Item = &mut RequestedEntry> {
         let gets = self.pending.iter_mut().filter_map(move |pending| match pending {
-            Pending::Get { mailbox, wanted, .. } if mailbox == of || is_inbox(mailbox) && is_inbox(of) => Some(wanted),
+            Pending::Get { mailbox, wanted, .. }
+                if mailbox == of || is_inbox(mailbox) && is_inbox(of) =>
+            {
+                Some(wanted)
+            }
             _ => None,
         });
         gets.flatten()
@@ -348,9 +389,11 @@ impl Session {
                 if !succeeded {
                     // Delta Chat starts its connection over if this command fails: deltapush answers alone.
                     self.say_values(&mailbox, &unknown, &wanted, out);
-                    return self.say(out, &[&tag, b" OK GETMETADATA completed\r\n".as_slice()].concat());
+                    return self
+                        .say(out, &[&tag, b" OK GETMETADATA completed\r\n".as_slice()].concat());
                 }
-                let missing: Vec<RequestedEntry> = wanted.into_iter().filter(|wanted| !wanted.answered).collect();
+                let missing: Vec<RequestedEntry> =
+                    wanted.into_iter().filter(|wanted| !wanted.answered).collect();
                 if !missing.is_empty() {
                     self.say_values(&mailbox, &[], &missing, out);
                 }
@@ -403,7 +446,10 @@ fn comment(known: &mut Vec<RequestedEntry>, get: &Get<'_>, status: Vec<u8>) {
             configured.value = [&configured.value, AND, &status].concat();
             configured.addition = addition;
         }
-        None => known.insert(0, RequestedEntry { entry: COMMENT.to_vec(), value: status, addition, answered: false }),
+        None => known.insert(
+            0,
+            RequestedEntry { entry: COMMENT.to_vec(), value: status, addition, answered: false },
+        ),
     }
 }
 
@@ -411,12 +457,17 @@ fn comment(known: &mut Vec<RequestedEntry>, get: &Get<'_>, status: Vec<u8>) {
 fn within_size(get: &Get<'_>, known: Vec<RequestedEntry>) -> (Vec<RequestedEntry>, Option<usize>) {
     let Some(max) = get.max_size else { return (known, None) };
     let max = usize::try_from(max).unwrap_or(usize::MAX);
-    let (short, long): (Vec<_>, Vec<_>) = known.into_iter().partition(|wanted| wanted.value.len() <= max);
+    let (short, long): (Vec<_>, Vec<_>) =
+        known.into_iter().partition(|wanted| wanted.value.len() <= max);
     (short, long.iter().map(|wanted| wanted.value.len()).max())
 }
 
 /// The command with all entries but the token, and where its literals have to wait.
-fn set_others(tag: &[u8], set: &SetMetadataCommand<'_>, others: &[&Pair<'_>]) -> (Vec<u8>, Vec<usize>) {
+fn set_others(
+    tag: &[u8],
+    set: &SetMetadataCommand<'_>,
+    others: &[&Pair<'_>],
+) -> (Vec<u8>, Vec<usize>) {
     let mut command = [tag, b" SETMETADATA "].concat();
     let mut cuts = vec![];
     push_client_string(&mut command, &mut cuts, &set.mailbox);

@@ -23,7 +23,9 @@ impl Session {
     /// way, or keepalives are left to the server.
     #[must_use]
     pub fn keepalive(&self) -> Option<Duration> {
-        self.settings.keepalive.filter(|_| self.is_idling() && !self.is_within_response() && !self.server.said_bye)
+        self.settings
+            .keepalive
+            .filter(|_| self.is_idling() && !self.is_within_response() && !self.server.said_bye)
     }
 
     /// Says that the connection lives. Only where [`keepalive`](Self::keepalive) says so.
@@ -49,7 +51,8 @@ impl Session {
     /// Whether the client has asked for IDLE and not ended it.
     pub(super) fn is_in_idle(&self) -> bool {
         let state = self.client.state;
-        matches!(state, ClientState::AwaitingContinuation | ClientState::Continuing) && self.client.verb == Verb::Idle
+        matches!(state, ClientState::AwaitingContinuation | ClientState::Continuing)
+            && self.client.verb == Verb::Idle
     }
 
     fn is_idling(&self) -> bool {
@@ -75,8 +78,14 @@ mod tests {
 
     #[test]
     fn only_what_says_nothing_is_a_keepalive() {
-        for line in ["* OK Still here", "* ok still here", "* OK Still here.", "* OK", "* OK ", "* OK Hang in there.."]
-        {
+        for line in [
+            "* OK Still here",
+            "* ok still here",
+            "* OK Still here.",
+            "* OK",
+            "* OK ",
+            "* OK Hang in there..",
+        ] {
             assert!(is_keepalive(format!("{line}\r\n").as_bytes()), "{line}");
         }
         for line in [

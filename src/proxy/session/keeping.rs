@@ -94,8 +94,18 @@ pub enum DrainStep {
 
 /// Commands that change nothing, neither in the account nor in the session: one of them that the client could not end may be
 /// ended by anything.
-const HARMLESS: [&str; 10] =
-    ["NOOP", "CAPABILITY", "SEARCH", "SORT", "THREAD", "LIST", "LSUB", "STATUS", "NAMESPACE", "EXAMINE"];
+const HARMLESS: [&str; 10] = [
+    "NOOP",
+    "CAPABILITY",
+    "SEARCH",
+    "SORT",
+    "THREAD",
+    "LIST",
+    "LSUB",
+    "STATUS",
+    "NAMESPACE",
+    "EXAMINE",
+];
 
 /// Commands after which a session is as it was before, once the mailbox is closed.
 const TRACELESS: [&str; 34] = [
@@ -136,7 +146,8 @@ const TRACELESS: [&str; 34] = [
 ];
 
 /// Words in such a command that enable CONDSTORE or QRESYNC (RFC 7162 section 3.1).
-const ENABLING: [&[u8]; 5] = [b"CONDSTORE", b"QRESYNC", b"MODSEQ", b"CHANGEDSINCE", b"UNCHANGEDSINCE"];
+const ENABLING: [&[u8]; 5] =
+    [b"CONDSTORE", b"QRESYNC", b"MODSEQ", b"CHANGEDSINCE", b"UNCHANGEDSINCE"];
 
 impl DrainState {
     /// How much is held, in bytes.
@@ -205,7 +216,8 @@ impl DrainState {
         let is = |name: &str| name.as_bytes().eq_ignore_ascii_case(&verb);
         let upper = line.to_ascii_uppercase();
         let has = |word: &[u8]| memchr::memmem::find(&upper, word).is_some();
-        let is_traceless = TRACELESS.iter().any(|name| is(name)) && !ENABLING.iter().any(|word| has(word));
+        let is_traceless =
+            TRACELESS.iter().any(|name| is(name)) && !ENABLING.iter().any(|word| has(word));
         self.set.anything |= !is_traceless || line.len() > MAX_LINE;
         self.set.notify |= is("NOTIFY");
         match verb.as_slice() {
@@ -239,7 +251,8 @@ impl DrainState {
     #[inline(never)]
     fn begin_to_see(&mut self, start: &[u8]) {
         // Without white space in front: some servers pad.
-        let untagged = start.trim_ascii_start().strip_prefix(b"*").unwrap_or_default().trim_ascii_start();
+        let untagged =
+            start.trim_ascii_start().strip_prefix(b"*").unwrap_or_default().trim_ascii_start();
         let text = untagged.get(2..).unwrap_or_default().trim_ascii_start();
         let is_code = untagged.get(..2).is_some_and(|word| word.eq_ignore_ascii_case(b"OK"))
             && matches!(text, [b'[', b'U' | b'u' | b' ', ..]);
@@ -298,7 +311,9 @@ impl Session {
     #[must_use]
     pub fn owes_answers(&self) -> bool {
         let idles = usize::from(self.is_in_idle());
-        self.keeping.as_ref().is_some_and(|keeping| keeping.in_flight.len() > idles || keeping.logout.is_some())
+        self.keeping
+            .as_ref()
+            .is_some_and(|keeping| keeping.in_flight.len() > idles || keeping.logout.is_some())
     }
 
     /// What was set in it.
@@ -326,7 +341,9 @@ impl Session {
 
     #[inline(never)]
     pub(super) fn say_goodbye(&mut self, out: &mut impl Output) {
-        let Some(tag) = self.keeping.as_mut().and_then(|keeping| keeping.logout.take()) else { return };
+        let Some(tag) = self.keeping.as_mut().and_then(|keeping| keeping.logout.take()) else {
+            return;
+        };
         self.server.said_bye = true;
         let bye = untagged(own_lines::LOGOUT);
         self.say(out, &[bye.as_bytes(), tag.as_slice(), b" OK LOGOUT completed\r\n"].concat());
@@ -336,14 +353,19 @@ impl Session {
     /// Whether a LOGOUT waits, and nothing else does.
     #[inline]
     pub(super) fn is_logout_due(&self) -> bool {
-        let waits =
-            self.keeping.as_ref().is_some_and(|keeping| keeping.logout.is_some() && keeping.in_flight.is_empty());
+        let waits = self
+            .keeping
+            .as_ref()
+            .is_some_and(|keeping| keeping.logout.is_some() && keeping.in_flight.is_empty());
         waits && self.has_nothing_to_say()
     }
 
     #[inline(never)]
     fn has_nothing_to_say(&self) -> bool {
-        !self.is_within_response() && self.pending.is_empty() && self.requests.is_empty() && !self.closed
+        !self.is_within_response()
+            && self.pending.is_empty()
+            && self.requests.is_empty()
+            && !self.closed
     }
 
     /// Takes over upstream bytes that were read and not processed before the client was gone.
@@ -358,7 +380,9 @@ impl Session {
     /// [`from_upstream`](Self::from_upstream).
     pub fn settle(&mut self, out: &mut impl Output) -> DrainStep {
         let said_bye = self.server.said_bye;
-        let Some(keeping) = &mut self.keeping else { return DrainStep::Lost("its configuration keeps no sessions") };
+        let Some(keeping) = &mut self.keeping else {
+            return DrainStep::Lost("its configuration keeps no sessions");
+        };
         if !std::mem::replace(&mut keeping.settling, true) {
             // deltapush's own goodbye to the client is no word of the upstream's.
             self.server.said_bye &= !self.closed;
@@ -395,8 +419,13 @@ impl Session {
             | ClientState::Replaying => {}
         }
         let is_answered = self.keeping.as_ref().is_none_or(|keeping| keeping.in_flight.is_empty());
-        let is_at_rest = self.client.state == ClientState::Head && is_answered && self.pending.is_empty();
-        if is_at_rest && !self.is_within_response() { DrainStep::Settled } else { DrainStep::Waiting }
+        let is_at_rest =
+            self.client.state == ClientState::Head && is_answered && self.pending.is_empty();
+        if is_at_rest && !self.is_within_response() {
+            DrainStep::Settled
+        } else {
+            DrainStep::Waiting
+        }
     }
 
     /// Ends a command of which a part went upstream, if that can do no harm: half a message is never appended, and half a set
@@ -404,7 +433,9 @@ impl Session {
     fn end_command(&mut self, out: &mut impl Output) -> Result<(), &'static str> {
         let left = usize::try_from(self.client.framer.left_of_literal()).unwrap_or(usize::MAX);
         let tag = self.client.tag.clone();
-        let Some(keeping) = self.keeping.as_mut().filter(|keeping| keeping.is_harmless() && left <= MAX_LINE) else {
+        let Some(keeping) =
+            self.keeping.as_mut().filter(|keeping| keeping.is_harmless() && left <= MAX_LINE)
+        else {
             return Err("the client disconnected in the middle of a command");
         };
         out.to_upstream(&[vec![b'x'; left], b"\r\n".to_vec()].concat());
@@ -429,7 +460,13 @@ impl Session {
     }
 
     #[inline(never)]
-    fn take_in_end(&mut self, tag: &[u8], condition: Condition, opening: Option<bool>, out: &mut impl Output) {
+    fn take_in_end(
+        &mut self,
+        tag: &[u8],
+        condition: Condition,
+        opening: Option<bool>,
+        out: &mut impl Output,
+    ) {
         let Some(keeping) = &mut self.keeping else { return };
         if let Some(from) = keeping.ended(tag, condition) {
             out.sees(ObservedEvent::Fetched { from });
@@ -464,7 +501,12 @@ impl Session {
 
     /// More of such a response.
     #[inline]
-    pub(super) fn see(&mut self, bytes: &[u8], is_complete: impl FnOnce() -> bool, out: &mut impl Output) {
+    pub(super) fn see(
+        &mut self,
+        bytes: &[u8],
+        is_complete: impl FnOnce() -> bool,
+        out: &mut impl Output,
+    ) {
         if let Some(keeping) = &mut self.keeping {
             keeping.see(bytes, is_complete(), out);
         }

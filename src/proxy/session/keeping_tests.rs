@@ -61,7 +61,11 @@ impl Stage {
             max_command: 8192,
             max_response: 8192,
         };
-        let session = Session::new(Arc::new(settings), UpstreamTraits { id: true, ..UpstreamTraits::default() }).kept();
+        let session = Session::new(
+            Arc::new(settings),
+            UpstreamTraits { id: true, ..UpstreamTraits::default() },
+        )
+        .kept();
         Self { session, out: Recorded::default(), waiting: vec![], step }
     }
 
@@ -135,7 +139,10 @@ fn who_says_logout_hears_ok_and_the_upstream_hears_nothing() {
         assert_eq!(it.sent(), "a SELECT INBOX\r\n");
         assert_eq!(it.heard(), "", "what came before is answered first");
         it.upstream("* 3 EXISTS\r\na OK done\r\n");
-        assert_eq!(it.heard(), "* 3 EXISTS\r\na OK done\r\n* BYE Logging out.\r\nb OK LOGOUT completed\r\n");
+        assert_eq!(
+            it.heard(),
+            "* 3 EXISTS\r\na OK done\r\n* BYE Logging out.\r\nb OK LOGOUT completed\r\n"
+        );
         assert!(it.session.is_over());
         // What comes now is nobody's, but is not lost count of.
         it.upstream("* 4 EX");
@@ -195,7 +202,11 @@ fn commands_under_way_are_awaited_with_all_their_responses() {
         it.upstream("* 1 FETCH (BODY[] {10}\r\nb O");
         it.sent();
         assert_eq!(it.settle(), waiting(""));
-        assert_eq!(it.says("K x\r\na OK)\r\nb OK done\r\n"), waiting(""), "a literal ends no command");
+        assert_eq!(
+            it.says("K x\r\na OK)\r\nb OK done\r\n"),
+            waiting(""),
+            "a literal ends no command"
+        );
         assert_eq!(it.says("a OK done\r\n"), settled(""));
     });
 }
@@ -253,15 +264,27 @@ fn what_was_set_is_known() {
         it.session.set()
     };
     let fresh = ChangedState::default();
-    assert_eq!(set(&[("a SELECT INBOX\r\n", "a OK\r\n"), ("b UID FETCH 1:* (FLAGS)\r\n", "b OK\r\n")]), fresh);
-    assert_eq!(set(&[("a ID NIL\r\n", "a OK\r\n"), ("b IDLE\r\n", "+\r\n"), ("DONE\r\n", "b OK\r\n")]), fresh);
+    assert_eq!(
+        set(&[("a SELECT INBOX\r\n", "a OK\r\n"), ("b UID FETCH 1:* (FLAGS)\r\n", "b OK\r\n")]),
+        fresh
+    );
+    assert_eq!(
+        set(&[("a ID NIL\r\n", "a OK\r\n"), ("b IDLE\r\n", "+\r\n"), ("DONE\r\n", "b OK\r\n")]),
+        fresh
+    );
     let anything = ChangedState { anything: true, ..fresh };
     assert_eq!(set(&[("a SELECT INBOX (CONDSTORE)\r\n", "a OK\r\n")]), anything);
     assert_eq!(set(&[("a UID FETCH 1:* (FLAGS) (CHANGEDSINCE 7)\r\n", "a OK\r\n")]), anything);
     assert_eq!(set(&[("a ENABLE QRESYNC\r\n", "a OK\r\n")]), anything);
-    assert_eq!(set(&[("a ENABLE UTF8=ACCEPT\r\n", "a OK\r\n")]), ChangedState { utf8: true, ..anything });
+    assert_eq!(
+        set(&[("a ENABLE UTF8=ACCEPT\r\n", "a OK\r\n")]),
+        ChangedState { utf8: true, ..anything }
+    );
     assert_eq!(set(&[("a ENABLE UTF8=ACCEPT\r\n", "a BAD\r\n")]), anything);
-    assert_eq!(set(&[("a NOTIFY NONE\r\n", "a OK\r\n")]), ChangedState { notify: true, ..anything });
+    assert_eq!(
+        set(&[("a NOTIFY NONE\r\n", "a OK\r\n")]),
+        ChangedState { notify: true, ..anything }
+    );
     assert_eq!(set(&[("a XYZZY\r\n", "a OK\r\n")]), anything);
 }
 
@@ -274,7 +297,13 @@ fn new_mail_is_seen_as_it_passes() {
         );
         assert_eq!(
             std::mem::take(&mut it.out.seen),
-            ["Opening", "* 3 EXISTS", "* OK [UIDVALIDITY 7] x", "* OK [UIDNEXT 4] x", "Opened(\"INBOX\")"]
+            [
+                "Opening",
+                "* 3 EXISTS",
+                "* OK [UIDVALIDITY 7] x",
+                "* OK [UIDNEXT 4] x",
+                "Opened(\"INBOX\")"
+            ]
         );
         it.client("b UID FETCH 1:3 FLAGS\r\n").upstream("* 1 FETCH (UID 1)\r\nb OK\r\n");
         assert_eq!(std::mem::take(&mut it.out.seen), ["Fetched { from: None }"]);
@@ -284,7 +313,11 @@ fn new_mail_is_seen_as_it_passes() {
         it.upstream("* 4 FETCH (UID 4 BODY[HEADER] {6}\r\nA: b\r\n)\r\nc OK\r\n");
         assert_eq!(
             std::mem::take(&mut it.out.seen),
-            ["* 4 EXISTS", "* 4 FETCH (UID 4 BODY[HEADER] {6}\r\nA: b\r\n)", "Fetched { from: Some(4) }"]
+            [
+                "* 4 EXISTS",
+                "* 4 FETCH (UID 4 BODY[HEADER] {6}\r\nA: b\r\n)",
+                "Fetched { from: Some(4) }"
+            ]
         );
         it.client("d CLOSE\r\n").upstream("d OK\r\n");
         assert_eq!(it.out.seen, ["Closed"]);

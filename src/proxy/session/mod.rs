@@ -105,7 +105,8 @@ impl UpstreamTraits {
         (self.metadata, self.id) = (false, false);
         for name in capabilities {
             self.id |= name.eq_ignore_ascii_case(b"ID");
-            self.metadata |= name.eq_ignore_ascii_case(b"METADATA") || name.eq_ignore_ascii_case(b"METADATA-SERVER");
+            self.metadata |= name.eq_ignore_ascii_case(b"METADATA")
+                || name.eq_ignore_ascii_case(b"METADATA-SERVER");
             self.pushes |= name.eq_ignore_ascii_case(b"XDELTAPUSH");
         }
     }
@@ -358,7 +359,13 @@ impl Session {
     pub fn held(&self) -> usize {
         let keeping = self.keeping.as_ref().map_or(0, |keeping| keeping.held());
         let prefetches = self.prefetches.as_ref().map_or(0, |observer| observer.held());
-        let held = [self.client.held.len(), self.server.held.len(), self.selection.held(), keeping, prefetches];
+        let held = [
+            self.client.held.len(),
+            self.server.held.len(),
+            self.selection.held(),
+            keeping,
+            prefetches,
+        ];
         held.into_iter().fold(0, usize::saturating_add)
     }
 
@@ -381,7 +388,9 @@ impl Session {
     pub fn patience(&self) -> Option<(u32, Duration)> {
         let patience = match self.client.state {
             ClientState::AwaitingContinuation => IDLE_PATIENCE,
-            ClientState::AwaitingAgreement(_) | ClientState::AwaitingLiteral(_) | ClientState::Replaying => ANSWER_TIME,
+            ClientState::AwaitingAgreement(_)
+            | ClientState::AwaitingLiteral(_)
+            | ClientState::Replaying => ANSWER_TIME,
             _ if self.waits_for_logout() => LOGOUT_PATIENCE,
             _ if self.pending.len() >= MAX_PENDING => ANSWER_TIME,
             _ => return None,
@@ -419,7 +428,8 @@ impl Session {
     /// A whole line as the client shall see it; `None` if it stays as it is.
     #[must_use]
     pub fn rewrite(&self, line: &[u8]) -> Option<Vec<u8>> {
-        capability::rewrite(line, self.added(), self.settings.jmapaccess).or_else(|| response::without_referral(line))
+        capability::rewrite(line, self.added(), self.settings.jmapaccess)
+            .or_else(|| response::without_referral(line))
     }
 
     /// Whether deltapush has ended it, and has said so.
@@ -474,7 +484,13 @@ fn show(out: &mut impl Output, speaker: Speaker, mark: Mark, bytes: &[u8], secre
 }
 
 #[cold]
-fn show_in(transcript: &mut dyn Transcript, speaker: Speaker, mark: Mark, bytes: &[u8], secret: bool) {
+fn show_in(
+    transcript: &mut dyn Transcript,
+    speaker: Speaker,
+    mark: Mark,
+    bytes: &[u8],
+    secret: bool,
+) {
     if secret {
         show_masked(transcript, speaker, mark, bytes);
     } else {

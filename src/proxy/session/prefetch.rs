@@ -89,7 +89,9 @@ impl PrefetchObserver {
         let line = std::mem::take(&mut self.line);
         match verb {
             Verb::Idle => self.app_waits(),
-            Verb::Uid if line.len() <= MAX_LINE => self.uid_command(&line.to_ascii_uppercase(), tag),
+            Verb::Uid if line.len() <= MAX_LINE => {
+                self.uid_command(&line.to_ascii_uppercase(), tag)
+            }
             Verb::Uid => {
                 self.forget();
                 None
@@ -126,7 +128,8 @@ impl PrefetchObserver {
 
     /// The app fetches the messages in `set`.
     fn fetched(&mut self, set: &[u8], items: &[u8]) -> Option<FetchLesson> {
-        let is_body = [b"BODY[".as_slice(), b"BODY.PEEK[", b"RFC822"].iter().any(|item| has(items, item));
+        let is_body =
+            [b"BODY[".as_slice(), b"BODY.PEEK[", b"RFC822"].iter().any(|item| has(items, item));
         let Some(set) = std::str::from_utf8(set).ok().filter(|_| is_body) else {
             self.unfetched.clear();
             return None;
@@ -141,7 +144,8 @@ impl PrefetchObserver {
         if self.prefetch.is_some() {
             self.forget();
         }
-        let left = std::mem::take(&mut self.unfetched).into_iter().filter(|message| !message.is_large);
+        let left =
+            std::mem::take(&mut self.unfetched).into_iter().filter(|message| !message.is_large);
         let senders: Vec<String> = left.map(|message| message.sender.into()).collect();
         (!senders.is_empty()).then_some(FetchLesson::LeftUnencrypted(senders))
     }
@@ -149,7 +153,9 @@ impl PrefetchObserver {
     /// The upstream has ended the command with this tag.
     #[inline(never)]
     pub(super) fn ended(&mut self, tag: &[u8], condition: Condition) {
-        if self.prefetch.take_if(|prefetch| **prefetch == *tag).is_some() && condition != Condition::Ok {
+        if self.prefetch.take_if(|prefetch| **prefetch == *tag).is_some()
+            && condition != Condition::Ok
+        {
             self.forget();
         }
     }
@@ -158,7 +164,10 @@ impl PrefetchObserver {
     #[inline(never)]
     pub(super) fn begin_response(&mut self, start: &[u8]) {
         let digit = start.strip_prefix(b"* ").and_then(<[u8]>::first);
-        self.response = digit.filter(|_| self.prefetch.is_some()).is_some_and(u8::is_ascii_digit).then(Vec::new);
+        self.response = digit
+            .filter(|_| self.prefetch.is_some())
+            .is_some_and(u8::is_ascii_digit)
+            .then(Vec::new);
     }
 
     /// More of a response.

@@ -8,7 +8,8 @@ const CURRENT: &str = "(UID RFC822.SIZE BODY.PEEK[HEADER.FIELDS (MESSAGE-ID DATE
 const OLD: &str = "(UID INTERNALDATE RFC822.SIZE BODY.PEEK[HEADER.FIELDS (MESSAGE-ID DATE X-MICROSOFT-ORIGINAL-MESSAGE-ID FROM \
                    IN-REPLY-TO REFERENCES CHAT-VERSION AUTO-SUBMITTED AUTOCRYPT-SETUP-MESSAGE)])";
 /// What a mail program asks.
-const MAIL_PROGRAM: &str = "(UID FLAGS RFC822.SIZE BODY.PEEK[HEADER.FIELDS (FROM TO SUBJECT CONTENT-TYPE MESSAGE-ID)])";
+const MAIL_PROGRAM: &str =
+    "(UID FLAGS RFC822.SIZE BODY.PEEK[HEADER.FIELDS (FROM TO SUBJECT CONTENT-TYPE MESSAGE-ID)])";
 
 const REGISTER: &str = "C: T1 SETMETADATA INBOX (/private/devicetoken \"openpgp:x\")";
 
@@ -56,7 +57,8 @@ fn played(script: &str, step: usize) -> Learned {
         max_command: 8192,
         max_response: 8192,
     };
-    let mut session = Session::new(Arc::new(settings), UpstreamTraits { id: true, ..UpstreamTraits::default() });
+    let mut session =
+        Session::new(Arc::new(settings), UpstreamTraits { id: true, ..UpstreamTraits::default() });
     let mut out = Learned::default();
     for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let (peer, text) = line.split_once(": ").unwrap();
@@ -100,8 +102,9 @@ fn headers(uid: u32, size: u32, fields: &str) -> String {
 
 /// An app that has seen a plain message of each of these senders, from UID 1 on.
 fn prefetched(items: &str, senders: &[&str]) -> String {
-    let mut script =
-        format!("{REGISTER}\nC: A1 SELECT INBOX\nS: * 3 EXISTS\nS: A1 OK done\nC: A2 UID FETCH 1:500 {items}\n");
+    let mut script = format!(
+        "{REGISTER}\nC: A1 SELECT INBOX\nS: * 3 EXISTS\nS: A1 OK done\nC: A2 UID FETCH 1:500 {items}\n"
+    );
     for (uid, sender) in (1..).zip(senders) {
         script.push_str(&headers(uid, 900, &format!("From: {sender}")));
     }
@@ -112,7 +115,10 @@ fn prefetched(items: &str, senders: &[&str]) -> String {
 fn unencrypted_messages_without_a_fetch_are_left_once_the_app_waits() {
     let script = prefetched(CURRENT, &["bob@b.org", "Eve <EVE@b.org>"]);
     assert!(lessons(&script).is_empty(), "the app may fetch them next");
-    assert_eq!(lessons(&format!("{script}C: A3 IDLE\nS: + idling\n")), ["left bob@b.org eve@b.org"]);
+    assert_eq!(
+        lessons(&format!("{script}C: A3 IDLE\nS: + idling\n")),
+        ["left bob@b.org eve@b.org"]
+    );
     assert_eq!(
         lessons(&format!(
             "{script}C: A3 NOOP\nS: A3 OK done\nC: A4 IDLE\nS: + idling\nC: DONE\nS: A4 OK\nC: A5 IDLE\n"
@@ -129,16 +135,20 @@ fn fetched_messages_are_fetched() {
         assert_eq!(lessons(&script), ["fetched"], "{set}");
     }
     // Another one is not fetched, which may be because its sender is blocked.
-    let script = format!("{script}C: A3 UID FETCH 2 (FLAGS BODY.PEEK[])\nS: A3 OK done\nC: A4 IDLE\n");
+    let script =
+        format!("{script}C: A3 UID FETCH 2 (FLAGS BODY.PEEK[])\nS: A3 OK done\nC: A4 IDLE\n");
     assert_eq!(lessons(&script), ["fetched", "left bob@b.org"]);
-    let partial =
-        format!("{}C: A3 UID FETCH 1 (FLAGS RFC822.SIZE BODY.PEEK[HEADER])\n", prefetched(CURRENT, &["bob@b.org"]));
+    let partial = format!(
+        "{}C: A3 UID FETCH 1 (FLAGS RFC822.SIZE BODY.PEEK[HEADER])\n",
+        prefetched(CURRENT, &["bob@b.org"])
+    );
     assert_eq!(lessons(&partial), ["fetched"], "a part of it is wanted");
 }
 
 #[test]
 fn encrypted_messages_teach_nothing() {
-    let mut script = format!("{REGISTER}\nC: A1 SELECT INBOX\nS: A1 OK done\nC: A2 UID FETCH 1:500 {CURRENT}\n");
+    let mut script =
+        format!("{REGISTER}\nC: A1 SELECT INBOX\nS: A1 OK done\nC: A2 UID FETCH 1:500 {CURRENT}\n");
     script += &headers(1, 900, "From: bob@b.org|Content-Type: multipart/encrypted; a=b");
     script += &headers(2, 900, "From: bob@b.org|Secure-Join: vc-request");
     script += &headers(3, 900, "From: MAILER-DAEMON@b.org");
@@ -153,30 +163,47 @@ fn an_app_that_may_still_fetch_teaches_nothing() {
     for (doubt, then) in [
         ("it hangs up", ""),
         ("it logs out", "C: A3 LOGOUT\nS: A3 OK done\n"),
-        ("something is deleted", "C: A3 UID STORE 1 +FLAGS (\\Deleted)\nS: A3 OK done\nC: A4 IDLE\n"),
+        (
+            "something is deleted",
+            "C: A3 UID STORE 1 +FLAGS (\\Deleted)\nS: A3 OK done\nC: A4 IDLE\n",
+        ),
         ("it is moved", "C: A3 UID MOVE 1 DeltaChat\nS: A3 OK done\nC: A4 IDLE\n"),
         ("another mailbox", "C: A3 SELECT Spam\nS: A3 OK done\nC: A4 IDLE\n"),
         ("by number", "C: A3 FETCH 1 BODY[]\nS: A3 OK done\nC: A4 IDLE\n"),
         ("an append", "C: A3 APPEND Sent {x}\nS: + go\nS: A3 OK done\n"),
     ] {
-        assert!(lessons(&format!("{script}{}", then.replace("APPEND Sent {x}", "CHECK"))).is_empty(), "{doubt}");
+        assert!(
+            lessons(&format!("{script}{}", then.replace("APPEND Sent {x}", "CHECK"))).is_empty(),
+            "{doubt}"
+        );
     }
     // The headers have not come, or not all.
-    let begun = format!("{REGISTER}\nC: A1 SELECT INBOX\nS: A1 OK done\nC: A2 UID FETCH 1:500 {CURRENT}\n");
+    let begun =
+        format!("{REGISTER}\nC: A1 SELECT INBOX\nS: A1 OK done\nC: A2 UID FETCH 1:500 {CURRENT}\n");
     let one = headers(1, 900, "From: bob@b.org");
     assert!(lessons(&format!("{begun}{one}C: A3 IDLE\n")).is_empty(), "the command has not ended");
-    assert!(lessons(&format!("{begun}{one}S: A2 NO it broke\nC: A3 IDLE\n")).is_empty(), "the command has failed");
+    assert!(
+        lessons(&format!("{begun}{one}S: A2 NO it broke\nC: A3 IDLE\n")).is_empty(),
+        "the command has failed"
+    );
     let large = headers(1, 200_000, "From: bob@b.org");
-    assert!(lessons(&format!("{begun}{large}S: A2 OK done\nC: A3 IDLE\n")).is_empty(), "too large, perhaps");
+    assert!(
+        lessons(&format!("{begun}{large}S: A2 OK done\nC: A3 IDLE\n")).is_empty(),
+        "too large, perhaps"
+    );
 }
 
 #[test]
 fn only_apps_with_a_token_teach() {
-    let without_token = prefetched(CURRENT, &["bob@b.org"]).replace(REGISTER, "C: T1 NOOP\nS: T1 OK done");
+    let without_token =
+        prefetched(CURRENT, &["bob@b.org"]).replace(REGISTER, "C: T1 NOOP\nS: T1 OK done");
     assert!(lessons(&format!("{without_token}C: A3 IDLE\n")).is_empty());
     let mail_program = prefetched(MAIL_PROGRAM, &["bob@b.org"]);
     assert!(lessons(&format!("{mail_program}C: A3 IDLE\n")).is_empty());
-    assert!(lessons(&format!("{mail_program}C: A3 UID FETCH 1 BODY[]\nS: A3 OK done\nC: A4 IDLE\n")).is_empty());
+    assert!(
+        lessons(&format!("{mail_program}C: A3 UID FETCH 1 BODY[]\nS: A3 OK done\nC: A4 IDLE\n"))
+            .is_empty()
+    );
 }
 
 #[test]

@@ -29,7 +29,8 @@ impl Selection {
     /// A command begins to be relayed; `start` is what came of it.
     #[inline]
     pub(super) fn begin(&mut self, verb: Verb, start: &[u8]) {
-        let concerns_selection = matches!(verb, Verb::Select | Verb::Examine | Verb::Close | Verb::Unselect);
+        let concerns_selection =
+            matches!(verb, Verb::Select | Verb::Examine | Verb::Close | Verb::Unselect);
         if concerns_selection || !self.line.is_empty() {
             self.begin_line(verb, start);
         }

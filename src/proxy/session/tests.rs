@@ -79,7 +79,11 @@ fn settings(native: Native) -> Arc<SessionSettings> {
 }
 
 impl Stage {
-    pub(super) fn new(upstream: UpstreamTraits, native: Native, byte_by_byte: bool) -> (Self, Shown) {
+    pub(super) fn new(
+        upstream: UpstreamTraits,
+        native: Native,
+        byte_by_byte: bool,
+    ) -> (Self, Shown) {
         let (shown, trace) = Shown::begin();
         let trace = byte_by_byte.then_some(trace);
         let out = Recorded {
@@ -160,11 +164,14 @@ impl Stage {
 
 fn take(from: &mut Vec<u8>, expected: &str, line: &str) {
     let got = String::from_utf8_lossy(from).into_owned();
-    let Some(rest) = from.strip_prefix(expected.as_bytes()) else { panic!("at {line:?}: there is {got:?}") };
+    let Some(rest) = from.strip_prefix(expected.as_bytes()) else {
+        panic!("at {line:?}: there is {got:?}")
+    };
     *from = rest.to_vec();
 }
 
-pub(super) const PLAIN: UpstreamTraits = UpstreamTraits { metadata: false, id: true, pushes: false };
+pub(super) const PLAIN: UpstreamTraits =
+    UpstreamTraits { metadata: false, id: true, pushes: false };
 const METADATA: UpstreamTraits = UpstreamTraits { metadata: true, ..PLAIN };
 const RELAY: UpstreamTraits = UpstreamTraits { pushes: true, ..METADATA };
 
@@ -505,7 +512,9 @@ fn idle_is_ended_by_nothing_but_done() {
 #[test]
 fn continuation_in_any_form_is_one() {
     for continuation in ["+", "+ idling", "+idling", "A1 + idling", "A1 +"] {
-        play(&format!("C: A1 IDLE\n > A1 IDLE\n S: {continuation}\n < {continuation}\n C: DONE\n > DONE"));
+        play(&format!(
+            "C: A1 IDLE\n > A1 IDLE\n S: {continuation}\n < {continuation}\n C: DONE\n > DONE"
+        ));
         play(&format!(
             "C: A1 APPEND x {{4}}\n > A1 APPEND x {{4}}\n C: ab\n S: {continuation}\n < {continuation}\n > ab"
         ));
@@ -518,7 +527,9 @@ fn continuation_in_any_form_is_one() {
 fn idle_that_is_not_answered_is_ended_all_the_same() {
     for byte_by_byte in [false, true] {
         let (mut stage, _) = Stage::new(PLAIN, Native::Passthrough, byte_by_byte);
-        stage.play("C: A1 IDLE\n > A1 IDLE\n S: * OK [INPROGRESS] x\n < * OK [INPROGRESS] x\n C: DONE");
+        stage.play(
+            "C: A1 IDLE\n > A1 IDLE\n S: * OK [INPROGRESS] x\n < * OK [INPROGRESS] x\n C: DONE",
+        );
         let (_, patience) = stage.session.patience().expect("the client's next line waits");
         assert!(patience <= Duration::from_secs(10), "{patience:?}");
         assert!(stage.session.overdue(&mut stage.out), "the session goes on");
@@ -541,7 +552,8 @@ fn literal_that_is_not_answered_ends_the_session() {
     assert!(stage.session.patience().is_some() && !stage.session.overdue(&mut stage.out));
     let (mut stage, _) = Stage::new(METADATA, Native::Passthrough, false);
     for _ in 0..MAX_PENDING {
-        stage.play("C: A1 GETMETADATA \"\" /shared/comment\n > A1 GETMETADATA \"\" /shared/comment");
+        stage
+            .play("C: A1 GETMETADATA \"\" /shared/comment\n > A1 GETMETADATA \"\" /shared/comment");
     }
     assert!(!stage.session.takes_client_input());
     assert!(stage.session.patience().is_some() && !stage.session.overdue(&mut stage.out));
@@ -739,9 +751,13 @@ fn getmetadata_is_answered_as_every_core_needs_it() {
 
 fn with_push_status(entries: &[(&str, &str)], upstream: UpstreamTraits) -> Stage {
     let (mut stage, _) = Stage::new(upstream, Native::Passthrough, false);
-    let entries = entries.iter().map(|(entry, value)| ((*entry).to_owned(), (*value).to_owned())).collect();
-    let settings =
-        SessionSettings { push_status: true, entries, ..SessionSettings::clone(&settings(Native::Passthrough)) };
+    let entries =
+        entries.iter().map(|(entry, value)| ((*entry).to_owned(), (*value).to_owned())).collect();
+    let settings = SessionSettings {
+        push_status: true,
+        entries,
+        ..SessionSettings::clone(&settings(Native::Passthrough))
+    };
     stage.session = Session::new(Arc::new(settings), upstream);
     stage
 }
@@ -927,7 +943,10 @@ fn what_waits_for_a_responses_end_is_masked_too() {
     );
     drop(stage);
     let transcript = transcript.text();
-    assert!(transcript.contains("/private/devicetoken") && !transcript.contains("c2VjcmV0"), "{transcript}");
+    assert!(
+        transcript.contains("/private/devicetoken") && !transcript.contains("c2VjcmV0"),
+        "{transcript}"
+    );
 }
 
 #[test]
@@ -957,7 +976,12 @@ fn a_capability_list_over_the_limit_goes_on_as_it_is() {
 
 /// A line in which a command that must not cross may stand, in a spelling that some server may read.
 fn mangled() -> impl Strategy<Value = String> {
-    let tag = prop_oneof![Just("a".to_owned()), Just("a+1".to_owned()), Just("x".repeat(600)), "[a-z+ \\t\"(]{0,3}"];
+    let tag = prop_oneof![
+        Just("a".to_owned()),
+        Just("a+1".to_owned()),
+        Just("x".repeat(600)),
+        "[a-z+ \\t\"(]{0,3}"
+    ];
     let separator = prop::sample::select(vec![" ", "  ", "\t", " \t", "(", "\"", "\0", ""]);
     let verb = prop::sample::select(vec![
         "UNAUTHENTICATE",
@@ -970,7 +994,8 @@ fn mangled() -> impl Strategy<Value = String> {
         "UID X",
     ]);
     let after = prop::sample::select(vec!["", " x", "\t", "(", "\"", " {18+}", " {3}", " {40+}"]);
-    (tag, separator, verb, after).prop_map(|(tag, separator, verb, after)| format!("{tag}{separator}{verb}{after}\r\n"))
+    (tag, separator, verb, after)
+        .prop_map(|(tag, separator, verb, after)| format!("{tag}{separator}{verb}{after}\r\n"))
 }
 
 proptest! {

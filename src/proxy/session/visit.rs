@@ -19,7 +19,8 @@ impl Visit {
     /// The client says who it is.
     pub(super) fn id(&mut self, fields: &[Field]) {
         let is_name = |(name, value): &Field| {
-            name.eq_ignore_ascii_case(b"name") && value.as_deref().is_some_and(|value| value == b"Delta Chat")
+            name.eq_ignore_ascii_case(b"name")
+                && value.as_deref().is_some_and(|value| value == b"Delta Chat")
         };
         self.is_app |= fields.iter().any(is_name);
     }

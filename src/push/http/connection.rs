@@ -81,7 +81,8 @@ pub(super) struct Lease {
 
 impl HttpConnection {
     pub(super) fn new(recipe: Recipe) -> reqwest::Result<Self> {
-        let current = Mutex::new(CurrentClient { client: recipe.build()?, number: 0, answered: None });
+        let current =
+            Mutex::new(CurrentClient { client: recipe.build()?, number: 0, answered: None });
         Ok(Self { recipe, current, opening: tokio::sync::Mutex::default() })
     }
 
@@ -191,7 +192,10 @@ mod tests {
         assert!(connection.lease().is_reused, "the new connection has nothing to do with it");
         connection.lost(&new);
         connection.answered(&other, Version::HTTP_2);
-        assert!(!connection.lease().is_reused, "an answer by an older connection says nothing about the new one");
+        assert!(
+            !connection.lease().is_reused,
+            "an answer by an older connection says nothing about the new one"
+        );
     }
 
     #[tokio::test(start_paused = true)]

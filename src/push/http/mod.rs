@@ -63,10 +63,15 @@ struct Unanswered {
 }
 
 impl Poster {
-    pub(super) fn new(url: Url, roots: RootCertStore, contact: Option<&Contact>) -> Result<Self, ClientError> {
+    pub(super) fn new(
+        url: Url,
+        roots: RootCertStore,
+        contact: Option<&Contact>,
+    ) -> Result<Self, ClientError> {
         // Plain HTTP is for this machine (the configuration allows nothing else), where no proxy stands between.
         let proxied = url.scheme() != "http";
-        let recipe = Recipe { tls: client_config(roots)?, user_agent: user_agent(contact), proxied };
+        let recipe =
+            Recipe { tls: client_config(roots)?, user_agent: user_agent(contact), proxied };
         let connection = Arc::new(HttpConnection::new(recipe)?);
         Ok(Self { url, connection, bodies: Arc::new(Semaphore::new(MAX_BODIES)) })
     }
@@ -81,7 +86,11 @@ impl Poster {
         }
     }
 
-    async fn post_up_to_twice(&self, token: &DeviceToken, limit: Duration) -> Result<PostAnswer, Unanswered> {
+    async fn post_up_to_twice(
+        &self,
+        token: &DeviceToken,
+        limit: Duration,
+    ) -> Result<PostAnswer, Unanswered> {
         let silence = HTTP1_SILENCE.min(limit.checked_div(2).unwrap_or_default());
         match self.request(token, Some(silence)).await {
             Err(Unanswered { is_worth_a_retry: true, .. }) => self.request(token, None).await,
@@ -90,7 +99,11 @@ impl Poster {
     }
 
     /// One request. A used HTTP/1.1 connection has `silence` to answer, if that is limited.
-    async fn request(&self, token: &DeviceToken, silence: Option<Duration>) -> Result<PostAnswer, Unanswered> {
+    async fn request(
+        &self,
+        token: &DeviceToken,
+        silence: Option<Duration>,
+    ) -> Result<PostAnswer, Unanswered> {
         let turn = self.connection.turn().await;
         let lease = self.connection.lease();
         let sending = lease.client.post(self.url.clone()).body(token.expose().to_owned()).send();
@@ -99,9 +112,14 @@ impl Poster {
             Some(silence) => match timeout(silence, sending).await {
                 Ok(sent) => sent,
                 Err(_) => {
-                    tracing::debug!("the notification server did not answer over HTTP/1.1 within {silence:?}");
+                    tracing::debug!(
+                        "the notification server did not answer over HTTP/1.1 within {silence:?}"
+                    );
                     self.connection.lost(&lease);
-                    return Err(Unanswered { failure: TransientFailure::TimedOut, is_worth_a_retry: true });
+                    return Err(Unanswered {
+                        failure: TransientFailure::TimedOut,
+                        is_worth_a_retry: true,
+                    });
                 }
             },
         };
@@ -109,7 +127,10 @@ impl Poster {
             Ok(response) => {
                 self.connection.answered(&lease, response.version());
                 drop(turn);
-                let answer = classify(response.status().as_u16(), retry_after(response.headers(), SystemTime::now()));
+                let answer = classify(
+                    response.status().as_u16(),
+                    retry_after(response.headers(), SystemTime::now()),
+                );
                 self.drain(response);
                 Ok(answer)
             }
@@ -194,7 +215,10 @@ mod tests {
 
     #[test]
     fn statuses_mean_what_the_chatmail_relay_takes_them_for() {
-        let failed = |status| PostAnswer::Failed { failure: TransientFailure::Status(status), retry_after: None };
+        let failed = |status| PostAnswer::Failed {
+            failure: TransientFailure::Status(status),
+            retry_after: None,
+        };
         assert_eq!(classify(200, None), PostAnswer::Accepted);
         assert_eq!(classify(204, None), PostAnswer::Accepted);
         assert_eq!(classify(410, None), PostAnswer::Gone);
@@ -233,7 +257,8 @@ mod tests {
     fn the_client_can_be_built() {
         for url in ["https://notifications.example.org/notify", "http://127.0.0.1:1/notify"] {
             let contact = Contact::parse("https://push.example.org/contact").ok();
-            Poster::new(url.parse().unwrap(), https_roots(None).unwrap(), contact.as_ref()).unwrap();
+            Poster::new(url.parse().unwrap(), https_roots(None).unwrap(), contact.as_ref())
+                .unwrap();
         }
     }
 }

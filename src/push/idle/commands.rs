@@ -9,7 +9,10 @@ const MAX_HEADERS: u32 = 16 * 1024;
 impl IdleMachine {
     /// What is fetched of a new message.
     pub(super) fn items(&self) -> String {
-        format!("(UID FLAGS BODY.PEEK[HEADER.FIELDS ({})]<0.{MAX_HEADERS}>)", self.watch.judge.header_fields())
+        format!(
+            "(UID FLAGS BODY.PEEK[HEADER.FIELDS ({})]<0.{MAX_HEADERS}>)",
+            self.watch.judge.header_fields()
+        )
     }
 
     /// NOTIFY (RFC 5465 section 3): headers of what comes into the open mailbox, a STATUS of what comes into the others.
@@ -18,7 +21,9 @@ impl IdleMachine {
         let others = self.watch.mailboxes.get(1..).unwrap_or_default();
         // A STATUS of each at once: something may have come since it was looked through.
         let status = if others.is_empty() { "" } else { "STATUS " };
-        let mut command = format!("NOTIFY SET {status}(SELECTED (MessageNew {items} MessageExpunge))").into_bytes();
+        let mut command =
+            format!("NOTIFY SET {status}(SELECTED (MessageNew {items} MessageExpunge))")
+                .into_bytes();
         if !others.is_empty() {
             command.extend_from_slice(b" (MAILBOXES (");
             for (index, mailbox) in others.iter().enumerate() {

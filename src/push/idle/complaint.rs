@@ -45,7 +45,8 @@ impl Complaint {
     /// A session's end with the words, unless it has them already.
     pub(super) fn explain(&self, end: IdleFailure, has_worked: bool) -> IdleFailure {
         let Some(words) = self.0.as_deref() else { return end };
-        let complaint = |end: String| IdleFailure::Complaint { words: words.to_owned(), end, has_worked };
+        let complaint =
+            |end: String| IdleFailure::Complaint { words: words.to_owned(), end, has_worked };
         let also = |text: String| match text.as_str() {
             "" => words.to_owned(),
             known if known.contains(words) => text,

@@ -97,7 +97,8 @@ impl CatchUp {
         let known = open.looked.unwrap_or_default();
         let unknown = open.exists.map(|exists| exists.saturating_sub(known));
         // Nothing says that it is close to the end.
-        let is_far = open.looked.is_none() && open.uid_next.is_none_or(|next| next.saturating_sub(from) > MAX_MESSAGES);
+        let is_far = open.looked.is_none()
+            && open.uid_next.is_none_or(|next| next.saturating_sub(from) > MAX_MESSAGES);
         let is_wide = open.looked.is_some() || is_far;
         let mut look = Self::new(open, from, known);
         look.is_promised = match open.looked {
@@ -198,7 +199,8 @@ impl CatchUp {
         match (message.uid, message.sequence) {
             (Some(uid), _) => uid >= self.from,
             (None, Some(sequence)) => {
-                sequence > self.known || self.is_doubtful && self.count.is_none_or(|count| sequence >= count)
+                sequence > self.known
+                    || self.is_doubtful && self.count.is_none_or(|count| sequence >= count)
             }
             (None, None) => true,
         }
@@ -210,7 +212,8 @@ impl CatchUp {
             Some(uid) => self.next = self.next.max(uid.saturating_add(1)),
             None => {
                 self.is_without_uids = true;
-                self.rise = self.rise.max(message.sequence.unwrap_or_default().saturating_sub(self.known));
+                self.rise =
+                    self.rise.max(message.sequence.unwrap_or_default().saturating_sub(self.known));
             }
         }
     }
@@ -283,7 +286,12 @@ impl CatchUp {
             self.next = self.next.max(self.from.saturating_add(self.rise));
         }
         let ids = std::mem::take(&mut self.ids);
-        Looked { announce: self.announce, ids, is_without_uids: self.is_without_uids, oddity: self.oddity }
+        Looked {
+            announce: self.announce,
+            ids,
+            is_without_uids: self.is_without_uids,
+            oddity: self.oddity,
+        }
     }
 }
 

@@ -54,15 +54,23 @@ impl OpenMailbox {
     pub(super) fn begin(&self, noted: Option<Position>, late: bool) -> Begin {
         let may_have_messages = self.exists != Some(0);
         // Without UIDVALIDITY a UIDNEXT that has fallen is the only sign that UIDs began again.
-        let began_again =
-            |noted: &Position| self.uid_validity == 0 && self.uid_next.is_some_and(|next| next < noted.uid_next);
-        let current = noted.filter(|noted| noted.uid_validity == self.uid_validity && !began_again(noted));
+        let began_again = |noted: &Position| {
+            self.uid_validity == 0 && self.uid_next.is_some_and(|next| next < noted.uid_next)
+        };
+        let current =
+            noted.filter(|noted| noted.uid_validity == self.uid_validity && !began_again(noted));
         match (current, self.uid_next) {
-            (Some(position), Some(next)) if next <= position.uid_next => Begin::Wait(position.uid_next),
+            (Some(position), Some(next)) if next <= position.uid_next => {
+                Begin::Wait(position.uid_next)
+            }
             // What came is gone again. Some servers refuse to fetch from an empty mailbox.
-            (Some(position), next) if !may_have_messages => Begin::Note(next.unwrap_or(position.uid_next)),
+            (Some(position), next) if !may_have_messages => {
+                Begin::Note(next.unwrap_or(position.uid_next))
+            }
             (Some(position), _) => Begin::FetchUids(position.uid_next),
-            (None, next) if (noted.is_some() || late) && may_have_messages => Begin::FetchNewest(next.unwrap_or(1)),
+            (None, next) if (noted.is_some() || late) && may_have_messages => {
+                Begin::FetchNewest(next.unwrap_or(1))
+            }
             (None, Some(next)) => Begin::Note(next),
             (None, None) if may_have_messages => Begin::FindLast,
             (None, None) => Begin::Note(1),
@@ -79,7 +87,8 @@ impl OpenMailbox {
     /// EXPUNGE.
     pub(super) fn expunged(&mut self, sequence: Option<u64>) {
         let is_below = |number: u64| sequence.is_none_or(|gone| gone <= number);
-        self.exists = self.exists.filter(|exists| is_below(*exists)).and_then(|exists| exists.checked_sub(1));
+        self.exists =
+            self.exists.filter(|exists| is_below(*exists)).and_then(|exists| exists.checked_sub(1));
         self.looked = self.looked.map(|looked| looked.saturating_sub(u64::from(is_below(looked))));
     }
 }

@@ -165,7 +165,8 @@ impl IdleMachine {
     pub fn new(watch: WatchTerms, now: Instant) -> Self {
         let notify = if watch.notify { Notify::Unset } else { Notify::Absent };
         // The first one last: it is the one that stays open.
-        let to_visit = (0..watch.mailboxes.len()).filter(|index| watch.notify || *index == 0).collect();
+        let to_visit =
+            (0..watch.mailboxes.len()).filter(|index| watch.notify || *index == 0).collect();
         Self {
             watch,
             state: IdleState::New,
@@ -262,7 +263,9 @@ impl IdleMachine {
     pub fn leave(&mut self, now: Instant, actions: &mut Vec<IdleAction>) {
         match self.state {
             IdleState::New | IdleState::Over => return,
-            IdleState::IdleStart | IdleState::Idle => actions.push(IdleAction::Send(b"DONE\r\n".to_vec())),
+            IdleState::IdleStart | IdleState::Idle => {
+                actions.push(IdleAction::Send(b"DONE\r\n".to_vec()))
+            }
             _ => {}
         }
         self.command(b"LOGOUT", IdleState::Over, now, actions);
@@ -301,11 +304,19 @@ impl IdleMachine {
         }
     }
 
-    fn status(&mut self, status: Status<'_>, code: MailboxCode, now: Instant, actions: &mut Vec<IdleAction>) {
+    fn status(
+        &mut self,
+        status: Status<'_>,
+        code: MailboxCode,
+        now: Instant,
+        actions: &mut Vec<IdleAction>,
+    ) {
         self.complaint.record(status);
         match code {
             MailboxCode::UidValidity(value) => self.open.uid_validity = value,
-            MailboxCode::UidNext(value) if self.state == IdleState::Examine => self.open.uid_next = Some(value),
+            MailboxCode::UidNext(value) if self.state == IdleState::Examine => {
+                self.open.uid_next = Some(value)
+            }
             MailboxCode::NotificationOverflow => {
                 self.without_notify(actions);
                 self.has_news = true;
@@ -371,7 +382,9 @@ impl IdleMachine {
                 self.go_on(now, actions);
             }
             // Without it what its user before has set would go on, and that may be silence.
-            (IdleState::Notify, false) if self.manners.notify => self.fail(IdleFailure::IdleRefused(text), actions),
+            (IdleState::Notify, false) if self.manners.notify => {
+                self.fail(IdleFailure::IdleRefused(text), actions)
+            }
             (IdleState::Notify, false) => {
                 self.without_notify(actions);
                 self.go_on(now, actions);
@@ -389,7 +402,9 @@ impl IdleMachine {
                 };
                 self.fail(IdleFailure::IdleRefused(words), actions);
             }
-            (IdleState::Idle | IdleState::IdleStart | IdleState::IdleEnd, _) => self.go_on(now, actions),
+            (IdleState::Idle | IdleState::IdleStart | IdleState::IdleEnd, _) => {
+                self.go_on(now, actions)
+            }
             (IdleState::Close, true) => {
                 self.state = IdleState::Over;
                 actions.push(IdleAction::Released);
@@ -404,7 +419,10 @@ impl IdleMachine {
     fn knows_no_idle(&self, refused: Status<'_>) -> bool {
         let moment = matches!(
             classify(&[b"BAD ", refused.text].concat(), b""),
-            LoginRefusal::TooManySessions | LoginRefusal::Temporary | LoginRefusal::Throttled | LoginRefusal::Disabled
+            LoginRefusal::TooManySessions
+                | LoginRefusal::Temporary
+                | LoginRefusal::Throttled
+                | LoginRefusal::Disabled
         );
         // An untagged BAD is more of a complaint than a statement about the command.
         refused.tag.is_some() && refused.condition == Condition::Bad && !self.has_idled && !moment
@@ -412,7 +430,8 @@ impl IdleMachine {
 
     /// The server ended IDLE by itself: whether it does so at once, again and again.
     fn is_short_idle(&mut self, now: Instant) -> bool {
-        let is_short = !self.has_news && self.to_visit.is_empty() && now < after(self.began, SHORT_IDLE);
+        let is_short =
+            !self.has_news && self.to_visit.is_empty() && now < after(self.began, SHORT_IDLE);
         self.short_idles = if is_short { self.short_idles.saturating_add(1) } else { 0 };
         self.short_idles >= MAX_SHORT_IDLES
     }
@@ -473,12 +492,20 @@ impl IdleMachine {
         format!("w{}", self.tag)
     }
 
-    fn command(&mut self, command: &[u8], next: IdleState, now: Instant, actions: &mut Vec<IdleAction>) {
+    fn command(
+        &mut self,
+        command: &[u8],
+        next: IdleState,
+        now: Instant,
+        actions: &mut Vec<IdleAction>,
+    ) {
         self.tag = self.tag.wrapping_add(1);
         self.chatter = 0;
         self.state = next;
         self.deadline = after(now, ANSWER_TIME);
-        actions.push(IdleAction::Send([self.current_tag().as_bytes(), b" ", command, b"\r\n"].concat()));
+        actions.push(IdleAction::Send(
+            [self.current_tag().as_bytes(), b" ", command, b"\r\n"].concat(),
+        ));
     }
 }
 

@@ -6,7 +6,9 @@ use super::ids::Ids;
 use super::look::{CatchUp, Oddity};
 use super::mailbox::is_same;
 use super::types::IdleAction;
-use super::{ANSWER_TIME, FETCH_TIME, IdleMachine, IdleState, MAX_LOOKS, NOTIFY_TIME, Notify, PAUSE, after};
+use super::{
+    ANSWER_TIME, FETCH_TIME, IdleMachine, IdleState, MAX_LOOKS, NOTIFY_TIME, Notify, PAUSE, after,
+};
 use crate::parser::data::{Fetch, MailboxStatus};
 use crate::push::filter::{PushDecision, message_id};
 use crate::store::Position;
@@ -14,7 +16,12 @@ use crate::store::Position;
 impl IdleMachine {
     /// Any EXISTS means that there may be something new, even one that names no higher number: servers exist that say
     /// nothing of what was expunged.
-    pub(super) fn exists(&mut self, count: Option<u64>, now: Instant, actions: &mut Vec<IdleAction>) {
+    pub(super) fn exists(
+        &mut self,
+        count: Option<u64>,
+        now: Instant,
+        actions: &mut Vec<IdleAction>,
+    ) {
         let grown = self.open.counts(count);
         if self.state == IdleState::Examine {
             // The first one belongs to the answer, the second one is news that UIDNEXT may not know of.
@@ -57,7 +64,8 @@ impl IdleMachine {
         if self.state != IdleState::Idle {
             return;
         }
-        let wait = if self.looks >= MAX_LOOKS { self.watch.grace.max(PAUSE) } else { self.watch.grace };
+        let wait =
+            if self.looks >= MAX_LOOKS { self.watch.grace.max(PAUSE) } else { self.watch.grace };
         if wait.is_zero() {
             self.done(now, actions);
         } else {
@@ -66,10 +74,18 @@ impl IdleMachine {
     }
 
     /// NOTIFY: something happened in a mailbox that is not open.
-    pub(super) fn other_mailbox(&mut self, status: &MailboxStatus<'_>, now: Instant, actions: &mut Vec<IdleAction>) {
+    pub(super) fn other_mailbox(
+        &mut self,
+        status: &MailboxStatus<'_>,
+        now: Instant,
+        actions: &mut Vec<IdleAction>,
+    ) {
         let MailboxStatus { ref name, uid_validity, uid_next } = *status;
-        let found =
-            self.watch.mailboxes.iter().position(|mailbox| is_same(&self.manners.on_the_wire(&mailbox.name), name));
+        let found = self
+            .watch
+            .mailboxes
+            .iter()
+            .position(|mailbox| is_same(&self.manners.on_the_wire(&mailbox.name), name));
         let Some(index) = found.filter(|index| *index != self.current) else { return };
         let noted = self.watch.mailboxes.get(index).and_then(|mailbox| mailbox.position);
         let is_known = noted.is_some_and(|noted| {
@@ -83,10 +99,16 @@ impl IdleMachine {
         self.look_soon(now, actions);
     }
 
-    pub(super) fn fetched(&mut self, message: &Fetch<'_>, now: Instant, actions: &mut Vec<IdleAction>) {
+    pub(super) fn fetched(
+        &mut self,
+        message: &Fetch<'_>,
+        now: Instant,
+        actions: &mut Vec<IdleAction>,
+    ) {
         match self.state {
             IdleState::FindLast => {
-                self.seen_next = self.seen_next.max(message.uid.unwrap_or_default().saturating_add(1))
+                self.seen_next =
+                    self.seen_next.max(message.uid.unwrap_or_default().saturating_add(1))
             }
             IdleState::Fetch => {
                 self.deadline = after(now, ANSWER_TIME).min(after(self.began, FETCH_TIME));
@@ -106,15 +128,26 @@ impl IdleMachine {
         }
     }
 
-    fn judged(&self, uid: Option<u64>, verdict: Option<PushDecision>, actions: &mut Vec<IdleAction>) {
+    fn judged(
+        &self,
+        uid: Option<u64>,
+        verdict: Option<PushDecision>,
+        actions: &mut Vec<IdleAction>,
+    ) {
         let (Some(uid), Some(verdict)) = (uid, verdict) else { return };
-        let mailbox = self.watch.mailboxes.get(self.current).map(|mailbox| mailbox.name.clone()).unwrap_or_default();
+        let mailbox = self
+            .watch
+            .mailboxes
+            .get(self.current)
+            .map(|mailbox| mailbox.name.clone())
+            .unwrap_or_default();
         actions.push(IdleAction::Judged { mailbox, uid, verdict });
     }
 
     /// NOTIFY brought a message's headers; when it has brought all, they count.
     fn notified(&mut self, message: &Fetch<'_>, now: Instant, actions: &mut Vec<IdleAction>) {
-        let (Some(uid), Some(headers), false) = (message.uid, &message.headers, message.is_unclear) else {
+        let (Some(uid), Some(headers), false) = (message.uid, &message.headers, message.is_unclear)
+        else {
             // Without headers it is news of flags only.
             if message.headers.is_some() || message.is_unclear {
                 self.unclear(now, actions);
@@ -146,7 +179,13 @@ impl IdleMachine {
         self.fetch(look, &set, now, actions);
     }
 
-    pub(super) fn fetch(&mut self, look: CatchUp, set: &str, now: Instant, actions: &mut Vec<IdleAction>) {
+    pub(super) fn fetch(
+        &mut self,
+        look: CatchUp,
+        set: &str,
+        now: Instant,
+        actions: &mut Vec<IdleAction>,
+    ) {
         self.has_news = false;
         self.announce = false;
         self.ids = Ids::default();
@@ -183,7 +222,8 @@ impl IdleMachine {
         }
         if is_whole || self.announce {
             self.note(self.seen_next, actions);
-            self.open.looked = covered.map(|covered| self.open.exists.map_or(covered, |exists| covered.min(exists)));
+            self.open.looked = covered
+                .map(|covered| self.open.exists.map_or(covered, |exists| covered.min(exists)));
         }
     }
 
@@ -197,7 +237,14 @@ impl IdleMachine {
         let (since, last) = (self.news_since.take(), self.last_news.take());
         let Some(mailbox) = self.watch.mailboxes.get_mut(self.current) else { return };
         if announce || mailbox.position != Some(position) {
-            actions.push(IdleAction::Noticed { mailbox: mailbox.name.clone(), position, announce, since, last, ids });
+            actions.push(IdleAction::Noticed {
+                mailbox: mailbox.name.clone(),
+                position,
+                announce,
+                since,
+                last,
+                ids,
+            });
         }
         mailbox.position = Some(position);
     }

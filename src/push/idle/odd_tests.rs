@@ -118,10 +118,16 @@ fn an_answer_that_lacks_something_is_announced_and_moves_the_position() {
     for (answer, outcome) in [
         ("S: * 5 FETCH (FLAGS () BODY[HEADER.FIELDS (FROM)] {|})", "(odd NoUid)\n(announced 7 11)"),
         ("S: * 5 FETCH (UID 10 FLAGS ())", "(odd NoHeaders)\n(announced 7 11)"),
-        ("S: * 5 FETCH (UID 10 FLAGS () BODY[HEADER.FIELDS (FROM)] NIL)", "(odd NoHeaders)\n(announced 7 11)"),
+        (
+            "S: * 5 FETCH (UID 10 FLAGS () BODY[HEADER.FIELDS (FROM)] NIL)",
+            "(odd NoHeaders)\n(announced 7 11)",
+        ),
         ("S: * 5 FETCH (UID 10 BODY[HEADER.FIELDS (FROM)] {|})", "(announced 7 11)"),
         ("S: * 5 FETCH (FLAGS ())", "(odd NoHeaders)\n(announced 7 11)"),
-        ("S: * 5 FETCH (UID 99999999999999999999 FLAGS () BODY[] {|})", "(odd Unclear)\n(announced 7 11)"),
+        (
+            "S: * 5 FETCH (UID 99999999999999999999 FLAGS () BODY[] {|})",
+            "(odd Unclear)\n(announced 7 11)",
+        ),
         ("S: * 5 FETCH (UID FLAGS () BODY[] {|})", "(odd Unclear)\n(announced 7 11)"),
         ("S: * 5 FETCH", "(odd Unclear)\n(announced 7 11)"),
         ("", "(odd NoAnswer)\n(announced 7 10)"),
@@ -294,10 +300,12 @@ fn without_notify_the_spare_mailbox_is_watched_until_the_first_is_back() {
          (later 9m)
          > DONE
         ";
-    let watch = WatchTerms { mailboxes: vec![mailbox("DeltaChat", Some((3, 5)))], spare, ..watch(None) };
+    let watch =
+        WatchTerms { mailboxes: vec![mailbox("DeltaChat", Some((3, 5)))], spare, ..watch(None) };
     let (first, back, inbox) = (opened(2, 7, 10), opened(5, 3, 5), opened(6, 7, 11));
-    let script =
-        format!("{REFUSED}{first}> w3 IDLE\n{idle}S: w3 OK\n> w4 IDLE\n{idle}S: w4 OK\n> w5 EXAMINE \"DeltaChat\"\n");
+    let script = format!(
+        "{REFUSED}{first}> w3 IDLE\n{idle}S: w3 OK\n> w4 IDLE\n{idle}S: w4 OK\n> w5 EXAMINE \"DeltaChat\"\n"
+    );
     play_watch(
         watch.clone(),
         &format!(

@@ -148,7 +148,8 @@ impl Model {
 
     /// With more spaces before, between and behind the words, literals left alone.
     fn padded(&mut self, line: &str) -> String {
-        let (head, literal) = line.split_once("\r\n").map_or((line, None), |(head, literal)| (head, Some(literal)));
+        let (head, literal) =
+            line.split_once("\r\n").map_or((line, None), |(head, literal)| (head, Some(literal)));
         let mut padded = String::new();
         for (index, word) in head.split(' ').enumerate() {
             let spaces = self.random(4) as usize + usize::from(index > 0);
@@ -162,7 +163,10 @@ impl Model {
     }
 
     fn random(&mut self, below: u64) -> u64 {
-        self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.seed = self
+            .seed
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.seed >> 33) % below
     }
 
@@ -210,11 +214,17 @@ impl Model {
         let last = self.messages.len() - 1;
         let first = match set.split_once(':').map(|(from, _)| from.parse::<u64>().unwrap()) {
             None => last,
-            Some(from) if by_uid => self.messages.iter().position(|(uid, _)| *uid >= from).unwrap_or(last),
+            Some(from) if by_uid => {
+                self.messages.iter().position(|(uid, _)| *uid >= from).unwrap_or(last)
+            }
             Some(from) => (from as usize).saturating_sub(1).min(last),
         };
         let count = (self.messages.len() - first) as u64;
-        assert!(count <= MAX_MESSAGES + self.arrived, "{arguments}: {count} of {}", self.messages.len());
+        assert!(
+            count <= MAX_MESSAGES + self.arrived,
+            "{arguments}: {count} of {}",
+            self.messages.len()
+        );
         self.arrived = 0;
         if std::mem::take(&mut self.to_arrive) {
             self.arrive(true);
@@ -224,7 +234,8 @@ impl Model {
             if self.manners.is_disorderly {
                 self.say("* 1 FETCH (FLAGS (\\Answered))");
             }
-            let answer = if items == "(UID)" { self.only_uid(index) } else { self.described(index) };
+            let answer =
+                if items == "(UID)" { self.only_uid(index) } else { self.described(index) };
             self.say(&answer);
         }
         self.say(&format!("{tag} OK done"));
@@ -239,11 +250,14 @@ impl Model {
 
     fn described(&self, index: usize) -> String {
         let (uid, deserves) = self.messages[index];
-        let text = if deserves { "From: bob@b.org\r\n\r\n" } else { "From: alice@example.org\r\n\r\n" };
+        let text =
+            if deserves { "From: bob@b.org\r\n\r\n" } else { "From: alice@example.org\r\n\r\n" };
         let uid = if self.manners.has_uid { format!("UID {uid} ") } else { String::new() };
         let flags = if self.manners.has_flags { "FLAGS (\\Recent) " } else { "" };
         let headers = match self.manners.headers {
-            0 => format!("BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)]<0> {{{}}}\r\n{text}", text.len()),
+            0 => {
+                format!("BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)]<0> {{{}}}\r\n{text}", text.len())
+            }
             1 => String::new(),
             _ => "BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)] NIL".into(),
         };
@@ -264,7 +278,11 @@ impl Model {
 
     /// EXISTS, and with NOTIFY the message itself.
     fn tell_of_arrival(&mut self) {
-        let count = if self.manners.has_count { format!("{} ", self.messages.len()) } else { String::new() };
+        let count = if self.manners.has_count {
+            format!("{} ", self.messages.len())
+        } else {
+            String::new()
+        };
         self.say(&format!("* {count}EXISTS"));
         if self.manners.has_notify && self.idle_tag.is_some() {
             let answer = self.described(self.messages.len() - 1);
@@ -293,12 +311,18 @@ impl Model {
                 self.tell_of_arrival();
                 // With NOTIFY there may have been no FETCH.
                 let has_arrived = !std::mem::take(&mut self.to_arrive);
-                assert!(!has_arrived || self.announcements > before, "a message was lost during a look");
+                assert!(
+                    !has_arrived || self.announcements > before,
+                    "a message was lost during a look"
+                );
             }
             Step::ArrivesOffline(deserves) => {
                 self.arrive(deserves);
                 self.begin();
-                assert!(!deserves || self.announcements > before, "a message was lost between sessions");
+                assert!(
+                    !deserves || self.announcements > before,
+                    "a message was lost between sessions"
+                );
             }
             Step::Expunged if !self.messages.is_empty() => {
                 self.messages.remove(0);

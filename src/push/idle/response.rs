@@ -35,7 +35,10 @@ pub(in crate::push) enum MailboxCode {
 
 /// Reads a whole response.
 pub(in crate::push) fn hear(line: &[u8]) -> Heard<'_> {
-    if matches!(response::head(line), Some(ResponseHead::Continuation | ResponseHead::TaggedContinuation { .. })) {
+    if matches!(
+        response::head(line),
+        Some(ResponseHead::Continuation | ResponseHead::TaggedContinuation { .. })
+    ) {
         return Heard::Continuation;
     }
     match data::data(line) {
@@ -62,8 +65,12 @@ fn code(status: &Status<'_>) -> MailboxCode {
     let mut argument = || words.next().unwrap_or_default();
     match name {
         // A value that is no number is like none: only whether it changes matters.
-        _ if is("UIDVALIDITY") => MailboxCode::UidValidity(data::identifier(argument()).unwrap_or_default()),
-        _ if is("UIDNEXT") => data::number(argument()).map_or(MailboxCode::None, MailboxCode::UidNext),
+        _ if is("UIDVALIDITY") => {
+            MailboxCode::UidValidity(data::identifier(argument()).unwrap_or_default())
+        }
+        _ if is("UIDNEXT") => {
+            data::number(argument()).map_or(MailboxCode::None, MailboxCode::UidNext)
+        }
         _ if is("NOTIFICATIONOVERFLOW") => MailboxCode::NotificationOverflow,
         _ => MailboxCode::None,
     }

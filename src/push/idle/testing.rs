@@ -6,7 +6,8 @@ use super::*;
 use crate::push::filter::PushFilter;
 use crate::store::Position;
 
-pub(super) const ITEMS: &str = "(UID FLAGS BODY.PEEK[HEADER.FIELDS (FROM AUTO-SUBMITTED MESSAGE-ID)]<0.16384>)";
+pub(super) const ITEMS: &str =
+    "(UID FLAGS BODY.PEEK[HEADER.FIELDS (FROM AUTO-SUBMITTED MESSAGE-ID)]<0.16384>)";
 
 pub(super) fn watch(position: Option<(u64, u64)>) -> WatchTerms {
     WatchTerms {
@@ -39,7 +40,11 @@ pub(super) fn play_watch(watch: WatchTerms, script: &str) -> Option<IdleFailure>
 }
 
 /// The same in a session in which something was set before.
-pub(super) fn play_in(manners: InheritedState, watch: WatchTerms, script: &str) -> Option<IdleFailure> {
+pub(super) fn play_in(
+    manners: InheritedState,
+    watch: WatchTerms,
+    script: &str,
+) -> Option<IdleFailure> {
     let began = Instant::now();
     let mut machine = IdleMachine::new(watch, began).in_session(manners);
     let mut is_released = false;
@@ -67,18 +72,30 @@ pub(super) fn play_in(manners: InheritedState, watch: WatchTerms, script: &str) 
                 let expected = line.replace("ITEMS", ITEMS);
                 match actions.remove(0) {
                     IdleAction::Send(bytes) => {
-                        assert_eq!(format!("> {}", String::from_utf8_lossy(&bytes).trim_end()), expected)
+                        assert_eq!(
+                            format!("> {}", String::from_utf8_lossy(&bytes).trim_end()),
+                            expected
+                        )
                     }
                     IdleAction::Noticed { mailbox, position, announce, .. } => {
                         let word = if announce { "announced" } else { "noted" };
-                        let of = if mailbox == "INBOX" { String::new() } else { format!(" of {mailbox}") };
-                        assert_eq!(format!("({word} {} {}{of})", position.uid_validity, position.uid_next), expected);
+                        let of = if mailbox == "INBOX" {
+                            String::new()
+                        } else {
+                            format!(" of {mailbox}")
+                        };
+                        assert_eq!(
+                            format!("({word} {} {}{of})", position.uid_validity, position.uid_next),
+                            expected
+                        );
                     }
                     IdleAction::OnlyFirst => assert_eq!("(only the first)", expected),
                     IdleAction::LeftOut(mailbox, words) => {
                         assert_eq!(format!("(left out {mailbox}: {words})"), expected)
                     }
-                    IdleAction::Opened(mailbox) => assert_eq!(format!("(opened {mailbox})"), expected),
+                    IdleAction::Opened(mailbox) => {
+                        assert_eq!(format!("(opened {mailbox})"), expected)
+                    }
                     IdleAction::Odd(oddity) => assert_eq!(format!("(odd {oddity:?})"), expected),
                     IdleAction::Watching => assert_eq!("(watching)", expected),
                     IdleAction::Released => {
@@ -95,7 +112,10 @@ pub(super) fn play_in(manners: InheritedState, watch: WatchTerms, script: &str) 
         }
     }
     assert_eq!(actions, [], "at the end");
-    assert!(is_released || failure.is_some() || machine.deadline() > now, "something is always awaited");
+    assert!(
+        is_released || failure.is_some() || machine.deadline() > now,
+        "something is always awaited"
+    );
     failure
 }
 
@@ -128,5 +148,7 @@ pub(super) fn after_quiet(script: &str) -> Option<IdleFailure> {
 
 /// What the server says to the EXAMINE with this number, in a mailbox of four messages.
 pub(super) fn opened(number: u32, validity: u64, next: u64) -> String {
-    format!("S: * 4 EXISTS\nS: * OK [UIDVALIDITY {validity}]\nS: * OK [UIDNEXT {next}]\nS: w{number} OK\n")
+    format!(
+        "S: * 4 EXISTS\nS: * OK [UIDVALIDITY {validity}]\nS: * OK [UIDNEXT {next}]\nS: w{number} OK\n"
+    )
 }

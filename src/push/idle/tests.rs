@@ -182,7 +182,10 @@ fn a_server_without_uidnext_is_asked_for_its_last_uid() {
          S: w2 OK
          > w3 IDLE",
     );
-    play(None, "> w1 EXAMINE \"INBOX\"\n S: * 0 EXISTS\n S: * OK [UIDVALIDITY 7]\n S: w1 OK\n (noted 7 1)\n > w2 IDLE");
+    play(
+        None,
+        "> w1 EXAMINE \"INBOX\"\n S: * 0 EXISTS\n S: * OK [UIDVALIDITY 7]\n S: w1 OK\n (noted 7 1)\n > w2 IDLE",
+    );
 }
 
 #[test]
@@ -245,30 +248,49 @@ fn an_idle_dropped_in_silence_is_found_within_the_blindness() {
 
 #[test]
 fn every_command_has_a_deadline() {
-    assert_eq!(play(None, "> w1 EXAMINE \"INBOX\"\n (later 1m)\n (failed)"), Some(IdleFailure::Silent));
+    assert_eq!(
+        play(None, "> w1 EXAMINE \"INBOX\"\n (later 1m)\n (failed)"),
+        Some(IdleFailure::Silent)
+    );
 }
 
 #[test]
 fn a_server_that_ends_idle_by_itself_is_idled_again() {
-    after_quiet("S: w2 OK timeout\n > w3 IDLE\n S: * 5 EXISTS\n S: w3 OK timeout\n > w4 UID FETCH 10:* ITEMS");
+    after_quiet(
+        "S: w2 OK timeout\n > w3 IDLE\n S: * 5 EXISTS\n S: w3 OK timeout\n > w4 UID FETCH 10:* ITEMS",
+    );
 }
 
 #[test]
 fn what_goes_wrong_is_told_apart() {
     let beginning = "> w1 EXAMINE \"INBOX\"\n S: * 1 EXISTS\n S: * OK [UIDVALIDITY 7]\n S: * OK [UIDNEXT 10]\n ";
     let failure = |script: &str| play(Some((7, 10)), &format!("{beginning}{script}")).unwrap();
-    assert_eq!(failure("S: w1 NO not there\n (failed)"), IdleFailure::NoMailbox("not there".into()));
+    assert_eq!(
+        failure("S: w1 NO not there\n (failed)"),
+        IdleFailure::NoMailbox("not there".into())
+    );
     assert_eq!(
         failure("S: w1 OK\n > w2 IDLE\n S: w2 BAD [CLIENTBUG] what\n (failed)"),
         IdleFailure::NoIdle("what".into())
     );
-    assert_eq!(failure("S: w1 OK\n > w2 IDLE\n S: w2 NO later\n (failed)"), IdleFailure::IdleRefused("later".into()));
+    assert_eq!(
+        failure("S: w1 OK\n > w2 IDLE\n S: w2 NO later\n (failed)"),
+        IdleFailure::IdleRefused("later".into())
+    );
     assert_eq!(failure("S: * BYE\n (failed)"), IdleFailure::Bye(String::new()));
     let not_connected = "User is authenticated but not connected.";
     let refused = IdleFailure::IdleRefused(not_connected.into());
-    assert_eq!(failure(&format!("S: w1 OK\n > w2 IDLE\n S: w2 BAD {not_connected}\n (failed)")), refused);
-    let later = after_quiet("(later 9m)\n > DONE\n S: w2 OK\n > w3 IDLE\n S: w3 BAD what\n (failed)");
-    assert_eq!(later, Some(IdleFailure::IdleRefused("what".into())), "IDLE has worked in this session");
+    assert_eq!(
+        failure(&format!("S: w1 OK\n > w2 IDLE\n S: w2 BAD {not_connected}\n (failed)")),
+        refused
+    );
+    let later =
+        after_quiet("(later 9m)\n > DONE\n S: w2 OK\n > w3 IDLE\n S: w3 BAD what\n (failed)");
+    assert_eq!(
+        later,
+        Some(IdleFailure::IdleRefused("what".into())),
+        "IDLE has worked in this session"
+    );
 }
 
 #[test]
@@ -372,7 +394,11 @@ fn years_pass_in_silence_without_harm() {
         machine.response(format!("w{tag} OK\r\n").as_bytes(), now, &mut actions);
         tag += 1;
         renewals += 1;
-        assert!(!actions.iter().any(|action| matches!(action, IdleAction::Failed(_) | IdleAction::Noticed { .. })));
+        assert!(
+            !actions
+                .iter()
+                .any(|action| matches!(action, IdleAction::Failed(_) | IdleAction::Noticed { .. }))
+        );
         actions.clear();
     }
     assert_eq!(renewals, 5 * 365 * 86400 / 540);
@@ -483,7 +509,11 @@ fn a_mailbox_that_notify_gave_up_while_it_was_opened_is_left_out_once() {
 
 #[test]
 fn one_session_watches_several_mailboxes_with_notify() {
-    let mailboxes = vec![mailbox("INBOX", Some((7, 10))), mailbox("DeltaChat", Some((3, 5))), mailbox("Gone", None)];
+    let mailboxes = vec![
+        mailbox("INBOX", Some((7, 10))),
+        mailbox("DeltaChat", Some((3, 5))),
+        mailbox("Gone", None),
+    ];
     play_watch(
         WatchTerms { notify: true, mailboxes, ..watch(None) },
         "> w1 EXAMINE \"Gone\"
@@ -546,10 +576,15 @@ fn where_notify_fails_the_other_mailboxes_are_given_up() {
          > w3 NOTIFY SET STATUS (SELECTED (MessageNew ITEMS MessageExpunge)) (MAILBOXES (\"DeltaChat\") (MessageNew MessageExpunge))
          ";
     let play = |script: &str| {
-        play_watch(WatchTerms { notify: true, mailboxes: mailboxes(), ..watch(None) }, &format!("{beginning}{script}"))
+        play_watch(
+            WatchTerms { notify: true, mailboxes: mailboxes(), ..watch(None) },
+            &format!("{beginning}{script}"),
+        )
     };
     play("S: w3 NO no\n (only the first)\n > w4 IDLE");
-    play("S: * STATUS DeltaChat (MESSAGES 5 UIDNEXT 6 UIDVALIDITY 3)\n S: w3 OK\n > w4 EXAMINE \"DeltaChat\"");
+    play(
+        "S: * STATUS DeltaChat (MESSAGES 5 UIDNEXT 6 UIDVALIDITY 3)\n S: w3 OK\n > w4 EXAMINE \"DeltaChat\"",
+    );
     play(
         "S: w3 OK
          > w4 IDLE
@@ -670,7 +705,8 @@ fn a_session_that_is_wanted_back_is_as_it_was_after_its_login() {
 #[test]
 fn what_was_set_in_the_session_before_is_respected() {
     let utf8 = InheritedState { utf8: true, notify: false };
-    let draft = WatchTerms { mailboxes: vec![mailbox("Entw&APw-rfe", Some((7, 10)))], ..watch(None) };
+    let draft =
+        WatchTerms { mailboxes: vec![mailbox("Entw&APw-rfe", Some((7, 10)))], ..watch(None) };
     let opened = "S: * 4 EXISTS
          S: * OK [UIDVALIDITY 7] ok
          S: * OK [UIDNEXT 10] ok
@@ -686,7 +722,9 @@ fn what_was_set_in_the_session_before_is_respected() {
         "> w1 EXAMINE \"INBOX\"\n{}\n> w2 NOTIFY SET (SELECTED (MessageNew {ITEMS} MessageExpunge))\nS: w2 NO\n(failed)",
         opened.split("\n         > w2").next().unwrap()
     );
-    assert!(play_in(notify, WatchTerms { notify: true, ..watch(Some((7, 10))) }, &script).is_some());
+    assert!(
+        play_in(notify, WatchTerms { notify: true, ..watch(Some((7, 10))) }, &script).is_some()
+    );
 }
 
 #[test]
@@ -695,7 +733,9 @@ fn server_that_talks_without_news_is_given_up() {
     let mut machine = IdleMachine::new(watch(Some((7, 10))), now);
     let mut actions = vec![];
     machine.start(now, &mut actions);
-    for line in ["* 9 EXISTS", "* OK [UIDVALIDITY 7]", "* OK [UIDNEXT 10]", "w1 OK done", "+ idling"] {
+    for line in
+        ["* 9 EXISTS", "* OK [UIDVALIDITY 7]", "* OK [UIDNEXT 10]", "w1 OK done", "+ idling"]
+    {
         machine.response(format!("{line}\r\n").as_bytes(), now, &mut actions);
     }
     actions.clear();
@@ -724,7 +764,8 @@ fn new_messages_and_new_commands_are_no_chatter() {
         machine.response(format!("{line}\r\n").as_bytes(), now, &mut actions);
     }
     for uid in 10..50_000 {
-        let line = format!("* 9 FETCH (UID {uid} FLAGS () BODY[HEADER.FIELDS (FROM)] {{0}}\r\n)\r\n");
+        let line =
+            format!("* 9 FETCH (UID {uid} FLAGS () BODY[HEADER.FIELDS (FROM)] {{0}}\r\n)\r\n");
         machine.response(line.as_bytes(), now, &mut actions);
     }
     assert!(actions.iter().all(|action| !matches!(action, IdleAction::Failed(_))));
@@ -734,7 +775,11 @@ fn new_messages_and_new_commands_are_no_chatter() {
 }
 
 /// What was noted, and of each message that was looked at whether it wakes a device, after these responses to the first fetch.
-fn found(judge: PushFilter, encrypted_only: bool, messages: &[&str]) -> (Vec<bool>, bool, Vec<u64>) {
+fn found(
+    judge: PushFilter,
+    encrypted_only: bool,
+    messages: &[&str],
+) -> (Vec<bool>, bool, Vec<u64>) {
     let now = Instant::now();
     let mut machine = IdleMachine::new(WatchTerms { judge, ..watch(Some((7, 10))) }, now);
     let mut actions = vec![];
@@ -773,7 +818,10 @@ fn what_is_learned_counts_in_the_middle_of_a_session() {
     let plain = ["From: bob@b.org"];
     assert_eq!(found(judge.clone(), false, &plain).0, [true]);
     assert_eq!(found(judge.clone(), true, &plain), (vec![false], false, vec![]));
-    assert_eq!(found(judge, true, &["From: bob@b.org|Content-Type: multipart/encrypted"]).0, [true]);
+    assert_eq!(
+        found(judge, true, &["From: bob@b.org|Content-Type: multipart/encrypted"]).0,
+        [true]
+    );
 }
 
 #[test]
@@ -783,5 +831,8 @@ fn messages_that_wake_a_device_are_told_apart_if_all_have_ids() {
     let all = found(PushFilter::default(), false, &[&one, &two]).2;
     assert_eq!(all.len(), 2);
     assert_eq!(found(PushFilter::default(), false, &[&two]).2, all[1..]);
-    assert!(found(PushFilter::default(), false, &[&one, "From: bob@b.org"]).2.is_empty(), "of one it is not known");
+    assert!(
+        found(PushFilter::default(), false, &[&one, "From: bob@b.org"]).2.is_empty(),
+        "of one it is not known"
+    );
 }

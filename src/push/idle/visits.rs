@@ -63,7 +63,12 @@ impl IdleMachine {
     }
 
     /// A mailbox cannot be opened: it is left out, and the others are watched, or a spare one.
-    pub(super) fn not_opened(&mut self, words: String, now: Instant, actions: &mut Vec<IdleAction>) {
+    pub(super) fn not_opened(
+        &mut self,
+        words: String,
+        now: Instant,
+        actions: &mut Vec<IdleAction>,
+    ) {
         // It may be left out already: NOTIFY can fail while it is being opened.
         if self.current < self.watch.mailboxes.len() {
             if self.watch.mailboxes.len() == 1 {
@@ -90,7 +95,9 @@ impl IdleMachine {
 
     /// The open mailbox may be one that was left out.
     fn is_open_again(&mut self, actions: &mut Vec<IdleAction>) {
-        let Some(mailbox) = self.watch.mailboxes.get_mut(self.current).filter(|mailbox| mailbox.is_left_out) else {
+        let Some(mailbox) =
+            self.watch.mailboxes.get_mut(self.current).filter(|mailbox| mailbox.is_left_out)
+        else {
             return;
         };
         mailbox.is_left_out = false;
@@ -108,7 +115,11 @@ impl IdleMachine {
     /// open, to which the session comes back if it is refused again.
     pub(super) fn try_again(&mut self, now: Instant) {
         let count = if self.notify == Notify::Absent { 1 } else { usize::MAX };
-        let Some(due) = self.left_out.as_mut().map(|left_out| left_out.due(count, now)).filter(|due| !due.is_empty())
+        let Some(due) = self
+            .left_out
+            .as_mut()
+            .map(|left_out| left_out.due(count, now))
+            .filter(|due| !due.is_empty())
         else {
             return;
         };
@@ -140,7 +151,12 @@ impl IdleMachine {
         self.last_news = None;
         self.open = OpenMailbox::default();
         let mut command = b"EXAMINE ".to_vec();
-        let name = self.watch.mailboxes.get(index).map(|mailbox| mailbox.name.as_str()).unwrap_or_default();
+        let name = self
+            .watch
+            .mailboxes
+            .get(index)
+            .map(|mailbox| mailbox.name.as_str())
+            .unwrap_or_default();
         push_quoted(&mut command, self.manners.on_the_wire(name).as_bytes());
         self.command(&command, IdleState::Examine, now, actions);
     }

@@ -33,12 +33,18 @@ fn server_words_are_the_reason() {
         ends("S: * BYE [ALERT] Please enable IMAP"),
         "the mail server said \"Please enable IMAP\"; then: it closed the session"
     );
-    assert_eq!(ends("S: * OK [ALERT] Go to our page\n S: w1 NO"), "the mailbox cannot be opened: Go to our page");
+    assert_eq!(
+        ends("S: * OK [ALERT] Go to our page\n S: w1 NO"),
+        "the mailbox cannot be opened: Go to our page"
+    );
     assert_eq!(
         ends("S: * NO [ALERT] Go to our page\n S: w1 NO failed"),
         "the mailbox cannot be opened: failed (before it: Go to our page)"
     );
-    assert!(end_of("S: w1 OK\n > w2 IDLE\n S: * BAD [ALERT] not you") == IdleFailure::IdleRefused("not you".into()));
+    assert!(
+        end_of("S: w1 OK\n > w2 IDLE\n S: * BAD [ALERT] not you")
+            == IdleFailure::IdleRefused("not you".into())
+    );
     let long = ends(&format!("S: * BAD {}\u{1b}[31m", "x".repeat(5000)));
     assert!(long.len() < 400, "{long}");
 }
@@ -49,7 +55,9 @@ fn words_before_a_success_are_no_reason() {
         ends("S: * NO [ALERT] quota nearly full\n S: w1 OK\n > w2 IDLE\n (later 1m)"),
         "the mail server did not answer within 60s"
     );
-    let ended = end_of("S: w1 OK\n > w2 IDLE\n S: +\n (watching)\n S: * BAD [ALERT] maintenance\n S: * BYE");
+    let ended = end_of(
+        "S: w1 OK\n > w2 IDLE\n S: +\n (watching)\n S: * BAD [ALERT] maintenance\n S: * BYE",
+    );
     assert!(matches!(&ended, IdleFailure::Complaint { has_worked: true, .. }), "{ended:?}");
 }
 
@@ -57,10 +65,14 @@ fn words_before_a_success_are_no_reason() {
 fn words_are_part_of_every_end() {
     let idle = "S: w1 OK\n > w2 IDLE\n S: +\n (watching)\n";
     assert_eq!(
-        ends("S: * OK [ALERT] Go to our page\n S: w1 OK\n > w2 IDLE\n S: * NO maintenance\n S: w2 BAD unknown command"),
+        ends(
+            "S: * OK [ALERT] Go to our page\n S: w1 OK\n > w2 IDLE\n S: * NO maintenance\n S: w2 BAD unknown command"
+        ),
         "the mail server does not support IDLE, and deltapush does not poll: unknown command (before it: maintenance)"
     );
-    let short = |number| format!("S: w{number} NO maintenance\n > w{} IDLE\n S: +\n (watching)\n", number + 1);
+    let short = |number| {
+        format!("S: w{number} NO maintenance\n > w{} IDLE\n S: +\n (watching)\n", number + 1)
+    };
     assert_eq!(
         ends(&format!("{idle}{}{}S: w4 NO maintenance", short(2), short(3))),
         "the mail server refused IDLE: it ends IDLE at once: maintenance"
@@ -89,7 +101,10 @@ fn words_are_added_to_an_end_that_the_driver_noticed() {
     assert_eq!(machine.explain(IdleFailure::Silent), IdleFailure::Silent);
     machine.response(b"* NO [ALERT] disk trouble\r\n", now, &mut actions);
     let explained = machine.explain_break(broke()).unwrap();
-    assert_eq!(explained.to_string(), "the mail server said \"disk trouble\"; then: the connection broke");
+    assert_eq!(
+        explained.to_string(),
+        "the mail server said \"disk trouble\"; then: the connection broke"
+    );
     assert_eq!(machine.explain(explained.clone()), explained, "once");
     machine.response(b"w1 NO not now\r\n", now, &mut actions);
     let Some(IdleAction::Failed(failure)) = actions.pop() else { panic!("{actions:?}") };
@@ -97,7 +112,8 @@ fn words_are_added_to_an_end_that_the_driver_noticed() {
     assert_eq!(
         machine.explain(failure),
         IdleFailure::NoMailbox(
-            "not now (before it: disk trouble); the mail server also said: come back tomorrow".into()
+            "not now (before it: disk trouble); the mail server also said: come back tomorrow"
+                .into()
         )
     );
 }

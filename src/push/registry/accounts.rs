@@ -16,8 +16,8 @@ use crate::credentials::{CredentialKind, Credentials};
 use crate::push::schedule::{PATIENCE, QUARANTINE, Quarantined, TokenState};
 use crate::secret::DeviceToken;
 use crate::store::{
-    AccountRecord, AccountStatus, Announce, Change, FetchLesson, Fetches, Generation, Idled, Loaded, Position,
-    StoredToken, TokenRecord, Unannounced, UnixTime, Uptime,
+    AccountRecord, AccountStatus, Announce, Change, FetchLesson, Fetches, Generation, Idled,
+    Loaded, Position, StoredToken, TokenRecord, Unannounced, UnixTime, Uptime,
 };
 
 /// For how long at least a token is tried that had something to announce when deltapush ended.
@@ -106,7 +106,9 @@ impl AccountTable {
     pub(super) fn restore(&self, loaded: Loaded) {
         let now = UnixTime::now();
         if !self.keeps_sessions {
-            self.waiting.begin(loaded.accounts.iter().filter(|record| record.credentials.is_none()).count());
+            self.waiting.begin(
+                loaded.accounts.iter().filter(|record| record.credentials.is_none()).count(),
+            );
         }
         loaded.accounts.into_iter().for_each(|record| self.insert(record));
         loaded.tokens.into_iter().for_each(|(token, record)| self.apply_token(&token, record));
@@ -120,7 +122,8 @@ impl AccountTable {
     fn insert(&self, record: AccountRecord) {
         let AccountRecord { account, credentials, tokens, idled, called } = record;
         self.now_has(&account, &[], &tokens);
-        let watchable = credentials.as_ref().is_some_and(|credentials| credentials.can_be_used_again());
+        let watchable =
+            credentials.as_ref().is_some_and(|credentials| credentials.can_be_used_again());
         self.map.insert(
             account.clone(),
             AccountEntry { credentials, tokens, idled, refused: false, from_before: true, called },
@@ -149,8 +152,12 @@ impl AccountTable {
                     }
                 }
             }
-            Change::Tokens { account, credentials, tokens } => self.apply_tokens(account, credentials, tokens),
-            Change::Credentials { account, credentials } => self.apply_credentials(&account, credentials),
+            Change::Tokens { account, credentials, tokens } => {
+                self.apply_tokens(account, credentials, tokens)
+            }
+            Change::Credentials { account, credentials } => {
+                self.apply_credentials(&account, credentials)
+            }
             Change::Pending { tokens, generation } => {
                 let news = News::Pending { generation, age: Duration::ZERO };
                 tokens.into_iter().for_each(|token| self.news.send(token, news));
@@ -161,26 +168,48 @@ impl AccountTable {
         }
     }
 
-    fn apply_tokens(&self, account: AccountId, credentials: Option<Arc<Credentials>>, tokens: Vec<StoredToken>) {
+    fn apply_tokens(
+        &self,
+        account: AccountId,
+        credentials: Option<Arc<Credentials>>,
+        tokens: Vec<StoredToken>,
+    ) {
         match self.map.entry(account.clone()) {
             Entry::Vacant(vacant) => {
                 self.now_has(&account, &[], &tokens);
                 let (idled, called) = (Vec::new(), None);
-                vacant.insert(AccountEntry { credentials, tokens, idled, refused: false, from_before: false, called });
+                vacant.insert(AccountEntry {
+                    credentials,
+                    tokens,
+                    idled,
+                    refused: false,
+                    from_before: false,
+                    called,
+                });
                 self.events.send(account, AccountEvent::Watch);
             }
             Entry::Occupied(mut known) => {
                 let before = std::mem::replace(&mut known.get_mut().tokens, tokens);
                 self.now_has(&account, &before, &known.get().tokens);
                 drop(known);
-                credentials.into_iter().for_each(|credentials| self.apply_credentials(&account, credentials));
+                credentials
+                    .into_iter()
+                    .for_each(|credentials| self.apply_credentials(&account, credentials));
             }
         }
     }
 
     /// News that could not be written is pushed from memory, once.
-    pub(super) fn push_unwritten(&self, account: &AccountId, mailbox: &str, position: Position, announce: &Announce) {
-        if *announce == Announce::Nothing || !self.is_known(account) || !self.unwritten.push(account, mailbox, position)
+    pub(super) fn push_unwritten(
+        &self,
+        account: &AccountId,
+        mailbox: &str,
+        position: Position,
+        announce: &Announce,
+    ) {
+        if *announce == Announce::Nothing
+            || !self.is_known(account)
+            || !self.unwritten.push(account, mailbox, position)
         {
             return;
         }
@@ -206,7 +235,11 @@ impl AccountTable {
             // A wall clock that was set back makes no wait longer than it ever is.
             wait: now.age(quarantine.until).min(QUARANTINE),
         });
-        Some(TokenState { account: known.owners.first()?.clone(), accepted: known.record.accepted, quarantine })
+        Some(TokenState {
+            account: known.owners.first()?.clone(),
+            accepted: known.record.accepted,
+            quarantine,
+        })
     }
 
     fn apply_credentials(&self, account: &AccountId, credentials: Arc<Credentials>) {
@@ -236,7 +269,9 @@ impl AccountTable {
 
     pub(super) fn tokens(&self, account: &AccountId) -> Vec<DeviceToken> {
         let found = self.map.get(account);
-        found.map(|account| account.tokens.iter().map(|seen| seen.token.clone()).collect()).unwrap_or_default()
+        found
+            .map(|account| account.tokens.iter().map(|seen| seen.token.clone()).collect())
+            .unwrap_or_default()
     }
 
     pub(super) fn owners(&self, token: &DeviceToken) -> Vec<AccountId> {
@@ -309,7 +344,8 @@ impl AccountTable {
     }
 
     pub(super) fn all(&self) -> Vec<AccountId> {
-        let mut accounts: Vec<AccountId> = self.map.iter().map(|entry| entry.key().clone()).collect();
+        let mut accounts: Vec<AccountId> =
+            self.map.iter().map(|entry| entry.key().clone()).collect();
         accounts.sort_unstable();
         accounts
     }
@@ -348,8 +384,12 @@ impl AccountTable {
     pub(super) fn complete(&self, status: &mut AccountStatus) {
         let known = self.map.get(&status.account);
         // Where clients' sessions are kept, none are needed.
-        status.has_credentials = self.keeps_sessions || known.as_ref().is_some_and(|known| known.usable().is_some());
-        let kind = known.as_ref().and_then(|known| known.credentials.as_ref()).map(|credentials| credentials.kind);
+        status.has_credentials =
+            self.keeps_sessions || known.as_ref().is_some_and(|known| known.usable().is_some());
+        let kind = known
+            .as_ref()
+            .and_then(|known| known.credentials.as_ref())
+            .map(|credentials| credentials.kind);
         status.unusable = match kind {
             Some(CredentialKind::Exchange(mechanism)) => Some(mechanism),
             Some(CredentialKind::Password | CredentialKind::Token) | None => None,
@@ -366,9 +406,15 @@ impl AccountTable {
         }
     }
 
-    pub(super) fn compare(&self, account: &AccountId, credentials: &Credentials) -> LoginComparison {
+    pub(super) fn compare(
+        &self,
+        account: &AccountId,
+        credentials: &Credentials,
+    ) -> LoginComparison {
         let known = self.map.get(account);
-        let same = known.is_none_or(|known| !known.refused && known.credentials.as_deref() == Some(credentials));
+        let same = known.is_none_or(|known| {
+            !known.refused && known.credentials.as_deref() == Some(credentials)
+        });
         if same { LoginComparison::Same } else { LoginComparison::Changed }
     }
 
@@ -381,10 +427,13 @@ impl AccountTable {
     ) -> bool {
         let Some(known) = self.map.get(account) else { return false };
         // What was seen in the future was seen before the clock was set back: that is put right at once.
-        let recent =
-            |seen: &StoredToken| seen.token == *token && seen.last_seen <= now && seen.last_seen.age(now) < RECENTLY;
+        let recent = |seen: &StoredToken| {
+            seen.token == *token && seen.last_seen <= now && seen.last_seen.age(now) < RECENTLY
+        };
         // A token in quarantine is written again, once after each answer: the app is there.
-        let waits = |known: Ref<'_, DeviceToken, Token>| known.record.quarantine.is_some_and(|found| found.until > now);
+        let waits = |known: Ref<'_, DeviceToken, Token>| {
+            known.record.quarantine.is_some_and(|found| found.until > now)
+        };
         let is_quarantined = self.tokens.get(token).is_some_and(waits);
         let is_known = !known.refused && known.credentials.as_deref() == credentials;
         is_known && !is_quarantined && known.tokens.iter().any(recent)
@@ -393,7 +442,11 @@ impl AccountTable {
 
 /// The mailboxes to be watched.
 fn names(idled: &[Idled]) -> Vec<&str> {
-    if idled.is_empty() { vec![INBOX] } else { idled.iter().map(|idled| idled.name.as_str()).collect() }
+    if idled.is_empty() {
+        vec![INBOX]
+    } else {
+        idled.iter().map(|idled| idled.name.as_str()).collect()
+    }
 }
 
 /// Whether the names are the same, in whatever order.

@@ -20,8 +20,8 @@ use crate::account::AccountId;
 use crate::credentials::Credentials;
 use crate::secret::{DeviceToken, Secret};
 use crate::store::{
-    AccountStatus, Announce, DualTime, Erased, FetchLesson, Generation, KnownLogin, OpenError, Position, Store,
-    StoreError, StoreSettings, UnixTime, Uptime,
+    AccountStatus, Announce, DualTime, Erased, FetchLesson, Generation, KnownLogin, OpenError,
+    Position, Store, StoreError, StoreSettings, UnixTime, Uptime,
 };
 use accounts::{AccountTable, LoginComparison};
 use newcomers::Newcomers;
@@ -60,9 +60,8 @@ impl Merge for AccountEvent {
             // Whoever begins with a watch finds credentials and mailboxes as they are then. New credentials alone may be left
             // for the next session.
             (Self::Watch, Self::CredentialsChanged | Self::MailboxesChanged) => Self::Watch,
-            (Self::CredentialsChanged, Self::MailboxesChanged) | (Self::MailboxesChanged, Self::CredentialsChanged) => {
-                Self::MailboxesChanged
-            }
+            (Self::CredentialsChanged, Self::MailboxesChanged)
+            | (Self::MailboxesChanged, Self::CredentialsChanged) => Self::MailboxesChanged,
             (_, newer) => newer,
         }
     }
@@ -159,8 +158,10 @@ impl Registry {
         let accounts = Arc::new(AccountTable::new(events, news, settings.keeps_sessions()));
         let following = Arc::clone(&accounts);
         let (store, mut loaded) = Store::open(settings, move |change| following.apply(change))?;
-        let login_memory =
-            LoginMemory { key: loaded.login_key.take(), entries: std::mem::take(&mut loaded.known_logins) };
+        let login_memory = LoginMemory {
+            key: loaded.login_key.take(),
+            entries: std::mem::take(&mut loaded.known_logins),
+        };
         let login_memory = Arc::new(Mutex::new(login_memory));
         let clock = UptimeClock { before: loaded.served, started: Instant::now() };
         accounts.restore(loaded);
@@ -186,7 +187,11 @@ impl Registry {
     ///
     /// # Errors
     /// [`AccountsFull`], for the client; the operator is warned.
-    pub fn admit(&self, account: &AccountId, origin: AccountOrigin) -> Result<Option<Admission>, AccountsFull> {
+    pub fn admit(
+        &self,
+        account: &AccountId,
+        origin: AccountOrigin,
+    ) -> Result<Option<Admission>, AccountsFull> {
         if self.is_known(account) {
             return Ok(None);
         }
@@ -295,14 +300,20 @@ impl Registry {
     ///
     /// # Errors
     /// [`StoreError`]: the watcher goes on with what it had.
-    pub async fn login_succeeded(&self, account: &AccountId, credentials: &Credentials) -> Result<(), StoreError> {
+    pub async fn login_succeeded(
+        &self,
+        account: &AccountId,
+        credentials: &Credentials,
+    ) -> Result<(), StoreError> {
         if self.keeps_sessions {
             return Ok(());
         }
         let credentials = self.accounts.lasting(account, credentials);
         match self.accounts.compare(account, &credentials) {
             LoginComparison::Same => Ok(()),
-            LoginComparison::Changed => self.store.credentials_changed(account, Arc::new(credentials)).await,
+            LoginComparison::Changed => {
+                self.store.credentials_changed(account, Arc::new(credentials)).await
+            }
         }
     }
 
@@ -336,7 +347,8 @@ impl Registry {
     #[must_use]
     pub fn must_note_idle(&self, account: &AccountId, mailbox: &str) -> bool {
         let since = self.clock.now().before(RECENTLY);
-        mailbox.len() <= MAX_MAILBOX && self.accounts.must_note_idle(account, canonical(mailbox), since)
+        mailbox.len() <= MAX_MAILBOX
+            && self.accounts.must_note_idle(account, canonical(mailbox), since)
     }
 
     /// Notes that a client of the account waits for mail in `mailbox`, its name as it stood on the wire.
@@ -349,7 +361,12 @@ impl Registry {
 
     /// Whether it is worth writing down what the app of this device did with unencrypted messages of the account. Costs no disk.
     #[must_use]
-    pub fn must_note_lesson(&self, account: &AccountId, token: &DeviceToken, lesson: &FetchLesson) -> bool {
+    pub fn must_note_lesson(
+        &self,
+        account: &AccountId,
+        token: &DeviceToken,
+        lesson: &FetchLesson,
+    ) -> bool {
         self.accounts.must_note_lesson(account, token, lesson, UnixTime::now())
     }
 
@@ -377,7 +394,11 @@ impl Registry {
     ///
     /// # Errors
     /// [`StoreError`]: it is not.
-    pub async fn forget_mailbox(&self, account: &AccountId, mailbox: &str) -> Result<bool, StoreError> {
+    pub async fn forget_mailbox(
+        &self,
+        account: &AccountId,
+        mailbox: &str,
+    ) -> Result<bool, StoreError> {
         let limit = self.clock.now().before(UNUSED);
         self.store.forget_idled(account, canonical(mailbox), limit).await
     }
@@ -403,7 +424,8 @@ impl Registry {
     ) -> Result<(), StoreError> {
         let mailbox = canonical(mailbox);
         let announce = self.accounts.unwritten.left(account, mailbox, position, announce.into());
-        let written = self.store.noticed(account, mailbox, position, announce.clone(), UnixTime::now()).await;
+        let written =
+            self.store.noticed(account, mailbox, position, announce.clone(), UnixTime::now()).await;
         match &written {
             Ok(()) => self.accounts.unwritten.written(account, mailbox),
             // The process ends: the next one finds the messages.
@@ -434,7 +456,10 @@ impl Registry {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn positions(&self, account: &AccountId) -> Result<Vec<(String, Position)>, StoreError> {
+    pub async fn positions(
+        &self,
+        account: &AccountId,
+    ) -> Result<Vec<(String, Position)>, StoreError> {
         self.store.positions(account).await
     }
 
@@ -442,7 +467,11 @@ impl Registry {
     ///
     /// # Errors
     /// [`StoreError`]: it is posted once more after a restart.
-    pub async fn announced(&self, token: &DeviceToken, generation: Generation) -> Result<(), StoreError> {
+    pub async fn announced(
+        &self,
+        token: &DeviceToken,
+        generation: Generation,
+    ) -> Result<(), StoreError> {
         self.accounts.unwritten.accepted(&self.owners(token), token);
         self.store.announced(token, generation, UnixTime::now()).await
     }
@@ -451,7 +480,12 @@ impl Registry {
     ///
     /// # Errors
     /// [`StoreError`]: it is posted once more after a restart.
-    pub async fn gave_up(&self, token: &DeviceToken, generation: Generation, reason: &str) -> Result<(), StoreError> {
+    pub async fn gave_up(
+        &self,
+        token: &DeviceToken,
+        generation: Generation,
+        reason: &str,
+    ) -> Result<(), StoreError> {
         self.store.gave_up(token, generation, reason, UnixTime::now()).await
     }
 
@@ -460,7 +494,12 @@ impl Registry {
     ///
     /// # Errors
     /// [`StoreError`]: the next POST will find out again.
-    pub async fn quarantined(&self, token: &DeviceToken, answers: u32, wait: Duration) -> Result<bool, StoreError> {
+    pub async fn quarantined(
+        &self,
+        token: &DeviceToken,
+        answers: u32,
+        wait: Duration,
+    ) -> Result<bool, StoreError> {
         let now = self.now();
         self.store.quarantined(token, answers, now.wall.after(wait), now).await
     }

@@ -84,7 +84,8 @@ impl Newcomers {
         at_upstream: impl FnOnce() -> usize,
         now: Instant,
     ) -> Result<(), AccountsFull> {
-        let admitted = self.may_come(origin, accounts.saturating_add(self.under_way), at_upstream, now);
+        let admitted =
+            self.may_come(origin, accounts.saturating_add(self.under_way), at_upstream, now);
         match admitted {
             Ok(()) => self.under_way = self.under_way.saturating_add(1),
             Err(_) => self.refused = self.refused.saturating_add(1),
@@ -113,8 +114,11 @@ impl Newcomers {
         if self.by_prefix.len() >= MAX_PREFIXES && !self.by_prefix.contains_key(&origin.prefix) {
             self.by_prefix.retain(|_, came| !is_old(came));
             if self.by_prefix.len() >= MAX_PREFIXES
-                && let Some(oldest) =
-                    self.by_prefix.iter().min_by_key(|(_, came)| came.since).map(|(prefix, _)| *prefix)
+                && let Some(oldest) = self
+                    .by_prefix
+                    .iter()
+                    .min_by_key(|(_, came)| came.since)
+                    .map(|(prefix, _)| *prefix)
             {
                 self.by_prefix.remove(&oldest);
             }
@@ -137,7 +141,8 @@ impl Newcomers {
 
     /// Whether the operator is to be warned now: how many were refused.
     pub(super) fn is_news(&mut self, now: Instant) -> Option<u64> {
-        let is_due = self.warned.is_none_or(|warned| now.saturating_duration_since(warned) >= REPEAT);
+        let is_due =
+            self.warned.is_none_or(|warned| now.saturating_duration_since(warned) >= REPEAT);
         is_due.then(|| self.warned = Some(now)).map(|()| self.refused)
     }
 }
@@ -177,7 +182,11 @@ mod tests {
         }
         assert_eq!(newcomers.admit(from(1, true), 60, || 1, now), Err(AccountsFull::Address));
         assert_eq!(newcomers.admit(from(2, true), 60, || 1, now), Ok(()), "others still come");
-        assert_eq!(newcomers.admit(from(1, false), 60, || 1, now), Ok(()), "the operator named that server");
+        assert_eq!(
+            newcomers.admit(from(1, false), 60, || 1, now),
+            Ok(()),
+            "the operator named that server"
+        );
         assert_eq!(newcomers.admit(from(1, true), 60, || 1, now + DAY), Ok(()));
     }
 
@@ -195,7 +204,9 @@ mod tests {
     #[test]
     fn operator_is_warned_now_and_then() {
         let (mut newcomers, now) = (newcomers(0, 1), Instant::now());
-        let warned = |newcomers: &mut Newcomers, seconds| newcomers.is_news(now + Duration::from_secs(seconds));
+        let warned = |newcomers: &mut Newcomers, seconds| {
+            newcomers.is_news(now + Duration::from_secs(seconds))
+        };
         assert_eq!(newcomers.admit(from(1, true), 0, || 0, now), Err(AccountsFull::InAll));
         assert_eq!(
             (warned(&mut newcomers, 0), warned(&mut newcomers, 60), warned(&mut newcomers, 900)),

@@ -45,7 +45,9 @@ async fn from_the_first_token_to_the_last() {
     assert_eq!(*it.registry.credentials(&alice()).unwrap(), credentials("one"));
 
     it.registry.noticed(&alice(), "INBOX", POSITION, true).await.unwrap();
-    let (first, News::Pending { generation, age }) = it.news.try_recv().unwrap() else { panic!("pending") };
+    let (first, News::Pending { generation, age }) = it.news.try_recv().unwrap() else {
+        panic!("pending")
+    };
     assert_eq!((first, age), (token("a"), Duration::ZERO));
     assert_eq!(it.news.try_recv(), Some((token("b"), News::Pending { generation, age })));
     assert_eq!(it.registry.positions(&alice()).await.unwrap(), [("INBOX".to_owned(), POSITION)]);
@@ -67,9 +69,14 @@ async fn a_device_that_has_the_message_is_left_out() {
     }
     let but = Announce::AllBut(vec![token("b"), token("elsewhere")]);
     it.registry.noticed(&alice(), "INBOX", POSITION, but).await.unwrap();
-    let told: Vec<DeviceToken> = std::iter::from_fn(|| it.news.try_recv()).map(|(token, _)| token).collect();
+    let told: Vec<DeviceToken> =
+        std::iter::from_fn(|| it.news.try_recv()).map(|(token, _)| token).collect();
     assert_eq!(told, [token("a"), token("c")]);
-    let pending = it.registry.snapshot().await.unwrap()[0].tokens.iter().map(|token| token.pending).collect::<Vec<_>>();
+    let pending = it.registry.snapshot().await.unwrap()[0]
+        .tokens
+        .iter()
+        .map(|token| token.pending)
+        .collect::<Vec<_>>();
     assert_eq!(pending, [true, false, true]);
 }
 
@@ -82,7 +89,9 @@ async fn a_restart_goes_on_where_it_stopped() {
     it.registry.close().await;
     let mut it = open(&directory);
     assert_eq!(it.events.try_recv(), Some((alice(), AccountEvent::Watch)));
-    let Some((pending, News::Pending { generation, age })) = it.news.try_recv() else { panic!("pending") };
+    let Some((pending, News::Pending { generation, age })) = it.news.try_recv() else {
+        panic!("pending")
+    };
     assert!(pending == token("a") && age < Duration::from_secs(60));
     assert_eq!(it.registry.tokens(&alice()), [token("a")]);
     assert_eq!(*it.registry.credentials(&alice()).unwrap(), credentials("one"));
@@ -103,7 +112,10 @@ async fn news_that_an_outage_made_old_is_tried_all_the_same() {
     drop(file);
     let mut it = open(&directory);
     let Some((_, News::Pending { age, .. })) = it.news.try_recv() else { panic!("pending") };
-    assert!(age > Duration::from_secs(4 * 3600) && age < crate::push::schedule::PATIENCE, "{age:?}");
+    assert!(
+        age > Duration::from_secs(4 * 3600) && age < crate::push::schedule::PATIENCE,
+        "{age:?}"
+    );
 }
 
 #[tokio::test]
@@ -200,7 +212,11 @@ async fn a_token_handed_over_again_lives_on() {
     tokio::time::advance(DAY * 20).await;
     assert_eq!(it.registry.expire(MAX_AGE).await.unwrap(), 1);
     assert_eq!(it.registry.tokens(&alice()), [token("b")]);
-    assert_eq!(it.registry.snapshot().await.unwrap()[0].tokens[0].last_seen.age(UnixTime::now()).as_secs() / 60, 0);
+    assert_eq!(
+        it.registry.snapshot().await.unwrap()[0].tokens[0].last_seen.age(UnixTime::now()).as_secs()
+            / 60,
+        0
+    );
 }
 
 /// The task itself, over a hundred days; it ends when it is told to.
@@ -224,7 +240,10 @@ async fn the_upkeep_notes_the_time_and_expires() {
 async fn the_mailboxes_that_clients_idle_in_are_watched() {
     let directory = tempfile::tempdir().unwrap();
     let mut it = open(&directory);
-    assert!(!it.registry.must_note_idle(&alice(), "DeltaChat"), "nothing is kept of an account without a token");
+    assert!(
+        !it.registry.must_note_idle(&alice(), "DeltaChat"),
+        "nothing is kept of an account without a token"
+    );
     it.registry.register(&alice(), &credentials("one"), &token("a")).await.unwrap();
     it.events.try_recv();
     assert_eq!(it.registry.mailboxes(&alice()), ["INBOX"]);
@@ -291,7 +310,8 @@ fn what_waits_for_a_busy_supervisor_is_merged() {
 async fn without_credentials_on_disk_devices_are_called_back_and_watched_again() {
     let directory = tempfile::tempdir().unwrap();
     let open = || {
-        let (registry, events, news) = Registry::open(&StoreSettings::memory(directory.path().join("state"))).unwrap();
+        let (registry, events, news) =
+            Registry::open(&StoreSettings::memory(directory.path().join("state"))).unwrap();
         Opened { registry, events, news }
     };
     let bob = AccountId::new("bob", "imap.example.org:993");
@@ -346,7 +366,9 @@ async fn a_login_that_leaves_nothing_keeps_the_token_and_starts_no_watch() {
     let exchange = Credentials::exchange(Mechanism::ScramSha256, "alice", "n,,n=alice,r=x");
     let mut it = open(&directory);
     it.registry.register(&alice(), &exchange, &token("a")).await.unwrap();
-    assert!(it.registry.credentials(&alice()).is_none() && it.registry.tokens(&alice()) == [token("a")]);
+    assert!(
+        it.registry.credentials(&alice()).is_none() && it.registry.tokens(&alice()) == [token("a")]
+    );
     assert_eq!(standing(&it.registry).await, (false, Some(Mechanism::ScramSha256)));
     it.registry.close().await;
     drop(it);

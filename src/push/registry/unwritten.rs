@@ -53,14 +53,21 @@ impl Unwritten {
     }
 
     /// The tokens that news up to `position` is still to be announced to: not those that it was announced to from memory.
-    pub(super) fn left(&self, account: &AccountId, mailbox: &str, position: Position, announce: Announce) -> Announce {
+    pub(super) fn left(
+        &self,
+        account: &AccountId,
+        mailbox: &str,
+        position: Position,
+        announce: Announce,
+    ) -> Announce {
         let Some(known) = self.0.get(account) else { return announce };
-        let same = |pushed: &&Pushed| pushed.mailbox == mailbox && is_within(position, pushed.position);
+        let same =
+            |pushed: &&Pushed| pushed.mailbox == mailbox && is_within(position, pushed.position);
         match (known.iter().find(same), announce) {
             (Some(pushed), Announce::All) => Announce::AllBut(pushed.accepted.clone()),
-            (Some(pushed), Announce::AllBut(others)) => {
-                Announce::AllBut(others.into_iter().chain(pushed.accepted.iter().cloned()).collect())
-            }
+            (Some(pushed), Announce::AllBut(others)) => Announce::AllBut(
+                others.into_iter().chain(pushed.accepted.iter().cloned()).collect(),
+            ),
             (_, announce) => announce,
         }
     }
@@ -93,7 +100,8 @@ mod tests {
 
     #[test]
     fn each_message_is_pushed_once_and_not_announced_again_where_it_was_accepted() {
-        let (unwritten, account) = (Unwritten::default(), AccountId::new("alice", "imap.example.org:993"));
+        let (unwritten, account) =
+            (Unwritten::default(), AccountId::new("alice", "imap.example.org:993"));
         let token = |name: &str| DeviceToken::new(name.as_bytes()).unwrap();
         assert!(unwritten.push(&account, "INBOX", at(5)));
         assert!(!unwritten.push(&account, "INBOX", at(5)), "found again");
@@ -106,7 +114,8 @@ mod tests {
         unwritten.written(&account, "INBOX");
         assert_eq!(left(at(6)), Announce::All);
         assert!(unwritten.0.is_empty());
-        let pushed = (0..100).filter(|number| unwritten.push(&account, &number.to_string(), at(1))).count();
+        let pushed =
+            (0..100).filter(|number| unwritten.push(&account, &number.to_string(), at(1))).count();
         assert_eq!(pushed, MAX_MAILBOXES);
     }
 }

@@ -36,7 +36,9 @@ pub async fn upkeep(registry: Registry, stop: CancellationToken) {
         }
         match registry.expire(MAX_AGE).await {
             Ok(0) => {}
-            Ok(tokens) => tracing::info!(tokens, "removed tokens that no device has handed over for 90 days"),
+            Ok(tokens) => {
+                tracing::info!(tokens, "removed tokens that no device has handed over for 90 days")
+            }
             Err(error) => tracing::debug!("cannot remove old tokens yet: {error}"),
         }
     }

@@ -37,7 +37,10 @@ impl WaitingAccounts {
             counts.told = counts.waiting;
             match counts.waiting {
                 0 => tracing::info!("no account waits for a device to log in any more"),
-                waiting => tracing::info!(waiting, "accounts still wait for one of their devices to log in"),
+                waiting => tracing::info!(
+                    waiting,
+                    "accounts still wait for one of their devices to log in"
+                ),
             }
         }
     }

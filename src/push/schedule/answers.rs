@@ -7,7 +7,8 @@ use fastrand::Rng;
 use super::entry::{PostInFlight, QueuePlace, TokenQuarantine};
 use super::turns::Class;
 use super::{
-    GiveUpReason, NEWS_PAUSE, PATIENCE, PostAnswer, PostConclusion, PushSchedule, RetryQueue, TransientFailure, enqueue,
+    GiveUpReason, NEWS_PAUSE, PATIENCE, PostAnswer, PostConclusion, PushSchedule, RetryQueue,
+    TransientFailure, enqueue,
 };
 use crate::account::AccountId;
 use crate::push::breaker::{Blame, BreakerFailure, LONGEST_PAUSE, LONGEST_PROBE, jittered};
@@ -36,7 +37,12 @@ struct FailedPost {
 
 impl PushSchedule {
     /// The POST of `token` ended with `answer`.
-    pub fn answered(&mut self, token: &DeviceToken, answer: PostAnswer, now: Duration) -> PostConclusion {
+    pub fn answered(
+        &mut self,
+        token: &DeviceToken,
+        answer: PostAnswer,
+        now: Duration,
+    ) -> PostConclusion {
         let Some(entry) = self.tokens.get_mut(token) else { return PostConclusion::Dropped };
         let QueuePlace::InFlight(flight) = entry.place else { return PostConclusion::Dropped };
         let PostInFlight { generation, class, .. } = flight;
@@ -93,10 +99,12 @@ impl PushSchedule {
             account: is_evidence.then_some(account),
             blame: if is_the_servers { Blame::Server } else { Blame::Token },
             pause: attempt.retry_after.filter(|_| is_the_servers),
-            is_for_all: attempt.failure == TransientFailure::Status(429) && attempt.retry_after.is_some(),
+            is_for_all: attempt.failure == TransientFailure::Status(429)
+                && attempt.retry_after.is_some(),
             probe: flight.probe,
         };
-        let breaker = if attempt.class.is_proven() { &mut self.breaker } else { &mut self.newcomers };
+        let breaker =
+            if attempt.class.is_proven() { &mut self.breaker } else { &mut self.newcomers };
         breaker.failed(failed, now, &mut self.rng);
     }
 
@@ -114,7 +122,9 @@ impl PushSchedule {
             PostAnswer::Refused(status) if is_own && (entry.hopeless || entry.is_the_cause()) => {
                 GiveUpReason::Refused(status)
             }
-            PostAnswer::Failed { failure, .. } if is_own && entry.hopeless => GiveUpReason::Hopeless(failure),
+            PostAnswer::Failed { failure, .. } if is_own && entry.hopeless => {
+                GiveUpReason::Hopeless(failure)
+            }
             _ => return self.retry(token, attempt, now),
         };
         entry.hopeless = true;
@@ -142,16 +152,22 @@ impl PushSchedule {
         let until = now.saturating_add(wait);
         entry.quarantine = Some(TokenQuarantine { answers, until });
         let gives_up = answers >= LAST_ANSWER && !is_down;
-        entry.wanted = entry.wanted.filter(|wanted| !gives_up || wanted.generation > attempt.posted);
+        entry.wanted =
+            entry.wanted.filter(|wanted| !gives_up || wanted.generation > attempt.posted);
         if let Some(wanted) = &mut entry.wanted {
             wanted.deadline = wanted.deadline.max(until.saturating_add(PATIENCE));
-            entry.place = QueuePlace::Due(enqueue(&mut self.due, &mut self.sequence, until, token.clone()));
+            entry.place =
+                QueuePlace::Due(enqueue(&mut self.due, &mut self.sequence, until, token.clone()));
         } else {
             self.rest(token, now);
         }
         match is_down {
             true => PostConclusion::Retry(until),
-            false => PostConclusion::Quarantined { answers, until, gave_up: gives_up.then_some(attempt.posted) },
+            false => PostConclusion::Quarantined {
+                answers,
+                until,
+                gave_up: gives_up.then_some(attempt.posted),
+            },
         }
     }
 
@@ -179,8 +195,11 @@ impl PushSchedule {
         let since = entry.failing.map_or(now, |failing| failing.since);
         let earliest = now.saturating_add(NEWS_PAUSE);
         // After a 410, at least as long as an outage of a minute.
-        let failures =
-            if failure == TransientFailure::Status(410) { entry.failures.saturating_add(1) } else { entry.failures };
+        let failures = if failure == TransientFailure::Status(410) {
+            entry.failures.saturating_add(1)
+        } else {
+            entry.failures
+        };
         let mut wait = back_off(failures, &mut self.rng);
         // Perhaps the server is down and nobody else shows it: the token is the probe.
         let may_be_an_outage = others.is_none_or(|accepted| accepted < since);
@@ -208,10 +227,13 @@ impl PushSchedule {
         }
         entry.place = match after {
             // What the server asked for is kept, whatever comes.
-            Some(_) => QueuePlace::Due(enqueue(&mut self.due, &mut self.sequence, at, token.clone())),
+            Some(_) => {
+                QueuePlace::Due(enqueue(&mut self.due, &mut self.sequence, at, token.clone()))
+            }
             None => {
                 let queue = entry.retry_queue();
-                let key = enqueue(self.retries.get_mut(queue), &mut self.sequence, at, token.clone());
+                let key =
+                    enqueue(self.retries.get_mut(queue), &mut self.sequence, at, token.clone());
                 QueuePlace::Retry { queue, key, earliest }
             }
         };
@@ -236,7 +258,8 @@ impl PushSchedule {
     fn release(&mut self, queue: RetryQueue, now: Duration) {
         for (_, token) in std::mem::take(self.retries.get_mut(queue)) {
             if let Some(entry) = self.tokens.get_mut(&token) {
-                entry.place = QueuePlace::Due(enqueue(&mut self.due, &mut self.sequence, now, token));
+                entry.place =
+                    QueuePlace::Due(enqueue(&mut self.due, &mut self.sequence, now, token));
             }
         }
     }

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use super::entry::{PostInFlight, QueuePlace, RetryQueue};
 use super::turns::{Class, DueTurn};
-use super::{FIRST_LIMIT, GiveUpReason, PushSchedule, RETRY_LIMIT, SHORT_LIMIT, ScheduleKey, ScheduleStep};
+use super::{
+    FIRST_LIMIT, GiveUpReason, PushSchedule, RETRY_LIMIT, SHORT_LIMIT, ScheduleKey, ScheduleStep,
+};
 use crate::account::AccountId;
 use crate::push::breaker::Breaker;
 
@@ -86,9 +88,12 @@ impl PushSchedule {
         }
         let due = || self.turns.due(class);
         if !breaker.is_down() {
-            return breaker.has_room(self.in_flight(proven)).then(|| Choice::first(due(), class, false))?;
+            return breaker
+                .has_room(self.in_flight(proven))
+                .then(|| Choice::first(due(), class, false))?;
         }
-        let bystander = || due().take(PROBE_SEARCH).filter(|(_, account)| breaker.lets_pass(account));
+        let bystander =
+            || due().take(PROBE_SEARCH).filter(|(_, account)| breaker.lets_pass(account));
         let probe = || is_probe_due(breaker, now).then(|| Choice::first(due(), class, true))?;
         Choice::first(bystander(), class, false).or_else(probe)
     }
@@ -113,14 +118,17 @@ impl PushSchedule {
 
     /// Whether only the slots are left that are kept free, of all or of those for tokens that were never accepted.
     fn is_crowded(&self, proven: bool) -> bool {
-        let is_crowded = |taken: usize, slots: usize| taken >= slots.saturating_sub(kept_free(slots));
+        let is_crowded =
+            |taken: usize, slots: usize| taken >= slots.saturating_sub(kept_free(slots));
         is_crowded(self.flying.all, self.max_in_flight)
             || !proven && is_crowded(self.flying.unproven, share(self.max_in_flight))
     }
 
     fn early_probe(&self, proven: bool, now: Duration) -> Option<Choice> {
         let breaker = self.breaker(proven);
-        if !is_probe_due(breaker, now) || !proven && self.flying.unproven >= share(self.max_in_flight) {
+        if !is_probe_due(breaker, now)
+            || !proven && self.flying.unproven >= share(self.max_in_flight)
+        {
             return None;
         }
         let (queue, waiting) = self.early(proven);
@@ -158,14 +166,16 @@ impl PushSchedule {
             return ScheduleStep::GiveUp { token, generation, reason: GiveUpReason::TooLate };
         }
         let is_short = is_crowded && !class.is_retry() && !probe;
-        entry.place = QueuePlace::InFlight(PostInFlight { generation, class, probe, began: now, is_short });
+        entry.place =
+            QueuePlace::InFlight(PostInFlight { generation, class, probe, began: now, is_short });
         let limit = match class.is_retry() {
             true => RETRY_LIMIT,
             false if is_short => SHORT_LIMIT,
             false => FIRST_LIMIT,
         };
         self.flying.begun(class);
-        self.fresh_in_a_row = if class.is_retry() { 0 } else { self.fresh_in_a_row.saturating_add(1) };
+        self.fresh_in_a_row =
+            if class.is_retry() { 0 } else { self.fresh_in_a_row.saturating_add(1) };
         self.pace.posted(now);
         if probe {
             self.breaker_of(class.is_proven()).probed();
@@ -183,17 +193,26 @@ impl PushSchedule {
         let queues = [&self.due, &self.retries.proven, &self.retries.unproven, &self.retries.alone];
         let first = queues.into_iter().filter_map(|queue| queue.keys().next().map(|key| key.0));
         let probes = [true, false].into_iter().filter_map(|proven| self.next_probe(proven));
-        first.chain(probes).filter(|at| *at > now).min().map_or(ScheduleStep::Idle, ScheduleStep::Wait)
+        first
+            .chain(probes)
+            .filter(|at| *at > now)
+            .min()
+            .map_or(ScheduleStep::Idle, ScheduleStep::Wait)
     }
 
     fn next_probe(&self, proven: bool) -> Option<Duration> {
-        let waits = [false, true].map(|failed| self.turns.due(Class::of(proven, failed)).next().is_some());
+        let waits =
+            [false, true].map(|failed| self.turns.due(Class::of(proven, failed)).next().is_some());
         let has_some = waits.contains(&true) || !self.early(proven).1.is_empty();
         self.breaker(proven).probe_at().filter(|_| has_some)
     }
 
     fn early(&self, proven: bool) -> (RetryQueue, &super::Queue) {
-        if proven { (RetryQueue::Proven, &self.retries.proven) } else { (RetryQueue::Unproven, &self.retries.unproven) }
+        if proven {
+            (RetryQueue::Proven, &self.retries.proven)
+        } else {
+            (RetryQueue::Unproven, &self.retries.unproven)
+        }
     }
 
     pub(super) fn breaker(&self, proven: bool) -> &Breaker {

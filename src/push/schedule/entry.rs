@@ -188,6 +188,9 @@ impl ScheduledToken {
 
 impl PendingPush {
     pub(super) fn merge(self, newer: Self) -> Self {
-        Self { generation: self.generation.max(newer.generation), deadline: self.deadline.max(newer.deadline) }
+        Self {
+            generation: self.generation.max(newer.generation),
+            deadline: self.deadline.max(newer.deadline),
+        }
     }
 }

@@ -1,6 +1,9 @@
 //! A token that is known to fail by itself is no evidence: neither that the server is down, nor that it is well.
 
-#![expect(clippy::arithmetic_side_effects, reason = "an overflow makes the test fail, which is what it is for")]
+#![expect(
+    clippy::arithmetic_side_effects,
+    reason = "an overflow makes the test fail, which is what it is for"
+)]
 
 use super::tests::{SETTINGS, World, account, s, token};
 use super::*;
@@ -29,7 +32,11 @@ fn known_to_fail(accounts: usize, answer: PostAnswer) -> World {
             world.notice(WELL);
             news = world.now + s(11);
         }
-        step(&mut world, news, |number| if number < accounts { answer } else { PostAnswer::Accepted });
+        step(
+            &mut world,
+            news,
+            |number| if number < accounts { answer } else { PostAnswer::Accepted },
+        );
     }
     assert!(!world.schedule.is_down());
     world
@@ -91,7 +98,8 @@ fn tokens_that_are_known_to_fail_do_not_show_that_the_server_is_well() {
             }
             let until = world.now + s(60);
             while world.now < until {
-                let is_asked = step(&mut world, until, |number| if number < 3 { answer } else { down });
+                let is_asked =
+                    step(&mut world, until, |number| if number < 3 { answer } else { down });
                 assert!(is_asked != Some(WELL), "nobody is accepted");
                 if world.schedule.is_down() {
                     break;

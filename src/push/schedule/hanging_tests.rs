@@ -1,6 +1,9 @@
 //! Tokens that were accepted once and whose POSTs then get no answer: other accounts' fresh news is posted all the same.
 
-#![expect(clippy::arithmetic_side_effects, reason = "an overflow makes the test fail, which is what it is for")]
+#![expect(
+    clippy::arithmetic_side_effects,
+    reason = "an overflow makes the test fail, which is what it is for"
+)]
 
 use super::table_tests::{ACCEPTS, Does, Play};
 use super::tests::s;
@@ -27,8 +30,9 @@ struct Hanging {
 /// The longest wait of other accounts' news: of accounts that were accepted before or not, with one message or with many.
 fn longest_wait(hanging: Hanging, neighbours_accepted: bool, end: u64) -> Duration {
     let shift = |number: usize| u64::try_from(number % hanging.accounts).unwrap() * hanging.phase;
-    let is_hanging =
-        |number, now: Duration| (now.as_secs() + shift(number)) % (hanging.hangs + hanging.answers) < hanging.hangs;
+    let is_hanging = |number, now: Duration| {
+        (now.as_secs() + shift(number)) % (hanging.hangs + hanging.answers) < hanging.hangs
+    };
     let server = |number, now| match number < NEIGHBOURS && is_hanging(number, now) {
         true => Does::Hangs,
         false => ACCEPTS,
@@ -51,19 +55,29 @@ fn longest_wait(hanging: Hanging, neighbours_accepted: bool, end: u64) -> Durati
     }
     play.until(s(end + 60));
     assert!(play.owed.keys().all(|number| *number < NEIGHBOURS), "{hanging:?}: {:?}", play.owed);
-    play.waits.iter().filter(|(number, _)| **number >= NEIGHBOURS).map(|(_, wait)| *wait).max().unwrap()
+    play.waits
+        .iter()
+        .filter(|(number, _)| **number >= NEIGHBOURS)
+        .map(|(_, wait)| *wait)
+        .max()
+        .unwrap()
 }
 
 #[test]
 fn accounts_whose_posts_hang_delay_no_neighbour() {
     let mut longest = Duration::ZERO;
-    for (accounts, tokens) in [(1, 32), (3, 4), (8, 1), (8, 2), (8, 32), (12, 2), (16, 1), (16, 32)] {
+    for (accounts, tokens) in [(1, 32), (3, 4), (8, 1), (8, 2), (8, 32), (12, 2), (16, 1), (16, 32)]
+    {
         for (hangs, answers) in [(10_000, 1), (300, 60), (20, 5), (100, 1)] {
             for neighbours_accepted in [true, false] {
-                let hanging = Hanging { accounts, tokens, accepted: true, hangs, answers, news: 7, phase: 0 };
+                let hanging =
+                    Hanging { accounts, tokens, accepted: true, hangs, answers, news: 7, phase: 0 };
                 let wait = longest_wait(hanging, neighbours_accepted, 1_000);
                 longest = longest.max(wait);
-                assert!(wait < s(2), "{hanging:?}, neighbours accepted before: {neighbours_accepted}: {wait:?}");
+                assert!(
+                    wait < s(2),
+                    "{hanging:?}, neighbours accepted before: {neighbours_accepted}: {wait:?}"
+                );
             }
         }
     }
@@ -78,9 +92,20 @@ fn new_accounts_whose_posts_hang_delay_no_neighbour() {
             if accounts > 2 && !neighbours_accepted {
                 continue;
             }
-            let hanging = Hanging { accounts, tokens, accepted: false, hangs: 10_000, answers: 1, news: 7, phase: 0 };
+            let hanging = Hanging {
+                accounts,
+                tokens,
+                accepted: false,
+                hangs: 10_000,
+                answers: 1,
+                news: 7,
+                phase: 0,
+            };
             let wait = longest_wait(hanging, neighbours_accepted, 1_000);
-            assert!(wait < s(2), "{hanging:?}, neighbours accepted before: {neighbours_accepted}: {wait:?}");
+            assert!(
+                wait < s(2),
+                "{hanging:?}, neighbours accepted before: {neighbours_accepted}: {wait:?}"
+            );
         }
     }
 }
@@ -126,18 +151,30 @@ fn short_limit_costs_a_slow_token_seconds() {
 /// A server that is slow for everybody is no server that is down, and all are posted.
 #[test]
 fn slots_with_a_short_limit_are_no_evidence_against_a_slow_server() {
-    let mut schedule = PushSchedule::new(ScheduleSettings { coalesce: s(10), max_in_flight: 16, per_second: 1000 }, 1);
+    let mut schedule = PushSchedule::new(
+        ScheduleSettings { coalesce: s(10), max_in_flight: 16, per_second: 1000 },
+        1,
+    );
     let mut limits = Vec::new();
     for number in 0..16 {
         let account = tests::account(number);
         let standing = TokenState { account, accepted: true, quarantine: None };
-        schedule.notice(tests::token(number), &standing, Generation(1), Duration::ZERO, Duration::ZERO);
-        let ScheduleStep::Post { limit, .. } = schedule.next(Duration::ZERO) else { panic!("there is room") };
+        schedule.notice(
+            tests::token(number),
+            &standing,
+            Generation(1),
+            Duration::ZERO,
+            Duration::ZERO,
+        );
+        let ScheduleStep::Post { limit, .. } = schedule.next(Duration::ZERO) else {
+            panic!("there is room")
+        };
         limits.push(limit);
     }
     assert_eq!(limits, [[FIRST_LIMIT; 12].as_slice(), &[SHORT_LIMIT; 4]].concat());
     for number in 12..16 {
-        let timed_out = PostAnswer::Failed { failure: TransientFailure::TimedOut, retry_after: None };
+        let timed_out =
+            PostAnswer::Failed { failure: TransientFailure::TimedOut, retry_after: None };
         let outcome = schedule.answered(&tests::token(number), timed_out, SHORT_LIMIT);
         assert!(matches!(outcome, PostConclusion::Retry(_)), "{outcome:?}");
     }

@@ -164,7 +164,8 @@ impl PushSchedule {
     /// How many tokens have something to announce.
     #[must_use]
     pub fn pending(&self) -> usize {
-        let waiting = self.due.len().saturating_add(self.retries.len()).saturating_add(self.turns.len());
+        let waiting =
+            self.due.len().saturating_add(self.retries.len()).saturating_add(self.turns.len());
         waiting.saturating_add(self.flying.all)
     }
 
@@ -200,9 +201,10 @@ impl PushSchedule {
         let entry = tokens.entry(token.clone()).or_insert_with(|| {
             let place = QueuePlace::Quiet(enqueue(quiet, sequence, now, token.clone()));
             let mut entry = ScheduledToken::new(standing.account.clone(), standing.accepted, place);
-            entry.quarantine = standing
-                .quarantine
-                .map(|found| TokenQuarantine { answers: found.answers, until: now.saturating_add(found.wait) });
+            entry.quarantine = standing.quarantine.map(|found| TokenQuarantine {
+                answers: found.answers,
+                until: now.saturating_add(found.wait),
+            });
             entry
         });
         entry.shorten_quarantine(standing, now);
@@ -220,13 +222,17 @@ impl PushSchedule {
                     && quarantine.until < key.0
                 {
                     due.remove(&key);
-                    entry.place = QueuePlace::Due(enqueue(due, sequence, quarantine.until.max(now), token));
+                    entry.place =
+                        QueuePlace::Due(enqueue(due, sequence, quarantine.until.max(now), token));
                 }
             }
             QueuePlace::Quiet(key) => {
                 quiet.remove(&key);
                 entry.account = standing.account.clone();
-                let at = entry.quiet_until.max(now).max(entry.quarantine.map_or(Duration::ZERO, |found| found.until));
+                let at = entry
+                    .quiet_until
+                    .max(now)
+                    .max(entry.quarantine.map_or(Duration::ZERO, |found| found.until));
                 entry.place = QueuePlace::Due(enqueue(due, sequence, at, token));
             }
             QueuePlace::Retry { queue, key, earliest } => {
@@ -256,7 +262,8 @@ impl PushSchedule {
         }
         // It may come back within its window.
         let until = entry.quiet_until;
-        entry.place = QueuePlace::Quiet(enqueue(&mut self.quiet, &mut self.sequence, until, token.clone()));
+        entry.place =
+            QueuePlace::Quiet(enqueue(&mut self.quiet, &mut self.sequence, until, token.clone()));
     }
 
     /// An operator's test push of the token was accepted, outside of the schedule: nothing speaks against it any more.
@@ -268,7 +275,8 @@ impl PushSchedule {
         match entry.place {
             QueuePlace::Due(key) if was_quarantined => {
                 self.due.remove(&key);
-                entry.place = QueuePlace::Due(enqueue(&mut self.due, &mut self.sequence, now, token.clone()));
+                entry.place =
+                    QueuePlace::Due(enqueue(&mut self.due, &mut self.sequence, now, token.clone()));
             }
             QueuePlace::Quiet(key) => {
                 self.quiet.remove(&key);
@@ -297,7 +305,8 @@ impl PushSchedule {
     fn make_ready(&mut self, now: Duration) {
         let Self { due, retries, .. } = self;
         let queues = [due, &mut retries.proven, &mut retries.unproven, &mut retries.alone];
-        let ready: Vec<DeviceToken> = queues.into_iter().flat_map(|queue| split_due(queue, now)).collect();
+        let ready: Vec<DeviceToken> =
+            queues.into_iter().flat_map(|queue| split_due(queue, now)).collect();
         for token in ready {
             if let Some(entry) = self.tokens.get_mut(&token) {
                 let class = entry.class();
@@ -317,7 +326,8 @@ impl PushSchedule {
             0 => entry.quiet_until,
             _ => now.saturating_add(FAILURE_MEMORY),
         };
-        entry.place = QueuePlace::Quiet(enqueue(&mut self.quiet, &mut self.sequence, until, token.clone()));
+        entry.place =
+            QueuePlace::Quiet(enqueue(&mut self.quiet, &mut self.sequence, until, token.clone()));
     }
 
     fn breaker_of(&mut self, proven: bool) -> &mut Breaker {

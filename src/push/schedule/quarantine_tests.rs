@@ -1,6 +1,9 @@
 //! Tokens of which the server says that they are gone.
 
-#![expect(clippy::arithmetic_side_effects, reason = "an overflow makes the test fail, which is what it is for")]
+#![expect(
+    clippy::arithmetic_side_effects,
+    reason = "an overflow makes the test fail, which is what it is for"
+)]
 
 use super::tests::{SETTINGS, World, s, token};
 use super::*;
@@ -21,7 +24,9 @@ fn until_posted(world: &mut World) -> Duration {
     let (began, mut news) = (world.now, world.now);
     loop {
         match world.next() {
-            ScheduleStep::Post { token: posted, .. } if posted == token(1) => return world.now - began,
+            ScheduleStep::Post { token: posted, .. } if posted == token(1) => {
+                return world.now - began;
+            }
             ScheduleStep::Post { token: posted, .. } => {
                 world.schedule.answered(&posted, PostAnswer::Accepted, world.now);
             }
@@ -41,7 +46,10 @@ fn a_token_that_is_gone_is_tried_after_a_minute_an_hour_and_a_day() {
     let mut world = World::new(SETTINGS);
     let news = world.notice(1);
     assert_eq!(until_posted(&mut world), Duration::ZERO);
-    assert!(matches!(world.answered(1, PostAnswer::Gone), PostConclusion::Retry(_)), "once is no proof");
+    assert!(
+        matches!(world.answered(1, PostAnswer::Gone), PostConclusion::Retry(_)),
+        "once is no proof"
+    );
     let confirmed = until_posted(&mut world);
     assert!((s(40)..s(90)).contains(&confirmed), "{confirmed:?}");
     let mut waits = Vec::new();
@@ -93,7 +101,10 @@ fn a_token_that_is_handed_over_again_is_tried_soon_and_its_count_stays() {
     world.schedule.notice(token(1), &standing, Generation(2), Duration::ZERO, world.now);
     assert_eq!(world.wait(), s(60));
     world.posts();
-    assert!(matches!(world.answered(1, PostAnswer::Gone), PostConclusion::Quarantined { answers: 3, .. }));
+    assert!(matches!(
+        world.answered(1, PostAnswer::Gone),
+        PostConclusion::Quarantined { answers: 3, .. }
+    ));
     // A state from before that answer opens nothing.
     world.schedule.notice(token(1), &standing, Generation(3), Duration::ZERO, world.now);
     assert_eq!(world.schedule.next_post(&token(1)), Some((world.now + QUARANTINE, true)));
@@ -109,7 +120,11 @@ fn many_tokens_that_are_gone_at_once_are_an_outage() {
     while accepted < 100 {
         match world.next() {
             ScheduleStep::Post { token, .. } => {
-                let answer = if world.now - began < s(3 * 3600) { PostAnswer::Gone } else { PostAnswer::Accepted };
+                let answer = if world.now - began < s(3 * 3600) {
+                    PostAnswer::Gone
+                } else {
+                    PostAnswer::Accepted
+                };
                 match world.schedule.answered(&token, answer, world.now) {
                     PostConclusion::Accepted(_) => accepted += 1,
                     outcome => assert!(matches!(outcome, PostConclusion::Retry(_)), "{outcome:?}"),

@@ -1,14 +1,18 @@
 //! The notification server's table of answers, played in virtual time: each answer, for one token and for all, for a minute and
 //! for good. Nothing that lives is lost, and nobody waits for a neighbour's failure.
 
-#![expect(clippy::arithmetic_side_effects, reason = "an overflow makes the test fail, which is what it is for")]
+#![expect(
+    clippy::arithmetic_side_effects,
+    reason = "an overflow makes the test fail, which is what it is for"
+)]
 
 use std::collections::BTreeSet;
 
 use super::tests::{account, s, token};
 use super::*;
 
-pub(super) const DEFAULTS: ScheduleSettings = ScheduleSettings { coalesce: s(10), max_in_flight: 16, per_second: 50 };
+pub(super) const DEFAULTS: ScheduleSettings =
+    ScheduleSettings { coalesce: s(10), max_in_flight: 16, per_second: 50 };
 const LATENCY: Duration = Duration::from_millis(50);
 
 /// What a server does with a POST.
@@ -19,18 +23,28 @@ pub(super) enum Does {
 }
 
 pub(super) const fn status(status: u16) -> Does {
-    Does::Answers(PostAnswer::Failed { failure: TransientFailure::Status(status), retry_after: None })
+    Does::Answers(PostAnswer::Failed {
+        failure: TransientFailure::Status(status),
+        retry_after: None,
+    })
 }
 
 pub(super) const ACCEPTS: Does = Does::Answers(PostAnswer::Accepted);
 
 fn table() -> Vec<Does> {
-    let mut table: Vec<Does> =
-        [400, 401, 403, 404, 413, 451].map(|status| Does::Answers(PostAnswer::Refused(status))).to_vec();
+    let mut table: Vec<Does> = [400, 401, 403, 404, 413, 451]
+        .map(|status| Does::Answers(PostAnswer::Refused(status)))
+        .to_vec();
     table.extend([301, 408, 425, 429, 500, 502, 503, 504].map(status));
-    let asks = PostAnswer::Failed { failure: TransientFailure::Status(503), retry_after: Some(s(30)) };
+    let asks =
+        PostAnswer::Failed { failure: TransientFailure::Status(503), retry_after: Some(s(30)) };
     let broken = PostAnswer::Failed { failure: TransientFailure::Unreachable, retry_after: None };
-    table.extend([Does::Answers(PostAnswer::Gone), Does::Answers(asks), Does::Answers(broken), Does::Hangs]);
+    table.extend([
+        Does::Answers(PostAnswer::Gone),
+        Does::Answers(asks),
+        Does::Answers(broken),
+        Does::Hangs,
+    ]);
     table
 }
 
@@ -76,8 +90,15 @@ impl<'a> Play<'a> {
         self.generation += 1;
         let accepted = accepted || self.accepted.contains_key(&number);
         let standing = TokenState { account: account(owner), accepted, quarantine: None };
-        self.schedule.notice(token(number), &standing, Generation(self.generation), Duration::ZERO, self.now);
-        let window = self.accepted.get(&number).map_or(Duration::ZERO, |at| *at + DEFAULTS.coalesce);
+        self.schedule.notice(
+            token(number),
+            &standing,
+            Generation(self.generation),
+            Duration::ZERO,
+            self.now,
+        );
+        let window =
+            self.accepted.get(&number).map_or(Duration::ZERO, |at| *at + DEFAULTS.coalesce);
         self.owed.entry(number).or_insert(window.max(self.now));
     }
 
@@ -113,7 +134,10 @@ impl<'a> Play<'a> {
         self.posts += 1;
         let (after, answer) = match (self.server)(number, self.now) {
             Does::Answers(answer) => (LATENCY, answer),
-            Does::Hangs => (limit, PostAnswer::Failed { failure: TransientFailure::TimedOut, retry_after: None }),
+            Does::Hangs => (
+                limit,
+                PostAnswer::Failed { failure: TransientFailure::TimedOut, retry_after: None },
+            ),
         };
         self.flying.insert((self.now + after, self.posts, number));
         self.answers.insert(self.posts, answer);
@@ -174,7 +198,8 @@ fn a_minute_of_any_answer_for_one_token_delays_nobody_else() {
     let outage = s(100)..s(160);
     for accounts in [2, 5, 40] {
         for does in table() {
-            let server = |number, now| if number == 0 && outage.contains(&now) { does } else { ACCEPTS };
+            let server =
+                |number, now| if number == 0 && outage.contains(&now) { does } else { ACCEPTS };
             let mut play = Play::new(&server);
             for second in 95..4_000 {
                 play.until(s(second));
@@ -216,8 +241,15 @@ fn junk_of_one_account_delays_no_neighbour() {
                     }
                 }
                 play.until(s(7_300));
-                let case = format!("{does:?}, accepted before: {junk_accepted}, neighbour's: {neighbour_accepted}");
-                let longest = play.waits.iter().filter(|(number, _)| **number >= 32).map(|(_, wait)| *wait).max();
+                let case = format!(
+                    "{does:?}, accepted before: {junk_accepted}, neighbour's: {neighbour_accepted}"
+                );
+                let longest = play
+                    .waits
+                    .iter()
+                    .filter(|(number, _)| **number >= 32)
+                    .map(|(_, wait)| *wait)
+                    .max();
                 assert!(longest.unwrap() < s(1), "{case}: {longest:?}");
                 assert!(play.owed.keys().all(|number| *number < 32), "{case}");
                 posts.push(play.posts);
@@ -266,7 +298,11 @@ fn dead_endpoints_of_several_accounts_delay_nobody_and_become_hopeless() {
         }
         play.until(s(25 * 3600));
         assert!(play.waits[&50] < s(2), "{:?}", play.waits[&50]);
-        let hopeless = play.given_up.iter().filter(|(_, reason)| matches!(reason, GiveUpReason::Hopeless(_))).count();
+        let hopeless = play
+            .given_up
+            .iter()
+            .filter(|(_, reason)| matches!(reason, GiveUpReason::Hopeless(_)))
+            .count();
         assert!(hopeless > 11, "{:?}", play.given_up.len());
     }
 }

@@ -1,13 +1,19 @@
 //! The schedule in virtual time: known cases, and random histories against the promises.
 
-#![expect(clippy::arithmetic_side_effects, reason = "an overflow makes the test fail, which is what it is for")]
+#![expect(
+    clippy::arithmetic_side_effects,
+    reason = "an overflow makes the test fail, which is what it is for"
+)]
 
 use super::*;
 use proptest::prelude::*;
 
-pub(super) const SETTINGS: ScheduleSettings = ScheduleSettings { coalesce: s(10), max_in_flight: 16, per_second: 1000 };
-pub(super) const FAILED: PostAnswer = PostAnswer::Failed { failure: TransientFailure::Status(500), retry_after: None };
-const DOWN: PostAnswer = PostAnswer::Failed { failure: TransientFailure::Unreachable, retry_after: None };
+pub(super) const SETTINGS: ScheduleSettings =
+    ScheduleSettings { coalesce: s(10), max_in_flight: 16, per_second: 1000 };
+pub(super) const FAILED: PostAnswer =
+    PostAnswer::Failed { failure: TransientFailure::Status(500), retry_after: None };
+const DOWN: PostAnswer =
+    PostAnswer::Failed { failure: TransientFailure::Unreachable, retry_after: None };
 
 pub(super) const fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -44,13 +50,23 @@ impl World {
     }
 
     pub(super) fn standing(&self, number: usize) -> TokenState {
-        TokenState { account: account(number / self.per_account), accepted: self.accepted, quarantine: None }
+        TokenState {
+            account: account(number / self.per_account),
+            accepted: self.accepted,
+            quarantine: None,
+        }
     }
 
     pub(super) fn notice(&mut self, number: usize) -> Generation {
         self.generation += 1;
         let standing = self.standing(number);
-        self.schedule.notice(token(number), &standing, Generation(self.generation), Duration::ZERO, self.now);
+        self.schedule.notice(
+            token(number),
+            &standing,
+            Generation(self.generation),
+            Duration::ZERO,
+            self.now,
+        );
         Generation(self.generation)
     }
 
@@ -112,7 +128,11 @@ fn nothing_is_remembered_of_a_token_at_rest() {
     }
     world.now += s(10);
     assert_eq!(world.next(), ScheduleStep::Idle);
-    assert!(world.schedule.tokens.is_empty() && world.schedule.quiet.is_empty() && world.schedule.turns.is_empty());
+    assert!(
+        world.schedule.tokens.is_empty()
+            && world.schedule.quiet.is_empty()
+            && world.schedule.turns.is_empty()
+    );
 }
 
 #[test]
@@ -167,7 +187,10 @@ fn a_refusal_is_believed_once_others_were_accepted_in_between_three_times() {
     let mut world = World::new(SETTINGS);
     let news = world.notice(1);
     let (outcomes, lasted) = fail_with(&mut world, PostAnswer::Refused(403));
-    assert!(outcomes.len() > 3 && lasted > s(500), "an outage of some minutes is survived: {outcomes:?}");
+    assert!(
+        outcomes.len() > 3 && lasted > s(500),
+        "an outage of some minutes is survived: {outcomes:?}"
+    );
     assert_eq!(outcomes.last(), Some(&PostConclusion::GaveUp(news, GiveUpReason::Refused(403))));
     world.now += s(100);
     let news = world.notice(1);
@@ -184,7 +207,8 @@ fn retry_after_is_honoured_whatever_comes() {
     let mut world = World::new(SETTINGS);
     world.notice(1);
     world.posts();
-    let answer = PostAnswer::Failed { failure: TransientFailure::Status(500), retry_after: Some(s(300)) };
+    let answer =
+        PostAnswer::Failed { failure: TransientFailure::Status(500), retry_after: Some(s(300)) };
     assert_eq!(world.answered(1, answer), PostConclusion::Retry(world.now + s(300)));
     world.notice(1);
     world.notice(2);
@@ -199,8 +223,15 @@ fn retry_after_of_a_day_is_believed_for_an_hour() {
         let mut world = World::new(SETTINGS);
         world.notice(1);
         world.posts();
-        let answer = PostAnswer::Failed { failure: TransientFailure::Status(status), retry_after: Some(s(86_400)) };
-        assert_eq!(world.answered(1, answer), PostConclusion::Retry(world.now + s(3600)), "{status}");
+        let answer = PostAnswer::Failed {
+            failure: TransientFailure::Status(status),
+            retry_after: Some(s(86_400)),
+        };
+        assert_eq!(
+            world.answered(1, answer),
+            PostConclusion::Retry(world.now + s(3600)),
+            "{status}"
+        );
         assert_eq!(world.wait(), s(3600));
         world.posts();
     }
@@ -251,7 +282,10 @@ fn a_token_that_alone_fails_gets_one_attempt_per_announcement_until_it_is_accept
         world.now += s(100_000);
         let news = world.notice(1);
         let (outcomes, _) = fail_beside_another(&mut world);
-        assert_eq!(outcomes, [PostConclusion::GaveUp(news, GiveUpReason::Hopeless(TransientFailure::Status(500)))]);
+        assert_eq!(
+            outcomes,
+            [PostConclusion::GaveUp(news, GiveUpReason::Hopeless(TransientFailure::Status(500)))]
+        );
     }
     // What comes while it is posted is an announcement of its own.
     world.now += s(20);
@@ -278,7 +312,9 @@ fn an_outage_of_the_server_is_no_fault_of_a_hopeless_token() {
     let mut world = World::new(SETTINGS);
     world.notice(1);
     fail_beside_another(&mut world);
-    for answer in [DOWN, PostAnswer::Failed { failure: TransientFailure::Status(503), retry_after: None }] {
+    for answer in
+        [DOWN, PostAnswer::Failed { failure: TransientFailure::Status(503), retry_after: None }]
+    {
         world.now += s(20);
         world.notice(2);
         world.posts();
@@ -292,7 +328,10 @@ fn an_outage_of_the_server_is_no_fault_of_a_hopeless_token() {
                 world.wait();
             }
         }
-        assert!(matches!(world.answered(1, answer), PostConclusion::Retry(_)), "another account has failed as well");
+        assert!(
+            matches!(world.answered(1, answer), PostConclusion::Retry(_)),
+            "another account has failed as well"
+        );
         assert!(world.now - failed < s(200));
         // Both find the server well.
         world.now += s(10_000);
@@ -301,7 +340,10 @@ fn an_outage_of_the_server_is_no_fault_of_a_hopeless_token() {
             let is_bad = posted == token(1);
             if is_bad {
                 let outcome = world.answered(1, FAILED);
-                assert!(matches!(outcome, PostConclusion::Retry(_) | PostConclusion::GaveUp(..)), "{outcome:?}");
+                assert!(
+                    matches!(outcome, PostConclusion::Retry(_) | PostConclusion::GaveUp(..)),
+                    "{outcome:?}"
+                );
             } else {
                 world.answered(2, PostAnswer::Accepted);
             }
@@ -319,8 +361,10 @@ fn news_again_and_again_does_not_put_the_end_off_for_ever() {
         let mut gave_up = false;
         while let ScheduleStep::Post { token: posted, .. } = world.next() {
             let is_bad = posted == token(1);
-            let outcome =
-                world.answered(if is_bad { 1 } else { 2 }, if is_bad { FAILED } else { PostAnswer::Accepted });
+            let outcome = world.answered(
+                if is_bad { 1 } else { 2 },
+                if is_bad { FAILED } else { PostAnswer::Accepted },
+            );
             gave_up |= matches!(outcome, PostConclusion::GaveUp(_, GiveUpReason::TooLate));
         }
         if gave_up {
@@ -344,7 +388,10 @@ fn nobody_is_hopeless_after_a_500_for_all() {
         match world.next() {
             ScheduleStep::Post { token, .. } => {
                 let outcome = world.schedule.answered(&token, FAILED, world.now);
-                given_up += usize::from(matches!(outcome, PostConclusion::GaveUp(_, GiveUpReason::TooLate)));
+                given_up += usize::from(matches!(
+                    outcome,
+                    PostConclusion::GaveUp(_, GiveUpReason::TooLate)
+                ));
             }
             ScheduleStep::GiveUp { .. } => given_up += 1,
             ScheduleStep::Wait(until) => world.now = until,
@@ -396,7 +443,10 @@ fn a_forgotten_token_is_not_posted_wherever_it_stands() {
     world.posts();
     world.schedule.forget(&token(4), world.now);
     let again = world.notice(4);
-    assert_eq!(world.answered(4, PostAnswer::Accepted), PostConclusion::Accepted(Generation(again.0 - 1)));
+    assert_eq!(
+        world.answered(4, PostAnswer::Accepted),
+        PostConclusion::Accepted(Generation(again.0 - 1))
+    );
     world.wait();
     assert_eq!(world.posts(), again, "a token that came back has its news announced");
 }
@@ -406,10 +456,19 @@ fn what_a_restart_finds_has_only_the_rest_of_its_time() {
     let mut world = World::new(SETTINGS);
     for (number, age) in [(1, PATIENCE - s(5)), (2, PATIENCE * 2)] {
         let standing = world.standing(number);
-        world.schedule.notice(token(number), &standing, Generation(u64::try_from(number).unwrap()), age, world.now);
+        world.schedule.notice(
+            token(number),
+            &standing,
+            Generation(u64::try_from(number).unwrap()),
+            age,
+            world.now,
+        );
     }
     world.posts();
-    assert_eq!(world.answered(1, FAILED), PostConclusion::GaveUp(Generation(1), GiveUpReason::TooLate));
+    assert_eq!(
+        world.answered(1, FAILED),
+        PostConclusion::GaveUp(Generation(1), GiveUpReason::TooLate)
+    );
     world.posts();
     assert_eq!(
         world.answered(2, PostAnswer::Accepted),
@@ -452,7 +511,10 @@ fn ten_thousand_tokens_are_one_probe_and_then_a_paced_drain() {
             }
         }
     }
-    assert!(posts_while_down < 16 + 3600 / 96 + 10, "{posts_while_down} POSTs to a server that is down");
+    assert!(
+        posts_while_down < 16 + 3600 / 96 + 10,
+        "{posts_while_down} POSTs to a server that is down"
+    );
     assert!(most <= 16);
     let taken = drained - back;
     assert!(taken >= s(199), "the rate is capped: {taken:?}");
@@ -470,7 +532,8 @@ fn news_older_than_five_hours_is_given_up_when_the_server_comes_back() {
     while given_up < 100 {
         match world.next() {
             ScheduleStep::Post { token, .. } => {
-                if let PostConclusion::GaveUp(..) = world.schedule.answered(&token, DOWN, world.now) {
+                if let PostConclusion::GaveUp(..) = world.schedule.answered(&token, DOWN, world.now)
+                {
                     given_up += 1;
                 }
             }
@@ -583,17 +646,30 @@ impl Model {
         loop {
             match world.next() {
                 ScheduleStep::Post { token, generation, .. } => {
-                    assert!(!self.flying.iter().any(|(flying, _)| *flying == token), "one POST per token");
-                    assert_eq!(self.owed.get(&token), Some(&generation), "only what is owed, and all of it");
+                    assert!(
+                        !self.flying.iter().any(|(flying, _)| *flying == token),
+                        "one POST per token"
+                    );
+                    assert_eq!(
+                        self.owed.get(&token),
+                        Some(&generation),
+                        "only what is owed, and all of it"
+                    );
                     if let Some(accepted) = self.accepted.get(&token) {
                         assert!(world.now >= *accepted + settings.coalesce, "once in a window");
                     }
                     self.flying.push((token, generation));
                     assert!(self.flying.len() <= settings.max_in_flight);
-                    let accounts = self.flying.iter().map(|(flying, _)| world.schedule.tokens[flying].account.clone());
+                    let accounts = self
+                        .flying
+                        .iter()
+                        .map(|(flying, _)| world.schedule.tokens[flying].account.clone());
                     let mut counts = HashMap::<AccountId, usize>::new();
                     accounts.for_each(|account| *counts.entry(account).or_default() += 1);
-                    assert!(counts.values().all(|count| *count <= turns::PER_ACCOUNT), "{counts:?}");
+                    assert!(
+                        counts.values().all(|count| *count <= turns::PER_ACCOUNT),
+                        "{counts:?}"
+                    );
                 }
                 ScheduleStep::GiveUp { token, generation, .. } => self.settle(&token, generation),
                 ScheduleStep::Wait(until) => {

@@ -141,7 +141,13 @@ impl AccountTurns {
             && self.slow.is_empty()
     }
 
-    pub(super) fn push(&mut self, account: &AccountId, class: Class, token: DeviceToken, now: Duration) {
+    pub(super) fn push(
+        &mut self,
+        account: &AccountId,
+        class: Class,
+        token: DeviceToken,
+        now: Duration,
+    ) {
         self.sequence = self.sequence.wrapping_add(1);
         let sequence = self.sequence;
         let lane = self.lanes.entry(account.clone()).or_default();
@@ -156,7 +162,13 @@ impl AccountTurns {
     }
 
     /// Removes a token that waits in the class. An account has few.
-    pub(super) fn remove(&mut self, account: &AccountId, class: Class, token: &DeviceToken, now: Duration) {
+    pub(super) fn remove(
+        &mut self,
+        account: &AccountId,
+        class: Class,
+        token: &DeviceToken,
+        now: Duration,
+    ) {
         let Some(lane) = self.lanes.get_mut(account) else { return };
         let Some(waiting) = lane.waiting.get_mut(class as usize) else { return };
         if let Some(index) = waiting.iter().position(|waiting| waiting == token) {
@@ -173,9 +185,16 @@ impl AccountTurns {
     }
 
     /// Takes the account's first token of the class, whose POST begins.
-    pub(super) fn take(&mut self, account: &AccountId, class: Class, now: Duration) -> Option<DeviceToken> {
+    pub(super) fn take(
+        &mut self,
+        account: &AccountId,
+        class: Class,
+        now: Duration,
+    ) -> Option<DeviceToken> {
         let lane = self.lanes.get_mut(account)?;
-        let token = lane.kinds(class).find_map(|class| lane.waiting.get_mut(class as usize)?.pop_front())?;
+        let token = lane
+            .kinds(class)
+            .find_map(|class| lane.waiting.get_mut(class as usize)?.pop_front())?;
         self.len = self.len.saturating_sub(1);
         self.begin(account, now);
         Some(token)
@@ -260,7 +279,8 @@ impl AccountTurns {
 
     /// Forgets an account at rest, unless it was served lately: then it is in `served`.
     fn forget(&mut self, account: &AccountId, now: Duration) {
-        if self.lanes.get(account).is_some_and(|lane| lane.is_at_rest() && lane.due_again() <= now) {
+        if self.lanes.get(account).is_some_and(|lane| lane.is_at_rest() && lane.due_again() <= now)
+        {
             self.lanes.remove(account);
         }
     }
@@ -311,7 +331,10 @@ mod tests {
                 turns.push(&account(name), Class::New, token(&format!("{name}{number}")), now);
             }
         }
-        assert_eq!([served(&mut turns, now), served(&mut turns, now)], [Some("a".into()), Some("b".into())]);
+        assert_eq!(
+            [served(&mut turns, now), served(&mut turns, now)],
+            [Some("a".into()), Some("b".into())]
+        );
         turns.push(&account("c"), Class::New, token("c"), now);
         let order: Vec<_> = std::iter::from_fn(|| served(&mut turns, now)).collect();
         assert_eq!(order, ["c", "a", "b", "a", "b"]);

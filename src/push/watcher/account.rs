@@ -53,7 +53,8 @@ pub(super) async fn watch(context: Arc<WatchContext>, account: AccountId) {
     context.board.watches(&account, &mailboxes);
     let (notify, _) = channel::channel(None);
     let (began, has_others) = (Instant::now(), mailboxes.len() > 1);
-    let watched = Watched { context: &context, account: &account, gate, give_way, notify, began, has_others };
+    let watched =
+        Watched { context: &context, account: &account, gate, give_way, notify, began, has_others };
     match mailboxes.as_slice() {
         [only] => watched.run(std::slice::from_ref(only), true).await,
         [] => {}
@@ -110,7 +111,8 @@ impl Watched<'_> {
                 self.until_needed().await;
             }
             let Some(credentials) = self.context.registry.credentials(self.account) else { return };
-            let (end, lasted) = self.session(mailboxes, is_first, &credentials, &failed_fetches).await;
+            let (end, lasted) =
+                self.session(mailboxes, is_first, &credentials, &failed_fetches).await;
             if matches!(end, WatchEnd::Leaving) || self.context.leaving.is_cancelled() {
                 // Not the end of the watch, which would cut the account's other sessions off.
                 return std::future::pending().await;
@@ -156,7 +158,11 @@ impl Watched<'_> {
 
     /// The mailbox that this session could not open, with the server's words, where other sessions watch the account's others.
     /// INBOX is never left out: without it the account counts as not watched.
-    fn left_out<'e>(&self, mailboxes: &'e [String], end: &'e WatchEnd) -> Option<(&'e str, &'e str)> {
+    fn left_out<'e>(
+        &self,
+        mailboxes: &'e [String],
+        end: &'e WatchEnd,
+    ) -> Option<(&'e str, &'e str)> {
         let WatchEnd::Failed(IdleFailure::NoMailbox(words)) = end else { return None };
         let mailbox = mailboxes.first().filter(|mailbox| !idle::is_same(mailbox, INBOX))?;
         let has_others = self.has_others && *self.notify.borrow() == Some(false);
@@ -191,7 +197,8 @@ impl Watched<'_> {
             wanted: None,
         };
         // Boxed: what a login needs is given back after it.
-        let session = AssertUnwindSafe(Box::pin(session::run(task, credentials, place))).catch_unwind();
+        let session =
+            AssertUnwindSafe(Box::pin(session::run(task, credentials, place))).catch_unwind();
         let end = tokio::select! {
             end = session => match end {
                 Ok(Err(end)) => end,
@@ -219,8 +226,9 @@ impl Watched<'_> {
     /// Waits until the configuration leads to the account's server again.
     async fn until_routed(&self, credentials: &Credentials) {
         let mut changes = self.context.upstreams.changes();
-        let is_routed =
-            |upstreams: &Upstreams| upstreams.routes.find_again(&self.account.upstream, credentials.owner()).is_some();
+        let is_routed = |upstreams: &Upstreams| {
+            upstreams.routes.find_again(&self.account.upstream, credentials.owner()).is_some()
+        };
         while !is_routed(&self.context.upstreams.get()) {
             changes.next().await;
         }
@@ -232,12 +240,17 @@ impl Watched<'_> {
         if context.registry.credentials(account).is_some_and(|newer| *newer != *credentials) {
             return false;
         }
-        let until = if matches!(end, WatchEnd::NoRoute) { "one does" } else { "the client logs in again" };
+        let until =
+            if matches!(end, WatchEnd::NoRoute) { "one does" } else { "the client logs in again" };
         warn!(%account, upstream = %account.upstream, "{end}; account not watched until {until}");
         context.registry.login_refused(account);
-        context
-            .board
-            .set(account, WatchState::AwaitingLogin { reason: end.to_string(), cure: cure(end, credentials.kind) });
+        context.board.set(
+            account,
+            WatchState::AwaitingLogin {
+                reason: end.to_string(),
+                cure: cure(end, credentials.kind),
+            },
+        );
         true
     }
 
@@ -246,7 +259,9 @@ impl Watched<'_> {
         let account = self.account;
         let seconds = wait.as_secs_f32();
         match end {
-            WatchEnd::Panicked => error!(%account, "account not watched: {end}; next attempt in {seconds:.0}s"),
+            WatchEnd::Panicked => {
+                error!(%account, "account not watched: {end}; next attempt in {seconds:.0}s")
+            }
             WatchEnd::Failed(IdleFailure::Chatter(_)) => warn!(
                 %account, upstream = %account.upstream, "watch interrupted: {end}; next attempt in {seconds:.1}s"
             ),
@@ -296,24 +311,32 @@ fn next_step(end: &WatchEnd, kind: CredentialKind) -> Next {
                 LoginRefusal::Unclear if kind == CredentialKind::Token => Next::AwaitLogin,
                 LoginRefusal::Unclear => Next::Confirm,
                 LoginRefusal::Temporary => Next::Soon,
-                LoginRefusal::TooManySessions | LoginRefusal::Throttled | LoginRefusal::Disabled => Next::Later,
+                LoginRefusal::TooManySessions
+                | LoginRefusal::Throttled
+                | LoginRefusal::Disabled => Next::Later,
             },
             LoginError::Bye(words)
                 if matches!(
                     classify_bye(words),
-                    LoginRefusal::TooManySessions | LoginRefusal::Throttled | LoginRefusal::Disabled
+                    LoginRefusal::TooManySessions
+                        | LoginRefusal::Throttled
+                        | LoginRefusal::Disabled
                 ) =>
             {
                 Next::Later
             }
-            LoginError::Bye(words) if kind == CredentialKind::Token && is_about_expiry(words) => Next::AwaitLogin,
+            LoginError::Bye(words) if kind == CredentialKind::Token && is_about_expiry(words) => {
+                Next::AwaitLogin
+            }
             LoginError::Bye(_) => Next::Soon,
             _ => Next::Later,
         },
         // A server that restarts hangs up in the middle of a handshake.
         WatchEnd::Connect(ConnectError::Tls(error)) if is_cut_off(error) => Next::Soon,
         // A certificate that cannot be verified is the operator's to mend, and a complaint the account's owner's.
-        WatchEnd::Connect(ConnectError::Tls(_) | ConnectError::NotFound(_) | ConnectError::Complaint { .. })
+        WatchEnd::Connect(
+            ConnectError::Tls(_) | ConnectError::NotFound(_) | ConnectError::Complaint { .. },
+        )
         | WatchEnd::Panicked
         | WatchEnd::GaveWay
         | WatchEnd::HandedBack
@@ -326,7 +349,10 @@ fn next_step(end: &WatchEnd, kind: CredentialKind) -> Next {
             | IdleFailure::Complaint { has_worked: false, .. },
         ) => Next::Later,
         WatchEnd::Failed(
-            IdleFailure::Bye(_) | IdleFailure::Silent | IdleFailure::Chatter(_) | IdleFailure::Complaint { .. },
+            IdleFailure::Bye(_)
+            | IdleFailure::Silent
+            | IdleFailure::Chatter(_)
+            | IdleFailure::Complaint { .. },
         )
         | WatchEnd::Connect(_)
         | WatchEnd::Broken(_)
@@ -355,20 +381,42 @@ mod tests {
         assert_eq!(refused("NO [OVERQUOTA] too much"), Next::Later);
         assert_eq!(refused("NO LOGIN failed."), Next::Confirm);
         assert_eq!(refused("BAD [ALERT] Please enable IMAP access in your settings"), Next::Later);
-        let expired = LoginError::Refused { answer: b"NO AUTHENTICATE failed.".to_vec(), untagged: vec![] };
-        assert_eq!(next_step(&WatchEnd::Connect(expired.into()), CredentialKind::Token), Next::AwaitLogin);
-        let expired = || WatchEnd::Connect(LoginError::Bye("Session invalidated - AccessTokenExpired".into()).into());
+        let expired =
+            LoginError::Refused { answer: b"NO AUTHENTICATE failed.".to_vec(), untagged: vec![] };
+        assert_eq!(
+            next_step(&WatchEnd::Connect(expired.into()), CredentialKind::Token),
+            Next::AwaitLogin
+        );
+        let expired = || {
+            WatchEnd::Connect(
+                LoginError::Bye("Session invalidated - AccessTokenExpired".into()).into(),
+            )
+        };
         assert_eq!(next_step(&expired(), CredentialKind::Token), Next::AwaitLogin);
         assert_eq!(next_step(&expired(), CredentialKind::Password), Next::Soon);
         let next_step = |end: &WatchEnd| next_step(end, CredentialKind::Password);
-        assert_eq!(next_step(&WatchEnd::Connect(LoginError::Bye("overloaded".into()).into())), Next::Soon);
-        assert_eq!(next_step(&WatchEnd::Connect(LoginError::Bye("Too many connections".into()).into())), Next::Later);
+        assert_eq!(
+            next_step(&WatchEnd::Connect(LoginError::Bye("overloaded".into()).into())),
+            Next::Soon
+        );
+        assert_eq!(
+            next_step(&WatchEnd::Connect(LoginError::Bye("Too many connections".into()).into())),
+            Next::Later
+        );
         let guessed = "Too many invalid logon attempts.";
-        assert_eq!(next_step(&WatchEnd::Connect(LoginError::Bye(guessed.into()).into())), Next::Later);
+        assert_eq!(
+            next_step(&WatchEnd::Connect(LoginError::Bye(guessed.into()).into())),
+            Next::Later
+        );
         assert_eq!(next_step(&WatchEnd::Failed(IdleFailure::Silent)), Next::Soon);
-        let handshake = |kind: io::ErrorKind| next_step(&WatchEnd::Connect(ConnectError::Tls(kind.into())));
+        let handshake =
+            |kind: io::ErrorKind| next_step(&WatchEnd::Connect(ConnectError::Tls(kind.into())));
         assert_eq!(handshake(io::ErrorKind::UnexpectedEof), Next::Soon, "the server restarts");
-        assert_eq!(handshake(io::ErrorKind::InvalidData), Next::Later, "its certificate is not trusted");
+        assert_eq!(
+            handshake(io::ErrorKind::InvalidData),
+            Next::Later,
+            "its certificate is not trusted"
+        );
         for (has_worked, expected) in [(false, Next::Later), (true, Next::Soon)] {
             let complaint = IdleFailure::Complaint {
                 words: "enable IMAP".into(),
@@ -379,6 +427,9 @@ mod tests {
         }
         let disabled = LoginError::Bye("Please enable IMAP access in your settings".into());
         assert_eq!(next_step(&WatchEnd::Connect(disabled.into())), Next::Later);
-        assert_eq!(next_step(&WatchEnd::Failed(IdleFailure::NoIdle("BAD".into()))), Next::AwaitLogin);
+        assert_eq!(
+            next_step(&WatchEnd::Failed(IdleFailure::NoIdle("BAD".into()))),
+            Next::AwaitLogin
+        );
     }
 }

@@ -139,12 +139,17 @@ impl Watchers {
             match event {
                 // Two devices may have a password each: a session that is well goes on, the next one takes the newer.
                 AccountEvent::CredentialsChanged if self.context.board.is_watching(&account) => {}
-                AccountEvent::Watch | AccountEvent::CredentialsChanged | AccountEvent::MailboxesChanged => {
+                AccountEvent::Watch
+                | AccountEvent::CredentialsChanged
+                | AccountEvent::MailboxesChanged => {
                     self.start(account);
                 }
                 AccountEvent::Unwatch => {
                     self.end(&account);
-                    self.context.board.telemetry().tell(&TelemetryEvent::Forgotten { account: &account });
+                    self.context
+                        .board
+                        .telemetry()
+                        .tell(&TelemetryEvent::Forgotten { account: &account });
                     info!(%account, "watch ended: the account has no device any more");
                 }
             }
@@ -223,7 +228,8 @@ impl WatchContext {
                 && self.registry.owners(token).len() > 1
                 && self.duplicates().was_woken(token, ids, account, window, now)
         };
-        let woken: Vec<DeviceToken> = self.registry.tokens(account).into_iter().filter(woken).collect();
+        let woken: Vec<DeviceToken> =
+            self.registry.tokens(account).into_iter().filter(woken).collect();
         match announce {
             announce if woken.is_empty() => announce,
             Announce::AllBut(others) => Announce::AllBut(others.into_iter().chain(woken).collect()),
@@ -247,19 +253,21 @@ impl WatchContext {
                      time to time"
                 );
             }
-            Some(since) if since.elapsed() >= GONE => match self.registry.forget_mailbox(account, mailbox).await {
-                Ok(true) => {
-                    info!(
-                        %account,
-                        "mailbox {mailbox:?} could not be opened for a day, and no client has waited in it for a \
-                         week: deltapush does not watch it any more"
-                    );
-                    self.board.no_longer_left_out(account, mailbox);
-                    return true;
+            Some(since) if since.elapsed() >= GONE => {
+                match self.registry.forget_mailbox(account, mailbox).await {
+                    Ok(true) => {
+                        info!(
+                            %account,
+                            "mailbox {mailbox:?} could not be opened for a day, and no client has waited in it for a \
+                             week: deltapush does not watch it any more"
+                        );
+                        self.board.no_longer_left_out(account, mailbox);
+                        return true;
+                    }
+                    Ok(false) => {}
+                    Err(error) => debug!(%account, "cannot erase mailbox {mailbox:?} yet: {error}"),
                 }
-                Ok(false) => {}
-                Err(error) => debug!(%account, "cannot erase mailbox {mailbox:?} yet: {error}"),
-            },
+            }
             Some(_) => {}
         }
         false
@@ -283,7 +291,11 @@ impl WatchContext {
         let own = logins.iter().filter(|login| login.contains('@'));
         let configured = wishes.accounts_of(&logins).flat_map(|account| &account.addresses);
         let encrypted_only = self.registry.fetches_encrypted_only(account);
-        PushFilter { addresses: own.chain(configured).cloned().collect(), messages: wishes.messages, encrypted_only }
+        PushFilter {
+            addresses: own.chain(configured).cloned().collect(),
+            messages: wishes.messages,
+            encrypted_only,
+        }
     }
 
     /// The names that the account's user goes by: the server's, and the client's where a route turns one into the other.
@@ -298,7 +310,8 @@ impl WatchContext {
         let (host, port) = account.upstream.rsplit_once(':').unwrap_or((&account.upstream, ""));
         if !port.starts_with(|first: char| first.is_ascii_digit())
             && let upstreams = self.upstreams.get()
-            && let Some((target, _)) = upstreams.routes.find_again(&account.upstream, account.owner())
+            && let Some((target, _)) =
+                upstreams.routes.find_again(&account.upstream, account.owner())
             && let Ok(servers) = upstreams.servers(&target).await
             && let Some(server) = servers.first()
         {

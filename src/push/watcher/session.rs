@@ -15,7 +15,9 @@ use super::account::Ended;
 use crate::account::AccountId;
 use crate::credentials::Credentials;
 use crate::parser::reader::{ResponseReader, ResponseTooLong};
-use crate::push::idle::{IdleAction, IdleFailure, IdleMachine, InheritedState, WatchTerms, WatchedMailbox, is_same};
+use crate::push::idle::{
+    IdleAction, IdleFailure, IdleMachine, InheritedState, WatchTerms, WatchedMailbox, is_same,
+};
 use crate::push::pacing::{Treatment, WatchPermit};
 use crate::push::registry::INBOX;
 use crate::push::watch_status::WatchState;
@@ -118,17 +120,22 @@ pub(super) struct Taken {
 const MAX_FAILED_FETCHES: u32 = 2;
 
 /// Logs in and watches until something ends it.
-pub(super) async fn run(task: Task<'_>, credentials: &Credentials, mut place: WatchPermit) -> Ended {
+pub(super) async fn run(
+    task: Task<'_>,
+    credentials: &Credentials,
+    mut place: WatchPermit,
+) -> Ended {
     let mut trace = task.context.tracer.watch(task.account);
     trace.note(|| format!("a watch of {:?} begins", task.mailboxes));
     // Boxed: what a login needs is given back after it.
-    let Connected { stream, logged_in, rest } = match Box::pin(connect(&task, credentials, &mut trace)).await {
-        Ok(connected) => connected,
-        Err(end) => {
-            trace.note(|| format!("the connection ends without a login: {end}"));
-            return Err(end);
-        }
-    };
+    let Connected { stream, logged_in, rest } =
+        match Box::pin(connect(&task, credentials, &mut trace)).await {
+            Ok(connected) => connected,
+            Err(end) => {
+                trace.note(|| format!("the connection ends without a login: {end}"));
+                return Err(end);
+            }
+        };
     let _under_way = task.context.sessions.token();
     place.made();
     task.context.board.proof(task.account);
@@ -150,20 +157,37 @@ pub(super) async fn take_over(task: Task<'_>, taken: Taken) -> Ended {
     let _under_way = task.context.sessions.token();
     task.context.board.proof(task.account);
     let Taken { stream, mut trace, has_notify, manners } = taken;
-    trace.note(|| format!("the client disconnected, and a watch of {:?} begins in its session", task.mailboxes));
+    trace.note(|| {
+        format!(
+            "the client disconnected, and a watch of {:?} begins in its session",
+            task.mailboxes
+        )
+    });
     let machine = IdleMachine::new(watch(&task, has_notify).await?, now()).in_session(manners);
     let failed_fetches = task.failed_fetches;
     WatchSession::new(task, stream, trace, machine).run(Vec::new(), failed_fetches).await
 }
 
-async fn connect(task: &Task<'_>, credentials: &Credentials, trace: &mut Recorder) -> Result<Connected, WatchEnd> {
+async fn connect(
+    task: &Task<'_>,
+    credentials: &Credentials,
+    trace: &mut Recorder,
+) -> Result<Connected, WatchEnd> {
     let upstreams = &*task.context.upstreams.get();
     let found = upstreams.routes.find_again(&task.account.upstream, credentials.owner());
     let (target, _) = found.ok_or(WatchEnd::NoRoute)?;
     let credentials = credentials.clone();
     let (origin, introduction) = (None, Introduction::default());
     let (target, purpose) = (&target, Purpose::Watch);
-    let attempt = LoginRequest { target, upstreams, credentials, purpose, origin, introduction, permit: None };
+    let attempt = LoginRequest {
+        target,
+        upstreams,
+        credentials,
+        purpose,
+        origin,
+        introduction,
+        permit: None,
+    };
     Ok(attempt.connect(trace.transcript()).await?)
 }
 
@@ -173,7 +197,8 @@ async fn watch(task: &Task<'_>, notify: bool) -> Result<WatchTerms, StoreError> 
     let first = task.mailboxes.len().min(if notify { usize::MAX } else { 1 });
     let (wanted, others) = task.mailboxes.split_at_checked(first).unwrap_or_default();
     let with_position = |name: &String| {
-        let position = positions.iter().find(|(noted, _)| noted == name).map(|(_, position)| *position);
+        let position =
+            positions.iter().find(|(noted, _)| noted == name).map(|(_, position)| *position);
         let is_left_out = task.context.board.is_left_out(task.account, name);
         WatchedMailbox { name: name.clone(), position, is_left_out }
     };
@@ -259,9 +284,12 @@ impl<'a> WatchSession<'a> {
                     IdleAction::Failed(failure) => Some(failure),
                     _ => None,
                 });
-                own.or_else(|| self.machine.explain_break(end.to_string())).map_or(end, WatchEnd::Failed)
+                own.or_else(|| self.machine.explain_break(end.to_string()))
+                    .map_or(end, WatchEnd::Failed)
             }
-            WatchEnd::TooLong(_) => self.machine.explain_break(end.to_string()).map_or(end, WatchEnd::Failed),
+            WatchEnd::TooLong(_) => {
+                self.machine.explain_break(end.to_string()).map_or(end, WatchEnd::Failed)
+            }
             _ => end,
         };
         self.trace.note(|| format!("the watch ends: {end}"));
@@ -321,11 +349,16 @@ impl<'a> WatchSession<'a> {
     }
 
     /// Gives the machine what was received, as much of it as one turn may handle. The rest stays.
-    fn respond(&mut self, received: &mut Vec<u8>, actions: &mut Vec<IdleAction>) -> Result<(), ResponseTooLong> {
+    fn respond(
+        &mut self,
+        received: &mut Vec<u8>,
+        actions: &mut Vec<IdleAction>,
+    ) -> Result<(), ResponseTooLong> {
         let bytes = std::mem::take(received);
         let mut input = bytes.as_slice();
         if !input.is_empty() {
-            self.machine.fetches_encrypted_only(self.context.registry.fetches_encrypted_only(self.account));
+            self.machine
+                .fetches_encrypted_only(self.context.registry.fetches_encrypted_only(self.account));
         }
         for _ in 0..TURN {
             let Some(response) = self.reader.next(&mut input)? else { return Ok(()) };
@@ -345,19 +378,35 @@ impl<'a> WatchSession<'a> {
             match action {
                 IdleAction::Send(bytes) => Box::pin(self.send(&bytes)).await?,
                 IdleAction::Noticed { mailbox, position, announce, since, last, ids } => {
-                    let wakes = self.context.without_copies(self.account, self.announce(announce, last), &ids);
+                    let wakes = self.context.without_copies(
+                        self.account,
+                        self.announce(announce, last),
+                        &ids,
+                    );
                     let announce = self.wakes_any(&wakes);
                     // Boxed, like all that is done once in a while: the session waits in between.
                     Box::pin(self.note(&mailbox, position, wakes, ids)).await?;
-                    self.tell(&TelemetryEvent::Noticed { account: self.account, mailbox: &mailbox, announce, since });
+                    self.tell(&TelemetryEvent::Noticed {
+                        account: self.account,
+                        mailbox: &mailbox,
+                        announce,
+                        since,
+                    });
                     has_noted = true;
                 }
                 IdleAction::Judged { mailbox, uid, verdict } => {
                     debug!(account = %self.account, uid, "new message: {verdict}");
                     let skipped = verdict.skipped();
-                    self.tell(&TelemetryEvent::Judged { account: self.account, mailbox: &mailbox, uid, skipped });
+                    self.tell(&TelemetryEvent::Judged {
+                        account: self.account,
+                        mailbox: &mailbox,
+                        uid,
+                        skipped,
+                    });
                 }
-                IdleAction::LeftOut(mailbox, words) => Box::pin(self.left_out(mailbox, words)).await,
+                IdleAction::LeftOut(mailbox, words) => {
+                    Box::pin(self.left_out(mailbox, words)).await
+                }
                 IdleAction::Opened(mailbox) => {
                     info!(account = %self.account, "mailbox {mailbox:?} can be opened again, and is watched");
                     self.context.board.no_longer_left_out(self.account, &mailbox);
@@ -370,7 +419,9 @@ impl<'a> WatchSession<'a> {
                     }
                 }
                 IdleAction::Released if self.reader.is_empty() => return Err(WatchEnd::HandedBack),
-                IdleAction::Released => return Err(IdleFailure::Bye("in the middle of a response".into()).into()),
+                IdleAction::Released => {
+                    return Err(IdleFailure::Bye("in the middle of a response".into()).into());
+                }
                 IdleAction::Failed(failure) => return Err(failure.into()),
             }
         }
@@ -397,7 +448,13 @@ impl<'a> WatchSession<'a> {
     }
 
     /// Notes what was found. If that fails, it has woken nobody.
-    async fn note(&self, mailbox: &str, position: Position, wakes: Announce, ids: Vec<u64>) -> Result<(), StoreError> {
+    async fn note(
+        &self,
+        mailbox: &str,
+        position: Position,
+        wakes: Announce,
+        ids: Vec<u64>,
+    ) -> Result<(), StoreError> {
         let noted = self.context.registry.noticed(self.account, mailbox, position, wakes).await;
         if noted.is_err() {
             self.context.duplicates().forget(&ids, self.account);
@@ -409,9 +466,12 @@ impl<'a> WatchSession<'a> {
         match wakes {
             Announce::Nothing => false,
             Announce::All => true,
-            Announce::AllBut(fetched) => {
-                self.context.registry.tokens(self.account).iter().any(|token| !fetched.contains(token))
-            }
+            Announce::AllBut(fetched) => self
+                .context
+                .registry
+                .tokens(self.account)
+                .iter()
+                .any(|token| !fetched.contains(token)),
         }
     }
 

@@ -100,9 +100,10 @@ impl Shared {
             let Some(line) = line else { return Ok(()) };
             let (tag, command) = match idling.take() {
                 Some(tag) => (tag, line),
-                None => {
-                    line.split_once(' ').map(|(tag, command)| (tag.to_owned(), command.to_owned())).unwrap_or_default()
-                }
+                None => line
+                    .split_once(' ')
+                    .map(|(tag, command)| (tag.to_owned(), command.to_owned()))
+                    .unwrap_or_default(),
             };
             self.said.lock().unwrap().push(command.clone());
             let count = *messages.borrow_and_update();
@@ -121,11 +122,17 @@ impl Shared {
     fn answer(&self, tag: &str, command: &str, count: u32) -> String {
         let (verb, rest) = command.split_once(' ').unwrap_or((command, ""));
         match verb {
-            "AUTHENTICATE" => format!("{tag} OK [CAPABILITY IMAP4rev1 {}] in\r\n", self.capabilities),
-            "EXAMINE" if !self.mailboxes.contains(rest.trim_matches('"')) => format!("{tag} NO no such mailbox\r\n"),
+            "AUTHENTICATE" => {
+                format!("{tag} OK [CAPABILITY IMAP4rev1 {}] in\r\n", self.capabilities)
+            }
+            "EXAMINE" if !self.mailboxes.contains(rest.trim_matches('"')) => {
+                format!("{tag} NO no such mailbox\r\n")
+            }
             "EXAMINE" => {
                 let next = count + 1;
-                format!("* {count} EXISTS\r\n* OK [UIDVALIDITY 7] x\r\n* OK [UIDNEXT {next}] x\r\n{tag} OK x\r\n")
+                format!(
+                    "* {count} EXISTS\r\n* OK [UIDVALIDITY 7] x\r\n* OK [UIDNEXT {next}] x\r\n{tag} OK x\r\n"
+                )
             }
             "UID" => {
                 let from = rest.trim_start_matches("FETCH ").split(':').next().unwrap_or_default();
@@ -155,21 +162,42 @@ pub(super) struct Watching {
 
 impl Watching {
     /// Nothing is watched until the account has a token.
-    pub(super) fn start(server: &Server, settings: fn(std::path::PathBuf) -> StoreSettings) -> Self {
+    pub(super) fn start(
+        server: &Server,
+        settings: fn(std::path::PathBuf) -> StoreSettings,
+    ) -> Self {
         let port = server.port;
-        let yaml = format!("routes: [{{domain: \"*\", upstream: \"imap+plain://127.0.0.1:{port}\"}}]\n");
+        let yaml =
+            format!("routes: [{{domain: \"*\", upstream: \"imap+plain://127.0.0.1:{port}\"}}]\n");
         let config = Config::parse(&yaml, Path::new(""), "test").unwrap();
         let directory = tempfile::tempdir().unwrap();
-        let (registry, events, news) = Registry::open(&settings(directory.path().join("state"))).unwrap();
+        let (registry, events, news) =
+            Registry::open(&settings(directory.path().join("state"))).unwrap();
         let upstreams = Upstreams::new(&config).unwrap();
         let asked = Asked { login: "alice@lab.test", listener: None, host: None };
-        let account = AccountId::new("alice@lab.test", &upstreams.routes.find(&asked).unwrap().name());
+        let account =
+            AccountId::new("alice@lab.test", &upstreams.routes.find(&asked).unwrap().name());
         let (board, wishes) = (Board::default(), Reloadable::new(Wishes::from(&config)));
         let (known, shown) = (registry.clone(), board.clone());
-        let watchers = Watchers::new(&config, known, Reloadable::new(upstreams), wishes, shown, Tracer::default());
+        let watchers = Watchers::new(
+            &config,
+            known,
+            Reloadable::new(upstreams),
+            wishes,
+            shown,
+            Tracer::default(),
+        );
         let (keeper, end) = (watchers.keeper(), CancellationToken::new());
         tokio::spawn(watchers.run(events, end.clone()));
-        Self { account, registry, board, keeper, news, _end: end.drop_guard(), _directory: directory }
+        Self {
+            account,
+            registry,
+            board,
+            keeper,
+            news,
+            _end: end.drop_guard(),
+            _directory: directory,
+        }
     }
 
     pub(super) async fn register(&self) {

@@ -36,7 +36,10 @@ async fn is_forgotten(server: &Server, watching: &Watching) {
     for _ in 0..15 {
         later(8 * HOUR).await;
     }
-    assert!(registry.mailboxes(account).iter().any(|mailbox| mailbox == "DeltaChat"), "forgotten within the week");
+    assert!(
+        registry.mailboxes(account).iter().any(|mailbox| mailbox == "DeltaChat"),
+        "forgotten within the week"
+    );
     in_steps("it is tried again now and then", HOUR, || tries() > before).await;
     in_steps("it is forgotten", 8 * HOUR, || registry.mailboxes(account) == ["INBOX"]).await;
     until("the status does not name it any more", || !watching.is_left_out("DeltaChat")).await;
@@ -45,7 +48,11 @@ async fn is_forgotten(server: &Server, watching: &Watching) {
     for _ in 0..12 {
         later(8 * HOUR).await;
     }
-    assert_eq!((tries(), registry.mailboxes(account)), (after, vec!["INBOX".to_owned()]), "it came back");
+    assert_eq!(
+        (tries(), registry.mailboxes(account)),
+        (after, vec!["INBOX".to_owned()]),
+        "it came back"
+    );
     assert!(!watching.is_left_out("DeltaChat"));
 }
 
@@ -60,7 +67,10 @@ async fn mailbox_that_is_gone_is_forgotten_and_does_not_come_back() {
         // A client that waits in it again is a reason to watch it.
         let before = server.count("EXAMINE \"DeltaChat\"");
         watching.registry.client_idles(&watching.account, "DeltaChat").await.unwrap();
-        in_steps("it is tried for the client", HOUR / 60, || server.count("EXAMINE \"DeltaChat\"") > before).await;
+        in_steps("it is tried for the client", HOUR / 60, || {
+            server.count("EXAMINE \"DeltaChat\"") > before
+        })
+        .await;
     }
 }
 
@@ -71,7 +81,9 @@ async fn restarted_watch_knows_which_mailbox_is_left_out() {
     let watching = Watching::start(&server, StoreSettings::memory);
     watching.register().await;
     wait_in_both(&watching).await;
-    let since = || watching.board.get(&watching.account).and_then(|entry| Some(entry.left_out.first()?.since));
+    let since = || {
+        watching.board.get(&watching.account).and_then(|entry| Some(entry.left_out.first()?.since))
+    };
     until("it is left out", || since().is_some()).await;
     let before = since();
     let tries = server.count("EXAMINE \"DeltaChat\"");
@@ -128,7 +140,9 @@ async fn watch_is_woken_when_the_full_disk_has_room_again() {
     // Whether that can be written does not matter.
     drop(watching.registry.announced(&token(), Generation::default()).await);
     let wait = || match board.get(&account)?.state {
-        WatchState::Interrupted { reason, next } => Some((reason, next.saturating_duration_since(Instant::now()))),
+        WatchState::Interrupted { reason, next } => {
+            Some((reason, next.saturating_duration_since(Instant::now())))
+        }
         _ => None,
     };
     for looks in 1.. {
@@ -164,7 +178,10 @@ async fn watch_is_woken_when_the_full_disk_has_room_again() {
 #[tokio::test]
 async fn words_that_were_not_read_when_writing_failed_are_the_reason() {
     for (words, reason) in [
-        ("* BYE [ALERT] Enable IMAP access\r\n", "said \"Enable IMAP access\"; then: it closed the session"),
+        (
+            "* BYE [ALERT] Enable IMAP access\r\n",
+            "said \"Enable IMAP access\"; then: it closed the session",
+        ),
         ("* BYE down for an hour\r\n", "the mail server closed the session: down for an hour"),
         (
             "* NO [ALERT] the disk is gone\r\n",
@@ -182,8 +199,10 @@ async fn words_that_were_not_read_when_writing_failed_are_the_reason() {
         peer.set_zero_linger().unwrap();
         drop(peer);
         // The reset has arrived when the session is taken over.
-        until("the connection broke", || stream.take_error().is_ok_and(|error| error.is_some()) || words.is_empty())
-            .await;
+        until("the connection broke", || {
+            stream.take_error().is_ok_and(|error| error.is_some()) || words.is_empty()
+        })
+        .await;
         watching.keeper.as_ref().unwrap().keep(given(&watching, Stream::Plain(stream), false));
         let shown = || match watching.board.get(&watching.account)?.state {
             WatchState::AwaitingDevice { reason } => Some(reason),

@@ -30,11 +30,15 @@ async fn in_memory_mode_no_password_reaches_the_disk() {
     store.noticed(&account("alice"), "INBOX", POSITION, false, NOW).await.unwrap();
     let credentials_on_disk = |directory: &Path| -> i64 {
         let file = rusqlite::Connection::open(directory.join("state/state.sqlite")).unwrap();
-        file.query_row("SELECT sum(length(credentials)) FROM accounts", [], |row| row.get(0)).unwrap()
+        file.query_row("SELECT sum(length(credentials)) FROM accounts", [], |row| row.get(0))
+            .unwrap()
     };
     assert_eq!(credentials_on_disk(killed(directory.path()).path()), 0);
     assert!(!holds(directory.path(), b"sesame"));
-    assert!(!directory.path().join("state/seal.key").exists(), "there is nothing that a key is for");
+    assert!(
+        !directory.path().join("state/seal.key").exists(),
+        "there is nothing that a key is for"
+    );
     store.close().await;
 
     let (store, loaded) = memory(directory.path());
@@ -55,7 +59,9 @@ async fn a_call_back_is_no_news_that_is_lost_or_doubled() {
     store.close().await;
     let (store, loaded) = memory(directory.path());
     let tokens: Vec<_> = loaded.unannounced.iter().map(|found| found.token.clone()).collect();
-    assert!(tokens.len() == 2 && tokens.contains(&token("one")) && tokens.contains(&token("shared")));
+    assert!(
+        tokens.len() == 2 && tokens.contains(&token("one")) && tokens.contains(&token("shared"))
+    );
     // One POST announces the news too, and what is noticed afterwards is news again.
     let called = loaded.unannounced[0].generation;
     store.announced(&token("one"), called, NOW).await.unwrap();
@@ -80,7 +86,10 @@ async fn from_sealed_to_memory_and_back() {
 
     let (store, loaded) = memory(directory.path());
     assert_eq!((loaded.accounts[0].credentials.as_ref(), loaded.unannounced.len()), (None, 1));
-    assert!(!holds(directory.path(), &blob), "erased from the file and from its journal, before anything is served");
+    assert!(
+        !holds(directory.path(), &blob),
+        "erased from the file and from its journal, before anything is served"
+    );
     register(&store, "alice", "one").await;
     store.close().await;
 
@@ -89,7 +98,10 @@ async fn from_sealed_to_memory_and_back() {
     store.credentials_changed(&account("alice"), credentials("alice")).await.unwrap();
     store.close().await;
     let (_, loaded, _) = open(directory.path());
-    assert_eq!((loaded.accounts[0].credentials.as_ref(), loaded.unannounced.len()), (Some(&credentials("alice")), 0));
+    assert_eq!(
+        (loaded.accounts[0].credentials.as_ref(), loaded.unannounced.len()),
+        (Some(&credentials("alice")), 0)
+    );
 }
 
 /// What the first release wrote is there after an update, and nobody's token is suddenly old.
@@ -102,14 +114,17 @@ async fn the_first_versions_state_is_taken_over() {
     register(&store, "alice", "one").await;
     store.close().await;
     let new = rusqlite::Connection::open(state.join("state.sqlite")).unwrap();
-    let sealed: Vec<u8> = new.query_row("SELECT credentials FROM accounts", [], |row| row.get(0)).unwrap();
+    let sealed: Vec<u8> =
+        new.query_row("SELECT credentials FROM accounts", [], |row| row.get(0)).unwrap();
     let key_check: Vec<u8> = new.query_row("SELECT value FROM meta", [], |row| row.get(0)).unwrap();
     drop(new);
     fs::remove_file(state.join("state.sqlite")).unwrap();
     let old = schema::first_version(&state);
-    let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, token("one").expose().as_bytes());
+    let hash =
+        aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, token("one").expose().as_bytes());
     old.execute("INSERT INTO meta VALUES ('key_check', ?)", [key_check]).unwrap();
-    old.execute("INSERT INTO accounts VALUES (1, 'alice', 'imap.example.org:993', ?, 1)", [sealed]).unwrap();
+    old.execute("INSERT INTO accounts VALUES (1, 'alice', 'imap.example.org:993', ?, 1)", [sealed])
+        .unwrap();
     old.execute(
         "INSERT INTO tokens VALUES (1, 1, ?, ?, 2, 3, 9, 4, 5, 6, 'refused')",
         rusqlite::params![hash.as_ref(), token("one").expose()],
@@ -126,10 +141,14 @@ async fn the_first_versions_state_is_taken_over() {
         loaded.accounts[0].tokens,
         [StoredToken { token: token("one"), last_seen: UnixTime(3), habit: FetchHabit::default() }]
     );
-    let pending = Unannounced { token: token("one"), generation: Generation(9), since: UnixTime(4) };
+    let pending =
+        Unannounced { token: token("one"), generation: Generation(9), since: UnixTime(4) };
     assert_eq!(loaded.unannounced, [pending]);
     assert_eq!(store.positions(&account("alice")).await.unwrap(), [("INBOX".to_owned(), POSITION)]);
-    assert_eq!(store.status().await.unwrap()[0].tokens[0].given_up, Some((UnixTime(6), "refused".into())));
+    assert_eq!(
+        store.status().await.unwrap()[0].tokens[0].given_up,
+        Some((UnixTime(6), "refused".into()))
+    );
     assert_eq!(store.served(Uptime(89), Uptime(89 - 90)).await.unwrap(), 0);
     store.noticed(&account("alice"), "INBOX", POSITION, true, NOW).await.unwrap();
     assert_eq!(generation(&changes), Generation(10));
@@ -146,7 +165,8 @@ async fn a_wrong_key_stops_a_migration_too() {
     let state = directory.path().join("state");
     fs::create_dir(&state).unwrap();
     let old = schema::first_version(&state);
-    old.execute("INSERT INTO accounts VALUES (1, 'alice', 'imap.example.org:993', x'01', 1)", []).unwrap();
+    old.execute("INSERT INTO accounts VALUES (1, 'alice', 'imap.example.org:993', x'01', 1)", [])
+        .unwrap();
     drop(old);
     let error = Store::open(&StoreSettings::sealed(&state), drop).unwrap_err();
     assert!(matches!(error, OpenError::KeyMissing { .. }), "{error}");
@@ -158,9 +178,13 @@ async fn a_wrong_key_stops_a_migration_too() {
 async fn the_key_may_come_from_systemd_or_the_environment() {
     let directory = tempfile::tempdir().unwrap();
     let state = directory.path().join("state");
-    let with = |source| StoreSettings { directory: state.clone(), credentials: CredentialStorage::Sealed(source) };
+    let with = |source| StoreSettings {
+        directory: state.clone(),
+        credentials: CredentialStorage::Sealed(source),
+    };
     let text = |byte: &str| format!("{}=\n", byte.repeat(43));
-    let variable = |byte| with(KeySource::Environment(crate::secret::Secret::new(text(byte).into_bytes())));
+    let variable =
+        |byte| with(KeySource::Environment(crate::secret::Secret::new(text(byte).into_bytes())));
     let credential = directory.path().join("deltapush-seal-key");
     fs::write(&credential, text("A")).unwrap();
 
@@ -168,7 +192,8 @@ async fn the_key_may_come_from_systemd_or_the_environment() {
     register(&store, "alice", "one").await;
     store.close().await;
     assert!(!state.join("seal.key").exists(), "no key is made where one is given");
-    let (store, loaded) = Store::open(&with(KeySource::Credential(credential.clone())), drop).unwrap();
+    let (store, loaded) =
+        Store::open(&with(KeySource::Credential(credential.clone())), drop).unwrap();
     assert_eq!(loaded.accounts[0].credentials, Some(credentials("alice")));
     store.close().await;
 
@@ -200,11 +225,17 @@ async fn a_wrong_or_missing_key_names_the_cure_and_changes_nothing() {
 
     fs::remove_file(&path).unwrap();
     let missing = Store::open(&settings(directory.path()), drop).unwrap_err();
-    assert!(matches!(missing, OpenError::KeyMissing { .. }) && missing.to_string().contains("restore the key file"));
+    assert!(
+        matches!(missing, OpenError::KeyMissing { .. })
+            && missing.to_string().contains("restore the key file")
+    );
     assert!(!path.exists(), "no new key is made over what the old one sealed");
     fs::write(&path, "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n").unwrap();
     let wrong = Store::open(&settings(directory.path()), drop).unwrap_err();
-    assert!(matches!(wrong, OpenError::KeyWrong { .. }) && wrong.to_string().contains("restore the right key"));
+    assert!(
+        matches!(wrong, OpenError::KeyWrong { .. })
+            && wrong.to_string().contains("restore the right key")
+    );
     assert_eq!(state(), before);
 
     fs::write(&path, key).unwrap();

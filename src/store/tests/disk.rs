@@ -40,8 +40,10 @@ async fn the_files_are_for_their_owner_only() {
     register(&store, "alice", "one").await;
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&directory.path().join("state")), 0o700);
-    let files: Vec<_> =
-        fs::read_dir(directory.path().join("state")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let files: Vec<_> = fs::read_dir(directory.path().join("state"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     assert!(files.len() >= 4, "{files:?}");
     for file in files {
         assert_eq!(mode(&file), 0o600, "{file:?}");
@@ -102,7 +104,15 @@ async fn what_is_queued_together_is_committed_together() {
     for write in writes {
         write.await.unwrap().unwrap();
     }
-    assert_eq!(changes.lock().unwrap().iter().filter(|change| matches!(change, Change::Pending { .. })).count(), 200);
+    assert_eq!(
+        changes
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|change| matches!(change, Change::Pending { .. }))
+            .count(),
+        200
+    );
     let after = commits(directory.path());
     assert!(after > before && after - before <= 2, "{} commits for 200 writes", after - before);
 }
@@ -118,7 +128,9 @@ async fn a_failing_change_takes_no_other_with_it() {
         let alice = alice.clone();
         move |state| {
             state.noticed(&alice, "Broken", POSITION, &true.into(), NOW)?;
-            Ok(state.connection.execute("INSERT INTO mailboxes VALUES (99, 'no such account', 1, 1)", [])?)
+            Ok(state
+                .connection
+                .execute("INSERT INTO mailboxes VALUES (99, 'no such account', 1, 1)", [])?)
         }
     });
     let (good, broken, better) = tokio::join!(
@@ -128,7 +140,8 @@ async fn a_failing_change_takes_no_other_with_it() {
     );
     assert!(matches!(broken, Err(StoreError::Database(_))), "{broken:?}");
     assert!(good.is_ok() && better.is_ok());
-    let names: Vec<_> = store.positions(&alice).await.unwrap().into_iter().map(|(name, _)| name).collect();
+    let names: Vec<_> =
+        store.positions(&alice).await.unwrap().into_iter().map(|(name, _)| name).collect();
     assert_eq!(names, ["Archive", "INBOX"]);
     assert_eq!(*changes.lock().unwrap(), [], "what was rolled back is not told");
 }
@@ -143,11 +156,18 @@ struct SmallDisk {
 impl SmallDisk {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "none"]).arg(directory.path()).output();
+        let mount = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=1m", "none"])
+            .arg(directory.path())
+            .output();
         let mounted = mount.is_ok_and(|output| output.status.success());
         println!(
             "{}",
-            if mounted { "a file system of 1 MiB" } else { "no file system can be mounted: a limit on pages" }
+            if mounted {
+                "a file system of 1 MiB"
+            } else {
+                "no file system can be mounted: a limit on pages"
+            }
         );
         Self { directory, mounted }
     }
@@ -228,7 +248,8 @@ async fn news_is_pushed_from_memory_while_the_disk_is_full() {
     }
     disk.fill(registry.store()).await;
     let mailbox = "x".repeat(50_000);
-    let mut told = || std::iter::from_fn(|| news.try_recv()).map(|(token, _)| token).collect::<Vec<_>>();
+    let mut told =
+        || std::iter::from_fn(|| news.try_recv()).map(|(token, _)| token).collect::<Vec<_>>();
     for pushed in [vec![token("one"), token("two")], vec![], vec![]] {
         let unnoted = registry.noticed(&alice, &mailbox, POSITION, true).await;
         assert!(matches!(unnoted, Err(StoreError::DiskFull)), "{unnoted:?}");
@@ -256,7 +277,10 @@ async fn news_is_pushed_from_memory_while_the_disk_is_full() {
 async fn a_start_without_any_room_names_the_cure_and_changes_nothing() {
     let full = rusqlite::ffi::Error { code: rusqlite::ErrorCode::DiskFull, extended_code: 13 };
     let error = OpenError::from(rusqlite::Error::SqliteFailure(full, None));
-    assert!(matches!(error, OpenError::DiskFull) && error.to_string().contains("make room"), "{error}");
+    assert!(
+        matches!(error, OpenError::DiskFull) && error.to_string().contains("make room"),
+        "{error}"
+    );
 
     let disk = SmallDisk::new();
     let path = disk.directory.path();

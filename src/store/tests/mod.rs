@@ -24,7 +24,8 @@ fn settings(directory: &Path) -> StoreSettings {
 fn open(directory: &Path) -> (Store, Loaded, Changes) {
     let changes = Changes::default();
     let seen = Arc::clone(&changes);
-    let (store, loaded) = Store::open(&settings(directory), move |change| seen.lock().unwrap().push(change)).unwrap();
+    let (store, loaded) =
+        Store::open(&settings(directory), move |change| seen.lock().unwrap().push(change)).unwrap();
     (store, loaded, changes)
 }
 
@@ -81,16 +82,24 @@ async fn what_was_answered_survives_a_kill() {
         account: account("alice"),
         credentials: Some(credentials("alice")),
         tokens: ["one", "two"]
-            .map(|name| StoredToken { token: token(name), last_seen: NOW, habit: FetchHabit::default() })
+            .map(|name| StoredToken {
+                token: token(name),
+                last_seen: NOW,
+                habit: FetchHabit::default(),
+            })
             .to_vec(),
         idled: vec![],
         called: None,
     };
     assert_eq!(loaded.accounts, [expected]);
-    let pending: Vec<_> = loaded.unannounced.iter().map(|found| (found.token.clone(), found.since)).collect();
+    let pending: Vec<_> =
+        loaded.unannounced.iter().map(|found| (found.token.clone(), found.since)).collect();
     assert_eq!(pending.len(), 2);
     assert!(pending.contains(&(token("one"), NOW)) && pending.contains(&(token("two"), NOW)));
-    assert_eq!(reopened.positions(&account("alice")).await.unwrap(), [("INBOX".to_owned(), POSITION)]);
+    assert_eq!(
+        reopened.positions(&account("alice")).await.unwrap(),
+        [("INBOX".to_owned(), POSITION)]
+    );
 }
 
 #[tokio::test]
@@ -106,13 +115,20 @@ async fn known_logins_and_their_key_come_back_until_they_are_old_or_forgotten() 
         is_open: true,
         seen: UnixTime(seen),
     };
-    store.know_logins(vec![row(1, NOW.0), row(2, NOW.0 - day), row(3, NOW.0)], vec![], NOW).await.unwrap();
+    store
+        .know_logins(vec![row(1, NOW.0), row(2, NOW.0 - day), row(3, NOW.0)], vec![], NOW)
+        .await
+        .unwrap();
     let later = UnixTime(NOW.0 + 90 * day - 1);
     store.know_logins(vec![row(1, NOW.0 + day)], vec![[3; 16]], NOW).await.unwrap();
     store.know_logins(vec![row(4, NOW.0 + 2 * day)], vec![], later).await.unwrap();
     store.close().await;
     let (_, loaded, _) = open(directory.path());
-    assert_eq!(loaded.known_logins, [row(1, NOW.0 + day), row(4, NOW.0 + 2 * day)], "the oldest first");
+    assert_eq!(
+        loaded.known_logins,
+        [row(1, NOW.0 + day), row(4, NOW.0 + 2 * day)],
+        "the oldest first"
+    );
     assert_eq!(loaded.login_key, Some(key));
 }
 
@@ -132,7 +148,11 @@ async fn the_last_token_takes_the_account_with_it_and_leaves_no_trace() {
         credentials: None,
         tokens: names
             .iter()
-            .map(|name| StoredToken { token: token(name), last_seen: NOW, habit: FetchHabit::default() })
+            .map(|name| StoredToken {
+                token: token(name),
+                last_seen: NOW,
+                habit: FetchHabit::default(),
+            })
             .collect(),
     };
     let gone = |name| Change::Gone { token: token(name) };
@@ -151,18 +171,31 @@ async fn a_token_that_is_gone_goes_from_every_account_after_a_day_and_three_answ
     register(&store, "bob", "shared").await;
     register(&store, "bob", "bobs").await;
     store.remove_token(&account("bob"), &token("shared")).await.unwrap();
-    assert!(!changes.lock().unwrap().contains(&Change::Gone { token: token("shared") }), "alice still has it");
+    assert!(
+        !changes.lock().unwrap().contains(&Change::Gone { token: token("shared") }),
+        "alice still has it"
+    );
     register(&store, "bob", "shared").await;
     register(&store, "carol", "carols").await;
     let gone = |answers, hours: i64| {
         let seconds = 10 + hours * 3600;
         let now = DualTime { wall: UnixTime(seconds), served: Uptime(seconds) };
         let store = store.clone();
-        async move { store.quarantined(&token("shared"), answers, UnixTime(seconds + 3600), now).await.unwrap() }
+        async move {
+            store
+                .quarantined(&token("shared"), answers, UnixTime(seconds + 3600), now)
+                .await
+                .unwrap()
+        }
     };
     let accepted = |hours: i64| {
         let store = store.clone();
-        async move { store.announced(&token("carols"), Generation(0), UnixTime(10 + hours * 3600)).await.unwrap() }
+        async move {
+            store
+                .announced(&token("carols"), Generation(0), UnixTime(10 + hours * 3600))
+                .await
+                .unwrap()
+        }
     };
     accepted(0).await;
     assert!(!gone(1, 0).await && !gone(2, 1).await);
@@ -170,7 +203,8 @@ async fn a_token_that_is_gone_goes_from_every_account_after_a_day_and_three_answ
     assert!(!gone(3, 23).await, "not a day yet");
     assert!(!gone(4, 26).await, "nothing was accepted since the last time");
     let status = store.status().await.unwrap();
-    let quarantine = QuarantineRecord { answers: 4, since: UnixTime(10), until: UnixTime(10 + 27 * 3600) };
+    let quarantine =
+        QuarantineRecord { answers: 4, since: UnixTime(10), until: UnixTime(10 + 27 * 3600) };
     assert_eq!(status[0].tokens[0].quarantine, Some(quarantine));
     store.close().await;
     let (store, loaded, changes) = open(directory.path());
@@ -180,7 +214,10 @@ async fn a_token_that_is_gone_goes_from_every_account_after_a_day_and_three_answ
     let now = DualTime { wall: UnixTime(40 * 3600), served: Uptime(40 * 3600) };
     assert!(store.quarantined(&token("shared"), 5, UnixTime(50 * 3600), now).await.unwrap());
     let erased = store.erased(now.wall).await.unwrap();
-    assert_eq!(erased.iter().map(|erased| erased.account.clone()).collect::<Vec<_>>(), [account("alice")]);
+    assert_eq!(
+        erased.iter().map(|erased| erased.account.clone()).collect::<Vec<_>>(),
+        [account("alice")]
+    );
     assert!(erased[0].reason.contains("410"), "{erased:?}");
     assert_eq!(store.erased(UnixTime(90 * 24 * 3600)).await.unwrap(), [], "not for ever");
     assert!(changes.lock().unwrap().contains(&Change::Gone { token: token("shared") }));
@@ -191,7 +228,8 @@ async fn a_token_that_is_gone_goes_from_every_account_after_a_day_and_three_answ
     store.remove_account(&account("carol")).await.unwrap();
     store.close().await;
     let (_, loaded, _) = open(directory.path());
-    let left: Vec<_> = loaded.accounts.iter().map(|record| (&*record.account.user, record.tokens.len())).collect();
+    let left: Vec<_> =
+        loaded.accounts.iter().map(|record| (&*record.account.user, record.tokens.len())).collect();
     assert_eq!(left, [("bob", 1)]);
 }
 
@@ -204,23 +242,43 @@ async fn a_token_in_quarantine_that_another_one_replaces_goes() {
     let hand_over = |name: &'static str, seconds| {
         let store = store.clone();
         async move {
-            store.register(&account("alice"), credentials("alice"), &token(name), at(seconds)).await.unwrap();
+            store
+                .register(&account("alice"), credentials("alice"), &token(name), at(seconds))
+                .await
+                .unwrap();
             let status = store.status().await.unwrap();
-            status[0].tokens.iter().map(|token| token.quarantine.map(|found| found.until)).collect::<Vec<_>>()
+            status[0]
+                .tokens
+                .iter()
+                .map(|token| token.quarantine.map(|found| found.until))
+                .collect::<Vec<_>>()
         }
     };
     let gone = |name: &'static str, answers, seconds| {
         let store = store.clone();
-        async move { store.quarantined(&token(name), answers, UnixTime(seconds + 9_000), at(seconds)).await.unwrap() }
+        async move {
+            store
+                .quarantined(&token(name), answers, UnixTime(seconds + 9_000), at(seconds))
+                .await
+                .unwrap()
+        }
     };
     hand_over("old", 10).await;
     gone("old", 1, 20).await;
     let until = |seconds| Some(UnixTime(seconds));
     assert_eq!(hand_over("second", 30).await, [until(9_020), None], "one answer is not enough");
     gone("old", 2, 4_000).await;
-    assert_eq!(hand_over("second", 4_010).await, [until(13_000), None], "a token that was there before replaces none");
+    assert_eq!(
+        hand_over("second", 4_010).await,
+        [until(13_000), None],
+        "a token that was there before replaces none"
+    );
     assert_eq!(hand_over("old", 4_020).await, [until(4_600), None], "the app is there: tried soon");
-    assert_eq!(hand_over("third", 4_030).await, [until(4_600), None, None], "it was handed over since");
+    assert_eq!(
+        hand_over("third", 4_030).await,
+        [until(4_600), None, None],
+        "it was handed over since"
+    );
     for name in ["second", "third"] {
         gone(name, 1, 5_000).await;
         gone(name, 2, 9_000).await;
@@ -311,15 +369,25 @@ async fn the_token_not_seen_for_longest_makes_room() {
         // The second one is the oldest, whatever the wall clock says.
         let served = if index == 1 { Uptime(1) } else { Uptime(2) };
         let seen = DualTime { wall: UnixTime(if index == 1 { i64::MAX } else { 0 }), served };
-        store.register(&alice, credentials("alice"), &token(&index.to_string()), seen).await.unwrap();
+        store
+            .register(&alice, credentials("alice"), &token(&index.to_string()), seen)
+            .await
+            .unwrap();
     }
     store
-        .register(&alice, credentials("alice"), &token("new"), DualTime { wall: NOW, served: Uptime(0) })
+        .register(
+            &alice,
+            credentials("alice"),
+            &token("new"),
+            DualTime { wall: NOW, served: Uptime(0) },
+        )
         .await
         .unwrap();
     let changes = changes.lock().unwrap();
     assert!(changes.contains(&Change::Gone { token: token("1") }));
-    let Some(Change::Tokens { tokens, .. }) = changes.last() else { panic!("{:?}", changes.last()) };
+    let Some(Change::Tokens { tokens, .. }) = changes.last() else {
+        panic!("{:?}", changes.last())
+    };
     assert_eq!(tokens.len(), MAX_TOKENS);
     assert!(tokens.iter().any(|seen| seen.token == token("new")), "what has just come stays");
 }
@@ -330,7 +398,10 @@ async fn tokens_expire_by_the_time_served_and_each_account_by_its_own() {
     let (store, _, changes) = open(directory.path());
     for (user, served) in [("alice", 10), ("bob", 30)] {
         // The wall clock has been stepped far ahead for one and far back for the other.
-        let seen = DualTime { wall: UnixTime(if user == "bob" { 0 } else { i64::MAX }), served: Uptime(served) };
+        let seen = DualTime {
+            wall: UnixTime(if user == "bob" { 0 } else { i64::MAX }),
+            served: Uptime(served),
+        };
         store.register(&account(user), credentials(user), &token("shared"), seen).await.unwrap();
         store.client_idles(&account(user), "INBOX", Uptime(served)).await.unwrap();
         store.client_idles(&account(user), "Old", Uptime(1)).await.unwrap();
@@ -338,8 +409,10 @@ async fn tokens_expire_by_the_time_served_and_each_account_by_its_own() {
     changes.lock().unwrap().clear();
     assert_eq!(store.served(Uptime(40), Uptime(20)).await.unwrap(), 1);
     assert_eq!(store.served(Uptime(35), Uptime(20)).await.unwrap(), 0);
-    let bobs =
-        Change::Idled { account: account("bob"), mailboxes: vec![Idled { name: "INBOX".into(), last: Uptime(30) }] };
+    let bobs = Change::Idled {
+        account: account("bob"),
+        mailboxes: vec![Idled { name: "INBOX".into(), last: Uptime(30) }],
+    };
     let alices = Change::Tokens { account: account("alice"), credentials: None, tokens: vec![] };
     assert_eq!(*changes.lock().unwrap(), [alices, bobs], "the token itself lives on with bob");
     assert!(!holds(directory.path(), b"alice"));
@@ -427,7 +500,9 @@ async fn the_status_has_all_that_a_person_may_see() {
 async fn what_an_app_fetches_is_kept_with_its_token() {
     let directory = tempfile::tempdir().unwrap();
     let (store, _, changes) = open(directory.path());
-    let left = |senders: &[&str]| FetchLesson::LeftUnencrypted(senders.iter().map(|sender| (*sender).into()).collect());
+    let left = |senders: &[&str]| {
+        FetchLesson::LeftUnencrypted(senders.iter().map(|sender| (*sender).into()).collect())
+    };
     store.learned(&account("alice"), &token("one"), left(&["bob@b.org"]), NOW).await.unwrap();
     assert_eq!(*changes.lock().unwrap(), [], "nothing is kept of an account without a token");
     register(&store, "alice", "one").await;
@@ -437,12 +512,18 @@ async fn what_an_app_fetches_is_kept_with_its_token() {
     }
     let habits = |loaded: &Loaded| {
         let tokens = &loaded.accounts[0].tokens;
-        tokens.iter().map(|seen| (seen.habit.fetches(), seen.habit.senders.len())).collect::<Vec<_>>()
+        tokens
+            .iter()
+            .map(|seen| (seen.habit.fetches(), seen.habit.senders.len()))
+            .collect::<Vec<_>>()
     };
     let (_, loaded, _) = open(killed(directory.path()).path());
     assert_eq!(habits(&loaded), [(Some(Fetches::EncryptedOnly), 3), (None, 0)]);
     assert!(!holds(directory.path(), b"b.org"), "senders are kept as hashes");
-    store.learned(&account("alice"), &token("one"), FetchLesson::FetchedUnencrypted, UnixTime(9)).await.unwrap();
+    store
+        .learned(&account("alice"), &token("one"), FetchLesson::FetchedUnencrypted, UnixTime(9))
+        .await
+        .unwrap();
     let (_, loaded, _) = open(killed(directory.path()).path());
     assert_eq!(habits(&loaded), [(Some(Fetches::All), 0), (None, 0)]);
     assert_eq!(loaded.accounts[0].tokens[0].habit.fetched, Some(UnixTime(9)));

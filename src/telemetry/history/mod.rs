@@ -88,7 +88,8 @@ impl Timeline {
 
 impl Default for History {
     fn default() -> Self {
-        let (accounts, down, changed) = (DashMap::new(), std::sync::Mutex::default(), Notify::new());
+        let (accounts, down, changed) =
+            (DashMap::new(), std::sync::Mutex::default(), Notify::new());
         Self { began: Instant::now(), accounts, down, changed }
     }
 }
@@ -97,7 +98,11 @@ impl History {
     pub(super) fn note(&self, event: &TelemetryEvent<'_>) {
         let now = HistoryTime::now(self.began);
         match event {
-            TelemetryEvent::Login { session, account: Some(account), result: LoginResult::Accepted } => {
+            TelemetryEvent::Login {
+                session,
+                account: Some(account),
+                result: LoginResult::Accepted,
+            } => {
                 self.of_known(account, |ring| ring.login(now, *session));
             }
             TelemetryEvent::Registered { session, account, token } => {
@@ -111,34 +116,47 @@ impl History {
                 self.of_known(account, |ring| ring.push(now, What::Fetched { session, device }));
             }
             TelemetryEvent::Watch { account, state } => self.watch(now, account, *state),
-            TelemetryEvent::LoggedOut { session, account } => self.of_known(account, |ring| ring.logged_out(*session)),
-            TelemetryEvent::Judged { account, mailbox, uid, skipped } => self.of_known(account, |ring| {
-                let mailbox = ring.mailbox(mailbox);
-                ring.push(now, What::Judged { mailbox, uid: *uid, skipped: *skipped });
-            }),
-            TelemetryEvent::Noticed { account, mailbox, announce, since } => self.of_known(account, |ring| {
-                // A look that finds nothing is no message.
-                if !announce && since.is_none() {
-                    return;
-                }
-                let mailbox = ring.mailbox(mailbox);
-                // Rounded up, as `now` is rounded down: the news never seem to come after what they led to.
-                let ago = |since: std::time::Instant| Instant::now().saturating_duration_since(since.into());
-                let heard = since.map(|since| short(ago(since).saturating_add(ALMOST_A_MILLISECOND)));
-                ring.last_message = Some(now);
-                ring.push(now, What::Noticed { mailbox, announce: *announce, heard });
-            }),
+            TelemetryEvent::LoggedOut { session, account } => {
+                self.of_known(account, |ring| ring.logged_out(*session))
+            }
+            TelemetryEvent::Judged { account, mailbox, uid, skipped } => {
+                self.of_known(account, |ring| {
+                    let mailbox = ring.mailbox(mailbox);
+                    ring.push(now, What::Judged { mailbox, uid: *uid, skipped: *skipped });
+                })
+            }
+            TelemetryEvent::Noticed { account, mailbox, announce, since } => {
+                self.of_known(account, |ring| {
+                    // A look that finds nothing is no message.
+                    if !announce && since.is_none() {
+                        return;
+                    }
+                    let mailbox = ring.mailbox(mailbox);
+                    // Rounded up, as `now` is rounded down: the news never seem to come after what they led to.
+                    let ago = |since: std::time::Instant| {
+                        Instant::now().saturating_duration_since(since.into())
+                    };
+                    let heard =
+                        since.map(|since| short(ago(since).saturating_add(ALMOST_A_MILLISECOND)));
+                    ring.last_message = Some(now);
+                    ring.push(now, What::Noticed { mailbox, announce: *announce, heard });
+                })
+            }
             TelemetryEvent::Posted { accounts, token, result, took } => {
                 let device = token.short_hash();
                 self.of_all(accounts, |ring| ring.posted(now, device, *result, short(*took)));
             }
             TelemetryEvent::Waits { accounts, token, pause, next } => {
                 let (device, next) = (token.short_hash(), short(*next));
-                self.of_all(accounts, |ring| ring.push(now, What::Waits { device, pause: *pause, next }));
+                self.of_all(accounts, |ring| {
+                    ring.push(now, What::Waits { device, pause: *pause, next })
+                });
             }
             TelemetryEvent::GaveUp { accounts, token, reason } => {
                 let device = token.short_hash();
-                self.of_all(accounts, |ring| ring.push(now, What::GaveUp { device, words: cut(reason) }));
+                self.of_all(accounts, |ring| {
+                    ring.push(now, What::GaveUp { device, words: cut(reason) })
+                });
             }
             TelemetryEvent::PushTest { account, token } => {
                 let device = token.short_hash();
@@ -167,7 +185,11 @@ impl History {
         };
         let note = |ring: &mut HistoryRing| ring.watch(now, state, words);
         // What a watch says with its last breath, when its account has gone already, begins no history.
-        if state == WatchNote::Connecting { self.of(account, note) } else { self.of_known(account, note) }
+        if state == WatchNote::Connecting {
+            self.of(account, note)
+        } else {
+            self.of_known(account, note)
+        }
     }
 
     /// For what only happens to accounts with a device.

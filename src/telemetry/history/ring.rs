@@ -78,13 +78,18 @@ impl HistoryRing {
     pub(super) fn login(&mut self, at: HistoryTime, session: u64) {
         let mut skipped = 0;
         if let [.., before, last] = self.entries.as_slice()
-            && let (What::Connected { .. }, What::Connected { skipped: more, background: false, .. }) =
-                (&before.what, &last.what)
+            && let (
+                What::Connected { .. },
+                What::Connected { skipped: more, background: false, .. },
+            ) = (&before.what, &last.what)
         {
             skipped = more.saturating_add(1);
             self.entries.pop();
         }
-        self.push(at, What::Connected { session, device: None, first: false, skipped, background: false });
+        self.push(
+            at,
+            What::Connected { session, device: None, first: false, skipped, background: false },
+        );
     }
 
     /// A client without a token came for a background fetch.
@@ -97,15 +102,17 @@ impl HistoryRing {
             }
             _ => {
                 let (session, background) = (connection, true);
-                self.push(at, What::Connected { session, device: None, first: false, skipped: 0, background });
+                self.push(
+                    at,
+                    What::Connected { session, device: None, first: false, skipped: 0, background },
+                );
             }
         }
     }
 
     /// The entry of this connection's login.
     fn connection(&mut self, connection: u64) -> Option<&mut What> {
-        let is_its =
-            |entry: &&mut HistoryEntry| matches!(entry.what, What::Connected { session, .. } if session == connection);
+        let is_its = |entry: &&mut HistoryEntry| matches!(entry.what, What::Connected { session, .. } if session == connection);
         self.entries.iter_mut().rev().find(is_its).map(|entry| &mut entry.what)
     }
 
@@ -118,7 +125,12 @@ impl HistoryRing {
             self.connected.remove(0);
         }
         self.connected.reserve_exact(1);
-        self.connected.push(DeviceConnection { device: token, at, session: connection, online: true });
+        self.connected.push(DeviceConnection {
+            device: token,
+            at,
+            session: connection,
+            online: true,
+        });
         match self.connection(connection) {
             Some(What::Connected { device, first, background, .. }) => {
                 *background = false;
@@ -130,21 +142,31 @@ impl HistoryRing {
                 let first = known.is_none();
                 self.push(
                     at,
-                    What::Connected { session: connection, device: Some(token), first, skipped: 0, background: false },
+                    What::Connected {
+                        session: connection,
+                        device: Some(token),
+                        first,
+                        skipped: 0,
+                        background: false,
+                    },
                 );
             }
         }
     }
 
     pub(super) fn logged_out(&mut self, session: u64) {
-        self.connected.iter_mut().filter(|known| known.session == session).for_each(|known| known.online = false);
+        self.connected
+            .iter_mut()
+            .filter(|known| known.session == session)
+            .for_each(|known| known.online = false);
     }
 
     /// The watch does something else. What comes again and again while a server is away is one entry.
     pub(super) fn watch(&mut self, at: HistoryTime, state: WatchNote, words: &str) {
         let words = cut(words);
-        if let Some(HistoryEntry { what: What::Watch { state: last, words: before, times }, .. }) =
-            self.entries.last_mut()
+        if let Some(HistoryEntry {
+            what: What::Watch { state: last, words: before, times }, ..
+        }) = self.entries.last_mut()
             && *last == WatchNote::Interrupted
             && matches!(state, WatchNote::Interrupted | WatchNote::Connecting)
         {
@@ -176,21 +198,29 @@ impl HistoryRing {
     /// When the oldest news came that a POST begun at `began` tells this device.
     fn news_of(&self, device: u32, began: HistoryTime) -> Option<HistoryTime> {
         let told = self.entries.iter().rev().find_map(|entry| match entry.what {
-            What::Posted { device: whose, result: PostResult::Accepted, took } if whose == device => {
+            What::Posted { device: whose, result: PostResult::Accepted, took }
+                if whose == device =>
+            {
                 Some(entry.at.earlier(took))
             }
             _ => None,
         });
         let is_told = |at: HistoryTime| told.is_some_and(|told| at.since_start <= told.since_start);
-        let mut new =
-            self.entries.iter().filter(|entry| !is_told(entry.at) && entry.at.since_start <= began.since_start);
+        let mut new = self
+            .entries
+            .iter()
+            .filter(|entry| !is_told(entry.at) && entry.at.since_start <= began.since_start);
         let noticed = new.clone().find_map(|entry| match entry.what {
-            What::Noticed { announce: true, heard, .. } => Some(entry.at.earlier(heard.unwrap_or(0))),
+            What::Noticed { announce: true, heard, .. } => {
+                Some(entry.at.earlier(heard.unwrap_or(0)))
+            }
             _ => None,
         });
         // The POST may have begun, even ended, before whoever noticed the message says so.
         noticed.or_else(|| {
-            new.find_map(|entry| matches!(entry.what, What::Judged { skipped: None, .. }).then_some(entry.at))
+            new.find_map(|entry| {
+                matches!(entry.what, What::Judged { skipped: None, .. }).then_some(entry.at)
+            })
         })
     }
 }

@@ -22,22 +22,37 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
-        let scene = Self { history: History::default(), account: account("alice"), token: token("phone") };
+        let scene =
+            Self { history: History::default(), account: account("alice"), token: token("phone") };
         scene.watch(WatchEvent::Connecting);
         scene
     }
 
     fn registers(&self, session: u64) {
         let (account, token) = (&self.account, &self.token);
-        self.history.note(&TelemetryEvent::Login { session, account: Some(account), result: LoginResult::Accepted });
+        self.history.note(&TelemetryEvent::Login {
+            session,
+            account: Some(account),
+            result: LoginResult::Accepted,
+        });
         self.history.note(&TelemetryEvent::Registered { session, account, token });
     }
 
     fn notices(&self, since: Option<Instant>) {
         let account = &self.account;
-        self.history.note(&TelemetryEvent::Judged { account, mailbox: "INBOX", uid: 1, skipped: None });
+        self.history.note(&TelemetryEvent::Judged {
+            account,
+            mailbox: "INBOX",
+            uid: 1,
+            skipped: None,
+        });
         let since = since.map(Instant::into_std);
-        self.history.note(&TelemetryEvent::Noticed { account, mailbox: "INBOX", announce: true, since });
+        self.history.note(&TelemetryEvent::Noticed {
+            account,
+            mailbox: "INBOX",
+            announce: true,
+            since,
+        });
     }
 
     fn posts(&self, result: PostResult, took: Duration) {
@@ -105,7 +120,10 @@ async fn a_device_is_told_by_its_connection() {
     let [connection] = summary.connected.as_slice() else { panic!("{summary:?}") };
     assert_eq!((connection.session, connection.at.since_start, connection.online), (2, 1000, true));
     scene.history.note(&TelemetryEvent::LoggedOut { session: 1, account: &scene.account });
-    assert!(scene.history.summary(&scene.account).connected[0].online, "the older connection has ended");
+    assert!(
+        scene.history.summary(&scene.account).connected[0].online,
+        "the older connection has ended"
+    );
     scene.history.note(&TelemetryEvent::LoggedOut { session: 2, account: &scene.account });
     assert!(!scene.history.summary(&scene.account).connected[0].online);
 }
@@ -120,7 +138,9 @@ async fn what_repeats_itself_drives_nothing_out() {
         scene.watch(WatchEvent::Connecting);
         // The server is away, and the phone comes again and again.
     }
-    (0..1000).for_each(|_| scene.watch(WatchEvent::Interrupted { reason: "away", next: Duration::ZERO }));
+    (0..1000).for_each(|_| {
+        scene.watch(WatchEvent::Interrupted { reason: "away", next: Duration::ZERO })
+    });
     for _ in 0..1000 {
         scene.watch(WatchEvent::Connecting);
         scene.watch(WatchEvent::Interrupted { reason: "still away", next: Duration::ZERO });
@@ -134,7 +154,10 @@ async fn what_repeats_itself_drives_nothing_out() {
     (1..1000).for_each(|session| scene.registers(session));
     let entries = scene.entries();
     assert!(matches!(entries[1], What::Noticed { .. }) && entries.len() == 4, "{entries:?}");
-    assert!(matches!(entries[3], What::Connected { session: 999, skipped: 997, .. }), "{entries:?}");
+    assert!(
+        matches!(entries[3], What::Connected { session: 999, skipped: 997, .. }),
+        "{entries:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -152,12 +175,23 @@ async fn entries_words_names_and_accounts_are_bounded() {
         scene.watch(WatchEvent::AwaitingLogin { reason: &long, cure: "" });
         let (accounts, token) = (std::slice::from_ref(account), token(&format!("t{number}")));
         scene.history.note(&TelemetryEvent::GaveUp { accounts, token: &token, reason: &long });
-        scene.history.note(&TelemetryEvent::Registered { session: number.into(), account, token: &token });
+        scene.history.note(&TelemetryEvent::Registered {
+            session: number.into(),
+            account,
+            token: &token,
+        });
         let next = Duration::from_secs(8);
-        scene.history.note(&TelemetryEvent::Waits { accounts, token: &token, pause: Pause::Failed, next });
+        scene.history.note(&TelemetryEvent::Waits {
+            accounts,
+            token: &token,
+            pause: Pause::Failed,
+            next,
+        });
     }
     let ring = scene.history.accounts.get(&scene.account).unwrap();
-    assert!(ring.full && ring.entries.len() <= MAX_ENTRIES && ring.entries.capacity() <= MAX_ENTRIES);
+    assert!(
+        ring.full && ring.entries.len() <= MAX_ENTRIES && ring.entries.capacity() <= MAX_ENTRIES
+    );
     let words: usize = ring
         .entries
         .iter()
@@ -171,9 +205,10 @@ async fn entries_words_names_and_accounts_are_bounded() {
     assert_eq!(ring.connected.len(), crate::store::MAX_TOKENS);
     drop(ring);
     for number in 0..MAX_ACCOUNTS + 10 {
-        scene
-            .history
-            .note(&TelemetryEvent::Watch { account: &account(&number.to_string()), state: WatchEvent::Connecting });
+        scene.history.note(&TelemetryEvent::Watch {
+            account: &account(&number.to_string()),
+            state: WatchEvent::Connecting,
+        });
     }
     assert_eq!(scene.history.accounts.len(), MAX_ACCOUNTS);
 }
@@ -184,7 +219,11 @@ async fn who_has_no_device_has_no_history_and_who_goes_leaves_none() {
     let account = &scene.account;
     scene.history.note(&TelemetryEvent::Forgotten { account });
     scene.watch(WatchEvent::Watching);
-    scene.history.note(&TelemetryEvent::Login { session: 1, account: Some(account), result: LoginResult::Accepted });
+    scene.history.note(&TelemetryEvent::Login {
+        session: 1,
+        account: Some(account),
+        result: LoginResult::Accepted,
+    });
     scene.history.note(&TelemetryEvent::Fetched { session: 1, account, token: None });
     assert_eq!(scene.history.timeline(account), None);
     scene.registers(2);

@@ -16,7 +16,8 @@ use crate::tls::client::https_roots;
 /// Where the account with this authority is kept: a file for each, by its URL.
 fn path(folder: &Path, acme: &Acme) -> PathBuf {
     let url = acme.directory.as_str().trim_start_matches("https://");
-    let name: String = url.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect();
+    let name: String =
+        url.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect();
     folder.join(format!("{name}.account.json"))
 }
 
@@ -28,10 +29,15 @@ pub(super) async fn open(folder: &Path, acme: &Acme) -> Result<Account, AcmeErro
     }
     let contact = acme.email.as_ref().map(|email| format!("mailto:{email}"));
     let contact: Vec<&str> = contact.iter().map(String::as_str).collect();
-    let wanted =
-        NewAccount { contact: &contact, terms_of_service_agreed: acme.terms_agreed, only_return_existing: false };
-    let (account, credentials) = builder(acme)?.create(&wanted, acme.directory.to_string(), None).await?;
-    let text = Zeroizing::new(serde_json::to_string(&credentials).map_err(instant_acme::Error::from)?);
+    let wanted = NewAccount {
+        contact: &contact,
+        terms_of_service_agreed: acme.terms_agreed,
+        only_return_existing: false,
+    };
+    let (account, credentials) =
+        builder(acme)?.create(&wanted, acme.directory.to_string(), None).await?;
+    let text =
+        Zeroizing::new(serde_json::to_string(&credentials).map_err(instant_acme::Error::from)?);
     write_atomically(&path, 0o600, text.as_bytes())?;
     Ok(account)
 }
@@ -39,14 +45,17 @@ pub(super) async fn open(folder: &Path, acme: &Acme) -> Result<Account, AcmeErro
 /// Forgets an account that the authority does not know any more.
 pub(super) fn forget(folder: &Path, acme: &Acme) -> Result<(), AcmeError> {
     let path = path(folder, acme);
-    fs::remove_file(&path).map_err(|source| AcmeError::Account { path, problem: source.to_string() })
+    fs::remove_file(&path)
+        .map_err(|source| AcmeError::Account { path, problem: source.to_string() })
 }
 
 fn read(path: &Path) -> Result<Option<AccountCredentials>, AcmeError> {
     let wrong = |problem: String| AcmeError::Account { path: path.to_owned(), problem };
     match fs::read_to_string(path).map(Zeroizing::new) {
         // What a parser says may repeat what it read.
-        Ok(text) => serde_json::from_str(&text).map(Some).map_err(|_| wrong("it contains no account".to_owned())),
+        Ok(text) => serde_json::from_str(&text)
+            .map(Some)
+            .map_err(|_| wrong("it contains no account".to_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(wrong(error.to_string())),
     }
@@ -64,12 +73,19 @@ mod tests {
     fn each_authority_has_a_file_and_a_broken_one_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let path = path(folder.path(), &Acme::default());
-        assert_eq!(path.file_name().unwrap(), "acme-v02.api.letsencrypt.org-directory.account.json");
+        assert_eq!(
+            path.file_name().unwrap(),
+            "acme-v02.api.letsencrypt.org-directory.account.json"
+        );
         assert!(read(&path).unwrap().is_none());
         fs::write(&path, "{\"key\": \"sesame\"}").unwrap();
         let error = read(&path).err().unwrap();
         let said = format!("{error}; {}", error.cure());
-        assert!(said.starts_with(path.to_str().unwrap()) && said.contains("remove it") && !said.contains("sesame"));
+        assert!(
+            said.starts_with(path.to_str().unwrap())
+                && said.contains("remove it")
+                && !said.contains("sesame")
+        );
         forget(folder.path(), &Acme::default()).unwrap();
         assert!(forget(folder.path(), &Acme::default()).is_err());
     }

@@ -80,7 +80,8 @@ fn proof(name: &str, digest: &[u8; 32]) -> Result<ServerConfig, ProofError> {
     params.custom_extensions.push(CustomExtension::new_acme_identifier(digest));
     let certificate = params.self_signed(&key)?;
     let provider = crypto::provider();
-    let signing = provider.key_provider.load_private_key(PrivateKeyDer::Pkcs8(key.serialize_der().into()))?;
+    let signing =
+        provider.key_provider.load_private_key(PrivateKeyDer::Pkcs8(key.serialize_der().into()))?;
     // Not by `with_single_cert`: it looks into the certificate, and gives up on a critical extension that it does not know.
     let shown = CertifiedKey::new(vec![certificate.der().clone()], signing);
     let mut config = ServerConfig::builder_with_provider(provider)

@@ -41,7 +41,10 @@ impl Https {
 }
 
 impl HttpClient for Https {
-    fn request(&self, request: Request<BodyWrapper<Bytes>>) -> Pin<Box<dyn Future<Output = HttpAnswer> + Send>> {
+    fn request(
+        &self,
+        request: Request<BodyWrapper<Bytes>>,
+    ) -> Pin<Box<dyn Future<Output = HttpAnswer> + Send>> {
         Box::pin(ask(self.0.clone(), request))
     }
 }
@@ -49,7 +52,8 @@ impl HttpClient for Https {
 async fn ask(client: reqwest::Client, request: Request<BodyWrapper<Bytes>>) -> HttpAnswer {
     let (head, body) = request.into_parts();
     let body = body.collect().await.map_err(other)?.to_bytes();
-    let sent = client.request(head.method, head.uri.to_string()).headers(head.headers).body(body).send();
+    let sent =
+        client.request(head.method, head.uri.to_string()).headers(head.headers).body(body).send();
     let mut answer = sent.await.map_err(other)?;
     let mut response = Response::new(());
     *response.status_mut() = answer.status();

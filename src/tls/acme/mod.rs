@@ -28,7 +28,11 @@ const PATIENCE: Duration = Duration::from_secs(5 * 60);
 const LOOK: Duration = Duration::from_secs(60 * 60);
 
 /// Sees to it that there is a certificate from the configured authority, if there is one, until `stop` is cancelled.
-pub async fn keep_issued(certificates: Arc<Certificates>, challenges: Challenges, stop: CancellationToken) {
+pub async fn keep_issued(
+    certificates: Arc<Certificates>,
+    challenges: Challenges,
+    stop: CancellationToken,
+) {
     let mut changes = certificates.wanted().changes();
     let mut schedule = RenewalSchedule::new(fastrand::f64());
     loop {
@@ -76,14 +80,20 @@ async fn renew(
     if due(certificates, schedule).is_none_or(|due| !until(due).is_zero()) {
         return Ok(());
     }
-    info!("requesting a certificate from {} for {}", host(acme), acme.names_or(&wanted.hostname).join(", "));
+    info!(
+        "requesting a certificate from {} for {}",
+        host(acme),
+        acme.names_or(&wanted.hostname).join(", ")
+    );
     order::obtain(wanted, acme, challenges).await?;
     refresh(certificates).await
 }
 
 async fn refresh(certificates: &Arc<Certificates>) -> Result<(), AcmeError> {
     let refreshed = Arc::clone(certificates);
-    tokio::task::spawn_blocking(move || refreshed.refresh()).await.map_err(|_| AcmeError::Panicked)??;
+    tokio::task::spawn_blocking(move || refreshed.refresh())
+        .await
+        .map_err(|_| AcmeError::Panicked)??;
     Ok(())
 }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use instant_acme::{
-    Account, AuthorizationStatus, ChallengeType, Error as ProtocolError, Identifier, NewOrder, Order, OrderStatus,
-    RetryPolicy,
+    Account, AuthorizationStatus, ChallengeType, Error as ProtocolError, Identifier, NewOrder,
+    Order, OrderStatus, RetryPolicy,
 };
 use rcgen::{CertificateParams, DistinguishedName};
 use tokio::task::spawn_blocking;
@@ -23,8 +23,10 @@ use crate::tls::certs::{CertificateSettings, LoadError};
 use crate::tls::client::TrustError;
 
 /// How the state of an order is asked for: soon at first, then less and less often.
-const POLLING: RetryPolicy =
-    RetryPolicy::new().initial_delay(Duration::from_millis(500)).backoff(1.5).timeout(Duration::from_secs(120));
+const POLLING: RetryPolicy = RetryPolicy::new()
+    .initial_delay(Duration::from_millis(500))
+    .backoff(1.5)
+    .timeout(Duration::from_secs(120));
 
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]
@@ -69,7 +71,9 @@ impl AcmeError {
             Self::NoChallenge(_) => {
                 "use another authority, or another program for the certificate (`certificate.chain`)"
             }
-            Self::Account { .. } => "make it readable, or remove it so that deltapush creates a new account",
+            Self::Account { .. } => {
+                "make it readable, or remove it so that deltapush creates a new account"
+            }
             Self::Files(_) | Self::Load(_) | Self::Trust(_) => {
                 "deltapush requests no certificate before this is corrected"
             }
@@ -83,7 +87,8 @@ impl AcmeError {
 fn in_words(error: &ProtocolError) -> String {
     match error {
         ProtocolError::Api(problem) => {
-            let mut words = problem.detail.clone().or_else(|| problem.r#type.clone()).unwrap_or_default();
+            let mut words =
+                problem.detail.clone().or_else(|| problem.r#type.clone()).unwrap_or_default();
             for part in &problem.subproblems {
                 words.push_str("; ");
                 words.push_str(part.detail.as_deref().unwrap_or_default());
@@ -156,7 +161,10 @@ async fn prove(order: &mut Order, challenges: &Challenges) -> Result<(), AcmeErr
 }
 
 /// Lets the authority look for each name that it does not know to be ours yet.
-async fn begin(order: &mut Order, challenges: &Challenges) -> Result<Vec<ChallengeProof>, AcmeError> {
+async fn begin(
+    order: &mut Order,
+    challenges: &Challenges,
+) -> Result<Vec<ChallengeProof>, AcmeError> {
     let mut offers = Vec::new();
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
@@ -181,7 +189,8 @@ async fn refusal(order: &mut Order) -> Option<String> {
     let mut authorizations = order.authorizations();
     while let Some(Ok(mut authorization)) = authorizations.next().await {
         let state = authorization.refresh().await.ok()?;
-        if let Some(problem) = state.challenges.iter().find_map(|challenge| challenge.error.clone()) {
+        if let Some(problem) = state.challenges.iter().find_map(|challenge| challenge.error.clone())
+        {
             let name = printable(&state.identifier().to_string());
             return Some(format!("{name}: {}", in_words(&ProtocolError::Api(problem))));
         }
@@ -191,7 +200,8 @@ async fn refusal(order: &mut Order) -> Option<String> {
 
 fn check(chain: &str, key: &rcgen::KeyPair, names: &[String]) -> Result<(), AcmeError> {
     let unusable = |problem: &str| AcmeError::Unusable(problem.to_owned());
-    let chain: Result<Vec<CertificateDer<'static>>, _> = CertificateDer::pem_slice_iter(chain.as_bytes()).collect();
+    let chain: Result<Vec<CertificateDer<'static>>, _> =
+        CertificateDer::pem_slice_iter(chain.as_bytes()).collect();
     let chain = chain.map_err(|_| unusable("it is not PEM"))?;
     let leaf = Leaf::of(&chain).map_err(AcmeError::Unusable)?;
     if !leaf.has_key(key) {
@@ -210,11 +220,19 @@ mod tests {
     #[test]
     fn a_certificate_for_others_is_not_kept() {
         let made = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
-        let (pem, key, other) = (made.cert.pem(), made.signing_key, rcgen::KeyPair::generate().unwrap());
+        let (pem, key, other) =
+            (made.cert.pem(), made.signing_key, rcgen::KeyPair::generate().unwrap());
         let names = |name: &str| vec![name.to_owned()];
         check(&pem, &key, &names("a.example")).unwrap();
-        assert!(check(&pem, &key, &names("b.example")).unwrap_err().to_string().contains("other names"));
-        assert!(check(&pem, &other, &names("a.example")).unwrap_err().to_string().contains("another key"));
+        assert!(
+            check(&pem, &key, &names("b.example")).unwrap_err().to_string().contains("other names")
+        );
+        assert!(
+            check(&pem, &other, &names("a.example"))
+                .unwrap_err()
+                .to_string()
+                .contains("another key")
+        );
         assert!(check("", &key, &names("a.example")).is_err());
     }
 

@@ -47,7 +47,8 @@ impl RenewalSchedule {
 
     /// Notes a failure; returns how long to wait.
     pub(super) fn failed(&mut self, now: Timestamp) -> Duration {
-        let wait = Doubling::new(SHORTEST, LONGEST).after(self.failures).mul_f64(1.0 - self.jitter / 10.0);
+        let wait =
+            Doubling::new(SHORTEST, LONGEST).after(self.failures).mul_f64(1.0 - self.jitter / 10.0);
         self.failures = self.failures.saturating_add(1);
         self.not_before = now.checked_add(wait).unwrap_or(Timestamp::MAX);
         wait
@@ -67,7 +68,11 @@ mod tests {
         for (life, earliest, latest) in [(90_i64, 57, 60), (6, 3, 4)] {
             let day = 86_400;
             for jitter in [0.0, 0.5, 0.999] {
-                let due = RenewalSchedule::new(jitter).due(Some((at(day), at(day + life * day)))).as_second() / day - 1;
+                let due = RenewalSchedule::new(jitter)
+                    .due(Some((at(day), at(day + life * day))))
+                    .as_second()
+                    / day
+                    - 1;
                 assert!((earliest..=latest).contains(&due), "{life} {due}");
             }
         }

@@ -116,17 +116,21 @@ pub enum CertificateError {
     Sign(#[from] rcgen::Error),
 }
 
-const OWN_FILE_CURE: &str = "`certificate.chain` and `certificate.key` name PEM files that deltapush may read";
-const KEPT_KEY_CURE: &str =
-    "restore it from a backup, or remove it: deltapush then creates a new one, which people may have to accept again";
-const KEPT_CHAIN_CURE: &str = "make it readable, or remove it so that deltapush creates it again with the same key";
+const OWN_FILE_CURE: &str =
+    "`certificate.chain` and `certificate.key` name PEM files that deltapush may read";
+const KEPT_KEY_CURE: &str = "restore it from a backup, or remove it: deltapush then creates a new one, which people may have to accept again";
+const KEPT_CHAIN_CURE: &str =
+    "make it readable, or remove it so that deltapush creates it again with the same key";
 
 impl Identity {
     /// Reads the operator's files, or the self-signed certificate, which is made or renewed where needed. Blocks on files.
     ///
     /// # Errors
     /// [`CertificateError`] naming the file and the cure.
-    pub fn load(hostname: &Hostname, certificate: &config::Certificate) -> Result<Self, CertificateError> {
+    pub fn load(
+        hostname: &Hostname,
+        certificate: &config::Certificate,
+    ) -> Result<Self, CertificateError> {
         match own_files(certificate) {
             Some((chain, key)) => from_files(hostname, chain, key),
             None => SelfSigned::new(hostname, certificate).load(),
@@ -147,7 +151,10 @@ impl CertificateSummary {
     ///
     /// # Errors
     /// [`CertificateError`] if it would fail on what is there.
-    pub fn check(hostname: &Hostname, certificate: &config::Certificate) -> Result<Self, CertificateError> {
+    pub fn check(
+        hostname: &Hostname,
+        certificate: &config::Certificate,
+    ) -> Result<Self, CertificateError> {
         match own_files(certificate) {
             Some((chain, key)) => Ok(from_files(hostname, chain, key)?.summary),
             None => SelfSigned::new(hostname, certificate).check(),
@@ -159,7 +166,11 @@ fn own_files(certificate: &config::Certificate) -> Option<(&Path, &Path)> {
     Some((certificate.chain.as_deref()?, certificate.key.as_deref()?))
 }
 
-fn from_files(hostname: &Hostname, chain_path: &Path, key_path: &Path) -> Result<Identity, CertificateError> {
+fn from_files(
+    hostname: &Hostname,
+    chain_path: &Path,
+    key_path: &Path,
+) -> Result<Identity, CertificateError> {
     let chain = pem_file::certificates(chain_path, OWN_FILE_CURE)?;
     let key = pem_file::private_key(key_path, OWN_FILE_CURE)?;
     let leaf = Leaf::of(&chain).map_err(|problem| unusable(chain_path, problem, OWN_FILE_CURE))?;
@@ -181,7 +192,8 @@ fn check_pair(
     key_path: &Path,
 ) -> Result<(), CertificateError> {
     let loaded = crypto::provider().key_provider.load_private_key(key.clone_key());
-    let key = loaded.map_err(|source| CertificateError::Key { path: key_path.to_owned(), source })?;
+    let key =
+        loaded.map_err(|source| CertificateError::Key { path: key_path.to_owned(), source })?;
     let Some(public) = key.public_key() else { return Ok(()) };
     let is_for_key = |certificate: &CertificateDer<'static>| {
         Leaf::of(std::slice::from_ref(certificate)).is_ok_and(|leaf| leaf.has_public_key(&public))
@@ -190,10 +202,20 @@ fn check_pair(
         Some(0) => Ok(()),
         Some(index) => {
             let place = index.saturating_add(1);
-            let problem = format!("the certificate of the private key {} is number {place} in it", key_path.display());
-            Err(unusable(chain_path, problem, "put the server's own certificate first, then those of the authority"))
+            let problem = format!(
+                "the certificate of the private key {} is number {place} in it",
+                key_path.display()
+            );
+            Err(unusable(
+                chain_path,
+                problem,
+                "put the server's own certificate first, then those of the authority",
+            ))
         }
-        None => Err(CertificateError::Mismatch { chain: chain_path.to_owned(), key: key_path.to_owned() }),
+        None => Err(CertificateError::Mismatch {
+            chain: chain_path.to_owned(),
+            key: key_path.to_owned(),
+        }),
     }
 }
 
@@ -201,7 +223,10 @@ fn check_pair(
 ///
 /// # Errors
 /// [`CertificateError`] naming the file and the cure.
-pub(crate) fn kept_key(hostname: &Hostname, certificate: &config::Certificate) -> Result<KeyPair, CertificateError> {
+pub(crate) fn kept_key(
+    hostname: &Hostname,
+    certificate: &config::Certificate,
+) -> Result<KeyPair, CertificateError> {
     let files = SelfSigned::new(hostname, certificate);
     match files.kept_key()? {
         Some(key) => Ok(key),
@@ -229,7 +254,8 @@ impl<'a> SelfSigned<'a> {
         let directory = &*certificate.directory;
         let file = |kind: &str| directory.join(format!("{hostname}.{kind}.pem"));
         let issued = certificate.acme.as_ref();
-        let issued = issued.map(|acme| (issued_path(hostname, certificate), acme.names_or(hostname)));
+        let issued =
+            issued.map(|acme| (issued_path(hostname, certificate), acme.names_or(hostname)));
         Self { hostname, directory, key_path: file("key"), chain_path: file("cert"), issued }
     }
 
@@ -240,18 +266,25 @@ impl<'a> SelfSigned<'a> {
         // Unreadable or absent: another one will be asked for.
         let chain = pem_file::certificates(path, "").ok()?;
         let leaf = Leaf::of(&chain).ok()?;
-        let names_all = names.iter().filter_map(|name| Hostname::new(name)).all(|name| leaf.names(&name));
+        let names_all =
+            names.iter().filter_map(|name| Hostname::new(name)).all(|name| leaf.names(&name));
         let (not_after, names_host) = (leaf.not_after(), leaf.names(self.hostname));
         if !leaf.has_key(key) || !names_all {
             return None;
         }
-        let summary =
-            CertificateSummary { origin: CertificateOrigin::Issued, path: path.clone(), not_after, names_host };
+        let summary = CertificateSummary {
+            origin: CertificateOrigin::Issued,
+            path: path.clone(),
+            not_after,
+            names_host,
+        };
         Some(Identity { chain, key: PrivateKeyDer::Pkcs8(key.serialize_der().into()), summary })
     }
 
     fn check(&self) -> Result<CertificateSummary, CertificateError> {
-        let Some(key) = self.kept_key()? else { return Ok(self.summary(CertificateOrigin::Made, None)) };
+        let Some(key) = self.kept_key()? else {
+            return Ok(self.summary(CertificateOrigin::Made, None));
+        };
         if let Some(issued) = self.issued(&key) {
             return Ok(issued.summary);
         }
@@ -280,7 +313,11 @@ impl<'a> SelfSigned<'a> {
     fn kept_key(&self) -> Result<Option<KeyPair>, CertificateError> {
         match pem_file::private_key(&self.key_path, KEPT_KEY_CURE) {
             Ok(key) => KeyPair::try_from(&key).map(Some).map_err(|_| {
-                unusable(&self.key_path, "the private key in it cannot be used".to_owned(), KEPT_KEY_CURE)
+                unusable(
+                    &self.key_path,
+                    "the private key in it cannot be used".to_owned(),
+                    KEPT_KEY_CURE,
+                )
             }),
             Err(error) if error.is_missing() => Ok(None),
             Err(error) => Err(error.into()),
@@ -288,14 +325,20 @@ impl<'a> SelfSigned<'a> {
     }
 
     /// The certificate of an earlier start, if it still serves: same name, same key, enough time left.
-    fn kept_chain(&self, key: &KeyPair) -> Result<Option<Vec<CertificateDer<'static>>>, CertificateError> {
+    fn kept_chain(
+        &self,
+        key: &KeyPair,
+    ) -> Result<Option<Vec<CertificateDer<'static>>>, CertificateError> {
         match self.chain_path.try_exists() {
             Ok(false) => return Ok(None),
             Ok(true) => {}
-            Err(error) => return Err(unusable(&self.chain_path, error.to_string(), KEPT_CHAIN_CURE)),
+            Err(error) => {
+                return Err(unusable(&self.chain_path, error.to_string(), KEPT_CHAIN_CURE));
+            }
         }
         let chain = pem_file::certificates(&self.chain_path, KEPT_CHAIN_CURE)?;
-        let leaf = Leaf::of(&chain).map_err(|problem| unusable(&self.chain_path, problem, KEPT_CHAIN_CURE))?;
+        let leaf = Leaf::of(&chain)
+            .map_err(|problem| unusable(&self.chain_path, problem, KEPT_CHAIN_CURE))?;
         let serves = leaf.names(self.hostname) && leaf.has_key(key) && leaf.lasts(RENEWAL);
         Ok(serves.then_some(chain))
     }
@@ -323,12 +366,21 @@ impl<'a> SelfSigned<'a> {
         Ok(vec![certificate.der().clone()])
     }
 
-    fn identity(&self, key: &KeyPair, chain: Vec<CertificateDer<'static>>, origin: CertificateOrigin) -> Identity {
+    fn identity(
+        &self,
+        key: &KeyPair,
+        chain: Vec<CertificateDer<'static>>,
+        origin: CertificateOrigin,
+    ) -> Identity {
         let summary = self.summary(origin, Some(&chain));
         Identity { chain, key: PrivateKeyDer::Pkcs8(key.serialize_der().into()), summary }
     }
 
-    fn summary(&self, origin: CertificateOrigin, chain: Option<&[CertificateDer<'static>]>) -> CertificateSummary {
+    fn summary(
+        &self,
+        origin: CertificateOrigin,
+        chain: Option<&[CertificateDer<'static>]>,
+    ) -> CertificateSummary {
         let not_after = chain.and_then(|chain| Leaf::of(chain).ok()?.not_after());
         CertificateSummary { origin, path: self.chain_path.clone(), not_after, names_host: true }
     }
@@ -353,7 +405,11 @@ fn tighten(path: &Path) -> Result<(), CertificateError> {
 }
 
 /// Writes a file that is there either as a whole or not at all, with `mode` from its first byte on.
-pub(crate) fn write_atomically(path: &Path, mode: u32, content: &[u8]) -> Result<(), CertificateError> {
+pub(crate) fn write_atomically(
+    path: &Path,
+    mode: u32,
+    content: &[u8],
+) -> Result<(), CertificateError> {
     let mut temporary = path.as_os_str().to_owned();
     // Nobody else's: neither that of another write at the same time nor one that a crash has left.
     temporary.push(format!(".{:016x}.tmp", fastrand::u64(..)));
@@ -404,10 +460,18 @@ mod tests {
 
         /// Puts a certificate with `days` left in the place of the kept one, signed with the kept key.
         fn age(&self, name: &str, made_out_for: &str, days: u32) {
-            let key = KeyPair::from_pem(&fs::read_to_string(self.file(&format!("{name}.key.pem"))).unwrap()).unwrap();
+            let key = KeyPair::from_pem(
+                &fs::read_to_string(self.file(&format!("{name}.key.pem"))).unwrap(),
+            )
+            .unwrap();
             let mut params = CertificateParams::new([made_out_for.to_owned()]).unwrap();
-            params.not_after = SystemTime::now().checked_add(DAY.saturating_mul(days)).unwrap().into();
-            fs::write(self.file(&format!("{name}.cert.pem")), params.self_signed(&key).unwrap().pem()).unwrap();
+            params.not_after =
+                SystemTime::now().checked_add(DAY.saturating_mul(days)).unwrap().into();
+            fs::write(
+                self.file(&format!("{name}.cert.pem")),
+                params.self_signed(&key).unwrap().pem(),
+            )
+            .unwrap();
         }
     }
 
@@ -444,7 +508,10 @@ mod tests {
             folder.age("a.example", made_out_for, days);
             assert_eq!(folder.check("a.example").unwrap().origin, CertificateOrigin::Renewed);
             let renewed = folder.load("a.example").unwrap();
-            assert_eq!((renewed.summary.origin, &renewed.key), (CertificateOrigin::Renewed, &made.key));
+            assert_eq!(
+                (renewed.summary.origin, &renewed.key),
+                (CertificateOrigin::Renewed, &made.key)
+            );
             assert_eq!(folder.load("a.example").unwrap().summary.origin, CertificateOrigin::Kept);
         }
         let other = folder.load("b.example").unwrap();
@@ -471,15 +538,27 @@ mod tests {
         let made = folder.load("a.example").unwrap();
         for file in ["a.example.key.pem", "a.example.cert.pem"] {
             let text = fs::read_to_string(folder.file(file)).unwrap();
-            fs::write(folder.file(file), format!("\u{feff}{}", text.replace('\n', "\r\n"))).unwrap();
+            fs::write(folder.file(file), format!("\u{feff}{}", text.replace('\n', "\r\n")))
+                .unwrap();
         }
         let kept = folder.load("a.example").unwrap();
-        assert_eq!((kept.summary.origin, kept.key, kept.chain), (CertificateOrigin::Kept, made.key, made.chain));
-        let key = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
+        assert_eq!(
+            (kept.summary.origin, kept.key, kept.chain),
+            (CertificateOrigin::Kept, made.key, made.chain)
+        );
+        let key =
+            "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
         fs::write(folder.file("a.example.key.pem"), key).unwrap();
         let error = folder.load("a.example").unwrap_err().to_string();
-        assert!(error.contains("encrypted with a passphrase") && error.contains("`openssl pkey -in "), "{error}");
-        assert_eq!(fs::read_to_string(folder.file("a.example.key.pem")).unwrap(), key, "it must not be replaced");
+        assert!(
+            error.contains("encrypted with a passphrase") && error.contains("`openssl pkey -in "),
+            "{error}"
+        );
+        assert_eq!(
+            fs::read_to_string(folder.file("a.example.key.pem")).unwrap(),
+            key,
+            "it must not be replaced"
+        );
     }
 
     #[test]
@@ -492,19 +571,31 @@ mod tests {
         let make = |name: &str| rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
         let (own, other) = (make("a.example"), make("ca.example"));
         let key = file("key.pem", own.signing_key.serialize_pem());
-        let read = |chain: &Path, key: &Path| Identity::read(&Hostname::new("a.example").unwrap(), chain, key);
+        let read = |chain: &Path, key: &Path| {
+            Identity::read(&Hostname::new("a.example").unwrap(), chain, key)
+        };
         let chain = file("chain.pem", own.cert.pem() + &other.cert.pem());
         read(&chain, &key).unwrap();
         let wrong = file("wrong.pem", other.cert.pem() + &own.cert.pem());
         let error = read(&wrong, &key).unwrap_err().to_string();
-        assert!(error.starts_with(wrong.to_str().unwrap()) && error.contains("is number 2 in it; put the"), "{error}");
+        assert!(
+            error.starts_with(wrong.to_str().unwrap())
+                && error.contains("is number 2 in it; put the"),
+            "{error}"
+        );
         let error = read(&file("other.pem", other.cert.pem()), &key).unwrap_err().to_string();
-        assert!(error.contains("does not belong to") && error.contains("`openssl x509 -in "), "{error}");
+        assert!(
+            error.contains("does not belong to") && error.contains("`openssl x509 -in "),
+            "{error}"
+        );
         let small = "-----BEGIN EC PRIVATE KEY-----\nMAA=\n-----END EC PRIVATE KEY-----\n";
         let error = read(&chain, &file("small.pem", small.to_owned())).unwrap_err().to_string();
         assert!(error.contains("small.pem: the private key in it cannot be used"), "{error}");
         let error = read(&key, &chain).unwrap_err().to_string();
-        assert!(error.contains("no certificate in it, but a private key; `certificate.chain`"), "{error}");
+        assert!(
+            error.contains("no certificate in it, but a private key; `certificate.chain`"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -543,7 +634,10 @@ mod tests {
         };
         let load = |hostname| Identity::load(&Hostname::new(hostname).unwrap(), &certificate);
         let error = load("mail.example.org").unwrap_err().to_string();
-        assert!(error.starts_with(key.to_str().unwrap()) && error.contains("`certificate.key`"), "{error}");
+        assert!(
+            error.starts_with(key.to_str().unwrap()) && error.contains("`certificate.key`"),
+            "{error}"
+        );
         fs::write(&key, made.signing_key.serialize_pem()).unwrap();
         let summary = load("mail.example.org").unwrap().summary;
         assert_eq!((summary.origin, summary.names_host), (CertificateOrigin::Files, true));
@@ -552,7 +646,10 @@ mod tests {
         assert!(!folder.path().join("certs").exists());
         fs::write(&chain, "").unwrap();
         let error = load("example.org").unwrap_err().to_string();
-        assert!(error.starts_with(chain.to_str().unwrap()) && error.contains("no certificate"), "{error}");
+        assert!(
+            error.starts_with(chain.to_str().unwrap()) && error.contains("no certificate"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -15,7 +15,9 @@ use tokio_rustls::rustls::sign::CertifiedKey;
 use crate::config::{self, Hostname};
 use crate::crypto;
 use crate::reloadable::Reloadable;
-use crate::tls::certs::identity::{CertificateError, CertificateOrigin, CertificateSummary, Identity};
+use crate::tls::certs::identity::{
+    CertificateError, CertificateOrigin, CertificateSummary, Identity,
+};
 use crate::tls::certs::x509::Leaf;
 use crate::tls::client::{TrustError, roots};
 
@@ -78,7 +80,8 @@ impl CertificateSet {
     /// [`LoadError`] naming the file and the cure.
     pub fn load(wanted: &CertificateSettings) -> Result<Self, LoadError> {
         check_trust(wanted)?;
-        let default = PresentedCertificate::new(Identity::load(&wanted.hostname, &wanted.certificate)?)?;
+        let default =
+            PresentedCertificate::new(Identity::load(&wanted.hostname, &wanted.certificate)?)?;
         let more = further(wanted).collect::<Result<_, _>>()?;
         Ok(Self { default, more })
     }
@@ -87,15 +90,20 @@ impl CertificateSet {
     ///
     /// # Errors
     /// [`LoadError`] if it would fail on what is there.
-    pub fn check(wanted: &CertificateSettings) -> Result<(CertificateSummary, Vec<CertificateSummary>), LoadError> {
+    pub fn check(
+        wanted: &CertificateSettings,
+    ) -> Result<(CertificateSummary, Vec<CertificateSummary>), LoadError> {
         check_trust(wanted)?;
         let own_files = wanted.certificate.chain.is_some() && wanted.certificate.key.is_some();
         let first = if own_files {
-            PresentedCertificate::new(Identity::load(&wanted.hostname, &wanted.certificate)?)?.summary
+            PresentedCertificate::new(Identity::load(&wanted.hostname, &wanted.certificate)?)?
+                .summary
         } else {
             CertificateSummary::check(&wanted.hostname, &wanted.certificate)?
         };
-        let more = further(wanted).map(|shown| shown.map(|shown| shown.summary)).collect::<Result<_, _>>()?;
+        let more = further(wanted)
+            .map(|shown| shown.map(|shown| shown.summary))
+            .collect::<Result<_, _>>()?;
         Ok((first, more))
     }
 
@@ -117,7 +125,8 @@ impl CertificateSet {
         let own = std::iter::once(&self.default)
             .chain(&self.more)
             .filter(|shown| shown.summary.origin == CertificateOrigin::Files);
-        let mut troubles: Vec<String> = own.filter_map(|shown| shown.trouble_with_time(now)).collect();
+        let mut troubles: Vec<String> =
+            own.filter_map(|shown| shown.trouble_with_time(now)).collect();
         if !self.default.summary.names_host {
             let path = self.default.summary.path.display();
             troubles.push(format!(
@@ -147,19 +156,21 @@ fn check_trust(wanted: &CertificateSettings) -> Result<(), LoadError> {
     Ok(())
 }
 
-fn further(wanted: &CertificateSettings) -> impl Iterator<Item = Result<PresentedCertificate, LoadError>> {
-    wanted
-        .certificate
-        .more
-        .iter()
-        .map(|files| PresentedCertificate::new(Identity::read(&wanted.hostname, &files.chain, &files.key)?))
+fn further(
+    wanted: &CertificateSettings,
+) -> impl Iterator<Item = Result<PresentedCertificate, LoadError>> {
+    wanted.certificate.more.iter().map(|files| {
+        PresentedCertificate::new(Identity::read(&wanted.hostname, &files.chain, &files.key)?)
+    })
 }
 
 impl PresentedCertificate {
     fn new(identity: Identity) -> Result<Self, LoadError> {
         let Identity { chain, key, summary } = identity;
-        let mismatch = |source| LoadError::Mismatch { path: summary.path.display().to_string(), source };
-        let certified = CertifiedKey::from_der(chain, key, &crypto::provider()).map_err(mismatch)?;
+        let mismatch =
+            |source| LoadError::Mismatch { path: summary.path.display().to_string(), source };
+        let certified =
+            CertifiedKey::from_der(chain, key, &crypto::provider()).map_err(mismatch)?;
         Ok(Self { certified: Arc::new(certified), summary })
     }
 
@@ -168,11 +179,14 @@ impl PresentedCertificate {
         let (from, until) = Leaf::of(&self.certified.cert).ok()?.validity()?;
         let path = self.summary.path.display();
         let of_life = until.duration_since(from).checked_div(5).unwrap_or_default();
-        let notice = SignedDuration::try_from(NOTICE).map_or(of_life, |longest| of_life.min(longest));
+        let notice =
+            SignedDuration::try_from(NOTICE).map_or(of_life, |longest| of_life.min(longest));
         if until <= now {
             Some(format!("{path}: the certificate expired at {until}: clients refuse it; renew it"))
         } else if from > now {
-            Some(format!("{path}: the certificate is not valid before {from}; check this machine's clock"))
+            Some(format!(
+                "{path}: the certificate is not valid before {from}; check this machine's clock"
+            ))
         } else if until.duration_since(now) < notice {
             Some(format!(
                 "{path}: the certificate expires at {until} and was not renewed yet: check the program that renews it"
@@ -250,15 +264,23 @@ mod tests {
         config::CertificateFiles { chain: file("chain"), key: file("key") }
     }
 
-    fn wanted(folder: &tempfile::TempDir, more: Vec<config::CertificateFiles>) -> CertificateSettings {
-        let certificate = config::Certificate { directory: folder.path().into(), more, ..Default::default() };
+    fn wanted(
+        folder: &tempfile::TempDir,
+        more: Vec<config::CertificateFiles>,
+    ) -> CertificateSettings {
+        let certificate =
+            config::Certificate { directory: folder.path().into(), more, ..Default::default() };
         CertificateSettings { hostname: Hostname::new("_imap.example.org").unwrap(), certificate }
     }
 
     #[test]
     fn the_name_that_a_client_asks_for_decides() {
         let folder = tempfile::tempdir().unwrap();
-        let more = vec![files(&folder, "a.example"), files(&folder, "*.b.example"), files(&folder, "a.example")];
+        let more = vec![
+            files(&folder, "a.example"),
+            files(&folder, "*.b.example"),
+            files(&folder, "a.example"),
+        ];
         let set = CertificateSet::load(&wanted(&folder, more.clone())).unwrap();
         let default = set.summary().path.clone();
         let path = |name: Option<&str>| -> PathBuf { set.choose(name).summary.path.clone() };
@@ -278,24 +300,34 @@ mod tests {
         let troubles = |name: &str, from: i32, until: i32| {
             let key = rcgen::KeyPair::generate().unwrap();
             let mut params = rcgen::CertificateParams::new([name.to_owned()]).unwrap();
-            let at = |days| std::time::SystemTime::from(now.checked_add(day * days).unwrap()).into();
+            let at =
+                |days| std::time::SystemTime::from(now.checked_add(day * days).unwrap()).into();
             (params.not_before, params.not_after) = (at(from), at(until));
             let file = |kind: &str| folder.path().join(kind);
             fs::write(file("chain"), params.self_signed(&key).unwrap().pem()).unwrap();
             fs::write(file("key"), key.serialize_pem()).unwrap();
             let mut wanted = wanted(&folder, Vec::new());
-            (wanted.certificate.chain, wanted.certificate.key) = (Some(file("chain").into()), Some(file("key").into()));
+            (wanted.certificate.chain, wanted.certificate.key) =
+                (Some(file("chain").into()), Some(file("key").into()));
             CertificateSet::load(&wanted).unwrap().troubles(&wanted.hostname, now)
         };
         let name = "_imap.example.org";
         for (from, until) in [(-60, 30), (-75, 15), (-4, 2), (-350, 15)] {
             assert_eq!(troubles(name, from, until), Vec::<String>::new(), "{from} {until}");
         }
-        for (from, until, expected) in
-            [(-80, 10, "expires at"), (-5, 1, "expires at"), (-90, -1, "expired at"), (1, 90, "not valid before")]
-        {
+        for (from, until, expected) in [
+            (-80, 10, "expires at"),
+            (-5, 1, "expires at"),
+            (-90, -1, "expired at"),
+            (1, 90, "not valid before"),
+        ] {
             let told = troubles(name, from, until);
-            assert!(told.len() == 1 && told[0].contains(expected) && told[0].contains("chain: the cert"), "{told:?}");
+            assert!(
+                told.len() == 1
+                    && told[0].contains(expected)
+                    && told[0].contains("chain: the cert"),
+                "{told:?}"
+            );
         }
         let told = troubles("other.example", -1, 80);
         assert!(told.len() == 1 && told[0].contains("not valid for _imap.example.org"), "{told:?}");
@@ -314,7 +346,10 @@ mod tests {
             ..Default::default()
         };
         wanted.certificate.acme = Some(acme.into());
-        for error in [CertificateSet::load(&wanted).unwrap_err(), CertificateSet::check(&wanted).unwrap_err()] {
+        for error in [
+            CertificateSet::load(&wanted).unwrap_err(),
+            CertificateSet::check(&wanted).unwrap_err(),
+        ] {
             assert!(error.to_string().contains("/nonexistent"), "{error}");
         }
     }
@@ -328,7 +363,11 @@ mod tests {
             CertificateSet::check(&wanted(&folder, vec![broken.clone()])).unwrap_err()
         }] {
             let error = error.to_string();
-            assert!(error.starts_with(broken.chain.to_str().unwrap()) && error.contains("belong together"), "{error}");
+            assert!(
+                error.starts_with(broken.chain.to_str().unwrap())
+                    && error.contains("belong together"),
+                "{error}"
+            );
         }
     }
 }

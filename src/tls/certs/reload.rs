@@ -57,7 +57,10 @@ pub async fn keep_current(certificates: Arc<Certificates>, stop: CancellationTok
     tell_troubles(&certificates);
     while stop.run_until_cancelled(sleep(LOOK)).await.is_some() {
         let looked_at = Arc::clone(&certificates);
-        let Ok(now) = spawn_blocking(move || FileStamp::now(&looked_at.wanted().get())).await else { continue };
+        let Ok(now) = spawn_blocking(move || FileStamp::now(&looked_at.wanted().get())).await
+        else {
+            continue;
+        };
         // Chain and key are two files: they are read when nothing has changed for a while.
         let changed = now != read && now == before;
         before = now.clone();
@@ -72,7 +75,9 @@ pub async fn keep_current(certificates: Arc<Certificates>, stop: CancellationTok
 
 /// Says what clients take offence at in the certificates at work.
 pub(crate) fn tell_troubles(certificates: &Certificates) {
-    for trouble in certificates.get().troubles(&certificates.wanted().get().hostname, Timestamp::now()) {
+    for trouble in
+        certificates.get().troubles(&certificates.wanted().get().hostname, Timestamp::now())
+    {
         warn!("{trouble}");
     }
 }
@@ -86,7 +91,9 @@ async fn refresh(certificates: &Arc<Certificates>, changed: bool) {
             info!("certificates read again: {}, valid until {until}", set.summary().path.display());
         }
         Ok(Ok(())) => {}
-        Ok(Err(error)) => warn!("the certificates on disk cannot be used, the previous ones stay in use: {error}"),
+        Ok(Err(error)) => {
+            warn!("the certificates on disk cannot be used, the previous ones stay in use: {error}")
+        }
         Err(_) => error!("reading the certificates panicked, which is a bug in deltapush"),
     }
 }
@@ -103,8 +110,10 @@ mod tests {
         fs::write(file("1"), "one").unwrap();
         fs::write(file("2"), "one").unwrap();
         std::os::unix::fs::symlink(file("1"), file("live")).unwrap();
-        let certificate = config::Certificate { chain: Some(file("live").into()), ..Default::default() };
-        let wanted = CertificateSettings { hostname: Hostname::new("a.example").unwrap(), certificate };
+        let certificate =
+            config::Certificate { chain: Some(file("live").into()), ..Default::default() };
+        let wanted =
+            CertificateSettings { hostname: Hostname::new("a.example").unwrap(), certificate };
         let first = FileStamp::now(&wanted);
         assert_eq!(first, FileStamp::now(&wanted));
         fs::remove_file(file("live")).unwrap();

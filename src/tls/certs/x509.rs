@@ -68,7 +68,8 @@ impl<'a> Leaf<'a> {
 fn is_for(name: &str, host: &str) -> bool {
     let below_wildcard = name.strip_prefix("*.");
     let parent = host.split_once('.').map(|(_, parent)| parent);
-    name.eq_ignore_ascii_case(host) || below_wildcard.zip(parent).is_some_and(|(a, b)| a.eq_ignore_ascii_case(b))
+    name.eq_ignore_ascii_case(host)
+        || below_wildcard.zip(parent).is_some_and(|(a, b)| a.eq_ignore_ascii_case(b))
 }
 
 fn octets(address: IpAddr) -> Vec<u8> {
@@ -84,12 +85,17 @@ mod tests {
 
     #[test]
     fn a_wildcard_stands_for_one_label() {
-        for (name, host) in [("a.example", "a.example"), ("A.Example", "a.example"), ("*.Example", "a.example")] {
+        for (name, host) in
+            [("a.example", "a.example"), ("A.Example", "a.example"), ("*.Example", "a.example")]
+        {
             assert!(is_for(name, host), "{name} {host}");
         }
-        for (name, host) in
-            [("a.example", "b.example"), ("*.example", "b.a.example"), ("*.example", "example"), ("*", "a")]
-        {
+        for (name, host) in [
+            ("a.example", "b.example"),
+            ("*.example", "b.a.example"),
+            ("*.example", "example"),
+            ("*", "a"),
+        ] {
             assert!(!is_for(name, host), "{name} {host}");
         }
     }

@@ -45,7 +45,11 @@ pub async fn receive(stream: &mut Stream, received: &mut Vec<u8>) -> io::Result<
 ///
 /// # Errors
 /// If the connection broke.
-pub async fn receive_some(stream: &mut Stream, received: &mut Vec<u8>, most: usize) -> io::Result<usize> {
+pub async fn receive_some(
+    stream: &mut Stream,
+    received: &mut Vec<u8>,
+    most: usize,
+) -> io::Result<usize> {
     poll_fn(|cx| {
         with_scratch(|scratch| {
             let room = scratch.len().min(most);
@@ -105,8 +109,9 @@ const USER_TIMEOUT: Duration = Duration::from_secs(240);
 pub fn prepare(tcp: &TcpStream) -> io::Result<()> {
     tcp.set_nodelay(true)?;
     let socket = socket2::SockRef::from(tcp);
-    socket
-        .set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(KEEPALIVE_TIME).with_interval(KEEPALIVE_INTERVAL))?;
+    socket.set_tcp_keepalive(
+        &socket2::TcpKeepalive::new().with_time(KEEPALIVE_TIME).with_interval(KEEPALIVE_INTERVAL),
+    )?;
     #[cfg(target_os = "linux")]
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
     Ok(())
@@ -119,7 +124,11 @@ impl From<TlsStream> for Stream {
 }
 
 impl AsyncRead for Stream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
             Self::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
@@ -128,7 +137,11 @@ impl AsyncRead for Stream {
 }
 
 impl AsyncWrite for Stream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, buf),
             Self::Tls(tls) => Pin::new(tls).poll_write(cx, buf),
@@ -160,7 +173,8 @@ mod tests {
     #[tokio::test]
     async fn read_of_many_bytes_ends_a_turn_sooner_than_one_of_few() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (far, near) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        let (far, near) =
+            tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
         let (mut far, mut near) = (far.unwrap(), Stream::Plain(near.unwrap().0));
         let mut received = Vec::new();
         for (bytes, has_left) in [(1024, true), (16 * 1024, false)] {

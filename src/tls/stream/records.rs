@@ -9,7 +9,9 @@ use std::sync::Arc;
 use tokio_rustls::rustls::client::{ClientConfig, UnbufferedClientConnection};
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::server::{ServerConfig, UnbufferedServerConnection};
-use tokio_rustls::rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus};
+use tokio_rustls::rustls::unbuffered::{
+    ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus,
+};
 use tokio_rustls::rustls::{CommonState, Error};
 
 /// One side of a TLS connection.
@@ -53,7 +55,10 @@ enum RecordStep {
 }
 
 impl Records {
-    pub(super) fn client(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, Error> {
+    pub(super) fn client(
+        config: Arc<ClientConfig>,
+        name: ServerName<'static>,
+    ) -> Result<Self, Error> {
         UnbufferedClientConnection::new(config, name).map(Self::Client)
     }
 
@@ -89,14 +94,19 @@ impl Records {
             match step {
                 Ok(RecordStep::Done) => {}
                 Ok(RecordStep::PeerClosed) => standing = TlsState::PeerClosed,
-                Ok(RecordStep::Said(_)) if !self.common().is_handshaking() => return (used, Ok(standing)),
-                Ok(RecordStep::Said(_) | RecordStep::Blocked) => return (used, Ok(TlsState::Handshaking)),
+                Ok(RecordStep::Said(_)) if !self.common().is_handshaking() => {
+                    return (used, Ok(standing));
+                }
+                Ok(RecordStep::Said(_) | RecordStep::Blocked) => {
+                    return (used, Ok(TlsState::Handshaking));
+                }
                 Ok(RecordStep::Closed) => return (used, Ok(TlsState::PeerClosed)),
                 Err(error) => {
                     // As long as rustls has something to say about it, it looks at nothing else.
                     while self.common().wants_write() {
                         let rest = incoming.get_mut(used..).unwrap_or_default();
-                        if let (_, Err(_)) = self.step(rest, received, outgoing, &mut Say::Nothing) {
+                        if let (_, Err(_)) = self.step(rest, received, outgoing, &mut Say::Nothing)
+                        {
                             break;
                         }
                     }
@@ -122,11 +132,20 @@ impl Records {
     }
 
     /// Appends to `outgoing` that nothing more comes from us. `incoming` is what [`receive`](Self::receive) has left.
-    pub(super) fn close(&mut self, incoming: &mut [u8], outgoing: &mut Vec<u8>) -> Result<(), Error> {
+    pub(super) fn close(
+        &mut self,
+        incoming: &mut [u8],
+        outgoing: &mut Vec<u8>,
+    ) -> Result<(), Error> {
         self.say(incoming, Say::Close, outgoing).map(|_| ())
     }
 
-    fn say(&mut self, incoming: &mut [u8], mut say: Say<'_>, outgoing: &mut Vec<u8>) -> Result<usize, Error> {
+    fn say(
+        &mut self,
+        incoming: &mut [u8],
+        mut say: Say<'_>,
+        outgoing: &mut Vec<u8>,
+    ) -> Result<usize, Error> {
         let mut surplus = false;
         loop {
             let (discard, step) = self.step(incoming, &mut |_| surplus = true, outgoing, &mut say);
@@ -136,7 +155,9 @@ impl Records {
             match step? {
                 RecordStep::Said(len) => return Ok(len),
                 RecordStep::Done | RecordStep::PeerClosed => {}
-                RecordStep::Blocked | RecordStep::Closed => return Err(Error::HandshakeNotComplete),
+                RecordStep::Blocked | RecordStep::Closed => {
+                    return Err(Error::HandshakeNotComplete);
+                }
             }
         }
     }
@@ -149,8 +170,12 @@ impl Records {
         say: &mut Say<'_>,
     ) -> (usize, Result<RecordStep, Error>) {
         match self {
-            Self::Client(client) => step(client.process_tls_records(incoming), received, outgoing, say),
-            Self::Server(server) => step(server.process_tls_records(incoming), received, outgoing, say),
+            Self::Client(client) => {
+                step(client.process_tls_records(incoming), received, outgoing, say)
+            }
+            Self::Server(server) => {
+                step(server.process_tls_records(incoming), received, outgoing, say)
+            }
         }
     }
 }
@@ -174,7 +199,9 @@ fn step<D>(
                 None => break Ok(RecordStep::Done),
             }
         },
-        Ok(ConnectionState::EncodeTlsData(data)) => encode(data, outgoing).map(|()| RecordStep::Done),
+        Ok(ConnectionState::EncodeTlsData(data)) => {
+            encode(data, outgoing).map(|()| RecordStep::Done)
+        }
         Ok(ConnectionState::TransmitTlsData(transmit)) => {
             // It is in `outgoing`, and goes before all that comes after it.
             transmit.done();
@@ -185,7 +212,9 @@ fn step<D>(
             let said = match say {
                 Say::Nothing => Ok(0),
                 Say::Data(plain, sealed) => traffic.encrypt(plain, sealed),
-                Say::Close => append(outgoing, |room| traffic.queue_close_notify(room), needed_to_encrypt),
+                Say::Close => {
+                    append(outgoing, |room| traffic.queue_close_notify(room), needed_to_encrypt)
+                }
             };
             said.map(RecordStep::Said).map_err(|error| Error::General(error.to_string()))
         }
@@ -203,7 +232,9 @@ fn encode<D>(mut data: EncodeTlsData<'_, D>, outgoing: &mut Vec<u8>) -> Result<(
         EncodeError::InsufficientSize(size) => Some(size.required_size),
         EncodeError::AlreadyEncoded => None,
     };
-    append(outgoing, |room| data.encode(room), needed).map(|_| ()).map_err(|error| Error::General(error.to_string()))
+    append(outgoing, |room| data.encode(room), needed)
+        .map(|_| ())
+        .map_err(|error| Error::General(error.to_string()))
 }
 
 fn needed_to_encrypt(error: &EncryptError) -> Option<usize> {

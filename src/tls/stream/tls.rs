@@ -79,8 +79,14 @@ impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
     ///
     /// # Errors
     /// If the connection broke, or the server is not who it should be.
-    pub async fn connect(config: Arc<ClientConfig>, name: ServerName<'static>, tcp: T) -> io::Result<Self> {
-        Self::new(tcp, Records::client(config, name).map_err(invalid)?, Vec::new()).handshake(MAX_HANDSHAKE).await
+    pub async fn connect(
+        config: Arc<ClientConfig>,
+        name: ServerName<'static>,
+        tcp: T,
+    ) -> io::Result<Self> {
+        Self::new(tcp, Records::client(config, name).map_err(invalid)?, Vec::new())
+            .handshake(MAX_HANDSHAKE)
+            .await
     }
 
     fn new(tcp: T, records: Records, incoming: Vec<u8>) -> Self {
@@ -141,7 +147,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
     /// What it holds for itself, beside what rustls does, in bytes: nothing while nothing is under way.
     #[must_use]
     pub fn held(&self) -> usize {
-        [&self.incoming, &self.received, &self.outgoing].iter().map(|buffer| buffer.capacity()).sum()
+        [&self.incoming, &self.received, &self.outgoing]
+            .iter()
+            .map(|buffer| buffer.capacity())
+            .sum()
     }
 
     /// Waits for what the peer says next, which stays in the stream; nothing at its end.
@@ -233,7 +242,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
         let Some(incoming) = scratch.get_mut(..filled) else { return Poll::Ready(Ok(false)) };
         let kept = &mut self.received;
         let mut take = |bytes: &[u8]| {
-            let (now, later) = bytes.split_at(if kept.is_empty() { bytes.len().min(buf.remaining()) } else { 0 });
+            let (now, later) =
+                bytes.split_at(if kept.is_empty() { bytes.len().min(buf.remaining()) } else { 0 });
             buf.put_slice(now);
             kept.extend_from_slice(later);
         };
@@ -252,9 +262,17 @@ impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
     }
 
     /// Seals `plain`, or the beginning of it, and sends as much as the socket takes now; how much was sealed.
-    fn seal(&mut self, scratch: &mut [u8], cx: &mut Context<'_>, plain: &[u8]) -> io::Result<usize> {
+    fn seal(
+        &mut self,
+        scratch: &mut [u8],
+        cx: &mut Context<'_>,
+        plain: &[u8],
+    ) -> io::Result<usize> {
         let plain = plain.get(..MAX_PLAIN).unwrap_or(plain);
-        let len = self.records.seal(&mut self.incoming, plain, scratch, &mut self.outgoing).map_err(invalid)?;
+        let len = self
+            .records
+            .seal(&mut self.incoming, plain, scratch, &mut self.outgoing)
+            .map_err(invalid)?;
         let mut rest = scratch.get(..len).unwrap_or_default();
         // Something of rustls's own goes first.
         let is_next = self.outgoing.is_empty();
@@ -306,7 +324,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Hello<T> {
                         let mut said = Vec::new();
                         alert.write_all(&mut said)?;
                         // It is told why, if it is still there.
-                        let _ = poll_fn(|cx| Poll::Ready(Pin::new(&mut tcp).poll_write(cx, &said).is_ready())).await;
+                        let _ = poll_fn(|cx| {
+                            Poll::Ready(Pin::new(&mut tcp).poll_write(cx, &said).is_ready())
+                        })
+                        .await;
                         return Err(invalid(error));
                     }
                 }
@@ -327,12 +348,18 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Hello<T> {
     pub async fn answer(self, config: Arc<ServerConfig>) -> io::Result<TlsStream<T>> {
         let Self { tcp, accepted, incoming } = self;
         drop(accepted);
-        TlsStream::new(tcp, Records::server(config).map_err(invalid)?, incoming).handshake(MAX_CLIENT_HANDSHAKE).await
+        TlsStream::new(tcp, Records::server(config).map_err(invalid)?, incoming)
+            .handshake(MAX_CLIENT_HANDSHAKE)
+            .await
     }
 }
 
 /// Reads on in a handshake, of which at most so many bytes are held.
-async fn read_more(tcp: &mut (impl AsyncRead + Unpin), incoming: &mut Vec<u8>, most: usize) -> io::Result<()> {
+async fn read_more(
+    tcp: &mut (impl AsyncRead + Unpin),
+    incoming: &mut Vec<u8>,
+    most: usize,
+) -> io::Result<()> {
     let known = incoming.len();
     if known >= most {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "a TLS message is too long"));
@@ -358,7 +385,11 @@ fn invalid(error: rustls::Error) -> io::Error {
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<T> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         // Records that say nothing (tickets, new keys) end no wait.
         for _ in 0..MAX_SILENT_READS {
@@ -373,7 +404,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<T> {
                 return Poll::Ready(Ok(()));
             }
             let before = buf.filled().len();
-            let received = SCRATCH_BUFFER.with_borrow_mut(|scratch| this.poll_receive(scratch, cx, buf));
+            let received =
+                SCRATCH_BUFFER.with_borrow_mut(|scratch| this.poll_receive(scratch, cx, buf));
             // What is answered by itself goes out by the way; if not now, then with what is said next.
             this.send_by_the_way(cx);
             if !ready!(received)? {
@@ -393,7 +425,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<T> {
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<T> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         if let Some(fault) = &this.fault {
             return Poll::Ready(Err(invalid(rustls::Error::clone(fault))));

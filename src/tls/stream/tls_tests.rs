@@ -38,7 +38,8 @@ fn name() -> ServerName<'static> {
 
 async fn sockets() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (near, far) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+    let (near, far) =
+        tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
     let (near, far) = (near.unwrap(), far.unwrap().0);
     near.set_nodelay(true).unwrap();
     far.set_nodelay(true).unwrap();
@@ -53,7 +54,10 @@ async fn answered(tcp: TcpStream, config: Arc<ServerConfig>) -> io::Result<TlsSt
 async fn client_of(configs: &Configs) -> (TlsStream, tokio_rustls::server::TlsStream<TcpStream>) {
     let (near, far) = sockets().await;
     let acceptor = TlsAcceptor::from(Arc::clone(&configs.server));
-    let (near, far) = tokio::join!(TlsStream::connect(Arc::clone(&configs.client), name(), near), acceptor.accept(far));
+    let (near, far) = tokio::join!(
+        TlsStream::connect(Arc::clone(&configs.client), name(), near),
+        acceptor.accept(far)
+    );
     (near.unwrap(), far.unwrap())
 }
 
@@ -61,7 +65,8 @@ async fn client_of(configs: &Configs) -> (TlsStream, tokio_rustls::server::TlsSt
 async fn server_of(configs: &Configs) -> (TlsStream, tokio_rustls::client::TlsStream<TcpStream>) {
     let (near, far) = sockets().await;
     let connector = TlsConnector::from(Arc::clone(&configs.client));
-    let (near, far) = tokio::join!(answered(near, Arc::clone(&configs.server)), connector.connect(name(), far));
+    let (near, far) =
+        tokio::join!(answered(near, Arc::clone(&configs.server)), connector.connect(name(), far));
     (near.unwrap(), far.unwrap())
 }
 
@@ -74,7 +79,11 @@ async fn exchange(
     ours: (impl AsyncRead + AsyncWrite + Unpin, usize),
     theirs: (impl AsyncRead + AsyncWrite + Unpin, usize),
 ) {
-    async fn side((stream, piece): (impl AsyncRead + AsyncWrite + Unpin, usize), said: &[u8], expected: &[u8]) {
+    async fn side(
+        (stream, piece): (impl AsyncRead + AsyncWrite + Unpin, usize),
+        said: &[u8],
+        expected: &[u8],
+    ) {
         let (mut read, mut write) = tokio::io::split(stream);
         let writing = async {
             for piece in said.chunks(piece) {
@@ -210,7 +219,8 @@ async fn nothing_that_was_said_stays_in_the_threads_buffer() {
     let (mut ours, mut theirs) = server_of(&configs).await;
     theirs.write_all(b"a1 LOGIN alice sesame\r\n").await.unwrap();
     ours.read_exact(&mut [0; 23]).await.unwrap();
-    SCRATCH_BUFFER.with_borrow(|scratch| assert!(!scratch.windows(6).any(|window| window == b"sesame")));
+    SCRATCH_BUFFER
+        .with_borrow(|scratch| assert!(!scratch.windows(6).any(|window| window == b"sesame")));
 }
 
 #[tokio::test]
@@ -296,7 +306,9 @@ async fn fill(stream: &mut (impl AsyncWrite + Unpin)) {
     let said = bytes(64 * 1024);
     // A socket that was full a moment ago may have moved on to the other end.
     for _ in 0..100 {
-        while poll_fn(|cx| Poll::Ready(Pin::new(&mut *stream).poll_write(cx, &said).is_ready())).await {}
+        while poll_fn(|cx| Poll::Ready(Pin::new(&mut *stream).poll_write(cx, &said).is_ready()))
+            .await
+        {}
         tokio::task::yield_now().await;
     }
 }
@@ -377,7 +389,10 @@ async fn what_comes_with_a_fault_is_read_before_it() {
         assert!(heard.starts_with(b"hello"));
         for _ in 0..2 {
             let error = ours.read(&mut heard).await.unwrap_err();
-            assert!(error.kind() == io::ErrorKind::InvalidData && error.to_string().contains("decrypt"), "{error}");
+            assert!(
+                error.kind() == io::ErrorKind::InvalidData && error.to_string().contains("decrypt"),
+                "{error}"
+            );
         }
         assert!(ours.write(b"?").await.is_err());
     }
@@ -409,7 +424,11 @@ async fn sessions_are_resumed_on_both_sides() {
     for version in [&version::TLS12, &version::TLS13] {
         let made = configs(&[version]);
         for round in 0..2 {
-            let expected = if round == 0 { rustls::HandshakeKind::Full } else { rustls::HandshakeKind::Resumed };
+            let expected = if round == 0 {
+                rustls::HandshakeKind::Full
+            } else {
+                rustls::HandshakeKind::Resumed
+            };
             let (near, far) = sockets().await;
             let (client, server) = tokio::join!(
                 TlsStream::connect(Arc::clone(&made.client), name(), near),
@@ -522,9 +541,13 @@ async fn who_is_not_trusted_is_told_so() {
     let (ours, others) = (configs(rustls::ALL_VERSIONS), configs(rustls::ALL_VERSIONS));
     let (near, far) = sockets().await;
     let acceptor = TlsAcceptor::from(Arc::clone(&others.server));
-    let (near, far) = tokio::join!(TlsStream::connect(ours.client, name(), near), acceptor.accept(far));
+    let (near, far) =
+        tokio::join!(TlsStream::connect(ours.client, name(), near), acceptor.accept(far));
     let near = near.unwrap_err();
-    assert!(near.kind() == io::ErrorKind::InvalidData && near.to_string().contains("certificate"), "{near}");
+    assert!(
+        near.kind() == io::ErrorKind::InvalidData && near.to_string().contains("certificate"),
+        "{near}"
+    );
     let far = far.unwrap_err().to_string();
     assert!(far.contains("received fatal alert"), "{far}");
 
@@ -549,7 +572,10 @@ async fn what_is_no_hello_is_answered_with_an_alert() {
     // And one that ends too soon.
     let (near, far) = sockets().await;
     drop(far);
-    assert_eq!(Hello::receive(near).await.map(|_| ()).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    assert_eq!(
+        Hello::receive(near).await.map(|_| ()).unwrap_err().kind(),
+        io::ErrorKind::UnexpectedEof
+    );
 }
 
 #[test]

@@ -35,8 +35,14 @@ const FIELDS: [&str; 26] = [
 ];
 
 /// Fields whose values are of a kind that names nobody.
-const PLAIN: [&str; 6] =
-    ["Date", "Auto-Submitted", "Precedence", "MIME-Version", "Content-Transfer-Encoding", "Chat-Version"];
+const PLAIN: [&str; 6] = [
+    "Date",
+    "Auto-Submitted",
+    "Precedence",
+    "MIME-Version",
+    "Content-Transfer-Encoding",
+    "Chat-Version",
+];
 
 /// A header without names; `None` if these bytes are none.
 pub(super) fn blank(names: &mut Names, bytes: &[u8]) -> Option<Vec<u8>> {
@@ -45,7 +51,8 @@ pub(super) fn blank(names: &mut Names, bytes: &[u8]) -> Option<Vec<u8>> {
     let mut plain = false;
     let mut lines = text.split_inclusive("\r\n");
     for line in &mut lines {
-        let (content, end) = line.strip_suffix("\r\n").map_or((line, ""), |content| (content, "\r\n"));
+        let (content, end) =
+            line.strip_suffix("\r\n").map_or((line, ""), |content| (content, "\r\n"));
         if content.is_empty() {
             out.push_str(end);
             // What follows the empty line is the message itself.
@@ -73,5 +80,9 @@ pub(super) fn blank(names: &mut Names, bytes: &[u8]) -> Option<Vec<u8>> {
 
 fn value(names: &mut Names, value: &str, plain: bool) -> String {
     // A value that is longer than these are says more than it should.
-    if plain && value.len() <= 60 && !value.contains('@') { value.to_owned() } else { blank_strictly(names, value) }
+    if plain && value.len() <= 60 && !value.contains('@') {
+        value.to_owned()
+    } else {
+        blank_strictly(names, value)
+    }
 }

@@ -85,7 +85,10 @@ pub(super) fn blank(names: &mut Names, context: &mut LinePosition, text: &[u8]) 
                 let (content, after) = quoted(rest);
                 let closed = if after.is_some() { "\"" } else { "" };
                 out.push('"');
-                let is_version = std::mem::replace(&mut context.version, content.eq_ignore_ascii_case("version"));
+                let is_version = std::mem::replace(
+                    &mut context.version,
+                    content.eq_ignore_ascii_case("version"),
+                );
                 if is_version && content.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
                     out.push_str(content);
                 } else {
@@ -137,7 +140,11 @@ pub(super) fn blank_strictly(names: &mut Names, text: &str) -> String {
     let mut rest = text;
     while let Some(first) = rest.chars().next() {
         let is_split = |character| is_delimiter(character) && character != '=';
-        let end = if is_split(first) { first.len_utf8() } else { rest.find(is_split).unwrap_or(rest.len()) };
+        let end = if is_split(first) {
+            first.len_utf8()
+        } else {
+            rest.find(is_split).unwrap_or(rest.len())
+        };
         let (piece, after) = rest.split_at(end);
         rest = after;
         if is_split(first) { out.push_str(piece) } else { push_word(&mut out, names, piece, false) }
@@ -148,7 +155,21 @@ pub(super) fn blank_strictly(names: &mut Names, text: &str) -> String {
 fn is_delimiter(character: char) -> bool {
     matches!(
         character,
-        ' ' | '(' | ')' | '[' | ']' | '<' | '>' | '{' | '}' | '"' | ',' | ';' | '=' | '\t' | '\r' | '\n'
+        ' ' | '('
+            | ')'
+            | '['
+            | ']'
+            | '<'
+            | '>'
+            | '{'
+            | '}'
+            | '"'
+            | ','
+            | ';'
+            | '='
+            | '\t'
+            | '\r'
+            | '\n'
     )
 }
 
@@ -167,7 +188,12 @@ fn quoted(text: &str) -> (&str, Option<&str>) {
         match character {
             _ if escaped => escaped = false,
             '\\' => escaped = true,
-            '"' => return (inner.get(..index).unwrap_or_default(), inner.get(index.saturating_add(1)..)),
+            '"' => {
+                return (
+                    inner.get(..index).unwrap_or_default(),
+                    inner.get(index.saturating_add(1)..),
+                );
+            }
             _ => {}
         }
     }
@@ -208,7 +234,8 @@ fn below_inbox(content: &str) -> Option<(&str, &str)> {
 /// A word in place of a string, with what made that need its quotes: it may be what a report is about.
 fn word_for_string(names: &mut Names, content: &str) -> String {
     let mut word = names.word(content);
-    for (mark, shown) in [("\\\"", "\\\""), ("\\\\", "\\\\"), ("{", "{5}"), (")", ")"), ("(", "(")] {
+    for (mark, shown) in [("\\\"", "\\\""), ("\\\\", "\\\\"), ("{", "{5}"), (")", ")"), ("(", "(")]
+    {
         if content.contains(mark) {
             word.push_str(shown);
         }
@@ -246,7 +273,9 @@ fn push_core(out: &mut String, names: &mut Names, word: &str, vocabulary: bool) 
     if word.contains('@') {
         return out.push_str(&names.login(word));
     }
-    if let Some((host, port)) = word.rsplit_once(':').filter(|(host, _)| is_address(host) || is_host(host)) {
+    if let Some((host, port)) =
+        word.rsplit_once(':').filter(|(host, _)| is_address(host) || is_host(host))
+    {
         return out.push_str(&format!("{}:{port}", names.host(host)));
     }
     if is_address(word) || is_host(word) {
@@ -284,10 +313,14 @@ fn is_address(word: &str) -> bool {
 fn is_host(word: &str) -> bool {
     let labels: Vec<&str> = word.split('.').collect();
     let is_label = |label: &&str| {
-        !label.is_empty() && label.chars().all(|character| character.is_alphanumeric() || "-_".contains(character))
+        !label.is_empty()
+            && label
+                .chars()
+                .all(|character| character.is_alphanumeric() || "-_".contains(character))
     };
-    let ends_as_one =
-        labels.last().is_some_and(|last| last.len() > 1 && !last.bytes().any(|byte| byte.is_ascii_digit()));
+    let ends_as_one = labels
+        .last()
+        .is_some_and(|last| last.len() > 1 && !last.bytes().any(|byte| byte.is_ascii_digit()));
     let first = labels.first().copied().unwrap_or_default();
     let is_section = first.bytes().all(|byte| byte.is_ascii_digit())
         && labels.last().is_some_and(|last| ["MIME", "HEADER", "TEXT"].contains(last));

@@ -74,7 +74,9 @@ fn pass(names: &mut Names, mut records: Vec<Record>) -> Vec<Record> {
                 let stream = streams.entry((session, side_of(*speaker))).or_default();
                 let resized = stream.blank(names, parts);
                 let before = stream.last.replace(index);
-                if let (Some(size), Some(before)) = (resized, before.and_then(|before| records.get_mut(before))) {
+                if let (Some(size), Some(before)) =
+                    (resized, before.and_then(|before| records.get_mut(before)))
+                {
                     announce(before, size);
                 }
             }
@@ -127,7 +129,8 @@ impl PeerStream {
                 LinePart::Cut(_) => {}
             }
         }
-        self.announced = matches!(parts.last(), Some(LinePart::Text(text)) if announcement(text).is_some());
+        self.announced =
+            matches!(parts.last(), Some(LinePart::Text(text)) if announcement(text).is_some());
         resized
     }
 }
@@ -135,10 +138,13 @@ impl PeerStream {
 fn blank_account(names: &mut Names, account: &AccountId) -> AccountId {
     let user: Vec<String> = account.user.split('\n').map(|name| names.login(name)).collect();
     let (host, port) = match account.upstream.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => (host, format!(":{port}")),
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => {
+            (host, format!(":{port}"))
+        }
         _ => (&*account.upstream, String::new()),
     };
-    let server = if host.is_empty() { String::new() } else { format!("{}{port}", names.host(host)) };
+    let server =
+        if host.is_empty() { String::new() } else { format!("{}{port}", names.host(host)) };
     AccountId::new(&user.join("\n"), &server)
 }
 

@@ -28,7 +28,9 @@ impl Names {
     /// A host, a domain, or an address of the network. This machine's own are nobody's.
     pub(super) fn host(&mut self, name: &str) -> String {
         let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-        if name.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback()) {
+        if name.eq_ignore_ascii_case("localhost")
+            || address.is_ok_and(|address| address.is_loopback())
+        {
             return name.to_owned();
         }
         format!("host{}.example", number(&mut self.hosts, name.trim_end_matches('.')))

@@ -4,7 +4,8 @@ use super::*;
 use crate::trace::Mark;
 
 fn said(session: u64, speaker: Speaker, parts: Vec<LinePart>) -> Record {
-    let account = Some(AccountId::new("alice.smith@private.example.net", "imap.private.example.net:993"));
+    let account =
+        Some(AccountId::new("alice.smith@private.example.net", "imap.private.example.net:993"));
     let time = "2026-11-28T00:00:00Z".parse().unwrap();
     Record {
         time,
@@ -98,9 +99,16 @@ fn names_are_replaced_and_the_same_name_by_the_same_word() {
 #[test]
 fn headers_are_shown_without_names_and_messages_not_at_all() {
     let header = "From: Alice Smith <alice.smith@private.example.net>\r\nSubject: My secret\r\n plan\r\nX-Family: Smith\r\nAuto-Submitted: auto-replied\r\n\r\n";
-    let literal = |bytes: &str| LinePart::Literal { size: bytes.len() as u64, shown: bytes.as_bytes().to_vec() };
+    let literal = |bytes: &str| LinePart::Literal {
+        size: bytes.len() as u64,
+        shown: bytes.as_bytes().to_vec(),
+    };
     let shown = exported(vec![
-        said(1, Speaker::Upstream, vec![text(&format!("* 1 FETCH (BODY[HEADER] {{{}}}", header.len()))]),
+        said(
+            1,
+            Speaker::Upstream,
+            vec![text(&format!("* 1 FETCH (BODY[HEADER] {{{}}}", header.len()))],
+        ),
         said(2, Speaker::Upstream, vec![text("* 1 EXISTS")]),
         said(1, Speaker::Upstream, vec![literal(header), text(" BODY[TEXT] {8}")]),
         said(1, Speaker::Upstream, vec![literal("Dear Bob"), text(")")]),
@@ -117,7 +125,11 @@ fn headers_are_shown_without_names_and_messages_not_at_all() {
     let TraceEntry::Said { parts, .. } = &shown[3].entry else { panic!("{shown:?}") };
     assert_eq!(parts, &[LinePart::Literal { size: 8, shown: vec![] }, text(")")]);
     let TraceEntry::Said { parts, .. } = &shown[4].entry else { panic!("{shown:?}") };
-    assert_eq!(parts, &[text("A1 LOGIN"), LinePart::Masked(MASKED)], "nobody needs to know how long a password is");
+    assert_eq!(
+        parts,
+        &[text("A1 LOGIN"), LinePart::Masked(MASKED)],
+        "nobody needs to know how long a password is"
+    );
 }
 
 mod any {

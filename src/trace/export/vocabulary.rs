@@ -135,8 +135,9 @@ const STRINGS: [&str; 67] = [
     "v1",
 ];
 
-static KNOWN: LazyLock<HashSet<&str>> =
-    LazyLock::new(|| PROTOCOL.split_ascii_whitespace().chain(WORDS.split_ascii_whitespace()).collect());
+static KNOWN: LazyLock<HashSet<&str>> = LazyLock::new(|| {
+    PROTOCOL.split_ascii_whitespace().chain(WORDS.split_ascii_whitespace()).collect()
+});
 
 /// Whether a word may stay, in any case.
 pub(super) fn is_harmless(word: &str) -> bool {
@@ -146,25 +147,28 @@ pub(super) fn is_harmless(word: &str) -> bool {
 /// Whether what stands in quotes may stay.
 pub(super) fn is_harmless_string(content: &str) -> bool {
     let lower = content.to_ascii_lowercase();
-    let is_separator = content.len() == 1 && content.bytes().all(|byte| byte.is_ascii_punctuation());
+    let is_separator =
+        content.len() == 1 && content.bytes().all(|byte| byte.is_ascii_punctuation());
     // A version, but no address of the network.
     let is_number = content.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
         && content.parse::<std::net::IpAddr>().is_err();
-    let entry = lower.strip_prefix('/').filter(|entry| entry.starts_with("shared/") || entry.starts_with("private/"));
+    let entry = lower
+        .strip_prefix('/')
+        .filter(|entry| entry.starts_with("shared/") || entry.starts_with("private/"));
     is_separator
         || is_number
         || STRINGS.contains(&&*lower)
-        || lower
-            .strip_prefix("deltapush ")
-            .is_some_and(|version| version.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.'))
+        || lower.strip_prefix("deltapush ").is_some_and(|version| {
+            version.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
+        })
         || entry.is_some_and(|entry| entry.split('/').all(is_harmless))
 }
 
 /// Whether it is part of a date: a number, a zone, a name of a month or a day.
 pub(super) fn is_of_a_date(part: &str) -> bool {
     const NAMES: [&str; 21] = [
-        "mon", "tue", "wed", "thu", "fri", "sat", "sun", "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep",
-        "oct", "nov", "dec", "gmt", "utc",
+        "mon", "tue", "wed", "thu", "fri", "sat", "sun", "jan", "feb", "mar", "apr", "may", "jun",
+        "jul", "aug", "sep", "oct", "nov", "dec", "gmt", "utc",
     ];
     let digits = part.strip_prefix('+').unwrap_or(part);
     digits.bytes().all(|byte| byte.is_ascii_digit()) || NAMES.contains(&&*part.to_ascii_lowercase())

@@ -68,7 +68,11 @@ impl DocumentFlaw {
 
     /// Something that is no autoconfig document.
     pub(super) fn foreign(document: &str) -> Self {
-        Self::at(document, 0, "not an autoconfig document: it contains no clientConfig and no server")
+        Self::at(
+            document,
+            0,
+            "not an autoconfig document: it contains no clientConfig and no server",
+        )
     }
 }
 
@@ -98,7 +102,11 @@ pub(super) fn is_autoconfig(document: &str) -> bool {
 ///
 /// # Errors
 /// [`DocumentFlaw`] if the document is not well-formed, or if none of its servers of this kind can be used: the first of them.
-pub(super) fn servers(document: &str, domain: &str, kind: ServerKind) -> Result<Vec<DiscoveredServer>, DocumentFlaw> {
+pub(super) fn servers(
+    document: &str,
+    domain: &str,
+    kind: ServerKind,
+) -> Result<Vec<DiscoveredServer>, DocumentFlaw> {
     let mut reader = Reader::from_str(document);
     let mut found = ParsedServers { domain, kind, ..ParsedServers::default() };
     loop {
@@ -112,8 +120,20 @@ pub(super) fn servers(document: &str, domain: &str, kind: ServerKind) -> Result<
             Ok(Event::GeneralRef(reference)) => found.reference(&reference),
             Ok(Event::Eof) => break,
             // No entity of a document type is known, so none is resolved and none is fetched.
-            Ok(Event::DocType(_) | Event::Empty(_) | Event::Comment(_) | Event::Decl(_) | Event::PI(_)) => {}
-            Err(error) => return Err(DocumentFlaw::at(document, reader.error_position(), &error.to_string())),
+            Ok(
+                Event::DocType(_)
+                | Event::Empty(_)
+                | Event::Comment(_)
+                | Event::Decl(_)
+                | Event::PI(_),
+            ) => {}
+            Err(error) => {
+                return Err(DocumentFlaw::at(
+                    document,
+                    reader.error_position(),
+                    &error.to_string(),
+                ));
+            }
         }
         if found.depth > MAX_DEPTH {
             return Err(DocumentFlaw::at(document, offset, "elements are nested too deep"));
@@ -121,7 +141,9 @@ pub(super) fn servers(document: &str, domain: &str, kind: ServerKind) -> Result<
     }
     found.end_of_document();
     match found.refused {
-        Some((offset, problem)) if found.offers.is_empty() => Err(DocumentFlaw::at(document, offset, &problem)),
+        Some((offset, problem)) if found.offers.is_empty() => {
+            Err(DocumentFlaw::at(document, offset, &problem))
+        }
         _ => Ok(found.offers),
     }
 }
@@ -162,7 +184,9 @@ impl ParsedServers<'_> {
     fn reference(&mut self, reference: &BytesRef<'_>) {
         match reference.resolve_char_ref() {
             Ok(Some(char)) => self.text.push(char),
-            Ok(None) => self.text.push_str(resolve_predefined_entity(reference).unwrap_or_default()),
+            Ok(None) => {
+                self.text.push_str(resolve_predefined_entity(reference).unwrap_or_default())
+            }
             Err(_) => {}
         }
     }
@@ -215,7 +239,11 @@ impl ParsedServers<'_> {
     /// The server that was just read, once for each way to connect that is to be tried. A login never goes in clear to where a document
     /// says.
     fn offers(&self) -> Result<Vec<DiscoveredServer>, String> {
-        let host = self.host.as_deref().ok_or("a server without a hostname")?.replace("%EMAILDOMAIN%", self.domain);
+        let host = self
+            .host
+            .as_deref()
+            .ok_or("a server without a hostname")?
+            .replace("%EMAILDOMAIN%", self.domain);
         let host = host.strip_suffix('.').unwrap_or(&host).to_ascii_lowercase();
         if !is_dns_name(&host) {
             return Err(format!("the hostname {host:?} is not a DNS name"));
@@ -244,7 +272,10 @@ impl ParsedServers<'_> {
         match self.socket.as_str() {
             "ssl" => Ok(vec![tls]),
             "starttls" => Ok(vec![starttls]),
-            "plain" => Err("socketType plain, without encryption; TLS (SSL) or STARTTLS is needed".to_owned()),
+            "plain" => {
+                Err("socketType plain, without encryption; TLS (SSL) or STARTTLS is needed"
+                    .to_owned())
+            }
             // Not said, or not known: both, the likelier first.
             _ if [starttls_port, 25].contains(&port) => Ok(vec![starttls, tls]),
             _ => Ok(vec![tls, starttls]),
@@ -254,8 +285,12 @@ impl ParsedServers<'_> {
 
 fn is_of_type(start: &BytesStart<'_>, wanted: &str) -> bool {
     let is_type = |key: &str| key.trim().eq_ignore_ascii_case("type");
-    let attribute = start.attributes().flatten().find(|attribute| is_type(AsRef::<str>::as_ref(&attribute.key)));
-    let value = attribute.and_then(|attribute| attribute.normalized_value(XmlVersion::Implicit1_0).ok());
+    let attribute = start
+        .attributes()
+        .flatten()
+        .find(|attribute| is_type(AsRef::<str>::as_ref(&attribute.key)));
+    let value =
+        attribute.and_then(|attribute| attribute.normalized_value(XmlVersion::Implicit1_0).ok());
     value.is_some_and(|value| value.trim().eq_ignore_ascii_case(wanted))
 }
 

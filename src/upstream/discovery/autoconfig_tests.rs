@@ -26,13 +26,17 @@ const DOCUMENT: &str = r#"<?xml version="1.0"?>
 const BOTH: [&str; 2] = ["imap.example.org 993 Tls", "mail.example.net 143 StartTls"];
 
 fn read(document: &str) -> Result<Vec<String>, DocumentFlaw> {
-    let shown = |offer: &DiscoveredServer| format!("{} {} {:?}", offer.host, offer.port, offer.security);
-    servers(document, "example.org", ServerKind::Imap).map(|offers| offers.iter().map(shown).collect())
+    let shown =
+        |offer: &DiscoveredServer| format!("{} {} {:?}", offer.host, offer.port, offer.security);
+    servers(document, "example.org", ServerKind::Imap)
+        .map(|offers| offers.iter().map(shown).collect())
 }
 
 /// What is read of one server, or why it is not.
 fn read_server(inside: &str) -> String {
-    let document = format!("<clientConfig>\n<incomingServer type=\"imap\">{inside}</incomingServer></clientConfig>");
+    let document = format!(
+        "<clientConfig>\n<incomingServer type=\"imap\">{inside}</incomingServer></clientConfig>"
+    );
     match read(&document) {
         Ok(servers) => servers.join(", "),
         Err(DocumentFlaw { line, problem }) => format!("{line}: {problem}"),
@@ -60,10 +64,14 @@ fn imap_servers_with_tls_are_read() {
 
 #[test]
 fn references_are_resolved_and_unknown_entities_skipped() {
-    let names = "<displayName>L&#228;nder &amp; M&#xE4;rkte &auml; &#0; &#x110000; &#;</displayName>";
+    let names =
+        "<displayName>L&#228;nder &amp; M&#xE4;rkte &auml; &#0; &#x110000; &#;</displayName>";
     assert_eq!(read(&DOCUMENT.replace("<domain>", &format!("{names}<domain>"))).unwrap(), BOTH);
     assert_eq!(read(&DOCUMENT.replace("IMAP.", "&#73;MA&x;P&#x2e;")).unwrap(), BOTH);
-    assert_eq!(read_server("<hostname>a.example</hostname><port>&x;</port>"), "2: no port for a.example");
+    assert_eq!(
+        read_server("<hostname>a.example</hostname><port>&x;</port>"),
+        "2: no port for a.example"
+    );
 }
 
 #[test]
@@ -75,7 +83,8 @@ fn document_type_passes_and_its_entities_mean_nothing() {
     ] {
         let document = DOCUMENT.replace("<clientConfig", &format!("{doctype}<clientConfig"));
         assert_eq!(read(&document).unwrap(), BOTH, "{doctype}");
-        let document = document.replace("mail.example.net", "&x;").replace("<![CDATA[", "").replace("]]>", "");
+        let document =
+            document.replace("mail.example.net", "&x;").replace("<![CDATA[", "").replace("]]>", "");
         assert_eq!(read(&document).unwrap(), BOTH[..1], "{doctype}");
     }
 }
@@ -84,7 +93,9 @@ fn document_type_passes_and_its_entities_mean_nothing() {
 fn any_encoding_is_read() {
     let named = DOCUMENT.replace("<domain>", "<displayName>Länder</displayName><domain>");
     let declared = |name: &str| named.replace("?>", &format!(" encoding=\"{name}\"?>"));
-    let latin1 = |text: &str| text.chars().map(|char| u8::try_from(u32::from(char)).unwrap()).collect::<Vec<u8>>();
+    let latin1 = |text: &str| {
+        text.chars().map(|char| u8::try_from(u32::from(char)).unwrap()).collect::<Vec<u8>>()
+    };
     let little = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
     let big = |text: &str| text.encode_utf16().flat_map(u16::to_be_bytes).collect::<Vec<u8>>();
     for bytes in [
@@ -108,9 +119,14 @@ fn any_encoding_is_read() {
 
 #[test]
 fn names_count_in_any_case_and_below_any_root() {
-    let shouted = DOCUMENT.to_uppercase().replace("<![CDATA[", "").replace("]]>", "").replace("<?XML", "<?xml");
+    let shouted = DOCUMENT
+        .to_uppercase()
+        .replace("<![CDATA[", "")
+        .replace("]]>", "")
+        .replace("<?XML", "<?xml");
     assert_eq!(read(&shouted).unwrap(), BOTH);
-    let bare = DOCUMENT.replace("clientConfig", "x").replace("<emailProvider id=\"example.org\">", "<y>");
+    let bare =
+        DOCUMENT.replace("clientConfig", "x").replace("<emailProvider id=\"example.org\">", "<y>");
     assert_eq!(read(&bare.replace("</emailProvider>", "</y>")).unwrap(), BOTH);
 }
 
@@ -118,9 +134,15 @@ fn names_count_in_any_case_and_below_any_root() {
 fn missing_or_unknown_socket_type_means_both_ways() {
     let server = |more: &str| read_server(&format!("<hostname>a.example</hostname>{more}"));
     assert_eq!(server("<port>993</port>"), "a.example 993 Tls, a.example 993 StartTls");
-    assert_eq!(server("<port>143</port><socketType>TLS</socketType>"), "a.example 143 StartTls, a.example 143 Tls");
+    assert_eq!(
+        server("<port>143</port><socketType>TLS</socketType>"),
+        "a.example 143 StartTls, a.example 143 Tls"
+    );
     assert_eq!(server("<port>x</port>"), "a.example 993 Tls, a.example 143 StartTls");
-    assert_eq!(server("<port>70000</port><socketType>starttls</socketType>"), "a.example 143 StartTls");
+    assert_eq!(
+        server("<port>70000</port><socketType>starttls</socketType>"),
+        "a.example 143 StartTls"
+    );
     assert_eq!(server("<port>0</port><socketType>Ssl</socketType>"), "a.example 993 Tls");
 }
 
@@ -151,7 +173,10 @@ fn flaw_is_named_with_its_line() {
         DocumentFlaw { line: 65, problem: "elements are nested too deep".into() }
     );
     let long = flaw(&format!("<a></{}\n\u{1b}>", "x".repeat(5000)));
-    assert!(long.problem.chars().count() <= MAX_PROBLEM && !long.problem.contains(char::is_control), "{long:?}");
+    assert!(
+        long.problem.chars().count() <= MAX_PROBLEM && !long.problem.contains(char::is_control),
+        "{long:?}"
+    );
 }
 
 #[test]
@@ -205,7 +230,12 @@ fn disguised(text: &str, choices: &mut impl Iterator<Item = u8>) -> String {
         match choices.next().unwrap_or_default() % 6 {
             0 => out += &format!("&#{};", u32::from(char)),
             1 => out += &format!("&#x{:X};", u32::from(char)),
-            2 => out.extend(["<!-- x -->", "&unknown;"].map(str::to_owned).into_iter().chain([char.to_string()])),
+            2 => out.extend(
+                ["<!-- x -->", "&unknown;"]
+                    .map(str::to_owned)
+                    .into_iter()
+                    .chain([char.to_string()]),
+            ),
             3 => out += &format!("<![CDATA[{char}]]>"),
             _ => out.push(char),
         }
@@ -214,8 +244,12 @@ fn disguised(text: &str, choices: &mut impl Iterator<Item = u8>) -> String {
 }
 
 fn in_some_case(name: &str, choices: &mut impl Iterator<Item = u8>) -> String {
-    let either = |char: char, upper: bool| if upper { char.to_ascii_uppercase() } else { char.to_ascii_lowercase() };
-    name.chars().map(|char| either(char, choices.next().unwrap_or_default().is_multiple_of(2))).collect()
+    let either = |char: char, upper: bool| {
+        if upper { char.to_ascii_uppercase() } else { char.to_ascii_lowercase() }
+    };
+    name.chars()
+        .map(|char| either(char, choices.next().unwrap_or_default().is_multiple_of(2)))
+        .collect()
 }
 
 proptest! {

@@ -59,7 +59,8 @@ pub(super) async fn documents<T>(
 ) -> Result<Option<T>, DocumentTrouble> {
     let usual = AutoconfigUrl::usual();
     let configured = search.terms.autoconfig.as_ref();
-    let mut look = DocumentLookup { is_configured: configured.is_some(), ..DocumentLookup::default() };
+    let mut look =
+        DocumentLookup { is_configured: configured.is_some(), ..DocumentLookup::default() };
     let mut found = None;
     for place in configured.map_or(usual.as_slice(), std::slice::from_ref) {
         let url = place.of(search.domain);
@@ -73,7 +74,11 @@ pub(super) async fn documents<T>(
     for document in &look.unusable {
         info!(domain = %search.domain, "{document}");
     }
-    search.unusable.lock().unwrap_or_else(PoisonError::into_inner).extend(look.unusable.iter().map(Arc::clone));
+    search
+        .unusable
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .extend(look.unusable.iter().map(Arc::clone));
     match (found, look.trouble()) {
         (None, Some(trouble)) => Err(trouble),
         (found, _) => Ok(found),
@@ -99,7 +104,9 @@ impl DocumentLookup {
         read: &impl Fn(&str) -> Result<Option<T>, DocumentFlaw>,
     ) -> Option<T> {
         let result = match fetched {
-            Fetched::Document(bytes) => examine(&autoconfig::decoded(&bytes), self.is_configured, read),
+            Fetched::Document(bytes) => {
+                examine(&autoconfig::decoded(&bytes), self.is_configured, read)
+            }
             Fetched::TooLong(beginning) => {
                 let too_long = |text: &str| Err(DocumentFlaw::too_long(text));
                 examine(&autoconfig::decoded(&beginning), self.is_configured, &too_long)
@@ -149,7 +156,10 @@ mod tests {
         for page in ["", "<!DOCTYPE html>\n<html><body><br></html>", "not found"] {
             assert_eq!(examine(page, false, &read), Ok(None), "{page}");
             assert!(
-                examine(page, true, &read).unwrap_err().problem.starts_with("not an autoconfig document"),
+                examine(page, true, &read)
+                    .unwrap_err()
+                    .problem
+                    .starts_with("not an autoconfig document"),
                 "{page}"
             );
         }
@@ -159,13 +169,18 @@ mod tests {
     #[test]
     fn document_that_cannot_be_used_is_named_and_the_next_place_asked() {
         let read = |text: &str| {
-            autoconfig::servers(text, "a.example", autoconfig::ServerKind::Imap).map(|found| found.first().cloned())
+            autoconfig::servers(text, "a.example", autoconfig::ServerKind::Imap)
+                .map(|found| found.first().cloned())
         };
-        let broken = || Fetched::Document(b"<clientConfig>\n<a>Meyer & Co</a></clientConfig>".into());
+        let broken =
+            || Fetched::Document(b"<clientConfig>\n<a>Meyer & Co</a></clientConfig>".into());
         let good = b"<incomingServer type='imap'><hostname>a.example</hostname><port>993</port></incomingServer>";
         let mut look = DocumentLookup::default();
         assert!(look.take("https://1.example/", broken(), &read).is_none());
-        assert_eq!(&*look.take("https://2.example/", Fetched::Document(good.into()), &read).unwrap().host, "a.example");
+        assert_eq!(
+            &*look.take("https://2.example/", Fetched::Document(good.into()), &read).unwrap().host,
+            "a.example"
+        );
         assert_eq!((&*look.unusable[0].url, look.unusable[0].line), ("https://1.example/", 2));
 
         let mut look = DocumentLookup::default();
@@ -175,7 +190,8 @@ mod tests {
         look.take("https://3.example/", Fetched::Absent, &read);
         let trouble = look.trouble().unwrap().to_string();
         assert!(
-            trouble.starts_with("the autoconfig document https://2.example/ cannot be used: line 2: "),
+            trouble
+                .starts_with("the autoconfig document https://2.example/ cannot be used: line 2: "),
             "{trouble}"
         );
     }

@@ -41,7 +41,11 @@ pub(super) async fn fetch(url: &str, tls: &Arc<ClientConfig>, dns: HttpDns) -> F
     }
 }
 
-async fn fetch_unbounded(url: &str, tls: &Arc<ClientConfig>, dns: HttpDns) -> Result<Fetched, reqwest::Error> {
+async fn fetch_unbounded(
+    url: &str,
+    tls: &Arc<ClientConfig>,
+    dns: HttpDns,
+) -> Result<Fetched, reqwest::Error> {
     // A proxy of the environment would connect to what the filter of `dns` forbids.
     let client = reqwest::Client::builder()
         .user_agent(concat!("deltapush/", env!("CARGO_PKG_VERSION")))
@@ -54,13 +58,19 @@ async fn fetch_unbounded(url: &str, tls: &Arc<ClientConfig>, dns: HttpDns) -> Re
     let mut response = client.get(url).send().await?;
     match response.status() {
         StatusCode::OK => {}
-        StatusCode::NOT_FOUND | StatusCode::GONE | StatusCode::FORBIDDEN => return Ok(Fetched::Absent),
-        status => return Ok(Fetched::Failed(format!("the web server answers {}", status.as_u16()))),
+        StatusCode::NOT_FOUND | StatusCode::GONE | StatusCode::FORBIDDEN => {
+            return Ok(Fetched::Absent);
+        }
+        status => {
+            return Ok(Fetched::Failed(format!("the web server answers {}", status.as_u16())));
+        }
     }
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await? {
         let room = MAX_BODY.saturating_sub(body.len());
-        if let Some((fitting, _)) = chunk.split_at_checked(room).filter(|(_, rest)| !rest.is_empty()) {
+        if let Some((fitting, _)) =
+            chunk.split_at_checked(room).filter(|(_, rest)| !rest.is_empty())
+        {
             body.extend_from_slice(fitting);
             return Ok(Fetched::TooLong(body));
         }

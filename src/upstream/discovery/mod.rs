@@ -148,7 +148,12 @@ impl Discovery {
     }
 
     /// The autoconfig documents of `domain` that could not be used when it was last asked for its servers.
-    pub async fn unusable(&self, domain: &Arc<str>, terms: &Arc<Terms>, reach: Reach) -> Vec<Arc<UnusableDocument>> {
+    pub async fn unusable(
+        &self,
+        domain: &Arc<str>,
+        terms: &Arc<Terms>,
+        reach: Reach,
+    ) -> Vec<Arc<UnusableDocument>> {
         let entry = self.entry((Arc::clone(domain), Arc::clone(terms), reach));
         let known = entry.lock().await;
         known.as_ref().map(|known| known.unusable.clone()).unwrap_or_default()
@@ -168,7 +173,8 @@ impl Discovery {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         if known.len() >= REMEMBERED && !known.contains_key(&key) {
-            let oldest = known.iter().min_by_key(|(_, (_, used))| *used).map(|(key, _)| key.clone());
+            let oldest =
+                known.iter().min_by_key(|(_, (_, used))| *used).map(|(key, _)| key.clone());
             oldest.and_then(|oldest| known.remove(&oldest));
         }
         let (entry, used) = known.entry(key).or_insert_with(|| (CachedDiscovery::default(), now));
@@ -180,13 +186,20 @@ impl Discovery {
 /// What is known after an answer: the old servers still, if the new answer is that nobody answers.
 fn remembered(before: Option<KnownServer>, answer: DiscoveryAnswer, now: Instant) -> KnownServer {
     let after = |time: Duration| now.checked_add(time).unwrap_or(now);
-    let known =
-        |result, time| KnownServer { result, found: now, looked: now, until: after(time), unusable: Vec::new() };
+    let known = |result, time| KnownServer {
+        result,
+        found: now,
+        looked: now,
+        until: after(time),
+        unusable: Vec::new(),
+    };
     match answer {
         Ok((servers, lasts)) => known(Ok(servers), lasts.clamp(SHORTEST, LONGEST)),
         Err(error @ (DiscoveryError::Failed { .. } | DiscoveryError::Unusable(_))) => {
-            let still_good = |known: &KnownServer| known.result.is_ok() && known.found.elapsed() < STALE;
-            let lasts = if matches!(error, DiscoveryError::Failed { .. }) { FAILED } else { ABSENT };
+            let still_good =
+                |known: &KnownServer| known.result.is_ok() && known.found.elapsed() < STALE;
+            let lasts =
+                if matches!(error, DiscoveryError::Failed { .. }) { FAILED } else { ABSENT };
             match before.filter(still_good) {
                 Some(before) => KnownServer { looked: now, until: after(SHORTEST), ..before },
                 None => known(Err(error), lasts),
@@ -200,7 +213,10 @@ fn endpoints(servers: &[Trusted]) -> Vec<Endpoint> {
     let offers: Vec<_> = servers.iter().map(|server| server.offer.clone()).collect();
     let ordered = srv::in_order(&offers, |most| fastrand::u32(0..=most));
     let endpoint = |offer: DiscoveredServer| {
-        let identity = servers.iter().find(|server| server.offer == offer).map(|server| Arc::clone(&server.identity));
+        let identity = servers
+            .iter()
+            .find(|server| server.offer == offer)
+            .map(|server| Arc::clone(&server.identity));
         let DiscoveredServer { host, port, security, .. } = offer;
         identity.map(|identity| Endpoint { host, port, security, identity })
     };
@@ -238,15 +254,22 @@ impl Search<'_> {
                     _ => Vec::new(),
                 }
             };
-            return Ok((offers.into_iter().map(|offer| self.trusted(offer, &confirmed)).collect(), lasts));
+            return Ok((
+                offers.into_iter().map(|offer| self.trusted(offer, &confirmed)).collect(),
+                lasts,
+            ));
         }
         if matches!(by_srv, SourceAnswer::NotOffered) {
             return Err(DiscoveryError::NotOffered(Arc::clone(self.domain)));
         }
-        let failed = |reason: String| DiscoveryError::Failed { domain: Arc::clone(self.domain), reason: reason.into() };
+        let failed = |reason: String| DiscoveryError::Failed {
+            domain: Arc::clone(self.domain),
+            reason: reason.into(),
+        };
         match (self.by_autoconfig().await, by_srv) {
             (SourceAnswer::Offers(offers, lasts), _) => {
-                let by_host = |offer: DiscoveredServer| Trusted { identity: Arc::clone(&offer.host), offer };
+                let by_host =
+                    |offer: DiscoveredServer| Trusted { identity: Arc::clone(&offer.host), offer };
                 Ok((offers.into_iter().map(by_host).collect(), lasts))
             }
             // It may pass that DNS fails.
@@ -254,7 +277,9 @@ impl Search<'_> {
                 SourceAnswer::Trouble(DocumentTrouble::Unusable(document)),
                 SourceAnswer::Trouble(DocumentTrouble::Failed(reason)),
             ) => Err(failed(format!("{reason}; {document}"))),
-            (SourceAnswer::Trouble(DocumentTrouble::Unusable(document)), _) => Err(DiscoveryError::Unusable(document)),
+            (SourceAnswer::Trouble(DocumentTrouble::Unusable(document)), _) => {
+                Err(DiscoveryError::Unusable(document))
+            }
             (SourceAnswer::Trouble(trouble), _) | (_, SourceAnswer::Trouble(trouble)) => {
                 Err(failed(trouble.to_string()))
             }
@@ -265,7 +290,9 @@ impl Search<'_> {
     /// TLS from the first byte is preferred (RFC 8314 section 5.1), STARTTLS taken where that is not offered.
     async fn by_srv(&self) -> SourceAnswer {
         let mut denied = Vec::new();
-        for (service, security) in [("_imaps._tcp", Security::Tls), ("_imap._tcp", Security::StartTls)] {
+        for (service, security) in
+            [("_imaps._tcp", Security::Tls), ("_imap._tcp", Security::StartTls)]
+        {
             match self.dns.services(service, self.domain).await {
                 Ok((records, lasts)) => match srv::service(&records, security) {
                     Service::Offered(offers) => return SourceAnswer::Offers(offers, lasts),
@@ -296,7 +323,9 @@ impl Search<'_> {
 
     /// Whether it is no surprise that DNS names this host.
     fn is_expected(&self, host: &str) -> bool {
-        let is_within = host.strip_suffix(&**self.domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+        let is_within = host
+            .strip_suffix(&**self.domain)
+            .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
         is_within || self.terms.targets.iter().any(|pattern| pattern.fits(host))
     }
 
@@ -333,7 +362,8 @@ mod tests {
         };
         let tls = ClientConfigs::new(&[]).unwrap();
         let (reach, unusable) = (Reach::PublicOnly, Mutex::default());
-        let search = Search { domain: &domain, terms: &terms, reach, dns: &dns, tls: &tls, unusable };
+        let search =
+            Search { domain: &domain, terms: &terms, reach, dns: &dns, tls: &tls, unusable };
         let confirmed: Vec<_> = confirmed.iter().copied().map(offer).collect();
         search.trusted(offer(host), &confirmed).identity.to_string()
     }
@@ -344,9 +374,18 @@ mod tests {
         assert_eq!(identity("example.org", &[], &[]), "example.org");
         assert_eq!(identity("evil.example", &[], &[]), "example.org");
         assert_eq!(identity("evilexample.org", &[], &[]), "example.org");
-        assert_eq!(identity("imap.provider.example", &["*.provider.example"], &[]), "imap.provider.example");
-        assert_eq!(identity("imap.provider.example", &[], &["imap.provider.example"]), "imap.provider.example");
-        assert_eq!(identity("evil.example", &["*.provider.example"], &["imap.provider.example"]), "example.org");
+        assert_eq!(
+            identity("imap.provider.example", &["*.provider.example"], &[]),
+            "imap.provider.example"
+        );
+        assert_eq!(
+            identity("imap.provider.example", &[], &["imap.provider.example"]),
+            "imap.provider.example"
+        );
+        assert_eq!(
+            identity("evil.example", &["*.provider.example"], &["imap.provider.example"]),
+            "example.org"
+        );
     }
 
     fn failed() -> DiscoveryError {
@@ -356,15 +395,20 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_old_answer_goes_on_while_nobody_answers() {
         let now = Instant::now();
-        let servers = vec![Trusted { offer: offer("imap.example.org"), identity: "imap.example.org".into() }];
+        let servers =
+            vec![Trusted { offer: offer("imap.example.org"), identity: "imap.example.org".into() }];
         let known = remembered(None, Ok((servers.clone(), Duration::from_secs(1))), now);
         assert_eq!(known.until - now, SHORTEST);
         let still = remembered(Some(known.clone()), Err(failed()), now);
         assert_eq!((still.result.clone(), still.found), (Ok(servers), known.found));
-        let spoilt = UnusableDocument { url: "https://example.org/".into(), line: 3, problem: "x".into() };
+        let spoilt =
+            UnusableDocument { url: "https://example.org/".into(), line: 3, problem: "x".into() };
         let spoilt = DiscoveryError::Unusable(spoilt.into());
         let spoilt_later = remembered(Some(known.clone()), Err(spoilt.clone()), now);
-        assert!(spoilt_later.result.is_ok(), "a document that somebody spoilt ends nothing at once");
+        assert!(
+            spoilt_later.result.is_ok(),
+            "a document that somebody spoilt ends nothing at once"
+        );
         let spoilt_at_first = remembered(None, Err(spoilt.clone()), now);
         assert_eq!((spoilt_at_first.result, spoilt_at_first.until - now), (Err(spoilt), ABSENT));
         tokio::time::advance(STALE).await;
@@ -387,9 +431,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_leads_nowhere_is_looked_for_again_before_its_time() {
-        let (discovery, domain, terms) = (Discovery::default(), Arc::from("example.org"), no_terms());
+        let (discovery, domain, terms) =
+            (Discovery::default(), Arc::from("example.org"), no_terms());
         let entry = discovery.entry((Arc::clone(&domain), Arc::clone(&terms), Reach::PublicOnly));
-        let servers = vec![Trusted { offer: offer("imap.example.org"), identity: "imap.example.org".into() }];
+        let servers =
+            vec![Trusted { offer: offer("imap.example.org"), identity: "imap.example.org".into() }];
         let found = Instant::now();
         *entry.lock().await = Some(remembered(None, Ok((servers, UNSAID)), found));
         tokio::time::advance(Duration::from_secs(60)).await;
@@ -398,7 +444,10 @@ mod tests {
             discovery.doubt(&domain, &terms, Reach::PublicOnly).await;
         }
         assert_eq!(entry.lock().await.as_ref().unwrap().until, found + SHORTEST);
-        assert!(entry.lock().await.as_ref().unwrap().result.is_ok(), "it counts until there is another answer");
+        assert!(
+            entry.lock().await.as_ref().unwrap().result.is_ok(),
+            "it counts until there is another answer"
+        );
         // Nobody answers then: the old answer goes on, and is not asked about at each login.
         let known = entry.lock().await.take();
         let later = found + SHORTEST;
@@ -412,7 +461,11 @@ mod tests {
     fn what_is_remembered_is_bounded() {
         let (discovery, terms) = (Discovery::default(), no_terms());
         for number in 0..REMEMBERED + 10 {
-            discovery.entry((format!("d{number}.example").into(), Arc::clone(&terms), Reach::PublicOnly));
+            discovery.entry((
+                format!("d{number}.example").into(),
+                Arc::clone(&terms),
+                Reach::PublicOnly,
+            ));
         }
         assert_eq!(discovery.known.lock().unwrap().len(), REMEMBERED);
     }

@@ -34,7 +34,10 @@ pub(super) fn service(records: &[Srv], security: Security) -> Service {
 }
 
 /// Lower priorities first; among equals at random, the heavier the sooner (RFC 2782). `random(n)` gives a number from 0 to n.
-pub(super) fn in_order(offers: &[DiscoveredServer], mut random: impl FnMut(u32) -> u32) -> Vec<DiscoveredServer> {
+pub(super) fn in_order(
+    offers: &[DiscoveredServer],
+    mut random: impl FnMut(u32) -> u32,
+) -> Vec<DiscoveredServer> {
     let mut by_priority: BTreeMap<u16, Vec<&DiscoveredServer>> = BTreeMap::new();
     for offer in offers {
         by_priority.entry(offer.priority).or_default().push(offer);
@@ -44,7 +47,8 @@ pub(super) fn in_order(offers: &[DiscoveredServer], mut random: impl FnMut(u32) 
         // Those of no weight first, so that they have a small chance at all.
         equals.sort_by_key(|offer| Reverse(offer.weight == 0));
         while !equals.is_empty() {
-            let total = equals.iter().map(|offer| u32::from(offer.weight)).fold(0, u32::saturating_add);
+            let total =
+                equals.iter().map(|offer| u32::from(offer.weight)).fold(0, u32::saturating_add);
             let drawn = random(total);
             let mut sum = 0_u32;
             let chosen = equals.iter().position(|offer| {
@@ -89,7 +93,9 @@ mod tests {
         assert_eq!(order(&[31, 1]), "heavy.example light.example never.example backup.example");
         assert_eq!(order(&[0, 100]), "never.example heavy.example light.example backup.example");
         let first = |offer: &str| {
-            (0..1000).filter(|_| &*in_order(&offers, |most| fastrand::u32(0..=most))[0].host == offer).count()
+            (0..1000)
+                .filter(|_| &*in_order(&offers, |most| fastrand::u32(0..=most))[0].host == offer)
+                .count()
         };
         assert!((600..800).contains(&first("heavy.example")));
         assert_eq!(first("backup.example"), 0);

@@ -56,15 +56,17 @@ pub async fn submission(question: SubmissionQuestion<'_>) -> SubmissionAnswer {
         Ok(offers) => (offers, None),
         Err(reason) => (Vec::new(), Some(reason)),
     };
-    let is_expected =
-        |offer: &&DiscoveredServer| search.is_expected(&offer.host) || question.imap == Some(&*offer.host);
+    let is_expected = |offer: &&DiscoveredServer| {
+        search.is_expected(&offer.host) || question.imap == Some(&*offer.host)
+    };
     if let Some(offer) = offers.iter().find(is_expected) {
         return server(offer);
     }
     let named = documents(&search, |document| of_document(document, domain, question.own)).await;
     match (named, offers.first(), silent) {
         (Ok(Some(named)), _, _) => {
-            let both = offers.iter().find(|offer| named.iter().any(|other| other.host == offer.host));
+            let both =
+                offers.iter().find(|offer| named.iter().any(|other| other.host == offer.host));
             both.or(named.first()).map_or(SubmissionAnswer::Nothing, server)
         }
         (_, Some(offer), _) => SubmissionAnswer::Unproved(offer.host.to_string()),
@@ -76,12 +78,17 @@ pub async fn submission(question: SubmissionQuestion<'_>) -> SubmissionAnswer {
 
 fn server(offer: &DiscoveredServer) -> SubmissionAnswer {
     let login = if offer.by_local_part { LoginTemplate::local() } else { LoginTemplate::default() };
-    SubmissionAnswer::Server(Submission::new(offer.security, offer.host.to_string(), offer.port), login)
+    SubmissionAnswer::Server(
+        Submission::new(offer.security, offer.host.to_string(), offer.port),
+        login,
+    )
 }
 
 /// TLS from the first byte is preferred. In the order in which they are to be tried.
 async fn by_srv(dns: &DnsResolver, domain: &str) -> Result<Vec<DiscoveredServer>, String> {
-    for (service, security) in [("_submissions._tcp", Security::Tls), ("_submission._tcp", Security::StartTls)] {
+    for (service, security) in
+        [("_submissions._tcp", Security::Tls), ("_submission._tcp", Security::StartTls)]
+    {
         match dns.services(service, domain).await {
             Ok((records, _)) => {
                 if let Service::Offered(offers) = srv::service(&records, security) {
@@ -97,7 +104,11 @@ async fn by_srv(dns: &DnsResolver, domain: &str) -> Result<Vec<DiscoveredServer>
 }
 
 /// The submission servers of a document that is not deltapush's own.
-fn of_document(document: &str, domain: &str, own: &str) -> Result<Option<Vec<DiscoveredServer>>, DocumentFlaw> {
+fn of_document(
+    document: &str,
+    domain: &str,
+    own: &str,
+) -> Result<Option<Vec<DiscoveredServer>>, DocumentFlaw> {
     // IMAP servers that cannot be used are no obstacle here.
     let imap = autoconfig::servers(document, domain, ServerKind::Imap).unwrap_or_default();
     let found = autoconfig::servers(document, domain, ServerKind::Smtp)?;
@@ -112,16 +123,28 @@ mod tests {
 
     #[test]
     fn a_document_of_deltapush_itself_says_nothing_new() {
-        let incoming =
-            [Incoming { host: "push.example.org".into(), port: 993, tls: crate::config::ListenerTls::Implicit }];
-        let outgoing = Outgoing { server: "smtps://smtp.example.org".parse().unwrap(), login: LoginTemplate::local() };
+        let incoming = [Incoming {
+            host: "push.example.org".into(),
+            port: 993,
+            tls: crate::config::ListenerTls::Implicit,
+        }];
+        let outgoing = Outgoing {
+            server: "smtps://smtp.example.org".parse().unwrap(),
+            login: LoginTemplate::local(),
+        };
         let document = xml::document("example.org", &incoming, Some(&outgoing));
         assert_eq!(of_document(&document, "example.org", "push.example.org"), Ok(None));
         let found = of_document(&document, "example.org", "other.example.org").unwrap().unwrap();
         assert_eq!(
             server(&found[0]),
-            SubmissionAnswer::Server("smtps://smtp.example.org".parse().unwrap(), LoginTemplate::local())
+            SubmissionAnswer::Server(
+                "smtps://smtp.example.org".parse().unwrap(),
+                LoginTemplate::local()
+            )
         );
-        assert_eq!(of_document(&xml::document("example.org", &incoming, None), "example.org", "x.example"), Ok(None));
+        assert_eq!(
+            of_document(&xml::document("example.org", &incoming, None), "example.org", "x.example"),
+            Ok(None)
+        );
     }
 }

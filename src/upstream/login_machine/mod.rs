@@ -161,11 +161,15 @@ impl Dialogue {
         }
         match (response::head(line), response::status(line)) {
             (Some(ResponseHead::Continuation), _) => self.continuation(line),
-            (Some(ResponseHead::TaggedContinuation { tag }), _) if tag == self.current_tag().as_bytes() => {
+            (Some(ResponseHead::TaggedContinuation { tag }), _)
+                if tag == self.current_tag().as_bytes() =>
+            {
                 self.continuation(line.get(tag.len()..).unwrap_or_default().trim_ascii_start())
             }
             (_, Some(status)) if status.tag.is_none() => self.untagged_status(line, status),
-            (_, Some(status)) if status.tag == Some(self.current_tag().as_bytes()) => self.tagged(status),
+            (_, Some(status)) if status.tag == Some(self.current_tag().as_bytes()) => {
+                self.tagged(status)
+            }
             (_, Some(status)) if self.has_lost_step && self.is_earlier(status.tag) => Ok(None),
             (_, Some(_)) => Err(LoginError::Protocol("an answer to a command that was not sent")),
             _ => {
@@ -175,13 +179,20 @@ impl Dialogue {
         }
     }
 
-    fn untagged_status(&mut self, line: &[u8], status: Status<'_>) -> Result<Option<DialogueStep>, LoginError> {
+    fn untagged_status(
+        &mut self,
+        line: &[u8],
+        status: Status<'_>,
+    ) -> Result<Option<DialogueStep>, LoginError> {
         self.note_complaint(line, status);
         if status.condition == Condition::Bye {
-            self.goodbye = Some(self.is_next_allowed(Status { condition: Condition::No, ..status }));
+            self.goodbye =
+                Some(self.is_next_allowed(Status { condition: Condition::No, ..status }));
         }
         match (status.condition, &self.state) {
-            (Condition::Bye, _) if self.repeats_secret(line) => Err(LoginError::Bye("it repeats the login".into())),
+            (Condition::Bye, _) if self.repeats_secret(line) => {
+                Err(LoginError::Bye("it repeats the login".into()))
+            }
             (Condition::Bye, _) => Err(LoginError::Bye(refusal::words(status))),
             (Condition::Preauth, _) => Err(LoginError::Preauth),
             (Condition::Ok, DialogueState::Greeting) => {
@@ -210,7 +221,9 @@ impl Dialogue {
     fn untagged(&mut self, line: &[u8]) {
         let is_alert = response::status(line).is_some_and(|status| status.has_code("ALERT"));
         match self.state {
-            DialogueState::Sasl(..) | DialogueState::Literal(_) | DialogueState::Login => self.keep_for_client(line),
+            DialogueState::Sasl(..) | DialogueState::Literal(_) | DialogueState::Login => {
+                self.keep_for_client(line)
+            }
             DialogueState::Probe => self.read_probe(line),
             _ if is_alert => self.keep_for_client(line),
             _ => {}
@@ -310,7 +323,9 @@ impl Dialogue {
     /// The method under way was refused: tries the next one if the refusal allows it.
     fn method_refused(&mut self, status: Status<'_>) -> Result<DialogueStep, LoginError> {
         let allowed = self.is_next_allowed(status);
-        let Some(refused) = self.method.filter(|_| allowed) else { return Err(self.refused(status)) };
+        let Some(refused) = self.method.filter(|_| allowed) else {
+            return Err(self.refused(status));
+        };
         self.has_refused = true;
         self.hints.refused.push(refused);
         if status.condition == Condition::No {
@@ -328,8 +343,14 @@ impl Dialogue {
     /// What belongs to a refused attempt is no part of the login's answer, but an alert must be seen.
     fn keep_alerts_only(&mut self) {
         let lines = std::mem::take(&mut self.for_client);
-        let is_alert = |line: &&[u8]| response::status(line).is_some_and(|status| status.has_code("ALERT"));
-        self.for_client = lines.split_inclusive(|byte| *byte == b'\n').filter(is_alert).flatten().copied().collect();
+        let is_alert =
+            |line: &&[u8]| response::status(line).is_some_and(|status| status.has_code("ALERT"));
+        self.for_client = lines
+            .split_inclusive(|byte| *byte == b'\n')
+            .filter(is_alert)
+            .flatten()
+            .copied()
+            .collect();
     }
 
     /// The method that worked, if another one was refused before.
@@ -355,7 +376,12 @@ impl Dialogue {
     /// Whether this refusal of the method under way allows the next one.
     fn is_next_allowed(&self, status: Status<'_>) -> bool {
         let is_judged = self.challenges > 0;
-        !is_judged && refusal::allows_next_method(&answer_of(status), &self.for_client, self.has_sent_secret)
+        !is_judged
+            && refusal::allows_next_method(
+                &answer_of(status),
+                &self.for_client,
+                self.has_sent_secret,
+            )
     }
 
     /// The last untagged NO, BAD or alert, which may be the reason for whatever goes wrong next.
@@ -370,23 +396,33 @@ impl Dialogue {
     }
 
     fn is_logging_in(&self) -> bool {
-        matches!(self.state, DialogueState::Sasl(..) | DialogueState::Literal(_) | DialogueState::Login)
+        matches!(
+            self.state,
+            DialogueState::Sasl(..) | DialogueState::Literal(_) | DialogueState::Login
+        )
     }
 
     fn login_command(&mut self) -> DialogueStep {
         let mut pieces = mechanism::login_arguments(&self.credentials);
         let first = pieces.pop().unwrap_or_default();
         self.has_sent_secret = pieces.is_empty();
-        self.state = if pieces.is_empty() { DialogueState::Login } else { DialogueState::Literal(pieces) };
+        self.state =
+            if pieces.is_empty() { DialogueState::Login } else { DialogueState::Literal(pieces) };
         self.command("LOGIN ", &first)
     }
 
     fn continuation(&mut self, line: &[u8]) -> Result<Option<DialogueStep>, LoginError> {
         let is_first = !std::mem::replace(&mut self.was_answered, true);
         let next = match &mut self.state {
-            DialogueState::Sasl(Mechanism::Plain, messages) if messages.is_empty() && is_first && is_empty(line) => {
+            DialogueState::Sasl(Mechanism::Plain, messages)
+                if messages.is_empty() && is_first && is_empty(line) =>
+            {
                 // It has overlooked the initial response: PLAIN has no challenges.
-                line_of(&mechanism::messages(&self.credentials, Mechanism::Plain).pop().unwrap_or_default())
+                line_of(
+                    &mechanism::messages(&self.credentials, Mechanism::Plain)
+                        .pop()
+                        .unwrap_or_default(),
+                )
             }
             DialogueState::Sasl(mechanism, messages) => match messages.pop() {
                 Some(message) => {
@@ -406,14 +442,22 @@ impl Dialogue {
                 }
                 next
             }
-            _ => return Err(LoginError::Protocol("it waits for more of a command that is complete")),
+            _ => {
+                return Err(LoginError::Protocol(
+                    "it waits for more of a command that is complete",
+                ));
+            }
         };
         Ok(Some(DialogueStep::Send(OutgoingLine::secretly(next))))
     }
 
     /// A challenge after all that deltapush has to say by itself: SCRAM goes on between client and server, and a server that
     /// refuses a token says why.
-    fn challenged(&mut self, mechanism: Mechanism, line: &[u8]) -> Result<DialogueStep, LoginError> {
+    fn challenged(
+        &mut self,
+        mechanism: Mechanism,
+        line: &[u8],
+    ) -> Result<DialogueStep, LoginError> {
         self.challenges = self.challenges.saturating_add(1);
         if self.challenges > MAX_CHALLENGES {
             return Err(LoginError::Protocol("its challenges do not end"));
@@ -422,7 +466,8 @@ impl Dialogue {
         if is_plain || self.purpose == Purpose::Watch {
             return Ok(DialogueStep::Send(acknowledgement(mechanism)));
         }
-        let challenge = line.trim_ascii_end().strip_prefix(b"+").unwrap_or_default().trim_ascii_start();
+        let challenge =
+            line.trim_ascii_end().strip_prefix(b"+").unwrap_or_default().trim_ascii_start();
         if challenge.len() > MAX_CHALLENGE || STANDARD.decode(challenge).is_err() {
             return Err(LoginError::Protocol("its challenge is too long, or not base64"));
         }
@@ -462,7 +507,9 @@ impl Dialogue {
                 self.log_in().map(Some)
             }
             (DialogueState::Login, true) => Ok(Some(self.accepted(status))),
-            (DialogueState::Sasl(_, unsaid), true) if unsaid.is_empty() => Ok(Some(self.accepted(status))),
+            (DialogueState::Sasl(_, unsaid), true) if unsaid.is_empty() => {
+                Ok(Some(self.accepted(status)))
+            }
             (DialogueState::Sasl(..) | DialogueState::Literal(_) | DialogueState::Login, false) => {
                 self.method_refused(status).map(Some)
             }
@@ -476,8 +523,11 @@ impl Dialogue {
 
     fn refused(&mut self, status: Status<'_>) -> LoginError {
         let untagged = std::mem::take(&mut self.for_client);
-        let answer =
-            if self.repeats_secret(status.text) { b"NO The login was refused.".to_vec() } else { answer_of(status) };
+        let answer = if self.repeats_secret(status.text) {
+            b"NO The login was refused.".to_vec()
+        } else {
+            answer_of(status)
+        };
         LoginError::Refused { answer, untagged }
     }
 
@@ -486,30 +536,40 @@ impl Dialogue {
     pub fn repeats_secret(&self, line: &[u8]) -> bool {
         let password = self.credentials.password.expose();
         // Some repeat the command in capital letters.
-        let has = |secret: &[u8]| line.windows(secret.len().max(1)).any(|part| part.eq_ignore_ascii_case(secret));
+        let has = |secret: &[u8]| {
+            line.windows(secret.len().max(1)).any(|part| part.eq_ignore_ascii_case(secret))
+        };
         let messages = Mechanism::ALL.iter().flat_map(|(mechanism, _)| {
             // LOGIN's first message is the name.
             mechanism::messages(&self.credentials, *mechanism).into_iter().next_back()
         });
-        let mut quoted = Zeroizing::new(Vec::with_capacity(password.len().saturating_mul(2).saturating_add(2)));
+        let mut quoted =
+            Zeroizing::new(Vec::with_capacity(password.len().saturating_mul(2).saturating_add(2)));
         push_quoted(&mut quoted, password);
         // As LOGIN has it: with `"` and `\` escaped.
         let escaped = quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default();
         // A password of a letter or two stands in any line; in base64 these are four.
         password.len() > 3 && (has(password) || has(escaped))
             || !password.is_empty() && has(&quoted)
-            || messages.chain(self.relayed.iter().cloned()).any(|message| message.len() > 4 && has(message.as_bytes()))
+            || messages
+                .chain(self.relayed.iter().cloned())
+                .any(|message| message.len() > 4 && has(message.as_bytes()))
     }
 
     fn accepted(&mut self, status: Status<'_>) -> DialogueStep {
-        self.answer = if self.repeats_secret(status.text) { b"OK done".to_vec() } else { answer_of(status) };
+        self.answer =
+            if self.repeats_secret(status.text) { b"OK done".to_vec() } else { answer_of(status) };
         // What was listed before the login counts no more, unless it came with it.
         let fresh = status.has_code("CAPABILITY")
             || self
                 .for_client
                 .split_inclusive(|byte| *byte == b'\n')
                 .any(|line| response::capabilities(line).is_some());
-        if fresh { self.after_login() } else { self.ask_capabilities(DialogueState::CapabilityAfter) }
+        if fresh {
+            self.after_login()
+        } else {
+            self.ask_capabilities(DialogueState::CapabilityAfter)
+        }
     }
 
     fn after_login(&mut self) -> DialogueStep {
@@ -536,7 +596,9 @@ impl Dialogue {
     fn after_id(&mut self) -> DialogueStep {
         let has_metadata = self.capable("METADATA") || self.capable("METADATA-SERVER");
         match self.purpose {
-            Purpose::Client { probe: true } if has_metadata && !self.pushes => self.ask_whether_it_pushes(),
+            Purpose::Client { probe: true } if has_metadata && !self.pushes => {
+                self.ask_whether_it_pushes()
+            }
             Purpose::Client { .. } | Purpose::Watch => self.finish(),
         }
     }
@@ -551,10 +613,9 @@ impl Dialogue {
 
     fn read_probe(&mut self, line: &[u8]) {
         if let Some(values) = metadata::values(line) {
-            self.pushes |= values
-                .entries
-                .iter()
-                .any(|(entry, value)| value.is_some() && entry.eq_ignore_ascii_case(MAX_RECIPIENTS.as_bytes()));
+            self.pushes |= values.entries.iter().any(|(entry, value)| {
+                value.is_some() && entry.eq_ignore_ascii_case(MAX_RECIPIENTS.as_bytes())
+            });
         }
     }
 
@@ -573,7 +634,9 @@ impl Dialogue {
 
     /// Whether `tag` is that of a command before the current one.
     fn is_earlier(&self, tag: Option<&[u8]>) -> bool {
-        let number = tag.and_then(|tag| std::str::from_utf8(tag.strip_prefix(b"dp")?).ok()?.parse::<u32>().ok());
+        let number = tag.and_then(|tag| {
+            std::str::from_utf8(tag.strip_prefix(b"dp")?).ok()?.parse::<u32>().ok()
+        });
         number.is_some_and(|number| number > 0 && number < self.tag)
     }
 
@@ -581,7 +644,8 @@ impl Dialogue {
     fn command(&mut self, text: &str, secret: &[u8]) -> DialogueStep {
         self.tag = self.tag.saturating_add(1);
         let plain = format!("{} {text}", self.current_tag());
-        let mut bytes = Zeroizing::new(Vec::with_capacity(plain.len().saturating_add(secret.len())));
+        let mut bytes =
+            Zeroizing::new(Vec::with_capacity(plain.len().saturating_add(secret.len())));
         bytes.extend_from_slice(plain.as_bytes());
         bytes.extend_from_slice(secret);
         DialogueStep::Send(OutgoingLine { bytes, secret_from: plain.len() })

@@ -3,7 +3,11 @@
 use super::*;
 
 /// Plays a server: `S:` lines go in, `>` lines must come out, `?` lines go to the client, which answers `!`; the result is what the last response led to.
-fn play(credentials: Credentials, security: Security, script: &str) -> Result<Option<LoggedIn>, LoginError> {
+fn play(
+    credentials: Credentials,
+    security: Security,
+    script: &str,
+) -> Result<Option<LoggedIn>, LoginError> {
     play_for(Purpose::Client { probe: true }, credentials, security, script)
 }
 
@@ -48,7 +52,9 @@ fn play_dialogue(mut dialogue: Dialogue, script: &str) -> Result<Option<LoggedIn
             ">" => {
                 let expected = format!("{text}\r\n");
                 let rest = sent.strip_prefix(expected.as_bytes()).map(<[u8]>::to_vec);
-                sent = rest.unwrap_or_else(|| panic!("{line:?}, got {:?}", String::from_utf8_lossy(&sent)));
+                sent = rest.unwrap_or_else(|| {
+                    panic!("{line:?}, got {:?}", String::from_utf8_lossy(&sent))
+                });
             }
             _ => panic!("what is {line:?}?"),
         }
@@ -73,7 +79,11 @@ fn dovecot() {
     );
     let logged_in = logged_in.unwrap().unwrap();
     assert_eq!(logged_in.answer, b"OK [CAPABILITY IMAP4rev1 IDLE] Logged in");
-    assert!(logged_in.capabilities.has("IDLE") && !logged_in.capabilities.has("SASL-IR") && !logged_in.pushes);
+    assert!(
+        logged_in.capabilities.has("IDLE")
+            && !logged_in.capabilities.has("SASL-IR")
+            && !logged_in.pushes
+    );
 }
 
 #[test]
@@ -114,7 +124,10 @@ fn a_bare_server_is_asked_for_everything_and_gets_literals() {
          S: dp3 OK",
     );
     let logged_in = logged_in.unwrap().unwrap();
-    assert_eq!((logged_in.answer.as_slice(), logged_in.untagged.as_slice()), (&b"OK done"[..], &b""[..]));
+    assert_eq!(
+        (logged_in.answer.as_slice(), logged_in.untagged.as_slice()),
+        (&b"OK done"[..], &b""[..])
+    );
     assert!(logged_in.capabilities.has("IDLE"));
 }
 
@@ -129,7 +142,13 @@ fn quoted_login_where_that_is_enough() {
          S: dp1 NO [AUTHENTICATIONFAILED] wrong",
     );
     let answer = b"NO [AUTHENTICATIONFAILED] wrong".to_vec();
-    assert_eq!(result, Err(LoginError::Refused { answer, untagged: b"* OK [ALERT] quota nearly full\r\n".to_vec() }));
+    assert_eq!(
+        result,
+        Err(LoginError::Refused {
+            answer,
+            untagged: b"* OK [ALERT] quota nearly full\r\n".to_vec()
+        })
+    );
 }
 
 #[test]
@@ -188,9 +207,15 @@ fn a_server_that_pushes_by_itself_is_known() {
          S: dp1 OK [CAPABILITY METADATA] in
          > dp2 GETMETADATA \"\" (/shared/vendor/deltachat/maxsmtprecipients)
          ";
-    let pushes = |answer: &str| play(simple(), Security::Tls, &format!("{login}{answer}")).unwrap().unwrap().pushes;
-    assert!(pushes("S: * METADATA \"\" (/shared/vendor/deltachat/maxsmtprecipients \"1000\")\n S: dp2 OK"));
-    assert!(!pushes("S: * METADATA \"\" (/shared/vendor/deltachat/maxsmtprecipients NIL)\n S: dp2 OK"));
+    let pushes = |answer: &str| {
+        play(simple(), Security::Tls, &format!("{login}{answer}")).unwrap().unwrap().pushes
+    };
+    assert!(pushes(
+        "S: * METADATA \"\" (/shared/vendor/deltachat/maxsmtprecipients \"1000\")\n S: dp2 OK"
+    ));
+    assert!(!pushes(
+        "S: * METADATA \"\" (/shared/vendor/deltachat/maxsmtprecipients NIL)\n S: dp2 OK"
+    ));
     assert!(!pushes("S: dp2 NO not today"));
 }
 
@@ -201,9 +226,14 @@ fn a_watch_says_who_it_is_after_the_login_if_it_may() {
     let login = "S: * OK [CAPABILITY IMAP4rev1 ID SASL-IR AUTH=PLAIN] hi
          > dp1 AUTHENTICATE PLAIN AHUAcA==
          ";
-    let id = concat!("> dp2 ID (\"name\" \"deltapush\" \"version\" \"", env!("CARGO_PKG_VERSION"), "\")");
+    let id = concat!(
+        "> dp2 ID (\"name\" \"deltapush\" \"version\" \"",
+        env!("CARGO_PKG_VERSION"),
+        "\")"
+    );
     for answer in ["S: * ID NIL\n S: dp2 OK", "S: dp2 BAD what", "S: dp2 NO"] {
-        let script = format!("{login}S: dp1 OK [CAPABILITY IMAP4rev1 ID METADATA IDLE] in\n{id}\n{answer}");
+        let script =
+            format!("{login}S: dp1 OK [CAPABILITY IMAP4rev1 ID METADATA IDLE] in\n{id}\n{answer}");
         assert!(watch(&script).unwrap().capabilities.has("IDLE"), "{answer}");
     }
     // Not advertised after it: Purelymail says BYE then.
@@ -218,7 +248,10 @@ fn odd_servers_end_in_words() {
     assert_eq!(play("S: * PREAUTH hi"), Err(LoginError::Preauth));
     assert!(matches!(play("S: + what"), Err(LoginError::Protocol(_))));
     assert!(matches!(play("S: dp1 OK"), Err(LoginError::Protocol(_))));
-    assert!(matches!(play("S: * OK [CAPABILITY LOGINDISABLED] hi"), Err(LoginError::NoMechanism(_))));
+    assert!(matches!(
+        play("S: * OK [CAPABILITY LOGINDISABLED] hi"),
+        Err(LoginError::NoMechanism(_))
+    ));
     let too_many = "S: * OK [CAPABILITY AUTH=PLAIN SASL-IR] hi\n > dp1 AUTHENTICATE PLAIN AHUAcA==\n S: * BYE Too many";
     assert_eq!(play(too_many), Err(LoginError::Bye("Too many".into())));
 }
@@ -244,7 +277,10 @@ fn auth_login_where_nothing_else_is_left() {
     let script = format!("{script}S: dp1 OK [CAPABILITY IDLE] in");
     assert!(play(credentials, Security::Tls, &script).unwrap().is_some());
     let early = "S: * OK [CAPABILITY LOGINDISABLED AUTH=LOGIN] hi\n > dp1 AUTHENTICATE LOGIN\n S: dp1 OK in";
-    assert!(matches!(play(simple(), Security::Tls, early), Err(LoginError::Protocol(_))), "before any credentials");
+    assert!(
+        matches!(play(simple(), Security::Tls, early), Err(LoginError::Protocol(_))),
+        "before any credentials"
+    );
 }
 
 #[test]
@@ -258,7 +294,8 @@ fn no_password_can_end_a_line() {
         ("", "> dp1 LOGIN \"u\" \"\""),
         ("gr\u{fc}n{5}", "> dp1 LOGIN \"u\" {8}\n S: + go\n > gr\u{fc}n{5}"),
     ] {
-        let script = format!("S: * OK [CAPABILITY IMAP4rev1] hi\n {script}\n S: dp1 OK [CAPABILITY X] in");
+        let script =
+            format!("S: * OK [CAPABILITY IMAP4rev1] hi\n {script}\n S: dp1 OK [CAPABILITY X] in");
         let logged_in = play(Credentials::new("u", password), Security::Tls, &script);
         assert!(logged_in.unwrap().is_some(), "{password:?}");
     }
@@ -274,7 +311,9 @@ fn no_password_can_end_a_line() {
         } else {
             format!("> dp1 AUTHENTICATE PLAIN {message}")
         };
-        let script = format!("S: * OK [CAPABILITY AUTH=PLAIN SASL-IR] hi\n {command}\n S: dp1 OK [CAPABILITY X] in");
+        let script = format!(
+            "S: * OK [CAPABILITY AUTH=PLAIN SASL-IR] hi\n {command}\n S: dp1 OK [CAPABILITY X] in"
+        );
         assert!(play(Credentials::new("u", password), Security::Tls, &script).unwrap().is_some());
     }
 }
@@ -291,9 +330,18 @@ fn a_refused_token_is_explained_to_the_client_and_never_to_a_watch() {
             STANDARD.encode(message)
         );
         let end = format!("> {dummy}\n S: dp1 NO AUTHENTICATE failed.");
-        let refused = Err(LoginError::Refused { answer: b"NO AUTHENTICATE failed.".to_vec(), untagged: vec![] });
-        assert_eq!(play(token(), Security::Tls, &format!("{start} ? eyJzIjo0MDF9\n ! \x01\n {end}")), refused);
-        assert_eq!(play_for(Purpose::Watch, token(), Security::Tls, &format!("{start} {end}")), refused);
+        let refused = Err(LoginError::Refused {
+            answer: b"NO AUTHENTICATE failed.".to_vec(),
+            untagged: vec![],
+        });
+        assert_eq!(
+            play(token(), Security::Tls, &format!("{start} ? eyJzIjo0MDF9\n ! \x01\n {end}")),
+            refused
+        );
+        assert_eq!(
+            play_for(Purpose::Watch, token(), Security::Tls, &format!("{start} {end}")),
+            refused
+        );
     }
 }
 
@@ -301,7 +349,8 @@ fn a_refused_token_is_explained_to_the_client_and_never_to_a_watch() {
 fn scram_passes_through() {
     let first = "n,,n=u,r=abc";
     let credentials = || Credentials::exchange(Mechanism::ScramSha256, "u", first);
-    let (server_first, server_final) = (STANDARD.encode("r=abcdef,s=c2FsdA==,i=4096"), STANDARD.encode("v=proof"));
+    let (server_first, server_final) =
+        (STANDARD.encode("r=abcdef,s=c2FsdA==,i=4096"), STANDARD.encode("v=proof"));
     let exchange = format!(
         "S: + {server_first}
          ? {server_first}
@@ -330,16 +379,30 @@ fn scram_passes_through() {
          {exchange}",
         STANDARD.encode(first)
     );
-    assert!(play(credentials(), Security::Tls, &format!("{without}S: dp1 OK [CAPABILITY X] in")).unwrap().is_some());
+    assert!(
+        play(credentials(), Security::Tls, &format!("{without}S: dp1 OK [CAPABILITY X] in"))
+            .unwrap()
+            .is_some()
+    );
     // A server that repeats what the client answered is not quoted.
     let repeated = STANDARD.encode("c=biws,r=abcdef,p=sesame");
-    let result = play(credentials(), Security::Tls, &format!("{without}S: dp1 BAD what is {repeated}"));
-    assert_eq!(result, Err(LoginError::Refused { answer: b"NO The login was refused.".to_vec(), untagged: vec![] }));
+    let result =
+        play(credentials(), Security::Tls, &format!("{without}S: dp1 BAD what is {repeated}"));
+    assert_eq!(
+        result,
+        Err(LoginError::Refused {
+            answer: b"NO The login was refused.".to_vec(),
+            untagged: vec![]
+        })
+    );
     // No end of challenges, one too long, one that is none.
     let endless = format!("{without}S: + eA==\n ? eA==\n ! x\n > eA==\n S: + eA==");
     let long = format!("{without}S: + {}", "A".repeat(MAX_CHALLENGE + 4));
     for script in [endless, long, format!("{without}S: + %%")] {
-        assert!(matches!(play(credentials(), Security::Tls, &script), Err(LoginError::Protocol(_))), "{script}");
+        assert!(
+            matches!(play(credentials(), Security::Tls, &script), Err(LoginError::Protocol(_))),
+            "{script}"
+        );
     }
     assert!(matches!(
         play(credentials(), Security::Tls, "S: * OK [CAPABILITY AUTH=PLAIN] hi"),
@@ -348,12 +411,21 @@ fn scram_passes_through() {
 }
 
 /// Plays a client's login; `client` is what it said of itself before.
-fn introduced(client: Option<&[(&str, &str)]>, extra: &[(&str, &str)], security: Security, script: &str) {
+fn introduced(
+    client: Option<&[(&str, &str)]>,
+    extra: &[(&str, &str)],
+    security: Security,
+    script: &str,
+) {
     let fields = |pairs: &[(&str, &str)]| -> Vec<Field> {
-        pairs.iter().map(|(name, value)| (name.as_bytes().to_vec(), Some(value.as_bytes().to_vec()))).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| (name.as_bytes().to_vec(), Some(value.as_bytes().to_vec())))
+            .collect()
     };
     let introduction = Introduction { client: client.map(fields), extra: fields(extra) };
-    let dialogue = Dialogue::new(simple(), security, Purpose::Client { probe: false }).introducing(introduction);
+    let dialogue = Dialogue::new(simple(), security, Purpose::Client { probe: false })
+        .introducing(introduction);
     let script = script.replace("<version>", env!("CARGO_PKG_VERSION"));
     assert!(play_dialogue(dialogue, &script).unwrap().is_some(), "{script}");
 }
@@ -560,7 +632,10 @@ fn password_is_judged_once() {
     }
     let script = "S: dp1 BAD\n > dp2 AUTHENTICATE PLAIN\n S: +\n > AHUAcA==\n S: dp2 NO wrong";
     let refused = play(simple(), Security::Tls, &format!("{LISTED}{script}"));
-    assert_eq!(refused, Err(LoginError::Refused { answer: b"NO wrong".to_vec(), untagged: vec![] }));
+    assert_eq!(
+        refused,
+        Err(LoginError::Refused { answer: b"NO wrong".to_vec(), untagged: vec![] })
+    );
     // Nothing is left where LOGIN is forbidden.
     let script = "S: * OK [CAPABILITY AUTH=PLAIN LOGINDISABLED] hi
         > dp1 AUTHENTICATE PLAIN
@@ -575,7 +650,8 @@ fn password_is_judged_once() {
 fn tokens_go_on_to_the_other_mechanism_and_exchanges_never_to_a_password() {
     let token = || Credentials::bearer("u", "t");
     let message = |text: &str| STANDARD.encode(text);
-    let (first, second) = (message("user=u\x01auth=Bearer t\x01\x01"), message("n,a=u,\x01auth=Bearer t\x01\x01"));
+    let (first, second) =
+        (message("user=u\x01auth=Bearer t\x01\x01"), message("n,a=u,\x01auth=Bearer t\x01\x01"));
     let listed = "S: * OK [CAPABILITY AUTH=PLAIN AUTH=XOAUTH2 AUTH=OAUTHBEARER SASL-IR] hi";
     let start = format!("{listed}\n > dp1 AUTHENTICATE XOAUTH2 {first}\n");
     let script = format!(
@@ -609,19 +685,28 @@ fn experience_is_used_and_falls_back() {
     let hints = || Hints { preferred: Some(LoginMethod::Login), refused: vec![] };
     let dialogue = || Dialogue::new(simple(), Security::Tls, Purpose::Watch).with_hints(hints());
     let start = "S: * OK [CAPABILITY AUTH=PLAIN SASL-IR] hi\n > dp1 LOGIN \"u\" \"p\"\n";
-    assert!(play_dialogue(dialogue(), &format!("{start} S: dp1 OK [CAPABILITY X] in")).unwrap().is_some());
-    let script = format!("{start} S: dp1 BAD gone\n > dp2 AUTHENTICATE PLAIN AHUAcA==\n S: dp2 OK [CAPABILITY X] in");
+    assert!(
+        play_dialogue(dialogue(), &format!("{start} S: dp1 OK [CAPABILITY X] in"))
+            .unwrap()
+            .is_some()
+    );
+    let script = format!(
+        "{start} S: dp1 BAD gone\n > dp2 AUTHENTICATE PLAIN AHUAcA==\n S: dp2 OK [CAPABILITY X] in"
+    );
     assert!(play_dialogue(dialogue(), &script).unwrap().is_some());
     assert!(play_dialogue(dialogue(), &format!("{start} S: dp1 NO wrong")).is_err());
 }
 
 #[test]
 fn complaints_are_remembered_without_secrets() {
-    let mut dialogue = Dialogue::new(Credentials::new("u", "se\"sam"), Security::Tls, Purpose::Watch);
+    let mut dialogue =
+        Dialogue::new(Credentials::new("u", "se\"sam"), Security::Tls, Purpose::Watch);
     dialogue.response(b"* OK [CAPABILITY IMAP4rev1] hi\r\n").unwrap();
     dialogue.response(b"* NO [ALERT] Please enable IMAP access\r\n").unwrap();
     assert_eq!(dialogue.complaint(), Some("Please enable IMAP access"));
-    for echo in ["* NO what is LOGIN \"u\" \"se\\\"sam\"\r\n", "* NO what is LOGIN \"U\" \"SE\\\"SAM\"\r\n"] {
+    for echo in
+        ["* NO what is LOGIN \"u\" \"se\\\"sam\"\r\n", "* NO what is LOGIN \"U\" \"SE\\\"SAM\"\r\n"]
+    {
         dialogue.response(echo.as_bytes()).unwrap();
         assert_eq!(dialogue.complaint(), Some("Please enable IMAP access"), "{echo}");
     }

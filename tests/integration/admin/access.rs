@@ -49,7 +49,12 @@ async fn guesses_have_to_wait_and_are_told() {
         last = status(&admin.password).await;
     }
     assert_eq!(last, 200);
-    assert!(poll(PATIENCE, || deltapush.log().contains("wrong password for the web page from 127.0.0.1")).await);
+    assert!(
+        poll(PATIENCE, || deltapush
+            .log()
+            .contains("wrong password for the web page from 127.0.0.1"))
+        .await
+    );
     assert!(!deltapush.log().contains("a wrong password\""), "{}", deltapush.log());
 }
 
@@ -57,17 +62,27 @@ async fn guesses_have_to_wait_and_are_told() {
 async fn a_browser_that_was_led_here_by_another_name_sees_nothing() {
     let (_deltapush, admin) = alone();
     let client = reqwest::Client::new();
-    for (host, status) in
-        [("evil.example", 421), ("localhost.evil.example:80", 421), ("localhost", 200), ("127.0.0.1:1", 200)]
-    {
+    for (host, status) in [
+        ("evil.example", 421),
+        ("localhost.evil.example:80", 421),
+        ("localhost", 200),
+        ("127.0.0.1:1", 200),
+    ] {
         for path in ["/", "/metrics"] {
-            let request = client.get(admin.url(path)).header("host", host).basic_auth("", Some(&admin.password));
+            let request = client
+                .get(admin.url(path))
+                .header("host", host)
+                .basic_auth("", Some(&admin.password));
             assert_eq!(request.send().await.unwrap().status().as_u16(), status, "{host} {path}");
         }
     }
     let answer = client.post(admin.url("/")).body("x").send().await.unwrap();
-    assert_eq!((answer.status().as_u16(), &answer.headers()["allow"]), (405, &"GET, HEAD".parse().unwrap()));
-    let answer = client.head(admin.url("/")).basic_auth("", Some(&admin.password)).send().await.unwrap();
+    assert_eq!(
+        (answer.status().as_u16(), &answer.headers()["allow"]),
+        (405, &"GET, HEAD".parse().unwrap())
+    );
+    let answer =
+        client.head(admin.url("/")).basic_auth("", Some(&admin.password)).send().await.unwrap();
     let policy = answer.headers()["content-security-policy"].to_str().unwrap();
     assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
     assert_eq!(answer.headers()["cache-control"], "no-store");

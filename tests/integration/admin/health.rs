@@ -24,11 +24,15 @@ async fn wait_for(admin: &Admin, status: u16, words: &str) -> String {
 #[tokio::test]
 async fn a_notification_server_that_does_not_answer_is_named() {
     // Nobody listens there.
-    let (scene, admin) =
-        scene("admin-health", |options| options.notify_url = "http://127.0.0.1:9/notify".to_owned()).await;
+    let (scene, admin) = scene("admin-health", |options| {
+        options.notify_url = "http://127.0.0.1:9/notify".to_owned()
+    })
+    .await;
     let (status, text) = admin.get("/readyz").await;
     assert_eq!(status, 200, "{text}");
-    assert!(text.starts_with("ok   listeners: 3 of 3 accept clients\nok   state: can be written\nok   notification"));
+    assert!(text.starts_with(
+        "ok   listeners: 3 of 3 accept clients\nok   state: can be written\nok   notification"
+    ));
     for token in ["one", "two", "three"] {
         scene.register(token).await;
     }

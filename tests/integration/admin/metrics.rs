@@ -26,12 +26,18 @@ async fn parsed(admin: &Admin) -> Value {
 
 /// The value of a sample, by its name and the value of its only label.
 fn value(families: &Value, name: &str, label: Option<&str>) -> f64 {
-    let samples = families.as_object().unwrap().values().flat_map(|family| family["samples"].as_array().unwrap());
+    let samples = families
+        .as_object()
+        .unwrap()
+        .values()
+        .flat_map(|family| family["samples"].as_array().unwrap());
     let fits = |labels: &Value| match label {
         None => labels.as_object().unwrap().is_empty(),
         Some(label) => labels.as_object().unwrap().values().any(|value| value == label),
     };
-    let mut found = samples.filter(|sample| sample[0] == name && fits(&sample[1])).map(|sample| sample[2].as_f64());
+    let mut found = samples
+        .filter(|sample| sample[0] == name && fits(&sample[1]))
+        .map(|sample| sample[2].as_f64());
     found.next().flatten().unwrap_or_else(|| panic!("no {name} {label:?} in {families:#}"))
 }
 
@@ -48,9 +54,21 @@ async fn every_series_is_there_from_the_start() {
         ("deltapush_watches", &["connecting", "watching", "interrupted", "awaiting_login"]),
         (
             "deltapush_messages_judged_total",
-            &["push", "seen", "deleted", "junk", "automatic", "own_mail", "no_chat", "not_encrypted"],
+            &[
+                "push",
+                "seen",
+                "deleted",
+                "junk",
+                "automatic",
+                "own_mail",
+                "no_chat",
+                "not_encrypted",
+            ],
         ),
-        ("deltapush_posts_total", &["accepted", "gone", "refused", "failed", "timed_out", "unreachable"]),
+        (
+            "deltapush_posts_total",
+            &["accepted", "gone", "refused", "failed", "timed_out", "unreachable"],
+        ),
         ("deltapush_noticed_to_posted_seconds_bucket", &["0.1", "1", "10", "3600", "+Inf"]),
         ("deltapush_posted_to_connected_seconds_bucket", &["0.1", "1", "10", "3600", "+Inf"]),
         ("deltapush_post_duration_seconds_bucket", &["0.1", "1", "10", "3600", "+Inf"]),
@@ -123,7 +141,10 @@ async fn what_happens_is_counted_and_nobody_is_named() {
         ("deltapush_noticed_to_posted_seconds_count", None, 1.0),
         ("deltapush_post_duration_seconds_count", None, 1.0),
     ] {
-        assert!((value(&families, name, label) - exactly).abs() < f64::EPSILON, "{name} {label:?}: {families:#}");
+        assert!(
+            (value(&families, name, label) - exactly).abs() < f64::EPSILON,
+            "{name} {label:?}: {families:#}"
+        );
     }
     for (name, label) in [
         ("deltapush_logins_total", Some("accepted")),
@@ -151,30 +172,46 @@ async fn the_dashboard_shows_what_there_is() {
     let mut queries = Vec::new();
     collect(&dashboard["panels"], &mut queries);
     assert!(queries.len() > 15, "{queries:?}");
-    let samples: Vec<&Value> =
-        families.as_object().unwrap().values().flat_map(|family| family["samples"].as_array().unwrap()).collect();
+    let samples: Vec<&Value> = families
+        .as_object()
+        .unwrap()
+        .values()
+        .flat_map(|family| family["samples"].as_array().unwrap())
+        .collect();
     let mut asked = BTreeSet::new();
     for query in &queries {
-        let names: Vec<&str> = query.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').collect();
+        let names: Vec<&str> =
+            query.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').collect();
         let metrics: Vec<&str> = (names.iter().copied())
             .filter(|name| name.starts_with("deltapush_") || name.starts_with("process_"))
             .collect();
         assert!(!metrics.is_empty(), "{query}");
         for metric in metrics {
-            assert!(samples.iter().any(|sample| sample[0] == metric), "{query}: there is no {metric}");
+            assert!(
+                samples.iter().any(|sample| sample[0] == metric),
+                "{query}: there is no {metric}"
+            );
             asked.insert(metric.to_owned());
         }
         // `by (label)`, and `label="value"`.
         for label in query.split("by (").skip(1).map(|rest| rest.split(')').next().unwrap()) {
-            let has = |sample: &&&Value| query.contains(sample[0].as_str().unwrap()) && !sample[1][label].is_null();
+            let has = |sample: &&&Value| {
+                query.contains(sample[0].as_str().unwrap()) && !sample[1][label].is_null()
+            };
             assert!(samples.iter().find(has).is_some(), "{query}: no label {label}");
         }
-        let matchers = query.split('{').skip(1).flat_map(|rest| rest.split('}').next().unwrap().split(','));
+        let matchers =
+            query.split('{').skip(1).flat_map(|rest| rest.split('}').next().unwrap().split(','));
         for (label, wanted) in matchers.filter_map(|matcher| matcher.split_once('=')) {
             let wanted = wanted.trim_matches('"');
-            let has = |sample: &&&Value| query.contains(sample[0].as_str().unwrap()) && sample[1][label] == wanted;
+            let has = |sample: &&&Value| {
+                query.contains(sample[0].as_str().unwrap()) && sample[1][label] == wanted
+            };
             // That one is Prometheus's own.
-            assert!(label == "instance" || samples.iter().find(has).is_some(), "{query}: no {label} {wanted}");
+            assert!(
+                label == "instance" || samples.iter().find(has).is_some(),
+                "{query}: no {label} {wanted}"
+            );
         }
     }
     // All that deltapush itself counts is shown.

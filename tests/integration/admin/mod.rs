@@ -48,7 +48,8 @@ impl Admin {
 
     /// And with it.
     async fn get_with_password(&self, path: &str) -> (u16, String) {
-        let request = reqwest::Client::new().get(self.url(path)).basic_auth("admin", Some(&self.password));
+        let request =
+            reqwest::Client::new().get(self.url(path)).basic_auth("admin", Some(&self.password));
         let answer = request.send().await.unwrap();
         (answer.status().as_u16(), answer.text().await.unwrap())
     }

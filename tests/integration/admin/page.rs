@@ -22,8 +22,16 @@ async fn the_page_is_readable_everywhere_and_follows_what_happens() {
 
     // Live: nothing is loaded anew, and yet it changes.
     let shown = browser.open(&overview, Look { width: 1280, scheme: "light", script: true });
-    assert!(shown.html.contains(&scene.user) && shown.html.contains("All is well"), "{}", shown.html);
-    assert!(shown.html.contains("none since the start") && shown.html.contains("no push yet"), "{}", shown.html);
+    assert!(
+        shown.html.contains(&scene.user) && shown.html.contains("All is well"),
+        "{}",
+        shown.html
+    );
+    assert!(
+        shown.html.contains("none since the start") && shown.html.contains("no push yet"),
+        "{}",
+        shown.html
+    );
     browser.wait_for(">live<");
     scene.deliver_news().await;
     scene.expect_pushes(&["secret-token"]).await;
@@ -38,18 +46,33 @@ async fn the_page_is_readable_everywhere_and_follows_what_happens() {
             assert_eq!(shown.complaints, Vec::<serde_json::Value>::new());
             assert!(shown.width <= f64::from(width), "wider than a {device}: {}", shown.width);
             browser.wait_for(">live<");
-            let size = browser.shoot(&pictures().join(format!("overview-{device}-{scheme}.png")), 0);
+            let size =
+                browser.shoot(&pictures().join(format!("overview-{device}-{scheme}.png")), 0);
             assert!(size > 5_000 && sizes.insert(size), "{device} {scheme}: {size} bytes");
         }
     }
 
     // Without a script it is the same, and loads itself anew now and then.
     let shown = browser.open(&overview, Look { width: 390, scheme: "light", script: false });
-    assert!(shown.html.contains("after the message") && shown.html.contains("<rect"), "{}", shown.html);
-    assert!(shown.html.contains("http-equiv=\"refresh\"") && !shown.html.contains(">live<"), "{}", shown.html);
-    let found =
-        browser.open(&admin.url_with_password("/?q=nobody"), Look { width: 390, scheme: "light", script: false });
-    assert!(found.html.contains("No account matches") && !found.html.contains(&scene.user), "{}", found.html);
+    assert!(
+        shown.html.contains("after the message") && shown.html.contains("<rect"),
+        "{}",
+        shown.html
+    );
+    assert!(
+        shown.html.contains("http-equiv=\"refresh\"") && !shown.html.contains(">live<"),
+        "{}",
+        shown.html
+    );
+    let found = browser.open(
+        &admin.url_with_password("/?q=nobody"),
+        Look { width: 390, scheme: "light", script: false },
+    );
+    assert!(
+        found.html.contains("No account matches") && !found.html.contains(&scene.user),
+        "{}",
+        found.html
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -59,12 +82,23 @@ async fn an_account_has_a_page_with_its_history() {
     scene.deliver_news().await;
     scene.expect_pushes(&["secret-token"]).await;
     let (_, overview) = admin.get_with_password("/").await;
-    let link = overview.split("href=\"/account?").nth(1).unwrap().split('"').next().unwrap().replace("&amp;", "&");
+    let link = overview
+        .split("href=\"/account?")
+        .nth(1)
+        .unwrap()
+        .split('"')
+        .next()
+        .unwrap()
+        .replace("&amp;", "&");
     let mut browser = Browser::start();
     for (width, device) in [(390, "phone"), (1280, "desk")] {
         let url = admin.url_with_password(&format!("/account?{link}"));
         let shown = browser.open(&url, Look { width, scheme: "light", script: true });
-        assert!(shown.html.contains(&scene.user) && shown.html.contains("to be pushed"), "{}", shown.html);
+        assert!(
+            shown.html.contains(&scene.user) && shown.html.contains("to be pushed"),
+            "{}",
+            shown.html
+        );
         assert!(shown.width <= f64::from(width), "wider than a {device}: {}", shown.width);
         assert!(shown.complaints.is_empty(), "{:?}", shown.complaints);
         browser.shoot(&pictures().join(format!("account-{device}.png")), 0);

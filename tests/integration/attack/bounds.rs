@@ -36,12 +36,19 @@ async fn watch_whose_server_talks_without_news_ends_with_words_in_status_and_log
         {}",
         format!("S= {chatter}\n").repeat(20)
     );
-    let upstream = Scripted::start(&[&format!("{LOGIN}EOF"), &format!("{watch}S: * OK once more\nEOF")]).await;
+    let upstream =
+        Scripted::start(&[&format!("{LOGIN}EOF"), &format!("{watch}S: * OK once more\nEOF")]).await;
     let deltapush = Deltapush::start(&Options::plain(upstream.port));
-    assert!(hands_over(&deltapush, "alice@lab.test", "sesame", "openpgp:x").await.starts_with("OK"));
+    assert!(
+        hands_over(&deltapush, "alice@lab.test", "sesame", "openpgp:x").await.starts_with("OK")
+    );
     const WORDS: &str = "the mail server sent more than 20000 lines without a new message";
     assert!(poll(PATIENCE, || deltapush.status().contains(WORDS)).await, "{}", deltapush.status());
-    let told = deltapush.log().lines().filter(|line| line.contains("WARN") && line.contains(WORDS)).count();
+    let told = deltapush
+        .log()
+        .lines()
+        .filter(|line| line.contains("WARN") && line.contains(WORDS))
+        .count();
     assert!(told > 0, "{}", deltapush.log());
 }
 
@@ -51,7 +58,8 @@ async fn new_account_beyond_the_limit_is_refused_with_words_and_known_ones_never
         options.more = "limits:\n  accounts: 2\n".to_owned();
     })
     .await;
-    let users = [scene.user.clone(), scene.dovecot.user("accounts-2"), scene.dovecot.user("accounts-3")];
+    let users =
+        [scene.user.clone(), scene.dovecot.user("accounts-2"), scene.dovecot.user("accounts-3")];
     for user in &users[..2] {
         assert!(hands_over(&scene.deltapush, user, PASSWORD, "openpgp:x").await.starts_with("OK"));
     }
@@ -59,7 +67,9 @@ async fn new_account_beyond_the_limit_is_refused_with_words_and_known_ones_never
     for _ in 0..2 {
         assert_eq!(hands_over(&scene.deltapush, &users[2], PASSWORD, "openpgp:x").await, refused);
     }
-    assert!(hands_over(&scene.deltapush, &users[0], PASSWORD, "openpgp:new").await.starts_with("OK"));
+    assert!(
+        hands_over(&scene.deltapush, &users[0], PASSWORD, "openpgp:new").await.starts_with("OK")
+    );
     let log = scene.deltapush.log();
     assert_eq!(log.matches("new account refused").count(), 1, "{log}");
     let status = scene.deltapush.status();
@@ -67,7 +77,9 @@ async fn new_account_beyond_the_limit_is_refused_with_words_and_known_ones_never
     // A smaller limit, and a new start: those that are there go on.
     scene.deltapush.reconfigure(|config| config.replace("accounts: 2", "accounts: 1"));
     scene.deltapush.restart();
-    assert!(hands_over(&scene.deltapush, &users[1], PASSWORD, "openpgp:newer").await.starts_with("OK"));
+    assert!(
+        hands_over(&scene.deltapush, &users[1], PASSWORD, "openpgp:newer").await.starts_with("OK")
+    );
 }
 
 /// Each login made a hash in memory of its own, which was not given back: 19 MiB for each thread that had made one.
@@ -80,7 +92,8 @@ async fn logins_where_sessions_are_kept_do_not_make_memory_grow() {
     drop(scene.client().await);
     let one = scene.deltapush.memory();
     for _ in 0..4 {
-        let (a, b, c, d) = tokio::join!(scene.client(), scene.client(), scene.client(), scene.client());
+        let (a, b, c, d) =
+            tokio::join!(scene.client(), scene.client(), scene.client(), scene.client());
         drop((a, b, c, d));
         for _ in 0..6 {
             drop(scene.client().await);

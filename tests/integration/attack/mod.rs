@@ -28,21 +28,32 @@ async fn wrong(scene: &Scene, user: &str, password: &str) -> String {
 
 #[tokio::test]
 async fn who_guesses_reaches_the_mail_server_a_few_times_only_and_the_owner_gets_in() {
-    let scene = Scene::with(Setup::Vanilla, "guessed-at", |options| options.more = QUICK.to_owned()).await;
+    let scene =
+        Scene::with(Setup::Vanilla, "guessed-at", |options| options.more = QUICK.to_owned()).await;
     let user = scene.user.clone();
     // The owner was here before.
     drop(scene.client().await);
     for n in 0..30 {
         let answer = wrong(&scene, &user, &format!("guess{n}")).await;
-        let expected = if n < 3 { "NO [AUTHENTICATIONFAILED]" } else { "NO [UNAVAILABLE] Too many wrong passwords" };
+        let expected = if n < 3 {
+            "NO [AUTHENTICATIONFAILED]"
+        } else {
+            "NO [UNAVAILABLE] Too many wrong passwords"
+        };
         assert!(answer.starts_with(expected), "{n}: {answer}");
         assert!(n < 3 || !answer.to_lowercase().contains("authentication"), "{answer}");
     }
     drop(scene.client().await);
     scene.dovecot.expect_logins(&user, 2).await;
     // A word of Dovecot's for each login that failed there.
-    let failed =
-        || scene.dovecot.log().lines().filter(|line| line.contains("auth failed") && line.contains(&user)).count();
+    let failed = || {
+        scene
+            .dovecot
+            .log()
+            .lines()
+            .filter(|line| line.contains("auth failed") && line.contains(&user))
+            .count()
+    };
     poll(PATIENCE, || failed() >= 3).await;
     assert_eq!(failed(), 3, "{}", scene.dovecot.log());
     assert!(!scene.deltapush.log().contains("guess1\""), "{}", scene.deltapush.log());
@@ -56,19 +67,25 @@ async fn a_server_with_two_names_bans_nobody_either() {
         format!("  - domain: {domain}.example\n    upstream: imaps://{host}:{port}\n    ca: {ca}\n")
     };
     let routes = Some(route("one", "localhost") + &route("two", "127.0.0.1"));
-    let deltapush = Deltapush::start(&Options { routes, more: QUICK.to_owned(), ..Options::dovecot(dovecot) });
+    let deltapush =
+        Deltapush::start(&Options { routes, more: QUICK.to_owned(), ..Options::dovecot(dovecot) });
     for n in 0..8 {
         let user = format!("guessed{n}@{}.example", if n % 2 == 0 { "one" } else { "two" });
         let mut client = Client::plain_from(ELSEWHERE, deltapush.plain).await;
         client.expect_prefix("* OK").await;
         let answer = client.command(&format!("c1 LOGIN {user} guess")).await.result;
         // Two of each name, although each name alone may have four.
-        let expected = if n < 4 { "NO [AUTHENTICATIONFAILED]" } else { "NO [UNAVAILABLE] Too many wrong passwords" };
+        let expected = if n < 4 {
+            "NO [AUTHENTICATIONFAILED]"
+        } else {
+            "NO [UNAVAILABLE] Too many wrong passwords"
+        };
         assert!(answer.starts_with(expected), "{n}: {answer}\n{}", deltapush.log());
     }
     let told = |words: &str| deltapush.log().matches(words).count();
     let refused = told("failed login from 127.0.0.9: refused by the mail server");
-    let not_tried = told("login not tried from 127.0.0.9: limit per_upstream is reached for 10 minutes");
+    let not_tried =
+        told("login not tried from 127.0.0.9: limit per_upstream is reached for 10 minutes");
     assert_eq!((refused, not_tried), (4, 4), "{}", deltapush.log());
 }
 
@@ -77,38 +94,46 @@ async fn a_server_with_two_names_bans_nobody_either() {
 fn the_jail_bans_before_deltapush_stops_telling() {
     let jail = Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/fail2ban/jail.d/deltapush.conf");
     let jail = fs::read_to_string(jail).unwrap();
-    let value = |key: &str| jail.lines().find_map(|line| line.strip_prefix(&format!("{key} = "))).unwrap();
+    let value =
+        |key: &str| jail.lines().find_map(|line| line.strip_prefix(&format!("{key} = "))).unwrap();
     let limits = deltapush::config::FailedLogins::default();
     assert!(value("maxretry").parse::<usize>().unwrap() <= limits.per_address);
     let findtime = humantime::parse_duration(value("findtime")).unwrap();
     assert!(findtime >= limits.within);
     // Lines of logins that were refused for a limit do not match. A guesser at one server, who gets half of what may fail there,
     // is banned all the same.
-    let guesses = limits.per_upstream / 2 * usize::try_from(findtime.as_secs() / limits.within.as_secs()).unwrap();
+    let guesses = limits.per_upstream / 2
+        * usize::try_from(findtime.as_secs() / limits.within.as_secs()).unwrap();
     assert!(guesses >= value("maxretry").parse().unwrap(), "{guesses}");
     assert!(["993", "443"].iter().all(|port| value("port").split(',').any(|named| named == *port)));
 }
 
 #[tokio::test]
 async fn the_same_wrong_password_is_not_asked_about_again() {
-    let scene = Scene::with(Setup::Vanilla, "stale-phone", |options| options.more = QUICK.to_owned()).await;
+    let scene =
+        Scene::with(Setup::Vanilla, "stale-phone", |options| options.more = QUICK.to_owned()).await;
     let user = scene.user.clone();
     for _ in 0..8 {
         let answer = wrong(&scene, &user, "of last year").await;
         assert!(answer.starts_with("NO [AUTHENTICATIONFAILED]"), "{answer}");
     }
     drop(scene.client().await);
-    let told = scene.deltapush.log().lines().filter(|line| line.contains("failed login from")).count();
+    let told =
+        scene.deltapush.log().lines().filter(|line| line.contains("failed login from")).count();
     assert_eq!(told, 1, "{}", scene.deltapush.log());
 }
 
 /// Addresses that fail2ban finds in the log, one for each line.
 pub(crate) fn found_by_fail2ban(log: &str, dir: &Path) -> Vec<String> {
-    let filter = Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/fail2ban/filter.d/deltapush.conf");
+    let filter =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/fail2ban/filter.d/deltapush.conf");
     let file = dir.join("deltapush.log");
     fs::write(&file, log).unwrap();
-    let output = Command::new("fail2ban-regex").args(["--out", "ip"]).arg(&file).arg(filter).output();
-    let output = output.expect("fail2ban-regex is missing: install the Debian package fail2ban, or run scripts/test");
+    let output =
+        Command::new("fail2ban-regex").args(["--out", "ip"]).arg(&file).arg(filter).output();
+    let output = output.expect(
+        "fail2ban-regex is missing: install the Debian package fail2ban, or run scripts/test",
+    );
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
 }
@@ -144,11 +169,13 @@ async fn fail2ban_reads_the_log_and_no_name_can_forge_a_line() {
     assert!(!log.contains("wrong\""), "{log}");
     // As syslog has it, and as the journal hands it over.
     let lines = || log.lines().filter(|line| line.contains("INFO deltapush::login"));
-    let syslog: String = lines().map(|line| format!("Nov 24 03:17:02 vps deltapush[99]: {line}\n")).collect();
+    let syslog: String =
+        lines().map(|line| format!("Nov 24 03:17:02 vps deltapush[99]: {line}\n")).collect();
     assert_eq!(found_by_fail2ban(&syslog, scene.deltapush.dir()).len(), tried, "{syslog}");
     let message = |line: &str| line.split_once("deltapush::login: ").unwrap().1.to_owned();
-    let journal: String =
-        lines().map(|line| format!("Nov 24 03:17:02 vps deltapush[99]: {}\n", message(line))).collect();
+    let journal: String = lines()
+        .map(|line| format!("Nov 24 03:17:02 vps deltapush[99]: {}\n", message(line)))
+        .collect();
     assert_eq!(found_by_fail2ban(&journal, scene.deltapush.dir()).len(), tried, "{journal}");
     let v6 = lines().next().unwrap().replace("127.0.0.1", "2001:db8::7") + "\n";
     assert_eq!(found_by_fail2ban(&v6, scene.deltapush.dir()), ["2001:db8::7"]);
@@ -158,12 +185,16 @@ async fn fail2ban_reads_the_log_and_no_name_can_forge_a_line() {
 async fn what_a_client_sends_in_the_segment_of_starttls_is_dropped() {
     let scene = Scene::new(Setup::Vanilla, "starttls-segment").await;
     let login = format!("c1 AUTHENTICATE PLAIN {}\r\n", sasl_plain(&scene.user, PASSWORD));
-    for injected in [login.as_str(), "c1 NOOP\r\n", "c1 LOGIN x {3}\r\n", "c1 NOO", "c1 LOGIN x {3+}\r\n"] {
+    for injected in
+        [login.as_str(), "c1 NOOP\r\n", "c1 LOGIN x {3}\r\n", "c1 NOO", "c1 LOGIN x {3+}\r\n"]
+    {
         let mut client = Client::plain(scene.deltapush.starttls).await;
         client.expect_prefix("* OK").await;
         client.send_raw(format!("c0 STARTTLS\r\n{injected}").as_bytes()).await;
         client.expect("c0 OK begin TLS now").await;
-        let Some(mut client) = client.try_encrypted(&scene.deltapush.certificate()).await else { continue };
+        let Some(mut client) = client.try_encrypted(&scene.deltapush.certificate()).await else {
+            continue;
+        };
         // Nothing of it is answered, and nothing of it stands before what comes now.
         client.send("c2 NOOP").await;
         client.expect("c2 OK NOOP completed").await;
@@ -187,7 +218,10 @@ async fn heard(upstream: &str, security: &str, server: &Scripted) -> String {
     client.expect_prefix("* OK").await;
     let answer = client.command("c1 LOGIN alice@lab.test sesame").await.text();
     assert!(answer.contains("NO [UNAVAILABLE] The"), "{upstream}: {answer}");
-    assert!(!answer.to_lowercase().contains("authentication") && !answer.contains("INJECTED"), "{upstream}: {answer}");
+    assert!(
+        !answer.to_lowercase().contains("authentication") && !answer.contains("INJECTED"),
+        "{upstream}: {answer}"
+    );
     // A moment's trouble is no failed login.
     assert!(!deltapush.log().contains("failed login"), "{}", deltapush.log());
     server.finish().await;
@@ -201,7 +235,10 @@ async fn what_stands_before_or_behind_an_upstreams_answer_to_starttls_is_no_part
     let injections = [
         // Behind the answer, in its segment.
         ("S= dp1 OK begin\\r\\ndp2 OK [ALERT] INJECTED\\r\\n", "plaintext after its answer"),
-        ("S= dp1 OK begin\\r\\n* CAPABILITY IMAP4rev1 AUTH=PLAIN\\r\\n", "plaintext after its answer"),
+        (
+            "S= dp1 OK begin\\r\\n* CAPABILITY IMAP4rev1 AUTH=PLAIN\\r\\n",
+            "plaintext after its answer",
+        ),
         ("S= dp1 OK begin\\r\\n*", "plaintext after its answer"),
         // An answer to what was not asked yet.
         ("S: dp2 OK INJECTED", "was not sent"),
@@ -209,12 +246,15 @@ async fn what_stands_before_or_behind_an_upstreams_answer_to_starttls_is_no_part
         ("S: * PREAUTH INJECTED", "PREAUTH"),
     ];
     for (injection, expected) in injections {
-        let server = Scripted::start(&[&format!("{greeting}\nC: dp1 STARTTLS\n{injection}\nEOF")]).await;
+        let server =
+            Scripted::start(&[&format!("{greeting}\nC: dp1 STARTTLS\n{injection}\nEOF")]).await;
         let answer = heard(injection, "imap", &server).await;
         assert!(answer.contains(expected), "{injection}: {answer}");
     }
     // Before the answer, and then no TLS: what was said in plaintext is not handed on.
-    let early = format!("{greeting}\nC: dp1 STARTTLS\nS: * OK [ALERT] INJECTED\nS: dp1 OK begin\nHANDSHAKE\nCLOSE");
+    let early = format!(
+        "{greeting}\nC: dp1 STARTTLS\nS: * OK [ALERT] INJECTED\nS: dp1 OK begin\nHANDSHAKE\nCLOSE"
+    );
     let answer = heard("an alert", "imap", &Scripted::start(&[&early]).await).await;
     assert!(answer.contains("the TLS handshake with the mail server failed"), "{answer}");
 }
@@ -222,7 +262,8 @@ async fn what_stands_before_or_behind_an_upstreams_answer_to_starttls_is_no_part
 #[tokio::test]
 async fn an_upstream_that_greets_with_preauth_gets_no_client() {
     for security in ["imap", "imap+plain"] {
-        let server = Scripted::start(&["S: * PREAUTH [CAPABILITY IMAP4rev1 STARTTLS] INJECTED\nEOF"]).await;
+        let server =
+            Scripted::start(&["S: * PREAUTH [CAPABILITY IMAP4rev1 STARTTLS] INJECTED\nEOF"]).await;
         let answer = if security == "imap" {
             heard("preauth", security, &server).await
         } else {

@@ -26,7 +26,8 @@ async fn what_comes_before_the_first_look_is_announced() {
     client.log_in(&user).await;
     // Its own session stays, the watcher's does not come about.
     network.reachable(false);
-    let reply = client.command(r#"c2 SETMETADATA INBOX (/private/devicetoken "openpgp:late")"#).await;
+    let reply =
+        client.command(r#"c2 SETMETADATA INBOX (/private/devicetoken "openpgp:late")"#).await;
     assert!(reply.result.starts_with("OK"), "{reply:?}");
     dovecot.deliver_news(&user, "early").await;
     network.present(Manner::Reset);

@@ -68,7 +68,11 @@ pub(crate) struct Missing {
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { account, token, before_end } = self;
-        write!(f, "{account}, {token}: what came {:.3} s before the last message", before_end.as_secs_f32())
+        write!(
+            f,
+            "{account}, {token}: what came {:.3} s before the last message",
+            before_end.as_secs_f32()
+        )
     }
 }
 
@@ -108,7 +112,8 @@ pub(crate) fn compare(
     }
     posts.values_mut().for_each(|posts| posts.sort_unstable());
     let mut news: HashMap<&str, Vec<Instant>> = HashMap::new();
-    let mut tally = Tally { delivered: delivered.len(), accepted: accepted.len(), ..Tally::default() };
+    let mut tally =
+        Tally { delivered: delivered.len(), accepted: accepted.len(), ..Tally::default() };
     let end = delivered.iter().map(|delivered| delivered.at).max();
     for message in delivered.iter().filter(|message| message.kind == Kind::News) {
         tally.deserving += 1;
@@ -136,7 +141,8 @@ pub(crate) fn compare(
         }
         let mut before = None;
         for post in posts {
-            let has_news = news.iter().any(|news| news <= post && before.is_none_or(|before| *news > before));
+            let has_news =
+                news.iter().any(|news| news <= post && before.is_none_or(|before| *news > before));
             tally.surplus += usize::from(!has_news);
             before = Some(*post);
         }
@@ -175,7 +181,11 @@ mod tests {
             tokens: tokens.iter().map(|&token| token.to_owned()).collect(),
             quiet,
         };
-        let accounts = [account("a", &["1", "2"], false), account("b", &["2"], false), account("c", &["3"], true)];
+        let accounts = [
+            account("a", &["1", "2"], false),
+            account("b", &["2"], false),
+            account("c", &["3"], true),
+        ];
         let delivered = |account, kind, seconds: u64| {
             let message = usize::try_from(seconds).unwrap();
             Delivered { account, message, kind, at: at(seconds) }
@@ -196,11 +206,23 @@ mod tests {
         let late = [accepted("1", 11), accepted("2", 12), accepted("2", 19), accepted("3", 30)];
         let tally = compare(&accounts, &delivered, &late, nobody);
         assert_eq!((tally.missing.len(), tally.surplus), (1, 2), "{tally:?}");
-        assert_eq!((tally.missing[0].account.as_str(), tally.nuisances), ("b", vec!["3".to_owned()]));
+        assert_eq!(
+            (tally.missing[0].account.as_str(), tally.nuisances),
+            ("b", vec!["3".to_owned()])
+        );
 
-        let told = |user: &str, token: &str, message: usize| (user, token, message) == ("b", "2", 20);
-        assert!(compare(&accounts, &delivered, &late, told).missing.is_empty(), "it has seen it for itself");
-        let told = |user: &str, token: &str, message: usize| (user, token, message) == ("b", "2", 10);
-        assert_eq!(compare(&accounts, &delivered, &late, told).missing.len(), 1, "that was another message");
+        let told =
+            |user: &str, token: &str, message: usize| (user, token, message) == ("b", "2", 20);
+        assert!(
+            compare(&accounts, &delivered, &late, told).missing.is_empty(),
+            "it has seen it for itself"
+        );
+        let told =
+            |user: &str, token: &str, message: usize| (user, token, message) == ("b", "2", 10);
+        assert_eq!(
+            compare(&accounts, &delivered, &late, told).missing.len(),
+            1,
+            "that was another message"
+        );
     }
 }

@@ -95,7 +95,8 @@ const LONG: Plan = Plan {
 fn accounts(dovecot: &Dovecot, count: usize) -> Vec<Account> {
     let account = |index: usize| {
         let devices = if index.is_multiple_of(3) { 2 } else { 1 };
-        let mut tokens: Vec<String> = (0..devices).map(|device| format!("openpgp:{index}-{device}")).collect();
+        let mut tokens: Vec<String> =
+            (0..devices).map(|device| format!("openpgp:{index}-{device}")).collect();
         if index < 2 {
             tokens[0] = "openpgp:shared".to_owned();
         }
@@ -148,7 +149,8 @@ async fn deliver(scene: Arc<Scene>, count: usize, mut rng: Rng) -> Vec<Delivered
 async fn deliver_all(scene: &Arc<Scene>, rng: &mut Rng) -> Vec<Delivered> {
     let Plan { messages, senders, .. } = scene.plan;
     let share = messages.div_ceil(senders);
-    let sending: Vec<_> = (0..senders).map(|_| tokio::spawn(deliver(Arc::clone(scene), share, rng.fork()))).collect();
+    let sending: Vec<_> =
+        (0..senders).map(|_| tokio::spawn(deliver(Arc::clone(scene), share, rng.fork()))).collect();
     let mut delivered = Vec::new();
     for sender in sending {
         delivered.extend(sender.await.unwrap());
@@ -177,8 +179,9 @@ async fn bursts(scene: &Arc<Scene>, finale: Finale, rng: &mut Rng) -> Vec<Delive
             scene.notifications.day(Day::Failing);
         }
     }
-    let sending: Vec<_> =
-        (0..scene.accounts.len()).map(|account| tokio::spawn(burst(Arc::clone(scene), account, rng.fork()))).collect();
+    let sending: Vec<_> = (0..scene.accounts.len())
+        .map(|account| tokio::spawn(burst(Arc::clone(scene), account, rng.fork())))
+        .collect();
     let mut delivered = Vec::new();
     for burst in sending {
         delivered.extend(burst.await.unwrap());
@@ -247,7 +250,8 @@ async fn run(credentials: &'static str) {
         Ok(other) => panic!("DELTAPUSH_FAULTS={other}: only `long` is known"),
         Err(_) => SHORT,
     };
-    let seed = env::var("DELTAPUSH_SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
+    let seed =
+        env::var("DELTAPUSH_SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
     // Before anything can fail.
     eprintln!("faults: to take this run's seed again, set DELTAPUSH_SEED={seed}");
     let began = Instant::now();
@@ -263,17 +267,27 @@ async fn run(credentials: &'static str) {
         coalesce: "1s",
         idle_renewal: "30s",
         credentials,
-        more: "limits:\n  upstream_time: 5s\nkeep:\n  call_again: 3s\n  wait_for_fetch: 2s\n".to_owned(),
+        more: "limits:\n  upstream_time: 5s\nkeep:\n  call_again: 3s\n  wait_for_fetch: 2s\n"
+            .to_owned(),
         ..Options::dovecot(&dovecot)
     });
     let ports = Ports { imap: dovecot.imap, lmtp: dovecot.lmtp };
     let accounts = accounts(&dovecot, plan.accounts);
     register(&accounts, &dovecot, &deltapush).await;
     let visits = keeps_sessions.then(|| phones(&accounts, deltapush.plain, &notifications));
-    let scene = Arc::new(Scene { plan, ports, accounts, to_dovecot, notifications, visits, to_notifications });
+    let scene = Arc::new(Scene {
+        plan,
+        ports,
+        accounts,
+        to_dovecot,
+        notifications,
+        visits,
+        to_notifications,
+    });
 
     let (over, is_over) = watch::channel(false);
-    let killing = tokio::spawn(weather::kill(deltapush, plan.kill_every, rng.fork(), is_over.clone()));
+    let killing =
+        tokio::spawn(weather::kill(deltapush, plan.kill_every, rng.fork(), is_over.clone()));
     let breaking_mail = tokio::spawn({
         let (scene, rng, is_over) = (Arc::clone(&scene), rng.fork(), is_over.clone());
         async move { weather::mail(dovecot, &scene.to_dovecot, plan.mail_gap, rng, is_over).await }
@@ -282,7 +296,15 @@ async fn run(credentials: &'static str) {
         let (scene, rng) = (Arc::clone(&scene), rng.fork());
         async move {
             let Scene { notifications, to_notifications, .. } = &*scene;
-            weather::pushes(notifications, to_notifications, plan.push_gap, plan.patient, rng, is_over).await
+            weather::pushes(
+                notifications,
+                to_notifications,
+                plan.push_gap,
+                plan.patient,
+                rng,
+                is_over,
+            )
+            .await
         }
     });
     let mut delivered = deliver_all(&scene, &mut rng).await;
@@ -319,21 +341,36 @@ async fn run(credentials: &'static str) {
     for (lane, count) in [("", &killed), ("mail: ", &broken_mail), ("push: ", &broken_pushes)] {
         describe(lane, count, &mut report);
     }
-    writeln!(report, "| POSTs answered with a failure | {:>6} |", scene.notifications.refused()).unwrap();
-    if let Some(visits) = &scene.visits {
-        writeln!(report, "| devices that were there for themselves | {:>6} |", visits.count()).unwrap();
-    }
-    writeln!(report, "{tally}\n| from the last fault to the last announcement | {:>4.1} s |", settled.as_secs_f32())
+    writeln!(report, "| POSTs answered with a failure | {:>6} |", scene.notifications.refused())
         .unwrap();
+    if let Some(visits) = &scene.visits {
+        writeln!(report, "| devices that were there for themselves | {:>6} |", visits.count())
+            .unwrap();
+    }
+    writeln!(
+        report,
+        "{tally}\n| from the last fault to the last announcement | {:>4.1} s |",
+        settled.as_secs_f32()
+    )
+    .unwrap();
     eprintln!("{report}");
 
-    assert!(tally.missing.is_empty(), "seed {seed}: not announced:\n{}\n{}", list(&tally.missing), dovecot.log());
+    assert!(
+        tally.missing.is_empty(),
+        "seed {seed}: not announced:\n{}\n{}",
+        list(&tally.missing),
+        dovecot.log()
+    );
     assert!(
         keeps_sessions || tally.nuisances.is_empty(),
         "seed {seed}: announced, although there was nothing: {:?}",
         tally.nuisances
     );
-    assert!(last.missing.is_empty(), "seed {seed}: not watched any more in the end:\n{}", list(&last.missing));
+    assert!(
+        last.missing.is_empty(),
+        "seed {seed}: not watched any more in the end:\n{}",
+        list(&last.missing)
+    );
     assert_eq!(scene.notifications.strange(), Vec::<String>::new());
     // Its log is shown if something failed before this.
     drop(deltapush);

@@ -57,7 +57,11 @@ struct Shared {
 impl Network {
     /// A network in front of what listens on `server`.
     pub(crate) async fn start(server: u16) -> Self {
-        let shared = Arc::new(Shared { server, manner: Mutex::new(Manner::Clear), connections: Mutex::default() });
+        let shared = Arc::new(Shared {
+            server,
+            manner: Mutex::new(Manner::Clear),
+            connections: Mutex::default(),
+        });
         let port = free_port();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.unwrap();
         let (reachable, receiver) = watch::channel(true);
@@ -111,7 +115,12 @@ impl Shared {
     }
 }
 
-async fn listen(mut listener: TcpListener, port: u16, shared: Arc<Shared>, mut reachable: watch::Receiver<bool>) {
+async fn listen(
+    mut listener: TcpListener,
+    port: u16,
+    shared: Arc<Shared>,
+    mut reachable: watch::Receiver<bool>,
+) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => Some(accepted),
@@ -142,7 +151,9 @@ async fn listen(mut listener: TcpListener, port: u16, shared: Arc<Shared>, mut r
 }
 
 async fn connection(mut client: TcpStream, server: u16, mut manner: watch::Receiver<Manner>) {
-    let Ok(mut server) = TcpStream::connect((Ipv4Addr::LOCALHOST, server)).await else { return reset(client) };
+    let Ok(mut server) = TcpStream::connect((Ipv4Addr::LOCALHOST, server)).await else {
+        return reset(client);
+    };
     // What fails here has lost its peer, and so will the relay.
     let _ = client.set_nodelay(true);
     let _ = server.set_nodelay(true);
@@ -151,7 +162,10 @@ async fn connection(mut client: TcpStream, server: u16, mut manner: watch::Recei
         let (mut from_server, mut to_server) = server.split();
         let (up, down) = (manner.clone(), manner.clone());
         let relayed = async {
-            tokio::try_join!(pump(&mut from_client, &mut to_server, up), pump(&mut from_server, &mut to_client, down))
+            tokio::try_join!(
+                pump(&mut from_client, &mut to_server, up),
+                pump(&mut from_server, &mut to_client, down)
+            )
         };
         tokio::select! {
             _ = relayed => None,
@@ -193,7 +207,9 @@ async fn pump(
         let current = *manner.borrow();
         match current {
             Manner::Delayed(delay) => sleep(delay).await,
-            Manner::Throttled(rate) => sleep(Duration::from_secs(1) * u32::try_from(count).unwrap() / rate).await,
+            Manner::Throttled(rate) => {
+                sleep(Duration::from_secs(1) * u32::try_from(count).unwrap() / rate).await
+            }
             _ => {}
         }
         manner.wait_for(|manner| manner.passes()).await.map_err(gone)?;
@@ -268,7 +284,9 @@ mod tests {
                     sleep(Duration::from_millis(10)).await;
                 }
             };
-            tokio::time::timeout(Duration::from_secs(5), refused).await.expect("nobody listens any more");
+            tokio::time::timeout(Duration::from_secs(5), refused)
+                .await
+                .expect("nobody listens any more");
             network.heal();
             let reached = async {
                 while TcpStream::connect((Ipv4Addr::LOCALHOST, network.port)).await.is_err() {
@@ -287,7 +305,11 @@ mod tests {
             let sent = tokio::time::Instant::now();
             client.send("two").await;
             client.expect("two").await;
-            assert!(sent.elapsed() >= Duration::from_millis(200), "{manner:?}: {:?}", sent.elapsed());
+            assert!(
+                sent.elapsed() >= Duration::from_millis(200),
+                "{manner:?}: {:?}",
+                sent.elapsed()
+            );
         }
     }
 }

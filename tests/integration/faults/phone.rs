@@ -42,7 +42,9 @@ impl Visits {
     /// Whether this device has fetched this message of the user's. By the message itself: what came between the beginning of
     /// a visit and its FETCH may be among it, and may not.
     pub(crate) fn know(&self, user: &str, token: &str, message: usize) -> bool {
-        let is_told = |visit: &Visit| visit.user == user && visit.token == token && visit.messages.contains(&message);
+        let is_told = |visit: &Visit| {
+            visit.user == user && visit.token == token && visit.messages.contains(&message)
+        };
         self.0.lock().unwrap().iter().any(is_told)
     }
 
@@ -56,7 +58,11 @@ impl Visits {
 pub(crate) async fn live(phone: Phone, notifications: Arc<Notifications>, visits: Arc<Visits>) {
     let mut answered = 0;
     loop {
-        let woken = notifications.accepted().iter().filter(|accepted| accepted.token == phone.token).count();
+        let woken = notifications
+            .accepted()
+            .iter()
+            .filter(|accepted| accepted.token == phone.token)
+            .count();
         if woken > answered {
             answered = woken;
             for user in &phone.users {
@@ -82,26 +88,36 @@ async fn look(phone: &Phone, user: &str, visits: &Visits) -> io::Result<()> {
     let mut stream = BufReader::new(TcpStream::connect((Ipv4Addr::LOCALHOST, phone.port)).await?);
     command(&mut stream, &format!("a LOGIN {user} {}", quoted(PASSWORD)), "a OK").await?;
     let token = quoted(&phone.token);
-    command(&mut stream, &format!("b SETMETADATA INBOX (/private/devicetoken {token})"), "b OK").await?;
+    command(&mut stream, &format!("b SETMETADATA INBOX (/private/devicetoken {token})"), "b OK")
+        .await?;
     command(&mut stream, "c SELECT INBOX", "c OK").await?;
     let items = "(UID FLAGS BODY.PEEK[HEADER.FIELDS (FROM AUTO-SUBMITTED MESSAGE-ID)])";
     let fetched = command(&mut stream, &format!("d UID FETCH 1:* {items}"), "d OK").await?;
     let messages = fetched.lines().filter_map(number).collect();
-    visits.0.lock().unwrap().push(Visit { user: user.to_owned(), token: phone.token.clone(), messages });
+    visits.0.lock().unwrap().push(Visit {
+        user: user.to_owned(),
+        token: phone.token.clone(),
+        messages,
+    });
     command(&mut stream, "e IDLE", "+").await?;
     sleep(Duration::from_millis(fastrand::u64(0..500))).await;
     Ok(())
 }
 
 /// Sends a command, and returns what comes up to the wanted line.
-async fn command(stream: &mut BufReader<TcpStream>, command: &str, wanted: &str) -> io::Result<String> {
+async fn command(
+    stream: &mut BufReader<TcpStream>,
+    command: &str,
+    wanted: &str,
+) -> io::Result<String> {
     stream.get_mut().write_all(format!("{command}\r\n").as_bytes()).await?;
     let (mut all, mut line) = (String::new(), Vec::new());
     while stream.read_until(b'\n', &mut line).await? > 0 {
         if line.starts_with(wanted.as_bytes()) {
             return Ok(all);
         }
-        if line.starts_with(b"* BYE") || line.starts_with(format!("{} ", command.split(' ').next().unwrap()).as_bytes())
+        if line.starts_with(b"* BYE")
+            || line.starts_with(format!("{} ", command.split(' ').next().unwrap()).as_bytes())
         {
             break;
         }

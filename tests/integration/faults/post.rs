@@ -25,13 +25,20 @@ pub(crate) struct Ports {
 
 /// Puts a message of this kind into the mailbox of `accounts[account]`, however often that takes. One that the server has
 /// stored without saying so comes twice: the last of them counts.
-pub(crate) async fn put(ports: Ports, accounts: &[Account], account: usize, kind: Kind) -> Delivered {
+pub(crate) async fn put(
+    ports: Ports,
+    accounts: &[Account],
+    account: usize,
+    kind: Kind,
+) -> Delivered {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let user = &accounts[account].user;
         match attempt(ports, user, kind).await {
             Ok((at, message)) => return Delivered { account, message, kind, at },
-            Err(error) => assert!(Instant::now() < deadline, "no message can be delivered to {user}: {error}"),
+            Err(error) => {
+                assert!(Instant::now() < deadline, "no message can be delivered to {user}: {error}")
+            }
         }
         sleep(Duration::from_millis(200)).await;
     }
@@ -65,7 +72,8 @@ async fn append(port: u16, user: &str, message: &str) -> io::Result<Instant> {
     command(&mut stream, &format!("a LOGIN {user} {}", quoted(PASSWORD)), "a OK").await?;
     let before = Instant::now();
     let size = message.len();
-    command(&mut stream, &format!("b APPEND INBOX (\\Seen) {{{size}+}}\r\n{message}"), "b OK").await?;
+    command(&mut stream, &format!("b APPEND INBOX (\\Seen) {{{size}+}}\r\n{message}"), "b OK")
+        .await?;
     Ok(before)
 }
 

@@ -66,7 +66,9 @@ pub(crate) async fn mail(
     mut rng: Rng,
     over: watch::Receiver<bool>,
 ) -> (Dovecot, Count) {
-    use MailFault::{BlackHole, CutAll, Delay, HalfOpen, ResetSome, Restart, Throttle, Unreachable};
+    use MailFault::{
+        BlackHole, CutAll, Delay, HalfOpen, ResetSome, Restart, Throttle, Unreachable,
+    };
     let all = [Restart, Unreachable, CutAll, ResetSome, BlackHole, HalfOpen, Delay, Throttle];
     let lasts = Span(500, 2_500);
     let (mut count, mut bag) = (Count::new(), Vec::new());

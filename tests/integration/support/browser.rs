@@ -39,11 +39,16 @@ pub(crate) struct Shown {
 
 impl Browser {
     pub(crate) fn start() -> Self {
-        let found = std::process::Command::new("sh").args(["-c", "command -v chromium"]).output().unwrap();
-        assert!(found.status.success(), "chromium is missing: run scripts/test once, it installs it");
+        let found =
+            std::process::Command::new("sh").args(["-c", "command -v chromium"]).output().unwrap();
+        assert!(
+            found.status.success(),
+            "chromium is missing: run scripts/test once, it installs it"
+        );
         let mut command = python::script("browser.py");
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let (requests, answers) = (child.stdin.take(), BufReader::new(child.stdout.take().unwrap()));
+        let (requests, answers) =
+            (child.stdin.take(), BufReader::new(child.stdout.take().unwrap()));
         let mut browser = Self { child, requests, answers };
         assert_eq!(browser.read()["ready"], true);
         browser
@@ -52,7 +57,9 @@ impl Browser {
     /// Loads a page.
     pub(crate) fn open(&mut self, url: &str, look: Look) -> Shown {
         let Look { width, scheme, script } = look;
-        let shown = self.call(json!({ "do": "open", "url": url, "width": width, "scheme": scheme, "script": script }));
+        let shown = self.call(
+            json!({ "do": "open", "url": url, "width": width, "scheme": scheme, "script": script }),
+        );
         assert!(shown["error"].is_null(), "{url} cannot be loaded: {shown}");
         Shown {
             html: shown["html"].as_str().unwrap().to_owned(),
@@ -64,14 +71,21 @@ impl Browser {
     /// Waits until the page has `text` in it, and fails if that does not come. Returns the page as it is then.
     pub(crate) fn wait_for(&mut self, text: &str) -> String {
         let shown = self.call(json!({ "do": "wait", "text": text }));
-        assert_eq!(shown["found"], true, "{text:?} does not come: {}", shown["html"].as_str().unwrap());
+        assert_eq!(
+            shown["found"],
+            true,
+            "{text:?} does not come: {}",
+            shown["html"].as_str().unwrap()
+        );
         assert_eq!(shown["complaints"], json!([]));
         shown["html"].as_str().unwrap().to_owned()
     }
 
     /// Makes a picture (PNG) of the page, or of its first `height` pixels; returns its size in bytes.
     pub(crate) fn shoot(&mut self, path: &Path, height: u32) -> u64 {
-        self.call(json!({ "do": "shoot", "path": path, "height": height }))["bytes"].as_u64().unwrap()
+        self.call(json!({ "do": "shoot", "path": path, "height": height }))["bytes"]
+            .as_u64()
+            .unwrap()
     }
 
     /// What a piece of script returns, or its promise brings.
@@ -100,7 +114,12 @@ impl Browser {
     pub(crate) fn requests(&mut self) -> Vec<String> {
         let asked = self.call(json!({ "do": "asked" }));
         assert_eq!(asked["complaints"], json!([]));
-        asked["asked"].as_array().unwrap().iter().map(|url| url.as_str().unwrap().to_owned()).collect()
+        asked["asked"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|url| url.as_str().unwrap().to_owned())
+            .collect()
     }
 
     fn call(&mut self, request: Value) -> Value {
@@ -111,7 +130,8 @@ impl Browser {
     fn read(&mut self) -> Value {
         let mut line = String::new();
         self.answers.read_line(&mut line).unwrap();
-        serde_json::from_str(&line).unwrap_or_else(|error| panic!("the browser's script says {line:?}: {error}"))
+        serde_json::from_str(&line)
+            .unwrap_or_else(|error| panic!("the browser's script says {line:?}: {error}"))
     }
 }
 

@@ -34,7 +34,9 @@ impl Authority {
         let ca_key = KeyPair::generate().unwrap();
         let ca_cert = ca.self_signed(&ca_key).unwrap();
 
-        let mut leaf = CertificateParams::new(names.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap();
+        let mut leaf =
+            CertificateParams::new(names.iter().map(ToString::to_string).collect::<Vec<_>>())
+                .unwrap();
         leaf.distinguished_name.push(DnType::CommonName, "localhost");
         leaf.use_authority_key_identifier_extension = true;
         let leaf_key = KeyPair::generate().unwrap();
@@ -54,7 +56,8 @@ impl Authority {
 
     /// TLS for a server that shows the leaf certificate.
     pub(crate) fn server_config(&self) -> Arc<ServerConfig> {
-        let chain = CertificateDer::pem_file_iter(&self.leaf_cert).unwrap().map(Result::unwrap).collect();
+        let chain =
+            CertificateDer::pem_file_iter(&self.leaf_cert).unwrap().map(Result::unwrap).collect();
         let key = PrivateKeyDer::from_pem_file(&self.leaf_key).unwrap();
         let config = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()

@@ -88,10 +88,15 @@ impl Client {
 
     /// Goes on encrypted, as after STARTTLS; none if the handshake fails.
     pub(crate) async fn try_encrypted(self, trusted: &Path) -> Option<Self> {
-        assert!(self.received.is_empty(), "the server spoke before the TLS handshake\n{}", self.state());
+        assert!(
+            self.received.is_empty(),
+            "the server spoke before the TLS handshake\n{}",
+            self.state()
+        );
         let name = ServerName::try_from("localhost").unwrap();
         let handshake = TlsConnector::from(client_config(trusted)).connect(name, self.stream);
-        let stream = timeout(PATIENCE, handshake).await.expect("the TLS handshake takes too long").ok()?;
+        let stream =
+            timeout(PATIENCE, handshake).await.expect("the TLS handshake takes too long").ok()?;
         Some(Self::new(Box::new(stream)))
     }
 
@@ -154,8 +159,12 @@ impl Client {
     pub(crate) async fn response(&mut self) -> String {
         let mut response = self.line().await;
         // A status response cannot announce a literal, whatever its text ends in.
-        let status = ["* OK", "* NO", "* BAD", "* BYE", "* PREAUTH"].iter().any(|start| response.starts_with(start));
-        while let Some(size) = literal_size(&response).filter(|_| !status && response.starts_with('*')) {
+        let status = ["* OK", "* NO", "* BAD", "* BYE", "* PREAUTH"]
+            .iter()
+            .any(|start| response.starts_with(start));
+        while let Some(size) =
+            literal_size(&response).filter(|_| !status && response.starts_with('*'))
+        {
             response += "\r\n";
             response += &String::from_utf8_lossy(&self.bytes(size).await);
             response += &self.line().await;
@@ -182,14 +191,22 @@ impl Client {
                 self.note("S", &[&line, b"\r\n".as_slice()].concat());
                 return String::from_utf8_lossy(&line).into_owned();
             }
-            assert!(self.fill().await > 0, "the connection ended, a line was expected\n{}", self.state());
+            assert!(
+                self.fill().await > 0,
+                "the connection ended, a line was expected\n{}",
+                self.state()
+            );
         }
     }
 
     /// The next `count` bytes.
     pub(crate) async fn bytes(&mut self, count: usize) -> Vec<u8> {
         while self.received.len() < count {
-            assert!(self.fill().await > 0, "the connection ended, {count} bytes were expected\n{}", self.state());
+            assert!(
+                self.fill().await > 0,
+                "the connection ended, {count} bytes were expected\n{}",
+                self.state()
+            );
         }
         let bytes: Vec<u8> = self.received.drain(..count).collect();
         self.note("S", &bytes);
@@ -228,7 +245,11 @@ impl Client {
     pub(crate) async fn expect_silence(&mut self, time: Duration) {
         let mut byte = [0];
         let heard = timeout(time, self.stream.read(&mut byte)).await;
-        assert!(self.received.is_empty() && heard.is_err(), "silence was expected: {heard:?}\n{}", self.state());
+        assert!(
+            self.received.is_empty() && heard.is_err(),
+            "silence was expected: {heard:?}\n{}",
+            self.state()
+        );
     }
 
     /// What the other side said, a character for each byte, since this was called last.
@@ -242,12 +263,20 @@ impl Client {
     }
 
     fn new(stream: Box<dyn Stream>) -> Self {
-        Self { stream, received: Vec::new(), dialogue: String::new(), recorded: Vec::new(), bytewise: false }
+        Self {
+            stream,
+            received: Vec::new(),
+            dialogue: String::new(),
+            recorded: Vec::new(),
+            bytewise: false,
+        }
     }
 
     async fn encrypted(self, trusted: &Path) -> Self {
         let state = self.state();
-        self.try_encrypted(trusted).await.unwrap_or_else(|| panic!("the TLS handshake failed\n{state}"))
+        self.try_encrypted(trusted)
+            .await
+            .unwrap_or_else(|| panic!("the TLS handshake failed\n{state}"))
     }
 
     async fn fill(&mut self) -> usize {
@@ -269,7 +298,8 @@ impl Client {
         }
         const SHOWN: usize = 300;
         let text = bytes[..bytes.len().min(SHOWN)].escape_ascii();
-        let more = if bytes.len() > SHOWN { format!("… {} bytes", bytes.len()) } else { String::new() };
+        let more =
+            if bytes.len() > SHOWN { format!("… {} bytes", bytes.len()) } else { String::new() };
         self.dialogue += &format!("  {who}: {text}{more}\n");
     }
 

@@ -71,7 +71,11 @@ impl Core {
         let requests = child.stdin.take().unwrap();
         let pending = Pending::default();
         let (sender, events) = mpsc::unbounded_channel();
-        tokio::spawn(sort_responses(BufReader::new(child.stdout.take().unwrap()), Arc::clone(&pending), sender));
+        tokio::spawn(sort_responses(
+            BufReader::new(child.stdout.take().unwrap()),
+            Arc::clone(&pending),
+            sender,
+        ));
         let wants_token = version == Version::CurrentWithToken;
         let (seen, next_id) = (Vec::new(), EVENT_ID + 1);
         let mut core = Self { child, requests, pending, events, seen, next_id, wants_token, dir };
@@ -107,9 +111,13 @@ impl Core {
         let info = self.call("get_info", json!([account])).await;
         let database = rusqlite::Connection::open(info["database_dir"].as_str().unwrap()).unwrap();
         for (name, _) in [imap, smtp] {
-            let now =
-                std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs().cast_signed();
-            let noted = "INSERT INTO dns_cache (hostname, address, timestamp) VALUES (?, '127.0.0.1', ?)";
+            let now = std::time::SystemTime::now()
+                .duration_since(std::time::UNIX_EPOCH)
+                .unwrap()
+                .as_secs()
+                .cast_signed();
+            let noted =
+                "INSERT INTO dns_cache (hostname, address, timestamp) VALUES (?, '127.0.0.1', ?)";
             database.execute(noted, (name, now)).unwrap();
         }
         drop(database);
@@ -125,7 +133,11 @@ impl Core {
 
     /// Makes an account that knows nothing yet, which reaches all servers through an HTTP proxy on loopback, and takes these keys
     /// of servers (SHA-256 of the public key's info, in base64) for verified before: as if their certificates had been.
-    pub(crate) async fn add_account_behind(&mut self, proxy: u16, verified: &[(&str, String)]) -> u64 {
+    pub(crate) async fn add_account_behind(
+        &mut self,
+        proxy: u16,
+        verified: &[(&str, String)],
+    ) -> u64 {
         let account = self.call("add_account", json!([])).await.as_u64().unwrap();
         let url = format!("http://127.0.0.1:{proxy}");
         for (key, value) in [("proxy_url", &*url), ("proxy_enabled", "1")] {
@@ -134,7 +146,8 @@ impl Core {
         let info = self.call("get_info", json!([account])).await;
         let database = rusqlite::Connection::open(info["database_dir"].as_str().unwrap()).unwrap();
         for (host, hash) in verified {
-            let noted = "INSERT INTO tls_spki (host, spki_hash, timestamp) VALUES (?, ?, unixepoch())";
+            let noted =
+                "INSERT INTO tls_spki (host, spki_hash, timestamp) VALUES (?, ?, unixepoch())";
             database.execute(noted, (host, hash)).unwrap();
         }
         account
@@ -162,7 +175,8 @@ impl Core {
 
     /// Waits for an event of an account; what came in between is kept for the next call.
     pub(crate) async fn event(&mut self, account: u64, kind: &str) -> Value {
-        let wanted = |event: &Value| event["contextId"] == account && event["event"]["kind"] == kind;
+        let wanted =
+            |event: &Value| event["contextId"] == account && event["event"]["kind"] == kind;
         if let Some(found) = self.seen.iter().position(wanted) {
             return self.seen.remove(found)["event"].clone();
         }
@@ -205,10 +219,18 @@ impl Core {
     }
 
     fn log(&self) -> String {
-        let events: Vec<String> =
-            self.seen.iter().map(Value::to_string).filter(|event| !event.contains("Changed")).collect();
+        let events: Vec<String> = self
+            .seen
+            .iter()
+            .map(Value::to_string)
+            .filter(|event| !event.contains("Changed"))
+            .collect();
         let stderr = std::fs::read(self.dir.path().join("stderr")).unwrap_or_default();
-        format!("--- events\n{}\n--- stderr\n{}", events.join("\n"), String::from_utf8_lossy(&stderr))
+        format!(
+            "--- events\n{}\n--- stderr\n{}",
+            events.join("\n"),
+            String::from_utf8_lossy(&stderr)
+        )
     }
 
     async fn write(&mut self, id: u64, method: &str, params: &Value) {
@@ -260,8 +282,12 @@ impl Submission {
         stdin.write_all(format!("{PASSWORD}\n").as_bytes()).await.unwrap();
         let mut line = String::new();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        timeout(PATIENCE, stdout.read_line(&mut line)).await.expect("the submission server does not start").unwrap();
-        let told: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("the submission server said {line:?}"));
+        timeout(PATIENCE, stdout.read_line(&mut line))
+            .await
+            .expect("the submission server does not start")
+            .unwrap();
+        let told: Value = serde_json::from_str(&line)
+            .unwrap_or_else(|_| panic!("the submission server said {line:?}"));
         let port = u16::try_from(told["port"].as_u64().unwrap()).unwrap();
         Self { port, _process: (child, stdin) }
     }

@@ -52,13 +52,22 @@ impl Courier {
         let dir = tempfile::Builder::new().prefix("deltapush-courier-").tempdir().unwrap();
         let at = dir.path();
         fs::set_permissions(at, fs::Permissions::from_mode(0o755)).unwrap();
-        let copied = Command::new("cp").arg("-a").arg(unpacked("courier").join(".")).arg(at).status().unwrap();
+        let copied = Command::new("cp")
+            .arg("-a")
+            .arg(unpacked("courier").join("."))
+            .arg(at)
+            .status()
+            .unwrap();
         assert!(copied.success(), "cp");
         let may = in_root(at, "/usr/bin/maildirmake.courier", &["/srv/none"]).status().unwrap();
         assert!(may.success(), "Courier's tests need root's right to chroot: run them as root");
         let authdaemonrc = at.join("etc/courier/authdaemonrc");
         let text = fs::read_to_string(&authdaemonrc).unwrap();
-        fs::write(&authdaemonrc, text.replace("authmodulelist=\"authpam\"", "authmodulelist=\"authuserdb\"")).unwrap();
+        fs::write(
+            &authdaemonrc,
+            text.replace("authmodulelist=\"authpam\"", "authmodulelist=\"authuserdb\""),
+        )
+        .unwrap();
 
         let imap = free_port();
         let courier = Self { imap, users: Mutex::default(), running: run(at, imap), dir };
@@ -74,10 +83,15 @@ impl Courier {
         let at = self.dir.path();
         let home = at.join("srv").join(&user);
         fs::create_dir(&home).unwrap();
-        let made = in_root(at, "/usr/bin/maildirmake.courier", &[&format!("/srv/{user}/Maildir")]).status().unwrap();
+        let made = in_root(at, "/usr/bin/maildirmake.courier", &[&format!("/srv/{user}/Maildir")])
+            .status()
+            .unwrap();
         assert!(made.success(), "maildirmake");
         let owner = format!("{MAIL_UID}:{MAIL_UID}");
-        assert!(Command::new("chown").args(["-R", &owner]).arg(&home).status().unwrap().success(), "chown");
+        assert!(
+            Command::new("chown").args(["-R", &owner]).arg(&home).status().unwrap().success(),
+            "chown"
+        );
         users.push(user.clone());
         self.write_userdb(&users);
         user
@@ -88,7 +102,8 @@ impl Courier {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let maildir = self.dir.path().join("srv").join(user).join("Maildir");
         let name = format!("1750000000.M{}.localhost", NUMBER.fetch_add(1, Ordering::Relaxed));
-        let (written, delivered) = (maildir.join("tmp").join(&name), maildir.join("new").join(&name));
+        let (written, delivered) =
+            (maildir.join("tmp").join(&name), maildir.join("new").join(&name));
         fs::write(&written, message.replace("\r\n", "\n")).unwrap();
         std::os::unix::fs::chown(&written, Some(MAIL_UID), Some(MAIL_UID)).unwrap();
         fs::rename(written, delivered).unwrap();
@@ -107,7 +122,8 @@ impl Courier {
 
     /// Courier's own log.
     pub(crate) fn log(&self) -> String {
-        String::from_utf8_lossy(&fs::read(self.dir.path().join("log")).unwrap_or_default()).into_owned()
+        String::from_utf8_lossy(&fs::read(self.dir.path().join("log")).unwrap_or_default())
+            .into_owned()
     }
 
     /// The two databases that Debian's makeuserdb makes of a list of users.
@@ -119,11 +135,18 @@ impl Courier {
             shadow += &format!("{user}\timappw={{SHA256}}{secret}\n");
         }
         for (name, text) in [("userdb", open), ("userdbshadow", shadow)] {
-            let (made, place) = (format!("/etc/courier/{name}.tmp"), format!("/etc/courier/{name}.dat"));
+            let (made, place) =
+                (format!("/etc/courier/{name}.tmp"), format!("/etc/courier/{name}.dat"));
             let program = "/usr/lib/courier/courier-authlib/makedatprog";
-            let mut child =
-                in_root(self.dir.path(), program, &["-", &made, &place]).stdin(Stdio::piped()).spawn().unwrap();
-            std::io::Write::write_all(child.stdin.as_mut().unwrap(), format!("{text}.\n").as_bytes()).unwrap();
+            let mut child = in_root(self.dir.path(), program, &["-", &made, &place])
+                .stdin(Stdio::piped())
+                .spawn()
+                .unwrap();
+            std::io::Write::write_all(
+                child.stdin.as_mut().unwrap(),
+                format!("{text}.\n").as_bytes(),
+            )
+            .unwrap();
             assert!(child.wait().unwrap().success(), "makedatprog");
         }
     }
@@ -133,7 +156,9 @@ impl Courier {
         let socket = self.dir.path().join("run/courier/authdaemon/socket");
         let ready = wait_for_port(self.imap, Duration::from_secs(20)) && {
             let deadline = std::time::Instant::now() + Duration::from_secs(20);
-            while std::os::unix::net::UnixStream::connect(&socket).is_err() && std::time::Instant::now() < deadline {
+            while std::os::unix::net::UnixStream::connect(&socket).is_err()
+                && std::time::Instant::now() < deadline
+            {
                 std::thread::sleep(Duration::from_millis(10));
             }
             std::os::unix::net::UnixStream::connect(&socket).is_ok()

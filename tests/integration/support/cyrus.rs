@@ -51,7 +51,8 @@ impl Cyrus {
     /// A user, ready to log in. The mailbox is made at the first login.
     pub(crate) fn user(&self, name: &str) -> String {
         let telemetry = self.telemetry(name);
-        fs::create_dir(&telemetry).unwrap_or_else(|error| panic!("two tests use the user {name}: {error}"));
+        fs::create_dir(&telemetry)
+            .unwrap_or_else(|error| panic!("two tests use the user {name}: {error}"));
         let program = unpacked("cyrus").join("usr/sbin/saslpasswd2");
         let mut saslpasswd = Command::new(program);
         saslpasswd.env("LD_LIBRARY_PATH", libraries()).args(["-p", "-c", "-u", "localhost", "-f"]);
@@ -82,12 +83,17 @@ impl Cyrus {
     /// What each session of a user said and heard after its login.
     pub(crate) fn sessions(&self, user: &str) -> Vec<String> {
         let entries = fs::read_dir(self.telemetry(user)).unwrap();
-        entries.map(|entry| String::from_utf8_lossy(&fs::read(entry.unwrap().path()).unwrap()).into_owned()).collect()
+        entries
+            .map(|entry| {
+                String::from_utf8_lossy(&fs::read(entry.unwrap().path()).unwrap()).into_owned()
+            })
+            .collect()
     }
 
     /// What Cyrus printed; the rest goes to the system's log.
     pub(crate) fn log(&self) -> String {
-        String::from_utf8_lossy(&fs::read(self.dir.path().join("log")).unwrap_or_default()).into_owned()
+        String::from_utf8_lossy(&fs::read(self.dir.path().join("log")).unwrap_or_default())
+            .into_owned()
     }
 
     fn telemetry(&self, user: &str) -> PathBuf {
@@ -96,7 +102,11 @@ impl Cyrus {
 
     fn wait_until_ready(&self) {
         for port in [self.imaps, self.lmtp] {
-            assert!(wait_for_port(port, Duration::from_secs(20)), "Cyrus does not start:\n{}", self.log());
+            assert!(
+                wait_for_port(port, Duration::from_secs(20)),
+                "Cyrus does not start:\n{}",
+                self.log()
+            );
         }
     }
 }
@@ -129,13 +139,18 @@ fn owner() -> String {
         let output = Command::new("id").arg(flag).output().unwrap();
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     };
-    if said("-u") == "0" { format!("{MAIL_USER}:{MAIL_USER}") } else { format!("{}:{}", said("-un"), said("-gn")) }
+    if said("-u") == "0" {
+        format!("{MAIL_USER}:{MAIL_USER}")
+    } else {
+        format!("{}:{}", said("-un"), said("-gn"))
+    }
 }
 
 fn imapd_conf(at: &Path, authority: &Authority) -> String {
     let owner = owner();
     let (user, group) = owner.split_once(':').unwrap();
-    let (cert, key, at) = (authority.leaf_cert.display(), authority.leaf_key.display(), at.display());
+    let (cert, key, at) =
+        (authority.leaf_cert.display(), authority.leaf_key.display(), at.display());
     format!(
         "configdirectory: {at}/config
 proc_path: {at}/proc

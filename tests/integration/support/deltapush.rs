@@ -119,10 +119,12 @@ impl Deltapush {
     pub(crate) fn start_on(imaps: u16, options: &Options) -> Self {
         let dir = tempfile::Builder::new().prefix("deltapush-test-").tempdir().unwrap();
         let (starttls, plain) = (free_port(), free_port());
-        fs::write(dir.path().join("config.yaml"), configuration(options, imaps, starttls, plain)).unwrap();
+        fs::write(dir.path().join("config.yaml"), configuration(options, imaps, starttls, plain))
+            .unwrap();
         let output = Output::new();
         let child = spawn(dir.path(), options.trace, &output);
-        let mut deltapush = Self { imaps, starttls, plain, dir, trace: options.trace, child, output };
+        let mut deltapush =
+            Self { imaps, starttls, plain, dir, trace: options.trace, child, output };
         deltapush.wait_until_ready();
         deltapush
     }
@@ -140,7 +142,8 @@ impl Deltapush {
     /// Sends a signal.
     pub(crate) fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
-        let sent = Command::new("sh").args(["-c", r#"kill -"$0" "$1""#, name, &pid]).status().unwrap();
+        let sent =
+            Command::new("sh").args(["-c", r#"kill -"$0" "$1""#, name, &pid]).status().unwrap();
         assert!(sent.success(), "deltapush had ended before SIG{name}");
     }
 
@@ -182,7 +185,9 @@ impl Deltapush {
             .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
             .map(|entry| entry.unwrap().path())
             .filter(|path| path.extension().is_some_and(|extension| extension == "pem"))
-            .find(|path| fs::read_to_string(path).is_ok_and(|text| text.contains("BEGIN CERTIFICATE")))
+            .find(|path| {
+                fs::read_to_string(path).is_ok_and(|text| text.contains("BEGIN CERTIFICATE"))
+            })
             .unwrap_or_else(|| panic!("no certificate in {}", folder.display()))
     }
 
@@ -206,7 +211,11 @@ impl Deltapush {
     /// What `deltapush status` prints.
     pub(crate) fn status(&self) -> String {
         let config = self.dir.path().join("config.yaml");
-        let output = Command::new(env!("CARGO_BIN_EXE_deltapush")).arg("--config").arg(config).arg("status").output();
+        let output = Command::new(env!("CARGO_BIN_EXE_deltapush"))
+            .arg("--config")
+            .arg(config)
+            .arg("status")
+            .output();
         let output = output.unwrap();
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).unwrap()
@@ -228,7 +237,8 @@ impl Deltapush {
     pub(crate) fn check_login(&self, login: &str) -> String {
         let config = self.dir.path().join("config.yaml");
         let mut command = Command::new(env!("CARGO_BIN_EXE_deltapush"));
-        let output = command.arg("--config").arg(config).args(["check", "--login", login]).output().unwrap();
+        let output =
+            command.arg("--config").arg(config).args(["check", "--login", login]).output().unwrap();
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).unwrap()
     }
@@ -249,7 +259,11 @@ impl Deltapush {
             while !wait_for_port(port, Duration::from_millis(200)) {
                 let ended = self.child.try_wait().unwrap();
                 let late = Instant::now() > deadline;
-                assert!(ended.is_none() && !late, "nobody answers on port {port} (ended: {ended:?})\n{}", self.log());
+                assert!(
+                    ended.is_none() && !late,
+                    "nobody answers on port {port} (ended: {ended:?})\n{}",
+                    self.log()
+                );
             }
         }
     }
@@ -307,10 +321,20 @@ fn configuration(options: &Options, imaps: u16, starttls: u16, plain: u16) -> St
         trace: _,
     } = options;
     // A path is a string of its own in YAML: JSON's quoting is valid there.
-    let ca = ca.as_ref().map(|path| format!("\n    ca: {}", serde_json::json!(path))).unwrap_or_default();
-    let notify_ca = notify_ca.as_ref().map(|path| format!("\n  ca: {}", serde_json::json!(path))).unwrap_or_default();
+    let ca = ca
+        .as_ref()
+        .map(|path| format!("\n    ca: {}", serde_json::json!(path)))
+        .unwrap_or_default();
+    let notify_ca = notify_ca
+        .as_ref()
+        .map(|path| format!("\n  ca: {}", serde_json::json!(path)))
+        .unwrap_or_default();
     // One address for all tests would be in use by another of them.
-    let admin = if more.lines().any(|line| line.starts_with("admin:")) { "" } else { "admin: { address: off }" };
+    let admin = if more.lines().any(|line| line.starts_with("admin:")) {
+        ""
+    } else {
+        "admin: { address: off }"
+    };
     let one = format!("  - domain: \"{domain}\"\n    upstream: {upstream}{ca}");
     let routes = routes.as_ref().unwrap_or(&one);
     format!(

@@ -25,7 +25,8 @@ impl DnsServer {
     pub(crate) async fn start() -> Self {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = socket.local_addr().unwrap();
-        let (zone, questions) = (Arc::<Mutex<Vec<Record>>>::default(), Arc::<AtomicUsize>::default());
+        let (zone, questions) =
+            (Arc::<Mutex<Vec<Record>>>::default(), Arc::<AtomicUsize>::default());
         let (known, asked) = (Arc::clone(&zone), Arc::clone(&questions));
         tokio::spawn(async move {
             let mut buffer = [0; 4096];
@@ -79,7 +80,8 @@ fn answer(question: &[u8], zone: &[Record]) -> Vec<u8> {
     let query = question.queries[0].clone();
     let mut answer = Message::response(question.metadata.id, question.metadata.op_code);
     let of_name = |record: &&Record| record.name.to_lowercase() == query.name.to_lowercase();
-    let found = zone.iter().filter(of_name).filter(|record| record.record_type() == query.query_type);
+    let found =
+        zone.iter().filter(of_name).filter(|record| record.record_type() == query.query_type);
     answer.add_answers(found.cloned());
     if !zone.iter().any(|record| of_name(&record)) {
         answer.metadata.response_code = ResponseCode::NXDomain;

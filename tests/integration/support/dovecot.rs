@@ -132,7 +132,8 @@ impl Dovecot {
         // The mail user must get through the temporary folder, which is made for its owner alone.
         open_to_all(dir.path());
         let config = dir.path().join("dovecot.conf");
-        fs::write(&config, configuration(setup, dir.path(), &authority, imaps, imap, lmtp)).unwrap();
+        fs::write(&config, configuration(setup, dir.path(), &authority, imaps, imap, lmtp))
+            .unwrap();
 
         // Statics are never dropped: Dovecot ends when this process does, because its standard input is then closed.
         let guard = spawn(dir.path());
@@ -143,7 +144,11 @@ impl Dovecot {
 
     fn wait_until_ready(&self) {
         for port in [self.imaps, self.imap, self.lmtp] {
-            assert!(wait_for_port(port, Duration::from_secs(20)), "Dovecot does not start:\n{}", self.log());
+            assert!(
+                wait_for_port(port, Duration::from_secs(20)),
+                "Dovecot does not start:\n{}",
+                self.log()
+            );
         }
     }
 
@@ -151,7 +156,8 @@ impl Dovecot {
     pub(crate) fn user(&self, name: &str) -> String {
         let user = format!("{name}@lab.test");
         let rawlog = self.dir.path().join("rawlog").join(&user);
-        fs::create_dir(&rawlog).unwrap_or_else(|error| panic!("two tests use the user {user}: {error}"));
+        fs::create_dir(&rawlog)
+            .unwrap_or_else(|error| panic!("two tests use the user {user}: {error}"));
         own(&rawlog);
         user
     }
@@ -163,7 +169,8 @@ impl Dovecot {
 
     /// Delivers an ordinary message from somebody else.
     pub(crate) async fn deliver_news(&self, user: &str, subject: &str) {
-        self.deliver("bob@elsewhere.test", user, &message("bob@elsewhere.test", user, subject, "")).await;
+        self.deliver("bob@elsewhere.test", user, &message("bob@elsewhere.test", user, subject, ""))
+            .await;
     }
 
     /// What each session of a user said to Dovecot after login, oldest session first.
@@ -174,12 +181,18 @@ impl Dovecot {
             .filter(|path| path.extension().is_some_and(|extension| extension == "in"))
             .collect();
         files.sort();
-        files.iter().map(|file| String::from_utf8_lossy(&fs::read(file).unwrap_or_default()).into_owned()).collect()
+        files
+            .iter()
+            .map(|file| String::from_utf8_lossy(&fs::read(file).unwrap_or_default()).into_owned())
+            .collect()
     }
 
     /// The sessions in which somebody watches: EXAMINE, then IDLE. A client of Delta Chat's kind uses SELECT.
     pub(crate) fn watches(&self, user: &str) -> Vec<String> {
-        self.sessions(user).into_iter().filter(|said| said.contains("EXAMINE") && said.contains("IDLE")).collect()
+        self.sessions(user)
+            .into_iter()
+            .filter(|said| said.contains("EXAMINE") && said.contains("IDLE"))
+            .collect()
     }
 
     /// Waits until the `n`th watch of a user's mailbox stands in IDLE.
@@ -204,8 +217,11 @@ impl Dovecot {
 
     /// How many sessions of a user there are now, as `doveadm who` tells.
     pub(crate) fn who(&self, user: &str) -> usize {
-        let output =
-            Command::new("doveadm").arg("-c").arg(self.dir.path().join("dovecot.conf")).args(["who", "-1"]).output();
+        let output = Command::new("doveadm")
+            .arg("-c")
+            .arg(self.dir.path().join("dovecot.conf"))
+            .args(["who", "-1"])
+            .output();
         let output = output.expect("doveadm, of the Debian package dovecot-core, is missing");
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout)
@@ -219,7 +235,8 @@ impl Dovecot {
     pub(crate) fn log(&self) -> String {
         let mut log = String::new();
         for name in ["stderr", "log"] {
-            log += &String::from_utf8_lossy(&fs::read(self.dir.path().join(name)).unwrap_or_default());
+            log +=
+                &String::from_utf8_lossy(&fs::read(self.dir.path().join(name)).unwrap_or_default());
         }
         log
     }
@@ -254,7 +271,14 @@ pub(crate) fn message(from: &str, to: &str, subject: &str, headers: &str) -> Str
     )
 }
 
-fn configuration(setup: Setup, dir: &Path, authority: &Authority, imaps: u16, imap: u16, lmtp: u16) -> String {
+fn configuration(
+    setup: Setup,
+    dir: &Path,
+    authority: &Authority,
+    imaps: u16,
+    imap: u16,
+    lmtp: u16,
+) -> String {
     let at = dir.display();
     let password = BASE64_STANDARD.encode(PASSWORD);
     let (cert, key) = (authority.leaf_cert.display(), authority.leaf_key.display());
@@ -332,13 +356,17 @@ service stats {{
         Setup::Chatmail => text += "imap_capability = +XDELTAPUSH\n",
         // It can be told to say more, but not to say less, than a whole list.
         Setup::WithoutNotify => {
-            text += "imap_capability = IMAP4rev1 SASL-IR LITERAL+ ID ENABLE IDLE UIDPLUS CONDSTORE\n"
+            text +=
+                "imap_capability = IMAP4rev1 SASL-IR LITERAL+ ID ENABLE IDLE UIDPLUS CONDSTORE\n"
         }
         Setup::Mechanisms => text = with_mechanisms(&text, dir),
         Setup::Talkative => text += "imap_idle_notify_interval = 2 secs\n",
-        Setup::Compress => text += "mail_plugins = zlib\nprotocol imap {\n  mail_plugins = zlib imap_zlib\n}\n",
+        Setup::Compress => {
+            text += "mail_plugins = zlib\nprotocol imap {\n  mail_plugins = zlib imap_zlib\n}\n"
+        }
         Setup::Trusting => {
-            text += "haproxy_trusted_networks = 127.0.0.0/8\nlogin_trusted_networks = 127.0.0.0/8\n";
+            text +=
+                "haproxy_trusted_networks = 127.0.0.0/8\nlogin_trusted_networks = 127.0.0.0/8\n";
             text += "service imap-login {\n  inet_listener imap {\n    haproxy = yes\n  }\n}\n";
         }
         Setup::OneLoginProcess => {

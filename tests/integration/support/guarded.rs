@@ -33,8 +33,12 @@ pub(crate) struct Guarded {
 impl Guarded {
     /// Runs `script` with `dir` as its folder; what it prints goes to the file `log` there.
     pub(crate) fn start(script: &str, dir: &Path) -> Self {
-        let guard =
-            Command::new("sh").args(["-c", GUARD, script]).arg(dir).stdin(Stdio::piped()).stdout(Stdio::null()).spawn();
+        let guard = Command::new("sh")
+            .args(["-c", GUARD, script])
+            .arg(dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn();
         Self { guard: guard.unwrap() }
     }
 

@@ -17,7 +17,12 @@ pub(crate) async fn deliver(port: u16, sender: &str, recipient: &str, message: &
 ///
 /// # Errors
 /// If the server did not confirm the message: it may have stored it all the same.
-pub(crate) async fn try_deliver(port: u16, sender: &str, recipient: &str, message: &str) -> io::Result<Instant> {
+pub(crate) async fn try_deliver(
+    port: u16,
+    sender: &str,
+    recipient: &str,
+    message: &str,
+) -> io::Result<Instant> {
     timeout(Duration::from_secs(20), dialogue(port, sender, recipient, message)).await?
 }
 

@@ -173,16 +173,22 @@ async fn receive(
     token: String,
 ) -> Response {
     let is_notification = method == Method::POST && uri.path() == "/notify";
-    let token = if is_notification { token } else { format!("not a notification: {method} {uri} {token}") };
+    let token =
+        if is_notification { token } else { format!("not a notification: {method} {uri} {token}") };
     let rules = shared.always.lock().unwrap().clone();
-    let rule = rules.into_iter().find(|(prefix, _)| token.starts_with(prefix)).map(|(_, answer)| answer);
+    let rule =
+        rules.into_iter().find(|(prefix, _)| token.starts_with(prefix)).map(|(_, answer)| answer);
     let posted = Posted { at: Instant::now(), token, version, headers, connection };
     shared.posted.lock().unwrap().push(posted);
     shared.arrived.send_modify(|count| *count += 1);
-    let answer = rule.unwrap_or_else(|| shared.answers.lock().unwrap().pop_front().unwrap_or(Answer::Status(200)));
+    let answer = rule.unwrap_or_else(|| {
+        shared.answers.lock().unwrap().pop_front().unwrap_or(Answer::Status(200))
+    });
     match answer {
         Answer::Status(status) => StatusCode::from_u16(status).unwrap().into_response(),
-        Answer::Redirect(url) => (StatusCode::TEMPORARY_REDIRECT, [("location", url)]).into_response(),
+        Answer::Redirect(url) => {
+            (StatusCode::TEMPORARY_REDIRECT, [("location", url)]).into_response()
+        }
         Answer::Hang => std::future::pending().await,
     }
 }

@@ -93,7 +93,8 @@ impl NotifyWire {
     /// Starts a server that speaks one version and answers 200.
     pub(crate) async fn start(http: Http, config: &ServerConfig) -> Self {
         let mut config = config.clone();
-        config.alpn_protocols = vec![if http == Http::Two { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
+        config.alpn_protocols =
+            vec![if http == Http::Two { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let url = format!("https://127.0.0.1:{}/notify", listener.local_addr().unwrap().port());
@@ -141,7 +142,12 @@ enum Next {
     End,
 }
 
-async fn connection(http: Http, tcp: TcpStream, acceptor: TlsAcceptor, shared: &Shared) -> std::io::Result<()> {
+async fn connection(
+    http: Http,
+    tcp: TcpStream,
+    acceptor: TlsAcceptor,
+    shared: &Shared,
+) -> std::io::Result<()> {
     tcp.set_nodelay(true)?;
     let socket = tcp.as_fd().try_clone_to_owned()?;
     let stream = acceptor.accept(tcp).await?;
@@ -166,7 +172,9 @@ async fn http1(
     let mut received = Vec::new();
     loop {
         let Some(body) = http1_request(&mut stream, &mut received).await? else { return Ok(()) };
-        let answer = |status: u16, more: &str| format!("HTTP/1.1 {status} said\r\n{more}content-length: 2\r\n\r\nok");
+        let answer = |status: u16, more: &str| {
+            format!("HTTP/1.1 {status} said\r\n{more}content-length: 2\r\n\r\nok")
+        };
         let answer = match shared.take(&body, number) {
             Deed::Status(status) => answer(status, ""),
             Deed::RetryAfter(seconds) => answer(429, &format!("retry-after: {seconds}\r\n")),
@@ -185,7 +193,9 @@ async fn http1(
             Deed::Close => return stream.shutdown().await,
             Deed::TcpReset => return reset(socket),
             Deed::Silence => std::future::pending().await,
-            deed @ (Deed::GoAway { .. } | Deed::StreamReset(_)) => panic!("{deed:?} is not HTTP/1.1"),
+            deed @ (Deed::GoAway { .. } | Deed::StreamReset(_)) => {
+                panic!("{deed:?} is not HTTP/1.1")
+            }
         };
         stream.write_all(answer.as_bytes()).await?;
         stream.flush().await?;
@@ -193,12 +203,17 @@ async fn http1(
 }
 
 /// The body of the next request; none at the end of the connection.
-async fn http1_request(stream: &mut TlsStream<TcpStream>, received: &mut Vec<u8>) -> std::io::Result<Option<Vec<u8>>> {
+async fn http1_request(
+    stream: &mut TlsStream<TcpStream>,
+    received: &mut Vec<u8>,
+) -> std::io::Result<Option<Vec<u8>>> {
     loop {
         if let Some(end) = received.windows(4).position(|four| four == b"\r\n\r\n") {
             let head = String::from_utf8_lossy(&received[..end]).to_ascii_lowercase();
             assert!(head.starts_with("post /notify http/1.1"), "{head}");
-            let size = head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
+            let size = head
+                .lines()
+                .find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
             let (start, size) = (end + 4, size.unwrap_or(0_usize));
             if received.len() >= start + size {
                 let request: Vec<u8> = received.drain(..start + size).collect();
@@ -254,8 +269,12 @@ impl Http2 {
             self.reader.read_exact(&mut payload).await?;
             let stream = u32::from_be_bytes(stream);
             match kind {
-                SETTINGS if flags & FIRST_FLAG == 0 => write(&self.writer, SETTINGS, FIRST_FLAG, 0, b"").await?,
-                PING if flags & FIRST_FLAG == 0 => write(&self.writer, PING, FIRST_FLAG, 0, &payload).await?,
+                SETTINGS if flags & FIRST_FLAG == 0 => {
+                    write(&self.writer, SETTINGS, FIRST_FLAG, 0, b"").await?
+                }
+                PING if flags & FIRST_FLAG == 0 => {
+                    write(&self.writer, PING, FIRST_FLAG, 0, &payload).await?
+                }
                 DATA => {
                     self.bodies.entry(stream).or_default().extend_from_slice(&payload);
                     if !payload.is_empty() {
@@ -279,7 +298,8 @@ impl Http2 {
         match deed {
             Deed::Status(status) => answer(&self.writer, stream, status, &[]).await?,
             Deed::RetryAfter(seconds) => {
-                answer(&self.writer, stream, 429, &field("retry-after", &seconds.to_string())).await?;
+                answer(&self.writer, stream, 429, &field("retry-after", &seconds.to_string()))
+                    .await?;
             }
             Deed::Late(time) => {
                 let writer = Arc::clone(&self.writer);
@@ -314,7 +334,9 @@ impl Http2 {
                 self.writer.lock().await.shutdown().await?;
                 return Ok(Next::End);
             }
-            Deed::StreamReset(code) => write(&self.writer, RST_STREAM, 0, stream, &code.to_be_bytes()).await?,
+            Deed::StreamReset(code) => {
+                write(&self.writer, RST_STREAM, 0, stream, &code.to_be_bytes()).await?
+            }
         }
         Ok(Next::GoOn)
     }
@@ -337,7 +359,13 @@ fn field(name: &str, value: &str) -> Vec<u8> {
     [vec![0], text(name), text(value)].concat()
 }
 
-async fn write(writer: &Writer, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> std::io::Result<()> {
+async fn write(
+    writer: &Writer,
+    kind: u8,
+    flags: u8,
+    stream: u32,
+    payload: &[u8],
+) -> std::io::Result<()> {
     let len = u32::try_from(payload.len()).unwrap().to_be_bytes();
     let frame = [&len[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat();
     let mut writer = writer.lock().await;

@@ -40,20 +40,31 @@ impl Pebble {
         resolver.args(["-management", &format!("127.0.0.1:{}", free_port()), "-dns01", &names]);
         let mut server = command("pebble", &dir);
         server.arg("-config").arg(&path).args(["-dnsserver", &names]);
-        server.env("PEBBLE_VA_NOSLEEP", "1").env("PEBBLE_WFE_NONCEREJECT", "10").env("PEBBLE_AUTHZREUSE", "0");
+        server
+            .env("PEBBLE_VA_NOSLEEP", "1")
+            .env("PEBBLE_WFE_NONCEREJECT", "10")
+            .env("PEBBLE_AUTHZREUSE", "0");
         let start = |command: &mut Command| {
-            command.spawn().unwrap_or_else(|error| panic!("{error}: install pebble, or run scripts/test once"))
+            command
+                .spawn()
+                .unwrap_or_else(|error| panic!("{error}: install pebble, or run scripts/test once"))
         };
         let children = vec![start(&mut resolver), start(&mut server)];
         assert!(wait_for_port(port, Duration::from_secs(10)), "pebble does not listen");
-        Self { directory: format!("https://localhost:{port}/dir"), ca: authority.ca, management, children, dir }
+        Self {
+            directory: format!("https://localhost:{port}/dir"),
+            ca: authority.ca,
+            management,
+            children,
+            dir,
+        }
     }
 
     /// The PEM file of the root that its certificates lead to.
     pub(crate) async fn root(&self) -> PathBuf {
         let url = format!("https://localhost:{}/roots/0", self.management);
-        let client =
-            reqwest::Client::builder().tls_backend_preconfigured((*super::certs::client_config(&self.ca)).clone());
+        let client = reqwest::Client::builder()
+            .tls_backend_preconfigured((*super::certs::client_config(&self.ca)).clone());
         let answer = client.build().unwrap().get(url).send().await.unwrap().bytes().await.unwrap();
         let path = self.dir.path().join("root.pem");
         std::fs::write(&path, answer).unwrap();
@@ -76,7 +87,8 @@ impl Drop for Pebble {
             let _ = child.wait();
         }
         if std::thread::panicking() {
-            let log = std::fs::read_to_string(self.dir.path().join("pebble.log")).unwrap_or_default();
+            let log =
+                std::fs::read_to_string(self.dir.path().join("pebble.log")).unwrap_or_default();
             eprintln!("--- Pebble's log\n{log}---");
         }
     }

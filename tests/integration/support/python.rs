@@ -6,7 +6,11 @@ use std::process::Command;
 /// A program of the environment: `python`, `deltachat-rpc-server`.
 pub(crate) fn program(name: &str) -> Command {
     let path = root().join(".venv/bin").join(name);
-    assert!(path.exists(), "{} is missing: run scripts/test once, it makes the Python environment", path.display());
+    assert!(
+        path.exists(),
+        "{} is missing: run scripts/test once, it makes the Python environment",
+        path.display()
+    );
     Command::new(path)
 }
 

@@ -34,7 +34,10 @@ impl Replay {
         let mut sessions: BTreeMap<usize, (SessionId, Vec<Record>)> = BTreeMap::new();
         for line in text.lines().filter(|line| !line.is_empty()) {
             let record = Record::from_json(line).unwrap_or_else(|error| panic!("{error}: {line}"));
-            assert!(!matches!(record.entry, TraceEntry::Dropped(_)), "lines are missing: this cannot be replayed");
+            assert!(
+                !matches!(record.entry, TraceEntry::Dropped(_)),
+                "lines are missing: this cannot be replayed"
+            );
             let Some(id) = record.session else { continue };
             let place = order.iter().position(|known| *known == id).unwrap_or_else(|| {
                 order.push(id);
@@ -47,7 +50,8 @@ impl Replay {
 
     /// Plays all sessions that came to an upstream, in the order in which they began, and returns what is still running.
     pub(crate) async fn play(&self, change: impl FnOnce(&mut Options)) -> (Scripted, Deltapush) {
-        let dialogues: Vec<String> = self.sessions.values().map(|(_, records)| dialogue(records)).collect();
+        let dialogues: Vec<String> =
+            self.sessions.values().map(|(_, records)| dialogue(records)).collect();
         let dialogues: Vec<&str> =
             dialogues.iter().map(String::as_str).filter(|dialogue| !dialogue.is_empty()).collect();
         let upstream = Scripted::start(&dialogues).await;
@@ -65,7 +69,9 @@ impl Replay {
 
 fn lines(records: &[Record]) -> impl Iterator<Item = Line<'_>> {
     records.iter().filter_map(|record| match &record.entry {
-        TraceEntry::Said { speaker, mark, parts } => Some(Line { speaker: *speaker, mark: *mark, parts }),
+        TraceEntry::Said { speaker, mark, parts } => {
+            Some(Line { speaker: *speaker, mark: *mark, parts })
+        }
         _ => None,
     })
 }
@@ -102,7 +108,11 @@ impl Line<'_> {
                     bytes.resize(bytes.len() + usize::try_from(*size).unwrap(), b'x');
                 }
                 LinePart::Literal { size, shown } => {
-                    assert_eq!(u64::try_from(shown.len()).unwrap(), *size, "a part of a literal cannot be replayed");
+                    assert_eq!(
+                        u64::try_from(shown.len()).unwrap(),
+                        *size,
+                        "a part of a literal cannot be replayed"
+                    );
                     bytes.extend_from_slice(shown);
                 }
                 LinePart::Cut(_) => panic!("a line that was cut cannot be replayed"),
@@ -119,9 +129,14 @@ fn dialogue(records: &[Record]) -> String {
     let mut login: Option<String> = None;
     let mut logs_out = false;
     for line in lines(records) {
-        let Some(speaker) = ConnectionSide::Upstream.speaker(line.speaker, line.mark) else { continue };
+        let Some(speaker) = ConnectionSide::Upstream.speaker(line.speaker, line.mark) else {
+            continue;
+        };
         // What belongs to an exchange under way is the business of `LOGIN`.
-        if login.as_ref().is_some_and(|tag| speaker == Speaker::ToUpstream || line.word(0) == "+" && *tag != "+") {
+        if login
+            .as_ref()
+            .is_some_and(|tag| speaker == Speaker::ToUpstream || line.word(0) == "+" && *tag != "+")
+        {
             continue;
         }
         if speaker == Speaker::Upstream {
@@ -173,7 +188,13 @@ async fn expect(client: &mut Client, line: &Line<'_>) {
     if line.mark == Mark::Relayed && !line.is_masked() {
         let wanted = line.bytes("");
         let got = client.bytes(wanted.len()).await;
-        assert!(got == wanted, "{} instead of {}\n{}", got.escape_ascii(), wanted.escape_ascii(), client.dialogue());
+        assert!(
+            got == wanted,
+            "{} instead of {}\n{}",
+            got.escape_ascii(),
+            wanted.escape_ascii(),
+            client.dialogue()
+        );
     } else {
         let got = client.response().await;
         let words: Vec<&str> = got.split(' ').take(2).collect();

@@ -55,7 +55,9 @@ impl Scene {
     /// Registers a token as Delta Chat does, goes away, and waits until the mailbox is watched.
     pub(crate) async fn register(&self, token: &str) {
         let mut client = self.client().await;
-        let reply = client.command(&format!("c2 SETMETADATA \"INBOX\" (/private/devicetoken {})", quoted(token))).await;
+        let reply = client
+            .command(&format!("c2 SETMETADATA \"INBOX\" (/private/devicetoken {})", quoted(token)))
+            .await;
         assert!(reply.result.starts_with("OK"), "{reply:?}");
         drop(client);
         self.dovecot.wait_for_watch(&self.user, 1).await;

@@ -95,24 +95,33 @@ impl Scripted {
             reached: Arc::new(Semaphore::new(0)),
             dialogues: dialogues.len(),
         };
-        let scripts: Vec<String> = dialogues.iter().map(|dialogue| (*dialogue).to_owned()).collect();
-        let (connections, failures) = (Arc::clone(&server.connections), Arc::clone(&server.failures));
+        let scripts: Vec<String> =
+            dialogues.iter().map(|dialogue| (*dialogue).to_owned()).collect();
+        let (connections, failures) =
+            (Arc::clone(&server.connections), Arc::clone(&server.failures));
         let finished = Arc::clone(&server.finished);
-        let signals = Signals { gate: Arc::clone(&server.gate), reached: Arc::clone(&server.reached) };
+        let signals =
+            Signals { gate: Arc::clone(&server.gate), reached: Arc::clone(&server.reached) };
         tokio::spawn(async move {
             let mut players = JoinSet::new();
             loop {
                 let (tcp, _) = listener.accept().await.unwrap();
                 let number = connections.fetch_add(1, Ordering::SeqCst);
                 let Some(script) = scripts.get(number).cloned() else {
-                    failures.lock().unwrap().push(format!("connection {}: one more than dialogues", number + 1));
+                    failures
+                        .lock()
+                        .unwrap()
+                        .push(format!("connection {}: one more than dialogues", number + 1));
                     continue;
                 };
                 let (manner, signals) = (manner.clone(), signals.clone());
                 let (failures, finished) = (Arc::clone(&failures), Arc::clone(&finished));
                 players.spawn(async move {
                     if let Err(failure) = play(tcp, &manner, &signals, &script).await {
-                        failures.lock().unwrap().push(format!("connection {}: {failure}", number + 1));
+                        failures
+                            .lock()
+                            .unwrap()
+                            .push(format!("connection {}: {failure}", number + 1));
                     }
                     finished.add_permits(1);
                 });
@@ -145,7 +154,12 @@ impl Scripted {
         let done = timeout(PATIENCE + FAREWELL, self.finished.acquire_many(all)).await.is_ok();
         let failures = self.failures.lock().unwrap().join("\n");
         assert!(failures.is_empty(), "{failures}");
-        assert!(done, "{} connections, {} dialogues: not all came to their end", self.connections(), self.dialogues);
+        assert!(
+            done,
+            "{} connections, {} dialogues: not all came to their end",
+            self.connections(),
+            self.dialogues
+        );
     }
 }
 
@@ -154,7 +168,11 @@ impl Drop for Scripted {
         // A client that waits in vain fails the test first: then this is the reason.
         if std::thread::panicking() {
             let failures = self.failures.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            eprintln!("--- the scripted upstream, {} connections\n{}\n---", self.connections(), failures.join("\n"));
+            eprintln!(
+                "--- the scripted upstream, {} connections\n{}\n---",
+                self.connections(),
+                failures.join("\n")
+            );
         }
     }
 }
@@ -176,7 +194,12 @@ struct Player<'a> {
     signals: &'a Signals,
 }
 
-async fn play(tcp: TcpStream, manner: &Manner, signals: &Signals, script: &str) -> Result<(), String> {
+async fn play(
+    tcp: TcpStream,
+    manner: &Manner,
+    signals: &Signals,
+    script: &str,
+) -> Result<(), String> {
     tcp.set_nodelay(true).map_err(|error| error.to_string())?;
     let (tcp, twin) = twins(tcp).map_err(|error| error.to_string())?;
     let stream: Box<dyn Stream> = match &manner.tls {
@@ -194,11 +217,14 @@ async fn play(tcp: TcpStream, manner: &Manner, signals: &Signals, script: &str) 
         bytewise: manner.bytewise,
         signals,
     };
-    let steps: Vec<&str> = script.lines().map(str::trim_start).filter(|step| !step.is_empty()).collect();
+    let steps: Vec<&str> =
+        script.lines().map(str::trim_start).filter(|step| !step.is_empty()).collect();
     for (number, step) in steps.iter().enumerate() {
         if *step == "RESET" {
             // The last handle that is closed sends the reset.
-            return SockRef::from(&twin).set_linger(Some(Duration::ZERO)).map_err(|error| error.to_string());
+            return SockRef::from(&twin)
+                .set_linger(Some(Duration::ZERO))
+                .map_err(|error| error.to_string());
         }
         player.step(step).await.map_err(|failure| shown(&steps, number, &failure))?;
     }
@@ -284,7 +310,11 @@ impl Player<'_> {
         }
         let rest = self.received.escape_ascii();
         // LOGOUT is how a well-mannered peer leaves.
-        if rest.to_string().contains("LOGOUT") { Ok(()) } else { Err(format!("   after the end came {rest}")) }
+        if rest.to_string().contains("LOGOUT") {
+            Ok(())
+        } else {
+            Err(format!("   after the end came {rest}"))
+        }
     }
 
     async fn expect_line(&mut self, wanted: &str) -> Result<(), String> {
@@ -335,17 +365,27 @@ impl Player<'_> {
                 self.fill().await?;
             }
             let literal: Vec<u8> = self.received.drain(..size).collect();
-            line = format!("{} {}{}", strip_announcement(&line), String::from_utf8_lossy(&literal), self.line().await?);
+            line = format!(
+                "{} {}{}",
+                strip_announcement(&line),
+                String::from_utf8_lossy(&literal),
+                self.line().await?
+            );
         }
         let mut words = line.splitn(3, ' ');
         self.tag = words.next().unwrap_or_default().to_owned();
-        let (verb, arguments) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        let (verb, arguments) =
+            (words.next().unwrap_or_default(), words.next().unwrap_or_default());
         let given = match verb.to_ascii_uppercase().as_str() {
             "LOGIN" => arguments.replace('"', "").replace("  ", " "),
             "AUTHENTICATE" => self.authenticate(arguments).await?,
             _ => return Err(format!("   a login was expected, got {line:?}")),
         };
-        if given == format!("{USER} {PASSWORD}") { Ok(()) } else { Err(format!("   credentials: {given:?}")) }
+        if given == format!("{USER} {PASSWORD}") {
+            Ok(())
+        } else {
+            Err(format!("   credentials: {given:?}"))
+        }
     }
 
     async fn authenticate(&mut self, arguments: &str) -> Result<String, String> {
@@ -359,7 +399,8 @@ impl Player<'_> {
         } else {
             initial.to_owned()
         };
-        let message = BASE64_STANDARD.decode(&response).map_err(|error| format!("   {error}: {response}"))?;
+        let message =
+            BASE64_STANDARD.decode(&response).map_err(|error| format!("   {error}: {response}"))?;
         let message = String::from_utf8_lossy(&message).into_owned();
         let parts: Vec<&str> = message.split('\0').collect();
         match parts.as_slice() {
@@ -373,7 +414,9 @@ impl Player<'_> {
         loop {
             let line = self.line().await?;
             match (line.split_once(' '), &self.capabilities) {
-                (Some((tag, verb)), Some(list)) if verb.eq_ignore_ascii_case("CAPABILITY") && !is_clients(tag) => {
+                (Some((tag, verb)), Some(list))
+                    if verb.eq_ignore_ascii_case("CAPABILITY") && !is_clients(tag) =>
+                {
                     let answer = format!("* CAPABILITY {list}\r\n{tag} OK done\r\n");
                     self.send(answer.as_bytes()).await?;
                 }
@@ -395,8 +438,13 @@ impl Player<'_> {
     async fn fill(&mut self) -> Result<(), String> {
         match timeout(PATIENCE, self.stream.read_buf(&mut self.received)).await {
             Ok(Ok(count)) if count > 0 => Ok(()),
-            Ok(ended) => Err(format!("   the peer ended the connection ({ended:?}); left over: {}", self.left())),
-            Err(_) => Err(format!("   nothing came within {PATIENCE:?}; left over: {}", self.left())),
+            Ok(ended) => Err(format!(
+                "   the peer ended the connection ({ended:?}); left over: {}",
+                self.left()
+            )),
+            Err(_) => {
+                Err(format!("   nothing came within {PATIENCE:?}; left over: {}", self.left()))
+            }
         }
     }
 

@@ -134,7 +134,12 @@ impl Drop for Server {
 
 /// Where `scripts/servers` put a server.
 pub(crate) fn unpacked(server: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("servers").join(server);
-    assert!(folder.is_dir(), "{} is missing: run scripts/servers once, it unpacks Debian's packages", folder.display());
+    let folder =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("servers").join(server);
+    assert!(
+        folder.is_dir(),
+        "{} is missing: run scripts/servers once, it unpacks Debian's packages",
+        folder.display()
+    );
     folder
 }

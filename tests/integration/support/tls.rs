@@ -25,7 +25,11 @@ pub(crate) fn trusting(trusted: &Path, alpn: &[&[u8]]) -> ClientConfig {
 }
 
 /// A handshake with a server on loopback that must show a certificate for `name`, as any client would verify it.
-pub(crate) async fn handshake(port: u16, name: &str, config: ClientConfig) -> std::io::Result<TlsStream<TcpStream>> {
+pub(crate) async fn handshake(
+    port: u16,
+    name: &str,
+    config: ClientConfig,
+) -> std::io::Result<TlsStream<TcpStream>> {
     handshake_again(port, name, &Arc::new(config)).await
 }
 
@@ -36,7 +40,9 @@ pub(crate) async fn handshake_again(
     config: &Arc<ClientConfig>,
 ) -> std::io::Result<TlsStream<TcpStream>> {
     let tcp = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
-    TlsConnector::from(Arc::clone(config)).connect(ServerName::try_from(name.to_owned()).unwrap(), tcp).await
+    TlsConnector::from(Arc::clone(config))
+        .connect(ServerName::try_from(name.to_owned()).unwrap(), tcp)
+        .await
 }
 
 /// The certificate that was shown.

@@ -43,7 +43,8 @@ async fn serve(mut client: TcpStream, ways: HashMap<String, u16>, asked: Arc<Mut
         head.push(byte);
     }
     let head = String::from_utf8(head).unwrap();
-    let wanted = head.strip_prefix("CONNECT ").and_then(|rest| rest.split(' ').next()).unwrap().to_owned();
+    let wanted =
+        head.strip_prefix("CONNECT ").and_then(|rest| rest.split(' ').next()).unwrap().to_owned();
     asked.lock().unwrap().push(wanted.clone());
     // A client that is gone is no fault of the test.
     let Some(port) = ways.get(&wanted) else {

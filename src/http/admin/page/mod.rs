@@ -63,12 +63,22 @@ mod tests {
     #[test]
     fn a_glance_is_enough() {
         let now = Timestamp::from_second(1_000_000).unwrap();
-        let text = |seconds: i64| ago(Timestamp::from_second(1_000_000 - seconds).unwrap(), now).into_string();
-        for (seconds, words) in
-            [(-5, "just now"), (59, "just now"), (60, "1 min ago"), (7199, "1 h ago"), (172_800, "2 days ago")]
-        {
+        let text = |seconds: i64| {
+            ago(Timestamp::from_second(1_000_000 - seconds).unwrap(), now).into_string()
+        };
+        for (seconds, words) in [
+            (-5, "just now"),
+            (59, "just now"),
+            (60, "1 min ago"),
+            (7199, "1 h ago"),
+            (172_800, "2 days ago"),
+        ] {
             assert!(text(seconds).contains(&format!(">{words}<")), "{}", text(seconds));
         }
-        assert!(text(0).contains("datetime=\"1970-01-12T13:46:40Z\" title=\"1970-01-12 13:46:40 UTC\""), "{}", text(0));
+        assert!(
+            text(0).contains("datetime=\"1970-01-12T13:46:40Z\" title=\"1970-01-12 13:46:40 UTC\""),
+            "{}",
+            text(0)
+        );
     }
 }

@@ -52,7 +52,10 @@ pub(in crate::http::admin) async fn live_part(site: &AdminSite, query: &str) -> 
 /// The overall condition in one line.
 fn verdict(site: &AdminSite, report: &StatusReport) -> Markup {
     let counts = report.counts;
-    let (sound, server) = (site.registry.is_writable(), site.board.telemetry().metrics().notification_server_answers());
+    let (sound, server) = (
+        site.registry.is_writable(),
+        site.board.telemetry().metrics().notification_server_answers(),
+    );
     html! {
         @if !sound {
             p.state.bad { "The state cannot be written: is the disk full? Tokens are refused meanwhile." }

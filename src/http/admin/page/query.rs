@@ -9,7 +9,8 @@ const MAX_LEN: usize = 1000;
 pub(super) fn value(query: &str, key: &str) -> String {
     let Ok(mut url) = Url::parse("http://localhost/") else { return String::new() };
     url.set_query(Some(query));
-    let found = url.query_pairs().find(|(name, _)| name == key).map(|(_, value)| value.into_owned());
+    let found =
+        url.query_pairs().find(|(name, _)| name == key).map(|(_, value)| value.into_owned());
     found.filter(|value| value.len() <= MAX_LEN).unwrap_or_default()
 }
 

@@ -127,7 +127,9 @@ impl DeviceWaker {
         }
         let now = Instant::now();
         let settings = keeper.settings();
-        if let Some(since) = context.registry.since_call(&account).filter(|since| *since < settings.call_again) {
+        if let Some(since) =
+            context.registry.since_call(&account).filter(|since| *since < settings.call_again)
+        {
             let rest = settings.call_again.saturating_sub(since);
             debug!(
                 %account,
@@ -141,7 +143,9 @@ impl DeviceWaker {
         }
         self.next = after(Instant::now(), settings.calls.interval());
         match context.registry.call(&account).await {
-            Ok(()) => info!(%account, "deltapush wakes the account's devices: no session is left to watch its mailbox"),
+            Ok(()) => {
+                info!(%account, "deltapush wakes the account's devices: no session is left to watch its mailbox")
+            }
             Err(error) => {
                 debug!(%account, "cannot wake the account's devices: {error}");
                 self.put(account, after(Instant::now(), STORE_PAUSE));
@@ -152,14 +156,14 @@ impl DeviceWaker {
     /// Whether the account's server is known to be there. If not, it is asked, and the account is due again when it is.
     fn is_reachable(&mut self, account: &AccountId) -> bool {
         let now = Instant::now();
-        let is_there = |server: &ReachedServer| server.answered.is_some_and(|at| now.duration_since(at) < ANSWERED);
+        let is_there = |server: &ReachedServer| {
+            server.answered.is_some_and(|at| now.duration_since(at) < ANSWERED)
+        };
         // Servers of which nobody waits for anything are forgotten.
-        self.servers.retain(|_, server| server.asking.is_some() || server.next > now || is_there(server));
-        let server = self.servers.entry(Arc::clone(&account.upstream)).or_insert_with(|| ReachedServer {
-            answered: None,
-            backoff: Backoff::default(),
-            asking: None,
-            next: now,
+        self.servers
+            .retain(|_, server| server.asking.is_some() || server.next > now || is_there(server));
+        let server = self.servers.entry(Arc::clone(&account.upstream)).or_insert_with(|| {
+            ReachedServer { answered: None, backoff: Backoff::default(), asking: None, next: now }
         });
         if is_there(server) {
             return true;
@@ -205,7 +209,9 @@ async fn ask(context: Arc<WatchContext>, account: AccountId) -> ReachabilityAnsw
     let found = upstreams.routes.find_again(&account.upstream, account.owner());
     let answer = match found {
         Some((target, _)) => connect::reach(&target, &upstreams).await,
-        None => Err(ConnectError::Unreachable(std::io::Error::other("no route leads to it any more"))),
+        None => {
+            Err(ConnectError::Unreachable(std::io::Error::other("no route leads to it any more")))
+        }
     };
     (account.upstream, answer)
 }

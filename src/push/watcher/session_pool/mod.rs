@@ -130,7 +130,8 @@ impl SessionPool {
         let (calls, called) = latest::channel();
         let places = Arc::new(Semaphore::new(settings.sessions.min(Semaphore::MAX_PERMITS)));
         let (accounts, next) = (DashMap::new(), AtomicU64::new(1));
-        let keeper = Self(Arc::new(PoolShared { context, settings, accounts, places, next, calls }));
+        let keeper =
+            Self(Arc::new(PoolShared { context, settings, accounts, places, next, calls }));
         (keeper.clone(), DeviceWaker::new(keeper, called))
     }
 
@@ -147,7 +148,12 @@ impl SessionPool {
         entry.clients = entry.clients.saturating_add(1);
         drop(entry);
         let (keeper, account) = (self.clone(), account.clone());
-        Presence { keeper, account, waits: AtomicBool::new(false), reason: "the client's session was lost" }
+        Presence {
+            keeper,
+            account,
+            waits: AtomicBool::new(false),
+            reason: "the client's session was lost",
+        }
     }
 
     /// Whether a session of the account is worth keeping: it has a device, and no client that waits itself.
@@ -199,7 +205,11 @@ impl SessionPool {
     }
 
     /// Hands a session back to a client that has shown its ticket: as it was after its login.
-    pub async fn hand_back(&self, account: &AccountId, ticket: &Arc<ResumeTicket>) -> Option<(Stream, Presence)> {
+    pub async fn hand_back(
+        &self,
+        account: &AccountId,
+        ticket: &Arc<ResumeTicket>,
+    ) -> Option<(Stream, Presence)> {
         let wanted = {
             let mut entry = self.0.accounts.get_mut(account)?;
             let is_its = |session: &&mut PooledSession| {
@@ -227,10 +237,12 @@ impl SessionPool {
     pub fn keep(&self, mut given: Given) {
         let keeper = self.clone();
         // With IDLE alone a session can be handed back as it was; NOTIFY cannot be undone.
-        let needs_notify = given.manners.notify || self.0.context.mailboxes(&given.account).len() > 1;
+        let needs_notify =
+            given.manners.notify || self.0.context.mailboxes(&given.account).len() > 1;
         given.abilities.notify &= needs_notify;
         let (want, wanted) = oneshot::channel();
-        let back = given.ticket.take().filter(|_| !given.abilities.notify).map(|ticket| (ticket, want));
+        let back =
+            given.ticket.take().filter(|_| !given.abilities.notify).map(|ticket| (ticket, want));
         let Some((number, leave)) = self.begin(&given.account, back) else {
             debug!(account = %given.account, "session not kept: as many as `keep.sessions` allows are kept already");
             tokio::spawn(log_out(given.stream));
@@ -238,7 +250,8 @@ impl SessionPool {
         };
         tokio::spawn(async move {
             let account = given.account.clone();
-            let watched = AssertUnwindSafe(keeper.watch(given, number, leave, wanted)).catch_unwind();
+            let watched =
+                AssertUnwindSafe(keeper.watch(given, number, leave, wanted)).catch_unwind();
             let end = match watched.await {
                 Ok(Err(end)) => end,
                 Err(_) => WatchEnd::Panicked,
@@ -259,7 +272,8 @@ impl SessionPool {
     #[must_use]
     pub fn judge(&self, account: &AccountId) -> PushFilter {
         let judge = self.0.context.judge(account);
-        let messages = if judge.messages == Messages::Chat { Messages::All } else { judge.messages };
+        let messages =
+            if judge.messages == Messages::Chat { Messages::All } else { judge.messages };
         PushFilter { messages, ..judge }
     }
 
@@ -283,8 +297,19 @@ impl SessionPool {
     }
 
     /// A client's session has told of news, which is noted.
-    pub fn tell_noticed(&self, account: &AccountId, mailbox: &str, since: Option<std::time::Instant>, announce: bool) {
-        self.0.context.board.telemetry().tell(&TelemetryEvent::Noticed { account, mailbox, announce, since });
+    pub fn tell_noticed(
+        &self,
+        account: &AccountId,
+        mailbox: &str,
+        since: Option<std::time::Instant>,
+        announce: bool,
+    ) {
+        self.0.context.board.telemetry().tell(&TelemetryEvent::Noticed {
+            account,
+            mailbox,
+            announce,
+            since,
+        });
     }
 
     fn begin(
@@ -350,7 +375,11 @@ impl SessionPool {
     /// The session watches: those before it are not needed any more.
     fn supersede(&self, account: &AccountId, number: u64) {
         if let Some(entry) = self.0.accounts.get(account) {
-            entry.sessions.iter().filter(|session| session.number < number).for_each(|session| session.leave.cancel());
+            entry
+                .sessions
+                .iter()
+                .filter(|session| session.number < number)
+                .for_each(|session| session.leave.cancel());
         }
     }
 
@@ -366,7 +395,9 @@ impl SessionPool {
             WatchEnd::Leaving => debug!(%account, "a kept session has logged out"),
             WatchEnd::HandedBack => debug!(%account, "a client has resumed its kept session"),
             WatchEnd::Panicked => error!(%account, "a kept session ended: {end}"),
-            WatchEnd::Failed(IdleFailure::NoIdle(_)) => warn!(%account, %upstream, "session not kept: {end}"),
+            WatchEnd::Failed(IdleFailure::NoIdle(_)) => {
+                warn!(%account, %upstream, "session not kept: {end}")
+            }
             _ => info!(%account, %upstream, "a kept session ended: {end}"),
         }
         // Whoever it gave way to is about to come in.
@@ -377,7 +408,9 @@ impl SessionPool {
     /// If neither a client nor a kept session is there, the account's devices are called back, not before `delay` is over.
     fn is_left_alone(&self, account: &AccountId, reason: &str, delay: Duration) {
         let is_alone = self.is_alone(account);
-        self.0.accounts.remove_if(account, |_, entry| entry.clients == 0 && entry.sessions.is_empty());
+        self.0
+            .accounts
+            .remove_if(account, |_, entry| entry.clients == 0 && entry.sessions.is_empty());
         if !is_alone || !self.wants(account) {
             return;
         }
@@ -387,7 +420,10 @@ impl SessionPool {
     }
 
     fn is_alone(&self, account: &AccountId) -> bool {
-        self.0.accounts.get(account).is_none_or(|entry| entry.clients == 0 && entry.sessions.is_empty())
+        self.0
+            .accounts
+            .get(account)
+            .is_none_or(|entry| entry.clients == 0 && entry.sessions.is_empty())
     }
 
     fn show(&self, account: &AccountId, state: WatchState) {

@@ -21,7 +21,11 @@ impl ByDevice {
     /// The devices that have been shown all of `news`. Not those that fetched at the right time: their server may not have
     /// told them of it yet.
     pub(super) fn know(&self, news: &ShownPosition) -> Vec<DeviceToken> {
-        self.0.iter().filter(|(_, shown)| shown.covers(news)).map(|(token, _)| token.clone()).collect()
+        self.0
+            .iter()
+            .filter(|(_, shown)| shown.covers(news))
+            .map(|(token, _)| token.clone())
+            .collect()
     }
 }
 
@@ -44,7 +48,11 @@ mod tests {
         devices.note(&one, shown("INBOX", 7, 4));
         devices.note(&other, shown("inbox", 7, 5));
         assert_eq!(devices.know(&shown("INBOX", 7, 4)), [one.clone(), other]);
-        assert_eq!(devices.know(&shown("INBOX", 7, 5)), [token("other")], "the other one's fetch came too early");
+        assert_eq!(
+            devices.know(&shown("INBOX", 7, 5)),
+            [token("other")],
+            "the other one's fetch came too early"
+        );
         assert_eq!(devices.know(&shown("INBOX", 8, 4)), [], "numbers of another UIDVALIDITY");
         assert_eq!(devices.know(&shown("DeltaChat", 7, 4)), []);
         devices.note(&one, shown("INBOX", 7, 6));
