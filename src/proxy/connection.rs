@@ -14,7 +14,7 @@ use super::client_stream::Conversation;
 use super::handover::{Returned, SessionHandover};
 use super::handshake::{self, Accepted, Guests};
 use super::listener::Proxy;
-use super::login::Entered;
+use super::login::{LoginEnd, LoginSuccess};
 use super::login_answer;
 use super::login_attempt::WaitingClient;
 use super::own_lines::{self, untagged};
@@ -286,9 +286,9 @@ impl IncomingClient {
                             was_asked: false,
                         },
                     )
-                    .await?
+                    .await
                 {
-                    Ok(Entered { account, credentials, upstream, returned, is_open }) => {
+                    Ok(LoginSuccess { account, credentials, upstream, returned, is_open }) => {
                         self.tell_login(Some(&account), LoginResult::Accepted);
                         self.trace.logged_in(&account);
                         let mut client = client.take()?;
@@ -308,7 +308,8 @@ impl IncomingClient {
                         };
                         return Ok(authenticated);
                     }
-                    Err(refused) => {
+                    Err(LoginEnd::Connection(end)) => return Err(end),
+                    Err(LoginEnd::Refused(refused)) => {
                         self.tell_login(None, refused.result);
                         // Nothing is held meanwhile but the client's own place.
                         tokio::time::sleep_until(self.within(refused.delay, Instant::now())).await;

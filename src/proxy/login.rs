@@ -36,7 +36,7 @@ use crate::upstream::route::{Asked, Target};
 const GIVING_WAY: Duration = Duration::from_millis(500);
 
 /// A login that succeeded.
-pub(super) struct Entered {
+pub(super) struct LoginSuccess {
     pub(super) account: AccountId,
     /// None where sessions are kept.
     pub(super) credentials: Option<Arc<Credentials>>,
@@ -45,6 +45,29 @@ pub(super) struct Entered {
     pub(super) returned: Box<Returned>,
     /// The login's domain named the mail server.
     pub(super) is_open: bool,
+}
+
+/// The end of a login that did not succeed.
+pub(super) enum LoginEnd {
+    /// The client gets an answer, and may try again.
+    Refused(Refused),
+    /// The connection ends.
+    Connection(NoLogin),
+}
+
+impl From<Refused> for LoginEnd {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused)
+    }
+}
+
+/// An admitted login, of which the mail server is asked.
+struct AdmittedLogin<'a> {
+    target: &'a Target,
+    account: &'a AccountId,
+    credentials: &'a Credentials,
+    /// The server is also asked whether it pushes by itself.
+    probed: bool,
 }
 
 impl IncomingClient {
@@ -96,110 +119,136 @@ impl IncomingClient {
         &mut self,
         credentials: Credentials,
         mut client: WaitingClient<'_>,
-    ) -> Result<Result<Entered, Refused>, NoLogin> {
-        let (session, peer) = (self.session, self.peer);
-        let target = match self.target(&credentials) {
-            Ok(target) => target,
-            Err(refused) => return Ok(Err(refused)),
-        };
-        let credentials = match applied(&target, credentials) {
-            Ok(credentials) => credentials,
-            Err(refused) => return Ok(Err(refused)),
-        };
+    ) -> Result<LoginSuccess, LoginEnd> {
+        let target = self.target(&credentials)?;
+        let credentials = applied(&target, credentials)?;
         let account = AccountId::of(&credentials, &target.name());
         self.trace.tries(&account);
         let login = self.to_try(&target, &account, &credentials);
-        if let Some(refused) = self.refuse_invented(&login, &account, &credentials) {
-            return Ok(Err(refused));
-        }
-        let pass = match self.pass(login, &account, &credentials).await {
-            Ok(pass) => pass,
-            Err(refused) => return Ok(Err(refused)),
-        };
+        self.refuse_invented(&login, &account, &credentials)?;
+        let pass = self.pass(login, &account, &credentials).await?;
         let claim = self.entrance.claim.clone();
         let _trying = claim.as_ref().map(|claim| claim.try_login(&(&self.proxy.limits).into()));
-        let shown = self.ticket_for(&target, &account, &credentials).await;
-        if let Some((upstream, returned)) = self.handed_back(&account, shown.as_ref()).await {
+        let ticket = self.ticket_for(&target, &account, &credentials).await;
+        if let Some((upstream, returned)) = self.resume(&account, ticket.as_ref()).await {
             pass.done(LoginOutcome::Accepted);
+            let (session, peer) = (self.session, self.peer);
             debug!(session, %peer, %account, upstream = %target, "logged in by resuming a kept session");
             let (returned, is_open) = (Box::new(returned), target.reach == Reach::PublicOnly);
-            return Ok(Ok(Entered { account, credentials: None, upstream, returned, is_open }));
+            return Ok(LoginSuccess { account, credentials: None, upstream, returned, is_open });
         }
         let probed = self.proxy.session.native == Native::Passthrough
             && !self.proxy.probes.is_known(&target);
-        let mut attempt = self.attempt(&target, &credentials, probed, &pass, &mut client).await;
-        // What the client has answered to one challenge is no answer to another.
-        // And a stranger, whom some servers tell so before they look at the password, ends nobody's watch.
-        let may_ask = !client.was_asked && (pass.is_known() || shown.is_some());
-        if may_ask
-            && attempt.as_ref().is_err_and(AttemptError::is_too_many)
-            && self.proxy.board.give_way(&account)
-        {
-            debug!(
-                session, %account,
-                "the mail server allows no more sessions: the watch session yields to the client"
-            );
-            sleep(GIVING_WAY).await;
-            attempt = self.attempt(&target, &credentials, probed, &pass, &mut client).await;
+        let login =
+            AdmittedLogin { target: &target, account: &account, credentials: &credentials, probed };
+        match self.ask_mail_server(&login, &pass, &mut client, ticket.is_some()).await {
+            Ok(upstream) => Ok(self.succeeded(&login, pass, upstream).await),
+            Err(error) => Err(self.failed(&login, pass, error)),
         }
-        let mut upstream = match attempt {
-            Ok(upstream) => upstream,
-            Err(AttemptError::Client(end)) => return Err(end),
-            Err(AttemptError::GaveUp(words)) => {
-                // It may have been told meanwhile that it was wrong: some servers say that in a challenge.
-                let failed = pass.done(LoginOutcome::Unclear);
-                if failed.is_some() {
-                    report::failed_login(
-                        peer.ip(),
-                        &credentials.user,
-                        &account.upstream,
-                        report::How::ByServer,
-                    );
-                }
-                return Ok(Err(
-                    Refused::new(LoginResult::NoMechanism, words).after(failed.unwrap_or_default())
-                ));
+    }
+
+    /// Asks the mail server. Where it allows no more sessions, the account's watch session may yield to the client.
+    async fn ask_mail_server(
+        &mut self,
+        login: &AdmittedLogin<'_>,
+        pass: &Pass,
+        client: &mut WaitingClient<'_>,
+        has_ticket: bool,
+    ) -> Result<Connected, AttemptError> {
+        let AdmittedLogin { target, account, credentials, probed } = *login;
+        let attempt = self.attempt(target, credentials, probed, pass, client).await;
+        // The client's answer to one challenge is no answer to another.
+        // And a stranger, whom some servers tell so before they look at the password, ends nobody's watch.
+        let may_yield = !client.was_asked && (pass.is_known() || has_ticket);
+        let yields = may_yield
+            && attempt.as_ref().is_err_and(AttemptError::is_too_many)
+            && self.proxy.board.give_way(account);
+        if !yields {
+            return attempt;
+        }
+        let session = self.session;
+        debug!(
+            session, %account,
+            "the mail server allows no more sessions: the watch session yields to the client"
+        );
+        sleep(GIVING_WAY).await;
+        self.attempt(target, credentials, probed, pass, client).await
+    }
+
+    /// Notes and answers a login that the mail server has not accepted.
+    fn failed(&self, login: &AdmittedLogin<'_>, pass: Pass, error: AttemptError) -> LoginEnd {
+        let AdmittedLogin { target, account, credentials, probed } = *login;
+        let (session, peer) = (self.session, self.peer);
+        let error = match error {
+            AttemptError::Client(end) => return LoginEnd::Connection(end),
+            AttemptError::Upstream(ConnectError::NoPermit) => {
+                return self.turned_away(pass.turned_away(), account, credentials).into();
             }
-            Err(AttemptError::Upstream(ConnectError::NoPermit)) => {
-                return Ok(Err(self.turned_away(pass.turned_away(), &account, &credentials)));
+            AttemptError::GaveUp(words) => {
+                // Some servers say in a challenge that the password is wrong.
+                let delay = self.count_failure(login, pass, LoginOutcome::Unclear);
+                return Refused::new(LoginResult::NoMechanism, words).after(delay).into();
             }
-            Err(AttemptError::Upstream(error)) => {
-                if probed && error.is_timeout() {
-                    // It may be the question whether it pushes that it does not answer: it is not asked again soon.
-                    self.proxy.probes.remember(&target, false);
-                }
-                debug!(session, %peer, %account, upstream = %target, "login failed: {error}");
-                let outcome = outcome(&error, pass.is_sent());
-                let failed = pass.done(outcome);
-                if failed.is_some() {
-                    let how = if outcome == LoginOutcome::Broken {
-                        report::How::NoAnswer
-                    } else {
-                        report::How::ByServer
-                    };
-                    report::failed_login(peer.ip(), &credentials.user, &account.upstream, how);
-                }
-                return Ok(Err(Refused::from_error(error).after(failed.unwrap_or_default())));
-            }
+            AttemptError::Upstream(error) => error,
         };
+        if probed && error.is_timeout() {
+            // Perhaps the server does not answer the question whether it pushes: it is not asked again soon.
+            self.proxy.probes.remember(target, false);
+        }
+        debug!(session, %peer, %account, upstream = %target, "login failed: {error}");
+        let outcome = outcome(&error, pass.is_sent());
+        let delay = self.count_failure(login, pass, outcome);
+        Refused::from_error(error).after(delay).into()
+    }
+
+    /// Counts a login that failed, with a line in the log if it counts. Returns the delay of the answer.
+    fn count_failure(
+        &self,
+        login: &AdmittedLogin<'_>,
+        pass: Pass,
+        outcome: LoginOutcome,
+    ) -> Duration {
+        let Some(delay) = pass.done(outcome) else { return Duration::ZERO };
+        let how = if outcome == LoginOutcome::Broken {
+            report::How::NoAnswer
+        } else {
+            report::How::ByServer
+        };
+        let (user, upstream) = (&login.credentials.user, &login.account.upstream);
+        report::failed_login(self.peer.ip(), user, upstream, how);
+        delay
+    }
+
+    /// Notes a login that the mail server has accepted.
+    async fn succeeded(
+        &self,
+        login: &AdmittedLogin<'_>,
+        pass: Pass,
+        mut upstream: Connected,
+    ) -> LoginSuccess {
+        let AdmittedLogin { target, account, credentials, probed } = *login;
+        let (session, peer) = (self.session, self.peer);
         debug!(session, %peer, %account, upstream = %target, "logged in");
         if probed {
-            self.proxy.probes.remember(&target, upstream.logged_in.pushes);
+            self.proxy.probes.remember(target, upstream.logged_in.pushes);
         } else {
-            upstream.logged_in.pushes |= self.proxy.probes.pushes(&target);
+            upstream.logged_in.pushes |= self.proxy.probes.pushes(target);
         }
         // A relay makes an account at the first login.
-        pass.note_server(
-            upstream.logged_in.pushes || upstream.logged_in.capabilities.has("XCHATMAIL"),
-        );
+        let makes_accounts =
+            upstream.logged_in.pushes || upstream.logged_in.capabilities.has("XCHATMAIL");
+        pass.note_server(makes_accounts);
         pass.done(LoginOutcome::Accepted);
-        if let Err(error) = self.proxy.registry.login_succeeded(&account, &credentials).await {
+        if let Err(error) = self.proxy.registry.login_succeeded(account, credentials).await {
             debug!(session, %account, "cannot store the new password for the watch: {error}");
         }
-        let kept = self.proxy.keeper.is_none().then(|| Arc::new(credentials.to_keep()));
-        let returned = Box::new(self.ticket(&target, &account, &credentials, &upstream).await);
-        let is_open = target.reach == Reach::PublicOnly;
-        Ok(Ok(Entered { account, credentials: kept, upstream, returned, is_open }))
+        LoginSuccess {
+            account: account.clone(),
+            credentials: self.proxy.keeper.is_none().then(|| Arc::new(credentials.to_keep())),
+            returned: Box::new(self.ticket(target, account, credentials, &upstream).await),
+            upstream,
+            is_open: target.reach == Reach::PublicOnly,
+        }
     }
 
     /// The kept session's ticket, if this login is the same: a session is not asked for it, and another password is for the mail
@@ -222,8 +271,8 @@ impl IncomingClient {
             .then_some(ticket)
     }
 
-    /// The session that was kept, for who has shown its ticket.
-    async fn handed_back(
+    /// The kept session, for a client that has its ticket.
+    async fn resume(
         &self,
         account: &AccountId,
         shown: Option<&Arc<ResumeTicket>>,
@@ -284,27 +333,28 @@ impl IncomingClient {
         login.at_open_server(target.is_named_by_login()).registered(registry.is_known(account))
     }
 
-    /// The refusal of a login with an invented name, of which the mail server need not hear.
+    /// Refuses a login with an invented name, without asking the mail server.
     fn refuse_invented(
         &self,
         login: &Try,
         account: &AccountId,
         credentials: &Credentials,
-    ) -> Option<Refused> {
+    ) -> Result<(), Refused> {
         let Self { proxy, session, peer, .. } = self;
         if !proxy.refuses_invented || !is_invented(credentials) {
-            return None;
+            return Ok(());
         }
-        match proxy.gate.refuse_invented(login)? {
-            Invented::AtOnce => {
+        match proxy.gate.refuse_invented(login) {
+            None => Ok(()),
+            Some(Invented::AtOnce) => {
                 debug!(
                     session, %peer, %account,
                     "login refused without asking the mail server: an invented name, as Delta Chat tries them"
                 );
-                Some(Refused::own(LoginResult::NotAllowed, &OwnRefusal::Invented))
+                Err(Refused::own(LoginResult::NotAllowed, &OwnRefusal::Invented))
             }
-            Invented::TooMany(refusal) => {
-                Some(self.turned_away(Some(refusal), account, credentials))
+            Some(Invented::TooMany(refusal)) => {
+                Err(self.turned_away(Some(refusal), account, credentials))
             }
         }
     }
