@@ -1,11 +1,9 @@
 //! QR code for a terminal: two modules per character, with the quiet zone of ISO/IEC 18004 (four modules).
 
+use qrcode::render::unicode::Dense1x2;
 use qrcode::types::QrError;
-use qrcode::{Color, EcLevel, QrCode};
+use qrcode::{EcLevel, QrCode};
 use zeroize::Zeroizing;
-
-/// Light modules around the code.
-const QUIET: usize = 4;
 
 /// Black on white in every terminal: themes do not change colours 16 and 231.
 const BLACK_ON_WHITE: &str = "\x1b[38;5;16;48;5;231m";
@@ -36,33 +34,12 @@ pub fn picture(text: &str, shown: CodeSurface) -> Result<Zeroizing<String>, Code
             debug_assert_eq!(error, QrError::DataTooLong);
             CodeTooLong(text.len())
         })?;
-    let width = code.width();
-    let colours = Zeroizing::new(
-        code.to_colors().into_iter().map(|colour| colour == Color::Dark).collect::<Vec<_>>(),
-    );
-    let is_dark = |x: usize, y: usize| {
-        let (Some(x), Some(y)) = (x.checked_sub(QUIET), y.checked_sub(QUIET)) else { return false };
-        x < width
-            && y < width
-            && colours.get(y.saturating_mul(width).saturating_add(x)).copied().unwrap_or(false)
-    };
-    let side = width.saturating_add(QUIET.saturating_mul(2));
+    let picture = Zeroizing::new(code.render::<Dense1x2>().build());
     let (begin, end) =
         if shown == CodeSurface::Coloured { (BLACK_ON_WHITE, RESET) } else { ("", "") };
-    let mut out =
-        Zeroizing::new(String::with_capacity(side.saturating_mul(side).saturating_mul(2)));
-    for y in (0..side).step_by(2) {
-        out.push_str(begin);
-        for x in 0..side {
-            out.push(match (is_dark(x, y), is_dark(x, y.saturating_add(1))) {
-                (true, true) => '█',
-                (true, false) => '▀',
-                (false, true) => '▄',
-                (false, false) => ' ',
-            });
-        }
-        out.push_str(end);
-        out.push('\n');
+    let mut out = Zeroizing::new(String::with_capacity(picture.len().saturating_mul(2)));
+    for line in picture.lines() {
+        out.extend([begin, line, end, "\n"]);
     }
     Ok(out)
 }
