@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_socket_goes_to_the_listener_of_its_address() {
+    fn socket_goes_to_the_listener_of_its_address() {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
         let mut sockets = Sockets(vec![(address, socket)]);

@@ -463,7 +463,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_sound() {
+    fn command_line_is_sound() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
     }

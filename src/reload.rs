@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn an_open_port_that_was_to_go_makes_no_open_proxy() {
+    fn open_port_that_was_to_go_makes_no_open_proxy() {
         let parse = |address: &str, domain: &str| {
             let yaml = format!(
                 "listeners:\n  - address: {address}\n    tls: implicit\nroutes:\n  - domain: \"{domain}\"\n    \

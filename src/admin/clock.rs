@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn the_past_and_the_future_have_times() {
+    async fn past_and_the_future_have_times() {
         let past = Instant::now();
         tokio::time::advance(Duration::from_secs(90)).await;
         let clock = DisplayClock::now();

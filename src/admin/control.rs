@@ -177,7 +177,7 @@ mod tests {
     use crate::store::StoreSettings;
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn the_owner_is_answered_and_nobody_is_not_running() {
+    async fn owner_is_answered_and_nobody_is_not_running() {
         let directory = tempfile::tempdir().unwrap();
         let status = |directory: &Path| {
             ask(directory, &ControlQuestion::Status { names: vec![] })

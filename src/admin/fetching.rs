@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn the_most_inclusive_device_decides() {
+    fn most_inclusive_device_decides() {
         let encrypted = FetchHabit {
             left: Some(UnixTime(0)),
             senders: vec![[0; 8], [1; 8], [2; 8]],

@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_finds_its_account() {
+    fn name_finds_its_account() {
         for (name, server, wanted) in [
             ("alice@example.org", None, "alice@example.org at imap.example.org:993"),
             ("Alice@example.org", None, "Alice@example.org at imap.example.net:993"),

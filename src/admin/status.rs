@@ -492,7 +492,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_account_is_described_with_its_proof_of_life() {
+    async fn account_is_described_with_its_proof_of_life() {
         let board = Board::default();
         let status = status();
         board.begin(&status.account, Duration::from_secs(600));

@@ -102,7 +102,7 @@ async fn pass(milliseconds: u64) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_is_told_from_the_news_to_the_fetch() {
+async fn message_is_told_from_the_news_to_the_fetch() {
     let scene = Scene::new();
     scene.comes(1);
     pass(1000).await;
@@ -245,7 +245,7 @@ async fn what_deserves_no_push_is_no_chain() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_background_fetch_is_the_device_that_was_woken() {
+async fn background_fetch_is_the_device_that_was_woken() {
     let scene = Scene::new();
     scene.comes(1);
     pass(1000).await;
@@ -282,7 +282,7 @@ async fn a_background_fetch_is_the_device_that_was_woken() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_post_that_ends_before_the_message_is_noticed_is_its_own() {
+async fn post_that_ends_before_the_message_is_noticed_is_its_own() {
     let scene = Scene::new();
     let account = &scene.account;
     scene.comes(1);

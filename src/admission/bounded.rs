@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn the_smallest_maps_work() {
+    fn smallest_maps_work() {
         let now = Instant::now();
         for capacity in 1..4 {
             let mut map = Bounded::new(capacity, Duration::from_secs(1));

@@ -78,7 +78,7 @@ fn open_attempt(upstream: &str, address: u16, user: &str, password: &str) -> Try
 }
 
 #[test]
-fn a_person_who_mistypes_gets_in() {
+fn person_who_mistypes_gets_in() {
     let mut lab = Lab::new();
     assert_eq!(lab.log_in(1, "alice", "rihgt"), Got::Wrong(1));
     assert_eq!(lab.log_in(1, "alice", "rihgt"), Got::Again, "the phone tries once more by itself");
@@ -108,7 +108,7 @@ fn one_account_is_guessed_at_from_many_addresses() {
 }
 
 #[test]
-fn the_owner_gets_in_from_anywhere_while_few_guess() {
+fn owner_gets_in_from_anywhere_while_few_guess() {
     let mut lab = Lab::new();
     assert_eq!(lab.log_in(1, "alice", SECRET), Got::In);
     for n in 0..50 {
@@ -210,7 +210,7 @@ fn logins_at_once_are_counted_as_if_they_failed() {
 }
 
 #[test]
-fn an_outage_is_no_failed_login() {
+fn outage_is_no_failed_login() {
     let mut lab = Lab::new();
     for n in 0..100 {
         let login = attempt("mail:993", 1, "alice", &n.to_string());
@@ -231,7 +231,7 @@ fn an_outage_is_no_failed_login() {
 }
 
 #[test]
-fn a_password_that_was_changed_is_known_no_more() {
+fn password_that_was_changed_is_known_no_more() {
     let mut lab = Lab::new();
     assert_eq!(lab.log_in(1, "alice", SECRET), Got::In);
     let old = attempt("mail:993", 1, "alice", SECRET);
@@ -267,7 +267,7 @@ fn what_strangers_make_it_remember_is_bounded() {
 }
 
 #[test]
-fn a_longer_memory_counts_from_the_reload_on() {
+fn longer_memory_counts_from_the_reload_on() {
     let mut lab = Lab::new();
     lab.logins
         .set_limits(FailedLogins { within: Duration::from_secs(3600), ..FailedLogins::default() });
@@ -354,7 +354,7 @@ fn mail_servers_that_one_address_brings_up_are_bounded() {
 }
 
 #[test]
-fn a_broken_connection_counts_unless_the_credentials_are_known() {
+fn broken_connection_counts_unless_the_credentials_are_known() {
     let mut lab = Lab::new();
     assert_eq!(lab.log_in(1, "alice", SECRET), Got::In);
     let known = attempt("mail:993", 1, "alice", SECRET);
@@ -434,7 +434,7 @@ fn known_names_expire() {
 }
 
 #[test]
-fn a_refused_phone_that_repeats_its_password_does_not_lock_its_network() {
+fn refused_phone_that_repeats_its_password_does_not_lock_its_network() {
     let mut lab = Lab::new();
     for n in 0..4 {
         assert!(matches!(
@@ -453,7 +453,7 @@ fn a_refused_phone_that_repeats_its_password_does_not_lock_its_network() {
 }
 
 #[test]
-fn a_refusal_gives_the_true_waiting_time() {
+fn refusal_gives_the_true_waiting_time() {
     let mut lab = Lab::new();
     let blocked = |lab: &mut Lab, login: &Try| match lab.logins.judge(login, lab.now) {
         LoginDecision::Refuse { blocked, .. } => (blocked.limit, blocked.wait.as_secs()),

@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_map_never_grows_beyond_its_capacity_and_keeps_the_youngest_of_equals() {
+    fn map_never_grows_beyond_its_capacity_and_keeps_the_youngest_of_equals() {
         let start = Instant::now();
         let at = |second: i64| start + Duration::from_secs(second.unsigned_abs());
         let mut map = FairMap::new(80, Duration::from_secs(1000));
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn the_smallest_maps_work() {
+    fn smallest_maps_work() {
         let now = Instant::now();
         for capacity in 1..4 {
             let mut map = FairMap::new(capacity, Duration::from_secs(1));

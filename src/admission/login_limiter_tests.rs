@@ -107,7 +107,7 @@ fn one_password_has_one_count_however_it_is_asked_for() {
 }
 
 #[test]
-fn a_brief_gate_keeps_too_little_to_find_a_password_by() {
+fn brief_gate_keeps_too_little_to_find_a_password_by() {
     let gate = Arc::new(LoginGate::new(FailedLogins::default()).unwrap().brief());
     let digest = |password: &str| login(&gate, password).digest.unwrap();
     assert_eq!(digest("a"), digest("a"));

@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_line_is_fixed_and_a_name_cannot_break_out_of_it() {
+    fn line_is_fixed_and_a_name_cannot_break_out_of_it() {
         let address = "::ffff:192.0.2.1".parse().unwrap();
         assert_eq!(
             line(address, "alice@example.org", "imap.example.org:993", How::ByServer),

@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_crowd_pushes_out_the_oldest_of_the_largest_part_of_it() {
+    fn crowd_pushes_out_the_oldest_of_the_largest_part_of_it() {
         let mut places = Places::default();
         for (id, address) in [(1, 1), (2, 2), (3, 2), (4, 2), (5, 3), (6, 3)] {
             assert_eq!(places.enter(id, prefix(address), &LIMITS), Ok(None));

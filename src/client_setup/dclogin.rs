@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_code_has_all_that_delta_chat_needs_and_no_more() {
+    fn code_has_all_that_delta_chat_needs_and_no_more() {
         let incoming =
             Incoming { host: "push.example.org".into(), port: 993, tls: ListenerTls::Implicit };
         let outgoing = Outgoing {

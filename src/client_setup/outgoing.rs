@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn the_configuration_goes_before_what_is_known_of_providers() {
+    fn configuration_goes_before_what_is_known_of_providers() {
         let of = |more: &str| format!("{{domain: web.de, upstream: imaps://imap.web.de{more}}}");
         assert_eq!(known_at_once(&of(""), "web.de").unwrap(), "smtp://smtp.web.de:587 {local}");
         let own = of(", smtp: smtps://smtp.example.org, login: local, smtp_login: \"{login}\"");

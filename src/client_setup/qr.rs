@@ -77,7 +77,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_reader_gets_the_text_back() {
+    fn reader_gets_the_text_back() {
         for length in [1, 60, 250, 700] {
             let text = format!("dclogin://{}", "aé%&".repeat(length / 4));
             for shown in [CodeSurface::Coloured, CodeSurface::Plain] {
@@ -90,7 +90,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_quiet_zone_is_there() {
+    fn quiet_zone_is_there() {
         let picture = picture("dclogin://a@b/?p=x", CodeSurface::Plain).unwrap();
         let lines: Vec<&str> = picture.lines().collect();
         assert!(

@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_document_says_where_mail_is_read_and_sent() {
+    fn document_says_where_mail_is_read_and_sent() {
         let incoming = [
             Incoming { host: "push.example.org".into(), port: 993, tls: ListenerTls::Implicit },
             Incoming { host: "push.example.org".into(), port: 143, tls: ListenerTls::StartTls },

@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_servers_words_cannot_steer_a_terminal() {
+    fn servers_words_cannot_steer_a_terminal() {
         assert_eq!(Fault::Usage.because("no\x1b[2J\r\nway").message, "no\u{fffd}[2J\u{fffd}\nway");
     }
 }

@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_line_is_the_password() {
+    fn first_line_is_the_password() {
         for (input, password) in [
             ("sesame\nmore\n", "sesame"),
             (" pä ss \r\n", " pä ss "),

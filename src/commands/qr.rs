@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_code_follows_route_and_options() {
+    async fn code_follows_route_and_options() {
         let known = "dclogin://Alice@example.org/?p=x&v=1&ih=push.example.org&ip=1993&is=ssl";
         assert_eq!(
             link(options("Alice@example.org")).await.unwrap(),

@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_domain_is_of_use_if_somebody_of_it_may_log_in() {
+    fn domain_is_of_use_if_somebody_of_it_may_log_in() {
         let some = allow(&[], &["a.example", "bob@b.example"]);
         assert!(some.allows_some_of("a.example") && some.allows_some_of("b.example"));
         assert!(!some.allows_some_of("example") && !some.allows_some_of("c.example"));

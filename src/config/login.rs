@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_login_is_rewritten_and_found_again() {
+    fn login_is_rewritten_and_found_again() {
         for (template, login, applied) in [
             ("local", "alice@example.org", "alice"),
             ("{local}", "a@b@example.org", "a@b"),
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_login_without_domain_takes_what_does_not_need_one() {
+    fn login_without_domain_takes_what_does_not_need_one() {
         let template = |text: &str| text.parse::<LoginTemplate>().unwrap();
         assert_eq!(template("{local}@family.example").apply("bob"), "bob@family.example");
         assert_eq!(template("{local}%{domain}").apply("bob"), "bob");

@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pattern_means_all_below_it_and_not_itself() {
+    fn pattern_means_all_below_it_and_not_itself() {
         let pattern: HostPattern = "*.Example.org".parse().unwrap();
         assert!(
             pattern.fits("imap.example.org")
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_has_both_parts() {
+    fn address_has_both_parts() {
         assert_eq!("Alice@Example.org".parse::<AddressPattern>().unwrap().domain(), "example.org");
         for text in ["alice", "@example.org", "alice@", "a b@example.org"] {
             assert!(text.parse::<AddressPattern>().is_err(), "{text}");

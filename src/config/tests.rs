@@ -16,13 +16,13 @@ fn complaint(text: &str) -> String {
 }
 
 #[test]
-fn the_shipped_file_states_the_defaults() {
+fn shipped_file_states_the_defaults() {
     let shipped = Config::parse(SHIPPED, Path::new(""), "config.yaml").unwrap();
     assert_eq!(shipped, Config::default());
 }
 
 #[test]
-fn the_shipped_file_states_every_default() {
+fn shipped_file_states_every_default() {
     // A key that the file left out would still be equal above: each must stand there, commented or not.
     for key in [
         "hostname",
@@ -184,7 +184,7 @@ fn what_the_shipped_file_says_of_trace_files_is_what_they_are_without_it() {
 }
 
 #[test]
-fn an_empty_file_and_any_single_section_will_do() {
+fn empty_file_and_any_single_section_will_do() {
     let resolved = |mut config: Config| {
         config.resolve_paths(Path::new("/etc/deltapush"));
         config
@@ -217,7 +217,7 @@ fn paths_start_from_the_folder_of_the_file() {
 }
 
 #[test]
-fn a_file_is_loaded_relative_to_itself() {
+fn file_is_loaded_relative_to_itself() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("other.yaml");
     let missing = Config::load(&path).unwrap_err().to_string();
@@ -491,7 +491,7 @@ fn every_mistake_has_its_place_and_its_cure() {
 }
 
 #[test]
-fn a_certificate_from_an_authority_takes_two_lines() {
+fn certificate_from_an_authority_takes_two_lines() {
     let text = |acme: &str, more: &str| {
         format!("hostname: imap.example.org\ncertificate:\n  acme:{acme}\n{more}")
     };
@@ -660,7 +660,7 @@ fn what_contradicts_itself_is_told_all_at_once() {
 }
 
 #[test]
-fn a_turn_password_is_never_shown() {
+fn turn_password_is_never_shown() {
     let text = "metadata:\n  /shared/vendor/deltachat/TURN: turn.example:3478:1758650868:sesame\n  /shared/vendor/deltachat/maxsmtprecipients: 50\n";
     let config = parse(text).unwrap();
     assert!(!format!("{config:?}").contains("sesame"));
@@ -685,7 +685,7 @@ fn keepalives_can_be_left_to_the_server() {
 }
 
 #[test]
-fn the_admin_listener_gives_nothing_away() {
+fn admin_listener_gives_nothing_away() {
     let admin = |keys: &str| parse(&format!("admin:\n{keys}"));
     let defaults = admin("  insecure: false\n").unwrap().admin;
     assert!(defaults.is_on_loopback() && !defaults.has_tls());

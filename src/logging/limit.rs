@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_burst_passes_and_then_one_at_a_time() {
+    fn burst_passes_and_then_one_at_a_time() {
         let now = Instant::now();
         let mut bucket = Bucket::new(now);
         let taken = |bucket: &mut Bucket, now| (0..5000).filter(|_| bucket.take(now)).count();

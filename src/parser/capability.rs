@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bracket_in_a_tag_begins_no_list() {
+    fn bracket_in_a_tag_begins_no_list() {
         assert_eq!(
             rewritten("A[1 OK [CAPABILITY IMAP4rev1] hi\r\n").as_deref(),
             Some("A[1 OK [CAPABILITY IMAP4rev1 METADATA XDELTAPUSH] hi\r\n")
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_list_is_filled() {
+    fn empty_list_is_filled() {
         assert_eq!(
             rewritten("* CAPABILITY \r\n").as_deref(),
             Some("* CAPABILITY METADATA XDELTAPUSH\r\n")

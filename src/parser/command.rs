@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_is_known_as_soon_as_it_can_be() {
+    fn head_is_known_as_soon_as_it_can_be() {
         assert_eq!(tag_and_verb("A1"), None);
         assert_eq!(tag_and_verb("A1 ID"), None);
         assert_eq!(tag_and_verb("A1 IDL"), None);

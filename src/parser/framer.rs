@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_literal_comes_only_when_the_caller_says_so() {
+    fn literal_comes_only_when_the_caller_says_so() {
         let mut framer = Framer::new();
         let (_, rest) = framer.next(b"* OK text {3}\r\nabc\r\n").unwrap();
         assert_eq!(

@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_response_over_the_limit_is_refused_before_it_is_held() {
+    fn response_over_the_limit_is_refused_before_it_is_held() {
         assert_eq!(read(&[b"* OK 0123456789\r\n"], 10), Err(ResponseTooLong { limit: 10 }));
         assert_eq!(read(&[b"* X {99}\r\n", &[b'a'; 99]], 50), Err(ResponseTooLong { limit: 50 }));
     }

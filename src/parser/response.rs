@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn a_longer_beginning_never_changes_the_kind() {
+    fn longer_beginning_never_changes_the_kind() {
         for line in [
             "* OK [CAPABILITY IMAP4rev1 IDLE] hi\r\n",
             " A1  OK   [CAPABILITY X] y\r\n",

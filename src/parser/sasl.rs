@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn the_name_in_a_scram_exchange() {
+    fn name_in_a_scram_exchange() {
         let first = |message: &str| scram_first(Mechanism::ScramSha256, message.as_bytes());
         let credentials = first("n,,n=user,r=nonce").unwrap();
         assert_eq!(credentials.kind, CredentialKind::Exchange(Mechanism::ScramSha256));

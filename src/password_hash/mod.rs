@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_password_is_known_again_and_no_other() {
+    async fn password_is_known_again_and_no_other() {
         let recognizer = PasswordHasher::default();
         let secret = |text: &str| Secret::new(text.as_bytes().to_vec());
         let known = recognizer.hash(&secret("sesame"), alice()).await.unwrap();

@@ -481,7 +481,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_that_says_nothing_is_small() {
+    fn session_that_says_nothing_is_small() {
         let sizes = (
             size_of::<Session>(),
             size_of::<Relay<AccountHandle>>(),

@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_server_that_does_not_answer_is_given_up() {
+    async fn server_that_does_not_answer_is_given_up() {
         let rest = rest("a UID FETCH 1 BODY[]\r\n", |upstream| async move {
             let _open = upstream;
             std::future::pending().await
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_that_closes_has_no_session_any_more() {
+    async fn server_that_closes_has_no_session_any_more() {
         let rest = rest("a NOOP\r\n", |mut upstream| async move {
             reads(&mut upstream, "a NOOP\r\n").await;
         });
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_that_has_too_much_to_say_is_given_up() {
+    async fn server_that_has_too_much_to_say_is_given_up() {
         let rest = rest("a UID FETCH 1 BODY[]\r\n", |mut upstream| async move {
             upstream.write_all(b"* 1 FETCH (BODY[] {1000000000}\r\n").await.unwrap();
             // Until nobody reads it any more.

@@ -470,7 +470,7 @@ mod tests {
     use crate::upstream::route::Routes;
 
     #[test]
-    fn a_domain_has_no_passwords_of_another_tried() {
+    fn domain_has_no_passwords_of_another_tried() {
         let login =
             |user: &str, other: &str| Credentials::new(user, "x").on_behalf_of(other.into());
         assert!(
@@ -482,7 +482,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exchange_cannot_be_rewritten() {
+    fn exchange_cannot_be_rewritten() {
         let routes = |login: &str| {
             let text = format!(
                 "routes: [{{domain: example.org, upstream: \"imaps://imap.example.org\", login: \"{login}\"}}]\n"

@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_outage_never_looks_like_a_wrong_password() {
+    fn outage_never_looks_like_a_wrong_password() {
         let bye = LoginError::Bye("Authentication service is down".into());
         let refused = Refused::from_error(bye.into());
         assert_eq!(

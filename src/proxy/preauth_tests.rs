@@ -50,7 +50,7 @@ fn login_in_all_forms() {
 }
 
 #[test]
-fn an_exchange_can_be_cancelled_and_gone_on_after() {
+fn exchange_can_be_cancelled_and_gone_on_after() {
     let (out, event) =
         take(Protection::Tls, "a AUTHENTICATE PLAIN\r\n*\r\nb NOOP\r\nc LOGIN u p\r\n");
     assert_eq!(out, "+ \r\na BAD The login was cancelled.\r\nb OK NOOP completed\r\n");
@@ -259,7 +259,7 @@ fn scram_is_offered_only_where_it_is_wanted() {
 }
 
 #[test]
-fn an_answer_to_the_upstream_is_read_as_one() {
+fn answer_to_the_upstream_is_read_as_one() {
     let mut machine = NotAuthenticated::new(Protection::Tls, ALLOWED);
     let mut answered = |line: &str| {
         machine.expect_response();
@@ -281,7 +281,7 @@ fn an_answer_to_the_upstream_is_read_as_one() {
 }
 
 #[test]
-fn the_transcript_has_no_password() {
+fn transcript_has_no_password() {
     let (shown, mut recorder) = crate::trace::testing::Shown::begin();
     for input in [
         "a LOGIN sesame sesame\r\n",
@@ -383,7 +383,7 @@ fn names_over_the_limit_are_refused_by_every_mechanism() {
 }
 
 #[test]
-fn a_command_before_the_login_is_bounded_however_long_others_may_be() {
+fn command_before_the_login_is_bounded_however_long_others_may_be() {
     let allowance = Allowance { command: 64 * 1024, ..ALLOWED };
     let mut machine = NotAuthenticated::new(Protection::Tls, allowance);
     let mut out = Vec::new();

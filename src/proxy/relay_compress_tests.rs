@@ -183,7 +183,7 @@ async fn last_words_are_compressed_too() {
 }
 
 #[tokio::test]
-async fn a_bomb_waits_for_an_upstream_that_does_not_read() {
+async fn bomb_waits_for_an_upstream_that_does_not_read() {
     let mut client = Client::begin(LONG).await;
     let bomb = client.deflated(&b"a NOOP\r\n".repeat(8 * 1024 * 1024));
     client.scene.client.write_all(&bomb).await.unwrap();
@@ -197,7 +197,7 @@ async fn a_bomb_waits_for_an_upstream_that_does_not_read() {
 }
 
 #[tokio::test(flavor = "current_thread")]
-async fn a_bomb_that_nobody_has_to_take_lets_others_go_on() {
+async fn bomb_that_nobody_has_to_take_lets_others_go_on() {
     let mut client = Client::begin(LONG).await;
     // Too long for what is gathered: it is dropped as it comes, so that no peer slows it down.
     let bomb =

@@ -115,7 +115,7 @@ pub(super) async fn within<T>(event: impl Future<Output = T>) -> T {
 }
 
 #[tokio::test]
-async fn a_client_that_closes_its_side_hears_the_rest() {
+async fn client_that_closes_its_side_hears_the_rest() {
     let mut scene = scene(LONG).await;
     scene.client.write_all(b"b LOGOUT\r\n").await.unwrap();
     scene.client.shutdown().await.unwrap();
@@ -137,7 +137,7 @@ async fn what_waits_for_the_servers_word_is_sent_before_the_side_is_closed() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_goes_is_announced() {
+async fn upstream_that_goes_is_announced() {
     let mut scene = scene(LONG).await;
     scene.upstream.write_all(b"* 2 EXISTS\r\n").await.unwrap();
     scene.upstream.shutdown().await.unwrap();
@@ -167,7 +167,7 @@ async fn silence_ends_in_words_and_so_does_a_shutdown() {
 }
 
 #[tokio::test]
-async fn a_request_is_done_and_answered() {
+async fn request_is_done_and_answered() {
     let mut scene = scene(LONG).await;
     scene
         .client
@@ -180,7 +180,7 @@ async fn a_request_is_done_and_answered() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_is_not_read_from() {
+async fn client_that_does_not_read_is_not_read_from() {
     let scene = scene(LONG).await;
     let (_reader, mut writer) = scene.client.into_split();
     // Each line is answered by deltapush itself, and nobody reads the answers.
@@ -195,7 +195,7 @@ async fn a_client_that_does_not_read_is_not_read_from() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_does_not_read_still_says_its_last_words() {
+async fn upstream_that_does_not_read_still_says_its_last_words() {
     let mut scene = scene(LONG).await;
     let writing = timeout(Duration::from_millis(500), async {
         loop {
@@ -267,7 +267,7 @@ async fn server_that_says_nothing_of_a_literal_ends_the_session_in_words() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_idling_client_hears_from_deltapush_as_often_as_it_needs() {
+async fn idling_client_hears_from_deltapush_as_often_as_it_needs() {
     let mut scene = idling(LONG, Some(KEEPALIVE)).await;
     for _ in 0..3 {
         let began = Instant::now();
@@ -278,7 +278,7 @@ async fn an_idling_client_hears_from_deltapush_as_often_as_it_needs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_speaks_every_two_minutes_is_heard_every_five() {
+async fn server_that_speaks_every_two_minutes_is_heard_every_five() {
     let mut scene = idling(LONG, Some(KEEPALIVE)).await;
     let (mut server, began) = (scene.upstream, Instant::now());
     let talking = tokio::spawn(async move {
@@ -333,7 +333,7 @@ async fn outside_idle_nothing_is_added() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_takes_nothing_gets_no_keepalives_on_top() {
+async fn client_that_takes_nothing_gets_no_keepalives_on_top() {
     let mut scene = idling(LONG, Some(Duration::from_secs(1))).await;
     let news = "* 1 FETCH (FLAGS (\\Seen))\r\n".repeat(200_000);
     let mut server = scene.upstream;
@@ -353,7 +353,7 @@ async fn a_client_that_takes_nothing_gets_no_keepalives_on_top() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_keepalive_finds_out_that_the_client_is_gone() {
+async fn keepalive_finds_out_that_the_client_is_gone() {
     let scene = idling(LONG, Some(KEEPALIVE)).await;
     let began = Instant::now();
     // Gone with unread data: the next bytes are answered by a reset.
@@ -364,7 +364,7 @@ async fn a_keepalive_finds_out_that_the_client_is_gone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_command_that_is_held_must_come_to_its_end() {
+async fn command_that_is_held_must_come_to_its_end() {
     for begun in ["b", "b GETMETADATA", "b GETMETADATA \"\" {9}\r\n"] {
         let mut scene = scene(LONG).await;
         scene.client.write_all(begun.as_bytes()).await.unwrap();
@@ -394,7 +394,7 @@ async fn a_command_that_is_held_must_come_to_its_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_command_that_streams_through_and_one_after_another_may_take_their_time() {
+async fn command_that_streams_through_and_one_after_another_may_take_their_time() {
     let mut scene = scene(LONG).await;
     // Each time the beginning of one is held, but never the same for long.
     scene.client.write_all(b"c").await.unwrap();
@@ -411,7 +411,7 @@ async fn a_command_that_streams_through_and_one_after_another_may_take_their_tim
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_command_does_not_take_too_long_while_the_server_holds_up_the_word_to_go_on() {
+async fn command_does_not_take_too_long_while_the_server_holds_up_the_word_to_go_on() {
     let mut scene = scene(LONG).await;
     scene.upstream.write_all(b"* 1 FETCH (BODY[] {9}\r\n").await.unwrap();
     assert_eq!(hear(&mut scene.client).await, "* 1 FETCH (BODY[] {9}\r\n");
@@ -453,7 +453,7 @@ async fn goodbye_is_said_behind_a_response_that_is_under_way() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_response_without_an_end_puts_off_no_goodbye_for_ever() {
+async fn response_without_an_end_puts_off_no_goodbye_for_ever() {
     let mut scene = scene(Duration::from_secs(1000)).await;
     scene.upstream.write_all(b"* 1 FETCH (BODY[] {9}\r\n").await.unwrap();
     assert_eq!(hear(&mut scene.client).await, "* 1 FETCH (BODY[] {9}\r\n");

@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rate_is_capped() {
+    fn rate_is_capped() {
         let mut pace = PostPace::new(4, 10);
         let (mut now, mut posted) = (s(100), 0);
         while now < s(110) {

@@ -82,7 +82,7 @@ mod tests {
     const WINDOW: Duration = Duration::from_secs(10);
 
     #[test]
-    fn a_copy_in_another_account_wakes_a_device_once_within_the_window() {
+    fn copy_in_another_account_wakes_a_device_once_within_the_window() {
         let began = Instant::now();
         let at = |seconds| began + Duration::from_secs(seconds);
         let [one, two] = [b"openpgp:1", b"openpgp:2"].map(|token| DeviceToken::new(token).unwrap());
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn the_memory_is_bounded() {
+    fn memory_is_bounded() {
         let (now, token) = (Instant::now(), DeviceToken::new(b"openpgp:1").unwrap());
         let account = AccountId::new("alice", "imap.example.org:993");
         let mut known = Duplicates::default();

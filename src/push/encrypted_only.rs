@@ -161,7 +161,7 @@ mod tests {
     proptest! {
         /// Order, case, folding and other fields change nothing.
         #[test]
-        fn the_rule_depends_on_three_fields_only(
+        fn rule_depends_on_three_fields_only(
             content_type in prop::option::of(prop::sample::select(&[
                 "text/plain", "multipart/encrypted", "MULTIPART/encrypted; a=b", "multipart/encrypted;", "multipart/mixed",
             ][..])),

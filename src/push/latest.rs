@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_waiting_receiver_is_woken() {
+    async fn waiting_receiver_is_woken() {
         let (sender, mut receiver) = channel();
         let taken = tokio::spawn(async move { receiver.recv().await });
         tokio::task::yield_now().await;

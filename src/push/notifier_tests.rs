@@ -126,7 +126,7 @@ fn account(user: &str) -> AccountId {
 const WINDOW: Duration = Duration::from_secs(3600);
 
 #[tokio::test]
-async fn the_token_is_the_body_as_it_was_received() {
+async fn token_is_the_body_as_it_was_received() {
     let (directory, mut server) = (tempfile::tempdir().unwrap(), Server::start().await);
     let it = Running::start(&directory, &server.url, WINDOW);
     it.register("alice", "openpgp:abc+/=").await;
@@ -164,7 +164,7 @@ async fn what_comes_within_the_window_is_sent_at_its_end() {
 }
 
 #[tokio::test]
-async fn a_token_that_was_removed_is_not_posted() {
+async fn token_that_was_removed_is_not_posted() {
     let (directory, mut server) = (tempfile::tempdir().unwrap(), Server::start().await);
     let it = Running::start(&directory, &server.url, Duration::from_millis(200));
     it.register("alice", "openpgp:a").await;
@@ -177,7 +177,7 @@ async fn a_token_that_was_removed_is_not_posted() {
 }
 
 #[tokio::test]
-async fn a_token_that_is_gone_is_kept_and_so_is_its_account() {
+async fn token_that_is_gone_is_kept_and_so_is_its_account() {
     let (directory, mut server) = (tempfile::tempdir().unwrap(), Server::start().await);
     let mut it = Running::start(&directory, &server.url, WINDOW);
     it.register("alice", "openpgp:a").await;
@@ -218,7 +218,7 @@ async fn quarantine_survives_a_restart_and_an_accepted_test_ends_it() {
 }
 
 #[tokio::test]
-async fn a_refused_push_is_kept_and_posted_after_a_restart() {
+async fn refused_push_is_kept_and_posted_after_a_restart() {
     let (directory, mut server) = (tempfile::tempdir().unwrap(), Server::start().await);
     let it = Running::start(&directory, &server.url, Duration::ZERO);
     it.register("alice", "openpgp:a").await;
@@ -248,7 +248,7 @@ async fn what_failed_is_posted_after_a_restart() {
 }
 
 #[tokio::test]
-async fn a_pause_that_the_server_wants_for_one_token_holds_up_no_other() {
+async fn pause_that_the_server_wants_for_one_token_holds_up_no_other() {
     let (directory, mut server) = (tempfile::tempdir().unwrap(), Server::start().await);
     let it = Running::start(&directory, &server.url, WINDOW);
     it.register("alice", "openpgp:a").await;
@@ -265,7 +265,7 @@ async fn a_pause_that_the_server_wants_for_one_token_holds_up_no_other() {
 }
 
 #[tokio::test]
-async fn a_redirection_is_not_followed() {
+async fn redirection_is_not_followed() {
     let (directory, mut server) = (tempfile::tempdir().unwrap(), Server::start().await);
     let mut elsewhere = Server::start().await;
     let it = Running::start(&directory, &server.url, WINDOW);
@@ -278,7 +278,7 @@ async fn a_redirection_is_not_followed() {
 }
 
 #[tokio::test]
-async fn a_server_that_cannot_be_reached_costs_nothing_but_time() {
+async fn server_that_cannot_be_reached_costs_nothing_but_time() {
     let directory = tempfile::tempdir().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();

@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fetch_that_began_before_the_news_is_not_of_all_of_it() {
+    fn fetch_that_began_before_the_news_is_not_of_all_of_it() {
         let (mut eye, ..) = eye(Some((7, 4)));
         says(&mut eye, "* 4 EXISTS");
         says(&mut eye, &fetch(4, "From: bob@lab.test\r\n\r\n"));
@@ -440,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_look_notes_where_it_begins() {
+    fn first_look_notes_where_it_begins() {
         let (_, wish, first) = eye(None);
         let first = first.unwrap();
         assert_eq!((wish, first.position.uid_next, first.announce), (None, 4, false));

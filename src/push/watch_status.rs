@@ -317,7 +317,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_device_that_fetched_after_the_news_is_known() {
+    async fn device_that_fetched_after_the_news_is_known() {
         let board = Board::default();
         let account = AccountId::new("alice", "imap.example.org:993");
         let token = |name: &str| DeviceToken::new(name.as_bytes()).unwrap();

@@ -13,7 +13,7 @@ use crate::store::{DualTime, Position, Store, UnixTime, Uptime, check};
 const NOW: DualTime = DualTime { wall: UnixTime(1), served: Uptime(0) };
 
 #[tokio::test]
-async fn a_copy_of_a_state_at_work_is_whole_and_can_be_put_back() {
+async fn copy_of_a_state_at_work_is_whole_and_can_be_put_back() {
     let directory = tempfile::tempdir().unwrap();
     let settings = StoreSettings::sealed(directory.path().join("state"));
     let file = directory.path().join("copy");

@@ -211,7 +211,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_made_once_for_its_owner_only() {
+    fn key_is_made_once_for_its_owner_only() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("seal.key");
         assert!(read(&path).unwrap().is_none());

@@ -65,7 +65,7 @@ async fn opens(settings: &StoreSettings) -> bool {
 }
 
 #[tokio::test]
-async fn a_new_key_takes_the_old_ones_place() {
+async fn new_key_takes_the_old_ones_place() {
     let (state, settings) = State::new(StoreSettings::sealed).await;
     let (key, sealed) = (state.read("seal.key"), state.sealed());
     let done = Rotated { resealed: 3, left: 0, replace: None };
@@ -163,7 +163,7 @@ async fn what_cannot_be_rotated_is_left_as_it_is() {
 }
 
 #[tokio::test]
-async fn a_key_from_the_environment_is_replaced_by_the_operator() {
+async fn key_from_the_environment_is_replaced_by_the_operator() {
     let variable = |letter: &str| {
         let source =
             KeySource::Environment(Secret::new(format!("{}=", letter.repeat(43)).into_bytes()));

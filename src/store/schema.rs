@@ -175,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_newer_versions_state_is_refused_and_left_alone() {
+    fn newer_versions_state_is_refused_and_left_alone() {
         let directory = tempfile::tempdir().unwrap();
         connect(directory.path()).unwrap().pragma_update(None, "user_version", 99).unwrap();
         let error = connect(directory.path()).unwrap_err();

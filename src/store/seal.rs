@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_credentials_never_look_the_same() {
+    fn same_credentials_never_look_the_same() {
         let account = AccountId::new("alice", "imap.example.org:993");
         let credentials = Credentials::new("alice", "sesame");
         let sealed = [0; 2].map(|_| sealer(1).seal(&account, &credentials).unwrap());
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_login_name_that_would_move_into_the_password_is_refused() {
+    fn login_name_that_would_move_into_the_password_is_refused() {
         let account = AccountId::new("a\0b", "imap.example.org:993");
         assert_eq!(sealer(1).seal(&account, &Credentials::new("a\0b", "c")), Err(SealError::Nul));
     }

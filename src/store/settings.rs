@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_source_that_is_there_counts() {
+    fn first_source_that_is_there_counts() {
         let directory = tempfile::tempdir().unwrap();
         let find = |set: &[(&str, &str)]| {
             let set: Vec<_> = set

@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_operator_is_told_once_then_now_and_then_and_at_the_end() {
+    fn operator_is_told_once_then_now_and_then_and_at_the_end() {
         let mut trouble = WriteTrouble::default();
         let start = Instant::now();
         assert_eq!(trouble.written(), None);

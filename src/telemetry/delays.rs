@@ -117,7 +117,7 @@ mod tests {
     use crate::secret::DeviceToken;
 
     #[test]
-    fn a_message_is_followed_from_the_notice_to_the_client() {
+    fn message_is_followed_from_the_notice_to_the_client() {
         let (delays, series) = (Delays::default(), Series::default());
         let (start, account) = (Instant::now(), AccountId::new("alice@example.org", "imap:993"));
         let token = DeviceToken::new(b"token").unwrap();
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_post_that_is_faster_than_the_notice_is_measured_too_and_once() {
+    fn post_that_is_faster_than_the_notice_is_measured_too_and_once() {
         let (delays, series) = (Delays::default(), Series::default());
         let (start, account) = (Instant::now(), AccountId::new("alice@example.org", "imap:993"));
         let token = DeviceToken::new(b"token").unwrap();

@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bucket_has_all_that_took_no_longer() {
+    fn bucket_has_all_that_took_no_longer() {
         let histogram = Histogram::default();
         for seconds in [0.05, 0.1, 3.0, 4000.0] {
             histogram.observe(Duration::from_secs_f64(seconds));

@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_goes_back_loses_nothing() {
+    fn clock_that_goes_back_loses_nothing() {
         let series = Series::default();
         series.message(SLOT_SECONDS * 1000);
         series.message(SLOT_SECONDS * 900);

@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_system_without_authorities_is_told_what_to_install() {
+    fn system_without_authorities_is_told_what_to_install() {
         let mut found = CertificateResult::default();
         found.certs.push(vec![1, 2, 3].into());
         let error = system(found).unwrap_err().to_string();
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_does_not_serve_is_named_with_a_cure() {
+    fn file_that_does_not_serve_is_named_with_a_cure() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("empty.pem"), "nothing here\n").unwrap();
         fs::write(

@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_of_another_certificate_is_noticed() {
+    fn key_of_another_certificate_is_noticed() {
         let folder = tempfile::tempdir().unwrap();
         let file = |name: &str| folder.path().join(name);
         let make = || rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();

@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn a_person_may_have_text_and_of_some_accounts_only() {
+    fn person_may_have_text_and_of_some_accounts_only() {
         let folder = tempfile::tempdir().unwrap();
         let accounts = vec!["bob".to_owned()];
         let settings =

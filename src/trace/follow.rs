@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reader_that_stands_still_holds_nobody_up_and_learns_what_it_missed() {
+    fn reader_that_stands_still_holds_nobody_up_and_learns_what_it_missed() {
         let tracer = Tracer::default();
         let mut slow = tracer
             .follow(TraceSelection { audience: Audience::Everyone, side: None, literals: false })

@@ -280,7 +280,7 @@ mod tests {
     use crate::trace::SessionId;
 
     #[test]
-    fn a_line_is_what_the_documentation_says() {
+    fn line_is_what_the_documentation_says() {
         let record = Record {
             time: "2026-11-28T01:56:40.33Z".parse().unwrap(),
             session: Some(SessionId::Client(1)),

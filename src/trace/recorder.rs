@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_stands_together_whatever_the_pieces() {
+    fn line_stands_together_whatever_the_pieces() {
         use Speaker::{Client, ToClient};
         let lines = recorded(&[
             (Client, Mark::Relayed, Piece::Text(b"a AP")),
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_bounded() {
+    fn line_is_bounded() {
         let (long, short) = ([b'x'; 5000], [b'y'; 2]);
         let mut pieces = vec![
             (Speaker::Client, Mark::Relayed, Piece::Text(&long)),

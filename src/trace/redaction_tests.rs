@@ -384,7 +384,7 @@ proptest! {
 }
 
 #[test]
-fn a_body_is_shown_to_who_asks_for_it() {
+fn body_is_shown_to_who_asks_for_it() {
     let audiences = Audiences::gather();
     let mut trace = audiences.tracer.client(1);
     trace.logged_in(&AccountId::new("alice", "imap.example.org:993"));

@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_person_sees_who_said_what_and_what_became_of_it() {
+    fn person_sees_who_said_what_and_what_became_of_it() {
         let mut renderer = Renderer::new();
         let literal = |shown: &[u8]| LinePart::Literal { size: 5, shown: shown.to_vec() };
         let lines: String = [

@@ -286,7 +286,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_address_needs_no_look_up_and_is_filtered_all_the_same() {
+    async fn address_needs_no_look_up_and_is_filtered_all_the_same() {
         let dns = DnsResolver::new(Some("127.0.0.1:9".parse().unwrap()));
         let here = ["127.0.0.1".parse::<IpAddr>().unwrap()];
         assert_eq!(dns.addresses("127.0.0.1", Reach::Anywhere).await.unwrap(), here);
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_hosts_file_counts() {
+    async fn hosts_file_counts() {
         let dns = DnsResolver::new(Some("127.0.0.1:9".parse().unwrap()));
         assert!(
             dns.addresses("localhost", Reach::Anywhere)

@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refused_address_costs_no_time_and_is_not_tried_again() {
+    async fn refused_address_costs_no_time_and_is_not_tried_again() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let open = listener.local_addr().unwrap();
         let closed = SocketAddr::from(([127, 0, 0, 2], open.port()));
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_silent_address_delays_by_a_quarter_of_a_second() {
+    async fn silent_address_delays_by_a_quarter_of_a_second() {
         // A full backlog drops what comes: Linux answers no further SYN.
         let silent =
             socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();

@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_cannot_say_that_it_speaks_for_another() {
+    fn client_cannot_say_that_it_speaks_for_another() {
         let forged = [
             ("X-Originating-IP", "1.2.3.4"),
             ("x-connected-port", "1"),

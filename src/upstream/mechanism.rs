@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_goes_wherever_one_is_taken() {
+    fn password_goes_wherever_one_is_taken() {
         let password = Credentials::new("u", "p");
         assert_eq!(way(&password, "IMAP4rev1"), Ok(LoginMethod::Login));
         assert_eq!(way(&password, "AUTH=LOGIN SASL-IR"), Ok(LoginMethod::Login));

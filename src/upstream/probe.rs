@@ -181,7 +181,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_list_is_asked_for_and_a_goodbye_is_told() {
+    async fn list_is_asked_for_and_a_goodbye_is_told() {
         for (said, expected) in [
             ("* OK hi\r\n* CAPABILITY IMAP4rev1 IDLE\r\ndp1 OK done\r\n", "IDLE"),
             ("* OK hi\r\n* 1 EXISTS\r\n* CAPABILITY IMAP4rev1\r\ndp1 OK done\r\n", "none"),

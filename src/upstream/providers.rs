@@ -254,7 +254,7 @@ mod tests {
     use crate::config::is_dns_name;
 
     #[test]
-    fn the_table_is_sound() {
+    fn table_is_sound() {
         let (mut domains, mut hosts) = (HashSet::new(), HashSet::new());
         for provider in PROVIDERS {
             assert!(!provider.imap.is_empty(), "{}", provider.name);

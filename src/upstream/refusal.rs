@@ -259,7 +259,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_moment_is_no_wrong_password() {
+    fn moment_is_no_wrong_password() {
         let cases = [
             ("NO [AUTHENTICATIONFAILED] try again later", LoginRefusal::Credentials),
             ("NO [ALERT] Invalid credentials (Failure)", LoginRefusal::Credentials),

@@ -25,7 +25,7 @@ fn endpoint_of(target: Target) -> Endpoint {
 }
 
 #[test]
-fn the_domain_decides_and_the_exact_route_comes_first() {
+fn domain_decides_and_the_exact_route_comes_first() {
     let routes = routes(concat!(
         "  - domain: \"*\"\n    upstream: imaps://imap.{domain}:994\n",
         "  - domain: Example.org\n    upstream: imap://mail.example.net\n    ca: system\n",
@@ -67,7 +67,7 @@ fn without_a_default_route_others_are_refused() {
 }
 
 #[test]
-fn a_fixed_default_host_takes_every_login() {
+fn fixed_default_host_takes_every_login() {
     let routes = routes("  - domain: \"*\"\n    upstream: imaps://mail.example.org\n");
     for login in ["bob", "bob@example.com", "bob@localhost", "bob@[127.0.0.1]", "bob@bücher.de"] {
         assert_eq!(resolved(&routes, login).unwrap(), "mail.example.org:993", "{login}");
@@ -78,7 +78,7 @@ fn a_fixed_default_host_takes_every_login() {
 }
 
 #[test]
-fn a_login_cannot_choose_a_host_inside() {
+fn login_cannot_choose_a_host_inside() {
     for upstream in ["imaps://{domain}", "imaps://imap.{domain}"] {
         let routes = routes(&format!("  - domain: \"*\"\n    upstream: {upstream}\n"));
         assert!(find(&routes, "bob@a-1.example").is_some());
@@ -119,7 +119,7 @@ fn a_login_cannot_choose_a_host_inside() {
 }
 
 #[test]
-fn a_name_that_only_the_prefix_makes_too_long_is_refused() {
+fn name_that_only_the_prefix_makes_too_long_is_refused() {
     let routes = routes("  - domain: \"*\"\n    upstream: imaps://imap.{domain}\n");
     let domain =
         [&*"a".repeat(63), &"b".repeat(63), &"c".repeat(63), &"d".repeat(57), "org"].join(".");
@@ -170,7 +170,7 @@ fn many() -> (Routes, Vec<Listener>) {
 }
 
 #[test]
-fn the_most_specific_route_that_fits_counts() {
+fn most_specific_route_that_fits_counts() {
     let (routes, listeners) = many();
     let (office, other) = (Some(&listeners[0]), Some(&listeners[1]));
     let family = Some("imap.family.example");
@@ -194,7 +194,7 @@ fn the_most_specific_route_that_fits_counts() {
 }
 
 #[test]
-fn an_account_is_found_again_without_listener_and_tls_name() {
+fn account_is_found_again_without_listener_and_tls_name() {
     let (routes, _) = many();
     for (upstream, applied, login) in [
         ("any.example:993", "bob@else.example", "bob@else.example"),
@@ -221,7 +221,7 @@ fn an_account_is_found_again_without_listener_and_tls_name() {
 }
 
 #[test]
-fn a_domain_from_the_login_is_found_again_by_host_or_name() {
+fn domain_from_the_login_is_found_again_by_host_or_name() {
     let fixed =
         routes("  - domain: \"*\"\n    upstream: imaps://imap.{domain}\n    login: local\n");
     let (_, login) = fixed.find_again("imap.else.example:993", "bob").unwrap();
@@ -239,7 +239,7 @@ fn a_domain_from_the_login_is_found_again_by_host_or_name() {
 }
 
 #[test]
-fn a_watch_prefers_a_route_with_encryption() {
+fn watch_prefers_a_route_with_encryption() {
     let routes = routes(concat!(
         "  - address: bob@a.example\n    upstream: imap+plain://mail.example:143\n    insecure: true\n",
         "  - domain: a.example\n    upstream: imap://mail.example:143\n",

@@ -35,7 +35,7 @@ async fn shown(port: u16, name: &str, trusted: &Path) -> Option<Vec<u8>> {
 }
 
 #[tokio::test]
-async fn an_authority_issues_and_renews_while_sessions_go_on() {
+async fn authority_issues_and_renews_while_sessions_go_on() {
     let port = free_port();
     let pebble = Pebble::start(port, Duration::from_secs(30));
     let deltapush = Deltapush::start_on(port, &by_acme(&pebble));
@@ -85,7 +85,7 @@ async fn an_authority_issues_and_renews_while_sessions_go_on() {
 }
 
 #[tokio::test]
-async fn an_authority_may_come_from_anywhere_and_is_not_asked_twice() {
+async fn authority_may_come_from_anywhere_and_is_not_asked_twice() {
     let port = free_port();
     let pebble = Pebble::start(port, Duration::from_secs(3600));
     let options =
@@ -134,7 +134,7 @@ async fn nothing_is_asked_for_while_something_is_broken_here() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_told_with_its_cure_and_the_old_certificate_stays() {
+async fn refusal_is_told_with_its_cure_and_the_old_certificate_stays() {
     let port = free_port();
     // It looks for the proof where nobody listens.
     let pebble = Pebble::start(free_port(), Duration::from_secs(3600));
@@ -318,7 +318,7 @@ async fn sessions_are_resumed_with_clients_and_with_dovecot() {
 
 /// The certificates of both servers are self-signed.
 #[tokio::test]
-async fn a_strict_core_accepts_a_self_signed_certificate_for_a_name_with_an_underscore() {
+async fn strict_core_accepts_a_self_signed_certificate_for_a_name_with_an_underscore() {
     let dovecot = dovecot::shared(Setup::Vanilla);
     let folder = tempfile::tempdir().unwrap();
     make(folder.path(), "smtp", "_smtp.example.org");

@@ -32,7 +32,7 @@ fn expect_all(told: &Value) {
 }
 
 #[tokio::test]
-async fn a_client_compresses_whatever_the_server_has() {
+async fn client_compresses_whatever_the_server_has() {
     for (setup, user) in [(Setup::Vanilla, "compress"), (Setup::Compress, "compress-both")] {
         let dovecot = dovecot::shared(setup);
         let deltapush = Deltapush::start(&Options::dovecot(dovecot));
@@ -45,7 +45,7 @@ async fn a_client_compresses_whatever_the_server_has() {
 }
 
 #[tokio::test]
-async fn the_client_compresses_with_the_server_itself() {
+async fn client_compresses_with_the_server_itself() {
     let dovecot = dovecot::shared(Setup::Compress);
     let user = dovecot.user("compress-direct");
     expect_all(&rounds(dovecot.imaps, &dovecot.authority.ca, &user).await);
@@ -53,7 +53,7 @@ async fn the_client_compresses_with_the_server_itself() {
 
 /// A watch waits for months and says next to nothing: it never compresses, though the server could.
 #[tokio::test]
-async fn a_watch_is_not_compressed_where_the_server_could() {
+async fn watch_is_not_compressed_where_the_server_could() {
     let scene = Scene::new(Setup::Compress, "compress-watch").await;
     let offered = scene.direct().await.command("c2 CAPABILITY").await.text();
     assert!(offered.contains("COMPRESS=DEFLATE"), "{offered}");

@@ -141,16 +141,16 @@ impl Person {
 }
 
 #[tokio::test]
-async fn the_newest_core_lives_through_everything_with_sealed_passwords() {
+async fn newest_core_lives_through_everything_with_sealed_passwords() {
     lives_through_everything("sealed").await;
 }
 
 #[tokio::test]
-async fn the_newest_core_lives_through_everything_with_passwords_in_memory() {
+async fn newest_core_lives_through_everything_with_passwords_in_memory() {
     lives_through_everything("memory").await;
 }
 
 #[tokio::test]
-async fn the_newest_core_lives_through_everything_without_passwords() {
+async fn newest_core_lives_through_everything_without_passwords() {
     lives_through_everything("none").await;
 }

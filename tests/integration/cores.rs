@@ -60,7 +60,7 @@ async fn core_2_23_chats_through_the_proxy() {
 }
 
 #[tokio::test]
-async fn the_current_core_chats_through_the_proxy() {
+async fn current_core_chats_through_the_proxy() {
     let dovecot = dovecot::shared(Setup::Vanilla);
     let deltapush = Deltapush::start(&Options { trace: true, ..Options::dovecot(dovecot) });
     chat(Version::Current, dovecot, deltapush.imaps, "chat-current").await;
@@ -75,7 +75,7 @@ async fn cores_chat_through_the_proxy_with_a_server_that_pushes_by_itself() {
 }
 
 #[tokio::test]
-async fn a_phone_is_woken_after_its_app_has_gone() {
+async fn phone_is_woken_after_its_app_has_gone() {
     let dovecot = dovecot::shared(Setup::Vanilla);
     let mut notify = NotifyServer::start().await;
     let deltapush =

@@ -59,7 +59,7 @@ async fn every_listener_and_every_form_of_login_leads_to_the_account() {
 }
 
 #[tokio::test]
-async fn a_refused_login_brings_the_servers_own_words_and_may_be_repeated() {
+async fn refused_login_brings_the_servers_own_words_and_may_be_repeated() {
     let scene = Scene::new(Setup::Vanilla, "wrong-password").await;
     let mut answers = Vec::new();
     for mut client in [Client::plain(scene.dovecot.imap).await, scene.connect().await] {
@@ -73,7 +73,7 @@ async fn a_refused_login_brings_the_servers_own_words_and_may_be_repeated() {
 }
 
 #[tokio::test]
-async fn a_mailbox_looks_the_same_with_and_without_the_proxy() {
+async fn mailbox_looks_the_same_with_and_without_the_proxy() {
     let scene = Scene::new(Setup::Vanilla, "same").await;
     let body = format!("Subject: big\r\n\r\n{}", "line {7}\r\n".repeat(20_000));
     let mut client = scene.client().await;
@@ -137,7 +137,7 @@ async fn what_makes_a_core_register_is_advertised_after_login() {
 }
 
 #[tokio::test]
-async fn a_server_without_metadata_gets_its_metadata_from_deltapush() {
+async fn server_without_metadata_gets_its_metadata_from_deltapush() {
     let scene = Scene::with(Setup::Vanilla, "metadata", |options| {
         options.more = "metadata:\n  /shared/comment: \"push by \\\"deltapush\\\"\"\n".to_owned();
     })
@@ -165,7 +165,7 @@ async fn a_server_without_metadata_gets_its_metadata_from_deltapush() {
 }
 
 #[tokio::test]
-async fn a_token_in_any_form_is_pushed_when_mail_arrives() {
+async fn token_in_any_form_is_pushed_when_mail_arrives() {
     let forms: [fn(&str) -> String; 4] = [
         // Core 2.60 and core 2.23, then what RFC 5464 allows beside.
         |token| format!("\"INBOX\" (/private/devicetoken \"{token}\")"),
@@ -261,7 +261,7 @@ async fn mail_that_nobody_waits_for_wakes_no_phone() {
 }
 
 #[tokio::test]
-async fn the_first_watch_of_a_mailbox_pushes_nothing_for_old_mail() {
+async fn first_watch_of_a_mailbox_pushes_nothing_for_old_mail() {
     let mut scene = Scene::new(Setup::Vanilla, "old-mail").await;
     for _ in 0..3 {
         scene.deliver_news().await;
@@ -290,7 +290,7 @@ async fn watching_leaves_no_trace_in_the_mailbox() {
 }
 
 #[tokio::test]
-async fn a_restart_goes_on_where_it_stopped() {
+async fn restart_goes_on_where_it_stopped() {
     let mut scene = Scene::new(Setup::Vanilla, "restart").await;
     scene.register("openpgp:restart").await;
     let status = scene.deltapush.terminate();
@@ -309,7 +309,7 @@ async fn a_restart_goes_on_where_it_stopped() {
 }
 
 #[tokio::test]
-async fn a_crash_loses_neither_tokens_nor_mail() {
+async fn crash_loses_neither_tokens_nor_mail() {
     let mut scene = Scene::new(Setup::Vanilla, "crash").await;
     scene.register("openpgp:crash").await;
     scene.deltapush.kill();
@@ -319,7 +319,7 @@ async fn a_crash_loses_neither_tokens_nor_mail() {
 }
 
 #[tokio::test]
-async fn a_token_that_the_notification_server_calls_gone_is_kept() {
+async fn token_that_the_notification_server_calls_gone_is_kept() {
     let mut scene = Scene::new(Setup::Vanilla, "gone").await;
     scene.notify.answer([Answer::Status(410)]);
     scene.register("openpgp:gone").await;
@@ -334,7 +334,7 @@ async fn a_token_that_the_notification_server_calls_gone_is_kept() {
 }
 
 #[tokio::test]
-async fn a_failed_notification_is_sent_again_after_eight_seconds() {
+async fn failed_notification_is_sent_again_after_eight_seconds() {
     let mut scene = Scene::new(Setup::Vanilla, "retry").await;
     scene.notify.answer([Answer::Status(500)]);
     scene.register("openpgp:retry").await;
@@ -348,7 +348,7 @@ async fn a_failed_notification_is_sent_again_after_eight_seconds() {
 }
 
 #[tokio::test]
-async fn a_notification_that_hangs_holds_up_no_other() {
+async fn notification_that_hangs_holds_up_no_other() {
     let mut scene = Scene::new(Setup::Vanilla, "hang").await;
     scene.register("openpgp:one").await;
     scene.register("openpgp:two").await;
@@ -358,7 +358,7 @@ async fn a_notification_that_hangs_holds_up_no_other() {
 }
 
 #[tokio::test]
-async fn a_burst_of_mail_is_one_push_now_and_one_at_the_end_of_the_pause() {
+async fn burst_of_mail_is_one_push_now_and_one_at_the_end_of_the_pause() {
     let mut scene = Scene::with(Setup::Vanilla, "burst", |options| options.coalesce = "4s").await;
     scene.register("openpgp:burst").await;
     scene.deliver_news().await;
@@ -374,7 +374,7 @@ async fn a_burst_of_mail_is_one_push_now_and_one_at_the_end_of_the_pause() {
 }
 
 #[tokio::test]
-async fn a_server_that_pushes_by_itself_gets_the_token() {
+async fn server_that_pushes_by_itself_gets_the_token() {
     let mut scene = Scene::new(Setup::Chatmail, "native").await;
     let mut client = scene.client().await;
     let reply = client

@@ -86,7 +86,7 @@ fn said(output: &Output) -> String {
 }
 
 #[tokio::test]
-async fn a_core_that_accepts_encrypted_mail_only_teaches_so() {
+async fn core_that_accepts_encrypted_mail_only_teaches_so() {
     let mut app = App::start(Version::CurrentWithToken, "learn-encrypted", None).await;
     app.is_woken_for("does not know yet").await;
     app.gets_unencrypted(&["bob", "eve", "carol"]).await;
@@ -130,7 +130,7 @@ async fn a_core_that_accepts_encrypted_mail_only_teaches_so() {
 }
 
 #[tokio::test]
-async fn a_core_that_accepts_unencrypted_mail_teaches_so() {
+async fn core_that_accepts_unencrypted_mail_teaches_so() {
     let mut app = App::start(Version::CurrentWithToken, "learn-all", Some("0")).await;
     app.gets_unencrypted(&["bob"]).await;
     app.is_woken_for("one of its apps fetches unencrypted ones too").await;
@@ -154,7 +154,7 @@ async fn fetches_in_background(scene: &Scene) {
 }
 
 #[tokio::test]
-async fn a_background_fetch_ends_a_test_push_and_explains_the_last_message() {
+async fn background_fetch_ends_a_test_push_and_explains_the_last_message() {
     let mut scene =
         Scene::with(Setup::Vanilla, "background-test", |options| options.coalesce = "10ms").await;
     scene.register(TOKEN).await;
@@ -184,7 +184,7 @@ async fn a_background_fetch_ends_a_test_push_and_explains_the_last_message() {
 }
 
 #[tokio::test]
-async fn a_background_fetch_of_one_of_two_devices_is_named_as_such() {
+async fn background_fetch_of_one_of_two_devices_is_named_as_such() {
     let mut scene =
         Scene::with(Setup::Vanilla, "background-two", |options| options.coalesce = "10ms").await;
     scene.register(TOKEN).await;
@@ -209,7 +209,7 @@ async fn a_background_fetch_of_one_of_two_devices_is_named_as_such() {
 }
 
 #[tokio::test]
-async fn a_device_with_two_accounts_is_woken_once_for_a_message_to_both() {
+async fn device_with_two_accounts_is_woken_once_for_a_message_to_both() {
     let mut scene =
         Scene::with(Setup::Vanilla, "copies-one", |options| options.coalesce = "3s").await;
     scene.register(TOKEN).await;

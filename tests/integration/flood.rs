@@ -145,7 +145,7 @@ async fn shrinks_to(crowd: &mut Crowd, count: usize) -> bool {
 }
 
 #[tokio::test]
-async fn a_crowd_at_one_address_is_turned_away_at_once() {
+async fn crowd_at_one_address_is_turned_away_at_once() {
     let scene = Scene::new(Setup::Vanilla, "crowd-one").await;
     let mut before = log_in(&scene).await;
     let memory = scene.deltapush.memory();
@@ -162,7 +162,7 @@ async fn a_crowd_at_one_address_is_turned_away_at_once() {
 }
 
 #[tokio::test]
-async fn a_crowd_from_everywhere_pushes_out_itself() {
+async fn crowd_from_everywhere_pushes_out_itself() {
     // No other limit than the one for places shall end them.
     let scene = Scene::with(Setup::Vanilla, "crowd-many", |options| {
         options.more =
@@ -185,7 +185,7 @@ async fn a_crowd_from_everywhere_pushes_out_itself() {
 }
 
 #[tokio::test]
-async fn a_crowd_that_is_let_in_costs_little_and_its_time_ends() {
+async fn crowd_that_is_let_in_costs_little_and_its_time_ends() {
     let scene = Scene::with(Setup::Vanilla, "crowd-held", |options| {
         options.more =
             "limits:\n  before_login: 9000\n  handshake_time: 20s\n  command_time: 20s\n  login_time: 25s\n".to_owned();

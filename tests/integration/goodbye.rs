@@ -52,7 +52,7 @@ async fn clients_hear_bye_and_watches_log_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mail_server_that_does_not_answer_holds_the_end_up_for_seconds_only() {
+async fn mail_server_that_does_not_answer_holds_the_end_up_for_seconds_only() {
     let upstream = Scripted::start(&[
         "S: * OK [CAPABILITY IMAP4rev1 IDLE] ready
          LOGIN

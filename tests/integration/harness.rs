@@ -58,7 +58,7 @@ async fn dovecots_set_ups_differ_in_what_they_advertise() {
 }
 
 #[tokio::test]
-async fn a_core_hands_its_token_to_a_server_that_pushes() {
+async fn core_hands_its_token_to_a_server_that_pushes() {
     let dovecot = dovecot::shared(Setup::Chatmail);
     let submission = Submission::start(dovecot).await;
     let user = dovecot.user("direct-token");
@@ -97,7 +97,7 @@ const DIALOGUE: &str = r"
 ";
 
 #[tokio::test]
-async fn a_scripted_dialogue_plays_over_tls_and_byte_by_byte() {
+async fn scripted_dialogue_plays_over_tls_and_byte_by_byte() {
     let dir = tempfile::tempdir().unwrap();
     let authority = Authority::new(dir.path());
     let manner = Manner { bytewise: true, tls: Some(authority.server_config()) };
@@ -126,7 +126,7 @@ async fn a_scripted_dialogue_plays_over_tls_and_byte_by_byte() {
 #[should_panic(
     expected = ">> C: c2 NOOP\n   S= c2 OK\\r\\n\n   C= raw\\0\\xff\n   got \"c2 NOOP \""
 )]
-async fn a_scripted_dialogue_that_goes_otherwise_is_shown() {
+async fn scripted_dialogue_that_goes_otherwise_is_shown() {
     let server = Scripted::start(&[DIALOGUE]).await;
     let mut client = Client::plain(server.port).await;
     client.send("x2 LOGIN alice@lab.test sesame").await;
@@ -139,7 +139,7 @@ async fn a_scripted_dialogue_that_goes_otherwise_is_shown() {
 
 #[tokio::test]
 #[should_panic(expected = "one more than dialogues")]
-async fn a_connection_too_many_is_a_failure() {
+async fn connection_too_many_is_a_failure() {
     let server = Scripted::start(&["S: * OK"]).await;
     for _ in 0..2 {
         Client::plain(server.port).await;

@@ -58,7 +58,7 @@ async fn odd_answers_reach_the_client_as_they_are() {
 
 /// A server that says its sessions are used up, or that it is asked too often, is not taken for one that refuses a password.
 #[tokio::test]
-async fn a_limit_at_the_login_is_the_servers_word() {
+async fn limit_at_the_login_is_the_servers_word() {
     for answer in [
         "NO [LIMIT] Too many concurrent IMAP connections.",
         "NO [ALERT] Too many simultaneous connections. (Failure)",

@@ -60,7 +60,7 @@ pub(crate) async fn status_says(scene: &Scene, wanted: &str) {
 }
 
 #[tokio::test]
-async fn the_clients_own_session_goes_on_watching() {
+async fn clients_own_session_goes_on_watching() {
     let mut scene = scene(Setup::Vanilla, "kept").await;
     let client = waiting(&scene, "openpgp:kept").await;
     drop(client);
@@ -91,7 +91,7 @@ async fn who_logs_out_leaves_the_session_behind() {
 }
 
 #[tokio::test]
-async fn a_message_is_not_lost_between_the_client_and_the_watch() {
+async fn message_is_not_lost_between_the_client_and_the_watch() {
     let mut scene = scene(Setup::WithoutNotify, "kept-gap").await;
     let mut client = waiting(&scene, "openpgp:gap").await;
     // It hears of the message, and goes without having fetched it.
@@ -131,7 +131,7 @@ async fn half_a_message_is_not_appended_and_the_device_is_called_back() {
 }
 
 #[tokio::test]
-async fn the_newest_session_is_kept_and_the_one_before_logs_out() {
+async fn newest_session_is_kept_and_the_one_before_logs_out() {
     let mut scene = scene_with(Setup::Vanilla, "kept-newest", |options| {
         options.more = "keep:\n  hand_back: false\n".to_owned();
     })
@@ -155,7 +155,7 @@ async fn the_newest_session_is_kept_and_the_one_before_logs_out() {
 }
 
 #[tokio::test]
-async fn a_session_that_ends_calls_the_device_which_comes_back() {
+async fn session_that_ends_calls_the_device_which_comes_back() {
     let mut dovecot = Dovecot::exclusive(Setup::Vanilla);
     let mut notify = NotifyServer::start().await;
     let mut options = Options { notify_url: notify.url.clone(), ..Options::dovecot(&dovecot) };
@@ -255,7 +255,7 @@ async fn what_one_device_hears_wakes_the_others() {
 }
 
 #[tokio::test]
-async fn a_device_that_fetched_before_the_last_of_the_news_is_woken() {
+async fn device_that_fetched_before_the_last_of_the_news_is_woken() {
     let mut scene = scene(Setup::WithoutNotify, "kept-early").await;
     let mut here = waiting(&scene, "openpgp:here").await;
     let mut away = scene.client().await;
@@ -301,7 +301,7 @@ async fn without_waiting_for_a_fetch_others_are_woken_at_once() {
 }
 
 #[tokio::test]
-async fn a_real_core_logs_in_and_goes_and_is_woken_and_called_back() {
+async fn real_core_logs_in_and_goes_and_is_woken_and_called_back() {
     let mut dovecot = Dovecot::exclusive(Setup::Vanilla);
     let mut notify = NotifyServer::start().await;
     let mut options = Options { notify_url: notify.url.clone(), ..Options::dovecot(&dovecot) };
@@ -442,7 +442,7 @@ async fn who_comes_back_with_the_same_password_gets_the_session_back() {
 }
 
 #[tokio::test]
-async fn a_session_in_which_something_was_set_is_not_handed_back() {
+async fn session_in_which_something_was_set_is_not_handed_back() {
     let scene = scene(Setup::Vanilla, "kept-set").await;
     drop(waiting(&scene, "openpgp:set").await);
     scene.dovecot.wait_for_watch(&scene.user, 1).await;
@@ -484,7 +484,7 @@ async fn beyond_the_limit_sessions_log_out() {
 }
 
 #[tokio::test]
-async fn the_mailbox_that_the_client_waits_in_is_watched() {
+async fn mailbox_that_the_client_waits_in_is_watched() {
     let mut scene = scene(Setup::Vanilla, "kept-elsewhere").await;
     let mut client = scene.client().await;
     register(&mut client, "openpgp:elsewhere").await;

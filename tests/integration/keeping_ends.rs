@@ -15,7 +15,7 @@ use super::support::scene::{PATIENCE, QUIET};
 
 /// What a probe that is not answered leads to is an error of the socket, as here: nobody has said goodbye.
 #[tokio::test]
-async fn a_client_whose_connection_breaks_leaves_its_session_behind() {
+async fn client_whose_connection_breaks_leaves_its_session_behind() {
     let mut scene = scene_with(Setup::Vanilla, "kept-broken", |_| ()).await;
     let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, scene.deltapush.plain)).await.unwrap();
     let mut stream = BufReader::new(stream);
@@ -42,7 +42,7 @@ async fn a_client_whose_connection_breaks_leaves_its_session_behind() {
 }
 
 #[tokio::test]
-async fn a_client_that_says_nothing_for_too_long_leaves_its_session_behind() {
+async fn client_that_says_nothing_for_too_long_leaves_its_session_behind() {
     let mut scene = scene_with(Setup::Vanilla, "kept-silent", |options| {
         options.more = "limits:\n  idle_time: 2s\n".to_owned();
     })

@@ -63,7 +63,7 @@ fn fields(mut entry: &[u8]) -> HashMap<String, String> {
 }
 
 #[test]
-fn the_journal_gets_fields_and_priorities() {
+fn journal_gets_fields_and_priorities() {
     let folder = tempfile::tempdir().unwrap();
     let journal = UnixDatagram::bind(folder.path().join("socket")).unwrap();
     journal.set_read_timeout(Some(PATIENCE)).unwrap();

@@ -96,7 +96,7 @@ const IN: (&str, &str) = (
 );
 
 #[tokio::test]
-async fn a_password_is_given_in_the_way_that_the_server_wants() {
+async fn password_is_given_in_the_way_that_the_server_wants() {
     let plain = encoded("\0alice@lab.test\0sesame");
     let asked = format!(
         "{}C: dp1 AUTHENTICATE LOGIN\nS: + VXNlcm5hbWU6\nC: {}\nS: + UGFzc3dvcmQ6\nC: {}\n{}",
@@ -197,7 +197,7 @@ async fn tokens_are_converted_into_what_the_server_has() {
 }
 
 #[tokio::test]
-async fn a_server_explains_to_the_client_why_it_refuses_a_token() {
+async fn server_explains_to_the_client_why_it_refuses_a_token() {
     let why = encoded(r#"{"status":"invalid_token","scope":"secret-scope"}"#);
     for (server, dummy) in [("OAUTHBEARER", "AQ=="), ("XOAUTH2", "")] {
         let message =
@@ -228,7 +228,7 @@ async fn a_server_explains_to_the_client_why_it_refuses_a_token() {
 }
 
 #[tokio::test]
-async fn a_server_that_has_nothing_fitting_is_named_with_what_it_has() {
+async fn server_that_has_nothing_fitting_is_named_with_what_it_has() {
     let cases = [
         (
             "LOGINDISABLED AUTH=SCRAM-SHA-256",
@@ -252,7 +252,7 @@ async fn a_server_that_has_nothing_fitting_is_named_with_what_it_has() {
 }
 
 #[tokio::test]
-async fn a_refusal_keeps_its_meaning_without_the_word() {
+async fn refusal_keeps_its_meaning_without_the_word() {
     for (answer, heard) in [
         (
             "NO [UNAVAILABLE] Temporary authentication failure.",
@@ -318,7 +318,7 @@ async fn mox_is_logged_in_to_with_scram_and_cannot_be_watched_then() {
 }
 
 #[tokio::test]
-async fn a_scram_exchange_can_fail_and_be_broken_off() {
+async fn scram_exchange_can_fail_and_be_broken_off() {
     let first = encoded("n,,n=alice@lab.test,r=x");
     let start = format!(
         "{}C: dp1 AUTHENTICATE SCRAM-SHA-1\nS: +\nC: {first}\nS: + {}\n",

@@ -88,7 +88,7 @@ async fn outage_loses_no_push(name: &'static str, status: u16) {
 }
 
 #[tokio::test]
-async fn a_short_outage_of_any_kind_loses_no_push() {
+async fn short_outage_of_any_kind_loses_no_push() {
     let mut cases = JoinSet::new();
     for (name, status) in [
         ("outage-401", 401),
@@ -149,7 +149,7 @@ async fn outage_with_410_erases_nothing(name: &'static str, accounts: usize, pat
 }
 
 #[tokio::test]
-async fn a_short_outage_with_410_for_everybody_erases_nothing() {
+async fn short_outage_with_410_for_everybody_erases_nothing() {
     let mut cases = JoinSet::new();
     cases.spawn(outage_with_410_erases_nothing("gone-few", 3, Duration::from_secs(110)));
     cases.spawn(outage_with_410_erases_nothing("gone-many", 14, Duration::from_secs(60)));

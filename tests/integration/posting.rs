@@ -146,7 +146,7 @@ async fn many_posts_are_one_connection_of_http2() {
 }
 
 #[tokio::test]
-async fn a_redirection_is_not_followed_to_wherever() {
+async fn redirection_is_not_followed_to_wherever() {
     let dir = tempfile::tempdir().unwrap();
     let authority = Authority::new(dir.path());
     let config = authority.server_config();
@@ -162,7 +162,7 @@ async fn a_redirection_is_not_followed_to_wherever() {
 
 /// Neither the built-in authorities nor this machine's know the server's, nor does another of one's own.
 #[tokio::test]
-async fn a_server_that_nobody_vouches_for_gets_no_token() {
+async fn server_that_nobody_vouches_for_gets_no_token() {
     let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (authority, other) = (Authority::new(dir.path()), Authority::new(other.path()));
     for ca in [None, Some(other.ca)] {

@@ -657,7 +657,7 @@ async fn stalwart_bans_so_a_refused_password_is_tried_once() {
 
 /// The client hears a refused password as its server said it.
 #[tokio::test]
-async fn a_refused_password_is_the_servers_word() {
+async fn refused_password_is_the_servers_word() {
     let answer = "NO [AUTHENTICATIONFAILED] Authentication failed";
     let upstream = Scripted::start(&[&refused(answer)]).await;
     let deltapush = Deltapush::start(&Options::plain(upstream.port));
@@ -683,7 +683,7 @@ async fn codes_about_the_moment_are_no_wrong_password() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_out_of_order_for_a_moment_is_asked_again_soon() {
+async fn server_that_is_out_of_order_for_a_moment_is_asked_again_soon() {
     tokio::join!(
         is_asked_again_soon("NO [INUSE] Mailbox is locked"),
         is_asked_again_soon("NO [UNAVAILABLE] Temporary authentication failure. [mail:2026]")
@@ -796,7 +796,7 @@ async fn davmail_pads_its_numbers() {
 
 /// The position moves although no UID was given: the next look asks for the next message only.
 #[tokio::test]
-async fn an_answer_without_a_uid_is_announced_once() {
+async fn answer_without_a_uid_is_announced_once() {
     let session = format!(
         r"
         {EXAMINE}
@@ -834,7 +834,7 @@ async fn an_answer_without_a_uid_is_announced_once() {
 
 /// A client has waited in DeltaChat, which is gone: INBOX is watched, with and without NOTIFY.
 #[tokio::test]
-async fn a_deleted_mailbox_does_not_stop_inbox() {
+async fn deleted_mailbox_does_not_stop_inbox() {
     let opened = EXAMINE.replace("w1", "w2");
     let refused = "C: w1 EXAMINE \"DeltaChat\"\nS: w1 NO [NONEXISTENT] no such mailbox";
     let with_idle = format!(

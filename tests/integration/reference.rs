@@ -83,7 +83,7 @@ fn every_key_that_deltapush_takes_is_in_the_reference_and_no_other() {
 }
 
 #[test]
-fn the_reference_has_the_defaults_that_count() {
+fn reference_has_the_defaults_that_count() {
     let nothing_said = parse("{}").unwrap();
     let mut compared = 0;
     for (key, default) in documented() {

@@ -57,7 +57,7 @@ async fn routes_limits_and_the_log_change_and_no_session_is_dropped() {
 }
 
 #[tokio::test]
-async fn a_broken_configuration_is_refused_with_its_place() {
+async fn broken_configuration_is_refused_with_its_place() {
     let dovecot = dovecot::shared(Setup::Vanilla);
     let deltapush = Deltapush::start(&Options::dovecot(dovecot));
     let user = dovecot.user("reload-broken");
@@ -93,7 +93,7 @@ async fn a_broken_configuration_is_refused_with_its_place() {
 }
 
 #[tokio::test]
-async fn a_watch_whose_route_has_gone_waits_until_it_is_there_again() {
+async fn watch_whose_route_has_gone_waits_until_it_is_there_again() {
     let scene = Scene::new(Setup::Vanilla, "route-gone").await;
     let mut client = scene.client().await;
     client.command("c2 SETMETADATA \"INBOX\" (/private/devicetoken \"openpgp:route\")").await;
@@ -172,7 +172,7 @@ async fn who_announces_nobody_takes_a_place_before_the_login() {
 }
 
 #[tokio::test]
-async fn the_announced_address_counts_and_only_the_named_may_announce() {
+async fn announced_address_counts_and_only_the_named_may_announce() {
     let options = Options { listener: "proxy_protocol: [127.0.0.1]", ..Options::plain(9) };
     let deltapush = Deltapush::start(&options);
     let headers = [

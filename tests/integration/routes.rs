@@ -84,7 +84,7 @@ const DISCOVERED: &str = "    domain: lab.test\n    discover: true\n    private:
 
 // The command that is waited for asks the DNS server of this test.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_is_found_by_srv_and_remembered() {
+async fn server_is_found_by_srv_and_remembered() {
     let lab = Lab::new(&[LOGIN, LOGIN]).await;
     let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
     lab.dns.service("_imaps._tcp.lab.test", 10, "imap.lab.test.", gone);
@@ -109,7 +109,7 @@ async fn a_server_is_found_by_srv_and_remembered() {
 
 /// A domain without TLS from the first byte: STARTTLS comes before the password.
 #[tokio::test]
-async fn a_server_with_starttls_is_found_by_srv() {
+async fn server_with_starttls_is_found_by_srv() {
     let dovecot = dovecot::shared(Setup::Vanilla);
     let dns = DnsServer::start().await;
     dns.service("_imaps._tcp.lab.test", 0, ".", 0);
@@ -129,7 +129,7 @@ async fn a_server_with_starttls_is_found_by_srv() {
 }
 
 #[tokio::test]
-async fn a_discovered_server_inside_is_not_reached() {
+async fn discovered_server_inside_is_not_reached() {
     let lab = Lab::new(&[]).await;
     lab.dns.service("_imaps._tcp.lab.test", 10, "imap.lab.test.", lab.server.port);
     for address in ["127.0.0.1", "::1", "10.0.0.1", "::ffff:127.0.0.1"] {
@@ -151,7 +151,7 @@ async fn a_discovered_server_inside_is_not_reached() {
 }
 
 #[tokio::test]
-async fn a_host_that_only_dns_names_must_be_certified_for_the_domain() {
+async fn host_that_only_dns_names_must_be_certified_for_the_domain() {
     let lab = Lab::new(&["", LOGIN]).await;
     lab.dns.service("_imaps._tcp.lab.test", 10, "imap.provider.test.", lab.server.port);
     lab.dns.address("imap.provider.test", "127.0.0.1");
@@ -165,7 +165,7 @@ async fn a_host_that_only_dns_names_must_be_certified_for_the_domain() {
 }
 
 #[tokio::test]
-async fn a_domain_that_offers_no_imap_is_believed() {
+async fn domain_that_offers_no_imap_is_believed() {
     let lab = Lab::new(&[]).await;
     lab.dns.service("_imaps._tcp.lab.test", 0, ".", 0);
     lab.dns.service("_imap._tcp.lab.test", 0, ".", 0);
@@ -183,7 +183,7 @@ async fn a_domain_that_offers_no_imap_is_believed() {
 
 /// Nor has it a web server that DNS knows: nothing is out of order, and will not pass.
 #[tokio::test]
-async fn a_domain_that_names_no_server_is_told_apart_from_one_that_cannot_be_asked() {
+async fn domain_that_names_no_server_is_told_apart_from_one_that_cannot_be_asked() {
     let lab = Lab::new(&[]).await;
     let deltapush = lab.start(DISCOVERED);
     let said = log_in(&deltapush, "alice@lab.test").await;
@@ -226,7 +226,7 @@ async fn web(
 }
 
 #[tokio::test]
-async fn a_server_is_found_by_autoconfig() {
+async fn server_is_found_by_autoconfig() {
     let lab = Lab::new(&[LOGIN]).await;
     let document = format!(
         "<clientConfig><emailProvider><incomingServer type=\"imap\"><hostname>imap.provider.test</hostname>\
@@ -312,7 +312,7 @@ async fn autoconfig_that_cannot_be_used_is_named_with_its_line() {
 }
 
 #[tokio::test]
-async fn a_redirection_to_an_address_is_not_followed() {
+async fn redirection_to_an_address_is_not_followed() {
     let lab = Lab::new(&[]).await;
     let (inside, requests) = web(&lab.authority, String::new()).await;
     let redirect = format!(
@@ -328,7 +328,7 @@ async fn a_redirection_to_an_address_is_not_followed() {
 }
 
 #[tokio::test]
-async fn a_refused_address_gives_way_to_the_next() {
+async fn refused_address_gives_way_to_the_next() {
     let lab = Lab::new(&[LOGIN]).await;
     lab.dns.address("imap.lab.test", "::1");
     lab.dns.address("imap.lab.test", "127.0.0.1");
@@ -338,7 +338,7 @@ async fn a_refused_address_gives_way_to_the_next() {
 }
 
 #[tokio::test]
-async fn an_address_without_tls_or_greeting_gives_way_to_the_next() {
+async fn address_without_tls_or_greeting_gives_way_to_the_next() {
     let lab = Lab::new(&[LOGIN, LOGIN]).await;
     lab.dns.address("imap.lab.test", "::1");
     lab.dns.address("imap.lab.test", "127.0.0.1");
@@ -396,7 +396,7 @@ async fn address_that_is_of_no_use_is_tried_last_the_next_time() {
 
 /// A server moves to another machine, and takes its name along: the watch and the next client find it there.
 #[tokio::test]
-async fn a_reconnection_goes_where_the_name_leads_by_then() {
+async fn reconnection_goes_where_the_name_leads_by_then() {
     let lab = Lab::new(&[&format!("{LOGIN}{WATCHING}EOF"), LOGIN]).await;
     let sessions =
         [format!("{LOGIN}EOF"), format!("{LOGIN}{WATCHING}GATE\nS: * BYE moving\nCLOSE")];
@@ -425,7 +425,7 @@ async fn a_reconnection_goes_where_the_name_leads_by_then() {
 }
 
 #[tokio::test]
-async fn the_route_that_says_most_of_a_login_leads_the_way() {
+async fn route_that_says_most_of_a_login_leads_the_way() {
     let named = |name: &str| {
         LOGIN
             .replace("LOGIN", "C~ dp1 AUTHENTICATE PLAIN ")
@@ -536,7 +536,7 @@ async fn dovecot_learns_the_clients_address_by_id() {
 }
 
 #[tokio::test]
-async fn a_route_may_go_by_the_name_asked_for_in_tls() {
+async fn route_may_go_by_the_name_asked_for_in_tls() {
     let server = Scripted::start(&[LOGIN]).await;
     let routes = format!(
         "  - host: localhost\n    upstream: imap+plain://127.0.0.1:{}\n    login: \"{{local}}@lab.test\"\n",

@@ -105,7 +105,7 @@ async fn accept(code: &str, user: &str, dovecot: &Dovecot, deltapush: &Deltapush
 }
 
 #[tokio::test]
-async fn a_core_accepts_the_code_of_qr() {
+async fn core_accepts_the_code_of_qr() {
     let dovecot = dovecot::shared(Setup::Vanilla);
     let submission = Submission::start(dovecot).await;
     let proxy =
@@ -143,7 +143,7 @@ async fn a_core_accepts_the_code_of_qr() {
 }
 
 #[tokio::test]
-async fn the_page_makes_a_code_in_the_browser_that_a_core_accepts() {
+async fn page_makes_a_code_in_the_browser_that_a_core_accepts() {
     let dovecot = dovecot::shared(Setup::Vanilla);
     let submission = Submission::start(dovecot).await;
     let proxy =
@@ -239,17 +239,17 @@ async fn find_from_the_address(web_host: &'static str, name: &str) {
 }
 
 #[tokio::test]
-async fn a_core_finds_the_proxy_at_the_autoconfig_host_from_the_address_alone() {
+async fn core_finds_the_proxy_at_the_autoconfig_host_from_the_address_alone() {
     find_from_the_address("autoconfig.lab.test", "autoconfig-host").await;
 }
 
 #[tokio::test]
-async fn a_core_finds_the_proxy_at_the_domain_from_the_address_alone() {
+async fn core_finds_the_proxy_at_the_domain_from_the_address_alone() {
     find_from_the_address("lab.test", "autoconfig-domain").await;
 }
 
 #[tokio::test]
-async fn an_imap_client_that_names_the_domain_is_greeted_all_the_same() {
+async fn imap_client_that_names_the_domain_is_greeted_all_the_same() {
     let dovecot = dovecot::shared(Setup::Vanilla);
     let folder = tempfile::tempdir().unwrap();
     certificate(folder.path(), "imap", &["localhost"]);

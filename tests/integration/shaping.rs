@@ -31,7 +31,7 @@ async fn keepalives(client: &mut Client, time: Duration) -> (usize, Duration) {
 }
 
 #[tokio::test]
-async fn an_idling_client_hears_a_talkative_dovecot_at_its_own_pace() {
+async fn idling_client_hears_a_talkative_dovecot_at_its_own_pace() {
     let shaped = Scene::with(Setup::Talkative, "shaped", |options| {
         options.more = "relay:\n  keepalive: 5s\n".to_owned()
     });
@@ -97,7 +97,7 @@ async fn introduced(dialogue: &str, id: &str) -> (Scripted, Deltapush, Client) {
 }
 
 #[tokio::test]
-async fn an_id_before_the_login_reaches_a_server_that_takes_it_only_after() {
+async fn id_before_the_login_reaches_a_server_that_takes_it_only_after() {
     let dialogue = "
         S: * OK [CAPABILITY IMAP4rev1 ID SASL-IR AUTH=PLAIN] o2
         C~ dp1 ID (\"name\" \"Chat\" \"x-via\" \"deltapush
@@ -123,7 +123,7 @@ async fn an_id_before_the_login_reaches_a_server_that_takes_it_only_after() {
 }
 
 #[tokio::test]
-async fn a_server_that_hangs_up_on_an_id_that_it_did_not_offer_never_gets_one() {
+async fn server_that_hangs_up_on_an_id_that_it_did_not_offer_never_gets_one() {
     let dialogue = "
         S: * OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] Purelymail
         LOGIN

@@ -37,7 +37,7 @@ fn told(socket: &UnixDatagram) -> String {
 }
 
 #[tokio::test]
-async fn a_restart_refuses_no_connection() {
+async fn restart_refuses_no_connection() {
     let folder = tempfile::tempdir().unwrap();
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = socket.local_addr().unwrap().port();

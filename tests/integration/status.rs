@@ -57,7 +57,7 @@ async fn comes_back(scene: &Scene) -> Client {
 }
 
 #[tokio::test]
-async fn a_push_is_in_the_status_with_its_answer_and_delay() {
+async fn push_is_in_the_status_with_its_answer_and_delay() {
     let mut scene = Scene::new(Setup::Vanilla, "status-push").await;
     scene.register(TOKEN).await;
     scene.deliver_news().await;
@@ -109,7 +109,7 @@ async fn a_push_is_in_the_status_with_its_answer_and_delay() {
 }
 
 #[tokio::test]
-async fn the_timeline_tells_why_a_message_was_late() {
+async fn timeline_tells_why_a_message_was_late() {
     let mut scene = Scene::new(Setup::Vanilla, "timeline").await;
     scene.register(TOKEN).await;
     let vacation =
@@ -165,7 +165,7 @@ async fn the_timeline_tells_why_a_message_was_late() {
 }
 
 #[tokio::test]
-async fn an_account_is_forgotten_when_that_is_meant() {
+async fn account_is_forgotten_when_that_is_meant() {
     let mut scene = Scene::new(Setup::Vanilla, "forget").await;
     scene.register(TOKEN).await;
     let not_meant = scene.deltapush.asked(&["account", &scene.user, "forget"]);
@@ -225,7 +225,7 @@ const WATCH: &str = r#"
 "#;
 
 #[tokio::test]
-async fn a_watch_that_a_refused_password_has_ended_begins_anew() {
+async fn watch_that_a_refused_password_has_ended_begins_anew() {
     let well = format!("{LOGIN}{WATCH}");
     let upstream = Scripted::start(&[&format!("{LOGIN}EOF"), REFUSED, REFUSED, &well]).await;
     let deltapush = Deltapush::start(&Options::plain(upstream.port));
@@ -251,7 +251,7 @@ async fn a_watch_that_a_refused_password_has_ended_begins_anew() {
 }
 
 #[tokio::test]
-async fn a_test_push_waits_for_its_device() {
+async fn test_push_waits_for_its_device() {
     let mut scene =
         Scene::with(Setup::Vanilla, "push-test", |options| options.coalesce = "1h").await;
     scene.register(TOKEN).await;
@@ -289,7 +289,7 @@ async fn a_test_push_waits_for_its_device() {
 }
 
 #[tokio::test]
-async fn the_comment_tells_the_phones_owner_how_push_is() {
+async fn comment_tells_the_phones_owner_how_push_is() {
     let scene = Scene::new(Setup::Vanilla, "comment").await;
     let asked = "GETMETADATA \"\" (/shared/comment /shared/admin /shared/vendor/deltachat/maxsmtprecipients)";
     let first = scene.client().await.command(&format!("c2 {asked}")).await.text();
@@ -316,7 +316,7 @@ async fn the_comment_tells_the_phones_owner_how_push_is() {
 }
 
 #[tokio::test]
-async fn a_core_shows_how_push_is_in_its_account_information() {
+async fn core_shows_how_push_is_in_its_account_information() {
     let dovecot = dovecot::shared(Setup::Vanilla);
     let notify = NotifyServer::start().await;
     let deltapush =

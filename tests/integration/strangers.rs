@@ -129,7 +129,7 @@ async fn fresh_apps_that_are_invited_leave_room_for_a_person_with_the_right_pass
 }
 
 #[tokio::test]
-async fn a_relay_and_whoever_turns_it_off_are_asked() {
+async fn relay_and_whoever_turns_it_off_are_asked() {
     let off = "login:\n  refuse_invented: false\n".to_owned() + QUICK;
     for (setup, more) in [(Setup::Chatmail, QUICK.to_owned()), (Setup::Vanilla, off)] {
         let scene = Scene::with(setup, "asked", |options| options.more = more).await;
@@ -211,7 +211,7 @@ async fn strangers_use_up_their_part_and_the_owner_gets_in_after_a_restart() {
 }
 
 #[tokio::test]
-async fn a_server_that_breaks_off_after_the_credentials_has_a_limit_too() {
+async fn server_that_breaks_off_after_the_credentials_has_a_limit_too() {
     let dialogue = "S: * OK [CAPABILITY IMAP4rev1 AUTH=PLAIN SASL-IR] ready\nLOGIN\n";
     let (closes, says_bye) =
         (format!("{dialogue}CLOSE"), format!("{dialogue}S: * BYE go away\nCLOSE"));

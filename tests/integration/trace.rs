@@ -145,7 +145,7 @@ async fn running_sessions_are_followed_from_a_second_terminal() {
 }
 
 #[tokio::test]
-async fn a_reader_that_has_stopped_slows_nobody() {
+async fn reader_that_has_stopped_slows_nobody() {
     let scene = Scene::new(Setup::Vanilla, "stopped-reader").await;
     let mut child =
         command(scene.deltapush.dir(), &["--json"]).stdout(Stdio::piped()).spawn().unwrap();
@@ -226,7 +226,7 @@ async fn recorded(scene: &mut Scene) -> PathBuf {
 }
 
 #[tokio::test]
-async fn a_session_that_was_written_down_is_exported_and_played_again() {
+async fn session_that_was_written_down_is_exported_and_played_again() {
     let mut scene = Scene::with(Setup::Vanilla, "record", |options| {
         options.more = "trace:\n  directory: trace\n".to_owned();
     })

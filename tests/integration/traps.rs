@@ -78,7 +78,7 @@ async fn after_a_rejected_literal_comes_a_command() {
 }
 
 #[tokio::test]
-async fn an_accepted_literal_is_data_whatever_it_looks_like() {
+async fn accepted_literal_is_data_whatever_it_looks_like() {
     let (upstream, _deltapush, mut client) = logged_in(
         r#"C: c2 APPEND INBOX {33}
          S: * 3 EXISTS
@@ -133,7 +133,7 @@ async fn literals_of_every_kind_pass() {
 }
 
 #[tokio::test]
-async fn a_refused_idle_leaves_the_client_in_command() {
+async fn refused_idle_leaves_the_client_in_command() {
     let (upstream, _deltapush, mut client) = logged_in(
         "C: c2 IDLE
          S: c2 BAD [CLIENTBUG] no IDLE here
@@ -314,7 +314,7 @@ async fn one_byte_at_a_time_is_the_same() {
 }
 
 #[tokio::test]
-async fn a_greeting_may_keep_its_capabilities_to_itself() {
+async fn greeting_may_keep_its_capabilities_to_itself() {
     let (upstream, _deltapush, client, reply) = login_against(
         "S: * OK
          CAPS IMAP4rev1 IDLE
@@ -391,7 +391,7 @@ async fn what_a_server_says_about_a_login_reaches_the_person() {
 }
 
 #[tokio::test]
-async fn a_server_that_says_bye_is_unavailable_and_the_client_may_try_again() {
+async fn server_that_says_bye_is_unavailable_and_the_client_may_try_again() {
     let bye = "
         S: * OK [CAPABILITY IMAP4rev1] ready
         LOGIN
@@ -418,7 +418,7 @@ async fn a_server_that_says_bye_is_unavailable_and_the_client_may_try_again() {
 }
 
 #[tokio::test]
-async fn a_server_that_cannot_be_reached_is_unavailable() {
+async fn server_that_cannot_be_reached_is_unavailable() {
     let nobody = super::support::ports::free_port();
     let deltapush = Deltapush::start(&Options::plain(nobody));
     let mut client = Client::plain(deltapush.plain).await;
@@ -429,7 +429,7 @@ async fn a_server_that_cannot_be_reached_is_unavailable() {
 }
 
 #[tokio::test]
-async fn a_server_that_says_nothing_is_unavailable() {
+async fn server_that_says_nothing_is_unavailable() {
     let upstream = Scripted::start(&["HANG"]).await;
     let more = "limits:\n  upstream_time: 1s\n".to_owned();
     let deltapush = Deltapush::start(&Options { more, ..Options::plain(upstream.port) });
@@ -441,7 +441,7 @@ async fn a_server_that_says_nothing_is_unavailable() {
 }
 
 #[tokio::test]
-async fn an_upstream_with_a_strange_certificate_learns_no_password() {
+async fn upstream_with_a_strange_certificate_learns_no_password() {
     let (dir, stranger) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (trusted, strange) = (Authority::new(dir.path()), Authority::new(stranger.path()));
     // From an authority that is not trusted, and from one that is, for others.
@@ -473,7 +473,7 @@ async fn an_upstream_with_a_strange_certificate_learns_no_password() {
 }
 
 #[tokio::test]
-async fn an_upstream_without_starttls_learns_no_password() {
+async fn upstream_without_starttls_learns_no_password() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     // Somebody between the two strips STARTTLS from what the server offers, and refuses it.
@@ -506,7 +506,7 @@ async fn an_upstream_without_starttls_learns_no_password() {
 }
 
 #[tokio::test]
-async fn a_login_without_a_route_is_refused_without_a_connection() {
+async fn login_without_a_route_is_refused_without_a_connection() {
     let upstream = Scripted::start(&[LOGIN]).await;
     let options = Options { domain: "lab.test".to_owned(), ..Options::plain(upstream.port) };
     let deltapush = Deltapush::start(&options);
@@ -571,7 +571,7 @@ async fn bad_input_ends_in_an_answer_and_the_proxy_goes_on() {
 }
 
 #[tokio::test]
-async fn a_token_beyond_all_measure_is_refused() {
+async fn token_beyond_all_measure_is_refused() {
     let (upstream, _deltapush, mut client) = logged_in(
         "C: c9 NOOP
          S: c9 OK",
@@ -592,7 +592,7 @@ async fn a_token_beyond_all_measure_is_refused() {
 }
 
 #[tokio::test]
-async fn a_client_that_never_logs_in_is_sent_away() {
+async fn client_that_never_logs_in_is_sent_away() {
     let more = "limits:\n  login_time: 1s\n".to_owned();
     let deltapush = Deltapush::start(&Options { more, ..Options::plain(9) });
     let mut silent = Client::plain(deltapush.plain).await;
@@ -627,7 +627,7 @@ async fn when_the_server_leaves_its_last_words_arrive() {
 }
 
 #[tokio::test]
-async fn a_slow_reader_gets_every_byte() {
+async fn slow_reader_gets_every_byte() {
     const SIZE: usize = 8 << 20;
     let body = "0123456789abcde\n".repeat(SIZE / 16);
     // Line ends are escaped: a dialogue has a step per line.

@@ -34,7 +34,7 @@ async fn wait_for_status(scene: &Scene, wanted: &str) {
 }
 
 #[tokio::test]
-async fn the_mailbox_that_the_client_idles_in_is_watched() {
+async fn mailbox_that_the_client_idles_in_is_watched() {
     let mut scene = Scene::new(Setup::Vanilla, "idles-elsewhere").await;
     idle_in(&scene, "openpgp:elsewhere", "DeltaChat").await;
     wait_for_status(&scene, "mailbox  DeltaChat").await;
@@ -95,7 +95,7 @@ async fn within_the_grace_another_device_may_show_the_message() {
 }
 
 #[tokio::test]
-async fn a_device_whose_session_fetched_within_the_grace_is_left_out() {
+async fn device_whose_session_fetched_within_the_grace_is_left_out() {
     let mut scene =
         Scene::with(Setup::Vanilla, "grace-own", |options| options.push = "grace: 3s").await;
     scene.register("openpgp:away").await;
@@ -115,7 +115,7 @@ async fn a_device_whose_session_fetched_within_the_grace_is_left_out() {
 }
 
 #[tokio::test]
-async fn a_device_that_fetched_only_the_first_of_the_news_is_woken() {
+async fn device_that_fetched_only_the_first_of_the_news_is_woken() {
     let mut scene =
         Scene::with(Setup::Vanilla, "grace-first", |options| options.push = "grace: 6s").await;
     scene.register("openpgp:away").await;
@@ -157,7 +157,7 @@ async fn without_credentials_on_disk_the_devices_are_woken_after_a_restart() {
 }
 
 #[tokio::test]
-async fn the_status_shows_life_and_ends_with_the_process() {
+async fn status_shows_life_and_ends_with_the_process() {
     let mut scene = Scene::new(Setup::Vanilla, "status").await;
     scene.register("openpgp:status").await;
     wait_for_status(&scene, "watch    watching").await;

@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_public_name_with_both_ports_gets_a_certificate_by_itself() {
+    fn public_name_with_both_ports_gets_a_certificate_by_itself() {
         assert_eq!(told(&facts("push.example.org"), &[], &[]), ":: 993 Some(443) Acme | ");
         let refused = Facts { terms_agreed: false, ..facts("push.example.org") };
         assert!(
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_in_use_is_seen() {
+    fn port_in_use_is_seen() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         assert_eq!(port(address.ip(), address.port()), Port::Taken);

@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn a_route_is_for_a_domain_or_for_one_address_of_a_large_provider() {
+    fn route_is_for_a_domain_or_for_one_address_of_a_large_provider() {
         let options = InitOptions::of("you@example.org");
         let address = AddressParts::parse("you@example.org").unwrap();
         let server = fixed("imaps://mail.example.org".parse().unwrap(), None);
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_that_only_dns_vouches_for_is_looked_up_each_time() {
+    fn host_that_only_dns_vouches_for_is_looked_up_each_time() {
         let endpoint = |identity: &str| Endpoint {
             host: "imap.provider.example".into(),
             port: 993,

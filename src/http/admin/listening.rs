@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_listener_that_ends_or_panics_is_not_at_work() {
+    async fn listener_that_ends_or_panics_is_not_at_work() {
         let listening = Listening::default();
         let going_on = tokio::spawn(listening.begin().during(std::future::pending()));
         tokio::spawn(listening.begin().during(async { panic!("on purpose") })).await.unwrap_err();

@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_holds_none_is_refused_and_systemd_goes_first() {
+    fn file_that_holds_none_is_refused_and_systemd_goes_first() {
         let folder = tempfile::tempdir().unwrap();
         let mut config = Config::default();
         config.storage.directory = folder.path().into();

@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plot_says_in_words_what_it_shows_and_nothing_leaves_it() {
+    fn plot_says_in_words_what_it_shows_and_nothing_leaves_it() {
         let mut slots = vec![Slot::default(); SLOTS];
         slots[3] = Slot { messages: 1, ..Slot::default() };
         slots[143] = Slot {

@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_with_spaces_hides_nothing() {
+    fn name_with_spaces_hides_nothing() {
         let stat = "12 (a ) b) S 1 2 3 4 5 6 7 8 9 10 250 50 0 0 20";
         assert_eq!(cpu_seconds(stat), Some(3.0));
     }

@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_browser_may_do_nothing_with_it_but_show_it() {
+    fn browser_may_do_nothing_with_it_but_show_it() {
         for (method, path) in
             [(Method::GET, "/"), (Method::HEAD, "/"), (Method::GET, "/x"), (Method::PUT, "/")]
         {

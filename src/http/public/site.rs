@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_says_what_to_enter_and_lists_no_domains() {
+    fn page_says_what_to_enter_and_lists_no_domains() {
         let page = example().page();
         let text = str::from_utf8(&page).unwrap();
         assert!(text.contains("<tr><td>push.example.org<td>443<td>SSL/TLS\n\n</table>"), "{text}");
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn the_script_cannot_end_its_element() {
+    fn script_cannot_end_its_element() {
         assert!(!SCRIPT.to_lowercase().contains("</script") && !SCRIPT.contains("<!--"));
     }
 
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_handshake_without_a_protocol_is_for_imap_but_at_names_of_autoconfig() {
+    fn handshake_without_a_protocol_is_for_imap_but_at_names_of_autoconfig() {
         let site = example();
         for (host, expected) in [
             ("autoconfig.example.org", Expected::Http),

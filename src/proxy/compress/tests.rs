@@ -116,7 +116,7 @@ fn sessions_that_take_turns_do_not_mix() {
 }
 
 #[test]
-fn a_session_that_was_away_still_knows_its_last_words() {
+fn session_that_was_away_still_knows_its_last_words() {
     let mut deflater = Deflater::new();
     let line = b"* 23 FETCH (UID 1023 FLAGS (\\Seen) RFC822.SIZE 4096)\r\n";
     let first = deflate(&mut deflater, line, true).len();
@@ -163,7 +163,7 @@ fn any_flush_and_any_level_of_the_client_is_understood() {
 }
 
 #[test]
-fn an_idle_session_holds_what_the_client_has_sent_and_a_little_more() {
+fn idle_session_holds_what_the_client_has_sent_and_a_little_more() {
     let (mut deflater, mut inflater, mut client) =
         (Deflater::new(), Inflater::new(), Client::new(6));
     let said = mixed(2048);
@@ -204,7 +204,7 @@ fn what_is_folded_between_commands_changes_nothing_but_what_is_held() {
 }
 
 #[test]
-fn a_bomb_comes_in_pieces_and_is_not_held() {
+fn bomb_comes_in_pieces_and_is_not_held() {
     let noops = b"a NOOP\r\n".repeat(8 * 1024 * 1024);
     let bomb = Client::new(9).say(&noops, TDEFLFlush::Sync);
     assert!(bomb.len() < noops.len() / 300, "{}", bomb.len());

@@ -153,7 +153,7 @@ fn who_says_logout_hears_ok_and_the_upstream_hears_nothing() {
 }
 
 #[test]
-fn an_idle_is_ended_and_its_end_awaited() {
+fn idle_is_ended_and_its_end_awaited() {
     in_any_chunks(|mut it| {
         it.client("a SELECT INBOX\r\n")
             .upstream("a OK\r\n")
@@ -243,7 +243,7 @@ fn what_only_asks_is_ended_by_anything() {
 }
 
 #[test]
-fn a_command_that_deltapush_holds_leaves_no_trace() {
+fn command_that_deltapush_holds_leaves_no_trace() {
     in_any_chunks(|mut it| {
         it.client("a SETMETADATA INBOX (/private/devicetoken {20}\r\nabc");
         assert_eq!(it.settle(), settled(""));

@@ -158,7 +158,7 @@ fn encrypted_messages_teach_nothing() {
 }
 
 #[test]
-fn an_app_that_may_still_fetch_teaches_nothing() {
+fn app_that_may_still_fetch_teaches_nothing() {
     let script = prefetched(CURRENT, &["bob@b.org"]);
     for (doubt, then) in [
         ("it hangs up", ""),
@@ -207,7 +207,7 @@ fn only_apps_with_a_token_teach() {
 }
 
 #[test]
-fn an_old_core_fetches_unencrypted_messages() {
+fn old_core_fetches_unencrypted_messages() {
     let script = format!("{}C: A3 IDLE\n", prefetched(OLD, &["bob@b.org"]));
     assert_eq!(lessons(&script), ["fetched"]);
 }
@@ -222,7 +222,7 @@ fn what_is_remembered_is_bounded() {
 }
 
 #[test]
-fn a_background_fetch_asks_for_no_metadata() {
+fn background_fetch_asks_for_no_metadata() {
     let id = "C: A1 ID (\"name\" \"Delta Chat\")\nS: A1 OK done\n";
     let select = "C: A2 SELECT INBOX\nS: * 3 EXISTS\nS: A2 OK done\n";
     let asks = "C: A0 GETMETADATA \"\" (/shared/comment)\n";

@@ -89,7 +89,7 @@ fn keepalives_can_be_left_to_the_server() {
 }
 
 #[test]
-fn the_server_hears_of_deltapush_in_the_clients_id() {
+fn server_hears_of_deltapush_in_the_clients_id() {
     let script = "C: A1 ID (\"name\" \"Delta Chat\")
          > A1 ID (\"name\" \"Delta Chat\" \"x-via\" \"deltapush <version>\")
          S: * ID (\"name\" \"Dovecot\")
@@ -116,7 +116,7 @@ fn the_server_hears_of_deltapush_in_the_clients_id() {
 }
 
 #[test]
-fn a_server_without_id_gets_none() {
+fn server_without_id_gets_none() {
     let without = UpstreamTraits { id: false, ..PLAIN };
     play_with(
         without,

@@ -241,7 +241,7 @@ fn that_the_client_fetches_is_told() {
 }
 
 #[test]
-fn a_literal_refused_is_no_data() {
+fn literal_refused_is_no_data() {
     play(
         "C: A1 APPEND INBOX {16}
          > A1 APPEND INBOX {16}
@@ -320,7 +320,7 @@ fn idle_is_done_once_and_may_be_refused() {
 }
 
 #[test]
-fn a_name_too_long_to_be_noted_is_not_noted_in_part() {
+fn name_too_long_to_be_noted_is_not_noted_in_part() {
     let name = "x".repeat(1100);
     play(&format!(
         "C: A1 SELECT {name}
@@ -664,7 +664,7 @@ fn capability_lists_are_rewritten_wherever_they_stand() {
 }
 
 #[test]
-fn the_token_is_taken_in_every_form() {
+fn token_is_taken_in_every_form() {
     play(
         "C: A1 SETMETADATA \"INBOX\" (/private/devicetoken \"openpgp:c2VjcmV0\")
          (add)
@@ -707,7 +707,7 @@ fn setmetadata_of_anything_else_is_refused_without_an_upstream_that_knows_it() {
 }
 
 #[test]
-fn a_command_over_its_limit_is_refused_and_costs_nothing() {
+fn command_over_its_limit_is_refused_and_costs_nothing() {
     let long = "x".repeat(7000);
     play(&format!(
         "C: A1 SETMETADATA INBOX (/private/devicetoken {{5000}}
@@ -763,7 +763,7 @@ fn with_push_status(entries: &[(&str, &str)], upstream: UpstreamTraits) -> Stage
 }
 
 #[test]
-fn the_comment_says_how_push_is() {
+fn comment_says_how_push_is() {
     with_push_status(&[], PLAIN).play(
         "C: A1 GETMETADATA \"\" (/shared/Comment /shared/admin)
          < * METADATA \"\" (/shared/comment \"push active\" /shared/admin NIL)
@@ -818,7 +818,7 @@ fn how_push_is_stands_behind_the_upstreams_comment() {
 }
 
 #[test]
-fn the_tokens_of_an_account_can_be_read_back() {
+fn tokens_of_an_account_can_be_read_back() {
     let (mut stage, _) = Stage::new(PLAIN, Native::Passthrough, false);
     stage.out.tokens = vec![DeviceToken::new(b"one").unwrap(), DeviceToken::new(b"two").unwrap()];
     stage.play(
@@ -829,7 +829,7 @@ fn the_tokens_of_an_account_can_be_read_back() {
 }
 
 #[test]
-fn an_upstream_with_metadata_answers_what_it_knows() {
+fn upstream_with_metadata_answers_what_it_knows() {
     play_with(
         METADATA,
         Native::Passthrough,
@@ -860,7 +860,7 @@ fn an_upstream_with_metadata_answers_what_it_knows() {
 }
 
 #[test]
-fn an_upstream_with_metadata_sets_the_other_entries() {
+fn upstream_with_metadata_sets_the_other_entries() {
     play_with(
         METADATA,
         Native::Passthrough,
@@ -960,7 +960,7 @@ fn small_questions_with_large_answers_are_taken_at_the_clients_pace() {
 }
 
 #[test]
-fn an_upstream_that_goes_is_said_once() {
+fn upstream_that_goes_is_said_once() {
     play(
         "(closed)\n < * BYE [UNAVAILABLE] The mail server closed the connection. Your app connects again by itself.\n (closed)",
     );
@@ -969,7 +969,7 @@ fn an_upstream_that_goes_is_said_once() {
 }
 
 #[test]
-fn a_capability_list_over_the_limit_goes_on_as_it_is() {
+fn capability_list_over_the_limit_goes_on_as_it_is() {
     let long = "X".repeat(2500);
     play(&format!("S: * CAPABILITY {long}\n < * CAPABILITY {long}\n S: * 1 EXISTS\n < * 1 EXISTS"));
 }

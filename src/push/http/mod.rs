@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn the_client_can_be_built() {
+    fn client_can_be_built() {
         for url in ["https://notifications.example.org/notify", "http://127.0.0.1:1/notify"] {
             let contact = Contact::parse("https://push.example.org/contact").ok();
             Poster::new(url.parse().unwrap(), https_roots(None).unwrap(), contact.as_ref())

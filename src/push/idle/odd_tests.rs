@@ -27,7 +27,7 @@ fn padded_lines_are_read() {
 }
 
 #[test]
-fn a_count_that_was_not_heard_is_not_zero() {
+fn count_that_was_not_heard_is_not_zero() {
     for exists in ["", "S: * EXISTS\n", "S: * 99999999999999999999 EXISTS\n"] {
         play(
             Some((7, 10)),
@@ -114,7 +114,7 @@ fn answered(answers: &str, outcome: &str) {
 }
 
 #[test]
-fn an_answer_that_lacks_something_is_announced_and_moves_the_position() {
+fn answer_that_lacks_something_is_announced_and_moves_the_position() {
     for (answer, outcome) in [
         ("S: * 5 FETCH (FLAGS () BODY[HEADER.FIELDS (FROM)] {|})", "(odd NoUid)\n(announced 7 11)"),
         ("S: * 5 FETCH (UID 10 FLAGS ())", "(odd NoHeaders)\n(announced 7 11)"),
@@ -193,7 +193,7 @@ fn without_uids_one_new_message_costs_one_answer() {
 }
 
 #[test]
-fn a_look_is_bounded_and_announces_what_it_leaves_out() {
+fn look_is_bounded_and_announces_what_it_leaves_out() {
     play(
         Some((7, 10)),
         "> w1 EXAMINE \"INBOX\"
@@ -210,7 +210,7 @@ fn a_look_is_bounded_and_announces_what_it_leaves_out() {
 }
 
 #[test]
-fn a_server_that_tells_of_news_without_end_is_looked_at_now_and_then() {
+fn server_that_tells_of_news_without_end_is_looked_at_now_and_then() {
     let mut script = String::new();
     for round in 0..MAX_LOOKS {
         let (idle, fetch) = (round * 2 + 2, round * 2 + 3);
@@ -242,7 +242,7 @@ fn a_server_that_tells_of_news_without_end_is_looked_at_now_and_then() {
 }
 
 #[test]
-fn an_unknown_response_with_a_number_is_looked_into() {
+fn unknown_response_with_a_number_is_looked_into() {
     after_quiet("S: * 5 EXIST\n > DONE\n S: w2 OK\n > w3 UID FETCH 10:* ITEMS");
 }
 
@@ -253,7 +253,7 @@ const REFUSED: &str = "> w1 EXAMINE \"DeltaChat\"
      ";
 
 #[test]
-fn a_mailbox_that_is_gone_does_not_stop_the_others() {
+fn mailbox_that_is_gone_does_not_stop_the_others() {
     // With NOTIFY; the first one is visited last.
     let mailboxes = vec![mailbox("DeltaChat", Some((3, 5))), mailbox("INBOX", Some((7, 10)))];
     let [one, three, eight] = [1, 3, 8].map(|number| opened(number, 7, 10));

@@ -7,7 +7,7 @@ use super::*;
 use crate::push::filter::{PushDecision, PushFilter};
 
 #[test]
-fn the_first_watch_notes_where_it_begins_and_announces_nothing() {
+fn first_watch_notes_where_it_begins_and_announces_nothing() {
     play(
         None,
         "> w1 EXAMINE \"INBOX\"
@@ -124,7 +124,7 @@ fn nothing_new_at_all_brings_the_last_message_which_is_known() {
 }
 
 #[test]
-fn a_mailbox_emptied_and_refilled_within_one_idle_is_seen() {
+fn mailbox_emptied_and_refilled_within_one_idle_is_seen() {
     after_quiet(
         "S: * 1 EXPUNGE
          S: * 1 EXPUNGE
@@ -143,7 +143,7 @@ fn a_mailbox_emptied_and_refilled_within_one_idle_is_seen() {
 }
 
 #[test]
-fn an_empty_mailbox_is_not_fetched_from() {
+fn empty_mailbox_is_not_fetched_from() {
     after_quiet("S: * 0 EXISTS\n > DONE\n S: w2 OK\n > w3 IDLE");
 }
 
@@ -158,7 +158,7 @@ fn flags_and_keepalives_are_no_news() {
 }
 
 #[test]
-fn a_server_without_uidnext_is_asked_for_its_last_uid() {
+fn server_without_uidnext_is_asked_for_its_last_uid() {
     play(
         None,
         "> w1 EXAMINE \"INBOX\"
@@ -229,7 +229,7 @@ fn idle_is_renewed_and_its_answer_has_a_deadline() {
 /// GMX and mail.com forget an IDLE after 10 to 15 minutes without a word. Whether the renewal comes before that or not: if no
 /// answer comes to it, a minute shows it.
 #[test]
-fn an_idle_dropped_in_silence_is_found_within_the_blindness() {
+fn idle_dropped_in_silence_is_found_within_the_blindness() {
     for renewal in [30, 540, 12 * 60, 29 * 60 - 1] {
         let watch = WatchTerms { renewal: Duration::from_secs(renewal), ..watch(Some((7, 10))) };
         let script = format!(
@@ -255,7 +255,7 @@ fn every_command_has_a_deadline() {
 }
 
 #[test]
-fn a_server_that_ends_idle_by_itself_is_idled_again() {
+fn server_that_ends_idle_by_itself_is_idled_again() {
     after_quiet(
         "S: w2 OK timeout\n > w3 IDLE\n S: * 5 EXISTS\n S: w3 OK timeout\n > w4 UID FETCH 10:* ITEMS",
     );
@@ -294,7 +294,7 @@ fn what_goes_wrong_is_told_apart() {
 }
 
 #[test]
-fn a_message_that_cannot_be_read_counts_as_news() {
+fn message_that_cannot_be_read_counts_as_news() {
     after_quiet(
         "S: * 5 EXISTS
          > DONE
@@ -309,7 +309,7 @@ fn a_message_that_cannot_be_read_counts_as_news() {
 }
 
 #[test]
-fn a_server_that_ends_idle_at_once_is_not_asked_for_ever() {
+fn server_that_ends_idle_at_once_is_not_asked_for_ever() {
     let failure = after_quiet(
         "S: w2 OK done
          > w3 IDLE
@@ -324,7 +324,7 @@ fn a_server_that_ends_idle_at_once_is_not_asked_for_ever() {
 }
 
 #[test]
-fn a_long_fetch_may_go_on_as_long_as_it_brings_something() {
+fn long_fetch_may_go_on_as_long_as_it_brings_something() {
     let message = "S: * 5 FETCH (UID 10 FLAGS (\\Seen) BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED MESSAGE-ID)]<0> {|})\n(later 59s)\n";
     let beginning = "S: * 99 EXISTS\n > DONE\n S: w2 OK\n > w3 UID FETCH 10:* ITEMS\n";
     after_quiet(&format!("{beginning}{}S: w3 OK\n (noted 7 11)\n > w4 IDLE", message.repeat(9)));
@@ -361,7 +361,7 @@ fn mail_that_came_and_went_is_noted() {
 }
 
 #[test]
-fn a_first_look_that_comes_late_looks_back() {
+fn first_look_that_comes_late_looks_back() {
     play_watch(
         WatchTerms { late: true, ..watch(None) },
         "> w1 EXAMINE \"INBOX\"
@@ -460,7 +460,7 @@ fn what_notify_promises_and_does_not_bring_is_fetched() {
 }
 
 #[test]
-fn an_overflow_of_notify_leads_back_to_idle_alone() {
+fn overflow_of_notify_leads_back_to_idle_alone() {
     with_notify(
         "S: * OK [NOTIFICATIONOVERFLOW] too much
          > DONE
@@ -495,7 +495,7 @@ fn notify_refused_is_no_harm() {
 }
 
 #[test]
-fn a_mailbox_that_notify_gave_up_while_it_was_opened_is_left_out_once() {
+fn mailbox_that_notify_gave_up_while_it_was_opened_is_left_out_once() {
     let mailboxes = vec![mailbox("INBOX", Some((7, 10))), mailbox("Gone", None)];
     play_watch(
         WatchTerms { notify: true, mailboxes, ..watch(None) },
@@ -660,7 +660,7 @@ fn with_a_grace_another_device_may_read_first() {
 }
 
 #[test]
-fn a_session_that_is_wanted_back_is_as_it_was_after_its_login() {
+fn session_that_is_wanted_back_is_as_it_was_after_its_login() {
     after_quiet(
         "(wanted)
          > DONE

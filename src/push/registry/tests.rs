@@ -61,7 +61,7 @@ async fn from_the_first_token_to_the_last() {
 }
 
 #[tokio::test]
-async fn a_device_that_has_the_message_is_left_out() {
+async fn device_that_has_the_message_is_left_out() {
     let directory = tempfile::tempdir().unwrap();
     let mut it = open(&directory);
     for name in ["a", "b", "c"] {
@@ -81,7 +81,7 @@ async fn a_device_that_has_the_message_is_left_out() {
 }
 
 #[tokio::test]
-async fn a_restart_goes_on_where_it_stopped() {
+async fn restart_goes_on_where_it_stopped() {
     let directory = tempfile::tempdir().unwrap();
     let it = open(&directory);
     it.registry.register(&alice(), &credentials("one"), &token("a")).await.unwrap();
@@ -119,7 +119,7 @@ async fn news_that_an_outage_made_old_is_tried_all_the_same() {
 }
 
 #[tokio::test]
-async fn a_changed_password_is_taken_over_from_a_login() {
+async fn changed_password_is_taken_over_from_a_login() {
     let directory = tempfile::tempdir().unwrap();
     let mut it = open(&directory);
     it.registry.login_succeeded(&alice(), &credentials("one")).await.unwrap();
@@ -162,7 +162,7 @@ async fn only_the_last_word_waits_for_a_busy_supervisor() {
 
 /// A session that is dropped while it registers leaves memory and disk in step.
 #[tokio::test]
-async fn a_caller_that_goes_away_leaves_nothing_half_done() {
+async fn caller_that_goes_away_leaves_nothing_half_done() {
     let directory = tempfile::tempdir().unwrap();
     let mut it = open(&directory);
     let (account, credentials, token) = (alice(), credentials("one"), token("a"));
@@ -195,7 +195,7 @@ async fn tokens_expire_after_ninety_days_of_running() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_handed_over_again_lives_on() {
+async fn token_handed_over_again_lives_on() {
     let directory = tempfile::tempdir().unwrap();
     let mut it = open(&directory);
     it.registry.register(&alice(), &credentials("one"), &token("a")).await.unwrap();
@@ -221,7 +221,7 @@ async fn a_token_handed_over_again_lives_on() {
 
 /// The task itself, over a hundred days; it ends when it is told to.
 #[tokio::test(start_paused = true)]
-async fn the_upkeep_notes_the_time_and_expires() {
+async fn upkeep_notes_the_time_and_expires() {
     let directory = tempfile::tempdir().unwrap();
     let mut it = open(&directory);
     it.registry.register(&alice(), &credentials("one"), &token("a")).await.unwrap();
@@ -237,7 +237,7 @@ async fn the_upkeep_notes_the_time_and_expires() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_mailboxes_that_clients_idle_in_are_watched() {
+async fn mailboxes_that_clients_idle_in_are_watched() {
     let directory = tempfile::tempdir().unwrap();
     let mut it = open(&directory);
     assert!(
@@ -280,7 +280,7 @@ async fn the_mailboxes_that_clients_idle_in_are_watched() {
 }
 
 #[tokio::test]
-async fn a_mailbox_does_not_bring_back_a_watch_that_ended() {
+async fn mailbox_does_not_bring_back_a_watch_that_ended() {
     let directory = tempfile::tempdir().unwrap();
     let mut it = open(&directory);
     it.registry.register(&alice(), &credentials("one"), &token("a")).await.unwrap();
@@ -342,7 +342,7 @@ async fn without_credentials_on_disk_devices_are_called_back_and_watched_again()
 }
 
 #[tokio::test]
-async fn the_snapshot_knows_what_is_in_memory_only() {
+async fn snapshot_knows_what_is_in_memory_only() {
     let directory = tempfile::tempdir().unwrap();
     let it = open(&directory);
     it.registry.register(&alice(), &credentials("one"), &token("a")).await.unwrap();
@@ -361,7 +361,7 @@ async fn standing(registry: &Registry) -> (bool, Option<Mechanism>) {
 }
 
 #[tokio::test]
-async fn a_login_that_leaves_nothing_keeps_the_token_and_starts_no_watch() {
+async fn login_that_leaves_nothing_keeps_the_token_and_starts_no_watch() {
     let directory = tempfile::tempdir().unwrap();
     let exchange = Credentials::exchange(Mechanism::ScramSha256, "alice", "n,,n=alice,r=x");
     let mut it = open(&directory);
@@ -412,7 +412,7 @@ async fn what_lasts_longest_is_kept_until_it_is_refused() {
 }
 
 #[tokio::test]
-async fn the_device_that_fetches_most_decides_for_its_account() {
+async fn device_that_fetches_most_decides_for_its_account() {
     let directory = tempfile::tempdir().unwrap();
     let it = open(&directory);
     let left = || FetchLesson::LeftUnencrypted(["a@x", "b@x", "c@x"].map(str::to_owned).to_vec());

@@ -42,7 +42,7 @@ fn until_posted(world: &mut World) -> Duration {
 }
 
 #[test]
-fn a_token_that_is_gone_is_tried_after_a_minute_an_hour_and_a_day() {
+fn token_that_is_gone_is_tried_after_a_minute_an_hour_and_a_day() {
     let mut world = World::new(SETTINGS);
     let news = world.notice(1);
     assert_eq!(until_posted(&mut world), Duration::ZERO);
@@ -92,7 +92,7 @@ fn news_of_a_quarantined_token_is_not_posted_before_its_time_and_not_given_up() 
 }
 
 #[test]
-fn a_token_that_is_handed_over_again_is_tried_soon_and_its_count_stays() {
+fn token_that_is_handed_over_again_is_tried_soon_and_its_count_stays() {
     let mut world = World::new(SETTINGS);
     let mut standing = world.standing(1);
     standing.quarantine = Some(Quarantined { answers: 2, wait: 20 * HOUR });
@@ -138,7 +138,7 @@ fn many_tokens_that_are_gone_at_once_are_an_outage() {
 }
 
 #[test]
-fn an_accepted_test_ends_the_quarantine() {
+fn accepted_test_ends_the_quarantine() {
     let mut world = World::new(SETTINGS);
     let mut standing = world.standing(1);
     standing.quarantine = Some(Quarantined { answers: 2, wait: 20 * HOUR });

@@ -170,7 +170,7 @@ fn number_of(token: &DeviceToken) -> usize {
 
 /// A minute in which the server gives one answer to everybody: afterwards all are pushed, and none is in quarantine.
 #[test]
-fn a_minute_of_any_answer_for_everybody_loses_no_push() {
+fn minute_of_any_answer_for_everybody_loses_no_push() {
     let outage = s(100)..s(160);
     for accounts in [1, 2, 5, 11, 40] {
         for accepted in [true, false] {
@@ -194,7 +194,7 @@ fn a_minute_of_any_answer_for_everybody_loses_no_push() {
 
 /// The same for one token: it is pushed afterwards, and nobody else waits.
 #[test]
-fn a_minute_of_any_answer_for_one_token_delays_nobody_else() {
+fn minute_of_any_answer_for_one_token_delays_nobody_else() {
     let outage = s(100)..s(160);
     for accounts in [2, 5, 40] {
         for does in table() {
@@ -309,7 +309,7 @@ fn dead_endpoints_of_several_accounts_delay_nobody_and_become_hopeless() {
 
 /// Nothing but tokens that were never accepted, and a server that is down: it is probed, and all are pushed afterwards.
 #[test]
-fn a_fresh_installation_survives_an_outage() {
+fn fresh_installation_survives_an_outage() {
     let outage = Duration::ZERO..s(3600);
     for does in [Does::Hangs, status(503), status(500), Does::Answers(PostAnswer::Gone)] {
         let server = |_, now| if outage.contains(&now) { does } else { ACCEPTS };

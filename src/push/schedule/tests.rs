@@ -183,7 +183,7 @@ fn news_brings_a_retry_forward_but_not_without_end() {
 }
 
 #[test]
-fn a_refusal_is_believed_once_others_were_accepted_in_between_three_times() {
+fn refusal_is_believed_once_others_were_accepted_in_between_three_times() {
     let mut world = World::new(SETTINGS);
     let news = world.notice(1);
     let (outcomes, lasted) = fail_with(&mut world, PostAnswer::Refused(403));
@@ -271,7 +271,7 @@ fn fail_with(world: &mut World, answer: PostAnswer) -> (Vec<PostConclusion>, Dur
 }
 
 #[test]
-fn a_token_that_alone_fails_gets_one_attempt_per_announcement_until_it_is_accepted() {
+fn token_that_alone_fails_gets_one_attempt_per_announcement_until_it_is_accepted() {
     let mut world = World::new(SETTINGS);
     let news = world.notice(1);
     let (outcomes, _) = fail_beside_another(&mut world);
@@ -308,7 +308,7 @@ fn a_token_that_alone_fails_gets_one_attempt_per_announcement_until_it_is_accept
 }
 
 #[test]
-fn an_outage_of_the_server_is_no_fault_of_a_hopeless_token() {
+fn outage_of_the_server_is_no_fault_of_a_hopeless_token() {
     let mut world = World::new(SETTINGS);
     world.notice(1);
     fail_beside_another(&mut world);
@@ -407,7 +407,7 @@ fn nobody_is_hopeless_after_a_500_for_all() {
 }
 
 #[test]
-fn a_hopeless_token_that_is_removed_leaves_nothing_behind() {
+fn hopeless_token_that_is_removed_leaves_nothing_behind() {
     let mut world = World::new(SETTINGS);
     world.notice(1);
     fail_beside_another(&mut world);
@@ -421,7 +421,7 @@ fn a_hopeless_token_that_is_removed_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_forgotten_token_is_not_posted_wherever_it_stands() {
+fn forgotten_token_is_not_posted_wherever_it_stands() {
     let mut world = World::new(SETTINGS);
     world.notice(1);
     world.schedule.forget(&token(1), world.now);

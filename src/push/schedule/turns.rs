@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn an_account_has_two_posts_in_flight_at_most() {
+    fn account_has_two_posts_in_flight_at_most() {
         let (mut turns, now) = (AccountTurns::default(), Duration::ZERO);
         let alice = account("a");
         for number in 0..4 {

@@ -369,7 +369,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_moment_ends_no_watch_and_a_refused_password_does() {
+    fn moment_ends_no_watch_and_a_refused_password_does() {
         let refused = |answer: &str| {
             let error = LoginError::Refused { answer: answer.into(), untagged: vec![] };
             next_step(&WatchEnd::Connect(error.into()), CredentialKind::Password)

@@ -526,7 +526,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_that_waits_is_small() {
+    fn session_that_waits_is_small() {
         let sizes = (size_of::<IdleMachine>(), size_of::<WatchSession<'_>>(), size_of_future(run));
         // In bytes: the machine; that and what is known of its stream; all that is kept for a session.
         assert!(sizes.0 <= 392 && sizes.1 <= 680 && sizes.2 <= 1168, "{sizes:?}");

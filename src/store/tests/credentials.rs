@@ -49,7 +49,7 @@ async fn in_memory_mode_no_password_reaches_the_disk() {
 }
 
 #[tokio::test]
-async fn a_call_back_is_no_news_that_is_lost_or_doubled() {
+async fn call_back_is_no_news_that_is_lost_or_doubled() {
     let directory = tempfile::tempdir().unwrap();
     let (store, _) = memory(directory.path());
     for (user, name) in [("alice", "one"), ("bob", "shared"), ("carol", "shared")] {
@@ -106,7 +106,7 @@ async fn from_sealed_to_memory_and_back() {
 
 /// What the first release wrote is there after an update, and nobody's token is suddenly old.
 #[tokio::test]
-async fn the_first_versions_state_is_taken_over() {
+async fn first_versions_state_is_taken_over() {
     let directory = tempfile::tempdir().unwrap();
     let state = directory.path().join("state");
     // The key, its check and sealed credentials, which are the same in both versions.
@@ -160,7 +160,7 @@ fn check_version(state: &Path) -> (i64, i64) {
 
 /// With the wrong key even the schema stays what it is: the version that wrote it can still run.
 #[tokio::test]
-async fn a_wrong_key_stops_a_migration_too() {
+async fn wrong_key_stops_a_migration_too() {
     let directory = tempfile::tempdir().unwrap();
     let state = directory.path().join("state");
     fs::create_dir(&state).unwrap();
@@ -175,7 +175,7 @@ async fn a_wrong_key_stops_a_migration_too() {
 }
 
 #[tokio::test]
-async fn the_key_may_come_from_systemd_or_the_environment() {
+async fn key_may_come_from_systemd_or_the_environment() {
     let directory = tempfile::tempdir().unwrap();
     let state = directory.path().join("state");
     let with = |source| StoreSettings {
@@ -213,7 +213,7 @@ async fn the_key_may_come_from_systemd_or_the_environment() {
 }
 
 #[tokio::test]
-async fn a_wrong_or_missing_key_names_the_cure_and_changes_nothing() {
+async fn wrong_or_missing_key_names_the_cure_and_changes_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let (store, ..) = open(directory.path());
     register(&store, "alice", "one").await;
@@ -244,7 +244,7 @@ async fn a_wrong_or_missing_key_names_the_cure_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_new_key_is_fine_while_nothing_is_sealed() {
+async fn new_key_is_fine_while_nothing_is_sealed() {
     let directory = tempfile::tempdir().unwrap();
     open(directory.path()).0.close().await;
     fs::remove_file(directory.path().join("state/seal.key")).unwrap();

@@ -34,7 +34,7 @@ async fn one_process_at_a_time() {
 }
 
 #[tokio::test]
-async fn the_files_are_for_their_owner_only() {
+async fn files_are_for_their_owner_only() {
     let directory = tempfile::tempdir().unwrap();
     let (store, ..) = open(directory.path());
     register(&store, "alice", "one").await;
@@ -118,7 +118,7 @@ async fn what_is_queued_together_is_committed_together() {
 }
 
 #[tokio::test]
-async fn a_failing_change_takes_no_other_with_it() {
+async fn failing_change_takes_no_other_with_it() {
     let directory = tempfile::tempdir().unwrap();
     let (store, _, changes) = open(directory.path());
     register(&store, "alice", "one").await;
@@ -203,7 +203,7 @@ impl Drop for SmallDisk {
 }
 
 #[tokio::test]
-async fn a_full_disk_is_said_and_passes() {
+async fn full_disk_is_said_and_passes() {
     let disk = SmallDisk::new();
     let path = disk.directory.path();
     let (store, ..) = open(path);
@@ -274,7 +274,7 @@ async fn news_is_pushed_from_memory_while_the_disk_is_full() {
 /// Only a file system can be so full that not even the journal fits: where none can be mounted, the error is all that there
 /// is to see.
 #[tokio::test]
-async fn a_start_without_any_room_names_the_cure_and_changes_nothing() {
+async fn start_without_any_room_names_the_cure_and_changes_nothing() {
     let full = rusqlite::ffi::Error { code: rusqlite::ErrorCode::DiskFull, extended_code: 13 };
     let error = OpenError::from(rusqlite::Error::SqliteFailure(full, None));
     assert!(

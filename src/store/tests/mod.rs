@@ -133,7 +133,7 @@ async fn known_logins_and_their_key_come_back_until_they_are_old_or_forgotten() 
 }
 
 #[tokio::test]
-async fn the_last_token_takes_the_account_with_it_and_leaves_no_trace() {
+async fn last_token_takes_the_account_with_it_and_leaves_no_trace() {
     let directory = tempfile::tempdir().unwrap();
     let (store, _, changes) = open(directory.path());
     register(&store, "alice", "one").await;
@@ -164,7 +164,7 @@ async fn the_last_token_takes_the_account_with_it_and_leaves_no_trace() {
 }
 
 #[tokio::test]
-async fn a_token_that_is_gone_goes_from_every_account_after_a_day_and_three_answers() {
+async fn token_that_is_gone_goes_from_every_account_after_a_day_and_three_answers() {
     let directory = tempfile::tempdir().unwrap();
     let (store, _, changes) = open(directory.path());
     register(&store, "alice", "shared").await;
@@ -235,7 +235,7 @@ async fn a_token_that_is_gone_goes_from_every_account_after_a_day_and_three_answ
 
 /// A device that hands over another token has replaced its old one, if that is certain enough.
 #[tokio::test]
-async fn a_token_in_quarantine_that_another_one_replaces_goes() {
+async fn token_in_quarantine_that_another_one_replaces_goes() {
     let directory = tempfile::tempdir().unwrap();
     let (store, ..) = open(directory.path());
     let at = |seconds| DualTime { wall: UnixTime(seconds), served: Uptime(seconds) };
@@ -361,7 +361,7 @@ async fn what_is_unknown_is_left_alone() {
 }
 
 #[tokio::test]
-async fn the_token_not_seen_for_longest_makes_room() {
+async fn token_not_seen_for_longest_makes_room() {
     let directory = tempfile::tempdir().unwrap();
     let (store, _, changes) = open(directory.path());
     let alice = account("alice");
@@ -424,7 +424,7 @@ async fn tokens_expire_by_the_time_served_and_each_account_by_its_own() {
 }
 
 #[tokio::test]
-async fn the_count_of_the_time_served_is_not_behind_what_was_noted_with_it() {
+async fn count_of_the_time_served_is_not_behind_what_was_noted_with_it() {
     let directory = tempfile::tempdir().unwrap();
     let (store, ..) = open(directory.path());
     let seen = DualTime { wall: NOW, served: Uptime(50) };
@@ -435,7 +435,7 @@ async fn the_count_of_the_time_served_is_not_behind_what_was_noted_with_it() {
 }
 
 #[tokio::test]
-async fn the_mailboxes_idled_in_latest_are_remembered() {
+async fn mailboxes_idled_in_latest_are_remembered() {
     let directory = tempfile::tempdir().unwrap();
     let (store, _, changes) = open(directory.path());
     store.client_idles(&account("alice"), "INBOX", Uptime(1)).await.unwrap();
@@ -452,7 +452,7 @@ async fn the_mailboxes_idled_in_latest_are_remembered() {
 }
 
 #[tokio::test]
-async fn the_status_has_all_that_a_person_may_see() {
+async fn status_has_all_that_a_person_may_see() {
     let directory = tempfile::tempdir().unwrap();
     let (store, _, changes) = open(directory.path());
     register(&store, "bob", "shared").await;

@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_entry_is_small() {
+    fn entry_is_small() {
         assert!(size_of::<HistoryEntry>() <= 48, "{}", size_of::<HistoryEntry>());
     }
 }

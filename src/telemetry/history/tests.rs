@@ -80,7 +80,7 @@ async fn pass(milliseconds: u64) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_delay_of_a_push_is_counted_from_the_oldest_news_that_it_tells() {
+async fn delay_of_a_push_is_counted_from_the_oldest_news_that_it_tells() {
     let scene = Scene::new();
     let heard = Instant::now();
     pass(40).await;
@@ -103,7 +103,7 @@ async fn the_delay_of_a_push_is_counted_from_the_oldest_news_that_it_tells() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_device_is_told_by_its_connection() {
+async fn device_is_told_by_its_connection() {
     let scene = Scene::new();
     scene.registers(1);
     pass(1000).await;

@@ -218,7 +218,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_certificate_for_others_is_not_kept() {
+    fn certificate_for_others_is_not_kept() {
         let made = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
         let (pem, key, other) =
             (made.cert.pem(), made.signing_key, rcgen::KeyPair::generate().unwrap());

@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_is_renewed_at_two_thirds_of_its_life() {
+    fn certificate_is_renewed_at_two_thirds_of_its_life() {
         for (life, earliest, latest) in [(90_i64, 57, 60), (6, 3, 4)] {
             let day = 86_400;
             for jitter in [0.0, 0.5, 0.999] {

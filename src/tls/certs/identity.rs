@@ -480,7 +480,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_is_made_once_and_kept() {
+    fn certificate_is_made_once_and_kept() {
         let folder = Folder::new();
         assert_eq!(folder.check("_imap.example.org").unwrap().origin, CertificateOrigin::Made);
         assert!(!folder.file("").exists());
@@ -499,7 +499,7 @@ mod tests {
     }
 
     #[test]
-    fn an_old_or_foreign_certificate_is_renewed_with_the_same_key() {
+    fn old_or_foreign_certificate_is_renewed_with_the_same_key() {
         let folder = Folder::new();
         let made = folder.load("a.example").unwrap();
         folder.age("a.example", "a.example", 31);
@@ -521,7 +521,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_cannot_be_used_is_never_replaced() {
+    fn key_that_cannot_be_used_is_never_replaced() {
         let folder = Folder::new();
         folder.load("a.example").unwrap();
         let path = folder.file("a.example.key.pem");
@@ -599,7 +599,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_others_can_read_is_taken_from_them() {
+    fn key_that_others_can_read_is_taken_from_them() {
         let folder = Folder::new();
         folder.load("a.example").unwrap();
         let path = folder.file("a.example.key.pem");
@@ -653,7 +653,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_private_from_its_first_byte_and_whole_or_not_there() {
+    fn key_is_private_from_its_first_byte_and_whole_or_not_there() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key.pem");
         write_atomically(&path, 0o600, b"first").unwrap();
@@ -668,7 +668,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_cannot_be_made_is_named() {
+    fn folder_that_cannot_be_made_is_named() {
         let folder = Folder::new();
         fs::write(folder.0.path().join("a"), "a file").unwrap();
         let error = folder.load("a.example").unwrap_err().to_string();

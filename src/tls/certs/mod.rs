@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn the_name_that_a_client_asks_for_decides() {
+    fn name_that_a_client_asks_for_decides() {
         let folder = tempfile::tempdir().unwrap();
         let more = vec![
             files(&folder, "a.example"),
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_that_clients_refuse_is_told_in_time() {
+    fn certificate_that_clients_refuse_is_told_in_time() {
         let day = SignedDuration::from_hours(24);
         let now = Timestamp::now();
         let folder = tempfile::tempdir().unwrap();
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_of_authorities_for_acme_is_read_at_once() {
+    fn list_of_authorities_for_acme_is_read_at_once() {
         let folder = tempfile::tempdir().unwrap();
         let mut wanted = wanted(&folder, Vec::new());
         let acme = config::Acme {
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn a_further_certificate_that_does_not_serve_is_named() {
+    fn further_certificate_that_does_not_serve_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let (mut broken, other) = (files(&folder, "a.example"), files(&folder, "b.example"));
         broken.key = other.key;

@@ -104,7 +104,7 @@ mod tests {
     use crate::config::{self, Hostname};
 
     #[test]
-    fn a_change_is_seen_also_behind_a_link() {
+    fn change_is_seen_also_behind_a_link() {
         let folder = tempfile::tempdir().unwrap();
         let file = |name: &str| folder.path().join(name);
         fs::write(file("1"), "one").unwrap();

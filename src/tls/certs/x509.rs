@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wildcard_stands_for_one_label() {
+    fn wildcard_stands_for_one_label() {
         for (name, host) in
             [("a.example", "a.example"), ("A.Example", "a.example"), ("*.Example", "a.example")]
         {

@@ -579,7 +579,7 @@ async fn what_is_no_hello_is_answered_with_an_alert() {
 }
 
 #[test]
-fn a_connection_is_small() {
+fn connection_is_small() {
     // Twice in each session. Most of it is rustls's.
     assert!(size_of::<TlsStream>() <= 1400, "{}", size_of::<TlsStream>());
 }

@@ -44,7 +44,7 @@ fn lines(lines: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn the_protocol_stays_as_it_is() {
+fn protocol_stays_as_it_is() {
     let protocol = [
         "* OK [CAPABILITY IMAP4rev1 LITERAL+ SASL-IR X-NEVER-HEARD AUTH=PLAIN] Dovecot (Debian) ready.",
         "A1 OK [READ-WRITE] Select completed (0.002 + 0.000 + 0.001 secs).",
@@ -140,7 +140,7 @@ mod any {
     proptest! {
         /// Wherever a name stands, it is gone.
         #[test]
-        fn a_name_is_nowhere(
+        fn name_is_nowhere(
             pieces in prop::collection::vec("[ ()\"\\[\\]<>{}a-z0-9@./:,=\\\\-]{0,6}|ENVELOPE \\(|\\* OK |\\* 1 FETCH ", 1..8),
             form in 0..5usize,
         ) {

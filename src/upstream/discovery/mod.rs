@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_that_dns_alone_names_must_be_certified_for_the_domain() {
+    fn host_that_dns_alone_names_must_be_certified_for_the_domain() {
         assert_eq!(identity("imap.example.org", &[], &[]), "imap.example.org");
         assert_eq!(identity("example.org", &[], &[]), "example.org");
         assert_eq!(identity("evil.example", &[], &[]), "example.org");
@@ -393,7 +393,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_old_answer_goes_on_while_nobody_answers() {
+    async fn old_answer_goes_on_while_nobody_answers() {
         let now = Instant::now();
         let servers =
             vec![Trusted { offer: offer("imap.example.org"), identity: "imap.example.org".into() }];

@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dot_means_that_there_is_none() {
+    fn dot_means_that_there_is_none() {
         assert_eq!(service(&[record(0, 0, "")], Security::Tls), Service::NotOffered);
         assert_eq!(service(&[record(0, 0, "127.0.0.1")], Security::Tls), Service::NotOffered);
         assert_eq!(offers(&[record(0, 0, ""), record(0, 0, "a.example")]).len(), 1);

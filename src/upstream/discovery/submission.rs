@@ -122,7 +122,7 @@ mod tests {
     use crate::client_setup::{Incoming, Outgoing, xml};
 
     #[test]
-    fn a_document_of_deltapush_itself_says_nothing_new() {
+    fn document_of_deltapush_itself_says_nothing_new() {
         let incoming = [Incoming {
             host: "push.example.org".into(),
             port: 993,

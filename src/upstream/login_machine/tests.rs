@@ -105,7 +105,7 @@ fn gmail_lists_capabilities_untagged_before_the_answer() {
 }
 
 #[test]
-fn a_bare_server_is_asked_for_everything_and_gets_literals() {
+fn bare_server_is_asked_for_everything_and_gets_literals() {
     let logged_in = play(
         Credentials::new("gr\u{fc}n", "p\"w\u{fc}"),
         Security::Plain,
@@ -152,7 +152,7 @@ fn quoted_login_where_that_is_enough() {
 }
 
 #[test]
-fn a_server_that_repeats_the_password_is_not_quoted() {
+fn server_that_repeats_the_password_is_not_quoted() {
     for repeated in ["AHUAc2VzYW1l", "\"sesame\""] {
         let result = play(
             Credentials::new("u", "sesame"),
@@ -201,7 +201,7 @@ fn starttls_is_required_where_the_route_says_so() {
 }
 
 #[test]
-fn a_server_that_pushes_by_itself_is_known() {
+fn server_that_pushes_by_itself_is_known() {
     let login = "S: * OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] hi
          > dp1 AUTHENTICATE PLAIN AHUAcA==
          S: dp1 OK [CAPABILITY METADATA] in
@@ -220,7 +220,7 @@ fn a_server_that_pushes_by_itself_is_known() {
 }
 
 #[test]
-fn a_watch_says_who_it_is_after_the_login_if_it_may() {
+fn watch_says_who_it_is_after_the_login_if_it_may() {
     let watch = |script: &str| play_for(Purpose::Watch, simple(), Security::Tls, script).unwrap();
     // Advertised before the login already, as o2.pl does it; of use only after it.
     let login = "S: * OK [CAPABILITY IMAP4rev1 ID SASL-IR AUTH=PLAIN] hi
@@ -257,7 +257,7 @@ fn odd_servers_end_in_words() {
 }
 
 #[test]
-fn an_authorization_identity_needs_plain() {
+fn authorization_identity_needs_plain() {
     let mut credentials = simple();
     credentials.authorization = Some("other".into());
     let result = play(credentials, Security::Tls, "S: * OK [CAPABILITY IMAP4rev1] hi");
@@ -319,7 +319,7 @@ fn no_password_can_end_a_line() {
 }
 
 #[test]
-fn a_refused_token_is_explained_to_the_client_and_never_to_a_watch() {
+fn refused_token_is_explained_to_the_client_and_never_to_a_watch() {
     let token = || Credentials::bearer("u@v.w", "sesame");
     for (mechanism, message, dummy) in [
         ("XOAUTH2", "user=u@v.w\x01auth=Bearer sesame\x01\x01", ""),
@@ -508,7 +508,7 @@ fn who_asks_is_never_said_to_a_server_that_does_not_offer_to_hear_it() {
 }
 
 #[test]
-fn a_server_that_trusts_deltapush_learns_more_before_the_login() {
+fn server_that_trusts_deltapush_learns_more_before_the_login() {
     let script = "S: * OK [CAPABILITY IMAP4rev1 ID SASL-IR AUTH=PLAIN] hi
          > dp1 ID (\"name\" \"deltapush\" \"version\" \"<version>\" \"x-originating-ip\" \"192.0.2.1\")
          S: dp1 OK

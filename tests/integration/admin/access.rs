@@ -59,7 +59,7 @@ async fn guesses_have_to_wait_and_are_told() {
 }
 
 #[tokio::test]
-async fn a_browser_that_was_led_here_by_another_name_sees_nothing() {
+async fn browser_that_was_led_here_by_another_name_sees_nothing() {
     let (_deltapush, admin) = alone();
     let client = reqwest::Client::new();
     for (host, status) in [

@@ -22,7 +22,7 @@ async fn wait_for(admin: &Admin, status: u16, words: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_notification_server_that_does_not_answer_is_named() {
+async fn notification_server_that_does_not_answer_is_named() {
     // Nobody listens there.
     let (scene, admin) = scene("admin-health", |options| {
         options.notify_url = "http://127.0.0.1:9/notify".to_owned()
@@ -45,7 +45,7 @@ async fn a_notification_server_that_does_not_answer_is_named() {
 }
 
 #[tokio::test]
-async fn a_state_that_cannot_be_written_is_named() {
+async fn state_that_cannot_be_written_is_named() {
     let (deltapush, admin) = alone();
     // Another program holds the file for writing.
     let hold = "import sqlite3, sys

@@ -164,7 +164,7 @@ async fn what_happens_is_counted_and_nobody_is_named() {
 }
 
 #[tokio::test]
-async fn the_dashboard_shows_what_there_is() {
+async fn dashboard_shows_what_there_is() {
     let (_deltapush, admin) = alone();
     let families = parsed(&admin).await;
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/grafana/deltapush.json");

@@ -14,7 +14,7 @@ fn pictures() -> PathBuf {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_page_is_readable_everywhere_and_follows_what_happens() {
+async fn page_is_readable_everywhere_and_follows_what_happens() {
     let (mut scene, admin) = scene("admin-page", |_| ()).await;
     scene.register("secret-token").await;
     let mut browser = Browser::start();
@@ -76,7 +76,7 @@ async fn the_page_is_readable_everywhere_and_follows_what_happens() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_account_has_a_page_with_its_history() {
+async fn account_has_a_page_with_its_history() {
     let (mut scene, admin) = scene("admin-account", |_| ()).await;
     scene.register("secret-token").await;
     scene.deliver_news().await;

@@ -60,7 +60,7 @@ async fn who_guesses_reaches_the_mail_server_a_few_times_only_and_the_owner_gets
 }
 
 #[tokio::test]
-async fn a_server_with_two_names_bans_nobody_either() {
+async fn server_with_two_names_bans_nobody_either() {
     let dovecot = dovecot::shared(Setup::Vanilla);
     let (port, ca) = (dovecot.imaps, serde_json::json!(dovecot.authority.ca));
     let route = |domain: &str, host: &str| {
@@ -91,7 +91,7 @@ async fn a_server_with_two_names_bans_nobody_either() {
 
 /// The jail that is shipped holds for the ports of the documentation, and can come to a ban.
 #[test]
-fn the_jail_bans_before_deltapush_stops_telling() {
+fn jail_bans_before_deltapush_stops_telling() {
     let jail = Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/fail2ban/jail.d/deltapush.conf");
     let jail = fs::read_to_string(jail).unwrap();
     let value =
@@ -109,7 +109,7 @@ fn the_jail_bans_before_deltapush_stops_telling() {
 }
 
 #[tokio::test]
-async fn the_same_wrong_password_is_not_asked_about_again() {
+async fn same_wrong_password_is_not_asked_about_again() {
     let scene =
         Scene::with(Setup::Vanilla, "stale-phone", |options| options.more = QUICK.to_owned()).await;
     let user = scene.user.clone();
@@ -260,7 +260,7 @@ async fn what_stands_before_or_behind_an_upstreams_answer_to_starttls_is_no_part
 }
 
 #[tokio::test]
-async fn an_upstream_that_greets_with_preauth_gets_no_client() {
+async fn upstream_that_greets_with_preauth_gets_no_client() {
     for security in ["imap", "imap+plain"] {
         let server =
             Scripted::start(&["S: * PREAUTH [CAPABILITY IMAP4rev1 STARTTLS] INJECTED\nEOF"]).await;

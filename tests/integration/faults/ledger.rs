@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_ledger_tells_missing_surplus_and_nuisance_apart() {
+    fn ledger_tells_missing_surplus_and_nuisance_apart() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let account = |user: &str, tokens: &[&str], quiet| Account {

@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_black_hole_holds_everything_back_until_it_is_over() {
+    async fn black_hole_holds_everything_back_until_it_is_over() {
         let (network, mut client) = echo().await;
         network.all(Manner::BlackHole);
         client.send("two").await;
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_half_open_connection_stays_silent_for_good() {
+    async fn half_open_connection_stays_silent_for_good() {
         let (network, mut client) = echo().await;
         network.present(Manner::HalfOpen);
         network.heal();

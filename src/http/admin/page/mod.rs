@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_glance_is_enough() {
+    fn glance_is_enough() {
         let now = Timestamp::from_second(1_000_000).unwrap();
         let text = |seconds: i64| {
             ago(Timestamp::from_second(1_000_000 - seconds).unwrap(), now).into_string()

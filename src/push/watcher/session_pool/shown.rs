@@ -42,7 +42,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_knows_what_its_own_session_has_shown_it_and_no_more() {
+    fn device_knows_what_its_own_session_has_shown_it_and_no_more() {
         let (one, other) = (token("one"), token("other"));
         let mut devices = ByDevice::default();
         devices.note(&one, shown("INBOX", 7, 4));
