@@ -508,7 +508,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_operator_can_mend_in_files_is_a_configuration_error() {
+    fn faults_in_files_are_configuration_errors() {
         let missing = Path::new("/nonexistent/config.yaml");
         let error = anyhow::Error::from(Config::load(missing).unwrap_err());
         assert_eq!(exit_code(&error), EX_CONFIG);

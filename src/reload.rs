@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_a_restart_can_change_is_named_each_time() {
+    fn keys_that_need_a_restart_are_named_each_time() {
         let before = Config::default();
         let mut now = Config::default();
         now.log.level = "debug".into();

@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_was_taken_stays_and_what_comes_is_told() {
+    async fn taken_values_stay_and_changes_are_notified() {
         let live = Reloadable::new(1);
         let mut changes = live.changes();
         let (before, other) = (live.get(), live.clone());

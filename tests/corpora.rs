@@ -66,6 +66,6 @@ macro_rules! targets {
 targets!(framer command response capability metadata session redaction preauth dialogue idle config sasl id compression proxy_protocol keeping tls);
 
 #[test]
-fn what_is_shipped_is_a_seed() {
+fn shipped_traces_are_seeds() {
     properties::check("config", include_bytes!("../config.yaml"));
 }

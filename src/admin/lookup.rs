@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_clear_is_said() {
+    fn unclear_answers_are_named() {
         let several = found("bob", None).unwrap_err();
         assert!(
             several.contains("bob matches 2 accounts")

@@ -518,7 +518,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_wrong_is_said_with_what_helps() {
+    async fn problems_are_shown_with_their_remedy() {
         let mut status = status();
         let board = Board::default();
         board.begin(&status.account, Duration::from_secs(600));

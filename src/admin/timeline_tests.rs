@@ -149,7 +149,7 @@ async fn message_is_told_from_the_news_to_the_fetch() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_made_a_message_late_is_named() {
+async fn cause_of_a_late_message_is_named() {
     // The watch was away.
     let scene = Scene::new();
     scene.watch(WatchEvent::Interrupted { reason: "it hung up", next: Duration::from_secs(1) });
@@ -220,7 +220,7 @@ async fn what_made_a_message_late_is_named() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_deserves_no_push_is_no_chain() {
+async fn message_without_a_push_begins_no_delay_chain() {
     let scene = Scene::new();
     let account = &scene.account;
     scene.tell(&TelemetryEvent::Judged {

@@ -243,7 +243,7 @@ fn password_that_was_changed_is_known_no_more() {
 }
 
 #[test]
-fn what_strangers_make_it_remember_is_bounded() {
+fn memory_filled_by_strangers_is_bounded() {
     let mut lab = Lab::new();
     for n in 0..30_000_u32 {
         let address = u16::try_from(n % 65_536).unwrap();
@@ -378,7 +378,7 @@ fn use_up(lab: &mut Lab) -> usize {
 }
 
 #[test]
-fn who_is_known_gets_in_after_a_restart_though_strangers_used_up_their_part() {
+fn known_login_gets_in_after_a_restart_although_strangers_used_up_their_part() {
     let mut before = Lab::new();
     assert_eq!(before.log_in(1, "alice", SECRET), Got::In);
     let known = before.logins.take_changes(before.now);

@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn who_fills_it_pushes_out_what_is_their_own() {
+    fn origin_that_fills_the_map_evicts_its_own_entries() {
         let now = Instant::now();
         for (network, upstream) in [(true, false), (false, true), (true, true)] {
             let mut map = FairMap::new(200, Duration::from_secs(1000));

@@ -21,7 +21,7 @@ fn login(gate: &LoginGate, password: &str) -> Try {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_goes_on_when_the_one_before_has_ended_however_that_was() {
+async fn waiter_goes_on_however_the_one_before_ended() {
     let gate = gate();
     let first = gate.enter(login(&gate, "a")).await.unwrap();
     let second = gate.enter(login(&gate, "b"));

@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_is_behind_an_address_has_one_prefix() {
+    fn addresses_of_one_network_have_one_prefix() {
         let of = |address: &str| Prefix::of(address.parse().unwrap()).to_string();
         assert_eq!(of("192.0.2.1"), "192.0.2.1");
         assert_eq!(of("::ffff:192.0.2.1"), "192.0.2.1");

@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_logged_in_stays_and_a_full_house_refuses() {
+    fn logged_in_clients_stay_when_all_slots_are_taken() {
         let mut places = Places::default();
         for id in 0..10 {
             let address = u8::try_from(id).unwrap();

@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_neither_is_refused_with_a_cure() {
+    fn value_that_is_neither_is_refused_with_a_cure() {
         assert!("10.0.0.1/8".parse::<Network>().unwrap_err().contains("write 10.0.0.0/8"));
         for text in ["10.0.0.0/33", "example.org", "", "10.0.0"] {
             assert!(text.parse::<Network>().unwrap_err().contains("192.0.2.0/24"), "{text}");

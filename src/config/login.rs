@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_template_is_refused_with_a_cure() {
+    fn value_that_is_no_template_is_refused_with_a_cure() {
         for text in ["", "{domain}", "{user}", "{local", "{local}{login}", "bob", "{local}\r\n"] {
             assert!(
                 text.parse::<LoginTemplate>().unwrap_err().contains("write `local`"),

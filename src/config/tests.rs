@@ -131,7 +131,7 @@ fn shipped_file_states_every_default() {
 }
 
 #[test]
-fn what_the_shipped_file_only_suggests_is_valid_too() {
+fn suggestions_in_the_shipped_file_are_valid() {
     let suggested = [
         "chain: /etc/ssl",
         "key: /etc/ssl",
@@ -173,7 +173,7 @@ fn what_the_shipped_file_only_suggests_is_valid_too() {
 }
 
 #[test]
-fn what_the_shipped_file_says_of_trace_files_is_what_they_are_without_it() {
+fn trace_file_defaults_equal_the_shipped_file() {
     let (_, section) = SHIPPED.split_once("\n# trace:\n").unwrap();
     let lines: String =
         section.lines().map(|line| format!("{}\n", line.strip_prefix("# ").unwrap())).collect();
@@ -632,7 +632,7 @@ fn plain_upstreams_stay_on_loopback_unless_said_otherwise() {
 }
 
 #[test]
-fn what_contradicts_itself_is_told_all_at_once() {
+fn contradictions_in_the_configuration_are_named_together() {
     let said = complaint(concat!(
         "listeners:\n  - address: 127.0.0.1:993\n    tls: implicit\n  - address: 127.0.0.1:993\n    tls: starttls\n",
         "certificate:\n  chain: a.pem\n",

@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_left_out_is_said_and_other_kinds_are_not_concerned() {
+    fn left_out_lines_are_counted_by_kind() {
         let (limit, written) = (LogLimit::default(), Written::default());
         let output = tracing_subscriber::fmt::layer().with_writer(written.clone()).with_ansi(false);
         let subscriber = tracing_subscriber::registry().with(limit.clone()).with(output);

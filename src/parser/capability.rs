@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_cross_goes() {
+    fn capabilities_that_cannot_cross_are_removed() {
         let all = "* CAPABILITY IMAP4rev1 STARTTLS COMPRESS=DEFLATE compress=deflate UNAUTHENTICATE \
                    AUTH=SCRAM-SHA-256-PLUS AUTH=X-plus AUTH=SCRAM-SHA-256 LOGIN-REFERRALS MAILBOX-REFERRALS X-PLUS \
                    JMAPACCESS LOGINDISABLED\r\n";

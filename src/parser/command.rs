@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_beyond_the_limit_decides_nothing() {
+    fn bytes_beyond_the_limit_decide_nothing() {
         for tag in [
             "x".repeat(HEAD_LIMIT),
             "x".repeat(HEAD_LIMIT - 4),

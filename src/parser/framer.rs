@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_looks_like_a_literal_is_none() {
+    fn text_that_looks_like_a_literal_is_none() {
         for line in [
             "x {18446744073709551616}\r\n",
             "x {000000000000000000005}\r\n",

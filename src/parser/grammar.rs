@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn what_imap_proto_panics_on_is_not_shown_to_it() {
+    fn input_that_makes_imap_proto_panic_does_not_reach_it() {
         for line in [
             "* OK [ALERT]é\r\n".as_bytes(),
             "* ok [UIDNEXT 3]é\r\n".as_bytes(),

@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_rfc_does_not_allow_is_refused() {
+    fn syntax_that_the_rfc_forbids_is_refused() {
         let pairs = |count: usize| format!(" ({})", vec!["\"a\" \"b\""; count].join(" "));
         assert!(parsed(&pairs(30)).is_some() && parsed(&pairs(31)).is_none());
         let sized = |name: usize, value: usize| {

@@ -262,7 +262,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_follows_is_never_taken(ip in any::<IpAddr>(), port: u16, tlvs in prop::collection::vec(any::<u8>(), 0..300), old: bool) {
+        fn bytes_behind_the_header_are_never_taken(ip in any::<IpAddr>(), port: u16, tlvs in prop::collection::vec(any::<u8>(), 0..300), old: bool) {
             let source = SocketAddr::new(ip, port);
             let header = match (old, ip) {
                 (true, IpAddr::V4(_)) => format!("PROXY TCP4 {ip} 192.0.2.2 {port} 993\r\n").into_bytes(),

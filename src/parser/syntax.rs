@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_string_is_refused() {
+    fn value_that_is_no_string_is_refused() {
         for input in [
             "",
             "\"a",

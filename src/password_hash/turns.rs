@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn who_gives_up_waiting_leaves_no_gap() {
+    fn cancelled_waiter_leaves_no_gap() {
         let mut scene = Scene::default();
         let numbers: Vec<u64> =
             (1..=3).map(|n| scene.enter(&format!("a{n}"), n).unwrap()).collect();

@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_under_way_is_sent_and_answered() {
+    async fn bytes_in_flight_are_sent_and_answered() {
         let rest = rest("a NOOP\r\n", |mut upstream| async move {
             reads(&mut upstream, "a NOOP\r\n").await;
             upstream.write_all(b"a OK done\r\n").await.unwrap();

@@ -277,7 +277,7 @@ mod tests {
     const LIMIT: usize = 64 * 1024;
 
     #[tokio::test]
-    async fn what_is_sent_is_not_kept_where_the_queue_never_becomes_empty() {
+    async fn sent_bytes_are_released_although_the_queue_never_becomes_empty() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         // Buffers as on a slow way: less than what may wait here fits into them.
         socket2::SockRef::from(&listener).set_recv_buffer_size(8 * 1024).unwrap();

@@ -75,7 +75,7 @@ fn before_tls_no_password_is_taken() {
 }
 
 #[test]
-fn what_can_be_done_before_login() {
+fn commands_before_the_login_are_answered() {
     let (out, event) = take(
         Protection::Tls,
         "a CAPABILITY\r\nb ID NIL\r\nc STARTTLS\r\nd SELECT x\r\ne LOGOUT\r\nf NOOP\r\n",
@@ -116,7 +116,7 @@ fn bad_input_has_an_answer_and_an_end() {
 }
 
 #[test]
-fn what_is_too_long_is_refused_and_not_held() {
+fn command_that_is_too_long_is_refused_and_not_held() {
     let (out, event) = take(Protection::Tls, "b LOGIN {5000}\r\nc LOGIN u {1900}\r\nd NOOP\r\n");
     assert_eq!((out.as_str(), event), ("b NO [TOOBIG] The literal is too long.\r\n+ OK\r\n", None));
     let long = "x".repeat(5000);
@@ -202,7 +202,7 @@ fn every_exchange_can_be_cancelled_at_every_step() {
 }
 
 #[test]
-fn what_cannot_be_handed_on_is_refused() {
+fn mechanism_that_cannot_be_relayed_is_refused() {
     for (name, message, expected) in [
         ("EXTERNAL", "u", "a NO [CANNOT] This way to log in"),
         ("ANONYMOUS", "u", "a NO [CANNOT] This way to log in"),
@@ -304,7 +304,7 @@ fn transcript_has_no_password() {
 }
 
 #[test]
-fn what_the_client_says_of_itself_is_kept() {
+fn client_id_fields_are_kept() {
     let said = |mut input: &[u8]| {
         let (mut machine, mut out) = (
             NotAuthenticated::new(Protection::Tls, Allowance { command: 99_000, ..ALLOWED }),

@@ -82,7 +82,7 @@ async fn both_ways_are_compressed_and_the_upstream_hears_nothing_of_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_folded_in_a_silence_is_still_known() {
+async fn window_compacted_in_a_silence_is_still_known() {
     let mut client = Client::begin(LONG).await;
     for round in 0..3 {
         // Each time it points back to all that was said before.
@@ -99,7 +99,7 @@ async fn what_was_folded_in_a_silence_is_still_known() {
 }
 
 #[tokio::test]
-async fn what_comes_with_the_command_is_inflated() {
+async fn bytes_behind_the_command_are_inflated() {
     let mut scene = scene(LONG).await;
     let mut deflater = Box::<CompressorOxide>::default();
     deflater.set_format_and_level(DataFormat::Raw, 0);
@@ -147,7 +147,7 @@ async fn large_messages_pass_both_ways() {
 }
 
 #[tokio::test]
-async fn what_is_not_compressed_is_answered_compressed_and_ends_the_session() {
+async fn uncompressed_input_ends_the_session_with_a_compressed_answer() {
     let mut client = Client::begin(LONG).await;
     client.scene.client.write_all(b"a1 NOOP\r\na2 NOOP\r\n").await.unwrap();
     assert_eq!(
@@ -219,7 +219,7 @@ async fn bomb_that_nobody_has_to_take_lets_others_go_on() {
 }
 
 #[tokio::test(flavor = "current_thread")]
-async fn what_a_client_said_is_not_left_in_the_threads_buffer() {
+async fn client_bytes_do_not_stay_in_the_threads_buffer() {
     let mut client = Client::begin(LONG).await;
     client.say("a X openpgp:c2VjcmV0\r\n").await;
     assert_eq!(read(&mut client.scene.upstream, 22).await, "a X openpgp:c2VjcmV0\r\n");
@@ -237,7 +237,7 @@ async fn what_a_client_said_is_not_left_in_the_threads_buffer() {
 }
 
 #[tokio::test(flavor = "current_thread")]
-async fn what_is_inflated_behind_a_command_that_waited_is_not_taken_for_compressed() {
+async fn inflated_bytes_behind_a_waiting_command_are_not_inflated_again() {
     let mut scene = scene(LONG).await;
     // The COMPRESS waits until the server has accepted the IDLE; meanwhile what is compressed has come too.
     scene.client.write_all(b"a IDLE\r\nDONE\r\nz COMPRESS DEFLATE\r\n").await.unwrap();

@@ -127,7 +127,7 @@ async fn client_that_closes_its_side_hears_the_rest() {
 }
 
 #[tokio::test]
-async fn what_waits_for_the_servers_word_is_sent_before_the_side_is_closed() {
+async fn bytes_that_wait_for_the_server_are_sent_before_the_close() {
     let mut scene = scene(LONG).await;
     scene.client.write_all(b"b APPEND x {3}\r\nabc\r\n").await.unwrap();
     scene.client.shutdown().await.unwrap();
@@ -304,7 +304,7 @@ async fn server_that_speaks_every_two_minutes_is_heard_every_five() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_deltapush_says_does_not_keep_a_dead_session_alive() {
+async fn own_lines_do_not_keep_a_dead_session_alive() {
     let mut scene = idling(Duration::from_secs(1000), Some(KEEPALIVE)).await;
     let began = Instant::now();
     for _ in 0..3 {
@@ -464,7 +464,7 @@ async fn response_without_an_end_puts_off_no_goodbye_for_ever() {
 }
 
 #[tokio::test]
-async fn what_was_asked_for_before_a_side_was_closed_is_done_and_answered() {
+async fn requests_before_a_close_are_done_and_answered() {
     for client_closes in [true, false] {
         let mut scene = scene(LONG).await;
         scene

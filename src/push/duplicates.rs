@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_written_has_woken_nobody() {
+    fn message_that_could_not_be_recorded_is_no_duplicate() {
         let (now, token) = (Instant::now(), DeviceToken::new(b"openpgp:1").unwrap());
         let [alice, bob] =
             ["alice", "bob"].map(|user| AccountId::new(user, "imap.example.org:993"));

@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn what_wakes_a_device_and_what_does_not() {
+    fn messages_that_wake_a_device_and_those_that_do_not() {
         use SkipReason::{AutoSubmitted, Deleted, Junk, OwnMail, Seen};
         let cases: [(&[&str], &str, PushDecision); 19] = [
             (&[], "From: bob@example.org\r\n\r\n", PushDecision::Push),

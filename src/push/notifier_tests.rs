@@ -147,7 +147,7 @@ async fn token_is_the_body_as_it_was_received() {
 }
 
 #[tokio::test]
-async fn what_comes_within_the_window_is_sent_at_its_end() {
+async fn new_mail_within_the_window_is_pushed_at_its_end() {
     let (directory, mut server) = (tempfile::tempdir().unwrap(), Server::start().await);
     let window = Duration::from_millis(700);
     let it = Running::start(&directory, &server.url, window);
@@ -233,7 +233,7 @@ async fn refused_push_is_kept_and_posted_after_a_restart() {
 }
 
 #[tokio::test]
-async fn what_failed_is_posted_after_a_restart() {
+async fn failed_push_is_posted_after_a_restart() {
     let (directory, mut server) = (tempfile::tempdir().unwrap(), Server::start().await);
     let it = Running::start(&directory, &server.url, WINDOW);
     it.register("alice", "openpgp:a").await;

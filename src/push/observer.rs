@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_to_be_told_is_told_with_whom_it_is_known_to() {
+    fn announcement_names_the_devices_that_know_the_message() {
         let shown = |uid| ShownPosition { mailbox: "inbox".into(), uid_validity: 7, uid };
         let (mut eye, ..) = eye(Some((7, 4)));
         says(&mut eye, "* 4 EXISTS");
@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_while_nobody_looked_is_news_when_the_mailbox_is_opened() {
+    fn mail_that_came_meanwhile_is_found_when_the_mailbox_is_opened() {
         let (mut eye, wish, first) = eye(Some((7, 2)));
         assert_eq!((wish, first), (Some(ObserverAction::Wait), None));
         says(&mut eye, &fetch(2, "From: bob@lab.test\r\n\r\n"));

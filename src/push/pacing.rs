@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_configuration_says_comes_before_what_is_known() {
+    fn configured_value_precedes_the_known_one() {
         let gates =
             gates("servers:\n  - host: imap.gmail.com\n    at_once: 7\n    idle_renewal: 5m\n");
         let gmail = *gates.of(&"imap.gmail.com".into()).treatment();

@@ -119,7 +119,7 @@ mod tests {
     use crate::telemetry::TelemetryEvent;
 
     #[tokio::test]
-    async fn what_is_said_is_true_at_each_moment() {
+    async fn push_status_line_is_true_at_each_moment() {
         let directory = tempfile::tempdir().unwrap();
         let (registry, _events, _news) =
             Registry::open(&StoreSettings::memory(directory.path())).unwrap();

@@ -33,7 +33,7 @@ fn files(directory: &Path) -> [Vec<u8>; 2] {
 }
 
 #[tokio::test]
-async fn what_is_sound_is_counted() {
+async fn sound_state_is_counted() {
     let directory = tempfile::tempdir().unwrap();
     let (settings, store) = filled(directory.path()).await;
     let place = directory.path().join("state/seal.key").display().to_string();
@@ -68,7 +68,7 @@ async fn what_is_sound_is_counted() {
 }
 
 #[tokio::test]
-async fn what_is_not_sound_is_an_error_that_names_the_cure() {
+async fn unsound_state_is_an_error_that_names_the_cure() {
     let directory = tempfile::tempdir().unwrap();
     let (settings, store) = filled(directory.path()).await;
     store.close().await;

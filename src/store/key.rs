@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_key_is_refused() {
+    fn file_that_is_not_a_key_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("seal.key");
         for text in ["", "c2hvcnQ=", "%%%"] {

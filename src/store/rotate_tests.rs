@@ -139,7 +139,7 @@ async fn killed_before_the_new_key_is_in_its_place() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_rotated_is_left_as_it_is() {
+async fn state_that_cannot_be_rotated_is_left_as_it_is() {
     let (state, settings) = State::new(StoreSettings::sealed).await;
     let before = (state.read("state.sqlite"), state.read("seal.key"));
     let memory = StoreSettings::memory(settings.directory.clone());

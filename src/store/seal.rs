@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sealed_is_unsealed_as_it_was() {
+    fn sealed_credentials_are_unsealed_unchanged() {
         let account = AccountId::new("alice", "imap.example.org:993");
         let mut credentials = Credentials::new("alice", "pass\0word\u{fc}".as_bytes());
         for authorization in [None, Some("bob".to_owned())] {

@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_given_up_and_accounts_that_are_gone_leave_nothing() {
+    fn given_up_messages_and_erased_accounts_leave_nothing() {
         let (delays, series) = (Delays::default(), Series::default());
         let (now, account) = (Instant::now(), AccountId::new("alice@example.org", "imap:993"));
         let token = DeviceToken::new(b"token").unwrap();

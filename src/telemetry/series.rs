@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_older_than_a_day_goes_and_what_is_younger_stays() {
+    fn entries_older_than_a_day_go_and_younger_ones_stay() {
         let series = Series::default();
         let start = 1_700_000_000 / SLOT_SECONDS * SLOT_SECONDS;
         series.message(start);

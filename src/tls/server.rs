@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_quick_is_agreed_on_whatever_the_client_has_first() {
+    fn fast_cipher_is_chosen_whatever_the_client_prefers() {
         let fixture = fixture();
         let mut provider = rustls::crypto::aws_lc_rs::default_provider();
         provider.cipher_suites.reverse();

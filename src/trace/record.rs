@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_relayed_stands_on_both_sides() {
+    fn relayed_bytes_count_for_both_sides() {
         use Speaker::{Client, ToClient, ToUpstream, Upstream};
         let on = |side: ConnectionSide| move |(speaker, mark)| side.speaker(speaker, mark);
         let said = [

@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn who_follows_an_account_sees_how_it_logged_in_and_nothing_of_others() {
+    fn follower_of_an_account_sees_its_login_and_nothing_of_others() {
         let (alice, bob) =
             (AccountId::new("alice@x.example", "x"), AccountId::new("bob@x.example", "x"));
         let tracer = Tracer::default();
@@ -439,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_to_no_login_is_told_to_who_waits_for_logins() {
+    fn connection_without_a_login_is_shown_to_followers_of_logins() {
         let alice = AccountId::new("alice@x.example", "x");
         let tracer = Tracer::default();
         let mut all = follow(&tracer, Audience::LoggedIn(Vec::new()));

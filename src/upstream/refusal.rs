@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_wrong_password_never_looks_like_one() {
+    fn other_refusals_never_look_like_a_wrong_password() {
         let heard = |answer: &str, untagged: &str| {
             let (answer, untagged) = for_client(answer.into(), untagged.into());
             (String::from_utf8(answer).unwrap(), String::from_utf8(untagged).unwrap())

@@ -116,7 +116,7 @@ fn comparable(reply: &Reply) -> String {
 }
 
 #[tokio::test]
-async fn what_makes_a_core_register_is_advertised_after_login() {
+async fn capabilities_that_make_a_core_register_are_advertised_after_the_login() {
     let scene = Scene::new(Setup::Vanilla, "advertised").await;
     let mut client = scene.connect().await;
     let at_login = client.log_in(&scene.user).await.text();

@@ -75,7 +75,7 @@ async fn clients_own_session_goes_on_watching() {
 }
 
 #[tokio::test]
-async fn who_logs_out_leaves_the_session_behind() {
+async fn logout_leaves_the_session_behind() {
     let mut scene = scene(Setup::Vanilla, "kept-logout").await;
     let mut client = scene.client().await;
     register(&mut client, "openpgp:logout").await;
@@ -222,7 +222,7 @@ async fn after_a_restart_devices_are_called_back() {
 }
 
 #[tokio::test]
-async fn what_one_device_hears_wakes_the_others() {
+async fn new_mail_that_one_device_hears_of_wakes_the_others() {
     let mut scene = scene(Setup::WithoutNotify, "kept-others").await;
     let mut here = waiting(&scene, "openpgp:here").await;
     // A second device, which goes: the first one's session watches, so that its own is not needed.
@@ -386,7 +386,7 @@ fn handed_back(scene: &Scene) -> usize {
 }
 
 #[tokio::test]
-async fn who_comes_back_with_the_same_password_gets_the_session_back() {
+async fn client_with_the_same_password_resumes_the_session() {
     let mut scene = scene(Setup::Vanilla, "kept-back").await;
     // The first session is from before it was known that the account has a device.
     drop(waiting(&scene, "openpgp:back").await);

@@ -524,7 +524,7 @@ async fn netease_wants_to_know_who_asks_before_it_opens_a_mailbox() {
 }
 
 #[tokio::test]
-async fn who_is_unsafe_hears_so() {
+async fn unsafe_configuration_is_warned_about() {
     let unsafe_login =
         format!("{PLAIN}C: w1 EXAMINE \"INBOX\"\nS: w1 NO EXAMINE Unsafe Login.\nEOF");
     pauses(&unsafe_login, "the mailbox cannot be opened: EXAMINE Unsafe Login.").await;

@@ -126,7 +126,7 @@ async fn watch_whose_route_has_gone_waits_until_it_is_there_again() {
 }
 
 #[tokio::test]
-async fn what_is_said_of_a_listener_changes_but_for_its_socket() {
+async fn listener_settings_are_reloaded_except_its_socket() {
     let deltapush = Deltapush::start(&Options::plain(9));
     deltapush.reconfigure(|text| {
         text.replace("tls: starttls", "tls: starttls\n    allow: { networks: [192.0.2.0/24] }")
@@ -146,7 +146,7 @@ async fn what_is_said_of_a_listener_changes_but_for_its_socket() {
 }
 
 #[tokio::test]
-async fn who_announces_nobody_takes_a_place_before_the_login() {
+async fn connection_without_a_proxy_header_takes_a_slot_before_the_login() {
     let more = "limits:\n  before_login: 3\n".to_owned();
     let options = Options { listener: "proxy_protocol: [127.0.0.1]", more, ..Options::plain(9) };
     let deltapush = Deltapush::start(&options);

@@ -170,7 +170,7 @@ async fn reader_that_has_stopped_slows_nobody() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_followed_is_said() {
+async fn session_that_cannot_be_followed_is_named() {
     let scene = Scene::new(Setup::Vanilla, "follow-nothing").await;
     let wrong = |arguments: &[&str]| {
         let output = command(scene.deltapush.dir(), arguments).output().unwrap();

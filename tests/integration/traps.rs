@@ -215,7 +215,7 @@ async fn pipelined_commands_are_told_apart() {
 }
 
 #[tokio::test]
-async fn what_only_looks_like_a_literal_is_text() {
+async fn literal_look_alike_is_text() {
     let (upstream, _deltapush, mut client) = logged_in(
         "C: c2 XTEXT \"{5}\"
          S: * OK remember {20}
@@ -240,7 +240,7 @@ async fn what_only_looks_like_a_literal_is_text() {
 }
 
 #[tokio::test]
-async fn what_deltapush_says_never_stands_inside_a_literal() {
+async fn own_lines_never_stand_inside_a_literal() {
     let (upstream, _deltapush, mut client) = logged_in(
         r"C: c2 FETCH 1 BODY[]
          S= * 1 FETCH (BODY[] {43}\r\n* CAPABILITY IMAP4rev1\r\nc3 OK
@@ -376,7 +376,7 @@ async fn icloud_says_ok_without_a_word() {
 }
 
 #[tokio::test]
-async fn what_a_server_says_about_a_login_reaches_the_person() {
+async fn server_words_about_a_login_reach_the_person() {
     let (upstream, _deltapush, client, reply) = login_against(
         "S: * OK [CAPABILITY IMAP4rev1] ready
          LOGIN
@@ -525,7 +525,7 @@ async fn login_without_a_route_is_refused_without_a_connection() {
 }
 
 #[tokio::test]
-async fn what_was_said_before_tls_is_forgotten_after_starttls() {
+async fn plaintext_before_tls_is_forgotten_after_starttls() {
     let upstream = Scripted::start(&[LOGIN]).await;
     let deltapush = Deltapush::start(&Options::plain(upstream.port));
     let mut client = Client::plain(deltapush.starttls).await;

@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_server_can_do_is_told_in_words() {
+    fn server_capabilities_are_shown_in_words() {
         let after = CapabilitySource::After { pushes: false };
         let all = told("IMAP4rev1 IDLE NOTIFY COMPRESS=DEFLATE METADATA", after, None);
         assert!(all.contains("IDLE: yes: push works") && !all.contains(": no"), "{all}");

@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_is_replaced_only_on_demand() {
+    fn existing_files_are_replaced_only_on_demand() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("new/config.yaml");
         write(&file, "one", false).unwrap();

@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_found_stays_known_for_a_route_that_stays() {
+    async fn submission_server_stays_known_for_an_unchanged_route() {
         let yaml = "routes:\n  - {domain: example.org, upstream: imaps://imap.example.org}\n";
         let config = Config::parse(yaml, Path::new(""), "test").unwrap();
         let site = PublicSite::new(&config);

@@ -84,7 +84,7 @@ fn mixed(len: usize) -> Vec<u8> {
 }
 
 #[test]
-fn what_is_flushed_is_there_at_once() {
+fn flushed_bytes_arrive_at_once() {
     let (mut deflater, mut inflater) = (Deflater::new(), Inflater::new());
     for line in ["* 1 EXISTS\r\n", "a1 OK done\r\n", "* 2 EXISTS\r\n"].repeat(100) {
         let deflated = deflate(&mut deflater, line.as_bytes(), true);
@@ -185,7 +185,7 @@ fn idle_session_holds_what_the_client_has_sent_and_a_little_more() {
 }
 
 #[test]
-fn what_is_folded_between_commands_changes_nothing_but_what_is_held() {
+fn compacting_between_commands_changes_only_the_memory_held() {
     let mut client = Client::new(6);
     let (mut plain, mut folding) = (Inflater::new(), Inflater::new());
     let said = mixed(100_000);
@@ -218,7 +218,7 @@ fn bomb_comes_in_pieces_and_is_not_held() {
 }
 
 #[test]
-fn what_is_no_deflate_is_malformed() {
+fn data_that_is_not_deflate_is_malformed() {
     let mut client = Client::new(6);
     let ended = client.say(b"a LOGOUT\r\n", TDEFLFlush::Finish);
     let mut inflater = Inflater::new();

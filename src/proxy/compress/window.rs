@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_folded_comes_back() {
+    fn compacted_window_is_restored() {
         let commands: Vec<u8> = (0..200)
             .flat_map(|number| {
                 format!("a{number} UID STORE {number} +FLAGS (\\Seen)\r\n").into_bytes()
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_pushed_is_kept_up_to_the_limit() {
+    fn pushed_bytes_are_kept_up_to_the_limit() {
         let text: Vec<u8> =
             (0..400).flat_map(|number| format!("* {number} EXISTS\r\n").into_bytes()).collect();
         let mut window = DeflateWindow::default();
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_compressed_or_is_little_stays_as_it_is() {
+    fn incompressible_or_small_data_is_stored_as_it_is() {
         let random: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..)).take(32 * 1024).collect();
         let mut window = DeflateWindow::default();
         for bytes in [random.as_slice(), &[b'a'; MIN_FOLDED - 1]] {

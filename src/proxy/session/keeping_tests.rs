@@ -133,7 +133,7 @@ fn waiting(sent: &str) -> (DrainStep, String) {
 }
 
 #[test]
-fn who_says_logout_hears_ok_and_the_upstream_hears_nothing() {
+fn logout_is_answered_and_not_sent_upstream() {
     in_any_chunks(|mut it| {
         it.client("a SELECT INBOX\r\nb LOGOUT\r\nc NOOP\r\n");
         assert_eq!(it.sent(), "a SELECT INBOX\r\n");
@@ -233,7 +233,7 @@ fn half_a_message_is_never_appended() {
 }
 
 #[test]
-fn what_only_asks_is_ended_by_anything() {
+fn query_is_ended_by_any_answer() {
     in_any_chunks(|mut it| {
         it.client("a UID SEARCH SUBJECT {5}\r\n").upstream("+\r\n").client("ab");
         it.sent();
@@ -255,7 +255,7 @@ fn command_that_deltapush_holds_leaves_no_trace() {
 }
 
 #[test]
-fn what_was_set_is_known() {
+fn set_state_is_known() {
     let set = |dialogue: &[(&str, &str)]| {
         let mut it = Stage::new(5);
         for (said, answer) in dialogue {

@@ -213,7 +213,7 @@ fn old_core_fetches_unencrypted_messages() {
 }
 
 #[test]
-fn what_is_remembered_is_bounded() {
+fn memory_of_the_schedule_is_bounded() {
     let senders: Vec<String> = (0..500).map(|number| format!("bob{number}@b.org")).collect();
     let senders: Vec<&str> = senders.iter().map(String::as_str).collect();
     let script = format!("{}C: A3 IDLE\n", prefetched(CURRENT, &senders));

@@ -171,7 +171,7 @@ fn jmap_can_be_left_to_the_server() {
 }
 
 #[test]
-fn what_only_a_proxy_may_say_does_not_pass_in_an_id_that_is_too_long() {
+fn proxy_fields_do_not_pass_in_an_id_that_is_too_long() {
     let upstream = UpstreamTraits { id: true, ..PLAIN };
     let long = "v".repeat(1025);
     play_with(

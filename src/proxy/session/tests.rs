@@ -335,7 +335,7 @@ fn name_too_long_to_be_noted_is_not_noted_in_part() {
 }
 
 #[test]
-fn what_the_client_idles_in_is_known() {
+fn mailbox_in_which_the_client_idles_is_known() {
     play(
         "C: A1 SELECT \"DeltaChat\" (CONDSTORE)
          C: A2 IDLE
@@ -560,7 +560,7 @@ fn literal_that_is_not_answered_ends_the_session() {
 }
 
 #[test]
-fn what_cannot_cross_is_refused_here() {
+fn commands_that_cannot_cross_are_refused() {
     play(
         "C: A2 UNAUTHENTICATE
          < A2 BAD This command is not available here.
@@ -620,7 +620,7 @@ fn compression_waits_for_a_responses_end() {
 }
 
 #[test]
-fn what_follows_the_command_is_left_to_be_inflated() {
+fn bytes_behind_the_command_are_left_to_be_inflated() {
     let (mut stage, _) = Stage::new(PLAIN, Native::Passthrough, false);
     let input = b"A1 NOOP\r\nA2 COMPRESS DEFLATE\r\nA3 NOOP\r\n";
     assert_eq!(stage.session.from_client(input, &mut stage.out), 30);
@@ -927,7 +927,7 @@ fn nothing_of_its_own_is_said_within_a_response() {
 }
 
 #[test]
-fn what_waits_for_a_responses_end_is_masked_too() {
+fn own_lines_that_wait_are_masked_too() {
     let (mut stage, transcript) = Stage::new(PLAIN, Native::Passthrough, true);
     stage.out.tokens = vec![DeviceToken::new(TOKEN.as_bytes()).unwrap()];
     stage.play(

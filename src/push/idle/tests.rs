@@ -40,7 +40,7 @@ fn news_is_fetched_judged_and_announced() {
 }
 
 #[test]
-fn what_deserves_no_push_only_moves_the_position() {
+fn message_without_a_push_only_moves_the_position() {
     after_quiet(
         "S: * 6 EXISTS
          > DONE
@@ -262,7 +262,7 @@ fn server_that_ends_idle_by_itself_is_idled_again() {
 }
 
 #[test]
-fn what_goes_wrong_is_told_apart() {
+fn causes_of_failure_are_distinguished() {
     let beginning = "> w1 EXAMINE \"INBOX\"\n S: * 1 EXISTS\n S: * OK [UIDVALIDITY 7]\n S: * OK [UIDNEXT 10]\n ";
     let failure = |script: &str| play(Some((7, 10)), &format!("{beginning}{script}")).unwrap();
     assert_eq!(
@@ -442,7 +442,7 @@ fn notify_brings_flags_and_headers_without_a_round() {
 }
 
 #[test]
-fn what_notify_promises_and_does_not_bring_is_fetched() {
+fn messages_that_notify_does_not_bring_are_fetched() {
     with_notify(
         "S: * 6 EXISTS
          S: * 6 FETCH (UID 11 FLAGS () BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED MESSAGE-ID)] {|})
@@ -607,7 +607,7 @@ fn headers_that_no_exists_has_announced_count_too() {
 }
 
 #[test]
-fn what_a_refused_fetch_has_shown_counts_and_a_hopeless_one_is_not_tried() {
+fn refused_fetch_counts_for_its_responses_and_a_hopeless_one_is_not_tried() {
     let failure = after_quiet(
         "S: * 6 EXISTS
          > DONE
@@ -703,7 +703,7 @@ fn session_that_is_wanted_back_is_as_it_was_after_its_login() {
 }
 
 #[test]
-fn what_was_set_in_the_session_before_is_respected() {
+fn state_set_earlier_in_the_session_is_respected() {
     let utf8 = InheritedState { utf8: true, notify: false };
     let draft =
         WatchTerms { mailboxes: vec![mailbox("Entw&APw-rfe", Some((7, 10)))], ..watch(None) };
@@ -813,7 +813,7 @@ fn found(
 }
 
 #[test]
-fn what_is_learned_counts_in_the_middle_of_a_session() {
+fn learned_habit_counts_in_the_middle_of_a_session() {
     let judge = PushFilter { messages: crate::policy::Messages::Auto, ..PushFilter::default() };
     let plain = ["From: bob@b.org"];
     assert_eq!(found(judge.clone(), false, &plain).0, [true]);

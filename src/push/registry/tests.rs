@@ -291,7 +291,7 @@ async fn mailbox_does_not_bring_back_a_watch_that_ended() {
 }
 
 #[test]
-fn what_waits_for_a_busy_supervisor_is_merged() {
+fn events_for_a_busy_supervisor_are_merged() {
     use AccountEvent::{CredentialsChanged, MailboxesChanged, Unwatch, Watch};
     for (older, newer, merged) in [
         (Watch, CredentialsChanged, Watch),
@@ -385,7 +385,7 @@ async fn login_that_leaves_nothing_keeps_the_token_and_starts_no_watch() {
 }
 
 #[tokio::test]
-async fn what_lasts_longest_is_kept_until_it_is_refused() {
+async fn longest_lasting_credentials_are_kept_until_refused() {
     let directory = tempfile::tempdir().unwrap();
     let mut it = open(&directory);
     let exchange = Credentials::exchange(Mechanism::ScramSha1, "alice", "n,,n=alice,r=x");

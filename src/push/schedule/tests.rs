@@ -452,7 +452,7 @@ fn forgotten_token_is_not_posted_wherever_it_stands() {
 }
 
 #[test]
-fn what_a_restart_finds_has_only_the_rest_of_its_time() {
+fn pending_push_after_a_restart_has_only_the_rest_of_its_time() {
     let mut world = World::new(SETTINGS);
     for (number, age) in [(1, PATIENCE - s(5)), (2, PATIENCE * 2)] {
         let standing = world.standing(number);

@@ -51,7 +51,7 @@ async fn files_are_for_their_owner_only() {
 }
 
 #[tokio::test]
-async fn what_a_reader_keeps_in_the_journal_is_erased_when_it_has_gone() {
+async fn journal_pages_kept_by_a_reader_are_erased_after_it_has_gone() {
     let directory = tempfile::tempdir().unwrap();
     let (store, ..) = open(directory.path());
     register(&store, "alice", "one").await;
@@ -76,7 +76,7 @@ fn commits(directory: &Path) -> usize {
 }
 
 #[tokio::test]
-async fn what_is_queued_together_is_committed_together() {
+async fn queued_operations_are_committed_together() {
     let directory = tempfile::tempdir().unwrap();
     let (store, _, changes) = open(directory.path());
     register(&store, "alice", "one").await;

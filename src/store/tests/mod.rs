@@ -67,7 +67,7 @@ fn holds(directory: &Path, needle: &[u8]) -> bool {
 }
 
 #[tokio::test]
-async fn what_was_answered_survives_a_kill() {
+async fn acknowledged_changes_survive_a_kill() {
     let directory = tempfile::tempdir().unwrap();
     let (store, loaded, _) = open(directory.path());
     assert!(loaded.login_key.is_some());
@@ -351,7 +351,7 @@ async fn generations_go_on_above_what_is_pending_after_a_restart() {
 }
 
 #[tokio::test]
-async fn what_is_unknown_is_left_alone() {
+async fn unknown_capabilities_are_left_alone() {
     let directory = tempfile::tempdir().unwrap();
     let (store, _, changes) = open(directory.path());
     store.noticed(&account("alice"), "INBOX", POSITION, true, NOW).await.unwrap();
@@ -497,7 +497,7 @@ async fn status_has_all_that_a_person_may_see() {
 }
 
 #[tokio::test]
-async fn what_an_app_fetches_is_kept_with_its_token() {
+async fn fetch_habit_of_an_app_is_kept_with_its_token() {
     let directory = tempfile::tempdir().unwrap();
     let (store, _, changes) = open(directory.path());
     let left = |senders: &[&str]| {

@@ -129,7 +129,7 @@ async fn device_is_told_by_its_connection() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_repeats_itself_drives_nothing_out() {
+async fn repeated_entries_evict_nothing() {
     let scene = Scene::new();
     scene.registers(1);
     scene.notices(None);
@@ -214,7 +214,7 @@ async fn entries_words_names_and_accounts_are_bounded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_has_no_device_has_no_history_and_who_goes_leaves_none() {
+async fn account_without_a_device_has_no_history() {
     let scene = Scene::new();
     let account = &scene.account;
     scene.history.note(&TelemetryEvent::Forgotten { account });
@@ -233,7 +233,7 @@ async fn who_has_no_device_has_no_history_and_who_goes_leaves_none() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_waits_hears_of_what_happens() {
+async fn waiters_are_notified() {
     let scene = Scene::new();
     let changed = scene.history.changed();
     tokio::pin!(changed);

@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_authority_says_stays_on_its_line() {
+    fn words_of_an_authority_stay_on_their_line() {
         let problem = r#"{"type": "t", "detail": "no\nway"}"#;
         let error = ProtocolError::Api(serde_json::from_str(problem).unwrap());
         assert_eq!(AcmeError::from(error).to_string(), "no way");

@@ -109,7 +109,7 @@ async fn exchange(
 }
 
 #[tokio::test]
-async fn what_is_said_arrives_in_any_pieces_and_so_does_the_end() {
+async fn bytes_and_the_end_arrive_in_any_chunking() {
     for (version, expected) in
         [(&version::TLS12, ProtocolVersion::TLSv1_2), (&version::TLS13, ProtocolVersion::TLSv1_3)]
     {
@@ -224,7 +224,7 @@ async fn nothing_that_was_said_stays_in_the_threads_buffer() {
 }
 
 #[tokio::test]
-async fn what_was_looked_at_is_still_there() {
+async fn peeked_bytes_are_still_there() {
     let configs = configs(rustls::ALL_VERSIONS);
     let (mut ours, mut theirs) = server_of(&configs).await;
     let said = bytes(10_000);
@@ -257,7 +257,7 @@ async fn keys_may_be_renewed_by_either_side() {
 }
 
 #[tokio::test]
-async fn who_hangs_up_without_a_word_is_told_from_who_ends() {
+async fn end_without_close_notify_is_distinguished() {
     let configs = configs(rustls::ALL_VERSIONS);
     let (mut ours, theirs) = server_of(&configs).await;
     let (mut tcp, _) = theirs.into_inner();
@@ -279,7 +279,7 @@ async fn who_hangs_up_without_a_word_is_told_from_who_ends() {
 }
 
 #[tokio::test]
-async fn what_is_no_record_ends_it_with_an_alert() {
+async fn input_that_is_no_record_ends_the_connection_with_an_alert() {
     let configs = configs(rustls::ALL_VERSIONS);
     let (mut ours, theirs) = server_of(&configs).await;
     let (mut tcp, mut tls) = theirs.into_inner();
@@ -314,7 +314,7 @@ async fn fill(stream: &mut (impl AsyncWrite + Unpin)) {
 }
 
 #[tokio::test]
-async fn what_the_peer_said_is_read_although_it_takes_nothing_any_more() {
+async fn bytes_of_a_peer_that_takes_nothing_any_more_are_read() {
     let configs = configs(rustls::ALL_VERSIONS);
     let (mut ours, mut theirs) = client_of(&configs).await;
     fill(&mut ours).await;
@@ -373,7 +373,7 @@ async fn after_the_last_word_nothing_can_be_said() {
 }
 
 #[tokio::test]
-async fn what_comes_with_a_fault_is_read_before_it() {
+async fn bytes_before_a_fault_are_read_before_it() {
     for version in [&version::TLS12, &version::TLS13] {
         let configs = configs(&[version]);
         let (mut ours, theirs) = server_of(&configs).await;
@@ -506,7 +506,7 @@ async fn nothing_is_said_after_the_last_word() {
 }
 
 #[tokio::test]
-async fn who_ends_it_with_the_handshake_leaves_nothing_behind() {
+async fn connection_ended_with_the_handshake_leaves_nothing_behind() {
     let configs = configs(&[&version::TLS13]);
     let (mut near, far) = sockets().await;
     let mut tls = rustls::ClientConnection::new(Arc::clone(&configs.client), name()).unwrap();
@@ -537,7 +537,7 @@ async fn who_ends_it_with_the_handshake_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn who_is_not_trusted_is_told_so() {
+async fn untrusted_certificate_is_reported() {
     let (ours, others) = (configs(rustls::ALL_VERSIONS), configs(rustls::ALL_VERSIONS));
     let (near, far) = sockets().await;
     let acceptor = TlsAcceptor::from(Arc::clone(&others.server));
@@ -560,7 +560,7 @@ async fn who_is_not_trusted_is_told_so() {
 }
 
 #[tokio::test]
-async fn what_is_no_hello_is_answered_with_an_alert() {
+async fn input_that_is_no_hello_is_answered_with_an_alert() {
     let (near, mut far) = sockets().await;
     far.write_all(b"a1 LOGIN alice sesame\r\n").await.unwrap();
     let error = Hello::receive(near).await.map(|_| ()).unwrap_err();

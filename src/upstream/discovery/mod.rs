@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_leads_nowhere_is_looked_for_again_before_its_time() {
+    async fn useless_answer_is_looked_up_again_before_it_expires() {
         let (discovery, domain, terms) =
             (Discovery::default(), Arc::from("example.org"), no_terms());
         let entry = discovery.entry((Arc::clone(&domain), Arc::clone(&terms), Reach::PublicOnly));
@@ -458,7 +458,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_is_bounded() {
+    fn memory_of_the_schedule_is_bounded() {
         let (discovery, terms) = (Discovery::default(), no_terms());
         for number in 0..REMEMBERED + 10 {
             discovery.entry((

@@ -433,7 +433,7 @@ fn introduced(
 const CHAT: Option<&[(&str, &str)]> = Some(&[("name", "Chat")]);
 
 #[test]
-fn what_a_client_says_before_its_login_goes_where_the_server_wants_it() {
+fn client_id_before_the_login_goes_where_the_server_wants_it() {
     // Before the login, whatever the server thinks of it; only once.
     for answer in ["S: * ID (\"name\" \"Dovecot\")\n S: dp1 OK", "S: * ID NIL\n S: dp1 OK"] {
         let script = format!(
@@ -495,7 +495,7 @@ fn where_id_comes_only_with_the_login_it_is_said_after_it() {
 }
 
 #[test]
-fn who_asks_is_never_said_to_a_server_that_does_not_offer_to_hear_it() {
+fn client_address_is_sent_only_to_servers_that_offer_to_take_it() {
     let script = "S: * OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] hi
          > dp1 AUTHENTICATE PLAIN AHUAcA==
          S: dp1 OK [CAPABILITY IMAP4rev1] in";

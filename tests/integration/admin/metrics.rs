@@ -110,7 +110,7 @@ async fn every_series_is_there_from_the_start() {
 }
 
 #[tokio::test]
-async fn what_happens_is_counted_and_nobody_is_named() {
+async fn metrics_count_events_and_name_nobody() {
     let (mut scene, admin) = scene("admin-metrics", |_| ()).await;
     scene.register("secret-token").await;
     let mut wrong = scene.connect().await;

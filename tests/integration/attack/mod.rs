@@ -27,7 +27,7 @@ async fn wrong(scene: &Scene, user: &str, password: &str) -> String {
 }
 
 #[tokio::test]
-async fn who_guesses_reaches_the_mail_server_a_few_times_only_and_the_owner_gets_in() {
+async fn guesser_reaches_the_mail_server_few_times_and_the_owner_gets_in() {
     let scene =
         Scene::with(Setup::Vanilla, "guessed-at", |options| options.more = QUICK.to_owned()).await;
     let user = scene.user.clone();
@@ -182,7 +182,7 @@ async fn fail2ban_reads_the_log_and_no_name_can_forge_a_line() {
 }
 
 #[tokio::test]
-async fn what_a_client_sends_in_the_segment_of_starttls_is_dropped() {
+async fn plaintext_in_the_segment_of_starttls_is_dropped() {
     let scene = Scene::new(Setup::Vanilla, "starttls-segment").await;
     let login = format!("c1 AUTHENTICATE PLAIN {}\r\n", sasl_plain(&scene.user, PASSWORD));
     for injected in
@@ -230,7 +230,7 @@ async fn heard(upstream: &str, security: &str, server: &Scripted) -> String {
 }
 
 #[tokio::test]
-async fn what_stands_before_or_behind_an_upstreams_answer_to_starttls_is_no_part_of_the_session() {
+async fn plaintext_around_an_upstreams_answer_to_starttls_is_no_part_of_the_session() {
     let greeting = "S: * OK [CAPABILITY IMAP4rev1 STARTTLS] ready";
     let injections = [
         // Behind the answer, in its segment.

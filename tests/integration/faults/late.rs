@@ -11,7 +11,7 @@ use super::network::{Manner, Network};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 #[tokio::test]
-async fn what_comes_before_the_first_look_is_announced() {
+async fn mail_before_the_first_catch_up_is_announced() {
     let dovecot = dovecot::shared(Setup::Vanilla);
     let network = Network::start(dovecot.imaps).await;
     let mut notify = NotifyServer::start().await;

@@ -12,7 +12,7 @@ use super::network::{Manner, Network};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 #[tokio::test]
-async fn what_a_kept_session_cannot_tell_is_told_by_the_clients_own() {
+async fn new_mail_that_a_kept_session_misses_is_seen_in_the_clients_own() {
     let dovecot = dovecot::shared(Setup::WithoutNotify);
     let network = Network::start(dovecot.imaps).await;
     let mut notify = NotifyServer::start().await;
