@@ -150,8 +150,8 @@ async fn server_without_metadata_gets_its_metadata_from_deltapush() {
     for wanted in ["/shared/admin NIL", "/shared/vendor/deltachat/maxsmtprecipients ", "50"] {
         assert!(text.contains(wanted), "{wanted:?} is not in {text}");
     }
-    let quoted = text.contains(r#""push by \"deltapush\" | push is ready, "#);
-    assert!(quoted || text.contains("}\r\npush by \"deltapush\" | push is ready, "), "{text}");
+    let quoted = text.contains(r#""push by \"deltapush\" | push is ready and "#);
+    assert!(quoted || text.contains("}\r\npush by \"deltapush\" | push is ready and "), "{text}");
 
     for wrong in
         ["c3 GETMETADATA", "c4 SETMETADATA INBOX", "c5 SETMETADATA INBOX (/private/devicetoken)"]
