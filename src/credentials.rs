@@ -1,4 +1,4 @@
-//! What a client logs in with: a name, a secret, and how the secret is used.
+//! Credentials of a login: a name, a secret, and how the secret is used.
 
 use std::fmt;
 
@@ -50,7 +50,7 @@ impl Mechanism {
     }
 }
 
-/// What a secret that logs in is, and so for how long it does.
+/// The kind of a secret, which decides for how long it is valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CredentialKind {
     /// A password: until it is changed.
@@ -61,7 +61,7 @@ pub enum CredentialKind {
     Exchange(Mechanism),
 }
 
-/// What a login consists of (RFC 4616: authorization identity, authentication identity, password).
+/// Credentials of a login (RFC 4616: authorization identity, authentication identity, password).
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
     /// Whose mailbox is asked for, where it is not the user's own. Usually absent.
@@ -70,7 +70,7 @@ pub struct Credentials {
     pub user: String,
     /// The password, or what [`CredentialKind`] says. Empty where it was good for one exchange and that is over.
     pub password: Secret,
-    /// What the password is.
+    /// The kind of the password.
     pub kind: CredentialKind,
 }
 
@@ -109,13 +109,13 @@ impl Credentials {
         self
     }
 
-    /// Whether one can log in with them again: so that a mailbox can be watched.
+    /// Returns true if a second login can use them, as a watch needs.
     #[must_use]
     pub fn can_be_used_again(&self) -> bool {
         !matches!(self.kind, CredentialKind::Exchange(_))
     }
 
-    /// What is worth keeping: all of a password or token; of an exchange only that there was one.
+    /// The part to store: all of a password or token; of an exchange only that there was one.
     #[must_use]
     pub fn to_keep(&self) -> Self {
         let mut kept = self.clone();

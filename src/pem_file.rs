@@ -28,12 +28,12 @@ const KEYS: &[&str] = &["PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY"];
 pub struct PemError {
     path: PathBuf,
     flaw: PemFlaw,
-    /// What to do where the flaw does not say it.
+    /// The remedy where the flaw has none of its own.
     cure: &'static str,
 }
 
 impl PemError {
-    /// Whether the file does not exist.
+    /// Returns true if the file does not exist.
     pub(crate) fn is_missing(&self) -> bool {
         matches!(&self.flaw, PemFlaw::Io(error) if error.kind() == io::ErrorKind::NotFound)
     }
@@ -49,7 +49,7 @@ impl fmt::Display for PemError {
 
 impl std::error::Error for PemError {}
 
-/// What is wanted of a file.
+/// The expected content of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ExpectedContent {
     Certificates,
@@ -72,7 +72,7 @@ impl ExpectedContent {
     }
 }
 
-/// What a file holds instead of what is wanted.
+/// Content of a file that is not the expected one.
 #[derive(Debug, thiserror::Error)]
 enum PemFlaw {
     #[error("cannot be read: {0}")]
@@ -96,7 +96,7 @@ enum PemContent {
     EncryptedKey {
         der: bool,
     },
-    /// What is wanted, in DER.
+    /// The expected content, in DER.
     Der(ExpectedContent),
     /// A private key where a certificate is wanted, or the reverse.
     Swapped(ExpectedContent),
@@ -314,7 +314,7 @@ fn binary(content: &[u8], wanted: ExpectedContent) -> Option<PemContent> {
     }
 }
 
-/// What follows the tag and the length of a SEQUENCE (X.690 section 8.1.3).
+/// The content of a SEQUENCE behind its tag and length (X.690 section 8.1.3).
 fn in_sequence(bytes: &[u8]) -> Option<&[u8]> {
     let (first, rest) = bytes.strip_prefix(b"\x30")?.split_first()?;
     let more = if *first < 0x80 { 0 } else { usize::from(first & 0x7f) };
@@ -368,7 +368,7 @@ impl Sections {
 }
 
 impl Section {
-    /// Whether it is a private key under a passphrase.
+    /// Returns true if it is a private key under a passphrase.
     fn is_encrypted(&self) -> bool {
         let is_marked =
             |line: &[u8]| line.starts_with(b"Proc-Type:") && line.ends_with(b"ENCRYPTED");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// What becomes of JMAPACCESS.
+/// Treatment of JMAPACCESS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JmapAccess {
     /// It is taken out of what the server offers.
@@ -11,7 +11,7 @@ pub enum JmapAccess {
     Pass,
 }
 
-/// Who keeps the tokens of an account whose own server can push.
+/// Owner of the tokens of an account whose own server can push.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Native {
     /// That server: a second push from here would be a duplicate.
@@ -23,7 +23,7 @@ pub enum Native {
 /// Which messages wake a device.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Messages {
-    /// What the account's apps fetch, learned from what they do; all until that is known.
+    /// The messages that the account's apps fetch, learned from their commands; all until that is known.
     Auto,
     /// All that are not ruled out for another reason.
     #[default]
@@ -34,7 +34,7 @@ pub enum Messages {
     Chat,
 }
 
-/// How TLS comes into a connection to an upstream.
+/// Security of a connection to an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Security {
     /// `imaps://`: TLS from the first byte.
@@ -66,7 +66,7 @@ impl Security {
     }
 }
 
-/// How failed logins are slowed down and, beyond a number, refused for a while.
+/// Limits on failed logins: delays, and beyond a number refusals for a while.
 ///
 /// The upstream sees one address for all clients, ours. The defaults stay below what bans it where nobody has changed
 /// anything: fail2ban (5 in 10 minutes), Stalwart (100 in a day).
@@ -74,9 +74,9 @@ impl Security {
 pub struct FailedLogins {
     /// For how long a failed login counts, except in `per_upstream_day`.
     pub within: Duration,
-    /// How long the answer to the first one waits; to each further one twice as long.
+    /// Delay of the answer to the first failure; it doubles with each further one.
     pub delay: Duration,
-    /// Where that ends.
+    /// The longest delay.
     pub longest_delay: Duration,
     /// From one client address, over all accounts.
     pub per_address: usize,

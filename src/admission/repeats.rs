@@ -17,7 +17,7 @@ use crate::backoff::Doubling;
 /// The longest wait, unless the first is longer.
 const LONGEST: Duration = Duration::from_secs(4 * 3600);
 
-/// How long refusals are counted after the last.
+/// Time for which refusals are counted after the last one.
 const MEMORY: Duration = Duration::from_secs(24 * 3600);
 
 /// So many uncertain refusals may be an outage, of more than four hours where the first wait is ten minutes.
@@ -86,7 +86,7 @@ impl Repeats {
         self.refused.remove(digest);
     }
 
-    /// How long the server is not to be asked about the credentials; `None` if it may be.
+    /// Time until the server may be asked about the credentials; `None` if it may be asked now.
     pub(super) fn wait(
         &self,
         digest: &Digest,

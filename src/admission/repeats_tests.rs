@@ -18,7 +18,7 @@ fn tries(lab: &mut Lab, login: &Try, outcome: LoginOutcome) -> bool {
     }
 }
 
-/// How often the server is asked about an old password in each of three days. Somebody else logs in every so many minutes.
+/// Number of questions to the server about an old password on each of three days, while others log in at this interval in minutes.
 fn failures_a_day(outcome: LoginOutcome, others: Option<u64>) -> Vec<usize> {
     let mut lab = Lab::new();
     let mut days = vec![0; 3];

@@ -17,7 +17,7 @@ pub struct LoginCode<'a> {
     pub incoming: &'a Incoming,
     /// The SMTP server; without it Delta Chat tries `smtp.` and `mail.` and the address's domain.
     pub outgoing: Option<&'a Outgoing>,
-    /// Whether Delta Chat accepts any certificate, at both servers.
+    /// True if Delta Chat accepts any certificate, at both servers.
     pub any_certificate: bool,
 }
 

@@ -82,7 +82,7 @@ pub fn incoming(config: &Config, route: Option<&Route>) -> Vec<Incoming> {
     found
 }
 
-/// Whether clients must be set to accept any certificate: it is self-signed, and the host name does not start with an
+/// True if clients must accept any certificate: it is self-signed, and the host name does not start with an
 /// underscore, for which Delta Chat accepts that.
 #[must_use]
 pub fn needs_any_certificate(config: &Config, host: &str) -> bool {

@@ -102,7 +102,7 @@ pub enum TraceError {
 }
 
 impl TraceTask {
-    /// Whether to follow a running deltapush, which the configuration locates.
+    /// True to follow a running deltapush, which the configuration locates.
     #[must_use]
     pub fn follows(&self) -> bool {
         self.command.is_none()

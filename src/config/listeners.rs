@@ -28,7 +28,7 @@ pub struct Listener {
     /// Allows `tls: none` elsewhere than on loopback. Default: false.
     #[serde(default)]
     pub insecure: bool,
-    /// Whether browsers get the page with the settings for Delta Chat here. Default: false.
+    /// Serves browsers the page with the settings for Delta Chat. Default: false.
     #[serde(default)]
     pub web: bool,
     /// Networks of load balancers that send a PROXY protocol header; connections from others are refused. Empty: no
@@ -73,7 +73,7 @@ impl Listener {
         ]
     }
 
-    /// Whether `text` in a route refers to it: its name, or its address and port.
+    /// Returns true if `text` in a route refers to it: its name, or its address and port.
     #[must_use]
     pub fn is_called(&self, text: &str) -> bool {
         self.name.as_ref().is_some_and(|name| **name == text) || text.parse() == Ok(*self.address)

@@ -16,7 +16,7 @@ const PUSH_STATUS: &str = "push_status";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Metadata {
     entries: BTreeMap<String, MetadataValue>,
-    /// Whether the push status line is appended to `/shared/comment`.
+    /// Appends the push status line to `/shared/comment`.
     pub push_status: bool,
 }
 

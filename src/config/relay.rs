@@ -15,7 +15,7 @@ pub struct RelaySettings {
     /// Time of silence in IDLE after which a client gets a keepalive; `None` leaves keepalives to the server.
     #[serde(deserialize_with = "keepalive")]
     pub keepalive: Option<Duration>,
-    /// Whether clients see a JMAP URL, which would bypass deltapush (RFC 9698).
+    /// Visibility of a JMAP URL, which would bypass deltapush (RFC 9698).
     #[serde(with = "JmapAccessName")]
     pub jmapaccess: JmapAccess,
 }

@@ -6,7 +6,7 @@ use serde::Deserialize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LoginSettings {
-    /// Whether SCRAM is offered. It is accepted in any case, but gives no credentials for a watch.
+    /// Offers SCRAM. It is accepted in any case, but gives no credentials for a watch.
     pub scram: bool,
     /// Whether logins with invented names, by which Delta Chat creates accounts, are refused without asking the mail
     /// server.

@@ -92,7 +92,7 @@ pub fn identifier(digits: &[u8]) -> Option<u64> {
     is_digits(digits).then(|| digits.iter().fold(0, low) & (u64::MAX >> 1))
 }
 
-/// Whether a whole line is an EXISTS response: told from its end, because it is asked of each line that passes. Nearly all end with
+/// Returns true if a whole line is an EXISTS response. It looks at the end first, because it sees each line that passes: nearly all end with
 /// a bracket or a brace, so that one byte tells.
 #[must_use]
 #[inline]

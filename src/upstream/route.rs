@@ -78,7 +78,7 @@ pub struct Endpoint {
 /// What a route says of how its server is reached.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Terms {
-    /// What the certificate is verified against: [`crate::tls::client::ClientConfigs::get`].
+    /// Trust anchors for the certificate: [`crate::tls::client::ClientConfigs::get`].
     pub trust: Trust,
     /// Hosts that DNS may name although they are outside of the login's domain.
     pub targets: Vec<HostPattern>,

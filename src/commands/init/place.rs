@@ -74,12 +74,12 @@ pub(super) struct Facts {
 }
 
 impl Facts {
-    /// Whether it is for this machine only.
+    /// True if it serves this machine only.
     pub(super) fn is_local(&self) -> bool {
         crate::config::is_loopback(self.hostname.as_str())
     }
 
-    /// Whether a certificate authority could issue a certificate for the name.
+    /// True if a certificate authority could issue a certificate for the name.
     pub(super) fn could_be_certified(&self) -> bool {
         let name = self.hostname.as_str();
         let is_public_name =

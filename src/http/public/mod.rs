@@ -140,7 +140,7 @@ pub(crate) async fn wants_http(
     first.is_ok_and(|seen| seen.is_ok_and(is_request))
 }
 
-/// Whether a client's first bytes are the beginning of a supported request.
+/// Returns true if a client's first bytes are the beginning of a supported request.
 fn is_request(seen: &[u8]) -> bool {
     let begins =
         |method: &[u8]| !seen.is_empty() && (seen.starts_with(method) || method.starts_with(seen));

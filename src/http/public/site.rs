@@ -155,7 +155,7 @@ impl PublicSite {
         Some(xml::document(whose.domain(), &served.incoming, outgoing))
     }
 
-    /// Whether a client that requests `host` in TLS, without ALPN, may speak HTTP.
+    /// The protocol to expect of a client that requests `host` in TLS, without ALPN.
     pub(super) fn expects(&self, host: &str) -> Expected {
         if host == self.hostname && !self.has_domain(host) {
             return Expected::Imap;

@@ -26,7 +26,7 @@ use crate::trace::Tracer;
 use crate::upstream::Upstreams;
 use crate::upstream::route::Asked;
 
-/// How long something may take on a busy machine.
+/// Time limit for a step on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A mail server: some mailboxes can be opened, and each has as many messages as the others.

@@ -26,10 +26,10 @@ const MAX_PROBLEM: usize = 200;
 /// Which servers are looked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum ServerKind {
-    /// Where mail is read.
+    /// Servers for incoming mail.
     #[default]
     Imap,
-    /// Where mail is sent.
+    /// Server for outgoing mail.
     Smtp,
 }
 
@@ -48,7 +48,7 @@ impl ServerKind {
 pub(super) struct DocumentFlaw {
     /// The line, from 1.
     pub(super) line: usize,
-    /// What is wrong there; of bounded length and without control characters.
+    /// The fault; of bounded length and without control characters.
     pub(super) problem: String,
 }
 
@@ -92,7 +92,7 @@ pub(super) fn decoded(bytes: &[u8]) -> String {
     }
 }
 
-/// Whether `document` is meant as autoconfig, usable or not. Many web servers answer every path with some page.
+/// Returns true if `document` is meant as autoconfig, usable or not. Many web servers answer every path with some page.
 pub(super) fn is_autoconfig(document: &str) -> bool {
     let document = document.to_ascii_lowercase();
     ["clientconfig", "incomingserver", "outgoingserver"].iter().any(|name| document.contains(name))

@@ -204,7 +204,7 @@ fn number_of_servers_is_bounded() {
     assert_eq!(read(&many.replace("SSL", "")).unwrap().len(), MAX_SERVERS);
 }
 
-/// What may stand between two elements and means nothing.
+/// Text between two elements that means nothing.
 fn padding() -> impl Strategy<Value = &'static str> {
     prop::sample::select(vec![
         "",

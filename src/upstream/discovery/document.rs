@@ -18,7 +18,7 @@ pub struct UnusableDocument {
     pub url: String,
     /// The line with the flaw, from 1.
     pub line: usize,
-    /// What is wrong there.
+    /// The fault.
     pub problem: String,
 }
 

@@ -16,10 +16,10 @@ use crate::upstream::dns::{DnsError, HttpDns};
 const FETCH: Duration = Duration::from_secs(8);
 /// The largest document that is read, in bytes.
 pub(super) const MAX_BODY: usize = 64 * 1024;
-/// How often the server may send on.
+/// Number of times that the server may send on.
 const MAX_REDIRECTIONS: usize = 3;
 
-/// What came of a fetch.
+/// Outcome of a fetch.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Fetched {
     /// The document.
@@ -96,7 +96,7 @@ fn follow(attempt: Attempt<'_>) -> reqwest::redirect::Action {
     attempt.follow()
 }
 
-/// Whether the host is a name and not an address.
+/// Returns true if the host is a name and not an address.
 fn has_name(url: &Url) -> bool {
     url.host_str().is_some_and(is_dns_name)
 }

@@ -99,7 +99,7 @@ pub struct Dialogue {
     was_answered: bool,
     /// A method was refused in this connection.
     has_refused: bool,
-    /// Whether the server's goodbye refuses the method under way and not the password.
+    /// Returns true if the server's goodbye refuses the method under way and not the password.
     goodbye: Option<bool>,
     /// An untagged BAD was taken for the answer to a command: its tagged answer may follow late.
     has_lost_step: bool,
@@ -373,7 +373,7 @@ impl Dialogue {
         Some(self.hints.refused.iter().copied().chain([under_way]).collect())
     }
 
-    /// Whether this refusal of the method under way allows the next one.
+    /// Returns true if this refusal of the method under way allows the next one.
     fn is_next_allowed(&self, status: Status<'_>) -> bool {
         let is_judged = self.challenges > 0;
         !is_judged

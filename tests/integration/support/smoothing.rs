@@ -1,4 +1,4 @@
-//! What differs between two sessions that are equal otherwise, taken out of what a server said.
+//! Removes the differences between two sessions that are equal otherwise from a server's lines.
 
 /// Without the time that a command took, which servers put in brackets behind their answer: Dovecot `(0.001 + 0.000 secs)`,
 /// Cyrus `(2 msgs in 0.001 secs)`, and `(0.001 sec)` in the singular where the time is below a thousandth.
