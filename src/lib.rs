@@ -34,6 +34,7 @@ pub mod crypto;
 mod encoding;
 pub mod http;
 pub mod logging;
+pub mod machine;
 pub mod parser;
 pub mod password_hash;
 pub mod pem_file;
