@@ -35,3 +35,13 @@ impl<M: Machine, F: FnMut(M::Action<'_>)> Actions<M> for F {
         self(action);
     }
 }
+
+/// Actions that own what they carry may be collected.
+impl<A, M> Actions<M> for Vec<A>
+where
+    M: for<'a> Machine<Action<'a> = A>,
+{
+    fn push(&mut self, action: A) {
+        self.push(action);
+    }
+}

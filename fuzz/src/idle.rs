@@ -4,8 +4,11 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use deltapush::config::Messages;
+use deltapush::machine::Machine;
 use deltapush::push::filter::PushFilter;
-use deltapush::push::idle::{IdleAction, IdleMachine, WatchTerms, WatchedMailbox, blindness};
+use deltapush::push::idle::{
+    IdleAction, IdleInput, IdleMachine, WatchTerms, WatchedMailbox, blindness,
+};
 use deltapush::store::Position;
 
 use super::events::{self, events};
@@ -28,13 +31,13 @@ pub(crate) fn check(data: &[u8]) {
         is_over: false,
         has_left: false,
     };
-    run.step(now, |machine, actions| machine.start(now, actions));
+    run.step(now, |machine, actions| machine.handle(IdleInput::Start, now, actions));
     for (kind, said) in events(script) {
         if kind == b'L' {
-            run.step(now, |machine, actions| machine.leave(now, actions));
+            run.step(now, |machine, actions| machine.handle(IdleInput::Leave, now, actions));
         } else if kind == b'T' {
             now += Duration::from_secs(u64::from(said.first().copied().unwrap_or(1)) * 4);
-            run.step(now, |machine, actions| machine.tick(now, actions));
+            run.step(now, |machine, actions| machine.handle(IdleInput::Tick, now, actions));
         } else {
             // `@` stands for the tag of the last command, which a fuzzer would be long to guess.
             let tag = format!("w{}", run.tag);
@@ -45,7 +48,9 @@ pub(crate) fn check(data: &[u8]) {
                 )
                 .copied()
                 .collect();
-            run.step(now, |machine, actions| machine.response(&line, now, actions));
+            run.step(now, |machine, actions| {
+                machine.handle(IdleInput::Response(&line), now, actions)
+            });
         }
     }
     run.a_silent_server_is_given_up(now);
@@ -125,10 +130,7 @@ impl Run {
         // Leaving ends IDLE and says LOGOUT at once.
         assert!(sent <= if self.has_left { 2 } else { 1 }, "one command at a time");
         if !self.is_over && !self.has_left {
-            assert!(
-                self.machine.deadline() <= now + RENEWAL.max(FETCH_TIME),
-                "it would wait too long"
-            );
+            assert!(self.deadline() <= now + RENEWAL.max(FETCH_TIME), "it would wait too long");
         }
     }
 
@@ -157,14 +159,18 @@ impl Run {
         }
     }
 
+    fn deadline(&self) -> Instant {
+        self.machine.deadline().expect("something is awaited")
+    }
+
     fn a_silent_server_is_given_up(&mut self, mut now: Instant) {
         let began = now;
         for _ in 0..3 {
             if self.is_over || self.has_left {
                 return;
             }
-            now = now.max(self.machine.deadline());
-            self.step(now, |machine, actions| machine.tick(now, actions));
+            now = now.max(self.deadline());
+            self.step(now, |machine, actions| machine.handle(IdleInput::Tick, now, actions));
         }
         assert!(self.is_over, "it waits for a server that is silent");
         assert!(now - began <= blindness(RENEWAL).max(FETCH_TIME) + Duration::from_secs(60));

@@ -31,8 +31,9 @@ use std::time::{Duration, Instant};
 pub use look::Oddity;
 pub use mailbox::{WatchedMailbox, is_same};
 pub use retry::retry_after;
-pub use types::{IdleAction, IdleFailure, InheritedState, WatchTerms, blindness};
+pub use types::{IdleAction, IdleFailure, IdleInput, InheritedState, WatchTerms, blindness};
 
+use crate::machine::{Actions, Machine};
 use crate::parser::response::{Condition, Status};
 use crate::upstream::refusal::{self, LoginRefusal, classify};
 use complaint::Complaint;
@@ -159,6 +160,29 @@ pub struct IdleMachine {
     complaint: Complaint,
 }
 
+impl Machine for IdleMachine {
+    type Input<'a> = IdleInput<'a>;
+    type Action<'a> = IdleAction;
+
+    fn handle(&mut self, input: IdleInput<'_>, now: Instant, actions: &mut impl Actions<Self>) {
+        match input {
+            IdleInput::Start => self.go_on(now, actions),
+            IdleInput::Response(line) => self.response(line, now, actions),
+            IdleInput::Tick => self.tick(now, actions),
+            IdleInput::Release => self.release(now, actions),
+            IdleInput::Leave => self.leave(now, actions),
+            IdleInput::EncryptedOnly(is_so) => self.watch.judge.encrypted_only = is_so,
+            IdleInput::NeverRetry(mailbox) => {
+                self.left_out = self.left_out.take().and_then(|left_out| left_out.without(mailbox));
+            }
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        (!matches!(self.state, IdleState::New | IdleState::Over)).then_some(self.deadline)
+    }
+}
+
 impl IdleMachine {
     /// A machine for a session that is logged in and has nothing selected.
     #[must_use]
@@ -224,29 +248,8 @@ impl IdleMachine {
         self.complaint.explain_break(end, self.has_idled)
     }
 
-    /// Tries a mailbox that cannot be opened no more.
-    pub fn forget(&mut self, mailbox: &str) {
-        self.left_out = self.left_out.take().and_then(|left_out| left_out.without(mailbox));
-    }
-
-    /// Sets whether the apps of all the account's devices are known to fetch encrypted messages only.
-    pub fn fetches_encrypted_only(&mut self, is_so: bool) {
-        self.watch.judge.encrypted_only = is_so;
-    }
-
-    /// When [`tick`](Self::tick) has to be called.
-    #[must_use]
-    pub fn deadline(&self) -> Instant {
-        self.deadline
-    }
-
-    /// Begins.
-    pub fn start(&mut self, now: Instant, actions: &mut Vec<IdleAction>) {
-        self.go_on(now, actions);
-    }
-
     /// Time has passed.
-    pub fn tick(&mut self, now: Instant, actions: &mut Vec<IdleAction>) {
+    fn tick(&mut self, now: Instant, actions: &mut impl Actions<Self>) {
         if now < self.deadline {
             return;
         }
@@ -260,7 +263,7 @@ impl IdleMachine {
 
     /// deltapush ends: leaves in good order. What is said after that counts no more; what is new will be found at the next
     /// start.
-    pub fn leave(&mut self, now: Instant, actions: &mut Vec<IdleAction>) {
+    fn leave(&mut self, now: Instant, actions: &mut impl Actions<Self>) {
         match self.state {
             IdleState::New | IdleState::Over => return,
             IdleState::IdleStart | IdleState::Idle => {
@@ -273,7 +276,7 @@ impl IdleMachine {
 
     /// Somebody else wants the session: what is new is looked at, then it is brought to where it was after its login. Not for a
     /// session with NOTIFY, which cannot be undone.
-    pub fn release(&mut self, now: Instant, actions: &mut Vec<IdleAction>) {
+    fn release(&mut self, now: Instant, actions: &mut impl Actions<Self>) {
         self.releasing = true;
         if self.state == IdleState::Idle {
             self.done(now, actions);
@@ -281,7 +284,7 @@ impl IdleMachine {
     }
 
     /// Takes a whole response.
-    pub fn response(&mut self, line: &[u8], now: Instant, actions: &mut Vec<IdleAction>) {
+    fn response(&mut self, line: &[u8], now: Instant, actions: &mut impl Actions<Self>) {
         if self.state == IdleState::Over {
             if let Heard::Status(status, _) = hear(line) {
                 self.complaint.record_last(status);
@@ -309,7 +312,7 @@ impl IdleMachine {
         status: Status<'_>,
         code: MailboxCode,
         now: Instant,
-        actions: &mut Vec<IdleAction>,
+        actions: &mut impl Actions<Self>,
     ) {
         self.complaint.record(status);
         match code {
@@ -339,7 +342,7 @@ impl IdleMachine {
         }
     }
 
-    fn continuation(&mut self, now: Instant, actions: &mut Vec<IdleAction>) {
+    fn continuation(&mut self, now: Instant, actions: &mut impl Actions<Self>) {
         if self.state != IdleState::IdleStart {
             return;
         }
@@ -358,7 +361,7 @@ impl IdleMachine {
     }
 
     /// The command under way has ended.
-    fn ended(&mut self, status: Status<'_>, now: Instant, actions: &mut Vec<IdleAction>) {
+    fn ended(&mut self, status: Status<'_>, now: Instant, actions: &mut impl Actions<Self>) {
         let text = self.complaint.with_answer(status);
         match (self.state, status.condition == Condition::Ok) {
             (IdleState::Examine, true) => self.examined(now, actions),
@@ -437,7 +440,7 @@ impl IdleMachine {
     }
 
     /// The next thing to do: look once more if something may have come, visit what has to be visited, come back, wait.
-    fn go_on(&mut self, now: Instant, actions: &mut Vec<IdleAction>) {
+    fn go_on(&mut self, now: Instant, actions: &mut impl Actions<Self>) {
         if std::mem::take(&mut self.expected) > 0 {
             // NOTIFY brought less than it promised: what it brought counts as not seen.
             self.has_news = true;
@@ -470,7 +473,7 @@ impl IdleMachine {
         self.command(b"IDLE", IdleState::IdleStart, now, actions);
     }
 
-    fn done(&mut self, now: Instant, actions: &mut Vec<IdleAction>) {
+    fn done(&mut self, now: Instant, actions: &mut impl Actions<Self>) {
         self.short_idles = 0;
         if now >= after(self.began, PAUSE.saturating_mul(2)) {
             self.looks = 0;
@@ -482,7 +485,7 @@ impl IdleMachine {
         actions.push(IdleAction::Send(b"DONE\r\n".to_vec()));
     }
 
-    fn fail(&mut self, failure: IdleFailure, actions: &mut Vec<IdleAction>) {
+    fn fail(&mut self, failure: IdleFailure, actions: &mut impl Actions<Self>) {
         self.failed_to_fetch = self.state == IdleState::Fetch;
         self.state = IdleState::Over;
         actions.push(IdleAction::Failed(self.complaint.explain(failure, self.has_idled)));
@@ -497,7 +500,7 @@ impl IdleMachine {
         command: &[u8],
         next: IdleState,
         now: Instant,
-        actions: &mut Vec<IdleAction>,
+        actions: &mut impl Actions<Self>,
     ) {
         self.tag = self.tag.wrapping_add(1);
         self.chatter = 0;

@@ -9,6 +9,7 @@ use super::types::IdleAction;
 use super::{
     ANSWER_TIME, FETCH_TIME, IdleMachine, IdleState, MAX_LOOKS, NOTIFY_TIME, Notify, PAUSE, after,
 };
+use crate::machine::Actions;
 use crate::parser::data::{Fetch, MailboxStatus};
 use crate::push::filter::{PushDecision, message_id};
 use crate::store::Position;
@@ -20,7 +21,7 @@ impl IdleMachine {
         &mut self,
         count: Option<u64>,
         now: Instant,
-        actions: &mut Vec<IdleAction>,
+        actions: &mut impl Actions<Self>,
     ) {
         let grown = self.open.counts(count);
         if self.state == IdleState::Examine {
@@ -51,7 +52,7 @@ impl IdleMachine {
     }
 
     /// A response that is not understood and may be news: looking costs a round trip, not looking a message.
-    pub(super) fn unclear(&mut self, now: Instant, actions: &mut Vec<IdleAction>) {
+    pub(super) fn unclear(&mut self, now: Instant, actions: &mut impl Actions<Self>) {
         if matches!(self.state, IdleState::IdleStart | IdleState::Idle | IdleState::IdleEnd) {
             self.news_since.get_or_insert(now);
             self.has_news = true;
@@ -60,7 +61,7 @@ impl IdleMachine {
     }
 
     /// There is news: leave IDLE for it, at once or after the grace.
-    pub(super) fn look_soon(&mut self, now: Instant, actions: &mut Vec<IdleAction>) {
+    pub(super) fn look_soon(&mut self, now: Instant, actions: &mut impl Actions<Self>) {
         if self.state != IdleState::Idle {
             return;
         }
@@ -78,7 +79,7 @@ impl IdleMachine {
         &mut self,
         status: &MailboxStatus<'_>,
         now: Instant,
-        actions: &mut Vec<IdleAction>,
+        actions: &mut impl Actions<Self>,
     ) {
         let MailboxStatus { ref name, uid_validity, uid_next } = *status;
         let found = self
@@ -103,7 +104,7 @@ impl IdleMachine {
         &mut self,
         message: &Fetch<'_>,
         now: Instant,
-        actions: &mut Vec<IdleAction>,
+        actions: &mut impl Actions<Self>,
     ) {
         match self.state {
             IdleState::FindLast => {
@@ -132,7 +133,7 @@ impl IdleMachine {
         &self,
         uid: Option<u64>,
         verdict: Option<PushDecision>,
-        actions: &mut Vec<IdleAction>,
+        actions: &mut impl Actions<Self>,
     ) {
         let (Some(uid), Some(verdict)) = (uid, verdict) else { return };
         let mailbox = self
@@ -145,7 +146,7 @@ impl IdleMachine {
     }
 
     /// NOTIFY brought a message's headers; when it has brought all, they count.
-    fn notified(&mut self, message: &Fetch<'_>, now: Instant, actions: &mut Vec<IdleAction>) {
+    fn notified(&mut self, message: &Fetch<'_>, now: Instant, actions: &mut impl Actions<Self>) {
         let (Some(uid), Some(headers), false) = (message.uid, &message.headers, message.is_unclear)
         else {
             // Without headers it is news of flags only.
@@ -173,7 +174,7 @@ impl IdleMachine {
     }
 
     /// Looks for messages from the highest UID on that was seen.
-    pub(super) fn look(&mut self, now: Instant, actions: &mut Vec<IdleAction>) {
+    pub(super) fn look(&mut self, now: Instant, actions: &mut impl Actions<Self>) {
         self.looks = self.looks.saturating_add(1);
         let (look, set) = CatchUp::from_uid(&self.open, self.seen_next, self.without_uids);
         self.fetch(look, &set, now, actions);
@@ -184,7 +185,7 @@ impl IdleMachine {
         look: CatchUp,
         set: &str,
         now: Instant,
-        actions: &mut Vec<IdleAction>,
+        actions: &mut impl Actions<Self>,
     ) {
         self.has_news = false;
         self.announce = false;
@@ -197,7 +198,7 @@ impl IdleMachine {
     }
 
     /// The FETCH has ended. With `is_whole` it has brought all that it will: the position moves.
-    pub(super) fn looked(&mut self, is_whole: bool, actions: &mut Vec<IdleAction>) {
+    pub(super) fn looked(&mut self, is_whole: bool, actions: &mut impl Actions<Self>) {
         let Some(mut look) = self.look.take() else { return };
         let ended = look.end(is_whole);
         self.announce = ended.announce;
@@ -228,7 +229,7 @@ impl IdleMachine {
     }
 
     /// Notes how far the open mailbox was looked through, with what is to be announced.
-    pub(super) fn note(&mut self, uid_next: u64, actions: &mut Vec<IdleAction>) {
+    pub(super) fn note(&mut self, uid_next: u64, actions: &mut impl Actions<Self>) {
         let position = Position { uid_validity: self.open.uid_validity, uid_next };
         self.seen_next = uid_next;
         self.open.looked = self.open.exists;

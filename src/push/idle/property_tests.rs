@@ -120,7 +120,7 @@ impl Model {
         self.machine = IdleMachine::new(watch(self.manners, self.position), self.now);
         self.idle_tag = None;
         let mut actions = vec![];
-        self.machine.start(self.now, &mut actions);
+        self.machine.handle(IdleInput::Start, self.now, &mut actions);
         self.act(actions);
     }
 
@@ -142,7 +142,11 @@ impl Model {
     fn say(&mut self, line: &str) {
         let line = if self.manners.pads { self.padded(line) } else { line.to_owned() };
         let mut actions = vec![];
-        self.machine.response(format!("{line}\r\n").as_bytes(), self.now, &mut actions);
+        self.machine.handle(
+            IdleInput::Response(format!("{line}\r\n").as_bytes()),
+            self.now,
+            &mut actions,
+        );
         self.act(actions);
     }
 
@@ -292,7 +296,7 @@ impl Model {
         for wait in [NOTIFY_TIME, PAUSE] {
             self.now += wait;
             let mut actions = vec![];
-            self.machine.tick(self.now, &mut actions);
+            self.machine.handle(IdleInput::Tick, self.now, &mut actions);
             self.act(actions);
         }
     }

@@ -51,7 +51,7 @@ pub(super) fn play_in(
     let mut now = began;
     let mut actions = vec![];
     let mut failure = None;
-    machine.start(now, &mut actions);
+    machine.handle(IdleInput::Start, now, &mut actions);
     for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let (kind, text) = line.split_once(' ').unwrap_or((line, ""));
         if matches!(kind, "S:" | "(later" | "(wanted)") {
@@ -59,14 +59,18 @@ pub(super) fn play_in(
         }
         match kind {
             "S:" => {
-                machine.response(with_literals(text).as_bytes(), now, &mut actions);
+                machine.handle(
+                    IdleInput::Response(with_literals(text).as_bytes()),
+                    now,
+                    &mut actions,
+                );
                 actions.retain(|action| !matches!(action, IdleAction::Judged { .. }));
             }
             "(later" => {
                 now += humantime::parse_duration(text.trim_end_matches(')')).unwrap();
-                machine.tick(now, &mut actions);
+                machine.handle(IdleInput::Tick, now, &mut actions);
             }
-            "(wanted)" => machine.release(now, &mut actions),
+            "(wanted)" => machine.handle(IdleInput::Release, now, &mut actions),
             _ => {
                 assert!(!actions.is_empty(), "nothing was done at {line:?}");
                 let expected = line.replace("ITEMS", ITEMS);
@@ -113,7 +117,9 @@ pub(super) fn play_in(
     }
     assert_eq!(actions, [], "at the end");
     assert!(
-        is_released || failure.is_some() || machine.deadline() > now,
+        is_released
+            || failure.is_some()
+            || machine.deadline().is_some_and(|deadline| deadline > now),
         "something is always awaited"
     );
     failure

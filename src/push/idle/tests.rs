@@ -382,16 +382,16 @@ fn years_pass_in_silence_without_harm() {
     let began = Instant::now();
     let mut machine = IdleMachine::new(watch(Some((1, 1))), began);
     let mut actions = vec![];
-    machine.start(began, &mut actions);
+    machine.handle(IdleInput::Start, began, &mut actions);
     for line in ["* 0 EXISTS", "* OK [UIDVALIDITY 1]", "* OK [UIDNEXT 1]", "w1 OK"] {
-        machine.response(format!("{line}\r\n").as_bytes(), began, &mut actions);
+        machine.handle(IdleInput::Response(format!("{line}\r\n").as_bytes()), began, &mut actions);
     }
     let (mut now, mut renewals, mut tag) = (began, 0, 2);
     while now.duration_since(began) < Duration::from_secs(5 * 365 * 86400) {
-        machine.response(b"+ idling\r\n", now, &mut actions);
-        now = machine.deadline();
-        machine.tick(now, &mut actions);
-        machine.response(format!("w{tag} OK\r\n").as_bytes(), now, &mut actions);
+        machine.handle(IdleInput::Response(b"+ idling\r\n"), now, &mut actions);
+        now = machine.deadline().unwrap();
+        machine.handle(IdleInput::Tick, now, &mut actions);
+        machine.handle(IdleInput::Response(format!("w{tag} OK\r\n").as_bytes()), now, &mut actions);
         tag += 1;
         renewals += 1;
         assert!(
@@ -732,21 +732,21 @@ fn server_that_talks_without_news_is_given_up() {
     let now = Instant::now();
     let mut machine = IdleMachine::new(watch(Some((7, 10))), now);
     let mut actions = vec![];
-    machine.start(now, &mut actions);
+    machine.handle(IdleInput::Start, now, &mut actions);
     for line in
         ["* 9 EXISTS", "* OK [UIDVALIDITY 7]", "* OK [UIDNEXT 10]", "w1 OK done", "+ idling"]
     {
-        machine.response(format!("{line}\r\n").as_bytes(), now, &mut actions);
+        machine.handle(IdleInput::Response(format!("{line}\r\n").as_bytes()), now, &mut actions);
     }
     actions.clear();
     // Somebody marks and deletes thousands of messages.
     for _ in 1..MAX_CHATTER / 2 {
-        machine.response(b"* 9 FETCH (FLAGS (\\Seen))\r\n", now, &mut actions);
-        machine.response(b"* 9 EXPUNGE\r\n", now, &mut actions);
+        machine.handle(IdleInput::Response(b"* 9 FETCH (FLAGS (\\Seen))\r\n"), now, &mut actions);
+        machine.handle(IdleInput::Response(b"* 9 EXPUNGE\r\n"), now, &mut actions);
     }
-    machine.response(b"* 9 EXPUNGE\r\n", now, &mut actions);
+    machine.handle(IdleInput::Response(b"* 9 EXPUNGE\r\n"), now, &mut actions);
     assert_eq!(actions, []);
-    machine.response(b"* OK still here\r\n", now, &mut actions);
+    machine.handle(IdleInput::Response(b"* OK still here\r\n"), now, &mut actions);
     assert_eq!(actions, [IdleAction::Failed(IdleFailure::Chatter(String::new()))]);
     assert_eq!(
         IdleFailure::Chatter(String::new()).to_string(),
@@ -759,18 +759,18 @@ fn new_messages_and_new_commands_are_no_chatter() {
     let now = Instant::now();
     let mut machine = IdleMachine::new(watch(Some((7, 10))), now);
     let mut actions = vec![];
-    machine.start(now, &mut actions);
+    machine.handle(IdleInput::Start, now, &mut actions);
     for line in ["* 9 EXISTS", "* OK [UIDVALIDITY 7]", "* OK [UIDNEXT 50000]", "w1 OK done"] {
-        machine.response(format!("{line}\r\n").as_bytes(), now, &mut actions);
+        machine.handle(IdleInput::Response(format!("{line}\r\n").as_bytes()), now, &mut actions);
     }
     for uid in 10..50_000 {
         let line =
             format!("* 9 FETCH (UID {uid} FLAGS () BODY[HEADER.FIELDS (FROM)] {{0}}\r\n)\r\n");
-        machine.response(line.as_bytes(), now, &mut actions);
+        machine.handle(IdleInput::Response(line.as_bytes()), now, &mut actions);
     }
     assert!(actions.iter().all(|action| !matches!(action, IdleAction::Failed(_))));
-    machine.response(b"w2 OK done\r\n", now, &mut actions);
-    machine.response(b"+ idling\r\n", now, &mut actions);
+    machine.handle(IdleInput::Response(b"w2 OK done\r\n"), now, &mut actions);
+    machine.handle(IdleInput::Response(b"+ idling\r\n"), now, &mut actions);
     assert!(actions.contains(&IdleAction::Watching), "{:?}", actions.last());
 }
 
@@ -783,14 +783,14 @@ fn found(
     let now = Instant::now();
     let mut machine = IdleMachine::new(WatchTerms { judge, ..watch(Some((7, 10))) }, now);
     let mut actions = vec![];
-    machine.start(now, &mut actions);
+    machine.handle(IdleInput::Start, now, &mut actions);
     let says = |machine: &mut IdleMachine, line: &str, actions: &mut Vec<IdleAction>| {
-        machine.response(with_literals(line).as_bytes(), now, actions);
+        machine.handle(IdleInput::Response(with_literals(line).as_bytes()), now, actions);
     };
     for line in ["* 5 EXISTS", "* OK [UIDVALIDITY 7] x", "* OK [UIDNEXT 20] x", "w1 OK x"] {
         says(&mut machine, line, &mut actions);
     }
-    machine.fetches_encrypted_only(encrypted_only);
+    machine.handle(IdleInput::EncryptedOnly(encrypted_only), now, &mut actions);
     for (uid, headers) in (10..).zip(messages) {
         says(
             &mut machine,

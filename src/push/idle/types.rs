@@ -48,6 +48,26 @@ impl InheritedState {
     }
 }
 
+/// What comes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IdleInput<'a> {
+    /// The session is ready. First of all, and once.
+    Start,
+    /// A whole response of the mail server.
+    Response(&'a [u8]),
+    /// Nothing but time.
+    Tick,
+    /// Somebody else wants the session: what is new is looked at, then [`IdleAction::Released`] follows. Not for a session with
+    /// NOTIFY, which cannot be undone.
+    Release,
+    /// deltapush shuts down: the machine logs out, and asks for nothing more.
+    Leave,
+    /// Whether the apps of all the account's devices are known to fetch encrypted messages only.
+    EncryptedOnly(bool),
+    /// The answer to [`IdleAction::LeftOut`] if the mailbox is given up: it is not tried again.
+    NeverRetry(&'a str),
+}
+
 /// What the driver has to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum IdleAction {

@@ -6,11 +6,12 @@ use super::look::CatchUp;
 use super::mailbox::{Begin, LOOK_BACK, OpenMailbox};
 use super::types::{IdleAction, IdleFailure};
 use super::{IdleMachine, IdleState, Notify};
+use crate::machine::Actions;
 use crate::parser::quote::push_quoted;
 
 impl IdleMachine {
     /// A mailbox is open: is there anything since the noted position?
-    pub(super) fn examined(&mut self, now: Instant, actions: &mut Vec<IdleAction>) {
+    pub(super) fn examined(&mut self, now: Instant, actions: &mut impl Actions<Self>) {
         self.is_open_again(actions);
         let noted = self.watch.mailboxes.get(self.current).and_then(|mailbox| mailbox.position);
         match self.open.begin(noted, self.watch.late) {
@@ -52,7 +53,7 @@ impl IdleMachine {
     }
 
     /// The last UID was asked for.
-    pub(super) fn found_last(&mut self, now: Instant, actions: &mut Vec<IdleAction>) {
+    pub(super) fn found_last(&mut self, now: Instant, actions: &mut impl Actions<Self>) {
         if self.seen_next == 1 && self.open.exists != Some(0) {
             self.without_uids = true;
             // The message with number n has at least UID n.
@@ -67,7 +68,7 @@ impl IdleMachine {
         &mut self,
         words: String,
         now: Instant,
-        actions: &mut Vec<IdleAction>,
+        actions: &mut impl Actions<Self>,
     ) {
         // It may be left out already: NOTIFY can fail while it is being opened.
         if self.current < self.watch.mailboxes.len() {
@@ -94,7 +95,7 @@ impl IdleMachine {
     }
 
     /// The open mailbox may be one that was left out.
-    fn is_open_again(&mut self, actions: &mut Vec<IdleAction>) {
+    fn is_open_again(&mut self, actions: &mut impl Actions<Self>) {
         let Some(mailbox) =
             self.watch.mailboxes.get_mut(self.current).filter(|mailbox| mailbox.is_left_out)
         else {
@@ -135,7 +136,7 @@ impl IdleMachine {
     }
 
     /// NOTIFY is not to be had, whatever the capabilities say: the other mailboxes are not this session's any more.
-    pub(super) fn without_notify(&mut self, actions: &mut Vec<IdleAction>) {
+    pub(super) fn without_notify(&mut self, actions: &mut impl Actions<Self>) {
         self.notify = Notify::Absent;
         if self.watch.mailboxes.len() > 1 || self.left_out.take().is_some() {
             self.watch.mailboxes.truncate(1);
@@ -144,7 +145,7 @@ impl IdleMachine {
         }
     }
 
-    pub(super) fn examine(&mut self, index: usize, now: Instant, actions: &mut Vec<IdleAction>) {
+    pub(super) fn examine(&mut self, index: usize, now: Instant, actions: &mut impl Actions<Self>) {
         self.current = index;
         self.has_news = false;
         self.news_since = None;

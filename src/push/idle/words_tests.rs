@@ -95,20 +95,20 @@ fn words_are_added_to_an_end_that_the_driver_noticed() {
     let now = Instant::now();
     let mut machine = IdleMachine::new(watch(Some((7, 10))), now);
     let mut actions = vec![];
-    machine.start(now, &mut actions);
+    machine.handle(IdleInput::Start, now, &mut actions);
     let broke = || "the connection broke".to_owned();
     assert_eq!(machine.explain_break(broke()), None);
     assert_eq!(machine.explain(IdleFailure::Silent), IdleFailure::Silent);
-    machine.response(b"* NO [ALERT] disk trouble\r\n", now, &mut actions);
+    machine.handle(IdleInput::Response(b"* NO [ALERT] disk trouble\r\n"), now, &mut actions);
     let explained = machine.explain_break(broke()).unwrap();
     assert_eq!(
         explained.to_string(),
         "the mail server said \"disk trouble\"; then: the connection broke"
     );
     assert_eq!(machine.explain(explained.clone()), explained, "once");
-    machine.response(b"w1 NO not now\r\n", now, &mut actions);
+    machine.handle(IdleInput::Response(b"w1 NO not now\r\n"), now, &mut actions);
     let Some(IdleAction::Failed(failure)) = actions.pop() else { panic!("{actions:?}") };
-    machine.response(b"* BYE come back tomorrow\r\n", now, &mut actions);
+    machine.handle(IdleInput::Response(b"* BYE come back tomorrow\r\n"), now, &mut actions);
     assert_eq!(
         machine.explain(failure),
         IdleFailure::NoMailbox(

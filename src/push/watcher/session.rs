@@ -1,5 +1,6 @@
 //! One watch session: connection, login, and the driver of the [`idle`](crate::push::idle) machine.
 
+use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -14,9 +15,11 @@ use super::WatchContext;
 use super::account::Ended;
 use crate::account::AccountId;
 use crate::credentials::Credentials;
+use crate::machine::Machine;
 use crate::parser::reader::{ResponseReader, ResponseTooLong};
 use crate::push::idle::{
-    IdleAction, IdleFailure, IdleMachine, InheritedState, WatchTerms, WatchedMailbox, is_same,
+    IdleAction, IdleFailure, IdleInput, IdleMachine, InheritedState, WatchTerms, WatchedMailbox,
+    is_same,
 };
 use crate::push::pacing::{Treatment, WatchPermit};
 use crate::push::registry::INBOX;
@@ -53,7 +56,7 @@ pub(super) enum WatchEnd {
     #[error(transparent)]
     Failed(#[from] IdleFailure),
     #[error("the connection to the mail server broke: {0}")]
-    Broken(#[from] std::io::Error),
+    Broken(#[from] io::Error),
     #[error("the mail server sent a response that is too long: {0}")]
     TooLong(#[from] ResponseTooLong),
     #[error("the state cannot be written: {0}")]
@@ -307,7 +310,7 @@ impl<'a> WatchSession<'a> {
 
     async fn go_on(&mut self, mut received: Vec<u8>, failed_fetches: &AtomicU32) -> Ended {
         let mut actions = Vec::new();
-        self.machine.start(now(), &mut actions);
+        self.machine.handle(IdleInput::Start, now(), &mut actions);
         loop {
             self.respond(&mut received, &mut actions)?;
             if self.act(&mut actions).await? {
@@ -317,19 +320,17 @@ impl<'a> WatchSession<'a> {
                 yield_now().await;
                 continue;
             }
-            tokio::select! {
-                read = receive(&mut self.stream, &mut received) => {
-                    if read? == 0 {
-                        return Err(IdleFailure::Bye("without a reason".into()).into());
-                    }
-                    self.context.board.proof(self.account);
+            match self.next_event(&mut received).await? {
+                WatchEvent::Received(0) => {
+                    return Err(IdleFailure::Bye("without a reason".into()).into());
                 }
-                () = sleep_until(self.machine.deadline().into()) => self.machine.tick(now(), &mut actions),
-                Some(by) = wanted(&mut self.wanted) => {
+                WatchEvent::Received(_) => self.context.board.proof(self.account),
+                WatchEvent::Due => self.machine.handle(IdleInput::Tick, now(), &mut actions),
+                WatchEvent::Wanted(by) => {
                     self.wanted_by = Some(by);
-                    self.machine.release(now(), &mut actions);
+                    self.machine.handle(IdleInput::Release, now(), &mut actions);
                 }
-                () = self.leaving.cancelled() => {
+                WatchEvent::Shutdown => {
                     Box::pin(self.leave(&mut actions)).await?;
                     return Err(WatchEnd::Leaving);
                 }
@@ -337,9 +338,19 @@ impl<'a> WatchSession<'a> {
         }
     }
 
+    async fn next_event(&mut self, received: &mut Vec<u8>) -> io::Result<WatchEvent> {
+        let deadline = self.machine.deadline();
+        Ok(tokio::select! {
+            read = receive(&mut self.stream, received) => WatchEvent::Received(read?),
+            () = sleep_until_some(deadline) => WatchEvent::Due,
+            Some(by) = wanted(&mut self.wanted) => WatchEvent::Wanted(by),
+            () = self.leaving.cancelled() => WatchEvent::Shutdown,
+        })
+    }
+
     /// Logs out, and waits until the server has closed the connection. How long that may take is for the caller to say.
     async fn leave(&mut self, actions: &mut Vec<IdleAction>) -> Result<(), WatchEnd> {
-        self.machine.leave(now(), actions);
+        self.machine.handle(IdleInput::Leave, now(), actions);
         self.act(actions).await?;
         let mut received = Vec::new();
         while receive(&mut self.stream, &mut received).await? > 0 {
@@ -357,15 +368,15 @@ impl<'a> WatchSession<'a> {
         let bytes = std::mem::take(received);
         let mut input = bytes.as_slice();
         if !input.is_empty() {
-            self.machine
-                .fetches_encrypted_only(self.context.registry.fetches_encrypted_only(self.account));
+            let encrypted_only = self.context.registry.fetches_encrypted_only(self.account);
+            self.machine.handle(IdleInput::EncryptedOnly(encrypted_only), now(), actions);
         }
         for _ in 0..TURN {
             let Some(response) = self.reader.next(&mut input)? else { return Ok(()) };
             if let Some(transcript) = self.trace.transcript() {
                 transcript.response(Speaker::Upstream, Mark::Kept, &response);
             }
-            self.machine.response(&response, now(), actions);
+            self.machine.handle(IdleInput::Response(&response), now(), actions);
         }
         received.extend_from_slice(input);
         Ok(())
@@ -405,7 +416,7 @@ impl<'a> WatchSession<'a> {
                     });
                 }
                 IdleAction::LeftOut(mailbox, words) => {
-                    Box::pin(self.left_out(mailbox, words)).await
+                    Box::pin(self.left_out(mailbox, words, actions)).await
                 }
                 IdleAction::Opened(mailbox) => {
                     info!(account = %self.account, "mailbox {mailbox:?} can be opened again, and is watched");
@@ -429,9 +440,9 @@ impl<'a> WatchSession<'a> {
     }
 
     /// A mailbox cannot be opened: if it is forgotten, this session does not try it again either.
-    async fn left_out(&mut self, mailbox: String, words: String) {
+    async fn left_out(&mut self, mailbox: String, words: String, actions: &mut Vec<IdleAction>) {
         if self.context.left_out(self.account, &mailbox, &words).await {
-            self.machine.forget(&mailbox);
+            self.machine.handle(IdleInput::NeverRetry(&mailbox), now(), actions);
         }
     }
 
@@ -499,6 +510,25 @@ impl<'a> WatchSession<'a> {
         });
         written.await.map_err(|_| IdleFailure::Silent)??;
         Ok(())
+    }
+}
+
+/// The next thing that happens to a session.
+enum WatchEvent {
+    /// So many bytes came; none if the server has closed the connection.
+    Received(usize),
+    /// The machine's deadline.
+    Due,
+    /// Somebody wants the session back.
+    Wanted(oneshot::Sender<Stream>),
+    /// It is to log out.
+    Shutdown,
+}
+
+async fn sleep_until_some(deadline: Option<std::time::Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
     }
 }
 
