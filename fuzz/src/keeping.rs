@@ -10,12 +10,13 @@ use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use deltapush::config::{JmapAccess, Native};
+use deltapush::machine::Machine;
 use deltapush::proxy::session::{
     ChangedState, DrainStep, ObservedEvent, Output, Request, Session, SessionSettings,
     UpstreamTraits,
 };
 use deltapush::push::filter::PushFilter;
-use deltapush::push::observer::{NewMailObserver, ObserverAction, ObserverOutcome};
+use deltapush::push::observer::{NewMailObserver, ObserverAction, ObserverInput};
 use deltapush::secret::DeviceToken;
 use deltapush::store::Position;
 use deltapush::trace::Transcript;
@@ -42,8 +43,18 @@ struct Recorded {
     client: Vec<u8>,
     upstream: Vec<u8>,
     eye: NewMailObserver,
-    wishes: Vec<ObserverAction>,
-    outcomes: Vec<ObserverOutcome>,
+    actions: Vec<ObserverAction>,
+}
+
+impl Recorded {
+    /// Each action but the comparison is only noted.
+    fn observe(&mut self, input: ObserverInput<'_>) {
+        let before = self.actions.len();
+        self.eye.handle(input, *BEGAN, &mut self.actions);
+        if self.actions.get(before..).unwrap().contains(&ObserverAction::Compare) {
+            self.eye.handle(ObserverInput::Noted(Some(NOTED)), *BEGAN, &mut self.actions);
+        }
+    }
 }
 
 impl Output for Recorded {
@@ -67,27 +78,13 @@ impl Output for Recorded {
         self.eye.looks()
     }
     fn sees(&mut self, glimpse: ObservedEvent<'_>) {
-        let now = *BEGAN;
-        let wish = match glimpse {
-            ObservedEvent::Opening | ObservedEvent::Closed => {
-                self.eye.close();
-                None
-            }
-            ObservedEvent::Opened(mailbox) => Some(self.eye.opened(mailbox)),
-            ObservedEvent::Response(line) => self.eye.response(line, &PushFilter::default(), now),
-            ObservedEvent::Fetched { from } => self.eye.fetched(from),
-        };
-        self.wishes.extend(wish);
-        let outcome = match wish {
-            Some(ObserverAction::Compare) => {
-                let (wish, outcome) = self.eye.compare(Some(NOTED), now);
-                self.wishes.extend(wish);
-                outcome
-            }
-            Some(ObserverAction::Resolve) => self.eye.resolve(),
-            Some(ObserverAction::Wait) | None => None,
-        };
-        self.outcomes.extend(outcome);
+        let filter = PushFilter::default();
+        self.observe(match glimpse {
+            ObservedEvent::Opening | ObservedEvent::Closed => ObserverInput::Closed,
+            ObservedEvent::Opened(mailbox) => ObserverInput::Opened(mailbox),
+            ObservedEvent::Response(line) => ObserverInput::Response { line, filter: &filter },
+            ObservedEvent::Fetched { from } => ObserverInput::Fetched(from),
+        });
     }
     fn transcript(&mut self) -> Option<&mut dyn Transcript> {
         None
@@ -105,8 +102,7 @@ struct Played {
     last_words: String,
     settling: DrainStep,
     set: ChangedState,
-    wishes: Vec<ObserverAction>,
-    outcomes: Vec<ObserverOutcome>,
+    actions: Vec<ObserverAction>,
 }
 
 pub(crate) fn check(data: &[u8]) {
@@ -187,8 +183,7 @@ fn play(settings: u8, script: &[u8], step: usize) -> Played {
         last_words: text(out.upstream.get(gone..).unwrap()),
         settling,
         set: session.set(),
-        wishes: out.wishes,
-        outcomes: out.outcomes,
+        actions: out.actions,
     }
 }
 

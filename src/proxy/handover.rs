@@ -12,9 +12,10 @@ use super::drain::session_at_rest;
 use super::relay::OrphanedSession;
 use super::session::{ChangedState, ObservedEvent};
 use crate::account::AccountId;
+use crate::machine::Machine;
 use crate::push::filter::PushFilter;
 use crate::push::idle::{InheritedState, is_same};
-use crate::push::observer::{NewMailObserver, ObserverAction, ObserverOutcome};
+use crate::push::observer::{NewMailObserver, ObserverAction, ObserverInput, ObserverOutcome};
 use crate::push::registry::Registry;
 use crate::push::watcher::session_pool::{Abilities, Given, Presence, ResumeTicket, SessionPool};
 use crate::secret::DeviceToken;
@@ -113,30 +114,29 @@ impl SessionHandover {
     pub(super) fn sees(&self, glimpse: ObservedEvent<'_>) {
         let watch = &self.watch;
         let mut seen = watch.lock();
-        let wish = match glimpse {
+        let ObservedState { eye, judge, left, device, turns } = &mut *seen;
+        let input = match glimpse {
             ObservedEvent::Opening | ObservedEvent::Closed => {
                 self.presence.waits_no_more();
-                seen.turns = seen.turns.wrapping_add(1);
-                seen.eye.close();
-                seen.left = None;
-                None
+                *turns = turns.wrapping_add(1);
+                *left = None;
+                ObserverInput::Closed
             }
-            ObservedEvent::Opened(mailbox) => Some(seen.eye.opened(mailbox)),
+            ObservedEvent::Opened(mailbox) => ObserverInput::Opened(mailbox),
             ObservedEvent::Response(line) => {
-                let ObservedState { eye, judge, .. } = &mut *seen;
                 judge.encrypted_only = watch.keeper.fetches_encrypted_only(&watch.account);
-                eye.response(line, judge, now())
+                ObserverInput::Response { line, filter: judge }
             }
             ObservedEvent::Fetched { from } => {
-                if let (Some(_), Some(token), Some(shown)) = (from, &seen.device, seen.eye.shown())
-                {
+                if let (Some(_), Some(token), Some(shown)) = (from, device, eye.shown()) {
                     watch.keeper.device_knows(&watch.account, token, shown);
                 }
-                seen.eye.fetched(from)
+                ObserverInput::Fetched(from)
             }
         };
+        let actions = handle(eye, input);
         drop(seen);
-        Arc::clone(watch).grant(wish);
+        Arc::clone(watch).act(actions);
     }
 
     /// The client is gone.
@@ -186,18 +186,28 @@ impl SessionWatch {
         seen.turns = seen.turns.wrapping_add(1);
     }
 
-    fn grant(self: Arc<Self>, wish: Option<ObserverAction>) {
-        let Some(wish) = wish else { return };
+    /// Does what the machine asks for, one thing after the other. Each may take long, and the relay waits for none.
+    fn act(self: Arc<Self>, actions: Vec<ObserverAction>) {
+        if actions.is_empty() {
+            return;
+        }
         tokio::spawn(async move {
-            match wish {
-                ObserverAction::Compare => self.compare().await,
-                ObserverAction::Wait => {
-                    sleep(self.keeper.settings().wait_for_fetch).await;
-                    self.resolve().await;
+            for action in actions {
+                match action {
+                    ObserverAction::Compare => Arc::clone(&self).compare().await,
+                    ObserverAction::Wait => {
+                        sleep(self.keeper.settings().wait_for_fetch).await;
+                        Arc::clone(&self).input(ObserverInput::Waited);
+                    }
+                    ObserverAction::Note(outcome) => self.note(outcome).await,
                 }
-                ObserverAction::Resolve => self.resolve().await,
             }
         });
+    }
+
+    fn input(self: Arc<Self>, input: ObserverInput<'_>) {
+        let actions = handle(&mut self.lock().eye, input);
+        self.act(actions);
     }
 
     async fn compare(self: Arc<Self>) {
@@ -211,7 +221,7 @@ impl SessionWatch {
         {
             let mut seen = self.lock();
             if seen.turns == turn {
-                seen.eye.ignore();
+                handle(&mut seen.eye, ObserverInput::Unwatched);
             }
             return;
         }
@@ -229,18 +239,15 @@ impl SessionWatch {
             .into_iter()
             .find(|(name, _)| is_same(name, &mailbox))
             .map(|(_, position)| position);
-        let (wish, first) = {
+        let actions = {
             let mut seen = self.lock();
             // What is noted of one mailbox says nothing of another that is open by now.
             if seen.turns != turn {
                 return;
             }
-            seen.eye.compare(noted, now())
+            handle(&mut seen.eye, ObserverInput::Noted(noted))
         };
-        if let Some(first) = first {
-            self.note(first).await;
-        }
-        self.grant(wish);
+        self.act(actions);
     }
 
     /// That a client waits in a mailbox makes it one that is watched, once it is noted.
@@ -248,20 +255,15 @@ impl SessionWatch {
         let turn = self.lock().turns;
         tokio::spawn(async move {
             sleep(NOTING_TIME).await;
-            let wish = {
+            let actions = {
                 let mut seen = self.lock();
-                let is_still_open = seen.turns == turn && seen.eye.mailbox().is_none();
-                is_still_open.then(|| seen.eye.opened(&mailbox))
+                if seen.turns != turn || seen.eye.mailbox().is_some() {
+                    return;
+                }
+                handle(&mut seen.eye, ObserverInput::Opened(&mailbox))
             };
-            self.grant(wish);
+            self.act(actions);
         });
-    }
-
-    async fn resolve(self: Arc<Self>) {
-        let outcome = self.lock().eye.resolve();
-        if let Some(outcome) = outcome {
-            self.note(outcome).await;
-        }
     }
 
     /// Notes what was found, unless a kept session does it.
@@ -284,7 +286,7 @@ impl SessionWatch {
         let known =
             positions.into_iter().find(|(name, _)| is_same(name, &mailbox)).map(|(_, known)| known);
         if let Some(known) = known.filter(|known| known.uid_validity == position.uid_validity) {
-            self.lock().eye.advance(known);
+            handle(&mut self.lock().eye, ObserverInput::Advanced(known));
             if known.uid_next >= position.uid_next && (outcome.is_fetched || !outcome.announce) {
                 return;
             }
@@ -299,8 +301,7 @@ impl SessionWatch {
                     "cannot store the new mail of the client's session, tries again: {error}"
                 );
                 sleep(STORE_PAUSE).await;
-                self.lock().eye.again(now());
-                Arc::clone(self).grant(Some(ObserverAction::Wait));
+                Arc::clone(self).input(ObserverInput::NotWritten);
             }
         }
     }
@@ -320,6 +321,8 @@ impl SessionWatch {
     }
 }
 
-fn now() -> std::time::Instant {
-    Instant::now().into_std()
+fn handle(eye: &mut NewMailObserver, input: ObserverInput<'_>) -> Vec<ObserverAction> {
+    let mut actions = Vec::new();
+    eye.handle(input, Instant::now().into_std(), &mut actions);
+    actions
 }
