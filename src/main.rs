@@ -11,7 +11,7 @@ use deltapush::activation::Sockets;
 use deltapush::admin::control::AskError;
 use deltapush::commands::trace::TraceError;
 use deltapush::commands::{CommandError, Fault, Unfulfilled};
-use deltapush::config::{self, Config, ConfigError, LogFormat};
+use deltapush::config::{Config, ConfigError, LogFormat};
 use deltapush::http::admin::password::Password;
 use deltapush::logging::{LogError, LogHandle};
 use deltapush::reload::Reloader;
@@ -237,16 +237,16 @@ fn load(cli: &Cli) -> anyhow::Result<Config> {
         Config::load(cli.config.as_deref().unwrap_or(Path::new(Config::DEFAULT_FILE)))?;
     match cli.trace.as_deref() {
         None => {}
-        Some(stdout) if stdout == Path::new("-") => config.trace.print = true,
+        Some(stdout) if stdout == Path::new("-") => config.live.trace.print = true,
         Some(folder) => {
-            folder.clone_into(&mut config.trace.files.get_or_insert_default().directory)
+            folder.clone_into(&mut config.live.trace.files.get_or_insert_default().directory)
         }
     }
     Ok(config)
 }
 
 fn run(cli: &Cli, config: Config) -> anyhow::Result<()> {
-    let log = LogHandle::start(&config.log)?;
+    let log = LogHandle::start(config.startup.log_format, &config.live.log_level)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .event_interval(EVENT_INTERVAL)
@@ -293,7 +293,7 @@ async fn follow(mut hangup: Signal, cli: Cli, log: LogHandle, reloader: Reloader
 }
 
 async fn follow_one(config: Config, log: &LogHandle, reloader: &Reloader) {
-    let wanted = config.log.level.clone();
+    let wanted = config.live.log_level.clone();
     if let Err(error) = reloader.apply(config).await {
         return warn!(
             "the new configuration is not valid, deltapush keeps the previous one: {error}"
@@ -313,7 +313,7 @@ fn tell_systemd(state: &[NotifyState<'_>]) {
 
 fn trace(cli: &Cli, asked: &commands::trace::TraceTask) -> anyhow::Result<()> {
     if asked.follows() {
-        return Ok(commands::trace::follow(asked, &load(cli)?.storage.directory)?);
+        return Ok(commands::trace::follow(asked, &load(cli)?.startup.storage.directory)?);
     }
     Ok(commands::trace::work_on_file(asked)?)
 }
@@ -331,11 +331,11 @@ fn shutdown() -> io::Result<impl Future<Output = ()>> {
 }
 
 fn check(config: &Config) -> anyhow::Result<()> {
-    let (certificate, more) = CertificateSet::check(&CertificateSettings::from(config))
+    let (certificate, more) = CertificateSet::check(&CertificateSettings::from(&config.live))
         .map_err(|error| RunError::from(ServerTlsError::from(error)))?;
-    ClientConfigs::new(&config.routes).map_err(RunError::from)?;
-    Password::check(config).map_err(RunError::from)?;
-    tls::client::https_roots(config.push.ca.as_ref()).map_err(RunError::from)?;
+    ClientConfigs::new(&config.live.routes).map_err(RunError::from)?;
+    Password::check(&config.startup).map_err(RunError::from)?;
+    tls::client::https_roots(config.startup.push.ca.as_ref()).map_err(RunError::from)?;
     describe(&mut io::stdout().lock(), config, &certificate, &more).context("cannot print")
 }
 
@@ -346,7 +346,7 @@ fn check_login(
     host: Option<&str>,
 ) -> anyhow::Result<()> {
     let said = small_runtime()?
-        .block_on(commands::route::where_to(config, login, listener, host))
+        .block_on(commands::route::where_to(&config.live, login, listener, host))
         .map_err(RunError::from)?;
     write!(io::stdout(), "{said}").context("cannot print")
 }
@@ -357,7 +357,7 @@ fn init(cli: &Cli, options: &commands::init::InitOptions) -> anyhow::Result<()> 
 }
 
 fn qr(config: &Config, options: &commands::qr::QrOptions) -> anyhow::Result<()> {
-    Ok(small_runtime()?.block_on(commands::qr::run(config, options))?)
+    Ok(small_runtime()?.block_on(commands::qr::run(&config.live, options))?)
 }
 
 fn small_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
@@ -369,12 +369,12 @@ fn small_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 
 fn state(config: &Config, command: &StateCommand) -> anyhow::Result<()> {
     // For whoever types the command.
-    LogHandle::start(&config::LogSettings { format: LogFormat::Text, ..config.log.clone() })?;
+    LogHandle::start(LogFormat::Text, &config.live.log_level)?;
     let said = match command {
-        StateCommand::Check => commands::state::check(&config.storage),
-        StateCommand::Backup { file } => commands::state::backup(&config.storage, file),
+        StateCommand::Check => commands::state::check(&config.startup.storage),
+        StateCommand::Backup { file } => commands::state::backup(&config.startup.storage, file),
         StateCommand::RotateKey { new_key_file } => {
-            commands::state::rotate_key(&config.storage, new_key_file.as_deref())
+            commands::state::rotate_key(&config.startup.storage, new_key_file.as_deref())
         }
     }?;
     writeln!(io::stdout(), "{said}").context("cannot print")
@@ -387,7 +387,7 @@ fn describe(
     more: &[CertificateSummary],
 ) -> io::Result<()> {
     writeln!(out, "The configuration is valid. deltapush would run as follows.")?;
-    for listener in &config.listeners {
+    for listener in &config.live.listeners {
         let insecure = if listener.insecure { ", insecure" } else { "" };
         let web = if listener.web { ", web" } else { "" };
         let announced = if listener.proxy_protocol.is_empty() { "" } else { ", PROXY protocol" };
@@ -397,12 +397,12 @@ fn describe(
             listener.address, listener.tls
         )?;
     }
-    writeln!(out, "certificate  {}, for {}", about(certificate), config.hostname)?;
+    writeln!(out, "certificate  {}, for {}", about(certificate), config.live.hostname)?;
     if !certificate.names_host {
         writeln!(
             out,
             "             WARNING: it is not valid for {}: clients will refuse it",
-            config.hostname
+            config.live.hostname
         )?;
     }
     if certificate.not_after.is_some_and(|end| end < jiff::Timestamp::now()) {
@@ -411,27 +411,27 @@ fn describe(
     for further in more {
         writeln!(out, "             {}, for the names in it", about(further))?;
     }
-    if let Some(acme) = &config.certificate.acme {
-        let names = acme.names_or(&config.hostname).join(", ");
+    if let Some(acme) = &config.live.certificate.acme {
+        let names = acme.names_or(&config.live.hostname).join(", ");
         writeln!(out, "             by ACME from {}, for {names}", acme.directory)?;
     }
-    commands::route::describe(out, config)?;
-    writeln!(out, "push         {}", config.push.notify_url)?;
-    match &config.admin.address {
+    commands::route::describe(out, &config.live)?;
+    writeln!(out, "push         {}", config.startup.push.notify_url)?;
+    match &config.startup.admin.address {
         Some(address) => {
-            let scheme = if config.admin.has_tls() { "https" } else { "http" };
+            let scheme = if config.startup.admin.has_tls() { "https" } else { "http" };
             writeln!(out, "admin        {scheme}://{}/", **address)?;
         }
         None => writeln!(out, "admin        off")?,
     }
-    writeln!(out, "state        {}", config.storage.directory.display())?;
-    if config.trace.print {
+    writeln!(out, "state        {}", config.startup.storage.directory.display())?;
+    if config.live.trace.print {
         writeln!(out, "trace        printed")?;
     }
-    if let Some(files) = &config.trace.files {
+    if let Some(files) = &config.live.trace.files {
         writeln!(out, "trace        written to {}", files.directory.display())?;
     }
-    match StoreSettings::new(&config.storage).credentials {
+    match StoreSettings::new(&config.startup.storage).credentials {
         CredentialStorage::Sealed(key) => {
             writeln!(out, "passwords    sealed with the key in {key}")
         }
@@ -460,6 +460,8 @@ fn about(certificate: &CertificateSummary) -> String {
 
 #[cfg(test)]
 mod tests {
+    use deltapush::config;
+
     use super::*;
 
     #[test]
@@ -515,8 +517,8 @@ mod tests {
         assert_eq!(told(&error).matches("No such file").count(), 1, "{}", told(&error));
 
         let mut config = Config::default();
-        config.certificate.chain = Some(missing.to_owned().into());
-        config.certificate.key = Some(missing.to_owned().into());
+        config.live.certificate.chain = Some(missing.to_owned().into());
+        config.live.certificate.key = Some(missing.to_owned().into());
         let error = check(&config).unwrap_err();
         assert_eq!(exit_code(&error), EX_CONFIG);
         assert_eq!(told(&error).matches("No such file").count(), 1, "{}", told(&error));

@@ -16,7 +16,7 @@ use crate::admin::control_server::ControlServer;
 use crate::admin::status::Reporter;
 use crate::admission::login_limiter::LoginGate;
 use crate::admission::remember::{from_state, keep_known_logins};
-use crate::config::{self, Config, DOMAIN_PLACEHOLDER, ListenerTls};
+use crate::config::{self, Config, DOMAIN_PLACEHOLDER, ListenerTls, PushDelivery};
 use crate::http::admin::listening::Listening;
 use crate::http::admin::password::{Password, PasswordError};
 use crate::http::admin::{self, site};
@@ -99,7 +99,7 @@ pub struct BoundListener {
 /// [`RunError::Listen`] with the address that cannot be opened.
 pub async fn bind(config: &Config, mut passed: Sockets) -> Result<Vec<BoundListener>, RunError> {
     let mut bound = Vec::new();
-    for listener in &config.listeners {
+    for listener in &config.live.listeners {
         let address = *listener.address;
         let error = |error| RunError::Listen { address, error };
         let socket = match passed.take(address) {
@@ -138,34 +138,39 @@ impl Server {
     /// # Errors
     /// [`RunError`], the operator's to mend.
     pub fn prepare(config: Config) -> Result<Self, RunError> {
-        let tls = ServerTls::load(&CertificateSettings::from(&config))?;
-        let upstreams = Reloadable::new(Upstreams::new(&config)?);
-        let state = store::StoreSettings::new(&config.storage);
+        let tls = ServerTls::load(&CertificateSettings::from(&config.live))?;
+        let upstreams = Reloadable::new(Upstreams::new(&config.live)?);
+        let state = store::StoreSettings::new(&config.startup.storage);
         let (registry, account_events, token_news) = Registry::open(&state)?;
-        let password =
-            config.admin.address.is_some().then(|| Password::load(&config)).transpose()?;
+        let password = config
+            .startup
+            .admin
+            .address
+            .is_some()
+            .then(|| Password::load(&config.startup))
+            .transpose()?;
         let telemetry = Telemetry::default();
         let notifier = Notifier::new(
-            notifier_settings(&config)?,
+            notifier_settings(&config.startup.push)?,
             registry.clone(),
             token_news,
             telemetry.clone(),
         )?;
         let board = Board::new(telemetry);
-        let gate =
-            LoginGate::new(config.limits.failed_logins.clone()).map_err(|_| RunError::Random)?;
+        let gate = LoginGate::new(config.live.limits.failed_logins.clone())
+            .map_err(|_| RunError::Random)?;
         let memory = registry.take_login_memory();
         let gate = match &memory.key {
             Some(key) => gate.restored(key, &from_state(&memory.entries, UnixTime::now())),
             None => gate,
         };
         let gate = Arc::new(if registry.keeps_sessions() { gate.brief() } else { gate });
-        let wishes = Reloadable::new(Wishes::from(&config));
+        let wishes = Reloadable::new(Wishes::new(&config.startup, &config.live));
         let tracer = Tracer::default();
-        tracer.apply(&config.trace).map_err(RunError::Trace)?;
+        tracer.apply(&config.live.trace).map_err(RunError::Trace)?;
         let (shown, told) = (board.clone(), tracer.clone());
         let watchers = Watchers::new(
-            &config,
+            &config.startup,
             registry.clone(),
             upstreams.clone(),
             wishes.clone(),
@@ -174,7 +179,7 @@ impl Server {
         );
         let (shown, told) = (board.clone(), tracer.clone());
         let proxy = Proxy::new(
-            &config,
+            &config.live,
             tls.clone(),
             upstreams.get(),
             registry.clone(),
@@ -184,7 +189,8 @@ impl Server {
         )
         .with_keeper(watchers.keeper());
         let reloader = Reloader {
-            config: Reloadable::new(config.clone()),
+            startup: Arc::new(config.startup.clone()),
+            live: Reloadable::new(config.live.clone()),
             certificates: Arc::clone(&tls.certificates),
             proxy: Reloadable::new(proxy),
             upstreams,
@@ -219,7 +225,7 @@ impl Server {
         self.reloader.clone()
     }
 
-    /// The configuration that it follows.
+    /// The configuration that it starts with.
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.config
@@ -237,7 +243,7 @@ impl Server {
         raise_file_limit(&self.config, self.registry.len());
         introduce(&self.config, &listeners, &self.tls, &self.registry);
         let Self {
-            config,
+            config: Config { startup, live },
             tls,
             reloader,
             board,
@@ -265,12 +271,13 @@ impl Server {
                 log,
                 trace_dropped: Box::new(move || tracer.dropped()),
             };
-            admin::start(&config, password, sources, &tls, &tasks, &stop).await;
+            admin::start(&startup.admin, &live.hostname, password, sources, &tls, &tasks, &stop)
+                .await;
         }
         let mut watching = tasks.spawn(watchers.run(account_events, stop.clone()));
         let reporter = Reporter::new(registry.clone(), board, wishes).with_gate(Arc::clone(&gate));
         let answers = Arc::new(ControlServer::new(reporter, notifier.tester(), tracer.clone()));
-        tasks.spawn(control::serve(config.storage.directory.clone(), answers, stop.clone()));
+        tasks.spawn(control::serve(startup.storage.directory.clone(), answers, stop.clone()));
         for BoundListener { socket, listener } in listeners {
             let serving =
                 listener::serve(proxy.clone(), socket, listener, tasks.clone(), stop.clone());
@@ -305,14 +312,14 @@ impl Server {
     }
 }
 
-fn notifier_settings(config: &Config) -> Result<notifier::NotifierSettings, TrustError> {
+fn notifier_settings(push: &PushDelivery) -> Result<notifier::NotifierSettings, TrustError> {
     let schedule = schedule::ScheduleSettings {
-        coalesce: config.push.coalesce,
-        max_in_flight: config.push.max_in_flight,
-        per_second: config.push.max_per_second,
+        coalesce: push.coalesce,
+        max_in_flight: push.max_in_flight,
+        per_second: push.max_per_second,
     };
-    let roots = https_roots(config.push.ca.as_ref())?;
-    let (url, contact) = (config.push.notify_url.clone(), config.push.contact.clone());
+    let roots = https_roots(push.ca.as_ref())?;
+    let (url, contact) = (push.notify_url.clone(), push.contact.clone());
     Ok(notifier::NotifierSettings { url, roots, contact, schedule, grace: PUSH_GRACE })
 }
 
@@ -322,13 +329,13 @@ const OTHER_FILES: u64 = 100;
 /// Raises the limit of open files to the configured connections: two descriptors per client, one per account that is
 /// watched now.
 fn raise_file_limit(config: &Config, accounts: usize) {
-    let clients = (config.limits.connections as u64).saturating_mul(2);
+    let clients = (config.live.limits.connections as u64).saturating_mul(2);
     let needed = clients.saturating_add(accounts as u64).saturating_add(OTHER_FILES);
     match rlimit::increase_nofile_limit(u64::MAX) {
         Ok(limit) if limit < needed => warn!(
             "{limit} open files are allowed, {needed} would be needed for limits.connections: {}; \
              raise the limit (systemd: LimitNOFILE=) or lower limits.connections",
-            config.limits.connections
+            config.live.limits.connections
         ),
         Ok(_) => {}
         Err(error) => warn!("cannot raise the limit of open files: {error}"),
@@ -347,7 +354,7 @@ fn introduce(config: &Config, listeners: &[BoundListener], tls: &ServerTls, regi
         };
         info!(
             "in Delta Chat: IMAP server {}, port {}, security {security}",
-            config.hostname,
+            config.live.hostname,
             address.port()
         );
     }
@@ -356,15 +363,15 @@ fn introduce(config: &Config, listeners: &[BoundListener], tls: &ServerTls, regi
     let is_from_an_authority =
         matches!(certificate.origin, CertificateOrigin::Files | CertificateOrigin::Issued);
     if !is_from_an_authority
-        && config.certificate.acme.is_none()
-        && !config.hostname.as_str().starts_with('_')
+        && config.live.certificate.acme.is_none()
+        && !config.live.hostname.as_str().starts_with('_')
     {
         info!(
             "the certificate is self-signed: choose \"accept invalid certificates\" in Delta Chat, or see certs/README.md"
         );
     }
     info!("certificate: {}", certificate.path.display());
-    for route in &config.routes {
+    for route in &config.live.routes {
         let note = if route.upstream.as_ref().is_some_and(|upstream| upstream.has_placeholder()) {
             format!(" ({DOMAIN_PLACEHOLDER} is what follows the @ of the login)")
         } else {
@@ -374,11 +381,11 @@ fn introduce(config: &Config, listeners: &[BoundListener], tls: &ServerTls, regi
     }
     info!(
         "state: {} ({} accounts with a token)",
-        config.storage.directory.display(),
+        config.startup.storage.directory.display(),
         registry.len()
     );
-    info!("notifications go to {}", config.push.notify_url);
-    if let Some(files) = &config.trace.files {
+    info!("notifications go to {}", config.startup.push.notify_url);
+    if let Some(files) = &config.live.trace.files {
         info!("trace: the protocol of sessions is written to {}", files.directory.display());
     }
 }

@@ -8,10 +8,10 @@ pub(crate) fn check(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     match Config::parse(text, Path::new("/etc/deltapush"), "config.yaml") {
         Ok(config) => {
-            assert!(!config.listeners.is_empty() && !config.routes.is_empty());
+            assert!(!config.live.listeners.is_empty() && !config.live.routes.is_empty());
             assert!(
-                config.certificate.directory.is_absolute()
-                    && config.storage.directory.is_absolute()
+                config.live.certificate.directory.is_absolute()
+                    && config.startup.storage.directory.is_absolute()
             );
         }
         Err(ConfigError::Read { .. }) => panic!("nothing was read"),

@@ -168,7 +168,6 @@ mod tests {
     use super::super::report::StatusReport;
     use super::super::status::Reporter;
     use super::*;
-    use crate::config::Config;
     use crate::push::push_test::Tester;
     use crate::push::registry::Registry;
     use crate::push::watch_status::Board;
@@ -194,7 +193,7 @@ mod tests {
         let (registry, _events, _news) =
             Registry::open(&StoreSettings::memory(directory.path())).unwrap();
         let stop = CancellationToken::new();
-        let wishes = Reloadable::new(Wishes::from(&Config::default()));
+        let wishes = Reloadable::new(Wishes::new(&Default::default(), &Default::default()));
         let reporter = Reporter::new(registry, Board::default(), wishes);
         let answers = Arc::new(ControlServer::new(reporter, Tester::unheard(), Default::default()));
         let serving = tokio::spawn(serve(directory.path().to_owned(), answers, stop.clone()));

@@ -8,7 +8,7 @@ pub mod xml;
 
 use std::collections::BTreeMap;
 
-use crate::config::{Config, Listener, ListenerTls, LoginTemplate, Route, Submission};
+use crate::config::{Listener, ListenerTls, LiveConfig, LoginTemplate, Route, Submission};
 
 /// The IMAP server for clients: one of deltapush's listeners.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,7 +58,7 @@ impl Whose {
 /// The listeners that a client of `route` may use, the preferred one first. Listeners on loopback count only if there
 /// are no others. Listeners for IPv4 and IPv6 with the same settings are returned once.
 #[must_use]
-pub fn incoming(config: &Config, route: Option<&Route>) -> Vec<Incoming> {
+pub fn incoming(config: &LiveConfig, route: Option<&Route>) -> Vec<Incoming> {
     let host = route
         .and_then(|route| route.host.as_deref())
         .map_or(config.hostname.as_str(), String::as_str);
@@ -85,7 +85,7 @@ pub fn incoming(config: &Config, route: Option<&Route>) -> Vec<Incoming> {
 /// True if clients must accept any certificate: it is self-signed, and the host name does not start with an
 /// underscore, for which Delta Chat accepts that.
 #[must_use]
-pub fn needs_any_certificate(config: &Config, host: &str) -> bool {
+pub fn needs_any_certificate(config: &LiveConfig, host: &str) -> bool {
     let certificate = &config.certificate;
     certificate.chain.is_none() && certificate.acme.is_none() && !host.starts_with('_')
 }
@@ -93,7 +93,7 @@ pub fn needs_any_certificate(config: &Config, host: &str) -> bool {
 /// The addresses and domains that routes name, each with the most general route: one for all listeners and host names
 /// before one for particular ones. Logins that `allow` refuses are omitted.
 #[must_use]
-pub fn served(config: &Config) -> BTreeMap<Whose, &Route> {
+pub fn served(config: &LiveConfig) -> BTreeMap<Whose, &Route> {
     let mut served: BTreeMap<Whose, &Route> = BTreeMap::new();
     let needs = |route: &Route| (route.host.is_some(), route.listener.is_some());
     for route in &config.routes {
@@ -117,7 +117,7 @@ pub fn served(config: &Config) -> BTreeMap<Whose, &Route> {
 
 /// The route of `address` (any case): its own, or that of its domain, or the default.
 #[must_use]
-pub fn route_of<'a>(config: &'a Config, address: &str) -> Option<&'a Route> {
+pub fn route_of<'a>(config: &'a LiveConfig, address: &str) -> Option<&'a Route> {
     let address = address.to_lowercase();
     if !config.allow.allows(&address) {
         return None;
@@ -135,12 +135,13 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::config::Config;
 
-    fn config(yaml: &str) -> Config {
-        Config::parse(yaml, Path::new(""), "test").unwrap()
+    fn config(yaml: &str) -> LiveConfig {
+        Config::parse(yaml, Path::new(""), "test").unwrap().live
     }
 
-    fn shown(config: &Config, route: Option<&Route>) -> Vec<String> {
+    fn shown(config: &LiveConfig, route: Option<&Route>) -> Vec<String> {
         incoming(config, route)
             .iter()
             .map(|one| format!("{} {} {}", one.host, one.port, one.tls))
@@ -166,7 +167,7 @@ mod tests {
         );
         assert_eq!(shown(&config, config.routes.first()), ["imap.a.example 993 implicit"]);
         assert_eq!(
-            shown(&Config::default(), None),
+            shown(&LiveConfig::default(), None),
             ["localhost 1993 implicit", "localhost 1143 starttls"]
         );
     }
@@ -196,7 +197,7 @@ mod tests {
 
     #[test]
     fn only_a_self_signed_certificate_has_to_be_waved_through() {
-        let mut config = Config::default();
+        let mut config = LiveConfig::default();
         assert!(
             needs_any_certificate(&config, "localhost")
                 && !needs_any_certificate(&config, "_imap.example.org")

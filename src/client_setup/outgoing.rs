@@ -161,7 +161,7 @@ mod tests {
     fn known_at_once(route: &str, domain: &str) -> Option<String> {
         let config =
             Config::parse(&format!("routes:\n  - {route}"), Path::new(""), "test").unwrap();
-        let Outgoing { server, login } = at_once(&config.routes[0], domain)?.outgoing;
+        let Outgoing { server, login } = at_once(&config.live.routes[0], domain)?.outgoing;
         Some(format!("{server} {login}"))
     }
 

@@ -94,7 +94,7 @@ fn forget(config: &Config, named: &AccountName, yes: bool) -> anyhow::Result<()>
 
 fn answer(config: &Config, question: &ControlQuestion) -> anyhow::Result<String> {
     let mut answer = String::new();
-    control::ask(&config.storage.directory, question)?
+    control::ask(&config.startup.storage.directory, question)?
         .read_to_string(&mut answer)
         .context("the answer of deltapush is incomplete")?;
     Ok(answer)

@@ -15,7 +15,7 @@ use crate::config::Config;
 /// # Errors
 /// [`control::AskError`] if no deltapush answers; [`Unfulfilled`] if the action did not succeed.
 pub fn follow(config: &Config, question: &ControlQuestion) -> anyhow::Result<()> {
-    let answer = BufReader::new(control::ask(&config.storage.directory, question)?);
+    let answer = BufReader::new(control::ask(&config.startup.storage.directory, question)?);
     for line in answer.lines() {
         let line = line.context("the answer of deltapush is incomplete")?;
         let progress: TaskProgress = serde_json::from_str(&line)

@@ -7,7 +7,7 @@ use crate::client_setup::dclogin::{self, LoginCode};
 use crate::client_setup::outgoing::{self, SubmissionServer};
 use crate::client_setup::qr::{self, CodeSurface};
 use crate::client_setup::{self, Incoming, Outgoing};
-use crate::config::{Config, ListenerTls, LoginTemplate, Route, Submission};
+use crate::config::{ListenerTls, LiveConfig, LoginTemplate, Route, Submission};
 use crate::upstream::Upstreams;
 
 /// Arguments on the command line.
@@ -42,7 +42,7 @@ pub(super) struct CodeSettings {
 ///
 /// # Errors
 /// [`CommandError`] if there is no code for this address.
-pub async fn run(config: &Config, options: &QrOptions) -> Result<(), CommandError> {
+pub async fn run(config: &LiveConfig, options: &QrOptions) -> Result<(), CommandError> {
     let mut told = io::stderr();
     let settings = find(config, options, &mut told).await?;
     // Blocks, which nobody else has to wait for.
@@ -58,7 +58,7 @@ pub async fn run(config: &Config, options: &QrOptions) -> Result<(), CommandErro
 }
 
 async fn find(
-    config: &Config,
+    config: &LiveConfig,
     options: &QrOptions,
     told: &mut impl Write,
 ) -> Result<CodeSettings, CommandError> {
@@ -104,7 +104,7 @@ fn own_login(options: &QrOptions, route: &Route) -> Option<LoginTemplate> {
 }
 
 async fn look_up(
-    config: &Config,
+    config: &LiveConfig,
     route: &Route,
     address: &str,
     told: &mut impl Write,
@@ -192,18 +192,19 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::config::Config;
 
     fn options(address: &str) -> QrOptions {
         QrOptions { address: address.into(), smtp: None, smtp_login: None, port: None, link: false }
     }
 
-    fn config() -> Config {
+    fn config() -> LiveConfig {
         let yaml = concat!(
             "hostname: push.example.org\nlisteners:\n  - {address: \"0.0.0.0:1993\", tls: implicit}\n",
             "routes:\n  - {domain: example.org, upstream: imaps://imap.example.org, smtp: smtps://smtp.example.org, login: local}\n",
             "  - {domain: web.de, upstream: imaps://imap.web.de}\n",
         );
-        Config::parse(yaml, Path::new(""), "test").unwrap()
+        Config::parse(yaml, Path::new(""), "test").unwrap().live
     }
 
     async fn link(options: QrOptions) -> Result<String, String> {

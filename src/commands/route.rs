@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
-use crate::config::{Allow, Config, DOMAIN_PLACEHOLDER, Route};
+use crate::config::{Allow, DOMAIN_PLACEHOLDER, LiveConfig, Route};
 use crate::tls::client::TrustError;
 use crate::upstream::Upstreams;
 use crate::upstream::discovery::DiscoveryError;
@@ -14,7 +14,7 @@ use crate::upstream::route::{Asked, Endpoint, Routes, Servers};
 ///
 /// # Errors
 /// If `out` does not take it.
-pub fn describe(out: &mut impl Write, config: &Config) -> io::Result<()> {
+pub fn describe(out: &mut impl Write, config: &LiveConfig) -> io::Result<()> {
     for route in Routes::new(&config.routes).iter() {
         writeln!(out, "route        {}", in_words(route))?;
     }
@@ -80,7 +80,7 @@ fn in_words(route: &Route) -> String {
 /// # Errors
 /// [`TrustError`] if a route's list of authorities does not serve.
 pub async fn where_to(
-    config: &Config,
+    config: &LiveConfig,
     login: &str,
     listener: Option<&str>,
     host: Option<&str>,

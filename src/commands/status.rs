@@ -32,7 +32,7 @@ pub struct StatusArguments {
 pub fn run(config: &Config, asked: &StatusArguments) -> anyhow::Result<()> {
     let question = ControlQuestion::Status { names: asked.names.clone() };
     let mut answer = String::new();
-    control::ask(&config.storage.directory, &question)?
+    control::ask(&config.startup.storage.directory, &question)?
         .read_to_string(&mut answer)
         .context("the answer of deltapush is incomplete")?;
     let text = if asked.json {

@@ -61,9 +61,9 @@ impl Admin {
 
 /// Its conflicts with other keys.
 pub(super) fn problems(config: &Config) -> impl Iterator<Item = ConfigProblem> {
-    let admin = &config.admin;
+    let admin = &config.startup.admin;
     let problem = admin.address.as_ref().and_then(|address| {
-        let message = if config.listeners.iter().any(|listener| *listener.address == **address) {
+        let message = if config.live.listeners.iter().any(|listener| *listener.address == **address) {
             format!("a listener has the address {address}: give `admin` another port, or set `address: off`")
         } else if !admin.has_tls() && !admin.is_on_loopback() && !admin.insecure {
             format!(

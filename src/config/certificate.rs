@@ -112,7 +112,7 @@ fn email<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D
 
 /// Conflicts between the keys of `certificate` and the others.
 pub(super) fn problems(config: &Config) -> impl Iterator<Item = ConfigProblem> {
-    files(&config.certificate).into_iter().chain(acme(config))
+    files(&config.live.certificate).into_iter().chain(acme(config))
 }
 
 fn files(certificate: &Certificate) -> Option<ConfigProblem> {
@@ -130,7 +130,7 @@ fn files(certificate: &Certificate) -> Option<ConfigProblem> {
 }
 
 fn acme(config: &Config) -> Option<ConfigProblem> {
-    let acme = config.certificate.acme.as_ref()?;
+    let acme = config.live.certificate.acme.as_ref()?;
     let place = acme.place();
     if !acme.terms_agreed {
         return Some(ConfigProblem::new(
@@ -141,19 +141,19 @@ fn acme(config: &Config) -> Option<ConfigProblem> {
             ),
         ));
     }
-    if let Some(chain) = &config.certificate.chain {
+    if let Some(chain) = &config.live.certificate.chain {
         return Some(ConfigProblem::new(
             chain.place(),
             "`chain` and `acme` exclude each other: remove one of them, or list the files under `more`",
         ));
     }
-    if !config.listeners.iter().any(|listener| listener.tls == ListenerTls::Implicit) {
+    if !config.live.listeners.iter().any(|listener| listener.tls == ListenerTls::Implicit) {
         return Some(ConfigProblem::new(
             place,
             "`acme` needs a listener with `tls: implicit`, to which the authority connects",
         ));
     }
-    let own = (place, &config.hostname);
+    let own = (place, &config.live.hostname);
     let named = acme.names.iter().map(|name| (name.place(), &**name));
     let names = named.chain(acme.names.is_empty().then_some(own));
     let unfit = |name: &Hostname| name.as_str().contains('_') || !super::is_dns_name(name.as_str());

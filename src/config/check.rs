@@ -7,7 +7,7 @@ use super::{Config, Listener, ListenerTls};
 
 /// All problems of a configuration whose values are each well-formed, in the order of the file.
 pub(super) fn problems(config: &Config) -> Vec<ConfigProblem> {
-    let mut problems: Vec<_> = listeners(&config.listeners)
+    let mut problems: Vec<_> = listeners(&config.live.listeners)
         .chain(super::certificate::problems(config))
         .chain(super::check_routes::problems(config))
         .chain(super::admin::problems(config))
@@ -28,9 +28,9 @@ fn empty_lists(config: &Config) -> impl Iterator<Item = ConfigProblem> {
             )
         })
     };
-    empty(config.listeners.is_empty(), "listeners")
+    empty(config.live.listeners.is_empty(), "listeners")
         .into_iter()
-        .chain(empty(config.routes.is_empty(), "routes"))
+        .chain(empty(config.live.routes.is_empty(), "routes"))
 }
 
 fn listeners(listeners: &[Listener]) -> impl Iterator<Item = ConfigProblem> {

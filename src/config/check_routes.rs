@@ -7,16 +7,17 @@ use super::{Config, DOMAIN_PLACEHOLDER, Domain, Listener, Route, Security};
 /// All problems of routes and listeners' names.
 pub(super) fn problems(config: &Config) -> impl Iterator<Item = ConfigProblem> {
     config
+        .live
         .routes
         .iter()
         .enumerate()
         .flat_map(|(index, route)| {
-            let before = config.routes.get(..index).unwrap_or_default();
+            let before = config.live.routes.get(..index).unwrap_or_default();
             let place = route.place();
             [
-                duplicate(route, before, &config.listeners),
+                duplicate(route, before, &config.live.listeners),
                 conditions(route),
-                listener(route, &config.listeners),
+                listener(route, &config.live.listeners),
                 destination(route),
                 discovery(route),
                 open_relay(route, config),
@@ -34,7 +35,7 @@ pub(super) fn problems(config: &Config) -> impl Iterator<Item = ConfigProblem> {
                 }
             })
         })
-        .chain(names(&config.listeners))
+        .chain(names(&config.live.listeners))
 }
 
 /// A problem of the route as a whole.
@@ -120,14 +121,14 @@ fn discovery(route: &Route) -> Option<ConfigProblem> {
 
 /// A route that names no domain is for strangers, if these can reach it and nothing else keeps them out.
 fn open_relay(route: &Route, config: &Config) -> Option<ConfigProblem> {
-    if route.open || route.named_domain().is_some() || config.allow.is_restrictive() {
+    if route.open || route.named_domain().is_some() || config.live.allow.is_restrictive() {
         return None;
     }
     let is_met =
         |listener: &&Listener| route.listener.as_ref().is_none_or(|name| listener.is_called(name));
     let is_open =
         |listener: &&Listener| !listener.is_on_loopback() && !listener.allow.is_restrictive();
-    let listener = config.listeners.iter().filter(is_met).find(is_open)?;
+    let listener = config.live.listeners.iter().filter(is_met).find(is_open)?;
     whole(format!(
         "a \"*\" route lets strangers use this proxy through {}: \
          name the domains instead, restrict the logins under `allow`, listen on loopback only, \

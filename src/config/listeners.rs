@@ -37,6 +37,15 @@ pub struct Listener {
     pub proxy_protocol: Vec<Network>,
 }
 
+/// A port and its TLS mode. The other keys of a [`Listener`] may change at a reload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListenerSocket {
+    /// IP address and port.
+    pub address: SocketAddr,
+    /// The TLS mode.
+    pub tls: ListenerTls,
+}
+
 /// TLS mode of a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -79,10 +88,10 @@ impl Listener {
         self.name.as_ref().is_some_and(|name| **name == text) || text.parse() == Ok(*self.address)
     }
 
-    /// Whether both want the same port with the same TLS: what cannot change while it is open.
+    /// The part of it that cannot change while it is open.
     #[must_use]
-    pub fn is_same_socket(&self, other: &Self) -> bool {
-        (*self.address, self.tls) == (*other.address, other.tls)
+    pub fn socket(&self) -> ListenerSocket {
+        ListenerSocket { address: *self.address, tls: self.tls }
     }
 
     /// Whether only this machine can reach it.

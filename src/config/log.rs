@@ -5,15 +5,13 @@ use serde::{Deserialize, Deserializer};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-/// Level and format of the log.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+/// The section `log`.
+#[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct LogSettings {
-    /// A level, or a list of them per part: `info,deltapush::push=debug`.
+pub(super) struct LogSettings {
     #[serde(deserialize_with = "level")]
-    pub level: String,
-    /// Format and destination of a line.
-    pub format: LogFormat,
+    pub(super) level: String,
+    pub(super) format: LogFormat,
 }
 
 /// Format and destination of log lines.

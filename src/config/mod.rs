@@ -10,9 +10,11 @@ mod check_routes;
 mod dns;
 mod error;
 mod failed_logins;
+mod file;
 mod keep;
 mod limits;
 mod listeners;
+mod live;
 mod located;
 mod log;
 mod login;
@@ -23,6 +25,7 @@ mod relay;
 mod route_types;
 mod routes;
 mod sasl;
+mod startup;
 mod storage;
 mod submission;
 mod trace;
@@ -30,15 +33,16 @@ mod units;
 mod watch;
 
 #[cfg(test)]
+mod restart_tests;
+#[cfg(test)]
 mod tests;
 
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::{fs, io};
 
-use serde::Deserialize;
-
 use crate::encoding::utf8;
+use file::ConfigFile;
 
 pub use admin::Admin;
 pub use allow::{Allow, AllowedLogin, Network};
@@ -48,17 +52,19 @@ pub use error::{ConfigError, ConfigProblem, Problems};
 pub use failed_logins::FailedLogins;
 pub use keep::KeptSessions;
 pub use limits::SessionLimits;
-pub use listeners::{Hostname, Listener, ListenerTls};
+pub use listeners::{Hostname, Listener, ListenerSocket, ListenerTls};
+pub use live::{LiveConfig, PushRules};
 pub use located::{FilePosition, Located};
-pub use log::{LogFormat, LogSettings};
+pub use log::LogFormat;
 pub use login::LoginTemplate;
 pub use metadata::{Metadata, MetadataValue};
 pub use names::{is_dns_name, is_loopback};
-pub use push::{Contact, Messages, Native, Push};
+pub use push::{Contact, Messages, Native};
 pub use relay::{JmapAccess, RelaySettings};
 pub use route_types::{AddressPattern, AutoconfigUrl, HostPattern, ProxyProtocol};
 pub use routes::{DOMAIN_PLACEHOLDER, Domain, Route, Security, Trust, UpstreamAddress};
 pub use sasl::LoginSettings;
+pub use startup::{PushDelivery, StartupConfig};
 pub use storage::{Keep, Storage};
 pub use submission::Submission;
 pub use trace::{TraceFiles, TraceFormat, TraceSettings};
@@ -69,72 +75,17 @@ pub use watch::{
 
 /// A configuration, checked, its paths resolved. The default is what the shipped config.yaml says, relative to the current
 /// folder.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// The name that people enter in Delta Chat as IMAP server.
-    pub hostname: Hostname,
-    /// The listeners. At least one.
-    pub listeners: Vec<Listener>,
-    /// The certificate that clients see.
-    pub certificate: Certificate,
-    /// The routes. At least one, no two with the same conditions.
-    pub routes: Vec<Route>,
-    /// Restrictions of access, in addition to the routes.
-    pub allow: Allow,
-    /// Name resolution.
-    pub dns: DnsSettings,
-    /// Changes to the traffic between client and mail server.
-    pub relay: RelaySettings,
-    /// From new mail to a waking phone.
-    pub push: Push,
-    /// The pace at which watching sessions are opened.
-    pub pace: PacingLimits,
-    /// Settings per mail server; the first match wins, before the built-in ones.
-    pub servers: Vec<ServerSettings>,
-    /// Settings per account, by login name.
-    pub accounts: AccountSettingsByName,
-    /// Server metadata that deltapush answers itself.
-    pub metadata: Metadata,
-    /// The persistent state.
-    pub storage: Storage,
-    /// Kept sessions, where no password is stored.
-    pub keep: KeptSessions,
-    /// Login mechanisms and refusals for clients.
-    pub login: LoginSettings,
-    /// Limits on connections, commands and accounts.
-    pub limits: SessionLimits,
-    /// The admin listener: web page, metrics and health.
-    pub admin: Admin,
-    /// Level and format of the log.
-    pub log: LogSettings,
-    /// Outputs of the trace.
-    pub trace: TraceSettings,
+    /// What the next start applies.
+    pub startup: StartupConfig,
+    /// What a reload applies.
+    pub live: LiveConfig,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self {
-            hostname: Hostname::localhost(),
-            listeners: Listener::defaults(),
-            certificate: Certificate::default(),
-            routes: Route::defaults(),
-            allow: Allow::default(),
-            dns: DnsSettings::default(),
-            relay: RelaySettings::default(),
-            push: Push::default(),
-            pace: PacingLimits::default(),
-            servers: Vec::new(),
-            accounts: AccountSettingsByName::new(),
-            metadata: Metadata::default(),
-            storage: Storage::default(),
-            keep: KeptSessions::default(),
-            login: LoginSettings::default(),
-            limits: SessionLimits::default(),
-            admin: Admin::default(),
-            log: LogSettings::default(),
-            trace: TraceSettings::default(),
-        }
+        ConfigFile::default().into()
     }
 }
 
@@ -161,10 +112,11 @@ impl Config {
     pub fn parse(text: &str, base_dir: &Path, display_name: &str) -> Result<Self, ConfigError> {
         // Snippets would repeat lines of the file in an error, and with them a TURN password.
         let options = serde_saphyr::options! { with_snippet: false };
-        let mut config: Self =
+        let file: ConfigFile =
             serde_saphyr::from_str_with_options(text, options).map_err(|error| {
                 ConfigError::invalid(display_name, vec![ConfigProblem::from_yaml(&error, text)])
             })?;
+        let mut config = Self::from(file);
         let problems = check::problems(&config);
         if !problems.is_empty() {
             return Err(ConfigError::invalid(display_name, problems));
@@ -183,31 +135,8 @@ impl Config {
     }
 
     fn resolve_paths(&mut self, base_dir: &Path) {
-        let resolve = |path: &mut PathBuf| *path = base_dir.join(&path);
-        resolve(&mut self.certificate.directory);
-        self.certificate.chain.as_deref_mut().map(resolve);
-        self.certificate.key.as_deref_mut().map(resolve);
-        self.certificate
-            .more
-            .iter_mut()
-            .flat_map(|files| [&mut files.chain, &mut files.key])
-            .for_each(resolve);
-        resolve(&mut self.storage.directory);
-        self.trace.files.as_mut().map(|files| &mut files.directory).map(resolve);
-        self.storage.key_file.as_mut().map(resolve);
-        self.admin.password_file.as_mut().map(resolve);
-        let acme = self.certificate.acme.as_deref_mut().and_then(|acme| acme.ca.as_mut());
-        let authorities = self
-            .routes
-            .iter_mut()
-            .map(|route| &mut *route.ca)
-            .chain(self.push.ca.as_mut())
-            .chain(acme);
-        for trust in authorities {
-            if let Trust::File(path) = trust {
-                *path = base_dir.join(&path).into();
-            }
-        }
+        self.startup.resolve_paths(base_dir);
+        self.live.resolve_paths(base_dir);
     }
 }
 

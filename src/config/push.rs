@@ -12,39 +12,29 @@ use super::names::is_loopback;
 use super::routes::Trust;
 use super::units;
 
-/// How and when notifications are sent.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+/// The section `push`; the meaning of its keys: [`PushDelivery`](super::PushDelivery), [`PushRules`](super::PushRules).
+#[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Push {
-    /// The notification server: https, or http on loopback.
+pub(super) struct Push {
     #[serde(deserialize_with = "notify_url")]
-    pub notify_url: Url,
-    /// Trusted authorities for its certificate. Default: Mozilla's list and this machine's.
-    pub ca: Option<Trust>,
-    /// Contact for the people who run the notification server, named in each request.
+    pub(super) notify_url: Url,
+    pub(super) ca: Option<Trust>,
     #[serde(deserialize_with = "contact")]
-    pub contact: Option<Contact>,
-    /// Behaviour at an upstream with push of its own.
+    pub(super) contact: Option<Contact>,
     #[serde(with = "NativeName")]
-    pub native: Native,
-    /// At most one notification per token in this time.
+    pub(super) native: Native,
     #[serde(deserialize_with = "units::duration")]
-    pub coalesce: Duration,
-    /// Which messages wake a device.
+    pub(super) coalesce: Duration,
     #[serde(with = "MessagesName")]
-    pub messages: Messages,
-    /// The grace: time in which another device may fetch a message before a push is sent; zero for none.
+    pub(super) messages: Messages,
     #[serde(deserialize_with = "units::duration_or_none")]
-    pub grace: Duration,
-    /// How long a watching session stays in IDLE before it renews it; up to a tenth less, at random.
+    pub(super) grace: Duration,
     #[serde(deserialize_with = "idle_renewal")]
-    pub idle_renewal: Duration,
-    /// Concurrent notifications.
+    pub(super) idle_renewal: Duration,
     #[serde(deserialize_with = "units::count")]
-    pub max_in_flight: usize,
-    /// The most notifications sent in a second, over all: it is other people's server.
+    pub(super) max_in_flight: usize,
     #[serde(deserialize_with = "units::count")]
-    pub max_per_second: u32,
+    pub(super) max_per_second: u32,
 }
 
 impl Default for Push {

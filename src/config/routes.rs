@@ -277,6 +277,15 @@ pub enum Trust {
     File(Arc<Path>),
 }
 
+impl Trust {
+    /// A relative path starts from `base_dir`.
+    pub(super) fn resolve(&mut self, base_dir: &Path) {
+        if let Self::File(path) = self {
+            *path = base_dir.join(&path).into();
+        }
+    }
+}
+
 impl Default for Located<Trust> {
     fn default() -> Self {
         Trust::default().into()

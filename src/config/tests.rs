@@ -162,13 +162,13 @@ fn suggestions_in_the_shipped_file_are_valid() {
         })
         .collect();
     let config = parse(&text.join("\n")).unwrap();
-    assert_eq!(config.routes.len(), 3);
-    assert!(config.allow.is_restrictive() && config.routes[2].discover);
-    assert_eq!(config.metadata.iter().count(), 3);
+    assert_eq!(config.live.routes.len(), 3);
+    assert!(config.live.allow.is_restrictive() && config.live.routes[2].discover);
+    assert_eq!(config.live.metadata.iter().count(), 3);
     assert!(
-        config.certificate.chain.is_some()
-            && config.certificate.key.is_some()
-            && config.storage.key_file.is_some()
+        config.live.certificate.chain.is_some()
+            && config.live.certificate.key.is_some()
+            && config.startup.storage.key_file.is_some()
     );
 }
 
@@ -179,7 +179,7 @@ fn trace_file_defaults_equal_the_shipped_file() {
         section.lines().map(|line| format!("{}\n", line.strip_prefix("# ").unwrap())).collect();
     let config = parse(&format!("trace:\n{lines}")).unwrap();
     let directory = Path::new("/etc/deltapush/trace").into();
-    assert_eq!(config.trace.files, Some(TraceFiles { directory, ..TraceFiles::default() }));
+    assert_eq!(config.live.trace.files, Some(TraceFiles { directory, ..TraceFiles::default() }));
     assert_eq!(lines.lines().count(), 7);
 }
 
@@ -191,27 +191,28 @@ fn empty_file_and_any_single_section_will_do() {
     };
     assert_eq!(parse("").unwrap(), resolved(Config::default()));
     let config = parse("push:\n  coalesce: 1m 30s\n").unwrap();
-    let push = Push { coalesce: Duration::from_secs(90), ..Push::default() };
-    assert_eq!(config, resolved(Config { push, ..Config::default() }));
+    let mut expected = resolved(Config::default());
+    expected.startup.push.coalesce = Duration::from_secs(90);
+    assert_eq!(config, expected);
 }
 
 #[test]
 fn paths_start_from_the_folder_of_the_file() {
-    let push = |ca: &str| parse(&format!("push:\n  ca: {ca}\n")).unwrap().push.ca;
+    let push = |ca: &str| parse(&format!("push:\n  ca: {ca}\n")).unwrap().startup.push.ca;
     assert_eq!(push("ca.pem"), Some(Trust::File(Path::new("/etc/deltapush/ca.pem").into())));
     assert_eq!((push("webpki"), push("system")), (Some(Trust::WebPki), Some(Trust::System)));
     let config = parse("certificate:\n  chain: tls/chain.pem\n  key: /run/key.pem\n  more:\n    - chain: c.pem\n      key: /k.pem\nroutes:\n  - domain: Example.ORG\n    upstream: imaps://mail.example.org\n    ca: ca.pem\n").unwrap();
     assert_eq!(
-        config.certificate.chain.as_deref().unwrap(),
+        config.live.certificate.chain.as_deref().unwrap(),
         Path::new("/etc/deltapush/tls/chain.pem")
     );
-    assert_eq!(config.certificate.key.as_deref().unwrap(), Path::new("/run/key.pem"));
+    assert_eq!(config.live.certificate.key.as_deref().unwrap(), Path::new("/run/key.pem"));
     let more = CertificateFiles { chain: "/etc/deltapush/c.pem".into(), key: "/k.pem".into() };
-    assert_eq!(config.certificate.more, [more]);
-    assert_eq!(config.storage.key_path(), Path::new("/etc/deltapush/state/seal.key"));
-    assert_eq!(*config.routes[0].ca, Trust::File(Path::new("/etc/deltapush/ca.pem").into()));
+    assert_eq!(config.live.certificate.more, [more]);
+    assert_eq!(config.startup.storage.key_path(), Path::new("/etc/deltapush/state/seal.key"));
+    assert_eq!(*config.live.routes[0].ca, Trust::File(Path::new("/etc/deltapush/ca.pem").into()));
     assert_eq!(
-        **config.routes[0].domain.as_ref().unwrap(),
+        **config.live.routes[0].domain.as_ref().unwrap(),
         Domain::Named("example.org".to_owned())
     );
 }
@@ -228,11 +229,11 @@ fn file_is_loaded_relative_to_itself() {
     );
     fs::write(&path, "trace: true\n").unwrap();
     let config = Config::load(&path).unwrap();
-    assert!(config.trace.print && config.trace.files.is_none());
-    assert_eq!(config.storage.directory, folder.path().join("state"));
+    assert!(config.live.trace.print && config.live.trace.files.is_none());
+    assert_eq!(config.startup.storage.directory, folder.path().join("state"));
     fs::write(&path, "trace:\n  accounts: [a@example.org]\n  format: text\n  total: 2MiB\n")
         .unwrap();
-    let files = Config::load(&path).unwrap().trace.files.unwrap();
+    let files = Config::load(&path).unwrap().live.trace.files.unwrap();
     assert_eq!(files.directory, folder.path().join("trace"));
     assert_eq!(
         (files.accounts, files.format, files.total),
@@ -252,7 +253,13 @@ fn file_is_loaded_relative_to_itself() {
 #[test]
 fn contact_is_a_url_or_a_mail_address() {
     let contact = |text: &str| {
-        parse(&format!("push:\n  contact: {text}\n")).unwrap().push.contact.unwrap().to_string()
+        parse(&format!("push:\n  contact: {text}\n"))
+            .unwrap()
+            .startup
+            .push
+            .contact
+            .unwrap()
+            .to_string()
     };
     assert_eq!(contact("https://push.example.org/about"), "https://push.example.org/about");
     assert_eq!(contact("admin@example.org"), "mailto:admin@example.org");
@@ -495,12 +502,12 @@ fn certificate_from_an_authority_takes_two_lines() {
     let text = |acme: &str, more: &str| {
         format!("hostname: imap.example.org\ncertificate:\n  acme:{acme}\n{more}")
     };
-    let certificate = parse(&text("\n    terms_agreed: true", "")).unwrap().certificate;
+    let certificate = parse(&text("\n    terms_agreed: true", "")).unwrap().live.certificate;
     let acme = certificate.acme.unwrap();
     assert_eq!(acme.directory.as_str(), "https://acme-v02.api.letsencrypt.org/directory");
     assert_eq!(acme.names_or(&Hostname::new("imap.example.org").unwrap()), ["imap.example.org"]);
     let agreed = " { terms_agreed: true, names: [a.example, b.example], ca: pebble.pem, email: a@b.example }";
-    let acme = parse(&text(agreed, "")).unwrap().certificate.acme.unwrap();
+    let acme = parse(&text(agreed, "")).unwrap().live.certificate.acme.unwrap();
     assert_eq!(acme.names_or(&Hostname::localhost()), ["a.example", "b.example"]);
     assert_eq!(acme.ca, Some(Trust::File(Path::new("/etc/deltapush/pebble.pem").into())));
     for (acme, more, expected) in [
@@ -552,6 +559,7 @@ fn web_pages_need_tls_and_announced_addresses_a_network() {
         "    tls: implicit\n    web: true\n    proxy_protocol: [10.0.0.0/8, \"::1\"]\n",
     ))
     .unwrap()
+    .live
     .listeners[0];
     assert!(listener.web && listener.proxy_protocol.len() == 2);
     assert!(
@@ -665,7 +673,13 @@ fn turn_password_is_never_shown() {
     let config = parse(text).unwrap();
     assert!(!format!("{config:?}").contains("sesame"));
     assert!(
-        config.metadata.get("/SHARED/vendor/deltachat/turn").unwrap().expose().ends_with("sesame")
+        config
+            .live
+            .metadata
+            .get("/SHARED/vendor/deltachat/turn")
+            .unwrap()
+            .expose()
+            .ends_with("sesame")
     );
     assert!(!complaint(&format!("{text}  /shared/a: b: c\n")).contains("sesame"));
     assert!(
@@ -680,21 +694,22 @@ fn keepalives_can_be_left_to_the_server() {
         [("4m50s", Some(290)), ("4m 50s", Some(290)), ("off", None), ("1s", Some(1))]
     {
         let config = parse(&format!("relay:\n  keepalive: {text}\n")).unwrap();
-        assert_eq!(config.relay.keepalive, expected.map(Duration::from_secs), "{text}");
+        assert_eq!(config.live.relay.keepalive, expected.map(Duration::from_secs), "{text}");
     }
 }
 
 #[test]
 fn admin_listener_gives_nothing_away() {
     let admin = |keys: &str| parse(&format!("admin:\n{keys}"));
-    let defaults = admin("  insecure: false\n").unwrap().admin;
+    let defaults = admin("  insecure: false\n").unwrap().startup.admin;
     assert!(defaults.is_on_loopback() && !defaults.has_tls());
     assert_eq!(defaults.password_path(Path::new("/state")), Path::new("/state/admin.password"));
-    let elsewhere = admin("  address: \"[::]:1980\"\n  password_file: secret\n").unwrap().admin;
+    let elsewhere =
+        admin("  address: \"[::]:1980\"\n  password_file: secret\n").unwrap().startup.admin;
     assert!(!elsewhere.is_on_loopback() && elsewhere.has_tls());
     assert_eq!(elsewhere.password_path(Path::new("/state")), Path::new("/etc/deltapush/secret"));
-    assert!(admin("  address: off\n").unwrap().admin.address.is_none());
-    assert!(admin("  address: 127.0.0.1:1980\n  tls: true\n").unwrap().admin.has_tls());
+    assert!(admin("  address: off\n").unwrap().startup.admin.address.is_none());
+    assert!(admin("  address: 127.0.0.1:1980\n  tls: true\n").unwrap().startup.admin.has_tls());
     assert!(admin("  address: 192.0.2.1:1980\n  tls: false\n  insecure: true\n").is_ok());
     let error = complaint("admin:\n  address: 192.0.2.1:1980\n  tls: false\n");
     assert!(
@@ -720,7 +735,7 @@ fn file_may_have_a_byte_order_mark_other_line_ends_or_utf16() {
     let text = "\u{feff}hostname: imap.example.org\r\n";
     for content in [text.as_bytes().to_vec(), utf16(text)] {
         fs::write(&path, content).unwrap();
-        assert_eq!(Config::load(&path).unwrap().hostname.as_str(), "imap.example.org");
+        assert_eq!(Config::load(&path).unwrap().live.hostname.as_str(), "imap.example.org");
     }
     fs::write(&path, "\u{feff}hostnam: imap.example.org\r\n").unwrap();
     let error = Config::load(&path).unwrap_err().to_string();

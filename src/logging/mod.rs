@@ -13,7 +13,6 @@ use tracing_subscriber::layer::{Layered, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 
-use crate::config;
 use crate::config::LogFormat;
 pub use limit::LogLimit;
 
@@ -54,12 +53,12 @@ impl LogHandle {
     ///
     /// # Errors
     /// [`LogError`]; only the journal is the operator's to mend.
-    pub fn start(config: &config::LogSettings) -> Result<Self, LogError> {
-        let (filter, level) = reload::Layer::new(EnvFilter::try_new(&config.level)?);
+    pub fn start(format: LogFormat, level: &str) -> Result<Self, LogError> {
+        let (filter, handle) = reload::Layer::new(EnvFilter::try_new(level)?);
         let limit = LogLimit::default();
         let bounded = tracing_subscriber::registry().with(filter).with(limit.clone());
-        bounded.with(output(config.format)?).try_init()?;
-        Ok(Self { level, limit })
+        bounded.with(output(format)?).try_init()?;
+        Ok(Self { level: handle, limit })
     }
 
     /// Sets another level. It was checked when the configuration was read: `false` is a bug.

@@ -20,7 +20,7 @@ use crate::accept::AcceptFailures;
 use crate::admission::connection_slots::{ConnectionSlot, Door};
 use crate::admission::login_limiter::LoginGate;
 use crate::admission::slot_table;
-use crate::config::{Allow, Config, Listener, ListenerTls, SessionLimits};
+use crate::config::{Allow, Listener, ListenerTls, LiveConfig, SessionLimits};
 use crate::http::public::PublicSite;
 use crate::password_hash::PasswordHasher;
 use crate::push::registry::{AccountLimits, Registry};
@@ -68,7 +68,7 @@ impl Proxy {
     /// A proxy as `config` wants it.
     #[must_use]
     pub fn new(
-        config: &Config,
+        config: &LiveConfig,
         tls: ServerTls,
         upstreams: Arc<Upstreams>,
         registry: Registry,
@@ -111,7 +111,7 @@ impl Proxy {
 
     /// The same proxy under another configuration: what is counted and known goes on.
     #[must_use]
-    pub fn renewed(&self, config: &Config, upstreams: Arc<Upstreams>) -> Self {
+    pub fn renewed(&self, config: &LiveConfig, upstreams: Arc<Upstreams>) -> Self {
         let (tls, registry, board) = (self.tls.clone(), self.registry.clone(), self.board.clone());
         self.gate.set_limits(config.limits.failed_logins.clone());
         Self {
@@ -150,7 +150,7 @@ impl Proxy {
         Arc::clone(
             self.listeners
                 .iter()
-                .find(|listener| listener.is_same_socket(opened))
+                .find(|listener| listener.socket() == opened.socket())
                 .unwrap_or(opened),
         )
     }
@@ -172,7 +172,7 @@ fn account_limits(limits: &SessionLimits) -> AccountLimits {
     }
 }
 
-fn session_settings(config: &Config) -> session::SessionSettings {
+fn session_settings(config: &LiveConfig) -> session::SessionSettings {
     let mut entries: Vec<(String, String)> = config
         .metadata
         .iter()

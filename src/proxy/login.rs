@@ -487,7 +487,7 @@ mod tests {
             let text = format!(
                 "routes: [{{domain: example.org, upstream: \"imaps://imap.example.org\", login: \"{login}\"}}]\n"
             );
-            Routes::new(&Config::parse(&text, Path::new(""), "test").unwrap().routes)
+            Routes::new(&Config::parse(&text, Path::new(""), "test").unwrap().live.routes)
         };
         let tried = |login: &str, given: &Credentials| {
             let asked = Asked { login: given.owner(), listener: None, host: None };

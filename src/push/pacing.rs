@@ -8,7 +8,7 @@ use dashmap::DashMap;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until};
 
-use crate::config::{Config, PacingLimits, ServerSettings, known_servers};
+use crate::config::{PacingLimits, ServerSettings, StartupConfig, known_servers};
 
 /// How one server is treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,13 +48,13 @@ pub struct WatchPermit {
 impl Gates {
     /// Gates as `config` wants them.
     #[must_use]
-    pub fn new(config: &Config) -> Self {
+    pub fn new(config: &StartupConfig) -> Self {
         let PacingLimits { sessions, at_once, new_sessions } = config.pace;
         let usual = Treatment {
             sessions,
             at_once,
             interval: new_sessions.interval(),
-            idle_renewal: config.push.idle_renewal,
+            idle_renewal: config.idle_renewal,
         };
         let servers = config.servers.iter().cloned().chain(known_servers()).collect();
         Self { gates: DashMap::new(), usual, servers }
@@ -146,9 +146,10 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::config::Config;
 
     fn gates(yaml: &str) -> Gates {
-        Gates::new(&Config::parse(yaml, Path::new(""), "test").unwrap())
+        Gates::new(&Config::parse(yaml, Path::new(""), "test").unwrap().startup)
     }
 
     #[test]

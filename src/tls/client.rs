@@ -152,7 +152,7 @@ mod tests {
                 "  - domain: d{index}.example\n    upstream: imaps://a.example\n    ca: {ca}\n"
             );
         }
-        ClientConfigs::new(&Config::parse(&yaml, folder, "test").unwrap().routes)
+        ClientConfigs::new(&Config::parse(&yaml, folder, "test").unwrap().live.routes)
     }
 
     fn authority() -> String {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::Config;
+use crate::config::LiveConfig;
 use crate::tls::client::{ClientConfigs, TrustError};
 
 pub mod address;
@@ -50,7 +50,7 @@ impl Upstreams {
     ///
     /// # Errors
     /// [`TrustError`] if one of these files does not serve.
-    pub fn new(config: &Config) -> Result<Self, TrustError> {
+    pub fn new(config: &LiveConfig) -> Result<Self, TrustError> {
         Ok(Self {
             routes: route::Routes::new(&config.routes),
             tls: ClientConfigs::new(&config.routes)?,
@@ -66,7 +66,7 @@ impl Upstreams {
     ///
     /// # Errors
     /// [`TrustError`] if a file of certificate authorities does not serve.
-    pub fn renewed(&self, before: &Config, config: &Config) -> Result<Self, TrustError> {
+    pub fn renewed(&self, before: &LiveConfig, config: &LiveConfig) -> Result<Self, TrustError> {
         let new = Self {
             late: Arc::clone(&self.late),
             methods: Arc::clone(&self.methods),

@@ -6,7 +6,9 @@ use super::*;
 use crate::config::Config;
 
 fn routes(yaml: &str) -> Routes {
-    Routes::new(&Config::parse(&format!("routes:\n{yaml}"), Path::new(""), "test").unwrap().routes)
+    Routes::new(
+        &Config::parse(&format!("routes:\n{yaml}"), Path::new(""), "test").unwrap().live.routes,
+    )
 }
 
 fn find(routes: &Routes, login: &str) -> Option<Target> {
@@ -166,7 +168,7 @@ fn many() -> (Routes, Vec<Listener>) {
     let listeners = "listeners:\n  - address: 127.0.0.1:1\n    tls: implicit\n    name: office\n  - address: 127.0.0.1:2\n    tls: implicit\n";
     let config =
         Config::parse(&format!("{listeners}routes:{MANY}"), Path::new(""), "test").unwrap();
-    (Routes::new(&config.routes), config.listeners)
+    (Routes::new(&config.live.routes), config.live.listeners)
 }
 
 #[test]

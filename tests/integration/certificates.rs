@@ -296,8 +296,8 @@ async fn sessions_are_resumed_with_clients_and_with_dovecot() {
         serde_json::json!(dovecot.authority.ca)
     );
     let config = Config::parse(&yaml, Path::new(""), "test").unwrap();
-    let upstreams = ClientConfigs::new(&config.routes).unwrap();
-    let upstream = upstreams.get(&config.routes[0].ca);
+    let upstreams = ClientConfigs::new(&config.live.routes).unwrap();
+    let upstream = upstreams.get(&config.live.routes[0].ca);
     for (port, config) in [(deltapush.imaps, &client), (dovecot.imaps, upstream)] {
         let mut kinds = Vec::new();
         for _ in 0..3 {

@@ -171,7 +171,7 @@ async fn find_outgoing(
     say("Looking for the SMTP server …");
     let config = server::provisional(options, address, Some(server))?;
     let upstreams = server::upstreams(&config)?;
-    let Some(route) = config.routes.first() else { return Ok(None) };
+    let Some(route) = config.live.routes.first() else { return Ok(None) };
     match outgoing::find(&upstreams, route, &address.whole.to_lowercase(), "").await {
         Ok(found) => {
             say(&format!("SMTP server {}: {}.", found.outgoing.server, found.how));
@@ -236,7 +236,7 @@ fn checked(text: &str, file: &Path) -> Result<Config, CommandError> {
     let folder = file.parent().unwrap_or(Path::new(""));
     let config = Config::parse(text, folder, &file.display().to_string())
         .map_err(|error| wrong(error.to_string()))?;
-    CertificateSet::check(&CertificateSettings::from(&config))
+    CertificateSet::check(&CertificateSettings::from(&config.live))
         .map_err(|error| wrong(error.to_string()))?;
     Ok(config)
 }
@@ -249,14 +249,14 @@ fn conclude(
     password: Option<&Zeroizing<String>>,
     say: &mut dyn FnMut(&str),
 ) -> Result<(), CommandError> {
-    let route = client_setup::route_of(config, &address.whole);
+    let route = client_setup::route_of(&config.live, &address.whole);
     say(&format!(
         "\nCreated {}. Start deltapush: deltapush --config {}",
         file.display(),
         file.display()
     ));
     say("In Delta Chat, enter for incoming mail:");
-    let reachable = client_setup::incoming(config, route);
+    let reachable = client_setup::incoming(&config.live, route);
     for incoming in &reachable {
         let security = if incoming.tls == ListenerTls::Implicit { "SSL/TLS" } else { "STARTTLS" };
         say(&format!(
@@ -282,7 +282,7 @@ fn conclude(
         ));
         return Ok(());
     };
-    let any_certificate = client_setup::needs_any_certificate(config, &incoming.host);
+    let any_certificate = client_setup::needs_any_certificate(&config.live, &incoming.host);
     if any_certificate {
         say("  certificate checks: accept invalid certificates");
     }

@@ -221,7 +221,7 @@ async fn by_usual_names(
 }
 
 pub(super) fn upstreams(config: &Config) -> Result<Upstreams, CommandError> {
-    Upstreams::new(config).map_err(|error| Fault::Configuration.because(error.to_string()))
+    Upstreams::new(&config.live).map_err(|error| Fault::Configuration.because(error.to_string()))
 }
 
 /// Connects, and tells what the server can do; with a password, what it says after the login, whose name may have to be the part
@@ -235,7 +235,7 @@ pub(super) async fn look(
 ) -> Result<(), CommandError> {
     let config = provisional(options, address, Some(server))?;
     let upstreams = upstreams(&config)?;
-    let trust = config.routes.first().map(|route| Trust::clone(&route.ca)).unwrap_or_default();
+    let trust = config.live.routes.first().map(|route| Trust::clone(&route.ca)).unwrap_or_default();
     let reach = if server.upstream.is_some() || options.private {
         Reach::Anywhere
     } else {

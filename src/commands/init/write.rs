@@ -200,15 +200,21 @@ mod tests {
                 let text = text(&plan);
                 let config = Config::parse(&text, Path::new("/etc/deltapush"), "test")
                     .unwrap_or_else(|e| panic!("{e}\n{text}"));
-                assert_eq!(config.certificate.acme.is_some(), proof == Proof::Acme);
-                assert_eq!(config.listeners.iter().any(|listener| listener.web), web.is_some());
-                assert_eq!(config.allow.logins.is_some(), plan.only_me);
-                assert!(
-                    config.allow.allows("you@example.org")
-                        && config.allow.allows("x@example.org") != plan.only_me
+                assert_eq!(config.live.certificate.acme.is_some(), proof == Proof::Acme);
+                assert_eq!(
+                    config.live.listeners.iter().any(|listener| listener.web),
+                    web.is_some()
                 );
-                assert_eq!(config.routes[0].smtp.is_some(), plan.outgoing.is_some());
-                assert_eq!(config.storage.directory.starts_with("/var/lib"), plan.data.is_some());
+                assert_eq!(config.live.allow.logins.is_some(), plan.only_me);
+                assert!(
+                    config.live.allow.allows("you@example.org")
+                        && config.live.allow.allows("x@example.org") != plan.only_me
+                );
+                assert_eq!(config.live.routes[0].smtp.is_some(), plan.outgoing.is_some());
+                assert_eq!(
+                    config.startup.storage.directory.starts_with("/var/lib"),
+                    plan.data.is_some()
+                );
             }
         }
     }

@@ -3,15 +3,15 @@
 
 use std::net::IpAddr;
 
-use crate::config::{Config, Hostname};
+use crate::config::{Admin, Hostname};
 
 /// The names.
 #[derive(Debug, Clone)]
 pub(super) struct Hosts(Vec<Hostname>);
 
 impl Hosts {
-    pub(super) fn new(config: &Config) -> Self {
-        Self(std::iter::once(&config.hostname).chain(&config.admin.hosts).cloned().collect())
+    pub(super) fn new(hostname: &Hostname, admin: &Admin) -> Self {
+        Self(std::iter::once(hostname).chain(&admin.hosts).cloned().collect())
     }
 
     /// Whether the value of a Host field (RFC 9110 section 7.2) is one of them. An address cannot be anybody else's name.
@@ -38,10 +38,9 @@ mod tests {
 
     #[test]
     fn names_that_are_not_ours_are_refused() {
-        let mut config =
-            Config { hostname: Hostname::new("push.example.org").unwrap(), ..Config::default() };
-        config.admin.hosts = vec![Hostname::new("admin.example.org").unwrap()];
-        let hosts = Hosts::new(&config);
+        let hostname = Hostname::new("push.example.org").unwrap();
+        let hosts = vec![Hostname::new("admin.example.org").unwrap()];
+        let hosts = Hosts::new(&hostname, &Admin { hosts, ..Admin::default() });
         for ours in [
             "127.0.0.1:1980",
             "127.0.0.1",

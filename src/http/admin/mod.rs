@@ -26,22 +26,23 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::config::Config;
+use crate::config::{Admin, Hostname};
 use crate::tls::server::ServerTls;
 use password::Password;
 use site::{AdminSite, Sources};
 
-/// Serves the admin site of `config` until `stop` is cancelled. If its address cannot be opened, logs that and
+/// Serves the admin site of `admin` until `stop` is cancelled; `hostname` is one of its names. If its address cannot be opened, logs that and
 /// returns: mail and pushes go on without it.
 pub async fn start(
-    config: &Config,
+    admin: &Admin,
+    hostname: &Hostname,
     password: Password,
     sources: Sources,
     tls: &ServerTls,
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) {
-    let Some(address) = config.admin.address.as_deref() else { return };
+    let Some(address) = admin.address.as_deref() else { return };
     let socket = match TcpListener::bind(address).await {
         Ok(socket) => socket,
         Err(error) => {
@@ -50,13 +51,13 @@ pub async fn start(
             );
         }
     };
-    let has_tls = config.admin.has_tls();
+    let has_tls = admin.has_tls();
     let scheme = if has_tls { "https" } else { "http" };
     info!(
         "web page: {scheme}://{address}/ (any user name, the password in {})",
         password.path.display()
     );
     let tls = has_tls.then(|| TlsAcceptor::from(tls.for_http()));
-    let site = AdminSite::new(config, password, sources, stop.clone());
+    let site = AdminSite::new(admin, hostname, password, sources, stop.clone());
     tasks.spawn(listen::serve(socket, Arc::new(site), tls, tasks.clone()));
 }

@@ -11,7 +11,7 @@ use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD, Engine};
 use tracing::warn;
 use zeroize::Zeroizing;
 
-use crate::config::Config;
+use crate::config::StartupConfig;
 use crate::encoding::utf8;
 use crate::store::put_new;
 
@@ -65,7 +65,7 @@ impl Password {
     ///
     /// # Errors
     /// [`PasswordError`], the operator's to mend.
-    pub fn load(config: &Config) -> Result<Self, PasswordError> {
+    pub fn load(config: &StartupConfig) -> Result<Self, PasswordError> {
         Self::find(config, std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from))
     }
 
@@ -73,7 +73,7 @@ impl Password {
     ///
     /// # Errors
     /// [`PasswordError`] if it would not.
-    pub fn check(config: &Config) -> Result<(), PasswordError> {
+    pub fn check(config: &StartupConfig) -> Result<(), PasswordError> {
         let path = config.admin.password_path(&config.storage.directory);
         let is_there = config.admin.password_file.is_some() || path.exists();
         if config.admin.address.is_some() && is_there {
@@ -83,7 +83,7 @@ impl Password {
         }
     }
 
-    fn find(config: &Config, credentials: Option<PathBuf>) -> Result<Self, PasswordError> {
+    fn find(config: &StartupConfig, credentials: Option<PathBuf>) -> Result<Self, PasswordError> {
         let credential =
             credentials.map(|folder| folder.join(CREDENTIAL)).filter(|path| path.exists());
         let path =
@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn one_is_made_once_for_its_owner_alone() {
         let folder = tempfile::tempdir().unwrap();
-        let mut config = Config::default();
+        let mut config = StartupConfig::default();
         config.storage.directory = folder.path().into();
         let password = Password::find(&config, None).unwrap();
         let path = folder.path().join("admin.password");
@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn file_that_holds_none_is_refused_and_systemd_goes_first() {
         let folder = tempfile::tempdir().unwrap();
-        let mut config = Config::default();
+        let mut config = StartupConfig::default();
         config.storage.directory = folder.path().into();
         config.admin.password_file = Some(folder.path().join("mine"));
         let error = Password::find(&config, None).unwrap_err().to_string();

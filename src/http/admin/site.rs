@@ -22,7 +22,7 @@ use super::password::Password;
 use super::throttle::Guesses;
 use crate::admin::report::StatusReport;
 use crate::admin::status::Reporter;
-use crate::config::Config;
+use crate::config::{Admin, Hostname};
 use crate::logging::LogLimit;
 use crate::push::registry::Registry;
 use crate::push::watch_status::Board;
@@ -98,10 +98,11 @@ impl Visitor {
 }
 
 impl AdminSite {
-    /// The site of a deltapush that runs with `config`, until `stop` is cancelled.
+    /// The site of a deltapush with this host name, until `stop` is cancelled.
     #[must_use]
     pub fn new(
-        config: &Config,
+        admin: &Admin,
+        hostname: &Hostname,
         password: Password,
         sources: Sources,
         stop: CancellationToken,
@@ -117,15 +118,15 @@ impl AdminSite {
             log,
             trace_dropped,
             started: SystemTime::now(),
-            hostname: config.hostname.to_string(),
+            hostname: hostname.to_string(),
             viewers: Arc::new(Semaphore::new(VIEWERS)),
             stop,
             report: tokio::sync::Mutex::default(),
             health: Health::default(),
-            hosts: Hosts::new(config),
+            hosts: Hosts::new(hostname, admin),
             password,
             guesses: Mutex::default(),
-            is_on_loopback: config.admin.is_on_loopback(),
+            is_on_loopback: admin.is_on_loopback(),
         }
     }
 

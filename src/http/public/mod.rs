@@ -191,7 +191,7 @@ mod tests {
             .unwrap();
         let yaml = "routes:\n  - {domain: example.org, upstream: imaps://imap.example.org, smtp: \"smtps://smtp.{domain}\"}\n";
         let config = crate::config::Config::parse(yaml, std::path::Path::new(""), "test").unwrap();
-        answer(&PublicSite::new(&config), &request)
+        answer(&PublicSite::new(&config.live), &request)
     }
 
     #[test]

@@ -15,7 +15,7 @@ use tracing::debug;
 
 use super::sealed;
 use crate::client_setup::{self, Incoming, Outgoing, Whose, outgoing, xml};
-use crate::config::{Config, ListenerTls, Route};
+use crate::config::{ListenerTls, LiveConfig, Route};
 use crate::upstream::Upstreams;
 
 /// The scripts of the page: a library that makes QR codes (MIT licence, in its head), and our own.
@@ -57,7 +57,7 @@ impl fmt::Debug for PublicSite {
 
 impl PublicSite {
     /// The content for `config`.
-    pub(crate) fn new(config: &Config) -> Self {
+    pub(crate) fn new(config: &LiveConfig) -> Self {
         let served = client_setup::served(config).into_iter().map(|(whose, route)| {
             let outgoing = outgoing::at_once(route, whose.domain()).map(|found| found.outgoing);
             let incoming = client_setup::incoming(config, Some(route));
@@ -75,7 +75,7 @@ impl PublicSite {
     }
 
     /// The content for another configuration, with the lookup results of unchanged routes.
-    pub(crate) fn renewed(&self, config: &Config) -> Self {
+    pub(crate) fn renewed(&self, config: &LiveConfig) -> Self {
         let new = Self::new(config);
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner).clone();
         found.retain(|whose, (route, _)| {
@@ -254,9 +254,10 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::config::Config;
 
     fn site(yaml: &str) -> PublicSite {
-        PublicSite::new(&Config::parse(yaml, Path::new(""), "test").unwrap())
+        PublicSite::new(&Config::parse(yaml, Path::new(""), "test").unwrap().live)
     }
 
     fn example() -> PublicSite {
@@ -285,7 +286,7 @@ mod tests {
             assert!(!text.contains(kept), "{kept}");
         }
         assert!(text.contains(SCRIPT));
-        let text = PublicSite::new(&Config::default()).page();
+        let text = PublicSite::new(&LiveConfig::default()).page();
         let text = str::from_utf8(&text).unwrap();
         assert!(
             text.contains(
@@ -346,7 +347,7 @@ mod tests {
     #[tokio::test]
     async fn submission_server_stays_known_for_an_unchanged_route() {
         let yaml = "routes:\n  - {domain: example.org, upstream: imaps://imap.example.org}\n";
-        let config = Config::parse(yaml, Path::new(""), "test").unwrap();
+        let config = Config::parse(yaml, Path::new(""), "test").unwrap().live;
         let site = PublicSite::new(&config);
         let found = Outgoing {
             server: "smtps://smtp.example.org".parse().unwrap(),
@@ -359,6 +360,6 @@ mod tests {
         };
         assert!(has(&site.renewed(&config)));
         let changed = yaml.replace("imap.example.org", "mail.example.org");
-        assert!(!has(&site.renewed(&Config::parse(&changed, Path::new(""), "test").unwrap())));
+        assert!(!has(&site.renewed(&Config::parse(&changed, Path::new(""), "test").unwrap().live)));
     }
 }

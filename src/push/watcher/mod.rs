@@ -26,7 +26,9 @@ use super::pacing::Gates;
 use super::registry::{AccountEvent, AccountEvents, Registry};
 use super::watch_status::Board;
 use crate::account::AccountId;
-use crate::config::{self, AccountSettings, AccountSettingsByName, Config, Messages};
+use crate::config::{
+    AccountSettings, AccountSettingsByName, LiveConfig, Messages, PushRules, StartupConfig,
+};
 use crate::reloadable::Reloadable;
 use crate::secret::DeviceToken;
 use crate::store::Announce;
@@ -75,14 +77,15 @@ pub struct Wishes {
     accounts: AccountSettingsByName,
 }
 
-impl From<&Config> for Wishes {
-    fn from(config: &Config) -> Self {
-        let config::Push { messages, grace, coalesce, .. } = config.push;
-        Self { messages, grace, coalesce, accounts: config.accounts.clone() }
-    }
-}
-
 impl Wishes {
+    /// The wishes of `live`. The time between two pushes needs a restart.
+    #[must_use]
+    pub fn new(startup: &StartupConfig, live: &LiveConfig) -> Self {
+        let PushRules { native: _, messages, grace } = live.push;
+        let (coalesce, accounts) = (startup.push.coalesce, live.accounts.clone());
+        Self { messages, grace, coalesce, accounts }
+    }
+
     /// Which messages wake a device.
     #[must_use]
     pub fn messages(&self) -> Messages {
@@ -99,7 +102,7 @@ impl Watchers {
     /// Watches for the accounts of `registry`, as `config` and `wishes` say, shown on `board`. None runs yet.
     #[must_use]
     pub fn new(
-        config: &Config,
+        config: &StartupConfig,
         registry: Registry,
         upstreams: Reloadable<Upstreams>,
         wishes: Reloadable<Wishes>,

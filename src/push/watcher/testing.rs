@@ -173,14 +173,15 @@ impl Watching {
         let directory = tempfile::tempdir().unwrap();
         let (registry, events, news) =
             Registry::open(&settings(directory.path().join("state"))).unwrap();
-        let upstreams = Upstreams::new(&config).unwrap();
+        let upstreams = Upstreams::new(&config.live).unwrap();
         let asked = Asked { login: "alice@lab.test", listener: None, host: None };
         let account =
             AccountId::new("alice@lab.test", &upstreams.routes.find(&asked).unwrap().name());
-        let (board, wishes) = (Board::default(), Reloadable::new(Wishes::from(&config)));
+        let (board, wishes) =
+            (Board::default(), Reloadable::new(Wishes::new(&config.startup, &config.live)));
         let (known, shown) = (registry.clone(), board.clone());
         let watchers = Watchers::new(
-            &config,
+            &config.startup,
             known,
             Reloadable::new(upstreams),
             wishes,

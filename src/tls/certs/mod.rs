@@ -54,8 +54,8 @@ pub struct CertificateSettings {
     pub certificate: config::Certificate,
 }
 
-impl From<&config::Config> for CertificateSettings {
-    fn from(config: &config::Config) -> Self {
+impl From<&config::LiveConfig> for CertificateSettings {
+    fn from(config: &config::LiveConfig) -> Self {
         Self { hostname: config.hostname.clone(), certificate: config.certificate.clone() }
     }
 }
