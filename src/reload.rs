@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tracing::{info, warn};
 
 use crate::config::{Config, ConfigError, LiveConfig, StartupConfig};
-use crate::proxy::listener::Proxy;
+use crate::proxy::Proxy;
 use crate::push::watcher::Wishes;
 use crate::reloadable::Reloadable;
 use crate::tls::certs::reload;

@@ -18,15 +18,15 @@ use std::time::{Duration, Instant};
 
 use super::Prefix;
 use super::fair_map::{EntryOrigin, FairMap};
+pub use super::key::CredentialDigest;
+
 use super::key::{AdmissionKey, LoginKeys};
 use super::known::{KnownChanges, KnownEntry, KnownKind, KnownLogins};
 use super::repeats::Repeats;
 pub use super::window::{Blocked, LoginLimit, Room};
+
 use super::window::{FailureWindow, room};
 use crate::policy::FailedLogins;
-
-/// Names credentials without giving them away: a keyed hash. See [`gate`](super::login_limiter).
-pub type Digest = [u8; 32];
 
 /// For how long an upstream counts what failed in a day.
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -57,7 +57,7 @@ pub struct Try {
     /// The account and the mail server.
     pub keys: LoginKeys,
     /// Its credentials. None where they can be used only once.
-    pub digest: Option<Digest>,
+    pub digest: Option<CredentialDigest>,
     /// They are the ones that the account is watched with.
     pub stored: bool,
     /// The account has a token.
@@ -120,9 +120,9 @@ pub struct Logins {
     /// Credentials that the upstream has refused.
     refused: Repeats,
     /// Credentials that were refused because of a limit.
-    denied: FairMap<Digest, ()>,
+    denied: FairMap<CredentialDigest, ()>,
     /// Credentials that were accepted, latest last.
-    accepted: FairMap<AdmissionKey, VecDeque<Digest>>,
+    accepted: FairMap<AdmissionKey, VecDeque<CredentialDigest>>,
     /// Mail servers that logins from a prefix have brought up.
     servers: FairMap<Prefix, VecDeque<(AdmissionKey, Instant)>>,
     /// Logins with invented names that were answered without asking.

@@ -61,7 +61,7 @@ impl Lab {
 
 pub(super) fn attempt(upstream: &str, address: u16, user: &str, password: &str) -> Try {
     let [high, low] = address.to_be_bytes();
-    let mut digest = Digest::default();
+    let mut digest = CredentialDigest::default();
     let named = format!("{user} {password}");
     digest.iter_mut().zip(named.bytes()).for_each(|(to, from)| *to = from);
     let (maker, prefix) = (KeyMaker::new(b"test"), Prefix::of([10, 0, high, low].into()));

@@ -13,6 +13,9 @@ use crate::account::AccountId;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AdmissionKey(pub [u8; 16]);
 
+/// A keyed hash that stands for credentials without giving them away ([`login_limiter`](super::login_limiter)).
+pub type CredentialDigest = [u8; 32];
+
 /// Makes [`AdmissionKey`]s. Its own key is kept in the state, because names are recognized after a restart.
 #[derive(Debug, Clone)]
 pub(super) struct KeyMaker(hmac::Key);

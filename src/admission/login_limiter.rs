@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout};
 
 use super::Prefix;
 use super::failed_logins::{
-    Blocked, Digest, LoginDecision, LoginOutcome, Logins, Room, Strain, Try,
+    Blocked, CredentialDigest, LoginDecision, LoginOutcome, Logins, Room, Strain, Try,
 };
 use super::key::{AdmissionKey, KeyMaker};
 use super::known::{KnownChanges, KnownEntry};
@@ -166,7 +166,7 @@ impl LoginGate {
         Try { prefix, origin, keys, digest, stored, registered: false }
     }
 
-    fn digest(&self, account: &AccountId, password: &[u8]) -> Digest {
+    fn digest(&self, account: &AccountId, password: &[u8]) -> CredentialDigest {
         let mut context = hmac::Context::with_key(&self.key);
         for part in [account.upstream.as_bytes(), account.user.as_bytes(), password] {
             context.update(&part.len().to_be_bytes());
@@ -174,7 +174,7 @@ impl LoginGate {
         }
         // A block that takes the place of the end of the password in the context, which stands on the stack.
         context.update(&[0; 64]);
-        let mut digest = Digest::default();
+        let mut digest = CredentialDigest::default();
         digest
             .iter_mut()
             .zip(context.sign().as_ref().iter().take(self.kept))

@@ -111,9 +111,9 @@ fn brief_gate_keeps_too_little_to_find_a_password_by() {
     let gate = Arc::new(LoginGate::new(FailedLogins::default()).unwrap().brief());
     let digest = |password: &str| login(&gate, password).digest.unwrap();
     assert_eq!(digest("a"), digest("a"));
-    let digests: HashSet<Digest> = (0..100).map(|n| digest(&n.to_string())).collect();
+    let digests: HashSet<CredentialDigest> = (0..100).map(|n| digest(&n.to_string())).collect();
     assert!(digests.len() > 90, "{} of 100 are told apart", digests.len());
-    assert!(digests.iter().all(|digest| digest[2..] == Digest::default()[2..]));
+    assert!(digests.iter().all(|digest| digest[2..] == CredentialDigest::default()[2..]));
 }
 
 #[test]

@@ -10,8 +10,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::failed_logins::Digest;
 use super::fair_map::{EntryOrigin, FairMap};
+use super::key::CredentialDigest;
 use crate::backoff::Doubling;
 
 /// The longest wait, unless the first is longer.
@@ -30,7 +30,7 @@ const OUTAGE_DOUBLINGS: u32 = 2;
 /// account alone.
 const UNCLEAR_CHANCES: (u32, u32) = (2, 11);
 
-/// Capacity of the map, as of the others of [`logins`](super::failed_logins).
+/// Capacity of the map, as of the others of `failed_logins`.
 const CAPACITY: usize = 20_000;
 
 /// Refusals of the same credentials.
@@ -45,7 +45,7 @@ struct Refusals {
 /// Credentials that were refused, by their digest.
 #[derive(Debug)]
 pub(super) struct Repeats {
-    refused: FairMap<Digest, Refusals>,
+    refused: FairMap<CredentialDigest, Refusals>,
     /// The first wait.
     first: Duration,
 }
@@ -63,7 +63,7 @@ impl Repeats {
     /// Counts a refusal. The server last accepted a login at `accepted`; `is_clear` if it named the credentials as the reason.
     pub(super) fn refused(
         &mut self,
-        digest: Digest,
+        digest: CredentialDigest,
         origin: EntryOrigin,
         accepted: Option<Instant>,
         is_clear: bool,
@@ -82,14 +82,14 @@ impl Repeats {
     }
 
     /// They were accepted.
-    pub(super) fn accepted(&mut self, digest: &Digest) {
+    pub(super) fn accepted(&mut self, digest: &CredentialDigest) {
         self.refused.remove(digest);
     }
 
     /// Time until the server may be asked about the credentials; `None` if it may be asked now.
     pub(super) fn wait(
         &self,
-        digest: &Digest,
+        digest: &CredentialDigest,
         accepted: Option<Instant>,
         now: Instant,
     ) -> Option<Duration> {

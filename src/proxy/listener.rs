@@ -1,207 +1,25 @@
 //! The accept loop of a listener: admits clients within the limits.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
-use super::connection::IncomingClient;
-use super::native_push_cache::Probes;
+use super::incoming_client::IncomingClient;
 use super::own_lines::untagged;
 use super::own_refusals::OwnRefusal;
 use super::proxy_header::announced;
-use super::session;
+use super::shared::Proxy;
 use crate::accept::AcceptFailures;
-use crate::admission::connection_slots::{ConnectionSlot, Door};
-use crate::admission::login_limiter::LoginGate;
-use crate::admission::slot_table;
-use crate::config::{Allow, Listener, ListenerTls, LiveConfig, SessionLimits};
-use crate::http::public::PublicSite;
-use crate::password_hash::PasswordHasher;
-use crate::push::registry::{AccountLimits, Registry};
-use crate::push::watch_status::Board;
-use crate::push::watcher::session_pool::SessionPool;
+use crate::admission::connection_slots::ConnectionSlot;
+use crate::config::{Listener, ListenerTls};
 use crate::reloadable::Reloadable;
 use crate::telemetry::TelemetryEvent;
-use crate::tls::server::ServerTls;
 use crate::tls::stream;
-use crate::trace::Tracer;
-use crate::upstream::Upstreams;
-
-/// What all connections have in common that began under the same configuration.
-pub struct Proxy {
-    pub(super) tls: ServerTls,
-    pub(crate) upstreams: Arc<Upstreams>,
-    pub(super) registry: Registry,
-    pub(super) board: Board,
-    /// Who keeps clients' sessions, where that is done.
-    pub(super) keeper: Option<SessionPool>,
-    /// By whom a password is known again.
-    pub(super) recognizer: PasswordHasher,
-    pub(super) session: Arc<session::SessionSettings>,
-    /// SCRAM is among what is offered before the login.
-    pub(super) offers_scram: bool,
-    /// Logins with invented names are refused without asking.
-    pub(super) refuses_invented: bool,
-    /// Pushes wait for other devices.
-    pub(super) has_grace: bool,
-    pub(super) limits: SessionLimits,
-    /// Who may connect and log in, wherever it is.
-    pub(super) allow: Allow,
-    pub(super) tracer: Tracer,
-    pub(super) probes: Arc<Probes>,
-    pub(crate) site: Arc<PublicSite>,
-    listeners: Vec<Arc<Listener>>,
-    pub(super) gate: Arc<LoginGate>,
-    door: Arc<Door>,
-    /// Room for connections that have not announced their client yet.
-    unannounced: Arc<Semaphore>,
-    next_session: Arc<AtomicU64>,
-}
-
-impl Proxy {
-    /// A proxy as `config` wants it.
-    #[must_use]
-    pub fn new(
-        config: &LiveConfig,
-        tls: ServerTls,
-        upstreams: Arc<Upstreams>,
-        registry: Registry,
-        board: Board,
-        gate: Arc<LoginGate>,
-        tracer: Tracer,
-    ) -> Self {
-        registry.limit(account_limits(&config.limits));
-        Self {
-            tls,
-            upstreams,
-            registry,
-            board,
-            keeper: None,
-            recognizer: PasswordHasher::default(),
-            session: Arc::new(session_settings(config)),
-            offers_scram: config.login.scram,
-            refuses_invented: config.login.refuse_invented,
-            has_grace: !config.push.grace.is_zero(),
-            limits: config.limits.clone(),
-            allow: config.allow.clone(),
-            tracer,
-            probes: Arc::default(),
-            site: Arc::new(PublicSite::new(config)),
-            listeners: config.listeners.iter().cloned().map(Arc::new).collect(),
-            gate,
-            door: Arc::new(Door::default()),
-            unannounced: Arc::new(Semaphore::new(
-                config.limits.before_login.min(Semaphore::MAX_PERMITS),
-            )),
-            next_session: Arc::new(AtomicU64::new(1)),
-        }
-    }
-
-    /// The same proxy, whose clients' sessions are kept if somebody does that.
-    #[must_use]
-    pub fn with_keeper(self, keeper: Option<SessionPool>) -> Self {
-        Self { keeper, ..self }
-    }
-
-    /// The same proxy under another configuration: what is counted and known goes on.
-    #[must_use]
-    pub fn renewed(&self, config: &LiveConfig, upstreams: Arc<Upstreams>) -> Self {
-        let (tls, registry, board) = (self.tls.clone(), self.registry.clone(), self.board.clone());
-        self.gate.set_limits(config.limits.failed_logins.clone());
-        Self {
-            probes: Arc::clone(&self.probes),
-            door: Arc::clone(&self.door),
-            keeper: self.keeper.clone(),
-            recognizer: self.recognizer.clone(),
-            next_session: Arc::clone(&self.next_session),
-            site: Arc::new(self.site.renewed(config)),
-            ..Self::new(
-                config,
-                tls,
-                upstreams,
-                registry,
-                board,
-                Arc::clone(&self.gate),
-                self.tracer.clone(),
-            )
-        }
-    }
-}
-
-impl Proxy {
-    /// Whether a client with this address may connect at all. Its real address, where a PROXY header has told it.
-    pub(super) fn admits(&self, listener: &Listener, address: IpAddr) -> bool {
-        self.allow.admits(address) && listener.allow.admits(address)
-    }
-
-    /// Whether an authority may come to see that a name leads here: nobody knows from where, so its handshake tells.
-    fn awaits_authority(&self, listener: &Listener) -> bool {
-        listener.tls == ListenerTls::Implicit && self.tls.challenges.are_under_way()
-    }
-
-    /// A listener that was opened as `opened`, as the configuration now has it.
-    fn current(&self, opened: &Arc<Listener>) -> Arc<Listener> {
-        Arc::clone(
-            self.listeners
-                .iter()
-                .find(|listener| listener.socket() == opened.socket())
-                .unwrap_or(opened),
-        )
-    }
-
-    /// Whether this login may be used, whatever the routes say.
-    pub(super) fn allows(&self, listener: &Listener, login: &str) -> bool {
-        self.allow.allows(login) && listener.allow.allows(login)
-    }
-}
-
-/// What a client gets to know as the number of recipients that a message may have: Delta Chat's own default, so that the
-/// answer changes nothing but its opinion on push (chatmail/core).
-const MAX_RECIPIENTS: (&str, &str) = ("/shared/vendor/deltachat/maxsmtprecipients", "50");
-
-fn account_limits(limits: &SessionLimits) -> AccountLimits {
-    AccountLimits {
-        accounts: limits.accounts.unwrap_or_else(SessionLimits::accounts_by_memory),
-        new_per_address: limits.new_accounts_per_address,
-    }
-}
-
-fn session_settings(config: &LiveConfig) -> session::SessionSettings {
-    let mut entries: Vec<(String, String)> = config
-        .metadata
-        .iter()
-        .map(|(entry, value)| (entry.to_owned(), value.expose().to_owned()))
-        .collect();
-    if !entries.iter().any(|(entry, _)| entry.eq_ignore_ascii_case(MAX_RECIPIENTS.0)) {
-        entries.push((MAX_RECIPIENTS.0.into(), MAX_RECIPIENTS.1.into()));
-    }
-    session::SessionSettings {
-        entries,
-        push_status: config.metadata.push_status,
-        native: config.push.native,
-        keepalive: config.relay.keepalive,
-        jmapaccess: config.relay.jmapaccess,
-        max_command: config.limits.command.bytes(),
-        max_response: config.limits.response.bytes(),
-    }
-}
-
-impl From<&SessionLimits> for slot_table::SlotLimits {
-    fn from(limits: &SessionLimits) -> Self {
-        Self {
-            connections: limits.connections,
-            per_address: limits.per_address,
-            before_login: limits.before_login,
-            before_login_per_address: limits.before_login_per_address,
-        }
-    }
-}
 
 /// Accepts clients on `socket`, which `listener` describes, until `stop` is cancelled. Each connection is a task of `tasks`,
 /// under the configuration that counts when it begins.

@@ -1,18 +1,16 @@
 //! Client login: admission, routing, the upstream attempt and its outcome.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout_at};
 use tracing::{debug, warn};
 
-use super::connection::{IncomingClient, NoLogin};
 use super::handover::Returned;
+use super::incoming_client::{IncomingClient, NoLogin};
 use super::login_attempt::{AttemptError, WaitingClient};
 use super::login_error_response::Refused;
 use super::own_refusals::OwnRefusal;
-use super::preauth::NotAuthenticated;
 use crate::account::AccountId;
 use crate::admission::Prefix;
 use crate::admission::failed_logins::{LoginLimit, LoginOutcome, Try};
@@ -28,7 +26,6 @@ use crate::telemetry::LoginResult;
 use crate::upstream::connect::{ConnectError, Connected};
 use crate::upstream::dns::Reach;
 use crate::upstream::login_machine::LoginError;
-use crate::upstream::originating::ClientOrigin;
 use crate::upstream::refusal::{LoginRefusal, classify, classify_bye};
 use crate::upstream::route::{Asked, Target};
 
@@ -71,11 +68,6 @@ struct AdmittedLogin<'a> {
 }
 
 impl IncomingClient {
-    /// On whose behalf it talks to the upstream.
-    pub(super) fn origin(&self) -> ClientOrigin {
-        ClientOrigin { client: self.peer, connected: self.entrance.connected }
-    }
-
     /// The server of a login that may be used here.
     fn target(&self, credentials: &Credentials) -> Result<Target, Refused> {
         let (session, peer, login) = (self.session, self.peer, credentials.owner());
@@ -308,16 +300,6 @@ impl IncomingClient {
 
     fn caller(&self, account: &AccountId) -> HashRequester {
         HashRequester { account: account.clone(), prefix: self.prefix() }
-    }
-
-    pub(super) fn prefix(&self) -> IpAddr {
-        Prefix::of(self.peer.ip()).address()
-    }
-
-    /// Takes over what the client has said of itself.
-    pub(super) fn introduced(&mut self, machine: &NotAuthenticated) -> &mut Self {
-        self.introduction.client = machine.client_id().map(<[_]>::to_vec);
-        self
     }
 
     /// The login as the guard sees it.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::client_stream::Conversation;
-use super::connection::{IncomingClient, NoLogin};
+use super::incoming_client::{IncomingClient, NoLogin};
 use super::own_lines;
 use super::preauth::{NotAuthenticated, PreauthEvent};
 use crate::credentials::Credentials;

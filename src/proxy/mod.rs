@@ -6,6 +6,7 @@ mod connection;
 mod drain;
 mod handover;
 pub(crate) mod handshake;
+mod incoming_client;
 pub mod listener;
 mod login;
 mod login_answer;
@@ -21,5 +22,8 @@ pub mod relay;
 mod sasl;
 pub mod session;
 mod session_services;
+mod shared;
 pub mod submission_lookup;
 mod turn;
+
+pub use shared::Proxy;

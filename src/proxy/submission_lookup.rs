@@ -3,7 +3,7 @@
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::listener::Proxy;
+use super::shared::Proxy;
 use crate::http::public::{KNOWN, UNKNOWN};
 use crate::reloadable::Reloadable;
 

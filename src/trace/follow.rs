@@ -1,137 +1,44 @@
-//! One reader of the trace, with a queue of its own. A reader that is too slow misses lines and gets their number;
-//! sessions never wait.
+//! One reader of the trace, with a queue of its own.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
-use tokio::sync::mpsc;
-
+use super::hub::Hub;
+use super::queue::LineReceiver;
 use super::record::Record;
-use super::tracer::{Hub, TraceSelection};
+use super::selection::TraceSelection;
 
-/// Lines that may wait for a reader.
-const MAX_LINES: usize = 8192;
-
-/// How much memory they may take, in bytes.
-const MAX_MEMORY: usize = 8 << 20;
-
-/// What both ends of a queue know.
-#[derive(Default)]
-struct QueueCounts {
-    /// Lines that were dropped, and not yet told of.
-    dropped: AtomicU64,
-    /// Memory that the queue takes.
-    held: AtomicUsize,
-}
-
-/// A line, and how many are missing before it.
-struct Queued {
-    missing: u64,
-    record: Arc<Record>,
-}
-
-/// The end that lines go in.
-pub(super) struct LineSender {
-    queue: mpsc::Sender<Queued>,
-    counts: Arc<QueueCounts>,
-    /// What all readers together have missed.
-    missed: Arc<AtomicU64>,
-    number: u64,
-}
-
-/// The end that lines come out of. Dropped, it follows no more.
+/// Lines of the sessions that a reader follows. Dropped, it follows no more.
 pub struct Followed {
-    queue: mpsc::Receiver<Queued>,
-    counts: Arc<QueueCounts>,
+    pub(super) lines: LineReceiver,
     hub: Weak<Hub>,
     number: u64,
-    wanted: TraceSelection,
-    /// What comes next, after it was told what is missing before it.
-    next: Option<Arc<Record>>,
-}
-
-impl LineSender {
-    pub(super) fn number(&self) -> u64 {
-        self.number
-    }
-
-    /// Queues a line, or counts it.
-    pub(super) fn send(&self, record: &Arc<Record>) {
-        let cost = record.cost();
-        let held = self.counts.held.fetch_add(cost, Ordering::Relaxed);
-        let missing = self.counts.dropped.swap(0, Ordering::Relaxed);
-        let fits = held.saturating_add(cost) <= MAX_MEMORY;
-        if !fits || self.queue.try_send(Queued { missing, record: Arc::clone(record) }).is_err() {
-            self.counts.held.fetch_sub(cost, Ordering::Relaxed);
-            self.counts.dropped.fetch_add(missing.saturating_add(1), Ordering::Relaxed);
-            self.missed.fetch_add(1, Ordering::Relaxed);
-        }
-    }
 }
 
 impl Followed {
-    pub(super) fn new(wanted: &TraceSelection, hub: Weak<Hub>) -> (LineSender, Self) {
-        let (sender, queue) = mpsc::channel(MAX_LINES);
-        let counts = Arc::new(QueueCounts::default());
-        let (number, missed) =
-            hub.upgrade().map(|hub| (hub.next_number(), hub.missed())).unwrap_or_default();
-        let sender = LineSender { queue: sender, counts: Arc::clone(&counts), missed, number };
-        (sender, Self { queue, counts, hub, number, wanted: wanted.clone(), next: None })
+    /// Follows what is wanted from now on; `None` if too many do.
+    pub(super) fn new(hub: &Arc<Hub>, wanted: TraceSelection) -> Option<Self> {
+        let (number, lines) = hub.follow(wanted)?;
+        Some(Self { lines, hub: Arc::downgrade(hub), number })
     }
 
     /// Waits for the next line; `None` when there is nothing more to follow. Nothing is lost if the future is dropped.
     pub async fn next(&mut self) -> Option<Record> {
-        if let Some(record) = self.try_next() {
-            return Some(record);
-        }
-        let queued = self.queue.recv().await?;
-        Some(self.take(queued))
+        self.lines.next().await
     }
 
     /// The same, for a thread that may wait.
     pub fn wait(&mut self) -> Option<Record> {
-        if let Some(record) = self.try_next() {
-            return Some(record);
-        }
-        let queued = self.queue.blocking_recv()?;
-        Some(self.take(queued))
+        self.lines.wait()
     }
 
     /// The next line, if there is one.
     pub fn try_next(&mut self) -> Option<Record> {
-        if let Some(record) = self.next.take() {
-            return Some(self.shown(&record));
-        }
-        match self.queue.try_recv() {
-            Ok(queued) => Some(self.take(queued)),
-            Err(_) => match self.counts.dropped.swap(0, Ordering::Relaxed) {
-                0 => None,
-                dropped => Some(Record::dropped(dropped)),
-            },
-        }
+        self.lines.try_next()
     }
 
     /// Its number among those who follow.
     pub(super) fn number(&self) -> u64 {
         self.number
-    }
-
-    fn take(&mut self, queued: Queued) -> Record {
-        self.counts.held.fetch_sub(queued.record.cost(), Ordering::Relaxed);
-        if queued.missing > 0 {
-            self.next = Some(queued.record);
-            return Record::dropped(queued.missing);
-        }
-        self.shown(&queued.record)
-    }
-
-    fn shown(&self, record: &Arc<Record>) -> Record {
-        let record = Record::clone(record);
-        let record = match self.wanted.side {
-            Some(side) => record.clone().on(side).unwrap_or(record),
-            None => record,
-        };
-        if self.wanted.literals { record } else { record.without_literals() }
     }
 }
 
@@ -140,48 +47,5 @@ impl Drop for Followed {
         if let Some(hub) = self.hub.upgrade() {
             hub.end(self.number);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::{Audience, Mark, Piece, Speaker, TraceEntry, Tracer};
-    use super::*;
-
-    #[test]
-    fn reader_that_stands_still_holds_nobody_up_and_learns_what_it_missed() {
-        let tracer = Tracer::default();
-        let mut slow = tracer
-            .follow(TraceSelection { audience: Audience::Everyone, side: None, literals: false })
-            .expect("a place");
-        let mut session = tracer.client(1);
-        let mut say = |count: usize, line: &[u8]| {
-            for _ in 0..count {
-                let transcript = session.transcript().expect("somebody follows");
-                transcript.piece(Speaker::Client, Mark::Relayed, Piece::Text(line));
-            }
-        };
-        say(MAX_LINES + 100, b"a NOOP\r\n");
-        let mut lines = Vec::new();
-        // One has been read, and there is room for one more: what is missing stands before it.
-        lines.extend(slow.wait());
-        say(1, b"b NOOP\r\n");
-        lines.extend(std::iter::from_fn(|| slow.try_next()));
-        assert_eq!(lines.len(), MAX_LINES + 2);
-        assert_eq!(lines[MAX_LINES].entry, TraceEntry::Dropped(100));
-        // And what is missing at the end is told too.
-        say(MAX_LINES + 3, b"c NOOP\r\n");
-        let lines: Vec<_> = std::iter::from_fn(|| slow.try_next()).collect();
-        assert_eq!(lines.last().expect("lines").entry, TraceEntry::Dropped(3));
-        // Long lines have a bound of their own.
-        say(MAX_LINES, &[[b'x'; 4000].as_slice(), b"\r\n"].concat());
-        let lines: Vec<_> = std::iter::from_fn(|| slow.try_next()).collect();
-        assert!(
-            lines.len() < 2200
-                && matches!(lines.last().expect("lines").entry, TraceEntry::Dropped(_)),
-            "{}",
-            lines.len()
-        );
-        assert_eq!(slow.counts.held.load(Ordering::Relaxed), 0);
     }
 }

@@ -8,13 +8,16 @@ mod answers;
 pub mod export;
 mod files;
 mod follow;
+mod hub;
 mod json;
 mod metadata;
 mod outputs;
+mod queue;
 mod record;
 mod recorder;
 #[cfg(test)]
 mod redaction_tests;
+mod selection;
 #[cfg(test)]
 pub(crate) mod testing;
 mod text;
@@ -26,12 +29,20 @@ use crate::parser::metadata::values;
 use crate::parser::response::{ResponseHead, head, may_have_literals};
 
 pub use follow::Followed;
+
 pub use json::MalformedLine;
+
 pub use metadata::show_metadata;
+
 pub use record::{ConnectionSide, LinePart, NoSession, Record, SessionId, TraceEntry};
+
 pub use recorder::Recorder;
+
+pub use selection::{Audience, TraceSelection};
+
 pub use text::Renderer;
-pub use tracer::{Audience, TraceSelection, Tracer};
+
+pub use tracer::Tracer;
 
 /// On which side of deltapush something was said, and by whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 //! nor a disk slows a session.
 
 use std::io::{self, IsTerminal, Write};
-use std::sync::PoisonError;
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -10,8 +10,9 @@ use tracing::warn;
 
 use super::files::TraceFolder;
 use super::follow::Followed;
+use super::hub::Hub;
+use super::selection::{Audience, TraceSelection};
 use super::text::Renderer;
-use super::tracer::{Audience, TraceSelection, Tracer};
 use crate::config::TraceSettings;
 
 /// How long outputs have to write what is queued when deltapush ends.
@@ -25,68 +26,64 @@ pub(super) struct Outputs {
     running: Vec<(u64, JoinHandle<()>)>,
 }
 
-impl Tracer {
+impl Outputs {
     /// Lets the outputs be those of `wanted` from now on.
     ///
     /// # Errors
     /// If the folder for files cannot be made, or there is no thread; then all is as before.
-    pub fn apply(&self, wanted: &TraceSettings) -> io::Result<()> {
-        let mut outputs = self.outputs().lock().unwrap_or_else(PoisonError::into_inner);
-        if outputs.wanted == *wanted && !outputs.running.is_empty() {
+    pub(super) fn apply(&mut self, hub: &Arc<Hub>, wanted: &TraceSettings) -> io::Result<()> {
+        if self.wanted == *wanted && !self.running.is_empty() {
             return Ok(());
         }
         let files = wanted.files.clone().map(TraceFolder::new).transpose()?;
-        let before = std::mem::take(&mut outputs.running);
-        self.end(before);
+        end(hub, std::mem::take(&mut self.running));
         if wanted.print {
             let audience = Audience::Everyone;
             let shown = TraceSelection { audience, side: None, literals: false };
-            outputs
-                .running
-                .extend(self.output(shown, |followed| print(&mut io::stdout(), followed))?);
+            let running = output(hub, shown, |followed| print(&mut io::stdout(), followed))?;
+            self.running.extend(running);
         }
         if let (Some(files), Some(settings)) = (files, &wanted.files) {
             let audience = Audience::LoggedIn(settings.accounts.clone());
             let written = TraceSelection { audience, side: None, literals: settings.literals };
-            outputs.running.extend(self.output(written, |followed| files.write_all(followed))?);
+            let running = output(hub, written, |followed| files.write_all(followed))?;
+            self.running.extend(running);
         }
-        outputs.wanted = wanted.clone();
+        self.wanted = wanted.clone();
         Ok(())
     }
 
     /// Ends the outputs, once what is queued is written or a short time is over.
-    pub fn finish(&self) {
-        let mut outputs = self.outputs().lock().unwrap_or_else(PoisonError::into_inner);
-        outputs.wanted = TraceSettings::default();
-        let running = std::mem::take(&mut outputs.running);
-        self.end(running);
+    pub(super) fn finish(&mut self, hub: &Hub) {
+        self.wanted = TraceSettings::default();
+        end(hub, std::mem::take(&mut self.running));
     }
+}
 
-    fn output(
-        &self,
-        wanted: TraceSelection,
-        write: impl FnOnce(Followed) + Send + 'static,
-    ) -> io::Result<Option<(u64, JoinHandle<()>)>> {
-        let Some(followed) = self.follow(wanted) else {
-            warn!("the trace is not written: too many programs follow it already");
-            return Ok(None);
-        };
-        let number = followed.number();
-        let thread =
-            thread::Builder::new().name("deltapush-trace".into()).spawn(move || write(followed))?;
-        Ok(Some((number, thread)))
+fn output(
+    hub: &Arc<Hub>,
+    wanted: TraceSelection,
+    write: impl FnOnce(Followed) + Send + 'static,
+) -> io::Result<Option<(u64, JoinHandle<()>)>> {
+    let Some(followed) = Followed::new(hub, wanted) else {
+        warn!("the trace is not written: too many programs follow it already");
+        return Ok(None);
+    };
+    let number = followed.number();
+    let thread =
+        thread::Builder::new().name("deltapush-trace".into()).spawn(move || write(followed))?;
+    Ok(Some((number, thread)))
+}
+
+fn end(hub: &Hub, running: Vec<(u64, JoinHandle<()>)>) {
+    let deadline = Instant::now().checked_add(GRACE);
+    for (number, _) in &running {
+        hub.end(*number);
     }
-
-    fn end(&self, running: Vec<(u64, JoinHandle<()>)>) {
-        let deadline = Instant::now().checked_add(GRACE);
-        for (number, _) in &running {
-            self.unfollow(*number);
-        }
-        while running.iter().any(|(_, thread)| !thread.is_finished())
-            && deadline.is_some_and(|end| Instant::now() < end)
-        {
-            thread::sleep(Duration::from_millis(5));
-        }
+    while running.iter().any(|(_, thread)| !thread.is_finished())
+        && deadline.is_some_and(|end| Instant::now() < end)
+    {
+        thread::sleep(Duration::from_millis(5));
     }
 }
 

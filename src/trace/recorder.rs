@@ -6,8 +6,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::answers::PendingAnswers;
+use super::hub::Hub;
 use super::record::{LinePart, Record, SessionId, TraceEntry};
-use super::tracer::{Interest, KnownSession, Tracer};
+use super::selection::{Interest, KnownSession};
 use super::{Mark, Piece, Speaker, Transcript};
 use crate::account::AccountId;
 use crate::parser::command::Disclosure;
@@ -26,12 +27,12 @@ const MAX_HELD: usize = 8 * 1024;
 
 /// Records one session. While nobody follows it, it is a few words that say so.
 pub struct Recorder {
-    tracer: Tracer,
+    hub: Arc<Hub>,
     session: SessionId,
     /// Whose session it is, or who tried to log in last.
     account: Option<AccountId>,
     logged_in: bool,
-    /// The tracer's state when it was looked at last.
+    /// The hub's state when it was looked at last.
     seen: u64,
     /// Made when somebody follows, given back when nobody does.
     state: Option<Box<RecorderState>>,
@@ -63,14 +64,14 @@ struct OpenLine {
 }
 
 impl Recorder {
-    pub(super) fn new(tracer: Tracer, session: SessionId, account: Option<AccountId>) -> Self {
+    pub(super) fn new(hub: Arc<Hub>, session: SessionId, account: Option<AccountId>) -> Self {
         let logged_in = account.is_some();
-        Self { tracer, session, account, logged_in, seen: 0, state: None }
+        Self { hub, session, account, logged_in, seen: 0, state: None }
     }
 
     /// Where to say what is said; `None` while nobody follows.
     pub fn transcript(&mut self) -> Option<&mut (dyn Transcript + Send)> {
-        let now = self.tracer.state();
+        let now = self.hub.state();
         if now != self.seen {
             self.look(now);
         }
@@ -113,11 +114,11 @@ impl Recorder {
             for record in lost.iter().chain(&state.held) {
                 let record =
                     Arc::new(Record { account: Some(account.clone()), ..Record::clone(record) });
-                self.tracer.send_held(&record, before, self.known());
+                self.hub.send_held(&record, before, self.known());
             }
         }
         // Whoever follows may want it now, or not any more.
-        let now = self.tracer.state();
+        let now = self.hub.state();
         self.look(now);
     }
 
@@ -132,7 +133,7 @@ impl Recorder {
     #[cold]
     fn look(&mut self, now: u64) {
         self.seen = now;
-        match self.tracer.interest(self.known()) {
+        match self.hub.interest(self.known()) {
             (Interest::No, _) => self.state = None,
             (_, literals) => self.state.get_or_insert_default().literals = literals,
         }
@@ -146,7 +147,7 @@ impl Recorder {
             account,
             entry,
         });
-        if self.tracer.send(&record, self.known())
+        if self.hub.send(&record, self.known())
             && let Some(state) = &mut self.state
         {
             state.hold(record);
@@ -212,7 +213,7 @@ impl Drop for Recorder {
             .filter(|_| !self.logged_in)
             .map(|state| state.held)
             .unwrap_or_default();
-        held.iter().for_each(|record| self.tracer.send_lost(record));
+        held.iter().for_each(|record| self.hub.send_lost(record));
     }
 }
 
@@ -308,7 +309,7 @@ impl OpenLine {
 #[cfg(test)]
 mod tests {
     use super::super::testing::{Shown, say};
-    use super::super::{Audience, ConnectionSide, TraceSelection};
+    use super::super::{Audience, ConnectionSide, TraceSelection, Tracer};
     use super::*;
 
     fn recorded(pieces: &[(Speaker, Mark, Piece<'_>)]) -> Vec<String> {

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::Upstreams;
-use super::connect::ConnectError;
+use super::connect_error::ConnectError;
 use super::login_machine::{Dialogue, DialogueStep, LoggedIn, OutgoingLine};
 use super::login_progress::LoginProgress;
 use super::permit::Permit;

@@ -8,6 +8,7 @@ use crate::tls::client::{ClientConfigs, TrustError};
 
 pub mod address;
 pub mod connect;
+mod connect_error;
 pub mod discovery;
 pub mod dns;
 mod happy_eyeballs;

@@ -7,7 +7,7 @@ use miniz_oxide::inflate::core::inflate_flags::{
 };
 use miniz_oxide::inflate::core::{BlockBoundaryState, DecompressorOxide, decompress};
 
-use super::window::DeflateWindow;
+use super::window::{DeflateWindow, InflateError};
 
 /// How far back deflate may point (RFC 1951 section 2), in bytes.
 pub const WINDOW: usize = 32 * 1024;
@@ -18,11 +18,6 @@ pub const MIN_WORK: usize = 2 * WINDOW;
 const FLAGS: u32 = TINFL_FLAG_HAS_MORE_INPUT
     | TINFL_FLAG_STOP_ON_BLOCK_BOUNDARY
     | TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
-
-/// What the client sent is no deflate stream, or goes on behind its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the client sent data that is not compressed correctly (RFC 4978)")]
-pub struct InflateError;
 
 /// Inflates one stream of raw deflate.
 #[derive(Default)]

@@ -13,7 +13,10 @@ mod tests;
 mod window;
 
 pub use deflater::{DeflateError, Deflater, HISTORY};
-pub use inflater::{InflateError, Inflater, MIN_WORK, WINDOW};
+
+pub use inflater::{Inflater, MIN_WORK, WINDOW};
+
+pub use window::InflateError;
 
 /// Both directions of a connection that is compressed.
 #[derive(Debug, Default)]

@@ -10,8 +10,12 @@ use miniz_oxide::inflate::core::inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUT
 use miniz_oxide::inflate::core::{DecompressorOxide, decompress};
 use zeroize::Zeroizing;
 
-use super::inflater::InflateError;
 use super::pool;
+
+/// The client sent no deflate stream, or data behind its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the client sent data that is not compressed correctly (RFC 4978)")]
+pub struct InflateError;
 
 /// What is smaller is not worth it.
 const MIN_FOLDED: usize = 512;

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use instant_acme::{Account, AccountBuilder, AccountCredentials, NewAccount};
 use zeroize::Zeroizing;
 
+use super::error::AcmeError;
 use super::http::Https;
-use super::order::AcmeError;
 use crate::config::Acme;
 use crate::tls::certs::identity::write_atomically;
 use crate::tls::client::https_roots;

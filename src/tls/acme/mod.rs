@@ -3,6 +3,7 @@
 
 mod account;
 pub mod challenges;
+mod error;
 mod http;
 mod order;
 mod schedule;
@@ -15,7 +16,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use self::order::AcmeError;
+use self::error::AcmeError;
 use self::schedule::RenewalSchedule;
 use crate::config::Acme;
 use crate::tls::acme::challenges::Challenges;

@@ -1,6 +1,5 @@
 //! One ACME order (RFC 8555 section 7.4): from the request for a certificate to its file.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,95 +13,18 @@ use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 
 use super::account;
-use crate::causes::with_causes;
+use super::error::{AcmeError, in_words, printable};
 use crate::config::{Acme, Hostname};
-use crate::tls::acme::challenges::{ChallengeProof, Challenges, ProofError};
-use crate::tls::certs::identity::{CertificateError, issued_path, kept_key, write_atomically};
+use crate::tls::acme::challenges::{ChallengeProof, Challenges};
+use crate::tls::certs::CertificateSettings;
+use crate::tls::certs::identity::{issued_path, kept_key, write_atomically};
 use crate::tls::certs::x509::Leaf;
-use crate::tls::certs::{CertificateSettings, LoadError};
-use crate::tls::client::TrustError;
 
 /// How the state of an order is asked for: soon at first, then less and less often.
 const POLLING: RetryPolicy = RetryPolicy::new()
     .initial_delay(Duration::from_millis(500))
     .backoff(1.5)
     .timeout(Duration::from_secs(120));
-
-/// Why there is no certificate.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum AcmeError {
-    #[error("{}", in_words(.0))]
-    Protocol(#[from] ProtocolError),
-    #[error("it could not validate the names: {0}")]
-    NotProved(String),
-    #[error("it does not offer TLS-ALPN-01 for {0}")]
-    NoChallenge(String),
-    #[error("it issued a certificate that cannot be used: {0}")]
-    Unusable(String),
-    #[error("{}: {problem}", path.display())]
-    Account { path: PathBuf, problem: String },
-    #[error(transparent)]
-    Files(#[from] CertificateError),
-    #[error(transparent)]
-    Load(#[from] LoadError),
-    #[error(transparent)]
-    Trust(#[from] TrustError),
-    #[error(transparent)]
-    Proof(#[from] ProofError),
-    #[error("cannot ask for a certificate: {0}")]
-    Request(#[from] rcgen::Error),
-    #[error("the order took longer than {}", humantime::format_duration(*.0))]
-    TimedOut(Duration),
-    #[error("a part of deltapush panicked")]
-    Panicked,
-}
-
-impl AcmeError {
-    /// What the operator can do.
-    pub(super) fn cure(&self) -> &'static str {
-        match self {
-            Self::Protocol(ProtocolError::Api(_)) => "see docs/certificates.md",
-            Self::Protocol(_) | Self::TimedOut(_) => {
-                "check the network, and that `certificate.acme.directory` and `ca` fit the authority"
-            }
-            Self::NotProved(_) => {
-                "the names must lead to this machine, and its port 443 to a listener of deltapush with `tls: implicit`"
-            }
-            Self::NoChallenge(_) => {
-                "use another authority, or another program for the certificate (`certificate.chain`)"
-            }
-            Self::Account { .. } => {
-                "make it readable, or remove it so that deltapush creates a new account"
-            }
-            Self::Files(_) | Self::Load(_) | Self::Trust(_) => {
-                "deltapush requests no certificate before this is corrected"
-            }
-            Self::Unusable(_) => "use another authority",
-            Self::Proof(_) | Self::Request(_) | Self::Panicked => "this is a bug in deltapush",
-        }
-    }
-}
-
-/// The library's own words, with the reasons behind them.
-fn in_words(error: &ProtocolError) -> String {
-    match error {
-        ProtocolError::Api(problem) => {
-            let mut words =
-                problem.detail.clone().or_else(|| problem.r#type.clone()).unwrap_or_default();
-            for part in &problem.subproblems {
-                words.push_str("; ");
-                words.push_str(part.detail.as_deref().unwrap_or_default());
-            }
-            printable(&words)
-        }
-        error => printable(&with_causes(error)),
-    }
-}
-
-/// What an authority said, fit for a line of the log.
-fn printable(words: &str) -> String {
-    words.chars().map(|c| if c.is_control() { ' ' } else { c }).take(500).collect()
-}
 
 /// Asks for a certificate, proves the names, and keeps what comes.
 pub(super) async fn obtain(

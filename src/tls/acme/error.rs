@@ -1,0 +1,88 @@
+//! Reasons why an authority issued no certificate, and what the operator can do.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use instant_acme::Error as ProtocolError;
+
+use super::challenges::ProofError;
+use crate::causes::with_causes;
+use crate::tls::certs::LoadError;
+use crate::tls::certs::identity::CertificateError;
+use crate::tls::client::TrustError;
+
+/// Why there is no certificate.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AcmeError {
+    #[error("{}", in_words(.0))]
+    Protocol(#[from] ProtocolError),
+    #[error("it could not validate the names: {0}")]
+    NotProved(String),
+    #[error("it does not offer TLS-ALPN-01 for {0}")]
+    NoChallenge(String),
+    #[error("it issued a certificate that cannot be used: {0}")]
+    Unusable(String),
+    #[error("{}: {problem}", path.display())]
+    Account { path: PathBuf, problem: String },
+    #[error(transparent)]
+    Files(#[from] CertificateError),
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    #[error(transparent)]
+    Proof(#[from] ProofError),
+    #[error("cannot ask for a certificate: {0}")]
+    Request(#[from] rcgen::Error),
+    #[error("the order took longer than {}", humantime::format_duration(*.0))]
+    TimedOut(Duration),
+    #[error("a part of deltapush panicked")]
+    Panicked,
+}
+
+impl AcmeError {
+    /// What the operator can do.
+    pub(super) fn cure(&self) -> &'static str {
+        match self {
+            Self::Protocol(ProtocolError::Api(_)) => "see docs/certificates.md",
+            Self::Protocol(_) | Self::TimedOut(_) => {
+                "check the network, and that `certificate.acme.directory` and `ca` fit the authority"
+            }
+            Self::NotProved(_) => {
+                "the names must lead to this machine, and its port 443 to a listener of deltapush with `tls: implicit`"
+            }
+            Self::NoChallenge(_) => {
+                "use another authority, or another program for the certificate (`certificate.chain`)"
+            }
+            Self::Account { .. } => {
+                "make it readable, or remove it so that deltapush creates a new account"
+            }
+            Self::Files(_) | Self::Load(_) | Self::Trust(_) => {
+                "deltapush requests no certificate before this is corrected"
+            }
+            Self::Unusable(_) => "use another authority",
+            Self::Proof(_) | Self::Request(_) | Self::Panicked => "this is a bug in deltapush",
+        }
+    }
+}
+
+/// The library's own words, with the reasons behind them.
+pub(super) fn in_words(error: &ProtocolError) -> String {
+    match error {
+        ProtocolError::Api(problem) => {
+            let mut words =
+                problem.detail.clone().or_else(|| problem.r#type.clone()).unwrap_or_default();
+            for part in &problem.subproblems {
+                words.push_str("; ");
+                words.push_str(part.detail.as_deref().unwrap_or_default());
+            }
+            printable(&words)
+        }
+        error => printable(&with_causes(error)),
+    }
+}
+
+/// What an authority said, fit for a line of the log.
+pub(super) fn printable(words: &str) -> String {
+    words.chars().map(|c| if c.is_control() { ' ' } else { c }).take(500).collect()
+}
