@@ -8,9 +8,9 @@ use tokio::net::UnixStream;
 use tokio::time::{Instant, timeout_at};
 use tracing::info;
 
-use super::control_server::say;
 use super::format::{answer, delay, short_hash};
 use super::question::{ControlVerdict, TaskProgress};
+use super::reply::send_reply;
 use super::status::Reporter;
 use crate::account::AccountId;
 use crate::push::push_test::Tester;
@@ -39,10 +39,11 @@ pub(super) async fn forget(
                  still uses this account registers again with its next login\n",
                 account.upstream
             );
-            say(stream, &ControlVerdict::Ok, &words).await
+            send_reply(stream, &ControlVerdict::Ok, &words).await
         }
         Err(error) => {
-            say(stream, &ControlVerdict::No(format!("nothing was erased: {error}")), "").await
+            send_reply(stream, &ControlVerdict::No(format!("nothing was erased: {error}")), "")
+                .await
         }
     }
 }
@@ -58,10 +59,10 @@ pub(super) async fn rewatch(
         let words = format!(
             "{account} cannot be watched now: deltapush has no usable credentials for it; log in with its app"
         );
-        return say(stream, &ControlVerdict::No(words), "").await;
+        return send_reply(stream, &ControlVerdict::No(words), "").await;
     }
     info!(%account, upstream = %account.upstream, "watch restarted by the operator's command");
-    say(stream, &ControlVerdict::Ok, "").await?;
+    send_reply(stream, &ControlVerdict::Ok, "").await?;
     tell(stream, format!("the watch of {account} at {} restarts", account.upstream), None).await?;
     let came =
         until(reporter, stream, WATCH_WAIT, || watch_since(reporter, account, before)).await?;
@@ -115,9 +116,9 @@ impl PushTest<'_> {
     pub(super) async fn run(self, stream: &mut UnixStream) -> io::Result<()> {
         let tokens = match self.tokens() {
             Ok(tokens) => tokens,
-            Err(words) => return say(stream, &ControlVerdict::No(words), "").await,
+            Err(words) => return send_reply(stream, &ControlVerdict::No(words), "").await,
         };
-        say(stream, &ControlVerdict::Ok, "").await?;
+        send_reply(stream, &ControlVerdict::Ok, "").await?;
         let mut woken = Vec::new();
         for token in tokens {
             woken.extend(self.push(token, stream).await?);

@@ -17,8 +17,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::control_server::{ControlServer, say};
+use super::control_server::ControlServer;
 use super::question::{ControlQuestion, ControlVerdict};
+use super::reply::send_reply;
 use crate::accept::AcceptFailures;
 
 /// Time limit for a request to arrive, and for the first line of its answer.
@@ -87,7 +88,7 @@ async fn answer(mut stream: UnixStream, answers: &ControlServer) -> io::Result<(
     match timeout(TIME, question(&mut stream)).await?? {
         Some(question) => answers.answer(question, &mut stream).await?,
         None => {
-            say(
+            send_reply(
                 &mut stream,
                 &ControlVerdict::No(
                     "the running deltapush does not know this request: it is of another version"

@@ -3,12 +3,12 @@
 use std::io;
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 
 use super::actions::{self, PushTest};
 use super::lookup;
 use super::question::{AccountName, ControlQuestion, ControlVerdict};
+use super::reply::send_reply;
 use super::status::Reporter;
 use super::trace;
 use crate::account::AccountId;
@@ -44,16 +44,16 @@ impl ControlServer {
                 Ok(account) => self.account(&account, stream).await,
                 Err(words) => {
                     let erased = self.reporter.erased(&named.name).await;
-                    say(stream, &ControlVerdict::No(erased.unwrap_or(words)), "").await
+                    send_reply(stream, &ControlVerdict::No(erased.unwrap_or(words)), "").await
                 }
             },
             ControlQuestion::Forget(named) => match self.find(&named) {
                 Ok(account) => actions::forget(&self.reporter, &account, stream).await,
-                Err(words) => say(stream, &ControlVerdict::No(words), "").await,
+                Err(words) => send_reply(stream, &ControlVerdict::No(words), "").await,
             },
             ControlQuestion::Rewatch(named) => match self.find(&named) {
                 Ok(account) => actions::rewatch(&self.reporter, &account, stream).await,
-                Err(words) => say(stream, &ControlVerdict::No(words), "").await,
+                Err(words) => send_reply(stream, &ControlVerdict::No(words), "").await,
             },
             ControlQuestion::PushTest { account: named, device, seconds } => {
                 match self.find(&named) {
@@ -62,7 +62,7 @@ impl ControlServer {
                         let (device, wait) = (device.as_deref(), Duration::from_secs(seconds));
                         PushTest { reporter, tester, account, device, wait }.run(stream).await
                     }
-                    Err(words) => say(stream, &ControlVerdict::No(words), "").await,
+                    Err(words) => send_reply(stream, &ControlVerdict::No(words), "").await,
                 }
             }
             ControlQuestion::Trace(asked) => trace::follow(&self.tracer, asked, stream).await,
@@ -76,12 +76,20 @@ impl ControlServer {
     async fn status(&self, names: &[String], stream: &mut UnixStream) -> io::Result<()> {
         match self.reporter.report().await {
             Ok(report) => {
-                say(stream, &ControlVerdict::Ok, &serde_json::to_string(&report.narrowed(names))?)
-                    .await
+                send_reply(
+                    stream,
+                    &ControlVerdict::Ok,
+                    &serde_json::to_string(&report.narrowed(names))?,
+                )
+                .await
             }
             Err(error) => {
-                say(stream, &ControlVerdict::No(format!("the state cannot be read: {error}")), "")
-                    .await
+                send_reply(
+                    stream,
+                    &ControlVerdict::No(format!("the state cannot be read: {error}")),
+                    "",
+                )
+                .await
             }
         }
     }
@@ -89,28 +97,24 @@ impl ControlServer {
     async fn account(&self, account: &AccountId, stream: &mut UnixStream) -> io::Result<()> {
         match self.reporter.account(account).await {
             Ok(Some(history)) => {
-                say(stream, &ControlVerdict::Ok, &serde_json::to_string(&history)?).await
+                send_reply(stream, &ControlVerdict::Ok, &serde_json::to_string(&history)?).await
             }
             Ok(None) => {
-                say(stream, &ControlVerdict::No(format!("{account} was erased meanwhile")), "")
-                    .await
+                send_reply(
+                    stream,
+                    &ControlVerdict::No(format!("{account} was erased meanwhile")),
+                    "",
+                )
+                .await
             }
             Err(error) => {
-                say(stream, &ControlVerdict::No(format!("the state cannot be read: {error}")), "")
-                    .await
+                send_reply(
+                    stream,
+                    &ControlVerdict::No(format!("the state cannot be read: {error}")),
+                    "",
+                )
+                .await
             }
         }
     }
-}
-
-/// Sends a complete answer.
-pub(super) async fn say(
-    stream: &mut UnixStream,
-    verdict: &ControlVerdict,
-    body: &str,
-) -> io::Result<()> {
-    let mut text = serde_json::to_string(verdict)?;
-    text.push('\n');
-    text.push_str(body);
-    stream.write_all(text.as_bytes()).await
 }

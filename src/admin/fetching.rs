@@ -1,6 +1,6 @@
 //! Describes which messages wake an account's devices, and the evidence of what their apps fetch.
 
-use super::format::date;
+use super::format::{date, timestamp};
 use crate::config::Messages;
 use crate::store::{FetchHabit, Fetches, TokenStatus};
 
@@ -27,7 +27,7 @@ pub(super) fn messages(messages: Messages, tokens: &[TokenStatus]) -> &'static s
 /// Describes what an app fetches, with the evidence; empty if unknown.
 pub(super) fn evidence(habit: &FetchHabit) -> String {
     let time = |time: Option<crate::store::UnixTime>| {
-        time.map(|time| date(super::status::time(time))).unwrap_or_default()
+        time.map(|time| date(timestamp(time))).unwrap_or_default()
     };
     let senders = habit.senders.len();
     match habit.fetches() {

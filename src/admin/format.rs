@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::store::UnixTime;
 use crate::telemetry::PostResult;
 
 /// Describes the result of a POST and its meaning.
@@ -93,6 +94,11 @@ pub fn tame(text: &str) -> String {
             },
         )
         .collect()
+}
+
+/// A time of the store.
+pub(super) fn timestamp(time: UnixTime) -> Timestamp {
+    Timestamp::from_second(time.0).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ pub mod format;
 mod latency_report;
 mod lookup;
 pub mod question;
+mod reply;
 pub mod report;
 pub mod status;
 pub mod table;

@@ -22,7 +22,7 @@ use crate::push::registry::Registry;
 use crate::push::watch_status::{Board, SkippedMailbox, WatchEntry, WatchState};
 use crate::push::watcher::Wishes;
 use crate::reloadable::Reloadable;
-use crate::store::{AccountStatus, Erased, StoreError, TokenStatus, UnixTime};
+use crate::store::{AccountStatus, Erased, StoreError, TokenStatus};
 use crate::telemetry::PostResult;
 use crate::telemetry::history::{DeviceConnection, History, HistorySummary, HistoryTime, LastPush};
 
@@ -111,7 +111,7 @@ impl Reporter {
         Some(format!(
             "{} was erased {}, because {}. It is registered again when its app connects through deltapush",
             found.account,
-            format::moment(time(found.at)),
+            format::moment(format::timestamp(found.at)),
             found.reason
         ))
     }
@@ -329,8 +329,8 @@ fn device(token: &TokenStatus, is_only: bool, summary: &HistorySummary) -> Devic
     let connection = summary.connected.iter().find(is_it);
     DeviceReport {
         token: token.fingerprint.clone(),
-        first_seen: time(token.first_seen),
-        last_seen: time(token.last_seen),
+        first_seen: format::timestamp(token.first_seen),
+        last_seen: format::timestamp(token.last_seen),
         // In a background fetch an app does not tell which device it is: the account's only one, if it has one.
         connected: [
             connection.map(|connection| connection.at),
@@ -343,15 +343,15 @@ fn device(token: &TokenStatus, is_only: bool, summary: &HistorySummary) -> Devic
         fetches: fetching::evidence(&token.habit),
         online: connection.is_some_and(|connection| connection.online),
         pending: token.pending,
-        accepted: token.accepted.map(time),
-        given_up: token
-            .given_up
-            .as_ref()
-            .map(|(at, reason)| GivenUpReport { at: time(*at), reason: reason.clone() }),
+        accepted: token.accepted.map(format::timestamp),
+        given_up: token.given_up.as_ref().map(|(at, reason)| GivenUpReport {
+            at: format::timestamp(*at),
+            reason: reason.clone(),
+        }),
         quarantine: token.quarantine.map(|found| QuarantineReport {
             answers: found.answers,
-            since: time(found.since),
-            until: time(found.until),
+            since: format::timestamp(found.since),
+            until: format::timestamp(found.until),
         }),
     }
 }
@@ -360,7 +360,7 @@ fn erased(erased: &Erased) -> ErasedReport {
     ErasedReport {
         name: erased.account.user.to_string(),
         server: erased.account.upstream.to_string(),
-        at: time(erased.at),
+        at: format::timestamp(erased.at),
         reason: erased.reason.clone(),
     }
 }
@@ -392,10 +392,6 @@ fn push(last: LastPush) -> PushReport {
     }
 }
 
-pub(super) fn time(time: UnixTime) -> Timestamp {
-    Timestamp::from_second(time.0).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -405,6 +401,7 @@ mod tests {
     use super::*;
     use crate::admin::table::{self, Layout};
     use crate::credentials::Mechanism;
+    use crate::store::UnixTime;
     use crate::store::{FetchHabit, Position, QuarantineRecord};
 
     #[tokio::test]

@@ -1,11 +1,15 @@
 //! Host names in a configuration or a login.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
+use std::num::NonZeroU16;
 
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
 use super::located::Located;
+
+/// The placeholder for the login's domain in an upstream's host.
+pub const DOMAIN_PLACEHOLDER: &str = "{domain}";
 
 /// Whether `name` has the form of a DNS name: labels of 1 to 63 letters, digits, hyphens and underscores, at most 253 bytes
 /// (RFC 1035 section 2.3.4; underscores as in `_imap.example.org`). An IP address is none, nor is anything else whose last
@@ -50,6 +54,36 @@ pub(super) fn some_host_name<'de, D: Deserializer<'de>>(
         }
     }
     Ok(Some(Located::<HostName>::deserialize(deserializer)?.map(|HostName(name)| name)))
+}
+
+/// `host`, `host:port`, `[v6]` or `[v6]:port`; an IPv6 address comes without its brackets.
+pub(super) fn split_port(text: &str) -> Option<(String, Option<NonZeroU16>)> {
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (address, port) = rest.split_once(']')?;
+            let address: Ipv6Addr = address.parse().ok()?;
+            (
+                address.to_string(),
+                if port.is_empty() { None } else { Some(port.strip_prefix(':')?) },
+            )
+        }
+        None => match text.split_once(':') {
+            Some((host, port)) => (host.to_lowercase(), Some(port)),
+            None => (text.to_lowercase(), None),
+        },
+    };
+    let port = port
+        .map(|port| port.parse().ok().filter(|_| !port.starts_with('+')).ok_or(()))
+        .transpose()
+        .ok()?;
+    Some((host, port))
+}
+
+/// Whether it is a host name, an IP address, or a name with one [`DOMAIN_PLACEHOLDER`] in it.
+pub(super) fn is_host(host: &str) -> bool {
+    let is_address = host.parse::<IpAddr>().is_ok();
+    let example = host.replacen(DOMAIN_PLACEHOLDER, "example.org", 1);
+    is_address || is_dns_name(&example)
 }
 
 #[cfg(test)]

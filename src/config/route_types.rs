@@ -6,8 +6,7 @@ use std::str::FromStr;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
-use super::names::is_dns_name;
-use super::routes::DOMAIN_PLACEHOLDER;
+use super::names::{DOMAIN_PLACEHOLDER, is_dns_name};
 
 /// A whole login name with a domain, in lower case.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

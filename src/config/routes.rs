@@ -2,7 +2,6 @@
 
 pub use crate::policy::Security;
 use std::fmt;
-use std::net::Ipv6Addr;
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -13,12 +12,9 @@ use serde::{Deserialize, Deserializer};
 
 use super::located::{FilePosition, Located};
 use super::login::LoginTemplate;
-use super::names::{is_dns_name, is_loopback};
+use super::names::{DOMAIN_PLACEHOLDER, is_host, is_loopback, split_port};
 use super::route_types::{AddressPattern, AutoconfigUrl, HostPattern, ProxyProtocol};
 use super::submission::Submission;
-
-/// The placeholder for the login's domain in an upstream's host.
-pub const DOMAIN_PLACEHOLDER: &str = "{domain}";
 
 /// A route: conditions on logins, and their mail server. All given conditions must match.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -227,35 +223,6 @@ impl FromStr for UpstreamAddress {
         }
         Ok(Self { security, host, port: port.map_or(security.port(), NonZeroU16::get) })
     }
-}
-
-/// `host`, `host:port`, `[v6]` or `[v6]:port`; an IPv6 address comes without its brackets.
-pub(super) fn split_port(text: &str) -> Option<(String, Option<NonZeroU16>)> {
-    let (host, port) = match text.strip_prefix('[') {
-        Some(rest) => {
-            let (address, port) = rest.split_once(']')?;
-            let address: Ipv6Addr = address.parse().ok()?;
-            (
-                address.to_string(),
-                if port.is_empty() { None } else { Some(port.strip_prefix(':')?) },
-            )
-        }
-        None => match text.split_once(':') {
-            Some((host, port)) => (host.to_lowercase(), Some(port)),
-            None => (text.to_lowercase(), None),
-        },
-    };
-    let port = port
-        .map(|port| port.parse().ok().filter(|_| !port.starts_with('+')).ok_or(()))
-        .transpose()
-        .ok()?;
-    Some((host, port))
-}
-
-pub(super) fn is_host(host: &str) -> bool {
-    let is_address = host.parse::<std::net::IpAddr>().is_ok();
-    let example = host.replacen(DOMAIN_PLACEHOLDER, "example.org", 1);
-    is_address || is_dns_name(&example)
 }
 
 impl fmt::Display for UpstreamAddress {

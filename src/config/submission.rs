@@ -8,7 +8,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
 use super::Security;
-use super::routes::{DOMAIN_PLACEHOLDER, is_host, split_port};
+use super::names::{DOMAIN_PLACEHOLDER, is_host, split_port};
 
 /// A submission server (RFC 6409) as the file gives it. Passwords go there, so there is no way without TLS.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
