@@ -3,7 +3,7 @@
 //! A message goes from upstream to client (FETCH) and back (APPEND), TLS on both sides, through the real program. The same
 //! is done with the least that could stand in its place, a program that copies bytes from one TLS connection to another.
 //!
-//! Then, what an idle session takes, with compression and without (docs/compression.md).
+//! Then, what an idle session takes, with compression and without (docs/performance.md).
 //!
 //! `cargo bench --bench relay` takes the largest message that a big provider accepts, and a thousand sessions of each kind;
 //! `-- --short` less of both, as does `cargo test --bench relay`. The exit code is 1 if deltapush's memory grows too much.
@@ -21,6 +21,10 @@ mod idle;
 #[cfg(test)]
 #[path = "relay/measure.rs"]
 mod measure;
+#[cfg(test)]
+#[path = "../tests/integration/support/ports.rs"]
+#[expect(dead_code, reason = "it is made for the integration tests, which need more of it")]
+mod ports;
 #[cfg(test)]
 #[path = "relay/proxy.rs"]
 mod proxy;

@@ -1,4 +1,4 @@
-//! Who an account is, across sessions, watchers and the state file.
+//! The identity of an account, across sessions, watchers and the state file.
 
 use std::fmt;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ impl AccountId {
         }
     }
 
-    /// Who logs in.
+    /// The login name.
     #[must_use]
     pub fn login(&self) -> &str {
         self.user.rsplit_once('\n').map_or(&self.user, |(_, login)| login)

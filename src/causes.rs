@@ -9,7 +9,7 @@ pub(crate) fn with_causes(error: &(dyn Error + 'static)) -> String {
     causes(error).fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
-/// What led to an error, the nearest first.
+/// The causes of an error, the nearest first.
 pub(crate) fn causes<'a>(
     error: &'a (dyn Error + 'static),
 ) -> impl Iterator<Item = &'a (dyn Error + 'static)> {

@@ -1,8 +1,11 @@
 //! Credentials of a login: a name, a secret, and how the secret is used.
 
-use std::fmt;
+#![cfg_attr(
+    not(test),
+    warn(clippy::arithmetic_side_effects, reason = "bytes from outside must not overflow a sum")
+)]
 
-use zeroize::Zeroizing;
+use std::fmt;
 
 use crate::secret::Secret;
 
@@ -133,13 +136,11 @@ impl Credentials {
 
     /// The message of SASL PLAIN (RFC 4616 section 2): authorization NUL user NUL password.
     #[must_use]
-    pub fn plain_message(&self) -> Zeroizing<Vec<u8>> {
+    pub fn plain_message(&self) -> Vec<u8> {
         let authorization = self.authorization.as_deref().unwrap_or_default();
         let parts =
             [authorization.as_bytes(), b"\0", self.user.as_bytes(), b"\0", self.password.expose()];
-        // Exactly sized: a vector that grows leaves copies of a password behind.
-        let mut message =
-            Zeroizing::new(Vec::with_capacity(parts.iter().map(|part| part.len()).sum()));
+        let mut message = Vec::with_capacity(parts.iter().map(|part| part.len()).sum());
         for part in parts {
             message.extend_from_slice(part);
         }
@@ -168,8 +169,8 @@ mod tests {
     #[test]
     fn plain_message_is_that_of_rfc_4616() {
         let mut credentials = Credentials::new("tim", "tanstaaftanstaaf");
-        assert_eq!(&**credentials.plain_message(), b"\0tim\0tanstaaftanstaaf");
+        assert_eq!(&*credentials.plain_message(), b"\0tim\0tanstaaftanstaaf");
         credentials.authorization = Some("Ursel".into());
-        assert_eq!(&**credentials.plain_message(), b"Ursel\0tim\0tanstaaftanstaaf");
+        assert_eq!(&*credentials.plain_message(), b"Ursel\0tim\0tanstaaftanstaaf");
     }
 }

@@ -6,7 +6,8 @@
 //! server, [`store`] keeps what must survive a restart, [`trace`] shows the protocol, [`telemetry`] what happens.
 //!
 //! An embedding program does what the binary does: [`Config::load`](config::Config::load), [`Server::prepare`], [`bind`], and
-//! [`Server::run`] with a future that ends it. The caller owns the sockets, the signals and the log.
+//! [`Server::run`] with a future that ends it. The caller owns the sockets, the signals and the log. The binary also installs an
+//! allocator that wipes freed memory (`zeroizing-alloc`); without it copies of passwords and tokens stay in freed memory.
 //!
 //! Protocol logic is free of I/O: machines take bytes and time and return actions, and one driver each does the I/O.
 //! `proxy::session` is driven by `proxy::relay`, `proxy::preauth` by `proxy::connection`, `push::idle` by `push::watcher`,
@@ -27,6 +28,7 @@ pub mod admission;
 mod backoff;
 mod causes;
 pub mod client_setup;
+mod clock;
 pub mod commands;
 pub mod config;
 pub mod credentials;
@@ -35,6 +37,7 @@ mod encoding;
 pub mod http;
 pub mod logging;
 pub mod machine;
+pub mod mailbox_name;
 pub mod parser;
 pub mod password_hash;
 pub mod pem_file;

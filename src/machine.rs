@@ -3,16 +3,19 @@
 //! A machine is protocol logic without runtime, socket, clock or configuration. Its driver hands it what came, does what it
 //! asks for, and comes back at its deadline at the latest.
 
+#[cfg(test)]
+pub(crate) mod script;
+
 use std::time::Instant;
 
 /// A protocol machine.
 pub trait Machine {
-    /// What comes in: bytes or a response from a peer, the answer to a question that the machine asked by an action, or
-    /// nothing but time.
+    /// Input: bytes or a response from a peer, the answer to a question that the machine asked by an action, or nothing
+    /// but time.
     type Input<'a>;
 
-    /// What the driver has to do, in the order of the actions. What the machine must know from the driver is an action, too;
-    /// its answer is an input.
+    /// Work for the driver, in the order of the actions. A question to the driver is an action, too; its answer is an
+    /// input.
     type Action<'a>;
 
     /// Takes an input that came at `now`.
@@ -24,7 +27,7 @@ pub trait Machine {
     fn deadline(&self) -> Option<Instant>;
 }
 
-/// Where a machine's actions go.
+/// The receiver of a machine's actions.
 pub trait Actions<M: Machine> {
     /// Takes the next action.
     fn push(&mut self, action: M::Action<'_>);

@@ -13,7 +13,6 @@ use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::{FromDer, X509Certificate};
-use zeroize::Zeroizing;
 
 use crate::encoding::{UTF8_MARK, utf8};
 
@@ -206,8 +205,8 @@ pub(crate) fn quoted(path: &Path) -> Cow<'_, str> {
     }
 }
 
-fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, PemFlaw> {
-    let mut content = Zeroizing::new(Vec::new());
+fn read(path: &Path) -> Result<Vec<u8>, PemFlaw> {
+    let mut content = Vec::new();
     File::open(path)?.take(MAX_LEN).read_to_end(&mut content)?;
     if u64::try_from(content.len()).is_ok_and(|len| len >= MAX_LEN) {
         return Err(PemFlaw::TooLong);
@@ -327,7 +326,7 @@ struct Sections(Vec<Section>);
 struct Section {
     label: String,
     /// All lines, without white space around them.
-    lines: Zeroizing<Vec<u8>>,
+    lines: Vec<u8>,
 }
 
 impl Sections {
@@ -340,7 +339,7 @@ impl Sections {
             let line = line.strip_prefix(UTF8_MARK).unwrap_or(line).trim_ascii_start();
             if let Some(label) = line.strip_prefix(b"-----BEGIN ") {
                 let label = String::from_utf8_lossy(label).trim_end_matches('-').to_owned();
-                sections.push(Section { label, lines: Zeroizing::default() });
+                sections.push(Section { label, lines: Vec::new() });
                 is_inside = true;
             }
             if let Some(section) = sections.last_mut().filter(|_| is_inside) {
@@ -353,17 +352,11 @@ impl Sections {
     }
 
     /// Those that are wanted and can be read, as a PEM file.
-    fn of_kind(&self, wanted: ExpectedContent) -> Zeroizing<Vec<u8>> {
+    fn of_kind(&self, wanted: ExpectedContent) -> Vec<u8> {
         let is_one = |section: &&Section| {
             wanted.labels().contains(&&*section.label) && !section.is_encrypted()
         };
-        Zeroizing::new(
-            self.0
-                .iter()
-                .filter(is_one)
-                .flat_map(|section| section.lines.iter().copied())
-                .collect(),
-        )
+        self.0.iter().filter(is_one).flat_map(|section| section.lines.iter().copied()).collect()
     }
 }
 

@@ -15,7 +15,7 @@ impl<T> Reloadable<T> {
         Self(watch::Sender::new(Arc::new(value)))
     }
 
-    /// What counts now.
+    /// The current value.
     #[must_use]
     pub fn get(&self) -> Arc<T> {
         Arc::clone(&self.0.borrow())

@@ -17,22 +17,21 @@ use crate::admin::status::Reporter;
 use crate::admission::login_limiter::LoginGate;
 use crate::admission::remember::{from_state, keep_known_logins};
 use crate::config::{self, Config, DOMAIN_PLACEHOLDER, ListenerTls, PushDelivery};
-use crate::http::admin::listening::Listening;
 use crate::http::admin::password::{Password, PasswordError};
 use crate::http::admin::{self, site};
+use crate::http::listening::Listening;
+use crate::http::metrics::{Exposition, MetricSources};
 use crate::logging::LogLimit;
 use crate::proxy::Proxy;
 use crate::proxy::listener;
 use crate::proxy::submission_lookup::keep_known;
 use crate::push::notifier::{ClientError, Notifier};
 use crate::push::registry::{AccountEvents, Registry, upkeep};
-use crate::push::watch_status::Board;
 use crate::push::watcher::{Watchers, Wishes};
 use crate::push::{notifier, schedule};
 use crate::reload::Reloader;
 use crate::reloadable::Reloadable;
 use crate::store::{self, OpenError, UnixTime};
-use crate::telemetry::Telemetry;
 use crate::tls::acme;
 use crate::tls::certs::CertificateSettings;
 use crate::tls::certs::identity::CertificateOrigin;
@@ -121,7 +120,6 @@ pub struct Server {
     config: Config,
     tls: ServerTls,
     reloader: Reloader,
-    board: Board,
     registry: Registry,
     gate: Arc<LoginGate>,
     watchers: Watchers,
@@ -150,14 +148,8 @@ impl Server {
             .is_some()
             .then(|| Password::load(&config.startup))
             .transpose()?;
-        let telemetry = Telemetry::default();
-        let notifier = Notifier::new(
-            notifier_settings(&config.startup.push)?,
-            registry.clone(),
-            token_news,
-            telemetry.clone(),
-        )?;
-        let board = Board::new(telemetry);
+        let notifier =
+            Notifier::new(notifier_settings(&config.startup.push)?, registry.clone(), token_news)?;
         let gate = LoginGate::new(config.live.limits.failed_logins.clone())
             .map_err(|_| RunError::Random)?;
         let memory = registry.take_login_memory();
@@ -169,24 +161,20 @@ impl Server {
         let wishes = Reloadable::new(Wishes::new(&config.startup, &config.live));
         let tracer = Tracer::default();
         tracer.apply(&config.live.trace).map_err(RunError::Trace)?;
-        let (shown, told) = (board.clone(), tracer.clone());
         let watchers = Watchers::new(
             &config.startup,
             registry.clone(),
             upstreams.clone(),
             wishes.clone(),
-            shown,
-            told,
+            tracer.clone(),
         );
-        let (shown, told) = (board.clone(), tracer.clone());
         let proxy = Proxy::new(
             &config.live,
             tls.clone(),
             upstreams.get(),
             registry.clone(),
-            shown,
             Arc::clone(&gate),
-            told,
+            tracer.clone(),
         )
         .with_keeper(watchers.keeper());
         let reloader = Reloader {
@@ -203,7 +191,6 @@ impl Server {
             config,
             tls,
             reloader,
-            board,
             registry,
             gate,
             watchers,
@@ -247,7 +234,6 @@ impl Server {
             config: Config { startup, live },
             tls,
             reloader,
-            board,
             registry,
             gate,
             watchers,
@@ -261,22 +247,25 @@ impl Server {
         let Reloader { proxy, tracer, wishes, .. } = reloader;
         let listening = Listening::default();
         if let Some(password) = password {
-            let tracer = tracer.clone();
-            let sources = site::Sources {
-                reporter: Reporter::new(registry.clone(), board.clone(), wishes.clone())
-                    .with_gate(Arc::clone(&gate)),
+            let metrics = Exposition::new(MetricSources {
                 registry: registry.clone(),
-                board: board.clone(),
                 certificates: Arc::clone(&tls.certificates),
                 listening: listening.clone(),
                 log,
-                trace_dropped: Box::new(move || tracer.dropped()),
+                tracer: tracer.clone(),
+            });
+            let sources = site::Sources {
+                reporter: Reporter::new(registry.clone(), wishes.clone())
+                    .with_gate(Arc::clone(&gate)),
+                registry: registry.clone(),
+                listening: listening.clone(),
+                metrics,
             };
             admin::start(&startup.admin, &live.hostname, password, sources, &tls, &tasks, &stop)
                 .await;
         }
         let mut watching = tasks.spawn(watchers.run(account_events, stop.clone()));
-        let reporter = Reporter::new(registry.clone(), board, wishes).with_gate(Arc::clone(&gate));
+        let reporter = Reporter::new(registry.clone(), wishes).with_gate(Arc::clone(&gate));
         let answers = Arc::new(ControlServer::new(reporter, notifier.tester(), tracer.clone()));
         tasks.spawn(control::serve(startup.storage.directory.clone(), answers, stop.clone()));
         for BoundListener { socket, listener } in listeners {

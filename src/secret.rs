@@ -1,7 +1,7 @@
 //! Secrets by type: what must never reach a log, a trace, an error or Debug output.
 //!
-//! Each type here masks itself in `Debug`, and passwords wipe their memory when dropped. The bytes are reached through a method whose
-//! name says so (`expose`), which makes every use easy to find.
+//! Each type here masks itself in `Debug`, and [`Secret`] wipes its memory when dropped, with any allocator. The bytes are reached
+//! through a method whose name says so (`expose`), which makes every use easy to find.
 
 use std::fmt;
 use std::sync::Arc;

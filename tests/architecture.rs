@@ -1,7 +1,8 @@
 //! The borders between modules: what ARCHITECTURE.md says of them is what the code does.
 //!
-//! Each row of its table "Layers" has modules of `src/`, and the modules that these may use. Each row of its table "Machines" begins
-//! with a machine: a module of protocol logic, which knows no runtime, no socket, no clock, no configuration file.
+//! Each row of its table "Layers" has modules of `src/`, and the modules that these may use. Each row of its tables "Machines" and
+//! "Codecs, tables and functions" begins with a module of protocol logic, which knows no runtime, no socket, no clock, no
+//! configuration file. Machines have the contract of `src/machine.rs`; nothing else has it.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a border that is crossed ends the test")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -212,35 +213,72 @@ fn layers_make_no_circle() {
     }
 }
 
+/// The modules that the first cells of a table name.
+fn first_cells(heading: &str) -> Vec<String> {
+    table(heading).into_iter().flat_map(|row| row.into_iter().next().unwrap_or_default()).collect()
+}
+
+fn path_of(module: &str) -> PathBuf {
+    module.split("::").fold(root().join("src"), |path, name| path.join(name))
+}
+
 #[test]
 fn machines_know_no_runtime_no_clock_and_no_configuration() {
     let mut crossings = Vec::new();
-    let mut machines = 0;
-    for row in table("Machines") {
-        for machine in row.first().into_iter().flatten() {
-            machines += 1;
-            let path = machine.split("::").fold(root().join("src"), |path, name| path.join(name));
-            for file in files_of(&path) {
-                let paths = Paths::of(&file);
-                let banned = |path: &str| {
-                    let first = path.split("::").next().unwrap_or_default();
-                    // tokio-rustls hands rustls on, which knows no runtime.
-                    first.starts_with("tokio") && !path.starts_with("tokio_rustls::rustls::")
-                        || BANNED_IN_MACHINES.iter().any(|banned| {
-                            path == *banned
-                                || path.starts_with(&format!("{banned}::"))
-                                || path.ends_with(&format!("::{banned}"))
-                        })
-                };
-                crossings.extend(
-                    paths
-                        .iter()
-                        .filter(|path| banned(path))
-                        .map(|path| format!("{}: {path}", file.display())),
-                );
+    let modules = [first_cells("Machines"), first_cells("Codecs, tables and functions")].concat();
+    assert!(modules.len() >= 15, "only {} were found in the tables", modules.len());
+    for module in modules {
+        for file in files_of(&path_of(&module)) {
+            let paths = Paths::of(&file);
+            let banned = |path: &str| {
+                let first = path.split("::").next().unwrap_or_default();
+                // tokio-rustls hands rustls on, which knows no runtime.
+                first.starts_with("tokio") && !path.starts_with("tokio_rustls::rustls::")
+                    || BANNED_IN_MACHINES.iter().any(|banned| {
+                        path == *banned
+                            || path.starts_with(&format!("{banned}::"))
+                            || path.ends_with(&format!("::{banned}"))
+                    })
+            };
+            crossings.extend(
+                paths
+                    .iter()
+                    .filter(|path| banned(path))
+                    .map(|path| format!("{}: {path}", file.display())),
+            );
+        }
+    }
+    assert!(crossings.is_empty(), "{crossings:#?}");
+}
+
+/// The files outside of tests that implement the contract of all machines.
+fn implementations() -> BTreeSet<PathBuf> {
+    let is_contract = |item: &syn::Item| {
+        let syn::Item::Impl(item) = item else { return false };
+        item.trait_.as_ref().is_some_and(|(path, _)| path.is_ident("Machine"))
+    };
+    let mut found = BTreeSet::new();
+    for module in layers().keys() {
+        for file in files_of(&root().join("src").join(module)) {
+            let parsed = syn::parse_file(&fs::read_to_string(&file).unwrap()).unwrap();
+            if parsed.items.iter().any(is_contract) {
+                found.insert(file);
             }
         }
     }
-    assert!(machines >= 9, "only {machines} machines were found in the table");
-    assert!(crossings.is_empty(), "{crossings:#?}");
+    found
+}
+
+#[test]
+fn machines_have_one_contract() {
+    let mut left = implementations();
+    for machine in first_cells("Machines") {
+        let files: BTreeSet<PathBuf> = files_of(&path_of(&machine)).into_iter().collect();
+        let count = left.intersection(&files).count();
+        // Its contract is on its way.
+        let has_contract = machine != "proxy::session";
+        assert!(count == 1 || !has_contract, "{machine} has {count} impls of `Machine`");
+        left.retain(|file| !files.contains(file));
+    }
+    assert!(left.is_empty(), "not in the table \"Machines\": {left:?}");
 }

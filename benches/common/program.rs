@@ -12,8 +12,6 @@ use deltapush::secret::DeviceToken;
 use deltapush::store::StoreSettings;
 use tokio::task::JoinSet;
 
-use crate::support::ports::free_port;
-
 /// How many accounts are registered at the same time.
 const AT_ONCE: usize = 256;
 
@@ -115,10 +113,10 @@ async fn register(registry: Registry, upstream: String, account: usize) -> Resul
 }
 
 fn configuration(upstream: &Upstream, notify_url: &str, pace: &str) -> String {
-    let (port, route) = (free_port(), upstream.route());
+    let route = upstream.route();
     format!(
         "hostname: localhost\n\
-         listeners:\n  - address: 127.0.0.1:{port}\n    tls: none\n\
+         listeners:\n  - address: 127.0.0.1:0\n    tls: none\n\
          certificate:\n  directory: certs\n\
          routes:\n  - domain: lab.test\n    upstream: {route}\n\
          push:\n  notify_url: {notify_url}\n  coalesce: 1s\n\

@@ -17,7 +17,7 @@ use tokio_rustls::TlsAcceptor;
 use super::session::Session;
 
 /// The server. It ends with the runtime.
-pub(crate) struct Server {
+pub(crate) struct LoadServer {
     pub(crate) port: u16,
     shared: Arc<Shared>,
 }
@@ -34,21 +34,16 @@ pub(super) struct Shared {
     cuts: watch::Sender<u32>,
 }
 
-impl Server {
+impl LoadServer {
     /// With so many accounts, on a port that is free.
     pub(crate) fn start(accounts: usize, tls: Option<TlsAcceptor>) -> Result<Self> {
-        Self::start_at(0, accounts, tls)
-    }
-
-    /// The same on a given port.
-    pub(crate) fn start_at(port: u16, accounts: usize, tls: Option<TlsAcceptor>) -> Result<Self> {
         let shared = Arc::new(Shared {
             inboxes: (0..accounts).map(|_| watch::Sender::new(1)).collect(),
             idle: AtomicUsize::new(0),
             accepted: Mutex::default(),
             cuts: watch::Sender::new(0),
         });
-        let listener = listen(port)?;
+        let listener = listen(0)?;
         let port = listener.local_addr()?.port();
         let accepting = Arc::clone(&shared);
         tokio::spawn(async move {

@@ -2,16 +2,18 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use deltapush::config::{JmapAccess, Native};
+use deltapush::machine::Machine;
 use deltapush::parser::capability::{self, Added};
 use deltapush::parser::framer::{Fragment, Framer, LineEnd};
 use deltapush::parser::reader::ResponseReader;
 use deltapush::parser::{command, data, response};
-use deltapush::proxy::session::{Output, Request, Session, SessionSettings, UpstreamTraits};
-use deltapush::secret::DeviceToken;
-use deltapush::trace::{Recorder, Tracer, Transcript};
+use deltapush::proxy::session::{
+    Session, SessionAction, SessionInput, SessionSettings, UpstreamTraits,
+};
+use deltapush::trace::{Recorder, Tracer};
 
 /// How much comes at once from a busy connection.
 const CHUNK: usize = 64 * 1024;
@@ -26,60 +28,62 @@ pub(crate) type Work = Box<dyn FnMut()>;
 type Scenario = (&'static str, fn() -> Work);
 
 /// All of it.
-pub(crate) const ALL: [Scenario; 13] = [
+pub(crate) const ALL: [Scenario; 10] = [
     ("framer_1000_lines", framer_lines),
     ("framer_literal_of_1_mib", framer_literal),
     ("command_heads", command_heads),
     ("command_arguments", command_arguments),
     ("capability_rewriting", capability_rewriting),
     ("response_reader", response_reader),
-    ("relay_100_noops", relay_noops::<true>),
-    ("relay_headers_of_50_messages", relay_headers::<true>),
-    ("relay_fetch_of_1_mib", relay_fetch::<true>),
+    ("relay_100_noops", relay_noops),
+    ("relay_headers_of_50_messages", relay_headers),
+    ("relay_fetch_of_1_mib", relay_fetch),
     ("relay_append_of_1_mib", relay_append),
-    // The same in a program that has no trace, for comparison.
-    ("without_trace_100_noops", relay_noops::<false>),
-    ("without_trace_headers_of_50_messages", relay_headers::<false>),
-    ("without_trace_fetch_of_1_mib", relay_fetch::<false>),
 ];
 
-/// Both peers, who do nothing. Somebody may follow, and nobody does; or there is not even a place for that.
-struct Peers<const HAS_PLACE: bool> {
+/// Bytes that a relay reads in one turn.
+const TURN: usize = 256 * 1024;
+
+/// A session between two peers that do nothing. Somebody may follow its trace, and nobody does.
+struct Relayed {
+    session: Session,
     bytes: usize,
     recorder: Recorder,
+    now: Instant,
 }
 
-impl<const HAS_PLACE: bool> Default for Peers<HAS_PLACE> {
-    fn default() -> Self {
-        Self { bytes: 0, recorder: Tracer::default().client(1) }
+impl Relayed {
+    fn new() -> Self {
+        let recorder = Tracer::default().client(1);
+        Self { session: session(), bytes: 0, recorder, now: Instant::now() }
     }
-}
 
-impl<const HAS_PLACE: bool> Output for Peers<HAS_PLACE> {
-    fn to_client(&mut self, bytes: &[u8]) {
-        self.bytes = self.bytes.wrapping_add(black_box(bytes).len());
-    }
-    fn to_upstream(&mut self, bytes: &[u8]) {
-        self.bytes = self.bytes.wrapping_add(black_box(bytes).len());
-    }
-    fn compress(&mut self) {}
-    fn request(&mut self, _: Request) {}
-    fn idles_in(&mut self, _: &str) {}
-    fn fetches(&mut self) {}
-    fn tokens(&self) -> Vec<DeviceToken> {
-        Vec::new()
-    }
-    fn push_status(&self) -> String {
-        String::new()
-    }
-    fn transcript(&mut self) -> Option<&mut dyn Transcript> {
-        if !HAS_PLACE {
-            return None;
+    /// As each turn of a relay begins.
+    fn turn(&mut self) {
+        // That there is no follower is not known beforehand.
+        let traced = black_box(&mut self.recorder).transcript().is_some();
+        if traced != self.session.is_traced() {
+            self.handle(SessionInput::Traced(traced));
         }
-        // That there is none is not known beforehand.
-        black_box(&mut self.recorder)
-            .transcript()
-            .map(|transcript| transcript as &mut dyn Transcript)
+    }
+
+    #[inline]
+    fn handle(&mut self, input: SessionInput<'_>) {
+        let bytes = &mut self.bytes;
+        let mut actions = |action: SessionAction<'_>| {
+            if let SessionAction::ToClient(relayed) | SessionAction::ToUpstream(relayed) = action {
+                *bytes = bytes.wrapping_add(black_box(relayed).len());
+            }
+        };
+        self.session.handle(input, self.now, &mut actions);
+    }
+
+    fn client(&mut self, bytes: &[u8]) {
+        self.handle(SessionInput::Client { bytes: black_box(bytes), pieces: usize::MAX });
+    }
+
+    fn upstream(&mut self, bytes: &[u8]) {
+        self.handle(SessionInput::Upstream { bytes: black_box(bytes), pieces: usize::MAX });
     }
 }
 
@@ -90,6 +94,7 @@ fn session() -> Session {
         native: Native::Takeover,
         keepalive: Some(Duration::from_secs(290)),
         jmapaccess: JmapAccess::Strip,
+        command_time: Duration::from_secs(30),
         max_command: 64 * 1024,
         max_response: 64 * 1024,
     };
@@ -193,21 +198,20 @@ fn response_reader() -> Work {
     })
 }
 
-fn relay_noops<const TRACE: bool>() -> Work {
-    let (mut session, mut out) = (session(), Peers::<TRACE>::default());
+fn relay_noops() -> Work {
+    let mut relayed = Relayed::new();
     Box::new(move || {
         for _ in 0..100 {
-            session.from_client(black_box(b"A0001 NOOP\r\n"), &mut out);
-            session.from_upstream(
-                black_box(b"A0001 OK NOOP completed (0.001 + 0.000 secs).\r\n"),
-                &mut out,
-            );
+            relayed.turn();
+            relayed.client(b"A0001 NOOP\r\n");
+            relayed.turn();
+            relayed.upstream(b"A0001 OK NOOP completed (0.001 + 0.000 secs).\r\n");
         }
     })
 }
 
-fn relay_headers<const TRACE: bool>() -> Work {
-    let (mut session, mut out) = (session(), Peers::<TRACE>::default());
+fn relay_headers() -> Work {
+    let mut relayed = Relayed::new();
     let headers =
         b"Subject: a subject of some length\r\nFrom: Alice <alice@example.org>\r\n".repeat(8);
     let mut answer = Vec::new();
@@ -224,32 +228,47 @@ fn relay_headers<const TRACE: bool>() -> Work {
     Box::new(move || {
         let command =
             b"A1 UID FETCH 1000:1049 (UID FLAGS BODY.PEEK[HEADER.FIELDS (SUBJECT FROM)])\r\n";
-        session.from_client(black_box(command), &mut out);
-        session.from_upstream(black_box(&answer), &mut out);
+        relayed.turn();
+        relayed.client(command);
+        relayed.turn();
+        relayed.upstream(&answer);
     })
 }
 
-fn relay_fetch<const TRACE: bool>() -> Work {
-    let (mut session, mut out, chunk) = (session(), Peers::<TRACE>::default(), vec![b'\n'; CHUNK]);
+fn relay_fetch() -> Work {
+    let (mut relayed, chunk) = (Relayed::new(), vec![b'\n'; CHUNK]);
     Box::new(move || {
-        session.from_client(black_box(b"A1 UID FETCH 1 BODY.PEEK[]\r\n"), &mut out);
-        session.from_upstream(black_box(b"* 1 FETCH (UID 1 BODY[] {1048576}\r\n"), &mut out);
-        for _ in 0..MESSAGE / CHUNK {
-            session.from_upstream(black_box(&chunk), &mut out);
+        relayed.turn();
+        relayed.client(b"A1 UID FETCH 1 BODY.PEEK[]\r\n");
+        relayed.turn();
+        relayed.upstream(b"* 1 FETCH (UID 1 BODY[] {1048576}\r\n");
+        for _ in 0..MESSAGE / TURN {
+            relayed.turn();
+            for _ in 0..TURN / CHUNK {
+                relayed.upstream(&chunk);
+            }
         }
-        session.from_upstream(black_box(b")\r\nA1 OK Fetch completed.\r\n"), &mut out);
+        relayed.turn();
+        relayed.upstream(b")\r\nA1 OK Fetch completed.\r\n");
     })
 }
 
 fn relay_append() -> Work {
-    let (mut session, mut out, chunk) = (session(), Peers::<true>::default(), vec![b'\n'; CHUNK]);
+    let (mut relayed, chunk) = (Relayed::new(), vec![b'\n'; CHUNK]);
     Box::new(move || {
-        session.from_client(black_box(b"A1 APPEND INBOX {1048576}\r\n"), &mut out);
-        session.from_upstream(black_box(b"+ OK\r\n"), &mut out);
-        for _ in 0..MESSAGE / CHUNK {
-            session.from_client(black_box(&chunk), &mut out);
+        relayed.turn();
+        relayed.client(b"A1 APPEND INBOX {1048576}\r\n");
+        relayed.turn();
+        relayed.upstream(b"+ OK\r\n");
+        for _ in 0..MESSAGE / TURN {
+            relayed.turn();
+            for _ in 0..TURN / CHUNK {
+                relayed.client(&chunk);
+            }
         }
-        session.from_client(black_box(b"\r\n"), &mut out);
-        session.from_upstream(black_box(b"A1 OK [APPENDUID 1 2] Append completed.\r\n"), &mut out);
+        relayed.turn();
+        relayed.client(b"\r\n");
+        relayed.turn();
+        relayed.upstream(b"A1 OK [APPENDUID 1 2] Append completed.\r\n");
     })
 }

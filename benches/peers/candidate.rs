@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -16,7 +16,8 @@ use crate::common::bare;
 use crate::common::process::Group;
 use crate::common::tls::Authority;
 use crate::support::guarded::Guarded;
-use crate::support::ports::{free_port, wait_for_port};
+use crate::support::ports::{ReservedPort, wait_for_port};
+use crate::support::server::program;
 
 /// How long a program may take to start.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -70,37 +71,27 @@ impl Kind {
         !matches!(self, Self::Deltapush | Self::Bytes)
     }
 
-    /// What must be there, and the Debian package that has it.
-    fn needs(self) -> &'static [(&'static str, &'static str)] {
-        const NGINX: (&str, &str) = ("/usr/sbin/nginx", "nginx");
+    /// What is started, if it is somebody else's: as `scripts/servers` unpacks it, but for Dovecot, which is installed.
+    fn file(self) -> Option<PathBuf> {
         match self {
-            Self::Deltapush | Self::Bytes => &[],
-            Self::NginxStream => {
-                &[NGINX, ("/usr/lib/nginx/modules/ngx_stream_module.so", "libnginx-mod-stream")]
-            }
-            Self::NginxMail => {
-                &[NGINX, ("/usr/lib/nginx/modules/ngx_mail_module.so", "libnginx-mod-mail")]
-            }
-            Self::Haproxy => &[("/usr/sbin/haproxy", "haproxy")],
-            Self::Stunnel => &[("/usr/bin/stunnel4", "stunnel4")],
-            Self::Dovecot => &[
-                ("/usr/sbin/dovecot", "dovecot-core"),
-                ("/usr/lib/dovecot/imap-login", "dovecot-imapd"),
-            ],
+            Self::Deltapush | Self::Bytes => None,
+            Self::NginxStream | Self::NginxMail => Some(program("nginx")),
+            Self::Haproxy => Some(program("haproxy")),
+            Self::Stunnel => Some(program("stunnel4")),
+            Self::Dovecot => Some(PathBuf::from("/usr/sbin/dovecot")),
         }
     }
 
     /// What the program says of its version.
     pub(crate) fn version(self) -> Option<String> {
-        let (program, flag) = match self {
+        let flag = match self {
             Self::Deltapush => return Some(env!("CARGO_PKG_VERSION").to_owned()),
             Self::Bytes => return None,
-            Self::NginxStream | Self::NginxMail => ("/usr/sbin/nginx", "-v"),
-            Self::Haproxy => ("/usr/sbin/haproxy", "-v"),
-            Self::Stunnel => ("/usr/bin/stunnel4", "-version"),
-            Self::Dovecot => ("/usr/sbin/dovecot", "--version"),
+            Self::NginxStream | Self::NginxMail | Self::Haproxy => "-v",
+            Self::Stunnel => "-version",
+            Self::Dovecot => "--version",
         };
-        let output = Command::new(program).arg(flag).output().ok()?;
+        let output = Command::new(self.file()?).arg(flag).output().ok()?;
         let text = [output.stdout, output.stderr].concat();
         let text = String::from_utf8_lossy(&text).into_owned();
         let is_version = |word: &&str| {
@@ -114,20 +105,15 @@ impl Kind {
     }
 }
 
-/// Fails if a program is not there, and says which packages have what is missing.
+/// Fails if a program is not there.
 pub(crate) fn check_installed(kinds: &[Kind]) -> Result<()> {
-    let mut missing: Vec<&str> = Vec::new();
-    for (file, package) in kinds.iter().flat_map(|kind| kind.needs()) {
-        if !Path::new(file).exists() && !missing.contains(package) {
-            missing.push(package);
-        }
+    for file in kinds.iter().filter_map(|kind| kind.file()) {
+        ensure!(
+            file.exists(),
+            "{} is missing: run scripts/servers (Dovecot is installed by scripts/test), or name with --beside who is there",
+            file.display()
+        );
     }
-    ensure!(
-        missing.is_empty(),
-        "these Debian packages are missing: {}; install them (apt-get install --no-install-recommends), mask their \
-         services if nothing shall start, or name with --beside who is there",
-        missing.join(" ")
-    );
     Ok(())
 }
 
@@ -163,6 +149,7 @@ pub(crate) struct Candidate {
     pub(crate) group: Group,
     /// Ends it.
     _guarded: Guarded,
+    _reserved: [ReservedPort; 2],
 }
 
 impl Candidate {
@@ -174,8 +161,10 @@ impl Candidate {
     ) -> Result<Self> {
         // Taken away when the program ends.
         let folder = tempfile::Builder::new().prefix("deltapush-peers-").tempdir()?.keep();
-        let port = free_port();
-        let script = prepare(entrant, &folder, port, authority, upstream)?;
+        let reserved = [ReservedPort::new(), ReservedPort::new()];
+        let [port, between] = reserved.each_ref().map(ReservedPort::number);
+        let place = configure::Place { folder: &folder, port, between, authority, upstream };
+        let script = prepare(entrant, &place)?;
         let mut guarded = Guarded::start(&format!("echo $$ >pid\n{script}"), &folder);
         if !wait_for_port(port, PATIENCE) {
             let log = fs::read_to_string(folder.join("log")).unwrap_or_default();
@@ -188,32 +177,28 @@ impl Candidate {
             address: ([127, 0, 0, 1], port).into(),
             group: Group { leader },
             _guarded: guarded,
+            _reserved: reserved,
         })
     }
 }
 
 /// Writes the configuration into the folder; what a shell has to do there to run the program.
-fn prepare(
-    entrant: &Entrant,
-    folder: &Path,
-    port: u16,
-    authority: &Authority,
-    upstream: &Upstream,
-) -> Result<String> {
+fn prepare(entrant: &Entrant, place: &configure::Place<'_>) -> Result<String> {
     let write =
-        |name: &str, text: String| -> Result<()> { Ok(fs::write(folder.join(name), text)?) };
-    let place = configure::Place { folder, port, authority, upstream };
+        |name: &str, text: String| -> Result<()> { Ok(fs::write(place.folder.join(name), text)?) };
     let kind = entrant.kind;
+    let file = kind.file().unwrap_or_default();
+    let file = file.display();
     Ok(match kind {
         Kind::Deltapush => {
-            write("config.yaml", configure::deltapush(&place))?;
+            write("config.yaml", configure::deltapush(place))?;
             let file = &entrant.build.as_ref().context("no build of deltapush")?.file;
             format!("exec '{}' --config config.yaml run", file.display())
         }
         Kind::Bytes => {
-            let certificates = authority.certificate.parent().context("no folder")?;
+            let certificates = place.authority.certificate.parent().context("no folder")?;
             let (program, command) = (std::env::current_exe()?, bare::COMMAND);
-            let upstream = upstream.tls;
+            let (port, upstream) = (place.port, place.upstream.tls);
             format!(
                 "exec '{}' {command} '{}' {port} 127.0.0.1:{upstream}",
                 program.display(),
@@ -224,29 +209,24 @@ fn prepare(
             let is_mail = kind == Kind::NginxMail;
             write(
                 "nginx.conf",
-                if is_mail {
-                    configure::nginx_mail(&place)
-                } else {
-                    configure::nginx_stream(&place)
-                },
+                if is_mail { configure::nginx_mail(place) } else { configure::nginx_stream(place) },
             )?;
-            "exec /usr/sbin/nginx -e stderr -p . -c nginx.conf".to_owned()
+            format!("exec '{file}' -e stderr -p . -c nginx.conf")
         }
         Kind::Haproxy => {
-            write("haproxy.cfg", configure::haproxy(&place))?;
-            "exec /usr/sbin/haproxy -db -f haproxy.cfg".to_owned()
+            write("haproxy.cfg", configure::haproxy(place))?;
+            format!("exec '{file}' -db -f haproxy.cfg")
         }
         Kind::Stunnel => {
             // In one process both ends would have to share one limit of open files.
-            let between = free_port();
-            let [inner, outer] = configure::stunnel(&place, between);
+            let [inner, outer] = configure::stunnel(place);
             write("in.conf", inner)?;
             write("out.conf", outer)?;
-            "/usr/bin/stunnel4 out.conf &\nexec /usr/bin/stunnel4 in.conf".to_owned()
+            format!("'{file}' out.conf &\nexec '{file}' in.conf")
         }
         Kind::Dovecot => {
-            write("dovecot.conf", configure::dovecot(&place))?;
-            "exec /usr/sbin/dovecot -F -c dovecot.conf".to_owned()
+            write("dovecot.conf", configure::dovecot(place))?;
+            format!("exec '{file}' -F -c dovecot.conf")
         }
     })
 }

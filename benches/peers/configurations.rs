@@ -7,11 +7,14 @@ use std::thread;
 use super::limits;
 use super::upstream::Upstream;
 use crate::common::tls::{Authority, HOST};
+use crate::support::server::unpacked;
 
 /// Where a program stands.
 pub(crate) struct Place<'a> {
     pub(crate) folder: &'a Path,
     pub(crate) port: u16,
+    /// For a program of two processes.
+    pub(crate) between: u16,
     pub(crate) authority: &'a Authority,
     pub(crate) upstream: &'a Upstream,
 }
@@ -101,8 +104,10 @@ mail {{
 
 fn nginx_head(module: &str) -> String {
     let (cores, files, connections) = (cores(), limits::files(), limits::files());
+    let modules = unpacked("tools").join("usr/lib/nginx/modules");
+    let modules = modules.display();
     format!(
-        "load_module /usr/lib/nginx/modules/ngx_{module}_module.so;
+        "load_module {modules}/ngx_{module}_module.so;
 daemon off;
 pid nginx.pid;
 error_log stderr error;
@@ -137,9 +142,9 @@ backend servers
 }
 
 /// From TLS to plain, and from plain to TLS.
-pub(crate) fn stunnel(place: &Place<'_>, between: u16) -> [String; 2] {
+pub(crate) fn stunnel(place: &Place<'_>) -> [String; 2] {
     let Files { certificate, key, ca } = files(place);
-    let (port, upstream) = (place.port, place.upstream.tls);
+    let (port, between, upstream) = (place.port, place.between, place.upstream.tls);
     let head = "foreground = yes\ndebug = err\npid =\nsocket = l:TCP_NODELAY=1\nsocket = r:TCP_NODELAY=1\n";
     [
         format!(

@@ -67,7 +67,7 @@ pub(crate) async fn all(options: &Options) -> Result<()> {
     let text = page.markdown();
     println!("\n{text}");
     if options.write {
-        page::write(&text, &page.plot())?;
+        page::write(&page.summary(), &page.plot())?;
     }
     if options.extent() == Extent::Shortest {
         println!("this was to see that the benchmark works: these figures mean nothing");

@@ -1,4 +1,4 @@
-//! What came out, as a page and in docs/performance.md.
+//! The result: a full report for standard output, and the summary in docs/performance.md.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -15,7 +15,7 @@ use super::together::Together;
 use super::watching::Watched;
 use super::{bars, plot};
 
-/// What stands between these lines in docs/performance.md is replaced.
+/// The text between these lines in docs/performance.md is replaced.
 const BEGIN: &str = "<!-- measured: begin -->";
 const END: &str = "<!-- measured: end -->";
 
@@ -42,11 +42,9 @@ impl Page {
         figures
     }
 
+    /// The full report.
     pub(crate) fn markdown(&self) -> String {
-        let mut text = String::new();
-        for line in &self.machine {
-            text += &format!("- {line}\n");
-        }
+        let mut text = self.machine();
         text += &format!("- measuring took {} s", self.took.as_secs());
         if let Some(others) = self.meanwhile.others() {
             text += &format!(
@@ -65,6 +63,28 @@ impl Page {
         }
         text += &self.bars();
         text
+    }
+
+    /// The part of the report that docs/performance.md shows: the last row of each figure, and the bars that were missed.
+    pub(crate) fn summary(&self) -> String {
+        let mut text = self.machine();
+        text += "\n| | deltapush | bytes | best other proxy |\n| --- | ---: | ---: | ---: |\n";
+        let bytes = self.entrants.iter().position(|entrant| entrant.kind == Kind::Bytes);
+        for figure in self.figures() {
+            let Some(row) = figure.rows.last() else { continue };
+            let best = figure.best_peer(row, &self.entrants).map_or("–".to_owned(), |column| {
+                format!("{} ({})", cell(figure, row, column), self.entrants[column].name())
+            });
+            let bytes = bytes.map_or("–".to_owned(), |column| cell(figure, row, column));
+            let ours = cell(figure, row, 0);
+            let _ =
+                writeln!(text, "| {}: {} | {ours} | {bytes} | {best} |", figure.title, row.name);
+        }
+        text + &self.watching() + &self.missed_bars()
+    }
+
+    fn machine(&self) -> String {
+        self.machine.iter().map(|line| format!("- {line}\n")).collect()
     }
 
     fn table(&self, figure: &Figure) -> String {
@@ -131,13 +151,23 @@ impl Page {
         text
     }
 
+    fn missed_bars(&self) -> String {
+        let bars = bars::all(self);
+        let met = bars.iter().filter(|bar| bar.is_met).count();
+        let mut text = format!("\n### Bars\n\n{met} of {} bars were met. Missed:\n\n", bars.len());
+        for bar in bars.iter().filter(|bar| !bar.is_met) {
+            let _ = writeln!(text, "- {}: {}, {}", bar.figure, bar.bar, bar.measured);
+        }
+        text
+    }
+
     fn bars(&self) -> String {
         let bars = bars::all(self);
         if bars.is_empty() {
             return String::new();
         }
-        let mut text = "\n### What is to be reached\n\n\
-             The worst row of each figure, deltapush to whom it is compared with.\n\n\
+        let mut text = "\n### Bars\n\n\
+             The worst row of each figure: deltapush compared with the best other program.\n\n\
              | figure | bar | measured | | without nginx mail, which has no TLS to the server |\n\
              | --- | --- | --- | --- | --- |\n"
             .to_owned();
@@ -166,7 +196,7 @@ fn cell(figure: &Figure, row: &Row, column: usize) -> String {
     format!("{median:.digits$} ± {:.0} %", series.spread() * 100.0)
 }
 
-/// Puts the tables into docs/performance.md, and the plot beside it.
+/// Replaces the summary in docs/performance.md and the plot next to it.
 pub(crate) fn write(text: &str, plot: &str) -> Result<()> {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
     let page = docs.join("performance.md");

@@ -2,20 +2,22 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 
 use crate::common::process::Group;
-use crate::common::server::{self, Server};
+use crate::common::server::{self, LoadServer};
 use crate::common::tls::{Authority, HOST, Order};
 use crate::support::guarded::Guarded;
-use crate::support::ports::{free_port, wait_for_port};
 
 /// As its first argument it makes this program a mail server.
 pub(crate) const COMMAND: &str = "upstream";
+
+/// The file in which it tells its ports: with TLS, and of the HTTP server.
+const PORTS: &str = "ports";
 
 /// As a further one: no TLS session can be resumed there.
 const NO_RESUMPTION: &str = "no-resumption";
@@ -32,16 +34,23 @@ impl Upstream {
     pub(crate) fn start(authority: &Authority, resumption: bool) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("deltapush-peers-").tempdir()?.keep();
         let certificates = authority.certificate.parent().context("no folder")?;
-        let [tls, plain, http] = [free_port(), free_port(), free_port()];
         let resumption = if resumption { "" } else { NO_RESUMPTION };
         let program = std::env::current_exe()?;
         let script = format!(
-            "echo $$ >pid\nexec '{}' {COMMAND} '{}' {tls} {plain} {http} {resumption}",
+            "echo $$ >pid\nexec '{}' {COMMAND} '{}' {resumption}",
             program.display(),
             certificates.display()
         );
         let guarded = Guarded::start(&script, &folder);
-        ensure!(wait_for_port(http, Duration::from_secs(20)), "the mail server does not start");
+        let file = folder.join(PORTS);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !file.exists() {
+            ensure!(Instant::now() < deadline, "the mail server does not start");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let ports = fs::read_to_string(file)?;
+        let (tls, http) = ports.split_once(' ').context("not two ports")?;
+        let (tls, http) = (tls.parse()?, http.parse()?);
         let group = Group { leader: fs::read_to_string(folder.join("pid"))?.trim().parse()? };
         Ok(Self { tls, http, group, _guarded: guarded })
     }
@@ -51,17 +60,18 @@ impl Upstream {
 #[tokio::main]
 pub(crate) async fn run(folder: &str, arguments: &[&str]) -> Result<()> {
     rlimit::increase_nofile_limit(u64::MAX)?;
-    let [tls, plain, http, flags @ ..] = arguments else { anyhow::bail!("three ports are wanted") };
-    let plain: u16 = plain.parse()?;
     let authority = Authority::in_folder(Path::new(folder));
-    let acceptor = authority.acceptor(!flags.contains(&NO_RESUMPTION), Order::Usual)?;
-    let _servers =
-        (Server::start_at(tls.parse()?, 0, Some(acceptor))?, Server::start_at(plain, 0, None)?);
-    let listener = server::listen(http.parse()?)?;
+    let acceptor = authority.acceptor(!arguments.contains(&NO_RESUMPTION), Order::Usual)?;
+    let (tls, plain) = (LoadServer::start(0, Some(acceptor))?, LoadServer::start(0, None)?);
+    let listener = server::listen(0)?;
+    let ports = format!("{} {}", tls.port, listener.local_addr()?.port());
+    // Whole, or not there yet.
+    fs::write("ports.new", ports)?;
+    fs::rename("ports.new", PORTS)?;
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };
         // A connection that ends is no matter.
-        tokio::spawn(async move { drop(answer(stream, plain).await) });
+        tokio::spawn(async move { drop(answer(stream, plain.port).await) });
     }
 }
 

@@ -16,7 +16,7 @@ use super::figures::{Series, kib, number};
 use super::limits;
 use super::options::{Extent, Options};
 use crate::common::process::Process;
-use crate::common::server::Server;
+use crate::common::server::LoadServer;
 use crate::common::tls::{self, Authority, Order};
 use crate::notifications::Notifications;
 use crate::program::{Program, Upstream};
@@ -64,7 +64,7 @@ pub(crate) async fn measure(options: &Options, authority: &Authority) -> Result<
     // Here both ends of a bare handshake are in one process.
     let accounts = limits::sessions(wanted);
     let rounds = if options.extent() == Extent::Full { 3 } else { 1 };
-    let server = Server::start(accounts, Some(authority.acceptor(true, Order::Usual)?))?;
+    let server = LoadServer::start(accounts, Some(authority.acceptor(true, Order::Usual)?))?;
     let mut handshakes = Series::default();
     for _ in 0..rounds {
         handshakes.0.push(
@@ -113,7 +113,7 @@ pub(crate) async fn measure(options: &Options, authority: &Authority) -> Result<
 }
 
 struct Bench {
-    server: Server,
+    server: LoadServer,
     accounts: usize,
 }
 

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, anyhow};
 use super::MIB;
 use super::common::client::Client;
 use super::common::process::Process;
-use super::common::server::Server;
+use super::common::server::LoadServer;
 use super::common::tls::{Authority, Order};
 use super::idle::Costs;
 use super::proxy::{Kind, Proxy};
@@ -46,7 +46,7 @@ struct Figures {
 pub(crate) async fn all(size: u64, sessions: usize) -> Result<bool> {
     let folder = tempfile::Builder::new().prefix("deltapush-bench-").tempdir()?;
     let authority = Authority::make(folder.path())?;
-    let server = Server::start(0, Some(authority.acceptor(true, Order::Usual)?))?;
+    let server = LoadServer::start(0, Some(authority.acceptor(true, Order::Usual)?))?;
     let upstream = SocketAddr::from(([127, 0, 0, 1], server.port));
 
     println!("a message of {} MiB, TLS on both sides, best of {ROUNDS}", size / MIB);

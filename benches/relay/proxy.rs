@@ -1,7 +1,7 @@
 //! The processes that are measured.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -14,6 +14,7 @@ use super::common::bare;
 use super::common::client::Client;
 use super::common::tls::{Authority, HOST, Order};
 use super::measure::PATIENCE;
+use super::ports::ReservedPort;
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Kind {
@@ -25,6 +26,7 @@ pub(crate) enum Kind {
 pub(crate) struct Proxy {
     pub(crate) port: u16,
     child: Child,
+    _reserved: ReservedPort,
 }
 
 impl Proxy {
@@ -34,8 +36,8 @@ impl Proxy {
         authority: &Authority,
         upstream: SocketAddr,
     ) -> Result<Self> {
-        // Free until the process takes it, unless another program is quicker: then it ends, and so does the benchmark.
-        let port = TcpListener::bind((HOST, 0))?.local_addr()?.port();
+        let reserved = ReservedPort::new();
+        let port = reserved.number();
         let mut command = match kind {
             Kind::Deltapush => {
                 let config = folder.join("config.yaml");
@@ -57,7 +59,7 @@ impl Proxy {
             .stdin(Stdio::null())
             .spawn()
             .with_context(|| format!("cannot start {kind:?}"))?;
-        Ok(Self { port, child })
+        Ok(Self { port, child, _reserved: reserved })
     }
 
     /// A session through it, as soon as it is there.

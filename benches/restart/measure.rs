@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
 
 use super::common::process::Process;
-use super::common::server::Server;
+use super::common::server::LoadServer;
 use super::program::{Program, Upstream, token};
 use super::support::certs::Authority;
 use super::support::notify::NotifyServer;
@@ -35,7 +35,7 @@ pub(crate) async fn all(accounts: usize, tls: bool) -> Result<()> {
     let folder = tempfile::Builder::new().prefix("deltapush-bench-").tempdir()?;
     let authority = Authority::new(folder.path());
     let server =
-        Server::start(accounts, tls.then(|| TlsAcceptor::from(authority.server_config())))?;
+        LoadServer::start(accounts, tls.then(|| TlsAcceptor::from(authority.server_config())))?;
     let notifications = NotifyServer::start().await;
     let upstream = Upstream { port: server.port, ca: tls.then(|| authority.ca.clone()) };
     let mut program =
@@ -68,7 +68,7 @@ pub(crate) async fn all(accounts: usize, tls: bool) -> Result<()> {
 }
 
 struct Bench {
-    server: Server,
+    server: LoadServer,
     notifications: NotifyServer,
     accounts: usize,
 }

@@ -1,10 +1,12 @@
 //! `upstream::login_machine`: what a server may say while deltapush logs in to it.
 
 use std::cell::RefCell;
+use std::time::Instant;
 
 use deltapush::config::Security;
 use deltapush::credentials::Mechanism;
 use deltapush::credentials::{CredentialKind, Credentials};
+use deltapush::machine::Machine;
 use deltapush::parser::command::{self, Verb};
 use deltapush::parser::id::{self, MAX_NAME};
 use deltapush::parser::reader::ResponseReader;
@@ -13,7 +15,7 @@ use deltapush::parser::sasl::{self, SaslLine};
 use deltapush::secret::Secret;
 use deltapush::upstream::id::Introduction;
 use deltapush::upstream::login_machine::{
-    Dialogue, DialogueStep, LoggedIn, LoginError, OutgoingLine, Purpose,
+    LoggedIn, LoginAction, LoginError, LoginInput, LoginMachine, OutgoingLine, Purpose,
 };
 
 use super::events;
@@ -53,9 +55,10 @@ pub(crate) fn check(data: &[u8]) {
             vec![(b"x-originating-ip".to_vec(), Some(b"::1".to_vec()))]
         },
     };
-    let dialogue = Dialogue::new(credentials.clone(), security, purpose).introducing(introduction);
+    let machine =
+        LoginMachine::new(credentials.clone(), security, purpose).introducing(introduction);
     let run = Run { credentials: &credentials, secret, security, sent: RefCell::default() };
-    run.play(dialogue, events.map(|(_, said)| said).collect::<Vec<_>>().concat().as_slice());
+    run.play(machine, events.map(|(_, said)| said).collect::<Vec<_>>().concat().as_slice());
 }
 
 /// As one of the mechanisms gives them, and what else the event has.
@@ -84,6 +87,13 @@ fn credentials(settings: u8, secret: bool, who: &[u8]) -> Option<(Credentials, &
     Some((credentials.on_behalf_of(authorization.unwrap_or_default()), client))
 }
 
+fn handle(machine: &mut LoginMachine, input: LoginInput<'_>) -> Option<LoginAction> {
+    let mut actions = vec![];
+    machine.handle(input, Instant::now(), &mut actions);
+    assert!(actions.len() <= 1, "an input leads to one action at most");
+    actions.pop()
+}
+
 struct Run<'a> {
     credentials: &'a Credentials,
     secret: bool,
@@ -93,31 +103,33 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn play(&self, mut dialogue: Dialogue, mut script: &[u8]) {
+    fn play(&self, mut machine: LoginMachine, mut script: &[u8]) {
         let mut reader = ResponseReader::new(1000);
         let mut has_tls = self.security == Security::Tls;
         while let Ok(Some(line)) = reader.next(&mut script) {
-            let mut step = match dialogue.response(&line) {
-                Ok(Some(step)) => step,
-                Ok(None) => continue,
-                Err(error) => return self.failed(&error),
-            };
-            if matches!(step, DialogueStep::StartTls) {
+            let mut action = handle(&mut machine, LoginInput::Response(&line));
+            if matches!(action, Some(LoginAction::StartTls)) {
                 assert!(!has_tls, "TLS within TLS");
                 has_tls = true;
-                step = dialogue.secured();
+                action = handle(&mut machine, LoginInput::Secured);
             }
-            match step {
-                DialogueStep::Send(said) => self.sends(&said, has_tls),
-                DialogueStep::Challenge(challenge) => {
+            match action {
+                None => {}
+                Some(LoginAction::Send(said)) => self.sends(&said, has_tls),
+                Some(LoginAction::Challenge(challenge)) => {
                     self.is_challenged(&challenge);
-                    self.relays(&dialogue.client_responds(&Secret::new(RESPONSE.to_vec())));
+                    let response = Secret::new(RESPONSE.to_vec());
+                    match handle(&mut machine, LoginInput::ClientResponse(&response)) {
+                        Some(LoginAction::Send(said)) => self.relays(&said),
+                        _ => panic!("the client's response is not sent"),
+                    }
                 }
-                DialogueStep::LoggedIn(logged_in) => {
+                Some(LoginAction::LoggedIn(logged_in)) => {
                     assert!(has_tls, "authenticated before TLS");
                     return self.logged_in(&logged_in);
                 }
-                DialogueStep::StartTls => unreachable!("it was dealt with"),
+                Some(LoginAction::Failed(error)) => return self.failed(&error),
+                Some(LoginAction::StartTls) => unreachable!("it was dealt with"),
             }
         }
     }

@@ -3,12 +3,10 @@
 
 use std::sync::{Arc, LazyLock};
 
-use deltapush::config::{JmapAccess, Native};
 use deltapush::parser::id::{self, Field, MAX_FIELDS, MAX_NAME, MAX_VALUE};
 use deltapush::parser::quote::is_quotable;
-use deltapush::proxy::session::{Output, Request, Session, SessionSettings, UpstreamTraits};
-use deltapush::secret::DeviceToken;
-use deltapush::trace::Transcript;
+use deltapush::proxy::session::{Session, SessionSettings, UpstreamTraits};
+use deltapush::proxy::session_log::{self, LoggedSession};
 use deltapush::upstream::id::{Introduction, command, own, with_own_name};
 
 use super::events;
@@ -109,70 +107,38 @@ fn is_read_again(fields: &[Field]) {
 
 static SETTINGS: LazyLock<Arc<SessionSettings>> = LazyLock::new(|| {
     Arc::new(SessionSettings {
-        entries: vec![],
         push_status: true,
-        native: Native::Passthrough,
-        keepalive: None,
-        jmapaccess: JmapAccess::Strip,
         max_command: 4000,
         max_response: 4000,
+        ..session_log::settings()
     })
 });
-
-#[derive(Default)]
-struct Recorded {
-    client: Vec<u8>,
-    upstream: Vec<u8>,
-}
-
-impl Output for Recorded {
-    fn to_client(&mut self, bytes: &[u8]) {
-        self.client.extend_from_slice(bytes);
-    }
-    fn to_upstream(&mut self, bytes: &[u8]) {
-        self.upstream.extend_from_slice(bytes);
-    }
-    fn compress(&mut self) {}
-    fn request(&mut self, _: Request) {}
-    fn idles_in(&mut self, _: &str) {}
-    fn fetches(&mut self) {}
-    fn tokens(&self) -> Vec<DeviceToken> {
-        vec![]
-    }
-    fn push_status(&self) -> String {
-        "push active".into()
-    }
-    fn transcript(&mut self) -> Option<&mut dyn Transcript> {
-        None
-    }
-}
 
 /// A server that knows ID gets the client's fields and deltapush's name, in a command whose literals it is asked for; one that
 /// does not hears nothing.
 fn through_a_session(command: &[u8], said: Option<&[Field]>, settings: u8) {
     let Some(said) = said else { return };
     let has_id = settings & 1 == 0;
-    let mut session =
-        Session::new(SETTINGS.clone(), UpstreamTraits { id: has_id, ..UpstreamTraits::default() });
-    let mut out = Recorded::default();
-    assert_eq!(session.from_client(command, &mut out), command.len());
+    let upstream = UpstreamTraits { id: has_id, ..UpstreamTraits::default() };
+    let mut it = LoggedSession::new(Session::new(SETTINGS.clone(), upstream));
+    assert_eq!(it.give_client(command), command.len());
     if !has_id {
-        assert!(out.upstream.is_empty() && out.client.ends_with(b"a OK ID completed\r\n"));
+        assert!(it.log.upstream.is_empty() && it.log.client.ends_with(b"a OK ID completed\r\n"));
         return;
     }
     let mut asked = 0;
-    while id::fields(&out.upstream).is_none() {
+    while id::fields(&it.log.upstream).is_none() {
         assert!(
-            out.upstream.ends_with(b"}\r\n") && asked <= 2 * MAX_FIELDS,
+            it.log.upstream.ends_with(b"}\r\n") && asked <= 2 * MAX_FIELDS,
             "{}",
-            out.upstream.escape_ascii()
+            it.log.upstream.escape_ascii()
         );
         asked += 1;
-        session.from_upstream(b"+ go on\r\n", &mut out);
+        it.upstream_says(b"+ go on\r\n");
     }
-    assert_eq!(id::fields(&out.upstream), Some(with_own_name(said)));
-    out.client.clear();
-    session.from_upstream(b"* ID NIL\r\na OK done\r\n", &mut out);
-    assert_eq!(out.client, b"* ID NIL\r\na OK done\r\n");
-    assert!(session.takes_client_input() && session.held() == 0);
+    assert_eq!(id::fields(&it.log.upstream), Some(with_own_name(said)));
+    it.log.client.clear();
+    it.upstream_says(b"* ID NIL\r\na OK done\r\n");
+    assert_eq!(it.log.client, b"* ID NIL\r\na OK done\r\n");
+    assert!(it.session.takes_client_input() && it.session.held() == 0);
 }

@@ -112,7 +112,9 @@ impl Run {
                     sent += 1;
                     self.sends(&bytes);
                 }
-                IdleAction::Noticed { mailbox, position, .. } => self.notes(mailbox, position),
+                IdleAction::Noticed { mailbox, position, .. } => {
+                    self.notes(mailbox.to_string(), position)
+                }
                 IdleAction::Failed(failure) => {
                     assert!(!failure.to_string().is_empty());
                     self.is_over = true;

@@ -5,89 +5,73 @@
 //! the end of a harmless command is said to the upstream after the client; once at rest, nothing more; and a LOGOUT never gets
 //! there.
 
-use std::collections::VecDeque;
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
-use deltapush::config::{JmapAccess, Native};
 use deltapush::machine::Machine;
 use deltapush::proxy::session::{
-    ChangedState, DrainStep, ObservedEvent, Output, Request, Session, SessionSettings,
-    UpstreamTraits,
+    ChangedState, DrainStep, Session, SessionInput, SessionSettings, UpstreamTraits,
 };
+use deltapush::proxy::session_log::{self, LoggedEvent, LoggedSession};
 use deltapush::push::filter::PushFilter;
 use deltapush::push::observer::{NewMailObserver, ObserverAction, ObserverInput};
-use deltapush::secret::DeviceToken;
 use deltapush::store::Position;
-use deltapush::trace::Transcript;
 
 use super::events::{self, events};
 
 static SETTINGS: LazyLock<Arc<SessionSettings>> = LazyLock::new(|| {
-    Arc::new(SessionSettings {
-        entries: vec![],
-        native: Native::Passthrough,
-        keepalive: None,
-        push_status: false,
-        jmapaccess: JmapAccess::Strip,
-        max_command: 200,
-        max_response: 150,
-    })
+    Arc::new(SessionSettings { max_command: 200, max_response: 150, ..session_log::settings() })
 });
 
 /// What is looked through of the mailbox.
 const NOTED: Position = Position { uid_validity: 7, uid_next: 4 };
 
-#[derive(Default)]
-struct Recorded {
-    client: Vec<u8>,
-    upstream: Vec<u8>,
-    eye: NewMailObserver,
+/// A session, and the observer of new mail that looks on.
+struct Stage {
+    it: LoggedSession,
+    observer: NewMailObserver,
     actions: Vec<ObserverAction>,
 }
 
-impl Recorded {
-    /// Each action but the comparison is only noted.
-    fn observe(&mut self, input: ObserverInput<'_>) {
-        let before = self.actions.len();
-        self.eye.handle(input, *BEGAN, &mut self.actions);
-        if self.actions.get(before..).unwrap().contains(&ObserverAction::Compare) {
-            self.eye.handle(ObserverInput::Noted(Some(NOTED)), *BEGAN, &mut self.actions);
+impl Stage {
+    fn upstream_says(&mut self, chunk: &[u8]) {
+        self.it.handle(SessionInput::CopiesFetches(self.observer.looks()));
+        self.it.upstream_says(chunk);
+        self.look_on();
+    }
+
+    fn feed(&mut self) {
+        self.it.feed();
+        self.look_on();
+    }
+
+    fn drain(&mut self) -> DrainStep {
+        let step = self.it.drain();
+        self.look_on();
+        step
+    }
+
+    fn look_on(&mut self) {
+        for event in std::mem::take(&mut self.it.log.observed) {
+            self.observe(&event);
         }
     }
-}
 
-impl Output for Recorded {
-    fn to_client(&mut self, bytes: &[u8]) {
-        self.client.extend_from_slice(bytes);
-    }
-    fn to_upstream(&mut self, bytes: &[u8]) {
-        self.upstream.extend_from_slice(bytes);
-    }
-    fn compress(&mut self) {}
-    fn request(&mut self, _: Request) {}
-    fn idles_in(&mut self, _: &str) {}
-    fn fetches(&mut self) {}
-    fn tokens(&self) -> Vec<DeviceToken> {
-        vec![]
-    }
-    fn push_status(&self) -> String {
-        String::new()
-    }
-    fn looks_for_mail(&self) -> bool {
-        self.eye.looks()
-    }
-    fn sees(&mut self, glimpse: ObservedEvent<'_>) {
+    fn observe(&mut self, event: &LoggedEvent) {
         let filter = PushFilter::default();
-        self.observe(match glimpse {
-            ObservedEvent::Opening | ObservedEvent::Closed => ObserverInput::Closed,
-            ObservedEvent::Opened(mailbox) => ObserverInput::Opened(mailbox),
-            ObservedEvent::Response(line) => ObserverInput::Response { line, filter: &filter },
-            ObservedEvent::Fetched { from } => ObserverInput::Fetched(from),
-        });
-    }
-    fn transcript(&mut self) -> Option<&mut dyn Transcript> {
-        None
+        let input = match event {
+            LoggedEvent::Opening | LoggedEvent::Closed => ObserverInput::Closed,
+            LoggedEvent::Opened(mailbox) => ObserverInput::Opened(mailbox),
+            LoggedEvent::Response(line) => ObserverInput::Response { line, filter: &filter },
+            LoggedEvent::Fetched { from } => ObserverInput::Fetched(*from),
+        };
+        // Each action but the comparison is only noted.
+        let before = self.actions.len();
+        self.observer.handle(input, *BEGAN, &mut self.actions);
+        if self.actions.get(before..).unwrap().contains(&ObserverAction::Compare) {
+            let noted = ObserverInput::Noted(Some(NOTED));
+            self.observer.handle(noted, *BEGAN, &mut self.actions);
+        }
     }
 }
 
@@ -127,72 +111,62 @@ fn text(bytes: &[u8]) -> String {
 fn play(settings: u8, script: &[u8], step: usize) -> Played {
     let upstream =
         UpstreamTraits { metadata: settings & 1 != 0, pushes: false, id: settings & 2 != 0 };
-    let mut session = Session::new(SETTINGS.clone(), upstream).kept();
-    let mut out = Recorded::default();
-    let mut waiting = VecDeque::new();
+    let it = LoggedSession::new(Session::new(SETTINGS.clone(), upstream).kept());
+    let mut stage = Stage { it, observer: NewMailObserver::default(), actions: vec![] };
     let mut gone = None;
     let mut answered = 0;
     let mut settling = DrainStep::Waiting;
     for (kind, said) in events(script) {
         for chunk in said.chunks(step.min(said.len()).max(1)) {
             match kind {
-                b'S' if settling == DrainStep::Waiting => session.from_upstream(chunk, &mut out),
-                b'C' if gone.is_none() => waiting.extend(chunk),
+                b'S' if settling == DrainStep::Waiting => stage.upstream_says(chunk),
+                b'C' if gone.is_none() => {
+                    stage.it.waiting.extend_from_slice(chunk);
+                    stage.feed();
+                }
                 _ => {}
-            }
-            if gone.is_none() && kind == b'C' {
-                feed(&mut session, &mut waiting, &mut out);
             }
         }
         // What the client has said before goes on when the upstream has said all.
         if gone.is_none() {
-            feed(&mut session, &mut waiting, &mut out);
+            stage.feed();
         }
         // Not within: it may be at rest for a moment, and then in the middle of what else was said.
         if gone.is_some() && settling == DrainStep::Waiting {
-            settling = session.settle(&mut out);
+            settling = stage.drain();
         }
         if kind == b'y' {
             answered += 1;
-            session.answered(answered % 2 == 0, &mut out);
+            stage.it.request_done(answered % 2 == 0);
             if gone.is_none() {
-                feed(&mut session, &mut waiting, &mut out);
+                stage.feed();
             }
         }
         if kind == b'z' && gone.is_none() {
-            gone = Some(out.upstream.len());
-            settling = session.settle(&mut out);
+            gone = Some(stage.it.log.upstream.len());
+            settling = stage.drain();
         }
     }
     let gone = gone.unwrap_or_else(|| {
-        let before = out.upstream.len();
-        settling = session.settle(&mut out);
+        let before = stage.it.log.upstream.len();
+        settling = stage.drain();
         before
     });
     if settling == DrainStep::Settled {
-        let before = out.upstream.len();
+        let before = stage.it.log.upstream.len();
         assert_eq!(
-            (session.settle(&mut out), out.upstream.len()),
+            (stage.drain(), stage.it.log.upstream.len()),
             (DrainStep::Settled, before),
             "it rests"
         );
     }
+    let Stage { it: LoggedSession { session, log, .. }, actions, .. } = stage;
     Played {
-        client: text(&out.client),
-        upstream: text(&out.upstream),
-        last_words: text(out.upstream.get(gone..).unwrap()),
+        client: text(&log.client),
+        upstream: text(&log.upstream),
+        last_words: text(log.upstream.get(gone..).unwrap()),
         settling,
         set: session.set(),
-        actions: out.actions,
-    }
-}
-
-fn feed(session: &mut Session, waiting: &mut VecDeque<u8>, out: &mut Recorded) {
-    while session.takes_client_input() && !waiting.is_empty() {
-        let used = session.from_client(waiting.make_contiguous(), out);
-        waiting.drain(..used);
-        if used == 0 {
-            return;
-        }
+        actions,
     }
 }

@@ -1,15 +1,25 @@
 //! `proxy::preauth`: what a stranger may send before the login.
 
+use std::time::{Duration, Instant};
+
 use deltapush::credentials::CredentialKind;
 use deltapush::parser::framer::{Fragment, Framer};
 use deltapush::parser::id::Field;
-use deltapush::proxy::preauth::{Allowance, NotAuthenticated, PreauthEvent, Protection};
+use deltapush::proxy::preauth::{
+    Allowance, NotAuthenticated, PreauthEvent, PreauthInput, PreauthTurn, Protection,
+};
 
 use super::events::{self, Shown};
 
 /// Short, so that inputs go over it.
-const ALLOWANCE: Allowance =
-    Allowance { command: 200, commands: 9, wrong: 6, logins: 3, login_name: 320 };
+const ALLOWANCE: Allowance = Allowance {
+    command: 200,
+    commands: 9,
+    wrong: 6,
+    logins: 3,
+    login_name: 320,
+    command_time: Duration::from_secs(60),
+};
 
 /// More events than any connection may have: each but a login and the answers to two challenges ends it.
 const MAX_EVENTS: usize = 3 * ALLOWANCE.logins as usize + 2;
@@ -44,6 +54,7 @@ pub(crate) fn check(data: &[u8]) {
                 );
             }
             PreauthEvent::Close | PreauthEvent::Response(_) => {}
+            PreauthEvent::TimedOut => unreachable!("no time passes"),
         }
     }
 }
@@ -53,35 +64,50 @@ fn run<'a>(
     chunks: impl Iterator<Item = &'a [u8]>,
     mut shown: Option<&mut Shown>,
 ) -> Outcome {
-    let mut machine = NotAuthenticated::new(protection, ALLOWANCE).offering_scram(true);
-    let mut outcome = Outcome { said: machine.greeting(), events: vec![], id: None };
+    let now = Instant::now();
+    let mut machine = NotAuthenticated::new(protection, ALLOWANCE, now + Duration::from_secs(60))
+        .offering_scram(true);
+    let greeting = PreauthTurn::of(&mut machine, PreauthInput::Start, now, None);
+    let mut outcome = Outcome { said: greeting.answer, events: vec![], id: None };
     let mut challenges = 0;
     let mut is_over = false;
     for mut chunk in chunks {
         while !is_over && !chunk.is_empty() {
             let transcript =
                 shown.as_deref_mut().map(|shown| shown as &mut dyn deltapush::trace::Transcript);
-            let Some(event) = machine.take(&mut chunk, &mut outcome.said, transcript) else {
+            let input = PreauthInput::Received(chunk);
+            let PreauthTurn { used, answer, event } =
+                PreauthTurn::of(&mut machine, input, now, transcript);
+            chunk = &chunk[used..];
+            outcome.said.extend(answer);
+            let Some(event) = event else {
                 assert!(chunk.is_empty());
                 break;
             };
             // Every login is refused here, SCRAM after two challenges: with the others it ends sooner.
-            match &event {
+            let is_refused = match &event {
                 PreauthEvent::Login { credentials, .. }
                     if matches!(credentials.kind, CredentialKind::Exchange(_)) =>
                 {
                     challenges = 2;
+                    false
                 }
-                PreauthEvent::Login { .. } => is_over = machine.login_refused(&mut outcome.said),
-                PreauthEvent::Response(_) if challenges == 0 => {
-                    is_over = machine.login_refused(&mut outcome.said)
+                PreauthEvent::Login { .. } => true,
+                PreauthEvent::Response(_) => challenges == 0,
+                PreauthEvent::StartTls | PreauthEvent::Close | PreauthEvent::TimedOut => {
+                    is_over = true;
+                    false
                 }
-                PreauthEvent::Response(_) => {}
-                PreauthEvent::StartTls | PreauthEvent::Close => is_over = true,
+            };
+            if is_refused {
+                let input = PreauthInput::Refused(b"");
+                let turn = PreauthTurn::of(&mut machine, input, now, None);
+                outcome.said.extend(turn.answer);
+                is_over = turn.event.is_some();
             }
             if challenges > 0 {
                 challenges -= 1;
-                machine.expect_response();
+                PreauthTurn::of(&mut machine, PreauthInput::Challenge, now, None);
                 outcome.said.extend_from_slice(b"+ \r\n");
             }
             outcome.events.push(event);

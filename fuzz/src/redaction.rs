@@ -1,13 +1,14 @@
 //! What a transcript shows: in dialogues of peers that know IMAP, whatever else they say, a secret in its place is never seen.
 
-use std::collections::VecDeque;
 use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
 
-use deltapush::config::{JmapAccess, Native};
-use deltapush::proxy::preauth::{Allowance, NotAuthenticated, PreauthEvent, Protection};
-use deltapush::proxy::session::{Output, Request, Session, SessionSettings, UpstreamTraits};
+use deltapush::proxy::preauth::{
+    Allowance, NotAuthenticated, PreauthEvent, PreauthInput, PreauthTurn, Protection,
+};
+use deltapush::proxy::session::{Session, SessionSettings, UpstreamTraits};
+use deltapush::proxy::session_log::{self, LoggedSession};
 use deltapush::secret::DeviceToken;
-use deltapush::trace::Transcript;
 
 use super::events::{self, Shown, events};
 
@@ -29,11 +30,9 @@ static SETTINGS: LazyLock<[Arc<SessionSettings>; 2]> = LazyLock::new(|| {
                 format!("turn.example.org:3478:user:{SECRET}"),
             )],
             push_status: true,
-            native: Native::Passthrough,
-            keepalive: None,
-            jmapaccess: JmapAccess::Strip,
             max_command,
             max_response,
+            ..session_log::settings()
         })
     })
 });
@@ -86,7 +85,15 @@ fn before_login(script: &[u8], step: usize) -> Vec<u8> {
     let mut shown = Shown::default();
     let mut machine = NotAuthenticated::new(
         Protection::Tls,
-        Allowance { command: 400, commands: 20, wrong: 10, logins: 9, login_name: 320 },
+        Allowance {
+            command: 400,
+            commands: 20,
+            wrong: 10,
+            logins: 9,
+            login_name: 320,
+            command_time: Duration::from_secs(60),
+        },
+        Instant::now() + Duration::from_secs(60),
     );
     for (kind, said) in events(script).take(MAX_EVENTS) {
         let words = words(said);
@@ -111,10 +118,13 @@ fn before_login(script: &[u8], step: usize) -> Vec<u8> {
         for piece in pieces {
             let mut said = vec![];
             for mut chunk in piece.chunks(step.min(piece.len()).max(1)) {
-                while !chunk.is_empty()
-                    && let Some(event) = machine.take(&mut chunk, &mut said, Some(&mut shown))
-                {
-                    if event == PreauthEvent::Close {
+                while !chunk.is_empty() {
+                    let input = PreauthInput::Received(chunk);
+                    let turn =
+                        PreauthTurn::of(&mut machine, input, Instant::now(), Some(&mut shown));
+                    chunk = &chunk[turn.used..];
+                    said.extend(turn.answer);
+                    if turn.event == Some(PreauthEvent::Close) {
                         return shown.0;
                     }
                 }
@@ -128,54 +138,22 @@ fn before_login(script: &[u8], step: usize) -> Vec<u8> {
 }
 
 struct Stage {
-    session: Session,
-    out: Recorded,
-    waiting: VecDeque<u8>,
+    it: LoggedSession,
     step: usize,
-}
-
-#[derive(Default)]
-struct Recorded {
-    client: Vec<u8>,
-    upstream: Vec<u8>,
-    requests: usize,
-    shown: Shown,
-}
-
-impl Output for Recorded {
-    fn to_client(&mut self, bytes: &[u8]) {
-        self.client.extend_from_slice(bytes);
-    }
-    fn to_upstream(&mut self, bytes: &[u8]) {
-        self.upstream.extend_from_slice(bytes);
-    }
-    fn request(&mut self, _: Request) {
-        self.requests += 1;
-    }
-    fn compress(&mut self) {}
-    fn idles_in(&mut self, _: &str) {}
-    fn fetches(&mut self) {}
-    fn tokens(&self) -> Vec<DeviceToken> {
-        vec![DeviceToken::new(SECRET.as_bytes()).expect("a token")]
-    }
-    fn push_status(&self) -> String {
-        "push active".into()
-    }
-    fn transcript(&mut self) -> Option<&mut dyn Transcript> {
-        Some(&mut self.shown)
-    }
 }
 
 fn after_login(settings: u8, script: &[u8], step: usize) -> Vec<u8> {
     let upstream =
         UpstreamTraits { metadata: settings & 4 != 0, pushes: false, id: settings & 16 != 0 };
     let session = Session::new(SETTINGS[usize::from(settings >> 3 & 1)].clone(), upstream);
-    let mut stage = Stage { session, out: Recorded::default(), waiting: VecDeque::new(), step };
+    let mut stage = Stage { it: LoggedSession::new(session), step };
+    stage.it.tokens = vec![DeviceToken::new(SECRET.as_bytes()).expect("a token")];
+    stage.it.trace_in(None);
     for (kind, said) in events(script).take(MAX_EVENTS) {
         stage.act(kind, said);
         stage.settle(said);
     }
-    stage.out.shown.0
+    stage.it.log.shown
 }
 
 impl Stage {
@@ -236,47 +214,39 @@ impl Stage {
     /// The client sends what it has to, and what comes after a `+` only then.
     fn client_says(&mut self, pieces: Vec<Vec<u8>>, variation: &[u8]) {
         for (index, piece) in pieces.into_iter().enumerate() {
-            if index > 0 && !std::mem::take(&mut self.out.client).starts_with(b"+") {
+            if index > 0 && !std::mem::take(&mut self.it.log.client).starts_with(b"+") {
                 return;
             }
-            self.out.client.clear();
+            self.it.log.client.clear();
             for chunk in piece.chunks(self.step.min(piece.len()).max(1)) {
-                self.waiting.extend(chunk);
-                self.feed();
+                self.it.client_says(chunk);
             }
-            if self.out.client.is_empty() {
+            if self.it.log.client.is_empty() {
                 self.settle(variation);
             }
         }
     }
 
-    fn feed(&mut self) {
-        while self.session.takes_client_input() && !self.waiting.is_empty() {
-            let used = self.session.from_client(self.waiting.make_contiguous(), &mut self.out);
-            self.waiting.drain(..used);
-        }
-    }
-
     fn upstream_says(&mut self, said: &str) {
         for chunk in said.as_bytes().chunks(self.step.min(said.len()).max(1)) {
-            self.session.from_upstream(chunk, &mut self.out);
+            self.it.upstream_says(chunk);
         }
-        self.feed();
+        self.it.feed();
     }
 
     /// The upstream answers what it got, the store does what it was asked for.
     fn settle(&mut self, variation: &[u8]) {
         let agrees = !variation.len().is_multiple_of(3);
         for _ in 0..4 {
-            let got = std::mem::take(&mut self.out.upstream);
+            let got = std::mem::take(&mut self.it.log.upstream);
             let line = got.strip_suffix(b"\r\n").unwrap_or_default();
             let tag = char::from(*got.first().unwrap_or(&b'x'));
             let is_asked = line.ends_with(b"}") && !line.ends_with(b"+}")
                 || [&b"k IDLE"[..], b"i AUTHENTICATE PLAIN"]
                     .iter()
                     .any(|command| line.ends_with(command));
-            if std::mem::take(&mut self.out.requests) > 0 {
-                self.session.answered(agrees, &mut self.out);
+            if !std::mem::take(&mut self.it.log.requests).is_empty() {
+                self.it.request_done(agrees);
             } else if got.is_empty() {
                 return;
             } else if is_asked && agrees {
@@ -299,7 +269,7 @@ impl Stage {
                     self.upstream_says(&format!("{tag} {condition} done\r\n"));
                 }
             }
-            self.feed();
+            self.it.feed();
         }
     }
 }

@@ -1,17 +1,27 @@
 //! `parser::sasl` and the exchange before the login: whoever a message names, in any mechanism, is read as the same, and nobody
 //! else is read.
 
+use std::time::{Duration, Instant};
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use deltapush::credentials::Mechanism;
 use deltapush::credentials::{CredentialKind, Credentials};
 use deltapush::parser::sasl::{self, SaslLine};
-use deltapush::proxy::preauth::{Allowance, NotAuthenticated, PreauthEvent, Protection};
+use deltapush::proxy::preauth::{
+    Allowance, NotAuthenticated, PreauthEvent, PreauthInput, PreauthTurn, Protection,
+};
 
 use super::events::{self, Shown};
 
-const ALLOWANCE: Allowance =
-    Allowance { command: 2000, commands: 5, wrong: 5, logins: 5, login_name: 320 };
+const ALLOWANCE: Allowance = Allowance {
+    command: 2000,
+    commands: 5,
+    wrong: 5,
+    logins: 5,
+    login_name: 320,
+    command_time: Duration::from_secs(60),
+};
 
 /// As much of a message as nobody says by chance.
 const FRAGMENT: usize = 12;
@@ -119,7 +129,7 @@ fn the_exchange_reads_the_same(
         format!("a AUTHENTICATE {name}\r\n")
     };
     let mut shown = Shown::default();
-    let mut machine = NotAuthenticated::new(Protection::Tls, ALLOWANCE);
+    let mut machine = not_authenticated(Protection::Tls);
     let (mut said, mut event) = says(&mut machine, &command, &mut shown);
     if !initial {
         assert_eq!((said.as_slice(), &event), (&b"+ \r\n"[..], &None));
@@ -141,7 +151,7 @@ fn the_exchange_reads_the_same(
 
 fn login_asks_twice(user: &[u8], password: &[u8]) {
     let mut shown = Shown::default();
-    let mut machine = NotAuthenticated::new(Protection::None, ALLOWANCE);
+    let mut machine = not_authenticated(Protection::None);
     assert!(says(&mut machine, "a AUTHENTICATE login\r\n", &mut shown).0.starts_with(b"+ "));
     let line = |bytes: &[u8]| format!("{}\r\n", STANDARD.encode(bytes));
     let (asked, _) = says(&mut machine, &line(user), &mut shown);
@@ -163,9 +173,12 @@ fn says(
     line: &str,
     shown: &mut Shown,
 ) -> (Vec<u8>, Option<PreauthEvent>) {
-    let mut said = vec![];
-    let mut input = line.as_bytes();
-    let event = machine.take(&mut input, &mut said, Some(shown));
-    assert!(input.is_empty());
-    (said, event)
+    let input = PreauthInput::Received(line.as_bytes());
+    let turn = PreauthTurn::of(machine, input, Instant::now(), Some(shown));
+    assert_eq!(turn.used, line.len());
+    (turn.answer, turn.event)
+}
+
+fn not_authenticated(protection: Protection) -> NotAuthenticated {
+    NotAuthenticated::new(protection, ALLOWANCE, Instant::now() + Duration::from_secs(60))
 }

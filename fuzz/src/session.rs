@@ -3,7 +3,7 @@
 //! An input is a sequence of events. The same events, each side's bytes one at a time, give the same output; what deltapush
 //! neither answers nor rewrites passes byte for byte; what it says stands between two responses; what it holds is bounded.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -12,11 +12,11 @@ use deltapush::parser::capability::{self, Added};
 use deltapush::parser::command;
 use deltapush::parser::reader::ResponseReader;
 use deltapush::parser::response::{self, Condition, ResponseHead};
-use deltapush::proxy::session::{Output, Request, Session, SessionSettings, UpstreamTraits};
+use deltapush::proxy::session::{Session, SessionInput, SessionSettings, UpstreamTraits};
+use deltapush::proxy::session_log::{self, LoggedSession};
 use deltapush::secret::DeviceToken;
-use deltapush::trace::Transcript;
 
-use super::events::{self, Shown, events};
+use super::events::{self, events};
 
 /// Short, so that inputs go over them.
 const MAX_COMMAND: usize = 200;
@@ -37,6 +37,7 @@ static SETTINGS: LazyLock<Vec<Arc<SessionSettings>>> = LazyLock::new(|| {
         jmapaccess: if number & 4 == 0 { JmapAccess::Strip } else { JmapAccess::Pass },
         max_command: MAX_COMMAND,
         max_response: MAX_RESPONSE,
+        ..session_log::settings()
     };
     (0..8).map(|number| Arc::new(settings(number))).collect()
 });
@@ -47,61 +48,16 @@ const MAX_SELECT: usize = 1024;
 /// What an idling client hears now and then.
 const STILL_HERE: &[u8] = b"* OK Still here\r\n";
 
-/// What came out.
-#[derive(Default)]
-struct Recorded {
-    client: Vec<u8>,
-    upstream: Vec<u8>,
-    requests: Vec<Request>,
-    idled: Vec<String>,
-    /// How much the client had been told when compression began.
-    compressed_from: Option<usize>,
-    tokens: Vec<DeviceToken>,
-    transcript: Option<Shown>,
-}
-
-impl Output for Recorded {
-    fn to_client(&mut self, bytes: &[u8]) {
-        self.client.extend_from_slice(bytes);
-    }
-    fn to_upstream(&mut self, bytes: &[u8]) {
-        self.upstream.extend_from_slice(bytes);
-    }
-    fn request(&mut self, request: Request) {
-        self.requests.push(request);
-    }
-    fn idles_in(&mut self, mailbox: &str) {
-        self.idled.push(mailbox.to_owned());
-    }
-    fn fetches(&mut self) {}
-    fn compress(&mut self) {
-        assert_eq!(self.compressed_from, None, "compressed twice");
-        self.compressed_from = Some(self.client.len());
-    }
-    fn tokens(&self) -> Vec<DeviceToken> {
-        self.tokens.clone()
-    }
-    fn push_status(&self) -> String {
-        "push active".into()
-    }
-    fn transcript(&mut self) -> Option<&mut dyn Transcript> {
-        self.transcript.as_mut().map(|shown| shown as &mut dyn Transcript)
-    }
-}
-
 /// A session with both its peers.
 struct Stage {
-    session: Session,
-    out: Recorded,
-    /// What the client has sent and the session has not taken.
-    waiting: VecDeque<u8>,
+    it: LoggedSession,
     /// All that it has taken.
     taken: Vec<u8>,
     from_upstream: Vec<u8>,
     /// How many requests were answered.
     answered: usize,
-    /// What was under way after each event.
-    under_way: Vec<Option<u32>>,
+    /// How long a peer was waited for after each event.
+    waits: Vec<Option<Duration>>,
     has_keepalive: bool,
     step: usize,
 }
@@ -110,12 +66,12 @@ pub(crate) fn check(data: &[u8]) {
     let (settings, script) = events::settings(data);
     let whole = play(settings, script, usize::MAX, false);
     let single = play(settings, script, 1, true);
-    is_equal(&single.out.client, &whole.out.client, "to the client");
-    is_equal(&single.out.upstream, &whole.out.upstream, "to the upstream");
-    assert_eq!(single.out.requests, whole.out.requests);
-    assert_eq!(single.out.idled, whole.out.idled);
-    assert_eq!(single.out.compressed_from, whole.out.compressed_from);
-    assert_eq!(single.under_way, whole.under_way, "which command has begun");
+    is_equal(&single.it.log.client, &whole.it.log.client, "to the client");
+    is_equal(&single.it.log.upstream, &whole.it.log.upstream, "to the upstream");
+    assert_eq!(single.it.log.requests, whole.it.log.requests);
+    assert_eq!(single.it.log.idled, whole.it.log.idled);
+    assert_eq!(single.it.log.compressed_from, whole.it.log.compressed_from);
+    assert_eq!(single.waits, whole.waits, "for which peer it waits");
     assert_eq!(single.taken, whole.taken);
     what_is_foreign_goes_up(&whole);
     if !closes(script) {
@@ -145,43 +101,35 @@ fn play(settings: u8, script: &[u8], step: usize, traced: bool) -> Stage {
         pushes: settings & 4 != 0,
         id: settings & 64 != 0,
     };
-    let mut out = Recorded { transcript: traced.then(Shown::default), ..Recorded::default() };
+    let has_keepalive = common.keepalive.is_some();
+    let mut it = LoggedSession::new(Session::new(common, upstream));
+    it.handle(SessionInput::Traced(traced));
     if settings & 8 != 0 {
-        out.tokens = [&b"openpgp:dG9rZW4x"[..], b"openpgp:dG9rZW4y"]
+        it.tokens = [&b"openpgp:dG9rZW4x"[..], b"openpgp:dG9rZW4y"]
             .map(|token| DeviceToken::new(token).unwrap())
             .to_vec();
     }
-    let has_keepalive = common.keepalive.is_some();
-    let session = Session::new(common, upstream);
-    let mut stage = Stage {
-        session,
-        out,
-        waiting: VecDeque::new(),
-        taken: vec![],
-        from_upstream: vec![],
-        answered: 0,
-        under_way: vec![],
-        has_keepalive,
-        step,
-    };
+    let (taken, from_upstream, waits) = (vec![], vec![], vec![]);
+    let mut stage = Stage { it, taken, from_upstream, answered: 0, waits, has_keepalive, step };
     for (kind, said) in events(script) {
         match kind {
             b'S' => stage.upstream_says(said),
-            b'y' | b'n' if stage.answered < stage.out.requests.len() => {
+            b'y' | b'n' if stage.answered < stage.it.log.requests.len() => {
                 stage.answered += 1;
-                stage.session.answered(kind == b'y', &mut stage.out);
+                stage.it.request_done(kind == b'y');
             }
             b'y' | b'n' => {}
             b'k' => stage.keeps_alive(),
-            b'x' => stage.session.upstream_closed(&mut stage.out),
+            b'x' => stage.it.handle(SessionInput::UpstreamClosed),
             b'X' => {
-                stage.session.close("BYE [UNAVAILABLE] Deltapush is restarting.", &mut stage.out)
+                let bye = SessionInput::Close("BYE [UNAVAILABLE] Deltapush is restarting.");
+                stage.it.handle(bye);
             }
             _ => stage.client_says(said),
         }
         stage.feed();
         stage.is_bounded(said.len());
-        stage.under_way.push(stage.session.holds_command());
+        stage.waits.push(stage.it.waits());
     }
     stage
 }
@@ -190,31 +138,32 @@ impl Stage {
     fn upstream_says(&mut self, said: &[u8]) {
         self.from_upstream.extend_from_slice(said);
         for chunk in said.chunks(self.step.min(said.len()).max(1)) {
-            self.session.from_upstream(chunk, &mut self.out);
+            self.it.upstream_says(chunk);
         }
     }
 
     fn keeps_alive(&mut self) {
-        let before = self.out.client.len();
-        let is_due = self.session.keepalive().is_some();
-        self.session.keep_alive(&mut self.out);
-        assert_eq!(&self.out.client[before..], if is_due { STILL_HERE } else { b"" });
+        let before = self.it.log.client.len();
+        let is_due = self.it.session.keepalive().is_some();
+        self.it.handle(SessionInput::KeepAlive);
+        assert_eq!(&self.it.log.client[before..], if is_due { STILL_HERE } else { b"" });
     }
 
     fn client_says(&mut self, said: &[u8]) {
         for chunk in said.chunks(self.step.min(said.len()).max(1)) {
-            self.waiting.extend(chunk);
+            self.it.waiting.extend_from_slice(chunk);
             self.feed();
         }
     }
 
     fn feed(&mut self) {
-        while self.session.takes_client_input() && !self.waiting.is_empty() {
-            let input = self.waiting.make_contiguous();
-            let used = self.session.from_client(input, &mut self.out);
-            assert!(used > 0, "it says that it takes input");
-            self.taken.extend(self.waiting.drain(..used));
-        }
+        let waiting = self.it.waiting.clone();
+        let used = self.it.feed();
+        assert!(
+            !self.it.session.takes_client_input() || self.it.waiting.is_empty(),
+            "it says that it takes input"
+        );
+        self.taken.extend_from_slice(&waiting[..used]);
     }
 
     /// Whether what an idling client hears is what the upstream says.
@@ -227,11 +176,11 @@ impl Stage {
         // ID is written anew, with quotes and deltapush's name.
         let command = (2 * MAX_COMMAND + 100).max(command::HEAD_LIMIT) + MAX_SELECT;
         let response = MAX_RESPONSE.max(response::HEAD_LIMIT);
-        let piece = self.step.min(said.max(self.waiting.len()).max(self.taken.len()));
+        let piece = self.step.min(said.max(self.it.waiting.len()).max(self.taken.len()));
         assert!(
-            self.session.held() <= command + response + 3 * piece,
+            self.it.session.held() <= command + response + 3 * piece,
             "{} bytes are held",
-            self.session.held()
+            self.it.session.held()
         );
     }
 }
@@ -282,12 +231,12 @@ fn has_own(stream: &[u8]) -> bool {
 fn what_is_foreign_goes_up(stage: &Stage) {
     if is_foreign(&stage.taken) {
         assert!(
-            stage.taken.starts_with(&stage.out.upstream),
+            stage.taken.starts_with(&stage.it.log.upstream),
             "to the upstream: {}",
-            text(&stage.out.upstream)
+            text(&stage.it.log.upstream)
         );
-        assert!(stage.taken.len() - stage.out.upstream.len() < command::HEAD_LIMIT);
-        assert!(stage.out.requests.is_empty());
+        assert!(stage.taken.len() - stage.it.log.upstream.len() < command::HEAD_LIMIT);
+        assert!(stage.it.log.requests.is_empty());
     }
 }
 
@@ -296,11 +245,11 @@ fn what_is_foreign_comes_down(stage: &Stage) {
     if stage.idles_with_the_upstream() && is_foreign(&stage.taken) && !has_own(&stage.from_upstream)
     {
         assert!(
-            stage.from_upstream.starts_with(&stage.out.client),
+            stage.from_upstream.starts_with(&stage.it.log.client),
             "to the client: {}",
-            text(&stage.out.client)
+            text(&stage.it.log.client)
         );
-        assert!(stage.from_upstream.len() - stage.out.client.len() < response::HEAD_LIMIT);
+        assert!(stage.from_upstream.len() - stage.it.log.client.len() < response::HEAD_LIMIT);
     }
 }
 
@@ -310,7 +259,7 @@ fn what_the_client_hears(stage: &Stage) {
     let said = responses(&stage.from_upstream);
     // How many of them may have been told by now: what the upstream says may look like what deltapush says.
     let mut told = BTreeSet::from([0]);
-    for heard in responses(&stage.out.client) {
+    for heard in responses(&stage.it.log.client) {
         let mut next = if is_own(&heard) { told.clone() } else { BTreeSet::new() };
         for start in told {
             let kept = said[start..].iter().take_while(|said| may_be_kept(said)).count();

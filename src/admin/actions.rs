@@ -15,6 +15,7 @@ use super::status::Reporter;
 use crate::account::AccountId;
 use crate::push::push_test::Tester;
 use crate::secret::DeviceToken;
+use crate::store::change;
 use crate::telemetry::history::{HistoryEntry, HistoryTime, WatchNote, What};
 use crate::telemetry::{PostResult, TelemetryEvent};
 
@@ -31,7 +32,7 @@ pub(super) async fn forget(
     stream: &mut UnixStream,
 ) -> io::Result<()> {
     let devices = reporter.registry().tokens(account).len();
-    match reporter.registry().remove_all(account).await {
+    match reporter.registry().commit(change::remove_account(account)).await {
         Ok(()) => {
             info!(%account, upstream = %account.upstream, devices, "account erased by the operator's command");
             let words = format!(
@@ -84,12 +85,12 @@ pub(super) async fn rewatch(
 
 /// The number of history entries of an account.
 fn count(reporter: &Reporter, account: &AccountId) -> u64 {
-    reporter.history().timeline(account).map_or(0, |timeline| timeline.count)
+    reporter.timeline(account).map_or(0, |timeline| timeline.count)
 }
 
 /// The outcome of the watch that started after this many history entries.
 fn watch_since(reporter: &Reporter, account: &AccountId, before: u64) -> Option<HistoryEntry> {
-    let timeline = reporter.history().timeline(account)?;
+    let timeline = reporter.timeline(account)?;
     let new = usize::try_from(timeline.count.saturating_sub(before)).unwrap_or(usize::MAX);
     let start = timeline.entries.len().saturating_sub(new);
     let is = |entry: &HistoryEntry, wanted: WatchNote| matches!(entry.what, What::Watch { state, .. } if state == wanted);
@@ -160,10 +161,11 @@ impl PushTest<'_> {
     ) -> io::Result<Option<(u32, HistoryTime)>> {
         let (device, name) = (token.short_hash(), token.fingerprint());
         info!(account = %self.account, %token, "test push made by the operator's command");
-        self.reporter
-            .board()
-            .telemetry()
-            .tell(&TelemetryEvent::PushTest { account: self.account, token: &token });
+        let registry = self.reporter.registry();
+        if let Some(known) = registry.get(self.account) {
+            let account = &known.telemetry;
+            registry.telemetry().tell(&TelemetryEvent::PushTest { account, token: &token });
+        }
         let began = self.reporter.history().now();
         let Some(result) = self.tester.push(token).await else {
             tell(stream, "deltapush is shutting down", Some(false)).await?;
@@ -182,7 +184,7 @@ impl PushTest<'_> {
     }
 
     fn is_online(&self, device: u32) -> bool {
-        let connected = self.reporter.history().summary(self.account).connected;
+        let connected = self.reporter.summary(self.account).connected;
         connected.iter().any(|connection| connection.device == device && connection.online)
     }
 
@@ -240,7 +242,7 @@ impl PushTest<'_> {
     fn in_background(&self, woken: &[(u32, HistoryTime)]) -> Option<Arrival> {
         let [(_, at)] = woken else { return None };
         let is_only_device = self.reporter.registry().tokens(self.account).len() == 1;
-        let came = self.reporter.history().summary(self.account).background?;
+        let came = self.reporter.summary(self.account).background?;
         (is_only_device && came.since_start >= at.since_start).then(|| Arrival {
             index: 0,
             took: came.after(*at),
@@ -251,7 +253,7 @@ impl PushTest<'_> {
     /// Counts the background fetches since all of these devices were woken.
     fn background_fetches(&self, woken: &[(u32, HistoryTime)]) -> usize {
         let since = woken.iter().map(|(_, at)| at.since_start).max().unwrap_or_default();
-        let timeline = self.reporter.history().timeline(self.account).unwrap_or_default();
+        let timeline = self.reporter.timeline(self.account).unwrap_or_default();
         let is_one = |entry: &&HistoryEntry| {
             matches!(entry.what, What::Connected { background: true, .. })
                 && entry.at.since_start >= since
@@ -261,7 +263,7 @@ impl PushTest<'_> {
 
     /// Finds a device that has connected since it was woken, and the time in between.
     fn first(&self, woken: &[(u32, HistoryTime)]) -> Option<Arrival> {
-        let connected = self.reporter.history().summary(self.account).connected;
+        let connected = self.reporter.summary(self.account).connected;
         woken.iter().enumerate().find_map(|(index, (device, at))| {
             let came = |seen: &&crate::telemetry::history::DeviceConnection| {
                 seen.device == *device && seen.at.since_start >= at.since_start

@@ -171,7 +171,6 @@ mod tests {
     use super::*;
     use crate::push::push_test::Tester;
     use crate::push::registry::Registry;
-    use crate::push::watch_status::Board;
     use crate::push::watcher::Wishes;
     use crate::reloadable::Reloadable;
     use crate::store::StoreSettings;
@@ -195,7 +194,7 @@ mod tests {
             Registry::open(&StoreSettings::memory(directory.path())).unwrap();
         let stop = CancellationToken::new();
         let wishes = Reloadable::new(Wishes::new(&Default::default(), &Default::default()));
-        let reporter = Reporter::new(registry, Board::default(), wishes);
+        let reporter = Reporter::new(registry, wishes);
         let answers = Arc::new(ControlServer::new(reporter, Tester::unheard(), Default::default()));
         let serving = tokio::spawn(serve(directory.path().to_owned(), answers, stop.clone()));
         let asked = directory.path().to_owned();

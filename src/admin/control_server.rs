@@ -70,7 +70,7 @@ impl ControlServer {
     }
 
     fn find(&self, named: &AccountName) -> Result<AccountId, String> {
-        lookup::find(self.reporter.registry().accounts(), &named.name, named.server.as_deref())
+        lookup::find(self.reporter.registry().names(), &named.name, named.server.as_deref())
     }
 
     async fn status(&self, names: &[String], stream: &mut UnixStream) -> io::Result<()> {

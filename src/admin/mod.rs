@@ -15,3 +15,4 @@ pub mod status;
 pub mod table;
 pub mod timeline;
 mod trace;
+mod watch_report;

@@ -1,8 +1,8 @@
-//! Builds the status report of all accounts: watch with the last sign of life, devices, problems and remedies.
+//! Builds the status report of all accounts: watches, devices, problems and remedies.
 
 use std::sync::Arc;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 
 use super::clock::DisplayClock;
 use super::fetching;
@@ -11,34 +11,36 @@ use super::latency_report::explain;
 use super::report::{
     AccountCounts, AccountProblem, AccountReport, DeviceReport, ErasedReport, GivenUpReport,
     LimitedServer, MailboxReport, Notifications, PushReport, QuarantineReport, StatusReport,
-    WatchKind, WatchReport,
+    WatchKind,
 };
 use super::timeline::{self, AccountHistory};
+use super::watch_report;
 use crate::account::AccountId;
 use crate::admission::failed_logins::Strain;
 use crate::admission::login_limiter::LoginGate;
 use crate::config::Messages;
 use crate::push::registry::Registry;
-use crate::push::watch_status::{Board, SkippedMailbox, WatchEntry, WatchState};
+use crate::push::watch_status::WatchEntry;
 use crate::push::watcher::Wishes;
 use crate::reloadable::Reloadable;
 use crate::store::{AccountStatus, Erased, StoreError, TokenStatus};
 use crate::telemetry::PostResult;
-use crate::telemetry::history::{DeviceConnection, History, HistorySummary, HistoryTime, LastPush};
+use crate::telemetry::history::{
+    DeviceConnection, History, HistorySummary, HistoryTime, LastPush, Timeline,
+};
 
 /// Makes reports.
 pub struct Reporter {
     registry: Registry,
-    board: Board,
     wishes: Reloadable<Wishes>,
     gate: Option<Arc<LoginGate>>,
 }
 
 impl Reporter {
-    /// Creates a reporter on the accounts of `registry`, with their watches in `board` and the configured `wishes`.
+    /// Creates a reporter on the accounts of `registry`, with the configured `wishes`.
     #[must_use]
-    pub fn new(registry: Registry, board: Board, wishes: Reloadable<Wishes>) -> Self {
-        Self { registry, board, wishes, gate: None }
+    pub fn new(registry: Registry, wishes: Reloadable<Wishes>) -> Self {
+        Self { registry, wishes, gate: None }
     }
 
     /// Adds the mail servers at which logins of unknown accounts are refused.
@@ -75,13 +77,7 @@ impl Reporter {
             (DisplayClock::now(), self.history(), self.wishes.get().messages());
         let describe = |status: &AccountStatus| {
             let account = &status.account;
-            describe(
-                status,
-                self.board.get(account).as_ref(),
-                &history.summary(account),
-                messages,
-                clock,
-            )
+            describe(status, self.watch(account).as_ref(), &self.summary(account), messages, clock)
         };
         let mut accounts: Vec<AccountReport> = found.iter().map(describe).collect();
         // Stable: by name among those that are alike.
@@ -90,7 +86,7 @@ impl Reporter {
             version: env!("CARGO_PKG_VERSION").into(),
             at: clock.wall(),
             started: clock.time_of(history.began()),
-            connections: self.board.telemetry().metrics().connections(),
+            connections: self.registry.telemetry().metrics().connections(),
             limited: self.limited(clock),
             counts: count(&accounts),
             refused_accounts: self.registry.refused_accounts(),
@@ -127,12 +123,12 @@ impl Reporter {
         };
         let (clock, history, messages) =
             (DisplayClock::now(), self.history(), self.wishes.get().messages());
-        let timeline = history.timeline(account).unwrap_or_default();
+        let timeline = self.timeline(account).unwrap_or_default();
         Ok(Some(AccountHistory {
             account: describe(
                 status,
-                self.board.get(account).as_ref(),
-                &history.summary(account),
+                self.watch(account).as_ref(),
+                &self.summary(account),
                 messages,
                 clock,
             ),
@@ -146,15 +142,25 @@ impl Reporter {
     }
 
     pub(super) fn history(&self) -> &History {
-        self.board.telemetry().history()
+        self.registry.telemetry().history()
     }
 
     pub(super) fn registry(&self) -> &Registry {
         &self.registry
     }
 
-    pub(super) fn board(&self) -> &Board {
-        &self.board
+    /// The summary of an account's history.
+    pub(super) fn summary(&self, account: &AccountId) -> HistorySummary {
+        self.registry.get(account).map(|account| account.telemetry.summary()).unwrap_or_default()
+    }
+
+    /// The recent history of an account; `None` if nothing is known of it.
+    pub(super) fn timeline(&self, account: &AccountId) -> Option<Timeline> {
+        self.registry.get(account)?.telemetry.timeline()
+    }
+
+    fn watch(&self, account: &AccountId) -> Option<WatchEntry> {
+        self.registry.get(account)?.watch.status()
     }
 }
 
@@ -182,7 +188,7 @@ fn describe(
     messages: Messages,
     clock: DisplayClock,
 ) -> AccountReport {
-    let (watch, watch_problem) = describe_watch(status, watch, clock);
+    let (watch, watch_problem) = watch_report::describe(status, watch, clock);
     let is_only = status.tokens.len() == 1;
     let devices: Vec<DeviceReport> =
         status.tokens.iter().map(|token| device(token, is_only, summary)).collect();
@@ -198,129 +204,13 @@ fn describe(
             .mailboxes
             .iter()
             .map(|(name, position)| MailboxReport {
-                name: name.clone(),
+                name: name.to_string(),
                 uid_next: position.uid_next,
             })
             .collect(),
         last_message: summary.last_message.map(|at| at.time()),
         last_push: summary.last_push.map(push),
         problem,
-    }
-}
-
-fn describe_watch(
-    status: &AccountStatus,
-    watch: Option<&WatchEntry>,
-    clock: DisplayClock,
-) -> (WatchReport, Option<AccountProblem>) {
-    let (state, next, words, problem) = step(status, watch, clock);
-    let report = WatchReport {
-        state,
-        since: watch.map(|watch| clock.time_of(watch.since)),
-        last_proof: watch.and_then(|watch| watch.last_proof).map(|proof| clock.time_of(proof)),
-        // What a client's own session hears is not looked at for that.
-        blindness_seconds: watch
-            .map(|watch| watch.blindness.as_secs())
-            .filter(|seconds| *seconds > 0),
-        next_step: words,
-        next,
-        notes: watch.map(notes).unwrap_or_default(),
-    };
-    (report, problem)
-}
-
-/// The limits of a watch.
-fn notes(watch: &WatchEntry) -> Vec<String> {
-    let left_out = watch.left_out.iter().map(|SkippedMailbox { mailbox, reason, .. }| {
-        let words = if reason.is_empty() { "the mail server gives no reason" } else { reason.as_str() };
-        format!("mailbox {mailbox:?} is not watched: it cannot be opened ({words}); deltapush retries regularly")
-    });
-    let uw_imapd = watch.is_uw_imapd.then(|| {
-        "the mail server seems to be UW imapd, which does not announce new mail to an idle session: pushes may come \
-         late or not at all; another server program for the same mailboxes, such as Dovecot, helps"
-            .to_owned()
-    });
-    left_out.chain(uw_imapd).collect()
-}
-
-/// The state of a watch, its next step with the time, and its problem.
-fn step(
-    status: &AccountStatus,
-    watch: Option<&WatchEntry>,
-    clock: DisplayClock,
-) -> (WatchKind, Option<Timestamp>, String, Option<AccountProblem>) {
-    let problem =
-        |words: &str, cure: &str| Some(AccountProblem { words: words.into(), cure: cure.into() });
-    // Where clients' sessions are kept, what they log in with does not matter.
-    match watch.map(|watch| &watch.state) {
-        Some(WatchState::WithClient) => {
-            return (
-                WatchKind::WithClient,
-                None,
-                "the client's own session reports new mail, and deltapush wakes the other devices"
-                    .into(),
-                None,
-            );
-        }
-        Some(WatchState::AwaitingDevice { reason }) => {
-            let next = "deltapush wakes its devices, and the watch starts when one of them logs in";
-            return (
-                WatchKind::WaitingForDevice,
-                None,
-                next.into(),
-                problem(reason, "deltapush wakes its devices; or open the app"),
-            );
-        }
-        _ => {}
-    }
-    if let Some(mechanism) = status.unusable {
-        let words = format!(
-            "its client logs in with {}, which gives deltapush no credentials for a login of its own",
-            mechanism.name()
-        );
-        let cure = "make the client send a password (LOGIN, or AUTHENTICATE PLAIN)";
-        return (
-            WatchKind::Unusable,
-            None,
-            "nothing, until its client logs in with a password".into(),
-            problem(&words, cure),
-        );
-    }
-    if !status.has_credentials {
-        let (words, cure) =
-            ("the password is not known", "open the app: the watch starts when its phone logs in");
-        return (
-            WatchKind::WaitingForLogin,
-            None,
-            "the watch starts when its phone logs in".into(),
-            problem(words, cure),
-        );
-    }
-    match watch.map(|watch| &watch.state) {
-        Some(WatchState::Watching) => {
-            (WatchKind::Watching, None, "waits for new mail; renews IDLE regularly".into(), None)
-        }
-        Some(WatchState::Connecting) => (
-            WatchKind::Connecting,
-            None,
-            "logs in when the pacing of its server permits it".into(),
-            None,
-        ),
-        Some(WatchState::Interrupted { reason, next }) => {
-            let cure =
-                "deltapush retries automatically, and then finds the mail that arrived meanwhile";
-            let at = clock.time_of(*next);
-            (WatchKind::Interrupted, Some(at), "next attempt".into(), problem(reason, cure))
-        }
-        Some(WatchState::AwaitingLogin { reason, cure }) => {
-            (WatchKind::Ended, None, format!("nothing, until: {cure}"), problem(reason, cure))
-        }
-        None if status.refused => {
-            let (words, cure) =
-                ("the mail server refused the login", "log in with the app to start it again");
-            (WatchKind::Ended, None, format!("nothing, until: {cure}"), problem(words, cure))
-        }
-        _ => (WatchKind::NotStarted, None, "starts soon".into(), None),
     }
 }
 
@@ -393,216 +283,5 @@ fn push(last: LastPush) -> PushReport {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use tokio::time::Instant;
-
-    use super::*;
-    use crate::admin::table::{self, Layout};
-    use crate::credentials::Mechanism;
-    use crate::store::UnixTime;
-    use crate::store::{FetchHabit, Position, QuarantineRecord};
-
-    #[tokio::test]
-    async fn limits_of_a_watch_are_named() {
-        let (board, account) =
-            (Board::default(), AccountId::new("alice@example.org", "imap.example.org:993"));
-        board.begin(&account, Duration::ZERO);
-        assert_eq!(board.left_out(&account, "DeltaChat", "no such mailbox"), None);
-        board.is_uw_imapd(&account, true);
-        // It lasts until the mailbox can be opened, also in another watch.
-        board.begin(&account, Duration::ZERO);
-        board.is_uw_imapd(&account, true);
-        let named = notes(&board.get(&account).unwrap());
-        assert!(
-            named[0].starts_with(
-                "mailbox \"DeltaChat\" is not watched: it cannot be opened (no such mailbox)"
-            ),
-            "{named:?}"
-        );
-        assert!(named[1].starts_with("the mail server seems to be UW imapd"), "{named:?}");
-        let report = describe(
-            &status(),
-            board.get(&account).as_ref(),
-            &HistorySummary::default(),
-            Messages::All,
-            DisplayClock::now(),
-        );
-        assert_eq!(report.watch.notes, named);
-        board.no_longer_left_out(&account, "DeltaChat");
-        assert_eq!(notes(&board.get(&account).unwrap()), named[1..]);
-    }
-
-    fn status() -> AccountStatus {
-        AccountStatus {
-            account: AccountId::new("alice@example.org", "imap.example.org:993"),
-            tokens: vec![TokenStatus {
-                fingerprint: "1a2b3c4d".into(),
-                first_seen: UnixTime(0),
-                last_seen: UnixTime(86_400),
-                pending: true,
-                accepted: Some(UnixTime(90_000)),
-                given_up: None,
-                quarantine: None,
-                habit: FetchHabit::default(),
-            }],
-            mailboxes: vec![("INBOX".into(), Position { uid_validity: 1, uid_next: 42 })],
-            has_credentials: true,
-            unusable: None,
-            refused: false,
-        }
-    }
-
-    fn told(accounts: &[AccountStatus], board: &Board, layout: Layout) -> String {
-        let clock = DisplayClock::now();
-        let describe = |status| {
-            describe(
-                status,
-                board.get(&status.account).as_ref(),
-                &HistorySummary::default(),
-                Messages::Auto,
-                clock,
-            )
-        };
-        let accounts: Vec<AccountReport> = accounts.iter().map(describe).collect();
-        let report = StatusReport {
-            version: "1".into(),
-            at: clock.wall(),
-            started: clock.wall(),
-            connections: 0,
-            limited: vec![],
-            counts: count(&accounts),
-            refused_accounts: 0,
-            notifications: Notifications::default(),
-            accounts,
-            erased: vec![erased(&Erased {
-                account: AccountId::new("erin", "imap.example.org:993"),
-                at: UnixTime(0),
-                reason: "of a reason".into(),
-            })],
-        };
-        // What comes over the socket is the same.
-        let report: StatusReport =
-            serde_json::from_str(&serde_json::to_string(&report).unwrap()).unwrap();
-        table::status(&report, layout)
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn account_is_described_with_its_proof_of_life() {
-        let board = Board::default();
-        let status = status();
-        board.begin(&status.account, Duration::from_secs(600));
-        board.proof(&status.account);
-        board.set(&status.account, WatchState::Watching);
-        tokio::time::advance(Duration::from_secs(75)).await;
-        let since =
-            format::moment(DisplayClock::now().time_of(board.get(&status.account).unwrap().since));
-        let text = told(&[status], &board, Layout::default());
-        let (_, account) = text.split_once("\n\n").unwrap();
-        assert_eq!(
-            account,
-            format!(
-                "alice@example.org at imap.example.org:993\n  \
-                 watch    watching since {since}\n  \
-                 alive    last sign of life 1m 15s ago; a dead connection is detected within 10m\n  \
-                 mailbox  INBOX checked below UID 42\n  \
-                 pushes   all messages: deltapush does not know yet which ones its apps fetch\n  \
-                 device   1a2b3c4d since 1970-01-01, last seen 1970-01-02; a push is pending; \
-                 last push accepted 1970-01-02 01:00:00 UTC\n"
-            )
-        );
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn problems_are_shown_with_their_remedy() {
-        let mut status = status();
-        let board = Board::default();
-        board.begin(&status.account, Duration::from_secs(600));
-        let says = |status: &AccountStatus, wanted: &str| {
-            let text = told(std::slice::from_ref(status), &board, Layout::default());
-            assert!(text.contains(wanted), "no {wanted:?} in\n{text}");
-        };
-        let next = Instant::now() + Duration::from_secs(120);
-        board.set(
-            &status.account,
-            WatchState::Interrupted { reason: "it hung up\x1b[2J".into(), next },
-        );
-        says(&status, "  watch    interrupted: it hung up\\u{1b}[2J; next attempt in 2m\n");
-        board.set(
-            &status.account,
-            WatchState::AwaitingLogin { reason: "wrong password".into(), cure: "log in" },
-        );
-        says(&status, "  watch    ended: wrong password; log in\n");
-        // Where sessions are kept, what its client logs in with does not matter.
-        board.set(&status.account, WatchState::AwaitingDevice { reason: "it hung up".into() });
-        says(
-            &status,
-            "  watch    waiting for a device: it hung up; deltapush wakes its devices; or open the app\n",
-        );
-        board.set(&status.account, WatchState::WithClient);
-        says(
-            &status,
-            "  watch    the client's own session reports new mail, and deltapush wakes the other devices\n",
-        );
-        board.set(&status.account, WatchState::Connecting);
-        status.unusable = Some(Mechanism::ScramSha256);
-        says(&status, "cannot be watched: its client logs in with SCRAM-SHA-256, which");
-        status.unusable = None;
-        status.has_credentials = false;
-        says(&status, "waits for its phone to log in: the password is not known; open the app");
-        status.has_credentials = true;
-        board.set(&status.account, WatchState::Watching);
-        status.tokens[0].quarantine = Some(QuarantineRecord {
-            answers: 2,
-            since: UnixTime(90_000),
-            until: UnixTime(4_000_000_000),
-        });
-        says(&status, "in quarantine since 1970-01-02");
-        says(&status, "1 devices in quarantine");
-        says(&status, "(410, 2 times), tried again with new mail after 2096-");
-        says(&status, "erin at imap.example.org:993: of a reason");
-        status.tokens[0].quarantine = None;
-        status.tokens[0].given_up =
-            Some((UnixTime(90_000), "not accepted within five hours".into()));
-        says(
-            &status,
-            "  problem  deltapush gave up the last push of device 1a2b3c4d: not accepted within five hours; ",
-        );
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn many_accounts_are_a_table_as_wide_as_the_terminal_with_what_is_wrong_first() {
-        let board = Board::default();
-        let mut accounts: Vec<AccountStatus> = (0..1000)
-            .map(|number| AccountStatus {
-                account: AccountId::new(
-                    &format!("user-{number:04}@example.org"),
-                    "imap.example.org:993",
-                ),
-                ..status()
-            })
-            .collect();
-        for status in &accounts {
-            board.begin(&status.account, Duration::from_secs(600));
-            board.proof(&status.account);
-            board.set(&status.account, WatchState::Watching);
-        }
-        accounts[500].has_credentials = false;
-        for width in [40, 80, 200] {
-            let text = told(&accounts, &board, Layout { width: Some(width), ..Layout::default() });
-            let (_, tables) = text.split_once("\n\n").unwrap();
-            let too_wide = tables
-                .lines()
-                .find(|line| !line.starts_with('`') && line.chars().count() > usize::from(width));
-            assert_eq!(too_wide, None, "{width}");
-        }
-        let text = told(&accounts, &board, Layout::default());
-        assert!(text.lines().count() < 1020, "a line for each account");
-        let first = |words: &str| text.find(words).unwrap();
-        assert!(first("user-0500@example.org") < first("user-0000@example.org"), "{text}");
-        assert!(text.contains("999 watched, 1 waiting"), "{text}");
-        let long = told(&accounts, &board, Layout { long: true, ..Layout::default() });
-        assert_eq!(long.matches("\n  device   1a2b3c4d").count(), 1000);
-    }
-}
+#[path = "status_tests.rs"]
+mod tests;

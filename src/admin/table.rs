@@ -39,7 +39,7 @@ pub fn account(history: &AccountHistory, layout: Layout) -> String {
     if let Some(since) = history.down_since {
         let _ = writeln!(
             text,
-            "  pushes   wait: the notification server is down since {}",
+            "  pushes   wait: the notification server has been down since {}",
             moment(since)
         );
     }
@@ -139,7 +139,7 @@ fn head(report: &StatusReport) -> String {
     if let Some(since) = report.notifications.down_since {
         let _ = writeln!(
             text,
-            "the notification server is down since {}: pushes wait and are not lost; if this lasts, check that this \
+            "the notification server has been down since {}: pushes wait and are not lost; if this lasts, check that this \
              machine reaches push.notify_url",
             moment(since)
         );
@@ -317,7 +317,7 @@ fn in_full(text: &mut String, account: &AccountReport, now: Timestamp) {
     }
 }
 
-/// Whether its problem, if it has one, is not the watch's.
+/// True if the account has a problem that is not the watch's.
 fn is_watched(account: &AccountReport) -> bool {
     matches!(
         account.watch.state,

@@ -5,24 +5,22 @@ use std::time::Duration;
 use tokio::time::{Instant, advance};
 
 use super::*;
-use crate::account::AccountId;
 use crate::admin::latency_report::explain;
 use crate::secret::DeviceToken;
-use crate::telemetry::{LoginResult, Telemetry, TelemetryEvent, WatchEvent};
+use crate::telemetry::{AccountTelemetry, LoginResult, Telemetry, TelemetryEvent, WatchEvent};
 
 /// An account with one device, and its history.
-struct Scene {
+struct TimelineScene {
     telemetry: Telemetry,
-    account: AccountId,
+    account: AccountTelemetry,
     token: DeviceToken,
 }
 
-impl Scene {
+impl TimelineScene {
     fn new() -> Self {
-        let account = AccountId::new("alice", "imap.example.org:993");
         let scene = Self {
             telemetry: Telemetry::default(),
-            account,
+            account: AccountTelemetry::default(),
             token: DeviceToken::new(b"openpgp:phone").unwrap(),
         };
         scene.watch(WatchEvent::Connecting);
@@ -45,7 +43,7 @@ impl Scene {
     }
 
     fn posts(&self, result: PostResult, took: Duration) {
-        let accounts = std::slice::from_ref(&self.account);
+        let accounts = &[&self.account];
         self.tell(&TelemetryEvent::Posted { accounts, token: &self.token, result, took });
     }
 
@@ -56,7 +54,7 @@ impl Scene {
             account: Some(account),
             result: LoginResult::Accepted,
         });
-        self.tell(&TelemetryEvent::Registered { session, account, token });
+        self.tell(&TelemetryEvent::Registered { session, account: Some(account), token });
     }
 
     fn fetches(&self, session: u64) {
@@ -78,7 +76,7 @@ impl Scene {
     }
 
     fn timeline(&self) -> Timeline {
-        self.telemetry.history().timeline(&self.account).unwrap()
+        self.account.timeline().unwrap()
     }
 
     fn told(&self) -> Vec<(TimelineKind, Option<u64>)> {
@@ -103,7 +101,7 @@ async fn pass(milliseconds: u64) {
 
 #[tokio::test(start_paused = true)]
 async fn message_is_told_from_the_news_to_the_fetch() {
-    let scene = Scene::new();
+    let scene = TimelineScene::new();
     scene.comes(1);
     pass(1000).await;
     let heard = Instant::now();
@@ -151,7 +149,7 @@ async fn message_is_told_from_the_news_to_the_fetch() {
 #[tokio::test(start_paused = true)]
 async fn cause_of_a_late_message_is_named() {
     // The watch was away.
-    let scene = Scene::new();
+    let scene = TimelineScene::new();
     scene.watch(WatchEvent::Interrupted { reason: "it hung up", next: Duration::from_secs(1) });
     pass(90_000).await;
     scene.notices(1, None);
@@ -183,7 +181,7 @@ async fn cause_of_a_late_message_is_named() {
     );
 
     // It was there all the time.
-    let scene = Scene::new();
+    let scene = TimelineScene::new();
     scene.comes(1);
     scene.notices(1, Some(Instant::now()));
     scene.posts(PostResult::Accepted, Duration::ZERO);
@@ -196,9 +194,9 @@ async fn cause_of_a_late_message_is_named() {
     );
 
     // Coalesced.
-    let scene = Scene::new();
+    let scene = TimelineScene::new();
     scene.notices(1, Some(Instant::now()));
-    let (accounts, next) = (std::slice::from_ref(&scene.account), Duration::from_secs(9));
+    let (accounts, next) = (&[&scene.account], Duration::from_secs(9));
     scene.tell(&TelemetryEvent::Waits {
         accounts,
         token: &scene.token,
@@ -221,7 +219,7 @@ async fn cause_of_a_late_message_is_named() {
 
 #[tokio::test(start_paused = true)]
 async fn message_without_a_push_begins_no_delay_chain() {
-    let scene = Scene::new();
+    let scene = TimelineScene::new();
     let account = &scene.account;
     scene.tell(&TelemetryEvent::Judged {
         account,
@@ -246,7 +244,7 @@ async fn message_without_a_push_begins_no_delay_chain() {
 
 #[tokio::test(start_paused = true)]
 async fn background_fetch_is_the_device_that_was_woken() {
-    let scene = Scene::new();
+    let scene = TimelineScene::new();
     scene.comes(1);
     pass(1000).await;
     scene.notices(42, Some(Instant::now()));
@@ -255,7 +253,7 @@ async fn background_fetch_is_the_device_that_was_woken() {
     scene.comes_in_background(2);
     pass(100).await;
     scene.tell(&TelemetryEvent::Fetched { session: 2, account: &scene.account, token: None });
-    scene.tell(&TelemetryEvent::LoggedOut { session: 2, account: &scene.account });
+    scene.tell(&TelemetryEvent::LoggedOut { session: 2, account: Some(&scene.account) });
     // A mail program that looks every minute does not cover it up.
     for session in 3..9 {
         pass(60_000).await;
@@ -283,7 +281,7 @@ async fn background_fetch_is_the_device_that_was_woken() {
 
 #[tokio::test(start_paused = true)]
 async fn post_that_ends_before_the_message_is_noticed_is_its_own() {
-    let scene = Scene::new();
+    let scene = TimelineScene::new();
     let account = &scene.account;
     scene.comes(1);
     pass(1000).await;

@@ -10,14 +10,14 @@ use tokio_util::sync::CancellationToken;
 use super::Prefix;
 use super::slot_table::{Id, Places, SlotLimits, SlotsFull};
 
-/// What all listeners share.
+/// Shared by all listeners.
 #[derive(Debug, Default)]
 pub struct Door(Mutex<Inside>);
 
 #[derive(Debug, Default)]
 struct Inside {
     places: Places,
-    /// How those that are not logged in hear that they have to go.
+    /// Signals connections that are not logged in to close.
     evictions: HashMap<Id, CancellationToken>,
 }
 

@@ -26,12 +26,13 @@ use super::repeats::Repeats;
 pub use super::window::{Blocked, LoginLimit, Room};
 
 use super::window::{FailureWindow, room};
+use crate::backoff::GrowingWait;
 use crate::policy::FailedLogins;
 
 /// For how long an upstream counts what failed in a day.
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// How long accepted credentials are known.
+/// Time for which accepted credentials are known.
 const KNOWN: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Different credentials that are known of one account: a user may have a password for each device.
@@ -50,7 +51,7 @@ const CAPACITY: usize = 20_000;
 /// A login that is to be tried.
 #[derive(Debug, Clone, Copy)]
 pub struct Try {
-    /// Where the client is.
+    /// The client's network.
     pub prefix: Prefix,
     /// Whose entries in the maps it makes.
     pub origin: EntryOrigin,
@@ -64,7 +65,7 @@ pub struct Try {
     pub registered: bool,
 }
 
-/// What is to be done about it.
+/// The decision about a login.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LoginDecision {
     /// Ask the upstream, and report the outcome: [`Logins::done`].
@@ -76,14 +77,14 @@ pub enum LoginDecision {
     Wait,
     /// The upstream has refused these very credentials before: refuse again.
     Repeated {
-        /// How long the answer waits.
+        /// Delay of the answer.
         delay: Duration,
         /// For how long they are not asked about.
         wait: Duration,
     },
     /// Refuse for the time being.
     Refuse {
-        /// How long the answer waits.
+        /// Delay of the answer.
         delay: Duration,
         /// The try counted against the address: the limits bound how often that is so.
         counted: bool,
@@ -115,7 +116,7 @@ pub struct Logins {
     accounts: FairMap<AdmissionKey, Failures>,
     /// Of mail servers, by name and by address.
     upstreams: FairMap<AdmissionKey, FailureWindow>,
-    /// What login names and networks failed of the reserved part.
+    /// Failed logins of the reserved part, by login name and network.
     reserved: FairMap<AdmissionKey, FailureWindow>,
     /// Credentials that the upstream has refused.
     refused: Repeats,
@@ -131,7 +132,7 @@ pub struct Logins {
     under_way: LoginsInFlight,
 }
 
-/// What failed at an account.
+/// Failed logins at an account.
 #[derive(Debug, Default)]
 struct Failures {
     failed: FailureWindow,
@@ -506,9 +507,8 @@ impl Logins {
     }
 
     fn delay_after(&self, failed: usize) -> Duration {
-        let doublings = u32::try_from(failed.saturating_sub(1)).unwrap_or(u32::MAX);
-        let factor = 2u32.saturating_pow(doublings);
-        self.limits.delay.saturating_mul(factor).min(self.limits.longest_delay)
+        let before = u32::try_from(failed.saturating_sub(1)).unwrap_or(u32::MAX);
+        GrowingWait::doubling(self.limits.delay, self.limits.longest_delay).after(before)
     }
 }
 

@@ -10,7 +10,7 @@ pub(super) struct Lab {
     pub(super) now: Instant,
 }
 
-/// What a login came to.
+/// The result of a login.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Got {
     In,
@@ -151,7 +151,7 @@ fn no_server_sees_what_fail2ban_or_stalwart_would_ban() {
     assert_eq!((most_within(600, &failed), most_within(24 * 3600, &failed)), (4, 90));
 }
 
-/// How many of them lie within so many seconds, at most.
+/// The most of them within so many seconds.
 fn most_within(time: u64, moments: &[Instant]) -> usize {
     let in_time = |from: &Instant| {
         moments
@@ -279,7 +279,7 @@ fn longer_memory_counts_from_the_reload_on() {
     assert_eq!(lab.log_in(0, "alice", "guess0"), Got::Again);
 }
 
-/// What an attacker does at servers of their own, many times, to have others forgotten.
+/// An attack at the attacker's own servers, repeated many times, to displace others' entries.
 fn flood(lab: &mut Lab, of: impl Fn(u16) -> Try, outcome: LoginOutcome) {
     for n in 0..20_500 {
         let login = of(n);

@@ -6,7 +6,7 @@ use std::collections::{BinaryHeap, HashMap};
 use std::hash::Hash;
 use std::time::{Duration, Instant};
 
-/// Who is responsible for an entry. Of names there are hashes.
+/// The network and the server that are responsible for an entry. Names are hashed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EntryOrigin {
     /// The network of the client.

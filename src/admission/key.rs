@@ -66,7 +66,7 @@ impl KeyMaker {
         self.key("server", &[&octets(address)])
     }
 
-    /// Who is responsible for what is remembered of a login.
+    /// The network and the server responsible for a login's entries.
     pub(super) fn origin(
         &self,
         prefix: Prefix,

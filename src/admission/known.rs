@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use super::fair_map::{EntryOrigin, FairMap};
 use super::key::AdmissionKey;
 
-/// How long a login name is known after the last accepted login: as long as a token without its device.
+/// Time for which a login name is known after the last accepted login: as long as a token without its device.
 const NAMES_LIVE: Duration = Duration::from_secs(90 * DAY);
 
-/// How long it is known from which networks somebody logs in.
+/// Time for which the networks of accepted logins are known.
 const PLACES_LIVE: Duration = Duration::from_secs(30 * DAY);
 
 /// An entry that was written within this time is not written again.
@@ -24,7 +24,7 @@ const CAPACITY: usize = 40_000;
 /// Changes that wait to be written. What does not find room is written at its next use.
 const MAX_CHANGES: usize = 4096;
 
-/// What an entry is.
+/// The kind of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KnownKind {
     /// A login name, or a mail server.
@@ -36,17 +36,17 @@ pub enum KnownKind {
 /// An entry, as it is handed to the state and comes back from there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KnownEntry {
-    /// What it stands for.
+    /// The hash of its subject.
     pub key: AdmissionKey,
     /// Which kind it is.
     pub kind: KnownKind,
     /// Whose login caused it.
     pub origin: EntryOrigin,
-    /// How long ago it was last part of an accepted login.
+    /// Time since it was last part of an accepted login.
     pub age: Duration,
 }
 
-/// What the state has to be told.
+/// Changes to store.
 #[derive(Debug, Default)]
 pub struct KnownChanges {
     /// New, or used again.

@@ -30,10 +30,11 @@ const MAX_STRAINED: usize = 32;
 /// The longest name of a mail server that the operator is shown: a host name and a port.
 const MAX_STRAINED_NAME: usize = 262;
 
-/// How long a connection to a server waits for others to end their logins there. Less than a server waits for a first word.
+/// Time for which a connection to a server waits for other logins there to end. Less than a server waits for a first
+/// command.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What all connections share.
+/// Shared by all connections.
 #[derive(Debug)]
 pub struct LoginGate {
     // One lock for all: three limits are compared at one moment, in microseconds, once for each login.
@@ -45,14 +46,14 @@ pub struct LoginGate {
     names: KeyMaker,
     /// For credentials. Of this process alone: the hashes say nothing to whoever does not have it.
     key: hmac::Key,
-    /// How many bytes of a hash are kept.
+    /// Bytes of a hash that are stored.
     kept: usize,
 }
 
-/// What a login is answered with, without asking the upstream.
+/// An answer to a login without asking the upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Denial {
-    /// How long the answer waits.
+    /// Delay of the answer.
     pub delay: Duration,
     /// Why.
     pub reason: DenialReason,
@@ -82,7 +83,7 @@ pub struct Pass {
     is_done: bool,
 }
 
-/// Where a login is tried.
+/// The server of a login.
 #[derive(Debug, Clone, Copy, Default)]
 enum UpstreamIdentity {
     /// Nowhere yet.
@@ -126,7 +127,7 @@ impl LoginGate {
         Self { names: KeyMaker::new(key.expose()), ..self }
     }
 
-    /// What has changed of what is known since the last time, for the state.
+    /// Changes of known logins since the last call, for the state.
     pub fn take_changes(&self) -> KnownChanges {
         self.logins().take_changes(Instant::now().into_std())
     }
@@ -144,7 +145,8 @@ impl LoginGate {
         self.logins().set_limits(limits);
     }
 
-    /// What the gate has to know of a login from `prefix` to `account`; `stored`: what the account is watched with, if it is.
+    /// Asks for a permit for a login from `prefix` to `account`; `stored`: the credentials of its watch, if there is
+    /// one.
     #[must_use]
     pub fn login(
         &self,
@@ -278,7 +280,7 @@ impl LoginGate {
     }
 }
 
-/// How a login with an invented name is refused.
+/// Handling of a login with an invented name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Invented {
     /// At once.
@@ -320,7 +322,7 @@ impl Pass {
         self.known
     }
 
-    /// What came of the login. How long its answer is to wait if that was a failed login.
+    /// Ends the login with its outcome. Returns the delay of the answer if the login failed.
     pub fn done(mut self, outcome: LoginOutcome) -> Option<Duration> {
         self.end(outcome)
     }

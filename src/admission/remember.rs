@@ -12,12 +12,12 @@ use super::key::AdmissionKey;
 use super::known::{KnownChanges, KnownEntry, KnownKind};
 use super::login_limiter::LoginGate;
 use crate::push::registry::Registry;
-use crate::store::{KnownLogin, UnixTime};
+use crate::store::{KnownLogin, UnixTime, change};
 
-/// How often. A kill loses what was learnt since.
+/// Interval of the writes. A kill loses what was learned since.
 const EVERY: Duration = Duration::from_secs(10);
 
-/// What the state has, as the guard takes it.
+/// Converts the rows of the state into entries.
 #[must_use]
 pub fn from_state(rows: &[KnownLogin], now: UnixTime) -> Vec<KnownEntry> {
     let entry = |row: &KnownLogin| KnownEntry {
@@ -71,5 +71,5 @@ async fn write(
     };
     let used = changes.used.iter().map(row).collect();
     let forgotten = changes.forgotten.iter().map(|key| key.0).collect();
-    registry.know_logins(used, forgotten, now).await
+    registry.commit(change::know_logins(used, forgotten, now)).await
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::fair_map::{EntryOrigin, FairMap};
 use super::key::CredentialDigest;
-use crate::backoff::Doubling;
+use crate::backoff::GrowingWait;
 
 /// The longest wait, unless the first is longer.
 const LONGEST: Duration = Duration::from_secs(4 * 3600);
@@ -122,6 +122,6 @@ impl Refusals {
             _ => uncertain.saturating_sub(OUTAGE).saturating_add(OUTAGE_DOUBLINGS),
         };
         let doublings = doublings.max(certain);
-        Some(Doubling::new(first, LONGEST.max(first)).after(doublings))
+        Some(GrowingWait::doubling(first, LONGEST.max(first)).after(doublings))
     }
 }

@@ -15,7 +15,7 @@ pub const TARGET: &str = "deltapush::login";
 /// Characters of a login name that are shown.
 const MAX_USER: usize = 64;
 
-/// How a login failed.
+/// The kind of a failed login.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum How {
     /// The mail server refused it.

@@ -13,11 +13,11 @@ use crate::policy::FailedLogins;
 pub struct Strain {
     /// Failures that count.
     pub failed: usize,
-    /// How many strangers may fail.
+    /// The number of unknown logins that may fail.
     pub limit: usize,
     /// In this time.
     pub within: Duration,
-    /// How long until strangers are let through again.
+    /// Time until unknown logins are admitted again.
     pub wait: Duration,
 }
 
@@ -91,7 +91,7 @@ fn for_strangers(limit: usize) -> usize {
     limit.saturating_sub(limit / 2).max(1)
 }
 
-/// What one login name, and one network, may fail of the reserved part.
+/// Failed logins of the reserved part that one login name, or one network, may have.
 fn for_one(limit: usize) -> usize {
     (limit / 8).max(1)
 }

@@ -1,17 +1,17 @@
 //! Connection slots: limits in all, per address, and before the login.
 //!
-//! Where all places before the login are taken, a new connection is let in all the same, and the oldest one of the prefix
-//! that has most of them goes. To turn the new one away would let whoever holds the places keep everybody out for as long as
-//! they can be held; this way a crowd of strangers pushes out itself: a client that logs in within seconds is old only where
-//! that many others come in these seconds, and one that is logged in is not concerned at all. One whose login is being
-//! tried is spared while others can go: a mail server may take longer than a crowd. No more than half of the places are kept
-//! like that, so that a crowd of logins cannot keep out those who come to log in.
+//! If all slots before the login are taken, a new connection is admitted nevertheless, and the oldest one of the prefix
+//! that has most of them is closed. If the new one were refused, a peer that holds the slots could keep everybody out; this
+//! way a crowd of strangers displaces itself: a client that logs in within seconds is old only where that many others come
+//! in these seconds, and one that is logged in is not concerned at all. A connection whose login is being tried is spared
+//! while others can be closed: a mail server may take longer than a crowd. No more than half of the slots are spared like
+//! that, so that a crowd of logins cannot keep out clients that want to log in.
 
 use std::collections::{BTreeSet, HashMap};
 
 use super::Prefix;
 
-/// How many there may be.
+/// Limits on connection slots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SlotLimits {
     /// In all.

@@ -29,7 +29,7 @@ pub struct Blocked {
     pub wait: Duration,
 }
 
-/// Whether one more may be tried.
+/// The answer to the question if one more login may be tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Room {
     /// Yes.
@@ -41,7 +41,7 @@ pub enum Room {
 }
 
 impl Room {
-    /// What both say: of two limits that are reached the one that lasts longer.
+    /// Combines both: of two limits that are reached, the one that lasts longer.
     pub(super) fn and(self, other: Self) -> Self {
         match (self, other) {
             (Self::None(one), Self::None(two)) => {
@@ -70,7 +70,7 @@ impl FailureWindow {
             .count()
     }
 
-    /// How long until fewer than `limit` count; nothing if that is so already.
+    /// Time until fewer than `limit` count; zero if this is so already.
     pub(super) fn wait(&self, limit: usize, within: Duration, now: Instant) -> Duration {
         let decisive = self.0.len().checked_sub(limit.max(1)).and_then(|index| self.0.get(index));
         decisive.map_or(Duration::ZERO, |then| {

@@ -1,18 +1,14 @@
-//! The login code that Delta Chat scans: `dclogin:`, version 1, as its core reads it (chatmail/core, `qr/dclogin_scheme.rs`). The
-//! page's script builds the same: `http/public/script.js`.
-
-use zeroize::Zeroizing;
+//! The login code that Delta Chat scans: `dclogin:`, version 1, as its core reads it (chatmail/core, `qr/dclogin_scheme.rs`). On the
+//! public page the browser puts the password in.
 
 use super::{Incoming, Outgoing};
 use crate::config::{ListenerTls, Security};
 
-/// The contents of a login code.
-#[derive(Clone, Copy)]
+/// The contents of a login code, without the password.
+#[derive(Debug, Clone, Copy)]
 pub struct LoginCode<'a> {
     /// The mail address, which is also the login name at deltapush.
     pub address: &'a str,
-    /// The password.
-    pub password: &'a str,
     /// The IMAP server.
     pub incoming: &'a Incoming,
     /// The SMTP server; without it Delta Chat tries `smtp.` and `mail.` and the address's domain.
@@ -21,37 +17,50 @@ pub struct LoginCode<'a> {
     pub any_certificate: bool,
 }
 
-/// The text of the code. It contains the password.
-#[must_use]
-pub fn link(login: &LoginCode<'_>) -> Zeroizing<String> {
-    let LoginCode { address, password, incoming, outgoing, any_certificate } = *login;
-    let (local, domain) = address.rsplit_once('@').unwrap_or((address, ""));
-    // Three times the longest password and some: a text that grows leaves copies behind.
-    let room = password.len().saturating_add(address.len()).saturating_mul(3).saturating_add(1024);
-    let mut text = Zeroizing::new(String::with_capacity(room));
-    text.push_str("dclogin://");
-    push_encoded(&mut text, local);
-    text.push('@');
-    push_encoded(&mut text, domain);
-    text.push_str("/?p=");
-    push_encoded(&mut text, password);
-    text.push_str("&v=1");
-    let security = if incoming.tls == ListenerTls::Implicit { "ssl" } else { "starttls" };
-    push_server(&mut text, 'i', &incoming.host, incoming.port, security);
-    if let Some(Outgoing { server, login }) = outgoing {
-        let security = if server.security == Security::Tls { "ssl" } else { "starttls" };
-        push_server(&mut text, 's', &server.of(domain).host, server.port, security);
-        // The address is what a missing name stands for.
-        let name = login.apply(address);
-        if name != address {
-            text.push_str("&su=");
-            push_encoded(&mut text, &name);
+impl LoginCode<'_> {
+    /// The text of the code. It contains the password.
+    #[must_use]
+    pub fn link(&self, password: &str) -> String {
+        let (before, after) = self.around_password();
+        // Three times the longest password: a text that grows leaves copies behind.
+        let room = password.len().saturating_mul(3);
+        let room = room.saturating_add(before.len()).saturating_add(after.len());
+        let mut text = String::with_capacity(room);
+        text.push_str(&before);
+        push_encoded(&mut text, password);
+        text.push_str(&after);
+        text
+    }
+
+    /// The text before and after the password. The password in between is percent-encoded, except for the unreserved
+    /// characters of RFC 3986 section 2.3.
+    #[must_use]
+    pub fn around_password(&self) -> (String, String) {
+        let Self { address, incoming, outgoing, any_certificate } = *self;
+        let (local, domain) = address.rsplit_once('@').unwrap_or((address, ""));
+        let mut before = "dclogin://".to_owned();
+        push_encoded(&mut before, local);
+        before.push('@');
+        push_encoded(&mut before, domain);
+        before.push_str("/?p=");
+        let mut after = "&v=1".to_owned();
+        let security = if incoming.tls == ListenerTls::Implicit { "ssl" } else { "starttls" };
+        push_server(&mut after, 'i', &incoming.host, incoming.port, security);
+        if let Some(Outgoing { server, login }) = outgoing {
+            let security = if server.security == Security::Tls { "ssl" } else { "starttls" };
+            push_server(&mut after, 's', &server.of(domain).host, server.port, security);
+            // Without a name, Delta Chat uses the address.
+            let name = login.apply(address);
+            if name != address {
+                after.push_str("&su=");
+                push_encoded(&mut after, &name);
+            }
         }
+        if any_certificate {
+            after.push_str("&ic=2");
+        }
+        (before, after)
     }
-    if any_certificate {
-        text.push_str("&ic=2");
-    }
-    text
 }
 
 fn push_server(text: &mut String, kind: char, host: &str, port: u16, security: &str) {
@@ -89,26 +98,20 @@ mod tests {
         };
         let login = LoginCode {
             address: "al+ice@example.org",
-            password: "pä \"&?=+%#/\\",
             incoming: &incoming,
             outgoing: Some(&outgoing),
             any_certificate: false,
         };
         assert_eq!(
-            *link(&login),
+            login.link("pä \"&?=+%#/\\"),
             "dclogin://al%2Bice@example.org/?p=p%C3%A4%20%22%26%3F%3D%2B%25%23%2F%5C&v=1\
              &ih=push.example.org&ip=993&is=ssl&sh=smtp.example.org&sp=587&ss=starttls&su=al%2Bice"
         );
         let incoming = Incoming { host: "::1".into(), port: 1143, tls: ListenerTls::StartTls };
-        let login = LoginCode {
-            password: "x",
-            incoming: &incoming,
-            outgoing: None,
-            any_certificate: true,
-            ..login
-        };
+        let login =
+            LoginCode { incoming: &incoming, outgoing: None, any_certificate: true, ..login };
         assert_eq!(
-            *link(&login),
+            login.link("x"),
             "dclogin://al%2Bice@example.org/?p=x&v=1&ih=%3A%3A1&ip=1143&is=starttls&ic=2"
         );
     }

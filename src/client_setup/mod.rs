@@ -77,7 +77,7 @@ pub fn incoming(config: &LiveConfig, route: Option<&Route>) -> Vec<Incoming> {
             found.push(incoming);
         }
     }
-    // What needs no word in the clear first (RFC 8314 section 3), there the usual port. Stable: else the file's order.
+    // Implicit TLS first (RFC 8314 section 3), then the usual port. Stable: otherwise the order of the file.
     found.sort_by_key(|incoming| (incoming.tls != ListenerTls::Implicit, incoming.port != 993));
     found
 }
@@ -109,7 +109,7 @@ pub fn served(config: &LiveConfig) -> BTreeMap<Whose, &Route> {
     }
     served.retain(|whose, _| match whose {
         Whose::Address(address) => config.allow.allows(address),
-        // Whether `allow` has somebody of a domain shows only with a name: one that no list has stands for all.
+        // `allow` may list addresses of the domain, or the domain.
         Whose::Domain(domain) => config.allow.allows_some_of(domain),
     });
     served
@@ -128,6 +128,15 @@ pub fn route_of<'a>(config: &'a LiveConfig, address: &str) -> Option<&'a Route> 
     let own = served.get(&Whose::Address(address.clone())).or_else(|| served.get(&domain)).copied();
     let everybodys = || config.routes.iter().find(|route| route.named_domain().is_none());
     own.or_else(everybodys)
+}
+
+/// True for a text with a local part, an @ and a domain, without spaces and control characters.
+#[must_use]
+pub fn is_mail_address(text: &str) -> bool {
+    let has_parts = text
+        .rsplit_once('@')
+        .is_some_and(|(local, domain)| !local.is_empty() && !domain.is_empty());
+    has_parts && !text.contains(|c: char| c.is_control() || c.is_whitespace())
 }
 
 #[cfg(test)]

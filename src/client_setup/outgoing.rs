@@ -58,7 +58,7 @@ pub async fn find(
         .ok_or_else(|| not_found(", and no route matches it".to_owned()))?;
     let imap = match &target.servers {
         Servers::Fixed(endpoint) => Some(endpoint.host.to_string()),
-        // Where it cannot be found now, the others may be.
+        // Other sources may work without the IMAP server.
         Servers::Discovered(_) => upstreams
             .servers(&target)
             .await

@@ -3,7 +3,6 @@
 use qrcode::render::unicode::Dense1x2;
 use qrcode::types::QrError;
 use qrcode::{EcLevel, QrCode};
-use zeroize::Zeroizing;
 
 /// Black on white in every terminal: themes do not change colours 16 and 231.
 const BLACK_ON_WHITE: &str = "\x1b[38;5;16;48;5;231m";
@@ -27,17 +26,17 @@ pub struct CodeTooLong(usize);
 ///
 /// # Errors
 /// [`CodeTooLong`] beyond some 2,900 bytes.
-pub fn picture(text: &str, shown: CodeSurface) -> Result<Zeroizing<String>, CodeTooLong> {
+pub fn picture(text: &str, shown: CodeSurface) -> Result<String, CodeTooLong> {
     // The least of corrections: screens have no scratches, and fewer modules are easier to see.
     let code =
         QrCode::with_error_correction_level(text, EcLevel::L).map_err(|error: QrError| {
             debug_assert_eq!(error, QrError::DataTooLong);
             CodeTooLong(text.len())
         })?;
-    let picture = Zeroizing::new(code.render::<Dense1x2>().build());
+    let picture = code.render::<Dense1x2>().build();
     let (begin, end) =
         if shown == CodeSurface::Coloured { (BLACK_ON_WHITE, RESET) } else { ("", "") };
-    let mut out = Zeroizing::new(String::with_capacity(picture.len().saturating_mul(2)));
+    let mut out = String::with_capacity(picture.len().saturating_mul(2));
     for line in picture.lines() {
         out.extend([begin, line, end, "\n"]);
     }

@@ -1,6 +1,7 @@
 //! The commands other than `run`, and their output.
 
 pub mod account;
+pub mod check;
 pub mod init;
 mod password;
 pub mod progress;

@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 
 use super::{CommandError, Fault, password};
-use crate::client_setup::dclogin::{self, LoginCode};
+use crate::client_setup::dclogin::LoginCode;
 use crate::client_setup::outgoing::{self, SubmissionServer};
 use crate::client_setup::qr::{self, CodeSurface};
 use crate::client_setup::{self, Incoming, Outgoing};
@@ -38,13 +38,24 @@ pub(super) struct CodeSettings {
     pub(super) any_certificate: bool,
 }
 
+impl CodeSettings {
+    fn code(&self) -> LoginCode<'_> {
+        LoginCode {
+            address: &self.address,
+            incoming: &self.incoming,
+            outgoing: self.outgoing.as_ref(),
+            any_certificate: self.any_certificate,
+        }
+    }
+}
+
 /// Finds the settings, asks for the password, and prints the code on standard output, all else on standard error.
 ///
 /// # Errors
 /// [`CommandError`] if there is no code for this address.
 pub async fn run(config: &LiveConfig, options: &QrOptions) -> Result<(), CommandError> {
-    let mut told = io::stderr();
-    let settings = find(config, options, &mut told).await?;
+    let mut explanations = io::stderr();
+    let settings = find(config, options, &mut explanations).await?;
     // Blocks, which nobody else has to wait for.
     let password =
         password::read(&format!("Password of {} (not shown, not stored): ", settings.address))?;
@@ -53,20 +64,18 @@ pub async fn run(config: &LiveConfig, options: &QrOptions) -> Result<(), Command
             Fault::Usage.because("no password was given: type it, or pipe it to standard input")
         );
     }
-    let printed = print(&settings, &password, options.link, &mut io::stdout().lock(), &mut told);
+    let printed =
+        print(&settings, &password, options.link, &mut io::stdout().lock(), &mut explanations);
     printed.map_err(|error| Fault::System.because(format!("cannot print: {error}")))?
 }
 
 async fn find(
     config: &LiveConfig,
     options: &QrOptions,
-    told: &mut impl Write,
+    explanations: &mut impl Write,
 ) -> Result<CodeSettings, CommandError> {
     let address = options.address.trim();
-    let is_address = address
-        .rsplit_once('@')
-        .is_some_and(|(local, domain)| !local.is_empty() && !domain.is_empty());
-    if !is_address || address.contains(|c: char| c.is_control() || c.is_whitespace()) {
+    if !client_setup::is_mail_address(address) {
         return Err(Fault::Usage.because(format!(
             "{address:?} is not a mail address: write it as `alice@example.org`"
         )));
@@ -85,7 +94,7 @@ async fn find(
     incoming.port = options.port.unwrap_or(incoming.port);
     let outgoing = match &options.smtp {
         Some(server) => Some(Outgoing { server: server.clone(), login: LoginTemplate::default() }),
-        None => look_up(config, route, address, told).await?,
+        None => look_up(config, route, address, explanations).await?,
     };
     let outgoing = outgoing.map(|outgoing| {
         match options.smtp_login.clone().or_else(|| own_login(options, route)) {
@@ -107,20 +116,20 @@ async fn look_up(
     config: &LiveConfig,
     route: &Route,
     address: &str,
-    told: &mut impl Write,
+    explanations: &mut impl Write,
 ) -> Result<Option<Outgoing>, CommandError> {
     let upstreams =
         Upstreams::new(config).map_err(|error| Fault::Configuration.because(error.to_string()))?;
-    say(told, "Looking for the SMTP server …");
+    print_line(explanations, "Looking for the SMTP server …");
     match outgoing::find(&upstreams, route, &address.to_lowercase(), config.hostname.as_str()).await
     {
         Ok(SubmissionServer { outgoing, how }) => {
-            say(told, &format!("SMTP server {}: {how}.", outgoing.server));
+            print_line(explanations, &format!("SMTP server {}: {how}.", outgoing.server));
             Ok(Some(outgoing))
         }
         Err(error) => {
-            say(
-                told,
+            print_line(
+                explanations,
                 &format!(
                     "{error}.\nThe code contains none, so Delta Chat will try the usual names; add one with --smtp \
                      smtps://smtp.example.org."
@@ -131,49 +140,42 @@ async fn look_up(
     }
 }
 
-/// Prints the code on `out`, and explanations on `told`.
+/// Prints the code on `out`, all else on `explanations`.
 pub(super) fn print(
     settings: &CodeSettings,
     password: &str,
     as_link: bool,
     out: &mut (impl Write + IsTerminal),
-    told: &mut impl Write,
+    explanations: &mut impl Write,
 ) -> io::Result<Result<(), CommandError>> {
-    let CodeSettings { address, incoming, outgoing, any_certificate } = settings;
-    let outgoing = outgoing.as_ref();
-    let text = dclogin::link(&LoginCode {
-        address,
-        password,
-        incoming,
-        outgoing,
-        any_certificate: *any_certificate,
-    });
+    let text = settings.code().link(password);
+    let CodeSettings { incoming, any_certificate, .. } = settings;
     let security = if incoming.tls == ListenerTls::Implicit { "SSL/TLS" } else { "STARTTLS" };
-    writeln!(told, "IMAP server {}, port {}, {security}.", incoming.host, incoming.port)?;
+    writeln!(explanations, "IMAP server {}, port {}, {security}.", incoming.host, incoming.port)?;
     if *any_certificate {
         writeln!(
-            told,
+            explanations,
             "The certificate is self-signed: the code makes Delta Chat accept any certificate, also of the SMTP server. \
              See docs/certificates.md for better ways."
         )?;
     }
     if as_link {
         writeln!(
-            told,
+            explanations,
             "WARNING: this text contains the password. Anyone who sees it, in a chat, a clipboard or this terminal's history, can read \
              the mail."
         )?;
-        writeln!(out, "{}", *text)?;
+        writeln!(out, "{text}")?;
     } else {
         let shown = if out.is_terminal() { CodeSurface::Coloured } else { CodeSurface::Plain };
         let picture = match qr::picture(&text, shown) {
             Ok(picture) => picture,
             Err(error) => return Ok(Err(Fault::Usage.because(error.to_string()))),
         };
-        write!(out, "{}", *picture)?;
+        write!(out, "{picture}")?;
         out.flush()?;
         writeln!(
-            told,
+            explanations,
             "Scan it with Delta Chat: add a profile, use other server, scan.\n\
              The code contains the password: anyone who sees it, or a photo of it, can read the mail. Clear the terminal afterwards."
         )?;
@@ -183,8 +185,8 @@ pub(super) fn print(
 }
 
 /// Prints a line for the user. A closed terminal is ignored.
-fn say(told: &mut impl Write, line: &str) {
-    let _ = writeln!(told, "{line}");
+fn print_line(output: &mut impl Write, line: &str) {
+    let _ = writeln!(output, "{line}");
 }
 
 #[cfg(test)]
@@ -210,16 +212,7 @@ mod tests {
     async fn link(options: QrOptions) -> Result<String, String> {
         let settings =
             find(&config(), &options, &mut Vec::new()).await.map_err(|error| error.to_string())?;
-        let CodeSettings { address, incoming, outgoing, any_certificate } = &settings;
-        let (outgoing, any_certificate) = (outgoing.as_ref(), *any_certificate);
-        Ok(dclogin::link(&LoginCode {
-            address,
-            password: "x",
-            incoming,
-            outgoing,
-            any_certificate,
-        })
-        .to_string())
+        Ok(settings.code().link("x").to_string())
     }
 
     #[tokio::test]

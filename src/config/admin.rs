@@ -17,7 +17,7 @@ pub struct Admin {
     /// IP address and port; `None` (`off` in the file) for no such listener.
     #[serde(deserialize_with = "address")]
     pub address: Option<Located<SocketAddr>>,
-    /// Whether it speaks TLS, with the certificate that clients see. Default: everywhere but on loopback.
+    /// True for TLS, with the certificate that clients see. Default: everywhere but on loopback.
     pub tls: Option<bool>,
     /// Permits operation without TLS on other addresses than loopback.
     pub insecure: bool,
@@ -40,13 +40,13 @@ impl Default for Admin {
 }
 
 impl Admin {
-    /// Whether only this machine can reach it.
+    /// Reports if only this machine can reach it.
     #[must_use]
     pub fn is_on_loopback(&self) -> bool {
         self.address.as_ref().is_none_or(|address| address.ip().to_canonical().is_loopback())
     }
 
-    /// Whether it speaks TLS.
+    /// Reports if it uses TLS.
     #[must_use]
     pub fn has_tls(&self) -> bool {
         self.tls.unwrap_or(!self.is_on_loopback())

@@ -29,7 +29,7 @@ pub struct Network(IpNet);
 pub struct AllowedLogin(String);
 
 impl Allow {
-    /// Whether a client may connect from `address`. IPv4 in IPv6 counts as IPv4.
+    /// Reports if a client may connect from `address`. IPv4 in IPv6 counts as IPv4.
     #[must_use]
     pub fn admits(&self, address: IpAddr) -> bool {
         self.networks
@@ -37,7 +37,7 @@ impl Allow {
             .is_none_or(|networks| networks.iter().any(|network| network.contains(address)))
     }
 
-    /// Whether `login` may be used, without regard to case.
+    /// Reports if `login` may be used, without regard to case.
     #[must_use]
     pub fn allows(&self, login: &str) -> bool {
         let Some(logins) = &self.logins else { return true };
@@ -46,7 +46,7 @@ impl Allow {
         logins.iter().any(|AllowedLogin(allowed)| *allowed == login || domain == Some(allowed))
     }
 
-    /// Whether some login of `domain` (in lower case) may be used.
+    /// Reports if some login of `domain` (in lower case) may be used.
     #[must_use]
     pub fn allows_some_of(&self, domain: &str) -> bool {
         let is_of = |AllowedLogin(allowed): &AllowedLogin| {
@@ -55,7 +55,7 @@ impl Allow {
         self.logins.as_ref().is_none_or(|logins| logins.iter().any(is_of))
     }
 
-    /// Whether it keeps strangers out: it names logins, or networks that are not everything.
+    /// Reports if it excludes strangers: it names logins, or networks that are not everything.
     #[must_use]
     pub fn is_restrictive(&self) -> bool {
         let is_everything = |network: &Network| network.0.prefix_len() == 0;
@@ -65,7 +65,7 @@ impl Allow {
 }
 
 impl Network {
-    /// Whether `address` belongs to it. IPv4 in IPv6 counts as IPv4.
+    /// Reports if `address` belongs to it. IPv4 in IPv6 counts as IPv4.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.contains(&address.to_canonical())

@@ -18,12 +18,12 @@ pub struct KeptSessions {
     /// to the account's other devices at once.
     #[serde(deserialize_with = "units::duration_or_none")]
     pub wait_for_fetch: Duration,
-    /// Whether a client that returns with the same password gets the session back that was kept.
+    /// True if a client that returns with the same password resumes the kept session.
     pub hand_back: bool,
     /// The least time between two calls to the devices of an account whose session has ended.
     #[serde(deserialize_with = "units::duration")]
     pub call_again: Duration,
-    /// How many accounts' devices are called in a time, over all.
+    /// Number of accounts whose devices are called per time, in all.
     pub calls: Rate,
 }
 

@@ -94,7 +94,7 @@ impl Listener {
         ListenerSocket { address: *self.address, tls: self.tls }
     }
 
-    /// Whether only this machine can reach it.
+    /// Reports if only this machine can reach it.
     #[must_use]
     pub fn is_on_loopback(&self) -> bool {
         self.address.ip().to_canonical().is_loopback()

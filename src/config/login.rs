@@ -70,7 +70,7 @@ impl LoginTemplate {
         })
     }
 
-    /// Whether it leaves every login as it is.
+    /// Reports if it leaves every login unchanged.
     #[must_use]
     pub fn is_identity(&self) -> bool {
         self.0 == [TemplatePart::Login]

@@ -33,6 +33,8 @@ mod units;
 mod watch;
 
 #[cfg(test)]
+mod mistake_tests;
+#[cfg(test)]
 mod restart_tests;
 #[cfg(test)]
 mod tests;
@@ -77,9 +79,9 @@ pub use watch::{
 /// folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// What the next start applies.
+    /// Values that apply from the next start.
     pub startup: StartupConfig,
-    /// What a reload applies.
+    /// Values that a reload applies.
     pub live: LiveConfig,
 }
 

@@ -11,9 +11,9 @@ use super::located::Located;
 /// The placeholder for the login's domain in an upstream's host.
 pub const DOMAIN_PLACEHOLDER: &str = "{domain}";
 
-/// Whether `name` has the form of a DNS name: labels of 1 to 63 letters, digits, hyphens and underscores, at most 253 bytes
-/// (RFC 1035 section 2.3.4; underscores as in `_imap.example.org`). An IP address is none, nor is anything else whose last
-/// label is a number, since resolvers take `127.1` or `0x7f.1` for an address.
+/// Reports if `name` has the form of a DNS name: labels of 1 to 63 letters, digits, hyphens and underscores, at most 253
+/// bytes (RFC 1035 section 2.3.4; underscores as in `_imap.example.org`). An IP address is none, nor is anything else whose
+/// last label is a number, since resolvers take `127.1` or `0x7f.1` for an address.
 #[must_use]
 pub fn is_dns_name(name: &str) -> bool {
     let is_label = |label: &str| {
@@ -27,7 +27,7 @@ pub fn is_dns_name(name: &str) -> bool {
     name.len() <= 253 && name.split('.').all(is_label) && !last_starts_as_a_number
 }
 
-/// Whether `host` can only be this machine: an address in 127.0.0.0/8, `::1`, or `localhost`.
+/// Reports if `host` can only be this machine: an address in 127.0.0.0/8, `::1`, or `localhost`.
 #[must_use]
 pub fn is_loopback(host: &str) -> bool {
     let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
@@ -79,7 +79,7 @@ pub(super) fn split_port(text: &str) -> Option<(String, Option<NonZeroU16>)> {
     Some((host, port))
 }
 
-/// Whether it is a host name, an IP address, or a name with one [`DOMAIN_PLACEHOLDER`] in it.
+/// Reports if it is a host name, an IP address, or a name with one [`DOMAIN_PLACEHOLDER`] in it.
 pub(super) fn is_host(host: &str) -> bool {
     let is_address = host.parse::<IpAddr>().is_ok();
     let example = host.replacen(DOMAIN_PLACEHOLDER, "example.org", 1);

@@ -56,7 +56,7 @@ impl fmt::Display for AddressPattern {
 pub struct HostPattern(String);
 
 impl HostPattern {
-    /// Whether it means `host` (in lower case).
+    /// Reports if it matches `host` (in lower case).
     #[must_use]
     pub fn fits(&self, host: &str) -> bool {
         match self.0.strip_prefix('*') {

@@ -167,7 +167,7 @@ impl fmt::Display for Domain {
 /// A server's address as the file gives it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpstreamAddress {
-    /// How TLS comes in.
+    /// The kind of encryption.
     pub security: Security,
     /// A DNS name or an IP address without brackets; `{domain}` may stand in it for the login's domain.
     pub host: String,
@@ -176,13 +176,13 @@ pub struct UpstreamAddress {
 }
 
 impl UpstreamAddress {
-    /// Whether the host depends on the login's domain.
+    /// Reports if the host depends on the login's domain.
     #[must_use]
     pub fn has_placeholder(&self) -> bool {
         self.host.contains(DOMAIN_PLACEHOLDER)
     }
 
-    /// Whether it can only be on this machine.
+    /// Reports if it can only be on this machine.
     #[must_use]
     pub fn is_on_loopback(&self) -> bool {
         is_loopback(&self.host)

@@ -8,7 +8,7 @@ use serde::Deserialize;
 pub struct LoginSettings {
     /// Offers SCRAM. It is accepted in any case, but gives no credentials for a watch.
     pub scram: bool,
-    /// Whether logins with invented names, by which Delta Chat creates accounts, are refused without asking the mail
+    /// True if logins with invented names, by which Delta Chat creates accounts, are refused without asking the mail
     /// server.
     pub refuse_invented: bool,
 }

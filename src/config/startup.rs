@@ -25,7 +25,7 @@ pub struct StartupConfig {
     pub log_format: LogFormat,
     /// The notification server and the pace of notifications.
     pub push: PushDelivery,
-    /// How long a watch session stays in IDLE before it renews it; up to a tenth less, at random.
+    /// Time in IDLE before a watch renews it; up to a tenth less, at random.
     pub idle_renewal: Duration,
     /// Pacing of new watch sessions.
     pub pace: PacingLimits,

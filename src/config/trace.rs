@@ -26,7 +26,7 @@ pub struct TraceFiles {
     pub directory: PathBuf,
     /// The login names whose sessions are written; all if there is none.
     pub accounts: Vec<String>,
-    /// How lines are written.
+    /// Format of lines.
     pub format: TraceFormat,
     /// Include the content of literals, which are mostly messages.
     pub literals: bool,
@@ -41,7 +41,7 @@ pub struct TraceFiles {
     pub total: Size,
 }
 
-/// How lines are written to a file.
+/// Format of lines in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TraceFormat {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::names::is_dns_name;
 use super::units;
+use crate::mailbox_name::MailboxName;
 
 /// Pacing of watch sessions at a server without [`ServerSettings`] of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -126,7 +127,7 @@ fn host_pattern<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D:
 }
 
 impl ServerSettings {
-    /// Whether this is about `host` (in lower case).
+    /// Reports if this entry is about `host` (in lower case).
     #[must_use]
     pub fn is_about(&self, host: &str) -> bool {
         match self.host.strip_prefix('*') {
@@ -136,8 +137,8 @@ impl ServerSettings {
     }
 }
 
-/// How some large providers are known to want to be treated: host, sessions in the making at once, and new sessions a minute.
-/// Public issue threads and client settings say so; none was tried live.
+/// Known limits of some large providers: host, logins of watches at once, and new sessions a minute. From public issue
+/// threads and client settings; none was tried live.
 const KNOWN: [(&str, usize, u32); 9] = [
     // Many reconnections are throttled.
     ("imap.gmail.com", 2, 60),
@@ -174,7 +175,12 @@ pub struct AccountSettings {
     /// Further addresses of the account besides the login name: mail from them causes no push.
     pub addresses: Vec<String>,
     /// Mailboxes that are watched besides the one that its clients wait in, as they stand in IMAP (modified UTF-7).
-    pub mailboxes: Vec<String>,
+    #[serde(deserialize_with = "mailboxes")]
+    pub mailboxes: Vec<MailboxName>,
+}
+
+fn mailboxes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<MailboxName>, D::Error> {
+    Ok(Vec::<String>::deserialize(deserializer)?.into_iter().map(MailboxName::from).collect())
 }
 
 /// Accounts by login name.

@@ -1,7 +1,14 @@
-//! The two HTTP services: the public page with autoconfig, and the operator's page with metrics.
+//! HTTP: the public page with autoconfig, and the admin listener with the operator's page, metrics and health.
+//! `server` serves connections of both; a site is a function from a request to its response behind it. `listen`
+//! accepts connections on the admin listener; those of the public page come from the listeners for IMAP.
 
 pub mod admin;
+mod listen;
+pub mod listening;
+pub mod metrics;
 pub(crate) mod public;
+mod response;
+pub(crate) mod server;
 
 /// A version of HTTP, as ALPN has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -52,7 +52,7 @@ fn escaped(event: &[u8], has_colours: bool) -> String {
     out + end
 }
 
-/// Whether what follows the escape character sets a colour, as the formatter does, and does nothing else.
+/// Reports if the text after the escape character only sets a colour, as the formatter does.
 fn is_colour(sequence: &str) -> bool {
     let parameters = sequence.strip_prefix('[').and_then(|rest| rest.split_once('m'));
     parameters.is_some_and(|(parameters, _)| {

@@ -63,20 +63,20 @@ impl Bucket {
 }
 
 impl LogLimit {
-    /// How many lines were left out since the start.
+    /// The number of lines left out since the start.
     #[must_use]
     pub fn left_out(&self) -> u64 {
         self.0.left_out.load(Ordering::Relaxed)
     }
 
     /// Logs the number of lines of each kind that were left out since the last call.
-    pub fn tell(&self) {
+    pub fn report(&self) {
         let kinds: Vec<_> = (self.0.kinds.iter_mut())
             .filter_map(|mut kind| {
                 Some((kind.metadata, std::mem::take(&mut kind.left_out))).filter(|(_, n)| *n > 0)
             })
             .collect();
-        // Outside of the map: saying it goes through the map again.
+        // Outside of the map: logging goes through the map again.
         for (metadata, left_out) in kinds {
             tracing::warn!(
                 part = metadata.target(),
@@ -157,8 +157,8 @@ mod tests {
             (0..BURST + 500).for_each(|_| tracing::info!("a peer came"));
             tracing::info!("something else");
             (0..BURST * 2).for_each(|_| tracing::debug!("detail"));
-            limit.tell();
-            limit.tell();
+            limit.report();
+            limit.report();
         });
         let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
         let came = text.matches("a peer came").count();

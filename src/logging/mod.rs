@@ -78,7 +78,7 @@ impl LogHandle {
         let mut minutes = interval(TELL);
         loop {
             minutes.tick().await;
-            self.limit.tell();
+            self.limit.report();
         }
     }
 }

@@ -1,11 +1,11 @@
-//! What a server's capability list becomes on its way to the client: a pure function on one line.
+//! Rewrites a server's capability list for the client: a pure function on one line.
 
 use super::response;
 use crate::policy::JmapAccess;
 
-/// Whether `name` can cross a relay. What cannot (reasons in the order of the arms): a layer that ends at deltapush, a change of
-/// user behind its back, a login that has happened, mechanisms bound to a TLS channel of which there are two, and ways to the
-/// mail that lead around deltapush.
+/// Reports if `name` can cross a relay. Removed are, in the order of the arms: a layer that ends at deltapush, a change of
+/// user without deltapush, a login that has happened, mechanisms bound to a TLS channel of which there are two, and ways to
+/// the mail that bypass deltapush.
 #[must_use]
 pub fn can_cross(name: &[u8], jmapaccess: JmapAccess) -> bool {
     let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
@@ -28,11 +28,11 @@ pub fn can_cross(name: &[u8], jmapaccess: JmapAccess) -> bool {
         || is("JMAPACCESS") && jmapaccess == JmapAccess::Strip)
 }
 
-/// What is added to a list, unless it is there already.
+/// Names to add to a list that lacks them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Added {
-    /// What makes a client hand over its token: METADATA and XDELTAPUSH. Not where the upstream pushes by itself and is left
-    /// alone.
+    /// METADATA and XDELTAPUSH, which make a client hand over its token. Not where the upstream pushes by itself and
+    /// keeps the tokens.
     pub push: bool,
     /// COMPRESS=DEFLATE: deltapush's own, whether or not the upstream has it. Not once it is in use.
     pub compress: bool,
@@ -66,7 +66,7 @@ pub fn rewrite(line: &[u8], added: Added, jmapaccess: JmapAccess) -> Option<Vec<
     Some([before, &list.join(&b' '), after].concat())
 }
 
-/// What stands before and after the list in a line that has one; `None` if there is no place for a list.
+/// The text before and after the list in a line that has one; `None` if there is no place for a list.
 fn around_list(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let (start, end) = match response::status(line) {
         // After a space: a list that is not there at all has no place.

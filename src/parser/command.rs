@@ -97,7 +97,7 @@ impl Verb {
     }
 }
 
-/// How much of a command may be shown to whoever reads a transcript.
+/// The part of a command that a transcript may show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Disclosure {
     /// Nothing: it may be a secret in the wrong place, such as a mistyped login or the data of a literal that was refused.
@@ -160,7 +160,7 @@ const READ_BY_ALL: [&[u8]; 11] = [
 /// Such commands behind UID.
 const READ_BY_ALL_WITH_UID: [&[u8]; 4] = [b"COPY", b"FETCH", b"SEARCH", b"STORE"];
 
-/// What a server makes of a literal in a command.
+/// A server's reading of a literal in a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Literals {
     /// It takes them for data.
@@ -172,19 +172,19 @@ pub enum Literals {
     Misplaced,
 }
 
-/// How a command begins.
+/// The beginning of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CommandHead<'a> {
     /// The client's tag. Empty if the line has none.
     pub tag: &'a [u8],
-    /// What is asked.
+    /// The command's name.
     pub verb: Verb,
-    /// How many bytes tag, space and verb take up; 0 if the line is no command.
+    /// Length of tag, space and verb in bytes; 0 if the line is no command.
     pub len: usize,
 }
 
 impl CommandHead<'_> {
-    /// What servers make of literals in the command that begins with `start`. With more of the command, doubts may go.
+    /// Servers' reading of literals in the command that begins with `start`. With more of the command, doubts may go.
     #[must_use]
     pub fn literals(&self, start: &[u8]) -> Literals {
         use Verb::{Capability, Close, Idle, Logout, Noop, Other, Uid, Unselect};
@@ -212,7 +212,8 @@ impl CommandHead<'_> {
         if is_read { Literals::Data } else { Literals::Doubtful }
     }
 
-    /// How much may be shown of the command that begins with `start`. What stands where no arguments belong is not shown.
+    /// The part of the command that begins with `start` that may be shown. Arguments of a command that takes none are
+    /// hidden.
     #[must_use]
     pub fn disclosure(&self, start: &[u8]) -> Disclosure {
         use Verb::{
@@ -304,7 +305,7 @@ fn arguments<'a, T>(
     rest.is_empty().then_some(value)
 }
 
-/// Whether a whole command has no arguments.
+/// Reports if a whole command has no arguments.
 #[must_use]
 pub fn has_no_arguments(command: &[u8]) -> bool {
     arguments(command, nom::combinator::success(())).is_some()

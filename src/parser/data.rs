@@ -23,7 +23,7 @@ pub enum Data<'a> {
     Other,
 }
 
-/// The items of a FETCH response that say whether a message deserves a push.
+/// The items of a FETCH response by which the push filter decides.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Fetch<'a> {
     /// The message's sequence number.

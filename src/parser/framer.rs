@@ -6,22 +6,22 @@
 /// The longest announcement with its line end, `~{18446744073709551615+}` CR LF, is 26 bytes; one more tells what precedes it.
 const TAIL: usize = 27;
 
-/// What the largest number of bytes takes to write.
+/// Digits of the largest number of bytes.
 pub(super) const MAX_DIGITS: usize = 20;
 
 /// A literal that the end of a line announces (RFC 9051 section 4.3, RFC 7888, RFC 3516).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Announcement {
-    /// How many bytes follow the line.
+    /// Number of bytes that follow the line.
     pub size: u64,
-    /// Whether the sender waits for the receiver's `+` before it sends them: `{n}` as opposed to `{n+}`. Means something
+    /// True if the sender waits for the receiver's `+` before it sends them: `{n}` as opposed to `{n+}`. Has a meaning
     /// only from client to server.
     pub synchronizing: bool,
     /// `~{n}`: the bytes may include NUL.
     pub binary: bool,
 }
 
-/// How a line ends.
+/// The end of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LineEnd {
     /// With CR LF (or a bare LF, which servers accept too) and nothing that looks like a literal.
@@ -37,14 +37,14 @@ pub enum Fragment<'a> {
     Line {
         /// The piece.
         bytes: &'a [u8],
-        /// How the line ends, if it ends here.
+        /// The line's end, if it is in this piece.
         end: Option<LineEnd>,
     },
     /// Part of a literal. Never empty; `last` says that the literal is complete and its line goes on.
     Literal {
         /// The piece.
         bytes: &'a [u8],
-        /// Whether the literal ends here.
+        /// True if the literal ends here.
         last: bool,
     },
 }
@@ -111,7 +111,7 @@ impl Framer {
         self.literal
     }
 
-    /// Whether the next byte belongs to a literal.
+    /// Reports if the next byte belongs to a literal.
     #[must_use]
     pub fn in_literal(&self) -> bool {
         self.literal > 0

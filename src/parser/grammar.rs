@@ -9,8 +9,8 @@ const MAX_DEPTH: usize = 8;
 /// The untagged response of a whole line, as imap-proto understands it: a number's (EXISTS, EXPUNGE, FETCH), STATUS, or OK;
 /// `None` for any other, and for what it does not understand.
 ///
-/// What makes imap-proto panic is not shown to it: an OK whose text is not ASCII (it cuts the text after its first byte), a
-/// METADATA that is not UTF-8, and what `is_harmless` rules out.
+/// Hides from imap-proto the input on which it panics: an OK whose text is not ASCII (it cuts the text after its first
+/// byte), a METADATA that is not UTF-8, and input that `is_harmless` rules out.
 #[must_use]
 pub fn parse(response: &[u8]) -> Option<imap_proto::Response<'_>> {
     let untagged = response.strip_prefix(b"* ")?;
@@ -29,9 +29,9 @@ pub fn parse(response: &[u8]) -> Option<imap_proto::Response<'_>> {
     }
 }
 
-/// Whether imap-proto can be shown a response: it follows nested parentheses by recursion without a bound, and a stack that
-/// overflows ends the process; on a date that is NIL it panics. Literals do not count; quoted strings do, for what is wanted
-/// has neither.
+/// Reports if imap-proto can parse a response safely: it follows nested parentheses by recursion without a bound, and a
+/// stack that overflows ends the process; on a date that is NIL it panics. Literals do not count; quoted strings do,
+/// because the wanted responses have neither.
 fn is_harmless(response: &[u8]) -> bool {
     const NO_DATE: &[u8] = b"INTERNALDATE NIL";
     let mut framer = Framer::new();

@@ -1,4 +1,4 @@
-//! Who asks (RFC 2971): the fields of an ID command, within the bounds that the RFC sets.
+//! The client's identification (RFC 2971): the fields of an ID command, within the bounds of the RFC.
 
 use std::borrow::Cow;
 

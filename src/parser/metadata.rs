@@ -14,7 +14,7 @@ use super::command;
 use super::quote::push_server_string;
 use super::syntax::{Parsed, astring, is_bare, line_end, nstring, space};
 
-/// How far below an entry `GETMETADATA` looks (RFC 5464 section 4.2.2).
+/// The number of levels below an entry that `GETMETADATA` covers (RFC 5464 section 4.2.2).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Depth {
     /// The entry alone.
@@ -35,7 +35,7 @@ pub struct Get<'a> {
     pub entries: Vec<Cow<'a, [u8]>>,
     /// Values longer than this many bytes are left out.
     pub max_size: Option<u32>,
-    /// How far below each entry.
+    /// The number of levels below each entry.
     pub depth: Depth,
 }
 
@@ -60,13 +60,7 @@ pub struct Values<'a> {
     pub entries: Vec<Pair<'a>>,
 }
 
-/// Whether two mailbox names are one mailbox: `INBOX` in any case, other names byte for byte.
-#[must_use]
-pub fn is_inbox(mailbox: &[u8]) -> bool {
-    mailbox.eq_ignore_ascii_case(b"INBOX")
-}
-
-/// Whether `entry` is or lies below `asked`, within `depth`. Entry names are case-insensitive (RFC 5464 section 3.2).
+/// Reports if `entry` is or lies below `asked`, within `depth`. Entry names are case-insensitive (RFC 5464 section 3.2).
 #[must_use]
 pub fn is_within(entry: &[u8], asked: &[u8], depth: Depth) -> bool {
     let Some((start, below)) = entry.split_at_checked(asked.len()) else { return false };
@@ -81,7 +75,7 @@ pub fn is_within(entry: &[u8], asked: &[u8], depth: Depth) -> bool {
     }
 }
 
-/// Whether `entry` is a name that RFC 5464 section 3.2 allows.
+/// Reports if RFC 5464 section 3.2 allows `entry` as a name.
 fn is_entry_name(entry: &[u8]) -> bool {
     let begins = |prefix: &[u8]| {
         entry.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))

@@ -3,7 +3,7 @@
 
 use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-/// What every v2 header begins with.
+/// The beginning of every v2 header.
 const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 
 /// The shortest header: `PROXY UNKNOWN` and CRLF. Both versions can be told apart by less.
@@ -27,7 +27,7 @@ pub enum ProxiedSource {
     Sender,
 }
 
-/// What the machine wants next.
+/// The next step of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProxyHeaderStep {
     /// So many bytes, neither more nor fewer.
@@ -57,7 +57,7 @@ pub struct Header {
 }
 
 impl Header {
-    /// What is wanted first.
+    /// The number of bytes that the first step needs.
     pub const FIRST: usize = SHORTEST;
 
     /// Takes as many bytes as were wanted.

@@ -1,6 +1,6 @@
 //! Strings as IMAP writes them (RFC 9051 section 4.3).
 
-/// Whether `value` can stand as a quoted string: no CR, LF or NUL, and ASCII only, since 8-bit quoted strings need
+/// Reports if `value` can be written as a quoted string: no CR, LF or NUL, and ASCII only, since 8-bit quoted strings need
 /// `UTF8=ACCEPT` (RFC 9755).
 #[must_use]
 pub fn is_quotable(value: &[u8]) -> bool {

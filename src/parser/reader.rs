@@ -28,7 +28,7 @@ impl ResponseReader {
         Self { framer: Framer::new(), held: Vec::new(), limit }
     }
 
-    /// Whether no response has begun that is not complete.
+    /// Reports if no response is incomplete.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.held.is_empty()

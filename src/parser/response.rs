@@ -1,4 +1,4 @@
-//! What kind of response a line begins (RFC 9051 section 7), told from as little of it as possible.
+//! The kind of response that a line begins (RFC 9051 section 7), recognized from as few bytes as possible.
 
 use super::syntax;
 use crate::printable::printable;
@@ -21,7 +21,7 @@ pub enum Condition {
     Preauth,
 }
 
-/// What the response code of a status response may be, told from its beginning.
+/// The possible response code of a status response, recognized from its beginning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CodeKind {
     /// A capability list.
@@ -32,7 +32,7 @@ pub enum CodeKind {
     Other,
 }
 
-/// How a response begins.
+/// The beginning of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResponseHead<'a> {
     /// `+`: the server waits for more of a command.
@@ -46,16 +46,16 @@ pub enum ResponseHead<'a> {
     Tagged {
         /// The client's tag, as the server gave it back.
         tag: &'a [u8],
-        /// How the command ended.
+        /// The command's outcome.
         condition: Condition,
-        /// What its response code may be.
+        /// Its possible response code.
         code: CodeKind,
     },
     /// `* OK` and its like.
     Status {
         /// Which.
         condition: Condition,
-        /// What its response code may be.
+        /// Its possible response code.
         code: CodeKind,
     },
     /// `* CAPABILITY …`
@@ -148,7 +148,7 @@ fn condition(name: &[u8]) -> Option<Condition> {
     }
 }
 
-/// What the response code that `text` begins with may be; `None` if it takes more to tell.
+/// The possible response code at the beginning of `text`; `None` if more bytes are needed.
 fn code(text: &[u8], complete: bool) -> Option<CodeKind> {
     const CAPABILITY: &[u8] = b"[CAPABILITY ";
     match text {
@@ -163,9 +163,9 @@ fn code(text: &[u8], complete: bool) -> Option<CodeKind> {
     }
 }
 
-/// Whether an announcement at the end of a line that begins like this one is followed by a literal: not in a status
-/// response or a continuation request, whose text is free (RFC 9051 section 9: resp-text), nor in a capability list, which is
-/// of atoms.
+/// Reports if an announcement at the end of a line that begins like this one is followed by a literal: not in a status
+/// response or a continuation request, whose text is free (RFC 9051 section 9: resp-text), nor in a capability list, which
+/// is of atoms.
 #[must_use]
 pub fn may_have_literals(line: &[u8]) -> bool {
     !matches!(
@@ -185,17 +185,17 @@ pub fn may_have_literals(line: &[u8]) -> bool {
 pub struct Status<'a> {
     /// `None` if untagged.
     pub tag: Option<&'a [u8]>,
-    /// How it went.
+    /// The outcome.
     pub condition: Condition,
     /// The response code without its brackets; empty if there is none.
     pub code: &'a [u8],
-    /// What follows the condition, code included, without the line end. May be empty: iCloud sends `* BYE` and tagged `OK`
-    /// bare.
+    /// The text after the condition, code included, without the line end. May be empty: iCloud sends `* BYE` and tagged
+    /// `OK` bare.
     pub text: &'a [u8],
 }
 
 impl Status<'_> {
-    /// Whether the response code is `name`, with or without arguments.
+    /// Reports if the response code is `name`, with or without arguments.
     #[must_use]
     pub fn has_code(&self, name: &str) -> bool {
         is_code(self.code, name)
@@ -263,7 +263,7 @@ fn is_code(code: &[u8], name: &str) -> bool {
         .eq_ignore_ascii_case(name.as_bytes())
 }
 
-/// What a whole line says of the server's capabilities: those of a `* CAPABILITY` response or of a `[CAPABILITY …]` code.
+/// The server's capabilities in a whole line: those of a `* CAPABILITY` response or of a `[CAPABILITY …]` code.
 #[must_use]
 pub fn capabilities(line: &[u8]) -> Option<impl Iterator<Item = &[u8]>> {
     let list = match head(line)? {
@@ -280,7 +280,7 @@ pub fn capabilities(line: &[u8]) -> Option<impl Iterator<Item = &[u8]>> {
     Some(list.split(|byte| *byte == b' ').filter(|name| !name.is_empty()))
 }
 
-/// Whether `tag` could be a client's. Used where a tag is sent back.
+/// Reports if `tag` could be a client's. Used where a tag is sent back.
 #[must_use]
 pub fn is_tag(tag: &[u8]) -> bool {
     syntax::command_tag(tag).is_ok_and(|(rest, _)| rest.is_empty())

@@ -1,5 +1,5 @@
-//! What clients say in a SASL exchange (RFC 4422), as far as deltapush reads it: the mechanisms, and the messages that say who
-//! logs in.
+//! Client messages of a SASL exchange (RFC 4422), as far as deltapush reads them: the mechanisms, and the messages with the
+//! login name.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use crate::credentials::{Credentials, Mechanism};
 use crate::secret::Secret;
 
-/// What a client may answer to a SASL challenge (RFC 9051 section 6.2.2).
+/// A client's answer to a SASL challenge (RFC 9051 section 6.2.2).
 #[derive(Debug, PartialEq, Eq)]
 pub enum SaslLine {
     /// `*`: the exchange is cancelled.

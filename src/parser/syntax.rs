@@ -13,7 +13,7 @@ use nom::{IResult, Parser};
 
 use super::framer::MAX_DIGITS;
 
-/// What a parser of this module returns.
+/// The result of a parser of this module.
 pub type Parsed<'a, T> = IResult<&'a [u8], T>;
 
 /// A byte that may stand in an atom. Bytes above ASCII are let through: `UTF8=ACCEPT` clients send them.
@@ -26,7 +26,7 @@ fn is_astring_char(byte: u8) -> bool {
     is_atom_char(byte) || byte == b']'
 }
 
-/// Whether `value` can be written as an astring without quotes.
+/// Reports if `value` can be written as an astring without quotes.
 #[must_use]
 pub fn is_bare(value: &[u8]) -> bool {
     !value.is_empty() && value.iter().copied().all(is_astring_char)

@@ -26,13 +26,13 @@ pub use turns::HashRequester;
 /// Memory in KiB, passes, lanes.
 const COST: (u32, u32, u32) = (19 * 1024, 2, 1);
 
-/// How long somebody waits for a turn.
+/// Longest wait for a turn.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How much of the stack may have been used for a hash.
+/// Stack that a hash may have used.
 const STACK: usize = 64 * 1024;
 
-/// What a password is known by.
+/// Recognizes a password without storing it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PasswordHash {
     salt: [u8; 16],
@@ -77,7 +77,7 @@ impl PasswordHasher {
         Some(PasswordHash { salt, hash })
     }
 
-    /// Whether a hash is that of this password. How long that takes does not depend on how much is equal.
+    /// Reports if a hash is that of this password, in a time that does not depend on the number of equal bytes.
     pub async fn is_same(
         &self,
         password: &Secret,

@@ -34,7 +34,7 @@ pub(super) struct HashQueue<W> {
 struct QueuedHash<W> {
     number: u64,
     caller: HashRequester,
-    /// How many of its prefix were there when it came: those with fewer go first.
+    /// Number of waiters of its prefix at its arrival: those with fewer go first.
     rank: usize,
     /// Wakes it; taken when it has the turn.
     wake: Option<W>,
@@ -109,12 +109,12 @@ mod tests {
 
     /// A queue whose callers are woken by name, and who was.
     #[derive(Default)]
-    struct Scene {
+    struct TurnScene {
         turns: HashQueue<String>,
         woken: Vec<String>,
     }
 
-    impl Scene {
+    impl TurnScene {
         fn enter(&mut self, account: &str, prefix: u8) -> Option<u64> {
             let caller = HashRequester {
                 account: AccountId {
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn one_account_has_two_turns_at_most_and_nobody_waits_for_more() {
-        let mut scene = Scene::default();
+        let mut scene = TurnScene::default();
         let busy: Vec<u64> = (0..40).filter_map(|_| scene.enter("busy", 1)).collect();
         assert_eq!(busy.len(), PER_ACCOUNT);
         let other = scene.enter("other", 2).unwrap();
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn one_prefix_neither_delays_nor_displaces_others() {
-        let mut scene = Scene::default();
+        let mut scene = TurnScene::default();
         let many: Vec<u64> = (0..100).filter_map(|n| scene.enter(&format!("many{n}"), 1)).collect();
         assert_eq!(many.len(), PER_PREFIX);
         let late = scene.enter("late", 2).unwrap();
@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn cancelled_waiter_leaves_no_gap() {
-        let mut scene = Scene::default();
+        let mut scene = TurnScene::default();
         let numbers: Vec<u64> =
             (1..=3).map(|n| scene.enter(&format!("a{n}"), n).unwrap()).collect();
         scene.leave(numbers[1]);

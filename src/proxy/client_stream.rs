@@ -8,10 +8,10 @@ use tokio::time::timeout;
 
 use crate::tls::stream::Stream;
 
-/// How long a client may take to accept an answer.
+/// Time limit of a client to accept an answer.
 const WRITE_TIME: Duration = Duration::from_secs(20);
 
-/// How long it may take to accept the last one.
+/// Time limit of a client to accept the last answer.
 const FAREWELL_TIME: Duration = Duration::from_secs(2);
 
 /// The connection; not there during a TLS handshake.

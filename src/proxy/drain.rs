@@ -5,18 +5,18 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::session::{DrainStep, Output, Request, Session};
-use crate::secret::DeviceToken;
+use super::session::{Backlog, DrainStep, Session, SessionAction, SessionInput};
+use crate::machine::Machine;
 use crate::tls::stream::{Stream, receive};
-use crate::trace::{Recorder, Transcript};
+use crate::trace::Recorder;
 
-/// How long answers are awaited that a client has asked for and does not want any more.
+/// Time for the answers that a client has asked for and does not want any more.
 const REST_TIME: Duration = Duration::from_secs(90);
 
-/// How long the mail server may say nothing meanwhile.
+/// Longest silence of the mail server meanwhile.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// How much of such answers is read, in bytes: one large message.
+/// The most that is read of such answers, in bytes: one large message.
 const MAX_ANSWERS: usize = 64 * 1024 * 1024;
 
 /// Waits until nothing is under way in a session whose client is gone. Says why, if it does not come to that.
@@ -27,13 +27,14 @@ pub(super) async fn session_at_rest(
     trace: &mut Recorder,
 ) -> Result<(), &'static str> {
     const GONE: &str = "the mail server closed the session";
-    let deadline = Instant::now().checked_add(REST_TIME).unwrap_or_else(Instant::now);
-    let mut out = Nobody { upstream: unsent.to_vec(), trace };
+    const LATE: &str = "the mail server did not complete the client's commands in time";
+    let end = Instant::now().checked_add(REST_TIME).unwrap_or_else(Instant::now);
+    let mut drain = Drain::new(session, trace, unsent.to_vec());
     let mut answers: usize = 0;
     loop {
-        let settling = session.settle(&mut out);
-        let to_send = std::mem::take(&mut out.upstream);
-        match settling {
+        let step = drain.step();
+        let to_send = std::mem::take(&mut drain.upstream);
+        match step {
             DrainStep::Lost(reason) => return Err(reason),
             DrainStep::Settled if to_send.is_empty() => return Ok(()),
             DrainStep::Settled | DrainStep::Waiting => {}
@@ -43,60 +44,76 @@ pub(super) async fn session_at_rest(
             stream.flush().await
         });
         sent.await.map_err(|_| "the mail server accepts no more data")?.map_err(|_| GONE)?;
-        if settling == DrainStep::Settled {
+        if step == DrainStep::Settled {
             return Ok(());
         }
-        let patience = session.patience().map_or(SILENCE, |(_, patience)| patience.min(SILENCE));
-        let silent =
-            Instant::now().checked_add(patience).map_or(deadline, |silent| silent.min(deadline));
+        let silent = Instant::now().checked_add(SILENCE).map_or(end, |silent| silent.min(end));
+        let until = drain.deadline().map_or(silent, |deadline| deadline.min(silent));
         let mut received = Vec::new();
-        match timeout_at(silent, receive(stream, &mut received)).await {
+        match timeout_at(until, receive(stream, &mut received)).await {
             Ok(read) => match read.map_err(|_| GONE)? {
                 0 => return Err(GONE),
                 count => answers = answers.saturating_add(count),
             },
             // IDLE without a `+` is ended all the same.
-            Err(_) if session.patience().is_some() && session.overdue(&mut out) => {}
-            Err(_) => return Err("the mail server did not complete the client's commands in time"),
+            Err(_) if until < silent && drain.goes_on_without_an_answer() => continue,
+            Err(_) => return Err(LATE),
         }
         if answers > MAX_ANSWERS {
             return Err("the mail server sent too much data for the client's last commands");
         }
-        session.from_upstream(&received, &mut out);
+        drain.handle(SessionInput::Upstream { bytes: &received, pieces: usize::MAX });
     }
 }
 
-/// In place of the client that is gone.
-struct Nobody<'a> {
-    upstream: Vec<u8>,
+/// The session's driver in place of the relay: what would go to the client goes nowhere.
+struct Drain<'a> {
+    session: &'a mut Session,
     trace: &'a mut Recorder,
+    /// Bytes that are to be sent to the upstream.
+    upstream: Vec<u8>,
+    step: DrainStep,
+    /// The session has given up.
+    has_ended: bool,
 }
 
-impl Output for Nobody<'_> {
-    fn to_client(&mut self, _: &[u8]) {}
-
-    fn to_upstream(&mut self, bytes: &[u8]) {
-        self.upstream.extend_from_slice(bytes);
+impl<'a> Drain<'a> {
+    fn new(session: &'a mut Session, trace: &'a mut Recorder, upstream: Vec<u8>) -> Self {
+        let mut drain =
+            Self { session, trace, upstream, step: DrainStep::Waiting, has_ended: false };
+        // What the client has not taken holds up nothing any more.
+        drain.handle(SessionInput::Backlog(Backlog::default()));
+        drain
     }
 
-    fn compress(&mut self) {}
-
-    fn request(&mut self, _: Request) {}
-
-    fn idles_in(&mut self, _: &str) {}
-
-    fn fetches(&mut self) {}
-
-    fn tokens(&self) -> Vec<DeviceToken> {
-        Vec::new()
+    fn handle(&mut self, input: SessionInput<'_>) {
+        let Self { session, trace, upstream, step, has_ended } = self;
+        let now = Instant::now().into_std();
+        let mut actions = |action: SessionAction<'_>| match action {
+            SessionAction::ToUpstream(bytes) => upstream.extend_from_slice(bytes),
+            SessionAction::Trace(event) => event.show(*trace),
+            SessionAction::Drained(drained) => *step = drained,
+            SessionAction::End(_) => *has_ended = true,
+            // Of the client, which is gone.
+            _ => {}
+        };
+        session.handle(input, now, &mut actions);
     }
 
-    fn push_status(&self) -> String {
-        String::new()
+    fn step(&mut self) -> DrainStep {
+        let traced = self.trace.transcript().is_some();
+        self.handle(SessionInput::Traced(traced));
+        self.handle(SessionInput::Drain);
+        self.step
     }
 
-    fn transcript(&mut self) -> Option<&mut dyn Transcript> {
-        self.trace.transcript().map(|transcript| transcript as &mut dyn Transcript)
+    fn deadline(&self) -> Option<Instant> {
+        self.session.deadline().map(Instant::from_std)
+    }
+
+    fn goes_on_without_an_answer(&mut self) -> bool {
+        self.handle(SessionInput::Time);
+        !self.has_ended
     }
 }
 
@@ -108,33 +125,25 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
-    use crate::config::{JmapAccess, Native};
-    use crate::proxy::session::{SessionSettings, UpstreamTraits};
+    use crate::proxy::session::UpstreamTraits;
+    use crate::proxy::session_log;
     use crate::trace::Tracer;
 
-    /// What comes of a session whose client has sent this and gone; `upstream` has the other end of its connection.
+    /// Drains a session whose client has sent this and disconnected; `upstream` has the other end of its connection.
     async fn rest<F: Future<Output = ()> + Send + 'static>(
         client: &str,
         upstream: impl FnOnce(TcpStream) -> F,
     ) -> Result<(), &'static str> {
-        let settings = SessionSettings {
-            entries: vec![],
-            push_status: false,
-            native: Native::Passthrough,
-            keepalive: None,
-            jmapaccess: JmapAccess::Strip,
-            max_command: 8192,
-            max_response: 8192,
-        };
+        let settings = session_log::settings();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut stream =
             Stream::Plain(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
         let (other, _) = listener.accept().await.unwrap();
         let mut session = Session::new(Arc::new(settings), UpstreamTraits::default()).kept();
         let mut trace = Tracer::default().client(1);
-        let mut out = Nobody { upstream: vec![], trace: &mut trace };
-        session.from_client(client.as_bytes(), &mut out);
-        let unsent = out.upstream;
+        let mut drain = Drain::new(&mut session, &mut trace, vec![]);
+        drain.handle(SessionInput::Client { bytes: client.as_bytes(), pieces: usize::MAX });
+        let unsent = drain.upstream;
         let upstream = tokio::spawn(upstream(other));
         let rest = session_at_rest(&mut stream, &unsent, &mut session, &mut trace).await;
         upstream.abort();

@@ -12,16 +12,17 @@ use super::drain::session_at_rest;
 use super::relay::OrphanedSession;
 use super::session::{ChangedState, ObservedEvent};
 use crate::account::AccountId;
+use crate::clock::now;
 use crate::machine::Machine;
 use crate::push::filter::PushFilter;
-use crate::push::idle::{InheritedState, is_same};
+use crate::push::idle::InheritedState;
 use crate::push::observer::{NewMailObserver, ObserverAction, ObserverInput, ObserverOutcome};
 use crate::push::registry::Registry;
 use crate::push::watcher::session_pool::{Abilities, Given, Presence, ResumeTicket, SessionPool};
 use crate::secret::DeviceToken;
 use crate::store::Announce;
 
-/// How long it takes at most until it is noted that a client waits in a mailbox.
+/// Longest time until it is stored that a client waits in a mailbox.
 const NOTING_TIME: Duration = Duration::from_secs(1);
 
 /// News that could not be noted is tried again after this.
@@ -36,16 +37,16 @@ pub(super) struct SessionHandover {
     ticket: Option<Arc<ResumeTicket>>,
 }
 
-/// What a login brings with it where sessions are kept.
+/// The additions to a login where sessions are kept.
 #[derive(Default)]
 pub(super) struct Returned {
-    /// What the session may be handed back for when it was kept.
+    /// The ticket for which the session may be given back when it was kept.
     pub(super) ticket: Option<Arc<ResumeTicket>>,
     /// That its client is there, if it was kept and handed back.
     pub(super) presence: Option<Presence>,
 }
 
-/// What is made of what passes by.
+/// The observers of the session's traffic.
 struct SessionWatch {
     keeper: SessionPool,
     registry: Registry,
@@ -57,16 +58,16 @@ struct SessionWatch {
 struct ObservedState {
     eye: NewMailObserver,
     judge: PushFilter,
-    /// What a kept session is taken to tell, and what is told if that has not done it.
+    /// New mail that a kept session is expected to report, and that is reported here if it does not.
     left: Option<ObserverOutcome>,
     /// The token of the session's own device.
     device: Option<DeviceToken>,
-    /// How often another mailbox was opened, or none.
+    /// Number of times that another mailbox was opened, or none.
     turns: u64,
 }
 
 impl SessionHandover {
-    /// What becomes of a session of the account: one that is `returned`, or a new one.
+    /// The handover of a session of the account: one that is `returned`, or a new one.
     pub(super) fn new(
         keeper: &SessionPool,
         registry: &Registry,
@@ -180,7 +181,7 @@ impl SessionWatch {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is open now is another mailbox, or nobody's.
+    /// Another mailbox is open now, or none.
     fn turn(&self) {
         let mut seen = self.lock();
         seen.turns = seen.turns.wrapping_add(1);
@@ -235,10 +236,8 @@ impl SessionWatch {
                 return;
             }
         };
-        let noted = positions
-            .into_iter()
-            .find(|(name, _)| is_same(name, &mailbox))
-            .map(|(_, position)| position);
+        let noted =
+            positions.into_iter().find(|(name, _)| *name == *mailbox).map(|(_, position)| position);
         let actions = {
             let mut seen = self.lock();
             // What is noted of one mailbox says nothing of another that is open by now.
@@ -284,7 +283,7 @@ impl SessionWatch {
         // Another session of the account may have looked.
         let positions = self.registry.positions(&self.account).await.unwrap_or_default();
         let known =
-            positions.into_iter().find(|(name, _)| is_same(name, &mailbox)).map(|(_, known)| known);
+            positions.into_iter().find(|(name, _)| *name == mailbox).map(|(_, known)| known);
         if let Some(known) = known.filter(|known| known.uid_validity == position.uid_validity) {
             handle(&mut self.lock().eye, ObserverInput::Advanced(known));
             if known.uid_next >= position.uid_next && (outcome.is_fetched || !outcome.announce) {
@@ -306,7 +305,7 @@ impl SessionWatch {
         }
     }
 
-    /// Who is to be woken: nobody whose own session has taken the news.
+    /// The devices to wake: none whose own session has fetched the new mail.
     fn announce(&self, outcome: &ObserverOutcome) -> Announce {
         if !outcome.announce {
             return Announce::Nothing;
@@ -323,6 +322,6 @@ impl SessionWatch {
 
 fn handle(eye: &mut NewMailObserver, input: ObserverInput<'_>) -> Vec<ObserverAction> {
     let mut actions = Vec::new();
-    eye.handle(input, Instant::now().into_std(), &mut actions);
+    eye.handle(input, now(), &mut actions);
     actions
 }

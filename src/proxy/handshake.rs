@@ -11,7 +11,7 @@ use crate::http::HttpVersion;
 use crate::tls::server::{HTTP_1, HTTP_2, ServerTls};
 use crate::tls::stream::{Hello, TlsStream};
 
-/// What a client came for.
+/// The purpose of a connection.
 pub(super) enum Accepted {
     /// IMAP: it asked for ALPN `imap`, or for nothing. And for which host, in lower case.
     Imap(TlsStream, Option<String>),
@@ -21,12 +21,12 @@ pub(super) enum Accepted {
     Proof,
 }
 
-/// Who is taken in, beside an authority that looks for a proof.
+/// The accepted protocols, besides an authority's proof.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Guests {
     /// Nobody.
     None,
-    /// Who wants IMAP. One that asks for HTTP only is refused (RFC 7301 section 3.2).
+    /// Clients that want IMAP. One that asks for HTTP only is refused (RFC 7301 section 3.2).
     Imap,
     /// Browsers too.
     Web,

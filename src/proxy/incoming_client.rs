@@ -1,22 +1,23 @@
 //! A client connection before the login, and the reasons why it ends there.
 
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fmt, io};
 
 use tokio::time::{Instant, timeout_at};
 
 use super::client_stream::Conversation;
-use super::own_lines::untagged;
-use super::own_refusals::OwnRefusal;
-use super::preauth::{NotAuthenticated, PreauthEvent};
+use super::preauth::{NotAuthenticated, PreauthEvent, PreauthInput, PreauthTurn};
 use super::shared::Proxy;
 use crate::admission::Prefix;
 use crate::admission::connection_slots::Claim;
+use crate::clock::now;
 use crate::config::Listener;
-use crate::tls::stream::receive_some;
-use crate::trace::{Mark, Recorder, Speaker, Transcript};
+use crate::http::HttpVersion;
+use crate::machine::Machine;
+use crate::tls::stream::{TlsStream, receive_some};
+use crate::trace::{Recorder, Transcript};
 use crate::upstream::id::Introduction;
 use crate::upstream::originating::ClientOrigin;
 
@@ -27,22 +28,20 @@ const READ_BEFORE_LOGIN: usize = 4 * 1024;
 pub(super) struct IncomingClient {
     pub(super) proxy: Arc<Proxy>,
     pub(super) peer: SocketAddr,
-    /// How it came. Boxed: it is of no use after the login.
+    /// The client's way in. Boxed: it is of no use after the login.
     pub(super) entrance: Box<Entrance>,
     pub(super) session: u64,
     pub(super) trace: Recorder,
     /// By when the login has to be done.
     pub(super) deadline: Instant,
-    /// Who the client says that it is.
+    /// The client's identification.
     pub(super) introduction: Box<Introduction>,
-    /// Which command has begun and not ended, and when it began.
-    command: Option<(u32, Instant)>,
 }
 
-/// How a client came in.
+/// The way by which a client came.
 pub(super) struct Entrance {
     pub(super) listener: Arc<Listener>,
-    /// Where it connected.
+    /// The address to which it connected.
     pub(super) connected: SocketAddr,
     /// The name that it asked for in TLS, in lower case.
     pub(super) host: Option<String>,
@@ -65,10 +64,28 @@ pub(super) enum NoLogin {
     Evicted,
     #[error("deltapush shuts down")]
     Shutdown,
-    #[error("the client was a browser and got the public page")]
-    Page,
+    #[error("the client was a browser and gets the public page")]
+    Page(Box<Browser>),
     #[error("the client was a certificate authority and validated the host name")]
     Proof,
+}
+
+/// A client that came for the public page.
+pub(super) struct Browser {
+    pub(super) stream: TlsStream,
+    pub(super) http: HttpVersion,
+}
+
+impl fmt::Debug for Browser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Browser").field("http", &self.http).finish_non_exhaustive()
+    }
+}
+
+impl From<Browser> for NoLogin {
+    fn from(browser: Browser) -> Self {
+        Self::Page(Box::new(browser))
+    }
 }
 
 impl IncomingClient {
@@ -84,16 +101,7 @@ impl IncomingClient {
         let deadline = now.checked_add(proxy.limits.login_time).unwrap_or(now);
         let connected = *listener.address;
         let entrance = Box::new(Entrance { listener, connected, host: None, claim: None });
-        Self {
-            proxy,
-            peer,
-            entrance,
-            session,
-            trace,
-            deadline,
-            introduction: Box::default(),
-            command: None,
-        }
+        Self { proxy, peer, entrance, session, trace, deadline, introduction: Box::default() }
     }
 
     /// The end of `time` from `start` on, or the end of the time for the login.
@@ -123,67 +131,53 @@ impl IncomingClient {
         machine: &mut NotAuthenticated,
         received: &mut Vec<u8>,
     ) -> Result<PreauthEvent, NoLogin> {
+        let mut is_due = false;
         loop {
-            let mut out = Vec::new();
-            let mut input = received.as_slice();
-            let shown = self.trace.transcript().map(|transcript| transcript as &mut dyn Transcript);
-            let event = machine.take(&mut input, &mut out, shown);
-            let used = received.len().saturating_sub(input.len());
+            let input = if is_due { PreauthInput::Tick } else { PreauthInput::Received(received) };
+            let PreauthTurn { used, event, .. } = self.handle(client, machine, input).await?;
             received.drain(..used);
             if received.is_empty() {
                 *received = Vec::new();
             }
-            client.send(&out).await?;
             if let Some(event) = event {
                 return Ok(event);
             }
-            let deadline = self.command_deadline(machine.under_way());
-            // Asked for first: input that is always there must not put the end off.
-            let is_late = Instant::now() >= deadline;
-            let read =
-                timeout_at(deadline, receive_some(client.stream()?, received, READ_BEFORE_LOGIN))
-                    .await;
-            match read {
-                _ if is_late => return self.refuse_as_late(client).await,
-                Ok(Ok(0)) => return Err(NoLogin::Closed),
-                Ok(Ok(_)) => {}
-                Ok(Err(error)) => return Err(error.into()),
-                Err(_) => return self.refuse_as_late(client).await,
-            }
+            is_due = !self.receive(client, machine.deadline(), received).await?;
         }
     }
 
-    /// The command under way has its whole time from now on.
-    pub(super) fn command_begins_anew(&mut self) {
-        self.command = None;
-    }
-
-    /// By when the next bytes have to come: a command that has begun has a time of its own.
-    fn command_deadline(&mut self, under_way: Option<u32>) -> Instant {
-        let Some(number) = under_way else {
-            self.command = None;
-            return self.deadline;
-        };
-        let (_, began) = match self.command {
-            Some(known) if known.0 == number => known,
-            _ => *self.command.insert((number, Instant::now())),
-        };
-        self.within(self.proxy.limits.command_time, began)
-    }
-
-    async fn refuse_as_late(&mut self, client: &mut Conversation) -> Result<PreauthEvent, NoLogin> {
-        self.say(client, untagged(&OwnRefusal::TookTooLong.to_string()).as_bytes()).await?;
-        Err(NoLogin::TimedOut)
-    }
-
-    pub(super) async fn say(
+    /// Waits for more of the client's; false if the machine's deadline came first.
+    async fn receive(
         &mut self,
         client: &mut Conversation,
-        lines: &[u8],
-    ) -> Result<(), NoLogin> {
-        if let Some(transcript) = self.trace.transcript() {
-            transcript.lines(Speaker::ToClient, Mark::Own, lines);
+        deadline: Option<std::time::Instant>,
+        received: &mut Vec<u8>,
+    ) -> Result<bool, NoLogin> {
+        let deadline = deadline.map_or(self.deadline, Instant::from_std);
+        // Asked for first: input that is always there must not put the end off.
+        if Instant::now() >= deadline {
+            return Ok(false);
         }
-        Ok(client.send(lines).await?)
+        let read = receive_some(client.stream()?, received, READ_BEFORE_LOGIN);
+        match timeout_at(deadline, read).await {
+            Ok(Ok(0)) => Err(NoLogin::Closed),
+            Ok(Ok(_)) => Ok(true),
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// Gives the machine an input, and sends what it answers.
+    pub(super) async fn handle(
+        &mut self,
+        client: &mut Conversation,
+        machine: &mut NotAuthenticated,
+        input: PreauthInput<'_>,
+    ) -> Result<PreauthTurn, NoLogin> {
+        let transcript =
+            self.trace.transcript().map(|transcript| transcript as &mut dyn Transcript);
+        let turn = PreauthTurn::of(machine, input, now(), transcript);
+        client.send(&turn.answer).await?;
+        Ok(turn)
     }
 }

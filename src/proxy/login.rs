@@ -29,7 +29,7 @@ use crate::upstream::login_machine::LoginError;
 use crate::upstream::refusal::{LoginRefusal, classify, classify_bye};
 use crate::upstream::route::{Asked, Target};
 
-/// How long a server may take to count a session as gone that has just been closed.
+/// Time for a server to notice that a session was closed.
 const GIVING_WAY: Duration = Duration::from_millis(500);
 
 /// A login that succeeded.
@@ -154,7 +154,7 @@ impl IncomingClient {
         let may_yield = !client.was_asked && (pass.is_known() || has_ticket);
         let yields = may_yield
             && attempt.as_ref().is_err_and(AttemptError::is_too_many)
-            && self.proxy.board.give_way(account);
+            && self.proxy.registry.get(account).is_some_and(|account| account.watch.give_way());
         if !yields {
             return attempt;
         }
@@ -275,7 +275,7 @@ impl IncomingClient {
         Some((connected, Returned { ticket: Some(Arc::clone(ticket)), presence: Some(presence) }))
     }
 
-    /// What a new session may be handed back for.
+    /// The ticket for which a new session may be given back.
     async fn ticket(
         &self,
         target: &Target,
@@ -395,7 +395,7 @@ impl IncomingClient {
     }
 }
 
-/// What a login that did not succeed says of its credentials, which the server has got if they were `sent`.
+/// The verdict of a failed login on its credentials, which the server has got if they were `sent`.
 fn outcome(error: &ConnectError, sent: bool) -> LoginOutcome {
     match error.end() {
         ConnectError::Login(LoginError::Refused { answer, untagged }) => {
@@ -420,8 +420,9 @@ fn outcome(error: &ConnectError, sent: bool) -> LoginOutcome {
     }
 }
 
-/// Whether who logs in is of the domain of the mailbox. Where that domain says which server is asked, its owner could have
-/// passwords of any other domain guessed there, with a new name for the server, and so a new count, whenever one is used up.
+/// Reports if the login name is of the domain of the mailbox. Where that domain names the server that is asked, its owner
+/// could have passwords of any other domain guessed there, with a new name for the server, and so a new count, whenever one
+/// is used up.
 fn is_of_one_domain(credentials: &Credentials) -> bool {
     let domain = |login: &str| login.rsplit_once('@').map(|(_, domain)| domain.to_lowercase());
     domain(&credentials.user) == domain(credentials.owner())

@@ -41,7 +41,7 @@ fn with_list(answer: &[u8], capabilities: &Capabilities) -> (Option<Vec<u8>>, Ve
     (ahead, [b"* OK [CAPABILITY ", names.join(" ").as_bytes(), b"] ", words, b"\r\n"].concat())
 }
 
-/// Whether a name fits into a response code.
+/// Reports if a name fits into a response code.
 fn is_name(name: &str) -> bool {
     !name.is_empty()
         && name.bytes().all(|byte| matches!(byte, b'!'..=b'~') && !b"[](){}\"\\%*".contains(&byte))

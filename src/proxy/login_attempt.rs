@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::client_stream::Conversation;
 use super::incoming_client::{IncomingClient, NoLogin};
 use super::own_lines;
-use super::preauth::{NotAuthenticated, PreauthEvent};
+use super::preauth::{NotAuthenticated, PreauthEvent, PreauthInput};
 use crate::credentials::Credentials;
 use crate::parser::sasl::SaslLine;
 use crate::secret::Secret;
@@ -49,7 +49,7 @@ impl From<NoLogin> for AttemptError {
 }
 
 impl AttemptError {
-    /// Whether the server has no session left for this account.
+    /// Reports if the server has no session left for this account.
     pub(super) fn is_too_many(&self) -> bool {
         let Self::Upstream(error) = self else { return false };
         match error.end() {
@@ -109,9 +109,7 @@ impl IncomingClient {
         challenge: &[u8],
     ) -> Result<Secret, AttemptError> {
         waiting.was_asked = true;
-        waiting.machine.expect_response();
-        // What the server has taken for its challenge is not the client's.
-        self.command_begins_anew();
+        self.handle(waiting.client, waiting.machine, PreauthInput::Challenge).await?;
         if let Some(transcript) = self.trace.transcript() {
             transcript.piece(Speaker::ToClient, Mark::Relayed, Piece::Text(b"+ "));
             transcript.piece(Speaker::ToClient, Mark::Relayed, Piece::Masked(challenge.len()));
@@ -126,6 +124,7 @@ impl IncomingClient {
             PreauthEvent::Response(SaslLine::Malformed) => {
                 Err(AttemptError::GaveUp(own_lines::NOT_BASE64))
             }
+            PreauthEvent::TimedOut => Err(NoLogin::TimedOut.into()),
             _ => Err(NoLogin::Closed.into()),
         }
     }

@@ -9,13 +9,13 @@ use crate::upstream::connect::ConnectError;
 use crate::upstream::login_machine::LoginError;
 use crate::upstream::refusal::{self, LoginRefusal};
 
-/// What the client hears when its login does not succeed: untagged lines, and the tagged answer without its tag.
+/// The answer to a failed login: untagged lines, and the tagged answer without its tag.
 pub(super) struct Refused {
     pub(super) untagged: Vec<u8>,
     pub(super) answer: Vec<u8>,
-    /// How long to wait before it is said.
+    /// Delay of the answer.
     pub(super) delay: Duration,
-    /// What it is counted as.
+    /// The result for counters.
     pub(super) result: LoginResult,
 }
 

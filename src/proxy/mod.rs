@@ -12,6 +12,8 @@ mod login;
 mod login_answer;
 mod login_attempt;
 mod login_error_response;
+#[cfg(test)]
+mod machines_tests;
 mod native_push_cache;
 mod own_lines;
 mod own_refusals;
@@ -21,6 +23,8 @@ mod proxy_header;
 pub mod relay;
 mod sasl;
 pub mod session;
+#[doc(hidden)]
+pub mod session_log;
 mod session_services;
 mod shared;
 pub mod submission_lookup;

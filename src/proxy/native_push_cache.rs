@@ -14,10 +14,10 @@ pub(super) struct Probes {
     known: DashMap<String, (bool, Instant)>,
 }
 
-/// How long an answer is believed.
+/// Lifetime of an answer.
 const PROBE_LIFE: Duration = Duration::from_secs(3600);
 
-/// How many upstreams are remembered.
+/// Most upstreams that are remembered.
 const MAX_PROBES: usize = 1000;
 
 impl Probes {

@@ -13,9 +13,9 @@ use crate::tls::stream::Stream;
 /// One of the two connections.
 pub(super) struct Peer {
     stream: Stream,
-    /// What is to be sent and was not taken by the stream.
+    /// Bytes to send that the stream has not taken.
     queue: Vec<u8>,
-    /// How much of the queue's beginning is sent.
+    /// Number of bytes at the queue's beginning that are sent.
     sent: usize,
     /// Something was written that may be held by the stream.
     unflushed: bool,
@@ -109,12 +109,12 @@ impl Peer {
         self.compression = Some(compression);
     }
 
-    /// Whether what it sends is compressed.
+    /// Reports if its output is compressed.
     pub(super) fn is_compressed(&self) -> bool {
         self.compression.is_some()
     }
 
-    /// Whether [`fold`](Self::fold) may save anything.
+    /// Reports if [`fold`](Self::fold) may save anything.
     pub(super) fn can_fold(&self) -> bool {
         let can = |compression: &CompressedLayer| {
             compression.inflater.can_fold() || compression.deflater.can_fold()
@@ -215,8 +215,8 @@ impl Peer {
         progress
     }
 
-    /// What the peer said; an empty slice at the end, and where what came was compressed and makes no byte yet. `buffer` is
-    /// also what is inflated into, piece by piece.
+    /// The peer's bytes; an empty slice at the end, and where compressed input makes no byte yet. `buffer` is also the
+    /// place into which input is inflated, piece by piece.
     ///
     /// # Errors
     /// If what came was to be compressed and is not.
@@ -248,7 +248,7 @@ impl Peer {
         Some(compression.inflate(buffer))
     }
 
-    /// What there is to read; an empty slice at the end. A peer that hangs up without the ceremony of TLS has ended too.
+    /// The bytes to read; an empty slice at the end. A peer that disconnects without the close of TLS has ended too.
     fn poll_receive<'b>(&mut self, buffer: &'b mut [u8], cx: &mut Context<'_>) -> Option<&'b [u8]> {
         let mut read = ReadBuf::new(buffer);
         let read = match Pin::new(&mut self.stream).poll_read(cx, &mut read) {

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::parser::proxy_protocol::{Header, HeaderError, ProxiedSource, ProxyHeaderStep};
 
-/// How long the header may take: a load balancer sends it at once.
+/// Time limit of the header: a load balancer sends it at once.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why nobody was announced.

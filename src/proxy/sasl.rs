@@ -8,7 +8,7 @@ use crate::parser::sasl::{self, NoScram, SaslLine};
 /// `Username:` and `Password:`, as every server asks that has LOGIN.
 const PROMPTS: (&str, &str) = ("VXNlcm5hbWU6", "UGFzc3dvcmQ6");
 
-/// What the client's next line is.
+/// The client's next line.
 pub(super) enum Exchange {
     /// The only message of its mechanism, the first of SCRAM, or the user name of LOGIN.
     First(Mechanism),
@@ -21,7 +21,7 @@ pub(super) enum Exchange {
     Relayed,
 }
 
-/// What came of a line.
+/// The result of a line.
 pub(super) enum SaslStep {
     /// This challenge, in base64, goes to the client, and then it is its turn.
     Ask(&'static str, Exchange),

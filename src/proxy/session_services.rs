@@ -11,9 +11,8 @@ use crate::account::AccountId;
 use crate::credentials::Credentials;
 use crate::push::push_status_line::standing;
 use crate::push::registry::{AccountOrigin, Registry};
-use crate::push::watch_status::Board;
 use crate::secret::DeviceToken;
-use crate::store::FetchLesson;
+use crate::store::{FetchLesson, UnixTime, change};
 use crate::telemetry::{Direction, TelemetryEvent};
 
 /// The account of one session.
@@ -23,14 +22,13 @@ pub(super) struct AccountHandle {
     /// None where sessions are kept.
     pub(super) credentials: Option<Arc<Credentials>>,
     pub(super) session: u64,
-    /// Where the account comes from, if it is new.
+    /// The origin of the account, if it is new.
     pub(super) origin: AccountOrigin,
-    pub(super) board: Board,
     /// Pushes wait for other devices: it is noted that the session's device fetches.
     pub(super) has_grace: bool,
     /// The token that the session's device has handed over.
     pub(super) device: OnceLock<DeviceToken>,
-    /// What becomes of the session where it may be kept.
+    /// The handover of the session, where it may be kept.
     pub(super) legacy: Option<Box<SessionHandover>>,
 }
 
@@ -40,7 +38,7 @@ impl relay::SessionServices for AccountHandle {
     }
 
     fn push_status(&self) -> String {
-        standing(&self.registry, &self.board, &self.account, self.credentials.as_deref())
+        standing(&self.registry, &self.account, self.credentials.as_deref())
     }
 
     fn idles_in(&self, mailbox: &str) {
@@ -61,12 +59,13 @@ impl relay::SessionServices for AccountHandle {
     }
 
     fn fetches(&self) {
+        let Some(known) = self.registry.get(&self.account) else { return };
         let token = self.device.get();
         if let (true, Some(token)) = (self.has_grace, token) {
-            self.board.device_fetches(&self.account, token);
+            known.watch.device_fetches(token);
         }
-        let (session, account) = (self.session, &self.account);
-        self.board.telemetry().tell(&TelemetryEvent::Fetched { session, account, token });
+        let (session, account) = (self.session, &known.telemetry);
+        self.registry.telemetry().tell(&TelemetryEvent::Fetched { session, account, token });
     }
 
     fn learns(&self, lesson: FetchLesson) {
@@ -86,7 +85,8 @@ impl relay::SessionServices for AccountHandle {
             (self.registry.clone(), self.account.clone(), token.clone());
         tokio::spawn(async move {
             let before = registry.fetches_encrypted_only(&account);
-            if let Err(error) = registry.learned(&account, &token, lesson).await {
+            let learned = change::learned(&account, &token, lesson, UnixTime::now());
+            if let Err(error) = registry.commit(learned).await {
                 debug!(%account, %token, "cannot store which messages the app fetches: {error}");
             }
             match (before, registry.fetches_encrypted_only(&account)) {
@@ -110,8 +110,9 @@ impl relay::SessionServices for AccountHandle {
     }
 
     fn background_fetch(&self) {
-        let (session, account) = (self.session, &self.account);
-        self.board.telemetry().tell(&TelemetryEvent::BackgroundFetch { session, account });
+        let Some(known) = self.registry.get(&self.account) else { return };
+        let (session, account) = (self.session, &known.telemetry);
+        self.registry.telemetry().tell(&TelemetryEvent::BackgroundFetch { session, account });
     }
 
     fn sees(&self, glimpse: ObservedEvent<'_>) {
@@ -131,7 +132,7 @@ impl relay::SessionServices for AccountHandle {
     }
 
     fn relayed(&self, way: Direction, bytes: usize) {
-        self.board.telemetry().metrics().add_relayed(way, bytes);
+        self.registry.telemetry().metrics().add_relayed(way, bytes);
     }
 
     fn perform(&self, request: Request) -> Performed {
@@ -146,7 +147,6 @@ impl relay::SessionServices for AccountHandle {
             (self.registry.clone(), self.account.clone(), self.session);
         let credentials = self.credentials.clone();
         let known = registry.tokens(&account);
-        let telemetry = self.board.telemetry().clone();
         let admitted = match &request {
             Request::AddToken(_) => self.registry.admit(&self.account, self.origin),
             Request::RemoveTokens => Ok(None),
@@ -163,10 +163,12 @@ impl relay::SessionServices for AccountHandle {
                 Request::AddToken(token) => {
                     registry.register(&account, credentials.as_deref(), token).await
                 }
-                Request::RemoveTokens => registry.remove_all(&account).await,
+                Request::RemoveTokens => registry.commit(change::remove_account(&account)).await,
             };
             if let (Ok(()), Request::AddToken(token)) = (&result, &request) {
-                telemetry.tell(&TelemetryEvent::Registered { session, account: &account, token });
+                let known = registry.get(&account);
+                let account = known.as_ref().map(|known| &known.telemetry);
+                registry.telemetry().tell(&TelemetryEvent::Registered { session, account, token });
             }
             match (&result, &request) {
                 (Ok(()), Request::AddToken(token)) if known.contains(token) => {

@@ -15,19 +15,17 @@ use crate::config::{Allow, Listener, ListenerTls, LiveConfig, SessionLimits};
 use crate::http::public::PublicSite;
 use crate::password_hash::PasswordHasher;
 use crate::push::registry::{AccountLimits, Registry};
-use crate::push::watch_status::Board;
 use crate::push::watcher::session_pool::SessionPool;
 use crate::tls::server::ServerTls;
 use crate::trace::Tracer;
 use crate::upstream::Upstreams;
 
-/// What all connections have in common that began under the same configuration.
+/// Shared by all connections that began under the same configuration.
 pub struct Proxy {
     pub(super) tls: ServerTls,
     pub(crate) upstreams: Arc<Upstreams>,
     pub(super) registry: Registry,
-    pub(super) board: Board,
-    /// Who keeps clients' sessions, where that is done.
+    /// The pool of kept sessions, if sessions are kept.
     pub(super) keeper: Option<SessionPool>,
     /// By whom a password is known again.
     pub(super) recognizer: PasswordHasher,
@@ -39,7 +37,7 @@ pub struct Proxy {
     /// Pushes wait for other devices.
     pub(super) has_grace: bool,
     pub(super) limits: SessionLimits,
-    /// Who may connect and log in, wherever it is.
+    /// Access rules for connections and logins, for all listeners.
     pub(super) allow: Allow,
     pub(super) tracer: Tracer,
     pub(super) probes: Arc<Probes>,
@@ -60,7 +58,6 @@ impl Proxy {
         tls: ServerTls,
         upstreams: Arc<Upstreams>,
         registry: Registry,
-        board: Board,
         gate: Arc<LoginGate>,
         tracer: Tracer,
     ) -> Self {
@@ -69,7 +66,6 @@ impl Proxy {
             tls,
             upstreams,
             registry,
-            board,
             keeper: None,
             recognizer: PasswordHasher::default(),
             session: Arc::new(session_settings(config)),
@@ -100,7 +96,7 @@ impl Proxy {
     /// The same proxy under another configuration: what is counted and known goes on.
     #[must_use]
     pub fn renewed(&self, config: &LiveConfig, upstreams: Arc<Upstreams>) -> Self {
-        let (tls, registry, board) = (self.tls.clone(), self.registry.clone(), self.board.clone());
+        let (tls, registry) = (self.tls.clone(), self.registry.clone());
         self.gate.set_limits(config.limits.failed_logins.clone());
         Self {
             probes: Arc::clone(&self.probes),
@@ -114,7 +110,6 @@ impl Proxy {
                 tls,
                 upstreams,
                 registry,
-                board,
                 Arc::clone(&self.gate),
                 self.tracer.clone(),
             )
@@ -123,12 +118,13 @@ impl Proxy {
 }
 
 impl Proxy {
-    /// Whether a client with this address may connect at all. Its real address, where a PROXY header has told it.
+    /// Reports if a client with this address may connect at all. The address is that of the PROXY header, if there is
+    /// one.
     pub(super) fn admits(&self, listener: &Listener, address: IpAddr) -> bool {
         self.allow.admits(address) && listener.allow.admits(address)
     }
 
-    /// Whether an authority may come to see that a name leads here: nobody knows from where, so its handshake tells.
+    /// Reports if an authority may come to verify a name: its address is not known in advance, so its handshake tells.
     pub(super) fn awaits_authority(&self, listener: &Listener) -> bool {
         listener.tls == ListenerTls::Implicit && self.tls.challenges.are_under_way()
     }
@@ -143,14 +139,14 @@ impl Proxy {
         )
     }
 
-    /// Whether this login may be used, whatever the routes say.
+    /// Reports if this login may be used, whatever the routes say.
     pub(super) fn allows(&self, listener: &Listener, login: &str) -> bool {
         self.allow.allows(login) && listener.allow.allows(login)
     }
 }
 
-/// What a client gets to know as the number of recipients that a message may have: Delta Chat's own default, so that the
-/// answer changes nothing but its opinion on push (chatmail/core).
+/// The number of recipients that a message may have, as told to clients: Delta Chat's own default, so that the answer
+/// changes nothing but its opinion on push (chatmail/core).
 const MAX_RECIPIENTS: (&str, &str) = ("/shared/vendor/deltachat/maxsmtprecipients", "50");
 
 fn account_limits(limits: &SessionLimits) -> AccountLimits {
@@ -175,6 +171,7 @@ fn session_settings(config: &LiveConfig) -> session::SessionSettings {
         native: config.push.native,
         keepalive: config.relay.keepalive,
         jmapaccess: config.relay.jmapaccess,
+        command_time: config.limits.command_time,
         max_command: config.limits.command.bytes(),
         max_response: config.limits.response.bytes(),
     }

@@ -19,7 +19,7 @@ pub(super) fn consume(left: &mut Vec<u8>, used: usize) {
     }
 }
 
-/// What is left of one turn.
+/// The rest of one turn's budget.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct TurnBudget {
     bytes: usize,

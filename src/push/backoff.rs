@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use crate::backoff::Doubling;
+use crate::backoff::{GrowingWait, shortened};
 
 const FIRST: Duration = Duration::from_secs(2);
 const LAST: Duration = Duration::from_secs(300);
-const WAITS: Doubling = Doubling::new(FIRST, LAST);
+const WAITS: GrowingWait = GrowingWait::doubling(FIRST, LAST);
 
 /// Grows from attempt to attempt, with chance in it, so that watches that lost their server together do not return together.
 #[derive(Debug, Default)]
@@ -19,7 +19,7 @@ impl Backoff {
     pub(super) fn next(&mut self) -> Duration {
         let due = WAITS.after(self.failures);
         self.failures = self.failures.saturating_add(1);
-        due.mul_f64(0.5 + fastrand::f64() / 2.0)
+        shortened(due, 0.5, fastrand::f64())
     }
 
     /// At least the longest wait, for what will not change soon.

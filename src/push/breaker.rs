@@ -10,6 +10,7 @@ use std::time::Duration;
 use fastrand::Rng;
 
 use crate::account::AccountId;
+use crate::backoff::{GrowingWait, around};
 
 /// Sum of blame, with nothing accepted in between, at which the server counts as down.
 const DOWN_AT: u32 = 12;
@@ -24,6 +25,7 @@ const CONCLUSIVE: usize = 12;
 const FIRST_PROBE: Duration = Duration::from_secs(8);
 /// Longest pause between two probes, before jitter.
 pub(super) const LONGEST_PROBE: Duration = Duration::from_secs(128);
+const PROBES: GrowingWait = GrowingWait::doubling(FIRST_PROBE, LONGEST_PROBE);
 /// Longest `Retry-After` that is honoured.
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 
@@ -47,7 +49,7 @@ pub(super) struct BreakerFailure<'a> {
     /// The server itself asks everybody to wait: 429 (RFC 6585 section 4) with a pause. It does not pass that status on from a
     /// token's endpoint.
     pub(super) is_for_all: bool,
-    /// Whether the POST was a probe.
+    /// True if the POST was a probe.
     pub(super) probe: bool,
 }
 
@@ -66,7 +68,8 @@ enum BreakerState {
     Up,
     Down {
         probe_at: Duration,
-        pause: Duration,
+        /// Probes that failed.
+        failures: u32,
         probing: bool,
         /// The server asked everybody to wait.
         is_for_all: bool,
@@ -142,23 +145,19 @@ impl Breaker {
             BreakerState::Up => {
                 let is_for_all = failed.is_for_all && asked.is_some();
                 if is_for_all || self.blamed.values().sum::<u32>() >= DOWN_AT {
-                    let probe_at = now.saturating_add(jittered(FIRST_PROBE, rng));
+                    let probe_at = now.saturating_add(around(PROBES.after(0), rng));
                     let probe_at = asked.map_or(probe_at, |asked| asked.max(probe_at));
-                    self.state = BreakerState::Down {
-                        probe_at,
-                        pause: FIRST_PROBE,
-                        probing: false,
-                        is_for_all,
-                    };
+                    self.state =
+                        BreakerState::Down { probe_at, failures: 0, probing: false, is_for_all };
                 }
             }
-            BreakerState::Down { probe_at, pause, probing, is_for_all } => {
+            BreakerState::Down { probe_at, failures, probing, is_for_all } => {
                 *is_for_all |= failed.is_for_all && asked.is_some();
                 // POSTs that were in flight when the server went down say nothing new.
                 if failed.probe {
                     *probing = false;
-                    *pause = pause.saturating_mul(2).min(LONGEST_PROBE);
-                    *probe_at = now.saturating_add(jittered(*pause, rng));
+                    *failures = failures.saturating_add(1);
+                    *probe_at = now.saturating_add(around(PROBES.after(*failures), rng));
                 }
                 *probe_at = asked.map_or(*probe_at, |asked| asked.max(*probe_at));
             }
@@ -205,13 +204,6 @@ impl PostPace {
     pub(super) fn posted(&mut self, now: Duration) {
         self.slot = self.slot.max(now).saturating_add(self.interval);
     }
-}
-
-/// From three quarters of `pause` to five.
-pub(super) fn jittered(pause: Duration, rng: &mut Rng) -> Duration {
-    let milliseconds = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
-    let shift = rng.u64(0..=milliseconds / 2);
-    Duration::from_millis(milliseconds.saturating_sub(milliseconds / 4).saturating_add(shift))
 }
 
 #[cfg(test)]

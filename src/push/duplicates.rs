@@ -21,7 +21,7 @@ pub(super) struct Duplicates {
 struct PushedMessage {
     /// The short hash of the device's token.
     device: u32,
-    /// What tells the message from others.
+    /// The message's identifier.
     id: u64,
     /// In which account.
     account: AccountId,
@@ -29,8 +29,8 @@ struct PushedMessage {
 }
 
 impl Duplicates {
-    /// Whether `token` was woken within `window` for each of these messages because of other accounts. If not, it counts as woken
-    /// for them in `account` from now on.
+    /// Reports if `token` was woken within `window` for each of these messages because of other accounts. If not, it
+    /// counts as woken for them in `account` from now on.
     pub(super) fn was_woken(
         &mut self,
         token: &DeviceToken,
@@ -69,7 +69,7 @@ impl Duplicates {
         false
     }
 
-    /// What was found in `account` could not be written: it has woken nobody.
+    /// Removes messages found in `account` that could not be stored: nobody was woken for them.
     pub(super) fn forget(&mut self, ids: &[u64], account: &AccountId) {
         self.messages.retain(|known| known.account != *account || !ids.contains(&known.id));
     }

@@ -6,10 +6,11 @@ use std::borrow::Cow;
 
 use mail_parser::{HeaderValue, MessageParser};
 
-/// What a From field has in it if the message is a bounce, in lower case.
+/// Text in the From field of a bounce, in lower case.
 const BOUNCES: [&str; 2] = ["mailer-daemon", "mail-daemon"];
 
-/// Whether the app fetches a message with these header fields. In doubt it does: a header without its end may lack any field.
+/// Reports if the app fetches a message with these header fields. In doubt it does: a header without its end may lack any
+/// field.
 #[must_use]
 pub fn is_fetched(headers: &[u8]) -> bool {
     !is_complete(headers)
@@ -88,7 +89,8 @@ mod tests {
 
     use super::*;
 
-    /// What the core's own tests and a core 2.65 against a scripted server show: header fields, and whether it fetches.
+    /// Header fields, and if the core fetches the message: from the core's own tests and a core 2.65 against a scripted
+    /// server.
     const CASES: [(&str, bool); 24] = [
         ("From: bob@example.org", false),
         ("From: bob@example.org\r\nContent-Type: text/plain; charset=utf-8", false),

@@ -8,7 +8,7 @@ use mail_parser::{HeaderValue, Message, MessageParser};
 use super::encrypted_only;
 use crate::policy::Messages;
 
-/// Whether to wake the account's devices.
+/// The decision about waking the account's devices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PushDecision {
     /// Wake them.
@@ -17,7 +17,7 @@ pub enum PushDecision {
     Skip(SkipReason),
 }
 
-/// Why a message wakes nobody.
+/// The reason for which a message is not pushed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SkipReason {
     /// It has the flag `\Seen`: some device has shown it.
@@ -53,7 +53,7 @@ impl SkipReason {
 }
 
 impl PushDecision {
-    /// Why it wakes nobody, in words; `None` if it does.
+    /// The reason for no push, in words; `None` if it is pushed.
     #[must_use]
     pub fn skipped(self) -> Option<&'static str> {
         match self {
@@ -72,7 +72,7 @@ impl fmt::Display for PushDecision {
     }
 }
 
-/// Who judges an account's messages.
+/// The push filter of an account.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PushFilter {
     /// The account's own addresses.
@@ -144,7 +144,7 @@ impl PushFilter {
         }
     }
 
-    /// Whether only messages wake a device that an app fetches which accepts encrypted mail only.
+    /// Reports if only messages are pushed that are fetched by an app which accepts encrypted mail only.
     #[must_use]
     pub fn wants_encrypted_only(&self) -> bool {
         self.messages == Messages::Encrypted
@@ -152,7 +152,7 @@ impl PushFilter {
     }
 }
 
-/// What tells a message from others, by a hash of its Message-ID; `None` without one.
+/// The identifier of a message, a hash of its Message-ID; `None` without one.
 #[must_use]
 pub fn message_id(headers: &[u8]) -> Option<u64> {
     let message = MessageParser::new().parse_headers(headers)?;
@@ -170,8 +170,8 @@ fn ruled_out<'a>(flags: impl Iterator<Item = &'a str>) -> Option<SkipReason> {
     flags.filter_map(reason).next()
 }
 
-/// Whether the value of an Auto-Submitted field says replied or generated; `no` and unknown values do not. Parameters may
-/// follow a semicolon, comments stand in parentheses.
+/// Reports if the value of an Auto-Submitted field is replied or generated; `no` and unknown values are neither. Parameters
+/// may follow a semicolon, comments are in parentheses.
 fn is_automatic(value: &str) -> bool {
     let keyword = value.split([';', '(']).next().unwrap_or_default().trim();
     keyword.eq_ignore_ascii_case("auto-replied") || keyword.eq_ignore_ascii_case("auto-generated")
@@ -184,7 +184,7 @@ fn sender<'a>(message: &'a Message<'_>) -> Option<&'a str> {
     }
 }
 
-/// Whether Delta Chat would show the message in a chat by itself: a message of a chat client, an encrypted one (whose
+/// Reports if Delta Chat would show the message in a chat by itself: a message of a chat client, an encrypted one (whose
 /// headers are inside), or an answer to such.
 fn is_chat(message: &Message<'_>) -> bool {
     let has_field = |name: &str| message.header_raw(name).is_some();
@@ -205,7 +205,7 @@ fn is_chat(message: &Message<'_>) -> bool {
     CHAT_FIELDS.into_iter().any(has_field) || is_encrypted() || answers_chat()
 }
 
-/// Whether chatmail/core made this Message-ID (create_outgoing_rfc724_mid): `<UUID@localhost>`, in old cores `<Mr.…>` or
+/// Reports if chatmail/core made this Message-ID (create_outgoing_rfc724_mid): `<UUID@localhost>`, in old cores `<Mr.…>` or
 /// `<Gr.…>`.
 fn is_chat_message_id(id: &str) -> bool {
     let id = id.trim_matches(['<', '>']);

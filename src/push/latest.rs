@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 /// A value that a newer one for the same key can be merged into.
 pub trait Merge {
-    /// What the receiver is to know if `newer` is said before it has taken `self`.
+    /// The value for the receiver if `newer` is sent before it has taken `self`.
     #[must_use]
     fn merge(self, newer: Self) -> Self;
 }

@@ -1,5 +1,6 @@
 //! From new mail to a waking phone: who has a token, and when it is posted.
 
+pub mod account;
 mod backoff;
 mod breaker;
 mod duplicates;

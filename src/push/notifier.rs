@@ -2,41 +2,44 @@
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use reqwest::Url;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::rustls::RootCertStore;
 
+use super::account::Account;
 pub use super::http::ClientError;
 use super::http::Poster;
 use super::push_test::{PushTestProgress, Tester, Tests};
 use super::registry::{News, Registry, TokenNews};
 use super::schedule::{
-    self, PostAnswer, PostConclusion, PushSchedule, ScheduleStep, TransientFailure,
+    self, PostAnswer, ScheduleAction, ScheduleInput, ScheduleMachine, TransientFailure,
 };
-use crate::account::AccountId;
+use crate::clock::{now, reached};
 use crate::config::Contact;
+use crate::machine::Machine;
 use crate::secret::DeviceToken;
-use crate::store::{Generation, StoreError};
-use crate::telemetry::{self, Pause, PostResult, Telemetry};
+use crate::store::{Generation, StoreError, UnixTime, change};
+use crate::telemetry::{AccountTelemetry, Pause, PostResult, TelemetryEvent};
 
-/// How many results may wait to be written before no further one is taken.
+/// Number of results that may wait to be written before no further one is taken.
 const MAX_RECORDING: usize = 256;
 
 /// A wait in quarantine that is longer than this is the long one.
 const LONG_QUARANTINE: Duration = Duration::from_secs(2 * 3600);
 
-/// What a POST that panicked counts as.
+/// The answer for a POST that panicked.
 pub(super) const FAULT: PostAnswer =
     PostAnswer::Failed { failure: TransientFailure::Unreachable, retry_after: None };
 
-/// How to push.
+/// Settings of the notifier.
 #[derive(Debug, Clone)]
 pub struct NotifierSettings {
-    /// Where tokens are posted.
+    /// The URL to which tokens are posted.
     pub url: Url,
     /// Whom that server's certificate must come from: [`https_roots`](crate::tls::client::https_roots).
     pub roots: RootCertStore,
@@ -52,13 +55,10 @@ pub struct NotifierSettings {
 #[derive(Debug)]
 pub struct Notifier {
     registry: Registry,
-    telemetry: Telemetry,
     news: TokenNews,
     poster: Poster,
-    schedule: PushSchedule,
+    schedule: ScheduleMachine,
     grace: Duration,
-    /// The schedule's time zero.
-    start: Instant,
     /// Each with how long it took.
     in_flight: JoinSet<(DeviceToken, PostAnswer, Duration)>,
     recording: JoinSet<()>,
@@ -82,23 +82,20 @@ impl Notifier {
         settings: NotifierSettings,
         registry: Registry,
         news: TokenNews,
-        telemetry: Telemetry,
     ) -> Result<Self, ClientError> {
         Ok(Self {
             registry,
-            telemetry,
             news,
             poster: Poster::new(settings.url, settings.roots, settings.contact.as_ref())?,
-            schedule: PushSchedule::new(settings.schedule, fastrand::u64(..)),
+            schedule: ScheduleMachine::new(settings.schedule, fastrand::u64(..), now()),
             grace: settings.grace,
-            start: Instant::now(),
             in_flight: JoinSet::new(),
             recording: JoinSet::new(),
             tests: Tests::default(),
         })
     }
 
-    /// What asks for a push that has nothing to do with any message.
+    /// The sender of test pushes, which belong to no message.
     #[must_use]
     pub fn tester(&self) -> Tester {
         self.tests.tester()
@@ -107,8 +104,8 @@ impl Notifier {
     /// Posts until `shutdown` is ready; then waits for what is in flight, up to the grace, and for what is to be written.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
         tokio::pin!(shutdown);
+        self.handle(ScheduleInput::Tick);
         loop {
-            let due = self.post_what_is_due();
             self.bound_recording().await;
             let event = tokio::select! {
                 biased;
@@ -119,96 +116,107 @@ impl Notifier {
                 },
                 (token, news) = self.news.recv() => NotifierEvent::News(token, news),
                 progress = self.tests.next() => NotifierEvent::Test(progress),
-                () = sleep_until_some(due) => NotifierEvent::Due,
+                () = reached(self.schedule.deadline()) => NotifierEvent::Due,
             };
             match event {
-                NotifierEvent::News(token, news) => self.heed(token, news),
+                NotifierEvent::News(token, news) => self.heed(&token, news),
                 NotifierEvent::Test(PushTestProgress::Asked(test)) => {
                     self.tests.begin(test, self.poster.clone())
                 }
                 NotifierEvent::Test(PushTestProgress::Ended(token, answer, took)) => {
                     self.tested(token, answer, took)
                 }
-                NotifierEvent::Answered(token, answer, took) => self.answered(token, answer, took),
-                NotifierEvent::Due => {}
+                NotifierEvent::Answered(token, answer, took) => self.answered(&token, answer, took),
+                NotifierEvent::Due => self.handle(ScheduleInput::Tick),
                 NotifierEvent::Shutdown => break,
             }
         }
         self.finish().await;
     }
 
-    /// Begins every POST that may begin now. Returns when to look again.
-    fn post_what_is_due(&mut self) -> Option<Instant> {
-        loop {
-            match self.schedule.next(self.now()) {
-                ScheduleStep::Post { token, generation: _, limit } => {
-                    let (poster, began) = (self.poster.clone(), Instant::now());
-                    self.in_flight.spawn(async move {
-                        // A bug in there must not leave the token in flight for ever.
-                        let answer =
-                            AssertUnwindSafe(poster.post(&token, limit)).catch_unwind().await;
-                        (token, answer.unwrap_or(FAULT), began.elapsed())
+    /// Gives the machine an input, and does what it asks for.
+    fn handle(&mut self, input: ScheduleInput<'_>) {
+        let mut actions = Vec::new();
+        self.schedule.handle(input, now(), &mut actions);
+        for action in actions {
+            match action {
+                ScheduleAction::Post { token, limit } => self.post(token, limit),
+                ScheduleAction::Waits { token, wait, has_failed, is_down } => {
+                    self.tell_of_waiting(&token, wait, has_failed, is_down)
+                }
+                ScheduleAction::Outage { is_down, waiting } => {
+                    self.tell_of_outage(is_down, waiting)
+                }
+                ScheduleAction::Accepted { token, generation } => {
+                    tracing::info!(account = %names(&self.registry.owners(&token)), %token, "push accepted");
+                    self.record(move |registry| async move {
+                        registry.announced(&token, generation).await
                     });
                 }
-                ScheduleStep::GiveUp { token, generation, reason } => {
+                ScheduleAction::Quarantined { token, answers, wait } => {
+                    self.quarantine(token, answers, wait)
+                }
+                ScheduleAction::Retry { token, answer, wait } => {
+                    tracing::debug!(%token, ?answer, "push failed; next attempt in {wait:?}");
+                }
+                ScheduleAction::GiveUp { token, generation, reason } => {
                     self.gave_up(token, generation, reason)
                 }
-                ScheduleStep::Wait(until) => return self.start.checked_add(until),
-                ScheduleStep::Idle => return None,
             }
         }
     }
 
-    fn heed(&mut self, token: DeviceToken, news: News) {
+    fn post(&mut self, token: DeviceToken, limit: Duration) {
+        let (poster, began) = (self.poster.clone(), Instant::now());
+        self.in_flight.spawn(async move {
+            // A bug in there must not leave the token in flight for ever.
+            let answer = AssertUnwindSafe(poster.post(&token, limit)).catch_unwind().await;
+            (token, answer.unwrap_or(FAULT), began.elapsed())
+        });
+    }
+
+    fn heed(&mut self, token: &DeviceToken, news: News) {
         match news {
             News::Pending { generation, age } => {
                 // Removed meanwhile: the word of that is on its way.
-                let Some(standing) = self.registry.standing(&token) else { return };
-                let before = self.schedule.next_post(&token);
-                self.schedule.notice(token.clone(), &standing, generation, age, self.now());
-                if self.schedule.next_post(&token) != before {
-                    self.tell_of_waiting(&token);
-                }
+                let Some(state) = self.registry.standing(token) else { return };
+                self.handle(ScheduleInput::News { token, state: &state, generation, age });
             }
-            News::Gone => self.schedule.forget(&token, self.now()),
+            News::Gone => self.handle(ScheduleInput::Forget(token)),
         }
     }
 
-    /// Says what a push waits for, if it waits.
-    fn tell_of_waiting(&self, token: &DeviceToken) {
-        let Some((at, has_failed)) = self.schedule.next_post(token) else { return };
-        let next = at.saturating_sub(self.now());
+    /// Says what a push waits for.
+    fn tell_of_waiting(
+        &self,
+        token: &DeviceToken,
+        next: Duration,
+        has_failed: bool,
+        is_down: bool,
+    ) {
         let pause = match has_failed {
-            _ if self.schedule.is_down() => Pause::Outage,
+            _ if is_down => Pause::Outage,
             true => Pause::Failed,
             false => Pause::Coalescing,
         };
-        if pause == Pause::Outage || !next.is_zero() {
-            let accounts = self.registry.owners(token);
-            self.telemetry.tell(&telemetry::TelemetryEvent::Waits {
-                accounts: &accounts,
-                token,
-                pause,
-                next,
-            });
-        }
+        let owners = self.registry.owners(token);
+        self.tell(&TelemetryEvent::Waits { accounts: &notes(&owners), token, pause, next });
     }
 
     fn tell_posted(&self, token: &DeviceToken, answer: PostAnswer, took: Duration) {
-        let (accounts, result) = (self.registry.owners(token), told(answer));
-        self.telemetry.tell(&telemetry::TelemetryEvent::Posted {
-            accounts: &accounts,
-            token,
-            result,
-            took,
-        });
+        let (owners, result) = (self.registry.owners(token), told(answer));
+        self.tell(&TelemetryEvent::Posted { accounts: &notes(&owners), token, result, took });
+    }
+
+    fn tell(&self, event: &TelemetryEvent<'_>) {
+        self.registry.telemetry().tell(event);
     }
 
     /// A push that an operator asked for has ended. A refusal changes nothing; an acceptance proves that the token is good.
     fn tested(&mut self, token: DeviceToken, answer: PostAnswer, took: Duration) {
         self.tell_posted(&token, answer, took);
         if answer == PostAnswer::Accepted {
-            self.schedule.proved(&token, self.now());
+            self.handle(ScheduleInput::Proved(&token));
             self.record(move |registry| async move {
                 registry.announced(&token, Generation::default()).await
             });
@@ -216,8 +224,7 @@ impl Notifier {
     }
 
     /// The notification server says that the token is gone.
-    fn quarantine(&mut self, token: DeviceToken, answers: u32, until: Duration) {
-        let wait = until.saturating_sub(self.now());
+    fn quarantine(&mut self, token: DeviceToken, answers: u32, wait: Duration) {
         let account = names(&self.registry.owners(&token));
         let next = if wait > LONG_QUARANTINE { "a day" } else { "an hour" };
         tracing::warn!(
@@ -240,31 +247,9 @@ impl Notifier {
         });
     }
 
-    fn answered(&mut self, token: DeviceToken, answer: PostAnswer, took: Duration) {
-        self.tell_posted(&token, answer, took);
-        let was_down = self.schedule.is_down();
-        let outcome = self.schedule.answered(&token, answer, self.now());
-        self.tell_of_outages(was_down);
-        self.tell_of_waiting(&token);
-        match outcome {
-            PostConclusion::Accepted(generation) => {
-                tracing::info!(account = %names(&self.registry.owners(&token)), %token, "push accepted");
-                self.record(
-                    move |registry| async move { registry.announced(&token, generation).await },
-                );
-            }
-            PostConclusion::Quarantined { answers, until, gave_up } => {
-                if let Some(generation) = gave_up {
-                    self.gave_up(token.clone(), generation, schedule::GiveUpReason::Gone);
-                }
-                self.quarantine(token, answers, until);
-            }
-            PostConclusion::Retry(at) => {
-                tracing::debug!(%token, ?answer, "push failed; next attempt in {:?}", at.saturating_sub(self.now()));
-            }
-            PostConclusion::GaveUp(generation, reason) => self.gave_up(token, generation, reason),
-            PostConclusion::Dropped => {}
-        }
+    fn answered(&mut self, token: &DeviceToken, answer: PostAnswer, took: Duration) {
+        self.tell_posted(token, answer, took);
+        self.handle(ScheduleInput::Answered(token, answer));
     }
 
     fn gave_up(
@@ -276,30 +261,25 @@ impl Notifier {
         let accounts = self.registry.owners(&token);
         tracing::info!(account = %names(&accounts), %token, "push given up: {reason}");
         let reason = reason.to_string();
-        self.telemetry.tell(&telemetry::TelemetryEvent::GaveUp {
-            accounts: &accounts,
+        self.tell(&TelemetryEvent::GaveUp {
+            accounts: &notes(&accounts),
             token: &token,
             reason: &reason,
         });
-        self.record(
-            move |registry| async move { registry.gave_up(&token, generation, &reason).await },
-        );
+        self.record(move |registry| async move {
+            registry.commit(change::gave_up(&token, generation, &reason, UnixTime::now())).await
+        });
     }
 
-    fn tell_of_outages(&self, was_down: bool) {
-        let (waiting, down) = (self.schedule.pending(), self.schedule.is_down());
-        if down != was_down {
-            self.telemetry.tell(&telemetry::TelemetryEvent::Outage { down });
-        }
-        match (was_down, down) {
-            (false, true) => {
-                tracing::warn!(
-                    waiting,
-                    "the notification server is down; deltapush probes it from time to time"
-                )
-            }
-            (true, false) => tracing::info!(waiting, "the notification server is back"),
-            _ => {}
+    fn tell_of_outage(&self, down: bool, waiting: usize) {
+        self.tell(&TelemetryEvent::Outage { down });
+        if down {
+            tracing::warn!(
+                waiting,
+                "the notification server is down; deltapush probes it from time to time"
+            );
+        } else {
+            tracing::info!(waiting, "the notification server is back");
         }
     }
 
@@ -327,23 +307,25 @@ impl Notifier {
     }
 
     async fn finish(mut self) {
+        self.handle(ScheduleInput::Leave);
         let end = Instant::now().checked_add(self.grace).unwrap_or_else(Instant::now);
         while let Ok(Some(answer)) = timeout_at(end, self.in_flight.join_next()).await {
             if let Ok((token, answer, took)) = answer {
-                self.answered(token, answer, took);
+                self.answered(&token, answer, took);
             }
         }
         while self.recording.join_next().await.is_some() {}
     }
-
-    fn now(&self) -> Duration {
-        self.start.elapsed()
-    }
 }
 
 /// The accounts of a token, in a log: as a rule it is one.
-fn names(accounts: &[AccountId]) -> String {
+fn names(accounts: &[Arc<Account>]) -> String {
     accounts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// The part of the accounts that telemetry notes in.
+fn notes(accounts: &[Arc<Account>]) -> Vec<&AccountTelemetry> {
+    accounts.iter().map(|account| &account.telemetry).collect()
 }
 
 /// The answer as it is told to whoever looks on.
@@ -359,13 +341,6 @@ pub(super) fn told(answer: PostAnswer) -> PostResult {
         PostAnswer::Failed { failure: TransientFailure::Unreachable, .. } => {
             PostResult::Unreachable
         }
-    }
-}
-
-async fn sleep_until_some(due: Option<Instant>) {
-    match due {
-        Some(due) => sleep_until(due).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -19,7 +19,7 @@ use crate::credentials::Credentials;
 use crate::push::registry::AccountEvents;
 use crate::store::{self, Position};
 
-/// What a test sees of one POST.
+/// One POST as a test sees it.
 #[derive(Debug)]
 struct Request {
     headers: HeaderMap,
@@ -27,7 +27,7 @@ struct Request {
 }
 
 /// A notification server that gives the answers that a test put there, and 200 after them.
-struct Server {
+struct PostServer {
     url: Url,
     requests: mpsc::UnboundedReceiver<Request>,
     answers: Arc<Mutex<VecDeque<Response>>>,
@@ -45,7 +45,7 @@ async fn notify(State(shared): State<Shared>, headers: HeaderMap, body: String) 
     answer.unwrap_or_else(|| StatusCode::OK.into_response())
 }
 
-impl Server {
+impl PostServer {
     async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/notify", listener.local_addr().unwrap()).parse().unwrap();
@@ -62,7 +62,7 @@ impl Server {
     }
 
     async fn request(&mut self) -> Request {
-        tokio::time::timeout(Duration::from_secs(10), self.requests.recv()).await.unwrap().unwrap()
+        tokio::time::timeout(Duration::from_secs(40), self.requests.recv()).await.unwrap().unwrap()
     }
 
     async fn is_left_alone(&mut self) -> bool {
@@ -91,8 +91,7 @@ impl Running {
             schedule,
             grace: Duration::from_secs(5),
         };
-        let notifier =
-            Notifier::new(settings, registry.clone(), news, Telemetry::default()).unwrap();
+        let notifier = Notifier::new(settings, registry.clone(), news).unwrap();
         let tester = notifier.tester();
         let (shutdown, asked) = oneshot::channel::<()>();
         let task = tokio::spawn(notifier.run(async move { drop(asked.await) }));
@@ -127,7 +126,7 @@ const WINDOW: Duration = Duration::from_secs(3600);
 
 #[tokio::test]
 async fn token_is_the_body_as_it_was_received() {
-    let (directory, mut server) = (tempfile::tempdir().unwrap(), Server::start().await);
+    let (directory, mut server) = (tempfile::tempdir().unwrap(), PostServer::start().await);
     let it = Running::start(&directory, &server.url, WINDOW);
     it.register("alice", "openpgp:abc+/=").await;
     it.mail_for("alice").await;
@@ -148,7 +147,7 @@ async fn token_is_the_body_as_it_was_received() {
 
 #[tokio::test]
 async fn new_mail_within_the_window_is_pushed_at_its_end() {
-    let (directory, mut server) = (tempfile::tempdir().unwrap(), Server::start().await);
+    let (directory, mut server) = (tempfile::tempdir().unwrap(), PostServer::start().await);
     let window = Duration::from_millis(700);
     let it = Running::start(&directory, &server.url, window);
     it.register("alice", "openpgp:a").await;
@@ -165,20 +164,20 @@ async fn new_mail_within_the_window_is_pushed_at_its_end() {
 
 #[tokio::test]
 async fn token_that_was_removed_is_not_posted() {
-    let (directory, mut server) = (tempfile::tempdir().unwrap(), Server::start().await);
+    let (directory, mut server) = (tempfile::tempdir().unwrap(), PostServer::start().await);
     let it = Running::start(&directory, &server.url, Duration::from_millis(200));
     it.register("alice", "openpgp:a").await;
     it.mail_for("alice").await;
     server.request().await;
     it.mail_for("alice").await;
-    it.registry.remove_all(&account("alice")).await.unwrap();
+    it.registry.commit(change::remove_account(&account("alice"))).await.unwrap();
     assert!(server.is_left_alone().await, "its window has ended");
     it.stop().await;
 }
 
 #[tokio::test]
 async fn token_that_is_gone_is_kept_and_so_is_its_account() {
-    let (directory, mut server) = (tempfile::tempdir().unwrap(), Server::start().await);
+    let (directory, mut server) = (tempfile::tempdir().unwrap(), PostServer::start().await);
     let mut it = Running::start(&directory, &server.url, WINDOW);
     it.register("alice", "openpgp:a").await;
     it.events.recv().await;
@@ -196,7 +195,7 @@ async fn token_that_is_gone_is_kept_and_so_is_its_account() {
 
 #[tokio::test]
 async fn quarantine_survives_a_restart_and_an_accepted_test_ends_it() {
-    let (directory, mut server) = (tempfile::tempdir().unwrap(), Server::start().await);
+    let (directory, mut server) = (tempfile::tempdir().unwrap(), PostServer::start().await);
     let it = Running::start(&directory, &server.url, WINDOW);
     it.register("alice", "openpgp:a").await;
     let token = DeviceToken::new(b"openpgp:a").unwrap();
@@ -219,7 +218,7 @@ async fn quarantine_survives_a_restart_and_an_accepted_test_ends_it() {
 
 #[tokio::test]
 async fn refused_push_is_kept_and_posted_after_a_restart() {
-    let (directory, mut server) = (tempfile::tempdir().unwrap(), Server::start().await);
+    let (directory, mut server) = (tempfile::tempdir().unwrap(), PostServer::start().await);
     let it = Running::start(&directory, &server.url, Duration::ZERO);
     it.register("alice", "openpgp:a").await;
     server.answers(StatusCode::BAD_REQUEST);
@@ -234,7 +233,7 @@ async fn refused_push_is_kept_and_posted_after_a_restart() {
 
 #[tokio::test]
 async fn failed_push_is_posted_after_a_restart() {
-    let (directory, mut server) = (tempfile::tempdir().unwrap(), Server::start().await);
+    let (directory, mut server) = (tempfile::tempdir().unwrap(), PostServer::start().await);
     let it = Running::start(&directory, &server.url, WINDOW);
     it.register("alice", "openpgp:a").await;
     server.answers(StatusCode::INTERNAL_SERVER_ERROR);
@@ -249,7 +248,7 @@ async fn failed_push_is_posted_after_a_restart() {
 
 #[tokio::test]
 async fn pause_that_the_server_wants_for_one_token_holds_up_no_other() {
-    let (directory, mut server) = (tempfile::tempdir().unwrap(), Server::start().await);
+    let (directory, mut server) = (tempfile::tempdir().unwrap(), PostServer::start().await);
     let it = Running::start(&directory, &server.url, WINDOW);
     it.register("alice", "openpgp:a").await;
     server.answers((StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "1")]));
@@ -266,8 +265,8 @@ async fn pause_that_the_server_wants_for_one_token_holds_up_no_other() {
 
 #[tokio::test]
 async fn redirection_is_not_followed() {
-    let (directory, mut server) = (tempfile::tempdir().unwrap(), Server::start().await);
-    let mut elsewhere = Server::start().await;
+    let (directory, mut server) = (tempfile::tempdir().unwrap(), PostServer::start().await);
+    let mut elsewhere = PostServer::start().await;
     let it = Running::start(&directory, &server.url, WINDOW);
     it.register("alice", "openpgp:a").await;
     server.answers((StatusCode::TEMPORARY_REDIRECT, [("location", elsewhere.url.to_string())]));
@@ -288,7 +287,7 @@ async fn server_that_cannot_be_reached_costs_nothing_but_time() {
     it.mail_for("alice").await;
     tokio::time::sleep(Duration::from_millis(200)).await;
     it.stop().await;
-    let mut server = Server::start().await;
+    let mut server = PostServer::start().await;
     let it = Running::start(&directory, &server.url, WINDOW);
     assert_eq!(server.request().await.body, "openpgp:a");
     it.stop().await;

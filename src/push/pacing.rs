@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::config::{PacingLimits, ServerSettings, StartupConfig, known_servers};
 
-/// How one server is treated.
+/// The limits for one server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Treatment {
     /// Watching sessions there.
@@ -19,7 +19,7 @@ pub struct Treatment {
     pub at_once: usize,
     /// The time from one new session to the next.
     pub interval: Duration,
-    /// How long one IDLE lasts.
+    /// Duration of one IDLE.
     pub idle_renewal: Duration,
 }
 
@@ -102,7 +102,7 @@ impl Gate {
         }
     }
 
-    /// How the server is treated.
+    /// The limits for this server.
     #[must_use]
     pub fn treatment(&self) -> &Treatment {
         &self.treatment

@@ -2,8 +2,9 @@
 
 use tokio::time::Instant;
 
+use super::account::Account;
 use super::registry::Registry;
-use super::watch_status::{Board, WatchState};
+use super::watch_status::WatchState;
 use crate::account::AccountId;
 use crate::credentials::Credentials;
 use crate::telemetry::PostResult;
@@ -11,33 +12,33 @@ use crate::telemetry::PostResult;
 /// So long the line may be, in bytes: words of a mail server may be in it.
 const MAX_LINE: usize = 300;
 
-/// How push is for `account`, whose client has logged in with `credentials`; none where its session is kept. A client that asks before it hands over its token
-/// hears that push begins then. Delta Chat keeps what it has heard for as long as the app runs: what may pass has its time.
+/// The state of push for `account`, whose client has logged in with `credentials`; none where its session is kept. A client
+/// that asks before it hands over its token gets the text that push begins then. Delta Chat keeps the text for as long as
+/// the app runs: a state that may pass has its time.
 #[must_use]
 pub fn standing(
     registry: &Registry,
-    board: &Board,
     account: &AccountId,
     credentials: Option<&Credentials>,
 ) -> String {
-    let is_known = registry.is_known(account);
-    let can_watch = match credentials {
-        None => true,
-        Some(_) if is_known => registry.credentials(account).is_some(),
-        Some(credentials) => credentials.can_be_used_again(),
+    let known = registry.get(account);
+    let can_watch = match (credentials, &known) {
+        (None, _) => true,
+        (Some(_), Some(known)) => known.credentials().is_some(),
+        (Some(credentials), None) => credentials.can_be_used_again(),
     };
-    let line = match (can_watch, is_known) {
+    let line = match (can_watch, known) {
         (false, _) => "no push: deltapush cannot use this app's login again to watch for messages; log in with a \
                        password (PLAIN or LOGIN)"
             .into(),
-        (true, false) => "push is ready and begins when this app has handed over its push token".into(),
-        (true, true) => watched(board, account),
+        (true, None) => "push is ready and begins when this app has handed over its push token".into(),
+        (true, Some(known)) => watched(registry, &known),
     };
     cut(line)
 }
 
-fn watched(board: &Board, account: &AccountId) -> String {
-    let Some(watch) = board.get(account) else {
+fn watched(registry: &Registry, account: &Account) -> String {
+    let Some(watch) = account.watch.status() else {
         return "push active, about to watch the mailbox".into();
     };
     let line = match watch.state {
@@ -67,16 +68,15 @@ fn watched(board: &Board, account: &AccountId) -> String {
             return format!("no push since {}: {reason}; {cure}", minute(watch.since));
         }
     };
-    line + &trouble(board, account)
+    line + &trouble(registry, account)
 }
 
-/// What is wrong with pushes themselves.
-fn trouble(board: &Board, account: &AccountId) -> String {
-    let history = board.telemetry().history();
-    if history.down_since().is_some() {
+/// The problem with pushes themselves.
+fn trouble(registry: &Registry, account: &Account) -> String {
+    if registry.telemetry().history().down_since().is_some() {
         return format!("; but at {} the notification server was down, and pushes waited", now());
     }
-    let words = match history.summary(account).last_push.map(|push| push.result) {
+    let words = match account.telemetry.summary().last_push.map(|push| push.result) {
         None | Some(PostResult::Accepted) => return String::new(),
         Some(PostResult::Gone) => "the app's push token is not valid any more".into(),
         Some(PostResult::Refused(status) | PostResult::Failed(status)) => {
@@ -123,41 +123,43 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (registry, _events, _news) =
             Registry::open(&StoreSettings::memory(directory.path())).unwrap();
-        let (board, account) = (Board::default(), AccountId::new("alice", "imap.example.org:993"));
+        let account = AccountId::new("alice", "imap.example.org:993");
         let (password, token) =
             (Credentials::new("alice", "sesame"), DeviceToken::new(b"openpgp:x").unwrap());
         let scram = Credentials::exchange(Mechanism::ScramSha256, "alice", "n,,n=alice,r=x");
         let says = |wanted: &str| {
-            let said = standing(&registry, &board, &account, Some(&password));
+            let said = standing(&registry, &account, Some(&password));
             assert!(said.contains(wanted) && !said.contains("sesame"), "no {wanted:?} in {said:?}");
         };
         says("push is ready and begins when this app has handed over");
         assert!(
-            standing(&registry, &board, &account, Some(&scram))
+            standing(&registry, &account, Some(&scram))
                 .starts_with("no push: deltapush cannot use this app's login again")
         );
 
         registry.register(&account, &password, &token).await.unwrap();
         says("push active, about to watch");
-        board.begin(&account, Duration::ZERO);
+        let known = registry.get(&account).unwrap();
+        known.watch.begin(Duration::ZERO);
         says("push active, about to watch the mailbox");
-        board.set(&account, WatchState::Watching);
+        known.watch.set(WatchState::Watching);
         says("push active, watching since 20");
         says(" UTC");
         let next = Instant::now() + Duration::from_secs(1000);
-        board.set(&account, WatchState::Interrupted { reason: "it said\r\n* BYE".into(), next });
+        known.watch.set(WatchState::Interrupted { reason: "it said\r\n* BYE".into(), next });
         says("push was late at 20");
         says(" UTC: watching was interrupted (it said  * BYE); next attempt in ");
-        board.set(&account, WatchState::AwaitingLogin { reason: "ü".repeat(200), cure: "" });
+        known.watch.set(WatchState::AwaitingLogin { reason: "ü".repeat(200), cure: "" });
         says("no push since 20");
-        assert!(standing(&registry, &board, &account, Some(&password)).len() <= MAX_LINE);
+        assert!(standing(&registry, &account, Some(&password)).len() <= MAX_LINE);
 
-        board.set(&account, WatchState::Watching);
-        let accounts = std::slice::from_ref(&account);
+        known.watch.set(WatchState::Watching);
+        let accounts = &[&known.telemetry];
         let (result, took) = (PostResult::Refused(403), Duration::ZERO);
-        board.telemetry().tell(&TelemetryEvent::Posted { accounts, token: &token, result, took });
+        let telemetry = registry.telemetry();
+        telemetry.tell(&TelemetryEvent::Posted { accounts, token: &token, result, took });
         says(" UTC the last push was not accepted: status 403");
-        board.telemetry().tell(&TelemetryEvent::Outage { down: true });
+        telemetry.tell(&TelemetryEvent::Outage { down: true });
         says(" UTC the notification server was down, and pushes waited");
         registry.close().await;
     }

@@ -24,7 +24,7 @@ pub(super) struct Test {
     answer: oneshot::Sender<PostResult>,
 }
 
-/// What there is to do next.
+/// The next step of a test push.
 pub(super) enum PushTestProgress {
     /// A push is asked for.
     Asked(Test),

@@ -8,7 +8,7 @@ use super::*;
 use crate::account::AccountId;
 use crate::credentials::Credentials;
 use crate::secret::DeviceToken;
-use crate::store::{DualTime, Position, Store, UnixTime, Uptime, check};
+use crate::store::{Announce, DualTime, Position, Store, UnixTime, Uptime, change, check};
 
 const NOW: DualTime = DualTime { wall: UnixTime(1), served: Uptime(0) };
 
@@ -21,7 +21,12 @@ async fn copy_of_a_state_at_work_is_whole_and_can_be_put_back() {
     let alice = AccountId::new("alice", "imap.example.org:993");
     let credentials = Arc::new(Credentials::new("alice", "sesame"));
     store
-        .register(&alice, credentials.clone(), &DeviceToken::new(b"token").unwrap(), NOW)
+        .commit(change::register(
+            &alice,
+            Some(credentials.clone()),
+            &DeviceToken::new(b"token").unwrap(),
+            NOW,
+        ))
         .await
         .unwrap();
     let writing = tokio::spawn({
@@ -29,7 +34,10 @@ async fn copy_of_a_state_at_work_is_whole_and_can_be_put_back() {
         async move {
             for uid_next in 1..=200 {
                 let position = Position { uid_validity: 1, uid_next };
-                store.noticed(&alice, "INBOX", position, true, UnixTime(1)).await.unwrap();
+                store
+                    .commit(change::noticed(&alice, "INBOX", position, Announce::All, UnixTime(1)))
+                    .await
+                    .unwrap();
             }
         }
     });

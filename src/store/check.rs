@@ -9,12 +9,12 @@ use super::operations::account_in;
 use super::settings::CredentialStorage;
 use super::{OpenError, StoreSettings, directory, key, schema};
 
-/// What was found in a sound state.
+/// The content of a sound state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateReport {
     /// The state's folder.
     pub directory: PathBuf,
-    /// Whether a deltapush works with it just now.
+    /// True if a running deltapush uses it.
     pub in_use: bool,
     /// The schema version found, and the one that this deltapush brings it to at its next start.
     pub schema: (i64, i64),
@@ -28,11 +28,11 @@ pub struct StateReport {
     pub pending: u64,
     /// Mailboxes with a position.
     pub mailboxes: u64,
-    /// What is known of the key.
+    /// The result of the check of the key.
     pub key: KeyReport,
 }
 
-/// What is known of the key.
+/// The result of the check of the key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeyReport {
     /// Credentials are in memory only.
@@ -41,9 +41,9 @@ pub enum KeyReport {
     NothingSealed,
     /// It opens what is sealed.
     Opens {
-        /// Where it is.
+        /// Its place.
         place: String,
-        /// How many credentials it does not open although it is the right one: they are damaged.
+        /// Number of credentials that it does not open although it is the right key: they are damaged.
         damaged: u64,
     },
 }

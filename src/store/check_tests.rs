@@ -1,4 +1,4 @@
-//! What a check finds, and that it changes nothing.
+//! The results of a check, which must change nothing.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use super::*;
 use crate::account::AccountId;
 use crate::credentials::Credentials;
 use crate::secret::DeviceToken;
-use crate::store::{DualTime, Position, Store, UnixTime, Uptime};
+use crate::store::{DualTime, Position, Store, UnixTime, Uptime, change};
 
 async fn filled(directory: &Path) -> (StoreSettings, Store) {
     let settings = StoreSettings::sealed(directory.join("state"));
@@ -18,11 +18,25 @@ async fn filled(directory: &Path) -> (StoreSettings, Store) {
         let credentials = Arc::new(Credentials::new(user, "sesame"));
         let account = AccountId::new(user, "imap.example.org:993");
         store
-            .register(&account, credentials, &DeviceToken::new(user.as_bytes()).unwrap(), now)
+            .commit(change::register(
+                &account,
+                Some(credentials),
+                &DeviceToken::new(user.as_bytes()).unwrap(),
+                now,
+            ))
             .await
             .unwrap();
         let position = Position { uid_validity: 1, uid_next: 1 };
-        store.noticed(&account, "INBOX", position, user == "bob", UnixTime(1)).await.unwrap();
+        store
+            .commit(change::noticed(
+                &account,
+                "INBOX",
+                position,
+                (user == "bob").into(),
+                UnixTime(1),
+            ))
+            .await
+            .unwrap();
     }
     (settings, store)
 }

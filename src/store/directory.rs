@@ -11,7 +11,8 @@ use std::time::Duration;
 use super::OpenError;
 
 const LOCK: &str = "lock";
-/// How often a claim is tried, and how long it waits between: `deltapush state check` holds the lock for an instant.
+/// Number of attempts to claim the folder, and the pause between them: `deltapush state check` holds the lock for an
+/// instant.
 const ATTEMPTS: usize = 5;
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -34,7 +35,7 @@ pub(super) fn claim(directory: &Path) -> Result<File, OpenError> {
     Err(OpenError::InUse { path: directory.to_owned() })
 }
 
-/// Whether a process has claimed the folder. Makes nothing.
+/// Reports if a process has claimed the folder. Creates nothing.
 pub(super) fn is_claimed(directory: &Path) -> bool {
     let lock = File::open(directory.join(LOCK));
     lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))

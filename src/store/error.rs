@@ -17,7 +17,7 @@ pub enum OpenError {
     Io {
         /// Which file or folder.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
     /// Another process works with it.
@@ -39,7 +39,7 @@ pub enum OpenError {
         "the state has schema version {found} and this deltapush knows {known} at most: run the version that wrote it, or a newer one"
     )]
     Newer {
-        /// What stands in the file.
+        /// The version in the file.
         found: i64,
         /// The newest that is known here.
         known: i64,
@@ -66,7 +66,7 @@ pub enum OpenError {
         path.display()
     )]
     KeyMissing {
-        /// Where it was looked for.
+        /// The path that was tried.
         path: PathBuf,
     },
     /// Credentials are sealed with another key.
@@ -75,7 +75,7 @@ pub enum OpenError {
          with `storage.credentials: memory`, which erases them (every device then has to log in once)"
     )]
     KeyWrong {
-        /// Where the wrong key is.
+        /// The place of the wrong key.
         place: String,
     },
     /// Not a key.
@@ -83,7 +83,7 @@ pub enum OpenError {
         "{place} does not hold a key: 32 bytes in base64 are expected; put the right key there"
     )]
     KeyMalformed {
-        /// Where it was looked for.
+        /// The place that was tried.
         place: String,
     },
     /// The key is not deltapush's to replace.
@@ -91,7 +91,7 @@ pub enum OpenError {
         "the key is in {place}, where deltapush cannot replace it: make a new one (head -c 32 /dev/urandom | base64 > FILE) and name it with --new-key-file FILE"
     )]
     NewKeyNeeded {
-        /// Where the present key is.
+        /// The place of the present key.
         place: String,
     },
     /// Nothing is sealed.
@@ -102,7 +102,7 @@ pub enum OpenError {
     Backup {
         /// The backup's file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
     /// The system's random numbers or its cryptography fail.
@@ -138,8 +138,9 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether the disk is the reason, so that what failed may be tried again as soon as anything can be written. A quota, a limit on
-    /// the size of files and a disk that has become read-only are not `DiskFull` to SQLite.
+    /// Reports if the disk is the reason, so that the failed change may be tried again as soon as anything can be
+    /// written. A quota, a limit on the size of files and a disk that has become read-only are not `DiskFull` to
+    /// SQLite.
     #[must_use]
     pub fn is_about_the_disk(&self) -> bool {
         match self {

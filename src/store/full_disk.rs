@@ -18,7 +18,7 @@ pub(crate) async fn fill(store: &Store) {
         }
         Ok(())
     };
-    store.run(prepare).await.unwrap();
+    store.commit(prepare).await.unwrap();
     limit_pages(store, 1).await;
 }
 
@@ -32,5 +32,5 @@ pub(super) async fn limit_pages(store: &Store, pages: i64) {
     let limit = move |state: &mut Operation<'_>| {
         Ok(state.connection.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))?)
     };
-    store.run(limit).await.unwrap();
+    store.commit(limit).await.unwrap();
 }

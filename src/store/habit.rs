@@ -3,7 +3,7 @@
 use aws_lc_rs::digest::{SHA256, digest};
 use rusqlite::{OptionalExtension, Row, params};
 
-use super::operations::{Operation, Result, hash};
+use super::operations::{Operation, StateChange, hash};
 use super::{Change, UnixTime};
 use crate::account::AccountId;
 use crate::secret::DeviceToken;
@@ -11,7 +11,7 @@ use crate::secret::DeviceToken;
 /// Unencrypted messages of so many senders have to be left unfetched: an app does not fetch mail of a blocked contact either.
 const ENOUGH_SENDERS: usize = 3;
 
-/// How much of a sender's hash is kept, in bytes.
+/// Bytes of a sender's hash that are stored.
 const HASH_LEN: usize = 8;
 
 /// A sender of mail, as a hash that nothing but the same sender and the same token gives.
@@ -47,7 +47,7 @@ pub enum FetchLesson {
 }
 
 impl FetchHabit {
-    /// What it fetches; `None` until that is known.
+    /// The messages that it fetches; `None` until these are known.
     #[must_use]
     pub fn fetches(&self) -> Option<Fetches> {
         match self.fetched {
@@ -100,23 +100,25 @@ fn sender_hash(token: &DeviceToken, sender: &str) -> SenderHash {
     digest.as_ref().first_chunk().copied().unwrap_or_default()
 }
 
-impl Operation<'_> {
-    /// Notes what the app with this token did. Does nothing for a token that the account does not have.
-    pub(super) fn learned(
-        &mut self,
-        account: &AccountId,
-        token: &DeviceToken,
-        lesson: &FetchLesson,
-        now: UnixTime,
-    ) -> Result<()> {
-        let Some(row) = self.row(account)? else { return Ok(()) };
-        let found = self
+/// Notes what the app of the device with this token did with unencrypted messages of the account. Does nothing for a token
+/// that the account does not have.
+#[must_use]
+pub fn learned(
+    account: &AccountId,
+    token: &DeviceToken,
+    lesson: FetchLesson,
+    now: UnixTime,
+) -> impl StateChange<()> + use<> {
+    let (account, token) = (account.clone(), token.clone());
+    move |state: &mut Operation<'_>| {
+        let Some(row) = state.row(&account)? else { return Ok(()) };
+        let found = state
             .cached("SELECT fetched_plain, left_plain, left_senders FROM tokens WHERE account = ? AND hash = ?")?
-            .query_row(params![row, hash(token).as_ref()], |row| habit_in(row, 0))
+            .query_row(params![row, hash(&token).as_ref()], |row| habit_in(row, 0))
             .optional()?;
         let Some(mut habit) = found else { return Ok(()) };
-        habit.learn(token, lesson, now, std::time::Duration::ZERO);
-        self.cached(
+        habit.learn(&token, &lesson, now, std::time::Duration::ZERO);
+        state.cached(
             "UPDATE tokens SET fetched_plain = ?, left_plain = ?, left_senders = ? WHERE account = ? AND hash = ?",
         )?
         .execute(params![
@@ -124,10 +126,10 @@ impl Operation<'_> {
             habit.left.map(|at| at.0),
             habit.senders.concat(),
             row,
-            hash(token).as_ref()
+            hash(&token).as_ref()
         ])?;
-        let tokens = self.tokens(row)?;
-        self.changes.push(Change::Tokens { account: account.clone(), credentials: None, tokens });
+        let tokens = state.tokens(row)?;
+        state.changes.push(Change::Tokens { account, credentials: None, tokens });
         Ok(())
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use rusqlite::{Connection, OptionalExtension};
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use super::OpenError;
 use super::directory::{put_new, sync_folder_of, with_suffix};
@@ -17,7 +17,7 @@ use crate::encoding::utf8;
 
 pub(super) type SealingKey = Zeroizing<[u8; KEY_LEN]>;
 
-/// What is sealed to know a key again.
+/// The sealed text by which a key is recognized.
 const CHECK: &[u8] = b"deltapush key check";
 
 /// The sealer with the key from `source`. A new key is made, and a new one taken over, only while nothing is sealed. A
@@ -48,7 +48,7 @@ pub(super) fn sealer(connection: &Connection, source: &KeySource) -> Result<Seal
 
 /// A key that the check was made with.
 pub(super) enum MatchingKey {
-    /// Where it belongs.
+    /// At its place.
     InPlace(Sealer),
     /// In the file of a rotation that was interrupted.
     Waiting(Sealer),
@@ -91,7 +91,7 @@ fn fitting(connection: &Connection, key: Option<SealingKey>) -> Result<Option<Se
         .query_row("SELECT value FROM meta WHERE name = 'key_check'", [], |row| row.get(0))
         .optional()?;
     let fits = check
-        .is_some_and(|check| sealer.unseal_bytes(CHECK, &check).is_ok_and(|plain| *plain == CHECK));
+        .is_some_and(|check| sealer.unseal_bytes(CHECK, &check).is_ok_and(|plain| plain == CHECK));
     Ok(fits.then_some(sealer))
 }
 
@@ -123,7 +123,7 @@ fn present(source: &KeySource) -> Result<Option<SealingKey>, OpenError> {
     match source {
         KeySource::File(path) => read(path),
         KeySource::Credential(path) => {
-            let text = Zeroizing::new(fs::read(path).map_err(OpenError::io(path))?);
+            let text = fs::read(path).map_err(OpenError::io(path))?;
             parse(&text, source).map(Some)
         }
         KeySource::Environment(value) => parse(value.expose(), source).map(Some),
@@ -133,7 +133,7 @@ fn present(source: &KeySource) -> Result<Option<SealingKey>, OpenError> {
 /// The key in a file, if the file is there.
 pub(super) fn read(path: &Path) -> Result<Option<SealingKey>, OpenError> {
     let text = match fs::read(path) {
-        Ok(text) => Zeroizing::new(text),
+        Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(OpenError::io(path)(error)),
     };
@@ -145,10 +145,8 @@ pub(super) fn read(path: &Path) -> Result<Option<SealingKey>, OpenError> {
 }
 
 fn parse(text: &[u8], place: impl ToString) -> Result<SealingKey, OpenError> {
-    let mut bytes =
-        Zeroizing::new(BASE64_STANDARD.decode(utf8(text).trim_ascii()).unwrap_or_default());
+    let bytes = BASE64_STANDARD.decode(utf8(text).trim_ascii()).unwrap_or_default();
     let key = <[u8; KEY_LEN]>::try_from(bytes.as_slice()).map(Zeroizing::new);
-    bytes.zeroize();
     key.map_err(|_| OpenError::KeyMalformed { place: place.to_string() })
 }
 
@@ -166,15 +164,14 @@ fn make(path: &Path) -> Result<SealingKey, OpenError> {
     Ok(key)
 }
 
-fn encode(key: &SealingKey) -> Zeroizing<String> {
-    // Exactly sized: a string that grows leaves copies of the key behind.
-    let mut text = Zeroizing::new(String::with_capacity(KEY_LEN.saturating_mul(2)));
+fn encode(key: &SealingKey) -> String {
+    let mut text = String::with_capacity(KEY_LEN.saturating_mul(2));
     BASE64_STANDARD.encode_string(**key, &mut text);
     text.push('\n');
     text
 }
 
-/// Where a new key waits until the state is sealed with it.
+/// The file of a new key until the state is sealed with it.
 pub(super) fn waiting_path(path: &Path) -> PathBuf {
     with_suffix(path, ".new")
 }

@@ -4,7 +4,7 @@
 use aws_lc_rs::rand;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::operations::{Operation, Result};
+use super::operations::{Operation, StateChange};
 use super::{KnownLogin, OpenError, UnixTime};
 use crate::secret::Secret;
 
@@ -14,11 +14,11 @@ const KEY: &str = "login_key";
 /// Rows that are kept. The guard itself holds as many.
 const MAX_ROWS: i64 = 80_000;
 
-/// How long a row is kept that is not used.
+/// Time for which an unused row is kept.
 const LIFE: i64 = 90 * 24 * 3600;
 
 /// The key of the hashes, made at the first time.
-pub(super) fn key(connection: &Connection) -> std::result::Result<Secret, OpenError> {
+pub(super) fn key(connection: &Connection) -> Result<Secret, OpenError> {
     let found = connection
         .query_row("SELECT value FROM meta WHERE name = ?", [KEY], |row| row.get::<_, Vec<u8>>(0))
         .optional()?;
@@ -51,18 +51,19 @@ pub(super) fn load(connection: &Connection) -> rusqlite::Result<Vec<KnownLogin>>
         .collect()
 }
 
-impl Operation<'_> {
-    pub(super) fn know_logins(
-        &mut self,
-        used: &[KnownLogin],
-        forgotten: &[[u8; 16]],
-        now: UnixTime,
-    ) -> Result<()> {
-        for key in forgotten {
-            self.cached("DELETE FROM known_logins WHERE key = ?")?.execute([key])?;
+/// Takes in what the guard of logins recognizes after a restart, and what it does not any more.
+#[must_use]
+pub fn know_logins(
+    used: Vec<KnownLogin>,
+    forgotten: Vec<[u8; 16]>,
+    now: UnixTime,
+) -> impl StateChange<()> + use<> {
+    move |state: &mut Operation<'_>| {
+        for key in &forgotten {
+            state.cached("DELETE FROM known_logins WHERE key = ?")?.execute([key])?;
         }
-        for row in used {
-            self.cached(
+        for row in &used {
+            state.cached(
                 "INSERT INTO known_logins (key, is_place, network, upstream, is_open, seen) VALUES (?, ?, ?, ?, ?, ?)
                  ON CONFLICT (key) DO UPDATE SET seen = excluded.seen",
             )?
@@ -75,9 +76,10 @@ impl Operation<'_> {
                 row.seen.0
             ])?;
         }
-        self.cached("DELETE FROM known_logins WHERE seen < ?")?
+        state
+            .cached("DELETE FROM known_logins WHERE seen < ?")?
             .execute([now.0.saturating_sub(LIFE)])?;
-        self.cached(
+        state.cached(
             "DELETE FROM known_logins WHERE key IN (SELECT key FROM known_logins ORDER BY seen DESC LIMIT -1 OFFSET ?)",
         )?
         .execute([MAX_ROWS])?;

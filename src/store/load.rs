@@ -95,7 +95,7 @@ fn call_back(accounts: &[AccountRecord], unannounced: &mut Vec<Unannounced>, now
     }));
 }
 
-/// What is noted now and then may lie behind what was noted with a token or a mailbox.
+/// The running time in the state. Rarely stored values may be older than those stored with a token or a mailbox.
 fn served(connection: &Connection) -> rusqlite::Result<Uptime> {
     connection
         .query_row(

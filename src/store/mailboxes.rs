@@ -2,42 +2,121 @@
 
 use rusqlite::{Connection, params};
 
-use super::operations::{Operation, Result, RowId, account_in, generation, hash};
+use super::operations::{Operation, Result, RowId, StateChange, account_in, generation, hash};
 use super::{Announce, Change, Idled, MAX_IDLED, Position, UnixTime, Uptime};
 use crate::account::AccountId;
+use crate::mailbox_name::MailboxName;
 use crate::secret::DeviceToken;
 
-impl Operation<'_> {
-    pub(super) fn noticed(
-        &mut self,
-        account: &AccountId,
-        mailbox: &str,
-        position: Position,
-        announce: &Announce,
-        now: UnixTime,
-    ) -> Result<()> {
-        let Some(row) = self.row(account)? else { return Ok(()) };
-        self.cached(
-            "INSERT INTO mailboxes (account, name, uid_validity, uid_next) VALUES (?, ?, ?, ?)
+/// Notes up to where a mailbox has been looked through and, if what was found deserves it, that the tokens of the account
+/// that `announce` names have something to announce: both or neither. Does nothing for an account that is not known.
+#[must_use]
+pub fn noticed(
+    account: &AccountId,
+    mailbox: &str,
+    position: Position,
+    announce: Announce,
+    now: UnixTime,
+) -> impl StateChange<()> + use<> {
+    let (account, mailbox) = (account.clone(), MailboxName::from(mailbox));
+    move |state: &mut Operation<'_>| {
+        let Some(row) = state.row(&account)? else { return Ok(()) };
+        state
+            .cached(
+                "INSERT INTO mailboxes (account, name, uid_validity, uid_next) VALUES (?, ?, ?, ?)
              ON CONFLICT (account, name)
              DO UPDATE SET uid_validity = excluded.uid_validity, uid_next = excluded.uid_next",
+            )?
+            .execute(params![
+                row,
+                &*mailbox,
+                stored(position.uid_validity),
+                stored(position.uid_next)
+            ])?;
+        state.announce(row, &announce, now)
+    }
+}
+
+/// Notes that every token of the account is to be posted, so that a device comes back, and that this was so now. Does
+/// nothing for an account that is not known.
+#[must_use]
+pub fn call(account: &AccountId, now: UnixTime) -> impl StateChange<()> + use<> {
+    let account = account.clone();
+    move |state: &mut Operation<'_>| {
+        let Some(row) = state.row(&account)? else { return Ok(()) };
+        state
+            .cached("UPDATE accounts SET called = ? WHERE id = ?")?
+            .execute(params![now.0, row])?;
+        state.announce(row, &Announce::All, now)
+    }
+}
+
+/// Notes that a client of the account waits for mail in a mailbox. Does nothing for an account that is not known.
+#[must_use]
+pub fn client_idles(
+    account: &AccountId,
+    mailbox: &str,
+    now: Uptime,
+) -> impl StateChange<()> + use<> {
+    let (account, mailbox) = (account.clone(), MailboxName::from(mailbox));
+    move |state: &mut Operation<'_>| {
+        let Some(row) = state.row(&account)? else { return Ok(()) };
+        state
+            .cached(
+                "INSERT INTO idled (account, name, last_idled) VALUES (?, ?, ?)
+             ON CONFLICT (account, name) DO UPDATE SET last_idled = excluded.last_idled",
+            )?
+            .execute(params![row, &*mailbox, now.0])?;
+        state.cached(
+            "DELETE FROM idled WHERE account = ?1 AND name NOT IN (
+                 SELECT name FROM idled WHERE account = ?1 ORDER BY name = ?2 DESC, last_idled DESC LIMIT ?3)",
         )?
-        .execute(params![
-            row,
-            mailbox,
-            stored(position.uid_validity),
-            stored(position.uid_next)
-        ])?;
-        self.announce(row, announce, now)
+        .execute(params![row, &*mailbox, i64::try_from(MAX_IDLED).unwrap_or(i64::MAX)])?;
+        state.tell_idled(row, &account)
     }
+}
 
-    /// Marks every token of the account, so that its devices come back, and notes when.
-    pub(super) fn call(&mut self, account: &AccountId, now: UnixTime) -> Result<()> {
-        let Some(row) = self.row(account)? else { return Ok(()) };
-        self.cached("UPDATE accounts SET called = ? WHERE id = ?")?.execute(params![now.0, row])?;
-        self.announce(row, &Announce::All, now)
+/// Forgets that clients of the account wait in `mailbox`, if none has since `limit`. Returns whether it was remembered.
+#[must_use]
+pub fn forget_idled(
+    account: &AccountId,
+    mailbox: &str,
+    limit: Uptime,
+) -> impl StateChange<bool> + use<> {
+    let (account, mailbox) = (account.clone(), MailboxName::from(mailbox));
+    move |state: &mut Operation<'_>| {
+        let Some(row) = state.row(&account)? else { return Ok(false) };
+        let forgotten = state
+            .cached("DELETE FROM idled WHERE account = ? AND name = ? AND last_idled < ?")?
+            .execute(params![row, &*mailbox, limit.0])?;
+        if forgotten > 0 {
+            state.tell_idled(row, &account)?;
+        }
+        Ok(forgotten > 0)
     }
+}
 
+/// Notes for how long deltapush has served with this state, and removes every token and every mailbox idled in that was
+/// last seen before `limit`. Returns how many tokens.
+#[must_use]
+pub fn served(now: Uptime, limit: Uptime) -> impl StateChange<usize> + use<> {
+    move |state: &mut Operation<'_>| {
+        state.cached("UPDATE served SET seconds = max(seconds, ?)")?.execute([now.0])?;
+        let expired = state.expire_tokens(limit)?;
+        let stale = state
+            .cached(
+                "SELECT id, user, upstream FROM accounts
+                 WHERE id IN (SELECT account FROM idled WHERE last_idled < ?)",
+            )?
+            .query_map([limit.0], |row| Ok((row.get(0)?, account_in(row, 1)?)))?
+            .collect::<rusqlite::Result<Vec<_>>>()?;
+        state.cached("DELETE FROM idled WHERE last_idled < ?")?.execute([limit.0])?;
+        stale.iter().try_for_each(|(row, account)| state.tell_idled(*row, account))?;
+        Ok(expired)
+    }
+}
+
+impl Operation<'_> {
     /// Marks tokens that have something to announce.
     fn announce(&mut self, row: RowId, announce: &Announce, now: UnixTime) -> Result<()> {
         if *announce == Announce::Nothing {
@@ -56,68 +135,18 @@ impl Operation<'_> {
         Ok(())
     }
 
-    pub(super) fn positions(&mut self, account: &AccountId) -> Result<Vec<(String, Position)>> {
+    pub(super) fn positions(
+        &mut self,
+        account: &AccountId,
+    ) -> Result<Vec<(MailboxName, Position)>> {
         let Some(row) = self.row(account)? else { return Ok(Vec::new()) };
         let positions = self
             .cached("SELECT name, uid_validity, uid_next FROM mailboxes WHERE account = ? ORDER BY name")?
             .query_map([row], |row| {
-                Ok((row.get(0)?, Position { uid_validity: loaded(row.get(1)?), uid_next: loaded(row.get(2)?) }))
+                Ok((row.get::<_, String>(0)?.into(), Position { uid_validity: loaded(row.get(1)?), uid_next: loaded(row.get(2)?) }))
             })?
             .collect::<rusqlite::Result<_>>()?;
         Ok(positions)
-    }
-
-    pub(super) fn client_idles(
-        &mut self,
-        account: &AccountId,
-        mailbox: &str,
-        now: Uptime,
-    ) -> Result<()> {
-        let Some(row) = self.row(account)? else { return Ok(()) };
-        self.cached(
-            "INSERT INTO idled (account, name, last_idled) VALUES (?, ?, ?)
-             ON CONFLICT (account, name) DO UPDATE SET last_idled = excluded.last_idled",
-        )?
-        .execute(params![row, mailbox, now.0])?;
-        self.cached(
-            "DELETE FROM idled WHERE account = ?1 AND name NOT IN (
-                 SELECT name FROM idled WHERE account = ?1 ORDER BY name = ?2 DESC, last_idled DESC LIMIT ?3)",
-        )?
-        .execute(params![row, mailbox, i64::try_from(MAX_IDLED).unwrap_or(i64::MAX)])?;
-        self.tell_idled(row, account)
-    }
-
-    /// Forgets that clients wait in a mailbox, if none has since `limit`. Returns whether it was remembered.
-    pub(super) fn forget_idled(
-        &mut self,
-        account: &AccountId,
-        mailbox: &str,
-        limit: Uptime,
-    ) -> Result<bool> {
-        let Some(row) = self.row(account)? else { return Ok(false) };
-        let forgotten = self
-            .cached("DELETE FROM idled WHERE account = ? AND name = ? AND last_idled < ?")?
-            .execute(params![row, mailbox, limit.0])?;
-        if forgotten > 0 {
-            self.tell_idled(row, account)?;
-        }
-        Ok(forgotten > 0)
-    }
-
-    /// Notes how long deltapush has served, and drops what was not seen since `limit`. Returns how many tokens.
-    pub(super) fn served(&mut self, now: Uptime, limit: Uptime) -> Result<usize> {
-        self.cached("UPDATE served SET seconds = max(seconds, ?)")?.execute([now.0])?;
-        let expired = self.expire_tokens(limit)?;
-        let stale = self
-            .cached(
-                "SELECT id, user, upstream FROM accounts
-                 WHERE id IN (SELECT account FROM idled WHERE last_idled < ?)",
-            )?
-            .query_map([limit.0], |row| Ok((row.get(0)?, account_in(row, 1)?)))?
-            .collect::<rusqlite::Result<Vec<_>>>()?;
-        self.cached("DELETE FROM idled WHERE last_idled < ?")?.execute([limit.0])?;
-        stale.iter().try_for_each(|(row, account)| self.tell_idled(*row, account))?;
-        Ok(expired)
     }
 
     fn tell_idled(&mut self, row: RowId, account: &AccountId) -> Result<()> {
@@ -132,7 +161,9 @@ pub(super) fn idled_of(connection: &Connection, row: RowId) -> rusqlite::Result<
         .prepare_cached(
             "SELECT name, last_idled FROM idled WHERE account = ? ORDER BY last_idled DESC, name",
         )?
-        .query_map([row], |row| Ok(Idled { name: row.get(0)?, last: Uptime(row.get(1)?) }))?
+        .query_map([row], |row| {
+            Ok(Idled { name: row.get::<_, String>(0)?.into(), last: Uptime(row.get(1)?) })
+        })?
         .collect()
 }
 

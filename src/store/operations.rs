@@ -6,58 +6,161 @@ use aws_lc_rs::digest::{Digest, SHA256, digest};
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, params};
 
 use super::habit::habit_in;
+use super::seal::Sealer;
 use super::{Change, DualTime, Generation, MAX_TOKENS, StoreError, StoredToken, UnixTime, Uptime};
 use crate::account::AccountId;
 use crate::credentials::Credentials;
 use crate::secret::DeviceToken;
 
-pub(super) type Result<T> = std::result::Result<T, StoreError>;
+pub(super) type Result<T, E = StoreError> = std::result::Result<T, E>;
 
 /// An account's row.
 pub(super) type RowId = i64;
 
+/// One change of the state, as its whole definition: what it writes, and what it tells the copy in memory. It is written within
+/// a savepoint of its own: if it fails, nothing has changed.
+pub trait StateChange<T>:
+    FnOnce(&mut Operation<'_>) -> Result<T, StoreError> + Send + 'static
+{
+}
+
+impl<T, F> StateChange<T> for F where
+    F: FnOnce(&mut Operation<'_>) -> Result<T, StoreError> + Send + 'static
+{
+}
+
 /// One operation's view of the state, within its savepoint.
-pub(super) struct Operation<'a> {
+pub struct Operation<'a> {
     pub(super) connection: &'a Connection,
+    /// None if credentials are in memory only.
+    pub(super) sealer: Option<&'a Sealer>,
     /// The newest generation that was given out.
     pub(super) generation: &'a mut i64,
-    /// What the operation changed, in order.
+    /// The changes of the operation, in order.
     pub(super) changes: &'a mut Vec<Change>,
 }
 
-impl Operation<'_> {
-    pub(super) fn register(
-        &mut self,
-        account: &AccountId,
-        credentials: Option<Arc<Credentials>>,
-        sealed: &[u8],
-        token: &DeviceToken,
-        now: DualTime,
-    ) -> Result<()> {
-        let row: RowId = self
+/// Takes a token of an account over, with the credentials of the session that handed it over, if any are kept. Both may be
+/// known.
+#[must_use]
+pub fn register(
+    account: &AccountId,
+    credentials: Option<Arc<Credentials>>,
+    token: &DeviceToken,
+    now: DualTime,
+) -> impl StateChange<()> + use<> {
+    let (account, token) = (account.clone(), token.clone());
+    move |state: &mut Operation<'_>| {
+        let sealed = state.seal(&account, credentials.as_deref())?;
+        let row: RowId = state
             .cached(
                 "INSERT INTO accounts (user, upstream, credentials, created) VALUES (?, ?, ?, ?)
                  ON CONFLICT (user, upstream) DO UPDATE SET credentials = excluded.credentials RETURNING id",
             )?
             .query_row(params![account.user, account.upstream, sealed, now.wall.0], |row| row.get(0))?;
-        self.forget_erased(account)?;
-        let is_new = !self.has_token(row, token)?;
-        self.cached(
+        state.forget_erased(&account)?;
+        let is_new = !state.has_token(row, &token)?;
+        state.cached(
             "INSERT INTO tokens (account, hash, token, first_seen, last_seen, last_served) VALUES (?1, ?2, ?3, ?4, ?4, ?5)
              ON CONFLICT (account, hash)
              DO UPDATE SET last_seen = excluded.last_seen, last_served = excluded.last_served",
         )?
-        .execute(params![row, hash(token).as_ref(), token.expose(), now.wall.0, now.served.0])?;
-        self.handed_over(token, now)?;
+        .execute(params![row, hash(&token).as_ref(), token.expose(), now.wall.0, now.served.0])?;
+        state.handed_over(&token, now)?;
         if is_new {
-            self.replace(row, token)?;
+            state.replace(row, &token)?;
         }
-        self.drop_surplus(row, token)?;
-        let tokens = self.tokens(row)?;
-        self.changes.push(Change::Tokens { account: account.clone(), credentials, tokens });
+        state.drop_surplus(row, &token)?;
+        let tokens = state.tokens(row)?;
+        state.changes.push(Change::Tokens { account, credentials, tokens });
         Ok(())
     }
+}
 
+/// Removes one token of an account, which erases the account if it was the last one.
+#[must_use]
+pub fn remove_token(account: &AccountId, token: &DeviceToken) -> impl StateChange<()> + use<> {
+    let (account, token) = (account.clone(), token.clone());
+    move |state: &mut Operation<'_>| state.remove_token(&account, &token)
+}
+
+/// Removes an account with its tokens, credentials and positions.
+#[must_use]
+pub fn remove_account(account: &AccountId) -> impl StateChange<()> + use<> {
+    let account = account.clone();
+    move |state: &mut Operation<'_>| {
+        let Some(row) = state.row(&account)? else { return Ok(()) };
+        let tokens = state.tokens(row)?;
+        state.cached("DELETE FROM tokens WHERE account = ?")?.execute([row])?;
+        tokens.into_iter().try_for_each(|seen| state.left(seen.token))?;
+        state.tell_or_erase(row, &account)
+    }
+}
+
+/// Replaces the credentials of an account. Does nothing for an account that is not known.
+#[must_use]
+pub fn credentials_changed(
+    account: &AccountId,
+    credentials: Arc<Credentials>,
+) -> impl StateChange<()> + use<> {
+    let account = account.clone();
+    move |state: &mut Operation<'_>| {
+        let sealed = state.seal(&account, Some(&credentials))?;
+        let known = state
+            .cached("UPDATE accounts SET credentials = ? WHERE user = ? AND upstream = ?")?
+            .execute(params![sealed, account.user, account.upstream])?;
+        if known > 0 {
+            state.changes.push(Change::Credentials { account, credentials });
+        }
+        Ok(())
+    }
+}
+
+/// A POST of the token that was made for `generation` has been accepted: unless something newer came meanwhile, the
+/// token has nothing more to announce.
+#[must_use]
+pub fn announced(
+    token: &DeviceToken,
+    generation: Generation,
+    now: UnixTime,
+) -> impl StateChange<()> + use<> {
+    let token = token.clone();
+    move |state: &mut Operation<'_>| {
+        let known = state
+            .cached(
+                "UPDATE tokens SET accepted = ?, given_up = NULL, given_up_reason = NULL,
+                 gone = 0, gone_first = NULL, gone_last = NULL, gone_until = NULL, gone_served = NULL,
+                 pending = CASE WHEN pending > ? THEN pending END
+             WHERE hash = ?",
+            )?
+            .execute(params![now.0, number(generation), hash(&token).as_ref()])?;
+        if known > 0 {
+            state.tell_token(&token)?;
+        }
+        Ok(())
+    }
+}
+
+/// Announcements of the token up to `generation` were given up, for a reason that is stored.
+#[must_use]
+pub fn gave_up(
+    token: &DeviceToken,
+    generation: Generation,
+    reason: &str,
+    now: UnixTime,
+) -> impl StateChange<()> + use<> {
+    let (token, reason) = (token.clone(), reason.to_owned());
+    move |state: &mut Operation<'_>| {
+        state.cached(
+            "UPDATE tokens SET given_up = ?, given_up_reason = ?, pending = CASE WHEN pending > ? THEN pending END
+             WHERE hash = ?",
+        )?
+        .execute(params![now.0, &reason, number(generation), hash(&token).as_ref()])?;
+        Ok(())
+    }
+}
+
+impl Operation<'_> {
     fn has_token(&self, row: RowId, token: &DeviceToken) -> Result<bool> {
         let has = self
             .cached("SELECT EXISTS (SELECT 1 FROM tokens WHERE account = ? AND hash = ?)")?
@@ -80,7 +183,7 @@ impl Operation<'_> {
         surplus.into_iter().try_for_each(|token| self.left(token))
     }
 
-    pub(super) fn remove_token(&mut self, account: &AccountId, token: &DeviceToken) -> Result<()> {
+    fn remove_token(&mut self, account: &AccountId, token: &DeviceToken) -> Result<()> {
         let Some(row) = self.row(account)? else { return Ok(()) };
         let removed = self
             .cached("DELETE FROM tokens WHERE account = ? AND hash = ?")?
@@ -90,14 +193,6 @@ impl Operation<'_> {
             self.tell_or_erase(row, account)?;
         }
         Ok(())
-    }
-
-    pub(super) fn remove_account(&mut self, account: &AccountId) -> Result<()> {
-        let Some(row) = self.row(account)? else { return Ok(()) };
-        let tokens = self.tokens(row)?;
-        self.cached("DELETE FROM tokens WHERE account = ?")?.execute([row])?;
-        tokens.into_iter().try_for_each(|seen| self.left(seen.token))?;
-        self.tell_or_erase(row, account)
     }
 
     /// Removes the token from all accounts. Those that have no other are erased, for this reason.
@@ -131,56 +226,6 @@ impl Operation<'_> {
             self.remove_token(account, token)?;
         }
         Ok(expired.len())
-    }
-
-    pub(super) fn credentials_changed(
-        &mut self,
-        account: &AccountId,
-        credentials: Arc<Credentials>,
-        sealed: &[u8],
-    ) -> Result<()> {
-        let known = self
-            .cached("UPDATE accounts SET credentials = ? WHERE user = ? AND upstream = ?")?
-            .execute(params![sealed, account.user, account.upstream])?;
-        if known > 0 {
-            self.changes.push(Change::Credentials { account: account.clone(), credentials });
-        }
-        Ok(())
-    }
-
-    pub(super) fn announced(
-        &mut self,
-        token: &DeviceToken,
-        generation: Generation,
-        now: UnixTime,
-    ) -> Result<()> {
-        let known = self
-            .cached(
-                "UPDATE tokens SET accepted = ?, given_up = NULL, given_up_reason = NULL,
-                 gone = 0, gone_first = NULL, gone_last = NULL, gone_until = NULL, gone_served = NULL,
-                 pending = CASE WHEN pending > ? THEN pending END
-             WHERE hash = ?",
-            )?
-            .execute(params![now.0, number(generation), hash(token).as_ref()])?;
-        if known > 0 {
-            self.tell_token(token)?;
-        }
-        Ok(())
-    }
-
-    pub(super) fn gave_up(
-        &mut self,
-        token: &DeviceToken,
-        generation: Generation,
-        reason: &str,
-        now: UnixTime,
-    ) -> Result<()> {
-        self.cached(
-            "UPDATE tokens SET given_up = ?, given_up_reason = ?, pending = CASE WHEN pending > ? THEN pending END
-             WHERE hash = ?",
-        )?
-        .execute(params![now.0, reason, number(generation), hash(token).as_ref()])?;
-        Ok(())
     }
 
     /// After tokens of an account were removed: says what is left, or erases the account if nothing is.
@@ -217,6 +262,14 @@ impl Operation<'_> {
             self.changes.push(Change::Gone { token });
         }
         Ok(())
+    }
+
+    /// The bytes of credentials for the disk: none, if they are to be in memory only.
+    fn seal(&self, account: &AccountId, credentials: Option<&Credentials>) -> Result<Vec<u8>> {
+        let (Some(sealer), Some(credentials)) = (self.sealer, credentials) else {
+            return Ok(Vec::new());
+        };
+        Ok(sealer.seal(account, credentials)?)
     }
 
     pub(super) fn row(&self, account: &AccountId) -> Result<Option<RowId>> {

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, Row, params};
 
-use super::operations::{Operation, Result, RowId, account_in, hash, token_in};
+use super::operations::{Operation, Result, RowId, StateChange, account_in, hash, token_in};
 use super::{Change, DualTime, Erased, MAX_ERASED, QuarantineRecord, TokenRecord, UnixTime};
 use crate::account::AccountId;
 use crate::secret::DeviceToken;
@@ -18,18 +18,20 @@ const REPLACED_ANSWERS: u32 = 2;
 /// Erased accounts are remembered for so many seconds.
 const MEMORY: i64 = 30 * DAY;
 
-impl Operation<'_> {
-    /// The notification server says for the `answers`th time that the token is gone. It is removed from all accounts if it said
-    /// so often enough, for a day, and accepted a POST of another account since the last time. Returns whether it was removed.
-    pub(super) fn quarantined(
-        &mut self,
-        token: &DeviceToken,
-        answers: u32,
-        until: UnixTime,
-        now: DualTime,
-    ) -> Result<bool> {
-        let key = hash(token);
-        let is_over: bool = self
+/// The notification server says for the `answers`th time that the token is gone: it is not posted before `until`. It is
+/// removed from all accounts if the server said so often enough, for a day, and accepted a POST of another account since the
+/// last time. Returns whether it was removed.
+#[must_use]
+pub fn quarantined(
+    token: &DeviceToken,
+    answers: u32,
+    until: UnixTime,
+    now: DualTime,
+) -> impl StateChange<bool> + use<> {
+    let token = token.clone();
+    move |state: &mut Operation<'_>| {
+        let key = hash(&token);
+        let is_over: bool = state
             .cached(
                 "SELECT EXISTS (
                      SELECT 1 FROM tokens WHERE hash = ?1 AND ?2 - gone_served >= ?3 AND EXISTS (
@@ -39,19 +41,21 @@ impl Operation<'_> {
             .query_row(params![key.as_ref(), now.served.0, DAY], |row| row.get(0))?;
         if answers >= ANSWERS && is_over {
             let reason = "the notification server said for at least a day that the app's token is gone (410)";
-            self.forget_token(token, reason, now.wall)?;
+            state.forget_token(&token, reason, now.wall)?;
             return Ok(true);
         }
-        self.cached(
+        state.cached(
             "UPDATE tokens SET gone = ?2, gone_first = coalesce(gone_first, ?3), gone_last = ?3, gone_until = ?4,
                  gone_served = coalesce(gone_served, ?5)
              WHERE hash = ?1",
         )?
         .execute(params![key.as_ref(), answers, now.wall.0, until.0, now.served.0])?;
-        self.tell_token(token)?;
+        state.tell_token(&token)?;
         Ok(false)
     }
+}
 
+impl Operation<'_> {
     /// A client has handed the token over. If it is in quarantine, the app is there: the token may be posted soon, and the day
     /// before its removal begins again.
     pub(super) fn handed_over(&mut self, token: &DeviceToken, now: DualTime) -> Result<()> {

@@ -7,15 +7,17 @@ use super::habit::FetchHabit;
 use crate::account::AccountId;
 use crate::credentials::Credentials;
 use crate::credentials::Mechanism;
+use crate::mailbox_name::MailboxName;
 use crate::secret::{DeviceToken, Secret};
 
-/// How many tokens an account may have. With one more, the one not seen for longest goes.
+/// Most tokens of an account. With one more, the one not seen for longest is removed.
 pub const MAX_TOKENS: usize = 32;
 
-/// How many erased accounts are remembered. With one more, the one erased longest ago goes.
+/// Most erased accounts that are remembered. With one more, the one erased longest ago is removed.
 pub const MAX_ERASED: usize = 100;
 
-/// How many mailboxes are remembered in which an account's clients idle. With one more, the one idled in longest ago goes.
+/// Most mailboxes that are remembered in which an account's clients idle. With one more, the one idled in longest ago is
+/// removed.
 pub const MAX_IDLED: usize = 4;
 
 /// Seconds since 1970 in UTC, from the wall clock: for what is compared across restarts only.
@@ -36,7 +38,7 @@ impl UnixTime {
         Self(self.0.saturating_add(seconds(duration)))
     }
 
-    /// How long before `now` this was; zero if it lies ahead of `now`, because the clock was set back meanwhile.
+    /// Time from this moment to `now`; zero if it lies ahead of `now`, because the clock was set back meanwhile.
     #[must_use]
     pub fn age(self, now: Self) -> Duration {
         Duration::from_secs(u64::try_from(now.0.saturating_sub(self.0)).unwrap_or_default())
@@ -69,9 +71,9 @@ fn seconds(duration: Duration) -> i64 {
 /// Now, by both clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DualTime {
-    /// What people are shown.
+    /// The time shown to people.
     pub wall: UnixTime,
-    /// What ages are measured with.
+    /// The time by which ages are measured.
     pub served: Uptime,
 }
 
@@ -99,7 +101,7 @@ impl From<bool> for Announce {
 }
 
 impl Announce {
-    /// Whether `token` is one of them.
+    /// Reports if `token` is one of them.
     #[must_use]
     pub fn includes(&self, token: &DeviceToken) -> bool {
         match self {
@@ -126,23 +128,23 @@ pub struct StoredToken {
     pub token: DeviceToken,
     /// When the account's client last handed it over.
     pub last_seen: UnixTime,
-    /// What the device's app fetches of the account.
+    /// The evidence of what the device's app fetches of the account.
     pub habit: FetchHabit,
 }
 
-/// What the notification server's answers say about a token.
+/// The conclusions from the notification server's answers about a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TokenRecord {
-    /// Whether a POST of it was ever accepted.
+    /// True if a POST of it was ever accepted.
     pub accepted: bool,
-    /// Whether it is in quarantine.
+    /// Its quarantine, if it is in one.
     pub quarantine: Option<QuarantineRecord>,
 }
 
 /// Quarantine of a token: the notification server says that it is gone (410).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QuarantineRecord {
-    /// How often it said so.
+    /// Number of these answers.
     pub answers: u32,
     /// When it said so first.
     pub since: UnixTime,
@@ -165,7 +167,7 @@ pub struct Erased {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Idled {
     /// Its name, as it stood on the wire.
-    pub name: String,
+    pub name: MailboxName,
     /// When a client was last noted to idle there.
     pub last: Uptime,
 }
@@ -175,18 +177,18 @@ pub struct Idled {
 pub struct AccountRecord {
     /// Whose account.
     pub account: AccountId,
-    /// What its watcher logs in with, or what its client logs in with that is good for nothing else. None if they are not on
-    /// disk or could not be unsealed: then its client must log in once.
+    /// The credentials of its watcher, or of its client if they are good for nothing else. None if they are not on disk
+    /// or could not be unsealed: then its client must log in once.
     pub credentials: Option<Arc<Credentials>>,
     /// Its tokens, at least one.
     pub tokens: Vec<StoredToken>,
     /// The mailboxes that its clients idled in, the latest first.
     pub idled: Vec<Idled>,
-    /// When its devices were last called back ([`Store::call`](super::Store::call)).
+    /// When its devices were last called back ([`change::call`](super::change::call)).
     pub called: Option<UnixTime>,
 }
 
-/// What a token still had to announce when the process ended.
+/// Pending announcements of a token at the end of the process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unannounced {
     /// The token to be posted.
@@ -209,7 +211,7 @@ pub struct Loaded {
     pub tokens: Vec<(DeviceToken, TokenRecord)>,
     /// For how long this state has been served with.
     pub served: Uptime,
-    /// What the guard of logins recognizes, the one not used for longest first.
+    /// The known logins, the one not used for longest first.
     pub known_logins: Vec<KnownLogin>,
     /// The key of the hashes in it.
     pub login_key: Option<Secret>,
@@ -232,7 +234,7 @@ pub struct KnownLogin {
     pub seen: UnixTime,
 }
 
-/// What has just been committed.
+/// A committed change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// The account's tokens are now these. With none left it has been erased.
@@ -265,11 +267,11 @@ pub enum Change {
         /// The mailboxes.
         mailboxes: Vec<Idled>,
     },
-    /// What the notification server's answers say about a token.
+    /// The conclusions from the notification server's answers about a token.
     Token {
         /// The token.
         token: DeviceToken,
-        /// What is known of it now.
+        /// The new record.
         record: TokenRecord,
     },
     /// No account has this token any more.
@@ -287,32 +289,32 @@ pub struct AccountStatus {
     /// Its tokens, the first one registered first.
     pub tokens: Vec<TokenStatus>,
     /// The positions noted for its mailboxes, by name.
-    pub mailboxes: Vec<(String, Position)>,
-    /// Whether a watcher could log in. If not, the account waits for a device to do so.
+    pub mailboxes: Vec<(MailboxName, Position)>,
+    /// True if a watcher could log in. If not, the account waits for a device to do so.
     pub has_credentials: bool,
-    /// What its client logs in with, if that leaves nothing to log in with again: so it cannot be watched.
+    /// The mechanism of its client, if it leaves no credentials: the account cannot be watched.
     pub unusable: Option<Mechanism>,
-    /// Whether the server refused those credentials: the account waits for a device to log in with others.
+    /// True if the server refused those credentials: the account waits for a device to log in with others.
     pub refused: bool,
 }
 
 /// A token as a person is shown it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenStatus {
-    /// What names it in logs ([`DeviceToken::fingerprint`]).
+    /// Its name in logs ([`DeviceToken::fingerprint`]).
     pub fingerprint: String,
     /// When it was first handed over.
     pub first_seen: UnixTime,
     /// When it was last handed over; with an hour's tolerance.
     pub last_seen: UnixTime,
-    /// What the device's app fetches of the account.
+    /// The evidence of what the device's app fetches of the account.
     pub habit: FetchHabit,
-    /// Whether it has something to announce.
+    /// True if it has something to announce.
     pub pending: bool,
     /// When a POST of it was last accepted.
     pub accepted: Option<UnixTime>,
     /// When and why its last announcement was given up, if none was accepted since.
     pub given_up: Option<(UnixTime, String)>,
-    /// Whether it is in quarantine.
+    /// Its quarantine, if it is in one.
     pub quarantine: Option<QuarantineRecord>,
 }

@@ -14,14 +14,15 @@ use super::seal::Sealer;
 use super::settings::{CredentialStorage, KeySource, StoreSettings};
 use super::{OpenError, directory, schema};
 
-/// What a rotation did.
+/// The result of a rotation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rotated {
-    /// How many credentials are sealed with the new key now.
+    /// Number of credentials sealed with the new key.
     pub resealed: usize,
-    /// How many could not be unsealed with the old key, and are as they were: their accounts wait for a login.
+    /// Number of credentials that could not be unsealed with the old key, and are unchanged: their accounts wait for a
+    /// login.
     pub left: usize,
-    /// Where the operator must put the new key now; none if it is in place.
+    /// The place in which the operator must put the new key now; none if it is in place.
     pub replace: Option<String>,
 }
 

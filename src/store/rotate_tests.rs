@@ -11,7 +11,7 @@ use super::*;
 use crate::account::AccountId;
 use crate::credentials::Credentials;
 use crate::secret::{DeviceToken, Secret};
-use crate::store::{DualTime, Store, UnixTime, Uptime, check};
+use crate::store::{DualTime, Store, UnixTime, Uptime, change, check};
 
 const USERS: [&str; 3] = ["alice", "bob", "carol"];
 
@@ -29,7 +29,12 @@ impl State {
             let credentials = Arc::new(Credentials::new(user, format!("sesame-of-{user}")));
             let now = DualTime { wall: UnixTime(1), served: Uptime(0) };
             store
-                .register(&account(user), credentials, &DeviceToken::new(b"token").unwrap(), now)
+                .commit(change::register(
+                    &account(user),
+                    Some(credentials),
+                    &DeviceToken::new(b"token").unwrap(),
+                    now,
+                ))
                 .await
                 .unwrap();
         }

@@ -10,7 +10,7 @@ use super::{OpenError, directory};
 /// The state file's name in its folder.
 const FILE: &str = "state.sqlite";
 
-/// How long another process's lock is waited for.
+/// Time to wait for another process's lock.
 const BUSY: Duration = Duration::from_secs(5);
 
 /// The steps from an empty file to the present schema. `PRAGMA user_version` counts those taken. A step that has been

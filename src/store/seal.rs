@@ -2,7 +2,6 @@
 //! so that sealed credentials cannot be moved from one account to another.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
-use zeroize::Zeroizing;
 
 use crate::account::AccountId;
 use crate::credentials::Mechanism;
@@ -15,7 +14,7 @@ const FORMAT: u8 = 1;
 /// are UTF-8.
 const TAGGED: u8 = 0xff;
 
-/// What the bytes behind it mean. They are on disk: none may change.
+/// Meanings of the first byte. They are on disk: none may change.
 const KINDS: [(u8, CredentialKind); 3] = [
     (1, CredentialKind::Token),
     (2, CredentialKind::Exchange(Mechanism::ScramSha1)),
@@ -72,8 +71,7 @@ impl Sealer {
         }
         let kept = credentials.to_keep();
         let message = kept.plain_message();
-        let tagged =
-            tag(kept.kind).map(|tag| Zeroizing::new([&[TAGGED, tag], message.as_slice()].concat()));
+        let tagged = tag(kept.kind).map(|tag| [&[TAGGED, tag], message.as_slice()].concat());
         self.seal_bytes(&associated(account), tagged.as_deref().unwrap_or(&message))
     }
 
@@ -115,12 +113,12 @@ impl Sealer {
         &self,
         associated: &[u8],
         sealed: &[u8],
-    ) -> Result<Zeroizing<Vec<u8>>, SealError> {
+    ) -> Result<Vec<u8>, SealError> {
         let Some((&FORMAT, rest)) = sealed.split_first() else {
             return Err(SealError::NotAuthentic);
         };
         let (nonce, text) = rest.split_first_chunk::<NONCE_LEN>().ok_or(SealError::NotAuthentic)?;
-        let mut text = Zeroizing::new(text.to_vec());
+        let mut text = text.to_vec();
         let plain = self
             .key
             .open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::from(associated), &mut text)
@@ -131,7 +129,7 @@ impl Sealer {
     }
 }
 
-/// What the sealed bytes are bound to. The length keeps `ab` on `c` apart from `a` on `bc`.
+/// The data to which the sealed bytes are bound. The length distinguishes `ab` on `c` from `a` on `bc`.
 fn associated(account: &AccountId) -> Vec<u8> {
     let length = u64::try_from(account.user.len()).unwrap_or(u64::MAX).to_be_bytes();
     [

@@ -13,16 +13,16 @@ const CREDENTIAL: &str = "deltapush-seal-key";
 /// The environment variable that may hold the key.
 const VARIABLE: &str = "DELTAPUSH_SEAL_KEY";
 
-/// Where the state is kept, and how.
+/// Place and form of the state.
 #[derive(Debug, Clone)]
 pub struct StoreSettings {
     /// The folder of the state file, made with mode 0700 if it is not there.
     pub directory: PathBuf,
-    /// What becomes of credentials.
+    /// Storage of credentials.
     pub credentials: CredentialStorage,
 }
 
-/// What becomes of credentials.
+/// Storage of credentials.
 #[derive(Debug, Clone)]
 pub enum CredentialStorage {
     /// They are sealed with the key from there.
@@ -33,7 +33,7 @@ pub enum CredentialStorage {
     None,
 }
 
-/// Where the key comes from that seals credentials.
+/// Source of the key that seals credentials.
 #[derive(Debug, Clone)]
 pub enum KeySource {
     /// A file of deltapush's own, made if it is not there.
@@ -45,7 +45,7 @@ pub enum KeySource {
 }
 
 impl StoreSettings {
-    /// What the configuration and this process's environment say.
+    /// The settings from the configuration and this process's environment.
     #[must_use]
     pub fn new(storage: &Storage) -> Self {
         let credentials = match storage.credentials {
@@ -80,7 +80,7 @@ impl StoreSettings {
         Self { directory: directory.into(), credentials: CredentialStorage::None }
     }
 
-    /// Whether clients' sessions are kept, and no credentials.
+    /// Reports if clients' sessions are kept, and no credentials.
     #[must_use]
     pub fn keeps_sessions(&self) -> bool {
         matches!(self.credentials, CredentialStorage::None)

@@ -7,6 +7,7 @@ use super::mailboxes::loaded;
 use super::operations::{Operation, Result, RowId, account_in, token_in};
 use super::quarantine::quarantine_in;
 use super::{AccountStatus, Position, TokenStatus, UnixTime};
+use crate::mailbox_name::MailboxName;
 
 impl Operation<'_> {
     pub(super) fn status(&mut self) -> Result<Vec<AccountStatus>> {
@@ -54,7 +55,7 @@ impl Operation<'_> {
         Ok(found)
     }
 
-    fn positions_by_account(&self) -> Result<HashMap<RowId, Vec<(String, Position)>>> {
+    fn positions_by_account(&self) -> Result<HashMap<RowId, Vec<(MailboxName, Position)>>> {
         let mut found: HashMap<RowId, Vec<_>> = HashMap::new();
         let mut statement = self.cached(
             "SELECT account, name, uid_validity, uid_next FROM mailboxes ORDER BY account, name",
@@ -63,7 +64,7 @@ impl Operation<'_> {
         while let Some(row) = rows.next()? {
             let position =
                 Position { uid_validity: loaded(row.get(2)?), uid_next: loaded(row.get(3)?) };
-            found.entry(row.get(0)?).or_default().push((row.get(1)?, position));
+            found.entry(row.get(0)?).or_default().push((row.get::<_, String>(1)?.into(), position));
         }
         Ok(found)
     }

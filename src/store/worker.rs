@@ -11,13 +11,14 @@ use std::time::Instant;
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::operations::{Operation, number};
+use super::operations::{Operation, StateChange, number};
+use super::seal::Sealer;
 use super::write_failures::WriteTrouble;
 use super::{Change, Generation, OpenError, StoreError, schema};
 
-/// What may wait; who comes later waits to be let in.
+/// Length of the queue; later callers wait for a place.
 const QUEUE: usize = 1024;
-/// What goes into one transaction at most, so that the first of a batch does not wait for ever.
+/// Most changes of one transaction, so that the first of a batch does not wait too long.
 const BATCH: usize = 512;
 
 type Changed = Box<dyn Fn(Change) + Send>;
@@ -34,7 +35,7 @@ enum WorkerMessage {
 /// The way to the thread. It ends when this is dropped, after what is queued.
 pub(super) struct Worker {
     queue: mpsc::Sender<WorkerMessage>,
-    /// Whether the last writing failed.
+    /// True if the last write failed.
     is_failing: watch::Receiver<bool>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -43,6 +44,7 @@ impl Worker {
     /// Generations go on after `newest`.
     pub(super) fn start(
         connection: Connection,
+        sealer: Option<Sealer>,
         lock: File,
         newest: Generation,
         changed: Changed,
@@ -52,6 +54,7 @@ impl Worker {
         let state = WorkerState {
             is_failing: failing,
             connection,
+            sealer,
             _lock: lock,
             generation: number(newest),
             changed,
@@ -76,7 +79,7 @@ impl Worker {
 
     pub(super) async fn run<T: Send + 'static>(
         &self,
-        operation: impl FnOnce(&mut Operation<'_>) -> Result<T, StoreError> + Send + 'static,
+        operation: impl StateChange<T>,
     ) -> Result<T, StoreError> {
         let (answer, answered) = oneshot::channel();
         let job: Job = Box::new(move |state| {
@@ -111,13 +114,14 @@ impl Worker {
 struct WorkerState {
     is_failing: watch::Sender<bool>,
     connection: Connection,
+    sealer: Option<Sealer>,
     /// Held as long as the file is open.
     _lock: File,
     /// The newest generation that was given out.
     generation: i64,
     changed: Changed,
     trouble: WriteTrouble,
-    /// Whether the journal still has what was erased, because it could not be written back.
+    /// True if the journal still contains erased data, because it could not be written back.
     journal_holds_erased: bool,
 }
 
@@ -155,7 +159,7 @@ impl WorkerState {
             changes.clear();
             failed.get_or_insert_with(|| error.clone());
         }
-        self.tell(failed.as_ref(), self.connection.total_changes() > before);
+        self.report(failed.as_ref(), self.connection.total_changes() > before);
         self.journal_holds_erased |= changes.iter().any(erases);
         if self.journal_holds_erased {
             self.truncate_journal();
@@ -178,8 +182,12 @@ impl WorkerState {
         for job in jobs {
             let savepoint = transaction.savepoint()?;
             let before = changes.len();
-            let mut operation =
-                Operation { connection: &savepoint, generation: &mut self.generation, changes };
+            let mut operation = Operation {
+                connection: &savepoint,
+                sealer: self.sealer.as_ref(),
+                generation: &mut self.generation,
+                changes,
+            };
             let (failure, reply) = job(&mut operation);
             replies.push(reply);
             if failure.is_none() {
@@ -198,7 +206,7 @@ impl WorkerState {
     }
 
     /// Tells the operator of failures and of their end. Reading works also when writing does not, and proves nothing.
-    fn tell(&mut self, failed: Option<&StoreError>, written: bool) {
+    fn report(&mut self, failed: Option<&StoreError>, written: bool) {
         match failed {
             Some(error) => {
                 self.is_failing.send_replace(true);

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-/// How long after a warning the next one comes, if writing still fails.
+/// Time from a warning to the next one, if writing still fails.
 const REPEAT: Duration = Duration::from_secs(15 * 60);
 
-/// Whether writing fails at present.
+/// The state of writing.
 #[derive(Debug, Default)]
 pub(super) struct WriteTrouble {
     failing: Option<WriteFailures>,
@@ -15,7 +15,7 @@ pub(super) struct WriteTrouble {
 struct WriteFailures {
     /// When the operator was last told.
     told: Instant,
-    /// How many batches of changes were not written since it began.
+    /// Number of batches of changes that were not written since it began.
     failures: u64,
 }
 

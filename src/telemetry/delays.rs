@@ -1,30 +1,34 @@
-//! Delays from a message to the device that fetches it, put together from events of several modules.
+//! Delays from a message to the device that fetches it, measured between events of several modules.
 
 use std::time::Instant;
 
-use dashmap::DashMap;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
 
-use super::histogram::Histogram;
+use super::metrics::duration_histogram;
 use super::series::Series;
-use super::{LoginResult, PostResult, TelemetryEvent, WatchEvent};
-use crate::account::AccountId;
+use super::{AccountTelemetry, LoginResult, PostResult, TelemetryEvent, WatchEvent};
 
-/// Accounts for which something is under way, at most. Beyond it nothing is measured, and nothing else is lost.
-const MAX_ACCOUNTS: usize = 100_000;
-
-/// The two delays of each account, and what was measured.
-#[derive(Debug, Default)]
-pub struct Delays {
-    under_way: DashMap<AccountId, DelaysInProgress>,
-    /// From the notice of a message to the first POST that was accepted for its account.
-    pub noticed_to_posted: Histogram,
+/// The two delays, as they were measured.
+#[derive(Debug)]
+pub(super) struct Delays {
+    /// From the discovery of a message to the first accepted POST for its account.
+    noticed_to_posted: Histogram,
     /// From there to the next login of a client of that account.
-    pub posted_to_connected: Histogram,
+    posted_to_connected: Histogram,
 }
 
+impl Default for Delays {
+    fn default() -> Self {
+        Self { noticed_to_posted: duration_histogram(), posted_to_connected: duration_histogram() }
+    }
+}
+
+/// What is being measured of one account.
 #[derive(Debug, Default)]
-struct DelaysInProgress {
-    /// When a message was judged that deserves a push, until it is told that this is on disk: the POST may come before.
+pub(super) struct DelaysInProgress {
+    /// Time of the decision to push a message, until [`TelemetryEvent::Noticed`] reports that it is on disk: the POST may come
+    /// before.
     judged: Option<Instant>,
     noticed: Option<Instant>,
     posted: Option<Instant>,
@@ -37,7 +41,20 @@ impl DelaysInProgress {
 }
 
 impl Delays {
-    /// Measures what ends with this event; pushes are noted in `series`, at `time` in seconds since 1970.
+    pub(super) fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "deltapush_noticed_to_posted_seconds",
+            "Time from the discovery of a message to the first accepted POST for its account",
+            self.noticed_to_posted.clone(),
+        );
+        registry.register(
+            "deltapush_posted_to_connected_seconds",
+            "Time from that POST to the next login of a client of that account",
+            self.posted_to_connected.clone(),
+        );
+    }
+
+    /// Measures the delays that end with this event; adds pushes to `series`, at `time` in seconds since 1970.
     pub(super) fn measure(
         &self,
         event: &TelemetryEvent<'_>,
@@ -46,10 +63,13 @@ impl Delays {
         time: u64,
     ) {
         match event {
-            TelemetryEvent::Judged { account, skipped: None, .. } => self.judged(account, now),
+            TelemetryEvent::Judged { account, skipped: None, .. } => {
+                let mut notes = account.lock();
+                notes.delays.get_or_insert_default().judged.get_or_insert(now);
+            }
             // The first of several messages counts: it waits longest.
             TelemetryEvent::Noticed { account, announce, since, .. } => {
-                self.change(account, |under_way| {
+                change(account, |under_way| {
                     if let (Some(judged), true) = (under_way.judged.take(), announce) {
                         under_way.noticed.get_or_insert(since.unwrap_or(judged));
                     }
@@ -65,48 +85,44 @@ impl Delays {
                 // The next one is about another message.
                 accounts
                     .iter()
-                    .for_each(|account| self.change(account, |under_way| under_way.noticed = None));
+                    .for_each(|account| change(account, |under_way| under_way.noticed = None));
             }
             TelemetryEvent::Login {
                 account: Some(account), result: LoginResult::Accepted, ..
             } => {
-                self.change(account, |under_way| {
+                change(account, |under_way| {
                     if let Some(posted) = under_way.posted.take() {
-                        self.posted_to_connected.observe(now.saturating_duration_since(posted));
+                        let delay = now.saturating_duration_since(posted);
+                        self.posted_to_connected.observe(delay.as_secs_f64());
                     }
                 });
             }
             TelemetryEvent::Watch { account, state: WatchEvent::Ended } => {
-                drop(self.under_way.remove(*account))
+                account.lock().delays = None;
             }
             _ => {}
         }
     }
 
-    fn judged(&self, account: &AccountId, now: Instant) {
-        if self.under_way.len() < MAX_ACCOUNTS || self.under_way.contains_key(account) {
-            self.under_way.entry(account.clone()).or_default().judged.get_or_insert(now);
-        }
-    }
-
-    /// What was noticed before the start has no beginning here.
-    fn posted(&self, account: &AccountId, now: Instant, series: &Series, time: u64) {
-        self.change(account, |under_way| {
+    /// Messages of an earlier run have no start time and are not measured.
+    fn posted(&self, account: &AccountTelemetry, now: Instant, series: &Series, time: u64) {
+        change(account, |under_way| {
             if let Some(noticed) = under_way.noticed.take().or_else(|| under_way.judged.take()) {
                 let delay = now.saturating_duration_since(noticed);
-                self.noticed_to_posted.observe(delay);
+                self.noticed_to_posted.observe(delay.as_secs_f64());
                 series.pushed(time, delay);
                 under_way.posted.get_or_insert(now);
             }
         });
     }
+}
 
-    fn change(&self, account: &AccountId, what: impl FnOnce(&mut DelaysInProgress)) {
-        if let Some(mut under_way) = self.under_way.get_mut(account) {
-            what(&mut under_way);
-        }
-        self.under_way.remove_if(account, |_, under_way| under_way.is_over());
+fn change(account: &AccountTelemetry, what: impl FnOnce(&mut DelaysInProgress)) {
+    let mut notes = account.lock();
+    if let Some(under_way) = &mut notes.delays {
+        what(under_way);
     }
+    notes.delays.take_if(|under_way| under_way.is_over());
 }
 
 #[cfg(test)]
@@ -119,9 +135,9 @@ mod tests {
     #[test]
     fn message_is_followed_from_the_notice_to_the_client() {
         let (delays, series) = (Delays::default(), Series::default());
-        let (start, account) = (Instant::now(), AccountId::new("alice@example.org", "imap:993"));
+        let (start, account) = (Instant::now(), AccountTelemetry::default());
         let token = DeviceToken::new(b"token").unwrap();
-        let accounts = [account.clone()];
+        let accounts = [&account];
         let at = |seconds| start + Duration::from_secs(seconds);
         let tell = |event: &TelemetryEvent<'_>, seconds| {
             delays.measure(event, at(seconds), &series, seconds)
@@ -154,26 +170,26 @@ mod tests {
         tell(&posted(PostResult::Failed(500)), 3);
         tell(&posted(PostResult::Accepted), 4);
         tell(&posted(PostResult::Accepted), 9);
-        let counted = delays.noticed_to_posted.get();
+        let counted = &delays.noticed_to_posted;
         assert_eq!(
-            (counted.count, counted.sum),
+            (counted.count(), counted.sum()),
             (1, 4.0),
             "from when the server told of the first message"
         );
         tell(&login, 10);
         tell(&login, 11);
-        let counted = delays.posted_to_connected.get();
-        assert_eq!((counted.count, counted.sum), (1, 6.0));
-        assert!(delays.under_way.is_empty());
+        let counted = &delays.posted_to_connected;
+        assert_eq!((counted.count(), counted.sum()), (1, 6.0));
+        assert!(account.lock().delays.is_none());
         assert_eq!(series.get(0).last().unwrap().pushes, 1);
     }
 
     #[test]
     fn post_that_is_faster_than_the_notice_is_measured_too_and_once() {
         let (delays, series) = (Delays::default(), Series::default());
-        let (start, account) = (Instant::now(), AccountId::new("alice@example.org", "imap:993"));
+        let (start, account) = (Instant::now(), AccountTelemetry::default());
         let token = DeviceToken::new(b"token").unwrap();
-        let accounts = [account.clone()];
+        let accounts = [&account];
         let tell = |event: &TelemetryEvent<'_>, seconds| {
             delays.measure(event, start + Duration::from_secs(seconds), &series, seconds);
         };
@@ -199,22 +215,22 @@ mod tests {
         tell(&posted, 3);
         tell(&noticed(true), 3);
         tell(&posted, 500);
-        let counted = delays.noticed_to_posted.get();
-        assert_eq!((counted.count, counted.sum), (1, 2.0));
-        // What wakes nobody, or nobody but those who have it already, begins nothing.
+        let counted = &delays.noticed_to_posted;
+        assert_eq!((counted.count(), counted.sum()), (1, 2.0));
+        // A message that wakes no device starts no delay.
         tell(&judged(Some("junk")), 600);
         tell(&judged(None), 600);
         tell(&noticed(false), 600);
         tell(&posted, 700);
-        assert_eq!(delays.noticed_to_posted.get().count, 1);
+        assert_eq!(delays.noticed_to_posted.count(), 1);
     }
 
     #[test]
     fn given_up_messages_and_erased_accounts_leave_nothing() {
         let (delays, series) = (Delays::default(), Series::default());
-        let (now, account) = (Instant::now(), AccountId::new("alice@example.org", "imap:993"));
+        let (now, account) = (Instant::now(), AccountTelemetry::default());
         let token = DeviceToken::new(b"token").unwrap();
-        let accounts = [account.clone()];
+        let accounts = [&account];
         let tell = |event: &TelemetryEvent<'_>| delays.measure(event, now, &series, 0);
         let noticed = TelemetryEvent::Noticed {
             account: &account,
@@ -233,9 +249,9 @@ mod tests {
                 skipped: None,
             });
             tell(&noticed);
-            assert_eq!(delays.under_way.len(), 1);
+            assert!(account.lock().delays.is_some());
             tell(&end);
-            assert!(delays.under_way.is_empty());
+            assert!(account.lock().delays.is_none());
         }
     }
 }

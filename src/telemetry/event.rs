@@ -2,213 +2,242 @@
 
 use std::time::{Duration, Instant};
 
-use crate::account::AccountId;
+use super::AccountTelemetry;
 use crate::secret::DeviceToken;
 
-/// Something that happened just now.
+/// An event of this moment.
 #[derive(Debug, Clone, Copy)]
 pub enum TelemetryEvent<'a> {
-    /// A client's connection has found a place.
+    /// A client connection got a connection slot.
     Connected,
-    /// A connection was turned away: there is no place for it, or its address may not connect.
+    /// A connection was refused: no connection slot was free, or its address may not connect.
     TurnedAway,
-    /// A connection that had a place has ended, with or without a login.
+    /// A connection with a slot ended, with or without a login.
     Disconnected,
     /// A login was tried.
     Login {
         /// The client's connection.
         session: u64,
-        /// Whose login; `None` if it does not get as far as a route.
-        account: Option<&'a AccountId>,
-        /// What came of it.
+        /// Whose login; `None` if it does not get as far as a route, or the account has no device.
+        account: Option<&'a AccountTelemetry>,
+        /// The result.
         result: LoginResult,
     },
-    /// A client that was logged in is gone.
+    /// A client that was logged in disconnected.
     LoggedOut {
-        /// Its connection.
+        /// The client's connection.
         session: u64,
-        /// Whose.
-        account: &'a AccountId,
+        /// Whose; `None` if the account has no device.
+        account: Option<&'a AccountTelemetry>,
     },
-    /// A client has handed over its token, a new one or one that is known.
+    /// A client handed over its token, new or known.
     Registered {
-        /// Its connection.
+        /// The client's connection.
         session: u64,
-        /// Whose.
-        account: &'a AccountId,
-        /// The token.
+        /// Whose; `None` if the account was erased meanwhile.
+        account: Option<&'a AccountTelemetry>,
+        /// The device's token.
         token: &'a DeviceToken,
     },
-    /// A client, having heard of news, asks for messages.
+    /// A client fetches messages after it was notified of new mail.
     Fetched {
-        /// Its connection.
+        /// The client's connection.
         session: u64,
-        /// Whose.
-        account: &'a AccountId,
-        /// The token that its device has handed over in this connection.
+        /// The account.
+        account: &'a AccountTelemetry,
+        /// The token that the client handed over in this connection.
         token: Option<&'a DeviceToken>,
     },
-    /// A client that hands over no token has come for a background fetch.
+    /// A client without a token connected for a background fetch.
     BackgroundFetch {
-        /// Its connection.
+        /// The client's connection.
         session: u64,
-        /// Whose.
-        account: &'a AccountId,
+        /// The account.
+        account: &'a AccountTelemetry,
     },
-    /// An account's watch does something else from now on.
+    /// The watch of an account changed its state.
     Watch {
-        /// Whose watch.
-        account: &'a AccountId,
-        /// What it does.
+        /// The account.
+        account: &'a AccountTelemetry,
+        /// The new state.
         state: WatchEvent<'a>,
     },
-    /// A watch has judged a message.
+    /// The push filter decided on a message.
     Judged {
-        /// Whose message.
-        account: &'a AccountId,
-        /// Where it lies.
+        /// The account.
+        account: &'a AccountTelemetry,
+        /// The mailbox.
         mailbox: &'a str,
-        /// Its UID there.
+        /// The UID of the message.
         uid: u64,
-        /// Why it wakes nobody, in words; `None` if it deserves a push.
+        /// The reason for no push, as text; `None` if the message is pushed.
         skipped: Option<&'static str>,
     },
-    /// A watch has looked through a mailbox, and what it found is on disk. A POST of that may have begun by now.
+    /// New mail of a mailbox is stored on disk. Its POST may have begun before.
     Noticed {
-        /// Whose.
-        account: &'a AccountId,
-        /// Which mailbox.
+        /// The account.
+        account: &'a AccountTelemetry,
+        /// The mailbox.
         mailbox: &'a str,
-        /// Some device is to be woken.
+        /// At least one device will be woken.
         announce: bool,
-        /// When the server told of the news, if it did: without, it was found by looking.
+        /// Arrival of the mail server's notification; `None` if catch-up found the mail.
         since: Option<Instant>,
     },
-    /// The POST of a token has ended.
+    /// The POST of a token ended.
     Posted {
         /// The accounts that have the token.
-        accounts: &'a [AccountId],
-        /// The token.
+        accounts: &'a [&'a AccountTelemetry],
+        /// The device's token.
         token: &'a DeviceToken,
-        /// What came of it.
+        /// The result.
         result: PostResult,
-        /// From its beginning to its end.
+        /// Duration of the POST.
         took: Duration,
     },
-    /// An announcement is not tried any more.
+    /// A push was given up.
     GaveUp {
         /// The accounts that have the token.
-        accounts: &'a [AccountId],
-        /// The token.
+        accounts: &'a [&'a AccountTelemetry],
+        /// The device's token.
         token: &'a DeviceToken,
-        /// Why, in words.
+        /// The reason, as text.
         reason: &'a str,
     },
-    /// The push of a token waits for its time.
+    /// The push of a token waits.
     Waits {
         /// The accounts that have the token.
-        accounts: &'a [AccountId],
-        /// The token.
+        accounts: &'a [&'a AccountTelemetry],
+        /// The device's token.
         token: &'a DeviceToken,
-        /// Why.
+        /// The reason.
         pause: Pause,
-        /// For how long, if nothing brings it forward.
+        /// Time until the POST, unless an event brings it forward.
         next: Duration,
     },
-    /// An operator asked for a push of this token: a POST follows that has nothing to do with any message.
+    /// An operator asked for a test push of this token: the next POST is not caused by a message.
     PushTest {
-        /// Whose device.
-        account: &'a AccountId,
-        /// The token.
+        /// The account.
+        account: &'a AccountTelemetry,
+        /// The device's token.
         token: &'a DeviceToken,
     },
-    /// The notification server counts as down from now on, or as back.
+    /// An outage of the notification server began or ended.
     Outage {
-        /// It is down.
+        /// The outage began.
         down: bool,
-    },
-    /// An account has no device any more: all that was kept of it is erased.
-    Forgotten {
-        /// Which account.
-        account: &'a AccountId,
     },
 }
 
-/// Why a push waits.
+/// The reason why a push waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Pause {
-    /// The device was woken a moment ago: one more push at the end of the coalescing window tells it all.
+    /// The device was woken a moment ago: one push at the end of the coalescing window covers all further messages.
     Coalescing,
-    /// The last POST has failed.
+    /// The last POST failed.
     Failed,
-    /// The notification server is down: it is tried with one push at a time.
+    /// The notification server is down: one push at a time probes it.
     Outage,
 }
 
-/// What came of a login.
+/// The result of a login.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LoginResult {
-    /// The account's own server has accepted it.
+    /// The mail server accepted it.
     Accepted,
-    /// That server refuses the user name or the password.
+    /// The mail server refused the login name or the password.
     Refused,
-    /// Too many have failed: the server was not asked.
+    /// Too many logins failed: the mail server was not asked.
     Limited,
-    /// The configuration has no route for it, or does not allow it.
+    /// No route matches, or the configuration does not allow it.
     NotAllowed,
-    /// The server cannot be reached, is overloaded, or has too many sessions.
+    /// The mail server cannot be reached, is overloaded, or has too many sessions.
     Unavailable,
-    /// The client's mechanism leads nowhere, or the client broke it off.
+    /// The client's mechanism cannot be used, or the client aborted it.
     NoMechanism,
 }
 
-/// In which direction bytes go.
+impl LoginResult {
+    pub(super) const LABELS: [&'static str; 6] =
+        ["accepted", "refused", "limited", "not_allowed", "unavailable", "no_mechanism"];
+
+    /// The value of the label `result`: one of [`Self::LABELS`].
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Refused => "refused",
+            Self::Limited => "limited",
+            Self::NotAllowed => "not_allowed",
+            Self::Unavailable => "unavailable",
+            Self::NoMechanism => "no_mechanism",
+        }
+    }
+}
+
+/// The direction of relayed bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Direction {
-    /// From the account's server, or from deltapush, to the client.
+    /// From the mail server, or deltapush, to the client.
     ToClient,
-    /// From the client, or from deltapush, to the account's server.
+    /// From the client, or deltapush, to the mail server.
     ToUpstream,
 }
 
-/// What an account's watch does.
+/// The state of an account's watch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WatchEvent<'a> {
-    /// It waits for its turn at the server, or is logging in.
+    /// Waits for a permit of the pacing, or is logging in.
     Connecting,
     /// The mailbox is watched.
     Watching,
-    /// It was interrupted and tries again.
+    /// Interrupted; retries.
     Interrupted {
-        /// What happened, in words.
+        /// The cause, as text.
         reason: &'a str,
-        /// In which time it tries again.
+        /// Time until the next attempt.
         next: Duration,
     },
-    /// It ended until a client logs in.
+    /// Ended until a client logs in.
     AwaitingLogin {
-        /// What happened, in words.
+        /// The cause, as text.
         reason: &'a str,
-        /// What helps, in words.
+        /// The remedy, as text.
         cure: &'static str,
     },
-    /// There is no watch any more.
+    /// The watch no longer exists.
     Ended,
 }
 
-/// How a POST ended.
+/// The result of a POST.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PostResult {
-    /// The notification server took it (2xx).
+    /// Accepted (2xx).
     Accepted,
-    /// It says that the token is gone (410).
+    /// The token is gone (410).
     Gone,
-    /// It refuses what was sent (other 4xx), with this status.
+    /// The request was refused with this status (other 4xx).
     Refused(u16),
-    /// It answered with this status, which may heal.
+    /// A status that may be temporary.
     Failed(u16),
-    /// It did not answer in time.
+    /// No answer in time.
     TimedOut,
-    /// There was no connection, or one that broke.
+    /// No connection, or a broken one.
     Unreachable,
+}
+
+impl PostResult {
+    pub(super) const LABELS: [&'static str; 6] =
+        ["accepted", "gone", "refused", "failed", "timed_out", "unreachable"];
+
+    /// The value of the label `answer`, without the status: one of [`Self::LABELS`].
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Gone => "gone",
+            Self::Refused(_) => "refused",
+            Self::Failed(_) => "failed",
+            Self::TimedOut => "timed_out",
+            Self::Unreachable => "unreachable",
+        }
+    }
 }

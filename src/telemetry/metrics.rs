@@ -1,16 +1,19 @@
-//! Counts since the start. What is relayed is counted by atomics alone.
+//! Counts since the start, for Prometheus. No label contains a name or an address.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use super::counts::{CounterArray, Label, PostOutcomeKind};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
 use super::delays::Delays;
-use super::histogram::Histogram;
 use super::series::Series;
 use super::{Direction, LoginResult, PostResult, TelemetryEvent, WatchEvent};
 
-/// What a watch may say of a message: in the words of [`TelemetryEvent::Judged`], and as a value of the label `reason`. The first
-/// deserves a push.
+/// Push decisions: the words of [`TelemetryEvent::Judged`], and the value of the label `verdict`. The first leads to a push.
 pub const VERDICTS: [(Option<&str>, &str); 8] = [
     (None, "push"),
     (Some("already seen"), "seen"),
@@ -22,60 +25,182 @@ pub const VERDICTS: [(Option<&str>, &str); 8] = [
     (Some("not encrypted: the app would not fetch it"), "not_encrypted"),
 ];
 
-/// So many POSTs in a row that the notification server did not answer, or not with an answer, are more than bad luck.
+/// Consecutive POSTs without an answer, or with a server error, after which the notification server counts as down.
 const TROUBLE: u64 = 3;
 
-/// The counts. They only grow, and wrap around at the end of 64 bits.
-#[derive(Debug, Default)]
+/// Upper bounds of the buckets of all histograms, in seconds.
+const BOUNDS: [f64; 14] =
+    [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0];
+
+/// A counter for each value of one label.
+type LabelledCounter = Family<[(&'static str, &'static str); 1], Counter>;
+
+/// The metrics that [`TelemetryEvent`]s change.
+#[derive(Debug)]
 pub struct Metrics {
-    connected: AtomicU64,
-    turned_away: AtomicU64,
-    disconnected: AtomicU64,
-    logins: CounterArray<6>,
-    logged_out: AtomicU64,
-    registered: AtomicU64,
-    to_client: AtomicU64,
-    to_upstream: AtomicU64,
-    interrupted: AtomicU64,
-    judged: CounterArray<8>,
-    noticed: AtomicU64,
-    posts: CounterArray<6>,
-    given_up: AtomicU64,
+    connected: Counter,
+    turned_away: Counter,
+    connections: Gauge,
+    logins: LabelledCounter,
+    sessions: Gauge,
+    registered: Counter,
+    relayed: LabelledCounter,
+    /// The counters of `relayed`, without the look-up of their label.
+    to_client: Counter,
+    to_upstream: Counter,
+    interrupted: Counter,
+    judged: LabelledCounter,
+    noticed: Counter,
+    posts: LabelledCounter,
+    given_up: Counter,
     post_time: Histogram,
-    /// POSTs in a row of which the notification server's trouble is to blame.
+    /// Consecutive POSTs that failed through the notification server's fault.
     trouble: AtomicU64,
     delays: Delays,
     series: Series,
 }
 
+impl Default for Metrics {
+    fn default() -> Self {
+        let relayed = labelled("direction", ["to_client", "to_upstream"]);
+        Self {
+            connected: Counter::default(),
+            turned_away: Counter::default(),
+            connections: Gauge::default(),
+            logins: labelled("result", LoginResult::LABELS),
+            sessions: Gauge::default(),
+            registered: Counter::default(),
+            to_client: relayed.get_or_create_owned(&[("direction", "to_client")]),
+            to_upstream: relayed.get_or_create_owned(&[("direction", "to_upstream")]),
+            relayed,
+            interrupted: Counter::default(),
+            judged: labelled("verdict", VERDICTS.map(|(_, label)| label)),
+            noticed: Counter::default(),
+            posts: labelled("answer", PostResult::LABELS),
+            given_up: Counter::default(),
+            post_time: duration_histogram(),
+            trouble: AtomicU64::default(),
+            delays: Delays::default(),
+            series: Series::default(),
+        }
+    }
+}
+
 impl Metrics {
+    /// Registers all of them by name, with help texts. The registry adds the full stop to a help text, and the text format
+    /// `_total` to the name of a counter.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "deltapush_connections",
+            "Client connections that got a connection slot",
+            self.connected.clone(),
+        );
+        registry.register(
+            "deltapush_connections_turned_away",
+            "Client connections that were refused: no connection slot was free, or their address may not connect",
+            self.turned_away.clone(),
+        );
+        registry.register(
+            "deltapush_connections_open",
+            "Clients that are connected",
+            self.connections.clone(),
+        );
+        registry.register(
+            "deltapush_sessions",
+            "Clients that are logged in",
+            self.sessions.clone(),
+        );
+        registry.register("deltapush_logins", "Logins, by result", self.logins.clone());
+        registry.register(
+            "deltapush_registrations",
+            "Tokens that clients handed over, including known ones",
+            self.registered.clone(),
+        );
+        registry.register(
+            "deltapush_relayed_bytes",
+            "Relayed bytes, before compression and TLS",
+            self.relayed.clone(),
+        );
+        registry.register(
+            "deltapush_watch_interruptions",
+            "Interrupted watches, which retry automatically",
+            self.interrupted.clone(),
+        );
+        registry.register(
+            "deltapush_messages_judged",
+            "New messages, by push decision: push, or the reason for none",
+            self.judged.clone(),
+        );
+        registry.register(
+            "deltapush_noticed",
+            "Times that new mail to be pushed was stored on disk",
+            self.noticed.clone(),
+        );
+        registry.register(
+            "deltapush_posts",
+            "POSTs to the notification server, by its answer",
+            self.posts.clone(),
+        );
+        registry.register(
+            "deltapush_post_duration_seconds",
+            "Duration of POSTs",
+            self.post_time.clone(),
+        );
+        registry.register(
+            "deltapush_pushes_given_up",
+            "Pushes that were given up",
+            self.given_up.clone(),
+        );
+        self.delays.register(registry);
+    }
+
     pub(super) fn count(&self, event: &TelemetryEvent<'_>) {
         match event {
-            TelemetryEvent::Connected => add(&self.connected, 1),
-            TelemetryEvent::TurnedAway => add(&self.turned_away, 1),
-            TelemetryEvent::Disconnected => add(&self.disconnected, 1),
-            TelemetryEvent::Login { result, .. } => self.logins.add_label(*result),
-            TelemetryEvent::LoggedOut { .. } => add(&self.logged_out, 1),
-            TelemetryEvent::Registered { .. } => add(&self.registered, 1),
-            TelemetryEvent::Watch { state: WatchEvent::Interrupted { .. }, .. } => {
-                add(&self.interrupted, 1)
+            TelemetryEvent::Connected => {
+                self.connected.inc();
+                self.connections.inc();
             }
-            TelemetryEvent::Judged { skipped, .. } => self.judged(*skipped),
-            TelemetryEvent::Noticed { announce: true, .. } => add(&self.noticed, 1),
+            TelemetryEvent::TurnedAway => {
+                self.turned_away.inc();
+            }
+            TelemetryEvent::Disconnected => {
+                self.connections.dec();
+            }
+            TelemetryEvent::Login { result, .. } => {
+                self.logins.get_or_create(&[("result", result.label())]).inc();
+                if *result == LoginResult::Accepted {
+                    self.sessions.inc();
+                }
+            }
+            TelemetryEvent::LoggedOut { .. } => {
+                self.sessions.dec();
+            }
+            TelemetryEvent::Registered { .. } => {
+                self.registered.inc();
+            }
+            TelemetryEvent::Watch { state: WatchEvent::Interrupted { .. }, .. } => {
+                self.interrupted.inc();
+            }
+            TelemetryEvent::Judged { skipped, .. } => self.count_judged(*skipped),
+            TelemetryEvent::Noticed { announce: true, .. } => {
+                self.noticed.inc();
+            }
             TelemetryEvent::Posted { result, took, .. } => {
-                self.posts.add_label(PostOutcomeKind::from(*result));
-                self.post_time.observe(*took);
+                self.posts.get_or_create(&[("answer", result.label())]).inc();
+                self.post_time.observe(took.as_secs_f64());
                 self.note_trouble(*result);
             }
-            TelemetryEvent::GaveUp { .. } => add(&self.given_up, 1),
+            TelemetryEvent::GaveUp { .. } => {
+                self.given_up.inc();
+            }
             _ => {}
         }
         self.delays.measure(event, Instant::now(), &self.series, now());
     }
 
-    fn judged(&self, skipped: Option<&str>) {
-        if let Some(place) = VERDICTS.iter().position(|(words, _)| *words == skipped) {
-            self.judged.add(place);
+    fn count_judged(&self, skipped: Option<&str>) {
+        if let Some((_, verdict)) = VERDICTS.iter().find(|(words, _)| *words == skipped) {
+            self.judged.get_or_create(&[("verdict", verdict)]).inc();
         }
         if skipped.is_none() {
             self.series.message(now());
@@ -83,137 +208,59 @@ impl Metrics {
     }
 
     fn note_trouble(&self, result: PostResult) {
-        match PostOutcomeKind::from(result) {
-            PostOutcomeKind::Accepted | PostOutcomeKind::Gone | PostOutcomeKind::Refused => {
-                self.trouble.store(0, Ordering::Relaxed)
+        match result {
+            PostResult::Accepted | PostResult::Gone | PostResult::Refused(_) => {
+                self.trouble.store(0, Ordering::Relaxed);
             }
-            PostOutcomeKind::Failed | PostOutcomeKind::TimedOut | PostOutcomeKind::Unreachable => {
-                add(&self.trouble, 1)
+            PostResult::Failed(_) | PostResult::TimedOut | PostResult::Unreachable => {
+                self.trouble.fetch_add(1, Ordering::Relaxed);
             }
         }
     }
 
-    /// So many bytes were relayed that way, as they stand before compression and TLS. Not an event: it happens too often.
-    pub fn add_relayed(&self, way: Direction, bytes: usize) {
-        match way {
-            Direction::ToClient => add(&self.to_client, bytes as u64),
-            Direction::ToUpstream => add(&self.to_upstream, bytes as u64),
-        }
+    /// Counts relayed bytes, before compression and TLS. Not an event: it happens too often.
+    pub fn add_relayed(&self, direction: Direction, bytes: usize) {
+        let counter = match direction {
+            Direction::ToClient => &self.to_client,
+            Direction::ToUpstream => &self.to_upstream,
+        };
+        counter.inc_by(bytes as u64);
     }
 
-    /// Clients that are connected now.
+    /// Number of connected clients.
     #[must_use]
     pub fn connections(&self) -> u64 {
-        // In this order: who comes between the two is counted, who goes is not.
-        let gone = get(&self.disconnected);
-        get(&self.connected).saturating_sub(gone)
+        u64::try_from(self.connections.get()).unwrap_or_default()
     }
 
-    /// Clients that found a place.
-    #[must_use]
-    pub fn connected(&self) -> u64 {
-        get(&self.connected)
-    }
-
-    /// Connections that were turned away.
-    #[must_use]
-    pub fn turned_away(&self) -> u64 {
-        get(&self.turned_away)
-    }
-
-    /// Clients that are logged in now.
-    #[must_use]
-    pub fn sessions(&self) -> u64 {
-        let gone = get(&self.logged_out);
-        self.logins.get_label(LoginResult::Accepted).saturating_sub(gone)
-    }
-
-    /// Logins, by what came of them.
-    pub fn logins(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        labelled(LoginResult::ALL, self.logins.get())
-    }
-
-    /// Tokens that clients handed over, known ones too.
-    #[must_use]
-    pub fn registered(&self) -> u64 {
-        get(&self.registered)
-    }
-
-    /// Bytes that were relayed that way.
-    #[must_use]
-    pub fn relayed(&self, way: Direction) -> u64 {
-        match way {
-            Direction::ToClient => get(&self.to_client),
-            Direction::ToUpstream => get(&self.to_upstream),
-        }
-    }
-
-    /// Watches that were interrupted.
-    #[must_use]
-    pub fn interrupted(&self) -> u64 {
-        get(&self.interrupted)
-    }
-
-    /// Messages that were judged, by the reason.
-    pub fn judged_by_reason(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        VERDICTS.iter().zip(self.judged.get()).map(|((_, label), count)| (*label, count))
-    }
-
-    /// How often a watch found something that is to be announced.
-    #[must_use]
-    pub fn noticed(&self) -> u64 {
-        get(&self.noticed)
-    }
-
-    /// POSTs, by their answer.
-    pub fn posts(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        labelled(PostOutcomeKind::ALL, self.posts.get())
-    }
-
-    /// How long POSTs took, whatever came of them.
-    #[must_use]
-    pub fn post_time(&self) -> &Histogram {
-        &self.post_time
-    }
-
-    /// Announcements that were given up.
-    #[must_use]
-    pub fn given_up(&self) -> u64 {
-        get(&self.given_up)
-    }
-
-    /// Whether the notification server answered lately, as far as it was asked.
+    /// False if the notification server did not answer the last POSTs.
     #[must_use]
     pub fn notification_server_answers(&self) -> bool {
-        get(&self.trouble) < TROUBLE
+        self.trouble.load(Ordering::Relaxed) < TROUBLE
     }
 
-    /// How long messages took to wake somebody.
-    #[must_use]
-    pub fn delays(&self) -> &Delays {
-        &self.delays
-    }
-
-    /// The last day.
+    /// Messages and delays of the last day.
     #[must_use]
     pub fn series(&self) -> &Series {
         &self.series
     }
 }
 
-fn labelled<L: Label, const N: usize>(
-    all: &'static [(L, &'static str)],
-    counts: [u64; N],
-) -> impl Iterator<Item = (&'static str, u64)> {
-    all.iter().zip(counts).map(|((_, label), count)| (*label, count))
+/// A family in which every series exists from the start.
+fn labelled(
+    label: &'static str,
+    values: impl IntoIterator<Item = &'static str>,
+) -> LabelledCounter {
+    let family = LabelledCounter::default();
+    for value in values {
+        drop(family.get_or_create(&[(label, value)]));
+    }
+    family
 }
 
-fn add(counter: &AtomicU64, number: u64) {
-    counter.fetch_add(number, Ordering::Relaxed);
-}
-
-fn get(counter: &AtomicU64) -> u64 {
-    counter.load(Ordering::Relaxed)
+/// A histogram of durations, in seconds.
+pub(super) fn duration_histogram() -> Histogram {
+    Histogram::new(BOUNDS)
 }
 
 /// Seconds since 1970.
@@ -228,6 +275,14 @@ mod tests {
 
     use super::*;
     use crate::secret::DeviceToken;
+
+    fn text(metrics: &Metrics) -> String {
+        let mut registry = Registry::default();
+        metrics.register(&mut registry);
+        let mut text = String::new();
+        prometheus_client::encoding::prometheus_text::encode(&mut text, &registry).unwrap();
+        text
+    }
 
     #[test]
     fn three_failures_in_a_row_are_trouble_and_one_answer_ends_it() {
@@ -249,20 +304,63 @@ mod tests {
                 && !post(PostResult::Unreachable)
         );
         assert!(post(PostResult::Gone));
-        let posts: Vec<_> = metrics.posts().map(|(_, count)| count).collect();
-        assert_eq!(posts, [0, 1, 0, 1, 1, 1]);
+        let text = text(&metrics);
+        for (answer, count) in [
+            ("accepted", 0),
+            ("gone", 1),
+            ("refused", 0),
+            ("failed", 1),
+            ("timed_out", 1),
+            ("unreachable", 1),
+        ] {
+            let line = format!("\ndeltapush_posts_total{{answer=\"{answer}\"}} {count}\n");
+            assert!(text.contains(&line), "{text}");
+        }
+    }
+
+    #[test]
+    fn every_label_is_one_of_those_that_exist_from_the_start() {
+        let metrics = Metrics::default();
+        let series = text(&metrics).lines().count();
+        for result in [
+            LoginResult::Accepted,
+            LoginResult::Refused,
+            LoginResult::Limited,
+            LoginResult::NotAllowed,
+            LoginResult::Unavailable,
+            LoginResult::NoMechanism,
+        ] {
+            metrics.count(&TelemetryEvent::Login { session: 1, account: None, result });
+        }
+        let token = DeviceToken::new(b"token").unwrap();
+        for result in [
+            PostResult::Accepted,
+            PostResult::Gone,
+            PostResult::Refused(400),
+            PostResult::Failed(500),
+            PostResult::TimedOut,
+            PostResult::Unreachable,
+        ] {
+            metrics.count(&TelemetryEvent::Posted {
+                accounts: &[],
+                token: &token,
+                result,
+                took: Duration::ZERO,
+            });
+        }
+        assert_eq!(text(&metrics).lines().count(), series);
+        assert!(!text(&metrics).contains("_total{result=\"refused\"} 0"));
     }
 
     #[test]
     fn sessions_are_logins_that_are_not_over() {
         let metrics = Metrics::default();
-        let account = crate::account::AccountId::new("alice@example.org", "imap:993");
         let login =
             |result| metrics.count(&TelemetryEvent::Login { session: 1, account: None, result });
         login(LoginResult::Accepted);
         login(LoginResult::Accepted);
         login(LoginResult::Refused);
-        metrics.count(&TelemetryEvent::LoggedOut { session: 1, account: &account });
-        assert_eq!(metrics.sessions(), 1);
+        metrics.count(&TelemetryEvent::LoggedOut { session: 1, account: None });
+        assert!(text(&metrics).contains("\ndeltapush_sessions 1\n"), "{}", text(&metrics));
     }
 }

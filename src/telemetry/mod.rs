@@ -1,23 +1,23 @@
 //! Telemetry: events, counted for metrics and kept for a while as the history of each account.
 //!
-//! Those who do something say so once, as an [`TelemetryEvent`]; what becomes of it is decided here. Telling costs a few atomic
-//! operations, never waits for anybody and never fails.
+//! Each part reports an event once, as a [`TelemetryEvent`], and does not know its uses. Reporting takes a few atomic
+//! operations and short locks, never waits for I/O and never fails.
 
-mod counts;
-pub mod delays;
+mod account;
+mod delays;
 mod event;
-pub mod histogram;
 pub mod history;
 pub mod metrics;
 pub mod series;
 
 use std::sync::Arc;
 
+pub use account::AccountTelemetry;
 pub use event::{Direction, LoginResult, Pause, PostResult, TelemetryEvent, WatchEvent};
 use history::History;
 use metrics::Metrics;
 
-/// Where events are told. Clones lead to the same place.
+/// Receiver of events. Clones share their counts and histories.
 #[derive(Debug, Clone, Default)]
 pub struct Telemetry(Arc<Inner>);
 
@@ -28,7 +28,7 @@ struct Inner {
 }
 
 impl Telemetry {
-    /// Something has just happened.
+    /// Records an event of this moment.
     pub fn tell(&self, event: &TelemetryEvent<'_>) {
         self.0.metrics.count(event);
         self.0.history.note(event);
@@ -40,7 +40,7 @@ impl Telemetry {
         &self.0.metrics
     }
 
-    /// What happened to each account lately.
+    /// The history of all accounts together. Each account's own is in its [`AccountTelemetry`].
     #[must_use]
     pub fn history(&self) -> &History {
         &self.0.history

@@ -3,42 +3,42 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// How long a slot is, in seconds.
+/// Length of a slot, in seconds.
 pub const SLOT_SECONDS: u64 = 600;
 
-/// How many there are: a day.
+/// Number of slots: one day.
 pub const SLOTS: usize = 144;
 
-/// What happened within one slot.
+/// Counts of one slot.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Slot {
-    /// Messages that deserve a push.
+    /// Messages to be pushed.
     pub messages: u32,
-    /// Delays that were measured: from notice to an accepted POST, one for each account that is woken.
+    /// Measured delays, from discovery to an accepted POST: one for each account.
     pub pushes: u32,
-    /// Their sum.
+    /// Sum of the delays.
     pub delay: Duration,
-    /// The longest of them.
+    /// The longest delay.
     pub longest: Duration,
 }
 
 impl Slot {
-    /// The delay on average; `None` if nothing was pushed.
+    /// The average delay; `None` without a push.
     #[must_use]
     pub fn average(&self) -> Option<Duration> {
         self.delay.checked_div(self.pushes)
     }
 }
 
-/// The slots. Told a few times for each message, behind a commit to the disk: a lock that is held for nanoseconds does here.
+/// The slots. Changed a few times for each message, after a commit to disk, so a short lock is sufficient.
 #[derive(Debug, Default)]
 pub struct Series(Mutex<SeriesRing>);
 
 #[derive(Debug)]
 struct SeriesRing {
-    /// Which slot, counted from 1970, `slots` ends with.
+    /// Number of the newest slot, counted from 1970.
     newest: u64,
-    /// Each at the place that its number has modulo their count.
+    /// Each at its number modulo [`SLOTS`].
     slots: [Slot; SLOTS],
 }
 
@@ -49,7 +49,7 @@ impl Default for SeriesRing {
 }
 
 impl SeriesRing {
-    /// Makes the slot of `now` the newest, and empties what was skipped. A clock that goes back stays with the newest.
+    /// Makes the slot of `now` the newest, and empties the skipped ones. If the clock goes back, the newest slot stays.
     fn advance(&mut self, now: u64) {
         let number = now / SLOT_SECONDS;
         if number.saturating_sub(self.newest) >= SLOTS as u64 {
@@ -74,14 +74,14 @@ impl SeriesRing {
 }
 
 impl Series {
-    /// A message deserves a push; `now` is in seconds since 1970, as everywhere here.
+    /// Counts a message to be pushed; `now` is in seconds since 1970, as everywhere here.
     pub(super) fn message(&self, now: u64) {
         let mut ring = self.lock();
         let slot = ring.current(now);
         slot.messages = slot.messages.saturating_add(1);
     }
 
-    /// A POST was accepted so long after its notice.
+    /// Counts a POST that was accepted `delay` after the discovery of its message.
     pub(super) fn pushed(&self, now: u64, delay: Duration) {
         let mut ring = self.lock();
         let slot = ring.current(now);
@@ -90,7 +90,7 @@ impl Series {
         slot.longest = slot.longest.max(delay);
     }
 
-    /// The last day, the oldest slot first; the last one is under way.
+    /// The last day, the oldest slot first; the last one is in progress.
     #[must_use]
     pub fn get(&self, now: u64) -> Vec<Slot> {
         let mut ring = self.lock();

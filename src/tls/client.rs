@@ -12,7 +12,7 @@ use crate::config::{Route, Trust};
 use crate::crypto;
 use crate::pem_file::{self, PemError};
 
-/// How many servers' sessions are remembered for resumption, per kind of trust. Watchers come back to the same few.
+/// Number of servers whose sessions are stored for resumption, per kind of trust. Watches return to the same few servers.
 const REMEMBERED_SERVERS: usize = 256;
 
 const FILE_CURE: &str = "`ca` is webpki, system, or the path of a certificate authority's file in PEM (`-----BEGIN CERTIFICATE-----`)";

@@ -16,7 +16,7 @@ const IMAP: &[u8] = b"imap";
 pub(crate) const HTTP_1: &[u8] = b"http/1.1";
 pub(crate) const HTTP_2: &[u8] = b"h2";
 
-/// What listeners need for TLS.
+/// The TLS settings of listeners.
 #[derive(Debug, Clone)]
 pub struct ServerTls {
     /// IMAP alone.

@@ -59,12 +59,12 @@ impl PendingAnswers {
         mask_outside(parts, shown_from, shown_to);
     }
 
-    /// Whether a server may be speaking of a command that was not shown as a whole.
+    /// Reports if a server's line may concern a command that was not shown as a whole.
     fn hides(&self) -> bool {
         self.hides_last || self.awaited.iter().any(|(_, disclosure)| *disclosure != Disclosure::All)
     }
 
-    /// What may be shown of the answer to the command with this tag, which is its last if it ends it.
+    /// The part of the answer to the command with this tag that may be shown. `ends`: it is the last answer.
     fn disclosure(&mut self, tag: &[u8], ends: bool) -> Disclosure {
         let same = self.awaited.iter().filter(|(awaited, _)| **awaited == *tag);
         let disclosure =

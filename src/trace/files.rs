@@ -21,10 +21,10 @@ use crate::config::{TraceFiles, TraceFormat};
 /// Files that are open at once.
 const MAX_OPEN: usize = 64;
 
-/// How much of a login name stands in the name of a file, in bytes.
+/// Longest part of a login name in the name of a file, in bytes.
 const MAX_NAME: usize = 80;
 
-/// How the names of files end: the folder may be one in which others write too, and their files are never removed.
+/// The ends of the file names: the folder may contain files of others, which are never removed.
 const JSON: &str = ".trace.jsonl";
 const TEXT: &str = ".trace.txt";
 
@@ -35,7 +35,7 @@ const STRANGERS: &str = "before-login";
 pub(super) struct TraceFolder {
     settings: TraceFiles,
     open: HashMap<String, OpenFile>,
-    /// Where the last line went: what was dropped is told there, if nothing follows.
+    /// The file of the last line: dropped lines are reported there, if nothing follows.
     last: String,
     /// Files grew since the whole was measured, in bytes.
     grown: u64,
@@ -244,7 +244,7 @@ fn ignore_absent(error: io::Error) -> io::Result<()> {
     if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }
 
-/// How the files of an account are called, without what tells its age and format.
+/// The base name of an account's files, without the parts for age and format.
 fn file_name(account: &AccountId) -> String {
     let mut name = String::new();
     for byte in account.user.bytes() {
@@ -270,7 +270,7 @@ fn file_name(account: &AccountId) -> String {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
-    use super::super::testing::say;
+    use super::super::testing::record;
     use super::super::{Audience, TraceSelection, Tracer};
     use super::*;
     use crate::config::Size;
@@ -279,7 +279,7 @@ mod tests {
         TraceFiles { directory: directory.join("trace"), ..TraceFiles::default() }
     }
 
-    /// What is in the folder after so many lines of each of these users.
+    /// The files in the folder after so many lines of each of these users.
     fn written(settings: &TraceFiles, users: &[&str], lines: usize) -> Vec<PathBuf> {
         let tracer = Tracer::default();
         let audience = Audience::LoggedIn(settings.accounts.clone());
@@ -288,11 +288,11 @@ mod tests {
             .unwrap();
         for (number, user) in users.iter().enumerate() {
             let mut session = tracer.client(number as u64);
-            say(&mut session, "a CAPABILITY");
+            record(&mut session, "a CAPABILITY");
             session.logged_in(&AccountId::new(user, "imap.example.org:993"));
-            (0..lines).for_each(|line| say(&mut session, &format!("b NOOP {line}")));
+            (0..lines).for_each(|line| record(&mut session, &format!("b NOOP {line}")));
         }
-        say(&mut tracer.client(99), "c STRANGE");
+        record(&mut tracer.client(99), "c STRANGE");
         drop(tracer);
         TraceFolder::new(settings.clone()).unwrap().write_all(followed);
         let mut paths: Vec<_> =

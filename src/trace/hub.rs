@@ -7,7 +7,7 @@ use super::queue::{self, LineReceiver, LineSender};
 use super::record::{Record, TraceEntry};
 use super::selection::{Audience, Interest, KnownSession, TraceSelection};
 
-/// Who may follow at once: the outputs of the configuration, and an operator with a few terminals.
+/// Most followers at once: the outputs of the configuration, and an operator with a few terminals.
 const MAX_FOLLOWERS: usize = 10;
 
 #[derive(Default)]
@@ -69,7 +69,7 @@ impl Hub {
         self.state.store(next, Ordering::Release);
     }
 
-    /// How much a session is wanted, and whether with its literals.
+    /// The interest in a session, and in its literals.
     pub(super) fn interest(&self, known: KnownSession<'_>) -> (Interest, bool) {
         let followers = self.followers.read().unwrap_or_else(PoisonError::into_inner);
         let mut most = (Interest::No, false);

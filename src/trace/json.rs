@@ -77,7 +77,7 @@ enum SessionRun {
     Hex { hex: String },
 }
 
-/// What is no line of a trace.
+/// The reason for which a line is no line of a trace.
 #[derive(Debug, thiserror::Error)]
 pub enum MalformedLine {
     /// It is not such an object.
@@ -194,7 +194,7 @@ fn parts(said: Vec<JsonPart>) -> Result<Vec<LinePart>, MalformedLine> {
     Ok(parts)
 }
 
-/// What is UTF-8 as text, the rest in hexadecimal digits.
+/// UTF-8 as text, the rest in hexadecimal digits.
 fn runs(bytes: &[u8]) -> impl Iterator<Item = SessionRun> {
     bytes.utf8_chunks().flat_map(|chunk| {
         let text = Some(chunk.valid())

@@ -1,8 +1,8 @@
 //! The trace: the protocol of sessions for people to read, with secrets masked.
 //!
-//! What is secret is known from the parser's state where the bytes pass, never guessed from the text: the caller says
-//! [`Piece::Masked`] instead of handing the bytes over. A [`Recorder`] in each session makes lines of it as long as somebody
-//! follows it; the [`Tracer`] that all share knows who does, and each [`Followed`] is one reader with a queue of its own.
+//! Secrets are recognized by the parser's state at the place where the bytes pass, never guessed from the text: the caller
+//! gives [`Piece::Masked`] instead of the bytes. A [`Recorder`] in each session makes lines of it as long as somebody
+//! follows it; the shared [`Tracer`] knows the followers, and each [`Followed`] is one reader with a queue of its own.
 
 mod answers;
 pub mod export;
@@ -57,7 +57,7 @@ pub enum Speaker {
     Upstream,
 }
 
-/// What deltapush did with it.
+/// deltapush's treatment of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mark {
     /// Handed on byte for byte; said by the other peer.
@@ -66,7 +66,7 @@ pub enum Mark {
     Kept,
     /// Kept, and what follows was handed on in its place, marked as [`Mark::Changed`].
     Replaced,
-    /// What the other peer got in its place.
+    /// The line that the other peer got in its place.
     Changed,
     /// Said by deltapush on its own.
     Own,
@@ -81,6 +81,28 @@ pub enum Piece<'a> {
     Masked(usize),
     /// Part of a literal: shown as its size, and itself only to who asks for that. Never a secret.
     Literal(&'a [u8]),
+}
+
+/// Something for a [`Transcript`], as the action of a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TraceEvent<'a> {
+    /// [`Transcript::piece`].
+    Piece(Speaker, Mark, Piece<'a>),
+    /// [`Transcript::command`].
+    Command(&'a [u8], Disclosure),
+    /// [`Transcript::note`].
+    Note(&'a str),
+}
+
+impl TraceEvent<'_> {
+    /// Shows it.
+    pub fn show(self, transcript: &mut dyn Transcript) {
+        match self {
+            Self::Piece(speaker, mark, piece) => transcript.piece(speaker, mark, piece),
+            Self::Command(tag, disclosure) => transcript.command(tag, disclosure),
+            Self::Note(words) => transcript.note(words),
+        }
+    }
 }
 
 /// Receives a session's transcript piece by piece.

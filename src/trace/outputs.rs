@@ -15,7 +15,7 @@ use super::selection::{Audience, TraceSelection};
 use super::text::Renderer;
 use crate::config::TraceSettings;
 
-/// How long outputs have to write what is queued when deltapush ends.
+/// Time for outputs to write their queues at shutdown.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// The outputs at work.

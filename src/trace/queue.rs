@@ -12,10 +12,10 @@ use super::selection::TraceSelection;
 /// Lines that may wait for a reader.
 const MAX_LINES: usize = 8192;
 
-/// How much memory they may take, in bytes.
+/// Most memory of a queue, in bytes.
 const MAX_MEMORY: usize = 8 << 20;
 
-/// What both ends of a queue know.
+/// Counts that both ends of a queue share.
 #[derive(Default)]
 struct QueueCounts {
     /// Lines that were dropped, and not yet told of.
@@ -34,7 +34,7 @@ struct Queued {
 pub(super) struct LineSender {
     queue: mpsc::Sender<Queued>,
     counts: Arc<QueueCounts>,
-    /// What all readers together have missed.
+    /// The lines that all readers together have missed.
     missed: Arc<AtomicU64>,
 }
 
@@ -43,7 +43,7 @@ pub(super) struct LineReceiver {
     queue: mpsc::Receiver<Queued>,
     counts: Arc<QueueCounts>,
     wanted: TraceSelection,
-    /// What comes next, after it was told what is missing before it.
+    /// The next record, after the report of the lines missing before it.
     next: Option<Arc<Record>>,
 }
 
@@ -137,26 +137,26 @@ mod tests {
             .follow(TraceSelection { audience: Audience::Everyone, side: None, literals: false })
             .expect("a place");
         let mut session = tracer.client(1);
-        let mut say = |count: usize, line: &[u8]| {
+        let mut record = |count: usize, line: &[u8]| {
             for _ in 0..count {
                 let transcript = session.transcript().expect("somebody follows");
                 transcript.piece(Speaker::Client, Mark::Relayed, Piece::Text(line));
             }
         };
-        say(MAX_LINES + 100, b"a NOOP\r\n");
+        record(MAX_LINES + 100, b"a NOOP\r\n");
         let mut lines = Vec::new();
         // One has been read, and there is room for one more: what is missing stands before it.
         lines.extend(slow.wait());
-        say(1, b"b NOOP\r\n");
+        record(1, b"b NOOP\r\n");
         lines.extend(std::iter::from_fn(|| slow.try_next()));
         assert_eq!(lines.len(), MAX_LINES + 2);
         assert_eq!(lines[MAX_LINES].entry, TraceEntry::Dropped(100));
         // And what is missing at the end is told too.
-        say(MAX_LINES + 3, b"c NOOP\r\n");
+        record(MAX_LINES + 3, b"c NOOP\r\n");
         let lines: Vec<_> = std::iter::from_fn(|| slow.try_next()).collect();
         assert_eq!(lines.last().expect("lines").entry, TraceEntry::Dropped(3));
         // Long lines have a bound of their own.
-        say(MAX_LINES, &[[b'x'; 4000].as_slice(), b"\r\n"].concat());
+        record(MAX_LINES, &[[b'x'; 4000].as_slice(), b"\r\n"].concat());
         let lines: Vec<_> = std::iter::from_fn(|| slow.try_next()).collect();
         assert!(
             lines.len() < 2200

@@ -17,18 +17,18 @@ pub struct Record {
     pub session: Option<SessionId>,
     /// The session's account, as soon as it is known.
     pub account: Option<AccountId>,
-    /// What it tells.
+    /// The content.
     pub entry: TraceEntry,
 }
 
-/// What a line tells.
+/// The content of a trace line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TraceEntry {
     /// Something was said.
     Said {
         /// By whom, to whom.
         speaker: Speaker,
-        /// What deltapush did with it.
+        /// deltapush's treatment of it.
         mark: Mark,
         /// The line, without its line end.
         parts: Vec<LinePart>,
@@ -42,7 +42,7 @@ pub enum TraceEntry {
 /// Part of a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LinePart {
-    /// What was said.
+    /// Plain text.
     Text(Vec<u8>),
     /// So many bytes that are secret.
     Masked(u64),
@@ -69,14 +69,14 @@ pub enum SessionId {
 /// One of a session's two connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConnectionSide {
-    /// What goes between client and deltapush.
+    /// The connection between client and deltapush.
     Client,
-    /// What goes between deltapush and the upstream.
+    /// The connection between deltapush and the upstream.
     Upstream,
 }
 
 impl Record {
-    /// What is missing, as of now.
+    /// A record of missing lines, as of now.
     pub(super) fn dropped(lines: u64) -> Self {
         Self {
             time: Timestamp::now(),
@@ -133,7 +133,7 @@ impl LinePart {
 }
 
 impl ConnectionSide {
-    /// Who says on this side what `speaker` said, if anybody does.
+    /// The speaker on this side of a line that `speaker` sent, if it has one.
     #[must_use]
     pub fn speaker(self, speaker: Speaker, mark: Mark) -> Option<Speaker> {
         match (self, speaker, mark) {
@@ -155,7 +155,7 @@ impl fmt::Display for SessionId {
     }
 }
 
-/// What is no [`SessionId`].
+/// The text is no [`SessionId`].
 #[derive(Debug, thiserror::Error)]
 #[error("a session is named #7, 7 or watch-7, as the trace shows it")]
 pub struct NoSession;

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
@@ -11,9 +11,12 @@ use super::export::Export;
 use super::files::TraceFolder;
 use super::*;
 use crate::account::AccountId;
-use crate::config::{JmapAccess, Native, TraceFiles, TraceFormat};
-use crate::proxy::preauth::{Allowance, NotAuthenticated, PreauthEvent, Protection};
-use crate::proxy::session::{Output, Request, Session, SessionSettings, UpstreamTraits};
+use crate::config::{Native, TraceFiles, TraceFormat};
+use crate::proxy::preauth::{
+    Allowance, NotAuthenticated, PreauthEvent, PreauthInput, PreauthTurn, Protection,
+};
+use crate::proxy::session::{Session, SessionSettings, UpstreamTraits};
+use crate::proxy::session_log::{self, LoggedSession};
 use crate::secret::DeviceToken;
 
 /// A token, a password and a SASL message alike: it can stand wherever one of them can.
@@ -25,7 +28,7 @@ const SECRET_TAG: &str = "SesameOeffneDich";
 /// As much of it as nobody says by chance.
 const FRAGMENT: usize = 7;
 
-/// What may be shown to who asks for literals, and to nobody else.
+/// Text that only followers of literals may get.
 const BODY: &str = "Treasure-in-the-cave";
 
 static SETTINGS: LazyLock<[Arc<SessionSettings>; 4]> = LazyLock::new(|| {
@@ -44,9 +47,9 @@ static SETTINGS: LazyLock<[Arc<SessionSettings>; 4]> = LazyLock::new(|| {
             push_status: true,
             native,
             keepalive: Some(Duration::from_secs(290)),
-            jmapaccess: JmapAccess::Strip,
             max_command: max,
             max_response: max,
+            ..session_log::settings()
         })
     })
 });
@@ -135,7 +138,15 @@ fn command(before: &str, form: u8, after: &str) -> Vec<String> {
 fn before_login(trace: &mut Recorder, kind: u8, form: u8, words: &str) -> Vec<String> {
     let mut machine = NotAuthenticated::new(
         Protection::Tls,
-        Allowance { command: 400, commands: 20, wrong: 10, logins: 9, login_name: 320 },
+        Allowance {
+            command: 400,
+            commands: 20,
+            wrong: 10,
+            logins: 9,
+            login_name: 320,
+            command_time: Duration::from_secs(60),
+        },
+        Instant::now() + Duration::from_secs(60),
     );
     let pieces = match kind % 14 {
         // Where no arguments belong, and where no command is.
@@ -163,7 +174,11 @@ fn before_login(trace: &mut Recorder, kind: u8, form: u8, words: &str) -> Vec<St
         let (mut rest, mut said) = (piece.as_bytes(), vec![]);
         while !rest.is_empty() {
             let transcript = trace.transcript().map(|transcript| transcript as &mut dyn Transcript);
-            if let Some(PreauthEvent::Close) = machine.take(&mut rest, &mut said, transcript) {
+            let input = PreauthInput::Received(rest);
+            let turn = PreauthTurn::of(&mut machine, input, Instant::now(), transcript);
+            rest = &rest[turn.used..];
+            said.extend(turn.answer);
+            if turn.event == Some(PreauthEvent::Close) {
                 return pieces;
             }
         }
@@ -175,44 +190,18 @@ fn before_login(trace: &mut Recorder, kind: u8, form: u8, words: &str) -> Vec<St
 }
 
 struct Stage {
-    session: Session,
-    out: Recorded,
+    it: LoggedSession,
     step: usize,
 }
 
-struct Recorded {
-    trace: Recorder,
-    upstream: Vec<u8>,
-    requests: usize,
-    /// deltapush itself asks for more.
-    asked: bool,
-}
-
-impl Output for Recorded {
-    fn to_client(&mut self, bytes: &[u8]) {
-        self.asked |= bytes.starts_with(b"+ OK");
-    }
-    fn to_upstream(&mut self, bytes: &[u8]) {
-        self.upstream.extend_from_slice(bytes);
-    }
-    fn compress(&mut self) {}
-    fn request(&mut self, _: Request) {
-        self.requests += 1;
-    }
-    fn idles_in(&mut self, _: &str) {}
-    fn fetches(&mut self) {}
-    fn tokens(&self) -> Vec<DeviceToken> {
-        vec![DeviceToken::new(SECRET.as_bytes()).unwrap()]
-    }
-    fn push_status(&self) -> String {
-        "push active".into()
-    }
-    fn transcript(&mut self) -> Option<&mut dyn Transcript> {
-        self.trace.transcript().map(|transcript| transcript as &mut dyn Transcript)
-    }
-}
-
 impl Stage {
+    fn new(session: Session, trace: Recorder, step: usize) -> Self {
+        let mut it = LoggedSession::new(session);
+        it.tokens = vec![DeviceToken::new(SECRET.as_bytes()).unwrap()];
+        it.trace_in(Some(trace));
+        Self { it, step }
+    }
+
     fn act(&mut self, kind: u8, form: u8, words: &str) {
         let token = "/private/devicetoken";
         let len = SECRET.len();
@@ -280,12 +269,8 @@ impl Stage {
             14 => vec![format!("b ID (\"name\" \"{words}\")\r\n")],
             _ => vec![format!("b {words}\r\n")],
         };
-        for piece in pieces {
-            for chunk in piece.as_bytes().chunks(self.step) {
-                if self.session.takes_client_input() {
-                    self.session.from_client(chunk, &mut self.out);
-                }
-            }
+        for piece in &pieces {
+            self.client_says(piece);
             // What the server does not ask for is not said.
             if !self.answer(form) {
                 return;
@@ -295,8 +280,8 @@ impl Stage {
 
     fn client_says(&mut self, said: &str) {
         for chunk in said.as_bytes().chunks(self.step) {
-            if self.session.takes_client_input() {
-                self.session.from_client(chunk, &mut self.out);
+            if self.it.session.takes_client_input() {
+                self.it.give_client(chunk);
             }
         }
     }
@@ -304,8 +289,8 @@ impl Stage {
     /// A command of a client, and a server that repeats it in every way that it has.
     fn echoed(&mut self, command: &str, tag: &str) {
         self.client_says(command);
-        self.out.asked = false;
-        if !std::mem::take(&mut self.out.upstream).is_empty() {
+        self.it.log.client.clear();
+        if !std::mem::take(&mut self.it.log.upstream).is_empty() {
             let said = command.trim_end();
             self.upstream_says(&format!(
                 "* BAD what is {said}?\r\n* NO {said}\r\n{tag} BAD [X {said}] {said}\r\n"
@@ -315,19 +300,21 @@ impl Stage {
 
     fn upstream_says(&mut self, said: &str) {
         for chunk in said.as_bytes().chunks(self.step) {
-            self.session.from_upstream(chunk, &mut self.out);
+            self.it.upstream_says(chunk);
         }
     }
 
     /// Answers what came; whether it asks for more.
     fn answer(&mut self, form: u8) -> bool {
-        let got = std::mem::take(&mut self.out.upstream);
+        let got = std::mem::take(&mut self.it.log.upstream);
         let waits =
             got.ends_with(b"}\r\n") || got.ends_with(b"IDLE\r\n") || got.ends_with(b"PLAIN\r\n");
-        let asks = self.out.asked || waits && form % 5 != 4;
-        self.out.asked = false;
-        if std::mem::take(&mut self.out.requests) > 0 {
-            self.session.answered(form.is_multiple_of(2), &mut self.out);
+        // deltapush itself asks for more.
+        let is_asked = memchr::memmem::find(&self.it.log.client, b"+ OK").is_some();
+        let asks = is_asked || waits && form % 5 != 4;
+        self.it.log.client.clear();
+        if !std::mem::take(&mut self.it.log.requests).is_empty() {
+            self.it.request_done(form.is_multiple_of(2));
         } else if waits && form % 5 != 4 {
             self.upstream_says(if got.ends_with(b"PLAIN\r\n") {
                 "+ Sesame+Oeffne+Dich==\r\n"
@@ -371,7 +358,7 @@ proptest! {
         trace.logged_in(&AccountId::new("alice", "imap.example.org:993"));
         let upstream = UpstreamTraits { metadata: settings & 4 != 0, pushes: settings & 1 != 0, id: true };
         let session = Session::new(SETTINGS[settings % 4].clone(), upstream);
-        let mut stage = Stage { session, out: Recorded { trace, upstream: vec![], requests: 0, asked: false }, step };
+        let mut stage = Stage::new(session, trace, step);
         for (kind, form, words) in &dialogue {
             stage.act(*kind, *form, words);
         }
@@ -389,11 +376,7 @@ fn body_is_shown_to_who_asks_for_it() {
     let mut trace = audiences.tracer.client(1);
     trace.logged_in(&AccountId::new("alice", "imap.example.org:993"));
     let session = Session::new(SETTINGS[0].clone(), UpstreamTraits::default());
-    let mut stage = Stage {
-        session,
-        out: Recorded { trace, upstream: vec![], requests: 0, asked: false },
-        step: 5,
-    };
+    let mut stage = Stage::new(session, trace, 5);
     [10, 11].into_iter().for_each(|kind| stage.act(kind, 0, "UID 3"));
     drop(stage);
     let (without, with) = audiences.shown();

@@ -17,18 +17,18 @@ pub enum Audience {
     LoggedIn(Vec<String>),
 }
 
-/// What somebody wants to follow.
+/// A follower's selection of lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TraceSelection {
     /// Which sessions.
     pub audience: Audience,
     /// One side of them alone.
     pub side: Option<ConnectionSide>,
-    /// What stands in literals too.
+    /// True to include literals.
     pub literals: bool,
 }
 
-/// What is known of who uses a session.
+/// The known facts about the user of a session.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct KnownSession<'a> {
     pub(super) session: SessionId,
@@ -37,7 +37,7 @@ pub(super) struct KnownSession<'a> {
     pub(super) logged_in: bool,
 }
 
-/// Whether somebody wants a session's lines.
+/// The interest of followers in a session's lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Interest {
     No,

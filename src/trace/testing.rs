@@ -2,14 +2,14 @@
 
 use super::{Audience, Followed, Mark, Recorder, Renderer, Speaker, TraceSelection, Tracer};
 
-/// Lets a client say a line.
-pub(crate) fn say(recorder: &mut Recorder, line: &str) {
+/// Records a line of a client.
+pub(crate) fn record(recorder: &mut Recorder, line: &str) {
     if let Some(transcript) = recorder.transcript() {
         transcript.lines(Speaker::Client, Mark::Kept, format!("{line}\r\n").as_bytes());
     }
 }
 
-/// What was shown so far, to one who sees everything but literals.
+/// The lines so far, for a reader that sees everything but literals.
 pub(crate) struct Shown(Followed);
 
 impl Shown {

@@ -22,7 +22,7 @@ pub struct Tracer {
 }
 
 impl Tracer {
-    /// How many lines were dropped since the start, because a reader or a disk was too slow for them.
+    /// The lines that were dropped since the start, because a reader or a disk was too slow.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.hub.missed()

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Whether `address` is a unicast address of the public Internet: in none of the special blocks of the IANA registries
+/// Reports if `address` is a unicast address of the public Internet: in none of the special blocks of the IANA registries
 /// (RFC 6890), and with no such IPv4 address inside it.
 #[must_use]
 pub fn is_public(address: IpAddr) -> bool {

@@ -15,7 +15,7 @@ use super::id::Introduction;
 pub use super::login::{Connected, LoginStage, UpstreamLogin};
 
 use super::login::{ConnectionTarget, within};
-use super::login_machine::{Dialogue, Purpose};
+use super::login_machine::{LoginMachine, Purpose};
 use super::login_progress::LoginProgress;
 use super::mechanism::Hints;
 use super::originating::ClientOrigin;
@@ -30,28 +30,29 @@ use crate::trace::Transcript;
 /// Servers of one domain that are tried.
 const MAX_SERVERS: usize = 4;
 
-/// How long an address has for TLS and the greeting, up to the login, if there are others to try.
+/// Time of an address for TLS and the greeting, up to the login, if there are others to try.
 const ATTEMPT: Duration = Duration::from_secs(6);
 
-/// How to log in.
+/// A login to make.
 pub struct LoginRequest<'a> {
     /// Where.
     pub target: &'a Target,
-    /// What is needed to get there.
+    /// The means of reaching it.
     pub upstreams: &'a Upstreams,
     /// As whom.
     pub credentials: Credentials,
-    /// What for.
+    /// The purpose.
     pub purpose: Purpose,
     /// On whose behalf; `None` for a session of deltapush's own.
     pub origin: Option<ClientOrigin>,
-    /// Who the client says that it is.
+    /// The client's identification.
     pub introduction: Introduction,
     /// Whose leave it takes; `None` where failed logins are not counted.
     pub permit: Option<&'a dyn Permit>,
 }
 
-/// Whether a server is there: connects, with TLS where it begins with that, and hangs up after its first words. Nobody logs in.
+/// Checks that a server is there: connects, with TLS where it begins with that, and disconnects after the greeting. Nobody
+/// logs in.
 ///
 /// # Errors
 /// [`ConnectError`]: it is not.
@@ -273,15 +274,16 @@ impl<'a> LoginRequest<'a> {
             Security::Tls => way.handshake(tcp).await?,
             Security::StartTls | Security::Plain => Stream::Plain(tcp),
         };
-        let dialogue = Dialogue::new(self.credentials.clone(), server.security, self.purpose)
-            .introducing(self.introduction());
-        let dialogue = dialogue.with_hints(hints.clone());
-        UpstreamLogin::new(way, stream, dialogue, self.credentials.kind, Arc::clone(progress))
-            .go_on(transcript, self.permit)
+        let machine = LoginMachine::new(self.credentials.clone(), server.security, self.purpose)
+            .introducing(self.introduction())
+            .with_hints(hints.clone());
+        UpstreamLogin::new(way, stream, machine, self.credentials.kind, Arc::clone(progress))
+            .go_on(None, transcript, self.permit)
             .await
     }
 
-    /// Who asks; a server that trusts deltapush learns where the client is (`originating_ip` of the route).
+    /// The client's identification; a server that trusts deltapush gets the client's address too (`originating_ip` of
+    /// the route).
     fn introduction(&self) -> Introduction {
         let origin = self.origin.filter(|_| self.target.terms.originating_ip);
         let extra = origin.map(|origin| origin.id_fields()).into_iter().flatten().collect();

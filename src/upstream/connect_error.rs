@@ -34,7 +34,7 @@ pub enum ConnectError {
     /// The server refused.
     #[error(transparent)]
     Login(#[from] LoginError),
-    /// Where the server is, is not known.
+    /// The server's place is not known.
     #[error(transparent)]
     NotFound(#[from] DiscoveryError),
     /// It ended without an answer, after the server had complained.
@@ -42,27 +42,27 @@ pub enum ConnectError {
     Complaint {
         /// Its words.
         words: String,
-        /// How it ended.
+        /// Its end.
         end: Box<ConnectError>,
     },
-    /// There was no [`Permit`]: nothing was said to the server.
+    /// There was no [`Permit`](super::permit::Permit): nothing was said to the server.
     #[error("other logins at this mail server go before this one, try again in a moment")]
     NoPermit,
 }
 
 impl ConnectError {
-    /// Whether another address may lead to where this one did not.
+    /// Reports if another address may lead to the server although this one did not.
     pub(super) fn is_about_the_way(&self) -> bool {
         matches!(self, Self::Unreachable(_) | Self::Tls(_) | Self::Broken(_) | Self::TimedOut(_))
     }
 
-    /// Whether the server did not answer in time.
+    /// Reports if the server did not answer in time.
     #[must_use]
     pub fn is_timeout(&self) -> bool {
         matches!(self.end(), Self::TimedOut(_))
     }
 
-    /// Whether the server ended the connection without a reason that would hold for the next one as well.
+    /// Reports if the server ended the connection without a reason that would also hold for the next one.
     pub(super) fn is_cut_off(&self) -> bool {
         match self {
             Self::Broken(_) => true,
@@ -85,7 +85,7 @@ impl ConnectError {
         }
     }
 
-    /// How it ended, without what the server had complained of before.
+    /// The error that ended it, without the server's earlier complaints.
     #[must_use]
     pub fn end(&self) -> &Self {
         match self {
@@ -95,7 +95,7 @@ impl ConnectError {
     }
 }
 
-/// What an I/O error means to a person: rustls explains a connection that just ends at length.
+/// An I/O error in words for a person: rustls explains a connection that just ends at length.
 fn in_words(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => "it closed the connection".into(),

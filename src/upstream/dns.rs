@@ -30,15 +30,15 @@ const AT_ONCE: usize = 512;
 const REMEMBERED: u64 = 4096;
 /// For how long an answer counts at most, whatever its TTL says.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
-/// How often it is asked whether the system's files have changed.
+/// Interval between checks if the system's files have changed.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// SRV records of one answer that are read.
 const MAX_SRV: usize = 20;
 
-/// What the system's resolver is set up by.
+/// The files that configure the system's resolver.
 const SYSTEM_FILES: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
 
-/// Where a name may lead.
+/// The addresses to which a name may lead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reach {
     /// Anywhere: the operator wrote the name.
@@ -53,7 +53,7 @@ pub enum DnsError {
     /// The name, or a record of this kind under it, is not there.
     #[error("DNS knows no {what} of {name}")]
     Absent {
-        /// What was asked for.
+        /// The kind of record that was requested.
         what: &'static str,
         /// The name.
         name: String,
@@ -69,7 +69,7 @@ pub enum DnsError {
     Failed {
         /// The name.
         name: String,
-        /// What went wrong.
+        /// The problem.
         reason: String,
     },
 }
@@ -85,7 +85,7 @@ impl From<DnsError> for io::Error {
 pub struct Srv {
     /// Lower comes first.
     pub priority: u16,
-    /// How often it comes first among those of the same priority.
+    /// Relative frequency of the first place among those of the same priority.
     pub weight: u16,
     /// The TCP port.
     pub port: u16,
@@ -265,7 +265,7 @@ fn refused(error: NetError, what: &'static str, name: &str) -> DnsError {
 pub struct HttpDns {
     /// The resolver.
     pub dns: Arc<DnsResolver>,
-    /// Where names may lead.
+    /// The addresses to which names may lead.
     pub reach: Reach,
 }
 

@@ -12,8 +12,8 @@ const VIA: &[u8] = b"x-via";
 /// deltapush and its version.
 const DELTAPUSH: &str = concat!("deltapush ", env!("CARGO_PKG_VERSION"));
 
-/// How fields begin by which a proxy tells a Dovecot that trusts it whom it speaks for. From a client they would be a lie that
-/// is believed, because deltapush may be trusted.
+/// Prefixes of the fields by which a proxy tells a Dovecot that trusts it for whom it speaks. From a client they would be a
+/// lie that is believed, because deltapush may be trusted.
 const OF_PROXIES: [&[u8]; 5] =
     [b"x-originating-", b"x-connected-", b"x-proxy-", b"x-session-", b"x-forward-"];
 
@@ -39,7 +39,7 @@ pub fn with_own_name(client: &[Field]) -> Vec<Field> {
     fields
 }
 
-/// What deltapush says of itself where it asks on its own account.
+/// deltapush's identification of itself for its own sessions.
 #[must_use]
 pub fn own() -> Vec<Field> {
     let field =
@@ -53,16 +53,16 @@ fn is_of_proxies(name: &[u8]) -> bool {
         .any(|start| name.get(..start.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(start)))
 }
 
-/// Whether a command may have a field that only a proxy may send.
+/// Reports if a command may have a field that only a proxy may send.
 #[must_use]
 pub fn may_speak_for_others(command: &[u8]) -> bool {
     (0..command.len()).any(|start| command.get(start..).is_some_and(is_of_proxies))
 }
 
-/// How often and with what a login says who asks.
+/// The identification of a login: the fields, and the times at which they are sent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Introduction {
-    /// What the client said before its login; `None` if it said nothing, and may say it after.
+    /// The client's ID before its login; `None` if it sent none, and may send it after.
     pub client: Option<Vec<Field>>,
     /// Further fields for before the login: what a server that trusts deltapush learns of the client's connection.
     pub extra: Vec<Field>,

@@ -11,11 +11,13 @@ use tokio::time::timeout;
 
 use super::Upstreams;
 use super::connect_error::ConnectError;
-use super::login_machine::{Dialogue, DialogueStep, LoggedIn, OutgoingLine};
+use super::login_machine::{LoggedIn, LoginAction, LoginInput, LoginMachine, OutgoingLine};
 use super::login_progress::LoginProgress;
 use super::permit::Permit;
 use super::route::{Endpoint, Target};
+use crate::clock::now;
 use crate::credentials::CredentialKind;
+use crate::machine::Machine;
 use crate::parser::reader::ResponseReader;
 use crate::secret::Secret;
 use crate::tls::stream::{self, Stream, TlsStream};
@@ -27,7 +29,7 @@ const MAX_RESPONSE: usize = 64 * 1024;
 /// Responses that a login reads before it gives up.
 const MAX_RESPONSES: usize = 200;
 
-/// How long the rest of what the server had said is read from a connection that broke.
+/// Time to read the server's last words from a connection that broke.
 const LAST_WORDS_TIME: Duration = Duration::from_secs(1);
 
 /// An authenticated session.
@@ -35,13 +37,13 @@ const LAST_WORDS_TIME: Duration = Duration::from_secs(1);
 pub struct Connected {
     /// The connection.
     pub stream: Stream,
-    /// What the login brought.
+    /// The result of the login.
     pub logged_in: LoggedIn,
-    /// What was received after the login's answer.
+    /// Bytes received after the login's answer.
     pub rest: Vec<u8>,
 }
 
-/// Where a connection leads, and what is needed for its TLS.
+/// The target of a connection, and the settings of its TLS.
 pub(super) struct ConnectionTarget<'a> {
     pub(super) target: &'a Target,
     pub(super) upstreams: &'a Upstreams,
@@ -59,7 +61,7 @@ impl ConnectionTarget<'_> {
     }
 }
 
-/// How far a login has come.
+/// The stage of a login.
 pub enum LoginStage<'a> {
     /// All the way.
     LoggedIn(Box<Connected>),
@@ -67,7 +69,7 @@ pub enum LoginStage<'a> {
     Challenge {
         /// The challenge.
         challenge: Vec<u8>,
-        /// What takes the client's answer.
+        /// Takes the client's answer.
         login: Box<UpstreamLogin<'a>>,
     },
 }
@@ -76,10 +78,10 @@ pub enum LoginStage<'a> {
 pub struct UpstreamLogin<'a> {
     way: ConnectionTarget<'a>,
     stream: Stream,
-    dialogue: Dialogue,
+    machine: LoginMachine,
     reader: ResponseReader,
     received: Vec<u8>,
-    /// How many were read.
+    /// The number of responses read.
     responses: usize,
     kind: CredentialKind,
     progress: Arc<LoginProgress>,
@@ -89,12 +91,12 @@ impl<'a> UpstreamLogin<'a> {
     pub(super) fn new(
         way: ConnectionTarget<'a>,
         stream: Stream,
-        dialogue: Dialogue,
+        machine: LoginMachine,
         kind: CredentialKind,
         progress: Arc<LoginProgress>,
     ) -> Self {
         let reader = ResponseReader::new(MAX_RESPONSE);
-        Self { way, stream, dialogue, reader, received: Vec::new(), responses: 0, kind, progress }
+        Self { way, stream, machine, reader, received: Vec::new(), responses: 0, kind, progress }
     }
 
     /// Goes on with the client's answer to a challenge.
@@ -104,71 +106,69 @@ impl<'a> UpstreamLogin<'a> {
     pub async fn respond(
         mut self,
         response: &Secret,
-        mut transcript: Option<&mut (dyn Transcript + Send)>,
+        transcript: Option<&mut (dyn Transcript + Send)>,
     ) -> Result<LoginStage<'a>, ConnectError> {
         let progress = Arc::clone(&self.progress);
         let ended = within(self.way.upstreams.time, async move {
-            let answer = self.dialogue.client_responds(response);
-            self.say(&answer, &mut transcript, None).await?;
-            self.go_on(transcript, None).await
+            let action = self.handle(LoginInput::ClientResponse(response));
+            self.go_on(action, transcript, None).await
         });
         ended.await.map_err(|error| error.after(progress.complaint()))
     }
 
-    /// Talks until the login is done, or the client has to say something. Notes when something was said that must not be said
-    /// to another server as well.
+    /// Does what the machine asks for, and gives it what comes, until the login is done or the client has to say something.
+    /// Notes when something was said that must not be said to another server as well.
     pub(super) async fn go_on(
         mut self,
+        mut action: Option<LoginAction>,
         mut transcript: Option<&mut (dyn Transcript + Send)>,
         permit: Option<&dyn Permit>,
     ) -> Result<LoginStage<'a>, ConnectError> {
-        while self.responses < MAX_RESPONSES {
-            self.responses = self.responses.saturating_add(1);
-            let response =
-                next_response(&mut self.stream, &mut self.reader, &mut self.received).await?;
-            if let Some(transcript) = transcript.as_deref_mut() {
-                show_response(transcript, &self.dialogue, &response);
-            }
-            let step = self.dialogue.response(&response);
-            self.progress.record(&self.dialogue);
-            let mut step = step?;
-            if let Some(DialogueStep::StartTls) = step {
-                if !self.received.is_empty() {
-                    return Err(ConnectError::Injected);
+        loop {
+            action = match action {
+                None => {
+                    let response = self.next_response(&mut transcript).await?;
+                    self.handle(LoginInput::Response(&response))
                 }
-                let Stream::Plain(tcp) = self.stream else { return Err(ConnectError::Injected) };
-                self.stream = self.way.handshake(tcp).await?;
-                step = Some(self.dialogue.secured());
-            }
-            match step {
-                Some(DialogueStep::Send(line)) => {
-                    if let Err(error) = self.say(&line, &mut transcript, permit).await {
+                Some(LoginAction::Send(line)) => {
+                    if let Err(error) = self.send(&line, &mut transcript, permit).await {
                         return Err(Box::pin(self.last_words(error, transcript)).await);
                     }
+                    None
                 }
-                Some(DialogueStep::LoggedIn(logged_in)) => {
-                    if let Some(method) = self.dialogue.learned() {
-                        self.way.upstreams.methods.note(
-                            &self.way.server,
-                            self.kind,
-                            method,
-                            Instant::now(),
-                        );
+                Some(LoginAction::StartTls) => {
+                    let Stream::Plain(tcp) = self.stream else {
+                        return Err(ConnectError::Injected);
+                    };
+                    if !self.received.is_empty() {
+                        return Err(ConnectError::Injected);
                     }
-                    let Self { stream, received: rest, .. } = self;
-                    return Ok(LoginStage::LoggedIn(Box::new(Connected {
-                        stream,
-                        logged_in,
-                        rest,
-                    })));
+                    self.stream = self.way.handshake(tcp).await?;
+                    self.handle(LoginInput::Secured)
                 }
-                Some(DialogueStep::Challenge(challenge)) => {
+                Some(LoginAction::Challenge(challenge)) => {
                     return Ok(LoginStage::Challenge { challenge, login: Box::new(self) });
                 }
-                Some(DialogueStep::StartTls) | None => {}
-            }
+                Some(LoginAction::LoggedIn(logged_in)) => return Ok(self.logged_in(logged_in)),
+                Some(LoginAction::Failed(error)) => return Err(error.into()),
+            };
         }
-        Err(ConnectError::TooMuch)
+    }
+
+    fn handle(&mut self, input: LoginInput<'_>) -> Option<LoginAction> {
+        let mut next = None;
+        let mut take = |action: LoginAction| next = Some(action);
+        self.machine.handle(input, now(), &mut take);
+        self.progress.record(&self.machine);
+        next
+    }
+
+    fn logged_in(self, logged_in: LoggedIn) -> LoginStage<'a> {
+        if let Some(method) = self.machine.learned() {
+            self.way.upstreams.methods.note(&self.way.server, self.kind, method, Instant::now());
+        }
+        let Self { stream, received: rest, .. } = self;
+        LoginStage::LoggedIn(Box::new(Connected { stream, logged_in, rest }))
     }
 
     /// The connection broke while something was sent: the server may have said why before.
@@ -177,23 +177,44 @@ impl<'a> UpstreamLogin<'a> {
         broken: ConnectError,
         mut transcript: Option<&mut (dyn Transcript + Send)>,
     ) -> ConnectError {
-        while self.responses < MAX_RESPONSES {
-            self.responses = self.responses.saturating_add(1);
-            let response = next_response(&mut self.stream, &mut self.reader, &mut self.received);
+        loop {
+            let response = self.next_response(&mut transcript);
             let Ok(Ok(response)) = timeout(LAST_WORDS_TIME, response).await else { return broken };
-            if let Some(transcript) = transcript.as_deref_mut() {
-                show_response(transcript, &self.dialogue, &response);
-            }
-            let step = self.dialogue.response(&response);
-            self.progress.record(&self.dialogue);
-            if let Err(error) = step {
+            if let Some(LoginAction::Failed(error)) = self.handle(LoginInput::Response(&response)) {
                 return error.into();
             }
         }
-        broken
     }
 
-    async fn say(
+    /// Reads on until a response is complete; what follows it stays in `received`.
+    async fn next_response(
+        &mut self,
+        transcript: &mut Option<&mut (dyn Transcript + Send)>,
+    ) -> Result<Vec<u8>, ConnectError> {
+        if self.responses >= MAX_RESPONSES {
+            return Err(ConnectError::TooMuch);
+        }
+        self.responses = self.responses.saturating_add(1);
+        let Self { stream, reader, received, .. } = self;
+        let response = loop {
+            let mut input = received.as_slice();
+            let response = reader.next(&mut input)?;
+            let used = received.len().saturating_sub(input.len());
+            received.drain(..used);
+            if let Some(response) = response {
+                break response;
+            }
+            if stream::receive(stream, received).await.map_err(ConnectError::Broken)? == 0 {
+                return Err(ConnectError::Broken(io::ErrorKind::UnexpectedEof.into()));
+            }
+        };
+        if let Some(transcript) = transcript {
+            show_response(*transcript, &self.machine, &response);
+        }
+        Ok(response)
+    }
+
+    async fn send(
         &mut self,
         line: &OutgoingLine,
         transcript: &mut Option<&mut (dyn Transcript + Send)>,
@@ -223,34 +244,14 @@ pub(super) async fn within<T>(
     }
 }
 
-/// Reads on until a response is complete; what follows it stays in `received`.
-async fn next_response(
-    stream: &mut Stream,
-    reader: &mut ResponseReader,
-    received: &mut Vec<u8>,
-) -> Result<Vec<u8>, ConnectError> {
-    loop {
-        let mut input = received.as_slice();
-        let response = reader.next(&mut input)?;
-        let used = received.len().saturating_sub(input.len());
-        received.drain(..used);
-        if let Some(response) = response {
-            return Ok(response);
-        }
-        if stream::receive(stream, received).await.map_err(ConnectError::Broken)? == 0 {
-            return Err(ConnectError::Broken(io::ErrorKind::UnexpectedEof.into()));
-        }
-    }
-}
-
 /// Shows what the server said: of a challenge nothing but that, and nothing in which it repeats a secret.
-fn show_response(transcript: &mut dyn Transcript, dialogue: &Dialogue, response: &[u8]) {
+fn show_response(transcript: &mut dyn Transcript, machine: &LoginMachine, response: &[u8]) {
     let challenge =
-        response.strip_prefix(b"+").filter(|_| dialogue.is_in_exchange()).map(<[u8]>::trim_ascii);
+        response.strip_prefix(b"+").filter(|_| machine.is_in_exchange()).map(<[u8]>::trim_ascii);
     let masked = match challenge {
         Some([]) => None,
         Some(challenge) => Some((&b"+ "[..], challenge.len())),
-        None => dialogue.repeats_secret(response).then_some((&b""[..], response.len())),
+        None => machine.repeats_secret(response).then_some((&b""[..], response.len())),
     };
     let Some((plain, masked)) = masked else {
         return transcript.response(Speaker::Upstream, Mark::Kept, response);

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::login_machine::Dialogue;
+use super::login_machine::LoginMachine;
 use super::mechanism::LoginMethod;
 
 /// The facts.
@@ -25,16 +25,16 @@ impl LoginProgress {
         self.has_committed.store(true, Ordering::Relaxed);
     }
 
-    /// Whether that has happened.
+    /// Reports if that has happened.
     pub(super) fn has_committed(&self) -> bool {
         self.has_committed.load(Ordering::Relaxed)
     }
 
-    /// Records what `dialogue` knows after a response.
-    pub(super) fn record(&self, dialogue: &Dialogue) {
+    /// Records what `machine` knows after a response.
+    pub(super) fn record(&self, machine: &LoginMachine) {
         let mut notes = self.notes();
-        notes.complaint = dialogue.complaint().map(str::to_owned);
-        notes.refused = dialogue.refused_methods();
+        notes.complaint = machine.complaint().map(str::to_owned);
+        notes.refused = machine.refused_methods();
     }
 
     /// The server's last untagged NO, BAD or alert.
@@ -42,7 +42,7 @@ impl LoginProgress {
         self.notes().complaint.clone()
     }
 
-    /// The methods to leave out in a new connection ([`Dialogue::refused_methods`]), if one is worth it. Taken once.
+    /// The methods to leave out in a new connection ([`LoginMachine::refused_methods`]), if one is worth it. Taken once.
     pub(super) fn take_refused(&self) -> Option<Vec<LoginMethod>> {
         self.notes().refused.take()
     }

@@ -2,7 +2,6 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use zeroize::Zeroizing;
 
 use super::login_machine::{Capabilities, LoginError};
 use crate::credentials::Mechanism;
@@ -17,7 +16,7 @@ const MAX_INITIAL: usize = 4096;
 /// The longest string that goes into a line of LOGIN, and not into a literal: lines may have an end (RFC 7162 section 4).
 const MAX_IN_LINE: usize = 1000;
 
-/// How many of a server's mechanisms are named to whoever cannot use them.
+/// Number of a server's mechanisms that an error names.
 const MAX_NAMED: usize = 10;
 
 /// A way to log in.
@@ -125,7 +124,7 @@ fn forms(
     initial.into_iter().chain([LoginMethod::Sasl { mechanism, initial: false }])
 }
 
-/// Whether LOGIN says the same as PLAIN, in one line.
+/// Reports if LOGIN can replace PLAIN, in one line.
 fn can_use_login_line(credentials: &Credentials, capabilities: &Capabilities) -> bool {
     let fits = |string: &[u8]| is_quotable(string) && string.len() <= MAX_IN_LINE;
     credentials.authorization.is_none()
@@ -134,7 +133,7 @@ fn can_use_login_line(credentials: &Credentials, capabilities: &Capabilities) ->
         && fits(credentials.password.expose())
 }
 
-/// What the client could use instead, in words.
+/// The mechanisms that the client could use instead, in words.
 fn offered(credentials: &Credentials, capabilities: &Capabilities) -> String {
     let what = match credentials.kind {
         CredentialKind::Password if credentials.authorization.is_some() => {
@@ -157,20 +156,20 @@ fn offered(credentials: &Credentials, capabilities: &Capabilities) -> String {
     }
 }
 
-/// What deltapush says by itself in an exchange by `mechanism`, message by message, in base64.
-pub(super) fn messages(credentials: &Credentials, mechanism: Mechanism) -> Vec<Zeroizing<String>> {
-    let encoded = |message: &[u8]| Zeroizing::new(STANDARD.encode(message));
+/// deltapush's own messages of an exchange by `mechanism`, in base64.
+pub(super) fn messages(credentials: &Credentials, mechanism: Mechanism) -> Vec<String> {
+    let encoded = |message: &[u8]| STANDARD.encode(message);
     let secret = credentials.password.expose();
     match mechanism {
         Mechanism::Plain => vec![encoded(&credentials.plain_message())],
         Mechanism::Login => vec![encoded(credentials.user.as_bytes()), encoded(secret)],
         Mechanism::XOAuth2 => {
             let start = format!("user={}\u{1}auth=Bearer ", credentials.user);
-            vec![encoded(&joined(&[start.as_bytes(), secret, b"\x01\x01"]))]
+            vec![encoded(&[start.as_bytes(), secret, b"\x01\x01"].concat())]
         }
         Mechanism::OAuthBearer => {
             let start = format!("n,a={},\u{1}auth=Bearer ", encoded_name(&credentials.user));
-            vec![encoded(&joined(&[start.as_bytes(), secret, b"\x01\x01"]))]
+            vec![encoded(&[start.as_bytes(), secret, b"\x01\x01"].concat())]
         }
         Mechanism::ScramSha1 | Mechanism::ScramSha256 => vec![encoded(secret)],
     }
@@ -178,8 +177,8 @@ pub(super) fn messages(credentials: &Credentials, mechanism: Mechanism) -> Vec<Z
 
 /// User name and password as LOGIN takes them, with the line end. It is cut where a literal has to wait for the server; the last
 /// piece first.
-pub(super) fn login_arguments(credentials: &Credentials) -> Vec<Zeroizing<Vec<u8>>> {
-    let mut pieces = vec![Zeroizing::new(Vec::new())];
+pub(super) fn login_arguments(credentials: &Credentials) -> Vec<Vec<u8>> {
+    let mut pieces = vec![Vec::new()];
     let strings = [credentials.user.as_bytes(), credentials.password.expose()];
     for (index, string) in strings.into_iter().enumerate() {
         let Some(piece) = pieces.last_mut() else { continue };
@@ -192,7 +191,7 @@ pub(super) fn login_arguments(credentials: &Credentials) -> Vec<Zeroizing<Vec<u8
         } else {
             piece.extend_from_slice(format!("{{{}}}\r\n", string.len()).as_bytes());
             // With room for the line end.
-            let mut literal = Zeroizing::new(Vec::with_capacity(string.len().saturating_add(2)));
+            let mut literal = Vec::with_capacity(string.len().saturating_add(2));
             literal.extend_from_slice(string);
             pieces.push(literal);
         }
@@ -202,11 +201,6 @@ pub(super) fn login_arguments(credentials: &Credentials) -> Vec<Zeroizing<Vec<u8
     }
     pieces.reverse();
     pieces
-}
-
-/// Exactly sized: a vector that grows leaves copies of a secret behind.
-fn joined(parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
-    Zeroizing::new(parts.concat())
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ pub struct Upstreams {
     pub routes: route::Routes,
     /// Verifying their certificates.
     pub tls: ClientConfigs,
-    /// How long a connection with its login may take.
+    /// Time limit of a connection with its login.
     pub time: Duration,
     /// Finding their addresses.
     pub dns: Arc<dns::DnsResolver>,

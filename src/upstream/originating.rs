@@ -10,7 +10,7 @@ use crate::parser::id::Field;
 pub struct ClientOrigin {
     /// The client's real address and port.
     pub client: SocketAddr,
-    /// Where it connected.
+    /// The address to which it connected.
     pub connected: SocketAddr,
 }
 

@@ -19,13 +19,13 @@ use crate::config::{Security, Submission, Trust};
 use crate::parser::response::{self, Condition};
 use crate::tls::stream::TlsStream;
 
-/// How long a look may take as a whole.
+/// Time limit of the whole probe.
 const TIME: Duration = Duration::from_secs(8);
 /// The longest line of a server, and how many are read before the one that is waited for.
 const MAX_LINE: usize = 16 * 1024;
 const MAX_LINES: usize = 100;
 
-/// What an IMAP server says before a login that it can do; many say more after it.
+/// The capabilities of an IMAP server before a login; many servers name more after it.
 ///
 /// # Errors
 /// [`ConnectError`] if it is not there, has no TLS with a certificate for its identity, or speaks no IMAP.

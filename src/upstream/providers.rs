@@ -7,7 +7,7 @@ use crate::config::{Security, Submission};
 /// A provider.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Provider {
-    /// What people call it.
+    /// Its name for people.
     pub name: &'static str,
     /// The domains of its addresses; none where people bring their own.
     pub domains: &'static [&'static str],
@@ -15,11 +15,11 @@ pub struct Provider {
     pub imap: &'static [&'static str],
     /// Its submission server, and how TLS comes in there, on the usual port.
     pub smtp: (&'static str, Security),
-    /// Whether the IMAP server wants the part before the `@` as login.
+    /// True if the IMAP server wants the part before the `@` as login.
     pub imap_by_local_part: bool,
     /// The same of the submission server.
     pub smtp_by_local_part: bool,
-    /// What a person has to know before the first login; may be empty.
+    /// A hint for the person before the first login; may be empty.
     pub hint: &'static str,
 }
 

@@ -104,7 +104,7 @@ pub fn classify_bye(words: &str) -> LoginRefusal {
     classify(format!("NO {words}").as_bytes(), b"")
 }
 
-/// What a client makes a wrong password of wherever it finds it, in any case (chatmail/core does).
+/// The word, in any case, by which a client recognizes a wrong password (chatmail/core does).
 const FATAL_WORD: &[u8] = b"authentication";
 
 /// A refused login as the client shall hear it, answer and untagged lines as in [`classify`]: as it is if it is about the
@@ -155,14 +155,14 @@ fn find_fatal(bytes: &[u8]) -> Option<usize> {
     bytes.windows(FATAL_WORD.len()).position(|window| window.eq_ignore_ascii_case(FATAL_WORD))
 }
 
-/// Whether a server that closes the connection with these words means that an access token has expired.
+/// Reports if a server that closes the connection with these words means that an access token has expired.
 #[must_use]
 pub fn is_about_expiry(words: &str) -> bool {
     // Outlook: "Session invalidated - AccessTokenExpired".
     words.to_lowercase().contains("expired")
 }
 
-/// What a server may take offence at in the form of a login. With a verb of `REJECTS` beside it, it judges no password.
+/// Words for the form of a login. Together with a verb of `REJECTS` they judge no password.
 const FORMS: [&str; 6] =
     ["mechanism", "method", "command", "sasl", "auth type", "initial response"];
 
@@ -183,13 +183,13 @@ const REJECTS: [&str; 13] = [
     "invalid",
 ];
 
-/// How many of `REJECTS` also go with "authenticate", which refusals of a password have in them as well.
+/// Number of `REJECTS` that also count together with "authenticate", which refusals of a password contain as well.
 const CLEAR_REJECTS: usize = 5;
 
 /// Words that are about the form of a command by themselves.
 const SYNTAX: [&str; 4] = ["syntax", "not ending with", "parse error", "bad arguments"];
 
-/// Whether another login method may be tried after this refusal (condition, code, text, and untagged lines as in
+/// Reports if another login method may be tried after this refusal (condition, code, text, and untagged lines as in
 /// [`classify`]). The password must not be judged twice: most servers answer a wrong one with a NO, some without any code.
 #[must_use]
 pub fn allows_next_method(answer: &[u8], untagged: &[u8], has_sent_secret: bool) -> bool {
@@ -215,7 +215,7 @@ fn is_about_the_form(text: &str) -> bool {
     any(&SYNTAX) || any(&FORMS) && any(&REJECTS) || names_authenticate
 }
 
-/// Whether an untagged status response may be the reason for what goes wrong next: NO, BAD, or an alert.
+/// Reports if an untagged status response may be the reason of the next failure: NO, BAD, or an alert.
 #[must_use]
 pub fn is_complaint(status: Status<'_>) -> bool {
     let is_bad = matches!(status.condition, Condition::No | Condition::Bad);

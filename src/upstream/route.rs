@@ -14,19 +14,19 @@ use crate::config::{
     Security, Trust, is_dns_name,
 };
 
-/// What stands for the port in the name of a server that is looked up.
+/// The replacement of the port in the name of a discovered server.
 const DISCOVERED: &str = ":discovered";
 
 /// All routes, in the order in which they are tried. Cheap to clone, and never changed: a new configuration makes new ones.
 #[derive(Debug, Clone, Default)]
 pub struct Routes(Arc<[CompiledRoute]>);
 
-/// What is known of a login when its server is looked for.
+/// The facts of a login by which its route is chosen.
 #[derive(Debug, Clone, Copy)]
 pub struct Asked<'a> {
     /// The login name.
     pub login: &'a str,
-    /// Where the client connected.
+    /// The listener to which the client connected.
     pub listener: Option<&'a Listener>,
     /// Which name the client asked for in TLS, in lower case.
     pub host: Option<&'a str>,
@@ -42,23 +42,23 @@ struct CompiledRoute {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     name: Arc<str>,
-    /// Where it is.
+    /// Its place.
     pub servers: Servers,
-    /// What its route says beside that.
+    /// The other terms of its route.
     pub terms: Arc<Terms>,
-    /// Where the names of its hosts may lead.
+    /// The addresses to which the names of its hosts may lead.
     pub reach: Reach,
     /// The login itself has named the server, and not the configuration.
     is_open: bool,
     login: LoginTemplate,
 }
 
-/// Where a target is.
+/// The place of a target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Servers {
     /// There.
     Fixed(Endpoint),
-    /// Where this domain, in lower case, says.
+    /// The server that this domain, in lower case, names.
     Discovered(Arc<str>),
 }
 
@@ -69,24 +69,24 @@ pub struct Endpoint {
     pub host: Arc<str>,
     /// The TCP port.
     pub port: u16,
-    /// How TLS comes in.
+    /// The kind of encryption.
     pub security: Security,
-    /// What the certificate must be made out for: the host, or the login's domain where only DNS vouches for the host.
+    /// The name that the certificate must have: the host, or the login's domain where only DNS vouches for the host.
     pub identity: Arc<str>,
 }
 
-/// What a route says of how its server is reached.
+/// A route's terms for the connection to its server.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Terms {
     /// Trust anchors for the certificate: [`crate::tls::client::ClientConfigs::get`].
     pub trust: Trust,
     /// Hosts that DNS may name although they are outside of the login's domain.
     pub targets: Vec<HostPattern>,
-    /// Where autoconfig is, if not in the usual places.
+    /// The URL of autoconfig, if not in the usual places.
     pub autoconfig: Option<AutoconfigUrl>,
     /// The header that tells the server who connects.
     pub proxy_protocol: Option<ProxyProtocol>,
-    /// Whether ID tells it.
+    /// True to send it by ID.
     pub originating_ip: bool,
 }
 
@@ -149,7 +149,7 @@ impl CompiledRoute {
         Self { conditions: route.clone(), terms: Arc::new(terms) }
     }
 
-    /// Whether the login itself fits.
+    /// Reports if the login itself fits.
     fn is_for(&self, login: &str) -> bool {
         let login = login.to_lowercase();
         let domain = login.rsplit_once('@').map(|(_, domain)| domain);
@@ -157,7 +157,7 @@ impl CompiledRoute {
             && self.conditions.named_domain().is_none_or(|named| Some(named) == domain)
     }
 
-    /// Whether what is around the login fits.
+    /// Reports if the conditions besides the login fit.
     fn is_met(&self, asked: &Asked<'_>) -> bool {
         let Self { conditions, .. } = self;
         let on_listener =
@@ -249,7 +249,7 @@ fn endpoint(upstream: &config::UpstreamAddress, domain: Option<&str>) -> Option<
 }
 
 impl Target {
-    /// Whether the login itself has named the server, and not the configuration: anybody may have such a server.
+    /// Reports if the login itself, and not the configuration, has named the server: anybody may have such a server.
     #[must_use]
     pub fn is_named_by_login(&self) -> bool {
         self.is_open
@@ -262,7 +262,7 @@ impl Target {
         self.to_string()
     }
 
-    /// What the server gets as login name.
+    /// The login name for the server.
     #[must_use]
     pub fn login_for(&self, login: &str) -> String {
         self.login.apply(login)
@@ -299,9 +299,9 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// Whether a stranger may name this domain as part of a host to connect to: two labels at least, and none of the names that
-/// mean this machine or its own network (RFC 6761, RFC 6762, RFC 9476 and the reserved `internal`). Where the name leads is
-/// up to DNS all the same, hence [`Reach::PublicOnly`].
+/// Reports if a stranger may name this domain as part of a host to connect to: two labels at least, and none of the names
+/// that mean this machine or its own network (RFC 6761, RFC 6762, RFC 9476 and the reserved `internal`). DNS decides where
+/// the name leads, hence [`Reach::PublicOnly`].
 fn is_public_name(domain: &str) -> bool {
     const LOCAL: [&str; 9] =
         ["localhost", "localdomain", "local", "internal", "intranet", "lan", "home", "alt", "arpa"];

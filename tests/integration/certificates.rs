@@ -15,7 +15,7 @@ use super::support::deltapush::{Deltapush, Options};
 use super::support::dovecot::{self, Setup};
 use super::support::pebble::Pebble;
 use super::support::poll;
-use super::support::ports::free_port;
+use super::support::ports::ReservedPort;
 use super::support::tls::{
     handshake, handshake_again, is_alive, kind_after_greeting, leaf, line, public_key, trusting,
 };
@@ -36,9 +36,10 @@ async fn shown(port: u16, name: &str, trusted: &Path) -> Option<Vec<u8>> {
 
 #[tokio::test]
 async fn authority_issues_and_renews_while_sessions_go_on() {
-    let port = free_port();
-    let pebble = Pebble::start(port, Duration::from_secs(30));
-    let deltapush = Deltapush::start_on(port, &by_acme(&pebble));
+    let reserved = ReservedPort::new();
+    let port = reserved.number();
+    let pebble = Pebble::start(NAME, port, Duration::from_secs(30));
+    let deltapush = Deltapush::start_on(reserved, &by_acme(&pebble));
     let self_signed = deltapush.dir().join(format!("certs/{NAME}.cert.pem"));
     assert!(self_signed.exists(), "something is to be shown from the start");
     let root = pebble.root().await;
@@ -86,19 +87,20 @@ async fn authority_issues_and_renews_while_sessions_go_on() {
 
 #[tokio::test]
 async fn authority_may_come_from_anywhere_and_is_not_asked_twice() {
-    let port = free_port();
-    let pebble = Pebble::start(port, Duration::from_secs(3600));
+    let reserved = ReservedPort::new();
+    let port = reserved.number();
+    let pebble = Pebble::start(NAME, port, Duration::from_secs(3600));
     let options =
         Options { more: "allow: { networks: [192.0.2.0/24] }".to_owned(), ..by_acme(&pebble) };
-    let mut deltapush = Deltapush::start_on(port, &options);
+    let mut deltapush = Deltapush::start_on(reserved, &options);
     let issued = || deltapush.log().contains(", renewal due about ");
-    assert!(poll(Duration::from_secs(30), issued).await, "{}", deltapush.log());
+    assert!(poll(Duration::from_secs(40), issued).await, "{}", deltapush.log());
     let root = pebble.root().await;
     assert!(shown(port, NAME, &root).await.is_none(), "others are still turned away");
 
     deltapush.reconfigure(|text| text.replace("allow: { networks: [192.0.2.0/24] }", ""));
     let taken = || deltapush.log().contains("the configuration was read again");
-    assert!(poll(Duration::from_secs(10), taken).await, "{}", deltapush.log());
+    assert!(poll(Duration::from_secs(40), taken).await, "{}", deltapush.log());
     let before = shown(port, NAME, &root).await.unwrap();
     deltapush.restart();
     assert_eq!(shown(port, NAME, &root).await.unwrap(), before);
@@ -113,36 +115,38 @@ async fn authority_may_come_from_anywhere_and_is_not_asked_twice() {
 /// What is mended here costs no certificate there: authorities issue few of the same kind.
 #[tokio::test]
 async fn nothing_is_asked_for_while_something_is_broken_here() {
-    let port = free_port();
-    let pebble = Pebble::start(port, Duration::from_secs(15));
+    let reserved = ReservedPort::new();
+    let port = reserved.number();
+    let pebble = Pebble::start(NAME, port, Duration::from_secs(15));
     let folder = tempfile::tempdir().unwrap();
     make(folder.path(), "more", "mail.example.net");
     let file = |kind: &str| folder.path().join(format!("more.{kind}"));
     let mut options = by_acme(&pebble);
     let more = serde_json::json!([{"chain": file("chain"), "key": file("key")}]);
     options.certificate = format!("{}\n  more: {more}", options.certificate);
-    let deltapush = Deltapush::start_on(port, &options);
+    let deltapush = Deltapush::start_on(reserved, &options);
     let issued = || deltapush.log().matches("valid until ").count() > 0;
-    assert!(poll(Duration::from_secs(30), issued).await, "{}", deltapush.log());
+    assert!(poll(Duration::from_secs(40), issued).await, "{}", deltapush.log());
     fs::write(file("chain"), "broken").unwrap();
     let asked = || deltapush.log().matches("requesting a certificate from localhost").count();
     let (before, told) = (asked(), || {
         deltapush.log().contains("deltapush requests no certificate before this is corrected")
     });
-    assert!(poll(Duration::from_secs(30), told).await, "{}", deltapush.log());
+    assert!(poll(Duration::from_secs(40), told).await, "{}", deltapush.log());
     assert!(deltapush.log().contains("more.chain") && asked() == before, "{}", deltapush.log());
 }
 
 #[tokio::test]
 async fn refusal_is_told_with_its_cure_and_the_old_certificate_stays() {
-    let port = free_port();
-    // It looks for the proof where nobody listens.
-    let pebble = Pebble::start(free_port(), Duration::from_secs(3600));
-    let deltapush = Deltapush::start_on(port, &by_acme(&pebble));
+    let reserved = ReservedPort::new();
+    let port = reserved.number();
+    let nobody = ReservedPort::new();
+    let pebble = Pebble::start(NAME, nobody.number(), Duration::from_secs(3600));
+    let deltapush = Deltapush::start_on(reserved, &by_acme(&pebble));
     let wanted =
         "no certificate from localhost: it could not validate the names: imap.example.org: ";
     assert!(
-        poll(Duration::from_secs(20), || deltapush.log().contains(wanted)).await,
+        poll(Duration::from_secs(40), || deltapush.log().contains(wanted)).await,
         "{}",
         deltapush.log()
     );
@@ -175,11 +179,7 @@ async fn one_port_serves_imap_and_a_page() {
         let page = client.get(format!("https://localhost:{port}/")).send().await.unwrap();
         assert_eq!((page.status().as_u16(), page.version()), (200, version));
         let text = page.text().await.unwrap();
-        assert!(
-            text.contains("Delta Chat")
-                && text.contains(&format!("<td>localhost<td>{port}<td>SSL/TLS")),
-            "{text}"
-        );
+        assert!(text.contains("Delta Chat") && text.contains("name=\"address\""), "{text}");
         let head = client.head(format!("https://localhost:{port}/")).send().await.unwrap();
         assert_eq!(head.headers()["content-length"], text.len().to_string());
         assert_eq!(head.headers()["x-content-type-options"], "nosniff");
@@ -256,7 +256,7 @@ async fn changed_files_are_read_again_and_broken_ones_are_not_used() {
     // By looking, without a signal.
     let second = make(folder.path(), "a", "localhost");
     let read =
-        poll(Duration::from_secs(20), || deltapush.log().contains("certificates read again")).await;
+        poll(Duration::from_secs(40), || deltapush.log().contains("certificates read again")).await;
     assert!(read, "{}", deltapush.log());
     assert_eq!(shown(port, "localhost", &path("a.chain")).await.unwrap(), second);
     assert_ne!(first, second);
@@ -264,7 +264,7 @@ async fn changed_files_are_read_again_and_broken_ones_are_not_used() {
     let good = fs::read(path("a.chain")).unwrap();
     fs::copy(path("b.key"), path("a.key")).unwrap();
     let told = || deltapush.log().matches("the previous ones stay in use: ").count();
-    assert!(poll(Duration::from_secs(20), || told() == 1).await, "{}", deltapush.log());
+    assert!(poll(Duration::from_secs(40), || told() == 1).await, "{}", deltapush.log());
     assert!(deltapush.log().contains("must belong together"), "{}", deltapush.log());
     assert_eq!(shown(port, "localhost", &path("a.chain")).await.unwrap(), second);
 
@@ -275,11 +275,11 @@ async fn changed_files_are_read_again_and_broken_ones_are_not_used() {
             .log()
             .contains("the new configuration is not valid, deltapush keeps the previous one: ")
     };
-    assert!(poll(Duration::from_secs(10), refused).await, "{}", deltapush.log());
+    assert!(poll(Duration::from_secs(40), refused).await, "{}", deltapush.log());
     let third = make(folder.path(), "a", "localhost");
     deltapush.signal("HUP");
     let taken = || deltapush.log().contains("the configuration was read again");
-    assert!(poll(Duration::from_secs(10), taken).await, "{}", deltapush.log());
+    assert!(poll(Duration::from_secs(40), taken).await, "{}", deltapush.log());
     assert_eq!(shown(port, "localhost", &path("a.chain")).await.unwrap(), third);
     assert_ne!(fs::read(path("a.chain")).unwrap(), good);
     assert_eq!(told(), 1, "told once: {}", deltapush.log());

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::support::client::{Client, sasl_plain};
 use super::support::deltapush::{Deltapush, Options};
 use super::support::dovecot::{self, Dovecot, PASSWORD, Setup};
-use super::support::server::Server;
+use super::support::server::RealServer;
 use super::support::smoothing::without_time;
 
 /// What is taken out of capability lists after the login, as the documentation says.
@@ -69,12 +69,12 @@ impl Compared for &Dovecot {
     }
 }
 
-impl Compared for Server {
+impl Compared for RealServer {
     async fn direct(&self) -> Client {
         self.connect().await
     }
     fn options(&self) -> Options {
-        Server::options(self)
+        RealServer::options(self)
     }
     fn account(&self, name: &str) -> String {
         self.user(name)
@@ -454,7 +454,7 @@ async fn cyrus_says_the_same_through_deltapush() {
         "XLIST \"\" *",
         "UID SEARCH RETURN (COUNT) FUZZY SUBJECT second",
     ];
-    compare(&Server::cyrus(), "cyrus", &more).await;
+    compare(&RealServer::cyrus(), "cyrus", &more).await;
 }
 
 #[tokio::test]
@@ -471,7 +471,7 @@ async fn courier_says_the_same_through_deltapush() {
         "SEARCH SUBJECT \"Gr\u{fc}\u{df}e\"",
         "FETCH 1:* (ENVELOPE BODY.PEEK[HEADER])",
     ];
-    compare(&Server::courier(), "courier", &more).await;
+    compare(&RealServer::courier(), "courier", &more).await;
 }
 
 #[tokio::test]

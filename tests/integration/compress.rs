@@ -8,7 +8,7 @@ use super::clients::run;
 use super::support::deltapush::{Deltapush, Options};
 use super::support::dovecot::{self, PASSWORD, Setup};
 use super::support::python;
-use super::support::scene::Scene;
+use super::support::scene::DovecotScene;
 
 /// What each round of `compressed_client.py` tells of a server that does as RFC 4978 says.
 fn expected() -> Value {
@@ -54,7 +54,7 @@ async fn client_compresses_with_the_server_itself() {
 /// A watch waits for months and says next to nothing: it never compresses, though the server could.
 #[tokio::test]
 async fn watch_is_not_compressed_where_the_server_could() {
-    let scene = Scene::new(Setup::Compress, "compress-watch").await;
+    let scene = DovecotScene::new(Setup::Compress, "compress-watch").await;
     let offered = scene.direct().await.command("c2 CAPABILITY").await.text();
     assert!(offered.contains("COMPRESS=DEFLATE"), "{offered}");
     scene.register("openpgp:compressed").await;

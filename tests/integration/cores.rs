@@ -94,7 +94,7 @@ async fn phone_is_woken_after_its_app_has_gone() {
     for number in 1..=3 {
         let delivered = Instant::now();
         dovecot.deliver_news(&user, "are you there?").await;
-        let posted = notify.wait_for(number, Duration::from_secs(20)).await;
+        let posted = notify.wait_for(number, Duration::from_secs(40)).await;
         let last = &posted[number - 1];
         assert!(last.token.starts_with("openpgp:"), "not a core's token: {:?}", last.token);
         took.push(last.at.duration_since(delivered));

@@ -8,11 +8,12 @@ use std::time::Duration;
 use super::support::client::{Client, Reply, quoted, sasl_plain};
 use super::support::dovecot::{PASSWORD, Setup, message};
 use super::support::notify::Answer;
-use super::support::scene::{PATIENCE, QUIET, Scene};
+use super::support::poll;
+use super::support::scene::{DovecotScene, PATIENCE};
 
 #[tokio::test]
 async fn every_listener_and_every_form_of_login_leads_to_the_account() {
-    let scene = Scene::new(Setup::Vanilla, "login-forms").await;
+    let scene = DovecotScene::new(Setup::Vanilla, "login-forms").await;
     let (user, pem) = (&scene.user, scene.deltapush.certificate());
     let sync = |text: &str| (format!("{{{}}}", text.len()), text.to_owned());
 
@@ -60,7 +61,7 @@ async fn every_listener_and_every_form_of_login_leads_to_the_account() {
 
 #[tokio::test]
 async fn refused_login_brings_the_servers_own_words_and_may_be_repeated() {
-    let scene = Scene::new(Setup::Vanilla, "wrong-password").await;
+    let scene = DovecotScene::new(Setup::Vanilla, "wrong-password").await;
     let mut answers = Vec::new();
     for mut client in [Client::plain(scene.dovecot.imap).await, scene.connect().await] {
         client.expect_prefix("* OK").await;
@@ -74,7 +75,7 @@ async fn refused_login_brings_the_servers_own_words_and_may_be_repeated() {
 
 #[tokio::test]
 async fn mailbox_looks_the_same_with_and_without_the_proxy() {
-    let scene = Scene::new(Setup::Vanilla, "same").await;
+    let scene = DovecotScene::new(Setup::Vanilla, "same").await;
     let body = format!("Subject: big\r\n\r\n{}", "line {7}\r\n".repeat(20_000));
     let mut client = scene.client().await;
     client.send(&format!("c2 APPEND INBOX (\\Flagged) {{{}}}", body.len())).await;
@@ -117,7 +118,7 @@ fn comparable(reply: &Reply) -> String {
 
 #[tokio::test]
 async fn capabilities_that_make_a_core_register_are_advertised_after_the_login() {
-    let scene = Scene::new(Setup::Vanilla, "advertised").await;
+    let scene = DovecotScene::new(Setup::Vanilla, "advertised").await;
     let mut client = scene.connect().await;
     let at_login = client.log_in(&scene.user).await.text();
     let when_asked = client.command("c2 CAPABILITY").await.text();
@@ -138,7 +139,7 @@ async fn capabilities_that_make_a_core_register_are_advertised_after_the_login()
 
 #[tokio::test]
 async fn server_without_metadata_gets_its_metadata_from_deltapush() {
-    let scene = Scene::with(Setup::Vanilla, "metadata", |options| {
+    let scene = DovecotScene::with(Setup::Vanilla, "metadata", |options| {
         options.more = "metadata:\n  /shared/comment: \"push by \\\"deltapush\\\"\"\n".to_owned();
     })
     .await;
@@ -174,7 +175,7 @@ async fn token_in_any_form_is_pushed_when_mail_arrives() {
         |token| format!("{{5+}}\r\ninbox (/PRIVATE/DeviceToken \"{token}\")"),
     ];
     for (number, form) in forms.into_iter().enumerate() {
-        let mut scene = Scene::new(Setup::Vanilla, &format!("form-{number}")).await;
+        let mut scene = DovecotScene::new(Setup::Vanilla, &format!("form-{number}")).await;
         let token = format!("openpgp:form/{number}={}=", "x".repeat(900));
         let command = form(&token);
         let mut client = scene.client().await;
@@ -197,7 +198,7 @@ async fn token_in_any_form_is_pushed_when_mail_arrives() {
 
 #[tokio::test]
 async fn all_tokens_of_an_account_are_pushed_and_a_removed_one_no_more() {
-    let mut scene = Scene::new(Setup::Vanilla, "tokens").await;
+    let mut scene = DovecotScene::new(Setup::Vanilla, "tokens").await;
     scene.register("openpgp:phone").await;
     scene.register("openpgp:tablet").await;
     scene.deliver_news().await;
@@ -210,13 +211,19 @@ async fn all_tokens_of_an_account_are_pushed_and_a_removed_one_no_more() {
     assert!(reply.result.starts_with("OK"), "{reply:?}");
     let known = client.command("c4 GETMETADATA INBOX /private/devicetoken").await.text();
     assert!(known.contains("NIL") && !known.contains("openpgp:"), "{known}");
+    // Neither an account nor a watch is left.
+    assert!(poll(PATIENCE, || scene.deltapush.account(&scene.user).is_none()).await);
+    assert!(poll(PATIENCE, || scene.dovecot.who(&scene.user) == 1).await, "the client's own");
     scene.deliver_news().await;
-    scene.notify.stays_at(2, QUIET).await;
+    scene.register("openpgp:laptop").await;
+    scene.dovecot.wait_for_watch(&scene.user, 2).await;
+    scene.deliver_news().await;
+    scene.expect_pushes(&["openpgp:phone", "openpgp:tablet", "openpgp:laptop"]).await;
 }
 
 #[tokio::test]
 async fn other_entries_beside_a_token_reach_a_server_that_keeps_them() {
-    let mut scene = Scene::new(Setup::Metadata, "entries").await;
+    let mut scene = DovecotScene::new(Setup::Metadata, "entries").await;
     let mut client = scene.client().await;
     let both =
         "c2 SETMETADATA INBOX (/private/comment \"mine\" /private/devicetoken \"openpgp:entries\")";
@@ -234,7 +241,7 @@ async fn other_entries_beside_a_token_reach_a_server_that_keeps_them() {
 
 #[tokio::test]
 async fn mail_that_nobody_waits_for_wakes_no_phone() {
-    let mut scene = Scene::new(Setup::Vanilla, "verdict").await;
+    let mut scene = DovecotScene::new(Setup::Vanilla, "verdict").await;
     scene.register("openpgp:verdict").await;
     let user = scene.user.clone();
     let deliver = async |from: &str, headers: &str| {
@@ -247,7 +254,7 @@ async fn mail_that_nobody_waits_for_wakes_no_phone() {
     let mut direct = scene.direct().await;
     direct.send(&format!("c2 APPEND INBOX (\\Seen) {{{}+}}\r\n{seen}", seen.len())).await;
     assert!(direct.until_tagged("c2").await.result.starts_with("OK"), "{}", direct.dialogue());
-    scene.notify.stays_at(0, QUIET).await;
+    scene.expect_decided("no push: ", 4, 0).await;
 
     scene
         .dovecot
@@ -262,19 +269,19 @@ async fn mail_that_nobody_waits_for_wakes_no_phone() {
 
 #[tokio::test]
 async fn first_watch_of_a_mailbox_pushes_nothing_for_old_mail() {
-    let mut scene = Scene::new(Setup::Vanilla, "old-mail").await;
+    let mut scene = DovecotScene::new(Setup::Vanilla, "old-mail").await;
     for _ in 0..3 {
         scene.deliver_news().await;
     }
     scene.register("openpgp:old-mail").await;
-    scene.notify.stays_at(0, QUIET).await;
+    scene.expect_decided("the mailbox is watched from now on", 1, 0).await;
     scene.deliver_news().await;
     scene.expect_pushes(&["openpgp:old-mail"]).await;
 }
 
 #[tokio::test]
 async fn watching_leaves_no_trace_in_the_mailbox() {
-    let mut scene = Scene::new(Setup::Vanilla, "untouched").await;
+    let mut scene = DovecotScene::new(Setup::Vanilla, "untouched").await;
     scene.register("openpgp:untouched").await;
     scene.deliver_news().await;
     scene.expect_pushes(&["openpgp:untouched"]).await;
@@ -291,7 +298,7 @@ async fn watching_leaves_no_trace_in_the_mailbox() {
 
 #[tokio::test]
 async fn restart_goes_on_where_it_stopped() {
-    let mut scene = Scene::new(Setup::Vanilla, "restart").await;
+    let mut scene = DovecotScene::new(Setup::Vanilla, "restart").await;
     scene.register("openpgp:restart").await;
     let status = scene.deltapush.terminate();
     assert!(status.success(), "after SIGTERM: {status}");
@@ -303,14 +310,14 @@ async fn restart_goes_on_where_it_stopped() {
     // What was pushed once is not pushed again.
     scene.deltapush.restart();
     scene.dovecot.wait_for_watch(&scene.user, 3).await;
-    scene.notify.stays_at(1, QUIET).await;
+    scene.expect_decided("the mailbox is watched from now on", 1, 1).await;
     scene.deliver_news().await;
     scene.notify.wait_for(2, PATIENCE).await;
 }
 
 #[tokio::test]
 async fn crash_loses_neither_tokens_nor_mail() {
-    let mut scene = Scene::new(Setup::Vanilla, "crash").await;
+    let mut scene = DovecotScene::new(Setup::Vanilla, "crash").await;
     scene.register("openpgp:crash").await;
     scene.deltapush.kill();
     scene.deliver_news().await;
@@ -320,12 +327,15 @@ async fn crash_loses_neither_tokens_nor_mail() {
 
 #[tokio::test]
 async fn token_that_the_notification_server_calls_gone_is_kept() {
-    let mut scene = Scene::new(Setup::Vanilla, "gone").await;
+    let mut scene = DovecotScene::new(Setup::Vanilla, "gone").await;
     scene.notify.answer([Answer::Status(410)]);
     scene.register("openpgp:gone").await;
     scene.deliver_news().await;
     scene.expect_pushes(&["openpgp:gone"]).await;
-    scene.notify.stays_at(1, QUIET).await;
+    // It is outstanding still, and tried again in a minute.
+    let answered = || scene.deltapush.log().contains("push failed; next attempt in ");
+    assert!(poll(PATIENCE, answered).await, "{}", scene.deltapush.log());
+    assert_eq!(scene.notify.posted().len(), 1);
     let known =
         scene.client().await.command("c2 GETMETADATA INBOX /private/devicetoken").await.text();
     assert!(known.contains("openpgp:gone"), "{known}");
@@ -335,7 +345,7 @@ async fn token_that_the_notification_server_calls_gone_is_kept() {
 
 #[tokio::test]
 async fn failed_notification_is_sent_again_after_eight_seconds() {
-    let mut scene = Scene::new(Setup::Vanilla, "retry").await;
+    let mut scene = DovecotScene::new(Setup::Vanilla, "retry").await;
     scene.notify.answer([Answer::Status(500)]);
     scene.register("openpgp:retry").await;
     scene.deliver_news().await;
@@ -344,12 +354,12 @@ async fn failed_notification_is_sent_again_after_eight_seconds() {
     // Jitter may stretch or shorten it a little.
     assert!(pause > Duration::from_secs(6), "sent again after {pause:?}");
     assert_eq!(posted[0].token, posted[1].token);
-    scene.notify.stays_at(2, QUIET).await;
+    scene.expect_decided("the answer to the POST", 2, 2).await;
 }
 
 #[tokio::test]
 async fn notification_that_hangs_holds_up_no_other() {
-    let mut scene = Scene::new(Setup::Vanilla, "hang").await;
+    let mut scene = DovecotScene::new(Setup::Vanilla, "hang").await;
     scene.register("openpgp:one").await;
     scene.register("openpgp:two").await;
     scene.notify.answer([Answer::Hang]);
@@ -359,7 +369,8 @@ async fn notification_that_hangs_holds_up_no_other() {
 
 #[tokio::test]
 async fn burst_of_mail_is_one_push_now_and_one_at_the_end_of_the_pause() {
-    let mut scene = Scene::with(Setup::Vanilla, "burst", |options| options.coalesce = "4s").await;
+    let mut scene =
+        DovecotScene::with(Setup::Vanilla, "burst", |options| options.coalesce = "4s").await;
     scene.register("openpgp:burst").await;
     scene.deliver_news().await;
     scene.notify.wait_for(1, PATIENCE).await;
@@ -370,12 +381,12 @@ async fn burst_of_mail_is_one_push_now_and_one_at_the_end_of_the_pause() {
     let pause = posted[1].at.duration_since(posted[0].at);
     // The clocks start at two ends of a request.
     assert!(pause > Duration::from_millis(3500), "{pause:?}");
-    scene.notify.stays_at(2, Duration::from_secs(5)).await;
+    scene.expect_decided("the answer to the POST", 2, 2).await;
 }
 
 #[tokio::test]
 async fn server_that_pushes_by_itself_gets_the_token() {
-    let mut scene = Scene::new(Setup::Chatmail, "native").await;
+    let scene = DovecotScene::new(Setup::Chatmail, "native").await;
     let mut client = scene.client().await;
     let reply = client
         .command("c2 SETMETADATA \"INBOX\" (/private/devicetoken {14+}\r\nopenpgp:native)")
@@ -386,15 +397,17 @@ async fn server_that_pushes_by_itself_gets_the_token() {
     assert!(known.contains("openpgp:native"), "{known}");
     drop(client);
     scene.deliver_news().await;
-    scene.notify.stays_at(0, QUIET).await;
+    assert!(scene.deltapush.account(&scene.user).is_none(), "it has no account to wake");
     // The client's and the test's own: deltapush does not watch here.
     scene.dovecot.expect_logins(&scene.user, 2).await;
+    assert!(scene.notify.posted().is_empty());
 }
 
 #[tokio::test]
 async fn takeover_keeps_tokens_from_a_server_that_pushes_by_itself() {
     let mut scene =
-        Scene::with(Setup::Chatmail, "takeover", |options| options.native = "takeover").await;
+        DovecotScene::with(Setup::Chatmail, "takeover", |options| options.native = "takeover")
+            .await;
     scene.register("openpgp:takeover").await;
     let known =
         scene.direct().await.command("c2 GETMETADATA INBOX /private/devicetoken").await.text();
@@ -405,7 +418,8 @@ async fn takeover_keeps_tokens_from_a_server_that_pushes_by_itself() {
 
 #[tokio::test]
 async fn secrets_stay_out_of_log_trace_and_state() {
-    let mut scene = Scene::with(Setup::Vanilla, "secrets", |options| options.trace = true).await;
+    let mut scene =
+        DovecotScene::with(Setup::Vanilla, "secrets", |options| options.trace = true).await;
     let user = scene.user.clone();
     for login in [
         format!("c1 LOGIN {user} {}", quoted(PASSWORD)),

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use super::support::client::Client;
 use super::support::dovecot::Setup;
 use super::support::poll;
-use super::support::scene::Scene;
+use super::support::scene::DovecotScene;
 
 /// Connections of each kind.
 const EACH: u32 = 2000;
@@ -47,7 +47,7 @@ struct Crowd {
 
 impl Crowd {
     /// `EACH` of each kind, from `addresses` addresses.
-    async fn gather(scene: &Scene, addresses: u32) -> Self {
+    async fn gather(scene: &DovecotScene, addresses: u32) -> Self {
         // Each takes a descriptor here, and this process has other tests.
         let files = rlimit::increase_nofile_limit(u64::MAX).unwrap();
         assert!(
@@ -86,7 +86,7 @@ impl Drop for Crowd {
     }
 }
 
-async fn join(scene: &Scene, address: Ipv4Addr, kind: Kind) -> TcpStream {
+async fn join(scene: &DovecotScene, address: Ipv4Addr, kind: Kind) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     // Small, so that what is not read is soon felt by who writes it.
     socket.set_recv_buffer_size(2048).unwrap();
@@ -111,7 +111,7 @@ async fn join(scene: &Scene, address: Ipv4Addr, kind: Kind) -> TcpStream {
     stream
 }
 
-async fn log_in(scene: &Scene) -> Client {
+async fn log_in(scene: &DovecotScene) -> Client {
     let mut client =
         Client::tls_from(HOME, scene.deltapush.imaps, &scene.deltapush.certificate()).await;
     client.log_in(&scene.user).await;
@@ -146,7 +146,7 @@ async fn shrinks_to(crowd: &mut Crowd, count: usize) -> bool {
 
 #[tokio::test]
 async fn crowd_at_one_address_is_turned_away_at_once() {
-    let scene = Scene::new(Setup::Vanilla, "crowd-one").await;
+    let scene = DovecotScene::new(Setup::Vanilla, "crowd-one").await;
     let mut before = log_in(&scene).await;
     let memory = scene.deltapush.memory();
     let mut crowd = Crowd::gather(&scene, 1).await;
@@ -164,7 +164,7 @@ async fn crowd_at_one_address_is_turned_away_at_once() {
 #[tokio::test]
 async fn crowd_from_everywhere_pushes_out_itself() {
     // No other limit than the one for places shall end them.
-    let scene = Scene::with(Setup::Vanilla, "crowd-many", |options| {
+    let scene = DovecotScene::with(Setup::Vanilla, "crowd-many", |options| {
         options.more =
             "limits:\n  handshake_time: 5m\n  command_time: 5m\n  login_time: 5m\n".to_owned();
     })
@@ -186,7 +186,7 @@ async fn crowd_from_everywhere_pushes_out_itself() {
 
 #[tokio::test]
 async fn crowd_that_is_let_in_costs_little_and_its_time_ends() {
-    let scene = Scene::with(Setup::Vanilla, "crowd-held", |options| {
+    let scene = DovecotScene::with(Setup::Vanilla, "crowd-held", |options| {
         options.more =
             "limits:\n  before_login: 9000\n  handshake_time: 20s\n  command_time: 20s\n  login_time: 25s\n".to_owned();
     })
@@ -212,7 +212,7 @@ async fn connection_with_a_large_hello_or_a_long_command_costs_little_more() {
     for (kind, user) in
         [(Kind::LargeHello, "crowd-large-hello"), (Kind::LongCommand, "crowd-long-command")]
     {
-        let scene = Scene::with(Setup::Vanilla, user, |options| {
+        let scene = DovecotScene::with(Setup::Vanilla, user, |options| {
             options.more =
                 "limits:\n  per_address: 1000\n  before_login_per_address: 1000\n".to_owned();
         })

@@ -1,17 +1,15 @@
 //! SIGTERM: everybody hears of it, nothing is lost, and it is soon over.
 
-use std::time::{Duration, Instant};
-
 use super::support::client::Client;
 use super::support::deltapush::{Deltapush, Options};
 use super::support::dovecot::Setup;
 use super::support::poll;
-use super::support::scene::{PATIENCE, Scene};
+use super::support::scene::{DovecotScene, PATIENCE};
 use super::support::scripted::Scripted;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_hear_bye_and_watches_log_out() {
-    let mut scene = Scene::new(Setup::Vanilla, "goodbye").await;
+    let mut scene = DovecotScene::new(Setup::Vanilla, "goodbye").await;
     scene.register("openpgp:goodbye").await;
     let mut idling = scene.client().await;
     idling.command("c2 SELECT INBOX").await;
@@ -27,10 +25,9 @@ async fn clients_hear_bye_and_watches_log_out() {
     // In a handshake there is nothing to be said, and one that never reads holds nothing up.
     let _silent = Client::plain(scene.deltapush.imaps).await;
 
-    let begin = Instant::now();
     let status = tokio::task::block_in_place(|| scene.deltapush.terminate());
     assert!(status.success(), "{status}");
-    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+    assert!(!scene.deltapush.log().contains("some sessions did not end within"));
     for mut client in [idling, within_line, before_login, before_tls] {
         let last = client.expect_eof().await;
         assert_eq!(
@@ -81,11 +78,8 @@ async fn mail_server_that_does_not_answer_holds_the_end_up_for_seconds_only() {
     assert!(reply.result.starts_with("OK"), "{reply:?}");
     drop(client);
     upstream.reached().await;
-    let begin = Instant::now();
+    // The watch gives up by itself; the server's silence is not what ends it.
     let status = tokio::task::block_in_place(|| deltapush.terminate());
-    assert!(
-        status.success() && begin.elapsed() < Duration::from_secs(6),
-        "{status}, {:?}",
-        begin.elapsed()
-    );
+    assert!(status.success(), "{status}");
+    assert!(!deltapush.log().contains("some sessions did not end within"));
 }

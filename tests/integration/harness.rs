@@ -1,14 +1,30 @@
 //! The harness itself, without deltapush: what the other tests lean on holds, and a fixture that is wrong is told apart
 //! from a proxy that is.
 
-use std::time::{Duration, Instant};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
 
 use super::support::certs::Authority;
 use super::support::client::{Client, quoted};
 use super::support::core::{Core, Submission, Version};
 use super::support::dovecot::{self, PASSWORD, Setup};
 use super::support::poll;
+use super::support::ports::ReservedPort;
 use super::support::scripted::{Manner, Scripted};
+
+#[test]
+fn reserved_port_is_open_to_one_server_and_closed_without_it() {
+    let port = ReservedPort::new();
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port.number()));
+    assert!(TcpStream::connect(address).is_err());
+    // std sets SO_REUSEADDR.
+    let server = TcpListener::bind(address).unwrap();
+    TcpStream::connect(address).unwrap();
+    assert!(TcpListener::bind(address).is_err());
+    drop(server);
+    assert!(TcpStream::connect(address).is_err());
+    TcpListener::bind(address).unwrap();
+}
 
 #[tokio::test]
 async fn dovecot_serves_tls_starttls_and_plain() {
@@ -32,10 +48,8 @@ async fn dovecot_tells_of_mail_delivered_by_lmtp() {
     client.send("c3 IDLE").await;
     client.expect_prefix("+").await;
     dovecot.wait_for_watch(&user, 1).await;
-    let delivered = Instant::now();
     dovecot.deliver_news(&user, "news").await;
     client.expect("* 1 EXISTS").await;
-    assert!(delivered.elapsed() < Duration::from_secs(5), "{:?}", delivered.elapsed());
     assert_eq!(dovecot.watches(&user).len(), 1);
 }
 
@@ -67,7 +81,7 @@ async fn core_hands_its_token_to_a_server_that_pushes() {
     core.call("start_io_for_all_accounts", serde_json::json!([])).await;
     let said = || dovecot.sessions(&user).concat();
     let wanted = r#"SETMETADATA "INBOX" (/private/devicetoken {"#;
-    assert!(poll(Duration::from_secs(20), || said().contains(wanted)).await, "{}", said());
+    assert!(poll(Duration::from_secs(40), || said().contains(wanted)).await, "{}", said());
     assert!(said().contains("openpgp:"), "{}", said());
     core.kill().await;
 }

@@ -11,9 +11,9 @@ use super::support::deltapush::{Deltapush, Options};
 use super::support::dovecot::{self, Dovecot, Setup, message};
 use super::support::notify::NotifyServer;
 use super::support::poll;
-use super::support::scene::{PATIENCE, QUIET, Scene};
+use super::support::scene::{DovecotScene, PATIENCE, QUIET};
 
-async fn scene(setup: Setup, name: &str) -> Scene {
+async fn scene(setup: Setup, name: &str) -> DovecotScene {
     scene_with(setup, name, |_| ()).await
 }
 
@@ -21,8 +21,8 @@ pub(crate) async fn scene_with(
     setup: Setup,
     name: &str,
     change: impl FnOnce(&mut Options),
-) -> Scene {
-    Scene::with(setup, name, |options| {
+) -> DovecotScene {
+    DovecotScene::with(setup, name, |options| {
         options.credentials = "none";
         options.trace = true;
         change(options);
@@ -47,14 +47,14 @@ pub(crate) async fn idle(client: &mut Client) {
 }
 
 /// A client that has registered a token and waits in INBOX.
-pub(crate) async fn waiting(scene: &Scene, token: &str) -> Client {
+pub(crate) async fn waiting(scene: &DovecotScene, token: &str) -> Client {
     let mut client = scene.client().await;
     register(&mut client, token).await;
     idle(&mut client).await;
     client
 }
 
-pub(crate) async fn status_says(scene: &Scene, wanted: &str) {
+pub(crate) async fn status_says(scene: &DovecotScene, wanted: &str) {
     let said = poll(PATIENCE, || scene.deltapush.status().contains(wanted)).await;
     assert!(said, "no {wanted:?} in the status:\n{}", scene.deltapush.status());
 }
@@ -215,10 +215,11 @@ async fn after_a_restart_devices_are_called_back() {
     // Within the hour it is not called again.
     scene.deltapush.kill();
     scene.deltapush.start_again();
-    scene.notify.stays_at(1, 3 * QUIET).await;
     scene.deliver_news().await;
     drop(waiting(&scene, "openpgp:restart").await);
     scene.expect_pushes(&["openpgp:restart"; 2]).await;
+    // Nothing but the news was posted since.
+    scene.expect_decided("the answer to the POST", 1, 2).await;
 }
 
 #[tokio::test]
@@ -241,7 +242,7 @@ async fn new_mail_that_one_device_hears_of_wakes_the_others() {
     let fetched = here.command(&format!("c6 UID FETCH 1:* {items}")).await;
     assert!(fetched.result.starts_with("OK"), "{fetched:?}");
     scene.expect_pushes(&["openpgp:away"]).await;
-    scene.notify.stays_at(1, QUIET).await;
+    scene.expect_decided("the answer to the POST", 1, 1).await;
     // What wakes nobody is told by the headers that it fetches.
     let mine = message(&scene.user, &scene.user, "from another device", "");
     scene.dovecot.deliver(&scene.user, &scene.user, &mine).await;
@@ -251,7 +252,7 @@ async fn new_mail_that_one_device_hears_of_wakes_the_others() {
     here.send("DONE").await;
     here.until_tagged("c7").await;
     here.command(&format!("c8 UID FETCH 2:* {items}")).await;
-    scene.notify.stays_at(1, QUIET).await;
+    scene.expect_decided("no device to wake", 1, 1).await;
 }
 
 #[tokio::test]
@@ -381,7 +382,7 @@ async fn accounts_whose_clients_use_scram_or_a_token_are_watched() {
 }
 
 /// What `deltapush` says to have handed sessions back.
-fn handed_back(scene: &Scene) -> usize {
+fn handed_back(scene: &DovecotScene) -> usize {
     scene.deltapush.log().matches("logged in by resuming a kept session").count()
 }
 

@@ -3,16 +3,17 @@
 use std::fmt::Display;
 use std::time::Duration;
 
-use super::providers::{CLIENT, EXAMINE, IDLE, PLAIN, Scene};
+use super::providers::{CLIENT, EXAMINE, IDLE, PLAIN, ProviderScene};
 use super::support::poll;
 
 /// A watch's session ends like this, and log and status give that reason.
 async fn reason(session: impl Display, reason: impl AsRef<str>) {
     let reason = reason.as_ref();
     let scene =
-        Scene::begin(&[&format!("{PLAIN}{CLIENT}"), &format!("{PLAIN}{session}"), "HANG"]).await;
+        ProviderScene::begin(&[&format!("{PLAIN}{CLIENT}"), &format!("{PLAIN}{session}"), "HANG"])
+            .await;
     let scene = scene.says(reason).await;
-    let shown = poll(Duration::from_secs(10), || scene.deltapush.status().contains(reason)).await;
+    let shown = poll(Duration::from_secs(40), || scene.deltapush.status().contains(reason)).await;
     assert!(shown, "no {reason:?} in the status:\n{}", scene.deltapush.status());
     assert!(!scene.deltapush.log().contains("until the client logs in"), "it goes on");
 }
@@ -72,12 +73,12 @@ async fn words_before_a_reset_in_the_login_are_the_reason() {
         S= * CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN\r\ndp1 OK done\r\n* BYE [ALERT] Closed for repairs\r\n
         RESET
     ";
-    let scene = Scene::begin(&[&client, login, "HANG"]).await;
+    let scene = ProviderScene::begin(&[&client, login, "HANG"]).await;
     let scene = scene
         .says("said \"Closed for repairs\"; then: the mail server closed the connection")
         .await;
     let shown =
-        poll(Duration::from_secs(10), || scene.deltapush.status().contains("Closed for repairs"))
+        poll(Duration::from_secs(40), || scene.deltapush.status().contains("Closed for repairs"))
             .await;
     assert!(shown, "{}", scene.deltapush.status());
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::providers::Scene;
+use super::providers::ProviderScene;
 use super::support::client::Client;
 use super::support::poll;
 
@@ -75,7 +75,7 @@ fn client(login: &str, mailboxes: [&str; 2]) -> String {
 }
 
 /// Waits in two mailboxes, one after the other; in the second once what follows from the first has `REACHED` its end.
-async fn wait_in(scene: &mut Scene, mailboxes: [&str; 2], reached: bool) {
+async fn wait_in(scene: &mut ProviderScene, mailboxes: [&str; 2], reached: bool) {
     scene.upstream.open_gate();
     for (number, mailbox) in [(3, mailboxes[0]), (5, mailboxes[1])] {
         let selected = scene.client.command(&format!("c{number} SELECT {mailbox}")).await;
@@ -100,20 +100,20 @@ fn noted(directory: &Path) -> u32 {
 }
 
 /// So many sessions have come to a rest. A message in INBOX wakes the device, and the status shows that the other mailbox is left out and INBOX watched.
-async fn inbox_is_watched(mut scene: Scene, gone: &str, sessions: usize) {
+async fn inbox_is_watched(mut scene: ProviderScene, gone: &str, sessions: usize) {
     for _ in 0..sessions {
         scene.upstream.reached().await;
     }
     let not_watched =
         format!("mailbox \"{gone}\" is not watched: it cannot be opened (no such mailbox)");
     let status = || scene.deltapush.status();
-    let shown = poll(Duration::from_secs(20), || {
+    let shown = poll(Duration::from_secs(40), || {
         let status = status();
         status.contains(&not_watched) && status.contains("watch    watching")
     });
     assert!(shown.await, "{}", status());
     scene.upstream.open_gate();
-    let posted = scene.notify.wait_for(1, Duration::from_secs(20)).await;
+    let posted = scene.notify.wait_for(1, Duration::from_secs(40)).await;
     assert_eq!(posted[0].token, "openpgp:alice");
     scene.upstream.reached().await;
     assert_eq!(scene.deltapush.log().matches(&not_watched).count(), 1, "said once");
@@ -154,9 +154,9 @@ async fn kept_session_watches_the_mailboxes_that_can_be_opened() {
     ] {
         let dialogue = format!("{}C: DONE\nS: c6 OK\n{watch}", client(login, mailboxes));
         let mut scene =
-            Scene::begin_with(&[&dialogue], |options| options.credentials = "none").await;
+            ProviderScene::begin_with(&[&dialogue], |options| options.credentials = "none").await;
         wait_in(&mut scene, mailboxes, false).await;
-        let noted = poll(Duration::from_secs(10), || noted(scene.deltapush.dir()) == 2);
+        let noted = poll(Duration::from_secs(40), || noted(scene.deltapush.dir()) == 2);
         assert!(noted.await, "where the client waits was not noted");
         // The client is gone, and its session goes on.
         scene.client = Client::plain(scene.deltapush.plain).await;
@@ -188,7 +188,7 @@ async fn session_per_mailbox_watches_those_that_can_be_opened() {
         let client = format!("{}EOF", client(&idle, mailboxes));
         let dialogues: Vec<&str> =
             [&client].into_iter().chain(&sessions).map(String::as_str).collect();
-        let mut scene = Scene::begin(&dialogues).await;
+        let mut scene = ProviderScene::begin(&dialogues).await;
         scene.upstream.reached().await;
         wait_in(&mut scene, mailboxes, gone == "Work").await;
         inbox_is_watched(scene, gone, 2).await;

@@ -10,13 +10,13 @@ use std::time::Instant;
 use serde_json::Value;
 
 use super::support::dovecot::Setup;
-use super::support::ports::free_port;
-use super::support::scene::{PATIENCE, Scene};
+use super::support::ports::ReservedPort;
+use super::support::scene::{DovecotScene, PATIENCE};
 
 #[tokio::test]
 async fn as_json_each_line_is_an_object_with_account_and_session() {
     let mut scene =
-        Scene::with(Setup::Vanilla, "logging", |options| options.log_format = "json").await;
+        DovecotScene::with(Setup::Vanilla, "logging", |options| options.log_format = "json").await;
     scene.register("secret-token").await;
     scene.deliver_news().await;
     scene.expect_pushes(&["secret-token"]).await;
@@ -67,7 +67,8 @@ fn journal_gets_fields_and_priorities() {
     let folder = tempfile::tempdir().unwrap();
     let journal = UnixDatagram::bind(folder.path().join("socket")).unwrap();
     journal.set_read_timeout(Some(PATIENCE)).unwrap();
-    let port = free_port();
+    let reserved = ReservedPort::new();
+    let port = reserved.number();
     let config = format!(
         "listeners:\n  - address: 127.0.0.1:{port}\n    tls: none\nadmin:\n  address: off\nlog:\n  format: journal\n  \
          level: debug\n"

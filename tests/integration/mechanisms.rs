@@ -15,7 +15,7 @@ use super::support::dovecot::{self, PASSWORD, Setup, TOKEN_KEY};
 use super::support::scripted::Scripted;
 use super::support::{poll, python};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(40);
 
 fn encoded(message: impl AsRef<[u8]>) -> String {
     BASE64_STANDARD.encode(message)
@@ -30,13 +30,13 @@ fn oauthbearer(token: &str) -> String {
 }
 
 /// A scripted server, and a client of deltapush's that has read the greeting.
-struct Scene {
+struct MechanismScene {
     upstream: Scripted,
     deltapush: Deltapush,
     client: Client,
 }
 
-impl Scene {
+impl MechanismScene {
     async fn begin(dialogues: &[&str]) -> Self {
         let upstream = Scripted::start(dialogues).await;
         let deltapush = Deltapush::start(&Options { trace: true, ..Options::plain(upstream.port) });
@@ -122,14 +122,14 @@ async fn password_is_given_in_the_way_that_the_server_wants() {
     );
     for server in [asked, alone, initial, without] {
         let said = format!("c1 AUTHENTICATE PLAIN {plain}");
-        Scene::plays(&[&server], &[(&said, IN.1)], &["sesame", &plain]).await;
+        MechanismScene::plays(&[&server], &[(&said, IN.1)], &["sesame", &plain]).await;
         let (user, password) = (encoded("alice@lab.test"), encoded("sesame"));
         let client = [
             ("c1 AUTHENTICATE LOGIN", "+ VXNlcm5hbWU6"),
             (&user, "+ UGFzc3dvcmQ6"),
             (&password, IN.1),
         ];
-        Scene::plays(&[&server], &client, &["sesame", &plain]).await;
+        MechanismScene::plays(&[&server], &client, &["sesame", &plain]).await;
     }
 }
 
@@ -141,13 +141,13 @@ async fn no_password_reaches_a_command_line_with_a_line_end_or_a_nul() {
         IN.0
     );
     let message = encoded("\0alice@lab.test\0se\r\ndp2 LOGOUT");
-    Scene::plays(
+    MechanismScene::plays(
         &[&server],
         &[(&format!("c1 AUTHENTICATE PLAIN {message}"), IN.1)],
         &["dp2 LOGOUT"],
     )
     .await;
-    Scene::plays(
+    MechanismScene::plays(
         &[&server],
         &[("c1 LOGIN alice@lab.test {14+}\r\nse\r\ndp2 LOGOUT", IN.1)],
         &["dp2 LOGOUT"],
@@ -167,7 +167,7 @@ async fn no_password_reaches_a_command_line_with_a_line_end_or_a_nul() {
             "c1 BAD [CLIENTBUG] The login data is not a valid PLAIN message (RFC 4616).",
         ),
     ] {
-        Scene::plays(&[], &[(said, heard)], &["sesame"]).await;
+        MechanismScene::plays(&[], &[(said, heard)], &["sesame"]).await;
     }
 }
 
@@ -191,7 +191,7 @@ async fn tokens_are_converted_into_what_the_server_has() {
             format!("c1 AUTHENTICATE OAUTHBEARER {}", oauthbearer("ya29.sesame")),
         ] {
             let secrets = ["ya29", &xoauth2("ya29.sesame"), &oauthbearer("ya29.sesame")];
-            Scene::plays(&[&server], &[(&said, IN.1)], &secrets).await;
+            MechanismScene::plays(&[&server], &[(&said, IN.1)], &secrets).await;
         }
     }
 }
@@ -214,7 +214,8 @@ async fn server_explains_to_the_client_why_it_refuses_a_token() {
         );
         let refused = format!("c1 {refusal}");
         let secrets = ["old-token", "secret-scope", &why];
-        Scene::plays(&[&dialogue], &[(&said, &challenge), ("AQ==", &refused)], &secrets).await;
+        MechanismScene::plays(&[&dialogue], &[(&said, &challenge), ("AQ==", &refused)], &secrets)
+            .await;
         // A client may break it off.
         let cut = format!("{start}EOF");
         let said = format!("c1 AUTHENTICATE XOAUTH2 {}", xoauth2("old-token"));
@@ -223,7 +224,7 @@ async fn server_explains_to_the_client_why_it_refuses_a_token() {
             ("*", "c1 BAD The login was cancelled."),
             ("c2 NOOP", "c2 OK NOOP completed"),
         ];
-        Scene::plays(&[&cut], &client, &secrets).await;
+        MechanismScene::plays(&[&cut], &client, &secrets).await;
     }
 }
 
@@ -247,7 +248,7 @@ async fn server_that_has_nothing_fitting_is_named_with_what_it_has() {
     ];
     for ((capabilities, said), heard) in cases.iter().zip(answers) {
         let server = format!("{}EOF", greeting(capabilities));
-        Scene::plays(&[&server], &[(said, heard)], &["sesame"]).await;
+        MechanismScene::plays(&[&server], &[(said, heard)], &["sesame"]).await;
     }
 }
 
@@ -272,7 +273,7 @@ async fn refusal_keeps_its_meaning_without_the_word() {
         ),
     ] {
         let server = format!("{}LOGIN\nS: <tag> {answer}\nEOF", greeting("AUTH=PLAIN SASL-IR"));
-        Scene::plays(
+        MechanismScene::plays(
             &[&server],
             &[("c1 LOGIN alice@lab.test sesame", &format!("c1 {heard}"))],
             &["sesame"],
@@ -305,7 +306,7 @@ async fn mox_is_logged_in_to_with_scram_and_cannot_be_watched_then() {
         S: dp1 OK [CAPABILITY IMAP4rev1 IDLE] ready",
         greeting(capabilities)
     );
-    let mut scene = Scene::begin(&[&server]).await;
+    let mut scene = MechanismScene::begin(&[&server]).await;
     let said = format!("c1 AUTHENTICATE SCRAM-SHA-256 {first}");
     let (asked, proven) = (format!("+ {server_first}"), format!("+ {server_final}"));
     let done = "c1 OK [CAPABILITY IMAP4rev1 IDLE METADATA XDELTAPUSH COMPRESS=DEFLATE] ready";
@@ -346,7 +347,7 @@ async fn scram_exchange_can_fail_and_be_broken_off() {
             .copied()
             .chain([(answer, heard), ("c2 NOOP", "c2 OK NOOP completed")])
             .collect();
-        Scene::plays(&[&ends], &client, &[&first, &encoded("r=xy,s=eA==,i=1")]).await;
+        MechanismScene::plays(&[&ends], &client, &[&first, &encoded("r=xy,s=eA==,i=1")]).await;
     }
 }
 
@@ -383,7 +384,7 @@ async fn outlooks_token_is_watched_with_until_it_expires_and_again_with_the_next
     );
     let renewed = format!("{}{OUTLOOK_IN}EOF", outlook("token-two"));
     let again = format!("{}{OUTLOOK_IN}{WATCHING}EOF", outlook("token-two"));
-    let mut scene = Scene::begin(&[&client, &watch, &expired, &renewed, &again]).await;
+    let mut scene = MechanismScene::begin(&[&client, &watch, &expired, &renewed, &again]).await;
     let logged_in = "c1 OK [CAPABILITY IMAP4rev1 IDLE METADATA XDELTAPUSH COMPRESS=DEFLATE] AUTHENTICATE completed.";
     scene
         .says(&[(&format!("c1 AUTHENTICATE XOAUTH2 {}", xoauth2("token-one")), logged_in), TOKEN])
@@ -392,7 +393,8 @@ async fn outlooks_token_is_watched_with_until_it_expires_and_again_with_the_next
     scene.upstream.open_gate();
     scene.status_says("its access token has expired or was withdrawn").await;
     // Not tried again, however long it waits: that would look like guessing.
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    let report = scene.deltapush.account("alice@lab.test").unwrap();
+    assert_eq!(report["account"]["watch"]["state"], "ended", "{report:#}");
     assert_eq!(scene.upstream.connections(), 3);
 
     let mut client = Client::plain(scene.deltapush.plain).await;

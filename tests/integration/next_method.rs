@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::providers::{CLIENT, EXAMINE, IDLE, Scene};
+use super::providers::{CLIENT, EXAMINE, IDLE, ProviderScene};
 use super::support::client::Client;
 use super::support::deltapush::{Deltapush, Options};
 use super::support::poll;
@@ -42,7 +42,7 @@ fn by_login(then: &str) -> String {
 async fn method_that_a_client_learned_spares_the_watch_the_detour() {
     let [first, second] = detour();
     let watch = by_login(&format!("{EXAMINE}{IDLE}REACHED\nEOF"));
-    let scene = Scene::begin(&[&first, &second, &by_login(CLIENT), &watch]).await;
+    let scene = ProviderScene::begin(&[&first, &second, &by_login(CLIENT), &watch]).await;
     scene.upstream.reached().await;
     scene.goes_on().end().await;
 }
@@ -56,7 +56,7 @@ async fn method_that_a_watch_learned_spares_the_client_the_detour() {
     let [first, second] = detour();
     let dialogues =
         [plain(CLIENT), plain(&waits), first, second, by_login(&waits), by_login(CLIENT)];
-    let mut scene = Scene::begin(&dialogues.each_ref().map(String::as_str)).await;
+    let mut scene = ProviderScene::begin(&dialogues.each_ref().map(String::as_str)).await;
     scene.upstream.reached().await;
     scene.deltapush.restart();
     scene.upstream.reached().await;
@@ -157,8 +157,8 @@ async fn wrong_password_is_asked_once_after_another_method_was_refused() {
     );
     let result = result(&[first.clone(), second.clone(), refused.clone()]).await;
     assert_eq!(result, "NO [AUTHENTICATIONFAILED] no");
-    let scene = Scene::begin(&[&first, &second, &by_login(CLIENT), &refused]).await;
+    let scene = ProviderScene::begin(&[&first, &second, &by_login(CLIENT), &refused]).await;
     let scene = scene.says("account not watched until the client logs in again").await;
-    assert!(poll(Duration::from_secs(5), || scene.upstream.connections() == 4).await);
+    assert!(poll(Duration::from_secs(40), || scene.upstream.connections() == 4).await);
     scene.stays_away().await.end().await;
 }

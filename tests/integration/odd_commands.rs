@@ -3,7 +3,7 @@
 use super::support::client::Client;
 use super::support::deltapush::Deltapush;
 use super::support::dovecot::PASSWORD;
-use super::support::server::Server;
+use super::support::server::RealServer;
 
 /// What must not reach a server, in spellings of which some server reads each.
 fn spellings(command: &str) -> Vec<String> {
@@ -26,7 +26,7 @@ fn spellings(command: &str) -> Vec<String> {
     ]
 }
 
-async fn nothing_odd_reaches(server: Server) {
+async fn nothing_odd_reaches(server: RealServer) {
     let user = server.user("odd-commands");
     let deltapush = Deltapush::start(&server.options());
     let mut client = Client::tls(deltapush.imaps, &deltapush.certificate()).await;
@@ -63,10 +63,10 @@ async fn nothing_odd_reaches(server: Server) {
 
 #[tokio::test]
 async fn nothing_odd_reaches_dovecot() {
-    nothing_odd_reaches(Server::dovecot()).await;
+    nothing_odd_reaches(RealServer::dovecot()).await;
 }
 
 #[tokio::test]
 async fn nothing_odd_reaches_cyrus() {
-    nothing_odd_reaches(Server::cyrus()).await;
+    nothing_odd_reaches(RealServer::cyrus()).await;
 }

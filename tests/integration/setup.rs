@@ -151,24 +151,34 @@ async fn page_makes_a_code_in_the_browser_that_a_core_accepts() {
     let user = dovecot.user("code-of-the-page");
     let page = format!("https://localhost:{}/", proxy.imaps);
     let mut browser = Browser::start();
-    let shown = browser.open(&page, Look { width: 900, scheme: "dark", script: true });
-    assert_eq!(shown.complaints, Vec::<serde_json::Value>::new());
-    browser.wait_until("return !document.getElementById('login').hidden");
+    let look = Look { width: 900, scheme: "dark", script: true };
+    assert_eq!(browser.open(&page, look).complaints, Vec::<serde_json::Value>::new());
+
+    // The first step: the address alone goes to the server.
+    browser.fill("[name=address]", "alice@else.test");
+    browser.click("form button");
+    browser.wait_until("return document.querySelector('main').textContent.includes('has no settings for this address')");
+    browser.click("main p a[href='/']");
+    browser.wait_until("return document.querySelector('[name=address]') !== null");
+    browser.fill("[name=address]", &user);
+    browser.click("form button");
+    browser.wait_until("return document.getElementById('login')?.hidden === false");
+    let table =
+        "return [...document.querySelectorAll('tbody tr')].map((row) => row.textContent).join()";
+    let expected = format!(
+        "IMAPlocalhost{}SSL/TLS{user},SMTPlocalhost{}SSL/TLS{user}",
+        proxy.imaps, submission.port
+    );
+    assert_eq!(browser.run(table), expected);
     let requests = browser.requests();
+    assert!(requests.iter().all(|url| url.starts_with(&page)), "{requests:?}");
     assert!(
-        requests.contains(&page) && requests.iter().all(|url| url.starts_with(&page)),
+        requests.contains(&format!("{page}?address={}", user.replace('@', "%40"))),
         "{requests:?}"
     );
 
-    browser.fill("#address", "alice@else.test");
-    browser.click("#password");
-    browser
-        .wait_until("return document.getElementById('says').textContent.includes('has no settings for this address')");
-    browser.fill("#address", &user);
+    // The second step: the password stays in the browser.
     browser.fill("#password", PASSWORD);
-    let known =
-        format!("return document.getElementById('smtp-port').value === '{}'", submission.port);
-    browser.wait_until(&known);
     browser.click("#login button");
     browser.wait_until("return !document.getElementById('code').hidden");
     let folder = tempfile::tempdir().unwrap();
@@ -182,14 +192,41 @@ async fn page_makes_a_code_in_the_browser_that_a_core_accepts() {
     assert_eq!(browser.requests(), Vec::<String>::new());
     let sent = browser.run("return fetch('/?x').then(() => 'sent', () => 'forbidden')");
     assert_eq!(sent, "forbidden");
-    browser.click("#clear");
-    let left = "return document.getElementById('password').value + document.getElementById('picture').innerHTML";
-    assert_eq!(browser.run(left), "");
+    assert_eq!(browser.run("return document.getElementById('password').value"), "");
     drop(browser);
 
     let link = deltapush(proxy.dir(), &["qr", "--link", &user], PASSWORD);
     assert_eq!(text(&link.stdout).trim_end(), code, "the page and the command make the same code");
     accept(&code, &user, dovecot, &proxy).await;
+}
+
+#[tokio::test]
+async fn page_without_a_script_says_what_to_enter() {
+    let routes = "  - domain: lab.test\n    upstream: imaps://imap.lab.test\n    smtp: smtp://smtp.lab.test\n    smtp_login: local\n";
+    let options =
+        Options { routes: Some(routes.to_owned()), listener: "web: true", ..Options::plain(0) };
+    let proxy = Deltapush::start(&options);
+    let mut browser = Browser::start();
+    for width in [390, 1280] {
+        let look = Look { width, scheme: "light", script: false };
+        let page = format!("https://localhost:{}/", proxy.imaps);
+        let shown = browser.open(&page, look);
+        assert!(shown.html.contains("action=\"/\"") && shown.width <= f64::from(width));
+        let shown = browser.open(&format!("{page}?address=alice%40lab.test"), look);
+        assert!(shown.width <= f64::from(width), "{}", shown.width);
+        assert!(shown.complaints.is_empty(), "{:?}", shown.complaints);
+        for entry in [
+            "needs JavaScript",
+            &format!(">{}<", proxy.imaps),
+            ">alice@lab.test<",
+            ">smtp.lab.test<",
+            ">587<",
+            ">STARTTLS<",
+            ">alice<",
+        ] {
+            assert!(shown.html.contains(entry), "{entry} in {}", shown.html);
+        }
+    }
 }
 
 /// A certificate for `names` as two files in `folder`, and the hash of its key as Delta Chat remembers it.
@@ -277,7 +314,7 @@ async fn imap_client_that_names_the_domain_is_greeted_all_the_same() {
 
 #[tokio::test]
 async fn where_mail_is_sent_is_found_and_handed_out() {
-    let dns = DnsServer::start().await;
+    let dns = DnsServer::start();
     dns.service("_submissions._tcp.lab.test", 10, "smtp.lab.test.", 465);
     let routes = "  - domain: lab.test\n    upstream: imaps://imap.lab.test\n".to_owned();
     let options = Options {
@@ -294,12 +331,12 @@ async fn where_mail_is_sent_is_found_and_handed_out() {
         proxy.imaps
     );
     let mut document = String::new();
-    for _ in 0..200 {
+    for _ in 0..60 {
         document = client.get(&url).send().await.unwrap().text().await.unwrap();
         if document.contains("outgoingServer") {
             break;
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(250)).await;
     }
     assert!(
         document.contains("<hostname>smtp.lab.test</hostname>\n      <port>465</port>"),
@@ -397,7 +434,7 @@ async fn init_finds_a_server_by_srv_and_says_what_it_lacks() {
     let authority = Authority::naming(folder.path(), &["imap.lab.test"]);
     let manner = Manner { tls: Some(authority.server_config()), ..Manner::default() };
     let server = Scripted::start_with(manner, &[LOOK]).await;
-    let dns = DnsServer::start().await;
+    let dns = DnsServer::start();
     dns.service("_imaps._tcp.lab.test", 10, "imap.lab.test.", server.port);
     dns.service("_submissions._tcp.lab.test", 10, "smtp.lab.test.", 465);
     dns.address("imap.lab.test", "127.0.0.1");
@@ -439,7 +476,7 @@ async fn init_finds_a_server_by_srv_and_says_what_it_lacks() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn init_says_what_to_do_where_nothing_is_found() {
-    let dns = DnsServer::start().await;
+    let dns = DnsServer::start();
     let folder = tempfile::tempdir().unwrap();
     let (path, address) = (folder.path().to_owned(), dns.address.to_string());
     let run = move || {

@@ -12,7 +12,7 @@ use super::support::deltapush::{Deltapush, Options};
 use super::support::dovecot::{self, Setup, message};
 use super::support::notify::NotifyServer;
 use super::support::poll;
-use super::support::scene::{PATIENCE, QUIET, Scene};
+use super::support::scene::{DovecotScene, PATIENCE};
 use super::support::scripted::Scripted;
 
 const TOKEN: &str = "openpgp:phone";
@@ -48,7 +48,7 @@ async fn asked(
 }
 
 /// Connects as a phone does that was woken: logs in, hands over its token, fetches what is new.
-async fn comes_back(scene: &Scene) -> Client {
+async fn comes_back(scene: &DovecotScene) -> Client {
     let mut client = scene.client().await;
     client.command(&format!("c2 SETMETADATA \"INBOX\" (/private/devicetoken \"{TOKEN}\")")).await;
     client.command("c3 SELECT INBOX").await;
@@ -58,7 +58,7 @@ async fn comes_back(scene: &Scene) -> Client {
 
 #[tokio::test]
 async fn push_is_in_the_status_with_its_answer_and_delay() {
-    let mut scene = Scene::new(Setup::Vanilla, "status-push").await;
+    let mut scene = DovecotScene::new(Setup::Vanilla, "status-push").await;
     scene.register(TOKEN).await;
     scene.deliver_news().await;
     scene.expect_pushes(&[TOKEN]).await;
@@ -110,7 +110,7 @@ async fn push_is_in_the_status_with_its_answer_and_delay() {
 
 #[tokio::test]
 async fn timeline_tells_why_a_message_was_late() {
-    let mut scene = Scene::new(Setup::Vanilla, "timeline").await;
+    let mut scene = DovecotScene::new(Setup::Vanilla, "timeline").await;
     scene.register(TOKEN).await;
     let vacation =
         message("bob@elsewhere.test", &scene.user, "away", "Auto-Submitted: auto-replied\r\n");
@@ -166,7 +166,7 @@ async fn timeline_tells_why_a_message_was_late() {
 
 #[tokio::test]
 async fn account_is_forgotten_when_that_is_meant() {
-    let mut scene = Scene::new(Setup::Vanilla, "forget").await;
+    let mut scene = DovecotScene::new(Setup::Vanilla, "forget").await;
     scene.register(TOKEN).await;
     let not_meant = scene.deltapush.asked(&["account", &scene.user, "forget"]);
     assert!(
@@ -187,9 +187,10 @@ async fn account_is_forgotten_when_that_is_meant() {
         poll(PATIENCE, || scene.deltapush.log().contains("the account has no device any more"))
             .await;
     assert!(ended, "it is watched still");
+    assert!(poll(PATIENCE, || scene.dovecot.who(&scene.user) == 0).await, "its session goes on");
     scene.deliver_news().await;
-    scene.notify.stays_at(0, QUIET).await;
     scene.deltapush.terminate();
+    assert!(scene.notify.posted().is_empty());
     let database =
         rusqlite::Connection::open(scene.deltapush.dir().join("state/state.sqlite")).unwrap();
     for table in ["accounts", "tokens", "mailboxes"] {
@@ -253,7 +254,7 @@ async fn watch_that_a_refused_password_has_ended_begins_anew() {
 #[tokio::test]
 async fn test_push_waits_for_its_device() {
     let mut scene =
-        Scene::with(Setup::Vanilla, "push-test", |options| options.coalesce = "1h").await;
+        DovecotScene::with(Setup::Vanilla, "push-test", |options| options.coalesce = "1h").await;
     scene.register(TOKEN).await;
     scene.deliver_news().await;
     scene.expect_pushes(&[TOKEN]).await;
@@ -290,7 +291,7 @@ async fn test_push_waits_for_its_device() {
 
 #[tokio::test]
 async fn comment_tells_the_phones_owner_how_push_is() {
-    let scene = Scene::new(Setup::Vanilla, "comment").await;
+    let scene = DovecotScene::new(Setup::Vanilla, "comment").await;
     let asked = "GETMETADATA \"\" (/shared/comment /shared/admin /shared/vendor/deltachat/maxsmtprecipients)";
     let first = scene.client().await.command(&format!("c2 {asked}")).await.text();
     assert!(

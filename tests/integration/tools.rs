@@ -2,6 +2,7 @@
 //! that were the same before. Afterwards they are the same again, on the server and on the disk.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -12,9 +13,17 @@ use tokio::time::timeout;
 use super::support::client::Client;
 use super::support::deltapush::{Deltapush, Options};
 use super::support::dovecot::{self, Dovecot, PASSWORD, SIMPLE_PASSWORD, Setup};
+use super::support::server::unpacked;
 use super::support::{poll, python};
 
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Where programs are found: those that `scripts/servers` unpacks first.
+fn path() -> OsString {
+    let own = std::iter::once(unpacked("bin"));
+    std::env::join_paths(own.chain(std::env::split_paths(&std::env::var_os("PATH").unwrap())))
+        .unwrap()
+}
 
 /// One of the two ways to the server, with a mailbox and a home of its own.
 struct Way {
@@ -50,10 +59,7 @@ impl Way {
     fn command(&self, program: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(program);
         command.args(arguments).current_dir(self.home.path());
-        command
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap())
-            .env("HOME", self.home.path());
+        command.env_clear().env("PATH", path()).env("HOME", self.home.path());
         command.env("TERM", "xterm").env("LANG", "C.UTF-8").stdin(Stdio::null());
         command
     }
@@ -396,7 +402,7 @@ async fn fetchmail_fetches_within_its_idle() {
             fs::read_to_string(way.path("mbox")).is_ok_and(|mbox| mbox.contains("Subject: late"))
         };
         assert!(
-            poll(Duration::from_secs(15), there).await,
+            poll(Duration::from_secs(40), there).await,
             "it did not come within the IDLE:\n{}",
             said()
         );

@@ -14,7 +14,7 @@ use super::support::dovecot::{PASSWORD, Setup};
 use super::support::notify::NotifyServer;
 use super::support::poll;
 use super::support::replay::{Replay, TOKEN};
-use super::support::scene::{PATIENCE, Scene};
+use super::support::scene::{DovecotScene, PATIENCE};
 
 const SECRET: &str = "openpgp:Q29uZmlkZW50aWFs";
 
@@ -86,7 +86,7 @@ fn files(folder: &Path, start: &str) -> Vec<PathBuf> {
 
 #[tokio::test]
 async fn running_sessions_are_followed_from_a_second_terminal() {
-    let scene = Scene::new(Setup::Vanilla, "follow").await;
+    let scene = DovecotScene::new(Setup::Vanilla, "follow").await;
     // These run already, and nothing is restarted.
     let mut client = scene.client().await;
     let token = format!("c2 SETMETADATA INBOX (/private/devicetoken {})", quoted(SECRET));
@@ -146,7 +146,7 @@ async fn running_sessions_are_followed_from_a_second_terminal() {
 
 #[tokio::test]
 async fn reader_that_has_stopped_slows_nobody() {
-    let scene = Scene::new(Setup::Vanilla, "stopped-reader").await;
+    let scene = DovecotScene::new(Setup::Vanilla, "stopped-reader").await;
     let mut child =
         command(scene.deltapush.dir(), &["--json"]).stdout(Stdio::piped()).spawn().unwrap();
     tokio::time::sleep(Duration::from_millis(500)).await;
@@ -171,7 +171,7 @@ async fn reader_that_has_stopped_slows_nobody() {
 
 #[tokio::test]
 async fn session_that_cannot_be_followed_is_named() {
-    let scene = Scene::new(Setup::Vanilla, "follow-nothing").await;
+    let scene = DovecotScene::new(Setup::Vanilla, "follow-nothing").await;
     let wrong = |arguments: &[&str]| {
         let output = command(scene.deltapush.dir(), arguments).output().unwrap();
         (output.status.code(), String::from_utf8(output.stderr).unwrap())
@@ -189,7 +189,7 @@ async fn session_that_cannot_be_followed_is_named() {
 }
 
 /// A session as Delta Chat has it, and a watch, in files; returns the account's.
-async fn recorded(scene: &mut Scene) -> PathBuf {
+async fn recorded(scene: &mut DovecotScene) -> PathBuf {
     let mut client = scene.client().await;
     client.command("c2 ID (\"name\" \"Delta Chat\" \"version\" \"2.23.0\")").await;
     client.command("c3 GETMETADATA \"\" (/shared/comment /shared/admin)").await;
@@ -227,7 +227,7 @@ async fn recorded(scene: &mut Scene) -> PathBuf {
 
 #[tokio::test]
 async fn session_that_was_written_down_is_exported_and_played_again() {
-    let mut scene = Scene::with(Setup::Vanilla, "record", |options| {
+    let mut scene = DovecotScene::with(Setup::Vanilla, "record", |options| {
         options.more = "trace:\n  directory: trace\n".to_owned();
     })
     .await;
@@ -280,7 +280,7 @@ async fn every_recorded_session_plays_as_it_did() {
 
 #[tokio::test]
 async fn files_begin_and_end_with_a_reload() {
-    let scene = Scene::new(Setup::Vanilla, "trace-reload").await;
+    let scene = DovecotScene::new(Setup::Vanilla, "trace-reload").await;
     let mut client = scene.client().await;
     let folder = scene.deltapush.dir().join("trace");
     scene.deltapush.reconfigure(|text| format!("{text}\ntrace:\n  format: text\n"));

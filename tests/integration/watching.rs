@@ -5,10 +5,10 @@ use std::time::Duration;
 use super::support::client::Client;
 use super::support::dovecot::{Setup, message};
 use super::support::poll;
-use super::support::scene::{PATIENCE, QUIET, Scene};
+use super::support::scene::{DovecotScene, PATIENCE};
 
 /// Registers a token and idles in `mailbox`, as Delta Chat does where that is its mailbox; then goes away.
-async fn idle_in(scene: &Scene, token: &str, mailbox: &str) {
+async fn idle_in(scene: &DovecotScene, token: &str, mailbox: &str) {
     let mut client = scene.client().await;
     client.command(&format!("c2 SETMETADATA \"INBOX\" (/private/devicetoken \"{token}\")")).await;
     client.command(&format!("c3 CREATE {mailbox}")).await;
@@ -28,14 +28,14 @@ async fn append(direct: &mut Client, tag: &str, user: &str, mailbox: &str, heade
     assert!(reply.result.starts_with("OK"), "{reply:?}");
 }
 
-async fn wait_for_status(scene: &Scene, wanted: &str) {
+async fn wait_for_status(scene: &DovecotScene, wanted: &str) {
     let seen = poll(PATIENCE, || scene.deltapush.status().contains(wanted)).await;
     assert!(seen, "no {wanted:?} in the status:\n{}", scene.deltapush.status());
 }
 
 #[tokio::test]
 async fn mailbox_that_the_client_idles_in_is_watched() {
-    let mut scene = Scene::new(Setup::Vanilla, "idles-elsewhere").await;
+    let mut scene = DovecotScene::new(Setup::Vanilla, "idles-elsewhere").await;
     idle_in(&scene, "openpgp:elsewhere", "DeltaChat").await;
     wait_for_status(&scene, "mailbox  DeltaChat").await;
     let mut direct = scene.direct().await;
@@ -43,12 +43,15 @@ async fn mailbox_that_the_client_idles_in_is_watched() {
     scene.expect_pushes(&["openpgp:elsewhere"]).await;
     // Its clients look nowhere else.
     scene.deliver_news().await;
-    scene.notify.stays_at(1, QUIET).await;
+    append(&mut direct, "d2", &scene.user, "DeltaChat", "").await;
+    scene.expect_decided("the answer to the POST", 2, 2).await;
+    let report = scene.deltapush.account(&scene.user).unwrap();
+    assert!(!report["happened"].to_string().contains("in INBOX: "), "{report:#}");
 }
 
 #[tokio::test]
 async fn configured_mailboxes_are_watched_by_the_same_session() {
-    let mut scene = Scene::with(Setup::Vanilla, "two-mailboxes", |options| {
+    let mut scene = DovecotScene::with(Setup::Vanilla, "two-mailboxes", |options| {
         options.more =
             "accounts:\n  two-mailboxes@lab.test:\n    mailboxes: [Family, Missing]\n".to_owned();
     })
@@ -69,10 +72,11 @@ async fn configured_mailboxes_are_watched_by_the_same_session() {
 #[tokio::test]
 async fn only_chat_messages_wake_where_only_they_are_wanted() {
     let mut scene =
-        Scene::with(Setup::Vanilla, "chat-only", |options| options.push = "messages: chat").await;
+        DovecotScene::with(Setup::Vanilla, "chat-only", |options| options.push = "messages: chat")
+            .await;
     scene.register("openpgp:chat").await;
     scene.deliver_news().await;
-    scene.notify.stays_at(0, QUIET).await;
+    scene.expect_decided("no push: ", 1, 0).await;
     let chat = message("bob@elsewhere.test", &scene.user, "hi", "Chat-Version: 1.0\r\n");
     scene.dovecot.deliver("bob@elsewhere.test", &scene.user, &chat).await;
     scene.expect_pushes(&["openpgp:chat"]).await;
@@ -81,7 +85,7 @@ async fn only_chat_messages_wake_where_only_they_are_wanted() {
 #[tokio::test]
 async fn within_the_grace_another_device_may_show_the_message() {
     let mut scene =
-        Scene::with(Setup::Vanilla, "grace", |options| options.push = "grace: 2s").await;
+        DovecotScene::with(Setup::Vanilla, "grace", |options| options.push = "grace: 2s").await;
     scene.register("openpgp:grace").await;
     let mut direct = scene.direct().await;
     direct.command("d1 SELECT INBOX").await;
@@ -89,7 +93,7 @@ async fn within_the_grace_another_device_may_show_the_message() {
     direct.command("d2 NOOP").await;
     let stored = direct.command("d3 STORE 1 +FLAGS (\\Seen)").await;
     assert!(stored.result.starts_with("OK"), "{stored:?}");
-    scene.notify.stays_at(0, 2 * QUIET).await;
+    scene.expect_decided("no device to wake", 1, 0).await;
     scene.deliver_news().await;
     scene.expect_pushes(&["openpgp:grace"]).await;
 }
@@ -97,7 +101,7 @@ async fn within_the_grace_another_device_may_show_the_message() {
 #[tokio::test]
 async fn device_whose_session_fetched_within_the_grace_is_left_out() {
     let mut scene =
-        Scene::with(Setup::Vanilla, "grace-own", |options| options.push = "grace: 3s").await;
+        DovecotScene::with(Setup::Vanilla, "grace-own", |options| options.push = "grace: 3s").await;
     scene.register("openpgp:away").await;
     // The second device stays, and fetches what comes.
     let mut client = scene.client().await;
@@ -111,13 +115,14 @@ async fn device_whose_session_fetched_within_the_grace_is_left_out() {
     client.until_tagged("c4").await;
     client.command("c5 UID FETCH 1:* (FLAGS)").await;
     scene.expect_pushes(&["openpgp:away"]).await;
-    scene.notify.stays_at(1, QUIET).await;
+    scene.expect_decided("the answer to the POST", 1, 1).await;
 }
 
 #[tokio::test]
 async fn device_that_fetched_only_the_first_of_the_news_is_woken() {
     let mut scene =
-        Scene::with(Setup::Vanilla, "grace-first", |options| options.push = "grace: 6s").await;
+        DovecotScene::with(Setup::Vanilla, "grace-first", |options| options.push = "grace: 6s")
+            .await;
     scene.register("openpgp:away").await;
     let mut client = scene.client().await;
     client.command("c2 SETMETADATA \"INBOX\" (/private/devicetoken \"openpgp:gone\")").await;
@@ -139,7 +144,8 @@ async fn device_that_fetched_only_the_first_of_the_news_is_woken() {
 #[tokio::test]
 async fn without_credentials_on_disk_the_devices_are_woken_after_a_restart() {
     let mut scene =
-        Scene::with(Setup::Vanilla, "memory", |options| options.credentials = "memory").await;
+        DovecotScene::with(Setup::Vanilla, "memory", |options| options.credentials = "memory")
+            .await;
     scene.register("openpgp:memory").await;
     scene.deliver_news().await;
     scene.expect_pushes(&["openpgp:memory"]).await;
@@ -158,7 +164,7 @@ async fn without_credentials_on_disk_the_devices_are_woken_after_a_restart() {
 
 #[tokio::test]
 async fn status_shows_life_and_ends_with_the_process() {
-    let mut scene = Scene::new(Setup::Vanilla, "status").await;
+    let mut scene = DovecotScene::new(Setup::Vanilla, "status").await;
     scene.register("openpgp:status").await;
     wait_for_status(&scene, "watch    watching").await;
     let status = scene.deltapush.status();

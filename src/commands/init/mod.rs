@@ -9,8 +9,6 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use zeroize::Zeroizing;
-
 use super::qr::{self, CodeSettings};
 use super::{CommandError, Fault, password};
 use crate::client_setup::{self, Outgoing, outgoing};
@@ -96,7 +94,7 @@ pub async fn run(options: &InitOptions, file: &Path) -> Result<(), CommandError>
     };
     let mut server = server::find(options, &address, say).await?;
     let password = ask_password(options, &address)?;
-    server::look(options, &address, &mut server, password.as_ref(), say).await?;
+    server::look(options, &address, &mut server, password.as_deref(), say).await?;
     let outgoing = find_outgoing(options, &address, &server, say).await?;
     let place = choose(options, say).await?;
     let plan = write::Plan {
@@ -113,7 +111,7 @@ pub async fn run(options: &InitOptions, file: &Path) -> Result<(), CommandError>
     write::write(file, &text, replaces).map_err(|error| {
         Fault::System.because(format!("cannot write {}: {error}", file.display()))
     })?;
-    conclude(&config, &address, file, password.as_ref(), say)
+    conclude(&config, &address, file, password.as_deref(), say)
 }
 
 /// Decides whether an existing file is replaced; refuses without confirmation.
@@ -148,7 +146,7 @@ fn confirm(question: &str) -> bool {
 fn ask_password(
     options: &InitOptions,
     address: &AddressParts,
-) -> Result<Option<Zeroizing<String>>, CommandError> {
+) -> Result<Option<String>, CommandError> {
     if !options.password_stdin && !io::stdin().is_terminal() {
         return Ok(None);
     }
@@ -246,7 +244,7 @@ fn conclude(
     config: &Config,
     address: &AddressParts,
     file: &Path,
-    password: Option<&Zeroizing<String>>,
+    password: Option<&str>,
     say: &mut dyn FnMut(&str),
 ) -> Result<(), CommandError> {
     let route = client_setup::route_of(&config.live, &address.whole);

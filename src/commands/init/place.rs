@@ -69,7 +69,7 @@ pub(super) struct Facts {
     pub(super) leads: Leads,
     pub(super) files: Option<(PathBuf, PathBuf)>,
     pub(super) terms_agreed: bool,
-    /// Whether this machine has IPv6 at all.
+    /// True if this machine has IPv6 at all.
     pub(super) has_ipv6: bool,
 }
 
@@ -196,7 +196,7 @@ pub(super) async fn leads(dns: &DnsResolver, name: &Hostname) -> Leads {
     if addresses.iter().any(is_here) { Leads::Here } else { Leads::Elsewhere }
 }
 
-/// Whether a port can be listened on now.
+/// The state of a port: free, in use, or forbidden.
 pub(super) fn port(address: IpAddr, port: u16) -> Port {
     match TcpListener::bind(SocketAddr::new(address, port)) {
         Ok(_) => Port::Free,
@@ -205,7 +205,7 @@ pub(super) fn port(address: IpAddr, port: u16) -> Port {
     }
 }
 
-/// Whether this machine has IPv6 at all.
+/// Reports if this machine has IPv6 at all.
 pub(super) fn has_ipv6() -> bool {
     TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok()
 }
@@ -219,7 +219,7 @@ mod tests {
         Facts { hostname, leads: Leads::Here, files: None, terms_agreed: true, has_ipv6: true }
     }
 
-    fn told(facts: &Facts, taken: &[u16], forbidden: &[u16]) -> String {
+    fn choose_text(facts: &Facts, taken: &[u16], forbidden: &[u16]) -> String {
         let place = decide(facts, |_, port| match port {
             port if taken.contains(&port) => Port::Taken,
             port if forbidden.contains(&port) => Port::Forbidden,
@@ -238,56 +238,59 @@ mod tests {
 
     #[test]
     fn public_name_with_both_ports_gets_a_certificate_by_itself() {
-        assert_eq!(told(&facts("push.example.org"), &[], &[]), ":: 993 Some(443) Acme | ");
+        assert_eq!(choose_text(&facts("push.example.org"), &[], &[]), ":: 993 Some(443) Acme | ");
         let refused = Facts { terms_agreed: false, ..facts("push.example.org") };
         assert!(
-            told(&refused, &[], &[])
+            choose_text(&refused, &[], &[])
                 .starts_with(":: 993 Some(443) SelfSigned | The certificate will be self-signed")
         );
         let without_ipv6 = Facts { has_ipv6: false, ..facts("push.example.org") };
-        assert!(told(&without_ipv6, &[], &[]).starts_with("0.0.0.0 993"));
+        assert!(choose_text(&without_ipv6, &[], &[]).starts_with("0.0.0.0 993"));
         let nowhere = Facts { leads: Leads::Nowhere, ..facts("push.example.org") };
         assert!(
-            told(&nowhere, &[], &[]).contains("Acme | DNS has no address for push.example.org yet")
+            choose_text(&nowhere, &[], &[])
+                .contains("Acme | DNS has no address for push.example.org yet")
         );
     }
 
     #[test]
     fn ports_that_cannot_be_had_are_left_to_others() {
-        let busy = told(&facts("push.example.org"), &[993, 443], &[]);
+        let busy = choose_text(&facts("push.example.org"), &[993, 443], &[]);
         assert!(
             busy.starts_with(":: 1993 None SelfSigned | Port 993 is in use")
                 && busy.contains("port 443"),
             "{busy}"
         );
-        let unprivileged = told(&facts("push.example.org"), &[], &[993, 443]);
+        let unprivileged = choose_text(&facts("push.example.org"), &[], &[993, 443]);
         assert!(
             unprivileged.starts_with(":: 1993 None SelfSigned | Port 993 needs privileges"),
             "{unprivileged}"
         );
-        assert_eq!(told(&facts("push.example.org"), &PUBLIC, &[]), "nowhere");
+        assert_eq!(choose_text(&facts("push.example.org"), &PUBLIC, &[]), "nowhere");
     }
 
     #[test]
     fn other_names_get_the_certificate_that_fits_them() {
-        let underscore = told(&facts("_imap.example.org"), &[], &[]);
+        let underscore = choose_text(&facts("_imap.example.org"), &[], &[]);
         assert!(
             underscore.contains("SelfSigned | _imap.example.org starts with an underscore"),
             "{underscore}"
         );
         assert!(
-            told(&facts("192.0.2.1"), &[], &[])
+            choose_text(&facts("192.0.2.1"), &[], &[])
                 .contains("SelfSigned | The certificate will be self-signed")
         );
-        let local = told(&facts("localhost"), &[1993], &[]);
+        let local = choose_text(&facts("localhost"), &[1993], &[]);
         assert!(
             local.starts_with("127.0.0.1 2993 None SelfSigned | Port 1993 is in use"),
             "{local}"
         );
         let files = Facts { files: Some(("a".into(), "b".into())), ..facts("push.example.org") };
-        assert!(told(&files, &[443], &[]).starts_with(":: 993 None Files"));
+        assert!(choose_text(&files, &[443], &[]).starts_with(":: 993 None Files"));
         let inside = Facts { leads: Leads::Inside, ..facts("push.lan.example") };
-        assert!(told(&inside, &[], &[]).contains("resolves to an address in a local network"));
+        assert!(
+            choose_text(&inside, &[], &[]).contains("resolves to an address in a local network")
+        );
     }
 
     #[test]

@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use zeroize::Zeroizing;
 
 use super::super::{CommandError, Fault};
 use super::InitOptions;
@@ -230,7 +229,7 @@ pub(super) async fn look(
     options: &InitOptions,
     address: &AddressParts,
     server: &mut FoundServer,
-    password: Option<&Zeroizing<String>>,
+    password: Option<&str>,
     say: &mut dyn FnMut(&str),
 ) -> Result<(), CommandError> {
     let config = provisional(options, address, Some(server))?;
@@ -246,15 +245,15 @@ pub(super) async fn look(
     let before = probe::capabilities(&upstreams, &server.endpoint, &trust, reach).await;
     let before = before.map_err(|error| unreachable(&error, server))?;
     let Some(password) = password else {
-        tell(&before, CapabilitySource::Before, server, say);
+        show_capabilities(&before, CapabilitySource::Before, server, say);
         return Ok(());
     };
     let (capabilities, pushes) = log_in(options, address, server, password, say).await?;
-    tell(&capabilities, CapabilitySource::After { pushes }, server, say);
+    show_capabilities(&capabilities, CapabilitySource::After { pushes }, server, say);
     Ok(())
 }
 
-fn tell(
+fn show_capabilities(
     capabilities: &Capabilities,
     said: CapabilitySource,
     server: &FoundServer,
@@ -282,7 +281,7 @@ async fn log_in(
     options: &InitOptions,
     address: &AddressParts,
     server: &mut FoundServer,
-    password: &Zeroizing<String>,
+    password: &str,
     say: &mut dyn FnMut(&str),
 ) -> Result<(Capabilities, bool), CommandError> {
     let mut logins = vec![server.login.clone()];

@@ -82,7 +82,7 @@ mod tests {
     use super::*;
     use crate::upstream::providers;
 
-    fn told(names: &str, said: CapabilitySource, provider: Option<&Provider>) -> String {
+    fn text_of(names: &str, said: CapabilitySource, provider: Option<&Provider>) -> String {
         lines(&Capabilities::from_names(names.split(' ').map(str::as_bytes)), said, provider)
             .join("\n")
     }
@@ -90,31 +90,33 @@ mod tests {
     #[test]
     fn server_capabilities_are_shown_in_words() {
         let after = CapabilitySource::After { pushes: false };
-        let all = told("IMAP4rev1 IDLE NOTIFY COMPRESS=DEFLATE METADATA", after, None);
+        let all = text_of("IMAP4rev1 IDLE NOTIFY COMPRESS=DEFLATE METADATA", after, None);
         assert!(all.contains("IDLE: yes: push works") && !all.contains(": no"), "{all}");
-        let none = told("IMAP4rev1", after, None);
+        let none = text_of("IMAP4rev1", after, None);
         assert!(
             none.contains("IDLE: no: push cannot work there")
                 && none.contains("each watched mailbox"),
             "{none}"
         );
-        let before = told("IMAP4rev1 IDLE", CapabilitySource::Before, None);
+        let before = text_of("IMAP4rev1 IDLE", CapabilitySource::Before, None);
         assert!(
             before.contains("IDLE: yes")
                 && before.contains("NOTIFY: not announced before the login"),
             "{before}"
         );
         assert!(
-            told("IDLE", CapabilitySource::After { pushes: true }, None)
+            text_of("IDLE", CapabilitySource::After { pushes: true }, None)
                 .contains("needs no deltapush")
         );
         assert!(
-            told("AUTH=XOAUTH2 LOGINDISABLED", CapabilitySource::Before, None)
+            text_of("AUTH=XOAUTH2 LOGINDISABLED", CapabilitySource::Before, None)
                 .contains("OAuth tokens only")
         );
-        assert!(!told("AUTH=XOAUTH2 AUTH=PLAIN", CapabilitySource::Before, None).contains("OAuth"));
         assert!(
-            told("IDLE", after, providers::of_domain("gmail.com"))
+            !text_of("AUTH=XOAUTH2 AUTH=PLAIN", CapabilitySource::Before, None).contains("OAuth")
+        );
+        assert!(
+            text_of("IDLE", after, providers::of_domain("gmail.com"))
                 .contains("Gmail: it requires an app password")
         );
     }

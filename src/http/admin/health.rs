@@ -41,7 +41,7 @@ impl Health {
     pub(super) async fn checks(&self, site: &AdminSite) -> [Check; 3] {
         let (at_work, wanted) = (site.listening.count(), site.listening.wanted());
         let is_writable = self.is_writable(site).await;
-        let answers = site.board.telemetry().metrics().notification_server_answers();
+        let answers = site.registry.telemetry().metrics().notification_server_answers();
         [
             Check {
                 is_well: at_work == wanted && !site.stop.is_cancelled(),

@@ -14,7 +14,7 @@ impl Hosts {
         Self(std::iter::once(hostname).chain(&admin.hosts).cloned().collect())
     }
 
-    /// Whether the value of a Host field (RFC 9110 section 7.2) is one of them. An address cannot be anybody else's name.
+    /// True if the value of a Host field (RFC 9110 section 7.2) is one of them, or an IP address, which cannot be a foreign name.
     pub(super) fn have(&self, host: &str) -> bool {
         let name = without_port(host);
         let literal =

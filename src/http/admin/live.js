@@ -1,24 +1,24 @@
-// Keeps the overview current. Without it the page is the same, and is loaded anew now and then.
+// Updates the overview as the server sends changes. Without scripts the page shows the same and reloads every 30 seconds.
 "use strict";
 
 const shown = document.getElementById("live");
 const link = document.getElementById("link");
 const source = new EventSource("/live" + location.search);
 
-function tell(words, state) {
-  link.textContent = words;
+function showLink(text, state) {
+  link.textContent = text;
   link.className = state;
 }
 
-source.onopen = () => tell("live", "good");
-source.onerror = () => tell("not connected, trying again", "warn");
+source.onopen = () => showLink("live", "good");
+source.onerror = () => showLink("not connected, trying again", "warn");
 source.onmessage = (event) => {
-  // Whoever is selecting something keeps it.
+  // An update would remove a selection that the operator is making.
   const selection = getSelection();
   if (!selection.isCollapsed && shown.contains(selection.anchorNode)) return;
-  const came = new DOMParser().parseFromString(event.data, "text/html").getElementById("live");
-  if (!came) return;
+  const update = new DOMParser().parseFromString(event.data, "text/html").getElementById("live");
+  if (!update) return;
   const focus = shown.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
-  shown.replaceChildren(...came.childNodes);
+  shown.replaceChildren(...update.childNodes);
   if (focus) for (const a of shown.querySelectorAll("a")) if (a.getAttribute("href") === focus) a.focus({ preventScroll: true });
 };

@@ -11,9 +11,9 @@ use hyper::{Response, StatusCode};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep};
 
-use super::answer::{self, Body, EVENTS};
 use super::page;
 use super::site::AdminSite;
+use crate::http::response::{self, Body, EVENTS};
 
 /// Interval of checks for changes.
 const LOOK: Duration = Duration::from_secs(2);
@@ -34,9 +34,9 @@ struct Viewer {
 }
 
 /// The event stream of the page with this query.
-pub(super) fn answer(site: Arc<AdminSite>, query: &str) -> Response<Body> {
+pub(super) fn stream(site: Arc<AdminSite>, query: &str) -> Response<Body> {
     let Ok(place) = Arc::clone(&site.viewers).try_acquire_owned() else {
-        return answer::plain(
+        return response::plain(
             StatusCode::SERVICE_UNAVAILABLE,
             "Too many pages with live updates are open.\n",
         );
@@ -47,7 +47,7 @@ pub(super) fn answer(site: Arc<AdminSite>, query: &str) -> Response<Body> {
         let text = viewer.next().await?;
         Some((Ok::<_, Infallible>(Frame::data(Bytes::from(text))), viewer))
     });
-    answer::with_body(EVENTS, StreamBody::new(frames).boxed_unsync())
+    response::with_body(EVENTS, StreamBody::new(frames).boxed_unsync())
 }
 
 impl Viewer {

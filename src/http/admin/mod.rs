@@ -1,20 +1,13 @@
 //! The admin listener: a page for the operator, metrics for Prometheus, health checks.
-//! [`listen`] accepts connections, [`site`] authorizes and dispatches requests, `page` renders the page and `live`
-//! refreshes it. `metrics` uses the format of `exposition`; `health` describes what does not work. [`password`],
-//! `throttle` and `hosts` protect access.
+//! [`site`] authorizes and dispatches requests, `page` renders the page and `live` refreshes it; `health` describes
+//! faults. [`password`], `throttle` and `hosts` protect access.
 
-mod answer;
-mod exposition;
 mod health;
 mod hosts;
-pub mod listen;
-pub mod listening;
 mod live;
-mod metrics;
 mod page;
 pub mod password;
 mod plot;
-mod process;
 pub mod site;
 mod throttle;
 
@@ -27,6 +20,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::config::{Admin, Hostname};
+use crate::http::listen;
 use crate::tls::server::ServerTls;
 use password::Password;
 use site::{AdminSite, Sources};
@@ -59,5 +53,5 @@ pub async fn start(
     );
     let tls = has_tls.then(|| TlsAcceptor::from(tls.for_http()));
     let site = AdminSite::new(admin, hostname, password, sources, stop.clone());
-    tasks.spawn(listen::serve(socket, Arc::new(site), tls, tasks.clone()));
+    tasks.spawn(listen::serve(socket, Arc::new(site), tls, tasks.clone(), stop.clone()));
 }

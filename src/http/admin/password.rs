@@ -36,9 +36,9 @@ pub enum PasswordError {
     /// The file cannot be read or made.
     #[error("the password of the web page: {}: {source}; see `admin` in config.yaml", path.display())]
     Io {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
     /// The content is not a valid password.
@@ -47,7 +47,7 @@ pub enum PasswordError {
         path.display()
     )]
     Unfit {
-        /// Which file.
+        /// The file.
         path: PathBuf,
     },
 }
@@ -95,7 +95,7 @@ impl Password {
     }
 
     fn read(path: PathBuf) -> Result<Self, PasswordError> {
-        let mut text = Zeroizing::new(Vec::with_capacity(MAX_FILE));
+        let mut text = Vec::with_capacity(MAX_FILE);
         let opened = fs::File::open(&path).and_then(|file| {
             if file.metadata()?.permissions().mode() & 0o007 != 0 {
                 warn!("others may read the password file {}: give it mode 0600", path.display());
@@ -113,8 +113,8 @@ impl Password {
         Ok(Self { digest: digest(&SHA256, line), path })
     }
 
-    /// Whether the value of an Authorization field has it: as the password of Basic (RFC 7617), with any user name, or as a
-    /// Bearer token (RFC 6750). Takes the same time for any password.
+    /// True if the value of an Authorization field contains it: as the password of Basic (RFC 7617), with any user name, or as
+    /// a Bearer token (RFC 6750). Takes the same time for any password.
     #[must_use]
     pub fn is_in(&self, authorization: &[u8]) -> bool {
         given(authorization).is_some_and(|given| {
@@ -123,26 +123,26 @@ impl Password {
     }
 }
 
-fn given(authorization: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+fn given(authorization: &[u8]) -> Option<Vec<u8>> {
     let space = authorization.iter().position(|byte| *byte == b' ')?;
     let (scheme, rest) = authorization.split_at_checked(space)?;
     let value = rest.trim_ascii();
     if scheme.eq_ignore_ascii_case(b"bearer") {
-        return Some(Zeroizing::new(value.to_vec()));
+        return Some(value.to_vec());
     }
     if !scheme.eq_ignore_ascii_case(b"basic") {
         return None;
     }
-    let pair = Zeroizing::new(BASE64_STANDARD.decode(value).ok()?);
+    let pair = BASE64_STANDARD.decode(value).ok()?;
     let colon = pair.iter().position(|byte| *byte == b':')?;
-    pair.get(colon.saturating_add(1)..).map(|password| Zeroizing::new(password.to_vec()))
+    pair.get(colon.saturating_add(1)..).map(|password| password.to_vec())
 }
 
 fn make(path: &Path) -> io::Result<()> {
     let mut random = Zeroizing::new([0; MADE_LEN]);
     aws_lc_rs::rand::fill(&mut *random)
         .map_err(|_| io::Error::other("the operating system has no random numbers"))?;
-    let mut line = Zeroizing::new(BASE64_URL_SAFE_NO_PAD.encode(random.as_slice()));
+    let mut line = BASE64_URL_SAFE_NO_PAD.encode(random.as_slice());
     line.push('\n');
     put_new(path, |_, file| file.write_all(line.as_bytes()))
 }

@@ -15,7 +15,7 @@ const HEIGHT: f64 = 40.0;
 /// The part of a slot's width that a bar takes.
 const BAR: f64 = 0.8;
 
-/// A bar: from where to where it goes, and what it is for.
+/// A bar of a plot.
 struct Bar {
     slot: usize,
     value: f64,
@@ -23,7 +23,7 @@ struct Bar {
     words: String,
 }
 
-/// Both plots of `slots`, the last of which is under way.
+/// Both plots of `slots`, the last of which is in progress.
 pub(super) fn plots(slots: &[Slot]) -> Markup {
     let messages: u64 = slots.iter().map(|slot| u64::from(slot.messages)).sum();
     let pushes: u32 = slots.iter().fold(0, |sum, slot| sum.saturating_add(slot.pushes));
@@ -74,7 +74,7 @@ fn delay_bars(slots: &[Slot]) -> Vec<Bar> {
     bars
 }
 
-/// From when to when a slot is, of those that end now.
+/// The time span of a slot, of those that end now.
 fn span(place: usize) -> String {
     let time = |seconds: u64| {
         let time =
@@ -113,7 +113,7 @@ fn plot(title: &str, words: &str, bars: &[Bar], label: impl Fn(f64) -> String) -
     reason = "a slot's number is far below what a float holds exactly"
 )]
 fn drawn(bar: &Bar, top: f64) -> Markup {
-    // What there is can be seen, however little it is beside the rest.
+    // The smallest bar is still visible.
     let height = (bar.value / top * HEIGHT).clamp(0.8, HEIGHT);
     html! {
         rect class=(bar.class) x=(format!("{:.1}", bar.slot as f64 + (1.0 - BAR) / 2.0)) y=(format!("{:.2}", HEIGHT - height))

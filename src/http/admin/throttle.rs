@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::admission::{Bounded, Prefix};
-use crate::backoff::Doubling;
+use crate::backoff::GrowingWait;
 
 /// Addresses that are remembered; IPv6 counts by /64.
 const ADDRESSES: usize = 10_000;
@@ -13,7 +13,7 @@ const ADDRESSES: usize = 10_000;
 const WITHIN: Duration = Duration::from_secs(3600);
 
 /// The wait after a wrong password.
-const WAITS: Doubling = Doubling::new(Duration::from_secs(1), Duration::from_secs(60));
+const WAITS: GrowingWait = GrowingWait::doubling(Duration::from_secs(1), Duration::from_secs(60));
 
 /// Addresses with wrong passwords.
 #[derive(Debug)]

@@ -1,124 +1,95 @@
-//! HTTP on a port shared with IMAP, for browsers and mail programs: a page with the settings for Delta Chat and its
-//! login code, and autoconfig.
+//! The public page and autoconfig, for browsers and mail programs, on a port shared with IMAP.
+//!
+//! The page has two steps: the form with the mail address, which the server answers with the settings for it; then the
+//! password, which stays in the browser: its script makes the login code.
 
-mod sealed;
-mod site;
+mod lookup_limit;
+mod page;
+mod settings;
 
-use std::convert::Infallible;
-use std::sync::{Arc, LazyLock};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
-use hyper::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST,
-};
-use hyper::header::{HeaderName, HeaderValue, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
+use hyper::header::HOST;
 use hyper::http::uri::Authority;
-use hyper::server::conn::{http1, http2};
-use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::{Request, Response, StatusCode};
 use reqwest::Url;
 use tokio::time::timeout;
 
-use crate::http::HttpVersion;
+use super::response::{self, Body, JS, XML};
+use super::server::{Site, Visitor};
 use crate::tls::stream::TlsStream;
-use site::Expected;
-pub(crate) use site::{KNOWN, PublicSite, UNKNOWN};
-
-/// The maximum duration of a connection: there is one page to read.
-const STAY: Duration = Duration::from_secs(60);
-
-/// Time limit for the head of a request.
-const HEAD_TIME: Duration = Duration::from_secs(10);
+use settings::Expected;
+pub(crate) use settings::{KNOWN, PublicSite, UNKNOWN};
 
 /// Time to wait for a client that may speak HTTP or IMAP: an HTTP client speaks first.
 const HESITATION: Duration = Duration::from_millis(500);
-
-/// The most that is held of a request.
-const MAX_HEAD: usize = 16 * 1024;
-
-/// Requests of one connection at once.
-const MAX_STREAMS: u32 = 8;
-
-/// Content security policy: only the page's own style and script. The script, which handles a password, may not
-/// connect to anything.
-static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
-    let policy = format!(
-        "default-src 'none'; script-src '{}'; style-src 'unsafe-inline'; connect-src 'none'; form-action 'none'; \
-         base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
-        PublicSite::script_hash()
-    );
-    // A hash in base64 is ASCII.
-    HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static("default-src 'none'"))
-});
-
-const HEADERS: [(HeaderName, &str); 3] = [
-    (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    (REFERRER_POLICY, "no-referrer"),
-    (CACHE_CONTROL, "no-store"),
-];
 
 /// The paths of autoconfig: at the `autoconfig.` host and at the domain.
 const AUTOCONFIG: [&str; 2] =
     ["/mail/config-v1.1.xml", "/.well-known/autoconfig/mail/config-v1.1.xml"];
 
-/// The answer to a request.
-fn answer<B>(site: &PublicSite, request: &Request<B>) -> Response<Full<Bytes>> {
-    const HTML: &str = "text/html; charset=utf-8";
-    const TEXT: &str = "text/plain; charset=utf-8";
-    const XML: &str = "text/xml; charset=utf-8";
-    let method = request.method();
-    let (status, kind, body) = match (method, request.uri().path()) {
-        (&Method::GET | &Method::HEAD, "/") => (StatusCode::OK, HTML, site.page()),
-        (&Method::GET | &Method::HEAD, path) if AUTOCONFIG.contains(&path) => {
-            match autoconfig(site, request) {
-                Some(document) => (StatusCode::OK, XML, document.into()),
-                None => {
-                    (StatusCode::NOT_FOUND, TEXT, "No mail of this domain is served here.\n".into())
-                }
+/// The script of the page: a library that makes QR codes (MIT licence, in its head), and our own.
+const SCRIPT: &str = concat!(include_str!("qrcodegen.js"), include_str!("script.js"));
+
+impl Site for PublicSite {
+    const HEAD_TIME: Duration = Duration::from_secs(10);
+    const LIFETIME: Duration = Duration::from_secs(60);
+    const POLICY: &'static str = response::CLOSED;
+
+    async fn respond(
+        self: Arc<Self>,
+        request: Request<()>,
+        visitor: Arc<Visitor>,
+    ) -> Response<Body> {
+        let path = request.uri().path();
+        if let Some(asset) = response::asset(path) {
+            return asset;
+        }
+        let address = match path {
+            "/" => value(&request, "address"),
+            "/script.js" => return response::fixed(JS, SCRIPT),
+            path if AUTOCONFIG.contains(&path) => value(&request, "emailaddress"),
+            _ => {
+                let text = "This page does not exist. The only page is /\n";
+                return response::plain(StatusCode::NOT_FOUND, text);
             }
+        };
+        if path == "/" && address.is_none() {
+            return response::page(page::start(self.hostname(), None));
         }
-        (&Method::GET | &Method::HEAD, _) => {
-            (StatusCode::NOT_FOUND, TEXT, "This page does not exist. The only page is /\n".into())
+        if let Some(wait) = self.wait(visitor.address, Instant::now()) {
+            return response::too_many("Too many addresses were looked up. Wait a moment.\n", wait);
         }
-        _ => {
-            (StatusCode::METHOD_NOT_ALLOWED, TEXT, "Only GET and HEAD are supported here.\n".into())
+        match (path, address) {
+            ("/", Some(address)) => response::page(page::answer(&self, &address)),
+            (_, address) => match self.autoconfig(&host(&request), address.as_deref()) {
+                Some(document) => response::whole(XML, document),
+                None => response::plain(
+                    StatusCode::NOT_FOUND,
+                    "No mail of this domain is served here.\n",
+                ),
+            },
         }
-    };
-    let length = HeaderValue::from(body.len());
-    let body = if method == Method::HEAD { Bytes::new() } else { body };
-    let mut response = Response::new(Full::new(body));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    // Of HEAD too: what GET would give (RFC 9110 section 8.6).
-    headers.insert(CONTENT_LENGTH, length);
-    headers.insert(CONTENT_SECURITY_POLICY, POLICY.clone());
-    for (name, value) in HEADERS {
-        headers.insert(name, HeaderValue::from_static(value));
     }
-    if status == StatusCode::METHOD_NOT_ALLOWED {
-        headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-    }
-    response
 }
 
-/// The document for the address in the query, or for the host that was asked for.
-fn autoconfig<B>(site: &PublicSite, request: &Request<B>) -> Option<String> {
+/// The value of a key of the query, without spaces around it; `None` if it is empty.
+fn value(request: &Request<()>, key: &str) -> Option<String> {
+    // The rest of the URL does not matter; its parser needs some.
+    let mut url = Url::parse("https://host.invalid").ok()?;
+    url.set_query(request.uri().query());
+    let (_, value) = url.query_pairs().find(|(name, _)| name == key)?;
+    Some(value.trim().to_owned()).filter(|value| !value.is_empty())
+}
+
+/// The host that was asked for, without port, in lower case.
+fn host(request: &Request<()>) -> String {
     let in_header = || {
         request.headers().get(HOST).and_then(|host| host.to_str().ok()?.parse::<Authority>().ok())
     };
     let authority = request.uri().authority().cloned().or_else(in_header);
-    let host = authority.map(|authority| authority.host().to_ascii_lowercase()).unwrap_or_default();
-    // The rest of the address does not matter; its parser needs some.
-    let url = Url::parse("https://host.invalid").ok()?;
-    let url = url.join(&format!("?{}", request.uri().query().unwrap_or_default())).ok()?;
-    let address = url
-        .query_pairs()
-        .find_map(|(key, value)| (key == "emailaddress").then(|| value.into_owned()));
-    site.autoconfig(&host, address.as_deref().filter(|address| !address.is_empty()))
+    authority.map(|authority| authority.host().to_ascii_lowercase()).unwrap_or_default()
 }
 
 /// Detects HTTP from a client without ALPN, as Delta Chat fetches autoconfig. A client that may speak IMAP must get
@@ -133,7 +104,7 @@ pub(crate) async fn wants_http(
     }
     let patience = match host.map_or(Expected::Imap, |host| site.expects(host)) {
         Expected::Imap => return false,
-        Expected::Http => HEAD_TIME,
+        Expected::Http => PublicSite::HEAD_TIME,
         Expected::Either => HESITATION,
     };
     let first = timeout(patience, stream.peek()).await;
@@ -147,55 +118,54 @@ fn is_request(seen: &[u8]) -> bool {
     begins(b"GET /") || begins(b"HEAD /")
 }
 
-/// Serves a browser until it disconnects or its time is over.
-pub(crate) async fn serve(stream: TlsStream, http: HttpVersion, site: Arc<PublicSite>) {
-    let answer = service_fn(move |request: Request<Incoming>| {
-        // Whatever body there is is not read: hyper closes or resets what it belongs to.
-        let response = answer(&site, &request);
-        async move { Ok::<_, Infallible>(response) }
-    });
-    let stream = TokioIo::new(stream);
-    // Errors are the browser's, and its end comes as one often enough.
-    let _ = match http {
-        HttpVersion::One => {
-            let mut builder = http1::Builder::new();
-            builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(MAX_HEAD);
-            timeout(STAY, builder.serve_connection(stream, answer)).await
-        }
-        HttpVersion::Two => {
-            let mut builder = http2::Builder::new(TokioExecutor::new());
-            builder
-                .timer(TokioTimer::new())
-                .max_concurrent_streams(MAX_STREAMS)
-                .max_header_list_size(MAX_HEAD as u32)
-                .max_send_buf_size(MAX_HEAD)
-                .initial_connection_window_size(65_535)
-                .initial_stream_window_size(65_535)
-                .keep_alive_interval(HEAD_TIME)
-                .keep_alive_timeout(HEAD_TIME);
-            timeout(STAY, builder.serve_connection(stream, answer)).await
-        }
-    };
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::net::{IpAddr, Ipv4Addr};
+    use std::path::Path;
 
-    fn answer_to(method: Method, uri: &str) -> Response<Full<Bytes>> {
-        let request = Request::builder()
-            .method(method)
-            .uri(uri)
-            .header(HOST, "push.example.org:443")
-            .body(())
-            .unwrap();
-        let yaml = "routes:\n  - {domain: example.org, upstream: imaps://imap.example.org, smtp: \"smtps://smtp.{domain}\"}\n";
-        let config = crate::config::Config::parse(yaml, std::path::Path::new(""), "test").unwrap();
-        answer(&PublicSite::new(&config.live), &request)
+    use http_body_util::BodyExt as _;
+    use hyper::Method;
+    use hyper::header::{
+        ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName,
+        RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
+    };
+
+    use super::*;
+    use crate::config::Config;
+    use crate::http::server;
+
+    const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+
+    fn site() -> Arc<PublicSite> {
+        let yaml = concat!(
+            "hostname: push.example.org\nlisteners:\n  - {address: \"0.0.0.0:443\", tls: implicit, web: true}\n",
+            "routes:\n  - {domain: example.org, upstream: imaps://imap.example.org, smtp: \"smtps://smtp.{domain}\", smtp_login: local}\n",
+            "  - {domain: other.example, upstream: imaps://imap.other.example, host: imap.other.example}\n",
+            "  - {address: bob@gmail.com, upstream: imaps://imap.gmail.com}\n",
+        );
+        Arc::new(PublicSite::new(&Config::parse(yaml, Path::new(""), "test").unwrap().live))
     }
 
-    #[test]
-    fn autoconfig_is_found_at_both_places_by_host_or_address() {
+    async fn answer_of(site: &Arc<PublicSite>, method: Method, uri: &str) -> Response<Body> {
+        let request =
+            Request::builder().method(method).uri(uri).header(HOST, "push.example.org:443");
+        let visitor = Arc::new(Visitor::new(CLIENT));
+        server::respond(Arc::clone(site), request.body(()).unwrap(), visitor).await
+    }
+
+    async fn answer_to(method: Method, uri: &str) -> Response<Body> {
+        answer_of(&site(), method, uri).await
+    }
+
+    async fn page(uri: &str) -> String {
+        let response = answer_to(Method::GET, uri).await;
+        assert_eq!(response.status(), StatusCode::OK, "{uri}");
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        String::from_utf8(body.to_vec()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn autoconfig_is_found_at_both_places_by_host_or_address() {
         for (uri, status) in [
             ("/mail/config-v1.1.xml?emailaddress=alice%40example.org", 200),
             ("/.well-known/autoconfig/mail/config-v1.1.xml?emailaddress=alice@example.org&x", 200),
@@ -206,7 +176,7 @@ mod tests {
             ("/mail/config-v1.1.xml?emailaddress=%zz", 404),
             ("https://autoconfig.example.com/mail/config-v1.1.xml", 404),
         ] {
-            let answer = answer_to(Method::GET, uri);
+            let answer = answer_to(Method::GET, uri).await;
             assert_eq!(answer.status().as_u16(), status, "{uri}");
             assert_eq!(
                 answer.headers()[CONTENT_TYPE].to_str().unwrap().starts_with("text/xml"),
@@ -230,34 +200,111 @@ mod tests {
         }
     }
 
-    #[test]
-    fn browser_may_do_nothing_with_it_but_show_it() {
-        for (method, path) in
-            [(Method::GET, "/"), (Method::HEAD, "/"), (Method::GET, "/x"), (Method::PUT, "/")]
-        {
-            let response = answer_to(method, path);
+    #[tokio::test]
+    async fn browser_may_do_nothing_with_it_but_show_it() {
+        for (method, path) in [
+            (Method::GET, "/"),
+            (Method::HEAD, "/"),
+            (Method::GET, "/?address=alice%40example.org"),
+            (Method::GET, "/script.js"),
+            (Method::GET, "/x"),
+            (Method::PUT, "/"),
+        ] {
+            let response = answer_to(method, path).await;
             let header = |name: HeaderName| response.headers()[name].to_str().unwrap().to_owned();
             let policy = header(CONTENT_SECURITY_POLICY);
-            assert!(policy.starts_with("default-src 'none'; script-src 'sha256-"), "{policy}");
-            assert!(policy.contains("connect-src 'none'; form-action 'none'"), "{policy}");
+            assert!(policy.starts_with("default-src 'none'; script-src 'self'; "), "{policy}");
+            for part in ["connect-src 'none'", "form-action 'self'", "trusted-types 'none'"] {
+                assert!(policy.contains(part), "{policy}");
+            }
+            assert!(!policy.contains("unsafe"), "{policy}");
             assert_eq!(header(X_CONTENT_TYPE_OPTIONS), "nosniff");
             assert_eq!(header(CACHE_CONTROL), "no-store");
-            assert_eq!(
-                header(CONTENT_TYPE).starts_with("text/html"),
-                response.status() == StatusCode::OK
-            );
         }
-        let length = |method: Method| answer_to(method, "/x").headers()[CONTENT_LENGTH].clone();
-        assert_eq!(length(Method::GET), length(Method::HEAD));
-        assert_eq!(answer_to(Method::PUT, "/").headers()[ALLOW], "GET, HEAD");
+        let get = answer_to(Method::GET, "/x").await.into_body().collect().await.unwrap();
+        let head = answer_to(Method::HEAD, "/x").await;
+        assert_eq!(head.headers()[CONTENT_LENGTH], get.to_bytes().len().to_string());
+        assert!(head.into_body().collect().await.unwrap().to_bytes().is_empty());
+        assert_eq!(answer_to(Method::PUT, "/").await.headers()[ALLOW], "GET, HEAD");
     }
 
-    #[test]
-    fn there_is_nothing_else() {
-        let status = |method: Method, path: &str| answer_to(method, path).status().as_u16();
-        assert_eq!(status(Method::GET, "/"), 200);
-        assert_eq!(status(Method::HEAD, "/"), 200);
-        assert_eq!(status(Method::GET, "/.git/config"), 404);
-        assert_eq!(status(Method::POST, "/"), 405);
+    #[tokio::test]
+    async fn there_is_nothing_else() {
+        for (method, path, status) in [
+            (Method::GET, "/", 200),
+            (Method::HEAD, "/", 200),
+            (Method::GET, "/.git/config", 404),
+            (Method::POST, "/", 405),
+        ] {
+            assert_eq!(answer_to(method, path).await.status().as_u16(), status, "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn first_page_lists_no_domains() {
+        let text = page("/").await;
+        assert!(text.contains("name=\"address\"") && text.contains("push.example.org"), "{text}");
+        for kept in ["smtp", "other.example", "gmail", "password\""] {
+            assert!(!text.contains(kept), "{kept} in {text}");
+        }
+        assert_eq!(page("/?address=+").await, text);
+    }
+
+    #[tokio::test]
+    async fn second_page_says_what_to_enter_for_the_address() {
+        let text = page("/?address=+Alice%40Example.org").await;
+        for part in [
+            ">push.example.org<",
+            ">443<",
+            ">SSL/TLS<",
+            ">Alice@Example.org<",
+            ">smtp.example.org<",
+            ">465<",
+            ">Alice<",
+            "dclogin://Alice@Example.org/?p=",
+            "&v=1&ih=push.example.org&ip=443&is=ssl&sh=smtp.example.org&sp=465&ss=ssl&su=Alice",
+        ] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+        let text = page("/?address=bob%40gmail.com").await;
+        assert!(text.contains(">smtp.gmail.com<"), "{text}");
+        let text = page("/?address=carol%40other.example").await;
+        assert!(text.contains(">imap.other.example<") && text.contains("is not known"), "{text}");
+        // An address that no route names gets what holds for everybody.
+        let text = page("/?address=alice%40gmail.com").await;
+        assert!(text.contains("no settings for this address"), "{text}");
+        assert!(text.contains(">push.example.org<") && !text.contains("smtp.gmail"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn nothing_in_an_address_ends_its_place_in_the_page() {
+        let text = page("/?address=%3C%2Fscript%3E%3Cb%3E%22%26%40example.org").await;
+        assert!(!text.contains("</script><b>") && !text.contains("\"&@"), "{text}");
+        assert_eq!(text.matches("</script>").count(), 2, "{text}");
+        for wrong in ["alice", "%40example.org", "alice%40", "a+b%40example.org", &"a".repeat(300)]
+        {
+            let text = page(&format!("/?address={wrong}")).await;
+            assert!(text.contains("is not a mail address") && !text.contains("dclogin"), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn guesser_has_to_wait_whatever_is_guessed() {
+        let site = site();
+        // The client's next look-ups are paid for an hour ahead.
+        let later = Instant::now() + Duration::from_secs(3600);
+        assert_eq!(site.wait(CLIENT, later), None);
+        let status = async |uri| answer_of(&site, Method::GET, uri).await;
+        for uri in [
+            "/?address=alice%40example.org",
+            "/?address=x%40example.com",
+            "/mail/config-v1.1.xml?emailaddress=a@b.c",
+            "https://autoconfig.example.org/mail/config-v1.1.xml",
+        ] {
+            let answer = status(uri).await;
+            assert_eq!(answer.status(), StatusCode::TOO_MANY_REQUESTS, "{uri}");
+            assert!(answer.headers().contains_key(RETRY_AFTER), "{uri}");
+        }
+        assert_eq!(status("/").await.status(), StatusCode::OK);
     }
 }

@@ -1,15 +1,14 @@
-//! What deltapush compresses: bytes to deflate.
+//! Compresses deltapush's output: bytes to deflate.
 
 use std::fmt;
 
 use miniz_oxide::deflate::core::{CompressorOxide, TDEFLFlush, TDEFLStatus, compress_to_output};
-use zeroize::Zeroizing;
 
 use super::pool::{self, Owner};
 use super::window::DeflateWindow;
 
-/// How much of what was said last a session keeps for the next compressor, in bytes. IMAP says the same words over and
-/// over: more makes next to no difference (docs/compression.md).
+/// Bytes of recent output that a session keeps for the next compressor. IMAP repeats itself: more makes next to no
+/// difference (docs/performance.md).
 pub const HISTORY: usize = 1024;
 
 /// The compressor did not do what was asked for: an error of deltapush's own.
@@ -51,7 +50,7 @@ impl Deflater {
         self.history.push(bytes, HISTORY).map_err(|_| DeflateError)
     }
 
-    /// Whether something may not have gone out yet.
+    /// Reports if some output may not have been sent yet.
     #[must_use]
     pub fn is_unflushed(&self) -> bool {
         self.compressor.is_some()
@@ -69,7 +68,7 @@ impl Deflater {
         Ok(())
     }
 
-    /// What it holds on the heap between two flushes, in bytes.
+    /// Bytes that it holds on the heap between two flushes.
     #[must_use]
     pub fn held(&self) -> usize {
         self.history.held()
@@ -79,7 +78,7 @@ impl Deflater {
     fn lent(&self) -> Result<Box<CompressorOxide>, DeflateError> {
         let (mut compressor, is_ours) = pool::lend(&self.owner);
         if !is_ours && self.history.len() > 0 {
-            let mut history = Zeroizing::new(vec![0; self.history.len()]);
+            let mut history = vec![0; self.history.len()];
             self.history.unfold_into(&mut history).map_err(|_| DeflateError)?;
             // The client has this already: only the compressor has to see it.
             compress(&mut compressor, &history, TDEFLFlush::Sync, &mut |_| {})?;
@@ -87,7 +86,7 @@ impl Deflater {
         Ok(compressor)
     }
 
-    /// Whether [`fold`](Self::fold) may save anything.
+    /// Reports if [`fold`](Self::fold) may save anything.
     #[must_use]
     pub fn can_fold(&self) -> bool {
         self.compressor.is_none() && self.history.can_fold()

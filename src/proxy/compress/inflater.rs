@@ -1,4 +1,4 @@
-//! What the client compresses: deflate to bytes, in pieces of bounded size.
+//! Inflates the client's input: deflate to bytes, in pieces of bounded size.
 
 use miniz_oxide::inflate::TINFLStatus;
 use miniz_oxide::inflate::core::inflate_flags::{
@@ -9,7 +9,7 @@ use miniz_oxide::inflate::core::{BlockBoundaryState, DecompressorOxide, decompre
 
 use super::window::{DeflateWindow, InflateError};
 
-/// How far back deflate may point (RFC 1951 section 2), in bytes.
+/// Longest distance of a reference in deflate (RFC 1951 section 2), in bytes.
 pub const WINDOW: usize = 32 * 1024;
 
 /// The least room that [`Inflater::inflate`] needs to get on: a window, and as much again for its output.
@@ -29,7 +29,7 @@ pub struct Inflater {
     has_more: bool,
 }
 
-/// Where in the stream it stands.
+/// The position in the stream.
 enum StreamPosition {
     /// Between two blocks. A sync or full flush ends here: so many bits of the next block were in the last byte.
     BetweenBlocks { bits: u8, bit_buffer: u8 },
@@ -106,13 +106,13 @@ impl Inflater {
         Ok(inflated.get(start..).unwrap_or_default())
     }
 
-    /// Whether there is output to be had without further input.
+    /// Reports if there is output without further input.
     #[must_use]
     pub fn has_more(&self) -> bool {
         self.has_more
     }
 
-    /// What it holds on the heap, in bytes.
+    /// Bytes that it holds on the heap.
     #[must_use]
     pub fn held(&self) -> usize {
         let decoder = if let StreamPosition::WithinBlock(decoder) = &self.place {
@@ -123,7 +123,7 @@ impl Inflater {
         self.window.held().saturating_add(decoder)
     }
 
-    /// Whether [`fold`](Self::fold) may save anything.
+    /// Reports if [`fold`](Self::fold) may save anything.
     #[must_use]
     pub fn can_fold(&self) -> bool {
         self.window.can_fold()

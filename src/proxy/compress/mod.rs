@@ -23,9 +23,9 @@ pub use window::InflateError;
 pub(super) struct CompressedLayer {
     pub(super) inflater: Inflater,
     pub(super) deflater: Deflater,
-    /// What was received and not inflated yet.
+    /// Received bytes that are not inflated yet.
     received: Vec<u8>,
-    /// How much of its beginning is inflated.
+    /// Number of bytes at its beginning that are inflated.
     used: usize,
 }
 
@@ -35,7 +35,7 @@ impl CompressedLayer {
         self.received.extend_from_slice(bytes);
     }
 
-    /// Whether something can be inflated without receiving more.
+    /// Reports if something can be inflated without receiving more.
     pub(super) fn has_input(&self) -> bool {
         self.used < self.received.len() || self.inflater.has_more()
     }

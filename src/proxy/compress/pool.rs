@@ -9,11 +9,11 @@ use std::sync::{Mutex, PoisonError};
 use miniz_oxide::DataFormat;
 use miniz_oxide::deflate::core::CompressorOxide;
 
-/// How many compressors are kept that nobody uses at the moment.
+/// Number of unused compressors that are kept.
 const KEPT: usize = 4;
 
 /// Compresses base64, which most of mail is, as well as the higher levels do, at four times their speed
-/// (docs/compression.md).
+/// (docs/performance.md).
 const LEVEL: u8 = 1;
 
 /// Those that nobody uses at the moment, the one that was used last at the end. One list for all threads, since a session

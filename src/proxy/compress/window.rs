@@ -8,7 +8,6 @@ use miniz_oxide::deflate::core::{CompressorOxide, TDEFLFlush, TDEFLStatus, compr
 use miniz_oxide::inflate::TINFLStatus;
 use miniz_oxide::inflate::core::inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
 use miniz_oxide::inflate::core::{DecompressorOxide, decompress};
-use zeroize::Zeroizing;
 
 use super::pool;
 
@@ -17,7 +16,7 @@ use super::pool;
 #[error("the client sent data that is not compressed correctly (RFC 4978)")]
 pub struct InflateError;
 
-/// What is smaller is not worth it.
+/// Smallest window that is worth folding.
 const MIN_FOLDED: usize = 512;
 
 /// The level of zlib's: commands are mostly words that come again, which the lowest finds.
@@ -29,9 +28,9 @@ static COMPRESSOR: Mutex<Option<Box<CompressorOxide>>> = Mutex::new(None);
 /// The last bytes that were said.
 #[derive(Default)]
 pub(super) struct DeflateWindow {
-    /// How many they are.
+    /// Their number.
     len: usize,
-    bytes: Zeroizing<Vec<u8>>,
+    bytes: Vec<u8>,
     form: Form,
 }
 
@@ -45,12 +44,12 @@ enum Form {
 }
 
 impl DeflateWindow {
-    /// How many bytes it stands for.
+    /// The number of bytes that it represents.
     pub(super) fn len(&self) -> usize {
         self.len
     }
 
-    /// What it takes.
+    /// The memory that it takes.
     pub(super) fn held(&self) -> usize {
         self.bytes.capacity()
     }
@@ -79,8 +78,8 @@ impl DeflateWindow {
         if bytes.len() == self.bytes.len() {
             self.bytes.copy_from_slice(bytes);
         } else {
-            // A new one: what grows leaves copies behind that are not wiped.
-            self.bytes = Zeroizing::new(bytes.to_vec());
+            // A new one, of exactly this size.
+            self.bytes = bytes.to_vec();
         }
         self.len = bytes.len();
         self.form = Form::Plain;
@@ -90,7 +89,7 @@ impl DeflateWindow {
     pub(super) fn push(&mut self, bytes: &[u8], limit: usize) -> Result<(), InflateError> {
         if self.form == Form::Folded || self.bytes.capacity() < limit {
             // A new one, as in `keep`.
-            let mut plain = Zeroizing::new(vec![0; limit.max(self.len)]);
+            let mut plain = vec![0; limit.max(self.len)];
             self.unfold_into(&mut plain)?;
             plain.truncate(self.len);
             self.bytes = plain;
@@ -104,7 +103,7 @@ impl DeflateWindow {
         Ok(())
     }
 
-    /// Whether folding may make it smaller.
+    /// Reports if folding may make it smaller.
     pub(super) fn can_fold(&self) -> bool {
         self.form == Form::Plain && self.len >= MIN_FOLDED
     }
@@ -123,9 +122,9 @@ impl DeflateWindow {
 }
 
 /// `bytes` compressed; `None` if that saves nothing to speak of.
-fn folded(bytes: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+fn folded(bytes: &[u8]) -> Option<Vec<u8>> {
     let limit = bytes.len().saturating_mul(3).div_euclid(4);
-    let mut folded = Zeroizing::new(Vec::with_capacity(limit));
+    let mut folded = Vec::with_capacity(limit);
     let mut compressor = COMPRESSOR.lock().unwrap_or_else(PoisonError::into_inner);
     let compressor = compressor.get_or_insert_with(|| {
         let mut new = Box::<CompressorOxide>::default();
@@ -141,8 +140,8 @@ fn folded(bytes: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     });
     pool::wipe(compressor);
     (status == TDEFLStatus::Done).then(|| {
-        // Exactly as much as it takes, and the longer one is wiped.
-        Zeroizing::new(folded.to_vec())
+        // Exactly as much as it takes.
+        folded.to_vec()
     })
 }
 

@@ -1,7 +1,7 @@
 //! Dialogues in the syntax of extensions in which deltapush has no part: all passes byte for byte, and the session still knows
 //! afterwards what is a command and what is data.
 
-use super::tests::play;
+use super::stage::play;
 
 /// A command of deltapush's own, answered where a command may stand: the session has not lost its place.
 const STILL_IN_STEP: &str = "

@@ -2,33 +2,32 @@
 
 use super::intercept::refuses;
 use super::run::ByteRun;
-use super::{ClientState, MAX_SAID, Output, Session, show, show_in};
+use super::shown::show_in;
+use super::{ClientState, MAX_SAID, Session, SessionAction, UsedInput};
+use crate::machine::Actions;
 use crate::parser::command::{self, Disclosure, Literals, Verb};
 use crate::parser::framer::{Fragment, LineEnd};
 use crate::trace::{Mark, Piece, Speaker, Transcript};
 
 impl Session {
-    /// Takes bytes from the client. Returns how many were used: the rest has to be given again, once
-    /// [`takes_client_input`](Self::takes_client_input) says so.
-    pub fn from_client(&mut self, input: &[u8], out: &mut impl Output) -> usize {
-        let mut all = usize::MAX;
-        self.some_from_client(input, &mut all, out)
-    }
-
-    /// The same for at most `pieces` pieces of the input (lines, or parts of literals), which are counted down.
-    pub fn some_from_client(
+    /// Takes bytes from the client.
+    #[inline(never)]
+    pub(super) fn take_client(
         &mut self,
         input: &[u8],
-        pieces: &mut usize,
-        out: &mut impl Output,
-    ) -> usize {
+        pieces: usize,
+        out: &mut impl Actions<Self>,
+    ) -> UsedInput {
         let mut run = ByteRun::new(input);
         let mut rest = input;
-        self.said = 0;
+        if !std::mem::take(&mut self.is_resumed) {
+            self.said = 0;
+        }
         let compression = self.compression;
-        let mut left = *pieces;
+        let mut left = pieces;
         // Small questions have large answers: a few lines at a time, so that the client's pace is felt.
         while left > 0
+            && !rest.is_empty()
             && self.takes_client_input()
             && self.said < MAX_SAID
             && self.compression == compression
@@ -43,16 +42,16 @@ impl Session {
                 ClientState::Gathering => self.take_gathered(fragment, &mut run, out),
                 ClientState::Discarding => self.take_discarded(fragment, &mut run, out),
                 // Not reached: `takes_client_input` is false in these.
-                ClientState::AwaitingAgreement(_)
+                ClientState::AwaitingAccount
+                | ClientState::AwaitingAgreement(_)
                 | ClientState::AwaitingContinuation
                 | ClientState::AwaitingLiteral(_)
                 | ClientState::Replaying => break,
             }
         }
-        *pieces = left;
-        out.to_upstream(run.take());
+        out.push(SessionAction::ToUpstream(run.take()));
         self.end_logout(out);
-        run.consumed()
+        UsedInput { bytes: run.consumed(), pieces_left: left }
     }
 
     /// The first bytes of a command, or more of them.
@@ -65,7 +64,7 @@ impl Session {
         &mut self,
         fragment: Fragment<'a>,
         run: &mut ByteRun<'a>,
-        out: &mut impl Output,
+        out: &mut impl Actions<Session>,
     ) {
         let (bytes, end) = line_of(fragment);
         let split = !self.client.held.is_empty();
@@ -79,7 +78,7 @@ impl Session {
             if !split {
                 self.client.held.extend_from_slice(bytes);
             }
-            return out.to_upstream(run.skip(bytes.len()));
+            return out.push(SessionAction::ToUpstream(run.skip(bytes.len())));
         };
         self.client.verb = head.verb;
         self.client.tag.clear();
@@ -93,14 +92,14 @@ impl Session {
         if literals != Literals::Data && end.is_none() && !is_answered && !is_refused {
             return self.hold_line(bytes, split, run, out);
         }
-        self.client.shows_arguments = out.transcript().is_some_and(|transcript| {
-            show_command(start, &head, is_refused, is_answered, transcript)
+        self.client.shows_arguments = self.transcript(out).is_some_and(|mut transcript| {
+            show_command(start, &head, is_refused, is_answered, &mut transcript)
         });
         if is_refused {
             return self.refuse_head(fragment, run, out);
         }
         if is_answered {
-            out.to_upstream(run.skip(bytes.len()));
+            out.push(SessionAction::ToUpstream(run.skip(bytes.len())));
             if !split {
                 self.client.held.extend_from_slice(bytes);
             }
@@ -117,23 +116,23 @@ impl Session {
         if self.server.has_news && is_fetch(self.client.verb, start, head_len) {
             self.server.has_news = false;
             if self.visit.fetches(start) {
-                out.background_fetch();
+                out.push(SessionAction::BackgroundFetch);
             }
-            out.fetches();
+            out.push(SessionAction::Fetches);
         }
         if let (Literals::Doubtful, Some(LineEnd::Literal(announced))) = (literals, end)
             && !announced.synchronizing
         {
             let line = synchronizing(start);
             self.client.held = Vec::new();
-            out.to_upstream(run.skip(bytes.len()));
-            out.to_upstream(&line);
+            out.push(SessionAction::ToUpstream(run.skip(bytes.len())));
+            out.push(SessionAction::ToUpstream(&line));
             self.client.state = ClientState::AwaitingAgreement(announced.size);
             return;
         }
         if split {
-            out.to_upstream(run.skip(bytes.len()));
-            out.to_upstream(&std::mem::take(&mut self.client.held));
+            out.push(SessionAction::ToUpstream(run.skip(bytes.len())));
+            out.push(SessionAction::ToUpstream(&std::mem::take(&mut self.client.held)));
         } else {
             run.extend(bytes.len());
         }
@@ -147,9 +146,9 @@ impl Session {
         bytes: &'a [u8],
         split: bool,
         run: &mut ByteRun<'a>,
-        out: &mut impl Output,
+        out: &mut impl Actions<Session>,
     ) {
-        out.to_upstream(run.skip(bytes.len()));
+        out.push(SessionAction::ToUpstream(run.skip(bytes.len())));
         if !split {
             self.client.held.extend_from_slice(bytes);
         }
@@ -165,10 +164,10 @@ impl Session {
         &mut self,
         fragment: Fragment<'a>,
         run: &mut ByteRun<'a>,
-        out: &mut impl Output,
+        out: &mut impl Actions<Session>,
     ) {
         let (bytes, end) = line_of(fragment);
-        out.to_upstream(run.skip(bytes.len()));
+        out.push(SessionAction::ToUpstream(run.skip(bytes.len())));
         self.client.held = Vec::new();
         self.client.state = ClientState::Discarding;
         if let Some(end) = end {
@@ -181,7 +180,7 @@ impl Session {
         &mut self,
         fragment: Fragment<'a>,
         run: &mut ByteRun<'a>,
-        out: &mut impl Output,
+        out: &mut impl Actions<Session>,
     ) {
         run.extend(fragment.bytes().len());
         self.selection.go_on(fragment.bytes());
@@ -193,15 +192,15 @@ impl Session {
                 if let Some(observer) = &mut self.prefetches {
                     observer.more(bytes);
                 }
-                show(out, Speaker::Client, Mark::Relayed, bytes, !self.client.shows_arguments);
+                self.show(out, Speaker::Client, Mark::Relayed, bytes, !self.client.shows_arguments);
                 self.relayed_line_end(end, out);
             }
-            Fragment::Literal { bytes, .. } => show_literal(out, self.client.verb, bytes),
+            Fragment::Literal { bytes, .. } => self.show_literal(out, bytes),
         }
     }
 
-    /// What the end of a relayed line means for what comes next.
-    fn relayed_line_end(&mut self, end: Option<LineEnd>, out: &mut impl Output) {
+    /// Follows the end of a relayed line: it decides the meaning of the next bytes.
+    fn relayed_line_end(&mut self, end: Option<LineEnd>, out: &mut impl Actions<Session>) {
         self.client.state = match end {
             None => ClientState::Relaying,
             Some(LineEnd::Literal(announced)) if announced.synchronizing => {
@@ -231,13 +230,13 @@ impl Session {
         &mut self,
         fragment: Fragment<'a>,
         run: &mut ByteRun<'a>,
-        out: &mut impl Output,
+        out: &mut impl Actions<Session>,
     ) {
         let (bytes, end) = line_of(fragment);
         let split = !self.client.held.is_empty();
         let line = [&self.client.held, bytes].concat();
         if end.is_none() && is_beginning_of_done(&line) {
-            out.to_upstream(run.skip(bytes.len()));
+            out.push(SessionAction::ToUpstream(run.skip(bytes.len())));
             self.client.held = line;
             return;
         }
@@ -245,11 +244,11 @@ impl Session {
         if !line.trim_ascii_end().eq_ignore_ascii_case(DONE) {
             return self.end_idle_and_take(fragment, run, out);
         }
-        show(out, Speaker::Client, Mark::Relayed, &line, false);
+        self.show(out, Speaker::Client, Mark::Relayed, &line, false);
         if split {
-            out.to_upstream(run.skip(bytes.len()));
-            out.to_upstream(&std::mem::take(&mut self.client.held));
-            out.to_upstream(bytes);
+            out.push(SessionAction::ToUpstream(run.skip(bytes.len())));
+            out.push(SessionAction::ToUpstream(&std::mem::take(&mut self.client.held)));
+            out.push(SessionAction::ToUpstream(bytes));
         } else {
             run.extend(bytes.len());
         }
@@ -261,11 +260,11 @@ impl Session {
         &mut self,
         fragment: Fragment<'a>,
         run: &mut ByteRun<'a>,
-        out: &mut impl Output,
+        out: &mut impl Actions<Session>,
     ) {
-        out.to_upstream(run.take());
-        show(out, Speaker::ToUpstream, Mark::Own, b"DONE\r\n", false);
-        out.to_upstream(b"DONE\r\n");
+        out.push(SessionAction::ToUpstream(run.take()));
+        self.show(out, Speaker::ToUpstream, Mark::Own, b"DONE\r\n", false);
+        out.push(SessionAction::ToUpstream(b"DONE\r\n"));
         self.take_head(fragment, run, out);
     }
 
@@ -274,17 +273,17 @@ impl Session {
         &mut self,
         fragment: Fragment<'a>,
         run: &mut ByteRun<'a>,
-        out: &mut impl Output,
+        out: &mut impl Actions<Session>,
     ) {
         let bytes = fragment.bytes();
-        out.to_upstream(run.skip(bytes.len()));
+        out.push(SessionAction::ToUpstream(run.skip(bytes.len())));
         self.client.held.extend_from_slice(bytes);
         let end = if let Fragment::Line { end, .. } = fragment { end } else { None };
         self.gathered_more(end, out);
     }
 
     /// More of a command was gathered, perhaps up to a line's end: is it complete, or too long?
-    fn gathered_more(&mut self, end: Option<LineEnd>, out: &mut impl Output) {
+    fn gathered_more(&mut self, end: Option<LineEnd>, out: &mut impl Actions<Session>) {
         if self.client.held.len() <= self.settings.max_command {
             return self.gathered_line_end(end, out);
         }
@@ -295,14 +294,14 @@ impl Session {
         }
     }
 
-    fn gathered_line_end(&mut self, end: Option<LineEnd>, out: &mut impl Output) {
+    fn gathered_line_end(&mut self, end: Option<LineEnd>, out: &mut impl Actions<Session>) {
         match end {
             None => {}
             Some(LineEnd::Plain) => {
                 self.client.state = ClientState::Head;
                 let command = std::mem::take(&mut self.client.held);
                 let cuts = std::mem::take(&mut self.client.cuts);
-                self.answer(&command, &cuts, out);
+                self.answer(command, cuts, out);
             }
             Some(LineEnd::Literal(announced)) => {
                 let room = self.settings.max_command.saturating_sub(self.client.held.len());
@@ -324,9 +323,9 @@ impl Session {
         &mut self,
         fragment: Fragment<'a>,
         run: &mut ByteRun<'a>,
-        out: &mut impl Output,
+        out: &mut impl Actions<Session>,
     ) {
-        out.to_upstream(run.skip(fragment.bytes().len()));
+        out.push(SessionAction::ToUpstream(run.skip(fragment.bytes().len())));
         if let Fragment::Line { end: Some(end), .. } = fragment {
             self.discard_from(end, out);
         }
@@ -334,7 +333,7 @@ impl Session {
 
     /// Goes on after the end of a line of a command that is too long: past a literal that is on its way in any case, or to
     /// the answer.
-    fn discard_from(&mut self, end: LineEnd, out: &mut impl Output) {
+    fn discard_from(&mut self, end: LineEnd, out: &mut impl Actions<Session>) {
         match end {
             LineEnd::Literal(announced) if !announced.synchronizing => {
                 self.client.framer.begin_literal(announced.size);
@@ -349,6 +348,18 @@ impl Session {
             }
         }
     }
+
+    /// Shows part of a literal: only of a message that is uploaded more than its size, if at all. In a command that deltapush
+    /// does not know, such as a mistyped LOGIN, it may be a password.
+    fn show_literal(&self, out: &mut impl Actions<Self>, bytes: &[u8]) {
+        let Some(mut transcript) = self.transcript(out) else { return };
+        let piece = if self.client.verb == Verb::Append {
+            Piece::Literal(bytes)
+        } else {
+            Piece::Masked(bytes.len())
+        };
+        transcript.piece(Speaker::Client, Mark::Relayed, piece);
+    }
 }
 
 /// A line that ends with the announcement of a literal that does not wait, as one that does (RFC 7888).
@@ -357,7 +368,7 @@ fn synchronizing(line: &[u8]) -> Vec<u8> {
     [announced, b"}\r\n"].concat()
 }
 
-/// Whether a command that begins with `start` asks for messages. In doubt it does not.
+/// Reports if a command that begins with `start` asks for messages. In doubt it does not.
 fn is_fetch(verb: Verb, start: &[u8], head_len: usize) -> bool {
     let begins_with_fetch = || {
         start
@@ -368,13 +379,13 @@ fn is_fetch(verb: Verb, start: &[u8], head_len: usize) -> bool {
     verb == Verb::Fetch || verb == Verb::Uid && begins_with_fetch()
 }
 
-/// What ends IDLE (RFC 2177).
+/// The line that ends IDLE (RFC 2177).
 const DONE: &[u8] = b"DONE";
 
 /// Spaces and a carriage return that may follow it before the line's end.
 const MAX_AFTER_DONE: usize = 12;
 
-/// Whether a line that begins so may become DONE.
+/// Reports if a line that begins so may become DONE.
 fn is_beginning_of_done(line: &[u8]) -> bool {
     let (word, after) = line.split_at_checked(DONE.len()).unwrap_or((line, &[]));
     let is_word = DONE.get(..word.len()).is_some_and(|done| done.eq_ignore_ascii_case(word));
@@ -426,13 +437,4 @@ fn line_of(fragment: Fragment<'_>) -> (&[u8], Option<LineEnd>) {
         // A literal begins only when `begin_literal` was called, which no state that takes lines alone does.
         Fragment::Literal { bytes, .. } => (bytes, None),
     }
-}
-
-/// Shows part of a literal: only of a message that is uploaded more than its size, if at all. In a command that deltapush does
-/// not know, such as a mistyped LOGIN, it may be a password.
-fn show_literal(out: &mut impl Output, verb: Verb, bytes: &[u8]) {
-    let Some(transcript) = out.transcript() else { return };
-    let piece =
-        if verb == Verb::Append { Piece::Literal(bytes) } else { Piece::Masked(bytes.len()) };
-    transcript.piece(Speaker::Client, Mark::Relayed, piece);
 }

@@ -2,14 +2,17 @@
 
 use super::intercept::Pending;
 use super::run::ByteRun;
-use super::{ClientState, CompressionState, Held, Output, Session, Shape, UpstreamState, show};
+use super::{
+    ClientState, CompressionState, Held, Session, SessionAction, Shape, UpstreamState, UsedInput,
+};
+use crate::machine::Actions;
 use crate::parser::data;
 use crate::parser::framer::{Fragment, LineEnd};
 use crate::parser::response::{self, CodeKind, Condition, ResponseHead};
 use crate::proxy::own_lines::{self, untagged};
-use crate::trace::{Mark, Piece, Speaker};
+use crate::trace::{Mark, Piece, Speaker, Transcript};
 
-/// What is to be done with a response, known from its head.
+/// The path of a response, known from its head.
 #[derive(Debug, Clone, Copy)]
 enum ResponsePath {
     Pass(Shape),
@@ -22,24 +25,18 @@ const DATA: Shape = Shape { literals: true, secret: false };
 const SECRET_DATA: Shape = Shape { literals: true, secret: true };
 
 impl Session {
-    /// Takes bytes from the upstream; all of them are used, but for those that follow deltapush's own BYE.
-    pub fn from_upstream(&mut self, input: &[u8], out: &mut impl Output) {
-        let mut all = usize::MAX;
-        self.some_from_upstream(input, &mut all, out);
-    }
-
-    /// The same for at most `pieces` pieces of the input (lines, or parts of literals), which are counted down. Returns how many
-    /// bytes were used: the rest has to be given again.
-    pub fn some_from_upstream(
+    /// Takes bytes from the upstream.
+    #[inline(never)]
+    pub(super) fn take_upstream(
         &mut self,
         input: &[u8],
-        pieces: &mut usize,
-        out: &mut impl Output,
-    ) -> usize {
+        pieces: usize,
+        out: &mut impl Actions<Self>,
+    ) -> UsedInput {
         let mut run = ByteRun::new(input);
         let mut rest = input;
-        let mut left = *pieces;
-        while left > 0 && !self.is_over() {
+        let mut left = pieces;
+        while left > 0 && !rest.is_empty() && !self.is_over() {
             let Some((fragment, after)) = self.server.framer.next(rest) else { break };
             rest = after;
             left = left.saturating_sub(1);
@@ -52,28 +49,25 @@ impl Session {
                 UpstreamState::Dropping => self.drop_more(fragment, &mut run, out),
             }
         }
-        *pieces = left;
-        out.to_client(run.take());
-        if !self.is_over() {
-            return input.len().saturating_sub(rest.len());
+        out.push(SessionAction::ToClient(run.take()));
+        if self.is_over() {
+            self.keep_unread(rest);
+            rest = &[];
         }
-        if let Some(keeping) = &mut self.keeping {
-            keeping.rest.extend_from_slice(rest);
-        }
-        input.len()
+        let bytes = input.len().saturating_sub(rest.len());
+        UsedInput { bytes, pieces_left: left }
     }
 
     /// The upstream closed the connection, or it broke. The client hears of it, unless a BYE went by or half a response did.
-    pub fn upstream_closed(&mut self, out: &mut impl Output) {
+    pub(super) fn upstream_closed(&mut self, out: &mut impl Actions<Session>) {
         if !self.server.said_bye && !self.is_within_response() {
             self.server.said_bye = true;
             self.say_now(out, untagged(own_lines::UPSTREAM_CLOSED).as_bytes());
         }
     }
 
-    /// Ends the session toward the client with a BYE of deltapush's own: at once, or with the end of the
-    /// response that is under way ([`is_over`](Self::is_over)).
-    pub fn close(&mut self, bye: &str, out: &mut impl Output) {
+    /// Ends the session toward the client with a BYE of deltapush's own.
+    pub(super) fn close(&mut self, bye: &str, out: &mut impl Actions<Session>) {
         // Behind the OK of a COMPRESS it would have to be compressed.
         if !self.server.said_bye && self.compression != CompressionState::Accepted {
             self.server.said_bye = true;
@@ -87,7 +81,7 @@ impl Session {
         &mut self,
         fragment: Fragment<'a>,
         run: &mut ByteRun<'a>,
-        out: &mut impl Output,
+        out: &mut impl Actions<Session>,
     ) {
         let Fragment::Line { bytes, end } = fragment else { return };
         let split = !self.server.held.is_empty();
@@ -98,12 +92,12 @@ impl Session {
         let start = if split { held.as_slice() } else { bytes };
         let Some(head) = response::head(start) else {
             self.server.held = if split { held } else { bytes.to_vec() };
-            return out.to_client(run.skip(bytes.len()));
+            return out.push(SessionAction::ToClient(run.skip(bytes.len())));
         };
         match self.way(head, out) {
             ResponsePath::Pass(shape) => {
                 self.server.has_news |= shape == DATA && data::is_exists(start);
-                show(out, Speaker::ToClient, Mark::Relayed, start, shape.secret);
+                self.show(out, Speaker::ToClient, Mark::Relayed, start, shape.secret);
                 self.begin_to_see(start);
                 self.see(start, || ends_response(end, shape), out);
                 if let Some(observer) = &mut self.prefetches {
@@ -111,8 +105,8 @@ impl Session {
                     observer.more_of_response(start, || ends_response(end, shape));
                 }
                 if split {
-                    out.to_client(run.skip(bytes.len()));
-                    out.to_client(&held);
+                    out.push(SessionAction::ToClient(run.skip(bytes.len())));
+                    out.push(SessionAction::ToClient(&held));
                 } else {
                     run.extend(bytes.len());
                 }
@@ -120,7 +114,7 @@ impl Session {
                 self.passed_line_end(end, shape, run, out);
             }
             ResponsePath::Hold(shape, why) => {
-                out.to_client(run.skip(bytes.len()));
+                out.push(SessionAction::ToClient(run.skip(bytes.len())));
                 self.server.held = if split { held } else { bytes.to_vec() };
                 self.server.state = UpstreamState::Holding(shape, why);
                 self.held_more(end, shape, why, out);
@@ -137,10 +131,10 @@ impl Session {
         &mut self,
         fragment: Fragment<'a>,
         run: &mut ByteRun<'a>,
-        out: &mut impl Output,
+        out: &mut impl Actions<Session>,
     ) {
-        out.to_client(run.skip(fragment.bytes().len()));
-        show(out, Speaker::Upstream, Mark::Kept, fragment.bytes(), true);
+        out.push(SessionAction::ToClient(run.skip(fragment.bytes().len())));
+        self.show(out, Speaker::Upstream, Mark::Kept, fragment.bytes(), true);
         if matches!(fragment, Fragment::Line { end: Some(_), .. }) {
             self.server.state = UpstreamState::Head;
             self.say_waiting(out);
@@ -154,12 +148,12 @@ impl Session {
         fragment: Fragment<'a>,
         shape: Shape,
         run: &mut ByteRun<'a>,
-        out: &mut impl Output,
+        out: &mut impl Actions<Session>,
     ) {
         run.extend(fragment.bytes().len());
         match fragment {
             Fragment::Line { bytes, end } => {
-                show(out, Speaker::ToClient, Mark::Relayed, bytes, shape.secret);
+                self.show(out, Speaker::ToClient, Mark::Relayed, bytes, shape.secret);
                 self.see(bytes, || ends_response(end, shape), out);
                 if let Some(observer) = &mut self.prefetches {
                     observer.more_of_response(bytes, || ends_response(end, shape));
@@ -171,7 +165,7 @@ impl Session {
                 if let Some(observer) = &mut self.prefetches {
                     observer.more_of_response(bytes, || false);
                 }
-                if let Some(transcript) = out.transcript() {
+                if let Some(mut transcript) = self.transcript(out) {
                     let piece = if shape.secret {
                         Piece::Masked(bytes.len())
                     } else {
@@ -188,7 +182,7 @@ impl Session {
         end: Option<LineEnd>,
         shape: Shape,
         run: &mut ByteRun<'_>,
-        out: &mut impl Output,
+        out: &mut impl Actions<Session>,
     ) {
         match end {
             None => {}
@@ -198,7 +192,7 @@ impl Session {
             Some(_) => {
                 self.server.state = UpstreamState::Head;
                 if !self.own.is_empty() || self.is_logout_due() {
-                    out.to_client(run.take());
+                    out.push(SessionAction::ToClient(run.take()));
                     self.say_waiting(out);
                     self.end_logout(out);
                 }
@@ -213,17 +207,23 @@ impl Session {
         shape: Shape,
         why: Held,
         run: &mut ByteRun<'a>,
-        out: &mut impl Output,
+        out: &mut impl Actions<Session>,
     ) {
         let bytes = fragment.bytes();
-        out.to_client(run.skip(bytes.len()));
+        out.push(SessionAction::ToClient(run.skip(bytes.len())));
         self.server.held.extend_from_slice(bytes);
         let end = if let Fragment::Line { end, .. } = fragment { end } else { None };
         self.held_more(end, shape, why, out);
     }
 
     /// More of a response was held: is it complete, or too long?
-    fn held_more(&mut self, end: Option<LineEnd>, shape: Shape, why: Held, out: &mut impl Output) {
+    fn held_more(
+        &mut self,
+        end: Option<LineEnd>,
+        shape: Shape,
+        why: Held,
+        out: &mut impl Actions<Session>,
+    ) {
         if self.server.held.len() <= self.settings.max_response {
             return self.held_line_end(end, shape, why, out);
         }
@@ -232,8 +232,8 @@ impl Session {
         if why == Held::End {
             self.forget_pending(&held);
         }
-        show(out, Speaker::ToClient, Mark::Relayed, &held, true);
-        out.to_client(&held);
+        self.show(out, Speaker::ToClient, Mark::Relayed, &held, true);
+        out.push(SessionAction::ToClient(&held));
         self.server.state = UpstreamState::Passing(Shape { secret: true, ..shape });
         self.passed_line_end(end, shape, &mut ByteRun::new(&[]), out);
     }
@@ -243,7 +243,7 @@ impl Session {
         end: Option<LineEnd>,
         shape: Shape,
         why: Held,
-        out: &mut impl Output,
+        out: &mut impl Actions<Session>,
     ) {
         match end {
             None => {}
@@ -261,7 +261,7 @@ impl Session {
     }
 
     /// A held response is complete.
-    fn release(&mut self, held: &[u8], why: Held, out: &mut impl Output) {
+    fn release(&mut self, held: &[u8], why: Held, out: &mut impl Actions<Session>) {
         match why {
             Held::Capabilities => {
                 if let Some(names) = response::capabilities(held) {
@@ -269,7 +269,7 @@ impl Session {
                 }
                 match self.rewrite(held) {
                     Some(changed) => self.hand_on_changed(held, &changed, out),
-                    None => hand_on(held, out),
+                    None => self.hand_on_unchanged(held, out),
                 }
             }
             Held::Referral => self.hand_on(held, out),
@@ -277,24 +277,34 @@ impl Session {
             Held::Metadata => match self.fill_in(held) {
                 Some(changed) => self.hand_on_changed(held, &changed, out),
                 None => {
-                    show(out, Speaker::ToClient, Mark::Relayed, held, true);
-                    out.to_client(held);
+                    self.show(out, Speaker::ToClient, Mark::Relayed, held, true);
+                    out.push(SessionAction::ToClient(held));
                 }
             },
             Held::End => self.end_pending(held, out),
         }
     }
 
-    pub(super) fn hand_on_changed(&mut self, was: &[u8], changed: &[u8], out: &mut impl Output) {
-        if let Some(transcript) = out.transcript() {
+    pub(super) fn hand_on_unchanged(&mut self, line: &[u8], out: &mut impl Actions<Session>) {
+        self.show(out, Speaker::ToClient, Mark::Relayed, line, false);
+        out.push(SessionAction::ToClient(line));
+    }
+
+    pub(super) fn hand_on_changed(
+        &mut self,
+        was: &[u8],
+        changed: &[u8],
+        out: &mut impl Actions<Session>,
+    ) {
+        if let Some(mut transcript) = self.transcript(out) {
             transcript.response(Speaker::Upstream, Mark::Replaced, was);
             transcript.response(Speaker::ToClient, Mark::Changed, changed);
         }
-        out.to_client(changed);
+        out.push(SessionAction::ToClient(changed));
     }
 
-    /// What a response that begins so is, what it means for what the client sends next, and which way it goes.
-    fn way(&mut self, head: ResponseHead<'_>, out: &mut impl Output) -> ResponsePath {
+    /// The path of a response that begins so; updates the meaning of the client's next bytes.
+    fn way(&mut self, head: ResponseHead<'_>, out: &mut impl Actions<Session>) -> ResponsePath {
         match head {
             ResponseHead::Continuation => self.continuation(out),
             ResponseHead::TaggedContinuation { tag } if tag == self.client.tag => {
@@ -310,7 +320,7 @@ impl Session {
                     observer.ended(tag, condition);
                 }
                 if opening == Some(true) && self.visit.opened() {
-                    out.background_fetch();
+                    out.push(SessionAction::BackgroundFetch);
                 }
                 match (is_pending, code) {
                     (true, _) => ResponsePath::Hold(STATUS, Held::End),
@@ -341,7 +351,7 @@ impl Session {
     }
 
     /// `+`: more of the command may come.
-    fn continuation(&mut self, out: &mut impl Output) -> ResponsePath {
+    fn continuation(&mut self, out: &mut impl Actions<Session>) -> ResponsePath {
         match self.client.state {
             ClientState::AwaitingLiteral(size) => {
                 self.client.framer.begin_literal(size);
@@ -351,7 +361,7 @@ impl Session {
             ClientState::AwaitingContinuation | ClientState::Continuing => {
                 self.client.state = ClientState::Continuing;
                 if let Some(mailbox) = self.selection.mailbox() {
-                    out.idles_in(mailbox);
+                    out.push(SessionAction::IdlesIn(mailbox));
                 }
             }
             ClientState::AwaitingAgreement(size) => {
@@ -391,16 +401,11 @@ impl Session {
     }
 }
 
-/// Whether a line that ends like this ends its response.
+/// Reports if a line that ends like this ends its response.
 fn ends_response(end: Option<LineEnd>, shape: Shape) -> bool {
     match end {
         None => false,
         Some(LineEnd::Literal(_)) => !shape.literals,
         Some(LineEnd::Plain) => true,
     }
-}
-
-pub(super) fn hand_on(line: &[u8], out: &mut impl Output) {
-    show(out, Speaker::ToClient, Mark::Relayed, line, false);
-    out.to_client(line);
 }

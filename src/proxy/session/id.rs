@@ -1,14 +1,20 @@
 //! The client's ID command (RFC 2971): the mail server gets it with deltapush's name added.
 
+use super::Session;
 use super::intercept::push_client_string;
-use super::{Output, Session};
+use crate::machine::Actions;
 use crate::parser::id::{self, Field};
 use crate::proxy::own_lines;
 use crate::upstream::id::{may_speak_for_others, with_own_name};
 
 impl Session {
     /// Hands an ID on with deltapush's name in it. To a server that does not offer ID nothing is said: some hang up then.
-    pub(super) fn answer_id(&mut self, command: &[u8], cuts: &[usize], out: &mut impl Output) {
+    pub(super) fn answer_id(
+        &mut self,
+        command: &[u8],
+        cuts: &[usize],
+        out: &mut impl Actions<Session>,
+    ) {
         let fields = id::fields(command);
         self.visit.id(fields.as_deref().unwrap_or_default());
         if !self.upstream.id {

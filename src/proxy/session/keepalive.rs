@@ -6,21 +6,22 @@
 
 use std::time::Duration;
 
-use super::{ClientState, Output, Session, show};
+use super::{ClientState, Session};
+use crate::machine::Actions;
 use crate::parser::command::Verb;
 use crate::parser::response::{self, Condition};
 use crate::trace::{Mark, Speaker};
 
-/// What deltapush says.
+/// deltapush's keepalive.
 const STILL_HERE: &[u8] = b"* OK Still here\r\n";
 
-/// What servers say to say anything: Dovecot and Apache James the first, Dovecot in long commands the second. Cyrus, Courier
-/// and Stalwart say nothing, as far as their sources show.
+/// Texts of servers' keepalives: Dovecot and Apache James send the first, Dovecot in long commands the second. Cyrus,
+/// Courier and Stalwart send none, as far as their sources show.
 const KNOWN: [&str; 2] = ["Still here", "Hang in there"];
 
 impl Session {
-    /// How long the client may hear nothing from now on; `None` if that is no concern: it does not wait, a response is under
-    /// way, or keepalives are left to the server.
+    /// Longest silence to the client from now on; `None` if it does not matter: the client does not wait, a response is
+    /// in progress, or keepalives are left to the server.
     #[must_use]
     pub fn keepalive(&self) -> Option<Duration> {
         self.settings
@@ -29,26 +30,26 @@ impl Session {
     }
 
     /// Says that the connection lives. Only where [`keepalive`](Self::keepalive) says so.
-    pub fn keep_alive(&mut self, out: &mut impl Output) {
+    pub(super) fn keep_alive(&mut self, out: &mut impl Actions<Session>) {
         if self.keepalive().is_some() {
             self.say_now(out, STILL_HERE);
         }
     }
 
-    /// Whether an untagged `OK` may be a keepalive that the client does not need.
+    /// Reports if an untagged `OK` may be a keepalive that the client does not need.
     pub(super) fn absorbs_keepalives(&self) -> bool {
         self.settings.keepalive.is_some() && self.is_idling()
     }
 
     /// An untagged `OK` is complete: it goes on if it says anything.
-    pub(super) fn release_ok(&mut self, line: &[u8], out: &mut impl Output) {
+    pub(super) fn release_ok(&mut self, line: &[u8], out: &mut impl Actions<Session>) {
         if is_keepalive(line) {
-            return show(out, Speaker::Upstream, Mark::Kept, line, false);
+            return self.show(out, Speaker::Upstream, Mark::Kept, line, false);
         }
         self.hand_on(line, out);
     }
 
-    /// Whether the client has asked for IDLE and not ended it.
+    /// Reports if the client has asked for IDLE and not ended it.
     pub(super) fn is_in_idle(&self) -> bool {
         let state = self.client.state;
         matches!(state, ClientState::AwaitingContinuation | ClientState::Continuing)
@@ -60,8 +61,8 @@ impl Session {
     }
 }
 
-/// Whether an untagged line says nothing but that the server is there: an `OK` without response code, and with no text or one
-/// that is known. A text that nobody knows may be meant for a person (RFC 9051 section 7.1).
+/// Reports if an untagged line shows only that the server is there: an `OK` without response code, and with no text or a
+/// known one. An unknown text may be meant for a person (RFC 9051 section 7.1).
 fn is_keepalive(line: &[u8]) -> bool {
     let Some(status) = response::status(line) else { return false };
     if status.tag.is_some() || status.condition != Condition::Ok || !status.code.is_empty() {

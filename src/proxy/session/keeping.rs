@@ -4,17 +4,17 @@
 use std::collections::VecDeque;
 
 use super::selection::Selection;
-use super::{ClientState, Output, Session};
+use super::{Session, SessionAction};
+use crate::machine::Actions;
 use crate::parser::command::Verb;
 use crate::parser::data;
 use crate::parser::response::Condition;
-use crate::proxy::own_lines::{self, untagged};
 
 /// Commands that may be under way upstream. With more of them it is not known any more what the session is about.
 const MAX_IN_FLIGHT: usize = 64;
 
 /// The longest command that is looked at.
-const MAX_LINE: usize = 8 * 1024;
+pub(super) const MAX_LINE: usize = 8 * 1024;
 
 /// The longest response that is shown to whoever looks for new mail: flags and headers.
 const MAX_SEEN: usize = 32 * 1024;
@@ -37,29 +37,31 @@ pub enum ObservedEvent<'a> {
     },
 }
 
-/// What is noted.
+/// Facts for a drain.
 #[derive(Default)]
 pub(super) struct DrainState {
     /// Commands that are complete and whose end has not come, oldest first.
-    in_flight: VecDeque<CommandInFlight>,
+    pub(super) in_flight: VecDeque<CommandInFlight>,
     /// There were too many of them.
-    lost_track: bool,
-    /// What came of the lines of the command under way.
+    pub(super) lost_track: bool,
+    /// The line of the command in progress.
     line: Vec<u8>,
-    /// What was set in the session.
+    /// Settings that were changed in the session.
     pub(super) set: ChangedState,
     /// The tag of a LOGOUT that waits for the ends of the commands before it.
     pub(super) logout: Option<Vec<u8>>,
-    /// The client is gone, and the session is being brought to rest.
-    settling: bool,
-    /// What came of a response that is shown.
+    /// The client is gone, and the session is being drained.
+    pub(super) drains: bool,
+    /// FETCH responses are worth a copy: the driver has said so, or has seen something since that may change what it says.
+    copies_fetches: bool,
+    /// The response to show to the observer.
     seen: Option<Vec<u8>>,
-    /// What the upstream said after the session was over for the client: less than is read at once.
+    /// Bytes of the upstream after the session was over for the client: less than is read at once.
     pub(super) rest: Vec<u8>,
 }
 
 /// A command that the upstream has to answer.
-struct CommandInFlight {
+pub(super) struct CommandInFlight {
     tag: Box<[u8]>,
     kind: CommandKind,
 }
@@ -70,7 +72,7 @@ enum CommandKind {
     Other,
 }
 
-/// What differs from a session that has just begun, apart from the mailbox that is open.
+/// Differences from a session that has just begun, apart from the open mailbox.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ChangedState {
     /// Mailbox names are UTF-8 (RFC 6855, RFC 9051), and no longer modified UTF-7.
@@ -79,17 +81,6 @@ pub struct ChangedState {
     pub notify: bool,
     /// Something was sent that may outlast the mailbox: ENABLE, CONDSTORE, and whatever is not known.
     pub anything: bool,
-}
-
-/// How far a session has come to rest whose client is gone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DrainStep {
-    /// The upstream has to say more.
-    Waiting,
-    /// Nothing is under way: the next bytes may be a command.
-    Settled,
-    /// It cannot go on, for this reason.
-    Lost(&'static str),
 }
 
 /// Commands that change nothing, neither in the account nor in the session: one of them that the client could not end may be
@@ -150,7 +141,7 @@ const ENABLING: [&[u8]; 5] =
     [b"CONDSTORE", b"QRESYNC", b"MODSEQ", b"CHANGEDSINCE", b"UNCHANGEDSINCE"];
 
 impl DrainState {
-    /// How much is held, in bytes.
+    /// Bytes held.
     pub(super) fn held(&self) -> usize {
         let tags = self.in_flight.iter().map(|command| command.tag.len());
         let seen = self.seen.as_ref().map_or(0, Vec::len);
@@ -159,18 +150,18 @@ impl DrainState {
 
     /// A command begins to go upstream; `start` is what came of it.
     #[inline(never)]
-    pub(super) fn begin(&mut self, verb: Verb, start: &[u8], out: &mut impl Output) {
+    pub(super) fn begin(&mut self, verb: Verb, start: &[u8], out: &mut impl Actions<Session>) {
         self.line = Vec::new();
         self.go_on(start);
         match verb {
-            Verb::Select | Verb::Examine => out.sees(ObservedEvent::Opening),
-            Verb::Close | Verb::Unselect => out.sees(ObservedEvent::Closed),
+            Verb::Select | Verb::Examine => self.observed(ObservedEvent::Opening, out),
+            Verb::Close | Verb::Unselect => self.observed(ObservedEvent::Closed, out),
             _ => {}
         }
     }
 
-    /// Whether the command under way can be ended by anything.
-    fn is_harmless(&self) -> bool {
+    /// Reports if any bytes may end the command in progress without harm.
+    pub(super) fn is_harmless(&self) -> bool {
         let (verb, _) = verb(&self.line);
         HARMLESS.iter().any(|name| name.as_bytes().eq_ignore_ascii_case(&verb))
     }
@@ -210,7 +201,7 @@ impl DrainState {
         }
     }
 
-    /// What the command means for the session.
+    /// Records the command's effect on the session.
     fn take_in(&mut self, line: &[u8]) -> CommandKind {
         let (verb, arguments) = verb(line);
         let is = |name: &str| name.as_bytes().eq_ignore_ascii_case(&verb);
@@ -260,19 +251,24 @@ impl DrainState {
     }
 
     #[inline(never)]
-    fn see(&mut self, bytes: &[u8], is_complete: bool, out: &mut impl Output) {
+    fn see(&mut self, bytes: &[u8], is_complete: bool, out: &mut impl Actions<Session>) {
         let Some(seen) = &mut self.seen else { return };
         let room = MAX_SEEN.saturating_sub(seen.len());
         seen.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
-        if !out.looks_for_mail() && is_fetch(seen) {
+        if !self.copies_fetches && is_fetch(seen) {
             self.seen = None;
         } else if is_complete {
             let seen = self.seen.take().unwrap_or_default();
             if data::is_exists(&seen) {
                 self.outdate();
             }
-            out.sees(ObservedEvent::Response(&seen));
+            self.observed(ObservedEvent::Response(&seen), out);
         }
+    }
+
+    fn observed(&mut self, event: ObservedEvent<'_>, out: &mut impl Actions<Session>) {
+        self.copies_fetches = true;
+        out.push(SessionAction::Observed(event));
     }
 }
 
@@ -301,13 +297,20 @@ impl Session {
         self
     }
 
-    /// Whether it may be kept.
+    /// Takes from the driver whether FETCH responses are worth a copy.
+    pub(super) fn copy_fetches(&mut self, copies: bool) {
+        if let Some(keeping) = &mut self.keeping {
+            keeping.copies_fetches = copies;
+        }
+    }
+
+    /// Reports if it may be kept.
     #[must_use]
     pub fn may_be_kept(&self) -> bool {
         self.keeping.is_some()
     }
 
-    /// Whether the client, which sends nothing more, still has to hear something: the end of a command other than IDLE.
+    /// Reports if the client, which sends nothing more, still expects an answer: the end of a command other than IDLE.
     #[must_use]
     pub fn owes_answers(&self) -> bool {
         let idles = usize::from(self.is_in_idle());
@@ -316,56 +319,10 @@ impl Session {
             .is_some_and(|keeping| keeping.in_flight.len() > idles || keeping.logout.is_some())
     }
 
-    /// What was set in it.
+    /// Settings that were changed in it.
     #[must_use]
     pub fn set(&self) -> ChangedState {
         self.keeping.as_ref().map(|keeping| keeping.set).unwrap_or_default()
-    }
-
-    /// `LOGOUT`: the client goes, the session stays.
-    pub(super) fn answer_logout(&mut self, out: &mut impl Output) {
-        let tag = self.client.tag.clone();
-        if let Some(keeping) = &mut self.keeping {
-            keeping.logout = Some(tag);
-        }
-        self.end_logout(out);
-    }
-
-    /// Answers a LOGOUT, once all is answered that came before it.
-    #[inline]
-    pub(super) fn end_logout(&mut self, out: &mut impl Output) {
-        if self.is_logout_due() {
-            self.say_goodbye(out);
-        }
-    }
-
-    #[inline(never)]
-    pub(super) fn say_goodbye(&mut self, out: &mut impl Output) {
-        let Some(tag) = self.keeping.as_mut().and_then(|keeping| keeping.logout.take()) else {
-            return;
-        };
-        self.server.said_bye = true;
-        let bye = untagged(own_lines::LOGOUT);
-        self.say(out, &[bye.as_bytes(), tag.as_slice(), b" OK LOGOUT completed\r\n"].concat());
-        self.closed = true;
-    }
-
-    /// Whether a LOGOUT waits, and nothing else does.
-    #[inline]
-    pub(super) fn is_logout_due(&self) -> bool {
-        let waits = self
-            .keeping
-            .as_ref()
-            .is_some_and(|keeping| keeping.logout.is_some() && keeping.in_flight.is_empty());
-        waits && self.has_nothing_to_say()
-    }
-
-    #[inline(never)]
-    fn has_nothing_to_say(&self) -> bool {
-        !self.is_within_response()
-            && self.pending.is_empty()
-            && self.requests.is_empty()
-            && !self.closed
     }
 
     /// Takes over upstream bytes that were read and not processed before the client was gone.
@@ -375,76 +332,6 @@ impl Session {
         }
     }
 
-    /// Brings a session to rest whose client is gone: sends what ends IDLE, or a command that does no harm, and
-    /// says whether the upstream still has to answer. To be called at once, and again after each
-    /// [`from_upstream`](Self::from_upstream).
-    pub fn settle(&mut self, out: &mut impl Output) -> DrainStep {
-        let said_bye = self.server.said_bye;
-        let Some(keeping) = &mut self.keeping else {
-            return DrainStep::Lost("its configuration keeps no sessions");
-        };
-        if !std::mem::replace(&mut keeping.settling, true) {
-            // deltapush's own goodbye to the client is no word of the upstream's.
-            self.server.said_bye &= !self.closed;
-            self.closed = false;
-            keeping.logout = None;
-            let rest = std::mem::take(&mut keeping.rest);
-            self.from_upstream(&rest, out);
-            return self.settle(out);
-        } else if said_bye {
-            return DrainStep::Lost("the mail server is closing the session");
-        }
-        if keeping.lost_track {
-            return DrainStep::Lost("too many commands were in flight");
-        }
-        match self.client.state {
-            // Nothing of it went upstream.
-            ClientState::Head | ClientState::Gathering | ClientState::Discarding => {
-                self.client.held = Vec::new();
-                self.client.cuts = Vec::new();
-                self.client.state = ClientState::Head;
-            }
-            ClientState::Continuing => {
-                out.to_upstream(b"DONE\r\n");
-                self.client.held = Vec::new();
-                self.client.state = ClientState::Head;
-            }
-            ClientState::Relaying => match self.end_command(out) {
-                Ok(()) => {}
-                Err(reason) => return DrainStep::Lost(reason),
-            },
-            ClientState::AwaitingAgreement(_)
-            | ClientState::AwaitingLiteral(_)
-            | ClientState::AwaitingContinuation
-            | ClientState::Replaying => {}
-        }
-        let is_answered = self.keeping.as_ref().is_none_or(|keeping| keeping.in_flight.is_empty());
-        let is_at_rest =
-            self.client.state == ClientState::Head && is_answered && self.pending.is_empty();
-        if is_at_rest && !self.is_within_response() {
-            DrainStep::Settled
-        } else {
-            DrainStep::Waiting
-        }
-    }
-
-    /// Ends a command of which a part went upstream, if that can do no harm: half a message is never appended, and half a set
-    /// of numbers is another one.
-    fn end_command(&mut self, out: &mut impl Output) -> Result<(), &'static str> {
-        let left = usize::try_from(self.client.framer.left_of_literal()).unwrap_or(usize::MAX);
-        let tag = self.client.tag.clone();
-        let Some(keeping) =
-            self.keeping.as_mut().filter(|keeping| keeping.is_harmless() && left <= MAX_LINE)
-        else {
-            return Err("the client disconnected in the middle of a command");
-        };
-        out.to_upstream(&[vec![b'x'; left], b"\r\n".to_vec()].concat());
-        self.client.framer = crate::parser::framer::Framer::new();
-        self.client.state = ClientState::Head;
-        keeping.end(&tag);
-        Ok(())
-    }
-
     /// Notes that the upstream has ended a command.
     #[inline]
     pub(super) fn keeping_ended(
@@ -452,7 +339,7 @@ impl Session {
         tag: &[u8],
         condition: Condition,
         opening: Option<bool>,
-        out: &mut impl Output,
+        out: &mut impl Actions<Session>,
     ) {
         if self.keeping.is_some() {
             self.take_in_end(tag, condition, opening, out);
@@ -465,14 +352,14 @@ impl Session {
         tag: &[u8],
         condition: Condition,
         opening: Option<bool>,
-        out: &mut impl Output,
+        out: &mut impl Actions<Session>,
     ) {
         let Some(keeping) = &mut self.keeping else { return };
         if let Some(from) = keeping.ended(tag, condition) {
-            out.sees(ObservedEvent::Fetched { from });
+            keeping.observed(ObservedEvent::Fetched { from }, out);
         }
         if opening.is_some() {
-            out.sees(opened(&self.selection));
+            keeping.observed(opened(&self.selection), out);
         }
     }
 
@@ -505,7 +392,7 @@ impl Session {
         &mut self,
         bytes: &[u8],
         is_complete: impl FnOnce() -> bool,
-        out: &mut impl Output,
+        out: &mut impl Actions<Session>,
     ) {
         if let Some(keeping) = &mut self.keeping {
             keeping.see(bytes, is_complete(), out);
@@ -513,7 +400,7 @@ impl Session {
     }
 }
 
-/// What stands open.
+/// The event of an open mailbox.
 fn opened(selection: &Selection) -> ObservedEvent<'_> {
     selection.mailbox().map_or(ObservedEvent::Closed, ObservedEvent::Opened)
 }

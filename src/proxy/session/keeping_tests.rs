@@ -1,122 +1,71 @@
 //! Dialogues of sessions that are kept: what their clients hear, and how they come to rest.
 
-use super::keeping::{ChangedState, DrainStep, ObservedEvent};
 use super::*;
-
-/// Records what a session says, and what it shows.
-#[derive(Default)]
-struct Recorded {
-    client: Vec<u8>,
-    upstream: Vec<u8>,
-    seen: Vec<String>,
-    looks: bool,
-}
-
-impl Output for Recorded {
-    fn to_client(&mut self, bytes: &[u8]) {
-        self.client.extend_from_slice(bytes);
-    }
-    fn to_upstream(&mut self, bytes: &[u8]) {
-        self.upstream.extend_from_slice(bytes);
-    }
-    fn compress(&mut self) {}
-    fn request(&mut self, _: Request) {}
-    fn idles_in(&mut self, _: &str) {}
-    fn fetches(&mut self) {}
-    fn tokens(&self) -> Vec<DeviceToken> {
-        vec![]
-    }
-    fn push_status(&self) -> String {
-        String::new()
-    }
-    fn sees(&mut self, glimpse: ObservedEvent<'_>) {
-        self.seen.push(match glimpse {
-            ObservedEvent::Response(line) => String::from_utf8_lossy(line).trim_end().to_owned(),
-            other => format!("{other:?}"),
-        });
-    }
-    fn looks_for_mail(&self) -> bool {
-        self.looks
-    }
-    fn transcript(&mut self) -> Option<&mut dyn Transcript> {
-        None
-    }
-}
+use crate::proxy::session_log::{self, LoggedEvent, LoggedSession};
 
 struct Stage {
-    session: Session,
-    out: Recorded,
-    waiting: Vec<u8>,
+    it: LoggedSession,
+    /// The observer wants what the client fetches.
+    looks: bool,
     step: usize,
 }
 
 impl Stage {
     fn new(step: usize) -> Self {
-        let settings = SessionSettings {
-            entries: vec![],
-            native: Native::Passthrough,
-            keepalive: None,
-            push_status: false,
-            jmapaccess: JmapAccess::Strip,
-            max_command: 8192,
-            max_response: 8192,
-        };
-        let session = Session::new(
-            Arc::new(settings),
-            UpstreamTraits { id: true, ..UpstreamTraits::default() },
-        )
-        .kept();
-        Self { session, out: Recorded::default(), waiting: vec![], step }
+        let upstream = UpstreamTraits { id: true, ..UpstreamTraits::default() };
+        let session = Session::new(Arc::new(session_log::settings()), upstream).kept();
+        Self { it: LoggedSession::new(session), looks: false, step }
     }
 
     fn client(&mut self, text: &str) -> &mut Self {
-        for chunk in text.as_bytes().chunks(self.step) {
-            self.waiting.extend_from_slice(chunk);
-            self.feed();
-        }
+        text.as_bytes().chunks(self.step).for_each(|chunk| self.it.client_says(chunk));
         self
     }
 
-    fn feed(&mut self) {
-        while self.session.takes_client_input() && !self.waiting.is_empty() {
-            let used = self.session.from_client(&self.waiting, &mut self.out);
-            self.waiting.drain(..used);
-            if used == 0 {
-                return;
-            }
-        }
+    fn hears(&mut self, chunk: &[u8]) {
+        self.it.handle(SessionInput::CopiesFetches(self.looks));
+        self.it.upstream_says(chunk);
     }
 
     fn upstream(&mut self, text: &str) -> &mut Self {
         for chunk in text.as_bytes().chunks(self.step) {
-            self.session.from_upstream(chunk, &mut self.out);
-            self.feed();
+            self.hears(chunk);
+            self.it.feed();
         }
         self
     }
 
-    /// What the upstream got since this was asked last.
+    /// Bytes to the upstream since the last call.
     fn sent(&mut self) -> String {
-        String::from_utf8(std::mem::take(&mut self.out.upstream)).unwrap()
+        String::from_utf8(std::mem::take(&mut self.it.log.upstream)).unwrap()
     }
 
     fn heard(&mut self) -> String {
-        String::from_utf8(std::mem::take(&mut self.out.client)).unwrap()
+        String::from_utf8(std::mem::take(&mut self.it.log.client)).unwrap()
     }
 
-    fn settle(&mut self) -> (DrainStep, String) {
-        let settling = self.session.settle(&mut self.out);
-        (settling, self.sent())
+    fn drain(&mut self) -> (DrainStep, String) {
+        (self.it.drain(), self.sent())
     }
 
     /// The upstream says something, and then the session is asked how it is.
     fn says(&mut self, text: &str) -> (DrainStep, String) {
-        let mut settling = DrainStep::Waiting;
+        let mut step = DrainStep::Waiting;
         for chunk in text.as_bytes().chunks(self.step) {
-            self.session.from_upstream(chunk, &mut self.out);
-            settling = self.session.settle(&mut self.out);
+            self.hears(chunk);
+            step = self.it.drain();
         }
-        (settling, self.sent())
+        (step, self.sent())
+    }
+
+    /// What the observer of new mail was shown since this was asked last.
+    fn observed(&mut self) -> Vec<String> {
+        let events = std::mem::take(&mut self.it.log.observed).into_iter();
+        let text = |event| match event {
+            LoggedEvent::Response(line) => String::from_utf8(line).unwrap().trim_end().to_owned(),
+            other => format!("{other:?}"),
+        };
+        events.map(text).collect()
     }
 }
 
@@ -143,11 +92,11 @@ fn logout_is_answered_and_not_sent_upstream() {
             it.heard(),
             "* 3 EXISTS\r\na OK done\r\n* BYE Logging out.\r\nb OK LOGOUT completed\r\n"
         );
-        assert!(it.session.is_over());
+        assert!(it.it.session.is_over());
         // What comes now is nobody's, but is not lost count of.
         it.upstream("* 4 EX");
         assert_eq!((it.heard(), it.sent()), (String::new(), String::new()));
-        assert_eq!(it.settle(), waiting(""));
+        assert_eq!(it.drain(), waiting(""));
         assert_eq!(it.says("ISTS\r\n"), settled(""));
     });
 }
@@ -159,16 +108,16 @@ fn idle_is_ended_and_its_end_awaited() {
             .upstream("a OK\r\n")
             .client("b IDLE\r\n")
             .upstream("+ idling\r\n* 1 EXISTS\r\n");
-        assert!(!it.session.owes_answers());
+        assert!(!it.it.session.owes_answers());
         it.sent();
-        assert_eq!(it.settle(), waiting("DONE\r\n"));
+        assert_eq!(it.drain(), waiting("DONE\r\n"));
         assert_eq!(it.says("* 2 EXISTS\r\nb OK\r\n"), settled(""));
     });
     // The server has not said yet that it begins.
     in_any_chunks(|mut it| {
         it.client("b IDLE\r\n");
         it.sent();
-        assert_eq!(it.settle(), waiting(""));
+        assert_eq!(it.drain(), waiting(""));
         assert_eq!(it.says("+ idling\r\n"), waiting("DONE\r\n"));
         assert_eq!(it.says("b OK\r\n"), settled(""));
     });
@@ -176,14 +125,14 @@ fn idle_is_ended_and_its_end_awaited() {
     in_any_chunks(|mut it| {
         it.client("b IDLE\r\n");
         it.sent();
-        assert_eq!(it.settle(), waiting(""));
+        assert_eq!(it.drain(), waiting(""));
         assert_eq!(it.says("b NO not now\r\n"), settled(""));
     });
     // Half of its end was sent.
     in_any_chunks(|mut it| {
         it.client("b IDLE\r\n").upstream("+ idling\r\n").client("DON");
         it.sent();
-        assert_eq!(it.settle(), waiting("DONE\r\n"));
+        assert_eq!(it.drain(), waiting("DONE\r\n"));
         assert_eq!(it.says("b OK done\r\n"), settled(""));
     });
 }
@@ -193,15 +142,15 @@ fn commands_under_way_are_awaited_with_all_their_responses() {
     in_any_chunks(|mut it| {
         it.client("a UID FETCH 1 BODY[]\r\nb NOOP\r\nc STORE 1 FL");
         it.upstream("* 1 FETCH (BODY[] {10}\r\nb O");
-        assert!(it.session.owes_answers());
+        assert!(it.it.session.owes_answers());
         it.sent();
-        assert!(matches!(it.settle().0, DrainStep::Lost(_)), "half a STORE may mean anything");
+        assert!(matches!(it.drain().0, DrainStep::Lost(_)), "half a STORE may mean anything");
     });
     in_any_chunks(|mut it| {
         it.client("a UID FETCH 1 BODY[]\r\nb NOOP\r\n");
         it.upstream("* 1 FETCH (BODY[] {10}\r\nb O");
         it.sent();
-        assert_eq!(it.settle(), waiting(""));
+        assert_eq!(it.drain(), waiting(""));
         assert_eq!(
             it.says("K x\r\na OK)\r\nb OK done\r\n"),
             waiting(""),
@@ -215,19 +164,19 @@ fn commands_under_way_are_awaited_with_all_their_responses() {
 fn half_a_message_is_never_appended() {
     in_any_chunks(|mut it| {
         it.client("a APPEND INBOX {20+}\r\nFrom: bob");
-        assert!(matches!(it.settle().0, DrainStep::Lost(_)));
+        assert!(matches!(it.drain().0, DrainStep::Lost(_)));
         assert_eq!(it.sent(), "");
     });
     // The server may still refuse it.
     in_any_chunks(|mut it| {
         it.client("a APPEND INBOX {20}\r\n");
         it.sent();
-        assert_eq!(it.settle(), waiting(""));
+        assert_eq!(it.drain(), waiting(""));
         assert_eq!(it.says("a NO [OVERQUOTA] no\r\n"), settled(""));
     });
     in_any_chunks(|mut it| {
         it.client("a APPEND INBOX {20}\r\n");
-        it.settle();
+        it.drain();
         assert!(matches!(it.says("+ go on\r\n").0, DrainStep::Lost(_)));
     });
 }
@@ -237,7 +186,7 @@ fn query_is_ended_by_any_answer() {
     in_any_chunks(|mut it| {
         it.client("a UID SEARCH SUBJECT {5}\r\n").upstream("+\r\n").client("ab");
         it.sent();
-        assert_eq!(it.settle(), waiting("xxx\r\n"));
+        assert_eq!(it.drain(), waiting("xxx\r\n"));
         assert_eq!(it.says("* SEARCH\r\na OK\r\n"), settled(""));
     });
 }
@@ -246,11 +195,11 @@ fn query_is_ended_by_any_answer() {
 fn command_that_deltapush_holds_leaves_no_trace() {
     in_any_chunks(|mut it| {
         it.client("a SETMETADATA INBOX (/private/devicetoken {20}\r\nabc");
-        assert_eq!(it.settle(), settled(""));
+        assert_eq!(it.drain(), settled(""));
     });
     in_any_chunks(|mut it| {
         it.client("a NO");
-        assert_eq!(it.settle(), settled(""));
+        assert_eq!(it.drain(), settled(""));
     });
 }
 
@@ -261,7 +210,7 @@ fn set_state_is_known() {
         for (said, answer) in dialogue {
             it.client(said).upstream(answer);
         }
-        it.session.set()
+        it.it.session.set()
     };
     let fresh = ChangedState::default();
     assert_eq!(
@@ -296,7 +245,7 @@ fn new_mail_is_seen_as_it_passes() {
             "* 3 EXISTS\r\n* OK [UIDVALIDITY 7] x\r\n* OK [UIDNEXT 4] x\r\n* FLAGS ()\r\na OK [READ-WRITE] x\r\n",
         );
         assert_eq!(
-            std::mem::take(&mut it.out.seen),
+            it.observed(),
             [
                 "Opening",
                 "* 3 EXISTS",
@@ -306,13 +255,13 @@ fn new_mail_is_seen_as_it_passes() {
             ]
         );
         it.client("b UID FETCH 1:3 FLAGS\r\n").upstream("* 1 FETCH (UID 1)\r\nb OK\r\n");
-        assert_eq!(std::mem::take(&mut it.out.seen), ["Fetched { from: None }"]);
+        assert_eq!(it.observed(), ["Fetched { from: None }"]);
         it.upstream("* 4 EXISTS\r\n");
-        it.out.looks = true;
+        it.looks = true;
         it.client("c UID FETCH 4:* (FLAGS BODY.PEEK[HEADER])\r\n");
         it.upstream("* 4 FETCH (UID 4 BODY[HEADER] {6}\r\nA: b\r\n)\r\nc OK\r\n");
         assert_eq!(
-            std::mem::take(&mut it.out.seen),
+            it.observed(),
             [
                 "* 4 EXISTS",
                 "* 4 FETCH (UID 4 BODY[HEADER] {6}\r\nA: b\r\n)",
@@ -320,6 +269,6 @@ fn new_mail_is_seen_as_it_passes() {
             ]
         );
         it.client("d CLOSE\r\n").upstream("d OK\r\n");
-        assert_eq!(it.out.seen, ["Closed"]);
+        assert_eq!(it.observed(), ["Closed"]);
     });
 }

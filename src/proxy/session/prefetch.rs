@@ -5,7 +5,8 @@
 //! `UID FETCH n (FLAGS BODY.PEEK[])`, and waits in IDLE. Messages that it has not fetched by then are left, unless it is not
 //! certain: it moved, flagged or deleted something, hung up, or the message is large.
 
-use super::{Output, Session};
+use super::{Session, SessionAction};
+use crate::machine::Actions;
 use crate::parser::command::Verb;
 use crate::parser::grammar;
 use crate::parser::response::Condition;
@@ -28,11 +29,11 @@ const MAX_SIZE: u32 = 100 * 1024;
 /// The observer of one session.
 #[derive(Debug, Default)]
 pub(super) struct PrefetchObserver {
-    /// What came of the command under way.
+    /// The line of the command in progress.
     line: Vec<u8>,
     /// The tag of the command that brings headers.
     prefetch: Option<Box<[u8]>>,
-    /// What came of a response to it.
+    /// The response to it.
     response: Option<Vec<u8>>,
     /// Unencrypted messages whose headers the app has seen and that it has not fetched.
     unfetched: Vec<Unencrypted>,
@@ -48,7 +49,7 @@ struct Unencrypted {
 }
 
 impl PrefetchObserver {
-    /// How much is held, in bytes.
+    /// Bytes held.
     pub(super) fn held(&self) -> usize {
         self.line.len().saturating_add(self.response.as_ref().map_or(0, Vec::len))
     }
@@ -226,7 +227,7 @@ fn has(text: &[u8], words: &[u8]) -> bool {
     memchr::memmem::find(text, words).is_some()
 }
 
-/// Whether a UID is in a set (RFC 9051 section 9, `sequence-set`).
+/// Reports if a UID is in a set (RFC 9051 section 9, `sequence-set`).
 fn is_in(uid: u32, set: &str) -> bool {
     let number = |text: &str| if text == "*" { Some(u32::MAX) } else { text.parse().ok() };
     set.split(',').any(|range| {
@@ -246,11 +247,11 @@ impl Session {
 
     /// The command under way is complete.
     #[inline]
-    pub(super) fn prefetch_end(&mut self, out: &mut impl Output) {
+    pub(super) fn prefetch_end(&mut self, out: &mut impl Actions<Session>) {
         if let Some(observer) = &mut self.prefetches
             && let Some(lesson) = observer.end(self.client.verb, &self.client.tag)
         {
-            out.learns(lesson);
+            out.push(SessionAction::Learned(&lesson));
         }
     }
 }

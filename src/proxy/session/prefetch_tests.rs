@@ -1,48 +1,35 @@
 //! Dialogues of apps that look at headers and fetch some of the messages: what is learned from them, in any chunking.
 
 use super::*;
+use crate::proxy::session_log::{self, LoggedSession, SessionLog};
+use crate::store::FetchLesson;
 
-/// What an app asks of new messages: a core that selects encrypted ones by `CONTENT-TYPE` and `SECURE-JOIN`, and one before it.
+/// FETCH of new messages by an app: a core that selects encrypted ones by `CONTENT-TYPE` and `SECURE-JOIN`, and one before
+/// it.
 const CURRENT: &str = "(UID RFC822.SIZE BODY.PEEK[HEADER.FIELDS (MESSAGE-ID DATE X-MICROSOFT-ORIGINAL-MESSAGE-ID FROM CONTENT-TYPE \
                        SECURE-JOIN CHAT-VERSION CHAT-IS-POST-MESSAGE AUTOCRYPT-SETUP-MESSAGE)])";
 const OLD: &str = "(UID INTERNALDATE RFC822.SIZE BODY.PEEK[HEADER.FIELDS (MESSAGE-ID DATE X-MICROSOFT-ORIGINAL-MESSAGE-ID FROM \
                    IN-REPLY-TO REFERENCES CHAT-VERSION AUTO-SUBMITTED AUTOCRYPT-SETUP-MESSAGE)])";
-/// What a mail program asks.
+/// FETCH of a mail program.
 const MAIL_PROGRAM: &str =
     "(UID FLAGS RFC822.SIZE BODY.PEEK[HEADER.FIELDS (FROM TO SUBJECT CONTENT-TYPE MESSAGE-ID)])";
 
 const REGISTER: &str = "C: T1 SETMETADATA INBOX (/private/devicetoken \"openpgp:x\")";
 
-#[derive(Default)]
+/// What was learned.
 struct Learned {
     lessons: Vec<String>,
     background_fetches: usize,
 }
 
-impl Output for Learned {
-    fn to_client(&mut self, _: &[u8]) {}
-    fn to_upstream(&mut self, _: &[u8]) {}
-    fn compress(&mut self) {}
-    fn request(&mut self, _: Request) {}
-    fn idles_in(&mut self, _: &str) {}
-    fn fetches(&mut self) {}
-    fn learns(&mut self, lesson: FetchLesson) {
-        self.lessons.push(match lesson {
+impl From<SessionLog> for Learned {
+    fn from(log: SessionLog) -> Self {
+        let told = |lesson| match lesson {
             FetchLesson::FetchedUnencrypted => "fetched".into(),
             FetchLesson::LeftUnencrypted(senders) => format!("left {}", senders.join(" ")),
-        });
-    }
-    fn background_fetch(&mut self) {
-        self.background_fetches += 1;
-    }
-    fn tokens(&self) -> Vec<DeviceToken> {
-        vec![]
-    }
-    fn push_status(&self) -> String {
-        String::new()
-    }
-    fn transcript(&mut self) -> Option<&mut dyn Transcript> {
-        None
+        };
+        let lessons = log.lessons.into_iter().map(told).collect();
+        Self { lessons, background_fetches: log.background_fetches }
     }
 }
 
@@ -50,16 +37,10 @@ impl Output for Learned {
 fn played(script: &str, step: usize) -> Learned {
     let settings = SessionSettings {
         entries: vec![("/shared/vendor/deltachat/maxsmtprecipients".into(), "50".into())],
-        native: Native::Passthrough,
-        keepalive: None,
-        push_status: false,
-        jmapaccess: JmapAccess::Strip,
-        max_command: 8192,
-        max_response: 8192,
+        ..session_log::settings()
     };
-    let mut session =
-        Session::new(Arc::new(settings), UpstreamTraits { id: true, ..UpstreamTraits::default() });
-    let mut out = Learned::default();
+    let upstream = UpstreamTraits { id: true, ..UpstreamTraits::default() };
+    let mut it = LoggedSession::new(Session::new(Arc::new(settings), upstream));
     for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let (peer, text) = line.split_once(": ").unwrap();
         let mut bytes = text.to_owned();
@@ -72,17 +53,17 @@ fn played(script: &str, step: usize) -> Learned {
         for chunk in bytes.as_bytes().chunks(step) {
             match peer {
                 "C" => {
-                    let used = session.from_client(chunk, &mut out);
-                    assert_eq!(used, chunk.len(), "{line}");
+                    it.client_says(chunk);
+                    assert!(it.waiting.is_empty(), "{line}");
                 }
-                _ => session.from_upstream(chunk, &mut out),
+                _ => it.upstream_says(chunk),
             }
         }
         if text.contains("SETMETADATA") && peer == "C" {
-            session.answered(true, &mut out);
+            it.request_done(true);
         }
     }
-    out
+    it.log.into()
 }
 
 /// The lessons, which are the same in any chunking.

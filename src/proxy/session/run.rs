@@ -34,7 +34,7 @@ impl<'a> ByteRun<'a> {
         run
     }
 
-    /// How much of the input was gone through.
+    /// The number of consumed bytes of the input.
     pub(super) fn consumed(&self) -> usize {
         self.end
     }

@@ -8,7 +8,7 @@ const MAX_LINE: usize = 1024;
 /// Follows SELECT, EXAMINE, CLOSE and UNSELECT as they pass by. Nothing is held up for it.
 #[derive(Default)]
 pub(super) struct Selection {
-    /// What came of a SELECT or EXAMINE that is under way; empty otherwise.
+    /// The line of a SELECT or EXAMINE in progress; empty otherwise.
     line: Vec<u8>,
     /// The tag and the mailbox of the one whose answer is awaited.
     opening: Option<(Vec<u8>, Option<String>)>,
@@ -21,7 +21,7 @@ impl Selection {
         self.open.as_deref()
     }
 
-    /// How much is held of the command under way, in bytes.
+    /// Bytes held of the command in progress.
     pub(super) fn held(&self) -> usize {
         self.line.len()
     }

@@ -1,6 +1,6 @@
 //! Dialogues about what deltapush changes on the way: keepalives, ID, referrals, capabilities.
 
-use super::tests::{PLAIN, Stage, play, play_with};
+use super::stage::{PLAIN, Stage, play, play_with};
 use super::*;
 
 #[test]
@@ -74,7 +74,7 @@ fn deltapush_says_that_the_connection_lives_to_an_idling_client_between_response
 fn keepalives_can_be_left_to_the_server() {
     for byte_by_byte in [false, true] {
         let (mut stage, _) = Stage::new(PLAIN, Native::Passthrough, byte_by_byte);
-        Arc::make_mut(&mut stage.session.settings).keepalive = None;
+        Arc::make_mut(&mut stage.it.session.settings).keepalive = None;
         stage.play(
             "C: A1 IDLE
              > A1 IDLE
@@ -84,7 +84,7 @@ fn keepalives_can_be_left_to_the_server() {
              < * OK Still here
              (keepalive)",
         );
-        assert_eq!(stage.session.keepalive(), None);
+        assert_eq!(stage.it.session.keepalive(), None);
     }
 }
 
@@ -159,7 +159,7 @@ fn jmap_can_be_left_to_the_server() {
         "S: * CAPABILITY IMAP4rev1 JMAPACCESS METADATA XDELTAPUSH
          < * CAPABILITY IMAP4rev1 METADATA XDELTAPUSH COMPRESS=DEFLATE",
     );
-    Arc::make_mut(&mut stage.session.settings).jmapaccess = JmapAccess::Pass;
+    Arc::make_mut(&mut stage.it.session.settings).jmapaccess = JmapAccess::Pass;
     stage.play(
         "S: * CAPABILITY IMAP4rev1 JMAPACCESS METADATA XDELTAPUSH
          < * CAPABILITY IMAP4rev1 JMAPACCESS METADATA XDELTAPUSH COMPRESS=DEFLATE

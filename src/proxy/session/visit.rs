@@ -4,7 +4,7 @@
 
 use crate::parser::id::Field;
 
-/// What the client has done so far.
+/// The client's actions so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Visit {
     /// It says that it is Delta Chat.

@@ -23,12 +23,12 @@ const PING_TIME: Duration = Duration::from_secs(5);
 /// Time in which the peer's kernel must acknowledge what was sent (Linux).
 const ACKNOWLEDGED_IN: Duration = Duration::from_secs(10);
 
-/// How an HTTP client is made.
+/// The settings of an HTTP client.
 #[derive(Debug)]
 pub(super) struct Recipe {
     pub(super) tls: ClientConfig,
     pub(super) user_agent: String,
-    /// Whether a proxy that the environment names is used.
+    /// True to use a proxy that the environment names.
     pub(super) proxied: bool,
 }
 
@@ -73,9 +73,9 @@ struct CurrentClient {
 pub(super) struct Lease {
     pub(super) client: Client,
     number: u64,
-    /// Whether it has brought an answer before, so that its connection may have been closed or lost since.
+    /// True if it has brought an answer before, so that its connection may have been closed or lost since.
     pub(super) is_reused: bool,
-    /// Whether that answer came by HTTP/1.1.
+    /// True if that answer came by HTTP/1.1.
     pub(super) is_http1: bool,
 }
 

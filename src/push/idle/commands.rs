@@ -3,11 +3,11 @@
 use super::IdleMachine;
 use crate::parser::quote::push_quoted;
 
-/// How much of the headers is fetched, in bytes: a stranger writes them, and one message must not hold up all others.
+/// Bytes of headers that are fetched: a stranger writes them, and one message must not delay all others.
 const MAX_HEADERS: u32 = 16 * 1024;
 
 impl IdleMachine {
-    /// What is fetched of a new message.
+    /// The items to fetch of a new message.
     pub(super) fn items(&self) -> String {
         format!(
             "(UID FLAGS BODY.PEEK[HEADER.FIELDS ({})]<0.{MAX_HEADERS}>)",

@@ -1,4 +1,4 @@
-//! Identifiers of messages that deserve a push: they tell copies of one message in several accounts from others.
+//! Identifiers of messages to push: they distinguish copies of one message in several accounts from others.
 
 /// The most messages of one announcement that are told apart.
 const MAX_IDS: usize = 32;

@@ -8,7 +8,7 @@ use super::mailbox::OpenMailbox;
 use crate::parser::data::Fetch;
 use crate::push::filter::{PushDecision, PushFilter, message_id};
 
-/// The most messages that one look fetches. If there are more, the newest are fetched, and the rest deserves a push unseen.
+/// The most messages that one look fetches. If there are more, the newest are fetched, and the rest is pushed unseen.
 pub(super) const MAX_MESSAGES: u64 = 100;
 
 /// Messages without headers that are remembered in one look.
@@ -49,7 +49,7 @@ pub(super) struct CatchUp {
     known: u64,
     /// None of the others has been looked at before.
     is_certain: bool,
-    /// How many messages there were when it began. `None` if the server has not said it.
+    /// Number of messages at its beginning. `None` if the server has not reported it.
     pub(super) count: Option<u64>,
     /// The last message may be new although the number of messages has not grown.
     is_doubtful: bool,
@@ -57,13 +57,13 @@ pub(super) struct CatchUp {
     is_cut: bool,
     /// More messages are known to exist than are known.
     is_promised: bool,
-    /// How many answers came, in all.
+    /// Number of answers, in all.
     answers: u64,
-    /// How many of them were about new messages.
+    /// Number of answers about new messages.
     pub(super) new: u64,
     /// A new message has no UID.
     is_without_uids: bool,
-    /// How far behind the known messages the last one without a UID lies.
+    /// Distance of the last message without a UID from the known messages.
     rise: u64,
     /// The highest sequence number of an answer.
     pub(super) highest: u64,
@@ -74,7 +74,7 @@ pub(super) struct CatchUp {
     /// Sequence numbers and UIDs of new messages whose headers have not come.
     partial: Vec<(Option<u64>, Option<u64>)>,
     announce: bool,
-    /// Identifiers of the messages that deserve a push.
+    /// Identifiers of the messages to push.
     ids: Ids,
     oddity: Option<Oddity>,
 }
@@ -82,7 +82,7 @@ pub(super) struct CatchUp {
 /// The end of a look.
 #[derive(Debug)]
 pub(super) struct Looked {
-    /// Some message deserves a push.
+    /// Some message is to be pushed.
     pub(super) announce: bool,
     /// Identifiers of the messages that do.
     pub(super) ids: Ids,
@@ -256,7 +256,7 @@ impl CatchUp {
         }
     }
 
-    /// Some message deserves a push, and its identifier is not known.
+    /// Some message is to be pushed, and its identifier is not known.
     fn announce_unknown(&mut self) {
         self.announce = true;
         self.ids.add(None);

@@ -1,25 +1,26 @@
 //! A watched mailbox: its position and its state.
 
+use crate::mailbox_name::MailboxName;
 use crate::store::Position;
 
 /// A mailbox and how far it has been looked through.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WatchedMailbox {
     /// Its name, as it goes over the wire (modified UTF-7 where it must be).
-    pub name: String,
+    pub name: MailboxName,
     /// Up to where it has been looked through; `None` if it never was.
     pub position: Option<Position>,
     /// It could not be opened the last time.
     pub is_left_out: bool,
 }
 
-/// How many messages are looked at, the newest, where the noted position means nothing any more (another UIDVALIDITY).
+/// Number of messages, the newest, that are judged where the stored position is invalid (another UIDVALIDITY).
 pub(super) const LOOK_BACK: u64 = 32;
 
 /// The open mailbox, as the server describes it.
 #[derive(Debug, Default)]
 pub(super) struct OpenMailbox {
-    /// How many messages there are. `None` if the server has not said it, or the numbers do not add up: that is not zero.
+    /// Number of messages. `None` if the server has not reported it, or the numbers do not add up: that is not zero.
     pub(super) exists: Option<u64>,
     /// An EXISTS came.
     pub(super) is_counted: bool,
@@ -27,13 +28,13 @@ pub(super) struct OpenMailbox {
     pub(super) uid_validity: u64,
     /// UIDNEXT at the time of EXAMINE.
     pub(super) uid_next: Option<u64>,
-    /// How many messages, from the first on, have been looked through. `None` before the first look.
+    /// Number of messages, from the first on, that were looked through. `None` before the first look.
     pub(super) looked: Option<u64>,
     /// An EXISTS came with no higher number: the last message may be new all the same.
     pub(super) is_doubtful: bool,
 }
 
-/// What is to be done first with a mailbox that was just opened.
+/// The first step in a mailbox that was just opened.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Begin {
     /// Nothing new: it was looked through up to this UID.
@@ -91,10 +92,4 @@ impl OpenMailbox {
             self.exists.filter(|exists| is_below(*exists)).and_then(|exists| exists.checked_sub(1));
         self.looked = self.looked.map(|looked| looked.saturating_sub(u64::from(is_below(looked))));
     }
-}
-
-/// Whether two names are one mailbox: `INBOX` in any case, other names byte for byte.
-#[must_use]
-pub fn is_same(one: &str, other: &str) -> bool {
-    one == other || one.eq_ignore_ascii_case("INBOX") && other.eq_ignore_ascii_case("INBOX")
 }

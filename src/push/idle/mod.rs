@@ -29,7 +29,7 @@ mod words_tests;
 use std::time::{Duration, Instant};
 
 pub use look::Oddity;
-pub use mailbox::{WatchedMailbox, is_same};
+pub use mailbox::WatchedMailbox;
 pub use retry::retry_after;
 pub use types::{IdleAction, IdleFailure, IdleInput, InheritedState, WatchTerms, blindness};
 
@@ -43,10 +43,10 @@ use mailbox::OpenMailbox;
 use response::{Heard, MailboxCode, hear};
 use retry::SkippedMailboxes;
 
-/// How long the answer to a command may take.
+/// Time limit of the answer to a command.
 const ANSWER_TIME: Duration = Duration::from_secs(60);
 
-/// How long a FETCH may take in all, as long as it brings something in between.
+/// Time limit of a FETCH in all, as long as it brings something in between.
 const FETCH_TIME: Duration = Duration::from_secs(600);
 
 /// An IDLE that the server ends by itself sooner than this, for nothing, is no IDLE.
@@ -62,13 +62,13 @@ const MAX_CHATTER: u32 = 20_000;
 /// So many looks in a row that brought nothing new, and the next one waits.
 const MAX_LOOKS: u32 = 8;
 
-/// How long it waits then. An IDLE of twice that time ends the row.
+/// The pause then. An IDLE of twice that time ends the row.
 const PAUSE: Duration = Duration::from_secs(30);
 
-/// How long flags and headers may take to follow an EXISTS where NOTIFY promises them. Then they are fetched.
+/// Time limit for flags and headers to follow an EXISTS where NOTIFY promises them. Then they are fetched.
 const NOTIFY_TIME: Duration = Duration::from_secs(2);
 
-/// What is awaited.
+/// The awaited response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum IdleState {
     /// Nothing was sent yet.
@@ -93,7 +93,7 @@ enum IdleState {
     Over,
 }
 
-/// How news of the open mailbox comes.
+/// The way in which new mail of the open mailbox is announced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Notify {
     /// By EXISTS alone.
@@ -130,15 +130,15 @@ pub struct IdleMachine {
     to_visit: Vec<usize>,
     open: OpenMailbox,
     notify: Notify,
-    /// What was set in the session before it was this one's.
+    /// The state of the session when this machine took it over.
     manners: InheritedState,
     /// The session is to be given back.
     releasing: bool,
     /// The open mailbox may have more than was fetched.
     has_news: bool,
-    /// How many messages were announced by EXISTS of which NOTIFY has not brought the headers.
+    /// Number of messages announced by EXISTS without headers from NOTIFY yet.
     expected: u64,
-    /// Some message that was looked at, and not yet noted, deserves a push.
+    /// Some message that was fetched, and is not yet stored, is to be pushed.
     announce: bool,
     /// The identifiers of these messages.
     ids: Ids,
@@ -230,7 +230,7 @@ impl IdleMachine {
         self
     }
 
-    /// Whether it was in the middle of a fetch: if the session ends now, that may be why.
+    /// Reports if it is in the middle of a fetch: if the session ends now, that may be the reason.
     #[must_use]
     pub fn is_fetching(&self) -> bool {
         self.state == IdleState::Fetch || self.failed_to_fetch

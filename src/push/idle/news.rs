@@ -4,12 +4,12 @@ use std::time::Instant;
 
 use super::ids::Ids;
 use super::look::{CatchUp, Oddity};
-use super::mailbox::is_same;
 use super::types::IdleAction;
 use super::{
     ANSWER_TIME, FETCH_TIME, IdleMachine, IdleState, MAX_LOOKS, NOTIFY_TIME, Notify, PAUSE, after,
 };
 use crate::machine::Actions;
+use crate::mailbox_name::MailboxName;
 use crate::parser::data::{Fetch, MailboxStatus};
 use crate::push::filter::{PushDecision, message_id};
 use crate::store::Position;
@@ -82,11 +82,10 @@ impl IdleMachine {
         actions: &mut impl Actions<Self>,
     ) {
         let MailboxStatus { ref name, uid_validity, uid_next } = *status;
-        let found = self
-            .watch
-            .mailboxes
-            .iter()
-            .position(|mailbox| is_same(&self.manners.on_the_wire(&mailbox.name), name));
+        let found = self.watch.mailboxes.iter().position(|mailbox| {
+            let known = self.manners.on_the_wire(&mailbox.name);
+            MailboxName::are_same(known.as_bytes(), name.as_bytes())
+        });
         let Some(index) = found.filter(|index| *index != self.current) else { return };
         let noted = self.watch.mailboxes.get(index).and_then(|mailbox| mailbox.position);
         let is_known = noted.is_some_and(|noted| {

@@ -99,7 +99,7 @@ fn without_uidvalidity_a_uidnext_that_falls_tells_that_uids_began_again() {
     );
 }
 
-/// What is fetched after one more message has come, and what comes of it.
+/// Checks the fetch after one more message has come, and its outcome.
 fn answered(answers: &str, outcome: &str) {
     after_quiet(&format!(
         "S: * 5 EXISTS

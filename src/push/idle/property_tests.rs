@@ -1,5 +1,5 @@
 //! A model of a mail server that pads, widens, reorders and leaves out, and the rule that no announcement is lost: after each
-//! message that deserves a push, something is announced, whatever the server's manners. And no look costs too much.
+//! message to push, something is announced, whatever the server's manners. And no look costs too much.
 
 use std::time::Instant;
 
@@ -53,7 +53,7 @@ fn manners() -> impl Strategy<Value = Manners> {
 
 #[derive(Debug, Clone, Copy)]
 enum Step {
-    /// A message arrives while the client waits; the flag says whether it deserves a push.
+    /// A message arrives while the client waits; the flag: it is to be pushed.
     Arrives(bool),
     /// It arrives while the client's look is under way.
     ArrivesDuringLook,
@@ -78,7 +78,7 @@ fn step() -> impl Strategy<Value = Step> {
 struct Model {
     manners: Manners,
     seed: u64,
-    /// UID, and whether it deserves a push.
+    /// UID, and true if it is to be pushed.
     messages: Vec<(u64, bool)>,
     uid_next: u64,
     machine: IdleMachine,
@@ -253,9 +253,9 @@ impl Model {
     }
 
     fn described(&self, index: usize) -> String {
-        let (uid, deserves) = self.messages[index];
+        let (uid, is_pushed) = self.messages[index];
         let text =
-            if deserves { "From: bob@b.org\r\n\r\n" } else { "From: alice@example.org\r\n\r\n" };
+            if is_pushed { "From: bob@b.org\r\n\r\n" } else { "From: alice@example.org\r\n\r\n" };
         let uid = if self.manners.has_uid { format!("UID {uid} ") } else { String::new() };
         let flags = if self.manners.has_flags { "FLAGS (\\Recent) " } else { "" };
         let headers = match self.manners.headers {
@@ -274,8 +274,8 @@ impl Model {
         format!("* {} FETCH ({items}{end}", index + 1)
     }
 
-    fn arrive(&mut self, deserves: bool) {
-        self.messages.push((self.uid_next, deserves));
+    fn arrive(&mut self, is_pushed: bool) {
+        self.messages.push((self.uid_next, is_pushed));
         self.uid_next += 1;
         self.arrived += 1;
     }
@@ -304,10 +304,10 @@ impl Model {
     fn step(&mut self, step: Step) {
         let before = self.announcements;
         match step {
-            Step::Arrives(deserves) => {
-                self.arrive(deserves);
+            Step::Arrives(is_pushed) => {
+                self.arrive(is_pushed);
                 self.tell_of_arrival();
-                assert!(!deserves || self.announcements > before, "a message was lost");
+                assert!(!is_pushed || self.announcements > before, "a message was lost");
             }
             Step::ArrivesDuringLook => {
                 self.to_arrive = true;
@@ -320,11 +320,11 @@ impl Model {
                     "a message was lost during a look"
                 );
             }
-            Step::ArrivesOffline(deserves) => {
-                self.arrive(deserves);
+            Step::ArrivesOffline(is_pushed) => {
+                self.arrive(is_pushed);
                 self.begin();
                 assert!(
-                    !deserves || self.announcements > before,
+                    !is_pushed || self.announcements > before,
                     "a message was lost between sessions"
                 );
             }

@@ -3,12 +3,13 @@
 use std::time::{Duration, Instant};
 
 use super::mailbox::WatchedMailbox;
-use crate::backoff::Doubling;
+use crate::backoff::GrowingWait;
 
 /// The waits before a mailbox is tried again.
-const WAITS: Doubling = Doubling::new(Duration::from_secs(600), Duration::from_secs(6 * 3600));
+const WAITS: GrowingWait =
+    GrowingWait::doubling(Duration::from_secs(600), Duration::from_secs(6 * 3600));
 
-/// How long to wait before a mailbox is tried again that could not be opened so many times.
+/// The pause before a mailbox is tried again that could not be opened so many times.
 #[must_use]
 pub fn retry_after(refusals: u32) -> Duration {
     WAITS.after(refusals.saturating_sub(1))

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::testing::*;
 use super::*;
+use crate::machine::script::{Player, with_literals};
 use crate::push::filter::{PushDecision, PushFilter};
 
 #[test]
@@ -730,24 +731,14 @@ fn state_set_earlier_in_the_session_is_respected() {
 #[test]
 fn server_that_talks_without_news_is_given_up() {
     let now = Instant::now();
-    let mut machine = IdleMachine::new(watch(Some((7, 10))), now);
-    let mut actions = vec![];
-    machine.handle(IdleInput::Start, now, &mut actions);
-    for line in
-        ["* 9 EXISTS", "* OK [UIDVALIDITY 7]", "* OK [UIDNEXT 10]", "w1 OK done", "+ idling"]
-    {
-        machine.handle(IdleInput::Response(format!("{line}\r\n").as_bytes()), now, &mut actions);
-    }
-    actions.clear();
+    let mut player = Player::new(IdleMachine::new(watch(Some((7, 10))), now), now);
+    player.play(&QUIET.replace("4 EXISTS", "9 EXISTS"));
     // Somebody marks and deletes thousands of messages.
     for _ in 1..MAX_CHATTER / 2 {
-        machine.handle(IdleInput::Response(b"* 9 FETCH (FLAGS (\\Seen))\r\n"), now, &mut actions);
-        machine.handle(IdleInput::Response(b"* 9 EXPUNGE\r\n"), now, &mut actions);
+        player.play("S: * 9 FETCH (FLAGS (\\Seen))\n S: * 9 EXPUNGE");
     }
-    machine.handle(IdleInput::Response(b"* 9 EXPUNGE\r\n"), now, &mut actions);
-    assert_eq!(actions, []);
-    machine.handle(IdleInput::Response(b"* OK still here\r\n"), now, &mut actions);
-    assert_eq!(actions, [IdleAction::Failed(IdleFailure::Chatter(String::new()))]);
+    player.play("S: * 9 EXPUNGE\n S: * OK still here\n (failed)");
+    assert_eq!(player.end().1, Some(IdleFailure::Chatter(String::new())));
     assert_eq!(
         IdleFailure::Chatter(String::new()).to_string(),
         "the mail server sent more than 20000 lines without a new message"
@@ -757,24 +748,30 @@ fn server_that_talks_without_news_is_given_up() {
 #[test]
 fn new_messages_and_new_commands_are_no_chatter() {
     let now = Instant::now();
-    let mut machine = IdleMachine::new(watch(Some((7, 10))), now);
-    let mut actions = vec![];
-    machine.handle(IdleInput::Start, now, &mut actions);
-    for line in ["* 9 EXISTS", "* OK [UIDVALIDITY 7]", "* OK [UIDNEXT 50000]", "w1 OK done"] {
-        machine.handle(IdleInput::Response(format!("{line}\r\n").as_bytes()), now, &mut actions);
-    }
+    let mut player = Player::new(IdleMachine::new(watch(Some((7, 10))), now), now);
+    player.play(
+        &"> w1 EXAMINE \"INBOX\"
+          S: * 9 EXISTS
+          S: * OK [UIDVALIDITY 7]
+          S: * OK [UIDNEXT 50000]
+          S: w1 OK done
+          > w2 UID FETCH 10:* ITEMS"
+            .replace("ITEMS", ITEMS),
+    );
     for uid in 10..50_000 {
-        let line =
-            format!("* 9 FETCH (UID {uid} FLAGS () BODY[HEADER.FIELDS (FROM)] {{0}}\r\n)\r\n");
-        machine.handle(IdleInput::Response(line.as_bytes()), now, &mut actions);
+        player.play(&format!("S: * 9 FETCH (UID {uid} FLAGS () BODY[HEADER.FIELDS (FROM)] {{}})"));
     }
-    assert!(actions.iter().all(|action| !matches!(action, IdleAction::Failed(_))));
-    machine.handle(IdleInput::Response(b"w2 OK done\r\n"), now, &mut actions);
-    machine.handle(IdleInput::Response(b"+ idling\r\n"), now, &mut actions);
-    assert!(actions.contains(&IdleAction::Watching), "{:?}", actions.last());
+    player.play(
+        "S: w2 OK done
+         (announced 7 50000)
+         > w3 IDLE
+         S: + idling
+         (watching)",
+    );
+    player.end();
 }
 
-/// What was noted, and of each message that was looked at whether it wakes a device, after these responses to the first fetch.
+/// The stored positions, and the push decision on each message, after these responses to the first fetch.
 fn found(
     judge: PushFilter,
     encrypted_only: bool,
@@ -785,7 +782,7 @@ fn found(
     let mut actions = vec![];
     machine.handle(IdleInput::Start, now, &mut actions);
     let says = |machine: &mut IdleMachine, line: &str, actions: &mut Vec<IdleAction>| {
-        machine.handle(IdleInput::Response(with_literals(line).as_bytes()), now, actions);
+        machine.handle(IdleInput::Response(&with_literals(line)), now, actions);
     };
     for line in ["* 5 EXISTS", "* OK [UIDVALIDITY 7] x", "* OK [UIDNEXT 20] x", "w1 OK x"] {
         says(&mut machine, line, &mut actions);

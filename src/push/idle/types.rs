@@ -5,20 +5,21 @@ use std::time::{Duration, Instant};
 
 use super::look::Oddity;
 use super::mailbox::WatchedMailbox;
+use crate::mailbox_name::MailboxName;
 use crate::parser::utf7;
 use crate::push::filter::{PushDecision, PushFilter};
 use crate::store::Position;
 
-/// What is watched, and how.
+/// The mailboxes of a watch, and the terms of watching them.
 #[derive(Debug, Clone)]
 pub struct WatchTerms {
     /// The mailboxes. In the first the session waits; the others need NOTIFY.
     pub mailboxes: Vec<WatchedMailbox>,
     /// Mailboxes to watch if none of the others can be opened, in this order.
     pub spare: Vec<WatchedMailbox>,
-    /// Who decides.
+    /// The push filter.
     pub judge: PushFilter,
-    /// How long one IDLE lasts. The caller has jittered it.
+    /// Duration of one IDLE. The caller has jittered it.
     pub renewal: Duration,
     /// The server has NOTIFY.
     pub notify: bool,
@@ -27,11 +28,11 @@ pub struct WatchTerms {
     /// Mail may have come between the wish to watch and now: a mailbox that was never looked through is looked at like one
     /// whose noted position means nothing any more.
     pub late: bool,
-    /// How long another device has to show a message before it counts. Zero for not at all.
+    /// Time for another device to show a message before it counts. Zero for none.
     pub grace: Duration,
 }
 
-/// What the one who used the session before has set in it.
+/// Settings that the previous user of the session has left in it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct InheritedState {
     /// Names of mailboxes are UTF-8, and no longer modified UTF-7 (RFC 6855 section 3, RFC 9051 section 5.1).
@@ -48,7 +49,7 @@ impl InheritedState {
     }
 }
 
-/// What comes in.
+/// The machine's input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IdleInput<'a> {
     /// The session is ready. First of all, and once.
@@ -62,13 +63,13 @@ pub enum IdleInput<'a> {
     Release,
     /// deltapush shuts down: the machine logs out, and asks for nothing more.
     Leave,
-    /// Whether the apps of all the account's devices are known to fetch encrypted messages only.
+    /// True if the apps of all the account's devices are known to fetch encrypted messages only.
     EncryptedOnly(bool),
     /// The answer to [`IdleAction::LeftOut`] if the mailbox is given up: it is not tried again.
     NeverRetry(&'a str),
 }
 
-/// What the driver has to do.
+/// The driver's next step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum IdleAction {
     /// Send this to the upstream.
@@ -76,23 +77,23 @@ pub enum IdleAction {
     /// Note the position, and with `announce` that there is something to announce: both at once.
     Noticed {
         /// In which mailbox.
-        mailbox: String,
+        mailbox: MailboxName,
         /// Up to where it has been looked through.
         position: Position,
-        /// Some message deserves a push.
+        /// Some message is to be pushed.
         announce: bool,
         /// When the server told of the first of it, if it did.
         since: Option<Instant>,
         /// When it told of the last of it.
         last: Option<Instant>,
-        /// What tells those messages from others that deserve a push ([`message_id`](crate::push::filter::message_id)); none if
-        /// that is not known of each.
+        /// The identifiers of the messages to push ([`message_id`](crate::push::filter::message_id)); none if that
+        /// of some message is not known.
         ids: Vec<u64>,
     },
     /// For the log: what was decided about a message.
     Judged {
-        /// Where it lies.
-        mailbox: String,
+        /// Its mailbox.
+        mailbox: MailboxName,
         /// Its UID.
         uid: u64,
         /// The decision.
@@ -103,9 +104,9 @@ pub enum IdleAction {
     /// NOTIFY failed: from now on only the first mailbox is watched here.
     OnlyFirst,
     /// A mailbox cannot be opened, with the server's words: it is left out, and tried again later.
-    LeftOut(String, String),
+    LeftOut(MailboxName, String),
     /// A mailbox that was left out is open.
-    Opened(String),
+    Opened(MailboxName),
     /// For the log: the server's answer lacks something, and what it may mean is announced.
     Odd(Oddity),
     /// The session is as it was after its login, and somebody else's.
@@ -125,7 +126,7 @@ pub enum IdleFailure {
     Complaint {
         /// The words of its last untagged NO, BAD or alert.
         words: String,
-        /// How it ended.
+        /// Its end.
         end: String,
         /// The session was watching before, so the next one probably will.
         has_worked: bool,
@@ -154,8 +155,8 @@ fn after_colon(words: &str) -> String {
     if words.is_empty() { String::new() } else { format!(": {words}") }
 }
 
-/// How late news may be at worst if a connection dies in silence: right after a proof of life, to be found when IDLE was to be
-/// renewed and the answer does not come. What a reconnection takes is not in it.
+/// Longest delay of new mail if a connection dies in silence: right after a sign of life, to be found when IDLE is to be
+/// renewed and the answer does not come. The time of a reconnection is not included.
 #[must_use]
 pub fn blindness(renewal: Duration) -> Duration {
     renewal.saturating_add(super::ANSWER_TIME)

@@ -152,12 +152,8 @@ impl IdleMachine {
         self.last_news = None;
         self.open = OpenMailbox::default();
         let mut command = b"EXAMINE ".to_vec();
-        let name = self
-            .watch
-            .mailboxes
-            .get(index)
-            .map(|mailbox| mailbox.name.as_str())
-            .unwrap_or_default();
+        let name =
+            self.watch.mailboxes.get(index).map(|mailbox| &*mailbox.name).unwrap_or_default();
         push_quoted(&mut command, self.manners.on_the_wire(name).as_bytes());
         self.command(&command, IdleState::Examine, now, actions);
     }

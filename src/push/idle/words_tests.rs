@@ -89,7 +89,7 @@ fn words_are_part_of_every_end() {
     );
 }
 
-/// What the driver notices gets the words too, and what the server says after a refusal.
+/// The server's words are added to an end that the driver notices, and to one after a refusal.
 #[test]
 fn words_are_added_to_an_end_that_the_driver_noticed() {
     let now = Instant::now();

@@ -1,95 +1,63 @@
-//! The copy in memory of what the store has committed.
+//! The table of all accounts: the copy in memory of what the store has committed.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
-use dashmap::mapref::one::Ref;
+use dashmap::mapref::multiple::RefMulti;
 
 use super::latest::LatestSender;
-use super::unwritten::Unwritten;
 use super::waiting::WaitingAccounts;
-use super::{AccountEvent, INBOX, News, RECENTLY};
+use super::{AccountEvent, News};
 use crate::account::AccountId;
-use crate::credentials::{CredentialKind, Credentials};
+use crate::credentials::Credentials;
+use crate::push::account::{Account, AccountOwner, AccountState};
 use crate::push::schedule::{PATIENCE, QUARANTINE, Quarantined, TokenState};
 use crate::secret::DeviceToken;
 use crate::store::{
-    AccountRecord, AccountStatus, Announce, Change, FetchLesson, Fetches, Generation, Idled,
-    Loaded, Position, StoredToken, TokenRecord, Unannounced, UnixTime, Uptime,
+    AccountRecord, AccountStatus, Announce, Change, Generation, Loaded, Position, StoredToken,
+    TokenRecord, Unannounced, UnixTime,
 };
 
 /// For how long at least a token is tried that had something to announce when deltapush ended.
 const LAST_TRY: Duration = Duration::from_secs(10 * 60);
 
-/// The copy in memory.
+/// All accounts, and the index of their tokens.
 #[derive(Debug)]
 pub(super) struct AccountTable {
-    map: DashMap<AccountId, AccountEntry>,
+    map: DashMap<AccountId, AccountSlot>,
     tokens: DashMap<DeviceToken, Token>,
-    /// How many have no credentials.
+    /// Number of accounts without credentials.
     waiting: WaitingAccounts,
     events: LatestSender<AccountId, AccountEvent>,
     news: LatestSender<DeviceToken, News>,
-    pub(super) unwritten: Unwritten,
     /// No account has credentials, and none is waited for.
     keeps_sessions: bool,
 }
 
-#[derive(Debug)]
-struct AccountEntry {
-    /// None if they are not on disk or could not be unsealed: a login of the client brings them. What cannot be used again is
-    /// kept too, for then a login brings nothing.
-    credentials: Option<Arc<Credentials>>,
-    tokens: Vec<StoredToken>,
-    /// The mailboxes that its clients idled in, the latest first.
-    idled: Vec<Idled>,
-    /// The server refused these credentials: the next login that succeeds starts the watch again, even with the same ones.
-    refused: bool,
-    /// It was found at the start.
-    from_before: bool,
-    /// When its devices were last called back.
-    called: Option<UnixTime>,
+/// What goes by an account's name: the account, once it has a device, and its clients, which may have none.
+#[derive(Debug, Default)]
+struct AccountSlot {
+    account: Option<AccountOwner>,
+    clients: ConnectedClients,
+}
+
+/// The clients of an account that are logged in. Counted where sessions are kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ConnectedClients {
+    /// All of them, and sessions that are just being taken over.
+    pub(in crate::push) here: u32,
+    /// Those that wait for mail in the only mailbox that is watched.
+    pub(in crate::push) waiting: u32,
 }
 
 /// A token that an account has.
 #[derive(Debug, Default)]
 struct Token {
     /// The accounts that have it, in the order in which they got it.
-    owners: Vec<AccountId>,
+    owners: Vec<Weak<Account>>,
     record: TokenRecord,
-}
-
-impl AccountEntry {
-    /// What a watch logs in with.
-    fn usable(&self) -> Option<&Arc<Credentials>> {
-        self.credentials.as_ref().filter(|credentials| credentials.can_be_used_again())
-    }
-
-    /// What to keep of `new`, which a client has just logged in with: nothing that lasts less long than what is known and
-    /// well, for another device of the account may have a password.
-    fn lasting(&self, new: Credentials) -> Credentials {
-        match self.usable().filter(|_| !self.refused) {
-            Some(known) if lasts(known.kind) > lasts(new.kind) => Credentials::clone(known),
-            _ => new,
-        }
-    }
-}
-
-/// For how long, in no unit.
-fn lasts(kind: CredentialKind) -> u8 {
-    match kind {
-        CredentialKind::Exchange(_) => 0,
-        CredentialKind::Token => 1,
-        CredentialKind::Password => 2,
-    }
-}
-
-/// How a login compares with what is known.
-pub(super) enum LoginComparison {
-    Same,
-    Changed,
 }
 
 impl AccountTable {
@@ -99,7 +67,7 @@ impl AccountTable {
         keeps_sessions: bool,
     ) -> Self {
         let (map, tokens, waiting) = (DashMap::new(), DashMap::new(), WaitingAccounts::default());
-        Self { map, tokens, waiting, events, news, unwritten: Unwritten::default(), keeps_sessions }
+        Self { map, tokens, waiting, events, news, keeps_sessions }
     }
 
     /// Takes over what was found at the start.
@@ -115,22 +83,21 @@ impl AccountTable {
         loaded.unannounced.into_iter().for_each(|token| self.resume(token, now));
     }
 
-    pub(super) fn is_from_before(&self, account: &AccountId) -> bool {
-        self.map.get(account).is_some_and(|account| account.from_before)
+    fn insert(&self, record: AccountRecord) {
+        let AccountRecord { account: id, credentials, tokens, idled, called } = record;
+        let state = AccountState { credentials, tokens, idled, called };
+        let account = self.add(Account::new(id.clone(), state, true));
+        if account.credentials().is_some() {
+            self.events.send(id, AccountEvent::Watch);
+        }
     }
 
-    fn insert(&self, record: AccountRecord) {
-        let AccountRecord { account, credentials, tokens, idled, called } = record;
-        self.now_has(&account, &[], &tokens);
-        let watchable =
-            credentials.as_ref().is_some_and(|credentials| credentials.can_be_used_again());
-        self.map.insert(
-            account.clone(),
-            AccountEntry { credentials, tokens, idled, refused: false, from_before: true, called },
-        );
-        if watchable {
-            self.events.send(account, AccountEvent::Watch);
-        }
+    fn add(&self, account: Account) -> Arc<Account> {
+        let account = Arc::new(account);
+        self.now_has(&account, &[], &account.stored_tokens());
+        let owner = AccountOwner(Arc::clone(&account));
+        self.map.entry(account.id.clone()).or_default().account = Some(owner);
+        account
     }
 
     fn resume(&self, found: Unannounced, now: UnixTime) {
@@ -142,79 +109,86 @@ impl AccountTable {
     /// Runs on the store's thread.
     pub(super) fn apply(&self, change: Change) {
         match change {
-            Change::Tokens { account, tokens, .. } if tokens.is_empty() => {
-                if let Some((_, erased)) = self.map.remove(&account) {
-                    self.unwritten.forget(&account);
-                    self.now_has(&account, &erased.tokens, &[]);
-                    self.events.send(account, AccountEvent::Unwatch);
-                    if erased.credentials.is_none() && !self.keeps_sessions {
-                        self.waiting.ended();
-                    }
-                }
-            }
+            Change::Tokens { account, tokens, .. } if tokens.is_empty() => self.erase(account),
             Change::Tokens { account, credentials, tokens } => {
                 self.apply_tokens(account, credentials, tokens)
             }
             Change::Credentials { account, credentials } => {
-                self.apply_credentials(&account, credentials)
+                if let Some(account) = self.get(&account) {
+                    self.apply_credentials(&account, credentials);
+                }
             }
             Change::Pending { tokens, generation } => {
                 let news = News::Pending { generation, age: Duration::ZERO };
                 tokens.into_iter().for_each(|token| self.news.send(token, news));
             }
-            Change::Idled { account, mailboxes } => self.apply_idled(account, mailboxes),
+            Change::Idled { account, mailboxes } => {
+                let Some(known) = self.get(&account) else { return };
+                let is_watched = self.keeps_sessions || known.can_be_watched();
+                if known.replace_idled(mailboxes) && is_watched {
+                    self.events.send(account, AccountEvent::MailboxesChanged);
+                }
+            }
             Change::Token { token, record } => self.apply_token(&token, record),
             Change::Gone { token } => self.news.send(token, News::Gone),
         }
     }
 
+    /// The account has no device any more: it goes, with all that belongs to it.
+    fn erase(&self, id: AccountId) {
+        let Entry::Occupied(mut slot) = self.map.entry(id) else { return };
+        let Some(account) = slot.get_mut().account.take() else { return };
+        if slot.get().is_unused() {
+            slot.remove();
+        } else {
+            drop(slot);
+        }
+        self.now_has(&account, &account.stored_tokens(), &[]);
+        if !account.has_credentials() && !self.keeps_sessions {
+            self.waiting.ended();
+        }
+        tracing::info!(account = %*account, "watch ended: the account has no device any more");
+    }
+
     fn apply_tokens(
         &self,
-        account: AccountId,
+        id: AccountId,
         credentials: Option<Arc<Credentials>>,
         tokens: Vec<StoredToken>,
     ) {
-        match self.map.entry(account.clone()) {
-            Entry::Vacant(vacant) => {
-                self.now_has(&account, &[], &tokens);
-                let (idled, called) = (Vec::new(), None);
-                vacant.insert(AccountEntry {
-                    credentials,
-                    tokens,
-                    idled,
-                    refused: false,
-                    from_before: false,
-                    called,
-                });
-                self.events.send(account, AccountEvent::Watch);
-            }
-            Entry::Occupied(mut known) => {
-                let before = std::mem::replace(&mut known.get_mut().tokens, tokens);
-                self.now_has(&account, &before, &known.get().tokens);
-                drop(known);
-                credentials
-                    .into_iter()
-                    .for_each(|credentials| self.apply_credentials(&account, credentials));
-            }
+        let Some(known) = self.get(&id) else {
+            let state = AccountState { credentials, tokens, ..AccountState::default() };
+            self.add(Account::new(id.clone(), state, false));
+            return self.events.send(id, AccountEvent::Watch);
+        };
+        let before = known.replace_tokens(tokens.clone());
+        self.now_has(&known, &before, &tokens);
+        if let Some(credentials) = credentials {
+            self.apply_credentials(&known, credentials);
+        }
+    }
+
+    fn apply_credentials(&self, account: &Account, credentials: Arc<Credentials>) {
+        let Some(taken) = account.take_credentials(credentials) else { return };
+        self.events.send(account.id.clone(), AccountEvent::CredentialsChanged);
+        if taken.waited {
+            self.waiting.ended();
         }
     }
 
     /// News that could not be written is pushed from memory, once.
     pub(super) fn push_unwritten(
         &self,
-        account: &AccountId,
+        account: &Account,
         mailbox: &str,
         position: Position,
         announce: &Announce,
     ) {
-        if *announce == Announce::Nothing
-            || !self.is_known(account)
-            || !self.unwritten.push(account, mailbox, position)
-        {
+        if *announce == Announce::Nothing || !account.push_unwritten(mailbox, position) {
             return;
         }
         let news = News::Pending { generation: Generation::default(), age: Duration::ZERO };
-        let tokens = self.tokens(account).into_iter().filter(|token| announce.includes(token));
+        let tokens = account.tokens().into_iter().filter(|token| announce.includes(token));
         tokens.for_each(|token| self.news.send(token, news));
     }
 
@@ -228,6 +202,12 @@ impl AccountTable {
         self.tokens.iter().filter(|known| known.record.quarantine.is_some()).count()
     }
 
+    /// Whether the token is in quarantine, and not posted before a time that is still to come.
+    pub(super) fn is_quarantined(&self, token: &DeviceToken, now: UnixTime) -> bool {
+        let quarantine = self.tokens.get(token).and_then(|known| known.record.quarantine);
+        quarantine.is_some_and(|found| found.until > now)
+    }
+
     pub(super) fn standing(&self, token: &DeviceToken, now: UnixTime) -> Option<TokenState> {
         let known = self.tokens.get(token)?;
         let quarantine = known.record.quarantine.map(|quarantine| Quarantined {
@@ -235,60 +215,29 @@ impl AccountTable {
             // A wall clock that was set back makes no wait longer than it ever is.
             wait: now.age(quarantine.until).min(QUARANTINE),
         });
-        Some(TokenState {
-            account: known.owners.first()?.clone(),
-            accepted: known.record.accepted,
-            quarantine,
-        })
+        let account = known.owners.iter().find_map(Weak::upgrade)?.id.clone();
+        Some(TokenState { account, accepted: known.record.accepted, quarantine })
     }
 
-    fn apply_credentials(&self, account: &AccountId, credentials: Arc<Credentials>) {
-        let Some(mut known) = self.map.get_mut(account) else { return };
-        let same = known.credentials.as_ref() == Some(&credentials);
-        if !same || known.refused {
-            let waited = known.credentials.replace(credentials).is_none();
-            known.refused = false;
-            drop(known);
-            self.events.send(account.clone(), AccountEvent::CredentialsChanged);
-            if waited {
-                self.waiting.ended();
-            }
-        }
-    }
-
-    fn apply_idled(&self, account: AccountId, mailboxes: Vec<Idled>) {
-        let Some(mut known) = self.map.get_mut(&account) else { return };
-        let before = std::mem::replace(&mut known.idled, mailboxes);
-        let changed = !same_names(names(&before), names(&known.idled));
-        let watched = self.keeps_sessions || known.usable().is_some() && !known.refused;
-        drop(known);
-        if changed && watched {
-            self.events.send(account, AccountEvent::MailboxesChanged);
-        }
-    }
-
-    pub(super) fn tokens(&self, account: &AccountId) -> Vec<DeviceToken> {
-        let found = self.map.get(account);
-        found
-            .map(|account| account.tokens.iter().map(|seen| seen.token.clone()).collect())
+    pub(super) fn owners(&self, token: &DeviceToken) -> Vec<Arc<Account>> {
+        let known = self.tokens.get(token);
+        known
+            .map(|known| known.owners.iter().filter_map(Weak::upgrade).collect())
             .unwrap_or_default()
     }
 
-    pub(super) fn owners(&self, token: &DeviceToken) -> Vec<AccountId> {
-        self.tokens.get(token).map(|known| known.owners.clone()).unwrap_or_default()
-    }
-
     /// The tokens of an account have changed from `before` to `now`.
-    fn now_has(&self, account: &AccountId, before: &[StoredToken], now: &[StoredToken]) {
+    fn now_has(&self, account: &Arc<Account>, before: &[StoredToken], now: &[StoredToken]) {
+        let is_its = |owner: &Weak<Account>| std::ptr::eq(owner.as_ptr(), Arc::as_ptr(account));
         for seen in now {
             let mut token = self.tokens.entry(seen.token.clone()).or_default();
-            if !token.owners.contains(account) {
-                token.owners.push(account.clone());
+            if !token.owners.iter().any(is_its) {
+                token.owners.push(Arc::downgrade(account));
             }
         }
         for seen in before.iter().filter(|seen| !now.iter().any(|kept| kept.token == seen.token)) {
             if let Entry::Occupied(mut token) = self.tokens.entry(seen.token.clone()) {
-                token.get_mut().owners.retain(|owner| owner != account);
+                token.get_mut().owners.retain(|owner| !is_its(owner));
                 if token.get().owners.is_empty() {
                     token.remove();
                 }
@@ -296,162 +245,77 @@ impl AccountTable {
         }
     }
 
-    pub(super) fn is_known(&self, account: &AccountId) -> bool {
-        self.map.contains_key(account)
+    /// The account, if it has a token.
+    pub(super) fn get(&self, id: &AccountId) -> Option<Arc<Account>> {
+        self.map.get(id)?.account.as_deref().cloned()
     }
 
-    pub(super) fn called(&self, account: &AccountId, now: UnixTime) {
-        if let Some(mut account) = self.map.get_mut(account) {
-            account.called = Some(now);
-        }
-    }
-
-    pub(super) fn since_call(&self, account: &AccountId, now: UnixTime) -> Option<Duration> {
-        self.map.get(account)?.called.map(|at| at.age(now))
-    }
-
-    pub(super) fn credentials(&self, account: &AccountId) -> Option<Arc<Credentials>> {
-        self.map.get(account)?.usable().cloned()
+    /// All accounts, in no order.
+    pub(super) fn all(&self) -> Vec<Arc<Account>> {
+        self.map.iter().filter_map(|slot| slot.account.as_deref().cloned()).collect()
     }
 
     pub(super) fn len(&self) -> usize {
-        self.map.len()
+        self.map.iter().filter(|slot| slot.account.is_some()).count()
     }
 
     pub(super) fn at_upstream(&self, upstream: &str) -> usize {
-        self.map.iter().filter(|known| *known.key().upstream == *upstream).count()
+        let is_there = |slot: &RefMulti<'_, AccountId, AccountSlot>| {
+            slot.account.is_some() && *slot.key().upstream == *upstream
+        };
+        self.map.iter().filter(is_there).count()
     }
 
     pub(super) fn waiting(&self) -> usize {
         self.waiting.count()
     }
 
-    pub(super) fn refused(&self, account: &AccountId) {
-        if let Some(mut account) = self.map.get_mut(account) {
-            account.refused = true;
+    pub(super) fn rewatch(&self, account: &Account) -> bool {
+        let can_begin = account.try_again();
+        if can_begin {
+            self.events.send(account.id.clone(), AccountEvent::Watch);
         }
+        can_begin
     }
 
-    pub(super) fn rewatch(&self, account: &AccountId) -> bool {
-        let Some(mut known) = self.map.get_mut(account) else { return false };
-        if known.usable().is_none() {
-            return false;
+    /// Adds the facts that are in memory only.
+    pub(super) fn complete(&self, status: &mut AccountStatus) {
+        let known = self.get(&status.account);
+        status.has_credentials = false;
+        if let Some(known) = known {
+            known.complete(status);
         }
-        known.refused = false;
-        drop(known);
-        self.events.send(account.clone(), AccountEvent::Watch);
-        true
+        // Where clients' sessions are kept, none are needed.
+        status.has_credentials |= self.keeps_sessions;
     }
 
-    pub(super) fn all(&self) -> Vec<AccountId> {
-        let mut accounts: Vec<AccountId> =
-            self.map.iter().map(|entry| entry.key().clone()).collect();
-        accounts.sort_unstable();
-        accounts
+    /// The clients that are logged in by this name.
+    pub(super) fn clients(&self, id: &AccountId) -> ConnectedClients {
+        self.map.get(id).map(|slot| slot.clients).unwrap_or_default()
     }
 
-    pub(super) fn must_note_idle(&self, account: &AccountId, mailbox: &str, since: Uptime) -> bool {
-        let noted = |idled: &Idled| idled.name == mailbox && idled.last > since;
-        self.map.get(account).is_some_and(|known| !known.idled.iter().any(noted))
-    }
-
-    pub(super) fn must_note_lesson(
+    /// Clients have come, gone, or do something else.
+    pub(super) fn change_clients(
         &self,
-        account: &AccountId,
-        token: &DeviceToken,
-        lesson: &FetchLesson,
-        now: UnixTime,
-    ) -> bool {
-        let Some(known) = self.map.get(account) else { return false };
-        let seen = known.tokens.iter().find(|seen| seen.token == *token);
-        seen.is_some_and(|seen| seen.habit.clone().learn(token, lesson, now, RECENTLY))
+        id: &AccountId,
+        change: impl FnOnce(&mut ConnectedClients),
+    ) {
+        change(&mut self.map.entry(id.clone()).or_default().clients);
+        self.map.remove_if(id, |_, slot| slot.is_unused());
     }
 
-    pub(super) fn fetches_encrypted_only(&self, account: &AccountId) -> bool {
-        self.map.get(account).is_some_and(|known| {
-            let is_so = |seen: &StoredToken| seen.habit.fetches() == Some(Fetches::EncryptedOnly);
-            !known.tokens.is_empty() && known.tokens.iter().all(is_so)
+    /// Whether neither a client nor a kept session is there: looked at together, for a session that is handed back goes from
+    /// one to the other.
+    pub(super) fn is_alone(&self, id: &AccountId) -> bool {
+        self.map.get(id).is_none_or(|slot| {
+            let has_session = slot.account.as_ref().is_some_and(|account| !account.kept.is_empty());
+            slot.clients.here == 0 && !has_session
         })
     }
-
-    pub(super) fn mailboxes(&self, account: &AccountId) -> Vec<String> {
-        let known = self.map.get(account);
-        let idled = known.as_ref().map(|known| known.idled.as_slice()).unwrap_or_default();
-        names(idled).into_iter().map(str::to_owned).collect()
-    }
-
-    /// What is in memory only.
-    pub(super) fn complete(&self, status: &mut AccountStatus) {
-        let known = self.map.get(&status.account);
-        // Where clients' sessions are kept, none are needed.
-        status.has_credentials =
-            self.keeps_sessions || known.as_ref().is_some_and(|known| known.usable().is_some());
-        let kind = known
-            .as_ref()
-            .and_then(|known| known.credentials.as_ref())
-            .map(|credentials| credentials.kind);
-        status.unusable = match kind {
-            Some(CredentialKind::Exchange(mechanism)) => Some(mechanism),
-            Some(CredentialKind::Password | CredentialKind::Token) | None => None,
-        };
-        status.refused = known.is_some_and(|known| known.refused);
-    }
-
-    /// What to keep of credentials that a client of the account has just logged in with.
-    pub(super) fn lasting(&self, account: &AccountId, new: &Credentials) -> Credentials {
-        let new = new.to_keep();
-        match self.map.get(account) {
-            Some(known) => known.lasting(new),
-            None => new,
-        }
-    }
-
-    pub(super) fn compare(
-        &self,
-        account: &AccountId,
-        credentials: &Credentials,
-    ) -> LoginComparison {
-        let known = self.map.get(account);
-        let same = known.is_none_or(|known| {
-            !known.refused && known.credentials.as_deref() == Some(credentials)
-        });
-        if same { LoginComparison::Same } else { LoginComparison::Changed }
-    }
-
-    pub(super) fn is_current(
-        &self,
-        account: &AccountId,
-        credentials: Option<&Credentials>,
-        token: &DeviceToken,
-        now: UnixTime,
-    ) -> bool {
-        let Some(known) = self.map.get(account) else { return false };
-        // What was seen in the future was seen before the clock was set back: that is put right at once.
-        let recent = |seen: &StoredToken| {
-            seen.token == *token && seen.last_seen <= now && seen.last_seen.age(now) < RECENTLY
-        };
-        // A token in quarantine is written again, once after each answer: the app is there.
-        let waits = |known: Ref<'_, DeviceToken, Token>| {
-            known.record.quarantine.is_some_and(|found| found.until > now)
-        };
-        let is_quarantined = self.tokens.get(token).is_some_and(waits);
-        let is_known = !known.refused && known.credentials.as_deref() == credentials;
-        is_known && !is_quarantined && known.tokens.iter().any(recent)
-    }
 }
 
-/// The mailboxes to be watched.
-fn names(idled: &[Idled]) -> Vec<&str> {
-    if idled.is_empty() {
-        vec![INBOX]
-    } else {
-        idled.iter().map(|idled| idled.name.as_str()).collect()
+impl AccountSlot {
+    fn is_unused(&self) -> bool {
+        self.account.is_none() && self.clients == ConnectedClients::default()
     }
-}
-
-/// Whether the names are the same, in whatever order.
-fn same_names(mut some: Vec<&str>, mut others: Vec<&str>) -> bool {
-    some.sort_unstable();
-    others.sort_unstable();
-    some == others
 }

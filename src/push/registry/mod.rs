@@ -5,7 +5,6 @@
 
 mod accounts;
 mod newcomers;
-mod unwritten;
 mod upkeep;
 mod waiting;
 
@@ -14,16 +13,21 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::account::Account;
 use super::latest::{self, Merge};
 use super::schedule::TokenState;
+use super::watch_status::WatchState;
 use crate::account::AccountId;
 use crate::credentials::Credentials;
+use crate::mailbox_name::MailboxName;
 use crate::secret::{DeviceToken, Secret};
 use crate::store::{
     AccountStatus, Announce, DualTime, Erased, FetchLesson, Generation, KnownLogin, OpenError,
-    Position, Store, StoreError, StoreSettings, UnixTime, Uptime,
+    Position, StateChange, Store, StoreError, StoreSettings, UnixTime, Uptime, change,
 };
-use accounts::{AccountTable, LoginComparison};
+use crate::telemetry::Telemetry;
+use accounts::AccountTable;
+pub use accounts::ConnectedClients;
 use newcomers::Newcomers;
 pub use newcomers::{AccountLimits, AccountOrigin, AccountsFull};
 pub use upkeep::{MAX_AGE, upkeep};
@@ -37,20 +41,18 @@ const UNUSED: Duration = Duration::from_secs(7 * 24 * 3600);
 /// A longer name of a mailbox is not remembered.
 const MAX_MAILBOX: usize = 1024;
 
-/// What is noted again within this time is not written again: a phone that reconnects all the time costs no disk.
-const RECENTLY: Duration = Duration::from_secs(3600);
+/// Time in which a repeated fact is not written again: a phone that reconnects all the time causes no disk writes.
+pub(super) const RECENTLY: Duration = Duration::from_secs(3600);
 
-/// What whoever watches accounts must know. If it is busy, only the last word on an account waits for it.
+/// An event for the watcher of accounts. If it is busy, only the last event of an account waits for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AccountEvent {
     /// The account is to be watched, with its present credentials. Also said of one that is watched already, if it was
     /// removed and came back meanwhile.
     Watch,
-    /// The account has no token any more: its watcher ends.
-    Unwatch,
     /// The watcher is to log in anew with the present credentials.
     CredentialsChanged,
-    /// The watcher is to watch other mailboxes ([`Registry::mailboxes`]). Said only of an account that can be watched.
+    /// The watcher is to watch other mailboxes ([`Account::mailboxes`]). Said only of an account that can be watched.
     MailboxesChanged,
 }
 
@@ -67,14 +69,14 @@ impl Merge for AccountEvent {
     }
 }
 
-/// What the notifier must know about a token.
+/// An event about a token for the notifier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum News {
     /// It has something to announce.
     Pending {
         /// Up to which generation.
         generation: Generation,
-        /// How long ago the newest of it was noticed: more than nothing only after a restart.
+        /// Time since the newest of it was found: more than zero only after a restart.
         age: Duration,
     },
     /// No account has it any more.
@@ -100,16 +102,20 @@ pub type TokenNews = latest::Receiver<DeviceToken, News>;
 
 /// Accounts and tokens. Clones are handles of the same one.
 #[derive(Debug, Clone)]
-pub struct Registry {
+pub struct Registry(Arc<RegistryShared>);
+
+#[derive(Debug)]
+struct RegistryShared {
     store: Store,
     accounts: Arc<AccountTable>,
+    telemetry: Telemetry,
     clock: UptimeClock,
     keeps_sessions: bool,
-    login_memory: Arc<Mutex<LoginMemory>>,
+    login_memory: Mutex<LoginMemory>,
     newcomers: Arc<Mutex<Newcomers>>,
 }
 
-/// What the guard of logins knew before the start.
+/// The known logins at the start.
 #[derive(Debug, Default)]
 pub struct LoginMemory {
     /// The key of its hashes.
@@ -162,27 +168,42 @@ impl Registry {
             key: loaded.login_key.take(),
             entries: std::mem::take(&mut loaded.known_logins),
         };
-        let login_memory = Arc::new(Mutex::new(login_memory));
+        let login_memory = Mutex::new(login_memory);
         let clock = UptimeClock { before: loaded.served, started: Instant::now() };
         accounts.restore(loaded);
         let keeps_sessions = settings.keeps_sessions();
         let newcomers = Arc::default();
-        let registry = Self { store, accounts, clock, keeps_sessions, login_memory, newcomers };
-        Ok((registry, account_events, token_news))
+        let telemetry = Telemetry::default();
+        let shared = RegistryShared {
+            store,
+            accounts,
+            telemetry,
+            clock,
+            keeps_sessions,
+            login_memory,
+            newcomers,
+        };
+        Ok((Self(Arc::new(shared)), account_events, token_news))
     }
 
-    /// Whether clients' sessions are kept, and no credentials.
+    /// Reports if clients' sessions are kept, and no credentials.
     #[must_use]
     pub fn keeps_sessions(&self) -> bool {
-        self.keeps_sessions
+        self.0.keeps_sessions
+    }
+
+    /// Where all that happens is told.
+    #[must_use]
+    pub fn telemetry(&self) -> &Telemetry {
+        &self.0.telemetry
     }
 
     /// From now on there may be so many accounts.
     pub fn limit(&self, limits: AccountLimits) {
-        lock(&self.newcomers).limits = limits;
+        lock(&self.0.newcomers).limits = limits;
     }
 
-    /// Whether the account may get a token: it is known, or there may be one more. To be asked before
+    /// Reports if the account may get a token: it is known, or there may be one more. To be asked before
     /// [`register`](Self::register), and kept until that is done.
     ///
     /// # Errors
@@ -196,25 +217,36 @@ impl Registry {
             return Ok(None);
         }
         let now = Instant::now().into_std();
-        let mut newcomers = lock(&self.newcomers);
-        let at_upstream = || self.accounts.at_upstream(&account.upstream);
-        if let Err(full) = newcomers.admit(origin, self.accounts.len(), at_upstream, now) {
+        let mut newcomers = lock(&self.0.newcomers);
+        let at_upstream = || self.0.accounts.at_upstream(&account.upstream);
+        if let Err(full) = newcomers.admit(origin, self.0.accounts.len(), at_upstream, now) {
             if let Some(refused) = newcomers.is_news(now) {
                 tracing::warn!(
-                    accounts = self.accounts.len(),
+                    accounts = self.0.accounts.len(),
                     refused,
                     "new account refused: {full}; see limits.accounts and limits.new_accounts_per_address"
                 );
             }
             return Err(full);
         }
-        Ok(Some(Admission(Arc::clone(&self.newcomers))))
+        Ok(Some(Admission(Arc::clone(&self.0.newcomers))))
     }
 
-    /// How many times a new account was refused since the start.
+    /// Number of refused new accounts since the start.
     #[must_use]
     pub fn refused_accounts(&self) -> u64 {
-        lock(&self.newcomers).refused
+        lock(&self.0.newcomers).refused
+    }
+
+    /// Makes a change of the state. When this returns it is on disk and in memory.
+    ///
+    /// # Errors
+    /// [`StoreError`]: nothing has changed.
+    pub async fn commit<T: Send + 'static>(
+        &self,
+        change: impl StateChange<T>,
+    ) -> Result<T, StoreError> {
+        self.0.store.commit(change).await
     }
 
     /// Takes a token over that a client has handed over, with the credentials of its session if such are kept.
@@ -228,68 +260,77 @@ impl Registry {
         token: &DeviceToken,
     ) -> Result<(), StoreError> {
         let now = self.now();
-        let kept = credentials.into().filter(|_| !self.keeps_sessions);
-        let credentials = kept.map(|credentials| self.accounts.lasting(account, credentials));
-        if self.accounts.is_current(account, credentials.as_ref(), token, now.wall) {
+        let (known, given) = (self.get(account), credentials.into());
+        let lasting = given.filter(|_| !self.0.keeps_sessions).map(|given| {
+            let new = given.to_keep();
+            match &known {
+                Some(known) => known.lasting(new),
+                None => new,
+            }
+        });
+        // A token in quarantine is written again, once after each answer: the app is there.
+        let is_current = known.is_some_and(|known| {
+            known.is_current(lasting.as_ref()) && known.was_just_seen(token, now.wall)
+        });
+        if is_current && !self.0.accounts.is_quarantined(token, now.wall) {
             return Ok(());
         }
-        self.store.register(account, credentials.map(Arc::new), token, now).await
+        let credentials = lasting;
+        let credentials = credentials.map(Arc::new);
+        self.commit(change::register(account, credentials, token, now)).await
     }
 
-    /// Removes one token of an account. With the last one goes the account: its watch ends, its credentials are erased.
-    ///
-    /// # Errors
-    /// [`StoreError`]: nothing has been removed.
-    pub async fn remove(&self, account: &AccountId, token: &DeviceToken) -> Result<(), StoreError> {
-        self.store.remove_token(account, token).await
+    /// The account, if it has a token.
+    #[must_use]
+    pub fn get(&self, account: &AccountId) -> Option<Arc<Account>> {
+        self.0.accounts.get(account)
     }
 
-    /// Removes all tokens of an account, and so the account.
-    ///
-    /// # Errors
-    /// [`StoreError`]: nothing has been removed.
-    pub async fn remove_all(&self, account: &AccountId) -> Result<(), StoreError> {
-        self.store.remove_account(account).await
+    /// All accounts that have a token, by name.
+    #[must_use]
+    pub fn accounts(&self) -> Vec<Arc<Account>> {
+        let mut accounts = self.0.accounts.all();
+        accounts.sort_unstable_by(|one, other| one.id.cmp(&other.id));
+        accounts
     }
 
-    /// The account's tokens, the first one registered first.
+    /// The names of all accounts that have a token, sorted.
+    #[must_use]
+    pub fn names(&self) -> Vec<AccountId> {
+        self.accounts().iter().map(|account| account.id.clone()).collect()
+    }
+
+    /// The account's tokens, the first one registered first; none if it is not known.
     #[must_use]
     pub fn tokens(&self, account: &AccountId) -> Vec<DeviceToken> {
-        self.accounts.tokens(account)
+        self.get(account).map(|account| account.tokens()).unwrap_or_default()
     }
 
     /// The accounts that have this token: a device may use one for all of its accounts.
     #[must_use]
-    pub fn owners(&self, token: &DeviceToken) -> Vec<AccountId> {
-        self.accounts.owners(token)
+    pub fn owners(&self, token: &DeviceToken) -> Vec<Arc<Account>> {
+        self.0.accounts.owners(token)
     }
 
-    /// Whether the account was there before this process: a mailbox of it that was never looked through has waited for a while.
-    #[must_use]
-    pub fn is_from_before(&self, account: &AccountId) -> bool {
-        self.accounts.is_from_before(account)
-    }
-
-    /// Whether the account has a token.
+    /// Reports if the account has a token.
     #[must_use]
     pub fn is_known(&self, account: &AccountId) -> bool {
-        self.accounts.is_known(account)
+        self.get(account).is_some()
     }
 
-    /// What a watcher of the account logs in with. None if the account is not known, its client must log in first, or its
-    /// client logs in with what cannot be used again.
+    /// [`Account::credentials`] of an account that may not be known.
     #[must_use]
     pub fn credentials(&self, account: &AccountId) -> Option<Arc<Credentials>> {
-        self.accounts.credentials(account)
+        self.get(account)?.credentials()
     }
 
-    /// How many accounts have a token.
+    /// Number of accounts with a token.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.accounts.len()
+        self.0.accounts.len()
     }
 
-    /// Whether no account has a token.
+    /// Reports if no account has a token.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -305,50 +346,37 @@ impl Registry {
         account: &AccountId,
         credentials: &Credentials,
     ) -> Result<(), StoreError> {
-        if self.keeps_sessions {
+        if self.0.keeps_sessions {
             return Ok(());
         }
-        let credentials = self.accounts.lasting(account, credentials);
-        match self.accounts.compare(account, &credentials) {
-            LoginComparison::Same => Ok(()),
-            LoginComparison::Changed => {
-                self.store.credentials_changed(account, Arc::new(credentials)).await
-            }
+        let Some(known) = self.get(account) else { return Ok(()) };
+        let credentials = known.lasting(credentials.to_keep());
+        if known.is_current(Some(&credentials)) {
+            return Ok(());
         }
-    }
-
-    /// The watcher's login was refused: nothing more is tried until a client logs in. Not on disk: after a restart the
-    /// credentials are tried once.
-    pub fn login_refused(&self, account: &AccountId) {
-        self.accounts.refused(account);
+        self.commit(change::credentials_changed(account, Arc::new(credentials))).await
     }
 
     /// The watch of the account begins anew now, also one that ended because its login was refused: its present credentials are
     /// tried once more. Returns whether there are any; without them there is nothing to begin with.
     #[must_use]
     pub fn rewatch(&self, account: &AccountId) -> bool {
-        self.accounts.rewatch(account)
+        self.get(account).is_some_and(|account| self.0.accounts.rewatch(&account))
     }
 
-    /// All accounts that have a token, by name.
-    #[must_use]
-    pub fn accounts(&self) -> Vec<AccountId> {
-        self.accounts.all()
-    }
-
-    /// How many accounts cannot be watched because their credentials are not there: they wait for a device to log in.
+    /// Number of accounts that cannot be watched without credentials: they wait for a device to log in.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.accounts.waiting()
+        self.0.accounts.waiting()
     }
 
-    /// Whether it is to be noted that a client of the account waits for mail in `mailbox`: the account is known, and that has
-    /// not been noted within the last hour. Costs no disk.
+    /// Reports if it must be stored that a client of the account waits for mail in `mailbox`: the account is known, and
+    /// this was not stored within the last hour. Reads memory only.
     #[must_use]
     pub fn must_note_idle(&self, account: &AccountId, mailbox: &str) -> bool {
-        let since = self.clock.now().before(RECENTLY);
+        let since = self.0.clock.now().before(RECENTLY);
         mailbox.len() <= MAX_MAILBOX
-            && self.accounts.must_note_idle(account, canonical(mailbox), since)
+            && self.get(account).is_some_and(|account| account.must_note_idle(mailbox, since))
     }
 
     /// Notes that a client of the account waits for mail in `mailbox`, its name as it stood on the wire.
@@ -356,10 +384,12 @@ impl Registry {
     /// # Errors
     /// [`StoreError`]: it is not noted; the next time will do.
     pub async fn client_idles(&self, account: &AccountId, mailbox: &str) -> Result<(), StoreError> {
-        self.store.client_idles(account, canonical(mailbox), self.clock.now()).await
+        let now = self.0.clock.now();
+        self.commit(change::client_idles(account, mailbox, now)).await
     }
 
-    /// Whether it is worth writing down what the app of this device did with unencrypted messages of the account. Costs no disk.
+    /// Reports if the behaviour of this device's app with unencrypted messages of the account must be stored. Reads
+    /// memory only.
     #[must_use]
     pub fn must_note_lesson(
         &self,
@@ -367,26 +397,14 @@ impl Registry {
         token: &DeviceToken,
         lesson: &FetchLesson,
     ) -> bool {
-        self.accounts.must_note_lesson(account, token, lesson, UnixTime::now())
+        let known = self.get(account);
+        known.is_some_and(|known| known.must_note_lesson(token, lesson, UnixTime::now()))
     }
 
-    /// Notes what the app of this device did with unencrypted messages of the account.
-    ///
-    /// # Errors
-    /// [`StoreError`]: it is not noted; the next message will do.
-    pub async fn learned(
-        &self,
-        account: &AccountId,
-        token: &DeviceToken,
-        lesson: FetchLesson,
-    ) -> Result<(), StoreError> {
-        self.store.learned(account, token, lesson, UnixTime::now()).await
-    }
-
-    /// Whether the apps of all the account's devices are known to fetch encrypted messages only.
+    /// [`Account::fetches_encrypted_only`] of an account that may not be known.
     #[must_use]
     pub fn fetches_encrypted_only(&self, account: &AccountId) -> bool {
-        self.accounts.fetches_encrypted_only(account)
+        self.get(account).is_some_and(|account| account.fetches_encrypted_only())
     }
 
     /// Forgets a mailbox that cannot be opened, unless a client has waited in it within a week of running time. Returns whether
@@ -399,15 +417,8 @@ impl Registry {
         account: &AccountId,
         mailbox: &str,
     ) -> Result<bool, StoreError> {
-        let limit = self.clock.now().before(UNUSED);
-        self.store.forget_idled(account, canonical(mailbox), limit).await
-    }
-
-    /// The mailboxes that the account's clients wait for mail in, the latest first, [`MAX_IDLED`](crate::store::MAX_IDLED) at
-    /// most: those in which one idled within [`MAX_AGE`], and `INBOX` if none is known.
-    #[must_use]
-    pub fn mailboxes(&self, account: &AccountId) -> Vec<String> {
-        self.accounts.mailboxes(account)
+        let limit = self.0.clock.now().before(UNUSED);
+        self.commit(change::forget_idled(account, mailbox, limit)).await
     }
 
     /// Notes up to where a mailbox has been looked through and that those tokens of the account that `announce` names have
@@ -422,15 +433,21 @@ impl Registry {
         position: Position,
         announce: impl Into<Announce>,
     ) -> Result<(), StoreError> {
-        let mailbox = canonical(mailbox);
-        let announce = self.accounts.unwritten.left(account, mailbox, position, announce.into());
-        let written =
-            self.store.noticed(account, mailbox, position, announce.clone(), UnixTime::now()).await;
-        match &written {
-            Ok(()) => self.accounts.unwritten.written(account, mailbox),
+        let (known, announce) = (self.get(account), announce.into());
+        let announce = match &known {
+            Some(known) => known.left_to_announce(mailbox, position, announce),
+            None => announce,
+        };
+        let written = self
+            .commit(change::noticed(account, mailbox, position, announce.clone(), UnixTime::now()))
+            .await;
+        match (&written, known) {
+            (Ok(()), Some(known)) => known.written(mailbox),
             // The process ends: the next one finds the messages.
-            Err(StoreError::Closed) => {}
-            Err(_) => self.accounts.push_unwritten(account, mailbox, position, &announce),
+            (Err(StoreError::Closed), _) | (_, None) => {}
+            (Err(_), Some(known)) => {
+                self.0.accounts.push_unwritten(&known, mailbox, position, &announce)
+            }
         }
         written
     }
@@ -439,17 +456,11 @@ impl Registry {
     ///
     /// # Errors
     /// [`StoreError`]: none is.
-    pub async fn call(&self, account: &AccountId) -> Result<(), StoreError> {
+    pub async fn call(&self, account: &Account) -> Result<(), StoreError> {
         let now = UnixTime::now();
-        self.store.call(account, now).await?;
-        self.accounts.called(account, now);
+        self.commit(change::call(&account.id, now)).await?;
+        account.called(now);
         Ok(())
-    }
-
-    /// How long ago the account's devices were last called back.
-    #[must_use]
-    pub fn since_call(&self, account: &AccountId) -> Option<Duration> {
-        self.accounts.since_call(account, UnixTime::now())
     }
 
     /// The positions noted for the account's mailboxes, by name.
@@ -459,8 +470,8 @@ impl Registry {
     pub async fn positions(
         &self,
         account: &AccountId,
-    ) -> Result<Vec<(String, Position)>, StoreError> {
-        self.store.positions(account).await
+    ) -> Result<Vec<(MailboxName, Position)>, StoreError> {
+        self.0.store.positions(account).await
     }
 
     /// A POST of the token for `generation` was accepted.
@@ -472,21 +483,8 @@ impl Registry {
         token: &DeviceToken,
         generation: Generation,
     ) -> Result<(), StoreError> {
-        self.accounts.unwritten.accepted(&self.owners(token), token);
-        self.store.announced(token, generation, UnixTime::now()).await
-    }
-
-    /// What the token had to announce up to `generation` was given up.
-    ///
-    /// # Errors
-    /// [`StoreError`]: it is posted once more after a restart.
-    pub async fn gave_up(
-        &self,
-        token: &DeviceToken,
-        generation: Generation,
-        reason: &str,
-    ) -> Result<(), StoreError> {
-        self.store.gave_up(token, generation, reason, UnixTime::now()).await
+        self.owners(token).iter().for_each(|account| account.accepted(token));
+        self.commit(change::announced(token, generation, UnixTime::now())).await
     }
 
     /// The notification server says, for the `answers`th time, that the token is gone. It is not posted for the time of `wait`, or
@@ -501,19 +499,19 @@ impl Registry {
         wait: Duration,
     ) -> Result<bool, StoreError> {
         let now = self.now();
-        self.store.quarantined(token, answers, now.wall.after(wait), now).await
+        self.commit(change::quarantined(token, answers, now.wall.after(wait), now)).await
     }
 
-    /// How many tokens are in quarantine.
+    /// Number of tokens in quarantine.
     #[must_use]
     pub fn quarantined_tokens(&self) -> usize {
-        self.accounts.quarantined_tokens()
+        self.0.accounts.quarantined_tokens()
     }
 
-    /// What the schedule must know of a token. None if no account has it.
+    /// The state of a token for the schedule. None if no account has it.
     #[must_use]
     pub fn standing(&self, token: &DeviceToken) -> Option<TokenState> {
-        self.accounts.standing(token, UnixTime::now())
+        self.0.accounts.standing(token, UnixTime::now())
     }
 
     /// The accounts that deltapush erased by itself lately, the latest first.
@@ -521,11 +519,11 @@ impl Registry {
     /// # Errors
     /// [`StoreError`].
     pub async fn erased(&self) -> Result<Vec<Erased>, StoreError> {
-        self.store.erased(UnixTime::now()).await
+        self.0.store.erased(UnixTime::now()).await
     }
 
     fn now(&self) -> DualTime {
-        DualTime { wall: UnixTime::now(), served: self.clock.now() }
+        DualTime { wall: UnixTime::now(), served: self.0.clock.now() }
     }
 
     /// Removes tokens that no client has handed over, and forgets mailboxes that no client has idled in, for `max_age` of
@@ -534,27 +532,47 @@ impl Registry {
     /// # Errors
     /// [`StoreError`]: nothing has been removed.
     pub async fn expire(&self, max_age: Duration) -> Result<usize, StoreError> {
-        let now = self.clock.now();
-        self.store.served(now, now.before(max_age)).await
+        let now = self.0.clock.now();
+        self.commit(change::served(now, now.before(max_age))).await
     }
 
     /// Hands over what the guard of logins knew before the start: once.
     #[must_use]
     pub fn take_login_memory(&self) -> LoginMemory {
-        std::mem::take(&mut *self.login_memory.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.0.login_memory.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Keeps what the guard of logins recognizes after a restart.
-    ///
-    /// # Errors
-    /// [`StoreError`]: nothing has changed.
-    pub async fn know_logins(
+    /// The number of watches in each state, in the order of [`WatchState::NAMES`].
+    #[must_use]
+    pub fn count_watches(&self) -> [usize; WatchState::NAMES.len()] {
+        let mut counts = [0_usize; WatchState::NAMES.len()];
+        for state in self.0.accounts.all().iter().filter_map(|account| account.watch.state_index())
+        {
+            if let Some(count) = counts.get_mut(state) {
+                *count = count.saturating_add(1);
+            }
+        }
+        counts
+    }
+
+    /// The clients that are logged in to the account, where sessions are kept.
+    #[must_use]
+    pub fn clients(&self, account: &AccountId) -> ConnectedClients {
+        self.0.accounts.clients(account)
+    }
+
+    pub(super) fn change_clients(
         &self,
-        used: Vec<KnownLogin>,
-        forgotten: Vec<[u8; 16]>,
-        now: UnixTime,
-    ) -> Result<(), StoreError> {
-        self.store.know_logins(used, forgotten, now).await
+        account: &AccountId,
+        change: impl FnOnce(&mut ConnectedClients),
+    ) {
+        self.0.accounts.change_clients(account, change);
+    }
+
+    /// Whether neither a client nor a kept session of the account is there.
+    #[must_use]
+    pub fn is_alone(&self, account: &AccountId) -> bool {
+        self.0.accounts.is_alone(account)
     }
 
     /// All accounts as a person is shown them, by name.
@@ -562,45 +580,41 @@ impl Registry {
     /// # Errors
     /// [`StoreError`].
     pub async fn snapshot(&self) -> Result<Vec<AccountStatus>, StoreError> {
-        let mut accounts = self.store.status().await?;
-        accounts.iter_mut().for_each(|status| self.accounts.complete(status));
+        let mut accounts = self.0.store.status().await?;
+        accounts.iter_mut().for_each(|status| self.0.accounts.complete(status));
         Ok(accounts)
     }
 
-    /// Whether the state can be written, as far as is known: whether the last change went to disk.
+    /// Reports if the state can be written, as far as is known: if the last change went to disk.
     #[must_use]
     pub fn is_writable(&self) -> bool {
-        !self.store.is_failing()
+        !self.0.store.is_failing()
     }
 
     /// Waits until the state can be written, as far as is known.
     pub async fn until_writable(&self) {
-        self.store.until_writable().await;
+        self.0.store.until_writable().await;
     }
 
     /// Finds out whether the state can be written, by writing for how long deltapush has served.
     pub async fn try_writing(&self) -> bool {
-        self.store.served(self.clock.now(), Uptime::default()).await.is_ok()
+        self.commit(change::served(self.0.clock.now(), Uptime::default())).await.is_ok()
     }
 
     /// The store underneath.
     #[cfg(test)]
     pub(crate) fn store(&self) -> &Store {
-        &self.store
+        &self.0.store
     }
 
     /// Writes what is queued and closes the state.
     pub async fn close(&self) {
-        if let Err(error) = self.store.served(self.clock.now(), Uptime::default()).await {
+        let served = change::served(self.0.clock.now(), Uptime::default());
+        if let Err(error) = self.commit(served).await {
             tracing::debug!("cannot store the running time since it was last stored: {error}");
         }
-        self.store.close().await;
+        self.0.store.close().await;
     }
-}
-
-/// The name of a mailbox as it is compared: `INBOX` in any case is one (RFC 9051 section 5.1).
-fn canonical(mailbox: &str) -> &str {
-    if mailbox.eq_ignore_ascii_case(INBOX) { INBOX } else { mailbox }
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ const UPSTREAM_SHARE: usize = 2;
 /// The least time between two warnings.
 const REPEAT: Duration = Duration::from_secs(15 * 60);
 
-/// How many accounts there may be.
+/// Limits on the number of accounts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AccountLimits {
     /// In all.
@@ -32,7 +32,7 @@ impl Default for AccountLimits {
     }
 }
 
-/// Where an account comes from that may be new.
+/// The origin of an account that may be new.
 #[derive(Debug, Clone, Copy)]
 pub struct AccountOrigin {
     /// The prefix of the client's address.
@@ -75,8 +75,8 @@ struct Came {
 }
 
 impl Newcomers {
-    /// Whether a new account may be stored, where there are `accounts` in all and `at_upstream` at its mail server. If so, it is
-    /// under way until [`stored`](Self::stored).
+    /// Reports if a new account may be stored, where there are `accounts` in all and `at_upstream` at its mail server.
+    /// If so, it is in progress until [`stored`](Self::stored).
     pub(super) fn admit(
         &mut self,
         origin: AccountOrigin,
@@ -139,7 +139,7 @@ impl Newcomers {
         self.under_way = self.under_way.saturating_sub(1);
     }
 
-    /// Whether the operator is to be warned now: how many were refused.
+    /// The number of refused accounts, if the operator is to be warned now.
     pub(super) fn is_news(&mut self, now: Instant) -> Option<u64> {
         let is_due =
             self.warned.is_none_or(|warned| now.saturating_duration_since(warned) >= REPEAT);

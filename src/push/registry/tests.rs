@@ -50,12 +50,12 @@ async fn from_the_first_token_to_the_last() {
     };
     assert_eq!((first, age), (token("a"), Duration::ZERO));
     assert_eq!(it.news.try_recv(), Some((token("b"), News::Pending { generation, age })));
-    assert_eq!(it.registry.positions(&alice()).await.unwrap(), [("INBOX".to_owned(), POSITION)]);
+    assert_eq!(it.registry.positions(&alice()).await.unwrap(), [(MailboxName::inbox(), POSITION)]);
 
-    it.registry.remove(&alice(), &token("a")).await.unwrap();
+    it.registry.commit(change::remove_token(&alice(), &token("a"))).await.unwrap();
     assert_eq!(it.events.try_recv(), None);
-    it.registry.remove_all(&alice()).await.unwrap();
-    assert_eq!(it.events.try_recv(), Some((alice(), AccountEvent::Unwatch)));
+    it.registry.commit(change::remove_account(&alice())).await.unwrap();
+    assert_eq!(it.events.try_recv(), None);
     assert_eq!(it.news.try_recv(), Some((token("a"), News::Gone)));
     assert!(!it.registry.is_known(&alice()) && it.registry.is_empty());
 }
@@ -140,7 +140,7 @@ async fn after_a_refused_login_the_same_password_starts_the_watch_again() {
     let mut it = open(&directory);
     it.registry.register(&alice(), &credentials("one"), &token("a")).await.unwrap();
     it.events.try_recv();
-    it.registry.login_refused(&alice());
+    it.registry.get(&alice()).unwrap().login_refused();
     it.registry.login_succeeded(&alice(), &credentials("one")).await.unwrap();
     assert_eq!(it.events.try_recv(), Some((alice(), AccountEvent::CredentialsChanged)));
     it.registry.login_succeeded(&alice(), &credentials("one")).await.unwrap();
@@ -154,7 +154,7 @@ async fn only_the_last_word_waits_for_a_busy_supervisor() {
     it.registry.register(&alice(), &credentials("one"), &token("a")).await.unwrap();
     it.registry.login_succeeded(&alice(), &credentials("two")).await.unwrap();
     assert_eq!(it.events.try_recv(), Some((alice(), AccountEvent::Watch)));
-    it.registry.remove_all(&alice()).await.unwrap();
+    it.registry.commit(change::remove_account(&alice())).await.unwrap();
     it.registry.register(&alice(), &credentials("two"), &token("a")).await.unwrap();
     assert_eq!(it.events.try_recv(), Some((alice(), AccountEvent::Watch)));
     assert_eq!(it.events.try_recv(), None);
@@ -229,7 +229,7 @@ async fn upkeep_notes_the_time_and_expires() {
     let stop = tokio_util::sync::CancellationToken::new();
     let begun = Instant::now();
     let task = tokio::spawn(upkeep(it.registry.clone(), stop.clone()));
-    assert_eq!(it.events.recv().await, (alice(), AccountEvent::Unwatch));
+    assert_eq!(it.news.recv().await, (token("a"), News::Gone));
     let lived = begun.elapsed();
     assert!(lived > MAX_AGE && lived < MAX_AGE + DAY, "{lived:?}");
     stop.cancel();
@@ -246,7 +246,7 @@ async fn mailboxes_that_clients_idle_in_are_watched() {
     );
     it.registry.register(&alice(), &credentials("one"), &token("a")).await.unwrap();
     it.events.try_recv();
-    assert_eq!(it.registry.mailboxes(&alice()), ["INBOX"]);
+    assert_eq!(it.registry.get(&alice()).unwrap().mailboxes(), ["INBOX"]);
 
     assert!(it.registry.must_note_idle(&alice(), "Inbox"));
     it.registry.client_idles(&alice(), "Inbox").await.unwrap();
@@ -256,26 +256,26 @@ async fn mailboxes_that_clients_idle_in_are_watched() {
     tokio::time::advance(Duration::from_secs(1)).await;
     it.registry.client_idles(&alice(), "DeltaChat").await.unwrap();
     assert_eq!(it.events.try_recv(), Some((alice(), AccountEvent::MailboxesChanged)));
-    assert_eq!(it.registry.mailboxes(&alice()), ["DeltaChat", "INBOX"]);
+    assert_eq!(it.registry.get(&alice()).unwrap().mailboxes(), ["DeltaChat", "INBOX"]);
     assert!(it.registry.must_note_idle(&alice(), "deltachat"), "only INBOX has no case");
     assert!(!it.registry.must_note_idle(&alice(), &"x".repeat(2000)));
 
     tokio::time::advance(RECENTLY).await;
     assert!(it.registry.must_note_idle(&alice(), "INBOX"));
     it.registry.client_idles(&alice(), "INBOX").await.unwrap();
-    assert_eq!(it.registry.mailboxes(&alice()), ["INBOX", "DeltaChat"]);
+    assert_eq!(it.registry.get(&alice()).unwrap().mailboxes(), ["INBOX", "DeltaChat"]);
     assert_eq!(it.events.try_recv(), None, "another order is no other set");
 
     it.registry.close().await;
     let mut it = open(&directory);
-    assert_eq!(it.registry.mailboxes(&alice()), ["INBOX", "DeltaChat"]);
+    assert_eq!(it.registry.get(&alice()).unwrap().mailboxes(), ["INBOX", "DeltaChat"]);
     it.events.try_recv();
     tokio::time::advance(MAX_AGE - RECENTLY).await;
     it.registry.register(&alice(), &credentials("one"), &token("b")).await.unwrap();
     it.registry.client_idles(&alice(), "INBOX").await.unwrap();
     tokio::time::advance(RECENTLY + RECENTLY).await;
     it.registry.expire(MAX_AGE).await.unwrap();
-    assert_eq!(it.registry.mailboxes(&alice()), ["INBOX"]);
+    assert_eq!(it.registry.get(&alice()).unwrap().mailboxes(), ["INBOX"]);
     assert_eq!(it.events.try_recv(), Some((alice(), AccountEvent::MailboxesChanged)));
 }
 
@@ -285,22 +285,20 @@ async fn mailbox_does_not_bring_back_a_watch_that_ended() {
     let mut it = open(&directory);
     it.registry.register(&alice(), &credentials("one"), &token("a")).await.unwrap();
     it.events.try_recv();
-    it.registry.login_refused(&alice());
+    it.registry.get(&alice()).unwrap().login_refused();
     it.registry.client_idles(&alice(), "DeltaChat").await.unwrap();
     assert_eq!(it.events.try_recv(), None);
 }
 
 #[test]
 fn events_for_a_busy_supervisor_are_merged() {
-    use AccountEvent::{CredentialsChanged, MailboxesChanged, Unwatch, Watch};
+    use AccountEvent::{CredentialsChanged, MailboxesChanged, Watch};
     for (older, newer, merged) in [
         (Watch, CredentialsChanged, Watch),
         (Watch, MailboxesChanged, Watch),
         (CredentialsChanged, MailboxesChanged, MailboxesChanged),
         (MailboxesChanged, CredentialsChanged, MailboxesChanged),
         (MailboxesChanged, MailboxesChanged, MailboxesChanged),
-        (Unwatch, Watch, Watch),
-        (Watch, Unwatch, Unwatch),
     ] {
         assert_eq!(older.merge(newer), merged, "{older:?}, then {newer:?}");
     }
@@ -337,7 +335,7 @@ async fn without_credentials_on_disk_devices_are_called_back_and_watched_again()
     let snapshot = it.registry.snapshot().await.unwrap();
     assert_eq!([snapshot[0].has_credentials, snapshot[1].has_credentials], [true, false]);
     it.registry.register(&alice(), &credentials("one"), &token("alice")).await.unwrap();
-    it.registry.remove_all(&bob).await.unwrap();
+    it.registry.commit(change::remove_account(&bob)).await.unwrap();
     assert_eq!(it.registry.waiting(), 0, "who is gone waits no more");
 }
 
@@ -347,14 +345,14 @@ async fn snapshot_knows_what_is_in_memory_only() {
     let it = open(&directory);
     it.registry.register(&alice(), &credentials("one"), &token("a")).await.unwrap();
     it.registry.noticed(&alice(), "inbox", POSITION, true).await.unwrap();
-    it.registry.login_refused(&alice());
+    it.registry.get(&alice()).unwrap().login_refused();
     let [status] = it.registry.snapshot().await.unwrap().try_into().unwrap();
     assert!(status.refused && status.has_credentials && status.tokens[0].pending);
-    assert_eq!(status.mailboxes, [("INBOX".to_owned(), POSITION)]);
+    assert_eq!(status.mailboxes, [(MailboxName::inbox(), POSITION)]);
     assert_eq!(status.tokens[0].fingerprint, token("a").fingerprint());
 }
 
-/// How the one account stands in the report: whether it can be watched, and what keeps it from that.
+/// The state of the one account in the report: if it can be watched, and the obstacle.
 async fn standing(registry: &Registry) -> (bool, Option<Mechanism>) {
     let status = registry.snapshot().await.unwrap().remove(0);
     (status.has_credentials, status.unusable)
@@ -399,12 +397,12 @@ async fn longest_lasting_credentials_are_kept_until_refused() {
     }
     assert_eq!(it.events.try_recv(), None);
 
-    it.registry.login_refused(&alice());
+    it.registry.get(&alice()).unwrap().login_refused();
     it.registry.login_succeeded(&alice(), &bearer("t1")).await.unwrap();
     assert_eq!(it.events.try_recv(), Some((alice(), AccountEvent::CredentialsChanged)));
     it.registry.login_succeeded(&alice(), &bearer("t2")).await.unwrap();
     assert_eq!(*it.registry.credentials(&alice()).unwrap(), bearer("t2"), "the newer token");
-    it.registry.login_refused(&alice());
+    it.registry.get(&alice()).unwrap().login_refused();
     it.registry.login_succeeded(&alice(), &exchange).await.unwrap();
     assert!(it.registry.credentials(&alice()).is_none(), "a refused token is not tried again");
     assert_eq!(standing(&it.registry).await, (false, Some(Mechanism::ScramSha1)));
@@ -421,16 +419,30 @@ async fn device_that_fetches_most_decides_for_its_account() {
         it.registry.register(&alice(), &credentials("one"), &token(name)).await.unwrap();
     }
     assert!(it.registry.must_note_lesson(&alice(), &token("a"), &left()));
-    it.registry.learned(&alice(), &token("a"), left()).await.unwrap();
+    it.registry
+        .commit(change::learned(&alice(), &token("a"), left(), UnixTime::now()))
+        .await
+        .unwrap();
     assert!(!it.registry.must_note_lesson(&alice(), &token("a"), &left()), "that is known");
     assert!(!it.registry.fetches_encrypted_only(&alice()), "nothing is known of the other device");
-    it.registry.learned(&alice(), &token("b"), FetchLesson::FetchedUnencrypted).await.unwrap();
+    it.registry
+        .commit(change::learned(
+            &alice(),
+            &token("b"),
+            FetchLesson::FetchedUnencrypted,
+            UnixTime::now(),
+        ))
+        .await
+        .unwrap();
     assert!(!it.registry.fetches_encrypted_only(&alice()));
-    it.registry.learned(&alice(), &token("b"), left()).await.unwrap();
+    it.registry
+        .commit(change::learned(&alice(), &token("b"), left(), UnixTime::now()))
+        .await
+        .unwrap();
     assert!(it.registry.fetches_encrypted_only(&alice()));
     it.registry.register(&alice(), &credentials("one"), &token("new")).await.unwrap();
     assert!(!it.registry.fetches_encrypted_only(&alice()), "a new device may fetch all");
-    it.registry.remove(&alice(), &token("new")).await.unwrap();
+    it.registry.commit(change::remove_token(&alice(), &token("new"))).await.unwrap();
     it.registry.close().await;
     drop(it);
     assert!(open(&directory).registry.fetches_encrypted_only(&alice()), "it survives a restart");

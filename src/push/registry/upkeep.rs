@@ -11,10 +11,10 @@ use super::Registry;
 /// deltapush's running time: neither a stepped wall clock nor an outage makes anything older.
 pub const MAX_AGE: Duration = Duration::from_secs(90 * 24 * 3600);
 
-/// How often the running time is noted and what is too old goes. A kill loses less than this of the count.
+/// Interval between writes of the running time and removals of old entries. A kill loses less than this of the count.
 const EVERY: Duration = Duration::from_secs(3600);
 
-/// How often it is tried whether the state can be written, while it cannot.
+/// Interval between attempts to write the state, while it cannot be written.
 const CHECK: Duration = Duration::from_secs(5);
 
 /// Keeps the registry free of what nobody uses any more, and finds out when the state can be written again, until `stop` is cancelled.

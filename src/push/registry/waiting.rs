@@ -12,7 +12,7 @@ pub(super) struct WaitingAccounts {
 #[derive(Debug, Default, Clone, Copy)]
 struct WaitingCounts {
     waiting: usize,
-    /// What the operator was last told.
+    /// The number in the operator's last log line.
     told: usize,
 }
 

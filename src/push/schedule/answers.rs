@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use fastrand::Rng;
-
 use super::entry::{PostInFlight, QueuePlace, TokenQuarantine};
 use super::turns::Class;
 use super::{
@@ -11,12 +9,14 @@ use super::{
     TransientFailure, enqueue,
 };
 use crate::account::AccountId;
-use crate::push::breaker::{Blame, BreakerFailure, LONGEST_PAUSE, LONGEST_PROBE, jittered};
+use crate::backoff::{GrowingWait, around};
+use crate::push::breaker::{Blame, BreakerFailure, LONGEST_PAUSE, LONGEST_PROBE};
 use crate::secret::DeviceToken;
 use crate::store::Generation;
 
-/// The longest wait between two attempts is 8 to this power, in seconds.
-const HIGHEST_POWER: u32 = 4;
+/// The waits between two attempts: 1, 8, 8², 8³, 8⁴ seconds, and no longer.
+const WAITS: GrowingWait =
+    GrowingWait::by_factor(8, Duration::from_secs(1), Duration::from_secs(8_u64.pow(4)));
 /// So many 410 in a row are believed although no other account's POST was accepted in between.
 const GONE_UNCONFIRMED: u32 = 3;
 /// Wait in quarantine after the first answer.
@@ -132,7 +132,7 @@ impl PushSchedule {
         PostConclusion::GaveUp(attempt.posted, reason)
     }
 
-    /// Whether a failure is the token's own: others are accepted, and no other account has failed since.
+    /// Reports if a failure is the token's own: others are accepted, and no other account has failed since.
     fn is_own_failure(&self, account: &AccountId, failure: TransientFailure) -> bool {
         failure != TransientFailure::Unreachable
             && self.accepted_of_others(account).is_some()
@@ -200,11 +200,11 @@ impl PushSchedule {
         } else {
             entry.failures
         };
-        let mut wait = back_off(failures, &mut self.rng);
+        let mut wait = around(WAITS.after(failures), &mut self.rng);
         // Perhaps the server is down and nobody else shows it: the token is the probe.
         let may_be_an_outage = others.is_none_or(|accepted| accepted < since);
         if may_be_an_outage && (entry.proven || failure.is_the_servers()) {
-            wait = wait.min(jittered(LONGEST_PROBE, &mut self.rng));
+            wait = wait.min(around(LONGEST_PROBE, &mut self.rng));
         }
         let mut at = now.saturating_add(wait);
         if wanted.generation > posted {
@@ -269,8 +269,4 @@ impl PushSchedule {
         let others = self.accepted.iter().flatten();
         others.filter(|(accepted, _)| accepted != account).map(|(_, at)| *at).max()
     }
-}
-
-fn back_off(failures: u32, rng: &mut Rng) -> Duration {
-    jittered(Duration::from_secs(8_u64.saturating_pow(failures.min(HIGHEST_POWER))), rng)
 }

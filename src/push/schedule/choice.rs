@@ -116,7 +116,7 @@ impl PushSchedule {
         may.then(|| Choice::first(self.turns.due(class), class, breaker.is_down()))?
     }
 
-    /// Whether only the slots are left that are kept free, of all or of those for tokens that were never accepted.
+    /// Reports if only reserved slots are left, of all or of those for tokens that were never accepted.
     fn is_crowded(&self, proven: bool) -> bool {
         let is_crowded =
             |taken: usize, slots: usize| taken >= slots.saturating_sub(kept_free(slots));

@@ -7,16 +7,16 @@ use super::{Queue, ScheduleKey, TokenState};
 use crate::account::AccountId;
 use crate::store::Generation;
 
-/// How often a token must have failed by itself before it counts as the cause.
+/// Number of failures by itself after which a token counts as the cause.
 pub(super) const CHANCES: u32 = 3;
 
 #[derive(Debug)]
 pub(super) struct ScheduledToken {
     /// The account that takes turns for the token: the first that has it.
     pub(super) account: AccountId,
-    /// Whether a POST of the token was ever accepted.
+    /// True if a POST of the token was ever accepted.
     pub(super) proven: bool,
-    /// What there is to announce.
+    /// The pending announcement.
     pub(super) wanted: Option<PendingPush>,
     /// Before this time there is no POST: an accepted one is too recent.
     pub(super) quiet_until: Duration,
@@ -42,7 +42,7 @@ pub(super) struct FailureCount {
 /// Quarantine of a token that the notification server says is gone.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct TokenQuarantine {
-    /// How often the server said so, at times far enough apart.
+    /// Number of these answers, at times far enough apart.
     pub(super) answers: u32,
     /// No POST before this time.
     pub(super) until: Duration,
@@ -86,7 +86,7 @@ pub(super) struct PostInFlight {
     pub(super) is_short: bool,
 }
 
-/// Where a retry waits for its time.
+/// The queue in which a retry waits for its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RetryQueue {
     /// Accepted before: may probe a server that is down.
@@ -157,7 +157,7 @@ impl ScheduledToken {
         }
     }
 
-    /// Whether a failure says nothing about the server, because the token is known to fail by itself.
+    /// Reports if a failure is no evidence about the server, because the token is known to fail by itself.
     pub(super) fn is_known_to_fail(&self) -> bool {
         self.alone > 0 || self.hopeless || self.quarantine.is_some()
     }
@@ -173,7 +173,7 @@ impl ScheduledToken {
         }
     }
 
-    /// Whether the token is the cause of its failures.
+    /// Reports if the token is the cause of its failures.
     pub(super) fn is_the_cause(&self) -> bool {
         self.alone >= CHANCES
     }

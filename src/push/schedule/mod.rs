@@ -1,5 +1,4 @@
-//! Schedule: when each token is posted. A machine of tokens, answers and time. Sans-IO; `now` is a monotonic clock of the caller
-//! that begins anywhere and never goes back.
+//! Schedule: when each token is posted. A machine of tokens, answers and time.
 //!
 //! First news of a token is posted at once. News within the coalescing window after an accepted POST, or while one is in
 //! flight, is announced by one POST at the window's end, and never dropped. A POST that fails is tried again after 8¹, 8², 8³,
@@ -14,6 +13,7 @@
 mod answers;
 mod choice;
 mod entry;
+mod machine;
 mod post;
 mod turns;
 
@@ -24,6 +24,7 @@ pub use answers::QUARANTINE;
 use choice::Flying;
 use entry::{PendingPush, QueuePlace, Retries, RetryQueue, ScheduledToken, TokenQuarantine};
 use fastrand::Rng;
+pub use machine::{ScheduleAction, ScheduleInput, ScheduleMachine};
 pub use post::{GiveUpReason, PostAnswer, PostConclusion, TransientFailure};
 use turns::AccountTurns;
 
@@ -62,18 +63,18 @@ pub struct ScheduleSettings {
 pub struct TokenState {
     /// The account that takes turns for it.
     pub account: AccountId,
-    /// Whether a POST of it was ever accepted.
+    /// True if a POST of it was ever accepted.
     pub accepted: bool,
-    /// Whether the notification server said that it is gone.
+    /// Its quarantine, if the notification server called it gone.
     pub quarantine: Option<Quarantined>,
 }
 
 /// Quarantine of a token, before the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quarantined {
-    /// How often the notification server said that the token is gone.
+    /// Number of answers by which the notification server called the token gone.
     pub answers: u32,
-    /// How long there is to be no POST of it.
+    /// Time without a POST of it.
     pub wait: Duration,
 }
 
@@ -84,7 +85,7 @@ pub enum ScheduleStep {
     Post {
         /// The token.
         token: DeviceToken,
-        /// What an accepted POST will have announced.
+        /// The generation that an accepted POST will have announced.
         generation: Generation,
         /// For how long the answer is waited for.
         limit: Duration,
@@ -119,7 +120,7 @@ pub struct PushSchedule {
     /// Tokens with nothing to announce, until they need not be remembered any more.
     quiet: Queue,
     flying: Flying,
-    /// How many POSTs of fresh news have begun since the last retry.
+    /// Number of POSTs of new mail since the last retry.
     fresh_in_a_row: u32,
     pace: PostPace,
     /// For tokens that were accepted before.
@@ -161,7 +162,7 @@ impl PushSchedule {
         }
     }
 
-    /// How many tokens have something to announce.
+    /// Number of tokens with something to announce.
     #[must_use]
     pub fn pending(&self) -> usize {
         let waiting =
@@ -169,7 +170,8 @@ impl PushSchedule {
         waiting.saturating_add(self.flying.all)
     }
 
-    /// Whether the notification server counts as down. Tokens that were never accepted say so only while nothing is accepted.
+    /// Reports if the notification server counts as down. Tokens that were never accepted count only while nothing is
+    /// accepted.
     #[must_use]
     pub fn is_down(&self) -> bool {
         let [accepted, _] = &self.accepted;

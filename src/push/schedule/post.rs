@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::store::Generation;
 
-/// How a POST ended.
+/// The outcome of a POST.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PostAnswer {
     /// The server took it (2xx).
@@ -18,7 +18,7 @@ pub enum PostAnswer {
     Failed {
         /// The kind of failure.
         failure: TransientFailure,
-        /// How long the server wants to be left alone (`Retry-After`, RFC 9110 section 10.2.3).
+        /// Time for which the server asks for no POST (`Retry-After`, RFC 9110 section 10.2.3).
         retry_after: Option<Duration>,
     },
 }
@@ -35,8 +35,9 @@ pub enum TransientFailure {
 }
 
 impl TransientFailure {
-    /// Whether the server is the likely cause. A 500 may be the token's: the notification server answers so to a malformed
-    /// one. The other statuses and a time-out may come from the token's endpoint as well, as others' answers show then.
+    /// Reports if the server is the likely cause. A 500 may be the token's: the notification server answers so to a
+    /// malformed one. The other statuses and a time-out may come from the token's endpoint as well, as others' answers
+    /// show then.
     pub(super) fn is_the_servers(self) -> bool {
         matches!(self, Self::TimedOut | Self::Unreachable | Self::Status(429 | 502..=504))
     }
@@ -76,7 +77,7 @@ pub enum PostConclusion {
     Accepted(Generation),
     /// The token is in quarantine: the server says that it is gone.
     Quarantined {
-        /// How often it has said so.
+        /// Number of these answers.
         answers: u32,
         /// The next attempt, if there is something to announce then.
         until: Duration,

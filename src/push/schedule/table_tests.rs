@@ -15,7 +15,7 @@ pub(super) const DEFAULTS: ScheduleSettings =
     ScheduleSettings { coalesce: s(10), max_in_flight: 16, per_second: 50 };
 const LATENCY: Duration = Duration::from_millis(50);
 
-/// What a server does with a POST.
+/// A server's reaction to a POST.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Does {
     Answers(PostAnswer),
@@ -53,7 +53,7 @@ pub(super) struct Play<'a> {
     pub(super) schedule: PushSchedule,
     now: Duration,
     generation: u64,
-    /// What the server does with a token at a time since the beginning.
+    /// The server's reaction to a token at a time since the beginning.
     server: &'a dyn Fn(usize, Duration) -> Does,
     /// Answers to come, and those whose POST failed so.
     flying: BTreeSet<(Duration, u64, usize)>,

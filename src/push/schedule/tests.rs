@@ -32,7 +32,7 @@ pub(super) struct World {
     pub(super) schedule: PushSchedule,
     pub(super) now: Duration,
     generation: u64,
-    /// Whether tokens were accepted before.
+    /// True if tokens were accepted before.
     pub(super) accepted: bool,
     /// Each account has so many tokens.
     per_account: usize,
@@ -633,7 +633,7 @@ fn happens() -> impl Strategy<Value = Happens> {
     ]
 }
 
-/// What a history must have made happen, kept in the plainest way.
+/// The expected outcome of a history, computed in the plainest way.
 #[derive(Default)]
 struct Model {
     owed: HashMap<DeviceToken, Generation>,

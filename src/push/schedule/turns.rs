@@ -131,7 +131,7 @@ impl AccountTurns {
         self.len
     }
 
-    /// Whether nothing waits, is in flight, or is remembered.
+    /// Reports if nothing waits, is in flight, or is remembered.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.len == 0

@@ -9,14 +9,15 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::sync::{Notify, watch as channel};
+use tokio::sync::watch as channel;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, error, warn};
 
 use super::WatchContext;
 use super::session::{self, Spare, Task, WatchEnd};
-use crate::account::AccountId;
 use crate::credentials::{CredentialKind, Credentials};
+use crate::mailbox_name::MailboxName;
+use crate::push::account::Account;
 use crate::push::backoff::Backoff;
 use crate::push::idle::{self, IdleFailure};
 use crate::push::pacing::Gate;
@@ -30,7 +31,7 @@ use crate::upstream::refusal::{LoginRefusal, classify, classify_bye, is_about_ex
 /// A session that has lasted so long was well: the next wait is a short one again.
 const WELL: Duration = Duration::from_secs(300);
 
-/// How long to wait before a refusal that gives no reason is taken at its word.
+/// Time before a refusal without a reason is believed.
 const CONFIRMATION: Duration = Duration::from_secs(15 * 60);
 
 /// A watch that begins its first look later than this after it was wished for looks back.
@@ -40,21 +41,19 @@ const LATE: Duration = Duration::from_secs(60);
 const SPREAD: Duration = Duration::from_secs(2);
 
 /// Watches an account until that makes no sense any more.
-pub(super) async fn watch(context: Arc<WatchContext>, account: AccountId) {
-    if context.registry.credentials(&account).is_none() {
-        context.board.remove(&account);
-        return;
+pub(super) async fn watch(context: Arc<WatchContext>, account: Arc<Account>) {
+    if account.credentials().is_none() {
+        return context.end(&account);
     }
     let mailboxes = context.mailboxes(&account);
     // Boxed: the task is as large as the largest that it waits for, and a server is looked up once.
-    let gate = context.gates.of(&Box::pin(context.host(&account)).await);
+    let gate = context.gates.of(&Box::pin(context.host(&account.id)).await);
     let blindness = idle::blindness(gate.treatment().idle_renewal);
-    let give_way = context.board.begin(&account, blindness);
-    context.board.watches(&account, &mailboxes);
+    context.begin(&account, blindness);
+    account.watch.watches(&mailboxes);
     let (notify, _) = channel::channel(None);
     let (began, has_others) = (Instant::now(), mailboxes.len() > 1);
-    let watched =
-        Watched { context: &context, account: &account, gate, give_way, notify, began, has_others };
+    let watched = Watched { context: &context, account: &account, gate, notify, began, has_others };
     match mailboxes.as_slice() {
         [only] => watched.run(std::slice::from_ref(only), true).await,
         [] => {}
@@ -65,17 +64,16 @@ pub(super) async fn watch(context: Arc<WatchContext>, account: AccountId) {
 /// An account that is watched.
 struct Watched<'a> {
     context: &'a WatchContext,
-    account: &'a AccountId,
+    account: &'a Account,
     gate: Arc<Gate>,
-    give_way: Arc<Notify>,
-    /// Whether the server has NOTIFY, so that one session does for all mailboxes. `None` until a login has told.
+    /// True if the server has NOTIFY, so that one session serves all mailboxes. `None` before the first login.
     notify: channel::Sender<Option<bool>>,
     began: Instant,
     /// The account has several mailboxes.
     has_others: bool,
 }
 
-/// What to do after a session's end.
+/// The next step after a session's end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
     /// Try again, in a time that grows.
@@ -90,7 +88,7 @@ enum Next {
 
 impl Watched<'_> {
     /// Several mailboxes: the first session has all of them if the server has NOTIFY, otherwise each has its own.
-    async fn run_all(&self, mailboxes: &[String]) {
+    async fn run_all(&self, mailboxes: &[MailboxName]) {
         let mut sessions = FuturesUnordered::new();
         sessions.push(self.run(mailboxes, true).boxed());
         for mailbox in mailboxes.get(1..).unwrap_or_default() {
@@ -101,7 +99,7 @@ impl Watched<'_> {
     }
 
     /// Session after session.
-    async fn run(&self, mailboxes: &[String], is_first: bool) {
+    async fn run(&self, mailboxes: &[MailboxName], is_first: bool) {
         let mut backoff = Backoff::default();
         let mut was_refused = false;
         let mut refusals: u32 = 0;
@@ -110,7 +108,7 @@ impl Watched<'_> {
             if !is_first {
                 self.until_needed().await;
             }
-            let Some(credentials) = self.context.registry.credentials(self.account) else { return };
+            let Some(credentials) = self.account.credentials() else { return };
             let (end, lasted) =
                 self.session(mailboxes, is_first, &credentials, &failed_fetches).await;
             if matches!(end, WatchEnd::Leaving) || self.context.leaving.is_cancelled() {
@@ -160,26 +158,26 @@ impl Watched<'_> {
     /// INBOX is never left out: without it the account counts as not watched.
     fn left_out<'e>(
         &self,
-        mailboxes: &'e [String],
+        mailboxes: &'e [MailboxName],
         end: &'e WatchEnd,
     ) -> Option<(&'e str, &'e str)> {
         let WatchEnd::Failed(IdleFailure::NoMailbox(words)) = end else { return None };
-        let mailbox = mailboxes.first().filter(|mailbox| !idle::is_same(mailbox, INBOX))?;
+        let mailbox = mailboxes.first().filter(|mailbox| **mailbox != *INBOX)?;
         let has_others = self.has_others && *self.notify.borrow() == Some(false);
-        has_others.then_some((mailbox.as_str(), words.as_str()))
+        has_others.then_some((&**mailbox, words.as_str()))
     }
 
     /// One session, from its place in the queue to whatever ends it, and how long it lasted from the moment it had its place.
     async fn session(
         &self,
-        mailboxes: &[String],
+        mailboxes: &[MailboxName],
         is_first: bool,
         credentials: &Credentials,
         failed_fetches: &AtomicU32,
     ) -> (WatchEnd, Duration) {
         // One of several must not hide that the others watch.
-        if !self.has_others || !self.context.board.is_watching(self.account) {
-            self.context.board.set(self.account, WatchState::Connecting);
+        if !self.has_others || !self.account.watch.is_watching() {
+            self.context.show(self.account, WatchState::Connecting);
         }
         let place = self.gate.enter().await;
         let began = Instant::now();
@@ -190,7 +188,7 @@ impl Watched<'_> {
             spare: if is_first { Spare::Inbox } else { Spare::None },
             treatment: *self.gate.treatment(),
             notify: is_first.then_some(&self.notify),
-            late: self.context.registry.is_from_before(self.account) || self.began.elapsed() > LATE,
+            late: self.account.is_from_before() || self.began.elapsed() > LATE,
             failed_fetches,
             leaving: self.context.leaving.clone(),
             when_watching: None,
@@ -204,7 +202,7 @@ impl Watched<'_> {
                 Ok(Err(end)) => end,
                 Err(_) => WatchEnd::Panicked,
             },
-            () = self.give_way.notified() => WatchEnd::GaveWay,
+            () = self.account.watch.asked_to_give_way() => WatchEnd::GaveWay,
         };
         (end, began.elapsed())
     }
@@ -227,7 +225,7 @@ impl Watched<'_> {
     async fn until_routed(&self, credentials: &Credentials) {
         let mut changes = self.context.upstreams.changes();
         let is_routed = |upstreams: &Upstreams| {
-            upstreams.routes.find_again(&self.account.upstream, credentials.owner()).is_some()
+            upstreams.routes.find_again(&self.account.id.upstream, credentials.owner()).is_some()
         };
         while !is_routed(&self.context.upstreams.get()) {
             changes.next().await;
@@ -237,14 +235,14 @@ impl Watched<'_> {
     /// The watch ends. Not if other credentials came meanwhile: returns whether it really does.
     fn gave_up(&self, end: &WatchEnd, credentials: &Credentials) -> bool {
         let Self { context, account, .. } = self;
-        if context.registry.credentials(account).is_some_and(|newer| *newer != *credentials) {
+        if account.credentials().is_some_and(|newer| *newer != *credentials) {
             return false;
         }
         let until =
             if matches!(end, WatchEnd::NoRoute) { "one does" } else { "the client logs in again" };
-        warn!(%account, upstream = %account.upstream, "{end}; account not watched until {until}");
-        context.registry.login_refused(account);
-        context.board.set(
+        warn!(%account, upstream = %account.id.upstream, "{end}; account not watched until {until}");
+        account.login_refused();
+        context.show(
             account,
             WatchState::AwaitingLogin {
                 reason: end.to_string(),
@@ -263,28 +261,28 @@ impl Watched<'_> {
                 error!(%account, "account not watched: {end}; next attempt in {seconds:.0}s")
             }
             WatchEnd::Failed(IdleFailure::Chatter(_)) => warn!(
-                %account, upstream = %account.upstream, "watch interrupted: {end}; next attempt in {seconds:.1}s"
+                %account, upstream = %account.id.upstream, "watch interrupted: {end}; next attempt in {seconds:.1}s"
             ),
             // That the state cannot be written is said where it happens, once for all.
             _ if next_step(end, kind) == Next::Soon => {
                 debug!(
-                    %account, upstream = %account.upstream,
+                    %account, upstream = %account.id.upstream,
                     "watch interrupted: {end}; next attempt in {seconds:.1}s"
                 );
             }
             _ => {
                 warn!(
-                    %account, upstream = %account.upstream,
+                    %account, upstream = %account.id.upstream,
                     "account not watched: {end}; next attempt in {seconds:.0}s"
                 )
             }
         }
         let next = Instant::now().checked_add(wait).unwrap_or_else(Instant::now);
-        self.context.board.set(account, WatchState::Interrupted { reason: end.to_string(), next });
+        self.context.show(account, WatchState::Interrupted { reason: end.to_string(), next });
     }
 }
 
-/// What helps where a watch has ended.
+/// The remedy for a watch that has ended.
 fn cure(end: &WatchEnd, kind: CredentialKind) -> &'static str {
     match end {
         WatchEnd::Failed(IdleFailure::NoIdle(_)) => "deltapush tries again when the app logs in",
@@ -296,7 +294,7 @@ fn cure(end: &WatchEnd, kind: CredentialKind) -> &'static str {
     }
 }
 
-/// Whether the connection ended before the TLS handshake had failed for a reason of its own.
+/// Reports if the connection ended before the TLS handshake had failed for a reason of its own.
 fn is_cut_off(handshake: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     matches!(handshake.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
@@ -361,7 +359,7 @@ fn next_step(end: &WatchEnd, kind: CredentialKind) -> Next {
     }
 }
 
-/// What a session that never ends well returns.
+/// The result of a session, which never ends well.
 pub(super) type Ended = Result<Infallible, WatchEnd>;
 
 #[cfg(test)]

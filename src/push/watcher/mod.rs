@@ -9,35 +9,35 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
+use super::account::Account;
 use super::duplicates::Duplicates;
 use super::filter::PushFilter;
 use super::idle::Oddity;
 use super::pacing::Gates;
 use super::registry::{AccountEvent, AccountEvents, Registry};
-use super::watch_status::Board;
+use super::watch_status::WatchState;
 use crate::account::AccountId;
 use crate::config::{
     AccountSettings, AccountSettingsByName, LiveConfig, Messages, PushRules, StartupConfig,
 };
+use crate::mailbox_name::MailboxName;
 use crate::reloadable::Reloadable;
 use crate::secret::DeviceToken;
 use crate::store::Announce;
-use crate::telemetry::TelemetryEvent;
+use crate::telemetry::{TelemetryEvent, WatchEvent};
 use crate::trace::Tracer;
 use crate::upstream::Upstreams;
 use session_pool::{DeviceWaker, SessionPool};
 
-/// How long sessions have to log out when deltapush ends.
+/// Time for sessions to log out at shutdown.
 const LOGOUT_TIME: Duration = Duration::from_secs(3);
 
 /// A mailbox that could not be opened for so long may be forgotten.
@@ -46,17 +46,15 @@ const GONE: Duration = Duration::from_secs(24 * 3600);
 /// All watches of the process.
 pub struct Watchers {
     context: Arc<WatchContext>,
-    /// Where clients' sessions are kept.
+    /// The pool of kept sessions, if sessions are kept.
     kept: Option<(SessionPool, DeviceWaker)>,
-    running: HashMap<AccountId, AbortHandle>,
 }
 
-/// What all watches have in common.
+/// Shared by all watches.
 struct WatchContext {
     registry: Registry,
     upstreams: Reloadable<Upstreams>,
     gates: Gates,
-    board: Board,
     wishes: Reloadable<Wishes>,
     tracer: Tracer,
     /// Messages that devices with several accounts here are woken for.
@@ -67,7 +65,7 @@ struct WatchContext {
     sessions: TaskTracker,
 }
 
-/// What may change from one session to the next.
+/// Settings that may change from one session to the next.
 #[derive(Debug, Clone)]
 pub struct Wishes {
     messages: Messages,
@@ -92,28 +90,26 @@ impl Wishes {
         self.messages
     }
 
-    /// What is configured for an account that goes by these names.
+    /// The configured settings of an account with these names.
     fn accounts_of(&self, logins: &[String]) -> impl Iterator<Item = &AccountSettings> {
         logins.iter().filter_map(|login| self.accounts.get(login))
     }
 }
 
 impl Watchers {
-    /// Watches for the accounts of `registry`, as `config` and `wishes` say, shown on `board`. None runs yet.
+    /// Watches for the accounts of `registry`, as `config` and `wishes` say. None runs yet.
     #[must_use]
     pub fn new(
         config: &StartupConfig,
         registry: Registry,
         upstreams: Reloadable<Upstreams>,
         wishes: Reloadable<Wishes>,
-        board: Board,
         tracer: Tracer,
     ) -> Self {
         let context = WatchContext {
             registry,
             upstreams,
             gates: Gates::new(config),
-            board,
             wishes,
             tracer,
             duplicates: Mutex::default(),
@@ -123,38 +119,31 @@ impl Watchers {
         let context = Arc::new(context);
         let keeps = context.registry.keeps_sessions();
         let kept = keeps.then(|| SessionPool::new(Arc::clone(&context), config.keep.clone()));
-        Self { context, kept, running: HashMap::new() }
+        Self { context, kept }
     }
 
-    /// Who keeps clients' sessions, where that is done.
+    /// The pool of kept sessions, if sessions are kept.
     #[must_use]
     pub fn keeper(&self) -> Option<SessionPool> {
         self.kept.as_ref().map(|(keeper, _)| keeper.clone())
     }
 
-    /// Starts and ends watches as `events` say, until `stop` is cancelled.
+    /// Starts watches as `events` say, until `stop` is cancelled. They end with their accounts.
     pub async fn run(mut self, mut events: AccountEvents, stop: CancellationToken) {
-        if let Some((keeper, caller)) = self.kept.take() {
-            tokio::join!(caller.run(stop.clone()), forget(keeper, events, stop));
+        if let Some((_, caller)) = self.kept.take() {
+            // No account has a watch of its own: nothing is to be done for it.
+            let unused = async { while stop.run_until_cancelled(events.recv()).await.is_some() {} };
+            tokio::join!(caller.run(stop.clone()), unused);
             return self.leave().await;
         }
         while let Some((account, event)) = stop.run_until_cancelled(events.recv()).await {
+            let Some(account) = self.context.registry.get(&account) else { continue };
             match event {
                 // Two devices may have a password each: a session that is well goes on, the next one takes the newer.
-                AccountEvent::CredentialsChanged if self.context.board.is_watching(&account) => {}
+                AccountEvent::CredentialsChanged if account.watch.is_watching() => {}
                 AccountEvent::Watch
                 | AccountEvent::CredentialsChanged
-                | AccountEvent::MailboxesChanged => {
-                    self.start(account);
-                }
-                AccountEvent::Unwatch => {
-                    self.end(&account);
-                    self.context
-                        .board
-                        .telemetry()
-                        .tell(&TelemetryEvent::Forgotten { account: &account });
-                    info!(%account, "watch ended: the account has no device any more");
-                }
+                | AccountEvent::MailboxesChanged => self.start(&account),
             }
         }
         self.leave().await;
@@ -169,59 +158,63 @@ impl Watchers {
         }
     }
 
-    /// Starts the watch of an account, in place of the one that runs. What the board knows of the account's mailboxes stays.
-    fn start(&mut self, account: AccountId) {
-        self.abort(&account);
-        let watching = tokio::spawn(account::watch(Arc::clone(&self.context), account.clone()));
-        self.running.insert(account, watching.abort_handle());
-    }
-
-    fn end(&mut self, account: &AccountId) {
-        self.abort(account);
-        self.context.board.remove(account);
-    }
-
-    fn abort(&mut self, account: &AccountId) {
-        if let Some(running) = self.running.remove(account) {
-            running.abort();
-        }
-    }
-}
-
-/// Sessions of accounts that have no device any more are not kept.
-async fn forget(keeper: SessionPool, mut events: AccountEvents, stop: CancellationToken) {
-    while let Some((account, event)) = stop.run_until_cancelled(events.recv()).await {
-        if event == AccountEvent::Unwatch {
-            keeper.forget(&account);
-            info!(%account, "watch ended: the account has no device any more");
-        }
+    /// Starts the watch of an account, in place of the one that runs.
+    fn start(&self, account: &Arc<Account>) {
+        account.watch.run(|| {
+            let watching = account::watch(Arc::clone(&self.context), Arc::clone(account));
+            (!account.is_erased()).then(|| tokio::spawn(watching).abort_handle())
+        });
     }
 }
 
 impl Drop for Watchers {
     fn drop(&mut self) {
-        self.running.values().for_each(AbortHandle::abort);
+        self.context.registry.accounts().iter().for_each(|account| account.watch.stop());
     }
 }
 
 impl WatchContext {
+    /// A watch of the account begins, of which news may be `blindness` late at worst.
+    fn begin(&self, account: &Account, blindness: Duration) {
+        account.watch.begin(blindness);
+        self.tell_state(account, WatchEvent::Connecting);
+    }
+
+    /// The account's watch does something else from now on.
+    fn show(&self, account: &Account, state: WatchState) {
+        self.tell_state(account, state.told());
+        account.watch.set(state);
+    }
+
+    /// There is nothing to watch the account with.
+    fn end(&self, account: &Account) {
+        if account.watch.end() {
+            self.tell_state(account, WatchEvent::Ended);
+        }
+    }
+
+    fn tell_state(&self, account: &Account, state: WatchEvent<'_>) {
+        self.tell(&TelemetryEvent::Watch { account: &account.telemetry, state });
+    }
+
+    fn tell(&self, event: &TelemetryEvent<'_>) {
+        self.registry.telemetry().tell(event);
+    }
+
     /// The mailboxes to watch, the one that the account's clients wait in first.
-    fn mailboxes(&self, account: &AccountId) -> Vec<String> {
-        let mut mailboxes = self.registry.mailboxes(account);
-        let (wishes, logins) = (self.wishes.get(), self.logins(account));
+    fn mailboxes(&self, account: &Account) -> Vec<MailboxName> {
+        let mut mailboxes = account.mailboxes();
+        let (wishes, logins) = (self.wishes.get(), self.logins(&account.id));
         for configured in wishes.accounts_of(&logins).flat_map(|account| &account.mailboxes) {
-            // INBOX in any case is one mailbox (RFC 9051 section 5.1).
-            let is_inbox = configured.eq_ignore_ascii_case("INBOX");
-            let name = if is_inbox { "INBOX" } else { configured };
-            if !mailboxes.iter().any(|known| known == name) {
-                mailboxes.push(name.to_owned());
+            if !mailboxes.contains(configured) {
+                mailboxes.push(configured.clone());
             }
         }
         mailboxes
     }
 
     /// The same without the devices that were woken a moment ago for copies of these messages in other accounts.
-    fn without_copies(&self, account: &AccountId, announce: Announce, ids: &[u64]) -> Announce {
+    fn without_copies(&self, account: &Account, announce: Announce, ids: &[u64]) -> Announce {
         if announce == Announce::Nothing || ids.is_empty() {
             return announce;
         }
@@ -229,10 +222,9 @@ impl WatchContext {
         let woken = |token: &DeviceToken| {
             announce.includes(token)
                 && self.registry.owners(token).len() > 1
-                && self.duplicates().was_woken(token, ids, account, window, now)
+                && self.duplicates().was_woken(token, ids, &account.id, window, now)
         };
-        let woken: Vec<DeviceToken> =
-            self.registry.tokens(account).into_iter().filter(woken).collect();
+        let woken: Vec<DeviceToken> = account.tokens().into_iter().filter(woken).collect();
         match announce {
             announce if woken.is_empty() => announce,
             Announce::AllBut(others) => Announce::AllBut(others.into_iter().chain(woken).collect()),
@@ -246,8 +238,8 @@ impl WatchContext {
 
     /// A mailbox cannot be opened: shown in the status, said once in the log, and forgotten if that lasts. Returns whether it was
     /// forgotten.
-    async fn left_out(&self, account: &AccountId, mailbox: &str, words: &str) -> bool {
-        let since = self.board.left_out(account, mailbox, words);
+    async fn left_out(&self, account: &Account, mailbox: &str, words: &str) -> bool {
+        let since = account.watch.left_out(mailbox, words);
         match since {
             None => {
                 warn!(
@@ -257,14 +249,14 @@ impl WatchContext {
                 );
             }
             Some(since) if since.elapsed() >= GONE => {
-                match self.registry.forget_mailbox(account, mailbox).await {
+                match self.registry.forget_mailbox(&account.id, mailbox).await {
                     Ok(true) => {
                         info!(
                             %account,
                             "mailbox {mailbox:?} could not be opened for a day, and no client has waited in it for a \
                              week: deltapush does not watch it any more"
                         );
-                        self.board.no_longer_left_out(account, mailbox);
+                        account.watch.no_longer_left_out(mailbox);
                         return true;
                     }
                     Ok(false) => {}
@@ -277,18 +269,18 @@ impl WatchContext {
     }
 
     /// An answer of the server's lacks something: said once an hour.
-    fn odd(&self, account: &AccountId, oddity: Oddity) {
-        if self.board.may_complain(account) {
+    fn odd(&self, account: &Account, oddity: Oddity) {
+        if account.watch.may_complain() {
             warn!(
                 %account,
-                upstream = %account.upstream,
+                upstream = %account.id.upstream,
                 "the responses of the mail server are incomplete: {}; in doubt, deltapush pushes",
                 oddity.as_str()
             );
         }
     }
 
-    /// Who judges the account's messages.
+    /// The push filter of the account.
     fn judge(&self, account: &AccountId) -> PushFilter {
         let (wishes, logins) = (self.wishes.get(), self.logins(account));
         let own = logins.iter().filter(|login| login.contains('@'));

@@ -17,8 +17,8 @@ use super::{Watchers, Wishes};
 use crate::account::AccountId;
 use crate::config::Config;
 use crate::credentials::Credentials;
+use crate::push::account::Account;
 use crate::push::registry::{Registry, TokenNews};
-use crate::push::watch_status::Board;
 use crate::reloadable::Reloadable;
 use crate::secret::DeviceToken;
 use crate::store::StoreSettings;
@@ -30,7 +30,7 @@ use crate::upstream::route::Asked;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A mail server: some mailboxes can be opened, and each has as many messages as the others.
-pub(super) struct Server {
+pub(super) struct MailboxServer {
     pub(super) port: u16,
     shared: Arc<Shared>,
 }
@@ -43,7 +43,7 @@ struct Shared {
     said: Mutex<Vec<String>>,
 }
 
-impl Server {
+impl MailboxServer {
     /// Starts a server with these capabilities and mailboxes, of four messages each.
     pub(super) async fn start(capabilities: &'static str, mailboxes: &[&'static str]) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -66,7 +66,7 @@ impl Server {
         self.shared.messages.send_modify(|count| *count += 1);
     }
 
-    /// How many commands began like this.
+    /// Number of commands that began like this.
     pub(super) fn count(&self, command: &str) -> usize {
         self.shared.said.lock().unwrap().iter().filter(|said| said.starts_with(command)).count()
     }
@@ -153,7 +153,6 @@ impl Shared {
 pub(super) struct Watching {
     pub(super) account: AccountId,
     pub(super) registry: Registry,
-    pub(super) board: Board,
     pub(super) keeper: Option<SessionPool>,
     pub(super) news: TokenNews,
     _end: tokio_util::sync::DropGuard,
@@ -163,7 +162,7 @@ pub(super) struct Watching {
 impl Watching {
     /// Nothing is watched until the account has a token.
     pub(super) fn start(
-        server: &Server,
+        server: &MailboxServer,
         settings: fn(std::path::PathBuf) -> StoreSettings,
     ) -> Self {
         let port = server.port;
@@ -177,28 +176,17 @@ impl Watching {
         let asked = Asked { login: "alice@lab.test", listener: None, host: None };
         let account =
             AccountId::new("alice@lab.test", &upstreams.routes.find(&asked).unwrap().name());
-        let (board, wishes) =
-            (Board::default(), Reloadable::new(Wishes::new(&config.startup, &config.live)));
-        let (known, shown) = (registry.clone(), board.clone());
+        let wishes = Reloadable::new(Wishes::new(&config.startup, &config.live));
         let watchers = Watchers::new(
             &config.startup,
-            known,
+            registry.clone(),
             Reloadable::new(upstreams),
             wishes,
-            shown,
             Tracer::default(),
         );
         let (keeper, end) = (watchers.keeper(), CancellationToken::new());
         tokio::spawn(watchers.run(events, end.clone()));
-        Self {
-            account,
-            registry,
-            board,
-            keeper,
-            news,
-            _end: end.drop_guard(),
-            _directory: directory,
-        }
+        Self { account, registry, keeper, news, _end: end.drop_guard(), _directory: directory }
     }
 
     pub(super) async fn register(&self) {
@@ -207,7 +195,12 @@ impl Watching {
     }
 
     pub(super) fn is_left_out(&self, mailbox: &str) -> bool {
-        self.board.is_left_out(&self.account, mailbox)
+        self.known().watch.is_left_out(mailbox)
+    }
+
+    /// The account, which has a token.
+    pub(super) fn known(&self) -> Arc<Account> {
+        self.registry.get(&self.account).unwrap()
     }
 
     /// The tokens that are to be posted now.

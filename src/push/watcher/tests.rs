@@ -24,10 +24,9 @@ async fn wait_in_both(watching: &Watching) {
 }
 
 /// A mailbox that is gone is forgotten when no client has waited in it for a week, and is not tried again after that.
-async fn is_forgotten(server: &Server, watching: &Watching) {
-    let (registry, account) = (&watching.registry, &watching.account);
+async fn is_forgotten(server: &MailboxServer, watching: &Watching) {
     until("it is left out, and the other watched", || {
-        watching.is_left_out("DeltaChat") && watching.board.is_watching(account)
+        watching.is_left_out("DeltaChat") && watching.known().watch.is_watching()
     })
     .await;
     let tries = || server.count("EXAMINE \"DeltaChat\"");
@@ -37,20 +36,20 @@ async fn is_forgotten(server: &Server, watching: &Watching) {
         later(8 * HOUR).await;
     }
     assert!(
-        registry.mailboxes(account).iter().any(|mailbox| mailbox == "DeltaChat"),
+        watching.known().mailboxes().iter().any(|mailbox| mailbox == "DeltaChat"),
         "forgotten within the week"
     );
     in_steps("it is tried again now and then", HOUR, || tries() > before).await;
-    in_steps("it is forgotten", 8 * HOUR, || registry.mailboxes(account) == ["INBOX"]).await;
+    in_steps("it is forgotten", 8 * HOUR, || watching.known().mailboxes() == ["INBOX"]).await;
     until("the status does not name it any more", || !watching.is_left_out("DeltaChat")).await;
-    in_steps("the watch goes on", HOUR, || watching.board.is_watching(account)).await;
+    in_steps("the watch goes on", HOUR, || watching.known().watch.is_watching()).await;
     let after = tries();
     for _ in 0..12 {
         later(8 * HOUR).await;
     }
     assert_eq!(
-        (tries(), registry.mailboxes(account)),
-        (after, vec!["INBOX".to_owned()]),
+        (tries(), watching.known().mailboxes()),
+        (after, vec!["INBOX".into()]),
         "it came back"
     );
     assert!(!watching.is_left_out("DeltaChat"));
@@ -59,7 +58,7 @@ async fn is_forgotten(server: &Server, watching: &Watching) {
 #[tokio::test]
 async fn mailbox_that_is_gone_is_forgotten_and_does_not_come_back() {
     for capabilities in ["IDLE", "IDLE NOTIFY"] {
-        let server = Server::start(capabilities, &["INBOX"]).await;
+        let server = MailboxServer::start(capabilities, &["INBOX"]).await;
         let watching = Watching::start(&server, StoreSettings::memory);
         watching.register().await;
         wait_in_both(&watching).await;
@@ -77,19 +76,18 @@ async fn mailbox_that_is_gone_is_forgotten_and_does_not_come_back() {
 /// The time since a mailbox cannot be opened goes on when the watch begins again, for another mailbox or a login.
 #[tokio::test]
 async fn restarted_watch_knows_which_mailbox_is_left_out() {
-    let server = Server::start("IDLE NOTIFY", &["INBOX"]).await;
+    let server = MailboxServer::start("IDLE NOTIFY", &["INBOX"]).await;
     let watching = Watching::start(&server, StoreSettings::memory);
     watching.register().await;
     wait_in_both(&watching).await;
-    let since = || {
-        watching.board.get(&watching.account).and_then(|entry| Some(entry.left_out.first()?.since))
-    };
+    let since =
+        || watching.known().watch.status().and_then(|entry| Some(entry.left_out.first()?.since));
     until("it is left out", || since().is_some()).await;
     let before = since();
     let tries = server.count("EXAMINE \"DeltaChat\"");
     assert!(watching.registry.rewatch(&watching.account));
     until("it is tried again", || server.count("EXAMINE \"DeltaChat\"") > tries).await;
-    until("the other is watched", || watching.board.is_watching(&watching.account)).await;
+    until("the other is watched", || watching.known().watch.is_watching()).await;
     assert_eq!(since(), before);
 }
 
@@ -108,7 +106,7 @@ fn given(watching: &Watching, stream: Stream, notify: bool) -> Given {
 #[tokio::test]
 async fn kept_session_forgets_a_mailbox_that_is_gone() {
     for notify in [false, true] {
-        let server = Server::start("IDLE NOTIFY", &["INBOX"]).await;
+        let server = MailboxServer::start("IDLE NOTIFY", &["INBOX"]).await;
         let watching = Watching::start(&server, StoreSettings::none);
         watching.register().await;
         wait_in_both(&watching).await;
@@ -121,12 +119,12 @@ async fn kept_session_forgets_a_mailbox_that_is_gone() {
 /// In doubt it is a push, once for the account; when there is room again, nobody waits for the end of a back-off.
 #[tokio::test]
 async fn watch_is_woken_when_the_full_disk_has_room_again() {
-    let server = Server::start("IDLE", &["INBOX"]).await;
+    let server = MailboxServer::start("IDLE", &["INBOX"]).await;
     let mut watching = Watching::start(&server, StoreSettings::memory);
     watching.register().await;
     let account = watching.account.clone();
-    let board = watching.board.clone();
-    until("INBOX is watched", || board.is_watching(&account)).await;
+    let watch = watching.known();
+    until("INBOX is watched", || watch.watch.is_watching()).await;
     full_disk::fill(watching.registry.store()).await;
     assert!(!watching.registry.try_writing().await, "the disk is full");
 
@@ -139,7 +137,7 @@ async fn watch_is_woken_when_the_full_disk_has_room_again() {
     .await;
     // Whether that can be written does not matter.
     drop(watching.registry.announced(&token(), Generation::default()).await);
-    let wait = || match board.get(&account)?.state {
+    let wait = || match watch.watch.status()?.state {
         WatchState::Interrupted { reason, next } => {
             Some((reason, next.saturating_duration_since(Instant::now())))
         }
@@ -162,11 +160,11 @@ async fn watch_is_woken_when_the_full_disk_has_room_again() {
 
     // Not before: that it was tried to write is no reason.
     let looks = server.count("UID FETCH");
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    later(Duration::from_secs(50)).await;
     assert_eq!(server.count("UID FETCH"), looks);
     full_disk::make_room(watching.registry.store()).await;
     assert!(watching.registry.try_writing().await);
-    until("the watch is back", || board.is_watching(&account)).await;
+    until("the watch is back", || watch.watch.is_watching()).await;
     let positions = watching.registry.positions(&account).await.unwrap();
     assert_eq!(positions[0].1.uid_next, 6, "it is written at last");
     assert_eq!(watching.posted(), [], "it was pushed before");
@@ -174,7 +172,7 @@ async fn watch_is_woken_when_the_full_disk_has_room_again() {
     until("the next one is pushed", || watching.posted() == [token()]).await;
 }
 
-/// What the server said before the connection broke counts, also where the break is noticed by writing.
+/// The server's words before the connection broke count, also if the break is noticed by writing.
 #[tokio::test]
 async fn words_that_were_not_read_when_writing_failed_are_the_reason() {
     for (words, reason) in [
@@ -189,7 +187,7 @@ async fn words_that_were_not_read_when_writing_failed_are_the_reason() {
         ),
         ("", "the connection to the mail server broke"),
     ] {
-        let server = Server::start("IDLE", &["INBOX"]).await;
+        let server = MailboxServer::start("IDLE", &["INBOX"]).await;
         let watching = Watching::start(&server, StoreSettings::none);
         watching.register().await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -204,7 +202,7 @@ async fn words_that_were_not_read_when_writing_failed_are_the_reason() {
         })
         .await;
         watching.keeper.as_ref().unwrap().keep(given(&watching, Stream::Plain(stream), false));
-        let shown = || match watching.board.get(&watching.account)?.state {
+        let shown = || match watching.known().watch.status()?.state {
             WatchState::AwaitingDevice { reason } => Some(reason),
             _ => None,
         };

@@ -1,4 +1,4 @@
-//! What becomes of passwords: sealed, in memory only, with another key, and from an older version.
+//! Passwords: sealed, in memory only, with another key, and from an older version.
 
 use super::*;
 
@@ -8,7 +8,7 @@ async fn passwords_are_nowhere_in_the_files() {
     let (store, ..) = open(directory.path());
     register(&store, "alice", "one").await;
     let changed = Arc::new(Credentials::new("alice", "open-sesame"));
-    store.credentials_changed(&account("alice"), changed).await.unwrap();
+    store.commit(change::credentials_changed(&account("alice"), changed)).await.unwrap();
     assert!(holds(directory.path(), b"alice"), "the search finds what is there");
     assert!(!holds(directory.path(), b"sesame"));
     store.close().await;
@@ -26,8 +26,11 @@ async fn in_memory_mode_no_password_reaches_the_disk() {
     let (store, _) = memory(directory.path());
     register(&store, "alice", "one").await;
     let changed = Arc::new(Credentials::new("alice", "open-sesame"));
-    store.credentials_changed(&account("alice"), changed).await.unwrap();
-    store.noticed(&account("alice"), "INBOX", POSITION, false, NOW).await.unwrap();
+    store.commit(change::credentials_changed(&account("alice"), changed)).await.unwrap();
+    store
+        .commit(change::noticed(&account("alice"), "INBOX", POSITION, Announce::Nothing, NOW))
+        .await
+        .unwrap();
     let credentials_on_disk = |directory: &Path| -> i64 {
         let file = rusqlite::Connection::open(directory.join("state/state.sqlite")).unwrap();
         file.query_row("SELECT sum(length(credentials)) FROM accounts", [], |row| row.get(0))
@@ -45,7 +48,10 @@ async fn in_memory_mode_no_password_reaches_the_disk() {
     assert_eq!(loaded.accounts[0].credentials, None);
     let called: Vec<_> = loaded.unannounced.iter().map(|found| &found.token).collect();
     assert_eq!(called, [&token("one")], "the device is called back");
-    assert_eq!(store.positions(&account("alice")).await.unwrap(), [("INBOX".to_owned(), POSITION)]);
+    assert_eq!(
+        store.positions(&account("alice")).await.unwrap(),
+        [(MailboxName::inbox(), POSITION)]
+    );
 }
 
 #[tokio::test]
@@ -55,7 +61,10 @@ async fn call_back_is_no_news_that_is_lost_or_doubled() {
     for (user, name) in [("alice", "one"), ("bob", "shared"), ("carol", "shared")] {
         register(&store, user, name).await;
     }
-    store.noticed(&account("alice"), "INBOX", POSITION, true, NOW).await.unwrap();
+    store
+        .commit(change::noticed(&account("alice"), "INBOX", POSITION, Announce::All, NOW))
+        .await
+        .unwrap();
     store.close().await;
     let (store, loaded) = memory(directory.path());
     let tokens: Vec<_> = loaded.unannounced.iter().map(|found| found.token.clone()).collect();
@@ -64,10 +73,13 @@ async fn call_back_is_no_news_that_is_lost_or_doubled() {
     );
     // One POST announces the news too, and what is noticed afterwards is news again.
     let called = loaded.unannounced[0].generation;
-    store.announced(&token("one"), called, NOW).await.unwrap();
+    store.commit(change::announced(&token("one"), called, NOW)).await.unwrap();
     assert!(store.status().await.unwrap().iter().all(|status| !status.tokens[0].pending));
-    store.noticed(&account("alice"), "INBOX", POSITION, true, NOW).await.unwrap();
-    store.announced(&token("one"), called, NOW).await.unwrap();
+    store
+        .commit(change::noticed(&account("alice"), "INBOX", POSITION, Announce::All, NOW))
+        .await
+        .unwrap();
+    store.commit(change::announced(&token("one"), called, NOW)).await.unwrap();
     assert!(store.status().await.unwrap()[0].tokens[0].pending, "an answer to an older POST");
 }
 
@@ -95,7 +107,10 @@ async fn from_sealed_to_memory_and_back() {
 
     let (store, loaded, _) = open(directory.path());
     assert_eq!((loaded.accounts[0].credentials.as_ref(), loaded.unannounced.len()), (None, 1));
-    store.credentials_changed(&account("alice"), credentials("alice")).await.unwrap();
+    store
+        .commit(change::credentials_changed(&account("alice"), credentials("alice")))
+        .await
+        .unwrap();
     store.close().await;
     let (_, loaded, _) = open(directory.path());
     assert_eq!(
@@ -104,7 +119,7 @@ async fn from_sealed_to_memory_and_back() {
     );
 }
 
-/// What the first release wrote is there after an update, and nobody's token is suddenly old.
+/// State of the first release is there after an update, and no token is suddenly old.
 #[tokio::test]
 async fn first_versions_state_is_taken_over() {
     let directory = tempfile::tempdir().unwrap();
@@ -144,13 +159,19 @@ async fn first_versions_state_is_taken_over() {
     let pending =
         Unannounced { token: token("one"), generation: Generation(9), since: UnixTime(4) };
     assert_eq!(loaded.unannounced, [pending]);
-    assert_eq!(store.positions(&account("alice")).await.unwrap(), [("INBOX".to_owned(), POSITION)]);
+    assert_eq!(
+        store.positions(&account("alice")).await.unwrap(),
+        [(MailboxName::inbox(), POSITION)]
+    );
     assert_eq!(
         store.status().await.unwrap()[0].tokens[0].given_up,
         Some((UnixTime(6), "refused".into()))
     );
-    assert_eq!(store.served(Uptime(89), Uptime(89 - 90)).await.unwrap(), 0);
-    store.noticed(&account("alice"), "INBOX", POSITION, true, NOW).await.unwrap();
+    assert_eq!(store.commit(change::served(Uptime(89), Uptime(89 - 90))).await.unwrap(), 0);
+    store
+        .commit(change::noticed(&account("alice"), "INBOX", POSITION, Announce::All, NOW))
+        .await
+        .unwrap();
     assert_eq!(generation(&changes), Generation(10));
 }
 

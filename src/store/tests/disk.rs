@@ -59,15 +59,15 @@ async fn journal_pages_kept_by_a_reader_are_erased_after_it_has_gone() {
     let reading = reader.unchecked_transaction().unwrap();
     reading.query_row("SELECT count(*) FROM accounts", [], |_| Ok(())).unwrap();
     let begun = std::time::Instant::now();
-    store.remove_account(&account("alice")).await.unwrap();
+    store.commit(change::remove_account(&account("alice"))).await.unwrap();
     assert!(begun.elapsed() < Duration::from_secs(3), "nobody waits for it");
     assert!(holds(directory.path(), b"alice"), "the reader may still look at it");
     drop(reading);
-    store.client_idles(&account("nobody"), "INBOX", Uptime(1)).await.unwrap();
+    store.commit(change::client_idles(&account("nobody"), "INBOX", Uptime(1))).await.unwrap();
     assert!(!holds(directory.path(), b"alice"));
 }
 
-/// How many transactions the journal holds: a frame that ends one says the file's size (SQLite file format, section 4.1).
+/// Number of transactions in the journal: a frame that ends one has the file's size (SQLite file format, section 4.1).
 fn commits(directory: &Path) -> usize {
     let journal = fs::read(directory.join("state/state.sqlite-wal")).unwrap();
     let frames = journal.get(32..).unwrap().chunks_exact(24 + 4096);
@@ -85,14 +85,22 @@ async fn queued_operations_are_committed_together() {
     let (release, held) = std::sync::mpsc::channel::<()>();
     let gate = tokio::spawn({
         let store = store.clone();
-        async move { store.run(move |_| Ok(held.recv().ok())).await }
+        async move { store.commit(move |_| Ok(held.recv().ok())).await }
     });
     let writes: Vec<_> = (0..200_u32)
         .map(|uid_next| {
             let store = store.clone();
             tokio::spawn(async move {
                 let position = Position { uid_validity: 7, uid_next: u64::from(uid_next) };
-                store.noticed(&account("alice"), "INBOX", position, true, NOW).await
+                store
+                    .commit(change::noticed(
+                        &account("alice"),
+                        "INBOX",
+                        position,
+                        Announce::All,
+                        NOW,
+                    ))
+                    .await
             })
         })
         .collect();
@@ -124,19 +132,19 @@ async fn failing_change_takes_no_other_with_it() {
     register(&store, "alice", "one").await;
     changes.lock().unwrap().clear();
     let alice = account("alice");
-    let broken = store.run({
+    let broken = store.commit({
         let alice = alice.clone();
         move |state| {
-            state.noticed(&alice, "Broken", POSITION, &true.into(), NOW)?;
+            change::noticed(&alice, "Broken", POSITION, Announce::All, NOW)(state)?;
             Ok(state
                 .connection
                 .execute("INSERT INTO mailboxes VALUES (99, 'no such account', 1, 1)", [])?)
         }
     });
     let (good, broken, better) = tokio::join!(
-        store.noticed(&alice, "INBOX", POSITION, false, NOW),
+        store.commit(change::noticed(&alice, "INBOX", POSITION, Announce::Nothing, NOW)),
         broken,
-        store.noticed(&alice, "Archive", POSITION, false, NOW),
+        store.commit(change::noticed(&alice, "Archive", POSITION, Announce::Nothing, NOW)),
     );
     assert!(matches!(broken, Err(StoreError::Database(_))), "{broken:?}");
     assert!(good.is_ok() && better.is_ok());
@@ -212,7 +220,15 @@ async fn full_disk_is_said_and_passes() {
     let mut full = 0;
     for index in 0..50 {
         let name = format!("{index}{}", "x".repeat(900));
-        match store.register(&account("bob"), credentials("bob"), &token(&name), MOMENT).await {
+        match store
+            .commit(change::register(
+                &account("bob"),
+                Some(credentials("bob")),
+                &token(&name),
+                MOMENT,
+            ))
+            .await
+        {
             Ok(()) => {}
             Err(StoreError::DiskFull) => full += 1,
             Err(other) => panic!("{other:?}"),
@@ -222,12 +238,13 @@ async fn full_disk_is_said_and_passes() {
     // What could not be noted did not happen, and is noticed again later.
     let alice = account("alice");
     let mailbox = "x".repeat(50_000);
-    let unnoted = store.noticed(&alice, &mailbox, POSITION, true, NOW).await;
+    let unnoted =
+        store.commit(change::noticed(&alice, &mailbox, POSITION, Announce::All, NOW)).await;
     assert!(matches!(unnoted, Err(StoreError::DiskFull)), "{unnoted:?}");
     assert_eq!(store.positions(&alice).await.unwrap(), [], "reading goes on");
     assert!(!store.status().await.unwrap()[0].tokens[0].pending);
     disk.make_room(&store).await;
-    store.noticed(&alice, &mailbox, POSITION, true, NOW).await.unwrap();
+    store.commit(change::noticed(&alice, &mailbox, POSITION, Announce::All, NOW)).await.unwrap();
     register(&store, "carol", "three").await;
     let copy = killed(path);
     assert_eq!(check(&settings(copy.path())).unwrap().pending, 1, "nothing is corrupted");

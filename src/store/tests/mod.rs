@@ -10,6 +10,8 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use super::*;
+use crate::credentials::Credentials;
+use crate::secret::DeviceToken;
 
 const NOW: UnixTime = UnixTime(1_700_000_000);
 const MOMENT: DualTime = DualTime { wall: NOW, served: Uptime(0) };
@@ -42,10 +44,13 @@ fn token(name: &str) -> DeviceToken {
 }
 
 async fn register(store: &Store, user: &str, name: &str) {
-    store.register(&account(user), credentials(user), &token(name), MOMENT).await.unwrap();
+    store
+        .commit(change::register(&account(user), Some(credentials(user)), &token(name), MOMENT))
+        .await
+        .unwrap();
 }
 
-/// What the disk would hold if the process were killed now.
+/// The content of the disk if the process were killed now.
 fn killed(directory: &Path) -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
     fs::create_dir(copy.path().join("state")).unwrap();
@@ -74,7 +79,10 @@ async fn acknowledged_changes_survive_a_kill() {
     assert_eq!(Loaded { login_key: None, ..loaded }, Loaded::default());
     register(&store, "alice", "one").await;
     register(&store, "alice", "two").await;
-    store.noticed(&account("alice"), "INBOX", POSITION, true, NOW).await.unwrap();
+    store
+        .commit(change::noticed(&account("alice"), "INBOX", POSITION, Announce::All, NOW))
+        .await
+        .unwrap();
 
     let copy = killed(directory.path());
     let (reopened, loaded, _) = open(copy.path());
@@ -98,7 +106,7 @@ async fn acknowledged_changes_survive_a_kill() {
     assert!(pending.contains(&(token("one"), NOW)) && pending.contains(&(token("two"), NOW)));
     assert_eq!(
         reopened.positions(&account("alice")).await.unwrap(),
-        [("INBOX".to_owned(), POSITION)]
+        [(MailboxName::inbox(), POSITION)]
     );
 }
 
@@ -116,12 +124,16 @@ async fn known_logins_and_their_key_come_back_until_they_are_old_or_forgotten() 
         seen: UnixTime(seen),
     };
     store
-        .know_logins(vec![row(1, NOW.0), row(2, NOW.0 - day), row(3, NOW.0)], vec![], NOW)
+        .commit(change::know_logins(
+            vec![row(1, NOW.0), row(2, NOW.0 - day), row(3, NOW.0)],
+            vec![],
+            NOW,
+        ))
         .await
         .unwrap();
     let later = UnixTime(NOW.0 + 90 * day - 1);
-    store.know_logins(vec![row(1, NOW.0 + day)], vec![[3; 16]], NOW).await.unwrap();
-    store.know_logins(vec![row(4, NOW.0 + 2 * day)], vec![], later).await.unwrap();
+    store.commit(change::know_logins(vec![row(1, NOW.0 + day)], vec![[3; 16]], NOW)).await.unwrap();
+    store.commit(change::know_logins(vec![row(4, NOW.0 + 2 * day)], vec![], later)).await.unwrap();
     store.close().await;
     let (_, loaded, _) = open(directory.path());
     assert_eq!(
@@ -138,11 +150,14 @@ async fn last_token_takes_the_account_with_it_and_leaves_no_trace() {
     let (store, _, changes) = open(directory.path());
     register(&store, "alice", "one").await;
     register(&store, "alice", "two").await;
-    store.noticed(&account("alice"), "INBOX", POSITION, false, NOW).await.unwrap();
+    store
+        .commit(change::noticed(&account("alice"), "INBOX", POSITION, Announce::Nothing, NOW))
+        .await
+        .unwrap();
     changes.lock().unwrap().clear();
-    store.remove_token(&account("alice"), &token("one")).await.unwrap();
-    store.remove_token(&account("alice"), &token("one")).await.unwrap();
-    store.remove_token(&account("alice"), &token("two")).await.unwrap();
+    store.commit(change::remove_token(&account("alice"), &token("one"))).await.unwrap();
+    store.commit(change::remove_token(&account("alice"), &token("one"))).await.unwrap();
+    store.commit(change::remove_token(&account("alice"), &token("two"))).await.unwrap();
     let left = |names: &[&str]| Change::Tokens {
         account: account("alice"),
         credentials: None,
@@ -170,7 +185,7 @@ async fn token_that_is_gone_goes_from_every_account_after_a_day_and_three_answer
     register(&store, "alice", "shared").await;
     register(&store, "bob", "shared").await;
     register(&store, "bob", "bobs").await;
-    store.remove_token(&account("bob"), &token("shared")).await.unwrap();
+    store.commit(change::remove_token(&account("bob"), &token("shared"))).await.unwrap();
     assert!(
         !changes.lock().unwrap().contains(&Change::Gone { token: token("shared") }),
         "alice still has it"
@@ -183,7 +198,12 @@ async fn token_that_is_gone_goes_from_every_account_after_a_day_and_three_answer
         let store = store.clone();
         async move {
             store
-                .quarantined(&token("shared"), answers, UnixTime(seconds + 3600), now)
+                .commit(change::quarantined(
+                    &token("shared"),
+                    answers,
+                    UnixTime(seconds + 3600),
+                    now,
+                ))
                 .await
                 .unwrap()
         }
@@ -192,7 +212,11 @@ async fn token_that_is_gone_goes_from_every_account_after_a_day_and_three_answer
         let store = store.clone();
         async move {
             store
-                .announced(&token("carols"), Generation(0), UnixTime(10 + hours * 3600))
+                .commit(change::announced(
+                    &token("carols"),
+                    Generation(0),
+                    UnixTime(10 + hours * 3600),
+                ))
                 .await
                 .unwrap()
         }
@@ -210,9 +234,17 @@ async fn token_that_is_gone_goes_from_every_account_after_a_day_and_three_answer
     let (store, loaded, changes) = open(directory.path());
     let record = TokenRecord { accepted: false, quarantine: Some(quarantine) };
     assert!(loaded.tokens.contains(&(token("shared"), record)), "it survives a restart");
-    store.announced(&token("carols"), Generation(0), UnixTime(30 * 3600)).await.unwrap();
+    store
+        .commit(change::announced(&token("carols"), Generation(0), UnixTime(30 * 3600)))
+        .await
+        .unwrap();
     let now = DualTime { wall: UnixTime(40 * 3600), served: Uptime(40 * 3600) };
-    assert!(store.quarantined(&token("shared"), 5, UnixTime(50 * 3600), now).await.unwrap());
+    assert!(
+        store
+            .commit(change::quarantined(&token("shared"), 5, UnixTime(50 * 3600), now))
+            .await
+            .unwrap()
+    );
     let erased = store.erased(now.wall).await.unwrap();
     assert_eq!(
         erased.iter().map(|erased| erased.account.clone()).collect::<Vec<_>>(),
@@ -223,9 +255,9 @@ async fn token_that_is_gone_goes_from_every_account_after_a_day_and_three_answer
     assert!(changes.lock().unwrap().contains(&Change::Gone { token: token("shared") }));
     register(&store, "alice", "another").await;
     assert_eq!(store.erased(now.wall).await.unwrap(), [], "it is back");
-    store.remove_account(&account("alice")).await.unwrap();
+    store.commit(change::remove_account(&account("alice"))).await.unwrap();
     assert_eq!(store.erased(now.wall).await.unwrap(), [], "a client's own wish is not kept");
-    store.remove_account(&account("carol")).await.unwrap();
+    store.commit(change::remove_account(&account("carol"))).await.unwrap();
     store.close().await;
     let (_, loaded, _) = open(directory.path());
     let left: Vec<_> =
@@ -243,7 +275,12 @@ async fn token_in_quarantine_that_another_one_replaces_goes() {
         let store = store.clone();
         async move {
             store
-                .register(&account("alice"), credentials("alice"), &token(name), at(seconds))
+                .commit(change::register(
+                    &account("alice"),
+                    Some(credentials("alice")),
+                    &token(name),
+                    at(seconds),
+                ))
                 .await
                 .unwrap();
             let status = store.status().await.unwrap();
@@ -258,7 +295,12 @@ async fn token_in_quarantine_that_another_one_replaces_goes() {
         let store = store.clone();
         async move {
             store
-                .quarantined(&token(name), answers, UnixTime(seconds + 9_000), at(seconds))
+                .commit(change::quarantined(
+                    &token(name),
+                    answers,
+                    UnixTime(seconds + 9_000),
+                    at(seconds),
+                ))
                 .await
                 .unwrap()
         }
@@ -284,8 +326,8 @@ async fn token_in_quarantine_that_another_one_replaces_goes() {
         gone(name, 2, 9_000).await;
     }
     assert_eq!(hand_over("fourth", 9_010).await.len(), 4, "it could be any of three");
-    store.remove_token(&account("alice"), &token("old")).await.unwrap();
-    store.remove_token(&account("alice"), &token("third")).await.unwrap();
+    store.commit(change::remove_token(&account("alice"), &token("old"))).await.unwrap();
+    store.commit(change::remove_token(&account("alice"), &token("third"))).await.unwrap();
     assert_eq!(hand_over("fifth", 9_020).await, [None, None], "the only one: replaced");
 }
 
@@ -295,8 +337,8 @@ async fn removing_an_account_is_removing_all_its_tokens() {
     let (store, _, changes) = open(directory.path());
     register(&store, "alice", "one").await;
     register(&store, "alice", "two").await;
-    store.remove_account(&account("alice")).await.unwrap();
-    store.remove_account(&account("alice")).await.unwrap();
+    store.commit(change::remove_account(&account("alice"))).await.unwrap();
+    store.commit(change::remove_account(&account("alice"))).await.unwrap();
     let erased = Change::Tokens { account: account("alice"), credentials: None, tokens: vec![] };
     assert_eq!(changes.lock().unwrap().iter().filter(|change| **change == erased).count(), 1);
 }
@@ -316,22 +358,25 @@ async fn pending_is_cleared_only_if_nothing_newer_came() {
     let (store, _, changes) = open(directory.path());
     let alice = account("alice");
     register(&store, "alice", "one").await;
-    store.noticed(&alice, "INBOX", POSITION, true, NOW).await.unwrap();
+    store.commit(change::noticed(&alice, "INBOX", POSITION, Announce::All, NOW)).await.unwrap();
     let first = generation(&changes);
-    store.noticed(&alice, "INBOX", POSITION, true, NOW).await.unwrap();
+    store.commit(change::noticed(&alice, "INBOX", POSITION, Announce::All, NOW)).await.unwrap();
     let second = generation(&changes);
     assert!(second > first);
     let pending = |copy: tempfile::TempDir| open(copy.path()).1.unannounced;
 
-    store.announced(&token("one"), first, NOW).await.unwrap();
+    store.commit(change::announced(&token("one"), first, NOW)).await.unwrap();
     assert_eq!(pending(killed(directory.path()))[0].generation, second);
-    store.announced(&token("one"), second, NOW).await.unwrap();
+    store.commit(change::announced(&token("one"), second, NOW)).await.unwrap();
     assert_eq!(pending(killed(directory.path())), []);
 
-    store.noticed(&alice, "INBOX", POSITION, false, NOW).await.unwrap();
+    store.commit(change::noticed(&alice, "INBOX", POSITION, Announce::Nothing, NOW)).await.unwrap();
     assert_eq!(pending(killed(directory.path())), [], "a position alone announces nothing");
-    store.noticed(&alice, "INBOX", POSITION, true, NOW).await.unwrap();
-    store.gave_up(&token("one"), generation(&changes), "refused", NOW).await.unwrap();
+    store.commit(change::noticed(&alice, "INBOX", POSITION, Announce::All, NOW)).await.unwrap();
+    store
+        .commit(change::gave_up(&token("one"), generation(&changes), "refused", NOW))
+        .await
+        .unwrap();
     assert_eq!(pending(killed(directory.path())), []);
 }
 
@@ -341,12 +386,18 @@ async fn generations_go_on_above_what_is_pending_after_a_restart() {
     let (store, _, changes) = open(directory.path());
     register(&store, "alice", "one").await;
     for _ in 0..5 {
-        store.noticed(&account("alice"), "INBOX", POSITION, true, NOW).await.unwrap();
+        store
+            .commit(change::noticed(&account("alice"), "INBOX", POSITION, Announce::All, NOW))
+            .await
+            .unwrap();
     }
     let before = generation(&changes);
     store.close().await;
     let (store, _, changes) = open(directory.path());
-    store.noticed(&account("alice"), "INBOX", POSITION, true, NOW).await.unwrap();
+    store
+        .commit(change::noticed(&account("alice"), "INBOX", POSITION, Announce::All, NOW))
+        .await
+        .unwrap();
     assert!(generation(&changes) > before);
 }
 
@@ -354,9 +405,15 @@ async fn generations_go_on_above_what_is_pending_after_a_restart() {
 async fn unknown_capabilities_are_left_alone() {
     let directory = tempfile::tempdir().unwrap();
     let (store, _, changes) = open(directory.path());
-    store.noticed(&account("alice"), "INBOX", POSITION, true, NOW).await.unwrap();
-    store.credentials_changed(&account("alice"), credentials("alice")).await.unwrap();
-    store.announced(&token("one"), Generation(9), NOW).await.unwrap();
+    store
+        .commit(change::noticed(&account("alice"), "INBOX", POSITION, Announce::All, NOW))
+        .await
+        .unwrap();
+    store
+        .commit(change::credentials_changed(&account("alice"), credentials("alice")))
+        .await
+        .unwrap();
+    store.commit(change::announced(&token("one"), Generation(9), NOW)).await.unwrap();
     assert_eq!(*changes.lock().unwrap(), []);
 }
 
@@ -370,17 +427,22 @@ async fn token_not_seen_for_longest_makes_room() {
         let served = if index == 1 { Uptime(1) } else { Uptime(2) };
         let seen = DualTime { wall: UnixTime(if index == 1 { i64::MAX } else { 0 }), served };
         store
-            .register(&alice, credentials("alice"), &token(&index.to_string()), seen)
+            .commit(change::register(
+                &alice,
+                Some(credentials("alice")),
+                &token(&index.to_string()),
+                seen,
+            ))
             .await
             .unwrap();
     }
     store
-        .register(
+        .commit(change::register(
             &alice,
-            credentials("alice"),
+            Some(credentials("alice")),
             &token("new"),
             DualTime { wall: NOW, served: Uptime(0) },
-        )
+        ))
         .await
         .unwrap();
     let changes = changes.lock().unwrap();
@@ -402,13 +464,21 @@ async fn tokens_expire_by_the_time_served_and_each_account_by_its_own() {
             wall: UnixTime(if user == "bob" { 0 } else { i64::MAX }),
             served: Uptime(served),
         };
-        store.register(&account(user), credentials(user), &token("shared"), seen).await.unwrap();
-        store.client_idles(&account(user), "INBOX", Uptime(served)).await.unwrap();
-        store.client_idles(&account(user), "Old", Uptime(1)).await.unwrap();
+        store
+            .commit(change::register(
+                &account(user),
+                Some(credentials(user)),
+                &token("shared"),
+                seen,
+            ))
+            .await
+            .unwrap();
+        store.commit(change::client_idles(&account(user), "INBOX", Uptime(served))).await.unwrap();
+        store.commit(change::client_idles(&account(user), "Old", Uptime(1))).await.unwrap();
     }
     changes.lock().unwrap().clear();
-    assert_eq!(store.served(Uptime(40), Uptime(20)).await.unwrap(), 1);
-    assert_eq!(store.served(Uptime(35), Uptime(20)).await.unwrap(), 0);
+    assert_eq!(store.commit(change::served(Uptime(40), Uptime(20))).await.unwrap(), 1);
+    assert_eq!(store.commit(change::served(Uptime(35), Uptime(20))).await.unwrap(), 0);
     let bobs = Change::Idled {
         account: account("bob"),
         mailboxes: vec![Idled { name: "INBOX".into(), last: Uptime(30) }],
@@ -428,9 +498,17 @@ async fn count_of_the_time_served_is_not_behind_what_was_noted_with_it() {
     let directory = tempfile::tempdir().unwrap();
     let (store, ..) = open(directory.path());
     let seen = DualTime { wall: NOW, served: Uptime(50) };
-    store.register(&account("alice"), credentials("alice"), &token("one"), seen).await.unwrap();
+    store
+        .commit(change::register(
+            &account("alice"),
+            Some(credentials("alice")),
+            &token("one"),
+            seen,
+        ))
+        .await
+        .unwrap();
     assert_eq!(open(killed(directory.path()).path()).1.served, Uptime(50));
-    store.client_idles(&account("alice"), "INBOX", Uptime(60)).await.unwrap();
+    store.commit(change::client_idles(&account("alice"), "INBOX", Uptime(60))).await.unwrap();
     assert_eq!(open(killed(directory.path()).path()).1.served, Uptime(60));
 }
 
@@ -438,11 +516,14 @@ async fn count_of_the_time_served_is_not_behind_what_was_noted_with_it() {
 async fn mailboxes_idled_in_latest_are_remembered() {
     let directory = tempfile::tempdir().unwrap();
     let (store, _, changes) = open(directory.path());
-    store.client_idles(&account("alice"), "INBOX", Uptime(1)).await.unwrap();
+    store.commit(change::client_idles(&account("alice"), "INBOX", Uptime(1))).await.unwrap();
     assert_eq!(*changes.lock().unwrap(), [], "nothing is kept of an account without a token");
     register(&store, "alice", "one").await;
     for (mailbox, served) in [("INBOX", 1), ("A", 2), ("B", 3), ("C", 4), ("INBOX", 5), ("D", 0)] {
-        store.client_idles(&account("alice"), mailbox, Uptime(served)).await.unwrap();
+        store
+            .commit(change::client_idles(&account("alice"), mailbox, Uptime(served)))
+            .await
+            .unwrap();
     }
     let expected = [("INBOX", 5), ("C", 4), ("B", 3), ("D", 0)];
     let expected = expected.map(|(name, last)| Idled { name: name.into(), last: Uptime(last) });
@@ -458,11 +539,20 @@ async fn status_has_all_that_a_person_may_see() {
     register(&store, "bob", "shared").await;
     register(&store, "alice", "shared").await;
     register(&store, "alice", "second").await;
-    store.noticed(&account("alice"), "INBOX", POSITION, true, NOW).await.unwrap();
+    store
+        .commit(change::noticed(&account("alice"), "INBOX", POSITION, Announce::All, NOW))
+        .await
+        .unwrap();
     let newest = generation(&changes);
-    store.announced(&token("shared"), newest, UnixTime(5)).await.unwrap();
-    store.noticed(&account("alice"), "INBOX", POSITION, true, NOW).await.unwrap();
-    store.gave_up(&token("second"), generation(&changes), "refused", UnixTime(6)).await.unwrap();
+    store.commit(change::announced(&token("shared"), newest, UnixTime(5))).await.unwrap();
+    store
+        .commit(change::noticed(&account("alice"), "INBOX", POSITION, Announce::All, NOW))
+        .await
+        .unwrap();
+    store
+        .commit(change::gave_up(&token("second"), generation(&changes), "refused", UnixTime(6)))
+        .await
+        .unwrap();
     let status = |name: &str| TokenStatus {
         fingerprint: token(name).fingerprint(),
         first_seen: NOW,
@@ -503,12 +593,18 @@ async fn fetch_habit_of_an_app_is_kept_with_its_token() {
     let left = |senders: &[&str]| {
         FetchLesson::LeftUnencrypted(senders.iter().map(|sender| (*sender).into()).collect())
     };
-    store.learned(&account("alice"), &token("one"), left(&["bob@b.org"]), NOW).await.unwrap();
+    store
+        .commit(change::learned(&account("alice"), &token("one"), left(&["bob@b.org"]), NOW))
+        .await
+        .unwrap();
     assert_eq!(*changes.lock().unwrap(), [], "nothing is kept of an account without a token");
     register(&store, "alice", "one").await;
     register(&store, "alice", "two").await;
     for senders in [["bob@b.org", "eve@b.org"], ["eve@b.org", "carol@b.org"]] {
-        store.learned(&account("alice"), &token("one"), left(&senders), NOW).await.unwrap();
+        store
+            .commit(change::learned(&account("alice"), &token("one"), left(&senders), NOW))
+            .await
+            .unwrap();
     }
     let habits = |loaded: &Loaded| {
         let tokens = &loaded.accounts[0].tokens;
@@ -521,7 +617,12 @@ async fn fetch_habit_of_an_app_is_kept_with_its_token() {
     assert_eq!(habits(&loaded), [(Some(Fetches::EncryptedOnly), 3), (None, 0)]);
     assert!(!holds(directory.path(), b"b.org"), "senders are kept as hashes");
     store
-        .learned(&account("alice"), &token("one"), FetchLesson::FetchedUnencrypted, UnixTime(9))
+        .commit(change::learned(
+            &account("alice"),
+            &token("one"),
+            FetchLesson::FetchedUnencrypted,
+            UnixTime(9),
+        ))
         .await
         .unwrap();
     let (_, loaded, _) = open(killed(directory.path()).path());

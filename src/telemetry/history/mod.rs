@@ -1,6 +1,6 @@
 //! Recent history of each account: in memory, since the start, and bounded.
 //!
-//! An entry takes 40 bytes. An account has [`MAX_ENTRIES`] of them at most, with 2 KiB of words. Measured, with all that the map
+//! An entry takes 40 bytes. An account has [`MAX_ENTRIES`] of them at most, with 2 KiB of words. Measured, with all that it
 //! needs: 1.3 KiB for an account that has had one message, 3.2 KiB for one that is full. Accounts without a device have none.
 
 mod entry;
@@ -8,48 +8,54 @@ mod ring;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use dashmap::DashMap;
-use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use super::{LoginResult, TelemetryEvent, WatchEvent};
-use crate::account::AccountId;
+use super::{AccountTelemetry, LoginResult, TelemetryEvent, WatchEvent};
 use crate::secret::DeviceToken;
 use entry::short;
 pub use entry::{HistoryEntry, HistoryTime, WatchNote, What};
 use ring::{HistoryRing, cut};
 pub use ring::{LastPush, MAX_ENTRIES};
 
-/// What rounding to milliseconds leaves out at most.
+/// Maximum loss by rounding to milliseconds.
 const ALMOST_A_MILLISECOND: Duration = Duration::from_nanos(999_999);
 
-/// So many accounts have a history. Further ones get one as others go.
+/// Maximum number of accounts with a history. Further accounts get one as others are erased.
 pub const MAX_ACCOUNTS: usize = 20_000;
 
-/// The history of all accounts.
+/// The history that accounts have in common, and the room for their own.
 #[derive(Debug)]
 pub struct History {
     began: Instant,
-    /// Boxed: a map keeps room for more than it has.
-    accounts: DashMap<AccountId, Box<HistoryRing>>,
-    /// Since when the notification server is down.
+    /// Room for accounts with a history.
+    places: Arc<Semaphore>,
+    /// Start of the notification server's outage, if it is down.
     down: std::sync::Mutex<Option<HistoryTime>>,
     changed: Notify,
 }
 
-/// What is known of an account at a glance.
+/// The history of one account, and the room that it takes.
+#[derive(Debug)]
+pub(super) struct HistoryPlace {
+    pub(super) ring: HistoryRing,
+    _place: OwnedSemaphorePermit,
+}
+
+/// The latest events of an account.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HistorySummary {
-    /// When a message was last noticed.
+    /// Time of the last discovery of a message.
     pub last_message: Option<HistoryTime>,
-    /// The last POST that has ended.
+    /// The last completed POST.
     pub last_push: Option<LastPush>,
-    /// When each device last connected.
+    /// Last connection of each device.
     pub connected: Vec<DeviceConnection>,
-    /// When one of the devices last came for a background fetch.
+    /// Last background fetch of any device.
     pub background: Option<HistoryTime>,
 }
 
@@ -58,22 +64,22 @@ pub struct HistorySummary {
 pub struct DeviceConnection {
     /// The short hash of its token.
     pub device: u32,
-    /// When it handed its token over.
+    /// Time at which it handed over its token.
     pub at: HistoryTime,
-    /// The connection in which it did.
+    /// The connection in which it did so.
     pub session: u64,
-    /// That connection has not ended.
+    /// That connection is still open.
     pub online: bool,
 }
 
-/// What happened to an account.
+/// The recent history of an account.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Timeline {
     /// The oldest first.
     pub entries: Vec<HistoryEntry>,
-    /// Older ones were dropped; otherwise these are all since the start.
+    /// Older entries were dropped; otherwise these are all since the start.
     pub full: bool,
-    /// How many there ever were. It grows with whatever happens.
+    /// Number of entries ever made, dropped ones included.
     pub count: u64,
     mailboxes: Vec<Box<str>>,
 }
@@ -88,9 +94,13 @@ impl Timeline {
 
 impl Default for History {
     fn default() -> Self {
-        let (accounts, down, changed) =
-            (DashMap::new(), std::sync::Mutex::default(), Notify::new());
-        Self { began: Instant::now(), accounts, down, changed }
+        let (down, changed) = (std::sync::Mutex::default(), Notify::new());
+        Self {
+            began: Instant::now(),
+            places: Arc::new(Semaphore::new(MAX_ACCOUNTS)),
+            down,
+            changed,
+        }
     }
 }
 
@@ -103,30 +113,34 @@ impl History {
                 account: Some(account),
                 result: LoginResult::Accepted,
             } => {
-                self.of_known(account, |ring| ring.login(now, *session));
+                of_known(account, |ring| ring.login(now, *session));
             }
             TelemetryEvent::Registered { session, account, token } => {
-                self.of(account, |ring| ring.registered(now, *session, token.short_hash()));
+                if let Some(account) = account {
+                    self.of(account, |ring| ring.registered(now, *session, token.short_hash()));
+                }
             }
             TelemetryEvent::BackgroundFetch { session, account } => {
-                self.of_known(account, |ring| ring.background_fetch(now, *session));
+                of_known(account, |ring| ring.background_fetch(now, *session));
             }
             TelemetryEvent::Fetched { session, account, token } => {
                 let (session, device) = (*session, token.map(DeviceToken::short_hash));
-                self.of_known(account, |ring| ring.push(now, What::Fetched { session, device }));
+                of_known(account, |ring| ring.push(now, What::Fetched { session, device }));
             }
             TelemetryEvent::Watch { account, state } => self.watch(now, account, *state),
             TelemetryEvent::LoggedOut { session, account } => {
-                self.of_known(account, |ring| ring.logged_out(*session))
+                if let Some(account) = account {
+                    of_known(account, |ring| ring.logged_out(*session));
+                }
             }
             TelemetryEvent::Judged { account, mailbox, uid, skipped } => {
-                self.of_known(account, |ring| {
+                of_known(account, |ring| {
                     let mailbox = ring.mailbox(mailbox);
                     ring.push(now, What::Judged { mailbox, uid: *uid, skipped: *skipped });
                 })
             }
             TelemetryEvent::Noticed { account, mailbox, announce, since } => {
-                self.of_known(account, |ring| {
+                of_known(account, |ring| {
                     // A look that finds nothing is no message.
                     if !announce && since.is_none() {
                         return;
@@ -163,9 +177,6 @@ impl History {
                 self.of(account, |ring| ring.push(now, What::Tested { device }));
             }
             TelemetryEvent::Outage { down } => *self.down() = down.then_some(now),
-            TelemetryEvent::Forgotten { account } => {
-                self.accounts.remove(*account);
-            }
             TelemetryEvent::Connected
             | TelemetryEvent::TurnedAway
             | TelemetryEvent::Disconnected
@@ -174,7 +185,7 @@ impl History {
         self.changed.notify_waiters();
     }
 
-    fn watch(&self, now: HistoryTime, account: &AccountId, state: WatchEvent<'_>) {
+    fn watch(&self, now: HistoryTime, account: &AccountTelemetry, state: WatchEvent<'_>) {
         let (state, words) = match state {
             WatchEvent::Connecting => (WatchNote::Connecting, ""),
             WatchEvent::Watching => (WatchNote::Watching, ""),
@@ -184,56 +195,33 @@ impl History {
             WatchEvent::Ended => return,
         };
         let note = |ring: &mut HistoryRing| ring.watch(now, state, words);
-        // What a watch says with its last breath, when its account has gone already, begins no history.
+        // The last event of a watch whose account was erased starts no new history.
         if state == WatchNote::Connecting {
             self.of(account, note)
         } else {
-            self.of_known(account, note)
+            of_known(account, note)
         }
     }
 
     /// For what only happens to accounts with a device.
-    fn of(&self, account: &AccountId, note: impl FnOnce(&mut HistoryRing)) {
-        if let Some(mut ring) = self.accounts.get_mut(account) {
-            return note(&mut ring);
+    fn of(&self, account: &AccountTelemetry, note: impl FnOnce(&mut HistoryRing)) {
+        let mut notes = account.lock();
+        if notes.history.is_none() {
+            let place = Arc::clone(&self.places).try_acquire_owned().ok();
+            notes.history =
+                place.map(|_place| Box::new(HistoryPlace { ring: HistoryRing::default(), _place }));
         }
-        if self.accounts.len() < MAX_ACCOUNTS {
-            note(&mut self.accounts.entry(account.clone()).or_default());
-        }
-    }
-
-    fn of_known(&self, account: &AccountId, note: impl FnOnce(&mut HistoryRing)) {
-        if let Some(mut ring) = self.accounts.get_mut(account) {
-            note(&mut ring);
+        if let Some(place) = &mut notes.history {
+            note(&mut place.ring);
         }
     }
 
-    fn of_all(&self, accounts: &[AccountId], note: impl Fn(&mut HistoryRing)) {
+    fn of_all(&self, accounts: &[&AccountTelemetry], note: impl Fn(&mut HistoryRing)) {
         accounts.iter().for_each(|account| self.of(account, &note));
     }
 
     fn down(&self) -> std::sync::MutexGuard<'_, Option<HistoryTime>> {
         self.down.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    /// What is known of an account at a glance.
-    #[must_use]
-    pub fn summary(&self, account: &AccountId) -> HistorySummary {
-        let Some(ring) = self.accounts.get(account) else { return HistorySummary::default() };
-        HistorySummary {
-            last_message: ring.last_message,
-            last_push: ring.last_push,
-            connected: ring.connected.clone(),
-            background: ring.background,
-        }
-    }
-
-    /// What happened to an account lately; `None` if nothing is known of it.
-    #[must_use]
-    pub fn timeline(&self, account: &AccountId) -> Option<Timeline> {
-        let ring = self.accounts.get(account)?;
-        let (entries, mailboxes) = (ring.entries.clone(), ring.mailboxes.clone());
-        Some(Timeline { entries, full: ring.full, count: ring.count, mailboxes })
     }
 
     /// Since when the notification server counts as down, if it does.
@@ -242,7 +230,7 @@ impl History {
         *self.down()
     }
 
-    /// When the history began.
+    /// Start of the history.
     #[must_use]
     pub fn began(&self) -> Instant {
         self.began
@@ -257,5 +245,11 @@ impl History {
     /// Wakes whoever has called this before, when something has happened.
     pub fn changed(&self) -> Notified<'_> {
         self.changed.notified()
+    }
+}
+
+fn of_known(account: &AccountTelemetry, note: impl FnOnce(&mut HistoryRing)) {
+    if let Some(place) = &mut account.lock().history {
+        note(&mut place.ring);
     }
 }

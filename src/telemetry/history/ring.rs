@@ -1,10 +1,10 @@
 //! History of one account: the latest entries, and a few facts that outlive them.
 
-use super::DeviceConnection;
 use super::entry::{HistoryEntry, HistoryTime, WatchNote, What};
+use super::{DeviceConnection, HistorySummary, Timeline};
 use crate::telemetry::PostResult;
 
-/// So many entries are kept: a message makes six, so those of about eight messages.
+/// Maximum number of entries: a message makes six, so these cover about eight messages.
 pub const MAX_ENTRIES: usize = 48;
 
 /// Room is made for so many entries at a time.
@@ -13,30 +13,30 @@ const GROWTH: usize = 8;
 /// Words and names of mailboxes are cut to so many bytes.
 const MAX_WORDS: usize = 160;
 
-/// So many words, in bytes, are kept of one account; the oldest entries go before there are more.
+/// Maximum size of the texts of one account, in bytes; the oldest entries are dropped first.
 const MAX_ALL_WORDS: usize = 2048;
 
-/// So many names of mailboxes are kept. Further ones are not named.
+/// Maximum number of mailbox names. Further ones are not named.
 const MAX_MAILBOXES: usize = 8;
 
-/// So many devices are told apart: an account has no more tokens at once.
+/// Maximum number of devices: an account has no more tokens at once.
 const MAX_DEVICES: usize = crate::store::MAX_TOKENS;
 
 /// The history of one account.
 #[derive(Debug, Default)]
-pub(super) struct HistoryRing {
+pub(crate) struct HistoryRing {
     /// The oldest first.
     pub(super) entries: Vec<HistoryEntry>,
     /// Older ones were dropped.
     pub(super) full: bool,
     pub(super) mailboxes: Vec<Box<str>>,
-    /// When each device last handed over its token, the latest last.
+    /// Time at which each device last handed over its token, the latest last.
     pub(super) connected: Vec<DeviceConnection>,
-    /// When a client last came for a background fetch.
+    /// Time of the last background fetch.
     pub(super) background: Option<HistoryTime>,
     pub(super) last_message: Option<HistoryTime>,
     pub(super) last_push: Option<LastPush>,
-    /// How many entries there ever were.
+    /// Number of entries ever made.
     pub(super) count: u64,
 }
 
@@ -49,11 +49,25 @@ pub struct LastPush {
     pub device: u32,
     /// How.
     pub result: PostResult,
-    /// How long after the news, in milliseconds, if it is known what it was for.
+    /// Delay since the discovery of the message, in milliseconds, if the message is known.
     pub delay: Option<u64>,
 }
 
 impl HistoryRing {
+    pub(in crate::telemetry) fn summary(&self) -> HistorySummary {
+        HistorySummary {
+            last_message: self.last_message,
+            last_push: self.last_push,
+            connected: self.connected.clone(),
+            background: self.background,
+        }
+    }
+
+    pub(in crate::telemetry) fn timeline(&self) -> Timeline {
+        let (entries, mailboxes) = (self.entries.clone(), self.mailboxes.clone());
+        Timeline { entries, full: self.full, count: self.count, mailboxes }
+    }
+
     pub(super) fn push(&mut self, at: HistoryTime, what: What) {
         while self.entries.len() >= MAX_ENTRIES || self.words() > MAX_ALL_WORDS {
             self.entries.remove(0);
@@ -195,7 +209,7 @@ impl HistoryRing {
         self.push(at, What::Posted { device, result, took });
     }
 
-    /// When the oldest news came that a POST begun at `began` tells this device.
+    /// Discovery of the oldest message that a POST begun at `began` covers for this device.
     fn news_of(&self, device: u32, began: HistoryTime) -> Option<HistoryTime> {
         let told = self.entries.iter().rev().find_map(|entry| match entry.what {
             What::Posted { device: whose, result: PostResult::Accepted, took }

@@ -1,29 +1,28 @@
-//! What is kept of what happens, in which order, and how much of it.
+//! Contents, order and bounds of the history.
 
 use std::time::Duration;
 
 use super::*;
 use crate::telemetry::{Pause, PostResult};
 
-fn account(name: &str) -> AccountId {
-    AccountId::new(name, "imap.example.org:993")
-}
-
 fn token(name: &str) -> DeviceToken {
     DeviceToken::new(name.as_bytes()).unwrap()
 }
 
-/// What happens to one account with one device.
-struct Scene {
+/// Events of one account with one device.
+struct HistoryScene {
     history: History,
-    account: AccountId,
+    account: AccountTelemetry,
     token: DeviceToken,
 }
 
-impl Scene {
+impl HistoryScene {
     fn new() -> Self {
-        let scene =
-            Self { history: History::default(), account: account("alice"), token: token("phone") };
+        let scene = Self {
+            history: History::default(),
+            account: AccountTelemetry::default(),
+            token: token("phone"),
+        };
         scene.watch(WatchEvent::Connecting);
         scene
     }
@@ -35,7 +34,7 @@ impl Scene {
             account: Some(account),
             result: LoginResult::Accepted,
         });
-        self.history.note(&TelemetryEvent::Registered { session, account, token });
+        self.history.note(&TelemetryEvent::Registered { session, account: Some(account), token });
     }
 
     fn notices(&self, since: Option<Instant>) {
@@ -56,7 +55,7 @@ impl Scene {
     }
 
     fn posts(&self, result: PostResult, took: Duration) {
-        let accounts = std::slice::from_ref(&self.account);
+        let accounts = &[&self.account];
         self.history.note(&TelemetryEvent::Posted { accounts, token: &self.token, result, took });
     }
 
@@ -65,13 +64,13 @@ impl Scene {
     }
 
     fn entries(&self) -> Vec<What> {
-        let timeline = self.history.timeline(&self.account).unwrap();
+        let timeline = self.account.timeline().unwrap();
         // The first one says that the watch begins.
         timeline.entries.into_iter().skip(1).map(|entry| entry.what).collect()
     }
 
     fn delay(&self) -> Option<u64> {
-        self.history.summary(&self.account).last_push.unwrap().delay
+        self.account.summary().last_push.unwrap().delay
     }
 }
 
@@ -81,7 +80,7 @@ async fn pass(milliseconds: u64) {
 
 #[tokio::test(start_paused = true)]
 async fn delay_of_a_push_is_counted_from_the_oldest_news_that_it_tells() {
-    let scene = Scene::new();
+    let scene = HistoryScene::new();
     let heard = Instant::now();
     pass(40).await;
     scene.notices(Some(heard));
@@ -104,7 +103,7 @@ async fn delay_of_a_push_is_counted_from_the_oldest_news_that_it_tells() {
 
 #[tokio::test(start_paused = true)]
 async fn device_is_told_by_its_connection() {
-    let scene = Scene::new();
+    let scene = HistoryScene::new();
     scene.registers(1);
     pass(1000).await;
     scene.registers(2);
@@ -116,21 +115,18 @@ async fn device_is_told_by_its_connection() {
             What::Connected { session: 2, device, first: false, skipped: 0, background: false },
         ]
     );
-    let summary = scene.history.summary(&scene.account);
+    let summary = scene.account.summary();
     let [connection] = summary.connected.as_slice() else { panic!("{summary:?}") };
     assert_eq!((connection.session, connection.at.since_start, connection.online), (2, 1000, true));
-    scene.history.note(&TelemetryEvent::LoggedOut { session: 1, account: &scene.account });
-    assert!(
-        scene.history.summary(&scene.account).connected[0].online,
-        "the older connection has ended"
-    );
-    scene.history.note(&TelemetryEvent::LoggedOut { session: 2, account: &scene.account });
-    assert!(!scene.history.summary(&scene.account).connected[0].online);
+    scene.history.note(&TelemetryEvent::LoggedOut { session: 1, account: Some(&scene.account) });
+    assert!(scene.account.summary().connected[0].online, "the older connection has ended");
+    scene.history.note(&TelemetryEvent::LoggedOut { session: 2, account: Some(&scene.account) });
+    assert!(!scene.account.summary().connected[0].online);
 }
 
 #[tokio::test(start_paused = true)]
 async fn repeated_entries_evict_nothing() {
-    let scene = Scene::new();
+    let scene = HistoryScene::new();
     scene.registers(1);
     scene.notices(None);
     for session in 2..1000 {
@@ -149,7 +145,7 @@ async fn repeated_entries_evict_nothing() {
     let is_outage = |what: &What| matches!(what, What::Watch { times: 2000, words, .. } if **words == *"still away");
     assert_eq!(entries.iter().filter(|what| is_outage(what)).count(), 1, "{entries:?}");
 
-    let scene = Scene::new();
+    let scene = HistoryScene::new();
     scene.notices(None);
     (1..1000).for_each(|session| scene.registers(session));
     let entries = scene.entries();
@@ -162,7 +158,7 @@ async fn repeated_entries_evict_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn entries_words_names_and_accounts_are_bounded() {
-    let scene = Scene::new();
+    let scene = HistoryScene::new();
     for number in 0..1000_u32 {
         let long = format!("{number} {}", "ü".repeat(500));
         let account = &scene.account;
@@ -173,11 +169,11 @@ async fn entries_words_names_and_accounts_are_bounded() {
             skipped: Some("junk"),
         });
         scene.watch(WatchEvent::AwaitingLogin { reason: &long, cure: "" });
-        let (accounts, token) = (std::slice::from_ref(account), token(&format!("t{number}")));
+        let (accounts, token) = (&[account], token(&format!("t{number}")));
         scene.history.note(&TelemetryEvent::GaveUp { accounts, token: &token, reason: &long });
         scene.history.note(&TelemetryEvent::Registered {
             session: number.into(),
-            account,
+            account: Some(account),
             token: &token,
         });
         let next = Duration::from_secs(8);
@@ -188,7 +184,8 @@ async fn entries_words_names_and_accounts_are_bounded() {
             next,
         });
     }
-    let ring = scene.history.accounts.get(&scene.account).unwrap();
+    let notes = scene.account.lock();
+    let ring = &notes.history.as_ref().unwrap().ring;
     assert!(
         ring.full && ring.entries.len() <= MAX_ENTRIES && ring.entries.capacity() <= MAX_ENTRIES
     );
@@ -203,38 +200,41 @@ async fn entries_words_names_and_accounts_are_bounded() {
     assert!(words <= 2048 + 160, "{words}");
     assert!(ring.mailboxes.len() == 8 && ring.mailboxes.iter().all(|name| name.len() <= 160));
     assert_eq!(ring.connected.len(), crate::store::MAX_TOKENS);
-    drop(ring);
-    for number in 0..MAX_ACCOUNTS + 10 {
-        scene.history.note(&TelemetryEvent::Watch {
-            account: &account(&number.to_string()),
-            state: WatchEvent::Connecting,
-        });
-    }
-    assert_eq!(scene.history.accounts.len(), MAX_ACCOUNTS);
+    drop(notes);
+    let accounts: Vec<_> = (0..MAX_ACCOUNTS).map(|_| AccountTelemetry::default()).collect();
+    let begins = |account: &AccountTelemetry| {
+        scene.history.note(&TelemetryEvent::Watch { account, state: WatchEvent::Connecting });
+        account.timeline().is_some()
+    };
+    let (last, others) = accounts.split_last().unwrap();
+    assert!(others.iter().all(begins) && !begins(last));
+    drop(scene.account);
+    assert!(begins(last), "another account is gone");
 }
 
 #[tokio::test(start_paused = true)]
-async fn account_without_a_device_has_no_history() {
-    let scene = Scene::new();
-    let account = &scene.account;
-    scene.history.note(&TelemetryEvent::Forgotten { account });
-    scene.watch(WatchEvent::Watching);
+async fn account_whose_watch_never_began_has_no_history() {
+    let (scene, account) = (HistoryScene::new(), AccountTelemetry::default());
+    let watching = WatchEvent::Watching;
+    scene.history.note(&TelemetryEvent::Watch { account: &account, state: watching });
     scene.history.note(&TelemetryEvent::Login {
         session: 1,
-        account: Some(account),
+        account: Some(&account),
         result: LoginResult::Accepted,
     });
-    scene.history.note(&TelemetryEvent::Fetched { session: 1, account, token: None });
-    assert_eq!(scene.history.timeline(account), None);
-    scene.registers(2);
-    assert!(scene.history.timeline(account).is_some());
-    scene.history.note(&TelemetryEvent::Forgotten { account });
-    assert_eq!(scene.history.timeline(account), None);
+    scene.history.note(&TelemetryEvent::Fetched { session: 1, account: &account, token: None });
+    assert_eq!(account.timeline(), None);
+    scene.history.note(&TelemetryEvent::Registered {
+        session: 2,
+        account: Some(&account),
+        token: &scene.token,
+    });
+    assert!(account.timeline().is_some());
 }
 
 #[tokio::test(start_paused = true)]
 async fn waiters_are_notified() {
-    let scene = Scene::new();
+    let scene = HistoryScene::new();
     let changed = scene.history.changed();
     tokio::pin!(changed);
     changed.as_mut().enable();

@@ -5,15 +5,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use instant_acme::{Account, AccountBuilder, AccountCredentials, NewAccount};
-use zeroize::Zeroizing;
 
 use super::error::AcmeError;
 use super::http::Https;
 use crate::config::Acme;
-use crate::tls::certs::identity::write_atomically;
+use crate::tls::certs::private_file::write_atomically;
 use crate::tls::client::https_roots;
 
-/// Where the account with this authority is kept: a file for each, by its URL.
+/// The file of the account with this authority: one for each, by its URL.
 fn path(folder: &Path, acme: &Acme) -> PathBuf {
     let url = acme.directory.as_str().trim_start_matches("https://");
     let name: String =
@@ -36,8 +35,7 @@ pub(super) async fn open(folder: &Path, acme: &Acme) -> Result<Account, AcmeErro
     };
     let (account, credentials) =
         builder(acme)?.create(&wanted, acme.directory.to_string(), None).await?;
-    let text =
-        Zeroizing::new(serde_json::to_string(&credentials).map_err(instant_acme::Error::from)?);
+    let text = serde_json::to_string(&credentials).map_err(instant_acme::Error::from)?;
     write_atomically(&path, 0o600, text.as_bytes())?;
     Ok(account)
 }
@@ -51,7 +49,7 @@ pub(super) fn forget(folder: &Path, acme: &Acme) -> Result<(), AcmeError> {
 
 fn read(path: &Path) -> Result<Option<AccountCredentials>, AcmeError> {
     let wrong = |problem: String| AcmeError::Account { path: path.to_owned(), problem };
-    match fs::read_to_string(path).map(Zeroizing::new) {
+    match fs::read_to_string(path) {
         // What a parser says may repeat what it read.
         Ok(text) => serde_json::from_str(&text)
             .map(Some)

@@ -40,13 +40,14 @@ impl Challenges {
         Ok(ChallengeProof { challenges: self.clone(), name })
     }
 
-    /// Whether an authority may come.
+    /// Reports if an authority may connect.
     #[must_use]
     pub fn are_under_way(&self) -> bool {
         !self.proofs().is_empty()
     }
 
-    /// What to show to a client that says `hello`, if it is an authority that looks for the proof of a name under way.
+    /// The configuration for a client that sends `hello`, if it is an authority that verifies a name of an order in
+    /// progress.
     #[must_use]
     pub fn answer(&self, hello: &ClientHello<'_>) -> Option<Arc<ServerConfig>> {
         let mut protocols = hello.alpn()?;

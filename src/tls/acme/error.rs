@@ -41,7 +41,7 @@ pub(super) enum AcmeError {
 }
 
 impl AcmeError {
-    /// What the operator can do.
+    /// The operator's remedy.
     pub(super) fn cure(&self) -> &'static str {
         match self {
             Self::Protocol(ProtocolError::Api(_)) => "see docs/certificates.md",
@@ -82,7 +82,7 @@ pub(super) fn in_words(error: &ProtocolError) -> String {
     }
 }
 
-/// What an authority said, fit for a line of the log.
+/// An authority's words, fit for a line of the log.
 pub(super) fn printable(words: &str) -> String {
     words.chars().map(|c| if c.is_control() { ' ' } else { c }).take(500).collect()
 }

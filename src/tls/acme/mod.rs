@@ -12,21 +12,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::error::AcmeError;
-use self::schedule::RenewalSchedule;
+use self::schedule::{RenewalAction, RenewalInput, RenewalSchedule};
+use crate::clock::{now, reached};
 use crate::config::Acme;
+use crate::machine::Machine;
 use crate::tls::acme::challenges::Challenges;
 use crate::tls::certs::{CertificateSettings, Certificates};
 
-/// How long one attempt may take, from the first request to the certificate.
+/// Time limit of one attempt, from the first request to the certificate.
 const PATIENCE: Duration = Duration::from_secs(5 * 60);
-
-/// The longest wait before the clock is looked at again: machines sleep, and their clocks are set.
-const LOOK: Duration = Duration::from_secs(60 * 60);
 
 /// Sees to it that there is a certificate from the configured authority, if there is one, until `stop` is cancelled.
 pub async fn keep_issued(
@@ -37,36 +36,63 @@ pub async fn keep_issued(
     let mut changes = certificates.wanted().changes();
     let mut schedule = RenewalSchedule::new(fastrand::f64());
     loop {
-        let wait = due(&certificates, &schedule).map(|due| until(due).min(LOOK));
+        if handle(&mut schedule, look(&certificates)) == Some(RenewalAction::Renew) {
+            let attempt = Box::pin(attempt(&certificates, &challenges, &mut schedule));
+            if stop.run_until_cancelled(attempt).await.is_none() {
+                return;
+            }
+            continue;
+        }
         tokio::select! {
             () = stop.cancelled() => return,
-            () = changes.next() => {
-                // The operator may have mended what was wrong.
-                schedule = RenewalSchedule::new(fastrand::f64());
-                continue;
-            }
-            () = sleep(wait.unwrap_or(LOOK)) => {}
-        }
-        let wanted = certificates.wanted().get();
-        let is_due = due(&certificates, &schedule).is_some_and(|due| until(due).is_zero());
-        let Some(acme) = wanted.certificate.acme.as_deref().filter(|_| is_due) else { continue };
-        let attempt = renew(&certificates, &challenges, &schedule, &wanted, acme);
-        match stop.run_until_cancelled(Box::pin(timeout(PATIENCE, attempt))).await {
-            None => return,
-            Some(Ok(Ok(()))) => succeeded(&certificates, &mut schedule),
-            Some(Ok(Err(error))) => failed(&mut schedule, acme, &error),
-            Some(Err(_)) => failed(&mut schedule, acme, &AcmeError::TimedOut(PATIENCE)),
+            // The operator may have mended what was wrong.
+            () = changes.next() => schedule = RenewalSchedule::new(fastrand::f64()),
+            () = reached(schedule.deadline()) => {}
         }
     }
 }
 
-fn due(certificates: &Certificates, schedule: &RenewalSchedule) -> Option<Timestamp> {
-    certificates.wanted().get().certificate.acme.as_ref()?;
-    Some(schedule.due(certificates.get().issued()))
+fn look(certificates: &Certificates) -> RenewalInput {
+    let wall = Timestamp::now();
+    match certificates.wanted().get().certificate.acme {
+        Some(_) => RenewalInput::Certificate { validity: certificates.get().issued(), wall },
+        None => RenewalInput::NoAuthority,
+    }
 }
 
-fn until(due: Timestamp) -> Duration {
-    Duration::try_from(due.duration_since(Timestamp::now())).unwrap_or_default()
+fn handle(schedule: &mut RenewalSchedule, input: RenewalInput) -> Option<RenewalAction> {
+    let mut actions = Vec::new();
+    schedule.handle(input, now(), &mut actions);
+    actions.pop()
+}
+
+/// Asks the authority for a certificate, and logs what came of it.
+async fn attempt(
+    certificates: &Arc<Certificates>,
+    challenges: &Challenges,
+    schedule: &mut RenewalSchedule,
+) {
+    let wanted = certificates.wanted().get();
+    let Some(acme) = wanted.certificate.acme.as_deref() else { return };
+    let renewal = renew(certificates, challenges, schedule, &wanted, acme);
+    let error = match timeout(PATIENCE, renewal).await {
+        Ok(Ok(())) => {
+            let validity = certificates.get().issued();
+            let input = RenewalInput::Succeeded { validity, wall: Timestamp::now() };
+            return log_success(certificates, handle(schedule, input));
+        }
+        Ok(Err(error)) => error,
+        Err(_) => AcmeError::TimedOut(PATIENCE),
+    };
+    let action = handle(schedule, RenewalInput::Failed { wall: Timestamp::now() });
+    if let Some(RenewalAction::Retry(wait)) = action {
+        warn!(
+            "no certificate from {}: {error}; the previous one stays in use, next attempt in {}; {}",
+            host(acme),
+            in_words(wait),
+            error.cure()
+        );
+    }
 }
 
 async fn renew(
@@ -78,7 +104,7 @@ async fn renew(
 ) -> Result<(), AcmeError> {
     // Authorities issue a few of the same kind in a week: one that could not be used for what was wrong here is not wasted.
     refresh(certificates).await?;
-    if due(certificates, schedule).is_none_or(|due| !until(due).is_zero()) {
+    if schedule.due(certificates.get().issued()) > Timestamp::now() {
         return Ok(());
     }
     info!(
@@ -98,35 +124,20 @@ async fn refresh(certificates: &Arc<Certificates>) -> Result<(), AcmeError> {
     Ok(())
 }
 
-fn succeeded(certificates: &Certificates, schedule: &mut RenewalSchedule) {
-    let now = Timestamp::now();
-    schedule.succeeded();
-    let set = certificates.get();
-    match set.issued() {
-        Some(validity) if schedule.due(Some(validity)) > now => {
-            let due = schedule.due(Some(validity));
+fn log_success(certificates: &Certificates, action: Option<RenewalAction>) {
+    match action {
+        Some(RenewalAction::Renewed { until, due }) => {
+            let set = certificates.get();
             let path = set.summary().path.display();
-            info!("certificate: {path}, valid until {}, renewal due about {due}", validity.1);
+            info!("certificate: {path}, valid until {until}, renewal due about {due}");
         }
-        _ => {
-            let wait = schedule.failed(now);
-            warn!(
-                "the new certificate cannot be used, or its renewal is due already; next attempt in {}; check this \
-                 machine's clock",
-                in_words(wait)
-            );
-        }
+        Some(RenewalAction::Useless(wait)) => warn!(
+            "the new certificate cannot be used, or its renewal is due already; next attempt in {}; check this \
+             machine's clock",
+            in_words(wait)
+        ),
+        _ => {}
     }
-}
-
-fn failed(schedule: &mut RenewalSchedule, acme: &Acme, error: &AcmeError) {
-    let wait = schedule.failed(Timestamp::now());
-    warn!(
-        "no certificate from {}: {error}; the previous one stays in use, next attempt in {}; {}",
-        host(acme),
-        in_words(wait),
-        error.cure()
-    );
 }
 
 fn host(acme: &Acme) -> &str {

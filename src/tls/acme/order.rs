@@ -17,10 +17,11 @@ use super::error::{AcmeError, in_words, printable};
 use crate::config::{Acme, Hostname};
 use crate::tls::acme::challenges::{ChallengeProof, Challenges};
 use crate::tls::certs::CertificateSettings;
-use crate::tls::certs::identity::{issued_path, kept_key, write_atomically};
+use crate::tls::certs::private_file::write_atomically;
+use crate::tls::certs::self_signed::{issued_path, kept_key};
 use crate::tls::certs::x509::Leaf;
 
-/// How the state of an order is asked for: soon at first, then less and less often.
+/// Pauses between requests for the state of an order: short at first, then growing.
 const POLLING: RetryPolicy = RetryPolicy::new()
     .initial_delay(Duration::from_millis(500))
     .backoff(1.5)
@@ -106,7 +107,7 @@ async fn begin(
     Ok(offers)
 }
 
-/// What the authority met when it looked.
+/// The problem that the authority found.
 async fn refusal(order: &mut Order) -> Option<String> {
     let mut authorizations = order.authorizations();
     while let Some(Ok(mut authorization)) = authorizations.next().await {

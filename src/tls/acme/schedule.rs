@@ -1,10 +1,14 @@
-//! When to ask for a certificate: at two thirds of its life, and after failures at waits that grow.
+//! When to ask for a certificate, as a machine: at two thirds of its life, and after failures at waits that grow.
+//!
+//! Certificates have dates, so the wall clock is part of the inputs. Machines sleep, and their clocks are set: the deadline is
+//! never far away, and at it the driver looks at the certificate and the clock again.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::backoff::Doubling;
+use crate::backoff::{GrowingWait, shortened};
+use crate::machine::{Actions, Machine};
 
 /// The wait after a first failure. Let's Encrypt accepts five failed proofs of a name in an hour.
 const SHORTEST: Duration = Duration::from_secs(10 * 60);
@@ -12,24 +16,84 @@ const SHORTEST: Duration = Duration::from_secs(10 * 60);
 /// The longest wait: an authority that was away for days is asked again within half a day of its return.
 const LONGEST: Duration = Duration::from_secs(12 * 60 * 60);
 
-/// The machine: takes times, says times.
+const WAITS: GrowingWait = GrowingWait::doubling(SHORTEST, LONGEST);
+
+/// The longest wait before the wall clock is looked at again.
+const LOOK: Duration = Duration::from_secs(60 * 60);
+
+/// From when until when a certificate is valid.
+pub(super) type Validity = (Timestamp, Timestamp);
+
+/// What comes in. `wall` is the time of the wall clock.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum RenewalInput {
+    /// The certificate that is there, if there is one: at the beginning, at the deadline, and after each attempt.
+    Certificate { validity: Option<Validity>, wall: Timestamp },
+    /// The same where no authority is configured.
+    NoAuthority,
+    /// The attempt succeeded, and this certificate is used now.
+    Succeeded { validity: Option<Validity>, wall: Timestamp },
+    /// The attempt failed.
+    Failed { wall: Timestamp },
+}
+
+/// The driver's next step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum RenewalAction {
+    /// Ask for a certificate.
+    Renew,
+    /// For the log: the new certificate is good, and its renewal is due then.
+    Renewed { until: Timestamp, due: Timestamp },
+    /// For the log: the new certificate is of no use, or its renewal is due already. The next attempt is after this wait.
+    Useless(Duration),
+    /// For the log: the next attempt is after this wait.
+    Retry(Duration),
+}
+
+/// The machine.
 #[derive(Debug)]
 pub(super) struct RenewalSchedule {
     /// Between 0 and 1, drawn once: not all that started together ask together.
     jitter: f64,
     failures: u32,
-    /// Not before this time, because of the last failure.
+    /// Not before this time of the wall clock, because of the last failure.
     not_before: Timestamp,
+    deadline: Option<Instant>,
+}
+
+impl Machine for RenewalSchedule {
+    type Input<'a> = RenewalInput;
+    type Action<'a> = RenewalAction;
+
+    fn handle(&mut self, input: RenewalInput, now: Instant, actions: &mut impl Actions<Self>) {
+        match input {
+            RenewalInput::Certificate { validity, wall } => {
+                let wait = self.due(validity).duration_since(wall);
+                let wait = Duration::try_from(wait).unwrap_or_default();
+                self.deadline = now.checked_add(wait.min(LOOK));
+                if wait.is_zero() {
+                    actions.push(RenewalAction::Renew);
+                }
+            }
+            RenewalInput::NoAuthority => self.deadline = now.checked_add(LOOK),
+            RenewalInput::Succeeded { validity, wall } => self.succeeded(validity, wall, actions),
+            RenewalInput::Failed { wall } => actions.push(RenewalAction::Retry(self.failed(wall))),
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
 }
 
 impl RenewalSchedule {
     pub(super) fn new(jitter: f64) -> Self {
-        Self { jitter, failures: 0, not_before: Timestamp::MIN }
+        Self { jitter, failures: 0, not_before: Timestamp::MIN, deadline: None }
     }
 
     /// When to ask for a certificate, if the one that is there is valid from and until these times; now or earlier if there
     /// is none.
-    pub(super) fn due(&self, validity: Option<(Timestamp, Timestamp)>) -> Timestamp {
+    pub(super) fn due(&self, validity: Option<Validity>) -> Timestamp {
         let wanted = validity.map_or(Timestamp::MIN, |(from, until)| {
             let life = until.duration_since(from);
             // Up to a thirtieth earlier.
@@ -40,17 +104,26 @@ impl RenewalSchedule {
         wanted.max(self.not_before)
     }
 
-    pub(super) fn succeeded(&mut self) {
+    fn succeeded(
+        &mut self,
+        validity: Option<Validity>,
+        wall: Timestamp,
+        actions: &mut impl Actions<Self>,
+    ) {
         self.failures = 0;
         self.not_before = Timestamp::MIN;
+        let due = self.due(validity);
+        match validity {
+            Some((_, until)) if due > wall => actions.push(RenewalAction::Renewed { until, due }),
+            _ => actions.push(RenewalAction::Useless(self.failed(wall))),
+        }
     }
 
     /// Notes a failure; returns how long to wait.
-    pub(super) fn failed(&mut self, now: Timestamp) -> Duration {
-        let wait =
-            Doubling::new(SHORTEST, LONGEST).after(self.failures).mul_f64(1.0 - self.jitter / 10.0);
+    fn failed(&mut self, wall: Timestamp) -> Duration {
+        let wait = shortened(WAITS.after(self.failures), 0.1, self.jitter);
         self.failures = self.failures.saturating_add(1);
-        self.not_before = now.checked_add(wait).unwrap_or(Timestamp::MAX);
+        self.not_before = wall.checked_add(wait).unwrap_or(Timestamp::MAX);
         wait
     }
 }
@@ -61,6 +134,12 @@ mod tests {
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_second(seconds).unwrap()
+    }
+
+    fn handle(schedule: &mut RenewalSchedule, input: RenewalInput) -> Vec<RenewalAction> {
+        let mut actions = vec![];
+        schedule.handle(input, Instant::now(), &mut actions);
+        actions
     }
 
     #[test]
@@ -82,12 +161,49 @@ mod tests {
     #[test]
     fn failures_make_it_wait_longer_but_never_for_ever() {
         let mut schedule = RenewalSchedule::new(0.5);
-        let waits: Vec<u64> = (0..50).map(|_| schedule.failed(at(0)).as_secs() / 60).collect();
+        let fails = |schedule: &mut RenewalSchedule| match handle(
+            schedule,
+            RenewalInput::Failed { wall: at(0) },
+        )
+        .as_slice()
+        {
+            [RenewalAction::Retry(wait)] => wait.as_secs() / 60,
+            other => panic!("{other:?}"),
+        };
+        let waits: Vec<u64> = (0..50).map(|_| fails(&mut schedule)).collect();
         assert_eq!(waits[..4], [9, 19, 38, 76]);
         assert_eq!(waits[49], 684);
         assert_eq!(schedule.due(None), at(684 * 60));
-        schedule.succeeded();
+        let validity = Some((at(0), at(90 * 86_400)));
+        handle(&mut schedule, RenewalInput::Succeeded { validity, wall: at(0) });
         assert!(schedule.due(None) < at(0));
-        assert_eq!(schedule.failed(at(0)).as_secs() / 60, 9);
+        assert_eq!(fails(&mut schedule), 9);
+    }
+
+    #[test]
+    fn clock_is_looked_at_every_hour_and_renewal_asked_for_when_due() {
+        let mut schedule = RenewalSchedule::new(0.0);
+        let now = Instant::now();
+        let validity = Some((at(0), at(90 * 86_400)));
+        let mut look = |days: i64| {
+            let mut actions = vec![];
+            let wall = at(days * 86_400);
+            schedule.handle(RenewalInput::Certificate { validity, wall }, now, &mut actions);
+            (actions, schedule.deadline().unwrap() - now)
+        };
+        assert_eq!(look(1), (vec![], LOOK));
+        assert_eq!(look(60), (vec![RenewalAction::Renew], Duration::ZERO));
+    }
+
+    #[test]
+    fn new_certificate_that_is_due_already_counts_as_a_failure() {
+        let mut schedule = RenewalSchedule::new(0.0);
+        for validity in [None, Some((at(-90), at(-1)))] {
+            let actions = handle(&mut schedule, RenewalInput::Succeeded { validity, wall: at(0) });
+            assert!(matches!(actions.as_slice(), [RenewalAction::Useless(_)]), "{actions:?}");
+        }
+        let validity = Some((at(0), at(90)));
+        let actions = handle(&mut schedule, RenewalInput::Succeeded { validity, wall: at(0) });
+        assert_eq!(actions, [RenewalAction::Renewed { until: at(90), due: at(60) }]);
     }
 }

@@ -1,7 +1,10 @@
 //! The certificates in use: selection for a client, and replacement while sessions go on.
 
 pub mod identity;
+mod load;
+pub(crate) mod private_file;
 pub mod reload;
+pub(crate) mod self_signed;
 pub(crate) mod x509;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,7 +24,7 @@ use crate::tls::certs::identity::{
 use crate::tls::certs::x509::Leaf;
 use crate::tls::client::{TrustError, roots};
 
-/// How long before its end a certificate of the operator's own is told of, if it lasts for long.
+/// Time before the end of an operator's own long-lived certificate at which the log warns.
 const NOTICE: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
 /// Why clients cannot be shown a certificate.
@@ -37,20 +40,20 @@ pub enum LoadError {
     Mismatch {
         /// The chain's file.
         path: String,
-        /// What does not fit.
+        /// The mismatch.
         source: rustls::Error,
     },
-    /// What the authority's own web server is to be verified against cannot be read.
+    /// The trust anchors for the authority's own web server cannot be read.
     #[error(transparent)]
     Trust(#[from] TrustError),
 }
 
-/// What the configuration says of certificates.
+/// The configuration of certificates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateSettings {
     /// The name that people enter.
     pub hostname: Hostname,
-    /// Where certificates come from.
+    /// The `certificate` section.
     pub certificate: config::Certificate,
 }
 
@@ -86,7 +89,8 @@ impl CertificateSet {
         Ok(Self { default, more })
     }
 
-    /// What [`CertificateSet::load`] would do, without writing anything: of the first certificate, and of the others.
+    /// The result that [`CertificateSet::load`] would have, without writing anything: for the first certificate, and
+    /// for the others.
     ///
     /// # Errors
     /// [`LoadError`] if it would fail on what is there.
@@ -107,7 +111,7 @@ impl CertificateSet {
         Ok((first, more))
     }
 
-    /// What there is to say about the first.
+    /// Summary of the first certificate.
     #[must_use]
     pub fn summary(&self) -> &CertificateSummary {
         &self.default.summary
@@ -119,8 +123,8 @@ impl CertificateSet {
         Leaf::of(&self.default.certified.cert).ok().filter(|_| is_issued)?.validity()
     }
 
-    /// What clients take offence at, or soon will, for the operator to mend. What deltapush makes or has issued it renews
-    /// itself.
+    /// Problems of certificates that the operator must solve, present or near. Certificates that deltapush makes or has
+    /// issued are renewed automatically.
     pub(crate) fn troubles(&self, hostname: &Hostname, now: Timestamp) -> Vec<String> {
         let own = std::iter::once(&self.default)
             .chain(&self.more)
@@ -174,7 +178,8 @@ impl PresentedCertificate {
         Ok(Self { certified: Arc::new(certified), summary })
     }
 
-    /// Whether its time is not now, or soon over: in two weeks, or in the last fifth of a shorter life.
+    /// The problem with its validity period: not valid yet, expired, or near its end (two weeks, or the last fifth of a
+    /// shorter life).
     fn trouble_with_time(&self, now: Timestamp) -> Option<String> {
         let (from, until) = Leaf::of(&self.certified.cert).ok()?.validity()?;
         let path = self.summary.path.display();
@@ -219,7 +224,7 @@ impl Certificates {
         self.set.get()
     }
 
-    /// What the configuration says.
+    /// The configured values.
     #[must_use]
     pub fn wanted(&self) -> &Reloadable<CertificateSettings> {
         &self.wanted

@@ -15,15 +15,15 @@ use tracing::{error, info, warn};
 
 use crate::tls::certs::{CertificateSettings, Certificates};
 
-/// How often files are looked at: a handful of system calls.
+/// Interval between checks of the files: a handful of system calls.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// How often certificates are read again although no file changed: a self-signed one may be due for renewal, and the end of
-/// another near.
+/// Interval after which certificates are read again although no file changed: a self-signed one may be due for renewal, and
+/// the end of another near.
 const ANYWAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What tells whether the files are those that were read: for each, its device, inode, size, and time of change in seconds
-/// and nanoseconds. Links count as what they lead to.
+/// Identifies the state of the files that were read: for each, its device, inode, size, and time of change in seconds and
+/// nanoseconds. Links are followed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct FileStamp(Vec<(PathBuf, Option<[i128; 5]>)>);
 

@@ -33,24 +33,24 @@ impl<'a> Leaf<'a> {
         Some((not_before, self.not_after()?))
     }
 
-    /// Whether it is still valid in `time` from now.
+    /// Reports if it is still valid in `time` from now.
     pub(crate) fn lasts(&self, time: Duration) -> bool {
         let now = Timestamp::now();
         let not_after = self.not_after().unwrap_or(Timestamp::MIN);
         now.checked_add(time).is_ok_and(|wanted| wanted < not_after)
     }
 
-    /// Whether it is for this key.
+    /// Reports if it is for this key.
     pub(crate) fn has_key(&self, key: &KeyPair) -> bool {
         self.0.public_key().subject_public_key.data.as_ref() == key.der_bytes()
     }
 
-    /// Whether it is for the key of which this is the public part, as SubjectPublicKeyInfo.
+    /// Reports if it is for the key of which this is the public part, as SubjectPublicKeyInfo.
     pub(crate) fn has_public_key(&self, public: &[u8]) -> bool {
         self.0.public_key().raw == public
     }
 
-    /// Whether a client that connects to `hostname` accepts it as far as the name goes: only subject alternative names count
+    /// Reports if a client that connects to `hostname` accepts the names in it: only subject alternative names count
     /// (RFC 9525 section 2).
     pub(crate) fn names(&self, hostname: &Hostname) -> bool {
         let Ok(Some(extension)) = self.0.subject_alternative_name() else { return false };
@@ -64,7 +64,7 @@ impl<'a> Leaf<'a> {
     }
 }
 
-/// Whether a certificate for `name` is one for `host`; a wildcard stands for one label (RFC 9525 section 6.3).
+/// Reports if a certificate for `name` is one for `host`; a wildcard stands for one label (RFC 9525 section 6.3).
 fn is_for(name: &str, host: &str) -> bool {
     let below_wildcard = name.strip_prefix("*.");
     let parent = host.split_once('.').map(|(_, parent)| parent);

@@ -16,7 +16,7 @@ use tokio::task::coop;
 
 pub use tls::{Hello, TlsStream};
 
-/// How much is read at once: four TLS records of full size.
+/// Bytes of one read: four TLS records of full size.
 const SCRATCH: usize = 64 * 1024;
 
 thread_local! {
@@ -95,7 +95,7 @@ impl Stream {
 const KEEPALIVE_TIME: Duration = Duration::from_secs(120);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 
-/// How long sent data may stay unacknowledged before the connection counts as dead (RFC 5482).
+/// Time that sent data may stay unacknowledged before the connection counts as dead (RFC 5482).
 ///
 /// More than the time of the first keepalive and of some after it: from this time on Linux gives up at the first probe that
 /// is not answered, and one may get lost.

@@ -1,8 +1,8 @@
 //! TLS records in memory: rustls with the buffers of its caller, so that an idle connection owns none.
 //!
-//! What was received and is not used belongs to the caller, and has to come again, as it was left, in front of what follows:
-//! rustls remembers where in it the pieces of a message are. After an error nothing may be asked any more.
-//! Nothing here reads or writes a socket.
+//! Received bytes that were not used belong to the caller, and must come again, unchanged, in front of the bytes that
+//! follow: rustls remembers the positions of a message's pieces. After an error no method may be called. Nothing here reads
+//! or writes a socket.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ pub(super) enum Records {
     Server(UnbufferedServerConnection),
 }
 
-/// Where a connection stands once all that was received is used, as far as records are whole.
+/// The state of a connection once all received whole records are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TlsState {
     /// In the handshake, which needs more of the peer.
@@ -31,7 +31,7 @@ pub(super) enum TlsState {
     PeerClosed,
 }
 
-/// What is to be said.
+/// The bytes to send.
 enum Say<'a> {
     Nothing,
     /// These bytes, sealed into that buffer.
@@ -40,7 +40,7 @@ enum Say<'a> {
     Close,
 }
 
-/// What was done in one step.
+/// The outcome of one step.
 enum RecordStep {
     /// Something; there may be more.
     Done,
@@ -66,7 +66,7 @@ impl Records {
         UnbufferedServerConnection::new(config).map(Self::Server)
     }
 
-    /// What does not depend on the side, such as the protocol that was agreed on.
+    /// The state that does not depend on the side, such as the negotiated protocol.
     pub(super) fn common(&self) -> &CommonState {
         match self {
             Self::Client(client) => client,
@@ -128,7 +128,7 @@ impl Records {
         sealed: &mut [u8],
         outgoing: &mut Vec<u8>,
     ) -> Result<usize, Error> {
-        self.say(incoming, Say::Data(plain, sealed), outgoing)
+        self.send(incoming, Say::Data(plain, sealed), outgoing)
     }
 
     /// Appends to `outgoing` that nothing more comes from us. `incoming` is what [`receive`](Self::receive) has left.
@@ -137,10 +137,10 @@ impl Records {
         incoming: &mut [u8],
         outgoing: &mut Vec<u8>,
     ) -> Result<(), Error> {
-        self.say(incoming, Say::Close, outgoing).map(|_| ())
+        self.send(incoming, Say::Close, outgoing).map(|_| ())
     }
 
-    fn say(
+    fn send(
         &mut self,
         incoming: &mut [u8],
         mut say: Say<'_>,

@@ -26,21 +26,22 @@ const MAX_PLAIN: usize = 64 * 1024;
 /// A record's wire size, at most (RFC 5246 section 6.2.3, which has more than RFC 8446).
 const MAX_RECORD: usize = 5 + 16 * 1024 + 2048;
 
-/// What is read at once where there is room for [`MAX_PLAIN`]: four records of full size (RFC 8446 section 5.2, with the one
-/// byte that is added), so that in a stream of them none comes in two pieces, and which never say more than that.
+/// Bytes of one read where there is room for [`MAX_PLAIN`]: four records of full size (RFC 8446 section 5.2, with the one
+/// byte that is added), so that in a stream of them none comes in two pieces, and which never contain more than that.
 const MAX_READ: usize = 4 * (5 + 16 * 1024 + 1 + 16);
 
-/// What the thread's buffer takes: what is read or sealed at once, what records add to it, and a record that was begun before.
+/// Size of the thread's buffer: the bytes that are read or sealed at once, the overhead of records, and a record that was
+/// begun before.
 const SCRATCH: usize = MAX_PLAIN + MAX_RECORD;
 
-/// How much is read at once in a handshake, and to look at what comes first.
+/// Bytes of one read in a handshake, and for the first look at a connection.
 const HANDSHAKE_READ: usize = 4 * 1024;
 
-/// What may wait to be sent: what was sealed at once, with what rustls adds. Its answers to the peer are few, and it counts them;
-/// this holds whatever becomes of that.
+/// Most bytes that may wait to be sent: the output of one sealing, with rustls's additions. Its answers to the peer are few
+/// and counted; this bound holds in any case.
 const MAX_OUTGOING: usize = 2 * SCRATCH;
 
-/// How often a read goes on without pause although what came said nothing. New keys and tickets cost more time than bytes.
+/// Number of reads in a row that may contain no data. New keys and tickets cost more time than bytes.
 const MAX_SILENT_READS: usize = 4;
 
 /// Bytes of a server's handshake that may be held: rustls takes messages of 64 KiB, and chains of certificates are long.
@@ -68,7 +69,8 @@ pub struct TlsStream<T = TcpStream> {
     peer_closed: bool,
     /// The peer broke the protocol: what it says counts no more. Boxed, as there seldom is one.
     fault: Option<Box<rustls::Error>>,
-    /// Who waits until something was sent. The socket knows of one only, and that may be a reader, which sends too.
+    /// The task that waits until something was sent. The socket stores one waker only, which may be a reader's, and
+    /// readers send too.
     writer: Option<Waker>,
     /// We say no more.
     closed: bool,
@@ -138,13 +140,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
         }
     }
 
-    /// What was agreed on.
+    /// The negotiated parameters.
     #[must_use]
     pub fn agreed(&self) -> &CommonState {
         self.records.common()
     }
 
-    /// What it holds for itself, beside what rustls does, in bytes: nothing while nothing is under way.
+    /// Bytes that it holds besides rustls: none while nothing is in progress.
     #[must_use]
     pub fn held(&self) -> usize {
         [&self.incoming, &self.received, &self.outgoing]
@@ -335,7 +337,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Hello<T> {
         }
     }
 
-    /// What it says.
+    /// The client's hello.
     #[must_use]
     pub fn client_hello(&self) -> ClientHello<'_> {
         self.accepted.client_hello()

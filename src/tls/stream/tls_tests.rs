@@ -580,6 +580,6 @@ async fn input_that_is_no_hello_is_answered_with_an_alert() {
 
 #[test]
 fn connection_is_small() {
-    // Twice in each session. Most of it is rustls's.
-    assert!(size_of::<TlsStream>() <= 1400, "{}", size_of::<TlsStream>());
+    // Twice in each session. Most of it is rustls's; a quarter above what it is, because layouts are the compiler's.
+    assert!(size_of::<TlsStream>() <= 1750, "{}", size_of::<TlsStream>());
 }

@@ -3,7 +3,7 @@
 use super::names::Names;
 use super::vocabulary::{is_harmless, is_harmless_string, is_of_a_date};
 
-/// Where in a response a line stands: a literal cuts it in two.
+/// The position of a line in a response: a literal splits it.
 #[derive(Debug, Default)]
 pub(super) struct LinePosition {
     has_begun: bool,
@@ -20,7 +20,7 @@ pub(super) struct LinePosition {
     version: bool,
 }
 
-/// What a string is, where that is known from its place.
+/// The role of a string, if its place determines it.
 enum StringRole {
     Anywhere,
     Date,
@@ -127,7 +127,7 @@ pub(super) fn blank(names: &mut Names, context: &mut LinePosition, text: &[u8]) 
     out.into_bytes()
 }
 
-/// What happened, in deltapush's own words.
+/// An event in deltapush's own words.
 pub(super) fn blank_note(names: &mut Names, words: &str) -> String {
     // No word of it is a tag.
     let mut context = LinePosition { has_begun: true, ..LinePosition::default() };

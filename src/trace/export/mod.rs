@@ -18,10 +18,10 @@ use super::Speaker;
 use super::record::{LinePart, Record, SessionId, TraceEntry};
 use crate::account::AccountId;
 
-/// How much is exported at most, in bytes: more than rotating files have, and less than fills a memory.
+/// Most bytes of an export: more than rotating files have, and less than fills a memory.
 const MAX_LEN: usize = 256 << 20;
 
-/// What stands for the size of a secret, which is nobody's business either.
+/// The size that replaces that of every secret.
 const MASKED: u64 = 16;
 
 /// A trace that is being exported.
@@ -85,18 +85,18 @@ fn pass(names: &mut Names, mut records: Vec<Record>) -> Vec<Record> {
     records
 }
 
-/// What is relayed and what is said beside it are one stream.
+/// Relayed lines and own lines of a side are one stream.
 fn side_of(speaker: Speaker) -> usize {
     speaker as usize
 }
 
-/// What one peer says in one session.
+/// The lines of one peer in one session.
 #[derive(Default)]
 struct PeerStream {
     context: LinePosition,
     /// Its last line announced a literal.
     announced: bool,
-    /// Where its last line stands.
+    /// The position of its last line.
     last: Option<usize>,
 }
 
@@ -148,7 +148,7 @@ fn blank_account(names: &mut Names, account: &AccountId) -> AccountId {
     AccountId::new(&user.join("\n"), &server)
 }
 
-/// Where in a line that ends with the announcement of a literal its size stands.
+/// The place of a literal's size in a line that ends with its announcement.
 fn announcement(text: &[u8]) -> Option<std::ops::Range<usize>> {
     let inner = text.strip_suffix(b"}")?;
     let inner = inner.strip_suffix(b"+").unwrap_or(inner);

@@ -41,7 +41,7 @@ impl Names {
         self.known(word).unwrap_or_else(|| format!("word{}", number(&mut self.words, word)))
     }
 
-    /// What stands for a word that is somebody's name.
+    /// The replacement of a word that is somebody's name.
     pub(super) fn known(&self, word: &str) -> Option<String> {
         // Numbers are sizes and places here, whoever else is called so.
         if word.bytes().all(|byte| byte.is_ascii_digit()) {

@@ -1,4 +1,4 @@
-//! What a stranger sees of a trace.
+//! The exported form of a trace.
 
 use super::*;
 use crate::trace::Mark;

@@ -139,12 +139,12 @@ static KNOWN: LazyLock<HashSet<&str>> = LazyLock::new(|| {
     PROTOCOL.split_ascii_whitespace().chain(WORDS.split_ascii_whitespace()).collect()
 });
 
-/// Whether a word may stay, in any case.
+/// Reports if a word may stay, in any case.
 pub(super) fn is_harmless(word: &str) -> bool {
     KNOWN.contains(&*word.to_ascii_lowercase()) || word.strip_prefix('\\').is_some_and(is_harmless)
 }
 
-/// Whether what stands in quotes may stay.
+/// Reports if the content of quotes may stay.
 pub(super) fn is_harmless_string(content: &str) -> bool {
     let lower = content.to_ascii_lowercase();
     let is_separator =
@@ -164,7 +164,7 @@ pub(super) fn is_harmless_string(content: &str) -> bool {
         || entry.is_some_and(|entry| entry.split('/').all(is_harmless))
 }
 
-/// Whether it is part of a date: a number, a zone, a name of a month or a day.
+/// Reports if it is part of a date: a number, a zone, a name of a month or a day.
 pub(super) fn is_of_a_date(part: &str) -> bool {
     const NAMES: [&str; 21] = [
         "mon", "tue", "wed", "thu", "fri", "sat", "sun", "jan", "feb", "mar", "apr", "may", "jun",

@@ -148,7 +148,7 @@ pub(super) fn servers(
     }
 }
 
-/// What was read so far.
+/// The servers read so far.
 #[derive(Default)]
 struct ParsedServers<'a> {
     domain: &'a str,

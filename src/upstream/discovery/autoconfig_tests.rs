@@ -32,7 +32,7 @@ fn read(document: &str) -> Result<Vec<String>, DocumentFlaw> {
         .map(|offers| offers.iter().map(shown).collect())
 }
 
-/// What is read of one server, or why it is not.
+/// The reading of one server, or the reason why it cannot be used.
 fn read_server(inside: &str) -> String {
     let document = format!(
         "<clientConfig>\n<incomingServer type=\"imap\">{inside}</incomingServer></clientConfig>"

@@ -33,14 +33,14 @@ pub use submission::{SubmissionAnswer, SubmissionQuestion, submission};
 const AT_ONCE: usize = 128;
 /// Domains that are remembered.
 const REMEMBERED: usize = 1024;
-/// How long an answer counts: at least, at most, and where the source does not say.
+/// Lifetime of an answer: at least, at most, and where the source does not name one.
 const SHORTEST: Duration = Duration::from_secs(5 * 60);
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 const UNSAID: Duration = Duration::from_secs(6 * 3600);
-/// How long it counts that there is none, and that nobody answers.
+/// Lifetime of an answer without a server, and of none at all.
 const ABSENT: Duration = Duration::from_secs(5 * 60);
 const FAILED: Duration = Duration::from_secs(30);
-/// How long an answer goes on to count while no newer one can be had.
+/// Additional lifetime of an answer while no newer one can be had.
 const STALE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// A server as its domain names it.
@@ -88,7 +88,7 @@ struct Trusted {
     identity: Arc<str>,
 }
 
-/// What was found.
+/// The servers of a domain.
 #[derive(Debug, Clone)]
 struct KnownServer {
     result: Result<Vec<Trusted>, DiscoveryError>,
@@ -183,7 +183,7 @@ impl Discovery {
     }
 }
 
-/// What is known after an answer: the old servers still, if the new answer is that nobody answers.
+/// The servers known after an answer: still the old ones, if nobody answers.
 fn remembered(before: Option<KnownServer>, answer: DiscoveryAnswer, now: Instant) -> KnownServer {
     let after = |time: Duration| now.checked_add(time).unwrap_or(now);
     let known = |result, time| KnownServer {
@@ -234,7 +234,7 @@ struct Search<'a> {
     unusable: Mutex<Vec<Arc<UnusableDocument>>>,
 }
 
-/// What one source said.
+/// The answer of one source.
 enum SourceAnswer {
     Offers(Vec<DiscoveredServer>, Duration),
     NotOffered,
@@ -321,7 +321,7 @@ impl Search<'_> {
         }
     }
 
-    /// Whether it is no surprise that DNS names this host.
+    /// Reports if DNS may name this host without more proof.
     fn is_expected(&self, host: &str) -> bool {
         let is_within = host
             .strip_suffix(&**self.domain)

@@ -7,7 +7,7 @@ use super::DiscoveredServer;
 use crate::config::Security;
 use crate::upstream::dns::Srv;
 
-/// What a domain's records for one service say.
+/// A domain's records for one service.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Service {
     /// It is there.
@@ -16,7 +16,7 @@ pub(super) enum Service {
     NotOffered,
 }
 
-/// What `records` say of a service that comes with `security`.
+/// The meaning of `records` for a service with `security`.
 pub(super) fn service(records: &[Srv], security: Security) -> Service {
     let offers: Vec<_> = records
         .iter()

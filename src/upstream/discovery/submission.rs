@@ -1,8 +1,8 @@
 //! Discovery of a domain's submission server: SRV records (RFC 8314 section 5.1, RFC 6186 section 3.3), then
 //! autoconfig.
 //!
-//! What is found is handed to people, who send their password there. So a host that only DNS names must be within the domain, or
-//! be named by the route (`targets`), be the IMAP server's own, or be named by autoconfig too, for which the domain's
+//! The result is shown to people, who send their password there. So a host that only DNS names must be within the domain,
+//! or be named by the route (`targets`), be the IMAP server's own, or be named by autoconfig too, for which the domain's
 //! certificate vouches.
 
 use std::sync::{Arc, Mutex};
@@ -15,14 +15,14 @@ use crate::tls::client::ClientConfigs;
 use crate::upstream::dns::{DnsError, DnsResolver, Reach};
 use crate::upstream::route::Terms;
 
-/// What is asked, and whom.
+/// The question, and those who are asked.
 #[derive(Clone, Copy)]
 pub struct SubmissionQuestion<'a> {
     /// The domain, in lower case.
     pub domain: &'a Arc<str>,
-    /// What its route says.
+    /// The terms of its route.
     pub terms: &'a Terms,
-    /// Where the domain's own names may lead.
+    /// The addresses to which the domain's own names may lead.
     pub reach: Reach,
     /// The IMAP server, where its name is known.
     pub imap: Option<&'a str>,
@@ -34,7 +34,7 @@ pub struct SubmissionQuestion<'a> {
     pub tls: &'a ClientConfigs,
 }
 
-/// What was found.
+/// The result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SubmissionAnswer {
     /// The domain names this server, and what it wants as login.

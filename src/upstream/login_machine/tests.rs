@@ -1,8 +1,16 @@
 //! Logins with servers of every kind, as dialogues.
 
-use super::*;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 
-/// Plays a server: `S:` lines go in, `>` lines must come out, `?` lines go to the client, which answers `!`; the result is what the last response led to.
+use super::methods::MAX_CHALLENGE;
+use super::*;
+use crate::machine::script::{Done, Player, Said, Scripted};
+use crate::parser::id::Field;
+use crate::secret::Secret;
+
+/// Plays a mail server, and a client that answers challenges, in the language of [`machine::script`](crate::machine::script). A
+/// client's line is not encoded. Returns the end of the login, if the script reaches it.
 fn play(
     credentials: Credentials,
     security: Security,
@@ -17,51 +25,48 @@ fn play_for(
     security: Security,
     script: &str,
 ) -> Result<Option<LoggedIn>, LoginError> {
-    play_dialogue(Dialogue::new(credentials, security, purpose), script)
+    play_machine(LoginMachine::new(credentials, security, purpose), script)
 }
 
-fn play_dialogue(mut dialogue: Dialogue, script: &str) -> Result<Option<LoggedIn>, LoginError> {
-    let mut sent: Vec<u8> = vec![];
-    let mut asked: Vec<u8> = vec![];
-    let mut result = None;
-    for line in script.lines().map(str::trim_start).filter(|line| !line.is_empty()) {
-        let (kind, text) = line.split_once(' ').unwrap_or((line, ""));
-        match kind {
-            "S:" => {
-                assert_eq!(String::from_utf8_lossy(&sent), "", "not expected");
-                let mut step = dialogue.response(format!("{text}\r\n").as_bytes())?;
-                if matches!(step, Some(DialogueStep::StartTls)) {
-                    step = Some(dialogue.secured());
-                }
-                match step {
-                    Some(DialogueStep::Send(said)) => sent.extend_from_slice(&said.bytes),
-                    Some(DialogueStep::LoggedIn(logged_in)) => result = Some(logged_in),
-                    Some(DialogueStep::Challenge(challenge)) => asked.extend(challenge),
-                    _ => {}
-                }
+fn play_machine(machine: LoginMachine, script: &str) -> Result<Option<LoggedIn>, LoginError> {
+    let mut player = Player::new(machine, Instant::now());
+    player.play(script);
+    player.end().1.transpose()
+}
+
+impl Scripted for LoginMachine {
+    type End = Result<LoggedIn, LoginError>;
+
+    fn hear(&mut self, said: Said<'_>, now: Instant, done: &mut Done<Self::End>) -> bool {
+        match said {
+            Said::Server(line) => self.handle(LoginInput::Response(line), now, done),
+            Said::Client(line) => {
+                let response = Secret::new(line.trim_ascii_end().to_vec());
+                let mut sent = |action: LoginAction| {
+                    if let LoginAction::Send(line) = &action {
+                        assert_eq!(line.secret_from, 0, "all of it is secret");
+                    }
+                    Self::write(action, done);
+                };
+                self.handle(LoginInput::ClientResponse(&response), now, &mut sent);
             }
-            "?" => {
-                assert_eq!(String::from_utf8_lossy(&asked), text, "for the client");
-                asked.clear();
+            Said::Event("secured") => self.handle(LoginInput::Secured, now, done),
+            Said::Begin | Said::Later | Said::Event(_) => return false,
+        }
+        true
+    }
+
+    fn write(action: LoginAction, done: &mut Done<Self::End>) {
+        match action {
+            LoginAction::Send(line) => done.sent(">", &line.bytes),
+            LoginAction::StartTls => done.did("TLS"),
+            LoginAction::Challenge(challenge) => {
+                done.sent("<", &[b"+ ", challenge.as_slice(), b"\r\n"].concat())
             }
-            "!" => {
-                let said = dialogue.client_responds(&Secret::new(text.into()));
-                assert_eq!(said.secret_from, 0);
-                sent.extend_from_slice(&said.bytes);
-            }
-            ">" => {
-                let expected = format!("{text}\r\n");
-                let rest = sent.strip_prefix(expected.as_bytes()).map(<[u8]>::to_vec);
-                sent = rest.unwrap_or_else(|| {
-                    panic!("{line:?}, got {:?}", String::from_utf8_lossy(&sent))
-                });
-            }
-            _ => panic!("what is {line:?}?"),
+            LoginAction::LoggedIn(logged_in) => done.ends(Ok(logged_in)),
+            LoginAction::Failed(error) => done.ends(Err(error)),
         }
     }
-    assert_eq!(String::from_utf8_lossy(&sent), "", "left over");
-    assert_eq!(String::from_utf8_lossy(&asked), "", "left over for the client");
-    Ok(result)
 }
 
 fn simple() -> Credentials {
@@ -187,6 +192,8 @@ fn starttls_is_required_where_the_route_says_so() {
         "S: * OK [CAPABILITY IMAP4rev1 STARTTLS LOGINDISABLED] [ALERT] hi
          > dp1 STARTTLS
          S: dp1 OK go
+         (TLS)
+         (secured)
          > dp2 CAPABILITY
          S: * CAPABILITY IMAP4rev1 AUTH=PLAIN SASL-IR
          S: dp2 OK
@@ -335,7 +342,7 @@ fn refused_token_is_explained_to_the_client_and_never_to_a_watch() {
             untagged: vec![],
         });
         assert_eq!(
-            play(token(), Security::Tls, &format!("{start} ? eyJzIjo0MDF9\n ! \x01\n {end}")),
+            play(token(), Security::Tls, &format!("{start} < + eyJzIjo0MDF9\n C: \x01\n {end}")),
             refused
         );
         assert_eq!(
@@ -353,8 +360,8 @@ fn scram_passes_through() {
         (STANDARD.encode("r=abcdef,s=c2FsdA==,i=4096"), STANDARD.encode("v=proof"));
     let exchange = format!(
         "S: + {server_first}
-         ? {server_first}
-         ! c=biws,r=abcdef,p=sesame
+         < + {server_first}
+         C: c=biws,r=abcdef,p=sesame
          > {}
          ",
         STANDARD.encode("c=biws,r=abcdef,p=sesame")
@@ -364,9 +371,9 @@ fn scram_passes_through() {
          > dp1 AUTHENTICATE SCRAM-SHA-256 {}
          {exchange}
          S: + {server_final}
-         ? {server_final}
-         ! 
-         > 
+         < + {server_final}
+         C:
+         >
          S: dp1 OK [CAPABILITY X] in",
         STANDARD.encode(first)
     );
@@ -396,7 +403,7 @@ fn scram_passes_through() {
         })
     );
     // No end of challenges, one too long, one that is none.
-    let endless = format!("{without}S: + eA==\n ? eA==\n ! x\n > eA==\n S: + eA==");
+    let endless = format!("{without}S: + eA==\n < + eA==\n C: x\n > eA==\n S: + eA==");
     let long = format!("{without}S: + {}", "A".repeat(MAX_CHALLENGE + 4));
     for script in [endless, long, format!("{without}S: + %%")] {
         assert!(
@@ -424,10 +431,10 @@ fn introduced(
             .collect()
     };
     let introduction = Introduction { client: client.map(fields), extra: fields(extra) };
-    let dialogue = Dialogue::new(simple(), security, Purpose::Client { probe: false })
+    let machine = LoginMachine::new(simple(), security, Purpose::Client { probe: false })
         .introducing(introduction);
     let script = script.replace("<version>", env!("CARGO_PKG_VERSION"));
-    assert!(play_dialogue(dialogue, &script).unwrap().is_some(), "{script}");
+    assert!(play_machine(machine, &script).unwrap().is_some(), "{script}");
 }
 
 const CHAT: Option<&[(&str, &str)]> = Some(&[("name", "Chat")]);
@@ -466,6 +473,8 @@ fn client_id_before_the_login_goes_where_the_server_wants_it() {
         "S: * OK [CAPABILITY IMAP4rev1 ID STARTTLS] hi
          > dp1 STARTTLS
          S: dp1 OK
+         (TLS)
+         (secured)
          > dp2 CAPABILITY
          S: * CAPABILITY IMAP4rev1 ID AUTH=PLAIN SASL-IR
          S: dp2 OK
@@ -663,7 +672,7 @@ fn tokens_go_on_to_the_other_mechanism_and_exchanges_never_to_a_password() {
     );
     assert!(play(token(), Security::Tls, &script).unwrap().is_some());
     // A token that was judged is not shown again.
-    for judged in ["S: dp1 NO no", "S: + e30=\n ? e30=\n ! x\n > \n S: dp1 BAD no"] {
+    for judged in ["S: dp1 NO no", "S: + e30=\n < + e30=\n C: x\n > \n S: dp1 BAD no"] {
         let refused = play(token(), Security::Tls, &format!("{start} {judged}"));
         assert!(matches!(refused, Err(LoginError::Refused { .. })), "{judged}");
     }
@@ -683,35 +692,41 @@ fn tokens_go_on_to_the_other_mechanism_and_exchanges_never_to_a_password() {
 #[test]
 fn experience_is_used_and_falls_back() {
     let hints = || Hints { preferred: Some(LoginMethod::Login), refused: vec![] };
-    let dialogue = || Dialogue::new(simple(), Security::Tls, Purpose::Watch).with_hints(hints());
+    let machine = || LoginMachine::new(simple(), Security::Tls, Purpose::Watch).with_hints(hints());
     let start = "S: * OK [CAPABILITY AUTH=PLAIN SASL-IR] hi\n > dp1 LOGIN \"u\" \"p\"\n";
     assert!(
-        play_dialogue(dialogue(), &format!("{start} S: dp1 OK [CAPABILITY X] in"))
-            .unwrap()
-            .is_some()
+        play_machine(machine(), &format!("{start} S: dp1 OK [CAPABILITY X] in")).unwrap().is_some()
     );
     let script = format!(
         "{start} S: dp1 BAD gone\n > dp2 AUTHENTICATE PLAIN AHUAcA==\n S: dp2 OK [CAPABILITY X] in"
     );
-    assert!(play_dialogue(dialogue(), &script).unwrap().is_some());
-    assert!(play_dialogue(dialogue(), &format!("{start} S: dp1 NO wrong")).is_err());
+    assert!(play_machine(machine(), &script).unwrap().is_some());
+    assert!(play_machine(machine(), &format!("{start} S: dp1 NO wrong")).is_err());
 }
 
 #[test]
 fn complaints_are_remembered_without_secrets() {
-    let mut dialogue =
-        Dialogue::new(Credentials::new("u", "se\"sam"), Security::Tls, Purpose::Watch);
-    dialogue.response(b"* OK [CAPABILITY IMAP4rev1] hi\r\n").unwrap();
-    dialogue.response(b"* NO [ALERT] Please enable IMAP access\r\n").unwrap();
-    assert_eq!(dialogue.complaint(), Some("Please enable IMAP access"));
-    for echo in
-        ["* NO what is LOGIN \"u\" \"se\\\"sam\"\r\n", "* NO what is LOGIN \"U\" \"SE\\\"SAM\"\r\n"]
-    {
-        dialogue.response(echo.as_bytes()).unwrap();
-        assert_eq!(dialogue.complaint(), Some("Please enable IMAP access"), "{echo}");
+    let player = |password| {
+        let credentials = Credentials::new("u", password);
+        let machine = LoginMachine::new(credentials, Security::Tls, Purpose::Watch);
+        Player::new(machine, Instant::now())
+    };
+    let mut long = player("se\"sam");
+    long.play(
+        "S: * OK [CAPABILITY IMAP4rev1] hi
+         > dp1 LOGIN \"u\" \"se\\\"sam\"
+         S: * NO [ALERT] Please enable IMAP access",
+    );
+    assert_eq!(long.machine.complaint(), Some("Please enable IMAP access"));
+    for echo in ["what is LOGIN \"u\" \"se\\\"sam\"", "what is LOGIN \"U\" \"SE\\\"SAM\""] {
+        long.play(&format!("S: * NO {echo}"));
+        assert_eq!(long.machine.complaint(), Some("Please enable IMAP access"), "{echo}");
     }
-    let mut short = Dialogue::new(simple(), Security::Tls, Purpose::Watch);
-    short.response(b"* OK [CAPABILITY IMAP4rev1] hi\r\n").unwrap();
-    short.response(b"* NO what is LOGIN \"u\" \"p\"\r\n").unwrap();
-    assert_eq!(short.complaint(), None);
+    let mut short = player("p");
+    short.play(
+        "S: * OK [CAPABILITY IMAP4rev1] hi
+         > dp1 LOGIN \"u\" \"p\"
+         S: * NO what is LOGIN \"u\" \"p\"",
+    );
+    assert_eq!(short.machine.complaint(), None);
 }

@@ -1,49 +1,60 @@
 //! Types of the login machine: its purpose, its steps, its results and its errors.
 
-use zeroize::Zeroizing;
-
 use crate::printable::printable;
+use crate::secret::Secret;
 
-/// What a login is for.
+/// The purpose of a login.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     /// A client's session.
     Client {
-        /// Whether to ask the server if it pushes by itself, should it have metadata at all.
+        /// True to ask a server with metadata if it pushes by itself.
         probe: bool,
     },
     /// A session of deltapush's own.
     Watch,
 }
 
-/// What is said to the server.
+/// A line to the server.
 pub struct OutgoingLine {
     /// The bytes, with their line end.
-    pub bytes: Zeroizing<Vec<u8>>,
-    /// Where the secret begins: what stands from there on is not for a transcript.
+    pub bytes: Vec<u8>,
+    /// The beginning of the secret: the text from there on is not for a transcript.
     pub secret_from: usize,
 }
 
 impl OutgoingLine {
-    pub(super) fn secretly(bytes: Zeroizing<Vec<u8>>) -> Self {
+    pub(super) fn secretly(bytes: Vec<u8>) -> Self {
         Self { bytes, secret_from: 0 }
     }
 }
 
-/// What the driver has to do next.
-pub enum DialogueStep {
+/// What comes in.
+pub enum LoginInput<'a> {
+    /// A whole response of the mail server.
+    Response(&'a [u8]),
+    /// The answer to [`LoginAction::StartTls`]: the connection has TLS.
+    Secured,
+    /// The answer to [`LoginAction::Challenge`], not encoded.
+    ClientResponse(&'a Secret),
+}
+
+/// What the driver has to do. An input leads to one of these at most.
+pub enum LoginAction {
     /// Send this.
     Send(OutgoingLine),
     /// A TLS handshake. Whatever was received after the answer to STARTTLS came in plaintext and from anybody: the
     /// driver gives up if there is any.
     StartTls,
-    /// For the client, whose answer goes to [`Dialogue::client_responds`](super::Dialogue::client_responds); in base64. Only in a [`Purpose::Client`].
+    /// For the client, in base64. Only in a [`Purpose::Client`].
     Challenge(Vec<u8>),
     /// The session is authenticated.
     LoggedIn(LoggedIn),
+    /// The login has failed.
+    Failed(LoginError),
 }
 
-/// What a successful login brought.
+/// The result of a successful login.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoggedIn {
     /// The tagged answer without its tag: condition, code, text; for the client.
@@ -66,7 +77,7 @@ impl Capabilities {
         Self(names.map(|name| String::from_utf8_lossy(name).into_owned()).collect())
     }
 
-    /// Whether `name` is among them, in any case.
+    /// Reports if `name` is among them, in any case.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
         self.0.iter().any(|known| known.eq_ignore_ascii_case(name))

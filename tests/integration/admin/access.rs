@@ -2,7 +2,7 @@
 
 use super::super::support::deltapush::{Deltapush, Options};
 use super::super::support::poll;
-use super::super::support::ports::free_port;
+use super::super::support::ports::ReservedPort;
 use super::super::support::scene::PATIENCE;
 use super::super::support::tls::trusting;
 use super::{Admin, alone, scene};
@@ -91,10 +91,11 @@ async fn browser_that_was_led_here_by_another_name_sees_nothing() {
 
 #[tokio::test]
 async fn elsewhere_than_on_loopback_there_is_tls_and_metrics_want_the_password() {
-    let port = free_port();
+    let reserved = ReservedPort::new();
+    let port = reserved.number();
     let more = format!("admin:\n  address: 0.0.0.0:{port}\n");
     let deltapush = Deltapush::start(&Options { more, ..Options::plain(9) });
-    let admin = Admin::of(&deltapush, port);
+    let admin = Admin::of(&deltapush, reserved);
     assert!(reqwest::get(admin.url("/healthz")).await.is_err(), "no TLS, no answer");
     let tls = trusting(&deltapush.certificate(), &[b"http/1.1"]);
     let client = reqwest::Client::builder().tls_backend_preconfigured(tls).build().unwrap();

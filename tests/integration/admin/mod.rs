@@ -9,22 +9,22 @@ use std::fs;
 
 use super::support::deltapush::{Deltapush, Options};
 use super::support::dovecot::Setup;
-use super::support::ports::free_port;
-use super::support::scene::Scene;
+use super::support::ports::ReservedPort;
+use super::support::scene::DovecotScene;
 
 /// A deltapush with an admin listener.
 struct Admin {
-    port: u16,
+    port: ReservedPort,
     password: String,
 }
 
 /// The configuration of one on this port.
-fn wanted(port: u16) -> String {
-    format!("admin:\n  address: 127.0.0.1:{port}\n")
+fn wanted(port: &ReservedPort) -> String {
+    format!("admin:\n  address: 127.0.0.1:{}\n", port.number())
 }
 
 impl Admin {
-    fn of(deltapush: &Deltapush, port: u16) -> Self {
+    fn of(deltapush: &Deltapush, port: ReservedPort) -> Self {
         // reqwest takes the process's default.
         let _ = deltapush::crypto::provider();
         let password = fs::read_to_string(deltapush.dir().join("state/admin.password")).unwrap();
@@ -32,12 +32,12 @@ impl Admin {
     }
 
     fn url(&self, path: &str) -> String {
-        format!("http://127.0.0.1:{}{path}", self.port)
+        format!("http://127.0.0.1:{}{path}", self.port.number())
     }
 
     /// The address for a browser, with the password in it.
     fn url_with_password(&self, path: &str) -> String {
-        format!("http://admin:{}@127.0.0.1:{}{path}", self.password, self.port)
+        format!("http://admin:{}@127.0.0.1:{}{path}", self.password, self.port.number())
     }
 
     /// What is found there without a password: status and text.
@@ -57,17 +57,17 @@ impl Admin {
 
 /// A deltapush without an upstream.
 fn alone() -> (Deltapush, Admin) {
-    let port = free_port();
-    let deltapush = Deltapush::start(&Options { more: wanted(port), ..Options::plain(9) });
+    let port = ReservedPort::new();
+    let deltapush = Deltapush::start(&Options { more: wanted(&port), ..Options::plain(9) });
     let admin = Admin::of(&deltapush, port);
     (deltapush, admin)
 }
 
 /// One with an account in Dovecot and a notification server.
-async fn scene(name: &str, change: impl FnOnce(&mut Options)) -> (Scene, Admin) {
-    let port = free_port();
-    let scene = Scene::with(Setup::Vanilla, name, |options| {
-        options.more = wanted(port);
+async fn scene(name: &str, change: impl FnOnce(&mut Options)) -> (DovecotScene, Admin) {
+    let port = ReservedPort::new();
+    let scene = DovecotScene::with(Setup::Vanilla, name, |options| {
+        options.more = wanted(&port);
         change(options);
     })
     .await;

@@ -6,7 +6,7 @@ use crate::support::client::{Client, quoted};
 use crate::support::deltapush::{Deltapush, Options};
 use crate::support::dovecot::{PASSWORD, Setup};
 use crate::support::poll;
-use crate::support::scene::{PATIENCE, Scene};
+use crate::support::scene::{DovecotScene, PATIENCE};
 use crate::support::scripted::Scripted;
 
 const LOGIN: &str = "
@@ -54,7 +54,7 @@ async fn watch_whose_server_talks_without_news_ends_with_words_in_status_and_log
 
 #[tokio::test]
 async fn new_account_beyond_the_limit_is_refused_with_words_and_known_ones_never_are() {
-    let mut scene = Scene::with(Setup::Vanilla, "accounts-1", |options| {
+    let mut scene = DovecotScene::with(Setup::Vanilla, "accounts-1", |options| {
         options.more = "limits:\n  accounts: 2\n".to_owned();
     })
     .await;

@@ -12,15 +12,16 @@ use crate::support::client::{Client, quoted, sasl_plain};
 use crate::support::deltapush::{Deltapush, Options};
 use crate::support::dovecot::{self, PASSWORD, Setup};
 use crate::support::poll;
-use crate::support::scene::{PATIENCE, Scene};
+use crate::support::scene::{DovecotScene, PATIENCE};
 use crate::support::scripted::Scripted;
+use crate::support::server::program;
 
 const QUICK: &str = "limits:\n  failed_logins:\n    delay: 10ms\n    longest_delay: 50ms\n";
 
 /// Where the attacker is.
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 9);
 
-async fn wrong(scene: &Scene, user: &str, password: &str) -> String {
+async fn wrong(scene: &DovecotScene, user: &str, password: &str) -> String {
     let mut client = Client::plain_from(ELSEWHERE, scene.deltapush.plain).await;
     client.expect_prefix("* OK").await;
     client.command(&format!("c1 LOGIN {} {}", quoted(user), quoted(password))).await.result
@@ -29,7 +30,8 @@ async fn wrong(scene: &Scene, user: &str, password: &str) -> String {
 #[tokio::test]
 async fn guesser_reaches_the_mail_server_few_times_and_the_owner_gets_in() {
     let scene =
-        Scene::with(Setup::Vanilla, "guessed-at", |options| options.more = QUICK.to_owned()).await;
+        DovecotScene::with(Setup::Vanilla, "guessed-at", |options| options.more = QUICK.to_owned())
+            .await;
     let user = scene.user.clone();
     // The owner was here before.
     drop(scene.client().await);
@@ -110,8 +112,10 @@ fn jail_bans_before_deltapush_stops_telling() {
 
 #[tokio::test]
 async fn same_wrong_password_is_not_asked_about_again() {
-    let scene =
-        Scene::with(Setup::Vanilla, "stale-phone", |options| options.more = QUICK.to_owned()).await;
+    let scene = DovecotScene::with(Setup::Vanilla, "stale-phone", |options| {
+        options.more = QUICK.to_owned()
+    })
+    .await;
     let user = scene.user.clone();
     for _ in 0..8 {
         let answer = wrong(&scene, &user, "of last year").await;
@@ -129,18 +133,19 @@ pub(crate) fn found_by_fail2ban(log: &str, dir: &Path) -> Vec<String> {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/fail2ban/filter.d/deltapush.conf");
     let file = dir.join("deltapush.log");
     fs::write(&file, log).unwrap();
-    let output =
-        Command::new("fail2ban-regex").args(["--out", "ip"]).arg(&file).arg(filter).output();
-    let output = output.expect(
-        "fail2ban-regex is missing: install the Debian package fail2ban, or run scripts/test",
-    );
+    let output = Command::new(program("fail2ban-regex"))
+        .args(["--out", "ip"])
+        .arg(&file)
+        .arg(filter)
+        .output();
+    let output = output.unwrap();
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
 }
 
 #[tokio::test]
 async fn fail2ban_reads_the_log_and_no_name_can_forge_a_line() {
-    let scene = Scene::with(Setup::Vanilla, "fail2ban", |options| {
+    let scene = DovecotScene::with(Setup::Vanilla, "fail2ban", |options| {
         options.more = format!("{QUICK}    per_upstream: 100\n");
     })
     .await;
@@ -183,7 +188,7 @@ async fn fail2ban_reads_the_log_and_no_name_can_forge_a_line() {
 
 #[tokio::test]
 async fn plaintext_in_the_segment_of_starttls_is_dropped() {
-    let scene = Scene::new(Setup::Vanilla, "starttls-segment").await;
+    let scene = DovecotScene::new(Setup::Vanilla, "starttls-segment").await;
     let login = format!("c1 AUTHENTICATE PLAIN {}\r\n", sasl_plain(&scene.user, PASSWORD));
     for injected in
         [login.as_str(), "c1 NOOP\r\n", "c1 LOGIN x {3}\r\n", "c1 NOO", "c1 LOGIN x {3+}\r\n"]

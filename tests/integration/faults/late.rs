@@ -8,7 +8,7 @@ use super::super::support::dovecot::{self, Setup};
 use super::super::support::notify::NotifyServer;
 use super::network::{Manner, Network};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(40);
 
 #[tokio::test]
 async fn mail_before_the_first_catch_up_is_announced() {

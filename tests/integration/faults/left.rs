@@ -9,7 +9,7 @@ use super::super::support::dovecot::{self, Setup};
 use super::super::support::notify::NotifyServer;
 use super::network::{Manner, Network};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(40);
 
 #[tokio::test]
 async fn new_mail_that_a_kept_session_misses_is_seen_in_the_clients_own() {

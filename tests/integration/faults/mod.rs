@@ -106,7 +106,7 @@ fn accounts(dovecot: &Dovecot, count: usize) -> Vec<Account> {
 }
 
 /// All that takes part, apart from the programs that are killed and restarted.
-struct Scene {
+struct FaultScene {
     plan: Plan,
     ports: Ports,
     accounts: Vec<Account>,
@@ -134,7 +134,7 @@ async fn register(accounts: &[Account], dovecot: &Dovecot, deltapush: &Deltapush
 }
 
 /// Delivers one sender's share of the messages.
-async fn deliver(scene: Arc<Scene>, count: usize, mut rng: Rng) -> Vec<Delivered> {
+async fn deliver(scene: Arc<FaultScene>, count: usize, mut rng: Rng) -> Vec<Delivered> {
     let mut delivered = Vec::with_capacity(count);
     for _ in 0..count {
         let account = rng.usize(0..scene.accounts.len());
@@ -146,7 +146,7 @@ async fn deliver(scene: Arc<Scene>, count: usize, mut rng: Rng) -> Vec<Delivered
 }
 
 /// Delivers all messages.
-async fn deliver_all(scene: &Arc<Scene>, rng: &mut Rng) -> Vec<Delivered> {
+async fn deliver_all(scene: &Arc<FaultScene>, rng: &mut Rng) -> Vec<Delivered> {
     let Plan { messages, senders, .. } = scene.plan;
     let share = messages.div_ceil(senders);
     let sending: Vec<_> =
@@ -168,7 +168,7 @@ enum Finale {
     Failing,
 }
 
-async fn bursts(scene: &Arc<Scene>, finale: Finale, rng: &mut Rng) -> Vec<Delivered> {
+async fn bursts(scene: &Arc<FaultScene>, finale: Finale, rng: &mut Rng) -> Vec<Delivered> {
     match finale {
         Finale::Late => {
             scene.to_dovecot.all(Manner::Delayed(Duration::from_millis(150)));
@@ -192,7 +192,7 @@ async fn bursts(scene: &Arc<Scene>, finale: Finale, rng: &mut Rng) -> Vec<Delive
     delivered
 }
 
-async fn burst(scene: Arc<Scene>, index: usize, mut rng: Rng) -> Vec<Delivered> {
+async fn burst(scene: Arc<FaultScene>, index: usize, mut rng: Rng) -> Vec<Delivered> {
     let account = &scene.accounts[index];
     let mut delivered = Vec::new();
     for _ in 0..BURST {
@@ -203,7 +203,7 @@ async fn burst(scene: Arc<Scene>, index: usize, mut rng: Rng) -> Vec<Delivered> 
     delivered
 }
 
-impl Scene {
+impl FaultScene {
     fn tally(&self, delivered: &[Delivered]) -> Tally {
         let knows = |user: &str, token: &str, message| {
             self.visits.as_ref().is_some_and(|visits| visits.know(user, token, message))
@@ -275,7 +275,7 @@ async fn run(credentials: &'static str) {
     let accounts = accounts(&dovecot, plan.accounts);
     register(&accounts, &dovecot, &deltapush).await;
     let visits = keeps_sessions.then(|| phones(&accounts, deltapush.plain, &notifications));
-    let scene = Arc::new(Scene {
+    let scene = Arc::new(FaultScene {
         plan,
         ports,
         accounts,
@@ -295,7 +295,7 @@ async fn run(credentials: &'static str) {
     let breaking_pushes = tokio::spawn({
         let (scene, rng) = (Arc::clone(&scene), rng.fork());
         async move {
-            let Scene { notifications, to_notifications, .. } = &*scene;
+            let FaultScene { notifications, to_notifications, .. } = &*scene;
             weather::pushes(
                 notifications,
                 to_notifications,

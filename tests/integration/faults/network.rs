@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use super::super::support::ports::free_port;
+use super::super::support::ports::ReservedPort;
 
 /// How a connection is treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,10 +62,11 @@ impl Network {
             manner: Mutex::new(Manner::Clear),
             connections: Mutex::default(),
         });
-        let port = free_port();
+        let reserved = ReservedPort::new();
+        let port = reserved.number();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.unwrap();
         let (reachable, receiver) = watch::channel(true);
-        tokio::spawn(listen(listener, port, Arc::clone(&shared), receiver));
+        tokio::spawn(listen(listener, reserved, Arc::clone(&shared), receiver));
         Self { port, shared, reachable }
     }
 
@@ -117,7 +118,7 @@ impl Shared {
 
 async fn listen(
     mut listener: TcpListener,
-    port: u16,
+    port: ReservedPort,
     shared: Arc<Shared>,
     mut reachable: watch::Receiver<bool>,
 ) {
@@ -144,7 +145,7 @@ async fn listen(
                 if reachable.wait_for(|reachable| *reachable).await.is_err() {
                     return;
                 }
-                listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.unwrap();
+                listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port.number())).await.unwrap();
             }
         }
     }
@@ -284,7 +285,7 @@ mod tests {
                     sleep(Duration::from_millis(10)).await;
                 }
             };
-            tokio::time::timeout(Duration::from_secs(5), refused)
+            tokio::time::timeout(Duration::from_secs(40), refused)
                 .await
                 .expect("nobody listens any more");
             network.heal();
@@ -293,7 +294,7 @@ mod tests {
                     sleep(Duration::from_millis(10)).await;
                 }
             };
-            tokio::time::timeout(Duration::from_secs(5), reached).await.expect("it listens again");
+            tokio::time::timeout(Duration::from_secs(40), reached).await.expect("it listens again");
         }
     }
 

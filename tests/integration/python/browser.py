@@ -126,9 +126,17 @@ class Browser:
         return {"returned": came["result"].get("value")}
 
     def until(self, script, seconds=PATIENCE):
-        """Waits until a piece of script returns true."""
+        """Waits until a piece of script returns true. It may fail while another page is loaded."""
         end = time.monotonic() + seconds
-        while not (came := self.run(script)["returned"]) and time.monotonic() < end:
+        while True:
+            try:
+                came = self.run(script)["returned"]
+            except RuntimeError:
+                if time.monotonic() >= end:
+                    raise
+                came = False
+            if came or time.monotonic() >= end:
+                break
             self.receive(0.05)
         return {"came": came, "html": "" if came else self.html(), "complaints": self.complaints}
 

@@ -16,7 +16,7 @@ use super::certs::client_config;
 use super::dovecot::PASSWORD;
 
 /// How long a client waits for anything before the test fails.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(40);
 
 /// Anything that carries bytes both ways.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}

@@ -18,7 +18,7 @@ use base64::prelude::BASE64_STANDARD;
 
 use super::dovecot::PASSWORD;
 use super::guarded::Guarded;
-use super::ports::{free_port, wait_for_port};
+use super::ports::{ReservedPort, wait_for_port};
 use super::server::unpacked;
 
 /// Whom the mail belongs to.
@@ -41,6 +41,7 @@ const RUN: &str = r#"
 pub(crate) struct Courier {
     /// Port in plain text.
     pub(crate) imap: u16,
+    _reserved: ReservedPort,
     users: Mutex<Vec<String>>,
     running: Guarded,
     dir: tempfile::TempDir,
@@ -69,8 +70,9 @@ impl Courier {
         )
         .unwrap();
 
-        let imap = free_port();
-        let courier = Self { imap, users: Mutex::default(), running: run(at, imap), dir };
+        let reserved = ReservedPort::new();
+        let (imap, users) = (reserved.number(), Mutex::default());
+        let courier = Self { imap, _reserved: reserved, users, running: run(at, imap), dir };
         courier.wait_until_ready();
         courier
     }
@@ -154,8 +156,8 @@ impl Courier {
     /// The port alone does not say that logins work: the other process has a socket.
     fn wait_until_ready(&self) {
         let socket = self.dir.path().join("run/courier/authdaemon/socket");
-        let ready = wait_for_port(self.imap, Duration::from_secs(20)) && {
-            let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        let ready = wait_for_port(self.imap, Duration::from_secs(40)) && {
+            let deadline = std::time::Instant::now() + Duration::from_secs(40);
             while std::os::unix::net::UnixStream::connect(&socket).is_err()
                 && std::time::Instant::now() < deadline
             {

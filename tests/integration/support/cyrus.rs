@@ -12,7 +12,7 @@ use super::certs::Authority;
 use super::dovecot::PASSWORD;
 use super::guarded::Guarded;
 use super::lmtp;
-use super::ports::{free_port, wait_for_port};
+use super::ports::{ReservedPort, wait_for_port};
 use super::server::unpacked;
 
 /// Whom Cyrus becomes when it is started by root: every Debian has this user.
@@ -25,6 +25,7 @@ pub(crate) struct Cyrus {
     /// The authority that issued the server's certificate.
     pub(crate) authority: Authority,
     lmtp: u16,
+    _reserved: [ReservedPort; 2],
     running: Guarded,
     dir: tempfile::TempDir,
 }
@@ -39,11 +40,12 @@ impl Cyrus {
         for folder in ["config", "config/log", "spool", "run", "proc", "lock"] {
             fs::create_dir(at.join(folder)).unwrap();
         }
-        let (imaps, lmtp) = (free_port(), free_port());
+        let reserved = [ReservedPort::new(), ReservedPort::new()];
+        let [imaps, lmtp] = reserved.each_ref().map(ReservedPort::number);
         fs::write(at.join("imapd.conf"), imapd_conf(at, &authority)).unwrap();
         fs::write(at.join("cyrus.conf"), cyrus_conf(at, imaps, lmtp)).unwrap();
         own(at);
-        let cyrus = Self { imaps, authority, lmtp, running: run(at), dir };
+        let cyrus = Self { imaps, authority, lmtp, _reserved: reserved, running: run(at), dir };
         cyrus.wait_until_ready();
         cyrus
     }
@@ -103,7 +105,7 @@ impl Cyrus {
     fn wait_until_ready(&self) {
         for port in [self.imaps, self.lmtp] {
             assert!(
-                wait_for_port(port, Duration::from_secs(20)),
+                wait_for_port(port, Duration::from_secs(40)),
                 "Cyrus does not start:\n{}",
                 self.log()
             );

@@ -8,7 +8,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use super::dovecot::Dovecot;
-use super::ports::{free_port, wait_for_port};
+use super::poll;
+use super::ports::{ReservedPort, wait_for_port};
 
 /// What a test's configuration says; the rest is the same for all.
 pub(crate) struct Options {
@@ -91,6 +92,8 @@ pub(crate) struct Deltapush {
     pub(crate) starttls: u16,
     /// Port in plain text.
     pub(crate) plain: u16,
+    /// The ports stay its own while it does not run.
+    _reserved: [ReservedPort; 3],
     dir: tempfile::TempDir,
     trace: bool,
     child: Child,
@@ -112,19 +115,28 @@ impl Output {
 impl Deltapush {
     /// Starts the program and waits until it accepts connections.
     pub(crate) fn start(options: &Options) -> Self {
-        Self::start_on(free_port(), options)
+        Self::start_on(ReservedPort::new(), options)
     }
 
     /// The same, with TLS from the first byte on a port that the test knows already.
-    pub(crate) fn start_on(imaps: u16, options: &Options) -> Self {
+    pub(crate) fn start_on(imaps: ReservedPort, options: &Options) -> Self {
         let dir = tempfile::Builder::new().prefix("deltapush-test-").tempdir().unwrap();
-        let (starttls, plain) = (free_port(), free_port());
+        let reserved = [imaps, ReservedPort::new(), ReservedPort::new()];
+        let [imaps, starttls, plain] = reserved.each_ref().map(ReservedPort::number);
         fs::write(dir.path().join("config.yaml"), configuration(options, imaps, starttls, plain))
             .unwrap();
         let output = Output::new();
         let child = spawn(dir.path(), options.trace, &output);
-        let mut deltapush =
-            Self { imaps, starttls, plain, dir, trace: options.trace, child, output };
+        let mut deltapush = Self {
+            imaps,
+            starttls,
+            plain,
+            _reserved: reserved,
+            dir,
+            trace: options.trace,
+            child,
+            output,
+        };
         deltapush.wait_until_ready();
         deltapush
     }
@@ -156,7 +168,7 @@ impl Deltapush {
     /// SIGTERM, and the exit status; fails if the program does not end by itself.
     pub(crate) fn terminate(&mut self) -> ExitStatus {
         self.signal("TERM");
-        let deadline = Instant::now() + Duration::from_secs(15);
+        let deadline = Instant::now() + Duration::from_secs(30);
         while Instant::now() < deadline {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;
@@ -233,6 +245,27 @@ impl Deltapush {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
+    /// What `deltapush account USER --json` prints; none for an account that it does not know.
+    pub(crate) fn account(&self, user: &str) -> Option<serde_json::Value> {
+        let output = self.asked(&["account", user, "--json"]);
+        serde_json::from_slice(&output.stdout).ok()
+    }
+
+    /// Waits until the history of an account has `count` events with these words and none of its pushes is outstanding: what
+    /// is not posted by then is not posted for these events. A message is judged before it is stored and announced.
+    pub(crate) async fn decides(&self, user: &str, words: &str, count: usize) {
+        let mut last = None;
+        let decided = poll(Duration::from_secs(40), || {
+            last = self.account(user);
+            let Some(report) = &last else { return false };
+            let devices = report["account"]["devices"].as_array().unwrap();
+            report["happened"].to_string().matches(words).count() >= count
+                && devices.iter().all(|device| device["pending"] == false)
+        });
+        let decided = decided.await;
+        assert!(decided, "not {count} times {words:?}, or a push is outstanding: {last:#?}");
+    }
+
     /// What `deltapush check --login` prints.
     pub(crate) fn check_login(&self, login: &str) -> String {
         let config = self.dir.path().join("config.yaml");
@@ -254,7 +287,7 @@ impl Deltapush {
     }
 
     fn wait_until_ready(&mut self) {
-        let deadline = Instant::now() + Duration::from_secs(15);
+        let deadline = Instant::now() + Duration::from_secs(40);
         for port in [self.imaps, self.starttls, self.plain] {
             while !wait_for_port(port, Duration::from_millis(200)) {
                 let ended = self.child.try_wait().unwrap();

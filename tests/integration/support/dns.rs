@@ -1,42 +1,49 @@
 //! A DNS server of a test's own, over UDP on loopback. It knows what it was told and denies all else.
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread;
 
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::rdata::{A, AAAA, SRV};
 use hickory_proto::rr::{Name, RData, Record};
-use tokio::net::UdpSocket;
 
 /// How long an answer holds, in seconds.
 const TTL: u32 = 1;
 
-/// The server. It ends with the test's runtime.
+/// The server. It has a thread of its own: a test that waits for a program to start does not keep that program waiting.
 pub(crate) struct DnsServer {
     /// Where it listens.
     pub(crate) address: SocketAddr,
     zone: Arc<Mutex<Vec<Record>>>,
     questions: Arc<AtomicUsize>,
+    over: Arc<AtomicBool>,
 }
 
 impl DnsServer {
     /// Starts it on a port of its own.
-    pub(crate) async fn start() -> Self {
-        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    pub(crate) fn start() -> Self {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = socket.local_addr().unwrap();
         let (zone, questions) =
             (Arc::<Mutex<Vec<Record>>>::default(), Arc::<AtomicUsize>::default());
-        let (known, asked) = (Arc::clone(&zone), Arc::clone(&questions));
-        tokio::spawn(async move {
+        let over = Arc::<AtomicBool>::default();
+        let (known, asked, ended) = (Arc::clone(&zone), Arc::clone(&questions), Arc::clone(&over));
+        thread::spawn(move || {
             let mut buffer = [0; 4096];
-            while let Ok((length, peer)) = socket.recv_from(&mut buffer).await {
+            loop {
+                let (length, peer) = socket.recv_from(&mut buffer).unwrap();
+                if ended.load(Ordering::SeqCst) {
+                    return;
+                }
                 asked.fetch_add(1, Ordering::SeqCst);
                 let answer = answer(&buffer[..length], &known.lock().unwrap());
-                socket.send_to(&answer, peer).await.unwrap();
+                // Fails where the program that asked has ended.
+                let _ = socket.send_to(&answer, peer);
             }
         });
-        Self { address, zone, questions }
+        Self { address, zone, questions, over }
     }
 
     /// Adds an address.
@@ -72,6 +79,15 @@ impl DnsServer {
     fn add(&self, name: &str, data: RData) {
         let name = Name::from_ascii(format!("{name}.")).unwrap();
         self.zone.lock().unwrap().push(Record::from_rdata(name, TTL, data));
+    }
+}
+
+impl Drop for DnsServer {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::SeqCst);
+        // The thread sees it when something arrives.
+        let waker = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0));
+        let _ = waker.and_then(|waker| waker.send_to(&[], self.address));
     }
 }
 

@@ -15,7 +15,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
 use super::certs::Authority;
-use super::ports::{free_port, wait_for_port};
+use super::ports::{ReservedPort, wait_for_port};
 use super::{lmtp, poll};
 
 /// Every user's password: it has what breaks careless quoting.
@@ -75,6 +75,7 @@ pub(crate) struct Dovecot {
     pub(crate) lmtp: u16,
     /// The authority that issued the server's certificate.
     pub(crate) authority: Authority,
+    _reserved: [ReservedPort; 3],
     guard: Child,
     dir: tempfile::TempDir,
 }
@@ -123,7 +124,8 @@ impl Dovecot {
         );
         let dir = tempfile::Builder::new().prefix("deltapush-dovecot-").tempdir().unwrap();
         let authority = Authority::new(dir.path());
-        let (imaps, imap, lmtp) = (free_port(), free_port(), free_port());
+        let reserved = [(); 3].map(|()| ReservedPort::new());
+        let [imaps, imap, lmtp] = reserved.each_ref().map(ReservedPort::number);
         for folder in ["mail", "rawlog"] {
             let folder = dir.path().join(folder);
             fs::create_dir(&folder).unwrap();
@@ -137,7 +139,7 @@ impl Dovecot {
 
         // Statics are never dropped: Dovecot ends when this process does, because its standard input is then closed.
         let guard = spawn(dir.path());
-        let dovecot = Self { imaps, imap, lmtp, authority, guard, dir };
+        let dovecot = Self { imaps, imap, lmtp, authority, _reserved: reserved, guard, dir };
         dovecot.wait_until_ready();
         dovecot
     }
@@ -145,7 +147,7 @@ impl Dovecot {
     fn wait_until_ready(&self) {
         for port in [self.imaps, self.imap, self.lmtp] {
             assert!(
-                wait_for_port(port, Duration::from_secs(20)),
+                wait_for_port(port, Duration::from_secs(40)),
                 "Dovecot does not start:\n{}",
                 self.log()
             );
@@ -197,7 +199,7 @@ impl Dovecot {
 
     /// Waits until the `n`th watch of a user's mailbox stands in IDLE.
     pub(crate) async fn wait_for_watch(&self, user: &str, n: usize) {
-        let watching = poll(Duration::from_secs(20), || self.watches(user).len() >= n).await;
+        let watching = poll(Duration::from_secs(40), || self.watches(user).len() >= n).await;
         assert!(
             watching,
             "no watch number {n} of {user}; its sessions said: {:#?}\n{}",
@@ -211,7 +213,7 @@ impl Dovecot {
         let needle = format!("Login: user=<{user}>");
         let logins = || self.log().lines().filter(|line| line.contains(&needle)).count();
         // Dovecot writes its log a little later.
-        poll(Duration::from_secs(5), || logins() >= n).await;
+        poll(Duration::from_secs(40), || logins() >= n).await;
         assert_eq!(logins(), n, "logins of {user}:\n{}", self.log());
     }
 

@@ -23,7 +23,7 @@ pub(crate) async fn try_deliver(
     recipient: &str,
     message: &str,
 ) -> io::Result<Instant> {
-    timeout(Duration::from_secs(20), dialogue(port, sender, recipient, message)).await?
+    timeout(Duration::from_secs(40), dialogue(port, sender, recipient, message)).await?
 }
 
 async fn dialogue(port: u16, sender: &str, recipient: &str, message: &str) -> io::Result<Instant> {

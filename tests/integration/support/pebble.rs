@@ -1,4 +1,4 @@
-//! Pebble, the small ACME server of Let's Encrypt's, with a name server to which every name is on loopback.
+//! Pebble, the small ACME server of Let's Encrypt's, with a name server to which the proved name is on loopback.
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -7,7 +7,9 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::certs::Authority;
-use super::ports::{free_port, wait_for_port};
+use super::dns::DnsServer;
+use super::ports::{ReservedPort, wait_for_port};
+use super::server::program;
 
 /// A running Pebble. It ends with the test.
 pub(crate) struct Pebble {
@@ -16,17 +18,19 @@ pub(crate) struct Pebble {
     /// What its web server's certificate is verified against.
     pub(crate) ca: PathBuf,
     management: u16,
-    children: Vec<Child>,
+    child: Child,
+    _reserved: [ReservedPort; 2],
+    _names: DnsServer,
     dir: tempfile::TempDir,
 }
 
 impl Pebble {
-    /// Starts it. It looks for proofs on the loopback port `proofs`, issues certificates for `validity`, and refuses one nonce
-    /// in ten, so that the client has to ask again.
-    pub(crate) fn start(proofs: u16, validity: Duration) -> Self {
+    /// Starts it. It looks for proofs of `name` on the loopback port `proofs`, and issues certificates for `validity`.
+    pub(crate) fn start(name: &str, proofs: u16, validity: Duration) -> Self {
         let dir = tempfile::Builder::new().prefix("deltapush-pebble-").tempdir().unwrap();
         let authority = Authority::new(dir.path());
-        let (port, management, names) = (free_port(), free_port(), free_port());
+        let reserved = [ReservedPort::new(), ReservedPort::new()];
+        let [port, management] = reserved.each_ref().map(ReservedPort::number);
         let config = json!({"pebble": {
             "listenAddress": format!("127.0.0.1:{port}"), "managementListenAddress": format!("127.0.0.1:{management}"),
             "certificate": authority.leaf_cert, "privateKey": authority.leaf_key,
@@ -34,28 +38,26 @@ impl Pebble {
         }});
         let path = dir.path().join("pebble.json");
         std::fs::write(&path, config.to_string()).unwrap();
-        let names = format!("127.0.0.1:{names}");
-        let mut resolver = command("pebble-challtestsrv", &dir);
-        resolver.args(["-defaultIPv6", "", "-http01", "", "-https01", "", "-tlsalpn01", ""]);
-        resolver.args(["-management", &format!("127.0.0.1:{}", free_port()), "-dns01", &names]);
-        let mut server = command("pebble", &dir);
-        server.arg("-config").arg(&path).args(["-dnsserver", &names]);
-        server
+        let names = DnsServer::start();
+        names.address(name, "127.0.0.1");
+        let log = std::fs::File::create(dir.path().join("pebble.log")).unwrap();
+        let mut command = Command::new(program("pebble"));
+        command.arg("-config").arg(&path).args(["-dnsserver", &names.address.to_string()]);
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        // By default it refuses nonces and reuses authorizations by chance. The ACME library asks three times.
+        command
             .env("PEBBLE_VA_NOSLEEP", "1")
-            .env("PEBBLE_WFE_NONCEREJECT", "10")
+            .env("PEBBLE_WFE_NONCEREJECT", "0")
             .env("PEBBLE_AUTHZREUSE", "0");
-        let start = |command: &mut Command| {
-            command
-                .spawn()
-                .unwrap_or_else(|error| panic!("{error}: install pebble, or run scripts/test once"))
-        };
-        let children = vec![start(&mut resolver), start(&mut server)];
-        assert!(wait_for_port(port, Duration::from_secs(10)), "pebble does not listen");
+        let child = command.spawn().unwrap();
+        assert!(wait_for_port(port, Duration::from_secs(40)), "pebble does not listen");
         Self {
             directory: format!("https://localhost:{port}/dir"),
             ca: authority.ca,
             management,
-            children,
+            child,
+            _reserved: reserved,
+            _names: names,
             dir,
         }
     }
@@ -72,20 +74,11 @@ impl Pebble {
     }
 }
 
-fn command(name: &str, dir: &tempfile::TempDir) -> Command {
-    let mut command = Command::new(name);
-    let log = std::fs::File::create(dir.path().join(format!("{name}.log"))).unwrap();
-    command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-    command
-}
-
 impl Drop for Pebble {
     fn drop(&mut self) {
-        for child in &mut self.children {
-            // Both fail only if it has ended already.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        // Both fail only if it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
         if std::thread::panicking() {
             let log =
                 std::fs::read_to_string(self.dir.path().join("pebble.log")).unwrap_or_default();

@@ -1,27 +1,36 @@
-//! Free loopback ports for servers that cannot be given port 0.
+//! Loopback ports for programs that are told their port before they start.
+//!
+//! A listener of this process is opened on port 0. Programs that are started cannot be: deltapush and Dovecot are started
+//! again on the same port, and Cyrus, Courier, Pebble and the proxies do not tell which port they got.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::process;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-/// Below what Linux hands out to outgoing connections (32768 on), so that none of them takes the port in between.
-const FIRST: u32 = 10_000;
-const COUNT: u32 = 22_000;
+use socket2::{Domain, Socket, Type};
 
-/// A port that nothing listens on and that no other test of this process is given.
-pub(crate) fn free_port() -> u16 {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    for _ in 0..COUNT {
-        // Processes that run at the same time start far apart.
-        let offset =
-            process::id().wrapping_mul(97).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
-        let port = u16::try_from(FIRST + offset % COUNT).unwrap();
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return port;
-        }
+/// A port that the kernel keeps for this process until it is dropped.
+///
+/// The kernel chooses it and gives it to nobody else: neither to an outgoing connection nor to another listener on port 0,
+/// of this process or of another. A server that sets `SO_REUSEADDR`, as all of them do, can open it by its number, as long
+/// as this socket does not listen itself (Linux: `inet_csk_bind_conflict`). While no server runs, connections are refused.
+pub(crate) struct ReservedPort {
+    number: u16,
+    _held: Socket,
+}
+
+impl ReservedPort {
+    pub(crate) fn new() -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+        // Only now: set before, it would let the kernel choose a port that another test holds like this.
+        socket.set_reuse_address(true).unwrap();
+        let number = socket.local_addr().unwrap().as_socket().unwrap().port();
+        Self { number, _held: socket }
     }
-    panic!("no free port on loopback");
+
+    pub(crate) fn number(&self) -> u16 {
+        self.number
+    }
 }
 
 /// Waits until something accepts connections on a loopback port.

@@ -8,19 +8,19 @@ use super::dovecot::{self, Dovecot, Setup};
 use super::notify::NotifyServer;
 
 /// How long a push may take on a busy machine. How soon one comes is the business of `cores.rs`.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
 /// How long nothing has to come before it is said that nothing comes. Dovecot holds news back for half a second.
 pub(crate) const QUIET: Duration = Duration::from_secs(3);
 
 /// One account behind one deltapush, with a notification server.
-pub(crate) struct Scene {
+pub(crate) struct DovecotScene {
     pub(crate) dovecot: &'static Dovecot,
     pub(crate) notify: NotifyServer,
     pub(crate) deltapush: Deltapush,
     pub(crate) user: String,
 }
 
-impl Scene {
+impl DovecotScene {
     pub(crate) async fn new(setup: Setup, name: &str) -> Self {
         Self::with(setup, name, |_| ()).await
     }
@@ -67,6 +67,14 @@ impl Scene {
         self.dovecot.deliver_news(&self.user, "news").await;
     }
 
+    /// Waits until the account's history has `count` events with these words and no push is outstanding, and expects
+    /// `pushes` notifications in all.
+    pub(crate) async fn expect_decided(&self, words: &str, count: usize, pushes: usize) {
+        self.deltapush.decides(&self.user, words, count).await;
+        let posted = self.notify.posted();
+        assert_eq!(posted.len(), pushes, "notifications: {posted:?}");
+    }
+
     /// Expects the tokens of all notifications so far to be these, in any order.
     pub(crate) async fn expect_pushes(&mut self, tokens: &[&str]) {
         let posted = self.notify.wait_for(tokens.len(), PATIENCE).await;
@@ -78,7 +86,7 @@ impl Scene {
     }
 }
 
-impl Drop for Scene {
+impl Drop for DovecotScene {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let log = self.dovecot.log();

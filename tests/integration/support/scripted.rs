@@ -42,7 +42,7 @@ use tokio_rustls::rustls::ServerConfig;
 use super::client::{Stream, literal_size};
 
 /// How long one step may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(40);
 /// How long the peer is watched after the last step.
 const FAREWELL: Duration = Duration::from_secs(2);
 

@@ -9,7 +9,7 @@ use super::deltapush::Options;
 use super::dovecot::{Dovecot, PASSWORD, Setup, message};
 
 /// A running server that one test uses, which may restart it.
-pub(crate) enum Server {
+pub(crate) enum RealServer {
     /// TLS from the first byte.
     Dovecot(Dovecot),
     /// TLS from the first byte.
@@ -18,7 +18,7 @@ pub(crate) enum Server {
     Courier(Courier),
 }
 
-impl Server {
+impl RealServer {
     /// Debian's Dovecot, vanilla.
     pub(crate) fn dovecot() -> Self {
         Self::Dovecot(Dovecot::exclusive(Setup::Vanilla))
@@ -124,12 +124,17 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for RealServer {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("--- the server's log\n{}---", self.log());
         }
     }
+}
+
+/// A program of those that `scripts/servers` unpacks for the tests.
+pub(crate) fn program(name: &str) -> PathBuf {
+    unpacked("bin").join(name)
 }
 
 /// Where `scripts/servers` put a server.

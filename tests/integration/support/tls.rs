@@ -15,7 +15,7 @@ use tokio_rustls::rustls::{ClientConfig, HandshakeKind};
 
 use super::certs::client_config;
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(40);
 
 /// Trusts what is in a PEM file, and asks for these protocols.
 pub(crate) fn trusting(trusted: &Path, alpn: &[&[u8]]) -> ClientConfig {

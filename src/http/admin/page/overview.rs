@@ -33,7 +33,7 @@ pub(in crate::http::admin) async fn overview(site: &AdminSite, query: &str) -> M
 pub(in crate::http::admin) async fn live_part(site: &AdminSite, query: &str) -> Markup {
     let search = value(query, "q");
     let page = value(query, "page").parse().unwrap_or(1);
-    let metrics = site.board.telemetry().metrics();
+    let metrics = site.registry.telemetry().metrics();
     html! {
         div #live {
             @match site.report().await {
@@ -54,14 +54,14 @@ fn verdict(site: &AdminSite, report: &StatusReport) -> Markup {
     let counts = report.counts;
     let (sound, server) = (
         site.registry.is_writable(),
-        site.board.telemetry().metrics().notification_server_answers(),
+        site.registry.telemetry().metrics().notification_server_answers(),
     );
     html! {
         @if !sound {
             p.state.bad { "The state cannot be written: is the disk full? Tokens are refused meanwhile." }
         }
         @if let Some(since) = report.notifications.down_since {
-            p.state.bad { "The notification server is down since " (format::moment(since)) ": pushes wait, and are sent when it is back." }
+            p.state.bad { "The notification server has been down since " (format::moment(since)) ": pushes wait, and are sent when it is back." }
         } @else if !server {
             p.state.bad { "The notification server did not answer the last requests: pushes wait, and are sent when it is back." }
         }

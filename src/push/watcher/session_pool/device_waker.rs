@@ -2,22 +2,23 @@
 //! logs in. Not more often than `keep.call_again`, not faster than `keep.calls`, and not while the mail server does not
 //! answer: a device that connects in vain is gone again.
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use super::{SessionPool, WatchContext};
+use super::{SessionPool, WatchContext, later as after};
 use crate::account::AccountId;
+use crate::push::account::Account;
 use crate::push::backoff::Backoff;
-use crate::push::latest::{self, Merge};
 use crate::upstream::connect::{self, ConnectError};
 
-/// How long after the start devices may come back by themselves: a restart cuts off those that are there.
+/// Time after the start in which devices may come back by themselves: a restart disconnects those that are there.
 const AFTER_START: Duration = Duration::from_secs(5);
 
 /// For how long a server that answered is taken to be there.
@@ -26,27 +27,59 @@ const ANSWERED: Duration = Duration::from_secs(60);
 /// Calls when the state could not be written are made again after this.
 const STORE_PAUSE: Duration = Duration::from_secs(30);
 
-/// That an account's devices are to be called.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Call {
-    /// Not before.
-    pub(super) due: Instant,
+/// Accounts whose devices are to be woken, by time. Each account knows its own time; what the queue has beside it counts for
+/// nothing.
+#[derive(Default)]
+pub(super) struct DueAccounts {
+    queue: Mutex<BTreeMap<Instant, Vec<Weak<Account>>>>,
+    earlier: Notify,
 }
 
-impl Merge for Call {
-    fn merge(self, newer: Self) -> Self {
-        Self { due: self.due.min(newer.due) }
+impl DueAccounts {
+    /// The account's devices are to be woken then, unless they are to be woken before.
+    pub(super) fn put(&self, account: &Arc<Account>, due: Instant) {
+        if account.kept.wake_at(due) {
+            self.lock().entry(due).or_default().push(Arc::downgrade(account));
+            self.earlier.notify_one();
+        }
+    }
+
+    /// Waits for the next account that is due, and takes it; none before `not_before`.
+    async fn next(&self, not_before: Instant) -> Arc<Account> {
+        loop {
+            let first = self.lock().first_key_value().map(|(due, _)| (*due).max(not_before));
+            tokio::select! {
+                () = sleep_until(first.unwrap_or_else(Instant::now)), if first.is_some() => {}
+                () = self.earlier.notified() => continue,
+            }
+            while let Some((due, account)) = self.pop() {
+                if let Some(account) = account.upgrade().filter(|account| account.kept.is_due(due))
+                {
+                    return account;
+                }
+            }
+        }
+    }
+
+    /// Takes the first entry, if its time has come.
+    fn pop(&self) -> Option<(Instant, Weak<Account>)> {
+        let mut queue = self.lock();
+        let mut first = queue.first_entry().filter(|first| *first.key() <= Instant::now())?;
+        let (due, account) = (*first.key(), first.get_mut().pop());
+        if first.get().is_empty() {
+            first.remove();
+        }
+        account.map(|account| (due, account))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Instant, Vec<Weak<Account>>>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The one who calls.
 pub(in crate::push::watcher) struct DeviceWaker {
     keeper: SessionPool,
-    calls: latest::Receiver<AccountId, Call>,
-    /// Accounts, by when they are due.
-    due: BTreeSet<(Instant, AccountId)>,
-    /// When an account is due, to find it there.
-    when: HashMap<AccountId, Instant>,
     /// Servers that were asked whether they are there.
     servers: HashMap<Arc<str>, ReachedServer>,
     asking: JoinSet<ReachabilityAnswer>,
@@ -58,7 +91,7 @@ struct ReachedServer {
     answered: Option<Instant>,
     backoff: Backoff,
     /// Accounts that wait for the answer; `None` if it is not being asked.
-    asking: Option<Vec<AccountId>>,
+    asking: Option<Vec<Weak<Account>>>,
     /// Not to be asked before.
     next: Instant,
 }
@@ -67,9 +100,8 @@ struct ReachedServer {
 type ReachabilityAnswer = (Arc<str>, Result<(), ConnectError>);
 
 impl DeviceWaker {
-    pub(super) fn new(keeper: SessionPool, calls: latest::Receiver<AccountId, Call>) -> Self {
-        let (due, when, servers) = (BTreeSet::new(), HashMap::new(), HashMap::new());
-        Self { keeper, calls, due, when, servers, asking: JoinSet::new(), next: Instant::now() }
+    pub(super) fn new(keeper: SessionPool) -> Self {
+        Self { keeper, servers: HashMap::new(), asking: JoinSet::new(), next: Instant::now() }
     }
 
     /// Calls until `stop` is cancelled; at first all accounts that were there before.
@@ -84,20 +116,14 @@ impl DeviceWaker {
         }
         let start = after(Instant::now(), AFTER_START);
         for account in accounts {
-            self.keeper.is_left_alone(&account, "deltapush was restarted", AFTER_START);
-            self.put(account, start);
+            self.keeper.is_left_alone(&account.id, "deltapush was restarted", AFTER_START);
+            self.put(&account, start);
         }
+        let keeper = self.keeper.clone();
         loop {
-            let first = self.due.first().map(|(due, _)| (*due).max(self.next));
             tokio::select! {
                 () = stop.cancelled() => return,
-                (account, call) = self.calls.recv() => self.put(account, call.due),
-                () = sleep_until(first.unwrap_or_else(Instant::now)), if first.is_some() => {
-                    if let Some((_, account)) = self.due.pop_first() {
-                        self.when.remove(&account);
-                        self.call(account).await;
-                    }
-                }
+                account = keeper.0.due.next(self.next) => self.call(account).await,
                 Some(answer) = self.asking.join_next() => {
                     // A task that panicked leaves its accounts to the next start: that is a bug, and the log has it.
                     if let Ok((server, answer)) = answer {
@@ -108,35 +134,26 @@ impl DeviceWaker {
         }
     }
 
-    fn put(&mut self, account: AccountId, due: Instant) {
-        if let Some(before) = self.when.get(&account).copied() {
-            if before <= due {
-                return;
-            }
-            self.due.remove(&(before, account.clone()));
-        }
-        self.when.insert(account.clone(), due);
-        self.due.insert((due, account));
+    fn put(&self, account: &Arc<Account>, due: Instant) {
+        self.keeper.0.due.put(account, due);
     }
 
     /// Calls the devices of an account, if that is due, or puts it off.
-    async fn call(&mut self, account: AccountId) {
+    async fn call(&mut self, account: Arc<Account>) {
         let (keeper, context) = (self.keeper.clone(), Arc::clone(&self.keeper.0.context));
-        if !keeper.is_alone(&account) || !keeper.wants(&account) {
+        if !context.registry.is_alone(&account.id) || !keeper.wants(&account.id) {
             return;
         }
         let now = Instant::now();
         let settings = keeper.settings();
-        if let Some(since) =
-            context.registry.since_call(&account).filter(|since| *since < settings.call_again)
-        {
+        if let Some(since) = account.since_call().filter(|since| *since < settings.call_again) {
             let rest = settings.call_again.saturating_sub(since);
             debug!(
                 %account,
                 "deltapush woke the account's devices a while ago and does not wake them again within {}s",
                 rest.as_secs()
             );
-            return self.put(account, after(now, rest));
+            return self.put(&account, after(now, rest));
         }
         if !self.is_reachable(&account) {
             return;
@@ -148,13 +165,14 @@ impl DeviceWaker {
             }
             Err(error) => {
                 debug!(%account, "cannot wake the account's devices: {error}");
-                self.put(account, after(Instant::now(), STORE_PAUSE));
+                self.put(&account, after(Instant::now(), STORE_PAUSE));
             }
         }
     }
 
-    /// Whether the account's server is known to be there. If not, it is asked, and the account is due again when it is.
-    fn is_reachable(&mut self, account: &AccountId) -> bool {
+    /// Reports if the account's server is known to be reachable. If not, it is asked, and the account is due again when
+    /// it is.
+    fn is_reachable(&mut self, account: &Arc<Account>) -> bool {
         let now = Instant::now();
         let is_there = |server: &ReachedServer| {
             server.answered.is_some_and(|at| now.duration_since(at) < ANSWERED)
@@ -162,23 +180,23 @@ impl DeviceWaker {
         // Servers of which nobody waits for anything are forgotten.
         self.servers
             .retain(|_, server| server.asking.is_some() || server.next > now || is_there(server));
-        let server = self.servers.entry(Arc::clone(&account.upstream)).or_insert_with(|| {
+        let server = self.servers.entry(Arc::clone(&account.id.upstream)).or_insert_with(|| {
             ReachedServer { answered: None, backoff: Backoff::default(), asking: None, next: now }
         });
         if is_there(server) {
             return true;
         }
         if let Some(waiting) = &mut server.asking {
-            waiting.push(account.clone());
+            waiting.push(Arc::downgrade(account));
             return false;
         }
         if server.next > now {
             let next = server.next;
-            self.put(account.clone(), next);
+            self.put(account, next);
             return false;
         }
-        server.asking = Some(vec![account.clone()]);
-        self.asking.spawn(ask(Arc::clone(&self.keeper.0.context), account.clone()));
+        server.asking = Some(vec![Arc::downgrade(account)]);
+        self.asking.spawn(ask(Arc::clone(&self.keeper.0.context), account.id.clone()));
         false
     }
 
@@ -200,7 +218,7 @@ impl DeviceWaker {
             }
         }
         let next = server.next;
-        waiting.into_iter().for_each(|account| self.put(account, next));
+        waiting.iter().filter_map(Weak::upgrade).for_each(|account| self.put(&account, next));
     }
 }
 
@@ -214,8 +232,4 @@ async fn ask(context: Arc<WatchContext>, account: AccountId) -> ReachabilityAnsw
         }
     };
     (account.upstream, answer)
-}
-
-fn after(now: Instant, time: Duration) -> Instant {
-    now.checked_add(time).unwrap_or(now)
 }

@@ -7,18 +7,15 @@
 
 mod device_waker;
 mod resume_ticket;
-mod shown;
 
-use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use dashmap::DashMap;
 use futures_util::FutureExt;
 use tokio::io::AsyncWriteExt;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
@@ -28,26 +25,27 @@ use super::account::Ended;
 use super::session::{self, SessionReturn, Spare, Taken, Task, WatchEnd};
 use crate::account::AccountId;
 use crate::config::{KeptSessions, Messages};
+use crate::push::account::{Account, KeptSession, SessionRequest};
 use crate::push::filter::PushFilter;
-use crate::push::idle::{self, IdleFailure, InheritedState, is_same};
-use crate::push::latest;
+use crate::push::idle::{self, IdleFailure, InheritedState};
 use crate::push::observer::ShownPosition;
+use crate::push::registry::Registry;
 use crate::push::watch_status::WatchState;
 use crate::secret::DeviceToken;
 use crate::telemetry::TelemetryEvent;
 use crate::tls::stream::{Stream, receive};
 use crate::trace::Recorder;
-use device_waker::Call;
 pub(super) use device_waker::DeviceWaker;
+use device_waker::DueAccounts;
 pub use resume_ticket::ResumeTicket;
 
-/// How long a client whose session the mail server has ended may take to come back by itself before it is called.
+/// Time for a client whose session the mail server has ended to come back by itself before it is called.
 const RETURN_TIME: Duration = Duration::from_secs(30);
 
-/// How long a server may take for a LOGOUT.
+/// Time limit of a server for a LOGOUT.
 const LOGOUT_TIME: Duration = Duration::from_secs(3);
 
-/// How long a session may take to be brought back to where it was after its login.
+/// Time limit for a session to be restored to its state after the login.
 const HAND_BACK_TIME: Duration = Duration::from_secs(5);
 
 /// A first look at a mailbox, so long after the client had logged in, looks back.
@@ -60,32 +58,11 @@ pub struct SessionPool(Arc<PoolShared>);
 struct PoolShared {
     context: Arc<WatchContext>,
     settings: KeptSessions,
-    accounts: DashMap<AccountId, PooledAccount>,
     /// Room for accounts with a kept session.
     places: Arc<Semaphore>,
     next: AtomicU64,
-    calls: latest::LatestSender<AccountId, Call>,
-}
-
-/// What there is of an account.
-#[derive(Default)]
-struct PooledAccount {
-    /// Clients that are logged in, and sessions that are just being taken over.
-    clients: usize,
-    /// Clients of these that wait for mail in the only mailbox that is watched.
-    waiting: usize,
-    /// Kept sessions, the newest last: more than one only until that one watches.
-    sessions: Vec<PooledSession>,
-    place: Option<OwnedSemaphorePermit>,
-    /// What its devices have been shown through deltapush.
-    shown: shown::ByDevice,
-}
-
-struct PooledSession {
-    number: u64,
-    leave: CancellationToken,
-    /// What it is handed back for, and how it is asked to be.
-    back: Option<(Arc<ResumeTicket>, oneshot::Sender<oneshot::Sender<Stream>>)>,
+    /// Accounts whose devices are to be woken.
+    due: DueAccounts,
 }
 
 /// A session that is handed over: authenticated, and nothing under way in it.
@@ -94,19 +71,19 @@ pub struct Given {
     pub account: AccountId,
     /// The connection to the mail server.
     pub stream: Stream,
-    /// Where its transcript goes.
+    /// The recorder of its transcript.
     pub trace: Recorder,
-    /// What the server can do.
+    /// The server's abilities.
     pub abilities: Abilities,
-    /// What the client has set in it.
+    /// Settings that the client has left in it.
     pub manners: InheritedState,
     /// When the client had logged in.
     pub since: Instant,
-    /// What it may be handed back for: only a session in which nothing was set.
+    /// The ticket for which it may be given back: only a session in which nothing was set.
     pub ticket: Option<Arc<ResumeTicket>>,
 }
 
-/// What a server must be able to do, or may be, for a session to watch.
+/// Abilities of a server that matter for a session to watch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Abilities {
     /// IDLE (RFC 2177).
@@ -127,26 +104,33 @@ pub struct Presence {
 
 impl SessionPool {
     pub(super) fn new(context: Arc<WatchContext>, settings: KeptSessions) -> (Self, DeviceWaker) {
-        let (calls, called) = latest::channel();
         let places = Arc::new(Semaphore::new(settings.sessions.min(Semaphore::MAX_PERMITS)));
-        let (accounts, next) = (DashMap::new(), AtomicU64::new(1));
-        let keeper =
-            Self(Arc::new(PoolShared { context, settings, accounts, places, next, calls }));
-        (keeper.clone(), DeviceWaker::new(keeper, called))
+        let (next, due) = (AtomicU64::new(1), DueAccounts::default());
+        let keeper = Self(Arc::new(PoolShared { context, settings, places, next, due }));
+        (keeper.clone(), DeviceWaker::new(keeper))
     }
 
-    /// How sessions are kept.
+    /// The settings of kept sessions.
     #[must_use]
     pub fn settings(&self) -> &KeptSessions {
         &self.0.settings
     }
 
+    fn registry(&self) -> &Registry {
+        &self.0.context.registry
+    }
+
+    /// The account, if anybody wants to know of its mail: it has a device.
+    fn wanted(&self, account: &AccountId) -> Option<Arc<Account>> {
+        self.registry().get(account).filter(|_| !self.0.context.leaving.is_cancelled())
+    }
+
     /// A client has logged in.
     #[must_use]
     pub fn client(&self, account: &AccountId) -> Presence {
-        let mut entry = self.0.accounts.entry(account.clone()).or_default();
-        entry.clients = entry.clients.saturating_add(1);
-        drop(entry);
+        self.registry().change_clients(account, |clients| {
+            clients.here = clients.here.saturating_add(1);
+        });
         let (keeper, account) = (self.clone(), account.clone());
         Presence {
             keeper,
@@ -156,52 +140,36 @@ impl SessionPool {
         }
     }
 
-    /// Whether a session of the account is worth keeping: it has a device, and no client that waits itself.
+    /// Reports if a session of the account is worth keeping: it has a device, and no client that waits itself.
     #[must_use]
     pub fn needs(&self, account: &AccountId) -> bool {
-        self.wants(account) && self.0.accounts.get(account).is_none_or(|entry| entry.waiting == 0)
+        self.wants(account) && self.registry().clients(account).waiting == 0
     }
 
-    /// Whether anybody wants to know of the account's mail: it has a device.
+    /// Reports if the account's mail is of interest: it has a device.
     #[must_use]
     pub fn wants(&self, account: &AccountId) -> bool {
-        self.0.context.registry.is_known(account) && !self.0.context.leaving.is_cancelled()
+        self.wanted(account).is_some()
     }
 
-    /// Whether a kept session watches the account now.
+    /// Reports if a kept session watches the account now.
     #[must_use]
     pub fn is_watching(&self, account: &AccountId) -> bool {
-        self.0.accounts.get(account).is_some_and(|entry| {
-            // One that is about to leave looks no more.
-            entry.sessions.iter().any(|session| !session.leave.is_cancelled())
-        })
+        self.registry().get(account).is_some_and(|account| account.kept.is_watching())
     }
 
-    /// Whether mail in `mailbox` is the account's devices' concern.
+    /// Reports if mail in `mailbox` concerns the account's devices.
     #[must_use]
     pub fn is_watched_mailbox(&self, account: &AccountId, mailbox: &str) -> bool {
-        self.0.context.mailboxes(account).iter().any(|watched| is_same(watched, mailbox))
+        let mailboxes =
+            self.registry().get(account).map(|account| self.0.context.mailboxes(&account));
+        mailboxes.is_some_and(|mailboxes| mailboxes.iter().any(|watched| watched == mailbox))
     }
 
-    /// The account has no device any more.
-    pub(super) fn forget(&self, account: &AccountId) {
-        self.let_go(account);
-        self.0.context.board.remove(account);
-        self.0.context.board.telemetry().tell(&TelemetryEvent::Forgotten { account });
-    }
-
-    fn let_go(&self, account: &AccountId) {
-        if let Some(entry) = self.0.accounts.get(account) {
-            entry.sessions.iter().for_each(|session| session.leave.cancel());
-        }
-    }
-
-    /// What the account's kept session would be handed back for.
+    /// The ticket of the account's kept session.
     #[must_use]
     pub fn ticket(&self, account: &AccountId) -> Option<Arc<ResumeTicket>> {
-        let entry = self.0.accounts.get(account)?;
-        let newest = entry.sessions.iter().rev().find(|session| !session.leave.is_cancelled())?;
-        newest.back.as_ref().map(|(ticket, _)| Arc::clone(ticket))
+        self.registry().get(account)?.kept.ticket()
     }
 
     /// Hands a session back to a client that has shown its ticket: as it was after its login.
@@ -210,14 +178,7 @@ impl SessionPool {
         account: &AccountId,
         ticket: &Arc<ResumeTicket>,
     ) -> Option<(Stream, Presence)> {
-        let wanted = {
-            let mut entry = self.0.accounts.get_mut(account)?;
-            let is_its = |session: &&mut PooledSession| {
-                session.back.as_ref().is_some_and(|(known, _)| Arc::ptr_eq(known, ticket))
-                    && !session.leave.is_cancelled()
-            };
-            entry.sessions.iter_mut().find(is_its)?.back.take()?.1
-        };
+        let wanted = self.registry().get(account)?.kept.take_back(ticket)?;
         // From here on the client counts as there: nobody is called.
         let presence = self.client(account);
         let (give, given) = oneshot::channel();
@@ -228,31 +189,33 @@ impl SessionPool {
 
     /// Another password is right now: no session is handed back for the one before.
     pub fn revoke(&self, account: &AccountId) {
-        if let Some(mut entry) = self.0.accounts.get_mut(account) {
-            entry.sessions.iter_mut().for_each(|session| session.back = None);
+        if let Some(account) = self.registry().get(account) {
+            account.kept.revoke();
         }
     }
 
     /// Takes a session over and watches in it.
     pub fn keep(&self, mut given: Given) {
         let keeper = self.clone();
+        let Some(account) = self.registry().get(&given.account) else {
+            debug!(account = %given.account, "session not kept: the account has no device any more");
+            tokio::spawn(log_out(given.stream));
+            return;
+        };
         // With IDLE alone a session can be handed back as it was; NOTIFY cannot be undone.
-        let needs_notify =
-            given.manners.notify || self.0.context.mailboxes(&given.account).len() > 1;
+        let needs_notify = given.manners.notify || self.0.context.mailboxes(&account).len() > 1;
         given.abilities.notify &= needs_notify;
         let (want, wanted) = oneshot::channel();
         let back =
             given.ticket.take().filter(|_| !given.abilities.notify).map(|ticket| (ticket, want));
-        let Some((number, leave)) = self.begin(&given.account, back) else {
-            debug!(account = %given.account, "session not kept: as many as `keep.sessions` allows are kept already");
+        let Some((number, leave)) = self.begin(&account, back) else {
+            debug!(%account, "session not kept: as many as `keep.sessions` allows are kept already");
             tokio::spawn(log_out(given.stream));
             return;
         };
         tokio::spawn(async move {
-            let account = given.account.clone();
-            let watched =
-                AssertUnwindSafe(keeper.watch(given, number, leave, wanted)).catch_unwind();
-            let end = match watched.await {
+            let watch = keeper.watch(&account, given, number, leave, wanted);
+            let end = match AssertUnwindSafe(watch).catch_unwind().await {
                 Ok(Err(end)) => end,
                 Err(_) => WatchEnd::Panicked,
             };
@@ -267,8 +230,8 @@ impl SessionPool {
         }
     }
 
-    /// Who judges the account's messages by what a client fetches of them. A client need not ask for the fields that tell a
-    /// chat message.
+    /// The push filter for the messages that a client fetches. A client need not ask for the fields that show a chat
+    /// message.
     #[must_use]
     pub fn judge(&self, account: &AccountId) -> PushFilter {
         let judge = self.0.context.judge(account);
@@ -277,23 +240,23 @@ impl SessionPool {
         PushFilter { messages, ..judge }
     }
 
-    /// Whether the apps of all the account's devices are known to fetch encrypted messages only.
+    /// Reports if the apps of all the account's devices are known to fetch encrypted messages only.
     #[must_use]
     pub fn fetches_encrypted_only(&self, account: &AccountId) -> bool {
-        self.0.context.registry.fetches_encrypted_only(account)
+        self.registry().fetches_encrypted_only(account)
     }
 
     /// The device with this token has been shown that in a session of its own.
     pub fn device_knows(&self, account: &AccountId, token: &DeviceToken, shown: ShownPosition) {
-        if let Some(mut entry) = self.0.accounts.get_mut(account) {
-            entry.shown.note(token, shown);
+        if let Some(account) = self.registry().get(account) {
+            account.kept.device_knows(token, shown);
         }
     }
 
     /// The tokens of the devices that have been shown all of `news`.
     #[must_use]
     pub fn who_knows(&self, account: &AccountId, news: &ShownPosition) -> Vec<DeviceToken> {
-        self.0.accounts.get(account).map(|entry| entry.shown.know(news)).unwrap_or_default()
+        self.registry().get(account).map(|account| account.kept.who_knows(news)).unwrap_or_default()
     }
 
     /// A client's session has told of news, which is noted.
@@ -304,54 +267,52 @@ impl SessionPool {
         since: Option<std::time::Instant>,
         announce: bool,
     ) {
-        self.0.context.board.telemetry().tell(&TelemetryEvent::Noticed {
-            account,
-            mailbox,
-            announce,
-            since,
-        });
+        let Some(account) = self.registry().get(account) else { return };
+        let account = &account.telemetry;
+        self.0.context.tell(&TelemetryEvent::Noticed { account, mailbox, announce, since });
     }
 
     fn begin(
         &self,
-        account: &AccountId,
-        back: Option<(Arc<ResumeTicket>, oneshot::Sender<oneshot::Sender<Stream>>)>,
+        account: &Account,
+        back: Option<(Arc<ResumeTicket>, SessionRequest)>,
     ) -> Option<(u64, CancellationToken)> {
-        let mut entry = self.0.accounts.entry(account.clone()).or_default();
-        if entry.place.is_none() {
-            entry.place = Some(Arc::clone(&self.0.places).try_acquire_owned().ok()?);
-        }
         let number = self.0.next.fetch_add(1, Ordering::Relaxed);
         let leave = self.0.context.leaving.child_token();
-        entry.sessions.push(PooledSession { number, leave: leave.clone(), back });
-        Some((number, leave))
+        let session = KeptSession { number, leave: leave.clone(), back };
+        account
+            .kept
+            .begin(session, &self.0.places, || account.is_erased())
+            .then_some((number, leave))
     }
 
     async fn watch(
         &self,
+        account: &Arc<Account>,
         given: Given,
         number: u64,
         leave: CancellationToken,
         wanted: SessionReturn,
-    ) -> Result<Infallible, WatchEnd> {
-        let Given { account, stream, trace, abilities, manners, since, ticket: _ } = given;
+    ) -> Ended {
+        let Given { account: _, stream, trace, abilities, manners, since, ticket: _ } = given;
         let context = &*self.0.context;
         if !abilities.idle {
             tokio::spawn(log_out(stream));
             return Err(IdleFailure::NoIdle("IDLE is not among its capabilities".into()).into());
         }
-        let mailboxes = context.mailboxes(&account);
-        let treatment = *context.gates.of(&context.host(&account).await).treatment();
+        let mailboxes = context.mailboxes(account);
+        let treatment = *context.gates.of(&context.host(&account.id).await).treatment();
         let blindness = idle::blindness(treatment.idle_renewal);
-        let known = context.board.give_way_of(&account);
-        let give_way = known.unwrap_or_else(|| context.board.begin(&account, blindness));
-        context.board.found_within(&account, blindness);
-        context.board.watches(&account, &mailboxes);
+        if !account.watch.has_begun() {
+            context.begin(account, blindness);
+        }
+        account.watch.found_within(blindness);
+        account.watch.watches(&mailboxes);
         let taken = Taken { stream, trace, has_notify: abilities.notify, manners };
         let failed_fetches = AtomicU32::new(0);
         let task = Task {
             context,
-            account: &account,
+            account,
             mailboxes: &mailboxes,
             spare: Spare::Others,
             treatment,
@@ -359,38 +320,19 @@ impl SessionPool {
             late: since.elapsed() > LATE,
             failed_fetches: &failed_fetches,
             leaving: leave,
-            when_watching: Some(&|| self.supersede(&account, number)),
+            // Those before it are not needed any more.
+            when_watching: Some(&|| account.kept.end_older(number)),
             wanted: Some(wanted),
         };
-        self.until_told(task, taken, &give_way).await
-    }
-
-    async fn until_told(&self, task: Task<'_>, taken: Taken, give_way: &Notify) -> Ended {
         tokio::select! {
             end = Box::pin(session::take_over(task, taken)) => end,
-            () = give_way.notified() => Err(WatchEnd::GaveWay),
+            () = account.watch.asked_to_give_way() => Err(WatchEnd::GaveWay),
         }
     }
 
-    /// The session watches: those before it are not needed any more.
-    fn supersede(&self, account: &AccountId, number: u64) {
-        if let Some(entry) = self.0.accounts.get(account) {
-            entry
-                .sessions
-                .iter()
-                .filter(|session| session.number < number)
-                .for_each(|session| session.leave.cancel());
-        }
-    }
-
-    fn ended(&self, account: &AccountId, number: u64, end: &WatchEnd) {
-        if let Some(mut entry) = self.0.accounts.get_mut(account) {
-            entry.sessions.retain(|session| session.number != number);
-            if entry.sessions.is_empty() {
-                entry.place = None;
-            }
-        }
-        let upstream = &account.upstream;
+    fn ended(&self, account: &Arc<Account>, number: u64, end: &WatchEnd) {
+        account.kept.ended(number);
+        let upstream = &account.id.upstream;
         match end {
             WatchEnd::Leaving => debug!(%account, "a kept session has logged out"),
             WatchEnd::HandedBack => debug!(%account, "a client has resumed its kept session"),
@@ -402,36 +344,24 @@ impl SessionPool {
         }
         // Whoever it gave way to is about to come in.
         let delay = if matches!(end, WatchEnd::GaveWay) { RETURN_TIME } else { Duration::ZERO };
-        self.is_left_alone(account, &end.to_string(), delay);
+        self.is_left_alone(&account.id, &end.to_string(), delay);
     }
 
     /// If neither a client nor a kept session is there, the account's devices are called back, not before `delay` is over.
     fn is_left_alone(&self, account: &AccountId, reason: &str, delay: Duration) {
-        let is_alone = self.is_alone(account);
-        self.0
-            .accounts
-            .remove_if(account, |_, entry| entry.clients == 0 && entry.sessions.is_empty());
-        if !is_alone || !self.wants(account) {
+        if !self.registry().is_alone(account) {
             return;
         }
-        self.show(account, WatchState::AwaitingDevice { reason: reason.to_owned() });
-        let now = Instant::now();
-        self.0.calls.send(account.clone(), Call { due: now.checked_add(delay).unwrap_or(now) });
+        let Some(account) = self.wanted(account) else { return };
+        self.show(&account, WatchState::AwaitingDevice { reason: reason.to_owned() });
+        self.0.due.put(&account, later(Instant::now(), delay));
     }
 
-    fn is_alone(&self, account: &AccountId) -> bool {
-        self.0
-            .accounts
-            .get(account)
-            .is_none_or(|entry| entry.clients == 0 && entry.sessions.is_empty())
-    }
-
-    fn show(&self, account: &AccountId, state: WatchState) {
-        let board = &self.0.context.board;
-        if board.give_way_of(account).is_none() {
-            board.begin(account, Duration::ZERO);
+    fn show(&self, account: &Account, state: WatchState) {
+        if !account.watch.has_begun() {
+            self.0.context.begin(account, Duration::ZERO);
         }
-        board.set(account, state);
+        self.0.context.show(account, state);
     }
 }
 
@@ -439,24 +369,25 @@ impl Presence {
     /// The client waits for mail in `mailbox`: what is kept besides is not needed, if there is no other mailbox to watch.
     pub fn waits_in(&self, mailbox: &str) {
         let Self { keeper, account, .. } = self;
-        let mailboxes = keeper.0.context.mailboxes(account);
-        let is_only = matches!(mailboxes.as_slice(), [only] if is_same(only, mailbox));
-        if !is_only || !keeper.wants(account) || self.waits.swap(true, Ordering::Relaxed) {
+        let Some(known) = keeper.wanted(account) else { return };
+        let mailboxes = keeper.0.context.mailboxes(&known);
+        let is_only = matches!(mailboxes.as_slice(), [only] if only == mailbox);
+        if !is_only || self.waits.swap(true, Ordering::Relaxed) {
             return;
         }
-        if let Some(mut entry) = keeper.0.accounts.get_mut(account) {
-            entry.waiting = entry.waiting.saturating_add(1);
-        }
-        keeper.let_go(account);
-        keeper.show(account, WatchState::WithClient);
+        keeper.registry().change_clients(account, |clients| {
+            clients.waiting = clients.waiting.saturating_add(1);
+        });
+        known.kept.end_all();
+        keeper.show(&known, WatchState::WithClient);
     }
 
     /// The client does something else, or is gone.
     pub fn waits_no_more(&self) {
-        if self.waits.swap(false, Ordering::Relaxed)
-            && let Some(mut entry) = self.keeper.0.accounts.get_mut(&self.account)
-        {
-            entry.waiting = entry.waiting.saturating_sub(1);
+        if self.waits.swap(false, Ordering::Relaxed) {
+            self.keeper.registry().change_clients(&self.account, |clients| {
+                clients.waiting = clients.waiting.saturating_sub(1);
+            });
         }
     }
 }
@@ -464,9 +395,9 @@ impl Presence {
 impl Drop for Presence {
     fn drop(&mut self) {
         self.waits_no_more();
-        if let Some(mut entry) = self.keeper.0.accounts.get_mut(&self.account) {
-            entry.clients = entry.clients.saturating_sub(1);
-        }
+        self.keeper.registry().change_clients(&self.account, |clients| {
+            clients.here = clients.here.saturating_sub(1);
+        });
         self.keeper.is_left_alone(&self.account, self.reason, RETURN_TIME);
     }
 }
@@ -484,4 +415,8 @@ async fn log_out(mut stream: Stream) {
     };
     // Whatever comes of it, the connection is closed.
     let _ = timeout(LOGOUT_TIME, goodbye).await;
+}
+
+fn later(now: Instant, time: Duration) -> Instant {
+    now.checked_add(time).unwrap_or(now)
 }

@@ -6,9 +6,9 @@ use crate::password_hash::PasswordHash;
 use crate::upstream::login_machine::{Capabilities, LoggedIn};
 use crate::upstream::route::Target;
 
-/// What is known of a session's login.
+/// The known facts of a session's login.
 pub struct ResumeTicket {
-    /// What its password is known by.
+    /// Recognizes its password.
     pub hash: PasswordHash,
     target: Target,
     /// The address that the server was told the session is for, or its network, if it was told one.
@@ -36,13 +36,13 @@ impl ResumeTicket {
         }
     }
 
-    /// Whether a login from there to that target would lead to the same session, but for its password.
+    /// Reports if a login from there to that target would lead to the same session, but for its password.
     #[must_use]
     pub fn fits(&self, target: &Target, client: IpAddr) -> bool {
         self.target == *target && self.client == told(target, client)
     }
 
-    /// What the login brought.
+    /// The result of the login.
     #[must_use]
     pub fn logged_in(&self) -> LoggedIn {
         LoggedIn {
@@ -54,7 +54,7 @@ impl ResumeTicket {
     }
 }
 
-/// What a server is told of the client's address.
+/// The client's address as a server is told it.
 fn told(target: &Target, client: IpAddr) -> Option<IpAddr> {
     (target.terms.originating_ip || target.terms.proxy_protocol.is_some()).then_some(client)
 }

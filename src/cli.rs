@@ -1,0 +1,124 @@
+//! The arguments of the command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+use deltapush::commands;
+
+/// An IMAP proxy that brings push notifications to Delta Chat on any mail server.
+///
+/// Delta Chat connects to deltapush in place of its mail server; deltapush passes everything on to that server, takes the push
+/// token that Delta Chat hands over, watches the mailbox with IDLE, and notifies the phone when mail arrives.
+#[derive(Parser, Clone)]
+#[command(version, max_term_width = 100, after_help = AFTER_HELP)]
+pub(crate) struct Cli {
+    /// Configuration file [default: config.yaml in the current folder]
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(crate) config: Option<PathBuf>,
+    /// Print the protocol of every session on standard output, or write it to files per account in a folder;
+    /// passwords and tokens are masked, literals (message bodies) are shown as their size
+    #[arg(long, global = true, value_name = "FOLDER", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
+    pub(crate) trace: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(crate) command: Option<MainCommand>,
+}
+
+#[derive(Subcommand, Clone)]
+pub(crate) enum MainCommand {
+    /// Serve until SIGTERM or SIGINT (Ctrl-C); this is the default
+    Run,
+    /// Check the configuration and the files that it names, print the resulting setup, change nothing
+    Check {
+        /// Show the route of this login, its mail server and the login name used there
+        #[arg(long, value_name = "LOGIN")]
+        login: Option<String>,
+        /// With --login: assume a client of this listener (name or address)
+        #[arg(long, value_name = "LISTENER", requires = "login")]
+        listener: Option<String>,
+        /// With --login: assume a client that requests this name in TLS (SNI)
+        #[arg(long, value_name = "NAME", requires = "login")]
+        host: Option<String>,
+    },
+    /// Create a configuration for a mail address: find its server, read its capabilities, choose ports and certificate
+    Init(commands::init::InitOptions),
+    /// Print the login code that sets up Delta Chat in one scan; asks for the password and does not store it
+    Qr(commands::qr::QrOptions),
+    /// Show the status of the running server and its accounts
+    Status(commands::status::StatusArguments),
+    /// Show the recent history of an account, from the new message to the device's connection; or erase the
+    /// account, or restart its watch
+    Account(commands::account::AccountArguments),
+    /// Wake an account's devices once and wait until they connect
+    PushTest(commands::push_test::PushTestArguments),
+    /// Follow the protocol of running sessions until Ctrl-C
+    #[command(args_conflicts_with_subcommands = true)]
+    Trace(commands::trace::TraceTask),
+    /// Check, copy or re-seal the stored state: accounts, tokens, sealed passwords
+    #[command(subcommand)]
+    State(StateCommand),
+}
+
+#[derive(Subcommand, Clone)]
+pub(crate) enum StateCommand {
+    /// Check that the state is valid and that the key opens it; change nothing
+    Check,
+    /// Copy the state into a new file, also while deltapush runs; the copy does not contain the key
+    Backup {
+        /// New file, which must not exist yet
+        file: PathBuf,
+    },
+    /// Seal all passwords with a new key; deltapush must not be running
+    RotateKey {
+        /// File with the new key, 32 bytes in base64; required if the key comes from systemd or the environment
+        #[arg(long, value_name = "FILE")]
+        new_key_file: Option<PathBuf>,
+    },
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  deltapush init you@example.org                  create a configuration for this address
+  deltapush qr you@example.org                    print the login code for Delta Chat
+  deltapush                                       serve with ./config.yaml
+  deltapush check --config /etc/deltapush.yaml    check a configuration
+  deltapush check --login alice@example.org       show the route of a login
+  deltapush status                                show watches, pushes and problems
+  deltapush account alice@example.org             show why a message was late
+  deltapush push-test alice@example.org           test whether a push wakes her phone
+  deltapush trace --account alice@example.org     follow the protocol between her client and server
+  deltapush state backup /backup/state.sqlite     copy the state, also while deltapush runs
+
+Exit codes:
+   0  success
+  64  wrong usage of the command line
+  65  the input is not a trace file
+  69  no running deltapush answers, or it refused the request; no mail server was found
+  70  a bug in deltapush
+  71  a call to the operating system failed, for example opening a port
+  74  the state cannot be opened or is damaged, or its key does not fit
+  75  the requested action did not succeed: no device connected, the mailbox is not watched
+  78  the configuration or a file that it names is not valid";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn command_line_is_sound() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_may_stand_before_and_after_the_command() {
+        for line in [["deltapush", "--trace", "check"], ["deltapush", "check", "--trace"]] {
+            let cli = Cli::try_parse_from(line).unwrap();
+            assert!(
+                cli.trace == Some("-".into())
+                    && matches!(cli.command, Some(MainCommand::Check { .. }))
+            );
+        }
+        assert!(Cli::try_parse_from(["deltapush"]).unwrap().command.is_none());
+        assert!(Cli::try_parse_from(["deltapush", "chekc"]).is_err_and(|error| error.use_stderr()));
+    }
+}

@@ -1,0 +1,121 @@
+//! `deltapush check`: what would run with a configuration.
+
+use std::io::{self, Write};
+
+use super::route;
+use crate::config::Config;
+use crate::store::{CredentialStorage, StoreSettings};
+use crate::tls::certs::identity::{CertificateOrigin, CertificateSummary};
+
+/// Writes what would run with `config`: `certificate` is shown to clients, `more` by the names in them.
+///
+/// # Errors
+/// If `out` does not take it.
+pub fn describe(
+    out: &mut impl Write,
+    config: &Config,
+    certificate: &CertificateSummary,
+    more: &[CertificateSummary],
+) -> io::Result<()> {
+    writeln!(out, "The configuration is valid. deltapush would run as follows.")?;
+    for listener in &config.live.listeners {
+        let insecure = if listener.insecure { ", insecure" } else { "" };
+        let web = if listener.web { ", web" } else { "" };
+        let announced = if listener.proxy_protocol.is_empty() { "" } else { ", PROXY protocol" };
+        writeln!(
+            out,
+            "listen       {} (TLS: {}{insecure}{web}{announced})",
+            listener.address, listener.tls
+        )?;
+    }
+    writeln!(out, "certificate  {}, for {}", about(certificate), config.live.hostname)?;
+    if !certificate.names_host {
+        writeln!(
+            out,
+            "             WARNING: it is not valid for {}: clients will refuse it",
+            config.live.hostname
+        )?;
+    }
+    if certificate.not_after.is_some_and(|end| end < jiff::Timestamp::now()) {
+        writeln!(out, "             WARNING: it has expired: clients will refuse it")?;
+    }
+    for further in more {
+        writeln!(out, "             {}, for the names in it", about(further))?;
+    }
+    if let Some(acme) = &config.live.certificate.acme {
+        let names = acme.names_or(&config.live.hostname).join(", ");
+        writeln!(out, "             by ACME from {}, for {names}", acme.directory)?;
+    }
+    route::describe(out, &config.live)?;
+    writeln!(out, "push         {}", config.startup.push.notify_url)?;
+    match &config.startup.admin.address {
+        Some(address) => {
+            let scheme = if config.startup.admin.has_tls() { "https" } else { "http" };
+            writeln!(out, "admin        {scheme}://{}/", **address)?;
+        }
+        None => writeln!(out, "admin        off")?,
+    }
+    writeln!(out, "state        {}", config.startup.storage.directory.display())?;
+    if config.live.trace.print {
+        writeln!(out, "trace        printed")?;
+    }
+    if let Some(files) = &config.live.trace.files {
+        writeln!(out, "trace        written to {}", files.directory.display())?;
+    }
+    match StoreSettings::new(&config.startup.storage).credentials {
+        CredentialStorage::Sealed(key) => {
+            writeln!(out, "passwords    sealed with the key in {key}")
+        }
+        CredentialStorage::Memory => writeln!(out, "passwords    in memory only"),
+        CredentialStorage::None => {
+            writeln!(out, "passwords    not stored: kept client sessions watch the mailboxes")
+        }
+    }
+}
+
+fn about(certificate: &CertificateSummary) -> String {
+    let path = certificate.path.display();
+    let until = certificate
+        .not_after
+        .map(|end| format!(", valid until {}", end.strftime("%Y-%m-%d")))
+        .unwrap_or_default();
+    match certificate.origin {
+        CertificateOrigin::Files | CertificateOrigin::Issued => format!("{path}{until}"),
+        CertificateOrigin::Kept => format!("{path}, self-signed{until}"),
+        CertificateOrigin::Renewed => {
+            format!("{path}, self-signed, will be renewed with the existing key")
+        }
+        CertificateOrigin::Made => format!("{path}, self-signed, will be created at the start"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn check_says_what_would_run() {
+        let config = Config::default();
+        let path = "certs/localhost.cert.pem".into();
+        let certificate = CertificateSummary {
+            origin: CertificateOrigin::Made,
+            path,
+            not_after: None,
+            names_host: false,
+        };
+        let mut out = Vec::new();
+        describe(&mut out, &config, &certificate, &[]).unwrap();
+        let out = String::from_utf8(out).unwrap();
+        for line in [
+            "listen       127.0.0.1:1993 (TLS: implicit)\n",
+            "certificate  certs/localhost.cert.pem, self-signed, will be created at the start, for localhost\n",
+            "WARNING: it is not valid for localhost",
+            "route        * to imaps://imap.{domain}:993 (CA: webpki)\n",
+            "push         https://notifications.delta.chat/notify\n",
+            "state        state\n",
+            "passwords    sealed with the key in state/seal.key\n",
+        ] {
+            assert!(out.contains(line), "{out}");
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! The accept loop of a listener for HTTP alone. Connections have limits of their own.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::debug;
+
+use super::HttpVersion;
+use super::server::{self, Site};
+use crate::accept::AcceptFailures;
+use crate::admission::connection_slots::{ConnectionSlot, Door};
+use crate::admission::slot_table::SlotLimits;
+use crate::tls::stream;
+
+/// Connections at once: an operator with some devices, a Prometheus or two, and strangers without the password.
+const LIMITS: SlotLimits = SlotLimits {
+    connections: 128,
+    per_address: 64,
+    before_login: 48,
+    before_login_per_address: 24,
+};
+
+/// Time limit for the TLS handshake.
+const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
+
+/// Serves `site` on `socket`, with TLS if there is `tls`, until `stop` is cancelled. Each connection is a task of `tasks`.
+pub(super) async fn serve<S: Site>(
+    socket: TcpListener,
+    site: Arc<S>,
+    tls: Option<TlsAcceptor>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+) {
+    let door = Arc::new(Door::default());
+    let mut failures = AcceptFailures::default();
+    let mut number = 0_u64;
+    while let Some(accepted) = stop.run_until_cancelled(socket.accept()).await {
+        let (tcp, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                failures.handle(&error, "the web page").await;
+                continue;
+            }
+        };
+        number = number.wrapping_add(1);
+        match door.enter(number, peer.ip(), &LIMITS) {
+            Ok(slot) => {
+                let (site, tls, stop) = (Arc::clone(&site), tls.clone(), stop.clone());
+                tasks.spawn(connection(tcp, peer, slot, site, tls, stop));
+            }
+            Err(full) => debug!(%peer, "connection to the web page refused: {full}"),
+        }
+    }
+}
+
+async fn connection<S: Site>(
+    tcp: TcpStream,
+    peer: SocketAddr,
+    mut slot: ConnectionSlot,
+    site: Arc<S>,
+    tls: Option<TlsAcceptor>,
+    stop: CancellationToken,
+) {
+    if let Err(error) = stream::prepare(&tcp) {
+        return debug!(%peer, "connection to the web page lost at once: {error}");
+    }
+    let (version, address) = (HttpVersion::One, peer.ip());
+    let Some(tls) = tls else {
+        return server::serve(tcp, version, address, &mut slot, site, &stop).await;
+    };
+    let handshake = timeout(HANDSHAKE_TIME, tls.accept(tcp));
+    let accepted = tokio::select! {
+        () = slot.evicted() => return,
+        accepted = handshake => accepted,
+    };
+    match accepted {
+        Ok(Ok(stream)) => server::serve(stream, version, address, &mut slot, site, &stop).await,
+        Ok(Err(error)) => debug!(%peer, "TLS with a browser on the web page failed: {error}"),
+        Err(_) => debug!(%peer, "TLS with a browser on the web page timed out"),
+    }
+}

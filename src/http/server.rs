@@ -1,0 +1,147 @@
+//! One HTTP connection, for all sites: its limits, its requests and its end.
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::HttpVersion;
+use super::response::{self, Body};
+use crate::admission::connection_slots::ConnectionSlot;
+
+/// Maximum size of the head of a request, and of a buffer of a connection.
+const MAX_HEAD: usize = 16 * 1024;
+
+/// Concurrent requests of one HTTP/2 connection.
+const MAX_STREAMS: u32 = 8;
+
+/// Flow control windows of HTTP/2, in bytes: request bodies are not read.
+const WINDOW: u32 = 65_535;
+
+/// A site: a function from a request to its response.
+pub(crate) trait Site: Send + Sync + 'static {
+    /// Time limit for the head of a request, including the wait for it.
+    const HEAD_TIME: Duration;
+
+    /// Maximum duration of a connection. Browsers open the next one by themselves.
+    const LIFETIME: Duration;
+
+    /// The content security policy of its responses.
+    const POLICY: &'static str;
+
+    /// The response to GET.
+    fn respond(
+        self: Arc<Self>,
+        request: Request<()>,
+        visitor: Arc<Visitor>,
+    ) -> impl Future<Output = Response<Body>> + Send;
+}
+
+/// The peer of a connection.
+#[derive(Debug)]
+pub(crate) struct Visitor {
+    pub(super) address: IpAddr,
+    /// It knows the site's password.
+    is_known: AtomicBool,
+    became_known: Notify,
+}
+
+impl Visitor {
+    pub(super) fn new(address: IpAddr) -> Self {
+        Self { address, is_known: AtomicBool::new(false), became_known: Notify::new() }
+    }
+
+    /// Makes its connection safe from eviction.
+    pub(super) fn set_known(&self) {
+        if !self.is_known.swap(true, Ordering::Relaxed) {
+            self.became_known.notify_one();
+        }
+    }
+
+    fn is_known(&self) -> bool {
+        self.is_known.load(Ordering::Relaxed)
+    }
+}
+
+/// Serves a browser until it disconnects, its time is over, its slot is taken, or `stop` is cancelled; then the requests
+/// in progress are completed.
+pub(crate) async fn serve<S: Site>(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    version: HttpVersion,
+    address: IpAddr,
+    slot: &mut ConnectionSlot,
+    site: Arc<S>,
+    stop: &CancellationToken,
+) {
+    let visitor = Arc::new(Visitor::new(address));
+    let known = Arc::clone(&visitor);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let response = respond(Arc::clone(&site), request.map(drop), Arc::clone(&visitor));
+        async move { Ok::<_, Infallible>(response.await) }
+    });
+    let builder = builder(version, S::HEAD_TIME);
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    let end = Instant::now().checked_add(S::LIFETIME).unwrap_or_else(Instant::now);
+    let evicted = slot.evicted();
+    tokio::pin!(evicted);
+    let mut is_stopping = false;
+    loop {
+        tokio::select! {
+            // Errors are the browser's; many browsers end a connection with one.
+            _ = &mut connection => return,
+            () = known.became_known.notified() => slot.logged_in(),
+            () = &mut evicted, if !known.is_known() => return,
+            () = stop.cancelled(), if !is_stopping => {
+                is_stopping = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            () = sleep_until(end) => return,
+        }
+    }
+}
+
+fn builder(version: HttpVersion, head_time: Duration) -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(head_time).max_buf_size(MAX_HEAD);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_HEAD as u32)
+        .max_send_buf_size(MAX_HEAD)
+        .initial_connection_window_size(WINDOW)
+        .initial_stream_window_size(WINDOW)
+        .keep_alive_interval(head_time)
+        .keep_alive_timeout(head_time);
+    match version {
+        HttpVersion::One => builder.http1_only(),
+        HttpVersion::Two => builder.http2_only(),
+    }
+}
+
+/// The response to any request. Its body is not read: hyper closes or resets the rest.
+pub(super) async fn respond<S: Site>(
+    site: Arc<S>,
+    request: Request<()>,
+    visitor: Arc<Visitor>,
+) -> Response<Body> {
+    let method = request.method().clone();
+    let mut response = match method {
+        Method::GET | Method::HEAD => site.respond(request, visitor).await,
+        _ => response::not_allowed(),
+    };
+    response::secure(response.headers_mut(), S::POLICY);
+    if method == Method::HEAD { response::head(response) } else { response }
+}
