@@ -322,16 +322,16 @@ impl<'a> WatchSession<'a> {
                 continue;
             }
             match self.next_event(&mut received).await? {
-                WatchEvent::Received(0) => {
+                SessionEvent::Received(0) => {
                     return Err(IdleFailure::Bye("without a reason".into()).into());
                 }
-                WatchEvent::Received(_) => self.account.watch.proof(),
-                WatchEvent::Due => self.machine.handle(IdleInput::Tick, now(), &mut actions),
-                WatchEvent::Wanted(by) => {
+                SessionEvent::Received(_) => self.account.watch.proof(),
+                SessionEvent::Due => self.machine.handle(IdleInput::Tick, now(), &mut actions),
+                SessionEvent::Wanted(by) => {
                     self.wanted_by = Some(by);
                     self.machine.handle(IdleInput::Release, now(), &mut actions);
                 }
-                WatchEvent::Shutdown => {
+                SessionEvent::Shutdown => {
                     Box::pin(self.leave(&mut actions)).await?;
                     return Err(WatchEnd::Leaving);
                 }
@@ -339,13 +339,13 @@ impl<'a> WatchSession<'a> {
         }
     }
 
-    async fn next_event(&mut self, received: &mut Vec<u8>) -> io::Result<WatchEvent> {
+    async fn next_event(&mut self, received: &mut Vec<u8>) -> io::Result<SessionEvent> {
         let deadline = self.machine.deadline();
         Ok(tokio::select! {
-            read = receive(&mut self.stream, received) => WatchEvent::Received(read?),
-            () = reached(deadline) => WatchEvent::Due,
-            Some(by) = wanted(&mut self.wanted) => WatchEvent::Wanted(by),
-            () = self.leaving.cancelled() => WatchEvent::Shutdown,
+            read = receive(&mut self.stream, received) => SessionEvent::Received(read?),
+            () = reached(deadline) => SessionEvent::Due,
+            Some(by) = wanted(&mut self.wanted) => SessionEvent::Wanted(by),
+            () = self.leaving.cancelled() => SessionEvent::Shutdown,
         })
     }
 
@@ -513,7 +513,7 @@ impl<'a> WatchSession<'a> {
 }
 
 /// The next thing that happens to a session.
-enum WatchEvent {
+enum SessionEvent {
     /// So many bytes came; none if the server has closed the connection.
     Received(usize),
     /// The machine's deadline.
