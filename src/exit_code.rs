@@ -1,4 +1,4 @@
-//! What the process ends with: a text for people, and a number for scripts.
+//! The end of the process: a text for people, and a number for scripts.
 
 use deltapush::RunError;
 use deltapush::admin::control::AskError;

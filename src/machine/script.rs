@@ -30,7 +30,7 @@ pub(crate) enum Said<'a> {
 
 /// A machine that can be in a script.
 pub(crate) trait Scripted: Machine + Sized {
-    /// What a dialogue may bring in the end.
+    /// The result that a dialogue may bring.
     type End;
 
     /// Gives the machine an input. Returns false for one that the machine does not have.
@@ -40,7 +40,7 @@ pub(crate) trait Scripted: Machine + Sized {
     fn write(action: Self::Action<'_>, done: &mut Done<Self::End>);
 }
 
-/// What a machine has done, as lines of a script.
+/// The actions of a machine, as lines of a script.
 pub(crate) struct Done<E> {
     lines: VecDeque<String>,
     end: Option<E>,

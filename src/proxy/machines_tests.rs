@@ -1,7 +1,7 @@
 //! A recorded session through the machines, without any I/O: what its client and its mail server sent goes in, and what the trace says
 //! was sent has to come out. From the client's first line over the login and the relay to the watch session that finds the mail.
 //!
-//! What was masked is said with this file's login and token; literals that were not shown are as many `x`.
+//! Masked pieces are filled with this file's login and token; literals that were not shown are as many `x`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -77,7 +77,7 @@ fn lines() -> Vec<Line> {
     records.filter_map(line).collect()
 }
 
-/// What was sent to one peer, and was not looked at yet.
+/// Bytes that were sent to one peer and not looked at yet.
 #[derive(Default)]
 struct Sent(Vec<u8>);
 

@@ -51,7 +51,7 @@ pub enum WatchState {
 }
 
 impl WatchState {
-    /// What they are called where they are counted, in the order of [`index`](Self::index).
+    /// Their names in the counts, in the order of [`index`](Self::index).
     pub const NAMES: [&'static str; 4] =
         ["connecting", "watching", "interrupted", "awaiting_login"];
 
@@ -177,7 +177,7 @@ impl Watch {
         task.status = Some(entry);
     }
 
-    /// Whether a watch has begun, and not ended.
+    /// Reports if a watch has begun and not ended.
     pub(crate) fn has_begun(&self) -> bool {
         self.lock().status.is_some()
     }

@@ -1,4 +1,4 @@
-//! What telemetry notes of one account. Its owner is the account: with it, all of this goes.
+//! The notes of telemetry on one account. They belong to the account and end with it.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

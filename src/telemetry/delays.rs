@@ -24,7 +24,7 @@ impl Default for Delays {
     }
 }
 
-/// What is being measured of one account.
+/// The delays in progress of one account.
 #[derive(Debug, Default)]
 pub(super) struct DelaysInProgress {
     /// Time of the decision to push a message, until [`TelemetryEvent::Noticed`] reports that it is on disk: the POST may come

@@ -1,4 +1,4 @@
-//! What a transcript shows of a client before its login.
+//! The transcript of a client before its login.
 
 use crate::parser::command::{self, Disclosure, Verb};
 use crate::trace::{Mark, Piece, Speaker, Transcript};

@@ -21,7 +21,7 @@ pub struct Allowance {
     pub logins: u32,
     /// The longest login name, in bytes.
     pub login_name: usize,
-    /// How long a command may take, from its first byte to its last.
+    /// Time limit of a command, from its first byte to its last.
     pub command_time: Duration,
 }
 
@@ -36,7 +36,7 @@ pub enum Protection {
     None,
 }
 
-/// What comes in.
+/// The input of the machine.
 #[derive(Debug, Clone, Copy)]
 pub enum PreauthInput<'a> {
     /// The connection is ready. First of all, and once.
@@ -63,7 +63,7 @@ pub enum PreauthAction<'a> {
     Event(PreauthEvent),
 }
 
-/// What only the driver can do.
+/// Events that need the driver.
 #[derive(Debug, PartialEq, Eq)]
 pub enum PreauthEvent {
     /// A TLS handshake, and a new machine on top of it. What the client sent in plaintext is to be thrown away.
@@ -84,14 +84,14 @@ pub enum PreauthEvent {
     TimedOut,
 }
 
-/// What an input led to, gathered: answers that go out in one write, and what is to be done after it.
+/// The actions of one input, gathered: answers that go out in one write, and what is to be done after it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct PreauthTurn {
-    /// How many bytes of the input were used.
+    /// The number of input bytes that were used.
     pub used: usize,
     /// Lines for the client.
     pub answer: Vec<u8>,
-    /// What is to be done then.
+    /// The event after the answers, if there is one.
     pub event: Option<PreauthEvent>,
 }
 

@@ -58,7 +58,7 @@ impl Stage {
         (step, self.sent())
     }
 
-    /// What the observer of new mail was shown since this was asked last.
+    /// The events for the observer of new mail since the last call.
     fn observed(&mut self) -> Vec<String> {
         let events = std::mem::take(&mut self.it.log.observed).into_iter();
         let text = |event| match event {

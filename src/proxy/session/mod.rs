@@ -77,7 +77,7 @@ const MAX_OWN: usize = 64 * 1024;
 pub struct SessionSettings {
     /// The server's own entries (RFC 5464, mailbox `""`), by full name; the upstream's value wins.
     pub entries: Vec<(String, String)>,
-    /// Whether `/shared/comment` says how push is for the account ([`AccountQuestion::PushStatus`]), behind whatever comment there is.
+    /// True if `/shared/comment` says how push is for the account ([`AccountQuestion::PushStatus`]), behind whatever comment there is.
     pub push_status: bool,
     /// The holder of the tokens where the upstream pushes by itself.
     pub native: Native,
@@ -137,14 +137,14 @@ pub struct Session {
     own: Vec<Vec<u8>>,
     /// Bytes of its own since the client's last bytes came.
     said: usize,
-    /// What comes next from the client belongs to the bytes before: a question of deltapush's own stood between them.
+    /// True if the client's next bytes belong to those before: a question of deltapush's own stood between them.
     is_resumed: bool,
     compression: CompressionState,
     /// deltapush has ended it: nothing is handed on but the rest of the response that is under way.
     closed: bool,
     /// Somebody follows its trace.
     traced: bool,
-    /// What waits in the driver.
+    /// The queues of the driver.
     backlog: Backlog,
     /// The wait for a peer's word that ends.
     wait: Option<Wait>,

@@ -16,7 +16,7 @@ const MAIL_PROGRAM: &str =
 
 const REGISTER: &str = "C: T1 SETMETADATA INBOX (/private/devicetoken \"openpgp:x\")";
 
-/// What was learned.
+/// The lessons so far.
 struct Learned {
     lessons: Vec<String>,
     background_fetches: usize,

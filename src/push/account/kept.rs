@@ -57,12 +57,12 @@ impl Kept {
         change(self.lock().get_or_insert_default())
     }
 
-    /// Whether there is no session.
+    /// Reports if there is no session.
     pub(in crate::push) fn is_empty(&self) -> bool {
         self.lock().as_ref().is_none_or(|kept| kept.sessions.is_empty())
     }
 
-    /// Whether a session watches.
+    /// Reports if a session watches.
     pub(in crate::push) fn is_watching(&self) -> bool {
         self.change(|kept| kept.lasting().next().is_some())
     }
@@ -109,7 +109,7 @@ impl Kept {
         }
     }
 
-    /// What the newest session would be handed back for.
+    /// The ticket for which the newest session would be handed back.
     pub(in crate::push) fn ticket(&self) -> Option<Arc<ResumeTicket>> {
         self.change(|kept| {
             kept.lasting().next_back()?.back.as_ref().map(|(ticket, _)| Arc::clone(ticket))

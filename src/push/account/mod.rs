@@ -28,7 +28,7 @@ use registered::Registered;
 
 /// An account that has a device.
 pub struct Account {
-    /// Who it is.
+    /// The name of the account.
     pub id: AccountId,
     /// It was found at the start.
     from_before: bool,
@@ -71,7 +71,7 @@ impl Account {
         self.from_before
     }
 
-    /// Whether its last token was removed: nothing is to begin for it any more.
+    /// Reports if its last token was removed: nothing begins for it any more.
     #[must_use]
     pub fn is_erased(&self) -> bool {
         self.is_erased.load(Ordering::SeqCst)

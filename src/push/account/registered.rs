@@ -32,7 +32,7 @@ struct RegisteredState {
     unwritten: Unwritten,
 }
 
-/// What came of other credentials.
+/// The effect of other credentials.
 pub(in crate::push) struct CredentialsTaken {
     /// There were none before.
     pub(in crate::push) waited: bool,
@@ -70,7 +70,7 @@ impl Account {
         self.registered.lock().tokens.iter().map(|seen| seen.token.clone()).collect()
     }
 
-    /// What a watch of the account logs in with. None if its client must log in first, or logs in with what cannot be used
+    /// The credentials for a watch of the account. None if its client must log in first, or logs in with what cannot be used
     /// again.
     #[must_use]
     pub fn credentials(&self) -> Option<Arc<Credentials>> {
@@ -84,7 +84,7 @@ impl Account {
         names(&self.registered.lock().idled).into_iter().map(MailboxName::from).collect()
     }
 
-    /// Whether the apps of all its devices are known to fetch encrypted messages only.
+    /// Reports if the apps of all its devices are known to fetch encrypted messages only.
     #[must_use]
     pub fn fetches_encrypted_only(&self) -> bool {
         let is_so = |seen: &StoredToken| seen.habit.fetches() == Some(Fetches::EncryptedOnly);
@@ -92,7 +92,7 @@ impl Account {
         !state.tokens.is_empty() && state.tokens.iter().all(is_so)
     }
 
-    /// How long ago its devices were last called back.
+    /// The time since its devices were last called back.
     #[must_use]
     pub fn since_call(&self) -> Option<Duration> {
         self.registered.lock().called.map(|at| at.age(UnixTime::now()))
@@ -149,7 +149,7 @@ impl Account {
         !same_names(names(&before), names(&state.idled))
     }
 
-    /// Whether there are credentials that the server has not refused.
+    /// Reports if there are credentials that the server has not refused.
     pub(in crate::push) fn can_be_watched(&self) -> bool {
         let state = self.registered.lock();
         state.usable().is_some() && !state.refused
@@ -181,13 +181,13 @@ impl Account {
         }
     }
 
-    /// Whether these credentials of a login are known and well.
+    /// Reports if these credentials of a login are known and were not refused.
     pub(in crate::push) fn is_current(&self, credentials: Option<&Credentials>) -> bool {
         let state = self.registered.lock();
         !state.refused && state.credentials.as_deref() == credentials
     }
 
-    /// Whether the token was handed over a moment ago. What was seen in the future was seen before the clock was set back: that
+    /// Reports if the token was handed over a moment ago. A time in the future was noted before the clock was set back: that
     /// is put right at once.
     pub(in crate::push) fn was_just_seen(&self, token: &DeviceToken, now: UnixTime) -> bool {
         self.registered.lock().tokens.iter().any(|seen| {

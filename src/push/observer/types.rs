@@ -6,7 +6,7 @@ use crate::mailbox_name::MailboxName;
 use crate::push::filter::PushFilter;
 use crate::store::Position;
 
-/// What comes in.
+/// The input of the machine.
 #[derive(Debug, Clone, Copy)]
 pub enum ObserverInput<'a> {
     /// Another mailbox is being opened, or none is open.

@@ -36,7 +36,7 @@ pub(super) struct AccountTable {
     keeps_sessions: bool,
 }
 
-/// What goes by an account's name: the account, once it has a device, and its clients, which may have none.
+/// The entry of an account's name: the account, once it has a device, and its clients, which may have none.
 #[derive(Debug, Default)]
 struct AccountSlot {
     account: Option<AccountOwner>,
@@ -202,7 +202,7 @@ impl AccountTable {
         self.tokens.iter().filter(|known| known.record.quarantine.is_some()).count()
     }
 
-    /// Whether the token is in quarantine, and not posted before a time that is still to come.
+    /// Reports if the token is in quarantine, and not posted before a time that is still to come.
     pub(super) fn is_quarantined(&self, token: &DeviceToken, now: UnixTime) -> bool {
         let quarantine = self.tokens.get(token).and_then(|known| known.record.quarantine);
         quarantine.is_some_and(|found| found.until > now)
@@ -304,7 +304,7 @@ impl AccountTable {
         self.map.remove_if(id, |_, slot| slot.is_unused());
     }
 
-    /// Whether neither a client nor a kept session is there: looked at together, for a session that is handed back goes from
+    /// Reports if neither a client nor a kept session is there: looked at together, for a session that is handed back goes from
     /// one to the other.
     pub(super) fn is_alone(&self, id: &AccountId) -> bool {
         self.map.get(id).is_none_or(|slot| {

@@ -192,7 +192,7 @@ impl Registry {
         self.0.keeps_sessions
     }
 
-    /// Where all that happens is told.
+    /// The telemetry that all parts report to.
     #[must_use]
     pub fn telemetry(&self) -> &Telemetry {
         &self.0.telemetry
@@ -569,7 +569,7 @@ impl Registry {
         self.0.accounts.change_clients(account, change);
     }
 
-    /// Whether neither a client nor a kept session of the account is there.
+    /// Reports if neither a client nor a kept session of the account is there.
     #[must_use]
     pub fn is_alone(&self, account: &AccountId) -> bool {
         self.0.accounts.is_alone(account)

@@ -12,7 +12,7 @@ use crate::machine::{Actions, Machine};
 use crate::secret::DeviceToken;
 use crate::store::Generation;
 
-/// What comes in.
+/// The input of the machine.
 #[derive(Debug, Clone, Copy)]
 pub enum ScheduleInput<'a> {
     /// The token has something to announce.
@@ -61,7 +61,7 @@ pub enum ScheduleAction {
     },
     /// The notification server counts as down from now on, or not any more.
     Outage {
-        /// Whether it does.
+        /// True if it does.
         is_down: bool,
         /// Number of tokens with something to announce.
         waiting: usize,
@@ -77,7 +77,7 @@ pub enum ScheduleAction {
     Quarantined {
         /// The token.
         token: DeviceToken,
-        /// How often the server has said so.
+        /// The number of such answers.
         answers: u32,
         /// Time without a POST of it.
         wait: Duration,

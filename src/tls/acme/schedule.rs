@@ -24,7 +24,7 @@ const LOOK: Duration = Duration::from_secs(60 * 60);
 /// From when until when a certificate is valid.
 pub(super) type Validity = (Timestamp, Timestamp);
 
-/// What comes in. `wall` is the time of the wall clock.
+/// The input of the machine. `wall` is the time of the wall clock.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum RenewalInput {
     /// The certificate that is there, if there is one: at the beginning, at the deadline, and after each attempt.

@@ -100,7 +100,7 @@ pub struct LoginMachine {
     complaint: Option<String>,
 }
 
-/// What an input leads to: at most one action, or the end.
+/// The result of an input: at most one action, or the end.
 type LoginStep = Result<Option<LoginAction>, LoginError>;
 
 impl Machine for LoginMachine {

@@ -29,7 +29,7 @@ impl OutgoingLine {
     }
 }
 
-/// What comes in.
+/// The input of the machine.
 pub enum LoginInput<'a> {
     /// A whole response of the mail server.
     Response(&'a [u8]),
@@ -39,7 +39,7 @@ pub enum LoginInput<'a> {
     ClientResponse(&'a Secret),
 }
 
-/// What the driver has to do. An input leads to one of these at most.
+/// The tasks of the driver. An input leads to one of these at most.
 pub enum LoginAction {
     /// Send this.
     Send(OutgoingLine),
