@@ -5,7 +5,7 @@ use std::time::Instant;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use super::metrics::duration_histogram;
+use super::histogram::duration_histogram;
 use super::series::Series;
 use super::{AccountTelemetry, LoginResult, PostResult, TelemetryEvent, WatchEvent};
 

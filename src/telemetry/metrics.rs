@@ -10,6 +10,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use super::delays::Delays;
+use super::histogram::duration_histogram;
 use super::series::Series;
 use super::{Direction, LoginResult, PostResult, TelemetryEvent, WatchEvent};
 
@@ -27,10 +28,6 @@ pub const VERDICTS: [(Option<&str>, &str); 8] = [
 
 /// Consecutive POSTs without an answer, or with a server error, after which the notification server counts as down.
 const TROUBLE: u64 = 3;
-
-/// Upper bounds of the buckets of all histograms, in seconds.
-const BOUNDS: [f64; 14] =
-    [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0];
 
 /// A counter for each value of one label.
 type LabelledCounter = Family<[(&'static str, &'static str); 1], Counter>;
@@ -256,11 +253,6 @@ fn labelled(
         drop(family.get_or_create(&[(label, value)]));
     }
     family
-}
-
-/// A histogram of durations, in seconds.
-pub(super) fn duration_histogram() -> Histogram {
-    Histogram::new(BOUNDS)
 }
 
 /// Seconds since 1970.

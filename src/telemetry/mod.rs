@@ -6,6 +6,7 @@
 mod account;
 mod delays;
 mod event;
+mod histogram;
 pub mod history;
 pub mod metrics;
 pub mod series;

@@ -1,6 +1,5 @@
 //! The watch of one account: one session after the other, with the waits in between.
 
-use std::convert::Infallible;
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -358,9 +357,6 @@ fn next_step(end: &WatchEnd, kind: CredentialKind) -> Next {
         | WatchEnd::Store(_) => Next::Soon,
     }
 }
-
-/// The result of a session, which never ends well.
-pub(super) type Ended = Result<Infallible, WatchEnd>;
 
 #[cfg(test)]
 mod tests {

@@ -1,5 +1,6 @@
 //! One watch session: connection, login, and the driver of the [`idle`](crate::push::idle) machine.
 
+use std::convert::Infallible;
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -12,7 +13,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use super::WatchContext;
-use super::account::Ended;
 use crate::clock::{now, reached};
 use crate::credentials::Credentials;
 use crate::machine::Machine;
@@ -48,6 +48,9 @@ const LAST_WORDS_TIME: Duration = Duration::from_secs(1);
 
 /// Lead with which a server may tell a device of the same mail before a watch session.
 const HEAD_START: Duration = Duration::from_secs(2);
+
+/// The result of a session, which never ends well.
+pub(super) type Ended = Result<Infallible, WatchEnd>;
 
 /// Why a watching session ended.
 #[derive(Debug, thiserror::Error)]

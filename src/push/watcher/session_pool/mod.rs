@@ -21,8 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::WatchContext;
-use super::account::Ended;
-use super::session::{self, SessionReturn, Spare, Taken, Task, WatchEnd};
+use super::session::{self, Ended, SessionReturn, Spare, Taken, Task, WatchEnd};
 use crate::account::AccountId;
 use crate::config::{KeptSessions, Messages};
 use crate::push::account::{Account, KeptSession, SessionRequest};
