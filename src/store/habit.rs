@@ -1,11 +1,9 @@
 //! Fetch habits of a device's app, as observed in its sessions: stored with its token.
 
 use aws_lc_rs::digest::{SHA256, digest};
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::Row;
 
-use super::operations::{Operation, StateChange, hash};
-use super::{Change, UnixTime};
-use crate::account::AccountId;
+use super::UnixTime;
 use crate::secret::DeviceToken;
 
 /// Unencrypted messages of so many senders have to be left unfetched: an app does not fetch mail of a blocked contact either.
@@ -98,40 +96,6 @@ fn sender_hash(token: &DeviceToken, sender: &str) -> SenderHash {
         [token.expose().as_bytes(), b"\0", sender.to_lowercase().as_bytes()].concat().as_slice(),
     );
     digest.as_ref().first_chunk().copied().unwrap_or_default()
-}
-
-/// Notes what the app of the device with this token did with unencrypted messages of the account. Does nothing for a token
-/// that the account does not have.
-#[must_use]
-pub fn learned(
-    account: &AccountId,
-    token: &DeviceToken,
-    lesson: FetchLesson,
-    now: UnixTime,
-) -> impl StateChange<()> + use<> {
-    let (account, token) = (account.clone(), token.clone());
-    move |state: &mut Operation<'_>| {
-        let Some(row) = state.row(&account)? else { return Ok(()) };
-        let found = state
-            .cached("SELECT fetched_plain, left_plain, left_senders FROM tokens WHERE account = ? AND hash = ?")?
-            .query_row(params![row, hash(&token).as_ref()], |row| habit_in(row, 0))
-            .optional()?;
-        let Some(mut habit) = found else { return Ok(()) };
-        habit.learn(&token, &lesson, now, std::time::Duration::ZERO);
-        state.cached(
-            "UPDATE tokens SET fetched_plain = ?, left_plain = ?, left_senders = ? WHERE account = ? AND hash = ?",
-        )?
-        .execute(params![
-            habit.fetched.map(|at| at.0),
-            habit.left.map(|at| at.0),
-            habit.senders.concat(),
-            row,
-            hash(&token).as_ref()
-        ])?;
-        let tokens = state.tokens(row)?;
-        state.changes.push(Change::Tokens { account, credentials: None, tokens });
-        Ok(())
-    }
 }
 
 /// The habit that begins in column `first`: `fetched_plain`, `left_plain`, `left_senders`.

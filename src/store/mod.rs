@@ -15,6 +15,7 @@ pub(crate) mod full_disk;
 mod habit;
 mod key;
 mod known_logins;
+mod lessons;
 mod load;
 mod mailboxes;
 mod operations;
@@ -53,8 +54,8 @@ use worker::Worker;
 
 /// All kinds of changes: each is a function that returns a [`StateChange`] for [`Store::commit`].
 pub mod change {
-    pub use super::habit::learned;
     pub use super::known_logins::know_logins;
+    pub use super::lessons::learned;
     pub use super::mailboxes::{call, client_idles, forget_idled, noticed, served};
     pub use super::operations::{
         announced, credentials_changed, gave_up, register, remove_account, remove_token,

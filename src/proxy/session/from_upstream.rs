@@ -1,6 +1,6 @@
 //! Upstream to client: relays data as it comes, and holds a response until its end where deltapush has a part in it.
 
-use super::intercept::Pending;
+use super::pending::Pending;
 use super::run::ByteRun;
 use super::{
     ClientState, CompressionState, Held, Session, SessionAction, Shape, UpstreamState, UsedInput,

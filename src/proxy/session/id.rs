@@ -1,7 +1,7 @@
 //! The client's ID command (RFC 2971): the mail server gets it with deltapush's name added.
 
 use super::Session;
-use super::intercept::push_client_string;
+use super::pending::push_client_string;
 use crate::machine::Actions;
 use crate::parser::id::{self, Field};
 use crate::proxy::own_lines;

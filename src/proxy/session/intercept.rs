@@ -1,48 +1,15 @@
 //! Commands that deltapush answers itself, alone or together with the upstream, and commands that must not cross a relay.
 
-use super::metadata::RequestedEntry;
-use super::{
-    ClientState, CompressionState, Request, RequestOutcome, Session, SessionAction, UpstreamState,
-};
+use super::pending::{Pending, PendingReply, RequestedEntry};
+use super::{ClientState, CompressionState, RequestOutcome, Session, SessionAction, UpstreamState};
 use crate::machine::Actions;
 use crate::parser::command::{self, Disclosure, Verb, compress_mechanism};
 use crate::parser::metadata;
-use crate::parser::quote::{is_quotable, push_quoted};
 use crate::parser::response::{self, Condition};
 use crate::policy::JmapAccess;
 use crate::proxy::own_lines;
 use crate::push::registry::AccountsFull;
 use crate::trace::{Mark, Piece, Speaker, Transcript, show_metadata};
-
-/// A command that went upstream and of whose answer deltapush has a part.
-pub(super) enum Pending {
-    /// A `GETMETADATA`: values are filled in where the upstream has none.
-    /// `unknown` is what was asked for and deltapush does not know.
-    Get { tag: Vec<u8>, wanted: Vec<RequestedEntry>, mailbox: Vec<u8>, unknown: Vec<Vec<u8>> },
-    /// The rest of a `SETMETADATA` that had a token among its entries. The token is kept when the rest was accepted.
-    Set { tag: Vec<u8>, request: Request },
-    /// A command that is replayed, with nothing else to it.
-    Replay { tag: Vec<u8> },
-}
-
-impl Pending {
-    pub(super) fn tag(&self) -> &[u8] {
-        match self {
-            Self::Get { tag, .. } | Self::Set { tag, .. } | Self::Replay { tag } => tag,
-        }
-    }
-
-    pub(super) fn is_get(&self) -> bool {
-        matches!(self, Self::Get { .. })
-    }
-}
-
-/// The reply to the client once a request was done.
-pub(super) struct PendingReply {
-    pub(super) tag: Vec<u8>,
-    /// The upstream's own `OK`, where it had a part.
-    pub(super) success: Option<Vec<u8>>,
-}
 
 /// Reports if a command with this verb is refused as soon as that is known: logins after the login, commands that cannot
 /// cross a relay, and lines that are no commands, which servers read differently.
@@ -269,14 +236,4 @@ impl Session {
         }
         transcript.piece(Speaker::Client, Mark::Kept, Piece::Text(b"\r\n"));
     }
-}
-
-/// Appends `value` as any server takes it from a client: quoted, or as a synchronizing literal.
-pub(super) fn push_client_string(command: &mut Vec<u8>, cuts: &mut Vec<usize>, value: &[u8]) {
-    if is_quotable(value) {
-        return push_quoted(command, value);
-    }
-    command.extend_from_slice(format!("{{{}}}\r\n", value.len()).as_bytes());
-    cuts.push(command.len());
-    command.extend_from_slice(value);
 }

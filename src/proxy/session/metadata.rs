@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::intercept::{Pending, PendingReply, push_client_string};
+use super::pending::{Pending, PendingReply, RequestedEntry, push_client_string};
 use super::{AccountQuestion, ClientState, Request, Session, SessionAction};
 use crate::machine::Actions;
 use crate::mailbox_name::MailboxName;
@@ -19,16 +19,6 @@ const COMMENT: &[u8] = b"/shared/comment";
 
 /// Between a comment and how push is.
 const AND: &[u8] = b" | ";
-
-/// An entry that was asked for and that deltapush knows.
-pub(super) struct RequestedEntry {
-    pub(super) entry: Vec<u8>,
-    value: Vec<u8>,
-    /// Text behind the upstream's own value, if it has one.
-    addition: Option<Vec<u8>>,
-    /// The upstream has answered for it, or deltapush has.
-    pub(super) answered: bool,
-}
 
 /// The driver's answer to a question about the account.
 #[derive(Clone, Copy)]

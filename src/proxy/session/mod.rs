@@ -22,6 +22,7 @@ mod metadata;
 #[cfg(test)]
 mod metadata_tests;
 mod patience;
+mod pending;
 mod prefetch;
 #[cfg(test)]
 mod prefetch_tests;
@@ -55,10 +56,10 @@ pub use contract::{
     AccountQuestion, Backlog, DrainStep, Request, RequestOutcome, SessionAction, SessionEnd,
     SessionInput, UsedInput,
 };
-use intercept::{Pending, PendingReply};
 use keeping::DrainState;
 pub use keeping::{ChangedState, ObservedEvent};
 use patience::Wait;
+use pending::{Pending, PendingReply};
 use prefetch::PrefetchObserver;
 use selection::Selection;
 use visit::Visit;
