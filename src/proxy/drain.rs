@@ -81,7 +81,7 @@ impl<'a> Drain<'a> {
     fn new(session: &'a mut Session, trace: &'a mut Recorder, upstream: Vec<u8>) -> Self {
         let mut drain =
             Self { session, trace, upstream, step: DrainStep::Waiting, has_ended: false };
-        // What the client has not taken holds up nothing any more.
+        // Bytes that the client has not taken hold up nothing any more.
         drain.handle(SessionInput::Backlog(Backlog::default()));
         drain
     }

@@ -18,7 +18,7 @@ pub enum TelemetryEvent<'a> {
     Login {
         /// The client's connection.
         session: u64,
-        /// Whose login; `None` if it does not get as far as a route, or the account has no device.
+        /// The account; `None` if it does not get as far as a route, or the account has no device.
         account: Option<&'a AccountTelemetry>,
         /// The result.
         result: LoginResult,

@@ -57,7 +57,7 @@ impl Machine for NotAuthenticated {
             PreauthInput::Tick => self.tick(now, actions),
             PreauthInput::Challenge => {
                 self.sasl = Some((Vec::new(), Exchange::Relayed));
-                // What the server has taken for its challenge is not the client's.
+                // The server's challenge is no command of the client's.
                 self.under_way = None;
             }
             PreauthInput::Refused(answer) => self.refused(answer, actions),

@@ -57,7 +57,7 @@ impl<A: SessionServices> Relay<A> {
             }
             progress = true;
         }
-        // What the client asked for is done and answered first.
+        // Requests of the client are done and answered first.
         if self.performing.is_some() || !self.requests.is_empty() {
             return progress;
         }

@@ -11,7 +11,7 @@ impl<A: SessionServices> Relay<A> {
     /// Gives the session the bytes that it could not take before.
     pub(super) fn take_waiting(&mut self, cx: &mut Context<'_>) -> bool {
         if self.began_to_compress {
-            // What was read behind the COMPRESS is compressed.
+            // Bytes that were read after the COMPRESS are compressed.
             self.began_to_compress = false;
             self.client.receive_compressed(&std::mem::take(&mut self.waiting));
             return true;
@@ -85,7 +85,7 @@ impl<A: SessionServices> Relay<A> {
     }
 
     pub(super) fn read_upstream(&mut self, buffer: &mut [u8], cx: &mut Context<'_>) -> bool {
-        // What is said after the end is for whoever goes on with the session.
+        // Bytes after the end belong to the kept session.
         let is_over = self.session.may_be_kept() && self.session.is_over();
         if self.client.waiting() >= self.limit || is_over || self.turn.is_over() {
             return false;

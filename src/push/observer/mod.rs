@@ -133,7 +133,7 @@ impl NewMailObserver {
     fn news(&mut self, now: Instant, actions: &mut impl Actions<Self>) {
         let is_first = self.news_since.is_none();
         self.news_since.get_or_insert(now);
-        // What was fetched before is not all that is new now.
+        // Messages that were fetched before are not all new ones now.
         self.fetched_from = None;
         if is_first && self.is_compared {
             actions.push(ObserverAction::Wait);

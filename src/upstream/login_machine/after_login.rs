@@ -11,7 +11,7 @@ impl LoginMachine {
     pub(super) fn accepted(&mut self, status: Status<'_>) -> LoginAction {
         self.answer =
             if self.repeats_secret(status.text) { b"OK done".to_vec() } else { answer_of(status) };
-        // What was listed before the login counts no more, unless it came with it.
+        // A list from before the login counts no more, unless one came with it.
         let fresh = status.has_code("CAPABILITY")
             || self
                 .for_client
