@@ -57,7 +57,7 @@ impl Machine for NotAuthenticated {
             PreauthInput::Tick => self.tick(now, actions),
             PreauthInput::Challenge => {
                 self.sasl = Some((Vec::new(), Exchange::Relayed));
-                // The server's challenge is no command of the client's.
+                // The time that the server took for its challenge does not count against the client.
                 self.under_way = None;
             }
             PreauthInput::Refused(answer) => self.refused(answer, actions),
