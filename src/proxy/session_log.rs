@@ -27,9 +27,28 @@ pub fn settings() -> SessionSettings {
     }
 }
 
+/// An action whose place among the others is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoggedAction {
+    /// So many bytes more in [`SessionLog::client`].
+    ToClient(usize),
+    /// So many bytes more in [`SessionLog::upstream`].
+    ToUpstream(usize),
+    /// [`SessionAction::Compress`].
+    Compress,
+    /// One more of [`SessionLog::requests`].
+    Request,
+    /// One more of [`SessionLog::idled`].
+    IdlesIn,
+    /// [`SessionLog::end`].
+    End,
+}
+
 /// All that a session has asked its driver for.
 #[derive(Default)]
 pub struct SessionLog {
+    /// The order of the actions.
+    pub order: Vec<LoggedAction>,
     /// Bytes for the client.
     pub client: Vec<u8>,
     /// Bytes for the upstream.
@@ -92,16 +111,29 @@ impl From<ObservedEvent<'_>> for LoggedEvent {
 impl Actions<Session> for SessionLog {
     fn push(&mut self, action: SessionAction<'_>) {
         match action {
-            SessionAction::ToClient(bytes) => self.client.extend_from_slice(bytes),
-            SessionAction::ToUpstream(bytes) => self.upstream.extend_from_slice(bytes),
+            SessionAction::ToClient(bytes) => {
+                self.client.extend_from_slice(bytes);
+                self.order.push(LoggedAction::ToClient(bytes.len()));
+            }
+            SessionAction::ToUpstream(bytes) => {
+                self.upstream.extend_from_slice(bytes);
+                self.order.push(LoggedAction::ToUpstream(bytes.len()));
+            }
             SessionAction::Used(used) => self.used = used,
             SessionAction::Compress => {
                 assert_eq!(self.compressed_from, None, "compressed twice");
                 self.compressed_from = Some(self.client.len());
+                self.order.push(LoggedAction::Compress);
             }
-            SessionAction::Request(request) => self.requests.push(request.clone()),
+            SessionAction::Request(request) => {
+                self.requests.push(request.clone());
+                self.order.push(LoggedAction::Request);
+            }
             SessionAction::Ask(question) => self.question = Some(question),
-            SessionAction::IdlesIn(mailbox) => self.idled.push(mailbox.to_owned()),
+            SessionAction::IdlesIn(mailbox) => {
+                self.idled.push(mailbox.to_owned());
+                self.order.push(LoggedAction::IdlesIn);
+            }
             SessionAction::Fetches => self.fetches = self.fetches.saturating_add(1),
             SessionAction::Learned(lesson) => self.lessons.push(lesson.clone()),
             SessionAction::BackgroundFetch => {
@@ -110,7 +142,10 @@ impl Actions<Session> for SessionLog {
             SessionAction::Observed(event) => self.observed.push(event.into()),
             SessionAction::Trace(event) => self.show(event),
             SessionAction::Drained(step) => self.drained = Some(step),
-            SessionAction::End(end) => self.end = Some(end),
+            SessionAction::End(end) => {
+                self.end = Some(end);
+                self.order.push(LoggedAction::End);
+            }
         }
     }
 }
@@ -138,7 +173,8 @@ pub struct LoggedSession {
     pub push_status: String,
     /// Bytes that the client has sent and the session has not taken.
     pub waiting: Vec<u8>,
-    now: Instant,
+    /// The time.
+    pub now: Instant,
 }
 
 impl LoggedSession {

@@ -141,7 +141,7 @@ fn exchange_can_be_cancelled_and_gone_on_after() {
     let event = play(
         Protection::Tls,
         "C: a AUTHENTICATE PLAIN
-         < +
+         < +\u{20}
          C: *
          < a BAD The login was cancelled.
          C: b NOOP

@@ -1,7 +1,7 @@
 //! Dialogues in the syntax of extensions in which deltapush has no part: all passes byte for byte, and the session still knows
 //! afterwards what is a command and what is data.
 
-use super::stage::play;
+use super::testing::play;
 
 /// A command of deltapush's own, answered where a command may stand: the session has not lost its place.
 const STILL_IN_STEP: &str = "
@@ -250,8 +250,8 @@ fn idle_works_after_extensions_were_used() {
          S: * VANISHED 3
          < * VANISHED 3
          S: + idling
-         < + idling
          (idles in Chats)
+         < + idling
          C: DONE
          > DONE
          S: A3 OK

@@ -1,251 +1,285 @@
-//! Dialogues of sessions that are kept: what their clients hear, and how they come to rest.
+//! Dialogues of sessions that are kept: what their clients hear, and how they are drained.
 
+use std::time::Instant;
+
+use super::testing::{Unheard, write_log};
 use super::*;
-use crate::proxy::session_log::{self, LoggedEvent, LoggedSession};
+use crate::machine::script::{Done, Playable, Player, Said};
+use crate::proxy::session_log::{self, LoggedAction, LoggedEvent, LoggedSession};
 
-struct Stage {
+/// A session in a script that is drained once its client is gone.
+struct KeptSession {
     it: LoggedSession,
-    /// The observer wants what the client fetches.
-    looks: bool,
-    step: usize,
+    drained: Option<DrainStep>,
 }
 
-impl Stage {
-    fn new(step: usize) -> Self {
-        let upstream = UpstreamTraits { id: true, ..UpstreamTraits::default() };
-        let session = Session::new(Arc::new(session_log::settings()), upstream).kept();
-        Self { it: LoggedSession::new(session), looks: false, step }
-    }
+/// A session that may be kept.
+fn kept() -> LoggedSession {
+    let upstream = UpstreamTraits { id: true, ..UpstreamTraits::default() };
+    LoggedSession::new(Session::new(Arc::new(session_log::settings()), upstream).kept())
+}
 
-    fn client(&mut self, text: &str) -> &mut Self {
-        text.as_bytes().chunks(self.step).for_each(|chunk| self.it.client_says(chunk));
-        self
-    }
+/// As all sessions, and `(hangs up)`: the client is gone. Then the session is `(settled)` or `(lost)` at last.
+impl Playable for KeptSession {
+    type End = ();
 
-    fn hears(&mut self, chunk: &[u8]) {
-        self.it.handle(SessionInput::CopiesFetches(self.looks));
-        self.it.upstream_says(chunk);
-    }
+    const RELAYS: bool = true;
 
-    fn upstream(&mut self, text: &str) -> &mut Self {
-        for chunk in text.as_bytes().chunks(self.step) {
-            self.hears(chunk);
-            self.it.feed();
+    fn play(&mut self, said: Said<'_>, now: Instant, done: &mut Done<()>) -> bool {
+        match (said, self.drained) {
+            (Said::Event("hangs up"), None) => {}
+            (Said::Server(bytes), Some(_)) => self.it.upstream_says(bytes),
+            (said, None) => return self.it.play(said, now, done),
+            (_, Some(_)) => return false,
         }
-        self
-    }
-
-    /// Bytes to the upstream since the last call.
-    fn sent(&mut self) -> String {
-        String::from_utf8(std::mem::take(&mut self.it.log.upstream)).unwrap()
-    }
-
-    fn heard(&mut self) -> String {
-        String::from_utf8(std::mem::take(&mut self.it.log.client)).unwrap()
-    }
-
-    fn drain(&mut self) -> (DrainStep, String) {
-        (self.it.drain(), self.sent())
-    }
-
-    /// The upstream says something, and then the session is asked how it is.
-    fn says(&mut self, text: &str) -> (DrainStep, String) {
-        let mut step = DrainStep::Waiting;
-        for chunk in text.as_bytes().chunks(self.step) {
-            self.hears(chunk);
-            step = self.it.drain();
+        let step = self.it.drain();
+        // Nobody hears it any more.
+        self.it.log.order.retain(|action| !matches!(action, LoggedAction::ToClient(_)));
+        write_log(&mut self.it, done);
+        if self.drained != Some(step) {
+            match step {
+                DrainStep::Waiting => {}
+                DrainStep::Settled => done.did("settled"),
+                DrainStep::Lost(_) => done.did("lost"),
+            }
         }
-        (step, self.sent())
-    }
-
-    /// The events for the observer of new mail since the last call.
-    fn observed(&mut self) -> Vec<String> {
-        let events = std::mem::take(&mut self.it.log.observed).into_iter();
-        let text = |event| match event {
-            LoggedEvent::Response(line) => String::from_utf8(line).unwrap().trim_end().to_owned(),
-            other => format!("{other:?}"),
-        };
-        events.map(text).collect()
+        self.drained = Some(step);
+        true
     }
 }
 
-fn in_any_chunks(test: impl Fn(Stage)) {
-    [1, 3, 4096].into_iter().for_each(|step| test(Stage::new(step)));
+/// Plays a script in pieces of several lengths.
+fn play(script: &str) {
+    play_where(script, |_| true, "");
 }
 
-fn settled(sent: &str) -> (DrainStep, String) {
-    (DrainStep::Settled, sent.to_owned())
-}
-
-fn waiting(sent: &str) -> (DrainStep, String) {
-    (DrainStep::Waiting, sent.to_owned())
+/// The same with a property that the session must have between the two parts of a script.
+fn play_where(script: &str, is: impl Fn(&Session) -> bool, rest: &str) {
+    for step in [1, 3, 4096] {
+        let it = kept();
+        let now = it.now;
+        let mut player = Player::new(KeptSession { it, drained: None }, now).in_pieces(step);
+        player.play(script);
+        assert!(is(&player.machine.it.session), "after {script}");
+        player.play(rest);
+        player.end();
+    }
 }
 
 #[test]
 fn logout_is_answered_and_not_sent_upstream() {
-    in_any_chunks(|mut it| {
-        it.client("a SELECT INBOX\r\nb LOGOUT\r\nc NOOP\r\n");
-        assert_eq!(it.sent(), "a SELECT INBOX\r\n");
-        assert_eq!(it.heard(), "", "what came before is answered first");
-        it.upstream("* 3 EXISTS\r\na OK done\r\n");
-        assert_eq!(
-            it.heard(),
-            "* 3 EXISTS\r\na OK done\r\n* BYE Logging out.\r\nb OK LOGOUT completed\r\n"
-        );
-        assert!(it.it.session.is_over());
-        // What comes now is nobody's, but is not lost count of.
-        it.upstream("* 4 EX");
-        assert_eq!((it.heard(), it.sent()), (String::new(), String::new()));
-        assert_eq!(it.drain(), waiting(""));
-        assert_eq!(it.says("ISTS\r\n"), settled(""));
-    });
+    // What came before is answered first. What comes after is nobody's, but is not lost count of.
+    play_where(
+        "C: a SELECT INBOX
+         > a SELECT INBOX
+         C: b LOGOUT
+         C: c NOOP
+         S: * 3 EXISTS
+         < * 3 EXISTS
+         S: a OK done
+         < a OK done
+         < * BYE Logging out.
+         < b OK LOGOUT completed",
+        Session::is_over,
+        "S: * 4 EX\\
+         (hangs up)
+         S: ISTS
+         (settled)",
+    );
 }
 
 #[test]
 fn idle_is_ended_and_its_end_awaited() {
-    in_any_chunks(|mut it| {
-        it.client("a SELECT INBOX\r\n")
-            .upstream("a OK\r\n")
-            .client("b IDLE\r\n")
-            .upstream("+ idling\r\n* 1 EXISTS\r\n");
-        assert!(!it.it.session.owes_answers());
-        it.sent();
-        assert_eq!(it.drain(), waiting("DONE\r\n"));
-        assert_eq!(it.says("* 2 EXISTS\r\nb OK\r\n"), settled(""));
-    });
+    play_where(
+        "C: a SELECT INBOX
+         > a SELECT INBOX
+         S: a OK
+         < a OK
+         C: b IDLE
+         > b IDLE
+         S: + idling
+         (idles in INBOX)
+         < + idling
+         S: * 1 EXISTS
+         < * 1 EXISTS",
+        |session| !session.owes_answers(),
+        "(hangs up)
+         > DONE
+         S: * 2 EXISTS
+         S: b OK
+         (settled)",
+    );
     // The server has not said yet that it begins.
-    in_any_chunks(|mut it| {
-        it.client("b IDLE\r\n");
-        it.sent();
-        assert_eq!(it.drain(), waiting(""));
-        assert_eq!(it.says("+ idling\r\n"), waiting("DONE\r\n"));
-        assert_eq!(it.says("b OK\r\n"), settled(""));
-    });
+    play(
+        "C: b IDLE
+         > b IDLE
+         (hangs up)
+         S: + idling
+         > DONE
+         S: b OK
+         (settled)",
+    );
     // It refuses.
-    in_any_chunks(|mut it| {
-        it.client("b IDLE\r\n");
-        it.sent();
-        assert_eq!(it.drain(), waiting(""));
-        assert_eq!(it.says("b NO not now\r\n"), settled(""));
-    });
+    play(
+        "C: b IDLE
+         > b IDLE
+         (hangs up)
+         S: b NO not now
+         (settled)",
+    );
     // Half of its end was sent.
-    in_any_chunks(|mut it| {
-        it.client("b IDLE\r\n").upstream("+ idling\r\n").client("DON");
-        it.sent();
-        assert_eq!(it.drain(), waiting("DONE\r\n"));
-        assert_eq!(it.says("b OK done\r\n"), settled(""));
-    });
+    play(
+        "C: b IDLE
+         > b IDLE
+         S: + idling
+         < + idling
+         C: DON\\
+         (hangs up)
+         > DONE
+         S: b OK done
+         (settled)",
+    );
 }
 
 #[test]
 fn commands_under_way_are_awaited_with_all_their_responses() {
-    in_any_chunks(|mut it| {
-        it.client("a UID FETCH 1 BODY[]\r\nb NOOP\r\nc STORE 1 FL");
-        it.upstream("* 1 FETCH (BODY[] {10}\r\nb O");
-        assert!(it.it.session.owes_answers());
-        it.sent();
-        assert!(matches!(it.drain().0, DrainStep::Lost(_)), "half a STORE may mean anything");
-    });
-    in_any_chunks(|mut it| {
-        it.client("a UID FETCH 1 BODY[]\r\nb NOOP\r\n");
-        it.upstream("* 1 FETCH (BODY[] {10}\r\nb O");
-        it.sent();
-        assert_eq!(it.drain(), waiting(""));
-        assert_eq!(
-            it.says("K x\r\na OK)\r\nb OK done\r\n"),
-            waiting(""),
-            "a literal ends no command"
-        );
-        assert_eq!(it.says("a OK done\r\n"), settled(""));
-    });
+    // Half a STORE may mean anything.
+    play_where(
+        "C: a UID FETCH 1 BODY[]
+         > a UID FETCH 1 BODY[]
+         C: b NOOP
+         > b NOOP
+         C: c STORE 1 FL\\
+         > c STORE 1 FL\\
+         S: * 1 FETCH (BODY[] {10}
+         < * 1 FETCH (BODY[] {10}
+         S: b O\\
+         < b O\\",
+        Session::owes_answers,
+        "(hangs up)
+         (lost)",
+    );
+    // A literal ends no command.
+    play(
+        "C: a UID FETCH 1 BODY[]
+         > a UID FETCH 1 BODY[]
+         C: b NOOP
+         > b NOOP
+         S: * 1 FETCH (BODY[] {10}
+         < * 1 FETCH (BODY[] {10}
+         S: b O\\
+         < b O\\
+         (hangs up)
+         S: K x
+         S: a OK)
+         S: b OK done
+         S: a OK done
+         (settled)",
+    );
 }
 
 #[test]
 fn half_a_message_is_never_appended() {
-    in_any_chunks(|mut it| {
-        it.client("a APPEND INBOX {20+}\r\nFrom: bob");
-        assert!(matches!(it.drain().0, DrainStep::Lost(_)));
-        assert_eq!(it.sent(), "");
-    });
+    play(
+        "C: a APPEND INBOX {20+}
+         > a APPEND INBOX {20+}
+         C: From: bob\\
+         > From: bob\\
+         (hangs up)
+         (lost)",
+    );
     // The server may still refuse it.
-    in_any_chunks(|mut it| {
-        it.client("a APPEND INBOX {20}\r\n");
-        it.sent();
-        assert_eq!(it.drain(), waiting(""));
-        assert_eq!(it.says("a NO [OVERQUOTA] no\r\n"), settled(""));
-    });
-    in_any_chunks(|mut it| {
-        it.client("a APPEND INBOX {20}\r\n");
-        it.drain();
-        assert!(matches!(it.says("+ go on\r\n").0, DrainStep::Lost(_)));
-    });
+    play(
+        "C: a APPEND INBOX {20}
+         > a APPEND INBOX {20}
+         (hangs up)
+         S: a NO [OVERQUOTA] no
+         (settled)",
+    );
+    play(
+        "C: a APPEND INBOX {20}
+         > a APPEND INBOX {20}
+         (hangs up)
+         S: + go on
+         (lost)",
+    );
 }
 
 #[test]
 fn query_is_ended_by_any_answer() {
-    in_any_chunks(|mut it| {
-        it.client("a UID SEARCH SUBJECT {5}\r\n").upstream("+\r\n").client("ab");
-        it.sent();
-        assert_eq!(it.drain(), waiting("xxx\r\n"));
-        assert_eq!(it.says("* SEARCH\r\na OK\r\n"), settled(""));
-    });
+    play(
+        "C: a UID SEARCH SUBJECT {5}
+         > a UID SEARCH SUBJECT {5}
+         S: +
+         < +
+         C: ab\\
+         > ab\\
+         (hangs up)
+         > xxx
+         S: * SEARCH
+         S: a OK
+         (settled)",
+    );
 }
 
 #[test]
 fn command_that_deltapush_holds_leaves_no_trace() {
-    in_any_chunks(|mut it| {
-        it.client("a SETMETADATA INBOX (/private/devicetoken {20}\r\nabc");
-        assert_eq!(it.drain(), settled(""));
-    });
-    in_any_chunks(|mut it| {
-        it.client("a NO");
-        assert_eq!(it.drain(), settled(""));
-    });
+    play(
+        "C: a SETMETADATA INBOX (/private/devicetoken {20}
+         < + OK
+         C: abc\\
+         (hangs up)
+         (settled)",
+    );
+    play("C: a NO\\\n (hangs up)\n (settled)");
 }
 
 #[test]
 fn set_state_is_known() {
-    let set = |dialogue: &[(&str, &str)]| {
-        let mut it = Stage::new(5);
-        for (said, answer) in dialogue {
-            it.client(said).upstream(answer);
-        }
-        it.it.session.set()
+    let set = |script: &str| {
+        let mut player = Player::new(Unheard(kept()), Instant::now()).in_pieces(5);
+        player.play(script);
+        player.end().0.0.session.set()
     };
     let fresh = ChangedState::default();
-    assert_eq!(
-        set(&[("a SELECT INBOX\r\n", "a OK\r\n"), ("b UID FETCH 1:* (FLAGS)\r\n", "b OK\r\n")]),
-        fresh
-    );
-    assert_eq!(
-        set(&[("a ID NIL\r\n", "a OK\r\n"), ("b IDLE\r\n", "+\r\n"), ("DONE\r\n", "b OK\r\n")]),
-        fresh
-    );
+    assert_eq!(set("C: a SELECT INBOX\n S: a OK\n C: b UID FETCH 1:* (FLAGS)\n S: b OK"), fresh);
+    assert_eq!(set("C: a ID NIL\n S: a OK\n C: b IDLE\n S: +\n C: DONE\n S: b OK"), fresh);
     let anything = ChangedState { anything: true, ..fresh };
-    assert_eq!(set(&[("a SELECT INBOX (CONDSTORE)\r\n", "a OK\r\n")]), anything);
-    assert_eq!(set(&[("a UID FETCH 1:* (FLAGS) (CHANGEDSINCE 7)\r\n", "a OK\r\n")]), anything);
-    assert_eq!(set(&[("a ENABLE QRESYNC\r\n", "a OK\r\n")]), anything);
-    assert_eq!(
-        set(&[("a ENABLE UTF8=ACCEPT\r\n", "a OK\r\n")]),
-        ChangedState { utf8: true, ..anything }
-    );
-    assert_eq!(set(&[("a ENABLE UTF8=ACCEPT\r\n", "a BAD\r\n")]), anything);
-    assert_eq!(
-        set(&[("a NOTIFY NONE\r\n", "a OK\r\n")]),
-        ChangedState { notify: true, ..anything }
-    );
-    assert_eq!(set(&[("a XYZZY\r\n", "a OK\r\n")]), anything);
+    assert_eq!(set("C: a SELECT INBOX (CONDSTORE)\n S: a OK"), anything);
+    assert_eq!(set("C: a UID FETCH 1:* (FLAGS) (CHANGEDSINCE 7)\n S: a OK"), anything);
+    assert_eq!(set("C: a ENABLE QRESYNC\n S: a OK"), anything);
+    assert_eq!(set("C: a ENABLE UTF8=ACCEPT\n S: a OK"), ChangedState { utf8: true, ..anything });
+    assert_eq!(set("C: a ENABLE UTF8=ACCEPT\n S: a BAD"), anything);
+    assert_eq!(set("C: a NOTIFY NONE\n S: a OK"), ChangedState { notify: true, ..anything });
+    assert_eq!(set("C: a XYZZY\n S: a OK"), anything);
 }
 
 #[test]
 fn new_mail_is_seen_as_it_passes() {
-    in_any_chunks(|mut it| {
-        it.client("a SELECT INBOX\r\n");
-        it.upstream(
-            "* 3 EXISTS\r\n* OK [UIDVALIDITY 7] x\r\n* OK [UIDNEXT 4] x\r\n* FLAGS ()\r\na OK [READ-WRITE] x\r\n",
-        );
+    for step in [1, 3, 4096] {
+        let mut player = Player::new(Unheard(kept()), Instant::now()).in_pieces(step);
+        let mut observed = |script: &str, copies_fetches: bool| {
+            player.machine.0.handle(SessionInput::CopiesFetches(copies_fetches));
+            player.play(script);
+            let text = |event| match event {
+                LoggedEvent::Response(line) => {
+                    String::from_utf8(line).unwrap().trim_end().to_owned()
+                }
+                other => format!("{other:?}"),
+            };
+            let events = std::mem::take(&mut player.machine.0.log.observed);
+            events.into_iter().map(text).collect::<Vec<_>>()
+        };
         assert_eq!(
-            it.observed(),
+            observed(
+                "C: a SELECT INBOX
+                 S: * 3 EXISTS
+                 S: * OK [UIDVALIDITY 7] x
+                 S: * OK [UIDNEXT 4] x
+                 S: * FLAGS ()
+                 S: a OK [READ-WRITE] x",
+                false
+            ),
             [
                 "Opening",
                 "* 3 EXISTS",
@@ -254,21 +288,20 @@ fn new_mail_is_seen_as_it_passes() {
                 "Opened(\"INBOX\")"
             ]
         );
-        it.client("b UID FETCH 1:3 FLAGS\r\n").upstream("* 1 FETCH (UID 1)\r\nb OK\r\n");
-        assert_eq!(it.observed(), ["Fetched { from: None }"]);
-        it.upstream("* 4 EXISTS\r\n");
-        it.looks = true;
-        it.client("c UID FETCH 4:* (FLAGS BODY.PEEK[HEADER])\r\n");
-        it.upstream("* 4 FETCH (UID 4 BODY[HEADER] {6}\r\nA: b\r\n)\r\nc OK\r\n");
         assert_eq!(
-            it.observed(),
-            [
-                "* 4 EXISTS",
-                "* 4 FETCH (UID 4 BODY[HEADER] {6}\r\nA: b\r\n)",
-                "Fetched { from: Some(4) }"
-            ]
+            observed("C: b UID FETCH 1:3 FLAGS\n S: * 1 FETCH (UID 1)\n S: b OK", false),
+            ["Fetched { from: None }"]
         );
-        it.client("d CLOSE\r\n").upstream("d OK\r\n");
-        assert_eq!(it.observed(), ["Closed"]);
-    });
+        assert_eq!(observed("S: * 4 EXISTS", false), ["* 4 EXISTS"]);
+        assert_eq!(
+            observed(
+                "C: c UID FETCH 4:* (FLAGS BODY.PEEK[HEADER])
+                 S: * 4 FETCH (UID 4 BODY[HEADER] {A: b|})
+                 S: c OK",
+                true
+            ),
+            ["* 4 FETCH (UID 4 BODY[HEADER] {6}\r\nA: b\r\n)", "Fetched { from: Some(4) }"]
+        );
+        assert_eq!(observed("C: d CLOSE\n S: d OK", true), ["Closed"]);
+    }
 }

@@ -1,7 +1,10 @@
 //! Dialogues about metadata: tokens, the entries that deltapush knows, and upstreams that know the extension.
 
-use super::stage::{METADATA, PLAIN, RELAY, Stage, TOKEN, play, play_with, settings};
+use super::testing::{
+    METADATA, PLAIN, RELAY, TOKEN, in_lines, play, play_with, session, settings, traced,
+};
 use super::*;
+use crate::proxy::session_log::LoggedSession;
 use crate::secret::DeviceToken;
 
 #[test]
@@ -21,8 +24,8 @@ fn token_is_taken_in_every_form() {
          C: INBOX (/private/devicetoken ~{16}
          < + OK
          C: openpgp:c2VjcmV0)
-         C: A4 NOOP
          (add)
+         C: A4 NOOP
          (stored)
          < A3 OK SETMETADATA completed
          > A4 NOOP
@@ -67,8 +70,8 @@ fn getmetadata_is_answered_as_every_core_needs_it() {
     );
 }
 
-fn with_push_status(entries: &[(&str, &str)], upstream: UpstreamTraits) -> Stage {
-    let (mut stage, _) = Stage::new(upstream, Native::Passthrough, false);
+/// Plays a script of whole lines where the comment says how push is.
+fn play_with_push_status(entries: &[(&str, &str)], upstream: UpstreamTraits, script: &str) {
     let entries =
         entries.iter().map(|(entry, value)| ((*entry).to_owned(), (*value).to_owned())).collect();
     let settings = SessionSettings {
@@ -76,13 +79,16 @@ fn with_push_status(entries: &[(&str, &str)], upstream: UpstreamTraits) -> Stage
         entries,
         ..SessionSettings::clone(&settings(Native::Passthrough))
     };
-    stage.it.session = Session::new(Arc::new(settings), upstream);
-    stage
+    let mut player = in_lines(LoggedSession::new(Session::new(Arc::new(settings), upstream)));
+    player.play(script);
+    player.end();
 }
 
 #[test]
 fn comment_says_how_push_is() {
-    with_push_status(&[], PLAIN).play(
+    play_with_push_status(
+        &[],
+        PLAIN,
         "C: A1 GETMETADATA \"\" (/shared/Comment /shared/admin)
          < * METADATA \"\" (/shared/comment \"push active\" /shared/admin NIL)
          < A1 OK GETMETADATA completed
@@ -92,7 +98,9 @@ fn comment_says_how_push_is() {
          C: A3 GETMETADATA (MAXSIZE 5) \"\" /shared/comment
          < A3 OK [METADATA LONGENTRIES 11] completed",
     );
-    with_push_status(&[("/shared/comment", "Family")], PLAIN).play(
+    play_with_push_status(
+        &[("/shared/comment", "Family")],
+        PLAIN,
         "C: A1 GETMETADATA \"\" /shared/comment
          < * METADATA \"\" (/shared/comment \"Family | push active\")
          < A1 OK GETMETADATA completed",
@@ -101,7 +109,9 @@ fn comment_says_how_push_is() {
 
 #[test]
 fn how_push_is_stands_behind_the_upstreams_comment() {
-    with_push_status(&[("/shared/comment", "Family")], METADATA).play(
+    play_with_push_status(
+        &[("/shared/comment", "Family")],
+        METADATA,
         "C: A1 GETMETADATA \"\" (/shared/comment /shared/admin)
          > A1 GETMETADATA \"\" (/shared/comment /shared/admin)
          S: * METADATA \"\" (/shared/comment \"Mail by Bob\" /shared/admin NIL)
@@ -137,13 +147,15 @@ fn how_push_is_stands_behind_the_upstreams_comment() {
 
 #[test]
 fn tokens_of_an_account_can_be_read_back() {
-    let (mut stage, _) = Stage::new(PLAIN, Native::Passthrough, false);
-    stage.it.tokens = vec![DeviceToken::new(b"one").unwrap(), DeviceToken::new(b"two").unwrap()];
-    stage.play(
+    let mut player = in_lines(session(PLAIN));
+    player.machine.tokens =
+        vec![DeviceToken::new(b"one").unwrap(), DeviceToken::new(b"two").unwrap()];
+    player.play(
         "C: A1 GETMETADATA INBOX (/private/devicetoken)
          < * METADATA \"INBOX\" (/private/devicetoken \"one two\")
          < A1 OK GETMETADATA completed",
     );
+    player.end();
 }
 
 #[test]
@@ -226,9 +238,9 @@ fn takeover_keeps_the_token_from_an_upstream_that_pushes() {
 
 #[test]
 fn own_lines_that_wait_are_masked_too() {
-    let (mut stage, transcript) = Stage::new(PLAIN, Native::Passthrough, true);
-    stage.it.tokens = vec![DeviceToken::new(TOKEN.as_bytes()).unwrap()];
-    stage.play(
+    let (mut player, transcript) = traced(session(PLAIN));
+    player.machine.tokens = vec![DeviceToken::new(TOKEN.as_bytes()).unwrap()];
+    player.play(
         "S: * 1 FETCH (BODY[] {10}
          < * 1 FETCH (BODY[] {10}
          C: A1 STARTTLS
@@ -239,7 +251,7 @@ fn own_lines_that_wait_are_masked_too() {
          < * METADATA \"INBOX\" (/private/devicetoken \"openpgp:c2VjcmV0\")
          < A2 OK GETMETADATA completed",
     );
-    drop(stage);
+    player.end();
     let transcript = transcript.text();
     assert!(
         transcript.contains("/private/devicetoken") && !transcript.contains("c2VjcmV0"),
@@ -249,14 +261,10 @@ fn own_lines_that_wait_are_masked_too() {
 
 #[test]
 fn small_questions_with_large_answers_are_taken_at_the_clients_pace() {
-    let (mut stage, _) = Stage::new(PLAIN, Native::Passthrough, false);
-    stage.it.tokens = (0..32).map(|_| DeviceToken::new(&[b'x'; 4096]).unwrap()).collect();
+    let mut it = session(PLAIN);
+    it.tokens = (0..32).map(|_| DeviceToken::new(&[b'x'; 4096]).unwrap()).collect();
     let questions = "a GETMETADATA INBOX /private/devicetoken\r\n".repeat(1000);
-    let used = stage.it.give_client(questions.as_bytes());
-    assert!(
-        used < 100 && stage.it.log.client.len() < 300_000,
-        "{used} {}",
-        stage.it.log.client.len()
-    );
-    assert!(stage.it.session.takes_client_input(), "once there is room again");
+    let used = it.give_client(questions.as_bytes());
+    assert!(used < 100 && it.log.client.len() < 300_000, "{used} {}", it.log.client.len());
+    assert!(it.session.takes_client_input(), "once there is room again");
 }

@@ -35,7 +35,7 @@ mod selection;
 mod shaping_tests;
 mod shown;
 #[cfg(test)]
-mod stage;
+mod testing;
 #[cfg(test)]
 mod tests;
 mod visit;

@@ -1,6 +1,10 @@
 //! Dialogues of apps that look at headers and fetch some of the messages: what is learned from them, in any chunking.
 
+use std::time::Instant;
+
+use super::testing::Unheard;
 use super::*;
+use crate::machine::script::Player;
 use crate::proxy::session_log::{self, LoggedSession, SessionLog};
 use crate::store::FetchLesson;
 
@@ -33,37 +37,17 @@ impl From<SessionLog> for Learned {
     }
 }
 
-/// Plays lines, `C:` of the client and `S:` of the server, in chunks of `step` bytes. `{…}` is a literal, in which `|` is a line end.
+/// Plays lines of both peers in pieces of `step` bytes.
 fn played(script: &str, step: usize) -> Learned {
     let settings = SessionSettings {
         entries: vec![("/shared/vendor/deltachat/maxsmtprecipients".into(), "50".into())],
         ..session_log::settings()
     };
     let upstream = UpstreamTraits { id: true, ..UpstreamTraits::default() };
-    let mut it = LoggedSession::new(Session::new(Arc::new(settings), upstream));
-    for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
-        let (peer, text) = line.split_once(": ").unwrap();
-        let mut bytes = text.to_owned();
-        if let Some((before, rest)) = text.split_once('{') {
-            let (literal, after) = rest.split_once('}').unwrap();
-            let literal = literal.replace('|', "\r\n");
-            bytes = format!("{before}{{{}}}\r\n{literal}{after}", literal.len());
-        }
-        bytes.push_str("\r\n");
-        for chunk in bytes.as_bytes().chunks(step) {
-            match peer {
-                "C" => {
-                    it.client_says(chunk);
-                    assert!(it.waiting.is_empty(), "{line}");
-                }
-                _ => it.upstream_says(chunk),
-            }
-        }
-        if text.contains("SETMETADATA") && peer == "C" {
-            it.request_done(true);
-        }
-    }
-    it.log.into()
+    let it = LoggedSession::new(Session::new(Arc::new(settings), upstream));
+    let mut player = Player::new(Unheard(it), Instant::now()).in_pieces(step);
+    player.play(script);
+    player.end().0.0.log.into()
 }
 
 /// The lessons, which are the same in any chunking.

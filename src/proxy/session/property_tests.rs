@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 
-use super::stage::{METADATA, PLAIN, Stage};
-use super::*;
+use super::testing::{METADATA, PLAIN, session};
+use crate::proxy::session_log::LoggedSession;
 
 /// A line in which a command that must not cross may stand, in a spelling that some server may read.
 fn mangled() -> impl Strategy<Value = String> {
@@ -29,6 +29,12 @@ fn mangled() -> impl Strategy<Value = String> {
         .prop_map(|(tag, separator, verb, after)| format!("{tag}{separator}{verb}{after}\r\n"))
 }
 
+/// The upstream sends bytes, and then the session takes what waits of the client's.
+fn upstream_says(it: &mut LoggedSession, bytes: &[u8]) {
+    it.upstream_says(bytes);
+    it.feed();
+}
+
 proptest! {
     /// Whatever both peers say, in whatever chunks: nothing panics, and a stream without what deltapush reads comes out as
     /// it went in; and garbage is held within the limits.
@@ -38,19 +44,19 @@ proptest! {
         chunk in 1usize..40,
         garbage in proptest::collection::vec(any::<u8>(), 0..300),
     ) {
-        let (mut stage, _) = Stage::new(PLAIN, Native::Passthrough, false);
+        let mut it = session(PLAIN);
         let stream = lines.iter().map(|line| format!("x1 FETCH {line}x\r\n")).collect::<String>();
         for part in stream.as_bytes().chunks(chunk) {
-            stage.feed(true, part);
-            stage.feed(false, part);
+            it.client_says(part);
+            upstream_says(&mut it, part);
         }
-        prop_assert_eq!(&stage.it.log.upstream, stream.as_bytes());
-        prop_assert_eq!(&stage.it.log.client, stream.as_bytes());
+        prop_assert_eq!(&it.log.upstream, stream.as_bytes());
+        prop_assert_eq!(&it.log.client, stream.as_bytes());
         for part in garbage.chunks(chunk) {
-            stage.feed(false, part);
-            stage.feed(true, part);
+            upstream_says(&mut it, part);
+            it.client_says(part);
         }
-        let (from_server, from_client) = (stage.it.session.server.held.len(), stage.it.session.client.held.len());
+        let (from_server, from_client) = (it.session.server.held.len(), it.session.client.held.len());
         prop_assert!(from_server.saturating_sub(chunk) <= 2000 && from_client.saturating_sub(chunk) <= 6000);
     }
 
@@ -60,16 +66,16 @@ proptest! {
         lines in proptest::collection::vec(mangled(), 1..12),
         chunk in prop::sample::select(vec![1usize, 3, 17, 4000]),
     ) {
-        let (mut stage, _) = Stage::new(METADATA, Native::Passthrough, false);
+        let mut it = session(METADATA);
         for line in &lines {
-            line.as_bytes().chunks(chunk).for_each(|part| stage.feed(true, part));
+            line.as_bytes().chunks(chunk).for_each(|part| it.client_says(part));
             // No literal is agreed to: there is no data among what goes up.
-            while !stage.it.session.takes_client_input() {
-                let tag = String::from_utf8(stage.it.session.client.tag.clone()).unwrap();
-                stage.feed(false, format!("{tag} NO no\r\n").as_bytes());
+            while !it.session.takes_client_input() {
+                let tag = String::from_utf8(it.session.client.tag.clone()).unwrap();
+                upstream_says(&mut it, format!("{tag} NO no\r\n").as_bytes());
             }
         }
-        let upstream = String::from_utf8_lossy(&stage.it.log.upstream).to_ascii_uppercase();
+        let upstream = String::from_utf8_lossy(&it.log.upstream).to_ascii_uppercase();
         for line in upstream.split(['\n', '\r']) {
             // As Dovecot, Cyrus, Courier and UW imapd do between them: any white space, quotes and parentheses end a word.
             let mut words = line.split([' ', '\t', '(', ')', '"', '\0']).filter(|word| !word.is_empty());
@@ -92,11 +98,11 @@ proptest! {
     ) {
         let stream = script.concat();
         let run = |step: usize| {
-            let (mut stage, _) = Stage::new(PLAIN, Native::Passthrough, false);
+            let mut it = session(PLAIN);
             for part in stream.as_bytes().chunks(step) {
-                stage.feed(true, part);
+                it.client_says(part);
             }
-            (stage.it.log.upstream, stage.it.log.client, stage.it.log.requests)
+            (it.log.upstream, it.log.client, it.log.requests)
         };
         prop_assert_eq!(run(chunk), run(stream.len().max(1)));
     }

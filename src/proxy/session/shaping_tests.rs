@@ -1,6 +1,6 @@
 //! Dialogues about what deltapush changes on the way: keepalives, ID, referrals, capabilities.
 
-use super::stage::{PLAIN, Stage, play, play_with};
+use super::testing::{PLAIN, in_lines, play, play_with, session, traced};
 use super::*;
 
 #[test]
@@ -72,10 +72,13 @@ fn deltapush_says_that_the_connection_lives_to_an_idling_client_between_response
 
 #[test]
 fn keepalives_can_be_left_to_the_server() {
-    for byte_by_byte in [false, true] {
-        let (mut stage, _) = Stage::new(PLAIN, Native::Passthrough, byte_by_byte);
-        Arc::make_mut(&mut stage.it.session.settings).keepalive = None;
-        stage.play(
+    let silent = || {
+        let mut it = session(PLAIN);
+        Arc::make_mut(&mut it.session.settings).keepalive = None;
+        it
+    };
+    for mut player in [in_lines(silent()), traced(silent()).0] {
+        player.play(
             "C: A1 IDLE
              > A1 IDLE
              S: + idling
@@ -84,7 +87,7 @@ fn keepalives_can_be_left_to_the_server() {
              < * OK Still here
              (keepalive)",
         );
-        assert_eq!(stage.it.session.keepalive(), None);
+        assert_eq!(player.end().0.session.keepalive(), None);
     }
 }
 
@@ -154,13 +157,13 @@ fn referrals_to_other_servers_stay_here() {
 
 #[test]
 fn jmap_can_be_left_to_the_server() {
-    let (mut stage, _) = Stage::new(PLAIN, Native::Passthrough, true);
-    stage.play(
+    let (mut player, _) = traced(session(PLAIN));
+    player.play(
         "S: * CAPABILITY IMAP4rev1 JMAPACCESS METADATA XDELTAPUSH
          < * CAPABILITY IMAP4rev1 METADATA XDELTAPUSH COMPRESS=DEFLATE",
     );
-    Arc::make_mut(&mut stage.it.session.settings).jmapaccess = JmapAccess::Pass;
-    stage.play(
+    Arc::make_mut(&mut player.machine.session.settings).jmapaccess = JmapAccess::Pass;
+    player.play(
         "S: * CAPABILITY IMAP4rev1 JMAPACCESS METADATA XDELTAPUSH
          < * CAPABILITY IMAP4rev1 JMAPACCESS METADATA XDELTAPUSH COMPRESS=DEFLATE
          C: A1 GETJMAPACCESS
@@ -168,6 +171,7 @@ fn jmap_can_be_left_to_the_server() {
          S: * JMAPACCESS \"https://mail.example/jmap\"
          < * JMAPACCESS \"https://mail.example/jmap\"",
     );
+    player.end();
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! Dialogues: every script is played in whole lines and one byte at a time, with and without a transcript.
 
-use super::stage::{METADATA, PLAIN, RELAY, Stage, play, play_with};
+use super::testing::{METADATA, PLAIN, RELAY, in_lines, play, play_with, session, traced};
 use super::*;
+use crate::machine::script::Player;
+use crate::proxy::session_log::LoggedSession;
 
 #[test]
 fn everything_else_passes_byte_for_byte() {
@@ -22,8 +24,8 @@ fn everything_else_passes_byte_for_byte() {
          <  X)
          S: A2 OK
          < A2 OK
-         C: A3 XUNHEARD_OF-1.0 {}(\0
-         > A3 XUNHEARD_OF-1.0 {}(\0
+         C: A3 XUNHEARD_OF-1.0 }{(\0
+         > A3 XUNHEARD_OF-1.0 }{(\0
          C:
          >",
     );
@@ -31,8 +33,8 @@ fn everything_else_passes_byte_for_byte() {
 
 #[test]
 fn that_the_client_fetches_is_told() {
-    let (mut stage, _) = Stage::new(PLAIN, Native::Passthrough, true);
-    stage.play(
+    let (mut player, _) = traced(session(PLAIN));
+    player.play(
         "C: A1 FETCH 1 FLAGS
          > A1 FETCH 1 FLAGS
          S: * 2 EXISTS
@@ -40,9 +42,9 @@ fn that_the_client_fetches_is_told() {
          C: A3 UID STORE 1 FLAGS ()
          > A3 UID STORE 1 FLAGS ()",
     );
-    assert_eq!(stage.it.log.fetches, 0);
-    let (mut stage, _) = Stage::new(PLAIN, Native::Passthrough, false);
-    stage.play(
+    assert_eq!(player.end().0.log.fetches, 0);
+    let mut player = in_lines(session(PLAIN));
+    player.play(
         "S: * 2 EXISTS
          < * 2 EXISTS
          C: A2 uid fetch 1 FLAGS
@@ -50,7 +52,7 @@ fn that_the_client_fetches_is_told() {
          C: A3 FETCH 1 FLAGS
          > A3 FETCH 1 FLAGS",
     );
-    assert_eq!(stage.it.log.fetches, 1);
+    assert_eq!(player.end().0.log.fetches, 1);
 }
 
 #[test]
@@ -110,8 +112,8 @@ fn idle_is_done_once_and_may_be_refused() {
          C: DONE
          > DONE
          C: A2 STARTTLS
-         S: A1 OK done
          < A2 BAD [CLIENTBUG] STARTTLS is possible only before the login.
+         S: A1 OK done
          < A1 OK done
          C: A3 IDLE
          > A3 IDLE
@@ -151,14 +153,14 @@ fn name_too_long_to_be_noted_is_not_noted_in_part() {
 fn mailbox_in_which_the_client_idles_is_known() {
     play(
         "C: A1 SELECT \"DeltaChat\" (CONDSTORE)
-         C: A2 IDLE
          > A1 SELECT \"DeltaChat\" (CONDSTORE)
+         C: A2 IDLE
          > A2 IDLE
          S: A1 OK selected
          < A1 OK selected
          S: + idling
-         < + idling
          (idles in DeltaChat)
+         < + idling
          C: DONE
          > DONE
          S: A2 OK
@@ -263,14 +265,14 @@ fn data_of_a_literal_is_never_left_for_the_server_to_read_as_a_command() {
          C: x y
          < A2 BAD This command takes no literal, or it is too long.
          C: A3 XHEARD {19+}
+         > A3 XHEARD {19}
          C: a2 UNAUTHENTICATE\\
          C: x
-         > A3 XHEARD {19}
          S: A3 BAD unknown command
          < A3 BAD unknown command
          C: A4 XHEARD {4+}
-         C: ab c (x)
          > A4 XHEARD {4}
+         C: ab c (x)
          S: + go on
          > ab c (x)
          C: A5 UID XHEARD {4}
@@ -338,47 +340,48 @@ fn continuation_in_any_form_is_one() {
 
 #[test]
 fn idle_that_is_not_answered_is_ended_all_the_same() {
-    for byte_by_byte in [false, true] {
-        let (mut stage, _) = Stage::new(PLAIN, Native::Passthrough, byte_by_byte);
-        stage.play(
+    for mut player in [in_lines(session(PLAIN)), traced(session(PLAIN)).0] {
+        player.play(
             "C: A1 IDLE\n > A1 IDLE\n S: * OK [INPROGRESS] x\n < * OK [INPROGRESS] x\n C: DONE",
         );
-        let patience = stage.it.waits().expect("the client's next line waits");
+        let patience = player.machine.waits().expect("the client's next line waits");
         assert!(patience <= Duration::from_secs(10), "{patience:?}");
-        stage.it.passes(patience);
-        assert_eq!(stage.it.log.end, None, "the session goes on");
-        stage.feed_waiting();
-        stage.play("> DONE\n S: A1 OK done\n < A1 OK done\n C: A2 IDLE\n > A2 IDLE");
-        stage.it.passes(patience);
+        player.later(patience);
+        player.play("> DONE\n S: A1 OK done\n < A1 OK done\n C: A2 IDLE\n > A2 IDLE");
+        player.later(patience);
         // A command is read as one.
-        stage.play("C: A3 STARTTLS\n > DONE\n < A3 BAD [CLIENTBUG] STARTTLS is possible only before the login.");
-        assert_eq!(stage.it.waits(), None);
+        player.play("C: A3 STARTTLS\n > DONE\n < A3 BAD [CLIENTBUG] STARTTLS is possible only before the login.");
+        assert_eq!(player.end().0.waits(), None);
     }
 }
 
 /// The upstream says nothing, and the session ends in words.
-fn is_given_up(mut stage: Stage) {
-    let patience = stage.it.waits().expect("the client's next bytes wait");
-    stage.it.passes(patience);
-    assert_eq!(stage.it.log.end, Some(SessionEnd::Unanswered));
-    assert!(stage.it.log.client.starts_with(b"* BYE ") && stage.it.session.is_over());
+fn is_given_up(mut player: Player<LoggedSession>) {
+    let patience = player.machine.waits().expect("the client's next bytes wait");
+    player.later(patience);
+    player.play(
+        "< * BYE [UNAVAILABLE] The mail server did not answer in time. Your app connects again by itself.
+         (ends Unanswered)",
+    );
+    assert!(player.end().0.session.is_over());
 }
 
 #[test]
 fn literal_that_is_not_answered_ends_the_session() {
-    let (mut stage, _) = Stage::new(METADATA, Native::Passthrough, false);
-    stage.play("C: A1 APPEND x {4}\n > A1 APPEND x {4}");
-    is_given_up(stage);
-    let (mut stage, _) = Stage::new(METADATA, Native::Passthrough, false);
-    stage.play("C: A1 GETMETADATA {5}\n < + OK\n C: INBOX /private/comment\n > A1 GETMETADATA {5}");
-    is_given_up(stage);
-    let (mut stage, _) = Stage::new(METADATA, Native::Passthrough, false);
-    for _ in 0..MAX_PENDING {
-        stage
-            .play("C: A1 GETMETADATA \"\" /shared/comment\n > A1 GETMETADATA \"\" /shared/comment");
-    }
-    assert!(!stage.it.session.takes_client_input());
-    is_given_up(stage);
+    let begun = |script: &str| {
+        let mut player = in_lines(session(METADATA));
+        player.play(script);
+        player
+    };
+    is_given_up(begun("C: A1 APPEND x {4}\n > A1 APPEND x {4}"));
+    is_given_up(begun(
+        "C: A1 GETMETADATA {5}\n < + OK\n C: INBOX /private/comment\n > A1 GETMETADATA {5}",
+    ));
+    let question =
+        "C: A1 GETMETADATA \"\" /shared/comment\n > A1 GETMETADATA \"\" /shared/comment\n";
+    let full = begun(&question.repeat(MAX_PENDING));
+    assert!(!full.machine.session.takes_client_input());
+    is_given_up(full);
 }
 
 #[test]
@@ -410,7 +413,7 @@ fn compression_begins_behind_its_ok_and_once() {
          < * CAPABILITY IMAP4rev1 METADATA XDELTAPUSH COMPRESS=DEFLATE
          C: A4 compress deflate
          < A4 OK compression begins now
-         < (compressed)
+         (compressed)
          S: * CAPABILITY IMAP4rev1 COMPRESS=DEFLATE
          < * CAPABILITY IMAP4rev1 METADATA XDELTAPUSH
          C: A5 COMPRESS DEFLATE
@@ -434,7 +437,7 @@ fn compression_waits_for_a_responses_end() {
          < abcdef)
          < A2 BAD This command is not available here.
          < A3 OK compression begins now
-         < (compressed)
+         (compressed)
          > A4 NOOP
          S: A1 OK
          < A1 OK",
@@ -443,21 +446,21 @@ fn compression_waits_for_a_responses_end() {
 
 #[test]
 fn bytes_behind_the_command_are_left_to_be_inflated() {
-    let (mut stage, _) = Stage::new(PLAIN, Native::Passthrough, false);
+    let mut it = session(PLAIN);
     let input = b"A1 NOOP\r\nA2 COMPRESS DEFLATE\r\nA3 NOOP\r\n";
-    assert_eq!(stage.it.give_client(input), 30);
-    assert_eq!(stage.it.log.upstream, b"A1 NOOP\r\n");
-    assert!(stage.it.log.compressed_from.is_some() && stage.it.session.takes_client_input());
+    assert_eq!(it.give_client(input), 30);
+    assert_eq!(it.log.upstream, b"A1 NOOP\r\n");
+    assert!(it.log.compressed_from.is_some() && it.session.takes_client_input());
     // The same where the OK has to wait.
-    let (mut stage, _) = Stage::new(PLAIN, Native::Passthrough, false);
-    stage.it.upstream_says(b"* 1 EX");
-    assert_eq!(stage.it.give_client(input), 30);
-    assert!(stage.it.log.compressed_from.is_none() && !stage.it.session.takes_client_input());
-    stage.it.upstream_says(b"ISTS\r\n* 2 EXISTS\r\n");
+    let mut it = session(PLAIN);
+    it.upstream_says(b"* 1 EX");
+    assert_eq!(it.give_client(input), 30);
+    assert!(it.log.compressed_from.is_none() && !it.session.takes_client_input());
+    it.upstream_says(b"ISTS\r\n* 2 EXISTS\r\n");
     let said = "* 1 EXISTS\r\nA2 OK compression begins now\r\n* 2 EXISTS\r\n";
-    assert_eq!(String::from_utf8_lossy(&stage.it.log.client), said);
-    assert_eq!(stage.it.log.compressed_from, Some(said.len() - "* 2 EXISTS\r\n".len()));
-    assert!(stage.it.session.takes_client_input());
+    assert_eq!(String::from_utf8_lossy(&it.log.client), said);
+    assert_eq!(it.log.compressed_from, Some(said.len() - "* 2 EXISTS\r\n".len()));
+    assert!(it.session.takes_client_input());
 }
 
 #[test]
