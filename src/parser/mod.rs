@@ -3,7 +3,8 @@
 //! [`framer`] finds where lines and literals end, whatever the chunks they come in. On top of it stand [`command`] (the few
 //! commands that deltapush reads), [`sasl`] (who logs in), [`response`] (the lines that it must understand; everything else passes),
 //! [`data`] (what a server says of messages and mailboxes, read with tolerance) and [`grammar`] (the same by the grammar alone),
-//! [`metadata`] (RFC 5464) and [`capability`] (what is added to and stripped from a server's list).
+//! [`metadata`] (RFC 5464) and [`capability`] (what is added to and stripped from a server's list). [`outgoing_command`] writes
+//! commands for a server.
 
 pub mod capability;
 pub mod command;
@@ -12,6 +13,7 @@ pub mod framer;
 pub mod grammar;
 pub mod id;
 pub mod metadata;
+pub mod outgoing_command;
 pub mod proxy_protocol;
 pub mod quote;
 pub mod reader;

@@ -1,9 +1,9 @@
 //! The client's ID command (RFC 2971): the mail server gets it with deltapush's name added.
 
 use super::Session;
-use super::pending::push_client_string;
 use crate::machine::Actions;
-use crate::parser::id::{self, Field};
+use crate::parser::id;
+use crate::parser::outgoing_command::{OutgoingCommand, PairName};
 use crate::proxy::own_lines;
 use crate::upstream::id::{may_speak_for_others, with_own_name};
 
@@ -23,7 +23,11 @@ impl Session {
         }
         match fields {
             Some(fields) => {
-                let (command, cuts) = id_command(&self.client.tag, &with_own_name(&fields));
+                let fields = with_own_name(&fields);
+                let pairs =
+                    fields.iter().map(|(name, value)| (PairName::String(name), value.as_deref()));
+                let command = OutgoingCommand::new(&self.client.tag, b"ID").pairs(pairs);
+                let (command, cuts) = command.end();
                 self.replay(&command, &cuts, out);
             }
             // Not to be had by one field too many.
@@ -34,23 +38,4 @@ impl Session {
             None => self.replay(command, cuts, out),
         }
     }
-}
-
-/// The command, and where its literals have to wait.
-fn id_command(tag: &[u8], fields: &[Field]) -> (Vec<u8>, Vec<usize>) {
-    let mut command = [tag, b" ID ("].concat();
-    let mut cuts = vec![];
-    for (index, (name, value)) in fields.iter().enumerate() {
-        if index > 0 {
-            command.push(b' ');
-        }
-        push_client_string(&mut command, &mut cuts, name);
-        command.push(b' ');
-        match value {
-            Some(value) => push_client_string(&mut command, &mut cuts, value),
-            None => command.extend_from_slice(b"NIL"),
-        }
-    }
-    command.extend_from_slice(b")\r\n");
-    (command, cuts)
 }

@@ -2,12 +2,13 @@
 
 use std::borrow::Cow;
 
-use super::pending::{Pending, PendingReply, RequestedEntry, push_client_string};
+use super::pending::{Pending, PendingReply, RequestedEntry};
 use super::{AccountQuestion, ClientState, Request, Session, SessionAction};
 use crate::machine::Actions;
 use crate::mailbox_name::MailboxName;
 use crate::parser::command::Verb;
 use crate::parser::metadata::{self, Get, Pair, SetMetadataCommand, Values, is_within};
+use crate::parser::outgoing_command::{OutgoingCommand, PairName};
 use crate::proxy::own_lines;
 use crate::secret::{DeviceToken, TokenError};
 
@@ -299,21 +300,6 @@ fn set_others(
     set: &SetMetadataCommand<'_>,
     others: &[&Pair<'_>],
 ) -> (Vec<u8>, Vec<usize>) {
-    let mut command = [tag, b" SETMETADATA "].concat();
-    let mut cuts = vec![];
-    push_client_string(&mut command, &mut cuts, &set.mailbox);
-    command.extend_from_slice(b" (");
-    for (index, (entry, value)) in others.iter().enumerate() {
-        if index > 0 {
-            command.push(b' ');
-        }
-        command.extend_from_slice(entry);
-        command.push(b' ');
-        match value {
-            Some(value) => push_client_string(&mut command, &mut cuts, value),
-            None => command.extend_from_slice(b"NIL"),
-        }
-    }
-    command.extend_from_slice(b")\r\n");
-    (command, cuts)
+    let pairs = others.iter().map(|(entry, value)| (PairName::Atom(entry), value.as_deref()));
+    OutgoingCommand::new(tag, b"SETMETADATA").string(&set.mailbox).pairs(pairs).end()
 }

@@ -1,7 +1,6 @@
 //! Commands under way in which deltapush has a part.
 
 use super::Request;
-use crate::parser::quote::{is_quotable, push_quoted};
 
 /// A command that went upstream and of whose answer deltapush has a part.
 pub(super) enum Pending {
@@ -41,14 +40,4 @@ pub(super) struct RequestedEntry {
     pub(super) addition: Option<Vec<u8>>,
     /// The upstream has answered for it, or deltapush has.
     pub(super) answered: bool,
-}
-
-/// Appends `value` as any server takes it from a client: quoted, or as a synchronizing literal.
-pub(super) fn push_client_string(command: &mut Vec<u8>, cuts: &mut Vec<usize>, value: &[u8]) {
-    if is_quotable(value) {
-        return push_quoted(command, value);
-    }
-    command.extend_from_slice(format!("{{{}}}\r\n", value.len()).as_bytes());
-    cuts.push(command.len());
-    command.extend_from_slice(value);
 }
