@@ -1,11 +1,8 @@
 //! What a transcript shows: in dialogues of peers that know IMAP, whatever else they say, a secret in its place is never seen.
 
 use std::sync::{Arc, LazyLock};
-use std::time::{Duration, Instant};
 
-use deltapush::proxy::preauth::{
-    Allowance, NotAuthenticated, PreauthEvent, PreauthInput, PreauthTurn, Protection,
-};
+use deltapush::proxy::preauth_dialogue::PreauthDialogue;
 use deltapush::proxy::session::{Session, SessionSettings, UpstreamTraits};
 use deltapush::proxy::session_log::{self, LoggedSession};
 use deltapush::secret::DeviceToken;
@@ -83,18 +80,7 @@ fn command(before: &str, form: u8, after: &str) -> Vec<Vec<u8>> {
 
 fn before_login(script: &[u8], step: usize) -> Vec<u8> {
     let mut shown = Shown::default();
-    let mut machine = NotAuthenticated::new(
-        Protection::Tls,
-        Allowance {
-            command: 400,
-            commands: 20,
-            wrong: 10,
-            logins: 9,
-            login_name: 320,
-            command_time: Duration::from_secs(60),
-        },
-        Instant::now() + Duration::from_secs(60),
-    );
+    let mut dialogue = PreauthDialogue::begin();
     for (kind, said) in events(script).take(MAX_EVENTS) {
         let words = words(said);
         let form = said.first().copied().unwrap_or_default();
@@ -117,17 +103,11 @@ fn before_login(script: &[u8], step: usize) -> Vec<u8> {
         };
         for piece in pieces {
             let mut said = vec![];
-            for mut chunk in piece.chunks(step.min(piece.len()).max(1)) {
-                while !chunk.is_empty() {
-                    let input = PreauthInput::Received(chunk);
-                    let turn =
-                        PreauthTurn::of(&mut machine, input, Instant::now(), Some(&mut shown));
-                    chunk = &chunk[turn.used..];
-                    said.extend(turn.answer);
-                    if turn.event == Some(PreauthEvent::Close) {
-                        return shown.0;
-                    }
-                }
+            for chunk in piece.chunks(step.min(piece.len()).max(1)) {
+                let Some(answers) = dialogue.client_says(chunk, &mut shown) else {
+                    return shown.0;
+                };
+                said.extend(answers);
             }
             if !said.starts_with(b"+") {
                 break;

@@ -19,6 +19,8 @@ mod own_lines;
 mod own_refusals;
 mod peer;
 pub mod preauth;
+#[doc(hidden)]
+pub mod preauth_dialogue;
 mod proxy_header;
 pub mod relay;
 mod sasl;

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::sync::{Arc, LazyLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use proptest::prelude::*;
 
@@ -12,9 +12,7 @@ use super::files::TraceFolder;
 use super::*;
 use crate::account::AccountId;
 use crate::config::{Native, TraceFiles, TraceFormat};
-use crate::proxy::preauth::{
-    Allowance, NotAuthenticated, PreauthEvent, PreauthInput, PreauthTurn, Protection,
-};
+use crate::proxy::preauth_dialogue::PreauthDialogue;
 use crate::proxy::session::{Session, SessionSettings, UpstreamTraits};
 use crate::proxy::session_log::{self, LoggedSession};
 use crate::secret::DeviceToken;
@@ -135,19 +133,8 @@ fn command(before: &str, form: u8, after: &str) -> Vec<String> {
     pieces
 }
 
-fn before_login(trace: &mut Recorder, kind: u8, form: u8, words: &str) -> Vec<String> {
-    let mut machine = NotAuthenticated::new(
-        Protection::Tls,
-        Allowance {
-            command: 400,
-            commands: 20,
-            wrong: 10,
-            logins: 9,
-            login_name: 320,
-            command_time: Duration::from_secs(60),
-        },
-        Instant::now() + Duration::from_secs(60),
-    );
+fn before_login(trace: &mut Recorder, kind: u8, form: u8, words: &str) {
+    let mut dialogue = PreauthDialogue::begin();
     let pieces = match kind % 14 {
         // Where no arguments belong, and where no command is.
         8 => vec![format!("a NOOP {SECRET}\r\n")],
@@ -170,23 +157,14 @@ fn before_login(trace: &mut Recorder, kind: u8, form: u8, words: &str) -> Vec<St
         6 => vec![format!("a AUTHENTICATE XOAUTH2 {SECRET}\r\n"), format!("{SECRET}\r\n")],
         _ => vec!["a AUTHENTICATE OAUTHBEARER\r\n".into(), format!("{SECRET}\r\n")],
     };
+    let transcript = trace.transcript().expect("the trace has followers");
     for piece in &pieces {
-        let (mut rest, mut said) = (piece.as_bytes(), vec![]);
-        while !rest.is_empty() {
-            let transcript = trace.transcript().map(|transcript| transcript as &mut dyn Transcript);
-            let input = PreauthInput::Received(rest);
-            let turn = PreauthTurn::of(&mut machine, input, Instant::now(), transcript);
-            rest = &rest[turn.used..];
-            said.extend(turn.answer);
-            if turn.event == Some(PreauthEvent::Close) {
-                return pieces;
-            }
-        }
-        if !said.starts_with(b"+") {
+        // What the server does not ask for is not said.
+        let answers = dialogue.client_says(piece.as_bytes(), transcript);
+        if !answers.is_some_and(|answers| answers.starts_with(b"+")) {
             break;
         }
     }
-    pieces
 }
 
 struct Stage {
