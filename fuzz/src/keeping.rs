@@ -27,13 +27,13 @@ static SETTINGS: LazyLock<Arc<SessionSettings>> = LazyLock::new(|| {
 const NOTED: Position = Position { uid_validity: 7, uid_next: 4 };
 
 /// A session, and the observer of new mail that looks on.
-struct Stage {
+struct ObservedSession {
     it: LoggedSession,
     observer: NewMailObserver,
     actions: Vec<ObserverAction>,
 }
 
-impl Stage {
+impl ObservedSession {
     fn upstream_says(&mut self, chunk: &[u8]) {
         self.it.handle(SessionInput::CopiesFetches(self.observer.looks()));
         self.it.upstream_says(chunk);
@@ -112,7 +112,7 @@ fn play(settings: u8, script: &[u8], step: usize) -> Played {
     let upstream =
         UpstreamTraits { metadata: settings & 1 != 0, pushes: false, id: settings & 2 != 0 };
     let it = LoggedSession::new(Session::new(SETTINGS.clone(), upstream).kept());
-    let mut stage = Stage { it, observer: NewMailObserver::default(), actions: vec![] };
+    let mut stage = ObservedSession { it, observer: NewMailObserver::default(), actions: vec![] };
     let mut gone = None;
     let mut answered = 0;
     let mut settling = DrainStep::Waiting;
@@ -160,7 +160,7 @@ fn play(settings: u8, script: &[u8], step: usize) -> Played {
             "it rests"
         );
     }
-    let Stage { it: LoggedSession { session, log, .. }, actions, .. } = stage;
+    let ObservedSession { it: LoggedSession { session, log, .. }, actions, .. } = stage;
     Played {
         client: text(&log.client),
         upstream: text(&log.upstream),

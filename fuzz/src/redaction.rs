@@ -117,7 +117,7 @@ fn before_login(script: &[u8], step: usize) -> Vec<u8> {
     shown.0
 }
 
-struct Stage {
+struct SessionWithSecrets {
     it: LoggedSession,
     step: usize,
 }
@@ -126,7 +126,7 @@ fn after_login(settings: u8, script: &[u8], step: usize) -> Vec<u8> {
     let upstream =
         UpstreamTraits { metadata: settings & 4 != 0, pushes: false, id: settings & 16 != 0 };
     let session = Session::new(SETTINGS[usize::from(settings >> 3 & 1)].clone(), upstream);
-    let mut stage = Stage { it: LoggedSession::new(session), step };
+    let mut stage = SessionWithSecrets { it: LoggedSession::new(session), step };
     stage.it.tokens = vec![DeviceToken::new(SECRET.as_bytes()).expect("a token")];
     stage.it.trace_in(None);
     for (kind, said) in events(script).take(MAX_EVENTS) {
@@ -136,7 +136,7 @@ fn after_login(settings: u8, script: &[u8], step: usize) -> Vec<u8> {
     stage.it.log.shown
 }
 
-impl Stage {
+impl SessionWithSecrets {
     fn act(&mut self, kind: u8, said: &[u8]) {
         let words = words(said);
         let form = said.first().copied().unwrap_or_default();

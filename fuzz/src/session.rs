@@ -49,7 +49,7 @@ const MAX_SELECT: usize = 1024;
 const STILL_HERE: &[u8] = b"* OK Still here\r\n";
 
 /// A session with both its peers.
-struct Stage {
+struct SessionWithPeers {
     it: LoggedSession,
     /// All that it has taken.
     taken: Vec<u8>,
@@ -94,7 +94,7 @@ fn closes(script: &[u8]) -> bool {
 
 /// `C` and `S`: said by client and upstream. `y`, `n`: the oldest request was done, or not. `x`: the upstream closed. `X`:
 /// deltapush does. `k`: the client has heard nothing for long. Anything else is said by the client.
-fn play(settings: u8, script: &[u8], step: usize, traced: bool) -> Stage {
+fn play(settings: u8, script: &[u8], step: usize, traced: bool) -> SessionWithPeers {
     let common = SETTINGS[usize::from(settings & 1 | settings >> 3 & 6)].clone();
     let upstream = UpstreamTraits {
         metadata: settings & 2 != 0,
@@ -110,7 +110,8 @@ fn play(settings: u8, script: &[u8], step: usize, traced: bool) -> Stage {
             .to_vec();
     }
     let (taken, from_upstream, waits) = (vec![], vec![], vec![]);
-    let mut stage = Stage { it, taken, from_upstream, answered: 0, waits, has_keepalive, step };
+    let mut stage =
+        SessionWithPeers { it, taken, from_upstream, answered: 0, waits, has_keepalive, step };
     for (kind, said) in events(script) {
         match kind {
             b'S' => stage.upstream_says(said),
@@ -134,7 +135,7 @@ fn play(settings: u8, script: &[u8], step: usize, traced: bool) -> Stage {
     stage
 }
 
-impl Stage {
+impl SessionWithPeers {
     fn upstream_says(&mut self, said: &[u8]) {
         self.from_upstream.extend_from_slice(said);
         for chunk in said.chunks(self.step.min(said.len()).max(1)) {
@@ -228,7 +229,7 @@ fn has_own(stream: &[u8]) -> bool {
 }
 
 /// What does not concern deltapush comes out as it went in, as far as it can be told apart already.
-fn what_is_foreign_goes_up(stage: &Stage) {
+fn what_is_foreign_goes_up(stage: &SessionWithPeers) {
     if is_foreign(&stage.taken) {
         assert!(
             stage.taken.starts_with(&stage.it.log.upstream),
@@ -241,7 +242,7 @@ fn what_is_foreign_goes_up(stage: &Stage) {
 }
 
 /// The same toward the client.
-fn what_is_foreign_comes_down(stage: &Stage) {
+fn what_is_foreign_comes_down(stage: &SessionWithPeers) {
     if stage.idles_with_the_upstream() && is_foreign(&stage.taken) && !has_own(&stage.from_upstream)
     {
         assert!(
@@ -255,7 +256,7 @@ fn what_is_foreign_comes_down(stage: &Stage) {
 
 /// Response by response, the client hears what the upstream said, as it was or with another capability list; but for the
 /// commands in which deltapush has a part.
-fn what_the_client_hears(stage: &Stage) {
+fn what_the_client_hears(stage: &SessionWithPeers) {
     let said = responses(&stage.from_upstream);
     // How many of them may have been told by now: what the upstream says may look like what deltapush says.
     let mut told = BTreeSet::from([0]);

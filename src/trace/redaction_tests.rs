@@ -167,12 +167,12 @@ fn before_login(trace: &mut Recorder, kind: u8, form: u8, words: &str) {
     }
 }
 
-struct Stage {
+struct TracedSession {
     it: LoggedSession,
     step: usize,
 }
 
-impl Stage {
+impl TracedSession {
     fn new(session: Session, trace: Recorder, step: usize) -> Self {
         let mut it = LoggedSession::new(session);
         it.tokens = vec![DeviceToken::new(SECRET.as_bytes()).unwrap()];
@@ -336,11 +336,11 @@ proptest! {
         trace.logged_in(&AccountId::new("alice", "imap.example.org:993"));
         let upstream = UpstreamTraits { metadata: settings & 4 != 0, pushes: settings & 1 != 0, id: true };
         let session = Session::new(SETTINGS[settings % 4].clone(), upstream);
-        let mut stage = Stage::new(session, trace, step);
+        let mut session = TracedSession::new(session, trace, step);
         for (kind, form, words) in &dialogue {
-            stage.act(*kind, *form, words);
+            session.act(*kind, *form, words);
         }
-        drop(stage);
+        drop(session);
         let (without, with) = audiences.shown();
         prop_assert!(!has_any_of(&without, SECRET_TAG) && !has_any_of(&with, SECRET_TAG), "{without}\n{with}");
         prop_assert!(!has_any_of(&without, SECRET) && !has_any_of(&without, BODY), "{without}");
@@ -354,9 +354,9 @@ fn body_is_shown_to_who_asks_for_it() {
     let mut trace = audiences.tracer.client(1);
     trace.logged_in(&AccountId::new("alice", "imap.example.org:993"));
     let session = Session::new(SETTINGS[0].clone(), UpstreamTraits::default());
-    let mut stage = Stage::new(session, trace, 5);
-    [10, 11].into_iter().for_each(|kind| stage.act(kind, 0, "UID 3"));
-    drop(stage);
+    let mut session = TracedSession::new(session, trace, 5);
+    [10, 11].into_iter().for_each(|kind| session.act(kind, 0, "UID 3"));
+    drop(session);
     let (without, with) = audiences.shown();
     assert!(with.matches(BODY).count() >= 6 && !without.contains(BODY), "{with}");
     assert!(without.contains("<20 bytes>") && without.contains("{\"literal\":20}"), "{without}");
