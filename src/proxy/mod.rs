@@ -1,5 +1,6 @@
 //! One client connection, from accept to close.
 
+mod account_changes;
 mod client_stream;
 pub mod compress;
 mod connection;

@@ -1,18 +1,18 @@
-//! Services of one client session for its account: storing tokens, and recording the mailbox in which the client waits.
+//! Services of one client session for its account: answers to the session, and the decision which of its reports change the account.
+//! The changes are in [`account_changes`](super::account_changes).
 
 use std::sync::{Arc, OnceLock};
 
-use tracing::{debug, info, warn};
-
+use super::account_changes::{self, TokenChange};
 use super::handover::SessionHandover;
 use super::relay::{self, OrphanedSession, Performed};
-use super::session::{ObservedEvent, Request, RequestOutcome};
+use super::session::{ObservedEvent, Request};
 use crate::account::AccountId;
 use crate::credentials::Credentials;
 use crate::push::push_status_line::standing;
 use crate::push::registry::{AccountOrigin, Registry};
 use crate::secret::DeviceToken;
-use crate::store::{FetchLesson, UnixTime, change};
+use crate::store::FetchLesson;
 use crate::telemetry::{Direction, TelemetryEvent};
 
 /// The account of one session.
@@ -49,13 +49,8 @@ impl relay::SessionServices for AccountHandle {
         if self.device.get().is_none() || !self.registry.must_note_idle(&self.account, mailbox) {
             return;
         }
-        let (registry, account, mailbox) =
-            (self.registry.clone(), self.account.clone(), mailbox.to_owned());
-        tokio::spawn(async move {
-            if let Err(error) = registry.client_idles(&account, &mailbox).await {
-                debug!(%account, "cannot store the mailbox in which the client waits: {error}");
-            }
-        });
+        let (registry, account) = (self.registry.clone(), self.account.clone());
+        tokio::spawn(account_changes::store_idle(registry, account, mailbox.to_owned()));
     }
 
     fn fetches(&self) {
@@ -81,32 +76,8 @@ impl relay::SessionServices for AccountHandle {
         if !self.registry.must_note_lesson(&self.account, token, &lesson) {
             return;
         }
-        let (registry, account, token) =
-            (self.registry.clone(), self.account.clone(), token.clone());
-        tokio::spawn(async move {
-            let before = registry.fetches_encrypted_only(&account);
-            let learned = change::learned(&account, &token, lesson, UnixTime::now());
-            if let Err(error) = registry.commit(learned).await {
-                debug!(%account, %token, "cannot store which messages the app fetches: {error}");
-            }
-            match (before, registry.fetches_encrypted_only(&account)) {
-                (false, true) => {
-                    info!(
-                        %account,
-                        "the account's apps fetch encrypted messages only: with push.messages: auto, deltapush pushes \
-                         no others"
-                    )
-                }
-                (true, false) => {
-                    info!(
-                        %account,
-                        "an app of the account fetches unencrypted messages: with push.messages: auto, deltapush \
-                         pushes these again"
-                    )
-                }
-                _ => {}
-            }
-        });
+        let (registry, account) = (self.registry.clone(), self.account.clone());
+        tokio::spawn(account_changes::store_lesson(registry, account, token.clone(), lesson));
     }
 
     fn background_fetch(&self) {
@@ -143,55 +114,13 @@ impl relay::SessionServices for AccountHandle {
                 legacy.has_device(token);
             }
         }
-        let (registry, account, session) =
-            (self.registry.clone(), self.account.clone(), self.session);
-        let credentials = self.credentials.clone();
-        let known = registry.tokens(&account);
-        let admitted = match &request {
-            Request::AddToken(_) => self.registry.admit(&self.account, self.origin),
-            Request::RemoveTokens => Ok(None),
+        let change = TokenChange {
+            registry: self.registry.clone(),
+            account: self.account.clone(),
+            credentials: self.credentials.clone(),
+            session: self.session,
+            origin: self.origin,
         };
-        Box::pin(async move {
-            let _admission = match admitted {
-                Ok(admission) => admission,
-                Err(full) => {
-                    debug!(session, %account, "device token refused: {full}");
-                    return RequestOutcome::Refused(full);
-                }
-            };
-            let result = match &request {
-                Request::AddToken(token) => {
-                    registry.register(&account, credentials.as_deref(), token).await
-                }
-                Request::RemoveTokens => registry.commit(change::remove_account(&account)).await,
-            };
-            if let (Ok(()), Request::AddToken(token)) = (&result, &request) {
-                let known = registry.get(&account);
-                let account = known.as_ref().map(|known| &known.telemetry);
-                registry.telemetry().tell(&TelemetryEvent::Registered { session, account, token });
-            }
-            match (&result, &request) {
-                (Ok(()), Request::AddToken(token)) if known.contains(token) => {
-                    debug!(session, %account, %token, "device token seen again");
-                }
-                (Ok(()), Request::AddToken(token)) => {
-                    info!(session, %account, %token, "device token registered");
-                    if registry.credentials(&account).is_none() && !registry.keeps_sessions() {
-                        info!(
-                            session, %account,
-                            "account not watched: deltapush cannot use this login's credentials again; log in with a \
-                             password (PLAIN or LOGIN) to have it watched"
-                        );
-                    }
-                }
-                (Ok(()), Request::RemoveTokens) => {
-                    info!(session, %account, "device tokens removed")
-                }
-                (Err(error), _) => {
-                    warn!(session, %account, "the device token could not be stored: {error}")
-                }
-            }
-            result.is_ok().into()
-        })
+        Box::pin(change.perform(request))
     }
 }
