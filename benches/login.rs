@@ -7,10 +7,6 @@
 //! `cargo bench --bench login` makes 50 fetches each; `-- --short` a few, as does `cargo test --bench login`. The exit code is 1
 //! if a fetch fails or does not go the way that it is to measure, and does not depend on times.
 #![expect(clippy::print_stdout, reason = "the table is what this program is for")]
-#![expect(
-    clippy::arithmetic_side_effects,
-    reason = "an overflow in a measurement is a failed measurement"
-)]
 
 // Cargo compiles benchmarks as tests, and the test lints are the right ones for what only measures.
 #[cfg(test)]

@@ -8,10 +8,6 @@
 //! `cargo bench --bench peers` takes up to 20 minutes, `-- --short` up to 3; `cargo test --bench peers` only shows that all of
 //! it works. The exit code does not depend on times. `-- --help` says what else there is.
 #![expect(clippy::print_stdout, reason = "the table is what this program is for")]
-#![expect(
-    clippy::arithmetic_side_effects,
-    reason = "an overflow in a measurement is a failed measurement"
-)]
 
 // Cargo compiles benchmarks as tests, and the test lints are the right ones for what only measures.
 #[cfg(test)]

@@ -8,10 +8,6 @@
 //! `cargo bench --bench push` makes 200 deliveries each; `-- --short` a few, as does `cargo test --bench push`. The exit code is
 //! 1 if a push is missing, and does not depend on times.
 #![expect(clippy::print_stdout, reason = "the table is what this program is for")]
-#![expect(
-    clippy::arithmetic_side_effects,
-    reason = "an overflow in a measurement is a failed measurement"
-)]
 
 // Cargo compiles benchmarks as tests, and the test lints are the right ones for what only measures.
 #[cfg(test)]

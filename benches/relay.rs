@@ -8,7 +8,6 @@
 //! `cargo bench --bench relay` takes the largest message that a big provider accepts, and a thousand sessions of each kind;
 //! `-- --short` less of both, as does `cargo test --bench relay`. The exit code is 1 if deltapush's memory grows too much.
 #![expect(clippy::print_stdout, reason = "the table is what this program is for")]
-#![expect(clippy::arithmetic_side_effects, reason = "of figures that this program makes itself")]
 
 // Cargo compiles benchmarks as tests, and the test lints are the right ones for what only measures.
 #[cfg(test)]

@@ -8,10 +8,6 @@
 //! `cargo bench --bench restart` takes 10,000 accounts, `-- --tls` puts TLS between; `-- --short` takes a few hundred, as does
 //! `cargo test --bench restart`. The exit code is 1 if an account is not watched or a message not announced in the end.
 #![expect(clippy::print_stdout, reason = "the table is what this program is for")]
-#![expect(
-    clippy::arithmetic_side_effects,
-    reason = "an overflow in a measurement is a failed measurement"
-)]
 
 // Cargo compiles benchmarks as tests, and the test lints are the right ones for what only measures.
 #[cfg(test)]

@@ -31,7 +31,7 @@ impl GrowingWait {
 pub(crate) fn around(wait: Duration, rng: &mut Rng) -> Duration {
     let milliseconds = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
     let shift = rng.u64(0..=milliseconds / 2);
-    Duration::from_millis(milliseconds.saturating_sub(milliseconds / 4).saturating_add(shift))
+    Duration::from_millis((milliseconds - milliseconds / 4).saturating_add(shift))
 }
 
 /// `wait` without up to `share` of it, both from 0 to 1: it never gets longer. `chance`, from 0 to 1, is drawn by the caller.

@@ -1,9 +1,6 @@
 //! Credentials of a login: a name, a secret, and how the secret is used.
 
-#![cfg_attr(
-    not(test),
-    warn(clippy::arithmetic_side_effects, reason = "bytes from outside must not overflow a sum")
-)]
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))] // bytes from outside
 
 use std::fmt;
 

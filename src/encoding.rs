@@ -1,5 +1,7 @@
 //! Text as editors, shells and web servers write it: with a byte order mark, or in UTF-16 (Windows PowerShell's `>`).
 
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))] // bytes from outside
+
 use std::borrow::Cow;
 
 /// The byte order mark of UTF-8.

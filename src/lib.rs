@@ -15,11 +15,6 @@
 //!
 //! ARCHITECTURE.md has the table of layers and the invariants, docs/threat-model.md the threat model.
 
-#![cfg_attr(
-    test,
-    expect(clippy::arithmetic_side_effects, reason = "in a test an overflow is a failed test")
-)]
-
 mod accept;
 pub mod account;
 pub mod activation;

@@ -3,6 +3,8 @@
 //! A byte order mark, UTF-16, any line end, indentation, and sections of another kind are no obstacle. For what is something else than
 //! PEM with the wanted content, the error says what it is and gives the command that converts it. No error quotes the content.
 
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))] // bytes from outside
+
 use std::borrow::Cow;
 use std::fmt;
 use std::fs::File;

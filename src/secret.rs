@@ -3,6 +3,8 @@
 //! Each type here masks itself in `Debug`, and [`Secret`] wipes its memory when dropped, with any allocator. The bytes are reached
 //! through a method whose name says so (`expose`), which makes every use easy to find.
 
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))] // bytes from outside
+
 use std::fmt;
 use std::sync::Arc;
 

@@ -1,7 +1,6 @@
 //! What a fuzzer has found worth keeping, and what it has broken once, played to the same properties by the ordinary tests.
 //!
 //! `fuzz/corpus/` and `fuzz/regressions/` have a folder for each target; how they come about is said in docs/fuzzing.md.
-#![expect(clippy::arithmetic_side_effects, reason = "an overflow in a test is a failed test")]
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -232,7 +232,7 @@ impl PushTest<'_> {
                      (battery saving, no network, notifications switched off), or the app was removed"
                 )
             };
-            let is_last = index.saturating_add(1) == woken.len();
+            let is_last = index + 1 == woken.len();
             tell(stream, words, is_last.then_some(false)).await?;
         }
         Ok(())

@@ -51,9 +51,9 @@ impl Story<'_> {
     /// The events since the push decision: the POST may begin, even end, before the watch records the message.
     fn since(&self) -> impl Iterator<Item = &HistoryEntry> {
         let entries = &self.timeline.entries;
-        let before = entries.get(..self.noticed).unwrap_or_default();
-        let last = before.iter().rposition(|entry| matches!(entry.what, What::Noticed { .. }));
-        let judged = (last.map_or(0, |last| last.saturating_add(1))..self.noticed).find(|index| {
+        let mut before = entries.iter().take(self.noticed);
+        let last = before.rposition(|entry| matches!(entry.what, What::Noticed { .. }));
+        let judged = (last.map_or(0, |last| last + 1)..self.noticed).find(|index| {
             let entry = entries.get(*index);
             entry.is_some_and(|entry| matches!(entry.what, What::Judged { skipped: None, .. }))
         });
@@ -83,8 +83,8 @@ impl Story<'_> {
                 delay(took)
             );
         }
-        let before = self.timeline.entries.get(..self.noticed).unwrap_or_default();
-        let interrupted = before.iter().rev().find_map(|entry| match &entry.what {
+        let before = self.timeline.entries.iter().take(self.noticed);
+        let interrupted = before.rev().find_map(|entry| match &entry.what {
             What::Watch {
                 state: WatchNote::Interrupted | WatchNote::AwaitingLogin, words, ..
             } => Some((entry.at, words)),

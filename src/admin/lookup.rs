@@ -49,10 +49,8 @@ fn is_called(account: &AccountId, name: &str) -> bool {
 fn names_server(account: &AccountId, name: &str) -> bool {
     let mut cuts = name.match_indices('@');
     cuts.any(|(at, _)| {
-        let (user, server) = (
-            name.get(..at).unwrap_or_default(),
-            name.get(at.saturating_add(1)..).unwrap_or_default(),
-        );
+        let (user, server) = name.split_at(at);
+        let server = server.strip_prefix('@').unwrap_or(server);
         is_called(account, user) && is_server(&account.upstream, server)
     })
 }

@@ -169,10 +169,9 @@ fn count(accounts: &[AccountReport]) -> AccountCounts {
     let in_state = |state| accounts.iter().filter(|account| account.watch.state == state).count();
     AccountCounts {
         accounts: accounts.len(),
-        watched: in_state(WatchKind::Watching).saturating_add(in_state(WatchKind::WithClient)),
+        watched: in_state(WatchKind::Watching) + in_state(WatchKind::WithClient),
         problems: accounts.iter().filter(|account| account.problem.is_some()).count(),
-        waiting: in_state(WatchKind::WaitingForLogin)
-            .saturating_add(in_state(WatchKind::WaitingForDevice)),
+        waiting: in_state(WatchKind::WaitingForLogin) + in_state(WatchKind::WaitingForDevice),
         unusable: in_state(WatchKind::Unusable),
         devices: devices().count(),
         pending: devices().filter(|device| device.pending).count(),

@@ -108,11 +108,12 @@ impl ConnectionSlot {
 
     /// The client is logged in: from now on it stays.
     pub fn logged_in(&mut self) {
+        if self.evicted.take().is_none() {
+            return;
+        }
         let mut inside = self.door.inside();
         inside.evictions.remove(&self.id);
         inside.places.logged_in(self.id, self.prefix);
-        drop(inside);
-        self.evicted = None;
     }
 }
 

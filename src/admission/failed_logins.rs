@@ -150,12 +150,13 @@ impl LoginsInFlight {
 
     fn begin(&mut self, key: AdmissionKey) {
         let count = self.0.entry(key).or_default();
-        *count = count.saturating_add(1);
+        *count += 1;
     }
 
     fn end(&mut self, key: AdmissionKey) {
+        // Never zero: the last one removes it.
         let Some(count) = self.0.get_mut(&key) else { return };
-        *count = count.saturating_sub(1);
+        *count -= 1;
         if *count == 0 {
             self.0.remove(&key);
         }
@@ -281,7 +282,7 @@ impl Logins {
         self.addresses
             .entry(prefix, origin, now, FailureWindow::default)
             .note(now, self.limits.per_address);
-        Some(self.delay_after(failed.saturating_add(1)))
+        Some(self.delay_after(failed + 1))
     }
 
     /// Tells whether the name of the login was accepted before, or its account has a token.

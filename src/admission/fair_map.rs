@@ -117,7 +117,7 @@ impl<K: Hash + Eq + Ord + Copy, V> FairMap<K, V> {
             }
             lives
         });
-        let enough = capacity.saturating_sub((*capacity / 16).max(1));
+        let enough = *capacity - (*capacity / 16).max(1);
         let surplus = entries.len().saturating_sub(enough);
         for key in Crowd::of(entries, *capacity).leave(surplus) {
             entries.remove(&key);
@@ -183,7 +183,7 @@ impl<K: Hash + Eq + Ord + Copy> Crowd<K> {
                 let Some((_, key)) = oldest else { continue };
                 let Some(origin) = self.origins.remove(&key) else { continue };
                 for group in origin.groups() {
-                    self.sizes.entry(group).and_modify(|size| *size = size.saturating_sub(1));
+                    self.sizes.entry(group).and_modify(|size| *size -= 1);
                 }
                 leaving.push(key);
             }

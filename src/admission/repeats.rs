@@ -77,7 +77,7 @@ impl Repeats {
         }
         let refusals = self.refused.entry(digest, origin, now, Refusals::default);
         let count = if is_certain { &mut refusals.certain } else { &mut refusals.uncertain };
-        *count = count.saturating_add(1);
+        *count += 1;
         refusals.is_clear |= is_clear;
     }
 
@@ -119,7 +119,7 @@ impl Refusals {
         let doublings = match uncertain {
             _ if is_well => 0,
             ..=OUTAGE => uncertain.saturating_sub(1).min(OUTAGE_DOUBLINGS),
-            _ => uncertain.saturating_sub(OUTAGE).saturating_add(OUTAGE_DOUBLINGS),
+            _ => uncertain - OUTAGE + OUTAGE_DOUBLINGS,
         };
         let doublings = doublings.max(certain);
         Some(GrowingWait::doubling(first, LONGEST.max(first)).after(doublings))

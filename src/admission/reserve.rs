@@ -88,7 +88,7 @@ impl Logins {
 /// The part of a server's limit that is not reserved. Of 4 it is 2, so that one login of somebody who is known cannot use up
 /// the rest.
 fn for_strangers(limit: usize) -> usize {
-    limit.saturating_sub(limit / 2).max(1)
+    (limit - limit / 2).max(1)
 }
 
 /// Failed logins of the reserved part that one login name, or one network, may have.

@@ -41,8 +41,9 @@ pub type Id = u64;
 /// The connections there are.
 #[derive(Debug, Default)]
 pub struct Places {
+    /// The sum of `by_prefix`.
     total: usize,
-    /// Connections of a prefix, in either state.
+    /// Connections of a prefix, in either state. Never zero.
     by_prefix: HashMap<Prefix, usize>,
     /// Those that are not logged in, oldest first.
     waiting: HashMap<Prefix, BTreeSet<Id>>,
@@ -66,7 +67,7 @@ impl Places {
         limits: &SlotLimits,
     ) -> Result<Option<Id>, SlotsFull> {
         let number = |of: &HashMap<Prefix, BTreeSet<Id>>| of.get(&prefix).map_or(0, BTreeSet::len);
-        let waiting = number(&self.waiting).saturating_add(number(&self.trying));
+        let waiting = number(&self.waiting) + number(&self.trying);
         let of_prefix = self.by_prefix.get(&prefix).copied().unwrap_or(0);
         if of_prefix >= limits.per_address || waiting >= limits.before_login_per_address {
             return Err(SlotsFull::Address);
@@ -74,7 +75,7 @@ impl Places {
         let crowded = self.waiting_total >= limits.before_login || self.total >= limits.connections;
         let evicted = if crowded { Some(self.evict().ok_or(SlotsFull::All)?) } else { None };
         self.count(prefix);
-        self.waiting_total = self.waiting_total.saturating_add(1);
+        self.waiting_total += 1;
         self.waiting.entry(prefix).or_default().insert(id);
         Ok(evicted)
     }
@@ -89,7 +90,7 @@ impl Places {
     /// The connection's login is being tried.
     pub fn begin_try(&mut self, id: Id, prefix: Prefix, limits: &SlotLimits) {
         if self.trying_total < limits.before_login / 2 && take(&mut self.waiting, id, prefix) {
-            self.trying_total = self.trying_total.saturating_add(1);
+            self.trying_total += 1;
             self.trying.entry(prefix).or_default().insert(id);
         }
     }
@@ -97,7 +98,7 @@ impl Places {
     /// It is not any more. Nothing happens to who has left meanwhile.
     pub fn end_try(&mut self, id: Id, prefix: Prefix) {
         if take(&mut self.trying, id, prefix) {
-            self.trying_total = self.trying_total.saturating_sub(1);
+            self.trying_total -= 1;
             self.waiting.entry(prefix).or_default().insert(id);
         }
     }
@@ -110,16 +111,16 @@ impl Places {
     }
 
     fn count(&mut self, prefix: Prefix) {
-        self.total = self.total.saturating_add(1);
+        self.total += 1;
         let count = self.by_prefix.entry(prefix).or_default();
-        *count = count.saturating_add(1);
+        *count += 1;
     }
 
     /// The connection has ended that was logged in.
     pub fn leave_logged_in(&mut self, prefix: Prefix) {
-        self.total = self.total.saturating_sub(1);
         let Some(count) = self.by_prefix.get_mut(&prefix) else { return };
-        *count = count.saturating_sub(1);
+        self.total -= 1;
+        *count -= 1;
         if *count == 0 {
             self.by_prefix.remove(&prefix);
         }
@@ -136,7 +137,7 @@ impl Places {
         self.end_try(id, prefix);
         let was_there = take(&mut self.waiting, id, prefix);
         if was_there {
-            self.waiting_total = self.waiting_total.saturating_sub(1);
+            self.waiting_total -= 1;
         }
         was_there
     }
@@ -159,6 +160,8 @@ fn oldest_of_most(of: &HashMap<Prefix, BTreeSet<Id>>) -> Option<(Id, Prefix)> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const LIMITS: SlotLimits = SlotLimits {
@@ -261,5 +264,85 @@ mod tests {
             places.by_prefix.is_empty() && places.waiting.is_empty(),
             "nothing is kept of who is gone"
         );
+    }
+
+    /// A step of a connection, chosen by a number that the test maps to one that is there.
+    #[derive(Debug, Clone, Copy)]
+    enum Step {
+        Enter(u8),
+        BeginTry(usize),
+        EndTry(usize),
+        LoggedIn(usize),
+        Leave(usize),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            4 => (0_u8..5).prop_map(Step::Enter),
+            2 => any::<usize>().prop_map(Step::BeginTry),
+            2 => any::<usize>().prop_map(Step::EndTry),
+            1 => any::<usize>().prop_map(Step::LoggedIn),
+            2 => any::<usize>().prop_map(Step::Leave),
+        ];
+        proptest::collection::vec(step, 0..200)
+    }
+
+    impl Places {
+        fn assert_counts(&self) {
+            let number = |of: &HashMap<Prefix, BTreeSet<Id>>| of.values().map(BTreeSet::len).sum();
+            let (waiting, trying): (usize, usize) = (number(&self.waiting), number(&self.trying));
+            assert_eq!(self.total, self.by_prefix.values().sum::<usize>());
+            assert_eq!((self.waiting_total, self.trying_total), (waiting + trying, trying));
+        }
+    }
+
+    proptest! {
+        /// Also of connections that were evicted, and that end, log in or are tried later.
+        #[test]
+        fn each_slot_is_given_back_once(steps in steps()) {
+            let mut places = Places::default();
+            let mut there: Vec<(Id, Prefix, bool)> = Vec::new();
+            for (id, step) in (0..).zip(steps) {
+                let len = there.len().max(1);
+                match step {
+                    Step::Enter(address) => {
+                        if places.enter(id, prefix(address), &LIMITS).is_ok() {
+                            there.push((id, prefix(address), false));
+                        }
+                    }
+                    Step::BeginTry(index) => {
+                        if let Some((id, prefix, _)) = there.get(index % len) {
+                            places.begin_try(*id, *prefix, &LIMITS);
+                        }
+                    }
+                    Step::EndTry(index) => {
+                        if let Some((id, prefix, _)) = there.get(index % len) {
+                            places.end_try(*id, *prefix);
+                        }
+                    }
+                    Step::LoggedIn(index) => {
+                        if let Some((id, prefix, logged_in @ false)) = there.get_mut(index % len) {
+                            places.logged_in(*id, *prefix);
+                            *logged_in = true;
+                        }
+                    }
+                    Step::Leave(index) if !there.is_empty() => {
+                        leave(&mut places, there.swap_remove(index % len));
+                    }
+                    Step::Leave(_) => {}
+                }
+                places.assert_counts();
+            }
+            there.into_iter().for_each(|connection| leave(&mut places, connection));
+            prop_assert_eq!(format!("{places:?}"), format!("{:?}", Places::default()));
+        }
+    }
+
+    fn leave(places: &mut Places, (id, prefix, logged_in): (Id, Prefix, bool)) {
+        if logged_in {
+            places.leave_logged_in(prefix);
+        } else {
+            places.leave(id, prefix);
+        }
     }
 }

@@ -91,7 +91,7 @@ pub(super) fn room(
     if count >= number {
         let wait = failed.map_or(within, |window| window.wait(number, within, now));
         Room::None(Blocked { limit, wait })
-    } else if count.saturating_add(under_way) >= number {
+    } else if count + under_way >= number {
         Room::Later
     } else {
         Room::Some

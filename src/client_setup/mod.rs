@@ -1,6 +1,8 @@
 //! The settings that clients need to use deltapush: as a login code for Delta Chat, as autoconfig XML, on the public
 //! page. Only [`outgoing`], which finds the SMTP server, opens connections.
 
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))] // bytes from outside
+
 pub mod dclogin;
 pub mod outgoing;
 pub mod qr;

@@ -26,7 +26,7 @@ pub(super) fn read(prompt: &str) -> Result<String, CommandError> {
 fn first_line(input: impl BufRead) -> Result<String, CommandError> {
     // As long as it may become: a text that grows leaves copies behind.
     let mut line = String::with_capacity(4096);
-    let read = input.take(MAX_LEN.saturating_add(2)).read_line(&mut line);
+    let read = input.take(MAX_LEN + 2).read_line(&mut line);
     read.map_err(|error| {
         Fault::Usage.because(format!("cannot read a password from standard input: {error}"))
     })?;

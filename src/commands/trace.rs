@@ -208,7 +208,7 @@ fn each(
         if (&mut *input).take(MAX_LINE).read_until(b'\n', &mut line)? == 0 {
             return Ok(());
         }
-        number = number.saturating_add(1);
+        number += 1;
         if !line.trim_ascii().is_empty() {
             let text = String::from_utf8_lossy(&line);
             each(

@@ -12,7 +12,7 @@ pub(super) fn problems(config: &Config) -> impl Iterator<Item = ConfigProblem> {
         .iter()
         .enumerate()
         .flat_map(|(index, route)| {
-            let before = config.live.routes.get(..index).unwrap_or_default();
+            let before = config.live.routes.iter().take(index);
             let place = route.place();
             [
                 duplicate(route, before, &config.live.listeners),
@@ -43,7 +43,11 @@ fn whole(message: impl Into<String>) -> Option<ConfigProblem> {
     Some(ConfigProblem::new(Default::default(), message))
 }
 
-fn duplicate(route: &Route, before: &[Route], listeners: &[Listener]) -> Option<ConfigProblem> {
+fn duplicate<'a>(
+    route: &Route,
+    mut before: impl Iterator<Item = &'a Route>,
+    listeners: &[Listener],
+) -> Option<ConfigProblem> {
     let met_on = |route: &Route| {
         let name = route.listener.as_deref()?;
         listeners.iter().position(|listener| listener.is_called(name))
@@ -56,7 +60,7 @@ fn duplicate(route: &Route, before: &[Route], listeners: &[Listener]) -> Option<
             && other.listener.is_some() == route.listener.is_some()
             && met_on(other) == met_on(route)
     };
-    let _ = before.iter().find(is_same)?;
+    let _ = before.find(is_same)?;
     whole(format!("there are two routes for `{route}`: remove one of them"))
 }
 
@@ -178,8 +182,8 @@ fn submission(route: &Route) -> Option<ConfigProblem> {
 fn names(listeners: &[Listener]) -> impl Iterator<Item = ConfigProblem> {
     listeners.iter().enumerate().filter_map(|(index, listener)| {
         let name = listener.name.as_ref()?;
-        let before = listeners.get(..index).unwrap_or_default();
-        let is_taken = before.iter().any(|other| other.name.as_deref() == Some(&**name));
+        let mut before = listeners.iter().take(index);
+        let is_taken = before.any(|other| other.name.as_deref() == Some(&**name));
         is_taken.then(|| {
             ConfigProblem::new(
                 name.place(),

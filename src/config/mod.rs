@@ -150,8 +150,8 @@ fn read(path: &Path) -> io::Result<String> {
     }
     let text = str::from_utf8(&utf8(&content)).map(str::to_owned);
     text.map_err(|error| {
-        let before = content.get(..error.valid_up_to()).unwrap_or_default();
-        let line = before.iter().filter(|byte| **byte == b'\n').count().saturating_add(1);
+        let before = content.iter().take(error.valid_up_to());
+        let line = before.filter(|byte| **byte == b'\n').count() + 1;
         io::Error::new(
             io::ErrorKind::InvalidData,
             format!("line {line} is not UTF-8: save the file in that encoding"),

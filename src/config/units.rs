@@ -14,10 +14,10 @@ pub struct Size(usize);
 const UNITS: [(&str, usize); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
 impl Size {
-    /// `count` times 1024 bytes, and [`usize::MAX`] beyond it.
+    /// `count` times 1024 bytes.
     #[must_use]
     pub const fn kib(count: usize) -> Self {
-        Self(count.saturating_mul(1024))
+        Self(count * 1024)
     }
 
     /// That many bytes.

@@ -54,7 +54,7 @@ impl Bucket {
         let steps =
             now.saturating_duration_since(self.filled).as_nanos().div_euclid(PACE.as_nanos());
         let steps = u32::try_from(steps).unwrap_or(u32::MAX);
-        self.tokens = self.tokens.saturating_add(steps.into()).min(BURST);
+        self.tokens = (self.tokens + u64::from(steps)).min(BURST);
         self.filled = self.filled.checked_add(PACE.saturating_mul(steps)).unwrap_or(now);
         let rest = self.tokens.checked_sub(1);
         self.tokens = rest.unwrap_or_default();
@@ -92,7 +92,7 @@ impl LogLimit {
         let mut kind = self.0.kinds.entry(metadata.callsite()).or_insert_with(kind);
         let passes = kind.bucket.take(now);
         if !passes {
-            kind.left_out = kind.left_out.saturating_add(1);
+            kind.left_out += 1;
             self.0.left_out.fetch_add(1, Ordering::Relaxed);
         }
         passes

@@ -6,6 +6,8 @@
 //! [`metadata`] (RFC 5464) and [`capability`] (what is added to and stripped from a server's list). [`outgoing_command`] writes
 //! commands for a server.
 
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))] // bytes from outside
+
 pub mod capability;
 pub mod command;
 pub mod data;

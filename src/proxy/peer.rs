@@ -58,7 +58,7 @@ impl Peer {
 
     /// Bytes that wait to be sent.
     pub(super) fn waiting(&self) -> usize {
-        self.queue.len().saturating_sub(self.sent)
+        self.queue.len() - self.sent
     }
 
     /// Its connection broke: nothing can be sent, and nothing will come.
@@ -183,7 +183,7 @@ impl Peer {
             let rest = self.queue.get(self.sent..).unwrap_or_default();
             match Pin::new(&mut self.stream).poll_write(cx, rest) {
                 Poll::Ready(Ok(written)) if written > 0 => {
-                    self.sent = self.sent.saturating_add(written);
+                    self.sent += written;
                     self.unflushed = true;
                     progress = true;
                 }

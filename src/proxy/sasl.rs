@@ -1,5 +1,7 @@
 //! A SASL exchange (RFC 9051 section 6.2.2) with a client before its login, up to the credentials in it, as a machine.
 
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))] // bytes from outside
+
 use super::own_lines;
 use crate::credentials::Credentials;
 use crate::credentials::Mechanism;

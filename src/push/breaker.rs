@@ -128,8 +128,7 @@ impl Breaker {
     pub(super) fn succeeded(&mut self) -> bool {
         self.blamed.clear();
         let recovered = self.is_down();
-        self.in_flight =
-            if recovered { 1 } else { self.in_flight.saturating_add(1).min(self.max_in_flight) };
+        self.in_flight = if recovered { 1 } else { (self.in_flight + 1).min(self.max_in_flight) };
         self.state = BreakerState::Up;
         recovered
     }
@@ -139,13 +138,13 @@ impl Breaker {
         if let Some(account) = failed.account {
             self.blame(account, failed.blame);
         }
-        let asked = failed.pause.map(|pause| now.saturating_add(pause.min(LONGEST_PAUSE)));
+        let asked = failed.pause.map(|pause| now + pause.min(LONGEST_PAUSE));
         let asked = asked.filter(|_| failed.account.is_some());
         match &mut self.state {
             BreakerState::Up => {
                 let is_for_all = failed.is_for_all && asked.is_some();
                 if is_for_all || self.blamed.values().sum::<u32>() >= DOWN_AT {
-                    let probe_at = now.saturating_add(around(PROBES.after(0), rng));
+                    let probe_at = now + around(PROBES.after(0), rng);
                     let probe_at = asked.map_or(probe_at, |asked| asked.max(probe_at));
                     self.state =
                         BreakerState::Down { probe_at, failures: 0, probing: false, is_for_all };
@@ -156,8 +155,8 @@ impl Breaker {
                 // POSTs that were in flight when the server went down say nothing new.
                 if failed.probe {
                     *probing = false;
-                    *failures = failures.saturating_add(1);
-                    *probe_at = now.saturating_add(around(PROBES.after(*failures), rng));
+                    *failures += 1;
+                    *probe_at = now + around(PROBES.after(*failures), rng);
                 }
                 *probe_at = asked.map_or(*probe_at, |asked| asked.max(*probe_at));
             }
@@ -202,7 +201,7 @@ impl PostPace {
     }
 
     pub(super) fn posted(&mut self, now: Duration) {
-        self.slot = self.slot.max(now).saturating_add(self.interval);
+        self.slot = self.slot.max(now) + self.interval;
     }
 }
 

@@ -2,6 +2,8 @@
 //! default of profiles made since core 2.50): `Content-Type: multipart/encrypted`, a Secure-Join field, or a bounce
 //! (chatmail/core, `prefetch_should_download`). The first field of a name counts.
 
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))] // bytes from outside
+
 use std::borrow::Cow;
 
 use mail_parser::{HeaderValue, MessageParser};

@@ -1,5 +1,7 @@
 //! The push filter: decides from a message's flags and some of its headers whether it is worth a push. A pure function.
 
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))] // bytes from outside
+
 use std::fmt;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 

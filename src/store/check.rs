@@ -108,7 +108,7 @@ fn key(connection: &Connection, keeping: &CredentialStorage) -> Result<KeyReport
     while let Some(row) = rows.next()? {
         let sealed: Vec<u8> = row.get(2)?;
         if found.sealer().unseal(&account_in(row, 0)?, &sealed).is_err() {
-            damaged = damaged.saturating_add(1);
+            damaged += 1;
         }
     }
     Ok(KeyReport::Opens { place: source.to_string(), damaged })

@@ -100,10 +100,10 @@ fn sender_hash(token: &DeviceToken, sender: &str) -> SenderHash {
 
 /// The habit that begins in column `first`: `fetched_plain`, `left_plain`, `left_senders`.
 pub(super) fn habit_in(row: &Row<'_>, first: usize) -> rusqlite::Result<FetchHabit> {
-    let senders: Vec<u8> = row.get(first.saturating_add(2))?;
+    let senders: Vec<u8> = row.get(first + 2)?;
     Ok(FetchHabit {
         fetched: row.get::<_, Option<i64>>(first)?.map(UnixTime),
-        left: row.get::<_, Option<i64>>(first.saturating_add(1))?.map(UnixTime),
+        left: row.get::<_, Option<i64>>(first + 1)?.map(UnixTime),
         senders: senders.as_chunks().0.to_vec(),
     })
 }

@@ -165,7 +165,7 @@ fn make(path: &Path) -> Result<SealingKey, OpenError> {
 }
 
 fn encode(key: &SealingKey) -> String {
-    let mut text = String::with_capacity(KEY_LEN.saturating_mul(2));
+    let mut text = String::with_capacity(KEY_LEN * 2);
     BASE64_STANDARD.encode_string(**key, &mut text);
     text.push('\n');
     text

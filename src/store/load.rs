@@ -1,5 +1,7 @@
 //! Loads the whole state, once, at the start.
 
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))] // bytes from outside
+
 use std::collections::HashSet;
 use std::sync::Arc;
 

@@ -303,7 +303,7 @@ pub(super) fn tokens_of(connection: &Connection, row: RowId) -> rusqlite::Result
 pub(super) fn account_in(row: &Row<'_>, first: usize) -> rusqlite::Result<AccountId> {
     Ok(AccountId {
         user: row.get::<_, Arc<str>>(first)?,
-        upstream: row.get::<_, Arc<str>>(first.saturating_add(1))?,
+        upstream: row.get::<_, Arc<str>>(first + 1)?,
     })
 }
 

@@ -155,10 +155,7 @@ pub(super) fn token_records(
 }
 
 fn record_in(row: &Row<'_>, first: usize) -> rusqlite::Result<TokenRecord> {
-    Ok(TokenRecord {
-        accepted: row.get(first)?,
-        quarantine: quarantine_in(row, first.saturating_add(1))?,
-    })
+    Ok(TokenRecord { accepted: row.get(first)?, quarantine: quarantine_in(row, first + 1)? })
 }
 
 /// From the columns `gone`, `gone_first` and `gone_until`.
@@ -170,6 +167,6 @@ pub(super) fn quarantine_in(
     let time = |index| {
         Ok::<_, rusqlite::Error>(UnixTime(row.get::<_, Option<i64>>(index)?.unwrap_or_default()))
     };
-    let (since, until) = (time(first.saturating_add(1))?, time(first.saturating_add(2))?);
+    let (since, until) = (time(first + 1)?, time(first + 2)?);
     Ok((answers > 0).then_some(QuarantineRecord { answers, since, until }))
 }

@@ -106,9 +106,9 @@ impl<'a> Rotation<'a> {
                         "UPDATE accounts SET credentials = ? WHERE id = ?",
                         params![sealed, row],
                     )?;
-                    resealed = resealed.saturating_add(1);
+                    resealed += 1;
                 }
-                Err(_) => left = left.saturating_add(1),
+                Err(_) => left += 1,
             }
         }
         key::note_check(&self.transaction, &new)?;

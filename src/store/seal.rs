@@ -100,7 +100,7 @@ impl Sealer {
     /// Format, nonce, then the ciphertext with its tag.
     pub(super) fn seal_bytes(&self, associated: &[u8], plain: &[u8]) -> Result<Vec<u8>, SealError> {
         // Exactly sized and encrypted in place: nothing unsealed is left behind in memory.
-        let mut text = Vec::with_capacity(plain.len().saturating_add(TAG_LEN));
+        let mut text = Vec::with_capacity(plain.len() + TAG_LEN);
         text.extend_from_slice(plain);
         let nonce = self
             .key

@@ -26,7 +26,7 @@ impl WriteTrouble {
             self.failing = Some(WriteFailures { told: now, failures: 1 });
             return Some(1);
         };
-        failing.failures = failing.failures.saturating_add(1);
+        failing.failures += 1;
         if now.saturating_duration_since(failing.told) < REPEAT {
             return None;
         }

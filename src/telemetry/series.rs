@@ -57,7 +57,7 @@ impl SeriesRing {
             self.newest = number;
         }
         while self.newest < number {
-            self.newest = self.newest.saturating_add(1);
+            self.newest += 1;
             *self.slot(self.newest) = Slot::default();
         }
     }
@@ -78,15 +78,15 @@ impl Series {
     pub(super) fn message(&self, now: u64) {
         let mut ring = self.lock();
         let slot = ring.current(now);
-        slot.messages = slot.messages.saturating_add(1);
+        slot.messages += 1;
     }
 
     /// Counts a POST that was accepted `delay` after the discovery of its message.
     pub(super) fn pushed(&self, now: u64, delay: Duration) {
         let mut ring = self.lock();
         let slot = ring.current(now);
-        slot.pushes = slot.pushes.saturating_add(1);
-        slot.delay = slot.delay.saturating_add(delay);
+        slot.pushes += 1;
+        slot.delay += delay;
         slot.longest = slot.longest.max(delay);
     }
 
@@ -95,8 +95,8 @@ impl Series {
     pub fn get(&self, now: u64) -> Vec<Slot> {
         let mut ring = self.lock();
         ring.advance(now);
-        let first = ring.newest.saturating_add(1);
-        (0..SLOTS as u64).map(|place| *ring.slot(first.saturating_add(place))).collect()
+        let first = ring.newest + 1;
+        (0..SLOTS as u64).map(|place| *ring.slot(first + place)).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, SeriesRing> {

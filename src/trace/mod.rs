@@ -4,6 +4,8 @@
 //! gives [`Piece::Masked`] instead of the bytes. A [`Recorder`] in each session makes lines of it as long as somebody
 //! follows it; the shared [`Tracer`] knows the followers, and each [`Followed`] is one reader with a queue of its own.
 
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))] // bytes from outside
+
 mod answers;
 pub mod export;
 mod files;

@@ -165,7 +165,7 @@ impl<'a> LoginRequest<'a> {
         let mut failure = None;
         let count = servers.len().min(MAX_SERVERS);
         for (number, server) in servers.iter().take(MAX_SERVERS).enumerate() {
-            let is_last = number.saturating_add(1) == count;
+            let is_last = number + 1 == count;
             match self.connect_to(server, is_last, &mut transcript, progress).await {
                 Ok(progress) => return Ok(progress),
                 Err(ServerFailure { error, is_final: true }) => return Err(error),

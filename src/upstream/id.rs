@@ -1,6 +1,8 @@
 //! The ID command to an upstream (RFC 2971): the client's own fields, and deltapush's name. Never an empty list, which
 //! some servers refuse.
 
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))] // bytes from outside
+
 use std::borrow::Cow;
 
 use crate::parser::id::{Field, MAX_FIELDS, MAX_VALUE};

@@ -194,12 +194,12 @@ impl<'a> UpstreamLogin<'a> {
         if self.responses >= MAX_RESPONSES {
             return Err(ConnectError::TooMuch);
         }
-        self.responses = self.responses.saturating_add(1);
+        self.responses += 1;
         let Self { stream, reader, received, .. } = self;
         let response = loop {
             let mut input = received.as_slice();
             let response = reader.next(&mut input)?;
-            let used = received.len().saturating_sub(input.len());
+            let used = received.len() - input.len();
             received.drain(..used);
             if let Some(response) = response {
                 break response;

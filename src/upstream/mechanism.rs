@@ -1,5 +1,7 @@
 //! Choice of the login mechanism: one that the server offers and that fits the credentials.
 
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))] // bytes from outside
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 

@@ -4,6 +4,8 @@
 //! A moment that is taken for a password ends a watch for nothing; a password that is taken for a moment is tried again and
 //! again, until the server locks the account.
 
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))] // bytes from outside
+
 use crate::parser::response::{self, Condition, Status};
 
 /// Why a login was refused.

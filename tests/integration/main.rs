@@ -1,7 +1,6 @@
 //! deltapush as a whole: the real binary between real clients and real or scripted servers.
 //!
 //! `scripts/test` installs what these tests need; a test whose server is missing fails and says what to install.
-#![expect(clippy::arithmetic_side_effects, reason = "an overflow in a test is a failed test")]
 
 #[cfg(test)]
 mod admin;

@@ -26,8 +26,8 @@ struct Bar {
 /// Both plots of `slots`, the last of which is in progress.
 pub(super) fn plots(slots: &[Slot]) -> Markup {
     let messages: u64 = slots.iter().map(|slot| u64::from(slot.messages)).sum();
-    let pushes: u32 = slots.iter().fold(0, |sum, slot| sum.saturating_add(slot.pushes));
-    let delay = slots.iter().fold(Duration::ZERO, |sum, slot| sum.saturating_add(slot.delay));
+    let pushes: u32 = slots.iter().map(|slot| slot.pushes).sum();
+    let delay = slots.iter().map(|slot| slot.delay).sum::<Duration>();
     let longest = slots.iter().map(|slot| slot.longest).max().unwrap_or_default();
     let late = match delay.checked_div(pushes) {
         Some(average) => format!("{} on average, {} at most", in_words(average), in_words(longest)),
@@ -82,9 +82,9 @@ fn span(place: usize) -> String {
         time.strftime("%H:%M").to_string()
     };
     let newest = now() / SLOT_SECONDS;
-    let number = newest.saturating_sub(SLOTS.saturating_sub(1).saturating_sub(place) as u64);
-    let begin = number.saturating_mul(SLOT_SECONDS);
-    format!("{}–{} UTC", time(begin), time(begin.saturating_add(SLOT_SECONDS)))
+    let number = newest.saturating_sub((SLOTS - 1 - place) as u64);
+    let begin = number * SLOT_SECONDS;
+    format!("{}–{} UTC", time(begin), time(begin + SLOT_SECONDS))
 }
 
 fn plot(title: &str, words: &str, bars: &[Bar], label: impl Fn(f64) -> String) -> Markup {

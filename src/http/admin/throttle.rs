@@ -43,10 +43,8 @@ impl Guesses {
         let is_first = self.0.get(&Prefix::of(address), now).is_none();
         let guesser = self.0.entry(Prefix::of(address), now, || Guesser { wrong: 0, until: now });
         let wait = WAITS.after(guesser.wrong);
-        *guesser = Guesser {
-            wrong: guesser.wrong.saturating_add(1),
-            until: now.checked_add(wait).unwrap_or(now),
-        };
+        *guesser =
+            Guesser { wrong: guesser.wrong + 1, until: now.checked_add(wait).unwrap_or(now) };
         is_first
     }
 

@@ -79,7 +79,7 @@ impl Collector for MetricSources {
         let states = registry.count_watches();
         // With kept sessions, accounts that wait are among the watches.
         let without_session = if registry.keeps_sessions() { states[3] } else { 0 };
-        let waiting = registry.waiting().saturating_add(without_session);
+        let waiting = registry.waiting() + without_session;
         let watches = WatchState::NAMES.into_iter().zip(states);
         let answers = registry.telemetry().metrics().notification_server_answers();
 

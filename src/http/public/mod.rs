@@ -3,6 +3,8 @@
 //! The page has two steps: the form with the mail address, which the server answers with the settings for it; then the
 //! password, which stays in the browser: its script makes the login code.
 
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))] // bytes from outside
+
 mod lookup_limit;
 mod page;
 mod settings;

@@ -5,6 +5,8 @@
 //! blocks is rebuilt from what it may be pointed back to: as much as the client has sent, up to [`WINDOW`] bytes, and that folded
 //! if the session says nothing for a while.
 
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))] // bytes from outside
+
 mod deflater;
 mod inflater;
 mod pool;

@@ -1,6 +1,8 @@
 //! A client before its login (RFC 9051 section 3.1: not authenticated state), as a machine: deltapush greets by itself and
 //! answers alone, because only the login says whose server to ask.
 
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))] // bytes from outside
+
 #[cfg(test)]
 mod tests;
 mod transcript;

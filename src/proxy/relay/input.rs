@@ -36,7 +36,7 @@ impl<A: SessionServices> Relay<A> {
             let pieces = self.turn.pieces;
             let driven = self.drive(SessionInput::Client { bytes, pieces }, cx);
             self.turn.pieces = driven.used.pieces_left;
-            used = used.saturating_add(driven.used.bytes);
+            used += driven.used.bytes;
             // A question that is answered at once holds up nothing that the client has sent behind it.
             if !driven.was_answered {
                 return used;

@@ -6,6 +6,8 @@
 //! commands in which deltapush has a part, are held until their end; everything else is handed on as it comes. What
 //! deltapush says itself enters the stream only between two responses.
 
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))] // bytes from outside
+
 mod contract;
 mod drain;
 #[cfg(test)]

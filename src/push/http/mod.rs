@@ -8,6 +8,8 @@
 //! one second. No retry would be worse, because the message would be shown late. After the head of an answer, or a time-out on a
 //! connection that lives, there is no second request here; the schedule decides then.
 
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))] // bytes from outside
+
 mod connection;
 
 use std::sync::Arc;

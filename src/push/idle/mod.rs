@@ -5,6 +5,8 @@
 //! the news, without that round, and one session watches several mailboxes. Whatever EXISTS says between a FETCH and an
 //! IDLE leads to one more look before the wait: that gap is where other watchers lose messages.
 
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))] // bytes from outside
+
 mod commands;
 mod complaint;
 mod ids;

@@ -4,6 +4,8 @@
 //! and the mailbox counts as looked through once a FETCH of all that is new has passed. Without one nothing is known but that
 //! something came, and in doubt that deserves a push.
 
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))] // bytes from outside
+
 #[cfg(test)]
 mod tests;
 mod types;

@@ -147,9 +147,9 @@ impl PushSchedule {
         if before == 0 && (is_down || entry.alone == 0 && entry.failures < GONE_UNCONFIRMED) {
             return self.retry(token, attempt, now);
         }
-        let answers = before.saturating_add(u32::from(!is_down));
+        let answers = before.saturating_add(u32::from(!is_down)); // from the disk at first
         let wait = if answers <= 1 || is_down { FIRST_QUARANTINE } else { QUARANTINE };
-        let until = now.saturating_add(wait);
+        let until = now + wait;
         entry.quarantine = Some(TokenQuarantine { answers, until });
         let gives_up = answers >= LAST_ANSWER && !is_down;
         entry.wanted =
@@ -193,10 +193,10 @@ impl PushSchedule {
         let Some(entry) = self.tokens.get_mut(token) else { return PostConclusion::Dropped };
         let Some(wanted) = entry.wanted else { return PostConclusion::Dropped };
         let since = entry.failing.map_or(now, |failing| failing.since);
-        let earliest = now.saturating_add(NEWS_PAUSE);
+        let earliest = now + NEWS_PAUSE;
         // After a 410, at least as long as an outage of a minute.
         let failures = if failure == TransientFailure::Status(410) {
-            entry.failures.saturating_add(1)
+            entry.failures + 1
         } else {
             entry.failures
         };
@@ -206,16 +206,16 @@ impl PushSchedule {
         if may_be_an_outage && (entry.proven || failure.is_the_servers()) {
             wait = wait.min(around(LONGEST_PROBE, &mut self.rng));
         }
-        let mut at = now.saturating_add(wait);
+        let mut at = now + wait;
         if wanted.generation > posted {
             at = at.min(earliest);
         }
         let after = attempt.retry_after.map(|after| after.min(LONGEST_PAUSE));
-        let at = after.map_or(at, |after| at.max(now.saturating_add(after)));
+        let at = after.map_or(at, |after| at.max(now + after));
         // News puts the deadline off. A token that alone has failed for as long is no better for it.
         let is_alone = failure != TransientFailure::Unreachable && entry.is_the_cause();
         let limit = match is_alone {
-            true => wanted.deadline.min(since.saturating_add(PATIENCE)),
+            true => wanted.deadline.min(since + PATIENCE),
             false => wanted.deadline,
         };
         if at > limit {

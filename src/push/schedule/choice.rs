@@ -28,15 +28,15 @@ pub(super) struct Flying {
 
 impl Flying {
     fn begun(&mut self, class: Class) {
-        self.all = self.all.saturating_add(1);
-        self.unproven = self.unproven.saturating_add(usize::from(!class.is_proven()));
-        self.retries = self.retries.saturating_add(usize::from(class.is_retry()));
+        self.all += 1;
+        self.unproven += usize::from(!class.is_proven());
+        self.retries += usize::from(class.is_retry());
     }
 
     pub(super) fn ended(&mut self, class: Class) {
-        self.all = self.all.saturating_sub(1);
-        self.unproven = self.unproven.saturating_sub(usize::from(!class.is_proven()));
-        self.retries = self.retries.saturating_sub(usize::from(class.is_retry()));
+        self.all -= 1;
+        self.unproven -= usize::from(!class.is_proven());
+        self.retries -= usize::from(class.is_retry());
     }
 }
 
@@ -75,7 +75,7 @@ impl PushSchedule {
     pub(super) fn choose(&self, now: Duration) -> Option<Choice> {
         let fresh = earlier(self.fresh(true, now), self.fresh(false, now));
         let retry = earlier(self.retry_due(true, now), self.retry_due(false, now));
-        let is_retrys_turn = self.fresh_in_a_row.saturating_add(1) >= RETRY_EVERY;
+        let is_retrys_turn = self.fresh_in_a_row + 1 >= RETRY_EVERY;
         let choice = if is_retrys_turn { retry.or(fresh) } else { fresh.or(retry) };
         choice.or_else(|| self.early_probe(true, now)).or_else(|| self.early_probe(false, now))
     }
@@ -118,8 +118,7 @@ impl PushSchedule {
 
     /// Reports if only reserved slots are left, of all or of those for tokens that were never accepted.
     fn is_crowded(&self, proven: bool) -> bool {
-        let is_crowded =
-            |taken: usize, slots: usize| taken >= slots.saturating_sub(kept_free(slots));
+        let is_crowded = |taken: usize, slots: usize| taken >= slots - kept_free(slots);
         is_crowded(self.flying.all, self.max_in_flight)
             || !proven && is_crowded(self.flying.unproven, share(self.max_in_flight))
     }
@@ -174,8 +173,7 @@ impl PushSchedule {
             false => FIRST_LIMIT,
         };
         self.flying.begun(class);
-        self.fresh_in_a_row =
-            if class.is_retry() { 0 } else { self.fresh_in_a_row.saturating_add(1) };
+        self.fresh_in_a_row = if class.is_retry() { 0 } else { self.fresh_in_a_row + 1 };
         self.pace.posted(now);
         if probe {
             self.breaker_of(class.is_proven()).probed();
@@ -221,7 +219,7 @@ impl PushSchedule {
 
     fn in_flight(&self, proven: bool) -> usize {
         let unproven = self.flying.unproven;
-        if proven { self.flying.all.saturating_sub(unproven) } else { unproven }
+        if proven { self.flying.all - unproven } else { unproven }
     }
 }
 

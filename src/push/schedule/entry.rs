@@ -115,7 +115,7 @@ impl Retries {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.proven.len().saturating_add(self.unproven.len()).saturating_add(self.alone.len())
+        self.proven.len() + self.unproven.len() + self.alone.len()
     }
 }
 
@@ -164,12 +164,12 @@ impl ScheduledToken {
 
     /// Notes a failure that may be the token's own, if `may_be_own`. Another account's POST was last accepted at `others`.
     pub(super) fn failed(&mut self, may_be_own: bool, others: Option<Duration>, now: Duration) {
-        self.failures = self.failures.saturating_add(1);
+        self.failures += 1;
         let failing = self.failing.get_or_insert(FailureCount { since: now, last: now });
         let accepted_between = others.is_some_and(|accepted| accepted > failing.last);
         failing.last = now;
         if may_be_own && accepted_between {
-            self.alone = self.alone.saturating_add(1);
+            self.alone += 1;
         }
     }
 

@@ -1,10 +1,5 @@
 //! A token that is known to fail by itself is no evidence: neither that the server is down, nor that it is well.
 
-#![expect(
-    clippy::arithmetic_side_effects,
-    reason = "an overflow makes the test fail, which is what it is for"
-)]
-
 use super::tests::{SETTINGS, World, account, s, token};
 use super::*;
 

@@ -1,10 +1,5 @@
 //! Tokens that were accepted once and whose POSTs then get no answer: other accounts' fresh news is posted all the same.
 
-#![expect(
-    clippy::arithmetic_side_effects,
-    reason = "an overflow makes the test fail, which is what it is for"
-)]
-
 use super::table_tests::{ACCEPTS, Does, Play};
 use super::tests::s;
 use super::*;

@@ -165,9 +165,8 @@ impl PushSchedule {
     /// Number of tokens with something to announce.
     #[must_use]
     pub fn pending(&self) -> usize {
-        let waiting =
-            self.due.len().saturating_add(self.retries.len()).saturating_add(self.turns.len());
-        waiting.saturating_add(self.flying.all)
+        let waiting = self.due.len() + self.retries.len() + self.turns.len();
+        waiting + self.flying.all
     }
 
     /// Reports if the notification server counts as down. Tokens that were never accepted count only while nothing is
@@ -211,7 +210,7 @@ impl PushSchedule {
         });
         entry.shorten_quarantine(standing, now);
         entry.proven |= standing.accepted;
-        let mut deadline = now.saturating_add(PATIENCE.saturating_sub(age));
+        let mut deadline = now + PATIENCE.saturating_sub(age);
         if let Some(quarantine) = entry.quarantine {
             deadline = deadline.max(quarantine.until.max(now).saturating_add(PATIENCE));
         }
@@ -326,7 +325,7 @@ impl PushSchedule {
             // Until it is accepted, or forgotten by everybody.
             _ if entry.hopeless || entry.quarantine.is_some() => Duration::MAX,
             0 => entry.quiet_until,
-            _ => now.saturating_add(FAILURE_MEMORY),
+            _ => now + FAILURE_MEMORY,
         };
         entry.place =
             QueuePlace::Quiet(enqueue(&mut self.quiet, &mut self.sequence, until, token.clone()));

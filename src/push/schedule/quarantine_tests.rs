@@ -1,10 +1,5 @@
 //! Tokens of which the server says that they are gone.
 
-#![expect(
-    clippy::arithmetic_side_effects,
-    reason = "an overflow makes the test fail, which is what it is for"
-)]
-
 use super::tests::{SETTINGS, World, s, token};
 use super::*;
 

@@ -1,11 +1,6 @@
 //! The notification server's table of answers, played in virtual time: each answer, for one token and for all, for a minute and
 //! for good. Nothing that lives is lost, and nobody waits for a neighbour's failure.
 
-#![expect(
-    clippy::arithmetic_side_effects,
-    reason = "an overflow makes the test fail, which is what it is for"
-)]
-
 use std::collections::BTreeSet;
 
 use super::tests::{account, s, token};

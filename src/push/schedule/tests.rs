@@ -1,10 +1,5 @@
 //! The schedule in virtual time: known cases, and random histories against the promises.
 
-#![expect(
-    clippy::arithmetic_side_effects,
-    reason = "an overflow makes the test fail, which is what it is for"
-)]
-
 use super::*;
 use proptest::prelude::*;
 
@@ -686,7 +681,11 @@ impl Model {
             return;
         }
         let (token, posted) = self.flying.remove(index % self.flying.len());
-        match world.schedule.answered(&token, answer, world.now) {
+        let conclusion = world.schedule.answered(&token, answer, world.now);
+        assert_eq!(world.schedule.flying.all, self.flying.len());
+        let again = world.schedule.answered(&token, answer, world.now);
+        assert_eq!(again, PostConclusion::Dropped, "a POST ends once");
+        match conclusion {
             PostConclusion::Accepted(generation) => {
                 assert_eq!((answer, generation), (PostAnswer::Accepted, posted));
                 self.accepted.insert(token.clone(), world.now);
@@ -749,6 +748,7 @@ proptest! {
         }
         prop_assert!(model.owed.is_empty(), "never announced: {:?}", model.owed);
         prop_assert_eq!(world.schedule.pending(), 0);
+        prop_assert_eq!(format!("{:?}", world.schedule.flying), format!("{:?}", Flying::default()));
         // Hopeless ones are, until they are forgotten by everybody.
         (0..8).for_each(|number| world.schedule.forget(&token(number), world.now));
         world.now += FAILURE_MEMORY * 2;

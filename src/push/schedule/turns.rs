@@ -117,7 +117,7 @@ impl Lane {
     }
 
     fn due_again(&self) -> Duration {
-        self.served.map_or(Duration::ZERO, |at| at.saturating_add(MEMORY))
+        self.served.map_or(Duration::ZERO, |at| at + MEMORY)
     }
 
     fn has_room(&self) -> bool {
@@ -156,7 +156,7 @@ impl AccountTurns {
         }
         if let Some(waiting) = lane.waiting.get_mut(class as usize) {
             waiting.push_back(token);
-            self.len = self.len.saturating_add(1);
+            self.len += 1;
         }
         self.list(account);
     }
@@ -173,7 +173,7 @@ impl AccountTurns {
         let Some(waiting) = lane.waiting.get_mut(class as usize) else { return };
         if let Some(index) = waiting.iter().position(|waiting| waiting == token) {
             waiting.remove(index);
-            self.len = self.len.saturating_sub(1);
+            self.len -= 1;
         }
         self.list(account);
         self.forget(account, now);
@@ -195,7 +195,7 @@ impl AccountTurns {
         let token = lane
             .kinds(class)
             .find_map(|class| lane.waiting.get_mut(class as usize)?.pop_front())?;
-        self.len = self.len.saturating_sub(1);
+        self.len -= 1;
         self.begin(account, now);
         Some(token)
     }
@@ -237,7 +237,7 @@ impl AccountTurns {
     /// A POST of the account was accepted: it is not slow any more, unless another of its POSTs has been in flight for long.
     pub(super) fn accepted(&mut self, account: &AccountId, now: Duration) {
         let Some(lane) = self.lanes.get(account) else { return };
-        if lane.in_flight.iter().any(|began| began.saturating_add(LONG_FLIGHT) <= now) {
+        if lane.in_flight.iter().any(|began| *began + LONG_FLIGHT <= now) {
             self.timed_out(account, now);
         } else if lane.slow_since.is_some() {
             self.set_slow(account, None);
@@ -253,7 +253,7 @@ impl AccountTurns {
     /// Finds POSTs that are in flight for long, and forgets accounts that were served long ago and are at rest.
     pub(super) fn clean(&mut self, now: Duration) {
         while let Some((began, _)) = self.begun.front()
-            && began.saturating_add(LONG_FLIGHT) <= now
+            && *began + LONG_FLIGHT <= now
             && let Some((began, account)) = self.begun.pop_front()
         {
             if self.lanes.get(&account).is_some_and(|lane| lane.in_flight.contains(&began)) {
@@ -261,7 +261,7 @@ impl AccountTurns {
             }
         }
         while let Some((since, _)) = self.slow.front()
-            && since.saturating_add(SLOW_TIME) <= now
+            && *since + SLOW_TIME <= now
             && let Some((since, account)) = self.slow.pop_front()
         {
             if self.lanes.get(&account).is_some_and(|lane| lane.slow_since == Some(since)) {
@@ -270,7 +270,7 @@ impl AccountTurns {
             self.forget(&account, now);
         }
         while let Some((at, _)) = self.served.front()
-            && at.saturating_add(MEMORY) <= now
+            && *at + MEMORY <= now
             && let Some((_, account)) = self.served.pop_front()
         {
             self.forget(&account, now);
@@ -339,7 +339,7 @@ mod tests {
         let order: Vec<_> = std::iter::from_fn(|| served(&mut turns, now)).collect();
         assert_eq!(order, ["c", "a", "b", "a", "b"]);
         assert_eq!(turns.len(), 0);
-        turns.clean(now.saturating_add(MEMORY));
+        turns.clean(now + MEMORY);
         assert!(turns.is_empty());
     }
 

@@ -31,7 +31,7 @@ impl HistoryTime {
     pub fn earlier(self, milliseconds: u32) -> Self {
         let by = self.since_start.min(milliseconds.into());
         Self {
-            since_start: self.since_start.saturating_sub(by),
+            since_start: self.since_start - by,
             wall: self.wall.saturating_sub(i64::try_from(by).unwrap_or_default()),
         }
     }

@@ -77,7 +77,7 @@ impl HistoryRing {
             self.entries.reserve_exact(GROWTH);
         }
         self.entries.push(HistoryEntry { at, what });
-        self.count = self.count.saturating_add(1);
+        self.count += 1;
     }
 
     fn words(&self) -> usize {
@@ -112,7 +112,7 @@ impl HistoryRing {
         match self.connection(connection) {
             Some(What::Connected { background, .. }) => {
                 *background = true;
-                self.count = self.count.saturating_add(1);
+                self.count += 1;
             }
             _ => {
                 let (session, background) = (connection, true);
@@ -150,7 +150,7 @@ impl HistoryRing {
                 *background = false;
                 *first |= known.is_none();
                 *device = Some(token);
-                self.count = self.count.saturating_add(1);
+                self.count += 1;
             }
             _ => {
                 let first = known.is_none();
@@ -187,7 +187,7 @@ impl HistoryRing {
             if state == WatchNote::Interrupted {
                 (*before, *times) = (words, times.saturating_add(1));
             }
-            self.count = self.count.saturating_add(1);
+            self.count += 1;
             return;
         }
         self.push(at, What::Watch { state, words, times: 1 });
@@ -241,7 +241,7 @@ impl HistoryRing {
 
 /// Words of others, not longer than need be.
 pub(super) fn cut(words: &str) -> Box<str> {
-    let end = words.char_indices().map(|(start, char)| start.saturating_add(char.len_utf8()));
+    let end = words.char_indices().map(|(start, char)| start + char.len_utf8());
     let end = end.take_while(|end| *end <= MAX_WORDS).last().unwrap_or(0);
     words.get(..end).unwrap_or_default().into()
 }

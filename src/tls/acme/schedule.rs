@@ -122,7 +122,7 @@ impl RenewalSchedule {
     /// Notes a failure; returns how long to wait.
     fn failed(&mut self, wall: Timestamp) -> Duration {
         let wait = shortened(WAITS.after(self.failures), 0.1, self.jitter);
-        self.failures = self.failures.saturating_add(1);
+        self.failures += 1;
         self.not_before = wall.checked_add(wait).unwrap_or(Timestamp::MAX);
         wait
     }

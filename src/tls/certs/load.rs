@@ -94,7 +94,7 @@ fn check_pair(
     match chain.iter().position(is_for_key) {
         Some(0) => Ok(()),
         Some(index) => {
-            let place = index.saturating_add(1);
+            let place = index + 1;
             let problem = format!(
                 "the certificate of the private key {} is number {place} in it",
                 key_path.display()

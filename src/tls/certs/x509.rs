@@ -1,5 +1,7 @@
 //! Facts about a server's own certificate: its names, its key, and its validity.
 
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))] // bytes from outside
+
 use std::net::IpAddr;
 use std::time::Duration;
 

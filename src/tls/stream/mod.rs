@@ -1,5 +1,7 @@
 //! A connection to either peer, with TLS or without.
 
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))] // bytes from outside
+
 mod records;
 mod tls;
 

@@ -5,6 +5,8 @@
 //! anywhere. So a host that only these name must show a certificate for the login's domain, unless it is within that
 //! domain, or the route or autoconfig names it too.
 
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))] // bytes from outside
+
 mod autoconfig;
 mod document;
 mod fetch;

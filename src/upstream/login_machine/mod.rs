@@ -3,6 +3,8 @@
 //! A login method that the server lists may not work there. After a refusal that does not judge the password the next method
 //! is tried in the same connection ([`refusal::allows_next_method`]).
 
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))] // bytes from outside
+
 mod after_login;
 mod before_login;
 mod methods;

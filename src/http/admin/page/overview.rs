@@ -80,7 +80,7 @@ fn verdict(site: &AdminSite, report: &StatusReport) -> Markup {
 fn numbers(report: &StatusReport) -> Markup {
     let counts = report.counts;
     let up = report.at.duration_since(report.started).as_secs().max(0).unsigned_abs();
-    let up = format::brief(Duration::from_secs(up.saturating_sub(up % 60).max(60)));
+    let up = format::brief(Duration::from_secs((up - up % 60).max(60)));
     html! {
         dl.numbers {
             (number("accounts", counts.accounts))
@@ -103,7 +103,7 @@ fn accounts(report: &StatusReport, search: &str, page: usize) -> Markup {
     let found = report.accounts.len();
     let pages = found.div_ceil(PER_PAGE).max(1);
     let page = page.clamp(1, pages);
-    let first = page.saturating_sub(1).saturating_mul(PER_PAGE);
+    let first = (page - 1) * PER_PAGE;
     let link = |page: usize| address("/", &[("q", search), ("page", &page.to_string())]);
     html! {
         h2 { "Accounts" }
@@ -122,9 +122,9 @@ fn accounts(report: &StatusReport, search: &str, page: usize) -> Markup {
         }
         @if pages > 1 {
             nav aria-label="Pages" {
-                @if page > 1 { a href=(link(page.saturating_sub(1))) { "Before" } }
+                @if page > 1 { a href=(link(page - 1)) { "Before" } }
                 span { "Page " (page) " of " (pages) }
-                @if page < pages { a href=(link(page.saturating_add(1))) { "Next" } }
+                @if page < pages { a href=(link(page + 1)) { "Next" } }
             }
         }
     }
