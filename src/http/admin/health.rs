@@ -6,7 +6,8 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::site::AdminSite;
+use crate::http::listening::Listening;
+use crate::push::registry::Registry;
 
 /// Validity of a successful write check, so that frequent requests cause no disk writes.
 const BELIEVED: Duration = Duration::from_secs(60);
@@ -38,15 +39,20 @@ impl fmt::Display for Check {
 
 impl Health {
     /// All checks: listeners, state, notification server.
-    pub(super) async fn checks(&self, site: &AdminSite) -> [Check; 3] {
-        let (at_work, wanted) = (site.listening.count(), site.listening.wanted());
-        let is_writable = self.is_writable(site).await;
-        let answers = site.registry.telemetry().metrics().notification_server_answers();
+    pub(super) async fn checks(
+        &self,
+        listening: &Listening,
+        registry: &Registry,
+        is_shutting_down: bool,
+    ) -> [Check; 3] {
+        let (at_work, wanted) = (listening.count(), listening.wanted());
+        let is_writable = self.is_writable(registry).await;
+        let answers = registry.telemetry().metrics().notification_server_answers();
         [
             Check {
-                is_well: at_work == wanted && !site.stop.is_cancelled(),
+                is_well: at_work == wanted && !is_shutting_down,
                 what: "listeners",
-                words: match site.stop.is_cancelled() {
+                words: match is_shutting_down {
                     true => "deltapush shuts down".into(),
                     false => format!("{at_work} of {wanted} accept clients"),
                 },
@@ -72,14 +78,14 @@ impl Health {
         ]
     }
 
-    async fn is_writable(&self, site: &AdminSite) -> bool {
+    async fn is_writable(&self, registry: &Registry) -> bool {
         let mut tried = self.tried.lock().await;
         let believed =
             |(at, well): &(Instant, bool)| at.elapsed() < if *well { BELIEVED } else { DOUBTED };
         match tried.filter(believed) {
-            Some((_, well)) => well && site.registry.is_writable(),
+            Some((_, well)) => well && registry.is_writable(),
             None => {
-                let well = site.registry.try_writing().await;
+                let well = registry.try_writing().await;
                 *tried = Some((Instant::now(), well));
                 well
             }

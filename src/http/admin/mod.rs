@@ -1,6 +1,6 @@
 //! The admin listener: a page for the operator, metrics for Prometheus, health checks.
-//! [`site`] authorizes and dispatches requests, `page` renders the page and `live` refreshes it; `health` describes
-//! faults. [`password`], `throttle` and `hosts` protect access.
+//! `router` dispatches requests, [`site`] authorizes them, `page` renders the page and `live` refreshes it; `health`
+//! describes faults. [`password`], `throttle` and `hosts` protect access.
 
 mod health;
 mod hosts;
@@ -8,6 +8,7 @@ mod live;
 mod page;
 pub mod password;
 mod plot;
+mod router;
 pub mod site;
 mod throttle;
 

@@ -1,4 +1,4 @@
-//! Paths of the admin listener and their access control.
+//! State of the admin site that its pages share, and access control.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,10 +9,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::health::Health;
+use super::health::{Check, Health};
 use super::hosts::Hosts;
-use super::live;
-use super::page;
 use super::password::Password;
 use super::throttle::Guesses;
 use crate::admin::report::StatusReport;
@@ -20,8 +18,8 @@ use crate::admin::status::Reporter;
 use crate::config::{Admin, Hostname};
 use crate::http::listening::Listening;
 use crate::http::metrics::{self, Exposition};
-use crate::http::response::{self, Body, JS, TEXT};
-use crate::http::server::{Site, Visitor};
+use crate::http::response::{self, Body};
+use crate::http::server::Visitor;
 use crate::push::registry::Registry;
 use crate::store::StoreError;
 
@@ -52,14 +50,14 @@ pub struct AdminSite {
     pub(super) viewers: Arc<Semaphore>,
     pub(super) stop: CancellationToken,
     metrics: Exposition,
+    health: Health,
     /// The last report, and when it was made.
     report: tokio::sync::Mutex<Option<(Instant, Arc<StatusReport>)>>,
-    health: Health,
     hosts: Hosts,
     password: Password,
     guesses: Mutex<Guesses>,
     /// Only this machine can reach it.
-    is_on_loopback: bool,
+    pub(super) is_on_loopback: bool,
 }
 
 impl AdminSite {
@@ -101,23 +99,16 @@ impl AdminSite {
         Ok(report)
     }
 
-    fn metrics(&self) -> Response<Body> {
+    pub(super) async fn health(&self) -> [Check; 3] {
+        self.health.checks(&self.listening, &self.registry, self.stop.is_cancelled()).await
+    }
+
+    pub(super) fn metrics(&self) -> Response<Body> {
         response::whole(metrics::CONTENT_TYPE, self.metrics.text())
     }
 
-    async fn readiness(&self) -> Response<Body> {
-        let checks = self.health.checks(self).await;
-        let status = if checks.iter().all(|check| check.is_well) {
-            StatusCode::OK
-        } else {
-            StatusCode::SERVICE_UNAVAILABLE
-        };
-        let lines: String = checks.iter().map(|check| format!("{check}\n")).collect();
-        response::plain(status, lines)
-    }
-
     /// Refuses requests with a foreign host name.
-    fn misdirected(&self, request: &Request<()>) -> Option<Response<Body>> {
+    pub(super) fn misdirected(&self, request: &Request<()>) -> Option<Response<Body>> {
         let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
         match host {
             None => Some(response::plain(
@@ -133,7 +124,11 @@ impl AdminSite {
     }
 
     /// Refuses requests without the password.
-    fn unauthorized(&self, request: &Request<()>, visitor: &Visitor) -> Option<Response<Body>> {
+    pub(super) fn unauthorized(
+        &self,
+        request: &Request<()>,
+        visitor: &Visitor,
+    ) -> Option<Response<Body>> {
         let given = request.headers().get(AUTHORIZATION);
         let now = Instant::now();
         let mut guesses = self.guesses.lock().unwrap_or_else(PoisonError::into_inner);
@@ -160,57 +155,5 @@ impl AdminSite {
         let challenge = HeaderValue::from_static("Basic realm=\"deltapush\", charset=\"UTF-8\"");
         response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
         Some(response)
-    }
-}
-
-impl Site for AdminSite {
-    const HEAD_TIME: Duration = Duration::from_secs(30);
-    // As long as a page with live updates is open.
-    const LIFETIME: Duration = Duration::from_secs(3600);
-    const POLICY: &'static str = response::UPDATING;
-
-    async fn respond(
-        self: Arc<Self>,
-        request: Request<()>,
-        visitor: Arc<Visitor>,
-    ) -> Response<Body> {
-        let path = request.uri().path();
-        // Health checks may use any host name.
-        match path {
-            "/healthz" => return response::whole(TEXT, "ok\n".to_owned()),
-            "/readyz" => return self.readiness().await,
-            _ => {}
-        }
-        if let Some(refused) = self.misdirected(&request) {
-            return refused;
-        }
-        if let Some(asset) = response::asset(path) {
-            return asset;
-        }
-        match path {
-            "/live.js" => return response::fixed(JS, include_str!("live.js")),
-            "/metrics" if self.is_on_loopback => return self.metrics(),
-            _ => {}
-        }
-        if let Some(refused) = self.unauthorized(&request, &visitor) {
-            return refused;
-        }
-        let query = request.uri().query().unwrap_or_default();
-        match path {
-            "/metrics" => self.metrics(),
-            "/" => response::page(page::overview(&self, query).await),
-            "/live" => live::stream(self, query),
-            "/account" => match page::account(&self, query).await {
-                Some(page) => response::page(page),
-                None => response::plain(
-                    StatusCode::NOT_FOUND,
-                    "There is no account of this name with a device.\n",
-                ),
-            },
-            _ => response::plain(
-                StatusCode::NOT_FOUND,
-                "This page does not exist. The overview is at /\n",
-            ),
-        }
     }
 }

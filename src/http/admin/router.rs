@@ -1,0 +1,75 @@
+//! Paths of the admin listener.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::{Request, Response, StatusCode};
+
+use super::live;
+use super::page;
+use super::site::AdminSite;
+use crate::http::response::{self, Body, JS, TEXT};
+use crate::http::server::{Site, Visitor};
+
+impl Site for AdminSite {
+    const HEAD_TIME: Duration = Duration::from_secs(30);
+    // As long as a page with live updates is open.
+    const LIFETIME: Duration = Duration::from_secs(3600);
+    const POLICY: &'static str = response::UPDATING;
+
+    async fn respond(
+        self: Arc<Self>,
+        request: Request<()>,
+        visitor: Arc<Visitor>,
+    ) -> Response<Body> {
+        let path = request.uri().path();
+        // Health checks may use any host name.
+        match path {
+            "/healthz" => return response::whole(TEXT, "ok\n".to_owned()),
+            "/readyz" => return readiness(&self).await,
+            _ => {}
+        }
+        if let Some(refused) = self.misdirected(&request) {
+            return refused;
+        }
+        if let Some(asset) = response::asset(path) {
+            return asset;
+        }
+        match path {
+            "/live.js" => return response::fixed(JS, include_str!("live.js")),
+            "/metrics" if self.is_on_loopback => return self.metrics(),
+            _ => {}
+        }
+        if let Some(refused) = self.unauthorized(&request, &visitor) {
+            return refused;
+        }
+        let query = request.uri().query().unwrap_or_default();
+        match path {
+            "/metrics" => self.metrics(),
+            "/" => response::page(page::overview(&self, query).await),
+            "/live" => live::stream(self, query),
+            "/account" => match page::account(&self, query).await {
+                Some(page) => response::page(page),
+                None => response::plain(
+                    StatusCode::NOT_FOUND,
+                    "There is no account of this name with a device.\n",
+                ),
+            },
+            _ => response::plain(
+                StatusCode::NOT_FOUND,
+                "This page does not exist. The overview is at /\n",
+            ),
+        }
+    }
+}
+
+async fn readiness(site: &AdminSite) -> Response<Body> {
+    let checks = site.health().await;
+    let status = if checks.iter().all(|check| check.is_well) {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    let lines: String = checks.iter().map(|check| format!("{check}\n")).collect();
+    response::plain(status, lines)
+}
