@@ -2,7 +2,8 @@
 //! so a client that asks no more would go on to believe the list of that greeting.
 
 use crate::parser::response;
-use crate::upstream::login_machine::{Capabilities, LoggedIn};
+use crate::upstream::capabilities::Capabilities;
+use crate::upstream::login_machine::LoggedIn;
 
 /// The lines for the client, under its tag. `rewrite` adapts a line of the server's, and returns `None` where it stays as it is.
 ///

@@ -5,7 +5,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::login_machine::{Capabilities, LoginError};
+use super::capabilities::Capabilities;
 use crate::credentials::Mechanism;
 use crate::credentials::{CredentialKind, Credentials};
 use crate::parser::quote::{is_quotable, push_quoted};
@@ -54,15 +54,19 @@ pub(super) struct Hints {
     pub(super) refused: Vec<LoginMethod>,
 }
 
+/// The server offers no login method for these credentials: what is missing, and what there is.
+#[derive(Debug)]
+pub(super) struct NoMechanism(pub(super) String);
+
 /// The login methods for a server that offers `capabilities`, in the order in which they are tried. Never empty.
 ///
 /// # Errors
-/// [`LoginError::NoMechanism`] if it has none for these credentials.
+/// [`NoMechanism`] if it has none for these credentials.
 pub(super) fn methods(
     credentials: &Credentials,
     capabilities: &Capabilities,
     hints: &Hints,
-) -> Result<Vec<LoginMethod>, LoginError> {
+) -> Result<Vec<LoginMethod>, NoMechanism> {
     let mut methods = listed(credentials, capabilities);
     if let Some(at) =
         hints.preferred.and_then(|preferred| methods.iter().position(|method| *method == preferred))
@@ -71,7 +75,7 @@ pub(super) fn methods(
     }
     methods.retain(|method| !hints.refused.contains(method));
     if methods.is_empty() {
-        return Err(LoginError::NoMechanism(offered(credentials, capabilities)));
+        return Err(NoMechanism(offered(credentials, capabilities)));
     }
     Ok(methods)
 }
@@ -215,7 +219,7 @@ mod tests {
 
     fn way(credentials: &Credentials, list: &str) -> Result<LoginMethod, String> {
         let methods = methods(credentials, &capabilities(list), &Hints::default());
-        methods.map(|methods| methods[0]).map_err(|error| error.to_string())
+        methods.map(|methods| methods[0]).map_err(|NoMechanism(offered)| offered)
     }
 
     fn sasl(mechanism: Mechanism, initial: bool) -> Result<LoginMethod, String> {

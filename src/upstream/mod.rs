@@ -7,6 +7,7 @@ use crate::config::LiveConfig;
 use crate::tls::client::{ClientConfigs, TrustError};
 
 pub mod address;
+pub mod capabilities;
 pub mod connect;
 mod connect_error;
 pub mod discovery;

@@ -10,10 +10,11 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::Upstreams;
+use super::capabilities::Capabilities;
 use super::connect::ConnectError;
 use super::dns::Reach;
 use super::happy_eyeballs;
-use super::login_machine::{Capabilities, LoginError};
+use super::login_machine::LoginError;
 use super::route::{Endpoint, Target};
 use crate::config::{Security, Submission, Trust};
 use crate::parser::response::{self, Condition};

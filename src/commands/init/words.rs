@@ -1,6 +1,6 @@
 //! Explains a mail server's capabilities with regard to push. Pure.
 
-use crate::upstream::login_machine::Capabilities;
+use crate::upstream::capabilities::Capabilities;
 use crate::upstream::providers::Provider;
 
 /// The time at which a server announced its capabilities.

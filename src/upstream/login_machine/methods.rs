@@ -4,13 +4,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::{
-    Capabilities, LoginAction, LoginError, LoginMachine, LoginState, LoginStep, OutgoingLine,
-    Purpose, answer_of,
+    LoginAction, LoginError, LoginMachine, LoginState, LoginStep, OutgoingLine, Purpose, answer_of,
 };
 use crate::credentials::Mechanism;
 use crate::parser::response::{self, Condition, Status};
 use crate::secret::Secret;
-use crate::upstream::mechanism::{self, LoginMethod};
+use crate::upstream::capabilities::Capabilities;
+use crate::upstream::mechanism::{self, LoginMethod, NoMechanism};
 use crate::upstream::refusal;
 
 /// The longest challenge, in base64, that is handed on: those of SCRAM have some hundred bytes.
@@ -23,7 +23,8 @@ impl LoginMachine {
     pub(super) fn log_in(&mut self) -> Result<LoginAction, LoginError> {
         let none = Capabilities::default();
         let capabilities = self.capabilities.as_ref().unwrap_or(&none);
-        self.untried = mechanism::methods(&self.credentials, capabilities, &self.hints)?;
+        self.untried = mechanism::methods(&self.credentials, capabilities, &self.hints)
+            .map_err(|NoMechanism(offered)| LoginError::NoMechanism(offered))?;
         self.untried.reverse();
         let first = self.untried.pop();
         Ok(self.try_method(first.unwrap_or(LoginMethod::Login)))

@@ -15,6 +15,7 @@ mod types;
 
 use std::time::Instant;
 
+use super::capabilities::Capabilities;
 use super::id::Introduction;
 use super::mechanism::{Hints, LoginMethod};
 use super::refusal;
@@ -22,9 +23,7 @@ use crate::credentials::{Credentials, Mechanism};
 use crate::machine::{Actions, Machine};
 use crate::parser::response::{self, Condition, ResponseHead, Status};
 use crate::policy::Security;
-pub use types::{
-    Capabilities, LoggedIn, LoginAction, LoginError, LoginInput, OutgoingLine, Purpose,
-};
+pub use types::{LoggedIn, LoginAction, LoginError, LoginInput, OutgoingLine, Purpose};
 
 /// Untagged lines that are kept for the client during a login. A server has a handful to say.
 const MAX_FOR_CLIENT: usize = 32;

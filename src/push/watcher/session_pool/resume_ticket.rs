@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 
 use crate::password_hash::PasswordHash;
-use crate::upstream::login_machine::{Capabilities, LoggedIn};
+use crate::upstream::capabilities::Capabilities;
+use crate::upstream::login_machine::LoggedIn;
 use crate::upstream::route::Target;
 
 /// The known facts of a session's login.
