@@ -3,7 +3,7 @@
 use rusqlite::{OptionalExtension, params};
 
 use super::habit::{FetchLesson, habit_in};
-use super::operations::{Operation, StateChange, hash};
+use super::operations::{StateChange, hash, of_known};
 use super::{Change, UnixTime};
 use crate::account::AccountId;
 use crate::secret::DeviceToken;
@@ -17,9 +17,8 @@ pub fn learned(
     lesson: FetchLesson,
     now: UnixTime,
 ) -> impl StateChange<()> + use<> {
-    let (account, token) = (account.clone(), token.clone());
-    move |state: &mut Operation<'_>| {
-        let Some(row) = state.row(&account)? else { return Ok(()) };
+    let token = token.clone();
+    of_known(account, move |state, row, account| {
         let found = state
             .cached("SELECT fetched_plain, left_plain, left_senders FROM tokens WHERE account = ? AND hash = ?")?
             .query_row(params![row, hash(&token).as_ref()], |row| habit_in(row, 0))
@@ -37,7 +36,7 @@ pub fn learned(
             hash(&token).as_ref()
         ])?;
         let tokens = state.tokens(row)?;
-        state.changes.push(Change::Tokens { account, credentials: None, tokens });
+        state.changes.push(Change::Tokens { account: account.clone(), credentials: None, tokens });
         Ok(())
-    }
+    })
 }

@@ -2,7 +2,9 @@
 
 use rusqlite::{Connection, params};
 
-use super::operations::{Operation, Result, RowId, StateChange, account_in, generation, hash};
+use super::operations::{
+    Operation, Result, RowId, StateChange, account_in, generation, hash, of_known,
+};
 use super::{Announce, Change, Idled, MAX_IDLED, Position, UnixTime, Uptime};
 use crate::account::AccountId;
 use crate::mailbox_name::MailboxName;
@@ -18,9 +20,8 @@ pub fn noticed(
     announce: Announce,
     now: UnixTime,
 ) -> impl StateChange<()> + use<> {
-    let (account, mailbox) = (account.clone(), MailboxName::from(mailbox));
-    move |state: &mut Operation<'_>| {
-        let Some(row) = state.row(&account)? else { return Ok(()) };
+    let mailbox = MailboxName::from(mailbox);
+    of_known(account, move |state, row, _| {
         state
             .cached(
                 "INSERT INTO mailboxes (account, name, uid_validity, uid_next) VALUES (?, ?, ?, ?)
@@ -34,21 +35,19 @@ pub fn noticed(
                 stored(position.uid_next)
             ])?;
         state.announce(row, &announce, now)
-    }
+    })
 }
 
 /// Notes that every token of the account is to be posted, so that a device comes back, and that this was so now. Does
 /// nothing for an account that is not known.
 #[must_use]
 pub fn call(account: &AccountId, now: UnixTime) -> impl StateChange<()> + use<> {
-    let account = account.clone();
-    move |state: &mut Operation<'_>| {
-        let Some(row) = state.row(&account)? else { return Ok(()) };
+    of_known(account, move |state, row, _| {
         state
             .cached("UPDATE accounts SET called = ? WHERE id = ?")?
             .execute(params![now.0, row])?;
         state.announce(row, &Announce::All, now)
-    }
+    })
 }
 
 /// Notes that a client of the account waits for mail in a mailbox. Does nothing for an account that is not known.
@@ -58,9 +57,8 @@ pub fn client_idles(
     mailbox: &str,
     now: Uptime,
 ) -> impl StateChange<()> + use<> {
-    let (account, mailbox) = (account.clone(), MailboxName::from(mailbox));
-    move |state: &mut Operation<'_>| {
-        let Some(row) = state.row(&account)? else { return Ok(()) };
+    let mailbox = MailboxName::from(mailbox);
+    of_known(account, move |state, row, account| {
         state
             .cached(
                 "INSERT INTO idled (account, name, last_idled) VALUES (?, ?, ?)
@@ -72,8 +70,8 @@ pub fn client_idles(
                  SELECT name FROM idled WHERE account = ?1 ORDER BY name = ?2 DESC, last_idled DESC LIMIT ?3)",
         )?
         .execute(params![row, &*mailbox, i64::try_from(MAX_IDLED).unwrap_or(i64::MAX)])?;
-        state.tell_idled(row, &account)
-    }
+        state.tell_idled(row, account)
+    })
 }
 
 /// Forgets that clients of the account wait in `mailbox`, if none has since `limit`. Returns whether it was remembered.
@@ -83,17 +81,16 @@ pub fn forget_idled(
     mailbox: &str,
     limit: Uptime,
 ) -> impl StateChange<bool> + use<> {
-    let (account, mailbox) = (account.clone(), MailboxName::from(mailbox));
-    move |state: &mut Operation<'_>| {
-        let Some(row) = state.row(&account)? else { return Ok(false) };
+    let mailbox = MailboxName::from(mailbox);
+    of_known(account, move |state, row, account| {
         let forgotten = state
             .cached("DELETE FROM idled WHERE account = ? AND name = ? AND last_idled < ?")?
             .execute(params![row, &*mailbox, limit.0])?;
         if forgotten > 0 {
-            state.tell_idled(row, &account)?;
+            state.tell_idled(row, account)?;
         }
         Ok(forgotten > 0)
-    }
+    })
 }
 
 /// Notes for how long deltapush has served with this state, and removes every token and every mailbox idled in that was

@@ -40,6 +40,19 @@ pub struct Operation<'a> {
     pub(super) changes: &'a mut Vec<Change>,
 }
 
+/// A change of what belongs to an account, in the account's row. Does nothing for an account that is not known.
+pub(super) fn of_known<T, C>(account: &AccountId, change: C) -> impl StateChange<T> + use<T, C>
+where
+    T: Default + 'static,
+    C: FnOnce(&mut Operation<'_>, RowId, &AccountId) -> Result<T> + Send + 'static,
+{
+    let account = account.clone();
+    move |state: &mut Operation<'_>| match state.row(&account)? {
+        Some(row) => change(state, row, &account),
+        None => Ok(T::default()),
+    }
+}
+
 /// Takes a token of an account over, with the credentials of the session that handed it over, if any are kept. Both may be
 /// known.
 #[must_use]
@@ -80,21 +93,19 @@ pub fn register(
 /// Removes one token of an account, which erases the account if it was the last one.
 #[must_use]
 pub fn remove_token(account: &AccountId, token: &DeviceToken) -> impl StateChange<()> + use<> {
-    let (account, token) = (account.clone(), token.clone());
-    move |state: &mut Operation<'_>| state.remove_token(&account, &token)
+    let token = token.clone();
+    of_known(account, move |state, row, account| state.remove_token(row, account, &token))
 }
 
 /// Removes an account with its tokens, credentials and positions.
 #[must_use]
 pub fn remove_account(account: &AccountId) -> impl StateChange<()> + use<> {
-    let account = account.clone();
-    move |state: &mut Operation<'_>| {
-        let Some(row) = state.row(&account)? else { return Ok(()) };
+    of_known(account, |state, row, account| {
         let tokens = state.tokens(row)?;
         state.cached("DELETE FROM tokens WHERE account = ?")?.execute([row])?;
         tokens.into_iter().try_for_each(|seen| state.left(seen.token))?;
-        state.tell_or_erase(row, &account)
-    }
+        state.tell_or_erase(row, account)
+    })
 }
 
 /// Replaces the credentials of an account. Does nothing for an account that is not known.
@@ -183,8 +194,7 @@ impl Operation<'_> {
         surplus.into_iter().try_for_each(|token| self.left(token))
     }
 
-    fn remove_token(&mut self, account: &AccountId, token: &DeviceToken) -> Result<()> {
-        let Some(row) = self.row(account)? else { return Ok(()) };
+    fn remove_token(&mut self, row: RowId, account: &AccountId, token: &DeviceToken) -> Result<()> {
         let removed = self
             .cached("DELETE FROM tokens WHERE account = ? AND hash = ?")?
             .execute(params![row, hash(token).as_ref()])?;
@@ -217,13 +227,13 @@ impl Operation<'_> {
     pub(super) fn expire_tokens(&mut self, limit: Uptime) -> Result<usize> {
         let expired = self
             .cached(
-                "SELECT a.user, a.upstream, t.token FROM tokens t JOIN accounts a ON a.id = t.account
+                "SELECT a.id, a.user, a.upstream, t.token FROM tokens t JOIN accounts a ON a.id = t.account
                  WHERE t.last_served < ?",
             )?
-            .query_map([limit.0], |row| Ok((account_in(row, 0)?, token_in(row, 2)?)))?
+            .query_map([limit.0], |row| Ok((row.get(0)?, account_in(row, 1)?, token_in(row, 3)?)))?
             .collect::<rusqlite::Result<Vec<_>>>()?;
-        for (account, token) in &expired {
-            self.remove_token(account, token)?;
+        for (row, account, token) in &expired {
+            self.remove_token(*row, account, token)?;
         }
         Ok(expired.len())
     }
