@@ -9,8 +9,8 @@ use tokio::time::{Instant, timeout_at};
 use tracing::info;
 
 use super::format::{answer, delay, short_hash};
-use super::question::{ControlVerdict, TaskProgress};
-use super::reply::send_reply;
+use super::question::TaskProgress;
+use super::reply::{reply_no, reply_ok};
 use super::status::Reporter;
 use crate::account::AccountId;
 use crate::push::push_test::Tester;
@@ -40,12 +40,9 @@ pub(super) async fn forget(
                  still uses this account registers again with its next login\n",
                 account.upstream
             );
-            send_reply(stream, &ControlVerdict::Ok, &words).await
+            reply_ok(stream, &words).await
         }
-        Err(error) => {
-            send_reply(stream, &ControlVerdict::No(format!("nothing was erased: {error}")), "")
-                .await
-        }
+        Err(error) => reply_no(stream, format!("nothing was erased: {error}")).await,
     }
 }
 
@@ -60,10 +57,10 @@ pub(super) async fn rewatch(
         let words = format!(
             "{account} cannot be watched now: deltapush has no usable credentials for it; log in with its app"
         );
-        return send_reply(stream, &ControlVerdict::No(words), "").await;
+        return reply_no(stream, words).await;
     }
     info!(%account, upstream = %account.upstream, "watch restarted by the operator's command");
-    send_reply(stream, &ControlVerdict::Ok, "").await?;
+    reply_ok(stream, "").await?;
     tell(stream, format!("the watch of {account} at {} restarts", account.upstream), None).await?;
     let came =
         until(reporter, stream, WATCH_WAIT, || watch_since(reporter, account, before)).await?;
@@ -117,9 +114,9 @@ impl PushTest<'_> {
     pub(super) async fn run(self, stream: &mut UnixStream) -> io::Result<()> {
         let tokens = match self.tokens() {
             Ok(tokens) => tokens,
-            Err(words) => return send_reply(stream, &ControlVerdict::No(words), "").await,
+            Err(words) => return reply_no(stream, words).await,
         };
-        send_reply(stream, &ControlVerdict::Ok, "").await?;
+        reply_ok(stream, "").await?;
         let mut woken = Vec::new();
         for token in tokens {
             woken.extend(self.push(token, stream).await?);

@@ -19,7 +19,7 @@ use tracing::warn;
 
 use super::control_server::ControlServer;
 use super::question::{ControlQuestion, ControlVerdict};
-use super::reply::send_reply;
+use super::reply::reply_no;
 use crate::accept::AcceptFailures;
 
 /// Time limit for a request to arrive, and for the first line of its answer.
@@ -88,13 +88,9 @@ async fn answer(mut stream: UnixStream, answers: &ControlServer) -> io::Result<(
     match timeout(TIME, question(&mut stream)).await?? {
         Some(question) => answers.answer(question, &mut stream).await?,
         None => {
-            send_reply(
+            reply_no(
                 &mut stream,
-                &ControlVerdict::No(
-                    "the running deltapush does not know this request: it is of another version"
-                        .into(),
-                ),
-                "",
+                "the running deltapush does not know this request: it is of another version",
             )
             .await?
         }

@@ -7,8 +7,8 @@ use tokio::net::UnixStream;
 
 use super::actions::{self, PushTest};
 use super::lookup;
-use super::question::{AccountName, ControlQuestion, ControlVerdict};
-use super::reply::send_reply;
+use super::question::{AccountName, ControlQuestion};
+use super::reply::{reply_no, reply_ok};
 use super::status::Reporter;
 use super::trace;
 use crate::account::AccountId;
@@ -44,16 +44,16 @@ impl ControlServer {
                 Ok(account) => self.account(&account, stream).await,
                 Err(words) => {
                     let erased = self.reporter.erased(&named.name).await;
-                    send_reply(stream, &ControlVerdict::No(erased.unwrap_or(words)), "").await
+                    reply_no(stream, erased.unwrap_or(words)).await
                 }
             },
             ControlQuestion::Forget(named) => match self.find(&named) {
                 Ok(account) => actions::forget(&self.reporter, &account, stream).await,
-                Err(words) => send_reply(stream, &ControlVerdict::No(words), "").await,
+                Err(words) => reply_no(stream, words).await,
             },
             ControlQuestion::Rewatch(named) => match self.find(&named) {
                 Ok(account) => actions::rewatch(&self.reporter, &account, stream).await,
-                Err(words) => send_reply(stream, &ControlVerdict::No(words), "").await,
+                Err(words) => reply_no(stream, words).await,
             },
             ControlQuestion::PushTest { account: named, device, seconds } => {
                 match self.find(&named) {
@@ -62,7 +62,7 @@ impl ControlServer {
                         let (device, wait) = (device.as_deref(), Duration::from_secs(seconds));
                         PushTest { reporter, tester, account, device, wait }.run(stream).await
                     }
-                    Err(words) => send_reply(stream, &ControlVerdict::No(words), "").await,
+                    Err(words) => reply_no(stream, words).await,
                 }
             }
             ControlQuestion::Trace(asked) => trace::follow(&self.tracer, asked, stream).await,
@@ -75,46 +75,16 @@ impl ControlServer {
 
     async fn status(&self, names: &[String], stream: &mut UnixStream) -> io::Result<()> {
         match self.reporter.report().await {
-            Ok(report) => {
-                send_reply(
-                    stream,
-                    &ControlVerdict::Ok,
-                    &serde_json::to_string(&report.narrowed(names))?,
-                )
-                .await
-            }
-            Err(error) => {
-                send_reply(
-                    stream,
-                    &ControlVerdict::No(format!("the state cannot be read: {error}")),
-                    "",
-                )
-                .await
-            }
+            Ok(report) => reply_ok(stream, &serde_json::to_string(&report.narrowed(names))?).await,
+            Err(error) => reply_no(stream, format!("the state cannot be read: {error}")).await,
         }
     }
 
     async fn account(&self, account: &AccountId, stream: &mut UnixStream) -> io::Result<()> {
         match self.reporter.account(account).await {
-            Ok(Some(history)) => {
-                send_reply(stream, &ControlVerdict::Ok, &serde_json::to_string(&history)?).await
-            }
-            Ok(None) => {
-                send_reply(
-                    stream,
-                    &ControlVerdict::No(format!("{account} was erased meanwhile")),
-                    "",
-                )
-                .await
-            }
-            Err(error) => {
-                send_reply(
-                    stream,
-                    &ControlVerdict::No(format!("the state cannot be read: {error}")),
-                    "",
-                )
-                .await
-            }
+            Ok(Some(history)) => reply_ok(stream, &serde_json::to_string(&history)?).await,
+            Ok(None) => reply_no(stream, format!("{account} was erased meanwhile")).await,
+            Err(error) => reply_no(stream, format!("the state cannot be read: {error}")).await,
         }
     }
 }

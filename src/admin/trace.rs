@@ -5,8 +5,8 @@ use std::io;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-use super::question::{AskedSide, AskedTrace, ControlVerdict};
-use super::reply::send_reply;
+use super::question::{AskedSide, AskedTrace};
+use super::reply::{reply_no, reply_ok};
 use crate::trace::{Audience, ConnectionSide, NoSession, TraceSelection, Tracer};
 
 /// Streams the selected lines until the operator's command hangs up or deltapush ends.
@@ -17,13 +17,13 @@ pub(super) async fn follow(
 ) -> io::Result<()> {
     let wanted = match wanted(asked) {
         Ok(wanted) => wanted,
-        Err(error) => return send_reply(stream, &ControlVerdict::No(error.to_string()), "").await,
+        Err(error) => return reply_no(stream, error.to_string()).await,
     };
     let Some(mut followed) = tracer.follow(wanted) else {
         let words = "too many `deltapush trace` commands run already: end one of them";
-        return send_reply(stream, &ControlVerdict::No(words.into()), "").await;
+        return reply_no(stream, words).await;
     };
-    send_reply(stream, &ControlVerdict::Ok, "").await?;
+    reply_ok(stream, "").await?;
     let (mut hangup, mut out) = stream.split();
     let mut byte = [0];
     loop {

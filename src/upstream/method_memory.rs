@@ -64,8 +64,7 @@ mod tests {
     use crate::config::Security;
 
     fn server(number: usize) -> Endpoint {
-        let host: Arc<str> = format!("imap{number}.example.org").into();
-        Endpoint { identity: Arc::clone(&host), host, port: 993, security: Security::Tls }
+        Endpoint::of_host(format!("imap{number}.example.org"), 993, Security::Tls)
     }
 
     #[test]

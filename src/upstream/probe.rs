@@ -63,13 +63,7 @@ pub async fn first_submission(
     candidates: &[Submission],
 ) -> Option<Submission> {
     let looks = candidates.iter().cloned().map(|candidate| async move {
-        let host: Arc<str> = candidate.host.as_str().into();
-        let server = Endpoint {
-            identity: Arc::clone(&host),
-            host,
-            port: candidate.port,
-            security: candidate.security,
-        };
+        let server = Endpoint::of_host(candidate.host.as_str(), candidate.port, candidate.security);
         is_submission(
             ProbeSession { upstreams, server: &server, trust: &target.terms.trust },
             target.reach,

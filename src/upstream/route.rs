@@ -239,13 +239,7 @@ fn endpoint(upstream: &config::UpstreamAddress, domain: Option<&str>) -> Option<
     } else {
         upstream.host.clone()
     };
-    let host: Arc<str> = host.into();
-    Some(Endpoint {
-        identity: Arc::clone(&host),
-        host,
-        port: upstream.port,
-        security: upstream.security,
-    })
+    Some(Endpoint::of_host(host, upstream.port, upstream.security))
 }
 
 impl Target {
@@ -274,6 +268,13 @@ impl Target {
 }
 
 impl Endpoint {
+    /// A server whose certificate must name its host.
+    #[must_use]
+    pub fn of_host(host: impl Into<Arc<str>>, port: u16, security: Security) -> Self {
+        let host = host.into();
+        Self { identity: Arc::clone(&host), host, port, security }
+    }
+
     /// The name that the certificate must be made out for: a DNS name or an IP address.
     ///
     /// # Errors

@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
-use std::sync::Arc;
 
 use futures_util::future::join_all;
 
@@ -20,7 +19,7 @@ use crate::upstream::id::Introduction;
 use crate::upstream::login_machine::{LoginError, Purpose};
 use crate::upstream::probe;
 use crate::upstream::providers::{self, Provider};
-use crate::upstream::route::{Asked, Endpoint};
+use crate::upstream::route::{Asked, Endpoint, Target};
 
 /// The address, in its parts.
 #[derive(Debug, Clone)]
@@ -146,11 +145,7 @@ pub(super) async fn find(
     say(&format!("Looking up the mail server of {} (SRV records, autoconfig) …", address.domain));
     let config = provisional(options, address, None)?;
     let upstreams = upstreams(&config)?;
-    let asked = Asked { login: &address.whole, listener: None, host: None };
-    let target = upstreams
-        .routes
-        .find(&asked)
-        .ok_or_else(|| Fault::Usage.because("no route matches the address"))?;
+    let target = target(&upstreams, address)?;
     let found = upstreams.servers(&target).await;
     for document in upstreams.unusable_documents(&target).await {
         say(&format!("{document}. The operator of that web server can correct it."));
@@ -177,14 +172,14 @@ fn nowhere(why: &str) -> CommandError {
     ))
 }
 
+fn target(upstreams: &Upstreams, address: &AddressParts) -> Result<Target, CommandError> {
+    let asked = Asked { login: &address.whole, listener: None, host: None };
+    let target = upstreams.routes.find(&asked);
+    target.ok_or_else(|| Fault::Usage.because("no route matches the address"))
+}
+
 fn fixed(upstream: UpstreamAddress, provider: Option<&'static Provider>) -> FoundServer {
-    let host: Arc<str> = upstream.host.as_str().into();
-    let endpoint = Endpoint {
-        identity: Arc::clone(&host),
-        host,
-        port: upstream.port,
-        security: upstream.security,
-    };
+    let endpoint = Endpoint::of_host(upstream.host.as_str(), upstream.port, upstream.security);
     FoundServer { upstream: Some(upstream), endpoint, provider, login: LoginTemplate::default() }
 }
 
@@ -294,11 +289,7 @@ async fn log_in(
         server.login = login;
         let config = provisional(options, address, Some(server))?;
         let upstreams = upstreams(&config)?;
-        let asked = Asked { login: &address.whole, listener: None, host: None };
-        let target = upstreams
-            .routes
-            .find(&asked)
-            .ok_or_else(|| Fault::Usage.because("no route matches the address"))?;
+        let target = target(&upstreams, address)?;
         let name = target.login_for(&address.whole);
         let attempt = LoginRequest {
             target: &target,
