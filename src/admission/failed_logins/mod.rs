@@ -13,30 +13,34 @@
 //!   has logged in there. Each name and each network may use a part of that. All together stay below the server's limit.
 //! - Nothing is remembered of a login before it has failed or was accepted.
 
-use std::collections::{HashMap, VecDeque};
+mod in_flight;
+mod outcomes;
+#[cfg(test)]
+mod repeats_tests;
+mod reserve;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::Prefix;
 use super::fair_map::{EntryOrigin, FairMap};
 pub use super::key::CredentialDigest;
-
 use super::key::{AdmissionKey, LoginKeys};
-use super::known::{KnownChanges, KnownEntry, KnownKind, KnownLogins};
+use super::known::{KnownChanges, KnownEntry, KnownLogins};
 use super::repeats::Repeats;
 pub use super::window::{Blocked, LoginLimit, Room};
-
 use super::window::{FailureWindow, room};
-use crate::backoff::GrowingWait;
 use crate::policy::FailedLogins;
+use in_flight::LoginsInFlight;
+pub use reserve::Strain;
 
 /// For how long an upstream counts what failed in a day.
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// Time for which accepted credentials are known.
 const KNOWN: Duration = Duration::from_secs(30 * 24 * 3600);
-
-/// Different credentials that are known of one account: a user may have a password for each device.
-const MAX_DIGESTS: usize = 8;
 
 /// Tries at one account that were refused without asking the upstream, beyond which known credentials pass only from known
 /// addresses.
@@ -137,30 +141,6 @@ pub struct Logins {
 struct Failures {
     failed: FailureWindow,
     refused: FailureWindow,
-}
-
-/// Logins under way by account and mail server. As many as there are connections, since none outlives its login.
-#[derive(Debug, Default)]
-struct LoginsInFlight(HashMap<AdmissionKey, usize>);
-
-impl LoginsInFlight {
-    fn count(&self, key: AdmissionKey) -> usize {
-        self.0.get(&key).copied().unwrap_or_default()
-    }
-
-    fn begin(&mut self, key: AdmissionKey) {
-        let count = self.0.entry(key).or_default();
-        *count += 1;
-    }
-
-    fn end(&mut self, key: AdmissionKey) {
-        // Never zero: the last one removes it.
-        let Some(count) = self.0.get_mut(&key) else { return };
-        *count -= 1;
-        if *count == 0 {
-            self.0.remove(&key);
-        }
-    }
 }
 
 impl Logins {
@@ -272,19 +252,6 @@ impl Logins {
         }
     }
 
-    /// A login for which there is no server. How long the answer is to wait; none if the address has failed too often to be told
-    /// of any more.
-    pub fn lost(&mut self, prefix: Prefix, origin: EntryOrigin, now: Instant) -> Option<Duration> {
-        let failed = self.address_failures(prefix, now);
-        if failed >= self.limits.per_address {
-            return None;
-        }
-        self.addresses
-            .entry(prefix, origin, now, FailureWindow::default)
-            .note(now, self.limits.per_address);
-        Some(self.delay_after(failed + 1))
-    }
-
     /// Tells whether the name of the login was accepted before, or its account has a token.
     #[must_use]
     pub fn is_known_name(&self, login: &Try, now: Instant) -> bool {
@@ -295,63 +262,6 @@ impl Logins {
     #[must_use]
     pub fn is_ordinary(&self, login: &Try, now: Instant) -> bool {
         self.known.has_name(&login.keys.ordinary, now)
-    }
-
-    /// Notes, after an accepted login, whether the mail server makes accounts for whoever logs in.
-    pub fn note_server(&mut self, login: &Try, makes_accounts: bool, now: Instant) {
-        if makes_accounts {
-            self.known.forget_name(&login.keys.ordinary, now);
-        } else {
-            self.known.touch(KnownKind::Name, login.keys.ordinary, login.origin, now);
-        }
-    }
-
-    /// Counts a login with an invented name, which is answered without asking the mail server. Some: there are so many of them
-    /// from this address that the answer is to wait for [`longest_delay`](Self::longest_delay).
-    pub fn invented(&mut self, login: &Try, now: Instant) -> Option<Blocked> {
-        let FailedLogins { within, per_address, .. } = self.limits;
-        let window = self.invented.entry(login.prefix, login.origin, now, FailureWindow::default);
-        let wait = window.wait(per_address, within, now);
-        if window.count(within, now) >= per_address {
-            return Some(Blocked { limit: LoginLimit::Address, wait });
-        }
-        window.note(now, per_address);
-        None
-    }
-
-    /// Takes in the outcome of a login that [`judge`](Self::judge) let through as `known` or not, tried at `server` if it came
-    /// as far as that. How long the answer is to wait, if it counted as a failed login.
-    pub fn done(
-        &mut self,
-        login: &Try,
-        known: bool,
-        server: Option<AdmissionKey>,
-        outcome: LoginOutcome,
-        now: Instant,
-    ) -> Option<Duration> {
-        if !known {
-            self.under_way.end(login.keys.account);
-            self.under_way.end(login.keys.upstream);
-        }
-        if let Some(server) = server {
-            self.leave_server(server, known);
-        }
-        match outcome {
-            LoginOutcome::Accepted => self.accept(login, server, now),
-            LoginOutcome::Refused => {
-                self.disown(login, now);
-                return Some(self.fail(login, server, now));
-            }
-            // What was right before is not wrong because the server cannot look it up.
-            LoginOutcome::Unclear | LoginOutcome::Broken if !known => {
-                if outcome == LoginOutcome::Unclear {
-                    self.note_refused(login, false, now);
-                }
-                return Some(self.fail(login, server, now));
-            }
-            LoginOutcome::Unclear | LoginOutcome::Broken | LoginOutcome::Nothing => {}
-        }
-        None
     }
 
     fn is_known(&self, login: &Try, now: Instant) -> bool {
@@ -401,127 +311,4 @@ impl Logins {
         let limit = (LoginLimit::Account, self.limits.per_account);
         room(failed, self.under_way.count(account), limit, self.limits.within, now)
     }
-
-    fn accept(&mut self, login: &Try, server: Option<AdmissionKey>, now: Instant) {
-        let Try { keys: LoginKeys { account, upstream, home, visit, .. }, origin, .. } = *login;
-        self.bring_up(login, now);
-        for key in [Some(account), Some(upstream), server].into_iter().flatten() {
-            self.known.touch(KnownKind::Name, key, origin, now);
-        }
-        self.known.touch(KnownKind::Place, home, origin, now);
-        self.known.touch(KnownKind::Place, visit, origin, now);
-        let Some(digest) = login.digest else { return };
-        self.refused.accepted(&digest);
-        self.denied.remove(&digest);
-        let known = self.accepted.entry(account, origin, now, VecDeque::new);
-        known.retain(|other| *other != digest);
-        while known.len() >= MAX_DIGESTS {
-            known.pop_front();
-        }
-        known.push_back(digest);
-    }
-
-    /// The credentials are wrong, whatever they were before.
-    fn disown(&mut self, login: &Try, now: Instant) {
-        self.note_refused(login, true, now);
-        let Some(digest) = login.digest else { return };
-        if let Some(known) = self.accepted.get_mut(&login.keys.account) {
-            known.retain(|other| *other != digest);
-        }
-    }
-
-    fn note_refused(&mut self, login: &Try, is_clear: bool, now: Instant) {
-        let accepted = self.known.accepted_at(&login.keys.upstream);
-        if let Some(digest) = login.digest {
-            self.refused.refused(digest, login.origin, accepted, is_clear, now);
-        }
-    }
-
-    fn fail(&mut self, login: &Try, server: Option<AdmissionKey>, now: Instant) -> Duration {
-        let FailedLogins { per_address, per_account, per_upstream, per_upstream_day, .. } =
-            self.limits;
-        let Try { keys, origin, .. } = *login;
-        self.bring_up(login, now);
-        self.addresses
-            .entry(login.prefix, origin, now, FailureWindow::default)
-            .note(now, per_address);
-        self.accounts
-            .entry(keys.account, origin, now, Failures::default)
-            .failed
-            .note(now, per_account);
-        let longest = per_upstream.max(per_upstream_day);
-        let upstreams = [Some(keys.upstream), server];
-        if upstreams.into_iter().flatten().any(|upstream| self.is_in_reserve(upstream, now)) {
-            self.reserved
-                .entry(keys.account, origin, now, FailureWindow::default)
-                .note(now, longest);
-            self.reserved
-                .entry(keys.neighbours, origin, now, FailureWindow::default)
-                .note(now, longest);
-        }
-        for upstream in upstreams.into_iter().flatten() {
-            self.upstreams.entry(upstream, origin, now, FailureWindow::default).note(now, longest);
-        }
-        self.delay(login, now)
-    }
-
-    fn bring_up(&mut self, login: &Try, now: Instant) {
-        if !login.origin.is_open {
-            return;
-        }
-        let servers = self.servers.entry(login.prefix, login.origin, now, VecDeque::new);
-        servers.retain(|(key, at)| {
-            *key != login.keys.upstream && now.saturating_duration_since(*at) < DAY
-        });
-        while servers.len() >= MAX_SERVERS {
-            servers.pop_front();
-        }
-        servers.push_back((login.keys.upstream, now));
-    }
-
-    /// Notes a login that is refused because of a limit. How long its answer is to wait, and whether it counted: the same
-    /// credentials count once, since repeating them finds nothing out, and a phone repeats them every minute.
-    pub fn refuse(&mut self, login: &Try, now: Instant) -> (Duration, bool) {
-        let is_repeated =
-            login.digest.is_some_and(|digest| self.denied.get(&digest, now).is_some());
-        if !is_repeated {
-            let Try { keys, origin, .. } = *login;
-            if let Some(digest) = login.digest {
-                self.denied.entry(digest, origin, now, || ());
-            }
-            self.addresses
-                .entry(login.prefix, origin, now, FailureWindow::default)
-                .note(now, self.limits.per_address);
-            self.accounts
-                .entry(keys.account, origin, now, Failures::default)
-                .refused
-                .note(now, MAX_REFUSED);
-        }
-        (self.delay(login, now), !is_repeated)
-    }
-
-    /// 1, 2, 4 … times the first delay, by what failed so far from the address or for the account.
-    fn delay(&self, login: &Try, now: Instant) -> Duration {
-        let account = self.accounts.get(&login.keys.account, now);
-        let account = account.map_or(0, |account| account.failed.count(self.limits.within, now));
-        self.delay_after(self.address_failures(login.prefix, now).max(account))
-    }
-
-    fn delay_after(&self, failed: usize) -> Duration {
-        let before = u32::try_from(failed.saturating_sub(1)).unwrap_or(u32::MAX);
-        GrowingWait::doubling(self.limits.delay, self.limits.longest_delay).after(before)
-    }
 }
-
-#[path = "reserve.rs"]
-mod reserve;
-
-pub use reserve::Strain;
-
-#[cfg(test)]
-#[path = "failed_logins_tests.rs"]
-mod tests;
-
-#[cfg(test)]
-#[path = "repeats_tests.rs"]
-mod repeats_tests;
