@@ -104,12 +104,12 @@ fn run(cli: &Cli, config: Config) -> anyhow::Result<()> {
         let hangup = signal(SignalKind::hangup()).context("cannot listen for signals")?;
         let server = Server::prepare(config)?.counting_log(log.limit().clone());
         let listeners = deltapush::bind(server.config(), Sockets::from_env()).await?;
-        tell_systemd(&[NotifyState::Ready]);
-        tokio::spawn(log.clone().tell_what_was_left_out());
+        notify_systemd(&[NotifyState::Ready]);
+        tokio::spawn(log.clone().report_left_out());
         tokio::spawn(follow(hangup, cli.clone(), log, server.reloader()));
         let shutdown = async {
             shutdown.await;
-            tell_systemd(&[NotifyState::Stopping]);
+            notify_systemd(&[NotifyState::Stopping]);
         };
         Ok(server.run(listeners, shutdown).await?)
     })
@@ -119,7 +119,7 @@ fn run(cli: &Cli, config: Config) -> anyhow::Result<()> {
 async fn follow(mut hangup: Signal, cli: Cli, log: LogHandle, reloader: Reloader) {
     while hangup.recv().await.is_some() {
         let now = NotifyState::monotonic_usec_now();
-        tell_systemd(
+        notify_systemd(
             &[Some(NotifyState::Reloading), now.ok()].into_iter().flatten().collect::<Vec<_>>(),
         );
         let read = {
@@ -136,7 +136,7 @@ async fn follow(mut hangup: Signal, cli: Cli, log: LogHandle, reloader: Reloader
             }
             Err(_) => error!("reading the configuration panicked, which is a bug in deltapush"),
         }
-        tell_systemd(&[NotifyState::Ready]);
+        notify_systemd(&[NotifyState::Ready]);
     }
 }
 
@@ -153,7 +153,7 @@ async fn follow_one(config: Config, log: &LogHandle, reloader: &Reloader) {
 }
 
 /// Does nothing where systemd did not start this process and ask for it.
-fn tell_systemd(state: &[NotifyState<'_>]) {
+fn notify_systemd(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         info!("cannot report the state to systemd: {error}");
     }

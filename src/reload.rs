@@ -70,7 +70,7 @@ impl Reloader {
             warn!("`{key}` has changed in the configuration: restart deltapush to apply it");
         }
         self.certificates.replace(wanted, set);
-        reload::tell_troubles(&self.certificates);
+        reload::log_troubles(&self.certificates);
         self.upstreams.set(upstreams);
         self.wishes.set(Wishes::new(&self.startup, &live));
         self.proxy.set(self.proxy.get().renewed(&live, self.upstreams.get()));

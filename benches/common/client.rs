@@ -59,7 +59,7 @@ impl Client {
 
     /// Fetches a message; if `slow`, its reader makes everybody wait.
     pub(crate) async fn fetch(&mut self, size: u64, slow: bool) -> Result<()> {
-        self.say(&format!("a FETCH {size} BODY[]")).await?;
+        self.send(&format!("a FETCH {size} BODY[]")).await?;
         let line = self.line().await?;
         ensure!(line.ends_with(&format!("{{{size}}}")), "instead of a message came {line:?}");
         if slow {
@@ -73,11 +73,11 @@ impl Client {
     /// Appends a message; if `slow`, its reader makes everybody wait.
     pub(crate) async fn append(&mut self, size: u64, slow: bool) -> Result<()> {
         let mailbox = if slow { SLOW } else { "INBOX" };
-        self.say(&format!("a APPEND {mailbox} {{{size}}}")).await?;
+        self.send(&format!("a APPEND {mailbox} {{{size}}}")).await?;
         let line = self.line().await?;
         ensure!(line.starts_with('+'), "the server does not want the message: {line}");
         message::write(size, self.stream.get_mut()).await?;
-        self.say("").await?;
+        self.send("").await?;
         self.done().await
     }
 
@@ -92,7 +92,7 @@ impl Client {
 
     /// Says a command that is answered by a tagged OK, after whatever else.
     pub(crate) async fn command(&mut self, command: &str) -> Result<()> {
-        self.say(&format!("a {command}")).await?;
+        self.send(&format!("a {command}")).await?;
         self.done().await
     }
 
@@ -111,7 +111,7 @@ impl Client {
 
     /// Begins to wait for news.
     pub(crate) async fn idle(&mut self) -> Result<()> {
-        self.say("a IDLE").await?;
+        self.send("a IDLE").await?;
         let line = self.line().await?;
         ensure!(line.starts_with('+'), "instead of waiting: {line}");
         Ok(())
@@ -125,7 +125,7 @@ impl Client {
         Ok(())
     }
 
-    async fn say(&mut self, line: &str) -> Result<()> {
+    async fn send(&mut self, line: &str) -> Result<()> {
         let mut said = format!("{line}\r\n").into_bytes();
         if let Some(layer) = &mut self.layer {
             let mut deflated = Vec::new();

@@ -80,12 +80,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
     }
 
     pub(super) async fn run(mut self) -> Result<()> {
-        self.say(&format!("* OK [{BEFORE_LOGIN}] ready\r\n"));
+        self.queue(&format!("* OK [{BEFORE_LOGIN}] ready\r\n"));
         loop {
             let line = self.line().await?;
             let (tag, command) = line.split_once(' ').context("no tag")?;
             if command.eq_ignore_ascii_case("LOGOUT") {
-                self.say(&format!("* BYE bye\r\n{tag} OK done\r\n"));
+                self.queue(&format!("* BYE bye\r\n{tag} OK done\r\n"));
                 self.flush().await?;
                 return Ok(self.stream.get_mut().shutdown().await?);
             }
@@ -104,12 +104,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
                 };
                 self.inbox = account(&user)
                     .and_then(|account| Some(self.shared.inboxes.get(account)?.subscribe()));
-                self.say(&format!("{tag} OK [{AFTER_LOGIN}] logged in\r\n"));
+                self.queue(&format!("{tag} OK [{AFTER_LOGIN}] logged in\r\n"));
                 return Ok(());
             }
             "NOOP" | "SEARCH" | "ENABLE" => {}
-            "CAPABILITY" => self.say(&format!("* {AFTER_LOGIN}\r\n")),
-            "ID" => self.say("* ID NIL\r\n"),
+            "CAPABILITY" => self.queue(&format!("* {AFTER_LOGIN}\r\n")),
+            "ID" => self.queue("* ID NIL\r\n"),
             "SELECT" | "EXAMINE" => self.select(),
             "UID" => {
                 let (verb, arguments) = arguments.split_once(' ').unwrap_or_default();
@@ -121,7 +121,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             "IDLE" => self.idle().await?,
             _ => bail!("unexpected: {command}"),
         }
-        self.say(&format!("{tag} OK done\r\n"));
+        self.queue(&format!("{tag} OK done\r\n"));
         Ok(())
     }
 
@@ -134,7 +134,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             let size = size.trim_end_matches(['}', '+']).parse()?;
             ensure!(size <= LONGEST_LOGIN, "too long a login");
             if !line.ends_with("+}") {
-                self.say("+ go on\r\n");
+                self.queue("+ go on\r\n");
                 self.flush().await?;
             }
             let mut literal = vec![0; size];
@@ -153,7 +153,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         ensure!(mechanism.eq_ignore_ascii_case("PLAIN"), "unexpected mechanism: {mechanism}");
         let mut response = response.to_owned();
         if response.is_empty() {
-            self.say("+ \r\n");
+            self.queue("+ \r\n");
             response = self.line().await?;
         }
         let message = String::from_utf8(BASE64_STANDARD.decode(response)?)?;
@@ -163,7 +163,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
     fn select(&mut self) {
         let messages = self.messages();
         let next = messages + 1;
-        self.say(&format!(
+        self.queue(&format!(
             "* FLAGS (\\Seen)\r\n* {messages} EXISTS\r\n* OK [UIDVALIDITY 1] ok\r\n* OK [UIDNEXT {next}] ok\r\n"
         ));
     }
@@ -183,7 +183,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         let messages = self.messages();
         for uid in first.min(messages)..=messages {
             let size = HEADERS.len();
-            self.say(&format!(
+            self.queue(&format!(
                 "* {uid} FETCH (UID {uid} FLAGS ({flags}) BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)]<0> {{{size}}}\r\n{HEADERS})\r\n"
             ));
         }
@@ -191,7 +191,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
     }
 
     async fn body(&mut self, size: u64) -> Result<()> {
-        self.say(&format!("* 1 FETCH (UID 1 BODY[] {{{size}}}\r\n"));
+        self.queue(&format!("* 1 FETCH (UID 1 BODY[] {{{size}}}\r\n"));
         if size <= BUFFER as u64 {
             message::write(size, &mut self.out).await?;
         } else {
@@ -199,14 +199,14 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             self.out.clear();
             message::write(size, self.stream.get_mut()).await?;
         }
-        self.say(")\r\n");
+        self.queue(")\r\n");
         Ok(())
     }
 
     async fn append(&mut self, arguments: &str) -> Result<()> {
         let (mailbox, size) = arguments.rsplit_once('{').context("APPEND without a size")?;
         if !size.ends_with("+}") {
-            self.say("+ go on\r\n");
+            self.queue("+ go on\r\n");
             self.flush().await?;
         }
         if mailbox.starts_with(SLOW) {
@@ -218,7 +218,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
     }
 
     async fn idle(&mut self) -> Result<()> {
-        self.say("+ idling\r\n");
+        self.queue("+ idling\r\n");
         self.flush().await?;
         let Some(mut inbox) = self.inbox.clone() else {
             self.line().await?;
@@ -239,7 +239,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
                 Some(changed) => {
                     changed?;
                     let messages = self.messages();
-                    self.say(&format!("* {messages} EXISTS\r\n"));
+                    self.queue(&format!("* {messages} EXISTS\r\n"));
                     self.flush().await?;
                 }
                 None => return Ok(()),
@@ -262,7 +262,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         Ok(line)
     }
 
-    fn say(&mut self, lines: &str) {
+    fn queue(&mut self, lines: &str) {
         self.out.extend_from_slice(lines.as_bytes());
     }
 

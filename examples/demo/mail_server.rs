@@ -115,13 +115,13 @@ impl<'a> Session<'a> {
     }
 
     async fn run(mut self) -> Result<()> {
-        self.say(&format!("* OK [CAPABILITY {CAPABILITIES}] an ordinary mail server")).await?;
+        self.send(&format!("* OK [CAPABILITY {CAPABILITIES}] an ordinary mail server")).await?;
         while let Some(line) = self.lines.next_line().await? {
             let (tag, command) = line.split_once(' ').unwrap_or((&line, ""));
             let (verb, arguments) = command.split_once(' ').unwrap_or((command, ""));
             self.state.note(self.number, command);
             let answer = self.obey(&verb.to_ascii_uppercase(), arguments).await?;
-            self.say(&format!("{tag} {answer}")).await?;
+            self.send(&format!("{tag} {answer}")).await?;
             if verb.eq_ignore_ascii_case("LOGOUT") {
                 break;
             }
@@ -132,8 +132,8 @@ impl<'a> Session<'a> {
     /// Does what a command asks for and returns the tagged answer.
     async fn obey(&mut self, verb: &str, arguments: &str) -> Result<&'static str> {
         match verb {
-            "CAPABILITY" => self.say(&format!("* CAPABILITY {CAPABILITIES}")).await?,
-            "LOGOUT" => self.say("* BYE until next time").await?,
+            "CAPABILITY" => self.send(&format!("* CAPABILITY {CAPABILITIES}")).await?,
+            "LOGOUT" => self.send("* BYE until next time").await?,
             "NOOP" => {}
             "LOGIN" if arguments == format!(r#""{USER}" "{PASSWORD}""#) => {
                 self.is_authenticated = true
@@ -160,12 +160,12 @@ impl<'a> Session<'a> {
     async fn open(&mut self) -> Result<()> {
         let count = self.mailbox.borrow_and_update().len();
         let next = count.saturating_add(1);
-        self.say(&format!("* {count} EXISTS\r\n* FLAGS (\\Seen)\r\n* OK [UIDVALIDITY 1] \r\n* OK [UIDNEXT {next}] "))
+        self.send(&format!("* {count} EXISTS\r\n* FLAGS (\\Seen)\r\n* OK [UIDVALIDITY 1] \r\n* OK [UIDNEXT {next}] "))
             .await
     }
 
     async fn idle(&mut self) -> Result<()> {
-        self.say("+ idling").await?;
+        self.send("+ idling").await?;
         loop {
             tokio::select! {
                 // DONE, or the end of the connection.
@@ -173,7 +173,7 @@ impl<'a> Session<'a> {
                 changed = self.mailbox.changed() => changed?,
             }
             let count = self.mailbox.borrow_and_update().len();
-            self.say(&format!("* {count} EXISTS")).await?;
+            self.send(&format!("* {count} EXISTS")).await?;
         }
     }
 
@@ -190,13 +190,13 @@ impl<'a> Session<'a> {
         for (number, message) in (1_usize..).zip(messages).filter(|(number, _)| *number >= first) {
             let header = header_fields(message, names);
             let section = format!("BODY[HEADER.FIELDS ({names})] {{{}}}", header.len());
-            self.say(&format!("* {number} FETCH (UID {number} FLAGS () {section}\r\n{header})"))
+            self.send(&format!("* {number} FETCH (UID {number} FLAGS () {section}\r\n{header})"))
                 .await?;
         }
         Ok(())
     }
 
-    async fn say(&mut self, lines: &str) -> Result<()> {
+    async fn send(&mut self, lines: &str) -> Result<()> {
         Ok(self.out.write_all(format!("{lines}\r\n").as_bytes()).await?)
     }
 }

@@ -99,7 +99,7 @@ impl Side {
             .write(bytes, &mut |bytes| deflated.extend_from_slice(bytes))
             .expect("it compresses");
         self.said.extend_from_slice(bytes);
-        self.hears(&deflated);
+        self.receive(&deflated);
     }
 
     fn flush(&mut self) {
@@ -107,7 +107,7 @@ impl Side {
         let was_unflushed = self.deflater.is_unflushed();
         self.deflater.flush(&mut |bytes| deflated.extend_from_slice(bytes)).expect("it compresses");
         assert!(was_unflushed || deflated.is_empty(), "nothing to say, nothing said");
-        self.hears(&deflated);
+        self.receive(&deflated);
         assert!(self.heard == self.said, "what is flushed is there");
         assert!(!self.deflater.is_unflushed() && self.deflater.held() <= HISTORY);
         // As in a silence.
@@ -117,7 +117,7 @@ impl Side {
         }
     }
 
-    fn hears(&mut self, deflated: &[u8]) {
+    fn receive(&mut self, deflated: &[u8]) {
         inflate_more(&mut self.peer, deflated, &mut self.heard).expect("it was compressed");
         assert!(self.said.starts_with(&self.heard));
     }

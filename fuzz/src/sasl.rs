@@ -130,10 +130,10 @@ fn the_exchange_reads_the_same(
     };
     let mut shown = Shown::default();
     let mut machine = not_authenticated(Protection::Tls);
-    let (mut said, mut event) = says(&mut machine, &command, &mut shown);
+    let (mut said, mut event) = send(&mut machine, &command, &mut shown);
     if !initial {
         assert_eq!((said.as_slice(), &event), (&b"+ \r\n"[..], &None));
-        (said, event) = says(&mut machine, &format!("{encoded}\r\n"), &mut shown);
+        (said, event) = send(&mut machine, &format!("{encoded}\r\n"), &mut shown);
     }
     match event {
         Some(PreauthEvent::Login { tag, credentials }) => {
@@ -152,14 +152,14 @@ fn the_exchange_reads_the_same(
 fn login_asks_twice(user: &[u8], password: &[u8]) {
     let mut shown = Shown::default();
     let mut machine = not_authenticated(Protection::None);
-    assert!(says(&mut machine, "a AUTHENTICATE login\r\n", &mut shown).0.starts_with(b"+ "));
+    assert!(send(&mut machine, "a AUTHENTICATE login\r\n", &mut shown).0.starts_with(b"+ "));
     let line = |bytes: &[u8]| format!("{}\r\n", STANDARD.encode(bytes));
-    let (asked, _) = says(&mut machine, &line(user), &mut shown);
+    let (asked, _) = send(&mut machine, &line(user), &mut shown);
     let Some(user) = sasl::user_name(user).filter(|user| !user.is_empty()) else {
         return assert!(asked.starts_with(b"a BAD "));
     };
     assert!(asked.starts_with(b"+ "));
-    let (answer, event) = says(&mut machine, &line(password), &mut shown);
+    let (answer, event) = send(&mut machine, &line(password), &mut shown);
     match event {
         Some(PreauthEvent::Login { credentials, .. }) => {
             assert!(credentials == Credentials::new(user, password))
@@ -168,7 +168,7 @@ fn login_asks_twice(user: &[u8], password: &[u8]) {
     }
 }
 
-fn says(
+fn send(
     machine: &mut NotAuthenticated,
     line: &str,
     shown: &mut Shown,

@@ -192,7 +192,7 @@ impl Peer {
         wire.under_way.extend(said);
     }
 
-    fn say(&mut self, mut said: &[u8], wire: &mut Wire) {
+    fn write(&mut self, mut said: &[u8], wire: &mut Wire) {
         while !said.is_empty() && !self.has_closed && !self.fault {
             // As much as rustls takes at once.
             let count = self.tls.writer().write(said).expect("memory");
@@ -345,8 +345,8 @@ impl Dialogue {
         self.peer.go_on(&mut self.pipe.0.borrow_mut());
         for (kind, said) in events(script) {
             match kind {
-                b'w' => self.say(said, has_closed),
-                b'W' => self.say(&much(said), has_closed),
+                b'w' => self.write(said, has_closed),
+                b'W' => self.write(&much(said), has_closed),
                 b'f' => drop(self.poll(|tls, cx| tls.poll_flush(cx))),
                 // rustls asserts, in debug builds, that it never has to complain after its last word: not both.
                 b'x' | b'i' if has_closed => {}
@@ -368,8 +368,8 @@ impl Dialogue {
     fn peer_does(&mut self, kind: u8, said: &[u8]) {
         let mut wire = self.pipe.0.borrow_mut();
         match kind {
-            b'p' => self.peer.say(said, &mut wire),
-            b'P' => self.peer.say(&much(said), &mut wire),
+            b'p' => self.peer.write(said, &mut wire),
+            b'P' => self.peer.write(&much(said), &mut wire),
             b'k' if !self.peer.has_closed && self.peer.tls.refresh_traffic_keys().is_ok() => {
                 self.keys += 1;
                 self.is_doubtful |= self.keys > MAX_KEYS;
@@ -408,7 +408,7 @@ impl Dialogue {
         poll(Pin::new(&mut self.tls), &mut Context::from_waker(&waker))
     }
 
-    fn say(&mut self, mut said: &[u8], has_closed: bool) {
+    fn write(&mut self, mut said: &[u8], has_closed: bool) {
         while !said.is_empty() {
             match self.poll(|tls, cx| tls.poll_write(cx, said)) {
                 Poll::Ready(Ok(count)) => {
@@ -498,7 +498,7 @@ impl Dialogue {
             assert!(self.tls.held() == 0, "{} bytes are held for nothing", self.tls.held());
         }
         if !has_closed {
-            self.say(b"farewell", false);
+            self.write(b"farewell", false);
         }
         assert!(matches!(self.poll(|tls, cx| tls.poll_shutdown(cx)), Poll::Ready(Ok(()))));
         if !std::mem::replace(&mut self.peer.has_closed, true) {

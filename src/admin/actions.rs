@@ -61,7 +61,8 @@ pub(super) async fn rewatch(
     }
     info!(%account, upstream = %account.upstream, "watch restarted by the operator's command");
     reply_ok(stream, "").await?;
-    tell(stream, format!("the watch of {account} at {} restarts", account.upstream), None).await?;
+    send_progress(stream, format!("the watch of {account} at {} restarts", account.upstream), None)
+        .await?;
     let came =
         until(reporter, stream, WATCH_WAIT, || watch_since(reporter, account, before)).await?;
     let (words, done) = match came {
@@ -77,7 +78,7 @@ pub(super) async fn rewatch(
         }
         _ => ("the watch has not started yet: `deltapush status` shows the reason".into(), false),
     };
-    tell(stream, words, Some(done)).await
+    send_progress(stream, words, Some(done)).await
 }
 
 /// The number of history entries of an account.
@@ -122,11 +123,11 @@ impl PushTest<'_> {
             woken.extend(self.push(token, stream).await?);
         }
         if woken.is_empty() {
-            return tell(stream, "no device could be woken", Some(false)).await;
+            return send_progress(stream, "no device could be woken", Some(false)).await;
         }
         let wait = self.wait.min(LONGEST_WAIT);
         let what = if woken.len() == 1 { "the device" } else { "the devices" };
-        tell(
+        send_progress(
             stream,
             format!("waiting up to {} for {what} to connect", humantime::format_duration(wait)),
             None,
@@ -161,21 +162,22 @@ impl PushTest<'_> {
         let registry = self.reporter.registry();
         if let Some(known) = registry.get(self.account) {
             let account = &known.telemetry;
-            registry.telemetry().tell(&TelemetryEvent::PushTest { account, token: &token });
+            registry.telemetry().record(&TelemetryEvent::PushTest { account, token: &token });
         }
         let began = self.reporter.history().now();
         let Some(result) = self.tester.push(token).await else {
-            tell(stream, "deltapush is shutting down", Some(false)).await?;
+            send_progress(stream, "deltapush is shutting down", Some(false)).await?;
             return Ok(None);
         };
         let took = delay(self.reporter.history().now().after(began));
-        tell(stream, format!("device {name}: POST, {} ({took})", answer(result)), None).await?;
+        send_progress(stream, format!("device {name}: POST, {} ({took})", answer(result)), None)
+            .await?;
         if self.is_online(device) {
             let words = format!(
                 "device {name} is connected now, so this test cannot show whether the push wakes it; put the app into \
                  the background or close it, then test again"
             );
-            tell(stream, words, None).await?;
+            send_progress(stream, words, None).await?;
         }
         Ok((result == PostResult::Accepted).then_some((device, began)))
     }
@@ -204,7 +206,7 @@ impl PushTest<'_> {
                 short_hash(device),
                 delay(took)
             );
-            tell(stream, words, woken.is_empty().then_some(true)).await?;
+            send_progress(stream, words, woken.is_empty().then_some(true)).await?;
         }
         let background = self.background_fetches(&woken);
         if !woken.is_empty() && background > 0 {
@@ -212,7 +214,7 @@ impl PushTest<'_> {
                 "{background} background fetches of the account's devices arrived since; a background fetch does not identify its device"
             );
             // Each of the devices may have come.
-            tell(stream, words, (background >= woken.len()).then_some(true)).await?;
+            send_progress(stream, words, (background >= woken.len()).then_some(true)).await?;
             if background >= woken.len() {
                 return Ok(());
             }
@@ -230,7 +232,7 @@ impl PushTest<'_> {
                 )
             };
             let is_last = index + 1 == woken.len();
-            tell(stream, words, is_last.then_some(false)).await?;
+            send_progress(stream, words, is_last.then_some(false)).await?;
         }
         Ok(())
     }
@@ -307,7 +309,7 @@ async fn until<T>(
     }
 }
 
-async fn tell(
+async fn send_progress(
     stream: &mut UnixStream,
     words: impl Into<String>,
     done: Option<bool>,

@@ -136,7 +136,7 @@ impl Reporter {
             started: clock.time_of(history.began()),
             dropped: timeline.full,
             down_since: history.down_since().map(HistoryTime::time),
-            happened: timeline::told(&timeline),
+            happened: timeline::events(&timeline),
             explanation: explain(&timeline, status.tokens.len(), history.now()),
         }))
     }

@@ -60,7 +60,7 @@ fn status() -> AccountStatus {
     }
 }
 
-fn told(accounts: &[AccountStatus], watch: &Watch, layout: Layout) -> String {
+fn rendered(accounts: &[AccountStatus], watch: &Watch, layout: Layout) -> String {
     let clock = DisplayClock::now();
     let describe = |status| {
         describe(status, watch.status().as_ref(), &HistorySummary::default(), Messages::Auto, clock)
@@ -97,7 +97,7 @@ async fn account_is_described_with_its_proof_of_life() {
     watch.set(WatchState::Watching);
     tokio::time::advance(Duration::from_secs(75)).await;
     let since = format::moment(DisplayClock::now().time_of(watch.status().unwrap().since));
-    let text = told(&[status], &watch, Layout::default());
+    let text = rendered(&[status], &watch, Layout::default());
     let (_, account) = text.split_once("\n\n").unwrap();
     assert_eq!(
         account,
@@ -119,7 +119,7 @@ async fn problems_are_shown_with_their_remedy() {
     let watch = Watch::default();
     watch.begin(Duration::from_secs(600));
     let says = |status: &AccountStatus, wanted: &str| {
-        let text = told(std::slice::from_ref(status), &watch, Layout::default());
+        let text = rendered(std::slice::from_ref(status), &watch, Layout::default());
         assert!(text.contains(wanted), "no {wanted:?} in\n{text}");
     };
     let next = Instant::now() + Duration::from_secs(120);
@@ -180,18 +180,18 @@ async fn many_accounts_are_a_table_as_wide_as_the_terminal_with_what_is_wrong_fi
     watch.set(WatchState::Watching);
     accounts[500].has_credentials = false;
     for width in [40, 80, 200] {
-        let text = told(&accounts, &watch, Layout { width: Some(width), ..Layout::default() });
+        let text = rendered(&accounts, &watch, Layout { width: Some(width), ..Layout::default() });
         let (_, tables) = text.split_once("\n\n").unwrap();
         let too_wide = tables
             .lines()
             .find(|line| !line.starts_with('`') && line.chars().count() > usize::from(width));
         assert_eq!(too_wide, None, "{width}");
     }
-    let text = told(&accounts, &watch, Layout::default());
+    let text = rendered(&accounts, &watch, Layout::default());
     assert!(text.lines().count() < 1020, "a line for each account");
     let first = |words: &str| text.find(words).unwrap();
     assert!(first("user-0500@example.org") < first("user-0000@example.org"), "{text}");
     assert!(text.contains("999 watched, 1 waiting"), "{text}");
-    let long = told(&accounts, &watch, Layout { long: true, ..Layout::default() });
+    let long = rendered(&accounts, &watch, Layout { long: true, ..Layout::default() });
     assert_eq!(long.matches("\n  device   1a2b3c4d").count(), 1000);
 }

@@ -72,12 +72,12 @@ pub enum TimelineKind {
 }
 
 /// Builds the chain of events.
-pub(super) fn told(timeline: &Timeline) -> Vec<Happened> {
+pub(super) fn events(timeline: &Timeline) -> Vec<Happened> {
     let mut links = links(timeline);
     // Stable: what happened in the same millisecond stays in its order, but that a verdict follows the news.
     links.sort_by_key(|link| (link.at.since_start, link.kind != TimelineKind::News));
     let mut chain = Chain::default();
-    links.iter().map(|link| chain.tell(link, timeline)).collect()
+    links.iter().map(|link| chain.describe(link, timeline)).collect()
 }
 
 /// An entry, or an earlier event that an entry contains.
@@ -127,7 +127,7 @@ struct Chain {
 }
 
 impl Chain {
-    fn tell(&mut self, link: &Link<'_>, timeline: &Timeline) -> Happened {
+    fn describe(&mut self, link: &Link<'_>, timeline: &Timeline) -> Happened {
         let at = link.at;
         let (after, words) = match (&link.entry.what, link.kind) {
             (What::Noticed { mailbox, .. }, TimelineKind::News) => {

@@ -28,37 +28,37 @@ impl TimelineScene {
         scene
     }
 
-    fn tell(&self, event: &TelemetryEvent<'_>) {
-        self.telemetry.tell(event);
+    fn record(&self, event: &TelemetryEvent<'_>) {
+        self.telemetry.record(event);
     }
 
     fn watch(&self, state: WatchEvent<'_>) {
-        self.tell(&TelemetryEvent::Watch { account: &self.account, state });
+        self.record(&TelemetryEvent::Watch { account: &self.account, state });
     }
 
     fn notices(&self, uid: u64, since: Option<Instant>) {
         let (account, since) = (&self.account, since.map(Instant::into_std));
-        self.tell(&TelemetryEvent::Judged { account, mailbox: "INBOX", uid, skipped: None });
-        self.tell(&TelemetryEvent::Noticed { account, mailbox: "INBOX", announce: true, since });
+        self.record(&TelemetryEvent::Judged { account, mailbox: "INBOX", uid, skipped: None });
+        self.record(&TelemetryEvent::Noticed { account, mailbox: "INBOX", announce: true, since });
     }
 
     fn posts(&self, result: PostResult, took: Duration) {
         let accounts = &[&self.account];
-        self.tell(&TelemetryEvent::Posted { accounts, token: &self.token, result, took });
+        self.record(&TelemetryEvent::Posted { accounts, token: &self.token, result, took });
     }
 
     fn comes(&self, session: u64) {
         let (account, token) = (&self.account, &self.token);
-        self.tell(&TelemetryEvent::Login {
+        self.record(&TelemetryEvent::Login {
             session,
             account: Some(account),
             result: LoginResult::Accepted,
         });
-        self.tell(&TelemetryEvent::Registered { session, account: Some(account), token });
+        self.record(&TelemetryEvent::Registered { session, account: Some(account), token });
     }
 
     fn fetches(&self, session: u64) {
-        self.tell(&TelemetryEvent::Fetched {
+        self.record(&TelemetryEvent::Fetched {
             session,
             account: &self.account,
             token: Some(&self.token),
@@ -67,20 +67,20 @@ impl TimelineScene {
 
     fn comes_in_background(&self, session: u64) {
         let account = &self.account;
-        self.tell(&TelemetryEvent::Login {
+        self.record(&TelemetryEvent::Login {
             session,
             account: Some(account),
             result: LoginResult::Accepted,
         });
-        self.tell(&TelemetryEvent::BackgroundFetch { session, account });
+        self.record(&TelemetryEvent::BackgroundFetch { session, account });
     }
 
     fn timeline(&self) -> Timeline {
         self.account.timeline().unwrap()
     }
 
-    fn told(&self) -> Vec<(TimelineKind, Option<u64>)> {
-        told(&self.timeline())
+    fn kinds(&self) -> Vec<(TimelineKind, Option<u64>)> {
+        events(&self.timeline())
             .into_iter()
             .map(|happened| (happened.kind, happened.after_milliseconds))
             .collect()
@@ -125,9 +125,9 @@ async fn message_is_told_from_the_news_to_the_fetch() {
         (TimelineKind::Connected, Some(3900)),
         (TimelineKind::Fetched, Some(800)),
     ];
-    assert_eq!(scene.told(), wanted);
+    assert_eq!(scene.kinds(), wanted);
     let words: Vec<String> =
-        told(&scene.timeline()).into_iter().map(|happened| happened.words).collect();
+        events(&scene.timeline()).into_iter().map(|happened| happened.words).collect();
     let device = scene.token.fingerprint();
     assert_eq!(words[4], "message with UID 42 in INBOX: to be pushed");
     assert_eq!(words[8], format!("device {device} connected (session 2), 3.9 s after its push"));
@@ -197,7 +197,7 @@ async fn cause_of_a_late_message_is_named() {
     let scene = TimelineScene::new();
     scene.notices(1, Some(Instant::now()));
     let (accounts, next) = (&[&scene.account], Duration::from_secs(9));
-    scene.tell(&TelemetryEvent::Waits {
+    scene.record(&TelemetryEvent::Waits {
         accounts,
         token: &scene.token,
         pause: Pause::Coalescing,
@@ -221,22 +221,22 @@ async fn cause_of_a_late_message_is_named() {
 async fn message_without_a_push_begins_no_delay_chain() {
     let scene = TimelineScene::new();
     let account = &scene.account;
-    scene.tell(&TelemetryEvent::Judged {
+    scene.record(&TelemetryEvent::Judged {
         account,
         mailbox: "INBOX",
         uid: 7,
         skipped: Some("already seen"),
     });
     let since = Some(Instant::now().into_std());
-    scene.tell(&TelemetryEvent::Noticed { account, mailbox: "INBOX", announce: false, since });
+    scene.record(&TelemetryEvent::Noticed { account, mailbox: "INBOX", announce: false, since });
     let words: Vec<String> =
-        told(&scene.timeline()).into_iter().map(|happened| happened.words).collect();
+        events(&scene.timeline()).into_iter().map(|happened| happened.words).collect();
     assert_eq!(words[3], "message with UID 7 in INBOX: no push: already seen");
     assert_eq!(words[4], "INBOX was checked: no device to wake");
     assert_eq!(scene.explained(), "");
     scene.fetches(1);
     assert_eq!(
-        scene.told().last(),
+        scene.kinds().last(),
         Some(&(TimelineKind::Fetched, None)),
         "it fetches what woke nobody"
     );
@@ -252,19 +252,19 @@ async fn background_fetch_is_the_device_that_was_woken() {
     pass(1000).await;
     scene.comes_in_background(2);
     pass(100).await;
-    scene.tell(&TelemetryEvent::Fetched { session: 2, account: &scene.account, token: None });
-    scene.tell(&TelemetryEvent::LoggedOut { session: 2, account: Some(&scene.account) });
+    scene.record(&TelemetryEvent::Fetched { session: 2, account: &scene.account, token: None });
+    scene.record(&TelemetryEvent::LoggedOut { session: 2, account: Some(&scene.account) });
     // A mail program that looks every minute does not cover it up.
     for session in 3..9 {
         pass(60_000).await;
-        scene.tell(&TelemetryEvent::Login {
+        scene.record(&TelemetryEvent::Login {
             session,
             account: Some(&scene.account),
             result: LoginResult::Accepted,
         });
     }
     let words: Vec<String> =
-        told(&scene.timeline()).into_iter().map(|happened| happened.words).collect();
+        events(&scene.timeline()).into_iter().map(|happened| happened.words).collect();
     let told = "one of the account's devices connected for a background fetch (session 2), 1.0 s after the push";
     assert!(words.iter().any(|words| words == told), "{words:#?}");
     let explained = scene.explained();
@@ -286,9 +286,9 @@ async fn post_that_ends_before_the_message_is_noticed_is_its_own() {
     scene.comes(1);
     pass(1000).await;
     let heard = Instant::now();
-    scene.tell(&TelemetryEvent::Judged { account, mailbox: "INBOX", uid: 7, skipped: None });
+    scene.record(&TelemetryEvent::Judged { account, mailbox: "INBOX", uid: 7, skipped: None });
     scene.posts(PostResult::Accepted, Duration::ZERO);
-    scene.tell(&TelemetryEvent::Noticed {
+    scene.record(&TelemetryEvent::Noticed {
         account,
         mailbox: "INBOX",
         announce: true,
@@ -299,9 +299,9 @@ async fn post_that_ends_before_the_message_is_noticed_is_its_own() {
     // The POST of an earlier message that ends now is not this one's.
     pass(60_000).await;
     let heard = Instant::now();
-    scene.tell(&TelemetryEvent::Judged { account, mailbox: "INBOX", uid: 8, skipped: None });
+    scene.record(&TelemetryEvent::Judged { account, mailbox: "INBOX", uid: 8, skipped: None });
     scene.posts(PostResult::Accepted, Duration::from_secs(30));
-    scene.tell(&TelemetryEvent::Noticed {
+    scene.record(&TelemetryEvent::Noticed {
         account,
         mailbox: "INBOX",
         announce: true,

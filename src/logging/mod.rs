@@ -74,7 +74,7 @@ impl LogHandle {
     }
 
     /// Logs periodically which lines were left out, for as long as it is polled.
-    pub async fn tell_what_was_left_out(self) {
+    pub async fn report_left_out(self) {
         let mut minutes = interval(TELL);
         loop {
             minutes.tick().await;

@@ -95,7 +95,7 @@ impl TokenChange {
         let Self { registry, account, session, .. } = self;
         registry.register(account, self.credentials.as_deref(), token).await?;
         let session = *session;
-        registry.telemetry().tell(&TelemetryEvent::Registered {
+        registry.telemetry().record(&TelemetryEvent::Registered {
             session,
             account: registry.get(account).as_ref().map(|known| &known.telemetry),
             token,

@@ -27,7 +27,7 @@ use crate::credentials::Credentials;
 use crate::http::{HttpVersion, public, server};
 use crate::push::registry::{AccountOrigin, Registry};
 use crate::push::watcher::session_pool::Abilities;
-use crate::telemetry::{LoginResult, TelemetryEvent as Told};
+use crate::telemetry::{LoginResult, TelemetryEvent};
 use crate::tls::stream::Stream;
 use crate::trace::{Mark, Speaker};
 use crate::upstream::connect::Connected;
@@ -209,7 +209,7 @@ impl IncomingClient {
                     .await
                 {
                     Ok(LoginSuccess { account, credentials, upstream, returned, is_open }) => {
-                        self.tell_login(Some(&account), LoginResult::Accepted);
+                        self.record_login(Some(&account), LoginResult::Accepted);
                         self.trace.logged_in(&account);
                         let mut client = client.take()?;
                         client.forget_what_was_read();
@@ -230,7 +230,7 @@ impl IncomingClient {
                     }
                     Err(LoginEnd::Connection(end)) => return Err(end),
                     Err(LoginEnd::Refused(refused)) => {
-                        self.tell_login(None, refused.result);
+                        self.record_login(None, refused.result);
                         // Nothing is held meanwhile but the client's own place.
                         tokio::time::sleep_until(self.within(refused.delay, Instant::now())).await;
                         let answer =
@@ -248,11 +248,11 @@ impl IncomingClient {
         }
     }
 
-    fn tell_login(&self, account: Option<&AccountId>, result: LoginResult) {
+    fn record_login(&self, account: Option<&AccountId>, result: LoginResult) {
         let known = account.and_then(|account| self.proxy.registry.get(account));
         let account = known.as_ref().map(|known| &known.telemetry);
-        let told = Told::Login { session: self.session, account, result };
-        self.proxy.registry.telemetry().tell(&told);
+        let event = TelemetryEvent::Login { session: self.session, account, result };
+        self.proxy.registry.telemetry().record(&event);
     }
 
     /// From the login on: the client gets the server's answer under its own tag, and everything else as it comes.
@@ -298,20 +298,20 @@ struct CountedConnection(Registry);
 
 impl CountedConnection {
     fn new(registry: &Registry) -> Self {
-        registry.telemetry().tell(&Told::Connected);
+        registry.telemetry().record(&TelemetryEvent::Connected);
         Self(registry.clone())
     }
 
     fn logged_out(&self, session: u64, account: &AccountId) {
         let known = self.0.get(account);
         let account = known.as_ref().map(|known| &known.telemetry);
-        self.0.telemetry().tell(&Told::LoggedOut { session, account });
+        self.0.telemetry().record(&TelemetryEvent::LoggedOut { session, account });
     }
 }
 
 impl Drop for CountedConnection {
     fn drop(&mut self) {
-        self.0.telemetry().tell(&Told::Disconnected);
+        self.0.telemetry().record(&TelemetryEvent::Disconnected);
     }
 }
 

@@ -69,7 +69,7 @@ fn place(
 ) -> Option<(ConnectionSlot, u64)> {
     if !proxy.admits(listener, peer.ip()) && !proxy.awaits_authority(listener) {
         debug!(%peer, "connection refused: no network of `allow` contains the client's address");
-        proxy.registry.telemetry().tell(&TelemetryEvent::TurnedAway);
+        proxy.registry.telemetry().record(&TelemetryEvent::TurnedAway);
         return None;
     }
     let session = proxy.next_session.fetch_add(1, Ordering::Relaxed);
@@ -77,7 +77,7 @@ fn place(
         Ok(place) => place,
         Err(full) => {
             debug!(%peer, "connection refused: {full}");
-            proxy.registry.telemetry().tell(&TelemetryEvent::TurnedAway);
+            proxy.registry.telemetry().record(&TelemetryEvent::TurnedAway);
             refuse(tcp, listener.tls);
             return None;
         }
@@ -99,14 +99,14 @@ fn admit_announced(
     stop: &CancellationToken,
 ) {
     if !listener.proxy_protocol.iter().any(|network| network.contains(sender.ip())) {
-        proxy.registry.telemetry().tell(&TelemetryEvent::TurnedAway);
+        proxy.registry.telemetry().record(&TelemetryEvent::TurnedAway);
         return debug!(
             %sender,
             "connection refused: no network of `proxy_protocol` contains the load balancer's address"
         );
     }
     let Ok(waiting) = Arc::clone(&proxy.unannounced).try_acquire_owned() else {
-        proxy.registry.telemetry().tell(&TelemetryEvent::TurnedAway);
+        proxy.registry.telemetry().record(&TelemetryEvent::TurnedAway);
         return debug!(%sender, "connection refused: too many connections wait for their PROXY protocol header");
     };
     let (proxy, listener, stop) = (Arc::clone(proxy), Arc::clone(listener), stop.clone());

@@ -130,7 +130,7 @@ impl Login {
         Self { machine, reader: ResponseReader::new(64 * 1024) }
     }
 
-    fn hears(&mut self, mut bytes: &[u8], now: Instant, sent: &mut Sent) -> Option<LoggedIn> {
+    fn receive(&mut self, mut bytes: &[u8], now: Instant, sent: &mut Sent) -> Option<LoggedIn> {
         let mut end = None;
         while let Some(response) = self.reader.next(&mut bytes).unwrap() {
             let mut actions = Vec::new();
@@ -194,7 +194,7 @@ impl ClientConnection {
             return self.feed();
         }
         let (tag, login) = self.login.as_mut().unwrap();
-        if let Some(logged_in) = login.hears(bytes, now, &mut self.upstream) {
+        if let Some(logged_in) = login.receive(bytes, now, &mut self.upstream) {
             let mut known =
                 UpstreamTraits { pushes: logged_in.pushes, ..UpstreamTraits::default() };
             known.learn(logged_in.capabilities.iter().map(str::as_bytes));
@@ -251,7 +251,7 @@ impl WatchConnection {
 
     fn upstream_says(&mut self, mut bytes: &[u8], now: Instant) {
         if let Some(login) = &mut self.login {
-            if let Some(logged_in) = login.hears(bytes, now, &mut self.sent) {
+            if let Some(logged_in) = login.receive(bytes, now, &mut self.sent) {
                 self.login = None;
                 let terms = terms(logged_in.capabilities.has("NOTIFY"));
                 self.watch = Some(IdleMachine::new(terms, now));

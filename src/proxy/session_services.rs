@@ -60,7 +60,7 @@ impl relay::SessionServices for AccountHandle {
             known.watch.device_fetches(token);
         }
         let (session, account) = (self.session, &known.telemetry);
-        self.registry.telemetry().tell(&TelemetryEvent::Fetched { session, account, token });
+        self.registry.telemetry().record(&TelemetryEvent::Fetched { session, account, token });
     }
 
     fn learns(&self, lesson: FetchLesson) {
@@ -83,7 +83,7 @@ impl relay::SessionServices for AccountHandle {
     fn background_fetch(&self) {
         let Some(known) = self.registry.get(&self.account) else { return };
         let (session, account) = (self.session, &known.telemetry);
-        self.registry.telemetry().tell(&TelemetryEvent::BackgroundFetch { session, account });
+        self.registry.telemetry().record(&TelemetryEvent::BackgroundFetch { session, account });
     }
 
     fn sees(&self, glimpse: ObservedEvent<'_>) {

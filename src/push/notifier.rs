@@ -24,7 +24,7 @@ use crate::config::Contact;
 use crate::machine::Machine;
 use crate::secret::DeviceToken;
 use crate::store::{Generation, StoreError, UnixTime, change};
-use crate::telemetry::{AccountTelemetry, Pause, PostResult, TelemetryEvent};
+use crate::telemetry::{AccountTelemetry, Pause, PostResult, Telemetry, TelemetryEvent};
 
 /// Number of results that may wait to be written before no further one is taken.
 const MAX_RECORDING: usize = 256;
@@ -142,11 +142,9 @@ impl Notifier {
             match action {
                 ScheduleAction::Post { token, limit } => self.post(token, limit),
                 ScheduleAction::Waits { token, wait, has_failed, is_down } => {
-                    self.tell_of_waiting(&token, wait, has_failed, is_down)
+                    self.record_waiting(&token, wait, has_failed, is_down)
                 }
-                ScheduleAction::Outage { is_down, waiting } => {
-                    self.tell_of_outage(is_down, waiting)
-                }
+                ScheduleAction::Outage { is_down, waiting } => self.record_outage(is_down, waiting),
                 ScheduleAction::Accepted { token, generation } => {
                     tracing::info!(account = %names(&self.registry.owners(&token)), %token, "push accepted");
                     self.record(move |registry| async move {
@@ -186,35 +184,39 @@ impl Notifier {
         }
     }
 
-    /// Says what a push waits for.
-    fn tell_of_waiting(
-        &self,
-        token: &DeviceToken,
-        next: Duration,
-        has_failed: bool,
-        is_down: bool,
-    ) {
+    /// Records what a push waits for.
+    fn record_waiting(&self, token: &DeviceToken, next: Duration, has_failed: bool, is_down: bool) {
         let pause = match has_failed {
             _ if is_down => Pause::Outage,
             true => Pause::Failed,
             false => Pause::Coalescing,
         };
         let owners = self.registry.owners(token);
-        self.tell(&TelemetryEvent::Waits { accounts: &notes(&owners), token, pause, next });
+        self.telemetry().record(&TelemetryEvent::Waits {
+            accounts: &notes(&owners),
+            token,
+            pause,
+            next,
+        });
     }
 
-    fn tell_posted(&self, token: &DeviceToken, answer: PostAnswer, took: Duration) {
-        let (owners, result) = (self.registry.owners(token), told(answer));
-        self.tell(&TelemetryEvent::Posted { accounts: &notes(&owners), token, result, took });
+    fn record_posted(&self, token: &DeviceToken, answer: PostAnswer, took: Duration) {
+        let (owners, result) = (self.registry.owners(token), post_result(answer));
+        self.telemetry().record(&TelemetryEvent::Posted {
+            accounts: &notes(&owners),
+            token,
+            result,
+            took,
+        });
     }
 
-    fn tell(&self, event: &TelemetryEvent<'_>) {
-        self.registry.telemetry().tell(event);
+    fn telemetry(&self) -> &Telemetry {
+        self.registry.telemetry()
     }
 
     /// A push that an operator asked for has ended. A refusal changes nothing; an acceptance proves that the token is good.
     fn tested(&mut self, token: DeviceToken, answer: PostAnswer, took: Duration) {
-        self.tell_posted(&token, answer, took);
+        self.record_posted(&token, answer, took);
         if answer == PostAnswer::Accepted {
             self.handle(ScheduleInput::Proved(&token));
             self.record(move |registry| async move {
@@ -248,7 +250,7 @@ impl Notifier {
     }
 
     fn answered(&mut self, token: &DeviceToken, answer: PostAnswer, took: Duration) {
-        self.tell_posted(token, answer, took);
+        self.record_posted(token, answer, took);
         self.handle(ScheduleInput::Answered(token, answer));
     }
 
@@ -261,7 +263,7 @@ impl Notifier {
         let accounts = self.registry.owners(&token);
         tracing::info!(account = %names(&accounts), %token, "push given up: {reason}");
         let reason = reason.to_string();
-        self.tell(&TelemetryEvent::GaveUp {
+        self.telemetry().record(&TelemetryEvent::GaveUp {
             accounts: &notes(&accounts),
             token: &token,
             reason: &reason,
@@ -271,8 +273,8 @@ impl Notifier {
         });
     }
 
-    fn tell_of_outage(&self, down: bool, waiting: usize) {
-        self.tell(&TelemetryEvent::Outage { down });
+    fn record_outage(&self, down: bool, waiting: usize) {
+        self.telemetry().record(&TelemetryEvent::Outage { down });
         if down {
             tracing::warn!(
                 waiting,
@@ -328,8 +330,8 @@ fn notes(accounts: &[Arc<Account>]) -> Vec<&AccountTelemetry> {
     accounts.iter().map(|account| &account.telemetry).collect()
 }
 
-/// The answer as it is told to whoever looks on.
-pub(super) fn told(answer: PostAnswer) -> PostResult {
+/// The answer as telemetry records it.
+pub(super) fn post_result(answer: PostAnswer) -> PostResult {
     match answer {
         PostAnswer::Accepted => PostResult::Accepted,
         PostAnswer::Gone => PostResult::Gone,

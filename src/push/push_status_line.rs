@@ -127,40 +127,40 @@ mod tests {
         let (password, token) =
             (Credentials::new("alice", "sesame"), DeviceToken::new(b"openpgp:x").unwrap());
         let scram = Credentials::exchange(Mechanism::ScramSha256, "alice", "n,,n=alice,r=x");
-        let says = |wanted: &str| {
+        let expect = |wanted: &str| {
             let said = standing(&registry, &account, Some(&password));
             assert!(said.contains(wanted) && !said.contains("sesame"), "no {wanted:?} in {said:?}");
         };
-        says("push is ready and begins when this app has handed over");
+        expect("push is ready and begins when this app has handed over");
         assert!(
             standing(&registry, &account, Some(&scram))
                 .starts_with("no push: deltapush cannot use this app's login again")
         );
 
         registry.register(&account, &password, &token).await.unwrap();
-        says("push active, about to watch");
+        expect("push active, about to watch");
         let known = registry.get(&account).unwrap();
         known.watch.begin(Duration::ZERO);
-        says("push active, about to watch the mailbox");
+        expect("push active, about to watch the mailbox");
         known.watch.set(WatchState::Watching);
-        says("push active, watching since 20");
-        says(" UTC");
+        expect("push active, watching since 20");
+        expect(" UTC");
         let next = Instant::now() + Duration::from_secs(1000);
         known.watch.set(WatchState::Interrupted { reason: "it said\r\n* BYE".into(), next });
-        says("push was late at 20");
-        says(" UTC: watching was interrupted (it said  * BYE); next attempt in ");
+        expect("push was late at 20");
+        expect(" UTC: watching was interrupted (it said  * BYE); next attempt in ");
         known.watch.set(WatchState::AwaitingLogin { reason: "ü".repeat(200), cure: "" });
-        says("no push since 20");
+        expect("no push since 20");
         assert!(standing(&registry, &account, Some(&password)).len() <= MAX_LINE);
 
         known.watch.set(WatchState::Watching);
         let accounts = &[&known.telemetry];
         let (result, took) = (PostResult::Refused(403), Duration::ZERO);
         let telemetry = registry.telemetry();
-        telemetry.tell(&TelemetryEvent::Posted { accounts, token: &token, result, took });
-        says(" UTC the last push was not accepted: status 403");
-        telemetry.tell(&TelemetryEvent::Outage { down: true });
-        says(" UTC the notification server was down, and pushes waited");
+        telemetry.record(&TelemetryEvent::Posted { accounts, token: &token, result, took });
+        expect(" UTC the last push was not accepted: status 403");
+        telemetry.record(&TelemetryEvent::Outage { down: true });
+        expect(" UTC the notification server was down, and pushes waited");
         registry.close().await;
     }
 }

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::http::Poster;
-use super::notifier::{FAULT, told};
+use super::notifier::{FAULT, post_result};
 use super::schedule::{FIRST_LIMIT, PostAnswer};
 use crate::secret::DeviceToken;
 use crate::telemetry::PostResult;
@@ -97,7 +97,7 @@ impl Tests {
                 .await
                 .unwrap_or(FAULT);
             // Whoever asked may have gone.
-            let _ = answer.send(told(ended));
+            let _ = answer.send(post_result(ended));
             (token, ended, began.elapsed())
         });
     }

@@ -67,7 +67,7 @@ impl WatchState {
     }
 
     /// The same for telemetry.
-    pub(crate) fn told(&self) -> WatchEvent<'_> {
+    pub(crate) fn event(&self) -> WatchEvent<'_> {
         match self {
             Self::Connecting => WatchEvent::Connecting,
             Self::Watching | Self::WithClient => WatchEvent::Watching,

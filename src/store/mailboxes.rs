@@ -70,7 +70,7 @@ pub fn client_idles(
                  SELECT name FROM idled WHERE account = ?1 ORDER BY name = ?2 DESC, last_idled DESC LIMIT ?3)",
         )?
         .execute(params![row, &*mailbox, i64::try_from(MAX_IDLED).unwrap_or(i64::MAX)])?;
-        state.tell_idled(row, account)
+        state.publish_idled(row, account)
     })
 }
 
@@ -87,7 +87,7 @@ pub fn forget_idled(
             .cached("DELETE FROM idled WHERE account = ? AND name = ? AND last_idled < ?")?
             .execute(params![row, &*mailbox, limit.0])?;
         if forgotten > 0 {
-            state.tell_idled(row, account)?;
+            state.publish_idled(row, account)?;
         }
         Ok(forgotten > 0)
     })
@@ -108,7 +108,7 @@ pub fn served(now: Uptime, limit: Uptime) -> impl StateChange<usize> + use<> {
             .query_map([limit.0], |row| Ok((row.get(0)?, account_in(row, 1)?)))?
             .collect::<rusqlite::Result<Vec<_>>>()?;
         state.cached("DELETE FROM idled WHERE last_idled < ?")?.execute([limit.0])?;
-        stale.iter().try_for_each(|(row, account)| state.tell_idled(*row, account))?;
+        stale.iter().try_for_each(|(row, account)| state.publish_idled(*row, account))?;
         Ok(expired)
     }
 }
@@ -146,7 +146,7 @@ impl Operation<'_> {
         Ok(positions)
     }
 
-    fn tell_idled(&mut self, row: RowId, account: &AccountId) -> Result<()> {
+    fn publish_idled(&mut self, row: RowId, account: &AccountId) -> Result<()> {
         let mailboxes = idled_of(self.connection, row)?;
         self.changes.push(Change::Idled { account: account.clone(), mailboxes });
         Ok(())

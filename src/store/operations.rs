@@ -104,7 +104,7 @@ pub fn remove_account(account: &AccountId) -> impl StateChange<()> + use<> {
         let tokens = state.tokens(row)?;
         state.cached("DELETE FROM tokens WHERE account = ?")?.execute([row])?;
         tokens.into_iter().try_for_each(|seen| state.left(seen.token))?;
-        state.tell_or_erase(row, account)
+        state.publish_or_erase(row, account)
     })
 }
 
@@ -146,7 +146,7 @@ pub fn announced(
             )?
             .execute(params![now.0, number(generation), hash(&token).as_ref()])?;
         if known > 0 {
-            state.tell_token(&token)?;
+            state.publish_token(&token)?;
         }
         Ok(())
     }
@@ -200,7 +200,7 @@ impl Operation<'_> {
             .execute(params![row, hash(token).as_ref()])?;
         if removed > 0 {
             self.left(token.clone())?;
-            self.tell_or_erase(row, account)?;
+            self.publish_or_erase(row, account)?;
         }
         Ok(())
     }
@@ -218,9 +218,9 @@ impl Operation<'_> {
             .collect::<rusqlite::Result<Vec<_>>>()?;
         self.cached("DELETE FROM tokens WHERE hash = ?")?.execute([hash(token).as_ref()])?;
         self.left(token.clone())?;
-        accounts
-            .iter()
-            .try_for_each(|(row, account)| self.tell_or_erase_because(*row, account, reason, now))
+        accounts.iter().try_for_each(|(row, account)| {
+            self.publish_or_erase_because(*row, account, reason, now)
+        })
     }
 
     /// Removes the tokens last seen before `limit`. Returns how many.
@@ -239,7 +239,7 @@ impl Operation<'_> {
     }
 
     /// After tokens of an account were removed: says what is left, or erases the account if nothing is.
-    fn tell_or_erase(&mut self, row: RowId, account: &AccountId) -> Result<()> {
+    fn publish_or_erase(&mut self, row: RowId, account: &AccountId) -> Result<()> {
         let tokens = self.tokens(row)?;
         if tokens.is_empty() {
             self.cached("DELETE FROM accounts WHERE id = ?")?.execute([row])?;
@@ -249,14 +249,14 @@ impl Operation<'_> {
     }
 
     /// The same, where deltapush erases by itself: the reason is kept for a while.
-    fn tell_or_erase_because(
+    fn publish_or_erase_because(
         &mut self,
         row: RowId,
         account: &AccountId,
         reason: &str,
         now: UnixTime,
     ) -> Result<()> {
-        self.tell_or_erase(row, account)?;
+        self.publish_or_erase(row, account)?;
         if self.row(account)?.is_none() {
             self.note_erased(account, reason, now)?;
         }

@@ -50,7 +50,7 @@ pub fn quarantined(
              WHERE hash = ?1",
         )?
         .execute(params![key.as_ref(), answers, now.wall.0, until.0, now.served.0])?;
-        state.tell_token(&token)?;
+        state.publish_token(&token)?;
         Ok(false)
     }
 }
@@ -66,7 +66,7 @@ impl Operation<'_> {
             )?
             .execute(params![hash(token).as_ref(), now.wall.0, HANDED_OVER_PAUSE, now.served.0])?;
         if changed > 0 {
-            self.tell_token(token)?;
+            self.publish_token(token)?;
         }
         Ok(())
     }
@@ -89,7 +89,7 @@ impl Operation<'_> {
     }
 
     /// Tells what is known of a token now.
-    pub(super) fn tell_token(&mut self, token: &DeviceToken) -> Result<()> {
+    pub(super) fn publish_token(&mut self, token: &DeviceToken) -> Result<()> {
         let record = self
             .cached(
                 "SELECT max(accepted) IS NOT NULL, coalesce(max(gone), 0), max(gone_first), max(gone_until)

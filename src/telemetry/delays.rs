@@ -139,7 +139,7 @@ mod tests {
         let token = DeviceToken::new(b"token").unwrap();
         let accounts = [&account];
         let at = |seconds| start + Duration::from_secs(seconds);
-        let tell = |event: &TelemetryEvent<'_>, seconds| {
+        let record = |event: &TelemetryEvent<'_>, seconds| {
             delays.measure(event, at(seconds), &series, seconds)
         };
         let noticed = |since| TelemetryEvent::Noticed {
@@ -162,22 +162,22 @@ mod tests {
 
         let judged =
             TelemetryEvent::Judged { account: &account, mailbox: "INBOX", uid: 1, skipped: None };
-        tell(&login, 0);
-        tell(&judged, 1);
-        tell(&noticed(Some(start)), 1);
-        tell(&judged, 2);
-        tell(&noticed(None), 2);
-        tell(&posted(PostResult::Failed(500)), 3);
-        tell(&posted(PostResult::Accepted), 4);
-        tell(&posted(PostResult::Accepted), 9);
+        record(&login, 0);
+        record(&judged, 1);
+        record(&noticed(Some(start)), 1);
+        record(&judged, 2);
+        record(&noticed(None), 2);
+        record(&posted(PostResult::Failed(500)), 3);
+        record(&posted(PostResult::Accepted), 4);
+        record(&posted(PostResult::Accepted), 9);
         let counted = &delays.noticed_to_posted;
         assert_eq!(
             (counted.count(), counted.sum()),
             (1, 4.0),
             "from when the server told of the first message"
         );
-        tell(&login, 10);
-        tell(&login, 11);
+        record(&login, 10);
+        record(&login, 11);
         let counted = &delays.posted_to_connected;
         assert_eq!((counted.count(), counted.sum()), (1, 6.0));
         assert!(account.lock().delays.is_none());
@@ -190,7 +190,7 @@ mod tests {
         let (start, account) = (Instant::now(), AccountTelemetry::default());
         let token = DeviceToken::new(b"token").unwrap();
         let accounts = [&account];
-        let tell = |event: &TelemetryEvent<'_>, seconds| {
+        let record = |event: &TelemetryEvent<'_>, seconds| {
             delays.measure(event, start + Duration::from_secs(seconds), &series, seconds);
         };
         let posted = TelemetryEvent::Posted {
@@ -211,17 +211,17 @@ mod tests {
             announce,
             since: Some(start),
         };
-        tell(&judged(None), 1);
-        tell(&posted, 3);
-        tell(&noticed(true), 3);
-        tell(&posted, 500);
+        record(&judged(None), 1);
+        record(&posted, 3);
+        record(&noticed(true), 3);
+        record(&posted, 500);
         let counted = &delays.noticed_to_posted;
         assert_eq!((counted.count(), counted.sum()), (1, 2.0));
         // A message that wakes no device starts no delay.
-        tell(&judged(Some("junk")), 600);
-        tell(&judged(None), 600);
-        tell(&noticed(false), 600);
-        tell(&posted, 700);
+        record(&judged(Some("junk")), 600);
+        record(&judged(None), 600);
+        record(&noticed(false), 600);
+        record(&posted, 700);
         assert_eq!(delays.noticed_to_posted.count(), 1);
     }
 
@@ -231,7 +231,7 @@ mod tests {
         let (now, account) = (Instant::now(), AccountTelemetry::default());
         let token = DeviceToken::new(b"token").unwrap();
         let accounts = [&account];
-        let tell = |event: &TelemetryEvent<'_>| delays.measure(event, now, &series, 0);
+        let record = |event: &TelemetryEvent<'_>| delays.measure(event, now, &series, 0);
         let noticed = TelemetryEvent::Noticed {
             account: &account,
             mailbox: "INBOX",
@@ -242,15 +242,15 @@ mod tests {
             TelemetryEvent::GaveUp { accounts: &accounts, token: &token, reason: "too old" },
             TelemetryEvent::Watch { account: &account, state: WatchEvent::Ended },
         ] {
-            tell(&TelemetryEvent::Judged {
+            record(&TelemetryEvent::Judged {
                 account: &account,
                 mailbox: "INBOX",
                 uid: 1,
                 skipped: None,
             });
-            tell(&noticed);
+            record(&noticed);
             assert!(account.lock().delays.is_some());
-            tell(&end);
+            record(&end);
             assert!(account.lock().delays.is_none());
         }
     }

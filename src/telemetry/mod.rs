@@ -30,7 +30,7 @@ struct Inner {
 
 impl Telemetry {
     /// Records an event of this moment.
-    pub fn tell(&self, event: &TelemetryEvent<'_>) {
+    pub fn record(&self, event: &TelemetryEvent<'_>) {
         self.0.metrics.count(event);
         self.0.history.note(event);
     }

@@ -77,18 +77,18 @@ impl TraceFolder {
                     TraceEntry::Dropped(_) if record.account.is_none() => dropped = Some(record),
                     _ => {
                         self.last = record.account.as_ref().map_or(STRANGERS.to_owned(), file_name);
-                        self.tell_dropped(&mut dropped);
+                        self.report_dropped(&mut dropped);
                         self.write(&record);
                     }
                 }
                 next = followed.try_next();
             }
-            self.tell_dropped(&mut dropped);
+            self.report_dropped(&mut dropped);
             self.flush();
         }
     }
 
-    fn tell_dropped(&mut self, dropped: &mut Option<Record>) {
+    fn report_dropped(&mut self, dropped: &mut Option<Record>) {
         if let Some(record) = dropped.take() {
             if let TraceEntry::Dropped(lines) = record.entry {
                 warn!("{lines} lines of the trace were dropped: the disk is too slow for it");

@@ -33,11 +33,11 @@ impl Person {
         Self { core, account, user }
     }
 
-    async fn says(&mut self, chat: &Value, text: &str) {
+    async fn send(&mut self, chat: &Value, text: &str) {
         self.core.call("misc_send_text_message", json!([self.account, chat, text])).await;
     }
 
-    async fn hears(&mut self, text: &str) -> Value {
+    async fn receive(&mut self, text: &str) -> Value {
         let (chat, said) = self.core.incoming(self.account).await;
         assert_eq!(said, text);
         chat
@@ -68,10 +68,10 @@ async fn lives_through_everything(credentials: &'static str) {
 
     let card = bob.core.vcard(bob.account).await;
     alice.core.write_to(alice.account, card, "there").await;
-    let chat = bob.hears("there").await;
+    let chat = bob.receive("there").await;
     bob.core.call("accept_chat", json!([bob.account, chat])).await;
-    bob.says(&chat, "and back").await;
-    let alices_chat = alice.hears("and back").await;
+    bob.send(&chat, "and back").await;
+    let alices_chat = alice.receive("and back").await;
 
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("large.bin");
@@ -95,24 +95,24 @@ async fn lives_through_everything(credentials: &'static str) {
     deltapush.start_again();
     alice.core.call("maybe_network", json!([])).await;
     bob.core.call("maybe_network", json!([])).await;
-    bob.says(&chat, "after the crash").await;
-    alice.hears("after the crash").await;
+    bob.send(&chat, "after the crash").await;
+    alice.receive("after the crash").await;
 
     // Alice's app is in the background: it is woken, and fetches.
     alice.core.call("stop_io_for_all_accounts", json!([])).await;
     // With `none` it is her session that watches, once it is at rest.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let before = notify.posted().len();
-    bob.says(&chat, "wake up").await;
+    bob.send(&chat, "wake up").await;
     notify.wait_for(before + 1, PATIENCE).await;
     alice.core.call("background_fetch", json!([15.0])).await;
-    alice.hears("wake up").await;
+    alice.receive("wake up").await;
     let report = deltapush.asked(&["account", &alice.user]);
     let report = String::from_utf8_lossy(&report.stdout).into_owned();
     assert!(report.contains("connected for a background fetch"), "{report}\n{}", deltapush.log());
     alice.core.call("start_io_for_all_accounts", json!([])).await;
-    alice.says(&alices_chat, "good night").await;
-    bob.hears("good night").await;
+    alice.send(&alices_chat, "good night").await;
+    bob.receive("good night").await;
 }
 
 impl Person {

@@ -12,7 +12,7 @@ const PLAIN: &str = "
 ";
 
 /// After the login the client sends `command`, and the upstream's `lines` are what it hears.
-async fn hears(login: &str, command: &str, lines: &[&str], end: &str) {
+async fn receives(login: &str, command: &str, lines: &[&str], end: &str) {
     let said: String = lines.iter().map(|line| format!("S: {line}\n")).collect();
     let upstream = Scripted::start(&[&format!("{login}C: {command}\n{said}{end}")]).await;
     let deltapush = Deltapush::start(&Options::plain(upstream.port));
@@ -34,25 +34,30 @@ async fn hears(login: &str, command: &str, lines: &[&str], end: &str) {
 #[tokio::test]
 async fn odd_answers_reach_the_client_as_they_are() {
     tokio::join!(
-        hears(PLAIN, "c2 IDLE", &["+ idling", "* BYE Connection is closed. 13"], "CLOSE"),
-        hears(
+        receives(PLAIN, "c2 IDLE", &["+ idling", "* BYE Connection is closed. 13"], "CLOSE"),
+        receives(
             PLAIN,
             "c2 SELECT INBOX",
             &["c2 BAD User is authenticated but not connected."],
             "EOF"
         ),
-        hears(PLAIN, "c2 IDLE", &["* 5 EXISTS", "+ IDLE accepted, awaiting DONE command."], "EOF"),
-        hears(PLAIN, "c2 IDLE", &["c2 BAD [CLIENTBUG] Unknown command"], "EOF"),
-        hears(PLAIN, "c2 SELECT INBOX", &["c2 NO SELECT Unsafe Login"], "EOF"),
-        hears(PLAIN, "c2 NOOP", &["c2 OK"], "EOF"),
-        hears(PLAIN, "c2 NOOP", &["* BYE"], "CLOSE"),
-        hears(
+        receives(
+            PLAIN,
+            "c2 IDLE",
+            &["* 5 EXISTS", "+ IDLE accepted, awaiting DONE command."],
+            "EOF"
+        ),
+        receives(PLAIN, "c2 IDLE", &["c2 BAD [CLIENTBUG] Unknown command"], "EOF"),
+        receives(PLAIN, "c2 SELECT INBOX", &["c2 NO SELECT Unsafe Login"], "EOF"),
+        receives(PLAIN, "c2 NOOP", &["c2 OK"], "EOF"),
+        receives(PLAIN, "c2 NOOP", &["* BYE"], "CLOSE"),
+        receives(
             PLAIN,
             "c2 FETCH 1 FLAGS",
             &["c2 NO [OVERQUOTA] Account exceeded bandwidth limits. (Failure)"],
             "EOF"
         ),
-        hears(PLAIN, "c2 IDLE", &["+", "* OK [ALERT] Still here"], "EOF"),
+        receives(PLAIN, "c2 IDLE", &["+", "* OK [ALERT] Still here"], "EOF"),
     );
 }
 

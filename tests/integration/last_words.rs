@@ -12,7 +12,7 @@ async fn reason(session: impl Display, reason: impl AsRef<str>) {
     let scene =
         ProviderScene::begin(&[&format!("{PLAIN}{CLIENT}"), &format!("{PLAIN}{session}"), "HANG"])
             .await;
-    let scene = scene.says(reason).await;
+    let scene = scene.logs(reason).await;
     let shown = poll(Duration::from_secs(40), || scene.deltapush.status().contains(reason)).await;
     assert!(shown, "no {reason:?} in the status:\n{}", scene.deltapush.status());
     assert!(!scene.deltapush.log().contains("until the client logs in"), "it goes on");
@@ -75,7 +75,7 @@ async fn words_before_a_reset_in_the_login_are_the_reason() {
     ";
     let scene = ProviderScene::begin(&[&client, login, "HANG"]).await;
     let scene = scene
-        .says("said \"Closed for repairs\"; then: the mail server closed the connection")
+        .logs("said \"Closed for repairs\"; then: the mail server closed the connection")
         .await;
     let shown =
         poll(Duration::from_secs(40), || scene.deltapush.status().contains("Closed for repairs"))

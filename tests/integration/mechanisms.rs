@@ -53,11 +53,11 @@ impl MechanismScene {
     /// secrets is in a log or a trace.
     async fn plays(dialogues: &[&str], client: &[(&str, &str)], secrets: &[&str]) {
         let mut scene = Self::begin(dialogues).await;
-        scene.says(client).await;
+        scene.exchange(client).await;
         scene.end(secrets).await;
     }
 
-    async fn says(&mut self, client: &[(&str, &str)]) {
+    async fn exchange(&mut self, client: &[(&str, &str)]) {
         for (said, heard) in client {
             self.client.send(said).await;
             assert_eq!(self.client.line().await, *heard, "after {said:?}");
@@ -310,7 +310,7 @@ async fn mox_is_logged_in_to_with_scram_and_cannot_be_watched_then() {
     let said = format!("c1 AUTHENTICATE SCRAM-SHA-256 {first}");
     let (asked, proven) = (format!("+ {server_first}"), format!("+ {server_final}"));
     let done = "c1 OK [CAPABILITY IMAP4rev1 IDLE METADATA XDELTAPUSH COMPRESS=DEFLATE] ready";
-    scene.says(&[(&said, &asked), (&last, &proven), ("", done), TOKEN]).await;
+    scene.exchange(&[(&said, &asked), (&last, &proven), ("", done), TOKEN]).await;
     scene.status_says("cannot be watched: its client logs in with SCRAM-SHA-256").await;
     scene.status_says("1 of them cannot be watched").await;
     scene.deltapush.restart();
@@ -387,7 +387,10 @@ async fn outlooks_token_is_watched_with_until_it_expires_and_again_with_the_next
     let mut scene = MechanismScene::begin(&[&client, &watch, &expired, &renewed, &again]).await;
     let logged_in = "c1 OK [CAPABILITY IMAP4rev1 IDLE METADATA XDELTAPUSH COMPRESS=DEFLATE] AUTHENTICATE completed.";
     scene
-        .says(&[(&format!("c1 AUTHENTICATE XOAUTH2 {}", xoauth2("token-one")), logged_in), TOKEN])
+        .exchange(&[
+            (&format!("c1 AUTHENTICATE XOAUTH2 {}", xoauth2("token-one")), logged_in),
+            TOKEN,
+        ])
         .await;
     scene.upstream.reached().await;
     scene.upstream.open_gate();

@@ -158,7 +158,7 @@ async fn wrong_password_is_asked_once_after_another_method_was_refused() {
     let result = result(&[first.clone(), second.clone(), refused.clone()]).await;
     assert_eq!(result, "NO [AUTHENTICATIONFAILED] no");
     let scene = ProviderScene::begin(&[&first, &second, &by_login(CLIENT), &refused]).await;
-    let scene = scene.says("account not watched until the client logs in again").await;
+    let scene = scene.logs("account not watched until the client logs in again").await;
     assert!(poll(Duration::from_secs(40), || scene.upstream.connections() == 4).await);
     scene.stays_away().await.end().await;
 }

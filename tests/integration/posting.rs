@@ -103,10 +103,10 @@ impl PostingScene {
     }
 
     async fn is_watched(&self) {
-        self.says("watching account=alice@lab.test").await;
+        self.logs("watching account=alice@lab.test").await;
     }
 
-    async fn says(&self, words: &str) {
+    async fn logs(&self, words: &str) {
         let said = poll(Duration::from_secs(40), || self.deltapush.log().contains(words)).await;
         assert!(said, "not said: {words:?}");
     }
@@ -158,7 +158,7 @@ async fn redirection_is_not_followed_to_wherever() {
     scene.mail();
     notify.wait_for(1, Duration::from_secs(40)).await;
     // The answer to the POST is the redirection itself.
-    scene.says("push failed").await;
+    scene.logs("push failed").await;
     assert!(elsewhere.posted().is_empty());
 }
 
@@ -171,7 +171,7 @@ async fn server_that_nobody_vouches_for_gets_no_token() {
         let notify = NotifyServer::start_tls(&authority.server_config()).await;
         let scene = PostingScene::begin(&notify, ca, 1).await;
         scene.mail();
-        scene.says("invalid peer certificate").await;
+        scene.logs("invalid peer certificate").await;
         assert!(notify.posted().is_empty());
     }
 }

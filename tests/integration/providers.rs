@@ -133,8 +133,8 @@ impl ProviderScene {
         self
     }
 
-    /// The log says so.
-    pub(super) async fn says(self, words: &str) -> Self {
+    /// Waits for these words in the log.
+    pub(super) async fn logs(self, words: &str) -> Self {
         let said = poll(Duration::from_secs(40), || self.deltapush.log().contains(words)).await;
         assert!(said, "not said: {words:?}");
         self
@@ -192,14 +192,14 @@ async fn is_watched(login: &str) {
 async fn comes_back(login: &str, session: &str, words: &str) {
     let (client, first) = (format!("{login}{CLIENT}"), format!("{login}{session}"));
     let scene = ProviderScene::begin(&[&client, &first, &catch_up(login)]).await;
-    scene.gets_pushed().await.says(words).await.goes_on().end().await;
+    scene.gets_pushed().await.logs(words).await.goes_on().end().await;
 }
 
 /// A session whose end leads to a pause of minutes.
 async fn pauses(session: impl AsRef<str>, words: impl Display) {
     let scene = ProviderScene::begin(&[&format!("{PLAIN}{CLIENT}"), session.as_ref()]).await;
     scene
-        .says(&format!("account not watched: {words}"))
+        .logs(&format!("account not watched: {words}"))
         .await
         .stays_away()
         .await
@@ -299,7 +299,7 @@ async fn outlook_closes_with_a_number() {
     scene
         .gets_pushed()
         .await
-        .says("closed the session: Connection is closed. 13")
+        .logs("closed the session: Connection is closed. 13")
         .await
         .goes_on()
         .end()
@@ -415,7 +415,7 @@ async fn webde_has_users_without_a_domain_and_a_folder_for_strangers() {
     assert!(client.command("c1 LOGIN alice sesame").await.result.starts_with("OK"));
     client.command("c2 SETMETADATA INBOX (/private/devicetoken \"openpgp:alice\")").await;
     let scene =
-        ProviderScene { upstream, notify, deltapush, client }.says("watching account=alice").await;
+        ProviderScene { upstream, notify, deltapush, client }.logs("watching account=alice").await;
     scene.upstream.open_gate();
     let mut scene = scene;
     assert!(scene.client.command("c3 SELECT Unbekannt").await.result.starts_with("OK"));
@@ -478,14 +478,14 @@ async fn posteo_counts_sessions_by_address_and_the_watch_gives_way() {
     let watch = format!("{PLAIN}{EXAMINE}{IDLE}EOF");
     let works = format!("{PLAIN}C: c2 NOOP\nS: c2 OK\nEOF");
     let scene = ProviderScene::begin(&[&client, &watch, &refused(limit), &works]).await;
-    let scene = scene.says("watching account=alice@lab.test").await;
+    let scene = scene.logs("watching account=alice@lab.test").await;
     let mut second = Client::plain(scene.deltapush.plain).await;
     second.expect_prefix("* OK").await;
     let reply = second.command("c1 LOGIN alice@lab.test sesame").await;
     assert!(reply.result.starts_with("OK"), "{reply:?}");
     assert_eq!(second.command("c2 NOOP").await.result, "OK");
     let scene =
-        scene.says("account not watched: the mail server allows no more sessions, and the account's own client").await;
+        scene.logs("account not watched: the mail server allows no more sessions, and the account's own client").await;
     let scene = scene.stays_away().await.goes_on();
     drop(second);
     scene.end().await;
@@ -566,7 +566,7 @@ async fn mailru_cannot_be_watched() {
         async {
             let scene = ProviderScene::begin(&[&client, &watch, &client, &watch]).await;
             let scene = scene
-                .says(&format!(
+                .logs(&format!(
                     "{WORDS}: IDLE is not among its capabilities; account not watched until"
                 ))
                 .await;
@@ -585,7 +585,7 @@ async fn mailru_cannot_be_watched() {
         async {
             let scene = ProviderScene::begin(&[&format!("{PLAIN}{CLIENT}"), &advertised]).await;
             let scene = scene
-                .says(&format!(
+                .logs(&format!(
                     "{WORDS}: Unknown command; account not watched until the client logs in"
                 ))
                 .await;
@@ -662,7 +662,7 @@ async fn stalwart_bans_so_a_refused_password_is_tried_once() {
     let (again, second) = (format!("{}{CLIENT}", works("new")), catch_up(&works("new")));
     let scene = ProviderScene::begin(&[&client, &first, changed, &again, &second]).await;
     let words = "the mail server refused the login: NO [AUTHENTICATIONFAILED] Authentication failed; account not watched until";
-    let scene = scene.says(words).await.stays_away().await;
+    let scene = scene.logs(words).await.stays_away().await;
     assert_eq!(scene.upstream.connections(), 3);
     let mut anew = Client::plain(scene.deltapush.plain).await;
     anew.expect_prefix("* OK").await;
@@ -715,7 +715,7 @@ async fn codes_about_the_account_end_the_watch_until_the_client_logs_in() {
         let words = format!(
             "the mail server refused the login: {answer}; account not watched until the client logs in again"
         );
-        scene.says(&words).await.stays_away().await.end().await;
+        scene.logs(&words).await.stays_away().await.end().await;
     };
     tokio::join!(
         ends("NO [AUTHORIZATIONFAILED] No such mailbox"),
@@ -841,7 +841,7 @@ async fn answer_without_a_uid_is_announced_once() {
     );
     let scene = ProviderScene::watched(PLAIN, &[&session]).await.gets_pushed().await;
     let scene = scene
-        .says("the responses of the mail server are incomplete: it sends no UID of a message")
+        .logs("the responses of the mail server are incomplete: it sends no UID of a message")
         .await;
     assert_eq!(
         scene.deltapush.log().matches("responses of the mail server are incomplete").count(),
@@ -907,11 +907,11 @@ async fn inbox_is_watched(notify: &str, idle: &str, session: &str) {
         if idle.is_empty() { "C~ w2 NOTIFY SET (\nS: w2 OK\nC: w3 IDLE" } else { "C: w2 IDLE" };
     let before = format!("{login}{EXAMINE}{set}\nS: + idling\nEOF");
     let mut scene = ProviderScene::begin(&[&client, &before, &format!("{login}{session}")]).await;
-    scene = scene.says("watching account=alice").await;
+    scene = scene.logs("watching account=alice").await;
     scene.upstream.open_gate();
     assert!(scene.client.command("c3 SELECT DeltaChat").await.result.starts_with("OK"));
     scene.client.send("c4 IDLE").await;
     scene.client.expect("+ idling").await;
-    let scene = scene.gets_pushed().await.says("mailbox \"DeltaChat\" is not watched").await;
+    let scene = scene.gets_pushed().await.logs("mailbox \"DeltaChat\" is not watched").await;
     scene.goes_on().end().await;
 }

@@ -30,7 +30,7 @@ fn signal(child: &Child, name: &str) {
     assert!(sent.success());
 }
 
-fn told(socket: &UnixDatagram) -> String {
+fn notification(socket: &UnixDatagram) -> String {
     let mut buffer = [0; 500];
     let length = socket.recv(&mut buffer).expect("systemd is told");
     String::from_utf8_lossy(&buffer[..length]).into_owned()
@@ -49,12 +49,12 @@ async fn restart_refuses_no_connection() {
     fs::write(folder.path().join("config.yaml"), &config).unwrap();
 
     let mut first = start(folder.path(), &socket);
-    assert_eq!(told(&systemd).trim_end(), "READY=1");
+    assert_eq!(notification(&systemd).trim_end(), "READY=1");
     Client::plain(port).await.expect_prefix("* OK").await;
     signal(&first, "HUP");
-    let reloading = told(&systemd);
+    let reloading = notification(&systemd);
     assert!(reloading.starts_with("RELOADING=1\nMONOTONIC_USEC="), "{reloading}");
-    assert_eq!(told(&systemd).trim_end(), "READY=1");
+    assert_eq!(notification(&systemd).trim_end(), "READY=1");
 
     // Somebody comes every few milliseconds, before, between and after.
     let over = Arc::new(AtomicBool::new(false));
@@ -71,13 +71,13 @@ async fn restart_refuses_no_connection() {
         })
     };
     signal(&first, "TERM");
-    assert_eq!(told(&systemd).trim_end(), "STOPPING=1");
+    assert_eq!(notification(&systemd).trim_end(), "STOPPING=1");
     assert!(first.wait().unwrap().success());
     // Nobody serves, and nobody is refused.
     let mut waiting = Client::plain(port).await;
     let mut second = start(folder.path(), &socket);
     waiting.expect_prefix("* OK").await;
-    assert_eq!(told(&systemd).trim_end(), "READY=1");
+    assert_eq!(notification(&systemd).trim_end(), "READY=1");
     over.store(true, Ordering::Relaxed);
     let (came, refused) = crowd.join().unwrap();
     assert!(came > 10 && refused == 0, "{refused} of {came} were refused");

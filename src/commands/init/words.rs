@@ -22,10 +22,10 @@ pub(super) fn lines(
     provider: Option<&Provider>,
 ) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
-    let mut tell = |name: &str, what: &str| lines.push(format!("  {name}: {what}"));
+    let mut add = |name: &str, what: &str| lines.push(format!("  {name}: {what}"));
     let has = |name: &str| capabilities.has(name);
     let is_final = said != CapabilitySource::Before;
-    tell(
+    add(
         "IDLE",
         match (has("IDLE"), is_final) {
             (true, _) => "yes: push works",
@@ -34,7 +34,7 @@ pub(super) fn lines(
         },
     );
     let later = "not announced before the login";
-    tell(
+    add(
         "NOTIFY",
         match (has("NOTIFY"), is_final) {
             (true, _) => "yes: one session watches all mailboxes",
@@ -42,7 +42,7 @@ pub(super) fn lines(
             (false, false) => later,
         },
     );
-    tell(
+    add(
         "COMPRESS",
         if has("COMPRESS=DEFLATE") {
             "yes"
@@ -50,7 +50,7 @@ pub(super) fn lines(
             "no: deltapush itself compresses the connections to phones"
         },
     );
-    tell(
+    add(
         "METADATA",
         match (has("METADATA"), is_final) {
             (true, _) => "yes: deltapush relays it, but keeps push tokens here",
@@ -59,7 +59,7 @@ pub(super) fn lines(
         },
     );
     if said == (CapabilitySource::After { pushes: true }) {
-        tell(
+        add(
             "push",
             "this server sends push notifications itself: Delta Chat needs no deltapush there",
         );
@@ -69,10 +69,10 @@ pub(super) fn lines(
         && ways.iter().all(|way| matches!(way.as_str(), "XOAUTH2" | "OAUTHBEARER"))
         && has("LOGINDISABLED");
     if only_tokens {
-        tell("login", "OAuth tokens only, which current versions of Delta Chat do not support");
+        add("login", "OAuth tokens only, which current versions of Delta Chat do not support");
     }
     if let Some(provider) = provider.filter(|provider| !provider.hint.is_empty()) {
-        tell(provider.name, provider.hint);
+        add(provider.name, provider.hint);
     }
     lines
 }

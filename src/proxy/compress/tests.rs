@@ -16,7 +16,7 @@ impl Client {
         Self(compressor)
     }
 
-    fn say(&mut self, bytes: &[u8], flush: TDEFLFlush) -> Vec<u8> {
+    fn deflate(&mut self, bytes: &[u8], flush: TDEFLFlush) -> Vec<u8> {
         let mut deflated = vec![];
         compress_to_output(&mut self.0, bytes, flush, |bytes| {
             deflated.extend_from_slice(bytes);
@@ -144,16 +144,16 @@ fn any_flush_and_any_level_of_the_client_is_understood() {
         for level in [0, 6] {
             let (mut client, text) = (Client::new(level), mixed(100_000));
             let mut deflated: Vec<u8> =
-                text.chunks(7001).flat_map(|part| client.say(part, flush)).collect();
-            deflated.extend(client.say(b"", TDEFLFlush::Sync));
+                text.chunks(7001).flat_map(|part| client.deflate(part, flush)).collect();
+            deflated.extend(client.deflate(b"", TDEFLFlush::Sync));
             for chunk in [500, 4096, deflated.len()] {
                 let inflated = inflate(&mut Inflater::new(), deflated.chunks(chunk)).unwrap();
                 assert!(inflated == text, "level {level}, {flush:?}, in chunks of {chunk}");
             }
             // Byte by byte a window of full size takes long.
             let text = mixed(5000);
-            let mut whole = Client::new(level).say(&text, TDEFLFlush::Sync);
-            whole.extend(Client::new(level).say(&text, TDEFLFlush::Full));
+            let mut whole = Client::new(level).deflate(&text, TDEFLFlush::Sync);
+            whole.extend(Client::new(level).deflate(&text, TDEFLFlush::Full));
             assert!(
                 inflate(&mut Inflater::new(), whole.chunks(1)).unwrap() == text.repeat(2),
                 "level {level}"
@@ -168,14 +168,14 @@ fn idle_session_holds_what_the_client_has_sent_and_a_little_more() {
         (Deflater::new(), Inflater::new(), Client::new(6));
     let said = mixed(2048);
     for part in said.chunks(64) {
-        inflate(&mut inflater, [client.say(part, TDEFLFlush::Sync).as_slice()]).unwrap();
+        inflate(&mut inflater, [client.deflate(part, TDEFLFlush::Sync).as_slice()]).unwrap();
         deflate(&mut deflater, &mixed(5000), true);
     }
     assert_eq!((inflater.held(), deflater.held()), (2048, HISTORY));
     // The most there is: after a lot, between blocks, and within one.
-    inflate(&mut inflater, [client.say(&mixed(200_000), TDEFLFlush::Sync).as_slice()]).unwrap();
+    inflate(&mut inflater, [client.deflate(&mixed(200_000), TDEFLFlush::Sync).as_slice()]).unwrap();
     assert_eq!(inflater.held(), WINDOW);
-    inflate(&mut inflater, [client.say(&mixed(200_000), TDEFLFlush::Sync).get(..999).unwrap()])
+    inflate(&mut inflater, [client.deflate(&mixed(200_000), TDEFLFlush::Sync).get(..999).unwrap()])
         .unwrap();
     assert!(
         inflater.held() > WINDOW && inflater.held() < WINDOW + 12 * 1024,
@@ -192,7 +192,7 @@ fn compacting_between_commands_changes_only_the_memory_held() {
     for (number, part) in said.chunks(700).enumerate() {
         // Also within a block.
         let flush = if number % 3 == 0 { TDEFLFlush::None } else { TDEFLFlush::Sync };
-        let deflated = client.say(part, flush);
+        let deflated = client.deflate(part, flush);
         let expected = inflate(&mut plain, [deflated.as_slice()]).unwrap();
         assert!(inflate(&mut folding, [deflated.as_slice()]).unwrap() == expected);
         if folding.can_fold() {
@@ -206,7 +206,7 @@ fn compacting_between_commands_changes_only_the_memory_held() {
 #[test]
 fn bomb_comes_in_pieces_and_is_not_held() {
     let noops = b"a NOOP\r\n".repeat(8 * 1024 * 1024);
-    let bomb = Client::new(9).say(&noops, TDEFLFlush::Sync);
+    let bomb = Client::new(9).deflate(&noops, TDEFLFlush::Sync);
     assert!(bomb.len() < noops.len() / 300, "{}", bomb.len());
     let (mut inflater, mut work, mut input) = (Inflater::new(), vec![0; MIN_WORK], bomb.as_slice());
     let mut inflated = 0;
@@ -220,7 +220,7 @@ fn bomb_comes_in_pieces_and_is_not_held() {
 #[test]
 fn data_that_is_not_deflate_is_malformed() {
     let mut client = Client::new(6);
-    let ended = client.say(b"a LOGOUT\r\n", TDEFLFlush::Finish);
+    let ended = client.deflate(b"a LOGOUT\r\n", TDEFLFlush::Finish);
     let mut inflater = Inflater::new();
     assert_eq!(inflate(&mut inflater, [ended.as_slice()]).unwrap(), b"a LOGOUT\r\n");
     assert_eq!(
@@ -251,7 +251,7 @@ proptest! {
         garbage in proptest::collection::vec(any::<u8>(), 0..300),
         chunk in 1usize..50,
     ) {
-        let mut stream = Client::new(6).say(&mixed(said), TDEFLFlush::Sync);
+        let mut stream = Client::new(6).deflate(&mixed(said), TDEFLFlush::Sync);
         stream.extend(garbage);
         let run = |chunk: usize| {
             let (mut inflater, mut work, mut inflated) = (Inflater::new(), vec![0; MIN_WORK], vec![]);
@@ -282,11 +282,11 @@ proptest! {
         for (len, flush) in parts {
             let part = mixed(len);
             ours.extend(deflate(&mut deflater, &part, flush));
-            theirs.extend(client.say(&part, if flush { TDEFLFlush::Sync } else { TDEFLFlush::None }));
+            theirs.extend(client.deflate(&part, if flush { TDEFLFlush::Sync } else { TDEFLFlush::None }));
             said.extend(part);
         }
         ours.extend(deflate(&mut deflater, b"", true));
-        theirs.extend(client.say(b"", TDEFLFlush::Sync));
+        theirs.extend(client.deflate(b"", TDEFLFlush::Sync));
         for deflated in [&ours, &theirs] {
             prop_assert!(inflate(&mut Inflater::new(), deflated.chunks(chunk)).unwrap() == said);
             // Half a stream is a beginning.

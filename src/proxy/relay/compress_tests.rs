@@ -38,20 +38,20 @@ impl Client {
         deflated
     }
 
-    async fn say(&mut self, text: &str) {
+    async fn send(&mut self, text: &str) {
         let deflated = self.deflated(text.as_bytes());
         self.scene.client.write_all(&deflated).await.unwrap();
     }
 
     /// Expects these bytes next.
-    async fn hear(&mut self, expected: &str) {
+    async fn expect(&mut self, expected: &str) {
         while self.heard.len() < expected.len() && self.receive().await > 0 {}
         let heard: Vec<u8> = self.heard.drain(..expected.len().min(self.heard.len())).collect();
         assert_eq!(String::from_utf8_lossy(&heard), expected);
     }
 
     /// Everything to the end.
-    async fn hear_to_end(&mut self) -> String {
+    async fn read_to_end(&mut self) -> String {
         while self.receive().await > 0 {}
         String::from_utf8(std::mem::take(&mut self.heard)).unwrap()
     }
@@ -71,12 +71,12 @@ impl Client {
 #[tokio::test]
 async fn both_ways_are_compressed_and_the_upstream_hears_nothing_of_it() {
     let mut client = Client::begin(LONG).await;
-    client.say("a NOOP\r\n").await;
+    client.send("a NOOP\r\n").await;
     assert_eq!(read(&mut client.scene.upstream, 8).await, "a NOOP\r\n");
     client.scene.upstream.write_all(b"* 2 EXISTS\r\na OK\r\n").await.unwrap();
-    client.hear("* 2 EXISTS\r\na OK\r\n").await;
-    client.say("b COMPRESS DEFLATE\r\n").await;
-    client.hear("b NO [COMPRESSIONACTIVE] Compression is active already.\r\n").await;
+    client.expect("* 2 EXISTS\r\na OK\r\n").await;
+    client.send("b COMPRESS DEFLATE\r\n").await;
+    client.expect("b NO [COMPRESSIONACTIVE] Compression is active already.\r\n").await;
     client.scene.client.shutdown().await.unwrap();
     assert_eq!(read_to_end(&mut client.scene.upstream).await, "");
 }
@@ -90,11 +90,11 @@ async fn window_compacted_in_a_silence_is_still_known() {
             "a UID FETCH 1:99 (FLAGS BODY.PEEK[HEADER.FIELDS ({})])\r\n",
             "SUBJECT FROM ".repeat(80)
         );
-        client.say(&command).await;
+        client.send(&command).await;
         assert_eq!(read(&mut client.scene.upstream, command.len()).await, command);
         tokio::time::advance(FOLD_TIME + Duration::from_secs(round)).await;
         client.scene.upstream.write_all(b"a OK\r\n").await.unwrap();
-        client.hear("a OK\r\n").await;
+        client.expect("a OK\r\n").await;
     }
 }
 
@@ -142,7 +142,7 @@ async fn large_messages_pass_both_ways() {
         from.write_all(said.as_bytes()).await.unwrap();
         from
     });
-    client.hear(&fetched).await;
+    client.expect(&fetched).await;
     within(writing).await.unwrap();
 }
 
@@ -151,7 +151,7 @@ async fn uncompressed_input_ends_the_session_with_a_compressed_answer() {
     let mut client = Client::begin(LONG).await;
     client.scene.client.write_all(b"a1 NOOP\r\na2 NOOP\r\n").await.unwrap();
     assert_eq!(
-        client.hear_to_end().await,
+        client.read_to_end().await,
         "* BYE Your app sent data that is not compressed correctly (RFC 4978).\r\n"
     );
     assert_eq!(read_to_end(&mut client.scene.upstream).await, "", "closed in order");
@@ -163,13 +163,13 @@ async fn uncompressed_input_ends_the_session_with_a_compressed_answer() {
 async fn last_words_are_compressed_too() {
     let mut client = Client::begin(Duration::from_secs(2)).await;
     assert_eq!(
-        client.hear_to_end().await,
+        client.read_to_end().await,
         "* BYE Nothing was sent for too long. Your app connects again by itself.\r\n"
     );
     let mut client = Client::begin(LONG).await;
     client.scene.upstream.shutdown().await.unwrap();
     assert_eq!(
-        client.hear_to_end().await,
+        client.read_to_end().await,
         "* BYE [UNAVAILABLE] The mail server closed the connection. Your app connects again by itself.\r\n"
     );
     // Half a stream at the end is no fault.
@@ -189,7 +189,7 @@ async fn bomb_waits_for_an_upstream_that_does_not_read() {
     client.scene.client.write_all(&bomb).await.unwrap();
     // Others get their turn, and so does this session's other direction.
     client.scene.upstream.write_all(b"* 7 EXISTS\r\n").await.unwrap();
-    client.hear("* 7 EXISTS\r\n").await;
+    client.expect("* 7 EXISTS\r\n").await;
     let mut taken = vec![0; 1 << 20];
     within(client.scene.upstream.read_exact(&mut taken)).await.unwrap();
     assert!(taken == b"a NOOP\r\n".repeat(1 << 17), "in order, at the upstream's pace");
@@ -218,7 +218,7 @@ async fn bomb_that_nobody_has_to_take_lets_others_go_on() {
         }
     };
     tokio::select! {
-        () = client.hear("a BAD [TOOBIG] The command is too long.\r\n") => {}
+        () = client.expect("a BAD [TOOBIG] The command is too long.\r\n") => {}
         () = others => {}
     }
     assert!(slowest < Duration::from_secs(1), "a turn took {slowest:?}");
@@ -227,7 +227,7 @@ async fn bomb_that_nobody_has_to_take_lets_others_go_on() {
 #[tokio::test(flavor = "current_thread")]
 async fn client_bytes_do_not_stay_in_the_threads_buffer() {
     let mut client = Client::begin(LONG).await;
-    client.say("a X openpgp:c2VjcmV0\r\n").await;
+    client.send("a X openpgp:c2VjcmV0\r\n").await;
     assert_eq!(read(&mut client.scene.upstream, 22).await, "a X openpgp:c2VjcmV0\r\n");
     // The beginning of a block, which makes no byte, and then what is no deflate.
     let mut said = client.deflated(b"b NOOP\r\n");

@@ -215,13 +215,13 @@ async fn idling(idle_time: Duration, keepalive: Option<Duration>) -> RelayScene 
     scene.client.write_all(b"b IDLE\r\n").await.unwrap();
     scene.upstream.read_exact(&mut [0; 8]).await.unwrap();
     scene.upstream.write_all(b"+ idling\r\n").await.unwrap();
-    assert_eq!(hear(&mut scene.client).await, "+ idling\r\n");
+    assert_eq!(receive(&mut scene.client).await, "+ idling\r\n");
     scene
 }
 
 /// The next bytes, whenever they come. Virtual time goes on in small steps, each with a moment of real time: a jump to the
 /// relay's next timer would overtake what is still on its way through the system.
-async fn hear(stream: &mut TcpStream) -> String {
+async fn receive(stream: &mut TcpStream) -> String {
     let mut bytes = [0; 256];
     loop {
         sleep(Duration::from_secs(1)).await;
@@ -240,11 +240,11 @@ async fn done_reaches_a_server_that_never_answered_idle() {
     scene.upstream.read_exact(&mut [0; 8]).await.unwrap();
     scene.upstream.write_all(b"* OK idling, in other words\r\n").await.unwrap();
     let began = Instant::now();
-    assert_eq!(hear(&mut scene.upstream).await, "DONE\r\n");
+    assert_eq!(receive(&mut scene.upstream).await, "DONE\r\n");
     assert!(began.elapsed() <= Duration::from_secs(10), "{:?}", began.elapsed());
-    assert_eq!(hear(&mut scene.client).await, "* OK idling, in other words\r\n");
+    assert_eq!(receive(&mut scene.client).await, "* OK idling, in other words\r\n");
     scene.upstream.write_all(b"b OK done\r\n").await.unwrap();
-    assert_eq!(hear(&mut scene.client).await, "b OK done\r\n");
+    assert_eq!(receive(&mut scene.client).await, "b OK done\r\n");
 }
 
 #[tokio::test(start_paused = true)]
@@ -254,7 +254,7 @@ async fn server_that_says_nothing_of_a_literal_ends_the_session_in_words() {
     scene.upstream.read_exact(&mut [0; 16]).await.unwrap();
     let began = Instant::now();
     assert_eq!(
-        hear(&mut scene.client).await,
+        receive(&mut scene.client).await,
         "* BYE [UNAVAILABLE] The mail server did not answer in time. Your app connects again by itself.\r\n"
     );
     assert!(began.elapsed() <= Duration::from_secs(310), "{:?}", began.elapsed());
@@ -265,7 +265,7 @@ async fn idling_client_hears_from_deltapush_as_often_as_it_needs() {
     let mut scene = idling(LONG, Some(KEEPALIVE)).await;
     for _ in 0..3 {
         let began = Instant::now();
-        assert_eq!(hear(&mut scene.client).await, "* OK Still here\r\n");
+        assert_eq!(receive(&mut scene.client).await, "* OK Still here\r\n");
         let pause = began.elapsed();
         assert!(pause >= KEEPALIVE - Duration::from_secs(10) && pause < PATIENCE, "{pause:?}");
     }
@@ -284,16 +284,16 @@ async fn server_that_speaks_every_two_minutes_is_heard_every_five() {
     });
     let mut heard = 0;
     while began.elapsed() < Duration::from_secs(1100) {
-        assert_eq!(hear(&mut scene.client).await, "* OK Still here\r\n");
+        assert_eq!(receive(&mut scene.client).await, "* OK Still here\r\n");
         heard += 1;
     }
     assert_eq!(heard, 4, "in 4 times 290 s");
     // News puts the next one off.
     let mut server = talking.await.unwrap();
     server.write_all(b"* 2 EXISTS\r\n").await.unwrap();
-    while hear(&mut scene.client).await != "* 2 EXISTS\r\n" {}
+    while receive(&mut scene.client).await != "* 2 EXISTS\r\n" {}
     let began = Instant::now();
-    assert_eq!(hear(&mut scene.client).await, "* OK Still here\r\n");
+    assert_eq!(receive(&mut scene.client).await, "* OK Still here\r\n");
     assert!(began.elapsed() >= KEEPALIVE - Duration::from_secs(10), "{:?}", began.elapsed());
 }
 
@@ -302,10 +302,10 @@ async fn own_lines_do_not_keep_a_dead_session_alive() {
     let mut scene = idling(Duration::from_secs(1000), Some(KEEPALIVE)).await;
     let began = Instant::now();
     for _ in 0..3 {
-        assert_eq!(hear(&mut scene.client).await, "* OK Still here\r\n");
+        assert_eq!(receive(&mut scene.client).await, "* OK Still here\r\n");
     }
     assert_eq!(
-        hear(&mut scene.client).await,
+        receive(&mut scene.client).await,
         "* BYE Nothing was sent for too long. Your app connects again by itself.\r\n"
     );
     assert!(began.elapsed() < Duration::from_secs(1020), "{:?}", began.elapsed());
@@ -316,12 +316,12 @@ async fn outside_idle_nothing_is_added() {
     let mut scene = idling(Duration::from_secs(1000), Some(KEEPALIVE)).await;
     scene.client.write_all(b"DONE\r\n").await.unwrap();
     assert_eq!(
-        hear(&mut scene.client).await,
+        receive(&mut scene.client).await,
         "* BYE Nothing was sent for too long. Your app connects again by itself.\r\n"
     );
     let mut scene = idling(Duration::from_secs(1000), None).await;
     assert_eq!(
-        hear(&mut scene.client).await,
+        receive(&mut scene.client).await,
         "* BYE Nothing was sent for too long. Your app connects again by itself.\r\n"
     );
 }
@@ -408,20 +408,20 @@ async fn command_that_streams_through_and_one_after_another_may_take_their_time(
 async fn command_does_not_take_too_long_while_the_server_holds_up_the_word_to_go_on() {
     let mut scene = scene(LONG).await;
     scene.upstream.write_all(b"* 1 FETCH (BODY[] {9}\r\n").await.unwrap();
-    assert_eq!(hear(&mut scene.client).await, "* 1 FETCH (BODY[] {9}\r\n");
+    assert_eq!(receive(&mut scene.client).await, "* 1 FETCH (BODY[] {9}\r\n");
     scene.client.write_all(b"b GETMETADATA \"\" {9}\r\n").await.unwrap();
     for piece in ["abc", "def", "ghi"] {
         scene.upstream.write_all(piece.as_bytes()).await.unwrap();
-        assert_eq!(hear(&mut scene.client).await, piece);
+        assert_eq!(receive(&mut scene.client).await, piece);
         sleep(COMMAND_TIME).await;
     }
     scene.upstream.write_all(b")\r\n").await.unwrap();
-    assert_eq!(hear(&mut scene.client).await, ")\r\n+ OK\r\n");
+    assert_eq!(receive(&mut scene.client).await, ")\r\n+ OK\r\n");
     // Now it is the client's turn.
     sleep(COMMAND_TIME / 2).await;
     scene.client.write_all(b"/shared/x").await.unwrap();
     assert_eq!(
-        hear(&mut scene.client).await,
+        receive(&mut scene.client).await,
         "* BYE A command took too long to arrive. Your app connects again by itself.\r\n"
     );
 }
@@ -450,7 +450,7 @@ async fn goodbye_is_said_behind_a_response_that_is_under_way() {
 async fn response_without_an_end_puts_off_no_goodbye_for_ever() {
     let mut scene = scene(Duration::from_secs(1000)).await;
     scene.upstream.write_all(b"* 1 FETCH (BODY[] {9}\r\n").await.unwrap();
-    assert_eq!(hear(&mut scene.client).await, "* 1 FETCH (BODY[] {9}\r\n");
+    assert_eq!(receive(&mut scene.client).await, "* 1 FETCH (BODY[] {9}\r\n");
     assert!(matches!(
         timeout(Duration::from_secs(1100), scene.relay).await.unwrap().unwrap(),
         RelayEnd::Idle

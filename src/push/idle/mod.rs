@@ -42,7 +42,7 @@ use complaint::Complaint;
 use ids::Ids;
 use look::CatchUp;
 use mailbox::OpenMailbox;
-use response::{Heard, MailboxCode, hear};
+use response::{Heard, MailboxCode, parse_response};
 use retry::SkippedMailboxes;
 
 /// Time limit of the answer to a command.
@@ -288,7 +288,7 @@ impl IdleMachine {
     /// Takes a whole response.
     fn response(&mut self, line: &[u8], now: Instant, actions: &mut impl Actions<Self>) {
         if self.state == IdleState::Over {
-            if let Heard::Status(status, _) = hear(line) {
+            if let Heard::Status(status, _) = parse_response(line) {
                 self.complaint.record_last(status);
             }
             return;
@@ -297,7 +297,7 @@ impl IdleMachine {
         if self.chatter > MAX_CHATTER {
             return self.fail(IdleFailure::Chatter(String::new()), actions);
         }
-        match hear(line) {
+        match parse_response(line) {
             Heard::Continuation => self.continuation(now, actions),
             Heard::Status(status, code) => self.status(status, code, now, actions),
             Heard::Exists(count) => self.exists(count, now, actions),

@@ -138,8 +138,8 @@ impl Model {
         }
     }
 
-    /// Says a line; a literal in it stands as it is.
-    fn say(&mut self, line: &str) {
+    /// Sends a response; a literal in it stands as it is.
+    fn respond(&mut self, line: &str) {
         let line = if self.manners.pads { self.padded(line) } else { line.to_owned() };
         let mut actions = vec![];
         self.machine.handle(
@@ -178,29 +178,29 @@ impl Model {
         let command = command.trim_end();
         if command == "DONE" {
             let tag = self.idle_tag.take().unwrap();
-            return self.say(&format!("{tag} OK done"));
+            return self.respond(&format!("{tag} OK done"));
         }
         let (tag, command) = command.split_once(' ').unwrap();
         if command.starts_with("EXAMINE") {
             if self.manners.has_exists {
-                self.say(&format!("* {} EXISTS", self.messages.len()));
+                self.respond(&format!("* {} EXISTS", self.messages.len()));
             }
             if self.manners.has_uid_validity {
-                self.say(if self.manners.is_wide {
+                self.respond(if self.manners.is_wide {
                     "* OK [UIDVALIDITY 1713632002544] ok"
                 } else {
                     "* OK [UIDVALIDITY 7] ok"
                 });
             }
             if self.manners.has_uid_next {
-                self.say(&format!("* OK [UIDNEXT {}] ok", self.uid_next));
+                self.respond(&format!("* OK [UIDNEXT {}] ok", self.uid_next));
             }
-            self.say(&format!("{tag} OK [READ-ONLY] done"));
+            self.respond(&format!("{tag} OK [READ-ONLY] done"));
         } else if command == "IDLE" {
             self.idle_tag = Some(tag.to_owned());
-            self.say("+ idling");
+            self.respond("+ idling");
         } else if command.starts_with("NOTIFY") {
-            self.say(&format!("{tag} OK done"));
+            self.respond(&format!("{tag} OK done"));
         } else if let Some(fetch) = command.strip_prefix("UID FETCH ") {
             self.fetch(tag, fetch, true);
         } else if let Some(fetch) = command.strip_prefix("FETCH ") {
@@ -212,7 +212,7 @@ impl Model {
 
     fn fetch(&mut self, tag: &str, arguments: &str, by_uid: bool) {
         if self.messages.is_empty() {
-            return self.say(&format!("{tag} BAD there are no messages"));
+            return self.respond(&format!("{tag} BAD there are no messages"));
         }
         let (set, items) = arguments.split_once(' ').unwrap();
         let last = self.messages.len() - 1;
@@ -232,17 +232,17 @@ impl Model {
         self.arrived = 0;
         if std::mem::take(&mut self.to_arrive) {
             self.arrive(true);
-            self.say(&format!("* {} EXISTS", self.messages.len()));
+            self.respond(&format!("* {} EXISTS", self.messages.len()));
         }
         for index in first..=last {
             if self.manners.is_disorderly {
-                self.say("* 1 FETCH (FLAGS (\\Answered))");
+                self.respond("* 1 FETCH (FLAGS (\\Answered))");
             }
             let answer =
                 if items == "(UID)" { self.only_uid(index) } else { self.described(index) };
-            self.say(&answer);
+            self.respond(&answer);
         }
-        self.say(&format!("{tag} OK done"));
+        self.respond(&format!("{tag} OK done"));
     }
 
     fn only_uid(&self, index: usize) -> String {
@@ -281,16 +281,16 @@ impl Model {
     }
 
     /// EXISTS, and with NOTIFY the message itself.
-    fn tell_of_arrival(&mut self) {
+    fn announce_arrival(&mut self) {
         let count = if self.manners.has_count {
             format!("{} ", self.messages.len())
         } else {
             String::new()
         };
-        self.say(&format!("* {count}EXISTS"));
+        self.respond(&format!("* {count}EXISTS"));
         if self.manners.has_notify && self.idle_tag.is_some() {
             let answer = self.described(self.messages.len() - 1);
-            self.say(&answer);
+            self.respond(&answer);
         }
         // What NOTIFY promises may not come, and a look may have to wait.
         for wait in [NOTIFY_TIME, PAUSE] {
@@ -306,13 +306,13 @@ impl Model {
         match step {
             Step::Arrives(is_pushed) => {
                 self.arrive(is_pushed);
-                self.tell_of_arrival();
+                self.announce_arrival();
                 assert!(!is_pushed || self.announcements > before, "a message was lost");
             }
             Step::ArrivesDuringLook => {
                 self.to_arrive = true;
                 self.arrive(false);
-                self.tell_of_arrival();
+                self.announce_arrival();
                 // With NOTIFY there may have been no FETCH.
                 let has_arrived = !std::mem::take(&mut self.to_arrive);
                 assert!(
@@ -331,7 +331,7 @@ impl Model {
             Step::Expunged if !self.messages.is_empty() => {
                 self.messages.remove(0);
                 if !self.manners.is_silent {
-                    self.say("* 1 EXPUNGE");
+                    self.respond("* 1 EXPUNGE");
                 }
             }
             Step::Expunged => {}

@@ -34,7 +34,7 @@ pub(in crate::push) enum MailboxCode {
 }
 
 /// Reads a whole response.
-pub(in crate::push) fn hear(line: &[u8]) -> Heard<'_> {
+pub(in crate::push) fn parse_response(line: &[u8]) -> Heard<'_> {
     if matches!(
         response::head(line),
         Some(ResponseHead::Continuation | ResponseHead::TaggedContinuation { .. })

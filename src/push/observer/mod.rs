@@ -13,7 +13,7 @@ mod types;
 use std::time::Instant;
 
 use super::filter::{PushDecision, PushFilter, SkipReason};
-use super::idle::response::{Heard, MailboxCode, hear};
+use super::idle::response::{Heard, MailboxCode, parse_response};
 use crate::machine::{Actions, Machine};
 use crate::mailbox_name::MailboxName;
 use crate::parser::data::Fetch;
@@ -94,7 +94,7 @@ impl NewMailObserver {
         now: Instant,
         actions: &mut impl Actions<Self>,
     ) {
-        match hear(line) {
+        match parse_response(line) {
             Heard::Status(_, MailboxCode::UidValidity(value)) => self.uid_validity = value,
             Heard::Status(_, MailboxCode::UidNext(value)) if self.mailbox.is_none() => {
                 self.uid_next = Some(value)

@@ -182,7 +182,7 @@ impl WatchContext {
 
     /// The account's watch does something else from now on.
     fn show(&self, account: &Account, state: WatchState) {
-        self.tell_state(account, state.told());
+        self.tell_state(account, state.event());
         account.watch.set(state);
     }
 
@@ -198,7 +198,7 @@ impl WatchContext {
     }
 
     fn tell(&self, event: &TelemetryEvent<'_>) {
-        self.registry.telemetry().tell(event);
+        self.registry.telemetry().record(event);
     }
 
     /// The mailboxes to watch, the one that the account's clients wait in first.

@@ -265,12 +265,12 @@ async fn news_is_pushed_from_memory_while_the_disk_is_full() {
     }
     disk.fill(registry.store()).await;
     let mailbox = "x".repeat(50_000);
-    let mut told =
+    let mut pushed_tokens =
         || std::iter::from_fn(|| news.try_recv()).map(|(token, _)| token).collect::<Vec<_>>();
     for pushed in [vec![token("one"), token("two")], vec![], vec![]] {
         let unnoted = registry.noticed(&alice, &mailbox, POSITION, true).await;
         assert!(matches!(unnoted, Err(StoreError::DiskFull)), "{unnoted:?}");
-        assert_eq!(told(), pushed, "each message once");
+        assert_eq!(pushed_tokens(), pushed, "each message once");
     }
     assert!(!registry.is_writable());
     let waiting = tokio::time::timeout(Duration::from_millis(50), registry.until_writable());
@@ -281,10 +281,10 @@ async fn news_is_pushed_from_memory_while_the_disk_is_full() {
     assert!(registry.try_writing().await);
     registry.until_writable().await;
     registry.noticed(&alice, &mailbox, POSITION, true).await.unwrap();
-    assert_eq!(told(), [token("two")], "the first one was accepted");
+    assert_eq!(pushed_tokens(), [token("two")], "the first one was accepted");
     let next = Position { uid_next: POSITION.uid_next + 1, ..POSITION };
     registry.noticed(&alice, &mailbox, next, true).await.unwrap();
-    assert_eq!(told(), [token("one"), token("two")]);
+    assert_eq!(pushed_tokens(), [token("one"), token("two")]);
     registry.close().await;
 }
 

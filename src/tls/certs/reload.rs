@@ -54,7 +54,7 @@ pub async fn keep_current(certificates: Arc<Certificates>, stop: CancellationTok
     let mut read = FileStamp::now(&certificates.wanted().get());
     let mut before = read.clone();
     let mut last = Instant::now();
-    tell_troubles(&certificates);
+    log_troubles(&certificates);
     while stop.run_until_cancelled(sleep(LOOK)).await.is_some() {
         let looked_at = Arc::clone(&certificates);
         let Ok(now) = spawn_blocking(move || FileStamp::now(&looked_at.wanted().get())).await
@@ -68,13 +68,13 @@ pub async fn keep_current(certificates: Arc<Certificates>, stop: CancellationTok
             read = now;
             last = Instant::now();
             refresh(&certificates, changed).await;
-            tell_troubles(&certificates);
+            log_troubles(&certificates);
         }
     }
 }
 
-/// Says what clients take offence at in the certificates at work.
-pub(crate) fn tell_troubles(certificates: &Certificates) {
+/// Logs problems that clients have with the certificates in use.
+pub(crate) fn log_troubles(certificates: &Certificates) {
     for trouble in
         certificates.get().troubles(&certificates.wanted().get().hostname, Timestamp::now())
     {
