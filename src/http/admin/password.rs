@@ -1,5 +1,7 @@
 //! The password of the web page: its source, and the check of a given one.
 
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))] // bytes from outside
+
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;

@@ -1,5 +1,7 @@
 //! HTTPS to the authority, for the ACME library: bounded in time and size.
 
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))] // bytes from outside
+
 use std::pin::Pin;
 use std::time::Duration;
 
