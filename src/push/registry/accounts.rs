@@ -7,12 +7,12 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use dashmap::mapref::multiple::RefMulti;
 
-use super::latest::LatestSender;
+use super::events::{AccountEvent, News};
 use super::waiting::WaitingAccounts;
-use super::{AccountEvent, News};
 use crate::account::AccountId;
 use crate::credentials::Credentials;
 use crate::push::account::{Account, AccountOwner, AccountState};
+use crate::push::latest::LatestSender;
 use crate::push::schedule::{PATIENCE, QUARANTINE, Quarantined, TokenState};
 use crate::secret::DeviceToken;
 use crate::store::{

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::credentials::Mechanism;
+use crate::store::{Announce, change};
 use futures_util::FutureExt;
 use tempfile::TempDir;
 

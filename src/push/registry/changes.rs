@@ -1,0 +1,198 @@
+//! Changes of the registry. Each is made in the store; when it is on disk, the store's thread applies it to the table.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Registry;
+use crate::account::AccountId;
+use crate::credentials::Credentials;
+use crate::push::account::Account;
+use crate::secret::DeviceToken;
+use crate::store::{
+    Announce, Generation, Position, StateChange, StoreError, UnixTime, Uptime, change,
+};
+
+/// A mailbox that cannot be opened is forgotten if no client has waited in it for so long.
+const UNUSED: Duration = Duration::from_secs(7 * 24 * 3600);
+
+impl Registry {
+    /// Makes a change of the state. When this returns it is on disk and in memory.
+    ///
+    /// # Errors
+    /// [`StoreError`]: nothing has changed.
+    pub async fn commit<T: Send + 'static>(
+        &self,
+        change: impl StateChange<T>,
+    ) -> Result<T, StoreError> {
+        self.0.store.commit(change).await
+    }
+
+    /// Takes a token over that a client has handed over, with the credentials of its session if such are kept.
+    ///
+    /// # Errors
+    /// [`StoreError`]: the token is not kept, and the client must be told so.
+    pub async fn register(
+        &self,
+        account: &AccountId,
+        credentials: impl Into<Option<&Credentials>>,
+        token: &DeviceToken,
+    ) -> Result<(), StoreError> {
+        let now = self.now();
+        let (known, given) = (self.get(account), credentials.into());
+        let lasting = given.filter(|_| !self.0.keeps_sessions).map(|given| {
+            let new = given.to_keep();
+            match &known {
+                Some(known) => known.lasting(new),
+                None => new,
+            }
+        });
+        // A token in quarantine is written again, once after each answer: the app is there.
+        let is_current = known.is_some_and(|known| {
+            known.is_current(lasting.as_ref()) && known.was_just_seen(token, now.wall)
+        });
+        if is_current && !self.0.accounts.is_quarantined(token, now.wall) {
+            return Ok(());
+        }
+        let credentials = lasting;
+        let credentials = credentials.map(Arc::new);
+        self.commit(change::register(account, credentials, token, now)).await
+    }
+
+    /// A client has logged in with these: a known account's changed password is taken over, and a watch that ended because
+    /// its login was refused begins again.
+    ///
+    /// # Errors
+    /// [`StoreError`]: the watcher goes on with what it had.
+    pub async fn login_succeeded(
+        &self,
+        account: &AccountId,
+        credentials: &Credentials,
+    ) -> Result<(), StoreError> {
+        if self.0.keeps_sessions {
+            return Ok(());
+        }
+        let Some(known) = self.get(account) else { return Ok(()) };
+        let credentials = known.lasting(credentials.to_keep());
+        if known.is_current(Some(&credentials)) {
+            return Ok(());
+        }
+        self.commit(change::credentials_changed(account, Arc::new(credentials))).await
+    }
+
+    /// Notes that a client of the account waits for mail in `mailbox`, its name as it stood on the wire.
+    ///
+    /// # Errors
+    /// [`StoreError`]: it is not noted; the next time will do.
+    pub async fn client_idles(&self, account: &AccountId, mailbox: &str) -> Result<(), StoreError> {
+        let now = self.0.clock.now();
+        self.commit(change::client_idles(account, mailbox, now)).await
+    }
+
+    /// Forgets a mailbox that cannot be opened, unless a client has waited in it within a week of running time. Returns whether
+    /// it was forgotten.
+    ///
+    /// # Errors
+    /// [`StoreError`]: it is not.
+    pub async fn forget_mailbox(
+        &self,
+        account: &AccountId,
+        mailbox: &str,
+    ) -> Result<bool, StoreError> {
+        let limit = self.0.clock.now().before(UNUSED);
+        self.commit(change::forget_idled(account, mailbox, limit)).await
+    }
+
+    /// Notes up to where a mailbox has been looked through and that those tokens of the account that `announce` names have
+    /// something to announce. Both are on disk when this returns, and the notifier knows.
+    ///
+    /// # Errors
+    /// [`StoreError`]: the messages do not count as noticed; look again later. They are pushed all the same, once.
+    pub async fn noticed(
+        &self,
+        account: &AccountId,
+        mailbox: &str,
+        position: Position,
+        announce: impl Into<Announce>,
+    ) -> Result<(), StoreError> {
+        let (known, announce) = (self.get(account), announce.into());
+        let announce = match &known {
+            Some(known) => known.left_to_announce(mailbox, position, announce),
+            None => announce,
+        };
+        let written = self
+            .commit(change::noticed(account, mailbox, position, announce.clone(), UnixTime::now()))
+            .await;
+        match (&written, known) {
+            (Ok(()), Some(known)) => known.written(mailbox),
+            // The process ends: the next one finds the messages.
+            (Err(StoreError::Closed), _) | (_, None) => {}
+            (Err(_), Some(known)) => {
+                self.0.accounts.push_unwritten(&known, mailbox, position, &announce)
+            }
+        }
+        written
+    }
+
+    /// Every token of the account is posted, so that one of its devices comes back.
+    ///
+    /// # Errors
+    /// [`StoreError`]: none is.
+    pub async fn call(&self, account: &Account) -> Result<(), StoreError> {
+        let now = UnixTime::now();
+        self.commit(change::call(&account.id, now)).await?;
+        account.called(now);
+        Ok(())
+    }
+
+    /// A POST of the token for `generation` was accepted.
+    ///
+    /// # Errors
+    /// [`StoreError`]: it is posted once more after a restart.
+    pub async fn announced(
+        &self,
+        token: &DeviceToken,
+        generation: Generation,
+    ) -> Result<(), StoreError> {
+        self.owners(token).iter().for_each(|account| account.accepted(token));
+        self.commit(change::announced(token, generation, UnixTime::now())).await
+    }
+
+    /// The notification server says, for the `answers`th time, that the token is gone. It is not posted for the time of `wait`, or
+    /// removed from every account if that has gone on for long enough. Returns whether it was removed.
+    ///
+    /// # Errors
+    /// [`StoreError`]: the next POST will find out again.
+    pub async fn quarantined(
+        &self,
+        token: &DeviceToken,
+        answers: u32,
+        wait: Duration,
+    ) -> Result<bool, StoreError> {
+        let now = self.now();
+        self.commit(change::quarantined(token, answers, now.wall.after(wait), now)).await
+    }
+
+    /// Removes tokens that no client has handed over, and forgets mailboxes that no client has idled in, for `max_age` of
+    /// deltapush's running time. Returns how many tokens.
+    ///
+    /// # Errors
+    /// [`StoreError`]: nothing has been removed.
+    pub async fn expire(&self, max_age: Duration) -> Result<usize, StoreError> {
+        let now = self.0.clock.now();
+        self.commit(change::served(now, now.before(max_age))).await
+    }
+
+    /// Finds out whether the state can be written, by writing for how long deltapush has served.
+    pub async fn try_writing(&self) -> bool {
+        self.commit(change::served(self.0.clock.now(), Uptime::default())).await.is_ok()
+    }
+
+    /// Writes what is queued and closes the state.
+    pub async fn close(&self) {
+        let served = change::served(self.0.clock.now(), Uptime::default());
+        if let Err(error) = self.commit(served).await {
+            tracing::debug!("cannot store the running time since it was last stored: {error}");
+        }
+        self.0.store.close().await;
+    }
+}
