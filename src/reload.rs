@@ -7,7 +7,7 @@ use tracing::{info, warn};
 
 use crate::config::{Config, ConfigError, LiveConfig, StartupConfig};
 use crate::proxy::Proxy;
-use crate::push::watcher::Wishes;
+use crate::push::watcher::WatchSettings;
 use crate::reloadable::Reloadable;
 use crate::tls::certs::reload;
 use crate::tls::certs::{CertificateSet, CertificateSettings, Certificates, LoadError};
@@ -43,7 +43,7 @@ pub struct Reloader {
     pub(crate) certificates: Arc<Certificates>,
     pub(crate) proxy: Reloadable<Proxy>,
     pub(crate) upstreams: Reloadable<Upstreams>,
-    pub(crate) wishes: Reloadable<Wishes>,
+    pub(crate) watch_settings: Reloadable<WatchSettings>,
     pub(crate) tracer: Tracer,
 }
 
@@ -72,7 +72,7 @@ impl Reloader {
         self.certificates.replace(wanted, set);
         reload::log_troubles(&self.certificates);
         self.upstreams.set(upstreams);
-        self.wishes.set(Wishes::new(&self.startup, &live));
+        self.watch_settings.set(WatchSettings::new(&self.startup, &live));
         self.proxy.set(self.proxy.get().renewed(&live, self.upstreams.get()));
         if before.hostname != live.hostname {
             info!("the IMAP server to enter in Delta Chat is now {}", live.hostname);

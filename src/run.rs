@@ -27,7 +27,7 @@ use crate::proxy::listener;
 use crate::proxy::submission_lookup::keep_known;
 use crate::push::notifier::{ClientError, Notifier};
 use crate::push::registry::{AccountEvents, Registry, upkeep};
-use crate::push::watcher::{Watchers, Wishes};
+use crate::push::watcher::{WatchSettings, Watchers};
 use crate::push::{notifier, schedule};
 use crate::reload::Reloader;
 use crate::reloadable::Reloadable;
@@ -158,14 +158,14 @@ impl Server {
             None => gate,
         };
         let gate = Arc::new(if registry.keeps_sessions() { gate.brief() } else { gate });
-        let wishes = Reloadable::new(Wishes::new(&config.startup, &config.live));
+        let watch_settings = Reloadable::new(WatchSettings::new(&config.startup, &config.live));
         let tracer = Tracer::default();
         tracer.apply(&config.live.trace).map_err(RunError::Trace)?;
         let watchers = Watchers::new(
             &config.startup,
             registry.clone(),
             upstreams.clone(),
-            wishes.clone(),
+            watch_settings.clone(),
             tracer.clone(),
         );
         let proxy = Proxy::new(
@@ -183,7 +183,7 @@ impl Server {
             certificates: Arc::clone(&tls.certificates),
             proxy: Reloadable::new(proxy),
             upstreams,
-            wishes,
+            watch_settings,
             tracer,
         };
         let log = LogLimit::default();
@@ -244,7 +244,7 @@ impl Server {
         } = self;
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
-        let Reloader { proxy, tracer, wishes, .. } = reloader;
+        let Reloader { proxy, tracer, watch_settings, .. } = reloader;
         let listening = Listening::default();
         if let Some(password) = password {
             let metrics = Exposition::new(MetricSources {
@@ -255,7 +255,7 @@ impl Server {
                 tracer: tracer.clone(),
             });
             let sources = site::Sources {
-                reporter: Reporter::new(registry.clone(), wishes.clone())
+                reporter: Reporter::new(registry.clone(), watch_settings.clone())
                     .with_gate(Arc::clone(&gate)),
                 registry: registry.clone(),
                 listening: listening.clone(),
@@ -265,7 +265,7 @@ impl Server {
                 .await;
         }
         let mut watching = tasks.spawn(watchers.run(account_events, stop.clone()));
-        let reporter = Reporter::new(registry.clone(), wishes).with_gate(Arc::clone(&gate));
+        let reporter = Reporter::new(registry.clone(), watch_settings).with_gate(Arc::clone(&gate));
         let answers = Arc::new(ControlServer::new(reporter, notifier.tester(), tracer.clone()));
         tasks.spawn(control::serve(startup.storage.directory.clone(), answers, stop.clone()));
         for BoundListener { socket, listener } in listeners {

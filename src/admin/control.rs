@@ -167,7 +167,7 @@ mod tests {
     use super::*;
     use crate::push::push_test::Tester;
     use crate::push::registry::Registry;
-    use crate::push::watcher::Wishes;
+    use crate::push::watcher::WatchSettings;
     use crate::reloadable::Reloadable;
     use crate::store::StoreSettings;
 
@@ -189,8 +189,9 @@ mod tests {
         let (registry, _events, _news) =
             Registry::open(&StoreSettings::memory(directory.path())).unwrap();
         let stop = CancellationToken::new();
-        let wishes = Reloadable::new(Wishes::new(&Default::default(), &Default::default()));
-        let reporter = Reporter::new(registry, wishes);
+        let watch_settings =
+            Reloadable::new(WatchSettings::new(&Default::default(), &Default::default()));
+        let reporter = Reporter::new(registry, watch_settings);
         let answers = Arc::new(ControlServer::new(reporter, Tester::unheard(), Default::default()));
         let serving = tokio::spawn(serve(directory.path().to_owned(), answers, stop.clone()));
         let asked = directory.path().to_owned();

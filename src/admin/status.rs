@@ -21,7 +21,7 @@ use crate::admission::login_limiter::LoginGate;
 use crate::config::Messages;
 use crate::push::registry::Registry;
 use crate::push::watch_status::WatchEntry;
-use crate::push::watcher::Wishes;
+use crate::push::watcher::WatchSettings;
 use crate::reloadable::Reloadable;
 use crate::store::{AccountStatus, Erased, StoreError, TokenStatus};
 use crate::telemetry::PostResult;
@@ -32,15 +32,15 @@ use crate::telemetry::history::{
 /// Makes reports.
 pub struct Reporter {
     registry: Registry,
-    wishes: Reloadable<Wishes>,
+    watch_settings: Reloadable<WatchSettings>,
     gate: Option<Arc<LoginGate>>,
 }
 
 impl Reporter {
-    /// Creates a reporter on the accounts of `registry`, with the configured `wishes`.
+    /// Creates a reporter on the accounts of `registry`, with the configured settings of watches.
     #[must_use]
-    pub fn new(registry: Registry, wishes: Reloadable<Wishes>) -> Self {
-        Self { registry, wishes, gate: None }
+    pub fn new(registry: Registry, watch_settings: Reloadable<WatchSettings>) -> Self {
+        Self { registry, watch_settings, gate: None }
     }
 
     /// Adds the mail servers at which logins of unknown accounts are refused.
@@ -74,7 +74,7 @@ impl Reporter {
     pub async fn report(&self) -> Result<StatusReport, StoreError> {
         let found = self.registry.snapshot().await?;
         let (clock, history, messages) =
-            (DisplayClock::now(), self.history(), self.wishes.get().messages());
+            (DisplayClock::now(), self.history(), self.watch_settings.get().messages());
         let describe = |status: &AccountStatus| {
             let account = &status.account;
             describe(status, self.watch(account).as_ref(), &self.summary(account), messages, clock)
@@ -122,7 +122,7 @@ impl Reporter {
             return Ok(None);
         };
         let (clock, history, messages) =
-            (DisplayClock::now(), self.history(), self.wishes.get().messages());
+            (DisplayClock::now(), self.history(), self.watch_settings.get().messages());
         let timeline = self.timeline(account).unwrap_or_default();
         Ok(Some(AccountHistory {
             account: describe(

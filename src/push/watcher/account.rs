@@ -12,8 +12,8 @@ use tokio::sync::watch as channel;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, error, warn};
 
-use super::WatchContext;
-use super::session::{self, Spare, Task, WatchEnd};
+use super::context::WatchContext;
+use super::session::{self, SessionTask, Spare, WatchEnd};
 use crate::credentials::{CredentialKind, Credentials};
 use crate::mailbox_name::MailboxName;
 use crate::push::account::Account;
@@ -33,7 +33,7 @@ const WELL: Duration = Duration::from_secs(300);
 /// Time before a refusal without a reason is believed.
 const CONFIRMATION: Duration = Duration::from_secs(15 * 60);
 
-/// A watch that begins its first look later than this after it was wished for looks back.
+/// A watch whose first session begins later than this after its request counts from the stored position.
 const LATE: Duration = Duration::from_secs(60);
 
 /// Over this time watches come back when the state can be written again.
@@ -46,7 +46,7 @@ pub(super) async fn watch(context: Arc<WatchContext>, account: Arc<Account>) {
     }
     let mailboxes = context.mailboxes(&account);
     // Boxed: the task is as large as the largest that it waits for, and a server is looked up once.
-    let gate = context.gates.of(&Box::pin(context.host(&account.id)).await);
+    let gate = context.pacing.of(&Box::pin(context.host(&account.id)).await);
     let blindness = idle::blindness(gate.treatment().idle_renewal);
     context.begin(&account, blindness);
     account.watch.watches(&mailboxes);
@@ -110,7 +110,7 @@ impl Watched<'_> {
             let Some(credentials) = self.account.credentials() else { return };
             let (end, lasted) =
                 self.session(mailboxes, is_first, &credentials, &failed_fetches).await;
-            if matches!(end, WatchEnd::Leaving) || self.context.leaving.is_cancelled() {
+            if matches!(end, WatchEnd::Shutdown) || self.context.shutdown.is_cancelled() {
                 // Not the end of the watch, which would cut the account's other sessions off.
                 return std::future::pending().await;
             }
@@ -180,7 +180,7 @@ impl Watched<'_> {
         }
         let place = self.gate.enter().await;
         let began = Instant::now();
-        let task = Task {
+        let task = SessionTask {
             context: self.context,
             account: self.account,
             mailboxes,
@@ -189,9 +189,9 @@ impl Watched<'_> {
             notify: is_first.then_some(&self.notify),
             late: self.account.is_from_before() || self.began.elapsed() > LATE,
             failed_fetches,
-            leaving: self.context.leaving.clone(),
+            logout: self.context.shutdown.clone(),
             when_watching: None,
-            wanted: None,
+            return_requests: None,
         };
         // Boxed: what a login needs is given back after it.
         let session =
@@ -201,7 +201,7 @@ impl Watched<'_> {
                 Ok(Err(end)) => end,
                 Err(_) => WatchEnd::Panicked,
             },
-            () = self.account.watch.asked_to_give_way() => WatchEnd::GaveWay,
+            () = self.account.watch.asked_to_give_way() => WatchEnd::Yielded,
         };
         (end, began.elapsed())
     }
@@ -335,9 +335,9 @@ fn next_step(end: &WatchEnd, kind: CredentialKind) -> Next {
             ConnectError::Tls(_) | ConnectError::NotFound(_) | ConnectError::Complaint { .. },
         )
         | WatchEnd::Panicked
-        | WatchEnd::GaveWay
-        | WatchEnd::HandedBack
-        | WatchEnd::Leaving => Next::Later,
+        | WatchEnd::Yielded
+        | WatchEnd::Resumed
+        | WatchEnd::Shutdown => Next::Later,
         WatchEnd::Failed(IdleFailure::NoIdle(_)) | WatchEnd::NoRoute => Next::AwaitLogin,
         WatchEnd::Failed(
             IdleFailure::NoMailbox(_)

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::session_pool::SessionPool;
-use super::{Watchers, Wishes};
+use super::{WatchSettings, Watchers};
 use crate::account::AccountId;
 use crate::config::Config;
 use crate::credentials::Credentials;
@@ -176,12 +176,12 @@ impl Watching {
         let asked = Asked { login: "alice@lab.test", listener: None, host: None };
         let account =
             AccountId::new("alice@lab.test", &upstreams.routes.find(&asked).unwrap().name());
-        let wishes = Reloadable::new(Wishes::new(&config.startup, &config.live));
+        let settings = Reloadable::new(WatchSettings::new(&config.startup, &config.live));
         let watchers = Watchers::new(
             &config.startup,
             registry.clone(),
             Reloadable::new(upstreams),
-            wishes,
+            settings,
             Tracer::default(),
         );
         let (keeper, end) = (watchers.keeper(), CancellationToken::new());

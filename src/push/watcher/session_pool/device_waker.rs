@@ -12,10 +12,11 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use super::{SessionPool, WatchContext, later as after};
+use super::{SessionPool, later as after};
 use crate::account::AccountId;
 use crate::push::account::Account;
 use crate::push::backoff::Backoff;
+use crate::push::watcher::context::WatchContext;
 use crate::upstream::connect::{self, ConnectError};
 
 /// Time after the start in which devices may come back by themselves: a restart disconnects those that are there.

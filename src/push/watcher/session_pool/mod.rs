@@ -20,8 +20,8 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::WatchContext;
-use super::session::{self, Ended, SessionReturn, Spare, Taken, Task, WatchEnd};
+use super::context::WatchContext;
+use super::session::{self, Ended, ReturnRequests, SessionTask, Spare, TakenSession, WatchEnd};
 use crate::account::AccountId;
 use crate::config::{KeptSessions, Messages};
 use crate::push::account::{Account, KeptSession, SessionRequest};
@@ -121,7 +121,7 @@ impl SessionPool {
 
     /// The account, if anybody wants to know of its mail: it has a device.
     fn wanted(&self, account: &AccountId) -> Option<Arc<Account>> {
-        self.registry().get(account).filter(|_| !self.0.context.leaving.is_cancelled())
+        self.registry().get(account).filter(|_| !self.0.context.shutdown.is_cancelled())
     }
 
     /// A client has logged in.
@@ -233,7 +233,7 @@ impl SessionPool {
     /// message.
     #[must_use]
     pub fn judge(&self, account: &AccountId) -> PushFilter {
-        let judge = self.0.context.judge(account);
+        let judge = self.0.context.push_filter(account);
         let messages =
             if judge.messages == Messages::Chat { Messages::All } else { judge.messages };
         PushFilter { messages, ..judge }
@@ -268,7 +268,7 @@ impl SessionPool {
     ) {
         let Some(account) = self.registry().get(account) else { return };
         let account = &account.telemetry;
-        self.0.context.tell(&TelemetryEvent::Noticed { account, mailbox, announce, since });
+        self.0.context.report(&TelemetryEvent::Noticed { account, mailbox, announce, since });
     }
 
     fn begin(
@@ -277,7 +277,7 @@ impl SessionPool {
         back: Option<(Arc<ResumeTicket>, SessionRequest)>,
     ) -> Option<(u64, CancellationToken)> {
         let number = self.0.next.fetch_add(1, Ordering::Relaxed);
-        let leave = self.0.context.leaving.child_token();
+        let leave = self.0.context.shutdown.child_token();
         let session = KeptSession { number, leave: leave.clone(), back };
         account
             .kept
@@ -291,7 +291,7 @@ impl SessionPool {
         given: Given,
         number: u64,
         leave: CancellationToken,
-        wanted: SessionReturn,
+        wanted: ReturnRequests,
     ) -> Ended {
         let Given { account: _, stream, trace, abilities, manners, since, ticket: _ } = given;
         let context = &*self.0.context;
@@ -300,16 +300,17 @@ impl SessionPool {
             return Err(IdleFailure::NoIdle("IDLE is not among its capabilities".into()).into());
         }
         let mailboxes = context.mailboxes(account);
-        let treatment = *context.gates.of(&context.host(&account.id).await).treatment();
+        let treatment = *context.pacing.of(&context.host(&account.id).await).treatment();
         let blindness = idle::blindness(treatment.idle_renewal);
         if !account.watch.has_begun() {
             context.begin(account, blindness);
         }
         account.watch.found_within(blindness);
         account.watch.watches(&mailboxes);
-        let taken = Taken { stream, trace, has_notify: abilities.notify, manners };
+        let taken =
+            TakenSession { stream, trace, has_notify: abilities.notify, inherited: manners };
         let failed_fetches = AtomicU32::new(0);
-        let task = Task {
+        let task = SessionTask {
             context,
             account,
             mailboxes: &mailboxes,
@@ -318,14 +319,14 @@ impl SessionPool {
             notify: None,
             late: since.elapsed() > LATE,
             failed_fetches: &failed_fetches,
-            leaving: leave,
+            logout: leave,
             // Those before it are not needed any more.
             when_watching: Some(&|| account.kept.end_older(number)),
-            wanted: Some(wanted),
+            return_requests: Some(wanted),
         };
         tokio::select! {
             end = Box::pin(session::take_over(task, taken)) => end,
-            () = account.watch.asked_to_give_way() => Err(WatchEnd::GaveWay),
+            () = account.watch.asked_to_give_way() => Err(WatchEnd::Yielded),
         }
     }
 
@@ -333,8 +334,8 @@ impl SessionPool {
         account.kept.ended(number);
         let upstream = &account.id.upstream;
         match end {
-            WatchEnd::Leaving => debug!(%account, "a kept session has logged out"),
-            WatchEnd::HandedBack => debug!(%account, "a client has resumed its kept session"),
+            WatchEnd::Shutdown => debug!(%account, "a kept session has logged out"),
+            WatchEnd::Resumed => debug!(%account, "a client has resumed its kept session"),
             WatchEnd::Panicked => error!(%account, "a kept session ended: {end}"),
             WatchEnd::Failed(IdleFailure::NoIdle(_)) => {
                 warn!(%account, %upstream, "session not kept: {end}")
@@ -342,7 +343,7 @@ impl SessionPool {
             _ => info!(%account, %upstream, "a kept session ended: {end}"),
         }
         // Whoever it gave way to is about to come in.
-        let delay = if matches!(end, WatchEnd::GaveWay) { RETURN_TIME } else { Duration::ZERO };
+        let delay = if matches!(end, WatchEnd::Yielded) { RETURN_TIME } else { Duration::ZERO };
         self.is_left_alone(&account.id, &end.to_string(), delay);
     }
 
