@@ -34,7 +34,6 @@ pub mod logging;
 pub mod machine;
 pub mod mailbox_name;
 pub mod parser;
-pub mod password_hash;
 pub mod pem_file;
 pub mod policy;
 mod printable;

@@ -25,6 +25,7 @@ use crate::logging::LogLimit;
 use crate::proxy::Proxy;
 use crate::proxy::listener;
 use crate::proxy::submission_lookup::keep_known;
+use crate::push::kept::KeptSessions;
 use crate::push::notifier::{ClientError, Notifier};
 use crate::push::registry::{AccountEvents, Registry, upkeep};
 use crate::push::watcher::{WatchSettings, Watchers};
@@ -123,6 +124,7 @@ pub struct Server {
     registry: Registry,
     gate: Arc<LoginGate>,
     watchers: Watchers,
+    kept: KeptSessions,
     account_events: AccountEvents,
     notifier: Notifier,
     /// The password of the web page, if there is one.
@@ -168,6 +170,7 @@ impl Server {
             watch_settings.clone(),
             tracer.clone(),
         );
+        let kept = KeptSessions::new(&watchers, &config.startup.keep);
         let proxy = Proxy::new(
             &config.live,
             tls.clone(),
@@ -176,7 +179,7 @@ impl Server {
             Arc::clone(&gate),
             tracer.clone(),
         )
-        .with_keeper(watchers.keeper());
+        .with_kept(kept.clone());
         let reloader = Reloader {
             startup: Arc::new(config.startup.clone()),
             live: Reloadable::new(config.live.clone()),
@@ -194,6 +197,7 @@ impl Server {
             registry,
             gate,
             watchers,
+            kept,
             account_events,
             notifier,
             password,
@@ -237,6 +241,7 @@ impl Server {
             registry,
             gate,
             watchers,
+            kept,
             account_events,
             notifier,
             password,
@@ -264,7 +269,8 @@ impl Server {
             admin::start(&startup.admin, &live.hostname, password, sources, &tls, &tasks, &stop)
                 .await;
         }
-        let mut watching = tasks.spawn(watchers.run(account_events, stop.clone()));
+        let (watches, waker) = (watchers.run(account_events, stop.clone()), kept.run(stop.clone()));
+        let mut watching = tasks.spawn(async move { tokio::join!(watches, waker) });
         let reporter = Reporter::new(registry.clone(), watch_settings).with_gate(Arc::clone(&gate));
         let answers = Arc::new(ControlServer::new(reporter, notifier.tester(), tracer.clone()));
         tasks.spawn(control::serve(startup.storage.directory.clone(), answers, stop.clone()));

@@ -1,4 +1,4 @@
-//! `proxy::session` where sessions are kept, and `push::observer`: a session that its client leaves at any moment.
+//! `proxy::session` where sessions are kept, and `push::kept::observer`: a session that its client leaves at any moment.
 //!
 //! An input is a sequence of events, as for `session`; then the client is gone, and what the upstream says after that brings the
 //! session to rest, or not. The same events, one byte at a time, give the same output and the same end; nothing but DONE, `*` and
@@ -14,7 +14,7 @@ use deltapush::proxy::session::{
 };
 use deltapush::proxy::session_log::{self, LoggedEvent, LoggedSession};
 use deltapush::push::filter::PushFilter;
-use deltapush::push::observer::{NewMailObserver, ObserverAction, ObserverInput};
+use deltapush::push::kept::observer::{NewMailObserver, ObserverAction, ObserverInput};
 use deltapush::store::Position;
 
 use super::events::{self, events};
@@ -35,7 +35,7 @@ struct ObservedSession {
 
 impl ObservedSession {
     fn upstream_says(&mut self, chunk: &[u8]) {
-        self.it.handle(SessionInput::CopiesFetches(self.observer.looks()));
+        self.it.handle(SessionInput::CopiesFetches(self.observer.wants_fetches()));
         self.it.upstream_says(chunk);
         self.look_on();
     }
@@ -166,7 +166,7 @@ fn play(settings: u8, script: &[u8], step: usize) -> Played {
         upstream: text(&log.upstream),
         last_words: text(log.upstream.get(gone..).unwrap()),
         settling,
-        set: session.set(),
+        set: session.changed_state(),
         actions,
     }
 }

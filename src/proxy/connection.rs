@@ -8,7 +8,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::client_stream::Conversation;
-use super::handover::{Returned, SessionHandover};
 use super::handshake::{self, Accepted, Guests};
 use super::incoming_client::{Browser, IncomingClient, NoLogin};
 use super::login::{LoginEnd, LoginSuccess};
@@ -25,8 +24,8 @@ use crate::admission::connection_slots::ConnectionSlot;
 use crate::config::{ListenerTls, SessionLimits};
 use crate::credentials::Credentials;
 use crate::http::{HttpVersion, public, server};
+use crate::push::kept::KeptLogin;
 use crate::push::registry::{AccountOrigin, Registry};
-use crate::push::watcher::session_pool::Abilities;
 use crate::telemetry::{LoginResult, TelemetryEvent};
 use crate::tls::stream::Stream;
 use crate::trace::{Mark, Speaker};
@@ -42,7 +41,7 @@ struct Authenticated {
     /// None where sessions are kept: no copy of them is left.
     credentials: Option<Arc<Credentials>>,
     upstream: Connected,
-    returned: Box<Returned>,
+    kept: Box<KeptLogin>,
     origin: AccountOrigin,
 }
 
@@ -208,7 +207,7 @@ impl IncomingClient {
                     )
                     .await
                 {
-                    Ok(LoginSuccess { account, credentials, upstream, returned, is_open }) => {
+                    Ok(LoginSuccess { account, credentials, upstream, kept, is_open }) => {
                         self.record_login(Some(&account), LoginResult::Accepted);
                         self.trace.logged_in(&account);
                         let mut client = client.take()?;
@@ -223,7 +222,7 @@ impl IncomingClient {
                             account,
                             credentials,
                             upstream,
-                            returned,
+                            kept,
                             origin,
                         };
                         return Ok(authenticated);
@@ -257,21 +256,14 @@ impl IncomingClient {
 
     /// From the login on: the client gets the server's answer under its own tag, and everything else as it comes.
     fn relay(mut self, authenticated: Authenticated) -> (Box<Relay<AccountHandle>>, Preread) {
-        let Authenticated { client, rest, tag, account, credentials, upstream, returned, origin } =
+        let Authenticated { client, rest, tag, account, credentials, upstream, kept, origin } =
             authenticated;
         let Connected { stream, logged_in, rest: upstream_rest } = upstream;
         let mut known = UpstreamTraits { pushes: logged_in.pushes, ..UpstreamTraits::default() };
         known.learn(logged_in.capabilities.iter().map(str::as_bytes));
         let session = Session::new(Arc::clone(&self.proxy.session), known);
-        let abilities = Abilities {
-            idle: logged_in.capabilities.has("IDLE"),
-            notify: logged_in.capabilities.has("NOTIFY"),
-        };
-        let keeper = self.proxy.keeper.as_ref();
-        let legacy = keeper.map(|keeper| {
-            SessionHandover::new(keeper, &self.proxy.registry, &account, abilities, *returned)
-        });
-        let session = if legacy.is_some() { session.kept() } else { session };
+        let kept = self.proxy.kept.client(&account, &logged_in.capabilities, *kept);
+        let session = if kept.may_be_kept() { session.kept() } else { session };
         let answer = login_answer::lines(&tag, &logged_in, |line| session.rewrite(line));
         if let Some(transcript) = self.trace.transcript() {
             transcript.lines(Speaker::ToClient, Mark::Changed, &answer);
@@ -287,7 +279,7 @@ impl IncomingClient {
             origin,
             has_grace: self.proxy.has_grace,
             device: OnceLock::new(),
-            legacy: legacy.map(Box::new),
+            kept,
         };
         (Box::new(Relay::new(session, (client, stream), account, self.trace, bounds)), beginning)
     }

@@ -6,7 +6,6 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout_at};
 use tracing::{debug, warn};
 
-use super::handover::Returned;
 use super::incoming_client::{IncomingClient, NoLogin};
 use super::login_attempt::{AttemptError, WaitingClient};
 use super::login_error_response::Refused;
@@ -19,9 +18,8 @@ use crate::admission::login_limiter::{self, DenialReason, Invented, Pass};
 use crate::admission::report;
 use crate::admission::report::in_words;
 use crate::config::Native;
-use crate::credentials::{CredentialKind, Credentials};
-use crate::password_hash::HashRequester;
-use crate::push::watcher::session_pool::ResumeTicket;
+use crate::credentials::Credentials;
+use crate::push::kept::{ClientLogin, KeptLogin, Resumption};
 use crate::telemetry::LoginResult;
 use crate::upstream::connect::{ConnectError, Connected};
 use crate::upstream::dns::Reach;
@@ -39,7 +37,7 @@ pub(super) struct LoginSuccess {
     pub(super) credentials: Option<Arc<Credentials>>,
     pub(super) upstream: Connected,
     /// Boxed: elsewhere it is empty.
-    pub(super) returned: Box<Returned>,
+    pub(super) kept: Box<KeptLogin>,
     /// The login's domain named the mail server.
     pub(super) is_open: bool,
 }
@@ -121,19 +119,23 @@ impl IncomingClient {
         let pass = self.pass(login, &account, &credentials).await?;
         let claim = self.entrance.claim.clone();
         let _trying = claim.as_ref().map(|claim| claim.try_login(&(&self.proxy.limits).into()));
-        let ticket = self.ticket_for(&target, &account, &credentials).await;
-        if let Some((upstream, returned)) = self.resume(&account, ticket.as_ref()).await {
+        // After the permit, so that wrong passwords are counted here too.
+        let resumption =
+            self.proxy.kept.resume(self.client_login(&target, &account, &credentials)).await;
+        let is_recognized = matches!(resumption, Resumption::Recognized);
+        if let Resumption::Resumed(upstream, kept) = resumption {
             pass.done(LoginOutcome::Accepted);
             let (session, peer) = (self.session, self.peer);
             debug!(session, %peer, %account, upstream = %target, "logged in by resuming a kept session");
-            let (returned, is_open) = (Box::new(returned), target.reach == Reach::PublicOnly);
-            return Ok(LoginSuccess { account, credentials: None, upstream, returned, is_open });
+            let (upstream, kept) = (*upstream, Box::new(kept));
+            let is_open = target.reach == Reach::PublicOnly;
+            return Ok(LoginSuccess { account, credentials: None, upstream, kept, is_open });
         }
         let probed = self.proxy.session.native == Native::Passthrough
             && !self.proxy.probes.is_known(&target);
         let login =
             AdmittedLogin { target: &target, account: &account, credentials: &credentials, probed };
-        match self.ask_mail_server(&login, &pass, &mut client, ticket.is_some()).await {
+        match self.ask_mail_server(&login, &pass, &mut client, is_recognized).await {
             Ok(upstream) => Ok(self.succeeded(&login, pass, upstream).await),
             Err(error) => Err(self.failed(&login, pass, error)),
         }
@@ -145,13 +147,13 @@ impl IncomingClient {
         login: &AdmittedLogin<'_>,
         pass: &Pass,
         client: &mut WaitingClient<'_>,
-        has_ticket: bool,
+        is_recognized: bool,
     ) -> Result<Connected, AttemptError> {
         let AdmittedLogin { target, account, credentials, probed } = *login;
         let attempt = self.attempt(target, credentials, probed, pass, client).await;
         // The client's answer to one challenge is no answer to another.
         // And a stranger, whom some servers tell so before they look at the password, ends nobody's watch.
-        let may_yield = !client.was_asked && (pass.is_known() || has_ticket);
+        let may_yield = !client.was_asked && (pass.is_known() || is_recognized);
         let yields = may_yield
             && attempt.as_ref().is_err_and(AttemptError::is_too_many)
             && self.proxy.registry.get(account).is_some_and(|account| account.watch.give_way());
@@ -234,72 +236,25 @@ impl IncomingClient {
         if let Err(error) = self.proxy.registry.login_succeeded(account, credentials).await {
             debug!(session, %account, "cannot store the new password for the watch: {error}");
         }
+        let login = self.client_login(target, account, credentials);
+        let kept = self.proxy.kept.accepted(login, &upstream.logged_in).await;
         LoginSuccess {
             account: account.clone(),
-            credentials: self.proxy.keeper.is_none().then(|| Arc::new(credentials.to_keep())),
-            returned: Box::new(self.ticket(target, account, credentials, &upstream).await),
+            credentials: self.proxy.kept.held_credentials(credentials),
+            kept: Box::new(kept),
             upstream,
             is_open: target.reach == Reach::PublicOnly,
         }
     }
 
-    /// The kept session's ticket, if this login is the same: a session is not asked for it, and another password is for the mail
-    /// server to judge. It comes after the [`Pass`], so that whoever guesses is counted whichever way it goes.
-    async fn ticket_for(
+    /// The login as kept sessions need it.
+    fn client_login<'l>(
         &self,
-        target: &Target,
-        account: &AccountId,
-        credentials: &Credentials,
-    ) -> Option<Arc<ResumeTicket>> {
-        let ticket = self.proxy.keeper.as_ref()?.ticket(account)?;
-        let is_possible =
-            credentials.kind == CredentialKind::Password && ticket.fits(target, self.prefix());
-        (is_possible
-            && self
-                .proxy
-                .recognizer
-                .is_same(&credentials.password, &ticket.hash, self.caller(account))
-                .await)
-            .then_some(ticket)
-    }
-
-    /// The kept session, for a client that has its ticket.
-    async fn resume(
-        &self,
-        account: &AccountId,
-        shown: Option<&Arc<ResumeTicket>>,
-    ) -> Option<(Connected, Returned)> {
-        let (keeper, ticket) = (self.proxy.keeper.as_ref()?, shown?);
-        let (stream, presence) = keeper.hand_back(account, ticket).await?;
-        let connected = Connected { stream, logged_in: ticket.logged_in(), rest: Vec::new() };
-        Some((connected, Returned { ticket: Some(Arc::clone(ticket)), presence: Some(presence) }))
-    }
-
-    /// The ticket for which a new session may be given back.
-    async fn ticket(
-        &self,
-        target: &Target,
-        account: &AccountId,
-        credentials: &Credentials,
-        upstream: &Connected,
-    ) -> Returned {
-        let Some(keeper) = &self.proxy.keeper else { return Returned::default() };
-        // What was right before may not be any more.
-        keeper.revoke(account);
-        let is_wanted = keeper.settings().hand_back
-            && credentials.kind == CredentialKind::Password
-            && keeper.wants(account);
-        if !is_wanted {
-            return Returned::default();
-        }
-        let hash = self.proxy.recognizer.hash(&credentials.password, self.caller(account)).await;
-        let ticket =
-            hash.map(|hash| ResumeTicket::new(hash, target, self.prefix(), &upstream.logged_in));
-        Returned { ticket: ticket.map(Arc::new), presence: None }
-    }
-
-    fn caller(&self, account: &AccountId) -> HashRequester {
-        HashRequester { account: account.clone(), prefix: self.prefix() }
+        target: &'l Target,
+        account: &'l AccountId,
+        credentials: &'l Credentials,
+    ) -> ClientLogin<'l> {
+        ClientLogin { target, account, credentials, client: self.prefix() }
     }
 
     /// The login as the guard sees it.

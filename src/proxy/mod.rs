@@ -4,7 +4,6 @@ mod account_changes;
 mod client_stream;
 pub mod compress;
 mod connection;
-mod drain;
 mod handover;
 pub(crate) mod handshake;
 mod incoming_client;

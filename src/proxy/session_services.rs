@@ -4,11 +4,12 @@
 use std::sync::{Arc, OnceLock};
 
 use super::account_changes::{self, TokenChange};
-use super::handover::SessionHandover;
+use super::handover::hand_over;
 use super::relay::{self, OrphanedSession, Performed};
 use super::session::{ObservedEvent, Request};
 use crate::account::AccountId;
 use crate::credentials::Credentials;
+use crate::push::kept::KeptClient;
 use crate::push::push_status_line::standing;
 use crate::push::registry::{AccountOrigin, Registry};
 use crate::secret::DeviceToken;
@@ -28,8 +29,8 @@ pub(super) struct AccountHandle {
     pub(super) has_grace: bool,
     /// The token that the session's device has handed over.
     pub(super) device: OnceLock<DeviceToken>,
-    /// The handover of the session, where it may be kept.
-    pub(super) legacy: Option<Box<SessionHandover>>,
+    /// The client, whose session may be kept.
+    pub(super) kept: KeptClient,
 }
 
 impl relay::SessionServices for AccountHandle {
@@ -42,9 +43,7 @@ impl relay::SessionServices for AccountHandle {
     }
 
     fn idles_in(&self, mailbox: &str) {
-        if let Some(legacy) = &self.legacy {
-            legacy.client_waits(mailbox);
-        }
+        self.kept.waits_in(mailbox);
         // Where other programs of the account wait is no business of its phones'.
         if self.device.get().is_none() || !self.registry.must_note_idle(&self.account, mailbox) {
             return;
@@ -86,20 +85,16 @@ impl relay::SessionServices for AccountHandle {
         self.registry.telemetry().record(&TelemetryEvent::BackgroundFetch { session, account });
     }
 
-    fn sees(&self, glimpse: ObservedEvent<'_>) {
-        if let Some(legacy) = &self.legacy {
-            legacy.sees(glimpse);
-        }
+    fn on_observed(&self, event: ObservedEvent<'_>) {
+        self.kept.on_observed(event);
     }
 
-    fn looks_for_mail(&self) -> bool {
-        self.legacy.as_ref().is_some_and(|legacy| legacy.looks_for_mail())
+    fn wants_fetches(&self) -> bool {
+        self.kept.wants_fetches()
     }
 
-    fn inherits(self, left: OrphanedSession) {
-        if let Some(legacy) = self.legacy {
-            legacy.take(left);
-        }
+    fn on_client_gone(self, left: OrphanedSession) {
+        tokio::spawn(hand_over(self.account, self.kept, left));
     }
 
     fn relayed(&self, way: Direction, bytes: usize) {
@@ -110,9 +105,7 @@ impl relay::SessionServices for AccountHandle {
         if let Request::AddToken(token) = &request {
             // A client hands over one token in a session; with another one it is the first that counts here.
             let _ = self.device.set(token.clone());
-            if let Some(legacy) = &self.legacy {
-                legacy.has_device(token);
-            }
+            self.kept.has_device(token);
         }
         let change = TokenChange {
             registry: self.registry.clone(),

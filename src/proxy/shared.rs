@@ -13,9 +13,8 @@ use crate::admission::login_limiter::LoginGate;
 use crate::admission::slot_table;
 use crate::config::{Allow, Listener, ListenerTls, LiveConfig, SessionLimits};
 use crate::http::public::PublicSite;
-use crate::password_hash::PasswordHasher;
+use crate::push::kept::KeptSessions;
 use crate::push::registry::{AccountLimits, Registry};
-use crate::push::watcher::session_pool::SessionPool;
 use crate::tls::server::ServerTls;
 use crate::trace::Tracer;
 use crate::upstream::Upstreams;
@@ -25,10 +24,7 @@ pub struct Proxy {
     pub(super) tls: ServerTls,
     pub(crate) upstreams: Arc<Upstreams>,
     pub(super) registry: Registry,
-    /// The pool of kept sessions, if sessions are kept.
-    pub(super) keeper: Option<SessionPool>,
-    /// By whom a password is known again.
-    pub(super) recognizer: PasswordHasher,
+    pub(super) kept: KeptSessions,
     pub(super) session: Arc<session::SessionSettings>,
     /// SCRAM is among what is offered before the login.
     pub(super) offers_scram: bool,
@@ -66,8 +62,7 @@ impl Proxy {
             tls,
             upstreams,
             registry,
-            keeper: None,
-            recognizer: PasswordHasher::default(),
+            kept: KeptSessions::default(),
             session: Arc::new(session_settings(config)),
             offers_scram: config.login.scram,
             refuses_invented: config.login.refuse_invented,
@@ -87,10 +82,10 @@ impl Proxy {
         }
     }
 
-    /// The same proxy, whose clients' sessions are kept if somebody does that.
+    /// Hands clients' sessions over to `kept`.
     #[must_use]
-    pub fn with_keeper(self, keeper: Option<SessionPool>) -> Self {
-        Self { keeper, ..self }
+    pub fn with_kept(self, kept: KeptSessions) -> Self {
+        Self { kept, ..self }
     }
 
     /// The same proxy under another configuration: what is counted and known goes on.
@@ -101,8 +96,7 @@ impl Proxy {
         Self {
             probes: Arc::clone(&self.probes),
             door: Arc::clone(&self.door),
-            keeper: self.keeper.clone(),
-            recognizer: self.recognizer.clone(),
+            kept: self.kept.clone(),
             next_session: Arc::clone(&self.next_session),
             site: Arc::new(self.site.renewed(config)),
             ..Self::new(

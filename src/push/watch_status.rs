@@ -66,7 +66,7 @@ impl WatchState {
         }
     }
 
-    /// The same for telemetry.
+    /// The state as an event for telemetry.
     pub(crate) fn event(&self) -> WatchEvent<'_> {
         match self {
             Self::Connecting => WatchEvent::Connecting,

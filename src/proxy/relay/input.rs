@@ -112,8 +112,8 @@ impl<A: SessionServices> Relay<A> {
     /// Gives the session what the upstream said, as much of it as this turn may handle, and returns how much that was.
     fn take_upstream(&mut self, input: &[u8], cx: &mut Context<'_>) -> usize {
         if self.session.may_be_kept() {
-            let looks = self.account.looks_for_mail();
-            self.drive(SessionInput::CopiesFetches(looks), cx);
+            let copies = self.account.wants_fetches();
+            self.drive(SessionInput::CopiesFetches(copies), cx);
         }
         let pieces = self.turn.pieces;
         let used = self.drive(SessionInput::Upstream { bytes: input, pieces }, cx).used;

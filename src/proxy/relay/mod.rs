@@ -161,7 +161,7 @@ impl<A: SessionServices> Relay<A> {
         let goes_on = session.may_be_kept()
             && !matches!(end, RelayEnd::Upstream(_) | RelayEnd::Unanswered | RelayEnd::Shutdown);
         if let Some((stream, unsent)) = goes_on.then(|| upstream.into_stream()).flatten() {
-            account.inherits(OrphanedSession { stream, unsent, session, trace });
+            account.on_client_gone(OrphanedSession { stream, unsent, session, trace });
         }
         end
     }

@@ -1,4 +1,5 @@
-//! Interface of a relay to its surroundings: services for the session's account, and an heir for a session without a client.
+//! Interface of a relay to its surroundings: services for the session's account, and the handover of a session without a
+//! client.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -31,14 +32,14 @@ pub trait SessionServices: Send {
     fn relayed(&self, way: Direction, bytes: usize);
     /// Does what a session asked for.
     fn perform(&self, request: Request) -> Performed;
-    /// Something about new mail passes by. Only where sessions are kept.
-    fn sees(&self, _glimpse: ObservedEvent<'_>) {}
+    /// Handles an event of new mail in the session. Only where sessions are kept.
+    fn on_observed(&self, _event: ObservedEvent<'_>) {}
     /// Returns true if FETCH responses are worth a copy for the observer of new mail.
-    fn looks_for_mail(&self) -> bool {
+    fn wants_fetches(&self) -> bool {
         false
     }
-    /// The client is gone, and left this. Only where sessions are kept.
-    fn inherits(self, _left: OrphanedSession)
+    /// Takes the session of a client that is gone. Only where sessions are kept.
+    fn on_client_gone(self, _left: OrphanedSession)
     where
         Self: Sized,
     {

@@ -187,7 +187,7 @@ impl Session {
         match fragment {
             Fragment::Line { bytes, end } => {
                 if let Some(keeping) = &mut self.keeping {
-                    keeping.go_on(bytes);
+                    keeping.extend(bytes);
                 }
                 if let Some(observer) = &mut self.prefetches {
                     observer.more(bytes);

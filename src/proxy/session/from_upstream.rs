@@ -98,8 +98,8 @@ impl Session {
             ResponsePath::Pass(shape) => {
                 self.server.has_news |= shape == DATA && data::is_exists(start);
                 self.show(out, Speaker::ToClient, Mark::Relayed, start, shape.secret);
-                self.begin_to_see(start);
-                self.see(start, || ends_response(end, shape), out);
+                self.begin_observed(start);
+                self.extend_observed(start, || ends_response(end, shape), out);
                 if let Some(observer) = &mut self.prefetches {
                     observer.begin_response(start);
                     observer.more_of_response(start, || ends_response(end, shape));
@@ -154,14 +154,14 @@ impl Session {
         match fragment {
             Fragment::Line { bytes, end } => {
                 self.show(out, Speaker::ToClient, Mark::Relayed, bytes, shape.secret);
-                self.see(bytes, || ends_response(end, shape), out);
+                self.extend_observed(bytes, || ends_response(end, shape), out);
                 if let Some(observer) = &mut self.prefetches {
                     observer.more_of_response(bytes, || ends_response(end, shape));
                 }
                 self.passed_line_end(end, shape, run, out);
             }
             Fragment::Literal { bytes, .. } => {
-                self.see(bytes, || false, out);
+                self.extend_observed(bytes, || false, out);
                 if let Some(observer) = &mut self.prefetches {
                     observer.more_of_response(bytes, || false);
                 }

@@ -9,7 +9,6 @@
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))] // bytes from outside
 
 mod contract;
-mod drain;
 #[cfg(test)]
 mod extension_tests;
 mod from_client;
@@ -18,8 +17,6 @@ mod id;
 mod intercept;
 mod keepalive;
 mod keeping;
-#[cfg(test)]
-mod keeping_tests;
 mod metadata;
 #[cfg(test)]
 mod metadata_tests;
@@ -52,14 +49,15 @@ use crate::parser::command::Verb;
 use crate::parser::framer::Framer;
 use crate::parser::response;
 use crate::policy::{JmapAccess, Native};
+pub use crate::push::kept::observer::ObservedEvent;
 use crate::trace::{Mark, Speaker, Transcript};
 
 pub use contract::{
     AccountQuestion, Backlog, DrainStep, Request, RequestOutcome, SessionAction, SessionEnd,
     SessionInput, UsedInput,
 };
-use keeping::DrainState;
-pub use keeping::{ChangedState, ObservedEvent};
+pub use keeping::ChangedState;
+use keeping::KeepingState;
 use patience::Wait;
 use pending::{Pending, PendingReply};
 use prefetch::PrefetchObserver;
@@ -127,8 +125,8 @@ pub struct Session {
     client: ClientSide,
     server: UpstreamSide,
     selection: Selection,
-    /// The state of a drain, if the session may be kept. Boxed: elsewhere there is none.
-    keeping: Option<Box<DrainState>>,
+    /// The additional state of a session that may be kept. Boxed: elsewhere there is none.
+    keeping: Option<Box<KeepingState>>,
     /// Observes the messages that the app fetches, once it has handed over a token. Boxed: most sessions have none.
     prefetches: Option<Box<PrefetchObserver>>,
     visit: Visit,
@@ -341,7 +339,7 @@ impl Session {
     }
 
     fn waits_for_logout(&self) -> bool {
-        self.keeping.as_ref().is_some_and(|keeping| keeping.logout.is_some())
+        self.keeping.as_ref().is_some_and(|keeping| keeping.awaits_logout())
     }
 
     /// Reports if deltapush, not the upstream, has the tokens.

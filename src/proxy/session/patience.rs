@@ -115,7 +115,7 @@ impl Session {
         if self.client.state == ClientState::AwaitingContinuation {
             self.client.state = ClientState::Continuing;
         } else if self.waits_for_logout() {
-            self.say_goodbye(out);
+            self.answer_due_logout(out);
         } else {
             return self.give_up(SessionEnd::Unanswered, own_lines::UPSTREAM_SILENT, out);
         }

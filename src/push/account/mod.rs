@@ -8,9 +8,7 @@
 //! Each part has a lock of its own. None is held over an await, nor while another part or the table is locked; the table may
 //! be locked while a part is.
 
-mod kept;
 mod registered;
-mod shown;
 mod unwritten;
 
 use std::fmt;
@@ -18,12 +16,12 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::kept::state::KeptState;
 use super::watch_status::Watch;
 use crate::account::AccountId;
 use crate::credentials::Credentials;
 use crate::store::{Idled, StoredToken, UnixTime};
 use crate::telemetry::AccountTelemetry;
-pub(super) use kept::{Kept, KeptSession, SessionRequest};
 use registered::Registered;
 
 /// An account that has a device.
@@ -37,7 +35,8 @@ pub struct Account {
     registered: Registered,
     /// Its watch: the task, and its status.
     pub watch: Watch,
-    pub(super) kept: Kept,
+    /// Its kept sessions.
+    pub(super) kept: KeptState,
     /// Its history and delays.
     pub telemetry: AccountTelemetry,
 }
@@ -59,7 +58,7 @@ impl Account {
             is_erased: AtomicBool::new(false),
             registered: Registered::new(state),
             watch: Watch::default(),
-            kept: Kept::default(),
+            kept: KeptState::default(),
             telemetry: AccountTelemetry::default(),
         }
     }
@@ -108,7 +107,7 @@ impl Drop for AccountOwner {
         self.is_erased.store(true, Ordering::SeqCst);
         self.registered.erase();
         self.watch.stop();
-        self.kept.end_all();
+        self.kept.close_all();
     }
 }
 

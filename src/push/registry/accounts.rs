@@ -124,8 +124,7 @@ impl AccountTable {
             }
             Change::Idled { account, mailboxes } => {
                 let Some(known) = self.get(&account) else { return };
-                let is_watched = self.keeps_sessions || known.can_be_watched();
-                if known.replace_idled(mailboxes) && is_watched {
+                if known.replace_idled(mailboxes) && known.can_be_watched() {
                     self.events.send(account, AccountEvent::MailboxesChanged);
                 }
             }
@@ -159,7 +158,11 @@ impl AccountTable {
         let Some(known) = self.get(&id) else {
             let state = AccountState { credentials, tokens, ..AccountState::default() };
             self.add(Account::new(id.clone(), state, false));
-            return self.events.send(id, AccountEvent::Watch);
+            // Where sessions are kept, no account has a watch of its own.
+            if !self.keeps_sessions {
+                self.events.send(id, AccountEvent::Watch);
+            }
+            return;
         };
         let before = known.replace_tokens(tokens.clone());
         self.now_has(&known, &before, &tokens);

@@ -30,7 +30,7 @@ impl Registry {
     /// Takes a token over that a client has handed over, with the credentials of its session if such are kept.
     ///
     /// # Errors
-    /// [`StoreError`]: the token is not kept, and the client must be told so.
+    /// [`StoreError`]: the token is not stored, and the client gets a NO.
     pub async fn register(
         &self,
         account: &AccountId,

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::credentials::Mechanism;
+use crate::push::latest::Merge;
 use crate::store::{Announce, change};
 use futures_util::FutureExt;
 use tempfile::TempDir;
@@ -70,9 +71,9 @@ async fn device_that_has_the_message_is_left_out() {
     }
     let but = Announce::AllBut(vec![token("b"), token("elsewhere")]);
     it.registry.noticed(&alice(), "INBOX", POSITION, but).await.unwrap();
-    let told: Vec<DeviceToken> =
+    let woken: Vec<DeviceToken> =
         std::iter::from_fn(|| it.news.try_recv()).map(|(token, _)| token).collect();
-    assert_eq!(told, [token("a"), token("c")]);
+    assert_eq!(woken, [token("a"), token("c")]);
     let pending = it.registry.snapshot().await.unwrap()[0]
         .tokens
         .iter()

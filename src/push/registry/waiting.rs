@@ -12,14 +12,14 @@ pub(super) struct WaitingAccounts {
 #[derive(Debug, Default, Clone, Copy)]
 struct WaitingCounts {
     waiting: usize,
-    /// The number in the operator's last log line.
-    told: usize,
+    /// The number in the last log line.
+    reported: usize,
 }
 
 impl WaitingAccounts {
     /// At the start so many wait.
     pub(super) fn begin(&self, waiting: usize) {
-        *self.lock() = WaitingCounts { waiting, told: waiting };
+        *self.lock() = WaitingCounts { waiting, reported: waiting };
         if waiting > 0 {
             tracing::info!(
                 waiting,
@@ -34,7 +34,7 @@ impl WaitingAccounts {
         let mut counts = self.lock();
         counts.waiting = counts.waiting.saturating_sub(1);
         if counts.is_news() {
-            counts.told = counts.waiting;
+            counts.reported = counts.waiting;
             match counts.waiting {
                 0 => tracing::info!("no account waits for a device to log in any more"),
                 waiting => tracing::info!(
@@ -55,9 +55,9 @@ impl WaitingAccounts {
 }
 
 impl WaitingCounts {
-    /// Half of what was last told is news, and the end is.
+    /// Half of what was last reported is news, and the end is.
     fn is_news(self) -> bool {
-        self.waiting <= self.told.div_euclid(2) && self.waiting < self.told
+        self.waiting <= self.reported.div_euclid(2) && self.waiting < self.reported
     }
 }
 
@@ -69,13 +69,13 @@ mod tests {
     fn each_half_is_news_and_the_end_is() {
         let waiting = WaitingAccounts::default();
         waiting.begin(100);
-        let mut told = vec![];
+        let mut reported = vec![];
         for _ in 0..150 {
             waiting.ended();
-            told.push(waiting.lock().told);
+            reported.push(waiting.lock().reported);
         }
-        told.dedup();
-        assert_eq!(told, [100, 50, 25, 12, 6, 3, 1, 0]);
+        reported.dedup();
+        assert_eq!(reported, [100, 50, 25, 12, 6, 3, 1, 0]);
         assert_eq!(waiting.count(), 0);
     }
 }

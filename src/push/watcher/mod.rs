@@ -4,7 +4,6 @@
 mod account;
 pub(in crate::push) mod context;
 pub(in crate::push) mod session;
-pub mod session_pool;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -22,13 +21,10 @@ use crate::trace::Tracer;
 use crate::upstream::Upstreams;
 use context::WatchContext;
 pub use context::WatchSettings;
-use session_pool::{DeviceWaker, SessionPool};
 
 /// All watches of the process.
 pub struct Watchers {
     context: Arc<WatchContext>,
-    /// The pool of kept sessions, if sessions are kept.
-    kept: Option<(SessionPool, DeviceWaker)>,
 }
 
 impl Watchers {
@@ -41,26 +37,16 @@ impl Watchers {
         settings: Reloadable<WatchSettings>,
         tracer: Tracer,
     ) -> Self {
-        let context = Arc::new(WatchContext::new(config, registry, upstreams, settings, tracer));
-        let keeps = context.registry.keeps_sessions();
-        let kept = keeps.then(|| SessionPool::new(Arc::clone(&context), config.keep.clone()));
-        Self { context, kept }
+        Self { context: Arc::new(WatchContext::new(config, registry, upstreams, settings, tracer)) }
     }
 
-    /// The pool of kept sessions, if sessions are kept.
-    #[must_use]
-    pub fn keeper(&self) -> Option<SessionPool> {
-        self.kept.as_ref().map(|(keeper, _)| keeper.clone())
+    /// The context of all watch sessions.
+    pub(in crate::push) fn context(&self) -> &Arc<WatchContext> {
+        &self.context
     }
 
     /// Starts watches as `events` say, until `stop` is cancelled. They end with their accounts.
-    pub async fn run(mut self, mut events: AccountEvents, stop: CancellationToken) {
-        if let Some((_, caller)) = self.kept.take() {
-            // No account has a watch of its own: nothing is to be done for it.
-            let unused = async { while stop.run_until_cancelled(events.recv()).await.is_some() {} };
-            tokio::join!(caller.run(stop.clone()), unused);
-            return self.context.log_out_all().await;
-        }
+    pub async fn run(self, mut events: AccountEvents, stop: CancellationToken) {
         while let Some((account, event)) = stop.run_until_cancelled(events.recv()).await {
             let Some(account) = self.context.registry.get(&account) else { continue };
             match event {

@@ -12,12 +12,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::session_pool::SessionPool;
 use super::{WatchSettings, Watchers};
 use crate::account::AccountId;
 use crate::config::Config;
 use crate::credentials::Credentials;
 use crate::push::account::Account;
+use crate::push::kept::KeptSessions;
 use crate::push::registry::{Registry, TokenNews};
 use crate::reloadable::Reloadable;
 use crate::secret::DeviceToken;
@@ -153,7 +153,7 @@ impl Shared {
 pub(super) struct Watching {
     pub(super) account: AccountId,
     pub(super) registry: Registry,
-    pub(super) keeper: Option<SessionPool>,
+    pub(super) kept: KeptSessions,
     pub(super) news: TokenNews,
     _end: tokio_util::sync::DropGuard,
     _directory: TempDir,
@@ -184,9 +184,11 @@ impl Watching {
             settings,
             Tracer::default(),
         );
-        let (keeper, end) = (watchers.keeper(), CancellationToken::new());
+        let kept = KeptSessions::new(&watchers, &config.startup.keep);
+        let end = CancellationToken::new();
+        tokio::spawn(kept.clone().run(end.clone()));
         tokio::spawn(watchers.run(events, end.clone()));
-        Self { account, registry, keeper, news, _end: end.drop_guard(), _directory: directory }
+        Self { account, registry, kept, news, _end: end.drop_guard(), _directory: directory }
     }
 
     pub(super) async fn register(&self) {

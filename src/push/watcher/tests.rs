@@ -6,9 +6,9 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
-use super::session_pool::{Abilities, Given};
 use super::testing::*;
 use crate::push::idle::InheritedState;
+use crate::push::kept::{OfferedSession, WatchAbilities};
 use crate::push::watch_status::WatchState;
 use crate::store::{Generation, StoreSettings, full_disk};
 use crate::tls::stream::Stream;
@@ -91,13 +91,13 @@ async fn restarted_watch_knows_which_mailbox_is_left_out() {
     assert_eq!(since(), before);
 }
 
-fn given(watching: &Watching, stream: Stream, notify: bool) -> Given {
-    Given {
+fn offered(watching: &Watching, stream: Stream, notify: bool) -> OfferedSession {
+    OfferedSession {
         account: watching.account.clone(),
         stream,
         trace: Tracer::default().watch(&watching.account),
-        abilities: Abilities { idle: true, notify },
-        manners: InheritedState::default(),
+        abilities: WatchAbilities { idle: true, notify },
+        inherited: InheritedState::default(),
         since: Instant::now(),
         ticket: None,
     }
@@ -111,7 +111,7 @@ async fn kept_session_forgets_a_mailbox_that_is_gone() {
         watching.register().await;
         wait_in_both(&watching).await;
         let session = Stream::Plain(server.session().await);
-        watching.keeper.as_ref().unwrap().keep(given(&watching, session, notify));
+        watching.kept.offer(offered(&watching, session, notify));
         is_forgotten(&server, &watching).await;
     }
 }
@@ -201,7 +201,7 @@ async fn words_that_were_not_read_when_writing_failed_are_the_reason() {
             stream.take_error().is_ok_and(|error| error.is_some()) || words.is_empty()
         })
         .await;
-        watching.keeper.as_ref().unwrap().keep(given(&watching, Stream::Plain(stream), false));
+        watching.kept.offer(offered(&watching, Stream::Plain(stream), false));
         let shown = || match watching.known().watch.status()?.state {
             WatchState::AwaitingDevice { reason } => Some(reason),
             _ => None,

@@ -281,7 +281,7 @@ impl<'a> WatchSession<'a> {
     fn announce(&self, announce: bool, last: Option<std::time::Instant>) -> Announce {
         match last.filter(|_| announce && !self.context.settings.get().grace.is_zero()) {
             Some(last) => {
-                // The server may have told the device first.
+                // The server may have announced the mail to the device first.
                 let since = last.checked_sub(HEAD_START).unwrap_or(last);
                 Announce::AllBut(self.account.watch.fetched_since(since.into()))
             }

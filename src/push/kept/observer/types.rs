@@ -1,10 +1,28 @@
-//! Types of the observer: its inputs, its actions, and what is noted.
+//! Types of the observer: events of a session, its inputs and actions, and outcomes to store.
 
 use std::time::Instant;
 
 use crate::mailbox_name::MailboxName;
 use crate::push::filter::PushFilter;
 use crate::store::Position;
+
+/// An event of new mail in a session, between client and upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ObservedEvent<'a> {
+    /// Another mailbox is being opened: what follows is about it.
+    Opening,
+    /// The mailbox with this name is open.
+    Opened(&'a str),
+    /// No mailbox is open, or none whose name is known.
+    Closed,
+    /// A whole response about the mailbox that is open, or its beginning if it is very long.
+    Response(&'a [u8]),
+    /// The client's FETCH has succeeded. `from`: it was for all messages from this UID on.
+    Fetched {
+        /// The lowest UID of a set that is open to the end.
+        from: Option<u64>,
+    },
+}
 
 /// The input of the machine.
 #[derive(Debug, Clone, Copy)]
@@ -20,11 +38,11 @@ pub enum ObserverInput<'a> {
         /// Decides what is worth a push.
         filter: &'a PushFilter,
     },
-    /// A FETCH of the client's has succeeded; it was for all messages from this UID on, if there is one.
+    /// The client's FETCH has succeeded. It was for all messages from this UID on, if there is one.
     Fetched(Option<u64>),
-    /// The answer to [`ObserverAction::Compare`]: what is noted of the mailbox that is open.
+    /// The answer to [`ObserverAction::Compare`]: the stored position of the open mailbox.
     Noted(Option<Position>),
-    /// The other answer: as far as is known, the mailbox is nobody's concern.
+    /// The other answer: the mailbox is not watched.
     Unwatched,
     /// The answer to [`ObserverAction::Wait`]: the wait is over.
     Waited,
@@ -37,21 +55,20 @@ pub enum ObserverInput<'a> {
 /// The driver's next step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ObserverAction {
-    /// Find out what is noted of the mailbox that is open: [`ObserverInput::Noted`] or [`ObserverInput::Unwatched`].
+    /// Look up the stored position of the open mailbox: [`ObserverInput::Noted`] or [`ObserverInput::Unwatched`].
     Compare,
-    /// There is news: give the client time to fetch it, then [`ObserverInput::Waited`]. How long is the driver's to say, whose
-    /// configuration may be read again meanwhile.
+    /// There is new mail: give the client time to fetch it, then [`ObserverInput::Waited`]. The driver knows the configured time.
     Wait,
-    /// Note this.
+    /// Store this.
     Note(ObserverOutcome),
 }
 
 /// The result to store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObserverOutcome {
-    /// Of which mailbox.
+    /// The mailbox.
     pub mailbox: MailboxName,
-    /// Up to where it has been looked through.
+    /// The position up to which it has been looked through.
     pub position: Position,
     /// True if some message is to be pushed.
     pub announce: bool,
@@ -59,14 +76,14 @@ pub struct ObserverOutcome {
     pub is_fetched: bool,
     /// The highest UID of a message that deserves a push, if it is fetched.
     pub deserving: u64,
-    /// When the news came.
+    /// The arrival time of the new mail.
     pub since: Option<Instant>,
 }
 
-/// Up to where a session has shown its client what is in a mailbox.
+/// The position in a mailbox up to which a client has been shown the messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShownPosition {
-    /// Which mailbox.
+    /// The mailbox.
     pub mailbox: MailboxName,
     /// Its UIDVALIDITY.
     pub uid_validity: u64,
@@ -75,7 +92,7 @@ pub struct ShownPosition {
 }
 
 impl ShownPosition {
-    /// Reports if that is all of `news`.
+    /// Reports if that includes `news`.
     #[must_use]
     pub fn covers(&self, news: &Self) -> bool {
         self.mailbox == news.mailbox

@@ -1,8 +1,8 @@
 //! The observer of new mail in a client's own session, as a machine: responses and time in, new mail and positions out.
 //!
-//! The client waits in IDLE, hears EXISTS, and fetches. From what it fetches the messages are judged as a watch would do it,
-//! and the mailbox counts as looked through once a FETCH of all that is new has passed. Without one nothing is known but that
-//! something came, and in doubt that deserves a push.
+//! The client waits in IDLE, gets EXISTS, and fetches. The push filter decides on the messages that it fetches, as in a watch,
+//! and the mailbox counts as looked through once a FETCH of all that is new has passed. Without such a FETCH it is only known
+//! that mail came, and in doubt that deserves a push.
 
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))] // bytes from outside
 
@@ -12,13 +12,13 @@ mod types;
 
 use std::time::Instant;
 
-use super::filter::{PushDecision, PushFilter, SkipReason};
-use super::idle::response::{Heard, MailboxCode, parse_response};
 use crate::machine::{Actions, Machine};
 use crate::mailbox_name::MailboxName;
 use crate::parser::data::Fetch;
+use crate::push::filter::{PushDecision, PushFilter, SkipReason};
+use crate::push::idle::response::{Heard, MailboxCode, parse_response};
 use crate::store::Position;
-pub use types::{ObserverAction, ObserverInput, ObserverOutcome, ShownPosition};
+pub use types::{ObservedEvent, ObserverAction, ObserverInput, ObserverOutcome, ShownPosition};
 
 /// The machine: one for each session.
 #[derive(Debug, Default)]
@@ -27,7 +27,7 @@ pub struct NewMailObserver {
     uid_validity: u64,
     /// UIDNEXT when it was opened.
     uid_next: Option<u64>,
-    /// It was compared with what is noted.
+    /// It was compared with its stored position.
     is_compared: bool,
     /// The lowest UID that is not looked through.
     from: u64,
@@ -77,7 +77,7 @@ impl Machine for NewMailObserver {
 impl NewMailObserver {
     /// Reports if FETCH responses to the client are of interest.
     #[must_use]
-    pub fn looks(&self) -> bool {
+    pub fn wants_fetches(&self) -> bool {
         self.mailbox.is_some() && (!self.is_compared || self.has_news())
     }
 
@@ -90,7 +90,7 @@ impl NewMailObserver {
     fn response(
         &mut self,
         line: &[u8],
-        judge: &PushFilter,
+        filter: &PushFilter,
         now: Instant,
         actions: &mut impl Actions<Self>,
     ) {
@@ -100,13 +100,15 @@ impl NewMailObserver {
                 self.uid_next = Some(value)
             }
             Heard::Exists(_) if self.mailbox.is_some() => self.news(now, actions),
-            Heard::Fetch(message) if self.looks() => self.shown_message(&message, line, judge),
+            Heard::Fetch(message) if self.wants_fetches() => {
+                self.shown_message(&message, line, filter)
+            }
             _ => {}
         }
     }
 
-    /// The client gets a message, or some of it.
-    fn shown_message(&mut self, message: &Fetch<'_>, line: &[u8], judge: &PushFilter) {
+    /// Handles a message, or a part of one, that the client fetches.
+    fn shown_message(&mut self, message: &Fetch<'_>, line: &[u8], filter: &PushFilter) {
         let Some(uid) = message.uid else {
             // With flags alone it is news of an old one.
             self.is_doubtful |=
@@ -118,14 +120,14 @@ impl NewMailObserver {
         // Without headers flags alone may rule it out; in doubt it is a push.
         let verdict = match &message.headers {
             _ if message.is_unclear => PushDecision::Push,
-            Some(headers) => match judge.verdict(flags(), headers) {
+            Some(headers) => match filter.verdict(flags(), headers) {
                 // Fields that the client did not ask for say nothing.
                 PushDecision::Skip(SkipReason::NotEncrypted) if !asks_for_rule(line) => {
                     PushDecision::Push
                 }
                 verdict => verdict,
             },
-            None => judge.by_flags(flags()),
+            None => filter.by_flags(flags()),
         };
         if verdict == PushDecision::Push {
             self.deserving = self.deserving.max(uid);
@@ -147,14 +149,14 @@ impl NewMailObserver {
     }
 
     fn fetched(&mut self, from: Option<u64>, actions: &mut impl Actions<Self>) {
-        let Some(from) = from.filter(|_| self.looks()) else { return };
+        let Some(from) = from.filter(|_| self.wants_fetches()) else { return };
         self.fetched_from = Some(self.fetched_from.map_or(from, |before| before.min(from)));
         if self.is_compared && self.has_news() && self.is_complete() {
             self.resolve(actions);
         }
     }
 
-    /// Up to where the client has been shown what is in the mailbox, as far as that was looked at.
+    /// The position that the client has been shown.
     #[must_use]
     pub fn shown(&self) -> Option<ShownPosition> {
         let mailbox = self.mailbox.clone().filter(|_| self.seen > 0)?;
@@ -165,7 +167,7 @@ impl NewMailObserver {
         self.fetched_from.is_some_and(|from| from <= self.from)
     }
 
-    /// Compares the open mailbox with what is noted of it. Of a mailbox that was never looked through, what is there is old.
+    /// Compares the open mailbox with its stored position. In a mailbox without one, all messages are old.
     fn compare(&mut self, noted: Option<Position>, now: Instant, actions: &mut impl Actions<Self>) {
         let Some(mailbox) = self.mailbox.clone().filter(|_| !self.is_compared) else { return };
         self.is_compared = true;
@@ -192,7 +194,7 @@ impl NewMailObserver {
         }
     }
 
-    /// Says what the news is, as far as it is known now.
+    /// Reports the new mail, as far as it is known now.
     fn resolve(&mut self, actions: &mut impl Actions<Self>) {
         let open = self.mailbox.clone().filter(|_| self.is_compared && self.has_news());
         let Some(mailbox) = open else { return };

@@ -5,13 +5,13 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::session::{Backlog, DrainStep, Session, SessionAction, SessionInput};
 use crate::machine::Machine;
+use crate::proxy::session::{Backlog, DrainStep, Session, SessionAction, SessionInput};
 use crate::tls::stream::{Stream, receive};
 use crate::trace::Recorder;
 
-/// Time for the answers that a client has asked for and does not want any more.
-const REST_TIME: Duration = Duration::from_secs(90);
+/// Time limit for the answers to the client's last commands.
+const DRAIN_TIME: Duration = Duration::from_secs(90);
 
 /// Longest silence of the mail server meanwhile.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -19,8 +19,11 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// The most that is read of such answers, in bytes: one large message.
 const MAX_ANSWERS: usize = 64 * 1024 * 1024;
 
-/// Waits until nothing is under way in a session whose client is gone. Says why, if it does not come to that.
-pub(super) async fn session_at_rest(
+/// Waits until no command is in flight in a session whose client is gone.
+///
+/// # Errors
+/// The reason why that cannot be reached.
+pub(super) async fn drain(
     stream: &mut Stream,
     unsent: &[u8],
     session: &mut Session,
@@ -28,12 +31,12 @@ pub(super) async fn session_at_rest(
 ) -> Result<(), &'static str> {
     const GONE: &str = "the mail server closed the session";
     const LATE: &str = "the mail server did not complete the client's commands in time";
-    let end = Instant::now().checked_add(REST_TIME).unwrap_or_else(Instant::now);
-    let mut drain = Drain::new(session, trace, unsent.to_vec());
+    let end = Instant::now().checked_add(DRAIN_TIME).unwrap_or_else(Instant::now);
+    let mut driver = DrainDriver::new(session, trace, unsent.to_vec());
     let mut answers: usize = 0;
     loop {
-        let step = drain.step();
-        let to_send = std::mem::take(&mut drain.upstream);
+        let step = driver.step();
+        let to_send = std::mem::take(&mut driver.upstream);
         match step {
             DrainStep::Lost(reason) => return Err(reason),
             DrainStep::Settled if to_send.is_empty() => return Ok(()),
@@ -48,7 +51,7 @@ pub(super) async fn session_at_rest(
             return Ok(());
         }
         let silent = Instant::now().checked_add(SILENCE).map_or(end, |silent| silent.min(end));
-        let until = drain.deadline().map_or(silent, |deadline| deadline.min(silent));
+        let until = driver.deadline().map_or(silent, |deadline| deadline.min(silent));
         let mut received = Vec::new();
         match timeout_at(until, receive(stream, &mut received)).await {
             Ok(read) => match read.map_err(|_| GONE)? {
@@ -56,18 +59,18 @@ pub(super) async fn session_at_rest(
                 count => answers = answers.saturating_add(count),
             },
             // IDLE without a `+` is ended all the same.
-            Err(_) if until < silent && drain.goes_on_without_an_answer() => continue,
+            Err(_) if until < silent && driver.goes_on_without_an_answer() => continue,
             Err(_) => return Err(LATE),
         }
         if answers > MAX_ANSWERS {
             return Err("the mail server sent too much data for the client's last commands");
         }
-        drain.handle(SessionInput::Upstream { bytes: &received, pieces: usize::MAX });
+        driver.handle(SessionInput::Upstream { bytes: &received, pieces: usize::MAX });
     }
 }
 
-/// The session's driver in place of the relay: what would go to the client goes nowhere.
-struct Drain<'a> {
+/// The session's driver in place of the relay: output to the client is dropped.
+struct DrainDriver<'a> {
     session: &'a mut Session,
     trace: &'a mut Recorder,
     /// Bytes that are to be sent to the upstream.
@@ -77,13 +80,13 @@ struct Drain<'a> {
     has_ended: bool,
 }
 
-impl<'a> Drain<'a> {
+impl<'a> DrainDriver<'a> {
     fn new(session: &'a mut Session, trace: &'a mut Recorder, upstream: Vec<u8>) -> Self {
-        let mut drain =
+        let mut driver =
             Self { session, trace, upstream, step: DrainStep::Waiting, has_ended: false };
         // Bytes that the client has not taken hold up nothing any more.
-        drain.handle(SessionInput::Backlog(Backlog::default()));
-        drain
+        driver.handle(SessionInput::Backlog(Backlog::default()));
+        driver
     }
 
     fn handle(&mut self, input: SessionInput<'_>) {
@@ -130,7 +133,7 @@ mod tests {
     use crate::trace::Tracer;
 
     /// Drains a session whose client has sent this and disconnected; `upstream` has the other end of its connection.
-    async fn rest<F: Future<Output = ()> + Send + 'static>(
+    async fn drained<F: Future<Output = ()> + Send + 'static>(
         client: &str,
         upstream: impl FnOnce(TcpStream) -> F,
     ) -> Result<(), &'static str> {
@@ -141,13 +144,13 @@ mod tests {
         let (other, _) = listener.accept().await.unwrap();
         let mut session = Session::new(Arc::new(settings), UpstreamTraits::default()).kept();
         let mut trace = Tracer::default().client(1);
-        let mut drain = Drain::new(&mut session, &mut trace, vec![]);
-        drain.handle(SessionInput::Client { bytes: client.as_bytes(), pieces: usize::MAX });
-        let unsent = drain.upstream;
+        let mut driver = DrainDriver::new(&mut session, &mut trace, vec![]);
+        driver.handle(SessionInput::Client { bytes: client.as_bytes(), pieces: usize::MAX });
+        let unsent = driver.upstream;
         let upstream = tokio::spawn(upstream(other));
-        let rest = session_at_rest(&mut stream, &unsent, &mut session, &mut trace).await;
+        let result = drain(&mut stream, &unsent, &mut session, &mut trace).await;
         upstream.abort();
-        rest
+        result
     }
 
     async fn reads(stream: &mut TcpStream, wanted: &str) {
@@ -158,43 +161,43 @@ mod tests {
 
     #[tokio::test]
     async fn bytes_in_flight_are_sent_and_answered() {
-        let rest = rest("a NOOP\r\n", |mut upstream| async move {
+        let drained = drained("a NOOP\r\n", |mut upstream| async move {
             reads(&mut upstream, "a NOOP\r\n").await;
             upstream.write_all(b"a OK done\r\n").await.unwrap();
             std::future::pending().await
         });
-        assert_eq!(rest.await, Ok(()));
+        assert_eq!(drained.await, Ok(()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn server_that_does_not_answer_is_given_up() {
-        let rest = rest("a UID FETCH 1 BODY[]\r\n", |upstream| async move {
+        let drained = drained("a UID FETCH 1 BODY[]\r\n", |upstream| async move {
             let _open = upstream;
             std::future::pending().await
         });
         assert_eq!(
-            rest.await,
+            drained.await,
             Err("the mail server did not complete the client's commands in time")
         );
     }
 
     #[tokio::test]
     async fn server_that_closes_has_no_session_any_more() {
-        let rest = rest("a NOOP\r\n", |mut upstream| async move {
+        let drained = drained("a NOOP\r\n", |mut upstream| async move {
             reads(&mut upstream, "a NOOP\r\n").await;
         });
-        assert_eq!(rest.await, Err("the mail server closed the session"));
+        assert_eq!(drained.await, Err("the mail server closed the session"));
     }
 
     #[tokio::test]
     async fn server_that_has_too_much_to_say_is_given_up() {
-        let rest = rest("a UID FETCH 1 BODY[]\r\n", |mut upstream| async move {
+        let drained = drained("a UID FETCH 1 BODY[]\r\n", |mut upstream| async move {
             upstream.write_all(b"* 1 FETCH (BODY[] {1000000000}\r\n").await.unwrap();
             // Until nobody reads it any more.
             while upstream.write_all(&[b'x'; 64 * 1024]).await.is_ok() {}
         });
         assert_eq!(
-            rest.await,
+            drained.await,
             Err("the mail server sent too much data for the client's last commands")
         );
     }

@@ -1,10 +1,10 @@
-//! Dialogues of sessions that are kept: what their clients hear, and how they are drained.
+//! Dialogues of sessions that are kept: what their clients get, and how they are drained.
 
 use std::time::Instant;
 
-use super::testing::{Unheard, write_log};
-use super::*;
 use crate::machine::script::{Done, Playable, Player, Said};
+use crate::proxy::session::testing::{Unheard, write_log};
+use crate::proxy::session::*;
 use crate::proxy::session_log::{self, LoggedAction, LoggedEvent, LoggedSession};
 
 /// A session in a script that is drained once its client is gone.
@@ -239,7 +239,7 @@ fn set_state_is_known() {
     let set = |script: &str| {
         let mut player = Player::new(Unheard(kept()), Instant::now()).in_pieces(5);
         player.play(script);
-        player.end().0.0.session.set()
+        player.end().0.0.session.changed_state()
     };
     let fresh = ChangedState::default();
     assert_eq!(set("C: a SELECT INBOX\n S: a OK\n C: b UID FETCH 1:* (FLAGS)\n S: b OK"), fresh);

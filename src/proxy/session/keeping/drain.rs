@@ -1,14 +1,14 @@
 //! The end of a session that may be kept: LOGOUT, which deltapush answers, and draining once the client is gone.
 
-use super::keeping::MAX_LINE;
-use super::{ClientState, DrainStep, Session, SessionAction};
+use super::MAX_LINE;
 use crate::machine::Actions;
 use crate::parser::framer::Framer;
 use crate::proxy::own_lines::{self, untagged};
+use crate::proxy::session::{ClientState, DrainStep, Session, SessionAction};
 
 impl Session {
     /// `LOGOUT`: the client goes, the session stays.
-    pub(super) fn answer_logout(&mut self, out: &mut impl Actions<Session>) {
+    pub(in crate::proxy::session) fn answer_logout(&mut self, out: &mut impl Actions<Session>) {
         let tag = self.client.tag.clone();
         if let Some(keeping) = &mut self.keeping {
             keeping.logout = Some(tag);
@@ -18,14 +18,14 @@ impl Session {
 
     /// Answers a LOGOUT, once all is answered that came before it.
     #[inline]
-    pub(super) fn end_logout(&mut self, out: &mut impl Actions<Session>) {
+    pub(in crate::proxy::session) fn end_logout(&mut self, out: &mut impl Actions<Session>) {
         if self.is_logout_due() {
-            self.say_goodbye(out);
+            self.answer_due_logout(out);
         }
     }
 
     #[inline(never)]
-    pub(super) fn say_goodbye(&mut self, out: &mut impl Actions<Session>) {
+    pub(in crate::proxy::session) fn answer_due_logout(&mut self, out: &mut impl Actions<Session>) {
         let Some(tag) = self.keeping.as_mut().and_then(|keeping| keeping.logout.take()) else {
             return;
         };
@@ -37,16 +37,16 @@ impl Session {
 
     /// Returns true if a LOGOUT waits, and nothing else does.
     #[inline]
-    pub(super) fn is_logout_due(&self) -> bool {
+    pub(in crate::proxy::session) fn is_logout_due(&self) -> bool {
         let waits = self
             .keeping
             .as_ref()
-            .is_some_and(|keeping| keeping.logout.is_some() && keeping.in_flight.is_empty());
-        waits && self.has_nothing_to_say()
+            .is_some_and(|keeping| keeping.logout.is_some() && keeping.commands.in_flight() == 0);
+        waits && self.is_between_answers()
     }
 
     #[inline(never)]
-    fn has_nothing_to_say(&self) -> bool {
+    fn is_between_answers(&self) -> bool {
         !self.is_within_response()
             && self.pending.is_empty()
             && self.requests.is_empty()
@@ -55,7 +55,10 @@ impl Session {
 
     /// Drains a session whose client is gone: sends what ends IDLE, or a command that does no harm, and returns whether the
     /// upstream still has to answer.
-    pub(super) fn drain(&mut self, out: &mut impl Actions<Session>) -> DrainStep {
+    pub(in crate::proxy::session) fn drain(
+        &mut self,
+        out: &mut impl Actions<Session>,
+    ) -> DrainStep {
         let said_bye = self.server.said_bye;
         let Some(keeping) = &mut self.keeping else {
             return DrainStep::Lost("its configuration keeps no sessions");
@@ -65,13 +68,13 @@ impl Session {
             self.server.said_bye &= !self.closed;
             self.closed = false;
             keeping.logout = None;
-            let rest = std::mem::take(&mut keeping.rest);
-            self.take_upstream(&rest, usize::MAX, out);
+            let unread = std::mem::take(&mut keeping.unread);
+            self.take_upstream(&unread, usize::MAX, out);
             return self.drain(out);
         } else if said_bye {
             return DrainStep::Lost("the mail server is closing the session");
         }
-        if keeping.lost_track {
+        if keeping.commands.lost_track() {
             return DrainStep::Lost("too many commands were in flight");
         }
         match self.client.state {
@@ -98,14 +101,11 @@ impl Session {
             | ClientState::AwaitingContinuation
             | ClientState::Replaying => {}
         }
-        let is_answered = self.keeping.as_ref().is_none_or(|keeping| keeping.in_flight.is_empty());
-        let is_at_rest =
+        let is_answered =
+            self.keeping.as_ref().is_none_or(|keeping| keeping.commands.in_flight() == 0);
+        let is_idle =
             self.client.state == ClientState::Head && is_answered && self.pending.is_empty();
-        if is_at_rest && !self.is_within_response() {
-            DrainStep::Settled
-        } else {
-            DrainStep::Waiting
-        }
+        if is_idle && !self.is_within_response() { DrainStep::Settled } else { DrainStep::Waiting }
     }
 
     /// Ends a command of which a part went upstream, if that can do no harm: half a message is never appended, and half a set
@@ -113,8 +113,10 @@ impl Session {
     fn end_command(&mut self, out: &mut impl Actions<Session>) -> Result<(), &'static str> {
         let left = usize::try_from(self.client.framer.left_of_literal()).unwrap_or(usize::MAX);
         let tag = self.client.tag.clone();
-        let Some(keeping) =
-            self.keeping.as_mut().filter(|keeping| keeping.is_harmless() && left <= MAX_LINE)
+        let Some(keeping) = self
+            .keeping
+            .as_mut()
+            .filter(|keeping| keeping.commands.is_harmless() && left <= MAX_LINE)
         else {
             return Err("the client disconnected in the middle of a command");
         };

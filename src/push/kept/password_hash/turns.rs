@@ -16,11 +16,11 @@ const IN_ALL: usize = 64;
 
 /// The login for which a hash is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HashRequester {
+pub(in crate::push::kept) struct HashRequester {
     /// Its account.
-    pub account: AccountId,
+    pub(in crate::push::kept) account: AccountId,
     /// The prefix of the client's address.
-    pub prefix: IpAddr,
+    pub(in crate::push::kept) prefix: IpAddr,
 }
 
 /// The queue. The first entry has the turn.

@@ -2,17 +2,17 @@
 
 use std::net::IpAddr;
 
-use crate::password_hash::PasswordHash;
+use super::password_hash::PasswordHash;
 use crate::upstream::capabilities::Capabilities;
 use crate::upstream::login_machine::LoggedIn;
 use crate::upstream::route::Target;
 
-/// The known facts of a session's login.
-pub struct ResumeTicket {
+/// The login of a kept session, without its password.
+pub(in crate::push) struct ResumeTicket {
     /// Recognizes its password.
-    pub hash: PasswordHash,
+    pub(super) hash: PasswordHash,
     target: Target,
-    /// The address that the server was told the session is for, or its network, if it was told one.
+    /// The address, or network, that the server got as that of the client, if it got one.
     client: Option<IpAddr>,
     answer: Vec<u8>,
     untagged: Vec<u8>,
@@ -22,14 +22,18 @@ pub struct ResumeTicket {
 }
 
 impl ResumeTicket {
-    /// A ticket for a session that was logged in so. `client`: where its client is, to the precision in which clients are told
-    /// apart.
-    #[must_use]
-    pub fn new(hash: PasswordHash, target: &Target, client: IpAddr, logged_in: &LoggedIn) -> Self {
+    /// The ticket of a session that was logged in so. `client`: the address of its client, to the precision in which clients are
+    /// told apart.
+    pub(super) fn new(
+        hash: PasswordHash,
+        target: &Target,
+        client: IpAddr,
+        logged_in: &LoggedIn,
+    ) -> Self {
         Self {
             hash,
             target: target.clone(),
-            client: told(target, client),
+            client: announced(target, client),
             answer: logged_in.answer.clone(),
             untagged: logged_in.untagged.clone(),
             capabilities: logged_in.capabilities.iter().collect::<Vec<_>>().join(" "),
@@ -38,14 +42,12 @@ impl ResumeTicket {
     }
 
     /// Reports if a login from there to that target would lead to the same session, but for its password.
-    #[must_use]
-    pub fn fits(&self, target: &Target, client: IpAddr) -> bool {
-        self.target == *target && self.client == told(target, client)
+    pub(super) fn fits(&self, target: &Target, client: IpAddr) -> bool {
+        self.target == *target && self.client == announced(target, client)
     }
 
     /// The result of the login.
-    #[must_use]
-    pub fn logged_in(&self) -> LoggedIn {
+    pub(super) fn logged_in(&self) -> LoggedIn {
         LoggedIn {
             answer: self.answer.clone(),
             untagged: self.untagged.clone(),
@@ -55,7 +57,7 @@ impl ResumeTicket {
     }
 }
 
-/// The client's address as a server is told it.
-fn told(target: &Target, client: IpAddr) -> Option<IpAddr> {
+/// The client's address, if the target's server gets it.
+fn announced(target: &Target, client: IpAddr) -> Option<IpAddr> {
     (target.terms.originating_ip || target.terms.proxy_protocol.is_some()).then_some(client)
 }

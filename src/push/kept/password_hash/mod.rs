@@ -1,8 +1,8 @@
-//! Knowing a password again without keeping it: a salted Argon2id hash (RFC 9106), in memory only.
+//! Recognition of a password that is not stored: a salted Argon2id hash (RFC 9106), in memory only.
 //!
 //! One hash takes 19 MiB for some hundredths of a second, as OWASP's cheat sheet for password storage asks for at least. One is
 //! made at a time, in memory that is allocated once and wiped after each use. Callers take turns (`turns.rs`), and one who would
-//! have to wait long goes without a hash: its login succeeds all the same, and no kept session is handed back.
+//! have to wait long goes without a hash: its login succeeds all the same, and resumes no kept session.
 
 mod turns;
 
@@ -21,7 +21,7 @@ use zeroize::Zeroize;
 
 use crate::secret::Secret;
 use turns::HashQueue;
-pub use turns::HashRequester;
+pub(super) use turns::HashRequester;
 
 /// Memory in KiB, passes, lanes.
 const COST: (u32, u32, u32) = (19 * 1024, 2, 1);
@@ -34,7 +34,7 @@ const STACK: usize = 64 * 1024;
 
 /// Recognizes a password without storing it.
 #[derive(Clone, PartialEq, Eq)]
-pub struct PasswordHash {
+pub(super) struct PasswordHash {
     salt: [u8; 16],
     hash: [u8; 32],
 }
@@ -47,7 +47,7 @@ impl fmt::Debug for PasswordHash {
 
 /// Makes hashes, and compares. Clones take turns with each other.
 #[derive(Clone, Default)]
-pub struct PasswordHasher(Arc<HasherShared>);
+pub(super) struct PasswordHasher(Arc<HasherShared>);
 
 #[derive(Default)]
 struct HasherShared {
@@ -64,13 +64,17 @@ struct HashTurn {
 
 impl fmt::Debug for PasswordHasher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Recognizer")
+        f.write_str("PasswordHasher")
     }
 }
 
 impl PasswordHasher {
-    /// The hash of a password, with a salt of its own; `None` if there is too much to do, or the caller has too much under way.
-    pub async fn hash(&self, password: &Secret, caller: HashRequester) -> Option<PasswordHash> {
+    /// The hash of a password, with a salt of its own; `None` if too many hashes wait, in all or for the caller.
+    pub(super) async fn hash(
+        &self,
+        password: &Secret,
+        caller: HashRequester,
+    ) -> Option<PasswordHash> {
         let mut salt = [0; 16];
         SystemRandom::new().fill(&mut salt).ok()?;
         let hash = self.hash_with(password, salt, caller).await?;
@@ -78,7 +82,7 @@ impl PasswordHasher {
     }
 
     /// Reports if a hash is that of this password, in a time that does not depend on the number of equal bytes.
-    pub async fn is_same(
+    pub(super) async fn is_same(
         &self,
         password: &Secret,
         known: &PasswordHash,
@@ -171,13 +175,13 @@ mod tests {
     /// Of forty logins at once two get a hash: the others do not wait for it.
     #[tokio::test]
     async fn logins_beyond_an_accounts_share_go_without_a_hash_and_memory_stays_one_wiped_buffer() {
-        let recognizer = PasswordHasher::default();
+        let hasher = PasswordHasher::default();
         let hashes: Vec<_> = (0..40)
             .map(|_| {
-                let recognizer = recognizer.clone();
-                tokio::spawn(async move {
-                    recognizer.hash(&Secret::new(b"sesame".to_vec()), alice()).await
-                })
+                let hasher = hasher.clone();
+                tokio::spawn(
+                    async move { hasher.hash(&Secret::new(b"sesame".to_vec()), alice()).await },
+                )
             })
             .collect();
         let mut made = 0;
@@ -185,32 +189,32 @@ mod tests {
             made += usize::from(hash.await.unwrap().is_some());
         }
         assert_eq!(made, 2);
-        let blocks = |recognizer: &PasswordHasher| {
-            let blocks = lock(&recognizer.0.blocks);
+        let blocks = |hasher: &PasswordHasher| {
+            let blocks = lock(&hasher.0.blocks);
             assert!(
                 blocks.iter().all(|block| block.as_ref().iter().all(|word| *word == 0)),
                 "it is wiped"
             );
             (blocks.as_ptr() as usize, blocks.len())
         };
-        let first = blocks(&recognizer);
+        let first = blocks(&hasher);
         assert!(
-            recognizer.hash(&Secret::new(b"sesame".to_vec()), alice()).await.is_some(),
+            hasher.hash(&Secret::new(b"sesame".to_vec()), alice()).await.is_some(),
             "all have left"
         );
-        assert_eq!(blocks(&recognizer), first);
+        assert_eq!(blocks(&hasher), first);
         assert_eq!(first.1, 19 * 1024);
     }
 
     #[tokio::test]
     async fn password_is_known_again_and_no_other() {
-        let recognizer = PasswordHasher::default();
+        let hasher = PasswordHasher::default();
         let secret = |text: &str| Secret::new(text.as_bytes().to_vec());
-        let known = recognizer.hash(&secret("sesame"), alice()).await.unwrap();
-        assert!(recognizer.is_same(&secret("sesame"), &known, alice()).await);
-        assert!(!recognizer.is_same(&secret("Sesame"), &known, alice()).await);
+        let known = hasher.hash(&secret("sesame"), alice()).await.unwrap();
+        assert!(hasher.is_same(&secret("sesame"), &known, alice()).await);
+        assert!(!hasher.is_same(&secret("Sesame"), &known, alice()).await);
         assert_ne!(
-            recognizer.hash(&secret("sesame"), alice()).await.unwrap(),
+            hasher.hash(&secret("sesame"), alice()).await.unwrap(),
             known,
             "each has a salt of its own"
         );
