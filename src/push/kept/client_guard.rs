@@ -19,7 +19,7 @@ pub(super) struct ClientGuard {
 impl ClientGuard {
     pub(super) fn new(pool: SessionPool, account: AccountId) -> Self {
         pool.registry().change_clients(&account, |clients| {
-            clients.here = clients.here.saturating_add(1);
+            clients.here += 1;
         });
         let (waits, reason) = (AtomicBool::new(false), "the client's session was lost");
         Self { pool, account, waits, reason }
@@ -35,7 +35,7 @@ impl ClientGuard {
             return;
         }
         pool.registry().change_clients(account, |clients| {
-            clients.waiting = clients.waiting.saturating_add(1);
+            clients.waiting += 1;
         });
         known.kept.close_all();
         pool.show(&known, WatchState::WithClient);
@@ -45,7 +45,7 @@ impl ClientGuard {
     pub(super) fn waits_no_more(&self) {
         if self.waits.swap(false, Ordering::Relaxed) {
             self.pool.registry().change_clients(&self.account, |clients| {
-                clients.waiting = clients.waiting.saturating_sub(1);
+                clients.waiting -= 1;
             });
         }
     }
@@ -55,7 +55,7 @@ impl Drop for ClientGuard {
     fn drop(&mut self) {
         self.waits_no_more();
         self.pool.registry().change_clients(&self.account, |clients| {
-            clients.here = clients.here.saturating_sub(1);
+            clients.here -= 1;
         });
         self.pool.wake_if_alone(&self.account, self.reason, RETURN_TIME);
     }

@@ -275,7 +275,7 @@ impl Registry {
         for state in self.0.accounts.all().iter().filter_map(|account| account.watch.state_index())
         {
             if let Some(count) = counts.get_mut(state) {
-                *count = count.saturating_add(1);
+                *count += 1;
             }
         }
         counts

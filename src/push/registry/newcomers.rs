@@ -85,10 +85,10 @@ impl Newcomers {
         now: Instant,
     ) -> Result<(), AccountsFull> {
         let admitted =
-            self.may_come(origin, accounts.saturating_add(self.under_way), at_upstream, now);
+            self.may_come(origin, accounts + self.under_way, at_upstream, now);
         match admitted {
-            Ok(()) => self.under_way = self.under_way.saturating_add(1),
-            Err(_) => self.refused = self.refused.saturating_add(1),
+            Ok(()) => self.under_way += 1,
+            Err(_) => self.refused += 1,
         }
         admitted
     }
@@ -130,13 +130,13 @@ impl Newcomers {
         if came.count >= new_per_address {
             return Err(AccountsFull::Address);
         }
-        came.count = came.count.saturating_add(1);
+        came.count += 1;
         Ok(())
     }
 
     /// An account that was admitted is stored, or could not be.
     pub(super) fn stored(&mut self) {
-        self.under_way = self.under_way.saturating_sub(1);
+        self.under_way -= 1;
     }
 
     /// The number of refused accounts, if the operator is to be warned now.

@@ -120,7 +120,7 @@ impl Watched<'_> {
                 refusals = 0;
             }
             if let Some((mailbox, words)) = self.left_out(mailboxes, &end) {
-                refusals = refusals.saturating_add(1);
+                refusals += 1;
                 self.context.left_out(self.account, mailbox, words).await;
                 sleep(idle::retry_after(refusals)).await;
                 continue;
