@@ -1,10 +1,12 @@
-//! Errors of `accept`, by cause. accept(2) reports errors of a connection that waited, which concern no other
+//! Accepted connections, and errors of `accept`, by cause. accept(2) reports errors of a connection that waited, which concern no other
 //! connection. Without a free file descriptor every call fails at once, and the loop has to wait.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use rustix::io::Errno;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
@@ -30,6 +32,25 @@ const OF_ONE_CONNECTION: [Errno; 13] = [
     Errno::PROTO,
     Errno::TIMEDOUT,
 ];
+
+/// Accepts the next connection. The peer's address is [canonical](canonical).
+///
+/// # Errors
+/// Those of accept(2).
+pub(crate) async fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+    let (tcp, peer) = listener.accept().await?;
+    Ok((tcp, canonical(peer)))
+}
+
+/// The address that people know. A socket of both families calls an IPv4 address `::ffff:203.0.113.3` (RFC 4291 section 2.5.5.2).
+pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V6(six) if six.ip().to_ipv4_mapped().is_some() => {
+            SocketAddr::new(address.ip().to_canonical(), address.port())
+        }
+        _ => address,
+    }
+}
 
 /// Failed calls of one listener.
 #[derive(Debug, Default)]

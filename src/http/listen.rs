@@ -13,7 +13,7 @@ use tracing::debug;
 
 use super::HttpVersion;
 use super::server::{self, Site};
-use crate::accept::AcceptFailures;
+use crate::accept::{AcceptFailures, accept};
 use crate::admission::connection_slots::{ConnectionSlot, Door};
 use crate::admission::slot_table::SlotLimits;
 use crate::tls::stream;
@@ -40,7 +40,7 @@ pub(super) async fn serve<S: Site>(
     let door = Arc::new(Door::default());
     let mut failures = AcceptFailures::default();
     let mut number = 0_u64;
-    while let Some(accepted) = stop.run_until_cancelled(socket.accept()).await {
+    while let Some(accepted) = stop.run_until_cancelled(accept(&socket)).await {
         let (tcp, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {

@@ -19,6 +19,7 @@ use super::preauth::{Allowance, NotAuthenticated, PreauthEvent, PreauthInput, Pr
 use super::relay::{Bounds, Preread, Relay};
 use super::session::{Session, UpstreamTraits};
 use super::session_services::AccountHandle;
+use crate::accept::canonical;
 use crate::account::AccountId;
 use crate::admission::connection_slots::ConnectionSlot;
 use crate::config::{ListenerTls, SessionLimits};
@@ -130,7 +131,7 @@ impl IncomingClient {
         client: &mut Conversation,
     ) -> Result<Authenticated, NoLogin> {
         // The address that is listened on may stand for all of this machine's.
-        self.entrance.connected = tcp.local_addr()?;
+        self.entrance.connected = canonical(tcp.local_addr()?);
         let (stream, protection) = match self.entrance.listener.tls {
             ListenerTls::Implicit => (self.handshake(tcp, self.guests()).await?, Protection::Tls),
             ListenerTls::None => (Stream::Plain(tcp), Protection::None),

@@ -14,7 +14,7 @@ use super::own_lines::untagged;
 use super::own_refusals::OwnRefusal;
 use super::proxy_header::announced;
 use super::shared::Proxy;
-use crate::accept::AcceptFailures;
+use crate::accept::{AcceptFailures, accept};
 use crate::admission::connection_slots::ConnectionSlot;
 use crate::config::{Listener, ListenerTls};
 use crate::reloadable::Reloadable;
@@ -31,7 +31,7 @@ pub async fn serve(
     stop: CancellationToken,
 ) {
     let mut failures = AcceptFailures::default();
-    while let Some(accepted) = stop.run_until_cancelled(socket.accept()).await {
+    while let Some(accepted) = stop.run_until_cancelled(accept(&socket)).await {
         match accepted {
             Ok((tcp, peer)) => {
                 let proxy = proxy.get();

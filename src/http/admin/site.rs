@@ -145,7 +145,7 @@ impl AdminSite {
                 return None;
             }
             if guesses.wrong(visitor.address, now) {
-                info!("wrong password for the web page from {}", visitor.address.to_canonical());
+                info!("wrong password for the web page from {}", visitor.address);
             }
         }
         let mut response = response::plain(

@@ -3,6 +3,7 @@
 
 use super::lines::blank_strictly;
 use super::names::Names;
+use super::vocabulary::is_date;
 
 /// Fields whose names are no secret.
 const FIELDS: [&str; 26] = [
@@ -34,21 +35,41 @@ const FIELDS: [&str; 26] = [
     "DKIM-Signature",
 ];
 
-/// Fields whose values are of a kind that names nobody.
-const PLAIN: [&str; 6] = [
-    "Date",
-    "Auto-Submitted",
-    "Precedence",
-    "MIME-Version",
-    "Content-Transfer-Encoding",
-    "Chat-Version",
+/// Fields whose values are taken from a list.
+const FIXED: [&str; 5] =
+    ["Auto-Submitted", "Precedence", "MIME-Version", "Content-Transfer-Encoding", "Chat-Version"];
+
+/// These values.
+const FIXED_VALUES: [&str; 14] = [
+    "no",
+    "auto-generated",
+    "auto-replied",
+    "auto-notified",
+    "bulk",
+    "list",
+    "junk",
+    "1.0",
+    "7bit",
+    "8bit",
+    "binary",
+    "quoted-printable",
+    "base64",
+    "first-class",
 ];
+
+/// The kind of a field's value.
+#[derive(Clone, Copy)]
+enum ShownField {
+    Date,
+    Fixed,
+    Other,
+}
 
 /// A header without names; `None` if these bytes are none.
 pub(super) fn blank(names: &mut Names, bytes: &[u8]) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(bytes).ok()?;
     let mut out = String::new();
-    let mut plain = false;
+    let mut field = ShownField::Other;
     let mut lines = text.split_inclusive("\r\n");
     for line in &mut lines {
         let (content, end) =
@@ -59,30 +80,37 @@ pub(super) fn blank(names: &mut Names, bytes: &[u8]) -> Option<Vec<u8>> {
             return lines.next().is_none().then(|| out.into_bytes());
         }
         if content.starts_with([' ', '\t']) && !out.is_empty() {
-            out.push_str(&value(names, content, plain));
+            out.push_str(&value(names, content, field));
         } else {
             let (name, rest) = content.split_once(':')?;
             let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic());
             let is = |known: &&str| is_name && known.eq_ignore_ascii_case(name);
-            plain = PLAIN.iter().any(is);
+            field = match () {
+                () if is(&"Date") => ShownField::Date,
+                () if FIXED.iter().any(is) => ShownField::Fixed,
+                () => ShownField::Other,
+            };
             match FIELDS.iter().any(is) {
                 true => out.push_str(name),
                 false if is_name => out.push_str(&format!("X-{}", names.word(name))),
                 false => return None,
             }
             out.push(':');
-            out.push_str(&value(names, rest, plain));
+            out.push_str(&value(names, rest, field));
         }
         out.push_str(end);
     }
     (!out.is_empty()).then(|| out.into_bytes())
 }
 
-fn value(names: &mut Names, value: &str, plain: bool) -> String {
-    // A value that is longer than these are says more than it should.
-    if plain && value.len() <= 60 && !value.contains('@') {
-        value.to_owned()
-    } else {
-        blank_strictly(names, value)
-    }
+fn value(names: &mut Names, value: &str, field: ShownField) -> String {
+    let is_shown = match field {
+        ShownField::Date => is_date(value.trim()),
+        ShownField::Fixed => {
+            let mut words = value.split([' ', '\t', ';']).filter(|word| !word.is_empty());
+            words.all(|word| FIXED_VALUES.iter().any(|known| known.eq_ignore_ascii_case(word)))
+        }
+        ShownField::Other => false,
+    };
+    if is_shown { value.to_owned() } else { blank_strictly(names, value) }
 }

@@ -1,7 +1,8 @@
 //! Blanking a line of IMAP: word by word, string by string.
 
+use super::address;
 use super::names::Names;
-use super::vocabulary::{is_harmless, is_harmless_string, is_of_a_date};
+use super::vocabulary::{is_date, is_harmless, is_harmless_string};
 
 /// The position of a line in a response: a literal splits it.
 #[derive(Debug, Default)]
@@ -113,7 +114,7 @@ pub(super) fn blank(names: &mut Names, context: &mut LinePosition, text: &[u8]) 
                 let is_tag = is_first && is_tag(word) && names.known(word).is_none();
                 context.envelope_follows = word.eq_ignore_ascii_case("ENVELOPE");
                 context.field();
-                if is_tag || context.capabilities && !word.contains(['@', '.']) {
+                if is_tag || context.capabilities && !word.contains(['@', '.', ':']) {
                     out.push_str(word);
                 } else {
                     push_word(&mut out, names, word, true);
@@ -175,9 +176,10 @@ fn is_delimiter(character: char) -> bool {
 
 /// A tag, or another word that may begin a line and is of the client's making.
 fn is_tag(word: &str) -> bool {
-    word.len() <= 24
-        && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_+*".contains(&byte))
-        && !is_host(word)
+    let is_of_letters =
+        || word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._".contains(&byte));
+    ["*", "+"].contains(&word)
+        || word.len() <= 24 && is_of_letters() && !is_host(word) && !is_address(word)
 }
 
 /// The content of the quoted string that `text` begins with, and what follows its end, if it has one.
@@ -201,13 +203,14 @@ fn quoted(text: &str) -> (&str, Option<&str>) {
 }
 
 fn blank_string(names: &mut Names, place: &StringRole, content: &str) -> String {
-    let is_date = || content.split([' ', '-', ':', ',', '(', ')']).all(is_of_a_date);
     match place {
         _ if content.is_empty() => String::new(),
         StringRole::Mailbox => names.user(content),
         StringRole::Host => names.host(content),
-        StringRole::Date if is_date() => content.to_owned(),
-        StringRole::Anywhere if is_harmless_string(content) || is_date() => content.to_owned(),
+        StringRole::Date if is_date(content) => content.to_owned(),
+        StringRole::Anywhere if is_harmless_string(content) || is_date(content) => {
+            content.to_owned()
+        }
         StringRole::Anywhere | StringRole::Envelope | StringRole::Date
             if content.contains('@') && !content.contains(' ') =>
         {
@@ -273,15 +276,16 @@ fn push_core(out: &mut String, names: &mut Names, word: &str, vocabulary: bool) 
     if word.contains('@') {
         return out.push_str(&names.login(word));
     }
-    if let Some((host, port)) =
-        word.rsplit_once(':').filter(|(host, _)| is_address(host) || is_host(host))
-    {
-        return out.push_str(&format!("{}:{port}", names.host(host)));
-    }
+    // An address of IPv6 may look like a shorter one with a port.
     if is_address(word) || is_host(word) {
         return out.push_str(&names.host(word));
     }
-    if word.bytes().all(|byte| byte.is_ascii_digit() || b",:*.+-/%~".contains(&byte)) {
+    if let Some((host, port)) =
+        address::with_port(word).filter(|(host, _)| is_address(host) || is_host(host))
+    {
+        return out.push_str(&format!("{}:{port}", names.host(host)));
+    }
+    if is_numbers_of_the_protocol(word) {
         return out.push_str(word);
     }
     let separators = ['/', '.', '-', '_', ':', '|', '\\', '$', '&', '%', '*', '+'];
@@ -294,8 +298,7 @@ fn push_core(out: &mut String, names: &mut Names, word: &str, vocabulary: bool) 
             Some((end, last)) if separators.contains(&last) => part.split_at(end),
             _ => (part, ""),
         };
-        let is_number = name.bytes().all(|byte| byte.is_ascii_digit());
-        if is_number || vocabulary && is_harmless(name) {
+        if name.is_empty() || vocabulary && is_harmless(name) {
             out.push_str(name);
         } else {
             out.push_str(&names.word(name));
@@ -306,7 +309,31 @@ fn push_core(out: &mut String, names: &mut Names, word: &str, vocabulary: bool) 
 
 /// An address of the network.
 fn is_address(word: &str) -> bool {
-    word.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>().is_ok()
+    address::parse(word).is_some()
+}
+
+/// Numbers as they stand in the protocol: UIDs and their ranges, sizes, times, dates, zones, versions, parts of a message. Numbers
+/// that are written otherwise, with hyphens or slashes for example, may be an address or a telephone number.
+fn is_numbers_of_the_protocol(word: &str) -> bool {
+    let is_of =
+        |others: &[u8]| word.bytes().all(|byte| byte.is_ascii_digit() || others.contains(&byte));
+    let is_zone = || word.len() == 5 && word.strip_prefix(['+', '-']).is_some_and(is_digits);
+    let is_part = || {
+        let (numbers, name) = word.rsplit_once('.').unwrap_or_default();
+        ["MIME", "HEADER", "TEXT"].contains(&name) && numbers.split('.').all(is_digits)
+    };
+    let is_punctuation = || word.bytes().all(|byte| byte.is_ascii_punctuation());
+    is_of(b",:*")
+        || is_of(b".")
+        || is_of(b"%")
+        || is_zone()
+        || is_date(word)
+        || is_part()
+        || is_punctuation()
+}
+
+fn is_digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// A name of a host: labels with dots, the last of letters; no mailbox below INBOX and no part of a message.

@@ -4,6 +4,7 @@
 //! Only what is known to be harmless stays (`vocabulary`); what is not known is replaced, so that a name in an unexpected place
 //! does not slip through. Secrets are not in a trace to begin with.
 
+mod address;
 mod headers;
 mod lines;
 mod names;

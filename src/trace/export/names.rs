@@ -1,7 +1,11 @@
 //! Replacement names in an export.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+
+use super::address;
+
+/// Fewest digits of a name that may be a telephone number: the shortest numbers of people have six.
+pub(super) const SHORTEST_NUMBER: usize = 6;
 
 /// Words in place of names. The same name has the same word throughout, without regard to case.
 #[derive(Default)]
@@ -27,13 +31,16 @@ impl Names {
 
     /// A host, a domain, or an address of the network. This machine's own are nobody's.
     pub(super) fn host(&mut self, name: &str) -> String {
-        let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+        let address = address::parse(name);
         if name.eq_ignore_ascii_case("localhost")
-            || address.is_ok_and(|address| address.is_loopback())
+            || address.is_some_and(|address| address.is_loopback())
         {
             return name.to_owned();
         }
-        format!("host{}.example", number(&mut self.hosts, name.trim_end_matches('.')))
+        // An address has many notations, and is one host.
+        let name = address
+            .map_or_else(|| name.trim_end_matches('.').to_owned(), |address| address.to_string());
+        format!("host{}.example", number(&mut self.hosts, &name))
     }
 
     /// Any other word, which may be a name that is known.
@@ -43,8 +50,8 @@ impl Names {
 
     /// The replacement of a word that is somebody's name.
     pub(super) fn known(&self, word: &str) -> Option<String> {
-        // Numbers are sizes and places here, whoever else is called so.
-        if word.bytes().all(|byte| byte.is_ascii_digit()) {
+        // A short number is a size or a place, even if somebody is called so.
+        if word.len() < SHORTEST_NUMBER && word.bytes().all(|byte| byte.is_ascii_digit()) {
             return None;
         }
         let word = word.to_lowercase();

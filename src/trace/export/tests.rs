@@ -59,6 +59,8 @@ fn protocol_stays_as_it_is() {
         "+ idling",
         "DONE",
         "* ID (\"name\" \"Dovecot\" \"version\" \"2.3.19.1\")",
+        "A5 SEARCH SINCE 17-Nov-2026",
+        "* 12 FETCH (X-GM-MSGID 1278455344230334865 MODSEQ (12121231000))",
     ];
     assert_eq!(lines(&protocol), protocol);
 }
@@ -132,10 +134,73 @@ fn headers_are_shown_without_names_and_messages_not_at_all() {
     );
 }
 
+#[test]
+fn same_address_is_the_same_host_in_every_notation() {
+    let mut note = said(1, Speaker::Client, vec![]);
+    note.entry = TraceEntry::Note(
+        "a client connects from [::ffff:203.0.113.3]:36870 to [::]:993, then from 203.0.113.3:5"
+            .into(),
+    );
+    let TraceEntry::Note(shown) = exported(vec![note]).remove(0).entry else { panic!() };
+    let (_, rest) = shown.split_once('[').unwrap();
+    let (host, rest) = rest.split_once(']').unwrap();
+    assert!(
+        rest.starts_with(":36870") && rest.ends_with(&format!("then from {host}:5")),
+        "{shown}"
+    );
+}
+
 mod any {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
     use proptest::prelude::*;
 
     use super::*;
+
+    const NOTATIONS: usize = 17;
+
+    /// The address or the number in one of the ways in which people and programs write it.
+    fn notation(form: usize, four: Ipv4Addr, [a, b, c, d]: [u16; 4], number: &str) -> String {
+        let mapped = four.to_ipv6_mapped();
+        let six = Ipv6Addr::new(a, b, 0, 0, 0, 0, c, d);
+        let [one, two, three, last] = four.octets();
+        match form {
+            0 => four.to_string(),
+            1 => format!("{four}:993"),
+            2 => format!("{mapped}"),
+            3 => format!("[{mapped}]:36870"),
+            4 => format!("::ffff:{one:02x}{two:02x}:{three:02x}{last:02x}"),
+            5 => format!("{one}-{two}-{three}-{last}"),
+            6 => format!("{one}-{two}-{three}-{last}.dsl.example.net"),
+            7 => format!("{last}.{three}.{two}.{one}.in-addr.arpa"),
+            8 => format!("{four}/24"),
+            9 => format!("ip={four}"),
+            10 => format!("{six}"),
+            11 => format!("[{six}]:143"),
+            12 => format!("[IPv6:{}]", six.to_string().to_uppercase()),
+            13 => format!("{six}%eth0"),
+            14 => number.to_owned(),
+            15 => format!("+{number}@example.net"),
+            _ => {
+                let (country, rest) = number.split_at(3);
+                format!("+{country}-{rest}")
+            }
+        }
+    }
+
+    /// What would be left of them.
+    fn traces(four: Ipv4Addr, six: [u16; 4], number: &str) -> [String; 7] {
+        let [one, two, three, last] = four.octets();
+        [
+            format!("{one}.{two}.{three}.{last}"),
+            format!("{one}-{two}-{three}-{last}"),
+            format!("{last}.{three}.{two}.{one}"),
+            format!("{one:02x}{two:02x}:{three:02x}{last:02x}"),
+            format!("{three}.{last}"),
+            format!("{:x}:{:x}", six[2], six[3]),
+            number.chars().skip(3).take(6).collect(),
+        ]
+    }
 
     proptest! {
         /// Wherever a name stands, it is gone.
@@ -152,6 +217,42 @@ mod any {
             ];
             for record in exported(records) {
                 prop_assert!(!record.to_json().to_lowercase().contains("zxqvkjwy"), "{}", record.to_json());
+            }
+        }
+
+        /// An address is gone in whatever notation, wherever it stands, and so is a telephone number.
+        #[test]
+        fn address_and_number_are_nowhere(
+            pieces in prop::collection::vec("[ ()\"\\[\\]<>{},;=']{0,3}|ENVELOPE \\(|\\* OK |[a-z]{1,4} |Date: ", 2..8),
+            four in (11..=126_u8, 11..=255_u8, 100..=255_u8, 101..=255_u8),
+            six in (0x2001..=0x2fff_u16, 0x1111..=0xffff_u16, 0x1111..=0xffff_u16, 0x1111..=0xffff_u16),
+            number in "[1-9]{11}",
+            form in 0..NOTATIONS,
+            as_header: bool,
+        ) {
+            let four = Ipv4Addr::from(<[u8; 4]>::from(four));
+            let six = <[u16; 4]>::from(six);
+            let shown = notation(form, four, six, &number);
+            let line = pieces.join(&format!(" {shown} "));
+            let mut records = vec![
+                said(1, Speaker::Upstream, vec![text(&format!("A1 OK {line}"))]),
+                said(2, Speaker::Client, vec![text(&line)]),
+                Record { entry: TraceEntry::Note(line.clone()), ..said(1, Speaker::Client, vec![]) },
+            ];
+            if as_header {
+                let header = format!("Date: {line}\r\nMIME-Version: {shown}\r\nX-{number}: {line}\r\n\r\n").into_bytes();
+                records.push(said(3, Speaker::Upstream, vec![LinePart::Literal { size: header.len() as u64, shown: header }]));
+            }
+            for record in &mut records {
+                record.account = Some(AccountId::new(&number, "imap.example.net:993"));
+            }
+            for record in exported(records) {
+                let json = record.to_json().to_lowercase();
+                // The time of a record is no part of what was said.
+                let json = json.split_once("z\"").unwrap().1;
+                for trace in traces(four, six, &number) {
+                    prop_assert!(!json.contains(&trace), "{trace} of {shown} in {json}");
+                }
             }
         }
     }

@@ -4,6 +4,9 @@
 use std::collections::HashSet;
 use std::sync::LazyLock;
 
+use super::address;
+use super::names::SHORTEST_NUMBER;
+
 /// Words of commands, responses, response codes, flags, search keys, extensions; in lower case.
 const PROTOCOL: &str = "
 append authenticate authenticated capability check close compress copy create deflate delete deleteacl deprecated done enable
@@ -149,9 +152,10 @@ pub(super) fn is_harmless_string(content: &str) -> bool {
     let lower = content.to_ascii_lowercase();
     let is_separator =
         content.len() == 1 && content.bytes().all(|byte| byte.is_ascii_punctuation());
-    // A version, but no address of the network.
+    // A version, but no address of the network and no telephone number.
     let is_number = content.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
-        && content.parse::<std::net::IpAddr>().is_err();
+        && content.split('.').all(|digits| digits.len() < SHORTEST_NUMBER)
+        && address::parse(content).is_none();
     let entry = lower
         .strip_prefix('/')
         .filter(|entry| entry.starts_with("shared/") || entry.starts_with("private/"));
@@ -164,6 +168,13 @@ pub(super) fn is_harmless_string(content: &str) -> bool {
         || entry.is_some_and(|entry| entry.split('/').all(is_harmless))
 }
 
+/// Reports if it is a date: with the name of a month, so that a number with hyphens is none.
+pub(super) fn is_date(text: &str) -> bool {
+    let mut parts = text.split([' ', '-', ':', ',', '(', ')']);
+    parts.clone().all(is_of_a_date)
+        && parts.any(|part| part.len() == 3 && part.bytes().all(|byte| byte.is_ascii_alphabetic()))
+}
+
 /// Reports if it is part of a date: a number, a zone, a name of a month or a day.
 pub(super) fn is_of_a_date(part: &str) -> bool {
     const NAMES: [&str; 21] = [
@@ -171,5 +182,6 @@ pub(super) fn is_of_a_date(part: &str) -> bool {
         "jul", "aug", "sep", "oct", "nov", "dec", "gmt", "utc",
     ];
     let digits = part.strip_prefix('+').unwrap_or(part);
-    digits.bytes().all(|byte| byte.is_ascii_digit()) || NAMES.contains(&&*part.to_ascii_lowercase())
+    digits.len() <= 4 && digits.bytes().all(|byte| byte.is_ascii_digit())
+        || NAMES.contains(&&*part.to_ascii_lowercase())
 }
