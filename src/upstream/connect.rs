@@ -150,8 +150,11 @@ impl<'a> LoginRequest<'a> {
     ) -> Result<LoginStage<'a>, ConnectError> {
         let time = self.upstreams.time;
         let progress = Arc::<LoginProgress>::default();
+        let (target, outages) = (self.target, &self.upstreams.outages);
         let ended = within(time, self.connect_unbounded(transcript, &progress)).await;
-        ended.map_err(|error| error.after(progress.complaint()))
+        let ended = ended.map_err(|error| error.after(progress.complaint()));
+        outages.record(target, &ended);
+        ended
     }
 
     /// One server after the other, one address after the other, until one can be talked to. Once the credentials were sent, its

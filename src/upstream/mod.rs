@@ -12,6 +12,7 @@ pub mod connect;
 mod connect_error;
 pub mod discovery;
 pub mod dns;
+pub mod failure_cause;
 mod happy_eyeballs;
 pub mod id;
 mod late_addresses;
@@ -21,6 +22,7 @@ mod login_progress;
 mod mechanism;
 pub mod method_memory;
 pub mod originating;
+pub mod outages;
 pub mod permit;
 pub mod probe;
 pub mod providers;
@@ -45,6 +47,8 @@ pub struct Upstreams {
     pub late: Arc<late_addresses::LateAddresses>,
     /// Login methods that worked where the usual one did not.
     pub methods: Arc<method_memory::MethodMemory>,
+    /// Servers at which nobody can log in.
+    pub outages: Arc<outages::Outages>,
 }
 
 impl Upstreams {
@@ -61,6 +65,7 @@ impl Upstreams {
             discovery: Arc::default(),
             late: Arc::default(),
             methods: Arc::default(),
+            outages: Arc::default(),
         })
     }
 
@@ -72,6 +77,7 @@ impl Upstreams {
         let new = Self {
             late: Arc::clone(&self.late),
             methods: Arc::clone(&self.methods),
+            outages: Arc::clone(&self.outages),
             ..Self::new(config)?
         };
         if before.dns != config.dns || before.routes != config.routes {

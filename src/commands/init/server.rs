@@ -15,6 +15,7 @@ use crate::upstream::capabilities::Capabilities;
 use crate::upstream::connect::{ConnectError, LoginRequest};
 use crate::upstream::discovery::DiscoveryError;
 use crate::upstream::dns::Reach;
+use crate::upstream::failure_cause::FailureCause;
 use crate::upstream::id::Introduction;
 use crate::upstream::login_machine::{LoginError, Purpose};
 use crate::upstream::probe;
@@ -161,9 +162,16 @@ pub(super) async fn find(
         Err(error) => say(&format!("{error}.")),
     }
     say("Trying the usual names …");
-    by_usual_names(address, &upstreams, &target.terms.trust)
-        .await
-        .ok_or_else(|| nowhere(&format!("no mail server was found for {}", address.domain)))
+    match by_usual_names(address, &upstreams, &target.terms.trust).await {
+        Ok(server) => Ok(server),
+        Err(failures) => {
+            for (upstream, error) in &failures {
+                say(&format!("  {upstream}: {error}"));
+            }
+            let causes = failures.iter().filter_map(|(_, error)| FailureCause::of(error));
+            Err(nowhere(&no_server_because(&address.domain, &causes.collect::<Vec<_>>())))
+        }
+    }
 }
 
 fn nowhere(why: &str) -> CommandError {
@@ -176,6 +184,30 @@ fn target(upstreams: &Upstreams, address: &AddressParts) -> Result<Target, Comma
     let asked = Asked { login: &address.whole, listener: None, host: None };
     let target = upstreams.routes.find(&asked);
     target.ok_or_else(|| Fault::Usage.because("no route matches the address"))
+}
+
+/// Explains why no server was found, from the causes at all names. A server that answered tells more than a name that is not there.
+fn no_server_because(domain: &str, causes: &[FailureCause]) -> String {
+    let has = |cause| causes.contains(&cause);
+    let all = |cause| !causes.is_empty() && causes.iter().all(|other| *other == cause);
+    let why = match () {
+        () if has(FailureCause::Untrusted) => {
+            "a server is there, but its certificate is not trusted: if your own authority issued it, name that authority with \
+             --ca FILE (or --ca system)"
+        }
+        () if has(FailureCause::OtherName) => {
+            "a server is there, but its certificate is for another name: give that name with --upstream"
+        }
+        () if has(FailureCause::Expired) => "a server is there, but its certificate has expired",
+        () if all(FailureCause::DnsSilent) => {
+            "DNS gives no answer: this machine is offline, or its DNS server is not reachable (--dns ADDRESS:PORT names another)"
+        }
+        () if all(FailureCause::NoNetwork) => {
+            "this machine has no way to these addresses: it is offline"
+        }
+        () => "no mail server answered at any of the usual names",
+    };
+    format!("no mail server was found for {domain}: {why}")
 }
 
 fn fixed(upstream: UpstreamAddress, provider: Option<&'static Provider>) -> FoundServer {
@@ -200,19 +232,27 @@ async fn by_usual_names(
     address: &AddressParts,
     upstreams: &Upstreams,
     trust: &Trust,
-) -> Option<FoundServer> {
+) -> Result<FoundServer, Vec<(UpstreamAddress, ConnectError)>> {
     let domain = &address.domain;
     let hosts = [format!("imap.{domain}"), format!("mail.{domain}"), domain.clone()];
     let candidates = [Security::Tls, Security::StartTls].into_iter().flat_map(|security| {
         hosts.clone().map(|host| UpstreamAddress { security, host, port: security.port() })
     });
     let looks = candidates.map(|upstream| async move {
-        let server = fixed(upstream, None);
-        let there =
-            probe::capabilities(upstreams, &server.endpoint, trust, Reach::Anywhere).await.is_ok();
-        there.then_some(server)
+        let server = fixed(upstream.clone(), None);
+        match probe::capabilities(upstreams, &server.endpoint, trust, Reach::Anywhere).await {
+            Ok(_) => Ok(server),
+            Err(error) => Err((upstream, error)),
+        }
     });
-    join_all(looks).await.into_iter().flatten().next()
+    let mut failures = Vec::new();
+    for look in join_all(looks).await {
+        match look {
+            Ok(server) => return Ok(server),
+            Err(failure) => failures.push(failure),
+        }
+    }
+    Err(failures)
 }
 
 pub(super) fn upstreams(config: &Config) -> Result<Upstreams, CommandError> {
@@ -262,13 +302,18 @@ fn show_capabilities(
 }
 
 fn unreachable(error: &ConnectError, server: &FoundServer) -> CommandError {
-    let cure = match error {
-        ConnectError::Tls(_) => {
+    let cure = match FailureCause::of(error) {
+        Some(FailureCause::Untrusted) => {
             "if your own authority issued its certificate, name that authority with --ca FILE (or --ca system)"
         }
-        _ => {
-            "if it is in your own network, add --private; if the mailbox is on another server, add --upstream imaps://imap.example.org"
+        Some(FailureCause::NotPublic) => "if it is in your own network, add --private",
+        Some(FailureCause::DnsSilent | FailureCause::NoNetwork) => {
+            "check that this machine is online and reaches its DNS server (--dns ADDRESS:PORT names another)"
         }
+        Some(FailureCause::Expired) => {
+            "its operator has to renew the certificate; check also the clock of this machine"
+        }
+        _ => "if the mailbox is on another server, add --upstream imaps://imap.example.org",
     };
     Fault::Unavailable.because(format!("{}: {error}; {cure}", server.endpoint))
 }
@@ -364,6 +409,16 @@ mod tests {
         );
         assert!(provisional(&options, &address, Some(&server)).is_ok());
         assert!(route(&options, &address, None).contains("discover: true"));
+    }
+
+    #[test]
+    fn reason_that_the_operator_can_act_on_comes_first() {
+        let names = [FailureCause::NameUnknown, FailureCause::Untrusted, FailureCause::Refused];
+        assert!(no_server_because("example.org", &names).contains("--ca FILE"));
+        let offline = [FailureCause::DnsSilent; 3];
+        assert!(no_server_because("example.org", &offline).contains("offline"));
+        let private = [FailureCause::DnsSilent, FailureCause::Refused];
+        assert!(!no_server_because("example.org", &private).contains("offline"));
     }
 
     #[test]
