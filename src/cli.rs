@@ -27,7 +27,7 @@ pub(crate) struct Cli {
 pub(crate) enum MainCommand {
     /// Serve until SIGTERM or SIGINT (Ctrl-C); this is the default
     Run,
-    /// Check the configuration and the files that it names, print the resulting setup, change nothing
+    /// Check the configuration, the files that it names, ports and folders; print the resulting setup, change nothing
     Check {
         /// Show the route of this login, its mail server and the login name used there
         #[arg(long, value_name = "LOGIN")]
@@ -38,6 +38,9 @@ pub(crate) enum MainCommand {
         /// With --login: assume a client that requests this name in TLS (SNI)
         #[arg(long, value_name = "NAME", requires = "login")]
         host: Option<String>,
+        /// With --login: connect to its mail server, and show what it can do; nobody logs in
+        #[arg(long, requires = "login")]
+        connect: bool,
     },
     /// Create a configuration for a mail address: find its server, read its capabilities, choose ports and certificate
     Init(commands::init::InitOptions),
@@ -81,7 +84,7 @@ Examples:
   deltapush qr you@example.org                    print the login code for Delta Chat
   deltapush                                       serve with ./config.yaml
   deltapush check --config /etc/deltapush.yaml    check a configuration
-  deltapush check --login alice@example.org       show the route of a login
+  deltapush check --login alice@example.org       show the route of a login; --connect tries its mail server
   deltapush status                                show watches, pushes and problems
   deltapush account alice@example.org             show why a message was late
   deltapush push-test alice@example.org           test whether a push wakes her phone
@@ -97,7 +100,7 @@ Exit codes:
   71  a call to the operating system failed, for example opening a port
   74  the state cannot be opened or is damaged, or its key does not fit
   75  the requested action did not succeed: no device connected, the mailbox is not watched
-  78  the configuration or a file that it names is not valid";
+  78  the configuration or a file that it names is not valid; it refuses the login that `check --login` names";
 
 #[cfg(test)]
 mod tests {

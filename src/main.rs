@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Parser;
 use deltapush::activation::Sockets;
+use deltapush::commands::check::route::RouteQuestion;
 use deltapush::config::{Config, LogFormat};
 use deltapush::http::admin::password::Password;
 use deltapush::logging::LogHandle;
@@ -47,8 +48,15 @@ fn main() -> ExitCode {
         Some(MainCommand::Check { login: None, .. }) => {
             load(&cli).and_then(|config| check(&config))
         }
-        Some(MainCommand::Check { login: Some(login), listener, host }) => load(&cli)
-            .and_then(|config| check_login(&config, login, listener.as_deref(), host.as_deref())),
+        Some(MainCommand::Check { login: Some(login), listener, host, connect }) => {
+            let question = RouteQuestion {
+                login,
+                listener: listener.as_deref(),
+                host: host.as_deref(),
+                connect: *connect,
+            };
+            load(&cli).and_then(|config| check_login(&config, &question))
+        }
         Some(MainCommand::Init(options)) => init(&cli, options),
         Some(MainCommand::Qr(options)) => load(&cli).and_then(|config| qr(&config, options)),
         Some(MainCommand::Status(asked)) => {
@@ -184,20 +192,17 @@ fn check(config: &Config) -> anyhow::Result<()> {
     ClientConfigs::new(&config.live.routes).map_err(RunError::from)?;
     Password::check(&config.startup).map_err(RunError::from)?;
     tls::client::https_roots(config.startup.push.ca.as_ref()).map_err(RunError::from)?;
-    commands::check::describe(&mut io::stdout().lock(), config, &certificate, &more)
-        .context("cannot print")
+    commands::check::run(&mut io::stdout().lock(), config, &certificate, &more)
+        .context("cannot print")??;
+    Ok(())
 }
 
-fn check_login(
-    config: &Config,
-    login: &str,
-    listener: Option<&str>,
-    host: Option<&str>,
-) -> anyhow::Result<()> {
-    let said = small_runtime()?
-        .block_on(commands::route::where_to(&config.live, login, listener, host))
-        .map_err(RunError::from)?;
-    write!(io::stdout(), "{said}").context("cannot print")
+fn check_login(config: &Config, question: &RouteQuestion<'_>) -> anyhow::Result<()> {
+    let mut out = io::stdout();
+    small_runtime()?
+        .block_on(commands::check::route::run(&mut out, &config.live, question))
+        .context("cannot print")??;
+    Ok(())
 }
 
 fn init(cli: &Cli, options: &commands::init::InitOptions) -> anyhow::Result<()> {

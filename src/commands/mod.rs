@@ -1,13 +1,13 @@
 //! The commands other than `run`, and their output.
 
 pub mod account;
+mod capability_words;
 pub mod check;
 pub mod init;
 mod password;
 pub mod progress;
 pub mod push_test;
 pub mod qr;
-pub mod route;
 pub mod state;
 pub mod status;
 pub mod trace;

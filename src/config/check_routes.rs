@@ -133,6 +133,13 @@ fn open_relay(route: &Route, config: &Config) -> Option<ConfigProblem> {
     let is_open =
         |listener: &&Listener| !listener.is_on_loopback() && !listener.allow.is_restrictive();
     let listener = config.live.listeners.iter().filter(is_met).find(is_open)?;
+    if route.place() == Default::default() {
+        return whole(format!(
+            "no `routes` are given, and the default for tests on one machine would let strangers use this proxy through {}: \
+             add `routes:`, and below it `- domain: example.org` with `upstream: imaps://imap.example.org`",
+            listener.address
+        ));
+    }
     whole(format!(
         "a \"*\" route lets strangers use this proxy through {}: \
          name the domains instead, restrict the logins under `allow`, listen on loopback only, \

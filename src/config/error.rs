@@ -84,6 +84,9 @@ impl fmt::Display for Problems {
     }
 }
 
+/// Characters that mean something to YAML at the start of a value (YAML 1.2 section 5.3), but for quotes and brackets.
+const RESERVED: &str = "*&!%@`|>?";
+
 /// Rephrases an error of the YAML reader for operators.
 fn explain(error: &YamlError, said: &str, line: &ConfigLine<'_>) -> String {
     let key = line.key.map(|key| format!("`{key}`: ")).unwrap_or_default();
@@ -97,7 +100,11 @@ fn explain(error: &YamlError, said: &str, line: &ConfigLine<'_>) -> String {
             )
         }
         YamlError::SerdeMissingField { field, .. } => {
-            format!("`{field}` is missing here: add the line `{field}: …`")
+            let value = match *field {
+                "tls" => "implicit` (port 993) or `tls: starttls` (port 143)",
+                _ => "…`",
+            };
+            format!("`{field}` is missing here: add the line `{field}: {value}")
         }
         YamlError::DuplicateMappingKey { .. } => format!("{said}: keep one of the two"),
         YamlError::MultipleDocuments { .. } => {
@@ -107,8 +114,15 @@ fn explain(error: &YamlError, said: &str, line: &ConfigLine<'_>) -> String {
         _ if line.value.is_empty() && line.key.is_some() => {
             format!("{key}empty value: give a value or remove the line")
         }
-        _ if line.value.starts_with('*') => {
-            format!("{key}a value that starts with * must stand in quotes: \"*\"")
+        // A list to YAML.
+        _ if line.value.starts_with('[') && said.contains("scalar") => {
+            format!("{key}an address in brackets must stand in quotes, as in \"[::]:993\"")
+        }
+        _ if line.value.starts_with(|first| RESERVED.contains(first)) => {
+            let first = line.value.chars().next().unwrap_or_default();
+            format!(
+                "{key}a value that starts with {first} must stand in quotes, as in \"{first}…\""
+            )
         }
         YamlError::Unexpected { .. } if said.contains("mapping start") => {
             format!("{key}expected further `key: value` lines below it, each indented")

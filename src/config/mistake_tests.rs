@@ -31,6 +31,14 @@ fn every_mistake_has_its_place_and_its_cure() {
         ),
         ("hostname:\n", "config.yaml:1:9: `hostname`: empty value"),
         ("listeners: []\n", "config.yaml: `listeners` is an empty list"),
+        (
+            "listeners:\n  - address: [::]:993\n    tls: implicit\n",
+            "config.yaml:2:14: `address`: an address in brackets must stand in quotes, as in \"[::]:993\"",
+        ),
+        (
+            "routes:\n  - domain: @example.org\n",
+            "config.yaml:2:13: `domain`: a value that starts with @ must stand in quotes",
+        ),
         ("routes: []\n", "config.yaml: `routes` is an empty list"),
         ("push: 5\n", "config.yaml:1:7: `push`: expected further `key: value` lines"),
         ("routes: 5\n", "config.yaml:1:9: `routes`: expected a list"),
@@ -350,7 +358,7 @@ fn nobody_becomes_an_open_proxy_by_accident() {
     assert!(allowed("  networks: [0.0.0.0/0]\n").is_err());
     // The default route is there as well if only listeners are given, and has no line to point to.
     let said = complaint("listeners:\n  - address: 0.0.0.0:993\n    tls: implicit\n");
-    assert!(said.starts_with("config.yaml: a \"*\" route"), "{said}");
+    assert!(said.starts_with("config.yaml: no `routes` are given"), "{said}");
 }
 
 #[test]

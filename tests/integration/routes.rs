@@ -304,9 +304,11 @@ async fn autoconfig_that_cannot_be_used_is_named_with_its_line() {
         let mut check = tokio::process::Command::new(env!("CARGO_BIN_EXE_deltapush"));
         check.current_dir(deltapush.dir()).args(["check", "--login", "alice@lab.test"]);
         let checked = check.output().await.unwrap();
-        let printed = String::from_utf8(checked.stdout).unwrap();
+        assert_eq!(checked.status.code(), Some(69), "{checked:?}");
+        let printed = String::from_utf8([checked.stdout, checked.stderr].concat()).unwrap();
         assert!(
-            printed.contains(&expected) && printed.contains("server       none: "),
+            printed.contains(&expected)
+                && printed.contains("no other source names the mail server"),
             "{printed}"
         );
     }

@@ -2,7 +2,6 @@
 
 mod place;
 mod server;
-mod words;
 mod write;
 
 use std::io::{self, BufRead, IsTerminal, Write};

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use futures_util::future::join_all;
 
+use super::super::capability_words::{self, CapabilitySource};
 use super::super::{CommandError, Fault};
 use super::InitOptions;
-use super::words::{self, CapabilitySource};
 use crate::config::{Config, LoginTemplate, Security, Trust, UpstreamAddress, is_dns_name};
 use crate::credentials::Credentials;
 use crate::upstream::Upstreams;
@@ -296,7 +296,7 @@ fn show_capabilities(
     say: &mut dyn FnMut(&str),
 ) {
     say("Capabilities of this server:");
-    for line in words::lines(capabilities, said, server.provider) {
+    for line in capability_words::lines(capabilities, said, server.provider) {
         say(&line);
     }
 }

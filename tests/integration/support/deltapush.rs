@@ -266,14 +266,13 @@ impl Deltapush {
         assert!(decided, "not {count} times {words:?}, or a push is outstanding: {last:#?}");
     }
 
-    /// What `deltapush check --login` prints.
+    /// The output of `deltapush check --login`, with its error.
     pub(crate) fn check_login(&self, login: &str) -> String {
         let config = self.dir.path().join("config.yaml");
         let mut command = Command::new(env!("CARGO_BIN_EXE_deltapush"));
         let output =
             command.arg("--config").arg(config).args(["check", "--login", login]).output().unwrap();
-        assert!(output.status.success(), "{output:?}");
-        String::from_utf8(output.stdout).unwrap()
+        String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
     }
 
     /// The log so far.

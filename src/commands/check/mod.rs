@@ -1,17 +1,36 @@
-//! `deltapush check`: what would run with a configuration.
+//! `deltapush check`: what would run with a configuration, and what would keep it from running.
+
+mod obstacles;
+pub mod route;
 
 use std::io::{self, Write};
 
-use super::route;
+use super::CommandError;
 use crate::config::Config;
 use crate::store::{CredentialStorage, StoreSettings};
 use crate::tls::certs::identity::{CertificateOrigin, CertificateSummary};
+use obstacles::Obstacles;
 
-/// Writes what would run with `config`: `certificate` is shown to clients, `more` by the names in them.
+/// Writes what would run with `config`: `certificate` is shown to clients, `more` by the names in them. Returns the obstacles to a
+/// start, if there are any.
 ///
 /// # Errors
 /// If `out` does not take it.
-pub fn describe(
+pub fn run(
+    out: &mut impl Write,
+    config: &Config,
+    certificate: &CertificateSummary,
+    more: &[CertificateSummary],
+) -> io::Result<Result<(), CommandError>> {
+    let obstacles = Obstacles::find(config);
+    describe(out, config, certificate, more)?;
+    for warning in &obstacles.warnings {
+        writeln!(out, "             WARNING: {warning}")?;
+    }
+    Ok(obstacles.error())
+}
+
+fn describe(
     out: &mut impl Write,
     config: &Config,
     certificate: &CertificateSummary,

@@ -5,7 +5,7 @@ use crate::upstream::providers::Provider;
 
 /// The time at which a server announced its capabilities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum CapabilitySource {
+pub(crate) enum CapabilitySource {
     /// Before the login: it may say more after it.
     Before,
     /// After the login; whether it pushes by itself.
@@ -16,7 +16,7 @@ pub(super) enum CapabilitySource {
 }
 
 /// Explains each relevant capability in one line.
-pub(super) fn lines(
+pub(crate) fn lines(
     capabilities: &Capabilities,
     said: CapabilitySource,
     provider: Option<&Provider>,

@@ -1,0 +1,155 @@
+//! Obstacles to a start that show without starting: taken ports, folders that cannot be written, a certificate that cannot come.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, access};
+
+use super::super::{CommandError, Fault};
+use crate::admin::control;
+use crate::config::{Config, ListenerTls};
+
+/// The port to which an authority connects to validate a name (RFC 8737 section 3).
+const ACME_PORT: u16 = 443;
+
+/// What a look around found.
+#[derive(Debug, Default)]
+pub(super) struct Obstacles {
+    /// What makes a start fail.
+    pub(super) problems: Vec<String>,
+    /// What may make something fail later.
+    pub(super) warnings: Vec<String>,
+}
+
+impl Obstacles {
+    /// Looks at ports and folders. Each port is opened for a moment; nothing else is touched.
+    pub(super) fn find(config: &Config) -> Self {
+        let mut found = Self::default();
+        // A deltapush that runs has its ports.
+        if !runs(&config.startup.storage.directory) {
+            let listeners = config.live.listeners.iter().map(|listener| *listener.address);
+            let admin = config.startup.admin.address.iter().map(|address| **address);
+            found.problems.extend(listeners.chain(admin).filter_map(port_problem));
+        }
+        found.problems.extend(folders(config).into_iter().filter_map(|(use_, folder)| {
+            folder_problem(&folder).map(|problem| format!("{use_}: {problem}"))
+        }));
+        found.warnings.extend(acme_warning(config));
+        found
+    }
+
+    /// The error with which `check` ends, if a start would fail.
+    pub(super) fn error(&self) -> Result<(), CommandError> {
+        match self.problems.as_slice() {
+            [] => Ok(()),
+            problems => Err(Fault::System
+                .because(format!("deltapush could not start:\n  {}", problems.join("\n  ")))),
+        }
+    }
+}
+
+fn runs(state: &Path) -> bool {
+    UnixStream::connect(control::path(state)).is_ok()
+}
+
+fn port_problem(address: SocketAddr) -> Option<String> {
+    let error = TcpListener::bind(address).err()?;
+    let cure = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "another program listens there (`ss -ltnp` names it), or systemd does for deltapush.socket"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "only root and programs with CAP_NET_BIND_SERVICE may open a port below 1024; deltapush.service has it"
+        }
+        io::ErrorKind::AddrNotAvailable => "this machine does not have the address",
+        _ => "see the error",
+    };
+    Some(format!("cannot listen on {address}: {error}; {cure}"))
+}
+
+/// The folders that deltapush writes, with their use.
+fn folders(config: &Config) -> Vec<(&'static str, PathBuf)> {
+    let mut folders = vec![("storage.directory", config.startup.storage.directory.clone())];
+    let certificate = &config.live.certificate;
+    if certificate.chain.is_none() {
+        folders.push(("certificate.directory", certificate.directory.clone()));
+    }
+    if let Some(files) = &config.live.trace.files {
+        folders.push(("trace.files", files.directory.clone()));
+    }
+    folders
+}
+
+/// Why deltapush could not write to the folder, or not create it.
+fn folder_problem(folder: &Path) -> Option<String> {
+    let folder = std::path::absolute(folder).ok()?;
+    let existing = folder.ancestors().find(|folder| folder.exists())?;
+    if !existing.is_dir() {
+        return Some(format!("{} is not a folder", existing.display()));
+    }
+    let error = access(existing, Access::WRITE_OK | Access::EXEC_OK).err()?;
+    let action = if existing == folder { "cannot write to" } else { "cannot create a folder in" };
+    let error = io::Error::from(error);
+    Some(format!(
+        "{action} {}: {error}; check as the user as whom deltapush runs",
+        existing.display()
+    ))
+}
+
+fn acme_warning(config: &Config) -> Option<String> {
+    config.live.certificate.acme.as_ref()?;
+    let is_reached = config.live.listeners.iter().any(|listener| {
+        listener.tls == ListenerTls::Implicit && listener.address.port() == ACME_PORT
+    });
+    (!is_reached).then(|| {
+        format!(
+            "the authority connects to port {ACME_PORT}, and no listener with `tls: implicit` is there: forward that port to \
+             one, or no certificate comes"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(text: &str) -> Config {
+        Config::parse(text, Path::new(""), "here").unwrap()
+    }
+
+    #[test]
+    fn taken_port_and_file_in_place_of_a_folder_are_named() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let text = format!(
+            "listeners:\n  - address: \"{}\"\n    tls: implicit\nadmin:\n  address: \"off\"\nstorage:\n  directory: {}\ncertificate:\n  directory: {}\n",
+            taken.local_addr().unwrap(),
+            file.join("state").display(),
+            folder.path().join("a/b").display(),
+        );
+        let found = Obstacles::find(&config(&text));
+        let [port, state] = found.problems.as_slice() else { panic!("{found:?}") };
+        assert!(port.contains("another program listens there"), "{port}");
+        assert!(
+            state.starts_with("storage.directory: ") && state.ends_with("is not a folder"),
+            "{state}"
+        );
+        assert!(found.error().is_err());
+        assert!(Obstacles::default().error().is_ok());
+    }
+
+    #[test]
+    fn acme_needs_a_listener_on_its_port() {
+        let acme = "hostname: imap.example.org\ncertificate:\n  acme:\n    terms_agreed: true\n";
+        let with = format!("{acme}listeners:\n  - address: \"127.0.0.1:443\"\n    tls: implicit\n");
+        assert_eq!(acme_warning(&config(&with)), None);
+        let without =
+            format!("{acme}listeners:\n  - address: \"127.0.0.1:993\"\n    tls: implicit\n");
+        assert!(acme_warning(&config(&without)).unwrap().contains("port 443"));
+        assert_eq!(acme_warning(&Config::default()), None);
+    }
+}
