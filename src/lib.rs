@@ -29,6 +29,7 @@ pub mod config;
 pub mod credentials;
 pub mod crypto;
 mod encoding;
+mod file_access;
 pub mod http;
 pub mod logging;
 pub mod machine;

@@ -17,6 +17,7 @@ use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::encoding::{UTF8_MARK, utf8};
+use crate::file_access;
 
 /// The largest file that is read, in bytes: some twenty times what holds all public authorities.
 const MAX_LEN: u64 = 4 << 20;
@@ -43,6 +44,10 @@ impl PemError {
 impl fmt::Display for PemError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { path, flaw, cure } = self;
+        if let PemFlaw::Io(error) = flaw {
+            write!(f, "{}: cannot be read: {}", path.display(), file_access::explain(path, error))?;
+            return if file_access::is_refused(error) { Ok(()) } else { write!(f, "; {cure}") };
+        }
         let own_cure = flaw.cure(path);
         write!(f, "{}: {flaw}; {}", path.display(), own_cure.as_deref().unwrap_or(cure))
     }

@@ -72,7 +72,7 @@ pub enum RunError {
     #[error(transparent)]
     Password(#[from] PasswordError),
     /// The outputs of the trace cannot be made.
-    #[error("the trace cannot be written: {0}; see `trace` in the configuration")]
+    #[error("the trace cannot be written to its folder: {0}; see `trace` in the configuration")]
     Trace(#[source] io::Error),
     /// No random numbers.
     #[error("the operating system has no random numbers")]

@@ -21,6 +21,7 @@ use super::control_server::ControlServer;
 use super::question::{ControlQuestion, ControlVerdict};
 use super::reply::reply_no;
 use crate::accept::AcceptFailures;
+use crate::file_access;
 
 /// Time limit for a request to arrive, and for the first line of its answer.
 const TIME: Duration = Duration::from_secs(10);
@@ -44,6 +45,7 @@ pub async fn serve(directory: PathBuf, answers: Arc<ControlServer>, stop: Cancel
         Ok(listener) => listener,
         // Mail and pushes matter more than looking at them.
         Err(error) => {
+            let error = file_access::explain(&path, &error);
             return warn!("`deltapush status` will not work: {}: {error}", path.display());
         }
     };
@@ -114,7 +116,7 @@ async fn question(stream: &mut UnixStream) -> io::Result<Option<ControlQuestion>
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
     /// None runs, or it gives no valid answer.
-    #[error("no deltapush answers at {}: {error}; check that it runs with this configuration and as this user", path.display())]
+    #[error("{}", unanswered(path, error))]
     NotRunning {
         /// The path of the socket.
         path: PathBuf,
@@ -124,6 +126,18 @@ pub enum AskError {
     /// It refused the request, for this reason.
     #[error("{0}")]
     No(String),
+}
+
+/// Without access it is not known if one runs.
+fn unanswered(path: &Path, error: &io::Error) -> String {
+    let text = file_access::explain(path, error);
+    if file_access::is_refused(error) {
+        return format!("{} cannot be opened: {text}", path.display());
+    }
+    format!(
+        "no deltapush answers at {}: {text}; check that it runs with this configuration",
+        path.display()
+    )
 }
 
 /// Sends a request to the deltapush that owns the state in `directory`. Returns a reader of the answer, without a time

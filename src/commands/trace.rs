@@ -8,6 +8,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use crate::admin::control::{self, AskError};
 use crate::admin::question::{AskedSide, AskedTrace, ControlQuestion};
+use crate::file_access::explain;
 use crate::trace::export::{Export, ExportTooLong};
 use crate::trace::{MalformedLine, Record, Renderer};
 
@@ -78,7 +79,7 @@ pub enum TraceError {
     #[error("deltapush has ended, and the trace with it")]
     Ended,
     /// A file cannot be read or created.
-    #[error("{}: {error}", path.display())]
+    #[error("{}: {}", path.display(), explain(path, error))]
     File {
         /// The file.
         path: PathBuf,

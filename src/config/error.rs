@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 use serde_saphyr::{Error as YamlError, UserMessageFormatter};
 
 use super::located::FilePosition;
+use crate::file_access;
 
 /// Failure to use a configuration. `Display` has a line for each problem: `config.yaml:12:5: problem: remedy`.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("{}: cannot be read: {source}; name the configuration file with --config FILE", path.display())]
+    #[error("{}", unreadable(path, source))]
     Read {
         /// The file.
         path: PathBuf,
@@ -22,6 +23,17 @@ pub enum ConfigError {
     /// The file contains invalid or unsafe settings.
     #[error("{0}")]
     Invalid(Problems),
+}
+
+/// Without access the name is right, and another user is needed.
+fn unreadable(path: &Path, source: &io::Error) -> String {
+    let text =
+        format!("{}: cannot be read: {}", path.display(), file_access::explain(path, source));
+    if file_access::is_refused(source) {
+        text
+    } else {
+        text + "; name the configuration file with --config FILE"
+    }
 }
 
 /// All problems of one file.

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use rusqlite::ErrorCode;
 
 use super::seal::SealError;
+use crate::file_access::explain;
 
 /// Why the state cannot be opened, or a command on it fails. All of these are the operator's to mend, and none has changed
 /// anything.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// A file or folder of the state cannot be made, read or written.
-    #[error("the state directory {} cannot be used: {source}", path.display())]
+    #[error("the state cannot be used: {}: {}", path.display(), explain(path, source))]
     Io {
         /// Which file or folder.
         path: PathBuf,
@@ -98,7 +99,7 @@ pub enum OpenError {
     #[error("storage.credentials is `memory`: there is no key and nothing is sealed")]
     NotSealed,
     /// A backup cannot be written.
-    #[error("the backup {} cannot be written: {source}", path.display())]
+    #[error("the backup {} cannot be written: {}", path.display(), explain(path, source))]
     Backup {
         /// The backup's file.
         path: PathBuf,
@@ -111,6 +112,22 @@ pub enum OpenError {
 }
 
 impl OpenError {
+    /// Reports if it may pass by itself: room on the disk, another deltapush that ends.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::DiskFull | Self::InUse { .. } => true,
+            Self::Io { source, .. } => {
+                matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+            }
+            Self::Database(error) => matches!(
+                error.sqlite_error_code(),
+                Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
+            ),
+            _ => false,
+        }
+    }
+
     pub(super) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { path: path.to_owned(), source }
     }

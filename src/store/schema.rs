@@ -3,9 +3,11 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, Transaction};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction};
+use rustix::io::Errno;
 
 use super::{OpenError, directory};
+use crate::file_access::first_refused;
 
 /// The state file's name in its folder.
 const FILE: &str = "state.sqlite";
@@ -101,7 +103,11 @@ pub(super) fn connect(directory: &Path) -> Result<Connection, OpenError> {
     let path = directory.join(FILE);
     // Made here, because SQLite would make it readable for all; its journal takes the mode over.
     drop(directory::private_file(&path)?);
-    let connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    open(&path).map_err(|error| refused(directory, error))
+}
+
+fn open(path: &Path) -> Result<Connection, OpenError> {
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     connection.busy_timeout(BUSY)?;
     refuse_newer(&connection)?;
     connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
@@ -117,13 +123,32 @@ pub(super) fn connect(directory: &Path) -> Result<Connection, OpenError> {
 /// Opens the state file to look at it, also while its owner works with it.
 pub(super) fn look(directory: &Path) -> Result<Connection, OpenError> {
     let path = directory.join(FILE);
-    if !path.exists() {
+    if !path.try_exists().map_err(OpenError::io(&path))? {
         return Err(OpenError::Absent { path: directory.to_owned() });
     }
-    let connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    open_to_look(&path).map_err(|error| refused(directory, error))
+}
+
+fn open_to_look(path: &Path) -> Result<Connection, OpenError> {
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     connection.busy_timeout(BUSY)?;
     refuse_newer(&connection)?;
     Ok(connection)
+}
+
+/// Names the file where SQLite only says that it cannot open or write one.
+fn refused(directory: &Path, error: OpenError) -> OpenError {
+    let OpenError::Database(of_sqlite) = &error else { return error };
+    let is_of_access = matches!(
+        of_sqlite.sqlite_error_code(),
+        Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied)
+    );
+    let files = ["", "-wal", "-shm"].map(|end| directory.join(format!("{FILE}{end}")));
+    let places = files.into_iter().chain([directory.to_owned()]);
+    match first_refused(places).filter(|_| is_of_access) {
+        Some(path) => OpenError::io(&path)(Errno::ACCESS.into()),
+        None => error,
+    }
 }
 
 fn refuse_newer(connection: &Connection) -> Result<(), OpenError> {

@@ -17,6 +17,7 @@ use super::record::{Record, TraceEntry};
 use super::text::Renderer;
 use crate::account::AccountId;
 use crate::config::{TraceFiles, TraceFormat};
+use crate::file_access::explain;
 
 /// Files that are open at once.
 const MAX_OPEN: usize = 64;
@@ -54,7 +55,11 @@ impl TraceFolder {
     /// # Errors
     /// If that is not possible.
     pub(super) fn new(settings: TraceFiles) -> io::Result<Self> {
-        DirBuilder::new().recursive(true).mode(0o700).create(&settings.directory)?;
+        let directory = &settings.directory;
+        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(|error| {
+            let text = format!("{}: {}", directory.display(), explain(directory, &error));
+            io::Error::new(error.kind(), text)
+        })?;
         let mut files = Self {
             settings,
             open: HashMap::new(),
@@ -114,8 +119,9 @@ impl TraceFolder {
             && !self.was_failing
         {
             warn!(
-                "the trace cannot be written to {}, lines are lost: {error}",
-                self.settings.directory.display()
+                "the trace cannot be written to {}, lines are lost: {}",
+                self.settings.directory.display(),
+                explain(&self.settings.directory, &error)
             );
         }
         if failed {

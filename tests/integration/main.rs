@@ -53,6 +53,8 @@ mod next_method;
 #[cfg(test)]
 mod odd_commands;
 #[cfg(test)]
+mod permissions;
+#[cfg(test)]
 mod posting;
 #[cfg(test)]
 mod providers;

@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 
 use crate::config::StartupConfig;
 use crate::encoding::utf8;
+use crate::file_access::explain;
 use crate::store::put_new;
 
 /// The credential's name for systemd (`LoadCredential=`, systemd.exec(5)).
@@ -36,7 +37,10 @@ const MADE_LEN: usize = 24;
 #[derive(Debug, thiserror::Error)]
 pub enum PasswordError {
     /// The file cannot be read or made.
-    #[error("the password of the web page: {}: {source}; see `admin` in config.yaml", path.display())]
+    #[error(
+        "the password of the web page: {}: {}; see `admin` in config.yaml",
+        path.display(), explain(path, source)
+    )]
     Io {
         /// The file.
         path: PathBuf,

@@ -9,6 +9,7 @@ use instant_acme::{Account, AccountBuilder, AccountCredentials, NewAccount};
 use super::error::AcmeError;
 use super::http::Https;
 use crate::config::Acme;
+use crate::file_access::explain;
 use crate::tls::certs::private_file::write_atomically;
 use crate::tls::client::https_roots;
 
@@ -43,8 +44,10 @@ pub(super) async fn open(folder: &Path, acme: &Acme) -> Result<Account, AcmeErro
 /// Forgets an account that the authority does not know any more.
 pub(super) fn forget(folder: &Path, acme: &Acme) -> Result<(), AcmeError> {
     let path = path(folder, acme);
-    fs::remove_file(&path)
-        .map_err(|source| AcmeError::Account { path, problem: source.to_string() })
+    fs::remove_file(&path).map_err(|source| {
+        let problem = explain(&path, &source);
+        AcmeError::Account { path, problem }
+    })
 }
 
 fn read(path: &Path) -> Result<Option<AccountCredentials>, AcmeError> {
@@ -55,7 +58,7 @@ fn read(path: &Path) -> Result<Option<AccountCredentials>, AcmeError> {
             .map(Some)
             .map_err(|_| wrong("it contains no account".to_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(wrong(error.to_string())),
+        Err(error) => Err(wrong(explain(path, &error))),
     }
 }
 

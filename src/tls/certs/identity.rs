@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use tokio_rustls::rustls;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
+use crate::file_access;
 use crate::pem_file::{PemError, quoted};
 
 /// A certificate chain, its key, and where they are from.
@@ -84,8 +85,16 @@ pub enum CertificateError {
         /// The key's file.
         key: PathBuf,
     },
+    /// The file of a self-signed certificate cannot be reached.
+    #[error("{}: cannot be read: {}", path.display(), file_access::explain(path, source))]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// The files of a self-signed certificate cannot be kept.
-    #[error("{}: cannot be written: {source}; make its folder writable for deltapush or name another as `certificate.directory`", path.display())]
+    #[error("{}", unwritable(path, source))]
     Write {
         /// The file or folder.
         path: PathBuf,
@@ -95,6 +104,14 @@ pub enum CertificateError {
     /// Signing failed: our fault.
     #[error("cannot make a certificate: {0}; this is a bug in deltapush")]
     Sign(#[from] rcgen::Error),
+}
+
+fn unwritable(path: &Path, source: &io::Error) -> String {
+    format!(
+        "{}: cannot be written: {}; or name another folder as `certificate.directory`",
+        path.display(),
+        file_access::explain(path, source)
+    )
 }
 
 pub(super) fn unusable(path: &Path, problem: String, cure: &'static str) -> CertificateError {

@@ -144,8 +144,8 @@ impl<'a> SelfSigned<'a> {
         match self.chain_path.try_exists() {
             Ok(false) => return Ok(None),
             Ok(true) => {}
-            Err(error) => {
-                return Err(unusable(&self.chain_path, error.to_string(), KEPT_CHAIN_CURE));
+            Err(source) => {
+                return Err(CertificateError::Read { path: self.chain_path.clone(), source });
             }
         }
         let chain = pem_file::certificates(&self.chain_path, KEPT_CHAIN_CURE)?;
