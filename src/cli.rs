@@ -83,7 +83,7 @@ Examples:
   deltapush init you@example.org                  create a configuration for this address
   deltapush qr you@example.org                    print the login code for Delta Chat
   deltapush                                       serve with ./config.yaml
-  deltapush check --config /etc/deltapush.yaml    check a configuration
+  deltapush check --config FILE                   check a configuration
   deltapush check --login alice@example.org       show the route of a login; --connect tries its mail server
   deltapush status                                show watches, pushes and problems
   deltapush account alice@example.org             show why a message was late
@@ -99,8 +99,10 @@ Exit codes:
   70  a bug in deltapush
   71  a call to the operating system failed, for example opening a port
   74  the state cannot be opened or is damaged, or its key does not fit
-  75  the requested action did not succeed: no device connected, the mailbox is not watched
-  78  the configuration or a file that it names is not valid; it refuses the login that `check --login` names";
+  75  not now: no device connected, the mailbox is not watched; at the start, the disk is full or another
+      deltapush uses the state
+  78  the configuration, or a file that it names, is not valid or cannot be used; it refuses the login that
+      `check --login` names";
 
 #[cfg(test)]
 mod tests {
