@@ -2,6 +2,7 @@
 
 mod place;
 mod server;
+mod start;
 mod write;
 
 use std::io::{self, BufRead, IsTerminal, Write};
@@ -12,6 +13,7 @@ use super::qr::{self, CodeSettings};
 use super::{CommandError, Fault, password};
 use crate::client_setup::{self, Outgoing, outgoing};
 use crate::config::{Config, Hostname, ListenerTls, Submission, UpstreamAddress};
+use crate::file_access::explain;
 use crate::tls::certs::{CertificateSet, CertificateSettings};
 use crate::upstream::dns::DnsResolver;
 use place::{Facts, InitPlan, Leads};
@@ -108,9 +110,17 @@ pub async fn run(options: &InitOptions, file: &Path) -> Result<(), CommandError>
     let text = write::text(&plan);
     let config = checked(&text, file)?;
     write::write(file, &text, replaces).map_err(|error| {
-        Fault::System.because(format!("cannot write {}: {error}", file.display()))
+        Fault::System.because(format!("cannot write {}: {}", file.display(), explain(file, &error)))
     })?;
-    conclude(&config, &address, file, password.as_deref(), say)
+    let file = NewFile { file, replaces };
+    conclude(&config, &address, &file, password.as_deref(), say)
+}
+
+/// The configuration that was written.
+struct NewFile<'a> {
+    file: &'a Path,
+    /// True if an older one was there.
+    replaces: bool,
 }
 
 /// Decides whether an existing file is replaced; refuses without confirmation.
@@ -242,16 +252,16 @@ fn checked(text: &str, file: &Path) -> Result<Config, CommandError> {
 fn conclude(
     config: &Config,
     address: &AddressParts,
-    file: &Path,
+    &NewFile { file, replaces }: &NewFile<'_>,
     password: Option<&str>,
     say: &mut dyn FnMut(&str),
 ) -> Result<(), CommandError> {
     let route = client_setup::route_of(&config.live, &address.whole);
-    say(&format!(
-        "\nCreated {}. Start deltapush: deltapush --config {}",
-        file.display(),
-        file.display()
-    ));
+    let start = start::advice(file, &start::Machine::look(file), replaces);
+    say(&format!("\nCreated {}. {start}", file.display()));
+    let warning =
+        start::certificate_warning(file, config.live.certificate.key.as_ref().map(|key| &***key));
+    warning.into_iter().for_each(&mut *say);
     say("In Delta Chat, enter for incoming mail:");
     let reachable = client_setup::incoming(&config.live, route);
     for incoming in &reachable {

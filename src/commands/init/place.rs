@@ -294,6 +294,24 @@ mod tests {
     }
 
     #[test]
+    fn socket_units_of_the_document_fit_the_listeners() {
+        let page = include_str!("../../../docs/operation.md");
+        let ports: Vec<u16> = page
+            .split("deltapush@")
+            .skip(1)
+            .filter_map(|rest| rest.split_once(".socket")?.0.parse().ok())
+            .collect();
+        let plan =
+            decide(&facts("push.example.org"), |_, _| Port::Free).expect("both ports are free");
+        let listeners = [Some(plan.imaps), plan.web].map(Option::unwrap);
+        assert!(!ports.is_empty() && ports.chunks(2).all(|two| two == listeners), "{ports:?}");
+        // A number alone is the port of `[::]`, or of `0.0.0.0` without IPv6 (systemd.socket(5)).
+        let unit = include_str!("../../../contrib/systemd/deltapush@.socket");
+        assert!(unit.contains("\nListenStream=%i\nBindIPv6Only=both\n"), "{unit}");
+        assert!(plan.address.is_unspecified());
+    }
+
+    #[test]
     fn port_in_use_is_seen() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

@@ -1,9 +1,10 @@
 //! The configuration that `deltapush init` writes: its text, and the atomically created file.
 
 use std::fmt::Write as _;
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::place::{InitPlan, Proof};
@@ -137,10 +138,21 @@ pub(super) fn write(file: &Path, text: &str, replaces: bool) -> io::Result<()> {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
+    // The service reads it as another user, whatever root's umask is. There is no secret in it.
+    let is_of_service = data_folder(file).is_some();
+    if is_of_service && !folder.exists() {
+        fs::create_dir_all(folder)?;
+        fs::set_permissions(folder, Permissions::from_mode(0o755))?;
+    }
     fs::create_dir_all(folder)?;
+    let fill = |mut made: File| {
+        if is_of_service {
+            made.set_permissions(Permissions::from_mode(0o644))?;
+        }
+        made.write_all(text.as_bytes()).and_then(|()| made.sync_all())
+    };
     if !replaces {
-        let mut made = File::create_new(file)?;
-        return made.write_all(text.as_bytes()).and_then(|()| made.sync_all()).inspect_err(|_| {
+        return fill(File::create_new(file)?).inspect_err(|_| {
             // Half a configuration is none.
             let _ = fs::remove_file(file);
         });
@@ -148,10 +160,7 @@ pub(super) fn write(file: &Path, text: &str, replaces: bool) -> io::Result<()> {
     let mut name = file.file_name().unwrap_or_default().to_owned();
     name.push(".new");
     let new = folder.join(name);
-    let mut made = File::create(&new)?;
-    made.write_all(text.as_bytes())
-        .and_then(|()| made.sync_all())
-        .and_then(|()| fs::rename(&new, file))
+    fill(File::create(&new)?).and_then(|()| fs::rename(&new, file))
 }
 
 #[cfg(test)]
