@@ -5,11 +5,12 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Access, access};
+use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use super::super::{CommandError, Fault};
 use crate::admin::control;
 use crate::config::{Config, ListenerTls};
+use crate::file_access;
 
 /// The port to which an authority connects to validate a name (RFC 8737 section 3).
 const ACME_PORT: u16 = 443;
@@ -58,7 +59,7 @@ fn port_problem(address: SocketAddr) -> Option<String> {
     let error = TcpListener::bind(address).err()?;
     let cure = match error.kind() {
         io::ErrorKind::AddrInUse => {
-            "another program listens there (`ss -ltnp` names it), or systemd does for deltapush.socket"
+            "another program listens there (`ss -ltnp` names it), or systemd does, for a socket unit of deltapush"
         }
         io::ErrorKind::PermissionDenied => {
             "only root and programs with CAP_NET_BIND_SERVICE may open a port below 1024; deltapush.service has it"
@@ -89,13 +90,11 @@ fn folder_problem(folder: &Path) -> Option<String> {
     if !existing.is_dir() {
         return Some(format!("{} is not a folder", existing.display()));
     }
-    let error = access(existing, Access::WRITE_OK | Access::EXEC_OK).err()?;
+    // With the rights that count when a file is opened: those of the effective user.
+    let refused = accessat(CWD, existing, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS);
+    let error = io::Error::from(refused.err()?);
     let action = if existing == folder { "cannot write to" } else { "cannot create a folder in" };
-    let error = io::Error::from(error);
-    Some(format!(
-        "{action} {}: {error}; check as the user as whom deltapush runs",
-        existing.display()
-    ))
+    Some(format!("{action} {}: {}", existing.display(), file_access::explain(existing, &error)))
 }
 
 fn acme_warning(config: &Config) -> Option<String> {
