@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
 use deltapush::commands;
 
 /// An IMAP proxy that brings push notifications to Delta Chat on any mail server.
@@ -21,6 +22,19 @@ pub(crate) struct Cli {
     pub(crate) trace: Option<PathBuf>,
     #[command(subcommand)]
     pub(crate) command: Option<MainCommand>,
+}
+
+impl Cli {
+    /// Checks combinations that clap does not know: `--trace` stands before and after `run`, and belongs to no other command.
+    pub(crate) fn check(&self) -> Result<(), clap::Error> {
+        match (&self.trace, &self.command) {
+            (None, _) | (_, None | Some(MainCommand::Run)) => Ok(()),
+            _ => Err(Self::command().error(
+                ErrorKind::ArgumentConflict,
+                "--trace belongs to `deltapush run`; to follow a running deltapush, use `deltapush trace`",
+            )),
+        }
+    }
 }
 
 #[derive(Subcommand, Clone)]
@@ -110,19 +124,21 @@ mod tests {
 
     #[test]
     fn command_line_is_sound() {
-        use clap::CommandFactory;
         Cli::command().debug_assert();
     }
 
     #[test]
     fn flags_may_stand_before_and_after_the_command() {
-        for line in [["deltapush", "--trace", "check"], ["deltapush", "check", "--trace"]] {
+        for line in [["deltapush", "--trace", "run"], ["deltapush", "run", "--trace"]] {
             let cli = Cli::try_parse_from(line).unwrap();
             assert!(
                 cli.trace == Some("-".into())
-                    && matches!(cli.command, Some(MainCommand::Check { .. }))
+                    && matches!(cli.command, Some(MainCommand::Run))
+                    && cli.check().is_ok()
             );
         }
+        let other = Cli::try_parse_from(["deltapush", "check", "--trace"]).unwrap();
+        assert!(other.check().is_err_and(|error| error.to_string().contains("deltapush trace")));
         assert!(Cli::try_parse_from(["deltapush"]).unwrap().command.is_none());
         assert!(Cli::try_parse_from(["deltapush", "chekc"]).is_err_and(|error| error.use_stderr()));
     }

@@ -9,6 +9,11 @@ pub(crate) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
+/// A day, for log lines: `2030-02-25`.
+pub(crate) fn day(time: jiff::Timestamp) -> String {
+    time.strftime("%Y-%m-%d").to_string()
+}
+
 /// Waits for a machine's deadline; without one forever.
 pub(crate) async fn reached(deadline: Option<Instant>) {
     match deadline {

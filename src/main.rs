@@ -43,6 +43,9 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(answer) => return answer_usage(&answer),
     };
+    if let Err(error) = cli.check() {
+        return answer_usage(&error);
+    }
     let outcome = match &cli.command {
         None | Some(MainCommand::Run) => load(&cli).and_then(|config| run(&cli, config)),
         Some(MainCommand::Check { login: None, .. }) => {
@@ -192,17 +195,21 @@ fn check(config: &Config) -> anyhow::Result<()> {
     ClientConfigs::new(&config.live.routes).map_err(RunError::from)?;
     Password::check(&config.startup).map_err(RunError::from)?;
     tls::client::https_roots(config.startup.push.ca.as_ref()).map_err(RunError::from)?;
-    commands::check::run(&mut io::stdout().lock(), config, &certificate, &more)
-        .context("cannot print")??;
-    Ok(())
+    let mut text = Vec::new();
+    let obstacles = commands::check::run(&mut text, config, &certificate, &more)?;
+    commands::print(&String::from_utf8_lossy(&text))?;
+    Ok(obstacles?)
 }
 
 fn check_login(config: &Config, question: &RouteQuestion<'_>) -> anyhow::Result<()> {
-    let mut out = io::stdout();
-    small_runtime()?
-        .block_on(commands::check::route::run(&mut out, &config.live, question))
-        .context("cannot print")??;
-    Ok(())
+    let mut text = Vec::new();
+    let refusal = small_runtime()?.block_on(commands::check::route::run(
+        &mut text,
+        &config.live,
+        question,
+    ))?;
+    commands::print(&String::from_utf8_lossy(&text))?;
+    Ok(refusal?)
 }
 
 fn init(cli: &Cli, options: &commands::init::InitOptions) -> anyhow::Result<()> {
@@ -231,7 +238,7 @@ fn state(config: &Config, command: &StateCommand) -> anyhow::Result<()> {
             commands::state::rotate_key(&config.startup.storage, new_key_file.as_deref())
         }
     }?;
-    writeln!(io::stdout(), "{said}").context("cannot print")
+    commands::print(&format!("{said}\n"))
 }
 
 #[cfg(test)]

@@ -1,5 +1,12 @@
 //! Bytes from outside in words for people: in log lines, errors, and on terminals.
 
+use std::io::IsTerminal;
+
+/// Reports if output to `stream` has colours: it is a terminal, and `NO_COLOR` (no-color.org) is not set.
+pub(crate) fn has_colours(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
 /// The text in `bytes`, without white space around it. Control characters, which a terminal obeys and which end lines, are escaped.
 #[must_use]
 pub(crate) fn printable(bytes: &[u8]) -> String {

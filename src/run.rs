@@ -13,6 +13,7 @@ use tracing::{error, info, warn};
 use crate::activation::Sockets;
 use crate::admin::control;
 use crate::admin::control_server::ControlServer;
+use crate::admin::format::counted;
 use crate::admin::status::Reporter;
 use crate::admission::login_limiter::LoginGate;
 use crate::admission::remember::{from_state, keep_known_logins};
@@ -328,9 +329,11 @@ fn raise_file_limit(config: &Config, accounts: usize) {
     let clients = (config.live.limits.connections as u64).saturating_mul(2);
     let needed = clients.saturating_add(accounts as u64).saturating_add(OTHER_FILES);
     match rlimit::increase_nofile_limit(u64::MAX) {
-        Ok(limit) if limit < needed => warn!(
-            "{limit} open files are allowed, {needed} would be needed for limits.connections: {}; \
-             raise the limit (systemd: LimitNOFILE=) or lower limits.connections",
+        // Few need that many; where they do, the listener names the limit and the remedy.
+        Ok(limit) if limit < needed => info!(
+            "{limit} open files are allowed, enough for {} connections of limits.connections: {}; to have more, raise the limit \
+             (systemd: LimitNOFILE=)",
+            limit.saturating_sub(OTHER_FILES).div_euclid(2),
             config.live.limits.connections
         ),
         Ok(_) => {}
@@ -376,9 +379,9 @@ fn introduce(config: &Config, listeners: &[BoundListener], tls: &ServerTls, regi
         info!("logins of {route} go to {}{note}", route.destination());
     }
     info!(
-        "state: {} ({} accounts with a token)",
+        "state: {} ({} with a token)",
         config.startup.storage.directory.display(),
-        registry.len()
+        counted(registry.len() as u64, "account")
     );
     info!("notifications go to {}", config.startup.push.notify_url);
     if let Some(files) = &config.live.trace.files {

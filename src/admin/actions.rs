@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::info;
 
 use super::format::{answer, delay, short_hash};
-use super::question::TaskProgress;
+use super::question::{LONGEST_WAIT, TaskProgress};
 use super::reply::{reply_no, reply_ok};
 use super::status::Reporter;
 use crate::account::AccountId;
@@ -18,9 +18,6 @@ use crate::secret::DeviceToken;
 use crate::store::change;
 use crate::telemetry::history::{HistoryEntry, HistoryTime, WatchNote, What};
 use crate::telemetry::{PostResult, TelemetryEvent};
-
-/// The longest wait for a device.
-const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
 /// Time limit for reporting the outcome of a restarted watch.
 const WATCH_WAIT: Duration = Duration::from_secs(60);

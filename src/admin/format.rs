@@ -30,10 +30,25 @@ pub fn short_hash(device: u32) -> String {
     format!("{device:08x}")
 }
 
-/// A duration in whole seconds.
+/// A number and what is counted, in the singular or the plural: `1 account`, `2 accounts`.
+#[must_use]
+pub fn counted(number: u64, noun: &str) -> String {
+    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+}
+
+/// A duration in whole seconds: `12d 4h 3m 2s`.
 #[must_use]
 pub fn rounded(duration: Duration) -> String {
-    humantime::format_duration(Duration::from_secs(duration.as_secs())).to_string()
+    let seconds = duration.as_secs();
+    let units = [
+        (seconds.div_euclid(86_400), "d"),
+        (seconds.div_euclid(3600).rem_euclid(24), "h"),
+        (seconds.div_euclid(60).rem_euclid(60), "m"),
+        (seconds.rem_euclid(60), "s"),
+    ];
+    let said: Vec<String> =
+        units.iter().filter(|(n, _)| *n > 0).map(|(n, unit)| format!("{n}{unit}")).collect();
+    if said.is_empty() { "0s".into() } else { said.join(" ") }
 }
 
 /// The same in its two largest units: `3h 12m`.
@@ -112,6 +127,11 @@ mod tests {
             ("7 ms", "1.9 s", "1m 1s")
         );
         assert_eq!(brief(Duration::from_secs(3 * 3600 + 12 * 60 + 5)), "3h 12m");
+        assert_eq!(rounded(Duration::from_secs(12 * 86_400 + 4 * 3600)), "12d 4h");
+        assert_eq!(
+            (counted(1, "account"), counted(0, "account")),
+            ("1 account".into(), "0 accounts".into())
+        );
         let now = Timestamp::from_second(1000).unwrap();
         assert_eq!(ago(Timestamp::from_second(910).unwrap(), now), "1m 30s ago");
         assert_eq!(ago(Timestamp::from_second(2000).unwrap(), now), "just now");

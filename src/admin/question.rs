@@ -1,6 +1,11 @@
 //! Requests of the control socket and the first line of the answer: one line of JSON each.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
+
+/// The longest wait for a device.
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
 /// A question.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

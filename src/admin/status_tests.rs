@@ -152,7 +152,7 @@ async fn problems_are_shown_with_their_remedy() {
         until: UnixTime(4_000_000_000),
     });
     says(&status, "in quarantine since 1970-01-02");
-    says(&status, "1 devices in quarantine");
+    says(&status, "1 device in quarantine");
     says(&status, "(410, 2 times), tried again with new mail after 2096-");
     says(&status, "erin at imap.example.org:993: of a reason");
     status.tokens[0].quarantine = None;
@@ -186,6 +186,10 @@ async fn many_accounts_are_a_table_as_wide_as_the_terminal_with_what_is_wrong_fi
             .lines()
             .find(|line| !line.starts_with('`') && line.chars().count() > usize::from(width));
         assert_eq!(too_wide, None, "{width}");
+        assert!(
+            tables.contains("user-0500@example.org") && tables.contains("watching"),
+            "{tables}"
+        );
     }
     let text = rendered(&accounts, &watch, Layout::default());
     assert!(text.lines().count() < 1020, "a line for each account");

@@ -3,10 +3,10 @@
 use std::fmt::{Display, Write};
 use std::time::Duration;
 
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{Cell, ColumnConstraint, ContentArrangement, Table, Width, presets};
 use jiff::Timestamp;
 
-use super::format::{ago, brief, date, delay, moment, rounded, tame};
+use super::format::{ago, brief, counted, date, delay, moment, rounded, tame};
 use super::report::{AccountReport, DeviceReport, StatusReport, WatchKind};
 use super::timeline::AccountHistory;
 
@@ -53,14 +53,14 @@ pub fn account(history: &AccountHistory, layout: Layout) -> String {
             let time = happened.at.strftime("%m-%d %H:%M:%S%.3f").to_string();
             table.add_row([time, after, tame(&happened.words)]);
         }
-        let _ = writeln!(text, "{}", trimmed(&table));
+        let _ = writeln!(text, "{}", rendered(table, layout));
     }
     if !history.explanation.is_empty() {
         let mut table = table(layout, &["DELAYS"]);
         for sentence in &history.explanation {
             table.add_row([format!("{}.", tame(sentence))]);
         }
-        let _ = writeln!(text, "\n{}", trimmed(&table));
+        let _ = writeln!(text, "\n{}", rendered(table, layout));
     }
     text
 }
@@ -110,10 +110,10 @@ pub fn status(report: &StatusReport, layout: Layout) -> String {
 fn head(report: &StatusReport) -> String {
     let (counts, up) = (report.counts, report.at.duration_since(report.started).unsigned_abs());
     let mut text = format!(
-        "deltapush {}, up {}: {} accounts with a device, {} watched, {} waiting for their phone to log in\n",
+        "deltapush {}, up {}: {} with a device, {} watched, {} waiting for the phone to log in\n",
         report.version,
         rounded(up),
-        counts.accounts,
+        counted(counts.accounts as u64, "account"),
         counts.watched,
         counts.waiting,
     );
@@ -126,14 +126,16 @@ fn head(report: &StatusReport) -> String {
     }
     let _ = writeln!(
         text,
-        "{} devices, {} of them with a push that is not accepted yet; {} clients connected",
-        counts.devices, counts.pending, report.connections
+        "{}, {} of them with a push that is not accepted yet; {} connected",
+        counted(counts.devices as u64, "device"),
+        counts.pending,
+        counted(report.connections, "client")
     );
     if report.refused_accounts > 0 {
         let _ = writeln!(
             text,
-            "new accounts were refused {} times since the start: see limits.accounts and limits.new_accounts_per_address",
-            report.refused_accounts
+            "new accounts were refused {} since the start: see limits.accounts and limits.new_accounts_per_address",
+            counted(report.refused_accounts, "time")
         );
     }
     if let Some(since) = report.notifications.down_since {
@@ -149,9 +151,10 @@ fn head(report: &StatusReport) -> String {
             (limited.failed, rounded(Duration::from_secs(limited.within_seconds)));
         let _ = writeln!(
             text,
-            "{}: {failed} logins failed there within {within} (limit {}): deltapush refuses logins of unknown accounts until {}; \
+            "{}: {} failed there within {within} (limit {}): deltapush refuses logins of unknown accounts until {}; \
              see limits.failed_logins",
             tame(&limited.server),
+            counted(failed as u64, "login"),
             limited.limit,
             moment(limited.until)
         );
@@ -160,8 +163,8 @@ fn head(report: &StatusReport) -> String {
         let quarantined = counts.quarantined;
         let _ = writeln!(
             text,
-            "{quarantined} devices in quarantine: the notification server rejected their tokens as gone (410); \
-             deltapush tries them again with new mail"
+            "{} in quarantine: the notification server rejected the token as gone (410); deltapush tries it again with new mail",
+            counted(quarantined as u64, "device")
         );
     }
     for erased in report.erased.iter().take(FEW) {
@@ -175,7 +178,8 @@ fn head(report: &StatusReport) -> String {
         );
     }
     if report.accounts.len() < counts.accounts {
-        let _ = writeln!(text, "{} of these accounts follow", report.accounts.len());
+        let follow = if report.accounts.len() == 1 { "follows" } else { "follow" };
+        let _ = writeln!(text, "{} of these accounts {follow}", report.accounts.len());
     }
     text
 }
@@ -190,9 +194,67 @@ fn table(layout: Layout, header: &[&str]) -> Table {
     table
 }
 
-/// The table without the blanks at the ends of its lines.
-fn trimmed(table: &Table) -> String {
-    table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+/// The table without the blanks at the ends of its lines. No word is broken: where the words need more columns than the terminal
+/// has, the rows are lists.
+fn rendered(mut table: Table, layout: Layout) -> String {
+    let mut needed: u16 = 0;
+    for index in 0..table.column_count() {
+        let cells = table.column_cells_with_header_iter(index).flatten();
+        let longest = cells.map(|cell| longest_word(&cell.content())).max().unwrap_or_default();
+        // With a blank on either side.
+        let width = u16::try_from(longest).unwrap_or(u16::MAX).saturating_add(2);
+        needed = needed.saturating_add(width);
+        if let Some(column) = table.column_mut(index) {
+            column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(width)));
+        }
+    }
+    match layout.width {
+        Some(width) if needed > width => lists(&table, width.into()),
+        _ => table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n"),
+    }
+}
+
+fn longest_word(text: &str) -> usize {
+    text.split_whitespace().map(|word| word.chars().count()).max().unwrap_or_default()
+}
+
+/// Each row as a list: its first cell, and below it the others that say something, under their headings.
+fn lists(table: &Table, width: usize) -> String {
+    let headings: Vec<String> =
+        table.header().into_iter().flat_map(|row| row.cell_iter().map(Cell::content)).collect();
+    let mut lines = Vec::new();
+    for row in table.row_iter() {
+        for (index, (cell, heading)) in
+            row.cell_iter().map(Cell::content).zip(&headings).enumerate()
+        {
+            match index {
+                0 => push_wrapped(&mut lines, &cell, width),
+                _ if cell == "-" || cell.is_empty() => {}
+                _ => push_wrapped(
+                    &mut lines,
+                    &format!("  {}: {cell}", heading.to_lowercase()),
+                    width,
+                ),
+            }
+        }
+    }
+    lines.join("\n")
+}
+
+/// Pushes the words of `text`, as many in a line as fit; further lines are indented.
+fn push_wrapped(lines: &mut Vec<String>, text: &str, width: usize) {
+    let start = text.len() - text.trim_start().len();
+    let mut line = text.get(..start).unwrap_or_default().to_owned();
+    for word in text.split_whitespace() {
+        let is_first = line.trim().is_empty();
+        if !is_first && line.chars().count() + 1 + word.chars().count() > width {
+            lines.push(std::mem::replace(&mut line, "    ".into()));
+        } else if !is_first {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    lines.push(line);
 }
 
 fn problems(accounts: &[&AccountReport], layout: Layout) -> String {
@@ -206,7 +268,7 @@ fn problems(accounts: &[&AccountReport], layout: Layout) -> String {
             format!("{}{next}", problem.cure),
         ]);
     }
-    trimmed(&table)
+    rendered(table, layout)
 }
 
 fn overview(report: &StatusReport, layout: Layout) -> String {
@@ -239,7 +301,7 @@ fn overview(report: &StatusReport, layout: Layout) -> String {
             if pending == 0 { "-".into() } else { pending.to_string() },
         ]);
     }
-    trimmed(&table)
+    rendered(table, layout)
 }
 
 /// The last push in short. For the time before the start, the devices' records are used.
@@ -267,8 +329,10 @@ fn in_full(text: &mut String, account: &AccountReport, now: Timestamp) {
         let _ = writeln!(text, "  {label:<8} {words}");
     };
     line("watch", &watch_line(account, now));
-    if let Some(blindness) = account.watch.blindness_seconds {
-        let proof = account.watch.last_proof.map_or("none yet".into(), |proof| ago(proof, now));
+    if let (Some(blindness), Some(proof)) =
+        (account.watch.blindness_seconds, account.watch.last_proof)
+    {
+        let proof = ago(proof, now);
         let blindness = rounded(Duration::from_secs(blindness));
         line(
             "alive",

@@ -76,8 +76,33 @@ pub(super) fn events(timeline: &Timeline) -> Vec<Happened> {
     let mut links = links(timeline);
     // Stable: what happened in the same millisecond stays in its order, but that a verdict follows the news.
     links.sort_by_key(|link| (link.at.since_start, link.kind != TimelineKind::News));
+    noted_before_posted(&mut links);
     let mut chain = Chain::default();
     links.iter().map(|link| chain.describe(link, timeline)).collect()
+}
+
+/// Puts new mail before its POST, which begins while the disk still writes: nobody asks in which order these two ended.
+fn noted_before_posted(links: &mut [Link<'_>]) {
+    let mut post: Option<usize> = None;
+    for index in 0..links.len() {
+        let Some(link) = links.get(index) else { return };
+        match link.kind {
+            TimelineKind::Judged => post = None,
+            TimelineKind::Post => post = post.or(Some(index)),
+            TimelineKind::Noticed => {
+                if let Some(first) = post.take()
+                    && let Some(at) = links.get(first).map(|link| link.at)
+                    && let Some(moved) = links.get_mut(first..=index)
+                {
+                    moved.rotate_right(1);
+                    if let Some(noticed) = moved.first_mut() {
+                        noticed.at = at;
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
 }
 
 /// An entry, or an earlier event that an entry contains.
@@ -89,12 +114,19 @@ struct Link<'a> {
 
 fn links(timeline: &Timeline) -> Vec<Link<'_>> {
     let mut links = Vec::new();
+    let mut before = None;
     for entry in &timeline.entries {
         let at = entry.at;
         let kind = match &entry.what {
             What::Connected { .. } => TimelineKind::Connected,
             What::Fetched { .. } => TimelineKind::Fetched,
-            What::Watch { .. } => TimelineKind::Watch,
+            // A state that was entered twice is one event.
+            What::Watch { state, words, .. } => {
+                if before.replace((*state, words)) == Some((*state, words)) {
+                    continue;
+                }
+                TimelineKind::Watch
+            }
             What::Judged { .. } => TimelineKind::Judged,
             What::Noticed { heard, .. } => {
                 if let Some(heard) = heard {
@@ -201,9 +233,7 @@ impl Chain {
         let how = if heard.is_some() { "" } else { ", found by catch-up after a new connection" };
         if announce {
             self.news.get_or_insert(at);
-            format!(
-                "new mail in {mailbox} stored on disk{how}: deltapush wakes the account's devices"
-            )
+            format!("new mail in {mailbox} noted{how}: deltapush wakes the account's devices")
         } else {
             // Whoever fetches next does so for something else.
             self.news = None;

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 
 use super::{Unfulfilled, progress};
 use crate::admin::control;
-use crate::admin::format::tame;
+use crate::admin::format::{counted, tame};
 use crate::admin::question::{AccountName, ControlQuestion};
 use crate::admin::table::{self, Layout};
 use crate::admin::timeline::AccountHistory;
@@ -61,7 +61,7 @@ fn show(config: &Config, named: &AccountName, json: bool) -> anyhow::Result<()> 
     } else {
         table::account(&history(&answer)?, Layout::of_terminal())
     };
-    io::stdout().write_all(text.as_bytes()).context("cannot print")
+    super::print(&text)
 }
 
 fn forget(config: &Config, named: &AccountName, yes: bool) -> anyhow::Result<()> {
@@ -77,9 +77,10 @@ fn forget(config: &Config, named: &AccountName, yes: bool) -> anyhow::Result<()>
         let devices = account.devices.len();
         write!(
             io::stderr(),
-            "{} at {}: {devices} devices will get no push until they log in again. Erase it? [y/N] ",
+            "{} at {}: {} will get no push until the next login. Erase it? [y/N] ",
             tame(&account.name),
-            tame(&account.server)
+            tame(&account.server),
+            counted(devices as u64, "device")
         )
         .context("cannot ask")?;
         let mut said = String::new();
@@ -89,7 +90,7 @@ fn forget(config: &Config, named: &AccountName, yes: bool) -> anyhow::Result<()>
         }
     }
     let answer = answer(config, &ControlQuestion::Forget(exactly))?;
-    io::stdout().write_all(answer.as_bytes()).context("cannot print")
+    super::print(&answer)
 }
 
 fn answer(config: &Config, question: &ControlQuestion) -> anyhow::Result<String> {

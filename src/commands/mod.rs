@@ -1,5 +1,9 @@
 //! The commands other than `run`, and their output.
 
+use std::io::{self, Write};
+
+use anyhow::Context;
+
 pub mod account;
 mod capability_words;
 pub mod check;
@@ -11,6 +15,20 @@ pub mod qr;
 pub mod state;
 pub mod status;
 pub mod trace;
+
+/// Writes `text` to standard output. A reader that has closed the pipe, as `head` does, is no error.
+///
+/// # Errors
+/// If standard output does not take it.
+pub fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot print")
+        }
+        _ => Ok(()),
+    }
+}
 
 /// The requested action was tried without success, for this reason.
 #[derive(Debug, thiserror::Error)]

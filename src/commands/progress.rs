@@ -1,6 +1,6 @@
 //! Prints the progress of a long action line by line.
 
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 
 use anyhow::Context;
 
@@ -22,7 +22,7 @@ pub fn follow(config: &Config, question: &ControlQuestion) -> anyhow::Result<()>
             .context("cannot read the answer: the running deltapush is of another version")?;
         match progress.done {
             Some(false) => return Err(Unfulfilled(tame(&progress.words)).into()),
-            _ => writeln!(io::stdout(), "{}", tame(&progress.words)).context("cannot print")?,
+            _ => super::print(&(tame(&progress.words) + "\n"))?,
         }
         if progress.done.is_some() {
             return Ok(());

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::progress;
-use crate::admin::question::{AccountName, ControlQuestion};
+use crate::admin::question::{AccountName, ControlQuestion, LONGEST_WAIT};
 use crate::config::Config;
 
 /// Arguments of `deltapush push-test`.
@@ -21,8 +21,13 @@ pub struct PushTestArguments {
     #[arg(long, value_name = "HASH")]
     device: Option<String>,
     /// Time to wait until the devices connect, 10m at most; Ctrl-C ends the wait
-    #[arg(long, value_name = "TIME", default_value = "2m", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "2m", value_parser = waiting_time)]
     wait: Duration,
+}
+
+fn waiting_time(text: &str) -> Result<Duration, String> {
+    let wait = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if wait > LONGEST_WAIT { Err("10m at most".into()) } else { Ok(wait) }
 }
 
 /// Wakes and waits.

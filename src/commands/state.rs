@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::admin::format::counted;
 use crate::config::Storage;
 use crate::store::{self, CredentialStorage, OpenError, StoreSettings};
 
@@ -38,7 +39,10 @@ pub fn backup(storage: &Storage, file: &Path) -> Result<String, OpenError> {
 pub fn rotate_key(storage: &Storage, new_key: Option<&Path>) -> Result<String, OpenError> {
     let settings = StoreSettings::new(storage);
     let rotated = store::rotate(&settings, new_key)?;
-    let mut said = format!("passwords of {} accounts are sealed with a new key", rotated.resealed);
+    let mut said = format!(
+        "passwords of {} are sealed with a new key",
+        counted(rotated.resealed as u64, "account")
+    );
     match (&rotated.replace, &settings.credentials) {
         (Some(place), _) => {
             said.push_str(&format!(", which {place} must hold before deltapush starts again"))

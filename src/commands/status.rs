@@ -1,6 +1,6 @@
 //! `deltapush status`: the status of the running server and its accounts.
 
-use std::io::{self, Read, Write};
+use std::io::Read;
 
 use anyhow::Context;
 use clap::Args;
@@ -42,5 +42,5 @@ pub fn run(config: &Config, asked: &StatusArguments) -> anyhow::Result<()> {
             .context("cannot read the answer: the running deltapush is of another version")?;
         table::status(&report, Layout { long: asked.long, ..Layout::of_terminal() })
     };
-    io::stdout().write_all(text.as_bytes()).context("cannot print")
+    super::print(&text)
 }

@@ -9,6 +9,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use crate::admin::control::{self, AskError};
 use crate::admin::question::{AskedSide, AskedTrace, ControlQuestion};
 use crate::file_access::explain;
+use crate::printable::has_colours;
 use crate::trace::export::{Export, ExportTooLong};
 use crate::trace::{MalformedLine, Record, Renderer};
 
@@ -165,8 +166,7 @@ fn show(file: &Path) -> Result<(), TraceError> {
 }
 
 fn renderer() -> Renderer {
-    let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    Renderer::new().colours(io::stdout().is_terminal() && !no_colour)
+    Renderer::new().colours(has_colours(&io::stdout()))
 }
 
 fn export(file: &Path, to: Option<&Path>) -> Result<(), TraceError> {

@@ -3,7 +3,7 @@
 mod escape;
 mod limit;
 
-use std::io::{self, IsTerminal};
+use std::io;
 use std::time::Duration;
 
 use tokio::time::interval;
@@ -14,6 +14,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 
 use crate::config::LogFormat;
+use crate::printable::has_colours;
 pub use limit::LogLimit;
 
 /// Interval of reports on lines that were left out.
@@ -86,7 +87,7 @@ impl LogHandle {
 fn output(format: LogFormat) -> Result<Box<dyn Layer<BoundedLayers> + Send + Sync>, LogError> {
     Ok(match format {
         LogFormat::Text => {
-            let has_colours = io::stderr().is_terminal();
+            let has_colours = has_colours(&io::stderr());
             let writer = escape::Escaping { inner: io::stderr, has_colours };
             Box::new(fmt::layer().with_writer(writer).with_ansi(has_colours))
         }

@@ -59,7 +59,8 @@ pub(crate) fn put_new<E: From<io::Error>>(
     write: impl FnOnce(&Path, &mut File) -> Result<(), E>,
 ) -> Result<(), E> {
     if path.exists() {
-        return Err(io::Error::from(io::ErrorKind::AlreadyExists).into());
+        let words = "a file of this name exists already: name a new one";
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, words).into());
     }
     let draft = with_suffix(path, &format!(".{}.draft", std::process::id()));
     let result = write_draft(&draft, write).and_then(|()| Ok(fs::hard_link(&draft, path)?));

@@ -159,7 +159,7 @@ pub(super) async fn find(
         Err(error @ DiscoveryError::NotOffered(_)) => return Err(nowhere(&error.to_string())),
         // Said above.
         Err(DiscoveryError::Unusable(_)) => {}
-        Err(error) => say(&format!("{error}.")),
+        Err(error) => say(&sentence(&error.to_string())),
     }
     say("Trying the usual names …");
     match by_usual_names(address, &upstreams, &target.terms.trust).await {
@@ -184,6 +184,11 @@ fn target(upstreams: &Upstreams, address: &AddressParts) -> Result<Target, Comma
     let asked = Asked { login: &address.whole, listener: None, host: None };
     let target = upstreams.routes.find(&asked);
     target.ok_or_else(|| Fault::Usage.because("no route matches the address"))
+}
+
+/// The words with one full stop at their end: a server's may have one.
+fn sentence(words: &str) -> String {
+    format!("{}.", words.trim_end_matches('.'))
 }
 
 /// Explains why no server was found, from the causes at all names. A server that answered tells more than a name that is not there.
@@ -351,7 +356,7 @@ async fn log_in(
                 return Ok((connected.logged_in.capabilities, connected.logged_in.pushes));
             }
             Err(ConnectError::Login(error @ LoginError::Refused { .. })) => {
-                say(&format!("The login as {name} failed: {error}."));
+                say(&format!("The login as {name} failed: {}", sentence(&error.to_string())));
                 refusal = Some(error);
             }
             Err(error) => return Err(unreachable(&error, server)),

@@ -84,8 +84,7 @@ impl Newcomers {
         at_upstream: impl FnOnce() -> usize,
         now: Instant,
     ) -> Result<(), AccountsFull> {
-        let admitted =
-            self.may_come(origin, accounts + self.under_way, at_upstream, now);
+        let admitted = self.may_come(origin, accounts + self.under_way, at_upstream, now);
         match admitted {
             Ok(()) => self.under_way += 1,
             Err(_) => self.refused += 1,

@@ -18,7 +18,7 @@ use tracing::{info, warn};
 
 use self::error::AcmeError;
 use self::schedule::{RenewalAction, RenewalInput, RenewalSchedule};
-use crate::clock::{now, reached};
+use crate::clock::{day, now, reached};
 use crate::config::Acme;
 use crate::machine::Machine;
 use crate::tls::acme::challenges::Challenges;
@@ -129,7 +129,11 @@ fn log_success(certificates: &Certificates, action: Option<RenewalAction>) {
         Some(RenewalAction::Renewed { until, due }) => {
             let set = certificates.get();
             let path = set.summary().path.display();
-            info!("certificate: {path}, valid until {until}, renewal due about {due}");
+            info!(
+                "certificate: {path}, valid until {}, renewal due about {}",
+                day(until),
+                day(due)
+            );
         }
         Some(RenewalAction::Useless(wait)) => warn!(
             "the new certificate cannot be used, or its renewal is due already; next attempt in {}; check this \

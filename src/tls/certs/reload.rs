@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::clock::day;
 use crate::tls::certs::{CertificateSettings, Certificates};
 
 /// Interval between checks of the files: a handful of system calls.
@@ -87,7 +88,7 @@ async fn refresh(certificates: &Arc<Certificates>, changed: bool) {
     match spawn_blocking(move || refreshed.refresh()).await {
         Ok(Ok(())) if changed => {
             let set = certificates.get();
-            let until = set.summary().not_after.map(|end| end.to_string()).unwrap_or_default();
+            let until = set.summary().not_after.map(day).unwrap_or_default();
             info!("certificates read again: {}, valid until {until}", set.summary().path.display());
         }
         Ok(Ok(())) => {}
