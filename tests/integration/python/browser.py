@@ -147,10 +147,20 @@ class Browser:
         return {}
 
     def click(self, selector):
-        """Clicks into the middle of an element."""
+        """Clicks into the middle of an element, once the page is loaded and drawn, and the element no longer moves."""
+        self.until("return document.readyState === 'complete'")
         place = self.run(f"""const element = document.querySelector({json.dumps(selector)}); element.scrollIntoView();
-            const {{ x, y, width, height }} = element.getBoundingClientRect();
-            return {{ x: x + width / 2, y: y + height / 2 }}""")["returned"]
+            const middle = () => {{
+                const {{ x, y, width, height }} = element.getBoundingClientRect();
+                return {{ x: x + width / 2, y: y + height / 2 }};
+            }};
+            const drawn = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done, 20)));
+            const rest = async (before) => {{
+                await drawn();
+                const now = middle();
+                return now.x === before.x && now.y === before.y ? now : rest(now);
+            }};
+            return rest(middle());""")["returned"]
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **place)
         return {}
