@@ -2,6 +2,9 @@
 //! named by a short hash.
 //! Times are RFC 3339 in JSON. Values marked *since the start* are in memory only and absent after a restart.
 
+use std::cmp::Reverse;
+use std::collections::HashMap;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +34,17 @@ pub struct StatusReport {
     pub erased: Vec<ErasedReport>,
 }
 
+/// A problem of several accounts at one mail server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServerProblem<'a> {
+    /// The mail server.
+    pub server: &'a str,
+    /// The problem.
+    pub problem: &'a AccountProblem,
+    /// The number of these accounts.
+    pub accounts: usize,
+}
+
 /// An account that deltapush erased without a command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErasedReport {
@@ -56,6 +70,25 @@ impl StatusReport {
             names.is_empty() || is_meant(&account.name) || is_meant(&account.server)
         });
         self
+    }
+
+    /// Problems that several accounts of one mail server have, those of most accounts first: their cause is the server.
+    #[must_use]
+    pub fn server_problems(&self) -> Vec<ServerProblem<'_>> {
+        let mut found: HashMap<(&str, &str), ServerProblem<'_>> = HashMap::new();
+        for account in &self.accounts {
+            let Some(problem) = &account.problem else { continue };
+            let entry = found.entry((&account.server, &problem.words)).or_insert(ServerProblem {
+                server: &account.server,
+                problem,
+                accounts: 0,
+            });
+            entry.accounts += 1;
+        }
+        let mut found: Vec<_> =
+            found.into_values().filter(|problem| problem.accounts > 1).collect();
+        found.sort_by_key(|problem| (Reverse(problem.accounts), problem.server));
+        found
     }
 }
 

@@ -164,6 +164,27 @@ async fn problems_are_shown_with_their_remedy() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn accounts_of_a_server_that_cannot_be_used_are_one_line() {
+    let watch = Watch::default();
+    watch.begin(Duration::from_secs(600));
+    let next = Instant::now() + Duration::from_secs(120);
+    watch.set(WatchState::Interrupted { reason: "its certificate is not trusted".into(), next });
+    let accounts: Vec<AccountStatus> = (0..150)
+        .map(|number| AccountStatus {
+            account: AccountId::new(&format!("user-{number:04}"), "mail.example.org:993"),
+            ..status()
+        })
+        .collect();
+    let text = rendered(&accounts, &watch, Layout::default());
+    assert_eq!(text.matches("its certificate is not trusted").count(), 1, "{text}");
+    assert!(text.contains("150 accounts wait"), "{text}");
+    assert!(
+        rendered(&[], &watch, Layout::default())
+            .contains("no device has handed over its push token")
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn many_accounts_are_a_table_as_wide_as_the_terminal_with_what_is_wrong_first() {
     let watch = Watch::default();
     let mut accounts: Vec<AccountStatus> = (0..1000)

@@ -7,11 +7,16 @@ use comfy_table::{Cell, ColumnConstraint, ContentArrangement, Table, Width, pres
 use jiff::Timestamp;
 
 use super::format::{ago, brief, counted, date, delay, moment, rounded, tame};
-use super::report::{AccountReport, DeviceReport, StatusReport, WatchKind};
+use super::report::{AccountReport, DeviceReport, ServerProblem, StatusReport, WatchKind};
 use super::timeline::AccountHistory;
 
 /// The maximum number of accounts that are shown in full.
 const FEW: usize = 5;
+
+/// The next step where there is no account yet.
+const NO_ACCOUNT: &str = "\
+no device has handed over its push token yet: connect Delta Chat through deltapush (`deltapush qr ADDRESS` prints the login code); \
+builds without push (F-Droid, Desktop) have no token\n";
 
 /// Layout of a report.
 #[derive(Debug, Clone, Copy, Default)]
@@ -95,8 +100,17 @@ pub fn status(report: &StatusReport, layout: Layout) -> String {
         }
         return text;
     }
-    let troubled: Vec<&AccountReport> =
-        report.accounts.iter().filter(|account| account.problem.is_some()).collect();
+    let of_servers = report.server_problems();
+    let is_of_a_server = |account: &AccountReport| {
+        of_servers
+            .iter()
+            .any(|of| of.server == account.server && account.problem.as_ref() == Some(of.problem))
+    };
+    let troubled: Vec<&AccountReport> = report
+        .accounts
+        .iter()
+        .filter(|account| account.problem.is_some() && !is_of_a_server(account))
+        .collect();
     if !troubled.is_empty() {
         let _ = write!(text, "\n{}\n", problems(&troubled, layout));
     }
@@ -158,6 +172,20 @@ fn head(report: &StatusReport) -> String {
             limited.limit,
             moment(limited.until)
         );
+    }
+    for ServerProblem { server, problem, accounts } in report.server_problems() {
+        let wait = if accounts == 1 { "waits" } else { "wait" };
+        let _ = writeln!(
+            text,
+            "{}: {}: {} {wait}; {}",
+            tame(server),
+            tame(&problem.words),
+            counted(accounts as u64, "account"),
+            tame(&problem.cure)
+        );
+    }
+    if counts.accounts == 0 {
+        text.push_str(NO_ACCOUNT);
     }
     if counts.quarantined > 0 {
         let quarantined = counts.quarantined;

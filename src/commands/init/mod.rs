@@ -105,6 +105,7 @@ pub async fn run(options: &InitOptions, file: &Path) -> Result<(), CommandError>
         outgoing: outgoing.as_ref(),
         dns: options.dns,
         only_me: options.only_me || confirm(&format!("Accept only logins of {}?", address.whole)),
+        is_own_server: server::is_own(&server, &DnsResolver::new(options.dns)).await,
         data: write::data_folder(file),
     };
     let text = write::text(&plan);

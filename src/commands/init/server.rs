@@ -11,10 +11,11 @@ use super::InitOptions;
 use crate::config::{Config, LoginTemplate, Security, Trust, UpstreamAddress, is_dns_name};
 use crate::credentials::Credentials;
 use crate::upstream::Upstreams;
+use crate::upstream::address::is_public;
 use crate::upstream::capabilities::Capabilities;
 use crate::upstream::connect::{ConnectError, LoginRequest};
 use crate::upstream::discovery::DiscoveryError;
-use crate::upstream::dns::Reach;
+use crate::upstream::dns::{DnsResolver, Reach};
 use crate::upstream::failure_cause::FailureCause;
 use crate::upstream::id::Introduction;
 use crate::upstream::login_machine::{LoginError, Purpose};
@@ -184,6 +185,12 @@ fn target(upstreams: &Upstreams, address: &AddressParts) -> Result<Target, Comma
     let asked = Asked { login: &address.whole, listener: None, host: None };
     let target = upstreams.routes.find(&asked);
     target.ok_or_else(|| Fault::Usage.because("no route matches the address"))
+}
+
+/// Reports if the server is on this machine or in its network.
+pub(super) async fn is_own(server: &FoundServer, dns: &DnsResolver) -> bool {
+    let found = dns.addresses(&server.endpoint.host, Reach::Anywhere).await;
+    found.is_ok_and(|addresses| addresses.iter().any(|address| !is_public(*address)))
 }
 
 /// The words with one full stop at their end: a server's may have one.

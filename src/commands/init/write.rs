@@ -21,6 +21,8 @@ pub(super) struct Plan<'a> {
     pub(super) dns: Option<SocketAddr>,
     /// Only the address may log in.
     pub(super) only_me: bool,
+    /// The mail server is in the operator's own network.
+    pub(super) is_own_server: bool,
     /// The folder of certificates and state.
     pub(super) data: Option<PathBuf>,
 }
@@ -63,6 +65,7 @@ fn compose(out: &mut String, plan: &Plan<'_>) -> std::fmt::Result {
         out,
         "  # - domain: family.example\n  #   discover: true          # look the server up at the domain\n"
     )?;
+    failed_logins(out, plan.is_own_server)?;
     if let Some(dns) = plan.dns {
         writeln!(out, "dns:\n  server: {}\n", quoted(&dns.to_string()))?;
     }
@@ -101,6 +104,25 @@ fn allow(out: &mut String, Plan { address, only_me, .. }: &Plan<'_>) -> std::fmt
     )?;
     let mark = if *only_me { "" } else { "# " };
     writeln!(out, "{mark}allow:\n{mark}  logins: [{}]\n", quoted(address))
+}
+
+/// deltapush makes the logins of all people from one address, which the mail server must not ban. A server of one's own can exempt
+/// it, and then the mistakes of one household need not stop the others.
+fn failed_logins(out: &mut String, is_own_server: bool) -> std::fmt::Result {
+    let (mark, advice) = if is_own_server {
+        ("", "The mail server is in your own network: exempt this machine there")
+    } else {
+        ("# ", "If the mail server is your own, exempt this machine there and remove the # below")
+    };
+    writeln!(out, "# Failed logins. {advice}")?;
+    writeln!(
+        out,
+        "# (fail2ban: `ignoreip`; Dovecot: `login_trusted_networks` and `auth_policy`), since deltapush logs in for everybody."
+    )?;
+    writeln!(
+        out,
+        "{mark}limits:\n{mark}  failed_logins:\n{mark}    per_upstream: 100\n{mark}    per_upstream_day: 1000\n"
+    )
 }
 
 fn certificate(out: &mut String, plan: &Plan<'_>) -> std::fmt::Result {
@@ -183,6 +205,7 @@ mod tests {
             outgoing: None,
             dns: None,
             only_me: false,
+            is_own_server: false,
             data: None,
         }
     }

@@ -8,7 +8,9 @@ use maud::{Markup, html};
 use super::query::{address, value};
 use super::{ago, frame};
 use crate::admin::format;
-use crate::admin::report::{AccountReport, DeviceReport, PushReport, StatusReport, WatchKind};
+use crate::admin::report::{
+    AccountReport, DeviceReport, PushReport, ServerProblem, StatusReport, WatchKind,
+};
 use crate::http::admin::plot;
 use crate::http::admin::site::AdminSite;
 use crate::telemetry::metrics::now;
@@ -65,11 +67,14 @@ fn verdict(site: &AdminSite, report: &StatusReport) -> Markup {
         } @else if !server {
             p.state.bad { "The notification server did not answer the last requests: pushes wait, and are sent when it is back." }
         }
+        @for ServerProblem { server, problem, accounts } in report.server_problems() {
+            p.state.bad { (server) ": " (problem.words) ": " (accounts) " accounts wait. " (problem.cure) }
+        }
         @if counts.problems > 0 {
             p.state.warn { (counted(counts.problems, "account needs", "accounts need")) " attention." }
         } @else if sound && server && report.notifications.down_since.is_none() {
             p.state.good {
-                @if counts.accounts == 0 { "Ready. No device has handed over its token yet." }
+                @if counts.accounts == 0 { "Ready. No device has handed over its token yet: connect Delta Chat through deltapush. Builds without push (F-Droid, Desktop) have no token." }
                 @else if counts.watched == counts.accounts { "All is well: each account is watched." }
                 @else { "All is well: " (counts.watched) " of " (counts.accounts) " accounts are watched, the others follow." }
             }
