@@ -298,6 +298,15 @@ impl Deltapush {
                 );
             }
         }
+        // The control socket comes with the ports, perhaps a moment later. A test may put the state elsewhere.
+        let control = self.dir.path().join("state/control.sock");
+        let deadline = Instant::now() + Duration::from_secs(2);
+        while self.dir.path().join("state").is_dir()
+            && !control.exists()
+            && Instant::now() < deadline
+        {
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 
