@@ -7,6 +7,7 @@ pub mod control_server;
 mod fetching;
 pub mod format;
 mod latency_report;
+pub mod layout;
 mod lookup;
 pub mod question;
 mod reply;

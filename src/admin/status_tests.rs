@@ -6,7 +6,8 @@ use tokio::time::Instant;
 
 use super::watch_report::notes;
 use super::*;
-use crate::admin::table::{self, Layout};
+use crate::admin::layout::Layout;
+use crate::admin::table;
 use crate::credentials::Mechanism;
 use crate::push::watch_status::{Watch, WatchState};
 use crate::store::{FetchHabit, Position, QuarantineRecord, UnixTime};

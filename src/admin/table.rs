@@ -3,10 +3,10 @@
 use std::fmt::{Display, Write};
 use std::time::Duration;
 
-use comfy_table::{Cell, ColumnConstraint, ContentArrangement, Table, Width, presets};
 use jiff::Timestamp;
 
 use super::format::{ago, brief, counted, date, delay, moment, rounded, tame};
+use super::layout::Layout;
 use super::report::{AccountReport, DeviceReport, ServerProblem, StatusReport, WatchKind};
 use super::timeline::AccountHistory;
 
@@ -17,24 +17,6 @@ const FEW: usize = 5;
 const NO_ACCOUNT: &str = "\
 no device has handed over its push token yet: connect Delta Chat through deltapush (`deltapush qr ADDRESS` prints the login code); \
 builds without push (F-Droid, Desktop) have no token\n";
-
-/// Layout of a report.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Layout {
-    /// All accounts in full, regardless of their number.
-    pub long: bool,
-    /// The width of the terminal, in columns; `None` without a terminal: lines are not wrapped then.
-    pub width: Option<u16>,
-}
-
-impl Layout {
-    /// The layout for standard output: the terminal's width, if it is one.
-    #[must_use]
-    pub fn of_terminal() -> Self {
-        let width = terminal_size::terminal_size_of(std::io::stdout()).map(|(width, _)| width.0);
-        Self { long: false, width }
-    }
-}
 
 /// An account and its history.
 #[must_use]
@@ -50,7 +32,7 @@ pub fn account(history: &AccountHistory, layout: Layout) -> String {
     }
     let _ = writeln!(text, "\n{}", known(history));
     if !history.happened.is_empty() {
-        let mut table = table(layout, &["TIME (UTC)", "AFTER", "EVENT"]);
+        let mut table = layout.table(&["TIME (UTC)", "AFTER", "EVENT"]);
         for happened in &history.happened {
             let after = happened
                 .after_milliseconds
@@ -58,14 +40,14 @@ pub fn account(history: &AccountHistory, layout: Layout) -> String {
             let time = happened.at.strftime("%m-%d %H:%M:%S%.3f").to_string();
             table.add_row([time, after, tame(&happened.words)]);
         }
-        let _ = writeln!(text, "{}", rendered(table, layout));
+        let _ = writeln!(text, "{}", layout.render(table));
     }
     if !history.explanation.is_empty() {
-        let mut table = table(layout, &["DELAYS"]);
+        let mut table = layout.table(&["DELAYS"]);
         for sentence in &history.explanation {
             table.add_row([format!("{}.", tame(sentence))]);
         }
-        let _ = writeln!(text, "\n{}", rendered(table, layout));
+        let _ = writeln!(text, "\n{}", layout.render(table));
     }
     text
 }
@@ -160,30 +142,7 @@ fn head(report: &StatusReport) -> String {
             moment(since)
         );
     }
-    for limited in &report.limited {
-        let (failed, within) =
-            (limited.failed, rounded(Duration::from_secs(limited.within_seconds)));
-        let _ = writeln!(
-            text,
-            "{}: {} failed there within {within} (limit {}): deltapush refuses logins of unknown accounts until {}; \
-             see limits.failed_logins",
-            tame(&limited.server),
-            counted(failed as u64, "login"),
-            limited.limit,
-            moment(limited.until)
-        );
-    }
-    for ServerProblem { server, problem, accounts } in report.server_problems() {
-        let wait = if accounts == 1 { "waits" } else { "wait" };
-        let _ = writeln!(
-            text,
-            "{}: {}: {} {wait}; {}",
-            tame(server),
-            tame(&problem.words),
-            counted(accounts as u64, "account"),
-            tame(&problem.cure)
-        );
-    }
+    push_servers(&mut text, report);
     if counts.accounts == 0 {
         text.push_str(NO_ACCOUNT);
     }
@@ -212,81 +171,36 @@ fn head(report: &StatusReport) -> String {
     text
 }
 
-fn table(layout: Layout, header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(header);
-    match layout.width {
-        Some(width) => table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width),
-        None => table.set_content_arrangement(ContentArrangement::Disabled),
-    };
-    table
-}
-
-/// The table without the blanks at the ends of its lines. No word is broken: where the words need more columns than the terminal
-/// has, the rows are lists.
-fn rendered(mut table: Table, layout: Layout) -> String {
-    let mut needed: u16 = 0;
-    for index in 0..table.column_count() {
-        let cells = table.column_cells_with_header_iter(index).flatten();
-        let longest = cells.map(|cell| longest_word(&cell.content())).max().unwrap_or_default();
-        // With a blank on either side.
-        let width = u16::try_from(longest).unwrap_or(u16::MAX).saturating_add(2);
-        needed = needed.saturating_add(width);
-        if let Some(column) = table.column_mut(index) {
-            column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(width)));
-        }
+/// Mail servers at which something is wrong, a line for each.
+fn push_servers(text: &mut String, report: &StatusReport) {
+    for limited in &report.limited {
+        let (failed, within) =
+            (limited.failed, rounded(Duration::from_secs(limited.within_seconds)));
+        let _ = writeln!(
+            text,
+            "{}: {} failed there within {within} (limit {}): deltapush refuses logins of unknown accounts until {}; \
+             see limits.failed_logins",
+            tame(&limited.server),
+            counted(failed as u64, "login"),
+            limited.limit,
+            moment(limited.until)
+        );
     }
-    match layout.width {
-        Some(width) if needed > width => lists(&table, width.into()),
-        _ => table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n"),
+    for ServerProblem { server, problem, accounts } in report.server_problems() {
+        let wait = if accounts == 1 { "waits" } else { "wait" };
+        let _ = writeln!(
+            text,
+            "{}: {}: {} {wait}; {}",
+            tame(server),
+            tame(&problem.words),
+            counted(accounts as u64, "account"),
+            tame(&problem.cure)
+        );
     }
-}
-
-fn longest_word(text: &str) -> usize {
-    text.split_whitespace().map(|word| word.chars().count()).max().unwrap_or_default()
-}
-
-/// Each row as a list: its first cell, and below it the others that say something, under their headings.
-fn lists(table: &Table, width: usize) -> String {
-    let headings: Vec<String> =
-        table.header().into_iter().flat_map(|row| row.cell_iter().map(Cell::content)).collect();
-    let mut lines = Vec::new();
-    for row in table.row_iter() {
-        for (index, (cell, heading)) in
-            row.cell_iter().map(Cell::content).zip(&headings).enumerate()
-        {
-            match index {
-                0 => push_wrapped(&mut lines, &cell, width),
-                _ if cell == "-" || cell.is_empty() => {}
-                _ => push_wrapped(
-                    &mut lines,
-                    &format!("  {}: {cell}", heading.to_lowercase()),
-                    width,
-                ),
-            }
-        }
-    }
-    lines.join("\n")
-}
-
-/// Pushes the words of `text`, as many in a line as fit; further lines are indented.
-fn push_wrapped(lines: &mut Vec<String>, text: &str, width: usize) {
-    let start = text.len() - text.trim_start().len();
-    let mut line = text.get(..start).unwrap_or_default().to_owned();
-    for word in text.split_whitespace() {
-        let is_first = line.trim().is_empty();
-        if !is_first && line.chars().count() + 1 + word.chars().count() > width {
-            lines.push(std::mem::replace(&mut line, "    ".into()));
-        } else if !is_first {
-            line.push(' ');
-        }
-        line.push_str(word);
-    }
-    lines.push(line);
 }
 
 fn problems(accounts: &[&AccountReport], layout: Layout) -> String {
-    let mut table = table(layout, &["ACCOUNT OR DEVICE", "PROBLEM", "REMEDY"]);
+    let mut table = layout.table(&["ACCOUNT OR DEVICE", "PROBLEM", "REMEDY"]);
     for account in accounts {
         let Some(problem) = &account.problem else { continue };
         let next = account.watch.next.map(|_| " (see NEXT below)").unwrap_or_default();
@@ -296,7 +210,7 @@ fn problems(accounts: &[&AccountReport], layout: Layout) -> String {
             format!("{}{next}", problem.cure),
         ]);
     }
-    rendered(table, layout)
+    layout.render(table)
 }
 
 fn overview(report: &StatusReport, layout: Layout) -> String {
@@ -311,7 +225,7 @@ fn overview(report: &StatusReport, layout: Layout) -> String {
         "LAST PUSH",
         "PENDING",
     ];
-    let mut table = table(layout, &header);
+    let mut table = layout.table(&header);
     for account in &report.accounts {
         let some_ago =
             |time: Option<Timestamp>| time.map_or("-".into(), |time| ago(time, report.at));
@@ -329,7 +243,7 @@ fn overview(report: &StatusReport, layout: Layout) -> String {
             if pending == 0 { "-".into() } else { pending.to_string() },
         ]);
     }
-    rendered(table, layout)
+    layout.render(table)
 }
 
 /// The last push in short. For the time before the start, the devices' records are used.

@@ -8,8 +8,9 @@ use clap::{Args, Subcommand};
 use super::{Unfulfilled, progress};
 use crate::admin::control;
 use crate::admin::format::{counted, tame};
+use crate::admin::layout::Layout;
 use crate::admin::question::{AccountName, ControlQuestion};
-use crate::admin::table::{self, Layout};
+use crate::admin::table;
 use crate::admin::timeline::AccountHistory;
 use crate::config::Config;
 

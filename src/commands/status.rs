@@ -6,9 +6,10 @@ use anyhow::Context;
 use clap::Args;
 
 use crate::admin::control;
+use crate::admin::layout::Layout;
 use crate::admin::question::ControlQuestion;
 use crate::admin::report::StatusReport;
-use crate::admin::table::{self, Layout};
+use crate::admin::table;
 use crate::config::Config;
 
 /// Arguments of `deltapush status`.

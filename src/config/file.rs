@@ -8,7 +8,7 @@ use super::log::LogSettings;
 use super::push::Push;
 use super::startup::{PushDelivery, StartupConfig};
 use super::{
-    AccountSettingsByName, Admin, Allow, Certificate, Config, DnsSettings, Hostname, KeptSessions,
+    AccountSettingsByName, Admin, Allow, Certificate, Config, DnsSettings, Hostname, KeepSettings,
     Listener, LoginSettings, Metadata, PacingLimits, RelaySettings, Route, ServerSettings,
     SessionLimits, Storage, TraceSettings,
 };
@@ -30,7 +30,7 @@ pub(super) struct ConfigFile {
     accounts: AccountSettingsByName,
     metadata: Metadata,
     storage: Storage,
-    keep: KeptSessions,
+    keep: KeepSettings,
     login: LoginSettings,
     limits: SessionLimits,
     admin: Admin,
@@ -54,7 +54,7 @@ impl Default for ConfigFile {
             accounts: AccountSettingsByName::new(),
             metadata: Metadata::default(),
             storage: Storage::default(),
-            keep: KeptSessions::default(),
+            keep: KeepSettings::default(),
             login: LoginSettings::default(),
             limits: SessionLimits::default(),
             admin: Admin::default(),

@@ -10,7 +10,7 @@ use super::watch::Rate;
 /// Kept sessions and call-backs of devices. Without effect where passwords are stored.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct KeptSessions {
+pub struct KeepSettings {
     /// Sessions that are kept at once, over all accounts. Of each account it is the newest.
     #[serde(deserialize_with = "units::count")]
     pub sessions: usize,
@@ -27,7 +27,7 @@ pub struct KeptSessions {
     pub calls: Rate,
 }
 
-impl Default for KeptSessions {
+impl Default for KeepSettings {
     fn default() -> Self {
         Self {
             sessions: 20_000,

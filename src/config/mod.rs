@@ -52,7 +52,7 @@ pub use certificate::{Acme, Certificate, CertificateFiles};
 pub use dns::DnsSettings;
 pub use error::{ConfigError, ConfigProblem, Problems};
 pub use failed_logins::FailedLogins;
-pub use keep::KeptSessions;
+pub use keep::KeepSettings;
 pub use limits::SessionLimits;
 pub use listeners::{Hostname, Listener, ListenerSocket, ListenerTls};
 pub use live::{LiveConfig, PushRules};

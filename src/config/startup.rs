@@ -7,7 +7,7 @@ use reqwest::Url;
 
 use super::listeners::ListenerSocket;
 use super::{
-    Admin, Config, Contact, KeptSessions, LogFormat, PacingLimits, ServerSettings, Storage, Trust,
+    Admin, Config, Contact, KeepSettings, LogFormat, PacingLimits, ServerSettings, Storage, Trust,
 };
 
 /// Values that a running server cannot change.
@@ -18,7 +18,7 @@ pub struct StartupConfig {
     /// The persistent state.
     pub storage: Storage,
     /// Kept sessions, where no password is stored.
-    pub keep: KeptSessions,
+    pub keep: KeepSettings,
     /// The admin listener: web page, metrics and health.
     pub admin: Admin,
     /// Format and destination of the log.

@@ -258,7 +258,7 @@ fn conclude(
     say: &mut dyn FnMut(&str),
 ) -> Result<(), CommandError> {
     let route = client_setup::route_of(&config.live, &address.whole);
-    let start = start::advice(file, &start::Machine::look(file), replaces);
+    let start = start::advice(file, &start::HostSystem::look(file), replaces);
     say(&format!("\nCreated {}. {start}", file.display()));
     let warning =
         start::certificate_warning(file, config.live.certificate.key.as_ref().map(|key| &***key));

@@ -14,7 +14,7 @@ const UNIT_FOLDERS: [&str; 3] =
     ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
 
 /// The ways in which this machine can start deltapush.
-pub(super) struct Machine {
+pub(super) struct HostSystem {
     /// systemd is at work.
     has_systemd: bool,
     /// The service unit is installed.
@@ -25,7 +25,7 @@ pub(super) struct Machine {
     own_user: String,
 }
 
-impl Machine {
+impl HostSystem {
     /// Looks at this machine. `file` is the new configuration.
     pub(super) fn look(file: &Path) -> Self {
         let own_user = file_access::own_user();
@@ -44,7 +44,7 @@ impl Machine {
 
 /// Names the command that starts deltapush with `file`, and the user. `replaces` is true if an older configuration was there, so
 /// that deltapush may be running.
-pub(super) fn advice(file: &Path, machine: &Machine, replaces: bool) -> String {
+pub(super) fn advice(file: &Path, machine: &HostSystem, replaces: bool) -> String {
     let is_of_service =
         std::path::absolute(file).is_ok_and(|file| file == Path::new(SERVICE_CONFIG));
     if is_of_service && machine.has_systemd {
@@ -57,7 +57,7 @@ pub(super) fn advice(file: &Path, machine: &Machine, replaces: bool) -> String {
             if replaces { "; if it is running already: systemctl restart deltapush" } else { "" };
         return format!("{install}Start deltapush: systemctl enable --now deltapush{restart}");
     }
-    let Machine { user, own_user, .. } = machine;
+    let HostSystem { user, own_user, .. } = machine;
     let user = if user == own_user && data_folder(file).is_none() {
         String::new()
     } else {
@@ -84,8 +84,8 @@ pub(super) fn certificate_warning(file: &Path, key: Option<&Path>) -> Option<&'s
 mod tests {
     use super::*;
 
-    fn machine(has_systemd: bool, has_unit: bool, user: &str) -> Machine {
-        Machine { has_systemd, has_unit, user: user.to_owned(), own_user: "root".to_owned() }
+    fn machine(has_systemd: bool, has_unit: bool, user: &str) -> HostSystem {
+        HostSystem { has_systemd, has_unit, user: user.to_owned(), own_user: "root".to_owned() }
     }
 
     #[test]

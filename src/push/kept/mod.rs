@@ -92,7 +92,7 @@ pub struct KeptLogin {
 impl KeptSessions {
     /// Kept sessions beside `watchers`, if the registry of these keeps sessions. [`run`](Self::run) has to be called.
     #[must_use]
-    pub fn new(watchers: &Watchers, settings: &config::KeptSessions) -> Self {
+    pub fn new(watchers: &Watchers, settings: &config::KeepSettings) -> Self {
         let context = watchers.context();
         let keeps = context.registry.keeps_sessions();
         Self(keeps.then(|| {

@@ -19,7 +19,7 @@ use super::due_accounts::{DueAccounts, later};
 use super::resume_ticket::ResumeTicket;
 use super::state::{ReturnSender, SessionEntry};
 use crate::account::AccountId;
-use crate::config::KeptSessions;
+use crate::config::KeepSettings;
 use crate::push::account::Account;
 use crate::push::idle::{self, IdleFailure, InheritedState};
 use crate::push::registry::Registry;
@@ -47,7 +47,7 @@ pub(super) struct SessionPool(Arc<PoolShared>);
 
 struct PoolShared {
     context: Arc<WatchContext>,
-    settings: KeptSessions,
+    settings: KeepSettings,
     /// Room for accounts with a kept session.
     room: Arc<Semaphore>,
     next: AtomicU64,
@@ -85,13 +85,13 @@ impl From<&Capabilities> for WatchAbilities {
 }
 
 impl SessionPool {
-    pub(super) fn new(context: Arc<WatchContext>, settings: KeptSessions) -> Self {
+    pub(super) fn new(context: Arc<WatchContext>, settings: KeepSettings) -> Self {
         let room = Arc::new(Semaphore::new(settings.sessions.min(Semaphore::MAX_PERMITS)));
         let (next, due) = (AtomicU64::new(1), DueAccounts::default());
         Self(Arc::new(PoolShared { context, settings, room, next, due }))
     }
 
-    pub(super) fn settings(&self) -> &KeptSessions {
+    pub(super) fn settings(&self) -> &KeepSettings {
         &self.0.settings
     }
 
