@@ -187,13 +187,11 @@ fn push_servers(text: &mut String, report: &StatusReport) {
         );
     }
     for ServerProblem { server, problem, accounts } in report.server_problems() {
-        let wait = if accounts == 1 { "waits" } else { "wait" };
         let _ = writeln!(
             text,
-            "{}: {}: {} {wait}; {}",
+            "{}: {}: {accounts} accounts wait; {}",
             tame(server),
             tame(&problem.words),
-            counted(accounts as u64, "account"),
             tame(&problem.cure)
         );
     }

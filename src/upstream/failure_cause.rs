@@ -136,7 +136,7 @@ impl FailureCause {
     }
 }
 
-/// What is the matter with the server, as the end of a sentence.
+/// The fault of the server, as the end of a sentence.
 impl fmt::Display for FailureCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
@@ -10,6 +10,7 @@ use tracing::{info, warn};
 use super::connect_error::ConnectError;
 use super::dns::Reach;
 use super::failure_cause::FailureCause;
+use super::login_machine::LoginError;
 use super::route::Target;
 
 /// Time between two log lines about the same server and cause.
@@ -28,16 +29,20 @@ pub struct Outages(Mutex<OutageTable>);
 impl Outages {
     /// Records the end of a login attempt at `target`.
     pub(super) fn record<T>(&self, target: &Target, ended: &Result<T, ConnectError>) {
-        let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let server = target.to_string();
-        let Err(error) = ended else {
-            if let Some(over) = table.succeeded(&server, Instant::now()) {
-                info!("mail server {server} works again {over}");
+        let (server, now) = (target.to_string(), Instant::now());
+        let error = match ended {
+            Err(error) if !is_answer(error) => error,
+            _ => {
+                let over = self.lock().succeeded(&server, now);
+                if let Some(over) = over {
+                    info!("mail server {server} works again{over}");
+                }
+                return;
             }
-            return;
         };
         let Some(cause) = FailureCause::of(error) else { return };
-        let Some(lasting) = table.failed(&server, cause, Instant::now()) else { return };
+        let lasting = self.lock().failed(&server, cause, now);
+        let Some(lasting) = lasting else { return };
         let remedy = cause.remedy();
         // A server that a client's login names is the operator's concern only if the operator knows it.
         match target.reach {
@@ -49,6 +54,15 @@ impl Outages {
             Reach::PublicOnly => info!("mail server {server}: {cause}{lasting}: {error}; {remedy}"),
         }
     }
+
+    fn lock(&self) -> MutexGuard<'_, OutageTable> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Reports if the server answered the login: one that refuses a password works.
+fn is_answer(error: &ConnectError) -> bool {
+    matches!(error, ConnectError::Login(LoginError::Refused { .. }))
 }
 
 /// Sans-IO: ends of login attempts and time in, log lines out.
@@ -149,6 +163,14 @@ mod tests {
         let over = table.succeeded("one:993", start + 181 * MINUTE).unwrap();
         assert_eq!(over.to_string(), " (after 3h 1m, 181 logins failed)");
         assert_eq!(table.succeeded("one:993", start + 182 * MINUTE), None);
+    }
+
+    #[test]
+    fn refused_password_is_the_answer_of_a_server_that_works() {
+        let refused = LoginError::Refused { answer: b"NO no".to_vec(), untagged: vec![] };
+        assert!(is_answer(&refused.into()));
+        assert!(!is_answer(&LoginError::Bye("busy".into()).into()));
+        assert!(!is_answer(&ConnectError::TimedOut(MINUTE)));
     }
 
     #[test]

@@ -15,12 +15,12 @@ use crate::file_access;
 /// The port to which an authority connects to validate a name (RFC 8737 section 3).
 const ACME_PORT: u16 = 443;
 
-/// What a look around found.
+/// The result of a look at ports and folders.
 #[derive(Debug, Default)]
 pub(super) struct Obstacles {
-    /// What makes a start fail.
+    /// Causes for which a start would fail.
     pub(super) problems: Vec<String>,
-    /// What may make something fail later.
+    /// Causes for which something may fail later.
     pub(super) warnings: Vec<String>,
 }
 
@@ -52,7 +52,11 @@ impl Obstacles {
 }
 
 fn runs(state: &Path) -> bool {
-    UnixStream::connect(control::path(state)).is_ok()
+    // The socket of another user's deltapush refuses this one.
+    match UnixStream::connect(control::path(state)) {
+        Ok(_) => true,
+        Err(error) => error.kind() == io::ErrorKind::PermissionDenied,
+    }
 }
 
 fn port_problem(address: SocketAddr) -> Option<String> {

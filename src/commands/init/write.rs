@@ -117,7 +117,7 @@ fn failed_logins(out: &mut String, is_own_server: bool) -> std::fmt::Result {
     writeln!(out, "# Failed logins. {advice}")?;
     writeln!(
         out,
-        "# (fail2ban: `ignoreip`; Dovecot: `login_trusted_networks` and `auth_policy`), since deltapush logs in for everybody."
+        "# (fail2ban: `ignoreip`; Dovecot: `login_trusted_networks`), since deltapush logs in for everybody."
     )?;
     writeln!(
         out,
@@ -225,6 +225,7 @@ mod tests {
                 outgoing: Some(&outgoing),
                 dns: Some("127.0.0.1:53".parse().unwrap()),
                 only_me: true,
+                is_own_server: true,
                 data: Some("/var/lib/deltapush".into()),
                 ..plan(&place)
             };
@@ -238,6 +239,8 @@ mod tests {
                     web.is_some()
                 );
                 assert_eq!(config.live.allow.logins.is_some(), plan.only_me);
+                let failures = config.live.limits.failed_logins.per_upstream;
+                assert_eq!(failures, if plan.is_own_server { 100 } else { 4 });
                 assert!(
                     config.live.allow.allows("you@example.org")
                         && config.live.allow.allows("x@example.org") != plan.only_me
