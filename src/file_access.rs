@@ -92,7 +92,7 @@ impl Refusal {
     fn of(path: &Path) -> Option<Self> {
         let whole = std::path::absolute(path).ok()?;
         let (found, metadata) = last_reachable(&whole, MAX_LINKS)?;
-        // Where the file itself is open, its folder takes no new name.
+        // If the file itself is open, its folder takes no new name.
         let (found, metadata) = match found.parent() {
             Some(folder)
                 if !metadata.is_dir() && may(&found, Access::READ_OK | Access::WRITE_OK) =>

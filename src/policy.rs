@@ -20,7 +20,7 @@ pub enum Native {
     Takeover,
 }
 
-/// Which messages wake a device.
+/// Messages that wake a device.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Messages {
     /// The messages that the account's apps fetch, learned from their commands; all until that is known.

@@ -71,7 +71,7 @@ impl Kind {
         !matches!(self, Self::Deltapush | Self::Bytes)
     }
 
-    /// What is started, if it is somebody else's: as `scripts/servers` unpacks it, but for Dovecot, which is installed.
+    /// The program that is started, if it is another project's: as `scripts/servers` unpacks it, but for Dovecot, which is installed.
     fn file(self) -> Option<PathBuf> {
         match self {
             Self::Deltapush | Self::Bytes => None,

@@ -56,7 +56,7 @@ struct SessionWithPeers {
     from_upstream: Vec<u8>,
     /// How many requests were answered.
     answered: usize,
-    /// How long a peer was waited for after each event.
+    /// Time for which a peer was waited for after each event.
     waits: Vec<Option<Duration>>,
     has_keepalive: bool,
     step: usize,

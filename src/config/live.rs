@@ -25,7 +25,7 @@ pub struct LiveConfig {
     pub dns: DnsSettings,
     /// Changes to the traffic between client and mail server.
     pub relay: RelaySettings,
-    /// Which messages wake a device.
+    /// Messages that wake a device.
     pub push: PushRules,
     /// Settings per account, by login name.
     pub accounts: AccountSettingsByName,
@@ -46,7 +46,7 @@ pub struct LiveConfig {
 pub struct PushRules {
     /// Behaviour at an upstream with push of its own.
     pub native: Native,
-    /// Which messages wake a device.
+    /// Messages that wake a device.
     pub messages: Messages,
     /// The grace: time in which another device may fetch a message before a push is sent; zero for none.
     pub grace: Duration,

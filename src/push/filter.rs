@@ -79,7 +79,7 @@ impl fmt::Display for PushDecision {
 pub struct PushFilter {
     /// The account's own addresses.
     pub addresses: Vec<String>,
-    /// Which messages wake a device.
+    /// Messages that wake a device.
     pub messages: Messages,
     /// With [`Messages::Auto`]: all the account's apps are known to fetch encrypted messages only.
     pub encrypted_only: bool,

@@ -14,6 +14,7 @@ use super::hub::Hub;
 use super::selection::{Audience, TraceSelection};
 use super::text::Renderer;
 use crate::config::TraceSettings;
+use crate::printable::has_colours;
 
 /// Time for outputs to write their queues at shutdown.
 const GRACE: Duration = Duration::from_secs(2);
@@ -89,9 +90,7 @@ fn end(hub: &Hub, running: Vec<(u64, JoinHandle<()>)>) {
 
 /// Prints until nothing more comes, or nobody reads: a closed terminal must not end a session.
 fn print(out: &mut (impl Write + IsTerminal), mut followed: Followed) {
-    let colours =
-        out.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let mut renderer = Renderer::new().colours(colours);
+    let mut renderer = Renderer::new().colours(has_colours(out));
     while let Some(record) = followed.wait() {
         if out.write_all(renderer.render(&record).as_bytes()).and_then(|()| out.flush()).is_err() {
             return;

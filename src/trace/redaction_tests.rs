@@ -159,7 +159,7 @@ fn before_login(trace: &mut Recorder, kind: u8, form: u8, words: &str) {
     };
     let transcript = trace.transcript().expect("the trace has followers");
     for piece in &pieces {
-        // What the server does not ask for is not said.
+        // A secret that the server does not ask for is not said.
         let answers = dialogue.client_says(piece.as_bytes(), transcript);
         if !answers.is_some_and(|answers| answers.starts_with(b"+")) {
             break;
@@ -249,7 +249,7 @@ impl TracedSession {
         };
         for piece in &pieces {
             self.client_says(piece);
-            // What the server does not ask for is not said.
+            // A secret that the server does not ask for is not said.
             if !self.answer(form) {
                 return;
             }

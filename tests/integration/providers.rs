@@ -176,7 +176,7 @@ impl ProviderScene {
     }
 }
 
-/// Whether a time in a report is so far away that a test does not live to see it.
+/// True for a time in a report that is so far away that a test does not live to see it.
 fn is_in_minutes(time: &serde_json::Value) -> bool {
     let time: jiff::Timestamp = time.as_str().unwrap().parse().unwrap();
     time.duration_since(jiff::Timestamp::now()) > jiff::SignedDuration::from_secs(30)

@@ -18,7 +18,7 @@ use super::support::{poll, python};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Where programs are found: those that `scripts/servers` unpacks first.
+/// The search path of programs: those that `scripts/servers` unpacks first.
 fn path() -> OsString {
     let own = std::iter::once(unpacked("bin"));
     std::env::join_paths(own.chain(std::env::split_paths(&std::env::var_os("PATH").unwrap())))

@@ -76,7 +76,7 @@ impl Logins {
                 self.disown(login, now);
                 return Some(self.fail(login, server, now));
             }
-            // What was right before is not wrong because the server cannot look it up.
+            // A password that was right before is not wrong because the server cannot look it up.
             LoginOutcome::Unclear | LoginOutcome::Broken if !known => {
                 if outcome == LoginOutcome::Unclear {
                     self.note_refused(login, false, now);

@@ -38,7 +38,7 @@ pub struct NotAuthenticated {
     client_id: Option<Vec<Field>>,
     /// By when the login has to be done.
     deadline: Instant,
-    /// Which command has begun and not ended, and when it began.
+    /// The command that has begun and not ended, and its beginning.
     under_way: Option<(u32, Instant)>,
 }
 

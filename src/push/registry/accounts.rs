@@ -158,7 +158,7 @@ impl AccountTable {
         let Some(known) = self.get(&id) else {
             let state = AccountState { credentials, tokens, ..AccountState::default() };
             self.add(Account::new(id.clone(), state, false));
-            // Where sessions are kept, no account has a watch of its own.
+            // No account has a watch of its own if sessions are kept.
             if !self.keeps_sessions {
                 self.events.send(id, AccountEvent::Watch);
             }

@@ -22,7 +22,7 @@ pub enum AccountEvent {
 impl Merge for AccountEvent {
     fn merge(self, newer: Self) -> Self {
         match (self, newer) {
-            // Whoever begins with a watch finds credentials and mailboxes as they are then. New credentials alone may be left
+            // A watch that begins finds credentials and mailboxes as they are then. New credentials alone may be left
             // for the next session.
             (Self::Watch, Self::CredentialsChanged | Self::MailboxesChanged) => Self::Watch,
             (Self::CredentialsChanged, Self::MailboxesChanged)

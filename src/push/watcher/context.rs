@@ -68,7 +68,7 @@ impl WatchSettings {
         Self { messages, grace, coalesce, accounts }
     }
 
-    /// Which messages wake a device.
+    /// Messages that wake a device.
     #[must_use]
     pub fn messages(&self) -> Messages {
         self.messages

@@ -188,7 +188,7 @@ mod any {
         }
     }
 
-    /// What would be left of them.
+    /// Remains that an incomplete replacement would leave.
     fn traces(four: Ipv4Addr, six: [u16; 4], number: &str) -> [String; 7] {
         let [one, two, three, last] = four.octets();
         [

@@ -245,7 +245,7 @@ impl Deltapush {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
-    /// What `deltapush account USER --json` prints; none for an account that it does not know.
+    /// The output of `deltapush account USER --json`; none for an account that it does not know.
     pub(crate) fn account(&self, user: &str) -> Option<serde_json::Value> {
         let output = self.asked(&["account", user, "--json"]);
         serde_json::from_slice(&output.stdout).ok()

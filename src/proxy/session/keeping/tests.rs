@@ -68,7 +68,7 @@ fn play_where(script: &str, is: impl Fn(&Session) -> bool, rest: &str) {
 
 #[test]
 fn logout_is_answered_and_not_sent_upstream() {
-    // What came before is answered first. What comes after is nobody's, but is not lost count of.
+    // Commands from before are answered first. Later ones are nobody's, and are counted all the same.
     play_where(
         "C: a SELECT INBOX
          > a SELECT INBOX
