@@ -10,12 +10,12 @@ use crate::store::Generation;
 /// An event for the watcher of accounts. If it is busy, only the last event of an account waits for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AccountEvent {
-    /// The account is to be watched, with its present credentials. Also said of one that is watched already, if it was
-    /// removed and came back meanwhile.
+    /// The account is to be watched, with its present credentials. Also sent for an account that is watched already, if it
+    /// was removed and came back meanwhile.
     Watch,
-    /// The watcher is to log in anew with the present credentials.
+    /// The watcher is to log in again, with the present credentials.
     CredentialsChanged,
-    /// The watcher is to watch other mailboxes ([`Account::mailboxes`]). Said only of an account that can be watched.
+    /// The mailboxes to watch have changed. Sent only for an account that can be watched.
     MailboxesChanged,
 }
 
