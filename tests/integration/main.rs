@@ -55,6 +55,8 @@ mod next_method;
 #[cfg(test)]
 mod odd_commands;
 #[cfg(test)]
+mod outages;
+#[cfg(test)]
 mod permissions;
 #[cfg(test)]
 mod posting;
