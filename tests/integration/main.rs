@@ -29,6 +29,8 @@ mod faults;
 #[cfg(test)]
 mod fetching;
 #[cfg(test)]
+mod first_evening;
+#[cfg(test)]
 mod flood;
 #[cfg(test)]
 mod goodbye;

@@ -22,7 +22,7 @@ use super::support::tls::trusting;
 use super::support::tunnel::Tunnel;
 
 /// Runs `deltapush` in a folder, with this on standard input.
-fn deltapush(folder: &Path, arguments: &[&str], input: &str) -> Output {
+pub(crate) fn deltapush(folder: &Path, arguments: &[&str], input: &str) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_deltapush"));
     command.current_dir(folder).args(arguments);
     let mut child = command
@@ -36,7 +36,7 @@ fn deltapush(folder: &Path, arguments: &[&str], input: &str) -> Output {
     child.wait_with_output().unwrap()
 }
 
-fn text(bytes: &[u8]) -> &str {
+pub(crate) fn text(bytes: &[u8]) -> &str {
     str::from_utf8(bytes).unwrap()
 }
 
@@ -50,7 +50,7 @@ fn read_code(width: usize, height: usize, is_dark: impl Fn(usize, usize) -> bool
 }
 
 /// The code that stands on a terminal, in half blocks.
-fn read_terminal(shown: &str) -> String {
+pub(crate) fn read_terminal(shown: &str) -> String {
     let rows: Vec<Vec<char>> = shown
         .lines()
         .map(|line| line.chars().collect())

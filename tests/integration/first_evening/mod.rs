@@ -1,0 +1,3 @@
+//! A family on its first evening.
+
+mod family;
