@@ -3,6 +3,7 @@
 //! accepts connections on the admin listener; those of the public page come from the listeners for IMAP.
 
 pub mod admin;
+mod html;
 mod listen;
 pub mod listening;
 pub mod metrics;

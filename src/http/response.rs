@@ -6,12 +6,14 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body as _, Bytes};
 use hyper::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap,
+    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap,
     HeaderName, HeaderValue, REFERRER_POLICY, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{Response, StatusCode};
 use maud::Markup;
 use std::time::Duration;
+
+use super::html;
 
 /// The body of a response.
 pub(crate) type Body = UnsyncBoxBody<Bytes, Infallible>;
@@ -23,6 +25,9 @@ pub(super) const EVENTS: &str = "text/event-stream";
 const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 const SVG: &str = "image/svg+xml";
+
+/// The text for a path without a page.
+pub(super) const NO_PAGE: &str = "This page does not exist. The start page is /\n";
 
 /// Content security policy of all pages (CSP level 3): nothing inline, nothing from elsewhere, nothing framed, and forms
 /// are sent to this server only.
@@ -99,6 +104,34 @@ pub(super) fn asset(path: &str) -> Option<Response<Body>> {
     }
 }
 
+/// The sentence of an error: its response can become a page.
+#[derive(Clone, Copy)]
+struct ErrorText(&'static str);
+
+/// An error: text for programs, a page for browsers ([`for_browser`]).
+pub(super) fn error(status: StatusCode, text: &'static str) -> Response<Body> {
+    let mut response = plain(status, text);
+    response.extensions_mut().insert(ErrorText(text));
+    response
+}
+
+/// True if a peer asks for pages, as browsers do (RFC 9110 section 12.5.1).
+pub(super) fn is_for_browser(headers: &HeaderMap) -> bool {
+    let accepts_pages = |value: &HeaderValue| {
+        value.to_str().is_ok_and(|kinds| kinds.to_ascii_lowercase().contains("text/html"))
+    };
+    headers.get_all(ACCEPT).iter().any(accepts_pages)
+}
+
+/// The response for a browser: an error as a page, everything else unchanged.
+pub(super) fn for_browser(mut response: Response<Body>) -> Response<Body> {
+    let Some(ErrorText(text)) = response.extensions_mut().remove() else { return response };
+    let (mut head, _) = response.into_parts();
+    head.headers.insert(CONTENT_TYPE, HeaderValue::from_static(HTML));
+    let body = page(html::error(head.status, text.trim_end())).into_body();
+    Response::from_parts(head, body)
+}
+
 /// A text with a status.
 pub(super) fn plain(status: StatusCode, text: impl Into<String>) -> Response<Body> {
     let mut response = whole(TEXT, text.into());
@@ -109,14 +142,14 @@ pub(super) fn plain(status: StatusCode, text: impl Into<String>) -> Response<Bod
 /// The response to methods other than GET and HEAD.
 pub(super) fn not_allowed() -> Response<Body> {
     let mut response =
-        plain(StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD are supported here.\n");
+        error(StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD are supported here.\n");
     response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
     response
 }
 
 /// The response to a peer that must wait.
 pub(super) fn too_many(text: &'static str, wait: Duration) -> Response<Body> {
-    let mut response = plain(StatusCode::TOO_MANY_REQUESTS, text);
+    let mut response = error(StatusCode::TOO_MANY_REQUESTS, text);
     let seconds = wait.as_secs().saturating_add(1);
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     response

@@ -138,10 +138,14 @@ pub(super) async fn respond<S: Site>(
     visitor: Arc<Visitor>,
 ) -> Response<Body> {
     let method = request.method().clone();
+    let is_for_browser = response::is_for_browser(request.headers());
     let mut response = match method {
         Method::GET | Method::HEAD => site.respond(request, visitor).await,
         _ => response::not_allowed(),
     };
+    if is_for_browser {
+        response = response::for_browser(response);
+    }
     response::secure(response.headers_mut(), S::POLICY);
     if method == Method::HEAD { response::head(response) } else { response }
 }

@@ -29,11 +29,12 @@ impl Site for AdminSite {
             "/readyz" => return readiness(&self).await,
             _ => {}
         }
-        if let Some(refused) = self.misdirected(&request) {
-            return refused;
-        }
+        // They are the same for everybody, and pages of errors load them.
         if let Some(asset) = response::asset(path) {
             return asset;
+        }
+        if let Some(refused) = self.misdirected(&request) {
+            return refused;
         }
         match path {
             "/live.js" => return response::fixed(JS, include_str!("live.js")),
@@ -50,15 +51,12 @@ impl Site for AdminSite {
             "/live" => live::stream(self, query),
             "/account" => match page::account(&self, query).await {
                 Some(page) => response::page(page),
-                None => response::plain(
+                None => response::error(
                     StatusCode::NOT_FOUND,
                     "There is no account of this name with a device.\n",
                 ),
             },
-            _ => response::plain(
-                StatusCode::NOT_FOUND,
-                "This page does not exist. The overview is at /\n",
-            ),
+            _ => response::error(StatusCode::NOT_FOUND, response::NO_PAGE),
         }
     }
 }

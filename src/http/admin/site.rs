@@ -111,12 +111,12 @@ impl AdminSite {
     pub(super) fn misdirected(&self, request: &Request<()>) -> Option<Response<Body>> {
         let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
         match host {
-            None => Some(response::plain(
+            None => Some(response::error(
                 StatusCode::BAD_REQUEST,
                 "The request names no host: send a Host header.\n",
             )),
             Some(host) if self.hosts.have(host) => None,
-            Some(_) => Some(response::plain(
+            Some(_) => Some(response::error(
                 StatusCode::MISDIRECTED_REQUEST,
                 "deltapush does not serve this page under this host name. If the name is yours, add it to `admin.hosts` in config.yaml.\n",
             )),
@@ -148,7 +148,7 @@ impl AdminSite {
                 info!("wrong password for the web page from {}", visitor.address);
             }
         }
-        let mut response = response::plain(
+        let mut response = response::error(
             StatusCode::UNAUTHORIZED,
             "Log in with any user name and the password. The log shows at the start of deltapush which file contains it.\n",
         );

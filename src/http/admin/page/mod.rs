@@ -5,43 +5,36 @@ mod overview;
 mod query;
 
 use jiff::Timestamp;
-use maud::{DOCTYPE, Markup, html};
+use maud::{Markup, html};
 
 use super::site::AdminSite;
 use crate::admin::format;
+use crate::http::html::{Page, document};
 pub(super) use account::account;
 pub(super) use overview::{live_part, overview};
 
-/// A page around `content`. With `live` it refreshes itself; without scripts it reloads periodically.
+/// A page around `content`. With `is_live` it refreshes itself; without scripts it reloads periodically.
 fn frame(site: &AdminSite, title: &str, is_live: bool, content: &Markup) -> Markup {
-    html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                title { (title) }
-                link rel="icon" href="/icon.svg" type="image/svg+xml";
-                link rel="stylesheet" href="/style.css";
-                @if is_live {
-                    noscript { meta http-equiv="refresh" content="30"; }
-                    script src="/live.js" defer {}
-                }
-            }
-            body {
-                header {
-                    h1 { a href="/" { (site.hostname) } }
-                    @if is_live { span #link role="status" { } }
-                }
-                main { (content) }
-                footer {
-                    "deltapush " (env!("CARGO_PKG_VERSION")) " · "
-                    a href="/metrics" { "metrics" } " · " a href="/readyz" { "health" }
-                }
-            }
-        }
-    }
+    let updates = html! {
+        noscript { meta http-equiv="refresh" content="30"; }
+        script src="/live.js" defer {}
+    };
+    let header = html! {
+        h1 { a href="/" { (site.hostname) } }
+        @if is_live { span #link role="status" { } }
+    };
+    let footer = html! {
+        "deltapush " (env!("CARGO_PKG_VERSION")) " · "
+        a href="/metrics" { "metrics" } " · " a href="/readyz" { "health" }
+    };
+    document(&Page {
+        title,
+        head: is_live.then_some(updates),
+        is_narrow: false,
+        header,
+        main: content,
+        footer: Some(footer),
+    })
 }
 
 /// The time since a moment, coarse enough that the text changes at most once a minute.
